@@ -1,0 +1,105 @@
+package flotilla
+
+import (
+	"maps"
+	"sync"
+)
+
+// book knows where nodes are: from their own greetings, else from what the cluster has recorded.
+type book struct {
+	fsm *fsm
+
+	mu     sync.Mutex
+	heard  map[string]greeted
+	poke   chan struct{} // closed and replaced at a change
+	stored map[string]Member
+}
+
+// greeted is what a node said of itself.
+type greeted struct {
+	Member
+	boot string
+}
+
+func newBook(f *fsm, stored map[string]Member) *book {
+	return &book{fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: stored}
+}
+
+// hear notes what a node says of itself.
+func (b *book) hear(m Member, boot string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := greeted{m, boot}
+	if b.heard[m.ID] == g {
+		return
+	}
+	b.heard[m.ID] = g
+	close(b.poke)
+	b.poke = make(chan struct{})
+}
+
+// learn notes what others say of a node, unless it has spoken for itself.
+func (b *book) learn(m Member) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stored == nil {
+		b.stored = make(map[string]Member)
+	}
+	b.stored[m.ID] = m
+}
+
+// changed returns a channel that is closed when a node says something new.
+func (b *book) changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.poke
+}
+
+// get returns what a node last said of itself.
+func (b *book) get(id string) (Member, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g, ok := b.heard[id]
+	return g.Member, ok
+}
+
+// process returns the boot number that a node last gave.
+func (b *book) process(id string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.heard[id].boot
+}
+
+// addr returns the address to dial a node at.
+func (b *book) addr(id string) (string, bool) {
+	if m, ok := b.get(id); ok {
+		return m.Addr, true
+	}
+	if m, ok := b.fsm.state().member(id); ok {
+		return m.Addr, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m, ok := b.stored[id]
+	return m.Addr, ok
+}
+
+// all returns every node that anything is known of.
+func (b *book) all() map[string]Member {
+	b.mu.Lock()
+	all := maps.Clone(b.stored)
+	b.mu.Unlock()
+	if all == nil {
+		all = make(map[string]Member)
+	}
+	it := b.fsm.state().members.Root().Iterator()
+	for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
+		all[m.ID] = m
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, g := range b.heard {
+		all[id] = g.Member
+	}
+	return all
+}

@@ -1,0 +1,337 @@
+package flotilla
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/wire"
+)
+
+// Calls between nodes. Their paths carry the version.
+const (
+	callHello   = "/1/hello"   // who is there
+	callPromise = "/1/promise" // will you form a cluster with us
+	callJoin    = "/1/join"    // let me in; for the leader
+	callLeave   = "/1/leave"   // let me go; for the leader
+	callOpen    = "/1/open"    // open a session for this process; for the leader
+	callEnd     = "/1/end"     // end my session; for the leader
+	callApply   = "/1/apply"   // commands; for the leader
+	callCommit  = "/1/commit"  // so far is the log committed; from the leader
+	callConfirm = "/1/confirm" // which index is current; for the leader
+	callTerm    = "/1/term"    // your raft term
+)
+
+// greeting is what nodes tell each other of themselves, both ways.
+type greeting struct {
+	Member
+	Boot     string    // made up by the process
+	Cluster  string    // empty: none yet
+	InRaft   bool      // has a log, and so votes if its configuration says so
+	Leader   string    // node ID, if known
+	Servers  []string  // node IDs of raft's configuration as this node has it
+	Voters   int       // how many of them vote
+	Members  []Member  // what this node knows of others
+	Proposal *proposed `json:",omitempty"`
+	// In the answer, about the caller:
+	Removed string // why the caller cannot go on; empty: it can
+}
+
+// joining is the leader's answer to a node that wants to be let in.
+type joining struct {
+	Cluster string
+	Members []Member
+}
+
+// handler serves the other nodes, which have proved that they know the secret.
+func (n *Node) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+callHello, jsonCall(n.serveHello))
+	mux.HandleFunc("POST "+callPromise, jsonCall(n.servePromise))
+	mux.HandleFunc("POST "+callJoin, jsonCall(n.serveJoin))
+	mux.HandleFunc("POST "+callLeave, jsonCall(n.serveLeave))
+	mux.HandleFunc("POST "+callOpen, bytesCall(n.serveOpen))
+	mux.HandleFunc("POST "+callEnd, bytesCall(n.serveEnd))
+	mux.HandleFunc("POST "+callApply, bytesCall(n.serveApply))
+	mux.HandleFunc("POST "+callCommit, bytesCall(n.serveCommit))
+	mux.HandleFunc("POST "+callConfirm, bytesCall(n.serveConfirm))
+	mux.HandleFunc("POST "+callTerm, bytesCall(n.serveTerm))
+	return mux
+}
+
+// bytesCall makes a handler of a function on bytes.
+func bytesCall(f func(ctx context.Context, peer string, body []byte) ([]byte, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		reply, err := f(r.Context(), wire.Peer(r.Context()), body)
+		if err != nil {
+			http.Error(w, err.Error(), statusOf(err))
+			return
+		}
+		w.Write(reply)
+	}
+}
+
+// jsonCall makes a handler of a function on a value.
+func jsonCall[In, Out any](f func(ctx context.Context, peer string, in In) (Out, error)) http.HandlerFunc {
+	return bytesCall(func(ctx context.Context, peer string, body []byte) ([]byte, error) {
+		var in In
+		if err := json.Unmarshal(body, &in); err != nil {
+			return nil, errMalformed
+		}
+		out, err := f(ctx, peer, in)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(out)
+	})
+}
+
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, errNotLeader), errors.Is(err, ErrNoLeader):
+		return http.StatusMisdirectedRequest
+	case errors.Is(err, errMalformed):
+		return http.StatusBadRequest
+	}
+	return http.StatusServiceUnavailable
+}
+
+// call asks a node a question in JSON.
+func call[Out any](ctx context.Context, n *Node, id, path string, in any) (Out, error) {
+	var out Out
+	body, err := json.Marshal(in)
+	if err != nil {
+		return out, err
+	}
+	reply, err := n.port.Call(ctx, id, path, body)
+	if err != nil {
+		return out, err
+	}
+	return out, json.Unmarshal(reply, &out)
+}
+
+// greeting describes this node.
+func (n *Node) greeting() greeting {
+	id := n.identity()
+	g := greeting{
+		Member:   Member{ID: n.id, Name: n.name, Addr: n.addr},
+		Boot:     n.boot,
+		Cluster:  id.Cluster,
+		Proposal: id.Proposal,
+	}
+	if r := n.raft.Load(); r != nil {
+		g.InRaft, g.Leader = true, n.leader()
+		for _, srv := range n.servers() {
+			g.Servers = append(g.Servers, string(srv.ID))
+			if srv.Suffrage == raft.Voter {
+				g.Voters++
+			}
+		}
+	}
+	for _, m := range n.book.all() {
+		g.Members = append(g.Members, m)
+	}
+	return g
+}
+
+func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeting, error) {
+	out := n.greeting()
+	if in.ID != peer {
+		return out, errMalformed
+	}
+	switch {
+	case in.ID == n.id && in.Boot != n.boot:
+		out.Removed = "its node ID " + n.id + " is that of the node which runs at " + n.addr + "; its directory is a copy: start it with an empty one"
+	case in.ID == n.id:
+	default:
+		if where, ok := n.elsewhere(ctx, in); ok {
+			out.Removed = "its node ID " + in.ID + " is that of a node which runs at " + where + "; its directory is a copy: start it with an empty one"
+			return out, nil
+		}
+		n.book.hear(in.Member, in.Boot)
+		n.greeted.poke()
+		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
+			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
+		} else if in.InRaft && n.wasRemoved(in.ID) {
+			out.Removed = "the cluster has removed it; empty its directory to join as a new node"
+		}
+	}
+	return out, nil
+}
+
+// elsewhere reports whether another process with the caller's ID answers at another address.
+func (n *Node) elsewhere(ctx context.Context, in greeting) (string, bool) {
+	known, ok := n.book.get(in.ID)
+	boot := n.book.process(in.ID)
+	if !ok || known.Addr == in.Addr || boot == in.Boot {
+		return "", false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	body, err := json.Marshal(n.greeting())
+	if err != nil {
+		return "", false
+	}
+	id, reply, err := n.port.CallAddr(ctx, known.Addr, callHello, body)
+	var g greeting
+	if err != nil || id != in.ID || json.Unmarshal(reply, &g) != nil || g.Boot == in.Boot {
+		return "", false
+	}
+	return known.Addr, true
+}
+
+// wasRemoved reports whether this node, which is current, knows that id is not a member.
+func (n *Node) wasRemoved(id string) bool {
+	servers := n.servers()
+	if n.leading.Load() == nil || len(servers) == 0 {
+		return false
+	}
+	for _, srv := range servers {
+		if string(srv.ID) == id {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining, error) {
+	l := n.leading.Load()
+	if l == nil {
+		return joining{}, errNotLeader
+	}
+	if in.ID != peer {
+		return joining{}, errMalformed
+	}
+	out := joining{Cluster: n.clusterID()}
+	for _, m := range n.book.all() {
+		out.Members = append(out.Members, m)
+	}
+	for _, srv := range n.servers() {
+		if string(srv.ID) == peer {
+			return out, nil
+		}
+	}
+	n.book.hear(in.Member, in.Boot)
+	n.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
+	// It votes later, when it has shown that it is there to stay: a voter that is not there costs a quorum.
+	return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.attemptTimeout()))
+}
+
+func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, error) {
+	l := n.leading.Load()
+	if l == nil || peer == n.id {
+		return Member{}, errNotLeader
+	}
+	if in.ID != peer {
+		return Member{}, errMalformed
+	}
+	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
+	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), 0, n.attemptTimeout()))
+}
+
+// serveOpen opens a session for the caller's process. The caller waits for it in its own state.
+func (n *Node) serveOpen(ctx context.Context, peer string, boot []byte) ([]byte, error) {
+	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: string(boot)}, func(s *state) bool {
+		ses := s.session(peer)
+		return ses != nil && ses.boot == string(boot)
+	})
+}
+
+// serveEnd ends the caller's session, at its own wish.
+func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	d := decoder{b: body}
+	number := d.uint()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	return nil, n.changeSession(ctx, command{op: opEnd, node: peer, target: peer, number: number}, func(s *state) bool {
+		ses := s.session(peer)
+		return ses == nil || ses.number != number
+	})
+}
+
+func (n *Node) changeSession(ctx context.Context, c command, done func(*state) bool) error {
+	l := n.leading.Load()
+	if l == nil {
+		return errNotLeader
+	}
+	return l.apply(ctx, n, sealCommand(n.fsm.state().keys, &c), done)
+}
+
+func (n *Node) serveConfirm(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+	index, err := n.confirm(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var e encoder
+	e.uint(index)
+	return e.b, nil
+}
+
+func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
+	var e encoder
+	e.uint(n.term())
+	return e.b, nil
+}
+
+// servePromise promises this node to a cluster, once. The promise holds for as long as the proposer stands by its proposal.
+func (n *Node) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
+	if in.Proposer != peer || in.Cluster == "" {
+		return proposed{}, errMalformed
+	}
+	id := n.identity()
+	if id.Cluster != "" || id.Proposal != nil {
+		return proposed{}, errors.New("this node proposes or belongs to a cluster already")
+	}
+	if p := id.Promise; p != nil && p.Cluster != in.Cluster {
+		if p.Proposer != peer && !n.withdrawn(ctx, p) {
+			return proposed{}, errors.New("this node has promised itself to the cluster that " + p.Proposer + " proposes")
+		}
+	}
+	// saved under the lock of save, and looked at again there: two may ask at once
+	var taken bool
+	err := n.save(func(now *identity) {
+		same := now.Promise == nil || id.Promise != nil && now.Promise.Cluster == id.Promise.Cluster || now.Promise.Cluster == in.Cluster
+		taken = now.Cluster != "" || now.Proposal != nil || !same
+		if !taken {
+			now.Promise = &in
+		}
+	})
+	if err != nil {
+		return proposed{}, err
+	}
+	if taken {
+		return proposed{}, errors.New("this node has promised itself to another cluster just now")
+	}
+	return in, nil
+}
+
+// withdrawn reports whether the proposer says that it no longer stands by p.
+func (n *Node) withdrawn(ctx context.Context, p *proposed) bool {
+	g, err := call[greeting](ctx, n, p.Proposer, callHello, n.greeting())
+	return err == nil && g.Cluster != p.Cluster && (g.Proposal == nil || g.Proposal.Cluster != p.Cluster)
+}
+
+// short is enough of an ID to tell two apart.
+func short(id string) string {
+	if len(id) > 8 {
+		return id[:8]
+	}
+	return id
+}
+
+// isCallError reports whether a peer answered, and answered no.
+func isCallError(err error) bool {
+	var e *wire.CallError
+	return errors.As(err, &e)
+}

@@ -1,0 +1,100 @@
+package flotilla
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// How a challenge is answered. certmagic's solver stores the token, at acme/<CA>/challenge_tokens/<name>.json, before the CA
+// is told to look, and every node reads it from there: for HTTP-01 in httpHandler, for TLS-ALPN-01 in GetCertificate. The
+// write is acknowledged when all nodes have it, so it does not matter which of them the CA is sent to. Nothing more is needed.
+//
+// The solver does one thing more, which must not happen: it listens on port 80 or 443 of the machine, to answer by itself, and only if the
+// address is in use does it trust that whoever is there will answer. On a node that serves elsewhere, or that has closed
+// its listeners to shut down, it would open a public port, and keep the next process from it. It cannot be told not to, and its place
+// cannot be taken: the solvers are made inside the issuer. So it is pointed at an address that is always in use: a
+// listener on loopback, on a port that the kernel chose, which closes whatever connects. Pointing it at the node's own listeners
+// would do while they are open, and would tie the order of events in the user's program to the issuer's.
+
+// decoy is the listener that certmagic's solver finds in the way.
+type decoy struct {
+	ln   net.Listener
+	done chan struct{}
+}
+
+func newDecoy() (*decoy, error) {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		var err6 error
+		if ln, err6 = net.Listen("tcp6", "[::1]:0"); err6 != nil {
+			return nil, errors.Join(err, err6)
+		}
+	}
+	d := &decoy{ln: ln, done: make(chan struct{})}
+	go func() {
+		defer close(d.done)
+		for {
+			conn, err := d.ln.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				conn.Close()
+			}
+		}
+	}()
+	return d, nil
+}
+
+// attract makes the solvers of i find d. An issuer whose ports were set on purpose is left as it is.
+func (d *decoy) attract(i *certmagic.ACMEIssuer) {
+	if i.ListenHost != "" || i.AltHTTPPort != 0 || i.AltTLSALPNPort != 0 {
+		return
+	}
+	addr := d.ln.Addr().(*net.TCPAddr)
+	i.ListenHost, i.AltHTTPPort, i.AltTLSALPNPort = addr.IP.String(), addr.Port, addr.Port
+}
+
+func (d *decoy) close() {
+	d.ln.Close()
+	<-d.done
+}
+
+// httpHandler answers the ACME HTTP-01 challenges of every node of the cluster, and gives all other requests to next. Nil next redirects
+// them to https, with status 308, which keeps the method and the body. It is safe for concurrent use.
+func (c *certs) httpHandler(next http.Handler) http.Handler {
+	if next == nil {
+		next = http.HandlerFunc(c.redirect)
+	}
+	for _, i := range c.config.Issuers {
+		// The first will do: the token is looked up for all issuers of the configuration.
+		if acme, ok := i.(*certmagic.ACMEIssuer); ok && !acme.DisableHTTPChallenge {
+			return acme.HTTPChallengeHandler(next)
+		}
+	}
+	return next
+}
+
+func (c *certs) redirect(w http.ResponseWriter, r *http.Request) {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+		if strings.Contains(h, ":") {
+			host = "[" + h + "]"
+		}
+	}
+	if host == "" || strings.ContainsAny(host, "/\\@?#") {
+		http.Error(w, "flotilla: a request needs a Host to be redirected to https", http.StatusBadRequest)
+		return
+	}
+	if port := c.port.Load(); c.development && port != 0 {
+		host += ":" + strconv.Itoa(int(port)) // nobody forwards 443 to a development node
+	}
+	w.Header().Set("Connection", "close")
+	http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusPermanentRedirect)
+}

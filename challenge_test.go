@@ -1,0 +1,195 @@
+package flotilla
+
+import (
+	"crypto/tls"
+	"encoding/asn1"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"syscall"
+	"testing"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/google/go-cmp/cmp"
+	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+const testCA = "https://127.0.0.1:1/dir" // refuses connections, should anything be ordered there
+
+// acmeCerts returns certificates of an ACME CA that cannot be reached.
+func acmeCerts(t *testing.T, storage certmagic.Storage, configure func(*certmagic.Config, *certmagic.ACMEIssuer)) *certs {
+	t.Helper()
+	c, err := newCerts(TLS{CA: testCA, Configure: configure}, storage, false, always, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	return c
+}
+
+// storeToken stores a challenge as the solver of another node does. Running an order in this process would prove nothing:
+// certmagic keeps its challenges in a variable that all configurations of a process share.
+func storeToken(t *testing.T, storage certmagic.Storage, c *certs, kind, name string) acme.Challenge {
+	t.Helper()
+	chal := acme.Challenge{
+		Type: kind, Token: "token-of-" + name, KeyAuthorization: "token-of-" + name + ".thumbprint",
+		Identifier: acme.Identifier{Type: "dns", Value: name},
+	}
+	text, err := json.Marshal(chal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := "acme/" + certmagic.StorageKeys.Safe(c.config.Issuers[0].IssuerKey()) + "/challenge_tokens/" + name + ".json"
+	if err := storage.Store(t.Context(), key, text); err != nil {
+		t.Fatal(err)
+	}
+	return chal
+}
+
+func TestHTTPHandler(t *testing.T) {
+	storage := newMemStorage()
+	c := acmeCerts(t, storage, nil)
+	chal := storeToken(t, storage, c, acme.ChallengeTypeHTTP01, "a.test")
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "app") })
+	dev := devCerts(t, storage, nil)
+
+	type answer struct {
+		Status   int
+		Body     string
+		Location string
+	}
+	challenge := chal.HTTP01ResourcePath()
+	for _, tc := range []struct {
+		name, method, host, path string
+		handler                  http.Handler
+		want                     answer
+	}{
+		{"token of another node", "GET", "a.test", challenge, c.httpHandler(app), answer{200, chal.KeyAuthorization, ""}},
+		{"token, host with port", "GET", "A.test:8080", challenge, c.httpHandler(nil), answer{200, chal.KeyAuthorization, ""}},
+		{"another host", "GET", "b.test", challenge, c.httpHandler(app), answer{200, "app", ""}},
+		{"another token", "GET", "a.test", "/.well-known/acme-challenge/x", c.httpHandler(app), answer{200, "app", ""}},
+		{"other path", "GET", "a.test", "/x", c.httpHandler(app), answer{200, "app", ""}},
+		{"development", "GET", "a.test", challenge, dev.httpHandler(app), answer{200, "app", ""}},
+		{"redirect", "GET", "a.test:80", "/x?y=%2f", c.httpHandler(nil), answer{308, "", "https://a.test/x?y=%2f"}},
+		{"redirect of a POST", "POST", "a.test", "/", c.httpHandler(nil), answer{308, "", "https://a.test/"}},
+		{"redirect of IPv6", "HEAD", "[2001:db8::1]:80", "/", c.httpHandler(nil), answer{308, "", "https://[2001:db8::1]/"}},
+		{"redirect of IPv6 without port", "HEAD", "[2001:db8::1]", "/", c.httpHandler(nil), answer{308, "", "https://[2001:db8::1]/"}},
+		{"no host", "HEAD", "", "/", c.httpHandler(nil), answer{400, "", ""}},
+		{"evil host", "HEAD", "a.test/@b.test", "/", c.httpHandler(nil), answer{400, "", ""}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := httptest.NewRequest(tc.method, "http://ignored"+tc.path, nil)
+			r.Host = tc.host
+			w := httptest.NewRecorder()
+			tc.handler.ServeHTTP(w, r)
+			got := answer{Status: w.Code, Body: w.Body.String(), Location: w.Header().Get("Location")}
+			if tc.want.Status >= 300 {
+				got.Body = ""
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+
+	t.Run("development redirects to its own port", func(t *testing.T) {
+		addr := serveTLS(t, dev, app)
+		_, port, _ := net.SplitHostPort(addr)
+		r := httptest.NewRequest("GET", "http://localhost:8080/", nil)
+		w := httptest.NewRecorder()
+		dev.httpHandler(nil).ServeHTTP(w, r)
+		if got, want := w.Header().Get("Location"), "https://localhost:"+port+"/"; got != want {
+			t.Errorf("Location %q, want %q", got, want)
+		}
+	})
+}
+
+// The certificate that proves control of a name (RFC 8737) is shown by a node that did not place the order.
+func TestTLSALPNChallengeOfAnotherNode(t *testing.T) {
+	storage := newMemStorage()
+	c := acmeCerts(t, storage, nil)
+	addr := serveTLS(t, c, http.NotFoundHandler())
+	chal := storeToken(t, storage, c, acme.ChallengeTypeTLSALPN01, "alpn.test")
+	want, err := acmez.TLSALPN01ChallengeCert(chal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := func(name string) (*tls.Conn, error) {
+		return tls.Dial("tcp", addr, &tls.Config{ServerName: name, NextProtos: []string{acmez.ACMETLS1Protocol}, InsecureSkipVerify: true})
+	}
+	conn, err := dial("alpn.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if proto := conn.ConnectionState().NegotiatedProtocol; proto != acmez.ACMETLS1Protocol {
+		t.Errorf("protocol %q", proto)
+	}
+	acmeIdentifier := asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
+	digest := ""
+	for _, e := range conn.ConnectionState().PeerCertificates[0].Extensions {
+		if e.Id.Equal(acmeIdentifier) {
+			digest = fmt.Sprintf("%x", e.Value)
+		}
+	}
+	wanted := ""
+	for _, e := range want.Leaf.Extensions {
+		if e.Id.Equal(acmeIdentifier) {
+			wanted = fmt.Sprintf("%x", e.Value)
+		}
+	}
+	if digest == "" || digest != wanted {
+		t.Errorf("digest %q, want %q", digest, wanted)
+	}
+	if conn, err := dial("other.test"); err == nil {
+		conn.Close()
+		t.Error("a name without a challenge got a certificate")
+	}
+}
+
+// certmagic's solvers must find their port taken, and answered.
+func TestDecoy(t *testing.T) {
+	c := acmeCerts(t, newMemStorage(), nil)
+	i := c.config.Issuers[0].(*certmagic.ACMEIssuer)
+	if _, err := c.tlsConfig(); err != nil || c.decoy != nil {
+		t.Errorf("a decoy without a name: %v, %v", c.decoy, err)
+	}
+	if _, err := c.tlsConfig("a.test", "b.test"); err != nil {
+		t.Fatal(err)
+	}
+	if i.AltHTTPPort == 0 || i.AltHTTPPort != i.AltTLSALPNPort || i.ListenHost != "127.0.0.1" {
+		t.Fatalf("solvers would listen on %q, ports %d and %d", i.ListenHost, i.AltHTTPPort, i.AltTLSALPNPort)
+	}
+	addr := net.JoinHostPort(i.ListenHost, fmt.Sprint(i.AltHTTPPort))
+	if ln, err := net.Listen("tcp", addr); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("listen: %v, %v; want address in use", ln, err)
+	}
+	for range 3 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("the decoy said something")
+		}
+		conn.Close()
+	}
+	c.close()
+	if conn, err := net.Dial("tcp", addr); err == nil {
+		conn.Close()
+		t.Error("the decoy outlives close")
+	}
+
+	own := acmeCerts(t, newMemStorage(), func(_ *certmagic.Config, i *certmagic.ACMEIssuer) { i.AltHTTPPort = 5002 })
+	if _, err := own.tlsConfig("a.test"); err != nil {
+		t.Fatal(err)
+	}
+	if i := own.config.Issuers[0].(*certmagic.ACMEIssuer); i.AltHTTPPort != 5002 || i.ListenHost != "" {
+		t.Errorf("ports set on purpose became %q %d", i.ListenHost, i.AltHTTPPort)
+	}
+}

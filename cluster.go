@@ -1,0 +1,489 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/wire"
+)
+
+// Node is one running member of a cluster, or one on its way to become that. It is open from Open until Close, Shutdown
+// or Leave; there are no other states. Methods are safe for concurrent use. A context bounds the call that it is given to and
+// is not kept.
+type Node struct {
+	cfg     Config
+	pace    pace
+	log     *slog.Logger
+	secrets []seal.Secret
+	id      string // of the node, for as long as it has its directory
+	boot    string // of this process
+	name    string
+	addr    string // what peers dial
+
+	dir     *durable.Dir // nil: in memory
+	port    *wire.Port
+	fsm     *fsm
+	book    *book
+	writes  *proposer
+	storage *Storage
+	certs   *certs
+
+	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
+	life, works context.Context
+	end, break_ context.CancelCauseFunc
+	tasks       tasks
+	closeOnce   sync.Once
+	closeErr    error
+
+	raft    atomic.Pointer[raft.Raft]
+	disk    atomic.Pointer[disk]
+	leading atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
+	current atomic.Bool                // has caught up with a leader since it was started
+	ready   atomic.Bool                // has a session
+	leaving atomic.Bool                // on the way out: opens no session
+	drained atomic.Bool                // takes no new connections
+	changed signal                     // any of the above, or raft's leader
+	greeted signal                     // a peer has said hello
+
+	lastPeerError atomic.Pointer[peerError]
+	waitsFor      atomic.Pointer[string] // why the node is not in a cluster yet
+
+	idMu  sync.Mutex
+	ident *identity
+}
+
+// Open starts a node and returns once its files, keys and ports are found right: it listens for peers then, and looks for its
+// cluster in the background. It does not wait for a leader; Ready does. What is wrong is told by a *ConfigError, and
+// nothing has been written then. The context bounds the call to Open alone.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("flotilla: opening a node: %w", context.Cause(ctx))
+	}
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger, boot: newID()}
+	for _, s := range cfg.Secrets {
+		n.secrets = append(n.secrets, s.raw)
+	}
+	n.life, n.end = context.WithCancelCause(context.Background())
+	n.works, n.break_ = context.WithCancelCause(n.life)
+	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) })
+	n.writes = newProposer(n)
+	n.storage = &Storage{n: n, held: make(map[string]heldLock)}
+	if err := n.open(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	n.tasks.run(func() { n.writes.run(n.works) })
+	n.tasks.run(func() { n.run(n.works) })
+	return n, nil
+}
+
+// open takes the directory and the port.
+func (n *Node) open(ctx context.Context) error {
+	var err error
+	if n.cfg.Dir == "" {
+		n.ident = &identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()}
+	} else {
+		if n.dir, err = lockDir(n.cfg.Dir); err != nil {
+			return err
+		}
+		if n.ident, err = loadIdentity(n.dir, n.secrets); err != nil {
+			return err
+		}
+	}
+	n.id = n.ident.ID
+	n.name = n.cfg.Name
+	if n.name == "" {
+		n.name = n.ident.Name
+	}
+	if n.name == "" {
+		n.name = hostname()
+	}
+	n.log = n.log.With("node", n.name)
+	n.book = newBook(n.fsm, n.ident.Peers)
+	if n.certs, err = newCerts(n.cfg.TLS, n.storage, n.cfg.development(), n.Ready, n.log); err != nil {
+		return err
+	}
+	if n.ident.Member {
+		if err := n.openDisk(false); err != nil {
+			return err
+		}
+	}
+	listener, err := n.cfg.Listen("tcp", n.cfg.Addr)
+	if err != nil {
+		return &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr, Err: err}
+	}
+	if n.addr = n.cfg.Advertise; n.addr == "" {
+		n.addr = dialable(listener.Addr())
+	}
+	n.book.hear(Member{ID: n.id, Name: n.name, Addr: n.addr}, n.boot)
+	n.port, err = wire.Open(wire.Config{
+		ID:       n.id,
+		Secrets:  n.secrets,
+		Listener: listener,
+		Dial:     n.cfg.Dial,
+		Resolve:  n.book.addr,
+		Admit:    n.admit,
+		Handler:  n.handler(),
+		Term:     n.term,
+		Stalled:  n.stalled,
+		Gone:     func(id string) { n.tasks.run(func() { n.standFor(n.works, id) }) },
+		Matched: func(string) {
+			if l := n.leading.Load(); l != nil {
+				l.acks.matched()
+			}
+		},
+		Logger: n.log,
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	return nil
+}
+
+// run leads the node into its cluster and keeps it there.
+func (n *Node) run(ctx context.Context) {
+	if err := n.enter(ctx); err != nil {
+		n.fail(err)
+		return
+	}
+	n.tasks.run(func() { n.remember(ctx) })
+	n.tasks.run(func() { n.lookAround(ctx) })
+	for ctx.Err() == nil {
+		n.until(ctx, n.catchUp)
+		n.current.Store(true)
+		n.until(ctx, n.openSession)
+		n.ready.Store(true)
+		n.changed.poke()
+		n.fsm.wait(ctx, func(s *state) bool { return n.ownSession(s) == 0 || n.dropped(s) })
+		n.ready.Store(false)
+		n.changed.poke()
+		if ctx.Err() == nil && n.dropped(n.fsm.state()) {
+			n.fail(fmt.Errorf("%w; empty its directory to join as a new node", ErrRemoved))
+		}
+		for changed := n.changed.wait(); n.leaving.Load() && ctx.Err() == nil; changed = n.changed.wait() {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// until repeats what needs a leader.
+func (n *Node) until(ctx context.Context, f func(context.Context) error) {
+	for ctx.Err() == nil {
+		changed := n.changed.wait()
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		n.log.Debug("waiting for the cluster", "err", err)
+		select {
+		case <-changed:
+		case <-time.After(n.pace.lease / 6):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// catchUp waits until this node has applied everything that was acknowledged before.
+func (n *Node) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	var index uint64
+	if n.leading.Load() != nil {
+		var err error
+		if index, err = n.confirm(ctx); err != nil {
+			return err
+		}
+	} else {
+		reply, err := n.askLeader(ctx, callConfirm, nil)
+		if err != nil {
+			return err
+		}
+		d := decoder{b: reply}
+		index = d.uint()
+		if err := d.end(); err != nil {
+			return err
+		}
+	}
+	_, err := n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
+	return err
+}
+
+// openSession has the cluster open a session for this process.
+func (n *Node) openSession(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	if _, err := n.askLeader(ctx, callOpen, []byte(n.boot)); err != nil {
+		return err
+	}
+	_, err := n.fsm.wait(ctx, func(s *state) bool { return n.ownSession(s) != 0 })
+	return err
+}
+
+// ownSession returns the number of this process's session, 0 if it has none.
+func (n *Node) ownSession(s *state) uint64 {
+	if ses := s.session(n.id); ses != nil && ses.boot == n.boot {
+		return ses.number
+	}
+	return 0
+}
+
+// dropped reports whether the cluster has removed this node.
+func (n *Node) dropped(s *state) bool {
+	for _, id := range s.servers {
+		if id == n.id {
+			return false
+		}
+	}
+	return len(s.servers) > 0 && n.ready.Load()
+}
+
+// lookAround greets the peers while there is no leader: they, or this node, may have moved, or it may have been removed.
+func (n *Node) lookAround(ctx context.Context) {
+	for first := true; ; first = false {
+		if n.leader() == "" || first {
+			if r := n.greet(ctx); r.err != nil && ctx.Err() == nil {
+				n.fail(r.err)
+				return
+			}
+		}
+		select {
+		case <-time.After(3 * n.pace.heartbeat):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// askLeader calls whoever leads, this node too.
+func (n *Node) askLeader(ctx context.Context, path string, body []byte) ([]byte, error) {
+	switch leader := n.leader(); leader {
+	case "":
+		return nil, ErrNoLeader
+	case n.id:
+		if path == callOpen {
+			return n.serveOpen(ctx, n.id, body)
+		}
+		return n.serveEnd(ctx, n.id, body)
+	default:
+		return n.port.Call(ctx, leader, path, body)
+	}
+}
+
+// fail ends what this node does in the cluster, for a reason that trying again would not change. What it has in memory it goes
+// on serving.
+func (n *Node) fail(err error) {
+	if n.works.Err() != nil {
+		return
+	}
+	n.log.Error("this node can take no part in the cluster any more", "err", err)
+	n.port.Transport().Stop()
+	n.break_(err)
+	if r := n.raft.Load(); r != nil {
+		r.Shutdown() // its future is not waited for: raft may hang in the very fault that brought us here
+	}
+	n.changed.poke()
+}
+
+// failure returns why the node can take no part any more, nil if it can.
+func (n *Node) failure() error {
+	if n.works.Err() == nil || n.life.Err() != nil {
+		return nil
+	}
+	return context.Cause(n.works)
+}
+
+// whileOpen returns a context that also ends when the node closes or fails, with that cause.
+func (n *Node) whileOpen(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.works, func() { cancel(context.Cause(n.works)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// Ready waits until this node is a member of a cluster with a leader and has caught up with it. It returns at once when the
+// node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
+func (n *Node) Ready(ctx context.Context) error {
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	for {
+		changed := n.changed.wait()
+		if n.ready.Load() && n.works.Err() == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			err := n.lifeError(context.Cause(ctx))
+			if errors.Is(err, ErrClosed) || n.works.Err() != nil {
+				return edge("node is not ready", err)
+			}
+			return edge("node is not ready: "+n.whyNot(), err)
+		}
+	}
+}
+
+// whyNot says what the node is waiting for.
+func (n *Node) whyNot() string {
+	why := "the cluster has no leader that it can reach"
+	if n.raft.Load() == nil {
+		why = "it has found no cluster yet"
+		if w := n.waitsFor.Load(); w != nil {
+			why = *w
+		}
+	}
+	if e := n.lastPeerError.Load(); e != nil {
+		why += "; the peer at " + e.addr + " says last: " + e.err.Error()
+	}
+	return why
+}
+
+// Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
+func (n *Node) Storage() *Storage { return n.storage }
+
+// Close ends the node at once. It stays a member; locks that it holds are freed when the cluster has missed it for a while.
+// It returns ErrClosed when the node is closed already.
+func (n *Node) Close() error {
+	err := error(ErrClosed)
+	n.closeOnce.Do(func() { err = n.shut() })
+	return err
+}
+
+func (n *Node) shut() error {
+	n.end(ErrClosed)
+	n.changed.poke()
+	var errs []error
+	if n.certs != nil {
+		n.certs.close()
+	}
+	if n.port != nil {
+		errs = append(errs, n.port.Close())
+	}
+	if r := n.raft.Load(); r != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		if err := waitFuture(ctx, r.Shutdown()); err != nil {
+			errs = append(errs, fmt.Errorf("stopping raft: %w", err))
+		}
+		cancel()
+	}
+	n.tasks.close()
+	if d := n.disk.Load(); d != nil {
+		errs = append(errs, d.close())
+	}
+	if n.dir != nil {
+		errs = append(errs, n.dir.Close())
+	}
+	return edge("closing", errors.Join(errs...))
+}
+
+// Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back. When ctx ends first, the
+// node is closed all the same, and the error says what was not done.
+func (n *Node) Shutdown(ctx context.Context) error {
+	if n.life.Err() != nil {
+		return ErrClosed
+	}
+	n.leaving.Store(true)
+	n.changed.poke()
+	err := n.handOver(ctx)
+	return errors.Join(edge("handing over", err), n.Close())
+}
+
+// Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a new one the next time. The
+// last member cannot leave.
+func (n *Node) Leave(ctx context.Context) error {
+	if n.life.Err() != nil {
+		return ErrClosed
+	}
+	if len(n.others()) == 0 {
+		return edge("leaving", errors.New("this node is the cluster's only member; use Shutdown, or delete its directory"))
+	}
+	n.leaving.Store(true)
+	n.changed.poke()
+	if err := n.handOver(ctx); err != nil {
+		n.log.Warn("leaving without handing over", "err", err)
+	}
+	for {
+		changed := n.changed.wait()
+		leader, err := n.leader(), error(ErrNoLeader)
+		if leader != "" && leader != n.id {
+			_, err = call[Member](ctx, n, leader, callLeave, Member{ID: n.id, Name: n.name, Addr: n.addr})
+		}
+		if err == nil {
+			break
+		}
+		select {
+		case <-changed:
+		case <-time.After(n.pace.lease / 6):
+		case <-ctx.Done():
+			n.leaving.Store(false)
+			n.changed.poke()
+			return edge("leaving: the node is still a member", errors.Join(context.Cause(ctx), err))
+		}
+	}
+	err := n.save(func(id *identity) { id.Left, id.Member = true, false })
+	return errors.Join(edge("leaving", err), n.Close())
+}
+
+// handOver gives the leadership to another voter and ends this node's session, so that nobody waits for what it held.
+func (n *Node) handOver(ctx context.Context) error {
+	if n.raft.Load() == nil || n.failure() != nil || len(n.others()) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	var errs []error
+	if n.raft.Load().State() == raft.Leader {
+		if err := n.transfer(ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	number := n.ownSession(n.fsm.state())
+	for number != 0 {
+		changed := n.changed.wait()
+		var e encoder
+		e.uint(number)
+		_, err := n.askLeader(ctx, callEnd, e.b)
+		if err == nil {
+			break
+		}
+		select {
+		case <-changed:
+		case <-time.After(n.pace.lease / 12):
+		case <-ctx.Done():
+			return errors.Join(append(errs, fmt.Errorf("ending the session: %w", err))...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lifeError replaces a context's error by why the node ended, if it did.
+func (n *Node) lifeError(err error) error {
+	if n.works.Err() != nil {
+		return context.Cause(n.works)
+	}
+	return err
+}
+
+// edge prefixes an error on its way to a caller.
+func edge(doing string, err error) error {
+	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("flotilla: %s: %w", doing, err)
+}

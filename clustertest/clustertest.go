@@ -1,0 +1,244 @@
+// Package clustertest runs clusters of real nodes in one process, over a network in memory: with their raft, their files, their
+// TLS between nodes and their storage, and with production timings. It is made for testing/synctest, where seconds of a
+// cluster's life take milliseconds:
+//
+//	func TestFailover(t *testing.T) {
+//		synctest.Test(t, func(t *testing.T) {
+//			c := clustertest.New(t, 3, nil)
+//			c.Settle()
+//			c.Kill(c.Leader())
+//			c.Settle() // the survivors have another leader
+//		})
+//	}
+//
+// It works without a bubble too, in real time. What it cannot show: certmagic keeps what it knows of ACME challenges in variables
+// of the process, so nodes of one process see each other's; orders across nodes need several processes. And in a bubble there
+// must be no real sockets: use Node.TLSConfig on connections in memory, not Node.ListenTLS.
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// patience is how long a cluster may take for what it is expected to do. In a bubble it costs nothing.
+const patience = time.Minute
+
+// Cluster is a number of nodes and the network between them. Its methods fail the test rather than return errors. They are
+// to be called from the test's goroutine.
+type Cluster struct {
+	// Nodes are the nodes by number; one that was killed stays until Restart puts another in its place.
+	Nodes []*flotilla.Node
+
+	t       testing.TB
+	net     *simnet.Network
+	configs []flotilla.Config
+	dead    []bool
+}
+
+// New starts n nodes that form a cluster, named n0, n1 and so on, each with a directory of its own. configure, if not nil, may
+// change each configuration; with an empty Dir a node keeps nothing. The nodes are closed when the test ends. Call Settle to wait
+// until they are ready.
+func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, net: simnet.New()}
+	t.Cleanup(func() {
+		c.net.Heal()
+		for i := range c.Nodes {
+			if !c.dead[i] {
+				c.Nodes[i].Close()
+			}
+		}
+	})
+	secret := flotilla.NewSecret()
+	var addrs []string
+	for i := range n {
+		addrs = append(addrs, name(i)+":7373")
+	}
+	dir := t.TempDir()
+	for i := range n {
+		c.add(secret, filepath.Join(dir, name(i)), addrs, n, configure)
+	}
+	return c
+}
+
+func name(i int) string { return "n" + strconv.Itoa(i) }
+
+func (c *Cluster) add(secret flotilla.Secret, dir string, addrs []string, expect int, configure func(int, *flotilla.Config)) {
+	c.t.Helper()
+	i := len(c.Nodes)
+	host := c.net.Host(name(i))
+	cfg := flotilla.Config{
+		Dir:     dir,
+		Name:    name(i),
+		Secrets: []flotilla.Secret{secret},
+		Peers:   flotilla.Static(addrs...),
+		Expect:  expect,
+		Logger:  slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Listen:  host.Listen,
+		Dial:    host.Dial,
+	}
+	if configure != nil {
+		configure(i, &cfg)
+	}
+	c.configs = append(c.configs, cfg)
+	c.Nodes = append(c.Nodes, nil)
+	c.dead = append(c.dead, true)
+	c.start(i)
+}
+
+func (c *Cluster) start(i int) {
+	c.t.Helper()
+	c.net.Host(name(i)).Revive()
+	node, err := flotilla.Open(c.t.Context(), c.configs[i])
+	if err != nil {
+		c.t.Fatalf("opening %s: %v", name(i), err)
+	}
+	c.Nodes[i], c.dead[i] = node, false
+}
+
+// Add starts one more node, which joins the cluster, and returns its number. configure may be nil.
+func (c *Cluster) Add(configure func(i int, c *flotilla.Config)) int {
+	c.t.Helper()
+	first := c.configs[0]
+	var addrs []string
+	for i := range c.Nodes {
+		addrs = append(addrs, name(i)+":7373")
+	}
+	c.add(first.Secrets[0], filepath.Join(c.t.TempDir(), name(len(c.Nodes))), addrs, 0, configure)
+	return len(c.Nodes) - 1
+}
+
+// Config returns the configuration that node i was started with, and Restart starts it with.
+func (c *Cluster) Config(i int) *flotilla.Config { return &c.configs[i] }
+
+// Live returns the numbers of the nodes that run.
+func (c *Cluster) Live() []int {
+	var live []int
+	for i := range c.Nodes {
+		if !c.dead[i] {
+			live = append(live, i)
+		}
+	}
+	return live
+}
+
+// Settle waits until every node that runs is ready. It is no use while a partition keeps one from its cluster.
+func (c *Cluster) Settle() { c.t.Helper(); c.SettleNodes(c.Live()...) }
+
+// SettleNodes waits until these nodes are ready and agree on a leader among those that run.
+func (c *Cluster) SettleNodes(nodes ...int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	for _, i := range nodes {
+		if err := c.Nodes[i].Ready(ctx); err != nil {
+			c.t.Fatalf("%s: %v\n%s", name(i), err, c.describe())
+		}
+	}
+	c.await("one leader for all", func() bool {
+		leader := ""
+		for _, i := range nodes {
+			s := c.Nodes[i].Status()
+			if !s.Ready || s.Leader == "" || leader != "" && s.Leader != leader {
+				return false
+			}
+			leader = s.Leader
+		}
+		return slices.ContainsFunc(c.Live(), func(i int) bool { return c.Nodes[i].Status().ID == leader })
+	})
+}
+
+// Leader waits until a node that runs leads, and returns its number. Of two that both think so it is the one of the later term.
+func (c *Cluster) Leader() int {
+	c.t.Helper()
+	leader := -1
+	c.await("a leader", func() bool {
+		var term uint64
+		for _, i := range c.Live() {
+			if s := c.Nodes[i].Status(); s.Leader == s.ID && s.Term > term {
+				leader, term = i, s.Term
+			}
+		}
+		return leader >= 0
+	})
+	return leader
+}
+
+// await looks again and again.
+func (c *Cluster) await(what string, ok func() bool) {
+	c.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !ok() {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("no %s within %v\n%s", what, patience, c.describe())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (c *Cluster) describe() string {
+	var s string
+	for _, i := range c.Live() {
+		st := c.Nodes[i].Status()
+		s += fmt.Sprintf("%s: leader %q, term %d, index %d, ready %v, err %q\n", st.Name, st.LeaderName, st.Term, st.Index, st.Ready, st.Err)
+	}
+	return s
+}
+
+// Kill ends node i as kill -9 does: its connections are reset before it can say a word. What it had on disk stays.
+func (c *Cluster) Kill(i int) {
+	c.t.Helper()
+	c.net.Host(name(i)).Kill() // nobody hears of what it does from now on
+	c.Nodes[i].Close()
+	c.dead[i] = true
+}
+
+// Stop shuts node i down as an operator does: it hands over first.
+func (c *Cluster) Stop(i int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	if err := c.Nodes[i].Shutdown(ctx); err != nil {
+		c.t.Errorf("stopping %s: %v", name(i), err)
+	}
+	c.dead[i] = true
+}
+
+// Restart starts a node that was killed or stopped again, with its directory.
+func (c *Cluster) Restart(i int) {
+	c.t.Helper()
+	if !c.dead[i] {
+		c.t.Fatalf("%s still runs", name(i))
+	}
+	c.start(i)
+}
+
+// Isolate cuts node i off from all others, both ways. What was sent before or is sent now arrives after Heal.
+func (c *Cluster) Isolate(i int) { c.net.Isolate(name(i)) }
+
+// Block cuts one direction between two nodes.
+func (c *Cluster) Block(from, to int) { c.net.Block(name(from), name(to)) }
+
+// Partition cuts the network into groups that cannot reach one another.
+func (c *Cluster) Partition(groups ...[]int) {
+	named := make([][]string, len(groups))
+	for g, group := range groups {
+		for _, i := range group {
+			named[g] = append(named[g], name(i))
+		}
+	}
+	c.net.Partition(named...)
+}
+
+// Heal mends the network.
+func (c *Cluster) Heal() { c.net.Heal() }

@@ -1,0 +1,244 @@
+package flotilla
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// Config describes one node. It is copied by Open; later changes have no effect.
+//
+// With Dir, Peers and Secrets all empty it describes the development mode: one node, in memory, with a private certificate
+// authority, on loopback addresses only. Any other address is then an error, so that a forgotten variable cannot serve a
+// private certificate to the world.
+type Config struct {
+	// Dir holds the node's identity, its raft log and its snapshots, all sealed. It belongs to one process at a time. Empty:
+	// everything is in memory, and the node is a new one on every start.
+	Dir string
+
+	// Name is shown to people. It need not be unique. Empty: the one saved in Dir, else the host name.
+	Name string
+
+	// Addr is the TCP address that the other nodes reach this node at. Empty: ":7373", in development mode "127.0.0.1:0".
+	Addr string
+
+	// Advertise is the address that the other nodes dial. Empty: the address of the listener, with the address of the
+	// outgoing interface in place of an unspecified one.
+	Advertise string
+
+	// Secrets are the cluster's secrets. The first seals and is shown to peers; all of them open. At least one is needed,
+	// except in development mode.
+	Secrets []Secret
+
+	// Peers finds addresses of other nodes. It is asked on every start, until this node is a member. Its own address among
+	// them is fine. Nil: nobody.
+	Peers Discovery
+
+	// Expect is the number of nodes that form a new cluster together; all of them must see one another. 0 or 1: this node
+	// forms one alone, unless Peers finds a cluster to join. Nodes of an existing cluster ignore it.
+	Expect int
+
+	// TLS says how certificates are obtained.
+	TLS TLS
+
+	// Proxies are the balancers whose PROXY protocol header is required and believed. A header from anybody else is not read.
+	Proxies []netip.Prefix
+
+	// Timing is how patient the cluster is: LAN by default.
+	Timing Timing
+
+	// MaxState bounds the replicated state, in bytes of names and values. Writes over it are refused. 0: 64 MiB.
+	MaxState int64
+
+	// HTTPSAddr and HTTPAddr are the addresses that Serve listens on. Empty: ":443" and ":80", in development mode
+	// "127.0.0.1:8443" and "127.0.0.1:8080". HealthAddr is where it serves Health; empty: nowhere. Nothing else uses them.
+	HTTPSAddr, HTTPAddr, HealthAddr string
+
+	// Logger receives what happens. Nil: nothing is logged. No record holds a secret, a key or a value.
+	Logger *slog.Logger
+
+	// Listen and Dial replace the network between nodes; nil: net.Listen and a net.Dialer. Connections are always
+	// authenticated and encrypted on top. They have nothing to do with the addresses that clients use.
+	Listen func(network, addr string) (net.Listener, error)
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	dev bool // development mode, decided by complete before it puts a secret in
+}
+
+// TLS says how a node obtains certificates. The zero TLS asks Let's Encrypt, without an e-mail address. All nodes of a cluster
+// must have the same.
+type TLS struct {
+	// Email is the contact of the ACME account.
+	Email string
+
+	// CA is the URL of the ACME directory. Empty: Let's Encrypt's, in development mode a private one within the node.
+	CA string
+
+	// TrustedRoots verify the ACME server. Nil: the system's roots.
+	TrustedRoots *x509.CertPool
+
+	// Configure, if not nil, may change what flotilla has prepared, before it is used: other challenges, key types, DNS
+	// providers. The issuer is nil in development mode. Storage must stay as it is.
+	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
+}
+
+// Timing is how patient a cluster is. All nodes of a cluster must have the same.
+type Timing int
+
+const (
+	// LAN suits nodes in one data centre. A dead machine is replaced as leader after about two seconds, a dead process in
+	// milliseconds.
+	LAN Timing = iota
+
+	// Fast suits nodes on one quiet network: about 0.6 s.
+	Fast
+
+	// WAN suits nodes far apart: about 10 s.
+	WAN
+)
+
+// String returns the name that FLOTILLA_TIMING has for t.
+func (t Timing) String() string {
+	switch t {
+	case LAN:
+		return "lan"
+	case Fast:
+		return "fast"
+	case WAN:
+		return "wan"
+	}
+	return "unknown"
+}
+
+// pace holds the lengths that a Timing stands for.
+type pace struct {
+	lease     time.Duration // after this long without an answer a node is taken for gone
+	heartbeat time.Duration // raft's heartbeat and election time-outs
+}
+
+func (t Timing) pace() pace {
+	switch t {
+	case Fast:
+		return pace{lease: 200 * time.Millisecond, heartbeat: 250 * time.Millisecond}
+	case WAN:
+		return pace{lease: 3 * time.Second, heartbeat: 4 * time.Second}
+	}
+	return pace{lease: 600 * time.Millisecond, heartbeat: 750 * time.Millisecond}
+}
+
+// complete checks c and puts in what is not said.
+func (c *Config) complete() error {
+	bad := func(field, reason string) error { return &ConfigError{Field: field, Reason: reason} }
+	dev := c.development()
+	switch {
+	case c.Timing < LAN || c.Timing > WAN:
+		return bad("Timing", fmt.Sprintf("%d is none of LAN, Fast and WAN", c.Timing))
+	case c.Expect < 0 || c.Expect > maxVoters:
+		return bad("Expect", fmt.Sprintf("a cluster is formed by 1 to %d nodes, not %d; more may join it later", maxVoters, c.Expect))
+	case c.Expect > 1 && c.Peers == nil:
+		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
+	case c.MaxState < 0:
+		return bad("MaxState", "it is a number of bytes and cannot be negative")
+	case len(c.Name) > 255 || strings.ContainsFunc(c.Name, unicode.IsControl):
+		return bad("Name", "it has more than 255 bytes, or characters that cannot be shown")
+	case len(c.Secrets) == 0 && !dev:
+		return bad("Secrets", "there is none; make one with NewSecret, and give the same to every node. (Only with Dir, Peers and Secrets all empty a node runs in development mode.)")
+	}
+	c.Secrets = slices.Clone(c.Secrets)
+	for i, s := range c.Secrets {
+		if s.IsZero() {
+			return bad("Secrets", fmt.Sprintf("number %d is empty; use NewSecret or ParseSecret", i+1))
+		}
+		if slices.Contains(c.Secrets[:i], s) {
+			return bad("Secrets", fmt.Sprintf("number %d stands there twice", i+1))
+		}
+	}
+	c.Proxies = slices.Clone(c.Proxies)
+	for _, p := range c.Proxies {
+		if !p.IsValid() {
+			return bad("Proxies", "one of them is not a valid prefix")
+		}
+	}
+	if c.Addr == "" {
+		c.Addr = ":7373"
+		if dev {
+			c.Addr = "127.0.0.1:0"
+		}
+	}
+	if err := checkHostPort(c.Addr); err != nil {
+		return &ConfigError{Field: "Addr", Reason: "it must be host:port, and the host may be empty", Err: err}
+	}
+	if c.Advertise != "" {
+		host, port, err := net.SplitHostPort(c.Advertise)
+		if ip, _ := netip.ParseAddr(host); err != nil || host == "" || port == "0" || checkHostPort(c.Advertise) != nil || ip.IsValid() && ip.IsUnspecified() {
+			return &ConfigError{Field: "Advertise", Reason: "it must be a host:port that peers can dial, not " + strconv.Quote(c.Advertise), Err: err}
+		}
+	}
+	if c.HTTPSAddr == "" {
+		c.HTTPSAddr = ":443"
+		if dev {
+			c.HTTPSAddr = "127.0.0.1:8443"
+		}
+	}
+	if c.HTTPAddr == "" {
+		c.HTTPAddr = ":80"
+		if dev {
+			c.HTTPAddr = "127.0.0.1:8080"
+		}
+	}
+	for field, addr := range map[string]string{"HTTPSAddr": c.HTTPSAddr, "HTTPAddr": c.HTTPAddr, "HealthAddr": c.HealthAddr} {
+		if addr == "" {
+			continue
+		}
+		if err := checkHostPort(addr); err != nil {
+			return &ConfigError{Field: field, Reason: "it must be host:port, and the host may be empty", Err: err}
+		}
+	}
+	if dev {
+		if err := loopbackOnly("Addr", c.Addr); err != nil {
+			return err
+		}
+		c.Secrets = []Secret{NewSecret()}
+		c.dev = true
+	}
+	if c.MaxState == 0 {
+		c.MaxState = 64 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Listen == nil {
+		c.Listen = net.Listen
+	}
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	return nil
+}
+
+// checkHostPort checks the form of an address.
+func checkHostPort(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q is not a port", port)
+	}
+	return nil
+}
+
+// development reports whether c asks for the development mode.
+func (c *Config) development() bool {
+	return c.dev || c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0
+}

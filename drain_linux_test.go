@@ -1,0 +1,259 @@
+package flotilla
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// answering returns a server that answers every request with its name.
+func answering(name string) *http.Server {
+	return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		io.WriteString(w, name)
+	})}
+}
+
+// ask sends one request on conn and returns the answer.
+func ask(conn net.Conn) (string, error) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		return "", err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return string(body), err
+}
+
+// Connections that the kernel has completed while nobody accepts: Close resets them all, drain has them all served.
+func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
+	const clients = 20
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
+		for _, drained := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/drained=%v", addr, drained), func(t *testing.T) {
+				ln := listenLoopback(t, addr)
+				var conns []net.Conn
+				for range clients {
+					conn, err := net.Dial("tcp", ln.Addr().String())
+					if err != nil {
+						t.Fatal(err)
+					}
+					conns = append(conns, conn)
+				}
+				if n, err := acceptQueue(ln.tcp); err != nil || n != clients {
+					t.Fatalf("acceptQueue: %d, %v; want %d", n, err, clients)
+				}
+				served, ended := make(chan error, 1), make(chan error, 1)
+				if drained {
+					srv := answering("x")
+					d := newDrainer(srv)
+					go func() { served <- srv.Serve(ln) }()
+					go func() { ended <- d.end(t.Context(), ln) }()
+					<-ln.resting // the clients send when nobody is accepting any more
+				} else {
+					ln.Close()
+				}
+				failed := 0
+				for _, conn := range conns {
+					if _, err := ask(conn); err != nil {
+						failed++
+					}
+				}
+				if want := map[bool]int{false: clients, true: 0}[drained]; failed != want {
+					t.Errorf("%d of %d clients failed, want %d", failed, clients, want)
+				}
+				if drained {
+					if err := <-ended; err != nil {
+						t.Error(err)
+					}
+					if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+						t.Errorf("Serve: %v", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A client that comes while the listener drains is refused when it repeats its SYN, so that a balancer goes on to another node.
+func TestDrainRefusesNewClients(t *testing.T) {
+	ln := listenLoopback(t, "127.0.0.1:0")
+	if err := dropSYN(ln.tcp); err != nil {
+		t.Fatal(err)
+	}
+	dialed := make(chan error, 1)
+	go func() {
+		_, err := net.Dial("tcp", ln.Addr().String())
+		dialed <- err
+	}()
+	// The SYN is on its way once the client has a socket; until it is repeated nothing tells of it. If the close comes first,
+	// the answer is the same.
+	time.AfterFunc(50*time.Millisecond, func() { ln.Close() })
+	if err := <-dialed; !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dial: %v, want connection refused", err)
+	}
+}
+
+// A handshake that has begun is waited for. TCP_DEFER_ACCEPT keeps it half open until the client sends.
+func TestDrainWaitsForHandshakes(t *testing.T) {
+	ln := listenLoopback(t, "127.0.0.1:0")
+	if err := control(ln.tcp, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := halfOpen(ln.tcp); err != nil || n != 1 {
+		t.Fatalf("halfOpen: %d, %v; want 1", n, err)
+	}
+	srv := answering("x")
+	go srv.Serve(ln)
+	drained := make(chan error, 1)
+	go func() { drained <- ln.drain(t.Context()) }()
+	if body, err := ask(conn); err != nil || body != "x" {
+		t.Errorf("answer %q, %v", body, err)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	if n, err := halfOpen(ln.tcp); err != nil || n != 0 {
+		t.Errorf("halfOpen after drain: %d, %v; want 0", n, err)
+	}
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrainWithoutAccept(t *testing.T) {
+	ln := listenLoopback(t, "127.0.0.1:0")
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := ln.drain(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("drain with nobody accepting: %v, want a deadline", err)
+	}
+	ln.Close()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close: %v", err)
+	}
+}
+
+func TestDropSYNRefusesMultipath(t *testing.T) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(true)
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	multipath := false
+	if err := control(ln.(*net.TCPListener), func(fd int) error {
+		proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		multipath = proto == unix.IPPROTO_MPTCP
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := dropSYN(ln.(*net.TCPListener)); (err != nil) != multipath {
+		t.Errorf("multipath %v: dropSYN: %v", multipath, err)
+	}
+}
+
+// A node behind a balancer that looks at nothing is restarted again and again on one port while clients connect as fast as they can.
+// As the balancer does, a client that is not connected tries the other node; once connected it expects an answer.
+func TestRollingRestartUnderLoad(t *testing.T) {
+	rounds := 60
+	if testing.Short() {
+		rounds = 10
+	}
+	for _, drained := range []bool{false, true} {
+		t.Run(fmt.Sprintf("drained=%v", drained), func(t *testing.T) {
+			other := listenLoopback(t, "127.0.0.1:0")
+			otherSrv := answering("other")
+			go otherSrv.Serve(other)
+			defer otherSrv.Close()
+			ln := listenLoopback(t, "127.0.0.1:0")
+			addr := ln.Addr().String()
+
+			ctx, stop := context.WithCancel(t.Context())
+			var asked, lost atomic.Int64
+			var first atomic.Pointer[error]
+			byNode := make(chan struct{}, 1<<16) // an answer of the node under test
+			var clients sync.WaitGroup
+			for range 16 {
+				clients.Go(func() {
+					for ctx.Err() == nil {
+						conn, err := net.DialTimeout("tcp", addr, 20*time.Millisecond)
+						if err != nil {
+							if conn, err = net.DialTimeout("tcp", other.Addr().String(), 10*time.Second); err != nil {
+								lost.Add(1)
+								continue
+							}
+						}
+						asked.Add(1)
+						name, err := ask(conn)
+						if err != nil {
+							lost.Add(1)
+							first.CompareAndSwap(nil, &err)
+						}
+						if name == "node" {
+							select {
+							case byNode <- struct{}{}:
+							default:
+							}
+						}
+					}
+				})
+			}
+			for range rounds {
+				srv := answering("node")
+				d := newDrainer(srv)
+				served := make(chan error, 1)
+				go func() { served <- srv.Serve(ln) }()
+				for range 20 {
+					<-byNode
+				}
+				end := srv.Shutdown
+				if drained {
+					end = func(ctx context.Context) error { return d.end(ctx, ln) }
+				}
+				if err := end(t.Context()); err != nil {
+					t.Error(err)
+				}
+				<-served
+				ln = listenLoopback(t, addr)
+			}
+			go func() { // clients that are in the queue of the last listener
+				srv := answering("node")
+				srv.Serve(ln)
+			}()
+			stop()
+			clients.Wait()
+			t.Logf("%d restarts, %d requests, %d lost", rounds, asked.Load(), lost.Load())
+			if err := first.Load(); drained && lost.Load() > 0 {
+				t.Errorf("%d requests lost: %v", lost.Load(), *err)
+			}
+		})
+	}
+}

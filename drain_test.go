@@ -1,0 +1,104 @@
+package flotilla
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptrace"
+	"testing"
+)
+
+// After announce a response is the last of its connection, over HTTP/1.1 and HTTP/2, and new connections are taken.
+func TestDrainerAnnounces(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[h2], func(t *testing.T) {
+			storage := newMemStorage()
+			c := devCerts(t, storage, nil)
+			cfg, err := c.tlsConfig("a.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			settle(t, c)
+			tcp := listenLoopback(t, "127.0.0.1:0")
+			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+			d := newDrainer(srv)
+			served := make(chan error, 1)
+			go func() { served <- srv.Serve(c.listenTLS(tcp, nil, cfg)) }()
+
+			transport := &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{RootCAs: rootPool(t, storage), ServerName: "a.test"}}
+			defer transport.CloseIdleConnections()
+			get := func() (reused bool) {
+				t.Helper()
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
+				req, err := http.NewRequestWithContext(ctx, "GET", "https://"+tcp.Addr().String(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res, err := transport.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.ProtoMajor == 2 != h2 {
+					t.Errorf("protocol %s", res.Proto)
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					t.Error(err)
+				}
+				res.Body.Close()
+				return reused
+			}
+			if get() || !get() {
+				t.Fatal("connections are not kept")
+			}
+			d.announce()
+			get()
+			// Over HTTP/2 the GOAWAY comes with the response or right after it, so that a request may slip between: the
+			// server does not answer it, and the client repeats it on a new connection.
+			for n := 0; get(); n++ {
+				if n == 100 {
+					t.Fatal("the connection is still in use")
+				}
+			}
+			if err := d.end(t.Context(), tcp); err != nil {
+				t.Error(err)
+			}
+			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+			if d.busy() {
+				t.Errorf("an answer is due after the end: %v", d.due)
+			}
+		})
+	}
+}
+
+// A request that takes longer than there is time is cut off, and end says so.
+func TestDrainerGivesUp(t *testing.T) {
+	ln := listenLoopback(t, "127.0.0.1:0")
+	begun, cut := make(chan struct{}), make(chan struct{})
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-r.Context().Done()
+		close(cut)
+	})}
+	d := newDrainer(srv)
+	go srv.Serve(ln)
+	asked := make(chan error, 1)
+	go func() {
+		_, err := http.Get("http://" + ln.Addr().String())
+		asked <- err
+	}()
+	<-begun
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.end(ctx, ln); !errors.Is(err, context.Canceled) {
+		t.Errorf("end: %v", err)
+	}
+	<-cut
+	if err := <-asked; err == nil {
+		t.Error("the request was answered")
+	}
+}

@@ -1,0 +1,168 @@
+package flotilla
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// ConfigFromEnv reads a Config from the environment. What is not set keeps its zero value.
+//
+//	FLOTILLA_DIR, _NAME, _ADDR, _ADVERTISE   as the fields
+//	FLOTILLA_SECRETS        one or more secrets, separated by space or commas
+//	FLOTILLA_PEERS          "a:7373,b:7373", "dns:app:7373" or "srv:_flotilla._tcp.example.com"
+//	FLOTILLA_EXPECT         a number
+//	FLOTILLA_TIMING         lan, fast or wan
+//	FLOTILLA_MAX_STATE      bytes
+//	FLOTILLA_EMAIL, _ACME_CA                 TLS.Email, TLS.CA
+//	FLOTILLA_ACME_ROOTS     file with PEM certificates: TLS.TrustedRoots
+//	FLOTILLA_PROXIES        prefixes or addresses, separated by space or commas
+//	FLOTILLA_HTTPS_ADDR, _HTTP_ADDR, _HEALTH_ADDR   as the fields
+//
+// FLOTILLA_SECRETS_FILE names a file that holds the secrets instead, for those who hand them over as files. An error is a
+// *ConfigError that names the variable; it never repeats a secret.
+func ConfigFromEnv() (Config, error) {
+	c := Config{
+		Dir:        os.Getenv("FLOTILLA_DIR"),
+		Name:       os.Getenv("FLOTILLA_NAME"),
+		Addr:       os.Getenv("FLOTILLA_ADDR"),
+		Advertise:  os.Getenv("FLOTILLA_ADVERTISE"),
+		HTTPSAddr:  os.Getenv("FLOTILLA_HTTPS_ADDR"),
+		HTTPAddr:   os.Getenv("FLOTILLA_HTTP_ADDR"),
+		HealthAddr: os.Getenv("FLOTILLA_HEALTH_ADDR"),
+		TLS:        TLS{Email: os.Getenv("FLOTILLA_EMAIL"), CA: os.Getenv("FLOTILLA_ACME_CA")},
+	}
+	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envRoots, envProxies} {
+		if err := read(&c); err != nil {
+			return Config{}, err
+		}
+	}
+	return c, nil
+}
+
+func envError(field, variable, reason string, err error) error {
+	return &ConfigError{Field: field, Reason: variable + " " + reason, Err: err}
+}
+
+func words(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' || r == '\t' })
+}
+
+func envSecrets(c *Config) error {
+	const variable, fileVariable = "FLOTILLA_SECRETS", "FLOTILLA_SECRETS_FILE"
+	text, from := os.Getenv(variable), variable
+	if file := os.Getenv(fileVariable); file != "" {
+		if text != "" {
+			return envError("Secrets", variable, "and "+fileVariable+" are both set; unset one", nil)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return envError("Secrets", fileVariable, "names a file that cannot be read", err)
+		}
+		if text, from = string(b), fileVariable; len(words(text)) == 0 {
+			return envError("Secrets", fileVariable, "names an empty file, "+file, nil)
+		}
+	}
+	for i, w := range words(text) {
+		s, err := ParseSecret(w)
+		if err != nil {
+			return envError("Secrets", from, fmt.Sprintf("holds no valid secret in place %d", i+1), err)
+		}
+		c.Secrets = append(c.Secrets, s)
+	}
+	return nil
+}
+
+func envPeers(c *Config) error {
+	text := strings.TrimSpace(os.Getenv("FLOTILLA_PEERS"))
+	if name, ok := strings.CutPrefix(text, "srv:"); ok {
+		if name == "" {
+			return envError("Peers", "FLOTILLA_PEERS", `has no name after "srv:"`, nil)
+		}
+		c.Peers = SRV(name)
+		return nil
+	}
+	if hostport, ok := strings.CutPrefix(text, "dns:"); ok {
+		if err := checkHostPort(hostport); err != nil {
+			return envError("Peers", "FLOTILLA_PEERS", `must have host:port after "dns:"`, err)
+		}
+		c.Peers = DNS(hostport)
+		return nil
+	}
+	addrs := words(text)
+	for _, a := range addrs {
+		if err := checkHostPort(a); err != nil {
+			return envError("Peers", "FLOTILLA_PEERS", "must list addresses as host:port", err)
+		}
+	}
+	if len(addrs) > 0 {
+		c.Peers = Static(addrs...)
+	}
+	return nil
+}
+
+func envNumbers(c *Config) error {
+	if v := os.Getenv("FLOTILLA_EXPECT"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return envError("Expect", "FLOTILLA_EXPECT", "must be a number", err)
+		}
+		c.Expect = n
+	}
+	if v := os.Getenv("FLOTILLA_MAX_STATE"); v != "" {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return envError("MaxState", "FLOTILLA_MAX_STATE", "must be a number of bytes", err)
+		}
+		c.MaxState = n
+	}
+	return nil
+}
+
+func envTiming(c *Config) error {
+	switch v := os.Getenv("FLOTILLA_TIMING"); v {
+	case "", "lan":
+		c.Timing = LAN
+	case "fast":
+		c.Timing = Fast
+	case "wan":
+		c.Timing = WAN
+	default:
+		return envError("Timing", "FLOTILLA_TIMING", fmt.Sprintf("must be lan, fast or wan, not %q", v), nil)
+	}
+	return nil
+}
+
+func envRoots(c *Config) error {
+	file := os.Getenv("FLOTILLA_ACME_ROOTS")
+	if file == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return envError("TLS.TrustedRoots", "FLOTILLA_ACME_ROOTS", "names a file that cannot be read", err)
+	}
+	c.TLS.TrustedRoots = x509.NewCertPool()
+	if !c.TLS.TrustedRoots.AppendCertsFromPEM(pem) {
+		return envError("TLS.TrustedRoots", "FLOTILLA_ACME_ROOTS", "names a file without a PEM certificate, "+file, nil)
+	}
+	return nil
+}
+
+func envProxies(c *Config) error {
+	for _, w := range words(os.Getenv("FLOTILLA_PROXIES")) {
+		p, err := netip.ParsePrefix(w)
+		if err != nil {
+			a, err := netip.ParseAddr(w)
+			if err != nil {
+				return envError("Proxies", "FLOTILLA_PROXIES", fmt.Sprintf("must list addresses or prefixes, and %q is neither", w), nil)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		c.Proxies = append(c.Proxies, p)
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package flotilla
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+var (
+	// ErrNoLeader is wrapped by the error of a write that found no leader in time, or lost it. The write may still take effect.
+	ErrNoLeader = errors.New("no leader")
+
+	// ErrNotReady is wrapped by the error of a read on a node that has not caught up with its cluster since it started, and
+	// that cannot tell whether the name exists.
+	ErrNotReady = errors.New("node is not ready")
+
+	// ErrSealed is wrapped by the error of anything that was sealed with a key that this node has not got, or was changed since.
+	ErrSealed = errors.New("cannot open what is sealed")
+
+	// ErrTooLarge is wrapped by the error of a write of more than MaxValue bytes, of a name of more than MaxName, or of one
+	// that would take the state over Config.MaxState. It was refused before it was proposed.
+	ErrTooLarge = errors.New("too large")
+
+	// ErrLost is wrapped by the error of what depended on something that this node held, a lock for one, and holds no more.
+	ErrLost = errors.New("lost")
+
+	// ErrRemoved is wrapped by the error of a node that is no longer a member of the cluster.
+	ErrRemoved = errors.New("node was removed from the cluster")
+
+	// ErrClosed is returned by what is called after Close, Shutdown or Leave. It is a net.ErrClosed.
+	ErrClosed = fmt.Errorf("flotilla: node is closed: %w", net.ErrClosed)
+)
+
+// Limits of one record.
+const (
+	MaxValue = 1 << 20 // bytes in a value
+	MaxName  = 512     // bytes in a name
+)
+
+// ConfigError says which field of a Config is wrong, or which part of the world that it points to, and what to do about it.
+type ConfigError struct {
+	Field  string // the field's name: "Dir", "TLS.CA"
+	Reason string // what is wrong, and the remedy
+	Err    error  // the cause, if there is one
+}
+
+// Error names the field, the reason and the cause.
+func (e *ConfigError) Error() string {
+	if e.Err != nil {
+		return "flotilla: Config." + e.Field + ": " + e.Reason + ": " + e.Err.Error()
+	}
+	return "flotilla: Config." + e.Field + ": " + e.Reason
+}
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }

@@ -1,0 +1,171 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+// fsm is raft's state machine. It opens entries, gives them to state.apply and publishes the state that results. It knows
+// nothing of networks, clocks or certificates.
+type fsm struct {
+	secrets []seal.Secret
+	failed  func(error) // called, on its own goroutine, when an entry cannot be applied: the node must stop
+	log     *slog.Logger
+
+	current atomic.Pointer[state] // written by raft's goroutine alone
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next publication
+}
+
+func newFSM(secrets []seal.Secret, log *slog.Logger, failed func(error)) *fsm {
+	f := &fsm{secrets: secrets, failed: failed, log: log, changed: make(chan struct{})}
+	f.current.Store(newState())
+	return f
+}
+
+// state returns the newest state that this node has applied. It takes no lock.
+func (f *fsm) state() *state { return f.current.Load() }
+
+// next returns a channel that is closed when a state newer than that of any earlier call of state is there.
+func (f *fsm) next() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+func (f *fsm) publish(s *state) {
+	f.current.Store(s)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// wait returns the first state that it sees for which ok is true. The error is the context's cause.
+func (f *fsm) wait(ctx context.Context, ok func(*state) bool) (*state, error) {
+	for {
+		next := f.next()
+		if s := f.state(); ok(s) {
+			return s, nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Apply is never called by raft, which uses ApplyBatch.
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies committed entries, commands and configurations, and publishes the state after the last of them.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	s := f.state()
+	out := make([]any, len(logs))
+	for _, l := range logs {
+		next, err := f.applyOne(s, l)
+		if err != nil {
+			// Skipping an entry would let this replica differ from the others for ever, and a panic would end the host
+			// program. So this goroutine of raft ends here; its deferred calls keep raft's own books right.
+			f.publish(s)
+			go f.failed(fmt.Errorf("entry %d of the log: %w", l.Index, err))
+			runtime.Goexit()
+		}
+		s = next
+	}
+	f.publish(s)
+	return out
+}
+
+func (f *fsm) applyOne(s *state, l *raft.Log) (*state, error) {
+	if l.Type == raft.LogConfiguration {
+		conf := raft.DecodeConfiguration(l.Data)
+		ids := make([]string, len(conf.Servers))
+		for i, srv := range conf.Servers {
+			ids[i] = string(srv.ID)
+		}
+		return s.configure(l.Index, ids), nil
+	}
+	if len(l.Data) < 2 {
+		return nil, errMalformed
+	}
+	if l.Data[0] != entryVersion {
+		return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", l.Data[0])
+	}
+	switch kind, rest := l.Data[1], l.Data[2:]; kind {
+	case entryKeyring:
+		return f.applyKeyring(s, l.Index, rest)
+	case entryCommand:
+		if s.keys == nil {
+			return nil, fmt.Errorf("%w: a command before the keyring", ErrSealed)
+		}
+		plain, err := s.keys.Open(rest)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSealed, err)
+		}
+		c, err := decodeCommand(plain)
+		if err != nil {
+			return nil, err
+		}
+		next, _ := s.apply(l.Index, &c)
+		return next, nil
+	default:
+		return nil, fmt.Errorf("kind %q is not known to this version of flotilla; upgrade this node", kind)
+	}
+}
+
+// applyKeyring takes the keyring of a new cluster. Two leaders may each have proposed one: the first counts.
+func (f *fsm) applyKeyring(s *state, index uint64, b []byte) (*state, error) {
+	d := decoder{b: b}
+	cluster, wrapped := d.string(), d.bytes()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	n := *s
+	n.index = index
+	if s.keys != nil {
+		return &n, nil
+	}
+	keys, err := seal.Unwrap(wrapped, f.secrets...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	n.cluster, n.keys, n.wrapped = cluster, keys, wrapped
+	return &n, nil
+}
+
+// StoreConfiguration is never called by raft, which hands configurations to ApplyBatch. Having it lets raft take a snapshot
+// right after a change of membership.
+func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
+	f.ApplyBatch([]*raft.Log{{Index: index, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}})
+}
+
+// Snapshot returns the current state, which never changes: the writers are held up for the length of a pointer's copy.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return &snapshot{f.state()}, nil }
+
+// Restore replaces the state by a snapshot's. On an error it leaves the state as it is.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	s, err := readSnapshot(r, f.secrets)
+	if err != nil {
+		err = fmt.Errorf("snapshot: %w", err)
+		if errors.Is(err, ErrSealed) {
+			go f.failed(err) // sending it again would not help
+		}
+		return err
+	}
+	f.publish(s)
+	return nil
+}

@@ -1,0 +1,46 @@
+package flotilla
+
+import (
+	"encoding/json"
+	"net/http"
+)
+
+// Health serves what balancers and operators ask, on a port of its own, never on the public one:
+//
+//	/livez   200 as long as the process can serve TLS; it can without a quorum
+//	/readyz  200 when the node should get requests; 503 before that and while it drains
+//	/status  Status as JSON
+//
+// A balancer that takes out every node that is not live must ask /livez: without a quorum no node is ready, and all can serve.
+func (n *Node) Health() http.Handler {
+	mux := http.NewServeMux()
+	say := func(w http.ResponseWriter, ok bool, yes, no string) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if !ok {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			yes = no
+		}
+		w.Write([]byte(yes + "\n"))
+	}
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
+		say(w, n.life.Err() == nil, "live", "closed")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		s := n.Status()
+		no := "not ready"
+		switch {
+		case s.Draining:
+			no = "draining"
+		case s.Err != "":
+			no = s.Err
+		}
+		say(w, s.Ready && !s.Draining, "ready", no)
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "\t")
+		e.Encode(n.Status())
+	})
+	return mux
+}

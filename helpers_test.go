@@ -1,0 +1,5 @@
+package flotilla
+
+import "log/slog"
+
+var discardLog = slog.New(slog.DiscardHandler)

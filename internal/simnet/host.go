@@ -1,0 +1,263 @@
+package simnet
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// firstPort and lastPort bound the ports that are picked.
+const firstPort, lastPort = 32768, 65535
+
+// Host is one machine, or one process: it has ports to listen on, and connections. Its methods may be called by any goroutine.
+type Host struct {
+	net  *Network
+	name string
+
+	// Guarded by net.mu.
+	listeners map[int]*listener
+	port      int // the next one to pick
+	crashes   int
+	down      bool
+}
+
+// addr is a host's name and port.
+type addr string
+
+// Network returns "tcp".
+func (a addr) Network() string { return "tcp" }
+
+// String returns "name:port".
+func (a addr) String() string { return string(a) }
+
+func (h *Host) addr(port int) addr { return addr(net.JoinHostPort(h.name, strconv.Itoa(port))) }
+
+// Name returns the name of the host.
+func (h *Host) Name() string { return h.name }
+
+// Listen listens on a port of h. The network is tcp, tcp4 or tcp6; the host part of address is empty, an unspecified or loopback
+// address, or the name of h; port 0 picks a free one. Errors are *net.OpError; a port in use is syscall.EADDRINUSE.
+func (h *Host) Listen(network, address string) (net.Listener, error) {
+	fail := func(err error) (net.Listener, error) {
+		return nil, &net.OpError{Op: "listen", Net: network, Addr: addr(address), Err: err}
+	}
+	name, port, err := h.parse(network, address)
+	if err != nil {
+		return fail(err)
+	}
+	if name != h.name {
+		return fail(syscall.EADDRNOTAVAIL)
+	}
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	if h.down {
+		return fail(syscall.ENETDOWN)
+	}
+	if port == 0 {
+		port = h.pick()
+	}
+	if h.listeners[port] != nil {
+		return fail(syscall.EADDRINUSE)
+	}
+	l := &listener{host: h, port: port}
+	h.listeners[port] = l
+	return l, nil
+}
+
+// Dial connects to "name:port". It takes one latency there and one back. Errors are *net.OpError: syscall.ECONNREFUSED when
+// nobody listens there, the error of ctx when it is done, syscall.ECONNABORTED when h crashes meanwhile. While either direction
+// is cut, Dial waits.
+func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	fail := func(err error) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: addr(address), Err: err}
+	}
+	name, port, err := h.parse(network, address)
+	if err != nil {
+		return fail(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	n := h.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for born, away := h.crashes, false; ; {
+		if h.crashes != born || h.down {
+			return fail(syscall.ECONNABORTED)
+		}
+		cut := n.cut(h.name, name) || n.cut(name, h.name)
+		if away && !cut {
+			break
+		}
+		// A request that finds the path cut is lost, and sent again when it is mended.
+		away = !cut
+		wake, rtt := n.changed.wait(), 2*n.latency
+		n.mu.Unlock()
+		if cut {
+			wait(ctx, wake, 0)
+		} else {
+			wait(ctx, nil, rtt)
+		}
+		n.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return fail(err)
+		}
+	}
+	there := n.hosts[name]
+	if there == nil || there.listeners[port] == nil {
+		return fail(syscall.ECONNREFUSED)
+	}
+	l := there.listeners[port]
+	near, far := n.connect(h, h.addr(h.pick()), there, there.addr(port))
+	l.backlog = append(l.backlog, far)
+	l.arrived.broadcast()
+	return near, nil
+}
+
+// Crash does what a kill -9 of the process would do: all connections are reset, which peers read as syscall.ECONNRESET, and all
+// listeners are gone. On this side whatever still uses them gets net.ErrClosed. Afterwards the host may listen and dial again, as
+// a new process. Nothing of it crosses a cut path before that is mended: for the death of a machine, Isolate it first.
+func (h *Host) Crash() {
+	n := h.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.crashes++
+	for _, l := range h.listeners {
+		l.close()
+	}
+	for l := range n.links {
+		for _, c := range l.ends {
+			if c.host == h {
+				c.end(reset)
+			}
+		}
+	}
+	n.changed.broadcast()
+}
+
+// Kill is Crash for a process whose code goes on running, as a test's does: until Revive the host can neither listen nor dial, so nobody
+// hears of what that code still does.
+func (h *Host) Kill() {
+	h.setDown(true)
+	h.Crash()
+}
+
+// Revive undoes Kill, for the next process.
+func (h *Host) Revive() { h.setDown(false) }
+
+func (h *Host) setDown(down bool) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	h.down = down
+}
+
+// pick returns a port without a listener. The caller holds the lock.
+func (h *Host) pick() int {
+	for range lastPort - firstPort {
+		p := h.port
+		if h.port++; h.port > lastPort {
+			h.port = firstPort
+		}
+		if h.listeners[p] == nil {
+			return p
+		}
+	}
+	return lastPort
+}
+
+// parse returns the host and the port that address means on h.
+func (h *Host) parse(network, address string) (name string, port int, err error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return "", 0, net.UnknownNetworkError(network)
+	}
+	name, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	p, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, &net.AddrError{Err: "invalid port", Addr: address}
+	}
+	ip, err := netip.ParseAddr(name)
+	if name == "" || name == "localhost" || err == nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		name = h.name
+	}
+	return name, int(p), nil
+}
+
+// wait returns when wake is closed or, if it is nil, when d has passed; in any case when ctx is done.
+func wait(ctx context.Context, wake <-chan struct{}, d time.Duration) {
+	var after <-chan time.Time
+	if wake == nil {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		after = t.C
+	}
+	select {
+	case <-wake:
+	case <-after:
+	case <-ctx.Done():
+	}
+}
+
+// listener implements net.Listener.
+type listener struct {
+	host *Host
+	port int
+
+	// Guarded by host.net.mu.
+	backlog []*conn
+	arrived signal
+	closed  bool
+}
+
+// Accept waits for a connection. After Close, or when the host has crashed, the error is a net.ErrClosed.
+func (l *listener) Accept() (net.Conn, error) {
+	mu := &l.host.net.mu
+	mu.Lock()
+	defer mu.Unlock()
+	for {
+		if l.closed {
+			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+		}
+		if len(l.backlog) > 0 {
+			c := l.backlog[0]
+			l.backlog = l.backlog[1:]
+			return c, nil
+		}
+		wake := l.arrived.wait()
+		mu.Unlock()
+		<-wake
+		mu.Lock()
+	}
+}
+
+// Close ends the listener and resets the connections that nobody has accepted.
+func (l *listener) Close() error {
+	mu := &l.host.net.mu
+	mu.Lock()
+	defer mu.Unlock()
+	if l.closed {
+		return &net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	}
+	l.close()
+	return nil
+}
+
+func (l *listener) close() {
+	l.closed = true
+	delete(l.host.listeners, l.port)
+	for _, c := range l.backlog {
+		c.end(reset)
+	}
+	l.backlog = nil
+	l.arrived.broadcast()
+}
+
+// Addr returns the host's name and the port.
+func (l *listener) Addr() net.Addr { return l.host.addr(l.port) }

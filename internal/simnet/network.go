@@ -1,0 +1,139 @@
+// Package simnet is a network of TCP-like connections in memory. It is made for testing/synctest: whoever waits in it is durably
+// blocked, so virtual time goes on, and it has no goroutine of its own. It works in real time too.
+//
+// What is like TCP: bytes arrive in order, after a latency; a closed connection is read to its end and then gives io.EOF; a dead
+// process resets its connections; a cut wire loses nothing, what was sent arrives after the wire is mended; a dial to a port where
+// nobody listens is refused, over a cut wire it hangs. What is not: buffers have no bound, so Write never blocks and a lock that a
+// caller holds while it writes cannot stop virtual time; a connection over a cut wire stays up for ever; retransmission begins at
+// the moment the wire is mended; and what is under way to an end when that closes is lost without a reset.
+package simnet
+
+import (
+	"sync"
+	"time"
+)
+
+// defaultLatency is that of a new network, one way.
+const defaultLatency = 100 * time.Microsecond
+
+// path is a direction between two hosts, by their names.
+type path struct{ from, to string }
+
+// Network connects hosts. Its methods may be called by any goroutine at any time. One lock guards the whole network, its
+// hosts, listeners and connections; it is held for memory only, never across a wait.
+type Network struct {
+	mu       sync.Mutex
+	hosts    map[string]*Host
+	links    map[*link]struct{} // connections with an open end
+	latency  time.Duration
+	blocks   map[path]bool   // by Block
+	isolated map[string]bool // by Isolate
+	group    map[string]int  // by Partition; hosts that are not in it are in no group
+	changed  signal          // when a path may have been mended, or a host crashed
+}
+
+// New returns a network with no hosts, no blocks and a latency of 100 µs.
+func New() *Network {
+	n := &Network{hosts: make(map[string]*Host), links: make(map[*link]struct{}), latency: defaultLatency}
+	n.clear()
+	return n
+}
+
+// Host returns the host of this name, the same one for every call.
+func (n *Network) Host(name string) *Host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.hosts[name]
+	if h == nil {
+		h = &Host{net: n, name: name, listeners: make(map[int]*listener), port: firstPort}
+		n.hosts[name] = h
+	}
+	return h
+}
+
+// SetLatency sets how long bytes are under way, one way, from now on, between all hosts. A host that dials itself waits as long.
+func (n *Network) SetLatency(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.latency = max(d, 0)
+}
+
+// Block cuts the path from one host to another, in this direction only.
+func (n *Network) Block(from, to string) {
+	n.change(func() { n.blocks[path{from, to}] = true })
+}
+
+// Unblock undoes Block. It does not undo Isolate and Partition.
+func (n *Network) Unblock(from, to string) {
+	n.change(func() { delete(n.blocks, path{from, to}) })
+}
+
+// Isolate cuts a host from all others, in both directions, also from hosts that come later. It still reaches itself.
+func (n *Network) Isolate(name string) {
+	n.change(func() { n.isolated[name] = true })
+}
+
+// Partition cuts hosts of different groups from one another, in place of an earlier partition. Hosts that are in no group reach
+// all.
+func (n *Network) Partition(groups ...[]string) {
+	n.change(func() {
+		clear(n.group)
+		for i, names := range groups {
+			for _, name := range names {
+				n.group[name] = i
+			}
+		}
+	})
+}
+
+// Heal undoes every Block, Isolate and Partition. What was held back is then under way.
+func (n *Network) Heal() { n.change(n.clear) }
+
+func (n *Network) clear() {
+	n.blocks, n.isolated, n.group = make(map[path]bool), make(map[string]bool), make(map[string]int)
+}
+
+// change changes which paths are cut, and lets the connections know.
+func (n *Network) change(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f()
+	now := time.Now()
+	for l := range n.links {
+		for _, c := range l.ends {
+			c.in.setCut(n.cut(c.peer.host.name, c.host.name), now)
+		}
+	}
+	n.changed.broadcast()
+}
+
+// cut reports whether nothing gets from one host to another. The caller holds mu.
+func (n *Network) cut(from, to string) bool {
+	if n.blocks[path{from, to}] {
+		return true
+	}
+	if from == to {
+		return false
+	}
+	f, ok1 := n.group[from]
+	t, ok2 := n.group[to]
+	return n.isolated[from] || n.isolated[to] || ok1 && ok2 && f != t
+}
+
+// signal wakes all that wait. The network's mutex guards it.
+type signal struct{ c chan struct{} }
+
+// wait returns a channel that the next broadcast closes.
+func (s *signal) wait() <-chan struct{} {
+	if s.c == nil {
+		s.c = make(chan struct{})
+	}
+	return s.c
+}
+
+func (s *signal) broadcast() {
+	if s.c != nil {
+		close(s.c)
+		s.c = nil
+	}
+}

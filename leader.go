@@ -1,0 +1,392 @@
+package flotilla
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+const (
+	maxVoters    = 5                // further members stay non-voters and serve all the same
+	steadyTime   = 10 * time.Second // how long a non-voter must have been there before it votes
+	sessionGrace = 10               // leases of silence after which the session of a node is ended
+)
+
+var errNotLeader = errors.New("this node does not lead")
+
+// leadership is one term of this node as leader.
+type leadership struct {
+	ctx   context.Context // the node's own, until the term is over
+	stop  context.CancelFunc
+	raft  *raft.Raft
+	term  uint64
+	since time.Time
+	acks  *acks
+
+	mu    sync.Mutex
+	tried map[raft.ServerID]bool // peers that the leadership was offered to
+}
+
+func newLeadership(ctx context.Context, n *Node, r *raft.Raft, term uint64) *leadership {
+	l := &leadership{raft: r, term: term, since: time.Now(), tried: make(map[raft.ServerID]bool)}
+	l.ctx, l.stop = context.WithCancel(ctx)
+	l.acks = newAcks(n, l)
+	return l
+}
+
+// watchRaft keeps the node's picture of raft: it runs the leader's duties while this node leads, and wakes those who wait
+// for a leader. Observations only poke it: raft blocks while they are delivered, and may drop them.
+func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
+	poke := make(chan struct{}, 1)
+	observer := raft.NewObserver(nil, false, func(*raft.Observation) bool {
+		select {
+		case poke <- struct{}{}:
+		default:
+		}
+		return false
+	})
+	r.RegisterObserver(observer)
+	defer r.DeregisterObserver(observer)
+
+	var l *leadership // whose duties run
+	var duties sync.WaitGroup
+	end := func() {
+		if l != nil {
+			l.stop()
+			duties.Wait()
+			l = nil
+			n.port.Transport().Release()
+		}
+	}
+	defer end()
+	for {
+		term, leads := r.CurrentTerm(), r.State() == raft.Leader
+		if l != nil && (!leads || l.term != term) {
+			end()
+		}
+		if leads && l == nil {
+			n.port.Transport().Release()
+			l = newLeadership(ctx, n, r, term)
+			run := l
+			duties.Go(func() { n.runDuties(run) })
+		}
+		n.changed.poke()
+		select {
+		case <-poke:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// runDuties does what falls to a leader, for one term.
+func (n *Node) runDuties(l *leadership) {
+	if !n.startTerm(l) {
+		return
+	}
+	n.leading.Store(l)
+	n.changed.poke()
+	defer func() {
+		n.leading.Store(nil)
+		n.changed.poke()
+	}()
+	steady := make(map[string]time.Time) // since when a non-voter has been there and current
+	for {
+		if err := n.keepMembers(l, steady); err != nil && l.ctx.Err() == nil {
+			n.log.Warn("a change of the membership failed; it is tried again", "err", err)
+		}
+		n.endSilent(l)
+		select {
+		case <-n.book.changed():
+		case <-time.After(time.Second):
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+// startTerm has an entry of this term applied: only then has this node everything that was acknowledged before. In a new
+// cluster that entry brings the keys.
+func (n *Node) startTerm(l *leadership) bool {
+	for l.ctx.Err() == nil {
+		s := n.fsm.state()
+		var entry []byte
+		var err error
+		if s.keys == nil {
+			entry, err = n.newKeyring()
+		} else {
+			entry = sealCommand(s.keys, &command{op: opStart, node: n.id})
+		}
+		if err != nil {
+			n.fail(err)
+			return false
+		}
+		first := l.raft.LastIndex() // of this term or later: raft's own first entry at least
+		err = l.apply(l.ctx, n, entry, func(s *state) bool { return s.index > first })
+		if err == nil && n.fsm.state().keys != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// newKeyring makes the entry that a new cluster begins with.
+func (n *Node) newKeyring() ([]byte, error) {
+	wrapped, err := seal.NewKeyring().Wrap(n.secrets...)
+	if err != nil {
+		return nil, err
+	}
+	return keyringEntry(n.clusterID(), wrapped), nil
+}
+
+// keepMembers records members' names and addresses, and lets steady non-voters vote.
+func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
+	conf := l.raft.GetConfiguration()
+	if err := conf.Error(); err != nil {
+		return err
+	}
+	servers := conf.Configuration().Servers
+	voters := 0
+	for _, srv := range servers {
+		id := string(srv.ID)
+		if srv.Suffrage == raft.Voter {
+			voters++
+		}
+		known, heard := n.book.get(id)
+		if m, ok := n.fsm.state().member(id); heard && (!ok || m != known) {
+			c := command{op: opMember, node: n.id, target: id, key: known.Name, value: []byte(known.Addr)}
+			err := l.apply(l.ctx, n, sealCommand(n.fsm.state().keys, &c), func(s *state) bool {
+				m, ok := s.member(id)
+				return ok && m == known
+			})
+			if err != nil {
+				return fmt.Errorf("recording the address of %s: %w", id, err)
+			}
+		}
+	}
+	for _, srv := range servers {
+		id := string(srv.ID)
+		if srv.Suffrage == raft.Voter {
+			continue
+		}
+		if index, _ := n.port.Transport().Match(id); !l.acks.there(id) || index+maxBatch < l.raft.LastIndex() {
+			delete(steady, id)
+			continue
+		}
+		if _, ok := steady[id]; !ok {
+			steady[id] = time.Now()
+		}
+		if time.Since(steady[id]) < steadyTime || voters >= maxVoters {
+			continue
+		}
+		n.log.Info("a member may vote from now on", "node", id)
+		if err := waitFuture(l.ctx, l.raft.AddVoter(srv.ID, srv.Address, conf.Index(), n.attemptTimeout())); err != nil {
+			return fmt.Errorf("letting %s vote: %w", id, err)
+		}
+		return nil // one change at a time
+	}
+	return nil
+}
+
+// endSilent ends the sessions of nodes that have long been silent and hold or await something.
+func (n *Node) endSilent(l *leadership) {
+	s := n.fsm.state()
+	claims := make(map[claim]bool)
+	it := s.locks.Root().Iterator()
+	for _, q, ok := it.Next(); ok; _, q, ok = it.Next() {
+		for _, c := range q.queue {
+			claims[claim{node: c.node, session: c.session}] = true
+		}
+	}
+	for c := range claims {
+		heard := n.port.Transport().Contact(c.node)
+		if heard.Before(l.since) {
+			heard = l.since
+		}
+		if c.node == n.id || time.Since(heard) < sessionGrace*n.pace.lease {
+			continue
+		}
+		n.log.Warn("a node is silent; its locks are freed", "node", c.node)
+		end := command{op: opEnd, node: n.id, target: c.node, number: c.session}
+		l.apply(l.ctx, n, sealCommand(s.keys, &end), func(s *state) bool { // tried again in a second
+			ses := s.session(c.node)
+			return ses == nil || ses.number != c.session
+		})
+	}
+}
+
+// confirm returns an index that no acknowledged write is above. This node led when confirm was called: a majority of the voters
+// said after that that they know no later term. (raft's VerifyLeader also counts answers to questions that were put before.)
+func (n *Node) confirm(ctx context.Context) (uint64, error) {
+	l := n.leading.Load()
+	if l == nil {
+		return 0, errNotLeader
+	}
+	index := n.fsm.state().index
+	conf := l.raft.GetConfiguration()
+	if err := conf.Error(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	votes := make(chan bool)
+	voters, yes := 0, 0
+	for _, srv := range conf.Configuration().Servers {
+		if srv.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		n.tasks.run(func() {
+			term, err := n.termOf(ctx, string(srv.ID))
+			select {
+			case votes <- err == nil && term <= l.term:
+			case <-ctx.Done():
+			}
+		})
+	}
+	for range voters {
+		select {
+		case ok := <-votes:
+			if ok {
+				yes++
+			}
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%w: a majority of the voters does not answer", ErrNoLeader)
+		}
+		if yes > voters/2 {
+			return index, nil
+		}
+	}
+	return 0, errNotLeader
+}
+
+// termOf asks a node for its current term.
+func (n *Node) termOf(ctx context.Context, id string) (uint64, error) {
+	if id == n.id {
+		return n.term(), nil
+	}
+	reply, err := n.port.Call(ctx, id, callTerm, nil)
+	if err != nil {
+		return 0, err
+	}
+	d := decoder{b: reply}
+	term := d.uint()
+	return term, d.end()
+}
+
+// transfer hands the leadership to a voter that is there and has every entry. Each is tried once in a term: a second attempt that
+// times out as the first did would leave raft refusing writes for ever (hashicorp/raft#696).
+func (n *Node) transfer(ctx context.Context) error {
+	l := n.leading.Load()
+	if l == nil {
+		return nil
+	}
+	conf := l.raft.GetConfiguration()
+	if err := conf.Error(); err != nil {
+		return err
+	}
+	for _, srv := range conf.Configuration().Servers {
+		index, _ := n.port.Transport().Match(string(srv.ID))
+		if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
+			continue
+		}
+		if err := waitFuture(ctx, l.raft.LeadershipTransferToServer(srv.ID, srv.Address)); err != nil {
+			return fmt.Errorf("handing the leadership to %s: %w", srv.ID, err)
+		}
+		return nil
+	}
+	return errors.New("no other voter is there and up to date")
+}
+
+// try reports whether the leadership has not been offered to id in this term yet, and notes that it is now.
+func (l *leadership) try(id raft.ServerID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tried[id] {
+		return false
+	}
+	l.tried[id] = true
+	return true
+}
+
+// standFor makes this node stand for election because the leader's process is dead: its connections were reset and its
+// port refuses. It is an ordinary vote, as after a transfer of leadership. The voters stand one after another.
+func (n *Node) standFor(ctx context.Context, dead string) {
+	r := n.raft.Load()
+	if r == nil || n.leader() != dead {
+		return
+	}
+	conf := r.GetConfiguration()
+	if conf.Error() != nil {
+		return
+	}
+	var voters []string
+	for _, srv := range conf.Configuration().Servers {
+		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != dead {
+			voters = append(voters, id)
+		}
+	}
+	slices.Sort(voters)
+	rank := slices.Index(voters, n.id)
+	if rank < 0 {
+		return
+	}
+	// The first to stand may lack entries that the others have, and lose: then the next one stands.
+	wait, term := time.Duration(rank)*30*time.Millisecond, r.CurrentTerm()
+	for range 10 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		if leader := n.leader(); leader != dead && leader != "" {
+			return
+		}
+		if now := r.CurrentTerm(); now != term {
+			term = now // somebody stands just now
+		} else {
+			n.log.Info("the leader's process is gone; standing for election", "leader", dead)
+			n.stand(ctx)
+		}
+		wait = 60 * time.Millisecond
+	}
+}
+
+// stand makes raft stand for election at once.
+func (n *Node) stand(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, n.pace.lease)
+	defer cancel()
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.id), Addr: []byte(n.id)}
+	if _, err := n.port.Transport().Inject(ctx, &raft.TimeoutNowRequest{RPCHeader: header}); err != nil {
+		n.log.Debug("standing for election", "err", err)
+	}
+}
+
+// waitFuture waits for a future of raft, which knows no contexts, within the bounds of one. The goroutine ends when raft answers
+// or ends.
+func waitFuture(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// newID returns 32 random hexadecimal digits.
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

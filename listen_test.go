@@ -1,0 +1,180 @@
+package flotilla
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// listenLoopback listens on addr, which is on loopback or on all interfaces, until the test ends.
+func listenLoopback(t *testing.T, addr string) *drainListener {
+	t.Helper()
+	ln, err := listenTCP(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+func TestLoopbackOnly(t *testing.T) {
+	for addr, ok := range map[string]bool{
+		"127.0.0.1:443":          true,
+		"127.1.2.3:0":            true,
+		"[::1]:443":              true,
+		"[::ffff:127.0.0.1]:443": true,
+		"localhost:443":          true,
+		"LOCALHOST:443":          true,
+		":443":                   false,
+		"0.0.0.0:443":            false,
+		"[::]:443":               false,
+		"192.0.2.1:443":          false,
+		"localhost.example:443":  false,
+		"127.0.0.1":              false,
+		"":                       false,
+		"443":                    false,
+	} {
+		err := loopbackOnly("HTTPSAddr", addr)
+		var ce *ConfigError
+		if (err == nil) != ok || err != nil && (!errors.As(err, &ce) || ce.Field != "HTTPSAddr") {
+			t.Errorf("loopbackOnly(%q) = %v, want ok=%v", addr, err, ok)
+		}
+	}
+}
+
+func TestProxyHeader(t *testing.T) {
+	const (
+		v1      = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
+		v1v6    = "PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n"
+		unknown = "PROXY UNKNOWN\r\n"
+		v2      = "\r\n\r\n\x00\r\nQUIT\n"
+		v2Local = v2 + "\x20\x00\x00\x00"
+		v2TCP4  = v2 + "\x21\x11\x00\x0c" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb"
+		v2Long  = v2 + "\x21\x11\xea\x60"
+	)
+	loopback := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("127.0.0.0/8")}
+	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::/0")}
+	c := devCerts(t, newMemStorage(), nil)
+	cfg, err := c.tlsConfig("a.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, c)
+	for _, tc := range []struct {
+		name    string
+		listen  string
+		proxies []netip.Prefix
+		header  string
+		want    string // the client as the handler sees it; "self": the address of the socket; empty: refused
+	}{
+		{"nobody trusted, none", "127.0.0.1:0", nil, "", "self"},
+		{"nobody trusted, v1", "127.0.0.1:0", nil, v1, ""},
+		{"trusted, v1", "127.0.0.1:0", loopback, v1, "203.0.113.7:4711"},
+		{"trusted, v1 of IPv6", "127.0.0.1:0", loopback, v1v6, "[2001:db8::7]:4711"},
+		{"trusted, v2", "127.0.0.1:0", loopback, v2TCP4, "203.0.113.7:4711"},
+		{"trusted, v2, both families listening", ":0", loopback, v2TCP4, "203.0.113.7:4711"},
+		{"trusted, LOCAL", "127.0.0.1:0", loopback, v2Local, "self"},
+		{"trusted, UNKNOWN", "127.0.0.1:0", loopback, unknown, "self"},
+		{"trusted, none", "127.0.0.1:0", loopback, "", ""},
+		{"trusted, twice", "127.0.0.1:0", loopback, v2TCP4 + v1, ""},
+		{"trusted, garbage", "127.0.0.1:0", loopback, "PROXY TCP4 x\r\n", ""},
+		{"trusted, cut short", "127.0.0.1:0", loopback, v2Long, ""},
+		{"not trusted, none", "127.0.0.1:0", elsewhere, "", "self"},
+		{"not trusted, v1", "127.0.0.1:0", elsewhere, v1, ""},
+		{"not trusted, v2", "127.0.0.1:0", elsewhere, v2TCP4, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ln := c.listenTLS(listenLoopback(t, tc.listen), tc.proxies, cfg)
+			srv := &http.Server{ReadHeaderTimeout: 20 * time.Second, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, r.RemoteAddr)
+			})}
+			done := make(chan struct{})
+			go func() { defer close(done); srv.Serve(ln) }()
+			defer func() { srv.Close(); <-done }()
+			_, port, _ := net.SplitHostPort(ln.Addr().String())
+			conn, err := net.Dial("tcp4", "127.0.0.1:"+port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, tc.header); err != nil {
+				t.Fatal(err)
+			}
+			if tc.header == v2Long {
+				conn.(*net.TCPConn).CloseWrite() // or it waits for the rest, as long as it may take
+			}
+			got := ""
+			tc2 := tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+			if err := tc2.Handshake(); err == nil {
+				got, err = askOn(tc2)
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			want := tc.want
+			if want == "self" {
+				want = conn.LocalAddr().String()
+			}
+			if got != want {
+				t.Errorf("client %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// askOn sends one request on conn and returns the answer's body.
+func askOn(conn net.Conn) (string, error) {
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"); err != nil {
+		return "", err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return string(body), err
+}
+
+// net/http clones the configuration that it is given; this listener must not, or new ticket keys would not be used.
+func TestListenTLSKeepsConfig(t *testing.T) {
+	c := devCerts(t, newMemStorage(), nil)
+	cfg, err := c.tlsConfig("a.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, c)
+	ln := c.listenTLS(listenLoopback(t, "127.0.0.1:0"), nil, cfg)
+	srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan struct{})
+	go func() { defer close(done); srv.Serve(ln) }()
+	defer func() { srv.Close(); <-done }()
+
+	client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	resumed := func() bool {
+		conn, err := tls.Dial("tcp", ln.Addr().String(), client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := askOn(conn); err != nil { // tickets come with the first data
+			t.Fatal(err)
+		}
+		return conn.ConnectionState().DidResume
+	}
+	cfg.SetSessionTicketKeys([][32]byte{{1}})
+	if resumed() || !resumed() {
+		t.Fatal("sessions are not resumed")
+	}
+	cfg.SetSessionTicketKeys([][32]byte{{2}})
+	if resumed() {
+		t.Error("a session was resumed by a key that has been replaced")
+	}
+}

@@ -1,0 +1,150 @@
+package flotilla
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// recordTo returns a logger that writes lines without time to w.
+func recordTo(w *bytes.Buffer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+type keyring struct{ Key string }
+
+func (k *keyring) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("key", k.Key)
+	return nil
+}
+
+func TestZapBridge(t *testing.T) {
+	var nobody *net.TCPAddr
+	for _, tc := range []struct {
+		name string
+		log  func(*zap.Logger)
+		want string
+	}{
+		{"levels", func(l *zap.Logger) { l.Debug("a"); l.Info("b"); l.Warn("c"); l.Error("d") },
+			"level=DEBUG msg=a\nlevel=INFO msg=b\nlevel=WARN msg=c\nlevel=ERROR msg=d\n"},
+		{"names", func(l *zap.Logger) { l.Named("a").Named("b").Info("x") }, "level=INFO msg=x logger=a.b\n"},
+		{"scalars", func(l *zap.Logger) {
+			l.Info("x", zap.String("s", "v"), zap.Int("i", -1), zap.Uint8("u", 2), zap.Bool("b", true), zap.Float64("f", .5), zap.Duration("d", time.Second), zap.Strings("l", []string{"a", "b"}), zap.Skip())
+		}, "level=INFO msg=x s=v i=-1 u=2 b=true f=0.5 d=1s l=\"[a b]\"\n"},
+		{"time", func(l *zap.Logger) { l.Info("x", zap.Time("t", time.Unix(0, 0).UTC())) }, "level=INFO msg=x t=1970-01-01T00:00:00.000Z\n"},
+		{"errors", func(l *zap.Logger) { l.Info("x", zap.Error(errors.New("bad")), zap.Error(nil)) }, "level=INFO msg=x error=bad\n"},
+		{"stringers", func(l *zap.Logger) {
+			l.Info("x", zap.Any("a", &net.TCPAddr{Port: 1}), zap.Stringer("b", nobody), zap.Any("n", nil))
+		}, "level=INFO msg=x a=:1 b=<nil> n=<nil>\n"},
+		{"secrets", func(l *zap.Logger) {
+			l.Info("x", zap.Any("a", keyring{"hunter2"}), zap.Object("b", &keyring{"hunter2"}), zap.Reflect("c", &keyring{"hunter2"}),
+				zap.ByteString("d", []byte("hunter2")), zap.Binary("e", []byte("hunter2")))
+		}, "level=INFO msg=x a=flotilla.keyring b=*flotilla.keyring c=*flotilla.keyring d=\"7 bytes\" e=\"7 bytes\"\n"},
+		{"with", func(l *zap.Logger) {
+			a := l.With(zap.Int("a", 1))
+			b, c := a.With(zap.Int("b", 2)), a.With(zap.Int("c", 3))
+			b.Info("x")
+			c.Info("x")
+		}, "level=INFO msg=x a=1 b=2\nlevel=INFO msg=x a=1 c=3\n"},
+		{"scanners are no error", func(l *zap.Logger) { l.Error("tls-alpn challenge", zap.Error(errors.New("bad"))) }, "level=DEBUG msg=\"tls-alpn challenge\" error=bad\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out bytes.Buffer
+			tc.log(newZap(recordTo(&out, slog.LevelDebug)))
+			if diff := cmp.Diff(tc.want, out.String()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	t.Run("level of the logger counts", func(t *testing.T) {
+		var out bytes.Buffer
+		l := newZap(recordTo(&out, slog.LevelWarn))
+		l.Info("no")
+		l.Warn("yes")
+		if out.String() != "level=WARN msg=yes\n" {
+			t.Errorf("%q", out.String())
+		}
+	})
+	newZap(nil).With(zap.Int("a", 1)).Error("to nobody")
+}
+
+func TestHclogBridge(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		log  func(hclog.Logger)
+		want string
+	}{
+		{"levels", func(l hclog.Logger) {
+			l.Trace("a")
+			l.Debug("b")
+			l.Info("c")
+			l.Warn("d")
+			l.Error("e")
+			l.Log(hclog.Off, "f")
+		},
+			"level=DEBUG msg=a\nlevel=DEBUG msg=b\nlevel=INFO msg=c\nlevel=WARN msg=d\nlevel=ERROR msg=e\n"},
+		{"elections are ordinary", func(l hclog.Logger) {
+			l.Warn("heartbeat timeout reached, starting election", "last-leader-id", "x")
+			l.Warn("Election timeout reached, restarting election")
+			l.Warn("failed to contact quorum of nodes, stepping down")
+			l.Warn("failed to contact", "time", time.Second)
+			l.Error("failed to heartbeat to", "peer", "x")
+			l.Error("failed to commit logs")
+		}, "level=INFO msg=\"heartbeat timeout reached, starting election\" last-leader-id=x\n" +
+			"level=INFO msg=\"Election timeout reached, restarting election\"\n" +
+			"level=INFO msg=\"failed to contact quorum of nodes, stepping down\"\n" +
+			"level=WARN msg=\"failed to contact\" time=1s\n" +
+			"level=WARN msg=\"failed to heartbeat to\" peer=x\n" +
+			"level=ERROR msg=\"failed to commit logs\"\n"},
+		{"values", func(l hclog.Logger) {
+			l.Info("x", "f", hclog.Fmt("%d-%s", 1, "a"), "empty", hclog.Format{}, "e", errors.New("bad"), "a", &net.TCPAddr{Port: 1}, 7, 8)
+		}, "level=INFO msg=x f=1-a empty=\"\" e=bad a=:1 7=8\n"},
+		{"odd", func(l hclog.Logger) { l.Info("x", "a", 1, "b") }, "level=INFO msg=x a=1 EXTRA_VALUE_AT_END=b\n"},
+		{"names and with", func(l hclog.Logger) {
+			a := l.Named("raft").With("a", 1)
+			a.Named("sub").With("b", 2).Info("x")
+			a.With("c", 3).ResetNamed("y").Info("x")
+			a.Info(fmt.Sprint(a.Name(), a.ImpliedArgs()))
+		}, "level=INFO msg=x logger=raft.sub a=1 b=2\nlevel=INFO msg=x logger=y a=1 c=3\nlevel=INFO msg=\"raft[a 1]\" logger=raft a=1\n"},
+		{"standard logger", func(l hclog.Logger) {
+			l.StandardLogger(nil).Println("x")
+			l.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Error}).Print("y")
+		}, "level=INFO msg=x\nlevel=ERROR msg=y\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out bytes.Buffer
+			tc.log(newHclog(recordTo(&out, slog.LevelDebug)))
+			if diff := cmp.Diff(tc.want, out.String()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	t.Run("level", func(t *testing.T) {
+		var out bytes.Buffer
+		l := newHclog(recordTo(&out, slog.LevelWarn))
+		l.SetLevel(hclog.Trace)
+		l.Info("no")
+		if l.GetLevel() != hclog.Warn || l.IsTrace() || l.IsDebug() || l.IsInfo() || !l.IsWarn() || !l.IsError() || out.Len() != 0 {
+			t.Errorf("level %v, wrote %q", l.GetLevel(), out.String())
+		}
+	})
+	nobody := newHclog(nil)
+	nobody.Named("a").With("b", 1).Error("to nobody")
+	if nobody.IsError() || nobody.GetLevel() != hclog.Off {
+		t.Error("a logger to nobody is enabled")
+	}
+}

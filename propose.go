@@ -1,0 +1,264 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	writeTimeout = 30 * time.Second // of a write whose context has no earlier deadline
+	maxBatch     = 64               // commands in one call to the leader
+	maxInFlight  = 4                // such calls at once
+)
+
+// errUnknown is the outcome of an attempt that may or may not have taken effect. The command is proposed again as it is:
+// the state machine answers a repeated one from memory.
+var errUnknown = errors.New("the outcome is not known")
+
+// errEnded is the outcome of a command whose session has ended.
+var errEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its session", ErrLost)
+
+// proposer takes this node's commands to the leader, in batches, until each is answered.
+type proposer struct {
+	n     *Node
+	queue chan *proposal
+
+	mu      sync.Mutex
+	session uint64              // that seq and open belong to
+	seq     uint64              // of the last command
+	open    map[uint64]struct{} // commands without an answer yet
+}
+
+// proposal is a sealed command on its way.
+type proposal struct {
+	session, seq uint64
+	entry        []byte
+	done         chan error // of this attempt; buffered
+}
+
+func newProposer(n *Node) *proposer {
+	return &proposer{n: n, queue: make(chan *proposal), open: make(map[uint64]struct{})}
+}
+
+// do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
+// applied it, and so has this one. An error that wraps ErrLost says that the command did nothing in the end; after any other the
+// outcome is not known.
+func (p *proposer) do(ctx context.Context, c command) (answer, error) {
+	_, a, err := p.doIn(ctx, c)
+	return a, err
+}
+
+// doIn is do for a command that belongs to c.session, or to this node's session if that is 0. It returns which one it was, 0 if
+// it never came to that; the answer's seq is valid even with an error.
+func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	defer cancel()
+	ctx, stop := p.n.whileOpen(ctx)
+	defer stop()
+
+	s, err := p.n.fsm.wait(ctx, func(s *state) bool { return p.n.ownSession(s) != 0 })
+	if err != nil {
+		return 0, answer{}, p.n.lifeError(err)
+	}
+	own := p.n.ownSession(s)
+	if c.session != 0 && c.session != own {
+		return c.session, answer{}, errEnded
+	}
+	c.node, c.session, c.time = p.n.id, own, time.Now().UnixNano()
+	c.seq, c.acked = p.begin(c.session)
+	defer p.end(c.session, c.seq)
+	a := answer{seq: c.seq}
+	entry := sealCommand(s.keys, &c)
+
+	for {
+		changed := p.n.changed.wait()
+		err := p.attempt(ctx, &proposal{session: c.session, seq: c.seq, entry: entry, done: make(chan error, 1)})
+		if err == nil {
+			break
+		}
+		timer := time.NewTimer(p.n.pace.lease / 12)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return c.session, a, p.n.lifeError(context.Cause(ctx))
+		}
+		timer.Stop()
+	}
+	_, err = p.n.fsm.wait(ctx, func(s *state) (ok bool) {
+		a, ok = s.answer(c.node, c.session, c.seq)
+		return ok
+	})
+	if err != nil {
+		return c.session, answer{seq: c.seq}, p.n.lifeError(err)
+	}
+	if a.code == codeEnded {
+		return c.session, a, errEnded
+	}
+	return c.session, a, nil
+}
+
+// begin numbers a command and says up to which number all answers have arrived.
+func (p *proposer) begin(session uint64) (seq, acked uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.session != session {
+		p.session, p.seq, p.open = session, 0, make(map[uint64]struct{})
+	}
+	p.seq++
+	acked = p.seq - 1
+	for s := range p.open {
+		acked = min(acked, s-1)
+	}
+	p.open[p.seq] = struct{}{}
+	return p.seq, acked
+}
+
+func (p *proposer) end(session, seq uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.session == session {
+		delete(p.open, seq)
+	}
+}
+
+// attempt takes a proposal to the leader once.
+func (p *proposer) attempt(ctx context.Context, q *proposal) error {
+	if l := p.n.leading.Load(); l != nil {
+		return p.n.lead(ctx, l, p.n.id, []*proposal{q})
+	}
+	select {
+	case p.queue <- q:
+	case <-ctx.Done():
+		return errUnknown
+	}
+	select {
+	case err := <-q.done:
+		return err
+	case <-ctx.Done():
+		return errUnknown
+	}
+}
+
+// run gathers what is waiting while earlier calls are under way, so that a busy node makes few large calls and an idle one
+// no wait. It ends with ctx.
+func (p *proposer) run(ctx context.Context) {
+	slots := make(chan struct{}, maxInFlight)
+	for {
+		var batch []*proposal
+		select {
+		case q := <-p.queue:
+			batch = append(batch, q)
+		case <-ctx.Done():
+			return
+		}
+		for slot := (chan struct{})(nil); slot == nil; {
+			more := p.queue
+			if len(batch) >= maxBatch {
+				more = nil
+			}
+			select {
+			case q := <-more:
+				batch = append(batch, q)
+				continue
+			default:
+			}
+			select {
+			case q := <-more:
+				batch = append(batch, q)
+			case slots <- struct{}{}:
+				slot = slots
+			case <-ctx.Done():
+				return
+			}
+		}
+		p.n.tasks.run(func() {
+			err := p.forward(ctx, batch)
+			<-slots
+			for _, q := range batch {
+				q.done <- err
+			}
+		})
+	}
+}
+
+// forward calls the leader with a batch. The answers come by the log, to this node's own state machine.
+func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
+	leader := p.n.leader()
+	if leader == "" || leader == p.n.id {
+		return ErrNoLeader
+	}
+	var e encoder
+	e.uint(uint64(len(batch)))
+	for _, q := range batch {
+		e.uint(q.session)
+		e.uint(q.seq)
+		e.bytes(q.entry)
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
+	defer cancel()
+	_, err := p.n.port.Call(ctx, leader, callApply, e.b)
+	return err
+}
+
+// serveApply is the leader's end of forward.
+func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	d := decoder{b: body}
+	var batch []*proposal
+	for range d.count() {
+		batch = append(batch, &proposal{session: d.uint(), seq: d.uint(), entry: d.bytes()})
+	}
+	if err := d.end(); err != nil || len(batch) == 0 {
+		return nil, errMalformed
+	}
+	l := n.leading.Load()
+	if l == nil {
+		return nil, errNotLeader
+	}
+	return nil, n.lead(ctx, l, peer, batch)
+}
+
+// lead proposes a batch to raft and returns when all of it is applied here and on every node that is there. It looks at the
+// state, not at raft's futures, which never answer in some of the ways that a raft instance can end.
+func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*proposal) error {
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	stop := context.AfterFunc(l.ctx, cancel)
+	defer stop()
+	for _, q := range batch {
+		if ctx.Err() == nil {
+			l.raft.Apply(q.entry, n.attemptTimeout())
+		}
+	}
+	var index uint64
+	_, err := n.fsm.wait(ctx, func(s *state) bool {
+		for _, q := range batch {
+			a, ok := s.answer(node, q.session, q.seq)
+			if !ok {
+				return false
+			}
+			index = max(index, a.index)
+		}
+		return true
+	})
+	if err != nil {
+		return errUnknown
+	}
+	return l.acks.wait(ctx, index)
+}
+
+// attemptTimeout bounds one attempt; another one follows.
+func (n *Node) attemptTimeout() time.Duration { return 5 * n.pace.lease }
+
+// apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.
+func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func(*state) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	l.raft.Apply(entry, n.attemptTimeout())
+	_, err := n.fsm.wait(ctx, done)
+	return err
+}

@@ -1,0 +1,195 @@
+package flotilla
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+// A snapshot is a sealed stream of frames: a tag, a length, that many bytes. A reader refuses a tag that it does not know.
+const (
+	frameHead    = 1 // version, index, cluster, servers
+	frameMember  = 2
+	frameSession = 3
+	frameLock    = 4
+	frameRecord  = 5
+	frameEnd     = 6
+
+	snapshotVersion = 1
+	maxFrame        = 64 << 20
+)
+
+// snapshot writes one state. It implements raft.FSMSnapshot.
+type snapshot struct{ s *state }
+
+// Persist writes the sealed state to the sink. It runs beside Apply.
+func (p *snapshot) Persist(sink raft.SnapshotSink) error {
+	err := writeSnapshot(sink, p.s)
+	if err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+// Release does nothing: the state belongs to the garbage collector.
+func (p *snapshot) Release() {}
+
+func writeSnapshot(w io.Writer, s *state) error {
+	if s.keys == nil {
+		return errors.New("there is no keyring yet")
+	}
+	sealed, err := seal.NewWriter(w, s.keys, s.wrapped)
+	if err != nil {
+		return err
+	}
+	buf := bufio.NewWriterSize(sealed, 128<<10)
+	var e encoder
+	frame := func(tag byte) {
+		var head [1 + binary.MaxVarintLen64]byte
+		head[0] = tag
+		n := binary.PutUvarint(head[1:], uint64(len(e.b)))
+		buf.Write(head[:1+n]) // a bufio.Writer keeps its first error for Flush
+		buf.Write(e.b)
+		e.b = e.b[:0]
+	}
+
+	e.uint(snapshotVersion)
+	e.uint(s.index)
+	e.string(s.cluster)
+	e.uint(uint64(len(s.servers)))
+	for _, id := range s.servers {
+		e.string(id)
+	}
+	frame(frameHead)
+
+	members := s.members.Root().Iterator()
+	for _, m, ok := members.Next(); ok; _, m, ok = members.Next() {
+		e.string(m.ID)
+		e.string(m.Name)
+		e.string(m.Addr)
+		frame(frameMember)
+	}
+	sessions := s.sessions.Root().Iterator()
+	for k, ses, ok := sessions.Next(); ok; k, ses, ok = sessions.Next() {
+		e.bytes(k)
+		e.uint(ses.number)
+		e.string(ses.boot)
+		e.uint(ses.acked)
+		e.uint(uint64(len(ses.answers)))
+		for _, a := range ses.answers {
+			e.uint(a.seq)
+			e.uint(a.index)
+			e.byte(byte(a.code))
+		}
+		frame(frameSession)
+	}
+	locks := s.locks.Root().Iterator()
+	for k, l, ok := locks.Next(); ok; k, l, ok = locks.Next() {
+		e.bytes(k)
+		e.uint(uint64(len(l.queue)))
+		for _, q := range l.queue {
+			e.string(q.node)
+			e.uint(q.session)
+			e.uint(q.seq)
+			e.uint(q.index)
+		}
+		frame(frameLock)
+	}
+	records := s.records.Root().Iterator()
+	for k, r, ok := records.Next(); ok; k, r, ok = records.Next() {
+		e.bytes(k)
+		e.int(r.modified)
+		e.uint(r.index)
+		e.bytes(r.value)
+		frame(frameRecord)
+	}
+	frame(frameEnd)
+	if err := buf.Flush(); err != nil {
+		return err
+	}
+	return sealed.Close()
+}
+
+func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
+	sealed, err := seal.NewReader(r, secrets...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	s := newState()
+	s.keys, s.wrapped = sealed.Keyring(), sealed.Wrapped()
+	buf := bufio.NewReaderSize(sealed, 128<<10)
+	records := s.records.Txn()
+	for tag := byte(0); tag != frameEnd; {
+		if tag, err = buf.ReadByte(); err != nil {
+			return nil, sealedError(err)
+		}
+		size, err := binary.ReadUvarint(buf)
+		if err != nil {
+			return nil, sealedError(err)
+		}
+		if size > maxFrame {
+			return nil, errMalformed
+		}
+		body := make([]byte, size)
+		if _, err := io.ReadFull(buf, body); err != nil {
+			return nil, sealedError(err)
+		}
+		d := decoder{b: body}
+		switch tag {
+		case frameHead:
+			if v := d.uint(); v != snapshotVersion {
+				return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", v)
+			}
+			s.index, s.cluster = d.uint(), d.string()
+			for range d.count() {
+				s.servers = append(s.servers, d.string())
+			}
+		case frameMember:
+			m := Member{ID: d.string(), Name: d.string(), Addr: d.string()}
+			s.members, _, _ = s.members.Insert([]byte(m.ID), m)
+		case frameSession:
+			node := d.string()
+			ses := &session{number: d.uint(), boot: d.string(), acked: d.uint()}
+			for range d.count() {
+				ses.answers = append(ses.answers, answer{seq: d.uint(), index: d.uint(), code: code(d.byte())})
+			}
+			s.sessions, _, _ = s.sessions.Insert([]byte(node), ses)
+		case frameLock:
+			name, l := d.string(), &lock{}
+			for range d.count() {
+				l.queue = append(l.queue, claim{node: d.string(), session: d.uint(), seq: d.uint(), index: d.uint()})
+			}
+			s.locks, _, _ = s.locks.Insert([]byte(name), l)
+		case frameRecord:
+			key := d.bytes()
+			rec := &record{modified: d.int(), index: d.uint(), value: d.bytes()}
+			records.Insert(key, rec)
+			s.bytes += int64(len(key) + len(rec.value))
+		case frameEnd:
+		default:
+			return nil, fmt.Errorf("part %d is not known to this version of flotilla; upgrade this node", tag)
+		}
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := buf.ReadByte(); err != io.EOF {
+		return nil, sealedError(err)
+	}
+	s.records = records.CommitOnly()
+	return s, nil
+}
+
+// sealedError wraps the error of a sealed stream: none but its own end is right, and only after the last frame.
+func sealedError(err error) error {
+	if err == nil || err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errMalformed
+	}
+	return fmt.Errorf("%w: %w", ErrSealed, err)
+}

@@ -1,0 +1,118 @@
+package flotilla
+
+import (
+	"context"
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Status is what a node knows of itself and its cluster, without asking anybody.
+type Status struct {
+	ID         string // of this node
+	Name       string
+	Addr       string // what peers dial
+	Cluster    string // the cluster's identity; empty: none yet
+	Leader     string // the leader's ID; empty: none known
+	LeaderName string
+	Term       uint64 // raft's
+	Index      uint64 // of the newest entry that this node has applied
+	Ready      bool   // see Node.Ready
+	Draining   bool   // on the way out: no new clients, please
+	Err        string // why the node can take no part in the cluster any more; empty: it can
+	Members    []Member
+	// Certificates are those that this node serves.
+	Certificates []Certificate
+}
+
+// Member is one node of the cluster.
+type Member struct {
+	ID    string // 32 hexadecimal digits, made up once
+	Name  string // for people
+	Addr  string // what peers dial
+	Voter bool   `json:",omitempty"` // false while it is new, and beyond five voters; it serves all the same
+}
+
+// Certificate is one that a node serves.
+type Certificate struct {
+	Name     string    // the domain
+	Issuer   string    // its common name; empty: there is no certificate yet
+	Serial   string    // hexadecimal
+	NotAfter time.Time // zero: there is none yet
+	Err      string    // why there is none, or none newer; empty: all is well
+}
+
+// Status returns what the node knows now. It is cheap and asks nobody.
+func (n *Node) Status() Status {
+	s := n.fsm.state()
+	out := Status{
+		ID:           n.id,
+		Name:         n.name,
+		Addr:         n.addr,
+		Cluster:      n.clusterID(),
+		Leader:       n.leader(),
+		Term:         n.term(),
+		Index:        s.index,
+		Ready:        n.ready.Load() && n.works.Err() == nil,
+		Draining:     n.drained.Load() || n.leaving.Load(),
+		Certificates: n.certificates(),
+	}
+	if err := n.failure(); err != nil {
+		out.Err = err.Error()
+	}
+	for _, srv := range n.servers() {
+		m, ok := s.member(string(srv.ID))
+		if !ok {
+			m, _ = n.book.get(string(srv.ID))
+			m.ID = string(srv.ID)
+		}
+		m.Voter = srv.Suffrage == raft.Voter
+		out.Members = append(out.Members, m)
+		if m.ID == out.Leader {
+			out.LeaderName = m.Name
+		}
+	}
+	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
+	return out
+}
+
+// Watch yields the status now and after each change, until the loop ends, ctx is done or the node closes. Whoever is slow misses
+// what lay between, never the newest.
+func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
+	return func(yield func(Status) bool) {
+		var last Status
+		for first := true; ; first = false {
+			changed, applied := n.changed.wait(), n.fsm.next()
+			if now := n.Status(); first || !reflect.DeepEqual(now, last) {
+				if !yield(now) {
+					return
+				}
+				last = now
+			}
+			select {
+			case <-changed:
+			case <-applied:
+			case <-ctx.Done():
+				return
+			case <-n.life.Done():
+				return
+			}
+		}
+	}
+}
+
+func (n *Node) certificates() []Certificate {
+	var out []Certificate
+	for _, c := range n.certs.status() {
+		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter}
+		if c.Err != nil {
+			cert.Err = c.Err.Error()
+		}
+		out = append(out, cert)
+	}
+	return out
+}
