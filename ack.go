@@ -78,9 +78,12 @@ func (a *acks) there(id string) bool {
 	if t.Refused(id) {
 		return false
 	}
-	heard := t.Contact(id)
-	if heard.Before(a.l.since) {
-		heard = a.l.since
+	heard, first := t.Contact(id), a.l.since // a new leader has not heard of anybody yet
+	if id == a.l.before {
+		first = a.l.beforeHeard
+	}
+	if heard.Before(first) {
+		heard = first
 	}
 	return time.Since(heard) < a.n.pace.lease
 }

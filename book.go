@@ -22,7 +22,9 @@ type greeted struct {
 }
 
 func newBook(f *fsm, stored map[string]Member) *book {
-	return &book{fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: stored}
+	b := &book{fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: make(map[string]Member)}
+	maps.Copy(b.stored, stored)
+	return b
 }
 
 // hear notes what a node says of itself.
@@ -42,9 +44,6 @@ func (b *book) hear(m Member, boot string) {
 func (b *book) learn(m Member) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.stored == nil {
-		b.stored = make(map[string]Member)
-	}
 	b.stored[m.ID] = m
 }
 
@@ -89,9 +88,6 @@ func (b *book) all() map[string]Member {
 	b.mu.Lock()
 	all := maps.Clone(b.stored)
 	b.mu.Unlock()
-	if all == nil {
-		all = make(map[string]Member)
-	}
 	it := b.fsm.state().members.Root().Iterator()
 	for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 		all[m.ID] = m

@@ -36,7 +36,8 @@ type certs struct {
 	ready       func(context.Context) error
 	development bool
 	log         *slog.Logger
-	port        atomic.Int32 // of the TLS listener, for the redirect in development mode
+	port        atomic.Int32  // of the TLS listener, for the redirect in development mode
+	turn        chan struct{} // holds one element while a refresh is under way
 
 	work sync.WaitGroup // a goroutine for each name that has no certificate yet
 
@@ -72,7 +73,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	if err := t.check(); err != nil {
 		return nil, err
 	}
-	c := &certs{ready: ready, development: development, log: l, names: map[string]*managed{}}
+	c := &certs{ready: ready, development: development, log: l, turn: make(chan struct{}, 1), names: map[string]*managed{}}
 	zl := newZap(l)
 
 	// The cache must be given this very configuration, or renewals go to certmagic's default storage (certmagic issue 292).
@@ -306,8 +307,15 @@ func (c *certs) await(ctx context.Context, name string, d time.Duration) bool {
 }
 
 // refresh makes this node serve the certificate that the storage has for name, whoever obtained it, at once: certmagic by itself looks
-// only when the one in memory is due. One goroutine at a time may call it for a name.
+// only when the one in memory is due.
 func (c *certs) refresh(ctx context.Context, name string) error {
+	// One at a time: of two, the slower might remove what the other has just put there.
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	old := c.matching(name)
 	cert, err := c.config.CacheManagedCertificate(ctx, name)
 	if err != nil {

@@ -375,6 +375,7 @@ func (n *Node) shut() error {
 	if n.port != nil {
 		errs = append(errs, n.port.Close())
 	}
+	n.tasks.close() // one of them may just be starting raft
 	if r := n.raft.Load(); r != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		if err := waitFuture(ctx, r.Shutdown()); err != nil {
@@ -382,7 +383,6 @@ func (n *Node) shut() error {
 		}
 		cancel()
 	}
-	n.tasks.close()
 	if d := n.disk.Load(); d != nil {
 		errs = append(errs, d.close())
 	}

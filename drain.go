@@ -118,12 +118,12 @@ type drainListener struct {
 	closeOnce sync.Once
 }
 
-// listenTCP listens on addr. Multipath TCP, which package net asks for by default, is left out: such a listener keeps a socket
+// listenTCP listens on addr; the network is tcp, tcp4 or tcp6. Multipath TCP, which package net asks for by default, is left out: such a listener keeps a socket
 // filter to itself, and its connections would be lost by drain after all.
-func listenTCP(ctx context.Context, addr string) (*drainListener, error) {
+func listenTCP(ctx context.Context, network, addr string) (*drainListener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	ln, err := lc.Listen(ctx, "tcp", addr)
+	ln, err := lc.Listen(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}

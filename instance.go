@@ -115,6 +115,9 @@ func (n *Node) startRaft() error {
 		return fmt.Errorf("starting raft: %w", err)
 	}
 	n.raft.Store(r)
+	if n.works.Err() != nil {
+		r.Shutdown() // fail did not see it
+	}
 	n.tasks.run(func() { n.watchRaft(n.works, r) })
 	n.changed.poke()
 	return nil

@@ -32,6 +32,9 @@ type leadership struct {
 	since time.Time
 	acks  *acks
 
+	before      string    // who led before
+	beforeHeard time.Time // when it was last heard of
+
 	mu    sync.Mutex
 	tried map[raft.ServerID]bool // peers that the leadership was offered to
 }
@@ -68,14 +71,19 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		}
 	}
 	defer end()
+	before := ""
 	for {
 		term, leads := r.CurrentTerm(), r.State() == raft.Leader
+		if leader := n.leader(); leader != "" && leader != n.id {
+			before = leader
+		}
 		if l != nil && (!leads || l.term != term) {
 			end()
 		}
 		if leads && l == nil {
 			n.port.Transport().Release()
 			l = newLeadership(ctx, n, r, term)
+			l.before, l.beforeHeard = before, r.LastContact()
 			run := l
 			duties.Go(func() { n.runDuties(run) })
 		}
@@ -290,21 +298,25 @@ func (n *Node) transfer(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
-	conf := l.raft.GetConfiguration()
-	if err := conf.Error(); err != nil {
-		return err
-	}
-	for _, srv := range conf.Configuration().Servers {
-		index, _ := n.port.Transport().Match(string(srv.ID))
-		if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
-			continue
+	for {
+		for _, srv := range n.servers() {
+			index, _ := n.port.Transport().Match(string(srv.ID))
+			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
+				continue
+			}
+			if err := waitFuture(ctx, l.raft.LeadershipTransferToServer(srv.ID, srv.Address)); err != nil {
+				return fmt.Errorf("handing the leadership to %s: %w", srv.ID, err)
+			}
+			return nil
 		}
-		if err := waitFuture(ctx, l.raft.LeadershipTransferToServer(srv.ID, srv.Address)); err != nil {
-			return fmt.Errorf("handing the leadership to %s: %w", srv.ID, err)
+		select {
+		case <-time.After(n.pace.lease / 12):
+		case <-l.ctx.Done():
+			return nil
+		case <-ctx.Done():
+			return errors.New("handing over the leadership: no other voter is there and up to date")
 		}
-		return nil
 	}
-	return errors.New("no other voter is there and up to date")
 }
 
 // try reports whether the leadership has not been offered to id in this term yet, and notes that it is now.

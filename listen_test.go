@@ -16,7 +16,7 @@ import (
 // listenLoopback listens on addr, which is on loopback or on all interfaces, until the test ends.
 func listenLoopback(t *testing.T, addr string) *drainListener {
 	t.Helper()
-	ln, err := listenTCP(t.Context(), addr)
+	ln, err := listenTCP(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

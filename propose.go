@@ -201,6 +201,17 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
 	defer cancel()
+	p.n.tasks.run(func() { // whoever leads no more may be cut off, and never answer
+		for p.n.leader() == leader {
+			changed := p.n.changed.wait()
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	})
 	_, err := p.n.port.Call(ctx, leader, callApply, e.b)
 	return err
 }

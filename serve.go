@@ -74,7 +74,6 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 	if err != nil {
 		return err
 	}
-	https.srv.TLSConfig = config // http.Server looks here whether HTTP/2 is wanted
 	https.accept = n.certs.listenTLS(https.ln, n.cfg.Proxies, config)
 	if _, err := open("HTTPAddr", n.cfg.HTTPAddr, n.HTTPHandler(nil)); err != nil {
 		return err
@@ -123,7 +122,7 @@ func (n *Node) listen(ctx context.Context, field, addr string) (*drainListener, 
 			return nil, err
 		}
 	}
-	ln, err := listenTCP(ctx, addr)
+	ln, err := listenTCP(ctx, "tcp", addr)
 	if err != nil {
 		return nil, &ConfigError{Field: field, Reason: "the node cannot listen for clients at " + addr, Err: err}
 	}
@@ -152,7 +151,7 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 			return nil, err
 		}
 	}
-	ln, err := net.Listen(network, addr)
+	ln, err := listenTCP(context.Background(), network, addr)
 	if err != nil {
 		return nil, edge("listening", err)
 	}

@@ -214,6 +214,17 @@ func (c *Cluster) Stop(i int) {
 	c.dead[i] = true
 }
 
+// Leave makes node i leave the cluster for good. Restart starts it as a new node.
+func (c *Cluster) Leave(i int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	if err := c.Nodes[i].Leave(ctx); err != nil {
+		c.t.Errorf("%s leaves: %v", name(i), err)
+	}
+	c.dead[i] = true
+}
+
 // Restart starts a node that was killed or stopped again, with its directory.
 func (c *Cluster) Restart(i int) {
 	c.t.Helper()

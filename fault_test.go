@@ -1,0 +1,189 @@
+package flotilla_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest"
+)
+
+// The time in which a leader whose machine is cut off is replaced, as a writer on another node sees it.
+func TestLeaderIsCutOff(t *testing.T) {
+	for _, test := range []struct {
+		timing flotilla.Timing
+		limit  time.Duration
+	}{
+		{flotilla.LAN, 2500 * time.Millisecond},
+		{flotilla.Fast, 800 * time.Millisecond},
+	} {
+		t.Run(test.timing.String(), func(t *testing.T) {
+			for range 10 {
+				synctest.Test(t, func(t *testing.T) {
+					c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = test.timing })
+					c.Settle()
+					time.Sleep(3 * time.Second)
+					old := c.Leader()
+					c.Isolate(old)
+					start := time.Now()
+					store(t, c.Nodes[(old+1)%3], "k", "1")
+					if took := time.Since(start); took > test.limit {
+						t.Errorf("the first write after the leader was cut off took %v, want at most %v", took, test.limit)
+					}
+					c.Heal()
+					c.Settle()
+					wantEverywhere(t, c, "k", "1")
+				})
+			}
+		})
+	}
+}
+
+// A follower that is cut off holds writes up no longer than a lease.
+func TestSilentFollowerHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		leader := c.Leader()
+		c.Isolate((leader + 1) % 3)
+		start := time.Now()
+		store(t, c.Nodes[leader], "k", "1")
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("the first write took %v", took)
+		}
+		start = time.Now()
+		store(t, c.Nodes[leader], "k", "2")
+		if took := time.Since(start); took > 20*time.Millisecond {
+			t.Errorf("the second write took %v", took)
+		}
+		c.Heal()
+		c.Settle()
+		time.Sleep(time.Second)
+		wantEverywhere(t, c, "k", "2")
+	})
+}
+
+// An answer that is lost does not make a command take effect twice: TryLock would find the lock held, by itself.
+func TestCommandsTakeEffectOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		random := rand.New(rand.NewPCG(1, 2))
+		ctx, stop := context.WithCancel(t.Context())
+		var faults sync.WaitGroup
+		faults.Go(func() {
+			for ctx.Err() == nil {
+				from := random.IntN(3)
+				to := (from + 1 + random.IntN(2)) % 3
+				c.Block(from, to) // one way: commands arrive, answers do not, or the other way round
+				time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
+				c.Heal()
+				time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
+			}
+		})
+		var clients sync.WaitGroup
+		done := 0
+		var mu sync.Mutex
+		for i := range 6 {
+			clients.Go(func() {
+				s := c.Nodes[i%3].Storage()
+				for round := range 60 {
+					name := fmt.Sprintf("lock/%d/%d", i, round)
+					ok, err := s.TryLock(t.Context(), name)
+					if err != nil {
+						continue // the session was lost in between: then there is no answer to judge
+					}
+					if !ok {
+						t.Errorf("%s was held by an earlier copy of the same command", name)
+					}
+					mu.Lock()
+					done++
+					mu.Unlock()
+					s.Unlock(t.Context(), name)
+				}
+			})
+		}
+		clients.Wait()
+		stop()
+		faults.Wait()
+		if done < 300 {
+			t.Errorf("only %d of 360 commands were answered", done)
+		}
+		c.Settle()
+	})
+}
+
+// What was acknowledged survives whatever happens, and is read on every node.
+func TestAcknowledgedWritesSurvive(t *testing.T) {
+	for seed := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Timing(seed % 2) })
+			c.Settle()
+			random := rand.New(rand.NewPCG(seed, 3))
+			acknowledged := make(map[string]string)
+			for step := range 25 {
+				switch random.IntN(5) {
+				case 0:
+					c.Isolate(random.IntN(3))
+				case 1:
+					c.Block(random.IntN(3), random.IntN(3))
+				case 2, 3:
+					c.Heal()
+					i := random.IntN(3)
+					c.Kill(i)
+					write(t, c, random, acknowledged, step)
+					c.Restart(i)
+				case 4:
+					c.Heal()
+					c.Stop(c.Leader())
+					for i := range c.Nodes {
+						if !slices.Contains(c.Live(), i) {
+							c.Restart(i)
+						}
+					}
+				}
+				write(t, c, random, acknowledged, step)
+			}
+			c.Heal()
+			c.Settle()
+			for key, value := range acknowledged {
+				wantEverywhere(t, c, key, value)
+			}
+			if len(acknowledged) < 10 {
+				t.Errorf("seed %d: only %d writes were acknowledged", seed, len(acknowledged))
+			}
+		})
+	}
+}
+
+// write stores a new key on some live node, and notes it if that is acknowledged.
+func write(t *testing.T, c *clustertest.Cluster, random *rand.Rand, acknowledged map[string]string, step int) {
+	live := c.Live()
+	i := live[random.IntN(len(live))]
+	key := fmt.Sprintf("step/%d/%d", step, len(acknowledged))
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	if c.Nodes[i].Storage().Store(ctx, key, []byte(key)) == nil {
+		acknowledged[key] = key
+	}
+}
+
+func TestIdleClusterWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		time.Sleep(10 * time.Second)
+		before := c.Nodes[0].Status()
+		time.Sleep(10 * time.Minute)
+		after := c.Nodes[0].Status()
+		if after.Index != before.Index || after.Term != before.Term {
+			t.Errorf("in ten idle minutes the log went from %d to %d, the term from %d to %d", before.Index, after.Index, before.Term, after.Term)
+		}
+	})
+}
