@@ -90,6 +90,10 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		n.changed.poke()
 		select {
 		case <-poke:
+		case leads := <-r.LeaderCh():
+			if !leads { // only now has raft told its replication to stop: calls that are held would be made again before
+				n.port.Transport().Release()
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -298,23 +302,25 @@ func (n *Node) transfer(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
+	failed := errors.New("no other voter is there and up to date")
 	for {
 		for _, srv := range n.servers() {
 			index, _ := n.port.Transport().Match(string(srv.ID))
 			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
 				continue
 			}
-			if err := waitFuture(ctx, l.raft.LeadershipTransferToServer(srv.ID, srv.Address)); err != nil {
-				return fmt.Errorf("handing the leadership to %s: %w", srv.ID, err)
+			err := waitFuture(ctx, l.raft.LeadershipTransferToServer(srv.ID, srv.Address))
+			if err == nil {
+				return nil
 			}
-			return nil
+			failed = fmt.Errorf("to %s: %w", srv.ID, err)
 		}
 		select {
 		case <-time.After(n.pace.lease / 12):
 		case <-l.ctx.Done():
 			return nil
 		case <-ctx.Done():
-			return errors.New("handing over the leadership: no other voter is there and up to date")
+			return fmt.Errorf("handing over the leadership: %w", failed)
 		}
 	}
 }

@@ -1,0 +1,77 @@
+// Package flotilla makes a program a node of a small cluster, which keeps TLS certificates and other small records on every
+// node, orders the certificates once for all, and serves them from any.
+//
+// There is no server to run beside the program: no etcd, no Consul, no shared file system, no certificate sidecar. The nodes are
+// the program's own processes. They replicate with hashicorp/raft and obtain certificates with certmagic.
+//
+// # A program
+//
+//	func main() {
+//		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+//		defer stop()
+//		cfg, err := flotilla.ConfigFromEnv()
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello") })
+//		if err := flotilla.Serve(ctx, cfg, http.DefaultServeMux, "api.example.com"); err != nil {
+//			log.Fatal(err)
+//		}
+//	}
+//
+// Serve does all in one call. [Open] and the methods of [Node] do the same step by step: [Node.Ready] waits for the cluster,
+// [Node.Storage] is the replicated storage, [Node.TLSConfig] and [Node.ListenTLS] are for servers of your own,
+// [Node.HTTPHandler] answers the certificate authority on port 80, [Node.Health] is for balancers and operators, and
+// [Node.Shutdown], [Node.Leave] and [Node.Close] are the three ways to end.
+//
+// # Development mode
+//
+// A Config in which Dir, Peers and Secrets are all empty describes one node in memory, with a private certificate authority, on
+// loopback addresses only: https://localhost:8443 with Serve. Any other address is an error then, so that a variable that was
+// forgotten cannot make a lone node of a cluster's, nor serve a private certificate to the world.
+//
+// # A cluster
+//
+// Three nodes need one secret, made once with [NewSecret], a directory each, and a way to find one another:
+//
+//	FLOTILLA_SECRETS_FILE=/run/secrets/flotilla
+//	FLOTILLA_DIR=/var/lib/api
+//	FLOTILLA_PEERS=10.0.0.1:7373,10.0.0.2:7373,10.0.0.3:7373
+//	FLOTILLA_EXPECT=3
+//	FLOTILLA_EMAIL=admin@example.com
+//
+// The configuration is the same at the first start, at a restart and on a node that is added later: a node that is a member
+// already goes on, one that finds a cluster joins it, and Expect nodes that see one another and no cluster form one.
+// [ConfigFromEnv] lists all variables. Peers reach each other at Config.Addr, port 7373 unless said otherwise, which
+// is no business of anybody else. A node that joins gets all data at once, and votes after ten seconds of good health; five
+// members vote at most, further ones serve all the same.
+//
+// # What is promised
+//
+// A write returns when a majority of the voters has stored it, on disk if they have a Dir, and every member that is there has
+// applied it. A member is there unless its port refuses, or it has not answered for a lease: 600 ms at [LAN], 200 ms at [Fast], 3 s at [WAN]. So what was
+// written through one node is found through any other, at once. A write is carried out once, however often it had to be sent.
+// Without a majority of the voters a write waits, 30 seconds at most, and then fails with [ErrNoLeader]; it may
+// still take effect.
+//
+// A read is answered from the node's own memory. It needs no network and no majority, so certificates are served whatever has
+// become of the rest of the cluster. The price: a node that is cut off answers with what it had then. No read is refused
+// for that reason in this release.
+//
+// A lock of [Storage] excludes others across the cluster. A node that has been silent for ten leases loses its locks. A write of its
+// that was under way then is refused, and its Unlock says [ErrLost]; there is no way yet to be told of the loss before, and
+// what it begins to write after it is back is not checked against the locks that it had. So locks save work done
+// twice, as certmagic's do; they are no fence around a resource.
+//
+// Log, snapshots and the traffic between nodes are sealed under keys that only the secret opens; SECURITY.md says against whom
+// that helps.
+//
+// # Limits
+//
+// Two voters tolerate the loss of none, three of one, five of two. A value has at most [MaxValue] bytes, a name [MaxName],
+// the whole state Config.MaxState, 64 MiB unless said otherwise, and all of it is in the memory of each node. Whoever has the secret is trusted in everything.
+// A secret cannot be replaced in a running cluster yet.
+//
+// Planned, and not in this release: roles that one node holds at a time, floating addresses, session tickets that resume on
+// any node, backups, metrics, and a command for operators.
+package flotilla

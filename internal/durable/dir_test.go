@@ -1,0 +1,223 @@
+package durable
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+)
+
+func TestLock(t *testing.T) {
+	t.Run("creates", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "a", "b")
+		d := lock(t, path)
+		fi, err := os.Stat(path)
+		must(t, err)
+		if fi.Mode().Perm() != 0o700 || d.Path() != path {
+			t.Errorf("mode %v, path %s", fi.Mode(), d.Path())
+		}
+		left, err := os.ReadDir(path)
+		must(t, err)
+		if len(left) != 1 || left[0].Name() != lockName {
+			t.Errorf("the directory holds %v", left)
+		}
+	})
+	t.Run("in use", func(t *testing.T) {
+		path := t.TempDir()
+		d := lock(t, path)
+		_, err := Lock(path)
+		if e, ok := errors.AsType[*InUseError](err); !ok || e.Path != path {
+			t.Errorf("the second Lock in this process: %v", err)
+		}
+		out, err := child(t, "TestLockChild", path).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "refused: "+path+" is in use") {
+			t.Errorf("the second Lock in another process: %v\n%s", err, out)
+		}
+		must(t, d.Close())
+		lock(t, path)
+	})
+	t.Run("a file", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "file")
+		put(t, path, nil)
+		if _, err := Lock(path); err == nil {
+			t.Error("a file was locked as a directory")
+		}
+		if _, err := Lock(filepath.Join(path, "below")); err == nil {
+			t.Error("a directory was made below a file")
+		}
+	})
+	t.Run("removes unfinished files", func(t *testing.T) {
+		path := t.TempDir()
+		put(t, filepath.Join(path, "identity.tmp"), []byte("half"))
+		lock(t, path)
+		if _, err := os.Stat(filepath.Join(path, "identity.tmp")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("it is still there: %v", err)
+		}
+	})
+}
+
+// TestLockChild is the other process of TestLock.
+func TestLockChild(t *testing.T) {
+	path := os.Getenv(childKey)
+	if path == "" {
+		t.Skip("a part of TestLock and others")
+	}
+	d, err := Lock(path)
+	if err == nil {
+		_ = d.Close()
+	}
+	for _, want := range []error{fs.ErrPermission} {
+		if errors.Is(err, want) {
+			fmt.Println("is:", want)
+		}
+	}
+	fmt.Println("refused:", err)
+}
+
+func TestSmallFiles(t *testing.T) {
+	d := lock(t, t.TempDir())
+	if _, err := d.ReadFile("identity"); err != fs.ErrNotExist {
+		t.Errorf("a missing file: %v", err)
+	}
+	for _, data := range []string{"one", "", strings.Repeat("two", 1000)} {
+		must(t, d.WriteFile("identity", []byte(data)))
+		got, err := d.ReadFile("identity")
+		must(t, err)
+		diff(t, data, string(got))
+	}
+	for _, name := range []string{"", ".", "..", "a/b", "../a", lockName, logName, snapsName, "a.tmp"} {
+		if err := d.WriteFile(name, nil); err == nil {
+			t.Errorf("a file %q was written", name)
+		}
+		if _, err := d.ReadFile(name); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a file %q was read: %v", name, err)
+		}
+	}
+	path := filepath.Join(d.Path(), "identity")
+	b := fileBytes(t, path)
+	for n := range b {
+		put(t, path, b[:n])
+		_, err := d.ReadFile("identity")
+		isDamaged(t, err, path)
+	}
+	put(t, path, append(b, 0))
+	_, err := d.ReadFile("identity")
+	isDamaged(t, err, path)
+}
+
+// TestKill kills a process that appends entries. All that it had acknowledged are there.
+func TestKill(t *testing.T) {
+	if path := os.Getenv(childKey); path != "" {
+		appendForEver(t, path)
+	}
+	rounds := 15
+	if testing.Short() {
+		rounds = 4
+	}
+	path := memDir(t)
+	d := lock(t, path)
+	must(t, openTestLog(t, d, true).Close())
+	must(t, d.Close())
+	var acked uint64
+	for round := range rounds {
+		c := child(t, "TestKill", path)
+		out, err := c.StdoutPipe()
+		must(t, err)
+		must(t, c.Start())
+		lines := bufio.NewScanner(out)
+		for n := 0; lines.Scan(); n++ {
+			var first, last, term uint64
+			if _, err := fmt.Sscanf(lines.Text(), "acked %d %d %d", &first, &last, &term); err != nil {
+				t.Errorf("child: %s", lines.Text())
+			}
+			acked = last
+			if n == 20+7*round {
+				must(t, c.Process.Kill())
+			}
+		}
+		_ = c.Wait()
+		d := lock(t, path)
+		l := openTestLog(t, d, false)
+		s := all(t, l)
+		if s.Last < acked || acked == 0 {
+			t.Fatalf("round %d: the log ends at %d, %d was acknowledged", round, s.Last, acked)
+		}
+		for _, e := range s.Entries {
+			diff(t, *entry(e.Index, e.Term, 300), e)
+		}
+		must(t, l.Close())
+		must(t, d.Close())
+	}
+	t.Logf("%d kills, %d entries acknowledged", rounds, acked)
+}
+
+// appendForEver is the child: it appends, compacts and votes until it is killed.
+func appendForEver(t *testing.T, path string) {
+	d := lock(t, path)
+	l := openTestLog(t, d, false)
+	last, err := l.LastIndex()
+	must(t, err)
+	for term := last + 1; ; term++ {
+		must(t, l.SetUint64([]byte(keyTerm), term))
+		must(t, l.StoreLogs(entries(last+1, last+3, term, 300)))
+		last += 3
+		if term%8 == 0 && last > 60 {
+			must(t, l.DeleteRange(0, last-50))
+		}
+		first, err := l.FirstIndex()
+		must(t, err)
+		fmt.Println("acked", first, last, term)
+	}
+}
+
+// BenchmarkStoreLog appends entries of 4 KiB one at a time, each synced to disk.
+func BenchmarkStoreLog(b *testing.B) {
+	e := func(i int) *raft.Log { return entry(uint64(i)+1, 1, 4<<10) }
+	b.Run("raft-boltdb", func(b *testing.B) {
+		s, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(b.TempDir(), logName), BoltOptions: boltOptions()})
+		must(b, err)
+		defer s.Close()
+		benchmarkStore(b, s, e)
+	})
+	b.Run("durable", func(b *testing.B) {
+		l := openTestLog(b, lock(b, b.TempDir()), true)
+		benchmarkStore(b, l, e)
+	})
+}
+
+func benchmarkStore(b *testing.B, s raft.LogStore, e func(int) *raft.Log) {
+	b.SetBytes(4 << 10)
+	data := e(0).Data
+	for i := 0; b.Loop(); i++ {
+		must(b, s.StoreLog(&raft.Log{Index: uint64(i) + 1, Term: 1, Data: data}))
+	}
+}
+
+// BenchmarkOpenLog checks and opens a log of 1024 entries of 4 KiB.
+func BenchmarkOpenLog(b *testing.B) {
+	d := lock(b, b.TempDir())
+	l := openTestLog(b, d, true)
+	for i := uint64(0); i < 16; i++ {
+		must(b, l.StoreLogs(entries(64*i+1, 64*i+64, 1, 4<<10)))
+	}
+	must(b, l.Close())
+	path := filepath.Join(d.Path(), logName)
+	b.Run("check", func(b *testing.B) {
+		for b.Loop() {
+			_, err := inspect(path)
+			must(b, err)
+		}
+	})
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			must(b, openTestLog(b, d, false).Close())
+		}
+	})
+}

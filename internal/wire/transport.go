@@ -1,0 +1,478 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+const (
+	maxPool  = 3       // connections kept to a peer: heartbeats, replication, votes
+	termJump = 1 << 20 // how far the term of another may be ahead of ours
+)
+
+// Transport is the raft.Transport of a Port. Inside it is raft.NetworkTransport: one for everything that leaves, and one for
+// each peer that connects, so that what arrives is known to come from that peer. Around it stand remedies for faults of raft
+// v1.7.3:
+//
+//   - There is no heartbeat handler. It would run on the transport's goroutine beside raft's main loop and make committed logs
+//     diverge after a leader has stood still (https://github.com/hashicorp/raft/issues/695).
+//   - There is no pipeline: it can deadlock for ever (https://github.com/hashicorp/raft/issues/612).
+//   - AppendEntries are not sent while the own disk hangs, so that a leader which can write nothing is replaced
+//     (https://github.com/hashicorp/raft/issues/503).
+//   - What arrives is refused unless it names the node that the certificate proves, that node is admitted, and its term is
+//     plausible: AppendEntries with a term near 2^64 would make elections impossible for good.
+//   - Replication to a peer that is down is held instead of failed. raft would wait up to 10 s between attempts, and cannot be
+//     woken when the peer returns.
+//   - Connections that a peer abandons in the middle of a request are closed; raft's main loop reads snapshots from them.
+//
+// Call Release or Close before waiting for raft to shut down: held calls keep its goroutines.
+type Transport struct {
+	port    *Port
+	out     *raft.NetworkTransport
+	consume chan raft.RPC
+	done    chan struct{} // closed by Stop
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex
+	stopped  bool
+	released chan struct{} // closed and replaced by Release
+	epoch    uint64        // counts Release
+	match    map[string]match
+	in       map[string]*layer // by peer
+	conns    map[*conn]struct{}
+}
+
+// match is what a peer has confirmed to have in its log.
+type match struct{ index, term, leader uint64 }
+
+var (
+	_ raft.Transport   = (*Transport)(nil)
+	_ raft.WithPreVote = (*Transport)(nil)
+	_ raft.WithClose   = (*Transport)(nil)
+)
+
+func newTransport(p *Port) *Transport {
+	t := &Transport{
+		port:     p,
+		consume:  make(chan raft.RPC),
+		done:     make(chan struct{}),
+		released: make(chan struct{}),
+		match:    make(map[string]match),
+		in:       make(map[string]*layer),
+		conns:    make(map[*conn]struct{}),
+	}
+	t.out = t.network(newLayer(t))
+	return t
+}
+
+// network makes a raft.NetworkTransport. It logs nothing: what fails is returned to raft, which logs it.
+func (t *Transport) network(l *layer) *raft.NetworkTransport {
+	l.network = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Logger:          hclog.NewNullLogger(),
+		Stream:          l,
+		MaxPool:         maxPool,
+		MaxRPCsInFlight: 1,
+		Timeout:         t.port.cfg.Timeout,
+	})
+	return l.network
+}
+
+// layer is a raft.StreamLayer: it accepts what is put into conns, and dials through the Port.
+type layer struct {
+	t       *Transport
+	network *raft.NetworkTransport // on top of it; set before the layer is shared
+	conns   chan net.Conn
+	done    chan struct{}
+	once    sync.Once
+}
+
+func newLayer(t *Transport) *layer {
+	return &layer{t: t, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// Accept implements net.Listener.
+func (l *layer) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *layer) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *layer) Addr() net.Addr { return nodeAddr(l.t.port.cfg.ID) }
+
+// Dial implements raft.StreamLayer.
+func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	id := string(address)
+	c, err := l.t.port.dialNode(ctx, id, alpnRaft)
+	if err != nil {
+		return nil, err
+	}
+	if !l.t.keep(c) {
+		c.Close()
+		return nil, ErrClosed
+	}
+	return &outConn{conn: c, broke: func() { l.t.port.peers.broke(id) }}, nil
+}
+
+// nodeAddr is a net.Addr that is a node ID.
+type nodeAddr string
+
+func (a nodeAddr) Network() string { return "flotilla" }
+func (a nodeAddr) String() string  { return string(a) }
+
+// keep has Stop close c, unless it was called already.
+func (t *Transport) keep(c *conn) bool {
+	t.mu.Lock()
+	if t.stopped {
+		t.mu.Unlock()
+		return false
+	}
+	t.conns[c] = struct{}{}
+	t.mu.Unlock()
+	c.atClose(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.conns, c)
+	})
+	return true
+}
+
+// ended reports whether Stop or Close was called.
+func (t *Transport) ended() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stop mutes the Transport: from now on no RPC leaves and none enters, and RPCs under way are cut off, answers among them. It
+// does not wait, and may be called from within raft. It is for a node whose disk has failed.
+func (t *Transport) Stop() {
+	t.mu.Lock()
+	if t.stopped {
+		t.mu.Unlock()
+		return
+	}
+	t.stopped = true
+	close(t.done)
+	layers := make([]*layer, 0, len(t.in))
+	for _, l := range t.in {
+		layers = append(layers, l)
+	}
+	conns := make([]*conn, 0, len(t.conns))
+	for c := range t.conns {
+		conns = append(conns, c)
+	}
+	t.mu.Unlock()
+
+	for _, c := range conns {
+		c.Close()
+	}
+	for _, l := range layers {
+		l.network.Close()
+	}
+	t.out.Close()
+}
+
+// Close ends the Transport and waits for its goroutines; raft calls it after a shutdown. It may be called again.
+func (t *Transport) Close() error {
+	t.Stop()
+	t.wg.Wait()
+	t.port.forget(t)
+	return nil
+}
+
+// Consumer implements raft.Transport.
+func (t *Transport) Consumer() <-chan raft.RPC { return t.consume }
+
+// LocalAddr implements raft.Transport: it is the node ID.
+func (t *Transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.port.cfg.ID) }
+
+// EncodePeer implements raft.Transport: a node is its ID.
+func (t *Transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+
+// DecodePeer implements raft.Transport.
+func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler implements raft.Transport. It does nothing: heartbeats take the way of all other RPCs.
+func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// AppendEntriesPipeline implements raft.Transport. There is none.
+func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// AppendEntries implements raft.Transport. A bare heartbeat is sent in any case. What replicates is held while the peer is
+// down, until the peer is heard of, is admitted no more, has a newer term, or Release, Stop or Close is called.
+func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	peer := string(id)
+	beat := req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+	epoch, released := t.turn()
+	for round, broken := 0, 0; ; {
+		if !beat {
+			if err := t.hold(peer, req.Term, released, round); err != nil {
+				return err
+			}
+		}
+		if err := t.maySend(); err != nil {
+			return err
+		}
+		before := t.port.peers.broken(peer)
+		*resp = raft.AppendEntriesResponse{}
+		err := t.out.AppendEntries(id, raft.ServerAddress(id), req, resp)
+		var unreached *dialError
+		switch {
+		case err == nil:
+			if err := t.plausible(peer, resp.Term); err != nil {
+				return err
+			}
+			t.port.peers.answered(peer)
+			if resp.Success && !beat {
+				t.matched(peer, epoch, req)
+			}
+			return nil
+		case beat:
+			return err
+		case errors.As(err, &unreached):
+			round++
+		case t.port.peers.broken(peer) != before && broken <= maxPool:
+			// After a peer has restarted, each pooled connection to it fails once. AppendEntries may be repeated.
+			broken++
+		default:
+			return err
+		}
+	}
+}
+
+// InstallSnapshot implements raft.Transport. It is held while the peer is down, as AppendEntries.
+func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	peer := string(id)
+	_, released := t.turn()
+	for round := 0; ; round++ {
+		if err := t.hold(peer, req.Term, released, round); err != nil {
+			return err
+		}
+		if err := t.maySend(); err != nil {
+			return err
+		}
+		err := t.out.InstallSnapshot(id, raft.ServerAddress(id), req, resp, data)
+		if unreached := new(dialError); errors.As(err, &unreached) {
+			continue // nothing of data was read
+		}
+		return t.settle(peer, resp.Term, err)
+	}
+}
+
+// RequestVote implements raft.Transport.
+func (t *Transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if t.ended() {
+		return ErrClosed
+	}
+	err := t.out.RequestVote(id, raft.ServerAddress(id), req, resp)
+	return t.settle(string(id), resp.Term, err)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *Transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.ended() {
+		return ErrClosed
+	}
+	err := t.out.RequestPreVote(id, raft.ServerAddress(id), req, resp)
+	return t.settle(string(id), resp.Term, err)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *Transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if t.ended() {
+		return ErrClosed
+	}
+	err := t.out.TimeoutNow(id, raft.ServerAddress(id), req, resp)
+	return t.settle(string(id), 0, err)
+}
+
+// settle judges the answer to an RPC.
+func (t *Transport) settle(peer string, term uint64, err error) error {
+	if err != nil {
+		return err
+	}
+	if err := t.plausible(peer, term); err != nil {
+		return err
+	}
+	t.port.peers.heard(peer)
+	return nil
+}
+
+// maySend reports why no AppendEntries may be sent now.
+func (t *Transport) maySend() error {
+	if t.ended() {
+		return ErrClosed
+	}
+	if t.port.cfg.Stalled() {
+		return ErrStalled
+	}
+	return nil
+}
+
+// plausible refuses a term that no series of elections has led to.
+func (t *Transport) plausible(peer string, term uint64) error {
+	if t.port.cfg.Term == nil {
+		return nil
+	}
+	if own := t.port.cfg.Term(); term > own && term-own > termJump {
+		return fmt.Errorf("the term %d of node %s is not plausible, ours is %d", term, peer, own)
+	}
+	return nil
+}
+
+// turn returns the count of Release, and the channel that the next Release closes.
+func (t *Transport) turn() (epoch uint64, released <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.epoch, t.released
+}
+
+// hold waits while peer is down. round counts the dials that failed since the call began.
+func (t *Transport) hold(peer string, term uint64, released <-chan struct{}, round int) error {
+	if round > 1 {
+		// A peer that reaches us but cannot be reached is heard of again and again.
+		pause := make(chan struct{})
+		timer := time.AfterFunc(min(time.Duration(round)*50*time.Millisecond, 500*time.Millisecond), func() { close(pause) })
+		defer timer.Stop()
+		if err := t.await(pause, peer, term, released); err != nil {
+			return err
+		}
+	}
+	if up := t.port.peers.up(peer); up != nil {
+		return t.await(up, peer, term, released)
+	}
+	return nil
+}
+
+// await waits for c, or for a reason to hold no longer.
+func (t *Transport) await(c <-chan struct{}, peer string, term uint64, released <-chan struct{}) error {
+	check := time.NewTicker(time.Second)
+	defer check.Stop()
+	for {
+		select {
+		case <-c:
+			return nil
+		case <-released:
+			return ErrReleased
+		case <-t.done:
+			return ErrClosed
+		case <-check.C:
+			if err := t.port.cfg.Admit(peer); err != nil {
+				return fmt.Errorf("%w: %w", ErrReleased, err)
+			}
+			if t.port.cfg.Term != nil && t.port.cfg.Term() > term {
+				return ErrReleased
+			}
+		}
+	}
+}
+
+// matched notes that peer has confirmed what req ends with, unless Release was called since the request.
+func (t *Transport) matched(peer string, epoch uint64, req *raft.AppendEntriesRequest) {
+	now := match{req.PrevLogEntry, req.PrevLogTerm, req.Term}
+	if n := len(req.Entries); n > 0 {
+		now.index, now.term = req.Entries[n-1].Index, req.Entries[n-1].Term
+	}
+	t.mu.Lock()
+	old := t.match[peer]
+	grew := epoch == t.epoch && (now.leader > old.leader || now.leader == old.leader && now.index > old.index)
+	if grew {
+		t.match[peer] = now
+	}
+	t.mu.Unlock()
+	if grew && t.port.cfg.Matched != nil {
+		t.port.cfg.Matched(peer)
+	}
+}
+
+// Contact returns when a peer last answered an AppendEntries or a call of ours; zero if it never did.
+func (t *Transport) Contact(id string) time.Time {
+	contact, _ := t.port.peers.view(id)
+	return contact
+}
+
+// Match returns index and term of the last entry that a peer has confirmed to hold, in this node's present time as leader;
+// 0, 0 if there is none, and after Release.
+func (t *Transport) Match(id string) (index, term uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.match[id]
+	return m.index, m.term
+}
+
+// Refused reports whether the last dial to a peer was refused by its port, so that its process is not there, and it has not
+// been heard of since.
+func (t *Transport) Refused(id string) bool {
+	_, refused := t.port.peers.view(id)
+	return refused
+}
+
+// Release says that this node's leadership began or ended: matches are forgotten, and calls that are held end with
+// ErrReleased. At its end it should be called when raft's LeaderCh tells, for then replication was told to stop and does not
+// come again.
+func (t *Transport) Release() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.epoch++
+	clear(t.match)
+	close(t.released)
+	t.released = make(chan struct{})
+}
+
+// Inject hands a request to the local raft as if a peer had sent it, and returns raft's answer: a pointer to the request and a
+// pointer to the response, of package raft. The request is checked no further. InstallSnapshot cannot be injected.
+func (t *Transport) Inject(ctx context.Context, cmd any) (any, error) {
+	switch cmd.(type) {
+	case *raft.AppendEntriesRequest, *raft.RequestVoteRequest, *raft.RequestPreVoteRequest, *raft.TimeoutNowRequest:
+	default:
+		return nil, fmt.Errorf("%T cannot be injected", cmd)
+	}
+	if t.ended() {
+		return nil, ErrClosed
+	}
+	answer := make(chan raft.RPCResponse, 1)
+	select {
+	case t.consume <- raft.RPC{Command: cmd, RespChan: answer}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-t.done:
+		return nil, ErrClosed
+	}
+	select {
+	case r := <-answer:
+		return r.Response, r.Error
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-t.done:
+		return nil, ErrClosed
+	}
+}
+
+// escape keeps NetworkTransport from reading verbs into a text: it makes an error of what a peer answers with fmt.Errorf.
+func escape(text string) string { return strings.ReplaceAll(text, "%", "%%") }

@@ -1,0 +1,528 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// ack answers the RPCs that reach p's raft with success, and counts them, until p is closed.
+func ack(p *Port) *atomic.Int32 {
+	var n atomic.Int32
+	rpcs := p.Transport().Consumer()
+	go func() {
+		for {
+			select {
+			case r := <-rpcs:
+				n.Add(1)
+				switch c := r.Command.(type) {
+				case *raft.AppendEntriesRequest:
+					r.Respond(&raft.AppendEntriesResponse{Term: c.Term, Success: true}, nil)
+				case *raft.RequestVoteRequest:
+					r.Respond(&raft.RequestVoteResponse{Term: c.Term, Granted: true}, nil)
+				default:
+					r.Respond(nil, errors.New("100% unexpected"))
+				}
+			case <-p.done:
+				return
+			}
+		}
+	}()
+	return &n
+}
+
+func header(i int) raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: 3, ID: []byte(nodeID(i)), Addr: []byte(nodeID(i))}
+}
+
+// entries is an AppendEntries of node 1 in term 1 with the entries from..to.
+func entries(from, to uint64) *raft.AppendEntriesRequest {
+	req := &raft.AppendEntriesRequest{RPCHeader: header(1), Term: 1, PrevLogEntry: from - 1, PrevLogTerm: 1, LeaderCommitIndex: 1}
+	for i := from; i <= to; i++ {
+		req.Entries = append(req.Entries, &raft.Log{Index: i, Term: 1})
+	}
+	return req
+}
+
+func send(p *Port, to int, req *raft.AppendEntriesRequest) error {
+	return p.Transport().AppendEntries(raft.ServerID(nodeID(to)), "", req, new(raft.AppendEntriesResponse))
+}
+
+func TestTransportRefuses(t *testing.T) {
+	beat := func(change func(*raft.AppendEntriesRequest)) *raft.AppendEntriesRequest {
+		r := &raft.AppendEntriesRequest{RPCHeader: header(1), Term: 5}
+		change(r)
+		return r
+	}
+	for _, c := range []struct {
+		name string
+		req  *raft.AppendEntriesRequest
+		want string // part of the error; empty: none
+	}{
+		{"a heartbeat", beat(func(r *raft.AppendEntriesRequest) {}), ""},
+		{"a term not too far ahead", beat(func(r *raft.AppendEntriesRequest) { r.Term = 7 + 1<<20 }), ""},
+		{"a term too far ahead", beat(func(r *raft.AppendEntriesRequest) { r.Term = 8 + 1<<20 }), "not plausible"},
+		{"another's ID", beat(func(r *raft.AppendEntriesRequest) { r.ID = []byte(nodeID(3)) }), "in the name of another"},
+		{"another's address", beat(func(r *raft.AppendEntriesRequest) { r.Addr = []byte(nodeID(3)) }), "in the name of another"},
+		{"no ID", beat(func(r *raft.AppendEntriesRequest) { r.RPCHeader = raft.RPCHeader{} }), "in the name of another"},
+		{"an entry that is nil", beat(func(r *raft.AppendEntriesRequest) { r.Entries = []*raft.Log{nil} }), "not in order"},
+		{"a gap", beat(func(r *raft.AppendEntriesRequest) { r.Entries = []*raft.Log{{Index: 2}} }), "not in order"},
+		{"an entry of a later term", beat(func(r *raft.AppendEntriesRequest) { r.Entries = []*raft.Log{{Index: 1, Term: 6}} }), "not in order"},
+		{"an unknown type", beat(func(r *raft.AppendEntriesRequest) { r.Entries = []*raft.Log{{Index: 1, Type: 99}} }), "not known"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New()
+				a := open(t, n, 1, nil)
+				b := open(t, n, 2, func(c *Config) { c.Term = func() uint64 { return 7 } })
+				taken := ack(b)
+				err := send(a, 2, c.req)
+				switch {
+				case c.want == "" && (err != nil || taken.Load() != 1):
+					t.Fatal(err, taken.Load())
+				case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || taken.Load() != 0):
+					t.Fatal(err, taken.Load())
+				}
+			})
+		})
+	}
+}
+
+func TestTransportRefusesAllKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil).Transport()
+		b := open(t, n, 2, func(c *Config) { c.Term = func() uint64 { return 7 } })
+		taken := ack(b)
+		const far = 1 << 40
+		h, id := header(1), raft.ServerID(nodeID(2))
+		data := make([]byte, 1<<20) // must not be taken for RPCs
+		for name, err := range map[string]error{
+			"vote":     a.RequestVote(id, "", &raft.RequestVoteRequest{RPCHeader: h, Term: far}, new(raft.RequestVoteResponse)),
+			"pre-vote": a.RequestPreVote(id, "", &raft.RequestPreVoteRequest{RPCHeader: h, Term: far}, new(raft.RequestPreVoteResponse)),
+			"timeout":  a.TimeoutNow(id, "", &raft.TimeoutNowRequest{RPCHeader: header(3)}, new(raft.TimeoutNowResponse)),
+			"snapshot": a.InstallSnapshot(id, "", &raft.InstallSnapshotRequest{RPCHeader: h, Term: far, Size: int64(len(data))},
+				new(raft.InstallSnapshotResponse), strings.NewReader(string(data))),
+		} {
+			if err == nil || taken.Load() != 0 {
+				t.Error(name, err, taken.Load())
+			}
+		}
+		err := a.TimeoutNow(id, "", &raft.TimeoutNowRequest{RPCHeader: h}, new(raft.TimeoutNowResponse))
+		if err == nil || taken.Load() != 1 {
+			t.Fatal(err)
+		}
+		if _, ok := a.AppendEntriesPipeline(id, ""); ok != raft.ErrPipelineReplicationNotSupported {
+			t.Fatal(ok)
+		}
+	})
+}
+
+func TestImplausibleAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, func(c *Config) { c.Term = func() uint64 { return 1 } })
+		b := open(t, n, 2, nil)
+		ack(b)
+		req := &raft.RequestVoteRequest{RPCHeader: header(1), Term: 1 << 30}
+		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse)); err == nil {
+			t.Fatal("believed")
+		}
+	})
+}
+
+func TestNotAdmitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var member atomic.Bool
+		a := open(t, n, 1, nil)
+		b := open(t, n, 2, func(c *Config) {
+			c.Admit = func(id string) error {
+				if member.Load() {
+					return nil
+				}
+				return fmt.Errorf("%s is 0%% member", id)
+			}
+		})
+		// Nobody asks for raft yet.
+		var refused *RefusedError
+		if err := send(a, 2, entriesBeat()); !errors.As(err, &refused) {
+			t.Fatal(err)
+		}
+		ack(b)
+		if err := send(a, 2, entriesBeat()); !errors.As(err, &refused) || refused.Reason != nodeID(1)+" is 0% member" {
+			t.Fatal(err)
+		}
+		// Calls are not raft's business.
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+			t.Fatal(err)
+		}
+		member.Store(true)
+		if err := send(a, 2, entriesBeat()); err != nil {
+			t.Fatal(err)
+		}
+		// On a connection that stands already.
+		member.Store(false)
+		if err := send(a, 2, entriesBeat()); err == nil || err.Error() != nodeID(1)+" is 0% member" {
+			t.Fatal(err)
+		}
+	})
+}
+
+func entriesBeat() *raft.AppendEntriesRequest {
+	return &raft.AppendEntriesRequest{RPCHeader: header(1), Term: 1}
+}
+
+func TestMatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var grew []string
+		a := open(t, n, 1, func(c *Config) { c.Matched = func(id string) { grew = append(grew, id) } })
+		ack(open(t, n, 2, nil))
+		at := a.Transport()
+		if !at.Contact(nodeID(2)).IsZero() {
+			t.Fatal("contact with nobody")
+		}
+		for _, c := range []struct {
+			req   *raft.AppendEntriesRequest
+			index uint64
+			grew  int
+		}{
+			{entriesBeat(), 0, 0},
+			{entries(4, 3), 3, 1},
+			{entries(4, 6), 6, 2},
+			{entries(4, 5), 6, 2}, // repeated, late
+			{entries(7, 7), 7, 3},
+		} {
+			if err := send(a, 2, c.req); err != nil {
+				t.Fatal(err)
+			}
+			if i, term := at.Match(nodeID(2)); i != c.index || (i > 0) != (term == 1) || len(grew) != c.grew {
+				t.Fatalf("match %d, %d after %d calls, want %d after %d", i, term, len(grew), c.index, c.grew)
+			}
+		}
+		if time.Since(at.Contact(nodeID(2))) > time.Millisecond {
+			t.Fatal(at.Contact(nodeID(2)))
+		}
+		at.Release()
+		if i, term := at.Match(nodeID(2)); i != 0 || term != 0 {
+			t.Fatal(i, term)
+		}
+	})
+}
+
+// later runs f in a goroutine, lets time pass, and reports whether it still runs, with a channel for its result.
+func later(f func() error) (running bool, result chan error) {
+	result = make(chan error, 1)
+	go func() { result <- f() }()
+	time.Sleep(30 * time.Second)
+	return len(result) == 0, result
+}
+
+func TestHeldWhileDown(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(t *testing.T, n *simnet.Network, a *Port, admitted *atomic.Bool, term *atomic.Uint64)
+		want error // nil: it succeeds
+	}{
+		{"a heartbeat succeeds", func(t *testing.T, n *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
+			ack(open(t, n, 2, nil))
+			if err := send(a, 2, entriesBeat()); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
+		{"the peer dials", func(t *testing.T, n *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
+			b := open(t, n, 2, nil)
+			ack(b)
+			if _, err := b.Call(t.Context(), nodeID(1), "/", nil); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
+		{"release", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
+			a.Transport().Release()
+		}, ErrReleased},
+		{"stop", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Transport().Stop() }, ErrClosed},
+		{"close", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Close() }, ErrClosed},
+		{"removed", func(_ *testing.T, _ *simnet.Network, _ *Port, admitted *atomic.Bool, _ *atomic.Uint64) {
+			admitted.Store(false)
+			time.Sleep(time.Second)
+		}, ErrReleased},
+		{"newer term", func(_ *testing.T, _ *simnet.Network, _ *Port, _ *atomic.Bool, term *atomic.Uint64) {
+			term.Store(2)
+			time.Sleep(time.Second)
+		}, ErrReleased},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New()
+				var admitted atomic.Bool
+				var term atomic.Uint64
+				admitted.Store(true)
+				term.Store(1)
+				a := open(t, n, 1, func(c *Config) {
+					c.Term = term.Load
+					c.Admit = func(string) error {
+						if !admitted.Load() {
+							return errors.New("no member")
+						}
+						return nil
+					}
+				})
+				if err := send(a, 2, entriesBeat()); err == nil || !a.Transport().Refused(nodeID(2)) {
+					t.Fatal("a heartbeat to nobody", err)
+				}
+				running, result := later(func() error { return send(a, 2, entries(1, 1)) })
+				if !running {
+					t.Fatal("not held", <-result)
+				}
+				c.end(t, n, a, &admitted, &term)
+				time.Sleep(100 * time.Millisecond)
+				select {
+				case err := <-result:
+					if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) {
+						t.Fatal(err)
+					}
+					if c.want == nil && a.Transport().Refused(nodeID(2)) {
+						t.Fatal("still said to refuse")
+					}
+				default:
+					t.Fatal("still held")
+					a.Transport().Release()
+				}
+			})
+		})
+	}
+}
+
+func TestNotSentWhileStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var stalled atomic.Bool
+		a := open(t, n, 1, func(c *Config) { c.Stalled = stalled.Load })
+		taken := ack(open(t, n, 2, nil))
+		stalled.Store(true)
+		for _, req := range []*raft.AppendEntriesRequest{entriesBeat(), entries(1, 1)} {
+			if err := send(a, 2, req); !errors.Is(err, ErrStalled) || taken.Load() != 0 {
+				t.Fatal(err)
+			}
+		}
+		// It can still vote and be voted for.
+		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", &raft.RequestVoteRequest{RPCHeader: header(1)}, new(raft.RequestVoteResponse)); err != nil {
+			t.Fatal(err)
+		}
+		stalled.Store(false)
+		if err := send(a, 2, entries(1, 1)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+		ack(a)
+		taken := ack(b)
+		if err := errors.Join(send(a, 2, entriesBeat())); err != nil {
+			t.Fatal(err)
+		}
+		bt := b.Transport()
+		bt.Stop()
+		if err := send(a, 2, entriesBeat()); err == nil || taken.Load() != 1 {
+			t.Fatal(err, taken.Load())
+		}
+		var refused *RefusedError
+		if err := send(a, 2, entriesBeat()); !errors.As(err, &refused) || taken.Load() != 1 {
+			t.Fatal(err, taken.Load())
+		}
+		if err := send(b, 1, entriesBeat()); !errors.Is(err, ErrClosed) {
+			t.Fatal(err)
+		}
+		if _, err := bt.Inject(t.Context(), &raft.TimeoutNowRequest{}); !errors.Is(err, ErrClosed) {
+			t.Fatal(err)
+		}
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+			t.Fatal("calls go on", err)
+		}
+		// A new raft gets a new one.
+		if b.Transport() != bt {
+			t.Fatal("another transport before Close")
+		}
+		bt.Close()
+		taken = ack(b)
+		if err := send(a, 2, entriesBeat()); err != nil || taken.Load() != 1 {
+			t.Fatal(err, taken.Load())
+		}
+	})
+}
+
+func TestInject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := a.Transport().Inject(ctx, entriesBeat()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		ack(a)
+		got, err := a.Transport().Inject(t.Context(), entriesBeat())
+		if diff := cmp.Diff(any(&raft.AppendEntriesResponse{Term: 1, Success: true}), got); diff != "" || err != nil {
+			t.Fatal(diff, err)
+		}
+		if _, err := a.Transport().Inject(t.Context(), &raft.InstallSnapshotRequest{}); err == nil {
+			t.Fatal("a snapshot without data")
+		}
+	})
+}
+
+func TestInjectedTimeoutNowElects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, false, nil)
+		old := c.leader()
+		heir := c.others(old)[0]
+		c.apply(old, 3)
+		time.Sleep(time.Second)
+		c.crash(old.i)
+		start := time.Now()
+		req := &raft.TimeoutNowRequest{RPCHeader: header(heir.i)}
+		if _, err := heir.wire.Inject(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+		if c.leader() != heir || time.Since(start) > 100*time.Millisecond {
+			t.Fatalf("no leader after %v", time.Since(start))
+		}
+	})
+}
+
+func TestGone(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(n *simnet.Network, a, b *Port)
+		want []string
+	}{
+		{"crash", func(n *simnet.Network, _, b *Port) { n.Host("b").Crash(); b.Close() }, []string{nodeID(2)}},
+		{"end of the process", func(_ *simnet.Network, _, b *Port) { b.Close() }, []string{nodeID(2)}},
+		{"partition", func(n *simnet.Network, _, b *Port) { n.Isolate("b") }, nil},
+		{"crash behind a partition", func(n *simnet.Network, _, b *Port) { n.Isolate("b"); n.Host("b").Crash(); b.Close() }, nil},
+		{"the peer's raft is closed", func(_ *simnet.Network, _, b *Port) { b.Transport().Close() }, nil},
+		{"its connections are closed", func(_ *simnet.Network, _, b *Port) { b.Transport().out.CloseStreams() }, nil},
+		{"our own raft is closed", func(_ *simnet.Network, a, _ *Port) { a.Transport().Close() }, nil},
+		{"our own close, then a crash", func(n *simnet.Network, a, _ *Port) { a.Close(); n.Host("b").Crash() }, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New()
+				var mu sync.Mutex
+				var gone []string
+				a := open(t, n, 1, func(c *Config) {
+					c.Gone = func(id string) { mu.Lock(); defer mu.Unlock(); gone = append(gone, id) }
+				})
+				b := open(t, n, 2, nil)
+				ack(a)
+				ack(b)
+				req := &raft.AppendEntriesRequest{RPCHeader: header(2), Term: 1}
+				if err := send(b, 1, req); err != nil {
+					t.Fatal(err)
+				}
+				c.do(n, a, b)
+				time.Sleep(10 * time.Millisecond)
+				mu.Lock()
+				quick := slices.Clone(gone)
+				mu.Unlock()
+				time.Sleep(time.Minute)
+				mu.Lock()
+				defer mu.Unlock()
+				if diff := cmp.Diff([][]string{c.want, c.want}, [][]string{quick, gone}); diff != "" {
+					t.Fatal(diff)
+				}
+				if a.Transport().Refused(nodeID(2)) != (c.want != nil) {
+					t.Fatal("Refused does not know")
+				}
+			})
+		})
+	}
+}
+
+// TestIdleFlood is the one test on real sockets: ten thousand connections that say nothing.
+func TestIdleFlood(t *testing.T) {
+	const count = 10_000
+	if err := raiseFiles(count + 1000); err != nil {
+		t.Skip("not enough file descriptors: ", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	cfg := Config{ID: nodeID(2), Secrets: []seal.Secret{secret(1)}, Listener: l, Handler: echo()}
+	b, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	cfg.ID, cfg.Listener, cfg.Resolve = nodeID(1), l, func(string) (string, bool) { return addr, true }
+	a, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+		t.Fatal(err)
+	}
+	before := memory()
+	idle := make([]net.Conn, 0, count)
+	defer func() {
+		for _, c := range idle {
+			c.Close()
+		}
+	}()
+	for i := range count {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		idle = append(idle, c)
+		if i%2500 == 0 {
+			// One that is connected, and one that comes new.
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := a.CallAddr(t.Context(), addr, "/", nil); err != nil {
+				t.Fatal(err)
+			}
+			a.calls.byAddr.CloseIdleConnections()
+		}
+		if n := b.gate.len(); n > maxHostGreets {
+			t.Fatalf("%d connections wait", n)
+		}
+	}
+	if grown := memory() - before; grown > 32<<20 {
+		t.Errorf("%d connections cost %d bytes", count, grown)
+	}
+}
+
+func memory() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
+}

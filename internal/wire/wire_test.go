@@ -1,0 +1,655 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// Node 1 is on host a, node 2 on host b and so on, each at port 7373.
+func nodeID(i int) string   { return fmt.Sprintf("%032x", i) }
+func hostName(i int) string { return string(rune('a' + i - 1)) }
+func nodeAt(i int) string   { return hostName(i) + ":7373" }
+
+func resolve(id string) (string, bool) {
+	for i := 1; i <= 26; i++ {
+		if nodeID(i) == id {
+			return nodeAt(i), true
+		}
+	}
+	return "", false
+}
+
+func secret(b byte) seal.Secret { return seal.Secret{b} }
+
+// open opens the Port of node i. It is closed when the test ends.
+func open(t testing.TB, n *simnet.Network, i int, change func(*Config)) *Port {
+	t.Helper()
+	host := n.Host(hostName(i))
+	l, err := host.Listen("tcp", ":7373")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{ID: nodeID(i), Secrets: []seal.Secret{secret(1)}, Listener: l, Dial: host.Dial, Resolve: resolve, Handler: echo()}
+	if change != nil {
+		change(&cfg)
+	}
+	p, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// echo answers with the caller's ID, the path and the body; below /fail with an error.
+func echo() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		var large *http.MaxBytesError
+		switch {
+		case errors.As(err, &large):
+			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		case strings.HasPrefix(r.URL.Path, "/fail"):
+			http.Error(w, "no such luck", http.StatusConflict)
+		default:
+			fmt.Fprintf(w, "%s %s %s", Peer(r.Context()), r.URL.Path, body)
+		}
+	})
+}
+
+func TestOpenRefusesBadConfig(t *testing.T) {
+	l, err := simnet.New().Host("a").Listen("tcp", ":1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Config{
+		{ID: "x", Secrets: []seal.Secret{secret(1)}, Listener: l},
+		{ID: strings.Repeat("A", 32), Secrets: []seal.Secret{secret(1)}, Listener: l},
+		{ID: nodeID(1), Listener: l},
+		{ID: nodeID(1), Secrets: []seal.Secret{secret(1)}},
+	} {
+		if p, err := Open(c); err == nil {
+			p.Close()
+			t.Errorf("opened with ID %q, %d secrets, listener %v", c.ID, len(c.Secrets), c.Listener)
+		}
+	}
+}
+
+func TestCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+
+		reply, err := a.Call(t.Context(), nodeID(2), "/x", []byte("body"))
+		if diff := cmp.Diff(nodeID(1)+" /x body", string(reply)); diff != "" || err != nil {
+			t.Fatal(diff, err)
+		}
+		if a.Transport().Contact(nodeID(2)) != time.Now() {
+			// Nothing but latency has passed since.
+			if d := time.Since(a.Transport().Contact(nodeID(2))); d > time.Millisecond {
+				t.Fatalf("contact was %v ago", d)
+			}
+		}
+		id, reply, err := b.CallAddr(t.Context(), nodeAt(1), "/y", nil)
+		if diff := cmp.Diff([]string{nodeID(1), nodeID(2) + " /y "}, []string{id, string(reply)}); diff != "" || err != nil {
+			t.Fatal(diff, err)
+		}
+		var failed *CallError
+		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) || *failed != (CallError{409, "no such luck"}) {
+			t.Fatal(err)
+		}
+		if id, _, err := a.CallAddr(t.Context(), nodeAt(2), "/fail", nil); !errors.As(err, &failed) || id != nodeID(2) {
+			t.Fatal(id, err)
+		}
+		if _, err := a.Call(t.Context(), "x", "/", nil); err == nil {
+			t.Fatal("called a node without an ID")
+		}
+		if _, err := a.Call(t.Context(), nodeID(3), "/", nil); !errors.Is(err, syscall.ECONNREFUSED) || !a.Transport().Refused(nodeID(3)) {
+			t.Fatal(err)
+		}
+		open(t, n, 3, nil)
+		if _, err := a.Call(t.Context(), nodeID(3), "/", nil); err != nil || a.Transport().Refused(nodeID(3)) {
+			t.Fatal(err)
+		}
+		a.Close()
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, net.ErrClosed) {
+			t.Fatal(err)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestCallUsesOneConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var dials atomic.Int32
+		a := open(t, n, 1, func(c *Config) {
+			dial := c.Dial
+			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				dials.Add(1)
+				return dial(ctx, network, addr)
+			}
+		})
+		open(t, n, 2, nil)
+		for range 100 {
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if dials.Load() != 1 {
+			t.Fatalf("%d dials", dials.Load())
+		}
+	})
+}
+
+func TestCallOverDeadPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		open(t, n, 2, nil)
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+			t.Fatal(err)
+		}
+		n.Isolate("b")
+		start := time.Now()
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil {
+			t.Fatal("the wire is cut")
+		}
+		if d := time.Since(start); d > 2*rpcTimeout+time.Second {
+			t.Fatalf("noticed after %v", d)
+		}
+		start = time.Now()
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil || time.Since(start) > dialTimeout {
+			t.Fatal(err, time.Since(start))
+		}
+		n.Heal()
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestCallTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		open(t, n, 2, nil)
+		if _, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest+1)); err == nil {
+			t.Fatal("sent a call over the limit")
+		}
+		reply, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest))
+		if err != nil || len(reply) < MaxRequest {
+			t.Fatal(len(reply), err)
+		}
+		// A peer that does not keep the rule, with and without telling the length.
+		for _, body := range []io.Reader{bytes.NewReader(make([]byte, MaxRequest+1)), io.LimitReader(zeros{}, MaxRequest+1)} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+nodeID(2)+"/", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := a.calls.byID.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestEntityTooLarge {
+				t.Fatal(resp.Status)
+			}
+		}
+	})
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+func TestSecretRotation(t *testing.T) {
+	const old, new = 1, 2
+	steps := [][]byte{{old}, {old, new}, {new, old}, {new}}
+	for i, from := range steps {
+		for j, to := range steps {
+			if i-j > 1 || j-i > 1 {
+				continue
+			}
+			t.Run(fmt.Sprint(from, " dials ", to), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := simnet.New()
+					a := open(t, n, 1, func(c *Config) { c.Secrets = secrets(from) })
+					b := open(t, n, 2, func(c *Config) { c.Secrets = secrets(to) })
+					for range 2 { // the second time from memory
+						if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+							t.Error(err)
+						}
+						if _, _, err := b.CallAddr(t.Context(), nodeAt(1), "/", nil); err != nil {
+							t.Error(err)
+						}
+						a.calls.byID.CloseIdleConnections()
+						b.calls.byAddr.CloseIdleConnections()
+					}
+				})
+			})
+		}
+	}
+}
+
+func secrets(bs []byte) (all []seal.Secret) {
+	for _, b := range bs {
+		all = append(all, secret(b))
+	}
+	return all
+}
+
+// journal is a slog.Logger's text.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+func (j *journal) use(c *Config) { c.Logger = slog.New(slog.NewTextHandler(j, nil)) }
+
+func TestWrongSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var ja, jb journal
+		a := open(t, n, 1, ja.use)
+		open(t, n, 2, func(c *Config) { jb.use(c); c.Secrets = secrets([]byte{3, 4}) })
+		for range 5 {
+			_, err := a.Call(t.Context(), nodeID(2), "/", nil)
+			var wrong *WrongSecretError
+			if !errors.As(err, &wrong) {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(WrongSecretError{nodeAt(2), secret(1).ID(), secret(3).ID()}, *wrong); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+		synctest.Wait()
+		for _, j := range []*journal{&ja, &jb} {
+			text := j.String()
+			if strings.Count(text, "another cluster secret") != 1 || !strings.Contains(text, secret(1).ID().String()) || !strings.Contains(text, secret(3).ID().String()) {
+				t.Errorf("not one sentence with both key IDs: %q", text)
+			}
+		}
+		time.Sleep(time.Minute)
+		a.Call(t.Context(), nodeID(2), "/", nil)
+		time.Sleep(time.Second)
+		if text := jb.String(); strings.Count(text, "another cluster secret") != 2 {
+			t.Errorf("not once a minute: %q", text)
+		}
+	})
+}
+
+func TestWrongNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, func(c *Config) { c.Resolve = func(string) (string, bool) { return nodeAt(2), true } })
+		open(t, n, 2, nil)
+		_, err := a.Call(t.Context(), nodeID(3), "/", nil)
+		var wrong *WrongNodeError
+		if !errors.As(err, &wrong) {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(WrongNodeError{nodeAt(2), nodeID(3), nodeID(2)}, *wrong); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// stranger makes a TLS connection to node 2 and reads what it says first.
+func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte, error) {
+	t.Helper()
+	raw, err := n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	id, err := newIdentity(secret(1), nodeID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := clientTLS(id, nodeAt(2), alpnCall)
+	change(cfg)
+	c := tls.Client(raw, cfg)
+	if err := c.Handshake(); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(c)
+}
+
+func TestStrangers(t *testing.T) {
+	other := func(s byte, id string) []tls.Certificate {
+		i, err := newIdentity(secret(s), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []tls.Certificate{i.leaf}
+	}
+	for name, change := range map[string]func(*tls.Config){
+		"unknown protocol":             func(c *tls.Config) { c.NextProtos = []string{"h2"} },
+		"no certificate":               func(c *tls.Config) { c.Certificates = nil },
+		"certificate of another CA":    func(c *tls.Config) { c.Certificates = other(9, nodeID(1)) },
+		"certificate that names no ID": func(c *tls.Config) { c.Certificates = other(1, "boss") },
+		"TLS 1.2":                      func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New()
+				open(t, n, 2, func(c *Config) {
+					c.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a stranger called") })
+				})
+				if said, err := stranger(t, n, change); len(said) > 0 && said[0] == answerAccept {
+					t.Fatal("accepted", err)
+				}
+			})
+		})
+	}
+	t.Run("no protocol", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			open(t, n, 2, nil)
+			said, err := stranger(t, n, func(c *tls.Config) { c.NextProtos = nil })
+			var refused *RefusedError
+			if e := readAnswer(bytes.NewReader(said)); !errors.As(e, &refused) {
+				t.Fatal(said, err)
+			}
+		})
+	})
+	t.Run("plain text", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			open(t, n, 2, nil)
+			c, err := n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, "GET / HTTP/1.1\r\nHost: b\r\n\r\n")
+			start := time.Now()
+			io.Copy(io.Discard, c)
+			if d := time.Since(start); d > time.Second {
+				t.Fatalf("closed after %v", d)
+			}
+		})
+	})
+	t.Run("a server that is no node", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			a := open(t, n, 1, nil)
+			l, err := n.Host("b").Listen("tcp", ":7373")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				if c, err := l.Accept(); err == nil {
+					io.WriteString(c, "SSH-2.0-OpenSSH_9.9\r\n")
+					io.Copy(io.Discard, c)
+					c.Close()
+				}
+			}()
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil {
+				t.Fatal("called")
+			}
+			time.Sleep(time.Second) // time stands still once the test has returned, and the server's goroutine with it
+		})
+	})
+}
+
+func TestSilentConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+		var silent []net.Conn
+		dial := func(host string) {
+			c, err := n.Host(host).Dial(t.Context(), "tcp", nodeAt(2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			silent = append(silent, c)
+		}
+		for range 100 {
+			dial("y")
+		}
+		synctest.Wait()
+		if got := b.gate.len(); got != maxHostGreets {
+			t.Fatalf("%d connections of one host wait", got)
+		}
+		for i := range 500 {
+			dial(fmt.Sprint("z", i%25))
+			if i%50 == 0 { // members get in past any number of silent ones
+				a.calls.byID.CloseIdleConnections()
+				start := time.Now()
+				if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil || time.Since(start) > 10*time.Millisecond {
+					t.Fatal(err, time.Since(start))
+				}
+			}
+		}
+		synctest.Wait()
+		if got := b.gate.len(); got > maxGreets || got < maxGreets-maxHostGreets {
+			t.Fatalf("%d connections wait", got)
+		}
+		time.Sleep(greetTimeout)
+		synctest.Wait()
+		if got := b.gate.len(); got != 0 {
+			t.Fatalf("%d connections outlived the deadline", got)
+		}
+		for _, c := range silent {
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				t.Fatal("said something")
+			}
+			c.Close()
+		}
+	})
+}
+
+func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		open(t, n, 2, nil)
+		for range maxConns {
+			if _, err := a.dialNode(t.Context(), nodeID(2), alpnCall); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := a.dialNode(t.Context(), nodeID(2), alpnCall)
+		var refused *RefusedError
+		if !errors.As(err, &refused) {
+			t.Fatal(err)
+		}
+		// Those that never speak HTTP/2 do not stay.
+		time.Sleep(2 * greetTimeout)
+		c, err := a.dialNode(t.Context(), nodeID(2), alpnCall)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
+}
+
+func TestCloseEndsCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		ended := false
+		b := open(t, n, 2, func(c *Config) {
+			c.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				<-r.Context().Done()
+				time.Sleep(time.Second)
+				ended = true
+			})
+		})
+		done := make(chan error, 1)
+		go func() { _, err := a.Call(t.Context(), nodeID(2), "/", nil); done <- err }()
+		synctest.Wait()
+		time.Sleep(time.Second)
+		b.Close()
+		if !ended {
+			t.Fatal("Close did not wait for a call")
+		}
+		if err := <-done; err == nil {
+			t.Fatal("answered")
+		}
+	})
+}
+
+func TestCloseEndsDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		l, err := n.Host("b").Listen("tcp", ":7373") // accepts nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		a := open(t, n, 1, nil)
+		done := make(chan error, 1)
+		go func() { _, err := a.Call(t.Context(), nodeID(2), "/", nil); done <- err }()
+		time.Sleep(time.Second)
+		start := time.Now()
+		a.Close()
+		if err := <-done; err == nil || time.Since(start) > 0 {
+			t.Fatal(err, time.Since(start))
+		}
+	})
+}
+
+// flaky is a listener that fails every second time.
+type flaky struct {
+	net.Listener
+	n atomic.Int32
+}
+
+func (f *flaky) Accept() (net.Conn, error) {
+	if f.n.Add(1)%2 == 1 {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return f.Listener.Accept()
+}
+
+func TestAcceptErrorsPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		open(t, n, 2, func(c *Config) { c.Listener = &flaky{Listener: c.Listener} })
+		for range 5 {
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+				t.Fatal(err)
+			}
+			a.calls.byID.CloseIdleConnections()
+		}
+	})
+}
+
+func TestReadAnswer(t *testing.T) {
+	long := reason(errors.New(strings.Repeat("é", 200)))
+	for _, c := range []struct {
+		said []byte
+		want error // nil: some error
+		ok   bool
+	}{
+		{said: nil},
+		{said: []byte{answerAccept}, ok: true},
+		{said: []byte{answerRefuse}},
+		{said: []byte{answerRefuse, 3, 'n', 'o'}},
+		{said: []byte{answerRefuse, 2, 'n', 'o'}, want: &RefusedError{"no"}},
+		{said: append([]byte{answerRefuse, byte(len(long))}, long...), want: &RefusedError{long}},
+		{said: []byte{7}},
+	} {
+		err := readAnswer(bytes.NewReader(c.said))
+		if (err == nil) != c.ok {
+			t.Errorf("%v: %v", c.said, err)
+		}
+		if c.want != nil && cmp.Diff(c.want, err) != "" {
+			t.Errorf("%v: %v, want %v", c.said, err, c.want)
+		}
+	}
+}
+
+func FuzzReadAnswer(f *testing.F) {
+	f.Add([]byte{answerRefuse, 2, 'n', 'o'})
+	f.Fuzz(func(t *testing.T, said []byte) {
+		var refused *RefusedError
+		if err := readAnswer(bytes.NewReader(said)); errors.As(err, &refused) && len(refused.Reason) > 3*maxReason {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzServe sends bytes to the port, bare and behind TLS as a member would, and then calls as a member.
+func FuzzServe(f *testing.F) {
+	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"), uint8(0))
+	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), uint8(1))
+	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n000000000"), uint8(1))
+	f.Add([]byte("\x00\x8aRPCHeader\x83"), uint8(2))
+	f.Fuzz(func(t *testing.T, data []byte, how uint8) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+			rpcs := b.Transport().Consumer()
+			go func() {
+				for {
+					select {
+					case r := <-rpcs:
+						r.Respond(nil, errors.New("no"))
+					case <-b.done:
+						return
+					}
+				}
+			}()
+			var c net.Conn
+			var err error
+			switch how % 3 {
+			case 0:
+				c, err = n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
+			case 1:
+				c, err = a.dialNode(t.Context(), nodeID(2), alpnCall)
+			case 2:
+				c, err = a.dialNode(t.Context(), nodeID(2), alpnRaft)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Write(data)
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		})
+	})
+}
