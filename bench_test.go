@@ -24,8 +24,8 @@ import (
 
 const benchValue = 4 << 10
 
-// benchCluster opens n nodes on loopback, with files, and waits until they are ready.
-func benchCluster(b *testing.B, n int, configure func(*Config)) []*Node {
+// freeAddrs returns addresses on loopback whose ports are free now.
+func freeAddrs(b *testing.B, n int) []string {
 	b.Helper()
 	addrs := make([]string, n)
 	for i := range addrs {
@@ -33,14 +33,16 @@ func benchCluster(b *testing.B, n int, configure func(*Config)) []*Node {
 		if err != nil {
 			b.Fatal(err)
 		}
+		defer ln.Close() // all are open at once, so all are different
 		addrs[i] = ln.Addr().String()
-		defer ln.Close()
 	}
-	return openBenchNodes(b, addrs, configure)
+	return addrs
 }
 
-func openBenchNodes(b *testing.B, addrs []string, configure func(*Config)) []*Node {
+// benchCluster opens n nodes on loopback, with files, and waits until they are ready.
+func benchCluster(b *testing.B, n int, configure func(*Config)) []*Node {
 	b.Helper()
+	addrs := freeAddrs(b, n)
 	nodes := make([]*Node, len(addrs))
 	dir, secret := b.TempDir(), NewSecret()
 	for i, addr := range addrs {
@@ -215,7 +217,7 @@ func BenchmarkSnapshotWriters(b *testing.B) {
 	wg.Wait()
 	leader := nodes[slices.IndexFunc(nodes, func(n *Node) bool { return n.leading.Load() != nil })]
 	b.ResetTimer()
-	calm := writeWhile(b, nodes, func() { time.Sleep(10 * time.Second) })
+	calm := writeWhile(b, nodes, func() { <-time.After(10 * time.Second) })
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(at(calm, 0.5), "calm-p50-ms")
 	b.ReportMetric(at(calm, 0.999), "calm-p99.9-ms")
@@ -233,7 +235,7 @@ func BenchmarkSnapshotWriters(b *testing.B) {
 		b.ReportMetric(at(waits, 0.999), name+"-p99.9-ms")
 		b.ReportMetric(at(waits, 1), name+"-max-ms")
 		b.ReportMetric(took.Seconds(), name+"-snapshot-s")
-		writeWhile(b, nodes, func() { time.Sleep(5 * time.Second) }) // entries for the next
+		writeWhile(b, nodes, func() { <-time.After(5 * time.Second) }) // entries for the next
 	}
 }
 

@@ -92,6 +92,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 // open takes the directory and the port.
 func (n *Node) open(ctx context.Context) error {
 	var err error
+	if n.certs, err = newCerts(n.cfg.TLS, n.storage, n.cfg.development(), n.Ready, n.log); err != nil {
+		return err
+	}
 	if n.cfg.Dir == "" {
 		n.ident = &identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()}
 	} else {
@@ -112,9 +115,6 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.log = n.log.With("node", n.name)
 	n.book = newBook(n.fsm, n.ident.Peers)
-	if n.certs, err = newCerts(n.cfg.TLS, n.storage, n.cfg.development(), n.Ready, n.log); err != nil {
-		return err
-	}
 	if n.ident.Member {
 		if err := n.openDisk(false); err != nil {
 			return err

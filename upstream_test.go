@@ -283,7 +283,7 @@ func transferTwiceBare(t *testing.T, refused string) {
 			}
 			time.Sleep(20 * time.Second)
 			elect(t, rafts, transports, 0)
-			time.Sleep(time.Hour)
+			time.Sleep(time.Minute)
 			if rafts[0].State() == raft.Leader && rafts[0].Apply([]byte("2"), time.Second).Error() == raft.ErrLeadershipTransferInProgress {
 				fmt.Println(refused)
 			}

@@ -1,0 +1,207 @@
+package flotilla_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla"
+)
+
+// Every field with a wrong value has its own sentence.
+func TestConfigErrors(t *testing.T) {
+	secret := flotilla.NewSecret()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, test := range []struct {
+		name   string
+		change func(*flotilla.Config)
+		field  string
+		text   string
+	}{
+		{"no secret", func(c *flotilla.Config) { c.Secrets = nil }, "Secrets", "NewSecret"},
+		{"empty secret", func(c *flotilla.Config) { c.Secrets = append(c.Secrets, flotilla.Secret{}) }, "Secrets", "number 2 is empty"},
+		{"secret twice", func(c *flotilla.Config) { c.Secrets = append(c.Secrets, secret) }, "Secrets", "number 2 stands there twice"},
+		{"directory is a file", func(c *flotilla.Config) { c.Dir = file }, "Dir", file},
+		{"directory below a file", func(c *flotilla.Config) { c.Dir = filepath.Join(file, "x") }, "Dir", file},
+		{"name with a newline", func(c *flotilla.Config) { c.Name = "a\nb" }, "Name", "cannot be shown"},
+		{"long name", func(c *flotilla.Config) { c.Name = strings.Repeat("n", 256) }, "Name", "255"},
+		{"address without port", func(c *flotilla.Config) { c.Addr = "127.0.0.1" }, "Addr", "host:port"},
+		{"address with a bad port", func(c *flotilla.Config) { c.Addr = "127.0.0.1:99999" }, "Addr", "99999"},
+		{"address in use", func(c *flotilla.Config) { c.Addr = taken.Addr().String() }, "Addr", "cannot listen"},
+		{"advertised nothing", func(c *flotilla.Config) { c.Advertise = ":7373" }, "Advertise", "can dial"},
+		{"advertised everything", func(c *flotilla.Config) { c.Advertise = "0.0.0.0:7373" }, "Advertise", "can dial"},
+		{"advertised no port", func(c *flotilla.Config) { c.Advertise = "host:0" }, "Advertise", "can dial"},
+		{"expect a negative number", func(c *flotilla.Config) { c.Expect = -1 }, "Expect", "-1"},
+		{"expect too many", func(c *flotilla.Config) { c.Expect = 6 }, "Expect", "1 to 5"},
+		{"expect others without peers", func(c *flotilla.Config) { c.Expect, c.Peers = 3, nil }, "Peers", "set Peers"},
+		{"unknown timing", func(c *flotilla.Config) { c.Timing = 7 }, "Timing", "LAN, Fast and WAN"},
+		{"negative quota", func(c *flotilla.Config) { c.MaxState = -1 }, "MaxState", "negative"},
+		{"invalid proxy", func(c *flotilla.Config) { c.Proxies = []netip.Prefix{{}} }, "Proxies", "prefix"},
+		{"https address", func(c *flotilla.Config) { c.HTTPSAddr = "443" }, "HTTPSAddr", "host:port"},
+		{"http address", func(c *flotilla.Config) { c.HTTPAddr = "80" }, "HTTPAddr", "host:port"},
+		{"health address", func(c *flotilla.Config) { c.HealthAddr = "x" }, "HealthAddr", "host:port"},
+		{"CA that is no URL", func(c *flotilla.Config) { c.TLS.CA = "letsencrypt" }, "TLS.CA", "https"},
+		{"CA without TLS", func(c *flotilla.Config) { c.TLS.CA = "http://ca.example/dir" }, "TLS.CA", "https"},
+		{"e-mail address", func(c *flotilla.Config) { c.TLS.Email = "me" }, "TLS.Email", "admin@example.com"},
+		{"development mode for all the world", func(c *flotilla.Config) { *c = flotilla.Config{Addr: "0.0.0.0:0"} }, "Addr", "loopback"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := flotilla.Config{
+				Dir: filepath.Join(t.TempDir(), "data"), Addr: "127.0.0.1:0", Secrets: []flotilla.Secret{secret},
+				Peers: flotilla.Static("127.0.0.1:1"), Expect: 1,
+			}
+			dir := cfg.Dir
+			test.change(&cfg)
+			wantConfigError(t, cfg, test.field, test.text)
+			if got, err := os.ReadDir(dir); err == nil && len(got) > 0 {
+				t.Errorf("%d files were written", len(got))
+			}
+		})
+	}
+}
+
+func TestConfigFromEnv(t *testing.T) {
+	secret, other := flotilla.NewSecret(), flotilla.NewSecret()
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	bad := strings.Replace(secret.Encode(), "flt1_", "flt1_a", 1)
+	for _, test := range []struct {
+		name  string
+		env   map[string]string
+		check func(flotilla.Config) bool // nil: an error
+		text  string                     // in the error
+	}{
+		{"nothing", nil, func(c flotilla.Config) bool { return c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0 }, ""},
+		{"plain values", map[string]string{
+			"DIR": "d", "NAME": "n", "ADDR": "a:1", "ADVERTISE": "b:2", "EXPECT": "3", "TIMING": "fast", "EMAIL": "me@example.com",
+			"ACME_CA": "https://ca", "MAX_STATE": "1000", "HTTPS_ADDR": ":1", "HTTP_ADDR": ":2", "HEALTH_ADDR": ":3",
+		}, func(c flotilla.Config) bool {
+			return c.Dir == "d" && c.Name == "n" && c.Addr == "a:1" && c.Advertise == "b:2" && c.Expect == 3 && c.Timing == flotilla.Fast &&
+				c.TLS.Email == "me@example.com" && c.TLS.CA == "https://ca" && c.MaxState == 1000 && c.HTTPSAddr == ":1" && c.HTTPAddr == ":2" && c.HealthAddr == ":3"
+		}, ""},
+		{"secrets", map[string]string{"SECRETS": secret.Encode() + ", " + other.Encode()}, func(c flotilla.Config) bool {
+			return cmp.Equal(c.Secrets, []flotilla.Secret{secret, other}, cmp.Comparer(func(a, b flotilla.Secret) bool { return a == b }))
+		}, ""},
+		{"secrets in a file", map[string]string{"SECRETS_FILE": file("secrets", secret.Encode()+"\n"+other.Encode()+"\n")}, func(c flotilla.Config) bool {
+			return len(c.Secrets) == 2 && c.Secrets[1] == other
+		}, ""},
+		{"secrets twice", map[string]string{"SECRETS": secret.Encode(), "SECRETS_FILE": "x"}, nil, "both set"},
+		{"no secrets file", map[string]string{"SECRETS_FILE": filepath.Join(dir, "none")}, nil, "FLOTILLA_SECRETS_FILE names a file that cannot be read"},
+		{"empty secrets file", map[string]string{"SECRETS_FILE": file("empty", " \n")}, nil, "empty file"},
+		{"wrong secret", map[string]string{"SECRETS": bad}, nil, "FLOTILLA_SECRETS holds no valid secret in place 1"},
+		{"peers", map[string]string{"PEERS": "127.0.0.1:7,127.0.0.1:8"}, func(c flotilla.Config) bool {
+			got, err := c.Peers(t.Context())
+			return err == nil && cmp.Equal(got, []string{"127.0.0.1:7", "127.0.0.1:8"})
+		}, ""},
+		{"peers by DNS", map[string]string{"PEERS": "dns:localhost:7"}, func(c flotilla.Config) bool { return c.Peers != nil }, ""},
+		{"peers by SRV", map[string]string{"PEERS": "srv:_flotilla._tcp.example.com"}, func(c flotilla.Config) bool { return c.Peers != nil }, ""},
+		{"peer without port", map[string]string{"PEERS": "a"}, nil, "FLOTILLA_PEERS"},
+		{"peers by DNS without port", map[string]string{"PEERS": "dns:a"}, nil, `"dns:"`},
+		{"peers by SRV without name", map[string]string{"PEERS": "srv:"}, nil, `"srv:"`},
+		{"expect", map[string]string{"EXPECT": "three"}, nil, "FLOTILLA_EXPECT must be a number"},
+		{"quota", map[string]string{"MAX_STATE": "64M"}, nil, "FLOTILLA_MAX_STATE must be a number of bytes"},
+		{"timing", map[string]string{"TIMING": "slow"}, nil, `not "slow"`},
+		{"no roots", map[string]string{"ACME_ROOTS": filepath.Join(dir, "none")}, nil, "FLOTILLA_ACME_ROOTS"},
+		{"roots without a certificate", map[string]string{"ACME_ROOTS": file("roots", "x")}, nil, "without a PEM certificate"},
+		{"proxies", map[string]string{"PROXIES": "10.0.0.0/8 192.0.2.1, 2001:db8::/32"}, func(c flotilla.Config) bool {
+			return fmt.Sprint(c.Proxies) == "[10.0.0.0/8 192.0.2.1/32 2001:db8::/32]"
+		}, ""},
+		{"wrong proxies", map[string]string{"PROXIES": "balancer"}, nil, `"balancer" is neither`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for k, v := range test.env {
+				t.Setenv("FLOTILLA_"+k, v)
+			}
+			c, err := flotilla.ConfigFromEnv()
+			if test.check == nil {
+				var ce *flotilla.ConfigError
+				if !errors.As(err, &ce) || !strings.Contains(err.Error(), test.text) {
+					t.Errorf("%v, want a ConfigError with %q in it", err, test.text)
+				}
+				if err != nil && strings.Contains(err.Error(), bad[8:40]) {
+					t.Errorf("the error shows a secret: %v", err)
+				}
+				return
+			}
+			if err != nil || !test.check(c) {
+				t.Errorf("%+v, %v", c, err)
+			}
+		})
+	}
+}
+
+func TestSecret(t *testing.T) {
+	s := flotilla.NewSecret()
+	text := s.Encode()
+	for _, form := range []string{text, strings.ToUpper(text), "  " + text + "\n"} {
+		if got, err := flotilla.ParseSecret(form); err != nil || got != s {
+			t.Errorf("%q is not read back: %v", form, err)
+		}
+	}
+	for i := range len(text) {
+		other := []byte(text)
+		if other[i]++; other[i] == 'z'+1 || other[i] == '7'+1 {
+			other[i] = 'a'
+		}
+		got, err := flotilla.ParseSecret(string(other))
+		if err == nil {
+			t.Errorf("a secret with character %d changed is accepted as %v", i, got)
+		} else if strings.Contains(err.Error(), text[8:20]) {
+			t.Errorf("the error shows the secret: %v", err)
+		}
+		if _, err := flotilla.ParseSecret(text[:i]); err == nil {
+			t.Errorf("a secret cut at %d is accepted", i)
+		}
+	}
+	asJSON, err := json.Marshal(struct{ S flotilla.Secret }{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logged strings.Builder
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "secret", s, "config", flotilla.Config{Secrets: []flotilla.Secret{s}})
+	for _, shown := range []string{
+		fmt.Sprint(s), fmt.Sprintf("%v %+v %#v %s %q %x %X %d", s, s, s, s, s, s, s, s), fmt.Sprintf("%v", flotilla.Config{Secrets: []flotilla.Secret{s}}),
+		string(asJSON), logged.String(),
+	} {
+		if strings.Contains(strings.ToLower(shown), text[8:16]) || !strings.Contains(shown, s.String()) {
+			t.Errorf("%q shows more, or less, than the fingerprint", shown)
+		}
+	}
+}
+
+func FuzzParseSecret(f *testing.F) {
+	f.Add(flotilla.NewSecret().Encode())
+	f.Add("flt1_")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := flotilla.ParseSecret(text)
+		if err != nil {
+			return
+		}
+		if s.Encode() != strings.ToLower(strings.TrimSpace(text)) {
+			t.Errorf("%q is read as %q", text, s.Encode())
+		}
+	})
+}
