@@ -80,10 +80,10 @@ func BenchmarkLoad(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	key := benchKey(50)
 	b.ReportAllocs()
-	b.SetBytes(benchValue)
 	for b.Loop() {
-		if _, err := n.Storage().Load(b.Context(), benchKey(50)); err != nil {
+		if _, err := n.Storage().Load(b.Context(), key); err != nil {
 			b.Fatal(err)
 		}
 	}

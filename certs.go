@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/mail"
 	"net/netip"
 	"net/url"
@@ -22,10 +23,11 @@ import (
 )
 
 const (
-	retryFirst   = time.Second     // after the first failure to get a certificate; doubled with each
-	retryLimit   = time.Minute     // between tries when the storage or the network failed
-	retryLimitCA = time.Hour       // when the CA refused; Let's Encrypt takes five failures of a name in an hour
-	retryLook    = 5 * time.Second // between looks into the storage meanwhile: another node may have been luckier
+	handshakeHold = 5 * time.Second // how long a handshake waits for the first certificate
+	retryFirst    = time.Second     // after the first failure to get a certificate; doubled with each
+	retryLimit    = time.Minute     // between tries when the storage or the network failed
+	retryLimitCA  = time.Hour       // when the CA refused; Let's Encrypt takes five failures of a name in an hour
+	retryLook     = 5 * time.Second // between looks into the storage meanwhile: another node may have been luckier
 )
 
 // certs are the certificates of a node: one certmagic cache and one certmagic configuration over the cluster's storage. Its
@@ -51,6 +53,8 @@ type certs struct {
 type managed struct {
 	err    error              // of the last try
 	cancel context.CancelFunc // ends its goroutine
+	first  chan struct{}      // closed when there is a certificate for the first time since the start
+	once   sync.Once          // closes first
 }
 
 // certStatus tells about the certificate of one name.
@@ -161,8 +165,8 @@ func (c *certs) check(storage certmagic.Storage) error {
 }
 
 // tlsConfig returns a configuration that serves the certificates of this cluster, and sees to it that there are certificates for
-// domains, which may be IP addresses. It does not wait for them: until there is one, handshakes for its name fail. Each call returns
-// a configuration of its own; names may repeat. It answers the TLS-ALPN-01 challenges of every node.
+// domains, which may be IP addresses. It does not wait for them: until there is one, handshakes for its name do, for five seconds at
+// most, and then fail. Each call returns a configuration of its own; names may repeat. It answers the TLS-ALPN-01 challenges of every node.
 func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 	names := make([]string, 0, len(domains))
 	for _, d := range domains {
@@ -181,10 +185,41 @@ func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 		return nil, err
 	}
 	return &tls.Config{
-		GetCertificate: c.config.GetCertificate,
-		NextProtos:     []string{"h2", "http/1.1", acmez.ACMETLS1Protocol},
-		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c.hold(hello)
+			return c.config.GetCertificate(hello)
+		},
+		NextProtos: []string{"h2", "http/1.1", acmez.ACMETLS1Protocol},
+		MinVersion: tls.VersionTLS12,
 	}, nil
+}
+
+// hold keeps a client waiting whose certificate is only about to be there, as on a node that has just started: a balancer that
+// looks at nothing takes an open port for a working node, and there is no next node for those who are refused in the handshake.
+func (c *certs) hold(hello *tls.ClientHelloInfo) {
+	if slices.Contains(hello.SupportedProtos, acmez.ACMETLS1Protocol) {
+		return
+	}
+	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+	if name == "" {
+		name, _, _ = net.SplitHostPort(hello.Conn.LocalAddr().String()) // as certmagic does for those who name nobody
+	}
+	c.mu.Lock()
+	m := c.names[name]
+	if _, parent, ok := strings.Cut(name, "."); m == nil && ok {
+		m = c.names["*."+parent]
+	}
+	c.mu.Unlock()
+	if m == nil {
+		return
+	}
+	timer := time.NewTimer(handshakeHold)
+	defer timer.Stop()
+	select {
+	case <-m.first:
+	case <-timer.C:
+	case <-hello.Context().Done():
+	}
 }
 
 // solvesDNS reports whether some issuer can issue for a wildcard.
@@ -213,7 +248,7 @@ func (c *certs) manage(names []string) error {
 			return err
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		c.names[name] = &managed{cancel: cancel, err: errors.New("not tried yet")}
+		c.names[name] = &managed{cancel: cancel, err: errors.New("not tried yet"), first: make(chan struct{})}
 		c.work.Go(func() { defer cancel(); c.obtain(ctx, name) })
 	}
 	return nil
@@ -241,7 +276,12 @@ func (c *certs) deceive() error {
 // obtain tries until name has a certificate; certmagic renews it from then on. The retries are ours because certmagic's keep the
 // cluster-wide lock of the name for up to 30 days, and do not happen at all when the storage fails. When several nodes try
 // at once one of them has the lock, and the others find its certificate in the storage when they get it.
+//
+// What the storage has is served before that, even if the cluster has no leader.
 func (c *certs) obtain(ctx context.Context, name string) {
+	if c.refresh(ctx, name) == nil && c.serves(name) {
+		c.note(name, nil)
+	}
 	wait := retryFirst
 	for {
 		err := c.try(ctx, name)
@@ -345,7 +385,11 @@ func (c *certs) serves(name string) bool {
 func (c *certs) note(name string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.names[name].err = err
+	m := c.names[name]
+	m.err = err
+	if err == nil {
+		m.once.Do(func() { close(m.first) })
+	}
 }
 
 // status returns what is known about each name, in alphabetical order.

@@ -130,7 +130,8 @@ func (n *Node) listen(ctx context.Context, field, addr string) (*drainListener, 
 }
 
 // TLSConfig returns a configuration that serves the certificates of domains, has them obtained and renewed, and answers TLS-ALPN-01
-// challenges for any node of the cluster. It does not wait for certificates: before there is one, handshakes fail.
+// challenges for any node of the cluster. It does not wait for certificates: before there is one, handshakes do, for five seconds at most, and
+// then fail.
 func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.Err() != nil {
 		return nil, ErrClosed
