@@ -177,7 +177,6 @@ func (n *Node) serveCommit(ctx context.Context, peer string, body []byte) ([]byt
 		_, err := n.port.Transport().Inject(ctx, &raft.AppendEntriesRequest{
 			RPCHeader:         header,
 			Term:              term,
-			Leader:            []byte(peer),
 			PrevLogEntry:      index,
 			PrevLogTerm:       indexTerm,
 			LeaderCommitIndex: commit,

@@ -43,7 +43,6 @@ type Node struct {
 	end, break_ context.CancelCauseFunc
 	tasks       tasks
 	closeOnce   sync.Once
-	closeErr    error
 
 	raft    atomic.Pointer[raft.Raft]
 	disk    atomic.Pointer[disk]

@@ -36,8 +36,9 @@ type Config struct {
 	// outgoing interface in place of an unspecified one.
 	Advertise string
 
-	// Secrets are the cluster's secrets. The first seals and is shown to peers; all of them open. At least one is needed,
-	// except in development mode.
+	// Secrets are the cluster's secrets. The first is shown to peers, and all are accepted of them. The keys to the replicated state are sealed
+	// with all that the node had which formed the cluster; any one of those opens them, and they cannot be replaced yet. At least
+	// one is needed, except in development mode.
 	Secrets []Secret
 
 	// Peers finds addresses of other nodes. It is asked on every start, until this node is a member. Its own address among

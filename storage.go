@@ -26,8 +26,8 @@ const readTimeout = 2 * time.Second
 // effect. A read is answered from this node's memory, without network. A node that has not caught up since its start waits
 // for that for two seconds; then it answers with what it has, and with ErrNotReady rather than say that something does not exist.
 //
-// Locks exclude each other across the cluster. A lock is lost when the cluster takes its node for gone; what that node still
-// writes is refused then.
+// Locks exclude each other across the cluster. A lock is lost when the cluster takes its node for gone. What that node was writing
+// then is refused; what it begins to write when it is back is not, so a lock saves work done twice and fences nothing.
 type Storage struct {
 	n *Node
 
