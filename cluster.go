@@ -44,15 +44,17 @@ type Node struct {
 	tasks       tasks
 	closeOnce   sync.Once
 
-	raft    atomic.Pointer[raft.Raft]
-	disk    atomic.Pointer[disk]
-	leading atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
-	current atomic.Bool                // has caught up with a leader since it was started
-	ready   atomic.Bool                // has a session
-	leaving atomic.Bool                // on the way out: opens no session
-	drained atomic.Bool                // takes no new connections
-	changed signal                     // any of the above, or raft's leader
-	greeted signal                     // a peer has said hello
+	raft     atomic.Pointer[raft.Raft]
+	stopRaft atomic.Pointer[context.CancelFunc] // ends watchRaft
+	watches  sync.WaitGroup                     // watchRaft
+	disk     atomic.Pointer[disk]
+	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
+	current  atomic.Bool                // has caught up with a leader since it was started
+	ready    atomic.Bool                // has a session
+	leaving  atomic.Bool                // on the way out: opens no session
+	drained  atomic.Bool                // takes no new connections
+	changed  signal                     // any of the above, or raft's leader
+	greeted  signal                     // a peer has said hello
 
 	lastPeerError atomic.Pointer[peerError]
 	waitsFor      atomic.Pointer[string] // why the node is not in a cluster yet
@@ -375,16 +377,7 @@ func (n *Node) shut() error {
 		errs = append(errs, n.port.Close())
 	}
 	n.tasks.close() // one of them may just be starting raft
-	if r := n.raft.Load(); r != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		if err := waitFuture(ctx, r.Shutdown()); err != nil {
-			errs = append(errs, fmt.Errorf("stopping raft: %w", err))
-		}
-		cancel()
-	}
-	if d := n.disk.Load(); d != nil {
-		errs = append(errs, d.close())
-	}
+	errs = append(errs, n.endRaft())
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
 	}

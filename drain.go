@@ -14,6 +14,7 @@ import (
 
 const (
 	drainTimeout = 500 * time.Millisecond // shorter than the second after which a client repeats a lost SYN
+	idleGrace    = time.Second            // for clients with a connection at rest, which may be sending at this moment
 	silentAfter  = 5 * time.Second        // a new connection without a request is nobody's, as for http.Server.Shutdown
 )
 
@@ -25,13 +26,14 @@ type drainer struct {
 	srv    *http.Server
 	ending atomic.Bool
 
-	mu  sync.Mutex
-	due map[net.Conn]time.Time // connections on which an answer is due: those accepted, with the time, and those with a request, with zero
+	mu   sync.Mutex
+	idle map[net.Conn]struct{}  // connections at rest between two requests
+	due  map[net.Conn]time.Time // connections on which an answer is due: those accepted, with the time, and those with a request, with zero
 }
 
 // newDrainer puts itself into srv, which must not be serving yet: around its Handler and its ConnState.
 func newDrainer(srv *http.Server) *drainer {
-	d := &drainer{srv: srv, due: map[net.Conn]time.Time{}}
+	d := &drainer{srv: srv, due: map[net.Conn]time.Time{}, idle: map[net.Conn]struct{}{}}
 	next, hook := srv.Handler, srv.ConnState
 	if next == nil {
 		next = http.DefaultServeMux
@@ -54,7 +56,11 @@ func newDrainer(srv *http.Server) *drainer {
 func (d *drainer) note(c net.Conn, s http.ConnState) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.idle, c)
 	switch s {
+	case http.StateIdle:
+		d.idle[c] = struct{}{}
+		delete(d.due, c)
 	case http.StateNew:
 		d.due[c] = time.Now()
 	case http.StateActive:
@@ -76,6 +82,14 @@ func (d *drainer) busy() bool {
 	return false
 }
 
+// resting reports whether a connection is at rest. Shutdown closes these at once, and a client that sends on one just then has to
+// send again; told by an answer that it was the last, it does not.
+func (d *drainer) resting() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.idle) > 0
+}
+
 // announce makes every response from now on the last of its connection, so that clients come back through the balancer. New
 // connections are accepted as before. It is for the time between the node's not being ready and end.
 func (d *drainer) announce() { d.ending.Store(true) }
@@ -91,9 +105,17 @@ func (d *drainer) end(ctx context.Context, lns ...*drainListener) error {
 		all.Go(func() { errs[i] = ln.drain(ctx) })
 	}
 	all.Wait()
+	for _, ln := range lns {
+		select {
+		case <-ln.resting:
+			ln.tcp.Close() // now: a SYN that was dropped is repeated, and must be refused then; Accept stays at rest until Shutdown
+		default:
+		}
+	}
+	grace := time.Now().Add(idleGrace)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for d.busy() && ctx.Err() == nil {
+	for (d.busy() || d.resting() && time.Now().Before(grace)) && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
@@ -155,7 +177,10 @@ func (l *drainListener) Accept() (net.Conn, error) {
 // Close closes the socket.
 func (l *drainListener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
-	return l.tcp.Close()
+	if err := l.tcp.Close(); !errors.Is(err, net.ErrClosed) { // drained listeners have been closed by drainer.end
+		return err
+	}
+	return nil
 }
 
 // Addr returns the address that the socket is bound to.

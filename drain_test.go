@@ -1,11 +1,13 @@
 package flotilla
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"testing"
@@ -100,5 +102,46 @@ func TestDrainerGivesUp(t *testing.T) {
 	<-cut
 	if err := <-asked; err == nil {
 		t.Error("the request was answered")
+	}
+}
+
+// A connection at rest gets one more answer, which says that it is the last: its client may have sent at the very moment that
+// the server ends.
+func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
+	d := newDrainer(srv)
+	ln := listenLoopback(t, "127.0.0.1:0")
+	go srv.Serve(ln)
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	ask := func() *http.Response {
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return resp
+	}
+	ask()
+	ended := make(chan error, 1)
+	go func() { ended <- d.end(t.Context(), ln) }()
+	select {
+	case <-ln.resting: // the listener is drained: Shutdown would come next
+	case err := <-ended: // where listeners cannot be drained
+		t.Skipf("no draining on this system: %v", err)
+	}
+	if resp := ask(); !resp.Close {
+		t.Error("the answer does not say that it is the last")
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

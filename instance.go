@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,7 @@ type disk struct {
 	stable raft.StableStore
 	snaps  raft.SnapshotStore
 	busy   func() time.Duration // how long the write under way has taken so far
+	run    func(func() error) error
 	close  func() error
 }
 
@@ -45,7 +47,7 @@ func (n *Node) openDisk(create bool) error {
 	if n.dir == nil {
 		store := raft.NewInmemStore()
 		snaps := durable.GuardSnapshots(raft.NewInmemSnapshotStore(), store)
-		n.disk.Store(&disk{logs: store, stable: store, snaps: snaps, busy: func() time.Duration { return 0 }, close: func() error { return nil }})
+		n.disk.Store(&disk{logs: store, stable: store, snaps: snaps, busy: func() time.Duration { return 0 }, run: func(f func() error) error { return f() }, close: func() error { return nil }})
 		return nil
 	}
 	if create && n.dir.HasLog() {
@@ -56,7 +58,13 @@ func (n *Node) openDisk(create bool) error {
 	}
 	log, err := n.dir.OpenLog(durable.LogOptions{
 		Create: create,
-		Failed: func(err error) { n.fail(fmt.Errorf("the disk fails: %w; mend it and start the node again", err)) },
+		Failed: func(err error) {
+			if errors.Is(err, durable.ErrRestart) {
+				n.tasks.run(func() { n.restartRaft(n.works) })
+				return
+			}
+			n.fail(fmt.Errorf("the disk fails: %w; mend it and start the node again", err))
+		},
 		Logger: n.log,
 	})
 	if err != nil {
@@ -66,7 +74,7 @@ func (n *Node) openDisk(create bool) error {
 	if err != nil {
 		return errors.Join(&ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
 	}
-	n.disk.Store(&disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, close: log.Close})
+	n.disk.Store(&disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, run: log.Run, close: log.Close})
 	return nil
 }
 
@@ -77,7 +85,10 @@ func (n *Node) become(cluster string, first *raft.Configuration) error {
 	}
 	if first != nil {
 		d := n.disk.Load()
-		if err := raft.BootstrapCluster(n.raftConfig(), d.logs, d.stable, d.snaps, n.port.Transport(), *first); err != nil {
+		err := d.run(func() error {
+			return raft.BootstrapCluster(n.raftConfig(), d.logs, d.stable, d.snaps, n.port.Transport(), *first)
+		})
+		if err != nil {
 			return fmt.Errorf("forming the cluster: %w", err)
 		}
 	}
@@ -99,28 +110,69 @@ func (n *Node) startRaft() error {
 		return err
 	}
 	var r *raft.Raft
-	err = errors.New("the disk failed")
-	done := make(chan struct{})
-	go func() { // raft may panic here, and a failing disk ends the goroutine that meets it
-		defer close(done)
-		defer func() {
+	err = d.run(func() (err error) {
+		defer func() { // raft panics here when log and snapshot do not fit
 			if p := recover(); p != nil {
-				err = fmt.Errorf("raft cannot start: %v", p)
+				err = fmt.Errorf("%v", p)
 			}
 		}()
 		r, err = raft.NewRaft(n.raftConfig(), n.fsm, cached, d.stable, d.snaps, n.port.Transport())
-	}()
-	<-done
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("starting raft: %w", err)
 	}
+	ctx, stop := context.WithCancel(n.works)
 	n.raft.Store(r)
+	n.stopRaft.Store(&stop)
 	if n.works.Err() != nil {
 		r.Shutdown() // fail did not see it
 	}
-	n.tasks.run(func() { n.watchRaft(n.works, r) })
+	n.watches.Go(func() { n.watchRaft(ctx, r) })
 	n.changed.poke()
 	return nil
+}
+
+// endRaft stops raft and closes its files, as far as a hanging disk lets it.
+func (n *Node) endRaft() error {
+	var errs []error
+	if stop := n.stopRaft.Load(); stop != nil {
+		(*stop)()
+		n.watches.Wait()
+	}
+	if r := n.raft.Load(); r != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		if err := waitFuture(ctx, r.Shutdown()); err != nil {
+			errs = append(errs, fmt.Errorf("stopping raft: %w", err))
+		}
+		cancel()
+	}
+	if d := n.disk.Load(); d != nil {
+		if busy := d.busy(); busy > time.Second {
+			return errors.Join(append(errs, fmt.Errorf("the disk has hung for %v: the files are left open", busy))...)
+		}
+		errs = append(errs, d.close())
+	}
+	return errors.Join(errs...)
+}
+
+// restartRaft starts raft anew on the same files: the log has been emptied under it, in favour of a snapshot.
+func (n *Node) restartRaft(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	n.log.Info("starting raft anew, from a snapshot of the leader's")
+	n.port.Transport().Close() // the next call of Transport makes another
+	err := n.endRaft()
+	if err == nil {
+		err = n.openDisk(false)
+	}
+	if err == nil {
+		err = n.startRaft()
+	}
+	if err != nil {
+		n.fail(err)
+	}
 }
 
 func (n *Node) raftConfig() *raft.Config {

@@ -358,8 +358,9 @@ func (n *Node) standFor(ctx context.Context, dead string) {
 	if rank < 0 {
 		return
 	}
-	// The first to stand may lack entries that the others have, and lose: then the next one stands.
-	wait, term := time.Duration(rank)*30*time.Millisecond, r.CurrentTerm()
+	// The first to stand may lack entries that the others have, and lose: then the next one stands. Two that stand at once
+	// may both lose, and raft waits for its election time-out then; so each looks first whether one before it stands.
+	wait, term := time.Duration(rank)*100*time.Millisecond, r.CurrentTerm()
 	for range 10 {
 		select {
 		case <-time.After(wait):
@@ -369,14 +370,29 @@ func (n *Node) standFor(ctx context.Context, dead string) {
 		if leader := n.leader(); leader != dead && leader != "" {
 			return
 		}
-		if now := r.CurrentTerm(); now != term {
-			term = now // somebody stands just now
+		now := r.CurrentTerm()
+		for _, id := range voters[:rank] {
+			now = max(now, n.standsAt(ctx, id))
+		}
+		if now > term {
+			term = now
 		} else {
 			n.log.Info("the leader's process is gone; standing for election", "leader", dead)
 			n.stand(ctx)
 		}
 		wait = 60 * time.Millisecond
 	}
+}
+
+// standsAt returns the term that a node is in, 0 if it does not say so quickly.
+func (n *Node) standsAt(ctx context.Context, id string) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	term, err := n.termOf(ctx, id)
+	if err != nil {
+		return 0
+	}
+	return term
 }
 
 // stand makes raft stand for election at once.

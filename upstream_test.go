@@ -291,6 +291,26 @@ func transferTwiceBare(t *testing.T, refused string) {
 	}
 }
 
+// A snapshot that conflicts with the last entry of the log can be taken in only by another instance of raft.
+func TestRaftIsStartedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		for round := range 2 {
+			for _, n := range nodes {
+				n.restartRaft(n.works)
+				if err := n.Storage().Store(t.Context(), "k", []byte(n.name+strconv.Itoa(round))); err != nil {
+					t.Fatalf("%s: %v", n.name, err)
+				}
+				for _, other := range nodes {
+					if got, err := other.Storage().Load(t.Context(), "k"); err != nil || string(got) != n.name+strconv.Itoa(round) {
+						t.Errorf("%s reads %q, %v after raft was started anew on %s", other.name, got, err, n.name)
+					}
+				}
+			}
+		}
+	})
+}
+
 // A disk that fails ends this node's part in the cluster, not the program that it lives in: it goes on answering reads.
 func TestFailedNodeGoesOnServing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -29,8 +29,10 @@ const (
 // Dir is a data directory, locked by this process. Its methods may be called by any
 // goroutine; those that change one file must not run at the same time for that file.
 type Dir struct {
-	path string
-	lock *os.File
+	path    string
+	lock    *os.File
+	created bool     // the lock file, by Lock
+	made    []string // directories, by Lock, deepest first
 }
 
 // Lock makes the data directory at path this process's own. It creates the directory
@@ -51,6 +53,7 @@ func Lock(path string) (*Dir, error) {
 		}
 		return nil, err
 	}
+	d.made = made
 	return d, nil
 }
 
@@ -89,7 +92,7 @@ func lockDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{path: path, lock: f}
+	d := &Dir{path: path, lock: f, created: created}
 	if err := d.prepare(); err != nil {
 		if created {
 			_ = os.Remove(f.Name())
@@ -135,12 +138,15 @@ func openLock(path string) (f *os.File, created bool, err error) {
 
 // prepare checks that there is room, and removes what a crash may have left half-written.
 func (d *Dir) prepare() error {
-	left, err := filepath.Glob(filepath.Join(d.path, "*"+tmpSuffix))
+	left, err := os.ReadDir(d.path)
 	if err != nil {
-		return err
+		return fmt.Errorf("data directory: %w", err)
 	}
-	for _, name := range left {
-		if err := os.Remove(name); err != nil {
+	for _, e := range left {
+		if !strings.HasSuffix(e.Name(), tmpSuffix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(d.path, e.Name())); err != nil {
 			return fmt.Errorf("remove unfinished file: %w", err)
 		}
 	}
@@ -158,8 +164,16 @@ func (d *Dir) prepare() error {
 // Path returns the directory as it was given to Lock.
 func (d *Dir) Path() string { return d.path }
 
-// Close releases the lock. Logs and snapshot stores must be closed before.
-func (d *Dir) Close() error { return d.lock.Close() }
+// Close releases the lock. Logs and snapshot stores must be closed before. What Lock made is removed if nothing has come to it.
+func (d *Dir) Close() error {
+	if left, err := os.ReadDir(d.path); d.created && err == nil && len(left) == 1 {
+		_ = os.Remove(d.lock.Name()) // before the lock is released: whoever waits for it then starts again
+		for _, m := range d.made {
+			_ = os.Remove(m)
+		}
+	}
+	return d.lock.Close()
+}
 
 // ReadFile returns what WriteFile stored. The error is exactly fs.ErrNotExist if there
 // is no such file, and a [DamagedError] if the file is not as it was written.

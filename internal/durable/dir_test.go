@@ -82,7 +82,7 @@ func TestLockChild(t *testing.T) {
 }
 
 func TestSmallFiles(t *testing.T) {
-	d := lock(t, t.TempDir())
+	d := lock(t, memDir(t))
 	if _, err := d.ReadFile("identity"); err != fs.ErrNotExist {
 		t.Errorf("a missing file: %v", err)
 	}

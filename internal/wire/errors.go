@@ -35,7 +35,7 @@ func (e *WrongSecretError) Error() string {
 
 // WrongNodeError says that another node than the one dialled answers at an address.
 type WrongNodeError struct {
-	Addr      string
+	Addr      string // that was dialled
 	Want, Got string // node IDs
 }
 
