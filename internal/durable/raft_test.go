@@ -72,12 +72,12 @@ func (d delayed) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.
 }
 
 func (d delayed) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	time.Sleep(time.Millisecond)
+	<-time.After(time.Millisecond)
 	return d.InmemTransport.AppendEntries(id, to, req, resp)
 }
 
 func (d delayed) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, r io.Reader) error {
-	time.Sleep(100 * time.Millisecond)
+	<-time.After(100 * time.Millisecond)
 	return d.InmemTransport.InstallSnapshot(id, to, req, resp, r)
 }
 

@@ -1,0 +1,206 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// stranger makes a TLS connection to node 2 and reads what it says first.
+func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte, error) {
+	t.Helper()
+	raw, err := n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	id, err := newIdentity(secret(1), nodeID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := clientTLS(id, nodeAt(2), alpnCall)
+	change(cfg)
+	c := tls.Client(raw, cfg)
+	if err := c.Handshake(); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(c)
+}
+
+func TestStrangers(t *testing.T) {
+	other := func(s byte, id string) []tls.Certificate {
+		i, err := newIdentity(secret(s), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []tls.Certificate{i.leaf}
+	}
+	for name, change := range map[string]func(*tls.Config){
+		"unknown protocol":             func(c *tls.Config) { c.NextProtos = []string{"h2"} },
+		"no certificate":               func(c *tls.Config) { c.Certificates = nil },
+		"certificate of another CA":    func(c *tls.Config) { c.Certificates = other(9, nodeID(1)) },
+		"certificate that names no ID": func(c *tls.Config) { c.Certificates = other(1, "boss") },
+		"TLS 1.2":                      func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New()
+				open(t, n, 2, func(c *Config) {
+					c.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a stranger called") })
+				})
+				if said, err := stranger(t, n, change); len(said) > 0 && said[0] == answerAccept {
+					t.Fatal("accepted", err)
+				}
+			})
+		})
+	}
+	t.Run("no protocol", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			open(t, n, 2, nil)
+			said, err := stranger(t, n, func(c *tls.Config) { c.NextProtos = nil })
+			var refused *RefusedError
+			if e := readAnswer(bytes.NewReader(said)); !errors.As(e, &refused) {
+				t.Fatal(said, err)
+			}
+		})
+	})
+	t.Run("plain text", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			open(t, n, 2, nil)
+			c, err := n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, "GET / HTTP/1.1\r\nHost: b\r\n\r\n")
+			start := time.Now()
+			io.Copy(io.Discard, c)
+			if d := time.Since(start); d > time.Second {
+				t.Fatalf("closed after %v", d)
+			}
+		})
+	})
+	t.Run("a server that is no node", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			a := open(t, n, 1, nil)
+			l, err := n.Host("b").Listen("tcp", ":7373")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				if c, err := l.Accept(); err == nil {
+					io.WriteString(c, "SSH-2.0-OpenSSH_9.9\r\n")
+					io.Copy(io.Discard, c)
+					c.Close()
+				}
+			}()
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil {
+				t.Fatal("called")
+			}
+			time.Sleep(time.Second) // time stands still once the test has returned, and the server's goroutine with it
+		})
+	})
+}
+
+func TestSilentConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+		var silent []net.Conn
+		dial := func(host string) {
+			c, err := n.Host(host).Dial(t.Context(), "tcp", nodeAt(2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			silent = append(silent, c)
+		}
+		for range 100 {
+			dial("y")
+		}
+		synctest.Wait()
+		if got := b.gate.len(); got != maxHostGreets {
+			t.Fatalf("%d connections of one host wait", got)
+		}
+		for i := range 500 {
+			dial(fmt.Sprint("z", i%25))
+			if i%50 == 0 { // members get in past any number of silent ones
+				a.calls.byID.CloseIdleConnections()
+				start := time.Now()
+				if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil || time.Since(start) > 10*time.Millisecond {
+					t.Fatal(err, time.Since(start))
+				}
+			}
+		}
+		synctest.Wait()
+		if got := b.gate.len(); got > maxGreets || got < maxGreets-maxHostGreets {
+			t.Fatalf("%d connections wait", got)
+		}
+		time.Sleep(greetTimeout)
+		synctest.Wait()
+		if got := b.gate.len(); got != 0 {
+			t.Fatalf("%d connections outlived the deadline", got)
+		}
+		for _, c := range silent {
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				t.Fatal("said something")
+			}
+			c.Close()
+		}
+	})
+}
+
+// FuzzServe sends bytes to the port, bare and behind TLS as a member would, and then calls as a member.
+func FuzzServe(f *testing.F) {
+	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"), uint8(0))
+	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), uint8(1))
+	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n000000000"), uint8(1))
+	f.Add([]byte("\x00\x8aRPCHeader\x83"), uint8(2))
+	f.Fuzz(func(t *testing.T, data []byte, how uint8) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New()
+			a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+			rpcs := b.Transport().Consumer()
+			go func() {
+				for {
+					select {
+					case r := <-rpcs:
+						r.Respond(nil, errors.New("no"))
+					case <-b.done:
+						return
+					}
+				}
+			}()
+			var c net.Conn
+			var err error
+			switch how % 3 {
+			case 0:
+				c, err = n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
+			case 1:
+				c, err = a.dialNode(t.Context(), nodeID(2), alpnCall)
+			case 2:
+				c, err = a.dialNode(t.Context(), nodeID(2), alpnRaft)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Write(data)
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		})
+	})
+}
