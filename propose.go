@@ -11,6 +11,7 @@ import (
 const (
 	writeTimeout = 30 * time.Second // of a write whose context has no earlier deadline
 	maxBatch     = 64               // commands in one call to the leader
+	batchBytes   = 1 << 20          // of commands in one call, beyond which no other one is added
 	maxInFlight  = 4                // such calls at once
 )
 
@@ -150,26 +151,31 @@ func (p *proposer) run(ctx context.Context) {
 	slots := make(chan struct{}, maxInFlight)
 	for {
 		var batch []*proposal
+		size := 0
+		add := func(q *proposal) {
+			batch = append(batch, q)
+			size += len(q.entry)
+		}
 		select {
 		case q := <-p.queue:
-			batch = append(batch, q)
+			add(q)
 		case <-ctx.Done():
 			return
 		}
 		for slot := (chan struct{})(nil); slot == nil; {
 			more := p.queue
-			if len(batch) >= maxBatch {
+			if len(batch) >= maxBatch || size >= batchBytes {
 				more = nil
 			}
 			select {
 			case q := <-more:
-				batch = append(batch, q)
+				add(q)
 				continue
 			default:
 			}
 			select {
 			case q := <-more:
-				batch = append(batch, q)
+				add(q)
 			case slots <- struct{}{}:
 				slot = slots
 			case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"strings"
@@ -131,6 +132,24 @@ func TestLimits(t *testing.T) {
 		}
 		if err := s.Store(t.Context(), "3", full); err != nil {
 			t.Errorf("after making room: %v", err)
+		}
+	})
+}
+
+// Many large writes at once go to the leader in calls of a bounded size.
+func TestManyLargeWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 30 })
+		c.Settle()
+		follower := c.Nodes[(c.Leader()+1)%3]
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range 20 {
+			wg.Go(func() { store(t, follower, fmt.Sprint(i), string(make([]byte, flotilla.MaxValue))) })
+		}
+		wg.Wait()
+		if took := time.Since(start); took > 40*time.Millisecond {
+			t.Errorf("20 writes took %v of virtual time: calls were refused and repeated", took)
 		}
 	})
 }
