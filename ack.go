@@ -96,35 +96,24 @@ func (a *acks) matched() {
 	a.poke = make(chan struct{})
 }
 
-// ask tells a member of the commit and learns what it has applied, until that is all that is wanted of it, or it is gone.
+// ask tells a member of the commit until it has applied all that is wanted of it, or is gone.
 func (a *acks) ask(ctx context.Context, id string) {
 	for {
-		index, _ := a.n.port.Transport().Match(id)
 		a.mu.Lock()
 		poke, want := a.poke, a.wanted[id]
-		if a.applied[id] >= want || ctx.Err() != nil {
+		if a.applied[id] >= want || ctx.Err() != nil || !a.there(id) {
 			a.asking[id] = false
 			a.mu.Unlock()
 			return
 		}
 		a.mu.Unlock()
-		applied := uint64(0)
-		if index >= want {
-			applied = a.tell(ctx, id, want)
-		}
-		if applied > 0 {
+		if applied := a.tell(id, want); applied > 0 {
 			a.mu.Lock()
 			a.applied[id] = max(a.applied[id], applied)
 			close(a.poke)
 			a.poke = make(chan struct{})
 			a.mu.Unlock()
 			continue
-		}
-		if !a.there(id) {
-			a.mu.Lock()
-			a.asking[id] = false
-			a.mu.Unlock()
-			return
 		}
 		timer := time.NewTimer(a.n.pace.lease / 12)
 		select {
@@ -136,60 +125,32 @@ func (a *acks) ask(ctx context.Context, id string) {
 	}
 }
 
-// tell says to a member, which has stored the entry at its match, how far the log is committed, and returns the index that
-// it has then applied, 0 if it does not answer.
-func (a *acks) tell(ctx context.Context, id string, want uint64) uint64 {
+// tell says to a member how far the log is committed, if it has stored that far, and returns the index that it has then applied,
+// 0 if it has not got as far as want. It is an AppendEntries without entries, which raft judges as any other.
+func (a *acks) tell(id string, want uint64) uint64 {
 	index, term := a.n.port.Transport().Match(id)
 	commit := min(a.l.raft.CommitIndex(), index)
-	e := encoder{}
-	e.uint(a.l.term)
-	e.uint(index)
-	e.uint(term)
-	e.uint(commit)
-	e.uint(want)
-	ctx, cancel := context.WithTimeout(ctx, a.n.pace.lease)
-	defer cancel()
-	reply, err := a.n.port.Call(ctx, id, callCommit, e.b)
-	if err != nil {
+	if commit < want {
 		return 0
 	}
-	d := decoder{b: reply}
-	applied := d.uint()
-	if d.end() != nil {
+	ok := a.n.port.Transport().Tell(id, raft.AppendEntriesRequest{
+		RPCHeader:         a.n.rpcHeader(),
+		Term:              a.l.term,
+		PrevLogEntry:      index,
+		PrevLogTerm:       term,
+		LeaderCommitIndex: commit,
+	})
+	if !ok {
 		return 0
 	}
-	return applied
+	return commit
 }
 
-// serveCommit is the member's end of tell: an AppendEntries without entries, which raft judges as any other, and then a
-// wait for the state machine.
-func (n *Node) serveCommit(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := decoder{b: body}
-	term, index, indexTerm, commit, want := d.uint(), d.uint(), d.uint(), d.uint(), d.uint()
-	if err := d.end(); err != nil {
-		return nil, err
-	}
-	if r := n.raft.Load(); r == nil || r.CurrentTerm() != term || n.leader() != peer {
-		return nil, errNotLeader
-	}
-	if n.fsm.state().index < want {
-		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(peer), Addr: []byte(peer)}
-		_, err := n.port.Transport().Inject(ctx, &raft.AppendEntriesRequest{
-			RPCHeader:         header,
-			Term:              term,
-			PrevLogEntry:      index,
-			PrevLogTerm:       indexTerm,
-			LeaderCommitIndex: commit,
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	s, err := n.fsm.wait(ctx, func(s *state) bool { return s.index >= want })
-	if err != nil {
-		return nil, err
-	}
-	var e encoder
-	e.uint(s.index)
-	return e.b, nil
+// awaitApplied waits until this node has applied index, as long as the leader waits for it. Entries of raft's own, which the state
+// machine does not see, come only at the beginning of a term, before anybody is told of anything.
+func (n *Node) awaitApplied(index uint64) error {
+	ctx, cancel := context.WithTimeout(n.works, n.pace.lease)
+	defer cancel()
+	_, err := n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
+	return err
 }

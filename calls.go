@@ -22,7 +22,6 @@ const (
 	callOpen    = "/1/open"    // open a session for this process; for the leader
 	callEnd     = "/1/end"     // end my session; for the leader
 	callApply   = "/1/apply"   // commands; for the leader
-	callCommit  = "/1/commit"  // so far is the log committed; from the leader
 	callConfirm = "/1/confirm" // which index is current; for the leader
 	callTerm    = "/1/term"    // your raft term
 )
@@ -58,7 +57,6 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+callOpen, bytesCall(n.serveOpen))
 	mux.HandleFunc("POST "+callEnd, bytesCall(n.serveEnd))
 	mux.HandleFunc("POST "+callApply, bytesCall(n.serveApply))
-	mux.HandleFunc("POST "+callCommit, bytesCall(n.serveCommit))
 	mux.HandleFunc("POST "+callConfirm, bytesCall(n.serveConfirm))
 	mux.HandleFunc("POST "+callTerm, bytesCall(n.serveTerm))
 	return mux
@@ -158,6 +156,9 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 			out.Removed = "its node ID " + in.ID + " is that of a node which runs at " + where + "; its directory is a copy: start it with an empty one"
 			return out, nil
 		}
+		if before := n.book.process(in.ID); before != "" && before != in.Boot && n.leader() == in.ID {
+			n.tasks.run(func() { n.standFor(n.works, in.ID) }) // the process that led is dead, and this is the next one
+		}
 		n.book.hear(in.Member, in.Boot)
 		n.greeted.poke()
 		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
@@ -205,9 +206,9 @@ func (n *Node) wasRemoved(id string) bool {
 }
 
 func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining, error) {
-	l := n.leading.Load()
-	if l == nil {
-		return joining{}, errNotLeader
+	l, err := n.awaitLeading(ctx)
+	if err != nil {
+		return joining{}, err
 	}
 	if in.ID != peer {
 		return joining{}, errMalformed
@@ -228,8 +229,8 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 }
 
 func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, error) {
-	l := n.leading.Load()
-	if l == nil || peer == n.id {
+	l, err := n.awaitLeading(ctx)
+	if err != nil || peer == n.id {
 		return Member{}, errNotLeader
 	}
 	if in.ID != peer {
@@ -261,9 +262,9 @@ func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, 
 }
 
 func (n *Node) changeSession(ctx context.Context, c command, done func(*state) bool) error {
-	l := n.leading.Load()
-	if l == nil {
-		return errNotLeader
+	l, err := n.awaitLeading(ctx)
+	if err != nil {
+		return err
 	}
 	return l.apply(ctx, n, sealCommand(n.fsm.state().keys, &c), done)
 }

@@ -140,6 +140,7 @@ func (n *Node) open(ctx context.Context) error {
 		Term:     n.term,
 		Stalled:  n.stalled,
 		Gone:     func(id string) { n.tasks.run(func() { n.standFor(n.works, id) }) },
+		Applied:  n.awaitApplied,
 		Matched: func(string) {
 			if l := n.leading.Load(); l != nil {
 				l.acks.matched()
@@ -294,6 +295,7 @@ func (n *Node) fail(err error) {
 	n.log.Error("this node can take no part in the cluster any more", "err", err)
 	n.port.Transport().Stop()
 	n.break_(err)
+	n.tasks.run(func() { n.port.Close() }) // a port that refuses tells the others at once
 	if r := n.raft.Load(); r != nil {
 		r.Shutdown() // its future is not waited for: raft may hang in the very fault that brought us here
 	}

@@ -152,6 +152,7 @@ func TestAcknowledgedWritesSurvive(t *testing.T) {
 			}
 			c.Heal()
 			c.Settle()
+			time.Sleep(time.Second) // a node that was cut off is told what it missed
 			for key, value := range acknowledged {
 				wantEverywhere(t, c, key, value)
 			}

@@ -399,9 +399,33 @@ func (n *Node) standsAt(ctx context.Context, id string) uint64 {
 func (n *Node) stand(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, n.pace.lease)
 	defer cancel()
-	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.id), Addr: []byte(n.id)}
-	if _, err := n.port.Transport().Inject(ctx, &raft.TimeoutNowRequest{RPCHeader: header}); err != nil {
+	if _, err := n.port.Transport().Inject(ctx, &raft.TimeoutNowRequest{RPCHeader: n.rpcHeader()}); err != nil {
 		n.log.Debug("standing for election", "err", err)
+	}
+}
+
+// rpcHeader is that of every RPC of this node.
+func (n *Node) rpcHeader() raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.id), Addr: []byte(n.id)}
+}
+
+// awaitLeading returns this node's leadership. A node that has just been elected is waited for: its first entry is on the way.
+func (n *Node) awaitLeading(ctx context.Context) (*leadership, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.pace.lease)
+	defer cancel()
+	for {
+		changed := n.changed.wait()
+		if l := n.leading.Load(); l != nil {
+			return l, nil
+		}
+		if r := n.raft.Load(); r == nil || r.State() != raft.Leader {
+			return nil, errNotLeader
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, errNotLeader
+		}
 	}
 }
 

@@ -129,7 +129,11 @@ func (p *proposer) end(session, seq uint64) {
 
 // attempt takes a proposal to the leader once.
 func (p *proposer) attempt(ctx context.Context, q *proposal) error {
-	if l := p.n.leading.Load(); l != nil {
+	if p.n.leader() == p.n.id {
+		l, err := p.n.awaitLeading(ctx)
+		if err != nil {
+			return err
+		}
 		return p.n.lead(ctx, l, p.n.id, []*proposal{q})
 	}
 	select {
@@ -232,9 +236,9 @@ func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte
 	if err := d.end(); err != nil || len(batch) == 0 {
 		return nil, errMalformed
 	}
-	l := n.leading.Load()
-	if l == nil {
-		return nil, errNotLeader
+	l, err := n.awaitLeading(ctx)
+	if err != nil {
+		return nil, err
 	}
 	return nil, n.lead(ctx, l, peer, batch)
 }

@@ -287,16 +287,17 @@ func TestWithoutQuorum(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
 		store(t, c.Nodes[0], "k", "1")
+		store(t, c.Nodes[0], "unknown", "1")
 		c.Kill(1)
 		c.Kill(2)
 		wantEverywhere(t, c, "k", "1")
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if err := c.Nodes[0].Storage().Store(ctx, "k", []byte("2")); !errors.Is(err, context.DeadlineExceeded) {
+		if err := c.Nodes[0].Storage().Store(ctx, "unknown", []byte("2")); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a write with a deadline: %v", err)
 		}
 		start := time.Now()
-		err := c.Nodes[0].Storage().Store(t.Context(), "k", []byte("2"))
+		err := c.Nodes[0].Storage().Store(t.Context(), "unknown", []byte("2"))
 		if took := time.Since(start); !errors.Is(err, flotilla.ErrNoLeader) || took > 31*time.Second {
 			t.Errorf("a write without a deadline, after %v: %v; want ErrNoLeader", took, err)
 		}

@@ -412,9 +412,22 @@ func (l *Log) publish(s span) {
 	l.mu.Unlock()
 }
 
+// deleteAtOnce is how many entries one transaction deletes when the log is shortened at its beginning.
+const deleteAtOnce = 512
+
 // DeleteRange deletes the entries from lo to hi, both included, at either end of
 // the log. Entries that are not there are ignored.
 func (l *Log) DeleteRange(lo, hi uint64) error {
+	if s := l.now(); lo <= s.base+1 && hi < s.last {
+		// Writers wait for one part at a time. Each leaves a log that is right.
+		for lo = s.base + 1; lo+deleteAtOnce < hi; lo += deleteAtOnce {
+			l.deleteRange(lo, lo+deleteAtOnce-1)
+		}
+	}
+	return l.deleteRange(lo, hi)
+}
+
+func (l *Log) deleteRange(lo, hi uint64) error {
 	l.write("delete entries", func() error {
 		s := l.now()
 		lo, hi := max(lo, s.base+1), min(hi, s.last)

@@ -194,7 +194,41 @@ func (s *fileSnapshots) Create(version raft.SnapshotVersion, index, term uint64,
 		_ = sink.Cancel()
 		return nil, err
 	}
-	return sink, nil
+	f, err := os.OpenFile(filepath.Join(s.path, sink.ID()+tmpSuffix, stateName), os.O_WRONLY, 0)
+	if err != nil {
+		_ = sink.Cancel()
+		return nil, err
+	}
+	return &syncingSink{SnapshotSink: sink, file: f}, nil
+}
+
+// syncEvery is how many bytes of a snapshot may wait for the disk.
+const syncEvery = 2 << 20
+
+// syncingSink writes a snapshot to the disk as it comes. Left to the end, its hundreds of megabytes stand before the log's
+// next write, and hold up every writer of the cluster.
+type syncingSink struct {
+	raft.SnapshotSink
+	file  *os.File
+	dirty int
+}
+
+func (s *syncingSink) Write(p []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(p)
+	if s.dirty += n; err == nil && s.dirty >= syncEvery {
+		s.dirty, err = 0, s.file.Sync()
+	}
+	return n, err
+}
+
+func (s *syncingSink) Close() error {
+	s.file.Close()
+	return s.SnapshotSink.Close()
+}
+
+func (s *syncingSink) Cancel() error {
+	s.file.Close()
+	return s.SnapshotSink.Cancel()
 }
 
 // List returns the snapshots, newest first. It fails if one of them is damaged.

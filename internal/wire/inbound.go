@@ -64,12 +64,35 @@ func (t *Transport) pump(peer string, rpcs <-chan raft.RPC) {
 			t.refuse(peer, rpc, err)
 			continue
 		}
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && isTold(req) {
+			rpc.RespChan = t.afterApplied(req.LeaderCommitIndex, rpc.RespChan)
+		}
 		select {
 		case t.consume <- rpc:
 		case <-t.done:
 			return
 		}
 	}
+}
+
+// afterApplied returns a channel for raft's answer, which is passed on to the peer when this node has applied index.
+func (t *Transport) afterApplied(index uint64, to chan<- raft.RPCResponse) chan<- raft.RPCResponse {
+	from := make(chan raft.RPCResponse, 1)
+	t.wg.Go(func() {
+		var r raft.RPCResponse
+		select {
+		case r = <-from:
+		case <-t.done:
+			return
+		}
+		if resp, ok := r.Response.(*raft.AppendEntriesResponse); ok && r.Error == nil && resp.Success {
+			if err := t.port.cfg.Applied(index); err != nil {
+				r = raft.RPCResponse{Error: errors.New(escape(err.Error()))}
+			}
+		}
+		to <- r // buffered: NetworkTransport waits for it, or has gone
+	})
+	return from
 }
 
 // refuse answers an RPC with an error. The data of a snapshot is read first, or its bytes would be taken for the next RPC.

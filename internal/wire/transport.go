@@ -411,6 +411,30 @@ func (t *Transport) matched(peer string, epoch uint64, req *raft.AppendEntriesRe
 	}
 }
 
+// toldMark is what Tell puts where raft of old had the leader's name, and does not look since requests carry a header.
+const toldMark = "told"
+
+func isTold(req *raft.AppendEntriesRequest) bool {
+	return string(req.Leader) == toldMark //lint:ignore SA1019 nobody else has a use for the field
+}
+
+// Tell sends a peer an AppendEntries without entries, which tells it how far the log is committed, and reports whether it has
+// applied that (see Config.Applied). raft itself would tell with its next entry, or after a while. req is of this node's present
+// term as leader, its PrevLogEntry a Match of the peer, its LeaderCommitIndex no higher than that.
+func (t *Transport) Tell(id string, req raft.AppendEntriesRequest) bool {
+	if t.maySend() != nil {
+		return false
+	}
+	req.Leader = []byte(toldMark) //lint:ignore SA1019 see isTold
+	var resp raft.AppendEntriesResponse
+	err := t.out.AppendEntries(raft.ServerID(id), raft.ServerAddress(id), &req, &resp)
+	if err != nil || t.plausible(id, resp.Term) != nil {
+		return false
+	}
+	t.port.peers.answered(id)
+	return resp.Success
+}
+
 // Contact returns when a peer last answered an AppendEntries or a call of ours; zero if it never did.
 func (t *Transport) Contact(id string) time.Time {
 	contact, _ := t.port.peers.view(id)

@@ -79,6 +79,10 @@ type Config struct {
 	// Matched is told that Transport.Match of a peer grew. Nil: nobody.
 	Matched func(id string)
 
+	// Applied waits, for a bounded time, until this node has applied index. A peer that has told of a commit by Transport.Tell
+	// is answered after that. Nil: at once.
+	Applied func(index uint64) error
+
 	// Timeout bounds a raft RPC, and is the patience of the pings on connections for calls. 0: 2 s.
 	Timeout time.Duration
 
@@ -127,6 +131,9 @@ func Open(cfg Config) (*Port, error) {
 	}
 	if cfg.Handler == nil {
 		cfg.Handler = http.NotFoundHandler()
+	}
+	if cfg.Applied == nil {
+		cfg.Applied = func(uint64) error { return nil }
 	}
 	if cfg.Stalled == nil {
 		cfg.Stalled = func() bool { return false }

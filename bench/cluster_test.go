@@ -1,0 +1,77 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+)
+
+const patience = time.Minute // for a cluster to be ready
+
+// freeAddrs returns addresses on loopback whose ports are free now.
+func freeAddrs(b *testing.B, n int) []string {
+	b.Helper()
+	addrs := make([]string, n)
+	for i := range addrs {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer ln.Close() // all are open at once, so all are different
+		addrs[i] = ln.Addr().String()
+	}
+	return addrs
+}
+
+// cluster is three nodes of flotilla in this process, on loopback, with files.
+type cluster struct{ nodes []*flotilla.Node }
+
+func newCluster(b *testing.B) *cluster {
+	b.Helper()
+	addrs, dir, secret := freeAddrs(b, 3), b.TempDir(), flotilla.NewSecret()
+	c := new(cluster)
+	for i, addr := range addrs {
+		n, err := flotilla.Open(b.Context(), flotilla.Config{
+			Dir:     filepath.Join(dir, fmt.Sprint(i)),
+			Name:    fmt.Sprintf("n%d", i),
+			Addr:    addr,
+			Secrets: []flotilla.Secret{secret},
+			Peers:   flotilla.Static(addrs...),
+			Expect:  len(addrs),
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { n.Close() })
+		c.nodes = append(c.nodes, n)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	defer cancel()
+	for _, n := range c.nodes {
+		if err := n.Ready(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return c
+}
+
+// follower returns a node that does not lead.
+func (c *cluster) follower(b *testing.B) *flotilla.Node {
+	b.Helper()
+	i := slices.IndexFunc(c.nodes, func(n *flotilla.Node) bool { s := n.Status(); return s.Leader != "" && s.Leader != s.ID })
+	if i < 0 {
+		b.Fatal("no node follows another")
+	}
+	return c.nodes[i]
+}
+
+// writer returns a function that stores a value on a node.
+func writer(n *flotilla.Node) func(ctx context.Context, key string, value []byte) error {
+	return n.Storage().Store
+}

@@ -1,0 +1,172 @@
+//go:build unix
+
+package bench
+
+import (
+	"flag"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/durable"
+)
+
+var (
+	idle   = flag.Duration("idle", 30*time.Second, "how long BenchmarkIdle watches the cluster")
+	settle = flag.Duration("settle", 15*time.Second, "how long BenchmarkIdle waits before that")
+	trials = flag.Int("trials", 0, "trials of the benchmarks that have trials; 0: 20 of a failover, 10 of a start")
+)
+
+func tries(usual int) int {
+	if *trials > 0 {
+		return *trials
+	}
+	return usual
+}
+
+func reportTrials(b *testing.B, d []time.Duration) {
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(ms(quantile(d, 0.5)), "median-ms")
+	b.ReportMetric(ms(d[len(d)-1]), "max-ms")
+}
+
+// BenchmarkColdStart measures three processes with empty directories, from the start of the first to the last being ready.
+func BenchmarkColdStart(b *testing.B) {
+	var took []time.Duration
+	for range tries(10) {
+		all := newProcesses(b)
+		began := time.Now()
+		for _, p := range all {
+			p.start(b)
+		}
+		awaitReady(b, all)
+		took = append(took, time.Since(began))
+		for _, p := range all {
+			p.kill()
+		}
+	}
+	reportTrials(b, took)
+}
+
+// BenchmarkFailover kills the process of the leader with SIGKILL while the other two each write one value after another, and
+// measures from the kill to the end of the first write that began after it. The killed node is started again before the next trial.
+func BenchmarkFailover(b *testing.B) {
+	all := newProcesses(b)
+	for _, p := range all {
+		p.start(b)
+	}
+	awaitReady(b, all)
+	var first, last []time.Duration
+	for range tries(20) {
+		dead := leaderOf(b, all)
+		var (
+			wg    sync.WaitGroup
+			mu    sync.Mutex
+			acks  []time.Time
+			fails []error
+		)
+		killed := make(chan time.Time, len(all))
+		for i, p := range all {
+			if i == dead {
+				continue
+			}
+			wg.Go(func() {
+				var at time.Time
+				for {
+					select {
+					case at = <-killed:
+					default:
+					}
+					final := !at.IsZero() // this write begins after the kill
+					_, err := p.ask("store bench/failover/" + string(rune('0'+i)))
+					mu.Lock()
+					if err != nil {
+						fails = append(fails, err)
+					} else if final {
+						acks = append(acks, time.Now())
+					}
+					mu.Unlock()
+					if final || err != nil {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(300 * time.Millisecond) // the writers are under way
+		at := time.Now()
+		all[dead].cmd.Process.Kill()
+		killed <- at
+		killed <- at
+		wg.Wait()
+		if len(fails) > 0 {
+			b.Fatal(fails)
+		}
+		one, two := acks[0].Sub(at), acks[1].Sub(at)
+		first, last = append(first, min(one, two)), append(last, max(one, two))
+		all[dead].kill()
+		all[dead].start(b)
+		awaitReady(b, all)
+	}
+	reportTrials(b, first)
+	b.ReportMetric(ms(median(last)), "both-median-ms")
+}
+
+// BenchmarkIdle leaves a cluster alone and reports what it costs: the processor time of each process in percent of one core, the
+// largest first, and how many entries the log has grown by.
+func BenchmarkIdle(b *testing.B) {
+	all := newProcesses(b)
+	for _, p := range all {
+		p.start(b)
+	}
+	awaitReady(b, all)
+	time.Sleep(*settle)
+	before, began := make([]vitals, len(all)), time.Now()
+	for i, p := range all {
+		before[i] = p.vitals(b)
+	}
+	time.Sleep(*idle)
+	var index, termBefore, termAfter uint64
+	var most, sum float64
+	took := time.Since(began)
+	for i, p := range all {
+		after := p.vitals(b)
+		percent := 100 * float64(after.CPU-before[i].CPU) / float64(took)
+		most, sum = max(most, percent), sum+percent
+		index = max(index, before[i].Index)
+		termBefore, termAfter = max(termBefore, before[i].Term), max(termAfter, after.Term)
+	}
+	for _, p := range all {
+		p.kill()
+	}
+	var last uint64 // what the files say, entries that were not applied among them
+	for _, p := range all {
+		last = max(last, lastIndex(b, p.dir))
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(most, "max-%core")
+	b.ReportMetric(sum/float64(len(all)), "mean-%core")
+	b.ReportMetric(float64(last-index), "entries")
+	b.ReportMetric(float64(termAfter-termBefore), "elections")
+	b.ReportMetric(took.Seconds(), "seconds")
+}
+
+// lastIndex reads the last index of the log of a node that does not run.
+func lastIndex(b *testing.B, path string) uint64 {
+	b.Helper()
+	dir, err := durable.Lock(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dir.Close()
+	log, err := dir.OpenLog(durable.LogOptions{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	var last uint64
+	if err := log.Run(func() (err error) { last, err = log.LastIndex(); return err }); err != nil {
+		b.Fatal(err)
+	}
+	return last
+}

@@ -1,0 +1,66 @@
+package bench
+
+import (
+	"flag"
+	"testing"
+)
+
+var rounds = flag.Int("rounds", 9, "rounds of the benchmarks that compare")
+
+// BenchmarkStoreFollower compares one writer of 4 KiB on a follower of flotilla, which returns when every node has applied
+// the write, with raft and raft-boltdb as they come, on the leader, which return when the leader has. The rounds alternate. Reported are
+// medians over the rounds; ratio is that of the medians within one round.
+func BenchmarkStoreFollower(b *testing.B) {
+	const ops = 200
+	disk := &side{name: "disk", put: newDisk(b)}
+	bare := &side{name: "raft", put: newBareRaft(b)}
+	ours := &side{name: "flotilla", put: writer(newCluster(b).follower(b))}
+	for _, s := range []*side{bare, ours} {
+		(&side{name: s.name, put: s.put}).round(b, 1, ops) // connections, caches
+	}
+	b.ResetTimer()
+	for range *rounds {
+		disk.round(b, 1, ops)
+		bare.round(b, 1, ops)
+		ours.round(b, 1, ops)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(ratios(ours.p50, bare.p50)), "ratio")
+	b.ReportMetric(ms(median(ours.p50)), "p50-ms")
+	b.ReportMetric(ms(median(ours.p99)), "p99-ms")
+	b.ReportMetric(ms(median(bare.p50)), "raft-p50-ms")
+	b.ReportMetric(ms(median(bare.p99)), "raft-p99-ms")
+	b.ReportMetric(ms(median(disk.p50)), "fsync-p50-ms")
+}
+
+// BenchmarkStore64 compares 64 writers of 4 KiB on a follower of flotilla with one writer there, and with 64 writers through
+// etcd's client, connected to a follower and to the leader. The rounds alternate. times-one and times-etcd, against the client of the
+// follower, are medians of the quotients within one round.
+func BenchmarkStore64(b *testing.B) {
+	const writers, ops, few = 64, 3200, 200
+	follower, leader := newEtcd(b)
+	etcdF := &side{name: "etcd, follower", put: follower}
+	etcdL := &side{name: "etcd, leader", put: leader}
+	put := writer(newCluster(b).follower(b))
+	one := &side{name: "flotilla, one", put: put}
+	many := &side{name: "flotilla, many", put: put}
+	for _, s := range []*side{etcdF, many} {
+		(&side{name: s.name, put: s.put}).round(b, writers, ops)
+	}
+	b.ResetTimer()
+	for range *rounds {
+		one.round(b, 1, few)
+		etcdF.round(b, writers, ops)
+		many.round(b, writers, ops)
+		etcdL.round(b, writers, ops)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(many.rate), "ops/s")
+	b.ReportMetric(ms(median(many.p99)), "p99-ms")
+	b.ReportMetric(median(one.rate), "one-ops/s")
+	b.ReportMetric(median(etcdF.rate), "etcd-ops/s")
+	b.ReportMetric(median(etcdL.rate), "etcd-leader-ops/s")
+	b.ReportMetric(median(ratios(many.rate, one.rate)), "times-one")
+	b.ReportMetric(median(ratios(many.rate, etcdF.rate)), "times-etcd")
+	b.ReportMetric(median(ratios(many.rate, etcdL.rate)), "times-etcd-leader")
+}
