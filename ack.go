@@ -63,11 +63,7 @@ func (a *acks) want(index uint64) (missing []string, poke <-chan struct{}) {
 			continue
 		}
 		missing = append(missing, id)
-		a.wanted[id] = max(a.wanted[id], index)
-		if !a.asking[id] {
-			a.asking[id] = true
-			a.n.tasks.run(func() { a.ask(a.l.ctx, id) })
-		}
+		a.demand(id, index)
 	}
 	return missing, a.poke
 }
@@ -88,12 +84,34 @@ func (a *acks) there(id string) bool {
 	return time.Since(heard) < a.n.pace.lease
 }
 
-// matched is called when a member has stored more entries.
-func (a *acks) matched() {
+// matched is called when a member has stored more entries. One that has been away is told at once how far they are committed.
+func (a *acks) matched(id string) {
+	index, _ := a.n.port.Transport().Match(id, a.l.term)
+	commit := min(a.l.raft.CommitIndex(), index)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	close(a.poke)
 	a.poke = make(chan struct{})
+	if a.applied[id] < commit {
+		a.demand(id, commit)
+	}
+}
+
+// returned is called when a member has to catch up: what it had applied went with its last process.
+func (a *acks) returned(id string, index uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.applied[id] = 0
+	a.demand(id, index)
+}
+
+// demand has a member asked until it has applied index. The caller holds the lock.
+func (a *acks) demand(id string, index uint64) {
+	a.wanted[id] = max(a.wanted[id], index)
+	if !a.asking[id] {
+		a.asking[id] = true
+		a.n.tasks.run(func() { a.ask(a.l.ctx, id) })
+	}
 }
 
 // ask tells a member of the commit until it has applied all that is wanted of it, or is gone.
@@ -101,7 +119,7 @@ func (a *acks) ask(ctx context.Context, id string) {
 	for {
 		a.mu.Lock()
 		poke, want := a.poke, a.wanted[id]
-		if a.applied[id] >= want || ctx.Err() != nil || !a.there(id) {
+		if a.applied[id] >= want || ctx.Err() != nil {
 			a.asking[id] = false
 			a.mu.Unlock()
 			return
@@ -114,6 +132,12 @@ func (a *acks) ask(ctx context.Context, id string) {
 			a.poke = make(chan struct{})
 			a.mu.Unlock()
 			continue
+		}
+		if !a.there(id) {
+			a.mu.Lock()
+			a.asking[id] = false
+			a.mu.Unlock()
+			return
 		}
 		timer := time.NewTimer(a.n.pace.lease / 12)
 		select {
@@ -128,7 +152,7 @@ func (a *acks) ask(ctx context.Context, id string) {
 // tell says to a member how far the log is committed, if it has stored that far, and returns the index that it has then applied,
 // 0 if it has not got as far as want. It is an AppendEntries without entries, which raft judges as any other.
 func (a *acks) tell(id string, want uint64) uint64 {
-	index, term := a.n.port.Transport().Match(id)
+	index, term := a.n.port.Transport().Match(id, a.l.term)
 	commit := min(a.l.raft.CommitIndex(), index)
 	if commit < want {
 		return 0

@@ -269,10 +269,13 @@ func (n *Node) changeSession(ctx context.Context, c command, done func(*state) b
 	return l.apply(ctx, n, sealCommand(n.fsm.state().keys, &c), done)
 }
 
-func (n *Node) serveConfirm(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+func (n *Node) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte, error) {
 	index, err := n.confirm(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if l := n.leading.Load(); l != nil && peer != n.id {
+		l.acks.returned(peer, index)
 	}
 	var e encoder
 	e.uint(index)

@@ -141,9 +141,9 @@ func (n *Node) open(ctx context.Context) error {
 		Stalled:  n.stalled,
 		Gone:     func(id string) { n.tasks.run(func() { n.standFor(n.works, id) }) },
 		Applied:  n.awaitApplied,
-		Matched: func(string) {
+		Matched: func(id string) {
 			if l := n.leading.Load(); l != nil {
-				l.acks.matched()
+				l.acks.matched(id)
 			}
 		},
 		Logger: n.log,
@@ -204,24 +204,16 @@ func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 func (n *Node) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
-	var index uint64
-	if n.leading.Load() != nil {
-		var err error
-		if index, err = n.confirm(ctx); err != nil {
-			return err
-		}
-	} else {
-		reply, err := n.askLeader(ctx, callConfirm, nil)
-		if err != nil {
-			return err
-		}
-		d := decoder{b: reply}
-		index = d.uint()
-		if err := d.end(); err != nil {
-			return err
-		}
+	reply, err := n.askLeader(ctx, callConfirm, nil)
+	if err != nil {
+		return err
 	}
-	_, err := n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
+	d := decoder{b: reply}
+	index := d.uint()
+	if err := d.end(); err != nil {
+		return err
+	}
+	_, err = n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
 	return err
 }
 
@@ -277,10 +269,13 @@ func (n *Node) askLeader(ctx context.Context, path string, body []byte) ([]byte,
 	case "":
 		return nil, ErrNoLeader
 	case n.id:
-		if path == callOpen {
+		switch path {
+		case callOpen:
 			return n.serveOpen(ctx, n.id, body)
+		case callEnd:
+			return n.serveEnd(ctx, n.id, body)
 		}
-		return n.serveEnd(ctx, n.id, body)
+		return n.serveConfirm(ctx, n.id, body)
 	default:
 		return n.port.Call(ctx, leader, path, body)
 	}

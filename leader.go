@@ -61,13 +61,14 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 	defer r.DeregisterObserver(observer)
 
 	var l *leadership // whose duties run
+	led := uint64(0)  // the last term of ours that is over
 	var duties sync.WaitGroup
 	end := func() {
 		if l != nil {
 			l.stop()
 			duties.Wait()
-			l = nil
-			n.port.Transport().Release()
+			n.port.Transport().Release(l.term)
+			led, l = l.term, nil
 		}
 	}
 	defer end()
@@ -81,7 +82,6 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 			end()
 		}
 		if leads && l == nil {
-			n.port.Transport().Release()
 			l = newLeadership(ctx, n, r, term)
 			l.before, l.beforeHeard = before, r.LastContact()
 			run := l
@@ -92,7 +92,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		case <-poke:
 		case leads := <-r.LeaderCh():
 			if !leads { // only now has raft told its replication to stop: calls that are held would be made again before
-				n.port.Transport().Release()
+				n.port.Transport().Release(led)
 			}
 		case <-ctx.Done():
 			return
@@ -190,7 +190,7 @@ func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
 		if srv.Suffrage == raft.Voter {
 			continue
 		}
-		if index, _ := n.port.Transport().Match(id); !l.acks.there(id) || index+maxBatch < l.raft.LastIndex() {
+		if index, _ := n.port.Transport().Match(id, l.term); !l.acks.there(id) || index+maxBatch < l.raft.LastIndex() {
 			delete(steady, id)
 			continue
 		}
@@ -305,7 +305,7 @@ func (n *Node) transfer(ctx context.Context) error {
 	failed := errors.New("no other voter is there and up to date")
 	for {
 		for _, srv := range n.servers() {
-			index, _ := n.port.Transport().Match(string(srv.ID))
+			index, _ := n.port.Transport().Match(string(srv.ID), l.term)
 			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
 				continue
 			}

@@ -413,7 +413,7 @@ func (l *Log) publish(s span) {
 }
 
 // deleteAtOnce is how many entries one transaction deletes when the log is shortened at its beginning.
-const deleteAtOnce = 512
+const deleteAtOnce = 128
 
 // DeleteRange deletes the entries from lo to hi, both included, at either end of
 // the log. Entries that are not there are ignored.

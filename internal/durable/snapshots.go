@@ -203,7 +203,7 @@ func (s *fileSnapshots) Create(version raft.SnapshotVersion, index, term uint64,
 }
 
 // syncEvery is how many bytes of a snapshot may wait for the disk.
-const syncEvery = 2 << 20
+const syncEvery = 512 << 10
 
 // syncingSink writes a snapshot to the disk as it comes. Left to the end, its hundreds of megabytes stand before the log's
 // next write, and hold up every writer of the cluster.

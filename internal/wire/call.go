@@ -103,6 +103,7 @@ func (c *calls) close() {
 
 // handle answers one call. It is among the goroutines that Close waits for.
 func (c *calls) handle(w http.ResponseWriter, r *http.Request) {
+	c.port.peers.heard(Peer(r.Context())) // it may have found its place in the cluster since its connection was made
 	if !c.port.enter() {
 		http.Error(w, ErrClosed.Error(), http.StatusServiceUnavailable)
 		return

@@ -45,7 +45,7 @@ type Transport struct {
 	mu       sync.Mutex
 	stopped  bool
 	released chan struct{} // closed and replaced by Release
-	epoch    uint64        // counts Release
+	over     uint64        // the highest term that Release was called for
 	match    map[string]match
 	in       map[string]*layer // by peer
 	conns    map[*conn]struct{}
@@ -229,10 +229,9 @@ func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	peer := string(id)
 	beat := req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
-	epoch, released := t.turn()
 	for round, broken := 0, 0; ; {
 		if !beat {
-			if err := t.hold(peer, req.Term, released, round); err != nil {
+			if err := t.hold(peer, req.Term, round); err != nil {
 				return err
 			}
 		}
@@ -250,7 +249,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 			}
 			t.port.peers.answered(peer)
 			if resp.Success && !beat {
-				t.matched(peer, epoch, req)
+				t.matched(peer, req)
 			}
 			return nil
 		case beat:
@@ -269,9 +268,8 @@ func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 // InstallSnapshot implements raft.Transport. It is held while the peer is down, as AppendEntries.
 func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	peer := string(id)
-	_, released := t.turn()
 	for round := 0; ; round++ {
-		if err := t.hold(peer, req.Term, released, round); err != nil {
+		if err := t.hold(peer, req.Term, round); err != nil {
 			return err
 		}
 		if err := t.maySend(); err != nil {
@@ -346,40 +344,43 @@ func (t *Transport) plausible(peer string, term uint64) error {
 	return nil
 }
 
-// turn returns the count of Release, and the channel that the next Release closes.
-func (t *Transport) turn() (epoch uint64, released <-chan struct{}) {
+// release returns the highest term that Release was called for, and the channel that the next Release closes.
+func (t *Transport) release() (over uint64, released <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.epoch, t.released
+	return t.over, t.released
 }
 
 // hold waits while peer is down. round counts the dials that failed since the call began.
-func (t *Transport) hold(peer string, term uint64, released <-chan struct{}, round int) error {
+func (t *Transport) hold(peer string, term uint64, round int) error {
 	if round > 1 {
 		// A peer that reaches us but cannot be reached is heard of again and again.
 		pause := make(chan struct{})
 		timer := time.AfterFunc(min(time.Duration(round)*50*time.Millisecond, 500*time.Millisecond), func() { close(pause) })
 		defer timer.Stop()
-		if err := t.await(pause, peer, term, released); err != nil {
+		if err := t.await(pause, peer, term); err != nil {
 			return err
 		}
 	}
 	if up := t.port.peers.up(peer); up != nil {
-		return t.await(up, peer, term, released)
+		return t.await(up, peer, term)
 	}
 	return nil
 }
 
 // await waits for c, or for a reason to hold no longer.
-func (t *Transport) await(c <-chan struct{}, peer string, term uint64, released <-chan struct{}) error {
+func (t *Transport) await(c <-chan struct{}, peer string, term uint64) error {
 	check := time.NewTicker(time.Second)
 	defer check.Stop()
 	for {
+		over, released := t.release()
+		if term <= over {
+			return ErrReleased
+		}
 		select {
 		case <-c:
 			return nil
 		case <-released:
-			return ErrReleased
 		case <-t.done:
 			return ErrClosed
 		case <-check.C:
@@ -393,15 +394,15 @@ func (t *Transport) await(c <-chan struct{}, peer string, term uint64, released 
 	}
 }
 
-// matched notes that peer has confirmed what req ends with, unless Release was called since the request.
-func (t *Transport) matched(peer string, epoch uint64, req *raft.AppendEntriesRequest) {
+// matched notes that peer has confirmed what req ends with.
+func (t *Transport) matched(peer string, req *raft.AppendEntriesRequest) {
 	now := match{req.PrevLogEntry, req.PrevLogTerm, req.Term}
 	if n := len(req.Entries); n > 0 {
 		now.index, now.term = req.Entries[n-1].Index, req.Entries[n-1].Term
 	}
 	t.mu.Lock()
 	old := t.match[peer]
-	grew := epoch == t.epoch && (now.leader > old.leader || now.leader == old.leader && now.index > old.index)
+	grew := now.leader > old.leader || now.leader == old.leader && now.index > old.index
 	if grew {
 		t.match[peer] = now
 	}
@@ -441,12 +442,15 @@ func (t *Transport) Contact(id string) time.Time {
 	return contact
 }
 
-// Match returns index and term of the last entry that a peer has confirmed to hold, in this node's present time as leader;
-// 0, 0 if there is none, and after Release.
-func (t *Transport) Match(id string) (index, term uint64) {
+// Match returns index and term of the last entry that a peer has confirmed to hold to this node as leader of that term; 0, 0 if
+// there is none.
+func (t *Transport) Match(id string, leader uint64) (index, term uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.match[id]
+	if m.leader != leader {
+		return 0, 0
+	}
 	return m.index, m.term
 }
 
@@ -457,14 +461,13 @@ func (t *Transport) Refused(id string) bool {
 	return refused
 }
 
-// Release says that this node's leadership began or ended: matches are forgotten, and calls that are held end with
-// ErrReleased. At its end it should be called when raft's LeaderCh tells, for then replication was told to stop and does not
+// Release says that this node leads no more in the given term: calls of it, or of an earlier one, that are held end with ErrReleased,
+// and later ones are not held. It should be called when raft's LeaderCh tells, for then replication was told to stop and does not
 // come again.
-func (t *Transport) Release() {
+func (t *Transport) Release(term uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.epoch++
-	clear(t.match)
+	t.over = max(t.over, term)
 	close(t.released)
 	t.released = make(chan struct{})
 }

@@ -212,16 +212,15 @@ func TestMatch(t *testing.T) {
 			if err := send(a, 2, c.req); err != nil {
 				t.Fatal(err)
 			}
-			if i, term := at.Match(nodeID(2)); i != c.index || (i > 0) != (term == 1) || len(grew) != c.grew {
+			if i, term := at.Match(nodeID(2), 1); i != c.index || (i > 0) != (term == 1) || len(grew) != c.grew {
 				t.Fatalf("match %d, %d after %d calls, want %d after %d", i, term, len(grew), c.index, c.grew)
 			}
 		}
 		if time.Since(at.Contact(nodeID(2))) > time.Millisecond {
 			t.Fatal(at.Contact(nodeID(2)))
 		}
-		at.Release()
-		if i, term := at.Match(nodeID(2)); i != 0 || term != 0 {
-			t.Fatal(i, term)
+		if i, term := at.Match(nodeID(2), 2); i != 0 || term != 0 {
+			t.Fatal("a match of another leader's term", i, term)
 		}
 	})
 }
@@ -253,8 +252,12 @@ func TestHeldWhileDown(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, nil},
-		{"release", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
-			a.Transport().Release()
+		{"release", func(t *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
+			a.Transport().Release(0) // of an earlier term: nothing happens
+			a.Transport().Release(1)
+			if err := send(a, 2, entries(1, 1)); !errors.Is(err, ErrReleased) {
+				t.Fatal("held after the release of its term", err)
+			}
 		}, ErrReleased},
 		{"stop", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Transport().Stop() }, ErrClosed},
 		{"close", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Close() }, ErrClosed},
@@ -302,11 +305,43 @@ func TestHeldWhileDown(t *testing.T) {
 					}
 				default:
 					t.Fatal("still held")
-					a.Transport().Release()
 				}
 			})
 		})
 	}
+}
+
+// A peer that is told of a commit answers when it has applied it, and only what Tell sends is answered so late.
+func TestTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		applied := make(chan error)
+		var asked atomic.Uint64
+		ack(open(t, n, 2, func(c *Config) {
+			c.Applied = func(index uint64) error {
+				asked.Store(index)
+				return <-applied
+			}
+		}))
+		told := raft.AppendEntriesRequest{RPCHeader: header(1), Term: 1, PrevLogEntry: 3, PrevLogTerm: 1, LeaderCommitIndex: 2}
+		for _, outcome := range []error{nil, errors.New("100% not applied")} {
+			result := make(chan bool, 1)
+			go func() { result <- a.Transport().Tell(nodeID(2), told) }()
+			time.Sleep(time.Second)
+			if len(result) > 0 || asked.Load() != 2 {
+				t.Fatalf("answered before it was applied, or asked for %d", asked.Load())
+			}
+			applied <- outcome
+			if got := <-result; got != (outcome == nil) {
+				t.Errorf("Tell says %v after %v", got, outcome)
+			}
+		}
+		same := told
+		if err := send(a, 2, &same); err != nil {
+			t.Errorf("raft's own request: %v", err)
+		}
+	})
 }
 
 func TestNotSentWhileStalled(t *testing.T) {
