@@ -18,7 +18,8 @@ type book struct {
 // greeted is what a node said of itself.
 type greeted struct {
 	Member
-	boot string
+	boot     string
+	recorded string // what the cluster had on record then
 }
 
 func newBook(f *fsm, stored map[string]Member) *book {
@@ -29,9 +30,10 @@ func newBook(f *fsm, stored map[string]Member) *book {
 
 // hear notes what a node says of itself.
 func (b *book) hear(m Member, boot string) {
+	on, _ := b.fsm.state().member(m.ID)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	g := greeted{m, boot}
+	g := greeted{m, boot, on.Addr}
 	if b.heard[m.ID] == g {
 		return
 	}
@@ -71,14 +73,15 @@ func (b *book) process(id string) string {
 
 // addr returns the address to dial a node at.
 func (b *book) addr(id string) (string, bool) {
-	if m, ok := b.get(id); ok {
-		return m.Addr, true
-	}
-	if m, ok := b.fsm.state().member(id); ok {
-		return m.Addr, true
-	}
+	on, recorded := b.fsm.state().member(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if g, ok := b.heard[id]; ok && (!recorded || g.recorded == on.Addr) {
+		return g.Addr, true
+	}
+	if recorded {
+		return on.Addr, true
+	}
 	m, ok := b.stored[id]
 	return m.Addr, ok
 }

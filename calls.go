@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,14 +31,15 @@ const (
 // greeting is what nodes tell each other of themselves, both ways.
 type greeting struct {
 	Member
-	Boot     string    // made up by the process
-	Cluster  string    // empty: none yet
-	InRaft   bool      // has a log, and so votes if its configuration says so
-	Leader   string    // node ID, if known
-	Servers  []string  // node IDs of raft's configuration as this node has it
-	Voters   int       // how many of them vote
-	Members  []Member  // what this node knows of others
-	Proposal *proposed `json:",omitempty"`
+	Boot      string    // made up by the process
+	Cluster   string    // empty: none yet
+	InRaft    bool      // has a log, and so votes if its configuration says so
+	Leader    string    // node ID, if known
+	Servers   []string  // node IDs of raft's configuration as this node has it
+	Committed []string  // those that this node has applied
+	Voters    int       // how many of them vote
+	Members   []Member  // what this node knows of others
+	Proposal  *proposed `json:",omitempty"`
 	// In the answer, about the caller:
 	Removed string // why the caller cannot go on; empty: it can
 }
@@ -129,6 +132,7 @@ func (n *Node) greeting() greeting {
 	}
 	if r := n.raft.Load(); r != nil {
 		g.InRaft, g.Leader = true, n.leader()
+		g.Committed = n.fsm.state().servers
 		for _, srv := range n.servers() {
 			g.Servers = append(g.Servers, string(srv.ID))
 			if srv.Suffrage == raft.Voter {
@@ -144,6 +148,9 @@ func (n *Node) greeting() greeting {
 
 func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeting, error) {
 	out := n.greeting()
+	if n.failure() != nil {
+		return out, errors.New("this node takes no part in the cluster any more")
+	}
 	if in.ID != peer {
 		return out, errMalformed
 	}
@@ -159,8 +166,10 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		if before := n.book.process(in.ID); before != "" && before != in.Boot && n.leader() == in.ID {
 			n.tasks.run(func() { n.standFor(n.works, in.ID) }) // the process that led is dead, and this is the next one
 		}
-		n.book.hear(in.Member, in.Boot)
-		n.greeted.poke()
+		if in.Cluster == "" || out.Cluster == "" || in.Cluster == out.Cluster {
+			n.book.hear(in.Member, in.Boot)
+			n.greeted.poke()
+		}
 		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
 			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
 		} else if in.InRaft && n.wasRemoved(in.ID) {
@@ -193,16 +202,8 @@ func (n *Node) elsewhere(ctx context.Context, in greeting) (string, bool) {
 
 // wasRemoved reports whether this node, which is current, knows that id is not a member.
 func (n *Node) wasRemoved(id string) bool {
-	servers := n.servers()
-	if n.leading.Load() == nil || len(servers) == 0 {
-		return false
-	}
-	for _, srv := range servers {
-		if string(srv.ID) == id {
-			return false
-		}
-	}
-	return true
+	servers := n.fsm.state().servers
+	return n.leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
 }
 
 func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining, error) {
@@ -219,6 +220,9 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 	}
 	for _, srv := range n.servers() {
 		if string(srv.ID) == peer {
+			if !slices.Contains(n.fsm.state().servers, peer) {
+				return out, errors.New("it is being let in")
+			}
 			return out, nil
 		}
 	}
@@ -235,6 +239,18 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 	}
 	if in.ID != peer {
 		return Member{}, errMalformed
+	}
+	left, there := 0, 0
+	for _, srv := range n.servers() {
+		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != peer {
+			left++
+			if id == n.id || l.acks.there(id) {
+				there++
+			}
+		}
+	}
+	if there <= left/2 {
+		return Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
 	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), 0, n.attemptTimeout()))

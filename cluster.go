@@ -410,7 +410,12 @@ func (n *Node) Leave(ctx context.Context) error {
 	for {
 		changed := n.changed.wait()
 		leader, err := n.leader(), error(ErrNoLeader)
-		if leader != "" && leader != n.id {
+		if leader == n.id {
+			err = n.handOver(ctx)
+			if err == nil {
+				err = errors.New("this node still leads")
+			}
+		} else if leader != "" {
 			_, err = call[Member](ctx, n, leader, callLeave, Member{ID: n.id, Name: n.name, Addr: n.addr})
 		}
 		if err == nil {

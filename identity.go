@@ -34,6 +34,13 @@ type proposed struct {
 	Group    []string // node IDs, the proposer's among them
 }
 
+func (id *identity) promiser() string {
+	if id.Promise == nil {
+		return ""
+	}
+	return id.Promise.Proposer
+}
+
 // loadIdentity returns the identity in dir, or a new one that is not written yet.
 func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (*identity, error) {
 	fresh := &identity{Version: 1, ID: newID(), Key: secrets[0].ID().String()}

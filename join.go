@@ -80,7 +80,7 @@ func (n *Node) greet(ctx context.Context) round {
 				n.log.Warn("a peer says that it is another than it proved to be", "addr", addr)
 			default:
 				r.greeted[id] = g
-				if g.Removed != "" {
+				if own := n.identity(); g.Removed != "" && (own.Cluster == "" || g.Cluster == own.Cluster || len(own.Peers) < 2) {
 					r.err = refusal(g, n)
 				}
 			}
@@ -154,7 +154,8 @@ func (n *Node) enter(ctx context.Context) error {
 func (n *Node) tryEnter(ctx context.Context, r round) (done bool, err error) {
 	id := n.identity()
 	for _, g := range r.greeted {
-		if g.InRaft && g.Cluster != "" && slices.Contains(g.Servers, n.id) {
+		promised := id.Promise != nil && id.Promise.Cluster == g.Cluster && slices.Contains(g.Servers, n.id)
+		if g.InRaft && g.Cluster != "" && (promised || slices.Contains(g.Committed, n.id)) {
 			return true, n.adopt(g.Cluster, g.Members) // formed with us, or let in before
 		}
 	}
@@ -167,6 +168,9 @@ func (n *Node) tryEnter(ctx context.Context, r round) (done bool, err error) {
 			return false, fmt.Errorf("the peers belong to two clusters, %s and %s; give this node the addresses of one", short(found), short(g.Cluster))
 		}
 		found = max(found, g.Cluster)
+	}
+	if p := id.Promise; p != nil && !n.withdrawn(ctx, p) {
+		return false, fmt.Errorf("this node has promised itself to the cluster that %s proposes, which has not come of it yet; if that node is lost for good, empty this one's directory", p.Proposer)
 	}
 	for _, g := range r.greeted {
 		if !g.InRaft || len(g.Servers) == 0 {
@@ -181,6 +185,9 @@ func (n *Node) tryEnter(ctx context.Context, r round) (done bool, err error) {
 			return false, fmt.Errorf("joining: %w", err)
 		}
 		return true, n.adopt(in.Cluster, in.Members)
+	}
+	if found != "" {
+		return false, fmt.Errorf("the nodes of the cluster %s are not up yet", short(found))
 	}
 	fresh := []string{n.id}
 	for id, g := range r.greeted {
@@ -201,8 +208,8 @@ func (n *Node) tryEnter(ctx context.Context, r round) (done bool, err error) {
 	p := proposed{Cluster: newID(), Proposer: n.id, Group: fresh[:expect]}
 	promised := false
 	err = n.save(func(now *identity) {
-		if promised = now.Promise != nil && expect > 1; !promised {
-			now.Proposal = &p
+		if promised = now.Promise != nil && now.Promise.Proposer != id.promiser(); !promised {
+			now.Proposal, now.Promise = &p, nil
 		}
 	})
 	if err != nil || promised {

@@ -69,7 +69,9 @@ func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) 
 		return c.session, answer{}, errEnded
 	}
 	c.node, c.session, c.time = p.n.id, own, time.Now().UnixNano()
-	c.seq, c.acked = p.begin(c.session)
+	if c.seq, c.acked = p.begin(c.session); c.seq == 0 {
+		return c.session, answer{}, errEnded
+	}
 	defer p.end(c.session, c.seq)
 	a := answer{seq: c.seq}
 	entry := sealCommand(s.keys, &c)
@@ -107,6 +109,9 @@ func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) 
 func (p *proposer) begin(session uint64) (seq, acked uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if session < p.session {
+		return 0, 0 // the caller has looked at a state that is gone
+	}
 	if p.session != session {
 		p.session, p.seq, p.open = session, 0, make(map[uint64]struct{})
 	}

@@ -89,6 +89,9 @@ func (s *state) answer(node string, number, seq uint64) (answer, bool) {
 	if ses == nil || ses.number != number {
 		return answer{seq: seq, index: s.index, code: codeEnded}, ses != nil && ses.number > number || ses == nil && s.index > number
 	}
+	if seq <= ses.acked {
+		return answer{seq: seq, index: s.index}, true // given up, or answered long ago
+	}
 	i, ok := slices.BinarySearchFunc(ses.answers, seq, func(a answer, seq uint64) int { return int(int64(a.seq - seq)) })
 	if !ok {
 		return answer{}, false

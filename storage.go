@@ -242,10 +242,11 @@ func (s *Storage) granted(ctx context.Context, name string, mine heldLock) (bool
 // withdraw takes a claim back that its caller no longer waits for. It is not waited for: the caller's context is over.
 func (s *Storage) withdraw(name string, mine heldLock) {
 	s.n.tasks.run(func() {
-		ctx, cancel := context.WithTimeout(s.n.works, writeTimeout)
-		defer cancel()
-		if _, _, err := s.n.writes.doIn(ctx, command{op: opUnlock, key: name, number: mine.seq, session: mine.session}); err != nil {
-			s.n.log.Warn("a claim to a lock could not be withdrawn; it ends with this node's session", "lock", name, "err", err)
+		for s.n.works.Err() == nil {
+			_, _, err := s.n.writes.doIn(s.n.works, command{op: opUnlock, key: name, number: mine.seq, session: mine.session})
+			if err == nil || errors.Is(err, ErrLost) {
+				return
+			}
 		}
 	})
 }
@@ -263,6 +264,8 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	_, a, err := s.n.writes.doIn(ctx, command{op: opUnlock, key: name, number: mine.seq, session: mine.session})
 	if err == nil {
 		err = codeError(a.code)
+	} else if !errors.Is(err, ErrLost) {
+		s.withdraw(name, mine)
 	}
 	return pathError("unlock", name, err)
 }
