@@ -52,7 +52,7 @@ func (a *acks) want(index uint64) (missing []string, poke <-chan struct{}) {
 	members := a.n.others()
 	there := members[:0]
 	for _, id := range members {
-		if a.there(id) {
+		if a.there(id) && a.reads(id) {
 			there = append(there, id)
 		}
 	}
@@ -66,6 +66,14 @@ func (a *acks) want(index uint64) (missing []string, poke <-chan struct{}) {
 		a.demand(id, index)
 	}
 	return missing, a.poke
+}
+
+// reads reports whether a member's present process has a session: before that it has to catch up, which holds nobody up, and
+// answers no read as current.
+func (a *acks) reads(id string) bool {
+	ses := a.n.fsm.state().session(id)
+	process := a.n.book.process(id)
+	return ses != nil && (process == "" || process == ses.boot)
 }
 
 // there reports whether a member has been heard of within the last lease.

@@ -149,7 +149,7 @@ func (n *Node) greeting() greeting {
 func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeting, error) {
 	out := n.greeting()
 	if n.failure() != nil {
-		return out, errors.New("this node takes no part in the cluster any more")
+		return out, errors.New("this node takes no part in the cluster any more") // and passes no verdicts
 	}
 	if in.ID != peer {
 		return out, errMalformed
@@ -240,6 +240,10 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 	if in.ID != peer {
 		return Member{}, errMalformed
 	}
+	if !slices.Contains(n.fsm.state().servers, peer) {
+		return in, nil // the answer to an earlier call was lost
+	}
+	// The change is committed by those who stay: without a majority of them it would never be, and nothing after it.
 	left, there := 0, 0
 	for _, srv := range n.servers() {
 		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != peer {
@@ -258,6 +262,9 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 
 // serveOpen opens a session for the caller's process. The caller waits for it in its own state.
 func (n *Node) serveOpen(ctx context.Context, peer string, boot []byte) ([]byte, error) {
+	if !slices.Contains(n.fsm.state().servers, peer) {
+		return nil, errors.New("not a member of the cluster")
+	}
 	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: string(boot)}, func(s *state) bool {
 		ses := s.session(peer)
 		return ses != nil && ses.boot == string(boot)
@@ -282,7 +289,7 @@ func (n *Node) changeSession(ctx context.Context, c command, done func(*state) b
 	if err != nil {
 		return err
 	}
-	return l.apply(ctx, n, sealCommand(n.fsm.state().keys, &c), done)
+	return l.applyAndTell(ctx, n, &c, done)
 }
 
 func (n *Node) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,6 +130,9 @@ func (n *Node) open(ctx context.Context) error {
 		n.addr = dialable(listener.Addr())
 	}
 	n.book.hear(Member{ID: n.id, Name: n.name, Addr: n.addr}, n.boot)
+	opened := make(chan struct{}) // nobody is answered before n.port is there
+	defer close(opened)
+	handler := n.handler()
 	n.port, err = wire.Open(wire.Config{
 		ID:       n.id,
 		Secrets:  n.secrets,
@@ -136,11 +140,14 @@ func (n *Node) open(ctx context.Context) error {
 		Dial:     n.cfg.Dial,
 		Resolve:  n.book.addr,
 		Admit:    n.admit,
-		Handler:  n.handler(),
-		Term:     n.term,
-		Stalled:  n.stalled,
-		Gone:     func(id string) { n.tasks.run(func() { n.standFor(n.works, id) }) },
-		Applied:  n.awaitApplied,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			<-opened
+			handler.ServeHTTP(w, r)
+		}),
+		Term:    n.term,
+		Stalled: n.stalled,
+		Gone:    func(id string) { n.tasks.run(func() { n.standFor(n.works, id) }) },
+		Applied: n.awaitApplied,
 		Matched: func(id string) {
 			if l := n.leading.Load(); l != nil {
 				l.acks.matched(id)
@@ -164,8 +171,8 @@ func (n *Node) run(ctx context.Context) {
 	n.tasks.run(func() { n.lookAround(ctx) })
 	for ctx.Err() == nil {
 		n.until(ctx, n.catchUp)
-		n.current.Store(true)
 		n.until(ctx, n.openSession)
+		n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
 		n.ready.Store(true)
 		n.changed.poke()
 		n.fsm.wait(ctx, func(s *state) bool { return n.ownSession(s) == 0 || n.dropped(s) })
@@ -427,7 +434,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		case <-ctx.Done():
 			n.leaving.Store(false)
 			n.changed.poke()
-			return edge("leaving: the node is still a member", errors.Join(context.Cause(ctx), err))
+			return edge("leaving: the cluster has not confirmed it, and the node stays open", errors.Join(context.Cause(ctx), err))
 		}
 	}
 	err := n.save(func(id *identity) { id.Left, id.Member = true, false })

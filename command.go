@@ -22,9 +22,9 @@ const (
 	opOpen   op = 2 // a node's session begins: key holds the process's boot number
 	opEnd    op = 3 // a session ends: target, number
 	opMember op = 4 // a member's name and address: target, key, value
-	opStore  op = 5 // key, value
+	opStore  op = 5 // key, value; number: what the state may have at the most
 	opDelete op = 6 // key and all below it
-	opLock   op = 7 // key; flag: wait for it
+	opLock   op = 7 // key; flag: wait for it; number: as opStore
 	opUnlock op = 8 // key; number: the seq of the opLock
 )
 
@@ -89,6 +89,18 @@ func sealCommand(k *seal.Keyring, c *command) []byte {
 	return append([]byte{entryVersion, entryCommand}, k.Seal(c.encode())...)
 }
 
+// openEntry is the inverse of sealCommand.
+func openEntry(k *seal.Keyring, entry []byte) (command, error) {
+	if len(entry) < 2 || entry[0] != entryVersion || entry[1] != entryCommand {
+		return command{}, errMalformed
+	}
+	plain, err := k.Open(entry[2:])
+	if err != nil {
+		return command{}, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	return decodeCommand(plain)
+}
+
 // keyringEntry makes the log entry that gives a new cluster its identity and its keys.
 func keyringEntry(cluster string, wrapped []byte) []byte {
 	e := encoder{b: []byte{entryVersion, entryKeyring}}
@@ -108,6 +120,7 @@ const (
 	codeNotHeld code = 4 // the lock is not held by this claim
 	codeIsDir   code = 5 // the key has keys below it
 	codeNotDir  code = 6 // a key above it has a value
+	codeFull    code = 7 // the state has no room
 )
 
 // answer is what the state machine says to a command, and the index of the entry that it answers.

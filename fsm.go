@@ -2,7 +2,6 @@ package flotilla
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -111,11 +110,7 @@ func (f *fsm) applyOne(s *state, l *raft.Log) (*state, error) {
 		if s.keys == nil {
 			return nil, fmt.Errorf("%w: a command before the keyring", ErrSealed)
 		}
-		plain, err := s.keys.Open(rest)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrSealed, err)
-		}
-		c, err := decodeCommand(plain)
+		c, err := openEntry(s.keys, l.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -161,9 +156,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	s, err := readSnapshot(r, f.secrets)
 	if err != nil {
 		err = fmt.Errorf("snapshot: %w", err)
-		if errors.Is(err, ErrSealed) {
-			go f.failed(err) // sending it again would not help
-		}
+		go f.failed(err) // the leader would send the same again, for ever
 		return err
 	}
 	f.publish(s)

@@ -105,7 +105,7 @@ func (n *Node) become(cluster string, first *raft.Configuration) error {
 // startRaft starts raft on the disk that is open.
 func (n *Node) startRaft() error {
 	d := n.disk.Load()
-	cached, err := raft.NewLogCache(512, d.logs)
+	cached, err := raft.NewLogCache(128, d.logs)
 	if err != nil {
 		return err
 	}

@@ -229,7 +229,7 @@ func (n *Node) endSilent(l *leadership) {
 		}
 		n.log.Warn("a node is silent; its locks are freed", "node", c.node)
 		end := command{op: opEnd, node: n.id, target: c.node, number: c.session}
-		l.apply(l.ctx, n, sealCommand(s.keys, &end), func(s *state) bool { // tried again in a second
+		l.applyAndTell(l.ctx, n, &end, func(s *state) bool { // tried again in a second
 			ses := s.session(c.node)
 			return ses == nil || ses.number != c.session
 		})

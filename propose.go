@@ -110,7 +110,7 @@ func (p *proposer) begin(session uint64) (seq, acked uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if session < p.session {
-		return 0, 0 // the caller has looked at a state that is gone
+		return 0, 0 // the caller has looked at a state that is gone, and must not begin to count anew
 	}
 	if p.session != session {
 		p.session, p.seq, p.open = session, 0, make(map[uint64]struct{})
@@ -217,8 +217,11 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
 	defer cancel()
 	p.n.tasks.run(func() { // whoever leads no more may be cut off, and never answer
-		for p.n.leader() == leader {
+		for {
 			changed := p.n.changed.wait()
+			if p.n.leader() != leader {
+				break
+			}
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -244,6 +247,17 @@ func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte
 	l, err := n.awaitLeading(ctx)
 	if err != nil {
 		return nil, err
+	}
+	// An entry that cannot be opened would end every node that applies it.
+	keys := n.fsm.state().keys
+	for _, q := range batch {
+		c, err := openEntry(keys, q.entry)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errMalformed, err)
+		}
+		if c.node != peer || c.session != q.session || c.seq != q.seq {
+			return nil, errMalformed
+		}
 	}
 	return nil, n.lead(ctx, l, peer, batch)
 }
@@ -279,6 +293,14 @@ func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*pr
 
 // attemptTimeout bounds one attempt; another one follows.
 func (n *Node) attemptTimeout() time.Duration { return 5 * n.pace.lease }
+
+// applyAndTell is apply for what others wait for.
+func (l *leadership) applyAndTell(ctx context.Context, n *Node, c *command, done func(*state) bool) error {
+	if err := l.apply(ctx, n, sealCommand(n.fsm.state().keys, c), done); err != nil {
+		return err
+	}
+	return l.acks.wait(ctx, n.fsm.state().index)
+}
 
 // apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.
 func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func(*state) bool) error {

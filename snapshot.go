@@ -166,6 +166,7 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				l.queue = append(l.queue, claim{node: d.string(), session: d.uint(), seq: d.uint(), index: d.uint()})
 			}
 			s.locks, _, _ = s.locks.Insert([]byte(name), l)
+			s.bytes += int64(len(name) * len(l.queue))
 		case frameRecord:
 			key := d.bytes()
 			rec := &record{modified: d.int(), index: d.uint(), value: d.bytes()}

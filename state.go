@@ -18,7 +18,7 @@ type state struct {
 	keys     *seal.Keyring // nil before the keyring's entry
 	wrapped  []byte        // the keyring as the log and snapshots have it
 	records  *iradix.Tree[*record]
-	bytes    int64 // of all names and values
+	bytes    int64 // of all names and values, and of the names of locks for each claim
 	locks    *iradix.Tree[*lock]
 	members  *iradix.Tree[Member]
 	sessions *iradix.Tree[*session]
@@ -171,15 +171,21 @@ func (s *state) store(index uint64, c *command) code {
 		}
 		i += 1 + next
 	}
-	var old *record
-	s.records, old, _ = s.records.Insert(treeKey(c.key), &record{value: c.value, modified: c.time, index: index})
-	s.bytes += int64(len(c.value))
-	if old != nil {
-		s.bytes -= int64(len(old.value))
-	} else {
-		s.bytes += int64(len(c.key))
+	grows := int64(len(c.key) + len(c.value))
+	if old, ok := s.records.Get(treeKey(c.key)); ok {
+		grows = int64(len(c.value) - len(old.value))
 	}
+	if !s.hasRoom(grows, c.number) {
+		return codeFull
+	}
+	s.bytes += grows
+	s.records, _, _ = s.records.Insert(treeKey(c.key), &record{value: c.value, modified: c.time, index: index})
 	return codeOK
+}
+
+// hasRoom reports whether the state may grow. The limit comes with the command, so every node finds the same.
+func (s *state) hasRoom(grows int64, limit uint64) bool {
+	return grows <= 0 || s.bytes+grows <= int64(limit)
 }
 
 // isDir reports whether there are keys below key. The empty key is above all.
@@ -219,6 +225,10 @@ func (s *state) claim(index uint64, c *command) code {
 	if len(queue) > 0 && !c.flag {
 		return codeHeld
 	}
+	if !s.hasRoom(int64(len(c.key)), c.number) {
+		return codeFull
+	}
+	s.bytes += int64(len(c.key))
 	mine := claim{node: c.node, session: c.session, seq: c.seq}
 	if len(queue) == 0 {
 		mine.index = index
@@ -237,6 +247,7 @@ func (s *state) release(index uint64, name string, match func(claim) bool) code 
 	if len(rest) == len(queue) {
 		return codeNotHeld
 	}
+	s.bytes -= int64(len(name)) * int64(len(queue)-len(rest))
 	if len(rest) == 0 {
 		s.locks, _, _ = s.locks.Delete([]byte(name))
 		return codeOK

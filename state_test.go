@@ -51,7 +51,7 @@ func TestStore(t *testing.T) {
 	seq := uint64(0)
 	store := func(key, value string) code {
 		seq++
-		return m.do(command{op: opStore, node: "a", session: ses, seq: seq, key: key, value: []byte(value)}).code
+		return m.do(command{op: opStore, node: "a", session: ses, seq: seq, key: key, value: []byte(value), number: 1 << 20}).code
 	}
 	for _, step := range []struct {
 		key, value string
@@ -105,12 +105,12 @@ func TestStore(t *testing.T) {
 func TestRepeatedCommandIsAnsweredFromMemory(t *testing.T) {
 	m := newMachine(t)
 	ses := m.open("a")
-	lock := command{op: opLock, node: "a", session: ses, seq: 1, key: "l", flag: false}
+	lock := command{op: opLock, node: "a", session: ses, seq: 1, key: "l", number: 1 << 20}
 	first := m.do(lock)
 	if again := m.do(lock); again != first || first.code != codeOK {
 		t.Errorf("a repeated lock is answered %+v, the first time %+v", again, first)
 	}
-	other := m.do(command{op: opLock, node: "a", session: ses, seq: 2, acked: 1, key: "l"})
+	other := m.do(command{op: opLock, node: "a", session: ses, seq: 2, acked: 1, key: "l", number: 1 << 20})
 	if other.code != codeHeld {
 		t.Errorf("another claim of the same node is answered %d, want held", other.code)
 	}
@@ -125,8 +125,8 @@ func TestRepeatedCommandIsAnsweredFromMemory(t *testing.T) {
 func TestSessionEnds(t *testing.T) {
 	m := newMachine(t)
 	a, b := m.open("a"), m.open("b")
-	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true})
-	if got := m.do(command{op: opLock, node: "b", session: b, seq: 1, key: "l", flag: true}); got.code != codeQueued {
+	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
+	if got := m.do(command{op: opLock, node: "b", session: b, seq: 1, key: "l", flag: true, number: 1 << 20}); got.code != codeQueued {
 		t.Fatalf("the second claim is answered %d, want queued", got.code)
 	}
 	if got := m.do(command{op: opUnlock, node: "b", session: b, seq: 2, key: "l", number: 99}); got.code != codeNotHeld {
@@ -162,7 +162,7 @@ func TestConfigureForgetsRemovedServers(t *testing.T) {
 	a := m.open("a")
 	m.do(command{op: opMember, node: "b", target: "a", key: "name", value: []byte("addr")})
 	m.do(command{op: opMember, node: "b", target: "new", key: "joins", value: []byte("addr")})
-	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true})
+	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
 	m.s = m.s.configure(m.s.index+1, []string{"b"})
 	if _, ok := m.s.member("a"); ok || m.s.session("a") != nil || m.s.lock("l") != nil {
 		t.Error("something of a removed server is left")
@@ -183,10 +183,10 @@ func TestSnapshot(t *testing.T) {
 	m.s = m.s.configure(1, []string{"a", "b"})
 	a := m.open("a")
 	m.do(command{op: opMember, node: "a", target: "a", key: "name", value: []byte("addr:1")})
-	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true})
-	m.do(command{op: opLock, node: "a", session: a, seq: 2, key: "l", flag: true})
+	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
+	m.do(command{op: opLock, node: "a", session: a, seq: 2, key: "l", flag: true, number: 1 << 20})
 	for i, key := range []string{"x/y/z", "x/y/w", "q"} {
-		m.do(command{op: opStore, node: "a", session: a, seq: uint64(i + 3), key: key, value: bytes.Repeat([]byte(key), 30_000), time: 1})
+		m.do(command{op: opStore, node: "a", session: a, seq: uint64(i + 3), key: key, value: bytes.Repeat([]byte(key), 30_000), time: 1, number: 1 << 20})
 	}
 	var sealed bytes.Buffer
 	if err := writeSnapshot(&sealed, m.s); err != nil {
@@ -336,5 +336,45 @@ func TestRestoreKeepsTheStateOnError(t *testing.T) {
 	before := f.state()
 	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); err == nil || f.state() != before {
 		t.Errorf("error %v, and the state changed: %v", err, f.state() != before)
+	}
+}
+
+// A caller that looked at the state before its session was replaced does not make numbers come twice: the second command would be
+// answered from memory, and not carried out.
+func TestNumbersComeOnce(t *testing.T) {
+	m := newMachine(t)
+	p := newProposer(nil)
+	m.open("other")
+	ses := m.open("a")
+	put := func(key string) {
+		seq, acked := p.begin(ses)
+		a := m.do(command{op: opStore, node: "a", session: ses, seq: seq, acked: acked, key: key, number: 1 << 20})
+		p.end(ses, seq)
+		if _, ok := m.s.records.Get(treeKey(key)); !ok {
+			t.Errorf("%s: answer %+v, and it is not stored", key, a)
+		}
+	}
+	put("one")
+	p.begin(ses - 1)
+	put("two")
+}
+
+// A command that its caller has given up is answered too: others travel with it.
+func TestGivenUpCommandIsAnswered(t *testing.T) {
+	m := newMachine(t)
+	ses := m.open("a")
+	p := newProposer(nil)
+	a, ackedA := p.begin(ses)
+	b, ackedB := p.begin(ses)
+	p.end(ses, a) // its context is over
+	c, ackedC := p.begin(ses)
+	for _, x := range [][2]uint64{{a, ackedA}, {b, ackedB}, {c, ackedC}} {
+		m.do(command{op: opStore, node: "a", session: ses, seq: x[0], acked: x[1], key: "k", number: 1 << 20})
+	}
+	// what Node.lead waits for, for the batch of A and B, on the first state that it can see
+	for _, seq := range []uint64{a, b} {
+		if _, ok := m.s.answer("a", ses, seq); !ok {
+			t.Errorf("lead waits in vain for the answer to %d", seq)
+		}
 	}
 }

@@ -59,7 +59,7 @@ func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	if err != nil {
 		return pathError("store", key, err)
 	}
-	a, err := s.n.writes.do(ctx, command{op: opStore, key: clean, value: value})
+	a, err := s.n.writes.do(ctx, command{op: opStore, key: clean, value: value, number: s.limit()})
 	if err == nil {
 		err = codeError(a.code)
 	}
@@ -81,6 +81,9 @@ func (s *Storage) room(key string, value []byte) error {
 	}
 	return nil
 }
+
+// limit is what the state may have at the most, for a command.
+func (s *Storage) limit() uint64 { return uint64(s.n.cfg.MaxState) }
 
 // Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory is another error.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
@@ -191,7 +194,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 	if len(name) > MaxName {
 		return false, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
 	}
-	c := command{op: opLock, key: name, flag: wait}
+	c := command{op: opLock, key: name, flag: wait, number: s.limit()}
 	for {
 		session, a, err := s.n.writes.doIn(ctx, c)
 		if errors.Is(err, ErrLost) {
@@ -205,6 +208,9 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		}
 		if a.code == codeHeld {
 			return false, nil
+		}
+		if err := codeError(a.code); err != nil {
+			return false, err
 		}
 		mine := heldLock{session, a.seq}
 		granted, err := s.granted(ctx, name, mine)
@@ -242,7 +248,7 @@ func (s *Storage) granted(ctx context.Context, name string, mine heldLock) (bool
 // withdraw takes a claim back that its caller no longer waits for. It is not waited for: the caller's context is over.
 func (s *Storage) withdraw(name string, mine heldLock) {
 	s.n.tasks.run(func() {
-		for s.n.works.Err() == nil {
+		for s.n.works.Err() == nil { // as long as the session lives, so does the claim
 			_, _, err := s.n.writes.doIn(s.n.works, command{op: opUnlock, key: name, number: mine.seq, session: mine.session})
 			if err == nil || errors.Is(err, ErrLost) {
 				return
@@ -290,6 +296,8 @@ func codeError(c code) error {
 		return syscall.ENOTDIR
 	case codeNotHeld:
 		return ErrLost
+	case codeFull:
+		return fmt.Errorf("%w: the state has reached its limit; delete something or raise Config.MaxState", ErrTooLarge)
 	}
 	return nil
 }

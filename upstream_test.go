@@ -339,3 +339,36 @@ func TestFailedNodeGoesOnServing(t *testing.T) {
 		}
 	})
 }
+
+// What a member proposes is looked at before it is in the log, where it would end every node.
+func TestMalformedProposal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		l, others := leaderOf(t, nodes)
+		var e encoder
+		e.uint(1)
+		e.uint(1)
+		e.uint(1)
+		e.bytes([]byte("garbage"))
+		_, err := others[0].port.Call(t.Context(), l.id, callApply, e.b)
+		if err == nil {
+			t.Error("a malformed proposal is taken")
+		}
+		time.Sleep(5 * time.Second)
+		for _, n := range nodes {
+			if s := n.Status(); s.Err != "" {
+				t.Error(s.Err)
+			}
+		}
+	})
+}
+
+func TestNoSessionForStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		l, _ := leaderOf(t, nodes)
+		if _, err := l.serveOpen(t.Context(), newID(), []byte("x")); err == nil {
+			t.Errorf("%d sessions in a cluster of three", l.fsm.state().sessions.Len())
+		}
+	})
+}

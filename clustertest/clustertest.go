@@ -41,6 +41,7 @@ type Cluster struct {
 
 	t       testing.TB
 	net     *simnet.Network
+	dir     string
 	configs []flotilla.Config
 	dead    []bool
 }
@@ -51,6 +52,7 @@ type Cluster struct {
 func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, net: simnet.New()}
+	c.dir = t.TempDir() // before the clean-up below, which is then the first to run
 	t.Cleanup(func() {
 		c.net.Heal()
 		for i := range c.Nodes {
@@ -64,9 +66,8 @@ func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluste
 	for i := range n {
 		addrs = append(addrs, name(i)+":7373")
 	}
-	dir := t.TempDir()
 	for i := range n {
-		c.add(secret, filepath.Join(dir, name(i)), addrs, n, configure)
+		c.add(secret, filepath.Join(c.dir, name(i)), addrs, n, configure)
 	}
 	return c
 }
@@ -114,7 +115,7 @@ func (c *Cluster) Add(configure func(i int, c *flotilla.Config)) int {
 	for i := range c.Nodes {
 		addrs = append(addrs, name(i)+":7373")
 	}
-	c.add(first.Secrets[0], filepath.Join(c.t.TempDir(), name(len(c.Nodes))), addrs, 0, configure)
+	c.add(first.Secrets[0], filepath.Join(c.dir, name(len(c.Nodes))), addrs, 0, configure)
 	return len(c.Nodes) - 1
 }
 
@@ -239,6 +240,12 @@ func (c *Cluster) Isolate(i int) { c.net.Isolate(name(i)) }
 
 // Block cuts one direction between two nodes.
 func (c *Cluster) Block(from, to int) { c.net.Block(name(from), name(to)) }
+
+// Unblock undoes Block.
+func (c *Cluster) Unblock(from, to int) { c.net.Unblock(name(from), name(to)) }
+
+// SetLatency sets how long bytes are under way from one node to another, from now on.
+func (c *Cluster) SetLatency(d time.Duration) { c.net.SetLatency(d) }
 
 // Partition cuts the network into groups that cannot reach one another.
 func (c *Cluster) Partition(groups ...[]int) {

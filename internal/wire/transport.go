@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	maxPool  = 3       // connections kept to a peer: heartbeats, replication, votes
-	termJump = 1 << 20 // how far the term of another may be ahead of ours
+	maxPool   = 3       // connections kept to a peer: heartbeats, replication, votes
+	maxAppend = 2 << 20 // bytes of entries in one request, beyond which no other one is added
+	termJump  = 1 << 20 // how far the term of another may be ahead of ours
 )
 
 // Transport is the raft.Transport of a Port. Inside it is raft.NetworkTransport: one for everything that leaves, and one for
@@ -228,6 +229,7 @@ func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 // down, until the peer is heard of, is admitted no more, has a newer term, or Release, Stop or Close is called.
 func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	peer := string(id)
+	cut(req)
 	beat := req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 	for round, broken := 0, 0; ; {
 		if !beat {
@@ -261,6 +263,17 @@ func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 			broken++
 		default:
 			return err
+		}
+	}
+}
+
+// cut shortens a request to what a slow line and a slow disk deal with in time; raft goes on from what was sent.
+func cut(req *raft.AppendEntriesRequest) {
+	size := 0
+	for i, e := range req.Entries {
+		if size += len(e.Data); i > 0 && size > maxAppend {
+			req.Entries = req.Entries[:i]
+			return
 		}
 	}
 }
