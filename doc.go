@@ -49,7 +49,8 @@
 // # What is promised
 //
 // A write returns when a majority of the voters has stored it, on disk if they have a Dir, and every member that is there has
-// applied it. A member is there unless its port refuses, or it has not answered for a lease: 600 ms at [LAN], 200 ms at [Fast], 3 s at [WAN]. So what was
+// applied it. A member is there from when it is ready, unless its port refuses or it has not answered for a lease: 600 ms at
+// [LAN], 200 ms at [Fast], 3 s at [WAN]. So what was
 // written through one node is found through any other, at once. A write is carried out once, however often it had to be sent.
 // Without a majority of the voters a write waits, 30 seconds at most, and then fails with [ErrNoLeader], or with its
 // context's error if that is done before. It may still take effect.

@@ -21,7 +21,8 @@ var (
 	// that would take the state over Config.MaxState. It was refused before it was proposed.
 	ErrTooLarge = errors.New("too large")
 
-	// ErrLost is wrapped by the error of what depended on something that this node held, a lock for one, and holds no more.
+	// ErrLost is wrapped by the error of what this node was doing when the cluster took it for gone: what it held, locks for one, it
+	// holds no more. A write that was under way may have taken effect before; it does not any more.
 	ErrLost = errors.New("lost")
 
 	// ErrRemoved is wrapped by the error of a node that is no longer a member of the cluster.

@@ -53,11 +53,7 @@ func TestForeignNodePassesNoVerdict(t *testing.T) {
 		b.Restart(0)
 		b.Restart(1)
 		time.Sleep(20 * time.Second)
-		for k := range 3 {
-			if s := b.Nodes[k].Status(); s.Err != "" || !s.Ready {
-				t.Errorf("n%d: ready %v, %s", k, s.Ready, s.Err)
-			}
-		}
+		wantReady(t, b.Nodes[:3])
 	})
 }
 
@@ -83,11 +79,7 @@ func TestCopyPassesNoVerdict(t *testing.T) {
 		c.Restart(0)
 		c.Restart(2)
 		time.Sleep(20 * time.Second)
-		for k := range 3 {
-			if s := c.Nodes[k].Status(); s.Err != "" || !s.Ready {
-				t.Errorf("n%d: ready %v, %s", k, s.Ready, s.Err)
-			}
-		}
+		wantReady(t, c.Nodes[:3])
 	})
 }
 
@@ -410,5 +402,15 @@ func TestEndsAtOnce(t *testing.T) {
 			wg.Go(func() { time.Sleep(time.Duration(seed) * time.Millisecond); n.Close() })
 			wg.Wait()
 		})
+	}
+}
+
+// wantReady checks that these nodes take part in their cluster.
+func wantReady(t *testing.T, nodes []*flotilla.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		if s := n.Status(); s.Err != "" || !s.Ready {
+			t.Errorf("%s: ready %v, %s", s.Name, s.Ready, s.Err)
+		}
 	}
 }

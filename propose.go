@@ -45,8 +45,8 @@ func newProposer(n *Node) *proposer {
 }
 
 // do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
-// applied it, and so has this one. An error that wraps ErrLost says that the command did nothing in the end; after any other the
-// outcome is not known.
+// applied it, and so has this one. After an error the outcome is not known; one that wraps ErrLost says that nothing of this
+// session will take effect any more.
 func (p *proposer) do(ctx context.Context, c command) (answer, error) {
 	_, a, err := p.doIn(ctx, c)
 	return a, err

@@ -75,12 +75,36 @@ func newCalls(p *Port) *calls {
 		if err != nil {
 			return nil, err
 		}
-		return p.dialNode(ctx, id, alpnCall)
+		return p.whileOpen(ctx, func(ctx context.Context) (*conn, error) { return p.dialNode(ctx, id, alpnCall) })
 	}
-	dialAddr := func(ctx context.Context, _, addr string) (net.Conn, error) { return p.dialAddr(ctx, addr, alpnCall) }
+	dialAddr := func(ctx context.Context, _, addr string) (net.Conn, error) {
+		return p.whileOpen(ctx, func(ctx context.Context) (*conn, error) { return p.dialAddr(ctx, addr, alpnCall) })
+	}
 	c.byID = &http.Transport{Protocols: &h2c, HTTP2: h2, DialContext: dialID, IdleConnTimeout: time.Minute, DisableCompression: true}
 	c.byAddr = &http.Transport{Protocols: &h2c, HTTP2: h2, DialContext: dialAddr, IdleConnTimeout: 5 * time.Second, DisableCompression: true}
 	return c
+}
+
+// whileOpen makes a dial of net/http's, which outlives the call that it is for, end with Close, which waits for it.
+func (p *Port) whileOpen(ctx context.Context, dial func(context.Context) (*conn, error)) (net.Conn, error) {
+	if !p.enter() {
+		return nil, ErrClosed
+	}
+	defer p.wg.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.wg.Go(func() {
+		select {
+		case <-p.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	c, err := dial(ctx)
+	if err != nil {
+		return nil, err // a nil *conn is no nil net.Conn
+	}
+	return c, nil
 }
 
 // serve runs the server until close.

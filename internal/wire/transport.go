@@ -271,6 +271,9 @@ func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 func cut(req *raft.AppendEntriesRequest) {
 	size := 0
 	for i, e := range req.Entries {
+		if e == nil {
+			return // the peer refuses it
+		}
 		if size += len(e.Data); i > 0 && size > maxAppend {
 			req.Entries = req.Entries[:i]
 			return
