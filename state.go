@@ -61,7 +61,15 @@ func newState() *state {
 }
 
 // treeKey is the form of a key in the tree: with a zero byte for a slash, keys sort as a walk through directories does.
-func treeKey(key string) []byte { return bytes.ReplaceAll([]byte(key), []byte{'/'}, []byte{0}) }
+func treeKey(key string) []byte {
+	k := []byte(key)
+	for i, c := range k {
+		if c == '/' {
+			k[i] = 0
+		}
+	}
+	return k
+}
 
 // plainKey is the inverse of treeKey.
 func plainKey(k []byte) string { return string(bytes.ReplaceAll(k, []byte{0}, []byte{'/'})) }

@@ -378,3 +378,19 @@ func TestGivenUpCommandIsAnswered(t *testing.T) {
 		}
 	}
 }
+
+func TestCleanKey(t *testing.T) {
+	for key, want := range map[string]string{
+		"": "", "a": "a", "a/b": "a/b", "a.b/..c/d..": "a.b/..c/d..", ".a": ".a",
+		"/": "", "/a": "a", "a/": "a", "a//b": "a/b", "a/./b": "a/b", "a/../b": "b", "../a": "a", ".": "", "..": "", "a/..": "",
+	} {
+		if got, err := cleanKey(key); got != want || err != nil {
+			t.Errorf("%q is cleaned to %q, %v; want %q", key, got, err, want)
+		}
+	}
+	for _, key := range []string{"a\x00b", strings.Repeat("x", MaxName+1)} {
+		if got, err := cleanKey(key); err == nil {
+			t.Errorf("%q is cleaned to %q", key, got)
+		}
+	}
+}

@@ -284,7 +284,20 @@ func cleanKey(key string) (string, error) {
 	if strings.IndexByte(key, 0) >= 0 {
 		return "", fmt.Errorf("%w: the key has a zero byte in it", fs.ErrInvalid)
 	}
+	if isClean(key) {
+		return key, nil
+	}
 	return strings.TrimPrefix(path.Clean("/"+key), "/"), nil
+}
+
+// isClean reports whether key is in its one form: no part of it is empty, or a dot or two.
+func isClean(key string) bool {
+	for part := range strings.SplitSeq(key, "/") {
+		if part == "" || part == "." || part == ".." {
+			return key == ""
+		}
+	}
+	return true
 }
 
 // codeError is the error that an outcome stands for.
