@@ -172,7 +172,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		}
 		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
 			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
-		} else if in.InRaft && n.wasRemoved(in.ID) {
+		} else if in.InRaft && n.wasRemoved(in.ID) && n.leads(ctx) {
 			out.Removed = "the cluster has removed it; empty its directory to join as a new node"
 		}
 	}
@@ -204,6 +204,12 @@ func (n *Node) elsewhere(ctx context.Context, in greeting) (string, bool) {
 func (n *Node) wasRemoved(id string) bool {
 	servers := n.fsm.state().servers
 	return n.leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
+}
+
+// leads reports whether this node leads now: one that stood still may know neither its successor nor the newest members.
+func (n *Node) leads(ctx context.Context) bool {
+	_, err := n.confirm(ctx)
+	return err == nil
 }
 
 func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining, error) {

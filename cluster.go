@@ -60,8 +60,8 @@ type Node struct {
 	lastPeerError atomic.Pointer[peerError]
 	waitsFor      atomic.Pointer[string] // why the node is not in a cluster yet
 
-	idMu  sync.Mutex
-	ident *identity
+	saving sync.Mutex // held to change ident
+	ident  atomic.Pointer[identity]
 }
 
 // Open starts a node and returns once its files, keys and ports are found right: it listens for peers then, and looks for its
@@ -98,26 +98,29 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	if n.cfg.Dir == "" {
-		n.ident = &identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()}
+		n.ident.Store(&identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()})
 	} else {
 		if n.dir, err = lockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if n.ident, err = loadIdentity(n.dir, n.secrets); err != nil {
+		id, err := loadIdentity(n.dir, n.secrets)
+		if err != nil {
 			return err
 		}
+		n.ident.Store(id)
 	}
-	n.id = n.ident.ID
+	ident := n.identity()
+	n.id = ident.ID
 	n.name = n.cfg.Name
 	if n.name == "" {
-		n.name = n.ident.Name
+		n.name = ident.Name
 	}
 	if n.name == "" {
 		n.name = hostname()
 	}
 	n.log = n.log.With("node", n.name)
-	n.book = newBook(n.fsm, n.ident.Peers)
-	if n.ident.Member {
+	n.book = newBook(n.fsm, ident.Peers)
+	if ident.Member {
 		if err := n.openDisk(false); err != nil {
 			return err
 		}

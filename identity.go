@@ -78,9 +78,9 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (*identity, error) {
 
 // save changes the identity and, if there is a directory, writes it.
 func (n *Node) save(change func(*identity)) error {
-	n.idMu.Lock()
-	defer n.idMu.Unlock()
-	next := *n.ident
+	n.saving.Lock() // held across the write: only those wait who write too
+	defer n.saving.Unlock()
+	next := n.identity()
 	change(&next)
 	if n.dir != nil {
 		b, err := json.MarshalIndent(&next, "", "\t")
@@ -91,16 +91,12 @@ func (n *Node) save(change func(*identity)) error {
 			return err
 		}
 	}
-	n.ident = &next
+	n.ident.Store(&next)
 	return nil
 }
 
 // identity returns the identity as it was last saved.
-func (n *Node) identity() identity {
-	n.idMu.Lock()
-	defer n.idMu.Unlock()
-	return *n.ident
-}
+func (n *Node) identity() identity { return *n.ident.Load() }
 
 // clusterID returns the identity of the cluster that this node belongs to, empty if none.
 func (n *Node) clusterID() string { return n.identity().Cluster }
