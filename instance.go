@@ -181,7 +181,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.HeartbeatTimeout = n.pace.heartbeat
 	c.ElectionTimeout = n.pace.heartbeat
 	c.LeaderLeaseTimeout = n.pace.heartbeat / 2
-	c.CommitTimeout = n.pace.lease // commits are told at once by acks
+	c.CommitTimeout = 2 * n.pace.lease // commits are told at once by acks
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true
