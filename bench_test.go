@@ -115,7 +115,7 @@ func benchState(b *testing.B, records int) (*state, seal.Secret) {
 	for i := range records {
 		value := make([]byte, benchValue)
 		rand.Read(value)
-		s, _ = s.apply(s.index+1, &command{op: opStore, key: benchKey(i), value: value})
+		s, _ = s.apply(s.index+1, &command{op: opStore, number: 1 << 40, key: benchKey(i), value: value})
 	}
 	return s, secret
 }

@@ -413,7 +413,7 @@ func (l *Log) publish(s span) {
 }
 
 // deleteAtOnce is how many entries one transaction deletes when the log is shortened at its beginning.
-const deleteAtOnce = 128
+const deleteAtOnce = 64
 
 // DeleteRange deletes the entries from lo to hi, both included, at either end of
 // the log. Entries that are not there are ignored.
@@ -421,7 +421,9 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	if s := l.now(); lo <= s.base+1 && hi < s.last {
 		// Writers wait for one part at a time. Each leaves a log that is right.
 		for lo = s.base + 1; lo+deleteAtOnce < hi; lo += deleteAtOnce {
+			start := time.Now()
 			l.deleteRange(lo, lo+deleteAtOnce-1)
+			time.Sleep(time.Since(start)) // the disk is theirs for as long
 		}
 	}
 	return l.deleteRange(lo, hi)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -216,7 +217,9 @@ type syncingSink struct {
 func (s *syncingSink) Write(p []byte) (int, error) {
 	n, err := s.SnapshotSink.Write(p)
 	if s.dirty += n; err == nil && s.dirty >= syncEvery {
+		start := time.Now()
 		s.dirty, err = 0, s.file.Sync()
+		time.Sleep(time.Since(start)) // the disk is the writers' for as long
 	}
 	return n, err
 }
