@@ -59,24 +59,18 @@ func (p *Port) accept() {
 
 // greet authenticates an inbound connection and hands it on.
 func (p *Port) greet(c *conn, g *greet) {
-	t, err := p.admit(c)
+	serve, err := p.admit(c)
 	p.gate.leave(g)
 	if err != nil {
 		c.Close()
 		return
 	}
 	p.peers.heard(c.peer)
-	if t != nil {
-		t.serve(c)
-		return
-	}
-	// net/http clears this deadline when the first bytes of HTTP/2 have come.
-	c.SetReadDeadline(time.Now().Add(greetTimeout))
-	p.calls.take(c)
+	serve()
 }
 
-// admit does the handshake of an inbound connection, and answers. It returns the transport if the connection is for raft.
-func (p *Port) admit(c *conn) (*Transport, error) {
+// admit does the handshake of an inbound connection, and answers. It returns what the connection is to be given to.
+func (p *Port) admit(c *conn) (serve func(), err error) {
 	c.raw.SetDeadline(time.Now().Add(greetTimeout))
 	var sni string
 	tc := tls.Server(c.raw, p.serverTLS(&sni))
@@ -90,14 +84,18 @@ func (p *Port) admit(c *conn) (*Transport, error) {
 		return nil, err
 	}
 	c.peer, c.Conn = id, tc
-	var t *Transport
 	switch state.NegotiatedProtocol {
 	case alpnCall:
+		serve = func() { p.calls.take(c) }
 	case alpnRaft:
-		if t = p.current(); t == nil || t.ended() {
+		if t := p.current(); t == nil || t.ended() {
 			err = errors.New("raft is not running here")
 		} else {
-			err = p.cfg.Admit(id)
+			serve, err = func() { t.serve(c) }, p.cfg.Admit(id)
+		}
+	case alpnNote:
+		if p.cfg.Noted == nil {
+			err = errors.New("notes are not taken here")
 		}
 	default:
 		err = errors.New("no protocol was chosen")
@@ -115,10 +113,19 @@ func (p *Port) admit(c *conn) (*Transport, error) {
 		tc.Write(append([]byte{answerRefuse, byte(len(text))}, text...))
 		return nil, err
 	}
+	if state.NegotiatedProtocol == alpnNote {
+		r := p.notes.enter(c)
+		defer func() {
+			if err != nil {
+				r.leave()
+			}
+		}()
+		serve = r.serve
+	}
 	if _, err := tc.Write([]byte{answerAccept}); err != nil {
 		return nil, err
 	}
-	return t, c.raw.SetDeadline(time.Time{})
+	return serve, c.raw.SetDeadline(time.Time{})
 }
 
 // complain logs a failed handshake of an inbound connection, at most once a minute for one host.

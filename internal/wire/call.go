@@ -112,6 +112,8 @@ func (c *calls) serve() { c.server.Serve((*callListener)(c)) }
 
 // take hands an authenticated connection to the server.
 func (c *calls) take(nc *conn) {
+	// net/http clears this deadline when the first bytes of HTTP/2 have come.
+	nc.SetReadDeadline(time.Now().Add(greetTimeout))
 	select {
 	case c.queue <- nc:
 	case <-c.port.done:

@@ -143,12 +143,14 @@ func parseKid(text string) (kid seal.KeyID, ok bool) {
 // the caller checks.
 func clientTLS(id *identity, addr, protocol string) *tls.Config {
 	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		Time:               certNow,
-		ServerName:         serverName(id.kid),
-		NextProtos:         []string{protocol},
-		Certificates:       []tls.Certificate{id.leaf},
-		InsecureSkipVerify: true, // there are no host names; VerifyConnection verifies the chain
+		MinVersion:   tls.VersionTLS13,
+		Time:         certNow,
+		ServerName:   serverName(id.kid),
+		NextProtos:   []string{protocol},
+		Certificates: []tls.Certificate{id.leaf},
+		// All notes that wait go in one record. For the other protocols the default is right.
+		DynamicRecordSizingDisabled: protocol == alpnNote,
+		InsecureSkipVerify:          true, // there are no host names; VerifyConnection verifies the chain
 		VerifyConnection: func(s tls.ConnectionState) error {
 			cert := s.PeerCertificates[0]
 			err := id.verify(cert, x509.ExtKeyUsageServerAuth)
@@ -168,7 +170,7 @@ func (p *Port) serverTLS(sni *string) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		Time:                   certNow,
-		NextProtos:             []string{alpnRaft, alpnCall},
+		NextProtos:             []string{alpnRaft, alpnCall, alpnNote},
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		// A dialler whose secret we have not got is shown our first certificate: it reads our key ID there.

@@ -14,13 +14,14 @@ import (
 func (p *Port) dialNode(ctx context.Context, id, protocol string) (*conn, error) {
 	c, err := p.tryNode(ctx, id, protocol)
 	if err != nil {
-		// A call that is given up early proves nothing about the peer.
-		if protocol == alpnRaft || ctx.Err() == nil {
+		switch {
+		case protocol == alpnNote && unwilling(err): // raft is not to wait for a peer that only takes no notes
+		case protocol == alpnRaft || ctx.Err() == nil: // else it was given up early, which proves nothing about the peer
 			p.peers.failed(id, portRefuses(err))
 		}
 		return nil, &dialError{id, err}
 	}
-	if protocol == alpnRaft {
+	if protocol != alpnCall {
 		p.peers.heard(id)
 	}
 	return c, nil

@@ -75,5 +75,13 @@ func (e *dialError) Unwrap() error { return e.err }
 // portRefuses reports whether err says that nobody listens at the address, which proves that the process is not there.
 func portRefuses(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
+// unwilling reports whether err says that a peer answered, and does not want a connection of this protocol: in so many words, or by an
+// alert of TLS if it is older than the protocol.
+func unwilling(err error) bool {
+	var refused *RefusedError
+	var op *net.OpError
+	return errors.As(err, &refused) || errors.As(err, &op) && op.Op == "remote error"
+}
+
 // isTimeout reports whether err says that a deadline has passed.
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

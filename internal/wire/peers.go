@@ -116,6 +116,18 @@ func (s *peers) addRaft(id string, n int) int {
 	return p.raft
 }
 
+// HungUp reports whether the process of the node id is believed to be gone: the last dial to it was refused by its port, it has not been
+// heard of since, and no authenticated connection from it is open. It is false for a node that was never dialled. This is evidence
+// and no proof: a firewall that resets all that comes, and an address book that is wrong while the node says nothing, look the same.
+func (p *Port) HungUp(id string) bool { return p.peers.hungUp(id) }
+
+func (s *peers) hungUp(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.m[id]
+	return p != nil && p.refused && p.conns == 0
+}
+
 // view returns a copy of what is known of id.
 func (s *peers) view(id string) (contact time.Time, refused bool) {
 	s.mu.Lock()

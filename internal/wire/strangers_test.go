@@ -168,10 +168,11 @@ func FuzzServe(f *testing.F) {
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), uint8(1))
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n000000000"), uint8(1))
 	f.Add([]byte("\x00\x8aRPCHeader\x83"), uint8(2))
+	f.Add([]byte("\x00\x01x\xff\xff\xff\xfe"), uint8(3))
 	f.Fuzz(func(t *testing.T, data []byte, how uint8) {
 		synctest.Test(t, func(t *testing.T) {
 			n := simnet.New()
-			a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+			a, b := open(t, n, 1, nil), open(t, n, 2, deaf)
 			rpcs := b.Transport().Consumer()
 			go func() {
 				for {
@@ -185,13 +186,15 @@ func FuzzServe(f *testing.F) {
 			}()
 			var c net.Conn
 			var err error
-			switch how % 3 {
+			switch how % 4 {
 			case 0:
 				c, err = n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
 			case 1:
 				c, err = a.dialNode(t.Context(), nodeID(2), alpnCall)
 			case 2:
 				c, err = a.dialNode(t.Context(), nodeID(2), alpnRaft)
+			case 3:
+				c, err = a.dialNode(t.Context(), nodeID(2), alpnNote)
 			}
 			if err != nil {
 				t.Fatal(err)

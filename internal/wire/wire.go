@@ -2,10 +2,12 @@
 //
 // Before any byte of a peer is believed both sides prove with TLS 1.3 that they have the cluster's secret, and which node they
 // are: the certificate authority is derived from the secret, so every node signs its own certificate and none is distributed.
-// ALPN then says what a connection is for: raft, or calls between nodes, which are HTTP/2 requests.
+// ALPN then says what a connection is for: raft, calls between nodes, which are HTTP/2 requests, or notes, small messages one way
+// that may be lost.
 //
 //	TCP ─ gate (caps, deadline) ─ TLS 1.3, node ID ─ accept byte ┬ raft   one raft.NetworkTransport per peer ─ checks ─ raft
-//	                                                            └ calls  net/http ─ Config.Handler
+//	                                                            ├ calls  net/http ─ Config.Handler
+//	                                                            └ notes  frames, one connection per peer ─ Config.Noted
 //
 // Whoever has the secret can be any node: the node ID in a certificate guards against mistakes, not against a malicious member.
 //
@@ -25,10 +27,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-// The two protocols of the port, as ALPN names them.
+// The protocols of the port, as ALPN names them.
 const (
 	alpnRaft = "flotilla-raft/1"
 	alpnCall = "flotilla-call/1"
+	alpnNote = "flotilla-note/1"
 )
 
 const (
@@ -66,6 +69,10 @@ type Config struct {
 	// Handler answers node calls. Peer tells who calls. Nil: every call is answered with 404.
 	Handler http.Handler
 
+	// Noted is told of a note from an authenticated peer. The note is valid during the call only. For one peer there is one call at
+	// a time, on the goroutine of its connection, so it must not block. Nil: notes are refused.
+	Noted func(id string, note []byte)
+
 	// Term is this node's raft term. Terms of others that exceed it by more than 2^20 are refused. It is asked from the first
 	// call of Transport on, so possibly before raft.NewRaft has returned. Nil: terms are not checked.
 	Term func() uint64
@@ -83,7 +90,8 @@ type Config struct {
 	// is answered after that. Nil: at once.
 	Applied func(index uint64) error
 
-	// Timeout bounds a raft RPC, and is the patience of the pings on connections for calls. 0: 2 s.
+	// Timeout bounds a raft RPC and the writing of notes, and is the patience of the pings on connections for calls. On one for notes
+	// it is a quarter of that. 0: 2 s.
 	Timeout time.Duration
 
 	// Logger receives what happens. Nil: nothing is logged.
@@ -98,6 +106,7 @@ type Port struct {
 	peers *peers
 	gate  *gate
 	calls *calls
+	notes *notes
 	said  *limiter // sentences about wrong secrets, by peer address
 	done  chan struct{}
 	wg    sync.WaitGroup // every goroutine of the Port; Add only under mu while not closed
@@ -161,6 +170,7 @@ func Open(cfg Config) (*Port, error) {
 		p.ids = append(p.ids, id)
 	}
 	p.calls = newCalls(p)
+	p.notes = newNotes(p)
 	p.spawn(p.accept)
 	p.spawn(p.calls.serve)
 	return p, nil

@@ -1,0 +1,441 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// ear keeps the notes that a node takes.
+type ear struct {
+	mu    sync.Mutex
+	notes []string // "1: text" from node 1
+	at    []time.Time
+}
+
+func (e *ear) use(c *Config) {
+	c.Noted = func(id string, note []byte) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.notes = append(e.notes, strings.TrimLeft(id, "0")+": "+string(note))
+		e.at = append(e.at, time.Now())
+	}
+}
+
+// take returns the notes since the last time.
+func (e *ear) take() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	notes := e.notes
+	e.notes, e.at = nil, nil
+	return notes
+}
+
+// after returns when the first note came, from a moment on.
+func (e *ear) after(from time.Time) (time.Duration, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, at := range e.at {
+		if at.After(from) {
+			return at.Sub(from), true
+		}
+	}
+	return 0, false
+}
+
+// deaf takes notes and does nothing with them.
+func deaf(c *Config) { c.Noted = func(string, []byte) {} }
+
+// dials counts the dials of a node.
+type dials struct{ n atomic.Int32 }
+
+func (d *dials) use(c *Config) {
+	dial := c.Dial
+	c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		d.n.Add(1)
+		return dial(ctx, network, addr)
+	}
+}
+
+func (d *dials) count() int { return int(d.n.Load()) }
+
+// noting sends numbers to a node every so often, until the test calls what is returned.
+func noting(p *Port, to int, every time.Duration) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-tick.C:
+				p.Note(nodeID(to), strconv.AppendInt(nil, int64(i), 10))
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// inOrder fails unless the notes of noting are in order.
+func inOrder(t *testing.T, notes []string) {
+	t.Helper()
+	last := -1
+	for _, note := range notes {
+		_, text, _ := strings.Cut(note, ": ")
+		i, err := strconv.Atoi(text)
+		if err != nil || i <= last {
+			t.Fatalf("%q after %d", note, last)
+		}
+		last = i
+	}
+}
+
+func running(p *Port, to int) bool {
+	o := p.notes.outbox(nodeID(to))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.running
+}
+
+func TestNotesComeInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var d dials
+		var e, back ear
+		a := open(t, n, 1, func(c *Config) { d.use(c); back.use(c) })
+		b := open(t, n, 2, e.use)
+		var want []string
+		note := make([]byte, 0, MaxNote)
+		for i := range 1000 {
+			note = fmt.Append(note[:0], i, strings.Repeat("x", i%(MaxNote-4)))
+			switch i % 100 {
+			case 98:
+				note = note[:0]
+			case 99:
+				note = append(note, make([]byte, MaxNote-len(note))...)
+			}
+			a.Note(nodeID(2), note)
+			want = append(want, "1: "+string(note))
+			clear(note)
+			if i%maxNotes == maxNotes-1 {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}
+		b.Note(nodeID(1), []byte("thanks"))
+		time.Sleep(50 * time.Millisecond)
+		if diff := cmp.Diff(want, e.take()); diff != "" {
+			t.Fatal(diff)
+		}
+		if diff := cmp.Diff([]string{"2: thanks"}, back.take()); diff != "" {
+			t.Fatal(diff)
+		}
+		if d.count() != 1 {
+			t.Fatalf("%d dials", d.count())
+		}
+		// A connection that is not used goes, and the next note makes another.
+		time.Sleep(2 * noteIdle)
+		if running(a, 2) {
+			t.Fatal("an idle connection stays")
+		}
+		a.Note(nodeID(2), []byte("again"))
+		time.Sleep(10 * time.Millisecond)
+		if diff := cmp.Diff([]string{"1: again"}, e.take()); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestOldestNoteIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var e ear
+		a := open(t, n, 1, nil)
+		open(t, n, 2, e.use)
+		var want []string
+		for i := range 100 {
+			a.Note(nodeID(2), strconv.AppendInt(nil, int64(i), 10))
+			if i >= 100-maxNotes {
+				want = append(want, fmt.Sprint("1: ", i))
+			}
+		}
+		time.Sleep(time.Second)
+		if diff := cmp.Diff(want, e.take()); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestNoteIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var e ear
+		var j journal
+		a := open(t, n, 1, func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&j, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		open(t, n, 2, e.use)
+		a.Note(nodeID(2), make([]byte, MaxNote+1))
+		a.Note("x", nil)
+		time.Sleep(time.Second)
+		if got := e.take(); len(got) != 0 || strings.Count(j.String(), "dropped a note") != 2 {
+			t.Fatal(got, j.String())
+		}
+	})
+}
+
+// Whatever the peer does, Note takes no time, the goroutines are few, and so are the dials.
+func TestNoteNeverBlocks(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		change   func(t *testing.T, n *simnet.Network, c *Config)
+		min, max int // dials in ten seconds
+	}{
+		{"nobody listens", nil, 15, 25},
+		{"the wire is cut", func(_ *testing.T, n *simnet.Network, _ *Config) { n.Isolate("a") }, 15, 25},
+		{"the address is not known", func(_ *testing.T, _ *simnet.Network, c *Config) { c.Resolve = nil }, 0, 0},
+		{"the peer says nothing", func(t *testing.T, n *simnet.Network, _ *Config) {
+			if _, err := n.Host("b").Listen("tcp", ":7373"); err != nil {
+				t.Fatal(err)
+			}
+		}, 3, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New()
+				var d dials
+				a := open(t, n, 1, func(cfg *Config) {
+					if d.use(cfg); c.change != nil {
+						c.change(t, n, cfg)
+					}
+				})
+				start := time.Now()
+				for range 10000 {
+					a.Note(nodeID(2), []byte("x"))
+				}
+				if took := time.Since(start); took != 0 {
+					t.Fatalf("blocked for %v", took)
+				}
+				stop := noting(a, 2, time.Millisecond)
+				time.Sleep(10 * time.Second)
+				if got := d.count(); got < c.min || got > c.max {
+					t.Errorf("%d dials", got)
+				}
+				stop()
+				time.Sleep(2 * greetTimeout)
+				if running(a, 2) {
+					t.Error("a goroutine remains")
+				}
+			})
+		})
+	}
+}
+
+// The notes of a connection that was replaced come before those of the one in its place, and none after.
+func TestNotesOfTwoConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, nil)
+		var e ear
+		hang := make(chan struct{})
+		b := open(t, n, 2, func(c *Config) {
+			e.use(c)
+			noted := c.Noted
+			c.Noted = func(id string, note []byte) {
+				<-hang
+				noted(id, note)
+			}
+		})
+		var conns []*conn
+		for i := range 3 {
+			c, err := a.dialNode(t.Context(), nodeID(2), alpnNote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, c)
+			c.Write(appendNote(appendNote(nil, []byte{'0' + byte(2*i)}), []byte{'1' + byte(2*i)}))
+			time.Sleep(10 * time.Millisecond)
+		}
+		for _, c := range conns[:2] {
+			if _, err := c.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+				t.Errorf("a connection that was replaced is not closed: %v", err)
+			}
+		}
+		close(hang)
+		time.Sleep(10 * time.Millisecond)
+		// The second connection was closed before it was read.
+		if diff := cmp.Diff([]string{"1: 0", "1: 1", "1: 4", "1: 5"}, e.take()); diff != "" {
+			t.Error(diff)
+		}
+		conns[2].Write(appendNote(nil, []byte("6")))
+		time.Sleep(10 * time.Millisecond)
+		if diff := cmp.Diff([]string{"1: 6"}, e.take()); diff != "" {
+			t.Error(diff)
+		}
+		conns[2].Close()
+		time.Sleep(10 * time.Millisecond)
+		b.notes.mu.Lock()
+		defer b.notes.mu.Unlock()
+		if len(b.notes.in) != 0 {
+			t.Error("a connection that has ended is remembered")
+		}
+	})
+}
+
+func TestNotesNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var d dials
+		a := open(t, n, 1, d.use)
+		b := open(t, n, 2, nil)
+		stop := noting(a, 2, 10*time.Millisecond)
+		defer stop()
+		time.Sleep(5 * time.Second)
+		if got := d.count(); got < 8 || got > 15 {
+			t.Errorf("%d dials", got)
+		}
+		if a.peers.up(nodeID(2)) != nil {
+			t.Error("raft waits for a peer that is there")
+		}
+		if len(b.connections()) != 0 {
+			t.Error("connections remain")
+		}
+	})
+}
+
+func TestNotesAreNonsense(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var e ear
+		var j journal
+		a := open(t, n, 1, nil)
+		open(t, n, 2, func(c *Config) { e.use(c); j.use(c) })
+		for range 2 {
+			c, err := a.dialNode(t.Context(), nodeID(2), alpnNote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Write([]byte{0, 1, 'x', 1, 1, 'y'}) // the second says that it has 257 bytes
+			start := time.Now()
+			if _, err := c.Read(make([]byte, 1)); err == nil || time.Since(start) > time.Second {
+				t.Error(err, time.Since(start))
+			}
+		}
+		time.Sleep(time.Second)
+		if diff := cmp.Diff([]string{"1: x", "1: x"}, e.take()); diff != "" || strings.Count(j.String(), "not valid") != 1 {
+			t.Error(diff, j.String())
+		}
+	})
+	// The other way: an answer that nobody has asked for.
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a, b := open(t, n, 1, nil), open(t, n, 2, deaf)
+		a.Note(nodeID(2), nil)
+		time.Sleep(10 * time.Millisecond)
+		b.notes.mu.Lock()
+		c := b.notes.in[nodeID(1)].c
+		b.notes.mu.Unlock()
+		c.Write([]byte{frameHere})
+		time.Sleep(10 * time.Millisecond)
+		if len(a.connections()) != 0 {
+			t.Error("the connection is still there")
+		}
+	})
+}
+
+func FuzzCutFrame(f *testing.F) {
+	f.Add(appendNote(nil, []byte("note")))
+	f.Add([]byte{0xff, 0xff, 0, 0})
+	f.Add([]byte{1, 0, 1})
+	f.Add([]byte{1, 1, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fr, size, err := cutFrame(b)
+		switch {
+		case err != nil:
+			if size != 0 || len(b) < frameHead {
+				t.Fatal(size, err)
+			}
+		case size == 0:
+			if _, size, err := cutFrame(append(slices.Clone(b), make([]byte, frameHead+MaxNote)...)); size <= len(b) && err == nil {
+				t.Fatalf("%x is complete after %d bytes", b, size)
+			}
+		case fr.ask:
+			if !bytes.Equal(b[:size], []byte{0xff, 0xff}) {
+				t.Fatalf("%x asks", b)
+			}
+		default:
+			if len(fr.note) > MaxNote || !bytes.Equal(b[:size], appendNote(nil, fr.note)) {
+				t.Fatalf("%x is a note of %d bytes", b[:size], len(fr.note))
+			}
+			if _, size, _ := cutFrame(b[:size-1]); size != 0 {
+				t.Fatalf("%x is complete without its end", b)
+			}
+		}
+	})
+}
+
+// BenchmarkNote is a note and the note that answers it, over TCP.
+func BenchmarkNote(b *testing.B) {
+	var addrs [3]string
+	answered := make(chan struct{})
+	ports := make([]*Port, 3)
+	for i := 1; i <= 2; i++ {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		addrs[i] = l.Addr().String()
+		ports[i], err = Open(Config{
+			ID: nodeID(i), Secrets: []seal.Secret{secret(1)}, Listener: l,
+			Resolve: func(id string) (string, bool) {
+				for k := 1; k <= 2; k++ {
+					if id == nodeID(k) {
+						return addrs[k], true
+					}
+				}
+				return "", false
+			},
+			Noted: func(id string, note []byte) {
+				if i == 2 {
+					ports[2].Note(id, note)
+				} else {
+					answered <- struct{}{}
+				}
+			},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer ports[i].Close()
+	}
+	note, peer := make([]byte, 64), nodeID(2)
+	round := func() {
+		ports[1].Note(peer, note)
+		select {
+		case <-answered:
+		case <-b.Context().Done():
+			b.Fatal("no answer")
+		}
+	}
+	round() // makes the connections
+	b.ReportAllocs()
+	for b.Loop() {
+		round()
+	}
+}
