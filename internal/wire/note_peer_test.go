@@ -263,6 +263,12 @@ func TestNoteIsHeard(t *testing.T) {
 		if b.peers.up(nodeID(1)) != nil || a.peers.up(nodeID(2)) != nil {
 			t.Error("not heard of")
 		}
+		b.peers.failed(nodeID(1), true)
+		c, err := b.dialNode(t.Context(), nodeID(1), alpnNote)
+		if err != nil || b.peers.up(nodeID(1)) != nil {
+			t.Error("a dial has succeeded", err)
+		}
+		c.Close()
 	})
 }
 

@@ -3,7 +3,9 @@ package wire
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -298,25 +300,70 @@ func TestNotesOfTwoConnections(t *testing.T) {
 	})
 }
 
+// A peer that takes no notes is dialled rarely, and raft does not wait for it: it is there.
 func TestNotesNotTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := simnet.New()
-		var d dials
-		a := open(t, n, 1, d.use)
-		b := open(t, n, 2, nil)
-		stop := noting(a, 2, 10*time.Millisecond)
-		defer stop()
-		time.Sleep(5 * time.Second)
-		if got := d.count(); got < 8 || got > 15 {
-			t.Errorf("%d dials", got)
-		}
-		if a.peers.up(nodeID(2)) != nil {
-			t.Error("raft waits for a peer that is there")
-		}
-		if len(b.connections()) != 0 {
-			t.Error("connections remain")
-		}
-	})
+	for _, c := range []struct {
+		name string
+		peer func(t *testing.T, n *simnet.Network)
+	}{
+		{"it refuses", func(t *testing.T, n *simnet.Network) { open(t, n, 2, nil) }},
+		{"it is older", func(t *testing.T, n *simnet.Network) {
+			l, err := n.Host("b").Listen("tcp", ":7373")
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, err := newIdentity(secret(1), nodeID(2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l = tls.NewListener(l, &tls.Config{NextProtos: []string{alpnRaft, alpnCall}, Certificates: []tls.Certificate{id.leaf}})
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				for {
+					nc, err := l.Accept()
+					if err != nil {
+						return
+					}
+					io.Copy(io.Discard, nc)
+					nc.Close()
+				}
+			}()
+			t.Cleanup(func() { l.Close(); <-served })
+		}},
+		{"it hangs up", func(t *testing.T, n *simnet.Network) {
+			var b *Port
+			b = open(t, n, 2, func(c *Config) {
+				c.Noted = func(id string, _ []byte) {
+					b.notes.mu.Lock()
+					defer b.notes.mu.Unlock()
+					b.notes.in[id].c.Close()
+				}
+			})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New()
+				var d dials
+				c.peer(t, n)
+				a := open(t, n, 1, d.use)
+				stop := noting(a, 2, 10*time.Millisecond)
+				time.Sleep(5 * time.Second)
+				stop()
+				if got := d.count(); got < 8 || got > 15 {
+					t.Errorf("%d dials", got)
+				}
+				if a.peers.up(nodeID(2)) != nil {
+					t.Error("raft waits for a peer that is there")
+				}
+				time.Sleep(time.Second)
+				if len(a.connections()) != 0 {
+					t.Error("connections remain")
+				}
+			})
+		})
+	}
 }
 
 func TestNotesAreNonsense(t *testing.T) {
