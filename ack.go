@@ -8,9 +8,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// acks lets a leader know which index each other member has applied. A write is acknowledged when every member that is
-// there has it, so that whoever asks any node finds it. raft tells followers of a commit only with the next entry or after
-// a while; the leader says the same true thing at once.
+// acks lets a leader know which index each other member has applied. A write is acknowledged when every session in the state has
+// it, so that whoever asks any node that has a lease finds it; a session that is gone has ended, which takes the promises of
+// a majority to lapse. raft tells followers of a commit only with the next entry or after a while; the leader says the same true thing
+// at once.
 type acks struct {
 	n    *Node
 	l    *leadership
@@ -19,23 +20,23 @@ type acks struct {
 	mu      sync.Mutex
 	applied map[string]uint64
 	wanted  map[string]uint64
-	asking  map[string]bool // a goroutine is at it
+	asking  map[string]bool      // a goroutine is at it
+	stuck   map[string]time.Time // since when a member has not come closer to what is wanted of it
 }
 
 func newAcks(n *Node, l *leadership) *acks {
-	return &acks{n: n, l: l, poke: make(chan struct{}), applied: map[string]uint64{}, wanted: map[string]uint64{}, asking: map[string]bool{}}
+	return &acks{n: n, l: l, poke: make(chan struct{}), applied: map[string]uint64{}, wanted: map[string]uint64{}, asking: map[string]bool{}, stuck: map[string]time.Time{}}
 }
 
-// wait returns when every member that is there has applied index. One that has been silent for a lease, or whose process
-// is gone, is not there.
+// wait returns when every session in the state has applied index, but for those whose process is gone.
 func (a *acks) wait(ctx context.Context, index uint64) error {
 	for {
-		missing, poke := a.want(index)
+		missing, poke := a.want(index, a.gone)
 		if len(missing) == 0 {
 			return nil
 		}
-		// The silent ones leave by the clock alone.
-		timer := time.NewTimer(a.n.pace.lease / 4)
+		// A session leaves by an entry, and a process without telling anybody.
+		timer := time.NewTimer(a.n.pace.lease / 12)
 		select {
 		case <-poke:
 		case <-timer.C:
@@ -47,12 +48,12 @@ func (a *acks) wait(ctx context.Context, index uint64) error {
 	}
 }
 
-// want has every member that is there asked for index, and returns those that have not got it.
-func (a *acks) want(index uint64) (missing []string, poke <-chan struct{}) {
-	members := a.n.others()
-	there := members[:0]
-	for _, id := range members {
-		if a.there(id) && a.reads(id) {
+// want has every session asked for index, except those that skip is true for, and returns those that have not got it.
+func (a *acks) want(index uint64, skip func(string, *session) bool) (missing []string, poke <-chan struct{}) {
+	var there []string
+	it := a.n.fsm.state().sessions.Root().Iterator()
+	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
+		if id := string(k); id != a.n.id && !skip(id, ses) {
 			there = append(there, id)
 		}
 	}
@@ -68,15 +69,22 @@ func (a *acks) want(index uint64) (missing []string, poke <-chan struct{}) {
 	return missing, a.poke
 }
 
-// reads reports whether a member's present process has a session: before that it has to catch up, which holds nobody up, and
-// answers no read as current.
-func (a *acks) reads(id string) bool {
-	ses := a.n.fsm.state().session(id)
+// gone reports whether a session's process reads no more: its next process has spoken, or its connections have been closed and its
+// port refuses. The latter is evidence and no proof, since a firewall can do the same; so it excuses from reading along, and
+// never frees what the session holds.
+func (a *acks) gone(id string, ses *session) bool {
 	process := a.n.book.process(id)
-	return ses != nil && (process == "" || process == ses.boot)
+	return process != "" && process != ses.boot || a.n.port.HungUp(id)
 }
 
-// there reports whether a member has been heard of within the last lease.
+// late reports whether a member has kept writers waiting for a whole lease.
+func (a *acks) late(id string, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.pace.lease
+}
+
+// there reports whether a member has been heard of within the last lease. Nothing that is promised hangs on that.
 func (a *acks) there(id string) bool {
 	t := a.n.port.Transport()
 	if t.Refused(id) {
@@ -109,12 +117,15 @@ func (a *acks) matched(id string) {
 func (a *acks) returned(id string, index uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.applied[id] = 0
+	a.applied[id], a.stuck[id] = 0, time.Now()
 	a.demand(id, index)
 }
 
 // demand has a member asked until it has applied index. The caller holds the lock.
 func (a *acks) demand(id string, index uint64) {
+	if a.applied[id] >= a.wanted[id] {
+		a.stuck[id] = time.Now()
+	}
 	a.wanted[id] = max(a.wanted[id], index)
 	if !a.asking[id] {
 		a.asking[id] = true
@@ -135,7 +146,7 @@ func (a *acks) ask(ctx context.Context, id string) {
 		a.mu.Unlock()
 		if applied := a.tell(id, want); applied > 0 {
 			a.mu.Lock()
-			a.applied[id] = max(a.applied[id], applied)
+			a.applied[id], a.stuck[id] = max(a.applied[id], applied), time.Now()
 			close(a.poke)
 			a.poke = make(chan struct{})
 			a.mu.Unlock()

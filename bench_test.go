@@ -115,7 +115,7 @@ func benchState(b *testing.B, records int) (*state, seal.Secret) {
 	for i := range records {
 		value := make([]byte, benchValue)
 		rand.Read(value)
-		s, _ = s.apply(s.index+1, &command{op: opStore, number: 1 << 40, key: benchKey(i), value: value})
+		s, _ = s.apply(s.index+1, &command{op: opStore, number: 1 << 40, key: benchKey(i), value: value}, nil)
 	}
 	return s, secret
 }
@@ -183,7 +183,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { b.Error(err) })
+		f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { b.Error(err) }, func(*effects) {})
 		if err := f.Restore(r); err != nil || f.state().records.Len() != s.records.Len() {
 			b.Fatal(err)
 		}

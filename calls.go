@@ -26,6 +26,7 @@ const (
 	callApply   = "/1/apply"   // commands; for the leader
 	callConfirm = "/1/confirm" // which index is current; for the leader
 	callTerm    = "/1/term"    // your raft term
+	callLapsed  = "/1/lapsed"  // has this session's lease lapsed for you
 )
 
 // greeting is what nodes tell each other of themselves, both ways.
@@ -62,6 +63,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+callApply, bytesCall(n.serveApply))
 	mux.HandleFunc("POST "+callConfirm, bytesCall(n.serveConfirm))
 	mux.HandleFunc("POST "+callTerm, bytesCall(n.serveTerm))
+	mux.HandleFunc("POST "+callLapsed, bytesCall(n.serveLapsed))
 	return mux
 }
 
@@ -250,8 +252,9 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 		return in, nil // the answer to an earlier call was lost
 	}
 	// The change is committed by those who stay: without a majority of them it would never be, and nothing after it.
-	left, there := 0, 0
+	left, there, votes := 0, 0, false
 	for _, srv := range n.servers() {
+		votes = votes || string(srv.ID) == peer && srv.Suffrage == raft.Voter
 		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != peer {
 			left++
 			if id == n.id || l.acks.there(id) {
@@ -262,18 +265,28 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 	if there <= left/2 {
 		return Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
+	if votes {
+		if err := l.settle(ctx, n); err != nil {
+			return Member{}, err
+		}
+	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
 	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), 0, n.attemptTimeout()))
 }
 
-// serveOpen opens a session for the caller's process. The caller waits for it in its own state.
-func (n *Node) serveOpen(ctx context.Context, peer string, boot []byte) ([]byte, error) {
+// serveOpen opens a session for the caller's process, in place of one whose lease it has lost. The caller waits for it in its own state.
+func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	d := decoder{b: body}
+	boot, lost := d.string(), d.uint()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
 	if !slices.Contains(n.fsm.state().servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
-	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: string(boot)}, func(s *state) bool {
+	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, number: lost}, func(s *state) bool {
 		ses := s.session(peer)
-		return ses != nil && ses.boot == string(boot)
+		return ses != nil && ses.boot == boot && ses.number != lost
 	})
 }
 

@@ -34,6 +34,8 @@ type Node struct {
 	dir     *durable.Dir // nil: in memory
 	port    *wire.Port
 	fsm     *fsm
+	keeper  *keeper
+	tenures *tenures
 	book    *book
 	writes  *proposer
 	storage *Storage
@@ -51,10 +53,11 @@ type Node struct {
 	disk     atomic.Pointer[disk]
 	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
 	current  atomic.Bool                // has caught up with a leader since it was started
-	ready    atomic.Bool                // has a session
+	ready    atomic.Bool                // has a session and a lease
 	leaving  atomic.Bool                // on the way out: opens no session
 	drained  atomic.Bool                // takes no new connections
 	changed  signal                     // any of the above, or raft's leader
+	sessions signal                     // the state has other sessions or other servers
 	greeted  signal                     // a peer has said hello
 
 	lastPeerError atomic.Pointer[peerError]
@@ -80,13 +83,15 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.life, n.end = context.WithCancelCause(context.Background())
 	n.works, n.break_ = context.WithCancelCause(n.life)
-	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) })
+	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
+	n.keeper, n.tenures = newKeeper(n), newTenures()
 	n.writes = newProposer(n)
-	n.storage = &Storage{n: n, held: make(map[string]heldLock)}
+	n.storage = newStorage(n)
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	n.tasks.run(func() { n.writes.run(n.works) })
+	n.tasks.run(func() { n.keeper.run(n.works) })
 	n.tasks.run(func() { n.run(n.works) })
 	return n, nil
 }
@@ -151,6 +156,7 @@ func (n *Node) open(ctx context.Context) error {
 		Stalled: n.stalled,
 		Gone:    func(id string) { n.tasks.run(func() { n.standFor(n.works, id) }) },
 		Applied: n.awaitApplied,
+		Noted:   n.keeper.noted,
 		Matched: func(id string) {
 			if l := n.leading.Load(); l != nil {
 				l.acks.matched(id)
@@ -172,15 +178,12 @@ func (n *Node) run(ctx context.Context) {
 	}
 	n.tasks.run(func() { n.remember(ctx) })
 	n.tasks.run(func() { n.lookAround(ctx) })
+	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
 		n.until(ctx, n.catchUp)
-		n.until(ctx, n.openSession)
-		n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
-		n.ready.Store(true)
-		n.changed.poke()
-		n.fsm.wait(ctx, func(s *state) bool { return n.ownSession(s) == 0 || n.dropped(s) })
-		n.ready.Store(false)
-		n.changed.poke()
+		n.keeper.catchUp()
+		n.until(ctx, func(ctx context.Context) error { return n.openSession(ctx, lost) })
+		lost = n.live(ctx)
 		if ctx.Err() == nil && n.dropped(n.fsm.state()) {
 			n.fail(fmt.Errorf("%w; empty its directory to join as a new node", ErrRemoved))
 		}
@@ -190,6 +193,68 @@ func (n *Node) run(ctx context.Context) {
 			case <-ctx.Done():
 			}
 		}
+	}
+}
+
+// live is ready for as long as there is a session with a lease. It returns when all that hung on it is over, with the session's
+// number if the cluster may still believe in it.
+func (n *Node) live(ctx context.Context) (lost uint64) {
+	session := n.ownSession(n.fsm.state())
+	over := n.keeper.begin(session)
+	defer func() {
+		n.ready.Store(false)
+		n.changed.poke()
+	}()
+	for ctx.Err() == nil {
+		renewed, changed := n.keeper.renewed.wait(), n.sessions.wait()
+		s := n.fsm.state()
+		if n.ownSession(s) != session || n.dropped(s) {
+			n.keeper.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
+			return 0
+		}
+		if n.keeper.valid() && !n.ready.Load() {
+			n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
+			n.ready.Store(true)
+			n.changed.poke()
+		}
+		if n.ready.Load() {
+			renewed = nil
+		}
+		select {
+		case <-renewed:
+		case <-changed:
+		case <-over:
+			// Until its end somebody may still be letting go of what he held by the lease.
+			select {
+			case <-time.After(time.Until(n.keeper.until())):
+			case <-ctx.Done():
+			}
+			return session
+		case <-ctx.Done():
+		}
+	}
+	return 0
+}
+
+// told acts upon what the state machine has applied. It is called by raft's goroutine and does not block.
+func (n *Node) told(fx *effects) {
+	if fx == nil { // from a snapshot: anything may have changed
+		fx = &effects{roles: true, sessions: true}
+		fx.claims = n.tenures.refs()
+		n.certs.storedAny()
+	}
+	if fx.sessions {
+		n.keeper.sessionsChanged()
+		n.sessions.poke()
+	}
+	if len(fx.claims) > 0 {
+		n.tenures.tell(n.fsm.state(), fx.claims)
+	}
+	if fx.roles {
+		n.tenures.contested.poke()
+	}
+	for _, site := range fx.sites {
+		n.certs.stored(site)
 	}
 }
 
@@ -227,14 +292,17 @@ func (n *Node) catchUp(ctx context.Context) error {
 	return err
 }
 
-// openSession has the cluster open a session for this process.
-func (n *Node) openSession(ctx context.Context) error {
+// openSession has the cluster open a session for this process, in place of one whose lease has lapsed, if lost is not 0.
+func (n *Node) openSession(ctx context.Context, lost uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
-	if _, err := n.askLeader(ctx, callOpen, []byte(n.boot)); err != nil {
+	var e encoder
+	e.string(n.boot)
+	e.uint(lost)
+	if _, err := n.askLeader(ctx, callOpen, e.b); err != nil {
 		return err
 	}
-	_, err := n.fsm.wait(ctx, func(s *state) bool { return n.ownSession(s) != 0 })
+	_, err := n.fsm.wait(ctx, func(s *state) bool { own := n.ownSession(s); return own != 0 && own != lost })
 	return err
 }
 
@@ -298,6 +366,7 @@ func (n *Node) fail(err error) {
 		return
 	}
 	n.log.Error("this node can take no part in the cluster any more", "err", err)
+	n.keeper.lose(err) // before others can think that this process is gone
 	n.port.Transport().Stop()
 	n.break_(err)
 	n.tasks.run(func() { n.port.Close() }) // a port that refuses tells the others at once
@@ -374,6 +443,7 @@ func (n *Node) Close() error {
 }
 
 func (n *Node) shut() error {
+	n.keeper.lose(ErrClosed) // before others can think that this process is gone
 	n.end(ErrClosed)
 	n.changed.poke()
 	var errs []error
@@ -444,20 +514,26 @@ func (n *Node) Leave(ctx context.Context) error {
 	return errors.Join(edge("leaving", err), n.Close())
 }
 
-// handOver gives the leadership to another voter and ends this node's session, so that nobody waits for what it held.
+// handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
 func (n *Node) handOver(ctx context.Context) error {
+	yielded := n.yieldAll(ctx)
 	if n.raft.Load() == nil || n.failure() != nil || len(n.others()) == 0 {
-		return nil
+		return yielded
 	}
+	var errs []error
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
-	var errs []error
 	if n.raft.Load().State() == raft.Leader {
 		if err := n.transfer(ctx); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	number := n.ownSession(n.fsm.state())
+	n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
+	if yielded != nil {
+		errs = append(errs, yielded)
+		time.Sleep(time.Until(n.keeper.until())) // whoever still holds something has until then; ctx may be over
+	}
 	for number != 0 {
 		changed := n.changed.wait()
 		var e encoder

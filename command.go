@@ -18,17 +18,23 @@ const (
 type op byte
 
 const (
-	opStart  op = 1 // a leader's term begins; changes nothing but the index
-	opOpen   op = 2 // a node's session begins: key holds the process's boot number
-	opEnd    op = 3 // a session ends: target, number
-	opMember op = 4 // a member's name and address: target, key, value
-	opStore  op = 5 // key, value; number: what the state may have at the most
-	opDelete op = 6 // key and all below it
-	opLock   op = 7 // key; flag: wait for it; number: as opStore
-	opUnlock op = 8 // key; number: the seq of the opLock
+	opStart   op = 1  // a leader's term begins; changes nothing but the index
+	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces
+	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, 0: the node itself says so
+	opMember  op = 4  // a member's name and address: target, key, value
+	opStore   op = 5  // key, value; number: what the state may have at the most; target, cond: only if that record is of that index
+	opDelete  op = 6  // key and all below it
+	opClaim   op = 7  // a claim to a role: key; flag: wait for it; priority, group; number: as opStore
+	opRelease op = 8  // a claim is given up: key; number: the seq of the opClaim
+	opSuspect op = 9  // a session is promised no more lease: target, number
+	opClear   op = 10 // the suspicion was wrong: target, number, cond: the suspicion
+	opYield   op = 11 // the holder of key is asked to hand over, if the claim of seq number is better
+	opPut     op = 12 // several records at once: value holds them; number: as opStore
+
+	lastOp = opPut
 )
 
-// command is one change of the state. Which of the fields below time an op uses is said above.
+// command is one change of the state. Which of the fields below fence an op uses is said above.
 type command struct {
 	op      op
 	node    string // who proposes
@@ -37,11 +43,18 @@ type command struct {
 	acked   uint64 // all answers up to this seq have reached the node
 	time    int64  // the proposer's clock in Unix nanoseconds, shown as the time of modification, never compared
 
-	key    string
-	value  []byte
-	target string
-	number uint64
-	flag   bool
+	// The command does nothing unless the claim of seq fenceSeq, in this session, holds the role fence. Empty: no such condition.
+	fence    string
+	fenceSeq uint64
+
+	key      string
+	value    []byte
+	target   string
+	number   uint64
+	cond     uint64
+	flag     bool
+	group    string
+	priority int64
 }
 
 func (c *command) encode() []byte {
@@ -52,36 +65,77 @@ func (c *command) encode() []byte {
 	e.uint(c.seq)
 	e.uint(c.acked)
 	e.int(c.time)
+	e.string(c.fence)
+	e.uint(c.fenceSeq)
 	e.string(c.key)
 	e.bytes(c.value)
 	e.string(c.target)
 	e.uint(c.number)
+	e.uint(c.cond)
 	e.bool(c.flag)
+	e.string(c.group)
+	e.int(c.priority)
 	return e.b
 }
 
 func decodeCommand(b []byte) (command, error) {
 	d := decoder{b: b}
 	c := command{
-		op:      op(d.byte()),
-		node:    d.string(),
-		session: d.uint(),
-		seq:     d.uint(),
-		acked:   d.uint(),
-		time:    d.int(),
-		key:     d.string(),
-		value:   d.bytes(),
-		target:  d.string(),
-		number:  d.uint(),
-		flag:    d.bool(),
+		op:       op(d.byte()),
+		node:     d.string(),
+		session:  d.uint(),
+		seq:      d.uint(),
+		acked:    d.uint(),
+		time:     d.int(),
+		fence:    d.string(),
+		fenceSeq: d.uint(),
+		key:      d.string(),
+		value:    d.bytes(),
+		target:   d.string(),
+		number:   d.uint(),
+		cond:     d.uint(),
+		flag:     d.bool(),
+		group:    d.string(),
+		priority: d.int(),
+	}
+	if c.op < opStart || c.op > lastOp { // whose other fields need not be these
+		return command{}, fmt.Errorf("command %d is not known to this version of flotilla; upgrade this node", c.op)
 	}
 	if err := d.end(); err != nil {
 		return command{}, err
 	}
-	if c.op < opStart || c.op > opUnlock {
-		return command{}, fmt.Errorf("command %d is not known to this version of flotilla; upgrade this node", c.op)
+	if c.op == opPut {
+		if _, err := decodeRecords(c.value); err != nil {
+			return command{}, err
+		}
 	}
 	return c, nil
+}
+
+// keyValue is one record of an opPut.
+type keyValue struct {
+	key   string
+	value []byte
+}
+
+// encodeRecords makes the value of an opPut.
+func encodeRecords(records []keyValue) []byte {
+	var e encoder
+	e.uint(uint64(len(records)))
+	for _, r := range records {
+		e.string(r.key)
+		e.bytes(r.value)
+	}
+	return e.b
+}
+
+func decodeRecords(b []byte) ([]keyValue, error) {
+	d := decoder{b: b}
+	records := make([]keyValue, d.count())
+	for i := range records {
+		records[i] = keyValue{d.string(), d.bytes()}
+	}
+	return records, d.end()
 }
 
 // sealCommand makes the log entry of c.
@@ -115,12 +169,13 @@ type code byte
 const (
 	codeOK      code = 0
 	codeEnded   code = 1 // the session has ended: the command did nothing now
-	codeQueued  code = 2 // the lock is held; the claim waits
-	codeHeld    code = 3 // the lock is held; the claim does not wait
-	codeNotHeld code = 4 // the lock is not held by this claim
+	codeQueued  code = 2 // another claim holds the role; this one waits
+	codeHeld    code = 3 // another claim holds the role; this one does not wait
+	codeNotHeld code = 4 // the role is not held by this claim, or the claim is gone
 	codeIsDir   code = 5 // the key has keys below it
 	codeNotDir  code = 6 // a key above it has a value
 	codeFull    code = 7 // the state has no room
+	codeChanged code = 8 // the record that the command depends on is another one by now
 )
 
 // answer is what the state machine says to a command, and the index of the entry that it answers.

@@ -25,6 +25,9 @@ var (
 	// holds no more. A write that was under way may have taken effect before; it does not any more.
 	ErrLost = errors.New("lost")
 
+	// ErrYielded is the cause of the end of a context of Hold when the role is to be handed over.
+	ErrYielded = errors.New("the role is to be handed over")
+
 	// ErrRemoved is wrapped by the error of a node that is no longer a member of the cluster.
 	ErrRemoved = errors.New("node was removed from the cluster")
 

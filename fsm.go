@@ -19,7 +19,12 @@ import (
 type fsm struct {
 	secrets []seal.Secret
 	failed  func(error) // called, on its own goroutine, when an entry cannot be applied: the node must stop
-	log     *slog.Logger
+
+	// told is called by raft's goroutine after a publication, with what follows from it; nil: from a snapshot, and anything may. It must
+	// not block.
+	told func(*effects)
+
+	log *slog.Logger
 
 	current atomic.Pointer[state] // written by raft's goroutine alone
 
@@ -27,8 +32,8 @@ type fsm struct {
 	changed chan struct{} // closed at the next publication
 }
 
-func newFSM(secrets []seal.Secret, log *slog.Logger, failed func(error)) *fsm {
-	f := &fsm{secrets: secrets, failed: failed, log: log, changed: make(chan struct{})}
+func newFSM(secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*effects)) *fsm {
+	f := &fsm{secrets: secrets, failed: failed, told: told, log: log, changed: make(chan struct{})}
 	f.current.Store(newState())
 	return f
 }
@@ -73,29 +78,34 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	s := f.state()
 	out := make([]any, len(logs))
+	var fx effects
 	for _, l := range logs {
-		next, err := f.applyOne(s, l)
+		next, err := f.applyOne(s, l, &fx)
 		if err != nil {
 			// Skipping an entry would let this replica differ from the others for ever, and a panic would end the host
 			// program. So this goroutine of raft ends here; its deferred calls keep raft's own books right.
 			f.publish(s)
+			f.told(&fx)
 			go f.failed(fmt.Errorf("entry %d of the log: %w", l.Index, err))
 			runtime.Goexit()
 		}
 		s = next
 	}
 	f.publish(s)
+	f.told(&fx)
 	return out
 }
 
-func (f *fsm) applyOne(s *state, l *raft.Log) (*state, error) {
+func (f *fsm) applyOne(s *state, l *raft.Log, fx *effects) (*state, error) {
 	if l.Type == raft.LogConfiguration {
-		conf := raft.DecodeConfiguration(l.Data)
-		ids := make([]string, len(conf.Servers))
-		for i, srv := range conf.Servers {
-			ids[i] = string(srv.ID)
+		var servers, voters []string
+		for _, srv := range raft.DecodeConfiguration(l.Data).Servers {
+			servers = append(servers, string(srv.ID))
+			if srv.Suffrage == raft.Voter {
+				voters = append(voters, string(srv.ID))
+			}
 		}
-		return s.configure(l.Index, ids), nil
+		return s.configure(l.Index, servers, voters, fx), nil
 	}
 	if len(l.Data) < 2 {
 		return nil, errMalformed
@@ -114,7 +124,7 @@ func (f *fsm) applyOne(s *state, l *raft.Log) (*state, error) {
 		if err != nil {
 			return nil, err
 		}
-		next, _ := s.apply(l.Index, &c)
+		next, _ := s.apply(l.Index, &c, fx)
 		return next, nil
 	default:
 		return nil, fmt.Errorf("kind %q is not known to this version of flotilla; upgrade this node", kind)
@@ -160,5 +170,6 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.publish(s)
+	f.told(nil)
 	return nil
 }

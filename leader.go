@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	maxVoters    = 5                // further members stay non-voters and serve all the same
-	steadyTime   = 10 * time.Second // how long a non-voter must have been there before it votes
-	sessionGrace = 10               // leases of silence after which the session of a node is ended
+	maxVoters  = 5                // further members stay non-voters and serve all the same
+	steadyTime = 10 * time.Second // how long a non-voter must have been there before it votes
 )
 
 var errNotLeader = errors.New("this node does not lead")
@@ -35,8 +34,10 @@ type leadership struct {
 	before      string    // who led before
 	beforeHeard time.Time // when it was last heard of
 
-	mu    sync.Mutex
-	tried map[raft.ServerID]bool // peers that the leadership was offered to
+	mu        sync.Mutex
+	tried     map[raft.ServerID]bool // peers that the leadership was offered to
+	settled   uint64                 // the last configuration that every session is known to have applied
+	settledAt time.Time              // and since when
 }
 
 func newLeadership(ctx context.Context, n *Node, r *raft.Raft, term uint64) *leadership {
@@ -107,6 +108,7 @@ func (n *Node) runDuties(l *leadership) {
 	}
 	n.leading.Store(l)
 	n.changed.poke()
+	n.keeper.wake()
 	defer func() {
 		n.leading.Store(nil)
 		n.changed.poke()
@@ -116,7 +118,6 @@ func (n *Node) runDuties(l *leadership) {
 		if err := n.keepMembers(l, steady); err != nil && l.ctx.Err() == nil {
 			n.log.Warn("a change of the membership failed; it is tried again", "err", err)
 		}
-		n.endSilent(l)
 		select {
 		case <-n.book.changed():
 		case <-time.After(time.Second):
@@ -200,6 +201,9 @@ func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
 		if time.Since(steady[id]) < steadyTime || voters >= maxVoters {
 			continue
 		}
+		if err := l.settle(l.ctx, n); err != nil {
+			return err
+		}
 		n.log.Info("a member may vote from now on", "node", id)
 		if err := waitFuture(l.ctx, l.raft.AddVoter(srv.ID, srv.Address, conf.Index(), n.attemptTimeout())); err != nil {
 			return fmt.Errorf("letting %s vote: %w", id, err)
@@ -209,31 +213,42 @@ func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
 	return nil
 }
 
-// endSilent ends the sessions of nodes that have long been silent and hold or await something.
-func (n *Node) endSilent(l *leadership) {
+// settle returns when another voter may come or go. Majorities of the voters before and after one such change always meet. So that a
+// lease and a verdict cannot come from voters that are two changes apart, every session must have applied the last one, and promises that
+// were counted before that must have lapsed.
+func (l *leadership) settle(ctx context.Context, n *Node) error {
 	s := n.fsm.state()
-	claims := make(map[claim]bool)
-	it := s.locks.Root().Iterator()
-	for _, q, ok := it.Next(); ok; _, q, ok = it.Next() {
-		for _, c := range q.queue {
-			claims[claim{node: c.node, session: c.session}] = true
+	for {
+		missing, poke := l.acks.want(s.elected, func(string, *session) bool { return false })
+		if len(missing) == 0 {
+			break
+		}
+		select {
+		case <-poke:
+		case <-time.After(n.pace.lease / 12):
+		case <-ctx.Done():
+			return fmt.Errorf("%s has not heard of the last change of the voters: %w", missing[0], context.Cause(ctx))
+		case <-l.ctx.Done():
+			return errNotLeader
 		}
 	}
-	for c := range claims {
-		heard := n.port.Transport().Contact(c.node)
-		if heard.Before(l.since) {
-			heard = l.since
-		}
-		if c.node == n.id || time.Since(heard) < sessionGrace*n.pace.lease {
-			continue
-		}
-		n.log.Warn("a node is silent; its locks are freed", "node", c.node)
-		end := command{op: opEnd, node: n.id, target: c.node, number: c.session}
-		l.applyAndTell(l.ctx, n, &end, func(s *state) bool { // tried again in a second
-			ses := s.session(c.node)
-			return ses == nil || ses.number != c.session
-		})
+	l.mu.Lock()
+	if l.settled != s.elected {
+		l.settled, l.settledAt = s.elected, time.Now()
 	}
+	at := l.settledAt
+	l.mu.Unlock()
+	select {
+	case <-time.After(time.Until(at.Add(promiseTime(n.pace.lease)))):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.ctx.Done():
+		return errNotLeader
+	}
+	if n.fsm.state().elected != s.elected {
+		return errors.New("the voters are being changed")
+	}
+	return nil
 }
 
 // confirm returns an index that no acknowledged write is above. This node led when confirm was called: a majority of the voters
@@ -336,8 +351,8 @@ func (l *leadership) try(id raft.ServerID) bool {
 	return true
 }
 
-// standFor makes this node stand for election because the leader's process is dead: its connections were reset and its
-// port refuses. It is an ordinary vote, as after a transfer of leadership. The voters stand one after another.
+// standFor makes this node stand for election because the leader's process is dead, its connections were reset and its port
+// refuses, or because its lease has lapsed. It is an ordinary vote, as after a transfer of leadership. The voters stand one after another.
 func (n *Node) standFor(ctx context.Context, dead string) {
 	r := n.raft.Load()
 	if r == nil || n.leader() != dead {
@@ -377,7 +392,7 @@ func (n *Node) standFor(ctx context.Context, dead string) {
 		if now > term {
 			term = now
 		} else {
-			n.log.Info("the leader's process is gone; standing for election", "leader", dead)
+			n.log.Info("standing for election", "in place of", dead)
 			n.stand(ctx)
 		}
 		wait = 60 * time.Millisecond

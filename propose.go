@@ -47,7 +47,15 @@ func newProposer(n *Node) *proposer {
 // do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
 // applied it, and so has this one. After an error the outcome is not known; one that wraps ErrLost says that nothing of this
 // session will take effect any more.
+//
+// If the context is that of a tenure, the command takes effect only as long as that lasts.
 func (p *proposer) do(ctx context.Context, c command) (answer, error) {
+	if t, ok := ctx.Value(tenureKey{}).(*tenure); ok {
+		if t.n != p.n {
+			return answer{}, errors.New("the context is that of a tenure of another node")
+		}
+		c.session, c.fence, c.fenceSeq = t.ref.session, t.key, t.ref.seq
+	}
 	_, a, err := p.doIn(ctx, c)
 	return a, err
 }

@@ -14,10 +14,10 @@ import (
 
 // A snapshot is a sealed stream of frames: a tag, a length, that many bytes. A reader refuses a tag that it does not know.
 const (
-	frameHead    = 1 // version, index, cluster, servers
+	frameHead    = 1 // version, index, cluster, servers, voters, their index
 	frameMember  = 2
 	frameSession = 3
-	frameLock    = 4
+	frameRole    = 4
 	frameRecord  = 5
 	frameEnd     = 6
 
@@ -62,10 +62,13 @@ func writeSnapshot(w io.Writer, s *state) error {
 	e.uint(snapshotVersion)
 	e.uint(s.index)
 	e.string(s.cluster)
-	e.uint(uint64(len(s.servers)))
-	for _, id := range s.servers {
-		e.string(id)
+	for _, ids := range [][]string{s.servers, s.voters} {
+		e.uint(uint64(len(ids)))
+		for _, id := range ids {
+			e.string(id)
+		}
 	}
+	e.uint(s.elected)
 	frame(frameHead)
 
 	members := s.members.Root().Iterator()
@@ -80,6 +83,7 @@ func writeSnapshot(w io.Writer, s *state) error {
 		e.bytes(k)
 		e.uint(ses.number)
 		e.string(ses.boot)
+		e.uint(ses.suspect)
 		e.uint(ses.acked)
 		e.uint(uint64(len(ses.answers)))
 		for _, a := range ses.answers {
@@ -89,17 +93,19 @@ func writeSnapshot(w io.Writer, s *state) error {
 		}
 		frame(frameSession)
 	}
-	locks := s.locks.Root().Iterator()
-	for k, l, ok := locks.Next(); ok; k, l, ok = locks.Next() {
+	roles := s.roles.Root().Iterator()
+	for k, r, ok := roles.Next(); ok; k, r, ok = roles.Next() {
 		e.bytes(k)
-		e.uint(uint64(len(l.queue)))
-		for _, q := range l.queue {
-			e.string(q.node)
-			e.uint(q.session)
-			e.uint(q.seq)
+		e.uint(uint64(len(r.queue)))
+		for _, q := range r.queue {
+			e.ref(q.claimRef)
 			e.uint(q.index)
+			e.string(q.group)
+			e.int(q.priority)
+			e.uint(q.yield)
+			e.ref(q.heir)
 		}
-		frame(frameLock)
+		frame(frameRole)
 	}
 	records := s.records.Root().Iterator()
 	for k, r, ok := records.Next(); ok; k, r, ok = records.Next() {
@@ -147,26 +153,34 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", v)
 			}
 			s.index, s.cluster = d.uint(), d.string()
-			for range d.count() {
-				s.servers = append(s.servers, d.string())
+			for _, ids := range []*[]string{&s.servers, &s.voters} {
+				for range d.count() {
+					*ids = append(*ids, d.string())
+				}
 			}
+			s.elected = d.uint()
 		case frameMember:
 			m := Member{ID: d.string(), Name: d.string(), Addr: d.string()}
 			s.members, _, _ = s.members.Insert([]byte(m.ID), m)
 		case frameSession:
 			node := d.string()
-			ses := &session{number: d.uint(), boot: d.string(), acked: d.uint()}
+			ses := &session{number: d.uint(), boot: d.string(), suspect: d.uint(), acked: d.uint()}
 			for range d.count() {
 				ses.answers = append(ses.answers, answer{seq: d.uint(), index: d.uint(), code: code(d.byte())})
 			}
 			s.sessions, _, _ = s.sessions.Insert([]byte(node), ses)
-		case frameLock:
-			name, l := d.string(), &lock{}
+		case frameRole:
+			name, r := d.string(), &role{}
 			for range d.count() {
-				l.queue = append(l.queue, claim{node: d.string(), session: d.uint(), seq: d.uint(), index: d.uint()})
+				r.queue = append(r.queue, claim{
+					claimRef: d.ref(), index: d.uint(), group: d.string(), priority: d.int(), yield: d.uint(), heir: d.ref(),
+				})
 			}
-			s.locks, _, _ = s.locks.Insert([]byte(name), l)
-			s.bytes += int64(len(name) * len(l.queue))
+			if len(r.queue) == 0 {
+				return nil, errMalformed
+			}
+			s.roles, _, _ = s.roles.Insert([]byte(name), r)
+			s.bytes += int64(len(name) * len(r.queue))
 		case frameRecord:
 			key := d.bytes()
 			rec := &record{modified: d.int(), index: d.uint(), value: d.bytes()}
@@ -194,3 +208,11 @@ func sealedError(err error) error {
 	}
 	return fmt.Errorf("%w: %w", ErrSealed, err)
 }
+
+func (e *encoder) ref(r claimRef) {
+	e.string(r.node)
+	e.uint(r.session)
+	e.uint(r.seq)
+}
+
+func (d *decoder) ref() claimRef { return claimRef{node: d.string(), session: d.uint(), seq: d.uint()} }

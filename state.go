@@ -18,11 +18,13 @@ type state struct {
 	keys     *seal.Keyring // nil before the keyring's entry
 	wrapped  []byte        // the keyring as the log and snapshots have it
 	records  *iradix.Tree[*record]
-	bytes    int64 // of all names and values, and of the names of locks for each claim
-	locks    *iradix.Tree[*lock]
+	bytes    int64 // of all names and values, and of the names of roles for each claim
+	roles    *iradix.Tree[*role]
 	members  *iradix.Tree[Member]
 	sessions *iradix.Tree[*session]
 	servers  []string // node IDs of raft's configuration, sorted
+	voters   []string // those of them that vote, sorted
+	elected  uint64   // index of that configuration
 }
 
 // record is one stored value. Its slice is never written to.
@@ -36,25 +38,29 @@ type record struct {
 type session struct {
 	number  uint64 // index of the entry that opened it
 	boot    string // made up by the process
+	suspect uint64 // index of the entry that said so: no lease is promised to it; 0: it is not
 	acked   uint64
 	answers []answer // to commands after acked, by seq
 }
 
-// lock is a queue of claims; the first one holds it.
-type lock struct{ queue []claim }
+// effects are what a node acts upon after an entry, besides the state that results. A nil *effects takes none.
+type effects struct {
+	claims   []claimRef // granted, asked to yield, or ended
+	sites    []string   // whose certificates have changed
+	roles    bool       // somebody else holds a role, or a queue is another one
+	sessions bool       // one was opened, suspected, cleared or ended
+}
 
-// claim is a place in a lock's queue.
-type claim struct {
-	node    string
-	session uint64
-	seq     uint64 // of the command that made it
-	index   uint64 // of the entry that granted it, 0 while it waits
+// claimRef names a claim.
+type claimRef struct {
+	node         string
+	session, seq uint64
 }
 
 func newState() *state {
 	return &state{
 		records:  iradix.New[*record](),
-		locks:    iradix.New[*lock](),
+		roles:    iradix.New[*role](),
 		members:  iradix.New[Member](),
 		sessions: iradix.New[*session](),
 	}
@@ -83,14 +89,6 @@ func (s *state) session(node string) *session {
 // member returns what is known of a member.
 func (s *state) member(id string) (Member, bool) { return s.members.Get([]byte(id)) }
 
-// lock returns the queue of a lock.
-func (s *state) lock(name string) []claim {
-	if l, ok := s.locks.Get([]byte(name)); ok {
-		return l.queue
-	}
-	return nil
-}
-
 // answer returns what was said to a command of a session, and whether it has been applied.
 func (s *state) answer(node string, number, seq uint64) (answer, bool) {
 	ses := s.session(node)
@@ -107,13 +105,14 @@ func (s *state) answer(node string, number, seq uint64) (answer, bool) {
 	return ses.answers[i], true
 }
 
-// apply returns the state after the command at index. It is a pure function: every node computes the same.
-func (s *state) apply(index uint64, c *command) (*state, answer) {
+// apply returns the state after the command at index, and adds what follows from it to fx. It is a pure function: every node
+// computes the same.
+func (s *state) apply(index uint64, c *command, fx *effects) (*state, answer) {
 	n := *s
 	n.index = index
 	out := answer{seq: c.seq, index: index}
 	if c.session == 0 {
-		out.code = n.change(index, c)
+		out.code = n.change(index, c, fx)
 		return &n, out
 	}
 	ses := n.session(c.node)
@@ -127,67 +126,133 @@ func (s *state) apply(index uint64, c *command) (*state, answer) {
 	if a, ok := s.answer(c.node, c.session, c.seq); ok {
 		return &n, a
 	}
-	out.code = n.change(index, c)
+	out.code = codeNotHeld
+	if c.fence == "" || n.holds(c.fence, claimRef{c.node, c.session, c.fenceSeq}) {
+		out.code = n.change(index, c, fx)
+	}
 	acked := max(ses.acked, c.acked)
 	kept := slices.DeleteFunc(slices.Clone(ses.answers), func(a answer) bool { return a.seq <= acked })
 	at, _ := slices.BinarySearchFunc(kept, c.seq, func(a answer, seq uint64) int { return int(int64(a.seq - seq)) })
 	kept = slices.Insert(kept, at, out)
-	n.sessions, _, _ = n.sessions.Insert([]byte(c.node), &session{number: ses.number, boot: ses.boot, acked: acked, answers: kept})
+	next := *ses
+	next.acked, next.answers = acked, kept
+	n.sessions, _, _ = n.sessions.Insert([]byte(c.node), &next)
 	return &n, out
 }
 
 // change does what the command says to s, which is still private to apply.
-func (s *state) change(index uint64, c *command) code {
+func (s *state) change(index uint64, c *command, fx *effects) code {
 	switch c.op {
 	case opOpen:
 		if ses := s.session(c.node); ses != nil {
-			if ses.boot == c.key {
+			if ses.boot == c.key && ses.number != c.number {
 				return codeOK
 			}
-			s.endSession(index, c.node, ses.number)
+			s.endSession(index, c.node, ses.number, fx)
 		}
 		s.sessions, _, _ = s.sessions.Insert([]byte(c.node), &session{number: index, boot: c.key})
+		fx.session()
 	case opEnd:
-		s.endSession(index, c.target, c.number)
+		if ses := s.session(c.target); ses != nil && ses.number == c.number && (ses.suspect == c.cond || c.cond == 0) {
+			s.endSession(index, c.target, c.number, fx)
+		}
+	case opSuspect:
+		s.suspect(c.target, c.number, 0, index, fx)
+	case opClear:
+		s.suspect(c.target, c.number, c.cond, 0, fx)
 	case opMember:
 		s.members, _, _ = s.members.Insert([]byte(c.target), Member{ID: c.target, Name: c.key, Addr: string(c.value)})
 	case opStore:
-		return s.store(index, c)
+		if c.target != "" {
+			if r, ok := s.records.Get(treeKey(c.target)); !ok || r.index != c.cond {
+				return codeChanged
+			}
+		}
+		return s.store(index, c, c.key, c.value, fx)
+	case opPut:
+		return s.put(index, c, fx)
 	case opDelete:
-		s.remove(c.key)
-	case opLock:
-		return s.claim(index, c)
-	case opUnlock:
-		return s.release(index, c.key, func(q claim) bool {
-			return q.node == c.node && q.session == c.session && q.seq == c.number
-		})
+		s.remove(c.key, fx)
+	case opClaim:
+		return s.claim(index, c, fx)
+	case opRelease:
+		return s.release(index, c.key, claimRef{c.node, c.session, c.number}, fx)
+	case opYield:
+		s.yield(index, c.key, claimRef{c.node, c.session, c.number}, fx)
 	}
 	return codeOK
 }
 
-func (s *state) store(index uint64, c *command) code {
-	if s.isDir(c.key) {
+// suspect changes the suspicion of a session, if it is the one that it is thought to be.
+func (s *state) suspect(node string, number, before, after uint64, fx *effects) {
+	if ses := s.session(node); ses != nil && ses.number == number && ses.suspect == before {
+		next := *ses
+		next.suspect = after
+		s.sessions, _, _ = s.sessions.Insert([]byte(node), &next)
+		fx.session()
+	}
+}
+
+func (fx *effects) session() {
+	if fx != nil {
+		fx.sessions = true
+	}
+}
+
+func (fx *effects) claim(refs ...claimRef) {
+	if fx != nil {
+		fx.roles = true
+		fx.claims = append(fx.claims, refs...)
+	}
+}
+
+// record notes that the record at key has changed, or all below it.
+func (fx *effects) record(key string) {
+	if fx == nil {
+		return
+	}
+	if site, ok := certificateSite(key); ok {
+		fx.sites = append(fx.sites, site)
+	}
+}
+
+// put stores all of the records or none.
+func (s *state) put(index uint64, c *command, fx *effects) code {
+	records, _ := decodeRecords(c.value) // decodeCommand has seen that it can
+	next := *s
+	for _, r := range records {
+		if code := next.store(index, c, r.key, r.value, fx); code != codeOK {
+			return code
+		}
+	}
+	*s = next
+	return codeOK
+}
+
+func (s *state) store(index uint64, c *command, key string, value []byte, fx *effects) code {
+	if s.isDir(key) {
 		return codeIsDir
 	}
-	for i := strings.IndexByte(c.key, '/'); i >= 0; {
-		if _, ok := s.records.Get(treeKey(c.key[:i])); ok {
+	for i := strings.IndexByte(key, '/'); i >= 0; {
+		if _, ok := s.records.Get(treeKey(key[:i])); ok {
 			return codeNotDir
 		}
-		next := strings.IndexByte(c.key[i+1:], '/')
+		next := strings.IndexByte(key[i+1:], '/')
 		if next < 0 {
 			break
 		}
 		i += 1 + next
 	}
-	grows := int64(len(c.key) + len(c.value))
-	if old, ok := s.records.Get(treeKey(c.key)); ok {
-		grows = int64(len(c.value) - len(old.value))
+	grows := int64(len(key) + len(value))
+	if old, ok := s.records.Get(treeKey(key)); ok {
+		grows = int64(len(value) - len(old.value))
 	}
 	if !s.hasRoom(grows, c.number) {
 		return codeFull
 	}
 	s.bytes += grows
-	s.records, _, _ = s.records.Insert(treeKey(c.key), &record{value: c.value, modified: c.time, index: index})
+	s.records, _, _ = s.records.Insert(treeKey(key), &record{value: value, modified: c.time, index: index})
+	fx.record(key)
 	return codeOK
 }
 
@@ -212,90 +277,68 @@ func below(key string) []byte {
 	return append(treeKey(key), 0)
 }
 
-func (s *state) remove(key string) {
+func (s *state) remove(key string, fx *effects) {
 	txn := s.records.Txn()
 	if key != "" {
 		if old, ok := txn.Delete(treeKey(key)); ok {
 			s.bytes -= int64(len(key) + len(old.value))
+			fx.record(key)
 		}
 	}
 	it := s.records.Root().Iterator()
 	it.SeekPrefix(below(key))
 	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
 		s.bytes -= int64(len(k) + len(r.value))
+		fx.record(plainKey(k))
 	}
 	txn.DeletePrefix(below(key))
 	s.records = txn.CommitOnly()
 }
 
-func (s *state) claim(index uint64, c *command) code {
-	queue := s.lock(c.key)
-	if len(queue) > 0 && !c.flag {
-		return codeHeld
-	}
-	if !s.hasRoom(int64(len(c.key)), c.number) {
-		return codeFull
-	}
-	s.bytes += int64(len(c.key))
-	mine := claim{node: c.node, session: c.session, seq: c.seq}
-	if len(queue) == 0 {
-		mine.index = index
-	}
-	s.locks, _, _ = s.locks.Insert([]byte(c.key), &lock{queue: append(slices.Clone(queue), mine)})
-	if len(queue) > 0 {
-		return codeQueued
-	}
-	return codeOK
-}
-
-// release takes the claims that match out of a lock's queue and grants it to the first one left.
-func (s *state) release(index uint64, name string, match func(claim) bool) code {
-	queue := s.lock(name)
-	rest := slices.DeleteFunc(slices.Clone(queue), match)
-	if len(rest) == len(queue) {
-		return codeNotHeld
-	}
-	s.bytes -= int64(len(name)) * int64(len(queue)-len(rest))
-	if len(rest) == 0 {
-		s.locks, _, _ = s.locks.Delete([]byte(name))
-		return codeOK
-	}
-	if rest[0].index == 0 {
-		rest[0].index = index
-	}
-	s.locks, _, _ = s.locks.Insert([]byte(name), &lock{queue: rest})
-	return codeOK
-}
-
-// endSession frees, in this one step, all that the session holds.
-func (s *state) endSession(index uint64, node string, number uint64) {
+// endSession frees, in this one step, all that the session holds and awaits.
+func (s *state) endSession(index uint64, node string, number uint64, fx *effects) {
 	ses := s.session(node)
 	if ses == nil || ses.number != number {
 		return
 	}
 	s.sessions, _, _ = s.sessions.Delete([]byte(node))
-	it := s.locks.Root().Iterator()
-	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
-		s.release(index, string(k), func(q claim) bool { return q.node == node && q.session == number })
-	}
+	fx.session()
+	s.releaseAll(index, node, number, fx)
 }
 
 // configure returns the state after a change of raft's configuration: what a server that is gone had is freed.
-func (s *state) configure(index uint64, servers []string) *state {
+func (s *state) configure(index uint64, servers, voters []string, fx *effects) *state {
 	n := *s
 	n.index = index
 	slices.Sort(servers)
+	slices.Sort(voters)
 	for _, id := range s.servers {
 		if slices.Contains(servers, id) {
 			continue
 		}
 		if ses := n.session(id); ses != nil {
-			n.endSession(index, id, ses.number)
+			n.endSession(index, id, ses.number, fx)
 		}
 		n.members, _, _ = n.members.Delete([]byte(id))
 	}
-	n.servers = servers
+	n.servers, n.voters, n.elected = servers, voters, index
+	fx.session()
 	return &n
+}
+
+// suspects returns the sessions under suspicion, and by which node they are.
+func (s *state) suspects() map[string]*session {
+	var all map[string]*session
+	it := s.sessions.Root().Iterator()
+	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
+		if ses.suspect != 0 {
+			if all == nil {
+				all = make(map[string]*session)
+			}
+			all[string(k)] = ses
+		}
+	}
+	return all
 }
 
 // list returns the keys below dir in the order of a walk: with directories, if recursive with all that is below them.

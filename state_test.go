@@ -15,8 +15,9 @@ import (
 
 // machine applies commands one after another, as the log would.
 type machine struct {
-	t *testing.T
-	s *state
+	t  *testing.T
+	s  *state
+	fx effects // of all commands so far
 }
 
 func newMachine(t *testing.T) *machine { return &machine{t: t, s: newState()} }
@@ -31,7 +32,7 @@ func (m *machine) do(c command) answer {
 		m.t.Fatalf("a command changes in its encoding:\n%s", diff)
 	}
 	before := m.s
-	next, a := m.s.apply(before.index+1, &decoded)
+	next, a := m.s.apply(before.index+1, &decoded, &m.fx)
 	if before.index+1 != next.index {
 		m.t.Fatalf("index %d after %d", next.index, before.index)
 	}
@@ -105,31 +106,31 @@ func TestStore(t *testing.T) {
 func TestRepeatedCommandIsAnsweredFromMemory(t *testing.T) {
 	m := newMachine(t)
 	ses := m.open("a")
-	lock := command{op: opLock, node: "a", session: ses, seq: 1, key: "l", number: 1 << 20}
+	lock := command{op: opClaim, node: "a", session: ses, seq: 1, key: "l", number: 1 << 20}
 	first := m.do(lock)
 	if again := m.do(lock); again != first || first.code != codeOK {
 		t.Errorf("a repeated lock is answered %+v, the first time %+v", again, first)
 	}
-	other := m.do(command{op: opLock, node: "a", session: ses, seq: 2, acked: 1, key: "l", number: 1 << 20})
+	other := m.do(command{op: opClaim, node: "a", session: ses, seq: 2, acked: 1, key: "l", number: 1 << 20})
 	if other.code != codeHeld {
 		t.Errorf("another claim of the same node is answered %d, want held", other.code)
 	}
 	if n := len(m.s.session("a").answers); n != 1 {
 		t.Errorf("%d answers are kept after the first was acknowledged, want 1", n)
 	}
-	if again := m.do(lock); again.code != codeOK || len(m.s.lock("l")) != 1 {
-		t.Errorf("a late copy of an acknowledged command did something: %+v, %v", again, m.s.lock("l"))
+	if again := m.do(lock); again.code != codeOK || len(m.s.claims("l")) != 1 {
+		t.Errorf("a late copy of an acknowledged command did something: %+v, %v", again, m.s.claims("l"))
 	}
 }
 
 func TestSessionEnds(t *testing.T) {
 	m := newMachine(t)
 	a, b := m.open("a"), m.open("b")
-	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
-	if got := m.do(command{op: opLock, node: "b", session: b, seq: 1, key: "l", flag: true, number: 1 << 20}); got.code != codeQueued {
+	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
+	if got := m.do(command{op: opClaim, node: "b", session: b, seq: 1, key: "l", flag: true, number: 1 << 20}); got.code != codeQueued {
 		t.Fatalf("the second claim is answered %d, want queued", got.code)
 	}
-	if got := m.do(command{op: opUnlock, node: "b", session: b, seq: 2, key: "l", number: 99}); got.code != codeNotHeld {
+	if got := m.do(command{op: opRelease, node: "b", session: b, seq: 2, key: "l", number: 99}); got.code != codeNotHeld {
 		t.Errorf("unlocking another's claim is answered %d, want not held", got.code)
 	}
 	m.do(command{op: opEnd, node: "leader", target: "a", number: a + 1}) // another session's number: nothing happens
@@ -137,7 +138,7 @@ func TestSessionEnds(t *testing.T) {
 		t.Fatal("a session ended by another one's number")
 	}
 	m.do(command{op: opEnd, node: "leader", target: "a", number: a})
-	queue := m.s.lock("l")
+	queue := m.s.claims("l")
 	if len(queue) != 1 || queue[0].node != "b" || queue[0].index != m.s.index {
 		t.Errorf("after the holder's session ended the queue is %+v", queue)
 	}
@@ -158,13 +159,13 @@ func TestSessionEnds(t *testing.T) {
 
 func TestConfigureForgetsRemovedServers(t *testing.T) {
 	m := newMachine(t)
-	m.s = m.s.configure(1, []string{"b", "a"})
+	m.s = m.s.configure(1, []string{"b", "a"}, nil, nil)
 	a := m.open("a")
 	m.do(command{op: opMember, node: "b", target: "a", key: "name", value: []byte("addr")})
 	m.do(command{op: opMember, node: "b", target: "new", key: "joins", value: []byte("addr")})
-	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
-	m.s = m.s.configure(m.s.index+1, []string{"b"})
-	if _, ok := m.s.member("a"); ok || m.s.session("a") != nil || m.s.lock("l") != nil {
+	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
+	m.s = m.s.configure(m.s.index+1, []string{"b"}, nil, nil)
+	if _, ok := m.s.member("a"); ok || m.s.session("a") != nil || m.s.claims("l") != nil {
 		t.Error("something of a removed server is left")
 	}
 	if _, ok := m.s.member("new"); !ok {
@@ -180,11 +181,11 @@ func TestSnapshot(t *testing.T) {
 	if m.s.wrapped, err = m.s.keys.Wrap(secret); err != nil {
 		t.Fatal(err)
 	}
-	m.s = m.s.configure(1, []string{"a", "b"})
+	m.s = m.s.configure(1, []string{"a", "b"}, []string{"b"}, nil)
 	a := m.open("a")
 	m.do(command{op: opMember, node: "a", target: "a", key: "name", value: []byte("addr:1")})
-	m.do(command{op: opLock, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
-	m.do(command{op: opLock, node: "a", session: a, seq: 2, key: "l", flag: true, number: 1 << 20})
+	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
+	m.do(command{op: opClaim, node: "a", session: a, seq: 2, key: "l", flag: true, number: 1 << 20})
 	for i, key := range []string{"x/y/z", "x/y/w", "q"} {
 		m.do(command{op: opStore, node: "a", session: a, seq: uint64(i + 3), key: key, value: bytes.Repeat([]byte(key), 30_000), time: 1, number: 1 << 20})
 	}
@@ -196,7 +197,7 @@ func TestSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(flat(m.s), flat(got), cmp.AllowUnexported(session{}, lock{}, claim{}, record{}, answer{})); diff != "" {
+	if diff := cmp.Diff(flat(m.s), flat(got), cmp.AllowUnexported(session{}, role{}, claim{}, claimRef{}, record{}, answer{})); diff != "" {
 		t.Errorf("the state changes in its snapshot:\n%s", diff)
 	}
 	for _, plain := range []string{"x/y/zx/y/z", "name\x06addr:1", "cluster"} {
@@ -216,7 +217,7 @@ func TestSnapshot(t *testing.T) {
 
 // flat is all of a state in a form that cmp can compare.
 func flat(s *state) map[string]any {
-	out := map[string]any{"index": s.index, "cluster": s.cluster, "servers": s.servers, "bytes": s.bytes, "wrapped": s.wrapped}
+	out := map[string]any{"index": s.index, "cluster": s.cluster, "servers": s.servers, "voters": s.voters, "elected": s.elected, "bytes": s.bytes, "wrapped": s.wrapped}
 	for it := s.records.Root().Iterator(); ; {
 		k, v, ok := it.Next()
 		if !ok {
@@ -224,12 +225,12 @@ func flat(s *state) map[string]any {
 		}
 		out["record "+plainKey(k)] = v
 	}
-	for it := s.locks.Root().Iterator(); ; {
+	for it := s.roles.Root().Iterator(); ; {
 		k, v, ok := it.Next()
 		if !ok {
 			break
 		}
-		out["lock "+string(k)] = v
+		out["role "+string(k)] = v
 	}
 	for it := s.sessions.Root().Iterator(); ; {
 		k, v, ok := it.Next()
@@ -259,7 +260,7 @@ func FuzzDecodeCommand(f *testing.F) {
 		if again, err := decodeCommand(c.encode()); err != nil || again.op != c.op || again.key != c.key {
 			t.Errorf("%+v is read back as %+v, %v", c, again, err)
 		}
-		newState().apply(1, &c)
+		newState().apply(1, &c, new(effects))
 	})
 }
 
@@ -310,7 +311,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := make(chan error, 1)
-			f := newFSM(test.secrets, discardLog, func(err error) { failed <- err })
+			f := newFSM(test.secrets, discardLog, func(err error) { failed <- err }, func(*effects) {})
 			done := make(chan struct{})
 			finished := false
 			go func() {
@@ -332,7 +333,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 }
 
 func TestRestoreKeepsTheStateOnError(t *testing.T) {
-	f := newFSM([]seal.Secret{{1}}, discardLog, func(error) {})
+	f := newFSM([]seal.Secret{{1}}, discardLog, func(error) {}, func(*effects) {})
 	before := f.state()
 	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); err == nil || f.state() != before {
 		t.Errorf("error %v, and the state changed: %v", err, f.state() != before)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"strings"
 	"sync"
@@ -14,34 +15,52 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// readTimeout is how long a read on a node that has not caught up yet waits for that, before it answers what is there.
+// readTimeout is how long reads on a node without a lease wait for one, from its loss or the node's start on, before they answer what is there.
 const readTimeout = 2 * time.Second
 
-// Storage is the cluster's storage, on every node the same. It implements certmagic.Storage and certmagic.TryLocker with the
-// semantics of certmagic's FileStorage: keys are paths, and what lies above a key is a directory, which exists as long as
-// there is something in it.
+// Storage is the cluster's storage, on every node the same. It implements certmagic.Storage, certmagic.TryLocker and
+// certmagic.LockLeaseRenewer with the semantics of certmagic's FileStorage: keys are paths, and what lies above a key is a directory,
+// which exists as long as there is something in it.
 //
-// A write returns when it is committed and every node that is there has applied it, so that whoever reads on any node after
-// that finds it. It waits for a leader, for 30 seconds at most; an error that wraps ErrNoLeader leaves open whether it takes
-// effect. A read is answered from this node's memory, without network. A node that has not caught up since its start waits
-// for that for two seconds; then it answers with what it has, and with ErrNotReady rather than say that something does not exist.
+// Writes, locks and roles are linearizable; reads are regular: never older than the last completed write. A write returns when it is
+// committed and every session in the state has applied it or has lapsed, so that whoever reads on any node that has a lease finds it. It
+// waits for a leader, for 30 seconds at most; an error that wraps ErrNoLeader leaves open whether it takes effect. A read is answered from
+// this node's memory, without network. A node without a lease tries to get one for two seconds, once; then it answers what is there, and
+// with ErrNotReady rather than say that something does not exist.
 //
-// Locks exclude each other across the cluster. A lock is lost when the cluster takes its node for gone. What that node was writing
-// then is refused; what it begins to write when it is back is not, so a lock saves work done twice and fences nothing.
+// Locks exclude each other across the cluster, and are lost with the node's lease. What certmagic stores of a certificate under its
+// lock is committed in one step, when it is complete, and only if the lock is still held then. Other writes are not tied to locks;
+// see Node.Hold for those that should be.
 type Storage struct {
 	n *Node
 
+	freed signal // a lock was taken out of held
+
 	mu   sync.Mutex
-	held map[string]heldLock
+	held map[string]*heldLock
 }
 
-// heldLock is a lock that this node's callers hold.
-type heldLock struct{ session, seq uint64 }
+// heldLock is a lock that this node's callers hold, or have lost and not unlocked yet.
+type heldLock struct {
+	ref    claimRef
+	site   string // whose certificate it is for, empty: no certificate
+	bundle bundle // guarded by Storage.mu
+}
 
 var (
-	_ certmagic.Storage   = (*Storage)(nil)
-	_ certmagic.TryLocker = (*Storage)(nil)
+	_ certmagic.Storage          = (*Storage)(nil)
+	_ certmagic.TryLocker        = (*Storage)(nil)
+	_ certmagic.LockLeaseRenewer = (*Storage)(nil)
 )
+
+func newStorage(n *Node) *Storage { return &Storage{n: n, held: make(map[string]*heldLock)} }
+
+// trace logs a call before it does anything.
+func (s *Storage) trace(ctx context.Context, op, key string) {
+	if s.n.log.Enabled(ctx, slog.LevelDebug) {
+		s.n.log.DebugContext(ctx, "storage", "op", op, "key", key)
+	}
+}
 
 // String names the storage in logs.
 func (s *Storage) String() string { return "flotilla(" + s.n.name + ")" }
@@ -49,21 +68,78 @@ func (s *Storage) String() string { return "flotilla(" + s.n.name + ")" }
 // Store puts value at key, in place of what was there. It fails if there are keys below key, or a value above it, and with ErrTooLarge
 // if key or value is longer than MaxName or MaxValue or the state has no room.
 func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
-	clean, err := cleanKey(key)
-	if err == nil && clean == "" {
-		err = fmt.Errorf("%w: the key is empty", fs.ErrInvalid)
-	}
+	s.trace(ctx, "store", key)
+	clean, err := storeKey(key)
 	if err == nil {
 		err = s.room(clean, value)
 	}
-	if err != nil {
-		return pathError("store", key, err)
+	if err == nil {
+		err = s.store(ctx, clean, value)
 	}
-	a, err := s.n.writes.do(ctx, command{op: opStore, key: clean, value: value, number: s.limit()})
+	return pathError("store", key, err)
+}
+
+func (s *Storage) store(ctx context.Context, key string, value []byte) error {
+	if site, part := bundlePart(key); part != "" {
+		if done, err := s.storePart(ctx, site, key, value); done {
+			return err
+		}
+		if part == ".json" {
+			if done, err := s.storeMeta(ctx, key, value); done {
+				return err
+			}
+		}
+	}
+	a, err := s.n.writes.do(ctx, command{op: opStore, key: key, value: value, number: s.limit()})
 	if err == nil {
 		err = codeError(a.code)
 	}
-	return pathError("store", key, err)
+	return err
+}
+
+// storePart stores a part of a certificate, if this node holds its issue lock: in memory until it is complete.
+func (s *Storage) storePart(ctx context.Context, site, key string, value []byte) (done bool, err error) {
+	s.mu.Lock()
+	var name string
+	var lock *heldLock
+	for n, l := range s.held {
+		if l.site == site {
+			name, lock = n, l
+		}
+	}
+	if lock == nil {
+		s.mu.Unlock()
+		return false, nil
+	}
+	if lock.bundle.hold(key, value) {
+		s.mu.Unlock()
+		return true, nil
+	}
+	records := lock.bundle.complete(key, value)
+	ref := lock.ref
+	s.mu.Unlock()
+	if records == nil {
+		return false, nil
+	}
+	err = s.storeFenced(ctx, name, ref, records)
+	s.mu.Lock()
+	lock.bundle.commits(records, err)
+	s.mu.Unlock()
+	return true, err
+}
+
+// storeFenced stores records in one entry if the lock is still held when they are committed.
+func (s *Storage) storeFenced(ctx context.Context, lock string, ref claimRef, records []keyValue) error {
+	c, err := s.putCommand(records)
+	if err != nil {
+		return err
+	}
+	c.session, c.fence, c.fenceSeq = ref.session, lockPrefix+lock, ref.seq
+	_, a, err := s.n.writes.doIn(ctx, c)
+	if err == nil {
+		err = codeError(a.code)
+	}
+	return err
 }
 
 // room checks a write against the limits.
@@ -87,6 +163,7 @@ func (s *Storage) limit() uint64 { return uint64(s.n.cfg.MaxState) }
 
 // Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory is another error.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
+	s.trace(ctx, "load", key)
 	clean, err := cleanKey(key)
 	if err != nil {
 		return nil, pathError("load", key, err)
@@ -104,23 +181,47 @@ func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 
 // Delete removes key and all below it. What does not exist is deleted already.
 func (s *Storage) Delete(ctx context.Context, key string) error {
+	s.trace(ctx, "delete", key)
 	clean, err := cleanKey(key)
-	if err == nil {
-		_, err = s.n.writes.do(ctx, command{op: opDelete, key: clean})
+	if err == nil && !s.forget(clean) {
+		var a answer
+		a, err = s.n.writes.do(ctx, command{op: opDelete, key: clean})
+		if err == nil {
+			err = codeError(a.code)
+		}
 	}
 	return pathError("delete", key, err)
+}
+
+// forget drops a part of a certificate that is not committed, and reports whether key is one. certmagic deletes what it has stored of
+// a certificate when it cannot store the rest; the one before it is not to go with it.
+func (s *Storage) forget(key string) bool {
+	site, part := bundlePart(key)
+	if part == "" {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, lock := range s.held {
+		if lock.site == site && lock.bundle.forget(key) {
+			return true
+		}
+	}
+	return false
 }
 
 // Exists reports whether there is a value at key or below it. It cannot tell of an error: before this node has caught up, false may mean
 // that it does not know.
 func (s *Storage) Exists(ctx context.Context, key string) bool {
-	_, err := s.Stat(ctx, key)
+	s.trace(ctx, "exists", key)
+	_, err := s.stat(ctx, key)
 	return err == nil
 }
 
 // List returns the keys in the directory at dir, values and directories, in the order of a walk; if recursive, with all that is below
 // them. A directory that does not exist is fs.ErrNotExist; of a value the list is empty.
 func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
+	s.trace(ctx, "list", dir)
 	clean, err := cleanKey(dir)
 	if err != nil {
 		return nil, pathError("list", dir, err)
@@ -138,6 +239,11 @@ func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]strin
 
 // Stat describes the value or the directory at key. The time of modification is the writer's clock's; a directory has none.
 func (s *Storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
+	s.trace(ctx, "stat", key)
+	return s.stat(ctx, key)
+}
+
+func (s *Storage) stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	clean, err := cleanKey(key)
 	if err != nil {
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
@@ -152,17 +258,18 @@ func (s *Storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 	return certmagic.KeyInfo{}, pathError("stat", key, s.absent(current))
 }
 
-// read returns the state to answer from, and whether this node has caught up.
+// read returns the state to answer from, and whether it is current.
 func (s *Storage) read(ctx context.Context) (*state, bool) {
 	n := s.n
-	if !n.current.Load() && n.works.Err() == nil {
-		ctx, cancel := context.WithTimeout(ctx, readTimeout)
-		defer cancel()
-		ctx, stop := n.whileOpen(ctx)
-		defer stop()
-		n.Ready(ctx) // its error is what current says below
+	if n.keeper.valid() { // asked before the state is taken: all that was acknowledged until now is in it
+		return n.fsm.state(), true
 	}
-	current := n.current.Load()
+	if n.works.Err() == nil {
+		ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
+		n.Ready(ctx) // its error is what valid says below
+		cancel()
+	}
+	current := n.keeper.valid()
 	return n.fsm.state(), current
 }
 
@@ -177,103 +284,130 @@ func (s *Storage) absent(current bool) error {
 // Lock waits until this caller holds the lock of that name, alone in the cluster. Those who wait get it in the order in which they
 // came. When it returns, this node's state holds everything that was written before the lock was granted.
 func (s *Storage) Lock(ctx context.Context, name string) error {
-	held, err := s.lock(ctx, name, true)
-	if err == nil && !held {
-		err = ErrLost
-	}
+	s.trace(ctx, "lock", name)
+	_, err := s.lock(ctx, name, true)
 	return pathError("lock", name, err)
 }
 
 // TryLock is Lock for those who do not wait: it reports whether the lock was free.
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
+	s.trace(ctx, "trylock", name)
 	held, err := s.lock(ctx, name, false)
 	return held, pathError("lock", name, err)
 }
 
-func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error) {
-	if len(name) > MaxName {
-		return false, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
+// RenewLockLease makes sure that this node still holds a lock, and takes it again if it was lost and is free. A lock needs no renewal
+// as long as its node has its lease, so the duration means nothing. The error wraps ErrLost if another node holds it by now.
+func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Duration) error {
+	s.trace(ctx, "renew", name)
+	s.mu.Lock()
+	lock := s.held[name]
+	var ref claimRef
+	if lock != nil {
+		ref = lock.ref
 	}
-	c := command{op: opLock, key: name, flag: wait, number: s.limit()}
-	for {
-		session, a, err := s.n.writes.doIn(ctx, c)
-		if errors.Is(err, ErrLost) {
-			continue // the claim went with the session, and the next one belongs to a new one
-		}
-		if err != nil {
-			if session != 0 {
-				s.withdraw(name, heldLock{session, a.seq})
-			}
-			return false, err
-		}
-		if a.code == codeHeld {
-			return false, nil
-		}
-		if err := codeError(a.code); err != nil {
-			return false, err
-		}
-		mine := heldLock{session, a.seq}
-		granted, err := s.granted(ctx, name, mine)
-		if err != nil {
-			s.withdraw(name, mine)
-			return false, err
-		}
-		if granted {
-			s.mu.Lock()
-			s.held[name] = mine
-			s.mu.Unlock()
-			return true, nil
-		}
+	s.mu.Unlock()
+	if lock != nil && s.n.keeper.usable(ref.session) {
+		return nil
 	}
+	ref, err := s.claim(ctx, name, false)
+	if err == nil && ref.seq == 0 {
+		err = fmt.Errorf("%w: another node has it", ErrLost)
+	}
+	if err == nil && !s.keep(name, lock, ref) {
+		s.n.withdraw(lockPrefix+name, ref)
+		err = fmt.Errorf("%w: it was unlocked meanwhile", ErrLost)
+	}
+	return pathError("renew lock", name, err)
 }
 
-// granted waits until the claim is the first of its queue, or is gone from it.
-func (s *Storage) granted(ctx context.Context, name string, mine heldLock) (bool, error) {
-	ctx, stop := s.n.whileOpen(ctx)
-	defer stop()
-	var granted bool
-	_, err := s.n.fsm.wait(ctx, func(st *state) bool {
-		queue := st.lock(name)
-		for i, q := range queue {
-			if q.node == s.n.id && q.session == mine.session && q.seq == mine.seq {
-				granted = i == 0
-				return granted
-			}
-		}
+// keep notes that the claim is held, in place of what was noted before; it reports whether that was so.
+func (s *Storage) keep(name string, before *heldLock, ref claimRef) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[name] != before {
+		return false
+	}
+	if before != nil {
+		before.ref = ref
 		return true
-	})
-	return granted, err
+	}
+	s.held[name] = &heldLock{ref: ref, site: issueSite(name)}
+	return true
 }
 
-// withdraw takes a claim back that its caller no longer waits for. It is not waited for: the caller's context is over.
-func (s *Storage) withdraw(name string, mine heldLock) {
-	s.n.tasks.run(func() {
-		for s.n.works.Err() == nil { // as long as the session lives, so does the claim
-			_, _, err := s.n.writes.doIn(s.n.works, command{op: opUnlock, key: name, number: mine.seq, session: mine.session})
-			if err == nil || errors.Is(err, ErrLost) {
-				return
+func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error) {
+	for {
+		ref, err := s.claim(ctx, name, wait)
+		if err != nil || ref.seq == 0 {
+			return false, err
+		}
+		// A caller on this node who has lost the lock and does not know it yet is waited for: certmagic would store both certificates.
+		for {
+			freed := s.freed.wait()
+			if s.keep(name, nil, ref) {
+				return true, nil
+			}
+			if !s.n.keeper.usable(ref.session) {
+				break
+			}
+			if !wait {
+				s.n.withdraw(lockPrefix+name, ref)
+				return false, nil
+			}
+			renewed := s.n.keeper.renewed.wait()
+			select {
+			case <-freed:
+			case <-renewed:
+			case <-ctx.Done():
+				s.n.withdraw(lockPrefix+name, ref)
+				return false, context.Cause(ctx)
 			}
 		}
-	})
+	}
+}
+
+// claim claims a lock. The zero claimRef says that it is held and that the caller does not wait.
+func (s *Storage) claim(ctx context.Context, name string, wait bool) (claimRef, error) {
+	if len(name) > MaxName {
+		return claimRef{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
+	}
+	ref, _, err := s.n.await(ctx, command{op: opClaim, key: lockPrefix + name, flag: wait, number: s.limit()}, nil)
+	return ref, err
 }
 
 // Unlock gives up a lock that this node's callers hold; another node's cannot be given up. The error wraps fs.ErrNotExist if it is not held,
 // and ErrLost if it was lost before.
 func (s *Storage) Unlock(ctx context.Context, name string) error {
+	s.trace(ctx, "unlock", name)
 	s.mu.Lock()
-	mine, ok := s.held[name]
+	lock, ok := s.held[name]
 	delete(s.held, name)
 	s.mu.Unlock()
 	if !ok {
 		return pathError("unlock", name, fs.ErrNotExist)
 	}
-	_, a, err := s.n.writes.doIn(ctx, command{op: opUnlock, key: name, number: mine.seq, session: mine.session})
+	s.freed.poke()
+	var errs []error
+	if rest := lock.bundle.rest(); len(rest) > 0 { // somebody else's way to store a certificate
+		errs = append(errs, s.storeFenced(ctx, name, lock.ref, rest))
+	}
+	_, a, err := s.n.writes.doIn(ctx, command{op: opRelease, key: lockPrefix + name, number: lock.ref.seq, session: lock.ref.session})
 	if err == nil {
 		err = codeError(a.code)
 	} else if !errors.Is(err, ErrLost) {
-		s.withdraw(name, mine)
+		s.n.withdraw(lockPrefix+name, lock.ref)
 	}
-	return pathError("unlock", name, err)
+	return pathError("unlock", name, errors.Join(append(errs, err)...))
+}
+
+// storeKey is cleanKey for a key that a value is stored at.
+func storeKey(key string) (string, error) {
+	clean, err := cleanKey(key)
+	if err == nil && clean == "" {
+		err = fmt.Errorf("%w: the key is empty", fs.ErrInvalid)
+	}
+	return clean, err
 }
 
 // cleanKey brings a key into its one form.

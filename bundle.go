@@ -1,0 +1,183 @@
+package flotilla
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// certmagic stores a certificate as three records, one after another, and takes back what it has stored if one fails. A crash in between
+// would leave a key that does not belong to its certificate, which certmagic never gets over, and taking back deletes the
+// old key. So what is stored of a certificate under its issue lock is kept here until the last of the three, and committed in one
+// entry, on the condition that the lock is still held.
+
+// certificateSite returns the directory name of the certificate that a key belongs to, certificates/ISSUER/SITE/…
+func certificateSite(key string) (site string, ok bool) {
+	rest, ok := strings.CutPrefix(key, "certificates/")
+	if !ok {
+		return "", false
+	}
+	_, rest, _ = strings.Cut(rest, "/")
+	site, _, ok = strings.Cut(rest, "/")
+	return site, ok
+}
+
+// bundlePart returns what a key is in a certificate's bundle: ".key", ".crt", ".json", or nothing.
+func bundlePart(key string) (site, part string) {
+	site, ok := certificateSite(key)
+	ext := path.Ext(key)
+	if !ok || strings.Count(key, "/") != 3 || path.Base(key) != site+ext || ext != ".key" && ext != ".crt" && ext != ".json" {
+		return "", ""
+	}
+	return site, ext
+}
+
+// issueSite returns the site that certmagic's lock of that name is for, empty if it is another lock.
+func issueSite(lock string) string {
+	name, ok := strings.CutPrefix(lock, "issue_cert_")
+	if !ok {
+		return ""
+	}
+	return certmagic.StorageKeys.Safe(name)
+}
+
+// bundle is what has been stored of a certificate under its issue lock, and is not committed.
+type bundle struct {
+	pending map[string][]byte // by key
+	failed  map[string]bool   // keys of a commit that failed: what certmagic deletes of them is not taken back
+}
+
+// hold keeps a part of a bundle back, and returns true then.
+func (b *bundle) hold(key string, value []byte) bool {
+	if path.Ext(key) == ".json" {
+		return false
+	}
+	if b.pending == nil {
+		b.pending = make(map[string][]byte)
+	}
+	b.pending[key] = slices.Clone(value)
+	return true
+}
+
+// complete returns the records to commit when meta, the last part, is stored at key; nil if this is not the last part of the bundle but
+// what certmagic writes about an older certificate at the same time.
+func (b *bundle) complete(key string, meta []byte) []keyValue {
+	stem := strings.TrimSuffix(key, ".json")
+	private, cert := b.pending[stem+".key"], b.pending[stem+".crt"]
+	if private == nil || cert == nil || !isAbout(meta, cert) {
+		return nil
+	}
+	return []keyValue{{stem + ".key", private}, {stem + ".crt", cert}, {key, meta}}
+}
+
+// forget drops a part, and reports whether there was one, or would have been one.
+func (b *bundle) forget(key string) bool {
+	_, ok := b.pending[key]
+	delete(b.pending, key)
+	return ok || b.failed[key]
+}
+
+// commits notes how a commit ended. One that failed may still have taken effect.
+func (b *bundle) commits(records []keyValue, err error) {
+	for _, r := range records {
+		delete(b.pending, r.key)
+		if err != nil {
+			if b.failed == nil {
+				b.failed = make(map[string]bool)
+			}
+			b.failed[r.key] = true
+		}
+	}
+}
+
+// rest returns what is left to commit when the lock is given up.
+func (b *bundle) rest() []keyValue {
+	var records []keyValue
+	for _, key := range slices.Sorted(maps.Keys(b.pending)) {
+		records = append(records, keyValue{key, b.pending[key]})
+	}
+	return records
+}
+
+// isAbout reports whether the metadata that certmagic stores belongs to the certificate, as far as it says: the authority's renewal
+// information, which certmagic also writes outside of its lock, names one.
+func isAbout(meta, cert []byte) bool {
+	var m struct {
+		Issuer struct {
+			Renewal struct {
+				ID string `json:"_uniqueIdentifier"`
+			} `json:"renewal_info"`
+		} `json:"issuer_data"`
+	}
+	if err := json.Unmarshal(meta, &m); err != nil || m.Issuer.Renewal.ID == "" {
+		return true
+	}
+	block, _ := pem.Decode(cert)
+	if block == nil {
+		return true
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return true
+	}
+	id, err := acme.ARIUniqueIdentifier(leaf)
+	return err != nil || id == m.Issuer.Renewal.ID
+}
+
+// storeAll stores all of the records in one entry, or none.
+func (s *Storage) storeAll(ctx context.Context, records []keyValue) error {
+	c, err := s.putCommand(records)
+	if err != nil {
+		return err
+	}
+	a, err := s.n.writes.do(ctx, c)
+	if err == nil {
+		err = codeError(a.code)
+	}
+	return err
+}
+
+// putCommand checks records and makes the command of them.
+func (s *Storage) putCommand(records []keyValue) (command, error) {
+	clean := make([]keyValue, len(records))
+	var errs []error
+	for i, r := range records {
+		key, err := storeKey(r.key)
+		if err == nil {
+			err = s.room(key, r.value)
+		}
+		clean[i] = keyValue{key, r.value}
+		errs = append(errs, err)
+	}
+	return command{op: opPut, value: encodeRecords(clean), number: s.limit()}, errors.Join(errs...)
+}
+
+// storeMeta stores metadata of a certificate, unless they are about another one than that in the state: after a renewal a
+// node that has not noticed it yet writes what it knows of the old one, and would have the new one renewed.
+func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done bool, err error) {
+	crt := strings.TrimSuffix(key, ".json") + ".crt"
+	r, ok := s.n.fsm.state().records.Get(treeKey(crt))
+	if !ok {
+		return false, nil
+	}
+	if isAbout(meta, r.value) {
+		a, err := s.n.writes.do(ctx, command{op: opStore, key: key, value: meta, number: s.limit(), target: crt, cond: r.index})
+		if err != nil || a.code != codeChanged {
+			if err == nil {
+				err = codeError(a.code)
+			}
+			return true, err
+		}
+	}
+	s.n.log.Debug("metadata of a certificate that has been replaced are dropped", "key", key)
+	return true, nil
+}

@@ -1,0 +1,400 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// yieldTime is how long a holder that is asked to hand over may take for it.
+const yieldTime = 10 * time.Second
+
+// Tenure is one node's time as the holder of a role.
+type Tenure interface {
+	// Fence is the number of this tenure: higher than that of any earlier one of the role. Whoever is told what to do by holders of a
+	// role, and remembers the highest fence that he has seen, can refuse one who does not know yet that he is not the holder any more.
+	Fence() uint64
+
+	// Deadline is until when the role is held for certain, as known now, on this machine's monotonic clock. It moves on as the lease
+	// is renewed. From then on somebody else may be the holder.
+	Deadline() time.Time
+
+	// Renewed returns a channel that is closed when Deadline moves, in either direction, for the next time.
+	Renewed() <-chan struct{}
+}
+
+// Hold waits until this node holds the role, alone in the cluster, calls f, and gives the role up when f returns or panics. Whoever is
+// next gets it in the same step. It returns f's error.
+//
+// The context that f gets ends with ctx, and also
+//   - when the node's lease is about to lapse, because a majority of the voters has not been reached. Its cause then wraps ErrLost. f must be
+//     done by the tenure's Deadline, which is at least a sixth of a lease away; after that another node may hold the role.
+//   - when the role is to be handed over: a better contender waits, or the node shuts down. Its cause then is ErrYielded. f has ten
+//     seconds from then on, for as long as the lease lasts, and another node gets the role when f returns.
+//
+// If f returns nil or its context's error after that, Hold returns the cause. A Storage write with f's context takes effect only while the
+// role is held, which is judged where the writes are put in order; so a late one of a former holder is refused with ErrLost.
+//
+// Contenders of one node compete as those of different nodes do. A call that waits costs nothing, and leaves when ctx ends. A
+// node that loses its lease while it waits goes to the end of the queue.
+func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
+	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
+		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
+	}
+	c := command{op: opClaim, key: rolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority), number: uint64(n.cfg.MaxState)}
+	contest := func(ctx context.Context, ref claimRef) { n.contest(ctx, c.key, ref, r.PreemptDelay) }
+	if r.NoPreempt {
+		contest = nil
+	}
+	t, err := n.enterTenure(ctx, c, contest)
+	if err != nil {
+		return edge("waiting for the role "+r.Name, err)
+	}
+	defer n.endTenure(t)
+	err = f(context.WithValue(t.ctx, tenureKey{}, t), t)
+	if cause := context.Cause(t.ctx); cause != nil && (err == nil || errors.Is(err, t.ctx.Err())) {
+		return edge("holding the role "+r.Name, cause)
+	}
+	return err
+}
+
+// tenureKey is the key of a tenure in a context.
+type tenureKey struct{}
+
+// tenure is a claim that was granted.
+type tenure struct {
+	n    *Node
+	key  string
+	ref  claimRef
+	at   uint64          // index of the grant
+	ctx  context.Context // f's
+	stop context.CancelCauseFunc
+
+	unwatch func() bool // ends what watches for the node's end
+
+	mu    sync.Mutex
+	over  time.Time // the lease's end when it was lost; zero: it is not
+	bound time.Time // when the time to hand over ends; zero: nobody has asked
+	timer *time.Timer
+}
+
+// Fence implements Tenure.
+func (t *tenure) Fence() uint64 { return t.at }
+
+// Deadline implements Tenure.
+func (t *tenure) Deadline() time.Time {
+	end := t.n.keeper.until()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over.IsZero() {
+		end = t.over
+	}
+	if !t.bound.IsZero() && t.bound.Before(end) {
+		end = t.bound
+	}
+	return end
+}
+
+// Renewed implements Tenure.
+func (t *tenure) Renewed() <-chan struct{} { return t.n.keeper.renewed.wait() }
+
+// lose ends the tenure because of the lease, which ends then.
+func (t *tenure) lose(end time.Time, cause error) {
+	t.mu.Lock()
+	t.over = end
+	t.mu.Unlock()
+	t.stop(cause)
+}
+
+// yield asks the holder to hand over. When it takes too long the role goes on without it.
+func (t *tenure) yield() {
+	t.mu.Lock()
+	if t.bound.IsZero() {
+		t.bound = time.Now().Add(yieldTime)
+		t.timer = time.AfterFunc(yieldTime, func() {
+			t.n.log.Error("a role was not handed over in time; it goes on, and its holder must have stopped", "role", t.key)
+			t.n.withdraw(t.key, t.ref)
+		})
+	}
+	t.mu.Unlock()
+	t.stop(ErrYielded)
+}
+
+// tenures are the claims of this node whose callers wait, and the tenures that they become.
+type tenures struct {
+	contested signal // other roles are held, or by others: who contests looks again
+
+	ended signal // one of held has ended
+
+	mu      sync.Mutex
+	waiting map[claimRef]chan struct{} // told once when the claim is granted or gone; buffered
+	held    map[claimRef]*tenure
+}
+
+func newTenures() *tenures {
+	return &tenures{waiting: make(map[claimRef]chan struct{}), held: make(map[claimRef]*tenure)}
+}
+
+// wait registers a claim that waits.
+func (ts *tenures) wait(ref claimRef) <-chan struct{} {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	c := make(chan struct{}, 1)
+	ts.waiting[ref] = c
+	return c
+}
+
+// left takes back wait.
+func (ts *tenures) left(ref claimRef) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	delete(ts.waiting, ref)
+}
+
+// tell passes on what has happened to claims. It is called by raft's goroutine.
+func (ts *tenures) tell(s *state, refs []claimRef) {
+	ts.mu.Lock()
+	var yielding []*tenure
+	for _, ref := range refs {
+		if c := ts.waiting[ref]; c != nil {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+		if t := ts.held[ref]; t != nil {
+			if c, i := s.findClaim(t.key, ref); i == 0 && c.yield != 0 {
+				yielding = append(yielding, t)
+			}
+		}
+	}
+	ts.mu.Unlock()
+	for _, t := range yielding {
+		t.yield()
+	}
+}
+
+// lose ends the tenures of a session.
+func (ts *tenures) lose(session uint64, end time.Time, cause error) {
+	for _, t := range ts.all() {
+		if t.ref.session == session {
+			t.lose(end, cause)
+		}
+	}
+}
+
+// refs returns all claims.
+func (ts *tenures) refs() []claimRef {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	refs := slices.Collect(maps.Keys(ts.waiting))
+	return slices.AppendSeq(refs, maps.Keys(ts.held))
+}
+
+func (ts *tenures) all() []*tenure {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	all := make([]*tenure, 0, len(ts.held))
+	for _, t := range ts.held {
+		all = append(all, t)
+	}
+	return all
+}
+
+// await proposes a claim and waits until it is granted, under a lease that can be relied on. It returns the claim, and 0 for index if it is not
+// granted and does not wait. contest, if not nil, is run beside the waiting.
+func (n *Node) await(ctx context.Context, c command, contest func(context.Context, claimRef)) (ref claimRef, index uint64, err error) {
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	for {
+		session, a, err := n.writes.doIn(ctx, c)
+		ref := claimRef{n.id, session, a.seq}
+		if errors.Is(err, ErrLost) {
+			continue // the claim went with the session, and the next one belongs to a new one
+		}
+		if err != nil {
+			if session != 0 {
+				n.withdraw(c.key, ref)
+			}
+			return claimRef{}, 0, err
+		}
+		if a.code == codeHeld {
+			return claimRef{}, 0, nil
+		}
+		if err := codeError(a.code); err != nil {
+			return claimRef{}, 0, err
+		}
+		index, err := n.granted(ctx, c.key, ref, contest)
+		if err != nil {
+			n.withdraw(c.key, ref)
+			return claimRef{}, 0, n.lifeError(err)
+		}
+		if index != 0 {
+			return ref, index, nil
+		}
+	}
+}
+
+// granted waits until a claim is granted, and returns the index of that, 0 if the claim is gone.
+func (n *Node) granted(ctx context.Context, key string, ref claimRef, contest func(context.Context, claimRef)) (uint64, error) {
+	told := n.tenures.wait(ref)
+	defer n.tenures.left(ref)
+	contesting := false
+	for {
+		c, i := n.fsm.state().findClaim(key, ref)
+		if i < 0 {
+			return 0, nil
+		}
+		if i == 0 && n.keeper.usable(ref.session) && !n.leaving.Load() {
+			return c.index, nil
+		}
+		if i > 0 && contest != nil && !contesting {
+			stop := beside(ctx, func(ctx context.Context) { contest(ctx, ref) })
+			defer stop()
+			contesting = true
+		}
+		var renewed <-chan struct{}
+		if i == 0 {
+			renewed = n.keeper.renewed.wait() // the session is so new that there is no lease yet, or it is over
+			if n.keeper.usable(ref.session) && !n.leaving.Load() {
+				continue
+			}
+		}
+		select {
+		case <-told:
+		case <-renewed:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// beside runs f until it is stopped, which waits for it.
+func beside(ctx context.Context, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// contest asks for a role to be handed over, as often as its claim has become better than the holder's and stayed so for the delay.
+func (n *Node) contest(ctx context.Context, key string, ref claimRef, delay time.Duration) {
+	var since time.Time
+	for {
+		changed := n.tenures.contested.wait()
+		better := n.fsm.state().better(key, ref)
+		switch {
+		case !better:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		}
+		var due <-chan time.Time
+		if better {
+			wait := time.Until(since.Add(delay))
+			if wait <= 0 {
+				if _, _, err := n.writes.doIn(ctx, command{op: opYield, key: key, number: ref.seq, session: ref.session}); err != nil && errors.Is(err, ErrLost) {
+					return
+				}
+				wait = n.pace.lease // it should be under way; else once more
+			}
+			due = time.After(wait)
+		}
+		select {
+		case <-changed:
+		case <-due:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// enterTenure waits for a role and begins a tenure.
+func (n *Node) enterTenure(ctx context.Context, c command, contest func(context.Context, claimRef)) (*tenure, error) {
+	for {
+		ref, index, err := n.await(ctx, c, contest)
+		if err != nil {
+			return nil, err
+		}
+		t := &tenure{n: n, key: c.key, ref: ref, at: index}
+		t.ctx, t.stop = context.WithCancelCause(ctx)
+		t.unwatch = context.AfterFunc(n.works, func() { t.stop(context.Cause(n.works)) })
+		n.tenures.mu.Lock()
+		n.tenures.held[ref] = t
+		n.tenures.mu.Unlock()
+		// Of what happened before it was among held it has not been told.
+		if n.keeper.usable(ref.session) {
+			n.tenures.tell(n.fsm.state(), []claimRef{ref})
+			return t, nil
+		}
+		n.endTenure(t)
+	}
+}
+
+// endTenure gives the role up.
+func (n *Node) endTenure(t *tenure) {
+	t.unwatch()
+	t.stop(nil)
+	t.mu.Lock()
+	lost := !t.over.IsZero()
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.mu.Unlock()
+	if !lost {
+		// Whoever has called Hold should find the role given up, but not wait for a leader that may not come.
+		ctx, cancel := context.WithTimeout(n.works, n.pace.lease)
+		_, _, err := n.writes.doIn(ctx, command{op: opRelease, key: t.key, number: t.ref.seq, session: t.ref.session})
+		cancel()
+		lost = err != nil && !errors.Is(err, ErrLost)
+	}
+	if lost {
+		n.withdraw(t.key, t.ref)
+	}
+	n.tenures.mu.Lock()
+	delete(n.tenures.held, t.ref)
+	n.tenures.mu.Unlock()
+	n.tenures.ended.poke()
+}
+
+// withdraw takes a claim back whose caller is gone. It is not waited for. As long as the session lives, so does the claim.
+func (n *Node) withdraw(key string, ref claimRef) {
+	n.tasks.run(func() {
+		for n.works.Err() == nil {
+			_, _, err := n.writes.doIn(n.works, command{op: opRelease, key: key, number: ref.seq, session: ref.session})
+			if err == nil || errors.Is(err, ErrLost) {
+				return
+			}
+		}
+	})
+}
+
+// yieldAll has all tenures of this node handed over, and waits for it.
+func (n *Node) yieldAll(ctx context.Context) error {
+	for {
+		ended := n.tenures.ended.wait()
+		all := n.tenures.all()
+		if len(all) == 0 {
+			return nil
+		}
+		for _, t := range all {
+			t.yield()
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return fmt.Errorf("%d roles are still held, %s among them: %w", len(all), all[0].key, context.Cause(ctx))
+		}
+	}
+}

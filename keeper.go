@@ -1,0 +1,361 @@
+package flotilla
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Notes between keepers. They may be lost, and each says all that it means.
+const (
+	noteRenew   = 1 // promise a lease to my session: session, when this was sent
+	notePromise = 2 // the answer: the same
+	noteLapsed  = 3 // to the leader: node, session, suspicion: I have applied it, and nothing binds me to that session any more
+)
+
+// keeper keeps this node's lease, keeps its promises to others as a voter, and, while this node leads, passes the verdict on sessions
+// that have fallen silent. It needs no leader for the first two, and nobody needs a disk.
+type keeper struct {
+	n       *Node
+	started time.Time // times in notes of this node count from it
+	poke    chan struct{}
+	renewed signal // the lease has grown, or is lost
+
+	// useBy is until when the lease may be relied on, in nanoseconds since started: some time before its end, so that whoever holds something
+	// by it can let go in time. 0: there is none.
+	useBy atomic.Int64
+
+	idle atomic.Int64 // since when there is none, as useBy; 0: since the start
+
+	mu      sync.Mutex
+	own     lease
+	end     time.Time     // of own; kept when it is lost
+	lost    chan struct{} // closed when own is lost; nil: there is none
+	given   *promises
+	caught  bool                          // this node has caught up since its process started: it may have applied a suspicion before
+	reports map[suspicion]map[string]bool // which voters said noteLapsed
+	pending map[sessionID]bool            // the leader's command about a session is under way
+	asking  bool                          // whether the leader's lease has lapsed
+}
+
+// suspicion is one of a session.
+type suspicion struct {
+	sessionID
+	index uint64
+}
+
+func newKeeper(n *Node) *keeper {
+	now := time.Now()
+	k := &keeper{
+		n: n, started: now, poke: make(chan struct{}, 1),
+		own: lease{length: leaseTime(n.pace.lease)}, given: newPromises(promiseTime(n.pace.lease), now),
+		reports: make(map[suspicion]map[string]bool), pending: make(map[sessionID]bool),
+	}
+	k.own.begin(0)
+	return k
+}
+
+// wake has the keeper look at everything now.
+func (k *keeper) wake() {
+	select {
+	case k.poke <- struct{}{}:
+	default:
+	}
+}
+
+// catchUp says that this node has caught up with a leader since its process started.
+func (k *keeper) catchUp() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.caught = true
+}
+
+// begin has a lease asked for, for a session of this node. The channel is closed when the lease, once it was there, is lost: for good, since
+// what it guarded is being given up.
+func (k *keeper) begin(session uint64) <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.own.begin(session)
+	k.lost, k.end = make(chan struct{}), time.Time{}
+	defer k.wake()
+	return k.lost
+}
+
+// lose gives the lease up, whatever session it is for. What hung on it ends with that cause.
+func (k *keeper) lose(cause error) {
+	k.mu.Lock()
+	session := k.own.session
+	if session == 0 {
+		k.mu.Unlock()
+		return
+	}
+	k.useBy.Store(0)
+	k.idle.Store(int64(time.Since(k.started)))
+	k.own.begin(0)
+	close(k.lost)
+	end := k.end
+	k.mu.Unlock()
+	k.n.tenures.lose(session, end, cause)
+	k.renewed.poke()
+}
+
+// valid reports whether this node has a lease that may be relied on.
+func (k *keeper) valid() bool { return int64(time.Since(k.started)) < k.useBy.Load() }
+
+// without returns since when this node has no lease; it means nothing while it has one.
+func (k *keeper) without() time.Time { return k.started.Add(time.Duration(k.idle.Load())) }
+
+// usable reports whether the lease of that session may be relied on.
+func (k *keeper) usable(session uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.own.session == session && k.valid()
+}
+
+// until returns when the newest lease of this node ends or ended; zero if it has had none in this session.
+func (k *keeper) until() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.end
+}
+
+// margin is how long before its end a lease is given up, so that all that hangs on it has ended by then.
+func (k *keeper) margin() time.Duration { return k.n.pace.lease / 4 }
+
+// run renews, reports and judges until ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	every := k.n.pace.lease / 6
+	var renewal, last time.Time
+	awake := time.Now() // since when this loop has run without a gap
+	begun := uint64(0)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-k.poke:
+		case <-ctx.Done():
+			return
+		}
+		now := time.Now()
+		if now.Sub(last) > 2*every {
+			awake = now // this process stood still: what others said meanwhile is still on its way
+		}
+		last = now
+		session, loss := k.look(now)
+		if !now.Before(renewal) || session != begun {
+			k.renew(now, session)
+			renewal, begun = now.Add(every), session
+		}
+		next := k.report(now)
+		if l := k.n.leading.Load(); l != nil {
+			k.judge(l, now, awake)
+		} else {
+			k.watchLeader(ctx, now, awake)
+		}
+		wait := renewal
+		for _, t := range []time.Time{loss, next} {
+			if !t.IsZero() && t.Before(wait) {
+				wait = t
+			}
+		}
+		timer.Reset(time.Until(wait))
+	}
+}
+
+// look returns the session that has or wants a lease, and when the lease must be given up unless it is renewed; it does so if that time has
+// come.
+func (k *keeper) look(now time.Time) (session uint64, loss time.Time) {
+	k.mu.Lock()
+	session, end := k.own.session, k.end
+	k.mu.Unlock()
+	if session == 0 || end.IsZero() {
+		return session, time.Time{}
+	}
+	loss = end.Add(-k.margin())
+	if now.Before(loss) {
+		return session, loss
+	}
+	k.n.log.Warn("the lease has lapsed: a majority of the voters has not renewed it", "session", session)
+	k.lose(fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
+	return 0, time.Time{}
+}
+
+// renew asks all voters for promises.
+func (k *keeper) renew(now time.Time, session uint64) {
+	if session == 0 {
+		return
+	}
+	s := k.n.fsm.state()
+	sent := now.Sub(k.started)
+	var e encoder
+	e.byte(noteRenew)
+	e.uint(session)
+	e.uint(uint64(sent))
+	for _, id := range s.voters {
+		if id != k.n.id {
+			k.n.port.Note(id, e.b)
+		} else if k.asked(id, session) {
+			k.promised(id, session, now)
+		}
+	}
+}
+
+// noted takes a note of another node.
+func (k *keeper) noted(peer string, note []byte) {
+	d := decoder{b: note}
+	switch d.byte() {
+	case noteRenew:
+		session, sent := d.uint(), d.uint()
+		if d.end() == nil && k.asked(peer, session) {
+			var e encoder
+			e.byte(notePromise)
+			e.uint(session)
+			e.uint(sent)
+			k.n.port.Note(peer, e.b)
+		}
+	case notePromise:
+		session, sent := d.uint(), time.Duration(d.uint())
+		if d.end() == nil && sent >= 0 && sent <= time.Since(k.started) {
+			k.promised(peer, session, k.started.Add(sent))
+		}
+	case noteLapsed:
+		who := suspicion{sessionID{d.string(), d.uint()}, d.uint()}
+		if d.end() == nil {
+			k.reported(peer, who)
+		}
+	}
+}
+
+// asked answers for this voter whether it promises a lease. It looks at the state and promises in one step: report must not come in
+// between.
+func (k *keeper) asked(node string, session uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, id := time.Now(), sessionID{node, session}
+	ses := k.n.fsm.state().session(node)
+	if ses == nil || ses.number != session {
+		return false
+	}
+	k.given.ask(id, now)
+	if ses.suspect != 0 || !k.caught || k.n.works.Err() != nil {
+		return false
+	}
+	k.given.give(id, now)
+	return true
+}
+
+// promised notes a voter's promise.
+func (k *keeper) promised(voter string, session uint64, sent time.Time) {
+	voters := k.n.fsm.state().voters
+	k.mu.Lock()
+	k.own.promise(voter, session, sent)
+	end := k.own.end(voters)
+	longer := k.own.session != 0 && end.After(k.end)
+	if longer {
+		if k.end.IsZero() {
+			defer k.wake() // the time to give it up is known now
+		}
+		k.end = end
+		k.useBy.Store(int64(end.Add(-k.margin()).Sub(k.started)))
+	}
+	k.mu.Unlock()
+	if longer {
+		k.renewed.poke()
+	}
+}
+
+// report tells the leader of the suspected sessions that nothing binds this voter to any more. It returns when there will be more to tell.
+func (k *keeper) report(now time.Time) (next time.Time) {
+	leader := k.n.leader()
+	k.mu.Lock()
+	s := k.n.fsm.state()
+	var lapsed []suspicion
+	for node, ses := range s.suspects() {
+		id := sessionID{node, ses.number}
+		at := k.given.lapses(id)
+		if k.caught && k.given.lapsed(id, now) {
+			lapsed = append(lapsed, suspicion{id, ses.suspect})
+			at = now.Add(k.n.pace.lease / 12) // again, until it is heard
+		}
+		if at = maxTime(at, now.Add(time.Millisecond)); next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	k.given.forget(func(id sessionID) bool {
+		ses := s.session(id.node)
+		return ses != nil && ses.number == id.number
+	})
+	k.mu.Unlock()
+	for _, who := range lapsed {
+		if leader == k.n.id {
+			k.reported(k.n.id, who)
+			continue
+		}
+		var e encoder
+		e.byte(noteLapsed)
+		e.string(who.node)
+		e.uint(who.number)
+		e.uint(who.index)
+		k.n.port.Note(leader, e.b)
+	}
+	return next
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// sessionsChanged is called when the state has other sessions, or thinks otherwise of one.
+func (k *keeper) sessionsChanged() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	it := k.n.fsm.state().sessions.Root().Iterator()
+	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
+		id := sessionID{string(node), ses.number}
+		if _, known := k.given.asked[id]; !known {
+			k.given.ask(id, now) // it has spoken by being opened
+		}
+	}
+	k.wake()
+}
+
+// watchLeader has a voter stand for election when a majority of the voters says that the leader's lease has lapsed: raft's own time-outs
+// are longer.
+func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
+	leader, s := k.n.leader(), k.n.fsm.state()
+	if leader == "" || leader == k.n.id || !slices.Contains(s.voters, k.n.id) || now.Sub(awake) < k.n.pace.lease/6 {
+		return
+	}
+	ses := s.session(leader)
+	if ses == nil || !k.overdue(sessionID{leader, ses.number}, now) {
+		return
+	}
+	k.mu.Lock()
+	asking := k.asking
+	k.asking = true
+	k.mu.Unlock()
+	if asking {
+		return
+	}
+	k.n.tasks.run(func() {
+		k.n.succeed(ctx, sessionID{leader, ses.number})
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.asking = false
+	})
+}
+
+// overdue reports whether this voter has not heard of a session for so long that no promise of it holds.
+func (k *keeper) overdue(id sessionID, now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.given.lapsed(id, now) && now.Sub(k.given.heard(id)) >= k.given.length
+}

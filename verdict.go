@@ -1,0 +1,162 @@
+package flotilla
+
+import (
+	"context"
+	"time"
+)
+
+// judge is the leader's part: it suspects sessions that have fallen silent, clears those that speak again, and ends those that a majority of
+// the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
+func (k *keeper) judge(l *leadership, now, awake time.Time) {
+	s := k.n.fsm.state()
+	it := s.sessions.Root().Iterator()
+	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
+		id := sessionID{string(key), ses.number}
+		if id.node == k.n.id {
+			continue // who leads has the promises of a majority, or leads no more
+		}
+		k.mu.Lock()
+		silent := now.Sub(maxTime(k.given.heard(id), awake))
+		gone := ses.suspect != 0 && isMajority(k.reports[suspicion{id, ses.suspect}], s.voters)
+		k.mu.Unlock()
+		late := l.acks.late(id.node, now)
+		switch {
+		case gone:
+			k.n.log.Warn("a node is gone; what it held is free", "node", id.node, "session", id.number)
+			k.propose(l, id, command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect})
+		case ses.suspect == 0 && (silent > k.n.pace.lease/2 || late):
+			k.n.log.Info("a node is silent", "node", id.node, "for", silent)
+			k.propose(l, id, command{op: opSuspect, target: id.node, number: id.number})
+		case ses.suspect != 0 && silent < k.n.pace.lease/3 && !late:
+			k.propose(l, id, command{op: opClear, target: id.node, number: id.number, cond: ses.suspect})
+		}
+	}
+}
+
+// isMajority reports whether those who spoke are more than half of the voters.
+func isMajority(spoke map[string]bool, voters []string) bool {
+	n := 0
+	for _, v := range voters {
+		if spoke[v] {
+			n++
+		}
+	}
+	return n > len(voters)/2
+}
+
+// propose proposes a command about a session, one at a time.
+func (k *keeper) propose(l *leadership, id sessionID, c command) {
+	k.mu.Lock()
+	busy := k.pending[id]
+	k.pending[id] = true
+	k.mu.Unlock()
+	if busy {
+		return
+	}
+	k.n.tasks.run(func() {
+		c.node = k.n.id
+		before := k.n.fsm.state().session(id.node)
+		l.apply(l.ctx, k.n, sealCommand(k.n.fsm.state().keys, &c), func(s *state) bool { // judged anew if it fails
+			return s.session(id.node) != before
+		})
+		l.acks.want(k.n.fsm.state().index, l.acks.gone) // the others are told at once
+		k.mu.Lock()
+		delete(k.pending, id)
+		k.mu.Unlock()
+		k.wake()
+	})
+}
+
+// reported notes, for the leader, that a voter is bound to a suspected session no more. It never will be under this suspicion: a voter that
+// has restarted first applies it again.
+func (k *keeper) reported(voter string, who suspicion) {
+	s := k.n.fsm.state()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for other := range k.reports {
+		if ses := s.session(other.node); ses == nil || ses.number != other.number || ses.suspect != other.index {
+			delete(k.reports, other)
+		}
+	}
+	if ses := s.session(who.node); ses == nil || ses.number != who.number || ses.suspect != who.index {
+		return
+	}
+	if k.reports[who] == nil {
+		k.reports[who] = make(map[string]bool)
+	}
+	if !k.reports[who][voter] {
+		k.reports[who][voter] = true
+		k.wake()
+	}
+}
+
+// succeed makes this voter stand for election when a majority of the voters says that the leader's lease has lapsed, or finds that it
+// has not.
+func (n *Node) succeed(ctx context.Context, id sessionID) {
+	for range 4 { // their clocks say so a little earlier or later
+		s := n.fsm.state()
+		if n.leader() != id.node || !n.keeper.overdue(id, time.Now()) {
+			return
+		}
+		if n.majoritySays(ctx, s.voters, id) {
+			n.log.Info("the leader's lease has lapsed", "leader", id.node)
+			n.standFor(ctx, id.node)
+			return
+		}
+		select {
+		case <-time.After(n.pace.lease / 24):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// majoritySays asks the other voters whether a session has lapsed for them, as it has for this one.
+func (n *Node) majoritySays(ctx context.Context, voters []string, id sessionID) bool {
+	ctx, cancel := context.WithTimeout(ctx, n.pace.lease/3)
+	defer cancel()
+	var e encoder
+	e.string(id.node)
+	e.uint(id.number)
+	answers := make(chan bool)
+	for _, v := range voters {
+		if v == n.id {
+			continue
+		}
+		n.tasks.run(func() {
+			reply, err := n.port.Call(ctx, v, callLapsed, e.b)
+			select {
+			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:
+			case <-ctx.Done():
+			}
+		})
+	}
+	yes := 1 // this one
+	for range len(voters) - 1 {
+		select {
+		case ok := <-answers:
+			if ok {
+				yes++
+			}
+		case <-ctx.Done():
+			return false
+		}
+		if yes > len(voters)/2 {
+			return true
+		}
+	}
+	return yes > len(voters)/2
+}
+
+// serveLapsed answers majoritySays.
+func (n *Node) serveLapsed(_ context.Context, _ string, body []byte) ([]byte, error) {
+	d := decoder{b: body}
+	id := sessionID{d.string(), d.uint()}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if n.keeper.overdue(id, time.Now()) {
+		return []byte{1}, nil
+	}
+	return []byte{0}, nil
+}
