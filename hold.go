@@ -134,6 +134,7 @@ type tenures struct {
 	mu      sync.Mutex
 	waiting map[claimRef]chan struct{} // told once when the claim is granted or gone; buffered
 	held    map[claimRef]*tenure
+	woken   int // how often a waiter was told something
 }
 
 func newTenures() *tenures {
@@ -164,6 +165,7 @@ func (ts *tenures) tell(s *state, refs []claimRef) {
 		if c := ts.waiting[ref]; c != nil {
 			select {
 			case c <- struct{}{}:
+				ts.woken++
 			default:
 			}
 		}
@@ -293,7 +295,11 @@ func (n *Node) contest(ctx context.Context, key string, ref claimRef, delay time
 	var since time.Time
 	for {
 		changed := n.tenures.contested.wait()
-		better := n.fsm.state().better(key, ref)
+		s := n.fsm.state()
+		better := s.better(key, ref)
+		if c, _ := s.findClaim(key, ref); !better && c.group == "" {
+			return // nor will it be: whoever is granted the role next is the best of those who wait
+		}
 		switch {
 		case !better:
 			since = time.Time{}

@@ -25,6 +25,7 @@ type Status struct {
 	Draining   bool   // on the way out: no new clients, please
 	Err        string // why the node can take no part in the cluster any more; empty: it can
 	Members    []Member
+	Roles      []RoleStatus
 	// Certificates are those that this node serves.
 	Certificates []Certificate
 }
@@ -35,6 +36,16 @@ type Member struct {
 	Name  string // for people
 	Addr  string // what peers dial
 	Voter bool   `json:",omitempty"` // false while it is new, and beyond five voters; it serves all the same
+}
+
+// RoleStatus is a role that a node of the cluster holds, as this node has heard of it.
+type RoleStatus struct {
+	Name    string
+	Group   string // of the holder's claim
+	Holder  string // the holder's node ID
+	Fence   uint64 // of its tenure
+	Yields  bool   // it has been asked to hand over
+	Waiting int    // others that want it
 }
 
 // Certificate is one that a node serves.
@@ -59,6 +70,7 @@ func (n *Node) Status() Status {
 		Index:        s.index,
 		Ready:        n.ready.Load() && n.works.Err() == nil,
 		Draining:     n.drained.Load() || n.leaving.Load(),
+		Roles:        s.roleStatus(),
 		Certificates: n.certificates(),
 	}
 	if err := n.failure(); err != nil {
@@ -77,6 +89,20 @@ func (n *Node) Status() Status {
 		}
 	}
 	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
+	return out
+}
+
+// roleStatus lists the roles of Hold by name; locks are not among them.
+func (s *state) roleStatus() []RoleStatus {
+	var out []RoleStatus
+	it := s.roles.Root().Iterator()
+	it.SeekPrefix([]byte(rolePrefix))
+	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
+		q := r.queue[0]
+		out = append(out, RoleStatus{
+			Name: strings.TrimPrefix(string(k), rolePrefix), Group: q.group, Holder: q.node, Fence: q.index, Yields: q.yield != 0, Waiting: len(r.queue) - 1,
+		})
+	}
 	return out
 }
 

@@ -1,0 +1,150 @@
+package flotilla
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// told returns how often a waiter was told something.
+func (ts *tenures) told() int {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.woken
+}
+
+// A thousand waiters are served in the order in which they came, and each is woken once: by its own grant.
+func TestThousandWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const waiters = 1000
+		nodes := trio(t, simnet.New(), nil)
+		release := make(chan struct{})
+		var mu sync.Mutex
+		var order []int
+		var wg sync.WaitGroup
+		claim := func(i int) {
+			wg.Go(func() {
+				err := nodes[i%3].Hold(t.Context(), Role{Name: "r"}, func(context.Context, Tenure) error {
+					mu.Lock()
+					order = append(order, i)
+					mu.Unlock()
+					if i == 0 {
+						<-release
+					}
+					return nil
+				})
+				if err != nil {
+					t.Errorf("waiter %d: %v", i, err)
+				}
+			})
+			for len(nodes[0].fsm.state().claims(rolePrefix+"r")) <= i { // so that there is an order
+				<-nodes[0].fsm.next()
+			}
+		}
+		for i := range waiters {
+			claim(i)
+		}
+		synctest.Wait()
+		start := nodes[0].fsm.state().index
+		var woken [3]int
+		for i, n := range nodes {
+			woken[i] = n.tenures.told()
+		}
+		close(release)
+		wg.Wait()
+		for i, got := range order {
+			if got != i {
+				t.Fatalf("waiter %d comes after %d", got, i-1)
+			}
+		}
+		all := 0
+		for i, n := range nodes {
+			all += n.tenures.told() - woken[i]
+		}
+		if all != waiters-1 {
+			t.Errorf("%d waiters were woken %d times", waiters-1, all)
+		}
+		if entries := nodes[0].fsm.state().index - start; entries != waiters {
+			t.Errorf("%d hand-overs took %d entries", waiters, entries)
+		}
+	})
+}
+
+// An idle cluster whose nodes hold roles and wait for others writes nothing, and keeps its leases through an election.
+func TestIdleWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		var lost atomic.Int64
+		var wg sync.WaitGroup
+		for i, n := range nodes {
+			for r := range 10 {
+				wg.Go(func() {
+					n.Hold(ctx, Role{Name: fmt.Sprint(r), Group: "g", Priority: (i + r) % 3, PreemptDelay: time.Second}, func(ctx context.Context, tenure Tenure) error {
+						before := tenure.Deadline()
+						<-ctx.Done()
+						if !tenure.Deadline().After(before) {
+							t.Errorf("the deadline of %d has not moved in minutes", r)
+						}
+						if err := context.Cause(ctx); err != context.Canceled && err != ErrYielded {
+							lost.Add(1)
+						}
+						return nil
+					})
+				})
+			}
+		}
+		time.Sleep(10 * time.Second)
+		index := nodes[0].fsm.state().index
+		time.Sleep(2 * time.Minute)
+		if now := nodes[0].fsm.state().index; now != index {
+			t.Errorf("%d entries in two idle minutes", now-index)
+		}
+		leader, _ := leaderOf(t, nodes)
+		if err := leader.transfer(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+		if next, _ := leaderOf(t, nodes); next == leader {
+			t.Error("the leader has not changed")
+		}
+		if n := lost.Load(); n != 0 {
+			t.Errorf("%d roles were lost in an election", n)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// A voter that has restarted says of nobody that he has lapsed, for as long as a promise of its last life may last.
+func TestRestartedVoterKeepsItsPromises(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		id := sessionID{nodes[1].id, nodes[1].ownSession(nodes[1].fsm.state())}
+		k := newKeeper(nodes[0]) // the next life of the keeper, in a node that has all of the log
+		if k.asked(id.node, id.number) {
+			t.Error("it promises before it has caught up")
+		}
+		time.Sleep(nodes[0].pace.lease)
+		if k.given.lapsed(id, time.Now()) {
+			t.Error("it says that a promise has lapsed which an earlier process may have given")
+		}
+		time.Sleep(nodes[0].pace.lease / 50)
+		if !k.given.lapsed(id, time.Now()) {
+			t.Error("it never says that a promise has lapsed")
+		}
+		k.catchUp()
+		if !k.asked(id.node, id.number) || k.asked(id.node, id.number+1) || k.asked("nobody", id.number) {
+			t.Error("it promises to the wrong ones")
+		}
+		if k.given.lapsed(id, time.Now()) {
+			t.Error("its own promise does not count")
+		}
+	})
+}
