@@ -48,21 +48,24 @@
 //
 // # What is promised
 //
-// A write returns when a majority of the voters has stored it, on disk if they have a Dir, and every member that is there has
-// applied it. A member is there from when it is ready, unless its port refuses or it has not answered for a lease: 600 ms at
-// [LAN], 200 ms at [Fast], 3 s at [WAN]. So what was
-// written through one node is found through any other, at once. A write is carried out once, however often it had to be sent.
-// Without a majority of the voters a write waits, 30 seconds at most, and then fails with [ErrNoLeader], or with its
-// context's error if that is done before. It may still take effect.
+// Every node holds a lease: the promise of a majority of the voters, renewed several times within its length, which is 600 ms
+// at [LAN], 200 ms at [Fast], 3 s at [WAN]. All that a node may do on its own it may do while its lease lasts.
 //
-// A read is answered from the node's own memory. It needs no network and no majority, so certificates are served whatever has
-// become of the rest of the cluster. The price: a node that is cut off answers with what it had then. No read is refused
-// for that reason in this release.
+// Writes, locks and roles are linearizable; reads are regular: never older than the last completed write. A write returns when a majority
+// of the voters has stored it, on disk if they have a Dir, and every session in the state has applied it or has lapsed. A session is
+// one life of a node; it is not waited for either when its process is gone, so that its connections were closed and its port refuses. So
+// what was written through one node is found through any other that has its lease, at once. A write is carried out once, however
+// often it had to be sent. Without a majority of the voters a write waits, 30 seconds at most, and then fails with [ErrNoLeader],
+// or with its context's error if that is done before. It may still take effect.
 //
-// A lock of [Storage] excludes others across the cluster. A node that has been silent for ten leases loses its locks. A write of its
-// that was under way then is refused, and its Unlock says [ErrLost]; there is no way yet to be told of the loss before, and
-// what it begins to write after it is back is not checked against the locks that it had. So locks save work done
-// twice, as certmagic's do; they are no fence around a resource.
+// A read is answered from the node's own memory. It needs no network and no majority. A node without a lease tries to get one for two
+// seconds; from then on it answers what it has, so certificates are served whatever has become of the rest of the cluster, and says
+// [ErrNotReady] of what it has not.
+//
+// [Node.Hold] runs a function on one node at a time. Its context ends before the lease does, and the next holder begins
+// after it, on any other node, whatever happened: crash, pause, partition, a wrong clock. What is assumed is that clocks run at the
+// same rate, within one part in a hundred. A write with that context takes effect only while the role is held. Locks of [Storage] are roles
+// without a function: certmagic's, whose certificates are stored under the same condition.
 //
 // Log, snapshots and the traffic between nodes are sealed under keys that only the secret opens; SECURITY.md says against whom
 // that helps.
@@ -73,6 +76,5 @@
 // the whole state Config.MaxState, 64 MiB unless said otherwise, and all of it is in the memory of each node. Whoever has the secret is trusted in everything.
 // A secret cannot be replaced in a running cluster yet.
 //
-// Planned, and not in this release: roles that one node holds at a time, floating addresses, session tickets that resume on
-// any node, backups, metrics, and a command for operators.
+// Planned, and not in this release: floating addresses, session tickets that resume on any node, backups and metrics.
 package flotilla

@@ -20,8 +20,8 @@ func TestLeaderIsCutOff(t *testing.T) {
 		timing flotilla.Timing
 		limit  time.Duration
 	}{
-		{flotilla.LAN, 2500 * time.Millisecond},
-		{flotilla.Fast, 800 * time.Millisecond},
+		{flotilla.LAN, 900 * time.Millisecond},
+		{flotilla.Fast, 350 * time.Millisecond},
 	} {
 		t.Run(test.timing.String(), func(t *testing.T) {
 			for range 10 {

@@ -237,8 +237,8 @@ func TestLockOfALostNode(t *testing.T) {
 	}{
 		{"shut down", func(c *clustertest.Cluster) { c.Stop(0) }, 100 * time.Millisecond},
 		{"restarted", func(c *clustertest.Cluster) { c.Kill(0); c.Restart(0) }, time.Second},
-		{"killed", func(c *clustertest.Cluster) { c.Kill(0) }, 10 * time.Second},
-		{"cut off", func(c *clustertest.Cluster) { c.Isolate(0) }, 12 * time.Second},
+		{"killed", func(c *clustertest.Cluster) { c.Kill(0) }, 700 * time.Millisecond},
+		{"cut off", func(c *clustertest.Cluster) { c.Isolate(0) }, 800 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

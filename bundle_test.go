@@ -1,0 +1,342 @@
+package flotilla
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+const (
+	bundleLock = "issue_cert_*.example.com"
+	bundleStem = "certificates/ca/wildcard_.example.com/wildcard_.example.com"
+)
+
+func mustStore(t *testing.T, n *Node, key, value string) {
+	t.Helper()
+	if err := n.storage.Store(t.Context(), key, []byte(value)); err != nil {
+		t.Errorf("storing %s: %v", key, err)
+	}
+}
+
+func mustLock(t *testing.T, n *Node, name string) {
+	t.Helper()
+	if err := n.storage.Lock(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantRecords checks what a node finds of the bundle; empty: that it finds nothing.
+func wantRecords(t *testing.T, n *Node, key, crt, meta string) {
+	t.Helper()
+	for ext, want := range map[string]string{".key": key, ".crt": crt, ".json": meta} {
+		got, err := n.storage.Load(t.Context(), bundleStem+ext)
+		if want == "" && !errors.Is(err, fs.ErrNotExist) || want != "" && string(got) != want {
+			t.Errorf("%s has %q, %v at %s; want %q", n.name, got, err, ext, want)
+		}
+	}
+}
+
+// What certmagic stores of a certificate under its lock is there at once or not at all, whatever happens in between.
+func TestBundle(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		then func(t *testing.T, n, other *Node, net *simnet.Network)
+	}{
+		{"complete", func(t *testing.T, n, other *Node, _ *simnet.Network) {
+			before := n.fsm.state().index
+			mustStore(t, n, bundleStem+".key", "new key")
+			mustStore(t, n, bundleStem+".crt", "new crt")
+			wantRecords(t, other, "old key", "old crt", "{}")
+			if now := n.fsm.state().index; now != before {
+				t.Errorf("%d entries for a certificate that is not complete", now-before)
+			}
+			mustStore(t, n, bundleStem+".json", `{"new":1}`)
+			wantRecords(t, other, "new key", "new crt", `{"new":1}`)
+			if now := n.fsm.state().index; now != before+1 {
+				t.Errorf("%d entries for a certificate", now-before)
+			}
+		}},
+		{"given up", func(t *testing.T, n, other *Node, _ *simnet.Network) {
+			mustStore(t, n, bundleStem+".key", "new key")
+			mustStore(t, n, bundleStem+".crt", "new crt")
+			for _, ext := range []string{".crt", ".key"} { // certmagic takes back what it has stored
+				if err := n.storage.Delete(t.Context(), bundleStem+ext); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := n.storage.Unlock(t.Context(), bundleLock); err != nil {
+				t.Error(err)
+			}
+			wantRecords(t, other, "old key", "old crt", "{}")
+		}},
+		{"killed", func(t *testing.T, n, other *Node, net *simnet.Network) {
+			mustStore(t, n, bundleStem+".key", "new key")
+			mustStore(t, n, bundleStem+".crt", "new crt")
+			net.Host(n.name).Kill()
+			n.Close()
+			mustLock(t, other, bundleLock)
+			wantRecords(t, other, "old key", "old crt", "{}")
+		}},
+		{"refused", func(t *testing.T, n, other *Node, net *simnet.Network) {
+			mustStore(t, n, bundleStem+".key", "new key")
+			mustStore(t, n, bundleStem+".crt", "new crt")
+			net.Isolate(n.name)
+			mustLock(t, other, bundleLock) // the lease is over
+			late := make(chan error)
+			go func() { late <- n.storage.Store(t.Context(), bundleStem+".json", []byte(`{"new":1}`)) }()
+			time.Sleep(time.Second)
+			net.Heal()
+			if err := <-late; !errors.Is(err, ErrLost) {
+				t.Errorf("the last part of a holder that was deposed: %v, want ErrLost", err)
+			}
+			for _, ext := range []string{".crt", ".key"} { // certmagic takes back what it has stored, and the old key is not to go
+				if err := n.storage.Delete(t.Context(), bundleStem+ext); err != nil {
+					t.Error(err)
+				}
+			}
+			wantRecords(t, other, "old key", "old crt", "{}")
+			if err := n.storage.Unlock(t.Context(), bundleLock); !errors.Is(err, ErrLost) {
+				t.Errorf("unlocking what was lost: %v", err)
+			}
+		}},
+		{"by hand", func(t *testing.T, n, other *Node, _ *simnet.Network) {
+			mustStore(t, n, bundleStem+".key", "new key")
+			mustStore(t, n, bundleStem+".key", "newer key")
+			if err := n.storage.Unlock(t.Context(), bundleLock); err != nil {
+				t.Error(err)
+			}
+			wantRecords(t, other, "newer key", "old crt", "{}") // nothing that was stored is lost
+		}},
+		{"another certificate", func(t *testing.T, n, other *Node, _ *simnet.Network) {
+			mustStore(t, n, "certificates/ca/x/x.key", "1")
+			if got, err := other.storage.Load(t.Context(), "certificates/ca/x/x.key"); string(got) != "1" {
+				t.Errorf("%q, %v", got, err)
+			}
+			if err := n.storage.Delete(t.Context(), bundleStem+".key"); err != nil {
+				t.Error(err)
+			}
+			wantRecords(t, other, "", "old crt", "{}") // what is committed can be deleted under the lock
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := simnet.New()
+				nodes := trio(t, net, nil)
+				leader, others := leaderOf(t, nodes)
+				for ext, value := range map[string]string{".key": "old key", ".crt": "old crt", ".json": "{}"} {
+					mustStore(t, leader, bundleStem+ext, value)
+				}
+				mustLock(t, others[0], bundleLock)
+				test.then(t, others[0], others[1], net)
+			})
+		})
+	}
+}
+
+// pemCertificate makes a certificate and its ARI identifier.
+func pemCertificate(t *testing.T, serial int64) (crt, id string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), AuthorityKeyId: []byte{1, 2, 3}, SubjectKeyId: []byte{1, 2, 3}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf.AuthorityKeyId = leaf.SubjectKeyId
+	if id, err = acme.ARIUniqueIdentifier(leaf); err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), id
+}
+
+func metaAbout(id, what string) string {
+	return fmt.Sprintf(`{"issuer_data":{"url":%q,"renewal_info":{"_uniqueIdentifier":%q}}}`, what, id)
+}
+
+// Renewal information of a certificate that has been replaced is not stored, also while another bundle is being stored.
+func TestMetadataOfTheOldCertificateAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		a, b := nodes[0], nodes[1]
+		crt, id := pemCertificate(t, 1)
+		newCrt, newID := pemCertificate(t, 2)
+		mustStore(t, a, bundleStem+".key", "key")
+		mustStore(t, a, bundleStem+".crt", crt)
+		mustStore(t, a, bundleStem+".json", metaAbout(id, "first"))
+		mustStore(t, b, bundleStem+".json", metaAbout(id, "moved"))
+		wantRecords(t, a, "key", crt, metaAbout(id, "moved"))
+		mustStore(t, b, bundleStem+".json", metaAbout(newID, "of another"))
+		wantRecords(t, a, "key", crt, metaAbout(id, "moved"))
+
+		mustLock(t, a, bundleLock)
+		mustStore(t, a, bundleStem+".key", "new key")
+		mustStore(t, a, bundleStem+".json", metaAbout(id, "while the key is kept back"))
+		mustStore(t, a, bundleStem+".crt", newCrt)
+		mustStore(t, a, bundleStem+".json", metaAbout(id, "while the certificate is kept back"))
+		wantRecords(t, b, "key", crt, metaAbout(id, "while the certificate is kept back"))
+		mustStore(t, a, bundleStem+".json", metaAbout(newID, "new"))
+		wantRecords(t, b, "new key", newCrt, metaAbout(newID, "new"))
+		mustStore(t, b, bundleStem+".json", metaAbout(id, "late"))
+		wantRecords(t, b, "new key", newCrt, metaAbout(newID, "new"))
+	})
+}
+
+// The metadata are judged by the certificate that is there when they are committed, not by one that was there when they were proposed.
+func TestMetadataAreJudgedInTheLog(t *testing.T) {
+	m := newMachine(t)
+	a := m.open("a")
+	put := func(seq uint64, records ...keyValue) uint64 {
+		return m.do(command{op: opPut, node: "a", session: a, seq: seq, value: encodeRecords(records), number: 1 << 20}).index
+	}
+	first := put(1, keyValue{"x.crt", []byte("1")}, keyValue{"x.json", []byte("1")})
+	put(2, keyValue{"x.crt", []byte("2")}, keyValue{"x.json", []byte("2")})
+	late := m.do(command{op: opStore, node: "a", session: a, seq: 3, key: "x.json", value: []byte("late"), target: "x.crt", cond: first, number: 1 << 20})
+	if r, _ := m.s.records.Get([]byte("x.json")); late.code != codeChanged || string(r.value) != "2" {
+		t.Errorf("the late metadata are answered %d and there is %q", late.code, r.value)
+	}
+}
+
+func TestPutIsAllOrNothing(t *testing.T) {
+	m := newMachine(t)
+	a := m.open("a")
+	for seq, test := range []struct {
+		records []keyValue
+		quota   uint64
+		want    code
+	}{
+		{[]keyValue{{"a", nil}, {"a/b", nil}}, 1 << 20, codeNotDir},
+		{[]keyValue{{"a/b", nil}, {"a", nil}}, 1 << 20, codeIsDir},
+		{[]keyValue{{"x", make([]byte, 50)}, {"y", make([]byte, 50)}}, 80, codeFull},
+	} {
+		got := m.do(command{op: opPut, node: "a", session: a, seq: uint64(seq + 1), value: encodeRecords(test.records), number: test.quota})
+		if got.code != test.want || m.s.records.Len() != 0 || m.s.bytes != 0 {
+			t.Errorf("%v: code %d, %d records, %d bytes", test.records, got.code, m.s.records.Len(), m.s.bytes)
+		}
+	}
+}
+
+func TestBundleNames(t *testing.T) {
+	for key, want := range map[string][2]string{
+		"certificates/ca/x/x.key":                {"x", ".key"},
+		"certificates/ca/x/x.crt":                {"x", ".crt"},
+		"certificates/ca/x/x.json":               {"x", ".json"},
+		"certificates/ca/x/x.key.compromised":    {},
+		"certificates/ca/x/y.key":                {},
+		"certificates/ca/x":                      {},
+		"certificates/ca/x/x/x.key":              {},
+		"acme/ca/x/x.key":                        {},
+		"certificates/ca/a.b/a.b.key":            {"a.b", ".key"},
+		"certificates/ca/wildcard_.x/w.x.crt":    {},
+		"other/certificates/ca/x/x.key":          {},
+		"certificates":                           {},
+		"certificates/ca/a.key/a.key":            {},
+		"certificates/ca/a.key/a.key.key":        {"a.key", ".key"},
+		"certificates/acme-v02-directory/x/.crt": {},
+	} {
+		site, part := bundlePart(key)
+		if diff := cmp.Diff(want, [2]string{site, part}); diff != "" {
+			t.Errorf("%s:\n%s", key, diff)
+		}
+	}
+	if got := issueSite("issue_cert_*.Example.com"); got != "wildcard_.example.com" {
+		t.Errorf("the lock of a wildcard is for %q", got)
+	}
+	if got := issueSite("storage_clean"); got != "" {
+		t.Errorf("another lock is for %q", got)
+	}
+}
+
+// A lock needs no renewal while the node has its lease. One that was lost is taken again if it is free, and else it is an error.
+func TestRenewLockLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		_, others := leaderOf(t, nodes)
+		a, b := others[0], others[1]
+		renew := func(n *Node) error { return n.storage.RenewLockLease(t.Context(), "l", time.Minute) }
+		mustLock(t, a, "l")
+		index := a.fsm.state().index
+		if err := renew(a); err != nil || a.fsm.state().index != index {
+			t.Errorf("renewing what is held: %v, %d entries", err, a.fsm.state().index-index)
+		}
+		if err := renew(b); !errors.Is(err, ErrLost) {
+			t.Errorf("renewing what another holds: %v", err)
+		}
+		net.Isolate(a.name)
+		time.Sleep(2 * time.Second)
+		net.Heal()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := a.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := renew(a); err != nil {
+			t.Errorf("renewing what was lost and is free: %v", err)
+		}
+		if ok, err := b.storage.TryLock(t.Context(), "l"); ok || err != nil {
+			t.Errorf("another gets it: %v, %v", ok, err)
+		}
+		if err := a.storage.Unlock(t.Context(), "l"); err != nil {
+			t.Errorf("unlocking what was renewed: %v", err)
+		}
+		if err := renew(b); err != nil { // a free one that it never had
+			t.Errorf("renewing a free one: %v", err)
+		}
+		if err := b.storage.Unlock(t.Context(), "l"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who has lost a lock and goes on without knowing it keeps others of its own process out until it unlocks: their records could not be told apart.
+func TestLostLockIsWaitedForOnItsNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		_, others := leaderOf(t, nodes)
+		a := others[0]
+		mustLock(t, a, "l")
+		net.Isolate(a.name)
+		time.Sleep(2 * time.Second)
+		net.Heal()
+		got := make(chan error, 1)
+		go func() { got <- a.storage.Lock(t.Context(), "l") }()
+		time.Sleep(10 * time.Second)
+		select {
+		case err := <-got:
+			t.Errorf("a second caller gets the lock: %v", err)
+		default:
+		}
+		if err := a.storage.Unlock(t.Context(), "l"); !errors.Is(err, ErrLost) {
+			t.Errorf("the first one unlocks: %v", err)
+		}
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+		if err := a.storage.Unlock(t.Context(), "l"); err != nil {
+			t.Error(err)
+		}
+	})
+}
