@@ -455,6 +455,7 @@ func (n *Node) shut() error {
 	}
 	n.tasks.close() // one of them may just be starting raft
 	errs = append(errs, n.endRaft())
+	n.tenures.awaitEnd(n.keeper.until()) // the directory's next process ends this one's session
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
 	}

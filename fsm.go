@@ -80,6 +80,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
 	var fx effects
 	for _, l := range logs {
+		if l.Index <= s.index {
+			continue // raft was started anew from a snapshot that is older than what was applied since
+		}
 		next, err := f.applyOne(s, l, &fx)
 		if err != nil {
 			// Skipping an entry would let this replica differ from the others for ever, and a panic would end the host
@@ -160,7 +163,8 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 // Snapshot returns the current state, which never changes: the writers are held up for the length of a pointer's copy.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return &snapshot{f.state()}, nil }
 
-// Restore replaces the state by a snapshot's. On an error it leaves the state as it is.
+// Restore replaces the state by a snapshot's. On an error it leaves the state as it is, and also if that is newer: a node that has acted on an
+// entry must not forget it.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	s, err := readSnapshot(r, f.secrets)
@@ -169,7 +173,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		go f.failed(err) // the leader would send the same again, for ever
 		return err
 	}
-	f.publish(s)
-	f.told(nil)
+	if s.index >= f.state().index {
+		f.publish(s)
+		f.told(nil)
+	}
 	return nil
 }

@@ -386,6 +386,23 @@ func (n *Node) withdraw(key string, ref claimRef) {
 	})
 }
 
+// awaitEnd waits until every tenure has ended, or that time has come.
+func (ts *tenures) awaitEnd(end time.Time) {
+	timer := time.NewTimer(time.Until(end))
+	defer timer.Stop()
+	for {
+		ended := ts.ended.wait()
+		if len(ts.all()) == 0 {
+			return
+		}
+		select {
+		case <-ended:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
 // yieldAll has all tenures of this node handed over, and waits for it.
 func (n *Node) yieldAll(ctx context.Context) error {
 	for {

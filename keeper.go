@@ -14,6 +14,7 @@ const (
 	noteRenew   = 1 // promise a lease to my session: session, when this was sent
 	notePromise = 2 // the answer: the same
 	noteLapsed  = 3 // to the leader: node, session, suspicion: I have applied it, and nothing binds me to that session any more
+	noteEnded   = 4 // your session has ended: session
 )
 
 // keeper keeps this node's lease, keeps its promises to others as a voter, and, while this node leads, passes the verdict on sessions
@@ -115,6 +116,13 @@ func (k *keeper) usable(session uint64) bool {
 	return k.own.session == session && k.valid()
 }
 
+// holds reports whether the lease is that session's, or is asked for it.
+func (k *keeper) holds(session uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return session != 0 && k.own.session == session
+}
+
 // until returns when the newest lease of this node ends or ended; zero if it has had none in this session.
 func (k *keeper) until() time.Time {
 	k.mu.Lock()
@@ -210,17 +218,30 @@ func (k *keeper) noted(peer string, note []byte) {
 	switch d.byte() {
 	case noteRenew:
 		session, sent := d.uint(), d.uint()
-		if d.end() == nil && k.asked(peer, session) {
-			var e encoder
+		if d.end() != nil {
+			return
+		}
+		var e encoder
+		if k.asked(peer, session) {
 			e.byte(notePromise)
 			e.uint(session)
 			e.uint(sent)
+			k.n.port.Note(peer, e.b)
+		} else if s := k.n.fsm.state(); s.index >= session && s.number(peer) != session {
+			// A machine whose clock stood still may not know, by that clock.
+			e.byte(noteEnded)
+			e.uint(session)
 			k.n.port.Note(peer, e.b)
 		}
 	case notePromise:
 		session, sent := d.uint(), time.Duration(d.uint())
 		if d.end() == nil && sent >= 0 && sent <= time.Since(k.started) {
 			k.promised(peer, session, k.started.Add(sent))
+		}
+	case noteEnded:
+		session := d.uint()
+		if d.end() == nil && k.holds(session) {
+			k.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
 		}
 	case noteLapsed:
 		who := suspicion{sessionID{d.string(), d.uint()}, d.uint()}

@@ -86,6 +86,14 @@ func (s *state) session(node string) *session {
 	return v
 }
 
+// number returns the number of a node's session, 0 if it has none.
+func (s *state) number(node string) uint64 {
+	if ses := s.session(node); ses != nil {
+		return ses.number
+	}
+	return 0
+}
+
 // member returns what is known of a member.
 func (s *state) member(id string) (Member, bool) { return s.members.Get([]byte(id)) }
 

@@ -340,6 +340,37 @@ func TestRestoreKeepsTheStateOnError(t *testing.T) {
 	}
 }
 
+// The state never goes back, whatever raft replays: a voter that has applied a suspicion and acted on it must go on knowing it.
+func TestStateNeverGoesBack(t *testing.T) {
+	secret := seal.Secret{1}
+	keys := seal.NewKeyring()
+	wrapped, err := keys.Wrap(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { t.Error(err) }, func(*effects) { told++ })
+	entries := []*raft.Log{
+		{Index: 1, Data: keyringEntry("c", wrapped)},
+		{Index: 2, Data: sealCommand(keys, &command{op: opOpen, node: "a", key: "boot"})},
+		{Index: 3, Data: sealCommand(keys, &command{op: opSuspect, target: "a", number: 2})},
+	}
+	f.ApplyBatch(entries[:2])
+	var snapshot bytes.Buffer
+	if err := writeSnapshot(&snapshot, f.state()); err != nil {
+		t.Fatal(err)
+	}
+	f.ApplyBatch(entries[2:])
+	before := f.state()
+	if err := f.Restore(io.NopCloser(&snapshot)); err != nil || f.state() != before {
+		t.Errorf("an older snapshot is restored over a newer state: %v, index %d", err, f.state().index)
+	}
+	f.ApplyBatch(entries[1:])
+	if ses := f.state().session("a"); ses == nil || ses.suspect != 3 || f.state().index != 3 {
+		t.Errorf("after a replay the session is %+v at index %d", ses, f.state().index)
+	}
+}
+
 // A caller that looked at the state before its session was replaced does not make numbers come twice: the second command would be
 // answered from memory, and not carried out.
 func TestNumbersComeOnce(t *testing.T) {

@@ -148,3 +148,82 @@ func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 		}
 	})
 }
+
+// A machine whose clock stood still while its session ended hears of that with its next renewal, not when its lease ends by its clock.
+func TestEndedSessionIsToldSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		n := others[0]
+		old := n.ownSession(n.fsm.state())
+		end := command{op: opEnd, node: leader.id, target: n.id, number: old}
+		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &end), func(s *state) bool { return s.number(n.id) != old }); err != nil {
+			t.Fatal(err)
+		}
+		k := newKeeper(n) // which has not heard of it
+		k.begin(old)
+		k.given.began = time.Now().Add(-time.Hour)
+		k.promised(leader.id, old, time.Now())
+		k.promised(others[1].id, old, time.Now())
+		if !k.valid() {
+			t.Fatal("it has no lease")
+		}
+		var e encoder
+		e.byte(noteEnded)
+		e.uint(old + 1)
+		k.noted(leader.id, e.b)
+		if !k.valid() {
+			t.Error("it gives up another session")
+		}
+		e.b = nil
+		e.byte(noteEnded)
+		e.uint(old)
+		k.noted(leader.id, e.b)
+		if k.valid() {
+			t.Error("it goes on as if it had a lease")
+		}
+	})
+}
+
+// Notes come from the network: whatever they hold is taken or left.
+func FuzzNoted(f *testing.F) {
+	f.Add([]byte{noteRenew, 1, 2})
+	f.Add([]byte{notePromise, 1, 2})
+	f.Add(append([]byte{noteLapsed, 1, 'a'}, 1, 2))
+	f.Add([]byte{noteEnded, 9})
+	f.Fuzz(func(t *testing.T, note []byte) {
+		n := &Node{pace: LAN.pace(), log: discardLog, tenures: newTenures()}
+		n.works = t.Context()
+		n.fsm = newFSM(nil, discardLog, nil, nil)
+		n.keeper = newKeeper(n)
+		if len(note) > 0 && note[0] == noteRenew {
+			return // is answered over the network
+		}
+		n.keeper.noted("a", note)
+	})
+}
+
+// The directory of a closed node is free only when nothing is held by it any more: the node's next process ends its session at once.
+func TestCloseWaitsForHolders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		held, done := make(chan Tenure), make(chan struct{})
+		go func() {
+			defer close(done)
+			nodes[0].Hold(t.Context(), Role{Name: "r"}, func(ctx context.Context, tenure Tenure) error {
+				held <- tenure
+				<-ctx.Done()
+				time.Sleep(time.Minute) // it should have stopped long ago
+				return nil
+			})
+		}()
+		tenure := <-held
+		if err := nodes[0].Close(); err != nil {
+			t.Error(err)
+		}
+		if left := time.Until(tenure.Deadline()); left > 0 {
+			t.Errorf("the node is closed %v before the end of its lease", left)
+		}
+		<-done
+	})
+}
