@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -24,11 +25,13 @@ import (
 
 // memStorage is a certmagic.Storage in memory for several nodes of one test, whose calls can be made to fail.
 type memStorage struct {
-	fail atomic.Int64 // so many calls of Load, Store and Lock fail; negative: all
+	fail atomic.Int64 // so many calls of Load, Store, Lock and TryLock fail; negative: all
 
 	mu    sync.Mutex
 	data  map[string][]byte
 	locks map[string]chan struct{}
+	deny  func(op, key string) error // called for load, store, delete, list and lock, if it is not nil
+	nodes []*certs                   // are told of changes, as the state machine of each node tells it
 }
 
 var errInjected = errors.New("injected fault")
@@ -44,18 +47,54 @@ func (s *memStorage) fault() error {
 	return nil
 }
 
+func (s *memStorage) denied(op, key string) error {
+	s.mu.Lock()
+	deny := s.deny
+	s.mu.Unlock()
+	if deny == nil {
+		return nil
+	}
+	return deny(op, key)
+}
+
+// denyAll makes deny the judge of calls from now on.
+func (s *memStorage) denyAll(deny func(op, key string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deny = deny
+}
+
+// tell makes nodes hear of changes from now on.
+func (s *memStorage) tell(nodes ...*certs) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes = nodes
+}
+
+func (s *memStorage) changed(key string) {
+	s.mu.Lock()
+	nodes := s.nodes
+	s.mu.Unlock()
+	if parts := strings.Split(key, "/"); parts[0] == "certificates" && len(parts) > 2 {
+		for _, c := range nodes {
+			c.stored(parts[2])
+		}
+	}
+}
+
 func (s *memStorage) Store(_ context.Context, key string, value []byte) error {
-	if err := s.fault(); err != nil {
+	if err := errors.Join(s.fault(), s.denied("store", key)); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.data[key] = slices.Clone(value)
+	s.mu.Unlock()
+	s.changed(key)
 	return nil
 }
 
 func (s *memStorage) Load(_ context.Context, key string) ([]byte, error) {
-	if err := s.fault(); err != nil {
+	if err := errors.Join(s.fault(), s.denied("load", key)); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -68,9 +107,13 @@ func (s *memStorage) Load(_ context.Context, key string) ([]byte, error) {
 }
 
 func (s *memStorage) Delete(_ context.Context, key string) error {
+	if err := s.denied("delete", key); err != nil {
+		return err
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.data, key)
+	maps.DeleteFunc(s.data, func(k string, _ []byte) bool { return k == key || strings.HasPrefix(k, key+"/") })
+	s.mu.Unlock()
+	s.changed(key)
 	return nil
 }
 
@@ -81,16 +124,31 @@ func (s *memStorage) Exists(_ context.Context, key string) bool {
 	return ok
 }
 
-func (s *memStorage) List(_ context.Context, path string, _ bool) ([]string, error) {
+func (s *memStorage) List(_ context.Context, dir string, recursive bool) ([]string, error) {
+	if err := s.denied("list", dir); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var keys []string
+	if dir != "" {
+		dir += "/"
+	}
+	keys := make(map[string]bool)
 	for key := range s.data {
-		if strings.HasPrefix(key, path+"/") {
-			keys = append(keys, key)
+		rest, ok := strings.CutPrefix(key, dir)
+		for i := range rest {
+			if ok && rest[i] == '/' && (recursive || strings.IndexByte(rest, '/') == i) {
+				keys[dir+rest[:i]] = true
+			}
+		}
+		if ok && (recursive || !strings.Contains(rest, "/")) {
+			keys[key] = true
 		}
 	}
-	return keys, nil
+	if len(keys) == 0 {
+		return nil, fs.ErrNotExist
+	}
+	return slices.Sorted(maps.Keys(keys)), nil
 }
 
 func (s *memStorage) Stat(_ context.Context, key string) (certmagic.KeyInfo, error) {
@@ -100,29 +158,47 @@ func (s *memStorage) Stat(_ context.Context, key string) (certmagic.KeyInfo, err
 	return certmagic.KeyInfo{Key: key, IsTerminal: true}, nil
 }
 
-func (s *memStorage) Lock(ctx context.Context, name string) error {
-	if err := s.fault(); err != nil {
-		return err
-	}
+// lock returns the lock of that name: it holds one element while somebody has it.
+func (s *memStorage) lock(name string) chan struct{} {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.locks[name] == nil {
 		s.locks[name] = make(chan struct{}, 1)
 	}
-	lock := s.locks[name]
-	s.mu.Unlock()
+	return s.locks[name]
+}
+
+func (s *memStorage) Lock(ctx context.Context, name string) error {
+	if err := errors.Join(s.fault(), s.denied("lock", name)); err != nil {
+		return err
+	}
 	select {
-	case lock <- struct{}{}:
+	case s.lock(name) <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
+func (s *memStorage) TryLock(_ context.Context, name string) (bool, error) {
+	if err := errors.Join(s.fault(), s.denied("lock", name)); err != nil {
+		return false, err
+	}
+	select {
+	case s.lock(name) <- struct{}{}:
+		return true, nil
+	default:
+		return false, nil
+	}
+}
+
 func (s *memStorage) Unlock(_ context.Context, name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	<-s.locks[name]
-	return nil
+	select {
+	case <-s.lock(name):
+		return nil
+	default:
+		return fs.ErrNotExist
+	}
 }
 
 // countingIssuer is the development CA, counted, and refusing names that begin with "bad".
@@ -356,6 +432,7 @@ func TestObtainRetries(t *testing.T) {
 				t.Errorf("status before ready: %+v", s)
 			}
 			close(gate)
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			if s := c.status()[0]; !s.Managed {
 				t.Errorf("status after ready: %+v", s)
@@ -369,6 +446,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := c.tlsConfig("bad.test", "good.test"); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			all := c.status()
 			if all[0].Err == nil || all[0].Managed || all[1].Err != nil || !all[1].Managed {
@@ -391,7 +469,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := b.tlsConfig("bad.test"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(retryLook)
+			time.Sleep(orderJitter + retryLook)
 			synctest.Wait()
 			if s := a.status()[0]; !s.Managed || s.Serial != b.status()[0].Serial {
 				t.Errorf("status: %+v, of the other node: %+v", s, b.status()[0])
@@ -405,6 +483,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := first.tlsConfig("old.test"); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			old := first.status()[0].Serial
 			first.close()
@@ -427,6 +506,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := c.tlsConfig("old.test"); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			if s := c.status()[0]; s.Err == nil || s.Managed {
 				t.Errorf("status with an expired certificate: %+v", s)
