@@ -44,8 +44,8 @@ func (c *certs) maintain(ctx context.Context) {
 	}
 }
 
-// sweeper deletes what orders leave behind. It goes by its own watch, for the times in the storage are those of other nodes' clocks: nothing
-// is deleted that it has not seen for an hour.
+// sweeper deletes what orders leave behind. It goes by its own watch, for the times in the storage are those of other nodes' clocks:
+// nothing is deleted that it has not seen for an hour.
 type sweeper struct {
 	storage certmagic.Storage
 	log     *slog.Logger

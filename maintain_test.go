@@ -61,18 +61,22 @@ func TestSweep(t *testing.T) {
 		time.Sleep(30 * time.Minute)
 		put(t, storage, map[string]string{tokenUsed: "another order"})
 		time.Sleep(25 * time.Minute)
+		synctest.Wait()
 		if g := gone(storage, all...); len(g) > 0 {
 			t.Errorf("deleted before an hour was over: %v", g)
 		}
 		time.Sleep(6 * time.Minute)
+		synctest.Wait()
 		if g := gone(storage, all...); !slices.Equal(g, []string{tokenLeft, tokenOther, recordTest}) {
 			t.Errorf("deleted after an hour: %v", g)
 		}
 		time.Sleep(20 * time.Minute)
+		synctest.Wait()
 		if g := gone(storage, tokenUsed); len(g) > 0 {
 			t.Errorf("deleted before an hour was over since it changed: %v", g)
 		}
 		time.Sleep(24 * time.Hour)
+		synctest.Wait()
 		if g := gone(storage, all...); !slices.Equal(g, []string{tokenLeft, tokenUsed, tokenOther, recordTest}) {
 			t.Errorf("deleted in the end: %v", g)
 		}
@@ -94,15 +98,18 @@ func TestMaintenanceGoesOn(t *testing.T) {
 		})
 		out := maintained(t, storage)
 		time.Sleep(61 * time.Minute)
+		synctest.Wait()
 		if g := gone(storage, tokenLeft, tokenOther); len(g) > 0 {
 			t.Errorf("deleted by a storage that fails: %v", g)
 		}
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if g := gone(storage, tokenLeft, tokenOther); !slices.Equal(g, []string{tokenLeft}) {
 			t.Errorf("deleted after a failure: %v", g)
 		}
 		storage.denyAll(nil)
 		time.Sleep(70 * time.Minute)
+		synctest.Wait()
 		if g := gone(storage, tokenOther); len(g) != 1 {
 			t.Error("what could not be read was not deleted later")
 		}
@@ -132,6 +139,7 @@ func TestCleaning(t *testing.T) {
 
 		out := maintained(t, storage)
 		time.Sleep(cleanFirst + sweepEvery)
+		synctest.Wait()
 		if g := gone(storage, bad, old, recent, staple); !slices.Equal(g, []string{staple}) {
 			t.Errorf("deleted: %v, want the staple alone", g)
 		}
@@ -143,6 +151,7 @@ func TestCleaning(t *testing.T) {
 		}
 		storage.fail.Store(-1) // a day is lost
 		time.Sleep(cleanEvery)
+		synctest.Wait()
 		storage.fail.Store(0)
 		if g := gone(storage, old, recent); len(g) > 0 {
 			t.Errorf("deleted by a storage that fails: %v", g)
@@ -151,6 +160,7 @@ func TestCleaning(t *testing.T) {
 			t.Errorf("no word about the failure:\n%s", out.String())
 		}
 		time.Sleep(cleanEvery)
+		synctest.Wait()
 		if g := gone(storage, old, recent); !slices.Equal(g, []string{old}) {
 			t.Errorf("deleted: %v, want %s", g, old)
 		}

@@ -151,7 +151,7 @@ func (c *certs) lookOnDemand(site, name string) bool {
 	return true
 }
 
-// observe has this node hear certmagic's events, before TLS.Configure's own ears do. They hear them on the goroutine that does what is told.
+// observe has this node hear certmagic's events, before TLS.Configure's OnEvent does, on the goroutine that does what is told.
 func (c *certs) observe() {
 	user := c.config.OnEvent
 	if user == nil {

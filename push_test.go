@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -165,6 +167,38 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 	})
 }
 
+// Between the last look of what obtains a certificate and its end, the certificate may be deleted.
+func TestDeletedAtTheLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var once sync.Once
+		storage := newMemStorage()
+		key := certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, "late.example")
+		hook := func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.String() == "certificate is being served" {
+				once.Do(func() {
+					storage.Delete(context.Background(), key)
+					synctest.Wait() // it was told
+				})
+			}
+			return a
+		}
+		c, err := newCerts(TLS{}, storage, true, always, slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: hook})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.close)
+		storage.tell(c)
+		cfg, err := c.tlsConfig("late.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if got, want := shown(cfg, "late.example"), inStorage(t, storage, "late.example"); got != want {
+			t.Errorf("shows %s, want %s", got, want)
+		}
+	})
+}
+
 // A node that was not told, as one that was away, serves the newest after a snapshot, as soon as it can be read.
 func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -207,11 +241,11 @@ func TestPushesAreCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		nodes := nodesOf(t, 1, storage, nil)
-		manageOn(t, nodes, "busy.example")
+		manageOn(t, nodes, "busy.example", "idle.example")
 		var looks atomic.Int64
 		gate := make(chan struct{})
 		storage.denyAll(func(op, key string) error {
-			if op == "load" && strings.HasSuffix(key, ".key") {
+			if op == "load" && strings.HasSuffix(key, "busy.example.key") {
 				looks.Add(1)
 				<-gate
 			}
@@ -219,19 +253,23 @@ func TestPushesAreCoalesced(t *testing.T) {
 		})
 		nodes[0].stored("busy.example")
 		synctest.Wait()
+		if err := nodes[0].refresh(t.Context(), "idle.example"); err != nil {
+			t.Error(err) // it would not return if it waited for the other
+		}
 		for range 1000 { // blocks for none of them
 			nodes[0].stored("busy.example")
 			nodes[0].stored("unknown.example")
 			nodes[0].storedAny()
 		}
+		go nodes[0].refresh(t.Context(), "busy.example")
 		synctest.Wait()
 		if looks.Load() != 1 {
 			t.Errorf("%d looks at the same time", looks.Load())
 		}
 		close(gate)
 		synctest.Wait()
-		if looks.Load() != 2 {
-			t.Errorf("%d looks in all, want 2", looks.Load())
+		if looks.Load() != 3 {
+			t.Errorf("%d looks in all, want 3: the first, one for all that were told, and one by hand", looks.Load())
 		}
 	})
 }
