@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+	"golang.org/x/net/idna"
 )
 
 const (
@@ -28,7 +30,14 @@ const (
 	retryLimit    = time.Minute     // between tries when the storage or the network failed
 	retryLimitCA  = time.Hour       // when the CA refused; Let's Encrypt takes five failures of a name in an hour
 	retryLook     = 5 * time.Second // between looks into the storage meanwhile: another node may have been luckier
+
+	orderJitter = 250 * time.Millisecond // at most, before an order: nodes that start together shall not all want the lock of a name
+	orderSettle = time.Second            // more, when the certificate was deleted: certmagic deletes its parts one by one
+	orderLimit  = 5 * time.Minute        // for one try: the lock, which another node may hold for its order, and the order
 )
+
+// errOrderLimit ends a try.
+var errOrderLimit = errors.New("a try has taken too long")
 
 // certs are the certificates of a node: one certmagic cache and one certmagic configuration over the cluster's storage. Its
 // methods are safe for concurrent use.
@@ -39,22 +48,32 @@ type certs struct {
 	development bool
 	log         *slog.Logger
 	port        atomic.Int32  // of the TLS listener, for the redirect in development mode
-	turn        chan struct{} // holds one element while a refresh is under way
+	front       chan struct{} // holds one element while an order of this node waits for a slot, see admit
 
-	work sync.WaitGroup // a goroutine for each name that has no certificate yet
+	life  context.Context // ends with close
+	end   context.CancelFunc
+	tasks tasks          // pushes, and slots that are kept for a while
+	work  sync.WaitGroup // a goroutine for each name that has no certificate
 
 	mu     sync.Mutex
-	names  map[string]*managed // never shrinks
-	decoy  *decoy              // nil until an ACME issuer needs it
+	names  map[string]*managed      // never shrinks
+	sites  map[string][]string      // the names of each directory in the storage, those on demand included
+	turns  map[string]chan struct{} // of a directory that a refresh is under way for; closed at its end
+	decoy  *decoy                   // nil until an ACME issuer needs it
 	closed bool
+
+	pushMu  sync.Mutex
+	pushing map[string]chan struct{} // of a directory that a goroutine looks after; an element sends it round once more
 }
 
 // managed is what a certs knows about one name; certs.mu guards it.
 type managed struct {
-	err    error              // of the last try
-	cancel context.CancelFunc // ends its goroutine
-	first  chan struct{}      // closed when there is a certificate for the first time since the start
-	once   sync.Once          // closes first
+	err     error         // of the last try
+	stale   error         // why what is served is not the newest, or nil
+	running bool          // obtain is
+	again   bool          // and shall look once more before it ends
+	first   chan struct{} // closed when there is a certificate for the first time since the start
+	once    sync.Once     // closes first
 }
 
 // certStatus tells about the certificate of one name.
@@ -64,7 +83,7 @@ type certStatus struct {
 	Issuer   string    // its common name
 	NotAfter time.Time // zero: none is loaded
 	Managed  bool      // loaded, and renewed when due
-	Err      error     // why there is none, or nil
+	Err      error     // why there is none, or why it is an old one, or nil
 }
 
 // newCerts prepares certificates as t says, kept in storage. Nothing is obtained before ready returns nil, which it does
@@ -77,7 +96,12 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	if err := t.check(); err != nil {
 		return nil, err
 	}
-	c := &certs{ready: ready, development: development, log: l, turn: make(chan struct{}, 1), names: map[string]*managed{}}
+	c := &certs{
+		ready: ready, development: development, log: l, front: make(chan struct{}, 1),
+		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
+		pushing: make(map[string]chan struct{}),
+	}
+	c.life, c.end = context.WithCancel(context.Background())
 	zl := newZap(l)
 
 	// The cache must be given this very configuration, or renewals go to certmagic's default storage (certmagic issue 292).
@@ -127,6 +151,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 			}
 		}
 	}
+	c.observe()
 	return c, nil
 }
 
@@ -171,8 +196,13 @@ func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 	names := make([]string, 0, len(domains))
 	for _, d := range domains {
 		name := strings.ToLower(strings.TrimSpace(d))
-		_, noIP := netip.ParseAddr(name)
-		if !certmagic.SubjectQualifiesForCert(name) || strings.Contains(name, "..") || len(name) > 253 ||
+		// The one form that certmagic stores certificates under; under another it would find none, and each node order its own.
+		ip, noIP := netip.ParseAddr(name)
+		if noIP == nil {
+			name = ip.Unmap().String()
+		}
+		name, err := idna.ToASCII(name)
+		if err != nil || !certmagic.SubjectQualifiesForCert(name) || strings.Contains(name, "..") || len(name) > 253 ||
 			noIP != nil && strings.ContainsAny(name, "/:") {
 			return nil, fmt.Errorf("flotilla: %q is neither a domain name nor an IP address", d)
 		}
@@ -232,6 +262,10 @@ func (c *certs) solvesDNS() bool {
 
 // manage starts a goroutine for each name that has none.
 func (c *certs) manage(names []string) error {
+	sites := make([]string, len(names))
+	for i, name := range names {
+		sites[i] = c.site(name)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -240,18 +274,38 @@ func (c *certs) manage(names []string) error {
 	if c.config.OnDemand != nil {
 		return nil // every certificate waits for a handshake that wants it
 	}
-	for _, name := range names {
+	for i, name := range names {
 		if c.names[name] != nil {
 			continue
 		}
 		if err := c.deceive(); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		c.names[name] = &managed{cancel: cancel, err: errors.New("not tried yet"), first: make(chan struct{})}
-		c.work.Go(func() { defer cancel(); c.obtain(ctx, name) })
+		c.names[name] = &managed{err: errors.New("not tried yet"), first: make(chan struct{})}
+		c.sites[sites[i]] = append(c.sites[sites[i]], name)
+		c.start(name)
 	}
 	return nil
+}
+
+// start starts obtain for a name, or has the one that runs look once more before it ends. c.mu is held.
+func (c *certs) start(name string) {
+	m := c.names[name]
+	if m.running || c.closed {
+		m.again = true
+		return
+	}
+	m.running = true
+	c.work.Go(func() { c.obtain(c.life, name) })
+}
+
+// finish reports whether obtain has nothing left to do.
+func (c *certs) finish(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.names[name]
+	m.running, m.again = m.again, false
+	return !m.running
 }
 
 // deceive sets up the decoy, once, if an issuer would listen otherwise. It runs before any order, with c.mu held.
@@ -291,7 +345,11 @@ func (c *certs) obtain(ctx context.Context, name string) {
 		c.note(name, err)
 		if err == nil {
 			c.log.Info("certificate is being served", "domain", name)
-			return
+			if c.finish(name) {
+				return
+			}
+			wait = retryFirst
+			continue
 		}
 		pause := wait/2 + rand.N(wait) // nodes that failed together do not try again together
 		c.log.Warn("no certificate; will try again", "domain", name, "error", err, "in", pause)
@@ -303,7 +361,10 @@ func (c *certs) obtain(ctx context.Context, name string) {
 		if c.await(ctx, name, pause) {
 			c.note(name, nil)
 			c.log.Info("certificate of another node is being served", "domain", name)
-			return
+			if c.finish(name) {
+				return
+			}
+			wait = retryFirst
 		}
 		if ctx.Err() != nil {
 			return
@@ -311,23 +372,50 @@ func (c *certs) obtain(ctx context.Context, name string) {
 	}
 }
 
-// try makes one attempt to load, obtain or renew the certificate of name.
+// try makes one attempt to load, obtain or renew the certificate of name. It orders nothing if the storage has one that is valid: certmagic
+// sees to it when that is due.
 func (c *certs) try(ctx context.Context, name string) error {
 	if err := c.ready(ctx); err != nil {
 		return err
 	}
-	if err := c.config.ManageSync(ctx, []string{name}); err != nil {
+	err := c.refresh(ctx, name)
+	switch {
+	case err == nil && c.serves(name):
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
+	pause := rand.N(orderJitter)
 	if c.serves(name) {
-		return nil
+		pause += orderSettle
 	}
-	// ManageSync has done nothing: it met an expired certificate that an earlier try loaded and failed to renew.
-	if err := c.config.RenewCertSync(ctx, name, false); err != nil {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pause):
+	}
+	if err := c.order(ctx, name); err != nil {
 		return err
 	}
 	return c.refresh(ctx, name)
 }
+
+// order has a certificate ordered that is not in the storage, or not a valid one, unless another node does it: once it has the lock
+// of the name, certmagic looks again.
+func (c *certs) order(ctx context.Context, name string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	limit := time.AfterFunc(orderLimit, func() { cancel(errOrderLimit) })
+	defer limit.Stop()
+	err := c.config.RenewCertSync(context.WithValue(ctx, limitKey{}, limit), name, false)
+	if err != nil && context.Cause(ctx) == errOrderLimit {
+		return fmt.Errorf("%w: %w", errOrderLimit, err)
+	}
+	return err
+}
+
+// limitKey is the context's key for the *time.Timer that ends a try.
+type limitKey struct{}
 
 // await waits for d, or until the storage has a certificate for name, and reports whether it has.
 func (c *certs) await(ctx context.Context, name string, d time.Duration) bool {
@@ -350,12 +438,11 @@ func (c *certs) await(ctx context.Context, name string, d time.Duration) bool {
 // only when the one in memory is due.
 func (c *certs) refresh(ctx context.Context, name string) error {
 	// One at a time: of two, the slower might remove what the other has just put there.
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
+	done, err := c.turn(ctx, c.site(name))
+	if err != nil {
+		return err
 	}
+	defer done()
 	old := c.matching(name)
 	cert, err := c.config.CacheManagedCertificate(ctx, name)
 	if err != nil {
@@ -364,12 +451,48 @@ func (c *certs) refresh(ctx context.Context, name string) error {
 	// A handshake takes the first that is valid, so the older ones have to go, after the new one is there.
 	var stale []string
 	for _, o := range old {
-		if o.Hash() != cert.Hash() && slices.Equal(o.Names, cert.Names) {
+		if o.Hash() != cert.Hash() && slices.Equal(o.Names, cert.Names) && (o.Expired() || !cert.Expired()) {
 			stale = append(stale, o.Hash())
 		}
 	}
-	c.cache.Remove(stale)
+	if len(stale) > 0 {
+		c.cache.Remove(stale)
+		c.log.Info("a newer certificate is being served", "domain", name, "serial", cert.Leaf.SerialNumber.Text(16))
+	}
 	return nil
+}
+
+// turn waits until nobody else refreshes what is in this directory of the storage; done lets the next one do it.
+func (c *certs) turn(ctx context.Context, site string) (done func(), err error) {
+	for {
+		c.mu.Lock()
+		busy := c.turns[site]
+		if busy == nil {
+			mine := make(chan struct{})
+			c.turns[site] = mine
+			c.mu.Unlock()
+			return func() {
+				c.mu.Lock()
+				delete(c.turns, site)
+				c.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// site returns the directory in the storage, below the issuer's, that certmagic keeps the certificate of name in.
+func (c *certs) site(name string) string {
+	if c.config.SubjectTransformer != nil {
+		name = c.config.SubjectTransformer(c.life, name)
+	}
+	return certmagic.StorageKeys.Safe(name)
 }
 
 // matching returns the certificates in memory that name itself, or a wildcard for it, is on.
@@ -382,14 +505,32 @@ func (c *certs) serves(name string) bool {
 	return slices.ContainsFunc(c.matching(name), func(x certmagic.Certificate) bool { return !x.Expired() })
 }
 
+// note takes down how a try for name ended.
 func (c *certs) note(name string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.names[name]
+	if m == nil {
+		return // on demand
+	}
 	m.err = err
 	if err == nil {
+		m.stale = nil
 		m.once.Do(func() { close(m.first) })
 	}
+}
+
+// noteStale takes down why name has no newer certificate than the one that is served. It reports whether that is news.
+func (c *certs) noteStale(name string, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.names[name]
+	if m == nil {
+		return false
+	}
+	news := m.stale == nil
+	m.stale = err
+	return news
 }
 
 // status returns what is known about each name, in alphabetical order.
@@ -397,7 +538,11 @@ func (c *certs) status() []certStatus {
 	c.mu.Lock()
 	all := make([]certStatus, 0, len(c.names))
 	for name, m := range c.names {
-		all = append(all, certStatus{Domain: name, Err: m.err})
+		s := certStatus{Domain: name, Err: m.err, Managed: m.err == nil}
+		if s.Err == nil {
+			s.Err = m.stale
+		}
+		all = append(all, s)
 	}
 	c.mu.Unlock()
 	slices.SortFunc(all, func(a, b certStatus) int { return strings.Compare(a.Domain, b.Domain) })
@@ -405,12 +550,12 @@ func (c *certs) status() []certStatus {
 		s := &all[i]
 		found := c.matching(s.Domain)
 		if len(found) == 0 {
+			s.Managed = false
 			continue
 		}
 		// As a handshake chooses: the first that is valid, else the first.
 		leaf := found[max(0, slices.IndexFunc(found, func(x certmagic.Certificate) bool { return !x.Expired() }))].Leaf
 		s.Serial, s.Issuer, s.NotAfter = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName, leaf.NotAfter
-		s.Managed = s.Err == nil
 	}
 	return all
 }
@@ -421,13 +566,12 @@ func (c *certs) close() {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
-	for _, m := range c.names {
-		m.cancel()
-	}
 	c.mu.Unlock()
+	c.end()
 	// certmagic.CleanUpOwnLocks is for the whole process and would take the locks of other nodes in it; a lock still held
 	// here ends with this node's session.
 	c.work.Wait()
+	c.tasks.close()
 	if first {
 		c.cache.Stop()
 		if c.decoy != nil {

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,109 +20,6 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
 )
-
-// memStorage is a certmagic.Storage in memory for several nodes of one test, whose calls can be made to fail.
-type memStorage struct {
-	fail atomic.Int64 // so many calls of Load, Store and Lock fail; negative: all
-
-	mu    sync.Mutex
-	data  map[string][]byte
-	locks map[string]chan struct{}
-}
-
-var errInjected = errors.New("injected fault")
-
-func newMemStorage() *memStorage {
-	return &memStorage{data: map[string][]byte{}, locks: map[string]chan struct{}{}}
-}
-
-func (s *memStorage) fault() error {
-	if n := s.fail.Load(); n < 0 || n > 0 && s.fail.CompareAndSwap(n, n-1) {
-		return errInjected
-	}
-	return nil
-}
-
-func (s *memStorage) Store(_ context.Context, key string, value []byte) error {
-	if err := s.fault(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.data[key] = slices.Clone(value)
-	return nil
-}
-
-func (s *memStorage) Load(_ context.Context, key string) ([]byte, error) {
-	if err := s.fault(); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	value, ok := s.data[key]
-	if !ok {
-		return nil, fs.ErrNotExist
-	}
-	return slices.Clone(value), nil
-}
-
-func (s *memStorage) Delete(_ context.Context, key string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.data, key)
-	return nil
-}
-
-func (s *memStorage) Exists(_ context.Context, key string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.data[key]
-	return ok
-}
-
-func (s *memStorage) List(_ context.Context, path string, _ bool) ([]string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var keys []string
-	for key := range s.data {
-		if strings.HasPrefix(key, path+"/") {
-			keys = append(keys, key)
-		}
-	}
-	return keys, nil
-}
-
-func (s *memStorage) Stat(_ context.Context, key string) (certmagic.KeyInfo, error) {
-	if !s.Exists(context.Background(), key) {
-		return certmagic.KeyInfo{}, fs.ErrNotExist
-	}
-	return certmagic.KeyInfo{Key: key, IsTerminal: true}, nil
-}
-
-func (s *memStorage) Lock(ctx context.Context, name string) error {
-	if err := s.fault(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	if s.locks[name] == nil {
-		s.locks[name] = make(chan struct{}, 1)
-	}
-	lock := s.locks[name]
-	s.mu.Unlock()
-	select {
-	case lock <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (s *memStorage) Unlock(_ context.Context, name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	<-s.locks[name]
-	return nil
-}
 
 // countingIssuer is the development CA, counted, and refusing names that begin with "bad".
 type countingIssuer struct {
@@ -356,6 +252,7 @@ func TestObtainRetries(t *testing.T) {
 				t.Errorf("status before ready: %+v", s)
 			}
 			close(gate)
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			if s := c.status()[0]; !s.Managed {
 				t.Errorf("status after ready: %+v", s)
@@ -369,6 +266,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := c.tlsConfig("bad.test", "good.test"); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			all := c.status()
 			if all[0].Err == nil || all[0].Managed || all[1].Err != nil || !all[1].Managed {
@@ -391,7 +289,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := b.tlsConfig("bad.test"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(retryLook)
+			time.Sleep(orderJitter + retryLook)
 			synctest.Wait()
 			if s := a.status()[0]; !s.Managed || s.Serial != b.status()[0].Serial {
 				t.Errorf("status: %+v, of the other node: %+v", s, b.status()[0])
@@ -405,6 +303,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := first.tlsConfig("old.test"); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			old := first.status()[0].Serial
 			first.close()
@@ -427,6 +326,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := c.tlsConfig("old.test"); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(orderJitter)
 			synctest.Wait()
 			if s := c.status()[0]; s.Err == nil || s.Managed {
 				t.Errorf("status with an expired certificate: %+v", s)

@@ -1,4 +1,0 @@
-package flotilla
-
-func (c *certs) stored(string) {}
-func (c *certs) storedAny()    {}
