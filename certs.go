@@ -55,6 +55,9 @@ type certs struct {
 	tasks tasks          // pushes, and slots that are kept for a while
 	work  sync.WaitGroup // a goroutine for each name that has no certificate
 
+	used    chan struct{} // closed when there is a name to serve for the first time
+	useOnce sync.Once
+
 	mu     sync.Mutex
 	names  map[string]*managed      // never shrinks
 	sites  map[string][]string      // the names of each directory in the storage, those on demand included
@@ -99,7 +102,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	c := &certs{
 		ready: ready, development: development, log: l, front: make(chan struct{}, 1),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
-		pushing: make(map[string]chan struct{}),
+		pushing: make(map[string]chan struct{}), used: make(chan struct{}),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	zl := newZap(l)
@@ -271,6 +274,7 @@ func (c *certs) manage(names []string) error {
 	if c.closed {
 		return ErrClosed
 	}
+	c.useOnce.Do(func() { close(c.used) })
 	if c.config.OnDemand != nil {
 		return nil // every certificate waits for a handshake that wants it
 	}

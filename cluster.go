@@ -178,6 +178,7 @@ func (n *Node) run(ctx context.Context) {
 	}
 	n.tasks.run(func() { n.remember(ctx) })
 	n.tasks.run(func() { n.lookAround(ctx) })
+	n.tasks.run(func() { n.maintain(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
 		n.until(ctx, n.catchUp)
@@ -255,6 +256,25 @@ func (n *Node) told(fx *effects) {
 	}
 	for _, site := range fx.sites {
 		n.certs.stored(site)
+	}
+}
+
+// maintain has one node of those that serve certificates keep the storage clean.
+func (n *Node) maintain(ctx context.Context) {
+	select {
+	case <-n.certs.used:
+	case <-ctx.Done():
+	}
+	for ctx.Err() == nil {
+		err := n.hold(ctx, command{op: opClaim, key: ownPrefix + "maintain", flag: true}, nil, func(ctx context.Context, _ Tenure) error {
+			n.certs.maintain(ctx)
+			return ctx.Err()
+		})
+		n.log.Debug("this node keeps the storage clean no longer", "why", err)
+		select {
+		case <-time.After(time.Second): // a state without room refuses at once
+		case <-ctx.Done():
+		}
 	}
 }
 

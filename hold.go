@@ -46,19 +46,25 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
 		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
 	}
-	c := command{op: opClaim, key: rolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority), number: uint64(n.cfg.MaxState)}
+	c := command{op: opClaim, key: rolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority)}
 	contest := func(ctx context.Context, ref claimRef) { n.contest(ctx, c.key, ref, r.PreemptDelay) }
 	if r.NoPreempt {
 		contest = nil
 	}
+	return n.hold(ctx, c, contest, f)
+}
+
+// hold is Hold for any claim.
+func (n *Node) hold(ctx context.Context, c command, contest func(context.Context, claimRef), f func(context.Context, Tenure) error) error {
+	c.number = uint64(n.cfg.MaxState)
 	t, err := n.enterTenure(ctx, c, contest)
 	if err != nil {
-		return edge("waiting for the role "+r.Name, err)
+		return edge("waiting for "+c.key, err)
 	}
 	defer n.endTenure(t)
 	err = f(context.WithValue(t.ctx, tenureKey{}, t), t)
 	if cause := context.Cause(t.ctx); cause != nil && (err == nil || errors.Is(err, t.ctx.Err())) {
-		return edge("holding the role "+r.Name, cause)
+		return edge("holding "+c.key, cause)
 	}
 	return err
 }

@@ -27,10 +27,11 @@ type Role struct {
 	PreemptDelay time.Duration
 }
 
-// Locks and roles of Hold do not share names.
+// Locks, roles of Hold and the nodes' own do not share names.
 const (
 	lockPrefix = "lock/"
 	rolePrefix = "role/"
+	ownPrefix  = "own/"
 )
 
 // role is the queue of those who want it; the first one holds it, the others wait in the order in which they came.
