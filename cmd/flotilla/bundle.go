@@ -18,8 +18,8 @@ import (
 // certificateExts are the three files of a certificate.
 func certificateExts() []string { return []string{".key", ".crt", ".json"} }
 
-// checkCertificate looks whether the three records of the certificate in the directory dir make one that can be served. The remark is about one that can
-// be, but should not be relied upon.
+// checkCertificate looks whether the records are the three of a certificate in the directory dir, and fit together. The remark is about
+// one that does, but should not be relied upon.
 func checkCertificate(dir string, records []remote.Record, now time.Time) (remark string, err error) {
 	parts := make(map[string][]byte)
 	for _, r := range records {
