@@ -64,6 +64,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+callConfirm, bytesCall(n.serveConfirm))
 	mux.HandleFunc("POST "+callTerm, bytesCall(n.serveTerm))
 	mux.HandleFunc("POST "+callLapsed, bytesCall(n.serveLapsed))
+	n.handleRecords(mux)
 	return mux
 }
 

@@ -1,0 +1,220 @@
+package remote_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/wire"
+)
+
+func open(t *testing.T, cfg remote.Config) *remote.Client {
+	t.Helper()
+	c, err := remote.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// wantFault checks that a question fails, and in which words.
+func wantFault(t *testing.T, c *remote.Client, want string) {
+	t.Helper()
+	_, _, err := c.List(t.Context(), "")
+	var unreachable *remote.UnreachableError
+	if !errors.As(err, &unreachable) || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v\nand should say %q", err, want)
+	}
+}
+
+func TestWrongSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := clustertest.New(t, 1, nil)
+		cluster.Settle()
+		c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).Dial})
+		wantFault(t, c, "n0:7373: the node has another cluster secret (its key ID ")
+		wantFault(t, c, "; give the secret of its cluster")
+	})
+}
+
+// The node that answered is asked first the next time, and the others when it is gone.
+func TestNodesAreTriedInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := clustertest.New(t, 3, nil)
+		cluster.Settle()
+		secret, err := seal.ParseSecret(cluster.Config(0).Secrets[0].Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dialled []string
+		c := open(t, remote.Config{
+			Secrets: []seal.Secret{{1}, secret},
+			Peers:   flotilla.Static("n9:7373", "n1:7373", "n1:7373", "n2:7373"),
+			Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				dialled = append(dialled, addr)
+				return cluster.Config(0).Dial(ctx, network, addr)
+			},
+		})
+		ask := func(want ...string) {
+			t.Helper()
+			dialled = nil
+			if _, _, err := c.List(t.Context(), ""); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(want, dialled); diff != "" {
+				t.Errorf("dialled (-want +got):\n%s", diff)
+			}
+		}
+		ask("n9:7373", "n1:7373", "n1:7373") // n1 twice: it has the second secret
+		ask()                                // the connection is still there
+		time.Sleep(time.Minute)
+		ask("n1:7373")
+		cluster.Kill(1)
+		ask("n9:7373", "n2:7373", "n2:7373") // n1 has reset its connection
+	})
+}
+
+func TestNodeThatIsNotInACluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.Expect = 3 })
+		secret, err := seal.ParseSecret(cluster.Config(0).Secrets[0].Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, remote.Config{Secrets: []seal.Secret{secret}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).Dial})
+		wantFault(t, c, "n0:7373: the node cannot answer now: ")
+		wantFault(t, c, "node is not ready")
+	})
+}
+
+// answering listens on loopback and gives each connection to f.
+func answering(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				f(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// What listens at an address may be anything.
+func TestNotANode(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	https := httptest.NewUnstartedServer(http.NotFoundHandler())
+	https.Config.ErrorLog = log.New(io.Discard, "", 0)
+	https.StartTLS()
+	defer https.Close()
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.Config.ErrorLog = log.New(io.Discard, "", 0)
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS12}
+	old.StartTLS()
+	defer old.Close()
+	closed := answering(t, func(net.Conn) {})
+	for name, test := range map[string]struct {
+		addr, want string
+		dial       func(context.Context, string, string) (net.Conn, error)
+	}{
+		"HTTP":           {addr: plain.Listener.Addr().String(), want: "is not a node's port for its peers (tls: first record does not look like a TLS handshake)"},
+		"HTTPS":          {addr: https.Listener.Addr().String(), want: "is not a node's port for its peers ("},
+		"TLS 1.2":        {addr: old.Listener.Addr().String(), want: "is not a node's port for its peers ("},
+		"closes at once": {addr: closed, want: "the connection ended before there was an answer"},
+		"nobody":         {addr: "n:1", want: "n:1: nobody listens there; is the node running", dial: fails(syscall.ECONNREFUSED)},
+		"no route":       {addr: "n:1", want: "it cannot be reached (no route to host)", dial: fails(syscall.EHOSTUNREACH)},
+		"no name":        {addr: "n:1", want: "the host name leads nowhere (no such host)", dial: fails(&net.DNSError{Err: "no such host", Name: "n"})},
+		"no answer": {addr: "n:1", want: "no answer in time", dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantFault(t, open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static(test.addr), Dial: test.dial}), test.want)
+		})
+	}
+}
+
+func fails(err error) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+}
+
+func TestNoAddress(t *testing.T) {
+	c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static()})
+	wantFault(t, c, "no address was found")
+	c = open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: func(context.Context) ([]string, error) { return nil, errors.New("no DNS") }})
+	wantFault(t, c, "finding the nodes: no DNS")
+	if _, err := remote.Open(remote.Config{}); err == nil {
+		t.Error("a client without a secret opens")
+	}
+}
+
+// A node may be older, younger, or lie: the client says so, and ends.
+func TestAnswersOfANode(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		body   []byte
+		want   string
+	}{
+		"older":       {http.StatusNotFound, nil, "it runs an older version of flotilla: upgrade it"},
+		"malformed":   {http.StatusOK, []byte{1, 1, 9}, "malformed message"},
+		"endless":     {http.StatusOK, remote.ListReply{More: true}.Encode(), "malformed message"},
+		"endless too": {http.StatusOK, remote.ListReply{More: true, Keys: []string{"a"}}.Encode(), "malformed message"},
+		"confused":    {http.StatusBadRequest, nil, "it runs another version of flotilla"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			port, err := wire.Open(wire.Config{ID: strings.Repeat("a", 32), Secrets: []seal.Secret{{1}}, Listener: l, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				w.WriteHeader(test.status)
+				w.Write(test.body)
+			})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer port.Close()
+			c := open(t, remote.Config{Secrets: []seal.Secret{{2}, {1}}, Peers: flotilla.Static(l.Addr().String())})
+			if _, _, err := c.List(t.Context(), ""); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("list: %v, want %q", err, test.want)
+			}
+			for _, err := range c.Load(t.Context(), []string{"a"}) {
+				if err == nil {
+					t.Error("load gives a record")
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,81 @@
+package remote_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/flotilla-ha/flotilla/internal/remote"
+)
+
+// roundTrip decodes what m encodes to, and every part of that, which must not decode.
+func roundTrip[M interface{ Encode() []byte }](t *testing.T, m M, decode func([]byte) (M, error)) {
+	t.Helper()
+	b := m.Encode()
+	got, err := decode(b)
+	if diff := cmp.Diff(m, got, cmpopts.EquateEmpty()); diff != "" || err != nil {
+		t.Errorf("%T after a round trip, error %v (-want +got):\n%s", m, err, diff)
+	}
+	for n := range b {
+		if _, err := decode(b[:n]); err == nil {
+			t.Errorf("%T decodes from its first %d of %d bytes", m, n, len(b))
+		}
+	}
+	if _, err := decode(append(bytes.Clone(b), 0)); err == nil {
+		t.Errorf("%T decodes with a byte too many", m)
+	}
+}
+
+func TestMessages(t *testing.T) {
+	roundTrip(t, remote.ListRequest{Dir: "a", After: "a/\xff"}, remote.DecodeListRequest)
+	roundTrip(t, remote.ListReply{Keys: []string{"a", ""}, More: true}, remote.DecodeListReply)
+	roundTrip(t, remote.ListReply{Current: true}, remote.DecodeListReply)
+	roundTrip(t, remote.LoadRequest{Keys: []string{"a", "b/c"}}, remote.DecodeLoadRequest)
+	roundTrip(t, remote.LoadReply{Values: []remote.Value{{Found: true, Bytes: []byte("1")}, {}, {Found: true}}}, remote.DecodeLoadReply)
+	roundTrip(t, remote.PutRequest{Mode: remote.Overwrite, Records: []remote.Record{{Key: "a", Value: []byte{0}}, {Key: "b"}}}, remote.DecodePutRequest)
+	roundTrip(t, remote.PutReply{Outcome: remote.Refused, Reason: "no"}, remote.DecodePutReply)
+	for name, err := range map[string]error{
+		"mode":         second(remote.DecodePutRequest(remote.PutRequest{Mode: 3}.Encode())),
+		"outcome":      second(remote.DecodePutReply(remote.PutReply{Outcome: 6}.Encode())),
+		"outcome zero": second(remote.DecodePutReply(remote.PutReply{}.Encode())),
+		"bool":         second(remote.DecodeListReply([]byte{2, 0, 0})),
+	} {
+		if err == nil {
+			t.Errorf("a %s that is not known decodes", name)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// Whatever decodes is what it encodes to again, or encodes shorter: numbers may come in more bytes than they need.
+func FuzzMessages(f *testing.F) {
+	f.Add(remote.ListReply{Keys: []string{"a", "b"}, More: true}.Encode())
+	f.Add(remote.LoadReply{Values: []remote.Value{{Found: true, Bytes: []byte("1")}, {}}}.Encode())
+	f.Add(remote.PutRequest{Mode: remote.Keep, Records: []remote.Record{{Key: "a", Value: []byte("1")}}}.Encode())
+	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again(t, b, remote.DecodeListRequest)
+		again(t, b, remote.DecodeListReply)
+		again(t, b, remote.DecodeLoadRequest)
+		again(t, b, remote.DecodeLoadReply)
+		again(t, b, remote.DecodePutRequest)
+		again(t, b, remote.DecodePutReply)
+	})
+}
+
+func again[M interface{ Encode() []byte }](t *testing.T, b []byte, decode func([]byte) (M, error)) {
+	t.Helper()
+	m, err := decode(b)
+	if err != nil {
+		return
+	}
+	if len(m.Encode()) > len(b) {
+		t.Errorf("%T decodes from %d bytes and encodes to %d", m, len(b), len(m.Encode()))
+	}
+	if other, err := decode(m.Encode()); err != nil || !cmp.Equal(m, other, cmpopts.EquateEmpty()) {
+		t.Errorf("%T changes in a round trip: %v", m, err)
+	}
+}

@@ -1,0 +1,186 @@
+package flotilla
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"sort"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/remote"
+)
+
+// What one reply about records carries; a caller asks again for the rest.
+const (
+	remotePage = 1 << 20 // bytes of keys
+	remoteLoad = 4 << 20 // bytes of values, beyond which no other one is added
+)
+
+// handleRecords serves the calls of operators' programs, which are no members. They have proved that they know the secret, and
+// whoever knows it is trusted.
+func (n *Node) handleRecords(mux *http.ServeMux) {
+	mux.HandleFunc("POST "+remote.CallList, bytesCall(n.serveRecordList))
+	mux.HandleFunc("POST "+remote.CallLoad, bytesCall(n.serveRecordLoad))
+	mux.HandleFunc("POST "+remote.CallPut, bytesCall(n.serveRecordPut))
+}
+
+// serveRecordList answers without a leader too, and says so: what a node has is worth saving then.
+func (n *Node) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeListRequest(body)
+	if err != nil {
+		return nil, errMalformed
+	}
+	var reply remote.ListReply
+	if q.After == "" {
+		reply.Current = n.caughtUp(ctx, 1)
+	}
+	keys, err := n.Storage().List(ctx, q.Dir, true)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	from, size := sort.Search(len(keys), func(i int) bool { return q.After == "" || bytes.Compare(treeKey(keys[i]), treeKey(q.After)) > 0 }), 0
+	for i := from; i < len(keys); i++ {
+		if i+1 < len(keys) && strings.HasPrefix(keys[i+1], keys[i]+"/") {
+			continue // a directory, which is listed right before the first key in it
+		}
+		if size += len(keys[i]); size > remotePage && len(reply.Keys) > 0 {
+			reply.More = true
+			break
+		}
+		reply.Keys = append(reply.Keys, keys[i])
+	}
+	return reply.Encode(), nil
+}
+
+func (n *Node) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeLoadRequest(body)
+	if err != nil {
+		return nil, errMalformed
+	}
+	var reply remote.LoadReply
+	size := 0
+	for _, key := range q.Keys {
+		if size > remoteLoad {
+			break
+		}
+		value, found, err := n.recordValue(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		reply.Values = append(reply.Values, remote.Value{Found: found, Bytes: value})
+		size += len(value)
+	}
+	return reply.Encode(), nil
+}
+
+// recordValue returns the value at key, if there is one.
+func (n *Node) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
+	value, err := n.Storage().Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) {
+		return nil, false, nil
+	}
+	return value, err == nil, err
+}
+
+// serveRecordPut stores records in one write, after it has looked what is there. Somebody else may write between the two; an operator
+// who asks for records to be kept is answered for the moment of the question.
+func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	q, err := remote.DecodePutRequest(body)
+	if err != nil || len(q.Records) == 0 {
+		return nil, errMalformed
+	}
+	var records []keyValue
+	for _, r := range q.Records {
+		if clean, err := cleanKey(r.Key); err != nil || clean != r.Key || clean == "" {
+			return remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than " + fmt.Sprint(MaxName) + " bytes"}.Encode(), nil
+		}
+		if len(r.Value) > MaxValue {
+			return remote.PutReply{Outcome: remote.Refused, Reason: fmt.Sprintf("the value has %d bytes, the limit is %d", len(r.Value), MaxValue)}.Encode(), nil
+		}
+		records = append(records, keyValue{key: r.Key, value: r.Value})
+	}
+	if !n.caughtUp(ctx, 4) {
+		return nil, n.lifeError(ErrNoLeader)
+	}
+	reply, err := n.compare(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	if reply.Outcome == remote.Same || q.Mode == remote.Check || q.Mode == remote.Keep && reply.Outcome == remote.Differs {
+		return reply.Encode(), nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.attemptTimeout(), ErrNoLeader)
+	defer cancel()
+	err = n.storage.storeAll(ctx, records)
+	if reason, refused := refusedBecause(err); refused {
+		return remote.PutReply{Outcome: remote.Refused, Reason: reason}.Encode(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if reply.Outcome == remote.Differs {
+		return remote.PutReply{Outcome: remote.Replaced}.Encode(), nil
+	}
+	return remote.PutReply{Outcome: remote.Stored}.Encode(), nil
+}
+
+// compare says what storing records would change: Stored, Same or Differs.
+func (n *Node) compare(ctx context.Context, records []keyValue) (remote.PutReply, error) {
+	same := 0
+	var differ []string
+	for _, r := range records {
+		value, found, err := n.recordValue(ctx, r.key)
+		switch {
+		case err != nil:
+			return remote.PutReply{}, err
+		case found && bytes.Equal(value, r.value):
+			same++
+		case found:
+			differ = append(differ, r.key)
+		}
+	}
+	switch {
+	case len(differ) > 0:
+		slices.Sort(differ)
+		return remote.PutReply{Outcome: remote.Differs, Reason: "the cluster has another value of " + strings.Join(differ, ", ")}, nil
+	case same == len(records):
+		return remote.PutReply{Outcome: remote.Same}, nil
+	}
+	return remote.PutReply{Outcome: remote.Stored}, nil
+}
+
+// refusedBecause reports whether a write failed because of what was to be written, and in which words.
+func refusedBecause(err error) (string, bool) {
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		return "there are keys below it", true
+	case errors.Is(err, syscall.ENOTDIR):
+		return "a key above it has a value", true
+	case errors.Is(err, ErrTooLarge), errors.Is(err, fs.ErrInvalid):
+		if e := (*fs.PathError)(nil); errors.As(err, &e) {
+			err = e.Err
+		}
+		return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "flotilla: "), "\n", "; "), true
+	}
+	return "", false
+}
+
+// caughtUp waits until this node has applied everything that was acknowledged before, for some attempts' time at most.
+func (n *Node) caughtUp(ctx context.Context, attempts int) (done bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(attempts)*n.attemptTimeout())
+	defer cancel()
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	n.until(ctx, func(ctx context.Context) error {
+		err := n.catchUp(ctx)
+		done = err == nil
+		return err
+	})
+	return done
+}
