@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -19,6 +20,9 @@ import (
 // would leave a key that does not belong to its certificate, which certmagic never gets over, and taking back deletes the
 // old key. So what is stored of a certificate under its issue lock is kept here until the last of the three, and committed in one
 // entry, on the condition that the lock is still held.
+
+// maxPut is how many bytes records of one entry have at most: they fit into one call to the leader.
+const maxPut = 3*MaxValue + MaxValue/2
 
 // certificateSite returns the directory name of the certificate that a key belongs to, certificates/ISSUER/SITE/…
 func certificateSite(key string) (site string, ok bool) {
@@ -158,7 +162,11 @@ func (s *Storage) putCommand(records []keyValue) (command, error) {
 		clean[i] = keyValue{key, r.value}
 		errs = append(errs, err)
 	}
-	return command{op: opPut, value: encodeRecords(clean), number: s.limit()}, errors.Join(errs...)
+	c := command{op: opPut, value: encodeRecords(clean), number: s.limit()}
+	if len(c.value) > maxPut {
+		errs = append(errs, fmt.Errorf("%w: the records have %d bytes together, the limit is %d", ErrTooLarge, len(c.value), maxPut))
+	}
+	return c, errors.Join(errs...)
 }
 
 // storeMeta stores metadata of a certificate, unless they are about another one than that in the state: after a renewal a

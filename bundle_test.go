@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -337,6 +338,39 @@ func TestLostLockIsWaitedForOnItsNode(t *testing.T) {
 		}
 		if err := a.storage.Unlock(t.Context(), "l"); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Large entries and small ones that wait together go to the leader in calls that it takes.
+func TestLargeBundlesAmongSmallWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), func(c *Config) { c.MaxState = 1 << 30 })
+		_, others := leaderOf(t, nodes)
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range 12 {
+			wg.Go(func() {
+				var records []keyValue
+				for j := range 3 {
+					records = append(records, keyValue{fmt.Sprint("large/", i, j), make([]byte, MaxValue)})
+				}
+				records = append(records, keyValue{fmt.Sprint("large/", i, 3), make([]byte, 400<<10)})
+				if err := others[0].storage.storeAll(t.Context(), records); err != nil {
+					t.Error(err)
+				}
+			})
+			for j := range 10 {
+				wg.Go(func() { mustStore(t, others[0], fmt.Sprint("small/", i, j), string(make([]byte, 90<<10))) })
+			}
+		}
+		wg.Wait()
+		if took := time.Since(start); took > 40*time.Millisecond {
+			t.Errorf("it took %v of virtual time: calls were refused and repeated", took)
+		}
+		err := others[0].storage.storeAll(t.Context(), []keyValue{{"a", make([]byte, MaxValue)}, {"b", make([]byte, MaxValue)}, {"c", make([]byte, MaxValue)}, {"d", make([]byte, MaxValue)}})
+		if !errors.Is(err, ErrTooLarge) {
+			t.Errorf("more than fits into a call: %v, want ErrTooLarge", err)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 const (
 	writeTimeout = 30 * time.Second // of a write whose context has no earlier deadline
 	maxBatch     = 64               // commands in one call to the leader
-	batchBytes   = 1 << 20          // of commands in one call, beyond which no other one is added
+	batchBytes   = 1 << 20          // of commands in one call; one that is larger goes alone
 	maxInFlight  = 4                // such calls at once
 )
 
@@ -166,22 +166,31 @@ func (p *proposer) attempt(ctx context.Context, q *proposal) error {
 // no wait. It ends with ctx.
 func (p *proposer) run(ctx context.Context) {
 	slots := make(chan struct{}, maxInFlight)
+	var over *proposal // for which the last batch had no room
 	for {
 		var batch []*proposal
 		size := 0
 		add := func(q *proposal) {
+			if over = nil; size > 0 && size+len(q.entry) > batchBytes {
+				over = q
+				return
+			}
 			batch = append(batch, q)
 			size += len(q.entry)
 		}
-		select {
-		case q := <-p.queue:
-			add(q)
-		case <-ctx.Done():
-			return
+		if over != nil {
+			add(over)
+		} else {
+			select {
+			case q := <-p.queue:
+				add(q)
+			case <-ctx.Done():
+				return
+			}
 		}
 		for slot := (chan struct{})(nil); slot == nil; {
 			more := p.queue
-			if len(batch) >= maxBatch || size >= batchBytes {
+			if len(batch) >= maxBatch || over != nil {
 				more = nil
 			}
 			select {

@@ -40,7 +40,7 @@ type Member struct {
 
 // RoleStatus is a role that a node of the cluster holds, as this node has heard of it.
 type RoleStatus struct {
-	Name    string
+	Name    string // as in Role
 	Group   string // of the holder's claim
 	Holder  string // the holder's node ID
 	Fence   uint64 // of its tenure
