@@ -1,0 +1,237 @@
+package flotilla_test
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// checkTimeout bounds one search. A search that is not over by then is a failure: nothing is known.
+const checkTimeout = 20 * time.Second
+
+// search looks for an order of operations on one key that explains their results.
+func search(model porcupine.Model, ops []operation) (faults []string) {
+	var history []porcupine.Operation
+	for _, o := range ops {
+		history = append(history, porcupine.Operation{Input: o, Call: o.call, Return: o.ret})
+	}
+	if result := porcupine.CheckOperationsTimeout(model, history, checkTimeout); result != porcupine.Ok {
+		slices.SortFunc(ops, func(a, b operation) int { return cmp.Compare(a.call, b.call) })
+		var lines []string
+		for _, o := range ops {
+			lines = append(lines, o.String())
+		}
+		return []string{fmt.Sprintf("there is no order of these operations (%s):\n%s", result, strings.Join(lines, "\n"))}
+	}
+	return nil
+}
+
+// checkWrites checks that the acknowledged writes to one key are there in the end, as far as none came later.
+func checkWrites(ops []operation) []string {
+	model := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{""} },
+		Step: func(state, input, _ any) []any {
+			switch o := input.(operation); {
+			case o.kind == loaded && o.value == state:
+				return []any{state}
+			case o.kind == loaded:
+				return nil
+			case o.open || o.lost:
+				return []any{state, o.value}
+			default:
+				return []any{o.value}
+			}
+		},
+	}
+	return search(model.ToModel(), slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.kind == loaded && !o.final }))
+}
+
+// checkReads checks that the reads of one key that are to be judged give a value that was written, not after their end, and not replaced for
+// certain before their beginning: a write of it, after whose end another one began that was acknowledged before the read began, is too old.
+func checkReads(ops []operation, judged func(operation) bool) (faults []string) {
+	writes := []operation{{kind: wrote, call: -1, ret: -1}} // nothing was there at first
+	for _, o := range ops {
+		if o.kind == wrote {
+			writes = append(writes, o)
+		}
+	}
+	for _, r := range ops {
+		if r.kind != loaded || !judged(r) {
+			continue
+		}
+		var replaced []operation
+		fresh := slices.ContainsFunc(writes, func(w operation) bool {
+			if w.value != r.value || w.call > r.ret {
+				return false
+			}
+			i := slices.IndexFunc(writes, func(later operation) bool {
+				return !later.open && !later.lost && later.call > w.ret && later.ret < r.call
+			})
+			if i >= 0 {
+				replaced = append(replaced, w, writes[i])
+			}
+			return i < 0
+		})
+		if !fresh {
+			faults = append(faults, fmt.Sprintf("a read is too old, or of nothing that was written: %v; written and replaced: %v", r, replaced))
+		}
+	}
+	return faults
+}
+
+// checkLock checks that one lock had one holder at a time. lossy reports whether a node may have lost its locks in a time.
+func checkLock(ops []operation, lossy func(node int, from, to time.Duration) bool) []string {
+	type holder struct {
+		holding int64 // 0: nobody
+		node    int
+		since   time.Duration
+	}
+	model := porcupine.Model{
+		Init: func() any { return holder{} },
+		Step: func(state, input, _ any) (bool, any) {
+			h, o := state.(holder), input.(operation)
+			gone := h.holding == 0 || lossy(h.node, h.since, o.to)
+			switch {
+			case o.kind == locked:
+				return gone, holder{o.holding, o.node, o.from}
+			case o.kind == busy:
+				return h.holding != 0 || o.excused, h
+			case h.holding == o.holding: // unlock
+				return gone || !o.lost, holder{}
+			default:
+				return o.lost || o.open, h
+			}
+		},
+	}
+	// A claim of which its caller heard nothing is no holder that anybody knows of: see operation.excused.
+	return search(model, slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.kind == locked && o.open }))
+}
+
+// holders checks tenures of roles: those of one role do not overlap, and their fences grow. It may be used by all nodes at once.
+type holders struct {
+	mu  sync.Mutex
+	all []tenure // in the order in which they began
+}
+
+// tenure is the time for which a node knew that it had a role: until its context ended or its function returned. Times are since some start.
+type tenure struct {
+	role       string
+	node       int
+	fence      uint64
+	begin, end time.Duration // end is noEnd while it goes on
+}
+
+// String writes the tenure down on a line.
+func (t tenure) String() string {
+	return fmt.Sprintf("%s n%d fence %d %v–%v", t.role, t.node, t.fence, t.begin, t.end)
+}
+
+// begin records that a tenure has begun, and returns what is to be called when it ends; later calls do nothing.
+func (h *holders) begin(role string, node int, fence uint64, now func() time.Duration) (end func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := len(h.all)
+	h.all = append(h.all, tenure{role, node, fence, now(), noEnd})
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.all[i].end = min(h.all[i].end, now())
+	}
+}
+
+// check finds what is wrong.
+func (h *holders) check() (faults []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	last := make(map[string]tenure) // of each role
+	longest := make(map[string]tenure)
+	for _, t := range h.all {
+		if before, ok := last[t.role]; ok && before.fence >= t.fence {
+			faults = append(faults, fmt.Sprintf("the fence does not grow: %v, then %v", before, t))
+		}
+		if before, ok := longest[t.role]; ok && t.begin < before.end {
+			faults = append(faults, fmt.Sprintf("two holders at once: %v and %v", before, t))
+		}
+		last[t.role] = t
+		if before, ok := longest[t.role]; !ok || before.end < t.end {
+			longest[t.role] = t
+		}
+	}
+	return faults
+}
+
+// Each checker passes what is right, and finds the mistake in what is not.
+func TestLinearCheckersSeeMutants(t *testing.T) {
+	op := func(k kind, call, ret int64, value string) operation {
+		return operation{kind: k, call: call, ret: ret, value: value, from: time.Duration(call), to: time.Duration(ret)}
+	}
+	final := func(call, ret int64, value string) operation {
+		o := op(loaded, call, ret, value)
+		o.final = true
+		return o
+	}
+	open := func(o operation) operation { o.open, o.ret = true, math.MaxInt64; return o }
+	lost := func(o operation) operation { o.lost = true; return o }
+	at := func(node int, holding int64, o operation) operation { o.node, o.holding = node, holding; return o }
+	excused := func(o operation) operation { o.excused = true; return o }
+	tenures := func(all ...tenure) []string { return (&holders{all: all}).check() }
+	writes := func(ops ...operation) []string { return checkWrites(ops) }
+	reads := func(ops ...operation) []string { return checkReads(ops, func(o operation) bool { return o.node != 9 }) }
+	locks := func(ops ...operation) []string {
+		return checkLock(ops, func(node int, from, to time.Duration) bool { return node == 9 && from <= 10 && to >= 10 })
+	}
+	for _, test := range []struct {
+		name   string
+		faults []string
+		wrong  bool
+	}{
+		{"the last write is there", writes(op(wrote, 1, 2, "a"), op(wrote, 3, 4, "b"), final(5, 6, "b")), false},
+		{"an acknowledged write is lost", writes(op(wrote, 1, 2, "a"), op(wrote, 3, 4, "b"), final(5, 6, "a")), true},
+		{"an acknowledged deletion is lost", writes(op(wrote, 1, 2, "a"), op(wrote, 3, 4, ""), final(5, 6, "a")), true},
+		{"a value from nowhere", writes(op(wrote, 1, 2, "a"), final(5, 6, "x")), true},
+		{"concurrent writes in either order", writes(op(wrote, 1, 4, "a"), op(wrote, 2, 3, "b"), final(5, 6, "a")), false},
+		{"an open write takes effect late", writes(open(op(wrote, 1, 0, "a")), op(wrote, 3, 4, "b"), final(5, 6, "a")), false},
+		{"an open write takes no effect", writes(open(op(wrote, 1, 0, "a")), op(wrote, 3, 4, "b"), final(5, 6, "b")), false},
+		{"a write whose session was lost takes effect late", writes(lost(op(wrote, 1, 2, "a")), op(wrote, 3, 4, "b"), final(5, 6, "a")), true},
+		{"two reads go back", writes(op(wrote, 1, 9, "a"), op(wrote, 2, 9, "b"), final(10, 11, "a"), final(12, 13, "b")), true},
+
+		{"a fresh read", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 4, "b"), op(loaded, 5, 6, "b")), false},
+		{"a stale read", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 4, "b"), op(loaded, 5, 6, "a")), true},
+		{"a stale read of nothing", reads(op(wrote, 1, 2, "a"), op(loaded, 5, 6, "")), true},
+		{"a stale read of what was deleted", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 4, ""), op(loaded, 5, 6, "a")), true},
+		{"a read of what is not yet written", reads(op(wrote, 7, 8, "a"), op(loaded, 5, 6, "a")), true},
+		{"a read while it is written", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 7, "b"), op(loaded, 5, 6, "a"), op(loaded, 5, 6, "b")), false},
+		{"a read after an open write", reads(op(wrote, 1, 2, "a"), open(op(wrote, 3, 0, "b")), op(loaded, 5, 6, "a"), op(loaded, 7, 8, "b")), false},
+		{"a stale read that is not judged", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 4, "b"), at(9, 0, op(loaded, 5, 6, "a"))), false},
+
+		{"one after the other", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, op(unlocked, 3, 4, "")), at(2, 2, op(locked, 3, 5, ""))), false},
+		{"a lock is granted twice", locks(at(1, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 3, 4, "")), at(1, 1, op(unlocked, 5, 6, ""))), true},
+		{"a lock is granted twice and never unlocked", locks(at(1, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 3, 4, ""))), true},
+		{"a lock that was lost is granted", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 11, 12, ""))), false},
+		{"a lock is granted before it can be lost", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 3, 4, ""))), true},
+		{"a lost lock is unlocked", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 11, 12, "")), at(9, 1, op(unlocked, 13, 14, ""))), true},
+		{"a lost lock is not unlocked", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 11, 12, "")), at(9, 1, lost(op(unlocked, 13, 14, "")))), false},
+		{"a lock is lost without reason", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, lost(op(unlocked, 13, 14, "")))), true},
+		{"an open unlock", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, open(op(unlocked, 3, 0, ""))), at(2, 2, op(locked, 5, 6, ""))), false},
+		{"busy", locks(at(1, 1, op(locked, 1, 2, "")), at(2, 2, op(busy, 3, 4, "")), at(1, 1, op(unlocked, 5, 6, ""))), false},
+		{"busy while it is free", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, op(unlocked, 3, 4, "")), at(2, 2, op(busy, 5, 6, ""))), true},
+		{"busy by a claim unknown", locks(excused(at(2, 2, op(busy, 5, 6, "")))), false},
+
+		{"tenures", tenures(tenure{"a", 1, 5, 1, 2}, tenure{"a", 2, 6, 2, noEnd}, tenure{"b", 2, 3, 1, noEnd}), false},
+		{"two holders", tenures(tenure{"a", 1, 5, 1, 3}, tenure{"a", 2, 6, 2, 4}), true},
+		{"two holders, not one after the other", tenures(tenure{"a", 1, 5, 1, 9}, tenure{"a", 1, 6, 9, 9}, tenure{"a", 2, 7, 8, 10}), true},
+		{"a fence goes back", tenures(tenure{"a", 1, 5, 1, 2}, tenure{"a", 2, 4, 3, 4}), true},
+		{"a fence stays", tenures(tenure{"a", 1, 5, 1, 2}, tenure{"a", 1, 5, 3, 4}), true},
+	} {
+		if wrong := len(test.faults) > 0; wrong != test.wrong {
+			t.Errorf("%s: found wrong is %v\n%s", test.name, wrong, strings.Join(test.faults, "\n"))
+		}
+	}
+}

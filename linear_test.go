@@ -1,0 +1,475 @@
+package flotilla_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest"
+)
+
+// Parameters of what is demanded of the cluster. They are as loose as the cluster is today.
+const (
+	// cutSlack: a read is not judged if its node was cut off, or not ready, at any time from cutSlack before its start to its end. Once a
+	// node answers only while it holds a lease, Status().Ready at the end of the read is all that has to be asked.
+	cutSlack = 2 * time.Second
+
+	// lossAfter is the part of a lease for which a node may be cut off without losing its locks, whoever else is.
+	lossAfter = 0.5
+
+	// ghostSlack is how long after the last fault of its node a claim may stand that its caller has given up, or that was a dead process's.
+	ghostSlack = 10 * time.Second
+)
+
+// chaos is a cluster to which things happen, and a record of when they did.
+type chaos struct {
+	t      *testing.T
+	c      *clustertest.Cluster
+	random *rand.Rand
+	lease  time.Duration
+	start  time.Time
+	ticks  atomic.Int64                    // order in which calls begin and end: virtual times are often equal
+	nodes  []atomic.Pointer[flotilla.Node] // nil while a node is dead; for clients, who may not use c
+
+	cut   []bool     // nodes that the fault at hand touches, or dead
+	cuts  [][]window // by node; the last one has no end yet while cut
+	calls sync.WaitGroup
+
+	mu  sync.Mutex
+	ops []operation
+}
+
+// window is a time in which a node was dead, or cut off from some other. Times are since the start.
+type window struct{ from, to time.Duration }
+
+const noEnd = time.Duration(math.MaxInt64)
+
+func newChaos(t *testing.T, seed uint64, nodes int) *chaos {
+	t.Helper()
+	timing, lease := flotilla.LAN, 600*time.Millisecond
+	if seed%2 == 1 {
+		timing, lease = flotilla.Fast, 200*time.Millisecond
+	}
+	h := &chaos{t: t, random: rand.New(rand.NewPCG(seed, uint64(nodes))), lease: lease}
+	h.c = clustertest.New(t, nodes, func(_ int, cfg *flotilla.Config) {
+		cfg.Timing = timing
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	})
+	h.c.Settle()
+	h.start = time.Now()
+	h.nodes = make([]atomic.Pointer[flotilla.Node], nodes)
+	for i, n := range h.c.Nodes {
+		h.nodes[i].Store(n)
+	}
+	h.cut, h.cuts = make([]bool, nodes), make([][]window, nodes)
+	return h
+}
+
+func (h *chaos) now() time.Duration { return time.Since(h.start) }
+
+// touch says which nodes cannot reach all others from now on. If they leave no majority, nobody is untouched.
+func (h *chaos) touch(nodes ...int) {
+	for i := range h.cut {
+		h.cut[i] = slices.Contains(nodes, i) || h.nodes[i].Load() == nil
+	}
+	well := 0
+	for _, cut := range h.cut {
+		if !cut {
+			well++
+		}
+	}
+	for i, cut := range h.cut {
+		cut = cut || well <= len(h.cut)/2
+		last := len(h.cuts[i]) - 1
+		open := last >= 0 && h.cuts[i][last].to == noEnd
+		if cut && !open {
+			h.cuts[i] = append(h.cuts[i], window{h.now(), noEnd})
+		} else if !cut && open {
+			h.cuts[i][last].to = h.now()
+		}
+	}
+}
+
+// leader is the node that leads now; some other if there is none.
+func (h *chaos) leader() int {
+	for _, i := range h.c.Live() {
+		if s := h.c.Nodes[i].Status(); s.Leader == s.ID {
+			return i
+		}
+	}
+	return h.c.Live()[0]
+}
+
+func (h *chaos) kill(i int) {
+	h.nodes[i].Store(nil)
+	h.c.Kill(i)
+}
+
+func (h *chaos) restart() {
+	for i := range h.nodes {
+		if h.nodes[i].Load() == nil {
+			h.c.Restart(i)
+			h.nodes[i].Store(h.c.Nodes[i])
+		}
+	}
+}
+
+// run lets one fault after the other happen for a time, with calm between them, and mends everything.
+func (h *chaos) run(d time.Duration) {
+	n := len(h.nodes)
+	for h.now() < d {
+		i := h.random.IntN(n)
+		if h.random.IntN(3) == 0 {
+			i = h.leader()
+		}
+		other := (i + 1 + h.random.IntN(n-1)) % n
+		var what string
+		switch h.random.IntN(8) {
+		case 0:
+			what = fmt.Sprintf("isolate n%d", i)
+			h.touch(i)
+			h.c.Isolate(i)
+		case 1, 2:
+			what = fmt.Sprintf("kill n%d", i)
+			h.touch(i) // before it is dead, so that no client finds it half dead and untouched
+			h.kill(i)
+		case 3:
+			what = fmt.Sprintf("block n%d to n%d", i, other)
+			h.touch(i, other)
+			h.c.Block(i, other)
+		case 4:
+			minority := h.random.Perm(n)[:1+h.random.IntN((n-1)/2)]
+			var majority []int
+			for i := range n {
+				if !slices.Contains(minority, i) {
+					majority = append(majority, i)
+				}
+			}
+			what = fmt.Sprintf("partition %v from %v", minority, majority)
+			h.touch(minority...)
+			h.c.Partition(minority, majority)
+		case 5:
+			latency := time.Duration(1+h.random.IntN(int(h.lease/8/time.Millisecond))) * time.Millisecond
+			what = fmt.Sprintf("latency %v", latency)
+			h.c.SetLatency(latency)
+		case 6:
+			what = fmt.Sprintf("isolate n%d, kill n%d", other, i)
+			h.touch(i, other)
+			h.c.Isolate(other)
+			h.kill(i)
+		case 7:
+			what = fmt.Sprintf("stop n%d", i)
+			h.touch(i)
+			h.nodes[i].Store(nil)
+			h.c.Stop(i)
+		}
+		from := h.now()
+		h.pause(50*time.Millisecond, 12*h.lease)
+		h.t.Logf("%v to %v: %s", from, h.now(), what)
+		if h.random.IntN(2) == 0 { // else they come back into a network that is still cut
+			h.c.Heal()
+		}
+		h.restart()
+		h.pause(0, h.lease)
+		h.c.Heal()
+		h.c.SetLatency(0)
+		h.touch()
+		h.pause(h.lease/2, 8*h.lease)
+	}
+}
+
+func (h *chaos) pause(least, most time.Duration) {
+	time.Sleep(least + time.Duration(h.random.Int64N(int64(most-least))))
+}
+
+// settle waits until the cluster is well after run.
+func (h *chaos) settle() {
+	h.t.Helper()
+	h.calls.Wait()
+	h.c.Settle()
+	time.Sleep(ghostSlack)
+}
+
+// touched reports whether a node was cut off or dead at any time between from and to.
+func (h *chaos) touched(node int, from, to time.Duration, least time.Duration) bool {
+	return slices.ContainsFunc(h.cuts[node], func(w window) bool { return w.from <= to && w.to >= from && w.to-w.from >= least })
+}
+
+// kind is what an operation is.
+type kind string
+
+const (
+	wrote    kind = "store"  // of a value, or of "": a deletion
+	loaded   kind = "load"   // of a value, or of "": there is none
+	locked   kind = "lock"   // was granted
+	busy     kind = "busy"   // TryLock found the lock held
+	unlocked kind = "unlock" //
+)
+
+// operation is one call of one client, from its beginning to its end.
+type operation struct {
+	kind      kind
+	node      int
+	key       string
+	value     string
+	holding   int64 // which lock and unlock have in common
+	open      bool  // whether it took effect is not known, and it may still do
+	lost      bool  // the lock that was to be unlocked is; a write may have taken effect, but not after its end
+	excused   bool  // busy: there may have been a claim that nobody knows of
+	final     bool  // read: everything was over
+	unready   bool  // read: the node said that it was not ready
+	call, ret int64 // ticks
+	from, to  time.Duration
+}
+
+// String writes the operation down on a line.
+func (o operation) String() string {
+	s := fmt.Sprintf("[%d %d] n%d %v–%v %s %s %q", o.call, o.ret, o.node, o.from, o.to, o.kind, o.key, o.value)
+	if o.holding != 0 {
+		s += fmt.Sprintf(" holding %d", o.holding)
+	}
+	for name, is := range map[string]bool{"open": o.open, "lost": o.lost, "excused": o.excused, "final": o.final, "unready": o.unready} {
+		if is {
+			s += " " + name
+		}
+	}
+	return s
+}
+
+// call runs f as an operation. f fills in what came of it, and returns whether it is to be judged.
+func (h *chaos) call(o operation, f func(o *operation) bool) operation {
+	o.call, o.from = h.ticks.Add(1), h.now()
+	judged := f(&o)
+	o.ret, o.to = h.ticks.Add(1), h.now()
+	if o.open {
+		o.ret = math.MaxInt64
+	}
+	if judged {
+		h.mu.Lock()
+		h.ops = append(h.ops, o)
+		h.mu.Unlock()
+	}
+	return o
+}
+
+// client works on some of the keys until ctx ends, always at the same node.
+func (h *chaos) client(ctx context.Context, seed uint64, id, clients, keys int) {
+	random := rand.New(rand.NewPCG(seed, uint64(id)))
+	at := id % len(h.nodes)
+	var mine []int
+	for k := range keys {
+		if (id-k%clients+clients)%clients < 5 { // no more than five share a key: a check takes exponential time
+			mine = append(mine, k)
+		}
+	}
+	for i := 0; ctx.Err() == nil; i++ {
+		time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
+		n := h.nodes[at].Load()
+		if n == nil {
+			continue
+		}
+		key := strconv.Itoa(mine[random.IntN(len(mine))])
+		limit := time.Duration(500+random.IntN(4000)) * time.Millisecond
+		switch p := random.IntN(100); {
+		case p < 40:
+			h.write(n.Storage(), operation{kind: wrote, node: at, key: "key/" + key, value: fmt.Sprintf("%d.%d", id, i)}, limit)
+		case p < 48:
+			h.write(n.Storage(), operation{kind: wrote, node: at, key: "key/" + key}, limit)
+		case p < 80:
+			h.read(n, operation{kind: loaded, node: at, key: "key/" + key})
+		default:
+			o, held := h.acquire(n.Storage(), operation{node: at, key: "lock/" + key}, random.IntN(2) == 0, limit)
+			if !held {
+				continue
+			}
+			hold := time.Duration(random.IntN(400)) * time.Millisecond
+			if random.IntN(10) == 0 {
+				hold *= 20
+			}
+			time.Sleep(hold)
+			h.release(n.Storage(), o, limit)
+		}
+	}
+}
+
+func (h *chaos) write(s *flotilla.Storage, o operation, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(h.t.Context(), limit)
+	defer cancel()
+	h.call(o, func(o *operation) bool {
+		var err error
+		if o.value == "" {
+			err = s.Delete(ctx, o.key)
+		} else {
+			err = s.Store(ctx, o.key, []byte(o.value))
+		}
+		o.lost = errors.Is(err, flotilla.ErrLost)
+		o.open = err != nil && !o.lost
+		return true
+	})
+}
+
+func (h *chaos) read(n *flotilla.Node, o operation) {
+	h.call(o, func(o *operation) bool {
+		o.unready = !n.Status().Ready
+		value, err := n.Storage().Load(h.t.Context(), o.key)
+		o.value = string(value)
+		o.unready = o.unready || !n.Status().Ready
+		return err == nil || errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// acquire takes a lock by Lock or TryLock. One that was not granted in time may yet be, for a while.
+func (h *chaos) acquire(s *flotilla.Storage, o operation, wait bool, limit time.Duration) (operation, bool) {
+	ctx, cancel := context.WithTimeout(h.t.Context(), limit)
+	defer cancel()
+	o.kind = locked
+	o = h.call(o, func(o *operation) bool {
+		var err error
+		ok := true
+		if wait {
+			err = s.Lock(ctx, o.key)
+		} else {
+			ok, err = s.TryLock(ctx, o.key)
+		}
+		if o.open = err != nil; !ok && err == nil {
+			o.kind = busy
+		}
+		o.holding = o.call
+		return true
+	})
+	return o, o.kind == locked && !o.open
+}
+
+func (h *chaos) release(s *flotilla.Storage, o operation, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(h.t.Context(), limit)
+	defer cancel()
+	o.kind = unlocked
+	h.call(o, func(o *operation) bool {
+		err := s.Unlock(ctx, o.key)
+		o.lost = errors.Is(err, flotilla.ErrLost) || errors.Is(err, fs.ErrNotExist)
+		o.open = err != nil && !o.lost
+		return true
+	})
+}
+
+// judge finds what is wrong with a history.
+func (h *chaos) judge() (faults []string) {
+	for i := range h.ops {
+		o := &h.ops[i]
+		o.excused = o.kind == busy && slices.ContainsFunc(h.ops, func(g operation) bool {
+			return g.kind == locked && g.open && g.key == o.key && g.call < o.ret && o.from <= h.calmAfter(g.node, g.to)
+		})
+	}
+	byKey := make(map[string][]operation)
+	for _, o := range h.ops {
+		byKey[o.key] = append(byKey[o.key], o)
+	}
+	for key, ops := range byKey {
+		if strings.HasPrefix(key, "lock/") {
+			faults = append(faults, checkLock(ops, func(node int, from, to time.Duration) bool {
+				return h.touched(node, from-cutSlack, to, time.Duration(lossAfter*float64(h.lease)))
+			})...)
+			continue
+		}
+		faults = append(faults, checkWrites(ops)...)
+		faults = append(faults, checkReads(ops, func(o operation) bool { return !o.unready && !h.touched(o.node, o.from-cutSlack, o.to, 0) })...)
+	}
+	return faults
+}
+
+// calmAfter is when a node has been well for ghostSlack, after t.
+func (h *chaos) calmAfter(node int, t time.Duration) time.Duration {
+	t += ghostSlack
+	for _, w := range h.cuts[node] {
+		if w.from <= t && w.to+ghostSlack > t {
+			t = w.to + ghostSlack
+		}
+	}
+	return t
+}
+
+// Whatever happens to nodes and network, writes and locks are linearizable, and a read is never older than the last write that was
+// acknowledged before it began. LINEAR_SEED=n runs one seed alone.
+func TestLinearizableUnderFaults(t *testing.T) {
+	seeds := []uint64{0, 1, 2, 3, rand.Uint64()}
+	if testing.Short() {
+		seeds = seeds[3:]
+	}
+	if s := os.Getenv("LINEAR_SEED"); s != "" {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds = []uint64{seed}
+	}
+	tempInMemory(t)
+	for _, nodes := range []int{3, 5} {
+		for _, seed := range seeds {
+			t.Run(fmt.Sprintf("%d nodes, seed %d", nodes, seed), func(t *testing.T) {
+				var h *chaos
+				synctest.Test(t, func(t *testing.T) {
+					h = newChaos(t, seed, nodes)
+					ctx, stop := context.WithCancel(t.Context())
+					const keys = 12
+					for id := range 3 * nodes {
+						h.calls.Go(func() { h.client(ctx, seed, id, 3*nodes, keys) })
+					}
+					h.run(100 * time.Second)
+					stop()
+					h.settle()
+					h.readAll(keys)
+				})
+				count := make(map[kind]int)
+				open := 0
+				for _, o := range h.ops {
+					if count[o.kind]++; o.open {
+						open++
+					}
+				}
+				t.Logf("%d operations, %d of them open: %v", len(h.ops), open, count)
+				if count[wrote] < 500 || count[loaded] < 300 || count[locked] < 50 || count[busy] < 1 {
+					t.Errorf("too little happened: %v", count)
+				}
+				for _, fault := range h.judge() {
+					t.Error(fault)
+				}
+			})
+		}
+	}
+}
+
+// readAll reads all keys on all nodes, when all is over.
+func (h *chaos) readAll(keys int) {
+	h.t.Helper()
+	for k := range keys {
+		values := make(map[string]bool)
+		for i, n := range h.c.Nodes {
+			o := h.call(operation{kind: loaded, final: true, node: i, key: "key/" + strconv.Itoa(k)}, func(o *operation) bool {
+				value, err := n.Storage().Load(h.t.Context(), o.key)
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					h.t.Errorf("n%d: %v", i, err)
+				}
+				o.value = string(value)
+				return true
+			})
+			values[o.value] = true
+		}
+		if len(values) != 1 {
+			h.t.Errorf("nodes do not agree on key %d: %v", k, values)
+		}
+	}
+}
