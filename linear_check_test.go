@@ -66,7 +66,7 @@ func checkReads(ops []operation, judged func(operation) bool) (faults []string) 
 		if r.kind != loaded || !judged(r) {
 			continue
 		}
-		var replaced []operation
+		var replaced []operation // the last write that would have been right if it were not too old, and what came after it
 		fresh := slices.ContainsFunc(writes, func(w operation) bool {
 			if w.value != r.value || w.call > r.ret {
 				return false
@@ -75,7 +75,7 @@ func checkReads(ops []operation, judged func(operation) bool) (faults []string) 
 				return !later.open && !later.lost && later.call > w.ret && later.ret < r.call
 			})
 			if i >= 0 {
-				replaced = append(replaced, w, writes[i])
+				replaced = []operation{w, writes[i]}
 			}
 			return i < 0
 		})
@@ -144,6 +144,29 @@ func (h *holders) begin(role string, node int, fence uint64, now func() time.Dur
 		defer h.mu.Unlock()
 		h.all[i].end = min(h.all[i].end, now())
 	}
+}
+
+// died ends all tenures of a node whose process has ended.
+func (h *holders) died(node int, now time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.all {
+		if t := &h.all[i]; t.node == node {
+			t.end = min(t.end, now)
+		}
+	}
+}
+
+// since is how many tenures of a role have begun after a time.
+func (h *holders) since(role string, from time.Duration) (count int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.all {
+		if t.role == role && t.begin >= from {
+			count++
+		}
+	}
+	return count
 }
 
 // check finds what is wrong.

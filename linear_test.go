@@ -44,6 +44,7 @@ type chaos struct {
 	start  time.Time
 	ticks  atomic.Int64                    // order in which calls begin and end: virtual times are often equal
 	nodes  []atomic.Pointer[flotilla.Node] // nil while a node is dead; for clients, who may not use c
+	died   func(node int)                  // called when a node's process ends; nil: nobody asks
 
 	cut   []bool     // nodes that the fault at hand touches, or dead
 	cuts  [][]window // by node; the last one has no end yet while cut
@@ -116,6 +117,9 @@ func (h *chaos) leader() int {
 
 func (h *chaos) kill(i int) {
 	h.nodes[i].Store(nil)
+	if h.died != nil {
+		h.died(i)
+	}
 	h.c.Kill(i)
 }
 
@@ -138,8 +142,8 @@ func (h *chaos) run(d time.Duration) {
 		}
 		other := (i + 1 + h.random.IntN(n-1)) % n
 		var what string
-		switch h.random.IntN(8) {
-		case 0:
+		switch h.random.IntN(9) {
+		case 0, 8:
 			what = fmt.Sprintf("isolate n%d", i)
 			h.touch(i)
 			h.c.Isolate(i)
@@ -366,8 +370,8 @@ func (h *chaos) release(s *flotilla.Storage, o operation, limit time.Duration) {
 	})
 }
 
-// judge finds what is wrong with a history.
-func (h *chaos) judge() (faults []string) {
+// judge finds what is wrong with a history, and says how many reads it has judged.
+func (h *chaos) judge() (faults []string, reads int) {
 	for i := range h.ops {
 		o := &h.ops[i]
 		o.excused = o.kind == busy && slices.ContainsFunc(h.ops, func(g operation) bool {
@@ -386,9 +390,15 @@ func (h *chaos) judge() (faults []string) {
 			continue
 		}
 		faults = append(faults, checkWrites(ops)...)
-		faults = append(faults, checkReads(ops, func(o operation) bool { return !o.unready && !h.touched(o.node, o.from-cutSlack, o.to, 0) })...)
+		faults = append(faults, checkReads(ops, func(o operation) bool {
+			judged := !o.unready && !h.touched(o.node, o.from-cutSlack, o.to, 0)
+			if judged {
+				reads++
+			}
+			return judged
+		})...)
 	}
-	return faults
+	return faults, reads
 }
 
 // calmAfter is when a node has been well for ghostSlack, after t.
@@ -405,51 +415,61 @@ func (h *chaos) calmAfter(node int, t time.Duration) time.Duration {
 // Whatever happens to nodes and network, writes and locks are linearizable, and a read is never older than the last write that was
 // acknowledged before it began. LINEAR_SEED=n runs one seed alone.
 func TestLinearizableUnderFaults(t *testing.T) {
-	seeds := []uint64{0, 1, 2, 3, rand.Uint64()}
-	if testing.Short() {
-		seeds = seeds[3:]
+	tempInMemory(t)
+	for _, run := range chaosRuns(t) {
+		t.Run(fmt.Sprintf("%d nodes, seed %d", run.nodes, run.seed), func(t *testing.T) {
+			var h *chaos
+			synctest.Test(t, func(t *testing.T) {
+				h = newChaos(t, run.seed, run.nodes)
+				ctx, stop := context.WithCancel(t.Context())
+				const keys = 12
+				for id := range 3 * run.nodes {
+					h.calls.Go(func() { h.client(ctx, run.seed, id, 3*run.nodes, keys) })
+				}
+				h.run(100 * time.Second)
+				stop()
+				h.settle()
+				h.readAll(keys)
+			})
+			count := make(map[kind]int)
+			open := 0
+			for _, o := range h.ops {
+				if count[o.kind]++; o.open {
+					open++
+				}
+			}
+			faults, judged := h.judge() // not in the bubble: a search has a limit in real time
+			for _, fault := range faults {
+				t.Error(fault)
+			}
+			t.Logf("%d operations, %d of them open: %v; %d reads were judged", len(h.ops), open, count, judged)
+			if count[wrote] < 500 || judged < 100 || count[locked] < 200 || count[busy] < 10 {
+				t.Errorf("too little happened: %v; %d reads were judged", count, judged)
+			}
+		})
 	}
+}
+
+// chaosRun is a cluster's size and the seed of what happens to it.
+type chaosRun struct {
+	nodes int
+	seed  uint64 // an odd one is for the timing Fast
+}
+
+// chaosRuns are the ones to be done.
+func chaosRuns(t *testing.T) []chaosRun {
+	t.Helper()
 	if s := os.Getenv("LINEAR_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seeds = []uint64{seed}
+		return []chaosRun{{3, seed}, {5, seed}}
 	}
-	tempInMemory(t)
-	for _, nodes := range []int{3, 5} {
-		for _, seed := range seeds {
-			t.Run(fmt.Sprintf("%d nodes, seed %d", nodes, seed), func(t *testing.T) {
-				var h *chaos
-				synctest.Test(t, func(t *testing.T) {
-					h = newChaos(t, seed, nodes)
-					ctx, stop := context.WithCancel(t.Context())
-					const keys = 12
-					for id := range 3 * nodes {
-						h.calls.Go(func() { h.client(ctx, seed, id, 3*nodes, keys) })
-					}
-					h.run(100 * time.Second)
-					stop()
-					h.settle()
-					h.readAll(keys)
-				})
-				count := make(map[kind]int)
-				open := 0
-				for _, o := range h.ops {
-					if count[o.kind]++; o.open {
-						open++
-					}
-				}
-				t.Logf("%d operations, %d of them open: %v", len(h.ops), open, count)
-				if count[wrote] < 500 || count[loaded] < 300 || count[locked] < 50 || count[busy] < 1 {
-					t.Errorf("too little happened: %v", count)
-				}
-				for _, fault := range h.judge() {
-					t.Error(fault)
-				}
-			})
-		}
+	if testing.Short() {
+		return []chaosRun{{3, rand.Uint64()}}
 	}
+	return []chaosRun{{3, 0}, {3, 1}, {3, rand.Uint64()}, {5, 0}, {5, rand.Uint64()}}
 }
 
 // readAll reads all keys on all nodes, when all is over.
