@@ -13,6 +13,119 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
+// Parameters of what is demanded of the cluster. They are as loose as the cluster is today.
+const (
+	// cutSlack: a read is not judged if its node was cut off, or not ready, at any time from cutSlack before its start to its end. Once a
+	// node answers only while it holds a lease, Status().Ready at the end of the read is all that has to be asked.
+	cutSlack = 2 * time.Second
+
+	// lossAfter is the part of a lease for which a node may be cut off without losing its locks, whoever else is.
+	lossAfter = 0.5
+
+	// ghostSlack is how long after the last fault of its node a claim may stand that its caller has given up, or that was a dead process's.
+	ghostSlack = 10 * time.Second
+)
+
+// history is what happened to a cluster and what came of it.
+type history struct {
+	lease time.Duration
+	cuts  [][]window // by node; the last one has no end while it goes on
+	ops   []operation
+}
+
+// window is a time in which a node was dead, or cut off from some other. Times are since the start.
+type window struct{ from, to time.Duration }
+
+const noEnd = time.Duration(math.MaxInt64)
+
+// kind is what an operation is.
+type kind string
+
+const (
+	wrote    kind = "store"  // of a value, or of "": a deletion
+	loaded   kind = "load"   // of a value, or of "": there is none
+	locked   kind = "lock"   // was granted
+	busy     kind = "busy"   // TryLock found the lock held
+	unlocked kind = "unlock" //
+)
+
+// operation is one call of one client, from its beginning to its end.
+type operation struct {
+	kind      kind
+	node      int
+	key       string
+	value     string
+	holding   int64 // which lock and unlock have in common
+	open      bool  // whether it took effect is not known, and it may still do
+	lost      bool  // the lock that was to be unlocked is; a write may have taken effect, but not after its end
+	excused   bool  // busy: there may have been a claim that nobody knows of
+	final     bool  // read: everything was over
+	unready   bool  // read: the node said that it was not ready
+	call, ret int64 // ticks
+	from, to  time.Duration
+}
+
+// String writes the operation down on a line.
+func (o operation) String() string {
+	s := fmt.Sprintf("[%d %d] n%d %v–%v %s %s %q", o.call, o.ret, o.node, o.from, o.to, o.kind, o.key, o.value)
+	if o.holding != 0 {
+		s += fmt.Sprintf(" holding %d", o.holding)
+	}
+	for name, is := range map[string]bool{"open": o.open, "lost": o.lost, "excused": o.excused, "final": o.final, "unready": o.unready} {
+		if is {
+			s += " " + name
+		}
+	}
+	return s
+}
+
+// touched reports whether a node was cut off or dead at any time between from and to.
+func (h *history) touched(node int, from, to time.Duration, least time.Duration) bool {
+	return slices.ContainsFunc(h.cuts[node], func(w window) bool { return w.from <= to && w.to >= from && w.to-w.from >= least })
+}
+
+// judge finds what is wrong with a history, and says how many reads it has judged.
+func (h *history) judge() (faults []string, reads int) {
+	for i := range h.ops {
+		o := &h.ops[i]
+		o.excused = o.kind == busy && slices.ContainsFunc(h.ops, func(g operation) bool {
+			return g.kind == locked && g.open && g.key == o.key && g.call < o.ret && o.from <= h.calmAfter(g.node, g.to)
+		})
+	}
+	byKey := make(map[string][]operation)
+	for _, o := range h.ops {
+		byKey[o.key] = append(byKey[o.key], o)
+	}
+	for key, ops := range byKey {
+		if strings.HasPrefix(key, "lock/") {
+			faults = append(faults, checkLock(ops, func(node int, from, to time.Duration) bool {
+				return h.touched(node, from-cutSlack, to, time.Duration(lossAfter*float64(h.lease)))
+			})...)
+			continue
+		}
+		faults = append(faults, checkWrites(ops)...)
+		faults = append(faults, checkReads(ops, func(o operation) bool {
+			judged := !o.unready && !h.touched(o.node, o.from-cutSlack, o.to, 0)
+			if judged {
+				reads++
+			}
+			return judged
+		})...)
+	}
+	return faults, reads
+}
+
+// calmAfter is when a node has been well for ghostSlack, after t.
+func (h *history) calmAfter(node int, t time.Duration) time.Duration {
+	t += ghostSlack
+	for _, w := range h.cuts[node] {
+		if w.from <= t && w.to+ghostSlack > t {
+			t = w.to + ghostSlack
+		}
+	}
+	return t
+}
+
 // checkTimeout bounds one search. A search that is not over by then is a failure: nothing is known.
 const checkTimeout = 20 * time.Second
 
@@ -53,8 +166,8 @@ func checkWrites(ops []operation) []string {
 	return search(model.ToModel(), slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.kind == loaded && !o.final }))
 }
 
-// checkReads checks that the reads of one key that are to be judged give a value that was written, not after their end, and not replaced for
-// certain before their beginning: a write of it, after whose end another one began that was acknowledged before the read began, is too old.
+// checkReads checks that the reads of one key that are to be judged give a value that was written, not after their end, and not replaced
+// for certain before their beginning: a write after whose end another one began that was acknowledged before the read began is too old.
 func checkReads(ops []operation, judged func(operation) bool) (faults []string) {
 	writes := []operation{{kind: wrote, call: -1, ret: -1}} // nothing was there at first
 	for _, o := range ops {
@@ -120,7 +233,8 @@ type holders struct {
 	all []tenure // in the order in which they began
 }
 
-// tenure is the time for which a node knew that it had a role: until its context ended or its function returned. Times are since some start.
+// tenure is the time for which a node knew that it had a role: until its context ended or its function returned. Times are since
+// some start.
 type tenure struct {
 	role       string
 	node       int
@@ -203,8 +317,22 @@ func TestLinearCheckersSeeMutants(t *testing.T) {
 	open := func(o operation) operation { o.open, o.ret = true, math.MaxInt64; return o }
 	lost := func(o operation) operation { o.lost = true; return o }
 	at := func(node int, holding int64, o operation) operation { o.node, o.holding = node, holding; return o }
+	lock := func(node int, holding, call, ret int64) operation { return at(node, holding, op(locked, call, ret, "")) }
+	unlock := func(node int, holding, call, ret int64) operation { return at(node, holding, op(unlocked, call, ret, "")) }
 	excused := func(o operation) operation { o.excused = true; return o }
-	tenures := func(all ...tenure) []string { return (&holders{all: all}).check() }
+	tenures := func(all ...tenure) []string {
+		h := new(holders)
+		for _, want := range all {
+			now := want.begin
+			end := h.begin(want.role, want.node, want.fence, func() time.Duration { return now })
+			if now = want.end; now < noEnd {
+				end()
+				now++
+				end() // a later end of the same tenure does not count
+			}
+		}
+		return h.check()
+	}
 	writes := func(ops ...operation) []string { return checkWrites(ops) }
 	reads := func(ops ...operation) []string { return checkReads(ops, func(o operation) bool { return o.node != 9 }) }
 	locks := func(ops ...operation) []string {
@@ -231,20 +359,20 @@ func TestLinearCheckersSeeMutants(t *testing.T) {
 		{"a stale read of what was deleted", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 4, ""), op(loaded, 5, 6, "a")), true},
 		{"a read of what is not yet written", reads(op(wrote, 7, 8, "a"), op(loaded, 5, 6, "a")), true},
 		{"a read while it is written", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 7, "b"), op(loaded, 5, 6, "a"), op(loaded, 5, 6, "b")), false},
-		{"a read after an open write", reads(op(wrote, 1, 2, "a"), open(op(wrote, 3, 0, "b")), op(loaded, 5, 6, "a"), op(loaded, 7, 8, "b")), false},
+		{"reads after an open write", reads(op(wrote, 1, 2, "a"), open(op(wrote, 3, 0, "b")), op(loaded, 5, 6, "a"), op(loaded, 5, 6, "b")), false},
 		{"a stale read that is not judged", reads(op(wrote, 1, 2, "a"), op(wrote, 3, 4, "b"), at(9, 0, op(loaded, 5, 6, "a"))), false},
 
-		{"one after the other", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, op(unlocked, 3, 4, "")), at(2, 2, op(locked, 3, 5, ""))), false},
-		{"a lock is granted twice", locks(at(1, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 3, 4, "")), at(1, 1, op(unlocked, 5, 6, ""))), true},
-		{"a lock is granted twice and never unlocked", locks(at(1, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 3, 4, ""))), true},
-		{"a lock that was lost is granted", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 11, 12, ""))), false},
-		{"a lock is granted before it can be lost", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 3, 4, ""))), true},
-		{"a lost lock is unlocked", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 11, 12, "")), at(9, 1, op(unlocked, 13, 14, ""))), true},
-		{"a lost lock is not unlocked", locks(at(9, 1, op(locked, 1, 2, "")), at(2, 2, op(locked, 11, 12, "")), at(9, 1, lost(op(unlocked, 13, 14, "")))), false},
-		{"a lock is lost without reason", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, lost(op(unlocked, 13, 14, "")))), true},
-		{"an open unlock", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, open(op(unlocked, 3, 0, ""))), at(2, 2, op(locked, 5, 6, ""))), false},
-		{"busy", locks(at(1, 1, op(locked, 1, 2, "")), at(2, 2, op(busy, 3, 4, "")), at(1, 1, op(unlocked, 5, 6, ""))), false},
-		{"busy while it is free", locks(at(1, 1, op(locked, 1, 2, "")), at(1, 1, op(unlocked, 3, 4, "")), at(2, 2, op(busy, 5, 6, ""))), true},
+		{"one after the other", locks(lock(1, 1, 1, 2), unlock(1, 1, 3, 4), lock(2, 2, 3, 5)), false},
+		{"a lock is granted twice", locks(lock(1, 1, 1, 2), lock(2, 2, 3, 4), unlock(1, 1, 5, 6)), true},
+		{"a lock is granted twice and never unlocked", locks(lock(1, 1, 1, 2), lock(2, 2, 3, 4)), true},
+		{"a lock that was lost is granted", locks(lock(9, 1, 1, 2), lock(2, 2, 11, 12)), false},
+		{"a lock is granted before it can be lost", locks(lock(9, 1, 1, 2), lock(2, 2, 3, 4)), true},
+		{"a lost lock is unlocked", locks(lock(9, 1, 1, 2), lock(2, 2, 11, 12), unlock(9, 1, 13, 14)), true},
+		{"a lost lock is not unlocked", locks(lock(9, 1, 1, 2), lock(2, 2, 11, 12), lost(unlock(9, 1, 13, 14))), false},
+		{"a lock is lost without reason", locks(lock(1, 1, 1, 2), lost(unlock(1, 1, 13, 14))), true},
+		{"an open unlock", locks(lock(1, 1, 1, 2), open(unlock(1, 1, 3, 0)), lock(2, 2, 5, 6)), false},
+		{"busy", locks(lock(1, 1, 1, 2), at(2, 2, op(busy, 3, 4, "")), unlock(1, 1, 5, 6)), false},
+		{"busy while it is free", locks(lock(1, 1, 1, 2), unlock(1, 1, 3, 4), at(2, 2, op(busy, 5, 6, ""))), true},
 		{"busy by a claim unknown", locks(excused(at(2, 2, op(busy, 5, 6, "")))), false},
 
 		{"tenures", tenures(tenure{"a", 1, 5, 1, 2}, tenure{"a", 2, 6, 2, noEnd}, tenure{"b", 2, 3, 1, noEnd}), false},
@@ -256,5 +384,24 @@ func TestLinearCheckersSeeMutants(t *testing.T) {
 		if wrong := len(test.faults) > 0; wrong != test.wrong {
 			t.Errorf("%s: found wrong is %v\n%s", test.name, wrong, strings.Join(test.faults, "\n"))
 		}
+	}
+}
+
+// A process that ends has no role any more, and those of others go on.
+func TestHoldersOfADeadProcess(t *testing.T) {
+	h := new(holders)
+	h.begin("a", 1, 1, func() time.Duration { return 1 })
+	h.begin("b", 2, 1, func() time.Duration { return 1 })
+	h.died(1, 5)
+	h.begin("a", 2, 2, func() time.Duration { return 5 })
+	if faults := h.check(); len(faults) > 0 {
+		t.Errorf("after its end: %v", faults)
+	}
+	h.begin("b", 3, 2, func() time.Duration { return 5 })
+	if faults := h.check(); len(faults) != 1 {
+		t.Errorf("a role of another process: %v, want one fault", faults)
+	}
+	if a, late := h.since("a", 0), h.since("a", 5); a != 2 || late != 1 {
+		t.Errorf("%d tenures of a, %d of them late; want 2 and 1", a, late)
 	}
 }

@@ -95,7 +95,7 @@ func (h *chaos) hold(ctx context.Context, random *rand.Rand, held *holders, node
 				return nil
 			case <-ctx.Done():
 				if stubborn {
-					time.Sleep(3 * h.lease)
+					time.Sleep(3 * h.rec.lease)
 				}
 				return context.Cause(ctx)
 			}

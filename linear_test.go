@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,42 +21,22 @@ import (
 	"github.com/flotilla-ha/flotilla/clustertest"
 )
 
-// Parameters of what is demanded of the cluster. They are as loose as the cluster is today.
-const (
-	// cutSlack: a read is not judged if its node was cut off, or not ready, at any time from cutSlack before its start to its end. Once a
-	// node answers only while it holds a lease, Status().Ready at the end of the read is all that has to be asked.
-	cutSlack = 2 * time.Second
-
-	// lossAfter is the part of a lease for which a node may be cut off without losing its locks, whoever else is.
-	lossAfter = 0.5
-
-	// ghostSlack is how long after the last fault of its node a claim may stand that its caller has given up, or that was a dead process's.
-	ghostSlack = 10 * time.Second
-)
-
 // chaos is a cluster to which things happen, and a record of when they did.
 type chaos struct {
 	t      *testing.T
 	c      *clustertest.Cluster
 	random *rand.Rand
-	lease  time.Duration
 	start  time.Time
 	ticks  atomic.Int64                    // order in which calls begin and end: virtual times are often equal
 	nodes  []atomic.Pointer[flotilla.Node] // nil while a node is dead; for clients, who may not use c
 	died   func(node int)                  // called when a node's process ends; nil: nobody asks
 
-	cut   []bool     // nodes that the fault at hand touches, or dead
-	cuts  [][]window // by node; the last one has no end yet while cut
+	cut   []bool // nodes that the fault at hand touches, or dead
 	calls sync.WaitGroup
 
-	mu  sync.Mutex
-	ops []operation
+	mu  sync.Mutex // of what is recorded
+	rec *history
 }
-
-// window is a time in which a node was dead, or cut off from some other. Times are since the start.
-type window struct{ from, to time.Duration }
-
-const noEnd = time.Duration(math.MaxInt64)
 
 func newChaos(t *testing.T, seed uint64, nodes int) *chaos {
 	t.Helper()
@@ -65,7 +44,7 @@ func newChaos(t *testing.T, seed uint64, nodes int) *chaos {
 	if seed%2 == 1 {
 		timing, lease = flotilla.Fast, 200*time.Millisecond
 	}
-	h := &chaos{t: t, random: rand.New(rand.NewPCG(seed, uint64(nodes))), lease: lease}
+	h := &chaos{t: t, random: rand.New(rand.NewPCG(seed, uint64(nodes))), rec: &history{lease: lease, cuts: make([][]window, nodes)}}
 	h.c = clustertest.New(t, nodes, func(_ int, cfg *flotilla.Config) {
 		cfg.Timing = timing
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -76,7 +55,7 @@ func newChaos(t *testing.T, seed uint64, nodes int) *chaos {
 	for i, n := range h.c.Nodes {
 		h.nodes[i].Store(n)
 	}
-	h.cut, h.cuts = make([]bool, nodes), make([][]window, nodes)
+	h.cut = make([]bool, nodes)
 	return h
 }
 
@@ -95,12 +74,12 @@ func (h *chaos) touch(nodes ...int) {
 	}
 	for i, cut := range h.cut {
 		cut = cut || well <= len(h.cut)/2
-		last := len(h.cuts[i]) - 1
-		open := last >= 0 && h.cuts[i][last].to == noEnd
+		last := len(h.rec.cuts[i]) - 1
+		open := last >= 0 && h.rec.cuts[i][last].to == noEnd
 		if cut && !open {
-			h.cuts[i] = append(h.cuts[i], window{h.now(), noEnd})
+			h.rec.cuts[i] = append(h.rec.cuts[i], window{h.now(), noEnd})
 		} else if !cut && open {
-			h.cuts[i][last].to = h.now()
+			h.rec.cuts[i][last].to = h.now()
 		}
 	}
 }
@@ -167,7 +146,7 @@ func (h *chaos) run(d time.Duration) {
 			h.touch(minority...)
 			h.c.Partition(minority, majority)
 		case 5:
-			latency := time.Duration(1+h.random.IntN(int(h.lease/8/time.Millisecond))) * time.Millisecond
+			latency := time.Duration(1+h.random.IntN(int(h.rec.lease/8/time.Millisecond))) * time.Millisecond
 			what = fmt.Sprintf("latency %v", latency)
 			h.c.SetLatency(latency)
 		case 6:
@@ -182,17 +161,17 @@ func (h *chaos) run(d time.Duration) {
 			h.c.Stop(i)
 		}
 		from := h.now()
-		h.pause(50*time.Millisecond, 12*h.lease)
+		h.pause(50*time.Millisecond, 12*h.rec.lease)
 		h.t.Logf("%v to %v: %s", from, h.now(), what)
 		if h.random.IntN(2) == 0 { // else they come back into a network that is still cut
 			h.c.Heal()
 		}
 		h.restart()
-		h.pause(0, h.lease)
+		h.pause(0, h.rec.lease)
 		h.c.Heal()
 		h.c.SetLatency(0)
 		h.touch()
-		h.pause(h.lease/2, 8*h.lease)
+		h.pause(h.rec.lease/2, 8*h.rec.lease)
 	}
 }
 
@@ -208,52 +187,6 @@ func (h *chaos) settle() {
 	time.Sleep(ghostSlack)
 }
 
-// touched reports whether a node was cut off or dead at any time between from and to.
-func (h *chaos) touched(node int, from, to time.Duration, least time.Duration) bool {
-	return slices.ContainsFunc(h.cuts[node], func(w window) bool { return w.from <= to && w.to >= from && w.to-w.from >= least })
-}
-
-// kind is what an operation is.
-type kind string
-
-const (
-	wrote    kind = "store"  // of a value, or of "": a deletion
-	loaded   kind = "load"   // of a value, or of "": there is none
-	locked   kind = "lock"   // was granted
-	busy     kind = "busy"   // TryLock found the lock held
-	unlocked kind = "unlock" //
-)
-
-// operation is one call of one client, from its beginning to its end.
-type operation struct {
-	kind      kind
-	node      int
-	key       string
-	value     string
-	holding   int64 // which lock and unlock have in common
-	open      bool  // whether it took effect is not known, and it may still do
-	lost      bool  // the lock that was to be unlocked is; a write may have taken effect, but not after its end
-	excused   bool  // busy: there may have been a claim that nobody knows of
-	final     bool  // read: everything was over
-	unready   bool  // read: the node said that it was not ready
-	call, ret int64 // ticks
-	from, to  time.Duration
-}
-
-// String writes the operation down on a line.
-func (o operation) String() string {
-	s := fmt.Sprintf("[%d %d] n%d %v–%v %s %s %q", o.call, o.ret, o.node, o.from, o.to, o.kind, o.key, o.value)
-	if o.holding != 0 {
-		s += fmt.Sprintf(" holding %d", o.holding)
-	}
-	for name, is := range map[string]bool{"open": o.open, "lost": o.lost, "excused": o.excused, "final": o.final, "unready": o.unready} {
-		if is {
-			s += " " + name
-		}
-	}
-	return s
-}
-
 // call runs f as an operation. f fills in what came of it, and returns whether it is to be judged.
 func (h *chaos) call(o operation, f func(o *operation) bool) operation {
 	o.call, o.from = h.ticks.Add(1), h.now()
@@ -264,7 +197,7 @@ func (h *chaos) call(o operation, f func(o *operation) bool) operation {
 	}
 	if judged {
 		h.mu.Lock()
-		h.ops = append(h.ops, o)
+		h.rec.ops = append(h.rec.ops, o)
 		h.mu.Unlock()
 	}
 	return o
@@ -370,57 +303,16 @@ func (h *chaos) release(s *flotilla.Storage, o operation, limit time.Duration) {
 	})
 }
 
-// judge finds what is wrong with a history, and says how many reads it has judged.
-func (h *chaos) judge() (faults []string, reads int) {
-	for i := range h.ops {
-		o := &h.ops[i]
-		o.excused = o.kind == busy && slices.ContainsFunc(h.ops, func(g operation) bool {
-			return g.kind == locked && g.open && g.key == o.key && g.call < o.ret && o.from <= h.calmAfter(g.node, g.to)
-		})
-	}
-	byKey := make(map[string][]operation)
-	for _, o := range h.ops {
-		byKey[o.key] = append(byKey[o.key], o)
-	}
-	for key, ops := range byKey {
-		if strings.HasPrefix(key, "lock/") {
-			faults = append(faults, checkLock(ops, func(node int, from, to time.Duration) bool {
-				return h.touched(node, from-cutSlack, to, time.Duration(lossAfter*float64(h.lease)))
-			})...)
-			continue
-		}
-		faults = append(faults, checkWrites(ops)...)
-		faults = append(faults, checkReads(ops, func(o operation) bool {
-			judged := !o.unready && !h.touched(o.node, o.from-cutSlack, o.to, 0)
-			if judged {
-				reads++
-			}
-			return judged
-		})...)
-	}
-	return faults, reads
-}
-
-// calmAfter is when a node has been well for ghostSlack, after t.
-func (h *chaos) calmAfter(node int, t time.Duration) time.Duration {
-	t += ghostSlack
-	for _, w := range h.cuts[node] {
-		if w.from <= t && w.to+ghostSlack > t {
-			t = w.to + ghostSlack
-		}
-	}
-	return t
-}
-
 // Whatever happens to nodes and network, writes and locks are linearizable, and a read is never older than the last write that was
 // acknowledged before it began. LINEAR_SEED=n runs one seed alone.
 func TestLinearizableUnderFaults(t *testing.T) {
 	tempInMemory(t)
 	for _, run := range chaosRuns(t) {
 		t.Run(fmt.Sprintf("%d nodes, seed %d", run.nodes, run.seed), func(t *testing.T) {
-			var h *chaos
+			var rec *history
 			synctest.Test(t, func(t *testing.T) {
-				h = newChaos(t, run.seed, run.nodes)
+				h := newChaos(t, run.seed, run.nodes)
+				rec = h.rec
 				ctx, stop := context.WithCancel(t.Context())
 				const keys = 12
 				for id := range 3 * run.nodes {
@@ -433,16 +325,16 @@ func TestLinearizableUnderFaults(t *testing.T) {
 			})
 			count := make(map[kind]int)
 			open := 0
-			for _, o := range h.ops {
+			for _, o := range rec.ops {
 				if count[o.kind]++; o.open {
 					open++
 				}
 			}
-			faults, judged := h.judge() // not in the bubble: a search has a limit in real time
+			faults, judged := rec.judge() // not in the bubble: a search has a limit in real time
 			for _, fault := range faults {
 				t.Error(fault)
 			}
-			t.Logf("%d operations, %d of them open: %v; %d reads were judged", len(h.ops), open, count, judged)
+			t.Logf("%d operations, %d of them open: %v; %d reads were judged", len(rec.ops), open, count, judged)
 			if count[wrote] < 500 || judged < 100 || count[locked] < 200 || count[busy] < 10 {
 				t.Errorf("too little happened: %v; %d reads were judged", count, judged)
 			}

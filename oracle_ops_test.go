@@ -91,7 +91,8 @@ func randomOps(random *rand.Rand, nodes, n int) []op {
 		if o.locks() {
 			o.key = []string{"a", "A", "a/b", "*.a", ""}[random.IntN(5)]
 		}
-		o.cancelled = random.IntN(40) == 0 && plain != "" && len(plain) <= flotilla.MaxName && !strings.Contains(plain, "\x00") && o.kind != opHandOver
+		possible := plain != "" && len(plain) <= flotilla.MaxName && !strings.Contains(plain, "\x00")
+		o.cancelled = random.IntN(40) == 0 && possible && o.kind != opHandOver
 		ops[i] = o
 	}
 	return ops
