@@ -1,5 +1,3 @@
-//go:build hold
-
 package flotilla_test
 
 import (
@@ -73,10 +71,9 @@ func (h *chaos) hold(ctx context.Context, random *rand.Rand, held *holders, node
 		if h.nodes[node].Load() != n {
 			return nil // this process is dead, and only its code does not know
 		}
-		end := held.begin(role, node, t.Fence(), h.now)
-		defer end()
+		// It may go on when its context is over, until the deadline: nobody else may have the role before.
+		defer held.begin(role, node, t.Fence(), func() time.Duration { return min(h.now(), t.Deadline().Sub(h.start)) })()
 		stop := context.AfterFunc(ctx, func() {
-			end()
 			if late := time.Since(t.Deadline()); late > 0 && h.nodes[node].Load() == n {
 				h.t.Errorf("a tenure of %s by n%d ended %v after its deadline", role, node, late)
 			}

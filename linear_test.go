@@ -77,7 +77,7 @@ func (h *chaos) touch(nodes ...int) {
 		last := len(h.rec.cuts[i]) - 1
 		open := last >= 0 && h.rec.cuts[i][last].to == noEnd
 		if cut && !open {
-			h.rec.cuts[i] = append(h.rec.cuts[i], window{h.now(), noEnd})
+			h.rec.cuts[i] = append(h.rec.cuts[i], window{from: h.now(), to: noEnd})
 		} else if !cut && open {
 			h.rec.cuts[i][last].to = h.now()
 		}
@@ -94,12 +94,20 @@ func (h *chaos) leader() int {
 	return h.c.Live()[0]
 }
 
+// kill ends a process with kill -9. The node has been touched.
 func (h *chaos) kill(i int) {
-	h.nodes[i].Store(nil)
+	h.gone(i)
 	if h.died != nil {
 		h.died(i)
 	}
 	h.c.Kill(i)
+}
+
+// gone notes that a process has ended.
+func (h *chaos) gone(i int) {
+	h.nodes[i].Store(nil)
+	cuts := h.rec.cuts[i]
+	cuts[len(cuts)-1].dead = true
 }
 
 func (h *chaos) restart() {
@@ -157,7 +165,7 @@ func (h *chaos) run(d time.Duration) {
 		case 7:
 			what = fmt.Sprintf("stop n%d", i)
 			h.touch(i)
-			h.nodes[i].Store(nil)
+			h.gone(i)
 			h.c.Stop(i)
 		}
 		from := h.now()
