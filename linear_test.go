@@ -170,7 +170,6 @@ func (h *chaos) run(d time.Duration) {
 		}
 		from := h.now()
 		h.pause(50*time.Millisecond, 12*h.rec.lease)
-		h.t.Logf("%v to %v: %s", from, h.now(), what)
 		if h.random.IntN(2) == 0 { // else they come back into a network that is still cut
 			h.c.Heal()
 		}
@@ -179,6 +178,7 @@ func (h *chaos) run(d time.Duration) {
 		h.c.Heal()
 		h.c.SetLatency(0)
 		h.touch()
+		h.t.Logf("%v to %v: %s", from, h.now(), what)
 		h.pause(h.rec.lease/2, 8*h.rec.lease)
 	}
 }
