@@ -188,3 +188,30 @@ func TestIdleClusterWritesNothing(t *testing.T) {
 		}
 	})
 }
+
+// A node that is heard but hears nothing cannot follow what is written: it loses its lease, and writers wait for it no longer.
+func TestDeafNodeHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		leader := c.Leader()
+		deaf, other := (leader+1)%3, (leader+2)%3
+		c.Block(leader, deaf)
+		start := time.Now()
+		store(t, c.Nodes[other], "k", "1")
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("the first write took %v", took)
+		}
+		if c.Nodes[deaf].Status().Ready {
+			t.Error("a node that has missed a write says that it is ready")
+		}
+		start = time.Now()
+		store(t, c.Nodes[other], "k", "2")
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("the second write took %v", took)
+		}
+		c.Unblock(leader, deaf)
+		c.Settle()
+		wantEverywhere(t, c, "k", "2")
+	})
+}
