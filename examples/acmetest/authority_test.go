@@ -28,7 +28,8 @@ import (
 const (
 	newAccountPath = "/sign-me-up"
 	newOrderPath   = "/order-plz"
-	ariPath        = "/renewalInfo/" // in the middle of it
+	finalizePath   = "/finalize-order/" // and an ID
+	ariPath        = "/renewalInfo/"    // in the middle of it
 )
 
 // ariRetryAfter is how long clients are told to keep ARI. Pebble says six hours.
@@ -40,7 +41,7 @@ type authority struct {
 	endpoint string         // PEM of the certificate that the directory is served with
 	roots    *x509.CertPool // of the certificates that it issues
 
-	requests, accounts, orders atomic.Int64 // that have come, that it has opened, that it has accepted
+	requests, accounts, orders, issued atomic.Int64 // that have come, that it has opened, accepted, and certificates
 
 	store *db.MemoryStore
 
@@ -83,6 +84,8 @@ func (a *authority) front(h http.Handler) http.Handler {
 				a.accounts.Add(1)
 			case status == http.StatusCreated && r.URL.Path == newOrderPath:
 				a.orders.Add(1)
+			case status == http.StatusOK && strings.HasPrefix(r.URL.Path, finalizePath):
+				a.issued.Add(1)
 			}
 		}}, r)
 	})

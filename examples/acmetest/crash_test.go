@@ -114,10 +114,10 @@ func killedWhileRenewing(ctx context.Context, f *fleet, name string, n int) (kil
 			_, err = victim.ask(ctx, question{Ask: askBundle, Name: name})
 		}
 	}
-	if err = errors.Join(err, stop()); err != nil {
-		return killed, fmt.Errorf("killed instead of %s of %s: %w", last.Op, last.Key, err)
+	if err = errors.Join(err, stop()); killed && err != nil {
+		err = fmt.Errorf("killed instead of %s of %s: %w", last.Op, last.Key, err)
 	}
-	return killed, nil
+	return killed, err
 }
 
 // killedAt asks a question, in answering which the node kills itself at storage call n. It returns that call, and whether it came to it.

@@ -79,7 +79,7 @@ func newFleet(t *testing.T, o options) *fleet {
 		for _, m := range f.nodes {
 			m.kill()
 			if t.Failed() {
-				t.Logf("%s's last words:\n%s", m.settings.Name, m.log.tail())
+				t.Logf("node %s has complained of\n%s", m.settings.Name, m.log.digest())
 			}
 		}
 	})
@@ -154,7 +154,6 @@ type member struct {
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process is gone and all that it said has been read
-	ready  chan struct{} // closed when the node is ready
 
 	mu      sync.Mutex
 	in      io.WriteCloser
@@ -187,17 +186,17 @@ func (m *member) start() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	m.cmd, m.exited, m.ready = cmd, make(chan struct{}), make(chan struct{})
+	m.cmd, m.exited = cmd, make(chan struct{})
 	m.mu.Lock()
 	m.in, m.waiting, m.dying = in, make(map[int]chan answer), answer{}
 	m.mu.Unlock()
-	go m.listen(cmd, bufio.NewReader(out), m.exited, m.ready)
+	go m.listen(cmd, bufio.NewReader(out), m.exited)
 	_, err = in.Write(append(line, '\n'))
 	return err
 }
 
 // listen reads what a process says, and closes exited after its end.
-func (m *member) listen(cmd *exec.Cmd, out *bufio.Reader, exited, ready chan struct{}) {
+func (m *member) listen(cmd *exec.Cmd, out *bufio.Reader, exited chan struct{}) {
 	defer close(exited)
 	defer cmd.Wait()
 	for {
@@ -206,23 +205,14 @@ func (m *member) listen(cmd *exec.Cmd, out *bufio.Reader, exited, ready chan str
 		if err != nil || json.Unmarshal(line, &a) != nil {
 			return
 		}
-		switch {
-		case a.Event == eventReady:
-			close(ready)
-		case a.Event == eventDying:
-			m.mu.Lock()
-			if m.dying.Event == "" {
-				m.dying = a
-			}
-			m.mu.Unlock()
-		default:
-			m.mu.Lock()
-			if c := m.waiting[a.ID]; c != nil {
-				delete(m.waiting, a.ID)
-				c <- a
-			}
-			m.mu.Unlock()
+		m.mu.Lock()
+		if c := m.waiting[a.ID]; c != nil {
+			delete(m.waiting, a.ID)
+			c <- a
+		} else if a.Dying && !m.dying.Dying {
+			m.dying = a
 		}
+		m.mu.Unlock()
 	}
 }
 
@@ -239,7 +229,7 @@ func (m *member) lastCall() (answer, error) {
 	<-m.exited
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.dying.Event == "" {
+	if !m.dying.Dying {
 		return answer{}, fmt.Errorf("node %s has ended by itself: %s", m.settings.Name, m.cmd.ProcessState)
 	}
 	return m.dying, nil
@@ -285,8 +275,8 @@ func (m *member) ask(ctx context.Context, q question) (answer, error) {
 	}
 }
 
-// shake makes a TLS handshake with the node, as a client of name, and returns the certificate. That a certificate is shown which does not hold
-// is a hopelessError.
+// shake makes a TLS handshake with the node, as a client of name, and returns the certificate. That a certificate is shown which
+// does not hold is a hopelessError.
 func (m *member) shake(ctx context.Context, name string) (*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
@@ -354,12 +344,15 @@ func (l *logbook) unusable(name string) string {
 	return ""
 }
 
-// tail returns the last lines.
-func (l *logbook) tail() string {
+// digest returns the newest of the warnings and errors, and the newest lines.
+func (l *logbook) digest() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lines := strings.SplitAfter(l.text.String(), "\n")
-	return strings.Join(lines[max(0, len(lines)-40):], "")
+	lines := slices.Collect(strings.Lines(l.text.String()))
+	ordinary := func(line string) bool { return strings.Contains(line, "level=INFO") }
+	bad := slices.DeleteFunc(slices.Clone(lines), ordinary)
+	last := func(lines []string) string { return strings.Join(lines[max(0, len(lines)-20):], "") }
+	return last(bad) + "and last of all\n" + last(lines)
 }
 
 func loopback(i int) net.IP { return net.IPv4(127, 0, 0, byte(2+i)) }

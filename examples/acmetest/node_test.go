@@ -46,12 +46,6 @@ const (
 	askArm      = "arm"      // die at the storage call number N; 0: never. Name's calls are counted, and those of no name
 )
 
-// The events, which nobody asked for.
-const (
-	eventReady = "ready" // the node is
-	eventDying = "dying" // instead of storage call number N, which is Op of Key
-)
-
 type question struct {
 	ID   int
 	Ask  string
@@ -60,14 +54,14 @@ type question struct {
 }
 
 type answer struct {
-	ID             int    // of the question; 0: an event
-	Event          string `json:",omitempty"`
+	ID             int    // of the question; 0: nobody has asked
 	Err            string `json:",omitempty"`
-	Serial         string `json:",omitempty"`
+	Dying          bool   `json:",omitempty"` // instead of storage call number N, which is Op of Key
 	N              int    `json:",omitempty"` // calls counted since the node was armed
 	Op, Key        string `json:",omitempty"`
-	Stores, Loads  int    `json:",omitempty"`
-	State          string `json:",omitempty"` // the error of a certificate that could not be had
+	Serial         string `json:",omitempty"` // of the certificate in storage, hexadecimal
+	Stores, Loads  int    `json:",omitempty"` // of the token
+	State          string `json:",omitempty"` // why there is no certificate
 	HasCertificate bool   `json:",omitempty"`
 }
 
@@ -137,22 +131,22 @@ func (w *worker) serve(in *bufio.Reader) error {
 	if err := w.node.Ready(ctx); err != nil {
 		return err
 	}
-	w.say(answer{Event: eventReady})
 	hello := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, w.settings.Name) })
 	return w.node.Serve(ctx, hello, w.settings.Domains...)
 }
 
 // die is what a power cut at a storage call looks like, but for what the disk has not written yet.
 func (w *worker) die(n int, op, key string) {
-	w.say(answer{Event: eventDying, N: n, Op: op, Key: key})
+	w.say(answer{Dying: true, N: n, Op: op, Key: key})
 	self, err := os.FindProcess(os.Getpid())
 	if err == nil {
 		err = self.Kill()
 	}
 	if err != nil {
-		w.say(answer{Event: eventDying, N: n, Err: err.Error()})
+		fmt.Fprintln(os.Stderr, "the node cannot kill itself:", err)
+		os.Exit(1)
 	}
-	select {} // the call that has brought us here is never made
+	select {} // the call that has brought us here is not made
 }
 
 func (w *worker) say(a answer) {
@@ -230,7 +224,8 @@ func (w *worker) state(name string) flotilla.Certificate {
 	return flotilla.Certificate{Err: "not managed"}
 }
 
-// cache returns certmagic's cache, whose maintenance has to be called here rather than waited ten minutes for. Nothing that is exported leads to it.
+// cache returns certmagic's cache, whose maintenance has to be called here rather than waited ten minutes for. Nothing that is
+// exported leads to it.
 func (w *worker) cache() *certmagic.Cache {
 	return (*certmagic.Cache)(reflect.ValueOf(w.config).Elem().FieldByName("certCache").UnsafePointer())
 }

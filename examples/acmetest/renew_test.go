@@ -38,9 +38,9 @@ func TestRenewalIsServedByAll(t *testing.T) {
 	}
 }
 
-// The authority wants a certificate renewed at once and says so by ARI (RFC 9773). Each node learns of it on its own, and certmagic keeps by
-// name what is about one certificate: nodes that go on with the first certificate take the second one's ARI for its own, then write the first
-// one's beside the second, and renew that too. It must be renewed once.
+// The authority wants a certificate renewed at once and says so by ARI (RFC 9773). Each node learns of it on its own, and certmagic
+// keeps by name what is about one certificate: nodes that go on with the first certificate take the second one's ARI for its own,
+// then write the first one's beside the second, and renew that too. It must be renewed once.
 func TestARIRenewsOnce(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, options{})
@@ -53,24 +53,31 @@ func TestARIRenewsOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := f.ca.orders.Load()
+	before := f.ca.issued.Load()
 	if err := f.ca.renewNow(first.SerialNumber); err != nil {
 		t.Fatal(err)
 	}
 
-	// One node learns of it, and renews.
-	err = await(t.Context(), func(ctx context.Context) error {
-		if _, err := f.nodes[0].ask(ctx, question{Ask: askMaintain}); err != nil {
-			return err
+	// One node learns of it, and renews. Should it fail, which is not what is looked at here, it tries again after a minute.
+	var looked time.Time
+	renewed := func(ctx context.Context) error {
+		if time.Since(looked) > 2*ariRetryAfter {
+			looked = time.Now()
+			if _, err := f.nodes[0].ask(ctx, question{Ask: askMaintain}); err != nil {
+				return err
+			}
 		}
 		leaf, err := f.nodes[0].shake(ctx, home)
 		if err == nil && leaf.Equal(first) {
 			err = errors.New("it has not been renewed")
 		}
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+	}
+	if err := await(t.Context(), renewed); err != nil {
+		t.Log(err)
+		if err := await(t.Context(), renewed); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// The others look, each at once and again when what it has learnt is too old; in the end all do. The one that renewed would
 	// mend the second certificate's metadata if it came in between.
@@ -86,8 +93,8 @@ func TestARIRenewsOnce(t *testing.T) {
 		}
 		<-time.After(ariRetryAfter + ariRetryAfter/5)
 	}
-	if n := f.ca.orders.Load() - before; n != 1 {
-		t.Errorf("%d certificates were ordered in place of one", n)
+	if n := f.ca.issued.Load() - before; n != 1 {
+		t.Errorf("%d certificates were issued in place of one", n)
 	}
 	if err := f.agree(t.Context(), home); err != nil {
 		t.Error(err)
