@@ -45,6 +45,7 @@ type certs struct {
 	config      *certmagic.Config
 	cache       *certmagic.Cache
 	ready       func(context.Context) error
+	company     func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
 	development bool
 	log         *slog.Logger
 	port        atomic.Int32  // of the TLS listener, for the redirect in development mode
@@ -100,7 +101,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, development: development, log: l, front: make(chan struct{}, 1),
+		ready: ready, company: func(context.Context) {}, development: development, log: l, front: make(chan struct{}, 1),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}),
 	}
@@ -398,6 +399,7 @@ func (c *certs) try(ctx context.Context, name string) error {
 		return ctx.Err()
 	case <-time.After(pause):
 	}
+	c.company(ctx)
 	if err := c.order(ctx, name); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire"
+)
+
+const (
+	companyTime  = 5 * time.Second        // how long the first orders of a node wait for the other members
+	companyPause = 250 * time.Millisecond // and then for them to open their ports
 )
 
 // Node is one running member of a cluster, or one on its way to become that. It is open from Open until Close, Shutdown
@@ -54,6 +60,7 @@ type Node struct {
 	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
 	current  atomic.Bool                // has caught up with a leader since it was started
 	ready    atomic.Bool                // has a session and a lease
+	first    atomic.Int64               // when it was ready for the first time, in nanoseconds since keeper.started
 	leaving  atomic.Bool                // on the way out: opens no session
 	drained  atomic.Bool                // takes no new connections
 	changed  signal                     // any of the above, or raft's leader
@@ -102,6 +109,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.certs, err = newCerts(n.cfg.TLS, n.storage, n.cfg.development(), n.Ready, n.log); err != nil {
 		return err
 	}
+	n.certs.company = n.company
 	if n.cfg.Dir == "" {
 		n.ident.Store(&identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()})
 	} else {
@@ -216,6 +224,7 @@ func (n *Node) live(ctx context.Context) (lost uint64) {
 		if n.keeper.valid() && !n.ready.Load() {
 			n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
 			n.ready.Store(true)
+			n.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
 			n.changed.poke()
 		}
 		if n.ready.Load() {
@@ -256,6 +265,27 @@ func (n *Node) told(fx *effects) {
 	}
 	for _, site := range fx.sites {
 		n.certs.stored(site)
+	}
+}
+
+// company waits until all members have been there for a moment, in the first seconds after this node was ready for the first time. The
+// first node of a cluster that starts would order otherwise while others have not opened the ports yet that the authority may come to.
+func (n *Node) company(ctx context.Context) {
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.started.Add(time.Duration(n.first.Load())+companyTime))
+	defer cancel()
+	for settled := false; !settled && ctx.Err() == nil; {
+		changed := n.sessions.wait()
+		s := n.fsm.state()
+		var moment <-chan time.Time
+		if !slices.ContainsFunc(s.servers, func(id string) bool { return s.session(id) == nil }) {
+			moment = time.After(companyPause)
+		}
+		select {
+		case <-changed:
+		case <-moment:
+			settled = true
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -94,11 +94,28 @@ func zapValue(f zapcore.Field) any {
 	case zapcore.BinaryType, zapcore.ByteStringType:
 		return fmt.Sprintf("%d bytes", len(f.Interface.([]byte)))
 	case zapcore.ObjectMarshalerType, zapcore.InlineMarshalerType:
+		if f.Key == "problem" {
+			return zapProblem(f)
+		}
 		return fmt.Sprintf("%T", f.Interface)
 	}
 	enc := zapcore.NewMapObjectEncoder()
 	f.AddTo(enc)
 	return enc.Fields[f.Key]
+}
+
+// zapProblem returns what a certificate authority complains of (RFC 8555, section 6.7): operators want to know why.
+func zapProblem(f zapcore.Field) any {
+	enc := zapcore.NewMapObjectEncoder()
+	f.AddTo(enc)
+	problem, _ := enc.Fields[f.Key].(map[string]any)
+	var parts []string
+	for _, name := range []string{"status_code", "type", "title", "detail"} {
+		if v, ok := problem[name]; ok && fmt.Sprint(v) != "" {
+			parts = append(parts, fmt.Sprint(v))
+		}
+	}
+	return strings.Join(parts, ": ")
 }
 
 // newHclog returns an hclog logger, for raft, that writes to l, or to nobody if l is nil. It has no level of its own.

@@ -54,6 +54,15 @@ func TestZapBridge(t *testing.T) {
 			l.Info("x", zap.Any("a", keyring{"hunter2"}), zap.Object("b", &keyring{"hunter2"}), zap.Reflect("c", &keyring{"hunter2"}),
 				zap.ByteString("d", []byte("hunter2")), zap.Binary("e", []byte("hunter2")))
 		}, "level=INFO msg=x a=flotilla.keyring b=*flotilla.keyring c=*flotilla.keyring d=\"7 bytes\" e=\"7 bytes\"\n"},
+		{"problems", func(l *zap.Logger) {
+			l.Info("x", zap.Object("problem", zapcore.ObjectMarshalerFunc(func(e zapcore.ObjectEncoder) error {
+				e.AddString("type", "urn:ietf:params:acme:error:connection")
+				e.AddString("title", "")
+				e.AddString("detail", "refused")
+				e.AddString("other", "hunter2")
+				return nil
+			})))
+		}, "level=INFO msg=x problem=\"urn:ietf:params:acme:error:connection: refused\"\n"},
 		{"with", func(l *zap.Logger) {
 			a := l.With(zap.Int("a", 1))
 			b, c := a.With(zap.Int("b", 2)), a.With(zap.Int("c", 3))

@@ -227,3 +227,26 @@ func TestCloseWaitsForHolders(t *testing.T) {
 		<-done
 	})
 }
+
+// The first orders wait until all members are there, later ones and those of a cluster that is not complete do not, or not for long.
+func TestFirstOrdersWaitForCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		took := func(n *Node) time.Duration {
+			start := time.Now()
+			n.company(t.Context())
+			return time.Since(start)
+		}
+		if d := took(nodes[0]); d != companyPause {
+			t.Errorf("with all members there it takes %v", d)
+		}
+		nodes[2].Close()
+		time.Sleep(time.Second) // its session ends
+		if d := took(nodes[0]); d < time.Second || d > companyTime {
+			t.Errorf("with one missing it takes %v", d)
+		}
+		if d := took(nodes[0]); d != 0 {
+			t.Errorf("later it takes %v", d)
+		}
+	})
+}
