@@ -18,7 +18,7 @@ import (
 
 const (
 	slotPatience = time.Minute     // how long orders wait when the storage fails
-	slotWait     = 5               // so many windows in one queue, then another is tried
+	slotTurns    = 10              // so often in a window another slot is looked for, when one before us in the queue has taken ours
 	slotLimit    = 20              // so many windows in all, then something is wrong with the slots
 	slotTries    = 16              // slots that are tried at most before one is waited for
 	slotPause    = time.Second     // after a failure
@@ -87,12 +87,16 @@ func (c *certs) takeSlot(ctx context.Context, n int, window time.Duration) (stri
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		if errors.Is(err, errSlotsTaken) {
+		taken := errors.Is(err, errSlotsTaken)
+		if taken {
 			failing = time.Now()
 		}
 		if time.Since(failing) >= slotPatience || !time.Now().Before(end) {
 			c.log.Warn("a certificate is ordered without regard to the limit of the cluster", "error", err)
 			return "", nil
+		}
+		if taken {
+			continue
 		}
 		select {
 		case <-time.After(slotPause):
@@ -113,7 +117,7 @@ func (c *certs) findSlot(ctx context.Context, n int, window time.Duration) (stri
 			}
 		}
 	}
-	queue, cancel := context.WithTimeout(ctx, slotWait*window)
+	queue, cancel := context.WithTimeout(ctx, window/slotTurns)
 	defer cancel()
 	err := storage.Lock(queue, slotName(order[0]))
 	if err != nil && queue.Err() != nil && ctx.Err() == nil {
