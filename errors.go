@@ -38,7 +38,7 @@ var (
 // Limits of one record.
 const (
 	MaxValue = 1 << 20 // bytes in a value
-	MaxName  = 512     // bytes in a name
+	MaxName  = 1024    // bytes in a name
 )
 
 // ConfigError says which field of a Config is wrong, or which part of the world that it points to, and what to do about it.

@@ -63,6 +63,9 @@ func (p *proposer) do(ctx context.Context, c command) (answer, error) {
 // doIn is do for a command that belongs to c.session, or to this node's session if that is 0. It returns which one it was, 0 if
 // it never came to that; the answer's seq is valid even with an error.
 func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) {
+	if ctx.Err() != nil {
+		return 0, answer{}, context.Cause(ctx)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	defer cancel()
 	ctx, stop := p.n.whileOpen(ctx)

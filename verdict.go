@@ -16,19 +16,20 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 			continue // who leads has the promises of a majority, or leads no more
 		}
 		k.mu.Lock()
-		silent := now.Sub(maxTime(k.given.heard(id), awake))
+		silent, patience := now.Sub(maxTime(k.given.heard(id), awake)), k.n.pace.lease/2
+		if k.given.heard(id).Equal(k.given.began) {
+			patience = k.given.length // it may not have found this process yet
+		}
 		gone := ses.suspect != 0 && isMajority(k.reports[suspicion{id, ses.suspect}], s.voters)
 		k.mu.Unlock()
 		late := l.acks.late(id.node, now)
 		switch {
 		case gone:
-			k.n.log.Warn("a node is gone; what it held is free", "node", id.node, "session", id.number)
-			k.propose(l, id, command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect})
-		case ses.suspect == 0 && (silent > k.n.pace.lease/2 || late):
-			k.n.log.Info("a node is silent", "node", id.node, "for", silent)
-			k.propose(l, id, command{op: opSuspect, target: id.node, number: id.number})
+			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect})
+		case ses.suspect == 0 && (silent > patience || late):
+			k.propose(l, id, "a node is silent", command{op: opSuspect, target: id.node, number: id.number})
 		case ses.suspect != 0 && silent < k.n.pace.lease/3 && !late:
-			k.propose(l, id, command{op: opClear, target: id.node, number: id.number, cond: ses.suspect})
+			k.propose(l, id, "a node is heard again", command{op: opClear, target: id.node, number: id.number, cond: ses.suspect})
 		}
 	}
 }
@@ -44,8 +45,8 @@ func isMajority(spoke map[string]bool, voters []string) bool {
 	return n > len(voters)/2
 }
 
-// propose proposes a command about a session, one at a time.
-func (k *keeper) propose(l *leadership, id sessionID, c command) {
+// propose proposes a command about a session, one at a time, and logs why.
+func (k *keeper) propose(l *leadership, id sessionID, why string, c command) {
 	k.mu.Lock()
 	busy := k.pending[id]
 	k.pending[id] = true
@@ -53,17 +54,20 @@ func (k *keeper) propose(l *leadership, id sessionID, c command) {
 	if busy {
 		return
 	}
+	k.n.log.Info(why, "node", id.node, "session", id.number)
 	k.n.tasks.run(func() {
 		c.node = k.n.id
 		before := k.n.fsm.state().session(id.node)
-		l.apply(l.ctx, k.n, sealCommand(k.n.fsm.state().keys, &c), func(s *state) bool { // judged anew if it fails
+		err := l.apply(l.ctx, k.n, sealCommand(k.n.fsm.state().keys, &c), func(s *state) bool {
 			return s.session(id.node) != before
 		})
-		l.acks.want(k.n.fsm.state().index, l.acks.gone) // the others are told at once
 		k.mu.Lock()
 		delete(k.pending, id)
 		k.mu.Unlock()
-		k.wake()
+		if err == nil { // else it is judged anew, in its time
+			l.acks.want(k.n.fsm.state().index, l.acks.gone) // the others are told at once
+			k.wake()
+		}
 	})
 }
 
