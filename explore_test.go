@@ -1,0 +1,72 @@
+package flotilla
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// event is what leads from one state to the next.
+type event struct {
+	what string // a format
+	args [3]int16
+}
+
+func (e event) String() string {
+	args := make([]any, strings.Count(e.what, "%d"))
+	for i := range args {
+		args[i] = e.args[i]
+	}
+	return fmt.Sprintf(e.what, args...)
+}
+
+// explorable is a model with states of type W.
+type explorable[W comparable] interface {
+	next(w W, to func(event, W)) // calls to with every state that may come next
+	forget(w W) W                // w without what can make no difference any more
+	rename(w W) W                // the one that stands for all which differ from w only in which one of its equals is which
+	wrong(w W) bool
+}
+
+// explore visits every state that can be reached from the first, nearest ones first. It returns how many there are, and, if one of
+// them is wrong, a shortest way to it.
+func explore[W comparable](m explorable[W], first W) (states int, way []event) {
+	type arrival struct {
+		from int32
+		by   event
+	}
+	seen := map[W]struct{}{m.rename(m.forget(first)): {}}
+	arrivals := []arrival{{from: -1}}
+	at, edge := 0, []W{m.forget(first)} // the states that have not been left yet; the first of them is number at
+	for ; len(edge) > 0 && way == nil; at++ {
+		w := edge[0]
+		edge = edge[1:]
+		m.next(w, func(by event, n W) {
+			if n = m.forget(n); n == w || way != nil {
+				return
+			}
+			key := m.rename(n)
+			if _, ok := seen[key]; ok {
+				return
+			}
+			seen[key] = struct{}{}
+			arrivals = append(arrivals, arrival{int32(at), by})
+			edge = append(edge, n)
+			if m.wrong(n) {
+				for i := int32(len(arrivals) - 1); i > 0; i = arrivals[i].from {
+					way = append(way, arrivals[i].by)
+				}
+				slices.Reverse(way)
+			}
+		})
+	}
+	return len(seen), way
+}
+
+func logWay(t *testing.T, way []event) {
+	t.Helper()
+	for i, e := range way {
+		t.Logf("%2d. %s", i+1, e)
+	}
+}
