@@ -253,9 +253,8 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 		return in, nil // the answer to an earlier call was lost
 	}
 	// The change is committed by those who stay: without a majority of them it would never be, and nothing after it.
-	left, there, votes := 0, 0, false
+	left, there := 0, 0
 	for _, srv := range n.servers() {
-		votes = votes || string(srv.ID) == peer && srv.Suffrage == raft.Voter
 		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != peer {
 			left++
 			if id == n.id || l.acks.there(id) {
@@ -266,28 +265,27 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 	if there <= left/2 {
 		return Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
-	if votes {
-		if err := l.settle(ctx, n); err != nil {
-			return Member{}, err
-		}
+	settled, err := l.settle(ctx, n)
+	if err != nil {
+		return Member{}, err
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
-	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), 0, n.attemptTimeout()))
+	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.attemptTimeout()))
 }
 
-// serveOpen opens a session for the caller's process, in place of one whose lease it has lost. The caller waits for it in its own state.
+// serveOpen opens a session for the caller's process, in place of the one that it has seen, its last process's or one whose lease it
+// has lost. The caller waits for it in its own state.
 func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := decoder{b: body}
-	boot, lost := d.string(), d.uint()
+	boot, seen := d.string(), d.uint()
 	if err := d.end(); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(n.fsm.state().servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
-	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, number: lost}, func(s *state) bool {
-		ses := s.session(peer)
-		return ses != nil && ses.boot == boot && ses.number != lost
+	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, number: seen}, func(s *state) bool {
+		return s.number(peer) != seen
 	})
 }
 

@@ -19,8 +19,8 @@ type op byte
 
 const (
 	opStart   op = 1  // a leader's term begins; changes nothing but the index
-	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces
-	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, 0: the node itself says so
+	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces, if that is still there
+	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, voters: by these; 0: the node itself says so
 	opMember  op = 4  // a member's name and address: target, key, value
 	opStore   op = 5  // key, value; number: what the state may have at the most; target, cond: only if that record is of that index
 	opDelete  op = 6  // key and all below it
@@ -52,6 +52,7 @@ type command struct {
 	target   string
 	number   uint64
 	cond     uint64
+	voters   uint64 // index of the configuration whose voters were counted
 	flag     bool
 	group    string
 	priority int64
@@ -72,6 +73,7 @@ func (c *command) encode() []byte {
 	e.string(c.target)
 	e.uint(c.number)
 	e.uint(c.cond)
+	e.uint(c.voters)
 	e.bool(c.flag)
 	e.string(c.group)
 	e.int(c.priority)
@@ -94,6 +96,7 @@ func decodeCommand(b []byte) (command, error) {
 		target:   d.string(),
 		number:   d.uint(),
 		cond:     d.uint(),
+		voters:   d.uint(),
 		flag:     d.bool(),
 		group:    d.string(),
 		priority: d.int(),

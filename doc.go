@@ -63,8 +63,9 @@
 // [ErrNotReady] of what it has not.
 //
 // [Node.Hold] runs a function on one node at a time. Its context ends before the lease does, and the next holder begins
-// after it, on any other node, whatever happened: crash, pause, partition, a wrong clock. What is assumed is that clocks run at the
-// same rate, within one part in a hundred. A write with that context takes effect only while the role is held. Locks of [Storage] are roles
+// after it, on any other node, whatever happened: crash, pause, partition, a wrong clock. What is assumed is that clocks run, whatever
+// they show, within one part in a hundred of right; that of a machine that sleeps stands still, and its holders learn of their loss only with the first
+// answer after it wakes. A write with that context takes effect only while the role is held. Locks of [Storage] are roles
 // without a function: certmagic's, whose certificates are stored under the same condition.
 //
 // Log, snapshots and the traffic between nodes are sealed under keys that only the secret opens; SECURITY.md says against whom

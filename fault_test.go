@@ -215,3 +215,43 @@ func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 		wantEverywhere(t, c, "k", "2")
 	})
 }
+
+// A node that leads soon after its start has heard of nobody yet. It must not take the others for gone.
+func TestLeaderThatHasJustStarted(t *testing.T) {
+	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += 10 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Fast })
+			c.Settle()
+			first := 0 // the smallest ID stands for election first
+			for i, n := range c.Nodes {
+				if n.Status().ID < c.Nodes[first].Status().ID {
+					first = i
+				}
+			}
+			if c.Leader() == first {
+				c.Kill(first)
+				c.Leader()
+				c.Restart(first)
+				c.Settle()
+			}
+			leader := c.Leader()
+			other := 0
+			for other == first || other == leader {
+				other++
+			}
+			if err := c.Nodes[other].Storage().Lock(t.Context(), "l"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+			c.Stop(first)
+			time.Sleep(1300 * time.Millisecond)
+			c.Restart(first)
+			time.Sleep(delay)
+			c.Kill(leader)
+			time.Sleep(2 * time.Second)
+			if err := c.Nodes[other].Storage().Unlock(t.Context(), "l"); err != nil {
+				t.Errorf("a node that nothing happened to lost its lock, delay %v: %v", delay, err)
+			}
+		})
+	}
+}

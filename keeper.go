@@ -271,10 +271,9 @@ func (k *keeper) asked(node string, session uint64) bool {
 
 // promised notes a voter's promise.
 func (k *keeper) promised(voter string, session uint64, sent time.Time) {
-	voters := k.n.fsm.state().voters
 	k.mu.Lock()
 	k.own.promise(voter, session, sent)
-	end := k.own.end(voters)
+	end := k.own.end(k.n.fsm.state().voters) // under the lock: no promise that came after a change is counted for those before it
 	longer := k.own.session != 0 && end.After(k.end)
 	if longer {
 		if k.end.IsZero() {

@@ -201,11 +201,12 @@ func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
 		if time.Since(steady[id]) < steadyTime || voters >= maxVoters {
 			continue
 		}
-		if err := l.settle(l.ctx, n); err != nil {
+		settled, err := l.settle(l.ctx, n)
+		if err != nil {
 			return err
 		}
 		n.log.Info("a member may vote from now on", "node", id)
-		if err := waitFuture(l.ctx, l.raft.AddVoter(srv.ID, srv.Address, conf.Index(), n.attemptTimeout())); err != nil {
+		if err := waitFuture(l.ctx, l.raft.AddVoter(srv.ID, srv.Address, settled, n.attemptTimeout())); err != nil {
 			return fmt.Errorf("letting %s vote: %w", id, err)
 		}
 		return nil // one change at a time
@@ -215,8 +216,8 @@ func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
 
 // settle returns when another voter may come or go. Majorities of the voters before and after one such change always meet. So that a
 // lease and a verdict cannot come from voters that are two changes apart, every session must have applied the last one, and promises that
-// were counted before that must have lapsed.
-func (l *leadership) settle(ctx context.Context, n *Node) error {
+// were counted before that must have lapsed. It returns the index of the configuration that this is true of, and the change must be of that one.
+func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
 	s := n.fsm.state()
 	for {
 		missing, poke := l.acks.want(s.elected, func(string, *session) bool { return false })
@@ -227,9 +228,9 @@ func (l *leadership) settle(ctx context.Context, n *Node) error {
 		case <-poke:
 		case <-time.After(n.pace.lease / 12):
 		case <-ctx.Done():
-			return fmt.Errorf("%s has not heard of the last change of the voters: %w", missing[0], context.Cause(ctx))
+			return 0, fmt.Errorf("%s has not heard of the last change of the voters: %w", missing[0], context.Cause(ctx))
 		case <-l.ctx.Done():
-			return errNotLeader
+			return 0, errNotLeader
 		}
 	}
 	l.mu.Lock()
@@ -241,14 +242,11 @@ func (l *leadership) settle(ctx context.Context, n *Node) error {
 	select {
 	case <-time.After(time.Until(at.Add(promiseTime(n.pace.lease)))):
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	case <-l.ctx.Done():
-		return errNotLeader
+		return 0, errNotLeader
 	}
-	if n.fsm.state().elected != s.elected {
-		return errors.New("the voters are being changed")
-	}
-	return nil
+	return s.elected, nil
 }
 
 // confirm returns an index that no acknowledged write is above. This node led when confirm was called: a majority of the voters

@@ -9,7 +9,7 @@ import (
 // what time it is. ARCHITECTURE.md has the argument why two sessions never hold the same thing, and TestLeaseStateSpace searches for a
 // way to make them.
 
-// drift is how much faster or slower the clocks of two nodes may run: one part in a hundred.
+// drift is how much faster or slower than right any clock may run: one part in a hundred.
 const drift = 100
 
 // promiseTime is how long a voter's promise binds it, from its answer on.

@@ -74,9 +74,9 @@ func TestOperatorStoresRecords(t *testing.T) {
 			{"overwrite nothing", remote.Overwrite, []string{"c=1"}, remote.PutReply{Outcome: remote.Stored}},
 			{"onto a directory", remote.Overwrite, []string{"a=1"}, remote.PutReply{Outcome: remote.Refused, Reason: "there are keys below it"}},
 			{"below a value", remote.Overwrite, []string{"c/x=1"}, remote.PutReply{Outcome: remote.Refused, Reason: "a key above it has a value"}},
-			{"no clean key", remote.Keep, []string{"a/../x=1"}, remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than 512 bytes"}},
-			{"no key", remote.Keep, []string{"=1"}, remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than 512 bytes"}},
-			{"a long key", remote.Keep, []string{strings.Repeat("k", flotilla.MaxName+1)}, remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than 512 bytes"}},
+			{"no clean key", remote.Keep, []string{"a/../x=1"}, remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than 1024 bytes"}},
+			{"no key", remote.Keep, []string{"=1"}, remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than 1024 bytes"}},
+			{"a long key", remote.Keep, []string{strings.Repeat("k", flotilla.MaxName+1)}, remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than 1024 bytes"}},
 			{"a long value", remote.Keep, []string{"v=" + strings.Repeat("x", flotilla.MaxValue+1)}, remote.PutReply{Outcome: remote.Refused, Reason: "the value has 1048577 bytes, the limit is 1048576"}},
 		} {
 			if got := put(t, client, test.mode, test.pairs...); got != test.want {

@@ -152,16 +152,15 @@ func (s *state) apply(index uint64, c *command, fx *effects) (*state, answer) {
 func (s *state) change(index uint64, c *command, fx *effects) code {
 	switch c.op {
 	case opOpen:
-		if ses := s.session(c.node); ses != nil {
-			if ses.boot == c.key && ses.number != c.number {
-				return codeOK
-			}
-			s.endSession(index, c.node, ses.number, fx)
+		if s.number(c.node) != c.number {
+			return codeOK // a process that is dead asked for this, and the next one was quicker
 		}
+		s.endSession(index, c.node, c.number, fx)
 		s.sessions, _, _ = s.sessions.Insert([]byte(c.node), &session{number: index, boot: c.key})
 		fx.session()
 	case opEnd:
-		if ses := s.session(c.target); ses != nil && ses.number == c.number && (ses.suspect == c.cond || c.cond == 0) {
+		// A verdict is good only as long as those who gave it are the voters.
+		if ses := s.session(c.target); ses != nil && ses.number == c.number && (c.cond == 0 || c.cond == ses.suspect && c.voters == s.elected) {
 			s.endSession(index, c.target, c.number, fx)
 		}
 	case opSuspect:

@@ -293,7 +293,7 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
-	if s.n.keeper.valid() && len(s.n.fsm.state().claims(lockPrefix+name)) > 0 {
+	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.fsm.state().claims(lockPrefix+name)) > 0 {
 		return false, nil
 	}
 	held, err := s.lock(ctx, name, false)

@@ -25,7 +25,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		late := l.acks.late(id.node, now)
 		switch {
 		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect})
+			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected})
 		case ses.suspect == 0 && (silent > patience || late):
 			k.propose(l, id, "a node is silent", command{op: opSuspect, target: id.node, number: id.number})
 		case ses.suspect != 0 && silent < k.n.pace.lease/3 && !late:

@@ -17,7 +17,7 @@ const (
 	noteAsk        = 250 * time.Millisecond // from one question whether the peer is there to the next
 	noteSteady     = time.Second            // a connection that ends earlier counts as a dial that failed
 	minNotePause   = 50 * time.Millisecond  // from a dial that failed to the next
-	maxNotePause   = 500 * time.Millisecond // which it is doubled up to
+	maxNotePause   = 100 * time.Millisecond // which it is doubled up to: half of the shortest lease, or a node that has just come would be promised nothing
 	noteIdle       = 2 * time.Minute        // after which the receiver closes a connection that is not used
 	noteBufferSize = 4 << 10                // of the receiver
 )

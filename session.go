@@ -1,0 +1,186 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// until repeats what needs a leader.
+func (n *Node) until(ctx context.Context, f func(context.Context) error) {
+	for ctx.Err() == nil {
+		changed := n.changed.wait()
+		err := f(ctx)
+		if err == nil {
+			return
+		}
+		n.log.Debug("waiting for the cluster", "err", err)
+		select {
+		case <-changed:
+		case <-time.After(n.pace.lease / 6):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// catchUp waits until this node has applied everything that was acknowledged before.
+func (n *Node) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	reply, err := n.askLeader(ctx, callConfirm, nil)
+	if err != nil {
+		return err
+	}
+	d := decoder{b: reply}
+	index := d.uint()
+	if err := d.end(); err != nil {
+		return err
+	}
+	_, err = n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
+	return err
+}
+
+// openSession has the cluster open a session for this process, in place of one whose lease has lapsed, if lost is not 0.
+func (n *Node) openSession(ctx context.Context, lost uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	s := n.fsm.state()
+	if own := n.ownSession(s); own != 0 && own != lost {
+		return nil // the answer to an earlier call was lost
+	}
+	var e encoder
+	e.string(n.boot)
+	e.uint(s.number(n.id))
+	if _, err := n.askLeader(ctx, callOpen, e.b); err != nil {
+		return err
+	}
+	seen := s.number(n.id)
+	s, err := n.fsm.wait(ctx, func(s *state) bool { return s.number(n.id) != seen })
+	if err == nil && n.ownSession(s) == 0 {
+		err = errors.New("the session that was to be replaced has ended")
+	}
+	return err
+}
+
+// ownSession returns the number of this process's session, 0 if it has none.
+func (n *Node) ownSession(s *state) uint64 {
+	if ses := s.session(n.id); ses != nil && ses.boot == n.boot {
+		return ses.number
+	}
+	return 0
+}
+
+// dropped reports whether the cluster has removed this node.
+func (n *Node) dropped(s *state) bool {
+	for _, id := range s.servers {
+		if id == n.id {
+			return false
+		}
+	}
+	return len(s.servers) > 0 && n.ready.Load()
+}
+
+// live is ready for as long as there is a session with a lease. It returns when all that hung on it is over, with the session's
+// number if the cluster may still believe in it.
+func (n *Node) live(ctx context.Context) (lost uint64) {
+	session := n.ownSession(n.fsm.state())
+	over := n.keeper.begin(session)
+	defer func() {
+		n.ready.Store(false)
+		n.changed.poke()
+	}()
+	for ctx.Err() == nil {
+		renewed, changed := n.keeper.renewed.wait(), n.sessions.wait()
+		s := n.fsm.state()
+		if n.ownSession(s) != session || n.dropped(s) {
+			n.keeper.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
+			return 0
+		}
+		if n.keeper.valid() && !n.ready.Load() {
+			n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
+			n.ready.Store(true)
+			n.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
+			n.changed.poke()
+		}
+		if n.ready.Load() {
+			renewed = nil
+		}
+		select {
+		case <-renewed:
+		case <-changed:
+		case <-over:
+			// Until its end somebody may still be letting go of what he held by the lease.
+			select {
+			case <-time.After(time.Until(n.keeper.until())):
+			case <-ctx.Done():
+			}
+			return session
+		case <-ctx.Done():
+		}
+	}
+	return 0
+}
+
+// told acts upon what the state machine has applied. It is called by raft's goroutine and does not block.
+func (n *Node) told(fx *effects) {
+	if fx == nil { // from a snapshot: anything may have changed
+		fx = &effects{roles: true, sessions: true}
+		fx.claims = n.tenures.refs()
+		n.certs.storedAny()
+	}
+	if fx.sessions {
+		n.keeper.sessionsChanged()
+		n.sessions.poke()
+	}
+	if len(fx.claims) > 0 {
+		n.tenures.tell(n.fsm.state(), fx.claims)
+	}
+	if fx.roles {
+		n.tenures.contested.poke()
+	}
+	for _, site := range fx.sites {
+		n.certs.stored(site)
+	}
+}
+
+// company waits until all members have been there for a moment, in the first seconds after this node was ready for the first time. The
+// first node of a cluster that starts would order otherwise while others have not opened the ports yet that the authority may come to.
+func (n *Node) company(ctx context.Context) {
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.started.Add(time.Duration(n.first.Load())+companyTime))
+	defer cancel()
+	for settled := false; !settled && ctx.Err() == nil; {
+		changed := n.sessions.wait()
+		s := n.fsm.state()
+		var moment <-chan time.Time
+		if !slices.ContainsFunc(s.servers, func(id string) bool { return s.session(id) == nil }) {
+			moment = time.After(companyPause)
+		}
+		select {
+		case <-changed:
+		case <-moment:
+			settled = true
+		case <-ctx.Done():
+		}
+	}
+}
+
+// maintain has one node of those that serve certificates keep the storage clean.
+func (n *Node) maintain(ctx context.Context) {
+	select {
+	case <-n.certs.used:
+	case <-ctx.Done():
+	}
+	for ctx.Err() == nil {
+		err := n.hold(ctx, command{op: opClaim, key: ownPrefix + "maintain", flag: true}, nil, func(ctx context.Context, _ Tenure) error {
+			n.certs.maintain(ctx)
+			return ctx.Err()
+		})
+		n.log.Debug("this node keeps the storage clean no longer", "why", err)
+		select {
+		case <-time.After(time.Second): // a state without room refuses at once
+		case <-ctx.Done():
+		}
+	}
+}
