@@ -125,7 +125,7 @@ func randomKey(random *rand.Rand) string {
 	case 6:
 		return s + "\x00"
 	case 7:
-		return strings.Repeat(strings.Repeat("l", 200)+"/", 3) + s
+		return strings.Repeat(strings.Repeat("l", 200)+"/", 6) + s
 	}
 	return s
 }

@@ -111,7 +111,7 @@ func deviations() []deviation {
 		},
 	}, {
 		// FileStorage makes a path of any length, as long as its parts are short.
-		name: "a key has 512 bytes at the most",
+		name: "a key has MaxName bytes at the most",
 		call: func(_ *world, o op) op {
 			if len(o.key) > flotilla.MaxName {
 				o.kind = opNone
