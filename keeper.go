@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Notes between keepers. They may be lost, and each says all that it means.
+// What keepers tell each other, one thing after another in a note. Notes may be lost, and each thing says all that it means.
 const (
-	noteRenew   = 1 // promise a lease to my session: session, when this was sent
-	notePromise = 2 // the answer: the same
+	noteRenew   = 1 // promise a lease to my session: session, when this was sent; true: I need the answer now, not with your next note
+	notePromise = 2 // the answer: session, when it was sent
 	noteLapsed  = 3 // to the leader: node, session, suspicion: I have applied it, and nothing binds me to that session any more
 	noteEnded   = 4 // your session has ended: session
 )
@@ -39,6 +39,7 @@ type keeper struct {
 	caught  bool                          // this node has caught up since its process started: it may have applied a suspicion before
 	reports map[suspicion]map[string]bool // which voters said noteLapsed
 	pending map[sessionID]bool            // the leader's command about a session is under way
+	owed    map[string][]byte             // promises given to nodes that are told with the next note to them
 	asking  bool                          // whether the leader's lease has lapsed
 }
 
@@ -54,6 +55,7 @@ func newKeeper(n *Node) *keeper {
 		n: n, started: now, poke: make(chan struct{}, 1),
 		own: lease{length: leaseTime(n.pace.lease)}, given: newPromises(promiseTime(n.pace.lease), now),
 		reports: make(map[suspicion]map[string]bool), pending: make(map[sessionID]bool),
+		owed: make(map[string][]byte),
 	}
 	k.own.begin(0)
 	return k
@@ -131,7 +133,7 @@ func (k *keeper) until() time.Time {
 }
 
 // margin is how long before its end a lease is given up, so that all that hangs on it has ended by then.
-func (k *keeper) margin() time.Duration { return k.n.pace.lease / 4 }
+func (k *keeper) margin() time.Duration { return k.n.pace.lease / 5 }
 
 // run renews, reports and judges until ctx ends.
 func (k *keeper) run(ctx context.Context) {
@@ -192,63 +194,85 @@ func (k *keeper) look(now time.Time) (session uint64, loss time.Time) {
 	return 0, time.Time{}
 }
 
-// renew asks all voters for promises.
+// renew asks all voters for promises, and tells those who have asked of this node's.
 func (k *keeper) renew(now time.Time, session uint64) {
-	if session == 0 {
-		return
-	}
-	s := k.n.fsm.state()
-	sent := now.Sub(k.started)
-	var e encoder
-	e.byte(noteRenew)
-	e.uint(session)
-	e.uint(uint64(sent))
-	for _, id := range s.voters {
-		if id != k.n.id {
-			k.n.port.Note(id, e.b)
-		} else if k.asked(id, session) {
-			k.promised(id, session, now)
+	k.mu.Lock()
+	urgent := k.end.Sub(now) < k.n.pace.lease/2
+	notes := k.owed
+	k.owed = make(map[string][]byte)
+	k.mu.Unlock()
+	if session != 0 && !k.n.stalled() { // nobody is to wait for a node whose disk hangs
+		var e encoder
+		e.byte(noteRenew)
+		e.uint(session)
+		e.uint(uint64(now.Sub(k.started)))
+		e.bool(urgent)
+		for _, id := range k.n.fsm.state().voters {
+			if id != k.n.id {
+				notes[id] = append(notes[id], e.b...)
+			} else if k.asked(id, session) {
+				k.promised(id, session, now)
+			}
 		}
+	}
+	for id, note := range notes {
+		k.n.port.Note(id, note)
 	}
 }
 
 // noted takes a note of another node.
 func (k *keeper) noted(peer string, note []byte) {
-	d := decoder{b: note}
-	switch d.byte() {
-	case noteRenew:
-		session, sent := d.uint(), d.uint()
-		if d.end() != nil {
-			return
-		}
-		var e encoder
-		if k.asked(peer, session) {
-			e.byte(notePromise)
-			e.uint(session)
-			e.uint(sent)
-			k.n.port.Note(peer, e.b)
-		} else if s := k.n.fsm.state(); s.index >= session && s.number(peer) != session {
-			// A machine whose clock stood still may not know, by that clock.
-			e.byte(noteEnded)
-			e.uint(session)
-			k.n.port.Note(peer, e.b)
-		}
-	case notePromise:
-		session, sent := d.uint(), time.Duration(d.uint())
-		if d.end() == nil && sent >= 0 && sent <= time.Since(k.started) {
-			k.promised(peer, session, k.started.Add(sent))
-		}
-	case noteEnded:
-		session := d.uint()
-		if d.end() == nil && k.holds(session) {
-			k.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
-		}
-	case noteLapsed:
-		who := suspicion{sessionID{d.string(), d.uint()}, d.uint()}
-		if d.end() == nil {
-			k.reported(peer, who)
+	for d := (decoder{b: note}); len(d.b) > 0 && !d.bad; {
+		switch d.byte() {
+		case noteRenew:
+			session, sent, urgent := d.uint(), d.uint(), d.bool()
+			if !d.bad {
+				k.answer(peer, session, sent, urgent)
+			}
+		case notePromise:
+			session, sent := d.uint(), time.Duration(d.uint())
+			if !d.bad && sent >= 0 && sent <= time.Since(k.started) {
+				k.promised(peer, session, k.started.Add(sent))
+			}
+		case noteEnded:
+			session := d.uint()
+			if !d.bad && k.holds(session) {
+				k.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
+			}
+		case noteLapsed:
+			who := suspicion{sessionID{d.string(), d.uint()}, d.uint()}
+			if !d.bad {
+				k.reported(peer, who)
+			}
+		default:
+			return // a newer version may say more
 		}
 	}
+}
+
+// answer answers a node that asks for a promise. The promise binds from now on, and is told when there is something else to say to that
+// node, which is soon: every word costs both of them a moment's work, all day long.
+func (k *keeper) answer(peer string, session, sent uint64, urgent bool) {
+	var e encoder
+	switch s := k.n.fsm.state(); {
+	case k.asked(peer, session):
+		e.byte(notePromise)
+		e.uint(session)
+		e.uint(sent)
+		if !urgent {
+			k.mu.Lock()
+			k.owed[peer] = e.b
+			k.mu.Unlock()
+			return
+		}
+	case s.index >= session && s.number(peer) != session:
+		// A machine whose clock stood still may not know, by that clock.
+		e.byte(noteEnded)
+		e.uint(session)
+	default:
+		return
+	}
+	k.n.port.Note(peer, e.b)
 }
 
 // asked answers for this voter whether it promises a lease. It looks at the state and promises in one step: report must not come in

@@ -170,6 +170,7 @@ func BenchmarkIdle(b *testing.B) {
 				cancel()
 				nodes = append(nodes, node)
 			}
+			<-time.After(5 * time.Second) // the last to come are being entered in the book
 			for b.Loop() {
 				before, index := cpuTime(b), nodes[0].fsm.state().index
 				const span = 10 * time.Second
