@@ -134,7 +134,7 @@ func (t Timing) pace() pace {
 	case WAN:
 		return pace{lease: 3 * time.Second, heartbeat: 4 * time.Second}
 	}
-	return pace{lease: 600 * time.Millisecond, heartbeat: 800 * time.Millisecond}
+	return pace{lease: 600 * time.Millisecond, heartbeat: time.Second}
 }
 
 // complete checks c and puts in what is not said.

@@ -40,6 +40,7 @@ type keeper struct {
 	reports map[suspicion]map[string]bool // which voters said noteLapsed
 	pending map[sessionID]bool            // the leader's command about a session is under way
 	owed    map[string][]byte             // promises given to nodes that are told with the next note to them
+	next    time.Time                     // when run renews again
 	asking  bool                          // whether the leader's lease has lapsed
 }
 
@@ -156,9 +157,12 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		last = now
 		session, loss := k.look(now)
-		if !now.Before(renewal) || session != begun {
+		if !now.Before(renewal.Add(-every/2)) || session != begun {
 			k.renew(now, session)
 			renewal, begun = now.Add(every), session
+			k.mu.Lock()
+			k.next = renewal
+			k.mu.Unlock()
 		}
 		next := k.report(now)
 		if l := k.n.leading.Load(); l != nil {
@@ -262,7 +266,11 @@ func (k *keeper) answer(peer string, session, sent uint64, urgent bool) {
 		if !urgent {
 			k.mu.Lock()
 			k.owed[peer] = e.b
+			early := !time.Now().Before(k.next.Add(-k.n.pace.lease / 12))
 			k.mu.Unlock()
+			if early {
+				k.wake() // this process is awake now, and need not be woken again so soon
+			}
 			return
 		}
 	case s.index >= session && s.number(peer) != session:

@@ -14,10 +14,11 @@ const MaxNote = 256
 // Connections for notes.
 const (
 	maxNotes       = 32                     // that wait for the connection to one peer
-	noteAsk        = 250 * time.Millisecond // from one question whether the peer is there to the next
+	noteAsk        = time.Second            // from one question whether the peer is there to the next
 	noteSteady     = time.Second            // a connection that ends earlier counts as a dial that failed
 	minNotePause   = 50 * time.Millisecond  // from a dial that failed to the next
 	maxNotePause   = 100 * time.Millisecond // which it is doubled up to: half of the shortest lease, or a node that has just come would be promised nothing
+	refusedPause   = 500 * time.Millisecond // the same for a peer that can be reached and takes no notes
 	noteIdle       = 2 * time.Minute        // after which the receiver closes a connection that is not used
 	noteBufferSize = 4 << 10                // of the receiver
 )
@@ -169,7 +170,11 @@ func (o *outbox) run() {
 		if err == nil && time.Since(start) >= noteSteady {
 			o.pause, o.eager = 0, false
 		} else {
-			o.wait(start)
+			limit := refusedPause
+			if err != nil && !unwilling(err) {
+				limit = maxNotePause
+			}
+			o.wait(start, limit)
 		}
 		if p.isClosed() || o.rest() {
 			return
@@ -179,8 +184,8 @@ func (o *outbox) run() {
 
 // wait pauses after a dial that began at start and failed. If the peer is heard of meanwhile, it is probably there again and the pause
 // ends; but not twice running, for there are peers that reach us and cannot be reached.
-func (o *outbox) wait(start time.Time) {
-	o.pause = min(max(2*o.pause, minNotePause), maxNotePause)
+func (o *outbox) wait(start time.Time, limit time.Duration) {
+	o.pause = min(max(2*o.pause, minNotePause), limit)
 	o.eager = !o.eager
 	var up <-chan struct{}
 	if o.eager {
