@@ -253,7 +253,7 @@ func TestNoteIsHeard(t *testing.T) {
 		a, b := open(t, n, 1, deaf), open(t, n, 2, deaf)
 		b.Note(nodeID(1), nil)
 		a.Note(nodeID(2), nil)
-		time.Sleep(time.Second)
+		time.Sleep(2 * noteAsk)
 		for _, p := range []*Port{a, b} { // a by an answer and b by a note
 			p.peers.failed(nodeID(1), true)
 			p.peers.failed(nodeID(2), true)

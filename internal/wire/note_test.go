@@ -209,7 +209,7 @@ func TestNoteNeverBlocks(t *testing.T) {
 		change   func(t *testing.T, n *simnet.Network, c *Config)
 		min, max int // dials in ten seconds
 	}{
-		{"nobody listens", nil, 15, 25},
+		{"nobody listens", nil, 90, 110},
 		{"the wire is cut", func(_ *testing.T, n *simnet.Network, _ *Config) { n.Isolate("a") }, 15, 25},
 		{"the address is not known", func(_ *testing.T, _ *simnet.Network, c *Config) { c.Resolve = nil }, 0, 0},
 		{"the peer says nothing", func(t *testing.T, n *simnet.Network, _ *Config) {
