@@ -73,8 +73,7 @@ func (a *acks) want(index uint64, skip func(string, *session) bool) (missing []s
 // port refuses. The latter is evidence and no proof, since a firewall can do the same; so it excuses from reading along, and
 // never frees what the session holds.
 func (a *acks) gone(id string, ses *session) bool {
-	process := a.n.book.process(id)
-	return process != "" && process != ses.boot || a.n.port.HungUp(id)
+	return startOf(a.n.book.process(id)) > startOf(ses.boot) || a.n.port.HungUp(id)
 }
 
 // late reports whether a member has kept writers waiting for a whole lease.

@@ -1,7 +1,9 @@
 package flotilla
 
 import (
+	"fmt"
 	"maps"
+	"strconv"
 	"sync"
 )
 
@@ -34,7 +36,7 @@ func (b *book) hear(m Member, boot string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g := greeted{m, boot, on.Addr}
-	if b.heard[m.ID] == g {
+	if b.heard[m.ID] == g || startOf(boot) < startOf(b.heard[m.ID].boot) { // said long ago, by a process that is dead
 		return
 	}
 	b.heard[m.ID] = g
@@ -101,4 +103,16 @@ func (b *book) all() map[string]Member {
 		all[id] = g.Member
 	}
 	return all
+}
+
+// newBoot makes up the name of a process, the node's starts-th.
+func newBoot(starts uint64) string { return fmt.Sprintf("%016x%s", starts, newID()) }
+
+// startOf returns which process of its node a name is of.
+func startOf(boot string) uint64 {
+	n, err := strconv.ParseUint(boot[:min(16, len(boot))], 16, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }

@@ -69,6 +69,7 @@ func (b *bundle) hold(key string, value []byte) bool {
 		b.pending = make(map[string][]byte)
 	}
 	b.pending[key] = slices.Clone(value)
+	delete(b.failed, key)
 	return true
 }
 
@@ -83,11 +84,13 @@ func (b *bundle) complete(key string, meta []byte) []keyValue {
 	return []keyValue{{stem + ".key", private}, {stem + ".crt", cert}, {key, meta}}
 }
 
-// forget drops a part, and reports whether there was one, or would have been one.
+// forget drops a part, and reports whether there was one, or would have been one: then there is nothing else to delete, once.
 func (b *bundle) forget(key string) bool {
 	_, ok := b.pending[key]
+	ok = ok || b.failed[key]
 	delete(b.pending, key)
-	return ok || b.failed[key]
+	delete(b.failed, key)
+	return ok
 }
 
 // commits notes how a commit ended. One that failed may still have taken effect.

@@ -167,7 +167,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 			return out, nil
 		}
 		if before := n.book.process(in.ID); before != "" && before != in.Boot && n.leader() == in.ID {
-			n.tasks.run(func() { n.standFor(n.works, in.ID) }) // the process that led is dead, and this is the next one
+			n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) }) // the process that led is dead, and this is the next one
 		}
 		if in.Cluster == "" || out.Cluster == "" || in.Cluster == out.Cluster {
 			n.book.hear(in.Member, in.Boot)

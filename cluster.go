@@ -83,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger, boot: newID()}
+	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
@@ -122,7 +122,12 @@ func (n *Node) open(ctx context.Context) error {
 		n.ident.Store(id)
 	}
 	ident := n.identity()
-	n.id = ident.ID
+	starts := ident.Starts
+	known := ident.Member || ident.Promise != nil || ident.Proposal != nil // on disk, where starts are counted
+	if known {
+		starts++
+	}
+	n.id, n.boot = ident.ID, newBoot(starts)
 	n.name = n.cfg.Name
 	if n.name == "" {
 		n.name = ident.Name
@@ -161,7 +166,7 @@ func (n *Node) open(ctx context.Context) error {
 		}),
 		Term:    n.term,
 		Stalled: n.stalled,
-		Gone:    func(id string) { n.tasks.run(func() { n.standFor(n.works, id) }) },
+		Gone:    func(id string) { n.tasks.run(func() { n.standFor(n.works, id, func() bool { return true }) }) },
 		Applied: n.awaitApplied,
 		Noted:   n.keeper.noted,
 		Matched: func(id string) {
@@ -173,6 +178,11 @@ func (n *Node) open(ctx context.Context) error {
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
+	}
+	if known {
+		if err := n.save(func(id *identity) { id.Starts = starts }); err != nil {
+			return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
+		}
 	}
 	return nil
 }
@@ -192,9 +202,6 @@ func (n *Node) run(ctx context.Context) {
 		n.keeper.catchUp()
 		n.until(ctx, func(ctx context.Context) error { return n.openSession(ctx, lost) })
 		lost = n.live(ctx)
-		if ctx.Err() == nil && n.dropped(n.fsm.state()) {
-			n.fail(fmt.Errorf("%w; empty its directory to join as a new node", ErrRemoved))
-		}
 		for changed := n.changed.wait(); n.leaving.Load() && ctx.Err() == nil; changed = n.changed.wait() {
 			select {
 			case <-changed:
@@ -277,6 +284,15 @@ func (n *Node) whileOpen(ctx context.Context) (context.Context, func()) {
 // Ready waits until this node is a member of a cluster with a leader and has caught up with it. It returns at once when the
 // node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
 func (n *Node) Ready(ctx context.Context) error {
+	err := n.awaitReady(ctx)
+	if err == nil || errors.Is(err, ErrClosed) || n.works.Err() != nil {
+		return edge("node is not ready", err)
+	}
+	return edge("node is not ready: "+n.whyNot(), err)
+}
+
+// awaitReady waits until this node has a session and a lease.
+func (n *Node) awaitReady(ctx context.Context) error {
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
 	for {
@@ -287,11 +303,7 @@ func (n *Node) Ready(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			err := n.lifeError(context.Cause(ctx))
-			if errors.Is(err, ErrClosed) || n.works.Err() != nil {
-				return edge("node is not ready", err)
-			}
-			return edge("node is not ready: "+n.whyNot(), err)
+			return n.lifeError(context.Cause(ctx))
 		}
 	}
 }
@@ -314,7 +326,8 @@ func (n *Node) whyNot() string {
 // Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
 func (n *Node) Storage() *Storage { return n.storage }
 
-// Close ends the node at once. It stays a member; locks that it holds are freed when the cluster has missed it for a while.
+// Close ends the node at once. It stays a member; what it holds is another's when its lease has lapsed. Functions of Hold that have not
+// returned are waited for until then.
 // It returns ErrClosed when the node is closed already.
 func (n *Node) Close() error {
 	err := error(ErrClosed)
@@ -363,6 +376,8 @@ func (n *Node) Leave(ctx context.Context) error {
 	if len(n.others()) == 0 {
 		return edge("leaving", errors.New("this node is the cluster's only member; use Shutdown, or delete its directory"))
 	}
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
 	n.leaving.Store(true)
 	n.changed.poke()
 	if err := n.handOver(ctx); err != nil {
@@ -388,6 +403,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		case <-ctx.Done():
 			n.leaving.Store(false)
 			n.changed.poke()
+			n.keeper.renewed.poke()
 			return edge("leaving: the cluster has not confirmed it, and the node stays open", errors.Join(context.Cause(ctx), err))
 		}
 	}

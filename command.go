@@ -34,7 +34,13 @@ const (
 	lastOp = opPut
 )
 
-// command is one change of the state. Which of the fields below fence an op uses is said above.
+// fence is a condition: that the claim of seq, in the command's session, holds the role.
+type fence struct {
+	role string
+	seq  uint64
+}
+
+// command is one change of the state. Which of the fields below fences an op uses is said above.
 type command struct {
 	op      op
 	node    string // who proposes
@@ -43,9 +49,7 @@ type command struct {
 	acked   uint64 // all answers up to this seq have reached the node
 	time    int64  // the proposer's clock in Unix nanoseconds, shown as the time of modification, never compared
 
-	// The command does nothing unless the claim of seq fenceSeq, in this session, holds the role fence. Empty: no such condition.
-	fence    string
-	fenceSeq uint64
+	fences []fence // the command does nothing unless all of them are true
 
 	key      string
 	value    []byte
@@ -66,8 +70,11 @@ func (c *command) encode() []byte {
 	e.uint(c.seq)
 	e.uint(c.acked)
 	e.int(c.time)
-	e.string(c.fence)
-	e.uint(c.fenceSeq)
+	e.uint(uint64(len(c.fences)))
+	for _, f := range c.fences {
+		e.string(f.role)
+		e.uint(f.seq)
+	}
 	e.string(c.key)
 	e.bytes(c.value)
 	e.string(c.target)
@@ -82,25 +89,13 @@ func (c *command) encode() []byte {
 
 func decodeCommand(b []byte) (command, error) {
 	d := decoder{b: b}
-	c := command{
-		op:       op(d.byte()),
-		node:     d.string(),
-		session:  d.uint(),
-		seq:      d.uint(),
-		acked:    d.uint(),
-		time:     d.int(),
-		fence:    d.string(),
-		fenceSeq: d.uint(),
-		key:      d.string(),
-		value:    d.bytes(),
-		target:   d.string(),
-		number:   d.uint(),
-		cond:     d.uint(),
-		voters:   d.uint(),
-		flag:     d.bool(),
-		group:    d.string(),
-		priority: d.int(),
+	c := command{op: op(d.byte()), node: d.string(), session: d.uint(), seq: d.uint(), acked: d.uint(), time: d.int()}
+	for range d.count() {
+		c.fences = append(c.fences, fence{d.string(), d.uint()})
 	}
+	c.key, c.value, c.target = d.string(), d.bytes(), d.string()
+	c.number, c.cond, c.voters = d.uint(), d.uint(), d.uint()
+	c.flag, c.group, c.priority = d.bool(), d.string(), d.int()
 	if c.op < opStart || c.op > lastOp { // whose other fields need not be these
 		return command{}, fmt.Errorf("command %d is not known to this version of flotilla; upgrade this node", c.op)
 	}

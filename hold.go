@@ -11,8 +11,10 @@ import (
 	"time"
 )
 
-// yieldTime is how long a holder that is asked to hand over may take for it.
-const yieldTime = 10 * time.Second
+const (
+	yieldTime      = 10 * time.Second // for a holder to hand over when it is asked to
+	maxWithdrawers = 8                // claims that are taken back at once
+)
 
 // Tenure is one node's time as the holder of a role.
 type Tenure interface {
@@ -82,9 +84,10 @@ type tenure struct {
 	stop context.CancelCauseFunc
 
 	unwatch func() bool // ends what watches for the node's end
+	outer   *tenure     // that of the context that Hold was called with; nil: of none
 
 	mu    sync.Mutex
-	over  time.Time // the lease's end when it was lost; zero: it is not
+	over  time.Time // the deadline when the tenure ended or was lost; zero: it lasts
 	bound time.Time // when the time to hand over ends; zero: nobody has asked
 	timer *time.Timer
 }
@@ -112,7 +115,9 @@ func (t *tenure) Renewed() <-chan struct{} { return t.n.keeper.renewed.wait() }
 // lose ends the tenure because of the lease, which ends then.
 func (t *tenure) lose(end time.Time, cause error) {
 	t.mu.Lock()
-	t.over = end
+	if t.over.IsZero() {
+		t.over = end
+	}
 	t.mu.Unlock()
 	t.stop(cause)
 }
@@ -120,7 +125,7 @@ func (t *tenure) lose(end time.Time, cause error) {
 // yield asks the holder to hand over. When it takes too long the role goes on without it.
 func (t *tenure) yield() {
 	t.mu.Lock()
-	if t.bound.IsZero() {
+	if t.bound.IsZero() && t.over.IsZero() {
 		t.bound = time.Now().Add(yieldTime)
 		t.timer = time.AfterFunc(yieldTime, func() {
 			t.n.log.Error("a role was not handed over in time; it goes on, and its holder must have stopped", "role", t.key)
@@ -129,6 +134,7 @@ func (t *tenure) yield() {
 	}
 	t.mu.Unlock()
 	t.stop(ErrYielded)
+	t.n.keeper.renewed.poke() // the deadline may be another one
 }
 
 // tenures are the claims of this node whose callers wait, and the tenures that they become.
@@ -141,10 +147,13 @@ type tenures struct {
 	waiting map[claimRef]chan struct{} // told once when the claim is granted or gone; buffered
 	held    map[claimRef]*tenure
 	woken   int // how often a waiter was told something
+
+	withdrawn   map[claimRef]string // claims to be taken back, and to which role
+	withdrawers int                 // goroutines at it
 }
 
 func newTenures() *tenures {
-	return &tenures{waiting: make(map[claimRef]chan struct{}), held: make(map[claimRef]*tenure)}
+	return &tenures{waiting: make(map[claimRef]chan struct{}), held: make(map[claimRef]*tenure), withdrawn: make(map[claimRef]string)}
 }
 
 // wait registers a claim that waits.
@@ -220,9 +229,13 @@ func (n *Node) await(ctx context.Context, c command, contest func(context.Contex
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
 	for {
+		// A claim of a node without a lease would only keep others from the role.
+		if err := n.awaitReady(ctx); err != nil {
+			return claimRef{}, 0, err
+		}
 		session, a, err := n.writes.doIn(ctx, c)
 		ref := claimRef{n.id, session, a.seq}
-		if errors.Is(err, ErrLost) {
+		if errors.Is(err, ErrLost) && ctx.Err() == nil {
 			continue // the claim went with the session, and the next one belongs to a new one
 		}
 		if err != nil {
@@ -342,24 +355,37 @@ func (n *Node) enterTenure(ctx context.Context, c command, contest func(context.
 		t := &tenure{n: n, key: c.key, ref: ref, at: index}
 		t.ctx, t.stop = context.WithCancelCause(ctx)
 		t.unwatch = context.AfterFunc(n.works, func() { t.stop(context.Cause(n.works)) })
-		n.tenures.mu.Lock()
-		n.tenures.held[ref] = t
-		n.tenures.mu.Unlock()
-		// Of what happened before it was among held it has not been told.
-		if n.keeper.usable(ref.session) {
-			n.tenures.tell(n.fsm.state(), []claimRef{ref})
+		t.outer, _ = ctx.Value(tenureKey{}).(*tenure)
+		if n.beginTenure(t) {
 			return t, nil
 		}
 		n.endTenure(t)
 	}
 }
 
+// beginTenure puts a tenure among those that hear of it when they are over, and reports whether it may begin: of what happened before it has
+// not heard.
+func (n *Node) beginTenure(t *tenure) bool {
+	n.tenures.mu.Lock()
+	n.tenures.held[t.ref] = t
+	n.tenures.mu.Unlock()
+	if !n.keeper.usable(t.ref.session) || n.leaving.Load() {
+		return false
+	}
+	n.tenures.tell(n.fsm.state(), []claimRef{t.ref})
+	return true
+}
+
 // endTenure gives the role up.
 func (n *Node) endTenure(t *tenure) {
 	t.unwatch()
 	t.stop(nil)
+	end := t.Deadline()
 	t.mu.Lock()
 	lost := !t.over.IsZero()
+	if t.over.IsZero() {
+		t.over = end
+	}
 	if t.timer != nil {
 		t.timer.Stop()
 	}
@@ -382,14 +408,46 @@ func (n *Node) endTenure(t *tenure) {
 
 // withdraw takes a claim back whose caller is gone. It is not waited for. As long as the session lives, so does the claim.
 func (n *Node) withdraw(key string, ref claimRef) {
-	n.tasks.run(func() {
+	n.tenures.mu.Lock()
+	n.tenures.withdrawn[ref] = key
+	more := n.tenures.withdrawers < maxWithdrawers
+	if more {
+		n.tenures.withdrawers++
+	}
+	n.tenures.mu.Unlock()
+	if more {
+		n.tasks.run(n.withdrawAll)
+	}
+}
+
+// withdrawAll withdraws one claim after another until none is left, or the node ends.
+func (n *Node) withdrawAll() {
+	for {
+		key, ref, ok := n.tenures.nextWithdrawn(n.works.Err() != nil)
+		if !ok {
+			return
+		}
 		for n.works.Err() == nil {
 			_, _, err := n.writes.doIn(n.works, command{op: opRelease, key: key, number: ref.seq, session: ref.session})
 			if err == nil || errors.Is(err, ErrLost) {
-				return
+				break
 			}
 		}
-	})
+	}
+}
+
+// nextWithdrawn takes out one claim that is to be withdrawn. When there is none, or the node has ended, the caller's work is over.
+func (ts *tenures) nextWithdrawn(ended bool) (key string, ref claimRef, ok bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if !ended {
+		for ref, key := range ts.withdrawn {
+			delete(ts.withdrawn, ref)
+			return key, ref, true
+		}
+	}
+	ts.withdrawers--
+	return "", claimRef{}, false
 }
 
 // awaitEnd waits until every tenure has ended, or that time has come.
@@ -414,14 +472,24 @@ func (n *Node) yieldAll(ctx context.Context) error {
 	for {
 		ended := n.tenures.ended.wait()
 		all := n.tenures.all()
-		if len(all) == 0 {
-			return nil
-		}
 		for _, t := range all {
 			t.yield()
 		}
+		var next time.Time // when the first of them must have ended
+		all = slices.DeleteFunc(all, func(t *tenure) bool {
+			end := t.Deadline()
+			over := !time.Now().Before(end)
+			if !over && (next.IsZero() || end.Before(next)) {
+				next = end
+			}
+			return over
+		})
+		if len(all) == 0 {
+			return nil
+		}
 		select {
 		case <-ended:
+		case <-time.After(time.Until(next)):
 		case <-ctx.Done():
 			return fmt.Errorf("%d roles are still held, %s among them: %w", len(all), all[0].key, context.Cause(ctx))
 		}

@@ -22,6 +22,7 @@ type identity struct {
 	Cluster  string            // the cluster's identity; empty: none yet
 	Member   bool              // there is a log, and it must not be missing
 	Left     bool              // the node has left; the next start makes a new one
+	Starts   uint64            // how many processes have opened the directory since this was first written
 	Proposal *proposed         `json:",omitempty"` // the cluster that this node proposes
 	Promise  *proposed         `json:",omitempty"` // the one that it has promised to belong to, and to no other
 	Peers    map[string]Member `json:",omitempty"` // last known addresses

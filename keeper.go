@@ -41,6 +41,8 @@ type keeper struct {
 	pending map[sessionID]bool            // the leader's command about a session is under way
 	owed    map[string][]byte             // promises given to nodes that are told with the next note to them
 	next    time.Time                     // when run renews again
+	leader  string                        // as far as run knows
+	since   time.Time                     // when it was found to lead
 	asking  bool                          // whether the leader's lease has lapsed
 }
 
@@ -165,6 +167,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.mu.Unlock()
 		}
 		next := k.report(now)
+		k.follow(now)
 		if l := k.n.leading.Load(); l != nil {
 			k.judge(l, now, awake)
 		} else {
@@ -332,6 +335,8 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 		if k.caught && k.given.lapsed(id, now) {
 			lapsed = append(lapsed, suspicion{id, ses.suspect})
 			at = now.Add(k.n.pace.lease / 12) // again, until it is heard
+		} else if !k.caught {
+			at = now.Add(k.n.pace.lease / 12)
 		}
 		if at = maxTime(at, now.Add(time.Millisecond)); next.IsZero() || at.Before(next) {
 			next = at
@@ -379,6 +384,16 @@ func (k *keeper) sessionsChanged() {
 	k.wake()
 }
 
+// follow notes who leads.
+func (k *keeper) follow(now time.Time) {
+	leader := k.n.leader()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if leader != k.leader {
+		k.leader, k.since = leader, now
+	}
+}
+
 // watchLeader has a voter stand for election when a majority of the voters says that the leader's lease has lapsed: raft's own time-outs
 // are longer.
 func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
@@ -405,9 +420,13 @@ func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 	})
 }
 
-// overdue reports whether this voter has not heard of a session for so long that no promise of it holds.
+// overdue reports whether a session to which this process has promised a lease has not asked for so long that no promise holds. Of
+// sessions that it has promised nothing it says nothing: their nodes may have newer ones.
 func (k *keeper) overdue(id sessionID, now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.given.lapsed(id, now) && now.Sub(k.given.heard(id)) >= k.given.length
+	if id.node == k.leader && now.Sub(k.since) < k.given.length {
+		return false // it has just been elected, and may be about to have a new session opened
+	}
+	return !k.given.until[id].IsZero() && k.given.lapsed(id, now) && now.Sub(k.given.heard(id)) >= k.given.length
 }

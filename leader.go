@@ -350,8 +350,9 @@ func (l *leadership) try(id raft.ServerID) bool {
 }
 
 // standFor makes this node stand for election because the leader's process is dead, its connections were reset and its port
-// refuses, or because its lease has lapsed. It is an ordinary vote, as after a transfer of leadership. The voters stand one after another.
-func (n *Node) standFor(ctx context.Context, dead string) {
+// refuses, or because its lease has lapsed. It is an ordinary vote, as after a transfer of leadership. The voters stand one after another,
+// for as long as there is reason to.
+func (n *Node) standFor(ctx context.Context, dead string, reason func() bool) {
 	r := n.raft.Load()
 	if r == nil || n.leader() != dead {
 		return
@@ -380,7 +381,7 @@ func (n *Node) standFor(ctx context.Context, dead string) {
 		case <-ctx.Done():
 			return
 		}
-		if leader := n.leader(); leader != dead && leader != "" {
+		if leader := n.leader(); leader != dead && leader != "" || !reason() {
 			return
 		}
 		now := r.CurrentTerm()

@@ -48,13 +48,17 @@ func newProposer(n *Node) *proposer {
 // applied it, and so has this one. After an error the outcome is not known; one that wraps ErrLost says that nothing of this
 // session will take effect any more.
 //
-// If the context is that of a tenure, the command takes effect only as long as that lasts.
+// If the context is that of a tenure, or of one within another, the command takes effect only as long as all of them last.
 func (p *proposer) do(ctx context.Context, c command) (answer, error) {
-	if t, ok := ctx.Value(tenureKey{}).(*tenure); ok {
+	for t, _ := ctx.Value(tenureKey{}).(*tenure); t != nil; t = t.outer {
 		if t.n != p.n {
 			return answer{}, errors.New("the context is that of a tenure of another node")
 		}
-		c.session, c.fence, c.fenceSeq = t.ref.session, t.key, t.ref.seq
+		if c.session != 0 && c.session != t.ref.session {
+			return answer{}, errEnded
+		}
+		c.session = t.ref.session
+		c.fences = append(c.fences, fence{t.key, t.ref.seq})
 	}
 	_, a, err := p.doIn(ctx, c)
 	return a, err
@@ -314,12 +318,13 @@ func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*pr
 // attemptTimeout bounds one attempt; another one follows.
 func (n *Node) attemptTimeout() time.Duration { return 5 * n.pace.lease }
 
-// applyAndTell is apply for what others wait for.
+// applyAndTell is apply for what others wait for: they are told at once.
 func (l *leadership) applyAndTell(ctx context.Context, n *Node, c *command, done func(*state) bool) error {
-	if err := l.apply(ctx, n, sealCommand(n.fsm.state().keys, c), done); err != nil {
-		return err
+	err := l.apply(ctx, n, sealCommand(n.fsm.state().keys, c), done)
+	if err == nil {
+		l.acks.want(n.fsm.state().index, l.acks.gone)
 	}
-	return l.acks.wait(ctx, n.fsm.state().index)
+	return err
 }
 
 // apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.

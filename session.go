@@ -72,20 +72,13 @@ func (n *Node) ownSession(s *state) uint64 {
 	return 0
 }
 
-// dropped reports whether the cluster has removed this node.
-func (n *Node) dropped(s *state) bool {
-	for _, id := range s.servers {
-		if id == n.id {
-			return false
-		}
-	}
-	return len(s.servers) > 0 && n.ready.Load()
-}
-
 // live is ready for as long as there is a session with a lease. It returns when all that hung on it is over, with the session's
 // number if the cluster may still believe in it.
 func (n *Node) live(ctx context.Context) (lost uint64) {
 	session := n.ownSession(n.fsm.state())
+	if session == 0 {
+		return 0 // it has ended already
+	}
 	over := n.keeper.begin(session)
 	defer func() {
 		n.ready.Store(false)
@@ -94,7 +87,11 @@ func (n *Node) live(ctx context.Context) (lost uint64) {
 	for ctx.Err() == nil {
 		renewed, changed := n.keeper.renewed.wait(), n.sessions.wait()
 		s := n.fsm.state()
-		if n.ownSession(s) != session || n.dropped(s) {
+		if n.ready.Load() && len(s.servers) > 0 && !slices.Contains(s.servers, n.id) {
+			n.fail(fmt.Errorf("%w; empty its directory to join as a new node", ErrRemoved))
+			return 0
+		}
+		if n.ownSession(s) != session {
 			n.keeper.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
 			return 0
 		}

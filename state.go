@@ -135,13 +135,14 @@ func (s *state) apply(index uint64, c *command, fx *effects) (*state, answer) {
 		return &n, a
 	}
 	out.code = codeNotHeld
-	if c.fence == "" || n.holds(c.fence, claimRef{c.node, c.session, c.fenceSeq}) {
+	if !slices.ContainsFunc(c.fences, func(f fence) bool { return !n.holds(f.role, claimRef{c.node, c.session, f.seq}) }) {
 		out.code = n.change(index, c, fx)
 	}
+	if ses = n.session(c.node); ses == nil { // the command has ended its own session
+		return &n, out
+	}
 	acked := max(ses.acked, c.acked)
-	kept := slices.DeleteFunc(slices.Clone(ses.answers), func(a answer) bool { return a.seq <= acked })
-	at, _ := slices.BinarySearchFunc(kept, c.seq, func(a answer, seq uint64) int { return int(int64(a.seq - seq)) })
-	kept = slices.Insert(kept, at, out)
+	kept := insertAnswer(slices.DeleteFunc(slices.Clone(ses.answers), func(a answer) bool { return a.seq <= acked }), out)
 	next := *ses
 	next.acked, next.answers = acked, kept
 	n.sessions, _, _ = n.sessions.Insert([]byte(c.node), &next)
@@ -183,11 +184,32 @@ func (s *state) change(index uint64, c *command, fx *effects) code {
 	case opClaim:
 		return s.claim(index, c, fx)
 	case opRelease:
-		return s.release(index, c.key, claimRef{c.node, c.session, c.number}, fx)
+		out := s.release(index, c.key, claimRef{c.node, c.session, c.number}, fx)
+		if out == codeNotHeld {
+			s.forestall(index, c)
+		}
+		return out
 	case opYield:
 		s.yield(index, c.key, claimRef{c.node, c.session, c.number}, fx)
 	}
 	return codeOK
+}
+
+// forestall answers the claim that a release has overtaken on its way, so that it does nothing when it comes.
+func (s *state) forestall(index uint64, c *command) {
+	ses := s.session(c.node)
+	if _, answered := s.answer(c.node, c.session, c.number); answered {
+		return
+	}
+	next := *ses
+	next.answers = insertAnswer(ses.answers, answer{seq: c.number, index: index, code: codeNotHeld})
+	s.sessions, _, _ = s.sessions.Insert([]byte(c.node), &next)
+}
+
+// insertAnswer returns the answers, which are in the order of their seq, with one more.
+func insertAnswer(answers []answer, a answer) []answer {
+	at, _ := slices.BinarySearchFunc(answers, a.seq, func(a answer, seq uint64) int { return int(int64(a.seq - seq)) })
+	return slices.Insert(slices.Clone(answers), at, a)
 }
 
 // suspect changes the suspicion of a session, if it is the one that it is thought to be.

@@ -134,8 +134,8 @@ func (s *Storage) storeFenced(ctx context.Context, lock string, ref claimRef, re
 	if err != nil {
 		return err
 	}
-	c.session, c.fence, c.fenceSeq = ref.session, lockPrefix+lock, ref.seq
-	_, a, err := s.n.writes.doIn(ctx, c)
+	c.session, c.fences = ref.session, []fence{{lockPrefix + lock, ref.seq}}
+	a, err := s.n.writes.do(ctx, c)
 	if err == nil {
 		err = codeError(a.code)
 	}
@@ -266,7 +266,7 @@ func (s *Storage) read(ctx context.Context) (*state, bool) {
 	}
 	if n.works.Err() == nil {
 		ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
-		n.Ready(ctx) // its error is what valid says below
+		n.awaitReady(ctx) // its error is what valid says below
 		cancel()
 	}
 	current := n.keeper.valid()
@@ -353,6 +353,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 				return true, nil
 			}
 			if !s.n.keeper.usable(ref.session) {
+				s.n.withdraw(lockPrefix+name, ref)
 				break
 			}
 			if !wait {
@@ -375,6 +376,12 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 func (s *Storage) claim(ctx context.Context, name string, wait bool) (claimRef, error) {
 	if len(name) > MaxName {
 		return claimRef{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
+	}
+	ready, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	err := s.n.awaitReady(ready)
+	cancel()
+	if err != nil {
+		return claimRef{}, err
 	}
 	ref, _, err := s.n.await(ctx, command{op: opClaim, key: lockPrefix + name, flag: wait, number: s.limit()}, nil)
 	return ref, err

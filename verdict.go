@@ -57,15 +57,13 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c command) {
 	k.n.log.Info(why, "node", id.node, "session", id.number)
 	k.n.tasks.run(func() {
 		c.node = k.n.id
-		before := k.n.fsm.state().session(id.node)
-		err := l.apply(l.ctx, k.n, sealCommand(k.n.fsm.state().keys, &c), func(s *state) bool {
-			return s.session(id.node) != before
-		})
+		last := l.raft.LastIndex()
+		// It may do nothing, if things have changed before it is in the log.
+		err := l.applyAndTell(l.ctx, k.n, &c, func(s *state) bool { return s.index > last })
 		k.mu.Lock()
 		delete(k.pending, id)
 		k.mu.Unlock()
 		if err == nil { // else it is judged anew, in its time
-			l.acks.want(k.n.fsm.state().index, l.acks.gone) // the others are told at once
 			k.wake()
 		}
 	})
@@ -104,7 +102,7 @@ func (n *Node) succeed(ctx context.Context, id sessionID) {
 		}
 		if n.majoritySays(ctx, s.voters, id) {
 			n.log.Info("the leader's lease has lapsed", "leader", id.node)
-			n.standFor(ctx, id.node)
+			n.standFor(ctx, id.node, func() bool { return n.keeper.overdue(id, time.Now()) })
 			return
 		}
 		select {

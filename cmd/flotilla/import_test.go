@@ -115,7 +115,7 @@ func TestImportRefuses(t *testing.T) {
 			change(account(t, "bad@a.example"), ".json", "\xff"),
 			change(account(t, "nokey@a.example"), ".key", "no key"),
 			map[string]string{"big": strings.Repeat("x", flotilla.MaxValue+1), "fits": strings.Repeat("x", flotilla.MaxValue), "bad\nname": "1"},
-			map[string]string{strings.Repeat(strings.Repeat("n", 200)+"/", 3) + "x": "1"},
+			map[string]string{strings.Repeat(strings.Repeat("n", 200)+"/", 6) + "x": "1"},
 		))
 		outside := t.TempDir()
 		store(t, outside, map[string]string{"file": "outside", "dir/file": "outside"})
@@ -141,7 +141,7 @@ func TestImportRefuses(t *testing.T) {
 			"bad@a.example: bad.json is malformed (it is not JSON)\n",
 			"nokey@a.example: nokey.key is malformed (it is not a PEM private key)\n",
 			"refused: big: it has more than 1048576 bytes, the limit of a record\n",
-			"nnn/x: the name has 604 bytes, the limit is 512\n",
+			"nnn/x: the name has 1207 bytes, the limit is 1024\n",
 			"refused: out: it is a symbolic link that leads out of the directory, or nowhere\n",
 			"refused: outdir: it is a symbolic link that leads out of the directory, or nowhere\n",
 			"refused: nowhere: it is a symbolic link that leads out of the directory, or nowhere\n",

@@ -124,10 +124,11 @@ func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Con
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	id := string(address)
-	c, err := l.t.port.dialNode(ctx, id, alpnRaft)
+	nc, err := l.t.port.whileOpen(ctx, func(ctx context.Context) (*conn, error) { return l.t.port.dialNode(ctx, id, alpnRaft) })
 	if err != nil {
 		return nil, err
 	}
+	c := nc.(*conn)
 	if !l.t.keep(c) {
 		c.Close()
 		return nil, ErrClosed

@@ -1,0 +1,573 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// Each test in this file has failed once. Its comment tells what happened then, and must not happen.
+
+// fleet starts nodes over net that form a cluster.
+func fleet(t *testing.T, net *simnet.Network, names []string, configure func(*Config)) []*Node {
+	t.Helper()
+	secret := NewSecret()
+	var addrs []string
+	for _, name := range names {
+		addrs = append(addrs, name+":7373")
+	}
+	var nodes []*Node
+	for _, name := range names {
+		host := net.Host(name)
+		cfg := Config{
+			Dir: t.TempDir(), Name: name, Secrets: []Secret{secret}, Peers: Static(addrs...), Expect: len(names),
+			Listen: host.Listen, Dial: host.Dial, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		}
+		if configure != nil {
+			configure(&cfg)
+		}
+		n, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		nodes = append(nodes, n)
+	}
+	for _, n := range nodes {
+		mustBeReady(t, n)
+	}
+	return nodes
+}
+
+func mustBeReady(t *testing.T, n *Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := n.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holdUntil holds a role until ctx ends or stay is over, and then lingers for as long as the deadline allows, as the doc of Hold lets f do.
+func holdUntil(ctx context.Context, n *Node, r Role) <-chan Tenure {
+	got := make(chan Tenure, 1)
+	go n.Hold(ctx, r, func(ctx context.Context, tenure Tenure) error {
+		got <- tenure
+		<-ctx.Done()
+		time.Sleep(time.Until(tenure.Deadline()))
+		return nil
+	})
+	return got
+}
+
+// Two voters that leave at the same moment both pass settle, and the configuration changes twice without a lease in between. A
+// session whose lease comes from a majority of five is then ended by a majority of three that do not meet it.
+func TestTwoLeavesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
+		leader, others := leaderOf(t, nodes)
+		holder, second, d, e := others[0], others[1], others[2], others[3]
+		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
+		next := holdUntil(t.Context(), second, Role{Name: "r"})
+		time.Sleep(30 * time.Second) // all is quiet
+
+		leaving := time.Now()
+		for _, n := range []*Node{d, e} {
+			go func() {
+				n.Leave(t.Context())
+			}()
+		}
+		time.Sleep(260 * time.Millisecond) // both wait in settle
+		for _, n := range []*Node{leader, second} {
+			net.Block(holder.name, n.name)
+			net.Block(n.name, holder.name)
+		}
+		got := <-next
+		t.Logf("%v after the leave began; voters %d", time.Since(leaving), len(leader.fsm.state().voters))
+		held := tenure.(*tenureOf)
+		if left := time.Until(tenure.Deadline()); left > 0 {
+			t.Errorf("the role is granted again (fence %d after %d) %v before the first holder's deadline; its context: %v",
+				got.Fence(), tenure.Fence(), left, held.ctx.Err())
+		}
+		net.Heal()
+	})
+}
+
+type tenureOf = tenure // the name is taken by a variable above
+
+// A request of a node's earlier process to open a session, which arrives late, ends the session of the process that runs now,
+// whose lease lasts.
+func TestLateOpenOfEarlierProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		holder, second := others[0], others[1]
+		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
+		next := holdUntil(t.Context(), second, Role{Name: "r"})
+		time.Sleep(time.Second)
+		var e encoder
+		e.string("the boot of a process that is dead")
+		e.uint(0)
+		go leader.serveOpen(t.Context(), holder.id, e.b)
+		select {
+		case <-next:
+		case <-time.After(10 * time.Second):
+		}
+		if number := leader.fsm.state().number(holder.id); tenure.(*tenureOf).ref.session == number {
+			return // the session goes on
+		}
+		if left := time.Until(tenure.Deadline()); left > 0 {
+			t.Errorf("the role is granted again %v before the first holder's deadline", left)
+		}
+	})
+}
+
+// A greeting of a node's earlier process, which arrives late, makes the leader think that the process that runs now is gone: no
+// write waits for it any more, and it goes on reading with its lease. Nothing corrects that as long as there is a leader.
+func TestLateGreetingOfEarlierProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		n := others[0]
+		old := n.greeting()
+		old.Boot = "the boot of a process that is dead"
+		if _, err := leader.serveHello(t.Context(), n.id, old); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if ses := leader.fsm.state().session(n.id); leader.leading.Load().acks.gone(n.id, ses) && n.keeper.valid() {
+			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
+		}
+		stale := 0
+		for i := range 20 {
+			value := fmt.Sprint(i)
+			mustStore(t, leader, "k", value)
+			if got, _ := n.storage.Load(t.Context(), "k"); string(got) != value {
+				stale++
+			}
+			time.Sleep(time.Second)
+		}
+		if stale > 0 {
+			t.Errorf("%d of 20 reads, on a node with a lease, are older than a write that was completed before", stale)
+		}
+	})
+}
+
+// When the session ends between openSession's look at the state and live's, live waits for a session 0 for ever.
+func TestLiveWithoutSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		n := others[0]
+		n.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
+		number := n.ownSession(n.fsm.state())
+		end := command{op: opEnd, node: leader.id, target: n.id, number: number}
+		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &end), func(s *state) bool { return s.number(n.id) == 0 }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		// run: openSession has seen the session in the state and returned nil; the verdict is applied; then:
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		done := make(chan struct{})
+		start := time.Now()
+		go func() {
+			defer close(done)
+			n.live(ctx)
+		}()
+		<-done
+		if took := time.Since(start); took > time.Minute {
+			t.Errorf("live without a session returned after %v, when its context ended", took)
+		}
+	})
+}
+
+// A voter says of any session that it does not know that its lease has lapsed. So a node with an old state has all voters agree
+// that the leader, which has a new session and a lease, is to be replaced.
+func TestLapsedOfUnknownSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		time.Sleep(5 * time.Second)
+		if !leader.keeper.valid() {
+			t.Fatal("the leader has no lease")
+		}
+		var e encoder
+		e.string(leader.id)
+		e.uint(leader.ownSession(leader.fsm.state()) - 1) // the one before, in an old snapshot
+		for _, n := range nodes {
+			if reply, err := n.serveLapsed(t.Context(), others[0].id, e.b); err != nil || reply[0] != 0 {
+				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.name, reply, err)
+			}
+		}
+	})
+}
+
+// reopen opens a closed node's directory again.
+func reviewReopen(t *testing.T, n *Node) *Node {
+	t.Helper()
+	cfg := n.cfg
+	next, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { next.Close() })
+	return next
+}
+
+// After a full restart from snapshots each new leader is deposed at once, because the session of its last process, which the
+// snapshot has, is not renewed.
+func TestFullRestartFromSnapshot(t *testing.T) {
+	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
+		for _, snapshot := range []bool{false, true} {
+			t.Run(fmt.Sprint(latency, " snapshot ", snapshot), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := simnet.New()
+					net.SetLatency(latency)
+					nodes := trio(t, net, nil)
+					time.Sleep(5 * time.Second)
+					if snapshot {
+						for _, n := range nodes {
+							if err := n.raft.Load().Snapshot().Error(); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+					term := nodes[0].term()
+					for _, n := range nodes {
+						net.Host(n.name).Kill()
+						n.Close()
+					}
+					time.Sleep(time.Minute)
+					start := time.Now()
+					var again []*Node
+					for _, n := range nodes {
+						net.Host(n.name).Revive()
+						again = append(again, reviewReopen(t, n))
+					}
+					for _, n := range again {
+						mustBeReady(t, n)
+					}
+					took := time.Since(start)
+					time.Sleep(5 * time.Second)
+					t.Logf("ready after %v, %d terms", took, again[0].term()-term)
+					if d := again[0].term() - term; d > 2 {
+						t.Errorf("%d elections after a full restart, ready after %v", d, took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A node that restarts with a snapshot that is older than the leader's session, and needs longer than a lease to reach the leader,
+// deposes it: in its own state the leader's session is the old one, and the others say of that one that it has lapsed.
+func TestRestartWithOldSnapshot(t *testing.T) {
+	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
+		for _, away := range []time.Duration{0, 700 * time.Millisecond, 760 * time.Millisecond} {
+			t.Run(fmt.Sprint(latency, away), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := simnet.New()
+					net.SetLatency(latency)
+					nodes := trio(t, net, nil)
+					time.Sleep(5 * time.Second)
+					for _, n := range nodes {
+						if err := n.raft.Load().Snapshot().Error(); err != nil {
+							t.Fatal(err)
+						}
+					}
+					_, others := leaderOf(t, nodes)
+					next, late := others[0], others[1]
+					next.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
+					time.Sleep(5 * time.Second)
+					for leader, _ := leaderOf(t, nodes); leader != next; leader, _ = leaderOf(t, nodes) {
+						if err := waitFuture(t.Context(), leader.raft.Load().LeadershipTransferToServer(raft.ServerID(next.id), raft.ServerAddress(next.id))); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(5 * time.Second)
+					}
+					term := next.term()
+					net.Host(late.name).Kill()
+					late.Close()
+					time.Sleep(10 * time.Second)
+					net.Host(late.name).Revive()
+					if away > 0 {
+						net.Isolate(late.name)
+					}
+					again := reviewReopen(t, late)
+					time.Sleep(away)
+					net.Heal()
+					start := time.Now()
+					mustBeReady(t, again)
+					took := time.Since(start)
+					time.Sleep(5 * time.Second)
+					if now := again.term(); now != term {
+						t.Errorf("the return of a node deposes the leader: term %d, was %d; ready after %v", now, term, took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Two nodes that leave at once hand the leadership to and fro.
+func TestTwoLeavers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		time.Sleep(5 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		first := others[0]
+		for _, srv := range leader.servers() { // the one that the leadership is offered to first
+			if id := string(srv.ID); id != leader.id {
+				for _, n := range others {
+					if n.id == id {
+						first = n
+					}
+				}
+				break
+			}
+		}
+		term := leader.term()
+		start := time.Now()
+		var wg sync.WaitGroup
+		for _, n := range []*Node{leader, first} { // with the other one it is the same
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if err := n.Leave(ctx); err != nil {
+					t.Errorf("%s: %v", n.name, err)
+				}
+			})
+		}
+		wg.Wait()
+		t.Logf("after %v, %d terms", time.Since(start), nodes[0].term()-term)
+	})
+}
+
+// Leave goes on after Close, or when the node has failed, until its context ends.
+func TestLeaveAfterTheEnd(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(*Node)
+	}{
+		{"closed", func(n *Node) { n.Close() }},
+		{"failed", func(n *Node) { n.fail(errors.New("a disk")) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := simnet.New()
+				nodes := trio(t, net, nil)
+				_, others := leaderOf(t, nodes)
+				n := others[0]
+				net.Isolate(n.name)
+				time.Sleep(5 * time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				start := time.Now()
+				done := make(chan error, 1)
+				go func() { done <- n.Leave(ctx) }()
+				time.Sleep(10 * time.Second)
+				test.end(n)
+				err := <-done
+				if took := time.Since(start); took > time.Minute {
+					t.Errorf("Leave of a node that has ended returned after %v: %v", took, err)
+				}
+				net.Heal()
+			})
+		})
+	}
+}
+
+// A node that has a session opened while another one falls silent: the leader's answer waits for the verdict, the new session is not
+// renewed meanwhile, and is ended; the node waits for it for another three seconds.
+func TestOpenWhileAnotherDies(t *testing.T) {
+	for _, after := range []time.Duration{2, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60} {
+		t.Run(fmt.Sprintf("%d ms", after), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := simnet.New()
+				net.SetLatency(2 * time.Millisecond)
+				nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
+				_, others := leaderOf(t, nodes)
+				n := others[0]
+				net.Host(n.name).Kill()
+				n.Close()
+				time.Sleep(5 * time.Second) // it is gone
+				net.Host(n.name).Revive()
+				start := time.Now()
+				again := reviewReopen(t, n)
+				time.Sleep(after * time.Millisecond)
+				net.Isolate(others[1].name)
+				mustBeReady(t, again)
+				took := time.Since(start)
+				t.Logf("ready after %v", took)
+				if took > 1500*time.Millisecond {
+					t.Errorf("a node that starts while another falls silent is ready after %v", took)
+				}
+				net.Heal()
+			})
+		})
+	}
+}
+
+// A voter that has not caught up and has a suspicion in its snapshot looks at everything a thousand times in a second.
+func TestReportIsNoHotLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		n := others[0]
+		number := n.ownSession(n.fsm.state())
+		c := command{op: opSuspect, node: leader.id, target: n.id, number: number}
+		k := newKeeper(leader) // of a process that has just been started
+		time.Sleep(time.Second)
+		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &c), func(s *state) bool { return s.session(n.id).suspect != 0 }); err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now()
+		if next := k.report(now); next.Sub(now) < 10*time.Millisecond {
+			t.Errorf("it wants to look again in %v, and will as long as it has not caught up", next.Sub(now))
+		}
+	})
+}
+
+// A member that is removed while it is ready says so, soon.
+func TestRemovedWhileReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		n := others[0]
+		time.Sleep(2 * time.Second)
+		if err := leader.leading.Load().raft.RemoveServer(leader.servers()[slices.IndexFunc(leader.servers(), func(s raft.Server) bool { return string(s.ID) == n.id })].ID, 0, 0).Error(); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for n.failure() == nil && time.Since(start) < 5*time.Minute {
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Logf("after %v: %v", time.Since(start), n.failure())
+		if !errors.Is(n.failure(), ErrRemoved) {
+			t.Error("it does not say that it was removed")
+		}
+	})
+}
+
+// How many elections there are when the leader falls silent for a moment.
+func TestSilentLeader(t *testing.T) {
+	for _, latency := range []time.Duration{0, 5 * time.Millisecond} {
+		for _, away := range []time.Duration{400, 500, 600, 650, 700, 900} {
+			t.Run(fmt.Sprintf("%v away %d ms", latency, away), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := simnet.New()
+					net.SetLatency(latency)
+					nodes := trio(t, net, nil)
+					time.Sleep(5 * time.Second)
+					leader, _ := leaderOf(t, nodes)
+					term := leader.term()
+					net.Isolate(leader.name)
+					time.Sleep(away * time.Millisecond)
+					net.Heal()
+					start := time.Now()
+					time.Sleep(100 * time.Millisecond)
+					for _, n := range nodes {
+						mustBeReady(t, n)
+					}
+					took := time.Since(start)
+					time.Sleep(5 * time.Second)
+					d := leader.term() - term
+					t.Logf("%d terms; all ready %v after the end of it", d, took)
+					if d > 2 || took > 3*time.Second {
+						t.Errorf("%d elections, ready after %v", d, took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Small clusters come back.
+func TestSmallClustersComeBack(t *testing.T) {
+	for _, names := range [][]string{{"a"}, {"a", "b"}} {
+		for _, snapshot := range []bool{false, true} {
+			t.Run(fmt.Sprint(len(names), snapshot), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					net := simnet.New()
+					nodes := fleet(t, net, names, nil)
+					check := func(what string) {
+						start := time.Now()
+						for _, n := range nodes {
+							mustBeReady(t, n)
+							if err := n.Hold(t.Context(), Role{Name: "r"}, func(context.Context, Tenure) error { return nil }); err != nil {
+								t.Error(what, err)
+							}
+						}
+						t.Log(what, time.Since(start))
+					}
+					for _, n := range nodes {
+						n.keeper.lose(fmt.Errorf("%w: test", ErrLost))
+					}
+					time.Sleep(time.Second)
+					check("lease lost")
+					net.Isolate("a")
+					time.Sleep(5 * time.Second)
+					net.Heal()
+					time.Sleep(time.Second)
+					check("partition")
+					if snapshot {
+						for _, n := range nodes {
+							n.raft.Load().Snapshot().Error()
+						}
+					}
+					for i, n := range nodes {
+						net.Host(n.name).Kill()
+						n.Close()
+						net.Host(n.name).Revive()
+						_ = i
+					}
+					time.Sleep(time.Minute)
+					for i, n := range nodes {
+						nodes[i] = reviewReopen(t, n)
+					}
+					check("full restart")
+				})
+			})
+		}
+	}
+}
+
+// A verdict that another configuration overtakes does nothing, and the leader waits three seconds for its effect before it
+// judges that session anew.
+func TestVerdictWhileANodeJoins(t *testing.T) {
+	for at := 550; at <= 610; at++ {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := simnet.New()
+				net.SetLatency(2 * time.Millisecond)
+				nodes := trio(t, net, nil)
+				time.Sleep(5 * time.Second)
+				leader, others := leaderOf(t, nodes)
+				tenure := <-holdUntil(t.Context(), others[0], Role{Name: "r"})
+				next := holdUntil(t.Context(), others[1], Role{Name: "r"})
+				time.Sleep(time.Second)
+				net.Isolate(others[0].name)
+				start := time.Now()
+				time.Sleep(time.Duration(at) * time.Millisecond)
+				go leader.raft.Load().AddNonvoter("newcomer", "newcomer", 0, time.Second)
+				<-next
+				if took := time.Since(start); took > 1500*time.Millisecond {
+					t.Errorf("the role is granted %v after its holder was cut off, and %v after its deadline", took, time.Since(tenure.Deadline()))
+				}
+				net.Heal()
+			})
+		})
+	}
+}
