@@ -125,3 +125,28 @@ func ExampleConfigFromEnv() {
 	// flotilla: Config.Expect: FLOTILLA_EXPECT must be a number: strconv.Atoi: parsing "three": invalid syntax
 	// 3 <nil>
 }
+
+func ExampleNode_Hold() {
+	ctx := context.Background()
+	node, err := flotilla.Open(ctx, flotilla.Config{Addr: "localhost:0"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer node.Close()
+	report := func(ctx context.Context, tenure flotilla.Tenure) error {
+		fmt.Println("no other node does this now")
+		// The write is refused if the role is lost before it is committed.
+		return node.Storage().Store(ctx, "reports/last", []byte("all is well"))
+	}
+	if err := node.Hold(ctx, flotilla.Role{Name: "nightly report"}, report); err != nil {
+		log.Fatal(err)
+	}
+	last, err := node.Storage().Load(ctx, "reports/last")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", last)
+	// Output:
+	// no other node does this now
+	// all is well
+}

@@ -35,7 +35,7 @@ type Tenure interface {
 //
 // The context that f gets ends with ctx, and also
 //   - when the node's lease is about to lapse, because a majority of the voters has not been reached. Its cause then wraps ErrLost. f must be
-//     done by the tenure's Deadline, which is at least a sixth of a lease away; after that another node may hold the role.
+//     done by the tenure's Deadline, which is about a fifth of a lease away; after that another node may hold the role.
 //   - when the role is to be handed over: a better contender waits, or the node shuts down. Its cause then is ErrYielded. f has ten
 //     seconds from then on, for as long as the lease lasts, and another node gets the role when f returns.
 //
