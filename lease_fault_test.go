@@ -571,3 +571,25 @@ func TestVerdictWhileANodeJoins(t *testing.T) {
 		})
 	}
 }
+
+// A node whose raft is stuck while all else in it goes on kept writers waiting for as long as it renewed its lease.
+func TestStuckRaftHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		others[0].port.Transport().Stop() // notes and calls are not its business
+		start := time.Now()
+		mustStore(t, leader, "k", "1")
+		if took := time.Since(start); took > 3*leader.pace.lease {
+			t.Errorf("the first write took %v", took)
+		}
+		if others[0].keeper.valid() {
+			t.Error("the node that has missed a write has a lease")
+		}
+		start = time.Now()
+		mustStore(t, leader, "k", "2")
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("the second write took %v", took)
+		}
+	})
+}
