@@ -374,7 +374,7 @@ func TestLeaseStateSpace(t *testing.T) {
 		{"a lease is a little more than a step, and much is judged", false, 2000, 1990, 4, false, 269410},
 		{"a lease is two steps", false, 200, 100, 4, false, 887109},
 	} {
-		if test.short != testing.Short() {
+		if test.short != (testing.Short() || RaceEnabled) {
 			continue // the long ones find what the short ones do
 		}
 		t.Run(test.name, func(t *testing.T) {

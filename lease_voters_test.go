@@ -259,7 +259,7 @@ func TestLeaseAcrossVoterChanges(t *testing.T) {
 		{true, 100, 100, 3, 4, 50693},
 		{false, 100, 100, 1, 5, 111378},
 	} {
-		if test.short != testing.Short() {
+		if test.short != (testing.Short() || RaceEnabled) {
 			continue
 		}
 		t.Run(fmt.Sprintf("%d to %d voters, a lease of %d in steps of %d", test.least, test.most, test.length, test.step), func(t *testing.T) {

@@ -366,7 +366,7 @@ func chaosRuns(t *testing.T) []chaosRun {
 		}
 		return []chaosRun{{3, seed}, {5, seed}}
 	}
-	if testing.Short() {
+	if testing.Short() || flotilla.RaceEnabled {
 		return []chaosRun{{3, rand.Uint64()}}
 	}
 	return []chaosRun{{3, 0}, {3, 1}, {3, rand.Uint64()}, {5, 0}, {5, rand.Uint64()}}

@@ -488,7 +488,7 @@ func TestStorageAgainstOracle(t *testing.T) {
 		t.Skip("the deviations are those from files on Linux; other systems have other errors and other names")
 	}
 	seeds, count := []uint64{1, 2, 3, rand.Uint64()}, 6000
-	if testing.Short() {
+	if testing.Short() || flotilla.RaceEnabled {
 		seeds, count = seeds[2:], 1500
 	}
 	if s := os.Getenv("ORACLE_SEED"); s != "" {
