@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -90,7 +91,7 @@ func jsonCall[In, Out any](f func(ctx context.Context, peer string, in In) (Out,
 	return bytesCall(func(ctx context.Context, peer string, body []byte) ([]byte, error) {
 		var in In
 		if err := json.Unmarshal(body, &in); err != nil {
-			return nil, errMalformed
+			return nil, codec.ErrMalformed
 		}
 		out, err := f(ctx, peer, in)
 		if err != nil {
@@ -104,7 +105,7 @@ func statusOf(err error) int {
 	switch {
 	case errors.Is(err, errNotLeader), errors.Is(err, ErrNoLeader):
 		return http.StatusMisdirectedRequest
-	case errors.Is(err, errMalformed):
+	case errors.Is(err, codec.ErrMalformed):
 		return http.StatusBadRequest
 	}
 	return http.StatusServiceUnavailable
@@ -155,7 +156,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		return out, errors.New("this node takes no part in the cluster any more") // and passes no verdicts
 	}
 	if in.ID != peer {
-		return out, errMalformed
+		return out, codec.ErrMalformed
 	}
 	switch {
 	case in.ID == n.id && in.Boot != n.boot:
@@ -221,7 +222,7 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 		return joining{}, err
 	}
 	if in.ID != peer {
-		return joining{}, errMalformed
+		return joining{}, codec.ErrMalformed
 	}
 	out := joining{Cluster: n.clusterID()}
 	for _, m := range n.book.all() {
@@ -247,7 +248,7 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 		return Member{}, errNotLeader
 	}
 	if in.ID != peer {
-		return Member{}, errMalformed
+		return Member{}, codec.ErrMalformed
 	}
 	if !slices.Contains(n.fsm.state().servers, peer) {
 		return in, nil // the answer to an earlier call was lost
@@ -276,9 +277,9 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 // serveOpen opens a session for the caller's process, in place of the one that it has seen, its last process's or one whose lease it
 // has lost. The caller waits for it in its own state.
 func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := decoder{b: body}
-	boot, seen := d.string(), d.uint()
-	if err := d.end(); err != nil {
+	d := codec.Decoder{B: body}
+	boot, seen := d.String(), d.Uint()
+	if err := d.End(); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(n.fsm.state().servers, peer) {
@@ -291,9 +292,9 @@ func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte,
 
 // serveEnd ends the caller's session, at its own wish.
 func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := decoder{b: body}
-	number := d.uint()
-	if err := d.end(); err != nil {
+	d := codec.Decoder{B: body}
+	number := d.Uint()
+	if err := d.End(); err != nil {
 		return nil, err
 	}
 	return nil, n.changeSession(ctx, command{op: opEnd, node: peer, target: peer, number: number}, func(s *state) bool {
@@ -318,21 +319,21 @@ func (n *Node) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte,
 	if l := n.leading.Load(); l != nil && peer != n.id {
 		l.acks.returned(peer, index)
 	}
-	var e encoder
-	e.uint(index)
-	return e.b, nil
+	var e codec.Encoder
+	e.Uint(index)
+	return e.B, nil
 }
 
 func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
-	var e encoder
-	e.uint(n.term())
-	return e.b, nil
+	var e codec.Encoder
+	e.Uint(n.term())
+	return e.B, nil
 }
 
 // servePromise promises this node to a cluster, once. The promise holds for as long as the proposer stands by its proposal.
 func (n *Node) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
 	if in.Proposer != peer || in.Cluster == "" {
-		return proposed{}, errMalformed
+		return proposed{}, codec.ErrMalformed
 	}
 	id := n.identity()
 	if id.Cluster != "" || id.Proposal != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -433,9 +434,9 @@ func (n *Node) handOver(ctx context.Context) error {
 	}
 	for number != 0 {
 		changed := n.changed.wait()
-		var e encoder
-		e.uint(number)
-		_, err := n.askLeader(ctx, callEnd, e.b)
+		var e codec.Encoder
+		e.Uint(number)
+		_, err := n.askLeader(ctx, callEnd, e.B)
 		if err == nil {
 			break
 		}

@@ -3,6 +3,7 @@ package flotilla
 import (
 	"fmt"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -63,43 +64,43 @@ type command struct {
 }
 
 func (c *command) encode() []byte {
-	e := encoder{b: make([]byte, 0, 128+len(c.key)+len(c.value))}
-	e.byte(byte(c.op))
-	e.string(c.node)
-	e.uint(c.session)
-	e.uint(c.seq)
-	e.uint(c.acked)
-	e.int(c.time)
-	e.uint(uint64(len(c.fences)))
+	e := codec.Encoder{B: make([]byte, 0, 128+len(c.key)+len(c.value))}
+	e.Byte(byte(c.op))
+	e.String(c.node)
+	e.Uint(c.session)
+	e.Uint(c.seq)
+	e.Uint(c.acked)
+	e.Int(c.time)
+	e.Uint(uint64(len(c.fences)))
 	for _, f := range c.fences {
-		e.string(f.role)
-		e.uint(f.seq)
+		e.String(f.role)
+		e.Uint(f.seq)
 	}
-	e.string(c.key)
-	e.bytes(c.value)
-	e.string(c.target)
-	e.uint(c.number)
-	e.uint(c.cond)
-	e.uint(c.voters)
-	e.bool(c.flag)
-	e.string(c.group)
-	e.int(c.priority)
-	return e.b
+	e.String(c.key)
+	e.Bytes(c.value)
+	e.String(c.target)
+	e.Uint(c.number)
+	e.Uint(c.cond)
+	e.Uint(c.voters)
+	e.Bool(c.flag)
+	e.String(c.group)
+	e.Int(c.priority)
+	return e.B
 }
 
 func decodeCommand(b []byte) (command, error) {
-	d := decoder{b: b}
-	c := command{op: op(d.byte()), node: d.string(), session: d.uint(), seq: d.uint(), acked: d.uint(), time: d.int()}
-	for range d.count() {
-		c.fences = append(c.fences, fence{d.string(), d.uint()})
+	d := codec.Decoder{B: b}
+	c := command{op: op(d.Byte()), node: d.String(), session: d.Uint(), seq: d.Uint(), acked: d.Uint(), time: d.Int()}
+	for range d.Count() {
+		c.fences = append(c.fences, fence{d.String(), d.Uint()})
 	}
-	c.key, c.value, c.target = d.string(), d.bytes(), d.string()
-	c.number, c.cond, c.voters = d.uint(), d.uint(), d.uint()
-	c.flag, c.group, c.priority = d.bool(), d.string(), d.int()
+	c.key, c.value, c.target = d.String(), d.Bytes(), d.String()
+	c.number, c.cond, c.voters = d.Uint(), d.Uint(), d.Uint()
+	c.flag, c.group, c.priority = d.Bool(), d.String(), d.Int()
 	if c.op < opStart || c.op > lastOp { // whose other fields need not be these
 		return command{}, fmt.Errorf("command %d is not known to this version of flotilla; upgrade this node", c.op)
 	}
-	if err := d.end(); err != nil {
+	if err := d.End(); err != nil {
 		return command{}, err
 	}
 	if c.op == opPut {
@@ -118,22 +119,22 @@ type keyValue struct {
 
 // encodeRecords makes the value of an opPut.
 func encodeRecords(records []keyValue) []byte {
-	var e encoder
-	e.uint(uint64(len(records)))
+	var e codec.Encoder
+	e.Uint(uint64(len(records)))
 	for _, r := range records {
-		e.string(r.key)
-		e.bytes(r.value)
+		e.String(r.key)
+		e.Bytes(r.value)
 	}
-	return e.b
+	return e.B
 }
 
 func decodeRecords(b []byte) ([]keyValue, error) {
-	d := decoder{b: b}
-	records := make([]keyValue, d.count())
+	d := codec.Decoder{B: b}
+	records := make([]keyValue, d.Count())
 	for i := range records {
-		records[i] = keyValue{d.string(), d.bytes()}
+		records[i] = keyValue{d.String(), d.Bytes()}
 	}
-	return records, d.end()
+	return records, d.End()
 }
 
 // sealCommand makes the log entry of c.
@@ -144,7 +145,7 @@ func sealCommand(k *seal.Keyring, c *command) []byte {
 // openEntry is the inverse of sealCommand.
 func openEntry(k *seal.Keyring, entry []byte) (command, error) {
 	if len(entry) < 2 || entry[0] != entryVersion || entry[1] != entryCommand {
-		return command{}, errMalformed
+		return command{}, codec.ErrMalformed
 	}
 	plain, err := k.Open(entry[2:])
 	if err != nil {
@@ -155,10 +156,10 @@ func openEntry(k *seal.Keyring, entry []byte) (command, error) {
 
 // keyringEntry makes the log entry that gives a new cluster its identity and its keys.
 func keyringEntry(cluster string, wrapped []byte) []byte {
-	e := encoder{b: []byte{entryVersion, entryKeyring}}
-	e.string(cluster)
-	e.bytes(wrapped)
-	return e.b
+	e := codec.Encoder{B: []byte{entryVersion, entryKeyring}}
+	e.String(cluster)
+	e.Bytes(wrapped)
+	return e.B
 }
 
 // code is the outcome of a command, as the state machine gives it.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -111,7 +112,7 @@ func (f *fsm) applyOne(s *state, l *raft.Log, fx *effects) (*state, error) {
 		return s.configure(l.Index, servers, voters, fx), nil
 	}
 	if len(l.Data) < 2 {
-		return nil, errMalformed
+		return nil, codec.ErrMalformed
 	}
 	if l.Data[0] != entryVersion {
 		return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", l.Data[0])
@@ -136,9 +137,9 @@ func (f *fsm) applyOne(s *state, l *raft.Log, fx *effects) (*state, error) {
 
 // applyKeyring takes the keyring of a new cluster. Two leaders may each have proposed one: the first counts.
 func (f *fsm) applyKeyring(s *state, index uint64, b []byte) (*state, error) {
-	d := decoder{b: b}
-	cluster, wrapped := d.string(), d.bytes()
-	if err := d.end(); err != nil {
+	d := codec.Decoder{B: b}
+	cluster, wrapped := d.String(), d.Bytes()
+	if err := d.End(); err != nil {
 		return nil, err
 	}
 	n := *s

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
@@ -48,9 +49,9 @@ func TestShutdownWhileEntering(t *testing.T) {
 		// f has begun; handOver goes on after yieldAll
 		number := n.ownSession(n.fsm.state())
 		n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
-		var e encoder
-		e.uint(number)
-		if _, err := n.askLeader(t.Context(), callEnd, e.b); err != nil {
+		var e codec.Encoder
+		e.Uint(number)
+		if _, err := n.askLeader(t.Context(), callEnd, e.B); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -141,12 +142,12 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		n.withdraw(claim.key, claimRef{n.id, session, claim.seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
-		var e encoder
-		e.uint(1)
-		e.uint(session)
-		e.uint(claim.seq)
-		e.bytes(entry)
-		if _, err := leader.serveApply(t.Context(), n.id, e.b); err != nil {
+		var e codec.Encoder
+		e.Uint(1)
+		e.Uint(session)
+		e.Uint(claim.seq)
+		e.Bytes(entry)
+		if _, err := leader.serveApply(t.Context(), n.id, e.B); err != nil {
 			t.Fatal(err)
 		}
 		n.writes.end(session, early)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
 // What keepers tell each other, one thing after another in a note. Notes may be lost, and each thing says all that it means.
@@ -209,14 +211,14 @@ func (k *keeper) renew(now time.Time, session uint64) {
 	k.owed = make(map[string][]byte)
 	k.mu.Unlock()
 	if session != 0 && !k.n.stalled() { // nobody is to wait for a node whose disk hangs
-		var e encoder
-		e.byte(noteRenew)
-		e.uint(session)
-		e.uint(uint64(now.Sub(k.started)))
-		e.bool(urgent)
+		var e codec.Encoder
+		e.Byte(noteRenew)
+		e.Uint(session)
+		e.Uint(uint64(now.Sub(k.started)))
+		e.Bool(urgent)
 		for _, id := range k.n.fsm.state().voters {
 			if id != k.n.id {
-				notes[id] = append(notes[id], e.b...)
+				notes[id] = append(notes[id], e.B...)
 			} else if k.asked(id, session) {
 				k.promised(id, session, now)
 			}
@@ -229,26 +231,26 @@ func (k *keeper) renew(now time.Time, session uint64) {
 
 // noted takes a note of another node.
 func (k *keeper) noted(peer string, note []byte) {
-	for d := (decoder{b: note}); len(d.b) > 0 && !d.bad; {
-		switch d.byte() {
+	for d := (codec.Decoder{B: note}); len(d.B) > 0 && !d.Bad; {
+		switch d.Byte() {
 		case noteRenew:
-			session, sent, urgent := d.uint(), d.uint(), d.bool()
-			if !d.bad {
+			session, sent, urgent := d.Uint(), d.Uint(), d.Bool()
+			if !d.Bad {
 				k.answer(peer, session, sent, urgent)
 			}
 		case notePromise:
-			session, sent := d.uint(), time.Duration(d.uint())
-			if !d.bad && sent >= 0 && sent <= time.Since(k.started) {
+			session, sent := d.Uint(), time.Duration(d.Uint())
+			if !d.Bad && sent >= 0 && sent <= time.Since(k.started) {
 				k.promised(peer, session, k.started.Add(sent))
 			}
 		case noteEnded:
-			session := d.uint()
-			if !d.bad && k.holds(session) {
+			session := d.Uint()
+			if !d.Bad && k.holds(session) {
 				k.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
 			}
 		case noteLapsed:
-			who := suspicion{sessionID{d.string(), d.uint()}, d.uint()}
-			if !d.bad {
+			who := suspicion{sessionID{d.String(), d.Uint()}, d.Uint()}
+			if !d.Bad {
 				k.reported(peer, who)
 			}
 		default:
@@ -260,15 +262,15 @@ func (k *keeper) noted(peer string, note []byte) {
 // answer answers a node that asks for a promise. The promise binds from now on, and is told when there is something else to say to that
 // node, which is soon: every word costs both of them a moment's work, all day long.
 func (k *keeper) answer(peer string, session, sent uint64, urgent bool) {
-	var e encoder
+	var e codec.Encoder
 	switch s := k.n.fsm.state(); {
 	case k.asked(peer, session):
-		e.byte(notePromise)
-		e.uint(session)
-		e.uint(sent)
+		e.Byte(notePromise)
+		e.Uint(session)
+		e.Uint(sent)
 		if !urgent {
 			k.mu.Lock()
-			k.owed[peer] = e.b
+			k.owed[peer] = e.B
 			early := !time.Now().Before(k.next.Add(-k.n.pace.lease / 12))
 			k.mu.Unlock()
 			if early {
@@ -278,12 +280,12 @@ func (k *keeper) answer(peer string, session, sent uint64, urgent bool) {
 		}
 	case s.index >= session && s.number(peer) != session:
 		// A machine whose clock stood still may not know, by that clock.
-		e.byte(noteEnded)
-		e.uint(session)
+		e.Byte(noteEnded)
+		e.Uint(session)
 	default:
 		return
 	}
-	k.n.port.Note(peer, e.b)
+	k.n.port.Note(peer, e.B)
 }
 
 // asked answers for this voter whether it promises a lease. It looks at the state and promises in one step: report must not come in
@@ -352,12 +354,12 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 			k.reported(k.n.id, who)
 			continue
 		}
-		var e encoder
-		e.byte(noteLapsed)
-		e.string(who.node)
-		e.uint(who.number)
-		e.uint(who.index)
-		k.n.port.Note(leader, e.b)
+		var e codec.Encoder
+		e.Byte(noteLapsed)
+		e.String(who.node)
+		e.Uint(who.number)
+		e.Uint(who.index)
+		k.n.port.Note(leader, e.B)
 	}
 	return next
 }

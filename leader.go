@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -303,9 +304,9 @@ func (n *Node) termOf(ctx context.Context, id string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	d := decoder{b: reply}
-	term := d.uint()
-	return term, d.end()
+	d := codec.Decoder{B: reply}
+	term := d.Uint()
+	return term, d.End()
 }
 
 // transfer hands the leadership to a voter that is there and has every entry. Each is tried once in a term: a second attempt that

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
@@ -116,10 +117,10 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
 		time.Sleep(time.Second)
-		var e encoder
-		e.string("the boot of a process that is dead")
-		e.uint(0)
-		go leader.serveOpen(t.Context(), holder.id, e.b)
+		var e codec.Encoder
+		e.String("the boot of a process that is dead")
+		e.Uint(0)
+		go leader.serveOpen(t.Context(), holder.id, e.B)
 		select {
 		case <-next:
 		case <-time.After(10 * time.Second):
@@ -203,11 +204,11 @@ func TestLapsedOfUnknownSession(t *testing.T) {
 		if !leader.keeper.valid() {
 			t.Fatal("the leader has no lease")
 		}
-		var e encoder
-		e.string(leader.id)
-		e.uint(leader.ownSession(leader.fsm.state()) - 1) // the one before, in an old snapshot
+		var e codec.Encoder
+		e.String(leader.id)
+		e.Uint(leader.ownSession(leader.fsm.state()) - 1) // the one before, in an old snapshot
 		for _, n := range nodes {
-			if reply, err := n.serveLapsed(t.Context(), others[0].id, e.b); err != nil || reply[0] != 0 {
+			if reply, err := n.serveLapsed(t.Context(), others[0].id, e.B); err != nil || reply[0] != 0 {
 				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.name, reply, err)
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
 const (
@@ -231,12 +233,12 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	if leader == "" || leader == p.n.id {
 		return ErrNoLeader
 	}
-	var e encoder
-	e.uint(uint64(len(batch)))
+	var e codec.Encoder
+	e.Uint(uint64(len(batch)))
 	for _, q := range batch {
-		e.uint(q.session)
-		e.uint(q.seq)
-		e.bytes(q.entry)
+		e.Uint(q.session)
+		e.Uint(q.seq)
+		e.Bytes(q.entry)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
 	defer cancel()
@@ -254,19 +256,19 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 		}
 		cancel()
 	})
-	_, err := p.n.port.Call(ctx, leader, callApply, e.b)
+	_, err := p.n.port.Call(ctx, leader, callApply, e.B)
 	return err
 }
 
 // serveApply is the leader's end of forward.
 func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := decoder{b: body}
+	d := codec.Decoder{B: body}
 	var batch []*proposal
-	for range d.count() {
-		batch = append(batch, &proposal{session: d.uint(), seq: d.uint(), entry: d.bytes()})
+	for range d.Count() {
+		batch = append(batch, &proposal{session: d.Uint(), seq: d.Uint(), entry: d.Bytes()})
 	}
-	if err := d.end(); err != nil || len(batch) == 0 {
-		return nil, errMalformed
+	if err := d.End(); err != nil || len(batch) == 0 {
+		return nil, codec.ErrMalformed
 	}
 	l, err := n.awaitLeading(ctx)
 	if err != nil {
@@ -277,10 +279,10 @@ func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte
 	for _, q := range batch {
 		c, err := openEntry(keys, q.entry)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errMalformed, err)
+			return nil, fmt.Errorf("%w: %w", codec.ErrMalformed, err)
 		}
 		if c.node != peer || c.session != q.session || c.seq != q.seq {
-			return nil, errMalformed
+			return nil, codec.ErrMalformed
 		}
 	}
 	return nil, n.lead(ctx, l, peer, batch)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
@@ -34,7 +35,7 @@ func (n *Node) handleRecords(mux *http.ServeMux) {
 func (n *Node) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeListRequest(body)
 	if err != nil {
-		return nil, errMalformed
+		return nil, codec.ErrMalformed
 	}
 	var reply remote.ListReply
 	if q.After == "" {
@@ -61,7 +62,7 @@ func (n *Node) serveRecordList(ctx context.Context, _ string, body []byte) ([]by
 func (n *Node) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeLoadRequest(body)
 	if err != nil {
-		return nil, errMalformed
+		return nil, codec.ErrMalformed
 	}
 	var reply remote.LoadReply
 	size := 0
@@ -93,7 +94,7 @@ func (n *Node) recordValue(ctx context.Context, key string) ([]byte, bool, error
 func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodePutRequest(body)
 	if err != nil || len(q.Records) == 0 {
-		return nil, errMalformed
+		return nil, codec.ErrMalformed
 	}
 	var records []keyValue
 	for _, r := range q.Records {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
 // until repeats what needs a leader.
@@ -33,9 +35,9 @@ func (n *Node) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := decoder{b: reply}
-	index := d.uint()
-	if err := d.end(); err != nil {
+	d := codec.Decoder{B: reply}
+	index := d.Uint()
+	if err := d.End(); err != nil {
 		return err
 	}
 	_, err = n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
@@ -50,10 +52,10 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 	if own := n.ownSession(s); own != 0 && own != lost {
 		return nil // the answer to an earlier call was lost
 	}
-	var e encoder
-	e.string(n.boot)
-	e.uint(s.number(n.id))
-	if _, err := n.askLeader(ctx, callOpen, e.b); err != nil {
+	var e codec.Encoder
+	e.String(n.boot)
+	e.Uint(s.number(n.id))
+	if _, err := n.askLeader(ctx, callOpen, e.B); err != nil {
 		return err
 	}
 	seen := s.number(n.id)

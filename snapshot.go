@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -49,70 +50,70 @@ func writeSnapshot(w io.Writer, s *state) error {
 		return err
 	}
 	buf := bufio.NewWriterSize(sealed, 128<<10)
-	var e encoder
+	var e codec.Encoder
 	frame := func(tag byte) {
 		var head [1 + binary.MaxVarintLen64]byte
 		head[0] = tag
-		n := binary.PutUvarint(head[1:], uint64(len(e.b)))
+		n := binary.PutUvarint(head[1:], uint64(len(e.B)))
 		buf.Write(head[:1+n]) // a bufio.Writer keeps its first error for Flush
-		buf.Write(e.b)
-		e.b = e.b[:0]
+		buf.Write(e.B)
+		e.B = e.B[:0]
 	}
 
-	e.uint(snapshotVersion)
-	e.uint(s.index)
-	e.string(s.cluster)
+	e.Uint(snapshotVersion)
+	e.Uint(s.index)
+	e.String(s.cluster)
 	for _, ids := range [][]string{s.servers, s.voters} {
-		e.uint(uint64(len(ids)))
+		e.Uint(uint64(len(ids)))
 		for _, id := range ids {
-			e.string(id)
+			e.String(id)
 		}
 	}
-	e.uint(s.elected)
+	e.Uint(s.elected)
 	frame(frameHead)
 
 	members := s.members.Root().Iterator()
 	for _, m, ok := members.Next(); ok; _, m, ok = members.Next() {
-		e.string(m.ID)
-		e.string(m.Name)
-		e.string(m.Addr)
+		e.String(m.ID)
+		e.String(m.Name)
+		e.String(m.Addr)
 		frame(frameMember)
 	}
 	sessions := s.sessions.Root().Iterator()
 	for k, ses, ok := sessions.Next(); ok; k, ses, ok = sessions.Next() {
-		e.bytes(k)
-		e.uint(ses.number)
-		e.string(ses.boot)
-		e.uint(ses.suspect)
-		e.uint(ses.acked)
-		e.uint(uint64(len(ses.answers)))
+		e.Bytes(k)
+		e.Uint(ses.number)
+		e.String(ses.boot)
+		e.Uint(ses.suspect)
+		e.Uint(ses.acked)
+		e.Uint(uint64(len(ses.answers)))
 		for _, a := range ses.answers {
-			e.uint(a.seq)
-			e.uint(a.index)
-			e.byte(byte(a.code))
+			e.Uint(a.seq)
+			e.Uint(a.index)
+			e.Byte(byte(a.code))
 		}
 		frame(frameSession)
 	}
 	roles := s.roles.Root().Iterator()
 	for k, r, ok := roles.Next(); ok; k, r, ok = roles.Next() {
-		e.bytes(k)
-		e.uint(uint64(len(r.queue)))
+		e.Bytes(k)
+		e.Uint(uint64(len(r.queue)))
 		for _, q := range r.queue {
-			e.ref(q.claimRef)
-			e.uint(q.index)
-			e.string(q.group)
-			e.int(q.priority)
-			e.uint(q.yield)
-			e.ref(q.heir)
+			encodeRef(&e, q.claimRef)
+			e.Uint(q.index)
+			e.String(q.group)
+			e.Int(q.priority)
+			e.Uint(q.yield)
+			encodeRef(&e, q.heir)
 		}
 		frame(frameRole)
 	}
 	records := s.records.Root().Iterator()
 	for k, r, ok := records.Next(); ok; k, r, ok = records.Next() {
-		e.bytes(k)
-		e.int(r.modified)
-		e.uint(r.index)
-		e.bytes(r.value)
+		e.Bytes(k)
+		e.Int(r.modified)
+		e.Uint(r.index)
+		e.Bytes(r.value)
 		frame(frameRecord)
 	}
 	frame(frameEnd)
@@ -140,57 +141,57 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 			return nil, sealedError(err)
 		}
 		if size > maxFrame {
-			return nil, errMalformed
+			return nil, codec.ErrMalformed
 		}
 		body := make([]byte, size)
 		if _, err := io.ReadFull(buf, body); err != nil {
 			return nil, sealedError(err)
 		}
-		d := decoder{b: body}
+		d := codec.Decoder{B: body}
 		switch tag {
 		case frameHead:
-			if v := d.uint(); v != snapshotVersion {
+			if v := d.Uint(); v != snapshotVersion {
 				return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", v)
 			}
-			s.index, s.cluster = d.uint(), d.string()
+			s.index, s.cluster = d.Uint(), d.String()
 			for _, ids := range []*[]string{&s.servers, &s.voters} {
-				for range d.count() {
-					*ids = append(*ids, d.string())
+				for range d.Count() {
+					*ids = append(*ids, d.String())
 				}
 			}
-			s.elected = d.uint()
+			s.elected = d.Uint()
 		case frameMember:
-			m := Member{ID: d.string(), Name: d.string(), Addr: d.string()}
+			m := Member{ID: d.String(), Name: d.String(), Addr: d.String()}
 			s.members, _, _ = s.members.Insert([]byte(m.ID), m)
 		case frameSession:
-			node := d.string()
-			ses := &session{number: d.uint(), boot: d.string(), suspect: d.uint(), acked: d.uint()}
-			for range d.count() {
-				ses.answers = append(ses.answers, answer{seq: d.uint(), index: d.uint(), code: code(d.byte())})
+			node := d.String()
+			ses := &session{number: d.Uint(), boot: d.String(), suspect: d.Uint(), acked: d.Uint()}
+			for range d.Count() {
+				ses.answers = append(ses.answers, answer{seq: d.Uint(), index: d.Uint(), code: code(d.Byte())})
 			}
 			s.sessions, _, _ = s.sessions.Insert([]byte(node), ses)
 		case frameRole:
-			name, r := d.string(), &role{}
-			for range d.count() {
+			name, r := d.String(), &role{}
+			for range d.Count() {
 				r.queue = append(r.queue, claim{
-					claimRef: d.ref(), index: d.uint(), group: d.string(), priority: d.int(), yield: d.uint(), heir: d.ref(),
+					claimRef: decodeRef(&d), index: d.Uint(), group: d.String(), priority: d.Int(), yield: d.Uint(), heir: decodeRef(&d),
 				})
 			}
 			if len(r.queue) == 0 {
-				return nil, errMalformed
+				return nil, codec.ErrMalformed
 			}
 			s.roles, _, _ = s.roles.Insert([]byte(name), r)
 			s.bytes += int64(len(name) * len(r.queue))
 		case frameRecord:
-			key := d.bytes()
-			rec := &record{modified: d.int(), index: d.uint(), value: d.bytes()}
+			key := d.Bytes()
+			rec := &record{modified: d.Int(), index: d.Uint(), value: d.Bytes()}
 			records.Insert(key, rec)
 			s.bytes += int64(len(key) + len(rec.value))
 		case frameEnd:
 		default:
 			return nil, fmt.Errorf("part %d is not known to this version of flotilla; upgrade this node", tag)
 		}
-		if err := d.end(); err != nil {
+		if err := d.End(); err != nil {
 			return nil, err
 		}
 	}
@@ -204,15 +205,17 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 // sealedError wraps the error of a sealed stream: none but its own end is right, and only after the last frame.
 func sealedError(err error) error {
 	if err == nil || err == io.EOF || err == io.ErrUnexpectedEOF {
-		return errMalformed
+		return codec.ErrMalformed
 	}
 	return fmt.Errorf("%w: %w", ErrSealed, err)
 }
 
-func (e *encoder) ref(r claimRef) {
-	e.string(r.node)
-	e.uint(r.session)
-	e.uint(r.seq)
+func encodeRef(e *codec.Encoder, r claimRef) {
+	e.String(r.node)
+	e.Uint(r.session)
+	e.Uint(r.seq)
 }
 
-func (d *decoder) ref() claimRef { return claimRef{node: d.string(), session: d.uint(), seq: d.uint()} }
+func decodeRef(d *codec.Decoder) claimRef {
+	return claimRef{node: d.String(), session: d.Uint(), seq: d.Uint()}
+}

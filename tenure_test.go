@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
@@ -168,17 +169,17 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		if !k.valid() {
 			t.Fatal("it has no lease")
 		}
-		var e encoder
-		e.byte(noteEnded)
-		e.uint(old + 1)
-		k.noted(leader.id, e.b)
+		var e codec.Encoder
+		e.Byte(noteEnded)
+		e.Uint(old + 1)
+		k.noted(leader.id, e.B)
 		if !k.valid() {
 			t.Error("it gives up another session")
 		}
-		e.b = nil
-		e.byte(noteEnded)
-		e.uint(old)
-		k.noted(leader.id, e.b)
+		e.B = nil
+		e.Byte(noteEnded)
+		e.Uint(old)
+		k.noted(leader.id, e.B)
 		if k.valid() {
 			t.Error("it goes on as if it had a lease")
 		}

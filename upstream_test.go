@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -18,38 +17,14 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
 // trio starts three nodes over net, for tests that must look inside.
 func trio(t *testing.T, net *simnet.Network, configure func(*Config)) []*Node {
 	t.Helper()
-	secret := NewSecret()
-	var nodes []*Node
-	for _, name := range []string{"a", "b", "c"} {
-		host := net.Host(name)
-		cfg := Config{
-			Dir: t.TempDir(), Name: name, Secrets: []Secret{secret}, Peers: Static("a:7373", "b:7373", "c:7373"), Expect: 3,
-			Listen: host.Listen, Dial: host.Dial, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		}
-		if configure != nil {
-			configure(&cfg)
-		}
-		n, err := Open(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { n.Close() })
-		nodes = append(nodes, n)
-	}
-	for _, n := range nodes {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		if err := n.Ready(ctx); err != nil {
-			t.Fatal(err)
-		}
-		cancel()
-	}
-	return nodes
+	return fleet(t, net, []string{"a", "b", "c"}, configure)
 }
 
 // leaderOf returns the node that leads and the others.
@@ -345,12 +320,12 @@ func TestMalformedProposal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		l, others := leaderOf(t, nodes)
-		var e encoder
-		e.uint(1)
-		e.uint(1)
-		e.uint(1)
-		e.bytes([]byte("garbage"))
-		_, err := others[0].port.Call(t.Context(), l.id, callApply, e.b)
+		var e codec.Encoder
+		e.Uint(1)
+		e.Uint(1)
+		e.Uint(1)
+		e.Bytes([]byte("garbage"))
+		_, err := others[0].port.Call(t.Context(), l.id, callApply, e.B)
 		if err == nil {
 			t.Error("a malformed proposal is taken")
 		}

@@ -3,6 +3,8 @@ package flotilla
 import (
 	"context"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
 // judge is the leader's part: it suspects sessions that have fallen silent, clears those that speak again, and ends those that a majority of
@@ -117,16 +119,16 @@ func (n *Node) succeed(ctx context.Context, id sessionID) {
 func (n *Node) majoritySays(ctx context.Context, voters []string, id sessionID) bool {
 	ctx, cancel := context.WithTimeout(ctx, n.pace.lease/3)
 	defer cancel()
-	var e encoder
-	e.string(id.node)
-	e.uint(id.number)
+	var e codec.Encoder
+	e.String(id.node)
+	e.Uint(id.number)
 	answers := make(chan bool)
 	for _, v := range voters {
 		if v == n.id {
 			continue
 		}
 		n.tasks.run(func() {
-			reply, err := n.port.Call(ctx, v, callLapsed, e.b)
+			reply, err := n.port.Call(ctx, v, callLapsed, e.B)
 			select {
 			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:
 			case <-ctx.Done():
@@ -152,9 +154,9 @@ func (n *Node) majoritySays(ctx context.Context, voters []string, id sessionID) 
 
 // serveLapsed answers majoritySays.
 func (n *Node) serveLapsed(_ context.Context, _ string, body []byte) ([]byte, error) {
-	d := decoder{b: body}
-	id := sessionID{d.string(), d.uint()}
-	if err := d.end(); err != nil {
+	d := codec.Decoder{B: body}
+	id := sessionID{d.String(), d.Uint()}
+	if err := d.End(); err != nil {
 		return nil, err
 	}
 	if n.keeper.overdue(id, time.Now()) {

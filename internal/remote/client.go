@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
@@ -75,7 +76,7 @@ func (c *Client) List(ctx context.Context, dir string) (keys []string, current b
 			return keys, current, nil
 		}
 		if len(reply.Keys) == 0 || keys[len(keys)-1] == after {
-			return nil, false, errMalformed // it would never end
+			return nil, false, codec.ErrMalformed // it would never end
 		}
 		after = keys[len(keys)-1]
 	}
@@ -92,7 +93,7 @@ func (c *Client) Load(ctx context.Context, keys []string) iter.Seq2[Record, erro
 				reply, err = DecodeLoadReply(body)
 			}
 			if err == nil && (len(reply.Values) == 0 || len(reply.Values) > len(asked)) {
-				err = errMalformed
+				err = codec.ErrMalformed
 			}
 			if err != nil {
 				yield(Record{}, err)

@@ -187,9 +187,9 @@ func TestAnswersOfANode(t *testing.T) {
 		want   string
 	}{
 		"older":       {http.StatusNotFound, nil, "it runs an older version of flotilla: upgrade it"},
-		"malformed":   {http.StatusOK, []byte{1, 1, 9}, "malformed message"},
-		"endless":     {http.StatusOK, remote.ListReply{More: true}.Encode(), "malformed message"},
-		"endless too": {http.StatusOK, remote.ListReply{More: true, Keys: []string{"a"}}.Encode(), "malformed message"},
+		"malformed":   {http.StatusOK, []byte{1, 1, 9}, "malformed encoding"},
+		"endless":     {http.StatusOK, remote.ListReply{More: true}.Encode(), "malformed encoding"},
+		"endless too": {http.StatusOK, remote.ListReply{More: true, Keys: []string{"a"}}.Encode(), "malformed encoding"},
 		"confused":    {http.StatusBadRequest, nil, "it runs another version of flotilla"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,6 @@
 package remote
 
-import "encoding/binary"
+import "github.com/flotilla-ha/flotilla/internal/codec"
 
 // The calls about records. Their paths carry the version of the messages. Each is a POST of a request, answered by a reply.
 const (
@@ -77,108 +77,129 @@ type PutReply struct {
 }
 
 // Encode returns the message's bytes.
-func (m ListRequest) Encode() []byte { return appendBytes(appendBytes(nil, m.Dir), m.After) }
+func (m ListRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.Dir)
+	e.String(m.After)
+	return e.B
+}
 
 // DecodeListRequest is the inverse of Encode.
 func DecodeListRequest(b []byte) (ListRequest, error) {
-	d := decoder{b: b}
-	m := ListRequest{Dir: d.string(), After: d.string()}
-	return m, d.end()
+	d := codec.Decoder{B: b}
+	m := ListRequest{Dir: d.String(), After: d.String()}
+	return m, d.End()
 }
 
 // Encode returns the message's bytes.
 func (m ListReply) Encode() []byte {
-	return appendKeys(appendBool(appendBool(nil, m.More), m.Current), m.Keys)
+	var e codec.Encoder
+	e.Bool(m.More)
+	e.Bool(m.Current)
+	encodeKeys(&e, m.Keys)
+	return e.B
 }
 
 // DecodeListReply is the inverse of Encode.
 func DecodeListReply(b []byte) (ListReply, error) {
-	d := decoder{b: b}
-	m := ListReply{More: d.bool(), Current: d.bool(), Keys: d.keys()}
-	return m, d.end()
+	d := codec.Decoder{B: b}
+	m := ListReply{More: d.Bool(), Current: d.Bool(), Keys: decodeKeys(&d)}
+	return m, d.End()
 }
 
 // Encode returns the message's bytes.
-func (m LoadRequest) Encode() []byte { return appendKeys(nil, m.Keys) }
+func (m LoadRequest) Encode() []byte {
+	var e codec.Encoder
+	encodeKeys(&e, m.Keys)
+	return e.B
+}
 
 // DecodeLoadRequest is the inverse of Encode.
 func DecodeLoadRequest(b []byte) (LoadRequest, error) {
-	d := decoder{b: b}
-	m := LoadRequest{Keys: d.keys()}
-	return m, d.end()
+	d := codec.Decoder{B: b}
+	m := LoadRequest{Keys: decodeKeys(&d)}
+	return m, d.End()
 }
 
 // Encode returns the message's bytes.
 func (m LoadReply) Encode() []byte {
-	b := binary.AppendUvarint(nil, uint64(len(m.Values)))
+	var e codec.Encoder
+	e.Uint(uint64(len(m.Values)))
 	for _, v := range m.Values {
-		b = appendBool(b, v.Found)
+		e.Bool(v.Found)
 		if v.Found {
-			b = appendBytes(b, v.Bytes)
+			e.Bytes(v.Bytes)
 		}
 	}
-	return b
+	return e.B
 }
 
 // DecodeLoadReply is the inverse of Encode. The values are parts of b, not copies.
 func DecodeLoadReply(b []byte) (LoadReply, error) {
-	d := decoder{b: b}
+	d := codec.Decoder{B: b}
 	var m LoadReply
-	for range d.count() {
-		v := Value{Found: d.bool()}
+	for range d.Count() {
+		v := Value{Found: d.Bool()}
 		if v.Found {
-			v.Bytes = d.bytes()
+			v.Bytes = d.Bytes()
 		}
 		m.Values = append(m.Values, v)
 	}
-	return m, d.end()
+	return m, d.End()
 }
 
 // Encode returns the message's bytes.
 func (m PutRequest) Encode() []byte {
-	b := binary.AppendUvarint([]byte{byte(m.Mode)}, uint64(len(m.Records)))
+	var e codec.Encoder
+	e.Byte(byte(m.Mode))
+	e.Uint(uint64(len(m.Records)))
 	for _, r := range m.Records {
-		b = appendBytes(appendBytes(b, r.Key), r.Value)
+		e.String(r.Key)
+		e.Bytes(r.Value)
 	}
-	return b
+	return e.B
 }
 
 // DecodePutRequest is the inverse of Encode. A mode that is not known is malformed. The values are parts of b, not copies.
 func DecodePutRequest(b []byte) (PutRequest, error) {
-	d := decoder{b: b}
-	mode := d.uint()
-	d.bad = d.bad || mode > uint64(Overwrite)
+	d := codec.Decoder{B: b}
+	mode := d.Byte()
+	d.Bad = d.Bad || mode > byte(Overwrite)
 	m := PutRequest{Mode: Mode(mode)}
-	for range d.count() {
-		m.Records = append(m.Records, Record{Key: d.string(), Value: d.bytes()})
+	for range d.Count() {
+		m.Records = append(m.Records, Record{Key: d.String(), Value: d.Bytes()})
 	}
-	return m, d.end()
+	return m, d.End()
 }
 
 // Encode returns the message's bytes.
-func (m PutReply) Encode() []byte { return appendBytes([]byte{byte(m.Outcome)}, m.Reason) }
+func (m PutReply) Encode() []byte {
+	var e codec.Encoder
+	e.Byte(byte(m.Outcome))
+	e.String(m.Reason)
+	return e.B
+}
 
 // DecodePutReply is the inverse of Encode. An outcome that is not known is malformed.
 func DecodePutReply(b []byte) (PutReply, error) {
-	d := decoder{b: b}
-	outcome := d.uint()
-	d.bad = d.bad || outcome < uint64(Stored) || outcome > uint64(Refused)
-	m := PutReply{Outcome: Outcome(outcome), Reason: d.string()}
-	return m, d.end()
+	d := codec.Decoder{B: b}
+	outcome := d.Byte()
+	d.Bad = d.Bad || outcome < byte(Stored) || outcome > byte(Refused)
+	m := PutReply{Outcome: Outcome(outcome), Reason: d.String()}
+	return m, d.End()
 }
 
-func appendKeys(b []byte, keys []string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(keys)))
+func encodeKeys(e *codec.Encoder, keys []string) {
+	e.Uint(uint64(len(keys)))
 	for _, k := range keys {
-		b = appendBytes(b, k)
+		e.String(k)
 	}
-	return b
 }
 
-func (d *decoder) keys() []string {
+func decodeKeys(d *codec.Decoder) []string {
 	var keys []string
-	for range d.count() {
-		keys = append(keys, d.string())
+	for range d.Count() {
+		keys = append(keys, d.String())
 	}
 	return keys
 }
