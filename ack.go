@@ -76,11 +76,11 @@ func (a *acks) gone(id string, ses *session) bool {
 	return startOf(a.n.book.process(id)) > startOf(ses.boot) || a.n.port.HungUp(id)
 }
 
-// late reports whether a member has kept writers waiting for a whole lease.
+// late reports whether a member has come no closer to what writers wait for in three leases: a slow line alone is no reason to do without it.
 func (a *acks) late(id string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.pace.lease
+	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > 3*a.n.pace.lease
 }
 
 // there reports whether a member has been heard of within the last lease. Nothing that is promised hangs on that.
