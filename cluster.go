@@ -46,6 +46,7 @@ type Node struct {
 	writes  *proposer
 	storage *Storage
 	certs   *certs
+	tickets *tickets
 
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
 	life, works context.Context
@@ -92,6 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.works, n.break_ = context.WithCancelCause(n.life)
 	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
 	n.keeper, n.tenures = newKeeper(n), newTenures()
+	n.tickets = newTickets(cfg.TLS.TicketRotation)
 	n.writes = newProposer(n)
 	n.storage = newStorage(n)
 	if err := n.open(ctx); err != nil {

@@ -88,6 +88,10 @@ type TLS struct {
 	// TrustedRoots verify the ACME server. Nil: the system's roots.
 	TrustedRoots *x509.CertPool
 
+	// TicketRotation is how long one key seals session tickets, with which clients resume on any node. Their tickets are accepted
+	// for two to three times as long. 0: 12 hours. It is a second at least.
+	TicketRotation time.Duration
+
 	// Configure, if not nil, may change what flotilla has prepared, before it is used: other challenges, key types, DNS
 	// providers. The issuer is nil in development mode. Storage must stay as it is.
 	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
@@ -148,6 +152,8 @@ func (c *Config) complete() error {
 		return bad("Expect", fmt.Sprintf("a cluster is formed by 1 to %d nodes, not %d; more may join it later", maxVoters, c.Expect))
 	case c.Expect > 1 && c.Peers == nil:
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
+	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < minTicketPeriod:
+		return bad("TLS.TicketRotation", "it must be a second at least, or zero for 12 hours")
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
 	case len(c.Name) > 255 || strings.ContainsFunc(c.Name, unicode.IsControl):
@@ -211,6 +217,9 @@ func (c *Config) complete() error {
 		}
 		c.Secrets = []Secret{NewSecret()}
 		c.dev = true
+	}
+	if c.TLS.TicketRotation == 0 {
+		c.TLS.TicketRotation = ticketRotation
 	}
 	if c.MaxState == 0 {
 		c.MaxState = 64 << 20

@@ -136,7 +136,12 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.Err() != nil {
 		return nil, ErrClosed
 	}
-	return n.certs.tlsConfig(domains...)
+	config, err := n.certs.tlsConfig(domains...)
+	if err != nil {
+		return nil, err
+	}
+	n.tickets.bind(config, func(string) bool { return false })
+	return config, nil
 }
 
 // ListenTLS listens for clients on a TCP address and speaks TLS with them, after the PROXY header where Config.Proxies says so, with the

@@ -21,6 +21,7 @@ const (
 	frameRole    = 4
 	frameRecord  = 5
 	frameEnd     = 6
+	frameTickets = 7
 
 	snapshotVersion = 1
 	maxFrame        = 64 << 20
@@ -72,6 +73,10 @@ func writeSnapshot(w io.Writer, s *state) error {
 	e.Uint(s.elected)
 	frame(frameHead)
 
+	if s.tickets != nil {
+		s.tickets.encode(&e)
+		frame(frameTickets)
+	}
 	members := s.members.Root().Iterator()
 	for _, m, ok := members.Next(); ok; _, m, ok = members.Next() {
 		e.String(m.ID)
@@ -160,6 +165,10 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				}
 			}
 			s.elected = d.Uint()
+		case frameTickets:
+			if s.tickets, err = decodeTicketKeys(&d); err != nil {
+				return nil, err
+			}
 		case frameMember:
 			m := Member{ID: d.String(), Name: d.String(), Addr: d.String()}
 			s.members, _, _ = s.members.Insert([]byte(m.ID), m)
