@@ -31,6 +31,11 @@ func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) e
 	if err != nil {
 		return err
 	}
+	return n.serveToTheEnd(ctx, h, domains)
+}
+
+// serveToTheEnd is Serve on a node that is open.
+func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, domains []string) error {
 	// Not one of the node's goroutines, which Shutdown waits for.
 	health, err := n.openHealth(ctx, func(f func()) { go f() })
 	if err == nil {
