@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -218,7 +219,8 @@ func TestServeLeavesInOrder(t *testing.T) {
 // A request that takes longer than Patience is cut, and Serve says so.
 func TestServeCutsWhatTakesTooLong(t *testing.T) {
 	under, cut := make(chan struct{}), make(chan struct{})
-	s := serveReal(t, Config{Drain: Drain{Patience: 300 * time.Millisecond}}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	log := new(lockedBuffer)
+	s := serveReal(t, Config{Drain: Drain{Patience: 1500 * time.Millisecond}, Logger: slog.New(slog.NewTextHandler(log, nil))}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(under)
 		<-r.Context().Done()
 		close(cut)
@@ -237,6 +239,48 @@ func TestServeCutsWhatTakesTooLong(t *testing.T) {
 	<-cut
 	if err := <-asked; err == nil {
 		t.Error("a request that was cut was answered")
+	}
+	if text := log.String(); !strings.Contains(text, "draining: 1 requests under way") {
+		t.Errorf("the log does not say what is waited for: %s", text)
+	}
+}
+
+// lockedBuffer is a buffer for several writers.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestDrainDefaults(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		health string
+		given  Drain
+		want   Drain
+	}{
+		{"nobody looks", "", Drain{}, Drain{0, 20 * time.Second}},
+		{"balancers look", "127.0.0.1:1", Drain{}, Drain{3 * time.Second, 20 * time.Second}},
+		{"no grace", "127.0.0.1:1", Drain{-1, 1}, Drain{-1, 1}},
+		{"set", "", Drain{time.Minute, time.Hour}, Drain{time.Minute, time.Hour}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := Config{HealthAddr: tc.health, Drain: tc.given}
+			if err := cfg.complete(); err != nil || cfg.Drain != tc.want {
+				t.Errorf("%+v, %v, want %+v", cfg.Drain, err, tc.want)
+			}
+		})
 	}
 }
 
