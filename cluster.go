@@ -47,6 +47,7 @@ type Node struct {
 	storage *Storage
 	certs   *certs
 	tickets *tickets
+	fronts  fronts
 
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
 	life, works context.Context
