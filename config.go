@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -64,6 +65,10 @@ type Config struct {
 	// HTTPSAddr and HTTPAddr are the addresses that Serve listens on. Empty: ":443" and ":80", in development mode
 	// "127.0.0.1:8443" and "127.0.0.1:8080". HealthAddr is where it serves Health; empty: nowhere. Nothing else uses them.
 	HTTPSAddr, HTTPAddr, HealthAddr string
+
+	// Redirect is the status that HTTPHandler sends visitors to https with: 308, which keeps the method and the body, or 301, for clients
+	// that do not know 308. 0: 308.
+	Redirect int
 
 	// Logger receives what happens. Nil: nothing is logged. No record holds a secret, a key or a value.
 	Logger *slog.Logger
@@ -150,6 +155,8 @@ func (c *Config) complete() error {
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
+	case c.Redirect != 0 && c.Redirect != http.StatusPermanentRedirect && c.Redirect != http.StatusMovedPermanently:
+		return bad("Redirect", fmt.Sprintf("it must be 308 or 301, not %d", c.Redirect))
 	case len(c.Name) > 255 || strings.ContainsFunc(c.Name, unicode.IsControl):
 		return bad("Name", "it has more than 255 bytes, or characters that cannot be shown")
 	case len(c.Secrets) == 0 && !dev:
@@ -214,6 +221,9 @@ func (c *Config) complete() error {
 	}
 	if c.MaxState == 0 {
 		c.MaxState = 64 << 20
+	}
+	if c.Redirect == 0 {
+		c.Redirect = http.StatusPermanentRedirect
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

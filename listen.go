@@ -38,11 +38,8 @@ func proxyPolicy(proxies []netip.Prefix) proxyproto.ConnPolicyFunc {
 		if !ok {
 			return proxyproto.SKIP, nil
 		}
-		addr := tcp.AddrPort().Addr().Unmap().WithZone("")
-		for _, p := range proxies {
-			if p.Contains(addr) {
-				return proxyproto.REQUIRE, nil
-			}
+		if among(proxies, tcp.AddrPort().Addr()) {
+			return proxyproto.REQUIRE, nil
 		}
 		return proxyproto.SKIP, nil
 	}
