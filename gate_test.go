@@ -321,7 +321,7 @@ func TestWriteStall(t *testing.T) {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for end := time.Now().Add(3 * stall); time.Now().Before(end); <-tick.C {
-			if _, err := io.ReadFull(client, make([]byte, 64<<10)); err != nil {
+			if _, err := io.ReadFull(client, make([]byte, 16<<10)); err != nil {
 				t.Fatal(err)
 			}
 		}
