@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/mail"
 	"net/netip"
 	"net/url"
@@ -42,14 +43,16 @@ var errOrderLimit = errors.New("a try has taken too long")
 // certs are the certificates of a node: one certmagic cache and one certmagic configuration over the cluster's storage. Its
 // methods are safe for concurrent use.
 type certs struct {
-	config      *certmagic.Config
-	cache       *certmagic.Cache
-	ready       func(context.Context) error
-	company     func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
-	development bool
-	log         *slog.Logger
-	port        atomic.Int32  // of the TLS listener, for the redirect in development mode
-	front       chan struct{} // holds one element while an order of this node waits for a slot, see admit
+	config         *certmagic.Config
+	cache          *certmagic.Cache
+	ready          func(context.Context) error
+	company        func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
+	development    bool
+	log            *slog.Logger
+	port           atomic.Int32  // of the TLS listener, for the redirect in development mode
+	gate           *gate         // of all listeners of this node
+	redirectStatus int           // of redirects to https
+	front          chan struct{} // holds one element while an order of this node waits for a slot, see admit
 
 	life  context.Context // ends with close
 	end   context.CancelFunc
@@ -101,7 +104,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, company: func(context.Context) {}, development: development, log: l, front: make(chan struct{}, 1),
+		ready: ready, company: func(context.Context) {}, development: development, log: l, gate: newGate(), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}),
 	}
@@ -219,9 +222,15 @@ func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 		return nil, err
 	}
 	return &tls.Config{
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return nil, takeTurn(hello.Conn) },
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			stepAside(hello.Conn)
 			c.hold(hello)
-			return c.config.GetCertificate(hello)
+			cert, err := c.config.GetCertificate(hello)
+			if err == nil {
+				err = takeTurn(hello.Conn)
+			}
+			return cert, err
 		},
 		NextProtos: []string{"h2", "http/1.1", acmez.ACMETLS1Protocol},
 		MinVersion: tls.VersionTLS12,

@@ -66,7 +66,7 @@ func (d *decoy) close() {
 }
 
 // httpHandler answers the ACME HTTP-01 challenges of every node of the cluster, and gives all other requests to next. Nil next redirects
-// them to https, with status 308, which keeps the method and the body. It is safe for concurrent use.
+// them to https, with the status that Config.Redirect says. It is safe for concurrent use.
 func (c *certs) httpHandler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.HandlerFunc(c.redirect)
@@ -81,12 +81,9 @@ func (c *certs) httpHandler(next http.Handler) http.Handler {
 }
 
 func (c *certs) redirect(w http.ResponseWriter, r *http.Request) {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-		if strings.Contains(h, ":") {
-			host = "[" + h + "]"
-		}
+	host := hostOf(r)
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
 	}
 	if host == "" || strings.ContainsAny(host, "/\\@?#") {
 		http.Error(w, "flotilla: a request needs a Host to be redirected to https", http.StatusBadRequest)
@@ -96,5 +93,5 @@ func (c *certs) redirect(w http.ResponseWriter, r *http.Request) {
 		host += ":" + strconv.Itoa(int(port)) // nobody forwards 443 to a development node
 	}
 	w.Header().Set("Connection", "close")
-	http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusPermanentRedirect)
+	http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), c.redirectStatus)
 }

@@ -82,6 +82,10 @@ type Config struct {
 	// Drain says how long Serve takes its leave.
 	Drain Drain
 
+	// Redirect is the status that HTTPHandler sends visitors to https with: 308, which keeps the method and the body, or 301, for clients
+	// that do not know 308. 0: 308.
+	Redirect int
+
 	// Logger receives what happens. Nil: nothing is logged. No record holds a secret, a key or a value.
 	Logger *slog.Logger
 
@@ -190,6 +194,8 @@ func (c *Config) complete() error {
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
 	case c.Drain.Patience < 0:
 		return bad("Drain.Patience", "it cannot be negative; a nanosecond is as good as none")
+	case c.Redirect != 0 && c.Redirect != http.StatusPermanentRedirect && c.Redirect != http.StatusMovedPermanently:
+		return bad("Redirect", fmt.Sprintf("it must be 308 or 301, not %d", c.Redirect))
 	case len(c.Name) > 255 || strings.ContainsFunc(c.Name, unicode.IsControl):
 		return bad("Name", "it has more than 255 bytes, or characters that cannot be shown")
 	case len(c.Secrets) == 0 && !dev:
@@ -263,6 +269,9 @@ func (c *Config) complete() error {
 	}
 	if c.MaxState == 0 {
 		c.MaxState = 64 << 20
+	}
+	if c.Redirect == 0 {
+		c.Redirect = http.StatusPermanentRedirect
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

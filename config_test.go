@@ -42,6 +42,7 @@ func TestConfigErrors(t *testing.T) {
 		{"directory below a file", func(c *flotilla.Config) { c.Dir = filepath.Join(file, "x") }, "Dir", file},
 		{"name with a newline", func(c *flotilla.Config) { c.Name = "a\nb" }, "Name", "cannot be shown"},
 		{"long name", func(c *flotilla.Config) { c.Name = strings.Repeat("n", 256) }, "Name", "255"},
+		{"temporary redirect", func(c *flotilla.Config) { c.Redirect = 302 }, "Redirect", "308 or 301, not 302"},
 		{"address without port", func(c *flotilla.Config) { c.Addr = "127.0.0.1" }, "Addr", "host:port"},
 		{"address with a bad port", func(c *flotilla.Config) { c.Addr = "127.0.0.1:99999" }, "Addr", "99999"},
 		{"address in use", func(c *flotilla.Config) { c.Addr = taken.Addr().String() }, "Addr", "cannot listen"},

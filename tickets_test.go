@@ -132,7 +132,7 @@ func TestTicketsAcrossNodes(t *testing.T) {
 				leader.Close()
 				now := rest[0].fsm.state().tickets.index
 				awaitTickets(t, rest, func(k *ticketKeys) bool { return k.index > now }) // the new leader rotates
-				round(1)                                                                // the dead node's memory is that of a node cut off
+				round(1)                                                                 // the dead node's memory is that of a node cut off
 				if full != 1 {
 					t.Errorf("%d full handshakes, want 1", full)
 				}
