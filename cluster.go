@@ -67,6 +67,8 @@ type Node struct {
 	sessions signal                     // the state has other sessions or other servers
 	greeted  signal                     // a peer has said hello
 
+	snapshots chan struct{} // an element asks for one, see snapshotSoon
+
 	lastPeerError atomic.Pointer[peerError]
 	waitsFor      atomic.Pointer[string] // why the node is not in a cluster yet
 
@@ -84,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger}
+	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
@@ -197,6 +199,7 @@ func (n *Node) run(ctx context.Context) {
 	n.tasks.run(func() { n.remember(ctx) })
 	n.tasks.run(func() { n.lookAround(ctx) })
 	n.tasks.run(func() { n.maintain(ctx) })
+	n.tasks.run(func() { n.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
 		n.until(ctx, n.catchUp)
@@ -365,6 +368,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.leaving.Store(true)
 	n.changed.poke()
 	err := n.handOver(ctx)
+	n.lastSnapshot(ctx)
 	return errors.Join(edge("handing over", err), n.Close())
 }
 
