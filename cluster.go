@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -108,7 +109,12 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 // open takes the directory and the port.
 func (n *Node) open(ctx context.Context) error {
 	var err error
-	if n.certs, err = newCerts(n.cfg.TLS, n.storage, n.cfg.development(), n.Ready, n.log); err != nil {
+	var storage certmagic.Storage = n.storage
+	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
+	if n.cfg.TLS.PerNode {
+		storage = own
+	}
+	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development(), n.Ready, n.log); err != nil {
 		return err
 	}
 	n.certs.company = n.company
@@ -123,6 +129,11 @@ func (n *Node) open(ctx context.Context) error {
 			return err
 		}
 		n.ident.Store(id)
+	}
+	if n.cfg.TLS.PerNode {
+		if err := own.open(n.dir, n.secrets); err != nil {
+			return err
+		}
 	}
 	ident := n.identity()
 	starts := ident.Starts
@@ -199,6 +210,7 @@ func (n *Node) run(ctx context.Context) {
 	n.tasks.run(func() { n.remember(ctx) })
 	n.tasks.run(func() { n.lookAround(ctx) })
 	n.tasks.run(func() { n.maintain(ctx) })
+	n.tasks.run(func() { n.certs.cleanOwn(ctx) })
 	n.tasks.run(func() { n.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {

@@ -2,12 +2,9 @@ package flotilla
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // When a node takes a snapshot. raft does not write down how far its log is committed, so a node that is started alone, as after
@@ -21,7 +18,7 @@ const (
 	snapshotPatience = 30 * time.Second // how long changes that do not end may put it off
 	snapshotRest     = 30 * time.Second // between two, at least
 	snapshotRestMiB  = 10 * time.Second // more, for each MiB of the state
-	snapshotEnd      = 10 * time.Second // for the last one
+	snapshotLimit    = 10 * time.Second // for one; what takes longer is found when the next is due
 )
 
 // snapshotSoon has this node take a snapshot when things have calmed down. It does not block.
@@ -72,8 +69,6 @@ func (n *Node) awaitQuiet(ctx context.Context) {
 
 // lastSnapshot is for a node that shuts down. One that fails is no reason not to.
 func (n *Node) lastSnapshot(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, snapshotEnd)
-	defer cancel()
 	if err := n.snapshot(ctx); err != nil {
 		n.log.Warn("the node leaves no snapshot of its last changes; started alone it would not know them", "err", err)
 	}
@@ -89,11 +84,27 @@ func (n *Node) snapshot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("looking for snapshots: %w", err)
 	}
-	if len(have) > 0 && have[0].Index >= n.fsm.state().index {
+	want := n.fsm.state().index
+	if len(have) > 0 && have[0].Index >= want {
 		return nil // raft would log an error
 	}
-	if err := waitFuture(ctx, r.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-		return fmt.Errorf("taking a snapshot: %w", err)
+	go r.Snapshot() // its future is not waited for, as that of Apply is not: raft does not answer all; this ends with raft
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, snapshotLimit)
+	defer cancel()
+	for {
+		written := n.fsm.written.wait()
+		if have, err = d.snaps.List(); err != nil {
+			return fmt.Errorf("looking for the snapshot: %w", err)
+		}
+		if len(have) > 0 && have[0].Index >= want {
+			return nil
+		}
+		select {
+		case <-written:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for a snapshot: %w", context.Cause(ctx))
+		}
 	}
-	return nil
 }
