@@ -32,6 +32,7 @@ type settings struct {
 	CA, Roots         string // URL of the ACME directory, and PEM of the certificate that it shows
 	TestCA            string // URL of another, which must not be used
 	Challenge         string // the only one; empty: any
+	PerNode           bool   // each node has certificates of its own
 }
 
 // The questions.
@@ -115,7 +116,7 @@ func (w *worker) serve(in *bufio.Reader) error {
 		HTTPAddr:  w.settings.HTTP,
 		Logger:    slog.New(w.recorder.handler(slog.NewTextHandler(os.Stderr, nil))),
 		TLS: flotilla.TLS{
-			Email: email, CA: w.settings.CA, TrustedRoots: roots,
+			Email: email, CA: w.settings.CA, TrustedRoots: roots, PerNode: w.settings.PerNode,
 			Configure: func(c *certmagic.Config, i *certmagic.ACMEIssuer) {
 				w.config = c
 				i.DisableHTTPChallenge = w.settings.Challenge == tlsALPN
