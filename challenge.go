@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -49,6 +50,25 @@ func newDecoy() (*decoy, error) {
 		}
 	}()
 	return d, nil
+}
+
+// deceive sets up the decoy, once, if an issuer would listen otherwise. It runs before any order, with c.mu held.
+func (c *certs) deceive() error {
+	for _, i := range c.config.Issuers {
+		acme, ok := i.(*certmagic.ACMEIssuer)
+		if !ok || acme.DNS01Solver != nil {
+			continue
+		}
+		if c.decoy == nil {
+			d, err := newDecoy()
+			if err != nil {
+				return fmt.Errorf("flotilla: cannot listen on loopback, which certmagic's challenge solvers need: %w", err)
+			}
+			c.decoy = d
+		}
+		c.decoy.attract(acme)
+	}
+	return nil
 }
 
 // attract makes the solvers of i find d. An issuer whose ports were set on purpose is left as it is.
