@@ -2,9 +2,12 @@ package flotilla
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/mail"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -22,15 +25,23 @@ type certs struct {
 	cache       *certmagic.Cache
 	ready       func(context.Context) error
 	company     func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
+	cluster     func() string         // its identity; empty: not known yet
 	development bool
 	log         *slog.Logger
-	port        atomic.Int32  // of the TLS listener, for the redirect in development mode
-	front       chan struct{} // holds one element while an order of this node waits for a slot, see admit
+
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error) // for probes, and so is dial
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	probes chan struct{} // an element for each that is under way
+
+	port  atomic.Int32  // of the TLS listener, for the redirect in development mode
+	front chan struct{} // holds one element while an order of this node waits for a slot, see admit
 
 	life  context.Context // ends with close
 	end   context.CancelFunc
 	tasks tasks          // pushes, and slots that are kept for a while
 	work  sync.WaitGroup // a goroutine for each name that has no certificate
+
+	given atomic.Int64 // when a handshake got a self-signed certificate last, in nanoseconds since 1970
 
 	used    chan struct{} // closed when there is a name to serve for the first time
 	useOnce sync.Once
@@ -48,12 +59,18 @@ type certs struct {
 
 // managed is what a certs knows about one name; certs.mu guards it.
 type managed struct {
+	name    string
 	err     error         // of the last try
 	stale   error         // why what is served is not the newest, or nil
 	running bool          // obtain is
 	again   bool          // and shall look once more before it ends
-	first   chan struct{} // closed when there is a certificate for the first time since the start
-	once    sync.Once     // closes first
+	known   chan struct{} // closed when handshakes need not wait any more
+	once    sync.Once     // closes known
+
+	had   bool             // the cluster has, or has had, a certificate
+	none  bool             // it has never had one, as far as this node knows, which is current
+	own   *tls.Certificate // the self-signed one; nil: nobody has asked for it
+	given time.Time        // when a handshake got it last
 }
 
 // certStatus tells about the certificate of one name.
@@ -63,7 +80,9 @@ type certStatus struct {
 	Issuer   string    // its common name
 	NotAfter time.Time // zero: none is loaded
 	Managed  bool      // loaded, and renewed when due
-	Err      error     // why there is none, or why it is an old one, or nil
+	// SelfSigned says that none has ever been there, and a self-signed one is served.
+	SelfSigned bool
+	Err        error // why there is none, or why it is an old one, or nil
 }
 
 // newCerts prepares certificates as t says, kept in storage. Nothing is obtained before ready returns nil, which it does
@@ -77,7 +96,9 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, company: func(context.Context) {}, development: development, log: l, front: make(chan struct{}, 1),
+		ready: ready, company: func(context.Context) {}, cluster: func() string { return "" },
+		development: development, log: l, front: make(chan struct{}, 1),
+		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}),
 	}
@@ -199,7 +220,7 @@ func (c *certs) manage(names []string) error {
 		if err := c.deceive(); err != nil {
 			return err
 		}
-		c.names[name] = &managed{err: errors.New("not tried yet"), first: make(chan struct{})}
+		c.names[name] = &managed{name: name, err: errors.New("not tried yet"), known: make(chan struct{})}
 		c.sites[sites[i]] = append(c.sites[sites[i]], name)
 		c.start(name)
 	}
@@ -208,6 +229,7 @@ func (c *certs) manage(names []string) error {
 
 // note takes down how a try for name ended.
 func (c *certs) note(name string, err error) {
+	old := len(c.matching(name)) > 0
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.names[name]
@@ -217,7 +239,9 @@ func (c *certs) note(name string, err error) {
 	m.err = err
 	if err == nil {
 		m.stale = nil
-		m.once.Do(func() { close(m.first) })
+	}
+	if err == nil || old { // an expired one is not waited with any longer
+		m.once.Do(func() { close(m.known) })
 	}
 }
 
@@ -239,7 +263,7 @@ func (c *certs) status() []certStatus {
 	c.mu.Lock()
 	all := make([]certStatus, 0, len(c.names))
 	for name, m := range c.names {
-		s := certStatus{Domain: name, Err: m.err, Managed: m.err == nil}
+		s := certStatus{Domain: name, Err: m.err, Managed: m.err == nil, SelfSigned: m.none}
 		if s.Err == nil {
 			s.Err = m.stale
 		}
@@ -254,6 +278,7 @@ func (c *certs) status() []certStatus {
 			s.Managed = false
 			continue
 		}
+		s.SelfSigned = false // that of a wildcard is there
 		// As a handshake chooses: the first that is valid, else the first.
 		leaf := found[max(0, slices.IndexFunc(found, func(x certmagic.Certificate) bool { return !x.Expired() }))].Leaf
 		s.Serial, s.Issuer, s.NotAfter = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName, leaf.NotAfter

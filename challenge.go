@@ -1,10 +1,12 @@
 package flotilla
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -83,6 +85,17 @@ func (d *decoy) attract(i *certmagic.ACMEIssuer) {
 func (d *decoy) close() {
 	d.ln.Close()
 	<-d.done
+}
+
+// challenged reports whether an order of some node waits for name to be proved by TLS-ALPN-01.
+func (c *certs) challenged(ctx context.Context, name string) bool {
+	if _, ok := certmagic.GetACMEChallenge(name); ok {
+		return true
+	}
+	return slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
+		safe := certmagic.StorageKeys.Safe
+		return c.config.Storage.Exists(ctx, "acme/"+safe(i.IssuerKey())+"/challenge_tokens/"+safe(name)+".json")
+	})
 }
 
 // httpHandler answers the ACME HTTP-01 challenges of every node of the cluster, and gives all other requests to next. Nil next redirects

@@ -14,10 +14,13 @@ import (
 )
 
 const (
-	retryFirst   = time.Second     // after the first failure to get a certificate; doubled with each
-	retryLimit   = time.Minute     // between tries when the storage or the network failed
-	retryLimitCA = time.Hour       // when the CA refused; Let's Encrypt takes five failures of a name in an hour
-	retryLook    = 5 * time.Second // between looks into the storage meanwhile: another node may have been luckier
+	retryFirst = time.Second      // after the first failure to get a certificate; doubled with each
+	retryLimit = time.Minute      // between tries when the storage or the network failed
+	retryQuick = 3                // such pauses at most before a try whose last order the CA refused, then
+	retrySlow  = 5 * time.Minute  // doubled with each; Let's Encrypt takes five failures of a name in an hour
+	retryLast  = time.Hour        // at most
+	retryLed   = 10 * time.Minute // between tries that were brought forward because the name leads here now
+	retryLook  = 5 * time.Second  // between looks into the storage meanwhile: another node may have been luckier
 
 	orderJitter = 250 * time.Millisecond // at most, before an order: nodes that start together shall not all want the lock of a name
 	orderSettle = time.Second            // more, when the certificate was deleted: certmagic deletes its parts one by one
@@ -51,40 +54,48 @@ func (c *certs) finish(name string) bool {
 // cluster-wide lock of the name for up to 30 days, and do not happen at all when the storage fails. When several nodes try
 // at once one of them has the lock, and the others find its certificate in the storage when they get it.
 //
-// What the storage has is served before that, even if the cluster has no leader.
+// What the storage has is served before that, even if the cluster has no leader. A failure is followed by a few quick tries, unless
+// the name leads elsewhere, and then by slow ones; the first of those is made at once when the name is seen to lead here.
 func (c *certs) obtain(ctx context.Context, name string) {
 	if c.refresh(ctx, name) == nil && c.serves(name) {
 		c.note(name, nil)
 	}
-	wait := retryFirst
+	var pauses retries
 	for {
-		err := c.try(ctx, name)
+		l, err := c.try(ctx, name)
 		if ctx.Err() != nil {
 			return
 		}
-		c.note(name, err)
+		c.note(name, l.explain(err))
 		if err == nil {
 			c.log.Info("certificate is being served", "domain", name)
 			if c.finish(name) {
 				return
 			}
-			wait = retryFirst
+			pauses = retries{}
 			continue
 		}
+		wait := pauses.next(err, l)
 		pause := wait/2 + rand.N(wait) // nodes that failed together do not try again together
-		c.log.Warn("no certificate; will try again", "domain", name, "error", err, "in", pause)
-		limit := retryLimit
-		if problem := (acme.Problem{}); errors.As(err, &problem) {
-			limit = retryLimitCA
+		c.log.Warn("no certificate; will try again", "domain", name, "error", l.explain(err), "in", pause)
+		var led func(context.Context) bool
+		if !l.here && !c.solvesDNS() && time.Since(pauses.led) > retryLed {
+			looks := c.watch(name, func(l lead) { c.note(name, l.explain(err)) })
+			led = func(ctx context.Context) bool {
+				here := looks(ctx)
+				if here {
+					pauses.led = time.Now()
+				}
+				return here
+			}
 		}
-		wait = min(2*wait, limit)
-		if c.await(ctx, name, pause) {
+		if c.await(ctx, name, pause, led) {
 			c.note(name, nil)
 			c.log.Info("certificate of another node is being served", "domain", name)
 			if c.finish(name) {
 				return
 			}
-			wait = retryFirst
+			pauses = retries{}
 		}
 		if ctx.Err() != nil {
 			return
@@ -93,17 +104,19 @@ func (c *certs) obtain(ctx context.Context, name string) {
 }
 
 // try makes one attempt to load, obtain or renew the certificate of name. It orders nothing if the storage has one that is valid: certmagic
-// sees to it when that is due.
-func (c *certs) try(ctx context.Context, name string) error {
+// sees to it when that is due. It returns where the name led before an order.
+func (c *certs) try(ctx context.Context, name string) (lead, error) {
 	if err := c.ready(ctx); err != nil {
-		return err
+		return lead{}, err
 	}
 	err := c.refresh(ctx, name)
 	switch {
 	case err == nil && c.serves(name):
-		return nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return err
+		return lead{}, nil
+	case errors.Is(err, fs.ErrNotExist):
+		c.absent(name)
+	case err != nil:
+		return lead{}, err
 	}
 	pause := rand.N(orderJitter)
 	if c.serves(name) {
@@ -111,14 +124,35 @@ func (c *certs) try(ctx context.Context, name string) error {
 	}
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return lead{}, ctx.Err()
 	case <-time.After(pause):
 	}
+	sought := make(chan lead, 1)
+	go func() { sought <- c.seek(ctx, name) }()
 	c.company(ctx)
+	l := <-sought
 	if err := c.order(ctx, name); err != nil {
-		return err
+		return l, err
 	}
-	return c.refresh(ctx, name)
+	return l, c.refresh(ctx, name)
+}
+
+// retries are the pauses between the tries for one name. The zero value comes before the first failure.
+type retries struct {
+	quick int           // how many were short
+	slow  time.Duration // the last long one
+	led   time.Time     // when the last was cut short because the name leads here now
+}
+
+// next returns about how long to pause after err, in an order while the name led where l says.
+func (r *retries) next(err error, l lead) time.Duration {
+	problem := acme.Problem{}
+	if l.away != nil || errors.As(err, &problem) && r.quick >= retryQuick {
+		r.slow = min(max(2*r.slow, retrySlow), retryLast)
+		return r.slow
+	}
+	r.quick++
+	return min(retryFirst<<min(r.quick-1, 10), retryLimit)
 }
 
 // order has a certificate ordered that is not in the storage, or not a valid one, unless another node does it: once it has the lock
@@ -138,8 +172,9 @@ func (c *certs) order(ctx context.Context, name string) error {
 // limitKey is the context's key for the *time.Timer that ends a try.
 type limitKey struct{}
 
-// await waits for d, or until the storage has a certificate for name, and reports whether it has.
-func (c *certs) await(ctx context.Context, name string, d time.Duration) bool {
+// await waits for d, or until led, if not nil, says that this is enough, or until the storage has a certificate for name, and reports whether
+// it has.
+func (c *certs) await(ctx context.Context, name string, d time.Duration, led func(context.Context) bool) bool {
 	for end := time.Now().Add(d); ; {
 		select {
 		case <-ctx.Done():
@@ -149,7 +184,7 @@ func (c *certs) await(ctx context.Context, name string, d time.Duration) bool {
 		if c.refresh(ctx, name) == nil && c.serves(name) {
 			return true
 		}
-		if !time.Now().Before(end) {
+		if !time.Now().Before(end) || led != nil && led(ctx) {
 			return false
 		}
 	}
@@ -166,6 +201,9 @@ func (c *certs) refresh(ctx context.Context, name string) error {
 	defer done()
 	old := c.matching(name)
 	cert, err := c.config.CacheManagedCertificate(ctx, name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) && c.inStorage(ctx, name) {
+		c.present(name)
+	}
 	if err != nil {
 		return err
 	}
@@ -181,6 +219,13 @@ func (c *certs) refresh(ctx context.Context, name string) error {
 		c.log.Info("a newer certificate is being served", "domain", name, "serial", cert.Leaf.SerialNumber.Text(16))
 	}
 	return nil
+}
+
+// inStorage reports whether the storage is sure to have a certificate for name, which may be damaged.
+func (c *certs) inStorage(ctx context.Context, name string) bool {
+	return slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
+		return c.config.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(i.IssuerKey(), c.site(name)))
+	})
 }
 
 // turn waits until nobody else refreshes what is in this directory of the storage; done lets the next one do it.

@@ -54,6 +54,9 @@ type Certificate struct {
 	Issuer   string    // its common name; empty: there is no certificate yet
 	Serial   string    // hexadecimal
 	NotAfter time.Time // zero: there is none yet
+	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a self-signed one until the authority has
+	// answered. Issuer, Serial and NotAfter are empty then.
+	SelfSigned bool `json:",omitempty"`
 	Err      string    // why there is none, or none newer; empty: all is well
 }
 
@@ -134,7 +137,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 func (n *Node) certificates() []Certificate {
 	var out []Certificate
 	for _, c := range n.certs.status() {
-		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter}
+		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned}
 		if c.Err != nil {
 			cert.Err = c.Err.Error()
 		}
