@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -136,7 +137,7 @@ func (c *certs) provisional(name string) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m := c.find(name)
+	m := c.find(strings.ToLower(name))
 	return m != nil && time.Since(m.given) <= selfSignedPast
 }
 
