@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,7 +119,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 		}
-		time.Sleep(selfSignedLife) // the authority sleeps longer than a self-signed certificate lives
+		time.Sleep(selfSignedLife + time.Minute) // the authority sleeps longer than a self-signed certificate lives
 		if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || time.Now().After(leaf.NotAfter) {
 			t.Errorf("a day later: %+v", leaf)
 		}
@@ -219,9 +220,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 					if tc.change != nil {
 						tc.change(storage)
 					}
-					storage.mu.Unlock()
-					c.stored("a.test")
-					synctest.Wait()
+					storage.mu.Unlock() // and before this node has heard of it
 				}
 				for range 50 {
 					began := time.Now()
@@ -263,6 +262,25 @@ func TestNotSelfSignedForFaults(t *testing.T) {
 		time.Sleep(retryLook + time.Minute)
 		if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName != selfSignedName {
 			t.Errorf("shown %+v when the storage could be read", leaf)
+		}
+	})
+}
+
+// A name of its own has what a wildcard has, while there is nothing better.
+func TestWildcardBeforeSelfSigned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := devCerts(t, newMemStorage(), new(atomic.Int64))
+		cfg, err := c.tlsConfig("*.wild.test", "bad.wild.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if leaf := leafFrom(cfg, "bad.wild.test", ""); leaf == nil || leaf.Subject.CommonName == selfSignedName {
+			t.Errorf("shown %+v", leaf)
+		}
+		if s := c.status()[1]; s.Domain != "bad.wild.test" || s.SelfSigned || s.Err == nil {
+			t.Errorf("status %+v", s)
 		}
 	})
 }

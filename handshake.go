@@ -116,7 +116,7 @@ func (c *certs) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Cert
 	}
 	name := strings.ToLower(hello.ServerName)
 	c.hold(hello.Context(), name)
-	if own, err := c.selfSigned(name); own != nil || err != nil {
+	if own, err := c.selfSigned(hello.Context(), name); own != nil || err != nil {
 		return own, err
 	}
 	return c.config.GetCertificate(hello)

@@ -201,12 +201,10 @@ func (c *certs) refresh(ctx context.Context, name string) error {
 	defer done()
 	old := c.matching(name)
 	cert, err := c.config.CacheManagedCertificate(ctx, name)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) && c.inStorage(ctx, name) {
-		c.present(name)
-	}
 	if err != nil {
 		return err
 	}
+	c.present(name)
 	// A handshake takes the first that is valid, so the older ones have to go, after the new one is there.
 	var stale []string
 	for _, o := range old {

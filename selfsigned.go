@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/hmac"
@@ -58,7 +59,7 @@ func (c *certs) ours(leaf *x509.Certificate) bool {
 }
 
 // selfSigned returns what a handshake for name is given while the cluster has no certificate for it, nil if it is not to have that.
-func (c *certs) selfSigned(name string) (*tls.Certificate, error) {
+func (c *certs) selfSigned(ctx context.Context, name string) (*tls.Certificate, error) {
 	c.mu.Lock()
 	m := c.find(name)
 	if m == nil || !m.none {
@@ -69,6 +70,14 @@ func (c *certs) selfSigned(name string) (*tls.Certificate, error) {
 	c.mu.Unlock()
 	if len(c.matching(name)) > 0 {
 		return nil, nil // that of a wildcard
+	}
+	if c.inStorage(ctx, m.name) {
+		// Another node has just stored it, and may be showing it already: this one has been told, and is about to load it.
+		if err := c.refresh(ctx, m.name); err != nil {
+			c.log.Debug("a new certificate cannot be loaded", "domain", m.name, "error", err)
+		}
+		c.present(m.name)
+		return nil, nil
 	}
 	now := time.Now()
 	if own == nil || own.Leaf.NotAfter.Sub(now) < selfSignedLeft {
