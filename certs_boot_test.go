@@ -263,6 +263,15 @@ func TestNotSelfSignedForFaults(t *testing.T) {
 		if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName != selfSignedName {
 			t.Errorf("shown %+v when the storage could be read", leaf)
 		}
+		storage.denyAll(func(op, _ string) error {
+			if op == "stat" {
+				return errInjected // without a lease: another node may have stored one since
+			}
+			return nil
+		})
+		if leaf := leafFrom(cfg, "a.test", ""); leaf != nil {
+			t.Errorf("shown %+v when the storage could not be read any more", leaf)
+		}
 	})
 }
 

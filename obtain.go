@@ -219,11 +219,15 @@ func (c *certs) refresh(ctx context.Context, name string) error {
 	return nil
 }
 
-// inStorage reports whether the storage is sure to have a certificate for name, which may be damaged.
-func (c *certs) inStorage(ctx context.Context, name string) bool {
-	return slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
-		return c.config.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(i.IssuerKey(), c.site(name)))
-	})
+// inStorage reports whether the storage has a certificate for name, which may be damaged. An error says that it cannot know.
+func (c *certs) inStorage(ctx context.Context, name string) (bool, error) {
+	for _, i := range c.config.Issuers {
+		_, err := c.config.Storage.Stat(ctx, certmagic.StorageKeys.SiteCert(i.IssuerKey(), c.site(name)))
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // turn waits until nobody else refreshes what is in this directory of the storage; done lets the next one do it.

@@ -252,10 +252,11 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 	t.Run("elsewhere, then here", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, world := start(t, "192.0.2.9")
+			counts(c, probeWait+3*time.Second)
+			text := c.status()[0].Err.Error()
 			if got := counts(c, 2*time.Minute); got[0] != 1 {
 				t.Errorf("%d orders while the name leads elsewhere, want 1", got[0])
 			}
-			text := c.status()[0].Err.Error()
 			for _, part := range []string{"a.test leads to 192.0.2.9:443, which is no node of this cluster: connection refused", "the proof was wrong"} {
 				if !strings.Contains(text, part) {
 					t.Errorf("status %q does not say %q", text, part)

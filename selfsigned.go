@@ -71,7 +71,11 @@ func (c *certs) selfSigned(ctx context.Context, name string) (*tls.Certificate, 
 	if len(c.matching(name)) > 0 {
 		return nil, nil // that of a wildcard
 	}
-	if c.inStorage(ctx, m.name) {
+	has, err := c.inStorage(ctx, m.name)
+	if err != nil {
+		return nil, fmt.Errorf("flotilla: whether there is a certificate is not known: %w", err)
+	}
+	if has {
 		// Another node has just stored it, and may be showing it already: this one has been told, and is about to load it.
 		if err := c.refresh(ctx, m.name); err != nil {
 			c.log.Debug("a new certificate cannot be loaded", "domain", m.name, "error", err)
@@ -81,7 +85,6 @@ func (c *certs) selfSigned(ctx context.Context, name string) (*tls.Certificate, 
 	}
 	now := time.Now()
 	if own == nil || own.Leaf.NotAfter.Sub(now) < selfSignedLeft {
-		var err error
 		if own, err = newSelfSigned(m.name, c.marker(m.name), now); err != nil {
 			return nil, fmt.Errorf("flotilla: a self-signed certificate: %w", err)
 		}
