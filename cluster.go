@@ -120,7 +120,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development(), n.Ready, n.log); err != nil {
 		return err
 	}
-	n.certs.company, n.certs.redirectStatus = n.company, n.cfg.Redirect
+	n.certs.company, n.certs.cluster, n.certs.redirectStatus = n.company, n.clusterID, n.cfg.Redirect
 	if n.cfg.Dir == "" {
 		n.ident.Store(&identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()})
 	} else {

@@ -264,7 +264,7 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.tickets.bind(config, func(string) bool { return false })
+	n.tickets.bind(config, n.certs.provisional)
 	return config, nil
 }
 

@@ -57,7 +57,7 @@ func (n *Node) httpsServer(h http.Handler, config *tls.Config) (*http.Server, er
 	setDefault(&h2.WriteByteTimeout, byteTimeout)
 	srv.HTTP2 = &h2
 	if user := srv.TLSConfig; user != nil {
-		mergeTLS(config, user, srv)
+		mergeTLS(config, user, srv, func(c *tls.Config) { n.tickets.bind(c, n.certs.provisional) })
 	} else {
 		config.NextProtos = spoken(config.NextProtos, srv)
 	}
@@ -94,9 +94,8 @@ func spoken(protos []string, srv *http.Server) []string {
 	return slices.DeleteFunc(slices.Clone(protos), func(p string) bool { return p == "h2" && !h2 || p == "http/1.1" && !h1 })
 }
 
-// mergeTLS puts what the user has set into our configuration, in place, so that what keeps it, such as session ticket keys, stays
-// with it. What ours sets it keeps, save MinVersion; of NextProtos there are both, and of GetConfigForClient both are asked.
-func mergeTLS(ours, user *tls.Config, srv *http.Server) {
+// mergeTLS puts what the user has set into our configuration, in place, so that what keeps it stays with it. bind is called with each other configuration that results. What ours sets it keeps, save MinVersion; of NextProtos there are both, and of GetConfigForClient both are asked.
+func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) {
 	base := ours.Clone() // for handshakes that get another configuration
 	own, theirs := base.GetConfigForClient, user.GetConfigForClient
 	fillTLS(ours, user, srv)
@@ -105,12 +104,12 @@ func mergeTLS(ours, user *tls.Config, srv *http.Server) {
 	challenge.NextProtos = []string{acmez.ACMETLS1Protocol}
 	challenge.SessionTicketsDisabled = true
 	ours.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if slices.Equal(hello.SupportedProtos, challenge.NextProtos) {
-			return challenge, nil
-		}
 		o, err := configFor(own, hello, base)
 		if err != nil {
 			return nil, err
+		}
+		if slices.Equal(hello.SupportedProtos, challenge.NextProtos) {
+			return challenge, nil
 		}
 		u, err := configFor(theirs, hello, user)
 		if err != nil || o == base && u == user {
@@ -118,6 +117,7 @@ func mergeTLS(ours, user *tls.Config, srv *http.Server) {
 		}
 		merged := o.Clone()
 		fillTLS(merged, u, srv)
+		bind(merged)
 		return merged, nil
 	}
 }

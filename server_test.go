@@ -71,7 +71,7 @@ func awaitCertificate(t *testing.T, n *Node) *x509.CertPool {
 	for first == nil {
 		n.certs.mu.Lock()
 		if m := n.certs.names["app.test"]; m != nil {
-			first = m.first
+			first = m.known
 		}
 		n.certs.mu.Unlock()
 		<-time.After(time.Millisecond)
@@ -147,7 +147,7 @@ func TestMergeTLSKnowsEveryField(t *testing.T) {
 			user, ours := new(tls.Config), &tls.Config{NextProtos: []string{"ours"}}
 			at := reflect.ValueOf(user).Elem().Field(i)
 			at.Set(someValue(t, f.Type))
-			mergeTLS(ours, user, new(http.Server))
+			mergeTLS(ours, user, new(http.Server), func(*tls.Config) {})
 			if got := reflect.ValueOf(ours).Elem().Field(i); !same(got, at) {
 				t.Errorf("the user's %v has become %v", at, got)
 			}
@@ -160,7 +160,7 @@ func TestMergeTLSKnowsEveryField(t *testing.T) {
 			own.Set(someValue(t, f.Type))
 			before := reflect.New(f.Type).Elem()
 			before.Set(own)
-			mergeTLS(set, user, new(http.Server))
+			mergeTLS(set, user, new(http.Server), func(*tls.Config) {})
 			if f.Type.Kind() == reflect.Func && own.Pointer() != before.Pointer() || f.Type.Kind() != reflect.Func && !same(own, before) {
 				t.Error("the user's has won over ours")
 			}
@@ -265,7 +265,7 @@ func TestMergeTLSForClient(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.ours.NextProtos = []string{"h2"}
-			mergeTLS(tc.ours, tc.user, new(http.Server))
+			mergeTLS(tc.ours, tc.user, new(http.Server), func(*tls.Config) {})
 			c, err := tc.ours.GetConfigForClient(&tls.ClientHelloInfo{SupportedProtos: []string{"h2"}})
 			if err != nil || c == nil {
 				t.Fatal(c, err)
@@ -277,7 +277,7 @@ func TestMergeTLSForClient(t *testing.T) {
 	}
 	failing := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, io.ErrUnexpectedEOF }}
 	ours := new(tls.Config)
-	mergeTLS(ours, failing, new(http.Server))
+	mergeTLS(ours, failing, new(http.Server), func(*tls.Config) {})
 	if _, err := ours.GetConfigForClient(&tls.ClientHelloInfo{}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the user's refusal is lost: %v", err)
 	}
