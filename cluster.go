@@ -46,6 +46,7 @@ type Node struct {
 	writes  *proposer
 	storage *Storage
 	certs   *certs
+	fronts  fronts
 
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
 	life, works context.Context
