@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 
@@ -35,6 +36,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// checkInterval is HAProxy's, and one check that says 503 is enough for it.
+const checkInterval = 500 * time.Millisecond
 
 // settings is what a node is told on its standard input, in one line of JSON.
 type settings struct {
@@ -83,6 +87,7 @@ func nodeMain() error {
 		HTTPAddr:   s.HTTP,
 		HealthAddr: s.Health,
 		Proxies:    []netip.Prefix{netip.MustParsePrefix(proxyIP + "/32")},
+		Drain:      flotilla.Drain{Grace: 3 * checkInterval},
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		TLS: flotilla.TLS{
 			CA: s.CA, TrustedRoots: roots,
