@@ -2,6 +2,7 @@ package balancers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"syscall"
@@ -42,7 +43,7 @@ func TestChecks(t *testing.T) {
 				}
 			}
 			a, err := pending()
-			if cut := err != nil; cut != tt.cut {
+			if cut := err != nil; cut != tt.cut || errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("the request under way: %q, %v", a.Node, err)
 			}
 			switch tt.to {
