@@ -17,15 +17,16 @@ import (
 func TestResumption(t *testing.T) {
 	f := startFleet(t, "")
 	for _, tt := range []struct {
-		client string
-		ask    func(t *testing.T, version string, n int) []answer
-		n      int
+		client   string
+		versions []string
+		ask      func(t *testing.T, version string, n int) []answer
+		n        int
 	}{
-		{"crypto/tls", f.resumeGo, 300},
-		{"curl", f.resumeCurl, 100},
-		{"openssl", f.resumeOpenSSL, 20},
+		{"crypto/tls", []string{"1.2", "1.3"}, f.resumeGo, 300},
+		{"curl", []string{"1.3"}, f.resumeCurl, 100}, // with TLS 1.2 it wants no tickets, and package crypto/tls has nothing else
+		{"openssl", []string{"1.2", "1.3"}, f.resumeOpenSSL, 20},
 	} {
-		for _, version := range []string{"1.2", "1.3"} {
+		for _, version := range tt.versions {
 			t.Run(tt.client+" "+version, func(t *testing.T) {
 				if tt.client != "crypto/tls" {
 					need(t, tt.client)
