@@ -54,6 +54,43 @@ func (f *fleet) startLoad(t *testing.T, w way, kinds ...string) *load {
 	return l
 }
 
+// startLoads starts clients that come by every way that there is.
+func (f *fleet) startLoads(t *testing.T, kinds ...string) (loads []*load) {
+	ways := []way{f.haproxy(), f.roundRobin()}
+	if missingNginx() == "" {
+		ways = append(ways, f.nginx())
+	}
+	for _, w := range ways {
+		loads = append(loads, f.startLoad(t, w, kinds...))
+	}
+	return loads
+}
+
+// more waits until n more requests of each kind were answered, by every way.
+func more(t *testing.T, loads []*load, n int) {
+	t.Helper()
+	for _, l := range loads {
+		l.more(t, n)
+	}
+}
+
+// lost fails the test for each new connection that was begun after the nodes were killed and failed, and returns how many other requests
+// have failed since then or shortly before.
+func (l *load) lost(t *testing.T, killed time.Time) (others int) {
+	t.Helper()
+	_, _, failed := l.total()
+	for _, bad := range failed {
+		switch {
+		case bad.ended.Before(killed.Add(-time.Second)):
+		case bad.kind == fresh && bad.begun.After(killed):
+			t.Errorf("%s: a new connection failed, begun %s after the end of the node: %v", l.way.name, bad.begun.Sub(killed).Round(time.Millisecond), bad.err)
+		default:
+			others++
+		}
+	}
+	return others
+}
+
 func (l *load) stop() {
 	l.cancel()
 	l.done.Wait()
