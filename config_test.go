@@ -56,6 +56,7 @@ func TestConfigErrors(t *testing.T) {
 		{"invalid proxy", func(c *flotilla.Config) { c.Proxies = []netip.Prefix{{}} }, "Proxies", "prefix"},
 		{"https address", func(c *flotilla.Config) { c.HTTPSAddr = "443" }, "HTTPSAddr", "host:port"},
 		{"http address", func(c *flotilla.Config) { c.HTTPAddr = "80" }, "HTTPAddr", "host:port"},
+		{"negative patience", func(c *flotilla.Config) { c.Drain.Patience = -1 }, "Drain.Patience", "negative"},
 		{"health address", func(c *flotilla.Config) { c.HealthAddr = "x" }, "HealthAddr", "host:port"},
 		{"CA that is no URL", func(c *flotilla.Config) { c.TLS.CA = "letsencrypt" }, "TLS.CA", "https"},
 		{"CA without TLS", func(c *flotilla.Config) { c.TLS.CA = "http://ca.example/dir" }, "TLS.CA", "https"},
