@@ -32,7 +32,7 @@ func TestFirstBoot(t *testing.T) {
 			}
 		}
 	}
-	if n := f.ca.orders.Load(); n != int64(len(names)) {
+	if n := f.ca.Orders.Load(); n != int64(len(names)) {
 		t.Errorf("%d orders for %d names", n, len(names))
 	}
 	if n := f.ca.accounts.Load(); n != 1 {

@@ -18,12 +18,12 @@ func TestChallengeOfAnotherNode(t *testing.T) {
 				name := "of-" + orderer.settings.Name + "." + zone
 				others := f.others(orderer)
 				f.ca.resolve(func(string) []net.IP { return f.without(orderer) })
-				orders := f.ca.orders.Load()
+				orders := f.ca.Orders.Load()
 				if _, err := orderer.ask(t.Context(), question{Ask: askAdd, Name: name}); err != nil {
 					t.Fatal(err)
 				}
 				answeredByOthers(t, orderer, others, name)
-				if n := f.ca.orders.Load() - orders; n != 1 {
+				if n := f.ca.Orders.Load() - orders; n != 1 {
 					t.Errorf("%d orders for %s, want 1", n, name)
 				}
 				leaf, err := orderer.shake(t.Context(), name)
@@ -66,11 +66,11 @@ func TestRetryIsAnsweredByOthers(t *testing.T) {
 		t.Run(challenge, func(t *testing.T) {
 			t.Parallel()
 			trap := newAuthority(t, 1, 1, func(string) []net.IP { return nil })
-			f := startFleet(t, options{challenge: challenge, testCA: trap.url})
+			f := startFleet(t, options{challenge: challenge, testCA: trap.URL})
 			orderer, name := f.nodes[1], "late."+zone
-			before := f.ca.orders.Load()
+			before := f.ca.Orders.Load()
 			f.ca.resolve(func(string) []net.IP {
-				if f.ca.orders.Load() == before+1 {
+				if f.ca.Orders.Load() == before+1 {
 					return nil
 				}
 				return f.without(orderer)
@@ -87,7 +87,7 @@ func TestRetryIsAnsweredByOthers(t *testing.T) {
 					return err
 				case a.HasCertificate:
 					return &hopelessError{errors.New("the first order has not failed")}
-				case f.ca.orders.Load() == before || a.State == "" || a.State == "not tried yet":
+				case f.ca.Orders.Load() == before || a.State == "" || a.State == "not tried yet":
 					return fmt.Errorf("state %q", a.State)
 				}
 				return nil
@@ -106,7 +106,7 @@ func TestRetryIsAnsweredByOthers(t *testing.T) {
 			if _, err := orderer.shake(t.Context(), name); err != nil {
 				t.Error(err)
 			}
-			if n := f.ca.orders.Load() - before; n != 2 {
+			if n := f.ca.Orders.Load() - before; n != 2 {
 				t.Errorf("%d orders, want the one that failed and the next", n)
 			}
 		})

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/examples/internal/lab"
 )
 
 const (
@@ -63,18 +63,18 @@ func newFleet(t *testing.T, o options) *fleet {
 	ports := claimPorts(t, 3)
 	f := &fleet{}
 	for i, name := range []string{"ada", "bob", "cyd"} {
-		ip := loopback(i)
+		ip := lab.Loopback(i)
 		f.nodes = append(f.nodes, &member{ip: ip, issued: &f.issued, settings: settings{
 			Name: name, Dir: filepath.Join(t.TempDir(), name),
-			Addr: hostPort(ip, ports[0]), HTTPS: hostPort(ip, ports[1]), HTTP: hostPort(ip, ports[2]),
+			Addr: lab.HostPort(ip, ports[0]), HTTPS: lab.HostPort(ip, ports[1]), HTTP: lab.HostPort(ip, ports[2]),
 			Domains: o.domains, Challenge: o.challenge, TestCA: o.testCA, PerNode: o.perNode,
 		}})
 	}
 	f.ca = newAuthority(t, ports[2], ports[1], func(string) []net.IP { return f.listening() })
 	secret := flotilla.NewSecret().Encode()
 	for _, m := range f.nodes {
-		m.settings.DNS = f.ca.dns
-		m.roots, m.settings.CA, m.settings.Roots, m.settings.Secret = f.ca.roots, f.ca.url, f.ca.endpoint, secret
+		m.settings.DNS = f.ca.DNS
+		m.roots, m.settings.CA, m.settings.Roots, m.settings.Secret = f.ca.roots, f.ca.URL, f.ca.Endpoint, secret
 		for _, p := range f.nodes {
 			m.settings.Peers = append(m.settings.Peers, p.settings.Addr)
 		}
@@ -364,49 +364,18 @@ func (l *logbook) digest() string {
 	return last(bad) + "and last of all\n" + last(lines)
 }
 
-func loopback(i int) net.IP { return net.IPv4(127, 0, 0, byte(2+i)) }
-
-func hostPort(ip net.IP, port int) string { return net.JoinHostPort(ip.String(), fmt.Sprint(port)) }
-
-// The nodes' ports are taken from this range. It lies below those that the common systems pick from for whoever asks for any port, so
-// that nobody is given a node's port while it is down, and beside the quickstart's, whose tests run at the same time.
-const firstPort, lastPort = 10000, 19999
-
-// claimPorts returns n TCP ports at which nobody listens on the nodes' addresses. Nobody else who claims is given them before the
-// end of the test: a claim is a listener at 127.0.0.1, where no node is.
+// claimPorts returns n TCP ports that are free on the nodes' addresses, and nobody else's before the end of the test.
 func claimPorts(t *testing.T, n int) []int {
 	t.Helper()
-	var ports []int
-	for range 1000 {
-		if len(ports) == n {
-			return ports
-		}
-		port := firstPort + rand.IntN(lastPort-firstPort+1)
-		claim, err := net.Listen("tcp", hostPort(net.IPv4(127, 0, 0, 1), port))
-		if err != nil {
-			continue
-		}
-		free := true
-		for i := range 3 {
-			ln, err := net.Listen("tcp", hostPort(loopback(i), port))
-			if err != nil {
-				free = false
-				continue
-			}
-			ln.Close()
-		}
-		if !free {
-			claim.Close()
-			continue
-		}
-		t.Cleanup(func() { claim.Close() })
-		ports = append(ports, port)
-	}
-	if ln, err := net.Listen("tcp", hostPort(loopback(2), 0)); err != nil {
+	if ln, err := net.Listen("tcp", lab.HostPort(lab.Loopback(2), 0)); err != nil {
 		t.Skipf("this system has no loopback addresses but 127.0.0.1: %v", err)
 	} else {
 		ln.Close()
 	}
-	t.Fatalf("fewer than %d of the ports %d to %d are free", n, firstPort, lastPort)
-	return nil
+	ports, release, err := lab.ClaimPorts(n, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return ports
 }

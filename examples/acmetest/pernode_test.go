@@ -21,7 +21,7 @@ func TestPerNode(t *testing.T) {
 				keys[string(leaf.RawSubjectPublicKeyInfo)] = true
 				serials[i] = leaf.SerialNumber.Text(16)
 			}
-			if n := f.ca.orders.Load(); len(keys) != 3 || n != 3 {
+			if n := f.ca.Orders.Load(); len(keys) != 3 || n != 3 {
 				t.Errorf("%d keys and %d orders for three nodes", len(keys), n)
 			}
 			for _, orderer := range f.nodes {
@@ -32,7 +32,7 @@ func TestPerNode(t *testing.T) {
 				}
 				answeredByOthers(t, orderer, f.others(orderer), name)
 			}
-			orders := f.ca.orders.Load()
+			orders := f.ca.Orders.Load()
 			for _, m := range f.nodes {
 				m.kill()
 			}
@@ -44,7 +44,7 @@ func TestPerNode(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if n := f.ca.orders.Load() - orders; n != 0 {
+			if n := f.ca.Orders.Load() - orders; n != 0 {
 				t.Errorf("%d orders after a restart, want none", n)
 			}
 			if n := f.ca.accounts.Load(); n != 1 {

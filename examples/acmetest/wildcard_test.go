@@ -58,12 +58,10 @@ func TestWildcard(t *testing.T) {
 			}
 		}
 	}
-	if n := f.ca.orders.Load(); n != 2 {
+	if n := f.ca.Orders.Load(); n != 2 {
 		t.Errorf("%d orders for two names", n)
 	}
-	f.ca.mu.Lock()
-	defer f.ca.mu.Unlock()
-	if len(f.ca.texts) != 0 {
-		t.Errorf("the nodes have left in the zone: %v", f.ca.texts)
+	if n := f.ca.Texts(); n != 0 {
+		t.Errorf("the nodes have left %d records in the zone", n)
 	}
 }

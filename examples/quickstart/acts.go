@@ -20,7 +20,7 @@ func (s *stage) note(held bool, what, want, seen string, args ...any) {
 // form is act 1: three nodes that have never met become a cluster, and obtain one certificate. It returns the certificate.
 func (s *stage) form(ctx context.Context) (*x509.Certificate, error) {
 	s.scr.act(1, "Form a cluster, obtain a certificate")
-	s.scr.line("authority", "Pebble at %s; it proves the name through the balancer", strings.TrimPrefix(s.ca.url, "https://"))
+	s.scr.line("authority", "Pebble at %s; it proves the name through the balancer", strings.TrimPrefix(s.ca.URL, "https://"))
 	s.scr.line("balancer", "127.0.0.1:%d hands connections to the nodes in turn, and looks at nothing", s.https.port())
 
 	begun := time.Now()
@@ -67,9 +67,9 @@ func (s *stage) form(ctx context.Context) (*x509.Certificate, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w\nthe authority has had %d orders", err, s.ca.orders.Load())
+		return nil, fmt.Errorf("%w\nthe authority has had %d orders", err, s.ca.Orders.Load())
 	}
-	s.scr.line("orders", "%d at the authority, for %s", s.ca.orders.Load(), domain)
+	s.scr.line("orders", "%d at the authority, for %s", s.ca.Orders.Load(), domain)
 	s.scr.line("certificate", "serial %s, after %s, until %s", serial(leaf), span(time.Since(begun)), leaf.NotAfter.Format(time.DateOnly))
 	s.scr.line("served by", "%s: the same on all, each asked directly", list(names))
 	s.note(served == 3, "nodes that serve the same certificate", "3", "%d", served)
@@ -184,7 +184,7 @@ func (s *stage) restartAll(ctx context.Context, leaf *x509.Certificate) error {
 	s.note(t.failed == 0 && t.sent > 0, "requests failed in the rolling restart", "0", "%d of %d", t.failed, t.sent)
 	s.note(t.retried == 0, "requests retried in the rolling restart", "0", "%d", t.retried)
 	s.note(served == 3, "nodes that serve it still", "3", "%d", served)
-	orders := s.ca.orders.Load()
+	orders := s.ca.Orders.Load()
 	s.note(orders == 1, "orders placed at the authority in all", "1", "%d", orders)
 	return nil
 }

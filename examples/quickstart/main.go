@@ -16,7 +16,7 @@
 //	fleet.go      starts, kills, stops and asks the three processes
 //	logs.go       what becomes of their logs
 //	proc_*.go     so that no process is left behind
-//	ca.go dns.go  the certificate authority, and the one name that its resolver knows
+//	internal/lab  the certificate authority and its resolver, shared with the tests beside this
 //	balancer.go   the TCP balancer
 //	load.go       the clients
 //	scan.go       the search through the files

@@ -15,18 +15,19 @@ import (
 	"testing"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/examples/internal/lab"
 )
 
 // testNeedles returns needles of a fresh key, certificate and secret, and the key.
 func testNeedles(t *testing.T) ([]needle, *ecdsa.PrivateKey, flotilla.Secret) {
 	t.Helper()
-	cert, leaf, err := selfSigned()
+	cert, err := lab.SelfSigned()
 	if err != nil {
 		t.Fatal(err)
 	}
 	key := cert.PrivateKey.(*ecdsa.PrivateKey)
 	secret := flotilla.NewSecret()
-	list, err := needles(domain, email, secret.Encode(), leaf, map[string]string{"certificates/x/x.key": keyPEM(t, key)})
+	list, err := needles(domain, email, secret.Encode(), cert.Leaf, map[string]string{"certificates/x/x.key": keyPEM(t, key)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +125,7 @@ func TestRawSecret(t *testing.T) {
 }
 
 func TestNeedlesWantsTheServedKey(t *testing.T) {
-	_, leaf, err := selfSigned()
+	cert, err := lab.SelfSigned()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func TestNeedlesWantsTheServedKey(t *testing.T) {
 		"no PEM":      {"x.key": "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := needles(domain, email, flotilla.NewSecret().Encode(), leaf, keys); err == nil {
+			if _, err := needles(domain, email, flotilla.NewSecret().Encode(), cert.Leaf, keys); err == nil {
 				t.Error("got no error")
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/examples/internal/lab"
 )
 
 const (
@@ -37,7 +39,7 @@ type stage struct {
 	scr   *screen
 	begun time.Time
 	fleet *fleet
-	ca    *authority
+	ca    *lab.Authority
 	https *balancer
 	roots *x509.CertPool // the authority's
 	load  *load          // nil until act 2
@@ -78,15 +80,21 @@ func show(ctx context.Context, scr *screen, dir string, opts options) (bool, err
 	if caLog == nil {
 		caLog = io.Discard
 	}
-	if s.ca, err = startCA(domain, http.port(), s.https.port(), caLog); err != nil {
+	where := func(name string) net.IP { // the balancers are
+		if name != domain {
+			return nil
+		}
+		return net.IPv4(127, 0, 0, 1)
+	}
+	if s.ca, err = lab.StartAuthority(http.port(), s.https.port(), where, caLog, nil); err != nil {
 		return false, err
 	}
-	defer s.ca.close()
+	defer s.ca.Close()
 	s.roots = x509.NewCertPool()
-	s.roots.AddCert(s.ca.root)
+	s.roots.AddCert(s.ca.Root)
 	for _, m := range s.fleet.members {
 		m.settings.Domain, m.settings.Email = domain, email
-		m.settings.CA, m.settings.Roots = s.ca.url, s.ca.endpoint
+		m.settings.CA, m.settings.Roots = s.ca.URL, s.ca.Endpoint
 	}
 
 	defer func() {
@@ -125,7 +133,7 @@ func (s *stage) keep(ctx context.Context) error {
 	}
 	defer os.RemoveAll(tmp)
 	file := filepath.Join(tmp, "ca.pem")
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.root.Raw})
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.Root.Raw})
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return err
 	}

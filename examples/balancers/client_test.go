@@ -1,0 +1,83 @@
+package balancers
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/flotilla-ha/flotilla/examples/internal/lab"
+)
+
+// way is how clients come to the nodes.
+type way struct {
+	name string
+	addr string // where; empty: they try the nodes in turn
+	dial func(context.Context) (net.Conn, error)
+}
+
+// from dials as a client that has an address of its own.
+func from(ctx context.Context, ip, addr string) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	return dialer.DialContext(ctx, "tcp", addr)
+}
+
+func to(name, addr string) way {
+	return way{name, addr, func(ctx context.Context) (net.Conn, error) { return from(ctx, clientIP, addr) }}
+}
+
+func (f *fleet) haproxy() way {
+	return to("HAProxy", lab.HostPort(net.ParseIP(proxyIP), f.httpsPort()))
+}
+func (f *fleet) nginx() way { return to("nginx", lab.HostPort(net.ParseIP(nginxIP), f.httpsPort())) }
+func direct(m *member) way  { return to("direct", m.settings.HTTPS) }
+
+// roundRobin is the way without a balancer: clients know all addresses, and try the next where nobody listens.
+func (f *fleet) roundRobin() way {
+	var turn atomic.Uint64
+	return way{"no balancer", "", func(ctx context.Context) (conn net.Conn, err error) {
+		first := turn.Add(1)
+		for i := range uint64(len(f.nodes)) {
+			m := f.nodes[(first+i)%uint64(len(f.nodes))]
+			if conn, err = from(ctx, clientIP, m.settings.HTTPS); err == nil {
+				return conn, nil
+			}
+		}
+		return nil, err
+	}}
+}
+
+// client returns a client that comes this way and speaks this version of HTTP. It keeps its connections.
+func (f *fleet) client(w way, proto string) *http.Client {
+	t := &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return w.dial(ctx) },
+		TLSClientConfig:   &tls.Config{RootCAs: f.roots},
+		ForceAttemptHTTP2: proto == "HTTP/2.0",
+	}
+	if proto != "HTTP/2.0" {
+		t.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
+	return &http.Client{Transport: t}
+}
+
+// ask sends a POST, which no client repeats by itself once it may have arrived, and returns the answer.
+func ask(ctx context.Context, c *http.Client, body io.Reader) (answer, error) {
+	var a answer
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+domain+"/", body)
+	if err != nil {
+		return a, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return a, fmt.Errorf("answered %s", resp.Status)
+	}
+	return a, json.NewDecoder(resp.Body).Decode(&a)
+}

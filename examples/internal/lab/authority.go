@@ -1,0 +1,150 @@
+package lab
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+)
+
+// newOrderPath is where Pebble takes orders. It is not a constant that Pebble exports: a test that expects an order fails if it
+// changes.
+const newOrderPath = "/order-plz"
+
+// Authority is a certificate authority that speaks ACME: Pebble, in this process, with a name server that it asks. It proves that an
+// applicant has a name by connecting to it, three times at once.
+type Authority struct {
+	URL      string            // of the ACME directory
+	Endpoint string            // PEM of the certificate that the directory is served with
+	Root     *x509.Certificate // of the certificates that it issues
+	DNS      string            // address of the name server that it asks, which takes answers to DNS-01 for names in Zone
+	Orders   atomic.Int64      // that it has accepted
+	Store    *db.MemoryStore   // Pebble's records
+
+	srv   *http.Server
+	names *nameServer
+}
+
+// StartAuthority starts an authority that finds HTTP and TLS at these ports of the address that where returns for a name, nil for one that does
+// not exist. It logs to logTo. If front is not nil, it is put in front of Pebble's own handler.
+func StartAuthority(httpPort, tlsPort int, where func(name string) net.IP, logTo io.Writer, front func(http.Handler) http.Handler) (*Authority, error) {
+	// Pebble is made to be hard on its clients: it waits at random, refuses good nonces, skips proofs that it has seen before.
+	// This is where it is told not to; it reads these when it is made.
+	for name, value := range map[string]string{
+		"PEBBLE_VA_NOSLEEP":      "1",
+		"PEBBLE_WFE_NONCEREJECT": "0",
+		"PEBBLE_AUTHZREUSE":      "0",
+		"PEBBLE_VA_ALWAYS_VALID": "0",
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return nil, err
+		}
+	}
+	cert, err := SelfSigned()
+	if err != nil {
+		return nil, err
+	}
+	names, err := newNameServer(where)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		names.close()
+		return nil, err
+	}
+	logger := log.New(logTo, "", 0)
+	store := db.NewMemoryStore()
+	profiles := map[string]ca.Profile{"default": {Description: "90 days", ValidityPeriod: 90 * 24 * 3600}}
+	issuer := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
+	validator := va.New(logger, httpPort, tlsPort, true, names.addr, store)
+	endpoint := wfe.New(logger, store, validator, issuer, []string{"pebble.test"}, true, false, 0, 0)
+
+	a := &Authority{
+		URL:      "https://" + ln.Addr().String() + wfe.DirectoryPath,
+		Endpoint: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})),
+		Root:     issuer.GetRootCert(0).Cert,
+		Store:    store,
+		DNS:      names.addr,
+		names:    names,
+	}
+	handler := a.count(endpoint.Handler())
+	if front != nil {
+		handler = front(handler)
+	}
+	// ACME signs the URL of each request, and Pebble accepts only https in it: the endpoint has to be TLS, on loopback too.
+	a.srv = &http.Server{Handler: handler, ErrorLog: logger, ReadHeaderTimeout: 5 * time.Second}
+	go a.srv.Serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}})) // ends with Close
+	return a, nil
+}
+
+// Close ends the authority and its name server.
+func (a *Authority) Close() {
+	a.srv.Close()
+	a.names.close()
+}
+
+// count counts the orders that h accepts, by its own answers: RFC 8555, section 7.4, says 201 Created.
+func (a *Authority) count(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost || r.URL.Path != newOrderPath {
+			h.ServeHTTP(w, r)
+			return
+		}
+		cw := &statusWriter{ResponseWriter: w}
+		h.ServeHTTP(cw, r)
+		if cw.status == http.StatusCreated {
+			a.Orders.Add(1)
+		}
+	})
+}
+
+// statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// SelfSigned makes an ECDSA certificate for 127.0.0.1, which holds for a day.
+func SelfSigned() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "ACME endpoint"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(24 * time.Hour),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
+}
