@@ -209,6 +209,18 @@ func TestProbeKnowsWhatIsServed(t *testing.T) {
 	})
 }
 
+// counts returns how many orders there are after each of these times.
+func counts(c *acmeOrders, at ...time.Duration) []int {
+	var counts []int
+	began := time.Now()
+	for _, d := range at {
+		time.Sleep(d - time.Since(began))
+		synctest.Wait()
+		counts = append(counts, c.book.count())
+	}
+	return counts
+}
+
 // An authority that has refused is asked again a few times, not for ever, and not while the name leads elsewhere.
 func TestRetriesSpareTheAuthority(t *testing.T) {
 	refusal := fmt.Errorf("order: %w", acme.Problem{Type: acme.ProblemTypeUnauthorized, Detail: "the proof was wrong"})
@@ -221,16 +233,6 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 		}
 		world.hosts = map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)}
 		return c, world
-	}
-	counts := func(c *acmeOrders, at ...time.Duration) []int {
-		var counts []int
-		began := time.Now()
-		for _, d := range at {
-			time.Sleep(d - time.Since(began))
-			synctest.Wait()
-			counts = append(counts, c.book.count())
-		}
-		return counts
 	}
 	for _, tc := range []struct {
 		name  string

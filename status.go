@@ -56,8 +56,8 @@ type Certificate struct {
 	NotAfter time.Time // zero: there is none yet
 	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a self-signed one until the authority has
 	// answered. Issuer, Serial and NotAfter are empty then.
-	SelfSigned bool `json:",omitempty"`
-	Err      string    // why there is none, or none newer; empty: all is well
+	SelfSigned bool   `json:",omitempty"`
+	Err        string // why there is none, or none newer; empty: all is well
 }
 
 // Status returns what the node knows now. It is cheap and asks nobody.
