@@ -68,6 +68,13 @@ func (i *internet) lead(name string, addrs ...string) {
 	i.names[name] = addrs
 }
 
+// open makes these the hosts.
+func (i *internet) open(hosts map[string]func(context.Context) (net.Conn, error)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.hosts = hosts
+}
+
 // node is a host where cfg is served.
 func node(cfg *tls.Config) func(context.Context) (net.Conn, error) {
 	return func(context.Context) (net.Conn, error) {
@@ -156,10 +163,10 @@ func TestOrderWaitsForTheName(t *testing.T) {
 					}
 					configs = append(configs, cfg)
 				}
-				world.hosts = map[string]func(context.Context) (net.Conn, error){
+				world.open(map[string]func(context.Context) (net.Conn, error){
 					"192.0.2.2:443": node(configs[0]), "192.0.2.8:443": node(configs[1]), one + ":443": node(configs[2]),
 					"[2001:db8::1]:443": node(configs[2]), "192.0.2.7:443": silent,
-				}
+				})
 				began := time.Now()
 				if tc.later != nil {
 					time.Sleep(2 * time.Second)
@@ -194,7 +201,7 @@ func TestProbeKnowsWhatIsServed(t *testing.T) {
 		settle(t, first)
 		time.Sleep(devLeafLife)
 		world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
-		world.hosts = map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)}
+		world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)})
 		c := newACMEOrders(t, storage, "this", world, errInjected)
 		if l := c.probe(t.Context(), "a.test"); l.here || l.away == nil {
 			t.Errorf("a certificate that this node has not: %+v", l)
@@ -209,6 +216,18 @@ func TestProbeKnowsWhatIsServed(t *testing.T) {
 	})
 }
 
+// counts returns how many orders there are after each of these times.
+func counts(c *acmeOrders, at ...time.Duration) []int {
+	var counts []int
+	began := time.Now()
+	for _, d := range at {
+		time.Sleep(d - time.Since(began))
+		synctest.Wait()
+		counts = append(counts, c.book.count())
+	}
+	return counts
+}
+
 // An authority that has refused is asked again a few times, not for ever, and not while the name leads elsewhere.
 func TestRetriesSpareTheAuthority(t *testing.T) {
 	refusal := fmt.Errorf("order: %w", acme.Problem{Type: acme.ProblemTypeUnauthorized, Detail: "the proof was wrong"})
@@ -219,18 +238,8 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		world.hosts = map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)}
+		world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)})
 		return c, world
-	}
-	counts := func(c *acmeOrders, at ...time.Duration) []int {
-		var counts []int
-		began := time.Now()
-		for _, d := range at {
-			time.Sleep(d - time.Since(began))
-			synctest.Wait()
-			counts = append(counts, c.book.count())
-		}
-		return counts
 	}
 	for _, tc := range []struct {
 		name  string
