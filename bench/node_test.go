@@ -18,12 +18,21 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
-// asNode is the variable that makes this test binary a node.
+// asNode is the variable that makes this test binary a node, or another process that benchmarks need.
 const asNode = "FLOTILLA_BENCH_NODE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asNode) != "" {
-		if err := runNode(context.Background()); err != nil {
+	if role := os.Getenv(asNode); role != "" {
+		run := runNode
+		switch role {
+		case "flotilla":
+			run = runFlotilla
+		case "plain":
+			run = runPlain
+		case "slow":
+			run = runSlow
+		}
+		if err := run(context.Background()); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
