@@ -22,7 +22,7 @@ import (
 const (
 	slowTarget = "FLOTILLA_BENCH_TARGET" // names the variable with the address that slow clients connect to
 
-	slowClients = 5000
+	slowClients = 5100             // some of whom are between two connections
 	slowSources = 50               // addresses that they come from
 	slowRamp    = 10 * time.Second // in which they come, as long as a server bears with them: so they also return evenly
 	slowDrip    = 2 * time.Second  // between bytes
@@ -80,8 +80,11 @@ func (s *slow) stay(ctx context.Context, i int) {
 			return
 		case <-time.After(pause):
 		}
+		began := time.Now()
 		s.once(ctx, i)
-		pause = time.Second / 2
+		if pause = 0; time.Since(began) < time.Second { // refused
+			pause = time.Second / 2
+		}
 	}
 }
 
@@ -143,7 +146,9 @@ func BenchmarkServingSlowClients(b *testing.B) {
 	}
 	node := newServers(b, "flotilla", g, "")[0]
 	crowd := newSlow(b, g, node.https)
-	dial := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", node.https) }
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", node.https)
+	}
 
 	const clients = 8
 	var kept [clients]*http.Client
@@ -185,20 +190,21 @@ func BenchmarkServingSlowClients(b *testing.B) {
 	measure(new(wait)) // connections, caches
 	b.ResetTimer()
 	var open []float64
+	count := func() {
+		n, err := strconv.ParseFloat(say("count"), 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		open = append(open, n)
+	}
 	for range tries(4) {
 		measure(&calm)
 		say("open")
-		for range 2 {
-			n, err := strconv.ParseFloat(say("count"), 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			open = append(open, n)
-			if len(open)%2 == 1 {
-				measure(&crowded)
-			}
-		}
+		count()
+		measure(&crowded)
+		count()
 		say("close")
+		time.Sleep(time.Second) // the node has noticed
 	}
 	if first != nil {
 		b.Logf("%d of %d requests failed, the first: %v", failed, asked, first)
