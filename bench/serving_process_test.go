@@ -260,6 +260,9 @@ const (
 	pooling     = "pooling"     // the same, with connections to the servers that all clients share
 )
 
+// untilUp is how long a balancer takes to notice that a server is ready again: two checks, and a little more.
+const untilUp = 1500 * time.Millisecond
+
 // balancer is a process of HAProxy in front of servers.
 type balancer struct {
 	addr string

@@ -50,12 +50,11 @@ func BenchmarkServingRollingRestart(b *testing.B) {
 			}
 			restarts := 0
 			for began := time.Now(); (time.Since(began) < length || restarts < len(nodes)) && !b.Failed(); restarts++ {
-				time.Sleep(1500 * time.Millisecond) // two checks of the balancer
 				n := nodes[restarts%len(nodes)]
 				n.restart(b, true)
 				n.await(b, g, false)
+				time.Sleep(untilUp)
 			}
-			time.Sleep(1500 * time.Millisecond)
 			stop()
 			t := <-load
 			if len(t.fails) > 0 {

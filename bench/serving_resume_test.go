@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // BenchmarkServingResumption measures how many handshakes resume a session, in percent, when HAProxy hands the connections of each
@@ -42,6 +43,7 @@ func BenchmarkServingResumption(b *testing.B) {
 				}
 				s.nodes[0].await(b, g, false)
 			}
+			time.Sleep(untilUp)
 			report("-restarted-%")
 		})
 	}
