@@ -48,9 +48,10 @@ func BenchmarkServingRollingRestart(b *testing.B) {
 			if testing.Short() {
 				length = min(length, 15*time.Second)
 			}
-			restarts := 0
-			for began := time.Now(); (time.Since(began) < length || restarts < len(nodes)) && !b.Failed(); restarts++ {
-				n := nodes[restarts%len(nodes)]
+			var stops []time.Duration
+			for began := time.Now(); (time.Since(began) < length || len(stops) < len(nodes)) && !b.Failed(); {
+				n := nodes[len(stops)%len(nodes)]
+				stops = append(stops, time.Since(began).Round(time.Millisecond))
 				n.restart(b, true)
 				n.await(b, g, false)
 				time.Sleep(untilUp)
@@ -58,12 +59,12 @@ func BenchmarkServingRollingRestart(b *testing.B) {
 			stop()
 			t := <-load
 			if len(t.fails) > 0 {
-				b.Logf("%d of %d requests failed, the first: %v", len(t.fails), t.asked, t.fails[0])
+				b.Logf("nodes were stopped after %v; of %d requests failed:\n%v", stops, t.asked, errors.Join(t.fails...))
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(t.asked), "requests")
 			b.ReportMetric(float64(len(t.fails)), "failed")
-			b.ReportMetric(float64(restarts), "restarts")
+			b.ReportMetric(float64(len(stops)), "restarts")
 			b.ReportMetric(ms(t.gap), "gap-ms")
 			b.ReportMetric(ms(t.longest), "longest-ms")
 		})

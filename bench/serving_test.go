@@ -25,20 +25,30 @@ const (
 
 type dialer = func(context.Context) (net.Conn, error)
 
+// greet dials and completes the handshake. The connection ends with ctx only until then.
+func greet(ctx context.Context, dial dialer, config *tls.Config) (*tls.Conn, error) {
+	raw, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	return conn, nil
+}
+
 // visit makes one request on a connection of its own, and reports whether its TLS session was resumed.
 func visit(ctx context.Context, dial dialer, config *tls.Config) (resumed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, servingLimit)
 	defer cancel()
-	raw, err := dial(ctx)
+	conn, err := greet(ctx, dial, config)
 	if err != nil {
 		return false, err
 	}
-	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(servingLimit))
-	conn := tls.Client(raw, config)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return false, fmt.Errorf("handshake: %w", err)
-	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(servingLimit))
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"); err != nil {
 		return false, err
 	}
@@ -69,14 +79,17 @@ func finish(resp *http.Response) error {
 
 // newClient returns a client that keeps its connections and speaks HTTP/1.1, or HTTP/2.
 func newClient(b *testing.B, dial dialer, config *tls.Config, http2 bool) *http.Client {
+	config = config.Clone()
 	t := &http.Transport{
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		TLSClientConfig:     config.Clone(),
-		TLSHandshakeTimeout: servingLimit,
-		Protocols:           new(http.Protocols),
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return greet(ctx, dial, config) },
+		Protocols:      new(http.Protocols),
 	}
 	t.Protocols.SetHTTP1(!http2)
 	t.Protocols.SetHTTP2(http2)
+	config.NextProtos = []string{"http/1.1"}
+	if http2 {
+		config.NextProtos = []string{"h2"}
+	}
 	b.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t, Timeout: servingLimit}
 }
@@ -274,7 +287,7 @@ func paced(ctx context.Context, clients int, every time.Duration, op func(client
 				err := op(i)
 				mu.Lock()
 				if err != nil {
-					fails = append(fails, err)
+					fails = append(fails, fmt.Errorf("after %v, client %d: %w", time.Since(began).Round(time.Millisecond), i, err))
 				}
 				took = append(took, time.Since(next)) // what a client that came at that time has waited
 				mu.Unlock()
