@@ -244,9 +244,13 @@ func (s *server) restart(b *testing.B, drains bool) {
 	b.Helper()
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	late := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
+	var said []string
+	for s.out.Scan() {
+		said = append(said, s.out.Text())
+	}
 	err := s.cmd.Wait()
 	if late.Stop(); err != nil && drains {
-		b.Errorf("%s did not end well: %v", s.https, err)
+		b.Errorf("%s did not end well: %v; it says: %q", s.https, err, said)
 	}
 	s.in.Close()
 	s.start(b)
