@@ -25,7 +25,7 @@ const (
 	slowClients = 5100             // some of whom are between two connections
 	slowSources = 50               // addresses that they come from
 	slowRamp    = 10 * time.Second // in which they come, as long as a server bears with them: so they also return evenly
-	slowDrip    = 2 * time.Second  // between bytes
+	slowDrip    = 3 * time.Second  // between bytes
 	slowMeasure = 4 * time.Second
 )
 
@@ -128,7 +128,8 @@ func (s *slow) once(ctx context.Context, i int) {
 // newSlow starts a process of slow clients of a server, which has none open.
 func newSlow(b *testing.B, g given, target string) *process {
 	b.Helper()
-	p := &process{env: append(os.Environ(), asNode+"=slow", asCert+"="+g.dir, slowTarget+"="+target)}
+	env := append(os.Environ(), asNode+"=slow", asCert+"="+g.dir, slowTarget+"="+target)
+	p := &process{env: env, meek: true} // such clients have machines of their own
 	b.Cleanup(p.kill)
 	p.start(b)
 	return p
