@@ -1,9 +1,12 @@
 package flotilla
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,6 +54,25 @@ func newDecoy() (*decoy, error) {
 	return d, nil
 }
 
+// deceive sets up the decoy, once, if an issuer would listen otherwise. It runs before any order, with c.mu held.
+func (c *certs) deceive() error {
+	for _, i := range c.config.Issuers {
+		acme, ok := i.(*certmagic.ACMEIssuer)
+		if !ok || acme.DNS01Solver != nil {
+			continue
+		}
+		if c.decoy == nil {
+			d, err := newDecoy()
+			if err != nil {
+				return fmt.Errorf("flotilla: cannot listen on loopback, which certmagic's challenge solvers need: %w", err)
+			}
+			c.decoy = d
+		}
+		c.decoy.attract(acme)
+	}
+	return nil
+}
+
 // attract makes the solvers of i find d. An issuer whose ports were set on purpose is left as it is.
 func (d *decoy) attract(i *certmagic.ACMEIssuer) {
 	if i.ListenHost != "" || i.AltHTTPPort != 0 || i.AltTLSALPNPort != 0 {
@@ -65,8 +87,19 @@ func (d *decoy) close() {
 	<-d.done
 }
 
+// challenged reports whether an order of some node waits for name to be proved by TLS-ALPN-01.
+func (c *certs) challenged(ctx context.Context, name string) bool {
+	if _, ok := certmagic.GetACMEChallenge(name); ok {
+		return true
+	}
+	return slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
+		safe := certmagic.StorageKeys.Safe
+		return c.config.Storage.Exists(ctx, "acme/"+safe(i.IssuerKey())+"/challenge_tokens/"+safe(name)+".json")
+	})
+}
+
 // httpHandler answers the ACME HTTP-01 challenges of every node of the cluster, and gives all other requests to next. Nil next redirects
-// them to https, with status 308, which keeps the method and the body. It is safe for concurrent use.
+// them to https, with the status that Config.Redirect says. It is safe for concurrent use.
 func (c *certs) httpHandler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.HandlerFunc(c.redirect)
@@ -81,12 +114,9 @@ func (c *certs) httpHandler(next http.Handler) http.Handler {
 }
 
 func (c *certs) redirect(w http.ResponseWriter, r *http.Request) {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-		if strings.Contains(h, ":") {
-			host = "[" + h + "]"
-		}
+	host := hostOf(r)
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
 	}
 	if host == "" || strings.ContainsAny(host, "/\\@?#") {
 		http.Error(w, "flotilla: a request needs a Host to be redirected to https", http.StatusBadRequest)
@@ -96,5 +126,5 @@ func (c *certs) redirect(w http.ResponseWriter, r *http.Request) {
 		host += ":" + strconv.Itoa(int(port)) // nobody forwards 443 to a development node
 	}
 	w.Header().Set("Connection", "close")
-	http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusPermanentRedirect)
+	http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), c.redirectStatus)
 }

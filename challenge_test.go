@@ -28,6 +28,7 @@ func acmeCerts(t *testing.T, storage certmagic.Storage, configure func(*certmagi
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.lookup = new(internet).lookup
 	t.Cleanup(c.close)
 	return c
 }
@@ -57,6 +58,8 @@ func TestHTTPHandler(t *testing.T) {
 	chal := storeToken(t, storage, c, acme.ChallengeTypeHTTP01, "a.test")
 	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "app") })
 	dev := devCerts(t, storage, nil)
+	old := acmeCerts(t, storage, nil)
+	old.redirectStatus = http.StatusMovedPermanently
 
 	type answer struct {
 		Status   int
@@ -79,6 +82,7 @@ func TestHTTPHandler(t *testing.T) {
 		{"redirect of a POST", "POST", "a.test", "/", c.httpHandler(nil), answer{308, "", "https://a.test/"}},
 		{"redirect of IPv6", "HEAD", "[2001:db8::1]:80", "/", c.httpHandler(nil), answer{308, "", "https://[2001:db8::1]/"}},
 		{"redirect of IPv6 without port", "HEAD", "[2001:db8::1]", "/", c.httpHandler(nil), answer{308, "", "https://[2001:db8::1]/"}},
+		{"redirect for old clients", "POST", "a.test", "/x", old.httpHandler(nil), answer{301, "", "https://a.test/x"}},
 		{"no host", "HEAD", "", "/", c.httpHandler(nil), answer{400, "", ""}},
 		{"evil host", "HEAD", "a.test/@b.test", "/", c.httpHandler(nil), answer{400, "", ""}},
 	} {

@@ -31,8 +31,9 @@ const (
 	opClear   op = 10 // the suspicion was wrong: target, number, cond: the suspicion
 	opYield   op = 11 // the holder of key is asked to hand over, if the claim of seq number is better
 	opPut     op = 12 // several records at once: value holds them; number: as opStore
+	opTickets op = 13 // value: another key for session tickets; cond: the keys that it is to follow; flag: they are all dropped
 
-	lastOp = opPut
+	lastOp = opTickets
 )
 
 // fence is a condition: that the claim of seq, in the command's session, holds the role.
@@ -107,6 +108,9 @@ func decodeCommand(b []byte) (command, error) {
 		if _, err := decodeRecords(c.value); err != nil {
 			return command{}, err
 		}
+	}
+	if c.op == opTickets && len(c.value) != ticketKeySize {
+		return command{}, codec.ErrMalformed
 	}
 	return c, nil
 }

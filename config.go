@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -65,6 +66,26 @@ type Config struct {
 	// "127.0.0.1:8443" and "127.0.0.1:8080". HealthAddr is where it serves Health; empty: nowhere. Nothing else uses them.
 	HTTPSAddr, HTTPAddr, HealthAddr string
 
+	// Server is what Serve serves HTTPS with, for those who want other limits, hooks, or certificates of clients; nil: one of its own. Serve completes it:
+	//   - What is zero gets flotilla's defaults: ReadHeaderTimeout, which bounds a TLS handshake too, 10 s, and IdleTimeout 2 min, both unless ReadTimeout is
+	//     set, which then stands for them; MaxHeaderBytes 64 KiB; ErrorLog: Logger at debug level; in HTTP2 SendPingTimeout 30 s, PingTimeout
+	//     15 s and WriteByteTimeout 30 s. A negative duration means none, a negative MaxHeaderBytes or PingTimeout net/http's own default. ReadTimeout and
+	//     WriteTimeout stay as they are, with zero for none, because they would end long streams.
+	//   - All of its TLSConfig is kept, such as ClientAuth and MinVersion, save what TLSConfig of Node sets itself, GetCertificate for one. NextProtos has
+	//     both. TLS-ALPN-01 challenges are answered without regard to it: certificate authorities show no certificate.
+	//   - Its Handler serves if Serve is given none. Its hooks are called as ever, with connections that lead to flotilla's.
+	//
+	// Addr is not used. A Server serves once; another Serve with the same one is an error, as is one that has been shut down.
+	// It is ended by the end of Serve's context, not by its own Shutdown.
+	Server *http.Server
+
+	// Drain says how long Serve takes its leave.
+	Drain Drain
+
+	// Redirect is the status that HTTPHandler sends visitors to https with: 308, which keeps the method and the body, or 301, for clients
+	// that do not know 308. 0: 308.
+	Redirect int
+
 	// Logger receives what happens. Nil: nothing is logged. No record holds a secret, a key or a value.
 	Logger *slog.Logger
 
@@ -88,9 +109,35 @@ type TLS struct {
 	// TrustedRoots verify the ACME server. Nil: the system's roots.
 	TrustedRoots *x509.CertPool
 
+	// TicketRotation is how long one key seals session tickets, with which clients resume on any node. Their tickets are accepted
+	// for two to three times as long. 0: 12 hours. It is a second at least.
+	TicketRotation time.Duration
+
+	// PerNode has each node order certificates of its own, with a key of its own that never leaves it: for those who must tell
+	// nodes apart, or take one's key back without the others'. It makes one order per node and name, against the limits of the
+	// authority. Certificates are then in Dir, sealed, or in memory alone without it, and not in the cluster's storage, nor in what
+	// the flotilla command exports; accounts, challenges and limits are the cluster's as ever, and any node answers for all. When it
+	// is switched on or off the certificates are ordered anew; those of before are kept where they are.
+	PerNode bool
+
 	// Configure, if not nil, may change what flotilla has prepared, before it is used: other challenges, key types, DNS
 	// providers. The issuer is nil in development mode. Storage must stay as it is.
 	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
+}
+
+// Drain says how long a node takes its leave when the context of Serve ends. The steps: it is not ready any more, which Health and Status tell; Grace goes by;
+// every answer says that it is the last of its connection, and no new connection is taken; Patience goes by, or less; roles
+// are handed over, then the leadership; the node closes. Serve of a Node ends before the roles: Shutdown does the rest.
+//
+// A connection that a handler has hijacked, such as a WebSocket, is not waited for, as net/http has it, and ends with the process. A handler that wants more says
+// farewell when Status says Draining.
+type Drain struct {
+	// Grace is how long the node goes on as usual although it is not ready, so that the checks of balancers see that. It should be longer than their interval
+	// times the number of failures that they want. 0: 3 s if Config.HealthAddr is set, else none, as nobody could see it. Negative: none.
+	Grace time.Duration
+
+	// Patience is how long requests under way have to end; those that are left are cut, and Serve's error says how many. 0: 20 s. It cannot be negative.
+	Patience time.Duration
 }
 
 // Timing is how patient a cluster is. All nodes of a cluster must have the same.
@@ -148,8 +195,14 @@ func (c *Config) complete() error {
 		return bad("Expect", fmt.Sprintf("a cluster is formed by 1 to %d nodes, not %d; more may join it later", maxVoters, c.Expect))
 	case c.Expect > 1 && c.Peers == nil:
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
+	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < minTicketPeriod:
+		return bad("TLS.TicketRotation", "it must be a second at least, or zero for 12 hours")
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
+	case c.Drain.Patience < 0:
+		return bad("Drain.Patience", "it cannot be negative; a nanosecond is as good as none")
+	case c.Redirect != 0 && c.Redirect != http.StatusPermanentRedirect && c.Redirect != http.StatusMovedPermanently:
+		return bad("Redirect", fmt.Sprintf("it must be 308 or 301, not %d", c.Redirect))
 	case len(c.Name) > 255 || strings.ContainsFunc(c.Name, unicode.IsControl):
 		return bad("Name", "it has more than 255 bytes, or characters that cannot be shown")
 	case len(c.Secrets) == 0 && !dev:
@@ -212,8 +265,20 @@ func (c *Config) complete() error {
 		c.Secrets = []Secret{NewSecret()}
 		c.dev = true
 	}
+	if c.TLS.TicketRotation == 0 {
+		c.TLS.TicketRotation = ticketRotation
+	}
+	if c.Drain.Patience == 0 {
+		c.Drain.Patience = drainPatience
+	}
+	if c.Drain.Grace == 0 && c.HealthAddr != "" {
+		c.Drain.Grace = drainGrace
+	}
 	if c.MaxState == 0 {
 		c.MaxState = 64 << 20
+	}
+	if c.Redirect == 0 {
+		c.Redirect = http.StatusPermanentRedirect
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,67 +18,104 @@ import (
 const (
 	drainTimeout = 500 * time.Millisecond // shorter than the second after which a client repeats a lost SYN
 	idleGrace    = time.Second            // for clients with a connection at rest, which may be sending at this moment
+	tellEvery    = time.Second            // the log hears what is waited for
 	silentAfter  = 5 * time.Second        // a new connection without a request is nobody's, as for http.Server.Shutdown
 )
 
 // drainer takes an http.Server out of service without losing a request. http.Server.Shutdown by itself loses those of
 // connections that wait to be accepted (see drainListener), and those that are first read after it was called: such a connection
 // is closed without an answer (conn.serve in net/http, Go 1.26), and since it was fresh, no client may assume that a retry
-// is safe. Its methods are safe for concurrent use.
+// is safe. Its methods are safe for concurrent use. It knows the connections of drainListeners, through whatever is on top of them.
 type drainer struct {
 	srv    *http.Server
+	log    *slog.Logger
 	ending atomic.Bool
 
 	mu   sync.Mutex
-	idle map[net.Conn]struct{}  // connections at rest between two requests
-	due  map[net.Conn]time.Time // connections on which an answer is due: those accepted, with the time, and those with a request, with zero
+	idle map[*clientConn]time.Time // connections at rest between two requests, and since when
+	due  map[*clientConn]time.Time // connections on which an answer is due: those accepted, with the time, and those with a request, with zero
 }
 
-// newDrainer puts itself into srv, which must not be serving yet: around its Handler and its ConnState.
-func newDrainer(srv *http.Server) *drainer {
-	d := &drainer{srv: srv, due: map[net.Conn]time.Time{}, idle: map[net.Conn]struct{}{}}
-	next, hook := srv.Handler, srv.ConnState
+// newDrainer puts itself into srv, which must not be serving yet: around its Handler, its ConnState and its ConnContext.
+func newDrainer(srv *http.Server, log *slog.Logger) *drainer {
+	d := &drainer{srv: srv, log: log, due: map[*clientConn]time.Time{}, idle: map[*clientConn]time.Time{}}
+	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
 	if next == nil {
 		next = http.DefaultServeMux
 	}
-	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d.ending.Load() {
-			w.Header().Set("Connection", "close") // over HTTP/2 this sends GOAWAY
-		}
-		next.ServeHTTP(w, r)
-	})
+	srv.Handler = &drainHandler{d, next}
 	srv.ConnState = func(c net.Conn, s http.ConnState) {
 		d.note(c, s)
-		if hook != nil {
-			hook(c, s)
+		if state != nil {
+			state(c, s)
 		}
+	}
+	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if connContext != nil {
+			ctx = connContext(ctx, c)
+		}
+		client := clientOf(c)
+		if ctx == nil || client == nil {
+			return ctx // net/http says what is wrong with nil
+		}
+		return context.WithValue(ctx, clientKey{}, client)
 	}
 	return d
 }
 
+// drainHandler is the handler of a drainer's server.
+type drainHandler struct {
+	d    *drainer
+	next http.Handler
+}
+
+// clientKey is the key of a *clientConn in the context of its requests.
+type clientKey struct{}
+
+// ServeHTTP implements http.Handler.
+func (h *drainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	client, _ := r.Context().Value(clientKey{}).(*clientConn)
+	if client != nil {
+		client.requests.Add(1)
+		defer client.requests.Add(-1)
+	}
+	if h.d.ending.Load() || client != nil && client.leaving.Load() {
+		w.Header().Set("Connection", "close") // over HTTP/2 this sends GOAWAY
+	}
+	h.next.ServeHTTP(w, r)
+}
+
 func (d *drainer) note(c net.Conn, s http.ConnState) {
+	client := clientOf(c)
+	if client == nil {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.idle, c)
+	delete(d.idle, client)
 	switch s {
 	case http.StateIdle:
-		d.idle[c] = struct{}{}
-		delete(d.due, c)
+		d.idle[client] = time.Now()
+		delete(d.due, client)
 	case http.StateNew:
-		d.due[c] = time.Now()
+		client.top = c
+		d.due[client] = time.Now()
 	case http.StateActive:
-		d.due[c] = time.Time{}
+		d.due[client] = time.Time{}
 	default:
-		delete(d.due, c)
+		delete(d.due, client)
 	}
 }
+
+// isDue reports whether to wait for an answer on a connection of due.
+func isDue(since time.Time) bool { return since.IsZero() || time.Since(since) < silentAfter }
 
 // busy reports whether an answer is due on some connection.
 func (d *drainer) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, since := range d.due {
-		if since.IsZero() || time.Since(since) < silentAfter {
+		if isDue(since) {
 			return true
 		}
 	}
@@ -90,13 +130,27 @@ func (d *drainer) resting() bool {
 	return len(d.idle) > 0
 }
 
+// underWay returns how many requests have no answer yet, and how many new connections have not asked.
+func (d *drainer) underWay() (requests, silent int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c, since := range d.due {
+		if since.IsZero() {
+			requests += c.asks()
+		} else if isDue(since) {
+			silent++
+		}
+	}
+	return requests, silent
+}
+
 // announce makes every response from now on the last of its connection, so that clients come back through the balancer. New
 // connections are accepted as before. It is for the time between the node's not being ready and end.
 func (d *drainer) announce() { d.ending.Store(true) }
 
 // end drains the listeners that the server serves, waits until every request has its answer, and shuts the server down. When ctx
-// ends first it closes the server, with the requests it has, and returns an error. An error from a listener means that a connection may have been lost; the
-// server has been shut down all the same.
+// ends first it closes the server, with the requests it has, and returns an error that says how many. An error from a listener means that a
+// connection may have been lost; the server has been shut down all the same.
 func (d *drainer) end(ctx context.Context, lns ...*drainListener) error {
 	d.announce()
 	errs := make([]error, len(lns), len(lns)+1)
@@ -113,20 +167,129 @@ func (d *drainer) end(ctx context.Context, lns ...*drainListener) error {
 		}
 	}
 	grace := time.Now().Add(idleGrace)
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick, tell := time.NewTicker(2*time.Millisecond), time.NewTicker(tellEvery)
 	defer tick.Stop()
+	defer tell.Stop()
 	for (d.busy() || d.resting() && time.Now().Before(grace)) && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
+		case <-tell.C:
+			requests, silent := d.underWay()
+			d.log.Info(fmt.Sprintf("draining: %d requests under way", requests), "unasked", silent)
 		}
 	}
+	requests, silent := d.underWay() // before Shutdown, which does not wait when ctx is over
 	err := d.srv.Shutdown(ctx)
 	if err != nil {
 		d.srv.Close()
+		err = fmt.Errorf("%d requests were cut, and %d connections that had not asked yet: %w", requests, silent, err)
 	}
 	return errors.Join(append(errs, err)...)
 }
+
+// leave has the clients of one address of ln go, and returns how many requests it has cut since ctx ended first.
+func (d *drainer) leave(ctx context.Context, addr netip.Addr, ln *drainListener) (cut int) {
+	ln.leave(addr, 1)
+	defer ln.leave(addr, -1)
+	ln.settle(context.WithoutCancel(ctx))
+	clients := ln.clients(addr)
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	begun := time.Now()
+	tick, tell := time.NewTicker(10*time.Millisecond), time.NewTicker(tellEvery)
+	defer tick.Stop()
+	defer tell.Stop()
+	for {
+		over := ctx.Err() != nil
+		requests := 0
+		clients = slices.DeleteFunc(clients, func(c *clientConn) bool {
+			n, top, wait := d.pending(c, begun)
+			if wait && !over {
+				requests += n
+				return false
+			}
+			cut += n
+			closing.Go(func() {
+				if top != nil && !over {
+					top.Close() // TLS says so, which takes some seconds if the client does not read
+				}
+				c.Close()
+			})
+			return true
+		})
+		if len(clients) == 0 {
+			return cut
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		case <-tell.C:
+			d.log.Info(fmt.Sprintf("draining: %d requests under way", requests), "address", addr, "connections", len(clients))
+		}
+	}
+}
+
+// pending returns how many requests of c are under way, what http.Server has of it, and whether leave, which began then, is to wait for it.
+func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net.Conn, wait bool) {
+	if c.closed.Load() {
+		return 0, nil, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if since, ok := d.due[c]; ok && isDue(since) {
+		if since.IsZero() {
+			requests = c.asks()
+		}
+		return requests, c.top, true
+	}
+	if since := d.idle[c]; since.After(begun) {
+		begun = since // its answer may have begun too early to say that it is the last
+	}
+	return 0, c.top, time.Since(begun) < idleGrace
+}
+
+// clientConn is a connection of a client. Its listener knows it until it is closed, by whomever: http.Server forgets those that are hijacked.
+type clientConn struct {
+	*net.TCPConn
+	ln    *drainListener
+	local netip.Addr
+	top   net.Conn // what http.Server has of it; nil: it has not got it yet. Guarded by drainer.mu.
+
+	leaving  atomic.Bool  // every answer is the last
+	requests atomic.Int32 // in handlers
+	closed   atomic.Bool
+}
+
+// Close closes the socket.
+func (c *clientConn) Close() error {
+	if !c.closed.Swap(true) {
+		c.ln.forget(c)
+	}
+	return c.TCPConn.Close()
+}
+
+// asks returns how many requests there are on a connection on which an answer is due: one that is not read yet counts.
+func (c *clientConn) asks() int { return max(1, int(c.requests.Load())) }
+
+// clientOf returns the client's connection that c is on top of, nil if there is none.
+func clientOf(c net.Conn) *clientConn {
+	for {
+		switch on := c.(type) {
+		case *clientConn:
+			return on
+		case interface{ NetConn() net.Conn }: // crypto/tls's
+			c = on.NetConn()
+		case interface{ Raw() net.Conn }: // go-proxyproto's
+			c = on.Raw()
+		default:
+			return nil
+		}
+	}
+}
+
+// plainAddr returns the one form of addr that addresses are compared in.
+func plainAddr(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
 // drainListener is a TCP listener that can be closed without losing a connection. Closing a listening socket resets every
 // connection that the kernel has completed and nobody has accepted: its client believes itself connected, so neither the client
@@ -138,6 +301,14 @@ type drainListener struct {
 	restOnce  sync.Once
 	closed    chan struct{} // closed by Close
 	closeOnce sync.Once
+
+	settled signal // answered has changed
+
+	mu              sync.Mutex
+	asked, answered uint64 // questions of settle, and those that Accept has answered
+	final           bool   // drain has begun: Accept is to rest
+	conns           map[*clientConn]struct{}
+	going           map[netip.Addr]int // addresses whose new clients are to leave, and how many want that
 }
 
 // listenTCP listens on addr; the network is tcp, tcp4 or tcp6. Multipath TCP, which package net asks for by default, is left out: such a listener keeps a socket
@@ -153,25 +324,125 @@ func listenTCP(ctx context.Context, network, addr string) (*drainListener, error
 }
 
 func newDrainListener(tcp *net.TCPListener) *drainListener {
-	return &drainListener{tcp: tcp, resting: make(chan struct{}), closed: make(chan struct{})}
+	return &drainListener{
+		tcp: tcp, resting: make(chan struct{}), closed: make(chan struct{}),
+		conns: make(map[*clientConn]struct{}), going: make(map[netip.Addr]int),
+	}
 }
 
 // Accept is for one goroutine, which calls it again as soon as it has taken note of a connection, as http.Server.Serve does.
 func (l *drainListener) Accept() (net.Conn, error) {
 	for {
-		conn, err := l.tcp.Accept()
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return conn, err
+		conn, err := l.tcp.AcceptTCP()
+		if err == nil {
+			return l.admit(conn), nil
 		}
-		// Only drain sets deadlines: this is its question whether anything is left.
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, err
+		}
+		// Only drain and settle set deadlines: this is their question whether anything is left.
+		l.mu.Lock()
+		asked, final := l.asked, l.final
+		l.mu.Unlock()
 		if n, err := acceptQueue(l.tcp); err == nil && n > 0 {
 			l.tcp.SetDeadline(time.Now().Add(10 * time.Millisecond))
+			continue
+		}
+		if !final {
+			l.answer(asked)
 			continue
 		}
 		l.restOnce.Do(func() { close(l.resting) })
 		<-l.closed
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
 	}
+}
+
+// answer says that nothing was left when asked was the last question, and has Accept wait again unless there is another.
+func (l *drainListener) answer(asked uint64) {
+	l.mu.Lock()
+	l.answered = asked
+	if l.asked == asked && !l.final {
+		l.tcp.SetDeadline(time.Time{})
+	}
+	l.mu.Unlock()
+	l.settled.poke()
+}
+
+// settle waits until every connection that the kernel has completed has been handed out by Accept and taken note of, half a second at most.
+func (l *drainListener) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	l.mu.Lock()
+	l.asked++
+	asked := l.asked
+	l.tcp.SetDeadline(time.Unix(1, 0))
+	l.mu.Unlock()
+	for {
+		settled := l.settled.wait()
+		l.mu.Lock()
+		done := l.answered >= asked
+		l.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-settled:
+		case <-l.resting:
+			return
+		case <-l.closed:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// admit takes down a new connection.
+func (l *drainListener) admit(tcp *net.TCPConn) *clientConn {
+	c := &clientConn{TCPConn: tcp, ln: l}
+	if addr, ok := tcp.LocalAddr().(*net.TCPAddr); ok {
+		c.local = plainAddr(addr.AddrPort().Addr())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[c] = struct{}{}
+	c.leaving.Store(l.going[c.local] > 0)
+	return c
+}
+
+func (l *drainListener) forget(c *clientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+// leave has the clients of addr told to leave, those that are there and those that come until it is called again with -1.
+func (l *drainListener) leave(addr netip.Addr, by int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.going[addr] += by; l.going[addr] == 0 {
+		delete(l.going, addr)
+		return
+	}
+	for c := range l.conns {
+		if c.local == addr {
+			c.leaving.Store(true)
+		}
+	}
+}
+
+// clients returns the open connections to addr.
+func (l *drainListener) clients(addr netip.Addr) []*clientConn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []*clientConn
+	for c := range l.conns {
+		if c.local == addr {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // Close closes the socket.
@@ -225,7 +496,11 @@ wait:
 			break
 		}
 	}
-	if err := l.tcp.SetDeadline(time.Unix(1, 0)); err != nil {
+	l.mu.Lock()
+	l.final = true
+	err = l.tcp.SetDeadline(time.Unix(1, 0))
+	l.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("drain %v: %w", l.Addr(), err)
 	}
 	select {

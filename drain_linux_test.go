@@ -62,7 +62,7 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 				served, ended := make(chan error, 1), make(chan error, 1)
 				if drained {
 					srv := answering("x")
-					d := newDrainer(srv)
+					d := newDrainer(srv, discardLog)
 					go func() { served <- srv.Serve(ln) }()
 					go func() { ended <- d.end(t.Context(), ln) }()
 					<-ln.resting // the clients send when nobody is accepting any more
@@ -228,7 +228,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 			}
 			for range rounds {
 				srv := answering("node")
-				d := newDrainer(srv)
+				d := newDrainer(srv, discardLog)
 				served := make(chan error, 1)
 				go func() { served <- srv.Serve(ln) }()
 				for range 20 {

@@ -26,7 +26,7 @@ func TestDrainerAnnounces(t *testing.T) {
 			settle(t, c)
 			tcp := listenLoopback(t, "127.0.0.1:0")
 			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-			d := newDrainer(srv)
+			d := newDrainer(srv, discardLog)
 			served := make(chan error, 1)
 			go func() { served <- srv.Serve(c.listenTLS(tcp, nil, cfg)) }()
 
@@ -86,7 +86,7 @@ func TestDrainerGivesUp(t *testing.T) {
 		<-r.Context().Done()
 		close(cut)
 	})}
-	d := newDrainer(srv)
+	d := newDrainer(srv, discardLog)
 	go srv.Serve(ln)
 	asked := make(chan error, 1)
 	go func() {
@@ -109,7 +109,7 @@ func TestDrainerGivesUp(t *testing.T) {
 // the server ends.
 func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
-	d := newDrainer(srv)
+	d := newDrainer(srv, discardLog)
 	ln := listenLoopback(t, "127.0.0.1:0")
 	go srv.Serve(ln)
 	conn, err := net.Dial("tcp", ln.Addr().String())

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -149,4 +151,20 @@ func ExampleNode_Hold() {
 	// Output:
 	// no other node does this now
 	// all is well
+}
+
+// Behind a proxy that speaks HTTP, on a network of its own.
+func ExampleTrustForwarded() {
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Println(r.RemoteAddr) })
+	h := flotilla.TrustForwarded([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, app)
+
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("X-Forwarded-For", "6.6.6.6, 203.0.113.7") // the first is what the client said, the second what the proxy saw
+	r.RemoteAddr = "10.0.0.1:5000"
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	r.RemoteAddr = "198.51.100.1:5000" // not the proxy
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	// Output:
+	// 203.0.113.7:0
+	// 198.51.100.1:5000
 }

@@ -111,7 +111,12 @@ func (k *keeper) lose(cause error) {
 }
 
 // valid reports whether this node has a lease that may be relied on.
-func (k *keeper) valid() bool { return int64(time.Since(k.started)) < k.useBy.Load() }
+func (k *keeper) valid() bool { return k.left() > 0 }
+
+// left returns how long the lease may be relied on if nobody renews it.
+func (k *keeper) left() time.Duration {
+	return time.Duration(k.useBy.Load()) - time.Since(k.started)
+}
 
 // without returns since when this node has no lease; it means nothing while it has one.
 func (k *keeper) without() time.Time { return k.started.Add(time.Duration(k.idle.Load())) }

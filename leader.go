@@ -114,6 +114,9 @@ func (n *Node) runDuties(l *leadership) {
 		n.leading.Store(nil)
 		n.changed.poke()
 	}()
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { n.keepTickets(l) })
 	steady := make(map[string]time.Time) // since when a non-voter has been there and current
 	for {
 		if err := n.keepMembers(l, steady); err != nil && l.ctx.Err() == nil {
@@ -220,19 +223,8 @@ func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
 // were counted before that must have lapsed. It returns the index of the configuration that this is true of, and the change must be of that one.
 func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
 	s := n.fsm.state()
-	for {
-		missing, poke := l.acks.want(s.elected, func(string, *session) bool { return false })
-		if len(missing) == 0 {
-			break
-		}
-		select {
-		case <-poke:
-		case <-time.After(n.pace.lease / 12):
-		case <-ctx.Done():
-			return 0, fmt.Errorf("%s has not heard of the last change of the voters: %w", missing[0], context.Cause(ctx))
-		case <-l.ctx.Done():
-			return 0, errNotLeader
-		}
+	if err := l.everyone(ctx, n, s.elected); err != nil {
+		return 0, fmt.Errorf("the last change of the voters: %w", err)
 	}
 	l.mu.Lock()
 	if l.settled != s.elected {
@@ -248,6 +240,24 @@ func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
 		return 0, errNotLeader
 	}
 	return s.elected, nil
+}
+
+// everyone returns when every session in the state has applied index.
+func (l *leadership) everyone(ctx context.Context, n *Node, index uint64) error {
+	for {
+		missing, poke := l.acks.want(index, func(string, *session) bool { return false })
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-poke:
+		case <-time.After(n.pace.lease / 12):
+		case <-ctx.Done():
+			return fmt.Errorf("%s has not heard of it: %w", missing[0], context.Cause(ctx))
+		case <-l.ctx.Done():
+			return errNotLeader
+		}
+	}
 }
 
 // confirm returns an index that no acknowledged write is above. This node led when confirm was called: a majority of the voters

@@ -11,13 +11,14 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-const proxyHeaderTimeout = 5 * time.Second // for a balancer to send its whole PROXY header
+const proxyHeaderTimeout = 5 * time.Second // for a balancer to send its whole PROXY header, at the first read
 
-// listenTLS returns the listener that clients of this node speak TLS to: ln, then the PROXY header where one is due, then TLS.
+// listenTLS returns the listener that clients of this node speak TLS to: ln, then the PROXY header where one is due, then the gate, then TLS.
 // Its connections are *tls.Conn, which is what net/http needs to see for HTTP/2. It keeps the very cfg it is given:
 // http.Server.ServeTLS would clone it, and session ticket keys set later would be lost (golang/go#22018).
 //
-// A handshake runs in the goroutine that first reads, never in Accept, so http.Server.ReadHeaderTimeout bounds it.
+// A handshake runs in the goroutine that first reads, never in Accept. Nothing asks in Accept for RemoteAddr, which waits for
+// the PROXY header.
 func (c *certs) listenTLS(ln net.Listener, proxies []netip.Prefix, cfg *tls.Config) net.Listener {
 	if addr, ok := ln.Addr().(*net.TCPAddr); ok {
 		c.port.Store(int32(addr.Port))
@@ -25,7 +26,7 @@ func (c *certs) listenTLS(ln net.Listener, proxies []netip.Prefix, cfg *tls.Conf
 	if len(proxies) > 0 {
 		ln = &proxyproto.Listener{Listener: ln, ConnPolicy: proxyPolicy(proxies), ReadHeaderTimeout: proxyHeaderTimeout}
 	}
-	return tls.NewListener(ln, cfg)
+	return &gateListener{Listener: ln, gate: c.gate, config: cfg}
 }
 
 // proxyPolicy says that the header is required of proxies, and that what anybody else sends is not looked at. Any softer rule lets
@@ -37,11 +38,8 @@ func proxyPolicy(proxies []netip.Prefix) proxyproto.ConnPolicyFunc {
 		if !ok {
 			return proxyproto.SKIP, nil
 		}
-		addr := tcp.AddrPort().Addr().Unmap().WithZone("")
-		for _, p := range proxies {
-			if p.Contains(addr) {
-				return proxyproto.REQUIRE, nil
-			}
+		if among(proxies, tcp.AddrPort().Addr()) {
+			return proxyproto.REQUIRE, nil
 		}
 		return proxyproto.SKIP, nil
 	}

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -57,6 +59,9 @@ func TestProxyHeader(t *testing.T) {
 		v2      = "\r\n\r\n\x00\r\nQUIT\n"
 		v2Local = v2 + "\x20\x00\x00\x00"
 		v2TCP4  = v2 + "\x21\x11\x00\x0c" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb"
+		v2TCP6  = v2 + "\x21\x21\x00\x24" + "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07" + "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01" + "\x12\x67\x01\xbb"
+		v2TLV   = v2 + "\x21\x11\x00\x15" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb" + "\x02\x00\x06a.test" // the SNI
+		v2Big   = v2 + "\x21\x11\x0b\xc7" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb" + "\x04\x0b\xb8"       // and 3000 bytes of padding
 		v2Long  = v2 + "\x21\x11\xea\x60"
 	)
 	loopback := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("127.0.0.0/8")}
@@ -82,6 +87,12 @@ func TestProxyHeader(t *testing.T) {
 		{"trusted, v2, both families listening", ":0", loopback, v2TCP4, "203.0.113.7:4711"},
 		{"trusted, LOCAL", "127.0.0.1:0", loopback, v2Local, "self"},
 		{"trusted, UNKNOWN", "127.0.0.1:0", loopback, unknown, "self"},
+		{"trusted, v2 of IPv6", "127.0.0.1:0", loopback, v2TCP6, "[2001:db8::7]:4711"},
+		{"trusted, v2 with the SNI", "127.0.0.1:0", loopback, v2TLV, "203.0.113.7:4711"},
+		{"trusted, v2 with 3000 bytes more", "127.0.0.1:0", loopback, v2Big + strings.Repeat("\x00", 3000), "203.0.113.7:4711"},
+		{"trusted, v1 ended by LF", "127.0.0.1:0", loopback, strings.ReplaceAll(v1, "\r", ""), ""},
+		{"trusted, v1 twice", "127.0.0.1:0", loopback, v1 + v1, ""},
+		{"trusted, too long for v1", "127.0.0.1:0", loopback, "PROXY TCP4 " + strings.Repeat("1", 300) + "\r\n", ""},
 		{"trusted, none", "127.0.0.1:0", loopback, "", ""},
 		{"trusted, twice", "127.0.0.1:0", loopback, v2TCP4 + v1, ""},
 		{"trusted, garbage", "127.0.0.1:0", loopback, "PROXY TCP4 x\r\n", ""},
@@ -89,41 +100,58 @@ func TestProxyHeader(t *testing.T) {
 		{"not trusted, none", "127.0.0.1:0", elsewhere, "", "self"},
 		{"not trusted, v1", "127.0.0.1:0", elsewhere, v1, ""},
 		{"not trusted, v2", "127.0.0.1:0", elsewhere, v2TCP4, ""},
+		{"not trusted, LOCAL", "127.0.0.1:0", elsewhere, v2Local, ""},
+		{"not trusted, UNKNOWN", "127.0.0.1:0", elsewhere, unknown, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			ln := c.listenTLS(listenLoopback(t, tc.listen), tc.proxies, cfg)
-			srv := &http.Server{ReadHeaderTimeout: 20 * time.Second, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				io.WriteString(w, r.RemoteAddr)
-			})}
-			done := make(chan struct{})
-			go func() { defer close(done); srv.Serve(ln) }()
-			defer func() { srv.Close(); <-done }()
-			_, port, _ := net.SplitHostPort(ln.Addr().String())
-			conn, err := net.Dial("tcp4", "127.0.0.1:"+port)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			if _, err := io.WriteString(conn, tc.header); err != nil {
-				t.Fatal(err)
-			}
-			if tc.header == v2Long {
-				conn.(*net.TCPConn).CloseWrite() // or it waits for the rest, as long as it may take
-			}
-			got := ""
-			tc2 := tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
-			if err := tc2.Handshake(); err == nil {
-				got, err = askOn(tc2)
-				if err != nil {
-					t.Error(err)
-				}
-			}
-			want := tc.want
-			if want == "self" {
-				want = conn.LocalAddr().String()
-			}
-			if got != want {
-				t.Errorf("client %q, want %q", got, want)
+			for _, proto := range []string{"http/1.1", "h2"} {
+				t.Run(proto, func(t *testing.T) {
+					ln := c.listenTLS(listenLoopback(t, tc.listen), tc.proxies, cfg)
+					srv := &http.Server{ReadHeaderTimeout: 20 * time.Second, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						io.WriteString(w, r.Proto+" "+r.RemoteAddr)
+					})}
+					done := make(chan struct{})
+					go func() { defer close(done); srv.Serve(ln) }()
+					defer func() { srv.Close(); <-done }()
+					_, port, _ := net.SplitHostPort(ln.Addr().String())
+					conn, err := net.Dial("tcp4", "127.0.0.1:"+port)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					if _, err := io.WriteString(conn, tc.header); err != nil {
+						t.Fatal(err)
+					}
+					if tc.header == v2Long {
+						conn.(*net.TCPConn).CloseWrite() // or it waits for the rest, as long as it may take
+					}
+					got := ""
+					client := tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, NextProtos: []string{proto}})
+					if err := client.Handshake(); err == nil {
+						transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return client, nil }}
+						defer transport.CloseIdleConnections()
+						res, err := (&http.Client{Transport: transport}).Get("https://a.test/")
+						if err != nil {
+							t.Fatal(err)
+						}
+						defer res.Body.Close()
+						body, err := io.ReadAll(res.Body)
+						if err != nil {
+							t.Error(err)
+						}
+						got = string(body)
+					}
+					want := tc.want
+					if want == "self" {
+						want = conn.LocalAddr().String()
+					}
+					if want != "" {
+						want = map[string]string{"http/1.1": "HTTP/1.1 ", "h2": "HTTP/2.0 "}[proto] + want
+					}
+					if got != want {
+						t.Errorf("client %q, want %q", got, want)
+					}
+				})
 			}
 		})
 	}

@@ -142,6 +142,9 @@ func (s *memStorage) List(_ context.Context, dir string, recursive bool) ([]stri
 }
 
 func (s *memStorage) Stat(_ context.Context, key string) (certmagic.KeyInfo, error) {
+	if err := s.denied("stat", key); err != nil {
+		return certmagic.KeyInfo{}, err
+	}
 	if !s.Exists(context.Background(), key) {
 		return certmagic.KeyInfo{}, fs.ErrNotExist
 	}

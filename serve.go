@@ -4,23 +4,26 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Deadlines of the servers that Serve makes, and of its end.
 const (
-	headerTimeout = 10 * time.Second // for a TLS handshake, and for a request's header
-	idleTimeout   = 2 * time.Minute  // between requests
+	drainGrace    = 3 * time.Second  // for balancers to see that the node is not ready
 	drainPatience = 20 * time.Second // for requests under way to finish
 	handPatience  = 5 * time.Second  // for handing over what the node leads and holds
 )
 
-// Serve opens a node and serves h with HTTPS for domains, until ctx is done. Then requests under way get their answers, no connection
-// is lost, the node hands over and closes, and Serve returns nil. Everything that it does can be done with Open, Node.Serve and
-// Node.Shutdown.
+// Serve opens a node and serves h with HTTPS for domains, until ctx is done. Then it takes its leave as Config.Drain says: requests under way get their
+// answers, no connection is lost, the node hands over and closes, and Serve returns nil. Health is served until the very end. Everything
+// else that it does can be done with Open, Node.Serve and Node.Shutdown.
 //
 // In development mode no domain stands for localhost, and the addresses are Config's for that mode.
 func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) error {
@@ -28,16 +31,40 @@ func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) e
 	if err != nil {
 		return err
 	}
-	err = n.Serve(ctx, h, domains...)
+	return n.serveToTheEnd(ctx, h, domains)
+}
+
+// serveToTheEnd is Serve on a node that is open.
+func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, domains []string) error {
+	// Not one of the node's goroutines, which Shutdown waits for.
+	health, err := n.openHealth(ctx, func(f func()) { go f() })
+	if err == nil {
+		defer health.close()
+		err = n.serve(ctx, h, health, domains)
+	}
 	hand, cancel := context.WithTimeout(context.WithoutCancel(ctx), handPatience)
 	defer cancel()
 	return errors.Join(err, n.Shutdown(hand))
 }
 
-// Serve serves h with HTTPS for domains at Config.HTTPSAddr, and at Config.HTTPAddr the challenges of the certificate authority
-// and redirects to https; if Config.HealthAddr is set, also Health there. It returns when ctx is done and every request under way has its answer,
-// with nil, or when something fails. The node stays open.
+// Serve serves h, or the handler of Config.Server if h is nil, with HTTPS for domains at Config.HTTPSAddr, and at Config.HTTPAddr the challenges of the
+// certificate authority and redirects to https; if Config.HealthAddr is set, also Health there. When ctx is done it takes its leave as Config.Drain
+// says, and returns nil once every request under way has its answer; if some had to be cut, it says how many. It returns an error when something
+// fails. The node stays open, and is not ready any more in the eyes of Health.
+//
+// Programs that want an http.Server of their own should pass it as Config.Server rather than use ListenTLS: closing that listener, or
+// http.Server.Shutdown, loses connections that wait to be accepted.
 func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) error {
+	health, err := n.openHealth(ctx, n.tasks.run)
+	if err != nil {
+		return err
+	}
+	defer health.close()
+	return n.serve(ctx, h, health, domains)
+}
+
+// serve is Serve beside the health server.
+func (n *Node) serve(ctx context.Context, h http.Handler, health *front, domains []string) error {
 	if len(domains) == 0 {
 		if !n.cfg.dev {
 			return edge("serving", errors.New("name at least one domain to serve"))
@@ -48,71 +75,168 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 	if err != nil {
 		return err
 	}
-	var fronts []*front
-	defer func() {
-		for _, f := range fronts {
-			f.srv.Close()
-			f.ln.Close()
-		}
-	}()
-	open := func(field, addr string, h http.Handler) (*front, error) {
-		ln, err := n.listen(ctx, field, addr)
-		if err != nil {
-			return nil, err
-		}
-		f := &front{ln: ln, accept: ln, srv: &http.Server{
-			Handler:           h,
-			ReadHeaderTimeout: headerTimeout,
-			IdleTimeout:       idleTimeout,
-			ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-		}}
-		f.drain = newDrainer(f.srv)
-		fronts = append(fronts, f)
-		return f, nil
-	}
-	https, err := open("HTTPSAddr", n.cfg.HTTPSAddr, h)
+	https, err := n.openFront(ctx, "HTTPSAddr", n.cfg.HTTPSAddr)
 	if err != nil {
 		return err
 	}
-	https.accept = n.certs.listenTLS(https.ln, n.cfg.Proxies, config)
-	if _, err := open("HTTPAddr", n.cfg.HTTPAddr, n.HTTPHandler(nil)); err != nil {
+	defer https.close()
+	plain, err := n.openFront(ctx, "HTTPAddr", n.cfg.HTTPAddr)
+	if err != nil {
 		return err
 	}
-	if n.cfg.HealthAddr != "" {
-		if _, err := open("HealthAddr", n.cfg.HealthAddr, n.Health()); err != nil {
-			return err
-		}
+	defer plain.close()
+	srv, err := n.httpsServer(h, config)
+	if err != nil {
+		return err
 	}
-	failed := make(chan error, len(fronts))
-	for _, f := range fronts {
-		n.tasks.run(func() { failed <- f.srv.Serve(f.accept) })
-	}
+	https.use(srv, n.certs.listenTLS(https.ln, n.cfg.Proxies, config))
+	plain.use(n.smallServer(n.HTTPHandler(nil)), plain.ln)
+	n.fronts.add(https, plain)
+	defer n.fronts.remove(https, plain)
+	n.tasks.run(https.serve)
+	n.tasks.run(plain.serve)
 	n.log.Info("serving", "https", https.ln.Addr().String(), "domains", domains)
 	select {
-	case err = <-failed:
-		return edge("serving", err)
+	case <-https.done:
+		return edge("serving", https.err)
+	case <-plain.done:
+		return edge("serving", plain.err)
+	case <-health.done:
+		return edge("serving", health.err)
 	case <-n.life.Done():
 		return ErrClosed
 	case <-ctx.Done():
 	}
 	n.drained.Store(true)
 	n.changed.poke()
-	n.log.Info("draining")
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainPatience)
-	defer cancel()
-	var errs []error
-	for _, f := range fronts { // health last: it says until then that this node drains
-		errs = append(errs, f.drain.end(end, f.ln))
+	n.log.Info("draining", "grace", max(n.cfg.Drain.Grace, 0), "patience", n.cfg.Drain.Patience)
+	grace := time.NewTimer(n.cfg.Drain.Grace)
+	defer grace.Stop()
+	select {
+	case <-grace.C:
+	case <-n.life.Done():
+		return ErrClosed
 	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Drain.Patience)
+	defer cancel()
+	var ends sync.WaitGroup
+	errs := make([]error, 2)
+	for i, f := range []*front{https, plain} {
+		ends.Go(func() { errs[i] = f.drain.end(end, f.ln) })
+	}
+	ends.Wait()
+	n.log.Info("drained")
 	return edge("draining", errors.Join(errs...))
 }
 
 // front is one server and its listener.
 type front struct {
-	srv    *http.Server
-	drain  *drainer
+	log    *slog.Logger
 	ln     *drainListener
 	accept net.Listener // ln, or what is on top of it
+	srv    *http.Server
+	drain  *drainer
+
+	done chan struct{} // closed when the server has ended
+	err  error         // why; read after done
+}
+
+// openFront listens; use is to follow.
+func (n *Node) openFront(ctx context.Context, field, addr string) (*front, error) {
+	ln, err := n.listen(ctx, field, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &front{ln: ln, log: n.log.With("listener", ln.Addr().String()), done: make(chan struct{})}, nil
+}
+
+// openHealth serves Health, by a goroutine that run starts. If nobody wants that it returns a front that never ends.
+func (n *Node) openHealth(ctx context.Context, run func(func())) (*front, error) {
+	if n.cfg.HealthAddr == "" {
+		return new(front), nil
+	}
+	f, err := n.openFront(ctx, "HealthAddr", n.cfg.HealthAddr)
+	if err != nil {
+		return nil, err
+	}
+	f.use(n.smallServer(n.Health()), f.ln)
+	run(f.serve)
+	return f, nil
+}
+
+// use gives the front its server.
+func (f *front) use(srv *http.Server, accept net.Listener) {
+	f.srv, f.accept = srv, accept
+	f.drain = newDrainer(srv, f.log)
+}
+
+func (f *front) serve() {
+	defer close(f.done)
+	f.err = f.srv.Serve(f.accept)
+	if errors.Is(f.err, http.ErrServerClosed) {
+		f.err = &ConfigError{Field: "Server", Reason: "it has been shut down; it serves once, and it is ended by the end of Serve's context", Err: f.err}
+	}
+}
+
+// close ends what is left at once. That of nobody's front does nothing.
+func (f *front) close() {
+	if f.srv != nil {
+		f.srv.Close()
+	}
+	if f.ln != nil {
+		f.ln.Close()
+	}
+}
+
+// fronts are the servers that clients use at this moment. The zero fronts is ready.
+type fronts struct {
+	mu  sync.Mutex
+	all []*front
+}
+
+func (fs *fronts) add(more ...*front) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.all = append(fs.all, more...)
+}
+
+func (fs *fronts) remove(gone ...*front) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.all = slices.DeleteFunc(fs.all, func(f *front) bool { return slices.Contains(gone, f) })
+}
+
+func (fs *fronts) list() []*front {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return slices.Clone(fs.all)
+}
+
+// DrainAddr has the clients go that are connected to one address of this machine, as when a floating address is about to leave it: their connections would stay
+// established for ever. It is about the address that the connection itself has here, which is not what a PROXY header says, and about the connections of
+// Serve. The next answer on each says that it is the last; requests under way have until ctx ends, and no longer than
+// Config.Drain.Patience, to end; connections at rest are closed after a second. Then what is left is closed, hijacked connections too. When
+// DrainAddr returns, none of the connections is left that were there when it was called. Those that came meanwhile were told to go as well; another call, when
+// the address has left, sees to the rest, and at once if ctx has ended.
+//
+// It returns nil if there was nothing to do, and an error if requests had to be cut, which says how many.
+func (n *Node) DrainAddr(ctx context.Context, addr netip.Addr) error {
+	if !addr.IsValid() {
+		return edge("draining an address", errors.New("the address is not valid"))
+	}
+	addr = plainAddr(addr)
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Drain.Patience)
+	defer cancel()
+	var leaving sync.WaitGroup
+	var cut atomic.Int64
+	for _, f := range n.fronts.list() {
+		leaving.Go(func() { cut.Add(int64(f.drain.leave(ctx, addr, f.ln))) })
+	}
+	leaving.Wait()
+	if cut.Load() == 0 {
+		return nil
+	}
+	return edge("draining "+addr.String(), fmt.Errorf("%d requests were cut: %w", cut.Load(), context.Cause(ctx)))
 }
 
 // listen opens one of the addresses that clients use.
@@ -136,7 +260,12 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.Err() != nil {
 		return nil, ErrClosed
 	}
-	return n.certs.tlsConfig(domains...)
+	config, err := n.certs.tlsConfig(domains...)
+	if err != nil {
+		return nil, err
+	}
+	n.tickets.bind(config, n.certs.provisional)
+	return config, nil
 }
 
 // ListenTLS listens for clients on a TCP address and speaks TLS with them, after the PROXY header where Config.Proxies says so, with the

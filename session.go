@@ -125,7 +125,7 @@ func (n *Node) live(ctx context.Context) (lost uint64) {
 // told acts upon what the state machine has applied. It is called by raft's goroutine and does not block.
 func (n *Node) told(fx *effects) {
 	if fx == nil { // from a snapshot: anything may have changed
-		fx = &effects{roles: true, sessions: true}
+		fx = &effects{roles: true, sessions: true, tickets: true}
 		fx.claims = n.tenures.refs()
 		n.certs.storedAny()
 	}
@@ -139,8 +139,15 @@ func (n *Node) told(fx *effects) {
 	if fx.roles {
 		n.tenures.contested.poke()
 	}
+	if fx.tickets {
+		n.tickets.follow(n.fsm.state().tickets)
+		n.changed.poke()
+	}
 	for _, site := range fx.sites {
 		n.certs.stored(site)
+	}
+	if len(fx.sites) > 0 {
+		n.snapshotSoon()
 	}
 }
 

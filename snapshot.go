@@ -21,13 +21,17 @@ const (
 	frameRole    = 4
 	frameRecord  = 5
 	frameEnd     = 6
+	frameTickets = 7
 
 	snapshotVersion = 1
 	maxFrame        = 64 << 20
 )
 
 // snapshot writes one state. It implements raft.FSMSnapshot.
-type snapshot struct{ s *state }
+type snapshot struct {
+	s    *state
+	done func() // called when raft needs it no more
+}
 
 // Persist writes the sealed state to the sink. It runs beside Apply.
 func (p *snapshot) Persist(sink raft.SnapshotSink) error {
@@ -38,8 +42,8 @@ func (p *snapshot) Persist(sink raft.SnapshotSink) error {
 	return sink.Close()
 }
 
-// Release does nothing: the state belongs to the garbage collector.
-func (p *snapshot) Release() {}
+// Release tells that raft is done with it. The state belongs to the garbage collector.
+func (p *snapshot) Release() { p.done() }
 
 func writeSnapshot(w io.Writer, s *state) error {
 	if s.keys == nil {
@@ -72,6 +76,10 @@ func writeSnapshot(w io.Writer, s *state) error {
 	e.Uint(s.elected)
 	frame(frameHead)
 
+	if s.tickets != nil {
+		s.tickets.encode(&e)
+		frame(frameTickets)
+	}
 	members := s.members.Root().Iterator()
 	for _, m, ok := members.Next(); ok; _, m, ok = members.Next() {
 		e.String(m.ID)
@@ -160,6 +168,10 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				}
 			}
 			s.elected = d.Uint()
+		case frameTickets:
+			if s.tickets, err = decodeTicketKeys(&d); err != nil {
+				return nil, err
+			}
 		case frameMember:
 			m := Member{ID: d.String(), Name: d.String(), Addr: d.String()}
 			s.members, _, _ = s.members.Insert([]byte(m.ID), m)

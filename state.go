@@ -22,9 +22,10 @@ type state struct {
 	roles    *iradix.Tree[*role]
 	members  *iradix.Tree[Member]
 	sessions *iradix.Tree[*session]
-	servers  []string // node IDs of raft's configuration, sorted
-	voters   []string // those of them that vote, sorted
-	elected  uint64   // index of that configuration
+	servers  []string    // node IDs of raft's configuration, sorted
+	voters   []string    // those of them that vote, sorted
+	elected  uint64      // index of that configuration
+	tickets  *ticketKeys // nil: there are none yet, or they were dropped
 }
 
 // record is one stored value. Its slice is never written to.
@@ -49,6 +50,7 @@ type effects struct {
 	sites    []string   // whose certificates have changed
 	roles    bool       // somebody else holds a role, or a queue is another one
 	sessions bool       // one was opened, suspected, cleared or ended
+	tickets  bool       // their keys are others
 }
 
 // claimRef names a claim.
@@ -191,6 +193,8 @@ func (s *state) change(index uint64, c *command, fx *effects) code {
 		return out
 	case opYield:
 		s.yield(index, c.key, claimRef{c.node, c.session, c.number}, fx)
+	case opTickets:
+		return s.rotateTickets(index, c, fx)
 	}
 	return codeOK
 }
@@ -282,6 +286,10 @@ func (s *state) store(index uint64, c *command, key string, value []byte, fx *ef
 	s.bytes += grows
 	s.records, _, _ = s.records.Insert(treeKey(key), &record{value: value, modified: c.time, index: index})
 	fx.record(key)
+	if strings.HasSuffix(key, ".key.compromised") { // certmagic's mark
+		s.tickets = nil // clients that resume would go on seeing the certificate of that key
+		fx.ticket()
+	}
 	return codeOK
 }
 

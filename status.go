@@ -3,6 +3,7 @@ package flotilla
 import (
 	"context"
 	"iter"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -24,10 +25,12 @@ type Status struct {
 	Ready      bool   // see Node.Ready
 	Draining   bool   // on the way out: no new clients, please
 	Err        string // why the node can take no part in the cluster any more; empty: it can
+	Lease      LeaseStatus
 	Members    []Member
 	Roles      []RoleStatus
 	// Certificates are those that this node serves.
 	Certificates []Certificate
+	Tickets      TicketStatus
 }
 
 // Member is one node of the cluster.
@@ -36,6 +39,17 @@ type Member struct {
 	Name  string // for people
 	Addr  string // what peers dial
 	Voter bool   `json:",omitempty"` // false while it is new, and beyond five voters; it serves all the same
+
+	// Present says that the cluster takes it for alive: it has a session, on which its locks and roles hang. Suspect says that the leader has
+	// not heard of it, and that its session ends unless it is heard of again.
+	Present, Suspect bool `json:",omitempty"`
+}
+
+// LeaseStatus is the state of a node's own lease, see package documentation.
+type LeaseStatus struct {
+	Held       bool   // false: the node holds no locks and roles, and what it reads may be old
+	LeftMillis int64  // how long it lasts if nobody renews it
+	Session    uint64 // number of the node's session, 0: it has none
 }
 
 // RoleStatus is a role that a node of the cluster holds, as this node has heard of it.
@@ -54,7 +68,11 @@ type Certificate struct {
 	Issuer   string    // its common name; empty: there is no certificate yet
 	Serial   string    // hexadecimal
 	NotAfter time.Time // zero: there is none yet
-	Err      string    // why there is none, or none newer; empty: all is well
+	DaysLeft int       // until NotAfter, negative after it; 0 if there is none yet
+	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a self-signed one until the authority has
+	// answered. Issuer, Serial and NotAfter are empty then.
+	SelfSigned bool   `json:",omitempty"`
+	Err        string // why there is none, or none newer; empty: all is well
 }
 
 // Status returns what the node knows now. It is cheap and asks nobody.
@@ -70,8 +88,10 @@ func (n *Node) Status() Status {
 		Index:        s.index,
 		Ready:        n.ready.Load() && n.works.Err() == nil,
 		Draining:     n.drained.Load() || n.leaving.Load(),
+		Lease:        n.leaseStatus(s),
 		Roles:        s.roleStatus(),
 		Certificates: n.certificates(),
+		Tickets:      n.tickets.status(),
 	}
 	if err := n.failure(); err != nil {
 		out.Err = err.Error()
@@ -83,6 +103,9 @@ func (n *Node) Status() Status {
 			m.ID = string(srv.ID)
 		}
 		m.Voter = srv.Suffrage == raft.Voter
+		if ses := s.session(m.ID); ses != nil {
+			m.Present, m.Suspect = true, ses.suspect != 0
+		}
 		out.Members = append(out.Members, m)
 		if m.ID == out.Leader {
 			out.LeaderName = m.Name
@@ -90,6 +113,14 @@ func (n *Node) Status() Status {
 	}
 	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	return out
+}
+
+func (n *Node) leaseStatus(s *state) LeaseStatus {
+	l := LeaseStatus{Held: n.keeper.valid(), Session: n.ownSession(s)}
+	if l.Held {
+		l.LeftMillis = max(0, n.keeper.left().Milliseconds())
+	}
+	return l
 }
 
 // roleStatus lists the roles of Hold by name; locks are not among them.
@@ -113,7 +144,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 		var last Status
 		for first := true; ; first = false {
 			changed, applied := n.changed.wait(), n.fsm.next()
-			if now := n.Status(); first || !reflect.DeepEqual(now, last) {
+			if now := n.Status(); first || !sameStatus(now, last) {
 				if !yield(now) {
 					return
 				}
@@ -131,10 +162,20 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	}
 }
 
+// sameStatus reports whether nothing has changed but that time has passed.
+func sameStatus(a, b Status) bool {
+	a.Lease.LeftMillis, b.Lease.LeftMillis = 0, 0
+	a.Tickets.AgeSeconds, b.Tickets.AgeSeconds = 0, 0
+	return reflect.DeepEqual(a, b)
+}
+
 func (n *Node) certificates() []Certificate {
 	var out []Certificate
 	for _, c := range n.certs.status() {
-		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter}
+		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned}
+		if !c.NotAfter.IsZero() {
+			cert.DaysLeft = int(math.Floor(time.Until(c.NotAfter).Hours() / 24))
+		}
 		if c.Err != nil {
 			cert.Err = c.Err.Error()
 		}

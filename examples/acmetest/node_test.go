@@ -31,7 +31,9 @@ type settings struct {
 	Domains           []string
 	CA, Roots         string // URL of the ACME directory, and PEM of the certificate that it shows
 	TestCA            string // URL of another, which must not be used
-	Challenge         string // the only one; empty: any
+	Challenge         string // the only one; empty: any but DNS-01
+	PerNode           bool   // each node has certificates of its own
+	DNS               string // the name server that takes answers to DNS-01
 }
 
 // The questions.
@@ -115,12 +117,17 @@ func (w *worker) serve(in *bufio.Reader) error {
 		HTTPAddr:  w.settings.HTTP,
 		Logger:    slog.New(w.recorder.handler(slog.NewTextHandler(os.Stderr, nil))),
 		TLS: flotilla.TLS{
-			Email: email, CA: w.settings.CA, TrustedRoots: roots,
+			Email: email, CA: w.settings.CA, TrustedRoots: roots, PerNode: w.settings.PerNode,
 			Configure: func(c *certmagic.Config, i *certmagic.ACMEIssuer) {
 				w.config = c
 				i.DisableHTTPChallenge = w.settings.Challenge == tlsALPN
 				i.DisableTLSALPNChallenge = w.settings.Challenge == http01
 				i.TestCA = w.settings.TestCA
+				if w.settings.Challenge == dns01 {
+					i.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{
+						DNSProvider: provider{w.settings.DNS}, Resolvers: []string{w.settings.DNS},
+					}}
+				}
 			},
 		},
 	})

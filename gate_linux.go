@@ -1,0 +1,33 @@
+package flotilla
+
+import (
+	"math"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFiles returns how many descriptors this process may have, as package os has raised the number.
+func openFiles() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, math.MaxInt32))
+}
+
+// unsent returns how many bytes written to conn its peer has not acknowledged (tcp(7), SIOCOUTQ).
+func unsent(conn net.Conn) int {
+	sc, ok := bareConn(conn).(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return n
+}

@@ -1,0 +1,415 @@
+package flotilla
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const proxyV1 = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
+
+// gateServer serves h behind c's listener until the test ends.
+func gateServer(t testing.TB, c *certs, config *tls.Config, proxies []netip.Prefix, h http.HandlerFunc) string {
+	t.Helper()
+	tcp, err := listenTCP(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := c.listenTLS(tcp, proxies, config)
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 2 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan struct{})
+	go func() { defer close(done); srv.Serve(ln) }()
+	t.Cleanup(func() { srv.Close(); <-done })
+	return tcp.Addr().String()
+}
+
+func dialGate(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// Thousands of connections that are slow in each way there is keep nobody else out, and none stays.
+func TestSlowClients(t *testing.T) {
+	c, config := benchTLS(t)
+	c.gate.patience = 4 * time.Second
+	n := min(5000, (openFiles()-1000)/2)
+	if RaceEnabled {
+		n = min(n, 1000)
+	}
+	if n < 500 {
+		t.Skipf("%d files are too few", openFiles())
+	}
+	c.gate.max = 2 * n // time is to close them, not number
+	hello := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) }
+	direct := gateServer(t, c, config, nil, hello)
+	proxied := gateServer(t, c, config, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, hello)
+	record := string(helloBytes("a.test"))
+	client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
+
+	const drips = 3 // of these say a byte a second
+	kinds := []func(i int) (conn net.Conn, drip string){
+		func(int) (net.Conn, string) { return dialGate(t, direct), record },
+		func(int) (net.Conn, string) { return dialGate(t, proxied), proxyV1 },
+		func(int) (net.Conn, string) { return dialGate(t, proxied), "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" },
+		func(int) (net.Conn, string) { return dialGate(t, direct), "" },
+		func(int) (net.Conn, string) { return dialGate(t, proxied), "" },
+		func(int) (net.Conn, string) {
+			conn := dialGate(t, direct)
+			io.WriteString(conn, record[:len(record)/2])
+			return conn, ""
+		},
+		func(int) (net.Conn, string) { // says hello, and does not answer
+			conn := dialGate(t, direct)
+			io.WriteString(conn, record)
+			return conn, ""
+		},
+		func(i int) (net.Conn, string) {
+			conn := dialGate(t, direct)
+			if i%10 == 7 {
+				tc := tls.Client(conn, client)
+				io.WriteString(tc, "GET / HTTP/1.1\r\nHost: a.test\r\nX-")
+				return tc, ""
+			}
+			return conn, ""
+		},
+	}
+	stop := make(chan struct{})
+	var served atomic.Int64
+	var healthy, slow, begun sync.WaitGroup
+	for _, via := range []struct{ addr, header, want string }{{direct, "", "127.0.0.1:"}, {proxied, proxyV1, "203.0.113.7:4711"}} {
+		healthy.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				conn, err := net.Dial("tcp", via.addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.WriteString(conn, via.header)
+				body, err := askOn(tls.Client(conn, client))
+				conn.Close()
+				if err != nil || !strings.HasPrefix(body, via.want) {
+					t.Errorf("a healthy client got %q, %v", body, err)
+					return
+				}
+				served.Add(1)
+			}
+		})
+	}
+	conns := make(chan int, n)
+	for i := range n {
+		conns <- i
+	}
+	close(conns)
+	var longest atomic.Int64
+	for range 8 {
+		begun.Go(func() {
+			for i := range conns {
+				conn, drip := kinds[i%len(kinds)](i)
+				start := time.Now()
+				slow.Go(func() {
+					io.Copy(io.Discard, conn) // until it is closed
+					for took := int64(time.Since(start)); ; {
+						if old := longest.Load(); took <= old || longest.CompareAndSwap(old, took) {
+							return
+						}
+					}
+				})
+				if drip != "" && i%drips == 0 {
+					slow.Go(func() {
+						tick := time.NewTicker(time.Second)
+						defer tick.Stop()
+						for b := range []byte(drip) {
+							if _, err := io.WriteString(conn, drip[b:b+1]); err != nil {
+								return
+							}
+							<-tick.C
+						}
+					})
+				}
+			}
+		})
+	}
+	begun.Wait()
+	atStart := served.Load()
+	slow.Wait()
+	close(stop)
+	healthy.Wait()
+	t.Logf("%d slow connections, the last closed after %v; %d healthy requests, %d of them while they were there",
+		n, time.Duration(longest.Load()), served.Load(), served.Load()-atStart)
+	if served.Load() == atStart {
+		t.Error("nobody was served")
+	}
+	if limit := c.gate.patience + 10*time.Second; time.Duration(longest.Load()) > limit {
+		t.Errorf("one stayed for %v", time.Duration(longest.Load()))
+	}
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	if left := c.gate.pending.Len(); left > 2 {
+		t.Errorf("%d are still pending", left)
+	}
+}
+
+// One more than may be pending closes the one that is longest without progress, and those that are through count no more.
+func TestPendingConnectionsAreBounded(t *testing.T) {
+	c, config := benchTLS(t)
+	c.gate.max = 3
+	addr := gateServer(t, c, config, nil, func(w http.ResponseWriter, r *http.Request) {})
+	through := tls.Client(dialGate(t, addr), &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+	if _, err := io.WriteString(through, "GET / HTTP/1.1\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	pending := func() int { c.gate.mu.Lock(); defer c.gate.mu.Unlock(); return c.gate.pending.Len() }
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
+			if time.Now().After(end) {
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
+	until("a connection is through", func() bool { return pending() == 0 })
+	asked := dialGate(t, addr) // says hello, which is progress, after the next one came
+	until("one pending", func() bool { return pending() == 1 })
+	first := dialGate(t, addr)
+	until("two pending", func() bool { return pending() == 2 })
+	asked.Write(helloBytes("a.test"))
+	if _, err := asked.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	second := dialGate(t, addr)
+	until("three pending", func() bool { return pending() == 3 })
+	third := dialGate(t, addr)
+	if _, err := io.Copy(io.Discard, first); err != nil {
+		t.Error(err)
+	}
+	if n := pending(); n != 3 {
+		t.Errorf("%d are pending", n)
+	}
+	for i, conn := range []net.Conn{second, third} {
+		conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("connection %d: %v, want it open", i, err)
+		}
+	}
+	if _, err := io.WriteString(through, "Host: a.test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := through.Read(make([]byte, 1)); err != nil {
+		t.Errorf("an established connection: %v", err)
+	}
+	third.Close()
+	until("a closed one is forgotten", func() bool { return pending() == 2 })
+}
+
+// Handshakes wait for their turn, in which nobody stays who waits for the client or for a certificate; and the slots come back.
+func TestHandshakesAtOnce(t *testing.T) {
+	c, config := benchTLS(t)
+	c.gate.first, c.gate.later = make(chan struct{}, 1), make(chan struct{}, 1)
+	c.gate.patience = time.Minute
+	inner, entered, release := config.GetCertificate, make(chan struct{}), make(chan struct{})
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if hello.ServerName == "slow.test" {
+			stepAside(hello.Conn)
+			close(entered)
+			<-release
+			return nil, errors.New("none")
+		}
+		return inner(hello)
+	}
+	addr := gateServer(t, c, config, nil, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
+	ask := func() error {
+		_, err := askOn(tls.Client(dialGate(t, addr), &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}))
+		return err
+	}
+	waiting := dialGate(t, addr) // heard, and does not answer
+	waiting.Write(helloBytes("a.test"))
+	if _, err := waiting.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	dialGate(t, addr).Write(helloBytes("slow.test"))
+	<-entered
+	if err := ask(); err != nil {
+		t.Errorf("while others wait: %v", err)
+	}
+	close(release)
+
+	c.gate.first <- struct{}{} // somebody computes
+	asked := make(chan error)
+	go func() { asked <- ask() }()
+	gone := dialGate(t, addr)
+	gone.Write(helloBytes("a.test"))
+	select {
+	case err := <-asked:
+		t.Errorf("a handshake did not wait for its turn: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	<-c.gate.first
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
+	gone.Close()
+	for range 20 {
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A client that does not read is closed after a time; one that reads slowly is not; and deadlines from above hold.
+func TestWriteStall(t *testing.T) {
+	listen := func(t *testing.T, stall time.Duration) (server *gatedConn, client *net.TCPConn) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		peer := dialGate(t, ln.Addr().String())
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := newGate()
+		g.stall = stall
+		tc := g.take(conn, &tls.Config{})
+		t.Cleanup(func() { tc.Close() })
+		return tc.NetConn().(*gatedConn), peer.(*net.TCPConn)
+	}
+	big := make([]byte, 32<<20)
+	t.Run("nothing is read", func(t *testing.T) {
+		server, client := listen(t, 600*time.Millisecond)
+		start := time.Now()
+		n, err := server.Write(big)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || n == len(big) {
+			t.Errorf("Write: %d, %v", n, err)
+		}
+		if took := time.Since(start); took < 600*time.Millisecond {
+			t.Errorf("closed after %v", took)
+		}
+		if _, err := io.Copy(io.Discard, client); err == nil {
+			t.Error("the client was told that this is the end")
+		}
+	})
+	t.Run("read slowly", func(t *testing.T) {
+		const stall = 600 * time.Millisecond
+		server, client := listen(t, stall)
+		written := make(chan error, 1)
+		go func() { _, err := server.Write(big[:16<<20]); written <- err }()
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(3 * stall); time.Now().Before(end); <-tick.C {
+			if _, err := io.ReadFull(client, make([]byte, 16<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		go io.Copy(io.Discard, client)
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("an earlier deadline", func(t *testing.T) {
+		server, _ := listen(t, time.Hour)
+		server.Write([]byte("x")) // ours is set
+		server.SetDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := server.Write(big); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+	t.Run("a later deadline", func(t *testing.T) {
+		server, _ := listen(t, 300*time.Millisecond)
+		server.SetWriteDeadline(time.Now().Add(time.Hour))
+		if _, err := server.Write(big); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRawLocalAddr(t *testing.T) {
+	c, config := benchTLS(t)
+	tcp := listenLoopback(t, "127.0.0.1:0")
+	ln := c.listenTLS(tcp, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, config)
+	client := dialGate(t, tcp.Addr().String())
+	io.WriteString(client, proxyV1)
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := conn.LocalAddr().String(); got != "192.0.2.1:443" {
+		t.Errorf("LocalAddr %s", got)
+	}
+	if got := rawLocalAddr(conn); got != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("rawLocalAddr %s", got)
+	}
+	pipe, _ := net.Pipe()
+	if got := rawLocalAddr(pipe); got.IsValid() {
+		t.Errorf("rawLocalAddr of a pipe is %s", got)
+	}
+}
+
+// No bytes break the chain, and from a source that is not trusted none change the client's address.
+func FuzzGate(f *testing.F) {
+	c, config := benchTLS(f)
+	c.gate.patience = time.Second
+	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x07\xc0\x00\x02\x01\x12\x67\x01\xbb"
+	for _, seed := range []string{"", proxyV1, v2, v2[:14], v2 + proxyV1, "PROXY UNKNOWN\r\n", strings.Replace(v2, "\x21\x11", "\x21\x31\x00\x10", 1)} {
+		f.Add([]byte(seed), true)
+		f.Add([]byte(seed+string(helloBytes("a.test"))), false)
+	}
+	listeners := map[bool]net.Listener{}
+	for trusted, prefix := range map[bool]string{true: "127.0.0.0/8", false: "192.0.2.0/24"} {
+		tcp, err := listenTCP(f.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			f.Fatal(err)
+		}
+		listeners[trusted] = c.listenTLS(tcp, []netip.Prefix{netip.MustParsePrefix(prefix)}, config)
+		f.Cleanup(func() { tcp.Close() })
+	}
+	f.Fuzz(func(t *testing.T, input []byte, trusted bool) {
+		client, err := net.Dial("tcp", listeners[trusted].Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		conn, err := listeners[trusted].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		client.Write(input)
+		client.(*net.TCPConn).CloseWrite()
+		addr := conn.RemoteAddr()
+		if addr == nil || !trusted && addr.String() != client.LocalAddr().String() {
+			t.Errorf("RemoteAddr %v", addr)
+		}
+		if n, err := io.Copy(io.Discard, conn); err == nil && n > 0 {
+			t.Error("data without a handshake")
+		}
+		if got := fmt.Sprint(addr); trusted && !bytes.HasPrefix(input, []byte("PROXY ")) && !bytes.HasPrefix(input, []byte("\r\n\r\n\x00\r\nQUIT\n")) && got != client.LocalAddr().String() {
+			t.Errorf("RemoteAddr %s without a header", got)
+		}
+	})
+}

@@ -1,0 +1,74 @@
+package flotilla
+
+import (
+	"bytes"
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+func TestHSTS(t *testing.T) {
+	storage := newMemStorage()
+	var out bytes.Buffer
+	c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		cfg.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
+	}}, storage, false, always, recordTo(&out, slog.LevelError))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	if _, err := c.tlsConfig("a.test", "192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, c)
+	dev := devCerts(t, storage, nil)
+	if _, err := dev.tlsConfig("a.test"); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, dev)
+	const year = 365 * 24 * time.Hour
+	for _, tc := range []struct {
+		name   string
+		certs  *certs
+		host   string
+		plain  bool
+		maxAge time.Duration
+		want   string
+	}{
+		{"a year", c, "a.test", false, year, "max-age=31536000"},
+		{"host with a port and a dot", c, "A.test.:8443", false, year, "max-age=31536000"},
+		{"forget", c, "a.test", false, 0, "max-age=0"},
+		{"less than full seconds", c, "a.test", false, 1999 * time.Millisecond, "max-age=1"},
+		{"over plain HTTP", c, "a.test", true, year, ""},
+		{"no certificate", c, "b.test", false, year, ""},
+		{"an address with a certificate", c, "192.0.2.1", false, year, ""},
+		{"an IPv6 address", c, "[2001:db8::1]:443", false, year, ""},
+		{"no host", c, "", false, year, ""},
+		{"development", dev, "a.test", false, year, ""},
+		{"negative", c, "a.test", false, -year, ""},
+		{"seconds without a unit", c, "a.test", false, 31536000, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			out.Reset()
+			h := tc.certs.hsts(tc.maxAge, http.NotFoundHandler())
+			if bad := tc.maxAge < 0 || tc.maxAge == 31536000; bad != strings.Contains(out.String(), "maxAge") {
+				t.Errorf("log: %q", out.String())
+			}
+			r := httptest.NewRequest("GET", "/", nil)
+			if r.Host = tc.host; !tc.plain {
+				r.TLS = &tls.ConnectionState{}
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if got := strings.Join(w.Header()["Strict-Transport-Security"], "|"); w.Code != 404 || got != tc.want {
+				t.Errorf("%d %q, want %q", w.Code, got, tc.want)
+			}
+		})
+	}
+}

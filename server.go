@@ -1,0 +1,155 @@
+package flotilla
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/mholt/acmez/v3"
+)
+
+// Limits of the server for HTTPS, where the user sets none. Config.Server names them.
+const (
+	headerTimeout   = 10 * time.Second // for a TLS handshake, and for a request's header
+	idleTimeout     = 2 * time.Minute  // between requests
+	maxHeader       = 64 << 10
+	sendPingTimeout = 30 * time.Second // HTTP/2: of silence, until a client is asked whether it is there
+	pingTimeout     = 15 * time.Second // HTTP/2: for its answer
+	byteTimeout     = 30 * time.Second // HTTP/2: for one byte to be written
+)
+
+// Limits of the servers for redirects, challenges and health, whose requests and answers are small.
+const (
+	smallTimeout = 10 * time.Second // for a whole request, and for an answer
+	smallIdle    = 30 * time.Second
+	smallHeader  = 16 << 10
+)
+
+// httpsServer returns the server for HTTPS, which is Config.Server if there is one, with h and config, which it completes.
+func (n *Node) httpsServer(h http.Handler, config *tls.Config) (*http.Server, error) {
+	srv := n.cfg.Server
+	if srv == nil {
+		srv = new(http.Server)
+	}
+	if _, used := srv.Handler.(*drainHandler); used {
+		return nil, &ConfigError{Field: "Server", Reason: "it has served before; give every node, and every call of Serve, an http.Server of its own"}
+	}
+	if h != nil {
+		srv.Handler = h
+	}
+	if srv.ReadTimeout <= 0 { // otherwise it stands for those that are zero, as net/http has it
+		setDefault(&srv.ReadHeaderTimeout, headerTimeout)
+		setDefault(&srv.IdleTimeout, idleTimeout)
+	}
+	setDefault(&srv.MaxHeaderBytes, maxHeader)
+	if srv.ErrorLog == nil {
+		srv.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
+	}
+	var h2 http.HTTP2Config
+	if srv.HTTP2 != nil {
+		h2 = *srv.HTTP2
+	}
+	setDefault(&h2.SendPingTimeout, sendPingTimeout)
+	setDefault(&h2.PingTimeout, pingTimeout)
+	setDefault(&h2.WriteByteTimeout, byteTimeout)
+	srv.HTTP2 = &h2
+	if user := srv.TLSConfig; user != nil {
+		mergeTLS(config, user, srv, func(c *tls.Config) { n.tickets.bind(c, n.certs.provisional) })
+	} else {
+		config.NextProtos = spoken(config.NextProtos, srv)
+	}
+	srv.TLSConfig = config // where net/http looks for h2
+	return srv, nil
+}
+
+// smallServer returns a server for what needs no more than seconds.
+func (n *Node) smallServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:        h,
+		ReadTimeout:    smallTimeout,
+		WriteTimeout:   smallTimeout,
+		IdleTimeout:    smallIdle,
+		MaxHeaderBytes: smallHeader,
+		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// spoken returns those of protos that srv speaks: the user may have switched HTTP/2 off in any of the ways that http.Server knows.
+func spoken(protos []string, srv *http.Server) []string {
+	_, own := srv.TLSNextProto["h2"]
+	h1, h2 := true, own || srv.TLSNextProto == nil
+	if srv.Protocols != nil {
+		h1, h2 = srv.Protocols.HTTP1(), srv.Protocols.HTTP2()
+	}
+	return slices.DeleteFunc(slices.Clone(protos), func(p string) bool { return p == "h2" && !h2 || p == "http/1.1" && !h1 })
+}
+
+// mergeTLS puts what the user has set into our configuration, in place, so that what keeps it stays with it. bind is called with each other configuration that results. What ours sets it keeps, save MinVersion; of NextProtos there are both, and of GetConfigForClient both are asked.
+func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) {
+	base := ours.Clone() // for handshakes that get another configuration
+	own, theirs := base.GetConfigForClient, user.GetConfigForClient
+	fillTLS(ours, user, srv)
+	// An authority that comes for a challenge has no certificate to show, and is nobody's client: its connection ends with the handshake.
+	challenge := base.Clone()
+	challenge.NextProtos = []string{acmez.ACMETLS1Protocol}
+	challenge.SessionTicketsDisabled = true
+	ours.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		o, err := configFor(own, hello, base)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Equal(hello.SupportedProtos, challenge.NextProtos) {
+			return challenge, nil
+		}
+		u, err := configFor(theirs, hello, user)
+		if err != nil || o == base && u == user {
+			return nil, err
+		}
+		merged := o.Clone()
+		fillTLS(merged, u, srv)
+		bind(merged)
+		return merged, nil
+	}
+}
+
+// configFor returns what f, which may be nil, has for a client, else c.
+func configFor(f func(*tls.ClientHelloInfo) (*tls.Config, error), hello *tls.ClientHelloInfo, c *tls.Config) (*tls.Config, error) {
+	if f == nil {
+		return c, nil
+	}
+	got, err := f(hello)
+	if got == nil || err != nil {
+		return c, err
+	}
+	return got, nil
+}
+
+// fillTLS sets the fields of ours that are zero to the user's. Those that Go will add are among them.
+func fillTLS(ours, user *tls.Config, srv *http.Server) {
+	to, from := reflect.ValueOf(ours).Elem(), reflect.ValueOf(user).Elem()
+	for i := range to.NumField() {
+		if to.Type().Field(i).IsExported() && to.Field(i).IsZero() {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	if user.MinVersion != 0 {
+		ours.MinVersion = user.MinVersion
+	}
+	protos := slices.Clone(user.NextProtos)
+	for _, p := range ours.NextProtos {
+		if !slices.Contains(protos, p) {
+			protos = append(protos, p)
+		}
+	}
+	ours.NextProtos = spoken(protos, srv)
+}

@@ -1,0 +1,387 @@
+package flotilla
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"io"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// identityFor returns a certificate for the names, and the pool that verifies it: of a server, of a client, or of an authority.
+func identityFor(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: newSerial(), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotAfter: time.Now().AddDate(1, 0, 0),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
+}
+
+// resumes makes a connection and reports whether its session was resumed.
+func resumes(t *testing.T, client, server *tls.Config) bool {
+	t.Helper()
+	wire := simnet.New()
+	ln, err := wire.Host("server").Listen("tcp", "server:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		far, err := ln.Accept()
+		if err == nil {
+			_, err = tls.Server(far, server).Write([]byte("x"))
+			far.Close()
+		}
+		served <- err
+	}()
+	near, err := wire.Host("client").Dial(t.Context(), "tcp", "server:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := tls.Client(near, client)
+	_, err = io.ReadFull(conn, make([]byte, 1)) // the ticket of TLS 1.3 comes before
+	near.Close()
+	if serr := <-served; err != nil || serr != nil {
+		t.Fatalf("client: %v; server: %v", err, serr)
+	}
+	return conn.ConnectionState().DidResume
+}
+
+// ticketServers returns a server configuration for each node, all with one certificate, and a client's.
+func ticketServers(t *testing.T, nodes []*Node) (servers []*tls.Config, client *tls.Config) {
+	t.Helper()
+	cert, pool := identityFor(t, "a.test", "b.test")
+	for _, n := range nodes {
+		cfg := &tls.Config{Certificates: []tls.Certificate{cert}}
+		n.tickets.bind(cfg, func(string) bool { return false })
+		servers = append(servers, cfg)
+	}
+	return servers, &tls.Config{RootCAs: pool, ServerName: "a.test", ClientSessionCache: tls.NewLRUClientSessionCache(10)}
+}
+
+// awaitTickets waits until every node has keys that ok is true for.
+func awaitTickets(t *testing.T, nodes []*Node, ok func(*ticketKeys) bool) {
+	t.Helper()
+	for _, n := range nodes {
+		if _, err := n.fsm.wait(t.Context(), func(s *state) bool { return s.tickets != nil && ok(s.tickets) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Wait() // what follows from it has been done
+}
+
+func hasCurrent(k *ticketKeys) bool { return k.current != nil }
+
+// A client that goes round the nodes makes one full handshake, across rotations, a leader's death and a drop, after which it makes one more.
+func TestTicketsAcrossNodes(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := simnet.New()
+				nodes := trio(t, net, func(c *Config) { c.TLS.TicketRotation = time.Minute })
+				awaitTickets(t, nodes, hasCurrent)
+				servers, client := ticketServers(t, nodes)
+				client.MaxVersion = version
+				full := 0
+				round := func(times int) {
+					t.Helper()
+					for i := range 3 * times {
+						if !resumes(t, client, servers[i%3]) {
+							full++
+						}
+					}
+				}
+				round(5)
+				first := nodes[0].fsm.state().tickets
+				for range 4 {
+					now := nodes[0].fsm.state().tickets.index
+					awaitTickets(t, nodes, func(k *ticketKeys) bool { return k.index > now })
+					round(1)
+				}
+				if k := nodes[0].fsm.state().tickets; len(k.previous) != previousTickets || slices.ContainsFunc(k.previous, func(p []byte) bool { return bytes.Equal(p, first.current) }) {
+					t.Errorf("after four rotations %d keys are accepted, the first among them or not", len(k.previous))
+				}
+				leader, rest := leaderOf(t, nodes)
+				leader.Close()
+				now := rest[0].fsm.state().tickets.index
+				awaitTickets(t, rest, func(k *ticketKeys) bool { return k.index > now }) // the new leader rotates
+				round(1)                                                                 // the dead node's memory is that of a node cut off
+				if full != 1 {
+					t.Errorf("%d full handshakes, want 1", full)
+				}
+				if err := rest[0].DropTickets(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				awaitTickets(t, rest, hasCurrent)
+				full = 0
+				for i, s := range servers {
+					if nodes[i] != leader && !resumes(t, client, s) {
+						full++
+					}
+				}
+				if full != 1 {
+					t.Errorf("%d full handshakes after the drop, want 1", full)
+				}
+			})
+		})
+	}
+}
+
+// A node that is cut off for two rotations gives out tickets all the time that the others accept.
+func TestTicketsOfANodeThatSlept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, func(c *Config) { c.TLS.TicketRotation = time.Minute })
+		awaitTickets(t, nodes, hasCurrent)
+		servers, _ := ticketServers(t, nodes)
+		leader, rest := leaderOf(t, nodes)
+		sleeper := slices.Index(nodes, rest[0])
+		net.Isolate(rest[0].name)
+		awake := []*Node{leader, rest[1]}
+		for range 2 {
+			now := leader.fsm.state().tickets.index
+			awaitTickets(t, awake, func(k *ticketKeys) bool { return k.index > now })
+			_, client := ticketServers(t, nodes)
+			client.InsecureSkipVerify = true
+			resumes(t, client, servers[sleeper])
+			if !resumes(t, client, servers[slices.Index(nodes, leader)]) {
+				t.Error("a ticket of the node that sleeps is not accepted")
+			}
+		}
+		net.Heal()
+		now := leader.fsm.state().tickets.index
+		awaitTickets(t, nodes, func(k *ticketKeys) bool { return k.index >= now })
+		_, client := ticketServers(t, nodes)
+		client.InsecureSkipVerify = true
+		resumes(t, client, servers[slices.Index(nodes, leader)])
+		if !resumes(t, client, servers[sleeper]) {
+			t.Error("the node that slept does not accept a ticket of the others")
+		}
+	})
+}
+
+// No node uses a key that another lacks: while one hears nothing the others go without, until it hears again.
+func TestTicketsWaitForEveryNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		awaitTickets(t, nodes, hasCurrent)
+		leader, rest := leaderOf(t, nodes)
+		before := rest[0].fsm.state().tickets
+		net.Block(leader.name, rest[0].name)
+		dropped := make(chan error, 1)
+		go func() { dropped <- leader.DropTickets(t.Context()) }()
+		awaitTickets(t, []*Node{leader, rest[1]}, func(k *ticketKeys) bool { return k.index > before.index })
+		time.Sleep(leader.pace.lease / 4) // far more than a round to the two takes, and less than a verdict
+		if rest[0].fsm.state().tickets != before || rest[0].ownSession(leader.fsm.state()) == 0 {
+			t.Fatal("the node has heard of the drop, or is given up already")
+		}
+		for _, n := range []*Node{leader, rest[1]} {
+			if n.fsm.state().tickets.current != nil {
+				t.Errorf("%s uses a key that %s has not got", n.name, rest[0].name)
+			}
+		}
+		net.Unblock(leader.name, rest[0].name)
+		if err := <-dropped; err != nil {
+			t.Error(err)
+		}
+		awaitTickets(t, nodes, hasCurrent)
+	})
+}
+
+// A ticket opens only what it was given for.
+func TestTicketBinding(t *testing.T) {
+	nodes := []*Node{{tickets: newTickets(time.Hour)}, {tickets: newTickets(time.Hour)}}
+	keys := &ticketKeys{index: 1, next: newTicketKey(), current: newTicketKey()}
+	for _, n := range nodes {
+		n.tickets.follow(keys)
+	}
+	clientCert, clients := identityFor(t, "client")
+	_, strangers := identityFor(t, "client of another authority")
+	mutual := func(auth tls.ClientAuthType, pool *x509.CertPool) func(*tls.Config) {
+		return func(c *tls.Config) { c.ClientAuth, c.ClientCAs = auth, pool }
+	}
+	plain := func(*tls.Config) {}
+	again := x509.NewCertPool() // equal, and not the same
+	again.AddCert(clientCert.Leaf)
+	for _, tt := range []struct {
+		name          string
+		first, second func(*tls.Config)
+		clone         bool
+		server        string
+		want          bool
+	}{
+		{name: "the same", first: plain, second: plain, want: true},
+		{name: "clones", first: plain, second: plain, clone: true, want: true},
+		{name: "another server name", first: plain, second: plain, server: "b.test"},
+		{name: "the same authority", first: mutual(tls.RequireAndVerifyClientCert, clients), second: mutual(tls.RequireAndVerifyClientCert, again), want: true},
+		{name: "less is demanded", first: mutual(tls.RequireAndVerifyClientCert, clients), second: mutual(tls.VerifyClientCertIfGiven, clients)},
+		{name: "nothing is demanded", first: mutual(tls.RequireAndVerifyClientCert, clients), second: plain},
+		{name: "more is demanded", first: mutual(tls.RequestClientCert, nil), second: mutual(tls.RequireAnyClientCert, nil)},
+		{name: "another authority", first: mutual(tls.RequestClientCert, clients), second: mutual(tls.RequestClientCert, strangers)},
+	} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(tt.name+"/"+tls.VersionName(version), func(t *testing.T) {
+				servers, client := ticketServers(t, nodes)
+				tt.first(servers[0])
+				tt.second(servers[1])
+				if tt.clone {
+					servers[0], servers[1] = servers[0].Clone(), servers[1].Clone()
+				}
+				client.MaxVersion = version
+				client.Certificates = []tls.Certificate{clientCert}
+				cache := client.ClientSessionCache
+				client.ClientSessionCache = oneSession{cache} // whatever the server's name is
+				resumes(t, client, servers[0])
+				if tt.server != "" {
+					client.ServerName = tt.server
+				}
+				if got := resumes(t, client, servers[1]); got != tt.want {
+					t.Errorf("resumed: %v, want %v", got, tt.want)
+				}
+			})
+		}
+	}
+}
+
+// oneSession offers the same session to every server, as an attacker would.
+type oneSession struct{ tls.ClientSessionCache }
+
+func (c oneSession) Get(string) (*tls.ClientSessionState, bool) { return c.ClientSessionCache.Get("") }
+
+func (c oneSession) Put(_ string, s *tls.ClientSessionState) { c.ClientSessionCache.Put("", s) }
+
+// What a client has seen for want of a certificate it shall not go on seeing.
+func TestTicketsOfProvisionalCertificates(t *testing.T) {
+	for _, provisional := range []bool{false, true} {
+		n := &Node{tickets: newTickets(time.Hour)}
+		servers, client := ticketServers(t, []*Node{n})
+		n.tickets.bind(servers[0], func(string) bool { return provisional })
+		resumes(t, client, servers[0])
+		if got := resumes(t, client, servers[0]); got == provisional {
+			t.Errorf("provisional %v: resumed %v", provisional, got)
+		}
+	}
+}
+
+func TestTicketsDue(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		watch, clock time.Duration // since the keys were seen, and since they were made by the clock
+		want         bool
+	}{
+		{"young", 11 * time.Hour, 11 * time.Hour, false},
+		{"old", 12 * time.Hour, 12 * time.Hour, true},
+		{"seen for so long, and made in the future", 12 * time.Hour, -time.Hour, true},
+		{"old, seen for a while since the start", time.Hour, 13 * time.Hour, true},
+		{"old by a clock that may be wrong", 59 * time.Minute, 10000 * time.Hour, false},
+		{"made in the future", time.Hour, -10000 * time.Hour, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ts := newTickets(ticketRotation)
+				k := &ticketKeys{index: 7, time: time.Now().Add(tt.watch - tt.clock).UnixNano(), next: newTicketKey()}
+				ts.follow(k)
+				time.Sleep(tt.watch)
+				if got := ts.due(k); got != tt.want {
+					t.Errorf("due: %v, want %v", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestTicketsInTheState(t *testing.T) {
+	rotate := func(s *state, index, cond uint64, drop bool, key byte) (*state, code, bool) {
+		var fx effects
+		next, a := s.apply(index, &command{op: opTickets, cond: cond, flag: drop, value: bytes.Repeat([]byte{key}, ticketKeySize), time: int64(index)}, &fx)
+		return next, a.code, fx.tickets
+	}
+	k := func(b byte) []byte { return bytes.Repeat([]byte{b}, ticketKeySize) }
+	s := newState()
+	for i, want := range []*ticketKeys{
+		{index: 1, time: 1, next: k(1)},
+		{index: 2, time: 2, next: k(2), current: k(1)},
+		{index: 3, time: 3, next: k(3), current: k(2), previous: [][]byte{k(1)}},
+		{index: 4, time: 4, next: k(4), current: k(3), previous: [][]byte{k(2), k(1)}},
+		{index: 5, time: 5, next: k(5), current: k(4), previous: [][]byte{k(3), k(2)}},
+	} {
+		next, code, told := rotate(s, uint64(i+1), s.tickets.madeAt(), false, byte(i+1))
+		if code != codeOK || !told {
+			t.Fatalf("rotation %d: code %d, told %v", i, code, told)
+		}
+		if diff := cmp.Diff(want, next.tickets, cmp.AllowUnexported(ticketKeys{})); diff != "" {
+			t.Fatalf("rotation %d: %s", i, diff)
+		}
+		s = next
+		var e codec.Encoder
+		s.tickets.encode(&e)
+		got, err := decodeTicketKeys(&codec.Decoder{B: e.B})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(ticketKeys{})); diff != "" {
+			t.Fatalf("in a snapshot, rotation %d: %s", i, diff)
+		}
+	}
+	if next, code, _ := rotate(s, 6, 4, false, 9); code != codeChanged || next.tickets != s.tickets {
+		t.Errorf("a rotation of other keys: code %d", code)
+	}
+	if next, code, _ := rotate(s, 6, 4, true, 9); code != codeOK || next.tickets.current != nil || next.tickets.previous != nil {
+		t.Errorf("a drop: code %d, %v", code, next.tickets)
+	}
+	var fx effects
+	c := &command{op: opStore, key: "certificates/ca/a.test/a.test.key.compromised", value: []byte("x"), number: 1 << 20}
+	if next, a := s.apply(6, c, &fx); a.code != codeOK || next.tickets != nil || !fx.tickets {
+		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.code, next.tickets, fx.tickets)
+	}
+}
+
+func FuzzTicketKeys(f *testing.F) {
+	var e codec.Encoder
+	(&ticketKeys{index: 1, time: 2, next: newTicketKey(), current: newTicketKey(), previous: [][]byte{newTicketKey()}}).encode(&e)
+	f.Add(e.B)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := decodeTicketKeys(&codec.Decoder{B: b})
+		if err != nil {
+			return
+		}
+		newTickets(time.Hour).follow(k)
+		var e codec.Encoder
+		k.encode(&e)
+		again, err := decodeTicketKeys(&codec.Decoder{B: e.B})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(k, again, cmp.AllowUnexported(ticketKeys{})); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
