@@ -15,7 +15,7 @@ import (
 var (
 	idle   = flag.Duration("idle", 30*time.Second, "how long BenchmarkIdle watches the cluster")
 	settle = flag.Duration("settle", 15*time.Second, "how long BenchmarkIdle waits before that")
-	trials = flag.Int("trials", 0, "trials of the benchmarks that have trials; 0: 20 of a failover, 10 of a start")
+	trials = flag.Int("trials", 0, "trials of the benchmarks that have trials; 0: 20 of a failover, 10 of a start, 4 of slow clients")
 )
 
 func tries(usual int) int {
