@@ -55,7 +55,7 @@ func (c *certs) finish(name string) bool {
 // at once one of them has the lock, and the others find its certificate in the storage when they get it.
 //
 // What the storage has is served before that, even if the cluster has no leader. A failure is followed by a few quick tries, unless
-// the name leads elsewhere, and then by slow ones; the first of those is made at once when the name is seen to lead here.
+// the name leads to somebody else, and then by slow ones; the first of those is made at once when the name is seen to lead here.
 func (c *certs) obtain(ctx context.Context, name string) {
 	if c.refresh(ctx, name) == nil && c.serves(name) {
 		c.note(name, nil)
@@ -147,7 +147,7 @@ type retries struct {
 // next returns about how long to pause after err, in an order while the name led where l says.
 func (r *retries) next(err error, l lead) time.Duration {
 	problem := acme.Problem{}
-	if l.away != nil || errors.As(err, &problem) && r.quick >= retryQuick {
+	if l.stranger || errors.As(err, &problem) && r.quick >= retryQuick {
 		r.slow = min(max(2*r.slow, retrySlow), retryLast)
 		return r.slow
 	}

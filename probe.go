@@ -3,6 +3,7 @@ package flotilla
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -25,9 +26,13 @@ const (
 
 // lead is where a public name leads.
 type lead struct {
-	here bool
-	away error // why not, or nil: nothing is known
+	here     bool
+	away     error // why not, or nil: nothing is known
+	stranger bool  // somebody else answers there; otherwise the authority may yet come through where this node does not
 }
+
+// errStranger says that somebody answers who is no node of this cluster.
+var errStranger = errors.New("a certificate of somebody else is shown")
 
 // explain puts what is wrong with the name before what the authority says about it.
 func (l lead) explain(err error) error {
@@ -81,6 +86,7 @@ func (c *certs) probe(ctx context.Context, name string) lead {
 	var l lead
 	for range addrs {
 		err := <-results
+		l.stranger = l.stranger || errors.Is(err, errStranger)
 		switch {
 		case err == nil:
 			l.here = true
@@ -90,7 +96,7 @@ func (c *certs) probe(ctx context.Context, name string) lead {
 		}
 	}
 	if l.here {
-		l.away = nil
+		l.away, l.stranger = nil, false
 	}
 	return l
 }
@@ -130,7 +136,7 @@ func (c *certs) visit(ctx context.Context, name string, addr netip.AddrPort) err
 	}
 	leaf := client.ConnectionState().PeerCertificates[0]
 	if !c.ours(leaf) {
-		return away(fmt.Errorf("it shows a certificate of %.100q", leaf.Subject.CommonName))
+		return away(fmt.Errorf("%w: %.100q", errStranger, leaf.Subject.CommonName))
 	}
 	return nil
 }

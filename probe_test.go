@@ -238,17 +238,26 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)})
+		stranger, err := newACMEOrders(t, newMemStorage(), "that", &internet{}, refusal).tlsConfig("a.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg), "192.0.2.9:443": node(stranger)})
 		return c, world
 	}
 	for _, tc := range []struct {
 		name  string
 		leads []string
-	}{{"nowhere", nil}, {"here", []string{"192.0.2.1"}}} {
+		probe time.Duration // before each order
+	}{
+		{name: "nowhere"},
+		{name: "here", leads: []string{"192.0.2.1"}},
+		{name: "to where nobody answers this node", leads: []string{"192.0.2.5"}, probe: probeWait + probePause},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, _ := start(t, tc.leads...)
-				got := counts(c, 11*time.Second+4*orderJitter, retrySlow/2, 5*time.Hour, 10*time.Hour)
+				got := counts(c, 11*time.Second+4*(orderJitter+tc.probe), retrySlow/2, 5*time.Hour, 10*time.Hour)
 				if diff := cmp.Diff([]int{1 + retryQuick, 1 + retryQuick}, got[:2]); diff != "" {
 					t.Errorf("orders (-want +got):\n%s", diff)
 				}
@@ -266,7 +275,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 			if got := counts(c, 2*time.Minute); got[0] != 1 {
 				t.Errorf("%d orders while the name leads elsewhere, want 1", got[0])
 			}
-			for _, part := range []string{"a.test leads to 192.0.2.9:443, which is no node of this cluster: connection refused", "the proof was wrong"} {
+			for _, part := range []string{"a.test leads to 192.0.2.9:443, which is no node of this cluster: a certificate of somebody else is shown: \"flotilla: no certificate yet\"", "the proof was wrong"} {
 				if !strings.Contains(text, part) {
 					t.Errorf("status %q does not say %q", text, part)
 				}
