@@ -254,8 +254,11 @@ func (n *Node) listen(ctx context.Context, field, addr string) (*drainListener, 
 }
 
 // TLSConfig returns a configuration that serves the certificates of domains, has them obtained and renewed, and answers TLS-ALPN-01
-// challenges for any node of the cluster. It does not wait for certificates: before there is one, handshakes do, for five seconds at most, and
-// then fail.
+// challenges for any node of the cluster. Its sessions resume on any node. It does not wait for certificates: as long as the cluster has none for a
+// domain, clients get a self-signed one, and while this node cannot know, handshakes wait, five seconds at most, and then fail.
+//
+// What is added to it before it is used, such as ClientAuth, its session tickets are bound to. Whoever changes a clone instead must not let its clients and those of
+// other clones resume each other's sessions: SessionTicketsDisabled.
 func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.Err() != nil {
 		return nil, ErrClosed
