@@ -45,7 +45,7 @@ type certs struct {
 	tasks tasks          // pushes, and slots that are kept for a while
 	work  sync.WaitGroup // a goroutine for each name that has no certificate
 
-	given atomic.Int64 // when a handshake got a self-signed certificate last, in nanoseconds since 1970
+	given atomic.Int64 // handshakes under way that have a self-signed certificate
 
 	used    chan struct{} // closed when there is a name to serve for the first time
 	useOnce sync.Once
@@ -74,7 +74,8 @@ type managed struct {
 	had   bool             // the cluster has, or has had, a certificate
 	none  bool             // it has never had one, as far as this node knows, which is current
 	own   *tls.Certificate // the self-signed one; nil: nobody has asked for it
-	given time.Time        // when a handshake got it last
+	given int              // handshakes under way that have it
+	shown bool             // some handshake has had it
 }
 
 // certStatus tells about the certificate of one name.

@@ -83,7 +83,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 		if leaf := leafFrom(cfg, "a.test", ""); leaf != nil || time.Since(began) != handshakeHold {
 			t.Errorf("before it is known whether there is one: %v after %v", leaf, time.Since(began))
 		}
-		if c.provisional("a.test") || c.status()[1].SelfSigned {
+		if c.status()[1].SelfSigned {
 			t.Error("self-signed before it is known whether there is one")
 		}
 
@@ -104,15 +104,9 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 			} else if again := leafFrom(cfg, sni, ""); !again.Equal(leaf) {
 				t.Errorf("%q is shown another the second time", sni)
 			}
-			if !c.provisional(sni) {
-				t.Errorf("%q is not provisional", sni)
-			}
 		}
 		if leaf := leafFrom(cfg, "", "192.0.2.1:443"); leaf == nil || leaf.VerifyHostname("192.0.2.1") != nil {
 			t.Errorf("a client by address is shown %+v", leaf)
-		}
-		if c.provisional("other.test") {
-			t.Error("a name that is not served is provisional")
 		}
 		for _, s := range c.status() {
 			if !s.SelfSigned || s.Managed || s.Serial != "" {
@@ -141,9 +135,6 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 			if s.SelfSigned || !s.Managed {
 				t.Errorf("status %+v", s)
 			}
-		}
-		if c.provisional("a.test") || c.provisional("") {
-			t.Error("provisional a minute later")
 		}
 		if err := c.config.Storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, "a.test")); err != nil {
 			t.Fatal(err)
@@ -235,7 +226,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 					if tc.want && time.Since(began) >= handshakeHold {
 						t.Errorf("it came after %v", time.Since(began))
 					}
-					if c.status()[0].SelfSigned || !tc.late && c.provisional("a.test") {
+					if c.status()[0].SelfSigned {
 						t.Errorf("status %+v", c.status()[0])
 					}
 					time.Sleep(20 * time.Second)
@@ -307,5 +298,45 @@ func TestMarker(t *testing.T) {
 		if other == marker("one", "a.test") {
 			t.Error("another cluster, or another name, has the same marker")
 		}
+	}
+}
+
+// A session that began with a self-signed certificate is not resumed, and one that began with a real one is, from the first on.
+func TestSelfSignedSessionsEnd(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				answer, answers := barrier()
+				c := bootCerts(t, newMemStorage(), always, func() error { return answer(t.Context()) }, nil)
+				server, err := c.tlsConfig("a.test", "*.wild.test")
+				if err != nil {
+					t.Fatal(err)
+				}
+				newTickets(time.Hour).bind(server, c.provisional)
+				clients := make(map[string]*tls.Config)
+				for _, name := range []string{"a.test", "x.wild.test", ""} {
+					clients[name] = &tls.Config{
+						ServerName: name, InsecureSkipVerify: true, MaxVersion: version, ClientSessionCache: oneSession{tls.NewLRUClientSessionCache(1)},
+					}
+					for range 3 {
+						if resumes(t, clients[name], server) {
+							t.Errorf("%q: a session is resumed while there is no certificate", name)
+						}
+					}
+				}
+				answers()
+				settle(t, c)
+				for name, client := range clients {
+					for i, want := range []bool{false, true, true} {
+						if got := resumes(t, client, server); got != want {
+							t.Errorf("%q: connection %d resumes %v", name, i+1, got)
+						}
+					}
+				}
+				if all, a, wild := c.given.Load(), c.names["a.test"].given, c.names["*.wild.test"].given; all != 0 || a != 0 || wild != 0 {
+					t.Errorf("handshakes under way: %d, %d and %d of them", all, a, wild)
+				}
+			})
+		})
 	}
 }

@@ -24,8 +24,7 @@ import (
 const (
 	selfSignedName = "flotilla: no certificate yet"
 	selfSignedLife = 24 * time.Hour
-	selfSignedLeft = time.Hour        // another is made when no more than this is left
-	selfSignedPast = 30 * time.Second // for as long a handshake may have had one: more than a handshake takes
+	selfSignedLeft = time.Hour // another is made when no more than this is left
 )
 
 // marker is the serial number of the self-signed certificates for name, the same on every node of a cluster and another in each cluster.
@@ -98,10 +97,17 @@ func (c *certs) selfSigned(ctx context.Context, name string) (*tls.Certificate, 
 		m.own = own
 	}
 	own = m.own
-	news := m.given.IsZero()
-	m.given = now
-	c.given.Store(now.UnixNano())
+	news := !m.shown
+	m.shown = true
+	m.given++
+	c.given.Add(1)
 	c.mu.Unlock()
+	context.AfterFunc(ctx, func() { // a handshake's context ends with it
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		m.given--
+		c.given.Add(-1)
+	})
 	if news {
 		c.log.Warn("a self-signed certificate is being served until the authority has answered", "domain", m.name)
 	}
@@ -138,10 +144,10 @@ func newSelfSigned(name string, serial *big.Int, now time.Time) (*tls.Certificat
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// provisional reports whether a handshake that asked for name, which is empty if it named nobody, may have been given a
-// self-signed certificate a moment ago: what it has agreed upon is not to be resumed when there is a real one.
+// provisional reports whether a handshake under way that asked for name, which is empty if it named nobody, may have a self-signed
+// certificate: what it agrees upon is not to be resumed when there is a real one.
 func (c *certs) provisional(name string) bool {
-	if time.Since(time.Unix(0, c.given.Load())) > selfSignedPast {
+	if c.given.Load() == 0 {
 		return false
 	}
 	if name == "" {
@@ -150,7 +156,7 @@ func (c *certs) provisional(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.find(strings.ToLower(name))
-	return m != nil && time.Since(m.given) <= selfSignedPast
+	return m != nil && m.given > 0
 }
 
 // absent takes down that the cluster has no certificate for name. It is for those who have asked a storage that is current.
@@ -185,7 +191,7 @@ func (c *certs) present(name string) {
 		c.mu.Unlock()
 		return
 	}
-	ends := m.none && !m.given.IsZero()
+	ends := m.none && m.shown
 	m.had, m.none, m.own = true, false, nil
 	c.mu.Unlock()
 	if ends {
