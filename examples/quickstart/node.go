@@ -67,6 +67,7 @@ func serveNode(ctx context.Context, s settings, log *slog.Logger, started func(*
 		HTTPSAddr:  local(s.Ports.TLS),
 		HTTPAddr:   local(s.Ports.HTTP),
 		HealthAddr: local(s.Ports.Health),
+		Drain:      flotilla.Drain{Grace: -1}, // the balancer looks at nothing, and need not be given time to
 		Logger:     log,
 	})
 	if err != nil {
