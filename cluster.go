@@ -113,7 +113,8 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 func (n *Node) open(ctx context.Context) error {
 	var err error
 	var storage certmagic.Storage = n.storage
-	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
+	drop := func() { n.tasks.run(func() { n.until(n.works, n.DropTickets) }) }
+	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) }, drop)
 	if n.cfg.TLS.PerNode {
 		storage = own
 	}

@@ -30,6 +30,7 @@ const ownFile = "certificates"
 type ownStorage struct {
 	*Storage
 	told func(site string) // of a change, after it; must not block
+	drop func()            // the cluster's session tickets, since a key is compromised; must not block
 
 	dir     *durable.Dir // nil: in memory
 	current atomic.Pointer[state]
@@ -44,8 +45,8 @@ var (
 	_ certmagic.LockLeaseRenewer = (*ownStorage)(nil)
 )
 
-func newOwnStorage(s *Storage, told func(site string)) *ownStorage {
-	o := &ownStorage{Storage: s, told: told}
+func newOwnStorage(s *Storage, told func(site string), drop func()) *ownStorage {
+	o := &ownStorage{Storage: s, told: told, drop: drop}
 	o.current.Store(newState())
 	return o
 }
@@ -146,6 +147,9 @@ func (o *ownStorage) change(c command) (sites []string, err error) {
 		}
 	}
 	o.current.Store(next)
+	if fx.tickets {
+		o.drop()
+	}
 	slices.Sort(fx.sites)
 	return slices.Compact(fx.sites), nil
 }

@@ -165,7 +165,7 @@ func TestPerNodeSwitched(t *testing.T) {
 // ownOver opens storage of a node's own over that of a node.
 func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 	t.Helper()
-	o := newOwnStorage(n.storage, told)
+	o := newOwnStorage(n.storage, told, func() {})
 	if err := o.open(n.dir, n.secrets); err != nil {
 		t.Fatal(err)
 	}
@@ -374,6 +374,27 @@ func TestPerNodeLeft(t *testing.T) {
 		again := reviewReopen(t, nodes[1])
 		if again.certs.config.Storage.Exists(t.Context(), "certificates/k") {
 			t.Error("it is still there")
+		}
+	})
+}
+
+// A compromised key of one node ends the session tickets of all.
+func TestPerNodeCompromised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
+		awaitTickets(t, nodes, hasCurrent)
+		before := nodes[0].fsm.state().tickets
+		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("k")); err != nil {
+			t.Fatal(err)
+		}
+		awaitTickets(t, nodes, func(k *ticketKeys) bool { return k.index > before.index && k.current != nil })
+		for _, n := range nodes {
+			k := n.fsm.state().tickets
+			for _, key := range append([][]byte{k.current, k.next}, k.previous...) {
+				if bytes.Equal(key, before.current) || bytes.Equal(key, before.next) {
+					t.Errorf("%s accepts a key of before", n.name)
+				}
+			}
 		}
 	})
 }
