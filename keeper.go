@@ -42,6 +42,7 @@ type keeper struct {
 	reports map[suspicion]map[string]bool // which voters said noteLapsed
 	pending map[sessionID]bool            // the leader's command about a session is under way
 	owed    map[string][]byte             // promises given to nodes that are told with the next note to them
+	early   []request                     // what cannot be answered yet, one of a node
 	next    time.Time                     // when run renews again
 	leader  string                        // as far as run knows
 	since   time.Time                     // when it was found to lead
@@ -52,6 +53,14 @@ type keeper struct {
 type suspicion struct {
 	sessionID
 	index uint64
+}
+
+// request is one for a promise.
+type request struct {
+	node    string
+	session uint64
+	sent    uint64 // when, by that node's clock
+	urgent  bool
 }
 
 func newKeeper(n *Node) *keeper {
@@ -79,6 +88,7 @@ func (k *keeper) catchUp() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.caught = true
+	k.wake()
 }
 
 // begin has a lease asked for, for a session of this node. The channel is closed when the lease, once it was there, is lost: for good, since
@@ -166,6 +176,7 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		last = now
 		session, loss := k.look(now)
+		k.answerEarly()
 		if !now.Before(renewal.Add(-every/2)) || session != begun {
 			k.renew(now, session)
 			renewal, begun = now.Add(every), session
@@ -239,9 +250,9 @@ func (k *keeper) noted(peer string, note []byte) {
 	for d := (codec.Decoder{B: note}); len(d.B) > 0 && !d.Bad; {
 		switch d.Byte() {
 		case noteRenew:
-			session, sent, urgent := d.Uint(), d.Uint(), d.Bool()
+			r := request{node: peer, session: d.Uint(), sent: d.Uint(), urgent: d.Bool()}
 			if !d.Bad {
-				k.answer(peer, session, sent, urgent)
+				k.answer(r)
 			}
 		case notePromise:
 			session, sent := d.Uint(), time.Duration(d.Uint())
@@ -266,16 +277,17 @@ func (k *keeper) noted(peer string, note []byte) {
 
 // answer answers a node that asks for a promise. The promise binds from now on, and is told when there is something else to say to that
 // node, which is soon: every word costs both of them a moment's work, all day long.
-func (k *keeper) answer(peer string, session, sent uint64, urgent bool) {
+func (k *keeper) answer(r request) {
+	k.keep(r)
 	var e codec.Encoder
 	switch s := k.n.fsm.state(); {
-	case k.asked(peer, session):
+	case k.asked(r.node, r.session):
 		e.Byte(notePromise)
-		e.Uint(session)
-		e.Uint(sent)
-		if !urgent {
+		e.Uint(r.session)
+		e.Uint(r.sent)
+		if !r.urgent {
 			k.mu.Lock()
-			k.owed[peer] = e.B
+			k.owed[r.node] = e.B
 			early := !time.Now().Before(k.next.Add(-k.n.pace.lease / 12))
 			k.mu.Unlock()
 			if early {
@@ -283,14 +295,36 @@ func (k *keeper) answer(peer string, session, sent uint64, urgent bool) {
 			}
 			return
 		}
-	case s.index >= session && s.number(peer) != session:
+	case s.index >= r.session && s.number(r.node) != r.session:
 		// A machine whose clock stood still may not know, by that clock.
 		e.Byte(noteEnded)
-		e.Uint(session)
+		e.Uint(r.session)
 	default:
 		return
 	}
-	k.n.port.Note(peer, e.B)
+	k.n.port.Note(r.node, e.B)
+}
+
+// keep keeps a request that this voter cannot answer yet, because it has not applied the session's opening or has not caught up. The next
+// request comes only with the next renewal, and until then this voter, having promised nothing, could not say that the lease has lapsed.
+func (k *keeper) keep(r request) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.caught && k.n.fsm.state().index >= r.session {
+		return
+	}
+	k.early = append(slices.DeleteFunc(k.early, func(old request) bool { return old.node == r.node }), r)
+}
+
+// answerEarly answers what was kept.
+func (k *keeper) answerEarly() {
+	k.mu.Lock()
+	early := k.early
+	k.early = nil
+	k.mu.Unlock()
+	for _, r := range early {
+		k.answer(r)
+	}
 }
 
 // asked answers for this voter whether it promises a lease. It looks at the state and promises in one step: report must not come in

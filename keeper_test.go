@@ -1,0 +1,83 @@
+package flotilla
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// A voter may be asked for a promise before it has applied the opening of the session: the leader and the other voter are enough for that
+// to be committed. When the leader is cut off right then, that voter must be able to say that the leader's lease has lapsed, or raft's
+// own time-outs decide, more than a second later.
+func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		leader, others := leaderOf(t, nodes)
+		slow, next := others[0], others[1]
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		gate, told := make(chan struct{}), slow.fsm.told
+		slow.fsm.told = func(fx *effects) { // applies one entry, and the next one when it may
+			told(fx)
+			<-gate
+		}
+		old := leader.ownSession(leader.fsm.state())
+		leader.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
+		mustStore(t, next, "k", "1")
+		for number := old; number == old || !leader.keeper.usable(number); number = leader.ownSession(leader.fsm.state()) {
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait() // the leader has asked
+		if number := slow.fsm.state().number(leader.id); number != old {
+			t.Fatalf("the slow voter knows session %d already", number)
+		}
+		close(gate)
+		synctest.Wait()
+		if number := slow.fsm.state().number(leader.id); number == old {
+			t.Fatal("the slow voter has not applied the session")
+		}
+		net.Isolate(leader.name)
+		start := time.Now()
+		mustStore(t, next, "k", "2")
+		if took := time.Since(start); took > 800*time.Millisecond {
+			t.Errorf("the first write after the leader was cut off took %v", took)
+		}
+		net.Heal()
+	})
+}
+
+// A voter that has just started and is asked before it has caught up promises when it has, not with the next request only.
+func TestAskedBeforeCaughtUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		id := sessionID{leader.id, leader.ownSession(leader.fsm.state())}
+		k := newKeeper(others[0]) // the next life of the keeper, in a node that has all of the log
+		go k.run(t.Context())
+		var e codec.Encoder
+		e.Byte(noteRenew)
+		e.Uint(id.number)
+		e.Uint(0)
+		e.Bool(true)
+		k.noted(leader.id, e.B)
+		promised := func() bool {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return !k.given.until[id].IsZero()
+		}
+		synctest.Wait()
+		if promised() {
+			t.Fatal("it promises before it has caught up")
+		}
+		k.catchUp()
+		synctest.Wait()
+		if !promised() {
+			t.Error("it has caught up, and promises nothing")
+		}
+	})
+}
