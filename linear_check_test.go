@@ -97,9 +97,11 @@ func (h *history) judge() (faults []string, reads int) {
 			if g.key != o.key {
 				return false
 			}
-			// Either a claim whose caller has given up; or a caller who has lost the lock and does not know it yet, for whom
-			// the next one of its node has to wait.
+			// Either a claim whose caller has given up; or the claim of a session that has ended before its caller heard of the grant, who
+			// goes on with another claim in the next session; or a caller who has lost the lock and does not know it yet, for whom the
+			// next one of its node has to wait.
 			return g.kind == locked && g.open && g.call < o.ret && o.from <= h.calmAfter(g.node, g.to) ||
+				(g.kind == locked || g.kind == busy) && g.call < o.ret && o.call < g.ret && g.holding != o.holding && h.lossy(g.node, g.from, g.to) ||
 				g.kind == unlocked && g.lost && g.holding < o.ret && o.call < g.ret
 		})
 	}
@@ -405,6 +407,34 @@ func TestLinearCheckersSeeMutants(t *testing.T) {
 	} {
 		if wrong := len(test.faults) > 0; wrong != test.wrong {
 			t.Errorf("%s: found wrong is %v\n%s", test.name, wrong, strings.Join(test.faults, "\n"))
+		}
+	}
+}
+
+// A lock may be found held by the claim of a call that has lost its session and goes on in the next, and by nothing else that nobody knows of.
+func TestLinearBusyByALostClaim(t *testing.T) {
+	at := func(k kind, node int, holding, call, ret int64) operation {
+		return operation{kind: k, node: node, key: "lock/a", holding: holding, call: call, ret: ret, from: time.Duration(call), to: time.Duration(ret)}
+	}
+	long := window{from: 2, to: 8}
+	between := []operation{at(locked, 2, 4, 4, 5), at(unlocked, 2, 4, 6, 7)}
+	slow := []operation{at(locked, 1, 1, 1, 10), at(unlocked, 1, 1, 11, 12)} // granted after those between
+	for _, test := range []struct {
+		name  string
+		cut   window // of node 1
+		ops   []operation
+		wrong bool
+	}{
+		{"a lock that is granted later", long, append(slow, at(busy, 0, 2, 2, 3)), false},
+		{"one that is found held later", long, []operation{at(busy, 1, 1, 1, 10), at(busy, 0, 2, 2, 3)}, false},
+		{"no session can have been lost", window{from: 2, to: 3}, append(slow, at(busy, 0, 2, 2, 3)), true},
+		{"the call is over", long, append(slow, at(busy, 0, 13, 13, 14)), true},
+		{"the call has not begun", long, append(slow, at(busy, 0, -1, -1, 0)), true},
+		{"no other call", long, []operation{at(busy, 1, 9, 9, 10)}, true},
+	} {
+		h := history{lease: 10, cuts: [][]window{nil, {test.cut}, nil}, ops: slices.Concat(test.ops, between)}
+		if faults, _ := h.judge(); len(faults) > 0 != test.wrong {
+			t.Errorf("%s: found wrong is %v\n%s", test.name, len(faults) > 0, strings.Join(faults, "\n"))
 		}
 	}
 }

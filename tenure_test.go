@@ -186,6 +186,32 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 	})
 }
 
+// A leader that was suspected by the one before it, which was cut off for a moment, keeps its lease and what it holds by it.
+func TestLeaderUnderSuspicion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leader, _ := leaderOf(t, trio(t, simnet.New(), nil))
+		held := make(chan context.Context)
+		go leader.Hold(t.Context(), Role{Name: "r"}, func(ctx context.Context, _ Tenure) error {
+			held <- ctx
+			<-ctx.Done()
+			return nil
+		})
+		tenure := <-held
+		before := leader.fsm.state().index
+		c := command{op: opSuspect, node: leader.id, target: leader.id, number: leader.ownSession(leader.fsm.state())}
+		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &c), func(s *state) bool { return s.index > before }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * leader.pace.lease)
+		if ses := leader.fsm.state().session(leader.id); ses == nil || ses.number != c.number || ses.suspect != 0 {
+			t.Errorf("its session was %d and is %+v", c.number, ses)
+		}
+		if err := context.Cause(tenure); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Notes come from the network: whatever they hold is taken or left.
 func FuzzNoted(f *testing.F) {
 	f.Add([]byte{noteRenew, 1, 2, 1, notePromise, 1, 2})
