@@ -4,10 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/mail"
 	"net/netip"
@@ -19,25 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/mholt/acmez/v3"
-	"github.com/mholt/acmez/v3/acme"
-	"golang.org/x/net/idna"
 )
-
-const (
-	handshakeHold = 5 * time.Second // how long a handshake waits for the first certificate
-	retryFirst    = time.Second     // after the first failure to get a certificate; doubled with each
-	retryLimit    = time.Minute     // between tries when the storage or the network failed
-	retryLimitCA  = time.Hour       // when the CA refused; Let's Encrypt takes five failures of a name in an hour
-	retryLook     = 5 * time.Second // between looks into the storage meanwhile: another node may have been luckier
-
-	orderJitter = 250 * time.Millisecond // at most, before an order: nodes that start together shall not all want the lock of a name
-	orderSettle = time.Second            // more, when the certificate was deleted: certmagic deletes its parts one by one
-	orderLimit  = 5 * time.Minute        // for one try: the lock, which another node may hold for its order, and the order
-)
-
-// errOrderLimit ends a try.
-var errOrderLimit = errors.New("a try has taken too long")
 
 // certs are the certificates of a node: one certmagic cache and one certmagic configuration over the cluster's storage. Its
 // methods are safe for concurrent use.
@@ -46,15 +25,23 @@ type certs struct {
 	cache       *certmagic.Cache
 	ready       func(context.Context) error
 	company     func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
+	cluster     func() string         // its identity; empty: not known yet
 	development bool
 	log         *slog.Logger
-	port        atomic.Int32  // of the TLS listener, for the redirect in development mode
-	front       chan struct{} // holds one element while an order of this node waits for a slot, see admit
+
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error) // for probes, and so is dial
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	probes chan struct{} // an element for each that is under way
+
+	port  atomic.Int32  // of the TLS listener, for the redirect in development mode
+	front chan struct{} // holds one element while an order of this node waits for a slot, see admit
 
 	life  context.Context // ends with close
 	end   context.CancelFunc
 	tasks tasks          // pushes, and slots that are kept for a while
 	work  sync.WaitGroup // a goroutine for each name that has no certificate
+
+	given atomic.Int64 // when a handshake got a self-signed certificate last, in nanoseconds since 1970
 
 	used    chan struct{} // closed when there is a name to serve for the first time
 	useOnce sync.Once
@@ -72,12 +59,18 @@ type certs struct {
 
 // managed is what a certs knows about one name; certs.mu guards it.
 type managed struct {
+	name    string
 	err     error         // of the last try
 	stale   error         // why what is served is not the newest, or nil
 	running bool          // obtain is
 	again   bool          // and shall look once more before it ends
-	first   chan struct{} // closed when there is a certificate for the first time since the start
-	once    sync.Once     // closes first
+	known   chan struct{} // closed when handshakes need not wait any more
+	once    sync.Once     // closes known
+
+	had   bool             // the cluster has, or has had, a certificate
+	none  bool             // it has never had one, as far as this node knows, which is current
+	own   *tls.Certificate // the self-signed one; nil: nobody has asked for it
+	given time.Time        // when a handshake got it last
 }
 
 // certStatus tells about the certificate of one name.
@@ -87,7 +80,9 @@ type certStatus struct {
 	Issuer   string    // its common name
 	NotAfter time.Time // zero: none is loaded
 	Managed  bool      // loaded, and renewed when due
-	Err      error     // why there is none, or why it is an old one, or nil
+	// SelfSigned says that none has ever been there, and a self-signed one is served.
+	SelfSigned bool
+	Err        error // why there is none, or why it is an old one, or nil
 }
 
 // newCerts prepares certificates as t says, kept in storage. Nothing is obtained before ready returns nil, which it does
@@ -101,7 +96,9 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, company: func(context.Context) {}, development: development, log: l, front: make(chan struct{}, 1),
+		ready: ready, company: func(context.Context) {}, cluster: func() string { return "" },
+		development: development, log: l, front: make(chan struct{}, 1),
+		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}),
 	}
@@ -193,69 +190,6 @@ func (c *certs) check(storage certmagic.Storage) error {
 	return nil
 }
 
-// tlsConfig returns a configuration that serves the certificates of this cluster, and sees to it that there are certificates for
-// domains, which may be IP addresses. It does not wait for them: until there is one, handshakes for its name do, for five seconds at
-// most, and then fail. Each call returns a configuration of its own; names may repeat. It answers the TLS-ALPN-01 challenges of every node.
-func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
-	names := make([]string, 0, len(domains))
-	for _, d := range domains {
-		name := strings.ToLower(strings.TrimSpace(d))
-		// The one form that certmagic stores certificates under; under another it would find none, and each node order its own.
-		ip, noIP := netip.ParseAddr(name)
-		if noIP == nil {
-			name = ip.Unmap().String()
-		}
-		name, err := idna.ToASCII(name)
-		if err != nil || !certmagic.SubjectQualifiesForCert(name) || strings.Contains(name, "..") || len(name) > 253 ||
-			noIP != nil && strings.ContainsAny(name, "/:") {
-			return nil, fmt.Errorf("flotilla: %q is neither a domain name nor an IP address", d)
-		}
-		if strings.Contains(name, "*") && !c.solvesDNS() {
-			return nil, fmt.Errorf("flotilla: %q: a wildcard certificate needs the DNS-01 challenge; set the issuer's DNS01Solver in Config.TLS.Configure", d)
-		}
-		names = append(names, name)
-	}
-	if err := c.manage(names); err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			c.hold(hello)
-			return c.config.GetCertificate(hello)
-		},
-		NextProtos: []string{"h2", "http/1.1", acmez.ACMETLS1Protocol},
-		MinVersion: tls.VersionTLS12,
-	}, nil
-}
-
-// hold keeps a client waiting whose certificate is only about to be there, as on a node that has just started: a balancer that
-// looks at nothing takes an open port for a working node, and there is no next node for those who are refused in the handshake.
-func (c *certs) hold(hello *tls.ClientHelloInfo) {
-	if slices.Contains(hello.SupportedProtos, acmez.ACMETLS1Protocol) {
-		return
-	}
-	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
-	if name == "" {
-		name, _, _ = net.SplitHostPort(hello.Conn.LocalAddr().String()) // as certmagic does for those who name nobody
-	}
-	c.mu.Lock()
-	m := c.names[name]
-	if _, parent, ok := strings.Cut(name, "."); m == nil && ok {
-		m = c.names["*."+parent]
-	}
-	c.mu.Unlock()
-	if m == nil {
-		return
-	}
-	timer := time.NewTimer(handshakeHold)
-	defer timer.Stop()
-	select {
-	case <-m.first:
-	case <-timer.C:
-	case <-hello.Context().Done():
-	}
-}
-
 // solvesDNS reports whether some issuer can issue for a wildcard.
 func (c *certs) solvesDNS() bool {
 	return slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
@@ -286,233 +220,16 @@ func (c *certs) manage(names []string) error {
 		if err := c.deceive(); err != nil {
 			return err
 		}
-		c.names[name] = &managed{err: errors.New("not tried yet"), first: make(chan struct{})}
+		c.names[name] = &managed{name: name, err: errors.New("not tried yet"), known: make(chan struct{})}
 		c.sites[sites[i]] = append(c.sites[sites[i]], name)
 		c.start(name)
 	}
 	return nil
 }
 
-// start starts obtain for a name, or has the one that runs look once more before it ends. c.mu is held.
-func (c *certs) start(name string) {
-	m := c.names[name]
-	if m.running || c.closed {
-		m.again = true
-		return
-	}
-	m.running = true
-	c.work.Go(func() { c.obtain(c.life, name) })
-}
-
-// finish reports whether obtain has nothing left to do.
-func (c *certs) finish(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m := c.names[name]
-	m.running, m.again = m.again, false
-	return !m.running
-}
-
-// deceive sets up the decoy, once, if an issuer would listen otherwise. It runs before any order, with c.mu held.
-func (c *certs) deceive() error {
-	for _, i := range c.config.Issuers {
-		acme, ok := i.(*certmagic.ACMEIssuer)
-		if !ok || acme.DNS01Solver != nil {
-			continue
-		}
-		if c.decoy == nil {
-			d, err := newDecoy()
-			if err != nil {
-				return fmt.Errorf("flotilla: cannot listen on loopback, which certmagic's challenge solvers need: %w", err)
-			}
-			c.decoy = d
-		}
-		c.decoy.attract(acme)
-	}
-	return nil
-}
-
-// obtain tries until name has a certificate; certmagic renews it from then on. The retries are ours because certmagic's keep the
-// cluster-wide lock of the name for up to 30 days, and do not happen at all when the storage fails. When several nodes try
-// at once one of them has the lock, and the others find its certificate in the storage when they get it.
-//
-// What the storage has is served before that, even if the cluster has no leader.
-func (c *certs) obtain(ctx context.Context, name string) {
-	if c.refresh(ctx, name) == nil && c.serves(name) {
-		c.note(name, nil)
-	}
-	wait := retryFirst
-	for {
-		err := c.try(ctx, name)
-		if ctx.Err() != nil {
-			return
-		}
-		c.note(name, err)
-		if err == nil {
-			c.log.Info("certificate is being served", "domain", name)
-			if c.finish(name) {
-				return
-			}
-			wait = retryFirst
-			continue
-		}
-		pause := wait/2 + rand.N(wait) // nodes that failed together do not try again together
-		c.log.Warn("no certificate; will try again", "domain", name, "error", err, "in", pause)
-		limit := retryLimit
-		if problem := (acme.Problem{}); errors.As(err, &problem) {
-			limit = retryLimitCA
-		}
-		wait = min(2*wait, limit)
-		if c.await(ctx, name, pause) {
-			c.note(name, nil)
-			c.log.Info("certificate of another node is being served", "domain", name)
-			if c.finish(name) {
-				return
-			}
-			wait = retryFirst
-		}
-		if ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// try makes one attempt to load, obtain or renew the certificate of name. It orders nothing if the storage has one that is valid: certmagic
-// sees to it when that is due.
-func (c *certs) try(ctx context.Context, name string) error {
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	err := c.refresh(ctx, name)
-	switch {
-	case err == nil && c.serves(name):
-		return nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	pause := rand.N(orderJitter)
-	if c.serves(name) {
-		pause += orderSettle
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(pause):
-	}
-	c.company(ctx)
-	if err := c.order(ctx, name); err != nil {
-		return err
-	}
-	return c.refresh(ctx, name)
-}
-
-// order has a certificate ordered that is not in the storage, or not a valid one, unless another node does it: once it has the lock
-// of the name, certmagic looks again.
-func (c *certs) order(ctx context.Context, name string) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	limit := time.AfterFunc(orderLimit, func() { cancel(errOrderLimit) })
-	defer limit.Stop()
-	err := c.config.RenewCertSync(context.WithValue(ctx, limitKey{}, limit), name, false)
-	if err != nil && context.Cause(ctx) == errOrderLimit {
-		return fmt.Errorf("%w: %w", errOrderLimit, err)
-	}
-	return err
-}
-
-// limitKey is the context's key for the *time.Timer that ends a try.
-type limitKey struct{}
-
-// await waits for d, or until the storage has a certificate for name, and reports whether it has.
-func (c *certs) await(ctx context.Context, name string, d time.Duration) bool {
-	for end := time.Now().Add(d); ; {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(min(time.Until(end), retryLook)):
-		}
-		if c.refresh(ctx, name) == nil && c.serves(name) {
-			return true
-		}
-		if !time.Now().Before(end) {
-			return false
-		}
-	}
-}
-
-// refresh makes this node serve the certificate that the storage has for name, whoever obtained it, at once: certmagic by itself looks
-// only when the one in memory is due.
-func (c *certs) refresh(ctx context.Context, name string) error {
-	// One at a time: of two, the slower might remove what the other has just put there.
-	done, err := c.turn(ctx, c.site(name))
-	if err != nil {
-		return err
-	}
-	defer done()
-	old := c.matching(name)
-	cert, err := c.config.CacheManagedCertificate(ctx, name)
-	if err != nil {
-		return err
-	}
-	// A handshake takes the first that is valid, so the older ones have to go, after the new one is there.
-	var stale []string
-	for _, o := range old {
-		if o.Hash() != cert.Hash() && slices.Equal(o.Names, cert.Names) && (o.Expired() || !cert.Expired()) {
-			stale = append(stale, o.Hash())
-		}
-	}
-	if len(stale) > 0 {
-		c.cache.Remove(stale)
-		c.log.Info("a newer certificate is being served", "domain", name, "serial", cert.Leaf.SerialNumber.Text(16))
-	}
-	return nil
-}
-
-// turn waits until nobody else refreshes what is in this directory of the storage; done lets the next one do it.
-func (c *certs) turn(ctx context.Context, site string) (done func(), err error) {
-	for {
-		c.mu.Lock()
-		busy := c.turns[site]
-		if busy == nil {
-			mine := make(chan struct{})
-			c.turns[site] = mine
-			c.mu.Unlock()
-			return func() {
-				c.mu.Lock()
-				delete(c.turns, site)
-				c.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		c.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// site returns the directory in the storage, below the issuer's, that certmagic keeps the certificate of name in.
-func (c *certs) site(name string) string {
-	if c.config.SubjectTransformer != nil {
-		name = c.config.SubjectTransformer(c.life, name)
-	}
-	return certmagic.StorageKeys.Safe(name)
-}
-
-// matching returns the certificates in memory that name itself, or a wildcard for it, is on.
-func (c *certs) matching(name string) []certmagic.Certificate {
-	return slices.DeleteFunc(c.cache.AllMatchingCertificates(name), func(x certmagic.Certificate) bool { return x.Leaf == nil })
-}
-
-// serves reports whether a certificate for name is in memory that has not expired.
-func (c *certs) serves(name string) bool {
-	return slices.ContainsFunc(c.matching(name), func(x certmagic.Certificate) bool { return !x.Expired() })
-}
-
 // note takes down how a try for name ended.
 func (c *certs) note(name string, err error) {
+	old := len(c.matching(name)) > 0
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.names[name]
@@ -522,7 +239,9 @@ func (c *certs) note(name string, err error) {
 	m.err = err
 	if err == nil {
 		m.stale = nil
-		m.once.Do(func() { close(m.first) })
+	}
+	if err == nil || old { // an expired one is not waited with any longer
+		m.once.Do(func() { close(m.known) })
 	}
 }
 
@@ -544,7 +263,7 @@ func (c *certs) status() []certStatus {
 	c.mu.Lock()
 	all := make([]certStatus, 0, len(c.names))
 	for name, m := range c.names {
-		s := certStatus{Domain: name, Err: m.err, Managed: m.err == nil}
+		s := certStatus{Domain: name, Err: m.err, Managed: m.err == nil, SelfSigned: m.none}
 		if s.Err == nil {
 			s.Err = m.stale
 		}
@@ -559,6 +278,7 @@ func (c *certs) status() []certStatus {
 			s.Managed = false
 			continue
 		}
+		s.SelfSigned = false // that of a wildcard is there
 		// As a handshake chooses: the first that is valid, else the first.
 		leaf := found[max(0, slices.IndexFunc(found, func(x certmagic.Certificate) bool { return !x.Expired() }))].Leaf
 		s.Serial, s.Issuer, s.NotAfter = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName, leaf.NotAfter

@@ -1,9 +1,12 @@
 package flotilla
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,6 +54,25 @@ func newDecoy() (*decoy, error) {
 	return d, nil
 }
 
+// deceive sets up the decoy, once, if an issuer would listen otherwise. It runs before any order, with c.mu held.
+func (c *certs) deceive() error {
+	for _, i := range c.config.Issuers {
+		acme, ok := i.(*certmagic.ACMEIssuer)
+		if !ok || acme.DNS01Solver != nil {
+			continue
+		}
+		if c.decoy == nil {
+			d, err := newDecoy()
+			if err != nil {
+				return fmt.Errorf("flotilla: cannot listen on loopback, which certmagic's challenge solvers need: %w", err)
+			}
+			c.decoy = d
+		}
+		c.decoy.attract(acme)
+	}
+	return nil
+}
+
 // attract makes the solvers of i find d. An issuer whose ports were set on purpose is left as it is.
 func (d *decoy) attract(i *certmagic.ACMEIssuer) {
 	if i.ListenHost != "" || i.AltHTTPPort != 0 || i.AltTLSALPNPort != 0 {
@@ -63,6 +85,17 @@ func (d *decoy) attract(i *certmagic.ACMEIssuer) {
 func (d *decoy) close() {
 	d.ln.Close()
 	<-d.done
+}
+
+// challenged reports whether an order of some node waits for name to be proved by TLS-ALPN-01.
+func (c *certs) challenged(ctx context.Context, name string) bool {
+	if _, ok := certmagic.GetACMEChallenge(name); ok {
+		return true
+	}
+	return slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
+		safe := certmagic.StorageKeys.Safe
+		return c.config.Storage.Exists(ctx, "acme/"+safe(i.IssuerKey())+"/challenge_tokens/"+safe(name)+".json")
+	})
 }
 
 // httpHandler answers the ACME HTTP-01 challenges of every node of the cluster, and gives all other requests to next. Nil next redirects

@@ -28,6 +28,7 @@ func acmeCerts(t *testing.T, storage certmagic.Storage, configure func(*certmagi
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.lookup = new(internet).lookup
 	t.Cleanup(c.close)
 	return c
 }

@@ -111,7 +111,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.certs, err = newCerts(n.cfg.TLS, n.storage, n.cfg.development(), n.Ready, n.log); err != nil {
 		return err
 	}
-	n.certs.company = n.company
+	n.certs.company, n.certs.cluster = n.company, n.clusterID
 	if n.cfg.Dir == "" {
 		n.ident.Store(&identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()})
 	} else {

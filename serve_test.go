@@ -75,7 +75,7 @@ func TestServe(t *testing.T) {
 			continue
 		}
 		// Certificates come without a change of the state only here: look again at the next one, or soon.
-		if !n.certs.await(t.Context(), "localhost", 10*time.Second) {
+		if !n.certs.await(t.Context(), "localhost", 10*time.Second, nil) {
 			t.Fatal("no certificate within 10 s")
 		}
 	}

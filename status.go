@@ -69,6 +69,9 @@ type Certificate struct {
 	Serial   string    // hexadecimal
 	NotAfter time.Time // zero: there is none yet
 	DaysLeft int       // until NotAfter, negative after it; 0 if there is none yet
+	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a self-signed one until the authority has
+	// answered. Issuer, Serial and NotAfter are empty then.
+	SelfSigned bool `json:",omitempty"`
 	Err      string    // why there is none, or none newer; empty: all is well
 }
 
@@ -169,7 +172,7 @@ func sameStatus(a, b Status) bool {
 func (n *Node) certificates() []Certificate {
 	var out []Certificate
 	for _, c := range n.certs.status() {
-		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter}
+		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned}
 		if !c.NotAfter.IsZero() {
 			cert.DaysLeft = int(math.Floor(time.Until(c.NotAfter).Hours() / 24))
 		}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,7 @@ type authority struct {
 	url      string         // of the ACME directory
 	endpoint string         // PEM of the certificate that the directory is served with
 	roots    *x509.CertPool // of the certificates that it issues
+	dns      string         // address of the name server
 
 	requests, accounts, orders, issued atomic.Int64 // that have come, that it has opened, accepted, and certificates
 
@@ -48,6 +50,7 @@ type authority struct {
 	mu    sync.Mutex
 	where func(name string) []net.IP // asked for the addresses of a name
 	asked map[string]int             // how often, by name
+	texts []*dns.TXT                 // that nodes have put into the zone
 }
 
 // newAuthority starts an authority that finds HTTP and TLS at these ports of the addresses that where returns. It lives as long
@@ -58,7 +61,8 @@ func newAuthority(t *testing.T, httpPort, tlsPort int, where func(name string) [
 	logger := log.New(io.Discard, "", 0)
 	profiles := map[string]ca.Profile{"default": {Description: "90 days", ValidityPeriod: 90 * 24 * 3600}}
 	issuer := ca.New(logger, a.store, "", "ecdsa", 0, 1, profiles)
-	validator := va.New(logger, httpPort, tlsPort, true, a.serveDNS(t), a.store)
+	a.dns = a.serveDNS(t)
+	validator := va.New(logger, httpPort, tlsPort, true, a.dns, a.store)
 	front := wfe.New(logger, a.store, validator, issuer, []string{"pebble.test"}, true, false, 0, 0)
 
 	srv := httptest.NewUnstartedServer(a.front(front.Handler()))
@@ -126,34 +130,88 @@ func (a *authority) renewNow(serial *big.Int) error {
 	return a.store.SetARIResponse(serial, fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`, at(2*time.Hour), at(time.Hour)))
 }
 
-// serveDNS answers DNS questions over TCP, which is how Pebble asks, and returns the address. One address is given at a time, each
-// in its turn, as Pebble takes the first of several.
+// serveDNS answers DNS questions, over TCP, which is how Pebble asks, and over UDP, and returns the address. One address is given at a
+// time, each in its turn, as Pebble takes the first of several. It lets anybody update the zone.
 func (a *authority) serveDNS(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &dns.Server{Listener: ln, ReadTimeout: 5 * time.Second, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, question *dns.Msg) {
+	udp, err := net.ListenPacket("udp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, question *dns.Msg) {
 		answer := new(dns.Msg)
 		answer.SetReply(question)
-		for _, q := range question.Question {
-			if q.Qtype != dns.TypeA {
-				continue
+		if question.Opcode == dns.OpcodeUpdate {
+			a.update(question.Ns)
+		} else {
+			for _, q := range question.Question {
+				answer.Answer = append(answer.Answer, a.records(q)...)
 			}
-			if ip := a.next(strings.ToLower(strings.TrimSuffix(q.Name, "."))); ip != nil {
-				header := dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET}
-				answer.Answer = append(answer.Answer, &dns.A{Hdr: header, A: ip})
+			if len(answer.Answer) == 0 {
+				answer.Rcode = dns.RcodeNameError
 			}
 		}
-		if len(answer.Answer) == 0 {
-			answer.Rcode = dns.RcodeNameError
-		}
-		w.WriteMsg(answer) // Pebble asks again if the connection is gone
-	})}
-	go srv.ActivateAndServe() // ends with ln
-	t.Cleanup(func() { ln.Close() })
+		w.WriteMsg(answer) // who asks asks again if the connection is gone
+	})
+	accept := func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept } // updates are not accepted otherwise
+	for _, srv := range []*dns.Server{{Listener: ln}, {PacketConn: udp}} {
+		srv.ReadTimeout, srv.Handler, srv.MsgAcceptFunc = 5*time.Second, handler, accept
+		go srv.ActivateAndServe() // ends with what it listens at
+	}
+	t.Cleanup(func() {
+		ln.Close()
+		udp.Close()
+	})
 	return ln.Addr().String()
+}
+
+// records returns the answers to one question.
+func (a *authority) records(q dns.Question) []dns.RR {
+	name := strings.ToLower(strings.TrimSuffix(q.Name, "."))
+	header := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET}
+	var all []dns.RR
+	switch q.Qtype {
+	case dns.TypeA:
+		if ip := a.next(name); ip != nil {
+			all = append(all, &dns.A{Hdr: header, A: ip})
+		}
+	case dns.TypeSOA:
+		if name == zone {
+			all = append(all, &dns.SOA{Hdr: header, Ns: "ns." + zone + ".", Mbox: "admin." + zone + "."})
+		}
+	case dns.TypeTXT:
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, txt := range a.texts {
+			if strings.EqualFold(txt.Hdr.Name, q.Name) {
+				all = append(all, txt)
+			}
+		}
+	}
+	return all
+}
+
+// update puts TXT records into the zone, and takes those out again that are sent with class NONE (RFC 2136).
+func (a *authority) update(changes []dns.RR) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, rr := range changes {
+		txt, ok := rr.(*dns.TXT)
+		if !ok {
+			continue
+		}
+		if txt.Hdr.Class == dns.ClassINET {
+			a.texts = append(a.texts, txt)
+			continue
+		}
+		a.texts = slices.DeleteFunc(a.texts, func(old *dns.TXT) bool {
+			return old.Hdr.Name == txt.Hdr.Name && slices.Equal(old.Txt, txt.Txt)
+		})
+	}
 }
 
 // next returns the next address of name, nil if it has none.

@@ -30,6 +30,7 @@ const (
 	email   = "admin@flotilla.example"
 	http01  = "http-01"
 	tlsALPN = "tls-alpn-01"
+	dns01   = "dns-01"
 
 	// patience is for one thing to happen on a machine that does much else. What is fast has no use for it.
 	patience = time.Minute
@@ -40,13 +41,14 @@ var errGone = errors.New("the process is gone")
 
 // fleet is three nodes and their authority.
 type fleet struct {
-	ca    *authority
-	nodes []*member
+	ca     *authority
+	nodes  []*member
+	issued sync.Map // the names that some node has shown a certificate of
 }
 
 // options are what the fleets of the tests differ in.
 type options struct {
-	challenge string   // the only one that nodes solve; empty: any
+	challenge string   // the only one that nodes solve; empty: any but DNS-01
 	testCA    string   // URL of an ACME directory that must not be used
 	domains   []string // served from the start; nil: home
 }
@@ -61,7 +63,7 @@ func newFleet(t *testing.T, o options) *fleet {
 	f := &fleet{}
 	for i, name := range []string{"ada", "bob", "cyd"} {
 		ip := loopback(i)
-		f.nodes = append(f.nodes, &member{ip: ip, settings: settings{
+		f.nodes = append(f.nodes, &member{ip: ip, issued: &f.issued, settings: settings{
 			Name: name, Dir: filepath.Join(t.TempDir(), name),
 			Addr: hostPort(ip, ports[0]), HTTPS: hostPort(ip, ports[1]), HTTP: hostPort(ip, ports[2]),
 			Domains: o.domains, Challenge: o.challenge, TestCA: o.testCA,
@@ -70,6 +72,7 @@ func newFleet(t *testing.T, o options) *fleet {
 	f.ca = newAuthority(t, ports[2], ports[1], func(string) []net.IP { return f.listening() })
 	secret := flotilla.NewSecret().Encode()
 	for _, m := range f.nodes {
+		m.settings.DNS = f.ca.dns
 		m.roots, m.settings.CA, m.settings.Roots, m.settings.Secret = f.ca.roots, f.ca.url, f.ca.endpoint, secret
 		for _, p := range f.nodes {
 			m.settings.Peers = append(m.settings.Peers, p.settings.Addr)
@@ -150,6 +153,7 @@ type member struct {
 	ip       net.IP
 	settings settings
 	roots    *x509.CertPool
+	issued   *sync.Map // of the fleet
 	log      logbook
 
 	cmd    *exec.Cmd
@@ -276,7 +280,7 @@ func (m *member) ask(ctx context.Context, q question) (answer, error) {
 }
 
 // shake makes a TLS handshake with the node, as a client of name, and returns the certificate. That a certificate is shown which
-// does not hold is a hopelessError.
+// does not hold is a hopelessError, but for a self-signed one before any node has shown another.
 func (m *member) shake(ctx context.Context, name string) (*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
@@ -285,10 +289,14 @@ func (m *member) shake(ctx context.Context, name string) (*x509.Certificate, err
 	if err != nil {
 		err = fmt.Errorf("node %s, a handshake for %s: %w", m.settings.Name, name, err)
 		if wrong := (*tls.CertificateVerificationError)(nil); errors.As(err, &wrong) {
-			err = &hopelessError{err}
+			_, late := m.issued.Load(name)
+			if late || wrong.UnverifiedCertificates[0].Subject.CommonName != "flotilla: no certificate yet" {
+				err = &hopelessError{err}
+			}
 		}
 		return nil, err
 	}
+	m.issued.Store(name, true)
 	defer conn.Close()
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }

@@ -31,7 +31,8 @@ type settings struct {
 	Domains           []string
 	CA, Roots         string // URL of the ACME directory, and PEM of the certificate that it shows
 	TestCA            string // URL of another, which must not be used
-	Challenge         string // the only one; empty: any
+	Challenge         string // the only one; empty: any but DNS-01
+	DNS               string // the name server that takes answers to DNS-01
 }
 
 // The questions.
@@ -121,6 +122,11 @@ func (w *worker) serve(in *bufio.Reader) error {
 				i.DisableHTTPChallenge = w.settings.Challenge == tlsALPN
 				i.DisableTLSALPNChallenge = w.settings.Challenge == http01
 				i.TestCA = w.settings.TestCA
+				if w.settings.Challenge == dns01 {
+					i.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{
+						DNSProvider: provider{w.settings.DNS}, Resolvers: []string{w.settings.DNS},
+					}}
+				}
 			},
 		},
 	})

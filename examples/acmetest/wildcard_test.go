@@ -1,0 +1,69 @@
+package acmetest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/libdns/libdns"
+	"github.com/miekg/dns"
+)
+
+// provider is a libdns provider: it changes the zone of the name server at its address by updates.
+type provider struct{ addr string }
+
+func (p provider) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	return recs, p.send(ctx, zone, recs, (*dns.Msg).Insert)
+}
+
+func (p provider) DeleteRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	return recs, p.send(ctx, zone, recs, (*dns.Msg).Remove)
+}
+
+func (p provider) send(ctx context.Context, zone string, recs []libdns.Record, change func(*dns.Msg, []dns.RR)) error {
+	update := new(dns.Msg).SetUpdate(zone)
+	for _, rec := range recs {
+		rr := rec.RR()
+		change(update, []dns.RR{&dns.TXT{
+			Hdr: dns.RR_Header{Name: libdns.AbsoluteName(rr.Name, zone), Rrtype: dns.TypeTXT, Class: dns.ClassINET},
+			Txt: []string{rr.Data},
+		}})
+	}
+	client := &dns.Client{Net: "tcp"}
+	reply, _, err := client.ExchangeContext(ctx, update, p.addr)
+	if err == nil && reply.Rcode != dns.RcodeSuccess {
+		err = fmt.Errorf("the name server says %s", dns.RcodeToString[reply.Rcode])
+	}
+	return err
+}
+
+// A wildcard is proved by a record in the zone, ordered once, and served by every node, for the names that it is for.
+func TestWildcard(t *testing.T) {
+	t.Parallel()
+	f := startFleet(t, options{challenge: dns01, domains: []string{home, "*.wild." + zone}})
+	leaf, err := f.nodes[0].serves(t.Context(), "a.wild."+zone, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(leaf.DNSNames) != 1 || leaf.DNSNames[0] != "*.wild."+zone {
+		t.Errorf("the certificate is for %q", leaf.DNSNames)
+	}
+	for _, m := range f.nodes {
+		if _, err := m.serves(t.Context(), "b.wild."+zone, serial(leaf.SerialNumber.Text(16))); err != nil {
+			t.Error(err)
+		}
+		for _, name := range []string{"b.a.wild." + zone, "wild." + zone} {
+			if leaf, err := m.shake(t.Context(), name); err == nil {
+				t.Errorf("node %s serves %s with a certificate for %q", m.settings.Name, name, leaf.DNSNames)
+			}
+		}
+	}
+	if n := f.ca.orders.Load(); n != 2 {
+		t.Errorf("%d orders for two names", n)
+	}
+	f.ca.mu.Lock()
+	defer f.ca.mu.Unlock()
+	if len(f.ca.texts) != 0 {
+		t.Errorf("the nodes have left in the zone: %v", f.ca.texts)
+	}
+}

@@ -1,0 +1,290 @@
+package flotilla
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/google/go-cmp/cmp"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// deaf is a listener to which nobody comes: a real one would stop virtual time.
+type deaf struct{ net.Listener }
+
+func (deaf) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9} }
+func (deaf) Close() error   { return nil }
+
+// internet is where names lead, for one test.
+type internet struct {
+	mu     sync.Mutex
+	names  map[string][]string                                // addresses; nil: there is no such name
+	hosts  map[string]func(context.Context) (net.Conn, error) // by address and port; nil: refused
+	dialed []string
+}
+
+func (i *internet) lookup(ctx context.Context, _, name string) ([]netip.Addr, error) {
+	i.mu.Lock()
+	all := i.names[name]
+	i.mu.Unlock()
+	var addrs []netip.Addr
+	for _, a := range all {
+		if a == "never" {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	if addrs == nil {
+		return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+	}
+	return addrs, nil
+}
+
+func (i *internet) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	i.mu.Lock()
+	host := i.hosts[addr]
+	i.dialed = append(i.dialed, addr)
+	i.mu.Unlock()
+	if host == nil {
+		return nil, errors.New("connection refused")
+	}
+	return host(ctx)
+}
+
+// lead makes name lead to these addresses from now on.
+func (i *internet) lead(name string, addrs ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.names[name] = addrs
+}
+
+// node is a host where cfg is served.
+func node(cfg *tls.Config) func(context.Context) (net.Conn, error) {
+	return func(context.Context) (net.Conn, error) {
+		client, server := net.Pipe()
+		go func() {
+			defer server.Close()
+			tls.Server(server, cfg).Handshake()
+		}()
+		return client, nil
+	}
+}
+
+// silent is a host that takes connections and says nothing.
+func silent(context.Context) (net.Conn, error) {
+	client, _ := net.Pipe()
+	return client, nil
+}
+
+// acmeOrders is what a node with an ACME issuer does with its orders: they are taken down, and refused.
+type acmeOrders struct {
+	*certs
+	book orderBook
+}
+
+func newACMEOrders(t *testing.T, storage certmagic.Storage, cluster string, net *internet, refusal error) *acmeOrders {
+	t.Helper()
+	a := new(acmeOrders)
+	c, err := newCerts(TLS{CA: testCA, Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		cfg.OnEvent = func(_ context.Context, event string, _ map[string]any) error {
+			if event != "cert_obtaining" {
+				return nil
+			}
+			a.book.place()
+			return refusal
+		}
+	}}, storage, false, always, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.cluster, c.lookup, c.dial = func() string { return cluster }, net.lookup, net.dial
+	over := make(chan struct{})
+	close(over)
+	c.decoy = &decoy{ln: deaf{}, done: over}
+	a.certs = c
+	t.Cleanup(c.close)
+	return a
+}
+
+func TestOrderWaitsForTheName(t *testing.T) {
+	const one, other = "192.0.2.1", "192.0.2.9"
+	for _, tc := range []struct {
+		name     string
+		leads    []string // nil: nowhere
+		later    []string // two seconds later
+		domain   string   // a.test
+		min, max time.Duration
+		dialed   string
+	}{
+		{name: "nobody knows the name", max: orderJitter},
+		{name: "the resolver does not answer", leads: []string{"never"}, min: probeTime, max: probeTime + orderJitter},
+		{name: "to this node", leads: []string{one}, max: orderJitter, dialed: one + ":443"},
+		{name: "to another node", leads: []string{"192.0.2.2"}, max: orderJitter, dialed: "192.0.2.2:443"},
+		{name: "by one of its addresses", leads: []string{other, "2001:db8::1"}, max: orderJitter},
+		{name: "to another cluster", leads: []string{"192.0.2.8"}, min: probeWait, max: probeWait + probePause + orderJitter, dialed: "192.0.2.8:443"},
+		{name: "refused", leads: []string{other}, min: probeWait, max: probeWait + probePause + orderJitter, dialed: other + ":443"},
+		{name: "silent", leads: []string{"192.0.2.7"}, min: probeWait, max: probeWait + probeTime + orderJitter},
+		{name: "elsewhere at first", leads: []string{other}, later: []string{one}, min: 2 * time.Second, max: 2*time.Second + probePause + orderJitter},
+		{name: "an address", domain: one, max: orderJitter, dialed: one + ":443"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				domain := tc.domain
+				if domain == "" {
+					domain = "a.test"
+				}
+				world := &internet{names: map[string][]string{"a.test": tc.leads}}
+				nowhere := &internet{}
+				this := newACMEOrders(t, newMemStorage(), "this", world, errInjected)
+				mate := newACMEOrders(t, newMemStorage(), "this", nowhere, errInjected)
+				stranger := newACMEOrders(t, newMemStorage(), "that", nowhere, errInjected)
+				var configs []*tls.Config
+				for _, c := range []*acmeOrders{mate, stranger, this} {
+					cfg, err := c.tlsConfig(domain)
+					if err != nil {
+						t.Fatal(err)
+					}
+					configs = append(configs, cfg)
+				}
+				world.hosts = map[string]func(context.Context) (net.Conn, error){
+					"192.0.2.2:443": node(configs[0]), "192.0.2.8:443": node(configs[1]), one + ":443": node(configs[2]),
+					"[2001:db8::1]:443": node(configs[2]), "192.0.2.7:443": silent,
+				}
+				began := time.Now()
+				if tc.later != nil {
+					time.Sleep(2 * time.Second)
+					world.lead("a.test", tc.later...)
+				}
+				for this.book.count() == 0 && time.Since(began) < time.Minute {
+					time.Sleep(time.Millisecond)
+				}
+				if d := time.Since(began) - time.Millisecond; this.book.count() == 0 || d < tc.min || d > tc.max {
+					t.Errorf("%d orders after %v, want one between %v and %v", this.book.count(), d, tc.min, tc.max)
+				}
+				world.mu.Lock()
+				defer world.mu.Unlock()
+				if tc.dialed != "" && (len(world.dialed) == 0 || world.dialed[0] != tc.dialed) {
+					t.Errorf("dialled %v", world.dialed)
+				}
+			})
+		})
+	}
+}
+
+// A node that has an old certificate, or whose certificate was deleted, is known by that.
+func TestProbeKnowsWhatIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		first := devCerts(t, storage, nil)
+		cfg, err := first.tlsConfig("a.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		settle(t, first)
+		time.Sleep(devLeafLife)
+		world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
+		world.hosts = map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)}
+		c := newACMEOrders(t, storage, "this", world, errInjected)
+		if l := c.probe(t.Context(), "a.test"); l.here || l.away == nil {
+			t.Errorf("a certificate that this node has not: %+v", l)
+		}
+		c.config.Issuers = append(c.config.Issuers, &devIssuer{storage: storage})
+		if err := c.refresh(t.Context(), "a.test"); err != nil {
+			t.Fatal(err)
+		}
+		if l := c.probe(t.Context(), "a.test"); !l.here {
+			t.Errorf("its own certificate: %+v", l)
+		}
+	})
+}
+
+// An authority that has refused is asked again a few times, not for ever, and not while the name leads elsewhere.
+func TestRetriesSpareTheAuthority(t *testing.T) {
+	refusal := fmt.Errorf("order: %w", acme.Problem{Type: acme.ProblemTypeUnauthorized, Detail: "the proof was wrong"})
+	start := func(t *testing.T, leads ...string) (*acmeOrders, *internet) {
+		world := &internet{names: map[string][]string{"a.test": leads}}
+		c := newACMEOrders(t, newMemStorage(), "this", world, refusal)
+		cfg, err := c.tlsConfig("a.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		world.hosts = map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)}
+		return c, world
+	}
+	counts := func(c *acmeOrders, at ...time.Duration) []int {
+		var counts []int
+		began := time.Now()
+		for _, d := range at {
+			time.Sleep(d - time.Since(began))
+			synctest.Wait()
+			counts = append(counts, c.book.count())
+		}
+		return counts
+	}
+	for _, tc := range []struct {
+		name  string
+		leads []string
+	}{{"nowhere", nil}, {"here", []string{"192.0.2.1"}}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := start(t, tc.leads...)
+				got := counts(c, 11*time.Second+4*orderJitter, retrySlow/2, 5*time.Hour, 10*time.Hour)
+				if diff := cmp.Diff([]int{1 + retryQuick, 1 + retryQuick}, got[:2]); diff != "" {
+					t.Errorf("orders (-want +got):\n%s", diff)
+				}
+				if late := got[3] - got[2]; late < 3 || late > 10 {
+					t.Errorf("%d orders in five later hours", late)
+				}
+			})
+		})
+	}
+	t.Run("elsewhere, then here", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, world := start(t, "192.0.2.9")
+			if got := counts(c, 2*time.Minute); got[0] != 1 {
+				t.Errorf("%d orders while the name leads elsewhere, want 1", got[0])
+			}
+			text := c.status()[0].Err.Error()
+			for _, part := range []string{"a.test leads to 192.0.2.9:443, which is no node of this cluster: connection refused", "the proof was wrong"} {
+				if !strings.Contains(text, part) {
+					t.Errorf("status %q does not say %q", text, part)
+				}
+			}
+			world.lead("a.test", "192.0.2.1")
+			// One probe, one look, and then as many quick ones as if nothing had been ordered yet.
+			got := counts(c, 2*probeAgain+retryLook+orderJitter, time.Minute)
+			if got[0] < 2 || got[1] != 2+retryQuick {
+				t.Errorf("%v orders when it leads here", got)
+			}
+			// A name that comes and goes is not ordered each time.
+			for range 20 {
+				world.lead("a.test", "192.0.2.9")
+				time.Sleep(10 * time.Second)
+				world.lead("a.test", "192.0.2.1")
+				time.Sleep(20 * time.Second)
+			}
+			if n := c.book.count(); n > 2+retryQuick+3 {
+				t.Errorf("%d orders for a name that comes and goes", n)
+			}
+		})
+	})
+	t.Run("elsewhere for good", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := start(t, "192.0.2.9")
+			if got := counts(c, time.Hour); got[0] < 3 || got[0] > 6 {
+				t.Errorf("%d orders in an hour: this node may be the one that is wrong", got[0])
+			}
+		})
+	})
+}
