@@ -169,7 +169,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := (&snapshot{s}).Persist(sink); err != nil {
+	if err := (&snapshot{s, func() {}}).Persist(sink); err != nil {
 		b.Fatal(err)
 	}
 	took := time.Since(began)

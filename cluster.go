@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -68,6 +69,8 @@ type Node struct {
 	sessions signal                     // the state has other sessions or other servers
 	greeted  signal                     // a peer has said hello
 
+	snapshots chan struct{} // an element asks for one, see snapshotSoon
+
 	lastPeerError atomic.Pointer[peerError]
 	waitsFor      atomic.Pointer[string] // why the node is not in a cluster yet
 
@@ -85,7 +88,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger}
+	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
@@ -108,7 +111,12 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 // open takes the directory and the port.
 func (n *Node) open(ctx context.Context) error {
 	var err error
-	if n.certs, err = newCerts(n.cfg.TLS, n.storage, n.cfg.development(), n.Ready, n.log); err != nil {
+	var storage certmagic.Storage = n.storage
+	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
+	if n.cfg.TLS.PerNode {
+		storage = own
+	}
+	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development(), n.Ready, n.log); err != nil {
 		return err
 	}
 	n.certs.company, n.certs.cluster = n.company, n.clusterID
@@ -123,6 +131,11 @@ func (n *Node) open(ctx context.Context) error {
 			return err
 		}
 		n.ident.Store(id)
+	}
+	if n.cfg.TLS.PerNode {
+		if err := own.open(n.dir, n.secrets); err != nil {
+			return err
+		}
 	}
 	ident := n.identity()
 	starts := ident.Starts
@@ -199,6 +212,8 @@ func (n *Node) run(ctx context.Context) {
 	n.tasks.run(func() { n.remember(ctx) })
 	n.tasks.run(func() { n.lookAround(ctx) })
 	n.tasks.run(func() { n.maintain(ctx) })
+	n.tasks.run(func() { n.certs.cleanOwn(ctx) })
+	n.tasks.run(func() { n.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
 		n.until(ctx, n.catchUp)
@@ -367,6 +382,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.leaving.Store(true)
 	n.changed.poke()
 	err := n.handOver(ctx)
+	n.lastSnapshot(ctx)
 	return errors.Join(edge("handing over", err), n.Close())
 }
 

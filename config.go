@@ -92,6 +92,13 @@ type TLS struct {
 	// for two to three times as long. 0: 12 hours. It is a second at least.
 	TicketRotation time.Duration
 
+	// PerNode has each node order certificates of its own, with a key of its own that never leaves it: for those who must tell
+	// nodes apart, or take one's key back without the others'. It makes one order per node and name, against the limits of the
+	// authority. Certificates are then in Dir, sealed, or in memory alone without it, and not in the cluster's storage, nor in what
+	// the flotilla command exports; accounts, challenges and limits are the cluster's as ever, and any node answers for all. When it
+	// is switched on or off the certificates are ordered anew; those of before are kept where they are.
+	PerNode bool
+
 	// Configure, if not nil, may change what flotilla has prepared, before it is used: other challenges, key types, DNS
 	// providers. The issuer is nil in development mode. Storage must stay as it is.
 	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)

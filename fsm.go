@@ -28,6 +28,7 @@ type fsm struct {
 	log *slog.Logger
 
 	current atomic.Pointer[state] // written by raft's goroutine alone
+	written signal                // raft has done with a snapshot, well or badly
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next publication
@@ -162,7 +163,7 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 }
 
 // Snapshot returns the current state, which never changes: the writers are held up for the length of a pointer's copy.
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return &snapshot{f.state()}, nil }
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return &snapshot{f.state(), f.written.poke}, nil }
 
 // Restore replaces the state by a snapshot's. On an error it leaves the state as it is, and also if that is newer: a node that has acted on an
 // entry must not forget it.

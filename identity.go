@@ -63,7 +63,7 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (*identity, error) {
 		return nil, &ConfigError{Field: "Dir", Reason: fmt.Sprintf("%s was written by a later version of flotilla (format %d); upgrade this program", dir.Path(), id.Version)}
 	}
 	if id.Left {
-		if err := dir.RemoveState(); err != nil {
+		if err := errors.Join(dir.RemoveState(), dir.RemoveFile(ownFile)); err != nil {
 			return nil, &ConfigError{Field: "Dir", Reason: "what a node that left has left behind cannot be removed", Err: err}
 		}
 		fresh.Name = id.Name

@@ -26,20 +26,37 @@ const (
 // maintain keeps the storage free of what nobody needs any more, until ctx is done: tokens of challenges and test records that an
 // interrupted order left behind, expired certificates, old OCSP staples. One node of the cluster does it at a time.
 func (c *certs) maintain(ctx context.Context) {
-	s := &sweeper{storage: c.config.Storage, log: c.log, seen: make(map[string]sighting)}
+	storage := c.config.Storage
+	if own, ok := storage.(*ownStorage); ok {
+		storage = own.Storage // which has old certificates still if it was not always so
+	}
+	s := &sweeper{storage: storage, log: c.log, seen: make(map[string]sighting)}
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
 	clean := time.Now().Add(cleanFirst)
 	for {
 		s.sweep(ctx)
 		if !time.Now().Before(clean) {
-			c.clean(ctx)
+			c.clean(ctx, storage)
 			clean = time.Now().Add(cleanEvery)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+	}
+}
+
+// cleanOwn is maintain for what this node has for itself, until ctx is done.
+func (c *certs) cleanOwn(ctx context.Context) {
+	own, ok := c.config.Storage.(*ownStorage)
+	for pause := cleanFirst; ok; pause = cleanEvery {
+		select {
+		case <-time.After(pause):
+			c.clean(ctx, own)
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -124,14 +141,14 @@ func (s *sweeper) complain(ctx context.Context, what, key string, err error) {
 }
 
 // clean has certmagic delete expired certificates and OCSP staples.
-func (c *certs) clean(ctx context.Context) {
+func (c *certs) clean(ctx context.Context, storage certmagic.Storage) {
 	ctx, cancel := context.WithTimeout(ctx, cleanLimit)
 	defer cancel()
-	for _, key := range c.unreadable(ctx) {
+	for _, key := range unreadable(ctx, storage) {
 		c.log.Warn("a certificate in the storage cannot be read, and cleaning stops there; "+
 			"delete the directory that it is in, and a new one will be ordered if it is needed", "key", key)
 	}
-	err := certmagic.CleanStorage(ctx, c.config.Storage, certmagic.CleanStorageOptions{
+	err := certmagic.CleanStorage(ctx, storage, certmagic.CleanStorageOptions{
 		Logger:                 newZap(c.log).Named("clean"),
 		OCSPStaples:            true,
 		ExpiredCerts:           true,
@@ -143,8 +160,7 @@ func (c *certs) clean(ctx context.Context) {
 }
 
 // unreadable returns the certificates that certmagic stops cleaning at, by its own rule.
-func (c *certs) unreadable(ctx context.Context) []string {
-	storage := c.config.Storage
+func unreadable(ctx context.Context, storage certmagic.Storage) []string {
 	keys, err := storage.List(ctx, "certificates", true)
 	if err != nil {
 		return nil // there are none yet, or CleanStorage says what is wrong

@@ -146,6 +146,9 @@ func (n *Node) told(fx *effects) {
 	for _, site := range fx.sites {
 		n.certs.stored(site)
 	}
+	if len(fx.sites) > 0 {
+		n.snapshotSoon()
+	}
 }
 
 // company waits until all members have been there for a moment, in the first seconds after this node was ready for the first time. The

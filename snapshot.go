@@ -28,7 +28,10 @@ const (
 )
 
 // snapshot writes one state. It implements raft.FSMSnapshot.
-type snapshot struct{ s *state }
+type snapshot struct {
+	s    *state
+	done func() // called when raft needs it no more
+}
 
 // Persist writes the sealed state to the sink. It runs beside Apply.
 func (p *snapshot) Persist(sink raft.SnapshotSink) error {
@@ -39,8 +42,8 @@ func (p *snapshot) Persist(sink raft.SnapshotSink) error {
 	return sink.Close()
 }
 
-// Release does nothing: the state belongs to the garbage collector.
-func (p *snapshot) Release() {}
+// Release tells that raft is done with it. The state belongs to the garbage collector.
+func (p *snapshot) Release() { p.done() }
 
 func writeSnapshot(w io.Writer, s *state) error {
 	if s.keys == nil {

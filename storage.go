@@ -169,14 +169,20 @@ func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 		return nil, pathError("load", key, err)
 	}
 	st, current := s.read(ctx)
-	if r, ok := st.records.Get(treeKey(clean)); ok {
+	value, err := st.load(clean, s.absent(current))
+	return value, pathError("load", key, err)
+}
+
+// load answers Storage.Load; absent is what it says of what is not there.
+func (s *state) load(key string, absent error) ([]byte, error) {
+	if r, ok := s.records.Get(treeKey(key)); ok {
 		// never nil, as a file's content is never
 		return append(make([]byte, 0, len(r.value)), r.value...), nil
 	}
-	if st.isDir(clean) {
-		return nil, pathError("load", key, syscall.EISDIR)
+	if s.isDir(key) {
+		return nil, syscall.EISDIR
 	}
-	return nil, pathError("load", key, s.absent(current))
+	return nil, absent
 }
 
 // Delete removes key and all below it. What does not exist is deleted already.
@@ -227,14 +233,20 @@ func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]strin
 		return nil, pathError("list", dir, err)
 	}
 	st, current := s.read(ctx)
-	keys := st.list(clean, recursive)
+	keys, err := st.listAll(clean, recursive, s.absent(current))
+	return keys, pathError("list", dir, err)
+}
+
+// listAll answers Storage.List.
+func (s *state) listAll(dir string, recursive bool, absent error) ([]string, error) {
+	keys := s.list(dir, recursive)
 	if len(keys) > 0 {
 		return keys, nil
 	}
-	if _, ok := st.records.Get(treeKey(clean)); ok {
+	if _, ok := s.records.Get(treeKey(dir)); ok {
 		return []string{}, nil
 	}
-	return nil, pathError("list", dir, s.absent(current))
+	return nil, absent
 }
 
 // Stat describes the value or the directory at key. The time of modification is the writer's clock's; a directory has none.
@@ -249,13 +261,23 @@ func (s *Storage) stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
 	st, current := s.read(ctx)
-	if r, ok := st.records.Get(treeKey(clean)); ok {
-		return certmagic.KeyInfo{Key: key, Modified: time.Unix(0, r.modified), Size: int64(len(r.value)), IsTerminal: true}, nil
+	info, err := st.stat(clean, s.absent(current))
+	if err != nil {
+		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
-	if st.isDir(clean) {
-		return certmagic.KeyInfo{Key: key}, nil
+	info.Key = key
+	return info, nil
+}
+
+// stat answers Storage.Stat, but for the key as the caller has put it.
+func (s *state) stat(key string, absent error) (certmagic.KeyInfo, error) {
+	if r, ok := s.records.Get(treeKey(key)); ok {
+		return certmagic.KeyInfo{Modified: time.Unix(0, r.modified), Size: int64(len(r.value)), IsTerminal: true}, nil
 	}
-	return certmagic.KeyInfo{}, pathError("stat", key, s.absent(current))
+	if s.isDir(key) {
+		return certmagic.KeyInfo{}, nil
+	}
+	return certmagic.KeyInfo{}, absent
 }
 
 // read returns the state to answer from, and whether it is current.

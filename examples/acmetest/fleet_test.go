@@ -51,6 +51,7 @@ type options struct {
 	challenge string   // the only one that nodes solve; empty: any but DNS-01
 	testCA    string   // URL of an ACME directory that must not be used
 	domains   []string // served from the start; nil: home
+	perNode   bool     // each node has certificates of its own
 }
 
 // newFleet prepares three nodes and their authority, and starts no node. All ends with the test.
@@ -66,7 +67,7 @@ func newFleet(t *testing.T, o options) *fleet {
 		f.nodes = append(f.nodes, &member{ip: ip, issued: &f.issued, settings: settings{
 			Name: name, Dir: filepath.Join(t.TempDir(), name),
 			Addr: hostPort(ip, ports[0]), HTTPS: hostPort(ip, ports[1]), HTTP: hostPort(ip, ports[2]),
-			Domains: o.domains, Challenge: o.challenge, TestCA: o.testCA,
+			Domains: o.domains, Challenge: o.challenge, TestCA: o.testCA, PerNode: o.perNode,
 		}})
 	}
 	f.ca = newAuthority(t, ports[2], ports[1], func(string) []net.IP { return f.listening() })

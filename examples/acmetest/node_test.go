@@ -33,6 +33,7 @@ type settings struct {
 	TestCA            string // URL of another, which must not be used
 	Challenge         string // the only one; empty: any but DNS-01
 	DNS               string // the name server that takes answers to DNS-01
+	PerNode           bool   // each node has certificates of its own
 }
 
 // The questions.
@@ -116,7 +117,7 @@ func (w *worker) serve(in *bufio.Reader) error {
 		HTTPAddr:  w.settings.HTTP,
 		Logger:    slog.New(w.recorder.handler(slog.NewTextHandler(os.Stderr, nil))),
 		TLS: flotilla.TLS{
-			Email: email, CA: w.settings.CA, TrustedRoots: roots,
+			Email: email, CA: w.settings.CA, TrustedRoots: roots, PerNode: w.settings.PerNode,
 			Configure: func(c *certmagic.Config, i *certmagic.ACMEIssuer) {
 				w.config = c
 				i.DisableHTTPChallenge = w.settings.Challenge == tlsALPN

@@ -215,6 +215,18 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 	return syncDir(d.path)
 }
 
+// RemoveFile deletes what WriteFile stored. What does not exist is deleted already.
+func (d *Dir) RemoveFile(name string) error {
+	path, err := d.file(name)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(d.path)
+}
+
 // HasLog reports whether there is a raft log. What cannot be looked at counts as there.
 func (d *Dir) HasLog() bool {
 	_, err := os.Lstat(filepath.Join(d.path, logName))

@@ -1,0 +1,231 @@
+package flotilla
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+// How a node keeps its certificates to itself, see TLS.PerNode. What certmagic keeps below certificates/ and ocsp/ does not
+// go into the log, but into a state of the node's own, of the same make: so it behaves as the cluster's does. It has one file, which
+// is a snapshot. All else is the cluster's: accounts, so that there is one; the tokens of challenges, so that every node answers;
+// and locks, for two orders of one name at a time would put their tokens in the same place.
+
+// ownFile is the name of the file in the node's directory.
+const ownFile = "certificates"
+
+// ownStorage is the cluster's storage but for what is the node's own. It gives no lock and no key away that Storage does not.
+type ownStorage struct {
+	*Storage
+	told func(site string) // of a change, after it; must not block
+
+	dir     *durable.Dir // nil: in memory
+	current atomic.Pointer[state]
+
+	mu     sync.Mutex // held to change current, across the write to the disk: only those wait who write too
+	bundle bundle     // of all names
+}
+
+var (
+	_ certmagic.Storage          = (*ownStorage)(nil)
+	_ certmagic.TryLocker        = (*ownStorage)(nil)
+	_ certmagic.LockLeaseRenewer = (*ownStorage)(nil)
+)
+
+func newOwnStorage(s *Storage, told func(site string)) *ownStorage {
+	o := &ownStorage{Storage: s, told: told}
+	o.current.Store(newState())
+	return o
+}
+
+// open reads what the node has kept, before anybody else uses o. Nothing is written.
+func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
+	o.dir = dir
+	if dir == nil {
+		return nil
+	}
+	s := newState()
+	s.keys = seal.NewKeyring()
+	b, err := dir.ReadFile(ownFile)
+	if err == nil {
+		s, err = readSnapshot(bytes.NewReader(b), secrets)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		field := "Dir"
+		if errors.As(err, new(*seal.WrongSecretError)) {
+			field = "Secrets"
+		}
+		return &ConfigError{Field: field, Reason: fmt.Sprintf("the certificates that this node has for itself, in the file %q in %s, cannot be read; "+
+			"restore it, or remove it to have new ones ordered", ownFile, dir.Path()), Err: err}
+	}
+	if s.wrapped, err = s.keys.Wrap(secrets...); err != nil {
+		return fmt.Errorf("sealing the node's own certificates: %w", err)
+	}
+	o.current.Store(s)
+	return nil
+}
+
+// isOwn reports whether a key in its one form is the node's own.
+func isOwn(key string) bool {
+	top, _, _ := strings.Cut(key, "/")
+	return top == "certificates" || top == "ocsp"
+}
+
+// own brings key into its one form, and reports whether it is the node's own, or the root, which is above both.
+func (o *ownStorage) own(key string) (clean string, own, root bool) {
+	clean, err := cleanKey(key)
+	return clean, err == nil && isOwn(clean), err == nil && clean == ""
+}
+
+// String names the storage in logs.
+func (o *ownStorage) String() string { return o.Storage.String() + "+own" }
+
+// Store is Storage.Store.
+func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error {
+	clean, own, _ := o.own(key)
+	if !own {
+		return o.Storage.Store(ctx, key, value)
+	}
+	o.trace(ctx, "store own", key)
+	if len(value) > MaxValue {
+		return pathError("store", key, fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue))
+	}
+	sites, err := o.store(clean, value)
+	o.tell(sites)
+	return pathError("store", key, err)
+}
+
+// store is storePart and storeMeta of Storage, for one who needs no lock: nobody else comes between.
+func (o *ownStorage) store(key string, value []byte) (sites []string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	records := []keyValue{{key, value}}
+	if _, part := bundlePart(key); part != "" {
+		if o.bundle.hold(key, value) {
+			return nil, nil
+		}
+		defer func() { o.bundle.commits(records, err) }()
+		crt, stored := o.current.Load().records.Get(treeKey(strings.TrimSuffix(key, ".json") + ".crt"))
+		if all := o.bundle.complete(key, value); all != nil {
+			records = all
+		} else if stored && !isAbout(value, crt.value) {
+			return nil, nil // of a certificate that has been replaced
+		}
+	}
+	return o.change(command{op: opPut, value: encodeRecords(records)})
+}
+
+// change applies a command as the state machine does, and writes down what comes of it. o.mu is held.
+func (o *ownStorage) change(c command) (sites []string, err error) {
+	old := o.current.Load()
+	c.time, c.number = time.Now().UnixNano(), o.limit()
+	var fx effects
+	next, a := old.apply(old.index+1, &c, &fx)
+	if err := codeError(a.code); err != nil {
+		return nil, err
+	}
+	if o.dir != nil {
+		var b bytes.Buffer
+		if err := writeSnapshot(&b, next); err != nil {
+			return nil, err
+		}
+		if err := o.dir.WriteFile(ownFile, b.Bytes()); err != nil {
+			return nil, err
+		}
+	}
+	o.current.Store(next)
+	slices.Sort(fx.sites)
+	return slices.Compact(fx.sites), nil
+}
+
+func (o *ownStorage) tell(sites []string) {
+	for _, site := range sites {
+		o.told(site)
+	}
+}
+
+// Load is Storage.Load.
+func (o *ownStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	clean, own, _ := o.own(key)
+	if !own {
+		return o.Storage.Load(ctx, key)
+	}
+	o.trace(ctx, "load own", key)
+	value, err := o.current.Load().load(clean, fs.ErrNotExist)
+	return value, pathError("load", key, err)
+}
+
+// Delete is Storage.Delete.
+func (o *ownStorage) Delete(ctx context.Context, key string) error {
+	clean, own, root := o.own(key)
+	if !own {
+		if err := o.Storage.Delete(ctx, key); err != nil || !root {
+			return err
+		}
+	}
+	o.trace(ctx, "delete own", key)
+	o.mu.Lock()
+	var sites []string
+	var err error
+	if !o.bundle.forget(clean) {
+		sites, err = o.change(command{op: opDelete, key: clean})
+	}
+	o.mu.Unlock()
+	o.tell(sites)
+	return pathError("delete", key, err)
+}
+
+// Exists is Storage.Exists.
+func (o *ownStorage) Exists(ctx context.Context, key string) bool {
+	_, err := o.Stat(ctx, key)
+	return err == nil
+}
+
+// Stat is Storage.Stat.
+func (o *ownStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
+	clean, own, root := o.own(key)
+	if !own {
+		if info, err := o.Storage.Stat(ctx, key); err == nil || !root {
+			return info, err
+		}
+	}
+	o.trace(ctx, "stat own", key)
+	info, err := o.current.Load().stat(clean, fs.ErrNotExist)
+	if err != nil {
+		return certmagic.KeyInfo{}, pathError("stat", key, err)
+	}
+	info.Key = key
+	return info, nil
+}
+
+// List is Storage.List.
+func (o *ownStorage) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
+	clean, own, root := o.own(dir)
+	if own {
+		o.trace(ctx, "list own", dir)
+		keys, err := o.current.Load().listAll(clean, recursive, fs.ErrNotExist)
+		return keys, pathError("list", dir, err)
+	}
+	keys, err := o.Storage.List(ctx, dir, recursive)
+	if !root || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return keys, err
+	}
+	keys = append(slices.DeleteFunc(keys, isOwn), o.current.Load().list("", recursive)...)
+	if len(keys) == 0 {
+		return nil, pathError("list", dir, fs.ErrNotExist)
+	}
+	slices.SortFunc(keys, func(a, b string) int { return bytes.Compare(treeKey(a), treeKey(b)) })
+	return keys, nil
+}

@@ -1,0 +1,419 @@
+package flotilla
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// perNode has each node order from the development CA, counted, certificates of its own.
+func perNode(book *orderBook) func(*Config) {
+	return func(c *Config) {
+		c.TLS.PerNode = true
+		c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: cfg.Storage}, book.place}}
+		}
+	}
+}
+
+// ownKey returns the private key that a node has for name, as it is stored.
+func ownKey(t *testing.T, n *Node, name string) string {
+	t.Helper()
+	key, err := n.certs.config.Storage.Load(t.Context(), certmagic.StorageKeys.SitePrivateKey(devIssuerKey, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(key)
+}
+
+// files returns all that is in a directory, names too.
+func files(t *testing.T, dir string) []byte {
+	t.Helper()
+	var all []byte
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		all = append(all, path...)
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		all = append(all, b...)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Each node has a key of its own, which is nowhere else; it is still there after a restart, alone, and without another order.
+func TestPerNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const name = "own.example"
+		var book orderBook
+		net := simnet.New()
+		nodes := trio(t, net, perNode(&book))
+		keys := make(map[string]bool)
+		serials := make(map[string]bool)
+		for _, n := range nodes {
+			startAll(t, []*certs{n.certs}, name)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		book.check(t, 3)
+		for _, n := range nodes {
+			key := ownKey(t, n, name)
+			keys[key] = true
+			serials[n.certs.status()[0].Serial] = true
+			if _, err := n.Storage().List(t.Context(), "certificates", true); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: certificates in the cluster's storage: %v", n.name, err)
+			}
+			for k, r, it := []byte(nil), (*record)(nil), n.fsm.state().records.Root().Iterator(); ; {
+				var ok bool
+				if k, r, ok = it.Next(); !ok {
+					break
+				}
+				if bytes.Contains(r.value, []byte(key)) || bytes.Contains(k, []byte(name)) {
+					t.Errorf("%s is in the state that all have", k)
+				}
+			}
+			for _, other := range nodes {
+				if b := files(t, other.cfg.Dir); bytes.Contains(b, []byte(name)) || bytes.Contains(b, []byte("PRIVATE")) || !bytes.Contains(b, []byte(ownFile)) {
+					t.Errorf("the directory of %s shows a name or a key", other.name)
+				}
+			}
+		}
+		if len(keys) != 3 || len(serials) != 3 {
+			t.Errorf("%d keys and %d certificates on three nodes", len(keys), len(serials))
+		}
+
+		old := nodes[1].certs.status()[0].Serial
+		if err := nodes[1].certs.config.RenewCertSync(t.Context(), name, true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		renewed := nodes[1].certs.status()[0].Serial
+		if renewed == old || !serials[nodes[0].certs.status()[0].Serial] || !serials[nodes[2].certs.status()[0].Serial] {
+			t.Errorf("after a renewal: %s, before %s", renewed, old)
+		}
+		book.check(t, 4)
+
+		for _, n := range nodes {
+			if n != nodes[1] {
+				net.Host(n.name).Kill()
+			}
+			n.Close()
+		}
+		alone := reviewReopen(t, nodes[1])
+		startAll(t, []*certs{alone.certs}, name)
+		time.Sleep(time.Second)
+		if got := alone.certs.status()[0]; got.Serial != renewed || got.Err != nil {
+			t.Errorf("after a restart, alone: %+v, want %s", got, renewed)
+		}
+		book.check(t, 4)
+	})
+}
+
+// The option can be switched on and off: what was there before stays where it is.
+func TestPerNodeSwitched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const name = "switched.example"
+		var book orderBook
+		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) {
+			perNode(&book)(c)
+			c.TLS.PerNode = false
+		})[0]
+		var serials []string
+		for i, on := range []bool{false, true, false, true} {
+			if i > 0 {
+				cfg := n.cfg
+				if err := n.Shutdown(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				cfg.TLS.PerNode = on
+				var err error
+				if n, err = Open(t.Context(), cfg); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { n.Close() })
+				mustBeReady(t, n)
+			}
+			startAll(t, []*certs{n.certs}, name)
+			time.Sleep(10 * time.Second)
+			serials = append(serials, n.certs.status()[0].Serial)
+		}
+		if serials[0] == serials[1] || serials[0] == "" || serials[1] == "" || serials[2] != serials[0] || serials[3] != serials[1] {
+			t.Errorf("certificates with the option off, on, off, on: %v", serials)
+		}
+		book.check(t, 2)
+	})
+}
+
+// ownOver opens storage of a node's own over that of a node.
+func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
+	t.Helper()
+	o := newOwnStorage(n.storage, told)
+	if err := o.open(n.dir, n.secrets); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// What is asked of the storage is answered as the cluster's storage answers it, whoever keeps it, and after a restart.
+func TestOwnStorageIsLikeTheClusters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
+		shared := n.Storage()
+		own := ownOver(t, n, func(string) {})
+		kind := func(err error) string {
+			switch {
+			case err == nil:
+				return ""
+			case errors.Is(err, fs.ErrNotExist):
+				return "not exist"
+			case errors.Is(err, ErrTooLarge):
+				return "too large"
+			}
+			return "other"
+		}
+		ask := func(s certmagic.Storage) (out []any) {
+			ctx := t.Context()
+			look := func() {
+				for _, key := range []string{"", "/", "certificates", "certificates/ca", "certificates/ca/x/x.crt", "certificates/ca//x/./x.key", "certificates-not", "ocsp", "ocsp/s", "acme/a", "none", "../certificates", "\x00"} {
+					value, err := s.Load(ctx, key)
+					info, statErr := s.Stat(ctx, key)
+					all, listErr := s.List(ctx, key, true)
+					some, someErr := s.List(ctx, key, false)
+					out = append(out, key, string(value), kind(err), info.Key, info.Size, info.IsTerminal, info.Modified.IsZero(), kind(statErr),
+						s.Exists(ctx, key), all, kind(listErr), some, kind(someErr))
+				}
+			}
+			do := func(err error) { out = append(out, kind(err)) }
+			look()
+			for _, key := range []string{"acme/a", "certificates/ca/x/x.crt", "certificates/ca/x/x.key", "certificates/ca/x/x.json", "certificates-not", "ocsp/s", "z", "certificates/ca/x/x.crt/below", "certificates/ca", "", "/certificates/../acme/b", "\x00"} {
+				do(s.Store(ctx, key, []byte("value of "+key)))
+			}
+			do(s.Store(ctx, "certificates/large", make([]byte, MaxValue+1)))
+			do(s.Store(ctx, "certificates/"+strings.Repeat("n", MaxName), nil))
+			look()
+			do(s.Delete(ctx, "certificates/ca/x/x.crt"))
+			do(s.Delete(ctx, "certificates/none"))
+			look()
+			do(s.Delete(ctx, "certificates"))
+			look()
+			do(s.Delete(ctx, ""))
+			look()
+			do(s.Store(ctx, "certificates/last", nil))
+			do(s.Store(ctx, "last", nil))
+			look()
+			do(s.Delete(ctx, "last"))
+			return out
+		}
+		want := ask(shared)
+		if err := shared.Delete(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		got := ask(own)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("answers (-cluster's +own):\n%s", diff)
+		}
+		if keys, err := ownOver(t, n, nil).List(t.Context(), "", true); err != nil || !cmp.Equal(keys, []string{"certificates", "certificates/last"}) {
+			t.Errorf("after a restart: %v, %v", keys, err)
+		}
+	})
+}
+
+// A certificate is there as a whole or not at all, and metadata of one that has been replaced are dropped.
+func TestOwnBundle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
+		ctx := t.Context()
+		var told []string
+		own := ownOver(t, n, func(site string) { told = append(told, site) })
+		const stem = "certificates/ca/x/x"
+		store := func(ext, value string) {
+			t.Helper()
+			if err := own.Store(ctx, stem+ext, []byte(value)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		has := func(ext, want string) {
+			t.Helper()
+			if got, _ := own.Load(ctx, stem+ext); string(got) != want {
+				t.Errorf("%s is %q, want %q", ext, got, want)
+			}
+		}
+		leaf, id := pemCertificate(t, 1)
+		_, otherID := pemCertificate(t, 2)
+		meta := metaAbout(id, "this")
+		store(".key", "key 1")
+		store(".crt", leaf)
+		has(".key", "")
+		has(".crt", "")
+		store(".json", meta)
+		has(".key", "key 1")
+		has(".crt", leaf)
+		if !cmp.Equal(told, []string{"x"}) {
+			t.Errorf("told of %q", told)
+		}
+		store(".json", metaAbout(otherID, "another"))
+		has(".json", meta)
+		// What certmagic takes back when the rest cannot be stored.
+		store(".key", "key 2")
+		if err := own.Delete(ctx, stem+".key"); err != nil {
+			t.Fatal(err)
+		}
+		has(".key", "key 1")
+		// A disk that fails changes nothing, and what is taken back then does not take the old one along.
+		path := filepath.Join(n.cfg.Dir, ownFile+".tmp")
+		if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		store(".key", "key 3")
+		store(".crt", leaf)
+		if err := own.Store(ctx, stem+".json", []byte(meta)); err == nil {
+			t.Error("a store succeeds without a disk")
+		}
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		for _, ext := range []string{".json", ".crt", ".key"} {
+			if err := own.Delete(ctx, stem+ext); err != nil {
+				t.Fatal(err)
+			}
+		}
+		has(".key", "key 1")
+		if err := own.Delete(ctx, stem+".key"); err != nil {
+			t.Fatal(err)
+		}
+		has(".key", "")
+	})
+}
+
+// A file that is damaged, or sealed with another secret, is refused and left as it is.
+func TestOwnFileIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) { c.TLS.PerNode = true })[0]
+		if err := n.certs.config.Storage.Store(t.Context(), "certificates/k", []byte("value")); err != nil {
+			t.Fatal(err)
+		}
+		cfg := n.cfg
+		n.Close()
+		path := filepath.Join(cfg.Dir, ownFile)
+		right, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := func(what, field string, content []byte) {
+			t.Helper()
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n, err := Open(t.Context(), cfg)
+			var ce *ConfigError
+			if !errors.As(err, &ce) || ce.Field != field || !strings.Contains(err.Error(), "remove it") {
+				t.Errorf("%s: %v, want a ConfigError for %s", what, err, field)
+			}
+			if err == nil {
+				n.Close()
+			}
+			if now, _ := os.ReadFile(path); !bytes.Equal(now, content) {
+				t.Errorf("%s: the file was changed", what)
+			}
+		}
+		for i := 0; i < len(right); i += 7 {
+			bad := bytes.Clone(right)
+			bad[i] ^= 1 << (i % 8)
+			refused("a flipped bit", "Dir", bad)
+		}
+		refused("a short file", "Dir", right[:len(right)/2])
+		refused("nothing", "Dir", nil)
+		var other bytes.Buffer
+		s := newState()
+		s.keys = seal.NewKeyring()
+		if s.wrapped, err = s.keys.Wrap(NewSecret().raw); err == nil {
+			err = writeSnapshot(&other, s)
+		}
+		dir, dirErr := durable.Lock(t.TempDir())
+		if err := errors.Join(err, dirErr, dir.WriteFile(ownFile, other.Bytes()), dir.Close()); err != nil {
+			t.Fatal(err)
+		}
+		sealed, err := os.ReadFile(filepath.Join(dir.Path(), ownFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused("another secret", "Secrets", sealed)
+	})
+}
+
+// A node that has left keeps no keys of the cluster's names.
+func TestPerNodeLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
+		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/k", nil); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := nodes[1].Leave(ctx); err != nil {
+			t.Fatal(err)
+		}
+		again := reviewReopen(t, nodes[1])
+		if again.certs.config.Storage.Exists(t.Context(), "certificates/k") {
+			t.Error("it is still there")
+		}
+	})
+}
+
+// Every node cleans what it has for itself; the one that cleans for the cluster also what is left there from before.
+func TestPerNodeIsCleaned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const name = "expired.example"
+		var book orderBook
+		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) {
+			c.Timing = WAN // an hour of it is done sooner
+			perNode(&book)(c)
+		})
+		key := certmagic.StorageKeys.SiteCert(devIssuerKey, name)
+		crt, _ := pemCertificate(t, 1) // which is out of date
+		if err := nodes[0].Storage().Store(t.Context(), key, []byte(crt)); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range nodes {
+			for _, k := range []string{strings.TrimSuffix(key, ".crt") + ".key", key, strings.TrimSuffix(key, ".crt") + ".json"} {
+				if err := n.certs.config.Storage.Store(t.Context(), k, []byte(crt)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !n.certs.config.Storage.Exists(t.Context(), key) {
+				t.Error("it is not stored")
+			}
+			if _, err := n.certs.tlsConfig("other.example"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(cleanFirst + 2*sweepEvery)
+		synctest.Wait()
+		for _, n := range nodes {
+			if n.certs.config.Storage.Exists(t.Context(), key) {
+				t.Errorf("%s keeps an expired certificate", n.name)
+			}
+		}
+		if nodes[0].Storage().Exists(t.Context(), key) {
+			t.Error("the cluster keeps an expired certificate")
+		}
+	})
+}
