@@ -263,12 +263,9 @@ func (c *certs) askResponder(ctx context.Context, s *stapled, issuer *x509.Certi
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answered %s", s.url, res.Status)
 	}
-	raw, err := io.ReadAll(io.LimitReader(res.Body, stapleBytes+1))
+	raw, err := io.ReadAll(http.MaxBytesReader(nil, res.Body, stapleBytes))
 	if err != nil {
-		return nil, err
-	}
-	if len(raw) > stapleBytes {
-		return nil, fmt.Errorf("%s answered with more than %d bytes", s.url, stapleBytes)
+		return nil, fmt.Errorf("the answer of %s: %w", s.url, err)
 	}
 	return readStaple(raw, s.Leaf, issuer, time.Now())
 }
