@@ -2,174 +2,25 @@ package flotilla
 
 import (
 	"bytes"
-	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
-	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"golang.org/x/crypto/ocsp"
 )
-
-const stapleLife = 4 * 24 * time.Hour // of the answers of an ocspCA, if they are not edited
-
-// ocspCA is an authority whose certificates name a responder, which it is too.
-type ocspCA struct {
-	url    string // that its certificates name; empty: none
-	alone  bool   // its certificates come without a chain
-	root   *x509.Certificate
-	key    crypto.Signer
-	issued atomic.Int64
-	asked  atomic.Int64
-
-	mu   sync.Mutex
-	fail error                                   // of orders
-	edit func(http.ResponseWriter, *saying) bool // if not nil, has its way with an answer, and reports whether it is all written
-}
-
-// saying is what an ocspCA is about to say.
-type saying struct {
-	*http.Request
-	ocsp.Response
-	signer *x509.Certificate // in whose name
-	key    crypto.Signer
-}
-
-func signed(t *testing.T, tmpl, parent *x509.Certificate, signer crypto.Signer) (*x509.Certificate, crypto.Signer) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl.SerialNumber, tmpl.NotBefore = newSerial(), time.Now().Add(-devBackdate)
-	tmpl.NotAfter, tmpl.Subject = time.Now().Add(devRootLife), pkix.Name{CommonName: "test"}
-	if parent == nil {
-		parent, signer = tmpl, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key
-}
-
-func newOCSPCA(t *testing.T, url string) *ocspCA {
-	t.Helper()
-	a := &ocspCA{url: url}
-	a.root, a.key = signed(t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
-	return a
-}
-
-func (a *ocspCA) IssuerKey() string { return "ocsp-ca" }
-
-func (a *ocspCA) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	a.issued.Add(1)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.fail != nil {
-		return nil, a.fail
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: newSerial(), NotBefore: time.Now().Add(-devBackdate), NotAfter: time.Now().Add(90 * 24 * time.Hour),
-		DNSNames: csr.DNSNames, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	if a.url != "" {
-		leaf.OCSPServer = []string{a.url}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, a.root, csr.PublicKey, a.key)
-	if err != nil {
-		return nil, err
-	}
-	chain := pemBlock("CERTIFICATE", der)
-	if !a.alone {
-		chain = append(chain, pemBlock("CERTIFICATE", a.root.Raw)...)
-	}
-	return &certmagic.IssuedCertificate{Certificate: chain}, nil
-}
-
-func (a *ocspCA) answers(edit func(http.ResponseWriter, *saying) bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.edit = edit
-}
-
-func (a *ocspCA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.asked.Add(1)
-	a.mu.Lock()
-	edit := a.edit
-	a.mu.Unlock()
-	body, _ := io.ReadAll(r.Body)
-	question, err := ocsp.ParseRequest(body)
-	if err != nil || r.Header.Get("Content-Type") != "application/ocsp-request" {
-		http.Error(w, "bad request", http.StatusBadRequest)
-		return
-	}
-	say := saying{Request: r, signer: a.root, key: a.key, Response: ocsp.Response{
-		Status: ocsp.Good, SerialNumber: question.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(stapleLife),
-	}}
-	if edit != nil && edit(w, &say) {
-		return
-	}
-	raw, err := ocsp.CreateResponse(a.root, say.signer, say.Response, say.key)
-	if err != nil {
-		panic(err)
-	}
-	w.Write(raw)
-}
-
-// RoundTrip takes questions within a bubble, where there is no network.
-func (a *ocspCA) RoundTrip(r *http.Request) (*http.Response, error) {
-	w := httptest.NewRecorder()
-	a.ServeHTTP(w, r)
-	if err := r.Context().Err(); err != nil {
-		return nil, err
-	}
-	return w.Result(), nil
-}
-
-// nodes returns the certificates of n nodes of a cluster, which ask the responder without a network if bubble.
-func (a *ocspCA) nodes(t *testing.T, n int, storage *memStorage, bubble bool, l *slog.Logger) []*certs {
-	t.Helper()
-	nodes := make([]*certs, n)
-	for i := range nodes {
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{a}
-			cfg.OCSP.DisableStapling = false // is not heeded
-		}}, storage, true, always, l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.close)
-		if bubble {
-			c.staples.client.Transport = a
-		}
-		nodes[i] = c
-	}
-	storage.tell(nodes...)
-	return nodes
-}
 
 // stapleOf returns what a client gets with the certificate for name; nil: nothing.
 func stapleOf(t *testing.T, cfg *tls.Config, name string) []byte {
@@ -545,93 +396,6 @@ func TestStapleIsForgotten(t *testing.T) {
 			t.Errorf("%d leaves are looked after, want the one that is served", n)
 		}
 	})
-}
-
-func TestRevoked(t *testing.T) {
-	revoked := func(reason int, only func(*big.Int) bool) func(http.ResponseWriter, *saying) bool {
-		return func(_ http.ResponseWriter, say *saying) bool {
-			say.NextUpdate = time.Now().Add(10 * time.Hour)
-			if only(say.SerialNumber) {
-				say.Status, say.RevokedAt, say.RevocationReason = ocsp.Revoked, time.Now(), reason
-			}
-			return false
-		}
-	}
-	const key = "certificates/ocsp-ca/a.example/a.example.key"
-	for _, tc := range []struct {
-		name   string
-		reason int
-		moved  bool
-	}{
-		{"superseded", ocsp.Superseded, false},
-		{"key compromise", ocsp.KeyCompromise, true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
-				a.answers(revoked(tc.reason, func(*big.Int) bool { return false }))
-				var out bytes.Buffer
-				nodes := a.nodes(t, 3, storage, true, slog.New(slog.NewTextHandler(&out, nil)))
-				configs := manageOn(t, nodes, "a.example")
-				old, pair := shown(configs[0], "a.example"), slices.Clone(storage.data[key])
-				time.Sleep(time.Hour)
-				a.answers(revoked(tc.reason, func(n *big.Int) bool { return n.Text(16) == old }))
-				time.Sleep(24 * time.Hour)
-				for i, cfg := range configs {
-					if got := shown(cfg, "a.example"); got == old || got != shown(configs[0], "a.example") {
-						t.Errorf("node %d shows %s, the old one is %s", i, got, old)
-					}
-					if stapleOf(t, cfg, "a.example") == nil {
-						t.Errorf("node %d has no staple for the new certificate", i)
-					}
-				}
-				if n := a.issued.Load(); n != 2 {
-					t.Errorf("%d orders, want the first and one more", n)
-				}
-				if mark, ok := storage.data[key+".compromised"]; ok != tc.moved || ok && !bytes.Equal(mark, pair) {
-					t.Errorf("the old key is set aside: %v, %q", ok, mark)
-				}
-				if bytes.Equal(storage.data[key], pair) {
-					t.Error("the old key is in use")
-				}
-				for _, c := range nodes {
-					c.close()
-				}
-				if n := strings.Count(out.String(), "level=ERROR"); n < 1 || n > 3 {
-					t.Errorf("%d errors, want at most one of each node:\n%s", n, out.String())
-				}
-			})
-		})
-	}
-	for _, tc := range []struct {
-		name string
-		fail error
-	}{
-		{"new ones are revoked too", nil},
-		{"new ones are refused", errors.New("refused")},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
-				a.answers(revoked(ocsp.Superseded, func(*big.Int) bool { return true }))
-				nodes := a.nodes(t, 3, storage, true, nil)
-				configs := manageOn(t, nodes, "a.example")
-				if stapleOf(t, configs[0], "a.example") != nil {
-					t.Error("what says that a certificate is revoked is stapled")
-				}
-				a.mu.Lock()
-				a.fail = tc.fail
-				a.mu.Unlock()
-				time.Sleep(10*time.Hour + time.Minute)
-				if n := a.issued.Load() - 1; n < 4 || n > 10 {
-					t.Errorf("%d orders in ten hours, want one an hour at most", n)
-				}
-				if shown(configs[0], "a.example") == "" {
-					t.Error("nothing is served")
-				}
-			})
-		})
-	}
 }
 
 func FuzzReadStaple(f *testing.F) {
