@@ -164,6 +164,20 @@ func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
 				t.Error("no staple after the responder has recovered")
 			}
 		}
+
+		// The next failure is the first again.
+		for _, c := range nodes {
+			c.close()
+		}
+		a.answers(func(w http.ResponseWriter, _ *saying) bool { w.WriteHeader(http.StatusBadGateway); return true })
+		before := a.asked.Load()
+		for a.asked.Load() == before {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := a.asked.Load() - before; n < 3 {
+			t.Errorf("%d questions in the first minutes of a failure, want three", n)
+		}
 	})
 }
 
