@@ -71,6 +71,25 @@ func TestRevoked(t *testing.T) {
 			})
 		})
 	}
+	t.Run("replaced already", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
+			nodes := a.nodes(t, 2, storage, true, nil)
+			configs := manageOn(t, nodes, "a.example")
+			storage.tell() // nobody: both go on with the old one
+			if err := nodes[0].config.RenewCertSync(t.Context(), "a.example", true); err != nil {
+				t.Fatal(err)
+			}
+			a.answers(revoked(ocsp.Superseded, func(*big.Int) bool { return true }))
+			time.Sleep(stapleLife)
+			if stapleOf(t, configs[0], "a.example") != nil {
+				t.Error("it is not known that the certificate was revoked")
+			}
+			if n := a.issued.Load(); n != 2 {
+				t.Errorf("%d orders, want the first and the one that replaced it", n)
+			}
+		})
+	})
 	for _, tc := range []struct {
 		name string
 		fail error
