@@ -45,6 +45,8 @@ type certs struct {
 	tasks tasks          // pushes, and slots that are kept for a while
 	work  sync.WaitGroup // a goroutine for each name that has no certificate
 
+	staples stapler
+
 	given atomic.Int64 // handshakes under way that have a self-signed certificate
 
 	used    chan struct{} // closed when there is a name to serve for the first time
@@ -120,7 +122,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		Issuers:             []certmagic.Issuer{},
 		KeySource:           certmagic.StandardKeyGenerator{KeyType: certmagic.P256},
 		DisableStorageCheck: true, // 10 KiB written and deleted in the log for each order, to find out what ready knows
-		// A staple is fetched while a certificate is loaded, without a deadline; public CAs have given OCSP up.
+		// certmagic fetches staples while a certificate is loaded, without a deadline; see stapler.
 		OCSP:   certmagic.OCSPConfig{DisableStapling: true},
 		Logger: zl,
 	})
@@ -157,6 +159,8 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 			}
 		}
 	}
+	c.config.OCSP.DisableStapling = true
+	c.staples.prepare(c.config.OCSP)
 	c.observe()
 	return c, nil
 }

@@ -121,7 +121,8 @@ type TLS struct {
 	PerNode bool
 
 	// Configure, if not nil, may change what flotilla has prepared, before it is used: other challenges, key types, DNS
-	// providers. The issuer is nil in development mode. Storage must stay as it is.
+	// providers. The issuer is nil in development mode. Storage must stay as it is. Where a certificate names an OCSP responder, flotilla
+	// staples itself, and heeds HTTPProxy and ResponderOverrides of certmagic's OCSP, of which one that is empty has nobody asked.
 	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
 }
 

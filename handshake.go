@@ -132,7 +132,8 @@ func (c *certs) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Cert
 	if own, err := c.selfSigned(hello.Context(), name); own != nil || err != nil {
 		return own, err
 	}
-	return c.config.GetCertificate(hello)
+	cert, err := c.config.GetCertificate(hello)
+	return c.staples.attach(cert), err
 }
 
 // unnamed returns the name whose certificate those get who name nobody: a balancer's check, a client that was given an address.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 )
@@ -19,6 +20,7 @@ type memStorage struct {
 
 	mu    sync.Mutex
 	data  map[string][]byte
+	times map[string]time.Time // when each was stored
 	locks map[string]chan struct{}
 	deny  func(op, key string) error // called for load, store, delete, list and lock, if it is not nil
 	nodes []*certs                   // are told of changes, as the state machine of each node tells it
@@ -27,7 +29,7 @@ type memStorage struct {
 var errInjected = errors.New("injected fault")
 
 func newMemStorage() *memStorage {
-	return &memStorage{data: map[string][]byte{}, locks: map[string]chan struct{}{}}
+	return &memStorage{data: map[string][]byte{}, times: map[string]time.Time{}, locks: map[string]chan struct{}{}}
 }
 
 func (s *memStorage) fault() error {
@@ -78,6 +80,7 @@ func (s *memStorage) Store(_ context.Context, key string, value []byte) error {
 	}
 	s.mu.Lock()
 	s.data[key] = slices.Clone(value)
+	s.times[key] = time.Now()
 	s.mu.Unlock()
 	s.changed(key)
 	return nil
@@ -148,7 +151,9 @@ func (s *memStorage) Stat(_ context.Context, key string) (certmagic.KeyInfo, err
 	if !s.Exists(context.Background(), key) {
 		return certmagic.KeyInfo{}, fs.ErrNotExist
 	}
-	return certmagic.KeyInfo{Key: key, IsTerminal: true}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return certmagic.KeyInfo{Key: key, IsTerminal: true, Modified: s.times[key]}, nil
 }
 
 // lock returns the lock of that name: it holds one element while somebody has it.

@@ -131,7 +131,7 @@ func (c *certs) try(ctx context.Context, name string) (lead, error) {
 	go func() { sought <- c.seek(ctx, name) }()
 	c.company(ctx)
 	l := <-sought
-	if err := c.order(ctx, name); err != nil {
+	if err := c.order(ctx, name, false); err != nil {
 		return l, err
 	}
 	return l, c.refresh(ctx, name)
@@ -156,13 +156,13 @@ func (r *retries) next(err error, l lead) time.Duration {
 }
 
 // order has a certificate ordered that is not in the storage, or not a valid one, unless another node does it: once it has the lock
-// of the name, certmagic looks again.
-func (c *certs) order(ctx context.Context, name string) error {
+// of the name, certmagic looks again. With force it does not, and there is an order in any case.
+func (c *certs) order(ctx context.Context, name string, force bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	limit := time.AfterFunc(orderLimit, func() { cancel(errOrderLimit) })
 	defer limit.Stop()
-	err := c.config.RenewCertSync(context.WithValue(ctx, limitKey{}, limit), name, false)
+	err := c.config.RenewCertSync(context.WithValue(ctx, limitKey{}, limit), name, force)
 	if err != nil && context.Cause(ctx) == errOrderLimit {
 		return fmt.Errorf("%w: %w", errOrderLimit, err)
 	}

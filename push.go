@@ -178,9 +178,11 @@ func (c *certs) observe() {
 				c.noteStale(name, fmt.Errorf("there is no newer certificate: %w", err))
 			}
 		case "cached_managed_cert":
-			if sans, _ := data["sans"].([]string); c.config.OnDemand != nil {
+			sans, _ := data["sans"].([]string)
+			if c.config.OnDemand != nil {
 				c.learn(sans)
 			}
+			c.staple(sans)
 		}
 		if user == nil {
 			return nil
