@@ -311,7 +311,8 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 	return pathError("lock", name, err)
 }
 
-// TryLock is Lock for those who do not wait: it reports whether the lock was free.
+// TryLock is Lock for those who do not wait: it reports whether the lock was free. One that was granted to a caller who has given up, or whose
+// node is cut off before he hears of it, is free when that is taken back or the session has ended.
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
