@@ -1,13 +1,18 @@
 package flotilla
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
@@ -17,9 +22,11 @@ import (
 func TestLongNamesAreRefused(t *testing.T) {
 	name := strings.Repeat("a.", 3000) + "test"
 	hosts := map[string]func(*certmagic.Config){
-		"ordinary":  func(*certmagic.Config) {},
-		"fallback":  func(c *certmagic.Config) { c.FallbackServerName = "a.test" },
-		"on demand": func(c *certmagic.Config) { c.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(context.Context, string) error { return nil }} },
+		"ordinary": func(*certmagic.Config) {},
+		"fallback": func(c *certmagic.Config) { c.FallbackServerName = "a.test" },
+		"on demand": func(c *certmagic.Config) {
+			c.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(context.Context, string) error { return nil }}
+		},
 	}
 	for host, configure := range hosts {
 		t.Run(host, func(t *testing.T) {
@@ -63,4 +70,20 @@ func TestChallengeAmongOtherProtocols(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}
 	}
+}
+
+// What a compromised key has vouched for ends everywhere, wherever the key was kept.
+func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS.PerNode = true })
+		awaitTickets(t, nodes, hasCurrent)
+		before := nodes[0].fsm.state().tickets
+		_, rest := leaderOf(t, nodes)
+		if err := rest[0].certs.config.Storage.Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if now := nodes[0].fsm.state().tickets; now != nil && slices.ContainsFunc(append(now.previous, now.current), func(k []byte) bool { return bytes.Equal(k, before.current) }) {
+			t.Error("tickets of before are accepted")
+		}
+	})
 }

@@ -271,7 +271,8 @@ func (n *Node) nextTickets(l *leadership, k *ticketKeys) error {
 
 // DropTickets makes every session ticket that the cluster has given out worthless, at once: for when somebody may know the keys of tickets, or
 // clients must not go on with what they have seen before. Each client makes one full handshake. The cluster does it by itself when a
-// certificate's key is marked as compromised, as certmagic does when it revokes a certificate for that reason. It needs a leader.
+// certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
+// is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
 	_, err := n.writes.do(ctx, command{op: opTickets, flag: true, value: newTicketKey()})
 	return edge("dropping session tickets", err)

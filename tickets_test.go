@@ -359,8 +359,18 @@ func TestTicketsInTheState(t *testing.T) {
 	}
 	var fx effects
 	c := &command{op: opStore, key: "certificates/ca/a.test/a.test.key.compromised", value: []byte("x"), number: 1 << 20}
-	if next, a := s.apply(6, c, &fx); a.code != codeOK || next.tickets != nil || !fx.tickets {
-		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.code, next.tickets, fx.tickets)
+	marked, a := s.apply(6, c, &fx)
+	if a.code != codeOK || marked.tickets != nil || !fx.tickets {
+		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.code, marked.tickets, fx.tickets)
+	}
+	// Until there is another key clients see the certificate of the old one.
+	s, _, _ = rotate(marked, 7, 0, false, 7)
+	for key, drops := range map[string]bool{"certificates/ca/a.test/a.test.key": true, "certificates/ca/b.test/b.test.key": false, "certificates/ca/a.test/a.test.crt": false} {
+		fx = effects{}
+		c = &command{op: opPut, value: encodeRecords([]keyValue{{key, []byte("y")}}), number: 1 << 20}
+		if next, a := s.apply(8, c, &fx); a.code != codeOK || (next.tickets == nil) != drops || fx.tickets != drops {
+			t.Errorf("%s after that: code %d, tickets %v, told %v", key, a.code, next.tickets, fx.tickets)
+		}
 	}
 }
 
