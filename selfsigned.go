@@ -158,6 +158,7 @@ func (c *certs) absent(name string) {
 	if c.immediate() {
 		return
 	}
+	defer c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m := c.names[name]; m != nil && !m.had {
@@ -188,6 +189,7 @@ func (c *certs) present(name string) {
 	ends := m.none && !m.given.IsZero()
 	m.had, m.none, m.own = true, false, nil
 	c.mu.Unlock()
+	c.changed()
 	if ends {
 		c.log.Info("the self-signed certificate is not served any more", "domain", name)
 	}

@@ -87,3 +87,51 @@ func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
 		}
 	})
 }
+
+// Whoever watches the status hears of certificates, although nothing else happens then.
+func TestWatchTellsOfCertificates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer, answers := barrier()
+		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) {
+			c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: cfg.Storage}, func() error { return answer(t.Context()) }}}
+			}
+		})[0]
+		n.certs.lookup, n.certs.dial = new(internet).lookup, new(internet).dial
+		ready, enter := barrier()
+		n.certs.ready = ready
+		var last Status
+		ended := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			defer close(ended)
+			for s := range n.Watch(ctx) {
+				last = s
+			}
+		}()
+		check := func(when string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if !sameStatus(last, n.Status()) {
+				t.Errorf("%s: the newest status yielded has %+v, and the status %+v", when, last.Certificates, n.Status().Certificates)
+			}
+		}
+		check("nothing")
+		startAll(t, []*certs{n.certs}, "a.test")
+		check("a name")
+		n.certs.absent("a.test")
+		check("self-signed")
+		n.certs.present("a.test")
+		check("not any more")
+		enter()
+		answers()
+		check("obtained")
+		n.certs.noteStale("a.test", errInjected)
+		check("not renewed")
+		n.certs.note("a.test", nil)
+		check("renewed")
+		cancel()
+		<-ended
+	})
+}
