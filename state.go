@@ -51,6 +51,7 @@ type effects struct {
 	roles    bool       // somebody else holds a role, or a queue is another one
 	sessions bool       // one was opened, suspected, cleared or ended
 	tickets  bool       // their keys are others
+	dropped  bool       // and none of before is to be used any more
 }
 
 // claimRef names a claim.
@@ -292,7 +293,7 @@ func (s *state) store(index uint64, c *command, key string, value []byte, fx *ef
 	_, marked := s.records.Get(treeKey(key + compromised))
 	if strings.HasSuffix(key, ".key"+compromised) || marked { // the old certificate is served until there is another key
 		s.tickets = nil // clients that resume would go on seeing the certificate of that key
-		fx.ticket()
+		fx.ticket(true)
 	}
 	return codeOK
 }

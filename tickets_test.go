@@ -229,6 +229,9 @@ func TestTicketBinding(t *testing.T) {
 		return func(c *tls.Config) { c.ClientAuth, c.ClientCAs = auth, pool }
 	}
 	plain := func(*tls.Config) {}
+	checked := func(c *tls.Config) { // not asked when a session is resumed
+		c.ClientAuth, c.VerifyPeerCertificate = tls.RequireAnyClientCert, func([][]byte, [][]*x509.Certificate) error { return nil }
+	}
 	again := x509.NewCertPool() // equal, and not the same
 	again.AddCert(clientCert.Leaf)
 	for _, tt := range []struct {
@@ -245,6 +248,8 @@ func TestTicketBinding(t *testing.T) {
 		{name: "less is demanded", first: mutual(tls.RequireAndVerifyClientCert, clients), second: mutual(tls.VerifyClientCertIfGiven, clients)},
 		{name: "nothing is demanded", first: mutual(tls.RequireAndVerifyClientCert, clients), second: plain},
 		{name: "more is demanded", first: mutual(tls.RequestClientCert, nil), second: mutual(tls.RequireAnyClientCert, nil)},
+		{name: "a check of the user's", first: checked, second: checked, want: true},
+		{name: "a check that the first did not make", first: mutual(tls.RequireAnyClientCert, nil), second: checked},
 		{name: "another authority", first: mutual(tls.RequestClientCert, clients), second: mutual(tls.RequestClientCert, strangers)},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
