@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -120,6 +121,8 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 		check("nothing")
 		startAll(t, []*certs{n.certs}, "a.test")
 		check("a name")
+		startAll(t, []*certs{n.certs}, "b.test")
+		check("another name")
 		n.certs.absent("a.test")
 		check("self-signed")
 		n.certs.present("a.test")
@@ -134,4 +137,63 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+// Keys that were dropped stay dropped on a node that is started alone.
+func TestDroppedTicketsStayDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		awaitTickets(t, nodes, hasCurrent)
+		if err := nodes[0].Storage().Store(t.Context(), "certificates/ca/a.test/a.test.crt", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		before := nodes[2].fsm.state().tickets
+		if err := nodes[0].DropTickets(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(snapshotQuiet + snapshotJitter + time.Second)
+		for _, n := range nodes {
+			if n != nodes[2] {
+				net.Host(n.name).Kill()
+			}
+			n.Close()
+		}
+		alone := reviewReopen(t, nodes[2])
+		time.Sleep(time.Second)
+		if alone.fsm.state().index == 0 {
+			t.Fatal("it has no snapshot")
+		}
+		if now := alone.fsm.state().tickets; now != nil && bytes.Equal(now.current, before.current) {
+			t.Fatal("a key that was dropped is in use")
+		}
+	})
+}
+
+// A user who takes time to choose a configuration does not keep other clients from their handshakes.
+func TestUsersConfigForClientTakesNoTurn(t *testing.T) {
+	cert, _ := identityFor(t, "a.test")
+	var within, after int32
+	ours := &tls.Config{Certificates: []tls.Certificate{cert}, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		return nil, takeTurn(hello.Conn)
+	}}
+	slot := func(conn net.Conn) int32 { return conn.(*gatedConn).slot.Load() }
+	var conn net.Conn
+	user := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		conn = hello.Conn
+		within = slot(conn)
+		return &tls.Config{}, nil
+	}}
+	mergeTLS(ours, user, new(http.Server), func(*tls.Config) { after = slot(conn) })
+	near, far := net.Pipe()
+	defer near.Close()
+	server := newGate().take(far, ours)
+	go server.Handshake()
+	if err := tls.Client(near, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}).Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if within != noSlot || after == noSlot {
+		t.Errorf("while the user chooses slot %d is held, after it %d", within, after)
+	}
 }
