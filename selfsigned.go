@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -38,9 +39,13 @@ func (c *certs) marker(name string) *big.Int {
 	return new(big.Int).SetBytes(sum)
 }
 
-// ours reports whether a certificate that somebody shows is one that a node of this cluster would.
-func (c *certs) ours(leaf *x509.Certificate) bool {
-	name := ""
+// ours reports whether a certificate that somebody shows who was asked for name is one that a node of this cluster would. Where each
+// node has its own, one that an authority has given for the name may be.
+func (c *certs) ours(name string, leaf *x509.Certificate) bool {
+	_, own := c.config.Storage.(*ownStorage)
+	if own && !bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.VerifyHostname(name) == nil {
+		return true
+	}
 	switch {
 	case len(leaf.DNSNames) > 0:
 		name = leaf.DNSNames[0]

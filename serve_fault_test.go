@@ -197,3 +197,38 @@ func TestUsersConfigForClientTakesNoTurn(t *testing.T) {
 		t.Errorf("while the user chooses slot %d is held, after it %d", within, after)
 	}
 }
+
+// The other nodes' certificates are not this node's where each has its own, and an old machine has none that an authority would give.
+func TestProbeOfNodesWithTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		real := devCerts(t, newMemStorage(), nil)
+		served, err := real.tlsConfig("a.test", "b.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		settle(t, real)
+		other := served.Clone()
+		other.GetConfigForClient, other.GetCertificate = nil, func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			b := *hello
+			b.ServerName = "b.test"
+			return served.GetCertificate(&b)
+		}
+		self, _ := identityFor(t, "a.test")
+		for what, tc := range map[string]struct {
+			shown *tls.Config
+			here  bool
+		}{
+			"another node's":          {served, true},
+			"for another name":        {other, false},
+			"of an old machine's own": {&tls.Config{Certificates: []tls.Certificate{self}}, false},
+		} {
+			world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
+			world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(tc.shown)})
+			c := newACMEOrders(t, newOwnStorage(nil, func(string) {}), "this", world, errInjected)
+			if l := c.probe(t.Context(), "a.test"); l.here != tc.here || (l.away == nil) != tc.here {
+				t.Errorf("%s: %+v", what, l)
+			}
+		}
+	})
+}
