@@ -275,15 +275,25 @@ func TestMergeTLSForClient(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.ours.NextProtos = []string{"h2"}
-			mergeTLS(tc.ours, tc.user, new(http.Server), func(*tls.Config) {})
+			var bound *tls.Config
+			mergeTLS(tc.ours, tc.user, new(http.Server), func(c *tls.Config) { bound = c })
 			c, err := tc.ours.GetConfigForClient(&tls.ClientHelloInfo{SupportedProtos: []string{"h2"}})
 			if err != nil || c == nil {
 				t.Fatal(c, err)
+			}
+			if bound != c {
+				t.Error("its tickets are another configuration's")
 			}
 			if c.ClientAuth != tc.want || c.ServerName != "special" || tc.name == "the user's" && !slices.Equal(c.NextProtos, []string{"h2"}) {
 				t.Errorf("%v, %q, %q", c.ClientAuth, c.ServerName, c.NextProtos)
 			}
 		})
+	}
+	plain := new(tls.Config)
+	mergeTLS(plain, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, new(http.Server), func(*tls.Config) {})
+	c, err := plain.GetConfigForClient(&tls.ClientHelloInfo{SupportedProtos: []string{acmez.ACMETLS1Protocol}})
+	if err != nil || c.ClientAuth != tls.NoClientCert || !c.SessionTicketsDisabled || !slices.Equal(c.NextProtos, []string{acmez.ACMETLS1Protocol}) {
+		t.Errorf("for a challenge: %+v, %v", c, err)
 	}
 	failing := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, io.ErrUnexpectedEOF }}
 	ours := new(tls.Config)
