@@ -27,6 +27,7 @@ type certs struct {
 	ready       func(context.Context) error
 	company     func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
 	cluster     func() string         // its identity; empty: not known yet
+	changed     func()                // what status returns may be another; must not block
 	development bool
 	log         *slog.Logger
 
@@ -103,7 +104,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, company: func(context.Context) {}, cluster: func() string { return "" },
+		ready: ready, company: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {},
 		development: development, log: l, gate: newGate(), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1),
 		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
@@ -213,6 +214,7 @@ func (c *certs) manage(names []string) error {
 	for i, name := range names {
 		sites[i] = c.site(name)
 	}
+	defer c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -239,6 +241,7 @@ func (c *certs) manage(names []string) error {
 // note takes down how a try for name ended.
 func (c *certs) note(name string, err error) {
 	old := len(c.matching(name)) > 0
+	defer c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.names[name]
@@ -256,6 +259,7 @@ func (c *certs) note(name string, err error) {
 
 // noteStale takes down why name has no newer certificate than the one that is served. It reports whether that is news.
 func (c *certs) noteStale(name string, err error) bool {
+	defer c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.names[name]

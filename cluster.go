@@ -66,7 +66,7 @@ type Node struct {
 	first    atomic.Int64               // when it was ready for the first time, in nanoseconds since keeper.started
 	leaving  atomic.Bool                // on the way out: opens no session
 	drained  atomic.Bool                // takes no new connections
-	changed  signal                     // any of the above, or raft's leader
+	changed  signal                     // any of the above, raft's leader, or what is known of certificates
 	sessions signal                     // the state has other sessions or other servers
 	greeted  signal                     // a peer has said hello
 
@@ -113,15 +113,14 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 func (n *Node) open(ctx context.Context) error {
 	var err error
 	var storage certmagic.Storage = n.storage
-	drop := func() { n.tasks.run(func() { n.until(n.works, n.DropTickets) }) }
-	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) }, drop)
+	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
 	if n.cfg.TLS.PerNode {
 		storage = own
 	}
 	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development(), n.Ready, n.log); err != nil {
 		return err
 	}
-	n.certs.company, n.certs.cluster, n.certs.redirectStatus = n.company, n.clusterID, n.cfg.Redirect
+	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect
 	if n.cfg.Dir == "" {
 		n.ident.Store(&identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()})
 	} else {

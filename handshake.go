@@ -18,6 +18,7 @@ import (
 
 const (
 	handshakeHold = 5 * time.Second // how long a handshake waits until it is known what it gets
+	longestName   = 253             // bytes; certmagic looks for wildcards of a name in the square of its length
 	strangeDots   = 10              // names with more that nobody manages are not looked for in certmagic's cache
 )
 
@@ -39,7 +40,7 @@ func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 			name = ip.Unmap().String()
 		}
 		name, err := idna.ToASCII(name)
-		if err != nil || !certmagic.SubjectQualifiesForCert(name) || strings.Contains(name, "..") || len(name) > 253 ||
+		if err != nil || !certmagic.SubjectQualifiesForCert(name) || strings.Contains(name, "..") || len(name) > longestName ||
 			noIP != nil && strings.ContainsAny(name, "/:") {
 			return nil, fmt.Errorf("flotilla: %q is neither a domain name nor an IP address", d)
 		}
@@ -88,8 +89,10 @@ func challenges(hello *tls.ClientHelloInfo) bool {
 func (c *certs) admitHello(hello *tls.ClientHelloInfo) error {
 	name := strings.ToLower(hello.ServerName)
 	switch {
-	case challenges(hello):
-		if name == "" || len(hello.SupportedProtos) == 1 && !c.challenged(hello.Context(), name) {
+	case len(name) > longestName || name == "" && challenges(hello):
+		return errUnknownName
+	case challenges(hello) && len(hello.SupportedProtos) == 1:
+		if !c.challenged(hello.Context(), name) {
 			return errUnknownName // certmagic would write a record of it
 		}
 		return nil

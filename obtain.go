@@ -265,6 +265,9 @@ func (c *certs) site(name string) string {
 
 // matching returns the certificates in memory that name itself, or a wildcard for it, is on.
 func (c *certs) matching(name string) []certmagic.Certificate {
+	if len(name) > longestName {
+		return nil
+	}
 	return slices.DeleteFunc(c.cache.AllMatchingCertificates(name), func(x certmagic.Certificate) bool { return x.Leaf == nil })
 }
 

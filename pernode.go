@@ -30,7 +30,6 @@ const ownFile = "certificates"
 type ownStorage struct {
 	*Storage
 	told func(site string) // of a change, after it; must not block
-	drop func()            // the cluster's session tickets, since a key is compromised; must not block
 
 	dir     *durable.Dir // nil: in memory
 	current atomic.Pointer[state]
@@ -45,8 +44,8 @@ var (
 	_ certmagic.LockLeaseRenewer = (*ownStorage)(nil)
 )
 
-func newOwnStorage(s *Storage, told func(site string), drop func()) *ownStorage {
-	o := &ownStorage{Storage: s, told: told, drop: drop}
+func newOwnStorage(s *Storage, told func(site string)) *ownStorage {
+	o := &ownStorage{Storage: s, told: told}
 	o.current.Store(newState())
 	return o
 }
@@ -103,59 +102,58 @@ func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error 
 	if len(value) > MaxValue {
 		return pathError("store", key, fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue))
 	}
-	sites, err := o.store(clean, value)
-	o.tell(sites)
+	fx, err := o.store(clean, value)
+	o.tell(fx)
+	if err == nil && fx.tickets { // their keys are the cluster's
+		err = o.n.DropTickets(ctx)
+	}
 	return pathError("store", key, err)
 }
 
 // store is storePart and storeMeta of Storage, for one who needs no lock: nobody else comes between.
-func (o *ownStorage) store(key string, value []byte) (sites []string, err error) {
+func (o *ownStorage) store(key string, value []byte) (fx effects, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	records := []keyValue{{key, value}}
 	if _, part := bundlePart(key); part != "" {
 		if o.bundle.hold(key, value) {
-			return nil, nil
+			return fx, nil
 		}
 		defer func() { o.bundle.commits(records, err) }()
 		crt, stored := o.current.Load().records.Get(treeKey(strings.TrimSuffix(key, ".json") + ".crt"))
 		if all := o.bundle.complete(key, value); all != nil {
 			records = all
 		} else if stored && !isAbout(value, crt.value) {
-			return nil, nil // of a certificate that has been replaced
+			return fx, nil // of a certificate that has been replaced
 		}
 	}
 	return o.change(command{op: opPut, value: encodeRecords(records)})
 }
 
 // change applies a command as the state machine does, and writes down what comes of it. o.mu is held.
-func (o *ownStorage) change(c command) (sites []string, err error) {
+func (o *ownStorage) change(c command) (fx effects, err error) {
 	old := o.current.Load()
 	c.time, c.number = time.Now().UnixNano(), o.limit()
-	var fx effects
 	next, a := old.apply(old.index+1, &c, &fx)
 	if err := codeError(a.code); err != nil {
-		return nil, err
+		return effects{}, err
 	}
 	if o.dir != nil {
 		var b bytes.Buffer
 		if err := writeSnapshot(&b, next); err != nil {
-			return nil, err
+			return effects{}, err
 		}
 		if err := o.dir.WriteFile(ownFile, b.Bytes()); err != nil {
-			return nil, err
+			return effects{}, err
 		}
 	}
 	o.current.Store(next)
-	if fx.tickets {
-		o.drop()
-	}
-	slices.Sort(fx.sites)
-	return slices.Compact(fx.sites), nil
+	return fx, nil
 }
 
-func (o *ownStorage) tell(sites []string) {
-	for _, site := range sites {
+func (o *ownStorage) tell(fx effects) {
+	slices.Sort(fx.sites)
+	for _, site := range slices.Compact(fx.sites) {
 		o.told(site)
 	}
 }
@@ -181,13 +179,13 @@ func (o *ownStorage) Delete(ctx context.Context, key string) error {
 	}
 	o.trace(ctx, "delete own", key)
 	o.mu.Lock()
-	var sites []string
+	var fx effects
 	var err error
 	if !o.bundle.forget(clean) {
-		sites, err = o.change(command{op: opDelete, key: clean})
+		fx, err = o.change(command{op: opDelete, key: clean})
 	}
 	o.mu.Unlock()
-	o.tell(sites)
+	o.tell(fx)
 	return pathError("delete", key, err)
 }
 

@@ -165,7 +165,7 @@ func TestPerNodeSwitched(t *testing.T) {
 // ownOver opens storage of a node's own over that of a node.
 func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 	t.Helper()
-	o := newOwnStorage(n.storage, told, func() {})
+	o := newOwnStorage(n.storage, told)
 	if err := o.open(n.dir, n.secrets); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 // When a node takes a snapshot. raft does not write down how far its log is committed, so a node that is started alone, as after
 // a power cut that only one machine has survived, knows no more than its newest snapshot. raft by itself takes one after some
 // thousand entries, which a cluster of a few certificates does not see in a year. So there is one soon after a change that a node
-// cannot serve without, and one at the end.
+// cannot serve without, or must not forget, and one at the end.
 
 const (
 	snapshotQuiet    = 5 * time.Second  // how long nothing is to change, before a snapshot

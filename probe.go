@@ -135,7 +135,7 @@ func (c *certs) visit(ctx context.Context, name string, addr netip.AddrPort) err
 		return away(err)
 	}
 	leaf := client.ConnectionState().PeerCertificates[0]
-	if !c.ours(leaf) {
+	if !c.ours(name, leaf) {
 		return away(fmt.Errorf("%w: %.100q", errStranger, leaf.Subject.CommonName))
 	}
 	return nil

@@ -306,4 +306,28 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 			}
 		})
 	})
+	t.Run("here only now and then", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
+			c := newACMEOrders(t, newMemStorage(), "this", world, refusal)
+			var here time.Time // last
+			c.lookup = func(ctx context.Context, network, name string) ([]netip.Addr, error) {
+				if time.Since(here) < probeWait+time.Second {
+					return []netip.Addr{netip.MustParseAddr("192.0.2.9")}, nil
+				}
+				here = time.Now()
+				return world.lookup(ctx, network, name)
+			}
+			here = time.Now()
+			cfg, err := c.tlsConfig("a.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)})
+			// Six that were brought forward at most, and as many as otherwise.
+			if got := counts(c, time.Hour); got[0] < 7 || got[0] > 15 {
+				t.Errorf("%d orders in an hour", got[0])
+			}
+		})
+	})
 }

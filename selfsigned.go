@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -37,9 +38,13 @@ func (c *certs) marker(name string) *big.Int {
 	return new(big.Int).SetBytes(sum)
 }
 
-// ours reports whether a certificate that somebody shows is one that a node of this cluster would.
-func (c *certs) ours(leaf *x509.Certificate) bool {
-	name := ""
+// ours reports whether a certificate that somebody shows who was asked for name is one that a node of this cluster would. Where each
+// node has its own, one that an authority has given for the name may be.
+func (c *certs) ours(name string, leaf *x509.Certificate) bool {
+	_, own := c.config.Storage.(*ownStorage)
+	if own && !bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.VerifyHostname(name) == nil {
+		return true
+	}
 	switch {
 	case len(leaf.DNSNames) > 0:
 		name = leaf.DNSNames[0]
@@ -164,6 +169,7 @@ func (c *certs) absent(name string) {
 	if c.immediate() {
 		return
 	}
+	defer c.changed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m := c.names[name]; m != nil && !m.had {
@@ -194,6 +200,7 @@ func (c *certs) present(name string) {
 	ends := m.none && m.shown
 	m.had, m.none, m.own = true, false, nil
 	c.mu.Unlock()
+	c.changed()
 	if ends {
 		c.log.Info("the self-signed certificate is not served any more", "domain", name)
 	}

@@ -111,7 +111,13 @@ func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) 
 		if slices.Equal(hello.SupportedProtos, challenge.NextProtos) {
 			return challenge, nil
 		}
+		if theirs != nil {
+			stepAside(hello.Conn) // it may take its time
+		}
 		u, err := configFor(theirs, hello, user)
+		if err == nil {
+			err = takeTurn(hello.Conn)
+		}
 		if err != nil || o == base && u == user {
 			return nil, err
 		}

@@ -99,11 +99,12 @@ func TestServerDefaults(t *testing.T) {
 		{"none", nil, limits{10 * time.Second, 2 * time.Minute, 0, 0, 64 << 10, [3]time.Duration{30 * time.Second, 15 * time.Second, 30 * time.Second}}},
 		{"empty", &http.Server{}, limits{10 * time.Second, 2 * time.Minute, 0, 0, 64 << 10, [3]time.Duration{30 * time.Second, 15 * time.Second, 30 * time.Second}}},
 		{"set", &http.Server{
-			ReadHeaderTimeout: 1, IdleTimeout: 2, WriteTimeout: 4, MaxHeaderBytes: 5, HTTP2: &http.HTTP2Config{SendPingTimeout: 6, PingTimeout: 7, WriteByteTimeout: 8},
+			ReadHeaderTimeout: 1, IdleTimeout: 2, WriteTimeout: 4, MaxHeaderBytes: 5, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 9, SendPingTimeout: 6, PingTimeout: 7, WriteByteTimeout: 8},
 		}, limits{1, 2, 0, 4, 5, [3]time.Duration{6, 7, 8}}},
 		{"none wanted", &http.Server{
 			ReadHeaderTimeout: -1, IdleTimeout: -1, ReadTimeout: -1, MaxHeaderBytes: -1, HTTP2: &http.HTTP2Config{SendPingTimeout: -1, WriteByteTimeout: -1},
 		}, limits{-1, -1, -1, 0, -1, [3]time.Duration{-1, 15 * time.Second, -1}}},
+		{"no ReadTimeout wanted", &http.Server{ReadTimeout: -1}, limits{10 * time.Second, 2 * time.Minute, -1, 0, 64 << 10, [3]time.Duration{30 * time.Second, 15 * time.Second, 30 * time.Second}}},
 		{"ReadTimeout stands for others", &http.Server{ReadTimeout: 3}, limits{0, 0, 3, 0, 64 << 10, [3]time.Duration{30 * time.Second, 15 * time.Second, 30 * time.Second}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -126,6 +127,9 @@ func TestServerDefaults(t *testing.T) {
 			}
 			if got != tc.want || srv.ErrorLog == nil {
 				t.Errorf("%+v, want %+v", got, tc.want)
+			}
+			if given != nil && srv.HTTP2.MaxConcurrentStreams != given.MaxConcurrentStreams {
+				t.Error("another limit of the user's for HTTP/2 is lost")
 			}
 			if given == srv.HTTP2 {
 				t.Error("the user's HTTP2Config has been changed")
@@ -151,7 +155,13 @@ func TestMergeTLSKnowsEveryField(t *testing.T) {
 			if got := reflect.ValueOf(ours).Elem().Field(i); !same(got, at) {
 				t.Errorf("the user's %v has become %v", at, got)
 			}
-			if f.Name == "MinVersion" {
+			if f.Name == "MinVersion" { // the user's wins
+				for _, v := range []uint16{tls.VersionTLS10, tls.VersionTLS13} {
+					ours, user = &tls.Config{MinVersion: tls.VersionTLS12}, &tls.Config{MinVersion: v}
+					if mergeTLS(ours, user, new(http.Server), func(*tls.Config) {}); ours.MinVersion != v {
+						t.Errorf("the user's %s has become %s", tls.VersionName(v), tls.VersionName(ours.MinVersion))
+					}
+				}
 				return
 			}
 			// What ours sets wins.
@@ -265,15 +275,25 @@ func TestMergeTLSForClient(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.ours.NextProtos = []string{"h2"}
-			mergeTLS(tc.ours, tc.user, new(http.Server), func(*tls.Config) {})
+			var bound *tls.Config
+			mergeTLS(tc.ours, tc.user, new(http.Server), func(c *tls.Config) { bound = c })
 			c, err := tc.ours.GetConfigForClient(&tls.ClientHelloInfo{SupportedProtos: []string{"h2"}})
 			if err != nil || c == nil {
 				t.Fatal(c, err)
+			}
+			if bound != c {
+				t.Error("its tickets are another configuration's")
 			}
 			if c.ClientAuth != tc.want || c.ServerName != "special" || tc.name == "the user's" && !slices.Equal(c.NextProtos, []string{"h2"}) {
 				t.Errorf("%v, %q, %q", c.ClientAuth, c.ServerName, c.NextProtos)
 			}
 		})
+	}
+	plain := new(tls.Config)
+	mergeTLS(plain, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, new(http.Server), func(*tls.Config) {})
+	c, err := plain.GetConfigForClient(&tls.ClientHelloInfo{SupportedProtos: []string{acmez.ACMETLS1Protocol}})
+	if err != nil || c.ClientAuth != tls.NoClientCert || !c.SessionTicketsDisabled || !slices.Equal(c.NextProtos, []string{acmez.ACMETLS1Protocol}) {
+		t.Errorf("for a challenge: %+v, %v", c, err)
 	}
 	failing := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, io.ErrUnexpectedEOF }}
 	ours := new(tls.Config)

@@ -146,7 +146,7 @@ func (n *Node) told(fx *effects) {
 	for _, site := range fx.sites {
 		n.certs.stored(site)
 	}
-	if len(fx.sites) > 0 {
+	if len(fx.sites) > 0 || fx.dropped {
 		n.snapshotSoon()
 	}
 }

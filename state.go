@@ -51,6 +51,7 @@ type effects struct {
 	roles    bool       // somebody else holds a role, or a queue is another one
 	sessions bool       // one was opened, suspected, cleared or ended
 	tickets  bool       // their keys are others
+	dropped  bool       // and none of before is to be used any more
 }
 
 // claimRef names a claim.
@@ -58,6 +59,9 @@ type claimRef struct {
 	node         string
 	session, seq uint64
 }
+
+// compromised ends the key that certmagic moves a certificate's private key to when others may know it.
+const compromised = ".compromised"
 
 func newState() *state {
 	return &state{
@@ -286,9 +290,10 @@ func (s *state) store(index uint64, c *command, key string, value []byte, fx *ef
 	s.bytes += grows
 	s.records, _, _ = s.records.Insert(treeKey(key), &record{value: value, modified: c.time, index: index})
 	fx.record(key)
-	if strings.HasSuffix(key, ".key.compromised") { // certmagic's mark
+	_, marked := s.records.Get(treeKey(key + compromised))
+	if strings.HasSuffix(key, ".key"+compromised) || marked { // the old certificate is served until there is another key
 		s.tickets = nil // clients that resume would go on seeing the certificate of that key
-		fx.ticket()
+		fx.ticket(true)
 	}
 	return codeOK
 }

@@ -166,6 +166,12 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 func sameStatus(a, b Status) bool {
 	a.Lease.LeftMillis, b.Lease.LeftMillis = 0, 0
 	a.Tickets.AgeSeconds, b.Tickets.AgeSeconds = 0, 0
+	for _, s := range []*Status{&a, &b} {
+		s.Certificates = slices.Clone(s.Certificates)
+		for i := range s.Certificates {
+			s.Certificates[i].DaysLeft = 0 // NotAfter says as much
+		}
+	}
 	return reflect.DeepEqual(a, b)
 }
 

@@ -55,7 +55,7 @@ func (s *state) rotateTickets(index uint64, c *command, fx *effects) code {
 		}
 	}
 	s.tickets = next
-	fx.ticket()
+	fx.ticket(c.flag)
 	return codeOK
 }
 
@@ -67,9 +67,9 @@ func (k *ticketKeys) madeAt() uint64 {
 	return k.index
 }
 
-func (fx *effects) ticket() {
+func (fx *effects) ticket(dropped bool) {
 	if fx != nil {
-		fx.tickets = true
+		fx.tickets, fx.dropped = true, fx.dropped || dropped
 	}
 }
 
@@ -195,18 +195,20 @@ type demandsCache struct{ last atomic.Pointer[demands] }
 
 // demands is a digest of them.
 type demands struct {
-	auth tls.ClientAuthType
-	cas  *x509.CertPool
-	sum  [sha256.Size]byte
+	auth    tls.ClientAuthType
+	cas     *x509.CertPool
+	checked bool // by VerifyPeerCertificate, which is not called when a session is resumed
+	sum     [sha256.Size]byte
 }
 
 // binding returns what a ticket for a server name under cfg has within.
 func (c *demandsCache) binding(cfg *tls.Config, name string) []byte {
 	d := c.last.Load()
-	if d == nil || d.auth != cfg.ClientAuth || d.cas != cfg.ClientCAs {
-		d = &demands{auth: cfg.ClientAuth, cas: cfg.ClientCAs}
+	checked := cfg.VerifyPeerCertificate != nil
+	if d == nil || d.auth != cfg.ClientAuth || d.cas != cfg.ClientCAs || d.checked != checked {
+		d = &demands{auth: cfg.ClientAuth, cas: cfg.ClientCAs, checked: checked}
 		h := sha256.New()
-		fmt.Fprintf(h, "flotilla ticket 1\n%d\n", d.auth)
+		fmt.Fprintf(h, "flotilla ticket 1\n%d %v\n", d.auth, d.checked)
 		if d.cas != nil {
 			//lint:ignore SA1019 the system's roots, which it leaves out, are not what client certificates are checked against
 			subjects := d.cas.Subjects()
@@ -271,7 +273,8 @@ func (n *Node) nextTickets(l *leadership, k *ticketKeys) error {
 
 // DropTickets makes every session ticket that the cluster has given out worthless, at once: for when somebody may know the keys of tickets, or
 // clients must not go on with what they have seen before. Each client makes one full handshake. The cluster does it by itself when a
-// certificate's key is marked as compromised, as certmagic does when it revokes a certificate for that reason. It needs a leader.
+// certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
+// is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
 	_, err := n.writes.do(ctx, command{op: opTickets, flag: true, value: newTicketKey()})
 	return edge("dropping session tickets", err)

@@ -229,6 +229,9 @@ func TestTicketBinding(t *testing.T) {
 		return func(c *tls.Config) { c.ClientAuth, c.ClientCAs = auth, pool }
 	}
 	plain := func(*tls.Config) {}
+	checked := func(c *tls.Config) { // not asked when a session is resumed
+		c.ClientAuth, c.VerifyPeerCertificate = tls.RequireAnyClientCert, func([][]byte, [][]*x509.Certificate) error { return nil }
+	}
 	again := x509.NewCertPool() // equal, and not the same
 	again.AddCert(clientCert.Leaf)
 	for _, tt := range []struct {
@@ -245,6 +248,8 @@ func TestTicketBinding(t *testing.T) {
 		{name: "less is demanded", first: mutual(tls.RequireAndVerifyClientCert, clients), second: mutual(tls.VerifyClientCertIfGiven, clients)},
 		{name: "nothing is demanded", first: mutual(tls.RequireAndVerifyClientCert, clients), second: plain},
 		{name: "more is demanded", first: mutual(tls.RequestClientCert, nil), second: mutual(tls.RequireAnyClientCert, nil)},
+		{name: "a check of the user's", first: checked, second: checked, want: true},
+		{name: "a check that the first did not make", first: mutual(tls.RequireAnyClientCert, nil), second: checked},
 		{name: "another authority", first: mutual(tls.RequestClientCert, clients), second: mutual(tls.RequestClientCert, strangers)},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -359,8 +364,18 @@ func TestTicketsInTheState(t *testing.T) {
 	}
 	var fx effects
 	c := &command{op: opStore, key: "certificates/ca/a.test/a.test.key.compromised", value: []byte("x"), number: 1 << 20}
-	if next, a := s.apply(6, c, &fx); a.code != codeOK || next.tickets != nil || !fx.tickets {
-		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.code, next.tickets, fx.tickets)
+	marked, a := s.apply(6, c, &fx)
+	if a.code != codeOK || marked.tickets != nil || !fx.tickets {
+		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.code, marked.tickets, fx.tickets)
+	}
+	// Until there is another key clients see the certificate of the old one.
+	s, _, _ = rotate(marked, 7, 0, false, 7)
+	for key, drops := range map[string]bool{"certificates/ca/a.test/a.test.key": true, "certificates/ca/b.test/b.test.key": false, "certificates/ca/a.test/a.test.crt": false} {
+		fx = effects{}
+		c = &command{op: opPut, value: encodeRecords([]keyValue{{key, []byte("y")}}), number: 1 << 20}
+		if next, a := s.apply(8, c, &fx); a.code != codeOK || (next.tickets == nil) != drops || fx.tickets != drops {
+			t.Errorf("%s after that: code %d, tickets %v, told %v", key, a.code, next.tickets, fx.tickets)
+		}
 	}
 }
 
