@@ -7,14 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pires/go-proxyproto"
 )
 
 const (
@@ -129,6 +126,9 @@ const (
 	firstSlot
 	laterSlot
 )
+
+// NetConn returns what c is on top of, for clientOf.
+func (c *gatedConn) NetConn() net.Conn { return c.Conn }
 
 // expire closes c unless its handshake is complete, of which HandshakeContext takes care. It may take as long as the
 // handshake under way takes to notice.
@@ -254,7 +254,7 @@ func (c *gatedConn) Write(b []byte) (n int, err error) {
 		}
 		queue = left
 		if now.Sub(moved) >= c.gate.stall {
-			if tcp, ok := bareConn(c.Conn).(*net.TCPConn); ok {
+			if tcp := clientOf(c); tcp != nil {
 				tcp.SetLinger(0) // nobody takes what the kernel still has
 			}
 			c.Close()
@@ -311,29 +311,4 @@ func (c *gatedConn) Close() error {
 		c.leave()
 	})
 	return c.Conn.Close()
-}
-
-// bareConn returns the connection that came from the socket, below TLS and PROXY header.
-func bareConn(conn net.Conn) net.Conn {
-	for {
-		switch c := conn.(type) {
-		case *tls.Conn:
-			conn = c.NetConn()
-		case *gatedConn:
-			conn = c.Conn
-		case *proxyproto.Conn:
-			conn = c.Raw()
-		default:
-			return conn
-		}
-	}
-}
-
-// rawLocalAddr returns the address of this machine that conn came in at, whatever a PROXY header says of its destination. It is
-// invalid if conn is not of TCP.
-func rawLocalAddr(conn net.Conn) netip.Addr {
-	if tcp, ok := bareConn(conn).LocalAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
 }

@@ -3,7 +3,6 @@ package flotilla
 import (
 	"math"
 	"net"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,8 +18,8 @@ func openFiles() int {
 
 // unsent returns how many bytes written to conn its peer has not acknowledged (tcp(7), SIOCOUTQ).
 func unsent(conn net.Conn) int {
-	sc, ok := bareConn(conn).(syscall.Conn)
-	if !ok {
+	sc := clientOf(conn)
+	if sc == nil {
 		return 0
 	}
 	raw, err := sc.SyscallConn()

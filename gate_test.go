@@ -347,29 +347,6 @@ func TestWriteStall(t *testing.T) {
 	})
 }
 
-func TestRawLocalAddr(t *testing.T) {
-	c, config := benchTLS(t)
-	tcp := listenLoopback(t, "127.0.0.1:0")
-	ln := c.listenTLS(tcp, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, config)
-	client := dialGate(t, tcp.Addr().String())
-	io.WriteString(client, proxyV1)
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if got := conn.LocalAddr().String(); got != "192.0.2.1:443" {
-		t.Errorf("LocalAddr %s", got)
-	}
-	if got := rawLocalAddr(conn); got != netip.MustParseAddr("127.0.0.1") {
-		t.Errorf("rawLocalAddr %s", got)
-	}
-	pipe, _ := net.Pipe()
-	if got := rawLocalAddr(pipe); got.IsValid() {
-		t.Errorf("rawLocalAddr of a pipe is %s", got)
-	}
-}
-
 // No bytes break the chain, and from a source that is not trusted none change the client's address.
 func FuzzGate(f *testing.F) {
 	c, config := benchTLS(f)
