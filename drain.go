@@ -122,12 +122,25 @@ func (d *drainer) busy() bool {
 	return false
 }
 
-// resting reports whether a connection is at rest. Shutdown closes these at once, and a client that sends on one just then has to
-// send again; told by an answer that it was the last, it does not.
-func (d *drainer) resting() bool {
+// resting reports whether a connection is at rest, and not for long, of a server whose end began then. Shutdown closes these at once, and a client that sends on one just then has to send again; told by an answer that it was the last, it does not.
+func (d *drainer) resting(begun time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.idle) > 0
+	for _, since := range d.idle {
+		if atRest(since, begun) < idleGrace {
+			return true
+		}
+	}
+	return false
+}
+
+// atRest returns for how long a connection could have been told that it has to go, and was not: its last answer, since when it is at rest,
+// may have begun too early to say so.
+func atRest(since, begun time.Time) time.Duration {
+	if since.After(begun) {
+		begun = since
+	}
+	return time.Since(begun)
 }
 
 // underWay returns how many requests have no answer yet, and how many new connections have not asked.
@@ -166,11 +179,11 @@ func (d *drainer) end(ctx context.Context, lns ...*drainListener) error {
 		default:
 		}
 	}
-	grace := time.Now().Add(idleGrace)
+	begun := time.Now()
 	tick, tell := time.NewTicker(2*time.Millisecond), time.NewTicker(tellEvery)
 	defer tick.Stop()
 	defer tell.Stop()
-	for (d.busy() || d.resting() && time.Now().Before(grace)) && ctx.Err() == nil {
+	for (d.busy() || d.resting(begun)) && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
@@ -243,10 +256,7 @@ func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net
 		}
 		return requests, c.top, true
 	}
-	if since := d.idle[c]; since.After(begun) {
-		begun = since // its answer may have begun too early to say that it is the last
-	}
-	return 0, c.top, time.Since(begun) < idleGrace
+	return 0, c.top, atRest(d.idle[c], begun) < idleGrace
 }
 
 // clientConn is a connection of a client. Its listener knows it until it is closed, by whomever: http.Server forgets those that are hijacked.
@@ -461,10 +471,10 @@ func (l *drainListener) Addr() net.Addr { return l.tcp.Addr() }
 // handed out by Accept, and returns when the goroutine that runs Accept has taken note of the last. Close is to follow at once:
 // a client that came meanwhile repeats its SYN a second later (RFC 6298, 2.1) and is then refused, which balancers understand.
 //
-// It is called while Accept is being called, before http.Server.Shutdown, and waits half a second at most: handshakes that are not complete by
-// then are a flood or a dead client. An error means that connections may be lost by Close; nothing else has changed.
+// It is called while Accept is being called, before http.Server.Shutdown. It waits half a second at most for the handshakes: those that are
+// not complete by then are a flood or a dead client. Then it waits as long at most for Accept. An error means that connections may be lost by Close; nothing else has changed.
 func (l *drainListener) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	waiting, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	err := dropSYN(l.tcp)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -479,7 +489,7 @@ wait:
 	for {
 		// The first tick comes before the first look: a SYN that passed before the filter was there has been counted by then.
 		select {
-		case <-ctx.Done():
+		case <-waiting.Done():
 			break wait
 		case <-tick.C:
 		}
@@ -503,10 +513,13 @@ wait:
 	if err != nil {
 		return fmt.Errorf("drain %v: %w", l.Addr(), err)
 	}
+	// Whatever of the time is left: Accept has little to hand out, and never rests if nobody calls it.
+	rest := time.NewTimer(drainTimeout)
+	defer rest.Stop()
 	select {
 	case <-l.resting:
 		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("drain %v: connections were still waiting to be accepted: %w", l.Addr(), ctx.Err())
+	case <-rest.C:
+		return fmt.Errorf("drain %v: connections were still waiting to be accepted: %w", l.Addr(), context.DeadlineExceeded)
 	}
 }

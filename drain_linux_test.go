@@ -146,6 +146,28 @@ func TestDrainWaitsForHandshakes(t *testing.T) {
 	}
 }
 
+// A handshake that never ends is waited for in vain, and nothing else is lost by that.
+func TestDrainGivesUpHandshakes(t *testing.T) {
+	ln := listenLoopback(t, "127.0.0.1:0")
+	if err := control(ln.tcp, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dialGate(t, ln.Addr().String())
+	srv := answering("x")
+	go srv.Serve(ln)
+	if err := ln.drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n, err := halfOpen(ln.tcp); err != nil || n != 1 {
+		t.Errorf("halfOpen: %d, %v; want 1", n, err)
+	}
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDrainWithoutAccept(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	conn, err := net.Dial("tcp", ln.Addr().String())
