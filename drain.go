@@ -19,7 +19,7 @@ const (
 	drainTimeout = 500 * time.Millisecond // shorter than the second after which a client repeats a lost SYN
 	idleGrace    = time.Second            // for clients with a connection at rest, which may be sending at this moment
 	tellEvery    = time.Second            // the log hears what is waited for
-	silentAfter  = 5 * time.Second        // a new connection without a request is nobody's, as for http.Server.Shutdown
+	silentAfter  = 5 * time.Second        // a new connection that says nothing is nobody's, as for http.Server.Shutdown
 )
 
 // drainer takes an http.Server out of service without losing a request. http.Server.Shutdown by itself loses those of
@@ -30,6 +30,7 @@ type drainer struct {
 	srv    *http.Server
 	log    *slog.Logger
 	ending atomic.Bool
+	silent time.Duration
 
 	mu   sync.Mutex
 	idle map[*clientConn]time.Time // connections at rest between two requests, and since when
@@ -38,7 +39,7 @@ type drainer struct {
 
 // newDrainer puts itself into srv, which must not be serving yet: around its Handler, its ConnState and its ConnContext.
 func newDrainer(srv *http.Server, log *slog.Logger) *drainer {
-	d := &drainer{srv: srv, log: log, due: map[*clientConn]time.Time{}, idle: map[*clientConn]time.Time{}}
+	d := &drainer{srv: srv, log: log, silent: silentAfter, due: map[*clientConn]time.Time{}, idle: map[*clientConn]time.Time{}}
 	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
 	if next == nil {
 		next = http.DefaultServeMux
@@ -99,7 +100,7 @@ func (d *drainer) note(c net.Conn, s http.ConnState) {
 		delete(d.due, client)
 	case http.StateNew:
 		client.top = c
-		d.due[client] = time.Now()
+		d.due[client] = client.begun
 	case http.StateActive:
 		d.due[client] = time.Time{}
 	default:
@@ -107,15 +108,17 @@ func (d *drainer) note(c net.Conn, s http.ConnState) {
 	}
 }
 
-// isDue reports whether to wait for an answer on a connection of due.
-func isDue(since time.Time) bool { return since.IsZero() || time.Since(since) < silentAfter }
+// isDue reports whether to wait for an answer on c, a connection of due.
+func (d *drainer) isDue(c *clientConn, since time.Time) bool {
+	return since.IsZero() || time.Since(since)-time.Duration(c.heard.Load()) < d.silent
+}
 
 // busy reports whether an answer is due on some connection.
 func (d *drainer) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, since := range d.due {
-		if isDue(since) {
+	for c, since := range d.due {
+		if d.isDue(c, since) {
 			return true
 		}
 	}
@@ -150,7 +153,7 @@ func (d *drainer) underWay() (requests, silent int) {
 	for c, since := range d.due {
 		if since.IsZero() {
 			requests += c.asks()
-		} else if isDue(since) {
+		} else if d.isDue(c, since) {
 			silent++
 		}
 	}
@@ -250,7 +253,7 @@ func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if since, ok := d.due[c]; ok && isDue(since) {
+	if since, ok := d.due[c]; ok && d.isDue(c, since) {
 		if since.IsZero() {
 			requests = c.asks()
 		}
@@ -264,8 +267,10 @@ type clientConn struct {
 	*net.TCPConn
 	ln    *drainListener
 	local netip.Addr
+	begun time.Time
 	top   net.Conn // what http.Server has of it; nil: it has not got it yet. Guarded by drainer.mu.
 
+	heard    atomic.Int64 // how long after begun its handshake last got on, a time.Duration
 	leaving  atomic.Bool  // every answer is the last
 	requests atomic.Int32 // in handlers
 	closed   atomic.Bool
@@ -324,7 +329,7 @@ type drainListener struct {
 // listenTCP listens on addr; the network is tcp, tcp4 or tcp6. Multipath TCP, which package net asks for by default, is left out: such a listener keeps a socket
 // filter to itself, and its connections would be lost by drain after all.
 func listenTCP(ctx context.Context, network, addr string) (*drainListener, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: wakeWriters}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(ctx, network, addr)
 	if err != nil {
@@ -410,7 +415,7 @@ func (l *drainListener) settle(ctx context.Context) {
 
 // admit takes down a new connection.
 func (l *drainListener) admit(tcp *net.TCPConn) *clientConn {
-	c := &clientConn{TCPConn: tcp, ln: l}
+	c := &clientConn{TCPConn: tcp, ln: l, begun: time.Now()}
 	if addr, ok := tcp.LocalAddr().(*net.TCPAddr); ok {
 		c.local = plainAddr(addr.AddrPort().Addr())
 	}

@@ -292,6 +292,7 @@ func TestDrainThroughTLS(t *testing.T) {
 			tcp := listenLoopback(t, "127.0.0.1:0")
 			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
 			d := newDrainer(srv, discardLog)
+			d.silent = 4 * time.Second
 			var proxies []netip.Prefix
 			if header != "" {
 				proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -315,6 +316,7 @@ func TestDrainThroughTLS(t *testing.T) {
 			}
 			slow := &haltingConn{Conn: dial(), said: make(chan struct{}), resume: make(chan struct{})}
 			answer := make(chan error, 1)
+			<-time.After(d.silent - 3*time.Second/2) // it has been there for long when it says something
 			go func() {
 				body, err := askOn(tls.Client(slow, client))
 				if err == nil && body != "yes" {

@@ -168,7 +168,7 @@ func BenchmarkFlood(b *testing.B) {
 		b.Run(map[int]string{0: "no flood", 1 << 20: "unbounded"}[slots]+strings.Repeat(fmt.Sprint(slots), min(1, slots%(1<<20))), func(b *testing.B) {
 			c, config := benchTLS(b)
 			if slots > 0 {
-				c.gate.first, c.gate.later = make(chan struct{}, slots), make(chan struct{}, slots)
+				c.gate.slots = make(chan struct{}, slots)
 			}
 			tcp, err := listenTCP(b.Context(), "tcp", "127.0.0.1:0")
 			if err != nil {
