@@ -39,8 +39,10 @@ func newGate() *gate {
 	return &gate{
 		patience: gatePatience, stall: gateStall,
 		// Of the descriptors most are for those who are through, and some for raft and files.
-		max:   max(1, min(gatePending, openFiles()/4)),
-		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		max: max(1, min(gatePending, openFiles()/4)),
+		// One processor is left: while all compute and more wait in line, nobody looks what the network brings until the runtime's monitor
+		// does, every ten milliseconds, and all requests wait for that.
+		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 	}
 }
 
