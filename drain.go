@@ -19,7 +19,7 @@ const (
 	drainTimeout = 500 * time.Millisecond // shorter than the second after which a client repeats a lost SYN
 	idleGrace    = time.Second            // for clients with a connection at rest, which may be sending at this moment
 	tellEvery    = time.Second            // the log hears what is waited for
-	silentAfter  = 5 * time.Second        // a new connection without a request is nobody's, as for http.Server.Shutdown
+	silentAfter  = 5 * time.Second        // a new connection that says nothing is nobody's, as for http.Server.Shutdown
 )
 
 // drainer takes an http.Server out of service without losing a request. http.Server.Shutdown by itself loses those of
@@ -30,6 +30,7 @@ type drainer struct {
 	srv    *http.Server
 	log    *slog.Logger
 	ending atomic.Bool
+	silent time.Duration
 
 	mu   sync.Mutex
 	idle map[*clientConn]time.Time // connections at rest between two requests, and since when
@@ -38,7 +39,7 @@ type drainer struct {
 
 // newDrainer puts itself into srv, which must not be serving yet: around its Handler, its ConnState and its ConnContext.
 func newDrainer(srv *http.Server, log *slog.Logger) *drainer {
-	d := &drainer{srv: srv, log: log, due: map[*clientConn]time.Time{}, idle: map[*clientConn]time.Time{}}
+	d := &drainer{srv: srv, log: log, silent: silentAfter, due: map[*clientConn]time.Time{}, idle: map[*clientConn]time.Time{}}
 	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
 	if next == nil {
 		next = http.DefaultServeMux
@@ -99,7 +100,7 @@ func (d *drainer) note(c net.Conn, s http.ConnState) {
 		delete(d.due, client)
 	case http.StateNew:
 		client.top = c
-		d.due[client] = time.Now()
+		d.due[client] = client.begun
 	case http.StateActive:
 		d.due[client] = time.Time{}
 	default:
@@ -107,27 +108,42 @@ func (d *drainer) note(c net.Conn, s http.ConnState) {
 	}
 }
 
-// isDue reports whether to wait for an answer on a connection of due.
-func isDue(since time.Time) bool { return since.IsZero() || time.Since(since) < silentAfter }
+// isDue reports whether to wait for an answer on c, a connection of due.
+func (d *drainer) isDue(c *clientConn, since time.Time) bool {
+	return since.IsZero() || time.Since(since)-time.Duration(c.heard.Load()) < d.silent
+}
 
 // busy reports whether an answer is due on some connection.
 func (d *drainer) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, since := range d.due {
-		if isDue(since) {
+	for c, since := range d.due {
+		if d.isDue(c, since) {
 			return true
 		}
 	}
 	return false
 }
 
-// resting reports whether a connection is at rest. Shutdown closes these at once, and a client that sends on one just then has to
-// send again; told by an answer that it was the last, it does not.
-func (d *drainer) resting() bool {
+// resting reports whether a connection is at rest, and not for long, of a server whose end began then. Shutdown closes these at once, and a client that sends on one just then has to send again; told by an answer that it was the last, it does not.
+func (d *drainer) resting(begun time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.idle) > 0
+	for _, since := range d.idle {
+		if atRest(since, begun) < idleGrace {
+			return true
+		}
+	}
+	return false
+}
+
+// atRest returns for how long a connection could have been told that it has to go, and was not: its last answer, since when it is at rest,
+// may have begun too early to say so.
+func atRest(since, begun time.Time) time.Duration {
+	if since.After(begun) {
+		begun = since
+	}
+	return time.Since(begun)
 }
 
 // underWay returns how many requests have no answer yet, and how many new connections have not asked.
@@ -137,7 +153,7 @@ func (d *drainer) underWay() (requests, silent int) {
 	for c, since := range d.due {
 		if since.IsZero() {
 			requests += c.asks()
-		} else if isDue(since) {
+		} else if d.isDue(c, since) {
 			silent++
 		}
 	}
@@ -166,11 +182,11 @@ func (d *drainer) end(ctx context.Context, lns ...*drainListener) error {
 		default:
 		}
 	}
-	grace := time.Now().Add(idleGrace)
+	begun := time.Now()
 	tick, tell := time.NewTicker(2*time.Millisecond), time.NewTicker(tellEvery)
 	defer tick.Stop()
 	defer tell.Stop()
-	for (d.busy() || d.resting() && time.Now().Before(grace)) && ctx.Err() == nil {
+	for (d.busy() || d.resting(begun)) && ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
@@ -237,16 +253,13 @@ func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if since, ok := d.due[c]; ok && isDue(since) {
+	if since, ok := d.due[c]; ok && d.isDue(c, since) {
 		if since.IsZero() {
 			requests = c.asks()
 		}
 		return requests, c.top, true
 	}
-	if since := d.idle[c]; since.After(begun) {
-		begun = since // its answer may have begun too early to say that it is the last
-	}
-	return 0, c.top, time.Since(begun) < idleGrace
+	return 0, c.top, atRest(d.idle[c], begun) < idleGrace
 }
 
 // clientConn is a connection of a client. Its listener knows it until it is closed, by whomever: http.Server forgets those that are hijacked.
@@ -254,8 +267,10 @@ type clientConn struct {
 	*net.TCPConn
 	ln    *drainListener
 	local netip.Addr
+	begun time.Time
 	top   net.Conn // what http.Server has of it; nil: it has not got it yet. Guarded by drainer.mu.
 
+	heard    atomic.Int64 // how long after begun its handshake last got on, a time.Duration
 	leaving  atomic.Bool  // every answer is the last
 	requests atomic.Int32 // in handlers
 	closed   atomic.Bool
@@ -314,7 +329,7 @@ type drainListener struct {
 // listenTCP listens on addr; the network is tcp, tcp4 or tcp6. Multipath TCP, which package net asks for by default, is left out: such a listener keeps a socket
 // filter to itself, and its connections would be lost by drain after all.
 func listenTCP(ctx context.Context, network, addr string) (*drainListener, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: wakeWriters}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(ctx, network, addr)
 	if err != nil {
@@ -400,7 +415,7 @@ func (l *drainListener) settle(ctx context.Context) {
 
 // admit takes down a new connection.
 func (l *drainListener) admit(tcp *net.TCPConn) *clientConn {
-	c := &clientConn{TCPConn: tcp, ln: l}
+	c := &clientConn{TCPConn: tcp, ln: l, begun: time.Now()}
 	if addr, ok := tcp.LocalAddr().(*net.TCPAddr); ok {
 		c.local = plainAddr(addr.AddrPort().Addr())
 	}
@@ -461,10 +476,10 @@ func (l *drainListener) Addr() net.Addr { return l.tcp.Addr() }
 // handed out by Accept, and returns when the goroutine that runs Accept has taken note of the last. Close is to follow at once:
 // a client that came meanwhile repeats its SYN a second later (RFC 6298, 2.1) and is then refused, which balancers understand.
 //
-// It is called while Accept is being called, before http.Server.Shutdown, and waits half a second at most: handshakes that are not complete by
-// then are a flood or a dead client. An error means that connections may be lost by Close; nothing else has changed.
+// It is called while Accept is being called, before http.Server.Shutdown. It waits half a second at most for the handshakes: those that are
+// not complete by then are a flood or a dead client. Then it waits as long at most for Accept. An error means that connections may be lost by Close; nothing else has changed.
 func (l *drainListener) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	waiting, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	err := dropSYN(l.tcp)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -479,7 +494,7 @@ wait:
 	for {
 		// The first tick comes before the first look: a SYN that passed before the filter was there has been counted by then.
 		select {
-		case <-ctx.Done():
+		case <-waiting.Done():
 			break wait
 		case <-tick.C:
 		}
@@ -503,10 +518,13 @@ wait:
 	if err != nil {
 		return fmt.Errorf("drain %v: %w", l.Addr(), err)
 	}
+	// Whatever of the time is left: Accept has little to hand out, and never rests if nobody calls it.
+	rest := time.NewTimer(drainTimeout)
+	defer rest.Stop()
 	select {
 	case <-l.resting:
 		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("drain %v: connections were still waiting to be accepted: %w", l.Addr(), ctx.Err())
+	case <-rest.C:
+		return fmt.Errorf("drain %v: connections were still waiting to be accepted: %w", l.Addr(), context.DeadlineExceeded)
 	}
 }

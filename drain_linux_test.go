@@ -3,11 +3,14 @@ package flotilla
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -143,6 +146,28 @@ func TestDrainWaitsForHandshakes(t *testing.T) {
 	}
 }
 
+// A handshake that never ends is waited for in vain, and nothing else is lost by that.
+func TestDrainGivesUpHandshakes(t *testing.T) {
+	ln := listenLoopback(t, "127.0.0.1:0")
+	if err := control(ln.tcp, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dialGate(t, ln.Addr().String())
+	srv := answering("x")
+	go srv.Serve(ln)
+	if err := ln.drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n, err := halfOpen(ln.tcp); err != nil || n != 1 {
+		t.Errorf("halfOpen: %d, %v; want 1", n, err)
+	}
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDrainWithoutAccept(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	conn, err := net.Dial("tcp", ln.Addr().String())
@@ -256,4 +281,88 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Through TLS, with a PROXY header and without: neither a handshake that is under way when the server ends nor the request after it is lost,
+// however slow the client is, and a connection at rest gets its last answer.
+func TestDrainThroughTLS(t *testing.T) {
+	for _, header := range []string{"", proxyV1} {
+		t.Run(fmt.Sprintf("proxied=%v", header != ""), func(t *testing.T) {
+			c, config := benchTLS(t)
+			tcp := listenLoopback(t, "127.0.0.1:0")
+			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
+			d := newDrainer(srv, discardLog)
+			d.silent = 4 * time.Second
+			var proxies []netip.Prefix
+			if header != "" {
+				proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			}
+			go srv.Serve(c.listenTLS(tcp, proxies, config))
+			client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}
+			dial := func() net.Conn {
+				conn := dialGate(t, tcp.Addr().String())
+				io.WriteString(conn, header)
+				return conn
+			}
+			rests := tls.Client(dial(), client)
+			r := bufio.NewReader(rests)
+			if _, err := io.WriteString(rests, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := http.ReadResponse(r, nil); err != nil || resp.Close {
+				t.Fatalf("%+v, %v", resp, err)
+			} else {
+				io.Copy(io.Discard, resp.Body)
+			}
+			slow := &haltingConn{Conn: dial(), said: make(chan struct{}), resume: make(chan struct{})}
+			answer := make(chan error, 1)
+			<-time.After(d.silent - 3*time.Second/2) // it has been there for long when it says something
+			go func() {
+				body, err := askOn(tls.Client(slow, client))
+				if err == nil && body != "yes" {
+					err = fmt.Errorf("answer %q", body)
+				}
+				answer <- err
+			}()
+			<-slow.said
+			ended := make(chan error, 1)
+			go func() { ended <- d.end(t.Context(), tcp) }()
+			<-tcp.resting
+			if _, err := io.WriteString(rests, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"); err != nil {
+				t.Error(err)
+			}
+			if resp, err := http.ReadResponse(r, nil); err != nil || !resp.Close {
+				t.Errorf("on a connection at rest: %+v, %v", resp, err)
+			}
+			rests.Close()
+			select {
+			case err := <-ended:
+				t.Errorf("the end, while a client is in its handshake: %v", err)
+			case <-time.After(2 * idleGrace):
+			}
+			close(slow.resume)
+			if err := <-answer; err != nil {
+				t.Errorf("a client that was in its handshake: %v", err)
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// haltingConn is that of a client which waits between its hello and the end of its handshake.
+type haltingConn struct {
+	net.Conn
+	writes       int
+	said, resume chan struct{}
+}
+
+func (c *haltingConn) Write(b []byte) (int, error) {
+	if c.writes++; c.writes == 1 {
+		defer close(c.said)
+	} else {
+		<-c.resume
+	}
+	return c.Conn.Write(b)
 }

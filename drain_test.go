@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"testing"
+	"time"
 )
 
 // After announce a response is the last of its connection, over HTTP/1.1 and HTTP/2, and new connections are taken.
@@ -139,6 +140,53 @@ func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
 		t.Skipf("no draining on this system: %v", err)
 	}
 	if resp := ask(); !resp.Close {
+		t.Error("the answer does not say that it is the last")
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// An answer that began before the end cannot say that it is the last, so the connection gets another one even when it took long.
+func TestDrainAnswersAfterALongAnswer(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/long" {
+			w.(http.Flusher).Flush()
+			close(begun)
+			<-release
+		}
+	})}
+	d := newDrainer(srv, discardLog)
+	ln := listenLoopback(t, "127.0.0.1:0")
+	go srv.Serve(ln)
+	conn := dialGate(t, ln.Addr().String())
+	r := bufio.NewReader(conn)
+	answer := func() *http.Response {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return resp
+	}
+	io.WriteString(conn, "GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-begun
+	ended := make(chan error, 1)
+	go func() { ended <- d.end(t.Context(), ln) }()
+	select {
+	case err := <-ended:
+		t.Errorf("the end, with a request under way: %v", err)
+	case <-time.After(idleGrace + drainTimeout):
+	}
+	close(release)
+	if resp := answer(); resp.Close {
+		t.Fatal("this answer was to begin before the end")
+	}
+	<-time.After(50 * time.Millisecond)
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp := answer(); !resp.Close {
 		t.Error("the answer does not say that it is the last")
 	}
 	if err := <-ended; err != nil {

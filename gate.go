@@ -7,20 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pires/go-proxyproto"
 )
 
 const (
 	gatePatience = 10 * time.Second // for a connection's PROXY header and TLS handshake together
-	gateStall    = 30 * time.Second // for a write without any progress
-	gateLooks    = 6                // looks at a write within gateStall
+	gateStall    = 30 * time.Second // for a write to be taken, which is of a TLS record, 16 KiB
 	gatePending  = 16384            // connections without a complete handshake, at most
 )
 
@@ -32,23 +28,21 @@ const (
 // close connections and set no deadlines for reading: those are the server's, and neither undoes the other.
 type gate struct {
 	patience, stall time.Duration
-	max             int // pending connections
-
-	// Slots for goroutines that compute a handshake: from the ClientHello to the first wait for something, and from there to the end. They
-	// are apart so that those who have waited in line once need not wait behind the rest of it again.
-	first, later chan struct{}
+	max             int           // pending connections
+	slots           chan struct{} // for goroutines that compute a handshake, from the ClientHello to the answer: nearly all of its cost
 
 	mu      sync.Mutex
 	pending list.List // of *gatedConn; the one that has been longest without progress is in front
 }
 
 func newGate() *gate {
-	slots := runtime.GOMAXPROCS(0)
 	return &gate{
 		patience: gatePatience, stall: gateStall,
 		// Of the descriptors most are for those who are through, and some for raft and files.
-		max:   max(1, min(gatePending, openFiles()/4)),
-		first: make(chan struct{}, slots), later: make(chan struct{}, slots),
+		max: max(1, min(gatePending, openFiles()/4)),
+		// One processor is left: while all compute and more wait in line, nobody looks what the network brings until the runtime's monitor
+		// does, every ten milliseconds, and all requests wait for that.
+		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 	}
 }
 
@@ -70,7 +64,7 @@ func (l *gateListener) Accept() (net.Conn, error) {
 
 // take makes conn a pending connection. If there are too many it closes the one that has been longest without progress.
 func (g *gate) take(conn net.Conn, config *tls.Config) *tls.Conn {
-	c := &gatedConn{Conn: conn, gate: g, closed: make(chan struct{})}
+	c := &gatedConn{Conn: conn, client: clientOf(conn), gate: g, closed: make(chan struct{})}
 	c.tls = tls.Server(c, config)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -108,27 +102,26 @@ func (g *gate) progress(c *gatedConn) {
 // gatedConn is a client's connection, below its TLS.
 type gatedConn struct {
 	net.Conn
-	gate *gate
-	tls  *tls.Conn
+	client *clientConn // below it; nil: a listener of another kind
+	gate   *gate
+	tls    *tls.Conn
 
 	timer *time.Timer   // ends the patience; gate.mu guards it and place
 	place *list.Element // in gate.pending, or nil
 
 	closed    chan struct{}
 	closeOnce sync.Once
-	shaking   atomic.Bool  // between the ClientHello and the end of the handshake
-	slot      atomic.Int32 // what it holds: noSlot, firstSlot or laterSlot
+	hello     atomic.Bool // has been heard
+	through   atomic.Bool // the handshake is complete
+	slot      atomic.Bool // it has one
 
 	writeMu sync.Mutex
 	theirs  time.Time // the deadline for writing that is set from above, or zero
-	armed   time.Time // when ours was last set, or zero
+	ours    time.Time // for a write that is under way, or zero
 }
 
-const (
-	noSlot = iota
-	firstSlot
-	laterSlot
-)
+// NetConn returns what c is on top of, for clientOf.
+func (c *gatedConn) NetConn() net.Conn { return c.Conn }
 
 // expire closes c unless its handshake is complete, of which HandshakeContext takes care. It may take as long as the
 // handshake under way takes to notice.
@@ -147,7 +140,7 @@ func takeTurn(conn net.Conn) error {
 	return nil
 }
 
-// stepAside lets others compute until takeTurn is called again. It is for tls.Config.GetCertificate, which may have to wait for a
+// stepAside lets others compute until takeTurn is called again. It is for tls.Config.GetCertificate, when it may have to wait for a
 // certificate.
 func stepAside(conn net.Conn) {
 	if c, ok := conn.(*gatedConn); ok {
@@ -155,137 +148,96 @@ func stepAside(conn net.Conn) {
 	}
 }
 
-// admit takes a slot, in the order of arrival. It is called by the goroutine that does the handshake.
+// admit takes a slot, in the order of arrival, unless c has one. It fails when c is closed first. It is called by the goroutine that does the
+// handshake.
 func (c *gatedConn) admit() error {
-	if c.shaking.Swap(true) {
-		return c.enter(laterSlot)
+	if !c.hello.Swap(true) {
+		go func() {
+			// It waits for the goroutine that is here now, and so learns of the end of the handshake, which is shown nowhere else.
+			if c.tls.Handshake() == nil {
+				c.through.Store(true)
+				c.gate.forget(c)
+			}
+		}()
 	}
-	go func() {
-		// It waits for the goroutine that is here now, and so learns of the end of the handshake, which is shown nowhere else.
-		if c.tls.Handshake() == nil {
-			c.gate.forget(c)
-		}
-		c.shaking.Store(false)
+	if c.slot.Load() {
+		return nil
+	}
+	select {
+	case c.gate.slots <- struct{}{}:
+	case <-c.closed:
+		return net.ErrClosed
+	}
+	c.slot.Store(true)
+	select {
+	case <-c.closed: // before the line above, and had nothing to give back
 		c.leave()
-	}()
-	if err := c.enter(firstSlot); err != nil {
-		return err
+		return net.ErrClosed
+	default:
 	}
 	c.gate.progress(c)
 	return nil
 }
 
-// enter takes a slot, unless c has one. It fails when c is closed first.
-func (c *gatedConn) enter(slot int32) error {
-	if c.slot.Load() != noSlot {
-		return nil
-	}
-	select {
-	case c.gate.slots(slot) <- struct{}{}:
-	case <-c.closed:
-		return net.ErrClosed
-	}
-	c.slot.Store(slot)
-	// Whoever closed c, or ended the handshake, before the line above has found nothing to give back.
-	select {
-	case <-c.closed:
-		c.leave()
-		return net.ErrClosed
-	default:
-	}
-	if !c.shaking.Load() {
-		c.leave()
-	}
-	return nil
-}
-
 // leave gives the slot back, if c has one.
 func (c *gatedConn) leave() {
-	if slot := c.slot.Swap(noSlot); slot != noSlot {
-		<-c.gate.slots(slot)
+	if c.slot.Load() && c.slot.Swap(false) {
+		<-c.gate.slots
 	}
-}
-
-func (g *gate) slots(slot int32) chan struct{} {
-	if slot == firstSlot {
-		return g.first
-	}
-	return g.later
 }
 
 // Read holds no slot while it waits.
 func (c *gatedConn) Read(b []byte) (int, error) {
-	if !c.shaking.Load() {
-		return c.Conn.Read(b)
-	}
 	c.leave()
 	n, err := c.Conn.Read(b)
-	if err == nil && c.shaking.Load() {
-		err = c.enter(laterSlot)
+	if n > 0 && !c.through.Load() && c.client != nil {
+		c.client.heard.Store(int64(time.Since(c.client.begun)))
 	}
 	return n, err
 }
 
-// Write fails, and closes the connection, when there is no progress for gate.stall: the client does not read. It takes as long
-// as it must while there is.
-func (c *gatedConn) Write(b []byte) (n int, err error) {
-	if c.shaking.Load() {
-		c.leave()
+// Write fails, and closes the connection, when it takes longer than gate.stall: the client does not read. crypto/tls writes record by
+// record, and a listener of ours sees to it that room for one is seen as soon as the client has taken some.
+func (c *gatedConn) Write(b []byte) (int, error) {
+	c.leave()
+	if err := c.arm(); err != nil {
+		return 0, err
 	}
-	now := time.Now()
-	moved, queue := now, 0 // the time of the last progress seen, and what the kernel had left to send
-	for {
-		if err := c.arm(now); err != nil {
-			return n, err
+	n, err := c.Conn.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.stalled() {
+		if c.client != nil {
+			c.client.SetLinger(0) // nobody takes what the kernel still has
 		}
-		m, err := c.Conn.Write(b[n:])
-		n += m
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
-		now = time.Now()
-		if c.overdue(now) {
-			return n, err
-		}
-		// The kernel may wake a writer only when a third of its buffer is free, which can be megabytes: what counts is what the client has taken.
-		left := unsent(c.Conn)
-		if m > 0 || left < queue {
-			moved = now
-		}
-		queue = left
-		if now.Sub(moved) >= c.gate.stall {
-			if tcp, ok := bareConn(c.Conn).(*net.TCPConn); ok {
-				tcp.SetLinger(0) // nobody takes what the kernel still has
-			}
-			c.Close()
-			return n, fmt.Errorf("the client has taken nothing for %v: %w", c.gate.stall, os.ErrDeadlineExceeded)
-		}
+		c.Close()
+		err = fmt.Errorf("the client has taken nothing for %v: %w", c.gate.stall, err)
 	}
+	return n, err
 }
 
-// arm sees to it that a write that begins now is looked at in time. Most have little to do: a deadline somewhat older will do.
-func (c *gatedConn) arm(now time.Time) error {
+// arm sees to it that a write that begins now ends in time. Most have little to do: a deadline that leaves somewhat more will do.
+func (c *gatedConn) arm() error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	if look := c.gate.stall / gateLooks; now.Sub(c.armed) < look/4 {
+	now := time.Now()
+	if c.ours.Sub(now) >= c.gate.stall {
 		return nil
 	}
-	c.armed = now
+	c.ours = now.Add(c.gate.stall + c.gate.stall/4)
 	return c.setWriteDeadline()
 }
 
-// overdue reports whether the deadline from above has passed.
-func (c *gatedConn) overdue(now time.Time) bool {
+// stalled reports whether it was our deadline that has passed, not the one from above.
+func (c *gatedConn) stalled() bool {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	return !c.theirs.IsZero() && !now.Before(c.theirs)
+	return c.theirs.IsZero() || c.ours.Before(c.theirs)
 }
 
 // setWriteDeadline sets the earlier of the two deadlines. c.writeMu is held.
 func (c *gatedConn) setWriteDeadline() error {
 	t := c.theirs
-	if look := c.armed.Add(c.gate.stall / gateLooks); !c.armed.IsZero() && (t.IsZero() || look.Before(t)) {
-		t = look
+	if t.IsZero() || !c.ours.IsZero() && c.ours.Before(t) {
+		t = c.ours
 	}
 	return c.Conn.SetWriteDeadline(t)
 }
@@ -311,29 +263,4 @@ func (c *gatedConn) Close() error {
 		c.leave()
 	})
 	return c.Conn.Close()
-}
-
-// bareConn returns the connection that came from the socket, below TLS and PROXY header.
-func bareConn(conn net.Conn) net.Conn {
-	for {
-		switch c := conn.(type) {
-		case *tls.Conn:
-			conn = c.NetConn()
-		case *gatedConn:
-			conn = c.Conn
-		case *proxyproto.Conn:
-			conn = c.Raw()
-		default:
-			return conn
-		}
-	}
-}
-
-// rawLocalAddr returns the address of this machine that conn came in at, whatever a PROXY header says of its destination. It is
-// invalid if conn is not of TCP.
-func rawLocalAddr(conn net.Conn) netip.Addr {
-	if tcp, ok := bareConn(conn).LocalAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
 }

@@ -2,7 +2,6 @@ package flotilla
 
 import (
 	"math"
-	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,17 +16,14 @@ func openFiles() int {
 	return int(min(l.Cur, math.MaxInt32))
 }
 
-// unsent returns how many bytes written to conn its peer has not acknowledged (tcp(7), SIOCOUTQ).
-func unsent(conn net.Conn) int {
-	sc, ok := bareConn(conn).(syscall.Conn)
-	if !ok {
-		return 0
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	n := 0
-	raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-	return n
+// unsentMost is what a connection keeps in the kernel beyond what is on its way to the client: enough to be on the way without a pause.
+const unsentMost = 128 << 10
+
+// wakeWriters is for net.ListenConfig. The connections of a listener inherit that a writer is woken as soon as half of unsentMost is on its way
+// (tcp(7), TCP_NOTSENT_LOWAT). Else the kernel may do so only when a third of its buffer is free, which is more than a megabyte: more than a
+// slow client takes within any patience, and with it all that memory stays taken.
+func wakeWriters(_, _ string, raw syscall.RawConn) error {
+	return raw.Control(func(fd uintptr) {
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost) // one that cannot does without
+	})
 }

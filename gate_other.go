@@ -2,10 +2,10 @@
 
 package flotilla
 
-import "net"
+import "syscall"
 
 // openFiles is a number that every system allows once package os has raised its limit.
 func openFiles() int { return 4096 }
 
-// unsent is not known: a write is seen to progress when some of it has been taken.
-func unsent(net.Conn) int { return 0 }
+// wakeWriters is for net.ListenConfig.
+func wakeWriters(string, string, syscall.RawConn) error { return nil }

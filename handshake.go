@@ -1,7 +1,6 @@
 package flotilla
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -66,7 +65,6 @@ func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 			return nil, err
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			stepAside(hello.Conn) // it may wait
 			cert, err := c.certificate(hello, first)
 			if err == nil {
 				err = takeTurn(hello.Conn)
@@ -122,6 +120,9 @@ func (c *certs) find(name string) *managed {
 
 // certificate is GetCertificate of a configuration whose first domain is first; empty: it has none.
 func (c *certs) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Certificate, error) {
+	if challenges(hello) || c.config.OnDemand != nil {
+		stepAside(hello.Conn)
+	}
 	if challenges(hello) {
 		return c.config.GetCertificate(hello)
 	}
@@ -131,7 +132,7 @@ func (c *certs) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Cert
 		hello = &named
 	}
 	name := strings.ToLower(hello.ServerName)
-	c.hold(hello.Context(), name)
+	c.hold(hello, name)
 	if own, err := c.selfSigned(hello.Context(), name); own != nil || err != nil {
 		return own, err
 	}
@@ -162,23 +163,28 @@ func (c *certs) unnamed(conn net.Conn, first string) string {
 
 // hold keeps a client waiting while it is not known whether there is a certificate, as on a node that has just started: a balancer that
 // looks at nothing takes an open port for a working node, and there is no next node for those who are refused in the handshake.
-func (c *certs) hold(ctx context.Context, name string) {
+func (c *certs) hold(hello *tls.ClientHelloInfo, name string) {
 	c.mu.Lock()
 	m := c.find(name)
+	none := m != nil && m.none
 	c.mu.Unlock()
 	if m == nil {
 		return
 	}
 	select {
 	case <-m.known:
+		if none {
+			stepAside(hello.Conn) // the storage is asked first
+		}
 		return
 	default:
 	}
+	stepAside(hello.Conn)
 	timer := time.NewTimer(handshakeHold)
 	defer timer.Stop()
 	select {
 	case <-m.known:
 	case <-timer.C:
-	case <-ctx.Done():
+	case <-hello.Context().Done():
 	}
 }

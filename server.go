@@ -1,11 +1,14 @@
 package flotilla
 
 import (
+	"container/list"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/http"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mholt/acmez/v3"
@@ -26,6 +29,7 @@ const (
 	smallTimeout = 10 * time.Second // for a whole request, and for an answer
 	smallIdle    = 30 * time.Second
 	smallHeader  = 16 << 10
+	smallConns   = 4096
 )
 
 // httpsServer returns the server for HTTPS, which is Config.Server if there is one, with h and config, which it completes.
@@ -74,7 +78,54 @@ func (n *Node) smallServer(h http.Handler) *http.Server {
 		IdleTimeout:    smallIdle,
 		MaxHeaderBytes: smallHeader,
 		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		ConnState:      newCrowd(min(smallConns, openFiles()/8)).note,
 	}
+}
+
+// crowd bounds the connections of a server whose requests are short: one more closes the one whose state is the oldest. They may be silent for
+// seconds each, and all of them have descriptors.
+type crowd struct {
+	max int
+
+	mu     sync.Mutex
+	order  list.List // of net.Conn, the oldest in front
+	places map[net.Conn]*list.Element
+}
+
+func newCrowd(limit int) *crowd {
+	return &crowd{max: max(1, limit), places: map[net.Conn]*list.Element{}}
+}
+
+// note is for http.Server.ConnState.
+func (c *crowd) note(conn net.Conn, s http.ConnState) {
+	if oldest := c.move(conn, s); oldest != nil {
+		oldest.Close()
+	}
+}
+
+// move returns the connection that is to go, nil if none is.
+func (c *crowd) move(conn net.Conn, s http.ConnState) (oldest net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	place := c.places[conn]
+	switch s {
+	case http.StateNew:
+		if c.order.Len() >= c.max {
+			oldest = c.order.Remove(c.order.Front()).(net.Conn)
+			delete(c.places, oldest)
+		}
+		c.places[conn] = c.order.PushBack(conn)
+	case http.StateActive, http.StateIdle:
+		if place != nil {
+			c.order.MoveToBack(place)
+		}
+	default:
+		if place != nil {
+			c.order.Remove(place)
+			delete(c.places, conn)
+		}
+	}
+	return oldest
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -422,4 +423,61 @@ func TestServerServesOnce(t *testing.T) {
 	over.Close()
 	cfg.Server = over
 	fault(Serve(t.Context(), cfg, nil), "shut down")
+}
+
+// Connections that say nothing cannot take more than their number, and those who ask get answers.
+func TestCrowd(t *testing.T) {
+	srv := (&Node{log: discardLog}).smallServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }))
+	if srv.ConnState == nil {
+		t.Fatal("the number is not bounded")
+	}
+	c := newCrowd(3)
+	srv.ConnState = c.note
+	ln := listenLoopback(t, "127.0.0.1:0")
+	newDrainer(srv, discardLog)
+	go srv.Serve(ln)
+	dial := func(n int) net.Conn {
+		conn := dialGate(t, ln.Addr().String())
+		for { // until the server has it
+			c.mu.Lock()
+			have := c.order.Len()
+			c.mu.Unlock()
+			if have >= n {
+				return conn
+			}
+			<-time.After(time.Millisecond)
+		}
+	}
+	asks := func(conn net.Conn) {
+		t.Helper()
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%v, %v", resp, err)
+		}
+	}
+	first, second, third := dial(1), dial(2), dial(3)
+	asks(first)
+	var fourth net.Conn
+	for _, gone := range []net.Conn{second, third} {
+		fourth = dial(3)
+		if err := closedSoon(gone); err != nil {
+			t.Error(err)
+		}
+	}
+	asks(first)
+	asks(fourth)
+	srv.Close()
+	for { // those that go are forgotten
+		c.mu.Lock()
+		left := c.order.Len()
+		same := left == len(c.places)
+		c.mu.Unlock()
+		if !same {
+			t.Fatal("connections and places differ")
+		}
+		if left == 0 {
+			return
+		}
+		<-time.After(time.Millisecond)
+	}
 }
