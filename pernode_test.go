@@ -233,6 +233,11 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 		if keys, err := ownOver(t, n, nil).List(t.Context(), "", true); err != nil || !cmp.Equal(keys, []string{"certificates", "certificates/last"}) {
 			t.Errorf("after a restart: %v, %v", keys, err)
 		}
+		for key, isOwn := range map[string]bool{"certificates/k": true, "/certificates//l": true, "ocsp/s": true, "certificates-not": false, "acme/a": false} {
+			if err := own.Store(t.Context(), key, nil); err != nil || shared.Exists(t.Context(), key) == isOwn {
+				t.Errorf("%q, which is to be the node's own: %v: %v", key, isOwn, err)
+			}
+		}
 	})
 }
 
