@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,14 +51,17 @@ func TestTrustForwarded(t *testing.T) {
 			if tc.peer != other && tc.peer != "@" {
 				want["X-Forwarded-For"], want["X-Forwarded-Proto"] = tc.lines, []string{"https"}
 			}
-			TrustForwarded(proxies, http.HandlerFunc(func(_ http.ResponseWriter, got *http.Request) {
+			given := slices.Clone(proxies)
+			h := TrustForwarded(given, http.HandlerFunc(func(_ http.ResponseWriter, got *http.Request) {
 				if got.RemoteAddr != tc.want {
 					t.Errorf("RemoteAddr %q, want %q", got.RemoteAddr, tc.want)
 				}
 				if diff := cmp.Diff(want, got.Header); diff != "" {
 					t.Errorf("header (-want +got):\n%s", diff)
 				}
-			})).ServeHTTP(httptest.NewRecorder(), r)
+			}))
+			given[0] = netip.MustParsePrefix("198.51.100.0/24") // what the caller does with it later
+			h.ServeHTTP(httptest.NewRecorder(), r)
 			if diff := cmp.Diff(before, r.Header); diff != "" || r.RemoteAddr != tc.peer {
 				t.Errorf("the server's request was changed (-before +after):\n%s", diff)
 			}

@@ -27,6 +27,13 @@ func TestHSTS(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, c)
+	old, err := newSelfSigned("old.test", c.marker("old.test"), time.Now().Add(-2*selfSignedLife))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.config.CacheUnmanagedTLSCertificate(t.Context(), *old, nil); err != nil || len(c.matching("old.test")) != 1 {
+		t.Fatal(err)
+	}
 	dev := devCerts(t, storage, nil)
 	if _, err := dev.tlsConfig("a.test"); err != nil {
 		t.Fatal(err)
@@ -47,6 +54,7 @@ func TestHSTS(t *testing.T) {
 		{"less than full seconds", c, "a.test", false, 1999 * time.Millisecond, "max-age=1"},
 		{"over plain HTTP", c, "a.test", true, year, ""},
 		{"no certificate", c, "b.test", false, year, ""},
+		{"an expired certificate", c, "old.test", false, year, ""},
 		{"an address with a certificate", c, "192.0.2.1", false, year, ""},
 		{"an IPv6 address", c, "[2001:db8::1]:443", false, year, ""},
 		{"no host", c, "", false, year, ""},

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -232,6 +233,21 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 		}
 		if keys, err := ownOver(t, n, nil).List(t.Context(), "", true); err != nil || !cmp.Equal(keys, []string{"certificates", "certificates/last"}) {
 			t.Errorf("after a restart: %v, %v", keys, err)
+		}
+		if err := shared.Delete(t.Context(), ""); err != nil || !own.Exists(t.Context(), "") {
+			t.Errorf("nothing is the cluster's, and there is no root: %v", err)
+		}
+		// As of a time before the option was switched on.
+		if err := shared.Store(t.Context(), "certificates/old", nil); err != nil {
+			t.Fatal(err)
+		}
+		if keys, err := own.List(t.Context(), "", true); err != nil || slices.Contains(keys, "certificates/old") {
+			t.Errorf("the cluster's certificates are among the node's own: %v, %v", keys, err)
+		}
+		for key, isOwn := range map[string]bool{"certificates/k": true, "/certificates//l": true, "ocsp/s": true, "certificates-not": false, "acme/a": false} {
+			if err := own.Store(t.Context(), key, nil); err != nil || shared.Exists(t.Context(), key) == isOwn {
+				t.Errorf("%q, which is to be the node's own: %v: %v", key, isOwn, err)
+			}
 		}
 	})
 }
