@@ -333,11 +333,16 @@ func (n *Node) transfer(ctx context.Context) error {
 			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
 				continue
 			}
-			err := waitFuture(ctx, l.raft.LeadershipTransferToServer(srv.ID, srv.Address))
-			if err == nil {
+			// Its future is not waited for: one that reaches raft as it ends is answered by nobody. raft gives up after its election time-out.
+			l.raft.LeadershipTransferToServer(srv.ID, srv.Address)
+			select {
+			case <-time.After(n.pace.heartbeat):
+				failed = fmt.Errorf("%s has not taken over within %v", srv.ID, n.pace.heartbeat)
+			case <-l.ctx.Done():
 				return nil
+			case <-ctx.Done():
+				return fmt.Errorf("handing over the leadership to %s: %w", srv.ID, context.Cause(ctx))
 			}
-			failed = fmt.Errorf("to %s: %w", srv.ID, err)
 		}
 		select {
 		case <-time.After(n.pace.lease / 12):
