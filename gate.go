@@ -111,8 +111,8 @@ type gatedConn struct {
 
 	closed    chan struct{}
 	closeOnce sync.Once
-	hello     atomic.Bool // has been heard
-	through   atomic.Bool // the handshake is complete
+	done      <-chan struct{} // closed at the end of the handshake; nil: no ClientHello yet. Of the goroutine that does the handshake
+	through   atomic.Bool     // the handshake has been seen to be complete
 	slot      atomic.Bool // it has one
 
 	writeMu sync.Mutex
@@ -133,9 +133,9 @@ func (c *gatedConn) expire() {
 
 // takeTurn returns when it is the turn of the handshake on conn to be computed. It is for tls.Config.GetConfigForClient, and for the end
 // of GetCertificate, see stepAside. Connections of other listeners than ours have no limit.
-func takeTurn(conn net.Conn) error {
-	if c, ok := conn.(*gatedConn); ok {
-		return c.admit()
+func takeTurn(hello *tls.ClientHelloInfo) error {
+	if c, ok := hello.Conn.(*gatedConn); ok {
+		return c.admit(hello.Context().Done())
 	}
 	return nil
 }
@@ -149,17 +149,9 @@ func stepAside(conn net.Conn) {
 }
 
 // admit takes a slot, in the order of arrival, unless c has one. It fails when c is closed first. It is called by the goroutine that does the
-// handshake.
-func (c *gatedConn) admit() error {
-	if !c.hello.Swap(true) {
-		go func() {
-			// It waits for the goroutine that is here now, and so learns of the end of the handshake, which is shown nowhere else.
-			if c.tls.Handshake() == nil {
-				c.through.Store(true)
-				c.gate.forget(c)
-			}
-		}()
-	}
+// handshake, which done tells the end of.
+func (c *gatedConn) admit(done <-chan struct{}) error {
+	c.done = done
 	if c.slot.Load() {
 		return nil
 	}
@@ -186,9 +178,24 @@ func (c *gatedConn) leave() {
 	}
 }
 
+// pass takes c out of the pending connections when its handshake is over: one that has failed is closed without another word, so
+// whoever reads or writes then is through. It needs no goroutine that waits for that.
+func (c *gatedConn) pass() {
+	if c.through.Load() {
+		return
+	}
+	select {
+	case <-c.done:
+		c.through.Store(true)
+		c.gate.forget(c)
+	default:
+	}
+}
+
 // Read holds no slot while it waits.
 func (c *gatedConn) Read(b []byte) (int, error) {
 	c.leave()
+	c.pass()
 	n, err := c.Conn.Read(b)
 	if n > 0 && !c.through.Load() && c.client != nil {
 		c.client.heard.Store(int64(time.Since(c.client.begun)))
@@ -200,6 +207,7 @@ func (c *gatedConn) Read(b []byte) (int, error) {
 // record, and a listener of ours sees to it that room for one is seen as soon as the client has taken some.
 func (c *gatedConn) Write(b []byte) (int, error) {
 	c.leave()
+	c.pass()
 	if err := c.arm(); err != nil {
 		return 0, err
 	}

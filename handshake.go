@@ -60,14 +60,14 @@ func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			err := c.admitHello(hello)
 			if err == nil {
-				err = takeTurn(hello.Conn)
+				err = takeTurn(hello)
 			}
 			return nil, err
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, err := c.certificate(hello, first)
 			if err == nil {
-				err = takeTurn(hello.Conn)
+				err = takeTurn(hello)
 			}
 			return cert, err
 		},

@@ -176,7 +176,7 @@ func TestUsersConfigForClientTakesNoTurn(t *testing.T) {
 	cert, _ := identityFor(t, "a.test")
 	var within, after bool
 	ours := &tls.Config{Certificates: []tls.Certificate{cert}, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		return nil, takeTurn(hello.Conn)
+		return nil, takeTurn(hello)
 	}}
 	slot := func(conn net.Conn) bool { return conn.(*gatedConn).slot.Load() }
 	var conn net.Conn

@@ -167,7 +167,7 @@ func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) 
 		}
 		u, err := configFor(theirs, hello, user)
 		if err == nil {
-			err = takeTurn(hello.Conn)
+			err = takeTurn(hello)
 		}
 		if err != nil || o == base && u == user {
 			return nil, err

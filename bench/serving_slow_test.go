@@ -137,15 +137,22 @@ func newSlow(b *testing.B, g given, target string) *process {
 
 // BenchmarkServingSlowClients measures what healthy clients of a node wait for, new connections and such that stay open apart,
 // while 5,000 slow connections to it are open and while none is, in turns: a third is silent, a third sends its hello byte by byte, a
-// third its header. The node closes them after a while, and they come back at once. The clients keep a steady pace.
+// third its header. The node closes them after a while, and they come back at once: 500 in a second, a third of them with a whole handshake. The clients keep a
+// steady pace. net/http with the same deadlines is there to show what the machine, which has both ends, adds.
 func BenchmarkServingSlowClients(b *testing.B) {
 	needFiles(b, slowClients+1000)
+	for _, role := range []string{"flotilla", "plain"} {
+		b.Run(role, func(b *testing.B) { slowClientsOf(b, role) })
+	}
+}
+
+func slowClientsOf(b *testing.B, role string) {
 	g := newGiven(b)
 	config, err := g.client()
 	if err != nil {
 		b.Fatal(err)
 	}
-	node := newServers(b, "flotilla", g, "")[0]
+	node := newServers(b, role, g, "")[0]
 	crowd := newSlow(b, g, node.https)
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", node.https)
