@@ -113,7 +113,7 @@ type gatedConn struct {
 	closeOnce sync.Once
 	done      <-chan struct{} // closed at the end of the handshake; nil: no ClientHello yet. Of the goroutine that does the handshake
 	through   atomic.Bool     // the handshake has been seen to be complete
-	slot      atomic.Bool // it has one
+	slot      atomic.Bool     // it has one
 
 	writeMu sync.Mutex
 	theirs  time.Time // the deadline for writing that is set from above, or zero
