@@ -43,7 +43,7 @@ var errGone = errors.New("the process is gone")
 type fleet struct {
 	ca     *authority
 	nodes  []*member
-	issued sync.Map // the names that some node has shown a certificate of
+	issued sync.Map // of members
 }
 
 // options are what the fleets of the tests differ in.
@@ -62,9 +62,15 @@ func newFleet(t *testing.T, o options) *fleet {
 	}
 	ports := claimPorts(t, 3)
 	f := &fleet{}
+	issued := func() *sync.Map {
+		if o.perNode { // each has to obtain its own
+			return new(sync.Map)
+		}
+		return &f.issued
+	}
 	for i, name := range []string{"ada", "bob", "cyd"} {
 		ip := lab.Loopback(i)
-		f.nodes = append(f.nodes, &member{ip: ip, issued: &f.issued, settings: settings{
+		f.nodes = append(f.nodes, &member{ip: ip, issued: issued(), settings: settings{
 			Name: name, Dir: filepath.Join(t.TempDir(), name),
 			Addr: lab.HostPort(ip, ports[0]), HTTPS: lab.HostPort(ip, ports[1]), HTTP: lab.HostPort(ip, ports[2]),
 			Domains: o.domains, Challenge: o.challenge, TestCA: o.testCA, PerNode: o.perNode,
@@ -154,7 +160,7 @@ type member struct {
 	ip       net.IP
 	settings settings
 	roots    *x509.CertPool
-	issued   *sync.Map // of the fleet
+	issued   *sync.Map // the names that a node with the same certificates has shown one of
 	log      logbook
 
 	cmd    *exec.Cmd

@@ -117,9 +117,10 @@ func TestWithoutQuorum(t *testing.T) {
 		f.awaitState(t, m, "DOWN", "L4CON")
 	}
 	t.Logf("two nodes killed; HAProxy knew that the third was not ready after %s, and all after %s", notReady.Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
+	noticed := time.Now()
 	more(t, loads, 100)
 	for _, l := range loads {
-		l.lost(t, killed)
+		l.lost(t, killed, noticed)
 	}
 	if a, err := pending(); err != nil || a.Node != last.settings.Name {
 		t.Errorf("the request that was under way before: %q, %v", a.Node, err)

@@ -59,10 +59,11 @@ func TestKill(t *testing.T) {
 		m.kill()
 		killed := time.Now()
 		f.awaitState(t, m, "DOWN", "L4CON")
-		t.Logf("%s killed; HAProxy knew after %s", m.settings.Name, time.Since(killed).Round(time.Millisecond))
+		noticed := time.Now()
+		t.Logf("%s killed; HAProxy knew after %s", m.settings.Name, noticed.Sub(killed).Round(time.Millisecond))
 		more(t, loads, 20)
 		for _, l := range loads {
-			t.Logf("%s: %d requests on it were lost", l.way.name, l.lost(t, killed))
+			t.Logf("%s: %d requests on it were lost", l.way.name, l.lost(t, killed, noticed))
 		}
 		if err := m.start(); err != nil {
 			t.Fatal(err)
