@@ -32,14 +32,22 @@ type drainer struct {
 	ending atomic.Bool
 	silent time.Duration
 
-	mu   sync.Mutex
-	idle map[*clientConn]time.Time // connections at rest between two requests, and since when
-	due  map[*clientConn]time.Time // connections on which an answer is due: those accepted, with the time, and those with a request, with zero
+	mu  sync.Mutex
+	all map[*clientConn]struct{} // that http.Server has
 }
+
+// phase is what a drainer knows of a connection.
+type phase byte
+
+const (
+	phaseFresh  phase = iota + 1 // accepted, and has not asked yet
+	phaseActive                  // has a request without its answer
+	phaseIdle                    // between two requests
+)
 
 // newDrainer puts itself into srv, which must not be serving yet: around its Handler, its ConnState and its ConnContext.
 func newDrainer(srv *http.Server, log *slog.Logger) *drainer {
-	d := &drainer{srv: srv, log: log, silent: silentAfter, due: map[*clientConn]time.Time{}, idle: map[*clientConn]time.Time{}}
+	d := &drainer{srv: srv, log: log, silent: silentAfter, all: map[*clientConn]struct{}{}}
 	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
 	if next == nil {
 		next = http.DefaultServeMux
@@ -93,32 +101,31 @@ func (d *drainer) note(c net.Conn, s http.ConnState) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.idle, client)
 	switch s {
-	case http.StateIdle:
-		d.idle[client] = time.Now()
-		delete(d.due, client)
 	case http.StateNew:
-		client.top = c
-		d.due[client] = client.begun
+		client.top, client.phase = c, phaseFresh
+		d.all[client] = struct{}{}
 	case http.StateActive:
-		d.due[client] = time.Time{}
+		client.phase = phaseActive
+	case http.StateIdle:
+		client.phase, client.since = phaseIdle, time.Now()
 	default:
-		delete(d.due, client)
+		client.phase = 0
+		delete(d.all, client)
 	}
 }
 
-// isDue reports whether to wait for an answer on c, a connection of due.
-func (d *drainer) isDue(c *clientConn, since time.Time) bool {
-	return since.IsZero() || time.Since(since)-time.Duration(c.heard.Load()) < d.silent
+// isDue reports whether to wait for an answer on c. d.mu is held.
+func (d *drainer) isDue(c *clientConn) bool {
+	return c.phase == phaseActive || c.phase == phaseFresh && time.Since(c.begun)-time.Duration(c.heard.Load()) < d.silent
 }
 
 // busy reports whether an answer is due on some connection.
 func (d *drainer) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for c, since := range d.due {
-		if d.isDue(c, since) {
+	for c := range d.all {
+		if d.isDue(c) {
 			return true
 		}
 	}
@@ -129,8 +136,8 @@ func (d *drainer) busy() bool {
 func (d *drainer) resting(begun time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, since := range d.idle {
-		if atRest(since, begun) < idleGrace {
+	for c := range d.all {
+		if c.phase == phaseIdle && atRest(c.since, begun) < idleGrace {
 			return true
 		}
 	}
@@ -150,10 +157,10 @@ func atRest(since, begun time.Time) time.Duration {
 func (d *drainer) underWay() (requests, silent int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for c, since := range d.due {
-		if since.IsZero() {
+	for c := range d.all {
+		if c.phase == phaseActive {
 			requests += c.asks()
-		} else if d.isDue(c, since) {
+		} else if d.isDue(c) {
 			silent++
 		}
 	}
@@ -253,13 +260,17 @@ func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if since, ok := d.due[c]; ok && d.isDue(c, since) {
-		if since.IsZero() {
+	if d.isDue(c) {
+		if c.phase == phaseActive {
 			requests = c.asks()
 		}
 		return requests, c.top, true
 	}
-	return 0, c.top, atRest(d.idle[c], begun) < idleGrace
+	since := begun
+	if c.phase == phaseIdle {
+		since = c.since
+	}
+	return 0, c.top, atRest(since, begun) < idleGrace
 }
 
 // clientConn is a connection of a client. Its listener knows it until it is closed, by whomever: http.Server forgets those that are hijacked.
@@ -268,7 +279,11 @@ type clientConn struct {
 	ln    *drainListener
 	local netip.Addr
 	begun time.Time
-	top   net.Conn // what http.Server has of it; nil: it has not got it yet. Guarded by drainer.mu.
+
+	// drainer.mu guards these.
+	top   net.Conn // what http.Server has of it; nil: it has not got it yet
+	phase phase
+	since time.Time // of phaseIdle
 
 	heard    atomic.Int64 // how long after begun its handshake last got on, a time.Duration
 	leaving  atomic.Bool  // every answer is the last

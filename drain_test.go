@@ -72,7 +72,7 @@ func TestDrainerAnnounces(t *testing.T) {
 				t.Error(err)
 			}
 			if d.busy() {
-				t.Errorf("an answer is due after the end: %v", d.due)
+				t.Errorf("an answer is due after the end: %v", d.all)
 			}
 		})
 	}
