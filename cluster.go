@@ -89,7 +89,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, pace: cfg.Timing.pace().by(cfg.rate), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}

@@ -250,8 +250,11 @@ func TestNoMutableGlobals(t *testing.T) {
 	}
 }
 
-// isSentinel reports whether a variable is an error to compare with, or of a type to look for.
+// isSentinel reports whether a variable is an error to compare with, of a type to look for, or another package's by its name.
 func isSentinel(name string, value ast.Expr) bool {
+	if sel, ok := value.(*ast.SelectorExpr); ok {
+		return sel.Sel.Name == name && strings.HasPrefix(name, "Err")
+	}
 	call, ok := value.(*ast.CallExpr)
 	if !ok || !strings.HasPrefix(name, "err") && !strings.HasPrefix(name, "Err") {
 		return false
