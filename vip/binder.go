@@ -62,9 +62,9 @@ type Place interface {
 
 // Grant is what a Bind is based on.
 type Grant struct {
-	Fence uint64    // see hold.Tenure
-	Until time.Time // see hold.Tenure
-	Will  []byte    // see hold.Tenure
+	Fence uint64        // see hold.Tenure
+	Until time.Time     // see hold.Tenure
+	Will  func() []byte // see hold.Tenure
 }
 
 // Prober is a Place that can find out whether somebody else uses the addresses.

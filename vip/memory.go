@@ -294,7 +294,7 @@ func (p *memoryPlace) Bind(_ context.Context, g Grant) error {
 	if p.host.down {
 		return errors.New("the interface is down")
 	}
-	p.will = g.Will
+	p.will = g.Will()
 	p.close(true)
 	for _, a := range p.unit.Addrs {
 		s := &span{addr: a.Addr(), host: p.host.name, from: now, to: g.Until.Add(p.host.lingers), open: true}

@@ -164,7 +164,7 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	if err := r.probe(held, kept); err != nil {
 		return err
 	}
-	if err := r.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will()}); err != nil {
+	if err := r.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will}); err != nil {
 		return errors.Join(err, r.place.Unbind())
 	}
 	r.conflicts = 0
