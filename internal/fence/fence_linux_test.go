@@ -1,0 +1,722 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/mdlayher/packet"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// lateness is by how much an answer may be seen after the end of a lease on a machine that does much else. That it is not late at all is what
+// the figures in the log are to show.
+const lateness = 25 * time.Millisecond
+
+const answerTime = 5 * time.Second // for what must come
+
+// long is a lease that no test outlives.
+func long() time.Time { return time.Now().Add(time.Hour) }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve has the node echo, by TCP and UDP, on all its addresses.
+func (l *lab) serve() {
+	l.t.Helper()
+	within(l.t, l.node, func() error {
+		for _, f := range []family{v4(), v6()} {
+			for _, a := range []netip.Addr{f.node, f.addr, f.other} {
+				if err := l.serveAt(a); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (l *lab) serveAt(a netip.Addr) error {
+	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, tcpPort)))
+	if err != nil {
+		return err
+	}
+	l.t.Cleanup(func() { tcp.Close() })
+	go func() {
+		for {
+			c, err := tcp.Accept()
+			if err != nil {
+				return
+			}
+			l.t.Cleanup(func() { c.Close() })
+			go io.Copy(c, c)
+		}
+	}()
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, udpPort)))
+	if err != nil {
+		return err
+	}
+	l.t.Cleanup(func() { udp.Close() })
+	go func() {
+		b := make([]byte, 64)
+		for {
+			n, from, err := udp.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			udp.WriteToUDPAddrPort(b[:n], from) // what is dropped is an error here, and meant
+		}
+	}()
+	return nil
+}
+
+// dial begins a TCP connection from the peer, and returns it as soon as it is there; ctx may end before.
+func (l *lab) dial(ctx context.Context, a netip.Addr) <-chan net.Conn {
+	made := make(chan net.Conn, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer close(made)
+		if err := unix.Setns(int(l.peer), unix.CLONE_NEWNET); err != nil {
+			l.t.Error(err)
+			return
+		}
+		// The sockets are made on this thread: the address is no name, and there is one.
+		var d net.Dialer
+		if c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, tcpPort).String()); err == nil {
+			l.t.Cleanup(func() { c.Close() })
+			made <- c
+		}
+	}()
+	return made
+}
+
+// want says whether what was done to a, with the answer expected, was answered. done does the same with any address: that the node's own address
+// answers, thrice, tells that the guarded one had its time.
+func (l *lab) want(answered bool, k kind, f family, done func(netip.Addr)) {
+	l.t.Helper()
+	l.wire.forget()
+	done(f.addr)
+	if answered {
+		if !l.wire.wait(k, f.addr, 1, answerTime) {
+			l.t.Errorf("no %s came from %v", k, f.addr)
+		}
+		return
+	}
+	for i := range 3 {
+		done(f.node)
+		if !l.wire.wait(k, f.node, i+1, answerTime) {
+			l.t.Fatalf("no %s came from %v, which nobody guards", k, f.node)
+		}
+	}
+	if n := len(l.wire.sights(k, f.addr)); n > 0 {
+		l.t.Errorf("%d times %s came from %v", n, k, f.addr)
+	}
+}
+
+func TestStates(t *testing.T) {
+	l := newLab(t)
+	l.serve()
+	fence := l.open("states", v4().addr, v6().addr)
+	for _, f := range []family{v4(), v6()} {
+		t.Run(f.addr.String(), func(t *testing.T) {
+			l.t = t
+			testStates(t, l, fence, f)
+		})
+	}
+}
+
+func testStates(t *testing.T, l *lab, fence *Fence, f family) {
+	must(t, fence.Extend(long()))
+	must(t, fence.Set(Serving, 0, f.addr))
+	var echo net.Conn
+	select {
+	case echo = <-l.dial(t.Context(), f.addr):
+	case <-time.After(answerTime):
+	}
+	if echo == nil {
+		t.Fatal("no connection could be made while all passes")
+	}
+	var own net.Conn
+	if own = <-l.dial(t.Context(), f.node); own == nil {
+		t.Fatal("no connection to the node could be made")
+	}
+	var udp *net.UDPConn
+	within(t, l.peer, func() (err error) {
+		udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.peer, 0)))
+		return err
+	})
+	defer udp.Close()
+	raw := l.listen(l.node, nodeDevice) // of the node
+	defer raw.Close()
+
+	for _, tt := range []struct {
+		name                   string
+		state                  State
+		lease                  bool
+		resolve, connect, flow bool
+	}{
+		{"serving", Serving, true, true, true, true},
+		{"quiet", Quiet, true, true, false, true},
+		{"muted", Muted, true, false, false, true},
+		{"closed", Closed, true, false, false, false},
+		{"serving without a lease", Serving, false, false, false, false},
+		{"muted without a lease", Muted, false, false, false, false},
+		{"serving again", Serving, true, true, true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l.t = t
+			must(t, fence.Set(tt.state, 0, f.addr))
+			until := long()
+			if !tt.lease {
+				until = time.Now()
+			}
+			must(t, fence.Extend(until))
+
+			// Questions and announcements.
+			answer := arpReply
+			if f.addr.Is6() {
+				answer = ndAdvert
+			}
+			l.want(tt.resolve, answer, f, func(a netip.Addr) { l.ask(a) })
+			probe := func(a netip.Addr) { // for duplicates
+				if a.Is4() {
+					send(t, l.sender, arpFrame(1, broadcast(), l.peerMAC, netip.IPv4Unspecified(), a))
+				} else {
+					send(t, l.sender, ndFrame(neighbourSolicitation, l.peerMAC, netip.IPv6Unspecified(), solicitedNode(a), a))
+				}
+			}
+			l.want(tt.resolve, answer, f, probe)
+			announced := arpRequest
+			if f.addr.Is6() {
+				announced = ndAdvert
+			}
+			l.want(tt.resolve, announced, f, func(a netip.Addr) { l.announce(raw, l.nodeMAC, a) })
+
+			// A flow without connections, one with, and a new one.
+			l.want(tt.flow, udpData, f, func(a netip.Addr) {
+				if _, err := udp.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(a, udpPort)); err != nil {
+					t.Error(err)
+				}
+			})
+			l.want(tt.flow, tcpData, f, func(a netip.Addr) {
+				c := echo
+				if a == f.node {
+					c = own
+				}
+				if _, err := c.Write([]byte("hello")); err != nil {
+					t.Error(err)
+				}
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			l.want(tt.connect, synAck, f, func(a netip.Addr) { l.dial(ctx, a) })
+		})
+	}
+	t.Run("nothing is lost", func(t *testing.T) {
+		b := make([]byte, 7*5)
+		must(t, echo.SetReadDeadline(time.Now().Add(answerTime)))
+		if _, err := io.ReadFull(echo, b); err != nil {
+			t.Errorf("the connection did not outlive the states: %v", err)
+		}
+	})
+}
+
+// announce sends what an owner of a does.
+func (l *lab) announce(c *packet.Conn, mac net.HardwareAddr, a netip.Addr) {
+	l.t.Helper()
+	if a.Is4() {
+		send(l.t, c, arpFrame(1, broadcast(), mac, a, a))
+	} else {
+		send(l.t, c, ndFrame(neighbourAdvertisement, mac, a, netip.MustParseAddr("ff02::1"), a))
+	}
+}
+
+// TestEnds measures when the kernel closes by itself: when the lease ends, and when the limit of a state does.
+func TestEnds(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("ends", v4().addr, v6().addr)
+	const span = 150 * time.Millisecond
+	for _, tt := range []struct {
+		name  string
+		begin func(until time.Time) error
+	}{
+		{"lease", func(until time.Time) error {
+			if err := fence.Set(Serving, 0, v4().addr, v6().addr); err != nil {
+				return err
+			}
+			return fence.Extend(until)
+		}},
+		{"limit", func(until time.Time) error {
+			if err := fence.Extend(long()); err != nil {
+				return err
+			}
+			return fence.Set(Serving, time.Until(until), v4().addr, v6().addr)
+		}},
+	} {
+		for _, f := range []family{v4(), v6()} {
+			t.Run(tt.name+" of "+f.addr.String(), func(t *testing.T) {
+				l.t = t
+				l.wire.forget()
+				until := time.Now().Add(span)
+				must(t, tt.begin(until))
+				l.questions(f.addr, until.Add(4*lateness))
+				l.judge(f.addr, until)
+			})
+		}
+	}
+}
+
+// questions asks for a every millisecond until then.
+func (l *lab) questions(a netip.Addr, until time.Time) {
+	l.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(until) {
+		l.ask(a)
+		<-tick.C
+	}
+}
+
+// judge looks when a fell silent.
+func (l *lab) judge(a netip.Addr, until time.Time) {
+	l.t.Helper()
+	k := arpReply
+	if a.Is6() {
+		k = ndAdvert
+	}
+	at := l.wire.sights(k, a)
+	if len(at) == 0 {
+		l.t.Fatal("there was no answer at all")
+	}
+	late := at[len(at)-1].Sub(until)
+	l.t.Logf("%d answers, the last %v after the end", len(at), late)
+	if late > lateness {
+		l.t.Errorf("the last answer came %v after the end", late)
+	}
+	if late < -10*lateness {
+		l.t.Errorf("the last answer came %v before the end", -late)
+	}
+}
+
+// TestExtend has a lease extended many times while questions are asked: each is answered.
+func TestExtend(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("extend", v4().addr)
+	must(t, fence.Set(Serving, 0, v4().addr))
+	must(t, fence.Extend(long()))
+	for i := range 500 {
+		l.ask(v4().addr)
+		must(t, fence.Extend(time.Now().Add(10*time.Second)))
+		l.ask(v4().addr)
+		must(t, fence.Set(Serving, time.Duration(i%2)*10*time.Second, v4().addr))
+	}
+	if !l.wire.wait(arpReply, v4().addr, 1000, answerTime) {
+		t.Errorf("of 1000 questions, %d were answered", len(l.wire.sights(arpReply, v4().addr)))
+	}
+	must(t, fence.Extend(time.Now()))
+	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+	// What is left of less than a millisecond would be a timeout of 0, to the kernel none at all.
+	must(t, fence.Extend(time.Now().Add(slack+time.Millisecond/2)))
+	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+}
+
+// TestStandstillInTransaction has the process stand still between the look at the clock and the system call.
+func TestStandstillInTransaction(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("standstill", v4().addr)
+	must(t, fence.Set(Serving, 0, v4().addr))
+	for _, tt := range []struct {
+		name  string
+		lease time.Duration
+		runs  int
+	}{
+		{"within the lease", time.Hour, 2},
+		{"past the lease", 20 * time.Millisecond, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l.t = t
+			until := time.Now().Add(tt.lease)
+			runs, timeouts := 0, []time.Duration(nil)
+			must(t, fence.link.transact(func(c *nftables.Conn, at *instant) error {
+				c.FlushSet(fence.layout.sets[setLease])
+				if err := fence.layout.fillLease(c, until, at); err != nil {
+					return err
+				}
+				timeouts = append(timeouts, until.Sub(at.now))
+				if runs++; runs == 1 {
+					<-time.After(50 * time.Millisecond)
+				}
+				return nil
+			}))
+			if runs < tt.runs || timeouts[runs-1] > tt.lease-50*time.Millisecond {
+				t.Errorf("%d runs, with %v left", runs, timeouts)
+			}
+			l.want(tt.lease > time.Second, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+		})
+	}
+}
+
+// TestOthersOwn has the peer own the address, while the node is a client of it.
+func TestOthersOwn(t *testing.T) {
+	l := newLab(t)
+	for _, f := range []family{v4(), v6()} {
+		t.Run(f.addr.String(), func(t *testing.T) {
+			l.t = t
+			fence := l.open("others", f.addr)
+			node, err := l.nodeAt.LinkByName(nodeDevice)
+			must(t, err)
+			peer, err := l.peerAt.LinkByName(peerDevice)
+			must(t, err)
+			host := netip.PrefixFrom(f.addr, f.addr.BitLen())
+			must(t, l.nodeAt.AddrDel(node, address(host)))
+			must(t, l.peerAt.NeighDel(l.neighbour(l.peerAt, peerDevice, f.addr, l.nodeMAC, netlink.NUD_PERMANENT)))
+			must(t, l.peerAt.AddrAdd(peer, address(host)))
+
+			// It asks for it and talks to it.
+			var listener net.Listener
+			within(t, l.peer, func() (err error) {
+				listener, err = net.Listen("tcp", netip.AddrPortFrom(f.addr, tcpPort).String())
+				return err
+			})
+			defer listener.Close()
+			within(t, l.node, func() error {
+				d := net.Dialer{Timeout: answerTime}
+				c, err := d.Dial("tcp", listener.Addr().String())
+				if err != nil {
+					return err
+				}
+				return c.Close()
+			})
+
+			// It learns from an announcement where it is.
+			wrong := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+			must(t, l.nodeAt.NeighSet(l.neighbour(l.nodeAt, nodeDevice, f.addr, wrong, netlink.NUD_REACHABLE)))
+			l.announce(l.sender, l.peerMAC, f.addr)
+			eventually(t, "the neighbour cache has the peer", func() bool {
+				neighbours, err := l.nodeAt.NeighList(node.Attrs().Index, 0)
+				must(t, err)
+				return slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool {
+					return n.IP.Equal(f.addr.AsSlice()) && slices.Equal(n.HardwareAddr, l.peerMAC)
+				})
+			})
+			must(t, fence.Check())
+		})
+	}
+}
+
+// eventually waits until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	timeout, tick := time.After(answerTime), time.NewTicker(2*time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("it did not come about that %s", what)
+		}
+	}
+}
+
+// TestDevices has the interface go, come back and be renamed.
+func TestDevices(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("devices", v4().addr)
+	ask := func(a netip.Addr) { l.ask(a) }
+	must(t, fence.Extend(long()))
+	must(t, fence.Check())
+
+	l.unplug()
+	if err := fence.Check(); !errors.Is(err, ErrTampered) {
+		t.Errorf("the interface is gone, and Check says: %v", err)
+	}
+	l.plug()
+	if err := fence.Check(); !errors.Is(err, ErrTampered) {
+		t.Errorf("the interface is another, and Check says: %v", err)
+	}
+	must(t, fence.Guard(nodeDevice))
+	must(t, fence.Check())
+	l.want(false, arpReply, v4(), ask)
+	must(t, fence.Set(Serving, 0, v4().addr))
+	l.want(true, arpReply, v4(), ask)
+	must(t, fence.Set(Closed, 0, v4().addr))
+
+	link, err := l.nodeAt.LinkByName(nodeDevice)
+	must(t, err)
+	must(t, l.nodeAt.LinkSetName(link, "renamed0"))
+	err = fence.Check()
+	if !errors.Is(err, ErrTampered) {
+		t.Errorf("the interface has another name, and Check says: %v", err)
+	}
+	t.Log(err)
+	for _, mend := range []struct {
+		name string
+		do   func() error
+	}{
+		{"restore", fence.Restore},
+		{"guard by the present name", func() error { return fence.Guard("renamed0", v6().addr) }},
+	} {
+		must(t, mend.do())
+		must(t, fence.Check())
+		l.want(false, arpReply, v4(), ask)
+	}
+	l.want(false, ndAdvert, v6(), ask)
+	if diff := cmp.Diff([]netip.Addr{v4().addr, v6().addr}, fence.Guarded(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+	if err := fence.Guard("nowhere0", v4().addr); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("an interface that is not there is guarded: %v", err)
+	}
+	must(t, fence.Check())
+	must(t, fence.Unguard(v4().addr))
+	l.want(true, arpReply, v4(), ask)
+	l.want(false, ndAdvert, v6(), ask)
+}
+
+// TestTampered has somebody else change the table.
+func TestTampered(t *testing.T) {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("nft, which plays the somebody, is not installed")
+	}
+	l := newLab(t)
+	fence := l.open("tampered", v4().addr, v6().addr)
+	must(t, fence.Extend(long()))
+	must(t, fence.Set(Serving, 0, v4().addr))
+	link, err := l.nodeAt.LinkByName(nodeDevice)
+	must(t, err)
+	hook := fmt.Sprintf("ingress_%d_%s", link.Attrs().Index, nodeDevice)
+	for _, tt := range []struct {
+		name, command string
+	}{
+		{"everything is flushed", "flush ruleset"},
+		{"the table is deleted", "delete table netdev flotilla-tampered"},
+		{"a chain is flushed", "flush chain netdev flotilla-tampered arp_in"},
+		{"a hook is removed", "flush chain netdev flotilla-tampered " + hook + "; delete chain netdev flotilla-tampered " + hook},
+		{"a rule is added", "add rule netdev flotilla-tampered in accept"},
+		{"an address is taken out", "flush set netdev flotilla-tampered guarded4"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l.t = t
+			must(t, fence.Check())
+			within(t, l.node, func() error {
+				if out, err := exec.Command(nft, tt.command).CombinedOutput(); err != nil {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				return nil
+			})
+			err := fence.Check()
+			if !errors.Is(err, ErrTampered) {
+				t.Errorf("Check says: %v", err)
+			}
+			t.Log(err)
+			if strings.HasPrefix(tt.name, "the table") {
+				if err := fence.Extend(long()); !errors.Is(err, ErrTampered) {
+					t.Errorf("Extend says: %v", err)
+				}
+			}
+			must(t, fence.Restore())
+			must(t, fence.Check())
+			l.want(true, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+			l.want(false, ndAdvert, v6(), func(a netip.Addr) { l.ask(a) })
+		})
+	}
+}
+
+// TestPrograms has two programs on one interface, and one in its second life.
+func TestPrograms(t *testing.T) {
+	l := newLab(t)
+	ask := func(a netip.Addr) { l.ask(a) }
+	one := l.open("one", v4().addr)
+	two := l.open("two", v4().other)
+	other := v4()
+	other.addr = v4().other
+	must(t, one.Set(Serving, 0, v4().addr))
+	must(t, two.Set(Serving, 0, v4().other))
+	must(t, one.Extend(long()))
+	l.want(true, arpReply, v4(), ask)
+	l.want(false, arpReply, other, ask)
+	must(t, two.Extend(long()))
+	must(t, one.Extend(time.Now()))
+	l.want(false, arpReply, v4(), ask)
+	l.want(true, arpReply, other, ask)
+	must(t, one.Check())
+	must(t, two.Check())
+
+	// The first comes to life again, over what it left.
+	must(t, one.Extend(long()))
+	l.want(true, arpReply, v4(), ask)
+	again := openAt(t, l.node, "one")
+	if diff := cmp.Diff([]string{v4().addr.String()}, texts(again.Guarded())); diff != "" {
+		t.Error(diff)
+	}
+	must(t, again.Check())
+	must(t, again.Extend(long()))
+	l.want(false, arpReply, v4(), ask)
+	if err := one.Check(); !errors.Is(err, ErrTampered) {
+		t.Errorf("the first life's table is gone, and Check says: %v", err)
+	}
+	must(t, again.Set(Serving, 0, v4().addr))
+	l.want(true, arpReply, v4(), ask)
+	must(t, again.Set(Closed, 0, v4().addr))
+	must(t, remove("one", int(l.node)))
+	must(t, remove("one", int(l.node)))
+	l.want(true, arpReply, v4(), ask)
+	l.want(true, arpReply, other, ask)
+	must(t, two.Close())
+	must(t, two.Close())
+	if err := two.Extend(long()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a closed fence extends: %v", err)
+	}
+}
+
+func texts(addrs []netip.Addr) (s []string) {
+	for _, a := range addrs {
+		s = append(s, a.String())
+	}
+	return s
+}
+
+// TestGuardedWhere guards an address on one interface, and not on another.
+func TestGuardedWhere(t *testing.T) {
+	l := newLab(t)
+	must(t, l.nodeAt.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "elsewhere0"}, PeerName: "elsewhere1"}))
+	fence := openAt(t, l.node, "where")
+	must(t, fence.Guard("elsewhere0", v4().addr))
+	must(t, fence.Guard(nodeDevice, v4().other))
+	must(t, fence.Check())
+	other := v4()
+	other.addr = v4().other
+	l.want(true, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+	l.want(false, arpReply, other, func(a netip.Addr) { l.ask(a) })
+	must(t, fence.Guard(nodeDevice, v4().addr))
+	must(t, fence.Check())
+	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+}
+
+func TestMistakes(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("mistakes", v4().addr)
+	if err := fence.Set(Serving, 0, v4().addr, v4().other); !errors.Is(err, ErrNotGuarded) {
+		t.Errorf("an address that nobody guards is set: %v", err)
+	}
+	must(t, fence.Extend(long()))
+	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+	for what, err := range map[string]error{
+		"an invalid address":  fence.Guard(nodeDevice, netip.Addr{}),
+		"an unknown state":    fence.Set(Muted+1, 0, v4().addr),
+		"a limit below 0":     fence.Set(Serving, -1, v4().addr),
+		"an interface's name": fence.Guard("a name that is much too long", v4().addr),
+	} {
+		if err == nil {
+			t.Errorf("%s is taken", what)
+		}
+	}
+	for _, name := range []string{"", "a b", "a/b", "ä", strings.Repeat("a", maxName+1)} {
+		if f, err := open(name, int(l.node)); err == nil {
+			f.Close()
+			t.Errorf("the name %q is taken", name)
+		}
+	}
+	// An IPv4 address may be written as an IPv6 one.
+	must(t, fence.Set(Serving, 0, netip.AddrFrom16(v4().addr.As16())))
+	l.want(true, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+}
+
+// TestNoRight has Open called by a thread that has given NET_ADMIN up.
+func TestNoRight(t *testing.T) {
+	l := newLab(t)
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good
+		result <- func() error {
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var data [2]unix.CapUserData
+			if err := unix.Setns(int(l.node), unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			if err := unix.Capget(&header, &data[0]); err != nil {
+				return err
+			}
+			data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+			if err := unix.Capset(&header, &data[0]); err != nil {
+				return err
+			}
+			f, err := Open("noright")
+			if err == nil {
+				f.Close()
+			}
+			return err
+		}()
+	}()
+	err := <-result
+	t.Log(err)
+	if !errors.Is(err, ErrUnsupported) || !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "NET_ADMIN") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func BenchmarkExtend(b *testing.B) {
+	_, fence := bench(b)
+	for b.Loop() {
+		must(b, fence.Extend(time.Now().Add(time.Second)))
+	}
+}
+
+func BenchmarkSet100(b *testing.B) {
+	addrs, fence := bench(b)
+	for b.Loop() {
+		must(b, fence.Set(Serving, time.Minute, addrs...))
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	_, fence := bench(b)
+	for b.Loop() {
+		must(b, fence.Check())
+	}
+}
+
+func BenchmarkRestore(b *testing.B) {
+	_, fence := bench(b)
+	for b.Loop() {
+		must(b, fence.Restore())
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	ns, _ := namespace(b)
+	for b.Loop() {
+		f, err := open("bench", int(ns))
+		must(b, err)
+		must(b, f.Close())
+	}
+}
+
+// bench returns a fence with 100 guarded addresses.
+func bench(b *testing.B) (addrs []netip.Addr, f *Fence) {
+	ns, _ := namespace(b)
+	f = openAt(b, ns, "bench")
+	for i := range 50 {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 15: byte(i)}))
+	}
+	must(b, f.Guard("lo", addrs...))
+	return addrs, f
+}
