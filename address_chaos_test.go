@@ -1,6 +1,7 @@
 package flotilla_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -36,10 +37,13 @@ type addressFleet struct {
 func newAddressFleet(t *testing.T, seed uint64, nodes, addrs int, change func(i, k int, cfg *vip.Config), configure func(i int, c *flotilla.Config)) *addressFleet {
 	t.Helper()
 	f := &addressFleet{t: t, link: vip.NewMemory(), change: change, random: rand.New(rand.NewPCG(seed, 5)), runs: make([]func(), nodes)}
-	f.log = slog.New(slog.DiscardHandler)
-	if testing.Verbose() && os.Getenv("FLOTILLA_TEST_SEED") != "" {
-		f.log = slog.New(slog.NewTextHandler(t.Output(), nil))
-	}
+	said := new(lockedBuffer)
+	f.log = slog.New(slog.NewTextHandler(said, nil))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("what happened:\n%s", said.buf.String())
+		}
+	})
 	for k := range addrs {
 		f.addrs = append(f.addrs, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + k)}), 24))
 	}
@@ -174,6 +178,18 @@ func (f *addressFleet) alone() {
 	}
 }
 
+// lockedBuffer is a bytes.Buffer for several writers.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
 // addressSeeds are those of a run: FLOTILLA_TEST_SEED names one, FLOTILLA_TEST_SEEDS how many.
 func addressSeeds(t *testing.T, usual int) (first, n uint64) {
 	if s := os.Getenv("FLOTILLA_TEST_SEED"); s != "" {
@@ -207,7 +223,7 @@ func TestAddressesUnderFaults(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { addressChaos(t, seed) })
 		})
 		if !ok {
-			t.Logf("again with FLOTILLA_TEST_SEED=%d and -v", seed)
+			t.Logf("again with FLOTILLA_TEST_SEED=%d", seed)
 			return
 		}
 	}

@@ -71,6 +71,9 @@ func (s State) String() string {
 	return "unknown"
 }
 
+// tablePrefix begins the name of each table.
+const tablePrefix = "flotilla-"
+
 // maxName is the longest name of a program; with what precedes it, it fits where nft shows it.
 const maxName = 64
 
@@ -84,5 +87,5 @@ func tableName(name string) (string, error) {
 			return "", errors.New("the name of a fence has letters, digits, hyphens, underscores and dots only")
 		}
 	}
-	return "flotilla-" + name, nil
+	return tablePrefix + name, nil
 }

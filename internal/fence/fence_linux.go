@@ -506,3 +506,20 @@ func plain(addrs []netip.Addr) ([]netip.Addr, error) {
 	}
 	return out, nil
 }
+
+// Names returns the names of the programs whose tables are in the kernel, dead ones too.
+func Names() ([]string, error) {
+	var l link
+	defer l.close()
+	var names []string
+	err := l.ask(func(c *nftables.Conn) error {
+		tables, err := c.ListTablesOfFamily(nftables.TableFamilyNetdev)
+		for _, t := range tables {
+			if name, ok := strings.CutPrefix(t.Name, tablePrefix); ok {
+				names = append(names, name)
+			}
+		}
+		return err
+	})
+	return names, explain("list the tables", err)
+}
