@@ -54,9 +54,6 @@ func newAddressFleet(t *testing.T, seed uint64, nodes, addrs int, change func(i,
 		}
 	})
 	f.c.Settle()
-	for i := range nodes {
-		f.run(i)
-	}
 	t.Cleanup(func() {
 		for i := range f.runs {
 			f.machine(i).Thaw()
@@ -68,6 +65,13 @@ func newAddressFleet(t *testing.T, seed uint64, nodes, addrs int, change func(i,
 }
 
 func (f *addressFleet) machine(i int) *vip.Machine { return f.link.Machine("n" + strconv.Itoa(i)) }
+
+// start starts the programs.
+func (f *addressFleet) start() {
+	for i := range f.runs {
+		f.run(i)
+	}
+}
 
 // run starts the program's part on node i.
 func (f *addressFleet) run(i int) {
@@ -241,11 +245,12 @@ func addressChaos(t *testing.T, seed uint64) {
 		flotilla.SetClock(c, 0.99+0.02*random.Float64())
 	})
 	guarded := seed%5 != 0
-	for i := range f.runs {
+	for i := range f.runs { // before it is attached to
 		if random.IntN(3) == 0 {
 			f.machine(i).SetLinger(time.Duration(random.IntN(2500)) * time.Millisecond)
 		}
 	}
+	f.start()
 	f.c.SetLatency(time.Duration(random.IntN(2000)) * time.Microsecond)
 	f.settled(time.Minute)
 	pause := func(most time.Duration) { time.Sleep(time.Duration(random.Int64N(int64(most)))) }

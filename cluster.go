@@ -117,7 +117,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.cfg.TLS.PerNode {
 		storage = own
 	}
-	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development(), n.Ready, n.log); err != nil {
+	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development() || n.cfg.TLS.Private, n.Ready, n.log); err != nil {
 		return err
 	}
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect

@@ -107,6 +107,10 @@ type TLS struct {
 	// CA is the URL of the ACME directory. Empty: Let's Encrypt's, in development mode a private one within the node.
 	CA string
 
+	// Private has certificates signed by an authority of the cluster's own, as in development mode, whose root is in the cluster's storage and which
+	// no client trusts: for clusters that are tried out. CA must be empty.
+	Private bool
+
 	// TrustedRoots verify the ACME server. Nil: the system's roots.
 	TrustedRoots *x509.CertPool
 
