@@ -244,7 +244,7 @@ const (
 	udpData    kind = "UDP data"
 )
 
-// sight is a frame that came, and whom it is from; for neighbour discovery, whom it is about.
+// sight is a frame that came, and whom it is from; for an advertisement, whom it is about.
 type sight struct {
 	kind kind
 	addr netip.Addr
@@ -321,7 +321,7 @@ func parseTransport(protocol byte, from netip.Addr, p []byte) (kind, netip.Addr,
 	case protocol == unix.IPPROTO_TCP && len(p) > int(p[12]>>4)*4:
 		return tcpData, from, true
 	case protocol == unix.IPPROTO_ICMPV6 && p[0] == neighbourSolicitation:
-		return ndSolicit, netip.AddrFrom16([16]byte(p[8:24])), true
+		return ndSolicit, from, true
 	case protocol == unix.IPPROTO_ICMPV6 && p[0] == neighbourAdvertisement:
 		return ndAdvert, netip.AddrFrom16([16]byte(p[8:24])), true
 	}
