@@ -23,9 +23,9 @@ const (
 
 // Event is something that has happened to the addresses of one Run, on this node.
 type Event struct {
-	Kind  Kind
-	Time  time.Time
-	Name  string // the role's
+	Kind  Kind      // what has happened
+	Time  time.Time // when, by this machine's clock
+	Name  string    // the role's
 	Addrs []netip.Prefix
 	Fence uint64        // of the tenure, if there is one
 	Held  time.Duration // of Moved and Lost: for how long they were here

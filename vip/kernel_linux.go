@@ -41,6 +41,11 @@ func (kernel) Attach(ctx context.Context, u Unit) (Place, error) {
 	if err := p.clean(); err != nil {
 		return nil, errors.Join(err, machine.close(p))
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prepare(); err != nil {
+		u.Log.Info("the addresses cannot be put in place yet", "why", err) // Usable says so, or Bind
+	}
 	return p, nil
 }
 
@@ -58,7 +63,7 @@ type kernelPlace struct {
 	// mu guards the rest, and is held across the kernel's answers: only one thing is done to the addresses at a time.
 	mu       sync.Mutex
 	on       nic
-	link     *l2.Link
+	link     *l2.Link // on it, and the fence is there; nil: not yet
 	bound    bool
 	until    time.Time     // the lease, as last heard
 	refresh  time.Time     // when the kernel's lifetimes are to be renewed
@@ -141,7 +146,7 @@ func (p *kernelPlace) Usable() (<-chan struct{}, error) {
 func (p *kernelPlace) Probe(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.find(); err != nil {
+	if err := p.prepare(); err != nil {
 		return "", err
 	}
 	for _, a := range p.addrs {
@@ -156,8 +161,8 @@ func (p *kernelPlace) Probe(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// find looks for the interface, and opens it for frames. mu is held.
-func (p *kernelPlace) find() error {
+// prepare looks for the interface, opens it for frames, and has the addresses fenced on it: nothing passes for them there until Bind. mu is held.
+func (p *kernelPlace) prepare() error {
 	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])
 	if err != nil {
 		return err
@@ -170,10 +175,17 @@ func (p *kernelPlace) find() error {
 	if err != nil {
 		return fmt.Errorf("the interface %s: %w", n.name, err)
 	}
-	if p.link, err = l2.Open(ifi); err != nil {
+	link, err := l2.Open(ifi)
+	if err != nil {
 		return err
 	}
-	p.on = n
+	if f := machine.fenced(); f != nil {
+		if err := f.Guard(n.name, p.addrs...); err != nil {
+			link.Close()
+			return err
+		}
+	}
+	p.on, p.link = n, link
 	return nil
 }
 
@@ -189,7 +201,7 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 	p.endRelease()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.find(); err != nil {
+	if err := p.prepare(); err != nil {
 		return err
 	}
 	var placed []guard.Addr
@@ -197,11 +209,6 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 		placed = append(placed, guard.Addr{Index: p.on.index, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	machine.place(p, placed)
-	if f := machine.fenced(); f != nil {
-		if err := f.Guard(p.on.name, p.addrs...); err != nil {
-			return err
-		}
-	}
 	p.until = g.Until
 	if err := machine.extend(g.Until); err != nil {
 		return err

@@ -27,9 +27,9 @@ type span struct {
 
 // Overlap is a time in which two machines answered for one address.
 type Overlap struct {
-	Addr     netip.Addr
-	Hosts    [2]string
-	From, To time.Time
+	Addr     netip.Addr // the address
+	Hosts    [2]string  // the machines' names
+	From, To time.Time  // when
 }
 
 // NewMemory returns a link without machines.

@@ -144,9 +144,7 @@ func (s *system) startGuard(ctx context.Context, log *slog.Logger) {
 	if s.fence != nil {
 		table = s.table
 	}
-	stop := s.stop
 	s.mu.Unlock()
-	_ = stop
 	if err := g.Table(ctx, table); err != nil {
 		log.Warn("the guard does not answer", "err", err)
 	}
