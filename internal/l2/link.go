@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -17,8 +18,9 @@ const writeTimeout = time.Second
 
 // Link is one Ethernet interface, for frames. Its methods may be called at the same time.
 type Link struct {
-	ifi  net.Interface
-	conn *packet.Conn // sends, receives nothing
+	ifi    net.Interface
+	conn   *packet.Conn // sends, receives nothing
+	closed atomic.Bool
 }
 
 // Open returns the link of an interface. It may be down; frames can be sent when it is up.
@@ -37,15 +39,19 @@ func Open(ifi *net.Interface) (*Link, error) {
 
 // Close releases the link. Relays and probes that it began go on.
 func (l *Link) Close() error {
-	if err := l.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return err
+	if l.closed.Swap(true) {
+		return nil
 	}
-	return nil
+	return l.conn.Close()
 }
 
 // Announce tells everybody on the link, with one frame for each address, that it is at this interface from now on. Frames get lost, so it wants to be
-// repeated by the caller. An address whose frame cannot be sent does not keep the others from being announced.
+// repeated by the caller. The kernel is to take packets for the address before: that an IPv6 address has been added is not enough, its route in the table
+// "local" comes a little later, without duplicate address detection too. An address whose frame cannot be sent does not keep the others from being announced.
 func (l *Link) Announce(addrs ...netip.Addr) error {
+	if l.closed.Load() {
+		return net.ErrClosed
+	}
 	self, err := hardwareAddr(l.conn)
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.ifi.Name, err)

@@ -2,11 +2,11 @@ package l2
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mdlayher/packet"
 )
@@ -34,9 +34,10 @@ type RelayStats struct {
 // headers. What else is under way, UDP for one, is not relayed. The new owner is whoever announces the address: that
 // can be anybody on the link, just as for every client's cache.
 type Relay struct {
-	name string
-	conn *packet.Conn
-	self mac
+	name   string
+	conn   *packet.Conn
+	self   mac
+	closed atomic.Bool
 
 	announced chan struct{} // closed when all addresses are announced
 	ended     chan struct{} // closed when run has returned
@@ -136,12 +137,12 @@ func (r *Relay) Stats() RelayStats {
 
 // Close ends the relay. Attempts that still wait are dropped: their clients repeat them.
 func (r *Relay) Close() error {
-	r.Stats()
-	err := r.conn.Close()
-	<-r.ended
-	if errors.Is(err, net.ErrClosed) {
-		return nil
+	var err error
+	if !r.closed.Swap(true) {
+		r.Stats() // the last that the kernel knows
+		err = r.conn.Close()
 	}
+	<-r.ended
 	return err
 }
 
@@ -151,10 +152,13 @@ func (r *Relay) run() {
 	buf := make([]byte, maxFrame)
 	for {
 		n, _, err := r.conn.ReadFrom(buf)
-		if err != nil && passing(err) {
+		switch {
+		case r.closed.Load():
+			r.err = net.ErrClosed
+			return
+		case err != nil && passing(err):
 			continue // the kernel reports it once
-		}
-		if err != nil {
+		case err != nil:
 			r.err = err
 			return
 		}
