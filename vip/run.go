@@ -193,6 +193,7 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	}
 	err := r.place.Unbind()
 	r.tell(Event{Kind: Lost, Fence: t.Fence(), Held: time.Since(r.began), Err: cause})
+	r.drain(context.WithoutCancel(held), 0) // connections to the address would stay established for ever
 	return errors.Join(errLapsed, err)
 }
 
@@ -308,7 +309,7 @@ func (r *runner) leave(ctx context.Context) error {
 	return r.place.Release(ctx)
 }
 
-// drain has the clients of all addresses go.
+// drain has the clients of all addresses go; with no patience it closes their connections.
 func (r *runner) drain(ctx context.Context, patience time.Duration) {
 	if r.cfg.Drain == nil {
 		return
@@ -344,6 +345,7 @@ func (r *runner) keep() {
 		if ctx.Err() == nil {
 			err := r.place.Unbind()
 			r.tell(Event{Kind: Lost, Held: time.Since(r.began), Err: errors.Join(why, err)})
+			r.drain(context.WithoutCancel(ctx), 0)
 		}
 	}()
 }

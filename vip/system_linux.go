@@ -45,6 +45,7 @@ type system struct {
 	watch  *watch
 	will   string
 	told   time.Time // the lease that fence and guard know
+	look   chan struct{} // an element has the fence looked at now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
 }
@@ -92,10 +93,11 @@ func (s *system) begin(log *slog.Logger) error {
 	ctx, stop := context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.look = make(chan struct{}, 1)
 	s.watch, s.fence, s.table, s.lock, s.stop, s.told, s.will = w, f, name, lock, stop, time.Time{}, ""
 	s.places = make(map[*kernelPlace]struct{})
 	if f != nil {
-		s.runs.Go(func() { s.keepFence(ctx, f, log) })
+		s.runs.Go(func() { s.keepFence(ctx, f, s.look, log) })
 	}
 	return nil
 }
@@ -260,13 +262,14 @@ func (s *system) fenced() *fence.Fence {
 	return s.fence
 }
 
-// keepFence mends the fence when somebody else has flushed it, and has addresses mended that the guard took away while this process stood still.
-func (s *system) keepFence(ctx context.Context, f *fence.Fence, log *slog.Logger) {
+// keepFence mends the fence when somebody else has flushed it, or an interface has another name, and has addresses mended that the guard took away while this process stood still.
+func (s *system) keepFence(ctx context.Context, f *fence.Fence, look <-chan struct{}, log *slog.Logger) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case <-look:
 		case <-ctx.Done():
 			return
 		}
@@ -305,6 +308,12 @@ func (s *system) missed() {
 func (s *system) woken(gone guard.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if gone.Index == 0 {
+		select {
+		case s.look <- struct{}{}:
+		default:
+		}
+	}
 	for p := range s.places {
 		if slices.Contains(p.placed, gone) {
 			p.missing = true
