@@ -72,9 +72,3 @@ type Prober interface {
 	// Probe returns who answers for one of the addresses, empty if nobody does.
 	Probe(ctx context.Context) (owner string, err error)
 }
-
-// Rival is a Place that hears others announce the addresses while they are in place here.
-type Rival interface {
-	// Claimed is sent to, or closed, when somebody else has announced one of the addresses.
-	Claimed() <-chan struct{}
-}

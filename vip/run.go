@@ -15,7 +15,6 @@ const (
 	retryPause    = time.Second      // after something that went wrong
 	conflictPause = 10 * time.Second // after a foreign owner was found, and
 	conflictMax   = time.Minute      // when it is there again
-	defendEvery   = 10 * time.Second // a rival is answered, as RFC 5227 has it
 	letGo         = 10 * time.Millisecond
 	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
 	keepEvery     = time.Second
@@ -217,11 +216,6 @@ func announceAt() []time.Duration {
 
 // stay keeps the addresses in place until held ends. An error says that they cannot be.
 func (r *runner) stay(held context.Context, t hold.Tenure) error {
-	var claimed <-chan struct{}
-	if rival, ok := r.place.(Rival); ok {
-		claimed = rival.Claimed()
-	}
-	var defended time.Time
 	begun, repeats := time.Now(), announceAt()
 	again := time.NewTimer(repeats[0])
 	defer again.Stop()
@@ -254,16 +248,6 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 			}
 			if repeats = repeats[1:]; len(repeats) > 0 {
 				again.Reset(time.Until(begun.Add(repeats[0])))
-			}
-		case <-claimed:
-			if time.Since(defended) < defendEvery {
-				claimed = nil // by turns with somebody who does not let go it would never end
-				continue
-			}
-			defended = time.Now()
-			r.tell(Event{Kind: Conflict, Fence: t.Fence(), Err: errConflict})
-			if err := r.place.Announce(); err != nil {
-				r.tell(Event{Kind: Failed, Fence: t.Fence(), Err: err})
 			}
 		}
 	}
@@ -333,8 +317,7 @@ type keeping struct {
 	done chan struct{}
 }
 
-// keep begins that. It ends with a new grant, when somebody else announces an address, and when the cluster is back and has not granted it
-// to this node.
+// keep begins that. It ends with a new grant, or when the cluster is back and has not granted it to this node.
 func (r *runner) keep() {
 	ctx, stop := context.WithCancel(context.Background())
 	k := &keeping{stop, make(chan struct{})}
@@ -366,10 +349,6 @@ func (r *runner) stayWithout(ctx context.Context) error {
 			}
 		}()
 	}
-	var claimed <-chan struct{}
-	if rival, ok := r.place.(Rival); ok {
-		claimed = rival.Claimed()
-	}
 	var late <-chan time.Time
 	for {
 		if err := r.place.Extend(time.Now().Add(keepFor)); err != nil {
@@ -381,8 +360,6 @@ func (r *runner) stayWithout(ctx context.Context) error {
 			back, late = nil, time.After(regrantTime)
 		case <-late:
 			return errors.New("the cluster is back, and another node has the address")
-		case <-claimed:
-			return errConflict
 		case <-ctx.Done():
 			return nil
 		}

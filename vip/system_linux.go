@@ -44,7 +44,7 @@ type system struct {
 	guard  *guard.Guard // nil: nobody wants one, or none could be started
 	watch  *watch
 	will   string
-	told   time.Time // the lease that fence and guard know
+	told   time.Time     // the lease that fence and guard know
 	look   chan struct{} // an element has the fence looked at now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
