@@ -29,9 +29,11 @@ type Place interface {
 	// Linger is how much longer than the lease the addresses may be seen here when everything stands still: see hold.Role.
 	Linger() time.Duration
 
-	// Usable returns nil if the addresses could be put in place now, else why not, such as an interface that is not there. The channel
-	// is closed when there may be something else to say, or something to mend.
-	Usable() (<-chan struct{}, error)
+	// Usable returns nil if the addresses could be put in place now, else why not, such as an interface that is not there.
+	Usable() error
+
+	// Changed returns a channel that is closed when Usable may have something else to say, or there is something to mend; nil: never.
+	Changed() <-chan struct{}
 
 	// Bind puts the addresses in place, to be seen until the time given and no longer, unless Extend comes, and announces them. It may be called again
 	// while they are there.

@@ -72,7 +72,7 @@ type kernelPlace struct {
 	cancel   context.CancelFunc
 }
 
-// wake has whoever asked Usable ask again. machine.mu is held.
+// wake has whoever waits for a change look. machine.mu is held.
 func (p *kernelPlace) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -127,10 +127,7 @@ func (p *kernelPlace) Linger() time.Duration {
 }
 
 // Usable implements Place.
-func (p *kernelPlace) Usable() (<-chan struct{}, error) {
-	machine.mu.Lock()
-	changed := p.changed
-	machine.mu.Unlock()
+func (p *kernelPlace) Usable() error {
 	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])
 	if err == nil {
 		p.mu.Lock()
@@ -139,7 +136,14 @@ func (p *kernelPlace) Usable() (<-chan struct{}, error) {
 			err = fmt.Errorf("the interface %s is not there any more", p.on.name)
 		}
 	}
-	return changed, err
+	return err
+}
+
+// Changed implements Place.
+func (p *kernelPlace) Changed() <-chan struct{} {
+	machine.mu.Lock()
+	defer machine.mu.Unlock()
+	return p.changed
 }
 
 // Probe implements Prober.

@@ -121,9 +121,14 @@ func (r *runner) compete(ctx context.Context) error {
 
 // unfit returns why this node should not have the addresses now, nil if it may.
 func (r *runner) unfit() error {
-	if _, err := r.place.Usable(); err != nil {
+	if err := r.place.Usable(); err != nil {
 		return err
 	}
+	return r.unready()
+}
+
+// unready returns an error unless the program is ready.
+func (r *runner) unready() error {
 	if r.cfg.Ready != nil && !r.cfg.Ready() {
 		return errors.New("the program is not ready")
 	}
@@ -139,15 +144,19 @@ func (r *runner) watch(ctx context.Context, fit bool) bool {
 		tick = ticker.C
 	}
 	for {
-		changed, _ := r.place.Usable()
-		if (r.unfit() == nil) == fit {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-tick:
-		case <-ctx.Done():
-			return false
+		changed := r.place.Changed()
+		usable := r.place.Usable() == nil
+		for looked := false; !looked; {
+			if (usable && r.unready() == nil) == fit {
+				return true
+			}
+			select {
+			case <-changed:
+				looked = true
+			case <-tick:
+			case <-ctx.Done():
+				return false
+			}
 		}
 	}
 }
@@ -224,7 +233,7 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 		if held.Err() != nil {
 			return nil
 		}
-		changed, _ := r.place.Usable()
+		changed := r.place.Changed()
 		if until := t.Deadline(); time.Until(until) > 0 {
 			if err := r.place.Extend(until); err != nil {
 				return err

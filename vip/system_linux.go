@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/fence"
@@ -19,7 +20,7 @@ import (
 )
 
 const (
-	checkEvery = time.Second     // the fence is looked at
+	checkEvery = 2 * time.Second // the fence is looked at
 	guardTime  = 3 * time.Second // for a guard to start
 	ackTime    = time.Second     // for a guard to hear something
 
@@ -121,14 +122,13 @@ func sweep(log *slog.Logger) {
 	}
 }
 
-// owned reports whether the program of a table lives.
+// owned reports whether the program of a table lives, or cannot be told to be dead.
 func owned(table string) bool {
 	c, err := net.Dial("unix", lockName(table))
-	if err != nil {
-		return false
+	if err == nil {
+		c.Close()
 	}
-	c.Close()
-	return true
+	return !errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // startGuard starts the guard. Without one, the lease's end is what ends a dead program's addresses.
