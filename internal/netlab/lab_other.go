@@ -1,0 +1,10 @@
+//go:build !linux
+
+package netlab
+
+import "errors"
+
+// Available says in one sentence why there is no laboratory here.
+func Available() error {
+	return errors.New("a laboratory of network namespaces needs Linux")
+}
