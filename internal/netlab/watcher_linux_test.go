@@ -31,16 +31,14 @@ func watch(t *testing.T, l *Lab, addrs []netip.Addr) *Watcher {
 	return w
 }
 
-// between checks a duration that a fault by hand had, and that its instrument cannot see exactly.
-func between(t *testing.T, what string, got, least, most time.Duration) {
+// about checks a time that a fault by hand took and that an instrument has measured: on a machine that does much else besides, neither is exact.
+func about(t *testing.T, what string, got, want time.Duration) {
 	t.Helper()
-	if got < least || got > most {
-		t.Errorf("%s: %v, want %v to %v", what, got, least, most)
+	t.Logf("%s: %v, by hand %v", what, got, want)
+	if got < want-100*time.Millisecond || got > want+300*time.Millisecond {
+		t.Errorf("%s: %v, want about %v", what, got, want)
 	}
 }
-
-// noise is what a busy machine may add to a figure.
-const noise = 250 * time.Millisecond
 
 func TestTwoOwners(t *testing.T) {
 	l := open(t, 2, 2)
@@ -65,8 +63,8 @@ func TestTwoOwners(t *testing.T) {
 
 			o := w.Report(began.Add(-50*time.Millisecond), ended.Add(50*time.Millisecond))[0]
 			two := ended.Sub(began)
-			between(t, "two in kernels", o.TwoInKernels.Longest, two-30*time.Millisecond, two+30*time.Millisecond)
-			between(t, "two on the wire", o.TwoOnWire.Longest, two-noise, two+30*time.Millisecond)
+			about(t, "two in kernels", o.TwoInKernels.Longest, two)
+			about(t, "two on the wire", o.TwoOnWire.Longest, two)
 			if len(w.History(addrs[i])) != 2 {
 				t.Errorf("history: %v", w.History(addrs[i]))
 			}
@@ -88,7 +86,7 @@ func TestHandOver(t *testing.T) {
 	for _, p := range prefixes {
 		must(t, l.Nodes[0].DelAddr(p))
 	}
-	after(200 * time.Millisecond)
+	after(300 * time.Millisecond)
 	for _, p := range prefixes {
 		must(t, l.Nodes[1].AddAddr(p))
 	}
@@ -99,9 +97,9 @@ func TestHandOver(t *testing.T) {
 		if o.TwoInKernels.Total != 0 || o.TwoOnWire.Total != 0 {
 			t.Errorf("%s: two owners: kernels %v, wire %v", o.Addr, o.TwoInKernels, o.TwoOnWire)
 		}
-		between(t, "none in kernels", o.NoneInKernels.Longest, gap-30*time.Millisecond, gap+30*time.Millisecond)
+		about(t, "none in kernels", o.NoneInKernels.Longest, gap)
 		for i := range l.Clients {
-			between(t, "unanswered", o.Unanswered[i].Longest, gap-30*time.Millisecond, gap+noise)
+			about(t, "unanswered", o.Unanswered[i].Longest, gap)
 		}
 	}
 }
@@ -116,7 +114,7 @@ func TestTwoOwnersInPartition(t *testing.T) {
 		must(t, l.Nodes[0].AddAddr(p), l.Nodes[1].AddAddr(p))
 	}
 	began := time.Now()
-	after(200 * time.Millisecond)
+	after(300 * time.Millisecond)
 	for i, want := range []string{"node0", "node1"} {
 		for _, addr := range addrs {
 			if got := w.Answerers(i, addr); len(got) != 1 || got[0] != want {
@@ -126,17 +124,15 @@ func TestTwoOwnersInPartition(t *testing.T) {
 	}
 	healed := time.Now()
 	must(t, l.Heal())
-	after(200 * time.Millisecond)
+	after(300*time.Millisecond + settled)
 	for i, o := range w.Report(began, healed) {
 		if o.TwoOnWire.Total != 0 {
 			t.Errorf("%s: two on the wire for %v while there were two wires", addrs[i], o.TwoOnWire)
 		}
-		between(t, "two in kernels", o.TwoInKernels.Longest, 190*time.Millisecond, 200*time.Millisecond+noise)
+		about(t, "two in kernels", o.TwoInKernels.Longest, healed.Sub(began))
 	}
 	for i, o := range w.Report(healed, time.Now()) {
-		if o.TwoOnWire.Longest < 20*time.Millisecond {
-			t.Errorf("%s: two on the wire for %v after the partition", addrs[i], o.TwoOnWire)
-		}
+		about(t, addrs[i].String()+" on the wire after", o.TwoOnWire.Total, 300*time.Millisecond)
 	}
 }
 
@@ -151,7 +147,7 @@ func TestTwoOwnersForTwoClients(t *testing.T) {
 		must(t, l.Nodes[0].AddAddr(p), l.Nodes[1].AddAddr(p))
 	}
 	began := time.Now()
-	after(200 * time.Millisecond)
+	after(300 * time.Millisecond)
 	ended := time.Now()
 	after(settled)
 	for i, a := range w.askers {
@@ -162,7 +158,7 @@ func TestTwoOwnersForTwoClients(t *testing.T) {
 		}
 	}
 	for i, o := range w.Report(began, ended) {
-		between(t, addrs[i].String(), o.TwoOnWire.Longest, 20*time.Millisecond, ended.Sub(began))
+		about(t, addrs[i].String(), o.TwoOnWire.Total, ended.Sub(began))
 	}
 }
 
