@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -37,6 +38,12 @@ func (k Keepalived) Start(node *Host) (*Process, error) {
 	conf := k.path(node, "conf")
 	if err := os.WriteFile(conf, []byte(k.config(node.index, len(node.lab.Nodes), node.Name)), 0o600); err != nil {
 		return nil, err
+	}
+	// Those of one that was killed name processes that nobody may have waited for yet, and it would not start beside them.
+	for _, suffix := range []string{"pid", "vrrp.pid"} {
+		if err := os.Remove(k.path(node, suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
 	}
 	return node.Start(exec.Command("keepalived", "--dont-fork", "--log-console", "--no-syslog", "--vrrp",
 		"--use-file", conf, "--pid", k.path(node, "pid"), "--vrrp_pid", k.path(node, "vrrp.pid")))

@@ -8,3 +8,6 @@ import "errors"
 func Available() error {
 	return errors.New("a laboratory of network namespaces needs Linux")
 }
+
+// Main is for TestMain. It does nothing here.
+func Main() {}

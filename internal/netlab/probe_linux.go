@@ -24,6 +24,7 @@ type Probe struct {
 
 	mu       sync.Mutex
 	attempts []Attempt
+	latest   Attempt
 }
 
 // ProbeUDP asks by a datagram every interval; 0 is 5 ms. Nothing is sent twice, so this measures how long an address was away and
@@ -166,6 +167,7 @@ func (p *Probe) answered(n int, by string, err error) {
 	}
 	if p.attempts[n].Err = err; err == nil {
 		p.attempts[n].Answered, p.attempts[n].By = now, by
+		p.latest = p.attempts[n]
 	}
 }
 
@@ -180,6 +182,13 @@ func (p *Probe) Close() error {
 // Report judges what the client got from one time to another.
 func (p *Probe) Report(from, to time.Time) Service {
 	return serviceOf(p.Attempts(), from, to, p.interval, p.patience)
+}
+
+// Latest returns the attempt whose answer arrived last; none, if none has.
+func (p *Probe) Latest() Attempt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.latest
 }
 
 // Attempts returns all attempts in the order of sending.
