@@ -16,12 +16,14 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/netlab"
 )
 
 // asNode is the variable that makes this test binary a node, or another process that benchmarks need.
 const asNode = "FLOTILLA_BENCH_NODE"
 
 func TestMain(m *testing.M) {
+	netlab.Main()
 	if role := os.Getenv(asNode); role != "" {
 		run := runNode
 		switch role {
