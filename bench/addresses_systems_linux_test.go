@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 )
 
@@ -31,9 +32,18 @@ func addressSystems() []addressKind {
 			},
 		}
 	}
+	nodes := func(name string, timing flotilla.Timing) addressKind {
+		return addressKind{
+			name:      name,
+			available: func() error { return nil },
+			open:      func(lab *netlab.Lab, dir string) addressSystem { return newAddressFlotilla(lab, dir, timing) },
+		}
+	}
 	return []addressKind{
 		keepalived("keepalived", false),
 		keepalived("keepalived-100ms", true),
+		nodes("flotilla-lan", flotilla.LAN),
+		nodes("flotilla-fast", flotilla.Fast),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
 // asNode is the variable that makes this test binary a node, or another process that benchmarks need.
@@ -24,6 +25,7 @@ const asNode = "FLOTILLA_BENCH_NODE"
 
 func TestMain(m *testing.M) {
 	netlab.Main()
+	labnode.Main()
 	if role := os.Getenv(asNode); role != "" {
 		run := runNode
 		switch role {
