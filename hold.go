@@ -46,7 +46,12 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 	if r.NoPreempt {
 		contest = nil
 	}
-	return n.hold(ctx, c, contest, f)
+	return n.hold(ctx, c, contest, func(ctx context.Context, t Tenure) error {
+		if r.Keep {
+			n.tenures.keep(t.(*tenure))
+		}
+		return f(ctx, t)
+	})
 }
 
 // hold is Hold for any claim.
@@ -81,6 +86,7 @@ type tenure struct {
 	outer   *tenure     // that of the context that Hold was called with; nil: of none
 
 	mu    sync.Mutex
+	keeps bool      // see hold.Role
 	over  time.Time // the deadline when the tenure ended or was lost; zero: it lasts
 	bound time.Time // when the time to hand over ends; zero: nobody has asked
 	timer *time.Timer
@@ -140,7 +146,8 @@ type tenures struct {
 	mu      sync.Mutex
 	waiting map[claimRef]chan struct{} // told once when the claim is granted or gone; buffered
 	held    map[claimRef]*tenure
-	woken   int // how often a waiter was told something
+	woken   int    // how often a waiter was told something
+	kept    uint64 // the newest session that holds, or held, what is kept without a lease
 
 	withdrawn   map[claimRef]string // claims to be taken back, and to which role
 	withdrawers int                 // goroutines at it
@@ -199,9 +206,22 @@ func (ts *tenures) lose(session uint64, end time.Time, cause error) {
 	}
 }
 
-// seen reports whether something Public is held by a session yet.
+// keep notes that the tenure's holder does not let go with the lease.
+func (ts *tenures) keep(t *tenure) {
+	t.mu.Lock()
+	t.keeps = true
+	t.mu.Unlock()
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.kept = t.ref.session
+}
+
+// seen reports whether something Public is held by a session yet, or kept without it.
 func (ts *tenures) seen(session uint64) bool {
-	return slices.ContainsFunc(ts.all(), func(t *tenure) bool { return t.public && t.ref.session == session })
+	ts.mu.Lock()
+	kept := ts.kept == session
+	ts.mu.Unlock()
+	return kept || slices.ContainsFunc(ts.all(), func(t *tenure) bool { return t.public && t.ref.session == session })
 }
 
 // refs returns all claims.
@@ -412,7 +432,7 @@ func (n *Node) endTenure(t *tenure) {
 	t.stop(nil)
 	end := t.Deadline()
 	t.mu.Lock()
-	lost := !t.over.IsZero()
+	lost, keeps := !t.over.IsZero(), t.keeps
 	if t.over.IsZero() {
 		t.over = end
 	}
@@ -427,7 +447,7 @@ func (n *Node) endTenure(t *tenure) {
 		cancel()
 		lost = err != nil && !errors.Is(err, ErrLost)
 	}
-	if lost {
+	if lost && !keeps {
 		n.withdraw(t.key, t.ref)
 	}
 	n.tenures.mu.Lock()

@@ -47,6 +47,15 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 	return err
 }
 
+// Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives.
+func (n *Node) Holder(role string) (fence uint64, own bool) {
+	queue := n.fsm.state().claims(rolePrefix + role)
+	if len(queue) == 0 || queue[0].ghost != 0 {
+		return 0, false
+	}
+	return queue[0].index, queue[0].node == n.id
+}
+
 // memberID returns the ID of the member with that ID or name.
 func (n *Node) memberID(node string) (string, error) {
 	found := ""

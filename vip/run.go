@@ -18,7 +18,7 @@ const (
 	letGo         = 10 * time.Millisecond
 	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
 	keepEvery     = time.Second
-	regrantTime   = 3 * time.Second // for the cluster to grant a kept address anew
+	lookEvery     = 2 * time.Millisecond // who has what is kept here
 )
 
 var (
@@ -114,7 +114,7 @@ func (r *runner) compete(ctx context.Context) error {
 	})
 	role := hold.Role{
 		Name: r.cfg.Name, Group: r.cfg.Group, Priority: r.cfg.Priority, NoPreempt: r.cfg.NoPreempt, PreemptDelay: r.cfg.PreemptDelay,
-		Public: true, Linger: r.place.Linger(),
+		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep,
 	}
 	return r.h.Hold(ctx, role, func(held context.Context, t hold.Tenure) error { return r.tenure(ctx, held, t) })
 }
@@ -195,7 +195,7 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	}
 	// One that stood still, and finds out when others may have the address already, keeps nothing.
 	if r.cfg.Quorum == Keep && !planned && time.Now().Before(t.Deadline()) {
-		r.keep()
+		r.keep(t.Fence())
 		r.tell(Event{Kind: Kept, Fence: t.Fence(), Err: cause})
 		return errLapsed
 	}
@@ -326,14 +326,14 @@ type keeping struct {
 	done chan struct{}
 }
 
-// keep begins that. It ends with a new grant, or when the cluster is back and has not granted it to this node.
-func (r *runner) keep() {
+// keep begins that, after a tenure of that fence. It ends with a new grant, or when another node is known to have one.
+func (r *runner) keep(fence uint64) {
 	ctx, stop := context.WithCancel(context.Background())
 	k := &keeping{stop, make(chan struct{})}
 	r.keeping = k
 	go func() {
 		defer close(k.done)
-		why := r.stayWithout(ctx)
+		why := r.stayWithout(ctx, fence)
 		if ctx.Err() == nil {
 			err := r.place.Unbind()
 			r.tell(Event{Kind: Lost, Held: time.Since(r.began), Err: errors.Join(why, err)})
@@ -342,33 +342,27 @@ func (r *runner) keep() {
 	}()
 }
 
-// stayWithout returns why the addresses must go.
-func (r *runner) stayWithout(ctx context.Context) error {
-	back := make(chan struct{})
-	if h, ok := r.h.(interface{ Ready(context.Context) error }); ok {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go func() {
-			defer close(back)
-			for h.Ready(ctx) != nil && ctx.Err() == nil {
-				select {
-				case <-time.After(retryPause):
-				case <-ctx.Done():
-				}
+// stayWithout returns why the addresses must go; nil if ctx ends.
+func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
+	h, ok := r.h.(interface {
+		Holder(role string) (fence uint64, own bool)
+	})
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for extended := (time.Time{}); ; {
+		if ok {
+			if now, own := h.Holder(r.cfg.Name); now > fence && !own {
+				return errors.New("the cluster is back, and another node has the address")
 			}
-		}()
-	}
-	var late <-chan time.Time
-	for {
-		if err := r.place.Extend(time.Now().Add(keepFor)); err != nil {
-			return err
+		}
+		if time.Since(extended) >= keepEvery {
+			extended = time.Now()
+			if err := r.place.Extend(extended.Add(keepFor)); err != nil {
+				return err
+			}
 		}
 		select {
-		case <-time.After(keepEvery):
-		case <-back:
-			back, late = nil, time.After(regrantTime)
-		case <-late:
-			return errors.New("the cluster is back, and another node has the address")
+		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}

@@ -106,7 +106,7 @@ func (s *system) begin(log *slog.Logger) error {
 // lockName is the abstract socket, of this network namespace as the table is, that the owner of a table listens on.
 func lockName(table string) string { return "@flotilla-vip/" + table }
 
-// sweep removes the tables of programs that died along with their guards.
+// sweep takes away what programs have left that died along with their guards: their addresses first, since only their tables keep these silent.
 func sweep(log *slog.Logger) {
 	names, err := fence.Names()
 	if err != nil {
@@ -116,8 +116,12 @@ func sweep(log *slog.Logger) {
 		if owned(name) {
 			continue
 		}
-		if err := fence.Remove(name); err != nil {
-			log.Warn("a fence that a program has left could not be removed", "table", name, "err", err)
+		f, err := fence.Open(name)
+		if err == nil {
+			err = errors.Join(removeLeft(f.Guarded(), log), f.Close())
+		}
+		if err != nil {
+			log.Warn("what a dead program has left of its floating addresses could not be taken away", "table", name, "err", err)
 		}
 	}
 }
