@@ -62,6 +62,7 @@ type kernelPlace struct {
 	placed   []guard.Addr // what is in the kernel, or about to be, or may be there yet
 	removals uint64       // of the guard, as last looked at
 	missing  bool         // something of it is not there
+	until    time.Time    // the lease, as last heard; zero: there is nothing to have it for
 	changed  chan struct{}
 
 	// mu guards the rest, and is held across the kernel's answers: only one thing is done to the addresses at a time.
@@ -69,7 +70,6 @@ type kernelPlace struct {
 	on       nic
 	link     *l2.Link // on it, and the fence is there; nil: not yet
 	bound    bool
-	until    time.Time     // the lease, as last heard
 	refresh  time.Time     // when the kernel's lifetimes are to be renewed
 	relay    *l2.Relay     // attempts are kept since Quiesce
 	released chan struct{} // closed when what Release began is over; nil: it has not begun
@@ -233,8 +233,7 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 		placed = append(placed, guard.Addr{Index: p.on.index, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	machine.place(p, placed)
-	p.until = g.Until
-	if err := machine.extend(g.Until); err != nil {
+	if err := machine.extend(p, g.Until); err != nil {
 		return err
 	}
 	if err := p.put(); err != nil {
@@ -259,7 +258,7 @@ func (p *kernelPlace) put() error {
 		life, every = bareLife, bareEvery
 	}
 	now := time.Now()
-	if !now.Before(p.until) {
+	if !p.lasts() {
 		return errLapsed // this process stood still
 	}
 	for _, a := range p.addrs {
@@ -296,9 +295,16 @@ func onLink(n nic) netlink.Link {
 	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: n.index, Name: n.name}}
 }
 
+// lasts reports whether the lease does, as last heard.
+func (p *kernelPlace) lasts() bool {
+	machine.mu.Lock()
+	defer machine.mu.Unlock()
+	return time.Now().Before(p.until)
+}
+
 // announce tells the neighbours, if the lease lasts. mu is held.
 func (p *kernelPlace) announce() error {
-	if !time.Now().Before(p.until) {
+	if !p.lasts() {
 		return nil
 	}
 	return p.link.Announce(p.addrs...)
@@ -311,8 +317,7 @@ func (p *kernelPlace) Extend(until time.Time) error {
 	if !p.bound {
 		return nil
 	}
-	p.until = until
-	if err := machine.extend(until); err != nil {
+	if err := machine.extend(p, until); err != nil {
 		return err
 	}
 	if time.Now().Before(p.refresh) {
@@ -339,7 +344,7 @@ func (p *kernelPlace) Mend(context.Context) (bool, error) {
 	machine.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !missing || !p.bound || !time.Now().Before(p.until) {
+	if !missing || !p.bound || !p.lasts() {
 		return false, nil
 	}
 	if err := p.put(); err != nil {
@@ -371,6 +376,7 @@ func (p *kernelPlace) Release(context.Context) error {
 		return nil
 	}
 	p.bound = false
+	machine.lapse(p)
 	if machine.fenced() == nil {
 		if err := p.remove(); err != nil {
 			return err
@@ -420,6 +426,7 @@ func (p *kernelPlace) endRelease() {
 func (p *kernelPlace) Unbind() error {
 	p.mu.Lock()
 	p.bound = false
+	machine.lapse(p)
 	if p.relay != nil {
 		p.relay.Close()
 		p.relay = nil

@@ -16,9 +16,16 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
+// noRights has the test's binary be a program without them.
+const noRights = "VIP_TEST_NO_RIGHTS"
+
 func TestMain(m *testing.M) {
 	netlab.Main()
 	labnode.Main()
+	if os.Getenv(noRights) != "" {
+		fmt.Fprintln(os.Stderr, withoutRights())
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

@@ -14,7 +14,7 @@ import (
 const (
 	retryPause    = time.Second      // after something that went wrong
 	conflictPause = 10 * time.Second // after a foreign owner was found, and
-	conflictMax   = time.Minute      // when it is there again
+	conflictMax   = time.Minute      // when it is there again, or something fails again and again
 	letGo         = 10 * time.Millisecond
 	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
 	keepEvery     = time.Second
@@ -59,7 +59,8 @@ type runner struct {
 	place Place
 
 	// The fields below are of the goroutine of run, and of Hold's function, which it waits for.
-	conflicts int
+	conflicts int       // in a row
+	failures  int       // in a row
 	began     time.Time // when the addresses came here
 	keeping   *keeping  // the lease is over, and the addresses stay; nil: that is not so
 
@@ -90,7 +91,8 @@ func (r *runner) run(ctx context.Context) error {
 			}
 			r.tell(Event{Kind: Conflict, Err: err})
 		default:
-			pause = retryPause
+			pause = min(retryPause<<min(r.failures, 8), conflictMax) // somebody else may be able to
+			r.failures++
 			r.tell(Event{Kind: Failed, Err: err})
 		}
 		select {
@@ -175,7 +177,7 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	if err := r.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will}); err != nil {
 		return errors.Join(err, r.place.Unbind())
 	}
-	r.conflicts = 0
+	r.conflicts, r.failures = 0, 0
 	if !kept {
 		r.began = time.Now()
 	}
