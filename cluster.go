@@ -441,7 +441,7 @@ func (n *Node) handOver(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	if n.raft.Load().State() == raft.Leader {
-		if err := n.transfer(ctx); err != nil {
+		if err := n.transfer(ctx, ""); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -1,0 +1,290 @@
+package flotilla_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/internal/remote"
+)
+
+// office is an operator's place: a client of all nodes of a cluster.
+func office(t *testing.T, c *clustertest.Cluster) *remote.Client {
+	t.Helper()
+	var addrs []string
+	for i := range c.Nodes {
+		addrs = append(addrs, c.Config(i).Name+":7373")
+	}
+	return operator(t, c, 0, c.Config(0).Secrets[0], addrs...)
+}
+
+// wantAnswer checks what has become of a request.
+func wantAnswer(t *testing.T, what string, got remote.Answer, err error, refused bool, part string) {
+	t.Helper()
+	if err != nil || got.Refused != refused || !strings.Contains(got.Text, part) {
+		t.Errorf("%s: %+v, %v; want refused %v and %q", what, got, err, refused, part)
+	}
+}
+
+// wantServers waits until every node that runs takes these for the members, which it needs no more than a few leases for.
+func wantServers(t *testing.T, c *clustertest.Cluster, names ...string) {
+	t.Helper()
+	for range 100 {
+		same := true
+		for _, i := range c.Live() {
+			var have []string
+			for _, m := range c.Nodes[i].Status().Members {
+				have = append(have, m.Name)
+			}
+			same = same && slices.Equal(have, names)
+		}
+		if same {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for _, i := range c.Live() {
+		t.Errorf("n%d knows the members %v, want %v", i, c.Nodes[i].Status().Members, names)
+	}
+}
+
+// steady waits until n nodes vote.
+func steady(t *testing.T, c *clustertest.Cluster, voters int) {
+	t.Helper()
+	for range 600 {
+		n := 0
+		for _, m := range c.Nodes[c.Live()[0]].Status().Members {
+			if m.Voter {
+				n++
+			}
+		}
+		if n == voters {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("there are not %d voters: %+v", voters, c.Nodes[c.Live()[0]].Status().Members)
+}
+
+func TestOperatorSeesAllNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		c.Kill(2)
+		time.Sleep(5 * time.Second)
+		for asked := range 2 {
+			client := operator(t, c, 0, c.Config(0).Secrets[0], fmt.Sprintf("n%d:7373", asked))
+			reply, err := client.Status(t.Context(), "")
+			if err != nil || len(reply.Nodes) != 3 || reply.Nodes[0].Name != fmt.Sprintf("n%d", asked) {
+				t.Fatalf("asking n%d: %+v, %v", asked, reply, err)
+			}
+			for _, n := range reply.Nodes {
+				if n.Name == "n2" {
+					if len(n.Status) > 0 || n.Why != "nobody listens at its address" || n.Addr != "n2:7373" {
+						t.Errorf("the node that is dead: %+v", n)
+					}
+					continue
+				}
+				var s flotilla.Status
+				if err := json.Unmarshal(n.Status, &s); err != nil || s.ID != n.ID || s.Name != n.Name || !s.Ready || n.Why != "" {
+					t.Errorf("asking n%d: %s %+v, %v, %q", asked, n.Name, s, err, n.Why)
+				}
+			}
+			other := reply.Nodes[1]
+			if reply, err := client.Status(t.Context(), other.ID); err != nil || len(reply.Nodes) != 1 || reply.Nodes[0].ID != other.ID {
+				t.Errorf("asking for one: %+v, %v", reply, err)
+			}
+			if reply, err := client.Status(t.Context(), strings.Repeat("0", 32)); err != nil || len(reply.Nodes) != 0 {
+				t.Errorf("asking for none: %+v, %v", reply, err)
+			}
+		}
+		c.Kill(1)
+		time.Sleep(5 * time.Second)
+		reply, err := office(t, c).Status(t.Context(), "")
+		if err != nil || len(reply.Nodes) != 3 || reply.Nodes[0].Name != "n0" || !strings.Contains(reply.Nodes[0].Why, "the cluster has no leader") {
+			t.Errorf("without a quorum: %+v, %v", reply, err)
+		}
+	})
+}
+
+// A node that has found nobody says so, and what it waits for.
+func TestOperatorSeesANodeWithoutCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.Expect = 3 })
+		time.Sleep(5 * time.Second)
+		reply, err := office(t, c).Status(t.Context(), "")
+		if err != nil || len(reply.Nodes) != 1 || reply.Nodes[0].Name != "n0" || len(reply.Nodes[0].Status) == 0 || reply.Nodes[0].Why == "" {
+			t.Errorf("%+v, %v", reply, err)
+		}
+		_, err = office(t, c).Remove(t.Context(), remote.RemoveRequest{Node: strings.Repeat("0", 32)})
+		if err == nil || !strings.Contains(err.Error(), "the node cannot answer now: node is not ready: ") {
+			t.Errorf("a removal: %v", err)
+		}
+	})
+}
+
+func TestOperatorRemovesADeadMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		client := office(t, c)
+		dead := (c.Leader() + 1) % 3
+		id := c.Nodes[dead].Status().ID
+		remove := remote.RemoveRequest{Node: id}
+		name := c.Config(dead).Name
+		got, err := client.Remove(t.Context(), remove)
+		wantAnswer(t, "a member that is present", got, err, true, name+" is present; stop it first")
+
+		c.Kill(dead)
+		got, err = client.Remove(t.Context(), remove)
+		wantAnswer(t, "a member that was killed a moment ago", got, err, true, name+" is present")
+		time.Sleep(5 * time.Second)
+		got, err = client.Remove(t.Context(), remove)
+		wantAnswer(t, "a dead member", got, err, false, name+" is no member any more")
+		var left []string
+		for _, i := range c.Live() {
+			left = append(left, c.Config(i).Name)
+		}
+		wantServers(t, c, left...)
+		got, err = client.Remove(t.Context(), remove)
+		wantAnswer(t, "a member that was removed", got, err, false, "is no member any more")
+		store(t, c.Nodes[c.Live()[0]], "k", "1")
+
+		// with its directory it is told, and with another it is a new node
+		c.Restart(dead)
+		time.Sleep(10 * time.Second)
+		if err := c.Nodes[dead].Ready(t.Context()); !errors.Is(err, flotilla.ErrRemoved) {
+			t.Errorf("the removed node: %v", err)
+		}
+		c.Kill(dead)
+		c.Config(dead).Dir = t.TempDir()
+		c.Restart(dead)
+		c.Settle()
+		wantServers(t, c, "n0", "n1", "n2")
+	})
+}
+
+// Nobody is taken out whom the others need to go on, not by force either.
+func TestOperatorKeepsTheQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		leader := c.Leader()
+		dead, other := (leader+1)%3, (leader+2)%3
+		id := func(i int) string { return c.Nodes[i].Status().ID }
+		client := office(t, c)
+		got, err := client.Remove(t.Context(), remote.RemoveRequest{Node: id(leader), Force: true})
+		wantAnswer(t, "the leader", got, err, true, c.Config(leader).Name+" leads the cluster; hand the leadership over first")
+
+		c.Kill(dead)
+		time.Sleep(5 * time.Second)
+		got, err = client.Remove(t.Context(), remote.RemoveRequest{Node: id(other), Force: true})
+		wantAnswer(t, "the one that is needed", got, err, true, "without "+c.Config(other).Name+" only 1 of the 2 voters that are left would be there")
+		got, err = client.Remove(t.Context(), remote.RemoveRequest{Node: id(dead)})
+		wantAnswer(t, "the dead one", got, err, false, "is no member any more")
+		// two that are there: one of them can go by force, and the last cannot
+		got, err = client.Remove(t.Context(), remote.RemoveRequest{Node: id(other), Force: true})
+		wantAnswer(t, "one of two, by force", got, err, false, c.Config(other).Name+" is no member any more")
+		store(t, c.Nodes[leader], "k", "1")
+		time.Sleep(10 * time.Second)
+		if err := c.Nodes[other].Ready(t.Context()); !errors.Is(err, flotilla.ErrRemoved) {
+			t.Errorf("the node that was removed while it ran: %v", err)
+		}
+		if s := c.Nodes[leader].Status(); len(s.Members) != 1 || !s.Ready {
+			t.Errorf("who is left: %+v", s)
+		}
+	})
+}
+
+// Without a quorum nothing is changed, and the error says what to do.
+func TestOperatorChangesNothingWithoutQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		id := c.Nodes[2].Status().ID
+		c.Kill(1)
+		c.Kill(2)
+		client := office(t, c)
+		start := time.Now()
+		_, err := client.Remove(t.Context(), remote.RemoveRequest{Node: id, Force: true})
+		var unreachable *remote.UnreachableError
+		if !errors.As(err, &unreachable) || !strings.Contains(err.Error(), "n0:7373: the cluster has no leader; a majority of its voters must run") {
+			t.Errorf("a removal: %v", err)
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("it took %v to say so", took)
+		}
+		if n := len(c.Nodes[0].Status().Members); n != 3 {
+			t.Errorf("there are %d members", n)
+		}
+	})
+}
+
+func TestOperatorTransfersTheLeadership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		steady(t, c, 3)
+		client := office(t, c)
+		first := c.Leader()
+		id := func(i int) string { return c.Nodes[i].Status().ID }
+		ask := func(q remote.TransferRequest, refused bool, part string) {
+			t.Helper()
+			got, err := client.Transfer(t.Context(), q)
+			wantAnswer(t, fmt.Sprintf("%+v", q), got, err, refused, part)
+		}
+		ask(remote.TransferRequest{From: id(first), To: id(first)}, false, c.Config(first).Name+" leads")
+		ask(remote.TransferRequest{From: id(first)}, false, " leads")
+		c.Settle()
+		second := c.Leader()
+		if second == first {
+			t.Fatal("the same node leads")
+		}
+		ask(remote.TransferRequest{From: id(first)}, false, c.Config(second).Name+" leads") // the same question again changes nothing
+		for to := range 3 {
+			ask(remote.TransferRequest{From: id(first), To: id(to)}, false, c.Config(to).Name+" leads")
+			c.Settle()
+			if got := c.Leader(); got != to {
+				t.Errorf("n%d leads, want n%d", got, to)
+			}
+		}
+		ask(remote.TransferRequest{From: id(2), To: strings.Repeat("0", 32)}, true, "00000000 is no member")
+		c.Kill(1)
+		time.Sleep(5 * time.Second)
+		ask(remote.TransferRequest{From: id(2), To: id(1)}, true, "n1 is not there; start it first")
+		i := c.Add(nil)
+		c.Settle()
+		ask(remote.TransferRequest{From: id(2), To: id(i)}, true, "n3 does not vote, and so cannot lead")
+	})
+}
+
+// The bytes come from whoever has the secret: whatever they are, a node answers, and nothing changes.
+func TestOperatorSendsNonsenseAboutMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 2, nil)
+		c.Settle()
+		before := c.Nodes[0].Status()
+		port := operatorPort(t, c)
+		for _, path := range []string{remote.CallRemove, remote.CallTransfer, remote.CallMove, remote.CallDrain} {
+			for _, body := range []string{"", "\x00", "\xff", "\x00\x00", "\x01\x00", "\x01a\x02", "\x00\x01\x00\x00"} {
+				if _, reply, err := port.CallAddr(t.Context(), "n0:7373", path, []byte(body)); err == nil || !strings.Contains(err.Error(), "malformed encoding (status 400)") {
+					t.Errorf("%s of %q: %q, %v", path, body, reply, err)
+				}
+			}
+		}
+		after := c.Nodes[0].Status()
+		after.Index, after.Lease.LeftMillis, after.Tickets.AgeSeconds = before.Index, before.Lease.LeftMillis, before.Tickets.AgeSeconds
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("the status has changed (-before +after):\n%s", diff)
+		}
+	})
+}
