@@ -28,6 +28,7 @@ const (
 	callConfirm = "/1/confirm" // which index is current; for the leader
 	callTerm    = "/1/term"    // your raft term
 	callLapsed  = "/1/lapsed"  // has this session's lease lapsed for you
+	callWill    = "/1/will"    // the process of this session is dead; for the leader
 )
 
 // greeting is what nodes tell each other of themselves, both ways.
@@ -65,6 +66,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+callConfirm, bytesCall(n.serveConfirm))
 	mux.HandleFunc("POST "+callTerm, bytesCall(n.serveTerm))
 	mux.HandleFunc("POST "+callLapsed, bytesCall(n.serveLapsed))
+	mux.HandleFunc("POST "+callWill, bytesCall(n.serveBequest))
 	n.handleRecords(mux)
 	n.handleAdmin(mux)
 	return mux
@@ -269,14 +271,14 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 // has lost. The caller waits for it in its own state.
 func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
-	boot, seen := d.String(), d.Uint()
+	boot, seen, clean := d.String(), d.Uint(), d.Bool()
 	if err := d.End(); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(n.fsm.state().servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
-	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, number: seen}, func(s *state) bool {
+	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, number: seen, flag: clean}, func(s *state) bool {
 		return s.number(peer) != seen
 	})
 }
@@ -284,11 +286,11 @@ func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte,
 // serveEnd ends the caller's session, at its own wish.
 func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
-	number := d.Uint()
+	number, lingers := d.Uint(), d.Bool()
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	return nil, n.changeSession(ctx, command{op: opEnd, node: peer, target: peer, number: number}, func(s *state) bool {
+	return nil, n.changeSession(ctx, command{op: opEnd, node: peer, target: peer, number: number, flag: lingers}, func(s *state) bool {
 		ses := s.session(peer)
 		return ses == nil || ses.number != number
 	})
@@ -299,6 +301,7 @@ func (n *Node) changeSession(ctx context.Context, c command, done func(*state) b
 	if err != nil {
 		return err
 	}
+	c.time = time.Now().UnixNano()
 	return l.applyAndTell(ctx, n, &c, done)
 }
 

@@ -186,6 +186,7 @@ func (n *Node) open(ctx context.Context) error {
 		Gone:    func(id string) { n.tasks.run(func() { n.standFor(n.works, id, func() bool { return true }) }) },
 		Applied: n.awaitApplied,
 		Noted:   n.keeper.noted,
+		Will:    n.serveWill,
 		Matched: func(id string) {
 			if l := n.leading.Load(); l != nil {
 				l.acks.matched(id)
@@ -433,7 +434,7 @@ func (n *Node) Leave(ctx context.Context) error {
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
 func (n *Node) handOver(ctx context.Context) error {
-	yielded := n.yieldAll(ctx)
+	yielded := n.yieldAll(ctx, false)
 	if n.raft.Load() == nil || n.failure() != nil || len(n.others()) == 0 {
 		return yielded
 	}
@@ -455,6 +456,7 @@ func (n *Node) handOver(ctx context.Context) error {
 		changed := n.changed.wait()
 		var e codec.Encoder
 		e.Uint(number)
+		e.Bool(yielded != nil) // then something of it may be seen yet
 		_, err := n.askLeader(ctx, callEnd, e.B)
 		if err == nil {
 			break

@@ -20,12 +20,12 @@ type op byte
 
 const (
 	opStart   op = 1  // a leader's term begins; changes nothing but the index
-	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces, if that is still there
-	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, voters: by these; 0: the node itself says so
+	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces, if that is still there; flag: which has left nothing to be seen
+	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, voters: by these; 0: the node itself, or its will, says so; flag: and something of it may be seen yet; priority: for how long it was silent
 	opMember  op = 4  // a member's name and address: target, key, value
 	opStore   op = 5  // key, value; number: what the state may have at the most; target, cond: only if that record is of that index
 	opDelete  op = 6  // key and all below it
-	opClaim   op = 7  // a claim to a role: key; flag: wait for it; priority, group; number: as opStore
+	opClaim   op = 7  // a claim to a role: key; flag: wait for it; priority, group; number: as opStore; cond: if it is public 1 and the linger
 	opRelease op = 8  // a claim is given up: key; number: the seq of the opClaim
 	opSuspect op = 9  // a session is promised no more lease: target, number
 	opClear   op = 10 // the suspicion was wrong: target, number, cond: the suspicion
@@ -33,7 +33,10 @@ const (
 	opPut     op = 12 // several records at once: value holds them; number: as opStore
 	opTickets op = 13 // value: another key for session tickets; cond: the keys that it is to follow; flag: they are all dropped
 
-	lastOp = opTickets
+	opMove op = 14 // the holder of key is asked to hand over to a claim of the node target; empty: to another node's
+	opFree op = 15 // a role's holder is dead, and has been for long enough: key; number: the entry that ended its session; priority: as opEnd
+
+	lastOp = opFree
 )
 
 // fence is a condition: that the claim of seq, in the command's session, holds the role.
@@ -179,6 +182,7 @@ const (
 	codeNotDir  code = 6 // a key above it has a value
 	codeFull    code = 7 // the state has no room
 	codeChanged code = 8 // the record that the command depends on is another one by now
+	codeNoHeir  code = 9 // nobody waits for the role whom it could go to
 )
 
 // answer is what the state machine says to a command, and the index of the entry that it answers.

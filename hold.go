@@ -14,21 +14,8 @@ import (
 const (
 	yieldTime      = 10 * time.Second // for a holder to hand over when it is asked to
 	maxWithdrawers = 8                // claims that are taken back at once
+	maxLinger      = time.Hour
 )
-
-// Tenure is one node's time as the holder of a role.
-type Tenure interface {
-	// Fence is the number of this tenure: higher than that of any earlier one of the role. Whoever is told what to do by holders of a
-	// role, and remembers the highest fence that he has seen, can refuse one who does not know yet that he is not the holder any more.
-	Fence() uint64
-
-	// Deadline is until when the role is held for certain, as known now, on this machine's monotonic clock. It moves on as the lease
-	// is renewed. From then on somebody else may be the holder.
-	Deadline() time.Time
-
-	// Renewed returns a channel that is closed when Deadline moves, in either direction, for the next time.
-	Renewed() <-chan struct{}
-}
 
 // Hold waits until this node holds the role, alone in the cluster, calls f, and gives the role up when f returns or panics. Whoever is
 // next gets it in the same step. It returns f's error.
@@ -36,19 +23,25 @@ type Tenure interface {
 // The context that f gets ends with ctx, and also
 //   - when the node's lease is about to lapse, because a majority of the voters has not been reached. Its cause then wraps ErrLost. f must be
 //     done by the tenure's Deadline, which is about a fifth of a lease away; after that another node may hold the role.
-//   - when the role is to be handed over: a better contender waits, or the node shuts down. Its cause then is ErrYielded. f has ten
-//     seconds from then on, for as long as the lease lasts, and another node gets the role when f returns.
+//   - when the role is to be handed over: a better contender waits, Move was called, or the node shuts down or, if the role is Public, begins to
+//     drain. Its cause then is ErrYielded. f has ten seconds from then on, for as long as the lease lasts, and another node gets the role when f returns.
 //
 // If f returns nil or its context's error after that, Hold returns the cause. A Storage write with f's context takes effect only while the
 // role is held, which is judged where the writes are put in order; so a late one of a former holder is refused with ErrLost.
 //
 // Contenders of one node compete as those of different nodes do. A call that waits costs nothing, and leaves when ctx ends. A
-// node that loses its lease while it waits goes to the end of the queue.
+// node that loses its lease while it waits goes to the end of the queue. While a node drains it waits in no queue of a Public role.
 func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
 	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
 		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
 	}
+	if r.Linger < 0 || r.Linger > maxLinger || r.Linger > 0 && !r.Public {
+		return edge("holding a role", fmt.Errorf("%w: a role's Linger is between 0 and %v, and only a Public one has any", fs.ErrInvalid, maxLinger))
+	}
 	c := command{op: opClaim, key: rolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority)}
+	if r.Public {
+		c.cond = 1 + uint64(r.Linger)
+	}
 	contest := func(ctx context.Context, ref claimRef) { n.contest(ctx, c.key, ref, r.PreemptDelay) }
 	if r.NoPreempt {
 		contest = nil
@@ -76,12 +69,13 @@ type tenureKey struct{}
 
 // tenure is a claim that was granted.
 type tenure struct {
-	n    *Node
-	key  string
-	ref  claimRef
-	at   uint64          // index of the grant
-	ctx  context.Context // f's
-	stop context.CancelCauseFunc
+	n      *Node
+	key    string
+	public bool
+	ref    claimRef
+	at     uint64          // index of the grant
+	ctx    context.Context // f's
+	stop   context.CancelCauseFunc
 
 	unwatch func() bool // ends what watches for the node's end
 	outer   *tenure     // that of the context that Hold was called with; nil: of none
@@ -205,6 +199,11 @@ func (ts *tenures) lose(session uint64, end time.Time, cause error) {
 	}
 }
 
+// seen reports whether something Public is held by a session yet.
+func (ts *tenures) seen(session uint64) bool {
+	return slices.ContainsFunc(ts.all(), func(t *tenure) bool { return t.public && t.ref.session == session })
+}
+
 // refs returns all claims.
 func (ts *tenures) refs() []claimRef {
 	ts.mu.Lock()
@@ -233,6 +232,11 @@ func (n *Node) await(ctx context.Context, c command, contest func(context.Contex
 		if err := n.awaitReady(ctx); err != nil {
 			return claimRef{}, 0, err
 		}
+		if c.cond > 0 {
+			if err := n.awaitChanged(ctx, func() bool { return !n.drains() }); err != nil {
+				return claimRef{}, 0, n.lifeError(err)
+			}
+		}
 		session, a, err := n.writes.doIn(ctx, c)
 		ref := claimRef{n.id, session, a.seq}
 		if errors.Is(err, ErrLost) && ctx.Err() == nil {
@@ -250,7 +254,7 @@ func (n *Node) await(ctx context.Context, c command, contest func(context.Contex
 		if err := codeError(a.code); err != nil {
 			return claimRef{}, 0, err
 		}
-		index, err := n.granted(ctx, c.key, ref, contest)
+		index, err := n.granted(ctx, c, ref, contest)
 		if err != nil {
 			n.withdraw(c.key, ref)
 			return claimRef{}, 0, n.lifeError(err)
@@ -261,18 +265,25 @@ func (n *Node) await(ctx context.Context, c command, contest func(context.Contex
 	}
 }
 
-// granted waits until a claim is granted, and returns the index of that, 0 if the claim is gone.
-func (n *Node) granted(ctx context.Context, key string, ref claimRef, contest func(context.Context, claimRef)) (uint64, error) {
+// granted waits until a claim, made by c, is granted, and returns the index of that, 0 if the claim is gone.
+func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest func(context.Context, claimRef)) (uint64, error) {
 	told := n.tenures.wait(ref)
 	defer n.tenures.left(ref)
 	contesting := false
 	for {
-		c, i := n.fsm.state().findClaim(key, ref)
+		var drains <-chan struct{}
+		if c.cond > 0 {
+			if drains = n.changed.wait(); n.drains() {
+				n.withdraw(c.key, ref)
+				return 0, nil
+			}
+		}
+		mine, i := n.fsm.state().findClaim(c.key, ref)
 		if i < 0 {
 			return 0, nil
 		}
 		if i == 0 && n.keeper.usable(ref.session) && !n.leaving.Load() {
-			return c.index, nil
+			return mine.index, nil
 		}
 		if i > 0 && contest != nil && !contesting {
 			stop := beside(ctx, func(ctx context.Context) { contest(ctx, ref) })
@@ -289,8 +300,27 @@ func (n *Node) granted(ctx context.Context, key string, ref claimRef, contest fu
 		select {
 		case <-told:
 		case <-renewed:
+		case <-drains:
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// drains reports whether this node should hold nothing Public.
+func (n *Node) drains() bool { return n.drained.Load() }
+
+// awaitChanged waits until ok is true of what n.changed tells of.
+func (n *Node) awaitChanged(ctx context.Context, ok func() bool) error {
+	for {
+		changed := n.changed.wait()
+		if ok() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -352,7 +382,7 @@ func (n *Node) enterTenure(ctx context.Context, c command, contest func(context.
 		if err != nil {
 			return nil, err
 		}
-		t := &tenure{n: n, key: c.key, ref: ref, at: index}
+		t := &tenure{n: n, key: c.key, public: c.cond > 0, ref: ref, at: index}
 		t.ctx, t.stop = context.WithCancelCause(ctx)
 		t.unwatch = context.AfterFunc(n.works, func() { t.stop(context.Cause(n.works)) })
 		t.outer, _ = ctx.Value(tenureKey{}).(*tenure)
@@ -369,7 +399,7 @@ func (n *Node) beginTenure(t *tenure) bool {
 	n.tenures.mu.Lock()
 	n.tenures.held[t.ref] = t
 	n.tenures.mu.Unlock()
-	if !n.keeper.usable(t.ref.session) || n.leaving.Load() {
+	if !n.keeper.usable(t.ref.session) || n.leaving.Load() || t.public && n.drains() {
 		return false
 	}
 	n.tenures.tell(n.fsm.state(), []claimRef{t.ref})
@@ -467,11 +497,14 @@ func (ts *tenures) awaitEnd(end time.Time) {
 	}
 }
 
-// yieldAll has all tenures of this node handed over, and waits for it.
-func (n *Node) yieldAll(ctx context.Context) error {
+// yieldAll has all tenures of this node handed over, or only those that are Public, and waits for it.
+func (n *Node) yieldAll(ctx context.Context, public bool) error {
 	for {
 		ended := n.tenures.ended.wait()
 		all := n.tenures.all()
+		if public {
+			all = slices.DeleteFunc(all, func(t *tenure) bool { return !t.public })
+		}
 		for _, t := range all {
 			t.yield()
 		}

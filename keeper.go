@@ -40,7 +40,8 @@ type keeper struct {
 	given   *promises
 	caught  bool                          // this node has caught up since its process started: it may have applied a suspicion before
 	reports map[suspicion]map[string]bool // which voters said noteLapsed
-	pending map[sessionID]bool            // the leader's command about a session is under way
+	pending map[sessionID]bool            // the leader's command about a session, or a ghost, is under way
+	haunted map[ghost]time.Time           // since when this leader has seen it
 	owed    map[string][]byte             // promises given to nodes that are told with the next note to them
 	early   []request                     // what cannot be answered yet, one of a node
 	next    time.Time                     // when run renews again
@@ -52,6 +53,12 @@ type keeper struct {
 // suspicion is one of a session.
 type suspicion struct {
 	sessionID
+	index uint64
+}
+
+// ghost is what is left of a role's holder whose session ended by the entry index.
+type ghost struct {
+	role  string
 	index uint64
 }
 
@@ -186,13 +193,18 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		next := k.report(now)
 		k.follow(now)
+		var free time.Time
 		if l := k.n.leading.Load(); l != nil {
 			k.judge(l, now, awake)
+			if free = k.exorcism(); !free.IsZero() {
+				free = maxTime(free, now.Add(time.Millisecond))
+			}
 		} else {
+			k.forget()
 			k.watchLeader(ctx, now, awake)
 		}
 		wait := renewal
-		for _, t := range []time.Time{loss, next} {
+		for _, t := range []time.Time{loss, next, free} {
 			if !t.IsZero() && t.Before(wait) {
 				wait = t
 			}
@@ -243,6 +255,13 @@ func (k *keeper) renew(now time.Time, session uint64) {
 	for id, note := range notes {
 		k.n.port.Note(id, note)
 	}
+}
+
+// forget has this node see every ghost anew when it leads again.
+func (k *keeper) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.haunted = nil
 }
 
 // noted takes a note of another node.

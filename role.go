@@ -3,29 +3,15 @@ package flotilla
 import (
 	"math"
 	"slices"
-	"time"
+
+	"github.com/flotilla-ha/flotilla/hold"
 )
 
-// Role names something that one node does at a time, and says how much this node wants to be the one. Contenders for a
-// role are compared by Priority, then by how few roles of the Group each node holds, then by who came first.
-type Role struct {
-	// Name is the role's, the same on all nodes: at most MaxName bytes.
-	Name string
+// Role names something that one node does at a time, and says how much this node wants to be the one: see hold.Role.
+type Role = hold.Role
 
-	// Group spreads roles: of contenders with the same priority that one gets the role whose node holds fewest of the group. Empty: it
-	// does not matter what else a node holds. Contenders should agree on it.
-	Group string
-
-	// Priority is higher for nodes that should rather have the role. Zero is usual.
-	Priority int
-
-	// NoPreempt makes this contender wait until the role is free, even if it is better than the holder.
-	NoPreempt bool
-
-	// PreemptDelay is how long this contender must have been better than the holder, without a break, before the holder is asked to
-	// hand over. Zero: not at all. A node that has just come back may want some time to see whether it stays.
-	PreemptDelay time.Duration
-}
+// Tenure is one node's time as the holder of a role: see hold.Tenure.
+type Tenure = hold.Tenure
 
 // Locks, roles of Hold and the nodes' own do not share names.
 const (
@@ -45,6 +31,36 @@ type claim struct {
 	priority int64
 	yield    uint64   // index of the entry that asked it to hand over; 0: nobody has
 	heir     claimRef // for whom
+	moved    bool     // by hand: the heir gets it, better or not
+	pinned   bool     // it got the role by hand, and keeps it although others may be better
+
+	public bool   // see hold.Role
+	linger int64  // nanoseconds
+	ghost  uint64 // index of the entry that ended its session, without a word of its node: it holds the role until opFree; 0: it lives
+	lapsed bool   // its lease was over by then
+
+	since  int64 // Unix nanoseconds of the clock of whoever proposed the grant; shown, never compared
+	outage int64 // nanoseconds for which the role had no holder that lived before, as far as the leader knows; shown
+}
+
+// passing is the moment at which roles change hands: the entry's index, and what is shown of it.
+type passing struct {
+	index        uint64
+	time, outage int64
+}
+
+// ending is how a session ends.
+type ending byte
+
+const (
+	endsClean  ending = iota + 1 // nothing of it is to be seen any more
+	endsLapsed                   // its lease is over, and something may linger
+	endsUnsaid                   // its process is gone, or so it is said, and the kernel of its machine goes by its lease
+)
+
+// ghostly reports whether a claim that holds a role goes on holding it when its session ends so.
+func (c *claim) ghostly(how ending) bool {
+	return c.public && (how == endsUnsaid || how == endsLapsed && c.linger > 0)
 }
 
 // claims returns the queue of a role.
@@ -71,7 +87,7 @@ func (s *state) holds(key string, ref claimRef) bool {
 	return len(queue) > 0 && queue[0].claimRef == ref
 }
 
-func (s *state) claim(index uint64, c *command, fx *effects) code {
+func (s *state) claim(at passing, c *command, fx *effects) code {
 	queue := s.claims(c.key)
 	if len(queue) > 0 && !c.flag {
 		return codeHeld
@@ -81,9 +97,12 @@ func (s *state) claim(index uint64, c *command, fx *effects) code {
 	}
 	s.bytes += int64(len(c.key))
 	mine := claim{claimRef: claimRef{c.node, c.session, c.seq}, group: c.group, priority: c.priority}
+	if c.cond > 0 {
+		mine.public, mine.linger = true, int64(c.cond-1)
+	}
 	fx.claim()
 	if len(queue) == 0 {
-		mine.index = index
+		mine.grant(at)
 		fx.claim(mine.claimRef)
 	}
 	s.roles, _, _ = s.roles.Insert([]byte(c.key), &role{queue: append(slices.Clip(queue), mine)}) // a queue in a tree is never written to
@@ -93,9 +112,13 @@ func (s *state) claim(index uint64, c *command, fx *effects) code {
 	return codeOK
 }
 
-// release takes a claim out of a role's queue, and grants the role to the best of those left if it was the holder's.
-func (s *state) release(index uint64, key string, ref claimRef, fx *effects) code {
-	_, i := s.findClaim(key, ref)
+// grant makes the claim the holder's.
+func (c *claim) grant(at passing) { c.index, c.since, c.outage = at.index, at.time, at.outage }
+
+// release takes a claim out of a role's queue, and grants the role to the best of those left if it was the holder's, or to whom it is
+// moved by hand.
+func (s *state) release(at passing, key string, ref claimRef, fx *effects) code {
+	gone, i := s.findClaim(key, ref)
 	if i < 0 {
 		return codeNotHeld
 	}
@@ -107,9 +130,17 @@ func (s *state) release(index uint64, key string, ref claimRef, fx *effects) cod
 		return codeOK
 	}
 	if i == 0 {
-		next := s.best(key, rest)
+		next := -1
+		if gone.moved {
+			next = slices.IndexFunc(rest, func(q claim) bool { return q.claimRef == gone.heir })
+		}
+		byHand := next >= 0
+		if !byHand {
+			next = s.best(key, rest)
+		}
 		granted := rest[next]
-		granted.index = index
+		granted.grant(at)
+		granted.pinned = byHand
 		rest = slices.Insert(slices.Delete(rest, next, next+1), 0, granted)
 		fx.claim(granted.claimRef)
 	}
@@ -117,8 +148,8 @@ func (s *state) release(index uint64, key string, ref claimRef, fx *effects) cod
 	return codeOK
 }
 
-// releaseAll takes all claims of a session out.
-func (s *state) releaseAll(index uint64, node string, number uint64, fx *effects) {
+// releaseAll takes all claims of a session out, but for those whose ghosts stay.
+func (s *state) releaseAll(at passing, node string, number uint64, how ending, fx *effects) {
 	type place struct {
 		key string
 		ref claimRef
@@ -138,8 +169,39 @@ func (s *state) releaseAll(index uint64, node string, number uint64, fx *effects
 		}
 	}
 	for _, p := range append(waiting, holding...) { // or one of them might be granted what another of them leaves
-		s.release(index, p.key, p.ref, fx)
+		c, i := s.findClaim(p.key, p.ref)
+		if i > 0 || !c.ghostly(how) {
+			s.release(at, p.key, p.ref, fx)
+		} else if c.ghost == 0 {
+			queue := slices.Clone(s.claims(p.key))
+			queue[0].ghost, queue[0].lapsed = at.index, how == endsLapsed
+			fx.claim(p.ref)
+			s.roles, _, _ = s.roles.Insert([]byte(p.key), &role{queue: queue})
+		}
 	}
+}
+
+// free passes a role on whose holder's ghost has had its time.
+func (s *state) free(at passing, key string, ghost uint64, fx *effects) {
+	if queue := s.claims(key); len(queue) > 0 && queue[0].ghost != 0 && queue[0].ghost == ghost {
+		s.release(at, key, queue[0].claimRef, fx)
+	}
+}
+
+// ghosts returns the holders that only their ghosts are left of, by the role.
+func (s *state) ghosts() map[string]claim {
+	var all map[string]claim
+	it := s.roles.Root().Iterator()
+	it.SeekPrefix([]byte(rolePrefix))
+	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
+		if r.queue[0].ghost != 0 {
+			if all == nil {
+				all = make(map[string]claim)
+			}
+			all[string(k)] = r.queue[0]
+		}
+	}
+	return all
 }
 
 // best returns the place of the claim that a free role goes to.
@@ -169,7 +231,7 @@ func (s *state) loads(group, except string) map[string]int {
 	it.SeekPrefix([]byte(rolePrefix))
 	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
 		holder := r.queue[0]
-		if holder.group != group || string(k) == except {
+		if holder.group != group || string(k) == except || holder.ghost != 0 {
 			continue
 		}
 		if holder.yield != 0 {
@@ -189,7 +251,7 @@ func (s *state) better(key string, ref claimRef) bool {
 		return false
 	}
 	holder := s.claims(key)[0]
-	if holder.yield != 0 || mine.priority < holder.priority {
+	if holder.yield != 0 || holder.ghost != 0 || holder.pinned || mine.priority < holder.priority {
 		return false
 	}
 	if mine.priority > holder.priority {
@@ -211,4 +273,30 @@ func (s *state) yield(index uint64, key string, heir claimRef, fx *effects) {
 	queue[0].yield, queue[0].heir = index, heir
 	fx.claim(queue[0].claimRef)
 	s.roles, _, _ = s.roles.Insert([]byte(key), &role{queue: queue})
+}
+
+// move asks the holder of a role to hand over to a claim of the given node, or, with no node, to the best of another one, whoever is better.
+func (s *state) move(index uint64, key, node string, fx *effects) code {
+	queue := s.claims(key)
+	if len(queue) == 0 || queue[0].ghost != 0 {
+		return codeNotHeld
+	}
+	holder := queue[0].node
+	if node == holder {
+		return codeOK
+	}
+	var fit []claim
+	for _, q := range queue[1:] {
+		if q.node == node || node == "" && q.node != holder {
+			fit = append(fit, q)
+		}
+	}
+	if len(fit) == 0 {
+		return codeNoHeir
+	}
+	queue = slices.Clone(queue)
+	queue[0].yield, queue[0].heir, queue[0].moved = index, fit[s.best(key, fit)].claimRef, true
+	fx.claim(queue[0].claimRef)
+	s.roles, _, _ = s.roles.Insert([]byte(key), &role{queue: queue})
+	return codeOK
 }

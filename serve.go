@@ -112,13 +112,17 @@ func (n *Node) serve(ctx context.Context, h http.Handler, health *front, domains
 	n.log.Info("draining", "grace", max(n.cfg.Drain.Grace, 0), "patience", n.cfg.Drain.Patience)
 	grace := time.NewTimer(n.cfg.Drain.Grace)
 	defer grace.Stop()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Drain.Patience+max(n.cfg.Drain.Grace, 0))
+	defer cancel()
+	// Clients come to the addresses that this node holds for as long as it does.
+	if err := n.yieldAll(end, true); err != nil {
+		n.log.Warn("draining: what is seen of this node was not handed over in time", "err", err)
+	}
 	select {
 	case <-grace.C:
 	case <-n.life.Done():
 		return ErrClosed
 	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Drain.Patience)
-	defer cancel()
 	var ends sync.WaitGroup
 	errs := make([]error, 2)
 	for i, f := range []*front{https, plain} {

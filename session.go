@@ -55,6 +55,7 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 	var e codec.Encoder
 	e.String(n.boot)
 	e.Uint(s.number(n.id))
+	e.Bool(lost != 0 && s.number(n.id) == lost && !n.tenures.seen(lost)) // else something of the last one may be seen yet
 	if _, err := n.askLeader(ctx, callOpen, e.B); err != nil {
 		return err
 	}

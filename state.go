@@ -162,14 +162,19 @@ func (s *state) change(index uint64, c *command, fx *effects) code {
 		if s.number(c.node) != c.number {
 			return codeOK // a process that is dead asked for this, and the next one was quicker
 		}
-		s.endSession(index, c.node, c.number, fx)
+		how := endsUnsaid
+		if c.flag {
+			how = endsClean
+		}
+		s.endSession(passing{index: index, time: c.time}, c.node, c.number, how, fx)
 		s.sessions, _, _ = s.sessions.Insert([]byte(c.node), &session{number: index, boot: c.key})
 		fx.session()
 	case opEnd:
-		// A verdict is good only as long as those who gave it are the voters.
-		if ses := s.session(c.target); ses != nil && ses.number == c.number && (c.cond == 0 || c.cond == ses.suspect && c.voters == s.elected) {
-			s.endSession(index, c.target, c.number, fx)
-		}
+		s.end(passing{index, c.time, c.priority}, c, fx)
+	case opFree:
+		s.free(passing{index, c.time, c.priority}, c.key, c.number, fx)
+	case opMove:
+		return s.move(index, c.key, c.target, fx)
 	case opSuspect:
 		s.suspect(c.target, c.number, 0, index, fx)
 	case opClear:
@@ -188,9 +193,9 @@ func (s *state) change(index uint64, c *command, fx *effects) code {
 	case opDelete:
 		s.remove(c.key, fx)
 	case opClaim:
-		return s.claim(index, c, fx)
+		return s.claim(passing{index: index, time: c.time}, c, fx)
 	case opRelease:
-		out := s.release(index, c.key, claimRef{c.node, c.session, c.number}, fx)
+		out := s.release(passing{index: index, time: c.time}, c.key, claimRef{c.node, c.session, c.number}, fx)
 		if out == codeNotHeld {
 			s.forestall(index, c)
 		}
@@ -337,15 +342,32 @@ func (s *state) remove(key string, fx *effects) {
 	s.records = txn.CommitOnly()
 }
 
-// endSession frees, in this one step, all that the session holds and awaits.
-func (s *state) endSession(index uint64, node string, number uint64, fx *effects) {
+// end ends a session at its own word, that of its will, or by the verdict.
+func (s *state) end(at passing, c *command, fx *effects) {
+	how := endsClean
+	if c.cond != 0 || c.flag {
+		how = endsLapsed
+	}
+	ses := s.session(c.target)
+	switch {
+	case ses == nil || ses.number != c.number: // it has ended before; but now it is known that it left nothing
+		if how == endsClean {
+			s.releaseAll(at, c.target, c.number, how, fx)
+		}
+	case c.cond == 0 || c.cond == ses.suspect && c.voters == s.elected: // a verdict is good only as long as those who gave it are the voters
+		s.endSession(at, c.target, c.number, how, fx)
+	}
+}
+
+// endSession frees, in this one step, all that the session holds and awaits, but for what may be seen for a while.
+func (s *state) endSession(at passing, node string, number uint64, how ending, fx *effects) {
 	ses := s.session(node)
 	if ses == nil || ses.number != number {
 		return
 	}
 	s.sessions, _, _ = s.sessions.Delete([]byte(node))
 	fx.session()
-	s.releaseAll(index, node, number, fx)
+	s.releaseAll(at, node, number, how, fx)
 }
 
 // configure returns the state after a change of raft's configuration: what a server that is gone had is freed.
@@ -359,7 +381,7 @@ func (s *state) configure(index uint64, servers, voters []string, fx *effects) *
 			continue
 		}
 		if ses := n.session(id); ses != nil {
-			n.endSession(index, id, ses.number, fx)
+			n.endSession(passing{index: index}, id, ses.number, endsUnsaid, fx)
 		}
 		n.members, _, _ = n.members.Delete([]byte(id))
 	}

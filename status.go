@@ -60,6 +60,12 @@ type RoleStatus struct {
 	Fence   uint64 // of its tenure
 	Yields  bool   // it has been asked to hand over
 	Waiting int    // others that want it
+	// Since is when it got the role, by the clock of the node that wrote so. Outage is for how long nobody that lived had it before, as far as the leader
+	// knows: 0 if it was handed over.
+	Since  time.Time
+	Outage time.Duration
+	// Pinned says that it got the role by Move, and nobody better takes it. Ghost says that it is gone, and others wait until nothing of it can be seen.
+	Pinned, Ghost bool `json:",omitempty"`
 }
 
 // Certificate is one that a node serves.
@@ -132,6 +138,7 @@ func (s *state) roleStatus() []RoleStatus {
 		q := r.queue[0]
 		out = append(out, RoleStatus{
 			Name: strings.TrimPrefix(string(k), rolePrefix), Group: q.group, Holder: q.node, Fence: q.index, Yields: q.yield != 0, Waiting: len(r.queue) - 1,
+			Since: time.Unix(0, q.since), Outage: time.Duration(q.outage), Pinned: q.pinned, Ghost: q.ghost != 0,
 		})
 	}
 	return out

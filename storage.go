@@ -477,6 +477,8 @@ func codeError(c code) error {
 		return syscall.ENOTDIR
 	case codeNotHeld:
 		return ErrLost
+	case codeNoHeir:
+		return errors.New("no node waits for it that it could go to")
 	case codeFull:
 		return fmt.Errorf("%w: the state has reached its limit; delete something or raise Config.MaxState", ErrTooLarge)
 	}

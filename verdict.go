@@ -11,6 +11,7 @@ import (
 // the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
 func (k *keeper) judge(l *leadership, now, awake time.Time) {
 	s := k.n.fsm.state()
+	k.exorcise(l, s, now)
 	it := s.sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
 		id := sessionID{string(key), ses.number}
@@ -27,13 +28,58 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		late := l.acks.late(id.node, now)
 		switch {
 		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected})
+			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected, priority: int64(silent)})
 		case ses.suspect == 0 && (silent > patience || late):
 			k.propose(l, id, "a node is silent", command{op: opSuspect, target: id.node, number: id.number})
 		case ses.suspect != 0 && silent < k.n.pace.lease/3 && !late:
 			k.propose(l, id, "a node is heard again", command{op: opClear, target: id.node, number: id.number, cond: ses.suspect})
 		}
 	}
+}
+
+// exorcise frees the roles whose holder's ghost has had its time: what was to be seen of it is over, by this leader's clock, however slow that is.
+func (k *keeper) exorcise(l *leadership, s *state, now time.Time) {
+	ghosts := s.ghosts()
+	k.mu.Lock()
+	seen := make(map[ghost]time.Time, len(ghosts))
+	for key, c := range ghosts {
+		g := ghost{key, c.ghost}
+		if seen[g] = k.haunted[g]; seen[g].IsZero() {
+			seen[g] = now
+		}
+	}
+	k.haunted = seen
+	k.mu.Unlock()
+	for key, c := range ghosts {
+		since := now.Sub(seen[ghost{key, c.ghost}])
+		if since >= k.haunts(&c) {
+			k.propose(l, sessionID{key, c.ghost}, "a role is free: what its last holder left cannot be seen any more", command{op: opFree, key: key, number: c.ghost, priority: int64(since)})
+		}
+	}
+}
+
+// haunts returns how long a ghost keeps its role.
+func (k *keeper) haunts(c *claim) time.Duration {
+	d := time.Duration(c.linger)
+	if !c.lapsed {
+		d += promiseTime(k.n.pace.lease)
+	}
+	return d + d/drift
+}
+
+// exorcism returns when the first ghost that this leader has seen has had its time, zero if there is none.
+func (k *keeper) exorcism() (first time.Time) {
+	ghosts := k.n.fsm.state().ghosts()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for g, since := range k.haunted {
+		if c, ok := ghosts[g.role]; ok && c.ghost == g.index {
+			if at := since.Add(k.haunts(&c)); first.IsZero() || at.Before(first) {
+				first = at
+			}
+		}
+	}
+	return first
 }
 
 // isMajority reports whether those who spoke are more than half of the voters.
@@ -58,7 +104,7 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c command) {
 	}
 	k.n.log.Info(why, "node", id.node, "session", id.number)
 	k.n.tasks.run(func() {
-		c.node = k.n.id
+		c.node, c.time = k.n.id, time.Now().UnixNano()
 		last := l.raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
 		err := l.applyAndTell(l.ctx, k.n, &c, func(s *state) bool { return s.index > last })

@@ -79,21 +79,25 @@ func (p *Port) admit(c *conn) (serve func(), err error) {
 		return nil, err
 	}
 	state := tc.ConnectionState()
-	id, err := nodeOf(state.PeerCertificates[0])
-	if err != nil {
-		return nil, err
+	id, t, isWill := bearerOf(state.PeerCertificates[0])
+	if !isWill {
+		if id, err = nodeOf(state.PeerCertificates[0]); err != nil {
+			return nil, err
+		}
 	}
-	c.peer, c.Conn = id, tc
-	switch state.NegotiatedProtocol {
-	case alpnCall:
+	c.peer, c.will, c.Conn = id, t, tc
+	switch protocol := state.NegotiatedProtocol; {
+	case protocol == alpnCall:
 		serve = func() { p.calls.take(c) }
-	case alpnRaft:
+	case isWill:
+		err = errors.New("the bearer of a will may only call")
+	case protocol == alpnRaft:
 		if t := p.current(); t == nil || t.ended() {
 			err = errors.New("raft is not running here")
 		} else {
 			serve, err = func() { t.serve(c) }, p.cfg.Admit(id)
 		}
-	case alpnNote:
+	case protocol == alpnNote:
 		if p.cfg.Noted == nil {
 			err = errors.New("notes are not taken here")
 		}

@@ -65,6 +65,9 @@ func newCalls(p *Port) *calls {
 		},
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			if nc, ok := nc.(*conn); ok {
+				if nc.will != nil {
+					ctx = context.WithValue(ctx, testatorKey{}, nc.will)
+				}
 				return context.WithValue(ctx, peerKey{}, nc.peer)
 			}
 			return ctx
@@ -137,6 +140,10 @@ func (c *calls) handle(w http.ResponseWriter, r *http.Request) {
 	defer c.port.wg.Done()
 	if r.ContentLength > MaxRequest {
 		http.Error(w, fmt.Sprintf("a call has at most %d bytes", MaxRequest), http.StatusRequestEntityTooLarge)
+		return
+	}
+	if t := testatorOf(r.Context()); t != nil {
+		c.execute(w, r, t)
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxRequest)

@@ -33,6 +33,7 @@ const (
 type identity struct {
 	kid  seal.KeyID
 	pool *x509.CertPool // the authority derived from the secret
+	ca   *x509.Certificate
 	leaf tls.Certificate
 }
 
@@ -40,6 +41,11 @@ type identity struct {
 //
 // An Ed25519 signature depends on nothing but the key and the text, so every node derives the same authority byte for byte.
 func newIdentity(secret seal.Secret, id string) (*identity, error) {
+	return signed(secret, &url.URL{Scheme: "flotilla", Host: "node", Path: "/" + id})
+}
+
+// signed is newIdentity for any name.
+func signed(secret seal.Secret, name *url.URL) (*identity, error) {
 	kid := secret.ID()
 	seed := secret.CASeed()
 	caKey := ed25519.NewKeyFromSeed(seed[:])
@@ -71,7 +77,7 @@ func newIdentity(secret seal.Secret, id string) (*identity, error) {
 	der, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: "flotilla node"},
-		URIs:         []*url.URL{{Scheme: "flotilla", Host: "node", Path: "/" + id}},
+		URIs:         []*url.URL{name},
 		NotBefore:    certFrom(),
 		NotAfter:     certUntil(),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
@@ -86,7 +92,7 @@ func newIdentity(secret seal.Secret, id string) (*identity, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
-	return &identity{kid: kid, pool: pool, leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}}, nil
+	return &identity{kid: kid, pool: pool, ca: ca, leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}}, nil
 }
 
 // verify reports whether cert was signed by the authority of i and is allowed for usage.

@@ -10,16 +10,21 @@ import (
 // OpenClient returns a Port for a program that calls nodes and is none itself: it listens nowhere, and its node ID is made up, so
 // that nobody takes it for a member. Of cfg only Secrets, Dial, Timeout and Logger count. Use CallAddr; Close ends it.
 func OpenClient(cfg Config) (*Port, error) {
-	var id [16]byte
-	rand.Read(id[:]) // never fails
 	return Open(Config{
-		ID:       hex.EncodeToString(id[:]),
+		ID:       madeUpID(),
 		Secrets:  cfg.Secrets,
 		Listener: &silence{done: make(chan struct{})},
 		Dial:     cfg.Dial,
 		Timeout:  cfg.Timeout,
 		Logger:   cfg.Logger,
 	})
+}
+
+// madeUpID returns the ID of no node.
+func madeUpID() string {
+	var id [16]byte
+	rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
 }
 
 // silence is a listener that nobody can reach.

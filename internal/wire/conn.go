@@ -11,7 +11,8 @@ type conn struct {
 	net.Conn          // the TCP connection, and once authenticated the TLS connection on it
 	raw      net.Conn // the TCP connection
 	port     *Port
-	peer     string // the node that the peer has proven to be; empty before that
+	peer     string    // the node that the peer has proven to be; empty before that
+	will     *testator // the peer is no node, but the bearer of this one's will
 
 	mu     sync.Mutex
 	closed bool

@@ -69,6 +69,9 @@ type Config struct {
 	// Handler answers node calls. Peer tells who calls. Nil: every call is answered with 404.
 	Handler http.Handler
 
+	// Will is told by the bearer of a session's will that its process is dead. Nil: wills are refused.
+	Will func(ctx context.Context, node string, session uint64) error
+
 	// Noted is told of a note from an authenticated peer. The note is valid during the call only. For one peer there is one call at
 	// a time, on the goroutine of its connection, so it must not block. Nil: notes are refused.
 	Noted func(id string, note []byte)

@@ -1,0 +1,149 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+)
+
+// Move has a role of Hold handed over to the node with that ID or name, which must be waiting for it, or, if node is empty, to
+// whoever of the others would get it. It may be called on any node, and returns when the other holds the role, or when ctx ends; the role
+// may still move then. Whoever has got a role so keeps it although others may be better, until it gives it up.
+func (n *Node) Move(ctx context.Context, role, node string) error {
+	if err := n.move(ctx, role, node); err != nil {
+		return edge("moving the role "+role, err)
+	}
+	return nil
+}
+
+func (n *Node) move(ctx context.Context, role, node string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	defer cancel()
+	id := ""
+	if node != "" {
+		var err error
+		if id, err = n.memberID(node); err != nil {
+			return err
+		}
+	}
+	key := rolePrefix + role
+	before := n.fsm.state().claims(key)
+	_, a, err := n.writes.doIn(ctx, command{op: opMove, key: key, target: id})
+	if err != nil {
+		return err
+	}
+	if err := codeError(a.code); err != nil {
+		return err
+	}
+	_, err = n.fsm.wait(ctx, func(s *state) bool {
+		queue := s.claims(key)
+		if len(queue) == 0 {
+			return true // its holder has left, and the heir too
+		}
+		return queue[0].node == id || id == "" && (len(before) == 0 || queue[0].claimRef != before[0].claimRef)
+	})
+	return err
+}
+
+// memberID returns the ID of the member with that ID or name.
+func (n *Node) memberID(node string) (string, error) {
+	found := ""
+	for _, m := range n.Status().Members {
+		if m.ID == node {
+			return node, nil
+		}
+		if m.Name == node {
+			if found != "" {
+				return "", fmt.Errorf("several members have the name %s; use the ID", node)
+			}
+			found = m.ID
+		}
+	}
+	if found == "" {
+		return "", fmt.Errorf("no member has the ID or name %s", node)
+	}
+	return found, nil
+}
+
+// Will implements Tenure.
+func (t *tenure) Will() []byte {
+	will, err := t.n.port.Will(t.n.id, t.ref.session, t.n.addresses())
+	if err != nil {
+		t.n.log.Warn("there is no will; if this process dies, others wait for its lease to end", "err", err)
+		return nil
+	}
+	return will
+}
+
+// addresses returns where the other members are.
+func (n *Node) addresses() []string {
+	var all []string
+	for _, id := range n.others() {
+		if addr, ok := n.book.addr(id); ok {
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+// serveWill ends the session of a process that is dead, and has left nothing to be seen, as the bearer of its will says. The bearer has only that to do, so
+// it is seen to here until it is done.
+func (n *Node) serveWill(ctx context.Context, node string, number uint64) error {
+	done := func(s *state) bool {
+		if s.index < number || s.number(node) == number {
+			return false
+		}
+		for _, g := range s.ghosts() {
+			if g.node == node && g.session == number {
+				return false
+			}
+		}
+		return true
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	defer cancel()
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	var last error // of the attempts
+	n.until(ctx, func(ctx context.Context) error {
+		last = n.passOn(ctx, node, number, done)
+		return last
+	})
+	if ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), last)
+	}
+	return nil
+}
+
+// passOn has the leader do it.
+func (n *Node) passOn(ctx context.Context, node string, number uint64, done func(*state) bool) error {
+	if done(n.fsm.state()) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	switch leader := n.leader(); leader {
+	case "":
+		return ErrNoLeader
+	case n.id:
+		return n.changeSession(ctx, command{op: opEnd, node: n.id, target: node, number: number}, done)
+	default:
+		var e codec.Encoder
+		e.String(node)
+		e.Uint(number)
+		_, err := n.port.Call(ctx, leader, callWill, e.B)
+		return err
+	}
+}
+
+// serveBequest is the leader's end of passOn.
+func (n *Node) serveBequest(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	d := codec.Decoder{B: body}
+	node, number := d.String(), d.Uint()
+	if err := d.End(); err != nil {
+		return nil, err
+	}
+	return nil, n.serveWill(ctx, node, number)
+}
