@@ -26,6 +26,8 @@ func (n *Node) handleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallStatus, bytesCall(n.serveStatus))
 	mux.HandleFunc("POST "+remote.CallRemove, bytesCall(n.serveRemove))
 	mux.HandleFunc("POST "+remote.CallTransfer, bytesCall(n.serveTransfer))
+	mux.HandleFunc("POST "+remote.CallMove, bytesCall(n.serveMove))
+	mux.HandleFunc("POST "+remote.CallDrain, bytesCall(n.serveDrain))
 }
 
 // serveStatus answers for this node, and for others by asking them.
@@ -284,4 +286,117 @@ func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.Transfer
 			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.name)
 		}
 	}
+}
+
+// serveMove has a role handed over. It is this node that asks for it, whichever one the operator has called.
+func (n *Node) serveMove(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeMoveRequest(body)
+	if err != nil || q.Role == "" {
+		return nil, codec.ErrMalformed
+	}
+	if !n.caughtUp(ctx, 4) {
+		return nil, n.lifeError(ErrNoLeader)
+	}
+	answer, err := n.moveFor(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Encode(), nil
+}
+
+func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
+	holder := func() (claim, bool) {
+		queue := n.fsm.state().claims(rolePrefix + q.Role)
+		if len(queue) == 0 {
+			return claim{}, false
+		}
+		return queue[0], true
+	}
+	switch now, held := holder(); {
+	case !held:
+		return refuse("nobody holds the role %s", q.Role)
+	case q.To != "" && now.node == q.To || q.To == "" && now.index != q.Fence: // the answer to an earlier call was lost
+		return done("%s holds %s", n.nameOf(now.node), q.Role)
+	case now.ghost != 0:
+		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.nameOf(now.node), q.Role)
+	}
+	switch err := n.move(ctx, q.Role, q.To); {
+	case errors.Is(err, errNoHeir) && q.To == "":
+		return refuse("no other node waits for %s", q.Role)
+	case errors.Is(err, errNoHeir):
+		return refuse("%s does not wait for %s, so it cannot have it", n.nameOf(q.To), q.Role)
+	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrLost), errors.Is(err, ErrClosed):
+		return remote.Answer{}, err
+	case err != nil:
+		return refuse("%s stays where it is: %v", q.Role, err)
+	}
+	if now, held := holder(); held {
+		return done("%s holds %s", n.nameOf(now.node), q.Role)
+	}
+	return done("%s was given up, and nobody holds it", q.Role)
+}
+
+// serveDrain drains this node or undoes that, or has another one do it.
+func (n *Node) serveDrain(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeDrainRequest(body)
+	if err != nil || q.Node == "" {
+		return nil, codec.ErrMalformed
+	}
+	var answer remote.Answer
+	switch name := n.nameOf(q.Node); {
+	case q.Node == n.id && q.Undo:
+		answer, err = n.undrain()
+	case q.Node == n.id:
+		answer, err = n.drainAside(ctx)
+	case n.isServer(peer):
+		return nil, errors.New("the question is for another node")
+	case !n.isServer(q.Node):
+		answer, err = refuse("%s is no member", name)
+	default:
+		reply, err := n.port.Call(ctx, q.Node, remote.CallDrain, body)
+		if err == nil {
+			return reply, nil
+		}
+		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer.Encode(), nil
+}
+
+// drainAside takes this node out of balancers' choice and its roles off it, until undrain or its end. It goes on serving.
+func (n *Node) drainAside(ctx context.Context) (remote.Answer, error) {
+	held := 0
+	for _, t := range n.tenures.all() {
+		if t.isRole() {
+			held++
+		}
+	}
+	if !n.aside.Swap(true) {
+		n.log.Info("an operator drains this node", "roles", held)
+	}
+	n.changed.poke()
+	n.tenures.stir()
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	if err := n.yieldAll(ctx, (*tenure).isRole); err != nil {
+		return remote.Answer{}, n.lifeError(err)
+	}
+	if held == 0 {
+		return done("%s is drained; it held no roles", n.name)
+	}
+	return done("%s is drained, and has given up its roles (%d)", n.name, held)
+}
+
+// undrain undoes drainAside.
+func (n *Node) undrain() (remote.Answer, error) {
+	if n.aside.Swap(false) {
+		n.log.Info("an operator has this node take part again")
+	}
+	n.changed.poke()
+	if n.drained.Load() || n.leaving.Load() {
+		return refuse("%s is on its way out by itself, and stays drained", n.name)
+	}
+	return done("%s takes part again", n.name)
 }

@@ -1,9 +1,11 @@
 package flotilla_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -286,5 +288,157 @@ func TestOperatorSendsNonsenseAboutMembers(t *testing.T) {
 		if diff := cmp.Diff(before, after); diff != "" {
 			t.Errorf("the status has changed (-before +after):\n%s", diff)
 		}
+	})
+}
+
+// wantHeld waits until the roles are held by these nodes, as all that run see it.
+func wantHeld(t *testing.T, c *clustertest.Cluster, want map[string]int) {
+	t.Helper()
+	var got map[string]int
+	for range 200 {
+		agree := true
+		for _, i := range c.Live() {
+			got = make(map[string]int)
+			for _, r := range c.Nodes[i].Status().Roles {
+				for n := range c.Nodes {
+					if c.Nodes[n].Status().ID == r.Holder {
+						got[r.Name] = n
+					}
+				}
+			}
+			agree = agree && cmp.Equal(want, got)
+		}
+		if agree {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("roles are held by %v, want %v", got, want)
+}
+
+// A node that an operator drains wants no new clients and no roles, goes on serving, and takes part again when that is undone.
+func TestOperatorDrainsANode(t *testing.T) {
+	for name, public := range map[string]bool{"roles": false, "public roles": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := clustertest.New(t, 3, nil)
+				c.Settle()
+				client := office(t, c)
+				s := newStage(t)
+				for _, role := range []string{"a", "b"} {
+					for i := range 3 {
+						s.play(t.Context(), c, i, flotilla.Role{Name: role, Priority: 10 - i, Public: public})
+					}
+				}
+				wantHeld(t, c, map[string]int{"a": 0, "b": 0})
+				id := c.Nodes[0].Status().ID
+				for range 2 { // the second time changes nothing
+					got, err := client.Drain(t.Context(), remote.DrainRequest{Node: id})
+					wantAnswer(t, "drain", got, err, false, "n0 is drained")
+					wantHeld(t, c, map[string]int{"a": 1, "b": 1})
+					if st := c.Nodes[0].Status(); !st.Ready || !st.Draining || !st.Drained || !st.Lease.Held {
+						t.Errorf("the drained node: %+v", st)
+					}
+					if code, text := readyz(c.Nodes[0]); code != 503 || text != "drained\n" {
+						t.Errorf("its /readyz: %d %q", code, text)
+					}
+				}
+				store(t, c.Nodes[0], "k", "1") // it is a member all the same
+				wantEverywhere(t, c, "k", "1")
+				// not by a move, nor because the others are gone, does it get a role
+				fence := c.Nodes[1].Status().Roles[0].Fence
+				got, err := client.Move(t.Context(), remote.MoveRequest{Role: "a", Fence: fence, To: id})
+				wantAnswer(t, "move to the drained node", got, err, true, "n0 does not wait for a")
+				got, err = client.Drain(t.Context(), remote.DrainRequest{Node: c.Nodes[1].Status().ID})
+				wantAnswer(t, "drain of another", got, err, false, "n1 is drained, and has given up its roles (2)")
+				wantHeld(t, c, map[string]int{"a": 2, "b": 2})
+				got, err = client.Drain(t.Context(), remote.DrainRequest{Node: c.Nodes[2].Status().ID})
+				wantAnswer(t, "drain of the last", got, err, false, "n2 is drained, and has given up its roles (2)")
+				time.Sleep(time.Minute)
+				wantHeld(t, c, map[string]int{})
+
+				got, err = client.Drain(t.Context(), remote.DrainRequest{Node: id, Undo: true})
+				wantAnswer(t, "undrain", got, err, false, "n0 takes part again")
+				wantHeld(t, c, map[string]int{"a": 0, "b": 0})
+				if st := c.Nodes[0].Status(); st.Draining || st.Drained {
+					t.Errorf("the node that was drained: %+v", st)
+				}
+				if code, text := readyz(c.Nodes[0]); code != 200 {
+					t.Errorf("its /readyz: %d %q", code, text)
+				}
+				c.Kill(2)
+				time.Sleep(5 * time.Second)
+				got, err = client.Drain(t.Context(), remote.DrainRequest{Node: c.Nodes[2].Status().ID})
+				wantAnswer(t, "drain of a dead node", got, err, true, "n2 cannot be asked (nobody listens at its address): is it running")
+				got, err = client.Drain(t.Context(), remote.DrainRequest{Node: strings.Repeat("0", 32)})
+				wantAnswer(t, "drain of nobody", got, err, true, "00000000 is no member")
+			})
+		})
+	}
+}
+
+// A holder that does not let go holds the drain up for no longer than it may hold the role.
+func TestOperatorDrainsAStubbornNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 1, nil)
+		c.Settle()
+		held, release := make(chan struct{}), make(chan struct{})
+		go c.Nodes[0].Hold(t.Context(), flotilla.Role{Name: "r"}, func(context.Context, flotilla.Tenure) error {
+			close(held)
+			<-release
+			return nil
+		})
+		<-held
+		start := time.Now()
+		got, err := office(t, c).Drain(t.Context(), remote.DrainRequest{Node: c.Nodes[0].Status().ID})
+		wantAnswer(t, "drain", got, err, false, "n0 is drained, and has given up its roles (1)")
+		if took := time.Since(start); took < 9*time.Second || took > 11*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		wantHeld(t, c, map[string]int{})
+		close(release)
+	})
+}
+
+// readyz asks a node's health handler.
+func readyz(n *flotilla.Node) (int, string) {
+	w := httptest.NewRecorder()
+	n.Health().ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
+	return w.Code, w.Body.String()
+}
+
+func TestOperatorMovesRoles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		s := newStage(t)
+		for i := range 2 {
+			s.play(t.Context(), c, i, flotilla.Role{Name: "r", Priority: 10 - i})
+		}
+		wantHeld(t, c, map[string]int{"r": 0})
+		fence := c.Nodes[0].Status().Roles[0].Fence
+		id := func(i int) string { return c.Nodes[i].Status().ID }
+		for asked := range 3 { // any node can be asked, and one that is asked again after the role has moved does nothing
+			client := operator(t, c, 0, c.Config(0).Secrets[0], fmt.Sprintf("n%d:7373", asked))
+			got, err := client.Move(t.Context(), remote.MoveRequest{Role: "r", Fence: fence})
+			wantAnswer(t, "yield", got, err, false, "n1 holds r")
+			wantHeld(t, c, map[string]int{"r": 1})
+		}
+		client := office(t, c)
+		for _, to := range []int{1, 0, 1} {
+			got, err := client.Move(t.Context(), remote.MoveRequest{Role: "r", Fence: fence, To: id(to)})
+			wantAnswer(t, "move", got, err, false, fmt.Sprintf("n%d holds r", to))
+			wantHeld(t, c, map[string]int{"r": to})
+		}
+		got, err := client.Move(t.Context(), remote.MoveRequest{Role: "r", Fence: fence, To: id(2)})
+		wantAnswer(t, "move to one that does not want it", got, err, true, "n2 does not wait for r")
+		got, err = client.Move(t.Context(), remote.MoveRequest{Role: "r", Fence: fence, To: strings.Repeat("0", 32)})
+		wantAnswer(t, "move to nobody", got, err, true, "r stays where it is: no member has the ID or name 0000")
+		got, err = client.Move(t.Context(), remote.MoveRequest{Role: "none", Fence: fence})
+		wantAnswer(t, "yield of what nobody holds", got, err, true, "nobody holds the role none")
+		c.Kill(0)
+		time.Sleep(10 * time.Second)
+		got, err = operator(t, c, 1, c.Config(0).Secrets[0], "n1:7373").Move(t.Context(), remote.MoveRequest{Role: "r", Fence: c.Nodes[1].Status().Roles[0].Fence})
+		wantAnswer(t, "yield with nobody else", got, err, true, "no other node waits for r")
 	})
 }

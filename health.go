@@ -29,6 +29,8 @@ func (n *Node) Health() http.Handler {
 		s := n.Status()
 		no := "not ready"
 		switch {
+		case s.Drained:
+			no = "drained"
 		case s.Draining:
 			no = "draining"
 		case s.Err != "":
