@@ -221,7 +221,7 @@ func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveR
 	if _, err := n.fsm.wait(ctx, func(s *state) bool { return !slices.Contains(s.servers, q.Node) }); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}
-	return done("%s is no member any more; it can come back with an empty directory, as a new node", name)
+	return done("%s is no member any more; with an empty directory it joins as a new node", name)
 }
 
 // nameOf returns what people call a node.
