@@ -40,9 +40,9 @@ report says what was refused and why.
 			o := importOptions{
 				connection: connectFlags(p, flags),
 				fromS3:     flags.Bool("from-s3", false, "DIR holds objects of an S3 storage"),
-				keyFile: flags.String("s3-key-file", "", "`FILE` with the key that the objects are sealed with: 32 bytes as they are,\n"+
-					"or 64 hexadecimal digits, or the base64 of 32 bytes; without it they\n"+
-					"are in clear"),
+				keyFile: flags.String("s3-key-file", "", "`FILE` with the key that the objects are sealed with: 32 bytes, or\n"+
+					"64 hexadecimal digits, or the base64 of 32 bytes; without it they are\n"+
+					"in clear"),
 				prefix:    flags.String("prefix", "", "take the `PREFIX` off the names, and leave out what is not below it"),
 				overwrite: flags.Bool("overwrite", false, "replace what the cluster has with another content"),
 				dryRun:    flags.Bool("dry-run", false, "say what would be done, and do nothing"),
