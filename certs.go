@@ -168,6 +168,9 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 
 // check says what is wrong with t.
 func (t *TLS) check() error {
+	if t.Private && t.CA != "" {
+		return &ConfigError{Field: "TLS.Private", Reason: "TLS.CA names another authority; set one of the two"}
+	}
 	if t.Email != "" {
 		if a, err := mail.ParseAddress(t.Email); err != nil || a.Address != t.Email {
 			return &ConfigError{Field: "TLS.Email", Reason: "it must be a plain e-mail address, such as admin@example.com", Err: err}

@@ -90,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, pace: cfg.Timing.pace(), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, pace: cfg.Timing.pace().by(cfg.rate), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
@@ -118,7 +118,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.cfg.TLS.PerNode {
 		storage = own
 	}
-	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development(), n.Ready, n.log); err != nil {
+	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development() || n.cfg.TLS.Private, n.Ready, n.log); err != nil {
 		return err
 	}
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect

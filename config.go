@@ -94,7 +94,8 @@ type Config struct {
 	Listen func(network, addr string) (net.Listener, error)
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	dev bool // development mode, decided by complete before it puts a secret in
+	dev  bool    // development mode, decided by complete before it puts a secret in
+	rate float64 // how fast this node's clock runs, for tests whose nodes have one clock; 0: 1
 }
 
 // TLS says how a node obtains certificates. The zero TLS asks Let's Encrypt, without an e-mail address. All nodes of a cluster
@@ -105,6 +106,10 @@ type TLS struct {
 
 	// CA is the URL of the ACME directory. Empty: Let's Encrypt's, in development mode a private one within the node.
 	CA string
+
+	// Private has certificates signed by an authority of the cluster's own, as in development mode, whose root is in the cluster's storage and which
+	// no client trusts: for clusters that are tried out. CA must be empty.
+	Private bool
 
 	// TrustedRoots verify the ACME server. Nil: the system's roots.
 	TrustedRoots *x509.CertPool
@@ -183,6 +188,14 @@ func (t Timing) pace() pace {
 		return pace{lease: 3 * time.Second, heartbeat: 4 * time.Second}
 	}
 	return pace{lease: 600 * time.Millisecond, heartbeat: time.Second}
+}
+
+// by returns the pace of a node whose clock runs at that rate: fast clocks are the first to say that a time is over.
+func (p pace) by(rate float64) pace {
+	if rate != 0 {
+		p.lease, p.heartbeat = time.Duration(float64(p.lease)/rate), time.Duration(float64(p.heartbeat)/rate)
+	}
+	return p
 }
 
 // complete checks c and puts in what is not said.

@@ -220,7 +220,7 @@ func (d *drainer) leave(ctx context.Context, addr netip.Addr, ln *drainListener)
 	var closing sync.WaitGroup
 	defer closing.Wait()
 	begun := time.Now()
-	tick, tell := time.NewTicker(10*time.Millisecond), time.NewTicker(tellEvery)
+	tick, tell := time.NewTicker(2*time.Millisecond), time.NewTicker(tellEvery)
 	defer tick.Stop()
 	defer tell.Stop()
 	for {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/flotilla-ha/flotilla/hold"
 )
 
 var (
@@ -26,7 +28,7 @@ var (
 	ErrLost = errors.New("lost")
 
 	// ErrYielded is the cause of the end of a context of Hold when the role is to be handed over.
-	ErrYielded = errors.New("the role is to be handed over")
+	ErrYielded = hold.ErrYielded
 
 	// ErrRemoved is wrapped by the error of a node that is no longer a member of the cluster.
 	ErrRemoved = errors.New("node was removed from the cluster")

@@ -123,6 +123,8 @@ func (k *keeper) lose(cause error) {
 	close(k.lost)
 	end := k.end
 	k.mu.Unlock()
+	k.n.ready.Store(false) // before anybody who hears of it asks
+	k.n.changed.poke()
 	k.n.tenures.lose(session, end, cause)
 	k.renewed.poke()
 }

@@ -2,7 +2,14 @@
 // meaning, as Node.Hold; package vip, which knows nothing of clusters, builds on them.
 package hold
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrYielded is the cause of the end of the context that a holder gets when it is to hand over. With any other cause but the end of the
+// caller's own context the role is lost, or about to be.
+var ErrYielded = errors.New("the role is to be handed over")
 
 // Role names something that one node does at a time, and says how much this node wants to be the one. Contenders for a
 // role are compared by Priority, then by how few roles of the Group each node holds, then by who came first.

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -96,10 +97,12 @@ func Execute(ctx context.Context, b []byte, dial Dial) error {
 		return errors.New("the will names nobody")
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	outcomes := make(chan error, len(w.Addrs))
+	var tellers sync.WaitGroup
+	defer tellers.Wait()
+	defer cancel()
 	for _, addr := range w.Addrs {
-		go func() {
+		tellers.Go(func() {
 			var err error
 			for ctx.Err() == nil {
 				attempt := tell(ctx, addr, config, dial)
@@ -116,7 +119,7 @@ func Execute(ctx context.Context, b []byte, dial Dial) error {
 				}
 			}
 			outcomes <- err
-		}()
+		})
 	}
 	var errs []error
 	for range w.Addrs {
@@ -155,10 +158,14 @@ func (w *Will) config() (*tls.Config, error) {
 func tell(ctx context.Context, addr string, config *tls.Config, dial Dial) error {
 	var h2c http.Protocols
 	h2c.SetUnencryptedHTTP2(true) // TLS is below
-	transport := &http.Transport{Protocols: &h2c, DisableCompression: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return greet(ctx, network, addr, config, dial)
+	conn, err := greet(ctx, "tcp", addr, config, dial)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	transport := &http.Transport{Protocols: &h2c, DisableKeepAlives: true, DisableCompression: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return conn, nil // there is one request
 	}}
-	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/", bytes.NewReader(nil))
 	if err != nil {
 		return err

@@ -1,0 +1,186 @@
+// Command api is an API server on three machines as a user of flotilla would write it: HTTPS that it ends itself, certificates that its
+// instances share, and floating addresses that are always at one that lives. It answers who it is and who has what.
+//
+// The cluster is configured by FLOTILLA_* (see flotilla.ConfigFromEnv), the server by
+//
+//	API_DOMAINS      names to serve, separated by commas; empty: a private certificate for the floating addresses, for trials
+//	API_HTTPS_ADDR   where clients come to; :443
+//	API_HTTP_ADDR    where challenges are answered, and redirects; :80
+//	API_HEALTH_ADDR  for balancers and people; :8081
+//	API_VIPS         floating addresses, as 192.0.2.100/24@eth0 or without @ and the interface; several with commas; those joined by + stay together
+//
+// "api health" asks the one that runs on this machine whether it is ready, and exits with 0 if it is.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/vip"
+)
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) > 1 {
+		if len(os.Args) != 2 || os.Args[1] != "health" {
+			log.Fatal("usage: api [health]")
+		}
+		if err := health(); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	// SIGTERM is how init systems and docker ask: the address moves, requests end, then the process.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	cfg, err := flotilla.ConfigFromEnv()
+	if err != nil {
+		return err
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg.HTTPSAddr, cfg.HTTPAddr, cfg.HealthAddr = env("API_HTTPS_ADDR", ":443"), env("API_HTTP_ADDR", ":80"), env("API_HEALTH_ADDR", ":8081")
+	addrs, err := parseVIPs(os.Getenv("API_VIPS"))
+	if err != nil {
+		return err
+	}
+	domains := strings.FieldsFunc(os.Getenv("API_DOMAINS"), func(r rune) bool { return r == ',' || r == ' ' })
+	if len(domains) == 0 {
+		cfg.TLS.Private = true // nobody's browser trusts it
+		domains = []string{"localhost"}
+		for _, v := range addrs {
+			for _, a := range append([]netip.Prefix{v.Addr}, v.With...) {
+				domains = append(domains, a.Addr().String())
+			}
+		}
+	}
+	// No balancer asks whether it may come when clients come to the address itself: it moves at once.
+	if len(addrs) > 0 && len(cfg.Proxies) == 0 {
+		cfg.Drain.Grace = -1
+	}
+
+	node, err := flotilla.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	// An address is at a node for as long as the node can serve: Serve waits until it has moved.
+	var floating sync.WaitGroup
+	ctx, cancel := context.WithCancelCause(ctx)
+	for _, v := range addrs {
+		v.Logger = cfg.Logger.With("node", node.Status().Name)
+		floating.Go(func() {
+			if err := vip.Run(ctx, node, v); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	err = node.Serve(ctx, handler(node), domains...)
+	cancel(err)
+	floating.Wait()
+	hand, done := context.WithTimeout(context.Background(), 10*time.Second)
+	defer done()
+	if closed := node.Shutdown(hand); err == nil {
+		err = closed
+	}
+	if cause := context.Cause(ctx); err == nil && cause != context.Canceled {
+		err = cause
+	}
+	return err
+}
+
+// handler is the API: one question.
+func handler(node *flotilla.Node) http.Handler {
+	type role struct {
+		Name, Owner string
+		Since       time.Time
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		s := node.Status()
+		names := make(map[string]string)
+		for _, m := range s.Members {
+			names[m.ID] = m.Name
+		}
+		roles := []role{}
+		for _, q := range s.Roles {
+			roles = append(roles, role{q.Name, names[q.Holder], q.Since})
+		}
+		at := ""
+		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+			at = local.String()
+		}
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.Encode(map[string]any{"servedBy": s.Name, "at": at, "client": r.RemoteAddr, "leader": s.LeaderName, "ready": s.Ready, "roles": roles})
+	})
+	return mux
+}
+
+// parseVIPs reads API_VIPS.
+func parseVIPs(text string) ([]vip.Config, error) {
+	var all []vip.Config
+	for _, unit := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
+		prefixes, ifname, _ := strings.Cut(unit, "@")
+		c := vip.Config{Interface: ifname}
+		for i, p := range strings.Split(prefixes, "+") {
+			addr, err := netip.ParsePrefix(p)
+			if err != nil {
+				return nil, fmt.Errorf("API_VIPS: %q is not an address with its prefix length, such as 192.0.2.100/24@eth0", p)
+			}
+			if i == 0 {
+				c.Addr = addr
+			} else {
+				c.With = append(c.With, addr)
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// health asks this machine's own server.
+func health() error {
+	host, port, err := net.SplitHostPort(env("API_HEALTH_ADDR", ":8081"))
+	if err != nil {
+		return fmt.Errorf("API_HEALTH_ADDR: %w", err)
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	client := http.Client{Timeout: 3 * time.Second}
+	resp, err := client.Get("http://" + net.JoinHostPort(host, port) + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", resp.Status)
+	}
+	return nil
+}
+
+func env(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}

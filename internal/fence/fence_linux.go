@@ -1,0 +1,525 @@
+package fence
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/nftables"
+)
+
+// firstPriority is that of the chains of a new table: early among all that hangs on the same hook. Each time the chains are replaced they come after those
+// that they replace: a packet that passes both while the kernel changes over finds rules in the old, or in the new.
+const firstPriority = -600
+
+// Fence guards addresses for one program. It may be used by several goroutines. What it made stays in the kernel when the
+// program ends, however it ends, until Close or Remove: closed once the lease has run out.
+type Fence struct {
+	mu       sync.Mutex // held across system calls of link, which is what it is for
+	link     link
+	layout   *layout
+	closed   bool
+	devices  []*device
+	states   map[netip.Addr]standing
+	until    time.Time // of the lease
+	priority int
+	made     map[string][]string // chains, with their rules, as the kernel gave them back when they were made
+}
+
+// Open makes the table of the program of that name, which has letters, digits, '-', '_' and '.'. That the kernel can do what is needed is found out by doing it; if it cannot, or may
+// not, the error wraps ErrUnsupported and says what is missing.
+//
+// A table that a former life of the program has left is replaced in one step, closed: what was guarded by it stays guarded, until Unguard or
+// Close. Two programs of one name that live at one time would take each other's table.
+func Open(name string) (*Fence, error) { return open(name, 0) }
+
+// open is Open in a network namespace, given as an open file.
+func open(name string, ns int) (*Fence, error) {
+	table, err := tableName(name)
+	if err != nil {
+		return nil, err
+	}
+	f := &Fence{link: link{ns: ns}, layout: newLayout(table), states: make(map[netip.Addr]standing), priority: firstPriority}
+	if err := try(&f.link, table); err != nil {
+		f.link.close()
+		return nil, err
+	}
+	if err := f.inherit(); err != nil {
+		f.link.close()
+		return nil, explain("look for a table of a former life", err)
+	}
+	if err := f.rebuild(f.devices); err != nil {
+		f.link.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Remove removes the table of the program of that name, which is for another process to do: one that has seen the program die and
+// has taken its addresses away. It returns nil if there is no such table.
+func Remove(name string) error { return remove(name, 0) }
+
+func remove(name string, ns int) error {
+	table, err := tableName(name)
+	if err != nil {
+		return err
+	}
+	l := link{ns: ns}
+	defer l.close()
+	return explain("remove the table "+table, l.ask(func(c *nftables.Conn) error {
+		newLayout(table).remove(c)
+		return c.Flush()
+	}))
+}
+
+// inherit learns from a table of that name, if there is one, what is guarded.
+func (f *Fence) inherit() error {
+	return f.link.ask(func(c *nftables.Conn) error {
+		chains, err := f.chains(c)
+		if err != nil {
+			return err
+		}
+		byIndex := make(map[int]*device)
+		for _, ch := range chains {
+			if ch.Priority != nil {
+				f.priority = max(f.priority, int(*ch.Priority)+1)
+			}
+			if index, name, ok := parseChain(ch.Name); ok {
+				byIndex[index] = &device{index: index, name: name, addrs: make(map[netip.Addr]bool)}
+			}
+		}
+		if len(byIndex) == 0 {
+			return nil
+		}
+		sets, err := c.GetSets(f.layout.table)
+		if err != nil {
+			return err
+		}
+		for _, s := range sets {
+			if s.Name != f.layout.sets[setGuarded4].Name && s.Name != f.layout.sets[setGuarded6].Name {
+				continue
+			}
+			elements, err := c.GetSetElements(s)
+			if err != nil {
+				return err
+			}
+			for _, e := range elements {
+				if index, a, ok := parseGuardKey(e.Key); ok && byIndex[index] != nil {
+					byIndex[index].addrs[a] = true
+				}
+			}
+		}
+		for _, d := range byIndex {
+			if len(d.addrs) > 0 {
+				f.devices = append(f.devices, d)
+			}
+		}
+		return nil
+	})
+}
+
+// chains returns those of the table; none if it is not there.
+func (f *Fence) chains(c *nftables.Conn) ([]*nftables.Chain, error) {
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(chains, func(ch *nftables.Chain) bool {
+		return ch.Table == nil || ch.Table.Name != f.layout.table.Name
+	}), nil
+}
+
+// find returns the devices as they are to be in the table: those that are there, by their present names. One that was renamed is followed; one that
+// has gone and come back has another number, and its name.
+func (f *Fence) find(devices []*device) (here []*device, err error) {
+	merged := make(map[int]*device)
+	for _, d := range devices {
+		index := d.index
+		name, err := f.link.name(index)
+		if errors.Is(err, syscall.ENODEV) {
+			name = d.name
+			index, err = f.link.index(name)
+		}
+		switch m := merged[index]; {
+		case errors.Is(err, syscall.ENODEV):
+		case err != nil:
+			return nil, err
+		case m != nil:
+			maps.Copy(m.addrs, d.addrs)
+		default:
+			merged[index] = &device{index: index, name: name, addrs: maps.Clone(d.addrs)}
+			here = append(here, merged[index])
+		}
+	}
+	return here, nil
+}
+
+// rebuild makes the table anew, in one transaction, with what is in the memory and those devices, which it returns to memory if it
+// succeeds. A device that is not there is kept in mind.
+func (f *Fence) rebuild(devices []*device) error {
+	here, err := f.find(devices)
+	if err != nil {
+		return err
+	}
+	chains := f.layout.common()
+	for _, d := range here {
+		chains = append(chains, f.layout.ingress(d, f.priority), f.layout.egress(d, f.priority))
+	}
+	err = f.link.transact(func(c *nftables.Conn, at *instant) error {
+		if err := f.layout.replace(c); err != nil {
+			return err
+		}
+		f.layout.add(c, chains)
+		for _, d := range here {
+			if err := f.layout.fillGuarded(c, d); err != nil {
+				return err
+			}
+		}
+		if err := f.layout.fillStates(c, f.states, at); err != nil {
+			return err
+		}
+		return f.layout.fillLease(c, f.until, at)
+	})
+	if err != nil {
+		return explain("make the table "+f.layout.table.Name, err)
+	}
+	f.priority++
+	for _, d := range devices {
+		if !slices.ContainsFunc(here, func(h *device) bool { return h.index == d.index || h.name == d.name }) {
+			here = append(here, d)
+		}
+	}
+	f.devices = here
+	return f.recall(chains)
+}
+
+// recall reads back what the kernel made of chains, which must be the same, and keeps it for Check.
+func (f *Fence) recall(chains ruleset) error {
+	made, err := f.dump()
+	if err != nil {
+		return explain("read back the table "+f.layout.table.Name, err)
+	}
+	for _, ch := range chains {
+		var want []string
+		for _, rule := range ch.rules {
+			t, err := text(rule)
+			if err != nil {
+				return err
+			}
+			want = append(want, t)
+		}
+		if got, ok := made[ch.Name]; !ok || !slices.EqualFunc(got, want, strings.HasSuffix) {
+			return fmt.Errorf("the kernel holds other rules in the chain %s than it was given: %q, not %q", ch.Name, got, want)
+		}
+	}
+	f.made = made
+	return nil
+}
+
+// dump returns the chains of the table with their rules: the handle of each, which changes when it is replaced, whose it is, and its text.
+func (f *Fence) dump() (map[string][]string, error) {
+	made := make(map[string][]string)
+	err := f.link.ask(func(c *nftables.Conn) error {
+		chains, err := f.chains(c)
+		if err != nil {
+			return err
+		}
+		for _, ch := range chains {
+			rules, err := c.GetRules(f.layout.table, ch)
+			if err != nil {
+				return err
+			}
+			made[ch.Name] = nil
+			for _, r := range rules {
+				t, err := text(r.Exprs)
+				if err != nil {
+					return err
+				}
+				made[ch.Name] = append(made[ch.Name], fmt.Sprintf("%d %s ", r.Handle, r.UserData)+t)
+			}
+		}
+		return nil
+	})
+	return made, err
+}
+
+// Guard has the addresses guarded on the interface: they are Closed there, until Set says otherwise. Those that are guarded already stay as they are. If the interface
+// was removed and is there again, or has another name now, Guard by its present name guards there all that was guarded.
+func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
+	addrs, err := plain(addrs)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed()
+	}
+	index, err := f.link.index(ifname)
+	if err != nil {
+		return err
+	}
+	added := &device{index: index, name: ifname, addrs: make(map[netip.Addr]bool)}
+	for _, a := range addrs {
+		added.addrs[a] = true
+	}
+	i := slices.IndexFunc(f.devices, func(d *device) bool { return d.index == index && d.name == ifname })
+	if i < 0 || f.check() != nil {
+		return f.rebuild(append(slices.Clone(f.devices), added)) // which finds what has come back, or is renamed
+	}
+	err = f.link.transact(func(c *nftables.Conn, _ *instant) error { return f.layout.fillGuarded(c, added) })
+	if err == nil {
+		maps.Copy(f.devices[i].addrs, added.addrs)
+	}
+	return explain("guard addresses on "+ifname, err)
+}
+
+// Unguard has the addresses guarded no more, on no interface: all passes for them.
+func (f *Fence) Unguard(addrs ...netip.Addr) error {
+	addrs, err := plain(addrs)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed()
+	}
+	devices := make([]*device, 0, len(f.devices))
+	for _, d := range f.devices {
+		left := maps.Clone(d.addrs)
+		for _, a := range addrs {
+			delete(left, a)
+		}
+		if len(left) > 0 {
+			devices = append(devices, &device{index: d.index, name: d.name, addrs: left})
+		}
+	}
+	before := f.states
+	f.states = maps.Clone(before)
+	for _, a := range addrs {
+		delete(f.states, a)
+	}
+	if err := f.rebuild(devices); err != nil {
+		f.states = before
+		return err
+	}
+	return nil
+}
+
+// Guarded returns the addresses that are guarded, in order; after Open, those that a former life of the program has left.
+func (f *Fence) Guarded() []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make(map[netip.Addr]bool)
+	for _, d := range f.devices {
+		maps.Copy(all, d.addrs)
+	}
+	return slices.SortedFunc(maps.Keys(all), netip.Addr.Compare)
+}
+
+// Set says what passes for the addresses while the lease lasts: for limit, after which the kernel closes them by itself, or, if limit is 0, until Set says
+// otherwise. The addresses change in one step.
+func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
+	now := time.Now()
+	if s < Closed || s > Muted {
+		return fmt.Errorf("there is no state %d", s)
+	}
+	if limit < 0 {
+		return fmt.Errorf("the limit %v is below 0", limit)
+	}
+	addrs, err := plain(addrs)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed()
+	}
+	states := maps.Clone(f.states)
+	for _, a := range addrs {
+		if !slices.ContainsFunc(f.devices, func(d *device) bool { return d.addrs[a] }) {
+			return fmt.Errorf("%v: %w", a, ErrNotGuarded)
+		}
+		states[a] = standing{state: s}
+		if limit > 0 {
+			states[a] = standing{state: s, until: now.Add(limit)}
+		}
+	}
+	err = f.link.transact(func(c *nftables.Conn, at *instant) error {
+		// An element's timeout cannot be changed before Linux 6.12, and to delete one that has just ended is an error: the sets are written whole.
+		for _, set := range f.layout.sets[setPass4:] {
+			c.FlushSet(set)
+		}
+		return f.layout.fillStates(c, states, at)
+	})
+	if err == nil {
+		f.states = states
+	}
+	return explain("set what passes", err)
+}
+
+// Extend says that the program has its lease until then, by the monotonic clock: until is to be made from time.Now. Until then what Set says counts; afterwards, whatever the
+// program does or cannot do any more, every guarded address is Closed. An until that is past closes at once, and one before that of an earlier call counts as well.
+//
+// After an error the kernel has the lease of this call or that of the former, and it ends when that said.
+func (f *Fence) Extend(until time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed()
+	}
+	err := f.link.transact(func(c *nftables.Conn, at *instant) error {
+		c.FlushSet(f.layout.sets[setLease])
+		return f.layout.fillLease(c, until, at)
+	})
+	if err == nil || until.Before(f.until) { // a rebuilt table is not to have a longer one than was asked for
+		f.until = until
+	}
+	return explain("extend the lease", err)
+}
+
+// Check returns an error that wraps ErrTampered unless the table, its chains, their rules and what is guarded are in the kernel as they were made, on interfaces that have not changed.
+func (f *Fence) Check() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed()
+	}
+	return f.check()
+}
+
+// checks is how often check looks: a transaction of another program may come between the parts of a look.
+const checks = 3
+
+func (f *Fence) check() (err error) {
+	for range checks {
+		if err = f.look(); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (f *Fence) look() error {
+	for _, d := range f.devices {
+		switch name, err := f.link.name(d.index); {
+		case err != nil:
+			return fmt.Errorf("%w: the interface %s is not there any more: %w", ErrTampered, d.name, err)
+		case name != d.name:
+			return fmt.Errorf("%w: the interface %s is called %s now", ErrTampered, d.name, name)
+		}
+	}
+	made, err := f.dump()
+	if err != nil {
+		return explain("read the table "+f.layout.table.Name, err)
+	}
+	if len(made) == 0 {
+		return fmt.Errorf("%w: there is no table %s any more", ErrTampered, f.layout.table.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.made)) {
+		if got, ok := made[name]; !ok {
+			return fmt.Errorf("%w: there is no chain %s any more", ErrTampered, name)
+		} else if !slices.Equal(got, f.made[name]) {
+			return fmt.Errorf("%w: the chain %s has other rules", ErrTampered, name)
+		}
+	}
+	return f.lookGuarded()
+}
+
+// lookGuarded compares what is guarded.
+func (f *Fence) lookGuarded() error {
+	want := make(map[uint32]map[string]bool)
+	for _, id := range []uint32{setGuarded4, setGuarded6, setAnnounce4} {
+		want[id] = make(map[string]bool)
+	}
+	for _, d := range f.devices {
+		four, six, announce := guardElements(d)
+		for id, elements := range map[uint32][]nftables.SetElement{setGuarded4: four, setGuarded6: six, setAnnounce4: announce} {
+			for _, e := range elements {
+				want[id][string(e.Key)] = true
+			}
+		}
+	}
+	return f.link.ask(func(c *nftables.Conn) error {
+		for id, keys := range want {
+			elements, err := c.GetSetElements(f.layout.sets[id])
+			if err != nil {
+				return fmt.Errorf("%w: read the set %s: %w", ErrTampered, f.layout.sets[id].Name, err)
+			}
+			got := make(map[string]bool)
+			for _, e := range elements {
+				got[string(e.Key)] = true
+			}
+			if !maps.Equal(got, keys) {
+				return fmt.Errorf("%w: the set %s has other elements", ErrTampered, f.layout.sets[id].Name)
+			}
+		}
+		return nil
+	})
+}
+
+// Restore makes the table anew as it was, with the lease that Extend gave and what Set said, in one step; an interface that has another name is
+// followed, one that has come back is guarded again, and one that is not there stays in mind.
+func (f *Fence) Restore() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed()
+	}
+	return f.rebuild(f.devices)
+}
+
+// Close removes the table: nothing is guarded any more. It is for when the addresses are gone from this machine.
+func (f *Fence) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	err := f.link.ask(func(c *nftables.Conn) error {
+		f.layout.remove(c)
+		return c.Flush()
+	})
+	return errors.Join(explain("remove the table "+f.layout.table.Name, err), f.link.close())
+}
+
+func errClosed() error { return fmt.Errorf("the fence is closed: %w", net.ErrClosed) }
+
+// plain returns addresses as they stand in packets.
+func plain(addrs []netip.Addr) ([]netip.Addr, error) {
+	out := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		if !a.IsValid() {
+			return nil, errors.New("the zero address cannot be guarded")
+		}
+		out[i] = a.Unmap().WithZone("")
+	}
+	return out, nil
+}
+
+// Names returns the names of the programs whose tables are in the kernel, dead ones too.
+func Names() ([]string, error) {
+	var l link
+	defer l.close()
+	var names []string
+	err := l.ask(func(c *nftables.Conn) error {
+		tables, err := c.ListTablesOfFamily(nftables.TableFamilyNetdev)
+		for _, t := range tables {
+			if name, ok := strings.CutPrefix(t.Name, tablePrefix); ok {
+				names = append(names, name)
+			}
+		}
+		return err
+	})
+	return names, explain("list the tables", err)
+}

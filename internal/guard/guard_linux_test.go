@@ -1,0 +1,520 @@
+package guard
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	four = "192.0.2.1/32"
+	six  = "2001:db8::1/128"
+)
+
+// owner starts a program that has both addresses.
+func owner(t testing.TB, n *network) *host {
+	t.Helper()
+	h := newHost(t, true)
+	h.do("extend 1h")
+	h.do("watch %s %s", four, six)
+	h.do("table flotilla")
+	h.do("will it-is-dead")
+	h.do("add")
+	n.await(true, four)
+	n.await(true, six)
+	return h
+}
+
+// However a program ends, its guard removes the addresses, then the table, then tells the cluster, then ends.
+func TestDeath(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		die  func(h *host)
+	}{
+		{"killed", func(h *host) { h.kill(unix.SIGKILL) }},
+		{"segmentation fault", func(h *host) { h.kill(unix.SIGSEGV) }},
+		{"panic", func(h *host) { h.tell("panic") }},
+		{"exit without closing", func(h *host) { h.tell("exit") }},
+		{"killed while stopped", func(h *host) { h.kill(unix.SIGSTOP); h.kill(unix.SIGKILL) }},
+		{"the guard was told to end", func(h *host) {
+			for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2} {
+				unix.Kill(h.guard, sig)
+			}
+			h.do("watch %s %s", four, six) // it answers still
+			h.kill(unix.SIGKILL)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newNetwork(t)
+			h := owner(t, n)
+			c.die(h)
+			n.await(false, four)
+			n.await(false, six)
+			if status := h.ended(); !status.Exited() || status.ExitStatus() != 0 {
+				t.Errorf("the guard ended with %#x", status)
+			}
+			if diff := cmp.Diff([]string{"remove 2", "table flotilla", "will it-is-dead"}, h.hooked()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// What a guard does can be seen without any permission: the hooks are called for programs that have no addresses either.
+func TestDeathWithoutRoot(t *testing.T) {
+	h := newHost(t, true)
+	h.do("will it-is-dead")
+	h.kill(unix.SIGKILL)
+	if status := h.ended(); !status.Exited() || status.ExitStatus() != 0 {
+		t.Errorf("the guard ended with %#x", status)
+	}
+	if diff := cmp.Diff([]string{"will it-is-dead"}, h.hooked()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A closed guard leaves everything alone and is gone, and reaped, when Close returns.
+func TestClose(t *testing.T) {
+	n := newNetwork(t)
+	h := owner(t, n)
+	h.do("close")
+	if err := unix.Kill(h.guard, 0); err != unix.ESRCH {
+		t.Errorf("process %d is there: %v", h.guard, err)
+	}
+	h.guard = 0
+	h.kill(unix.SIGKILL)
+	h.cmd.Wait()
+	if did := h.hooked(); len(did) > 0 {
+		t.Errorf("the guard did %q", did)
+	}
+	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A program that stands still past its deadline loses its addresses, though not the table. When it runs again it learns of it, and can put them back.
+func TestStopped(t *testing.T) {
+	n := newNetwork(t)
+	h := owner(t, n)
+	h.do("extend 200ms")
+	h.kill(unix.SIGSTOP)
+	n.await(false, four)
+	n.await(false, six)
+
+	// An address that comes late, as from a program that was stopped between looking at its lease and putting the address there, goes at once.
+	late := newHost(t, true)
+	late.do("watch %s", four)
+	late.do("add")
+	n.await(true, four)
+	n.await(false, four)
+	late.do("close")
+	late.guard = 0
+
+	h.kill(unix.SIGCONT)
+	h.do("removals 0")
+	h.do("extend 1h")
+	h.do("watch %s %s", four, six) // acknowledged after the guard has looked at the deadline
+	h.do("add")
+	n.await(true, four)
+	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
+		t.Error(diff)
+	}
+	h.kill(unix.SIGKILL)
+	n.await(false, four)
+	h.ended()
+	did := h.hooked()
+	if i := slices.Index(did, "table flotilla"); i < 2 || did[i-1] != "remove 2" {
+		t.Errorf("the guard did %q", did)
+	}
+}
+
+// A deadline that passes while the program runs counts as much, and one that moves to an earlier time too.
+func TestDeadline(t *testing.T) {
+	n := newNetwork(t)
+	h := owner(t, n)
+	for i := range 3 {
+		h.do("extend 20ms")
+		n.await(false, four)
+		n.await(false, six)
+		h.do("removals %d", i)
+		h.do("extend 1h")
+		h.do("watch %s %s", four, six)
+		h.do("add")
+		n.await(true, four)
+		n.await(true, six)
+	}
+	h.do("close")
+	h.guard = 0
+	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A deadline that keeps moving is never acted upon.
+func TestExtended(t *testing.T) {
+	n := newNetwork(t)
+	h := owner(t, n)
+	end := time.Now().Add(2 * time.Second) // several deadlines
+	for time.Now().Before(end) {
+		h.do("extend 500ms")
+		<-time.After(10 * time.Millisecond)
+	}
+	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
+		t.Error(diff)
+	}
+	h.do("close")
+	h.guard = 0
+	h.in.Close()
+	if did := h.hooked(); len(did) > 0 {
+		t.Errorf("the guard did %q", did)
+	}
+}
+
+// A guard that dies, or stands still, is replaced by one that knows everything.
+func TestGuardReplaced(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(h *host)
+	}{
+		{"killed", func(h *host) { unix.Kill(h.guard, unix.SIGKILL) }},
+		{"stopped, and asked", func(h *host) {
+			unix.Kill(h.guard, unix.SIGSTOP)
+			h.tell("will it-is-dead")
+			if h.out.Scan(); !strings.Contains(h.out.Text(), "not running") {
+				h.t.Errorf("answer: %q", h.out.Text())
+			}
+		}},
+		{"stopped, and renewed", func(h *host) {
+			h.do("renew")
+			unix.Kill(h.guard, unix.SIGSTOP)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newNetwork(t)
+			h := owner(t, n)
+			old := h.guard
+			c.spoil(h)
+			next, err := strconv.Atoi(h.do("successor %d", old))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.guard = next
+			if err := unix.Kill(old, 0); err != unix.ESRCH {
+				t.Errorf("process %d is there: %v", old, err)
+			}
+			if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
+				t.Error(diff)
+			}
+			h.kill(unix.SIGKILL)
+			n.await(false, four)
+			n.await(false, six)
+			h.ended()
+			if diff := cmp.Diff([]string{"remove 2", "table flotilla", "will it-is-dead"}, h.hooked()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Killed together, they leave the addresses to the kernel, and nothing hangs.
+func TestBothKilled(t *testing.T) {
+	n := newNetwork(t)
+	h := owner(t, n)
+	h.kill(unix.SIGSTOP) // so that it starts no other
+	unix.Kill(h.guard, unix.SIGKILL)
+	h.kill(unix.SIGKILL)
+	if status := h.ended(); !status.Signaled() {
+		t.Errorf("the guard ended with %#x", status)
+	}
+	if did := h.hooked(); len(did) > 0 {
+		t.Errorf("the guard did %q", did)
+	}
+	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A program that becomes another by exec has let go of its guard: it counts as dead.
+func TestExec(t *testing.T) {
+	n := newNetwork(t)
+	h := owner(t, n)
+	h.tell("exec")
+	n.await(false, four)
+	if got := h.answer(); got != "ready" {
+		t.Errorf("the new program said %q", got)
+	}
+	awaitExit(t, h.guard) // a zombie, until the program ends
+	h.in.Close()
+	if status := h.ended(); !status.Exited() || status.ExitStatus() != 0 {
+		t.Errorf("the guard ended with %#x", status)
+	}
+}
+
+// Other children of a program may outlive it, and even have its end of the socket.
+func TestOtherChildren(t *testing.T) {
+	for _, kind := range []string{"child", "leak"} {
+		t.Run(kind, func(t *testing.T) {
+			n := newNetwork(t)
+			h := owner(t, n)
+			child, err := strconv.Atoi(h.do(kind))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.PidfdOpen(child, 0) // the child ends with the program, whose pipe it reads, so it is stopped
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			unix.Kill(child, unix.SIGSTOP)
+			h.kill(unix.SIGKILL)
+			n.await(false, four)
+			n.await(false, six)
+			h.ended()
+			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); n != 0 || err != nil {
+				t.Errorf("the child has ended: %v", err)
+			}
+			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+			awaitExit(t, child)
+			unix.Wait4(child, nil, 0, nil)
+		})
+	}
+}
+
+// A variable that has leaked does not make a guard; what it names must be file 3.
+func TestLeakedVariable(t *testing.T) {
+	for _, value := range []string{
+		"", "1", "yes", "1:2:3", fmt.Sprintf("%d:%d:%d", version, os.Getpid(), 4711), "1:x:3", "1:2:", strings.Repeat("1:", 1000),
+	} {
+		t.Run(value[:min(len(value), 20)], func(t *testing.T) {
+			h := newHost(t, true, variable+"="+value) // a program, with a guard of its own
+			h.do("close")
+			h.guard = 0
+			h.in.Close()
+			h.cmd.Wait()
+			if errs := h.said(); len(errs) > 0 {
+				t.Errorf("standard error: %q", errs)
+			}
+		})
+	}
+}
+
+// A guard whose program is of another version says so, as does a process that is made one by hand.
+func TestHalfRight(t *testing.T) {
+	for _, c := range []struct {
+		name, value string
+		want        string
+	}{
+		{"other version", "2:1:SOCKET", "another version"},
+		{"no memory", fmt.Sprintf("%d:1:SOCKET", version), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, theirs, err := newSocketPair()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			id, err := socketID(int(theirs.Fd()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			empty, err := os.Create(filepath.Join(t.TempDir(), "empty"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer empty.Close()
+			if err := empty.Truncate(int64(os.Getpagesize())); err != nil {
+				t.Fatal(err)
+			}
+			cmd := sleeper()
+			cmd.Env = []string{variable + "=" + strings.ReplaceAll(c.value, "SOCKET", fmt.Sprint(id))}
+			cmd.ExtraFiles = []*os.File{theirs, empty}
+			out, err := cmd.CombinedOutput()
+			theirs.Close()
+			if cmd.ProcessState.ExitCode() != exitBroken || !strings.Contains(string(out), c.want) {
+				t.Errorf("it ended with %v and said %q", err, out)
+			}
+			if c.want != "" {
+				return
+			}
+			buf := make([]byte, maxMessage)
+			k, err := conn.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m, err := parse(buf[:k]); err != nil || m.kind != kindHello || m.text == "" {
+				t.Errorf("its first message is %v, %v", m, err)
+			}
+		})
+	}
+}
+
+// An address that is not there any more is no trouble, and neither is an interface.
+func TestAlreadyGone(t *testing.T) {
+	n := newNetwork(t)
+	r, err := newRemover()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.handle.Close()
+	if err := r.remove([]Addr{addr(1, four), addr(1, six), addr(4711, four)}); err != nil {
+		t.Error(err)
+	}
+	h := newHost(t, true)
+	h.do("watch %s", six)
+	h.do("watch %s", four)
+	h.kill(unix.SIGKILL)
+	if status := h.ended(); status.ExitStatus() != 0 {
+		t.Errorf("the guard ended with %#x", status)
+	}
+	if got := n.has(); len(got) > 0 {
+		t.Errorf("addresses: %q", got)
+	}
+}
+
+// Many addresses go with one program, and its neighbours' stay.
+func TestHundredAddresses(t *testing.T) {
+	n := newNetwork(t)
+	other := newHost(t, true)
+	other.do("watch 198.51.100.1/24")
+	other.do("add")
+	h := newHost(t, true)
+	h.do("extend 1h")
+	var list []string
+	for i := range 100 {
+		list = append(list, fmt.Sprintf("198.51.100.%d/32", i+100))
+	}
+	h.do("watch %s", strings.Join(list, " "))
+	h.do("add")
+	start := time.Now()
+	h.kill(unix.SIGKILL)
+	last := n.await(false, list[99])
+	t.Logf("100 addresses were gone %v after SIGKILL", last.Sub(start))
+	if diff := cmp.Diff([]string{"198.51.100.1/24"}, n.has()); diff != "" {
+		t.Error(diff)
+	}
+	h.ended()
+	other.do("close")
+	other.guard = 0
+}
+
+// A person who looks at the process list finds out what it is. Its memory is logged.
+func TestAppearance(t *testing.T) {
+	h := newHost(t, true)
+	read := func(name string) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", h.guard, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimRight(string(b), "\x00\n")
+	}
+	if got := read("cmdline"); got != "hosting: flotilla guard" {
+		t.Errorf("ps shows %q", got)
+	}
+	if got := read("comm"); got != "flotilla-guard" {
+		t.Errorf("top shows %q", got)
+	}
+	env := strings.Split(read("environ"), "\x00")
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if !slices.Contains([]string{variable, "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG", "LD_LIBRARY_PATH"}, name) {
+			t.Errorf("its environment has %s", name)
+		}
+	}
+	stat := strings.Fields(read("stat")[strings.LastIndex(read("stat"), ")")+1:])
+	if session := stat[3]; session != strconv.Itoa(h.guard) {
+		t.Errorf("it is in session %s", session)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^(Rss|Pss|Private_\w+|Anonymous|Locked):.*`).FindAllString(read("smaps_rollup"), -1) {
+		t.Log(line)
+	}
+	t.Log("nice", stat[16], "oom_score_adj", read("oom_score_adj"))
+	h.do("close")
+	h.guard = 0
+}
+
+// Times are converted so that a pause in between makes them earlier.
+func TestDeadlineAt(t *testing.T) {
+	if got := deadlineAt(time.Time{}); got != 0 {
+		t.Errorf("no deadline: %d", got)
+	}
+	before := monotonic()
+	until := time.Now().Add(time.Second)
+	got := deadlineAt(until)
+	if after := monotonic(); got < before || got > after+int64(time.Second) {
+		t.Errorf("a second from now is %d, between %d and %d", got, before, after)
+	}
+	if got := deadlineAt(time.Now().Add(-time.Hour * 24 * 365 * 200)); got != 1 {
+		t.Errorf("long ago is %d", got)
+	}
+	if got := deadlineAt(time.Now().Add(1<<63 - 1)); got <= before || got == never {
+		t.Errorf("in centuries is %d", got)
+	}
+}
+
+// What is wrong is refused before it is sent; what comes after Close too.
+func TestRefused(t *testing.T) {
+	g := &Guard{}
+	for name, err := range map[string]error{
+		"no interface": g.Watch(t.Context(), []Addr{addr(0, four)}),
+		"no address":   g.Watch(t.Context(), []Addr{{Index: 1}}),
+		"will":         g.Will(t.Context(), make([]byte, MaxWill+1)),
+	} {
+		if err == nil || err == ErrDown {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := g.Watch(t.Context(), nil); err != ErrDown {
+		t.Errorf("without a guard: %v", err)
+	}
+}
+
+// BenchmarkKill measures from SIGKILL of a program to the kernel's word that its address is gone.
+func BenchmarkKill(b *testing.B) {
+	for _, mib := range []int{0, 64, 512} {
+		b.Run(fmt.Sprintf("heap=%dMiB", mib), func(b *testing.B) {
+			n := newNetwork(b)
+			var took []time.Duration
+			for b.Loop() {
+				h := newHost(b, true)
+				h.do("eat %d", mib)
+				h.do("extend 1h")
+				h.do("watch %s", four)
+				h.do("add")
+				n.await(true, four)
+				start := time.Now()
+				h.kill(unix.SIGKILL)
+				took = append(took, n.await(false, four).Sub(start))
+				h.ended()
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-median")
+			b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "ms-max")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkExtend measures what a renewal costs.
+func BenchmarkExtend(b *testing.B) {
+	g, err := Start(b.Context(), nil)
+	if err != nil {
+		b.Skip(err)
+	}
+	defer g.Close()
+	if err := g.Watch(b.Context(), []Addr{addr(4711, four)}); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		g.Extend(time.Now().Add(time.Second))
+	}
+}

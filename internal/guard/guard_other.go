@@ -1,0 +1,56 @@
+//go:build !linux
+
+package guard
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"time"
+)
+
+// Guard is the guard of this program, as the program sees it. There are none on this system.
+type Guard struct{}
+
+// Start returns an error: guards are for Linux.
+func Start(context.Context, *slog.Logger) (*Guard, error) {
+	return nil, fmt.Errorf("a guard process for floating addresses exists on Linux only, this is %s", runtime.GOOS)
+}
+
+// IsGuard returns false.
+func IsGuard() bool { return false }
+
+// Main says that this process is no guard and exits.
+func Main(Hooks) {
+	fmt.Fprintln(os.Stderr, "flotilla guard: this process was not started as a guard")
+	os.Exit(2)
+}
+
+// Watch returns ErrDown.
+func (g *Guard) Watch(context.Context, []Addr) error { return ErrDown }
+
+// Table returns ErrDown.
+func (g *Guard) Table(context.Context, string) error { return ErrDown }
+
+// Will returns ErrDown.
+func (g *Guard) Will(context.Context, []byte) error { return ErrDown }
+
+// Extend does nothing.
+func (g *Guard) Extend(time.Time) {}
+
+// Alive returns false.
+func (g *Guard) Alive() bool { return false }
+
+// Removals returns 0.
+func (g *Guard) Removals() uint64 { return 0 }
+
+// Changed returns a channel that is never closed.
+func (g *Guard) Changed() <-chan struct{} { return nil }
+
+// PID returns 0.
+func (g *Guard) PID() int { return 0 }
+
+// Close does nothing.
+func (g *Guard) Close() error { return nil }

@@ -1,0 +1,178 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func addr(index int, prefix string) Addr {
+	return Addr{Index: index, Prefix: netip.MustParsePrefix(prefix)}
+}
+
+func comparable(a, b message) string {
+	return cmp.Diff(a, b, cmp.AllowUnexported(message{}), cmpopts.EquateComparable(netip.Prefix{}), cmpopts.EquateEmpty())
+}
+
+func TestMessages(t *testing.T) {
+	for _, m := range []message{
+		{kind: kindWatch, seq: 7, addrs: []Addr{addr(1, "192.0.2.1/32"), addr(1<<31-1, "2001:db8::1/64")}},
+		{kind: kindWatch},
+		{kind: kindTable, seq: 1<<32 - 1, text: "flotilla"},
+		{kind: kindTable},
+		{kind: kindWill, will: []byte(strings.Repeat("w", MaxWill))},
+		{kind: kindLook}, {kind: kindBye}, {kind: kindHello, text: "no permission"}, {kind: kindAck, seq: 3}, {kind: kindRemoved},
+	} {
+		t.Run(fmt.Sprint(m.kind), func(t *testing.T) {
+			b := m.marshal()
+			if len(b) > maxMessage {
+				t.Errorf("%d bytes, %d are possible", len(b), maxMessage)
+			}
+			got, err := parse(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := comparable(m, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// The largest list fits into a message.
+func TestLargestList(t *testing.T) {
+	m := message{kind: kindWatch}
+	for range MaxAddrs {
+		m.addrs = append(m.addrs, addr(1, "2001:db8::1/128"))
+	}
+	if err := m.check(); err != nil {
+		t.Error(err)
+	}
+	if n := len(m.marshal()); n > maxMessage {
+		t.Errorf("%d bytes, %d are possible", n, maxMessage)
+	}
+}
+
+func TestRefusedMessages(t *testing.T) {
+	long := make([]Addr, MaxAddrs+1)
+	for i := range long {
+		long[i] = addr(1, "192.0.2.1/32")
+	}
+	for name, b := range map[string][]byte{
+		"empty":           nil,
+		"no header":       {version, byte(kindAck), 0, 0, 0},
+		"other version":   {version + 1, byte(kindAck), 0, 0, 0, 0},
+		"unknown":         {version, 9, 0, 0, 0, 0},
+		"too long":        append(message{kind: kindBye}.marshal(), 0),
+		"cut address":     message{kind: kindWatch, addrs: []Addr{addr(1, "192.0.2.1/32")}}.marshal()[:12],
+		"address of 5":    append(message{kind: kindWatch}.marshal(), 0, 0, 0, 1, 5, 32, 1, 2, 3, 4, 5),
+		"length 33":       append(message{kind: kindWatch}.marshal(), 0, 0, 0, 1, 4, 33, 1, 2, 3, 4),
+		"interface 0":     append(message{kind: kindWatch}.marshal(), 0, 0, 0, 0, 4, 32, 1, 2, 3, 4),
+		"IPv4 in IPv6":    message{kind: kindWatch, addrs: []Addr{addr(1, "::ffff:192.0.2.1/128")}}.marshal(),
+		"addresses":       message{kind: kindWatch, addrs: long}.marshal(),
+		"will":            message{kind: kindWill, will: make([]byte, MaxWill+1)}.marshal(),
+		"name of a table": message{kind: kindTable, text: strings.Repeat("t", maxTable+1)}.marshal(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if m, err := parse(b); err == nil {
+				t.Errorf("accepted as %v", m)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(message{kind: kindWatch, seq: 1, addrs: []Addr{addr(3, "192.0.2.1/32"), addr(4, "2001:db8::1/128")}}.marshal())
+	f.Add(message{kind: kindTable, text: "flotilla"}.marshal())
+	f.Add(message{kind: kindWill, will: []byte("will")}.marshal())
+	f.Add(message{kind: kindBye}.marshal())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := parse(b)
+		if err != nil {
+			return
+		}
+		if diff := cmp.Diff(b, m.marshal()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// recorder is Hooks that write down what they are told to do, and when.
+type recorder struct {
+	start   time.Time
+	did     []string
+	remove  func() error
+	execute func(context.Context) error
+}
+
+func (r *recorder) note(format string, args ...any) {
+	r.did = append(r.did, fmt.Sprintf("%v ", time.Since(r.start))+fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) hooks() Hooks {
+	return Hooks{
+		Remove:      func(addrs []Addr) error { r.note("remove %d", len(addrs)); return r.remove() },
+		RemoveTable: func(name string) error { r.note("table %s", name); return errors.New("no nftables") },
+		Execute:     func(ctx context.Context, will []byte) error { r.note("will %s", will); return r.execute(ctx) },
+	}
+}
+
+func TestSettle(t *testing.T) {
+	all := estate{addrs: []Addr{addr(1, "192.0.2.1/32")}, table: "t", will: []byte("w")}
+	fails := func(n int) func() error {
+		return func() error {
+			if n--; n >= 0 {
+				return errors.New("no buffer space available")
+			}
+			return nil
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		estate  estate
+		remove  func() error
+		execute func(context.Context) error
+		gone    bool
+		first   []string // what is done first
+		total   time.Duration
+	}{
+		{"addresses, then the table, then the will", all, fails(0), func(context.Context) error { return nil }, true,
+			[]string{"0s remove 1", "0s table t", "0s will w"}, 0},
+		{"nothing to do", estate{}, fails(0), func(context.Context) error { return nil }, true, nil, 0},
+		{"the kernel is busy", all, fails(2), func(context.Context) error { return nil }, true,
+			[]string{"0s remove 1", "1ms remove 1", "3ms remove 1", "3ms table t", "3ms will w"}, 3 * time.Millisecond},
+		{"no will while the addresses are there", all, fails(1 << 20), func(context.Context) error { return nil }, false,
+			[]string{"0s remove 1", "1ms remove 1"}, finalTime},
+		{"nobody takes the will", all, fails(0), func(context.Context) error { return errors.New("refused") }, true,
+			[]string{"0s remove 1", "0s table t", "0s will w", "50ms will w", "150ms will w"}, finalTime},
+		{"the will hangs", all, fails(0), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, true,
+			[]string{"0s remove 1", "0s table t", "0s will w", "3.05s will w", "6.15s will w", "9.35s will w"}, finalTime},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &recorder{start: time.Now(), remove: c.remove, execute: c.execute}
+				gone := r.hooks().settle(c.estate, t.Logf)
+				if gone != c.gone {
+					t.Errorf("addresses gone: %v, want %v", gone, c.gone)
+				}
+				if diff := cmp.Diff(c.first, r.did[:min(len(r.did), len(c.first))]); diff != "" {
+					t.Error(diff)
+				}
+				if !gone && strings.Contains(strings.Join(r.did, " "), "will") {
+					t.Error("the will was executed")
+				}
+				if took := time.Since(r.start); took != c.total {
+					t.Errorf("it took %v, want %v", took, c.total)
+				}
+			})
+		})
+	}
+}

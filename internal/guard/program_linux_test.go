@@ -1,0 +1,425 @@
+package guard
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The test binary is three things: the test; a program with floating addresses, which the test commands by its standard input; and that program's guard.
+
+const programVariable = "GUARD_TEST_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if IsGuard() {
+		Main(testHooks())
+	}
+	switch os.Getenv(programVariable) {
+	case "program":
+		program()
+	case "sleeper": // some other process that is there until its standard input ends
+		fmt.Println("ready")
+		bufio.NewReader(os.Stdin).ReadString(0)
+		os.Exit(0)
+	}
+	// Guards whose programs have died become children of this process, which can thus see how they ended.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "subreaper:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// testHooks say on standard error what they do. Addresses are removed if that is permitted.
+func testHooks() Hooks {
+	r, err := newRemover()
+	return Hooks{
+		Remove: func(addrs []Addr) error {
+			if err == nil {
+				if err := r.remove(addrs); err != nil {
+					return err
+				}
+			}
+			say("hook remove %d", len(addrs))
+			return nil
+		},
+		RemoveTable: func(name string) error { say("hook table %s", name); return nil },
+		Execute:     func(_ context.Context, will []byte) error { say("hook will %s", will); return nil },
+	}
+}
+
+// program obeys lines on standard input and answers each with a line.
+func program() {
+	ctx := context.Background()
+	var g *Guard
+	var addrs []Addr
+	var ballast []byte
+	commands := map[string]func(args []string) (string, error){
+		"start": func([]string) (s string, err error) {
+			if g, err = Start(ctx, nil); err != nil {
+				return "", err
+			}
+			return strconv.Itoa(g.PID()), nil
+		},
+		"watch": func(args []string) (string, error) {
+			addrs = nil
+			for _, p := range args {
+				addrs = append(addrs, Addr{Index: 1, Prefix: netip.MustParsePrefix(p)})
+			}
+			return "", g.Watch(ctx, addrs)
+		},
+		"add": func([]string) (string, error) {
+			for _, a := range addrs {
+				ip := a.Prefix.Addr()
+				n := &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(a.Prefix.Bits(), ip.BitLen())}
+				if err := netlink.AddrReplace(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}}, &netlink.Addr{IPNet: n}); err != nil {
+					return "", err
+				}
+			}
+			return "", nil
+		},
+		"table": func(args []string) (string, error) { return "", g.Table(ctx, args[0]) },
+		"will":  func(args []string) (string, error) { return "", g.Will(ctx, []byte(args[0])) },
+		"extend": func(args []string) (string, error) {
+			d, err := time.ParseDuration(args[0])
+			g.Extend(time.Now().Add(d))
+			return "", err
+		},
+		"renew": func([]string) (string, error) { // as vip does, until the program ends
+			go func() {
+				for range time.Tick(20 * time.Millisecond) {
+					g.Extend(time.Now().Add(200 * time.Millisecond))
+				}
+			}()
+			return "", nil
+		},
+		"successor": func(args []string) (string, error) { // another guard than that process
+			for {
+				changed := g.Changed()
+				if pid := g.PID(); g.Alive() && strconv.Itoa(pid) != args[0] {
+					return strconv.Itoa(pid), nil
+				}
+				<-changed
+			}
+		},
+		"removals": func(args []string) (string, error) { // until there are more than that
+			n, err := strconv.ParseUint(args[0], 10, 64)
+			for err == nil {
+				changed := g.Changed()
+				if now := g.Removals(); now > n {
+					return strconv.FormatUint(now, 10), nil
+				}
+				<-changed
+			}
+			return "", err
+		},
+		"close": func([]string) (string, error) { return "", g.Close() },
+		"exit":  func([]string) (string, error) { os.Exit(0); return "", nil },
+		"panic": func([]string) (string, error) { panic("at the test's wish") },
+		"exec": func([]string) (string, error) {
+			os.Setenv(programVariable, "sleeper")
+			return "", syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+		},
+		"leak": func([]string) (string, error) { // a process that has the program's end of the socket
+			f, err := g.proc.conn.File()
+			if err != nil {
+				return "", err
+			}
+			cmd := sleeper()
+			cmd.ExtraFiles = []*os.File{f}
+			return spawn(cmd)
+		},
+		"child": func([]string) (string, error) { return spawn(sleeper()) },
+		"eat": func(args []string) (string, error) {
+			n, err := strconv.Atoi(args[0])
+			ballast = make([]byte, n<<20)
+			for i := 0; i < len(ballast); i += 4096 {
+				ballast[i] = 1
+			}
+			return "", err
+		},
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		args := strings.Fields(in.Text())
+		answer, err := commands[args[0]](args[1:])
+		if err != nil {
+			answer = "error: " + err.Error()
+		}
+		fmt.Println(answer)
+	}
+	os.Exit(0)
+}
+
+// sleeper is a process that lives until what it reads ends, which is up to the test: it is given its process ID.
+func sleeper() *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{programVariable + "=sleeper"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd
+}
+
+// spawn starts cmd and returns its process ID when it runs.
+func spawn(cmd *exec.Cmd) (string, error) {
+	r, _, err := os.Pipe() // the write end stays open in no process but this one
+	if err != nil {
+		return "", err
+	}
+	cmd.Stdin = r
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return "", err
+	}
+	return strconv.Itoa(cmd.Process.Pid), nil
+}
+
+// host is a running program, as the test sees it.
+type host struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	in    *os.File
+	out   *bufio.Scanner
+	guard int // process ID
+
+	mu     sync.Mutex
+	errs   []string
+	silent chan struct{} // closed when nobody has its standard error any more: program and guard are gone
+}
+
+// newHost starts a program in the network namespace of this thread, and its guard if start is true.
+func newHost(t testing.TB, start bool, env ...string) *host {
+	t.Helper()
+	h := &host{t: t, cmd: exec.Command("/proc/self/exe"), silent: make(chan struct{})}
+	h.cmd.Args = []string{"/some/where/hosting"}
+	h.cmd.Env = append(append(os.Environ(), programVariable+"=program"), env...)
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.in, h.out = inW, bufio.NewScanner(outR)
+	h.cmd.Stdin, h.cmd.Stdout, h.cmd.Stderr = inR, outW, errW
+	err = h.cmd.Start()
+	inR.Close()
+	outW.Close()
+	errW.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(h.silent)
+		defer errR.Close()
+		for s := bufio.NewScanner(errR); s.Scan(); {
+			h.mu.Lock()
+			h.errs = append(h.errs, s.Text())
+			h.mu.Unlock()
+		}
+	}()
+	t.Cleanup(func() {
+		inW.Close()
+		h.cmd.Process.Kill()
+		h.cmd.Wait()
+		if h.guard != 0 {
+			unix.Kill(h.guard, unix.SIGKILL) // none of the tests leaves one: its end has been waited for, and it is this process's child
+			unix.Wait4(h.guard, nil, 0, nil)
+		}
+		outR.Close()
+		if t.Failed() {
+			t.Logf("standard error: %q", h.said())
+		}
+	})
+	if start {
+		h.guard, err = strconv.Atoi(h.do("start"))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+func (h *host) said() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]string(nil), h.errs...)
+}
+
+// hooked returns what the guard's hooks have done, when program and guard are gone.
+func (h *host) hooked() (did []string) {
+	h.t.Helper()
+	select {
+	case <-h.silent:
+	case <-time.After(30 * time.Second):
+		h.t.Fatal("program and guard have not ended")
+	}
+	for _, line := range h.said() {
+		if _, what, ok := strings.Cut(line, ": hook "); ok {
+			did = append(did, what)
+		}
+	}
+	return did
+}
+
+// tell gives the program a command and does not wait for the answer.
+func (h *host) tell(format string, args ...any) {
+	h.t.Helper()
+	if _, err := fmt.Fprintf(h.in, format+"\n", args...); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// answer waits for the answer to the oldest command.
+func (h *host) answer() string {
+	h.t.Helper()
+	if !h.out.Scan() {
+		h.t.Fatalf("the program is gone: %v", h.out.Err())
+	}
+	if text := h.out.Text(); strings.HasPrefix(text, "error: ") {
+		h.t.Fatal(text)
+	}
+	return h.out.Text()
+}
+
+func (h *host) do(format string, args ...any) string {
+	h.t.Helper()
+	h.tell(format, args...)
+	return h.answer()
+}
+
+func (h *host) kill(sig syscall.Signal) {
+	h.t.Helper()
+	if err := h.cmd.Process.Signal(sig); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// ended waits for the program, then for its guard, and returns the guard's exit status.
+func (h *host) ended() syscall.WaitStatus {
+	h.t.Helper()
+	h.cmd.Wait()
+	return h.guardEnded()
+}
+
+// guardEnded waits for the guard of a program that has ended.
+func (h *host) guardEnded() syscall.WaitStatus {
+	h.t.Helper()
+	awaitExit(h.t, h.guard)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(h.guard, &status, 0, nil); err != nil {
+		h.t.Fatalf("wait for the guard: %v", err)
+	}
+	h.guard = 0
+	return status
+}
+
+// awaitExit waits until a process has ended.
+func awaitExit(t testing.TB, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds()))
+		if err == unix.EINTR {
+			continue
+		}
+		if n != 1 {
+			t.Fatalf("process %d has not ended", pid)
+		}
+		return
+	}
+}
+
+// network is a network namespace of one test.
+type network struct {
+	t      testing.TB
+	handle *netlink.Handle
+	events chan netlink.AddrUpdate
+}
+
+// newNetwork puts the calling goroutine into a new network namespace. That ends with the goroutine and with the processes it has started.
+func newNetwork(t testing.TB) *network {
+	t.Helper()
+	runtime.LockOSThread() // for good
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skipf("network namespaces are for root: %v", err)
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(handle.Close)
+	if err := handle.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1, Name: "lo"}}); err != nil {
+		t.Fatal(err)
+	}
+	n := &network{t: t, handle: handle, events: make(chan netlink.AddrUpdate, 4096)}
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	if err := netlink.AddrSubscribe(n.events, done); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// await waits until the kernel has said of an address that it is there, or not there, and returns when it was heard.
+func (n *network) await(there bool, prefix string) time.Time {
+	n.t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case e := <-n.events:
+			if e.NewAddr == there && e.LinkAddress.String() == prefix {
+				return time.Now()
+			}
+		case <-timeout:
+			n.t.Fatalf("address %s: want there=%v", prefix, there)
+		}
+	}
+}
+
+// has returns the addresses of the loopback interface, except its own.
+func (n *network) has() (addrs []string) {
+	n.t.Helper()
+	all, err := n.handle.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}}, netlink.FAMILY_ALL)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, a := range all {
+		if !a.IP.IsLoopback() {
+			addrs = append(addrs, a.IPNet.String())
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,20 @@
+//go:build !linux
+
+package l2
+
+import (
+	"errors"
+	"net"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+)
+
+var errLinux = errors.New("announcements, probes and relays of addresses need packet sockets, which are Linux's: " +
+	"on this system a floating address needs a binder of your own")
+
+func openSocket(*net.Interface, []bpf.Instruction) (*packet.Conn, error) { return nil, errLinux }
+
+func hardwareAddr(*packet.Conn) (mac, error) { return mac{}, errLinux }
+
+func passing(error) bool { return false }

@@ -1,0 +1,80 @@
+package vip
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// Binder puts addresses in place and takes them away. Run has one for the kernel of this machine; Func, Exec and Memory are
+// others.
+type Binder interface {
+	// Attach makes ready for a unit of addresses: what a former life of the program has left of it is taken away. It is called once by
+	// each Run. An error ends Run.
+	Attach(ctx context.Context, u Unit) (Place, error)
+}
+
+// Unit is one or more addresses that are always on the same node.
+type Unit struct {
+	Name      string // of the role
+	Addrs     []netip.Prefix
+	Interface string // empty: the one that has an address in the same subnet
+	NoGuard   bool
+	Log       *slog.Logger // never nil
+}
+
+// Place is where a unit can be put, for one Run, which calls one method at a time.
+type Place interface {
+	// Linger is how much longer than the lease the addresses may be seen here when everything stands still: see hold.Role.
+	Linger() time.Duration
+
+	// Usable returns nil if the addresses could be put in place now, else why not, such as an interface that is not there. The channel
+	// is closed when there may be something else to say, or something to mend.
+	Usable() (<-chan struct{}, error)
+
+	// Bind puts the addresses in place, to be seen until the time given and no longer, unless Extend comes, and announces them. It may be called again
+	// while they are there.
+	Bind(ctx context.Context, g Grant) error
+
+	// Extend says that the lease lasts longer, or shorter.
+	Extend(until time.Time) error
+
+	// Announce tells the neighbours again where the addresses are.
+	Announce() error
+
+	// Mend puts right what others have changed of the addresses that are in place, and reports whether there was anything.
+	Mend(ctx context.Context) (bool, error)
+
+	// Quiesce holds new connections back, for a moment. What is under way goes on.
+	Quiesce(ctx context.Context) error
+
+	// Release gives the addresses up to the next owner, who comes after it has returned: nobody asking for them is answered from here any more. What is under way
+	// may still be taken until the next owner is there, and is ended then.
+	Release(ctx context.Context) error
+
+	// Unbind takes the addresses away at once, whatever state they are in.
+	Unbind() error
+
+	// Close ends what Attach began, and takes the addresses away if they are there. It waits for the next owner after a Release, for a second at most.
+	Close() error
+}
+
+// Grant is what a Bind is based on.
+type Grant struct {
+	Fence uint64        // see hold.Tenure
+	Until time.Time     // see hold.Tenure
+	Will  func() []byte // see hold.Tenure
+}
+
+// Prober is a Place that can find out whether somebody else uses the addresses.
+type Prober interface {
+	// Probe returns who answers for one of the addresses, empty if nobody does.
+	Probe(ctx context.Context) (owner string, err error)
+}
+
+// Rival is a Place that hears others announce the addresses while they are in place here.
+type Rival interface {
+	// Claimed is sent to, or closed, when somebody else has announced one of the addresses.
+	Claimed() <-chan struct{}
+}

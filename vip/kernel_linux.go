@@ -1,0 +1,444 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/fence"
+	"github.com/flotilla-ha/flotilla/internal/guard"
+	"github.com/flotilla-ha/flotilla/internal/l2"
+)
+
+const (
+	releaseTime = time.Second           // a released address waits for its next owner
+	tailTime    = 20 * time.Millisecond // frames that were sent before clients heard of the next owner
+	probeTries  = 3
+	probeWait   = 30 * time.Millisecond
+)
+
+// kernel is the Binder of this machine's kernel.
+type kernel struct{}
+
+// Attach implements Binder.
+func (kernel) Attach(ctx context.Context, u Unit) (Place, error) {
+	p := &kernelPlace{unit: u, changed: make(chan struct{})}
+	for _, a := range u.Addrs {
+		p.addrs = append(p.addrs, a.Addr())
+	}
+	if err := machine.open(ctx, p); err != nil {
+		return nil, err
+	}
+	if err := p.clean(); err != nil {
+		return nil, errors.Join(err, machine.close(p))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prepare(); err != nil {
+		u.Log.Info("the addresses cannot be put in place yet", "why", err) // Usable says so, or Bind
+	}
+	return p, nil
+}
+
+// kernelPlace is a unit on this machine.
+type kernelPlace struct {
+	unit  Unit
+	addrs []netip.Addr
+
+	// machine.mu guards these.
+	placed   []guard.Addr // what is in the kernel, or about to be, or may be there yet
+	removals uint64       // of the guard, as last looked at
+	missing  bool         // something of it is not there
+	changed  chan struct{}
+
+	// mu guards the rest, and is held across the kernel's answers: only one thing is done to the addresses at a time.
+	mu       sync.Mutex
+	on       nic
+	link     *l2.Link // on it, and the fence is there; nil: not yet
+	bound    bool
+	until    time.Time     // the lease, as last heard
+	refresh  time.Time     // when the kernel's lifetimes are to be renewed
+	relay    *l2.Relay     // attempts are kept since Quiesce
+	released chan struct{} // closed when what Release began is over; nil: it has not begun
+	cancel   context.CancelFunc
+}
+
+// wake has whoever asked Usable ask again. machine.mu is held.
+func (p *kernelPlace) wake() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// clean removes what a former life of the program has left of the addresses. What somebody else has put there is not touched.
+func (p *kernelPlace) clean() error {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return rights("list the interfaces", err)
+	}
+	for _, l := range links {
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return rights("list the addresses of "+l.Attrs().Name, err)
+		}
+		for _, a := range addrs {
+			prefix := prefixOf(a.IPNet)
+			if !p.has(prefix.Addr()) {
+				continue
+			}
+			if !prefix.IsSingleIP() || a.ValidLft <= 0 || a.ValidLft == math.MaxUint32 {
+				return fmt.Errorf("%v is configured on %s, and not by this program: take it away there, for only the cluster should put it anywhere", prefix, l.Attrs().Name)
+			}
+			if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
+				return rights(fmt.Sprintf("remove %v, which a former life of the program has left on %s", prefix, l.Attrs().Name), err)
+			}
+			p.unit.Log.Info("removed an address that a former life of the program had left", "addr", prefix, "interface", l.Attrs().Name)
+		}
+	}
+	return nil
+}
+
+func (p *kernelPlace) has(addr netip.Addr) bool {
+	for _, a := range p.addrs {
+		if a == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// gone reports whether an error says that there was nothing to remove.
+func gone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }
+
+// Linger implements Place. A fence ends early rather than late.
+func (p *kernelPlace) Linger() time.Duration {
+	if machine.fenced() != nil {
+		return 0
+	}
+	return bareLife + bareLate
+}
+
+// Usable implements Place.
+func (p *kernelPlace) Usable() (<-chan struct{}, error) {
+	machine.mu.Lock()
+	changed := p.changed
+	machine.mu.Unlock()
+	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])
+	if err == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.bound && n.index != p.on.index {
+			err = fmt.Errorf("the interface %s is not there any more", p.on.name)
+		}
+	}
+	return changed, err
+}
+
+// Probe implements Prober.
+func (p *kernelPlace) Probe(ctx context.Context) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prepare(); err != nil {
+		return "", err
+	}
+	for _, a := range p.addrs {
+		mac, err := p.link.Probe(ctx, a, probeTries, probeWait)
+		if err != nil {
+			return "", err
+		}
+		if mac != nil {
+			return fmt.Sprintf("%s has %v", mac, a), nil
+		}
+	}
+	return "", nil
+}
+
+// prepare looks for the interface, opens it for frames, and has the addresses fenced on it: nothing passes for them there until Bind. mu is held.
+func (p *kernelPlace) prepare() error {
+	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])
+	if err != nil {
+		return err
+	}
+	if p.link != nil && n == p.on {
+		return nil
+	}
+	p.unlink()
+	ifi, err := net.InterfaceByIndex(n.index)
+	if err != nil {
+		return fmt.Errorf("the interface %s: %w", n.name, err)
+	}
+	link, err := l2.Open(ifi)
+	if err != nil {
+		return err
+	}
+	if f := machine.fenced(); f != nil {
+		if err := f.Guard(n.name, p.addrs...); err != nil {
+			link.Close()
+			return err
+		}
+	}
+	p.on, p.link = n, link
+	return nil
+}
+
+func (p *kernelPlace) unlink() {
+	if p.link != nil {
+		p.link.Close()
+		p.link = nil
+	}
+}
+
+// Bind implements Place.
+func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
+	p.endRelease()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prepare(); err != nil {
+		return err
+	}
+	var placed []guard.Addr
+	for _, a := range p.addrs {
+		placed = append(placed, guard.Addr{Index: p.on.index, Prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	machine.place(p, placed)
+	p.until = g.Until
+	if err := machine.extend(g.Until); err != nil {
+		return err
+	}
+	if err := p.put(); err != nil {
+		return err
+	}
+	if err := machine.set(fence.Serving, 0, p.addrs); err != nil {
+		return err
+	}
+	p.bound = true
+	if err := p.announce(); err != nil {
+		return err
+	}
+	machine.bequeath(g.Will(), p.unit.Log)
+	return nil
+}
+
+// put has the addresses in the kernel, with a new lifetime. mu is held.
+func (p *kernelPlace) put() error {
+	life, every := fencedLife, fencedEvery
+	if machine.fenced() == nil {
+		life, every = bareLife, bareEvery
+	}
+	now := time.Now()
+	if !now.Before(p.until) {
+		return errLapsed // this process stood still
+	}
+	for _, a := range p.addrs {
+		addr := &netlink.Addr{
+			IPNet:    &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+			ValidLft: int(life / time.Second), // PreferedLft 0: never chosen as a source
+			Flags:    unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE,
+		}
+		if err := netlink.AddrReplace(onLink(p.on), addr); err != nil {
+			return rights(fmt.Sprintf("put %v on %s", a, p.on.name), err)
+		}
+	}
+	p.refresh = now.Add(every)
+	return nil
+}
+
+// onLink names an interface to netlink.
+func onLink(n nic) netlink.Link {
+	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: n.index, Name: n.name}}
+}
+
+// announce tells the neighbours, if the lease lasts. mu is held.
+func (p *kernelPlace) announce() error {
+	if !time.Now().Before(p.until) {
+		return nil
+	}
+	return p.link.Announce(p.addrs...)
+}
+
+// Extend implements Place.
+func (p *kernelPlace) Extend(until time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.bound {
+		return nil
+	}
+	p.until = until
+	if err := machine.extend(until); err != nil {
+		return err
+	}
+	if time.Now().Before(p.refresh) {
+		return nil
+	}
+	return p.put()
+}
+
+// Announce implements Place.
+func (p *kernelPlace) Announce() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.bound {
+		return nil
+	}
+	return p.announce()
+}
+
+// Mend implements Place.
+func (p *kernelPlace) Mend(context.Context) (bool, error) {
+	machine.mu.Lock()
+	missing := p.missing
+	p.missing = false
+	machine.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !missing || !p.bound || !time.Now().Before(p.until) {
+		return false, nil
+	}
+	if err := p.put(); err != nil {
+		return false, err
+	}
+	return true, p.announce()
+}
+
+// Quiesce implements Place.
+func (p *kernelPlace) Quiesce(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.bound || p.relay != nil {
+		return nil
+	}
+	var err error
+	if p.relay, err = p.link.Hold(p.addrs...); err != nil {
+		return err
+	}
+	return machine.set(fence.Quiet, 0, p.addrs)
+}
+
+// Release implements Place. Without a fence the addresses go at once.
+func (p *kernelPlace) Release(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.bound {
+		return nil
+	}
+	p.bound = false
+	if machine.fenced() == nil {
+		if err := p.remove(); err != nil {
+			return err
+		}
+	} else if err := machine.set(fence.Muted, 2*releaseTime, p.addrs); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	relay, done := p.relay, make(chan struct{})
+	p.relay, p.released, p.cancel = nil, done, cancel
+	go func() {
+		defer close(done)
+		defer cancel()
+		if relay != nil {
+			if relay.Await(ctx) == nil {
+				select {
+				case <-time.After(tailTime):
+				case <-ctx.Done():
+				}
+			}
+			s := relay.Stats()
+			p.unit.Log.Debug("passed connection attempts on to the next owner", "kept", s.Kept, "forwarded", s.Forwarded, "lost", s.Lost)
+			relay.Close()
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.bound {
+			p.away()
+		}
+	}()
+	return nil
+}
+
+// endRelease ends what Release began, and leaves the addresses to the caller.
+func (p *kernelPlace) endRelease() {
+	p.mu.Lock()
+	released, cancel := p.released, p.cancel
+	p.released, p.cancel = nil, nil
+	p.mu.Unlock()
+	if released != nil {
+		cancel()
+		<-released
+	}
+}
+
+// Unbind implements Place.
+func (p *kernelPlace) Unbind() error {
+	p.mu.Lock()
+	p.bound = false
+	if p.relay != nil {
+		p.relay.Close()
+		p.relay = nil
+	}
+	err := p.away()
+	p.mu.Unlock()
+	p.endRelease()
+	return err
+}
+
+// away silences the addresses and takes them out of the kernel. mu is held.
+func (p *kernelPlace) away() error {
+	machine.mu.Lock()
+	there := len(p.placed) > 0
+	machine.mu.Unlock()
+	if !there {
+		return nil
+	}
+	silent := machine.set(fence.Closed, 0, p.addrs)
+	if errors.Is(silent, fence.ErrNotGuarded) {
+		silent = nil
+	}
+	if err := p.remove(); err != nil {
+		return errors.Join(err, silent) // the guard keeps them in mind
+	}
+	machine.place(p, nil)
+	return silent
+}
+
+// remove takes the addresses out of the kernel. mu is held.
+func (p *kernelPlace) remove() error {
+	var errs []error
+	for _, a := range p.addrs {
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+		if err := netlink.AddrDel(onLink(p.on), addr); err != nil && !gone(err) {
+			errs = append(errs, rights(fmt.Sprintf("take %v off %s", a, p.on.name), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close implements Place.
+func (p *kernelPlace) Close() error {
+	p.mu.Lock()
+	released := p.released
+	p.mu.Unlock()
+	if released != nil {
+		<-released
+	}
+	err := p.Unbind()
+	if f := machine.fenced(); f != nil {
+		if e := f.Unguard(p.addrs...); e != nil && !errors.Is(e, fence.ErrNotGuarded) {
+			err = errors.Join(err, e)
+		}
+	}
+	p.mu.Lock()
+	p.unlink()
+	p.mu.Unlock()
+	if e := machine.close(p); e != nil && !strings.Contains(e.Error(), net.ErrClosed.Error()) {
+		err = errors.Join(err, e)
+	}
+	return err
+}

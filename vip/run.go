@@ -1,0 +1,412 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/hold"
+)
+
+const (
+	retryPause    = time.Second      // after something that went wrong
+	conflictPause = 10 * time.Second // after a foreign owner was found, and
+	conflictMax   = time.Minute      // when it is there again
+	defendEvery   = 10 * time.Second // a rival is answered, as RFC 5227 has it
+	letGo         = 10 * time.Millisecond
+	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
+	keepEvery     = time.Second
+	regrantTime   = 3 * time.Second // for the cluster to grant a kept address anew
+)
+
+var (
+	errUnfit    = errors.New("the node cannot serve the address")
+	errConflict = errors.New("somebody else answers for the address")
+)
+
+// Run competes for the addresses of cfg on this node, and has them in place while the cluster grants them to it, until ctx ends: then it hands
+// them over, as planned, and returns nil. It returns an error if cfg is wrong, if this machine cannot do what is asked, which the error explains, or when the
+// node was closed. All that may pass is waited for and tried again.
+//
+// A program should end the context of Run before that of its server or at the same time, and let both return before it exits.
+// A server that is ended by flotilla.Serve waits until Run has handed over.
+func Run(ctx context.Context, h Holder, cfg Config) error {
+	if err := cfg.complete(h); err != nil {
+		return err
+	}
+	place, err := cfg.Binder.Attach(ctx, cfg.unit())
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("vip: %s: %w", cfg.Name, err)
+	}
+	r := &runner{h: h, cfg: cfg, place: place}
+	err = r.run(ctx)
+	r.endKeeping()
+	if closed := place.Close(); closed != nil {
+		err = errors.Join(err, fmt.Errorf("vip: %s: %w", cfg.Name, closed))
+	}
+	return err
+}
+
+// runner is one Run.
+type runner struct {
+	h     Holder
+	cfg   Config
+	place Place
+
+	// The fields below are of the goroutine of run, and of Hold's function, which it waits for.
+	conflicts int
+	began     time.Time // when the addresses came here
+	keeping   *keeping  // the lease is over, and the addresses stay; nil: that is not so
+
+	mu sync.Mutex // held for Config.Notify, one at a time
+}
+
+func (r *runner) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if why := r.unfit(); why != nil {
+			r.tell(Event{Kind: Unusable, Err: why})
+			if !r.watch(ctx, true) {
+				return nil
+			}
+			r.tell(Event{Kind: Competing})
+		}
+		var pause time.Duration
+		err := r.compete(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("vip: %s: %w", r.cfg.Name, err)
+		case errors.Is(err, errUnfit), errors.Is(err, hold.ErrYielded), errors.Is(err, errLapsed):
+		case errors.Is(err, errConflict):
+			pause = conflictPause
+			if r.conflicts++; r.conflicts > 1 {
+				pause = conflictMax
+			}
+			r.tell(Event{Kind: Conflict, Err: err})
+		default:
+			pause = retryPause
+			r.tell(Event{Kind: Failed, Err: err})
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// compete holds the role once, if the cluster grants it, for as long as this node is fit.
+func (r *runner) compete(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	watching.Go(func() {
+		if r.watch(ctx, false) {
+			cancel(fmt.Errorf("%w: %w", errUnfit, r.unfit()))
+		}
+	})
+	role := hold.Role{
+		Name: r.cfg.Name, Group: r.cfg.Group, Priority: r.cfg.Priority, NoPreempt: r.cfg.NoPreempt, PreemptDelay: r.cfg.PreemptDelay,
+		Public: true, Linger: r.place.Linger(),
+	}
+	return r.h.Hold(ctx, role, func(held context.Context, t hold.Tenure) error { return r.tenure(ctx, held, t) })
+}
+
+// unfit returns why this node should not have the addresses now, nil if it may.
+func (r *runner) unfit() error {
+	if _, err := r.place.Usable(); err != nil {
+		return err
+	}
+	if r.cfg.Ready != nil && !r.cfg.Ready() {
+		return errors.New("the program is not ready")
+	}
+	return nil
+}
+
+// watch waits until the node is fit or is not. It reports false if ctx ends first.
+func (r *runner) watch(ctx context.Context, fit bool) bool {
+	var tick <-chan time.Time
+	if r.cfg.Ready != nil {
+		ticker := time.NewTicker(readyEvery)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	for {
+		changed, _ := r.place.Usable()
+		if (r.unfit() == nil) == fit {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-tick:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// errLapsed is the outcome of a tenure that was lost.
+var errLapsed = errors.New("the lease is over")
+
+// tenure has the addresses in place while the role is held. ctx is the caller's, held that of the tenure.
+func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
+	start := time.Now()
+	kept := r.keeping != nil
+	r.endKeeping()
+	if err := r.probe(held, kept); err != nil {
+		return err
+	}
+	if err := r.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will}); err != nil {
+		return errors.Join(err, r.place.Unbind())
+	}
+	r.conflicts = 0
+	if !kept {
+		r.began = time.Now()
+	}
+	r.tell(Event{Kind: Bound, Fence: t.Fence(), Took: time.Since(start)})
+	if err := r.stay(held, t); err != nil {
+		return errors.Join(err, r.place.Unbind())
+	}
+	asked, cause := time.Now(), context.Cause(held)
+	planned := ctx.Err() != nil || errors.Is(cause, hold.ErrYielded)
+	if planned {
+		if err := r.handOver(held, t); err == nil {
+			r.tell(Event{Kind: Moved, Fence: t.Fence(), Held: time.Since(r.began), Took: time.Since(asked), Err: cause})
+			return cause
+		} else if !errors.Is(err, errLapsed) {
+			return errors.Join(err, r.place.Unbind())
+		}
+	}
+	// One that stood still, and finds out when others may have the address already, keeps nothing.
+	if r.cfg.Quorum == Keep && !planned && time.Now().Before(t.Deadline()) {
+		r.keep()
+		r.tell(Event{Kind: Kept, Fence: t.Fence(), Err: cause})
+		return errLapsed
+	}
+	err := r.place.Unbind()
+	r.tell(Event{Kind: Lost, Fence: t.Fence(), Held: time.Since(r.began), Err: cause})
+	return errors.Join(errLapsed, err)
+}
+
+// probe looks for a foreign owner. A kept address is this node's own.
+func (r *runner) probe(ctx context.Context, kept bool) error {
+	p, ok := r.place.(Prober)
+	if !ok || !r.cfg.Probe || kept {
+		return nil
+	}
+	owner, err := p.Probe(ctx)
+	if err == nil && owner != "" {
+		err = fmt.Errorf("%w: %s", errConflict, owner)
+	}
+	return err
+}
+
+// announceAt is when an address is announced again, against loss and late switches.
+func announceAt() []time.Duration {
+	return []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second}
+}
+
+// stay keeps the addresses in place until held ends. An error says that they cannot be.
+func (r *runner) stay(held context.Context, t hold.Tenure) error {
+	var claimed <-chan struct{}
+	if rival, ok := r.place.(Rival); ok {
+		claimed = rival.Claimed()
+	}
+	var defended time.Time
+	begun, repeats := time.Now(), announceAt()
+	again := time.NewTimer(repeats[0])
+	defer again.Stop()
+	for {
+		renewed := t.Renewed()
+		if held.Err() != nil {
+			return nil
+		}
+		changed, _ := r.place.Usable()
+		if until := t.Deadline(); time.Until(until) > 0 {
+			if err := r.place.Extend(until); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-held.Done():
+			return nil
+		case <-renewed:
+		case <-changed:
+			mended, err := r.place.Mend(held)
+			if err != nil {
+				return err
+			}
+			if mended {
+				r.tell(Event{Kind: Mended, Fence: t.Fence()})
+			}
+		case <-again.C:
+			if err := r.place.Announce(); err != nil {
+				r.tell(Event{Kind: Failed, Fence: t.Fence(), Err: err})
+			}
+			if repeats = repeats[1:]; len(repeats) > 0 {
+				again.Reset(time.Until(begun.Add(repeats[0])))
+			}
+		case <-claimed:
+			if time.Since(defended) < defendEvery {
+				claimed = nil // by turns with somebody who does not let go it would never end
+				continue
+			}
+			defended = time.Now()
+			r.tell(Event{Kind: Conflict, Fence: t.Fence(), Err: errConflict})
+			if err := r.place.Announce(); err != nil {
+				r.tell(Event{Kind: Failed, Fence: t.Fence(), Err: err})
+			}
+		}
+	}
+}
+
+// handOver has the clients go and gives the addresses up. It returns errLapsed when the lease ends before that.
+func (r *runner) handOver(held context.Context, t hold.Tenure) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(held))
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- r.leave(ctx) }()
+	for {
+		renewed, until := t.Renewed(), t.Deadline()
+		if time.Until(until) > 0 {
+			r.place.Extend(until) // if it fails the kernel ends it
+		}
+		end := time.NewTimer(time.Until(until.Add(-letGo)))
+		select {
+		case err := <-done:
+			end.Stop()
+			return err
+		case <-renewed:
+			end.Stop()
+		case <-end.C:
+			if time.Until(t.Deadline()) > letGo {
+				continue
+			}
+			cancel()
+			r.place.Unbind() // now; the drain may not heed its context
+			<-done
+			return errLapsed
+		}
+	}
+}
+
+// leave is handOver for as long as the lease lasts.
+func (r *runner) leave(ctx context.Context) error {
+	r.drain(ctx, r.cfg.DrainTime)
+	if err := r.place.Quiesce(ctx); err != nil {
+		return err
+	}
+	r.drain(ctx, finishTime)
+	return r.place.Release(ctx)
+}
+
+// drain has the clients of all addresses go.
+func (r *runner) drain(ctx context.Context, patience time.Duration) {
+	if r.cfg.Drain == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, a := range r.cfg.unit().Addrs {
+		all.Go(func() {
+			if err := r.cfg.Drain(ctx, a.Addr()); err != nil && ctx.Err() == nil {
+				r.cfg.Logger.Warn("clients of a floating address were not drained", "addr", a.Addr(), "err", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// keeping has the addresses stay without a lease.
+type keeping struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// keep begins that. It ends with a new grant, when somebody else announces an address, and when the cluster is back and has not granted it
+// to this node.
+func (r *runner) keep() {
+	ctx, stop := context.WithCancel(context.Background())
+	k := &keeping{stop, make(chan struct{})}
+	r.keeping = k
+	go func() {
+		defer close(k.done)
+		why := r.stayWithout(ctx)
+		if ctx.Err() == nil {
+			err := r.place.Unbind()
+			r.tell(Event{Kind: Lost, Held: time.Since(r.began), Err: errors.Join(why, err)})
+		}
+	}()
+}
+
+// stayWithout returns why the addresses must go.
+func (r *runner) stayWithout(ctx context.Context) error {
+	back := make(chan struct{})
+	if h, ok := r.h.(interface{ Ready(context.Context) error }); ok {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			defer close(back)
+			for h.Ready(ctx) != nil && ctx.Err() == nil {
+				select {
+				case <-time.After(retryPause):
+				case <-ctx.Done():
+				}
+			}
+		}()
+	}
+	var claimed <-chan struct{}
+	if rival, ok := r.place.(Rival); ok {
+		claimed = rival.Claimed()
+	}
+	var late <-chan time.Time
+	for {
+		if err := r.place.Extend(time.Now().Add(keepFor)); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(keepEvery):
+		case <-back:
+			back, late = nil, time.After(regrantTime)
+		case <-late:
+			return errors.New("the cluster is back, and another node has the address")
+		case <-claimed:
+			return errConflict
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// endKeeping ends it, and leaves the addresses where they are.
+func (r *runner) endKeeping() {
+	if r.keeping != nil {
+		r.keeping.stop()
+		<-r.keeping.done
+		r.keeping = nil
+	}
+}
+
+// tell logs an event, and passes it on.
+func (r *runner) tell(e Event) {
+	e.Time, e.Name, e.Addrs = time.Now(), r.cfg.Name, r.cfg.unit().Addrs
+	log := r.cfg.Logger.Info
+	if e.Kind == Conflict || e.Kind == Failed || e.Kind == Lost || e.Kind == Kept {
+		log = r.cfg.Logger.Warn
+	}
+	log("floating address: "+string(e.Kind), "addrs", e.Addrs, "fence", e.Fence, "took", e.Took, "why", e.Err)
+	if r.cfg.Notify != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.cfg.Notify(e)
+	}
+}

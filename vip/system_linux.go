@@ -1,0 +1,316 @@
+package vip
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/fence"
+	"github.com/flotilla-ha/flotilla/internal/guard"
+)
+
+const (
+	checkEvery = time.Second     // the fence is looked at
+	guardTime  = 3 * time.Second // for a guard to start
+	ackTime    = time.Second     // for a guard to hear something
+
+	// With the fence, the kernel's own lifetime of an address only cleans up. Without it, it is what ends the address when everything stands still.
+	fencedLife, fencedEvery = 10 * time.Second, 5 * time.Second
+	bareLife, bareEvery     = 2 * time.Second, 500 * time.Millisecond
+	bareLate                = 500 * time.Millisecond // the kernel may be so late, and its seconds are whole
+)
+
+// machine is what the kernel's binder shares in this process: it has one guard, and one table of nftables.
+var machine system
+
+// system keeps the guard and the fence of a program while any of its places is open.
+type system struct {
+	opening sync.Mutex // held while the first place opens, or the last one closes
+
+	mu     sync.Mutex
+	places map[*kernelPlace]struct{}
+	fence  *fence.Fence // nil: the kernel cannot
+	table  string
+	lock   net.Listener // says that the table has an owner
+	guard  *guard.Guard // nil: nobody wants one, or none could be started
+	watch  *watch
+	will   string
+	told   time.Time // the lease that fence and guard know
+	stop   context.CancelFunc
+	runs   sync.WaitGroup
+}
+
+// open takes a place in, and makes ready what is shared.
+func (s *system) open(ctx context.Context, p *kernelPlace) error {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	s.mu.Lock()
+	first := len(s.places) == 0
+	s.mu.Unlock()
+	if first {
+		if err := s.begin(p.unit.Log); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.places[p] = struct{}{}
+	needed := s.guard == nil && !p.unit.NoGuard
+	s.mu.Unlock()
+	if needed {
+		s.startGuard(ctx, p.unit.Log)
+	}
+	return nil
+}
+
+// begin makes ready for the first place.
+func (s *system) begin(log *slog.Logger) error {
+	w, err := newWatch(s.woken)
+	if err != nil {
+		return err
+	}
+	var id [6]byte
+	rand.Read(id[:])
+	name := hex.EncodeToString(id[:])
+	lock, err := net.Listen("unix", lockName(name))
+	if err != nil {
+		return errors.Join(fmt.Errorf("the table's lock: %w", err), w.close())
+	}
+	sweep(log)
+	f, err := fence.Open(name)
+	if err != nil {
+		log.Warn(fmt.Sprintf("no fence: if this machine stands still its addresses may be seen for up to %v longer than the lease, and the cluster waits for that long before it grants them anew; planned moves may cut connections", bareLife+bareLate), "why", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch, s.fence, s.table, s.lock, s.stop, s.told, s.will = w, f, name, lock, stop, time.Time{}, ""
+	s.places = make(map[*kernelPlace]struct{})
+	if f != nil {
+		s.runs.Go(func() { s.keepFence(ctx, f, log) })
+	}
+	return nil
+}
+
+// lockName is the abstract socket, of this network namespace as the table is, that the owner of a table listens on.
+func lockName(table string) string { return "@flotilla-vip/" + table }
+
+// sweep removes the tables of programs that died along with their guards.
+func sweep(log *slog.Logger) {
+	names, err := fence.Names()
+	if err != nil {
+		return // Open says what is wrong
+	}
+	for _, name := range names {
+		if owned(name) {
+			continue
+		}
+		if err := fence.Remove(name); err != nil {
+			log.Warn("a fence that a program has left could not be removed", "table", name, "err", err)
+		}
+	}
+}
+
+// owned reports whether the program of a table lives.
+func owned(table string) bool {
+	c, err := net.Dial("unix", lockName(table))
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// startGuard starts the guard. Without one, the lease's end is what ends a dead program's addresses.
+func (s *system) startGuard(ctx context.Context, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, guardTime)
+	defer cancel()
+	g, err := guard.Start(ctx, log)
+	if err != nil {
+		log.Error("no guard: if this program dies, its addresses move when the lease ends, and not at once", "err", err)
+		return
+	}
+	s.mu.Lock()
+	s.guard = g
+	table := ""
+	if s.fence != nil {
+		table = s.table
+	}
+	s.mu.Unlock()
+	if err := g.Table(ctx, table); err != nil {
+		log.Warn("the guard does not answer", "err", err)
+	}
+}
+
+// close lets a place go.
+func (s *system) close(p *kernelPlace) error {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	s.mu.Lock()
+	delete(s.places, p)
+	last := len(s.places) == 0
+	s.mu.Unlock()
+	if !last {
+		return nil
+	}
+	s.stop()
+	s.runs.Wait()
+	var errs []error
+	if s.guard != nil {
+		errs = append(errs, s.guard.Close())
+	}
+	if s.fence != nil {
+		errs = append(errs, s.fence.Close())
+	}
+	errs = append(errs, s.lock.Close(), s.watch.close())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guard, s.fence, s.lock, s.watch = nil, nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// guardAddrs tells the guard what is, or is about to be, in the kernel.
+func (s *system) guardAddrs(log *slog.Logger) {
+	s.mu.Lock()
+	g := s.guard
+	all := make(map[guard.Addr]struct{})
+	for p := range s.places {
+		for _, a := range p.placed {
+			all[a] = struct{}{}
+		}
+	}
+	s.mu.Unlock()
+	if g == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ackTime)
+	defer cancel()
+	if err := g.Watch(ctx, slices.Collect(maps.Keys(all))); err != nil {
+		log.Warn("the guard does not answer; the next one is told", "err", err)
+	}
+}
+
+// place notes what is about to be in the kernel for p, and tells the guard before it is.
+func (s *system) place(p *kernelPlace, addrs []guard.Addr) {
+	s.mu.Lock()
+	changed := !slices.Equal(p.placed, addrs)
+	p.placed = addrs
+	s.mu.Unlock()
+	if changed {
+		s.guardAddrs(p.unit.Log)
+	}
+}
+
+// bequeath gives the guard the will.
+func (s *system) bequeath(will []byte, log *slog.Logger) {
+	s.mu.Lock()
+	g, same := s.guard, s.will == string(will)
+	s.will = string(will)
+	s.mu.Unlock()
+	if g == nil || same {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ackTime)
+	defer cancel()
+	if err := g.Will(ctx, will); err != nil {
+		log.Warn("the guard has no will; the next one is told", "err", err)
+	}
+}
+
+// extend tells fence and guard of the lease, which all places share. It is not worth a word for less than a part of it.
+func (s *system) extend(until time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := time.Until(until)
+	if left <= 0 || until.Sub(s.told) < left/4 {
+		return nil
+	}
+	if s.guard != nil {
+		s.guard.Extend(until)
+	}
+	if s.fence != nil {
+		if err := s.fence.Extend(until); err != nil {
+			return err
+		}
+	}
+	s.told = until
+	return nil
+}
+
+// set says what passes for addresses.
+func (s *system) set(state fence.State, limit time.Duration, addrs []netip.Addr) error {
+	if f := s.fenced(); f != nil {
+		return f.Set(state, limit, addrs...)
+	}
+	return nil
+}
+
+// fenced returns the fence, nil if the kernel has none.
+func (s *system) fenced() *fence.Fence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fence
+}
+
+// keepFence mends the fence when somebody else has flushed it, and has addresses mended that the guard took away while this process stood still.
+func (s *system) keepFence(ctx context.Context, f *fence.Fence, log *slog.Logger) {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		err := f.Check()
+		if errors.Is(err, fence.ErrTampered) {
+			log.Warn("somebody has changed the fence of the floating addresses; it is made anew", "what", err)
+			err = f.Restore()
+		}
+		if err != nil && ctx.Err() == nil {
+			log.Error("the fence of the floating addresses cannot be kept; if this machine stands still now, they may be seen after the lease", "err", err)
+		}
+		s.missed()
+	}
+}
+
+// missed has places mend what the guard has taken away.
+func (s *system) missed() {
+	s.mu.Lock()
+	g := s.guard
+	s.mu.Unlock()
+	if g == nil {
+		return
+	}
+	n := g.Removals()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.places {
+		if p.removals != n {
+			p.removals, p.missing = n, true
+			p.wake()
+		}
+	}
+}
+
+// woken has all places look again, after interfaces or addresses changed. gone is an address that was removed from an interface.
+func (s *system) woken(gone guard.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.places {
+		if slices.Contains(p.placed, gone) {
+			p.missing = true
+		} else if gone.Index != 0 {
+			continue
+		}
+		p.wake()
+	}
+}

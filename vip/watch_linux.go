@@ -1,0 +1,145 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/guard"
+)
+
+// watch hears of changes of this machine's interfaces and their addresses.
+type watch struct {
+	done  chan struct{}
+	ended chan struct{}
+}
+
+// newWatch begins to call changed: with an address that was removed, or with none when anything else may be different. Floating addresses that are put in place or
+// refreshed are no news.
+func newWatch(changed func(gone guard.Addr)) (*watch, error) {
+	w := &watch{done: make(chan struct{}), ended: make(chan struct{})}
+	links, addrs := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)
+	err := netlink.LinkSubscribeWithOptions(links, w.done, netlink.LinkSubscribeOptions{ErrorCallback: func(error) {}})
+	if err == nil {
+		err = netlink.AddrSubscribeWithOptions(addrs, w.done, netlink.AddrSubscribeOptions{ErrorCallback: func(error) {}})
+	}
+	if err != nil {
+		close(w.done)
+		return nil, fmt.Errorf("the kernel does not tell of its interfaces: %w", err)
+	}
+	go func() {
+		defer close(w.ended)
+		for {
+			select {
+			case _, ok := <-links:
+				if !ok {
+					return
+				}
+				changed(guard.Addr{})
+			case u, ok := <-addrs:
+				if !ok {
+					return
+				}
+				gone := guard.Addr{Index: u.LinkIndex, Prefix: prefixOf(&u.LinkAddress)}
+				switch {
+				case !u.NewAddr:
+					changed(gone)
+				case !gone.Prefix.IsSingleIP():
+					changed(guard.Addr{}) // another subnet
+				}
+			case <-w.done:
+				return
+			}
+		}
+	}()
+	return w, nil
+}
+
+func (w *watch) close() error {
+	close(w.done)
+	<-w.ended
+	return nil
+}
+
+// prefixOf is n as a netip.Prefix; invalid if it is none.
+func prefixOf(n *net.IPNet) netip.Prefix {
+	addr, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	if !ok {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(addr.Unmap(), ones)
+}
+
+// nic is an interface that addresses can be put on.
+type nic struct {
+	index int
+	name  string
+}
+
+// findNIC returns the interface of that name, or the one that has an address in the subnet of an address: not the address itself, which may be there already.
+func findNIC(name string, addr netip.Prefix) (nic, error) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nic{}, rights("list the interfaces", err)
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if name != "" && a.Name != name {
+			continue
+		}
+		if name == "" {
+			found, err := inSubnet(l, addr)
+			if err != nil {
+				return nic{}, err
+			}
+			if !found {
+				continue
+			}
+		}
+		n := nic{a.Index, a.Name}
+		switch {
+		case a.RawFlags&unix.IFF_UP == 0:
+			return n, fmt.Errorf("the interface %s is down", a.Name)
+		case a.RawFlags&unix.IFF_LOWER_UP == 0:
+			return n, fmt.Errorf("the interface %s has no carrier: a cable, or its other end, is missing", a.Name)
+		}
+		return n, nil
+	}
+	if name != "" {
+		return nic{}, fmt.Errorf("there is no interface %s", name)
+	}
+	return nic{}, fmt.Errorf("no interface has an address in %v; give one, or name the interface", addr.Masked())
+}
+
+// inSubnet reports whether an interface has another address in the subnet.
+func inSubnet(l netlink.Link, addr netip.Prefix) (bool, error) {
+	family := netlink.FAMILY_V4
+	if addr.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	addrs, err := netlink.AddrList(l, family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return false, rights("list the addresses of "+l.Attrs().Name, err)
+	}
+	for _, a := range addrs {
+		p := prefixOf(a.IPNet)
+		if p.Addr() != addr.Addr() && !p.IsSingleIP() && addr.Masked().Contains(p.Addr()) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// rights explains an error of the kernel that means a lack of them.
+func rights(what string, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("cannot %s: the capability NET_ADMIN is missing (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW; docker: --cap-add NET_ADMIN --cap-add NET_RAW; or setcap cap_net_admin,cap_net_raw+ep on the program): %w", what, err)
+	}
+	return fmt.Errorf("cannot %s: %w", what, err)
+}
