@@ -20,7 +20,7 @@ func main() {
 
 // run is the program. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, env: env, terminal: isTerminal(stderr), screen: isTerminal(stdout), height: height(stdout)}
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, env: env, terminal: isTerminal(stderr), screen: isTerminal(stdout), height: func() int { return height(stdout) }}
 	return p.run(ctx, args)
 }
 

@@ -52,7 +52,7 @@ func removeCommand() command {
 		summary: "take a node that will not come back out of the cluster",
 		text: `
 A node that is lost for good still counts when a majority is counted. Take it
-out, so that the others can lose another one. NODE is its name, or its ID or the
+out, and let another one join in its place. NODE is its name, or its ID or the
 beginning of that.
 
 A node that is present is not taken out: stop it first, or have its program call

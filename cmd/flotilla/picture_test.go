@@ -258,7 +258,7 @@ func TestRedraw(t *testing.T) {
 		4: "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n… and 2 lines more\x1b[K\n\x1b[J",
 	} {
 		var out bytes.Buffer
-		p := &program{stdout: &out, height: height}
+		p := &program{stdout: &out, height: func() int { return height }}
 		p.redraw(func(w io.Writer) { io.WriteString(w, "a\nb\nc\nd\n") }, true)
 		if got := out.String(); got != want {
 			t.Errorf("%d lines: %q, want %q", height, got, want)

@@ -34,9 +34,9 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) string
-	terminal       bool // stderr is watched: show progress
-	screen         bool // stdout is watched: colours, and what is shown may be shown anew in its place
-	height         int  // lines of the screen; 0: not known
+	terminal       bool       // stderr is watched: show progress
+	screen         bool       // stdout is watched: colours, and what is shown may be shown anew in its place
+	height         func() int // lines of the screen now, 0 if that is not known; nil: it never is
 
 	dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the network
 }

@@ -272,7 +272,11 @@ func (p *program) redraw(write func(io.Writer), first bool) {
 	var b strings.Builder
 	write(&b)
 	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
-	if fit := p.height - 1; p.height > 2 && len(lines) > fit {
+	height := 0
+	if p.height != nil {
+		height = p.height()
+	}
+	if fit := height - 1; height > 2 && len(lines) > fit {
 		lines = append(lines[:fit-1], fmt.Sprintf("… and %d lines more", len(lines)-fit+1))
 	}
 	if first {
