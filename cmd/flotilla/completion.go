@@ -62,7 +62,9 @@ func completions() []completed {
 		one := completed{name: c.name, summary: c.summary, files: strings.Contains(c.args, "DIR")}
 		flags.VisitAll(func(f *flag.Flag) {
 			value, text := flag.UnquoteUsage(f)
-			text, _, _ = strings.Cut(text, "\n")
+			if end := strings.IndexAny(text, ":;\n"); end > 0 {
+				text = text[:end] // the gist of it
+			}
 			one.flags = append(one.flags, completedFlag{f.Name, text, value})
 		})
 		out = append(out, one)
@@ -219,9 +221,10 @@ _flotilla() {
 			if !two {
 				pattern = "\"" + c.name + " \"*"
 			}
-			fmt.Fprintf(w, "\t%s)\n\t\t_arguments", pattern)
+			// _arguments is to see the command's last word as the program: words before the flags would end them
+			fmt.Fprintf(w, "\t%s)\n\t\tshift %d words\n\t\t(( CURRENT -= %d ))\n\t\t_arguments", pattern, strings.Count(c.name, " ")+1, strings.Count(c.name, " ")+1)
 			for _, f := range c.flags {
-				spec := "-" + f.name + "[" + strings.NewReplacer("[", "(", "]", ")", ":", " ").Replace(f.summary) + "]"
+				spec := "-" + f.name + "[" + strings.NewReplacer("[", "(", "]", ")").Replace(f.summary) + "]"
 				switch {
 				case f.value == "FILE":
 					spec += ":" + f.value + ":_files"
