@@ -36,7 +36,7 @@ type Inspection struct {
 	SnapshotBytes int64     // its size
 	SnapshotTime  time.Time // when it was begun, by this machine's clock then; zero: there is none
 
-	// Index is the last entry in what follows: the newest snapshot, and the entries of the log if it was read. Which of the newest
+	// Index is the last entry in what follows, which is the newest snapshot, and the entries of the log if that was read. Which of the newest
 	// entries the cluster had agreed on the directory alone does not tell.
 	Index   uint64
 	Members []Member     // the cluster's
@@ -86,17 +86,12 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 		return fmt.Errorf("it is sealed with the secret %s, and none of the %d given is that; give the right one", id.Key, len(secrets))
 	}
 	f := newFSM(secrets, slog.New(slog.DiscardHandler), nil, nil)
-	snaps, err := v.Snapshots()
-	if err != nil {
-		return fmt.Errorf("the snapshots cannot be read: %w", err)
+	s, err := out.readSnapshots(v, secrets)
+	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ { // newer ones have taken its place
+		s, err = out.readSnapshots(v, secrets)
 	}
-	s := newState()
-	if out.Snapshots = len(snaps); len(snaps) > 0 {
-		m := snaps[0]
-		out.SnapshotIndex, out.SnapshotTerm, out.SnapshotBytes, out.SnapshotTime = m.Index, m.Term, m.Size, snapshotTime(m.ID)
-		if s, err = readSnapshotOf(v, m.ID, secrets); err != nil {
-			return fmt.Errorf("the newest snapshot: %w", err)
-		}
+	if err != nil {
+		return err
 	}
 	log, err := v.Log(func(e *raft.Log) (err error) {
 		if e.Index <= s.index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
@@ -115,6 +110,24 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 		out.show(s)
 	}
 	return err
+}
+
+// readSnapshots reads the newest snapshot, and takes what there is to say of all.
+func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*state, error) {
+	snaps, err := v.Snapshots()
+	if err != nil {
+		return nil, fmt.Errorf("the snapshots cannot be read: %w", err)
+	}
+	if out.Snapshots = len(snaps); len(snaps) == 0 {
+		return newState(), nil
+	}
+	m := snaps[0]
+	out.SnapshotIndex, out.SnapshotTerm, out.SnapshotBytes, out.SnapshotTime = m.Index, m.Term, m.Size, snapshotTime(m.ID)
+	s, err := readSnapshotOf(v, m.ID, secrets)
+	if err != nil {
+		return nil, fmt.Errorf("the newest snapshot: %w", err)
+	}
+	return s, nil
 }
 
 // readSnapshotOf reads a snapshot of a directory.

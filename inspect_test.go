@@ -29,6 +29,13 @@ func TestInspect(t *testing.T) {
 		if err != nil || !got.InUse || got.ID != status.ID || got.Name != "n0" || got.Cluster != status.Cluster || got.Starts != 0 || got.Last != 0 {
 			t.Errorf("while the node runs: %+v, %v", got, err)
 		}
+		c.Stop(0) // which takes a snapshot
+		c.Restart(0)
+		c.Settle()
+		got, err = flotilla.Inspect(dir, secret)
+		if err != nil || !got.InUse || got.Snapshots != 1 || got.Index == 0 || got.Index != got.SnapshotIndex || !cmp.Equal(got.Records, []string{"a/b"}) || got.Last != 0 {
+			t.Errorf("while the node runs, with a snapshot: %+v, %v", got, err)
+		}
 	})
 }
 

@@ -103,7 +103,11 @@ func writeInspection(w io.Writer, s style, in *flotilla.Inspection, records int,
 	if in.Index == 0 {
 		return
 	}
-	line("state", "up to entry %d; the last ones may not have been agreed upon", in.Index)
+	if in.InUse {
+		line("state", "up to entry %d, with which the newest snapshot ends", in.Index)
+	} else {
+		line("state", "up to entry %d; the last ones may not have been agreed upon", in.Index)
+	}
 	line("records", "%d, %s with names", records, size(in.Bytes))
 	line("roles", "%d held", len(in.Roles))
 	line("members", "%d", len(in.Members))

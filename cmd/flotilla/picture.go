@@ -244,9 +244,9 @@ func (c *served) health() (string, hue) {
 		return "there is none yet", bad
 	case c.DaysLeft < 0:
 		return "expired on " + c.NotAfter.UTC().Format(time.DateOnly), bad
-	case c.DaysLeft < 7:
+	case c.Err != "" && c.DaysLeft < 3:
 		return "", bad
-	case c.DaysLeft < 14 || c.Err != "":
+	case c.Err != "" || c.DaysLeft < 1: // how long they last at first differs much, so few days alone are no reason to worry
 		return "", odd
 	}
 	return "", good
