@@ -19,14 +19,14 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
-// office is an operator's place: a client of all nodes of a cluster.
-func office(t *testing.T, c *clustertest.Cluster) *remote.Client {
+// office is an operator's place: a client of all nodes of a cluster, which dials from the machine of one that is not killed.
+func office(t *testing.T, c *clustertest.Cluster, from int) *remote.Client {
 	t.Helper()
 	var addrs []string
 	for i := range c.Nodes {
 		addrs = append(addrs, c.Config(i).Name+":7373")
 	}
-	return operator(t, c, 0, c.Config(0).Secrets[0], addrs...)
+	return operator(t, c, from, c.Config(0).Secrets[0], addrs...)
 }
 
 // wantAnswer checks what has become of a request.
@@ -111,7 +111,7 @@ func TestOperatorSeesAllNodes(t *testing.T) {
 		}
 		c.Kill(1)
 		time.Sleep(5 * time.Second)
-		reply, err := office(t, c).Status(t.Context(), "")
+		reply, err := office(t, c, 0).Status(t.Context(), "")
 		if err != nil || len(reply.Nodes) != 3 || reply.Nodes[0].Name != "n0" || !strings.Contains(reply.Nodes[0].Why, "the cluster has no leader") {
 			t.Errorf("without a quorum: %+v, %v", reply, err)
 		}
@@ -123,11 +123,11 @@ func TestOperatorSeesANodeWithoutCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.Expect = 3 })
 		time.Sleep(5 * time.Second)
-		reply, err := office(t, c).Status(t.Context(), "")
+		reply, err := office(t, c, 0).Status(t.Context(), "")
 		if err != nil || len(reply.Nodes) != 1 || reply.Nodes[0].Name != "n0" || len(reply.Nodes[0].Status) == 0 || reply.Nodes[0].Why == "" {
 			t.Errorf("%+v, %v", reply, err)
 		}
-		_, err = office(t, c).Remove(t.Context(), remote.RemoveRequest{Node: strings.Repeat("0", 32)})
+		_, err = office(t, c, 0).Remove(t.Context(), remote.RemoveRequest{Node: strings.Repeat("0", 32)})
 		if err == nil || !strings.Contains(err.Error(), "the node cannot answer now: node is not ready: ") {
 			t.Errorf("a removal: %v", err)
 		}
@@ -138,7 +138,7 @@ func TestOperatorRemovesADeadMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
-		client := office(t, c)
+		client := office(t, c, c.Leader())
 		dead := (c.Leader() + 1) % 3
 		id := c.Nodes[dead].Status().ID
 		remove := remote.RemoveRequest{Node: id}
@@ -183,7 +183,7 @@ func TestOperatorKeepsTheQuorum(t *testing.T) {
 		leader := c.Leader()
 		dead, other := (leader+1)%3, (leader+2)%3
 		id := func(i int) string { return c.Nodes[i].Status().ID }
-		client := office(t, c)
+		client := office(t, c, leader)
 		got, err := client.Remove(t.Context(), remote.RemoveRequest{Node: id(leader), Force: true})
 		wantAnswer(t, "the leader", got, err, true, c.Config(leader).Name+" leads the cluster; hand the leadership over first")
 
@@ -215,7 +215,7 @@ func TestOperatorChangesNothingWithoutQuorum(t *testing.T) {
 		id := c.Nodes[2].Status().ID
 		c.Kill(1)
 		c.Kill(2)
-		client := office(t, c)
+		client := office(t, c, 0)
 		start := time.Now()
 		_, err := client.Remove(t.Context(), remote.RemoveRequest{Node: id, Force: true})
 		var unreachable *remote.UnreachableError
@@ -236,7 +236,7 @@ func TestOperatorTransfersTheLeadership(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
 		steady(t, c, 3)
-		client := office(t, c)
+		client := office(t, c, 0)
 		first := c.Leader()
 		id := func(i int) string { return c.Nodes[i].Status().ID }
 		ask := func(q remote.TransferRequest, refused bool, part string) {
@@ -323,7 +323,7 @@ func TestOperatorDrainsANode(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := clustertest.New(t, 3, nil)
 				c.Settle()
-				client := office(t, c)
+				client := office(t, c, 0)
 				s := newStage(t)
 				for _, role := range []string{"a", "b"} {
 					for i := range 3 {
@@ -390,7 +390,7 @@ func TestOperatorDrainsAStubbornNode(t *testing.T) {
 		})
 		<-held
 		start := time.Now()
-		got, err := office(t, c).Drain(t.Context(), remote.DrainRequest{Node: c.Nodes[0].Status().ID})
+		got, err := office(t, c, 0).Drain(t.Context(), remote.DrainRequest{Node: c.Nodes[0].Status().ID})
 		wantAnswer(t, "drain", got, err, false, "n0 is drained, and has given up its roles (1)")
 		if took := time.Since(start); took < 9*time.Second || took > 11*time.Second {
 			t.Errorf("it took %v", took)
@@ -424,8 +424,9 @@ func TestOperatorMovesRoles(t *testing.T) {
 			wantAnswer(t, "yield", got, err, false, "n1 holds r")
 			wantHeld(t, c, map[string]int{"r": 1})
 		}
-		client := office(t, c)
+		client := office(t, c, 0)
 		for _, to := range []int{1, 0, 1} {
+			time.Sleep(5 * time.Second) // who has handed over waits for the role again
 			got, err := client.Move(t.Context(), remote.MoveRequest{Role: "r", Fence: fence, To: id(to)})
 			wantAnswer(t, "move", got, err, false, fmt.Sprintf("n%d holds r", to))
 			wantHeld(t, c, map[string]int{"r": to})

@@ -17,6 +17,7 @@ func TestMembersRemove(t *testing.T) {
 		o := operatorOf(c)
 		leader := c.Leader()
 		dead := (leader + 1) % 3
+		o.dial = c.Config(leader).Dial // it is not killed
 		name, id := c.Config(dead).Name, c.Nodes[dead].Status().ID
 		o.run(t, "members", "remove", "n9").want(t, exitRefused, "flotilla members remove: there is no node n9; there are n0, n1, n2")
 		o.run(t, "members", "remove", c.Config(leader).Name).want(t, exitRefused, "leads the cluster; hand the leadership over first (flotilla members transfer)")
