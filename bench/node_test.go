@@ -16,12 +16,16 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
 // asNode is the variable that makes this test binary a node, or another process that benchmarks need.
 const asNode = "FLOTILLA_BENCH_NODE"
 
 func TestMain(m *testing.M) {
+	netlab.Main()
+	labnode.Main()
 	if role := os.Getenv(asNode); role != "" {
 		run := runNode
 		switch role {

@@ -29,9 +29,11 @@ type Place interface {
 	// Linger is how much longer than the lease the addresses may be seen here when everything stands still: see hold.Role.
 	Linger() time.Duration
 
-	// Usable returns nil if the addresses could be put in place now, else why not, such as an interface that is not there. The channel
-	// is closed when there may be something else to say, or something to mend.
-	Usable() (<-chan struct{}, error)
+	// Usable returns nil if the addresses could be put in place now, else why not, such as an interface that is not there.
+	Usable() error
+
+	// Changed returns a channel that is closed when Usable may have something else to say, or there is something to mend; nil: never.
+	Changed() <-chan struct{}
 
 	// Bind puts the addresses in place, to be seen until the time given and no longer, unless Extend comes, and announces them. It may be called again
 	// while they are there.
@@ -71,10 +73,4 @@ type Grant struct {
 type Prober interface {
 	// Probe returns who answers for one of the addresses, empty if nobody does.
 	Probe(ctx context.Context) (owner string, err error)
-}
-
-// Rival is a Place that hears others announce the addresses while they are in place here.
-type Rival interface {
-	// Claimed is sent to, or closed, when somebody else has announced one of the addresses.
-	Claimed() <-chan struct{}
 }

@@ -57,7 +57,10 @@ type funcPlace struct {
 func (p *funcPlace) Linger() time.Duration { return p.f.Linger }
 
 // Usable implements Place: it always is.
-func (p *funcPlace) Usable() (<-chan struct{}, error) { return nil, nil }
+func (p *funcPlace) Usable() error { return nil }
+
+// Changed implements Place.
+func (p *funcPlace) Changed() <-chan struct{} { return nil }
 
 // Bind implements Place.
 func (p *funcPlace) Bind(ctx context.Context, g Grant) error {

@@ -24,6 +24,8 @@ const (
 	tailTime    = 20 * time.Millisecond // frames that were sent before clients heard of the next owner
 	probeTries  = 3
 	probeWait   = 30 * time.Millisecond
+	localTime   = 100 * time.Millisecond // for an IPv6 address to take packets
+	localEvery  = 200 * time.Microsecond
 )
 
 // kernel is the Binder of this machine's kernel.
@@ -72,7 +74,7 @@ type kernelPlace struct {
 	cancel   context.CancelFunc
 }
 
-// wake has whoever asked Usable ask again. machine.mu is held.
+// wake has whoever waits for a change look. machine.mu is held.
 func (p *kernelPlace) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -127,10 +129,7 @@ func (p *kernelPlace) Linger() time.Duration {
 }
 
 // Usable implements Place.
-func (p *kernelPlace) Usable() (<-chan struct{}, error) {
-	machine.mu.Lock()
-	changed := p.changed
-	machine.mu.Unlock()
+func (p *kernelPlace) Usable() error {
 	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])
 	if err == nil {
 		p.mu.Lock()
@@ -139,7 +138,14 @@ func (p *kernelPlace) Usable() (<-chan struct{}, error) {
 			err = fmt.Errorf("the interface %s is not there any more", p.on.name)
 		}
 	}
-	return changed, err
+	return err
+}
+
+// Changed implements Place.
+func (p *kernelPlace) Changed() <-chan struct{} {
+	machine.mu.Lock()
+	defer machine.mu.Unlock()
+	return p.changed
 }
 
 // Probe implements Prober.
@@ -220,6 +226,7 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 		return err
 	}
 	p.bound = true
+	p.awaitLocal()
 	if err := p.announce(); err != nil {
 		return err
 	}
@@ -249,6 +256,21 @@ func (p *kernelPlace) put() error {
 	}
 	p.refresh = now.Add(every)
 	return nil
+}
+
+// awaitLocal waits until the kernel takes packets for the addresses: for IPv6 that begins a little after it has them. Whoever is told before
+// that sends in vain.
+func (p *kernelPlace) awaitLocal() {
+	end := time.Now().Add(localTime)
+	for _, a := range p.addrs {
+		for a.Is6() && time.Now().Before(end) {
+			routes, err := netlink.RouteGet(a.AsSlice())
+			if err != nil || len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+				break
+			}
+			time.Sleep(localEvery)
+		}
+	}
 }
 
 // onLink names an interface to netlink.
@@ -305,6 +327,7 @@ func (p *kernelPlace) Mend(context.Context) (bool, error) {
 	if err := p.put(); err != nil {
 		return false, err
 	}
+	p.awaitLocal()
 	return true, p.announce()
 }
 

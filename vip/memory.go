@@ -268,16 +268,23 @@ func (p *memoryPlace) Linger() time.Duration {
 }
 
 // Usable implements Place.
-func (p *memoryPlace) Usable() (<-chan struct{}, error) {
+func (p *memoryPlace) Usable() error {
+	p.host.net.mu.Lock()
+	defer p.host.net.mu.Unlock()
+	if p.host.down {
+		return errors.New("the interface is down")
+	}
+	return nil
+}
+
+// Changed implements Place.
+func (p *memoryPlace) Changed() <-chan struct{} {
 	p.host.net.mu.Lock()
 	defer p.host.net.mu.Unlock()
 	if p.host.changed == nil {
 		p.host.changed = make(chan struct{})
 	}
-	if p.host.down {
-		return p.host.changed, errors.New("the interface is down")
-	}
-	return p.host.changed, nil
+	return p.host.changed
 }
 
 // Bind implements Place.

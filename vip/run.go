@@ -15,7 +15,6 @@ const (
 	retryPause    = time.Second      // after something that went wrong
 	conflictPause = 10 * time.Second // after a foreign owner was found, and
 	conflictMax   = time.Minute      // when it is there again
-	defendEvery   = 10 * time.Second // a rival is answered, as RFC 5227 has it
 	letGo         = 10 * time.Millisecond
 	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
 	keepEvery     = time.Second
@@ -122,9 +121,14 @@ func (r *runner) compete(ctx context.Context) error {
 
 // unfit returns why this node should not have the addresses now, nil if it may.
 func (r *runner) unfit() error {
-	if _, err := r.place.Usable(); err != nil {
+	if err := r.place.Usable(); err != nil {
 		return err
 	}
+	return r.unready()
+}
+
+// unready returns an error unless the program is ready.
+func (r *runner) unready() error {
 	if r.cfg.Ready != nil && !r.cfg.Ready() {
 		return errors.New("the program is not ready")
 	}
@@ -140,15 +144,19 @@ func (r *runner) watch(ctx context.Context, fit bool) bool {
 		tick = ticker.C
 	}
 	for {
-		changed, _ := r.place.Usable()
-		if (r.unfit() == nil) == fit {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-tick:
-		case <-ctx.Done():
-			return false
+		changed := r.place.Changed()
+		usable := r.place.Usable() == nil
+		for looked := false; !looked; {
+			if (usable && r.unready() == nil) == fit {
+				return true
+			}
+			select {
+			case <-changed:
+				looked = true
+			case <-tick:
+			case <-ctx.Done():
+				return false
+			}
 		}
 	}
 }
@@ -193,6 +201,7 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	}
 	err := r.place.Unbind()
 	r.tell(Event{Kind: Lost, Fence: t.Fence(), Held: time.Since(r.began), Err: cause})
+	r.drain(context.WithoutCancel(held), 0) // connections to the address would stay established for ever
 	return errors.Join(errLapsed, err)
 }
 
@@ -216,11 +225,6 @@ func announceAt() []time.Duration {
 
 // stay keeps the addresses in place until held ends. An error says that they cannot be.
 func (r *runner) stay(held context.Context, t hold.Tenure) error {
-	var claimed <-chan struct{}
-	if rival, ok := r.place.(Rival); ok {
-		claimed = rival.Claimed()
-	}
-	var defended time.Time
 	begun, repeats := time.Now(), announceAt()
 	again := time.NewTimer(repeats[0])
 	defer again.Stop()
@@ -229,7 +233,7 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 		if held.Err() != nil {
 			return nil
 		}
-		changed, _ := r.place.Usable()
+		changed := r.place.Changed()
 		if until := t.Deadline(); time.Until(until) > 0 {
 			if err := r.place.Extend(until); err != nil {
 				return err
@@ -253,16 +257,6 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 			}
 			if repeats = repeats[1:]; len(repeats) > 0 {
 				again.Reset(time.Until(begun.Add(repeats[0])))
-			}
-		case <-claimed:
-			if time.Since(defended) < defendEvery {
-				claimed = nil // by turns with somebody who does not let go it would never end
-				continue
-			}
-			defended = time.Now()
-			r.tell(Event{Kind: Conflict, Fence: t.Fence(), Err: errConflict})
-			if err := r.place.Announce(); err != nil {
-				r.tell(Event{Kind: Failed, Fence: t.Fence(), Err: err})
 			}
 		}
 	}
@@ -308,7 +302,7 @@ func (r *runner) leave(ctx context.Context) error {
 	return r.place.Release(ctx)
 }
 
-// drain has the clients of all addresses go.
+// drain has the clients of all addresses go; with no patience it closes their connections.
 func (r *runner) drain(ctx context.Context, patience time.Duration) {
 	if r.cfg.Drain == nil {
 		return
@@ -332,8 +326,7 @@ type keeping struct {
 	done chan struct{}
 }
 
-// keep begins that. It ends with a new grant, when somebody else announces an address, and when the cluster is back and has not granted it
-// to this node.
+// keep begins that. It ends with a new grant, or when the cluster is back and has not granted it to this node.
 func (r *runner) keep() {
 	ctx, stop := context.WithCancel(context.Background())
 	k := &keeping{stop, make(chan struct{})}
@@ -344,6 +337,7 @@ func (r *runner) keep() {
 		if ctx.Err() == nil {
 			err := r.place.Unbind()
 			r.tell(Event{Kind: Lost, Held: time.Since(r.began), Err: errors.Join(why, err)})
+			r.drain(context.WithoutCancel(ctx), 0)
 		}
 	}()
 }
@@ -364,10 +358,6 @@ func (r *runner) stayWithout(ctx context.Context) error {
 			}
 		}()
 	}
-	var claimed <-chan struct{}
-	if rival, ok := r.place.(Rival); ok {
-		claimed = rival.Claimed()
-	}
 	var late <-chan time.Time
 	for {
 		if err := r.place.Extend(time.Now().Add(keepFor)); err != nil {
@@ -379,8 +369,6 @@ func (r *runner) stayWithout(ctx context.Context) error {
 			back, late = nil, time.After(regrantTime)
 		case <-late:
 			return errors.New("the cluster is back, and another node has the address")
-		case <-claimed:
-			return errConflict
 		case <-ctx.Done():
 			return nil
 		}

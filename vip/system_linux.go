@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/fence"
@@ -19,7 +20,7 @@ import (
 )
 
 const (
-	checkEvery = time.Second     // the fence is looked at
+	checkEvery = 2 * time.Second // the fence is looked at
 	guardTime  = 3 * time.Second // for a guard to start
 	ackTime    = time.Second     // for a guard to hear something
 
@@ -44,7 +45,8 @@ type system struct {
 	guard  *guard.Guard // nil: nobody wants one, or none could be started
 	watch  *watch
 	will   string
-	told   time.Time // the lease that fence and guard know
+	told   time.Time     // the lease that fence and guard know
+	look   chan struct{} // an element has the fence looked at now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
 }
@@ -92,10 +94,11 @@ func (s *system) begin(log *slog.Logger) error {
 	ctx, stop := context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.look = make(chan struct{}, 1)
 	s.watch, s.fence, s.table, s.lock, s.stop, s.told, s.will = w, f, name, lock, stop, time.Time{}, ""
 	s.places = make(map[*kernelPlace]struct{})
 	if f != nil {
-		s.runs.Go(func() { s.keepFence(ctx, f, log) })
+		s.runs.Go(func() { s.keepFence(ctx, f, s.look, log) })
 	}
 	return nil
 }
@@ -119,14 +122,13 @@ func sweep(log *slog.Logger) {
 	}
 }
 
-// owned reports whether the program of a table lives.
+// owned reports whether the program of a table lives, or cannot be told to be dead.
 func owned(table string) bool {
 	c, err := net.Dial("unix", lockName(table))
-	if err != nil {
-		return false
+	if err == nil {
+		c.Close()
 	}
-	c.Close()
-	return true
+	return !errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // startGuard starts the guard. Without one, the lease's end is what ends a dead program's addresses.
@@ -260,13 +262,14 @@ func (s *system) fenced() *fence.Fence {
 	return s.fence
 }
 
-// keepFence mends the fence when somebody else has flushed it, and has addresses mended that the guard took away while this process stood still.
-func (s *system) keepFence(ctx context.Context, f *fence.Fence, log *slog.Logger) {
+// keepFence mends the fence when somebody else has flushed it, or an interface has another name, and has addresses mended that the guard took away while this process stood still.
+func (s *system) keepFence(ctx context.Context, f *fence.Fence, look <-chan struct{}, log *slog.Logger) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case <-look:
 		case <-ctx.Done():
 			return
 		}
@@ -305,6 +308,12 @@ func (s *system) missed() {
 func (s *system) woken(gone guard.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if gone.Index == 0 {
+		select {
+		case s.look <- struct{}{}:
+		default:
+		}
+	}
 	for p := range s.places {
 		if slices.Contains(p.placed, gone) {
 			p.missing = true

@@ -18,6 +18,10 @@
 // does not end late. It ends with the monotonic clock. Both stand still while a virtual machine is paused by a hypervisor that hides the pause from its guest: such a
 // machine answers nothing while it is paused, and then for what was left of its lease.
 //
+// Since Linux 6.16 a chain belongs to the name of an interface: one that is renamed while it has the address is not guarded until Guard or Restore. (Before, the chain
+// goes with the interface.) Transactions of nftables follow one another in a network namespace: while another program commits a large one, Extend waits,
+// and should that last for what is left of the lease, everything guarded is closed.
+//
 // What is not looked at: frames that an XDP program or a tc ingress program takes or redirects before nftables sees them (Cilium does);
 // frames of AF_PACKET sockets with PACKET_QDISC_BYPASS, which pass by the egress hook; ARP on links whose hardware addresses are not six bytes
 // long; what is in tunnels; frames with two VLAN tags, and frames with one sent by AF_PACKET sockets. A received frame with one VLAN tag is treated as one without:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
@@ -71,6 +72,7 @@ func newLayout(name string) *layout {
 		l.sets[id] = &nftables.Set{Table: l.table, ID: id, Name: name, HasTimeout: timeout, KeyType: nftables.MustConcatSetType(key...)}
 	}
 	set(setLease, "lease", true, nftables.TypeMark)
+	l.sets[setLease].KeyByteOrder = binaryutil.NativeEndian // for nft to show
 	set(setGuarded4, "guarded4", false, nftables.TypeIFIndex, nftables.TypeIPAddr)
 	set(setGuarded6, "guarded6", false, nftables.TypeIFIndex, nftables.TypeIP6Addr)
 	set(setAnnounce4, "announce4", false, nftables.TypeIPAddr, nftables.TypeIPAddr)

@@ -25,7 +25,7 @@ type testatorKey struct{}
 // nothing else.
 func (p *Port) Will(node string, session uint64, addrs []string) ([]byte, error) {
 	secret := p.cfg.Secrets[0]
-	id, err := signed(secret, &url.URL{Scheme: "flotilla", Host: "will", Path: "/" + madeUpID() + "/" + node + "/" + strconv.FormatUint(session, 10)})
+	id, err := signed(secret, willName("/"+madeUpID()+"/"+node+"/"+strconv.FormatUint(session, 10)))
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +35,9 @@ func (p *Port) Will(node string, session uint64, addrs []string) ([]byte, error)
 	}
 	return w.Encode(), nil
 }
+
+// willName is the name of the bearer of a will: an ID made up for it, the node and the session.
+func willName(path string) *url.URL { return &url.URL{Scheme: "flotilla", Host: "will", Path: path} }
 
 // bearerOf returns what the certificate of a will's bearer says: a name made up for the bearer, and whose will it is.
 func bearerOf(cert *x509.Certificate) (bearer string, t *testator, ok bool) {

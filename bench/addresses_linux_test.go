@@ -1,0 +1,292 @@
+package bench
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab"
+)
+
+var (
+	systemsFlag = flag.String("systems", "", "systems of BenchmarkAddresses, separated by commas; empty: all that are there")
+	eventsFlag  = flag.String("events", "", "events of BenchmarkAddresses, by parts of their names, separated by commas; empty: all")
+)
+
+// addressSystem is what keeps the floating addresses of three nodes: group k is node k's in good times. On each node a program answers at all
+// addresses that the node has.
+type addressSystem interface {
+	// start starts what does not run on a node: the program, and what keeps the addresses.
+	start(node int) error
+	// killProgram kills the program alone, by SIGKILL, and whatever would tell the rest of it does so.
+	killProgram(node int) error
+	// term ends a node as its operator would, and returns when nothing of it runs any more.
+	term(node int) error
+	// stops says whether SIGSTOP to the program and to what keeps the addresses hits a process.
+	stops(netlab.Running) bool
+	// leads returns the node that others depend on, -1 if there is none.
+	leads() int
+	// log returns what a node has said.
+	log(node int) string
+}
+
+// addressGroups are the addresses of BenchmarkAddresses.
+func addressGroups() (groups [][]netip.Addr) {
+	for k := range 3 {
+		groups = append(groups, []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", 51+k)), netip.MustParseAddr(fmt.Sprintf("fd77::%d", 51+k))})
+	}
+	return groups
+}
+
+// addressEvent is one thing that happens to a node that owns addresses.
+type addressEvent struct {
+	name   string
+	inject func(t *addressTrial) error
+	lasts  time.Duration // at least that long; 0: until the addresses are elsewhere
+	undo   func(t *addressTrial) error
+}
+
+// addressEvents returns them in the order of the table.
+func addressEvents() []addressEvent {
+	restart := func(t *addressTrial) error { return t.system.start(t.victim) }
+	hosts := func(t *addressTrial) *netlab.Host { return t.lab.Nodes[t.victim] }
+	mend := func(t *addressTrial) error { return hosts(t).Mend() }
+	heal := func(t *addressTrial) error { return t.lab.Heal() }
+	return []addressEvent{
+		{"program killed", func(t *addressTrial) error { return t.system.killProgram(t.victim) }, 0, restart},
+		{"all killed", func(t *addressTrial) error {
+			_, err := hosts(t).Kill(syscall.SIGKILL, nil)
+			return err
+		}, 0, restart},
+		{"SIGTERM", func(t *addressTrial) error { return t.system.term(t.victim) }, 0, restart},
+		{"link down", func(t *addressTrial) error { return hosts(t).LinkDown() }, 0, func(t *addressTrial) error { return hosts(t).LinkUp() }},
+		{"cut at the bridge", func(t *addressTrial) error { return hosts(t).Cut() }, 0, mend},
+		{"partition 1 + 2", func(t *addressTrial) error {
+			return t.lab.Partition([]*netlab.Host{hosts(t), t.lab.Clients[1]})
+		}, 5 * time.Second, heal},
+		{"cannot send", func(t *addressTrial) error { return hosts(t).CutSending() }, 5 * time.Second, heal},
+		{"cannot receive", func(t *addressTrial) error { return hosts(t).CutReceiving() }, 5 * time.Second, heal},
+		{"stopped 5 s", func(t *addressTrial) error {
+			_, err := hosts(t).Kill(syscall.SIGSTOP, t.system.stops)
+			return err
+		}, 5 * time.Second, func(t *addressTrial) error {
+			_, err := hosts(t).Kill(syscall.SIGCONT, t.system.stops)
+			return err
+		}},
+		{"frozen 5 s", func(t *addressTrial) error { return hosts(t).Freeze() }, 5 * time.Second, func(t *addressTrial) error { return hosts(t).Thaw() }},
+	}
+}
+
+// addressTrial is one event on one node, and what was seen of it.
+type addressTrial struct {
+	lab    *netlab.Lab
+	system addressSystem
+	victim int
+	leads  bool // the victim did, before the event
+
+	// Of the victim's addresses, as client 0 saw it:
+	away   time.Duration // without an answer, from the event on
+	back   time.Duration // and from the undoing on, until all are at home again
+	failed int           // connections that were refused, reset or not answered in three seconds
+	// Of all addresses:
+	kernels, wire time.Duration // longest with two owners
+	stall         time.Duration // the longest pause of the probes themselves
+}
+
+const (
+	addressCalm  = 500 * time.Millisecond // before an event, and after all is well again
+	addressAfter = time.Second            // what comes late is seen
+	addressLimit = 8 * time.Second        // who is not back by then is not back
+)
+
+// run does the event, waits until somebody else answers at the victim's addresses, undoes it, and waits until all are at home.
+func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) {
+	groups := addressGroups()
+	all := slices.Concat(groups...)
+	w, err := t.lab.Watch(0, all...)
+	if err != nil {
+		return err
+	}
+	closers := []func() error{w.Close}
+	defer func() {
+		for _, c := range closers {
+			if e := c(); err == nil {
+				err = e
+			}
+		}
+	}()
+	var udp, tcp []*netlab.Probe
+	for _, addr := range groups[t.victim] {
+		to := netip.AddrPortFrom(addr, netlab.Port)
+		u, err := t.lab.Clients[0].ProbeUDP(to, 0)
+		if err != nil {
+			return err
+		}
+		closers = append(closers, u.Close)
+		c, err := t.lab.Clients[0].ProbeTCP(to, 10*time.Millisecond)
+		if err != nil {
+			return err
+		}
+		closers = append(closers, c.Close)
+		udp, tcp = append(udp, u), append(tcp, c)
+	}
+	if err := t.settle(ctx, w, udp); err != nil {
+		return fmt.Errorf("before: %w", err)
+	}
+	t.leads = t.system.leads() == t.victim
+	// The moment within an advertisement or a renewal makes a difference, so every trial has another.
+	time.Sleep(addressCalm + rand.N(time.Second))
+
+	began := time.Now()
+	if err := event.inject(t); err != nil {
+		return err
+	}
+	for since := time.Now(); time.Since(since) < addressLimit && !t.elsewhere(udp, since); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(max(addressAfter, time.Until(began.Add(event.lasts))))
+	undone := time.Now()
+	if err := event.undo(t); err != nil {
+		return err
+	}
+	if err := t.settle(ctx, w, udp); err != nil {
+		return fmt.Errorf("after: %w", err)
+	}
+	time.Sleep(addressAfter)
+	ended := time.Now()
+	for _, p := range udp {
+		a, b := p.Report(began, undone), p.Report(undone, ended)
+		t.away, t.back = max(t.away, a.Outage), max(t.back, b.Outage)
+		t.stall = max(t.stall, a.Stall, b.Stall)
+	}
+	for _, p := range tcp {
+		t.failed += p.Report(began, ended).Failed
+	}
+	for _, o := range w.Report(began, ended) {
+		t.kernels, t.wire = max(t.kernels, o.TwoInKernels.Longest), max(t.wire, o.TwoOnWire.Longest)
+	}
+	return nil
+}
+
+// elsewhere reports whether another node than the victim has answered all probes since then.
+func (t *addressTrial) elsewhere(probes []*netlab.Probe, since time.Time) bool {
+	return !slices.ContainsFunc(probes, func(p *netlab.Probe) bool {
+		last := p.Latest()
+		return !last.Answered.After(since) || last.By == t.lab.Nodes[t.victim].Name
+	})
+}
+
+// settle waits until every address is at home, and the victim answers at its own.
+func (t *addressTrial) settle(ctx context.Context, w *netlab.Watcher, probes []*netlab.Probe) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err := w.Await(ctx, func(owners []*netlab.Host) bool {
+		for i, o := range owners {
+			if o != t.lab.Nodes[i/2] {
+				return false
+			}
+		}
+		return true
+	})
+	for since := time.Now(); err == nil; time.Sleep(10 * time.Millisecond) {
+		if !slices.ContainsFunc(probes, func(p *netlab.Probe) bool {
+			last := p.Latest()
+			return !last.Answered.After(since) || last.By != t.lab.Nodes[t.victim].Name
+		}) {
+			return nil
+		}
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// BenchmarkAddresses compares what keeps floating addresses: three nodes and two clients in network namespaces of this machine, three
+// groups of an IPv4 and an IPv6 address, one for each node. The same events happen to a node under each system, in turn to each node, and the same
+// instruments watch. It needs root, and says what else is missing.
+func BenchmarkAddresses(b *testing.B) {
+	if err := netlab.Available(); err != nil {
+		b.Skip(err)
+	}
+	var table strings.Builder
+	defer func() {
+		fmt.Printf("\nmilliseconds, median/maximum\n| system | event | trials | away | after its end | two owners in kernels | on the wire | failed connections | probes' own pauses |\n"+
+			"|---|---|---|---|---|---|---|---|---|\n%s", table.String())
+	}()
+	for _, s := range addressSystems() {
+		if *systemsFlag != "" && !slices.Contains(strings.Split(*systemsFlag, ","), s.name) {
+			continue
+		}
+		b.Run(s.name, func(b *testing.B) {
+			if err := s.available(); err != nil {
+				b.Skip(err)
+			}
+			lab, err := netlab.New(3, 2)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer lab.Close()
+			system := s.open(lab, b.TempDir())
+			for i := range lab.Nodes {
+				if err := system.start(i); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for _, event := range addressEvents() {
+				if !wanted(event.name) {
+					continue
+				}
+				trials := make(map[string][]*addressTrial)
+				for i := range tries(20) {
+					t := &addressTrial{lab: lab, system: system, victim: i % 3}
+					if err := t.run(b.Context(), event); err != nil {
+						b.Fatalf("%s, trial %d: %v\n%s", event.name, i, err, system.log(t.victim))
+					}
+					name := event.name
+					if t.leads {
+						name += ", leader too"
+					}
+					trials[name] = append(trials[name], t)
+				}
+				for _, name := range []string{event.name, event.name + ", leader too"} {
+					if len(trials[name]) > 0 {
+						table.WriteString(addressRow(s.name, name, trials[name]))
+					}
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func wanted(event string) bool {
+	return *eventsFlag == "" || slices.ContainsFunc(strings.Split(*eventsFlag, ","), func(part string) bool { return strings.Contains(event, part) })
+}
+
+// addressRow is a line of the table.
+func addressRow(system, event string, trials []*addressTrial) string {
+	figure := func(of func(*addressTrial) time.Duration) string {
+		var all []time.Duration
+		for _, t := range trials {
+			all = append(all, of(t))
+		}
+		return fmt.Sprintf("%.0f/%.0f", ms(median(all)), ms(all[len(all)-1]))
+	}
+	failed := 0
+	for _, t := range trials {
+		failed += t.failed
+	}
+	return fmt.Sprintf("| %s | %s | %d | %s | %s | %s | %s | %d | %s |\n", system, event, len(trials),
+		figure(func(t *addressTrial) time.Duration { return t.away }),
+		figure(func(t *addressTrial) time.Duration { return t.back }),
+		figure(func(t *addressTrial) time.Duration { return t.kernels }),
+		figure(func(t *addressTrial) time.Duration { return t.wire }),
+		failed,
+		figure(func(t *addressTrial) time.Duration { return t.stall }))
+}

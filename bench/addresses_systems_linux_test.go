@@ -1,0 +1,108 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/netlab"
+)
+
+// addressKind is a system that BenchmarkAddresses can run.
+type addressKind struct {
+	name      string
+	available func() error
+	open      func(lab *netlab.Lab, dir string) addressSystem
+}
+
+func addressSystems() []addressKind {
+	keepalived := func(name string, fast bool) addressKind {
+		return addressKind{
+			name:      name,
+			available: netlab.Keepalived{}.Available,
+			open: func(lab *netlab.Lab, dir string) addressSystem {
+				n := len(lab.Nodes)
+				return &keepalived{
+					lab:      lab,
+					peer:     netlab.Keepalived{Dir: dir, Fast: fast, Addrs: addressGroups()},
+					programs: make([]*netlab.Process, n),
+					daemons:  make([]*netlab.Process, n),
+				}
+			},
+		}
+	}
+	nodes := func(name string, timing flotilla.Timing) addressKind {
+		return addressKind{
+			name:      name,
+			available: func() error { return nil },
+			open:      func(lab *netlab.Lab, dir string) addressSystem { return newAddressFlotilla(lab, dir, timing) },
+		}
+	}
+	return []addressKind{
+		keepalived("keepalived", false),
+		keepalived("keepalived-100ms", true),
+		nodes("flotilla-lan", flotilla.LAN),
+		nodes("flotilla-fast", flotilla.Fast),
+	}
+}
+
+// keepalived is keepalived beside a program. It is told at once when the program dies, and ended before it.
+type keepalived struct {
+	lab               *netlab.Lab
+	peer              netlab.Keepalived
+	programs, daemons []*netlab.Process
+}
+
+func (k *keepalived) start(i int) (err error) {
+	node := k.lab.Nodes[i]
+	if !runs(k.programs[i]) {
+		if k.programs[i], err = node.Respond(); err != nil {
+			return err
+		}
+	}
+	if !runs(k.daemons[i]) {
+		k.daemons[i], err = k.peer.Start(node)
+		return err
+	}
+	return k.peer.Tell(node, true)
+}
+
+// runs reports whether a process was started and has not ended.
+func runs(p *netlab.Process) bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+func (k *keepalived) killProgram(i int) error {
+	if err := k.programs[i].Kill(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-k.programs[i].Done()
+	return k.peer.Tell(k.lab.Nodes[i], false)
+}
+
+func (k *keepalived) term(i int) error {
+	for _, p := range []*netlab.Process{k.daemons[i], k.programs[i]} {
+		if err := p.Kill(syscall.SIGTERM); err != nil {
+			return err
+		}
+		if err := p.Wait(); err != nil {
+			return errors.Join(fmt.Errorf("ended with: %w", err), errors.New(p.Output()))
+		}
+	}
+	return nil
+}
+
+func (k *keepalived) stops(netlab.Running) bool { return true }
+
+func (k *keepalived) leads() int { return -1 }
+
+func (k *keepalived) log(i int) string { return k.daemons[i].Output() }

@@ -1,0 +1,199 @@
+package netlab
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Probe is a client that asks a responder who it is, at a steady pace, each question independent of the others.
+type Probe struct {
+	interval, patience time.Duration
+	stop               chan struct{}
+	running            sync.WaitGroup
+	end                func() error
+
+	mu       sync.Mutex
+	attempts []Attempt
+	latest   Attempt
+}
+
+// ProbeUDP asks by a datagram every interval; 0 is 5 ms. Nothing is sent twice, so this measures how long an address was away and
+// nothing else. A datagram without answer is lost after a second.
+func (h *Host) ProbeUDP(to netip.AddrPort, interval time.Duration) (*Probe, error) {
+	p := newProbe(interval, time.Second)
+	var conn *net.UDPConn
+	err := h.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(unspecified(to.Addr()), 0)))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", h.Name, err)
+	}
+	p.end = conn.Close
+	p.running.Go(func() {
+		buf := make([]byte, 256)
+		for {
+			n, _, err := conn.ReadFromUDPAddrPort(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil && n >= 8 {
+				p.answered(int(binary.BigEndian.Uint64(buf)), string(buf[8:n]), nil)
+			}
+		}
+	})
+	p.running.Go(func() {
+		p.pace(func(n int) {
+			if _, err := conn.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, uint64(n)), to); err != nil {
+				p.answered(n, "", err)
+			}
+		})
+	})
+	return p, nil
+}
+
+// ProbeTCP opens a connection every interval, reads the responder's name to the end and closes; 0 is 5 ms. The kernel sends a lost SYN
+// again after a second, as for every client. An attempt that has no answer after three seconds has failed.
+func (h *Host) ProbeTCP(to netip.AddrPort, interval time.Duration) (*Probe, error) {
+	p := newProbe(interval, 3*time.Second)
+	p.end = func() error { return nil }
+	p.running.Go(func() {
+		// The thread stays in the namespace, and makes all sockets.
+		err := h.Do(func() error {
+			p.pace(func(n int) {
+				conn, err := connect(to)
+				if err != nil {
+					p.answered(n, "", err)
+					return
+				}
+				p.running.Go(func() {
+					defer conn.Close()
+					name, err := readAll(conn, p.patience)
+					p.answered(n, name, err)
+				})
+			})
+			return nil
+		})
+		if err != nil {
+			p.answered(p.sent(), "", err)
+		}
+	})
+	return p, nil
+}
+
+func newProbe(interval, patience time.Duration) *Probe {
+	if interval == 0 {
+		interval = 5 * time.Millisecond
+	}
+	return &Probe{interval: interval, patience: patience, stop: make(chan struct{})}
+}
+
+func unspecified(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// connect begins to connect from the calling thread's namespace.
+func connect(to netip.AddrPort) (*os.File, error) {
+	var family int
+	var sa unix.Sockaddr
+	if to.Addr().Is4() {
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	} else {
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), to.String()), nil
+}
+
+func readAll(conn *os.File, patience time.Duration) (string, error) {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	name, err := io.ReadAll(conn)
+	if err == nil && len(name) == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return string(name), err
+}
+
+// pace calls send with the number of each attempt.
+func (p *Probe) pace(send func(n int)) {
+	ticker := time.NewTicker(p.interval)
+	defer ticker.Stop()
+	for {
+		send(p.sent())
+		select {
+		case <-ticker.C:
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+// sent notes that the next attempt is being made.
+func (p *Probe) sent() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.attempts = append(p.attempts, Attempt{Sent: time.Now()})
+	return len(p.attempts) - 1
+}
+
+func (p *Probe) answered(n int, by string, err error) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n < 0 || n >= len(p.attempts) || !p.attempts[n].Answered.IsZero() {
+		return
+	}
+	if p.attempts[n].Err = err; err == nil {
+		p.attempts[n].Answered, p.attempts[n].By = now, by
+		p.latest = p.attempts[n]
+	}
+}
+
+// Close stops asking, and waits for the connections that are under way.
+func (p *Probe) Close() error {
+	close(p.stop)
+	err := p.end()
+	p.running.Wait()
+	return err
+}
+
+// Report judges what the client got from one time to another.
+func (p *Probe) Report(from, to time.Time) Service {
+	return serviceOf(p.Attempts(), from, to, p.interval, p.patience)
+}
+
+// Latest returns the attempt whose answer arrived last; none, if none has.
+func (p *Probe) Latest() Attempt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.latest
+}
+
+// Attempts returns all attempts in the order of sending.
+func (p *Probe) Attempts() []Attempt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.attempts)
+}

@@ -1,0 +1,125 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/will"
+)
+
+// The bearer of a will has the death told of that it is for, whatever it asks, and can do nothing else.
+func TestWill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		var told []string
+		fail := 2
+		accept := func(c *Config) {
+			c.Will = func(_ context.Context, node string, session uint64) error {
+				if fail--; fail >= 0 {
+					return errors.New("no leader yet")
+				}
+				told = append(told, fmt.Sprint(node, session))
+				return nil
+			}
+		}
+		open(t, net, 1, accept)
+		testator := open(t, net, 2, nil)
+		b, err := testator.Will(nodeID(2), 42, []string{nodeAt(1), "z:1"}) // one of them is not there
+		if err != nil {
+			t.Fatal(err)
+		}
+		testator.Close()
+		guard := net.Host("guard")
+		if err := will.Execute(t.Context(), b, guard.Dial); err != nil {
+			t.Fatal(err)
+		}
+		if want := nodeID(2) + " 42"; len(told) != 1 || strings.ReplaceAll(told[0], nodeID(2), nodeID(2)+" ") != want {
+			t.Errorf("told %q, want %q", told, want)
+		}
+
+		w, err := will.Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = nil
+		for name, change := range map[string]func(w *will.Will){
+			"raft":               func(w *will.Will) { w.Protocol = alpnRaft },
+			"notes":              func(w *will.Will) { w.Protocol = alpnNote },
+			"another authority":  func(w *will.Will) { w.CA = authority(t, secret(9)) },
+			"a damaged key":      func(w *will.Will) { w.Key = make([]byte, len(w.Key)) },
+			"nobody":             func(w *will.Will) { w.Addrs = nil },
+			"nobody's authority": func(w *will.Will) { w.CA = []byte("CA") },
+		} {
+			other := *w
+			change(&other)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if err := will.Execute(ctx, other.Encode(), guard.Dial); err == nil {
+				t.Errorf("%s: a will was executed that is none", name)
+			}
+			cancel()
+		}
+		if len(told) > 0 {
+			t.Errorf("told %q by wills that are none", told)
+		}
+	})
+}
+
+// A node that takes no wills says so.
+func TestWillRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		open(t, net, 1, nil)
+		b, err := open(t, net, 2, nil).Will(nodeID(2), 1, []string{nodeAt(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := will.Execute(ctx, b, net.Host("guard").Dial); err == nil || !strings.Contains(err.Error(), "no wills are taken here") {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+func authority(t *testing.T, s seal.Secret) []byte {
+	t.Helper()
+	id, err := newIdentity(s, nodeID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id.ca.Raw
+}
+
+// The name in a bearer's certificate is taken as it was written, or not at all.
+func TestBearerNames(t *testing.T) {
+	good := "/" + nodeID(7) + "/" + nodeID(2) + "/42"
+	for path, ok := range map[string]bool{
+		good: true, good + "/1": false, "/" + nodeID(7) + "/" + nodeID(2): false, "/x/" + nodeID(2) + "/42": false, "/" + nodeID(7) + "/x/42": false,
+		"/" + nodeID(7) + "/" + nodeID(2) + "/0": false, "/" + nodeID(7) + "/" + nodeID(2) + "/-1": false,
+	} {
+		id, err := signed(secret(1), willName(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, got := bearerOf(id.leaf.Leaf); got != ok {
+			t.Errorf("%s: a bearer's name: %v, want %v", path, got, ok)
+		}
+		if _, err := nodeOf(id.leaf.Leaf); err == nil {
+			t.Errorf("%s is taken for a node's name", path)
+		}
+	}
+	node, err := newIdentity(secret(1), nodeID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, ok := bearerOf(node.leaf.Leaf); ok {
+		t.Error("a node is taken for the bearer of a will")
+	}
+}
