@@ -332,6 +332,21 @@ func TestOperatorDrainsANode(t *testing.T) {
 				}
 				wantHeld(t, c, map[string]int{"a": 0, "b": 0})
 				id := c.Nodes[0].Status().ID
+				// the claims of one that waits are withdrawn, and made again
+				for _, step := range []struct {
+					undo bool
+					want int
+				}{{false, 1}, {true, 2}} {
+					if got, err := client.Drain(t.Context(), remote.DrainRequest{Node: c.Nodes[2].Status().ID, Undo: step.undo}); err != nil || got.Refused {
+						t.Errorf("drain of one that waits: %+v, %v", got, err)
+					}
+					time.Sleep(5 * time.Second)
+					for _, r := range c.Nodes[1].Status().Roles {
+						if r.Waiting != step.want {
+							t.Errorf("undone %v: %d wait for %s, want %d", step.undo, r.Waiting, r.Name, step.want)
+						}
+					}
+				}
 				for range 2 { // the second time changes nothing
 					got, err := client.Drain(t.Context(), remote.DrainRequest{Node: id})
 					wantAnswer(t, "drain", got, err, false, "n0 is drained")

@@ -139,12 +139,12 @@ func pictures(t *testing.T) map[string]*picture {
 	lost[1], lost[2] = nil, nil
 	lost[0].Leader, lost[0].LeaderName, lost[0].Ready, lost[0].Lease = "", "", false, flotilla.LeaseStatus{}
 
-	odd := threeNodes()
-	each(odd, func(s *flotilla.Status) { s.Members[1].Suspect = true })
-	odd[1] = nil
-	odd[2].Err = "the disk fails: raft log: store entries: no space left on device; mend it and start the node again"
-	odd[2].Ready = false
-	for i, s := range []*flotilla.Status{odd[0], odd[2]} {
+	strange := threeNodes()
+	each(strange, func(s *flotilla.Status) { s.Members[1].Suspect = true })
+	strange[1] = nil
+	strange[2].Err = "the disk fails: raft log: store entries: no space left on device; mend it and start the node again"
+	strange[2].Ready = false
+	for i, s := range []*flotilla.Status{strange[0], strange[2]} {
 		s.Certificates[0].DaysLeft, s.Certificates[0].NotAfter = -2, today().Add(-25*time.Hour)
 		s.Certificates[0].Err = "acme: error presenting token: the name api.example.com leads to 192.0.2.7, where somebody else answers"
 		s.Certificates[1].Serial = []string{"4a1c", "4a1d"}[i]
@@ -158,7 +158,7 @@ func pictures(t *testing.T) map[string]*picture {
 		s.Roles[0].Name = "\x1b[2J" + strings.Repeat("long", 40)
 		s.Members[0].Name = "n1"
 	})
-	new := []*flotilla.Status{{ID: idOne, Name: "n1", Addr: "10.0.0.1:7373"}}
+	fresh := []*flotilla.Status{{ID: idOne, Name: "n1", Addr: "10.0.0.1:7373"}}
 	return map[string]*picture{
 		"well":    pictureOf(t, threeNodes(), nil),
 		"drained": pictureOf(t, drained, nil),
@@ -167,9 +167,9 @@ func pictures(t *testing.T) map[string]*picture {
 			"n1": "the cluster has no leader that it can reach; the peer at 10.0.0.2:7373 says last: connection refused",
 			"n2": "nobody listens at its address", "n3": "no answer in time",
 		}),
-		"odd":     pictureOf(t, odd, map[string]string{"n2": "no answer in time"}),
+		"odd":     pictureOf(t, strange, map[string]string{"n2": "no answer in time"}),
 		"hostile": pictureOf(t, hostile, nil),
-		"new":     pictureOf(t, new, map[string]string{"n1": "it has found no cluster yet"}),
+		"new":     pictureOf(t, fresh, map[string]string{"n1": "it has found no cluster yet"}),
 	}
 }
 
