@@ -8,6 +8,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
+// errNoHeir is why a role stays where it is.
+var errNoHeir = errors.New("no node waits for it that it could go to")
+
 // Move has a role of Hold handed over to the node with that ID or name, which must be waiting for it, or, if node is empty, to
 // whoever of the others would get it. It may be called on any node, and returns when the other holds the role, or when ctx ends; the role
 // may still move then. Whoever has got a role so keeps it although others may be better, until it gives it up.

@@ -13,9 +13,10 @@ func keygenCommand() command {
 		name:    "keygen",
 		summary: "print a new cluster secret",
 		text: `
-Give the same secret to every node, by FLOTILLA_SECRETS_FILE or FLOTILLA_SECRETS.
-Whoever has it is a member of the cluster and can read everything: keep the file
-readable by its owner alone, and a copy in a safe place.`,
+Give the same secret to every node, by FLOTILLA_SECRETS_FILE or
+FLOTILLA_SECRETS. Whoever has it is a member of the cluster and can read
+everything: keep the file readable by its owner alone, and a copy in a safe
+place.`,
 		examples: []string{"(umask 077; flotilla keygen > /etc/flotilla/secret)"},
 		prepare: func(p *program, _ *flag.FlagSet) func(context.Context, []string) error {
 			return func(_ context.Context, args []string) error {
