@@ -36,7 +36,7 @@ func BenchmarkManyAddresses(b *testing.B) {
 			var away, moved []time.Duration
 			for range tries(5) {
 				s := newManySite(b, n)
-				if n > 1 && len(away) == 0 {
+				if len(away) == 0 {
 					s.idle(b)
 				}
 				took, all := s.cutOff(b)

@@ -39,8 +39,8 @@ type Place interface {
 	// while they are there.
 	Bind(ctx context.Context, g Grant) error
 
-	// Extend says that the lease lasts longer, or shorter.
-	Extend(until time.Time) error
+	// Extend says that the lease lasts longer, or shorter. The place wants to hear of it again after that time at the latest; 0: as soon as there is news.
+	Extend(until time.Time) (again time.Duration, err error)
 
 	// Announce tells the neighbours again where the addresses are.
 	Announce() error

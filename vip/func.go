@@ -69,7 +69,7 @@ func (p *funcPlace) Bind(ctx context.Context, g Grant) error {
 }
 
 // Extend implements Place.
-func (p *funcPlace) Extend(time.Time) error { return nil }
+func (p *funcPlace) Extend(time.Time) (time.Duration, error) { return time.Hour, nil }
 
 // Announce implements Place.
 func (p *funcPlace) Announce() error { return nil }

@@ -299,7 +299,7 @@ func onLink(n nic) netlink.Link {
 func (p *kernelPlace) lasts() bool {
 	machine.mu.Lock()
 	defer machine.mu.Unlock()
-	return time.Now().Before(p.until)
+	return !p.until.IsZero() && time.Now().Before(machine.told)
 }
 
 // announce tells the neighbours, if the lease lasts. mu is held.
@@ -311,19 +311,24 @@ func (p *kernelPlace) announce() error {
 }
 
 // Extend implements Place.
-func (p *kernelPlace) Extend(until time.Time) error {
+func (p *kernelPlace) Extend(until time.Time) (again time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.bound {
-		return nil
+		return 0, nil
 	}
 	if err := machine.extend(p, until); err != nil {
-		return err
+		return 0, err
 	}
-	if time.Now().Before(p.refresh) {
-		return nil
+	if !time.Now().Before(p.refresh) {
+		if err := p.put(); err != nil {
+			return 0, err
+		}
 	}
-	return p.put()
+	if machine.drives(p) {
+		return 0, nil
+	}
+	return max(time.Until(p.refresh), time.Millisecond), nil
 }
 
 // Announce implements Place.

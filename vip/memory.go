@@ -312,21 +312,21 @@ func (p *memoryPlace) Bind(_ context.Context, g Grant) error {
 }
 
 // Extend implements Place.
-func (p *memoryPlace) Extend(until time.Time) error {
+func (p *memoryPlace) Extend(until time.Time) (time.Duration, error) {
 	leave, err := p.enter()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer leave()
 	if now := time.Now(); !now.Before(until) { // the program has stood still
-		return nil
+		return 0, nil
 	}
 	for _, s := range p.spans {
 		if time.Now().Before(s.to) {
 			s.to = until.Add(p.host.lingers)
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // Announce implements Place.

@@ -236,15 +236,21 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 			return nil
 		}
 		changed := r.place.Changed()
+		var later <-chan time.Time
 		if until := t.Deadline(); time.Until(until) > 0 {
-			if err := r.place.Extend(until); err != nil {
+			wait, err := r.place.Extend(until)
+			if err != nil {
 				return err
+			}
+			if wait > 0 {
+				renewed, later = nil, time.After(wait)
 			}
 		}
 		select {
 		case <-held.Done():
 			return nil
 		case <-renewed:
+		case <-later:
 		case <-changed:
 			mended, err := r.place.Mend(held)
 			if err != nil {
@@ -359,7 +365,7 @@ func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
 		}
 		if time.Since(extended) >= keepEvery {
 			extended = time.Now()
-			if err := r.place.Extend(extended.Add(keepFor)); err != nil {
+			if _, err := r.place.Extend(extended.Add(keepFor)); err != nil {
 				return err
 			}
 		}

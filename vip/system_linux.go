@@ -25,7 +25,7 @@ const (
 	ackTime    = time.Second     // for a guard to hear something
 
 	// With the fence, the kernel's own lifetime of an address only cleans up. Without it, it is what ends the address when everything stands still.
-	fencedLife, fencedEvery = 10 * time.Second, 5 * time.Second
+	fencedLife, fencedEvery = 30 * time.Second, 12 * time.Second
 	bareLife, bareEvery     = 2 * time.Second, 500 * time.Millisecond
 	bareLate                = 500 * time.Millisecond // the kernel may be so late, and its seconds are whole
 )
@@ -46,6 +46,7 @@ type system struct {
 	watch  *watch
 	will   string
 	told   time.Time     // the lease that fence and guard know
+	driver *kernelPlace  // tells of each renewal; nil: nobody yet
 	look   chan struct{} // an element has the fence looked at now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
@@ -261,11 +262,32 @@ func (s *system) extend(p *kernelPlace, until time.Time) error {
 	return nil
 }
 
+// drives reports whether p is the one of those with addresses that is asked to tell of each renewal: the lease is that of all.
+func (s *system) drives(p *kernelPlace) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.driver == nil {
+		s.driver = p
+	}
+	return s.driver == p
+}
+
 // lapse says that p has no addresses.
 func (s *system) lapse(p *kernelPlace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.until = time.Time{}
+	if s.driver != p {
+		return
+	}
+	s.driver = nil
+	for other := range s.places {
+		if !other.until.IsZero() { // it takes over
+			s.driver = other
+			other.wake()
+			return
+		}
+	}
 }
 
 // set says what passes for addresses.
