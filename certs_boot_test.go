@@ -11,10 +11,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // addrConn is a connection that was made to that address.

@@ -2,12 +2,12 @@ package flotilla
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // sameSerial fails the test unless all nodes serve the same certificate for name, and another than old, which it returns.

@@ -14,11 +14,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // countingIssuer is the development CA, counted, and refusing names that begin with "bad".

@@ -3,10 +3,10 @@ package flotilla_test
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // load reads key on every live node.

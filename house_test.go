@@ -120,12 +120,18 @@ func TestForbiddenImports(t *testing.T) {
 		applies   func(*source) bool
 		forbidden map[string]string // import path, or one that it is below: the reason
 	}{
-		{"code", func(s *source) bool { return !s.test && s.dir != "clustertest" && !within(s.dir, "bench") }, map[string]string{
-			"testing": "its flags and its code do not belong in users' programs",
+		{"code", func(s *source) bool {
+			return !s.test && s.dir != "clustertest" && s.dir != "internal/synctest" && !within(s.dir, "bench")
+		}, map[string]string{
+			"testing":                         "its flags and its code do not belong in users' programs",
+			modulePath + "/internal/synctest": "it imports testing",
 		}},
 		{"everything", func(*source) bool { return true }, map[string]string{
 			"github.com/stretchr/testify": "tests compare with go-cmp and say themselves what is wrong",
 			"github.com/pkg/errors":       "package errors and %w do it",
+		}},
+		{"tests", func(s *source) bool { return s.test && !within(s.dir, "bench") && !within(s.dir, "examples") }, map[string]string{
+			"testing/synctest": "the race detector of Go 1.26 crashes in it; internal/synctest is like it",
 		}},
 		{"root", code("."), map[string]string{
 			"github.com/prometheus":               "every user would link it; metrics are for a package of their own",

@@ -3,11 +3,11 @@ package flotilla
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // A voter may be asked for a promise before it has applied the opening of the session: the leader and the other voter are enough for that

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // Whatever happens to nodes and network, a role has one holder at a time, and each has a higher fence than the one before.

@@ -8,10 +8,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // maintained runs the maintenance of a node on storage, until the test ends, and returns what it logs.

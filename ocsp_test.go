@@ -16,10 +16,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // stapleOf returns what a client gets with the certificate for name; nil: nothing.

@@ -7,7 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // A checker that finds nothing may be one that sees nothing: each of these mistakes has to be found.

@@ -12,10 +12,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // faultyIssuer is the development CA, which fails when it is told so. It counts as a public one: orders are limited.

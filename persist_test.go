@@ -3,10 +3,10 @@ package flotilla
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // snapshotIndex returns the index of a node's newest snapshot, 0 if it has none.

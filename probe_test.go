@@ -10,12 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // deaf is a listener to which nobody comes: a real one would stop virtual time.

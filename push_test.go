@@ -15,10 +15,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // nodesOf returns the certificates of n nodes on one storage, as devCerts does.

@@ -9,10 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 func TestRevoked(t *testing.T) {

@@ -54,6 +54,13 @@ func serveReal(t *testing.T, cfg Config, h http.Handler) *serving {
 		n.Close()
 	})
 	s.roots = awaitCertificate(t, n)
+	for len(n.fronts.list()) == 0 { // the certificate may be there before the servers are
+		select {
+		case err := <-s.ended:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
 	return s
 }
 

@@ -14,6 +14,9 @@
 // It works without a bubble too, in real time. What it cannot show: certmagic keeps what it knows of ACME challenges in variables
 // of the process, so nodes of one process see each other's; orders across nodes need several processes. And in a bubble there
 // must be no real sockets: use Node.TLSConfig on connections in memory, not Node.ListenTLS.
+//
+// With -race, give go test the flag -cpu=1 as well if it is of Go 1.26, whose race detector now and then crashes in bubbles whose
+// timers run on two threads. Go 1.27 has mended that.
 package clustertest
 
 import (

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/hold"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // once is a cluster that grants the role at once, for as long as end is open.

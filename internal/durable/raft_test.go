@@ -11,12 +11,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // fsm keeps the commands that it was given. It belongs to raft's goroutine for the FSM;

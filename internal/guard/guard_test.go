@@ -7,11 +7,12 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 func addr(index int, prefix string) Addr {

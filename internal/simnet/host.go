@@ -98,7 +98,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 		n.mu.Unlock()
 		if cut {
 			wait(ctx, wake, 0)
-		} else {
+		} else if rtt > 0 {
 			wait(ctx, nil, rtt)
 		}
 		n.mu.Lock()

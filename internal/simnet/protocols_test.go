@@ -13,10 +13,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // certificate returns a configuration for both ends, with a new certificate of the name "b".

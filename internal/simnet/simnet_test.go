@@ -10,10 +10,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // pair returns the two ends of a connection from host a to host b. Both are closed when the test ends.

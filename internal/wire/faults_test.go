@@ -5,10 +5,11 @@ import (
 	"math"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // Each of these tests shows a fault of raft v1.7.3 over its own NetworkTransport, and that it is absent through a Port. Should
