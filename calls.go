@@ -68,6 +68,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+callLapsed, bytesCall(n.serveLapsed))
 	mux.HandleFunc("POST "+callWill, bytesCall(n.serveBequest))
 	n.handleRecords(mux)
+	n.handleAdmin(mux)
 	return mux
 }
 
@@ -255,17 +256,7 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 	if !slices.Contains(n.fsm.state().servers, peer) {
 		return in, nil // the answer to an earlier call was lost
 	}
-	// The change is committed by those who stay: without a majority of them it would never be, and nothing after it.
-	left, there := 0, 0
-	for _, srv := range n.servers() {
-		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != peer {
-			left++
-			if id == n.id || l.acks.there(id) {
-				there++
-			}
-		}
-	}
-	if there <= left/2 {
+	if left, there := l.without(n, peer); there <= left/2 {
 		return Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
 	settled, err := l.settle(ctx, n)

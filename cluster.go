@@ -66,6 +66,7 @@ type Node struct {
 	first    atomic.Int64               // when it was ready for the first time, in nanoseconds since keeper.started
 	leaving  atomic.Bool                // on the way out: opens no session
 	drained  atomic.Bool                // takes no new connections
+	aside    atomic.Bool                // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
 	changed  signal                     // any of the above, raft's leader, or what is known of certificates
 	sessions signal                     // the state has other sessions or other servers
 	greeted  signal                     // a peer has said hello
@@ -434,7 +435,7 @@ func (n *Node) Leave(ctx context.Context) error {
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
 func (n *Node) handOver(ctx context.Context) error {
-	yielded := n.yieldAll(ctx, false)
+	yielded := n.yieldAll(ctx, (*tenure).any)
 	if n.raft.Load() == nil || n.failure() != nil || len(n.others()) == 0 {
 		return yielded
 	}
@@ -442,7 +443,7 @@ func (n *Node) handOver(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	if n.raft.Load().State() == raft.Leader {
-		if err := n.transfer(ctx); err != nil {
+		if err := n.transfer(ctx, ""); err != nil {
 			errs = append(errs, err)
 		}
 	}

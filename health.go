@@ -8,7 +8,7 @@ import (
 // Health serves what balancers and operators ask, on a port of its own, never on the public one:
 //
 //	/livez   200 as long as the process can serve TLS; it can without a quorum
-//	/readyz  200 when the node should get requests; 503 before that and while it drains
+//	/readyz  200 when the node should get requests; 503 before that, while it drains, and while an operator has drained it
 //	/status  Status as JSON
 //
 // A balancer that takes out every node that is not live must ask /livez: without a quorum no node is ready, and all can serve.
@@ -29,6 +29,8 @@ func (n *Node) Health() http.Handler {
 		s := n.Status()
 		no := "not ready"
 		switch {
+		case s.Drained:
+			no = "drained"
 		case s.Draining:
 			no = "draining"
 		case s.Err != "":

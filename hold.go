@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -30,7 +31,8 @@ const (
 // role is held, which is judged where the writes are put in order; so a late one of a former holder is refused with ErrLost.
 //
 // Contenders of one node compete as those of different nodes do. A call that waits costs nothing, and leaves when ctx ends. A
-// node that loses its lease while it waits goes to the end of the queue. While a node drains it waits in no queue of a Public role.
+// node that loses its lease while it waits goes to the end of the queue. While a node drains it waits in no queue of a Public role, and while an
+// operator has drained it in none at all: Hold then waits until that is undone.
 func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
 	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
 		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
@@ -46,7 +48,12 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 	if r.NoPreempt {
 		contest = nil
 	}
-	return n.hold(ctx, c, contest, f)
+	return n.hold(ctx, c, contest, func(ctx context.Context, t Tenure) error {
+		if r.Keep {
+			n.tenures.keep(t.(*tenure))
+		}
+		return f(ctx, t)
+	})
 }
 
 // hold is Hold for any claim.
@@ -81,6 +88,7 @@ type tenure struct {
 	outer   *tenure     // that of the context that Hold was called with; nil: of none
 
 	mu    sync.Mutex
+	keeps bool      // see hold.Role
 	over  time.Time // the deadline when the tenure ended or was lost; zero: it lasts
 	bound time.Time // when the time to hand over ends; zero: nobody has asked
 	timer *time.Timer
@@ -140,7 +148,8 @@ type tenures struct {
 	mu      sync.Mutex
 	waiting map[claimRef]chan struct{} // told once when the claim is granted or gone; buffered
 	held    map[claimRef]*tenure
-	woken   int // how often a waiter was told something
+	woken   int    // how often a waiter was told something
+	kept    uint64 // the newest session that holds, or held, what is kept without a lease
 
 	withdrawn   map[claimRef]string // claims to be taken back, and to which role
 	withdrawers int                 // goroutines at it
@@ -199,9 +208,34 @@ func (ts *tenures) lose(session uint64, end time.Time, cause error) {
 	}
 }
 
-// seen reports whether something Public is held by a session yet.
+// keep notes that the tenure's holder does not let go with the lease.
+func (ts *tenures) keep(t *tenure) {
+	t.mu.Lock()
+	t.keeps = true
+	t.mu.Unlock()
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.kept = t.ref.session
+}
+
+// seen reports whether something Public is held by a session yet, or kept without it.
 func (ts *tenures) seen(session uint64) bool {
-	return slices.ContainsFunc(ts.all(), func(t *tenure) bool { return t.public && t.ref.session == session })
+	ts.mu.Lock()
+	kept := ts.kept == session
+	ts.mu.Unlock()
+	return kept || slices.ContainsFunc(ts.all(), func(t *tenure) bool { return t.public && t.ref.session == session })
+}
+
+// stir has every claim that waits looked at again.
+func (ts *tenures) stir() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, c := range ts.waiting {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // refs returns all claims.
@@ -232,10 +266,11 @@ func (n *Node) await(ctx context.Context, c command, contest func(context.Contex
 		if err := n.awaitReady(ctx); err != nil {
 			return claimRef{}, 0, err
 		}
-		if c.cond > 0 {
-			if err := n.awaitChanged(ctx, func() bool { return !n.drains() }); err != nil {
+		if n.shuns(c.key, c.cond > 0) {
+			if err := n.awaitChanged(ctx, func() bool { return !n.shuns(c.key, c.cond > 0) }); err != nil {
 				return claimRef{}, 0, n.lifeError(err)
 			}
+			continue
 		}
 		session, a, err := n.writes.doIn(ctx, c)
 		ref := claimRef{n.id, session, a.seq}
@@ -273,10 +308,11 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 	for {
 		var drains <-chan struct{}
 		if c.cond > 0 {
-			if drains = n.changed.wait(); n.drains() {
-				n.withdraw(c.key, ref)
-				return 0, nil
-			}
+			drains = n.changed.wait()
+		}
+		if n.shuns(c.key, c.cond > 0) {
+			n.withdraw(c.key, ref)
+			return 0, nil
 		}
 		mine, i := n.fsm.state().findClaim(c.key, ref)
 		if i < 0 {
@@ -307,8 +343,11 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 	}
 }
 
-// drains reports whether this node should hold nothing Public.
-func (n *Node) drains() bool { return n.drained.Load() }
+// shuns reports whether this node should not hold what has that key: nothing Public while it drains, and no role at all while an operator
+// has drained it.
+func (n *Node) shuns(key string, public bool) bool {
+	return public && n.drained.Load() || n.aside.Load() && strings.HasPrefix(key, rolePrefix)
+}
 
 // awaitChanged waits until ok is true of what n.changed tells of.
 func (n *Node) awaitChanged(ctx context.Context, ok func() bool) error {
@@ -399,7 +438,7 @@ func (n *Node) beginTenure(t *tenure) bool {
 	n.tenures.mu.Lock()
 	n.tenures.held[t.ref] = t
 	n.tenures.mu.Unlock()
-	if !n.keeper.usable(t.ref.session) || n.leaving.Load() || t.public && n.drains() {
+	if !n.keeper.usable(t.ref.session) || n.leaving.Load() || n.shuns(t.key, t.public) {
 		return false
 	}
 	n.tenures.tell(n.fsm.state(), []claimRef{t.ref})
@@ -412,7 +451,7 @@ func (n *Node) endTenure(t *tenure) {
 	t.stop(nil)
 	end := t.Deadline()
 	t.mu.Lock()
-	lost := !t.over.IsZero()
+	lost, keeps := !t.over.IsZero(), t.keeps
 	if t.over.IsZero() {
 		t.over = end
 	}
@@ -427,7 +466,7 @@ func (n *Node) endTenure(t *tenure) {
 		cancel()
 		lost = err != nil && !errors.Is(err, ErrLost)
 	}
-	if lost {
+	if lost && !keeps {
 		n.withdraw(t.key, t.ref)
 	}
 	n.tenures.mu.Lock()
@@ -497,14 +536,16 @@ func (ts *tenures) awaitEnd(end time.Time) {
 	}
 }
 
-// yieldAll has all tenures of this node handed over, or only those that are Public, and waits for it.
-func (n *Node) yieldAll(ctx context.Context, public bool) error {
+// any, isPublic and isRole are what yieldAll chooses by.
+func (t *tenure) any() bool      { return true }
+func (t *tenure) isPublic() bool { return t.public }
+func (t *tenure) isRole() bool   { return strings.HasPrefix(t.key, rolePrefix) }
+
+// yieldAll has the chosen tenures of this node handed over, and waits for it.
+func (n *Node) yieldAll(ctx context.Context, chosen func(*tenure) bool) error {
 	for {
 		ended := n.tenures.ended.wait()
-		all := n.tenures.all()
-		if public {
-			all = slices.DeleteFunc(all, func(t *tenure) bool { return !t.public })
-		}
+		all := slices.DeleteFunc(n.tenures.all(), func(t *tenure) bool { return !chosen(t) })
 		for _, t := range all {
 			t.yield()
 		}

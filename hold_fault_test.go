@@ -35,7 +35,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		n.leaving.Store(true) // Shutdown
 		n.changed.poke()
-		if err := n.yieldAll(t.Context(), false); err != nil { // handOver
+		if err := n.yieldAll(t.Context(), (*tenure).any); err != nil { // handOver
 			t.Fatal(err)
 		}
 		// enterTenure goes on

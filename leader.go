@@ -319,16 +319,22 @@ func (n *Node) termOf(ctx context.Context, id string) (uint64, error) {
 	return term, d.End()
 }
 
-// transfer hands the leadership to a voter that is there and has every entry. Each is tried once in a term: a second attempt that
-// times out as the first did would leave raft refusing writes for ever (hashicorp/raft#696).
-func (n *Node) transfer(ctx context.Context) error {
+// transfer hands the leadership to a voter that is there and has every entry, to any one if to is empty. Each is tried once in a term: a second
+// attempt that times out as the first did would leave raft refusing writes for ever (hashicorp/raft#696).
+func (n *Node) transfer(ctx context.Context, to string) error {
 	l := n.leading.Load()
 	if l == nil {
 		return nil
 	}
 	failed := errors.New("no other voter is there and up to date")
+	if to != "" {
+		failed = errors.New("it is not up to date")
+	}
 	for {
 		for _, srv := range n.servers() {
+			if to != "" && string(srv.ID) != to {
+				continue
+			}
 			index, _ := n.port.Transport().Match(string(srv.ID), l.term)
 			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
 				continue
@@ -337,7 +343,7 @@ func (n *Node) transfer(ctx context.Context) error {
 			l.raft.LeadershipTransferToServer(srv.ID, srv.Address)
 			select {
 			case <-time.After(n.pace.heartbeat):
-				failed = fmt.Errorf("%s has not taken over within %v", srv.ID, n.pace.heartbeat)
+				failed = fmt.Errorf("%s has not taken over within %v", n.nameOf(string(srv.ID)), n.pace.heartbeat)
 			case <-l.ctx.Done():
 				return nil
 			case <-ctx.Done():
@@ -363,6 +369,27 @@ func (l *leadership) try(id raft.ServerID) bool {
 	}
 	l.tried[id] = true
 	return true
+}
+
+// offered reports whether the leadership has been offered to id in this term.
+func (l *leadership) offered(id raft.ServerID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tried[id]
+}
+
+// without counts the voters that are left when a node is gone, and those of them that are there. The change is committed by those who stay: without a
+// majority of them it would never be, and nothing after it.
+func (l *leadership) without(n *Node, gone string) (left, there int) {
+	for _, srv := range n.servers() {
+		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != gone {
+			left++
+			if id == n.id || l.acks.there(id) {
+				there++
+			}
+		}
+	}
+	return left, there
 }
 
 // standFor makes this node stand for election because the leader's process is dead, its connections were reset and its port

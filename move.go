@@ -8,6 +8,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
+// errNoHeir is why a role stays where it is.
+var errNoHeir = errors.New("no node waits for it that it could go to")
+
 // Move has a role of Hold handed over to the node with that ID or name, which must be waiting for it, or, if node is empty, to
 // whoever of the others would get it. It may be called on any node, and returns when the other holds the role, or when ctx ends; the role
 // may still move then. Whoever has got a role so keeps it although others may be better, until it gives it up.
@@ -45,6 +48,15 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 		return queue[0].node == id || id == "" && (len(before) == 0 || queue[0].claimRef != before[0].claimRef)
 	})
 	return err
+}
+
+// Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives.
+func (n *Node) Holder(role string) (fence uint64, own bool) {
+	queue := n.fsm.state().claims(rolePrefix + role)
+	if len(queue) == 0 || queue[0].ghost != 0 {
+		return 0, false
+	}
+	return queue[0].index, queue[0].node == n.id
 }
 
 // memberID returns the ID of the member with that ID or name.

@@ -115,7 +115,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, health *front, domains
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Drain.Patience+max(n.cfg.Drain.Grace, 0))
 	defer cancel()
 	// Clients come to the addresses that this node holds for as long as it does.
-	if err := n.yieldAll(end, true); err != nil {
+	if err := n.yieldAll(end, (*tenure).isPublic); err != nil {
 		n.log.Warn("draining: what is seen of this node was not handed over in time", "err", err)
 	}
 	select {

@@ -23,7 +23,8 @@ type Status struct {
 	Term       uint64 // raft's
 	Index      uint64 // of the newest entry that this node has applied
 	Ready      bool   // see Node.Ready
-	Draining   bool   // on the way out: no new clients, please
+	Draining   bool   // on the way out, or Drained: no new clients, please
+	Drained    bool   `json:",omitempty"` // by an operator, until he undoes that: it holds no roles either
 	Err        string // why the node can take no part in the cluster any more; empty: it can
 	Lease      LeaseStatus
 	Members    []Member
@@ -93,7 +94,8 @@ func (n *Node) Status() Status {
 		Term:         n.term(),
 		Index:        s.index,
 		Ready:        n.ready.Load() && n.works.Err() == nil,
-		Draining:     n.drained.Load() || n.leaving.Load(),
+		Draining:     n.drained.Load() || n.leaving.Load() || n.aside.Load(),
+		Drained:      n.aside.Load(),
 		Lease:        n.leaseStatus(s),
 		Roles:        s.roleStatus(),
 		Certificates: n.certificates(),

@@ -478,7 +478,7 @@ func codeError(c code) error {
 	case codeNotHeld:
 		return ErrLost
 	case codeNoHeir:
-		return errors.New("no node waits for it that it could go to")
+		return errNoHeir
 	case codeFull:
 		return fmt.Errorf("%w: the state has reached its limit; delete something or raise Config.MaxState", ErrTooLarge)
 	}

@@ -108,7 +108,7 @@ func TestIdleWritesNothing(t *testing.T) {
 			t.Errorf("%d entries in two idle minutes", now-index)
 		}
 		leader, _ := leaderOf(t, nodes)
-		if err := leader.transfer(t.Context()); err != nil {
+		if err := leader.transfer(t.Context(), ""); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(5 * time.Second)

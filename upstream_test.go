@@ -204,7 +204,7 @@ func TestTransferTwice(t *testing.T) {
 						defer close(done)
 						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 						defer cancel()
-						old.transfer(ctx) // whatever comes of it
+						old.transfer(ctx, "") // whatever comes of it
 					}()
 					time.Sleep(time.Microsecond)
 					net.Isolate(others[0].name)

@@ -101,6 +101,7 @@ type addressTrial struct {
 }
 
 const (
+	addressPace  = 5 * time.Millisecond   // of the client
 	addressCalm  = 500 * time.Millisecond // before an event, and after all is well again
 	addressAfter = time.Second            // what comes late is seen
 	addressLimit = 8 * time.Second        // who is not back by then is not back
@@ -125,7 +126,7 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 	var udp, tcp []*netlab.Probe
 	for _, addr := range groups[t.victim] {
 		to := netip.AddrPortFrom(addr, netlab.Port)
-		u, err := t.lab.Clients[0].ProbeUDP(to, 0)
+		u, err := t.lab.Clients[0].ProbeUDP(to, addressPace)
 		if err != nil {
 			return err
 		}
@@ -163,7 +164,9 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 	ended := time.Now()
 	for _, p := range udp {
 		a, b := p.Report(began, undone), p.Report(undone, ended)
-		t.away, t.back = max(t.away, a.Outage), max(t.back, b.Outage)
+		t.away = max(t.away, a.Outage)
+		// An outage that lasted until the event's end is not counted twice.
+		t.back = max(t.back, b.Outage-max(0, undone.Sub(b.OutageFrom)-addressPace))
 		t.stall = max(t.stall, a.Stall, b.Stall)
 	}
 	for _, p := range tcp {

@@ -39,6 +39,10 @@ type Role struct {
 	// Linger is how much longer than the lease a Public role may be seen when its node dies or stands still: so long nobody else gets it
 	// then. Zero: something, such as a timer of the kernel, ends it with the lease, whatever happens to the process.
 	Linger time.Duration
+
+	// Keep says that the holder of a Public role does not let go when the lease is lost, until somebody else is known to hold it. When its node has the
+	// cluster back, others wait for the time of a lease before they get the role, so that the node can claim it first.
+	Keep bool
 }
 
 // Tenure is one node's time as the holder of a role. Its methods are safe for concurrent use.

@@ -13,8 +13,8 @@ import (
 	"github.com/flotilla-ha/flotilla/hold"
 )
 
-// Holder is the cluster, as seen from here: *flotilla.Node is one. If it has a method DrainAddr as Node has, it serves as Config.Drain; if it has a
-// method Ready as Node has, a Keep address learns from it when the cluster is back.
+// Holder is the cluster, as seen from here: *flotilla.Node is one. If it has a method DrainAddr as Node has, it serves as Config.Drain; if it has
+// a method Holder as Node has, an address that is kept without a majority goes as soon as another node is known to have it.
 type Holder interface {
 	Hold(ctx context.Context, r hold.Role, f func(ctx context.Context, t hold.Tenure) error) error
 }

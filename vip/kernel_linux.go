@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -60,6 +62,7 @@ type kernelPlace struct {
 	placed   []guard.Addr // what is in the kernel, or about to be, or may be there yet
 	removals uint64       // of the guard, as last looked at
 	missing  bool         // something of it is not there
+	until    time.Time    // the lease, as last heard; zero: there is nothing to have it for
 	changed  chan struct{}
 
 	// mu guards the rest, and is held across the kernel's answers: only one thing is done to the addresses at a time.
@@ -67,7 +70,6 @@ type kernelPlace struct {
 	on       nic
 	link     *l2.Link // on it, and the fence is there; nil: not yet
 	bound    bool
-	until    time.Time     // the lease, as last heard
 	refresh  time.Time     // when the kernel's lifetimes are to be renewed
 	relay    *l2.Relay     // attempts are kept since Quiesce
 	released chan struct{} // closed when what Release began is over; nil: it has not begun
@@ -82,39 +84,55 @@ func (p *kernelPlace) wake() {
 
 // clean removes what a former life of the program has left of the addresses. What somebody else has put there is not touched.
 func (p *kernelPlace) clean() error {
+	return eachAddr(p.addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
+		if !left {
+			return fmt.Errorf("%v is configured on %s, and not by this program: take it away there, for only the cluster should put it anywhere", prefixOf(a.IPNet), l.Attrs().Name)
+		}
+		return removeFrom(l, a, p.unit.Log)
+	})
+}
+
+// removeLeft removes those of the addresses that a program has left.
+func removeLeft(addrs []netip.Addr, log *slog.Logger) error {
+	return eachAddr(addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
+		if !left {
+			return nil
+		}
+		return removeFrom(l, a, log)
+	})
+}
+
+func removeFrom(l netlink.Link, a netlink.Addr, log *slog.Logger) error {
+	if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
+		return rights(fmt.Sprintf("remove %v, which a former life of the program has left on %s", prefixOf(a.IPNet), l.Attrs().Name), err)
+	}
+	log.Info("removed an address that a former life of the program had left", "addr", prefixOf(a.IPNet), "interface", l.Attrs().Name)
+	return nil
+}
+
+// eachAddr calls f with those of the addresses that are on an interface, and whether they are as a program of this kind leaves them: alone in their
+// prefix, and with a lifetime.
+func eachAddr(addrs []netip.Addr, f func(l netlink.Link, a netlink.Addr, left bool) error) error {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return rights("list the interfaces", err)
 	}
 	for _, l := range links {
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		all, err := netlink.AddrList(l, netlink.FAMILY_ALL)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return rights("list the addresses of "+l.Attrs().Name, err)
 		}
-		for _, a := range addrs {
+		for _, a := range all {
 			prefix := prefixOf(a.IPNet)
-			if !p.has(prefix.Addr()) {
+			if !slices.Contains(addrs, prefix.Addr()) {
 				continue
 			}
-			if !prefix.IsSingleIP() || a.ValidLft <= 0 || a.ValidLft == math.MaxUint32 {
-				return fmt.Errorf("%v is configured on %s, and not by this program: take it away there, for only the cluster should put it anywhere", prefix, l.Attrs().Name)
+			if err := f(l, a, prefix.IsSingleIP() && a.ValidLft > 0 && a.ValidLft != math.MaxUint32); err != nil {
+				return err
 			}
-			if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
-				return rights(fmt.Sprintf("remove %v, which a former life of the program has left on %s", prefix, l.Attrs().Name), err)
-			}
-			p.unit.Log.Info("removed an address that a former life of the program had left", "addr", prefix, "interface", l.Attrs().Name)
 		}
 	}
 	return nil
-}
-
-func (p *kernelPlace) has(addr netip.Addr) bool {
-	for _, a := range p.addrs {
-		if a == addr {
-			return true
-		}
-	}
-	return false
 }
 
 // gone reports whether an error says that there was nothing to remove.
@@ -215,8 +233,7 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 		placed = append(placed, guard.Addr{Index: p.on.index, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	machine.place(p, placed)
-	p.until = g.Until
-	if err := machine.extend(g.Until); err != nil {
+	if err := machine.extend(p, g.Until); err != nil {
 		return err
 	}
 	if err := p.put(); err != nil {
@@ -241,7 +258,7 @@ func (p *kernelPlace) put() error {
 		life, every = bareLife, bareEvery
 	}
 	now := time.Now()
-	if !now.Before(p.until) {
+	if !p.lasts() {
 		return errLapsed // this process stood still
 	}
 	for _, a := range p.addrs {
@@ -278,9 +295,16 @@ func onLink(n nic) netlink.Link {
 	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: n.index, Name: n.name}}
 }
 
+// lasts reports whether the lease does, as last heard.
+func (p *kernelPlace) lasts() bool {
+	machine.mu.Lock()
+	defer machine.mu.Unlock()
+	return time.Now().Before(p.until)
+}
+
 // announce tells the neighbours, if the lease lasts. mu is held.
 func (p *kernelPlace) announce() error {
-	if !time.Now().Before(p.until) {
+	if !p.lasts() {
 		return nil
 	}
 	return p.link.Announce(p.addrs...)
@@ -293,8 +317,7 @@ func (p *kernelPlace) Extend(until time.Time) error {
 	if !p.bound {
 		return nil
 	}
-	p.until = until
-	if err := machine.extend(until); err != nil {
+	if err := machine.extend(p, until); err != nil {
 		return err
 	}
 	if time.Now().Before(p.refresh) {
@@ -321,7 +344,7 @@ func (p *kernelPlace) Mend(context.Context) (bool, error) {
 	machine.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !missing || !p.bound || !time.Now().Before(p.until) {
+	if !missing || !p.bound || !p.lasts() {
 		return false, nil
 	}
 	if err := p.put(); err != nil {
@@ -353,6 +376,7 @@ func (p *kernelPlace) Release(context.Context) error {
 		return nil
 	}
 	p.bound = false
+	machine.lapse(p)
 	if machine.fenced() == nil {
 		if err := p.remove(); err != nil {
 			return err
@@ -402,6 +426,7 @@ func (p *kernelPlace) endRelease() {
 func (p *kernelPlace) Unbind() error {
 	p.mu.Lock()
 	p.bound = false
+	machine.lapse(p)
 	if p.relay != nil {
 		p.relay.Close()
 		p.relay = nil

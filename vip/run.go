@@ -14,11 +14,11 @@ import (
 const (
 	retryPause    = time.Second      // after something that went wrong
 	conflictPause = 10 * time.Second // after a foreign owner was found, and
-	conflictMax   = time.Minute      // when it is there again
+	conflictMax   = time.Minute      // when it is there again, or something fails again and again
 	letGo         = 10 * time.Millisecond
 	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
 	keepEvery     = time.Second
-	regrantTime   = 3 * time.Second // for the cluster to grant a kept address anew
+	lookEvery     = 2 * time.Millisecond // who has what is kept here
 )
 
 var (
@@ -59,7 +59,8 @@ type runner struct {
 	place Place
 
 	// The fields below are of the goroutine of run, and of Hold's function, which it waits for.
-	conflicts int
+	conflicts int       // in a row
+	failures  int       // in a row
 	began     time.Time // when the addresses came here
 	keeping   *keeping  // the lease is over, and the addresses stay; nil: that is not so
 
@@ -90,7 +91,8 @@ func (r *runner) run(ctx context.Context) error {
 			}
 			r.tell(Event{Kind: Conflict, Err: err})
 		default:
-			pause = retryPause
+			pause = min(retryPause<<min(r.failures, 8), conflictMax) // somebody else may be able to
+			r.failures++
 			r.tell(Event{Kind: Failed, Err: err})
 		}
 		select {
@@ -114,7 +116,7 @@ func (r *runner) compete(ctx context.Context) error {
 	})
 	role := hold.Role{
 		Name: r.cfg.Name, Group: r.cfg.Group, Priority: r.cfg.Priority, NoPreempt: r.cfg.NoPreempt, PreemptDelay: r.cfg.PreemptDelay,
-		Public: true, Linger: r.place.Linger(),
+		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep,
 	}
 	return r.h.Hold(ctx, role, func(held context.Context, t hold.Tenure) error { return r.tenure(ctx, held, t) })
 }
@@ -175,7 +177,7 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	if err := r.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will}); err != nil {
 		return errors.Join(err, r.place.Unbind())
 	}
-	r.conflicts = 0
+	r.conflicts, r.failures = 0, 0
 	if !kept {
 		r.began = time.Now()
 	}
@@ -195,7 +197,7 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	}
 	// One that stood still, and finds out when others may have the address already, keeps nothing.
 	if r.cfg.Quorum == Keep && !planned && time.Now().Before(t.Deadline()) {
-		r.keep()
+		r.keep(t.Fence())
 		r.tell(Event{Kind: Kept, Fence: t.Fence(), Err: cause})
 		return errLapsed
 	}
@@ -326,14 +328,14 @@ type keeping struct {
 	done chan struct{}
 }
 
-// keep begins that. It ends with a new grant, or when the cluster is back and has not granted it to this node.
-func (r *runner) keep() {
+// keep begins that, after a tenure of that fence. It ends with a new grant, or when another node is known to have one.
+func (r *runner) keep(fence uint64) {
 	ctx, stop := context.WithCancel(context.Background())
 	k := &keeping{stop, make(chan struct{})}
 	r.keeping = k
 	go func() {
 		defer close(k.done)
-		why := r.stayWithout(ctx)
+		why := r.stayWithout(ctx, fence)
 		if ctx.Err() == nil {
 			err := r.place.Unbind()
 			r.tell(Event{Kind: Lost, Held: time.Since(r.began), Err: errors.Join(why, err)})
@@ -342,33 +344,27 @@ func (r *runner) keep() {
 	}()
 }
 
-// stayWithout returns why the addresses must go.
-func (r *runner) stayWithout(ctx context.Context) error {
-	back := make(chan struct{})
-	if h, ok := r.h.(interface{ Ready(context.Context) error }); ok {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go func() {
-			defer close(back)
-			for h.Ready(ctx) != nil && ctx.Err() == nil {
-				select {
-				case <-time.After(retryPause):
-				case <-ctx.Done():
-				}
+// stayWithout returns why the addresses must go; nil if ctx ends.
+func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
+	h, ok := r.h.(interface {
+		Holder(role string) (fence uint64, own bool)
+	})
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for extended := (time.Time{}); ; {
+		if ok {
+			if now, own := h.Holder(r.cfg.Name); now > fence && !own {
+				return errors.New("the cluster is back, and another node has the address")
 			}
-		}()
-	}
-	var late <-chan time.Time
-	for {
-		if err := r.place.Extend(time.Now().Add(keepFor)); err != nil {
-			return err
+		}
+		if time.Since(extended) >= keepEvery {
+			extended = time.Now()
+			if err := r.place.Extend(extended.Add(keepFor)); err != nil {
+				return err
+			}
 		}
 		select {
-		case <-time.After(keepEvery):
-		case <-back:
-			back, late = nil, time.After(regrantTime)
-		case <-late:
-			return errors.New("the cluster is back, and another node has the address")
+		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}

@@ -75,6 +75,9 @@ func (s *system) open(ctx context.Context, p *kernelPlace) error {
 
 // begin makes ready for the first place.
 func (s *system) begin(log *slog.Logger) error {
+	if err := checkRights(); err != nil {
+		return err
+	}
 	w, err := newWatch(s.woken)
 	if err != nil {
 		return err
@@ -106,7 +109,7 @@ func (s *system) begin(log *slog.Logger) error {
 // lockName is the abstract socket, of this network namespace as the table is, that the owner of a table listens on.
 func lockName(table string) string { return "@flotilla-vip/" + table }
 
-// sweep removes the tables of programs that died along with their guards.
+// sweep takes away what programs have left that died along with their guards: their addresses first, since only their tables keep these silent.
 func sweep(log *slog.Logger) {
 	names, err := fence.Names()
 	if err != nil {
@@ -116,8 +119,12 @@ func sweep(log *slog.Logger) {
 		if owned(name) {
 			continue
 		}
-		if err := fence.Remove(name); err != nil {
-			log.Warn("a fence that a program has left could not be removed", "table", name, "err", err)
+		f, err := fence.Open(name)
+		if err == nil {
+			err = errors.Join(removeLeft(f.Guarded(), log), f.Close())
+		}
+		if err != nil {
+			log.Warn("what a dead program has left of its floating addresses could not be taken away", "table", name, "err", err)
 		}
 	}
 }
@@ -227,19 +234,26 @@ func (s *system) bequeath(will []byte, log *slog.Logger) {
 	}
 }
 
-// extend tells fence and guard of the lease, which all places share. It is not worth a word for less than a part of it.
-func (s *system) extend(until time.Time) error {
+// extend tells fence and guard that p has its addresses until then. The lease is the program's, so what all places say comes to one time, and that is
+// not worth a word for less than a part of it.
+func (s *system) extend(p *kernelPlace, until time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p.until = until
+	for other := range s.places {
+		if other.until.After(until) {
+			until = other.until
+		}
+	}
 	left := time.Until(until)
-	if left <= 0 || until.Sub(s.told) < left/4 {
+	if more := until.Sub(s.told); left <= 0 || more >= 0 && more < left/4 {
 		return nil
 	}
 	if s.guard != nil {
 		s.guard.Extend(until)
 	}
 	if s.fence != nil {
-		if err := s.fence.Extend(until); err != nil {
+		if err := s.restored(func() error { return s.fence.Extend(until) }); err != nil {
 			return err
 		}
 	}
@@ -247,12 +261,32 @@ func (s *system) extend(until time.Time) error {
 	return nil
 }
 
+// lapse says that p has no addresses.
+func (s *system) lapse(p *kernelPlace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.until = time.Time{}
+}
+
 // set says what passes for addresses.
 func (s *system) set(state fence.State, limit time.Duration, addrs []netip.Addr) error {
-	if f := s.fenced(); f != nil {
-		return f.Set(state, limit, addrs...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fence == nil {
+		return nil
 	}
-	return nil
+	return s.restored(func() error { return s.fence.Set(state, limit, addrs...) })
+}
+
+// restored does something to the fence, and once more if somebody has flushed it.
+func (s *system) restored(f func() error) error {
+	err := f()
+	if errors.Is(err, fence.ErrTampered) {
+		if err = s.fence.Restore(); err == nil {
+			err = f()
+		}
+	}
+	return err
 }
 
 // fenced returns the fence, nil if the kernel has none.

@@ -136,10 +136,24 @@ func inSubnet(l netlink.Link, addr netip.Prefix) (bool, error) {
 	return false, nil
 }
 
+// checkRights finds out whether this process may do what is needed, by doing next to nothing.
+func checkRights() error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return rights("open a packet socket", err)
+	}
+	unix.Close(fd)
+	nowhere := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 255), Mask: net.CIDRMask(32, 32)}}
+	if err := netlink.AddrDel(onLink(nic{index: 1}), nowhere); errors.Is(err, os.ErrPermission) {
+		return rights("change addresses", err)
+	}
+	return nil
+}
+
 // rights explains an error of the kernel that means a lack of them.
 func rights(what string, err error) error {
 	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("cannot %s: the capability NET_ADMIN is missing (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW; docker: --cap-add NET_ADMIN --cap-add NET_RAW; or setcap cap_net_admin,cap_net_raw+ep on the program): %w", what, err)
+		return fmt.Errorf("cannot %s: a capability is missing, NET_ADMIN or NET_RAW (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW; docker: --cap-add NET_ADMIN --cap-add NET_RAW; or setcap cap_net_admin,cap_net_raw+ep on the program): %w", what, err)
 	}
 	return fmt.Errorf("cannot %s: %w", what, err)
 }

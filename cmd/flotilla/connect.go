@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/remote"
@@ -21,8 +22,14 @@ const maxSecretFile = 64 << 10 // bytes
 const connectText = `
 The secret and the nodes' addresses come from the flags, or from the variables
 that nodes read: FLOTILLA_SECRETS_FILE, FLOTILLA_SECRETS and FLOTILLA_PEERS. A
-secret is never written on the command line. The mode of its file is not checked:
-let nobody but its owner read it.`
+secret is never written on the command line. The mode of its file is not
+checked: let nobody but its owner read it.`
+
+// secretText is connectText for a command that asks no node.
+const secretText = `
+The secret comes from the flag, or from the variables that nodes read:
+FLOTILLA_SECRETS_FILE and FLOTILLA_SECRETS. It is never written on the command
+line.`
 
 // connection is how a command finds its cluster: the flags, and behind them the environment.
 type connection struct {
@@ -34,10 +41,14 @@ type connection struct {
 func connectFlags(p *program, flags *flag.FlagSet) *connection {
 	return &connection{
 		p:          p,
-		secretFile: flags.String("secret-file", "", "`FILE` that holds the cluster's secret; \"-\" is standard input"),
+		secretFile: secretFlag(flags),
 		peers: flags.String("peers", "", "`ADDRESSES` of nodes: a:7373,b:7373, or dns:app:7373, or\n"+
 			"srv:_flotilla._tcp.example.com; one that answers is enough"),
 	}
+}
+
+func secretFlag(flags *flag.FlagSet) *string {
+	return flags.String("secret-file", "", "`FILE` that holds the cluster's secret; \"-\" is standard input")
 }
 
 // open returns a client for the cluster. It asks nobody yet.
@@ -141,4 +152,9 @@ func checkHostPort(addr string) error {
 
 func words(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' || r == '\t' })
+}
+
+// unanswered is the error of a question that has had its time.
+func unanswered(limit time.Duration) error {
+	return &remote.UnreachableError{Err: fmt.Errorf("no node has answered within %v; are the addresses right, and does every firewall let their port pass?", limit)}
 }

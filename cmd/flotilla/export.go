@@ -17,13 +17,15 @@ func exportCommand() command {
 		summary: "write the cluster's certificates and accounts to a directory",
 		text: `
 DIR becomes a directory of certmagic's FileStorage, which any program that uses
-certmagic can take over. It is made if it is not there; else it must be empty, or hold
-nothing but the result of an export that was interrupted: what is equal stays, what is
-not is refused. PRIVATE KEYS ARE WRITTEN UNENCRYPTED: whoever can read DIR, or a backup
-of it, can impersonate your sites. -plain-keys says that you want that.
+certmagic can take over. It is made if it is not there; else it must be empty,
+or hold nothing but the result of an export that was interrupted: what is equal
+stays, what is not is refused. PRIVATE KEYS ARE WRITTEN UNENCRYPTED: whoever can
+read DIR, or a backup of it, can impersonate your sites. -plain-keys says that
+you want that.
 
-Directories get mode 0700, files 0600. Locks and challenge tokens are left out. Without a
-leader a node gives what it has, and the report says that it may not be the newest.
+Directories get mode 0700, files 0600. Locks and challenge tokens are left out.
+Without a leader a node gives what it has, and the report says that it may not
+be the newest.
 ` + connectText,
 		examples: []string{"flotilla export -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373,10.0.0.2:7373 -plain-keys ./certificates"},
 		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {

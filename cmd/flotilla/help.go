@@ -14,20 +14,19 @@ func helpCommand() command {
 		args:     "[COMMAND]",
 		summary:  "say what the commands do",
 		text:     "Without a COMMAND it lists them all.",
-		examples: []string{"flotilla help import"},
+		examples: []string{"flotilla help import", "flotilla help members remove"},
 		prepare: func(p *program, _ *flag.FlagSet) func(context.Context, []string) error {
 			return func(_ context.Context, args []string) error {
 				if len(args) == 0 {
 					writeHelp(p.stdout)
 					return nil
 				}
-				name, err := oneArg(args, "COMMAND")
-				if err != nil {
-					return err
-				}
-				c, ok := find(name)
+				c, rest, ok := lookup(args)
 				if !ok {
-					return usagef("there is no command %q; \"flotilla help\" lists them", name)
+					return usagef("there is no command %q; \"flotilla help\" lists them", args[0])
+				}
+				if len(rest) > 0 {
+					return usagef("there is one COMMAND; %q is too much", rest[0])
 				}
 				writeCommandHelp(p.stdout, c)
 				return nil
@@ -37,9 +36,10 @@ func helpCommand() command {
 }
 
 func writeHelp(w io.Writer) {
-	fmt.Fprint(w, "Flotilla makes secrets for clusters, and brings certificates in and out.\n\nusage: flotilla COMMAND [flags] [arguments]\n\n")
+	fmt.Fprint(w, "Flotilla looks after clusters: it shows them, changes who is in them and who\n"+
+		"does what, and brings certificates in and out.\n\nusage: flotilla COMMAND [flags] [arguments]\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-16s  %s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, `
 "flotilla help COMMAND" says more. Exit codes: 0 all is done, 1 something was

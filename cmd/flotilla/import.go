@@ -18,18 +18,19 @@ func importCommand() command {
 	return command{
 		name:    "import",
 		args:    "DIR",
-		summary: "bring certificates and accounts from a directory into the cluster",
+		summary: "bring certificates and accounts into the cluster",
 		text: `
-DIR is a directory of certmagic's FileStorage, such as Caddy's data directory. With
--from-s3 it is a directory of objects that were downloaded from the bucket of one of
-the storages github.com/thomersch/certmagic-generic-s3 and
+DIR is a directory of certmagic's FileStorage, such as Caddy's data directory.
+With -from-s3 it is a directory of objects that were downloaded from the bucket
+of one of the storages github.com/thomersch/certmagic-generic-s3 and
 github.com/techknowlogick/certmagic-s3.
 
-The three files of a certificate go together, in one write, and only if they are all
-there and the private key belongs to the certificate. Locks, challenge tokens and other
-leftovers are left out. What the cluster has already is not written again, so a run that
-was interrupted is completed by repeating it. What the cluster has with another content
-is refused, unless -overwrite is given. The report says what was refused and why.
+The three files of a certificate go together, in one write, and only if they are
+all there and the private key belongs to the certificate. Locks, challenge
+tokens and other leftovers are left out. What the cluster has already is not
+written again, so a run that was interrupted is completed by repeating it. What
+the cluster has with another content is refused, unless -overwrite is given. The
+report says what was refused and why.
 ` + connectText,
 		examples: []string{
 			"flotilla import -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373 -dry-run /var/lib/caddy/.local/share/caddy",
@@ -39,8 +40,9 @@ is refused, unless -overwrite is given. The report says what was refused and why
 			o := importOptions{
 				connection: connectFlags(p, flags),
 				fromS3:     flags.Bool("from-s3", false, "DIR holds objects of an S3 storage"),
-				keyFile: flags.String("s3-key-file", "", "`FILE` with the key that the objects are sealed with: 32 bytes as they are, or\n"+
-					"64 hexadecimal digits, or the base64 of 32 bytes; without it they are in clear"),
+				keyFile: flags.String("s3-key-file", "", "`FILE` with the key that the objects are sealed with: 32 bytes, or\n"+
+					"64 hexadecimal digits, or the base64 of 32 bytes; without it they are\n"+
+					"in clear"),
 				prefix:    flags.String("prefix", "", "take the `PREFIX` off the names, and leave out what is not below it"),
 				overwrite: flags.Bool("overwrite", false, "replace what the cluster has with another content"),
 				dryRun:    flags.Bool("dry-run", false, "say what would be done, and do nothing"),

@@ -18,15 +18,16 @@ func keygenCommand() command {
 		name:    "keygen",
 		summary: "print a new cluster secret",
 		text: `
-Give the same secret to every node, by FLOTILLA_SECRETS_FILE or FLOTILLA_SECRETS.
-Whoever has it is a member of the cluster and can read everything: keep the file
-readable by its owner alone, and a copy in a safe place.`,
+Give the same secret to every node, by FLOTILLA_SECRETS_FILE or
+FLOTILLA_SECRETS. Whoever has it is a member of the cluster and can read
+everything: keep the file readable by its owner alone, and a copy in a safe
+place.`,
 		examples: []string{
 			"(umask 077; flotilla keygen > /etc/flotilla/secret)",
 			"flotilla keygen -out /etc/flotilla/secret",
 		},
 		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			out := flags.String("out", "", "write it to `FILE`, readable by its owner alone; a FILE that is there stays as it is")
+			out := flags.String("out", "", "write it to `FILE`, readable by its owner alone; a FILE that is\nthere stays as it is")
 			return func(_ context.Context, args []string) error {
 				if err := noArgs(args); err != nil {
 					return err

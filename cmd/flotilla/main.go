@@ -1,4 +1,5 @@
-// Flotilla is the operators' command: it makes secrets, and brings certificates into a running cluster and out of it.
+// Flotilla is the operators' command: it shows a running cluster, changes who is in it and who does what, brings certificates in and out, and makes
+// secrets.
 //
 // It asks a node over the cluster's own port, with the cluster's secret, and is no member itself. "flotilla help" lists what it does.
 package main
@@ -19,7 +20,7 @@ func main() {
 
 // run is the program. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, env: env, terminal: isTerminal(stderr)}
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, env: env, terminal: isTerminal(stderr), screen: isTerminal(stdout), height: func() int { return height(stdout) }}
 	return p.run(ctx, args)
 }
 

@@ -31,7 +31,8 @@ const issuer = "acme-v02.api.letsencrypt.org-directory"
 type operator struct {
 	stdin    string
 	env      map[string]string
-	terminal bool
+	terminal bool // stderr
+	screen   bool // stdout
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -43,6 +44,11 @@ type said struct {
 
 func (o *operator) run(t *testing.T, args ...string) said {
 	t.Helper()
+	return o.runFor(t.Context(), args...)
+}
+
+// runFor runs the program until it ends, or ctx does.
+func (o *operator) runFor(ctx context.Context, args ...string) said {
 	var out, errOut bytes.Buffer
 	p := &program{
 		stdin:    strings.NewReader(o.stdin),
@@ -50,9 +56,10 @@ func (o *operator) run(t *testing.T, args ...string) said {
 		stderr:   &errOut,
 		env:      func(name string) string { return o.env[name] },
 		terminal: o.terminal,
+		screen:   o.screen,
 		dial:     o.dial,
 	}
-	return said{p.run(t.Context(), args), out.String(), errOut.String()}
+	return said{p.run(ctx, args), out.String(), errOut.String()}
 }
 
 // operatorOf is somebody who knows how to reach all nodes of c.

@@ -34,14 +34,16 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) string
-	terminal       bool // stderr is watched: show progress
+	terminal       bool       // stderr is watched: show progress
+	screen         bool       // stdout is watched: colours, and what is shown may be shown anew in its place
+	height         func() int // lines of the screen now, 0 if that is not known; nil: it never is
 
 	dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: the network
 }
 
 // command is one thing that the program does. Another one is a function that returns such a value, and a line in commands.
 type command struct {
-	name     string
+	name     string   // one word or two: "members", "members remove"
 	args     string   // what follows the flags: "DIR"
 	summary  string   // one line
 	text     string   // the rest of the help, lines of at most 80 characters
@@ -55,8 +57,20 @@ type command struct {
 func commands() []command {
 	return []command{
 		keygenCommand(),
+		statusCommand(),
+		healthCommand(),
+		membersCommand(),
+		removeCommand(),
+		transferCommand(),
+		rolesCommand(),
+		moveCommand(),
+		yieldCommand(),
+		drainCommand(),
+		undrainCommand(),
+		inspectCommand(),
 		importCommand(),
 		exportCommand(),
+		completionCommand(),
 		versionCommand(),
 		helpCommand(),
 	}
@@ -72,24 +86,34 @@ func find(name string) (command, bool) {
 	return command{}, false
 }
 
+// lookup returns the command that args begin with, of two words if there is one, and what follows it.
+func lookup(args []string) (c command, rest []string, ok bool) {
+	if len(args) > 1 {
+		if c, ok = find(args[0] + " " + args[1]); ok {
+			return c, args[2:], true
+		}
+	}
+	c, ok = find(args[0])
+	return c, args[1:], ok
+}
+
 func (p *program) run(ctx context.Context, args []string) int {
 	if len(args) == 0 {
 		writeHelp(p.stderr)
 		return exitUsage
 	}
-	name, args := args[0], args[1:]
-	if name == "-h" || name == "-help" || name == "--help" {
-		name = "help"
+	if name := args[0]; name == "-h" || name == "-help" || name == "--help" {
+		args = append([]string{"help"}, args[1:]...)
 	}
-	c, ok := find(name)
+	c, rest, ok := lookup(args)
 	if !ok {
-		fmt.Fprintf(p.stderr, "flotilla: there is no command %q; see \"flotilla help\"\n", name)
+		fmt.Fprintf(p.stderr, "flotilla: there is no command %q; see \"flotilla help\"\n", args[0])
 		return exitUsage
 	}
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	action := c.prepare(p, flags)
-	err := flags.Parse(args)
+	err := flags.Parse(rest)
 	if errors.Is(err, flag.ErrHelp) {
 		writeCommandHelp(p.stdout, c)
 		return exitOK
@@ -134,6 +158,30 @@ func oneArg(args []string, name string) (string, error) {
 		return "", usagef("there is one %s, and flags stand before it; %q is too much", name, args[1])
 	}
 	return args[0], nil
+}
+
+// twoArgs returns the only two arguments.
+func twoArgs(args []string, first, second string) (string, string, error) {
+	switch {
+	case len(args) == 0 || args[0] == "":
+		return "", "", usagef("%s is missing", first)
+	case len(args) == 1 || args[1] == "":
+		return "", "", usagef("%s is missing", second)
+	case len(args) > 2:
+		return "", "", usagef("there is one %s and one %s, and flags stand before them; %q is too much", first, second, args[2])
+	}
+	return args[0], args[1], nil
+}
+
+// noWord is noArgs for a command whose name other commands begin with.
+func noWord(name string, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if _, ok := find(name + " " + args[0]); ok {
+		return usagef("flags stand behind both words: flotilla %s %s [flags]", name, args[0])
+	}
+	return usagef("there is no command %q", name+" "+args[0])
 }
 
 // noArgs refuses arguments.

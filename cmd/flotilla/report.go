@@ -113,7 +113,7 @@ type progress struct {
 	gone chan struct{}
 }
 
-// startProgress shows done of total on the terminal once two seconds have passed. Without a terminal it shows nothing.
+// startProgress shows done of total, or with no total the time, on the terminal once two seconds have passed. Without a terminal it shows nothing.
 func (p *program) startProgress(doing string, total int) *progress {
 	g := &progress{stop: make(chan struct{}), gone: make(chan struct{})}
 	if !p.terminal {
@@ -122,11 +122,15 @@ func (p *program) startProgress(doing string, total int) *progress {
 	}
 	go func() {
 		defer close(g.gone)
-		wait := 2 * time.Second
+		wait, start := 2*time.Second, time.Now()
 		for shownOnce := false; ; shownOnce, wait = true, 200*time.Millisecond {
 			select {
 			case <-time.After(wait):
-				fmt.Fprintf(p.stderr, "\r%s: %d of %d", doing, g.done.Load(), total)
+				if total > 0 {
+					fmt.Fprintf(p.stderr, "\r%s: %d of %d", doing, g.done.Load(), total)
+				} else {
+					fmt.Fprintf(p.stderr, "\r%s: %d s", doing, int(time.Since(start).Seconds()))
+				}
 			case <-g.stop:
 				if shownOnce {
 					fmt.Fprint(p.stderr, "\r\x1b[K")

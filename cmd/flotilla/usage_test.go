@@ -1,51 +1,34 @@
 package main
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/flotilla-ha/flotilla"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
 func TestHelp(t *testing.T) {
-	for name, args := range map[string][]string{
-		"help":    {"help"},
-		"keygen":  {"help", "keygen"},
-		"import":  {"help", "import"},
-		"export":  {"help", "export"},
-		"version": {"help", "version"},
-	} {
+	all := map[string][]string{"help": {"help"}}
+	for _, c := range commands() {
+		if c.name != "help" {
+			all[strings.ReplaceAll(c.name, " ", "_")] = append([]string{"help"}, strings.Fields(c.name)...)
+		}
+	}
+	for name, args := range all {
 		t.Run(name, func(t *testing.T) {
 			got := new(operator).run(t, args...)
 			if got.code != exitOK || got.errOut != "" {
 				t.Errorf("exit code %d, errors %q", got.code, got.errOut)
 			}
 			for line := range strings.Lines(got.out) {
-				if len(line) > 101 && !strings.HasPrefix(line, "  flotilla ") {
+				if len(line) > columns+1 && !strings.HasPrefix(line, "  flotilla ") {
 					t.Errorf("a line has %d characters: %s", len(line), line)
 				}
 			}
-			file := filepath.Join("testdata", "help_"+name+".txt")
-			if *update {
-				if err := os.WriteFile(file, []byte(got.out), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			golden, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(golden), got.out); diff != "" {
-				t.Errorf("the help has changed; -update writes it anew (-want +got):\n%s", diff)
-			}
+			sameAsFile(t, "help_"+name, got.out)
 		})
 	}
 	if want, got := new(operator).run(t, "help", "import").out, new(operator).run(t, "import", "-h").out; want != got || got == "" {
@@ -95,6 +78,9 @@ func TestWrongUse(t *testing.T) {
 	full := func(args ...string) []string {
 		return append([]string{args[0], "-secret-file", good, "-peers", "127.0.0.1:1"}, args[1:]...)
 	}
+	two := func(command string, args ...string) []string {
+		return append(append(strings.Fields(command), "-secret-file", good, "-peers", "127.0.0.1:1"), args...)
+	}
 	for name, test := range map[string]struct {
 		args  []string
 		env   map[string]string
@@ -107,6 +93,31 @@ func TestWrongUse(t *testing.T) {
 		"help of two":            {[]string{"help", "import", "export"}, nil, "", `"export" is too much`},
 		"keygen with arguments":  {[]string{"keygen", "x"}, nil, "", `it takes no arguments; "x" is too much`},
 		"version with arguments": {[]string{"version", "x"}, nil, "", `it takes no arguments`},
+		"one word of two":        {[]string{"help", "members", "remov"}, nil, "", `"remov" is too much`},
+		"another second word":    {full("members", "remov"), nil, "", `there is no command "members remov"`},
+		"flags between":          {full("members", "remove", "n1"), nil, "", "flags stand behind both words: flotilla members remove [flags]"},
+		"roles of nobody":        {full("roles", "mve", "r", "n1"), nil, "", `there is no command "roles mve"`},
+		"status with arguments":  {full("status", "n1"), nil, "", `it takes no arguments; "n1" is too much`},
+		"short interval":         {full("status", "-watch", "-interval", "10ms"), nil, "", "-interval is 100ms at least"},
+		"interval of nothing":    {full("status", "-interval", "2"), nil, "", `invalid value "2" for flag -interval`},
+		"health of two":          {full("health", "n1", "n2"), nil, "", `there is one NODE, and flags stand before it; "n2" is too much`},
+		"health in no time":      {full("health", "-timeout", "0s"), nil, "", "-timeout is more than 0"},
+		"remove nobody":          {two("members remove"), nil, "", "NODE is missing"},
+		"remove two":             {two("members remove", "n1", "-force"), nil, "", `"-force" is too much`},
+		"transfer to two":        {two("members transfer", "n1", "n2"), nil, "", `"n2" is too much`},
+		"move nothing":           {two("roles move"), nil, "", "ROLE is missing"},
+		"move to nobody":         {two("roles move", "r"), nil, "", "NODE is missing"},
+		"move to two":            {two("roles move", "r", "n1", "n2"), nil, "", `there is one ROLE and one NODE, and flags stand before them; "n2" is too much`},
+		"yield nothing":          {two("roles yield"), nil, "", "ROLE is missing"},
+		"drain nobody":           {full("drain"), nil, "", "NODE is missing"},
+		"undrain by force":       {full("undrain", "-force", "n1"), nil, "", "flag provided but not defined: -force"},
+		"inspect nothing":        {[]string{"inspect", "-secret-file", good}, nil, "", "DIR is missing"},
+		"inspect with peers":     {full("inspect", source), nil, "", "flag provided but not defined: -peers"},
+		"inspect without secret": {[]string{"inspect", source}, nil, "", "the cluster's secret is missing"},
+		"completion of nothing":  {[]string{"completion"}, nil, "", "SHELL is missing"},
+		"completion of another":  {[]string{"completion", "tcsh"}, nil, "", `SHELL is bash, zsh or fish, not "tcsh"`},
+		"no secret for status":   {[]string{"status", "-peers", "a:1"}, nil, "", "the cluster's secret is missing; give -secret-file"},
+		"no peers for drain":     {[]string{"drain", "-secret-file", good, "n1"}, nil, "", "the addresses of the cluster's nodes are missing; give -peers"},
 		"no directory":           {full("import"), nil, "", "DIR is missing"},
 		"empty directory name":   {full("import", ""), nil, "", "DIR is missing"},
 		"two directories":        {full("import", source, source), nil, "", "there is one DIR"},

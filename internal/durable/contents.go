@@ -19,6 +19,7 @@ type contents struct {
 type buckets struct {
 	names []string
 	dec   entryDecoder
+	each  func(*raft.Log) error
 
 	votes int
 	vote  voteRecord
@@ -89,6 +90,9 @@ func (b *buckets) entry(k, v []byte) error {
 		b.first = index
 	}
 	b.last, b.sum = index, sum
+	if b.each != nil {
+		return b.each(e)
+	}
 	return nil
 }
 

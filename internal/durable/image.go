@@ -7,6 +7,8 @@ import (
 	"hash/fnv"
 	"io"
 	"math/bits"
+
+	"github.com/hashicorp/raft"
 )
 
 // Layout of a bbolt file, version 2, in the machine's own byte order: pages of one
@@ -63,7 +65,10 @@ type image struct {
 // pages as they need, zeros if there are none. A page that is not exactly so is damaged. With that, and with the
 // checksums of metas, entries and records, and the transaction numbers (see the package
 // comment), no single flipped bit leads to other values.
-func checkFile(r io.ReaderAt, size int64) (*contents, error) {
+func checkFile(r io.ReaderAt, size int64) (*contents, error) { return checkEach(r, size, nil) }
+
+// checkEach is checkFile, and hands out each entry in order, before it is known that the file is right; nil: nobody looks.
+func checkEach(r io.ReaderAt, size int64, each func(*raft.Log) error) (*contents, error) {
 	m, err := readMeta(r, size)
 	if err != nil {
 		return nil, err
@@ -72,7 +77,7 @@ func checkFile(r io.ReaderAt, size int64) (*contents, error) {
 		return nil, damaged("it is %d bytes long, but has %d pages of %d bytes", size, m.pages, m.pageSize)
 	}
 	im := &image{r: r, size: size, meta: m, seen: make([]uint64, m.pages/64+1)}
-	var bs buckets
+	bs := buckets{each: each}
 	err = im.tree(m.root, bucketFlag, func(k, v []byte) error { return bs.add(im, k, v) })
 	if err != nil {
 		return nil, err

@@ -126,7 +126,10 @@ func (d *Dir) createLog(path string) error {
 }
 
 // inspect checks a log file with plain reads.
-func inspect(path string) (*contents, error) {
+func inspect(path string) (*contents, error) { return inspectEach(path, nil) }
+
+// inspectEach is inspect by checkEach.
+func inspectEach(path string, each func(*raft.Log) error) (*contents, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -136,7 +139,7 @@ func inspect(path string) (*contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	return checkFile(f, fi.Size())
+	return checkEach(f, fi.Size(), each)
 }
 
 // guard runs a call into bbolt. It turns a panic into an error, also that of a page of the mapped

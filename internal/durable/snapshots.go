@@ -83,13 +83,27 @@ func (d *Dir) snapshotNames(path string) ([]snapshotName, error) {
 			}
 			continue
 		}
-		n := snapshotName{name: e.Name()}
-		_, err := fmt.Sscanf(n.name, "%d-%d-%d", &n.term, &n.index, &n.ms)
-		if err != nil || n.name != fmt.Sprintf("%d-%d-%d", n.term, n.index, n.ms) {
-			return nil, &DamagedError{Path: filepath.Join(path, n.name), Reason: "it is not the name of a snapshot"}
+		n, err := parseSnapshotName(e.Name())
+		if err != nil {
+			return nil, d.named(filepath.Join(path, e.Name()), err)
 		}
 		names = append(names, n)
 	}
+	sortSnapshots(names)
+	return names, nil
+}
+
+func parseSnapshotName(name string) (snapshotName, error) {
+	n := snapshotName{name: name}
+	_, err := fmt.Sscanf(name, "%d-%d-%d", &n.term, &n.index, &n.ms)
+	if err != nil || name != fmt.Sprintf("%d-%d-%d", n.term, n.index, n.ms) {
+		return n, damaged("it is not the name of a snapshot")
+	}
+	return n, nil
+}
+
+// sortSnapshots puts the newest first, as raft orders them.
+func sortSnapshots(names []snapshotName) {
 	slices.SortFunc(names, func(a, b snapshotName) int {
 		for _, p := range [][2]uint64{{b.term, a.term}, {b.index, a.index}, {b.ms, a.ms}} {
 			if p[0] != p[1] {
@@ -101,7 +115,6 @@ func (d *Dir) snapshotNames(path string) ([]snapshotName, error) {
 		}
 		return 0
 	})
-	return names, nil
 }
 
 // fitOpened makes the log fit the newest snapshot, nil if there is none. raft is not running yet, so

@@ -36,6 +36,13 @@ func TestMessages(t *testing.T) {
 	roundTrip(t, remote.LoadReply{Values: []remote.Value{{Found: true, Bytes: []byte("1")}, {}, {Found: true}}}, remote.DecodeLoadReply)
 	roundTrip(t, remote.PutRequest{Mode: remote.Overwrite, Records: []remote.Record{{Key: "a", Value: []byte{0}}, {Key: "b"}}}, remote.DecodePutRequest)
 	roundTrip(t, remote.PutReply{Outcome: remote.Refused, Reason: "no"}, remote.DecodePutReply)
+	roundTrip(t, remote.StatusRequest{Node: "a"}, remote.DecodeStatusRequest)
+	roundTrip(t, remote.StatusReply{Nodes: []remote.NodeStatus{{ID: "a", Name: "n", Addr: "n:1", Status: []byte("{}")}, {ID: "b", Why: "no"}}}, remote.DecodeStatusReply)
+	roundTrip(t, remote.RemoveRequest{Node: "a", Force: true}, remote.DecodeRemoveRequest)
+	roundTrip(t, remote.TransferRequest{From: "a", To: "b"}, remote.DecodeTransferRequest)
+	roundTrip(t, remote.MoveRequest{Role: "r", Fence: 1 << 40, To: "b"}, remote.DecodeMoveRequest)
+	roundTrip(t, remote.DrainRequest{Node: "a", Undo: true}, remote.DecodeDrainRequest)
+	roundTrip(t, remote.Answer{Refused: true, Text: "no"}, remote.DecodeAnswer)
 	for name, err := range map[string]error{
 		"mode":         second(remote.DecodePutRequest(remote.PutRequest{Mode: 3}.Encode())),
 		"outcome":      second(remote.DecodePutReply(remote.PutReply{Outcome: 6}.Encode())),
@@ -55,6 +62,8 @@ func FuzzMessages(f *testing.F) {
 	f.Add(remote.ListReply{Keys: []string{"a", "b"}, More: true}.Encode())
 	f.Add(remote.LoadReply{Values: []remote.Value{{Found: true, Bytes: []byte("1")}, {}}}.Encode())
 	f.Add(remote.PutRequest{Mode: remote.Keep, Records: []remote.Record{{Key: "a", Value: []byte("1")}}}.Encode())
+	f.Add(remote.StatusReply{Nodes: []remote.NodeStatus{{ID: "a", Status: []byte("{}")}, {Why: "no"}}}.Encode())
+	f.Add(remote.MoveRequest{Role: "r", Fence: 300, To: "b"}.Encode())
 	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		again(t, b, remote.DecodeListRequest)
@@ -63,6 +72,13 @@ func FuzzMessages(f *testing.F) {
 		again(t, b, remote.DecodeLoadReply)
 		again(t, b, remote.DecodePutRequest)
 		again(t, b, remote.DecodePutReply)
+		again(t, b, remote.DecodeStatusRequest)
+		again(t, b, remote.DecodeStatusReply)
+		again(t, b, remote.DecodeRemoveRequest)
+		again(t, b, remote.DecodeTransferRequest)
+		again(t, b, remote.DecodeMoveRequest)
+		again(t, b, remote.DecodeDrainRequest)
+		again(t, b, remote.DecodeAnswer)
 	})
 }
 

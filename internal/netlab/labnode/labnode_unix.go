@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package labnode is flotilla in a laboratory of package netlab: a program with floating addresses on each node.
 package labnode
 
@@ -106,7 +108,9 @@ func (f *Fleet) Leader(i int) int {
 func leaderFile(dir string) string { return dir + ".leader" }
 
 // IsGuard reports whether a process is a guard.
-func IsGuard(r netlab.Running) bool { return len(r.Args) > 0 && strings.Contains(r.Args[0], "flotilla guard") }
+func IsGuard(r netlab.Running) bool {
+	return len(r.Args) > 0 && strings.Contains(r.Args[0], "flotilla guard")
+}
 
 // Main is for TestMain: in a process that Start started it is a node until SIGTERM, and then exits; in others it does nothing.
 func Main() {
@@ -149,6 +153,7 @@ func run(text string) error {
 		}
 	})
 	rest.Go(func() { tell(answering, node, leaderFile(s.Dir)) })
+	rest.Go(func() { move(answering, node) })
 	var all sync.WaitGroup
 	errs := make([]error, len(s.Fleet.Units))
 	for k, unit := range s.Fleet.Units {
@@ -172,6 +177,29 @@ func run(text string) error {
 	hand, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return errors.Join(append(errs, node.Shutdown(hand))...)
+}
+
+// move has another node take what this one holds, at each SIGUSR1.
+func move(ctx context.Context, node *flotilla.Node) {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	defer signal.Stop(asked)
+	for {
+		select {
+		case <-asked:
+		case <-ctx.Done():
+			return
+		}
+		s := node.Status()
+		for _, r := range s.Roles {
+			if r.Holder != s.ID {
+				continue
+			}
+			if err := node.Move(ctx, r.Name, ""); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
+	}
 }
 
 // tell writes down who leads.

@@ -1,0 +1,402 @@
+package flotilla
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/wire"
+)
+
+const statusTimeout = 2 * time.Second // for another node to tell its status
+
+// handleAdmin serves the calls by which operators look after the cluster. Any node takes them. A call that a member passes on is not passed on
+// again: two nodes may each take the other for the leader.
+func (n *Node) handleAdmin(mux *http.ServeMux) {
+	mux.HandleFunc("POST "+remote.CallStatus, bytesCall(n.serveStatus))
+	mux.HandleFunc("POST "+remote.CallRemove, bytesCall(n.serveRemove))
+	mux.HandleFunc("POST "+remote.CallTransfer, bytesCall(n.serveTransfer))
+	mux.HandleFunc("POST "+remote.CallMove, bytesCall(n.serveMove))
+	mux.HandleFunc("POST "+remote.CallDrain, bytesCall(n.serveDrain))
+}
+
+// serveStatus answers for this node, and for others by asking them.
+func (n *Node) serveStatus(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeStatusRequest(body)
+	if err != nil {
+		return nil, codec.ErrMalformed
+	}
+	var reply remote.StatusReply
+	for _, m := range n.members() {
+		if q.Node == "" || q.Node == m.ID {
+			reply.Nodes = append(reply.Nodes, remote.NodeStatus{ID: m.ID, Name: m.Name, Addr: m.Addr})
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	var asking sync.WaitGroup
+	for i := range reply.Nodes {
+		asking.Go(func() { n.fillStatus(ctx, &reply.Nodes[i], n.isServer(peer)) })
+	}
+	asking.Wait()
+	return reply.Encode(), nil
+}
+
+// members returns this node and then the others.
+func (n *Node) members() []Member {
+	all := n.Status().Members
+	slices.SortStableFunc(all, func(a, b Member) int {
+		switch n.id {
+		case a.ID:
+			return -1
+		case b.ID:
+			return 1
+		}
+		return 0
+	})
+	if len(all) == 0 || all[0].ID != n.id { // it is in no cluster yet, or not any more
+		all = slices.Insert(all, 0, Member{ID: n.id, Name: n.name, Addr: n.addr})
+	}
+	return all
+}
+
+// fillStatus completes what is known of a node by what it says. With here true only this one is asked.
+func (n *Node) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool) {
+	if out.ID == n.id {
+		status := n.Status()
+		b, err := json.Marshal(status)
+		if err != nil {
+			out.Why = err.Error()
+			return
+		}
+		out.Status = b
+		if !status.Ready && status.Err == "" {
+			out.Why = n.whyNot()
+		}
+		return
+	}
+	if here {
+		out.Why = "it was not asked"
+		return
+	}
+	b, err := n.port.Call(ctx, out.ID, remote.CallStatus, remote.StatusRequest{Node: out.ID}.Encode())
+	if err == nil {
+		var reply remote.StatusReply
+		if reply, err = remote.DecodeStatusReply(b); err == nil && len(reply.Nodes) == 1 {
+			out.Status, out.Why = reply.Nodes[0].Status, reply.Nodes[0].Why
+			return
+		}
+	}
+	out.Why = n.unreached(ctx, out.ID, err)
+}
+
+// unreached says in a few words why another node could not be asked.
+func (n *Node) unreached(ctx context.Context, id string, err error) string {
+	var answer *wire.CallError
+	switch {
+	case errors.As(err, &answer) && answer.Status == http.StatusNotFound:
+		return "it runs an older version of flotilla, which does not know the question"
+	case errors.As(err, &answer):
+		return answer.Message
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nobody listens at its address"
+	case ctx.Err() != nil:
+		return "no answer in time"
+	case err == nil:
+		return "its answer is malformed"
+	}
+	return err.Error()
+}
+
+// isServer reports whether a node is a member, as far as this one knows.
+func (n *Node) isServer(id string) bool {
+	return slices.ContainsFunc(n.servers(), func(srv raft.Server) bool { return string(srv.ID) == id })
+}
+
+// toLeader has the leader carry out what an operator asks for, this node or another, for some attempts' time at most. An error of serve is
+// a reason to try again; what trying again would not change is an Answer.
+func (n *Node) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
+	if n.raft.Load() == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotReady, n.whyNot())
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.attemptTimeout(), writeTimeout), ErrNoLeader)
+	defer cancel()
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	for {
+		changed := n.changed.wait()
+		reply, err := n.toLeaderOnce(ctx, peer, path, body, serve)
+		if err == nil || n.isServer(peer) {
+			return reply, err
+		}
+		n.log.Debug("what an operator asks for has to wait", "call", path, "err", err)
+		select {
+		case <-changed:
+		case <-time.After(n.pace.lease / 6):
+		case <-ctx.Done():
+			if n.leader() == "" || n.works.Err() != nil {
+				err = n.lifeError(ErrNoLeader)
+			}
+			return nil, err
+		}
+	}
+}
+
+func (n *Node) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
+	switch leader := n.leader(); {
+	case leader == n.id:
+		l, err := n.awaitLeading(ctx)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := serve(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		return answer.Encode(), nil
+	case leader == "":
+		return nil, ErrNoLeader
+	case n.isServer(peer):
+		return nil, errNotLeader
+	default:
+		return n.port.Call(ctx, leader, path, body)
+	}
+}
+
+// refuse is the answer to what no other attempt would be answered differently.
+func refuse(format string, args ...any) (remote.Answer, error) {
+	return remote.Answer{Refused: true, Text: fmt.Sprintf(format, args...)}, nil
+}
+
+// done is the answer to what is done.
+func done(format string, args ...any) (remote.Answer, error) {
+	return remote.Answer{Text: fmt.Sprintf(format, args...)}, nil
+}
+
+func (n *Node) serveRemove(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeRemoveRequest(body)
+	if err != nil || q.Node == "" {
+		return nil, codec.ErrMalformed
+	}
+	return n.toLeader(ctx, peer, remote.CallRemove, body, func(ctx context.Context, l *leadership) (remote.Answer, error) {
+		return n.removeMember(ctx, l, q)
+	})
+}
+
+// removeMember takes another member out of the cluster, if those who are left can go on without it.
+func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveRequest) (remote.Answer, error) {
+	name := n.nameOf(q.Node)
+	s := n.fsm.state()
+	switch {
+	case !n.isServer(q.Node) && !slices.Contains(s.servers, q.Node):
+		return done("%s is no member any more", name)
+	case q.Node == n.id:
+		return refuse("%s leads the cluster; hand the leadership over first (flotilla members transfer)", name)
+	case !q.Force && s.session(q.Node) != nil:
+		return refuse("%s is present; stop it first, or have it leave by itself (Node.Leave). With -force it is removed all the same", name)
+	case !q.Force && l.acks.there(q.Node):
+		return refuse("%s answers, and is about to be present; stop it first. With -force it is removed all the same", name)
+	}
+	if left, there := l.without(n, q.Node); there <= left/2 {
+		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
+	}
+	settled, err := l.settle(ctx, n)
+	if err != nil {
+		return remote.Answer{}, err
+	}
+	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
+	if err := waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(q.Node), settled, n.attemptTimeout())); err != nil {
+		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
+	}
+	if _, err := n.fsm.wait(ctx, func(s *state) bool { return !slices.Contains(s.servers, q.Node) }); err != nil {
+		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
+	}
+	return done("%s is no member any more; with an empty directory it joins as a new node", name)
+}
+
+// nameOf returns what people call a node.
+func (n *Node) nameOf(id string) string {
+	if m, ok := n.fsm.state().member(id); ok && m.Name != "" {
+		return m.Name
+	}
+	if m, ok := n.book.get(id); ok && m.Name != "" {
+		return m.Name
+	}
+	return short(id)
+}
+
+func (n *Node) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeTransferRequest(body)
+	if err != nil || q.From == "" {
+		return nil, codec.ErrMalformed
+	}
+	return n.toLeader(ctx, peer, remote.CallTransfer, body, func(ctx context.Context, l *leadership) (remote.Answer, error) {
+		return n.transferFor(ctx, l, q)
+	})
+}
+
+// transferFor hands this node's leadership over, for an operator.
+func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.TransferRequest) (remote.Answer, error) {
+	to, name := raft.ServerID(q.To), n.nameOf(q.To)
+	switch {
+	case q.To == n.id:
+		return done("%s leads", name)
+	case q.To == "" && q.From != n.id:
+		return done("%s leads", n.name) // the answer to an earlier call was lost
+	case q.To != "":
+		servers := n.servers()
+		i := slices.IndexFunc(servers, func(srv raft.Server) bool { return srv.ID == to })
+		switch {
+		case i < 0:
+			return refuse("%s is no member", name)
+		case servers[i].Suffrage != raft.Voter:
+			return refuse("%s does not vote, and so cannot lead", name)
+		case !l.acks.there(q.To):
+			return refuse("%s is not there; start it first, or name another node", name)
+		case l.offered(to):
+			return refuse("%s was offered the leadership a moment ago and did not take it; name another node", name)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	if err := n.transfer(ctx, q.To); err != nil {
+		return refuse("the leadership stays with %s: %v", n.name, err)
+	}
+	for {
+		changed := n.changed.wait()
+		if leader := n.leader(); leader != "" && leader != n.id {
+			if q.To != "" && leader != q.To {
+				return refuse("%s leads now, and not %s", n.nameOf(leader), name)
+			}
+			return done("%s leads", n.nameOf(leader))
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.name)
+		}
+	}
+}
+
+// serveMove has a role handed over. It is this node that asks for it, whichever one the operator has called.
+func (n *Node) serveMove(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeMoveRequest(body)
+	if err != nil || q.Role == "" {
+		return nil, codec.ErrMalformed
+	}
+	if !n.caughtUp(ctx, 4) {
+		return nil, n.lifeError(ErrNoLeader)
+	}
+	answer, err := n.moveFor(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Encode(), nil
+}
+
+func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
+	holder := func() (claim, bool) {
+		queue := n.fsm.state().claims(rolePrefix + q.Role)
+		if len(queue) == 0 {
+			return claim{}, false
+		}
+		return queue[0], true
+	}
+	switch now, held := holder(); {
+	case !held:
+		return refuse("nobody holds the role %s", q.Role)
+	case q.To != "" && now.node == q.To || q.To == "" && now.index != q.Fence: // the answer to an earlier call was lost
+		return done("%s holds %s", n.nameOf(now.node), q.Role)
+	case now.ghost != 0:
+		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.nameOf(now.node), q.Role)
+	}
+	switch err := n.move(ctx, q.Role, q.To); {
+	case errors.Is(err, errNoHeir) && q.To == "":
+		return refuse("no other node waits for %s", q.Role)
+	case errors.Is(err, errNoHeir):
+		return refuse("%s does not wait for %s, so it cannot have it", n.nameOf(q.To), q.Role)
+	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrLost), errors.Is(err, ErrClosed):
+		return remote.Answer{}, err
+	case err != nil:
+		return refuse("%s stays where it is: %v", q.Role, err)
+	}
+	if now, held := holder(); held {
+		return done("%s holds %s", n.nameOf(now.node), q.Role)
+	}
+	return done("%s was given up, and nobody holds it", q.Role)
+}
+
+// serveDrain drains this node or undoes that, or has another one do it.
+func (n *Node) serveDrain(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeDrainRequest(body)
+	if err != nil || q.Node == "" {
+		return nil, codec.ErrMalformed
+	}
+	var answer remote.Answer
+	switch name := n.nameOf(q.Node); {
+	case q.Node == n.id && q.Undo:
+		answer, err = n.undrain()
+	case q.Node == n.id:
+		answer, err = n.drainAside(ctx)
+	case n.isServer(peer):
+		return nil, errors.New("the question is for another node")
+	case !n.isServer(q.Node):
+		answer, err = refuse("%s is no member", name)
+	default:
+		reply, err := n.port.Call(ctx, q.Node, remote.CallDrain, body)
+		if err == nil {
+			return reply, nil
+		}
+		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer.Encode(), nil
+}
+
+// drainAside takes this node out of balancers' choice and its roles off it, until undrain or its end. It goes on serving.
+func (n *Node) drainAside(ctx context.Context) (remote.Answer, error) {
+	held := 0
+	for _, t := range n.tenures.all() {
+		if t.isRole() {
+			held++
+		}
+	}
+	if !n.aside.Swap(true) {
+		n.log.Info("an operator drains this node", "roles", held)
+	}
+	n.changed.poke()
+	n.tenures.stir()
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	if err := n.yieldAll(ctx, (*tenure).isRole); err != nil {
+		return remote.Answer{}, n.lifeError(err)
+	}
+	if held == 0 {
+		return done("%s is drained; it held no roles", n.name)
+	}
+	return done("%s is drained, and has given up its roles (%d)", n.name, held)
+}
+
+// undrain undoes drainAside.
+func (n *Node) undrain() (remote.Answer, error) {
+	if n.aside.Swap(false) {
+		n.log.Info("an operator has this node take part again")
+	}
+	n.changed.poke()
+	if n.drained.Load() || n.leaving.Load() {
+		return refuse("%s is on its way out by itself, and stays drained", n.name)
+	}
+	return done("%s takes part again", n.name)
+}

@@ -1,0 +1,185 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
+)
+
+// manyAddresses are n units of one IPv4 address.
+func manyAddresses(n int) (units labnode.Units, addrs []netip.Addr) {
+	for k := range n {
+		a := netip.AddrFrom4([4]byte{10, 77, 0, byte(120 + k)})
+		units, addrs = append(units, []netip.Prefix{netip.PrefixFrom(a, 24)}), append(addrs, a)
+	}
+	return units, addrs
+}
+
+// BenchmarkManyAddresses measures what a hundred addresses, spread over three nodes, cost at rest, and how long they are away when the machine of one
+// node is cut off, beside one address alone.
+func BenchmarkManyAddresses(b *testing.B) {
+	if err := netlab.Available(); err != nil {
+		b.Skip(err)
+	}
+	for _, n := range []int{1, 100} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			var away, moved []time.Duration
+			for range tries(5) {
+				s := newManySite(b, n)
+				if n > 1 && len(away) == 0 {
+					s.idle(b)
+				}
+				took, all := s.cutOff(b)
+				away, moved = append(away, took), append(moved, all)
+				s.close(b)
+			}
+			b.ReportMetric(ms(median(away)), "ms-median")
+			b.ReportMetric(ms(away[len(away)-1]), "ms-max")
+			b.ReportMetric(ms(median(moved)), "ms-between-first-and-last")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// manySite is a laboratory with many addresses.
+type manySite struct {
+	lab   *netlab.Lab
+	watch *netlab.Watcher
+	addrs []netip.Addr
+	procs []*netlab.Process
+}
+
+func newManySite(b *testing.B, n int) *manySite {
+	b.Helper()
+	lab, err := netlab.New(3, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &manySite{lab: lab}
+	var units labnode.Units
+	units, s.addrs = manyAddresses(n)
+	if s.watch, err = lab.Watch(time.Second, s.addrs...); err != nil { // the kernels are enough
+		b.Fatal(err)
+	}
+	fleet := labnode.Fleet{Lab: lab, Dir: b.TempDir(), Units: units, Spread: true}
+	for i := range 3 {
+		p, err := fleet.Start(i)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.procs = append(s.procs, p)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	err = s.watch.Await(ctx, func(owners []*netlab.Host) bool {
+		for _, h := range lab.Nodes {
+			if held := len(slices.DeleteFunc(slices.Clone(owners), func(o *netlab.Host) bool { return o != h })); n > 1 && held < n/3 {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		b.Fatalf("%v\n%s", err, s.procs[0].Output())
+	}
+	time.Sleep(8 * time.Second) // the last announcements
+	return s
+}
+
+func (s *manySite) close(b *testing.B) {
+	b.Helper()
+	for _, err := range []error{s.watch.Close(), s.lab.Close()} {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// idle measures the processor's time of each node, its guard included.
+func (s *manySite) idle(b *testing.B) {
+	b.Helper()
+	const period = 30 * time.Second
+	before := make([]time.Duration, len(s.lab.Nodes))
+	for i, h := range s.lab.Nodes {
+		before[i] = cpuOf(b, h)
+	}
+	time.Sleep(period)
+	var most, sum float64
+	for i, h := range s.lab.Nodes {
+		share := 100 * float64(cpuOf(b, h)-before[i]) / float64(period)
+		most, sum = max(most, share), sum+share
+	}
+	b.ReportMetric(sum/float64(len(s.lab.Nodes)), "%-of-a-core/node")
+	b.ReportMetric(most, "%-of-a-core/busiest")
+}
+
+// cpuOf returns the processor's time of all processes of a host so far.
+func cpuOf(b *testing.B, h *netlab.Host) (all time.Duration) {
+	b.Helper()
+	running, err := h.Processes()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, r := range running {
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", r.PID))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, t := range tasks {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", r.PID, t.Name()))
+			if err != nil {
+				continue // the thread has ended
+			}
+			ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			all += time.Duration(ns)
+		}
+	}
+	return all
+}
+
+// cutOff cuts a node's machine off, and returns how long it took until the last of its addresses was another's, and how long between the first and the
+// last of them.
+func (s *manySite) cutOff(b *testing.B) (took, between time.Duration) {
+	b.Helper()
+	victim := s.watch.Owners(s.addrs[0])[0]
+	began := time.Now()
+	if err := victim.Cut(); err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	if err := s.watch.Await(ctx, func(owners []*netlab.Host) bool { return !slices.Contains(owners, victim) }); err != nil {
+		b.Fatal(err)
+	}
+	var first, last time.Time
+	for _, a := range s.addrs {
+		history := s.watch.History(a)
+		at := history[len(history)-1].From
+		if at.Before(began) {
+			continue // it was not the victim's
+		}
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	for _, p := range s.procs {
+		p.Kill(syscall.SIGTERM)
+	}
+	return last.Sub(began), last.Sub(first)
+}

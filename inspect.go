@@ -1,0 +1,166 @@
+package flotilla
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+// Inspection is what a node's data directory holds.
+type Inspection struct {
+	ID      string // of the node
+	Name    string // for people; as it was when the node joined
+	Cluster string // the cluster's identity; empty: none yet
+	Secret  string // ID of the secret that the directory is sealed with
+	Starts  uint64 // how many processes have been started with it since the one that made it
+	Left    bool   // the node has left its cluster, and starts as a new one
+	InUse   bool   // by a process: its log was not read, and what follows from the log is not here
+
+	Term        uint64 // raft's; 0 if the log was not read
+	First, Last uint64 // entries in the log; 0: none, or not read
+	LogBytes    int64  // size of the log's file
+
+	Snapshots     int       // how many there are
+	SnapshotIndex uint64    // of the newest: the last entry in it
+	SnapshotTerm  uint64    // the term of that entry
+	SnapshotBytes int64     // its size
+	SnapshotTime  time.Time // when it was begun, by this machine's clock then; zero: there is none
+
+	// Index is the last entry in what follows, which is the newest snapshot, and the entries of the log if that was read. Which of the newest
+	// entries the cluster had agreed on the directory alone does not tell.
+	Index   uint64
+	Members []Member     // the cluster's
+	Roles   []RoleStatus // which were held
+	Records []string     // names of the stored records; values are not shown
+	Bytes   int64        // of all names and values
+}
+
+// Inspect reads a node's data directory and changes nothing in it. It needs one of the secrets that the cluster had. If a node
+// runs with the directory the log is left alone, because it changes all the time; and a node cannot start with it while Inspect reads. With an error
+// the Inspection holds what was found before that.
+func Inspect(dir string, secrets ...Secret) (Inspection, error) {
+	var out Inspection
+	if len(secrets) == 0 {
+		return out, edge("inspecting "+dir, errors.New("no secret is given"))
+	}
+	var raw []seal.Secret
+	for _, s := range secrets {
+		raw = append(raw, s.raw)
+	}
+	v, err := durable.Look(dir)
+	if err != nil {
+		return out, edge("inspecting "+dir, err)
+	}
+	err = out.read(v, raw)
+	return out, edge("inspecting "+dir, errors.Join(err, v.Close()))
+}
+
+func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
+	out.InUse = v.InUse
+	b, err := v.ReadFile(identityFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("it has no file \"" + identityFile + "\", so it is no node's data directory, or its node was never in a cluster")
+	}
+	var id identity
+	if err == nil {
+		err = json.Unmarshal(b, &id)
+	}
+	if err != nil {
+		return fmt.Errorf("the node's identity cannot be read: %w", err)
+	}
+	if id.Version != 1 {
+		return fmt.Errorf("it was written by a later version of flotilla (format %d); upgrade this program", id.Version)
+	}
+	out.ID, out.Name, out.Cluster, out.Secret, out.Starts, out.Left = id.ID, id.Name, id.Cluster, id.Key, id.Starts, id.Left
+	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
+		return fmt.Errorf("it is sealed with the secret %s, and none of the %d given is that; give the right one", id.Key, len(secrets))
+	}
+	f := newFSM(secrets, slog.New(slog.DiscardHandler), nil, nil)
+	s, err := out.readSnapshots(v, secrets)
+	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ { // newer ones have taken its place
+		s, err = out.readSnapshots(v, secrets)
+	}
+	if err != nil {
+		return err
+	}
+	log, err := v.Log(func(e *raft.Log) (err error) {
+		if e.Index <= s.index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
+			return nil
+		}
+		if s, err = f.applyOne(s, e, nil); err != nil {
+			return fmt.Errorf("entry %d of the log: %w", e.Index, err)
+		}
+		return nil
+	})
+	if err == fs.ErrNotExist && !id.Member || v.InUse {
+		err = nil
+	}
+	if err == nil {
+		out.Term, out.First, out.Last, out.LogBytes = log.Term, log.First, log.Last, log.Bytes
+		out.show(s)
+	}
+	return err
+}
+
+// readSnapshots reads the newest snapshot, and takes what there is to say of all.
+func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*state, error) {
+	snaps, err := v.Snapshots()
+	if err != nil {
+		return nil, fmt.Errorf("the snapshots cannot be read: %w", err)
+	}
+	if out.Snapshots = len(snaps); len(snaps) == 0 {
+		return newState(), nil
+	}
+	m := snaps[0]
+	out.SnapshotIndex, out.SnapshotTerm, out.SnapshotBytes, out.SnapshotTime = m.Index, m.Term, m.Size, snapshotTime(m.ID)
+	s, err := readSnapshotOf(v, m.ID, secrets)
+	if err != nil {
+		return nil, fmt.Errorf("the newest snapshot: %w", err)
+	}
+	return s, nil
+}
+
+// readSnapshotOf reads a snapshot of a directory.
+func readSnapshotOf(v *durable.View, id string, secrets []seal.Secret) (*state, error) {
+	_, r, err := v.OpenSnapshot(id)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return readSnapshot(r, secrets)
+}
+
+// snapshotTime returns when a snapshot was begun, which raft puts into its name.
+func snapshotTime(id string) time.Time {
+	var term, index uint64
+	var ms int64
+	if _, err := fmt.Sscanf(id, "%d-%d-%d", &term, &index, &ms); err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+// show takes what a state has.
+func (out *Inspection) show(s *state) {
+	out.Index, out.Bytes, out.Roles = s.index, s.bytes, s.roleStatus()
+	for _, id := range s.servers {
+		m, _ := s.member(id)
+		m.ID, m.Voter = id, slices.Contains(s.voters, id)
+		out.Members = append(out.Members, m)
+	}
+	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
+	it := s.records.Root().Iterator()
+	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
+		out.Records = append(out.Records, plainKey(k))
+	}
+}

@@ -1,0 +1,124 @@
+package flotilla_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest"
+)
+
+func TestInspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		steady(t, c, 3)
+		store(t, c.Nodes[0], "a/b", "1")
+		status := c.Nodes[0].Status()
+		dir, secret := c.Config(0).Dir, c.Config(0).Secrets[0]
+
+		got, err := flotilla.Inspect(dir, secret)
+		if err != nil || !got.InUse || got.ID != status.ID || got.Name != "n0" || got.Cluster != status.Cluster || got.Starts != 0 || got.Last != 0 {
+			t.Errorf("while the node runs: %+v, %v", got, err)
+		}
+		c.Stop(0) // which takes a snapshot
+		c.Restart(0)
+		c.Settle()
+		got, err = flotilla.Inspect(dir, secret)
+		if err != nil || !got.InUse || got.Snapshots != 1 || got.Index == 0 || got.Index != got.SnapshotIndex || !cmp.Equal(got.Records, []string{"a/b"}) || got.Last != 0 {
+			t.Errorf("while the node runs, with a snapshot: %+v, %v", got, err)
+		}
+	})
+}
+
+// What a directory shows is what its node knew, from snapshot and log; and nothing in it is changed.
+func TestInspectStoppedNode(t *testing.T) {
+	for name, end := range map[string]func(c *clustertest.Cluster){
+		"killed":  func(c *clustertest.Cluster) { c.Kill(0) },
+		"stopped": func(c *clustertest.Cluster) { c.Stop(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := clustertest.New(t, 3, nil)
+				c.Settle()
+				steady(t, c, 3)
+				store(t, c.Nodes[0], "a/b", "1")
+				store(t, c.Nodes[0], "c", "22")
+				status := c.Nodes[0].Status()
+				dir, secret := c.Config(0).Dir, c.Config(0).Secrets[0]
+				end(c)
+				before := filesOf(t, dir)
+				got, err := flotilla.Inspect(dir, flotilla.NewSecret(), secret)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.InUse || got.Term < status.Term || got.Last < status.Index || got.Index < status.Index || got.LogBytes == 0 || (name == "stopped") != (got.Snapshots == 1) {
+					t.Errorf("term %d, last %d, index %d, snapshots %d; the status was %d, %d", got.Term, got.Last, got.Index, got.Snapshots, status.Term, status.Index)
+				}
+				if name == "stopped" && (got.SnapshotIndex == 0 || got.SnapshotTime.IsZero() || got.SnapshotBytes == 0) {
+					t.Errorf("the snapshot: %+v", got)
+				}
+				if diff := cmp.Diff([]string{"a/b", "c"}, got.Records); diff != "" || got.Bytes < 7 {
+					t.Errorf("%d bytes; records (-want +got):\n%s", got.Bytes, diff)
+				}
+				if n := len(got.Members); n != 3 || !got.Members[2].Voter || got.Members[2].Name != "n2" {
+					t.Errorf("members %+v", got.Members)
+				}
+				if diff := cmp.Diff(before, filesOf(t, dir)); diff != "" {
+					t.Errorf("something has changed (-before +after):\n%s", diff)
+				}
+
+				_, err = flotilla.Inspect(dir, flotilla.NewSecret())
+				if err == nil || !strings.Contains(err.Error(), "it is sealed with the secret ") {
+					t.Errorf("another secret: %v", err)
+				}
+				if _, err = flotilla.Inspect(dir); err == nil {
+					t.Error("no secret: no error")
+				}
+				if err := os.Truncate(filepath.Join(dir, "raft.db"), 100); err != nil {
+					t.Fatal(err)
+				}
+				got, err = flotilla.Inspect(dir, secret)
+				if err == nil || !strings.Contains(err.Error(), "raft.db is damaged") || got.ID != status.ID {
+					t.Errorf("a damaged log: %+v, %v", got, err)
+				}
+			})
+		})
+	}
+}
+
+func TestInspectNothing(t *testing.T) {
+	if _, err := flotilla.Inspect(filepath.Join(t.TempDir(), "none"), flotilla.NewSecret()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+	if _, err := flotilla.Inspect(t.TempDir(), flotilla.NewSecret()); err == nil || !strings.Contains(err.Error(), "it is no node's data directory") {
+		t.Errorf("an empty directory: %v", err)
+	}
+}
+
+// filesOf returns the names and contents of all files below a directory.
+func filesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var b []byte
+			b, err = os.ReadFile(path)
+			all = append(all, path+"\n"+string(b))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(all)
+	return all
+}

@@ -1,0 +1,114 @@
+package vip_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
+	"github.com/flotilla-ha/flotilla/vip"
+)
+
+// Whoever takes an address away, or flushes nftables, while it is held here finds both put right.
+func TestMeddling(t *testing.T) {
+	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s.owners("at first", nil)
+	node := s.lab.Nodes[0]
+	for _, a := range s.addrs {
+		s.must(node.DelAddr(netip.PrefixFrom(a, a.BitLen())))
+		s.poll(fmt.Sprintf("%v is back", a), func() bool {
+			return len(s.watch.Owners(a)) == 1 && len(s.watch.History(a)) == 2
+		})
+	}
+	tables := func(do func(c *nftables.Conn) error) (n int) {
+		t.Helper()
+		s.must(node.Do(func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			if do != nil {
+				return do(c)
+			}
+			all, err := c.ListTables()
+			n = len(all)
+			return err
+		}))
+		return n
+	}
+	if n := tables(nil); n != 1 {
+		t.Errorf("%d tables, want the program's one", n)
+	}
+	tables(func(c *nftables.Conn) error {
+		c.FlushRuleset()
+		return c.Flush()
+	})
+	s.poll("the fence is back", func() bool { return tables(nil) == 1 })
+	s.owners("afterwards", nil)
+	s.must(s.procs[0].Kill(syscall.SIGTERM))
+	s.must(s.procs[0].Wait())
+	if n := tables(nil); n != 0 {
+		t.Errorf("%d tables are left behind", n)
+	}
+	if left, err := node.Processes(); err != nil || len(left) > 0 {
+		t.Errorf("processes %v are left behind, %v", left, err)
+	}
+}
+
+// An address that somebody else has configured is not touched, and Run says so.
+func TestConfiguredByHand(t *testing.T) {
+	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s.owners("at first", nil)
+	s.must(s.procs[0].Kill(syscall.SIGTERM))
+	s.must(s.procs[0].Wait())
+	s.must(s.lab.Nodes[0].AddAddr(netip.MustParsePrefix("10.77.0.51/24")))
+	s.start(0)
+	err := s.procs[0].Wait()
+	const want = "vip: vip/10.77.0.51: 10.77.0.51/24 is configured on eth0, and not by this program"
+	if err == nil || !strings.Contains(s.procs[0].Output(), want) {
+		t.Errorf("ended with %v; want it to say %q", err, want)
+	}
+	if len(s.watch.Owners(s.addrs[0])) != 1 {
+		t.Error("the address that was configured by hand is gone")
+	}
+}
+
+// withoutRights is what a process of TestNoRights does.
+func withoutRights() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return err
+	}
+	node, err := flotilla.Open(context.Background(), flotilla.Config{})
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	return vip.Run(context.Background(), node, vip.Config{Addr: netip.MustParsePrefix("192.0.2.1/24")})
+}
+
+// A program that may not do what is needed hears so at once, and how to mend it.
+func TestNoRights(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), noRights+"=1")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || !strings.Contains(string(out), "NET_ADMIN or NET_RAW") || !strings.Contains(string(out), "cap_add") && !strings.Contains(string(out), "--cap-add") {
+		t.Errorf("ended with %v, and said %q", err, out)
+	}
+}

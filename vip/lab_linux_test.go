@@ -1,0 +1,297 @@
+package vip_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
+)
+
+// noRights has the test's binary be a program without them.
+const noRights = "VIP_TEST_NO_RIGHTS"
+
+func TestMain(m *testing.M) {
+	netlab.Main()
+	labnode.Main()
+	if os.Getenv(noRights) != "" {
+		fmt.Fprintln(os.Stderr, withoutRights())
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// site is a laboratory whose nodes run programs with floating addresses.
+type site struct {
+	*testing.T
+	lab   *netlab.Lab
+	fleet *labnode.Fleet
+	addrs []netip.Addr
+	procs []*netlab.Process
+	watch *netlab.Watcher
+	began time.Time
+}
+
+// units are n groups of an IPv4 and an IPv6 address.
+func units(n int) (all labnode.Units) {
+	for k := range n {
+		all = append(all, []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.77.0.%d/24", 51+k)), netip.MustParsePrefix(fmt.Sprintf("fd77::%d/64", 51+k))})
+	}
+	return all
+}
+
+// newSite starts the programs and waits until each address is at home.
+func newSite(t *testing.T, nodes int, fleet labnode.Fleet) *site {
+	t.Helper()
+	if err := netlab.Available(); err != nil {
+		t.Skip(err)
+	}
+	if testing.Short() {
+		t.Skip("real processes in real time")
+	}
+	lab, err := netlab.New(nodes, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	fleet.Lab, fleet.Dir = lab, t.TempDir()
+	s := &site{T: t, lab: lab, fleet: &fleet, procs: make([]*netlab.Process, nodes)}
+	for _, u := range fleet.Units {
+		for _, a := range u {
+			s.addrs = append(s.addrs, a.Addr())
+		}
+	}
+	if s.watch, err = lab.Watch(0, s.addrs...); err != nil {
+		t.Fatal(err)
+	}
+	s.began = time.Now()
+	for i := range nodes {
+		s.start(i)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for i, p := range s.procs {
+				t.Logf("node %d:\n%s", i, p.Output())
+			}
+			for _, a := range s.addrs {
+				t.Logf("%v: %v", a, s.watch.History(a))
+			}
+		}
+	})
+	return s
+}
+
+func (s *site) start(i int) {
+	s.Helper()
+	var err error
+	if s.procs[i], err = s.fleet.Start(i); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *site) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// owners waits until every address has one owner in the kernels that accept likes, and answers on the wire.
+func (s *site) owners(what string, accept func(owners []*netlab.Host) bool) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	if err := s.watch.Await(ctx, accept); err != nil {
+		s.Fatalf("%s: %v", what, err)
+	}
+}
+
+// home is accept for each unit at its own node.
+func (s *site) home(owners []*netlab.Host) bool {
+	for i, o := range owners {
+		if o != s.lab.Nodes[i/2] {
+			return false
+		}
+	}
+	return true
+}
+
+// without is accept for no address at these nodes.
+func (s *site) without(gone ...int) func([]*netlab.Host) bool {
+	return func(owners []*netlab.Host) bool {
+		return !slices.ContainsFunc(owners, func(o *netlab.Host) bool {
+			return slices.ContainsFunc(gone, func(i int) bool { return o == s.lab.Nodes[i] })
+		})
+	}
+}
+
+// single fails the test if two nodes have answered for an address on the wire.
+func (s *site) single() {
+	s.Helper()
+	s.must(s.watch.Close())
+	for _, o := range s.watch.Report(s.began, time.Now()) {
+		if o.TwoOnWire.Longest > 0 {
+			s.Errorf("two nodes answered for %v, for %v", o.Addr, o.TwoOnWire.Longest)
+		}
+	}
+}
+
+// Whatever happens to a node, its addresses are at others then, they are at home again afterwards, and no two nodes ever answer for one.
+func TestEvents(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		inject func(s *site, i int)
+		undo   func(s *site, i int)
+		stays  bool // in the victim's kernel, where nobody can take it away while the event lasts
+	}{
+		{"program killed", func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGKILL)) }, (*site).start, false},
+		{"program and guard killed", func(s *site, i int) {
+			_, err := s.lab.Nodes[i].Kill(syscall.SIGKILL, nil)
+			s.must(err)
+		}, (*site).start, true},
+		{"told to end", func(s *site, i int) {
+			s.must(s.procs[i].Kill(syscall.SIGTERM))
+			s.must(s.procs[i].Wait())
+		}, (*site).start, false},
+		{"crash", func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGQUIT)) }, (*site).start, false},
+		{"program stopped", func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGSTOP)) },
+			func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGCONT)) }, false},
+		{"frozen", func(s *site, i int) { s.must(s.lab.Nodes[i].Freeze()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Thaw()) }, true},
+		{"link down", func(s *site, i int) { s.must(s.lab.Nodes[i].LinkDown()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].LinkUp()) }, false},
+		{"cut at the bridge", func(s *site, i int) { s.must(s.lab.Nodes[i].Cut()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Mend()) }, false},
+		{"partition", func(s *site, i int) { s.must(s.lab.Partition([]*netlab.Host{s.lab.Nodes[i], s.lab.Clients[1]})) },
+			func(s *site, i int) { s.must(s.lab.Heal()) }, false},
+		{"cannot send", func(s *site, i int) { s.must(s.lab.Nodes[i].CutSending()) }, func(s *site, i int) { s.must(s.lab.Heal()) }, false},
+		{"cannot receive", func(s *site, i int) { s.must(s.lab.Nodes[i].CutReceiving()) }, func(s *site, i int) { s.must(s.lab.Heal()) }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, 3, labnode.Fleet{Units: units(3)})
+			s.owners("at first", s.home)
+			// The leader once, and once another node.
+			leader := s.fleet.Leader(0)
+			for _, i := range []int{(leader + 1) % 3, leader} {
+				test.inject(s, i)
+				if test.stays {
+					s.answered(i)
+				} else {
+					s.owners(fmt.Sprintf("after the event at node %d", i), s.without(i))
+				}
+				test.undo(s, i)
+				s.owners(fmt.Sprintf("after node %d is well again", i), s.home)
+			}
+			s.single()
+		})
+	}
+}
+
+// answered waits until the addresses of node i are answered by others, whatever is in its kernel.
+func (s *site) answered(i int) {
+	s.Helper()
+	p, err := s.lab.Clients[0].ProbeUDP(netip.AddrPortFrom(s.addrs[2*i], netlab.Port), 0)
+	s.must(err)
+	defer func() { s.must(p.Close()) }()
+	s.poll(fmt.Sprintf("another node than %d answers", i), func() bool {
+		last := p.Latest()
+		return !last.Answered.IsZero() && last.By != s.lab.Nodes[i].Name
+	})
+}
+
+// poll waits for what no instrument tells of.
+func (s *site) poll(what string, ok func() bool) {
+	s.Helper()
+	end := time.NewTimer(time.Minute)
+	defer end.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-end.C:
+			s.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+// Fifty moves by hand, and no connection of clients that come every few milliseconds is refused, reset, or waits for its second SYN.
+func TestMovesUnderLoad(t *testing.T) {
+	s := newSite(t, 3, labnode.Fleet{Units: units(1)})
+	s.owners("at first", nil)
+	var probes []*netlab.Probe
+	for _, a := range s.addrs {
+		p, err := s.lab.Clients[0].ProbeTCP(netip.AddrPortFrom(a, netlab.Port), 0)
+		s.must(err)
+		probes = append(probes, p)
+	}
+	moves := 0
+	for ; moves < 50; moves++ {
+		owner := s.watch.Owners(s.addrs[0])
+		if len(owner) != 1 {
+			s.Fatalf("%d owners", len(owner))
+		}
+		i := slices.Index(s.lab.Nodes, owner[0])
+		s.must(s.procs[i].Kill(syscall.SIGUSR1))
+		s.owners("after a move", s.without(i))
+	}
+	ended := time.Now()
+	for i, p := range probes {
+		s.must(p.Close())
+		r := p.Report(s.began, ended)
+		t.Logf("%v: %d connections in %d moves, %d failed, the slowest took %v, longest outage %v", s.addrs[i], r.Sent, moves, r.Failed, r.Slowest, r.Outage)
+		if r.Failed > 0 {
+			t.Errorf("%v: %d connections failed", s.addrs[i], r.Failed)
+		}
+	}
+	s.single()
+}
+
+// Without a majority the last owner lets go, or keeps its addresses, as it was told; and it has them again, or still, when the majority is back.
+func TestLostQuorum(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		t.Run(map[bool]string{false: "release", true: "keep"}[keep], func(t *testing.T) {
+			s := newSite(t, 3, labnode.Fleet{Units: units(3), Timing: flotilla.Fast, Keep: keep})
+			s.owners("at first", s.home)
+			for _, i := range []int{1, 2} {
+				s.must(s.procs[i].Kill(syscall.SIGKILL))
+			}
+			s.poll("the addresses of node 0 are as they should be without a majority", func() bool {
+				said := s.procs[0].Output()
+				return strings.Contains(said, map[bool]string{false: "floating address: lost", true: "floating address: kept"}[keep])
+			})
+			if has := len(s.watch.Owners(s.addrs[0])) == 1; has != keep {
+				t.Errorf("without a majority the address is there: %v, want %v", has, keep)
+			}
+			for _, i := range []int{1, 2} {
+				s.start(i)
+			}
+			s.owners("with a majority again", s.home)
+			s.single()
+		})
+	}
+}
+
+// A node dies while another is already dead, of five.
+func TestTwoOfFive(t *testing.T) {
+	s := newSite(t, 5, labnode.Fleet{Units: units(5)})
+	s.owners("at first", s.home)
+	leader := s.fleet.Leader(0)
+	other := (leader + 1) % 5
+	s.must(s.procs[leader].Kill(syscall.SIGKILL))
+	s.must(s.procs[other].Kill(syscall.SIGKILL))
+	s.owners("with two dead", s.without(leader, other))
+	s.start(leader)
+	s.start(other)
+	s.owners("all there again", s.home)
+	s.single()
+}
