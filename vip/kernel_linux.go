@@ -232,10 +232,11 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 	for _, a := range p.addrs {
 		placed = append(placed, guard.Addr{Index: p.on.index, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
-	machine.place(p, placed)
+	// In this order: after a time of standing still the guard's deadline has passed, and addresses that it is given then it removes at once.
 	if err := machine.extend(p, g.Until); err != nil {
 		return err
 	}
+	machine.place(p, placed)
 	if err := p.put(); err != nil {
 		return err
 	}

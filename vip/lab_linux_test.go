@@ -295,3 +295,22 @@ func TestTwoOfFive(t *testing.T) {
 	s.owners("all there again", s.home)
 	s.single()
 }
+
+// After a node has stood still, its guard does not take away what the node has been granted since: there is nothing to mend.
+func TestThaw(t *testing.T) {
+	s := newSite(t, 3, labnode.Fleet{Units: units(3)})
+	s.owners("at first", s.home)
+	for i := range s.procs {
+		s.must(s.lab.Nodes[i].Freeze())
+		s.answered(i)
+		s.must(s.lab.Nodes[i].Thaw())
+		s.owners(fmt.Sprintf("after node %d is well again", i), s.home)
+	}
+	<-time.After(1500 * time.Millisecond) // a removal is noticed within a second
+	for i, p := range s.procs {
+		if strings.Contains(p.Output(), "floating address: mended") {
+			t.Errorf("node %d had to mend its addresses", i)
+		}
+	}
+	s.single()
+}

@@ -246,19 +246,20 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 				renewed, later = nil, time.After(wait)
 			}
 		}
+		// At each turn: what went missing before changed was there to be closed counts too.
+		mended, err := r.place.Mend(held)
+		if err != nil {
+			return err
+		}
+		if mended {
+			r.tell(Event{Kind: Mended, Fence: t.Fence()})
+		}
 		select {
 		case <-held.Done():
 			return nil
 		case <-renewed:
 		case <-later:
 		case <-changed:
-			mended, err := r.place.Mend(held)
-			if err != nil {
-				return err
-			}
-			if mended {
-				r.tell(Event{Kind: Mended, Fence: t.Fence()})
-			}
 		case <-again.C:
 			if err := r.place.Announce(); err != nil {
 				r.tell(Event{Kind: Failed, Fence: t.Fence(), Err: err})

@@ -217,6 +217,12 @@ func (s *system) place(p *kernelPlace, addrs []guard.Addr) {
 	if changed {
 		s.guardAddrs(p.unit.Log)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.missing = false // what has been removed so far has nothing to do with what comes
+	if s.guard != nil {
+		p.removals = s.guard.Removals()
+	}
 }
 
 // bequeath gives the guard the will.

@@ -1,0 +1,180 @@
+// Command ca is what the world outside gives a web server, for the compose example: a certificate authority that speaks ACME, Pebble, and a name
+// server that knows where the domain is. In production that is Let's Encrypt and your DNS provider.
+//
+//	ca -name api.flotilla.test=198.18.0.101,198.18.0.102
+//	ca root     prints the root of the certificates that the running one issues
+//
+// Like any authority it connects to what the name server says about a name before it believes that an applicant has it. It forgets everything when it
+// ends, and has another root the next time: Pebble is for trials. The certificate of its own endpoint stays the same, for the
+// nodes are told at their start to trust it.
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	pebble "github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+)
+
+func main() {
+	log.SetFlags(0)
+	names := make(zone)
+	flag.Func("name", "a domain and its addresses, `name=address,address`; may be repeated", names.add)
+	listen := flag.String("listen", ":14000", "where nodes ask for certificates, by https")
+	resolver := flag.String("dns", ":53", "where clients, and the authority itself, ask for names")
+	host := flag.String("host", "ca", "name by which nodes know this machine")
+	private := flag.String("private", "/private", "directory for what must stay here")
+	public := flag.String("public", "/trust", "directory for what others are to trust: acme.pem and root.pem")
+	flag.Parse()
+	root := filepath.Join(*public, "root.pem")
+	if flag.Arg(0) == "root" {
+		text, err := os.ReadFile(root)
+		if err != nil {
+			log.Fatal(err)
+		}
+		os.Stdout.Write(text)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	endpoint, err := identity(*private, *host)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := publish(filepath.Join(*public, "acme.pem"), endpoint.Leaf); err != nil {
+		log.Fatal(err)
+	}
+	asked, err := names.serve(*resolver)
+	if err != nil {
+		log.Fatal(err)
+	}
+	handler, issuer, err := authority(asked)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := publish(root, issuer); err != nil {
+		log.Fatal(err)
+	}
+	// ACME signs the URL of each request, and Pebble accepts only https in it.
+	server := &http.Server{
+		Addr: *listen, Handler: handler, ReadHeaderTimeout: 5 * time.Second,
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{endpoint}},
+	}
+	context.AfterFunc(ctx, func() { server.Close() })
+	if err := server.ListenAndServeTLS("", ""); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
+}
+
+// authority returns Pebble, which asks the name server at the address given, and the root of what it issues.
+func authority(resolver string) (http.Handler, *x509.Certificate, error) {
+	// Pebble is made to be hard on its clients: it waits at random and refuses good nonces. This is where it is told not to.
+	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"} {
+		if err := os.Setenv(name, value); err != nil {
+			return nil, nil, err
+		}
+	}
+	logger := log.New(os.Stderr, "", log.LstdFlags)
+	store := db.NewMemoryStore()
+	profiles := map[string]pebble.Profile{"default": {Description: "90 days", ValidityPeriod: 90 * 24 * 3600}}
+	issuer := pebble.New(logger, store, "", "ecdsa", 0, 1, profiles)
+	validator := va.New(logger, 80, 443, true, resolver, store)
+	front := wfe.New(logger, store, validator, issuer, []string{"flotilla.test"}, true, false, 0, 0)
+	return front.Handler(), issuer.GetRootCert(0).Cert, nil
+}
+
+// identity returns the certificate of the endpoint, which is made when there is none in dir.
+func identity(dir, host string) (tls.Certificate, error) {
+	file := filepath.Join(dir, "endpoint.pem") // key and certificate
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if text, err = selfSigned(host); err == nil {
+			err = replace(file, text, 0o600)
+		}
+	}
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(text, text)
+}
+
+// selfSigned makes a certificate for host, which holds for ten years.
+func selfSigned(host string) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "ACME endpoint"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().AddDate(10, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:     []string{host, "localhost"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...), nil
+}
+
+// publish writes a certificate for others to trust.
+func publish(file string, cert *x509.Certificate) error {
+	return replace(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o644)
+}
+
+// replace writes a file that nobody sees half written.
+func replace(file string, text []byte, mode fs.FileMode) error {
+	if err := os.WriteFile(file+".new", text, mode); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+// add is the flag -name.
+func (z zone) add(text string) error {
+	name, list, ok := strings.Cut(text, "=")
+	if !ok || name == "" {
+		return fmt.Errorf("%q is not name=address,address", text)
+	}
+	for _, a := range strings.Split(list, ",") {
+		ip := net.ParseIP(a)
+		if ip == nil {
+			return fmt.Errorf("%q is not an address", a)
+		}
+		z[name] = append(z[name], ip)
+	}
+	return nil
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	tlsEvery  = 200 * time.Millisecond
+	calm      = 500 * time.Millisecond // without a failure is an end to an outage
+	settleMax = 30 * time.Second
+)
+
+// record is what was seen of one address since the last report.
+type record struct {
+	addr netip.Addr
+
+	mu       sync.Mutex
+	done     time.Time // all requests that began until then have an end
+	good     time.Time // since then none has failed; zero: the last one did
+	failing  time.Time // the first of those that failed since the last success; zero: it did not
+	outage   time.Duration
+	asked    int
+	failed   int
+	owner    string
+	checked  time.Time // the last success by HTTPS
+	serials  map[string]bool
+	distrust string // the first certificate that was not to be trusted
+}
+
+// measure makes a request of each address of name every so often, by plain HTTP to a new connection, which costs both sides little; now and then by
+// HTTPS, which says who answers and with which certificate; and asks the link who has the address. It obeys lines on standard input:
+//
+//	settle   waits until all addresses have answered for a while, and says "settled", or after half a minute which has not
+//	spread   waits until, in addition, each IPv4 address is answered by another node
+//	report   prints what was seen since the last report
+func measure(ctx context.Context, name string, roots *x509.CertPool, every time.Duration) error {
+	addrs, err := lookup(ctx, name)
+	if err != nil {
+		return err
+	}
+	wire, err := listenWire(addrs)
+	if err != nil {
+		return err
+	}
+	defer wire.close()
+	ctx, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	var records []*record
+	for i, addr := range addrs {
+		r := &record{addr: addr}
+		r.clear()
+		records = append(records, r)
+		offset := every * time.Duration(i) / time.Duration(len(addrs))
+		all.Go(func() { r.knock(ctx, offset, every) })
+		all.Go(func() { r.check(ctx, name, roots) })
+	}
+	all.Go(func() { wire.ask(ctx) })
+
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		switch in.Text() {
+		case "settle":
+			fmt.Println(settle(ctx, records, false))
+		case "spread":
+			fmt.Println(settle(ctx, records, true))
+		case "report":
+			fmt.Println(report(records, wire))
+		default:
+			return fmt.Errorf("there is no command %q", in.Text())
+		}
+	}
+	return in.Err()
+}
+
+func (r *record) clear() {
+	r.outage, r.asked, r.failed, r.distrust = 0, 0, 0, ""
+	r.serials = make(map[string]bool)
+}
+
+// knock begins a request every so often, and takes their results in the order in which they began.
+func (r *record) knock(ctx context.Context, offset, every time.Duration) {
+	type result struct {
+		began time.Time
+		err   chan error
+	}
+	results := make(chan result, 2*patience/every)
+	go func() {
+		defer close(results)
+		time.Sleep(offset)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			one := result{time.Now(), make(chan error, 1)}
+			go func() { one.err <- knock(r.addr) }()
+			results <- one
+		}
+	}()
+	for one := range results {
+		err := <-one.err
+		r.mu.Lock()
+		r.done = one.began
+		r.asked++
+		switch {
+		case err != nil:
+			r.failed++
+			r.good = time.Time{}
+			if r.failing.IsZero() {
+				r.failing = one.began
+			}
+		default:
+			if !r.failing.IsZero() {
+				r.outage = max(r.outage, one.began.Sub(r.failing))
+				r.failing = time.Time{}
+			}
+			if r.good.IsZero() {
+				r.good = one.began
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+// knock asks by plain HTTP, and wants any answer.
+func knock(addr netip.Addr) error {
+	end := time.Now().Add(patience)
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(addr, 80).String(), patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(end)
+	if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", addr); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && !strings.HasPrefix(line, "HTTP/1.1 ") {
+		err = errors.New(line)
+	}
+	return err
+}
+
+// check asks by HTTPS.
+func (r *record) check(ctx context.Context, name string, roots *x509.CertPool) {
+	c, url := httpsAt(name, r.addr, roots, 2*patience)
+	tick := time.NewTicker(tlsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		began := time.Now()
+		a, err := ask(ctx, c, url)
+		r.mu.Lock()
+		if unknown := new(x509.UnknownAuthorityError); errors.As(err, unknown) {
+			r.distrust = err.Error()
+		}
+		if err == nil {
+			r.checked, r.owner = began, a.ServedBy
+			r.serials[a.serial] = true
+		}
+		r.mu.Unlock()
+	}
+}
+
+// settle waits until all addresses answer, and if spread is set each by another node.
+func settle(ctx context.Context, records []*record, spread bool) string {
+	start := time.Now()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var bad []string
+		owners := make(map[string]bool)
+		v4 := 0
+		for _, r := range records {
+			r.mu.Lock()
+			since := r.good
+			if since.Before(start) {
+				since = start
+			}
+			if r.good.IsZero() || r.done.Sub(since) < calm || r.checked.Before(start) {
+				bad = append(bad, r.addr.String())
+			}
+			if r.addr.Is4() {
+				v4++
+				owners[r.owner] = true
+			}
+			r.mu.Unlock()
+		}
+		if len(bad) == 0 && spread && len(owners) < v4 {
+			bad = append(bad, fmt.Sprintf("answered by only %d nodes", len(owners)))
+		}
+		if len(bad) == 0 {
+			return "settled"
+		}
+		if time.Since(start) > settleMax || ctx.Err() != nil {
+			return "not settled: " + strings.Join(bad, ", ")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// report prints figures as words key=value, and begins anew: the longest outage in milliseconds, and for each address; how many stations the link
+// has shown for one address at one time; the certificates seen.
+func report(records []*record, w *wire) string {
+	var worst time.Duration
+	var each, owners []string
+	serials := make(map[string]bool)
+	asked, failed, distrust := 0, 0, 0
+	for _, r := range records {
+		r.mu.Lock()
+		worst = max(worst, r.outage)
+		each = append(each, fmt.Sprintf("%s:%d", strings.ReplaceAll(r.addr.String(), ":", "_"), r.outage.Milliseconds()))
+		owners = append(owners, r.owner)
+		maps.Copy(serials, r.serials)
+		asked, failed = asked+r.asked, failed+r.failed
+		if r.distrust != "" {
+			distrust++
+			fmt.Fprintf(os.Stderr, "%s: %s\n", r.addr, r.distrust)
+		}
+		r.clear()
+		r.mu.Unlock()
+	}
+	questions, answers, most := w.report()
+	return fmt.Sprintf("outage=%d each=%s owners=%s asked=%d failed=%d questions=%d answers=%d stations=%d serials=%s distrust=%d", worst.Milliseconds(),
+		strings.Join(each, ","), strings.Join(owners, ","), asked, failed, questions, answers, most,
+		join(serials), distrust)
+}

@@ -1,0 +1,305 @@
+#!/usr/bin/env bash
+# Brings the example up, hurts each node in each way, and looks whether what README.md says is so. It exits with 0 only if all of it held, and takes
+# everything away again, whatever happens.
+#
+#   smoke.sh                   everything once for each node, in about three minutes
+#   smoke.sh -trials 20        instead, 20 times each of kill, stop, pause and disconnect, for figures
+#   smoke.sh -up 20            instead, 20 times from nothing to the first answer with a certificate of the authority
+#   smoke.sh -idle             instead, what an idle node costs
+#
+# It needs bash, Go, and a Docker engine with compose: the plugin, or docker-compose. COMPOSE names another command. No image is pulled.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+project=flotilla-smoke name=api.flotilla.test
+addrs4=(198.18.0.101 198.18.0.102 198.18.0.103)
+addrs6=(fd7a:f107:111a::101 fd7a:f107:111a::102 fd7a:f107:111a::103)
+export COMPOSE_PROJECT_NAME=$project FLOTILLA_TARGET=prebuilt BALANCER_PORT=0 # any port
+image=flotilla-example-tools:$FLOTILLA_TARGET
+tmp=$(mktemp -d)
+trials=0 ups=0 idle=
+
+# COMPOSE may be two words.
+if [[ -z ${COMPOSE:-} ]]; then
+	if docker compose version >/dev/null 2>&1; then COMPOSE="docker compose"; else COMPOSE=docker-compose; fi
+fi
+read -ra compose <<<"$COMPOSE"
+
+while (($#)); do
+	case $1 in
+	-trials) trials=$2 && shift 2 ;;
+	-up) ups=$2 && shift 2 ;;
+	-idle) idle=1 && shift ;;
+	*) echo "usage: smoke.sh [-trials NUMBER | -up NUMBER | -idle]" >&2 && exit 2 ;;
+	esac
+done
+
+now() { local t=${EPOCHREALTIME/[.,]/}; echo $((t / 1000)); } # milliseconds
+begin=$(now)
+say() { printf '%7.1f s  %s\n' "$(($(now) - begin))e-3" "$*"; }
+
+# broken remembers what did not hold, and goes on: one fault does not hide the rest.
+faults=()
+broken() {
+	faults+=("$*")
+	say "BROKEN: $*"
+}
+
+# quiet runs a command, and shows what it said only if it failed.
+quiet() {
+	if ! "$@" >"$tmp/quiet" 2>&1; then
+		cat "$tmp/quiet" >&2
+		say "FAILED: $*"
+		return 1
+	fi
+}
+
+cleanup() {
+	local code=$?
+	trap - EXIT
+	trap '' INT TERM
+	if ((code != 0)); then
+		"${compose[@]}" logs --tail=60 >"$tmp/logs" 2>&1 || true
+		cat "$tmp/logs"
+	fi
+	exec 7>&- 8<&-
+	docker rm -f $project-probe >/dev/null 2>&1 || true
+	"${compose[@]}" --profile balancer --profile client down -v --rmi all --remove-orphans -t 2 >/dev/null 2>&1 || true
+	rm -rf "$tmp"
+	if [[ -n ${made_dist:-} ]]; then rm -rf dist; fi
+	exit "$code"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# id prints the container of a service.
+id() {
+	docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1" \
+		--filter "label=com.docker.compose.oneoff=False"
+}
+
+# first_answer waits until an address answers with a certificate of the authority, asked from the authority's own machine.
+first_answer() {
+	local ca end=$((SECONDS + 120))
+	while ((SECONDS < end)); do
+		ca=$(id ca)
+		if [[ -n $ca ]] && docker exec "$ca" /probe get -roots /trust/root.pem -at 198.18.0.101:443 https://$name/ >/dev/null 2>&1; then
+			return 0
+		fi
+		sleep 0.05
+	done
+	return 1
+}
+
+# up starts everything, and sets answered to the milliseconds until the first answer.
+up() {
+	local start
+	start=$(now)
+	"${compose[@]}" up -d >"$tmp/up" 2>&1 &
+	if ! first_answer; then
+		cat "$tmp/up" >&2
+		say "FAILED: no answer with a certificate of the authority within two minutes"
+		exit 1
+	fi
+	answered=$(($(now) - start))
+	wait $! || { cat "$tmp/up" >&2 && exit 1; }
+}
+
+# start_probe starts the client that measures, with a pipe to it (7) and from it (8).
+start_probe() {
+	mkfifo "$tmp/in" "$tmp/out"
+	docker run -i --rm --name $project-probe --network ${project}_lan --dns 198.18.0.2 --cap-drop ALL --cap-add NET_RAW --read-only \
+		-v ${project}_trust:/trust:ro $image /probe measure -roots /trust/root.pem $name <"$tmp/in" >"$tmp/out" 2>"$tmp/probe" &
+	exec 7>"$tmp/in" 8<"$tmp/out"
+}
+
+# tell gives the probe a command, and sets said to what it says.
+tell() {
+	echo "$1" >&7
+	if ! read -r -t 60 said <&8; then
+		cat "$tmp/probe" >&2
+		say "FAILED: the probe does not answer"
+		exit 1
+	fi
+}
+
+# kernel_addrs prints the addresses in the kernel of a container, also of a paused one.
+kernel_addrs() {
+	local id=$1 pid
+	pid=$(docker inspect -f '{{.State.Pid}}' "$id")
+	((pid > 0)) || return 0
+	if grep -q "$id" "/proc/$pid/cgroup" 2>/dev/null; then # the engine is on this machine
+		awk '/\|--/ { a = $2 } /host LOCAL/ { print a }' "/proc/$pid/net/fib_trie" | sort -u
+		sed -nE 's/^fd7af107111a0{16}0*([0-9a-f]+) .*/fd7a:f107:111a::\1/p' "/proc/$pid/net/if_inet6"
+	else
+		docker run --rm --network "container:$id" $image /probe addresses
+	fi
+}
+
+# kernels asks each node's kernel: each address must be in one of them. A paused node may still have it, muted, and is not counted.
+kernels() {
+	local what=$1 n a all=
+	for n in n1 n2 n3; do
+		if [[ $n != "${paused:-}" ]]; then all+=$(kernel_addrs "$(id $n)")$'\n'; fi
+	done
+	for a in "${addrs4[@]}" "${addrs6[@]}"; do
+		n=$(grep -cxF "$a" <<<"$all" || true)
+		((n == 1)) || broken "$what: $a is in $n kernels"
+	done
+}
+
+declare -A outages # by kind of event, in milliseconds
+serial=
+
+# look waits until all is well again, and says what the clients have seen since the last look.
+look() {
+	local what=$1 until=${2:-settle} kind=${3:-} start=${4:-} word
+	tell "$until"
+	[[ $said == settled ]] || broken "$what: $said"
+	local took=
+	[[ -z $start ]] || took=", all well after $(($(now) - start)) ms"
+	tell report
+	local -A seen=()
+	for word in $said; do seen[${word%%=*}]=${word#*=}; done
+	kernels "$what"
+	[[ ${seen[stations]} == 1 ]] || broken "$what: ${seen[stations]} stations answered for one address: $said"
+	[[ ${seen[distrust]} == 0 ]] || broken "$what: a certificate that is not the authority's was shown"
+	serial=${serial:-${seen[serials]}}
+	[[ ${seen[serials]} == "$serial" ]] || broken "$what: the certificate was $serial, and there is ${seen[serials]}"
+	[[ -z $kind ]] || outages[$kind]+="${seen[outage]} "
+	say "$(printf '%-14s outage %4d ms, %5d requests, %3d failed; owners %s; %d of %d questions on the link answered, never by two%s' \
+		"$what" "${seen[outage]}" "${seen[asked]}" "${seen[failed]}" "$(cut -d, -f1-3 <<<"${seen[owners]}")" "${seen[answers]}" "${seen[questions]}" "$took")"
+}
+
+# events
+address_of() { echo "198.18.0.1${1#n}"; }
+hurt() { # kind node
+	local c
+	c=$(id "$2")
+	case $1 in
+	kill) quiet docker kill "$c" ;;
+	stop) quiet docker stop -t 40 "$c" ;;
+	pause) quiet docker pause "$c" && paused=$2 ;;
+	disconnect) quiet docker network disconnect ${project}_lan "$c" ;;
+	esac
+}
+mend() { # kind node
+	local c
+	c=$(id "$2")
+	case $1 in
+	kill | stop) quiet docker start "$c" ;;
+	pause) quiet docker unpause "$c" && paused= ;;
+	disconnect) quiet docker network connect --ip "$(address_of "$2")" --ip6 "fd7a:f107:111a::1${2#n}" ${project}_lan "$c" ;;
+	esac
+}
+# suffer hurts a node and mends it.
+suffer() { # kind node
+	hurt "$1" "$2"
+	look "$1 $2" settle "$1"
+	local start
+	start=$(now)
+	mend "$1" "$2"
+	look "$2 is back" spread "back after $1" "$start"
+}
+
+# figures prints median and maximum of what was measured.
+figures() {
+	local kind sorted
+	for kind in "$@"; do
+		[[ -n ${outages[$kind]:-} ]] || continue
+		mapfile -t sorted < <(tr ' ' '\n' <<<"${outages[$kind]}" | grep . | sort -n)
+		printf '   %-22s %3d trials: median %5d, maximum %5d ms\n' "$kind" ${#sorted[@]} "${sorted[(${#sorted[@]} - 1) / 2]}" "${sorted[-1]}"
+	done
+}
+
+# ---
+
+"${compose[@]}" version >/dev/null || { echo "there is no $COMPOSE" >&2 && exit 1; }
+say "compose: $("${compose[@]}" version --short), engine: $(docker version -f '{{.Server.Version}}')"
+"${compose[@]}" --profile balancer --profile client down -v --remove-orphans -t 2 >/dev/null 2>&1 || true # left by one that was killed
+
+[[ -d dist ]] || made_dist=1
+(cd ../.. && CGO_ENABLED=0 GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
+	go build -trimpath -ldflags="-s -w" -o examples/compose/dist/ ./cmd/flotilla ./examples/api ./examples/compose/...)
+say "binaries are built"
+quiet "${compose[@]}" build
+size=$(docker image inspect -f '{{.Size}}' flotilla-example-api:$FLOTILLA_TARGET)
+say "images are built; the server's has $((size / 100000))e5 bytes"
+((size <= 25000000)) || broken "the image has $size bytes"
+
+if ((ups > 0)); then
+	for ((i = 1; i <= ups; i++)); do
+		up
+		say "up $i: first answer with a certificate of the authority after $answered ms"
+		outages[up]+="$answered "
+		quiet "${compose[@]}" down -v -t 2
+	done
+	figures up
+	exit 0
+fi
+
+up
+say "up: the first answer with a certificate of the authority after $answered ms"
+start_probe
+look "peace" spread
+
+if [[ -n $idle ]]; then
+	exec 7>&- 8<&- # without the probe
+	sleep 15
+	docker stats --no-stream $(id n1) $(id n2) $(id n3)
+	for n in n1 n2 n3; do
+		c=$(id $n)
+		pid=$(docker inspect -f '{{.State.Pid}}' "$c")
+		cg=/sys/fs/cgroup/cpuacct/docker/$c/cpuacct.usage # version 1
+		if [[ -r $cg ]]; then
+			before=$(<"$cg") && sleep 30 && say "$n: $((($(<"$cg") - before) / 3000000))e-4 of a CPU, health checks included"
+		fi
+	done
+	exit 0
+fi
+
+if ((trials > 0)); then
+	for ((i = 0; i < trials; i++)); do
+		for kind in kill stop pause disconnect; do suffer $kind n$((i % 3 + 1)); done
+	done
+else
+	# The host is a client too, where the engine is on it.
+	"${compose[@]}" exec -T ca /ca root >"$tmp/root.pem"
+	if grep -q "$(id n1)" "/proc/$(docker inspect -f '{{.State.Pid}}' "$(id n1)")/cgroup" 2>/dev/null; then
+		for a in "${addrs4[@]}" "${addrs6[@]/#/[}"; do
+			[[ $a != \[* ]] || a+="]"
+			dist/probe get -roots "$tmp/root.pem" -at "$a:443" https://$name/ >/dev/null 2>"$tmp/get" || broken "from the host, $a: $(<"$tmp/get")"
+		done
+		say "the host gets an answer at each address"
+	fi
+	for n in n1 n2 n3; do
+		for kind in kill stop pause disconnect; do suffer $kind $n; done
+		start=$(now)
+		quiet docker restart -t 40 "$(id $n)"
+		look "restart $n" spread restart "$start"
+	done
+
+	quiet "${compose[@]}" --profile balancer up -d --no-deps balancer
+	client() { docker run --rm --network ${project}_lan --ip 198.18.0.250 --cap-drop ALL -v ${project}_trust:/trust:ro $image /probe "$@"; }
+	said=$(client count -roots /trust/root.pem -at 198.18.0.10:443 -n 30 https://$name/)
+	[[ $said == "requests=30 failed=0 nodes=n1,n2,n3 clients=198.18.0.250" ]] || broken "through the balancer: $said"
+	say "through the balancer: $said"
+	client count -roots /trust/root.pem -at 198.18.0.10:443 -n 100 https://$name/ >"$tmp/count" &
+	sleep 1
+	quiet docker kill "$(id n2)"
+	wait $! || true
+	said=$(<"$tmp/count")
+	# A request that was at the node when it died is lost, as with any balancer.
+	[[ $said =~ failed=[01]\ nodes=n1,n2,n3 ]] || broken "through the balancer, while n2 was killed: $said"
+	say "through the balancer, while n2 was killed: $said"
+	quiet docker start "$(id n2)"
+	look "n2 is back" spread
+fi
+
+figures kill stop pause disconnect restart "back after kill" "back after stop" "back after pause" "back after disconnect"
+if ((${#faults[@]} > 0)); then
+	printf '   %d things did NOT hold:\n' ${#faults[@]}
+	printf '   %s\n' "${faults[@]}"
+	exit 1
+fi
+say "everything held"
