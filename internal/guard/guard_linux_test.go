@@ -45,7 +45,7 @@ func TestDeath(t *testing.T) {
 		{"segmentation fault", func(h *host) { h.kill(unix.SIGSEGV) }},
 		{"panic", func(h *host) { h.tell("panic") }},
 		{"exit without closing", func(h *host) { h.tell("exit") }},
-		{"killed while stopped", func(h *host) { h.kill(unix.SIGSTOP); h.kill(unix.SIGKILL) }},
+		{"killed while stopped", func(h *host) { h.stop(); h.kill(unix.SIGKILL) }},
 		{"the guard was told to end", func(h *host) {
 			for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2} {
 				unix.Kill(h.guard, sig)
@@ -107,7 +107,7 @@ func TestStopped(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
 	h.do("extend 200ms")
-	h.kill(unix.SIGSTOP)
+	h.stop()
 	n.await(false, four)
 	n.await(false, six)
 
@@ -230,7 +230,7 @@ func TestGuardReplaced(t *testing.T) {
 func TestBothKilled(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
-	h.kill(unix.SIGSTOP) // so that it starts no other
+	h.stop() // so that it starts no other
 	unix.Kill(h.guard, unix.SIGKILL)
 	h.kill(unix.SIGKILL)
 	if status := h.ended(); !status.Signaled() {

@@ -96,24 +96,26 @@ func (p *page) hear() int {
 
 // expect is called when the herald has died. It returns when the program is known to be dead, or it is not clear.
 func (w *ward) expect() {
+	pause := unix.NsecToTimespec(int64(200 * time.Microsecond))
 	for end := time.Now().Add(deathTime); time.Now().Before(end); {
-		// The process ID is the program's for as long as the pidfd is silent before and after.
-		if w.ending() && !readable(w.parent, 0) {
-			w.receive() // it may have said goodbye
+		ending := w.ending()
+		w.receive() // it may have said goodbye
+		if w.leave || w.orphan {
+			return
+		}
+		// The process ID was the program's if the pidfd is silent still.
+		fds := []unix.PollFd{{Fd: int32(w.parent), Events: unix.POLLIN}, {Fd: socketFD, Events: unix.POLLIN}}
+		if ending {
+			pause = unix.Timespec{}
+		}
+		if n, err := unix.Ppoll(fds, &pause, nil); err == nil && n > 0 && fds[0].Revents != 0 {
+			return // as sleep will see
+		}
+		if ending {
 			w.orphan = true
 			return
 		}
-		if readable(w.parent, 200*time.Microsecond) {
-			return // as sleep will see
-		}
 	}
-}
-
-// readable reports whether fd can be read, or can be within that time.
-func readable(fd int, timeout time.Duration) bool {
-	ts := unix.NsecToTimespec(int64(timeout))
-	n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, &ts, nil)
-	return err == nil && n > 0
 }
 
 // ending reports whether all threads of the program are ending.

@@ -236,7 +236,7 @@ func newHostFlags(t testing.TB, start bool, clone uintptr, env ...string) *host 
 	h := &host{t: t, cmd: exec.Command("/proc/self/exe"), silent: make(chan struct{})}
 	h.cmd.Args = []string{"/some/where/hosting"}
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: clone}
-	h.cmd.Env = append(append(os.Environ(), programVariable+"=program"), env...)
+	h.cmd.Env = append(append(os.Environ(), programVariable+"=program", "GORACE=atexit_sleep_ms=0"), env...)
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -341,6 +341,16 @@ func (h *host) kill(sig syscall.Signal) {
 	h.t.Helper()
 	if err := h.cmd.Process.Signal(sig); err != nil {
 		h.t.Fatal(err)
+	}
+}
+
+// stop stops the program, and returns when none of its threads runs.
+func (h *host) stop() {
+	h.t.Helper()
+	h.kill(unix.SIGSTOP)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(h.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		h.t.Fatalf("the program has not stopped: %#x, %v", status, err)
 	}
 }
 
