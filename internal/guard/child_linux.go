@@ -21,6 +21,7 @@ const (
 
 	socketFD = 3
 	memoryFD = 4
+	bellFD   = 5
 
 	exitBroken = 2 // of a guard that cannot work
 )
@@ -98,6 +99,7 @@ func run(h Hooks) int {
 	os.Unsetenv(variable) // what the hooks start is no guard
 	unix.CloseOnExec(socketFD)
 	unix.CloseOnExec(memoryFD)
+	unix.CloseOnExec(bellFD)
 	if proof.version != version {
 		say("the program with process ID %d is of another version than this file, by which its guard was started: restart it", proof.pid)
 		return exitBroken
@@ -126,7 +128,7 @@ func closeInherited() {
 	}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd <= memoryFD {
+		if err != nil || fd <= bellFD {
 			continue
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
@@ -166,7 +168,9 @@ func say(format string, args ...any) {
 type ward struct {
 	hooks   Hooks
 	page    *page
-	parent  int // pidfd of the program; -1: the kernel has none
+	pid     int // the program's
+	parent  int // pidfd of it; -1: the kernel has none
+	herald  int // can be read when it seems to be dying; -1: not to be had
 	timer   int
 	arrival *arrivals // of addresses; nil: not to be had
 	buf     []byte
@@ -181,7 +185,7 @@ type ward struct {
 }
 
 func newWard(h Hooks, pid int) (*ward, error) {
-	w := &ward{hooks: h, parent: -1, timer: -1, buf: make([]byte, maxMessage+1)}
+	w := &ward{hooks: h, pid: pid, parent: -1, herald: -1, timer: -1, buf: make([]byte, maxMessage+1)}
 	var err error
 	if w.page, err = mapPage(memoryFD); err != nil {
 		return nil, err
@@ -205,8 +209,11 @@ func newWard(h Hooks, pid int) (*ward, error) {
 	// The process ID may have passed to another process if the program is dead; it has not if the program is the parent afterwards. A program in an outer
 	// pid namespace has ID 0 here.
 	if os.Getppid() == pid {
+		self, _ := os.Readlink("/proc/self")
 		if w.parent, err = unix.PidfdOpen(pid, 0); err != nil {
 			w.parent = -1
+		} else if self == strconv.Itoa(os.Getpid()) { // else /proc is of another pid namespace
+			w.herald = w.page.hear()
 		}
 	}
 	if now := os.Getppid(); now != pid && now != 0 {
@@ -288,9 +295,20 @@ func (w *ward) sleep(next int64) {
 		{Fd: int32(w.timer), Events: unix.POLLIN},
 		{Fd: int32(w.parent), Events: unix.POLLIN}, // a negative one is ignored
 		{Fd: w.arrival.fd(), Events: unix.POLLIN},
+		{Fd: int32(w.herald), Events: unix.POLLIN},
+		{Fd: bellFD, Events: unix.POLLIN},
 	}
 	if _, err := unix.Poll(fds, -1); err != nil {
 		return // EINTR
+	}
+	if fds[5].Revents != 0 {
+		var count [8]byte
+		unix.Read(bellFD, count[:])
+	}
+	if fds[4].Revents != 0 {
+		unix.Close(w.herald)
+		w.herald = -1
+		w.expect()
 	}
 	if fds[2].Revents != 0 {
 		w.receive() // it may have said goodbye
@@ -335,10 +353,14 @@ func (w *ward) accept(m message) {
 	case kindWatch:
 		w.estate.addrs = m.addrs
 		w.owing = w.lapsed
+		if len(m.addrs) > 0 {
+			w.page.next.Store(monotonic()) // before the program relies on it: if this guard stands still from now on, that is seen
+		}
 	case kindTable:
 		w.estate.table = m.text
 	case kindWill:
 		w.estate.will = m.will
+	case kindAsk: // that is all
 	case kindBye:
 		w.leave = true
 		return

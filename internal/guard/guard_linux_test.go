@@ -45,7 +45,7 @@ func TestDeath(t *testing.T) {
 		{"segmentation fault", func(h *host) { h.kill(unix.SIGSEGV) }},
 		{"panic", func(h *host) { h.tell("panic") }},
 		{"exit without closing", func(h *host) { h.tell("exit") }},
-		{"killed while stopped", func(h *host) { h.kill(unix.SIGSTOP); h.kill(unix.SIGKILL) }},
+		{"killed while stopped", func(h *host) { h.stop(); h.kill(unix.SIGKILL) }},
 		{"the guard was told to end", func(h *host) {
 			for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2} {
 				unix.Kill(h.guard, sig)
@@ -107,7 +107,7 @@ func TestStopped(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
 	h.do("extend 200ms")
-	h.kill(unix.SIGSTOP)
+	h.stop()
 	n.await(false, four)
 	n.await(false, six)
 
@@ -230,7 +230,7 @@ func TestGuardReplaced(t *testing.T) {
 func TestBothKilled(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
-	h.kill(unix.SIGSTOP) // so that it starts no other
+	h.stop() // so that it starts no other
 	unix.Kill(h.guard, unix.SIGKILL)
 	h.kill(unix.SIGKILL)
 	if status := h.ended(); !status.Signaled() {
@@ -290,6 +290,49 @@ func TestOtherChildren(t *testing.T) {
 	}
 }
 
+// The kernel kills the guard of process 1 of a pid namespace with it. Whether the guard is quicker is chance, but it does things in order, and nothing hangs.
+func TestProcessOne(t *testing.T) {
+	n := newNetwork(t)
+	h := newHostFlags(t, false, unix.CLONE_NEWPID)
+	h.do("start") // its process ID is not one of this namespace
+	h.do("watch %s", four)
+	h.do("will it-is-dead")
+	h.do("add")
+	n.await(true, four)
+	h.kill(unix.SIGKILL)
+	did := h.hooked()
+	t.Logf("the guard did %q", did)
+	if want := []string{"remove 1", "will it-is-dead"}; !slices.Equal(did, want[:min(len(did), len(want))]) {
+		t.Errorf("the guard did %q", did)
+	}
+	if len(did) > 0 && len(n.has()) > 0 {
+		t.Errorf("addresses: %q", n.has())
+	}
+	if said := strings.Join(h.said(), "\n"); !strings.Contains(said, "process 1 of its pid namespace") {
+		t.Errorf("no warning in %q", said)
+	}
+}
+
+// A guard, and the one after it, is in the network namespace of the thread that called Start, not of the process.
+func TestNamespace(t *testing.T) {
+	newNetwork(t)
+	h := newHost(t, false)
+	check := func(netns string) {
+		t.Helper()
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", h.guard)); got != netns {
+			t.Errorf("the guard is in %s, want %s: %v", got, netns, err)
+		}
+	}
+	pid, netns, _ := strings.Cut(h.do("elsewhere"), " ")
+	h.guard, _ = strconv.Atoi(pid)
+	check(netns)
+	unix.Kill(h.guard, unix.SIGKILL)
+	h.guard, _ = strconv.Atoi(h.do("successor %s", pid))
+	check(netns)
+	h.do("close")
+	h.guard = 0
+}
+
 // A variable that has leaked does not make a guard; what it names must be file 3.
 func TestLeakedVariable(t *testing.T) {
 	for _, value := range []string{
@@ -337,7 +380,7 @@ func TestHalfRight(t *testing.T) {
 			}
 			cmd := sleeper()
 			cmd.Env = []string{variable + "=" + strings.ReplaceAll(c.value, "SOCKET", fmt.Sprint(id))}
-			cmd.ExtraFiles = []*os.File{theirs, empty}
+			cmd.ExtraFiles = []*os.File{theirs, empty, empty}
 			out, err := cmd.CombinedOutput()
 			theirs.Close()
 			if cmd.ProcessState.ExitCode() != exitBroken || !strings.Contains(string(out), c.want) {

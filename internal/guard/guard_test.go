@@ -30,7 +30,7 @@ func TestMessages(t *testing.T) {
 		{kind: kindTable, seq: 1<<32 - 1, text: "flotilla"},
 		{kind: kindTable},
 		{kind: kindWill, will: []byte(strings.Repeat("w", MaxWill))},
-		{kind: kindLook}, {kind: kindBye}, {kind: kindHello, text: "no permission"}, {kind: kindAck, seq: 3}, {kind: kindRemoved},
+		{kind: kindAsk}, {kind: kindBye}, {kind: kindHello, text: "no permission"}, {kind: kindAck, seq: 3}, {kind: kindRemoved},
 	} {
 		t.Run(fmt.Sprint(m.kind), func(t *testing.T) {
 			b := m.marshal()

@@ -16,11 +16,11 @@ const version = 1
 type kind byte
 
 const (
-	// From the program. All but the last two are acknowledged.
+	// From the program. All but the last are acknowledged.
 	kindWatch kind = 1 // the addresses to remove
 	kindTable kind = 2 // the table to remove
 	kindWill  kind = 3 // the will
-	kindLook  kind = 4 // the deadline is earlier than what you sleep until
+	kindAsk   kind = 4 // are you there?
 	kindBye   kind = 5 // exit, and touch nothing
 
 	// From the guard.
@@ -121,7 +121,7 @@ func parse(b []byte) (message, error) {
 		m.text = string(b)
 	case kindWill:
 		m.will = append(m.will, b...)
-	case kindLook, kindBye, kindAck, kindRemoved:
+	case kindAsk, kindBye, kindAck, kindRemoved:
 		if len(b) > 0 {
 			return message{}, fmt.Errorf("message %d has %d bytes too many", m.kind, len(b))
 		}

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
@@ -27,6 +28,7 @@ type page struct {
 	magic    *atomic.Uint64
 	deadline *atomic.Int64 // written by the program: when the addresses must be gone; 0: no such time
 	next     *atomic.Int64 // written by the guard: when it looks again; never: when it is told to; 0: the deadline does not matter to it now
+	robust   *robust       // of the herald
 }
 
 // newPage returns a page and the file to give to the guard.
@@ -58,6 +60,19 @@ func newPage() (*page, *os.File, error) {
 	return p, f, nil
 }
 
+// newBell returns a file that wakes the guard when a deadline is to be looked at before the guard would. It is rung at once and without a lock: the program may be stopped a
+// moment later.
+func newBell() (*os.File, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("an eventfd to wake the guard: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "eventfd:flotilla-guard"), nil
+}
+
+// ring rings the bell of that file descriptor.
+func ring(bell int) { unix.Write(bell, binary.NativeEndian.AppendUint64(nil, 1)) }
+
 // mapPage maps the page that is in the file.
 func mapPage(fd int) (*page, error) {
 	mem, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -70,6 +85,7 @@ func mapPage(fd int) (*page, error) {
 		magic:    (*atomic.Uint64)(unsafe.Pointer(&mem[0])),
 		deadline: (*atomic.Int64)(unsafe.Pointer(&mem[128])),
 		next:     (*atomic.Int64)(unsafe.Pointer(&mem[256])),
+		robust:   (*robust)(unsafe.Pointer(&mem[384])),
 	}, nil
 }
 

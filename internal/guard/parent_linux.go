@@ -3,7 +3,6 @@ package guard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -16,8 +15,7 @@ const (
 	longestPause = 5 * time.Second
 	longLife     = 10 * time.Second // of a guard after which its successor is started at once again
 
-	stuckTime = 2 * time.Second        // a guard that is so late is dead
-	pardon    = 500 * time.Millisecond // it might have stood still along with the program: it has that long to show that it runs
+	lateTime = 500 * time.Millisecond // a guard that looks so late at the deadline is asked whether it is there
 
 	closeTime = 2 * time.Second
 )
@@ -26,12 +24,14 @@ const (
 type Guard struct {
 	log    *slog.Logger
 	birth  *cradle
-	poke   chan struct{} // the guard must look at the deadline, or seems to be stuck
+	poke   chan struct{} // the guard may stand still
 	cancel context.CancelFunc
 	done   chan struct{} // the guard is gone, and no other follows
+	mute   func()        // ends the herald
 
 	pageMu sync.RWMutex
 	page   *page // nil: closed
+	bell   int   // file descriptor
 
 	// mu is held while a message is written, so that messages are sent in the order in which the estate has changed. The socket takes several at once.
 	mu       sync.Mutex
@@ -60,11 +60,17 @@ func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Guard{
-		log: log, page: page, birth: &cradle{memory: memory}, poke: make(chan struct{}, 1),
-		done: make(chan struct{}), changed: make(chan struct{}),
+	bell, err := newBell()
+	if err != nil {
+		page.unmap()
+		memory.Close()
+		return nil, err
 	}
-	if g.birth.netns, err = ownNamespace(); err == nil {
+	g := &Guard{
+		log: log, page: page, bell: int(bell.Fd()), birth: &cradle{memory: memory, bell: bell}, poke: make(chan struct{}, 1),
+		done: make(chan struct{}), mute: page.herald(), changed: make(chan struct{}),
+	}
+	if g.birth.netns, err = threadNamespace(); err == nil {
 		var p *process
 		if p, err = g.birth.start(ctx, g.removed); err == nil {
 			if err = g.introduce(ctx, p); err == nil {
@@ -82,9 +88,10 @@ func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 
 // release gives up what guards are started with.
 func (g *Guard) release() {
-	g.birth.close()
+	g.mute()
 	g.pageMu.Lock()
 	defer g.pageMu.Unlock()
+	g.birth.close()
 	g.page.unmap()
 	g.page = nil
 }
@@ -143,27 +150,21 @@ func (g *Guard) attend(life context.Context, p *process) {
 			return
 		case <-g.poke:
 		}
-		if late := g.page.next.Load(); overdue(late) {
-			select {
-			case <-p.ended:
-				return
-			case <-time.After(pardon):
-			}
-			if g.page.next.Load() == late {
-				g.log.Warn("the guard of floating addresses stands still; it is killed", "pid", p.pid())
-				p.end()
-				return
-			}
-		}
 		g.mu.Lock()
-		p.send(message{kind: kindLook})
+		a, err := p.ask(message{kind: kindAsk})
 		g.mu.Unlock()
+		if err == nil {
+			err = a.wait(life)
+		}
+		if err != nil && life.Err() == nil {
+			g.log.Warn("the guard of floating addresses does not answer", "pid", p.pid(), "err", err)
+		}
 	}
 }
 
-// overdue reports whether a guard that was to look at that time is late enough to be called dead.
+// overdue reports whether a guard that was to look at that time may stand still.
 func overdue(next int64) bool {
-	return next != 0 && next != never && monotonic()-next > int64(stuckTime)
+	return next != 0 && next != never && monotonic()-next > int64(lateTime)
 }
 
 // introduce makes p the guard and tells it all that there is to know.
@@ -265,7 +266,7 @@ func (g *Guard) tell(ctx context.Context, m message, change func(*estate)) error
 }
 
 // Extend moves the time at which the addresses must be gone. Zero: there is no such time, and only the program's death counts. It costs no more than reading a clock,
-// unless the new time is before the old one, for which the guard is woken. Without a monotonic reading in it, until is as good as the wall clock is.
+// unless the new time is before the old one, for which the guard is woken before Extend returns. Without a monotonic reading in it, until is as good as the wall clock is.
 func (g *Guard) Extend(until time.Time) {
 	deadline := deadlineAt(until)
 	g.pageMu.RLock()
@@ -274,7 +275,12 @@ func (g *Guard) Extend(until time.Time) {
 		return
 	}
 	g.page.deadline.Store(deadline)
-	if next := g.page.next.Load(); next != 0 && (deadline != 0 && next > deadline || overdue(next)) {
+	next := g.page.next.Load()
+	early := next != 0 && deadline != 0 && next > deadline
+	if early {
+		ring(g.bell)
+	}
+	if early || overdue(next) {
 		select {
 		case g.poke <- struct{}{}:
 		default:
@@ -327,21 +333,4 @@ func (g *Guard) Close() error {
 	g.cancel()
 	<-g.done
 	return nil
-}
-
-// ownNamespace returns the network namespace of the calling thread if it is not that of the process; else nil.
-func ownNamespace() (*os.File, error) {
-	thread, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return nil, fmt.Errorf("the network namespace of this thread: %w", err)
-	}
-	mine, err := thread.Stat()
-	if err == nil {
-		var process os.FileInfo
-		if process, err = os.Stat("/proc/self/ns/net"); err == nil && !os.SameFile(mine, process) {
-			return thread, nil
-		}
-	}
-	thread.Close()
-	return nil, err
 }

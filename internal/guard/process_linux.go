@@ -25,11 +25,13 @@ const (
 // cradle is what guards are started with.
 type cradle struct {
 	memory *os.File // the page
-	netns  *os.File // the network namespace; nil: that of the process
+	bell   *os.File // an eventfd
+	netns  *os.File // the network namespace
 }
 
 func (c *cradle) close() {
 	c.memory.Close()
+	c.bell.Close()
 	if c.netns != nil {
 		c.netns.Close()
 	}
@@ -105,14 +107,19 @@ func newSocketPair() (*net.UnixConn, *os.File, error) {
 
 // exec starts the process, in the right network namespace.
 func (c *cradle) exec(socket *os.File) (cmd *exec.Cmd, err error) {
-	if c.netns == nil {
-		return c.execHere(socket)
-	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err = unix.Setns(int(c.netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.LockOSThread()
+		here, err2 := threadNamespace()
+		if err2 != nil {
+			err = err2
+			return
+		}
+		defer here.Close()
+		if sameFile(here, c.netns) {
+			defer runtime.UnlockOSThread()
+		} else if err = unix.Setns(int(c.netns.Fd()), unix.CLONE_NEWNET); err != nil { // the thread ends with the goroutine, which does not unlock it
 			err = fmt.Errorf("enter its network namespace: %w", err)
 			return
 		}
@@ -120,6 +127,21 @@ func (c *cradle) exec(socket *os.File) (cmd *exec.Cmd, err error) {
 	}()
 	<-done
 	return cmd, err
+}
+
+// threadNamespace returns the network namespace of the calling thread.
+func threadNamespace() (*os.File, error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("the network namespace of this thread: %w", err)
+	}
+	return f, nil
+}
+
+func sameFile(a, b *os.File) bool {
+	infoA, errA := a.Stat()
+	infoB, errB := b.Stat()
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // execHere starts the process in the network namespace of this thread.
@@ -139,7 +161,7 @@ func (c *cradle) execHere(socket *os.File) (*exec.Cmd, error) {
 		cmd.Args = []string{name + ": flotilla guard"}
 		cmd.Dir = "/" // keeps no file system busy
 		cmd.Env = environment(os.Getpid(), id)
-		cmd.ExtraFiles = []*os.File{socket, c.memory}
+		cmd.ExtraFiles = []*os.File{socket, c.memory, c.bell}
 		if os.Stderr != nil {
 			cmd.Stderr = os.Stderr
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -70,10 +71,22 @@ func program() {
 	var ballast []byte
 	commands := map[string]func(args []string) (string, error){
 		"start": func([]string) (s string, err error) {
-			if g, err = Start(ctx, nil); err != nil {
+			if g, err = Start(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
 				return "", err
 			}
 			return strconv.Itoa(g.PID()), nil
+		},
+		"elsewhere": func([]string) (string, error) { // start, on a thread with its own network namespace
+			runtime.LockOSThread() // for good
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return "", err
+			}
+			var err error
+			if g, err = Start(ctx, nil); err != nil {
+				return "", err
+			}
+			netns, err := os.Readlink("/proc/thread-self/ns/net")
+			return fmt.Sprint(g.PID(), " ", netns), err
 		},
 		"watch": func(args []string) (string, error) {
 			addrs = nil
@@ -153,16 +166,21 @@ func program() {
 			return "", err
 		},
 	}
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		args := strings.Fields(in.Text())
+	lines := make(chan string)
+	go func() {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			lines <- in.Text()
+		}
+		os.Exit(0) // the test is over, whatever the program waits for
+	}()
+	for line := range lines {
+		args := strings.Fields(line)
 		answer, err := commands[args[0]](args[1:])
 		if err != nil {
 			answer = "error: " + err.Error()
 		}
 		fmt.Println(answer)
 	}
-	os.Exit(0)
 }
 
 // sleeper is a process that lives until what it reads ends, which is up to the test: it is given its process ID.
@@ -209,9 +227,16 @@ type host struct {
 // newHost starts a program in the network namespace of this thread, and its guard if start is true.
 func newHost(t testing.TB, start bool, env ...string) *host {
 	t.Helper()
+	return newHostFlags(t, start, 0, env...)
+}
+
+// newHostFlags is newHost with flags for clone(2).
+func newHostFlags(t testing.TB, start bool, clone uintptr, env ...string) *host {
+	t.Helper()
 	h := &host{t: t, cmd: exec.Command("/proc/self/exe"), silent: make(chan struct{})}
 	h.cmd.Args = []string{"/some/where/hosting"}
-	h.cmd.Env = append(append(os.Environ(), programVariable+"=program"), env...)
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: clone}
+	h.cmd.Env = append(append(os.Environ(), programVariable+"=program", "GORACE=atexit_sleep_ms=0"), env...)
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -316,6 +341,16 @@ func (h *host) kill(sig syscall.Signal) {
 	h.t.Helper()
 	if err := h.cmd.Process.Signal(sig); err != nil {
 		h.t.Fatal(err)
+	}
+}
+
+// stop stops the program, and returns when none of its threads runs.
+func (h *host) stop() {
+	h.t.Helper()
+	h.kill(unix.SIGSTOP)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(h.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		h.t.Fatalf("the program has not stopped: %#x, %v", status, err)
 	}
 }
 
