@@ -83,6 +83,7 @@ func run(ctx context.Context) error {
 	}
 	// An address is at a node for as long as the node can serve: Serve waits until it has moved.
 	var floating sync.WaitGroup
+	asked := ctx // to end
 	ctx, cancel := context.WithCancelCause(ctx)
 	for _, v := range addrs {
 		v.Logger = cfg.Logger.With("node", node.Status().Name)
@@ -100,7 +101,7 @@ func run(ctx context.Context) error {
 	if closed := node.Shutdown(hand); err == nil {
 		err = closed
 	}
-	if cause := context.Cause(ctx); err == nil && cause != context.Canceled {
+	if cause := context.Cause(ctx); err == nil && asked.Err() == nil && cause != context.Canceled {
 		err = cause
 	}
 	return err

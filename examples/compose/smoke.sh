@@ -178,7 +178,12 @@ hurt() { # kind node
 	c=$(id "$2")
 	case $1 in
 	kill) quiet docker kill "$c" ;;
-	stop) quiet docker stop -t 40 "$c" ;;
+	stop)
+		quiet docker stop -t 40 "$c"
+		local code
+		code=$(docker inspect -f '{{.State.ExitCode}}' "$c")
+		((code == 0)) || broken "stop $2: the exit code is $code"
+		;;
 	pause) quiet docker pause "$c" && paused=$2 ;;
 	disconnect) quiet docker network disconnect ${project}_lan "$c" ;;
 	esac

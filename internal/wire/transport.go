@@ -305,7 +305,7 @@ func (t *Transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raf
 	if t.ended() {
 		return ErrClosed
 	}
-	err := t.out.RequestVote(id, raft.ServerAddress(id), req, resp)
+	err := t.again(string(id), func() error { return t.out.RequestVote(id, raft.ServerAddress(id), req, resp) })
 	return t.settle(string(id), resp.Term, err)
 }
 
@@ -314,8 +314,20 @@ func (t *Transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *
 	if t.ended() {
 		return ErrClosed
 	}
-	err := t.out.RequestPreVote(id, raft.ServerAddress(id), req, resp)
+	err := t.again(string(id), func() error { return t.out.RequestPreVote(id, raft.ServerAddress(id), req, resp) })
 	return t.settle(string(id), resp.Term, err)
+}
+
+// again repeats a request for a vote as long as pooled connections break: after a peer has restarted, each of them does so once. raft itself would not ask
+// again before the next election, a second later. A vote may be asked for twice; the peer gives the same answer.
+func (t *Transport) again(peer string, ask func() error) error {
+	for broken := 0; ; broken++ {
+		before := t.port.peers.broken(peer)
+		err := ask()
+		if unreached := new(dialError); err == nil || errors.As(err, &unreached) || t.port.peers.broken(peer) == before || broken > maxPool || t.ended() {
+			return err
+		}
+	}
 }
 
 // TimeoutNow implements raft.Transport.

@@ -311,6 +311,27 @@ func TestHeldWhileDown(t *testing.T) {
 	}
 }
 
+// A vote is asked for once, and must not be lost with a connection from before the peer's restart.
+func TestVoteAfterRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+		vote := func() error {
+			req := &raft.RequestVoteRequest{RPCHeader: header(1), Term: 1}
+			return a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse))
+		}
+		ack(b)
+		if err := vote(); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		ack(open(t, n, 2, nil))
+		if err := vote(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // A peer that is told of a commit answers when it has applied it, and only what Tell sends is answered so late.
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,7 +2,7 @@
 // server that knows where the domain is. In production that is Let's Encrypt and your DNS provider.
 //
 //	ca -name api.flotilla.test=198.18.0.101,198.18.0.102
-//	ca root     prints the root of the certificates that the running one issues
+//	ca root     prints the roots of the certificates that it has issued
 //
 // Like any authority it connects to what the name server says about a name before it believes that an applicant has it. It forgets everything when it
 // ends, and has another root the next time: Pebble is for trials. The certificate of its own endpoint stays the same, for the
@@ -51,11 +51,11 @@ func main() {
 	flag.Parse()
 	root := filepath.Join(*public, "root.pem")
 	if flag.Arg(0) == "root" {
-		text, err := os.ReadFile(root)
+		all, err := os.ReadFile(root)
 		if err != nil {
 			log.Fatal(err)
 		}
-		os.Stdout.Write(text)
+		os.Stdout.Write(all)
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -65,7 +65,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := publish(filepath.Join(*public, "acme.pem"), endpoint.Leaf); err != nil {
+	if err := replace(filepath.Join(*public, "acme.pem"), text(endpoint.Leaf), 0o644); err != nil {
 		log.Fatal(err)
 	}
 	asked, err := names.serve(*resolver)
@@ -76,7 +76,12 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := publish(root, issuer); err != nil {
+	// Certificates of before are good until they are renewed, so their roots stay.
+	before, err := os.ReadFile(root)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Fatal(err)
+	}
+	if err := replace(root, append(text(issuer), before...), 0o644); err != nil {
 		log.Fatal(err)
 	}
 	// ACME signs the URL of each request, and Pebble accepts only https in it.
@@ -110,16 +115,16 @@ func authority(resolver string) (http.Handler, *x509.Certificate, error) {
 // identity returns the certificate of the endpoint, which is made when there is none in dir.
 func identity(dir, host string) (tls.Certificate, error) {
 	file := filepath.Join(dir, "endpoint.pem") // key and certificate
-	text, err := os.ReadFile(file)
+	both, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		if text, err = selfSigned(host); err == nil {
-			err = replace(file, text, 0o600)
+		if both, err = selfSigned(host); err == nil {
+			err = replace(file, both, 0o600)
 		}
 	}
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.X509KeyPair(text, text)
+	return tls.X509KeyPair(both, both)
 }
 
 // selfSigned makes a certificate for host, which holds for ten years.
@@ -146,18 +151,18 @@ func selfSigned(host string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...), nil
+	both := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return append(both, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...), nil
 }
 
-// publish writes a certificate for others to trust.
-func publish(file string, cert *x509.Certificate) error {
-	return replace(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o644)
+// text is a certificate as others read it.
+func text(cert *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }
 
 // replace writes a file that nobody sees half written.
-func replace(file string, text []byte, mode fs.FileMode) error {
-	if err := os.WriteFile(file+".new", text, mode); err != nil {
+func replace(file string, content []byte, mode fs.FileMode) error {
+	if err := os.WriteFile(file+".new", content, mode); err != nil {
 		return err
 	}
 	return os.Rename(file+".new", file)
