@@ -87,7 +87,9 @@ func TestDeathWithoutRoot(t *testing.T) {
 func TestClose(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
-	h.do("close")
+	if end := h.do("close"); end != "exit status 0" {
+		t.Errorf("the guard's end: %s", end)
+	}
 	if err := unix.Kill(h.guard, 0); err != unix.ESRCH {
 		t.Errorf("process %d is there: %v", h.guard, err)
 	}

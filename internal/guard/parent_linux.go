@@ -321,7 +321,7 @@ func (g *Guard) PID() int {
 }
 
 // Close ends the guard, which leaves all addresses alone, and waits until its process is gone. A guard that does not go is killed after two seconds,
-// and that is no error.
+// and that is no error; a second Close is one.
 func (g *Guard) Close() error {
 	g.mu.Lock()
 	if g.closed {

@@ -140,7 +140,11 @@ func program() {
 			}
 			return "", err
 		},
-		"close": func([]string) (string, error) { return "", g.Close() },
+		"close": func([]string) (string, error) { // answered with the guard's end
+			p := g.proc
+			err := g.Close()
+			return p.result(), err
+		},
 		"exit":  func([]string) (string, error) { os.Exit(0); return "", nil },
 		"panic": func([]string) (string, error) { panic("at the test's wish") },
 		"exec": func([]string) (string, error) {
