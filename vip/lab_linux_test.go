@@ -95,10 +95,14 @@ func newSite(t *testing.T, nodes int, fleet labnode.Fleet) *site {
 
 func (s *site) start(i int) {
 	s.Helper()
-	var err error
-	if s.procs[i], err = s.fleet.Start(i); err != nil {
+	if s.procs[i] != nil {
+		<-s.procs[i].Done() // its addresses may be elsewhere before the kernel is done with it
+	}
+	p, err := s.fleet.Start(i)
+	if err != nil {
 		s.Fatal(err)
 	}
+	s.procs[i] = p
 }
 
 func (s *site) must(err error) {

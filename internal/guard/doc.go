@@ -16,8 +16,8 @@
 //
 //   - The program closes the guard: it exits, and touches no address.
 //   - The program dies in whatever way (kill -9, panic, os.Exit, out of memory, return from main without closing): within milliseconds the guard removes
-//     the addresses, all at once, then the nftables table, then tells the cluster that the program is dead (its "will"), for which it takes
-//     up to 10 s if nobody listens, then exits. If it cannot remove the addresses it says so, tries for 10 s, and does not execute the will, since
+//     the addresses, all at once, then tells the cluster that the program is dead (its "will"), for which it takes
+//     up to 10 s if nobody listens, then removes the nftables table, and exits. If it cannot remove the addresses it says so, tries for 10 s, and does not execute the will, since
 //     the next owner would then have the address too.
 //   - The program replaces itself with exec(2): its end of the socket closes, which counts as its death. The addresses go. The guard stays as a zombie
 //     until the new program ends or reaps it, because exec keeps the parent.

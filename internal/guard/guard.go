@@ -68,7 +68,8 @@ type estate struct {
 	will  []byte
 }
 
-// settle does all that is done when the program is dead. The will comes last, and only if the addresses are gone: it lets the next owner in.
+// settle does all that is done when the program is dead. The will is executed only if the addresses are gone: it lets the next owner in. The table
+// comes last: it does no harm, and the kernel takes some hundredths of a second to remove it.
 // say is given sentences for people. It reports whether the addresses are gone.
 func (h Hooks) settle(e estate, say func(format string, args ...any)) bool {
 	if len(e.addrs) > 0 {
@@ -86,11 +87,6 @@ func (h Hooks) settle(e estate, say func(format string, args ...any)) bool {
 			return false
 		}
 	}
-	if e.table != "" && h.RemoveTable != nil {
-		if err := h.RemoveTable(e.table); err != nil {
-			say("table %s is left behind: %v", e.table, err)
-		}
-	}
 	if len(e.will) > 0 && h.Execute != nil {
 		err := retry(50*time.Millisecond, time.Second, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, attemptTime)
@@ -99,6 +95,11 @@ func (h Hooks) settle(e estate, say func(format string, args ...any)) bool {
 		})
 		if err != nil {
 			say("the cluster could not be told that the program is dead; it learns of it when the lease ends: %v", err)
+		}
+	}
+	if e.table != "" && h.RemoveTable != nil {
+		if err := h.RemoveTable(e.table); err != nil {
+			say("table %s is left behind: %v", e.table, err)
 		}
 	}
 	return true

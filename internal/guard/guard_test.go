@@ -145,17 +145,17 @@ func TestSettle(t *testing.T) {
 		first   []string // what is done first
 		total   time.Duration
 	}{
-		{"addresses, then the table, then the will", all, fails(0), func(context.Context) error { return nil }, true,
-			[]string{"0s remove 1", "0s table t", "0s will w"}, 0},
+		{"addresses, then the will, then the table", all, fails(0), func(context.Context) error { return nil }, true,
+			[]string{"0s remove 1", "0s will w", "0s table t"}, 0},
 		{"nothing to do", estate{}, fails(0), func(context.Context) error { return nil }, true, nil, 0},
 		{"the kernel is busy", all, fails(2), func(context.Context) error { return nil }, true,
-			[]string{"0s remove 1", "1ms remove 1", "3ms remove 1", "3ms table t", "3ms will w"}, 3 * time.Millisecond},
+			[]string{"0s remove 1", "1ms remove 1", "3ms remove 1", "3ms will w", "3ms table t"}, 3 * time.Millisecond},
 		{"no will while the addresses are there", all, fails(1 << 20), func(context.Context) error { return nil }, false,
 			[]string{"0s remove 1", "1ms remove 1"}, finalTime},
 		{"nobody takes the will", all, fails(0), func(context.Context) error { return errors.New("refused") }, true,
-			[]string{"0s remove 1", "0s table t", "0s will w", "50ms will w", "150ms will w"}, finalTime},
+			[]string{"0s remove 1", "0s will w", "50ms will w", "150ms will w"}, finalTime},
 		{"the will hangs", all, fails(0), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, true,
-			[]string{"0s remove 1", "0s table t", "0s will w", "3.05s will w", "6.15s will w", "9.35s will w"}, finalTime},
+			[]string{"0s remove 1", "0s will w", "3.05s will w", "6.15s will w", "9.35s will w", "10s table t"}, finalTime},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
