@@ -63,7 +63,7 @@ func TestDeath(t *testing.T) {
 			if status := h.ended(); !status.Exited() || status.ExitStatus() != 0 {
 				t.Errorf("the guard ended with %#x", status)
 			}
-			if diff := cmp.Diff([]string{"remove 2", "table flotilla", "will it-is-dead"}, h.hooked()); diff != "" {
+			if diff := cmp.Diff([]string{"remove 2", "will it-is-dead", "table flotilla"}, h.hooked()); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -135,7 +135,7 @@ func TestStopped(t *testing.T) {
 	n.await(false, four)
 	h.ended()
 	did := h.hooked()
-	if i := slices.Index(did, "table flotilla"); i < 2 || did[i-1] != "remove 2" {
+	if i := slices.Index(did, "will it-is-dead"); i < 2 || did[i-1] != "remove 2" {
 		t.Errorf("the guard did %q", did)
 	}
 }
@@ -221,7 +221,7 @@ func TestGuardReplaced(t *testing.T) {
 			n.await(false, four)
 			n.await(false, six)
 			h.ended()
-			if diff := cmp.Diff([]string{"remove 2", "table flotilla", "will it-is-dead"}, h.hooked()); diff != "" {
+			if diff := cmp.Diff([]string{"remove 2", "will it-is-dead", "table flotilla"}, h.hooked()); diff != "" {
 				t.Error(diff)
 			}
 		})
