@@ -31,6 +31,8 @@ var (
 // them over, as planned, and returns nil. It returns an error if cfg is wrong, if this machine cannot do what is asked, which the error explains, or when the
 // node was closed. All that may pass is waited for and tried again.
 //
+// On one machine only one living program at a time may run it for an address: what keeps a machine silent that has not the role also silences another program there.
+//
 // A program should end the context of Run before that of its server or at the same time, and let both return before it exits.
 // A server that is ended by flotilla.Serve waits until Run has handed over.
 func Run(ctx context.Context, h Holder, cfg Config) error {

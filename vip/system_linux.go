@@ -290,9 +290,12 @@ func (s *system) extend(p *kernelPlace, until time.Time, kept bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.until, p.kept = until, kept
-	if kept && s.driver == p {
-		s.driver = nil
-		s.drive()
+	if kept {
+		p.stays = false
+		if s.driver == p {
+			s.driver = nil
+			s.drive()
+		}
 	}
 	// What is kept without a lease has no part in the lease of the others, and goes by it while there is one.
 	leased := func(p *kernelPlace) bool { return !p.until.IsZero() && !p.kept }
