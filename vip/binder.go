@@ -24,7 +24,8 @@ type Unit struct {
 	Log       *slog.Logger // never nil
 }
 
-// Place is where a unit can be put, for one Run, which calls one method at a time.
+// Place is where a unit can be put, for one Run. Linger, Usable and Changed may be called at any time, and Extend and Unbind while Quiesce or Release
+// is under way: Unbind is then called because the lease ends, and must not wait for them. Otherwise one method is called at a time.
 type Place interface {
 	// Linger is how much longer than the lease the addresses may be seen here when everything stands still: see hold.Role.
 	Linger() time.Duration
