@@ -380,7 +380,7 @@ func (n *Node) drainAside(ctx context.Context) (remote.Answer, error) {
 	n.tenures.stir()
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
-	if err := n.yieldAll(ctx, (*tenure).isRole); err != nil {
+	if err := n.yieldAll(ctx, func(t *tenure) bool { return n.aside.Load() && t.isRole() }); err != nil { // undrain may come meanwhile
 		return remote.Answer{}, n.lifeError(err)
 	}
 	if held == 0 {

@@ -11,7 +11,7 @@ import (
 // the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
 func (k *keeper) judge(l *leadership, now, awake time.Time) {
 	s := k.n.fsm.state()
-	k.exorcise(l, s, now)
+	k.exorcise(l, s, time.Now()) // not before s: this process may have stood still since now
 	it := s.sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
 		id := sessionID{string(key), ses.number}
@@ -61,6 +61,7 @@ func (k *keeper) exorcise(l *leadership, s *state, now time.Time) {
 // haunts returns how long a ghost keeps its role.
 func (k *keeper) haunts(c *claim) time.Duration {
 	d := time.Duration(c.linger)
+	d += 2 * d / drift // a slow clock may count it, where that of a lease has a hundredth taken off
 	if !c.lapsed {
 		d += promiseTime(k.n.pace.lease)
 	}
