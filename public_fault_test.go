@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -168,5 +169,36 @@ func TestNewestKeptSessionCounts(t *testing.T) {
 	}
 	if !ts.seen(8) {
 		t.Error("what session 8 keeps is forgotten")
+	}
+}
+
+// An operator removes by force a node that is present. What it held was granted to another one at once, while its lease lasted: for a moment if the
+// leader could tell it, else until the lease was over.
+func TestRemovedHolderHasItsLease(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			net := simnet.New()
+			nodes := trio(t, net, nil)
+			leader, others := leaderOf(t, nodes)
+			holder, next := others[0], others[1]
+			tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
+			got := holdUntil(t.Context(), next, Role{Name: "r"})
+			l := leader.leading.Load()
+			if _, err := l.settle(t.Context(), leader); err != nil { // as for a removal before
+				t.Fatal(err)
+			}
+			if cut {
+				net.Block(holder.name, leader.name)
+				net.Block(leader.name, holder.name)
+			}
+			answer, err := leader.removeMember(t.Context(), l, remote.RemoveRequest{Node: holder.id, Force: true})
+			if err != nil || answer.Refused {
+				t.Fatal(answer.Text, err)
+			}
+			<-got
+			if left := time.Until(tenure.Deadline()); left > 0 {
+				t.Errorf("cut off from the leader %v: the role is granted again %v before the deadline of its holder", cut, left)
+			}
+		})
 	}
 }

@@ -25,7 +25,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		}
 		gone := ses.suspect != 0 && isMajority(k.reports[suspicion{id, ses.suspect}], s.voters)
 		k.mu.Unlock()
-		late := l.acks.late(id.node, now)
+		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
 		case gone:
 			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected, priority: int64(silent)})
