@@ -43,6 +43,9 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 	c := command{op: opClaim, key: rolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority)}
 	if r.Public {
 		c.cond = 1 + uint64(r.Linger)
+		if r.Bequeathed {
+			c.voters = 1
+		}
 	}
 	contest := func(ctx context.Context, ref claimRef) { n.contest(ctx, c.key, ref, r.PreemptDelay) }
 	if r.NoPreempt {

@@ -115,7 +115,7 @@ func (n *Node) serveWill(ctx context.Context, node string, number uint64) error 
 			return false
 		}
 		for _, g := range s.ghosts() {
-			if g.node == node && g.session == number {
+			if g.node == node && g.session == number && g.willed {
 				return false
 			}
 		}
@@ -147,7 +147,7 @@ func (n *Node) passOn(ctx context.Context, node string, number uint64, done func
 	case "":
 		return ErrNoLeader
 	case n.id:
-		return n.changeSession(ctx, command{op: opEnd, node: n.id, target: node, number: number}, done)
+		return n.changeSession(ctx, command{op: opEnd, node: n.id, target: node, number: number, key: byWill}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)
