@@ -32,7 +32,7 @@ const (
 //
 // Contenders of one node compete as those of different nodes do. A call that waits costs nothing, and leaves when ctx ends. A
 // node that loses its lease while it waits goes to the end of the queue. While a node drains it waits in no queue of a Public role, and while an
-// operator has drained it in none at all: Hold then waits until that is undone.
+// operator has drained it, or it is on its way out, in none at all: Hold then waits until that is undone, or the node is closed.
 func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
 	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
 		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))

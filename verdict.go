@@ -68,13 +68,13 @@ func (k *keeper) haunts(c *claim) time.Duration {
 	return d + d/drift
 }
 
-// exorcism returns when the first ghost that this leader has seen has had its time, zero if there is none.
+// exorcism returns when the first ghost that this leader has seen has had its time, zero if there is none but those that it is freeing already.
 func (k *keeper) exorcism() (first time.Time) {
 	ghosts := k.n.fsm.state().ghosts()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for g, since := range k.haunted {
-		if c, ok := ghosts[g.role]; ok && c.ghost == g.index {
+		if c, ok := ghosts[g.role]; ok && c.ghost == g.index && !k.pending[sessionID{g.role, g.index}] {
 			if at := since.Add(k.haunts(&c)); first.IsZero() || at.Before(first) {
 				first = at
 			}

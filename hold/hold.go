@@ -46,7 +46,7 @@ type Role struct {
 	Bequeathed bool
 
 	// Keep says that the holder of a Public role does not let go when the lease is lost, until somebody else is known to hold it. When its node has the
-	// cluster back, others wait for the time of a lease before they get the role, so that the node can claim it first.
+	// cluster back, nobody gets the role for the time of a lease, in which that node claims it again, as one of those who wait.
 	Keep bool
 }
 
