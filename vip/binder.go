@@ -70,6 +70,12 @@ type Grant struct {
 	Will  func() []byte // see hold.Tenure
 }
 
+// Guarded is a Place whose addresses whoever has Grant.Will takes away before he shows it, if the program dies.
+type Guarded interface {
+	// Guarded reports whether that is so.
+	Guarded() bool
+}
+
 // Prober is a Place that can find out whether somebody else uses the addresses.
 type Prober interface {
 	// Probe returns who answers for one of the addresses, empty if nobody does.

@@ -149,6 +149,9 @@ func (p *kernelPlace) Linger() time.Duration {
 	return bareLife + bareLate
 }
 
+// Guarded implements Guarded.
+func (p *kernelPlace) Guarded() bool { return !p.unit.NoGuard }
+
 // Usable implements Place.
 func (p *kernelPlace) Usable() error {
 	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])

@@ -117,9 +117,10 @@ func (r *runner) compete(ctx context.Context) error {
 			cancel(fmt.Errorf("%w: %w", errUnfit, r.unfit()))
 		}
 	})
+	guarded, ok := r.place.(Guarded)
 	role := hold.Role{
 		Name: r.cfg.Name, Group: r.cfg.Group, Priority: r.cfg.Priority, NoPreempt: r.cfg.NoPreempt, PreemptDelay: r.cfg.PreemptDelay,
-		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep,
+		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep, Bequeathed: ok && guarded.Guarded(),
 	}
 	return r.h.Hold(ctx, role, func(held context.Context, t hold.Tenure) error { return r.tenure(ctx, held, t) })
 }
