@@ -81,7 +81,7 @@ func newCalls(p *Port) *calls {
 		return p.whileOpen(ctx, func(ctx context.Context) (*conn, error) { return p.dialNode(ctx, id, alpnCall) })
 	}
 	dialAddr := func(ctx context.Context, _, addr string) (net.Conn, error) {
-		return p.whileOpen(ctx, func(ctx context.Context) (*conn, error) { return p.dialAddr(ctx, addr, alpnCall) })
+		return p.whileOpen(ctx, func(ctx context.Context) (*conn, error) { return p.dialAddr(ctx, addr, alpnCall, "") })
 	}
 	c.byID = &http.Transport{Protocols: &h2c, HTTP2: h2, DialContext: dialID, IdleConnTimeout: time.Minute, DisableCompression: true}
 	c.byAddr = &http.Transport{Protocols: &h2c, HTTP2: h2, DialContext: dialAddr, IdleConnTimeout: 5 * time.Second, DisableCompression: true}

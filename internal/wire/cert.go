@@ -145,9 +145,10 @@ func parseKid(text string) (kid seal.KeyID, ok bool) {
 	return kid, kid.String() == text
 }
 
-// clientTLS returns the configuration for dialling addr with identity id. It verifies the authority; whose certificate it is
-// the caller checks.
-func clientTLS(id *identity, addr, protocol string) *tls.Config {
+// clientTLS returns the configuration for dialling addr with identity id. It verifies the authority, and that the certificate is that of the
+// node want unless that is empty. That is done in the handshake, so that another node which has the address now never takes the connection for one to itself: it
+// would close the one that it has for this node's notes.
+func clientTLS(id *identity, addr, protocol, want string) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Time:         certNow,
@@ -160,6 +161,13 @@ func clientTLS(id *identity, addr, protocol string) *tls.Config {
 		VerifyConnection: func(s tls.ConnectionState) error {
 			cert := s.PeerCertificates[0]
 			err := id.verify(cert, x509.ExtKeyUsageServerAuth)
+			if err == nil && want != "" {
+				got, err := nodeOf(cert)
+				if err == nil && got != want {
+					err = &WrongNodeError{Addr: addr, Want: want, Got: got}
+				}
+				return err
+			}
 			if err == nil {
 				return nil
 			}

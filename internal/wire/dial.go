@@ -32,25 +32,17 @@ func (p *Port) tryNode(ctx context.Context, id, protocol string) (*conn, error) 
 	if !ok {
 		return nil, errors.New("its address is not known")
 	}
-	c, err := p.dialAddr(ctx, addr, protocol)
-	if err != nil {
-		return nil, err
-	}
-	if c.peer != id {
-		c.Close()
-		return nil, &WrongNodeError{Addr: addr, Want: id, Got: c.peer}
-	}
-	return c, nil
+	return p.dialAddr(ctx, addr, protocol, id)
 }
 
-// dialAddr makes an authenticated connection to whatever node is at addr, with the first of our secrets that it has. It begins
-// with the one that it had the last time.
-func (p *Port) dialAddr(ctx context.Context, addr, protocol string) (*conn, error) {
+// dialAddr makes an authenticated connection to the node want at addr, or to whatever node is there if want is empty, with the first of our secrets that it has.
+// It begins with the one that it had the last time.
+func (p *Port) dialAddr(ctx context.Context, addr, protocol, want string) (*conn, error) {
 	first := p.hint(addr)
 	var wrong *WrongSecretError
 	for i := range p.ids {
 		k := (first + i) % len(p.ids)
-		c, err := p.dialWith(ctx, addr, protocol, p.ids[k])
+		c, err := p.dialWith(ctx, addr, protocol, want, p.ids[k])
 		if err == nil {
 			p.setHint(addr, k)
 			return c, nil
@@ -66,7 +58,7 @@ func (p *Port) dialAddr(ctx context.Context, addr, protocol string) (*conn, erro
 }
 
 // dialWith makes an authenticated connection with one of our secrets.
-func (p *Port) dialWith(ctx context.Context, addr, protocol string, id *identity) (_ *conn, err error) {
+func (p *Port) dialWith(ctx context.Context, addr, protocol, want string, id *identity) (_ *conn, err error) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	raw, err := p.cfg.Dial(dctx, "tcp", addr)
 	cancel()
@@ -86,8 +78,11 @@ func (p *Port) dialWith(ctx context.Context, addr, protocol string, id *identity
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	raw.SetDeadline(time.Now().Add(greetTimeout))
-	tc := tls.Client(raw, clientTLS(id, addr, protocol))
+	tc := tls.Client(raw, clientTLS(id, addr, protocol, want))
 	if err := tc.Handshake(); err != nil {
+		if wrong := new(WrongNodeError); errors.As(err, &wrong) {
+			return nil, wrong
+		}
 		return nil, fmt.Errorf("handshake with %s: %w", addr, cause(ctx, err))
 	}
 	state := tc.ConnectionState()

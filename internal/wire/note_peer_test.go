@@ -16,6 +16,28 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
+// A node that has lost its directory comes back under another ID, at the address of a member that others go on looking for. That must not
+// disturb what they say to the node itself.
+func TestNotesBesideDeadNamesake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a := open(t, n, 1, func(c *Config) {
+			c.Resolve = func(id string) (string, bool) { return nodeAt(2), id == nodeID(2) || id == nodeID(3) }
+		})
+		var heard atomic.Int32
+		open(t, n, 2, func(c *Config) { c.Noted = func(string, []byte) { heard.Add(1) } })
+		const sent = 100
+		for range sent {
+			a.Note(nodeID(2), []byte("you"))
+			a.Note(nodeID(3), []byte("the one before"))
+			time.Sleep(50 * time.Millisecond)
+		}
+		if got := heard.Load(); got != sent {
+			t.Errorf("%d of %d notes came", got, sent)
+		}
+	})
+}
+
 func TestNotesAfterRestart(t *testing.T) {
 	for _, down := range []time.Duration{0, 100 * time.Millisecond, 10 * time.Second} {
 		for _, calls := range []bool{false, true} {

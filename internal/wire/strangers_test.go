@@ -27,7 +27,7 @@ func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := clientTLS(id, nodeAt(2), alpnCall)
+	cfg := clientTLS(id, nodeAt(2), alpnCall, "")
 	change(cfg)
 	c := tls.Client(raw, cfg)
 	if err := c.Handshake(); err != nil {
