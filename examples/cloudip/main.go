@@ -124,7 +124,11 @@ func show(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	for name, n := range nodes {
-		running.Go(func() { run(ctx, n, api, name) })
+		running.Go(func() {
+			if err := run(ctx, n, api, name); err != nil && !errors.Is(err, net.ErrClosed) {
+				fmt.Fprintf(out, "%s  %v\n", name, err)
+			}
+		})
 	}
 	owner, fence, moved := c.next()
 	for ; owner == ""; owner, fence, moved = c.next() {
