@@ -215,6 +215,11 @@ func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveR
 		return remote.Answer{}, err
 	}
 	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
+	stop, err := l.expel(ctx, n, q.Node)
+	if err != nil {
+		return remote.Answer{}, fmt.Errorf("ending the session of %s: %w", name, err)
+	}
+	defer stop()
 	if err := waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(q.Node), settled, n.attemptTimeout())); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}
@@ -380,7 +385,7 @@ func (n *Node) drainAside(ctx context.Context) (remote.Answer, error) {
 	n.tenures.stir()
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
-	if err := n.yieldAll(ctx, (*tenure).isRole); err != nil {
+	if err := n.yieldAll(ctx, func(t *tenure) bool { return n.aside.Load() && t.isRole() }); err != nil { // undrain may come meanwhile
 		return remote.Answer{}, n.lifeError(err)
 	}
 	if held == 0 {

@@ -278,6 +278,9 @@ func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte,
 	if !slices.Contains(n.fsm.state().servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
+	if l := n.leading.Load(); l != nil && l.expels(peer) {
+		return nil, errors.New("it is being removed from the cluster")
+	}
 	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, number: seen, flag: clean}, func(s *state) bool {
 		return s.number(peer) != seen
 	})

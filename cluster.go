@@ -382,8 +382,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if n.life.Err() != nil {
 		return ErrClosed
 	}
-	n.leaving.Store(true)
-	n.changed.poke()
+	n.startLeaving()
 	err := n.handOver(ctx)
 	n.lastSnapshot(ctx)
 	return errors.Join(edge("handing over", err), n.Close())
@@ -400,8 +399,7 @@ func (n *Node) Leave(ctx context.Context) error {
 	}
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
-	n.leaving.Store(true)
-	n.changed.poke()
+	n.startLeaving()
 	if err := n.handOver(ctx); err != nil {
 		n.log.Warn("leaving without handing over", "err", err)
 	}
@@ -431,6 +429,13 @@ func (n *Node) Leave(ctx context.Context) error {
 	}
 	err := n.save(func(id *identity) { id.Left, id.Member = true, false })
 	return errors.Join(edge("leaving", err), n.Close())
+}
+
+// startLeaving has this node hold nothing more.
+func (n *Node) startLeaving() {
+	n.leaving.Store(true)
+	n.changed.poke()
+	n.tenures.stir()
 }
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.

@@ -21,11 +21,11 @@ type op byte
 const (
 	opStart   op = 1  // a leader's term begins; changes nothing but the index
 	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces, if that is still there; flag: which has left nothing to be seen
-	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, voters: by these; 0: the node itself, or its will, says so; flag: and something of it may be seen yet; priority: for how long it was silent
+	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, voters: by these; 0: the node itself says so, or its will: key is byWill then; flag: and something of it may be seen yet; priority: for how long it was silent
 	opMember  op = 4  // a member's name and address: target, key, value
 	opStore   op = 5  // key, value; number: what the state may have at the most; target, cond: only if that record is of that index
 	opDelete  op = 6  // key and all below it
-	opClaim   op = 7  // a claim to a role: key; flag: wait for it; priority, group; number: as opStore; cond: if it is public 1 and the linger
+	opClaim   op = 7  // a claim to a role: key; flag: wait for it; priority, group; number: as opStore; cond: if it is public 1 and the linger; voters: 1 if it is bequeathed
 	opRelease op = 8  // a claim is given up: key; number: the seq of the opClaim
 	opSuspect op = 9  // a session is promised no more lease: target, number
 	opClear   op = 10 // the suspicion was wrong: target, number, cond: the suspicion
@@ -38,6 +38,9 @@ const (
 
 	lastOp = opFree
 )
+
+// byWill is the key of an opEnd that the bearer of a will asks for.
+const byWill = "will"
 
 // fence is a condition: that the claim of seq, in the command's session, holds the role.
 type fence struct {

@@ -77,5 +77,5 @@
 // the whole state Config.MaxState, 64 MiB unless said otherwise, and all of it is in the memory of each node. Whoever has the secret is trusted in everything.
 // A secret cannot be replaced in a running cluster yet.
 //
-// Planned, and not in this release: floating addresses, backups and metrics.
+// Planned, and not in this release: backups and metrics.
 package flotilla

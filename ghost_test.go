@@ -19,17 +19,23 @@ func TestGhosts(t *testing.T) {
 		{"own word", command{op: opEnd, node: "a", target: "a"}, map[string]bool{}},
 		{"own word, with something left", command{op: opEnd, node: "a", target: "a", flag: true}, map[string]bool{"lingers": true}},
 		{"verdict", command{op: opEnd, node: "b", target: "a", cond: 1}, map[string]bool{"lingers": true}},
+		{"its will", command{op: opEnd, node: "b", target: "a", key: byWill}, map[string]bool{"public": true, "lingers": true}},
 		{"the next process", command{op: opOpen, node: "a", key: "new"}, map[string]bool{"public": true, "lingers": true}},
 		{"the same process, which left nothing", command{op: opOpen, node: "a", key: "new", flag: true}, map[string]bool{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMachine(t)
 			a, b := m.open("a"), m.open("b")
-			conds := map[string]uint64{"private": 0, "public": 1, "lingers": 1 + 5e9}
+			conds := map[string]uint64{"private": 0, "public": 1, "lingers": 1 + 5e9, "willed": 1}
+			test.ghost["willed"] = test.end.op == opOpen && !test.end.flag
 			seq := uint64(0)
-			for _, name := range []string{"private", "public", "lingers"} {
+			for _, name := range []string{"private", "public", "lingers", "willed"} {
 				seq++
-				m.do(command{op: opClaim, node: "a", session: a, seq: seq, key: rolePrefix + name, number: 1 << 20, flag: true, cond: conds[name]})
+				voters := uint64(0)
+				if name == "willed" {
+					voters = 1
+				}
+				m.do(command{op: opClaim, node: "a", session: a, seq: seq, key: rolePrefix + name, number: 1 << 20, flag: true, cond: conds[name], voters: voters})
 				m.do(command{op: opClaim, node: "b", session: b, seq: seq, key: rolePrefix + name, number: 1 << 20, flag: true, cond: conds[name]})
 			}
 			if test.end.cond != 0 {
@@ -52,7 +58,7 @@ func TestGhosts(t *testing.T) {
 					t.Errorf("%s was granted at %d, by entry %d; want 77 and %d", name, q[0].since, q[0].index, ended)
 				}
 			}
-			for _, name := range []string{"lingers", "public"} { // a will frees all at once
+			for _, name := range []string{"willed", "lingers", "public"} { // the will of the first is that of all
 				if !test.ghost[name] {
 					continue
 				}
@@ -65,10 +71,12 @@ func TestGhosts(t *testing.T) {
 				if m.s.claims(key)[0].node != "a" {
 					t.Error("a ghost leaves on a word about another one")
 				}
-				if name == "lingers" {
+				m.do(command{op: opEnd, node: "b", target: "a", number: a, key: byWill}) // frees at once what it is about
+				if name != "willed" {
+					if m.s.claims(key)[0].node != "a" {
+						t.Errorf("%s is freed by a will that is not about it", name)
+					}
 					m.do(command{op: opFree, node: "b", key: key, number: ended, priority: 9})
-				} else {
-					m.do(command{op: opEnd, node: "b", target: "a", number: a}) // its will
 				}
 				if q := m.s.claims(key); q[0].node != "b" || len(q) != 1 {
 					t.Errorf("%s is not b's after its ghost: %+v", name, q)
@@ -128,7 +136,7 @@ func TestSnapshotOfClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := m.s.claims(rolePrefix + "r")
-	q[0].moved, q[0].pinned, q[0].outage = true, true, 6
+	q[0].moved, q[0].pinned, q[0].willed, q[0].outage = true, true, true, 6
 	var buf bytes.Buffer
 	if err := writeSnapshot(&buf, m.s); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ const (
 //
 // Contenders of one node compete as those of different nodes do. A call that waits costs nothing, and leaves when ctx ends. A
 // node that loses its lease while it waits goes to the end of the queue. While a node drains it waits in no queue of a Public role, and while an
-// operator has drained it in none at all: Hold then waits until that is undone.
+// operator has drained it, or it is on its way out, in none at all: Hold then waits until that is undone, or the node is closed.
 func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
 	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
 		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
@@ -43,6 +43,9 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 	c := command{op: opClaim, key: rolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority)}
 	if r.Public {
 		c.cond = 1 + uint64(r.Linger)
+		if r.Bequeathed {
+			c.voters = 1
+		}
 	}
 	contest := func(ctx context.Context, ref claimRef) { n.contest(ctx, c.key, ref, r.PreemptDelay) }
 	if r.NoPreempt {
@@ -215,7 +218,7 @@ func (ts *tenures) keep(t *tenure) {
 	t.mu.Unlock()
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	ts.kept = t.ref.session
+	ts.kept = max(ts.kept, t.ref.session)
 }
 
 // seen reports whether something Public is held by a session yet, or kept without it.
@@ -315,10 +318,10 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 			return 0, nil
 		}
 		mine, i := n.fsm.state().findClaim(c.key, ref)
-		if i < 0 {
+		if i < 0 || mine.ghost != 0 {
 			return 0, nil
 		}
-		if i == 0 && n.keeper.usable(ref.session) && !n.leaving.Load() {
+		if i == 0 && n.keeper.usable(ref.session) {
 			return mine.index, nil
 		}
 		if i > 0 && contest != nil && !contesting {
@@ -329,7 +332,7 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 		var renewed <-chan struct{}
 		if i == 0 {
 			renewed = n.keeper.renewed.wait() // the session is so new that there is no lease yet, or it is over
-			if n.keeper.usable(ref.session) && !n.leaving.Load() {
+			if n.keeper.usable(ref.session) {
 				continue
 			}
 		}
@@ -343,10 +346,10 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 	}
 }
 
-// shuns reports whether this node should not hold what has that key: nothing Public while it drains, and no role at all while an operator
-// has drained it.
+// shuns reports whether this node should not hold what has that key: nothing Public while it drains, no role at all while an operator
+// has drained it, and nothing at all on its way out.
 func (n *Node) shuns(key string, public bool) bool {
-	return public && n.drained.Load() || n.aside.Load() && strings.HasPrefix(key, rolePrefix)
+	return n.leaving.Load() || public && n.drained.Load() || n.aside.Load() && strings.HasPrefix(key, rolePrefix)
 }
 
 // awaitChanged waits until ok is true of what n.changed tells of.
@@ -438,20 +441,21 @@ func (n *Node) beginTenure(t *tenure) bool {
 	n.tenures.mu.Lock()
 	n.tenures.held[t.ref] = t
 	n.tenures.mu.Unlock()
-	if !n.keeper.usable(t.ref.session) || n.leaving.Load() || n.shuns(t.key, t.public) {
+	if !n.keeper.usable(t.ref.session) || n.shuns(t.key, t.public) {
 		return false
 	}
 	n.tenures.tell(n.fsm.state(), []claimRef{t.ref})
 	return true
 }
 
-// endTenure gives the role up.
+// endTenure gives the role up. Only what is kept when the lease is lost stays in its queue, until the session ends.
 func (n *Node) endTenure(t *tenure) {
 	t.unwatch()
 	t.stop(nil)
 	end := t.Deadline()
 	t.mu.Lock()
-	lost, keeps := !t.over.IsZero(), t.keeps
+	lost := !t.over.IsZero()
+	stays := lost && !t.keeps // the claim, unless it is withdrawn
 	if t.over.IsZero() {
 		t.over = end
 	}
@@ -464,9 +468,9 @@ func (n *Node) endTenure(t *tenure) {
 		ctx, cancel := context.WithTimeout(n.works, n.pace.lease)
 		_, _, err := n.writes.doIn(ctx, command{op: opRelease, key: t.key, number: t.ref.seq, session: t.ref.session})
 		cancel()
-		lost = err != nil && !errors.Is(err, ErrLost)
+		stays = err != nil && !errors.Is(err, ErrLost)
 	}
-	if lost && !keeps {
+	if stays {
 		n.withdraw(t.key, t.ref)
 	}
 	n.tenures.mu.Lock()

@@ -37,12 +37,13 @@ type leadership struct {
 
 	mu        sync.Mutex
 	tried     map[raft.ServerID]bool // peers that the leadership was offered to
+	expelled  map[string]bool        // members that are being removed although they are present: their sessions are to end
 	settled   uint64                 // the last configuration that every session is known to have applied
 	settledAt time.Time              // and since when
 }
 
 func newLeadership(ctx context.Context, n *Node, r *raft.Raft, term uint64) *leadership {
-	l := &leadership{raft: r, term: term, since: time.Now(), tried: make(map[raft.ServerID]bool)}
+	l := &leadership{raft: r, term: term, since: time.Now(), tried: make(map[raft.ServerID]bool), expelled: make(map[string]bool)}
 	l.ctx, l.stop = context.WithCancel(ctx)
 	l.acks = newAcks(n, l)
 	return l
@@ -376,6 +377,31 @@ func (l *leadership) offered(id raft.ServerID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.tried[id]
+}
+
+// expel ends a member's session by a verdict, as if it were silent: what it holds is free when its lease is over, and no sooner. No other session of
+// it is opened until stop is called.
+func (l *leadership) expel(ctx context.Context, n *Node, id string) (stop func(), err error) {
+	l.mu.Lock()
+	l.expelled[id] = true
+	l.mu.Unlock()
+	stop = func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.expelled, id)
+	}
+	n.keeper.wake()
+	if _, err = n.fsm.wait(ctx, func(s *state) bool { return s.session(id) == nil }); err != nil {
+		stop()
+	}
+	return stop, err
+}
+
+// expels reports whether a member is being removed.
+func (l *leadership) expels(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.expelled[id]
 }
 
 // without counts the voters that are left when a node is gone, and those of them that are there. The change is committed by those who stay: without a

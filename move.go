@@ -32,7 +32,6 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 		}
 	}
 	key := rolePrefix + role
-	before := n.fsm.state().claims(key)
 	_, a, err := n.writes.doIn(ctx, command{op: opMove, key: key, target: id})
 	if err != nil {
 		return err
@@ -40,14 +39,22 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 	if err := codeError(a.code); err != nil {
 		return err
 	}
-	_, err = n.fsm.wait(ctx, func(s *state) bool {
-		queue := s.claims(key)
-		if len(queue) == 0 {
-			return true // its holder has left, and the heir too
-		}
-		return queue[0].node == id || id == "" && (len(before) == 0 || queue[0].claimRef != before[0].claimRef)
+	s, err := n.fsm.wait(ctx, func(s *state) bool {
+		queue := s.claims(key) // empty: its holder has left, and the heir too
+		return len(queue) == 0 || queue[0].node == id || queue[0].index > a.index || queue[0].ghost != 0
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	switch queue := s.claims(key); {
+	case len(queue) == 0 || queue[0].node == id:
+		return nil
+	case queue[0].ghost != 0:
+		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.nameOf(queue[0].node))
+	case id != "":
+		return fmt.Errorf("%s waits for it no more, and %s has it now", n.nameOf(id), n.nameOf(queue[0].node))
+	}
+	return nil
 }
 
 // Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives.
@@ -108,7 +115,7 @@ func (n *Node) serveWill(ctx context.Context, node string, number uint64) error 
 			return false
 		}
 		for _, g := range s.ghosts() {
-			if g.node == node && g.session == number {
+			if g.node == node && g.session == number && g.willed {
 				return false
 			}
 		}
@@ -140,7 +147,7 @@ func (n *Node) passOn(ctx context.Context, node string, number uint64, done func
 	case "":
 		return ErrNoLeader
 	case n.id:
-		return n.changeSession(ctx, command{op: opEnd, node: n.id, target: node, number: number}, done)
+		return n.changeSession(ctx, command{op: opEnd, node: n.id, target: node, number: number, key: byWill}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)

@@ -36,6 +36,7 @@ type claim struct {
 
 	public bool   // see hold.Role
 	linger int64  // nanoseconds
+	willed bool   // see hold.Role.Bequeathed
 	ghost  uint64 // index of the entry that ended its session, without a word of its node: it holds the role until opFree; 0: it lives
 	lapsed bool   // its lease was over by then
 
@@ -55,12 +56,13 @@ type ending byte
 const (
 	endsClean  ending = iota + 1 // nothing of it is to be seen any more
 	endsLapsed                   // its lease is over, and something may linger
+	endsWilled                   // its process is dead, and nothing is to be seen any more of what its will is about
 	endsUnsaid                   // its process is gone, or so it is said, and the kernel of its machine goes by its lease
 )
 
 // ghostly reports whether a claim that holds a role goes on holding it when its session ends so.
 func (c *claim) ghostly(how ending) bool {
-	return c.public && (how == endsUnsaid || how == endsLapsed && c.linger > 0)
+	return c.public && (how == endsUnsaid || how == endsWilled && !c.willed || how == endsLapsed && c.linger > 0)
 }
 
 // claims returns the queue of a role.
@@ -98,7 +100,7 @@ func (s *state) claim(at passing, c *command, fx *effects) code {
 	s.bytes += int64(len(c.key))
 	mine := claim{claimRef: claimRef{c.node, c.session, c.seq}, group: c.group, priority: c.priority}
 	if c.cond > 0 {
-		mine.public, mine.linger = true, int64(c.cond-1)
+		mine.public, mine.linger, mine.willed = true, int64(c.cond-1), c.voters != 0
 	}
 	fx.claim()
 	if len(queue) == 0 {

@@ -113,7 +113,7 @@ func writeSnapshot(w io.Writer, s *state) error {
 			e.Int(q.priority)
 			e.Uint(q.yield)
 			encodeRef(&e, q.heir)
-			for _, b := range []bool{q.moved, q.pinned, q.public, q.lapsed} {
+			for _, b := range []bool{q.moved, q.pinned, q.public, q.lapsed, q.willed} {
 				e.Bool(b)
 			}
 			e.Int(q.linger)
@@ -194,7 +194,7 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 			for range d.Count() {
 				r.queue = append(r.queue, claim{
 					claimRef: decodeRef(&d), index: d.Uint(), group: d.String(), priority: d.Int(), yield: d.Uint(), heir: decodeRef(&d),
-					moved: d.Bool(), pinned: d.Bool(), public: d.Bool(), lapsed: d.Bool(), linger: d.Int(), ghost: d.Uint(), since: d.Int(), outage: d.Int(),
+					moved: d.Bool(), pinned: d.Bool(), public: d.Bool(), lapsed: d.Bool(), willed: d.Bool(), linger: d.Int(), ghost: d.Uint(), since: d.Int(), outage: d.Int(),
 				})
 			}
 			if len(r.queue) == 0 {

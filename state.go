@@ -345,13 +345,16 @@ func (s *state) remove(key string, fx *effects) {
 // end ends a session at its own word, that of its will, or by the verdict.
 func (s *state) end(at passing, c *command, fx *effects) {
 	how := endsClean
-	if c.cond != 0 || c.flag {
+	switch {
+	case c.cond != 0 || c.flag:
 		how = endsLapsed
+	case c.key == byWill:
+		how = endsWilled
 	}
 	ses := s.session(c.target)
 	switch {
 	case ses == nil || ses.number != c.number: // it has ended before; but now it is known that it left nothing
-		if how == endsClean {
+		if how != endsLapsed {
 			s.releaseAll(at, c.target, c.number, how, fx)
 		}
 	case c.cond == 0 || c.cond == ses.suspect && c.voters == s.elected: // a verdict is good only as long as those who gave it are the voters

@@ -11,7 +11,7 @@ import (
 // the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
 func (k *keeper) judge(l *leadership, now, awake time.Time) {
 	s := k.n.fsm.state()
-	k.exorcise(l, s, now)
+	k.exorcise(l, s, time.Now()) // not before s: this process may have stood still since now
 	it := s.sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
 		id := sessionID{string(key), ses.number}
@@ -25,7 +25,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		}
 		gone := ses.suspect != 0 && isMajority(k.reports[suspicion{id, ses.suspect}], s.voters)
 		k.mu.Unlock()
-		late := l.acks.late(id.node, now)
+		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
 		case gone:
 			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected, priority: int64(silent)})
@@ -61,19 +61,20 @@ func (k *keeper) exorcise(l *leadership, s *state, now time.Time) {
 // haunts returns how long a ghost keeps its role.
 func (k *keeper) haunts(c *claim) time.Duration {
 	d := time.Duration(c.linger)
+	d += 2 * d / drift // a slow clock may count it, where that of a lease has a hundredth taken off
 	if !c.lapsed {
 		d += promiseTime(k.n.pace.lease)
 	}
 	return d + d/drift
 }
 
-// exorcism returns when the first ghost that this leader has seen has had its time, zero if there is none.
+// exorcism returns when the first ghost that this leader has seen has had its time, zero if there is none but those that it is freeing already.
 func (k *keeper) exorcism() (first time.Time) {
 	ghosts := k.n.fsm.state().ghosts()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for g, since := range k.haunted {
-		if c, ok := ghosts[g.role]; ok && c.ghost == g.index {
+		if c, ok := ghosts[g.role]; ok && c.ghost == g.index && !k.pending[sessionID{g.role, g.index}] {
 			if at := since.Add(k.haunts(&c)); first.IsZero() || at.Before(first) {
 				first = at
 			}

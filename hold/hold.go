@@ -40,8 +40,13 @@ type Role struct {
 	// then. Zero: something, such as a timer of the kernel, ends it with the lease, whatever happens to the process.
 	Linger time.Duration
 
+	// Bequeathed says that whoever has the tenure's Will ends what is to be seen of this role before he shows it. A will is its whole process's, and its
+	// bearer may know nothing of other Public roles: without Bequeathed they wait for the lease's end, and Linger, though a will says that
+	// the process is dead.
+	Bequeathed bool
+
 	// Keep says that the holder of a Public role does not let go when the lease is lost, until somebody else is known to hold it. When its node has the
-	// cluster back, others wait for the time of a lease before they get the role, so that the node can claim it first.
+	// cluster back, nobody gets the role for the time of a lease, in which that node claims it again, as one of those who wait.
 	Keep bool
 }
 
@@ -60,6 +65,6 @@ type Tenure interface {
 
 	// Will returns what another process on this machine can show to the cluster when this one is dead, to have all that it held passed on
 	// without waiting for the lease's end. It is a credential for just that, good for this one session, and should be kept from others. Whoever
-	// shows it says that nothing Public of the process is to be seen any more. Nil: the cluster takes none.
+	// shows it says that the process is dead, and that nothing of its Bequeathed roles is to be seen any more. Nil: the cluster takes none.
 	Will() []byte
 }

@@ -24,7 +24,8 @@ type Unit struct {
 	Log       *slog.Logger // never nil
 }
 
-// Place is where a unit can be put, for one Run, which calls one method at a time.
+// Place is where a unit can be put, for one Run. Linger, Usable and Changed may be called at any time, and Extend and Unbind while Quiesce or Release
+// is under way: Unbind is then called because the lease ends, and must not wait for them. Otherwise one method is called at a time.
 type Place interface {
 	// Linger is how much longer than the lease the addresses may be seen here when everything stands still: see hold.Role.
 	Linger() time.Duration
@@ -67,6 +68,12 @@ type Grant struct {
 	Fence uint64        // see hold.Tenure
 	Until time.Time     // see hold.Tenure
 	Will  func() []byte // see hold.Tenure
+}
+
+// Guarded is a Place whose addresses whoever has Grant.Will takes away before he shows it, if the program dies.
+type Guarded interface {
+	// Guarded reports whether that is so.
+	Guarded() bool
 }
 
 // Prober is a Place that can find out whether somebody else uses the addresses.

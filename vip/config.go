@@ -84,7 +84,8 @@ type Config struct {
 	// Binder puts the address in place. Nil: the kernel of this machine.
 	Binder Binder
 
-	// Notify, if not nil, is told what happens, one thing at a time. It must not block.
+	// Notify, if not nil, is told what happens, one thing at a time. It must not block, nor must Logger: meanwhile nothing is done for the addresses, and one that the
+	// cluster wants back is given to another node after ten seconds.
 	Notify func(Event)
 
 	// Logger receives what happens. Nil: nothing is logged.

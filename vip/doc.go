@@ -11,7 +11,7 @@
 //
 //   - The program removes it as soon as it knows, a fifth of a lease before the end.
 //   - If the program dies, its guard does, in milliseconds. The guard is a second process of the same binary: the first Run of a program starts it,
-//     by executing /proc/self/exe with the variable FLOTILLA_VIP_GUARD in its environment, and this package's init function takes that process
+//     by executing /proc/self/exe with the variable FLOTILLA_GUARD in its environment, and this package's init function takes that process
 //     over before main is reached; init functions of packages that are initialized earlier do run there. It shows in ps as "NAME: flotilla guard", has no
 //     open files of the program, and ends with it. It also tells the cluster, with a credential good for nothing else, that the program is dead, so that
 //     the next node need not wait for the lease to end. Config.NoGuard does without.

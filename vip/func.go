@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -48,7 +49,9 @@ func (f Func) Attach(_ context.Context, u Unit) (Place, error) {
 
 // funcPlace is the Place of a Func.
 type funcPlace struct {
-	f     Func
+	f Func
+
+	mu    sync.Mutex
 	move  Move // of the last Bind
 	bound bool
 }
@@ -64,8 +67,11 @@ func (p *funcPlace) Changed() <-chan struct{} { return nil }
 
 // Bind implements Place.
 func (p *funcPlace) Bind(ctx context.Context, g Grant) error {
+	p.mu.Lock()
 	p.move.Fence, p.move.Until, p.bound = g.Fence, g.Until, true
-	return p.f.Bind(ctx, p.move)
+	move := p.move
+	p.mu.Unlock()
+	return p.f.Bind(ctx, move)
 }
 
 // Extend implements Place.
@@ -85,14 +91,16 @@ func (p *funcPlace) Release(context.Context) error { return p.Unbind() }
 
 // Unbind implements Place.
 func (p *funcPlace) Unbind() error {
-	if !p.bound || p.f.Unbind == nil {
-		p.bound = false
+	p.mu.Lock()
+	bound, move := p.bound, p.move
+	p.bound = false
+	p.mu.Unlock()
+	if !bound || p.f.Unbind == nil {
 		return nil
 	}
-	p.bound = false
 	ctx, cancel := context.WithTimeout(context.Background(), unbindTime)
 	defer cancel()
-	return p.f.Unbind(ctx, p.move)
+	return p.f.Unbind(ctx, move)
 }
 
 // Close implements Place.

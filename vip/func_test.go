@@ -156,3 +156,42 @@ func TestExec(t *testing.T) {
 		t.Errorf("a program that is not there: %v", err)
 	}
 }
+
+// moved is a cluster that wants the role back at once, and whose lease ends a second later.
+type moved struct{ granted bool }
+
+func (m *moved) Hold(ctx context.Context, _ hold.Role, f func(context.Context, hold.Tenure) error) error {
+	if m.granted {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	m.granted = true
+	held, cancel := context.WithCancelCause(ctx)
+	cancel(hold.ErrYielded)
+	return f(held, lease{time.Now().Add(time.Second)})
+}
+
+// A lease that ends while an address is being taken away ends the wait for that too, and nothing is taken away twice.
+func TestFuncSlowUnbind(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	unbound := 0
+	err := Run(ctx, new(moved), Config{
+		Addr: netip.MustParsePrefix("192.0.2.1/24"),
+		Binder: Func{
+			Bind: func(context.Context, Move) error { return nil },
+			Unbind: func(context.Context, Move) error {
+				unbound++
+				<-time.After(1200 * time.Millisecond)
+				return nil
+			},
+		},
+		Notify: func(e Event) {
+			if e.Kind == Lost {
+				cancel()
+			}
+		},
+	})
+	if err != nil || unbound != 1 {
+		t.Errorf("error %v, taken away %d times, want once", err, unbound)
+	}
+}

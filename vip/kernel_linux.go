@@ -62,7 +62,10 @@ type kernelPlace struct {
 	placed   []guard.Addr // what is in the kernel, or about to be, or may be there yet
 	removals uint64       // of the guard, as last looked at
 	missing  bool         // something of it is not there
+	unsure   bool         // something may not be there
 	until    time.Time    // the lease, as last heard; zero: there is nothing to have it for
+	kept     bool         // there is no lease, and the addresses stay until then
+	stays    bool         // Run asks when to extend
 	changed  chan struct{}
 
 	// mu guards the rest, and is held across the kernel's answers: only one thing is done to the addresses at a time.
@@ -145,6 +148,9 @@ func (p *kernelPlace) Linger() time.Duration {
 	}
 	return bareLife + bareLate
 }
+
+// Guarded implements Guarded.
+func (p *kernelPlace) Guarded() bool { return !p.unit.NoGuard }
 
 // Usable implements Place.
 func (p *kernelPlace) Usable() error {
@@ -233,10 +239,12 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 		placed = append(placed, guard.Addr{Index: p.on.index, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	// In this order: after a time of standing still the guard's deadline has passed, and addresses that it is given then it removes at once.
-	if err := machine.extend(p, g.Until); err != nil {
+	if err := machine.extend(p, g.Until, false); err != nil {
 		return err
 	}
-	machine.place(p, placed)
+	if err := machine.place(p, placed); err != nil {
+		return err
+	}
 	if err := p.put(); err != nil {
 		return err
 	}
@@ -271,6 +279,9 @@ func (p *kernelPlace) put() error {
 		if err := netlink.AddrReplace(onLink(p.on), addr); err != nil {
 			return rights(fmt.Sprintf("put %v on %s", a, p.on.name), err)
 		}
+	}
+	if !p.lasts() {
+		return errors.Join(errLapsed, p.remove()) // it stood still in between, and whoever took them away may have done so before
 	}
 	p.refresh = now.Add(every)
 	return nil
@@ -318,7 +329,7 @@ func (p *kernelPlace) Extend(until time.Time) (again time.Duration, err error) {
 	if !p.bound {
 		return 0, nil
 	}
-	if err := machine.extend(p, until); err != nil {
+	if err := machine.extend(p, until, false); err != nil {
 		return 0, err
 	}
 	if !time.Now().Before(p.refresh) {
@@ -330,6 +341,22 @@ func (p *kernelPlace) Extend(until time.Time) (again time.Duration, err error) {
 		return 0, nil
 	}
 	return max(time.Until(p.refresh), time.Millisecond), nil
+}
+
+// keep is Extend without a lease. While others of this program have one, the addresses stay for as long as that.
+func (p *kernelPlace) keep(until time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.bound {
+		return nil
+	}
+	if err := machine.extend(p, until, true); err != nil {
+		return err
+	}
+	if !time.Now().Before(p.refresh) && p.lasts() {
+		return p.put()
+	}
+	return nil
 }
 
 // Announce implements Place.
@@ -345,12 +372,15 @@ func (p *kernelPlace) Announce() error {
 // Mend implements Place.
 func (p *kernelPlace) Mend(context.Context) (bool, error) {
 	machine.mu.Lock()
-	missing := p.missing
-	p.missing = false
+	missing, unsure := p.missing, p.unsure
+	p.missing, p.unsure = false, false
 	machine.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !missing || !p.bound || !p.lasts() {
+	if !missing && !unsure || !p.bound || !p.lasts() {
+		return false, nil
+	}
+	if !missing && p.there() {
 		return false, nil
 	}
 	if err := p.put(); err != nil {
@@ -358,6 +388,20 @@ func (p *kernelPlace) Mend(context.Context) (bool, error) {
 	}
 	p.awaitLocal()
 	return true, p.announce()
+}
+
+// there reports whether all addresses are in the kernel. mu is held.
+func (p *kernelPlace) there() bool {
+	all, err := netlink.AddrList(onLink(p.on), netlink.FAMILY_ALL)
+	if err != nil {
+		return false
+	}
+	for _, a := range p.addrs {
+		if !slices.ContainsFunc(all, func(have netlink.Addr) bool { return prefixOf(have.IPNet) == netip.PrefixFrom(a, a.BitLen()) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // Quiesce implements Place.
@@ -483,7 +527,7 @@ func (p *kernelPlace) Close() error {
 		<-released
 	}
 	err := p.Unbind()
-	if f := machine.fenced(); f != nil {
+	if f := machine.fenced(); f != nil && err == nil { // what could not be taken away stays fenced
 		if e := f.Unguard(p.addrs...); e != nil && !errors.Is(e, fence.ErrNotGuarded) {
 			err = errors.Join(err, e)
 		}

@@ -267,6 +267,9 @@ func (p *memoryPlace) Linger() time.Duration {
 	return p.host.lingers
 }
 
+// Guarded implements Guarded.
+func (p *memoryPlace) Guarded() bool { return true }
+
 // Usable implements Place.
 func (p *memoryPlace) Usable() error {
 	p.host.net.mu.Lock()

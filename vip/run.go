@@ -18,7 +18,8 @@ const (
 	letGo         = 10 * time.Millisecond
 	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
 	keepEvery     = time.Second
-	lookEvery     = 2 * time.Millisecond // who has what is kept here
+	keepLook      = 10 * time.Millisecond // for a Place that shares a lease with others, which may end
+	lookEvery     = 2 * time.Millisecond  // who has what is kept here
 )
 
 var (
@@ -29,6 +30,8 @@ var (
 // Run competes for the addresses of cfg on this node, and has them in place while the cluster grants them to it, until ctx ends: then it hands
 // them over, as planned, and returns nil. It returns an error if cfg is wrong, if this machine cannot do what is asked, which the error explains, or when the
 // node was closed. All that may pass is waited for and tried again.
+//
+// On one machine only one living program at a time may run it for an address: what keeps a machine silent that has not the role also silences another program there.
 //
 // A program should end the context of Run before that of its server or at the same time, and let both return before it exits.
 // A server that is ended by flotilla.Serve waits until Run has handed over.
@@ -114,9 +117,10 @@ func (r *runner) compete(ctx context.Context) error {
 			cancel(fmt.Errorf("%w: %w", errUnfit, r.unfit()))
 		}
 	})
+	guarded, ok := r.place.(Guarded)
 	role := hold.Role{
 		Name: r.cfg.Name, Group: r.cfg.Group, Priority: r.cfg.Priority, NoPreempt: r.cfg.NoPreempt, PreemptDelay: r.cfg.PreemptDelay,
-		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep,
+		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep, Bequeathed: ok && guarded.Guarded(),
 	}
 	return r.h.Hold(ctx, role, func(held context.Context, t hold.Tenure) error { return r.tenure(ctx, held, t) })
 }
@@ -169,8 +173,7 @@ var errLapsed = errors.New("the lease is over")
 // tenure has the addresses in place while the role is held. ctx is the caller's, held that of the tenure.
 func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	start := time.Now()
-	kept := r.keeping != nil
-	r.endKeeping()
+	kept := r.endKeeping()
 	if err := r.probe(held, kept); err != nil {
 		return err
 	}
@@ -303,7 +306,10 @@ func (r *runner) handOver(held context.Context, t hold.Tenure) error {
 
 // leave is handOver for as long as the lease lasts.
 func (r *runner) leave(ctx context.Context) error {
-	r.drain(ctx, r.cfg.DrainTime)
+	// Where the interface has failed no client can be told anything, and each moment is an outage.
+	if r.place.Usable() == nil {
+		r.drain(ctx, r.cfg.DrainTime)
+	}
 	if err := r.place.Quiesce(ctx); err != nil {
 		return err
 	}
@@ -333,17 +339,19 @@ func (r *runner) drain(ctx context.Context, patience time.Duration) {
 type keeping struct {
 	stop context.CancelFunc
 	done chan struct{}
+	over bool // the addresses are gone; to be read when done is closed
 }
 
 // keep begins that, after a tenure of that fence. It ends with a new grant, or when another node is known to have one.
 func (r *runner) keep(fence uint64) {
 	ctx, stop := context.WithCancel(context.Background())
-	k := &keeping{stop, make(chan struct{})}
+	k := &keeping{stop: stop, done: make(chan struct{})}
 	r.keeping = k
 	go func() {
 		defer close(k.done)
 		why := r.stayWithout(ctx, fence)
 		if ctx.Err() == nil {
+			k.over = true
 			err := r.place.Unbind()
 			r.tell(Event{Kind: Lost, Held: time.Since(r.began), Err: errors.Join(why, err)})
 			r.drain(context.WithoutCancel(ctx), 0)
@@ -356,6 +364,13 @@ func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
 	h, ok := r.h.(interface {
 		Holder(role string) (fence uint64, own bool)
 	})
+	every, extend := keepEvery, func(until time.Time) error {
+		_, err := r.place.Extend(until)
+		return err
+	}
+	if k, ok := r.place.(interface{ keep(until time.Time) error }); ok {
+		every, extend = keepLook, k.keep
+	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for extended := (time.Time{}); ; {
@@ -364,9 +379,9 @@ func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
 				return errors.New("the cluster is back, and another node has the address")
 			}
 		}
-		if time.Since(extended) >= keepEvery {
+		if time.Since(extended) >= every {
 			extended = time.Now()
-			if _, err := r.place.Extend(extended.Add(keepFor)); err != nil {
+			if err := extend(extended.Add(keepFor)); err != nil {
 				return err
 			}
 		}
@@ -378,13 +393,16 @@ func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
 	}
 }
 
-// endKeeping ends it, and leaves the addresses where they are.
-func (r *runner) endKeeping() {
-	if r.keeping != nil {
-		r.keeping.stop()
-		<-r.keeping.done
-		r.keeping = nil
+// endKeeping ends it, and leaves the addresses where they are. It reports whether they are here.
+func (r *runner) endKeeping() (here bool) {
+	k := r.keeping
+	if k == nil {
+		return false
 	}
+	k.stop()
+	<-k.done
+	r.keeping = nil
+	return !k.over
 }
 
 // tell logs an event, and passes it on.

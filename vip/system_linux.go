@@ -47,9 +47,14 @@ type system struct {
 	will   string
 	told   time.Time     // the lease that fence and guard know
 	driver *kernelPlace  // tells of each renewal; nil: nobody yet
+	left   bool          // a place that is closed could not take its addresses away
+	placed uint64        // how often what is in the kernel has changed
 	look   chan struct{} // an element has the fence looked at now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
+
+	telling sync.Mutex // held while the guard is told what is in the kernel: the last it hears must be the newest
+	heard   uint64     // of placed, what it knows; guarded by telling
 }
 
 // open takes a place in, and makes ready what is shared.
@@ -79,7 +84,7 @@ func (s *system) begin(log *slog.Logger) error {
 	if err := checkRights(); err != nil {
 		return err
 	}
-	w, err := newWatch(s.woken)
+	w, err := newWatch(s.woken, s.deaf)
 	if err != nil {
 		return err
 	}
@@ -100,6 +105,7 @@ func (s *system) begin(log *slog.Logger) error {
 	defer s.mu.Unlock()
 	s.look = make(chan struct{}, 1)
 	s.watch, s.fence, s.table, s.lock, s.stop, s.told, s.will = w, f, name, lock, stop, time.Time{}, ""
+	s.left = false
 	s.places = make(map[*kernelPlace]struct{})
 	if f != nil {
 		s.runs.Go(func() { s.keepFence(ctx, f, s.look, log) })
@@ -150,12 +156,24 @@ func (s *system) startGuard(ctx context.Context, log *slog.Logger) {
 	}
 	s.mu.Lock()
 	s.guard = g
-	table := ""
+	s.placed++ // places of before are news to it
+	if !s.told.IsZero() {
+		g.Extend(s.told)
+	}
+	table, will := "", s.will
 	if s.fence != nil {
 		table = s.table
 	}
 	s.mu.Unlock()
-	if err := g.Table(ctx, table); err != nil {
+	// In this order: it removes the table only after the addresses that the table keeps silent, and says that all are gone only if it knows them.
+	err = s.guardAddrs(log)
+	if err == nil {
+		err = g.Table(ctx, table)
+	}
+	if err == nil && will != "" {
+		err = g.Will(ctx, []byte(will))
+	}
+	if err != nil {
 		log.Warn("the guard does not answer", "err", err)
 	}
 }
@@ -166,6 +184,7 @@ func (s *system) close(p *kernelPlace) error {
 	defer s.opening.Unlock()
 	s.mu.Lock()
 	delete(s.places, p)
+	s.left = s.left || len(p.placed) > 0
 	last := len(s.places) == 0
 	s.mu.Unlock()
 	if !last {
@@ -177,7 +196,7 @@ func (s *system) close(p *kernelPlace) error {
 	if s.guard != nil {
 		errs = append(errs, s.guard.Close())
 	}
-	if s.fence != nil {
+	if s.fence != nil && !s.left { // else the table keeps them silent, and the next program sweeps it up
 		errs = append(errs, s.fence.Close())
 	}
 	errs = append(errs, s.lock.Close(), s.watch.close())
@@ -187,10 +206,19 @@ func (s *system) close(p *kernelPlace) error {
 	return errors.Join(errs...)
 }
 
-// guardAddrs tells the guard what is, or is about to be, in the kernel.
-func (s *system) guardAddrs(log *slog.Logger) {
+// guardAddrs tells the guard what is, or is about to be, in the kernel. An error says that it, and those that follow it, will not know.
+func (s *system) guardAddrs(log *slog.Logger) error {
+	s.mu.Lock()
+	news := s.placed
+	s.mu.Unlock()
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if s.heard >= news {
+		return nil // along with what others have placed
+	}
 	s.mu.Lock()
 	g := s.guard
+	news = s.placed
 	all := make(map[guard.Addr]struct{})
 	for p := range s.places {
 		for _, a := range p.placed {
@@ -199,23 +227,37 @@ func (s *system) guardAddrs(log *slog.Logger) {
 	}
 	s.mu.Unlock()
 	if g == nil {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ackTime)
 	defer cancel()
-	if err := g.Watch(ctx, slices.Collect(maps.Keys(all))); err != nil {
+	err := g.Watch(ctx, slices.Collect(maps.Keys(all)))
+	if err != nil && !errors.Is(err, guard.ErrDown) && ctx.Err() == nil {
+		return fmt.Errorf("the guard does not take the addresses: %w", err)
+	}
+	s.heard = news
+	if err != nil {
 		log.Warn("the guard does not answer; the next one is told", "err", err)
 	}
+	return nil
 }
 
 // place notes what is about to be in the kernel for p, and tells the guard before it is.
-func (s *system) place(p *kernelPlace, addrs []guard.Addr) {
+func (s *system) place(p *kernelPlace, addrs []guard.Addr) error {
 	s.mu.Lock()
-	changed := !slices.Equal(p.placed, addrs)
+	before, changed := p.placed, !slices.Equal(p.placed, addrs)
 	p.placed = addrs
+	if changed {
+		s.placed++
+	}
 	s.mu.Unlock()
 	if changed {
-		s.guardAddrs(p.unit.Log)
+		if err := s.guardAddrs(p.unit.Log); err != nil && len(addrs) > 0 {
+			s.mu.Lock()
+			p.placed = before
+			s.mu.Unlock()
+			return err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,6 +265,7 @@ func (s *system) place(p *kernelPlace, addrs []guard.Addr) {
 	if s.guard != nil {
 		p.removals = s.guard.Removals()
 	}
+	return nil
 }
 
 // bequeath gives the guard the will.
@@ -243,13 +286,27 @@ func (s *system) bequeath(will []byte, log *slog.Logger) {
 
 // extend tells fence and guard that p has its addresses until then. The lease is the program's, so what all places say comes to one time, and that is
 // not worth a word for less than a part of it.
-func (s *system) extend(p *kernelPlace, until time.Time) error {
+func (s *system) extend(p *kernelPlace, until time.Time, kept bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.until = until
+	p.until, p.kept = until, kept
+	if kept {
+		p.stays = false
+		if s.driver == p {
+			s.driver = nil
+			s.drive()
+		}
+	}
+	// What is kept without a lease has no part in the lease of the others, and goes by it while there is one.
+	leased := func(p *kernelPlace) bool { return !p.until.IsZero() && !p.kept }
 	for other := range s.places {
-		if other.until.After(until) {
-			until = other.until
+		switch {
+		case leased(other) == leased(p):
+			if other.until.After(until) {
+				until = other.until
+			}
+		case leased(other):
+			return nil
 		}
 	}
 	left := time.Until(until)
@@ -272,27 +329,33 @@ func (s *system) extend(p *kernelPlace, until time.Time) error {
 func (s *system) drives(p *kernelPlace) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p.stays = true
 	if s.driver == nil {
 		s.driver = p
 	}
 	return s.driver == p
 }
 
+// drive finds a new driver: a place whose Run hears of renewals, and is not still putting its addresses in place, which may take longer than a lease. mu is held.
+func (s *system) drive() {
+	for p := range s.places {
+		if !p.until.IsZero() && p.stays && !p.kept {
+			s.driver = p
+			p.wake()
+			return
+		}
+	}
+}
+
 // lapse says that p has no addresses.
 func (s *system) lapse(p *kernelPlace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.until = time.Time{}
-	if s.driver != p {
-		return
-	}
-	s.driver = nil
-	for other := range s.places {
-		if !other.until.IsZero() { // it takes over
-			s.driver = other
-			other.wake()
-			return
-		}
+	p.until, p.kept, p.stays = time.Time{}, false, false
+	p.wake() // an interface that was not the one the addresses are on may do now
+	if s.driver == p {
+		s.driver = nil
+		s.drive()
 	}
 }
 
@@ -328,6 +391,7 @@ func (s *system) fenced() *fence.Fence {
 func (s *system) keepFence(ctx context.Context, f *fence.Fence, look <-chan struct{}, log *slog.Logger) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
+	said := "" // an interface that is missing stays so for long
 	for {
 		select {
 		case <-tick.C:
@@ -337,8 +401,13 @@ func (s *system) keepFence(ctx context.Context, f *fence.Fence, look <-chan stru
 		}
 		err := f.Check()
 		if errors.Is(err, fence.ErrTampered) {
-			log.Warn("somebody has changed the fence of the floating addresses; it is made anew", "what", err)
+			if what := err.Error(); what != said {
+				said = what
+				log.Warn("the fence of the floating addresses, or an interface, is not as it was; it is made anew", "what", err)
+			}
 			err = f.Restore()
+		} else if err == nil {
+			said = ""
 		}
 		if err != nil && ctx.Err() == nil {
 			log.Error("the fence of the floating addresses cannot be kept; if this machine stands still now, they may be seen after the lease", "err", err)
@@ -379,9 +448,19 @@ func (s *system) woken(gone guard.Addr) {
 	for p := range s.places {
 		if slices.Contains(p.placed, gone) {
 			p.missing = true
-		} else if gone.Index != 0 {
-			continue
+		} else if gone.Prefix.IsSingleIP() {
+			continue // a subnet's address may have been what an interface was found by
 		}
 		p.wake()
 	}
+}
+
+// deaf has all places look after something went unheard.
+func (s *system) deaf() {
+	s.mu.Lock()
+	for p := range s.places {
+		p.unsure = true
+	}
+	s.mu.Unlock()
+	s.woken(guard.Addr{})
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -19,45 +20,97 @@ type watch struct {
 	ended chan struct{}
 }
 
+// deafPause is between two attempts to hear again.
+const deafPause = 100 * time.Millisecond
+
 // newWatch begins to call changed: with an address that was removed, or with none when anything else may be different. Floating addresses that are put in place or
-// refreshed are no news.
-func newWatch(changed func(gone guard.Addr)) (*watch, error) {
+// refreshed are no news. A subscription ends when its news are not taken fast enough, as when this process stands still: another is made then, and deaf called.
+func newWatch(changed func(gone guard.Addr), deaf func()) (*watch, error) {
 	w := &watch{done: make(chan struct{}), ended: make(chan struct{})}
-	links, addrs := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)
-	err := netlink.LinkSubscribeWithOptions(links, w.done, netlink.LinkSubscribeOptions{ErrorCallback: func(error) {}})
-	if err == nil {
-		err = netlink.AddrSubscribeWithOptions(addrs, w.done, netlink.AddrSubscribeOptions{ErrorCallback: func(error) {}})
-	}
+	s, err := subscribe()
 	if err != nil {
-		close(w.done)
-		return nil, fmt.Errorf("the kernel does not tell of its interfaces: %w", err)
+		return nil, err
 	}
 	go func() {
 		defer close(w.ended)
 		for {
-			select {
-			case _, ok := <-links:
-				if !ok {
-					return
-				}
-				changed(guard.Addr{})
-			case u, ok := <-addrs:
-				if !ok {
-					return
-				}
-				gone := guard.Addr{Index: u.LinkIndex, Prefix: prefixOf(&u.LinkAddress)}
-				switch {
-				case !u.NewAddr:
-					changed(gone)
-				case !gone.Prefix.IsSingleIP():
-					changed(guard.Addr{}) // another subnet
-				}
-			case <-w.done:
+			lost := s.hear(w.done, changed)
+			s.end()
+			if !lost {
 				return
 			}
+			for s, err = subscribe(); err != nil; s, err = subscribe() {
+				select {
+				case <-time.After(deafPause):
+				case <-w.done:
+					return
+				}
+			}
+			deaf()
 		}
 	}()
 	return w, nil
+}
+
+// subscription is one to the kernel's news.
+type subscription struct {
+	done  chan struct{}
+	links chan netlink.LinkUpdate
+	addrs chan netlink.AddrUpdate
+}
+
+func subscribe() (*subscription, error) {
+	s := &subscription{make(chan struct{}), make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)}
+	// Why one ends is told by its channel, which is closed then.
+	err := netlink.LinkSubscribeWithOptions(s.links, s.done, netlink.LinkSubscribeOptions{ErrorCallback: func(error) {}})
+	if err == nil {
+		if err = netlink.AddrSubscribeWithOptions(s.addrs, s.done, netlink.AddrSubscribeOptions{ErrorCallback: func(error) {}}); err != nil {
+			close(s.addrs)
+		}
+	} else {
+		close(s.links)
+		close(s.addrs)
+	}
+	if err != nil {
+		s.end()
+		return nil, fmt.Errorf("the kernel does not tell of its interfaces: %w", err)
+	}
+	return s, nil
+}
+
+// end ends it, and waits until nobody writes to its channels.
+func (s *subscription) end() {
+	close(s.done)
+	for range s.links {
+	}
+	for range s.addrs {
+	}
+}
+
+// hear calls changed until done is closed, or, and then it reports true, one of the two has ended by itself.
+func (s *subscription) hear(done <-chan struct{}, changed func(gone guard.Addr)) (lost bool) {
+	for {
+		select {
+		case _, ok := <-s.links:
+			if !ok {
+				return true
+			}
+			changed(guard.Addr{})
+		case u, ok := <-s.addrs:
+			if !ok {
+				return true
+			}
+			gone := guard.Addr{Index: u.LinkIndex, Prefix: prefixOf(&u.LinkAddress)}
+			switch {
+			case !u.NewAddr:
+				changed(gone)
+			case !gone.Prefix.IsSingleIP():
+				changed(guard.Addr{}) // another subnet
+			}
+		case <-done:
+			return false
+		}
+	}
 }
 
 func (w *watch) close() error {

@@ -41,11 +41,11 @@ type identity struct {
 //
 // An Ed25519 signature depends on nothing but the key and the text, so every node derives the same authority byte for byte.
 func newIdentity(secret seal.Secret, id string) (*identity, error) {
-	return signed(secret, &url.URL{Scheme: "flotilla", Host: "node", Path: "/" + id})
+	return signed(secret, &url.URL{Scheme: "flotilla", Host: "node", Path: "/" + id}, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
 }
 
-// signed is newIdentity for any name.
-func signed(secret seal.Secret, name *url.URL) (*identity, error) {
+// signed is newIdentity for any name and usage.
+func signed(secret seal.Secret, name *url.URL, usage ...x509.ExtKeyUsage) (*identity, error) {
 	kid := secret.ID()
 	seed := secret.CASeed()
 	caKey := ed25519.NewKeyFromSeed(seed[:])
@@ -81,7 +81,7 @@ func signed(secret seal.Secret, name *url.URL) (*identity, error) {
 		NotBefore:    certFrom(),
 		NotAfter:     certUntil(),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage:  usage,
 	}, ca, public, caKey)
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ type testatorKey struct{}
 // nothing else.
 func (p *Port) Will(node string, session uint64, addrs []string) ([]byte, error) {
 	secret := p.cfg.Secrets[0]
-	id, err := signed(secret, willName("/"+madeUpID()+"/"+node+"/"+strconv.FormatUint(session, 10)))
+	id, err := signed(secret, willName("/"+madeUpID()+"/"+node+"/"+strconv.FormatUint(session, 10)), x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return nil, err
 	}

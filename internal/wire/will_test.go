@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -47,6 +48,13 @@ func TestWill(t *testing.T) {
 		w, err := will.Decode(b)
 		if err != nil {
 			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(w.Cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, err := newIdentity(secret(1), nodeID(1)); err != nil || id.verify(cert, x509.ExtKeyUsageServerAuth) == nil {
+			t.Errorf("the bearer of a will passes for a node with the bearers of others (%v)", err)
 		}
 		told = nil
 		for name, change := range map[string]func(w *will.Will){

@@ -1,0 +1,204 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// Each test in this file has failed once. Its comment tells what happened then, and must not happen.
+
+// The holder of a role with Keep hands over while there is no leader. Its claim was taken for one that is kept, stayed in the queue for as long as
+// the session lived, and nobody got the role any more.
+func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		leader, others := leaderOf(t, nodes)
+		n, next := others[0], others[1]
+		ctx, cancel := context.WithCancel(t.Context())
+		held, returned := make(chan uint64, 1), make(chan error, 1)
+		go func() {
+			returned <- n.Hold(ctx, Role{Name: "r", Public: true, Keep: true}, func(ctx context.Context, _ Tenure) error {
+				held <- n.ownSession(n.fsm.state())
+				<-ctx.Done()
+				return nil
+			})
+		}()
+		session := <-held
+		got := holdUntil(t.Context(), next, Role{Name: "r", Public: true})
+		time.Sleep(time.Second)
+		net.Isolate(leader.name)
+		cancel()
+		<-returned
+		select {
+		case <-got:
+		case <-time.After(time.Minute):
+			t.Error("nobody gets the role")
+		}
+		if now := n.ownSession(n.fsm.state()); now != session {
+			t.Errorf("the session is %d and was %d: this shows nothing", now, session)
+		}
+	})
+}
+
+// A node that shuts down waits for a role. It was granted that, and nobody did what goes with it until the last of what the node held was handed over.
+func TestLeavingNodeIsGrantedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		n, next := others[0], others[1]
+		slow := make(chan struct{})
+		go n.Hold(t.Context(), Role{Name: "slow"}, func(ctx context.Context, _ Tenure) error {
+			close(slow)
+			<-ctx.Done()
+			time.Sleep(8 * time.Second)
+			return nil
+		})
+		<-slow
+		ctx, cancel := context.WithCancel(t.Context())
+		<-holdUntil(ctx, leader, Role{Name: "r"})
+		holdUntil(t.Context(), n, Role{Name: "r", Priority: 1, PreemptDelay: time.Hour})
+		time.Sleep(100 * time.Millisecond)
+		got := holdUntil(t.Context(), next, Role{Name: "r"})
+		time.Sleep(100 * time.Millisecond)
+		down := make(chan error, 1)
+		go func() { down <- n.Shutdown(t.Context()) }()
+		time.Sleep(100 * time.Millisecond)
+		cancel()
+		begun := time.Now()
+		<-got
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("the next one has the role %v after the holder left", took)
+		}
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A role goes to somebody else than it was to be moved to, because that one has left. Move waited for thirty seconds, and said that there was no leader.
+func TestMoveToOneThatLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		holder, heir, third := nodes[0], nodes[1], nodes[2]
+		held := make(chan struct{})
+		go holder.Hold(t.Context(), Role{Name: "r"}, func(ctx context.Context, _ Tenure) error {
+			close(held)
+			<-ctx.Done()
+			time.Sleep(2 * time.Second)
+			return nil
+		})
+		<-held
+		ctx, cancel := context.WithCancel(t.Context())
+		holdUntil(ctx, heir, Role{Name: "r"})
+		time.Sleep(100 * time.Millisecond)
+		got := holdUntil(t.Context(), third, Role{Name: "r"})
+		time.Sleep(100 * time.Millisecond)
+		time.AfterFunc(time.Second, cancel)
+		begun := time.Now()
+		err := third.Move(t.Context(), "r", heir.name)
+		if took := time.Since(begun); err == nil || errors.Is(err, ErrNoLeader) || !strings.Contains(err.Error(), third.name) || took > 3*time.Second {
+			t.Errorf("after %v: %v; want an error that says who has the role", took, err)
+		}
+		<-got
+	})
+}
+
+// A session ends between the grant of a public role and the beginning of its tenure. The claim's ghost was taken for the claim, and Hold waited in no queue
+// until the ghost was gone.
+func TestGhostIsNoGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		_, others := leaderOf(t, nodes)
+		n := others[0]
+		c := command{op: opClaim, key: rolePrefix + "r", flag: true, number: uint64(n.cfg.MaxState), cond: 1 + uint64(time.Minute)}
+		ref, _, err := n.await(t.Context(), c, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e codec.Encoder
+		e.Uint(ref.session)
+		e.Bool(true)
+		if _, err := n.askLeader(t.Context(), callEnd, e.B); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if q := n.fsm.state().claims(c.key); len(q) != 1 || q[0].ghost == 0 {
+			t.Fatalf("there is no ghost: %+v", q)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if index, err := n.granted(ctx, c, ref, nil); index != 0 || err != nil {
+			t.Errorf("what is left of the claim is granted at %d, %v; want that it is gone", index, err)
+		}
+	})
+}
+
+// Whatever the clocks do within their bounds, a ghost stays until its machine's kernel has ended what is to be seen. A linger that a slow clock counts there was
+// over earlier by a fast one.
+func TestGhostsOutlastSlowClocks(t *testing.T) {
+	n := &Node{pace: pace{lease: 600 * time.Millisecond}}
+	k := newKeeper(n)
+	const slow, fast = 1 - 1./drift, 1 + 1./drift
+	for _, linger := range []time.Duration{0, 10 * time.Millisecond, 2500 * time.Millisecond, maxLinger} {
+		for _, lapsed := range []bool{true, false} {
+			seen := float64(linger) / slow
+			if !lapsed {
+				seen += float64(leaseTime(n.pace.lease)) / slow
+			}
+			if ghost := float64(k.haunts(&claim{lapsed: lapsed, linger: int64(linger)})) / fast; ghost < seen {
+				t.Errorf("linger %v, lapsed %v: the ghost is gone after %v, and something is seen for %v", linger, lapsed, time.Duration(ghost), time.Duration(seen))
+			}
+		}
+	}
+}
+
+// A holder whose session is long over comes to say that it keeps. What the newest session keeps was forgotten, and that session ended as one that leaves nothing.
+func TestNewestKeptSessionCounts(t *testing.T) {
+	ts := newTenures()
+	for _, session := range []uint64{8, 5} {
+		ts.keep(&tenure{ref: claimRef{session: session}})
+	}
+	if !ts.seen(8) {
+		t.Error("what session 8 keeps is forgotten")
+	}
+}
+
+// An operator removes by force a node that is present. What it held was granted to another one at once, while its lease lasted: for a moment if the
+// leader could tell it, else until the lease was over.
+func TestRemovedHolderHasItsLease(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			net := simnet.New()
+			nodes := trio(t, net, nil)
+			leader, others := leaderOf(t, nodes)
+			holder, next := others[0], others[1]
+			tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
+			got := holdUntil(t.Context(), next, Role{Name: "r"})
+			l := leader.leading.Load()
+			if _, err := l.settle(t.Context(), leader); err != nil { // as for a removal before
+				t.Fatal(err)
+			}
+			if cut {
+				net.Block(holder.name, leader.name)
+				net.Block(leader.name, holder.name)
+			}
+			answer, err := leader.removeMember(t.Context(), l, remote.RemoveRequest{Node: holder.id, Force: true})
+			if err != nil || answer.Refused {
+				t.Fatal(answer.Text, err)
+			}
+			<-got
+			if left := time.Until(tenure.Deadline()); left > 0 {
+				t.Errorf("cut off from the leader %v: the role is granted again %v before the deadline of its holder", cut, left)
+			}
+		})
+	}
+}

@@ -1,0 +1,67 @@
+package vip_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
+)
+
+// An address that somebody else answers for is left to him, and said so; it is taken when he is gone.
+func TestProbe(t *testing.T) {
+	s := newSite(t, 1, labnode.Fleet{Units: units(1), Probe: true})
+	s.owners("at first", nil)
+	s.must(s.procs[0].Kill(syscall.SIGTERM))
+	s.must(s.procs[0].Wait())
+	s.must(s.lab.Clients[1].AddAddr(units(1)[0][0]))
+	s.start(0)
+	s.poll("the conflict is told of", func() bool { return strings.Contains(s.procs[0].Output(), "floating address: conflict") })
+	if n := len(s.watch.Owners(s.addrs[0])); n != 0 && s.watch.Owners(s.addrs[0])[0] == s.lab.Nodes[0] {
+		t.Error("the node has it all the same")
+	}
+	s.must(s.lab.Clients[1].DelAddr(units(1)[0][0]))
+	s.owners("when the other is gone", nil)
+}
+
+// An interface is found by its subnet, whatever its name is, and its addresses are fenced and answered for there when it is back.
+func TestRename(t *testing.T) {
+	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s.owners("at first", nil)
+	node := s.lab.Nodes[0]
+	said := func(what string, times int) {
+		t.Helper()
+		s.poll(fmt.Sprintf("%q is said %d times", what, times), func() bool {
+			return strings.Count(s.procs[0].Output(), "floating address: "+what) >= times
+		})
+	}
+	link := func(name string, do func(l netlink.Link) error) {
+		t.Helper()
+		s.must(node.Do(func() error {
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			return do(l)
+		}))
+	}
+	said("bound", 1)
+	for i, names := range [][2]string{{"eth0", "lan0"}, {"lan0", "eth0"}} {
+		link(names[0], netlink.LinkSetDown)
+		said("unusable", i+1)
+		link(names[0], func(l netlink.Link) error { return netlink.LinkSetName(l, names[1]) })
+		link(names[1], netlink.LinkSetUp)
+		said("bound", i+2)
+		s.owners("under the name "+names[1], nil)
+		// Not by IPv6: the kernel has removed the node's own address of that, and nobody puts it back here.
+		p, err := s.lab.Clients[0].ProbeUDP(netip.AddrPortFrom(s.addrs[0], netlab.Port), 0)
+		s.must(err)
+		s.poll(fmt.Sprintf("%v answers", s.addrs[0]), func() bool { return p.Latest().By == node.Name })
+		s.must(p.Close())
+	}
+}
