@@ -65,6 +65,7 @@ cleanup() {
 	exec 7>&- 8<&-
 	docker rm -f $project-probe >/dev/null 2>&1 || true
 	"${compose[@]}" --profile balancer --profile client down -v --rmi all --remove-orphans -t 2 >/dev/null 2>&1 || true
+	docker image prune -f --filter label=flotilla.example=compose >/dev/null 2>&1 || true # what compose has built twice
 	rm -rf "$tmp"
 	if [[ -n ${made_dist:-} ]]; then rm -rf dist; fi
 	exit "$code"

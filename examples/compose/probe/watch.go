@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	watchEvery = 100 * time.Millisecond
-	patience   = 500 * time.Millisecond // of one request
+	watchEvery    = 100 * time.Millisecond
+	watchPatience = 200 * time.Millisecond // of one of its requests
+	patience      = 500 * time.Millisecond // of one that is measured
 )
 
 // watch prints a line for each address whenever another node answers there than before.
@@ -25,7 +26,7 @@ func watch(ctx context.Context, name string, roots *x509.CertPool) error {
 	for _, addr := range addrs {
 		all.Go(func() {
 			owner, silent := "", start
-			c, url := httpsAt(name, addr, roots, patience)
+			c, url := httpsAt(name, addr, roots, watchPatience)
 			tick := time.NewTicker(watchEvery)
 			defer tick.Stop()
 			for {
