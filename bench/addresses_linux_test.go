@@ -217,11 +217,8 @@ func BenchmarkAddresses(b *testing.B) {
 	if err := netlab.Available(); err != nil {
 		b.Skip(err)
 	}
-	var table strings.Builder
-	defer func() {
-		fmt.Printf("\nmilliseconds, median/maximum\n| system | event | trials | away | after its end | two owners in kernels | on the wire | failed connections | probes' own pauses |\n"+
-			"|---|---|---|---|---|---|---|---|---|\n%s", table.String())
-	}()
+	fmt.Print("\nmilliseconds, median/maximum\n| system | event | trials | away | after its end | two owners in kernels | on the wire | failed connections | probes' own pauses |\n" +
+		"|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range addressSystems() {
 		if *systemsFlag != "" && !slices.Contains(strings.Split(*systemsFlag, ","), s.name) {
 			continue
@@ -259,7 +256,7 @@ func BenchmarkAddresses(b *testing.B) {
 				}
 				for _, name := range []string{event.name, event.name + ", leader too"} {
 					if len(trials[name]) > 0 {
-						table.WriteString(addressRow(s.name, name, trials[name]))
+						fmt.Print(addressRow(s.name, name, trials[name]))
 					}
 				}
 			}
