@@ -34,7 +34,7 @@ type Config struct {
 	Addr string
 
 	// Advertise is the address that the other nodes dial. Empty: the address of the listener, with the address of the
-	// outgoing interface in place of an unspecified one.
+	// outgoing interface in place of an unspecified one, or where there is no route out the first one that is no floating address.
 	Advertise string
 
 	// Secrets are the cluster's secrets. The first is shown to peers, and all are accepted of them. The keys to the replicated state are sealed
