@@ -106,8 +106,9 @@ func (f *addressFleet) kill(i int, guard bool) {
 	if !guard {
 		return
 	}
+	delay := time.Duration(1+f.random.IntN(8)) * time.Millisecond // random is this goroutine's
 	f.guards.Go(func() {
-		time.Sleep(time.Duration(1+f.random.IntN(8)) * time.Millisecond)
+		time.Sleep(delay)
 		f.machine(i).Remove()
 		dial := f.c.Config((i + 1) % len(f.runs)).Dial // that of the dead machine has died with it
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
