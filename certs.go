@@ -26,6 +26,7 @@ type certs struct {
 	cache       *certmagic.Cache
 	ready       func(context.Context) error
 	company     func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
+	settled     func(context.Context) // waits until what this node's storage holds is in every node's
 	cluster     func() string         // its identity; empty: not known yet
 	changed     func()                // what status returns may be another; must not block
 	development bool
@@ -104,7 +105,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, company: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {},
+		ready: ready, company: func(context.Context) {}, settled: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {},
 		development: development, log: l, gate: newGate(), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1),
 		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"crypto/tls"
+	"slices"
 	"testing"
 	"time"
 
@@ -62,5 +64,52 @@ func TestClusterSharesCertificates(t *testing.T) {
 		time.Sleep(orderSettle + orderJitter + time.Second)
 		sameSerial(t, nodes, "real0.example", old)
 		book.check(t, names+2)
+	})
+}
+
+// Once any node has shown the first certificate of a name, none shows a self-signed one: it is on its way to all of them for a moment,
+// and some have it before others.
+func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const name = "first.example"
+		net := simnet.New()
+		answer, answers := barrier()
+		nodes := trio(t, net, func(c *Config) {
+			c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: cfg.Storage}, func() error { return answer(t.Context()) }}}
+			}
+		})
+		net.SetLatency(20 * time.Millisecond)
+		leader, others := leaderOf(t, nodes)
+		nodes = append([]*Node{leader}, others...) // the leader has it before all others
+		var configs []*tls.Config
+		for _, n := range nodes {
+			cfg, err := n.TLSConfig(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			configs = append(configs, cfg)
+		}
+		marker := nodes[0].certs.marker(name).Text(16)
+		time.Sleep(time.Second)
+		for i, cfg := range configs {
+			if got := shown(cfg, name); got != marker {
+				t.Fatalf("node %d shows %q before there is a certificate, want the self-signed %q", i, got, marker)
+			}
+		}
+		answers()
+		for {
+			time.Sleep(time.Millisecond)
+			var seen []string // what the nodes show, one after the other
+			for _, cfg := range configs {
+				seen = append(seen, shown(cfg, name))
+			}
+			if first := slices.IndexFunc(seen, func(s string) bool { return s != marker }); first >= 0 {
+				if slices.Contains(seen[first:], marker) {
+					t.Errorf("shown one after the other: %q; self-signed is %q", seen, marker)
+				}
+				return
+			}
+		}
 	})
 }

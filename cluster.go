@@ -23,6 +23,7 @@ import (
 const (
 	companyTime  = 5 * time.Second        // how long the first orders of a node wait for the other members
 	companyPause = 250 * time.Millisecond // and then for them to open their ports
+	settleTime   = 2 * time.Second        // how long a first certificate is kept back at the most
 )
 
 // Node is one running member of a cluster, or one on its way to become that. It is open from Open until Close, Shutdown
@@ -121,6 +122,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development() || n.cfg.TLS.Private, n.Ready, n.log); err != nil {
 		return err
 	}
+	n.certs.settled = n.settled
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect
 	if n.cfg.Dir == "" {
 		n.ident.Store(&identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()})

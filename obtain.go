@@ -199,6 +199,14 @@ func (c *certs) refresh(ctx context.Context, name string) error {
 		return err
 	}
 	defer done()
+	c.mu.Lock()
+	first := c.names[name] != nil && c.names[name].none
+	c.mu.Unlock()
+	if first {
+		if has, err := c.inStorage(ctx, name); err == nil && has {
+			c.settled(ctx) // others show a self-signed one until they have this, and none may after this node has not
+		}
+	}
 	old := c.matching(name)
 	cert, err := c.config.CacheManagedCertificate(ctx, name)
 	if err != nil {

@@ -173,6 +173,16 @@ func (n *Node) company(ctx context.Context) {
 	}
 }
 
+// settled waits until every session has applied what this node has, by a write that changes nothing: that is what a write waits for.
+// Whoever shows something that it read before that has a client find nothing on the next node.
+func (n *Node) settled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	if err := n.storage.Delete(ctx, "flotilla/nothing"); err != nil {
+		n.log.Debug("a first certificate is shown before it is known to be on every node", "error", err)
+	}
+}
+
 // maintain has one node of those that serve certificates keep the storage clean.
 func (n *Node) maintain(ctx context.Context) {
 	select {

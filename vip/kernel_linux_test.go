@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,12 +84,19 @@ func TestConfiguredByHand(t *testing.T) {
 	}
 }
 
-// withoutRights is what a process of TestNoRights does.
+// withoutRights is what a process of TestNoRights does. Rights are each thread's: it drops them for good on one, which then becomes
+// the program once more, whose threads all lack them.
 func withoutRights() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
+	runtime.LockOSThread()
+	if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_NET_ADMIN, 0, 0, 0); err != nil {
 		return err
+	} else if has == 1 && os.Geteuid() == 0 {
+		for _, right := range []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW} {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, right, 0, 0, 0); err != nil {
+				return err
+			}
+		}
+		return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 	}
 	node, err := flotilla.Open(context.Background(), flotilla.Config{})
 	if err != nil {
