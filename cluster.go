@@ -195,7 +195,8 @@ func (n *Node) open(ctx context.Context) error {
 				l.acks.matched(id)
 			}
 		},
-		Logger: n.log,
+		Company: n.pace.renewal(),
+		Logger:  n.log,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())

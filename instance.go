@@ -180,8 +180,8 @@ func (n *Node) raftConfig() *raft.Config {
 	c.LocalID = raft.ServerID(n.id)
 	c.HeartbeatTimeout = n.pace.heartbeat
 	c.ElectionTimeout = n.pace.heartbeat
-	c.LeaderLeaseTimeout = n.pace.heartbeat / 2
-	c.CommitTimeout = 2 * n.pace.lease // commits are told at once by acks
+	c.LeaderLeaseTimeout = n.pace.heartbeat // nothing that is promised hangs on it: leases and confirm see to that
+	c.CommitTimeout = 5 * n.pace.lease      // commits are told at once by acks
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true

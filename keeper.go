@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
@@ -30,6 +32,8 @@ type keeper struct {
 	// useBy is until when the lease may be relied on, in nanoseconds since started: some time before its end, so that whoever holds something
 	// by it can let go in time. 0: there is none.
 	useBy atomic.Int64
+
+	unhaunted *iradix.Tree[*role] // roles without a ghost; of run alone
 
 	idle atomic.Int64 // since when there is none, as useBy; 0: since the start
 
@@ -166,7 +170,7 @@ func (k *keeper) margin() time.Duration { return k.n.pace.lease / 5 }
 
 // run renews, reports and judges until ctx ends.
 func (k *keeper) run(ctx context.Context) {
-	every := k.n.pace.lease / 6
+	every := k.n.pace.renewal()
 	var renewal, last time.Time
 	awake := time.Now() // since when this loop has run without a gap
 	begun := uint64(0)
@@ -309,7 +313,7 @@ func (k *keeper) answer(r request) {
 		if !r.urgent {
 			k.mu.Lock()
 			k.owed[r.node] = e.B
-			early := !time.Now().Before(k.next.Add(-k.n.pace.lease / 12))
+			early := !time.Now().Before(k.next.Add(-k.n.pace.renewal() / 2))
 			k.mu.Unlock()
 			if early {
 				k.wake() // this process is awake now, and need not be woken again so soon

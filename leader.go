@@ -70,6 +70,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		if l != nil {
 			l.stop()
 			duties.Wait()
+			n.beat(r, n.pace.heartbeat)
 			n.port.Transport().Release(l.term)
 			led, l = l.term, nil
 		}
@@ -87,6 +88,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		if leads && l == nil {
 			l = newLeadership(ctx, n, r, term)
 			l.before, l.beforeHeard = before, r.LastContact()
+			n.beat(r, 2*n.pace.heartbeat)
 			run := l
 			duties.Go(func() { n.runDuties(run) })
 		}
@@ -100,6 +102,16 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// beat has raft wait that long for a leader's heartbeats, and as a leader send them ten times as often. That rate is all that a leader's
+// own time-out is for, and it is the larger part of what a leader has to do at rest.
+func (n *Node) beat(r *raft.Raft, timeout time.Duration) {
+	c := r.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
+	if err := r.ReloadConfig(c); err != nil {
+		n.log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
 	}
 }
 

@@ -39,7 +39,13 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 
 // exorcise frees the roles whose holder's ghost has had its time: what was to be seen of it is over, by this leader's clock, however slow that is.
 func (k *keeper) exorcise(l *leadership, s *state, now time.Time) {
+	if s.roles == k.unhaunted {
+		return
+	}
 	ghosts := s.ghosts()
+	if len(ghosts) == 0 {
+		k.unhaunted = s.roles
+	}
 	k.mu.Lock()
 	seen := make(map[ghost]time.Time, len(ghosts))
 	for key, c := range ghosts {
@@ -70,9 +76,12 @@ func (k *keeper) haunts(c *claim) time.Duration {
 
 // exorcism returns when the first ghost that this leader has seen has had its time, zero if there is none but those that it is freeing already.
 func (k *keeper) exorcism() (first time.Time) {
-	ghosts := k.n.fsm.state().ghosts()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if len(k.haunted) == 0 {
+		return time.Time{}
+	}
+	ghosts := k.n.fsm.state().ghosts()
 	for g, since := range k.haunted {
 		if c, ok := ghosts[g.role]; ok && c.ghost == g.index && !k.pending[sessionID{g.role, g.index}] {
 			if at := since.Add(k.haunts(&c)); first.IsZero() || at.Before(first) {

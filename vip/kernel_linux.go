@@ -283,7 +283,7 @@ func (p *kernelPlace) put() error {
 	if !p.lasts() {
 		return errors.Join(errLapsed, p.remove()) // it stood still in between, and whoever took them away may have done so before
 	}
-	p.refresh = now.Add(every)
+	p.refresh = machine.beat(now, every)
 	return nil
 }
 

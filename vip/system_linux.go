@@ -41,6 +41,7 @@ type system struct {
 	places map[*kernelPlace]struct{}
 	fence  *fence.Fence // nil: the kernel cannot
 	table  string
+	since  time.Time    // the first place opened
 	lock   net.Listener // says that the table has an owner
 	guard  *guard.Guard // nil: nobody wants one, or none could be started
 	watch  *watch
@@ -105,7 +106,7 @@ func (s *system) begin(log *slog.Logger) error {
 	defer s.mu.Unlock()
 	s.look = make(chan struct{}, 1)
 	s.watch, s.fence, s.table, s.lock, s.stop, s.told, s.will = w, f, name, lock, stop, time.Time{}, ""
-	s.left = false
+	s.left, s.since = false, time.Now()
 	s.places = make(map[*kernelPlace]struct{})
 	if f != nil {
 		s.runs.Go(func() { s.keepFence(ctx, f, s.look, log) })
@@ -345,6 +346,13 @@ func (s *system) drive() {
 			return
 		}
 	}
+}
+
+// beat returns the next of the times, that long from one to the next, at which all places do what is due: the process wakes once for all.
+func (s *system) beat(now time.Time, every time.Duration) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Add(every - now.Sub(s.since)%every)
 }
 
 // lapse says that p has no addresses.

@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -23,7 +24,44 @@ type link struct {
 	ns  int // network namespace, an open file; 0: that of the thread
 	nft *nftables.Conn
 	raw *netlink.Conn // the same, without its packaging
+
+	own    uint32 // transactions of ours that have changed something
+	unsure bool   // whether one has is not known
 }
+
+// generation returns the kernel's count of transactions in this network namespace, anybody's.
+func (l *link) generation() (gen uint32, err error) {
+	err = l.ask(func(*nftables.Conn) error {
+		answers, err := l.raw.Execute(netlink.Message{
+			Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN), Flags: netlink.Request},
+			Data:   make([]byte, nfgenSize),
+		})
+		if err != nil {
+			return err
+		}
+		for _, m := range answers {
+			if len(m.Data) < nfgenSize {
+				continue
+			}
+			d, err := netlink.NewAttributeDecoder(m.Data[nfgenSize:])
+			if err != nil {
+				return err
+			}
+			d.ByteOrder = binary.BigEndian
+			for d.Next() {
+				if d.Type() == unix.NFTA_GEN_ID {
+					gen = d.Uint32()
+					return d.Err()
+				}
+			}
+		}
+		return errors.New("the kernel does not tell the generation of its ruleset")
+	})
+	return gen, err
+}
+
+// nfgenSize is that of struct nfgenmsg, which precedes the attributes.
+const nfgenSize = 4
 
 // open returns the connection.
 func (l *link) open() (*nftables.Conn, error) {
@@ -85,6 +123,9 @@ func (l *link) transact(queue func(c *nftables.Conn, at *instant) error) error {
 			}
 			return c.Flush()
 		})
+		// Without a limit it may have changed nothing, which the kernel does not count.
+		l.unsure = l.unsure || err != nil || !at.limits
+		l.own++
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && again:
 			again = false // this process stood still, maybe, and the answer is there

@@ -31,6 +31,8 @@ type Fence struct {
 	until    time.Time // of the lease
 	priority int
 	made     map[string][]string // chains, with their rules, as the kernel gave them back when they were made
+	looked   bool                // all was as it should be when seen was the generation of the ruleset
+	seen     uint32              // link counts our own transactions since
 }
 
 // Open makes the table of the program of that name, which has letters, digits, '-', '_' and '.'. That the kernel can do what is needed is found out by doing it; if it cannot, or may
@@ -409,6 +411,7 @@ func (f *Fence) check() (err error) {
 	return err
 }
 
+// look compares all with what was made. As long as the kernel counts no transactions but ours since the last time, that is known.
 func (f *Fence) look() error {
 	for _, d := range f.devices {
 		switch name, err := f.link.name(d.index); {
@@ -418,6 +421,14 @@ func (f *Fence) look() error {
 			return fmt.Errorf("%w: the interface %s is called %s now", ErrTampered, d.name, name)
 		}
 	}
+	gen, err := f.link.generation()
+	if err != nil {
+		return explain("ask for the generation of the ruleset", err)
+	}
+	if f.looked && !f.link.unsure && gen == f.seen+f.link.own {
+		return nil
+	}
+	f.looked, f.link.unsure, f.link.own, f.seen = false, false, 0, gen
 	made, err := f.dump()
 	if err != nil {
 		return explain("read the table "+f.layout.table.Name, err)
@@ -432,7 +443,9 @@ func (f *Fence) look() error {
 			return fmt.Errorf("%w: the chain %s has other rules", ErrTampered, name)
 		}
 	}
-	return f.lookGuarded()
+	err = f.lookGuarded()
+	f.looked = err == nil
+	return err
 }
 
 // lookGuarded compares what is guarded.

@@ -303,6 +303,7 @@ func TestTampered(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l.t = t
 			must(t, fence.Check())
+			must(t, fence.Extend(long())) // one's own changes do not hide another's
 			within(t, l.node, func() error {
 				if out, err := exec.Command(nft, tt.command).CombinedOutput(); err != nil {
 					return fmt.Errorf("%w: %s", err, out)

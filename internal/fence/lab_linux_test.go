@@ -258,15 +258,31 @@ type wire struct {
 	added chan struct{} // closed when seen has grown
 }
 
+// tapBuffer holds what comes while the process that watches does not run.
+const tapBuffer = 16 << 20
+
 // tap watches a device until the test ends.
 func tap(t *testing.T, ns netns.NsHandle, name string) *wire {
 	t.Helper()
 	w := &wire{added: make(chan struct{})}
 	l := &lab{t: t}
 	c := l.listen(ns, name)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, tapBuffer) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatalf("a large buffer for frames: %v", err)
+	}
 	own, _ := c.LocalAddr().(*packet.Addr)
 	done := make(chan struct{})
 	t.Cleanup(func() {
+		if s, err := c.Stats(); err != nil || s.Drops > 0 {
+			t.Errorf("%d frames went by unseen (%v), which says nothing of what was sent", s.Drops, err)
+		}
 		c.Close()
 		<-done
 	})

@@ -91,7 +91,7 @@ func (s *notes) outbox(id string) *outbox {
 	defer s.mu.Unlock()
 	o := s.out[id]
 	if o == nil {
-		o = &outbox{port: s.port, id: id, wake: make(chan struct{}, 1)}
+		o = &outbox{port: s.port, id: id, wake: make(chan struct{}, 1), sent: make(chan struct{})}
 		s.out[id] = o
 	}
 	return o
@@ -104,9 +104,10 @@ type outbox struct {
 	wake chan struct{} // has an element when something was put in
 
 	mu      sync.Mutex
-	queue   []byte // frames
-	count   int    // of them
-	running bool   // run is, or is about to
+	queue   []byte        // frames
+	count   int           // of them
+	running bool          // run is, or is about to
+	sent    chan struct{} // closed and replaced when frames were sent
 
 	// Of run alone.
 	pause time.Duration // the last one; 0 after success
@@ -144,6 +145,28 @@ func (o *outbox) take(spare []byte) []byte {
 	frames := o.queue
 	o.queue, o.count = spare[:0], 0
 	return frames
+}
+
+// tellSent tells those who wait for company.
+func (o *outbox) tellSent() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.sent)
+	o.sent = make(chan struct{})
+}
+
+// company waits until the next note is sent, but no longer than limit. What is sent then finds both machines awake.
+func (o *outbox) company(limit time.Duration) {
+	o.mu.Lock()
+	sent := o.sent
+	o.mu.Unlock()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-sent:
+	case <-timer.C:
+	case <-o.port.done:
+	}
 }
 
 // rest ends run if nothing waits.
@@ -246,6 +269,7 @@ func (w *noteWriter) run() {
 		if _, err := w.c.Write(frames); err != nil {
 			return
 		}
+		w.box.tellSent()
 	}
 }
 

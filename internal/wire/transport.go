@@ -226,12 +226,15 @@ func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
-// AppendEntries implements raft.Transport. A bare heartbeat is sent in any case. What replicates is held while the peer is
+// AppendEntries implements raft.Transport. A bare heartbeat is sent in any case, beside a note if there is one soon. What replicates is held while the peer is
 // down, until the peer is heard of, is admitted no more, has a newer term, or Release, Stop or Close is called.
 func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	peer := string(id)
 	cut(req)
 	beat := req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+	if beat && t.port.cfg.Company > 0 {
+		t.port.notes.outbox(peer).company(t.port.cfg.Company)
+	}
 	for round, broken := 0, 0; ; {
 		if !beat {
 			if err := t.hold(peer, req.Term, round); err != nil {

@@ -97,6 +97,10 @@ type Config struct {
 	// it is a quarter of that. 0: 2 s.
 	Timeout time.Duration
 
+	// Company is how long a heartbeat may wait for a note to the same peer, so that both are sent and taken in one moment: each that a
+	// machine is woken for by itself costs it as much as all the rest. 0: it does not wait.
+	Company time.Duration
+
 	// Logger receives what happens. Nil: nothing is logged.
 	Logger *slog.Logger
 }
