@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -19,15 +20,15 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 )
 
-// lateTest has a process of the test's binary be the program of TestLateGuard, in a network namespace of its own.
-const lateTest = "VIP_TEST_LATE_GUARD"
+// aloneTest has a process of the test's binary be the program of a test, in a network namespace of its own.
+const aloneTest = "VIP_TEST_ALONE"
 
-// lateGuard puts an address there without a guard, and then has one started for another, which does not come.
-func lateGuard(ctx context.Context) error {
+// vip0 makes the interface of such a program, and returns what puts an address on it.
+func vip0() (func(addr string, bare bool) Unit, error) {
 	const name = "vip0"
 	const peer = "vip1"
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: peer}); err != nil {
-		return fmt.Errorf("make an interface: %w", err)
+		return nil, fmt.Errorf("make an interface: %w", err)
 	}
 	for _, n := range []string{peer, name} {
 		l, err := netlink.LinkByName(n)
@@ -35,17 +36,83 @@ func lateGuard(ctx context.Context) error {
 			err = netlink.LinkSetUp(l)
 		}
 		if err != nil {
-			return fmt.Errorf("raise %s: %w", n, err)
+			return nil, fmt.Errorf("raise %s: %w", n, err)
 		}
 	}
-	unit := func(addr string, bare bool) Unit {
+	return func(addr string, bare bool) Unit {
 		return Unit{Name: addr, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}, Interface: name, NoGuard: bare, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	}, nil
+}
+
+// grant lasts long enough for a test.
+func grant() Grant {
+	return Grant{Fence: 1, Until: time.Now().Add(time.Hour), Will: func() []byte { return nil }}
+}
+
+// alone runs the calling test once more in a process and network namespace of its own. It returns what asks for the addresses of vip0 there once the
+// process has said "ready", and the rest of what it says. In that process it calls program instead.
+func alone(t *testing.T, program func(ctx context.Context) error) (addrs func() []netlink.Addr, rest *bufio.Reader, cmd *exec.Cmd) {
+	t.Helper()
+	if os.Getenv(aloneTest) != "" {
+		t.Fatal(program(t.Context()))
+	}
+	if err := netlab.Available(); err != nil {
+		t.Skip(err)
+	}
+	cmd = exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), aloneTest+"=1")
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("a network namespace cannot be had here: %v", err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	rest = bufio.NewReader(out)
+	if said, err := rest.ReadString('\n'); err != nil || said != "ready\n" {
+		t.Fatalf("the program says %q, %v", said, err)
+	}
+	ns, err := netns.GetFromPid(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	l, err := h.LinkByName("vip0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() []netlink.Addr {
+		t.Helper()
+		all, err := h.AddrList(l, netlink.FAMILY_V4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}, rest, cmd
+}
+
+// lateGuard puts an address there without a guard, and then has one started for another, which does not come.
+func lateGuard(ctx context.Context) error {
+	unit, err := vip0()
+	if err != nil {
+		return err
 	}
 	first, err := kernel{}.Attach(ctx, unit("192.0.2.1/24", true))
 	if err != nil {
 		return err
 	}
-	if err := first.Bind(ctx, Grant{Fence: 1, Until: time.Now().Add(time.Hour), Will: func() []byte { return nil }}); err != nil {
+	if err := first.Bind(ctx, grant()); err != nil {
 		return err
 	}
 	if _, err := (kernel{}).Attach(ctx, unit("192.0.2.2/24", false)); err != nil {
@@ -57,56 +124,55 @@ func lateGuard(ctx context.Context) error {
 
 // A guard that is started when addresses are there already takes these away too, before the table that keeps them silent.
 func TestLateGuard(t *testing.T) {
-	if os.Getenv(lateTest) != "" {
-		t.Fatal(lateGuard(t.Context()))
-	}
-	if err := netlab.Available(); err != nil {
-		t.Skip(err)
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestLateGuard$")
-	cmd.Env = append(os.Environ(), lateTest+"=1")
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Skipf("a network namespace cannot be had here: %v", err)
-	}
-	said, err := bufio.NewReader(out).ReadString('\n')
-	ns, failed := netns.GetFromPid(cmd.Process.Pid)
-	if failed != nil {
-		t.Fatal(failed)
-	}
-	defer ns.Close()
+	addrs, _, cmd := alone(t, lateGuard)
 	cmd.Process.Kill()
-	if cmd.Wait(); err != nil || said != "ready\n" {
-		t.Fatalf("the program says %q, %v", said, err)
-	}
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
-	l, err := h.LinkByName("vip0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd.Wait()
 	tick, end := time.NewTicker(10*time.Millisecond), time.After(10*time.Second)
 	defer tick.Stop()
-	for {
-		addrs, err := h.AddrList(l, netlink.FAMILY_V4)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(addrs) == 0 {
-			return
-		}
+	for len(addrs()) > 0 {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("%v is still there, and nothing keeps it silent", addrs[0])
+			t.Fatalf("%v is still there, and nothing keeps it silent", addrs()[0])
 		}
+	}
+}
+
+// stubborn has a kernel without nftables that refuses, from a time on, to remove an address.
+func stubborn(ctx context.Context) error {
+	unit, err := vip0()
+	if err == nil {
+		err = netlab.DenyNetlink(unix.NETLINK_NETFILTER, unix.EPROTONOSUPPORT)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := kernel{}.Attach(ctx, unit("192.0.2.1/24", true))
+	if err != nil {
+		return err
+	}
+	if err := p.Bind(ctx, grant()); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	if err := netlab.DenyNetlink(unix.NETLINK_ROUTE, unix.EPERM); err != nil {
+		return err
+	}
+	fmt.Println(p.Unbind())
+	select {}
+}
+
+// Where nothing else silences an address, Unbind does not return before it is gone, by the kernel's own lifetime if need be: the cluster grants it anew then.
+func TestUnbindOutlasts(t *testing.T) {
+	addrs, rest, _ := alone(t, stubborn)
+	if n := len(addrs()); n != 1 {
+		t.Fatalf("%d addresses at first", n)
+	}
+	said, err := rest.ReadString('\n')
+	if err != nil || !strings.Contains(said, "operation not permitted") {
+		t.Errorf("Unbind returned %q, %v; it should have been refused", said, err)
+	}
+	if all := addrs(); len(all) > 0 {
+		t.Errorf("Unbind has returned, and %v is there", all[0])
 	}
 }

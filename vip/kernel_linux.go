@@ -28,6 +28,7 @@ const (
 	probeWait   = 30 * time.Millisecond
 	localTime   = 100 * time.Millisecond // for an IPv6 address to take packets
 	localEvery  = 200 * time.Microsecond
+	removeEvery = 50 * time.Millisecond
 )
 
 // kernel is the Binder of this machine's kernel.
@@ -74,6 +75,7 @@ type kernelPlace struct {
 	link     *l2.Link // on it, and the fence is there; nil: not yet
 	bound    bool
 	refresh  time.Time     // when the kernel's lifetimes are to be renewed
+	ends     time.Time     // when the kernel has removed the addresses by itself
 	relay    *l2.Relay     // attempts are kept since Quiesce
 	released chan struct{} // closed when what Release began is over; nil: it has not begun
 	cancel   context.CancelFunc
@@ -154,13 +156,16 @@ func (p *kernelPlace) Guarded() bool { return !p.unit.NoGuard }
 
 // Usable implements Place.
 func (p *kernelPlace) Usable() error {
-	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])
-	if err == nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.bound && n.index != p.on.index {
-			err = fmt.Errorf("the interface %s is not there any more", p.on.name)
-		}
+	p.mu.Lock()
+	on, bound := p.on, p.bound
+	p.mu.Unlock()
+	last := 0
+	if bound {
+		last = on.index
+	}
+	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0], last)
+	if err == nil && bound && n.index != on.index {
+		err = fmt.Errorf("the interface %s does not work any more, or is not there", on.name)
 	}
 	return err
 }
@@ -193,7 +198,7 @@ func (p *kernelPlace) Probe(ctx context.Context) (string, error) {
 
 // prepare looks for the interface, opens it for frames, and has the addresses fenced on it: nothing passes for them there until Bind. mu is held.
 func (p *kernelPlace) prepare() error {
-	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0])
+	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0], p.on.index)
 	if err != nil {
 		return err
 	}
@@ -283,7 +288,7 @@ func (p *kernelPlace) put() error {
 	if !p.lasts() {
 		return errors.Join(errLapsed, p.remove()) // it stood still in between, and whoever took them away may have done so before
 	}
-	p.refresh = machine.beat(now, every)
+	p.refresh, p.ends = machine.beat(now, every), time.Now().Add(life+bareLate)
 	return nil
 }
 
@@ -499,7 +504,13 @@ func (p *kernelPlace) away() error {
 	if errors.Is(silent, fence.ErrNotGuarded) {
 		silent = nil
 	}
-	if err := p.remove(); err != nil {
+	err := p.remove()
+	// Nothing else silences them without a fence, and whoever calls gives the role up next.
+	for machine.fenced() == nil && err != nil && time.Now().Before(p.ends) {
+		time.Sleep(removeEvery)
+		err = p.remove()
+	}
+	if err != nil {
 		return errors.Join(err, silent) // the guard keeps them in mind
 	}
 	machine.place(p, nil)

@@ -152,15 +152,19 @@ func (s *site) single() {
 	}
 }
 
-// Whatever happens to a node, its addresses are at others then, they are at home again afterwards, and no two nodes ever answer for one.
-func TestEvents(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		inject func(s *site, i int)
-		undo   func(s *site, i int)
-		stays  bool // in the victim's kernel, where nobody can take it away while the event lasts
-	}{
-		{"program killed", func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGKILL)) }, (*site).start, false},
+// event is something that happens to a node.
+type event struct {
+	name   string
+	inject func(s *site, i int)
+	undo   func(s *site, i int)
+	stays  bool // in the victim's kernel, where nobody can take it away while the event lasts
+}
+
+func events() []event {
+	killed := func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGKILL)) }
+	heal := func(s *site, i int) { s.must(s.lab.Heal()) }
+	return []event{
+		{"program killed", killed, (*site).start, false},
 		{"program and guard killed", func(s *site, i int) {
 			_, err := s.lab.Nodes[i].Kill(syscall.SIGKILL, nil)
 			s.must(err)
@@ -175,29 +179,60 @@ func TestEvents(t *testing.T) {
 		{"frozen", func(s *site, i int) { s.must(s.lab.Nodes[i].Freeze()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Thaw()) }, true},
 		{"link down", func(s *site, i int) { s.must(s.lab.Nodes[i].LinkDown()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].LinkUp()) }, false},
 		{"cut at the bridge", func(s *site, i int) { s.must(s.lab.Nodes[i].Cut()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Mend()) }, false},
-		{"partition", func(s *site, i int) { s.must(s.lab.Partition([]*netlab.Host{s.lab.Nodes[i], s.lab.Clients[1]})) },
-			func(s *site, i int) { s.must(s.lab.Heal()) }, false},
-		{"cannot send", func(s *site, i int) { s.must(s.lab.Nodes[i].CutSending()) }, func(s *site, i int) { s.must(s.lab.Heal()) }, false},
-		{"cannot receive", func(s *site, i int) { s.must(s.lab.Nodes[i].CutReceiving()) }, func(s *site, i int) { s.must(s.lab.Heal()) }, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			s := newSite(t, 3, labnode.Fleet{Units: units(3)})
-			s.owners("at first", s.home)
-			// The leader once, and once another node.
-			leader := s.fleet.Leader(0)
-			for _, i := range []int{(leader + 1) % 3, leader} {
-				test.inject(s, i)
-				if test.stays {
-					s.answered(i)
-				} else {
-					s.owners(fmt.Sprintf("after the event at node %d", i), s.without(i))
-				}
-				test.undo(s, i)
-				s.owners(fmt.Sprintf("after node %d is well again", i), s.home)
-			}
-			s.single()
-		})
+		{"partition", func(s *site, i int) { s.must(s.lab.Partition([]*netlab.Host{s.lab.Nodes[i], s.lab.Clients[1]})) }, heal, false},
+		{"cannot send", func(s *site, i int) { s.must(s.lab.Nodes[i].CutSending()) }, heal, false},
+		{"cannot receive", func(s *site, i int) { s.must(s.lab.Nodes[i].CutReceiving()) }, heal, false},
 	}
+}
+
+// Whatever happens to a node, its addresses are at others then, they are at home again afterwards, and no two nodes ever answer for one.
+func TestEvents(t *testing.T) {
+	for _, e := range events() {
+		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Fleet{}) })
+	}
+}
+
+// The same where the kernel has no nftables: its own lifetimes in seconds end what stands still. And without a guard: the fence does.
+func TestEventsWithLess(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		fleet  labnode.Fleet
+		events []string
+		stays  bool // without what would take it away
+	}{
+		{"without a fence", labnode.Fleet{NoFence: true}, []string{"program killed", "program and guard killed", "told to end", "frozen"}, false},
+		{"without a guard", labnode.Fleet{NoGuard: true}, []string{"program killed"}, true},
+		{"without both", labnode.Fleet{NoFence: true, NoGuard: true}, []string{"program killed", "partition"}, false},
+	} {
+		for _, e := range events() {
+			if slices.Contains(test.events, e.name) {
+				e.stays = e.stays || test.stays
+				t.Run(test.name+", "+e.name, func(t *testing.T) { happens(t, e, test.fleet) })
+			}
+		}
+	}
+}
+
+// happens has an event happen to the leader, and to another node.
+func happens(t *testing.T, e event, fleet labnode.Fleet) {
+	fleet.Units = units(3)
+	s := newSite(t, 3, fleet)
+	s.owners("at first", s.home)
+	leader := s.fleet.Leader(0)
+	for _, i := range []int{(leader + 1) % 3, leader} {
+		e.inject(s, i)
+		if e.stays {
+			s.answered(i)
+		} else {
+			s.owners(fmt.Sprintf("after the event at node %d", i), s.without(i))
+		}
+		e.undo(s, i)
+		s.owners(fmt.Sprintf("after node %d is well again", i), s.home)
+	}
+	if fenced := !strings.Contains(s.procs[0].Output(), "no fence"); fenced == fleet.NoFence {
+		t.Errorf("a fence is there: %v", fenced)
+	}
+	s.single()
 }
 
 // answered waits until the addresses of node i are answered by others, whatever is in its kernel.

@@ -3,6 +3,7 @@ package vip_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,17 +30,90 @@ func TestProbe(t *testing.T) {
 	s.owners("when the other is gone", nil)
 }
 
+// said waits until node 0 has told of something so often.
+func (s *site) said(what string, times int) {
+	s.Helper()
+	s.poll(fmt.Sprintf("%q is said %d times", what, times), func() bool {
+		return strings.Count(s.procs[0].Output(), "floating address: "+what) >= times
+	})
+}
+
+// An interface that disappears is replaced by another in the same subnet: one that comes later, or is there already.
+func TestInterfaceReplaced(t *testing.T) {
+	addr := netip.MustParsePrefix("10.88.0.51/24")
+	s := newSite(t, 1, labnode.Fleet{Units: labnode.Units{{addr}}})
+	node := s.lab.Nodes[0]
+	plug := func(name, own string) {
+		t.Helper()
+		s.must(node.Do(func() error {
+			if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "peer"}); err != nil {
+				return err
+			}
+			for _, n := range []string{name + "peer", name} {
+				l, err := netlink.LinkByName(n)
+				if err == nil {
+					err = netlink.LinkSetUp(l)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			a, err := netlink.ParseAddr(own)
+			if err != nil {
+				return err
+			}
+			return netlink.AddrAdd(l, a)
+		}))
+	}
+	unplug := func(name string) {
+		t.Helper()
+		s.must(node.Do(func() error {
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			return netlink.LinkDel(l)
+		}))
+	}
+	on := func(name string) {
+		t.Helper()
+		s.poll(fmt.Sprintf("%v is on %s", addr.Addr(), name), func() (there bool) {
+			node.Do(func() error {
+				l, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
+				}
+				all, err := netlink.AddrList(l, netlink.FAMILY_V4)
+				there = slices.ContainsFunc(all, func(a netlink.Addr) bool { return a.IP.Equal(addr.Addr().AsSlice()) })
+				return err
+			})
+			return there
+		})
+	}
+	s.said("unusable", 1)
+	plug("lan0", "10.88.0.11/24")
+	on("lan0")
+	unplug("lan0")
+	s.said("unusable", 2)
+	plug("lan1", "10.88.0.11/24")
+	on("lan1")
+	plug("lan2", "10.88.0.12/24") // it stays where it is
+	unplug("lan1")
+	on("lan2")
+	unplug("lan2")
+	s.poll("nobody has it without an interface", func() bool { return len(s.watch.Owners(addr.Addr())) == 0 })
+	s.single()
+}
+
 // An interface is found by its subnet, whatever its name is, and its addresses are fenced and answered for there when it is back.
 func TestRename(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
 	node := s.lab.Nodes[0]
-	said := func(what string, times int) {
-		t.Helper()
-		s.poll(fmt.Sprintf("%q is said %d times", what, times), func() bool {
-			return strings.Count(s.procs[0].Output(), "floating address: "+what) >= times
-		})
-	}
 	link := func(name string, do func(l netlink.Link) error) {
 		t.Helper()
 		s.must(node.Do(func() error {
@@ -50,13 +124,13 @@ func TestRename(t *testing.T) {
 			return do(l)
 		}))
 	}
-	said("bound", 1)
+	s.said("bound", 1)
 	for i, names := range [][2]string{{"eth0", "lan0"}, {"lan0", "eth0"}} {
 		link(names[0], netlink.LinkSetDown)
-		said("unusable", i+1)
+		s.said("unusable", i+1)
 		link(names[0], func(l netlink.Link) error { return netlink.LinkSetName(l, names[1]) })
 		link(names[1], netlink.LinkSetUp)
-		said("bound", i+2)
+		s.said("bound", i+2)
 		s.owners("under the name "+names[1], nil)
 		// Not by IPv6: the kernel has removed the node's own address of that, and nobody puts it back here.
 		p, err := s.lab.Clients[0].ProbeUDP(netip.AddrPortFrom(s.addrs[0], netlab.Port), 0)

@@ -166,15 +166,15 @@ func (s *system) startGuard(ctx context.Context, log *slog.Logger) {
 		table = s.table
 	}
 	s.mu.Unlock()
-	// In this order: it removes the table only after the addresses that the table keeps silent, and says that all are gone only if it knows them.
+	// In this order: it removes the table only after the addresses that the table keeps silent, and says that all are gone only if it knows them. One that is
+	// not there yet is told by the package guard.
 	err = s.guardAddrs(log)
 	if err == nil {
-		err = g.Table(ctx, table)
+		if err = g.Table(ctx, table); (err == nil || errors.Is(err, guard.ErrDown)) && will != "" {
+			err = g.Will(ctx, []byte(will))
+		}
 	}
-	if err == nil && will != "" {
-		err = g.Will(ctx, []byte(will))
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, guard.ErrDown) {
 		log.Warn("the guard does not answer", "err", err)
 	}
 }

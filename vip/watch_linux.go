@@ -135,12 +135,15 @@ type nic struct {
 	name  string
 }
 
-// findNIC returns the interface of that name, or the one that has an address in the subnet of an address: not the address itself, which may be there already.
-func findNIC(name string, addr netip.Prefix) (nic, error) {
+// findNIC returns the interface of that name, or the one that has an address in the subnet of an address: not the address itself, which may be there already. Of
+// several it is the first that works, but rather that with the index last, where the address is.
+func findNIC(name string, addr netip.Prefix, last int) (nic, error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nic{}, rights("list the interfaces", err)
 	}
+	var works, idle nic
+	var why error
 	for _, l := range links {
 		a := l.Attrs()
 		if name != "" && a.Name != name {
@@ -157,12 +160,22 @@ func findNIC(name string, addr netip.Prefix) (nic, error) {
 		}
 		n := nic{a.Index, a.Name}
 		switch {
+		case a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0:
+			if works.index == 0 || n.index == last {
+				works = n
+			}
+		case why != nil:
 		case a.RawFlags&unix.IFF_UP == 0:
-			return n, fmt.Errorf("the interface %s is down", a.Name)
-		case a.RawFlags&unix.IFF_LOWER_UP == 0:
-			return n, fmt.Errorf("the interface %s has no carrier: a cable, or its other end, is missing", a.Name)
+			idle, why = n, fmt.Errorf("the interface %s is down", a.Name)
+		default:
+			idle, why = n, fmt.Errorf("the interface %s has no carrier: a cable, or its other end, is missing", a.Name)
 		}
-		return n, nil
+	}
+	switch {
+	case works.index != 0:
+		return works, nil
+	case why != nil:
+		return idle, why
 	}
 	if name != "" {
 		return nic{}, fmt.Errorf("there is no interface %s", name)

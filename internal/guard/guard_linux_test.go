@@ -228,6 +228,35 @@ func TestGuardReplaced(t *testing.T) {
 	}
 }
 
+// The first guard did not come in time: there is one later, without anybody asking again, and it knows all.
+func TestFirstGuardLate(t *testing.T) {
+	n := newNetwork(t)
+	h := newHost(t, false)
+	if alive := h.do("try"); alive != "false" {
+		t.Errorf("a guard is there in no time: %s", alive)
+	}
+	for _, command := range []string{"watch " + four + " " + six, "table flotilla", "will it-is-dead"} {
+		h.tell("%s", command)
+		h.out.Scan() // an error, if it is not there yet
+	}
+	h.do("add")
+	next, err := strconv.Atoi(h.do("successor 0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.guard = next
+	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
+		t.Error(diff)
+	}
+	h.kill(unix.SIGKILL)
+	n.await(false, four)
+	n.await(false, six)
+	h.ended()
+	if diff := cmp.Diff([]string{"remove 2", "will it-is-dead", "table flotilla"}, h.hooked()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Killed together, they leave the addresses to the kernel, and nothing hangs.
 func TestBothKilled(t *testing.T) {
 	n := newNetwork(t)

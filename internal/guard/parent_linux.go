@@ -43,8 +43,8 @@ type Guard struct {
 	changed  chan struct{}
 }
 
-// Start starts the guard of this program and returns when it is ready. The context bounds the start alone. The guard is in the network namespace of the calling
-// thread, and so are those that follow it.
+// Start starts the guard of this program and returns when it is ready. One that does not come, or not within the context, which bounds nothing else, is tried again
+// for as long as it takes: Alive tells. The guard is in the network namespace of the calling thread, and so are those that follow it.
 func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	if IsGuard() {
 		return nil, errors.New("this process is itself a guard: a program must call IsGuard and Main before anything else")
@@ -70,20 +70,29 @@ func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 		log: log, page: page, bell: int(bell.Fd()), birth: &cradle{memory: memory, bell: bell}, poke: make(chan struct{}, 1),
 		done: make(chan struct{}), mute: page.herald(), changed: make(chan struct{}),
 	}
-	if g.birth.netns, err = threadNamespace(); err == nil {
-		var p *process
-		if p, err = g.birth.start(ctx, g.removed); err == nil {
-			if err = g.introduce(ctx, p); err == nil {
-				var life context.Context
-				life, g.cancel = context.WithCancel(context.Background())
-				go g.supervise(life, p)
-				return g, nil
-			}
-			p.end()
-		}
+	if g.birth.netns, err = threadNamespace(); err != nil {
+		g.release()
+		return nil, err
 	}
-	g.release()
-	return nil, err
+	p, err := g.bear(ctx)
+	var life context.Context
+	life, g.cancel = context.WithCancel(context.Background())
+	go g.supervise(life, p, err)
+	return g, nil
+}
+
+// bear starts a process and makes it the guard.
+func (g *Guard) bear(ctx context.Context) (*process, error) {
+	p, err := g.birth.start(ctx, g.removed)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.introduce(ctx, p); err != nil {
+		p.end()
+		g.lost(p)
+		return nil, err
+	}
+	return p, nil
 }
 
 // release gives up what guards are started with.
@@ -96,14 +105,15 @@ func (g *Guard) release() {
 	g.page = nil
 }
 
-// supervise starts guard after guard until life ends.
-func (g *Guard) supervise(life context.Context, p *process) {
+// supervise starts guard after guard until life ends. p is the first; nil: it did not come, and err says why.
+func (g *Guard) supervise(life context.Context, p *process, err error) {
 	defer close(g.done)
 	defer g.release()
 	var pause time.Duration
-	born := time.Now()
-	for {
+	said := ""
+	for born := time.Now(); ; {
 		if p != nil {
+			said = ""
 			g.attend(life, p)
 			g.lost(p)
 		}
@@ -112,6 +122,9 @@ func (g *Guard) supervise(life context.Context, p *process) {
 		}
 		if p != nil {
 			g.log.Warn("the guard of floating addresses has died; another is started", "pid", p.pid(), "end", p.result())
+		} else if text := err.Error(); text != said {
+			said = text
+			g.log.Error("no guard of floating addresses could be started; until one is, those of a dead program move when its lease ends, and not at once", "err", err)
 		}
 		if time.Since(born) > longLife {
 			pause = 0
@@ -123,19 +136,9 @@ func (g *Guard) supervise(life context.Context, p *process) {
 		}
 		pause = min(max(2*pause, firstPause), longestPause)
 		born = time.Now()
-		var err error
-		if p, err = g.birth.start(life, g.removed); err == nil {
-			if err = g.introduce(life, p); err == nil {
-				g.log.Info("another guard of floating addresses watches", "pid", p.pid())
-				continue
-			}
-			p.end()
-			g.lost(p)
+		if p, err = g.bear(life); err == nil {
+			g.log.Info("another guard of floating addresses watches", "pid", p.pid())
 		}
-		if life.Err() == nil {
-			g.log.Error("no guard of floating addresses could be started", "err", err, "again_in", pause)
-		}
-		p = nil
 	}
 }
 

@@ -1,5 +1,3 @@
-//go:build unix
-
 // Package labnode is flotilla in a laboratory of package netlab: a program with floating addresses on each node.
 package labnode
 
@@ -18,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
@@ -47,6 +47,8 @@ type Fleet struct {
 	Spread bool
 	// Keep, NoGuard and Probe are as in vip.Config.
 	Keep, NoGuard, Probe bool
+	// NoFence has a kernel without nftables.
+	NoFence bool
 
 	secret string
 }
@@ -54,9 +56,9 @@ type Fleet struct {
 // spec is what one node is told.
 type spec struct {
 	Fleet struct {
-		Timing                       flotilla.Timing
-		Units                        Units
-		Spread, Keep, NoGuard, Probe bool
+		Timing                                flotilla.Timing
+		Units                                 Units
+		Spread, Keep, NoGuard, Probe, NoFence bool
 	}
 	Number       int
 	Name, Dir    string
@@ -70,7 +72,8 @@ func (f *Fleet) Start(i int) (*netlab.Process, error) {
 		f.secret = flotilla.NewSecret().Encode()
 	}
 	s := spec{Number: i, Name: f.Lab.Nodes[i].Name, Dir: f.dir(i), Secret: f.secret, Addr: at(f.Lab.Nodes[i])}
-	s.Fleet.Timing, s.Fleet.Units, s.Fleet.Spread, s.Fleet.Keep, s.Fleet.NoGuard, s.Fleet.Probe = f.Timing, f.Units, f.Spread, f.Keep, f.NoGuard, f.Probe
+	s.Fleet.Timing, s.Fleet.Units, s.Fleet.Spread = f.Timing, f.Units, f.Spread
+	s.Fleet.Keep, s.Fleet.NoGuard, s.Fleet.Probe, s.Fleet.NoFence = f.Keep, f.NoGuard, f.Probe, f.NoFence
 	for _, n := range f.Lab.Nodes {
 		s.Peers = append(s.Peers, at(n))
 	}
@@ -129,6 +132,11 @@ func run(text string) error {
 	var s spec
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return err
+	}
+	if s.Fleet.NoFence {
+		if err := netlab.DenyNetlink(unix.NETLINK_NETFILTER, unix.EPROTONOSUPPORT); err != nil {
+			return err
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
