@@ -245,7 +245,7 @@ func (n *Node) lookAround(ctx context.Context) {
 			}
 		}
 		select {
-		case <-time.After(3 * n.pace.heartbeat):
+		case <-time.After(5 * n.pace.lease):
 		case <-ctx.Done():
 			return
 		}

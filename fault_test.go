@@ -20,15 +20,15 @@ func TestLeaderIsCutOff(t *testing.T) {
 		timing flotilla.Timing
 		limit  time.Duration
 	}{
-		{flotilla.LAN, 900 * time.Millisecond},
-		{flotilla.Fast, 350 * time.Millisecond},
+		{flotilla.LAN, 750 * time.Millisecond},
+		{flotilla.Fast, 260 * time.Millisecond},
 	} {
 		t.Run(test.timing.String(), func(t *testing.T) {
-			for range 10 {
+			for range 30 {
 				synctest.Test(t, func(t *testing.T) {
 					c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = test.timing })
 					c.Settle()
-					time.Sleep(3 * time.Second)
+					time.Sleep(3*time.Second + rand.N(time.Second)) // any moment between two renewals, and two heartbeats
 					old := c.Leader()
 					c.Isolate(old)
 					start := time.Now()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -174,5 +175,59 @@ func TestUnbindOutlasts(t *testing.T) {
 	}
 	if all := addrs(); len(all) > 0 {
 		t.Errorf("Unbind has returned, and %v is there", all[0])
+	}
+}
+
+// asking has the kernel ask for a neighbour before the address is there.
+func asking(ctx context.Context) error {
+	unit, err := vip0()
+	if err != nil {
+		return err
+	}
+	l, err := netlink.LinkByName("vip0")
+	if err != nil {
+		return err
+	}
+	for _, ip := range []string{"192.0.2.9", "2001:db8::9"} {
+		n := &netlink.Neigh{LinkIndex: l.Attrs().Index, IP: net.ParseIP(ip), State: netlink.NUD_INCOMPLETE}
+		if err := netlink.NeighAdd(n); err != nil {
+			return fmt.Errorf("ask for %s: %w", ip, err)
+		}
+	}
+	p, err := kernel{}.Attach(ctx, unit("192.0.2.1/24", true))
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	said := func() error {
+		all, err := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_ALL)
+		n := 0
+		for _, neighbour := range all {
+			if neighbour.State == netlink.NUD_INCOMPLETE {
+				n++
+			}
+		}
+		fmt.Println(n)
+		return err
+	}
+	if err := said(); err != nil {
+		return err
+	}
+	if err := p.Bind(ctx, grant()); err != nil {
+		return err
+	}
+	if err := said(); err != nil {
+		return err
+	}
+	select {}
+}
+
+// What the kernel asked of its neighbours before the address was here, nobody may have heard: it asks anew, and not only a second later.
+func TestNeighboursAskedAnew(t *testing.T) {
+	_, rest, _ := alone(t, asking)
+	for _, want := range []string{"2\n", "0\n"} {
+		if said, err := rest.ReadString('\n'); err != nil || said != want {
+			t.Errorf("questions under way: %q, %v, want %q", said, err, want)
+		}
 	}
 }

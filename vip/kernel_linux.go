@@ -253,11 +253,12 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 	if err := p.put(); err != nil {
 		return err
 	}
+	p.awaitLocal()
 	if err := machine.set(fence.Serving, 0, p.addrs); err != nil {
 		return err
 	}
 	p.bound = true
-	p.awaitLocal()
+	p.askAnew()
 	if err := p.announce(); err != nil {
 		return err
 	}
@@ -290,6 +291,21 @@ func (p *kernelPlace) put() error {
 	}
 	p.refresh, p.ends = machine.beat(now, every), time.Now().Add(life+bareLate)
 	return nil
+}
+
+// askAnew has the kernel forget the questions to neighbours that are under way on the interface. What it was to send from the addresses before they were here, such
+// as the rest of an old connection, made it ask in vain, for its question was fenced or had no sender, or the answer nobody to take it, and it would ask again only a second
+// after that. mu is held.
+func (p *kernelPlace) askAnew() {
+	all, err := netlink.NeighList(p.on.index, netlink.FAMILY_ALL)
+	for _, n := range all {
+		if n.State == netlink.NUD_INCOMPLETE {
+			err = errors.Join(err, netlink.NeighDel(&n))
+		}
+	}
+	if err != nil { // some answers may come late
+		p.unit.Log.Debug("neighbours that are asked for could not be forgotten", "interface", p.on.name, "err", err)
+	}
 }
 
 // awaitLocal waits until the kernel takes packets for the addresses: for IPv6 that begins a little after it has them. Whoever is told before
