@@ -311,6 +311,11 @@ func TestLostQuorum(t *testing.T) {
 			if has := len(s.watch.Owners(s.addrs[0])) == 1; has != keep {
 				t.Errorf("without a majority the address is there: %v, want %v", has, keep)
 			}
+			if keep { // and stays, whoever takes it away
+				before := len(s.watch.History(s.addrs[0]))
+				s.must(s.lab.Nodes[0].DelAddr(netip.PrefixFrom(s.addrs[0], 32)))
+				s.poll("it is back", func() bool { return len(s.watch.History(s.addrs[0])) > before && len(s.watch.Owners(s.addrs[0])) == 1 })
+			}
 			for _, i := range []int{1, 2} {
 				s.start(i)
 			}

@@ -385,6 +385,13 @@ func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
 				return err
 			}
 		}
+		mended, err := r.place.Mend(ctx)
+		if err != nil {
+			return err
+		}
+		if mended {
+			r.tell(Event{Kind: Mended, Fence: fence})
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -49,6 +49,9 @@ const settled = 50 * time.Millisecond
 
 func newAsker(c *Host, number int, interval time.Duration, addrs []netip.Addr) (*asker, error) {
 	a := &asker{client: c, number: number, interval: interval, stop: make(chan struct{}), questions: make(map[netip.Addr][]asked)}
+	for _, addr := range addrs {
+		a.questions[addr] = nil // what is announced counts before the first question, too
+	}
 	var err error
 	if a.arp, err = openPacketOf(c, etherARP); err != nil {
 		return nil, err
