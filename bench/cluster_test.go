@@ -3,13 +3,13 @@ package bench
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/bench/internal/proc"
 )
 
 const patience = time.Minute // for a cluster to be ready
@@ -17,14 +17,9 @@ const patience = time.Minute // for a cluster to be ready
 // freeAddrs returns addresses on loopback whose ports are free now.
 func freeAddrs(b *testing.B, n int) []string {
 	b.Helper()
-	addrs := make([]string, n)
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer ln.Close() // all are open at once, so all are different
-		addrs[i] = ln.Addr().String()
+	addrs, err := proc.FreeAddrs(n)
+	if err != nil {
+		b.Fatal(err)
 	}
 	return addrs
 }

@@ -8,25 +8,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/bench/internal/proc"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// asNode is the variable that makes this test binary a node, or another process that benchmarks need.
-const asNode = "FLOTILLA_BENCH_NODE"
-
 func TestMain(m *testing.M) {
 	netlab.Main()
 	labnode.Main()
-	if role := os.Getenv(asNode); role != "" {
+	if role := os.Getenv(proc.RoleVariable); role != "" {
 		run := runNode
 		switch role {
 		case "flotilla":
@@ -91,89 +87,35 @@ func runNode(ctx context.Context) error {
 }
 
 // process is a node in a process of its own. It is asked by one goroutine at a time.
-type process struct {
-	dir  string
-	env  []string
-	meek bool // has the processor when nobody else wants it
-	cmd  *exec.Cmd
-	in   *os.File
-	out  *bufio.Scanner
-}
+type process struct{ *proc.Process }
 
 // newProcesses prepares three nodes that are to form a cluster, and starts none.
 func newProcesses(b *testing.B) []*process {
 	b.Helper()
-	secret := flotilla.NewSecret().Encode()
-	addrs, dir := freeAddrs(b, 3), b.TempDir()
-	all := make([]*process, len(addrs))
-	for i, addr := range addrs {
-		p := &process{dir: filepath.Join(dir, fmt.Sprint(i))}
-		p.env = append(os.Environ(), asNode+"=1", "FLOTILLA_DIR="+p.dir, "FLOTILLA_ADDR="+addr, fmt.Sprintf("FLOTILLA_NAME=n%d", i),
-			"FLOTILLA_SECRETS="+secret, "FLOTILLA_PEERS="+strings.Join(addrs, ","), "FLOTILLA_EXPECT=3")
-		b.Cleanup(p.kill)
-		all[i] = p
+	nodes, _, err := proc.NewCluster(3, b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var all []*process
+	for _, n := range nodes {
+		b.Cleanup(n.Kill)
+		all = append(all, &process{n})
 	}
 	return all
 }
 
 func (p *process) start(b *testing.B) {
 	b.Helper()
-	self, err := os.Executable()
-	if err != nil {
+	if err := p.Start(); err != nil {
 		b.Fatal(err)
 	}
-	inR, inW, err := os.Pipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer inR.Close()
-	p.in = inW
-	p.cmd = exec.Command(self)
-	if p.meek {
-		p.cmd = exec.Command("nice", "-n", "19", self)
-	}
-	p.cmd.Env, p.cmd.Stdin, p.cmd.Stderr = p.env, inR, os.Stderr
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	p.out = bufio.NewScanner(out)
-	p.out.Buffer(nil, 1<<20)
-	if err := p.cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-}
-
-// kill ends the process by SIGKILL and waits until it is gone.
-func (p *process) kill() {
-	if p.cmd == nil || p.cmd.Process == nil {
-		return
-	}
-	p.cmd.Process.Kill()
-	p.cmd.Wait()
-	p.in.Close()
-	p.cmd = nil
-}
-
-// ask sends a line and returns the answer.
-func (p *process) ask(line string) (string, error) {
-	if _, err := fmt.Fprintln(p.in, line); err != nil {
-		return "", err
-	}
-	if !p.out.Scan() {
-		return "", fmt.Errorf("%s: the process says nothing (%v)", line, p.out.Err())
-	}
-	if e, bad := strings.CutPrefix(p.out.Text(), "error "); bad {
-		return "", fmt.Errorf("%s: %s", line, e)
-	}
-	return p.out.Text(), nil
 }
 
 // awaitReady waits until all are ready.
 func awaitReady(b *testing.B, all []*process) {
 	b.Helper()
 	for _, p := range all {
-		if _, err := p.ask("ready"); err != nil {
+		if _, err := p.Ask("ready"); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -181,7 +123,7 @@ func awaitReady(b *testing.B, all []*process) {
 
 func (p *process) vitals(b *testing.B) vitals {
 	b.Helper()
-	line, err := p.ask("vitals")
+	line, err := p.Ask("vitals")
 	if err != nil {
 		b.Fatal(err)
 	}

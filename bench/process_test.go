@@ -43,7 +43,7 @@ func BenchmarkColdStart(b *testing.B) {
 		awaitReady(b, all)
 		took = append(took, time.Since(began))
 		for _, p := range all {
-			p.kill()
+			p.Kill()
 		}
 	}
 	reportTrials(b, took)
@@ -79,7 +79,7 @@ func BenchmarkFailover(b *testing.B) {
 					default:
 					}
 					final := !at.IsZero() // this write begins after the kill
-					_, err := p.ask("store bench/failover/" + string(rune('0'+i)))
+					_, err := p.Ask("store bench/failover/" + string(rune('0'+i)))
 					mu.Lock()
 					if err != nil {
 						fails = append(fails, err)
@@ -95,7 +95,7 @@ func BenchmarkFailover(b *testing.B) {
 		}
 		time.Sleep(300 * time.Millisecond) // the writers are under way
 		at := time.Now()
-		all[dead].cmd.Process.Kill()
+		all[dead].Cmd.Process.Kill()
 		killed <- at
 		killed <- at
 		wg.Wait()
@@ -104,7 +104,7 @@ func BenchmarkFailover(b *testing.B) {
 		}
 		one, two := acks[0].Sub(at), acks[1].Sub(at)
 		first, last = append(first, min(one, two)), append(last, max(one, two))
-		all[dead].kill()
+		all[dead].Kill()
 		all[dead].start(b)
 		awaitReady(b, all)
 	}
@@ -137,11 +137,11 @@ func BenchmarkIdle(b *testing.B) {
 		termBefore, termAfter = max(termBefore, before[i].Term), max(termAfter, after.Term)
 	}
 	for _, p := range all {
-		p.kill()
+		p.Kill()
 	}
 	var last uint64 // what the files say, entries that were not applied among them
 	for _, p := range all {
-		last = max(last, lastIndex(b, p.dir))
+		last = max(last, lastIndex(b, p.Dir))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(most, "max-%core")

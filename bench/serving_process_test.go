@@ -33,13 +33,14 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/bench/internal/proc"
 )
 
 const (
 	host = "bench.test" // what all serve
 
 	// asCert names the directory of the certificate that a server process serves.
-	asCert = "FLOTILLA_BENCH_CERT"
+	asCert = "BENCH_CERT"
 
 	certFile, keyFile, bothFile, rootFile = "cert.pem", "key.pem", "both.pem", "root.pem"
 )
@@ -186,7 +187,7 @@ func newServers(b *testing.B, role string, g given, proxies string) []*server {
 	all, addrs := make([]*server, 3), freeAddrs(b, 9)
 	for i, p := range newProcesses(b) {
 		s := &server{p, addrs[3*i], addrs[3*i+1]}
-		p.env = append(p.env, asNode+"="+role, asCert+"="+g.dir, "FLOTILLA_PROXIES="+proxies,
+		p.Env = append(p.Env, proc.RoleVariable+"="+role, asCert+"="+g.dir, "FLOTILLA_PROXIES="+proxies,
 			"FLOTILLA_HTTPS_ADDR="+s.https, "FLOTILLA_HEALTH_ADDR="+s.health, "FLOTILLA_HTTP_ADDR="+addrs[3*i+2])
 		p.start(b)
 		all[i] = s
@@ -242,17 +243,17 @@ func isReady(ctx context.Context, health string) error {
 // restart ends the process by SIGTERM, waits until it has gone, and starts it again. One that drains has to end well.
 func (s *server) restart(b *testing.B, drains bool) {
 	b.Helper()
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	late := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
+	running := s.Cmd.Process
+	running.Signal(syscall.SIGTERM)
+	late := time.AfterFunc(patience, func() { running.Kill() })
 	var said []string
-	for s.out.Scan() {
-		said = append(said, s.out.Text())
+	for s.Out.Scan() {
+		said = append(said, s.Out.Text())
 	}
-	err := s.cmd.Wait()
+	err := s.Wait()
 	if late.Stop(); err != nil && drains {
 		b.Errorf("%s did not end well: %v; it says: %q", s.https, err, said)
 	}
-	s.in.Close()
 	s.start(b)
 }
 

@@ -17,10 +17,12 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/bench/internal/proc"
 )
 
 const (
-	slowTarget = "FLOTILLA_BENCH_TARGET" // names the variable with the address that slow clients connect to
+	slowTarget = "BENCH_TARGET" // names the variable with the address that slow clients connect to
 
 	slowClients = 5100             // some of whom are between two connections
 	slowSources = 50               // addresses that they come from
@@ -128,9 +130,9 @@ func (s *slow) once(ctx context.Context, i int) {
 // newSlow starts a process of slow clients of a server, which has none open.
 func newSlow(b *testing.B, g given, target string) *process {
 	b.Helper()
-	env := append(os.Environ(), asNode+"=slow", asCert+"="+g.dir, slowTarget+"="+target)
-	p := &process{env: env, meek: true} // such clients have machines of their own
-	b.Cleanup(p.kill)
+	env := append(os.Environ(), proc.RoleVariable+"=slow", asCert+"="+g.dir, slowTarget+"="+target)
+	p := &process{&proc.Process{Env: env, Meek: true}} // such clients have machines of their own
+	b.Cleanup(p.Kill)
 	p.start(b)
 	return p
 }
@@ -189,7 +191,7 @@ func slowClientsOf(b *testing.B, role string) {
 		wg.Wait()
 	}
 	say := func(line string) string {
-		answer, err := crowd.ask(line)
+		answer, err := crowd.Ask(line)
 		if err != nil {
 			b.Fatal(err)
 		}

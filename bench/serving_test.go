@@ -119,7 +119,7 @@ func (s *system) round(b *testing.B) {
 	b.Helper()
 	used := func() (nodes, lb time.Duration) {
 		for _, n := range s.nodes {
-			nodes += cpu(b, n.cmd.Process.Pid)
+			nodes += cpu(b, n.Cmd.Process.Pid)
 		}
 		return nodes, cpu(b, s.lb.pid)
 	}

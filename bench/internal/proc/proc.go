@@ -1,0 +1,123 @@
+//go:build unix
+
+// Package proc runs nodes in processes of their own, on loopback: the running program once more, which a variable tells to be a node.
+package proc
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/flotilla-ha/flotilla"
+)
+
+// RoleVariable is the environment variable that tells a process what it is to be. A program that starts processes looks at it first.
+const RoleVariable = "BENCH_ROLE"
+
+// Process is a process of a node, which may be started and ended many times. One goroutine at a time uses it.
+type Process struct {
+	Dir  string   // the node's directory
+	Env  []string // its environment
+	Meek bool     // it has the processor when nobody else wants it
+	Log  *os.File // its standard error; nil: this process's
+
+	Cmd *exec.Cmd // nil while it does not run
+	In  *os.File  // its standard input; a node ends when that does
+	Out *bufio.Scanner
+}
+
+// FreeAddrs returns addresses on loopback whose ports are free now.
+func FreeAddrs(n int) ([]string, error) {
+	addrs := make([]string, n)
+	for i := range addrs {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer ln.Close() // all are open at once, so all are different
+		addrs[i] = ln.Addr().String()
+	}
+	return addrs, nil
+}
+
+// NewCluster prepares n nodes below dir that are to form a cluster, and starts none. The addresses are those of its nodes, by number.
+func NewCluster(n int, dir string) (nodes []*Process, addrs []string, err error) {
+	if addrs, err = FreeAddrs(n); err != nil {
+		return nil, nil, err
+	}
+	secret := flotilla.NewSecret().Encode()
+	for i, addr := range addrs {
+		p := &Process{Dir: filepath.Join(dir, fmt.Sprint(i))}
+		p.Env = append(os.Environ(), RoleVariable+"=node", "FLOTILLA_DIR="+p.Dir, "FLOTILLA_ADDR="+addr, fmt.Sprintf("FLOTILLA_NAME=n%d", i),
+			"FLOTILLA_SECRETS="+secret, "FLOTILLA_PEERS="+strings.Join(addrs, ","), fmt.Sprintf("FLOTILLA_EXPECT=%d", n))
+		nodes = append(nodes, p)
+	}
+	return nodes, addrs, nil
+}
+
+// Start starts the process.
+func (p *Process) Start() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer inR.Close()
+	cmd := exec.Command(self)
+	if p.Meek {
+		cmd = exec.Command("nice", "-n", "19", self)
+	}
+	cmd.Env, cmd.Stdin, cmd.Stderr = p.Env, inR, os.Stderr
+	if p.Log != nil {
+		cmd.Stderr = p.Log
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		inW.Close()
+		return err
+	}
+	p.Cmd, p.In, p.Out = cmd, inW, bufio.NewScanner(out)
+	p.Out.Buffer(nil, 1<<20)
+	return nil
+}
+
+// Kill ends the process by SIGKILL and waits until it is gone.
+func (p *Process) Kill() {
+	if p.Cmd == nil {
+		return
+	}
+	p.Cmd.Process.Kill()
+	p.Wait()
+}
+
+// Wait waits for the process's end, which somebody else brings about.
+func (p *Process) Wait() error {
+	err := p.Cmd.Wait()
+	p.In.Close()
+	p.Cmd = nil
+	return err
+}
+
+// Ask sends a line to the process and returns its answer.
+func (p *Process) Ask(line string) (string, error) {
+	if _, err := fmt.Fprintln(p.In, line); err != nil {
+		return "", err
+	}
+	if !p.Out.Scan() {
+		return "", fmt.Errorf("%s: the process says nothing (%v)", line, p.Out.Err())
+	}
+	if e, bad := strings.CutPrefix(p.Out.Text(), "error "); bad {
+		return "", fmt.Errorf("%s: %s", line, e)
+	}
+	return p.Out.Text(), nil
+}

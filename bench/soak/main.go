@@ -1,0 +1,143 @@
+//go:build unix
+
+// Command soak runs clusters of real processes on loopback, hurts them, and judges what they answer.
+//
+//	go run ./soak -wakeups 2000 -clusters 4
+//	go run ./soak -kills 1000 -clusters 4 -busy
+//
+// It prints the seed of its schedule, how far it is, and a summary. It exits with 1 if anything that flotilla promises was broken, and
+// keeps the directories of that cluster.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/bench/internal/proc"
+)
+
+// mode is one way to hurt a cluster.
+type mode struct {
+	name, usage string
+	run         func(ctx context.Context, c *cluster, events int) error
+}
+
+func modes() []mode {
+	return []mode{
+		{"wakeups", "stop a node with SIGSTOP, write elsewhere, ask the stopped node and wake it, so many times", wakeups},
+		{"kills", "so many SIGKILL, SIGSTOP and SIGTERM at random moments, under writers, readers and holders of roles", kills},
+	}
+}
+
+func main() {
+	if role := os.Getenv(proc.RoleVariable); role != "" {
+		os.Exit(runAs(role))
+	}
+	var (
+		clusters = flag.Int("clusters", 1, "clusters side by side, which share the events")
+		busy     = flag.Bool("busy", false, "burn twice as many processors as there are beside it")
+		timing   = flag.String("timing", "lan", "the nodes' timing: lan, fast or wan")
+		seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the schedule")
+		all      = modes()
+		events   = make([]*int, len(all))
+	)
+	for i, m := range all {
+		events[i] = flag.Int(m.name, 0, m.usage)
+	}
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	fmt.Printf("seed %d, timing %s, %d clusters, busy %v, %d processors\n", *seed, *timing, *clusters, *busy, runtime.NumCPU())
+	if *busy {
+		defer burn(2 * runtime.NumCPU())()
+	}
+	bad := false
+	for i, m := range all {
+		if *events[i] > 0 {
+			bad = !soak(ctx, m, *events[i], *clusters, *timing, *seed) || bad
+		}
+	}
+	if bad {
+		stop()
+		os.Exit(1)
+	}
+}
+
+// soak runs one mode and reports whether all went well.
+func soak(ctx context.Context, m mode, events, clusters int, timing string, seed uint64) bool {
+	dir, err := os.MkdirTemp("", "soak-"+m.name+"-")
+	if err != nil {
+		fmt.Println(err)
+		return false
+	}
+	r := newReport(m.name, events)
+	began := time.Now()
+	stop := r.progress(10 * time.Second)
+	var wg sync.WaitGroup
+	for i := range clusters {
+		share := events / clusters
+		if i < events%clusters {
+			share++
+		}
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			home := filepath.Join(dir, fmt.Sprint(i))
+			if err := runCluster(ctx, m, share, home, timing, rng, r); err != nil {
+				r.violate("cluster %d: %v", i, err)
+			} else if !r.bad() {
+				os.RemoveAll(home)
+			}
+		})
+	}
+	wg.Wait()
+	stop()
+	r.summary(time.Since(began))
+	if r.bad() {
+		fmt.Printf("the nodes' directories and logs are in %s\n", dir)
+		return false
+	}
+	os.RemoveAll(dir)
+	return true
+}
+
+func runCluster(ctx context.Context, m mode, events int, dir, timing string, rng *rand.Rand, r *report) error {
+	c, err := newCluster(dir, timing, rng, r)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := c.awaitReady(ctx); err != nil {
+		return err
+	}
+	if err := m.run(ctx, c, events); err != nil {
+		return err
+	}
+	return c.judgeHolders()
+}
+
+// burn starts processes that only burn time, until stop is called.
+func burn(n int) (stop func()) {
+	var all []*exec.Cmd
+	for range n {
+		p := &proc.Process{Env: append(os.Environ(), proc.RoleVariable+"=burn")}
+		if err := p.Start(); err == nil {
+			all = append(all, p.Cmd)
+		}
+	}
+	return func() {
+		for _, cmd := range all {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	}
+}
