@@ -106,7 +106,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	}
 	c := &certs{
 		ready: ready, company: func(context.Context) {}, settled: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {},
-		development: development, log: l, gate: newGate(), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1),
+		development: development, log: l, gate: newGate(l), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1),
 		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}),

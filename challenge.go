@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/caddyserver/certmagic"
 )
@@ -107,24 +105,19 @@ func (c *certs) httpHandler(next http.Handler) http.Handler {
 	for _, i := range c.config.Issuers {
 		// The first will do: the token is looked up for all issuers of the configuration.
 		if acme, ok := i.(*certmagic.ACMEIssuer); ok && !acme.DisableHTTPChallenge {
-			return acme.HTTPChallengeHandler(next)
+			return onlyHosts(acme.HTTPChallengeHandler(next), next)
 		}
 	}
 	return next
 }
 
-func (c *certs) redirect(w http.ResponseWriter, r *http.Request) {
-	host := hostOf(r)
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if host == "" || strings.ContainsAny(host, "/\\@?#") {
-		http.Error(w, "flotilla: a request needs a Host to be redirected to https", http.StatusBadRequest)
-		return
-	}
-	if port := c.port.Load(); c.development && port != 0 {
-		host += ":" + strconv.Itoa(int(port)) // nobody forwards 443 to a development node
-	}
-	w.Header().Set("Connection", "close")
-	http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), c.redirectStatus)
+// onlyHosts keeps requests whose Host is not one away from challenges, which would look for it in the storage.
+func onlyHosts(challenges, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := requestHost(r); !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		challenges.ServeHTTP(w, r)
+	})
 }

@@ -53,7 +53,9 @@ type Config struct {
 	// TLS says how certificates are obtained.
 	TLS TLS
 
-	// Proxies are the balancers whose PROXY protocol header is required and believed. A header from anybody else is not read.
+	// Proxies are the balancers whose PROXY protocol header, version 1 or 2, is required and believed, on all ports that clients use: those of
+	// Serve, ListenTLS and Listen, with TLS and without. A header from anybody else is not read, and its connection is refused.
+	// Health is no such port.
 	Proxies []netip.Prefix
 
 	// Timing is how patient the cluster is: LAN by default.

@@ -289,6 +289,16 @@ type clientConn struct {
 	leaving  atomic.Bool  // every answer is the last
 	requests atomic.Int32 // in handlers
 	closed   atomic.Bool
+	spoke    atomic.Bool // a byte has come
+}
+
+// Read notes that the client has spoken.
+func (c *clientConn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	if n > 0 && !c.spoke.Load() {
+		c.spoke.Store(true)
+	}
+	return n, err
 }
 
 // Close closes the socket.

@@ -1,7 +1,6 @@
 package flotilla
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -70,21 +69,4 @@ func parseForwarded(s string) (netip.AddrPort, bool) {
 func among(prefixes []netip.Prefix, addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
-}
-
-// hostOf returns the host that r is for, without its port, and without the brackets of IPv6.
-func hostOf(r *http.Request) string {
-	if host, _, err := net.SplitHostPort(r.Host); err == nil {
-		return host
-	}
-	if strings.HasPrefix(r.Host, "[") && strings.HasSuffix(r.Host, "]") {
-		return r.Host[1 : len(r.Host)-1]
-	}
-	return r.Host
-}
-
-// isName reports whether host may be a domain name rather than an address.
-func isName(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return host != "" && err != nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -15,9 +16,9 @@ import (
 )
 
 const (
-	gatePatience = 10 * time.Second // for a connection's PROXY header and TLS handshake together
+	gatePatience = 10 * time.Second // for a connection's PROXY header and TLS handshake together; without TLS for its first byte
 	gateStall    = 30 * time.Second // for a write to be taken, which is of a TLS record, 16 KiB
-	gatePending  = 16384            // connections without a complete handshake, at most
+	gatePending  = 16384            // connections that are not through, at most
 )
 
 // gate is what a node's clients must pass: it bounds the connections that have not completed their TLS handshake, in number and in time, and the
@@ -31,13 +32,16 @@ type gate struct {
 	max             int           // pending connections
 	slots           chan struct{} // for goroutines that compute a handshake, from the ClientHello to the answer: nearly all of its cost
 
+	log *slog.Logger
+
 	mu      sync.Mutex
-	pending list.List // of *gatedConn; the one that has been longest without progress is in front
+	pending list.List                  // of *gatedConn; the one that has been longest without progress is in front
+	said    map[proxyMistake]time.Time // when the log last heard of it
 }
 
-func newGate() *gate {
+func newGate(l *slog.Logger) *gate {
 	return &gate{
-		patience: gatePatience, stall: gateStall,
+		patience: gatePatience, stall: gateStall, log: l, said: make(map[proxyMistake]time.Time),
 		// Of the descriptors most are for those who are through, and some for raft and files.
 		max: max(1, min(gatePending, openFiles()/4)),
 		// One for each processor: more would have requests wait longer and no handshake come sooner. One fewer would keep requests from
@@ -46,7 +50,7 @@ func newGate() *gate {
 	}
 }
 
-// gateListener hands out what its Listener accepts as *tls.Conn, over a *gatedConn.
+// gateListener hands out what its Listener accepts as *tls.Conn over a *gatedConn, or without a config as a *gatedConn.
 type gateListener struct {
 	net.Listener
 	gate   *gate
@@ -59,13 +63,19 @@ func (l *gateListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.gate.take(conn, l.config), nil
+	c := l.gate.take(conn, l.config)
+	if c.tls == nil {
+		return c, nil
+	}
+	return c.tls, nil
 }
 
 // take makes conn a pending connection. If there are too many it closes the one that has been longest without progress.
-func (g *gate) take(conn net.Conn, config *tls.Config) *tls.Conn {
+func (g *gate) take(conn net.Conn, config *tls.Config) *gatedConn {
 	c := &gatedConn{Conn: conn, client: clientOf(conn), gate: g, closed: make(chan struct{})}
-	c.tls = tls.Server(c, config)
+	if config != nil {
+		c.tls = tls.Server(c, config)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.pending.Len() >= g.max {
@@ -75,7 +85,7 @@ func (g *gate) take(conn net.Conn, config *tls.Config) *tls.Conn {
 	}
 	c.place = g.pending.PushBack(c)
 	c.timer = time.AfterFunc(g.patience, c.expire)
-	return c.tls
+	return c
 }
 
 // forget takes c, which is through or closed, out of the pending connections.
@@ -99,12 +109,12 @@ func (g *gate) progress(c *gatedConn) {
 	}
 }
 
-// gatedConn is a client's connection, below its TLS.
+// gatedConn is a client's connection, below its TLS if there is any.
 type gatedConn struct {
 	net.Conn
 	client *clientConn // below it; nil: a listener of another kind
 	gate   *gate
-	tls    *tls.Conn
+	tls    *tls.Conn // nil: it is a plain one
 
 	timer *time.Timer   // ends the patience; gate.mu guards it and place
 	place *list.Element // in gate.pending, or nil
@@ -112,7 +122,7 @@ type gatedConn struct {
 	closed    chan struct{}
 	closeOnce sync.Once
 	done      <-chan struct{} // closed at the end of the handshake; nil: no ClientHello yet. Of the goroutine that does the handshake
-	through   atomic.Bool     // the handshake has been seen to be complete
+	through   atomic.Bool     // the handshake has been seen to be complete, or the first byte of a plain connection
 	slot      atomic.Bool     // it has one
 
 	writeMu sync.Mutex
@@ -123,9 +133,15 @@ type gatedConn struct {
 // NetConn returns what c is on top of, for clientOf.
 func (c *gatedConn) NetConn() net.Conn { return c.Conn }
 
-// expire closes c unless its handshake is complete, of which HandshakeContext takes care. It may take as long as the
-// handshake under way takes to notice.
+// expire closes c unless it is through. With TLS HandshakeContext takes care of that, which may take as long as the handshake under
+// way takes to notice.
 func (c *gatedConn) expire() {
+	if c.tls == nil {
+		if !c.through.Load() {
+			c.Close()
+		}
+		return
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	c.tls.HandshakeContext(ctx)
@@ -197,8 +213,18 @@ func (c *gatedConn) Read(b []byte) (int, error) {
 	c.leave()
 	c.pass()
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.through.Load() && c.client != nil {
+	if c.through.Load() {
+		return n, err
+	}
+	if n > 0 && c.client != nil {
 		c.client.heard.Store(int64(time.Since(c.client.begun)))
+	}
+	if c.tls == nil && n > 0 {
+		c.through.Store(true)
+		c.gate.forget(c)
+	}
+	if m := mistakeOf(c, b[:n], err); m != 0 {
+		c.gate.report(m, c.client)
 	}
 	return n, err
 }

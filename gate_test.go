@@ -290,11 +290,11 @@ func TestWriteStall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := newGate()
+		g := newGate(discardLog)
 		g.stall = stall
-		tc := g.take(conn, &tls.Config{})
-		t.Cleanup(func() { tc.Close() })
-		return tc.NetConn().(*gatedConn), peer.(*net.TCPConn)
+		gated := g.take(conn, &tls.Config{})
+		t.Cleanup(func() { gated.tls.Close() })
+		return gated, peer.(*net.TCPConn)
 	}
 	big := make([]byte, 32<<20)
 	t.Run("nothing is read", func(t *testing.T) {

@@ -3,7 +3,6 @@ package flotilla
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -23,7 +22,7 @@ func (c *certs) hsts(maxAge time.Duration, next http.Handler) http.Handler {
 	}
 	value := "max-age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if host := strings.ToLower(strings.TrimSuffix(hostOf(r), ".")); r.TLS != nil && !c.development && isName(host) && c.serves(host) {
+		if host, ok := requestHost(r); ok && r.TLS != nil && !c.development && isHostName(host) && c.serves(host) {
 			w.Header().Set("Strict-Transport-Security", value)
 		}
 		next.ServeHTTP(w, r)

@@ -104,9 +104,12 @@ func TestProxyHeader(t *testing.T) {
 		{"not trusted, UNKNOWN", "127.0.0.1:0", elsewhere, unknown, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			for _, proto := range []string{"http/1.1", "h2"} {
+			for _, proto := range []string{"plain", "http/1.1", "h2"} {
 				t.Run(proto, func(t *testing.T) {
-					ln := c.listenTLS(listenLoopback(t, tc.listen), tc.proxies, cfg)
+					ln := c.listen(listenLoopback(t, tc.listen), tc.proxies, nil)
+					if proto != "plain" {
+						ln = c.listenTLS(listenLoopback(t, tc.listen), tc.proxies, cfg)
+					}
 					srv := &http.Server{ReadHeaderTimeout: 20 * time.Second, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						io.WriteString(w, r.Proto+" "+r.RemoteAddr)
 					})}
@@ -126,8 +129,13 @@ func TestProxyHeader(t *testing.T) {
 						conn.(*net.TCPConn).CloseWrite() // or it waits for the rest, as long as it may take
 					}
 					got := ""
-					client := tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, NextProtos: []string{proto}})
-					if err := client.Handshake(); err == nil {
+					if proto == "plain" {
+						io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+						if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil && res.StatusCode == http.StatusOK {
+							body, _ := io.ReadAll(res.Body)
+							got = string(body)
+						}
+					} else if client := tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, NextProtos: []string{proto}}); client.Handshake() == nil {
 						transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return client, nil }}
 						defer transport.CloseIdleConnections()
 						res, err := (&http.Client{Transport: transport}).Get("https://a.test/")
@@ -146,7 +154,7 @@ func TestProxyHeader(t *testing.T) {
 						want = conn.LocalAddr().String()
 					}
 					if want != "" {
-						want = map[string]string{"http/1.1": "HTTP/1.1 ", "h2": "HTTP/2.0 "}[proto] + want
+						want = map[string]string{"plain": "HTTP/1.1 ", "http/1.1": "HTTP/1.1 ", "h2": "HTTP/2.0 "}[proto] + want
 					}
 					if got != want {
 						t.Errorf("client %q, want %q", got, want)

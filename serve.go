@@ -90,7 +90,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, health *front, domains
 		return err
 	}
 	https.use(srv, n.certs.listenTLS(https.ln, n.cfg.Proxies, config))
-	plain.use(n.smallServer(n.HTTPHandler(nil)), plain.ln)
+	plain.use(n.smallServer(n.HTTPHandler(nil)), n.certs.listen(plain.ln, n.cfg.Proxies, nil))
 	n.fronts.add(https, plain)
 	defer n.fronts.remove(https, plain)
 	n.tasks.run(https.serve)
@@ -283,8 +283,31 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 	if err != nil {
 		return nil, err
 	}
+	ln, err := n.listenAt("HTTPSAddr", network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return n.certs.listenTLS(ln, n.cfg.Proxies, config), nil
+}
+
+// Listen is ListenTLS for the plain port: it listens for clients on a TCP address, and reads the PROXY header where Config.Proxies says
+// so. RemoteAddr of its connections is then the client's. A connection must send its first byte within ten seconds, and a client
+// that takes nothing for thirty seconds loses its connection. It is what HTTPHandler is served on by programs that do not use Serve.
+func (n *Node) Listen(network, addr string) (net.Listener, error) {
+	if n.life.Err() != nil {
+		return nil, ErrClosed
+	}
+	ln, err := n.listenAt("HTTPAddr", network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return n.certs.listen(ln, n.cfg.Proxies, nil), nil
+}
+
+// listenAt opens the socket of ListenTLS or Listen. The field is the one of Config that has such an address.
+func (n *Node) listenAt(field, network, addr string) (*drainListener, error) {
 	if n.cfg.dev {
-		if err := loopbackOnly("HTTPSAddr", addr); err != nil {
+		if err := loopbackOnly(field, addr); err != nil {
 			return nil, err
 		}
 	}
@@ -292,9 +315,10 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 	if err != nil {
 		return nil, edge("listening", err)
 	}
-	return n.certs.listenTLS(ln, n.cfg.Proxies, config), nil
+	return ln, nil
 }
 
 // HTTPHandler answers the HTTP-01 challenges of the certificate authority for any node of the cluster, from this node's memory. All other requests
-// go to next; nil redirects them to https.
+// go to next; nil redirects them to https, to the same path of the host that they are for. A request whose Host is not a valid host name or address, or
+// whose target is not a path of it, gets 400.
 func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.httpHandler(next) }
