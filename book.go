@@ -15,6 +15,7 @@ type book struct {
 	heard  map[string]greeted
 	poke   chan struct{} // closed and replaced at a change
 	stored map[string]Member
+	said   map[string]string // by node ID: how far it was, when it last greeted this node
 }
 
 // greeted is what a node said of itself.
@@ -25,7 +26,7 @@ type greeted struct {
 }
 
 func newBook(f *fsm, stored map[string]Member) *book {
-	b := &book{fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: make(map[string]Member)}
+	b := &book{fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string)}
 	maps.Copy(b.stored, stored)
 	return b
 }
@@ -42,6 +43,19 @@ func (b *book) hear(m Member, boot string) {
 	b.heard[m.ID] = g
 	close(b.poke)
 	b.poke = make(chan struct{})
+}
+
+// isNews reports whether a node that greets this one has got further than when it last did, on its way into a cluster.
+func (b *book) isNews(g *greeting) bool {
+	said := fmt.Sprint(g.Boot, g.Addr, g.Cluster, g.InRaft, g.Leader != "", len(g.Committed), len(g.Void))
+	if g.Formation != nil {
+		said += g.Formation.Cluster + string(g.Formation.Step)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	news := b.said[g.ID] != said
+	b.said[g.ID] = said
+	return news
 }
 
 // learn notes what others say of a node, unless it has spoken for itself.

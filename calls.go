@@ -20,6 +20,7 @@ import (
 const (
 	callHello   = "/1/hello"   // who is there
 	callPromise = "/1/promise" // will you form a cluster with us
+	callVoid    = "/1/void"    // will you take no part in a proposed cluster, whose proposer does not come back
 	callJoin    = "/1/join"    // let me in; for the leader
 	callLeave   = "/1/leave"   // let me go; for the leader
 	callOpen    = "/1/open"    // open a session for this process; for the leader
@@ -34,15 +35,16 @@ const (
 // greeting is what nodes tell each other of themselves, both ways.
 type greeting struct {
 	Member
-	Boot      string    // made up by the process
-	Cluster   string    // empty: none yet
-	InRaft    bool      // has a log, and so votes if its configuration says so
-	Leader    string    // node ID, if known
-	Servers   []string  // node IDs of raft's configuration as this node has it
-	Committed []string  // those that this node has applied
-	Voters    int       // how many of them vote
-	Members   []Member  // what this node knows of others
-	Proposal  *proposed `json:",omitempty"`
+	Boot      string   // made up by the process
+	Cluster   string   // empty: none yet
+	InRaft    bool     // has a log, and so votes if its configuration says so
+	Leader    string   // node ID, if known
+	Servers   []string // node IDs of raft's configuration as this node has it
+	Committed []string // those that this node has applied
+	Voters    int      // how many of them vote
+	Members   []Member // what this node knows of others
+	Formation *stand   `json:",omitempty"` // the proposed cluster that this node stands by
+	Void      []string `json:",omitempty"` // those that it takes no part in
 	// In the answer, about the caller:
 	Removed string // why the caller cannot go on; empty: it can
 }
@@ -58,6 +60,7 @@ func (n *Node) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+callHello, jsonCall(n.serveHello))
 	mux.HandleFunc("POST "+callPromise, jsonCall(n.servePromise))
+	mux.HandleFunc("POST "+callVoid, jsonCall(n.serveVoid))
 	mux.HandleFunc("POST "+callJoin, jsonCall(n.serveJoin))
 	mux.HandleFunc("POST "+callLeave, jsonCall(n.serveLeave))
 	mux.HandleFunc("POST "+callOpen, bytesCall(n.serveOpen))
@@ -132,10 +135,11 @@ func call[Out any](ctx context.Context, n *Node, id, path string, in any) (Out, 
 func (n *Node) greeting() greeting {
 	id := n.identity()
 	g := greeting{
-		Member:   Member{ID: n.id, Name: n.name, Addr: n.addr},
-		Boot:     n.boot,
-		Cluster:  id.Cluster,
-		Proposal: id.Proposal,
+		Member:    Member{ID: n.id, Name: n.name, Addr: n.addr},
+		Boot:      n.boot,
+		Cluster:   id.Cluster,
+		Formation: id.Formation,
+		Void:      id.Void,
 	}
 	if r := n.raft.Load(); r != nil {
 		g.InRaft, g.Leader = true, n.leader()
@@ -175,7 +179,9 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		}
 		if in.Cluster == "" || out.Cluster == "" || in.Cluster == out.Cluster {
 			n.book.hear(in.Member, in.Boot)
-			n.greeted.poke()
+			if n.book.isNews(&in) {
+				n.greeted.poke()
+			}
 		}
 		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
 			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
@@ -325,44 +331,6 @@ func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
 	var e codec.Encoder
 	e.Uint(n.term())
 	return e.B, nil
-}
-
-// servePromise promises this node to a cluster, once. The promise holds for as long as the proposer stands by its proposal.
-func (n *Node) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
-	if in.Proposer != peer || in.Cluster == "" {
-		return proposed{}, codec.ErrMalformed
-	}
-	id := n.identity()
-	if id.Cluster != "" || id.Proposal != nil {
-		return proposed{}, errors.New("this node proposes or belongs to a cluster already")
-	}
-	if p := id.Promise; p != nil && p.Cluster != in.Cluster {
-		if p.Proposer != peer && !n.withdrawn(ctx, p) {
-			return proposed{}, errors.New("this node has promised itself to the cluster that " + p.Proposer + " proposes")
-		}
-	}
-	// saved under the lock of save, and looked at again there: two may ask at once
-	var taken bool
-	err := n.save(func(now *identity) {
-		same := now.Promise == nil || id.Promise != nil && now.Promise.Cluster == id.Promise.Cluster || now.Promise.Cluster == in.Cluster
-		taken = now.Cluster != "" || now.Proposal != nil || !same
-		if !taken {
-			now.Promise = &in
-		}
-	})
-	if err != nil {
-		return proposed{}, err
-	}
-	if taken {
-		return proposed{}, errors.New("this node has promised itself to another cluster just now")
-	}
-	return in, nil
-}
-
-// withdrawn reports whether the proposer says that it no longer stands by p.
-func (n *Node) withdrawn(ctx context.Context, p *proposed) bool {
-	g, err := call[greeting](ctx, n, p.Proposer, callHello, n.greeting())
-	return err == nil && g.Cluster != p.Cluster && (g.Proposal == nil || g.Proposal.Cluster != p.Cluster)
 }
 
 // short is enough of an ID to tell two apart.

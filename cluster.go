@@ -77,6 +77,8 @@ type Node struct {
 	lastPeerError atomic.Pointer[peerError]
 	waitsFor      atomic.Pointer[string] // why the node is not in a cluster yet
 
+	forming forming // how long it has been waiting for others to form a cluster
+
 	saving sync.Mutex // held to change ident
 	ident  atomic.Pointer[identity]
 }
@@ -124,14 +126,15 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.certs.settled = n.settled
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect
+	written := false
 	if n.cfg.Dir == "" {
-		n.ident.Store(&identity{Version: 1, ID: newID(), Key: n.secrets[0].ID().String()})
+		n.ident.Store(newIdentity(n.secrets))
 	} else {
 		if n.dir, err = lockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		id, err := loadIdentity(n.dir, n.secrets)
-		if err != nil {
+		var id *identity
+		if id, written, err = loadIdentity(n.dir, n.secrets); err != nil {
 			return err
 		}
 		n.ident.Store(id)
@@ -143,8 +146,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	ident := n.identity()
 	starts := ident.Starts
-	known := ident.Member || ident.Promise != nil || ident.Proposal != nil // on disk, where starts are counted
-	if known {
+	if written {
 		starts++
 	}
 	n.id, n.boot = ident.ID, newBoot(starts)
@@ -170,6 +172,11 @@ func (n *Node) open(ctx context.Context) error {
 		n.addr = dialable(listener.Addr())
 	}
 	n.book.hear(Member{ID: n.id, Name: n.name, Addr: n.addr}, n.boot)
+	// Before anybody hears of this node: those who do count on its being the same one when it is back.
+	if err := n.save(func(id *identity) { id.Starts = starts }); err != nil {
+		return errors.Join(&ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}, listener.Close())
+	}
+	n.forming.heard()
 	opened := make(chan struct{}) // nobody is answered before n.port is there
 	defer close(opened)
 	handler := n.handler()
@@ -200,11 +207,6 @@ func (n *Node) open(ctx context.Context) error {
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
-	}
-	if known {
-		if err := n.save(func(id *identity) { id.Starts = starts }); err != nil {
-			return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
-		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -231,9 +232,13 @@ func TestWrongDirectoryOrSecret(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "another cluster secret") {
 				t.Errorf("Ready says %v", err)
 			}
-			if got := files(t, c.Config(i).Dir); len(got) > 1 || len(got) == 1 && got[0] != "lock" {
+			if got := files(t, c.Config(i).Dir); !slices.Equal(got, []string{"lock", "node"}) {
 				t.Errorf("the node wrote %v", got)
 			}
+			c.Kill(i) // and with the right secret it joins
+			c.Config(i).Secrets = c.Config(0).Secrets
+			c.Restart(i)
+			c.Settle()
 		})
 	})
 	t.Run("directory sealed with another secret", func(t *testing.T) {
@@ -392,4 +397,47 @@ func contents(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return all.String()
+}
+
+// A proposer that is lost for good while others have promised themselves to it keeps nobody from forming another cluster.
+func TestProposerNeverComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		order := []int{0, 1, 2}
+		slices.SortFunc(order, func(a, b int) int { return strings.Compare(c.Nodes[a].Status().ID, c.Nodes[b].Status().ID) })
+		proposer, other, late := order[0], order[1], order[2]
+		step := func(i int) string {
+			b, err := os.ReadFile(filepath.Join(c.Config(i).Dir, "node"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []string{"proposes", "promised", "voided", "accepted"} {
+				if strings.Contains(string(b), `"Step": "`+s+`"`) {
+					return s
+				}
+			}
+			return ""
+		}
+		for step(proposer) != "proposes" {
+			time.Sleep(50 * time.Microsecond)
+		}
+		c.Isolate(late)
+		for step(other) != "promised" {
+			time.Sleep(50 * time.Microsecond)
+		}
+		c.Kill(proposer)
+		if got := step(proposer); got != "proposes" {
+			t.Fatalf("the proposer was killed too late: it %s the cluster", got)
+		}
+		if err := os.RemoveAll(c.Config(proposer).Dir); err != nil {
+			t.Fatal(err)
+		}
+		c.Restart(proposer)
+		time.Sleep(5 * time.Second)
+		c.Heal()
+		if got := step(other); got != "promised" {
+			t.Errorf("5 s after its proposer was lost the promise is %q", got)
+		}
+		c.Settle()
+	})
 }

@@ -5,76 +5,84 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-const identityFile = "node"
+const (
+	identityFile    = "node"
+	identityVersion = 2 // 1 knew promises only
+)
 
-// identity is what a node knows of itself before it has read its log. It is written when the node is promised to a new
-// cluster or becomes a member of one, not before: a node that is refused leaves nothing behind.
+// identity is what a node knows of itself before it has read its log. It is written before any other node hears of it: what
+// others count on must not be forgotten.
 type identity struct {
-	Version  int               // of this format
-	ID       string            // 32 hexadecimal digits
-	Name     string            // for people
-	Key      string            // ID of the secret that the directory is sealed with
-	Cluster  string            // the cluster's identity; empty: none yet
-	Member   bool              // there is a log, and it must not be missing
-	Left     bool              // the node has left; the next start makes a new one
-	Starts   uint64            // how many processes have opened the directory since this was first written
-	Proposal *proposed         `json:",omitempty"` // the cluster that this node proposes
-	Promise  *proposed         `json:",omitempty"` // the one that it has promised to belong to, and to no other
-	Peers    map[string]Member `json:",omitempty"` // last known addresses
+	Version   int               // of this format
+	ID        string            // 32 hexadecimal digits
+	Name      string            // for people
+	Key       string            // ID of the secret that the directory is sealed with
+	Cluster   string            // the cluster's identity; empty: none yet
+	Member    bool              // there is a log, and it must not be missing
+	Left      bool              // the node has left; the next start makes a new one
+	Starts    uint64            // how many processes have opened the directory since this was first written
+	Proposals uint64            // how many clusters this node has proposed
+	Formation *stand            `json:",omitempty"` // the proposed cluster that this node stands by
+	Void      []string          `json:",omitempty"` // proposed clusters that this node takes no part in, for good
+	Peers     map[string]Member `json:",omitempty"` // last known addresses
 }
 
-// proposed is a cluster that one node would form with others.
-type proposed struct {
-	Cluster  string
-	Proposer string   // node ID
-	Group    []string // node IDs, the proposer's among them
-}
-
-func (id *identity) promiser() string {
-	if id.Promise == nil {
-		return ""
-	}
-	return id.Promise.Proposer
+// newIdentity makes up a node.
+func newIdentity(secrets []seal.Secret) *identity {
+	return &identity{Version: identityVersion, ID: newID(), Key: secrets[0].ID().String()}
 }
 
 // loadIdentity returns the identity in dir, or a new one that is not written yet.
-func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (*identity, error) {
-	fresh := &identity{Version: 1, ID: newID(), Key: secrets[0].ID().String()}
+func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, written bool, err error) {
+	fresh := newIdentity(secrets)
 	b, err := dir.ReadFile(identityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if dir.HasLog() {
-			return nil, &ConfigError{Field: "Dir", Reason: dir.Path() + " has a raft log but no file \"" + identityFile + "\"; restore the file, or empty the directory to join as a new node"}
+			return nil, false, &ConfigError{Field: "Dir", Reason: dir.Path() + " has a raft log but no file \"" + identityFile + "\"; restore the file, or empty the directory to join as a new node"}
 		}
-		return fresh, nil
+		return fresh, false, nil
+	}
+	id = new(identity)
+	if err == nil {
+		err = json.Unmarshal(b, id)
 	}
 	if err != nil {
-		return nil, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be read; empty the directory to join as a new node", Err: err}
+		return nil, false, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be read; empty the directory to join as a new node", Err: err}
 	}
-	var id identity
-	if err := json.Unmarshal(b, &id); err != nil {
-		return nil, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be read; empty the directory to join as a new node", Err: err}
-	}
-	if id.Version != 1 {
-		return nil, &ConfigError{Field: "Dir", Reason: fmt.Sprintf("%s was written by a later version of flotilla (format %d); upgrade this program", dir.Path(), id.Version)}
+	if err := id.checkVersion(); err != nil {
+		return nil, false, &ConfigError{Field: "Dir", Reason: dir.Path() + " " + err.Error()}
 	}
 	if id.Left {
 		if err := errors.Join(dir.RemoveState(), dir.RemoveFile(ownFile)); err != nil {
-			return nil, &ConfigError{Field: "Dir", Reason: "what a node that left has left behind cannot be removed", Err: err}
+			return nil, false, &ConfigError{Field: "Dir", Reason: "what a node that left has left behind cannot be removed", Err: err}
 		}
 		fresh.Name = id.Name
-		return fresh, nil
+		return fresh, false, nil
 	}
-	for _, s := range secrets {
-		if s.ID().String() == id.Key {
-			return &id, nil
-		}
+	if slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
+		return id, true, nil
 	}
-	return nil, &ConfigError{Field: "Secrets", Reason: fmt.Sprintf("%s is sealed with the secret %s, and none of the %d given is that; give the right one, or another directory", dir.Path(), id.Key, len(secrets))}
+	if !id.Member && id.Formation == nil { // nothing is sealed yet, and nobody counts on this node
+		return fresh, false, nil
+	}
+	return nil, false, &ConfigError{Field: "Secrets", Reason: fmt.Sprintf("%s is sealed with the secret %s, and none of the %d given is that; give the right one, or another directory", dir.Path(), id.Key, len(secrets))}
+}
+
+// checkVersion says what is wrong with the format of an identity, if anything is.
+func (id *identity) checkVersion() error {
+	switch {
+	case id.Version > identityVersion:
+		return fmt.Errorf("was written by a later version of flotilla (format %d); upgrade this program", id.Version)
+	case id.Version < identityVersion:
+		return fmt.Errorf("was written by an earlier version of flotilla (format %d), whose directories this one cannot use; empty it to join as a new node", id.Version)
+	}
+	return nil
 }
 
 // save changes the identity and, if there is a directory, writes it.
@@ -92,6 +100,20 @@ func (n *Node) save(change func(*identity)) error {
 			return err
 		}
 	}
+	n.ident.Store(&next)
+	return nil
+}
+
+// reserve has this node belong to a cluster, and promise itself to no other one from now on. It is not on disk before the node
+// is a member; a process that ends before that begins anew.
+func (n *Node) reserve(cluster string) error {
+	n.saving.Lock()
+	defer n.saving.Unlock()
+	next := n.identity()
+	if f := next.Formation; f != nil && f.Cluster != cluster {
+		return fmt.Errorf("this node has promised itself to the cluster that %s proposes", short(f.Proposer))
+	}
+	next.Cluster = cluster
 	n.ident.Store(&next)
 	return nil
 }

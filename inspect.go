@@ -78,8 +78,8 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	if err != nil {
 		return fmt.Errorf("the node's identity cannot be read: %w", err)
 	}
-	if id.Version != 1 {
-		return fmt.Errorf("it was written by a later version of flotilla (format %d); upgrade this program", id.Version)
+	if err := id.checkVersion(); err != nil {
+		return fmt.Errorf("it %w", err)
 	}
 	out.ID, out.Name, out.Cluster, out.Secret, out.Starts, out.Left = id.ID, id.Name, id.Cluster, id.Key, id.Starts, id.Left
 	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {

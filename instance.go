@@ -78,7 +78,8 @@ func (n *Node) openDisk(create bool) error {
 	return nil
 }
 
-// become makes this node a member, for good, and starts raft. With a configuration it is the one that forms the cluster.
+// become makes this node a member, for good, and starts raft. With a configuration the cluster is a new one, whose members all begin
+// with the same.
 func (n *Node) become(cluster string, first *raft.Configuration) error {
 	if err := n.openDisk(true); err != nil {
 		return err
@@ -94,7 +95,7 @@ func (n *Node) become(cluster string, first *raft.Configuration) error {
 	}
 	err := n.save(func(id *identity) {
 		id.Cluster, id.Name, id.Member = cluster, n.name, true
-		id.Proposal, id.Promise = nil, nil
+		id.Formation, id.Void = nil, nil
 	})
 	if err != nil {
 		return err

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 const (
@@ -22,6 +20,7 @@ const (
 
 // round is what one round of greetings has found.
 type round struct {
+	cluster string              // the proposed one that this node stood by before it greeted anybody
 	greeted map[string]greeting // by node ID, without this node
 	silent  []string            // addresses that neither answered nor refused
 	err     error               // why this node cannot go on
@@ -30,6 +29,9 @@ type round struct {
 // greet asks every address that might be a node's.
 func (n *Node) greet(ctx context.Context) round {
 	r := round{greeted: make(map[string]greeting)}
+	if f := n.identity().Formation; f != nil {
+		r.cluster = f.Cluster
+	}
 	addrs := make(map[string]bool)
 	if n.cfg.Peers != nil {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -118,19 +120,18 @@ func refusal(g greeting, n *Node) error {
 
 // enter makes this node run raft: again if it is a member, else when it has found a cluster or formed one.
 func (n *Node) enter(ctx context.Context) error {
-	first := n.greet(ctx)
-	if first.err != nil {
-		return first.err
-	}
-	if n.identity().Member {
-		return n.startRaft()
-	}
+	n.forming.since = time.Now()
 	wait := seekShortest
-	for r := first; ; r = n.greet(ctx) {
+	for {
+		news := n.greeted.wait()
+		r := n.greet(ctx)
 		if r.err != nil {
 			return r.err
 		}
-		done, err := n.tryEnter(ctx, r)
+		if n.identity().Member {
+			return n.startRaft()
+		}
+		done, err := n.tryEnter(ctx, &r)
 		if done || ctx.Err() != nil {
 			return err
 		}
@@ -141,26 +142,26 @@ func (n *Node) enter(ctx context.Context) error {
 			}
 		}
 		select {
-		case <-n.greeted.wait():
+		case <-news:
+			wait = seekShortest
 		case <-time.After(wait):
+			wait = min(2*wait, seekLongest)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		wait = min(2*wait, seekLongest)
 	}
 }
 
 // tryEnter does what one round of greetings allows. An error without done is only for the log.
-func (n *Node) tryEnter(ctx context.Context, r round) (done bool, err error) {
-	id := n.identity()
+func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
+	f := n.identity().Formation
 	for _, g := range r.greeted {
-		promised := id.Promise != nil && id.Promise.Cluster == g.Cluster && slices.Contains(g.Servers, n.id)
-		if g.InRaft && g.Cluster != "" && (promised || slices.Contains(g.Committed, n.id)) {
-			return true, n.adopt(g.Cluster, g.Members) // formed with us, or let in before
+		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, n.id) && (f == nil || f.Cluster == g.Cluster) {
+			return n.adopt(g.Cluster, g.Members) // let in before
 		}
 	}
-	if id.Proposal != nil {
-		return n.form(ctx, *id.Proposal)
+	if f != nil {
+		return n.pursue(ctx, r, *f)
 	}
 	found := ""
 	for _, g := range r.greeted {
@@ -168,9 +169,6 @@ func (n *Node) tryEnter(ctx context.Context, r round) (done bool, err error) {
 			return false, fmt.Errorf("the peers belong to two clusters, %s and %s; give this node the addresses of one", short(found), short(g.Cluster))
 		}
 		found = max(found, g.Cluster)
-	}
-	if p := id.Promise; p != nil && !n.withdrawn(ctx, p) {
-		return false, fmt.Errorf("this node has promised itself to the cluster that %s proposes, which has not come of it yet; if that node is lost for good, empty this one's directory", p.Proposer)
 	}
 	for _, g := range r.greeted {
 		if !g.InRaft || len(g.Servers) == 0 {
@@ -184,98 +182,25 @@ func (n *Node) tryEnter(ctx context.Context, r round) (done bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("joining: %w", err)
 		}
-		return true, n.adopt(in.Cluster, in.Members)
+		return n.adopt(in.Cluster, in.Members)
 	}
 	if found != "" {
 		return false, fmt.Errorf("the nodes of the cluster %s are not up yet", short(found))
 	}
-	fresh := []string{n.id}
-	for id, g := range r.greeted {
-		if !g.InRaft {
-			fresh = append(fresh, id)
-		}
-	}
-	slices.Sort(fresh)
-	expect := max(n.cfg.Expect, 1)
-	switch {
-	case len(fresh) < expect:
-		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there", len(fresh), expect)
-	case fresh[0] != n.id:
-		return false, fmt.Errorf("the node %s forms the cluster", fresh[0])
-	case expect == 1 && len(r.silent) > 0:
-		return false, fmt.Errorf("there may be a cluster at %s, which does not answer", r.silent[0])
-	}
-	p := proposed{Cluster: newID(), Proposer: n.id, Group: fresh[:expect]}
-	promised := false
-	err = n.save(func(now *identity) {
-		if promised = now.Promise != nil && now.Promise.Proposer != id.promiser(); !promised {
-			now.Proposal, now.Promise = &p, nil
-		}
-	})
-	if err != nil || promised {
-		return false, err
-	}
-	return n.form(ctx, p)
-}
-
-// form asks the group for their promises and, when it has them all, forms the cluster. It alone may do so, for only this node has
-// this proposal. A refusal ends the proposal before anything has come of it.
-func (n *Node) form(ctx context.Context, p proposed) (bool, error) {
-	for _, id := range p.Group {
-		if id == n.id {
-			continue
-		}
-		_, err := call[proposed](ctx, n, id, callPromise, p)
-		if isCallError(err) {
-			return false, errors.Join(fmt.Errorf("%s does not promise: %w", id, err), n.save(func(now *identity) { now.Proposal = nil }))
-		}
-		if err != nil {
-			return false, fmt.Errorf("waiting for %s: %w", id, err)
-		}
-	}
-	var conf raft.Configuration
-	for _, id := range p.Group {
-		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
-	}
-	n.log.Info("forming a cluster", "cluster", p.Cluster, "nodes", p.Group)
-	if err := n.become(p.Cluster, &conf); err != nil {
-		return true, err
-	}
-	n.tasks.run(func() { n.gather(ctx, p.Group) })
-	return true, nil
-}
-
-// gather wakes the others of a group that has just been formed, and has this node elected as soon as a majority can vote.
-func (n *Node) gather(ctx context.Context, group []string) {
-	for range 40 {
-		r := n.greet(ctx)
-		voters := 1
-		for _, id := range group {
-			if r.greeted[id].InRaft {
-				voters++
-			}
-		}
-		if voters > len(group)/2 {
-			n.stand(ctx)
-			return
-		}
-		select {
-		case <-n.greeted.wait():
-		case <-time.After(seekShortest):
-		case <-ctx.Done():
-			return
-		}
-	}
+	return n.begin(ctx, r)
 }
 
 // adopt makes this node a member of a cluster that has let it in.
-func (n *Node) adopt(cluster string, members []Member) error {
+func (n *Node) adopt(cluster string, members []Member) (done bool, err error) {
 	for _, m := range members {
 		if m.ID != n.id {
 			n.book.learn(m)
 		}
 	}
-	return n.become(cluster, nil)
+	if err := n.reserve(cluster); err != nil {
+		return false, err
+	}
+	return true, n.become(cluster, nil)
 }
 
 // remember writes down the addresses of the members, for a start at which nobody else is found. It runs until ctx ends.

@@ -327,7 +327,7 @@ func TestPromiseIsKept(t *testing.T) {
 			}
 			for k := 0; ; k++ {
 				b, _ := os.ReadFile(filepath.Join(c.Config(last).Dir, "node"))
-				if strings.Contains(string(b), "Promise") {
+				if strings.Contains(string(b), `"promised"`) {
 					break
 				}
 				if k > 10000 {

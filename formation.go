@@ -1,0 +1,438 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+)
+
+// Formation: how nodes that belong to no cluster become one.
+//
+// A node proposes a cluster of a group of nodes, itself among them, and asks each of the others for its promise. When all
+// have promised it accepts its own proposal. The others accept when they see that anybody has. The cluster lives once a
+// majority of its group has accepted, and raft starts on a node only then. All this is on disk before anybody hears of it.
+//
+// A proposal must also be able to end, for its proposer may never come back.
+//
+//   - The proposer withdraws it, which it may do until it accepts.
+//   - A node voids it: it says, for good, that it takes no part. It may do that until it accepts. When so many have voided
+//     it that the others are no majority, the proposal is dead.
+//
+// A node leaves a proposal only when that is withdrawn, or dead. Two clusters never come of it:
+//
+//  1. A node accepts or voids a proposal, never both, with one exception: a node that has voided a living proposal may
+//     accept it, and one that has accepted a dead one may leave it. So those who accepted before the proposal lived, and
+//     those who voided it before it was dead, are apart. Both cannot be enough: a proposal lives, or is dead, or neither
+//     yet, and what it is it stays.
+//  2. A proposal that was withdrawn was accepted by nobody, for its proposer accepts first.
+//  3. So each node of the group of a cluster that lives has promised itself to it and has not left it. Two groups that
+//     share a node cannot both have its promise.
+//
+// What others have accepted or voided never becomes untrue in a way that matters (1), so an old answer is as good as a new
+// one. That a proposal was withdrawn only an answer can tell whose question was put after the promise was on disk.
+
+const (
+	proposalTime = 5 * time.Second  // how long a proposal may wait for promises before it is withdrawn
+	voidTime     = 10 * time.Second // how long a proposer may be silent before those who promised try to void its proposal
+)
+
+// proposed is a cluster that one node would form with others.
+type proposed struct {
+	Cluster  string
+	Proposer string   // node ID
+	Group    []string // node IDs, the proposer's among them
+	Number   uint64   // of the proposer's proposals; it has withdrawn all earlier ones
+}
+
+// majority is how many of the group have to accept.
+func (p *proposed) majority() int { return len(p.Group)/2 + 1 }
+
+// stand is how far a node has gone with a proposal.
+type stand struct {
+	proposed
+	Step step
+}
+
+type step string
+
+const (
+	proposes step = "proposes" // it is this node's own, which may withdraw it
+	promised step = "promised" // this node belongs to no other cluster
+	voided   step = "voided"   // it was promised, and this node takes no part unless the cluster lives
+	accepted step = "accepted" // this node takes part
+)
+
+// standsBy reports whether a node stands by a proposal, or is in the cluster that came of it.
+func (g *greeting) standsBy(p *proposed) bool {
+	return g.Cluster == p.Cluster || g.Formation != nil && g.Formation.Cluster == p.Cluster
+}
+
+// accepts reports whether a node has accepted a proposal.
+func (g *greeting) accepts(p *proposed) bool {
+	return g.InRaft && g.Cluster == p.Cluster || g.standsBy(p) && g.Formation != nil && g.Formation.Step == accepted
+}
+
+// voids reports whether a node has voided a proposal.
+func (g *greeting) voids(p *proposed) bool {
+	return slices.Contains(g.Void, p.Cluster) || g.standsBy(p) && g.Formation != nil && g.Formation.Step == voided
+}
+
+// isFresh reports whether a node could promise itself to a proposal of proposer's.
+func (g *greeting) isFresh(proposer string) bool {
+	return !g.InRaft && g.Cluster == "" && (g.Formation == nil || g.Formation.Proposer == proposer)
+}
+
+// forming is how long a node has been waiting while a cluster is formed. Another process begins to count anew.
+type forming struct {
+	since    time.Time // that this node has stood by its own proposal; enter's alone
+	proposer atomic.Pointer[time.Time]
+}
+
+// heard is called when the proposer of the cluster that this node has promised itself to was heard of.
+func (f *forming) heard() { f.proposer.Store(new(time.Now())) }
+
+// silent returns for how long it was not.
+func (f *forming) silent() time.Duration { return time.Since(*f.proposer.Load()) }
+
+// begin proposes a cluster, if this node is the one that has to. An error without done is only for the log.
+func (n *Node) begin(ctx context.Context, r *round) (done bool, err error) {
+	fresh := []string{n.id}
+	var bound []string
+	for id, g := range r.greeted {
+		if g.isFresh(n.id) {
+			fresh = append(fresh, id)
+		} else {
+			bound = append(bound, n.called(r, id))
+		}
+	}
+	slices.Sort(fresh)
+	expect := max(n.cfg.Expect, 1)
+	switch {
+	case len(fresh)+len(bound) < expect:
+		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there", len(fresh)+len(bound), expect)
+	case len(fresh) < expect:
+		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there, but others have promised themselves to a cluster that was proposed before: %s", len(fresh)+len(bound), expect, strings.Join(bound, ", "))
+	case fresh[0] != n.id:
+		return false, fmt.Errorf("the node %s forms the cluster", n.called(r, fresh[0]))
+	case expect == 1 && len(r.silent) > 0:
+		return false, fmt.Errorf("there may be a cluster at %s, which does not answer", r.silent[0])
+	}
+	s := stand{proposed{Cluster: newID(), Proposer: n.id, Group: fresh[:expect]}, proposes}
+	var taken bool
+	err = n.save(func(now *identity) {
+		if taken = now.Formation != nil || now.Cluster != ""; !taken {
+			now.Proposals++
+			s.Number = now.Proposals
+			now.Formation = &s
+		}
+	})
+	if err != nil || taken {
+		return false, err
+	}
+	n.forming.since = time.Now()
+	return n.pursue(ctx, r, s)
+}
+
+// count returns how many of the group have accepted a proposal and how many have voided it, as far as r and this node know.
+func (n *Node) count(r *round, p *proposed) (accepts, voids int) {
+	for _, id := range p.Group {
+		g, ok := r.greeted[id]
+		if id == n.id {
+			g, ok = n.greeting(), true
+		}
+		switch {
+		case ok && g.accepts(p):
+			accepts++
+		case ok && g.voids(p):
+			voids++
+		}
+	}
+	return accepts, voids
+}
+
+// pursue goes on with the proposal that this node stands by. An error without done is only for the log.
+func (n *Node) pursue(ctx context.Context, r *round, s stand) (done bool, err error) {
+	if _, ok := r.greeted[s.Proposer]; ok {
+		n.forming.heard()
+	}
+	for range 2 { // again when this node has just accepted
+		accepts, voids := n.count(r, &s.proposed)
+		switch {
+		case accepts >= s.majority():
+			return n.found(ctx, s)
+		case len(s.Group)-voids < s.majority():
+			err := n.leaveProposal(s, true)
+			return false, errors.Join(fmt.Errorf("the cluster that %s proposed can never come to life; another one is formed", n.called(r, s.Proposer)), err)
+		}
+		switch s.Step {
+		case proposes:
+			if ok, err := n.collectPromises(ctx, r, s); !ok {
+				return false, err
+			}
+		case promised:
+			if accepts == 0 {
+				return false, n.awaitProposer(ctx, r, s)
+			}
+		case voided:
+			return false, n.awaitProposer(ctx, r, s)
+		case accepted:
+			return false, fmt.Errorf("%d of %d nodes have accepted the cluster that %s proposed, and %d are needed: waiting for %s", accepts, len(s.Group), n.called(r, s.Proposer), s.majority(), n.without(r, &s.proposed, (*greeting).accepts))
+		}
+		if err := n.step(s, accepted); err != nil {
+			return false, err
+		}
+		n.log.Info("taking part in a new cluster", "cluster", s.Cluster, "nodes", s.Group)
+		s.Step = accepted
+		if accepts+1 < s.majority() { // the others hear of it, and may have accepted too
+			*r = n.greet(ctx)
+		}
+	}
+	return false, nil
+}
+
+// collectPromises asks the group for their promises, and reports whether it has them all. A proposal that is refused, or has to wait
+// for long, is withdrawn: it may be of nodes that do not exist any more, or are another's by now.
+func (n *Node) collectPromises(ctx context.Context, r *round, s stand) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	for _, id := range s.Group {
+		if id == n.id {
+			continue
+		}
+		_, err := call[proposed](ctx, n, id, callPromise, s.proposed)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("waiting for the promise of %s: %w", n.called(r, id), err)
+		if isCallError(err) || time.Since(n.forming.since) > proposalTime {
+			err = errors.Join(err, n.leaveProposal(s, false))
+		}
+		return false, err
+	}
+	return true, nil
+}
+
+// awaitProposer looks what became of a proposal that this node has promised itself to.
+func (n *Node) awaitProposer(ctx context.Context, r *round, s stand) error {
+	g, ok := r.greeted[s.Proposer]
+	if ok && !g.standsBy(&s.proposed) && r.cluster == s.Cluster {
+		return errors.Join(fmt.Errorf("%s has withdrawn the cluster that it proposed", n.called(r, s.Proposer)), n.leaveProposal(s, false))
+	}
+	if ok {
+		return fmt.Errorf("waiting for %s, which forms the cluster", n.called(r, s.Proposer))
+	}
+	why := fmt.Errorf("waiting for %s, which has proposed a cluster that this node has promised itself to", n.called(r, s.Proposer))
+	if n.forming.silent() < voidTime {
+		return why
+	}
+	voids := 0
+	for _, id := range s.Group {
+		if id == n.id || id == s.Proposer {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+		out, err := call[voiding](ctx, n, id, callVoid, s.proposed)
+		cancel()
+		if err == nil && out.Voided {
+			voids++
+		}
+	}
+	if len(s.Group)-voids-1 >= s.majority() { // without enough others it would only make it harder to go on when the proposer is back
+		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), empty this node's directory", why, n.without(r, &s.proposed, (*greeting).standsBy))
+	}
+	if s.Step == promised {
+		if err := n.step(s, voided); err != nil {
+			return errors.Join(why, err)
+		}
+		s.Step = voided
+	}
+	return errors.Join(fmt.Errorf("%s, which has proposed a cluster, does not come back; another one is formed", n.called(r, s.Proposer)), n.leaveProposal(s, true))
+}
+
+// step has this node go on from s, unless that has changed meanwhile.
+func (n *Node) step(s stand, to step) error {
+	var changed bool
+	err := n.save(func(now *identity) {
+		if changed = now.Formation == nil || now.Formation.Cluster != s.Cluster || now.Formation.Step != s.Step; !changed {
+			now.Formation = &stand{s.proposed, to}
+		}
+	})
+	if changed {
+		return errors.New("this node's part in the proposed cluster has changed just now")
+	}
+	return err
+}
+
+// leaveProposal has this node stand by no proposal any more. Of a dead one it goes on to say that it takes no part.
+func (n *Node) leaveProposal(s stand, dead bool) error {
+	n.log.Info("a proposed cluster came to nothing", "cluster", s.Cluster, "proposer", s.Proposer, "voided", dead)
+	return n.save(func(now *identity) {
+		if now.Formation == nil || now.Formation.Cluster != s.Cluster {
+			return
+		}
+		if now.Formation = nil; dead {
+			now.Void = append(slices.Clone(now.Void), s.Cluster)
+		}
+	})
+}
+
+// found makes this node a member of a cluster that lives.
+func (n *Node) found(ctx context.Context, s stand) (done bool, err error) {
+	if s.Step != accepted { // others did without it, and it may have voided the proposal
+		if err := n.step(s, accepted); err != nil {
+			return false, err
+		}
+	}
+	if err := n.reserve(s.Cluster); err != nil {
+		return false, err
+	}
+	var conf raft.Configuration
+	for _, id := range s.Group {
+		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	}
+	if err := n.become(s.Cluster, &conf); err != nil {
+		return true, err
+	}
+	n.tasks.run(func() { n.gather(ctx, s.proposed) })
+	return true, nil
+}
+
+// gather wakes the others of a group that has just been formed. The proposer stands for election as soon as a majority can vote.
+func (n *Node) gather(ctx context.Context, p proposed) {
+	for range 40 {
+		r := n.greet(ctx)
+		if p.Proposer != n.id {
+			return
+		}
+		voters := 1
+		for _, id := range p.Group {
+			if r.greeted[id].InRaft {
+				voters++
+			}
+		}
+		if voters >= p.majority() {
+			n.stand(ctx)
+			return
+		}
+		select {
+		case <-n.greeted.wait():
+		case <-time.After(seekShortest):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// called is what people call a node, with where it is thought to be.
+func (n *Node) called(r *round, id string) string {
+	g, ok := r.greeted[id]
+	if id == n.id {
+		g, ok = n.greeting(), true
+	}
+	m := g.Member
+	if !ok {
+		m = n.book.all()[id]
+	}
+	if m.Addr == "" {
+		return short(id)
+	}
+	return fmt.Sprintf("%s (%s)", m.Name, m.Addr)
+}
+
+// without lists the others of a group that do not say of themselves what is asked for.
+func (n *Node) without(r *round, p *proposed, says func(*greeting, *proposed) bool) string {
+	var all []string
+	for _, id := range p.Group {
+		if g, ok := r.greeted[id]; id != n.id && (!ok || !says(&g, p)) {
+			all = append(all, n.called(r, id))
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// servePromise promises this node to a cluster, and to no other for as long as the proposal stands.
+func (n *Node) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
+	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.id) {
+		return proposed{}, codec.ErrMalformed
+	}
+	id := n.identity()
+	if f := id.Formation; f != nil && f.Step != proposes && f.Proposer != peer && !n.withdrawn(ctx, &f.proposed) {
+		return proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.nameOf(f.Proposer))
+	}
+	// Looked at again under the lock of save: two may ask at once.
+	var why error
+	err := n.save(func(now *identity) {
+		if why = now.refuses(&in, id.Formation); why == nil && (now.Formation == nil || now.Formation.Cluster != in.Cluster) {
+			now.Formation = &stand{in, promised}
+		}
+	})
+	if err = errors.Join(why, err); err != nil {
+		return proposed{}, err
+	}
+	n.forming.heard()
+	return in, nil
+}
+
+// refuses returns why a node cannot promise itself to a proposal. withdrawn is a proposal of another node's that is known to be
+// withdrawn.
+func (id *identity) refuses(p *proposed, withdrawn *stand) error {
+	f := id.Formation
+	switch {
+	case id.Cluster != "":
+		return errors.New("this node belongs to a cluster already")
+	case slices.Contains(id.Void, p.Cluster), f != nil && f.Cluster == p.Cluster && f.Step == voided:
+		return errors.New("this node takes no part in that cluster any more")
+	case f == nil, f.Cluster == p.Cluster:
+		return nil
+	case f.Step == proposes:
+		return errors.New("this node proposes a cluster itself")
+	case f.Proposer == p.Proposer && f.Number < p.Number:
+		return nil
+	case f.Proposer != p.Proposer && withdrawn != nil && withdrawn.Cluster == f.Cluster:
+		return nil
+	}
+	return errors.New("this node has promised itself to another cluster")
+}
+
+// withdrawn reports whether the proposer says that it no longer stands by p.
+func (n *Node) withdrawn(ctx context.Context, p *proposed) bool {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	g, err := call[greeting](ctx, n, p.Proposer, callHello, n.greeting())
+	return err == nil && !g.standsBy(p)
+}
+
+// voiding is the answer to a node that would void a proposal, because its proposer does not come back.
+type voiding struct {
+	Voided bool // this node takes no part in it, for good
+}
+
+// serveVoid voids a proposal, unless this node has accepted it or hears its proposer.
+func (n *Node) serveVoid(_ context.Context, peer string, in proposed) (voiding, error) {
+	if in.Cluster == "" || !slices.Contains(in.Group, n.id) || !slices.Contains(in.Group, peer) {
+		return voiding{}, codec.ErrMalformed
+	}
+	silent := n.forming.silent() >= voidTime
+	var out voiding
+	err := n.save(func(now *identity) {
+		f := now.Formation
+		switch {
+		case slices.Contains(now.Void, in.Cluster), f != nil && f.Cluster == in.Cluster && f.Step == voided:
+			out.Voided = true
+		case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != promised || !silent):
+		case f != nil && f.Cluster == in.Cluster:
+			out.Voided, now.Formation = true, &stand{f.proposed, voided}
+		default:
+			out.Voided, now.Void = true, append(slices.Clone(now.Void), in.Cluster)
+		}
+	})
+	return voiding{out.Voided && err == nil}, err
+}
