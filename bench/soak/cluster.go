@@ -38,11 +38,28 @@ type cluster struct {
 type node struct {
 	*proc.Process
 	name, http string
+	addr       string // what the other nodes dial
 	holders    string // the file in which it says what it holds
 }
 
+// newCluster starts three nodes.
 func newCluster(dir, timing string, rng *rand.Rand, r *report) (*cluster, error) {
-	processes, _, err := proc.NewCluster(nodes, dir)
+	c, err := prepareCluster(dir, timing, rng, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range c.nodes {
+		if err := n.Start(); err != nil {
+			c.close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// prepareCluster makes three nodes, and starts none.
+func prepareCluster(dir, timing string, rng *rand.Rand, r *report) (*cluster, error) {
+	processes, peers, err := proc.NewCluster(nodes, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -56,16 +73,13 @@ func newCluster(dir, timing string, rng *rand.Rand, r *report) (*cluster, error)
 	c := &cluster{rng: rng, report: r, trust: &http.Transport{MaxIdleConnsPerHost: 16}}
 	c.client = &http.Client{Transport: c.trust, Timeout: patience}
 	for i, p := range processes {
-		n := &node{Process: p, name: fmt.Sprintf("n%d", i), http: addrs[i], holders: filepath.Join(dir, fmt.Sprintf("holders-%d", i))}
+		n := &node{Process: p, name: fmt.Sprintf("n%d", i), http: addrs[i], addr: peers[i], holders: filepath.Join(dir, fmt.Sprintf("holders-%d", i))}
 		p.Env = append(p.Env, "FLOTILLA_TIMING="+timing, httpVariable+"="+n.http, holdersVariable+"="+n.holders)
 		if p.Log, err = os.Create(filepath.Join(dir, n.name+".log")); err != nil {
-			return nil, err
-		}
-		c.nodes = append(c.nodes, n)
-		if err := p.Start(); err != nil {
 			c.close()
 			return nil, err
 		}
+		c.nodes = append(c.nodes, n)
 	}
 	return c, nil
 }

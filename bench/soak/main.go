@@ -4,6 +4,8 @@
 //
 //	go run ./soak -wakeups 2000 -clusters 4
 //	go run ./soak -kills 1000 -clusters 4 -busy
+//	go run ./soak -formations 200 -clusters 2
+//	go run ./soak -starts 5000 -clusters 2
 //
 // It prints the seed of its schedule, how far it is, and a summary. It exits with 1 if anything that flotilla promises was broken, and
 // keeps the directories of that cluster.
@@ -30,12 +32,15 @@ import (
 type mode struct {
 	name, usage string
 	run         func(ctx context.Context, c *cluster, events int) error
+	fresh       func(ctx context.Context, c *cluster) error // in place of run: an event, with a cluster of its own that is not started
 }
 
 func modes() []mode {
 	return []mode{
-		{"wakeups", "stop a node with SIGSTOP, write elsewhere, ask the stopped node and wake it, so many times", wakeups},
-		{"kills", "so many SIGKILL, SIGSTOP and SIGTERM at random moments, under writers, readers and holders of roles", kills},
+		{name: "wakeups", usage: "stop a node with SIGSTOP, write elsewhere, ask the stopped node and wake it, so many times", run: wakeups},
+		{name: "kills", usage: "so many SIGKILL, SIGSTOP and SIGTERM at random moments, under writers, readers and holders of roles", run: kills},
+		{name: "formations", usage: "form so many clusters, with SIGKILL at random moments and wrong addresses that are put right later", fresh: formations},
+		{name: "starts", usage: "start so many clusters, and expect each to be ready within 10 s", fresh: starts},
 	}
 }
 
@@ -92,7 +97,9 @@ func soak(ctx context.Context, m mode, events, clusters int, timing string, seed
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
 			home := filepath.Join(dir, fmt.Sprint(i))
-			if err := runCluster(ctx, m, share, home, timing, rng, r); err != nil {
+			if m.fresh != nil {
+				runFresh(ctx, m, share, home, timing, rng, r)
+			} else if err := runCluster(ctx, m, share, home, timing, rng, r); err != nil {
 				r.violate("cluster %d: %v", i, err)
 			} else if !r.bad() {
 				os.RemoveAll(home)
@@ -123,6 +130,24 @@ func runCluster(ctx context.Context, m mode, events int, dir, timing string, rng
 		return err
 	}
 	return c.judgeHolders()
+}
+
+// runFresh runs a mode whose events have a cluster each. What went well is removed at once.
+func runFresh(ctx context.Context, m mode, events int, dir, timing string, rng *rand.Rand, r *report) {
+	for i := 0; i < events && ctx.Err() == nil; i++ {
+		home := filepath.Join(dir, fmt.Sprint(i))
+		c, err := prepareCluster(home, timing, rng, r)
+		if err == nil {
+			err = m.fresh(ctx, c)
+			c.close()
+		}
+		if err != nil {
+			r.violate("%s: %v", home, err)
+			continue
+		}
+		os.RemoveAll(home)
+		r.count(m.name)
+	}
 }
 
 // burn starts processes that only burn time, until stop is called.

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -25,6 +26,7 @@ import (
 // Variables of a node's process.
 const (
 	httpVariable    = "SOAK_HTTP"    // where it answers
+	debugVariable   = "SOAK_DEBUG"   // it logs all
 	holdersVariable = "SOAK_HOLDERS" // the file in which it says what it holds
 )
 
@@ -65,6 +67,9 @@ func runNode() error {
 	cfg, err := flotilla.ConfigFromEnv()
 	if err != nil {
 		return err
+	}
+	if os.Getenv(debugVariable) != "" {
+		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	holders, err := os.OpenFile(os.Getenv(holdersVariable), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

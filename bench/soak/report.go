@@ -19,6 +19,7 @@ type report struct {
 
 	mu         sync.Mutex
 	counts     map[string]int
+	took       []time.Duration
 	violations []string
 }
 
@@ -33,6 +34,13 @@ func (r *report) add(what string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counts[what] += n
+}
+
+// lasted notes how long an event took.
+func (r *report) lasted(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.took = append(r.took, d)
 }
 
 // violate notes that something that flotilla promises was broken.
@@ -83,6 +91,9 @@ func (r *report) summary(took time.Duration) {
 		if what != r.mode {
 			fmt.Printf("  %7d %s\n", r.counts[what], what)
 		}
+	}
+	if slices.Sort(r.took); len(r.took) > 0 {
+		fmt.Printf("  %7v median, %v longest\n", r.took[len(r.took)/2].Round(time.Millisecond), r.took[len(r.took)-1].Round(time.Millisecond))
 	}
 	fmt.Printf("  %7d violations\n", len(r.violations))
 }
