@@ -29,6 +29,7 @@ type certs struct {
 	settled     func(context.Context) // waits until what this node's storage holds is in every node's
 	cluster     func() string         // its identity; empty: not known yet
 	changed     func()                // what status returns may be another; must not block
+	current     func() bool           // whether what the storage does not hold is known to be nowhere
 	development bool
 	log         *slog.Logger
 
@@ -105,7 +106,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, company: func(context.Context) {}, settled: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {},
+		ready: ready, company: func(context.Context) {}, settled: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {}, current: func() bool { return true },
 		development: development, log: l, gate: newGate(l), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1),
 		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),

@@ -313,7 +313,7 @@ func TestSelfSignedSessionsEnd(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				newTickets(time.Hour).bind(server, c.provisional)
+				newTickets(time.Hour, leasedAlways).bind(server, c.provisional)
 				clients := make(map[string]*tls.Config)
 				for _, name := range []string{"a.test", "x.wild.test", ""} {
 					clients[name] = &tls.Config{

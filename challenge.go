@@ -105,7 +105,7 @@ func (c *certs) httpHandler(next http.Handler) http.Handler {
 	for _, i := range c.config.Issuers {
 		// The first will do: the token is looked up for all issuers of the configuration.
 		if acme, ok := i.(*certmagic.ACMEIssuer); ok && !acme.DisableHTTPChallenge {
-			return onlyHosts(acme.HTTPChallengeHandler(next), next)
+			return onlyHosts(acme.HTTPChallengeHandler(c.unknown(next)), next)
 		}
 	}
 	return next
@@ -119,5 +119,17 @@ func onlyHosts(challenges, next http.Handler) http.Handler {
 			return
 		}
 		challenges.ServeHTTP(w, r)
+	})
+}
+
+// unknown refuses challenges whose token this node does not have and cannot know of: that there is none would be the word of an old state.
+func (c *certs) unknown(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if certmagic.LooksLikeHTTPChallenge(r) && !c.current() {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "flotilla: this node has no lease and does not know all tokens; ask another one", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }

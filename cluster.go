@@ -63,7 +63,6 @@ type Node struct {
 	disk     atomic.Pointer[disk]
 	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
 	current  atomic.Bool                // has caught up with a leader since it was started
-	ready    atomic.Bool                // has a session and a lease
 	first    atomic.Int64               // when it was ready for the first time, in nanoseconds since keeper.started
 	leaving  atomic.Bool                // on the way out: opens no session
 	drained  atomic.Bool                // takes no new connections
@@ -101,7 +100,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.works, n.break_ = context.WithCancelCause(n.life)
 	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
 	n.keeper, n.tenures = newKeeper(n), newTenures()
-	n.tickets = newTickets(cfg.TLS.TicketRotation)
+	n.tickets = newTickets(cfg.TLS.TicketRotation, n.isReady)
 	n.writes = newProposer(n)
 	n.storage = newStorage(n)
 	if err := n.open(ctx); err != nil {
@@ -124,7 +123,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development() || n.cfg.TLS.Private, n.Ready, n.log); err != nil {
 		return err
 	}
-	n.certs.settled = n.settled
+	n.certs.settled, n.certs.current = n.settled, n.isReady
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect
 	written := false
 	if n.cfg.Dir == "" {
@@ -317,17 +316,23 @@ func (n *Node) Ready(ctx context.Context) error {
 	return edge("node is not ready: "+n.whyNot(), err)
 }
 
+// isReady reports whether this node has a session and a lease, by the clock.
+func (n *Node) isReady() bool {
+	return n.current.Load() && n.works.Err() == nil && n.keeper.valid()
+}
+
 // awaitReady waits until this node has a session and a lease.
 func (n *Node) awaitReady(ctx context.Context) error {
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
 	for {
-		changed := n.changed.wait()
-		if n.ready.Load() && n.works.Err() == nil {
+		changed, renewed := n.changed.wait(), n.keeper.renewed.wait()
+		if n.isReady() {
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-renewed: // a lease that was over may last again
 		case <-ctx.Done():
 			return n.lifeError(context.Cause(ctx))
 		}

@@ -97,6 +97,7 @@ type Config struct {
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	dev  bool    // development mode, decided by complete before it puts a secret in
+	held func()  // called before the lease manager looks at the clock, for tests of one that comes late; nil: nothing
 	rate float64 // how fast this node's clock runs, for tests whose nodes have one clock; 0: 1
 }
 

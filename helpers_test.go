@@ -3,3 +3,6 @@ package flotilla
 import "log/slog"
 
 var discardLog = slog.New(slog.DiscardHandler)
+
+// leasedAlways is the word of a node that has its lease.
+func leasedAlways() bool { return true }

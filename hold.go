@@ -68,10 +68,28 @@ func (n *Node) hold(ctx context.Context, c command, contest func(context.Context
 	}
 	defer n.endTenure(t)
 	err = f(context.WithValue(t.ctx, tenureKey{}, t), t)
-	if cause := context.Cause(t.ctx); cause != nil && (err == nil || errors.Is(err, t.ctx.Err())) {
-		return edge("holding "+c.key, cause)
+	if over := t.ctx.Err(); over != nil && (err == nil || errors.Is(err, over)) {
+		return edge("holding "+c.key, context.Cause(t.ctx))
 	}
 	return err
+}
+
+// tenureContext is the context of a tenure. Whoever asks it for its error asks the clock: in a process that stood still the lease may be over,
+// and nothing may have taken note of that yet.
+type tenureContext struct {
+	context.Context
+	t *tenure
+}
+
+// Err implements context.Context.
+func (c tenureContext) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	if k := c.t.n.keeper; !k.usable(c.t.ref.session) {
+		c.t.lose(k.untilOf(c.t.ref.session), fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
+	}
+	return c.Context.Err()
 }
 
 // tenureKey is the key of a tenure in a context.
@@ -102,7 +120,7 @@ func (t *tenure) Fence() uint64 { return t.at }
 
 // Deadline implements Tenure.
 func (t *tenure) Deadline() time.Time {
-	end := t.n.keeper.until()
+	end := t.n.keeper.untilOf(t.ref.session)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.over.IsZero() {
@@ -120,6 +138,9 @@ func (t *tenure) Renewed() <-chan struct{} { return t.n.keeper.renewed.wait() }
 // lose ends the tenure because of the lease, which ends then.
 func (t *tenure) lose(end time.Time, cause error) {
 	t.mu.Lock()
+	if end.IsZero() {
+		end = time.Now() // it has ended long ago
+	}
 	if t.over.IsZero() {
 		t.over = end
 	}
@@ -425,7 +446,8 @@ func (n *Node) enterTenure(ctx context.Context, c command, contest func(context.
 			return nil, err
 		}
 		t := &tenure{n: n, key: c.key, public: c.cond > 0, ref: ref, at: index}
-		t.ctx, t.stop = context.WithCancelCause(ctx)
+		ending, stop := context.WithCancelCause(ctx)
+		t.ctx, t.stop = tenureContext{ending, t}, stop
 		t.unwatch = context.AfterFunc(n.works, func() { t.stop(context.Cause(n.works)) })
 		t.outer, _ = ctx.Value(tenureKey{}).(*tenure)
 		if n.beginTenure(t) {

@@ -39,7 +39,8 @@ type keeper struct {
 
 	mu      sync.Mutex
 	own     lease
-	end     time.Time     // of own; kept when it is lost
+	end     time.Time     // of the lease of the session leased; kept when it is lost
+	leased  uint64        // the newest session that has or had a lease
 	lost    chan struct{} // closed when own is lost; nil: there is none
 	given   *promises
 	caught  bool                          // this node has caught up since its process started: it may have applied a suspicion before
@@ -108,7 +109,7 @@ func (k *keeper) begin(session uint64) <-chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.own.begin(session)
-	k.lost, k.end = make(chan struct{}), time.Time{}
+	k.lost, k.end, k.leased = make(chan struct{}), time.Time{}, session
 	defer k.wake()
 	return k.lost
 }
@@ -124,16 +125,18 @@ func (k *keeper) lose(cause error) {
 	k.useBy.Store(0)
 	k.idle.Store(int64(time.Since(k.started)))
 	k.own.begin(0)
-	close(k.lost)
-	end := k.end
+	end, lost := k.end, k.lost
 	k.mu.Unlock()
-	k.n.ready.Store(false) // before anybody who hears of it asks
-	k.n.changed.poke()
 	k.n.tenures.lose(session, end, cause)
+	close(lost) // another session may begin from now on
+	k.n.changed.poke()
 	k.renewed.poke()
 }
 
-// valid reports whether this node has a lease that may be relied on.
+// valid reports whether this node has a lease that may be relied on. The clock decides, at the moment of the call: a process that stood
+// still finds its lease over although nothing in it has taken note of that yet. All that a node does on its own hangs on this function. A lease
+// that valid has denied may be valid again, if a promise was given before its end and arrives now; that breaks nothing, since a write
+// waits for this session until the cluster has ended it.
 func (k *keeper) valid() bool { return k.left() > 0 }
 
 // left returns how long the lease may be relied on if nobody renews it.
@@ -141,8 +144,14 @@ func (k *keeper) left() time.Duration {
 	return time.Duration(k.useBy.Load()) - time.Since(k.started)
 }
 
-// without returns since when this node has no lease; it means nothing while it has one.
-func (k *keeper) without() time.Time { return k.started.Add(time.Duration(k.idle.Load())) }
+// without returns since when this node has no lease. One that is over and was not given up yet has been over for no time: a process
+// that stood still has not tried to get another one.
+func (k *keeper) without() time.Time {
+	if k.useBy.Load() != 0 {
+		return time.Now()
+	}
+	return k.started.Add(time.Duration(k.idle.Load()))
+}
 
 // usable reports whether the lease of that session may be relied on.
 func (k *keeper) usable(session uint64) bool {
@@ -165,6 +174,16 @@ func (k *keeper) until() time.Time {
 	return k.end
 }
 
+// untilOf is until for the lease of that session; zero if there is a newer one, which says nothing about it.
+func (k *keeper) untilOf(session uint64) time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.leased != session {
+		return time.Time{}
+	}
+	return k.end
+}
+
 // margin is how long before its end a lease is given up, so that all that hangs on it has ended by then.
 func (k *keeper) margin() time.Duration { return k.n.pace.lease / 5 }
 
@@ -182,6 +201,9 @@ func (k *keeper) run(ctx context.Context) {
 		case <-k.poke:
 		case <-ctx.Done():
 			return
+		}
+		if k.n.cfg.held != nil {
+			k.n.cfg.held()
 		}
 		now := time.Now()
 		if now.Sub(last) > 2*every {

@@ -57,13 +57,17 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 	return nil
 }
 
-// Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives.
+// Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives, or
+// if this node did and has lost its lease.
 func (n *Node) Holder(role string) (fence uint64, own bool) {
 	queue := n.fsm.state().claims(rolePrefix + role)
 	if len(queue) == 0 || queue[0].ghost != 0 {
 		return 0, false
 	}
-	return queue[0].index, queue[0].node == n.id
+	if own = queue[0].node == n.id; own && !n.keeper.usable(queue[0].session) {
+		return 0, false
+	}
+	return queue[0].index, own
 }
 
 // memberID returns the ID of the member with that ID or name.

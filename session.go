@@ -75,7 +75,7 @@ func (n *Node) ownSession(s *state) uint64 {
 	return 0
 }
 
-// live is ready for as long as there is a session with a lease. It returns when all that hung on it is over, with the session's
+// live sees to the session for as long as it has a lease. It returns when all that hung on it is over, with the session's
 // number if the cluster may still believe in it.
 func (n *Node) live(ctx context.Context) (lost uint64) {
 	session := n.ownSession(n.fsm.state())
@@ -83,14 +83,10 @@ func (n *Node) live(ctx context.Context) (lost uint64) {
 		return 0 // it has ended already
 	}
 	over := n.keeper.begin(session)
-	defer func() {
-		n.ready.Store(false)
-		n.changed.poke()
-	}()
-	for ctx.Err() == nil {
+	for leased := false; ctx.Err() == nil; {
 		renewed, changed := n.keeper.renewed.wait(), n.sessions.wait()
 		s := n.fsm.state()
-		if n.ready.Load() && len(s.servers) > 0 && !slices.Contains(s.servers, n.id) {
+		if leased && len(s.servers) > 0 && !slices.Contains(s.servers, n.id) {
 			n.fail(fmt.Errorf("%w; empty its directory to join as a new node", ErrRemoved))
 			return 0
 		}
@@ -98,13 +94,13 @@ func (n *Node) live(ctx context.Context) (lost uint64) {
 			n.keeper.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
 			return 0
 		}
-		if n.keeper.valid() && !n.ready.Load() {
-			n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
-			n.ready.Store(true)
+		if !leased && n.keeper.valid() {
+			leased = true
 			n.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
+			n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
 			n.changed.poke()
 		}
-		if n.ready.Load() {
+		if leased {
 			renewed = nil
 		}
 		select {

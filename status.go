@@ -57,7 +57,7 @@ type LeaseStatus struct {
 type RoleStatus struct {
 	Name    string // as in Role
 	Group   string // of the holder's claim
-	Holder  string // the holder's node ID
+	Holder  string // the holder's node ID; empty: this node held it and has lost its lease, so another one may hold it by now
 	Fence   uint64 // of its tenure
 	Yields  bool   // it has been asked to hand over
 	Waiting int    // others that want it
@@ -84,7 +84,10 @@ type Certificate struct {
 
 // Status returns what the node knows now. It is cheap and asks nobody.
 func (n *Node) Status() Status {
+	// The lease is asked for before the state is taken, as for a read; all that depends on it below goes by this one answer.
+	left := n.keeper.left()
 	s := n.fsm.state()
+	lease := n.leaseStatus(s, left)
 	out := Status{
 		ID:           n.id,
 		Name:         n.name,
@@ -93,11 +96,11 @@ func (n *Node) Status() Status {
 		Leader:       n.leader(),
 		Term:         n.term(),
 		Index:        s.index,
-		Ready:        n.ready.Load() && n.works.Err() == nil,
+		Ready:        lease.Held && n.current.Load() && n.works.Err() == nil,
 		Draining:     n.drained.Load() || n.leaving.Load() || n.aside.Load(),
 		Drained:      n.aside.Load(),
-		Lease:        n.leaseStatus(s),
-		Roles:        s.roleStatus(),
+		Lease:        lease,
+		Roles:        n.roleStatus(s, lease),
 		Certificates: n.certificates(),
 		Tickets:      n.tickets.status(),
 	}
@@ -123,12 +126,20 @@ func (n *Node) Status() Status {
 	return out
 }
 
-func (n *Node) leaseStatus(s *state) LeaseStatus {
-	l := LeaseStatus{Held: n.keeper.valid(), Session: n.ownSession(s)}
-	if l.Held {
-		l.LeftMillis = max(0, n.keeper.left().Milliseconds())
+// leaseStatus describes the lease of which so much is left.
+func (n *Node) leaseStatus(s *state, left time.Duration) LeaseStatus {
+	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.ownSession(s)}
+}
+
+// roleStatus lists the roles, without this node as the holder of what it may hold no more.
+func (n *Node) roleStatus(s *state, lease LeaseStatus) []RoleStatus {
+	roles := s.roleStatus()
+	for i := range roles {
+		if roles[i].Holder == n.id && !lease.Held {
+			roles[i].Holder = ""
+		}
 	}
-	return l
+	return roles
 }
 
 // roleStatus lists the roles of Hold by name; locks are not among them.

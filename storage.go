@@ -283,16 +283,21 @@ func (s *state) stat(key string, absent error) (certmagic.KeyInfo, error) {
 // read returns the state to answer from, and whether it is current.
 func (s *Storage) read(ctx context.Context) (*state, bool) {
 	n := s.n
-	if n.keeper.valid() { // asked before the state is taken: all that was acknowledged until now is in it
+	// The lease is asked for first, and the state is taken then. At the moment at which the lease is valid, which is after the call began, all
+	// that was acknowledged until then has been applied here. This process may stand still at any step after that, for as long as it likes:
+	// the state that it takes is that one or a newer one, so the answer is no older than what was acknowledged when the call began. The other
+	// way round the state would be of a moment at which nothing is known about the lease.
+	if n.keeper.valid() {
 		return n.fsm.state(), true
 	}
-	if n.works.Err() == nil {
-		ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
-		n.awaitReady(ctx) // its error is what valid says below
-		cancel()
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
+	defer cancel()
+	for n.works.Err() == nil && n.awaitReady(ctx) == nil {
+		if n.keeper.valid() { // in this order again, however long ago awaitReady has said so
+			return n.fsm.state(), true
+		}
 	}
-	current := n.keeper.valid()
-	return n.fsm.state(), current
+	return n.fsm.state(), false
 }
 
 // absent is the error for what is not in the state.
@@ -363,6 +368,16 @@ func (s *Storage) keep(name string, before *heldLock, ref claimRef) bool {
 	return true
 }
 
+// drop takes back keep.
+func (s *Storage) drop(name string, ref claimRef) {
+	s.mu.Lock()
+	if lock := s.held[name]; lock != nil && lock.ref == ref {
+		delete(s.held, name)
+	}
+	s.mu.Unlock()
+	s.freed.poke()
+}
+
 func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error) {
 	for {
 		ref, err := s.claim(ctx, name, wait)
@@ -372,12 +387,16 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		// A caller on this node who has lost the lock and does not know it yet is waited for: certmagic would store both certificates.
 		for {
 			freed := s.freed.wait()
-			if s.keep(name, nil, ref) {
-				return true, nil
-			}
-			if !s.n.keeper.usable(ref.session) {
+			kept := s.keep(name, nil, ref)
+			if !s.n.keeper.usable(ref.session) { // asked last
+				if kept {
+					s.drop(name, ref)
+				}
 				s.n.withdraw(lockPrefix+name, ref)
 				break
+			}
+			if kept {
+				return true, nil
 			}
 			if !wait {
 				s.n.withdraw(lockPrefix+name, ref)

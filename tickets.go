@@ -109,6 +109,7 @@ func decodeTicketKeys(d *codec.Decoder) (*ticketKeys, error) {
 // tickets seals and opens the session tickets of a node.
 type tickets struct {
 	period  time.Duration
+	leased  func() bool               // whether the keys are known to be those of the cluster
 	using   atomic.Pointer[ticketSet] // replaced by follow
 	changed signal                    // using is another one
 	dud     *tls.Config               // its keys open nothing
@@ -121,8 +122,8 @@ type ticketSet struct {
 	box   *tls.Config // whose keys seal and open
 }
 
-func newTickets(period time.Duration) *tickets {
-	t := &tickets{period: period, dud: ticketBox(newTicketKey())}
+func newTickets(period time.Duration, leased func() bool) *tickets {
+	t := &tickets{period: period, leased: leased, dud: ticketBox(newTicketKey())}
 	t.follow(nil)
 	return t
 }
@@ -166,7 +167,7 @@ func newTicketKey() []byte {
 // bind has cfg, and clones of it, use the cluster's tickets. A ticket is good for the server name that it was given for, under the same
 // demands on the client, and for nothing else: what one configuration has found out about a client is not another's to
 // believe. Names for which provisional is true get tickets that are worthless, for the client would go on seeing their
-// self-signed certificate. (tls.Config.SetSessionTicketKeys would do less, and not for clones, as http.Server.ServeTLS makes one.)
+// self-signed certificate. A node without a lease opens no ticket. (tls.Config.SetSessionTicketKeys would do less, and not for clones, as http.Server.ServeTLS makes one.)
 func (t *tickets) bind(cfg *tls.Config, provisional func(name string) bool) {
 	demands := new(demandsCache)
 	cfg.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
@@ -178,6 +179,9 @@ func (t *tickets) bind(cfg *tls.Config, provisional func(name string) bool) {
 		return box.EncryptTicket(cs, ss)
 	}
 	cfg.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		if !t.leased() { // all tickets may have been dropped meanwhile, and this node would be the one that takes them
+			return nil, nil
+		}
 		ss, err := t.using.Load().box.DecryptTicket(ticket, cs)
 		if err != nil || ss == nil {
 			return nil, nil // a full handshake: an error would end the connection
@@ -272,7 +276,8 @@ func (n *Node) nextTickets(l *leadership, k *ticketKeys) error {
 }
 
 // DropTickets makes every session ticket that the cluster has given out worthless, at once: for when somebody may know the keys of tickets, or
-// clients must not go on with what they have seen before. Each client makes one full handshake. The cluster does it by itself when a
+// clients must not go on with what they have seen before. Each client makes one full handshake. A node that is cut off cannot hear of it, so no node
+// opens tickets without a lease; those that it gives out meanwhile may be worthless. The cluster does it by itself when a
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
