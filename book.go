@@ -16,6 +16,7 @@ type book struct {
 	poke   chan struct{} // closed and replaced at a change
 	stored map[string]Member
 	said   map[string]string // by node ID: how far it was, when it last greeted this node
+	going  map[string]bool   // on their way out, by their own word
 }
 
 // greeted is what a node said of itself.
@@ -26,7 +27,10 @@ type greeted struct {
 }
 
 func newBook(f *fsm, stored map[string]Member) *book {
-	b := &book{fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string)}
+	b := &book{
+		fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string),
+		going: make(map[string]bool),
+	}
 	maps.Copy(b.stored, stored)
 	return b
 }
@@ -39,6 +43,9 @@ func (b *book) hear(m Member, boot string) {
 	g := greeted{m, boot, on.Addr}
 	if b.heard[m.ID] == g || startOf(boot) < startOf(b.heard[m.ID].boot) { // said long ago, by a process that is dead
 		return
+	}
+	if b.heard[m.ID].boot != boot {
+		delete(b.going, m.ID) // that was another process
 	}
 	b.heard[m.ID] = g
 	close(b.poke)
@@ -63,6 +70,22 @@ func (b *book) learn(m Member) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stored[m.ID] = m
+}
+
+// leave notes whether a node is on its way out, and reports whether that is news.
+func (b *book) leave(id string, leaving bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	news := b.going[id] != leaving
+	b.going[id] = leaving
+	return news
+}
+
+// leaves reports whether a node is on its way out.
+func (b *book) leaves(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.going[id]
 }
 
 // changed returns a channel that is closed when a node says something new.

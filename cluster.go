@@ -14,7 +14,6 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/hashicorp/raft"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -387,7 +386,8 @@ func (n *Node) shut() error {
 }
 
 // Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back. When ctx ends first, the
-// node is closed all the same, and the error says what was not done.
+// node is closed all the same, and the error says what was not done. When no majority of the voters stays, because the others leave too or
+// are gone, there is nobody to hand over to: it does not wait then, and that is no error.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if n.life.Err() != nil {
 		return ErrClosed
@@ -431,60 +431,12 @@ func (n *Node) Leave(ctx context.Context) error {
 		case <-changed:
 		case <-time.After(n.pace.lease / 6):
 		case <-ctx.Done():
-			n.leaving.Store(false)
-			n.changed.poke()
-			n.keeper.renewed.poke()
+			n.stopLeaving()
 			return edge("leaving: the cluster has not confirmed it, and the node stays open", errors.Join(context.Cause(ctx), err))
 		}
 	}
 	err := n.save(func(id *identity) { id.Left, id.Member = true, false })
 	return errors.Join(edge("leaving", err), n.Close())
-}
-
-// startLeaving has this node hold nothing more.
-func (n *Node) startLeaving() {
-	n.leaving.Store(true)
-	n.changed.poke()
-	n.tenures.stir()
-}
-
-// handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
-func (n *Node) handOver(ctx context.Context) error {
-	yielded := n.yieldAll(ctx, (*tenure).any)
-	if n.raft.Load() == nil || n.failure() != nil || len(n.others()) == 0 {
-		return yielded
-	}
-	var errs []error
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
-	defer cancel()
-	if n.raft.Load().State() == raft.Leader {
-		if err := n.transfer(ctx, ""); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	number := n.ownSession(n.fsm.state())
-	n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
-	if yielded != nil {
-		errs = append(errs, yielded)
-		time.Sleep(time.Until(n.keeper.until())) // whoever still holds something has until then; ctx may be over
-	}
-	for number != 0 {
-		changed := n.changed.wait()
-		var e codec.Encoder
-		e.Uint(number)
-		e.Bool(yielded != nil) // then something of it may be seen yet
-		_, err := n.askLeader(ctx, callEnd, e.B)
-		if err == nil {
-			break
-		}
-		select {
-		case <-changed:
-		case <-time.After(n.pace.lease / 12):
-		case <-ctx.Done():
-			return errors.Join(append(errs, fmt.Errorf("ending the session: %w", err))...)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // lifeError replaces a context's error by why the node ended, if it did.

@@ -488,6 +488,11 @@ func (n *Node) endTenure(t *tenure) {
 	if !lost {
 		// Whoever has called Hold should find the role given up, but not wait for a leader that may not come.
 		ctx, cancel := context.WithTimeout(n.works, n.pace.lease)
+		if n.leaving.Load() {
+			var stop func()
+			ctx, stop = n.whileSomebodyStays(ctx, n.pace.lease/6)
+			defer stop()
+		}
 		_, _, err := n.writes.doIn(ctx, command{op: opRelease, key: t.key, number: t.ref.seq, session: t.ref.session})
 		cancel()
 		stays = err != nil && !errors.Is(err, ErrLost)

@@ -19,6 +19,7 @@ const (
 	notePromise = 2 // the answer: session, when it was sent
 	noteLapsed  = 3 // to the leader: node, session, suspicion: I have applied it, and nothing binds me to that session any more
 	noteEnded   = 4 // your session has ended: session
+	noteLeaving = 5 // I am on my way out; false: not any more
 )
 
 // keeper keeps this node's lease, keeps its promises to others as a voter, and, while this node leads, passes the verdict on sessions
@@ -283,6 +284,9 @@ func (k *keeper) renew(now time.Time, session uint64) {
 	for id, note := range notes {
 		k.n.port.Note(id, note)
 	}
+	if k.n.leaving.Load() {
+		k.n.tellLeaving(k.n.others()) // notes may be lost
+	}
 }
 
 // forget has this node see every ghost anew when it leads again.
@@ -315,6 +319,11 @@ func (k *keeper) noted(peer string, note []byte) {
 			who := suspicion{sessionID{d.String(), d.Uint()}, d.Uint()}
 			if !d.Bad {
 				k.reported(peer, who)
+			}
+		case noteLeaving:
+			leaving := d.Bool()
+			if !d.Bad {
+				k.n.hearLeaving(peer, leaving)
 			}
 		default:
 			return // a newer version may say more

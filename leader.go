@@ -349,7 +349,7 @@ func (n *Node) transfer(ctx context.Context, to string) error {
 				continue
 			}
 			index, _ := n.port.Transport().Match(string(srv.ID), l.term)
-			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
+			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || n.book.leaves(string(srv.ID)) || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
 				continue
 			}
 			// Its future is not waited for: one that reaches raft as it ends is answered by nobody. raft gives up after its election time-out.
@@ -435,7 +435,7 @@ func (l *leadership) without(n *Node, gone string) (left, there int) {
 // for as long as there is reason to.
 func (n *Node) standFor(ctx context.Context, dead string, reason func() bool) {
 	r := n.raft.Load()
-	if r == nil || n.leader() != dead {
+	if r == nil || n.leader() != dead || n.leaving.Load() {
 		return
 	}
 	conf := r.GetConfiguration()
