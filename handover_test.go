@@ -22,7 +22,7 @@ func shutdownAll(t *testing.T, nodes []*Node, gap time.Duration) time.Duration {
 	var longest time.Duration
 	for i, n := range nodes {
 		ends.Go(func() {
-			time.Sleep(time.Duration(i) * gap)
+			<-time.After(time.Duration(i) * gap)
 			ctx, cancel := context.WithTimeout(context.Background(), handPatience)
 			defer cancel()
 			begun := time.Now()
