@@ -85,6 +85,11 @@ type Node struct {
 // cluster in the background. It does not wait for a leader; Ready does. What is wrong is told by a *ConfigError, and
 // nothing has been written then. The context bounds the call to Open alone.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
+	return open(ctx, cfg, func(*Node) error { return nil })
+}
+
+// open is Open. first is done before anything is written, and before anybody hears of the node.
+func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("flotilla: opening a node: %w", context.Cause(ctx))
 	}
@@ -102,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.tickets = newTickets(cfg.TLS.TicketRotation, n.isReady)
 	n.writes = newProposer(n)
 	n.storage = newStorage(n)
-	if err := n.open(ctx); err != nil {
+	if err := n.open(ctx, first); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	n.tasks.run(func() { n.writes.run(n.works) })
@@ -112,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 // open takes the directory and the port.
-func (n *Node) open(ctx context.Context) error {
+func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	var err error
 	var storage certmagic.Storage = n.storage
 	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
@@ -124,6 +129,9 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.certs.settled, n.certs.current = n.settled, n.isReady
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect
+	if err := first(n); err != nil {
+		return err
+	}
 	written := false
 	if n.cfg.Dir == "" {
 		n.ident.Store(newIdentity(n.secrets))
@@ -164,7 +172,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	listener, err := n.cfg.Listen("tcp", n.cfg.Addr)
 	if err != nil {
-		return &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr, Err: err}
+		return &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr + listenRemedy(err), Err: err}
 	}
 	if n.addr = n.cfg.Advertise; n.addr == "" {
 		n.addr = dialable(listener.Addr())
@@ -173,6 +181,9 @@ func (n *Node) open(ctx context.Context) error {
 	// Before anybody hears of this node: those who do count on its being the same one when it is back.
 	if err := n.save(func(id *identity) { id.Starts = starts }); err != nil {
 		return errors.Join(&ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}, listener.Close())
+	}
+	if err := n.makePrivate(); err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	n.forming.heard()
 	opened := make(chan struct{}) // nobody is answered before n.port is there

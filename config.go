@@ -3,11 +3,13 @@ package flotilla
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -232,6 +234,9 @@ func (c *Config) complete() error {
 	case len(c.Secrets) == 0 && !dev:
 		return bad("Secrets", "there is none; make one with NewSecret, and give the same to every node. (Only with Dir, Peers and Secrets all empty a node runs in development mode.)")
 	}
+	if err := checkDir(c.Dir); err != nil {
+		return err
+	}
 	c.Secrets = slices.Clone(c.Secrets)
 	for i, s := range c.Secrets {
 		if s.IsZero() {
@@ -253,9 +258,6 @@ func (c *Config) complete() error {
 			c.Addr = "127.0.0.1:0"
 		}
 	}
-	if err := checkHostPort(c.Addr); err != nil {
-		return &ConfigError{Field: "Addr", Reason: "it must be host:port, and the host may be empty", Err: err}
-	}
 	if c.Advertise != "" {
 		host, port, err := net.SplitHostPort(c.Advertise)
 		if ip, _ := netip.ParseAddr(host); err != nil || host == "" || port == "0" || checkHostPort(c.Advertise) != nil || ip.IsValid() && ip.IsUnspecified() {
@@ -274,13 +276,11 @@ func (c *Config) complete() error {
 			c.HTTPAddr = "127.0.0.1:8080"
 		}
 	}
-	for field, addr := range map[string]string{"HTTPSAddr": c.HTTPSAddr, "HTTPAddr": c.HTTPAddr, "HealthAddr": c.HealthAddr} {
-		if addr == "" {
-			continue
-		}
-		if err := checkHostPort(addr); err != nil {
-			return &ConfigError{Field: field, Reason: "it must be host:port, and the host may be empty", Err: err}
-		}
+	if err := c.checkPorts(); err != nil {
+		return err
+	}
+	if err := c.checkPeers(); err != nil {
+		return err
 	}
 	if dev {
 		if err := loopbackOnly("Addr", c.Addr); err != nil {
@@ -312,6 +312,60 @@ func (c *Config) complete() error {
 	}
 	if c.Dial == nil {
 		c.Dial = new(net.Dialer).DialContext
+	}
+	return nil
+}
+
+// checkDir refuses what a shell would have replaced: it would become a directory of that very name.
+func checkDir(dir string) error {
+	bad := func(reason string) error {
+		return &ConfigError{Field: "Dir", Reason: fmt.Sprintf("%q %s", dir, reason)}
+	}
+	first, _, _ := strings.Cut(filepath.ToSlash(dir), "/")
+	switch {
+	case strings.HasPrefix(dir, "~"):
+		return bad("begins with ~, which only shells replace; write the path in full, such as /home/me/x (or ./~x for a directory of that name)")
+	case strings.HasPrefix(first, "$") || strings.HasPrefix(first, "%"):
+		return bad("begins with the name of a variable that nobody has replaced; write the path in full")
+	case strings.TrimSpace(dir) != dir || strings.ContainsFunc(dir, unicode.IsControl):
+		return bad("has spaces at its ends, or characters that cannot be shown; write it without them")
+	}
+	return nil
+}
+
+// checkPorts checks the form of the addresses to listen on, and that no two are the same.
+func (c *Config) checkPorts() error {
+	all := []struct{ field, addr string }{{"Addr", c.Addr}, {"HTTPSAddr", c.HTTPSAddr}, {"HTTPAddr", c.HTTPAddr}, {"HealthAddr", c.HealthAddr}}
+	taken := make(map[string]string)
+	for _, a := range all {
+		if a.addr == "" {
+			continue
+		}
+		if err := checkHostPort(a.addr); err != nil {
+			return &ConfigError{Field: a.field, Reason: "it must be host:port, and the host may be empty", Err: err}
+		}
+		if _, port, _ := net.SplitHostPort(a.addr); port == "0" {
+			continue
+		}
+		if other := taken[a.addr]; other != "" {
+			return &ConfigError{Field: a.field, Reason: fmt.Sprintf("it is %s, as %s is; give each an address of its own", a.addr, other)}
+		}
+		taken[a.addr] = a.field
+	}
+	return nil
+}
+
+// checkPeers returns what Peers finds wrong with what it was told. Its context is over, so it looks for nobody.
+func (c *Config) checkPeers() error {
+	if c.Peers == nil {
+		return nil
+	}
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := c.Peers(over)
+	var wrong *ConfigError
+	if errors.As(err, &wrong) {
+		return wrong
 	}
 	return nil
 }

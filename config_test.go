@@ -40,6 +40,18 @@ func TestConfigErrors(t *testing.T) {
 		{"secret twice", func(c *flotilla.Config) { c.Secrets = append(c.Secrets, secret) }, "Secrets", "number 2 stands there twice"},
 		{"directory is a file", func(c *flotilla.Config) { c.Dir = file }, "Dir", file},
 		{"directory below a file", func(c *flotilla.Config) { c.Dir = filepath.Join(file, "x") }, "Dir", file},
+		{"home directory of a shell", func(c *flotilla.Config) { c.Dir = "~/data" }, "Dir", "write the path in full"},
+		{"home directory of another", func(c *flotilla.Config) { c.Dir = "~me/data" }, "Dir", "write the path in full"},
+		{"variable of a shell", func(c *flotilla.Config) { c.Dir = "${HOME}/data" }, "Dir", "write the path in full"},
+		{"directory with a newline", func(c *flotilla.Config) { c.Dir += "\n" }, "Dir", "without them"},
+		{"same address twice", func(c *flotilla.Config) { c.HTTPSAddr, c.HealthAddr = ":8443", ":8443" }, "HealthAddr", "it is :8443, as HTTPSAddr is"},
+		{"client port for peers", func(c *flotilla.Config) { c.Addr = ":443" }, "HTTPSAddr", "as Addr is"},
+		{"peer without port", func(c *flotilla.Config) { c.Peers = flotilla.Static("10.0.0.1:7373", "10.0.0.2") }, "Peers", `"10.0.0.2" is no address of a peer`},
+		{"peer without host", func(c *flotilla.Config) { c.Peers = flotilla.Static(":7373") }, "Peers", "write host:port"},
+		{"peer that is a URL", func(c *flotilla.Config) { c.Peers = flotilla.Static("https://a:7373") }, "Peers", "write host:port"},
+		{"peers in one string", func(c *flotilla.Config) { c.Peers = flotilla.Static("a:7373,b:7373") }, "Peers", "write host:port"},
+		{"peers by DNS without port", func(c *flotilla.Config) { c.Peers = flotilla.DNS("app") }, "Peers", "write host:port"},
+		{"peers by SRV with a port", func(c *flotilla.Config) { c.Peers = flotilla.SRV("app:7373") }, "Peers", "SRV record"},
 		{"name with a newline", func(c *flotilla.Config) { c.Name = "a\nb" }, "Name", "cannot be shown"},
 		{"long name", func(c *flotilla.Config) { c.Name = strings.Repeat("n", 256) }, "Name", "255"},
 		{"temporary redirect", func(c *flotilla.Config) { c.Redirect = 302 }, "Redirect", "308 or 301, not 302"},
@@ -131,6 +143,15 @@ func TestConfigFromEnv(t *testing.T) {
 		{"proxies", map[string]string{"PROXIES": "10.0.0.0/8 192.0.2.1, 2001:db8::/32"}, func(c flotilla.Config) bool {
 			return fmt.Sprint(c.Proxies) == "[10.0.0.0/8 192.0.2.1/32 2001:db8::/32]"
 		}, ""},
+		{"misspelt", map[string]string{"EXPECTS": "3"}, nil, "Config.Expect: FLOTILLA_EXPECTS is not known; is FLOTILLA_EXPECT meant?"},
+		{"misspelt, set to nothing", map[string]string{"PEER": ""}, nil, "FLOTILLA_PEER is not known; is FLOTILLA_PEERS meant?"},
+		{"a secret under a wrong name", map[string]string{"SECRET": secret.Encode()}, nil, "FLOTILLA_SECRET is not known; is FLOTILLA_SECRETS meant?"},
+		{"no name of ours", map[string]string{"WHATEVER_THIS_IS": "3"}, nil, "flotilla: FLOTILLA_WHATEVER_THIS_IS is not known; unset it"},
+		{"a service of Kubernetes", map[string]string{
+			"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "443", "SERVICE_PORT_HTTPS": "443", "PORT": "tcp://10.0.0.1:443", "PORT_443_TCP": "tcp://10.0.0.1:443",
+			"API_SERVICE_HOST": "10.0.0.2", "API_PORT_80_TCP_ADDR": "10.0.0.2", "TEST_X": "1",
+		}, func(c flotilla.Config) bool { return c.Dir == "" }, ""},
+		{"beside a service of Kubernetes", map[string]string{"SERVICE_HOST": "10.0.0.1", "API_PORT": "1"}, nil, "FLOTILLA_API_PORT is not known"},
 		{"wrong proxies", map[string]string{"PROXIES": "balancer"}, nil, `"balancer" is neither`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -24,7 +24,13 @@ import (
 //
 // FLOTILLA_SECRETS_FILE names a file that holds the secrets instead, for those who hand them over as files. An error is a
 // *ConfigError that names the variable; it never repeats a secret.
+//
+// Any other variable that begins with FLOTILLA_ is an error too, so that a misspelt one cannot be overlooked. What Kubernetes sets for
+// a service whose name begins so is left alone, and FLOTILLA_TEST_ is for tests.
 func ConfigFromEnv() (Config, error) {
+	if err := unknownVariables(os.Environ()); err != nil {
+		return Config{}, err
+	}
 	c := Config{
 		Dir:        os.Getenv("FLOTILLA_DIR"),
 		Name:       os.Getenv("FLOTILLA_NAME"),
@@ -47,6 +53,14 @@ func envError(field, variable, reason string, err error) error {
 	return &ConfigError{Field: field, Reason: variable + " " + reason, Err: err}
 }
 
+// tildeHint explains a file that begins with what only shells replace.
+func tildeHint(file string) string {
+	if strings.HasPrefix(file, "~") || strings.HasPrefix(file, "$") {
+		return "; write its path in full, only shells replace ~ and variables"
+	}
+	return ""
+}
+
 func words(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' || r == '\t' })
 }
@@ -60,7 +74,7 @@ func envSecrets(c *Config) error {
 		}
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return envError("Secrets", fileVariable, "names a file that cannot be read", err)
+			return envError("Secrets", fileVariable, "names a file that cannot be read"+tildeHint(file), err)
 		}
 		if text, from = string(b), fileVariable; len(words(text)) == 0 {
 			return envError("Secrets", fileVariable, "names an empty file, "+file, nil)
@@ -86,7 +100,7 @@ func envPeers(c *Config) error {
 		return nil
 	}
 	if hostport, ok := strings.CutPrefix(text, "dns:"); ok {
-		if err := checkHostPort(hostport); err != nil {
+		if err := checkPeer(hostport); err != nil {
 			return envError("Peers", "FLOTILLA_PEERS", `must have host:port after "dns:"`, err)
 		}
 		c.Peers = DNS(hostport)
@@ -94,7 +108,7 @@ func envPeers(c *Config) error {
 	}
 	addrs := words(text)
 	for _, a := range addrs {
-		if err := checkHostPort(a); err != nil {
+		if err := checkPeer(a); err != nil {
 			return envError("Peers", "FLOTILLA_PEERS", "must list addresses as host:port", err)
 		}
 	}
@@ -143,7 +157,7 @@ func envRoots(c *Config) error {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return envError("TLS.TrustedRoots", "FLOTILLA_ACME_ROOTS", "names a file that cannot be read", err)
+		return envError("TLS.TrustedRoots", "FLOTILLA_ACME_ROOTS", "names a file that cannot be read"+tildeHint(file), err)
 	}
 	c.TLS.TrustedRoots = x509.NewCertPool()
 	if !c.TLS.TrustedRoots.AppendCertsFromPEM(pem) {

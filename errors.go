@@ -45,17 +45,25 @@ const (
 
 // ConfigError says which field of a Config is wrong, or which part of the world that it points to, and what to do about it.
 type ConfigError struct {
-	Field  string // the field's name: "Dir", "TLS.CA"
+	Field  string // the field's name: "Dir", "TLS.CA"; "domains" for an argument of that name; empty: none
 	Reason string // what is wrong, and the remedy
 	Err    error  // the cause, if there is one
 }
 
 // Error names the field, the reason and the cause.
 func (e *ConfigError) Error() string {
-	if e.Err != nil {
-		return "flotilla: Config." + e.Field + ": " + e.Reason + ": " + e.Err.Error()
+	text := "flotilla: "
+	switch e.Field {
+	case "":
+	case domainsField:
+		text += e.Field + ": "
+	default:
+		text += "Config." + e.Field + ": "
 	}
-	return "flotilla: Config." + e.Field + ": " + e.Reason
+	if text += e.Reason; e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
 }
 
 // Unwrap returns the cause.

@@ -3,16 +3,13 @@ package flotilla
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
-	"golang.org/x/net/idna"
 )
 
 const (
@@ -30,23 +27,9 @@ var errUnknownName = errors.New("flotilla: no certificate is served for this nam
 // gets the certificate of the address that it came to, if that is managed, or certmagic's DefaultServerName's, or that of the first domain. Each
 // call returns a configuration of its own; names may repeat. It answers the TLS-ALPN-01 challenges of every node.
 func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
-	names := make([]string, 0, len(domains))
-	for _, d := range domains {
-		name := strings.ToLower(strings.TrimSpace(d))
-		// The one form that certmagic stores certificates under; under another it would find none, and each node order its own.
-		ip, noIP := netip.ParseAddr(name)
-		if noIP == nil {
-			name = ip.Unmap().String()
-		}
-		name, err := idna.ToASCII(name)
-		if err != nil || !certmagic.SubjectQualifiesForCert(name) || strings.Contains(name, "..") || len(name) > longestName ||
-			noIP != nil && strings.ContainsAny(name, "/:") {
-			return nil, fmt.Errorf("flotilla: %q is neither a domain name nor an IP address", d)
-		}
-		if strings.Contains(name, "*") && !c.solvesDNS() {
-			return nil, fmt.Errorf("flotilla: %q: a wildcard certificate needs the DNS-01 challenge; set the issuer's DNS01Solver in Config.TLS.Configure", d)
-		}
-		names = append(names, name)
+	names, err := siteNames(domains, c.solvesDNS())
+	if err != nil {
+		return nil, err
 	}
 	if err := c.manage(names); err != nil {
 		return nil, err

@@ -42,6 +42,21 @@ func lockDir(path string) (*durable.Dir, error) {
 	return nil, &ConfigError{Field: "Dir", Reason: "cannot be used", Err: err}
 }
 
+// makePrivate keeps other users of this machine from the files of the node.
+func (n *Node) makePrivate() error {
+	if n.dir == nil {
+		return nil
+	}
+	exposed, err := n.dir.MakePrivate()
+	if err != nil {
+		return &ConfigError{Field: "Dir", Reason: "the modes of its files cannot be looked at", Err: err}
+	}
+	if len(exposed) > 0 {
+		n.log.Warn("other users of this machine may read files of the node; give them to the user that it runs as, with mode 0600, directories with 0700", "files", exposed)
+	}
+	return nil
+}
+
 // openDisk opens the log and the snapshots, which must be there unless create is true.
 func (n *Node) openDisk(create bool) error {
 	if n.dir == nil {

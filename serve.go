@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -27,21 +28,23 @@ const (
 //
 // In development mode no domain stands for localhost, and the addresses are Config's for that mode.
 func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) error {
-	n, err := Open(ctx, cfg)
+	var p *ports
+	n, err := open(ctx, cfg, func(n *Node) (err error) { // before anything is written, and before anybody hears of this node
+		p, err = n.openPorts(ctx, domains)
+		return err
+	})
 	if err != nil {
+		p.close()
 		return err
 	}
-	return n.serveToTheEnd(ctx, h, domains)
+	return n.serveToTheEnd(ctx, h, p)
 }
 
 // serveToTheEnd is Serve on a node that is open.
-func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, domains []string) error {
-	// Not one of the node's goroutines, which Shutdown waits for.
-	health, err := n.openHealth(ctx, func(f func()) { go f() })
-	if err == nil {
-		defer health.close()
-		err = n.serve(ctx, h, health, domains)
-	}
+func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, p *ports) error {
+	defer p.health.close()
+	n.startHealth(p.health, func(f func()) { go f() }) // not one of the node's goroutines, which Shutdown waits for
+	err := n.serve(ctx, h, p)
 	hand, cancel := context.WithTimeout(context.WithoutCancel(ctx), handPatience)
 	defer cancel()
 	return errors.Join(err, n.Shutdown(hand))
@@ -50,41 +53,86 @@ func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, domains []stri
 // Serve serves h, or the handler of Config.Server if h is nil, with HTTPS for domains at Config.HTTPSAddr, and at Config.HTTPAddr the challenges of the
 // certificate authority and redirects to https; if Config.HealthAddr is set, also Health there. When ctx is done it takes its leave as Config.Drain
 // says, and returns nil once every request under way has its answer; if some had to be cut, it says how many. It returns an error when something
-// fails. The node stays open, and is not ready any more in the eyes of Health.
+// fails: a *ConfigError for a port that is in use, and for what is no domain. The node stays open, and is not ready any more in the eyes of Health.
 //
 // Programs that want an http.Server of their own should pass it as Config.Server rather than use ListenTLS: closing that listener, or
 // http.Server.Shutdown, loses connections that wait to be accepted.
 func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) error {
-	health, err := n.openHealth(ctx, n.tasks.run)
+	p, err := n.openPorts(ctx, domains)
 	if err != nil {
 		return err
 	}
-	defer health.close()
-	return n.serve(ctx, h, health, domains)
+	defer p.health.close()
+	n.startHealth(p.health, n.tasks.run)
+	return n.serve(ctx, h, p)
 }
 
-// serve is Serve beside the health server.
-func (n *Node) serve(ctx context.Context, h http.Handler, health *front, domains []string) error {
+// ports are what Serve listens on, and for which names.
+type ports struct {
+	domains              []string
+	https, plain, health *front // health has no listener if nobody wants that
+}
+
+// close closes all of them. That of nil does nothing.
+func (p *ports) close() {
+	if p == nil {
+		return
+	}
+	for _, f := range []*front{p.https, p.plain, p.health} {
+		if f != nil {
+			f.close()
+		}
+	}
+}
+
+// openPorts checks the domains and listens. Nothing is accepted yet.
+func (n *Node) openPorts(ctx context.Context, domains []string) (_ *ports, err error) {
 	if len(domains) == 0 {
 		if !n.cfg.dev {
-			return edge("serving", errors.New("name at least one domain to serve"))
+			return nil, &ConfigError{Field: domainsField, Reason: "name at least one domain to serve"}
 		}
 		domains = []string{"localhost"}
 	}
-	config, err := n.TLSConfig(domains...)
-	if err != nil {
-		return err
+	if _, err := siteNames(domains, n.certs.solvesDNS()); err != nil {
+		return nil, err
 	}
-	https, err := n.openFront(ctx, "HTTPSAddr", n.cfg.HTTPSAddr)
-	if err != nil {
-		return err
+	p := &ports{domains: domains, health: new(front)}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.https, err = n.openFront(ctx, "HTTPSAddr", n.cfg.HTTPSAddr); err != nil {
+		return nil, err
 	}
+	if p.plain, err = n.openFront(ctx, "HTTPAddr", n.cfg.HTTPAddr); err != nil {
+		return nil, err
+	}
+	if n.cfg.HealthAddr != "" {
+		if p.health, err = n.openFront(ctx, "HealthAddr", n.cfg.HealthAddr); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// startHealth serves Health, by a goroutine that run starts, if it has a listener.
+func (n *Node) startHealth(f *front, run func(func())) {
+	if f.ln != nil {
+		f.use(n.smallServer(n.Health()), f.ln)
+		run(f.serve)
+	}
+}
+
+// serve is Serve beside the health server. It closes the two other ports.
+func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
+	https, plain, health := p.https, p.plain, p.health
 	defer https.close()
-	plain, err := n.openFront(ctx, "HTTPAddr", n.cfg.HTTPAddr)
+	defer plain.close()
+	config, err := n.TLSConfig(p.domains...)
 	if err != nil {
 		return err
 	}
-	defer plain.close()
 	srv, err := n.httpsServer(h, config)
 	if err != nil {
 		return err
@@ -95,7 +143,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, health *front, domains
 	defer n.fronts.remove(https, plain)
 	n.tasks.run(https.serve)
 	n.tasks.run(plain.serve)
-	n.log.Info("serving", "https", https.ln.Addr().String(), "domains", domains)
+	n.log.Info("serving", "https", https.ln.Addr().String(), "domains", p.domains)
 	select {
 	case <-https.done:
 		return edge("serving", https.err)
@@ -152,20 +200,6 @@ func (n *Node) openFront(ctx context.Context, field, addr string) (*front, error
 		return nil, err
 	}
 	return &front{ln: ln, log: n.log.With("listener", ln.Addr().String()), done: make(chan struct{})}, nil
-}
-
-// openHealth serves Health, by a goroutine that run starts. If nobody wants that it returns a front that never ends.
-func (n *Node) openHealth(ctx context.Context, run func(func())) (*front, error) {
-	if n.cfg.HealthAddr == "" {
-		return new(front), nil
-	}
-	f, err := n.openFront(ctx, "HealthAddr", n.cfg.HealthAddr)
-	if err != nil {
-		return nil, err
-	}
-	f.use(n.smallServer(n.Health()), f.ln)
-	run(f.serve)
-	return f, nil
 }
 
 // use gives the front its server.
@@ -252,9 +286,22 @@ func (n *Node) listen(ctx context.Context, field, addr string) (*drainListener, 
 	}
 	ln, err := listenTCP(ctx, "tcp", addr)
 	if err != nil {
-		return nil, &ConfigError{Field: field, Reason: "the node cannot listen for clients at " + addr, Err: err}
+		return nil, &ConfigError{Field: field, Reason: "the node cannot listen for clients at " + addr + listenRemedy(err), Err: err}
 	}
 	return ln, nil
+}
+
+// listenRemedy says what to do about the error of a listener.
+func listenRemedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ", where another process listens; stop it, or choose another address"
+	case errors.Is(err, syscall.EACCES):
+		return ": ports below 1024 need the right to bind them, as by AmbientCapabilities=CAP_NET_BIND_SERVICE of systemd"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ", which is no address of this machine"
+	}
+	return ""
 }
 
 // TLSConfig returns a configuration that serves the certificates of domains, has them obtained and renewed, and answers TLS-ALPN-01

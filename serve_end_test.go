@@ -85,7 +85,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 		nodes[i], ended[i] = n, make(chan error, 1)
 		ctxs[i], stops[i] = context.WithCancel(t.Context())
 		go func() {
-			err := n.serveToTheEnd(ctxs[i], h, []string{"app.test"})
+			err := serveOpened(ctxs[i], n, h, "app.test")
 			if slices.ContainsFunc(nodes, func(o *Node) bool { return o != n && o.leading.Load() != nil }) {
 				j.add("transferred") // or its session would not have been ended
 			}
@@ -458,4 +458,13 @@ func TestRollingRestartBehindBalancers(t *testing.T) {
 	for i := range cfgs {
 		<-ended[i] // the last ones find no majority to hand over to
 	}
+}
+
+// serveOpened is Serve on a node that is open.
+func serveOpened(ctx context.Context, n *Node, h http.Handler, domains ...string) error {
+	p, err := n.openPorts(ctx, domains)
+	if err != nil {
+		return err
+	}
+	return n.serveToTheEnd(ctx, h, p)
 }

@@ -203,6 +203,10 @@ func (s *fileSnapshots) Create(version raft.SnapshotVersion, index, term uint64,
 	if err != nil {
 		return nil, err
 	}
+	if err := s.makePrivate(sink.ID() + tmpSuffix); err != nil {
+		_ = sink.Cancel()
+		return nil, err
+	}
 	p := preamble(&raft.SnapshotMeta{Version: version, Index: index, Term: term, Configuration: conf, ConfigurationIndex: confIndex})
 	if _, err := sink.Write(p); err != nil {
 		_ = sink.Cancel()
@@ -214,6 +218,16 @@ func (s *fileSnapshots) Create(version raft.SnapshotVersion, index, term uint64,
 		return nil, err
 	}
 	return &syncingSink{SnapshotSink: sink, file: f}, nil
+}
+
+// makePrivate takes back the rights that raft gives to everybody: it makes directories with mode 0755 and files with 0666, less the umask.
+func (s *fileSnapshots) makePrivate(name string) error {
+	for part, mode := range map[string]os.FileMode{"": 0o700, metaName: 0o600, stateName: 0o600} {
+		if err := os.Chmod(filepath.Join(s.path, name, part), mode); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("make a snapshot private: %w", err)
+		}
+	}
+	return nil
 }
 
 // syncEvery is how many bytes of a snapshot may wait for the disk.

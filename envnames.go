@@ -1,0 +1,83 @@
+package flotilla
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+const envPrefix = "FLOTILLA_"
+
+// envNames returns the variables that ConfigFromEnv reads, without their prefix, and the field that each sets.
+func envNames() map[string]string {
+	return map[string]string{
+		"DIR": "Dir", "NAME": "Name", "ADDR": "Addr", "ADVERTISE": "Advertise", "SECRETS": "Secrets", "SECRETS_FILE": "Secrets",
+		"PEERS": "Peers", "EXPECT": "Expect", "TIMING": "Timing", "MAX_STATE": "MaxState", "EMAIL": "TLS.Email", "ACME_CA": "TLS.CA",
+		"ACME_ROOTS": "TLS.TrustedRoots", "PROXIES": "Proxies", "HTTPS_ADDR": "HTTPSAddr", "HTTP_ADDR": "HTTPAddr", "HEALTH_ADDR": "HealthAddr",
+	}
+}
+
+// unknownVariables returns a *ConfigError for the first variable, in alphabetical order, that is flotilla's by its name and is read by nobody.
+func unknownVariables(environ []string) error {
+	known := envNames()
+	var unknown []string
+	for _, e := range environ {
+		name, _, _ := strings.Cut(e, "=")
+		if short, ok := strings.CutPrefix(name, envPrefix); ok && known[short] == "" && !othersVariable(name, environ) {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.Sort(unknown)
+	nearest, distance := "", 0
+	for _, k := range slices.Sorted(maps.Keys(known)) {
+		if d := editDistance(strings.TrimPrefix(unknown[0], envPrefix), k); nearest == "" || d < distance {
+			nearest, distance = k, d
+		}
+	}
+	reason := "is not known; "
+	field := ""
+	if distance <= max(2, len(nearest)/2) {
+		field = known[nearest]
+		reason += "is " + envPrefix + nearest + " meant? Otherwise unset it"
+	} else {
+		reason += "unset it, or see ConfigFromEnv for those that are"
+	}
+	return envError(field, unknown[0], reason, nil)
+}
+
+// othersVariable reports whether a variable that begins with our prefix is somebody else's: the guard's, that of a test, or one of
+// those that Kubernetes sets for a service, such as FLOTILLA_SERVICE_HOST and FLOTILLA_PORT_443_TCP.
+func othersVariable(name string, environ []string) bool {
+	if name == envPrefix+"GUARD" || strings.HasPrefix(name, envPrefix+"TEST_") {
+		return true
+	}
+	return slices.ContainsFunc(environ, func(e string) bool {
+		host, _, _ := strings.Cut(e, "=")
+		service, ok := strings.CutSuffix(host, "_SERVICE_HOST")
+		return ok && (strings.HasPrefix(name, service+"_SERVICE_") || strings.HasPrefix(name+"_", service+"_PORT_"))
+	})
+}
+
+// editDistance is how many letters must be put in, taken out or replaced to make b of a.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
