@@ -107,33 +107,6 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 
 type tenureOf = tenure // the name is taken by a variable above
 
-// A request of a node's earlier process to open a session, which arrives late, ends the session of the process that runs now,
-// whose lease lasts.
-func TestLateOpenOfEarlierProcess(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nodes := trio(t, simnet.New(), nil)
-		leader, others := leaderOf(t, nodes)
-		holder, second := others[0], others[1]
-		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
-		next := holdUntil(t.Context(), second, Role{Name: "r"})
-		time.Sleep(time.Second)
-		var e codec.Encoder
-		e.String("the boot of a process that is dead")
-		e.Uint(0)
-		go leader.serveOpen(t.Context(), holder.id, e.B)
-		select {
-		case <-next:
-		case <-time.After(10 * time.Second):
-		}
-		if number := leader.fsm.state().number(holder.id); tenure.(*tenureOf).ref.session == number {
-			return // the session goes on
-		}
-		if left := time.Until(tenure.Deadline()); left > 0 {
-			t.Errorf("the role is granted again %v before the first holder's deadline", left)
-		}
-	})
-}
-
 // A greeting of a node's earlier process, which arrives late, makes the leader think that the process that runs now is gone: no
 // write waits for it any more, and it goes on reading with its lease. Nothing corrects that as long as there is a leader.
 func TestLateGreetingOfEarlierProcess(t *testing.T) {

@@ -1,0 +1,86 @@
+package flotilla
+
+import (
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// A request to open a session that arrives late, of a node's earlier process or a second time of the one that runs, ends the session
+// of the process that runs now, whose lease lasts.
+func TestLateOpenOfEarlierProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		holder, second := others[0], others[1]
+		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
+		next := holdUntil(t.Context(), second, Role{Name: "r"})
+		number := leader.fsm.state().number(holder.id)
+		open := func(boot string, seen uint64) {
+			t.Helper()
+			time.Sleep(time.Second)
+			before := leader.fsm.state().index
+			if _, err := leader.serveOpen(t.Context(), holder.id, openRequest(boot, seen)); err != nil {
+				t.Fatalf("the request proves nothing, since the leader does not propose it: %v", err)
+			}
+			time.Sleep(time.Second)
+			if leader.fsm.state().index == before {
+				t.Fatal("the request proves nothing, since nothing was committed")
+			}
+		}
+		for _, late := range []struct{ of, boot string }{
+			{"its earlier process", newBoot(0)},
+			{"its own process", holder.boot},
+		} {
+			open(late.boot, 0)
+			if got := leader.fsm.state().number(holder.id); got != number {
+				t.Fatalf("a late request of %s has replaced session %d by %d", late.of, number, got)
+			}
+			select {
+			case <-next:
+				t.Errorf("the role is granted again %v before the first holder's deadline", time.Until(tenure.Deadline()))
+			default:
+			}
+		}
+		// One that knows the session that it replaces is no late one.
+		open(newBoot(startOf(holder.boot)+1), number)
+		if got := leader.fsm.state().number(holder.id); got == number {
+			t.Errorf("a request of the next process, which knows session %d, has not replaced it", number)
+		}
+	})
+}
+
+// openRequest is what a process asks the leader for a session with. It has left nothing to be seen.
+func openRequest(boot string, seen uint64) []byte {
+	var e codec.Encoder
+	e.String(boot)
+	e.Uint(seen)
+	e.Bool(true)
+	return e.B
+}
+
+// Only members get sessions: a write would wait for a stranger's.
+func TestNoSessionForStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		l, others := leaderOf(t, nodes)
+		stranger := newID()
+		_, err := l.serveOpen(t.Context(), stranger, openRequest(newBoot(1), 0))
+		if err == nil || err.Error() != "not a member of the cluster" {
+			t.Errorf("a stranger that asks for a session is told %v", err)
+		}
+		time.Sleep(time.Second)
+		if s := l.fsm.state(); s.session(stranger) != nil || s.sessions.Len() != len(nodes) {
+			t.Errorf("%d sessions in a cluster of three", s.sessions.Len())
+		}
+		// The same of a member is granted.
+		n := others[0]
+		number := l.fsm.state().number(n.id)
+		if _, err := l.serveOpen(t.Context(), n.id, openRequest(n.boot, number)); err != nil || l.fsm.state().number(n.id) <= number {
+			t.Errorf("a member that asks for a session is told %v", err)
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package flotilla
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// Changes of the voters are a promise's length apart, also when two nodes ask for one at the same moment. Otherwise a lease
+// and a verdict could come from majorities that do not meet, as TestLeaseAcrossVoterChanges shows.
+func TestVoterChangesAreALeaseApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := fleet(t, simnet.New(), []string{"a", "b", "c", "d", "e"}, nil)
+		leader, others := leaderOf(t, nodes)
+		start := time.Now()
+		for _, n := range others[:2] {
+			go n.Leave(t.Context())
+		}
+		changes := []time.Time{start}
+		elected := leader.fsm.state().elected
+		for len(changes) < 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			s, err := leader.fsm.wait(ctx, func(s *state) bool { return s.elected != elected })
+			cancel()
+			if err != nil {
+				t.Fatalf("%d of two nodes have left: %v", len(changes)-1, err)
+			}
+			elected = s.elected
+			changes = append(changes, time.Now())
+		}
+		if s := leader.fsm.state(); len(s.voters) != 3 || s.elected != elected {
+			t.Errorf("the voters are %v after two of five have left", s.voters)
+		}
+		for i, at := range changes[1:] {
+			if apart := at.Sub(changes[i]); apart < promiseTime(leader.pace.lease) {
+				t.Errorf("change %d of the voters comes %v after what was before, and a promise binds for %v", i+1, apart, promiseTime(leader.pace.lease))
+			}
+		}
+	})
+}
+
+// The voters do not change while a session may be counting on those before the last change.
+func TestVoterChangeWaitsForEverySession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
+		leader, others := leaderOf(t, nodes)
+		deaf, gone := others[0], others[1]
+		l := leader.leading.Load()
+		if _, err := l.settle(t.Context(), leader); err != nil {
+			t.Fatalf("before any change: %v", err)
+		}
+		for _, n := range nodes {
+			net.Block(n.name, deaf.name)
+		}
+		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.id), 0, time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		s, err := leader.fsm.wait(t.Context(), func(s *state) bool { return !slices.Contains(s.servers, gone.id) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), leader.pace.lease/6)
+		defer cancel()
+		if _, err := l.settle(ctx, leader); err == nil || !strings.Contains(err.Error(), deaf.id+" has not heard of it") {
+			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.id, err)
+		}
+		settled, err := l.settle(t.Context(), leader)
+		if err != nil || settled != s.elected {
+			t.Errorf("settled is configuration %d and not %d: %v", settled, s.elected, err)
+		}
+		if leader.fsm.state().session(deaf.id) != nil {
+			t.Error("another change may follow while the session lasts that has not heard of the last one")
+		}
+	})
+}
