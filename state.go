@@ -134,9 +134,6 @@ func (s *state) apply(index uint64, c *command, fx *effects) (*state, answer) {
 		out.code = codeEnded
 		return &n, out
 	}
-	if c.seq <= ses.acked {
-		return &n, out // the node has had the answer and asks no more
-	}
 	if a, ok := s.answer(c.node, c.session, c.seq); ok {
 		return &n, a
 	}
@@ -364,8 +361,7 @@ func (s *state) end(at passing, c *command, fx *effects) {
 
 // endSession frees, in this one step, all that the session holds and awaits, but for what may be seen for a while.
 func (s *state) endSession(at passing, node string, number uint64, how ending, fx *effects) {
-	ses := s.session(node)
-	if ses == nil || ses.number != number {
+	if s.session(node) == nil {
 		return
 	}
 	s.sessions, _, _ = s.sessions.Delete([]byte(node))
