@@ -1,0 +1,87 @@
+// Mutants proves that the tests watch the guards. Each row of its table breaks one guard of the code, by one line, and names a
+// test that must fail then. The files stay as they are: the compiler is given the broken line with -overlay.
+//
+//	go run ./internal/mutants                     all of them, some minutes
+//	go run ./internal/mutants -only 'role.go'     those whose file, function or test matches
+//	go run ./internal/mutants -sample 20          some of them, other ones every day
+//	go run ./internal/mutants -markdown           writes the table into TESTING.md
+//
+// It fails if a mutant survives, if one does not compile, and if a test fails without any mutant. It is for the root of the repository.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"time"
+)
+
+func main() {
+	only := flag.String("only", "", "run only the mutants whose file, function, test or guard matches this regular expression")
+	sample := flag.Int("sample", 0, "run only so many mutants, chosen by the seed")
+	seed := flag.Uint64("seed", uint64(time.Now().UTC().YearDay()), "what the sample is chosen by; the day of the year by default")
+	jobs := flag.Int("j", 2, "how many mutants are tried at once")
+	find := flag.String("find", "", "say which of the tests that match this regular expression notice each mutant: for a new row")
+	markdown := flag.Bool("markdown", false, "write the table into TESTING.md and run nothing")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := start(ctx, *only, *sample, *seed, *jobs, *find, *markdown); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func start(ctx context.Context, only string, sample int, seed uint64, jobs int, find string, markdown bool) error {
+	all, err := load(".", table())
+	if err != nil {
+		return err
+	}
+	if markdown {
+		return writeDocument("TESTING.md", all)
+	}
+	chosen, err := choose(all, only, sample, seed)
+	if err != nil {
+		return err
+	}
+	if len(chosen) < len(all) {
+		fmt.Printf("%d of %d mutants, seed %d\n", len(chosen), len(all), seed)
+	}
+	r, err := newRunner(ctx, jobs)
+	if err != nil {
+		return err
+	}
+	if find != "" {
+		return errors.Join(r.find(chosen, find), r.close())
+	}
+	return errors.Join(r.run(chosen), r.close())
+}
+
+// choose returns the mutants that are to be run, in their order.
+func choose(all []*mutant, only string, sample int, seed uint64) ([]*mutant, error) {
+	re, err := regexp.Compile(only)
+	if err != nil {
+		return nil, err
+	}
+	chosen := slices.DeleteFunc(slices.Clone(all), func(m *mutant) bool {
+		return !re.MatchString(m.file + " " + m.in + " " + m.test + " " + m.guard)
+	})
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no mutant matches %q", only)
+	}
+	if sample <= 0 || sample >= len(chosen) {
+		return chosen, nil
+	}
+	random := rand.New(rand.NewPCG(seed, 0))
+	random.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
+	chosen = chosen[:sample]
+	slices.SortFunc(chosen, func(a, b *mutant) int { return slices.Index(all, a) - slices.Index(all, b) })
+	return chosen, nil
+}

@@ -1,0 +1,58 @@
+package main
+
+// storageRows are about what is written and read.
+func storageRows() []row {
+	return []row{
+		m("a node without a lease does not say that something is not there", "TestWithoutQuorum",
+			"storage.go", "absent", `if current {`, `if current || s != nil {`),
+		m("a read asks the clock for the lease, not a flag", "TestReadAfterStandstill",
+			"storage.go", "read", `if n.keeper.valid() {`, `if n.ready.Load() {`),
+		m("a read asks again after it has waited", "TestReadAfterStandstill",
+			"storage.go", "read", `if n.keeper.valid() { // in this order again, however long ago awaitReady has said so`, `if true {`),
+		m("a lock that was lost is not renewed from memory", "TestRenewLockLease",
+			"storage.go", "RenewLockLease", `if lock != nil && s.n.keeper.usable(ref.session) {`, `if lock != nil {`),
+		m("a lock is given to one caller of a node", "TestLostLockIsWaitedForOnItsNode",
+			"storage.go", "keep", `if s.held[name] != before {`, `if false {`),
+		m("a value has its limit", "TestLimits",
+			"storage.go", "room", `if len(value) > MaxValue {`, `if false {`),
+		m("a key has its limit", "TestCleanKey",
+			"storage.go", "cleanKey", `if len(key) > MaxName {`, `if false {`),
+		m("a key has no zero byte, which separates directories", "TestCleanKey",
+			"storage.go", "cleanKey", `if strings.IndexByte(key, 0) >= 0 {`, `if false {`),
+		m("nothing is stored at the empty key", "TestStorageSemantics",
+			"storage.go", "storeKey", `if err == nil && clean == "" {`, `if false {`),
+		m("a key has one form", "TestCleanKey",
+			"storage.go", "isClean", `if part == "" || part == "." || part == ".." {`, `if part == "" {`),
+
+		m("a certificate is committed when it is complete", "TestBundle",
+			"bundle.go", "complete", `if private == nil || cert == nil || !isAbout(meta, cert) {`, `if false {`),
+		m("metadata of a replaced certificate are dropped", "TestMetadataOfTheOldCertificateAreDropped",
+			"bundle.go", "storeMeta", `if isAbout(meta, r.value) {`, `if true {`),
+		m("what certmagic takes back does not take the old certificate with it", "TestDeleteAfterFailedCommit",
+			"bundle.go", "forget", `ok = ok || b.failed[key]`, ``),
+		m("records of one entry have their limit together", "TestPutLimits",
+			"bundle.go", "putCommand", `if len(c.value) > maxPut {`, `if false {`),
+
+		m("a context of another node's role writes nothing here", "TestHoldMistakes",
+			"propose.go", "do", `if t.n != p.n {`, `if false {`),
+		m("a command belongs to its role's session", "TestLockWithLostContext",
+			"propose.go", "do", `c.session = t.ref.session`, ``),
+		m("a command of a lost session is not proposed in the next", "TestLockWithLostContext",
+			"propose.go", "doIn", `if c.session != 0 && c.session != own {`, `if false {`),
+		m("numbers of commands are not counted anew for an old session", "TestNumbersComeOnce",
+			"propose.go", "begin", `if session < p.session {`, `if false {`),
+		m("a proposal is its sender's", "TestForgedProposals",
+			"propose.go", "serveApply", `if c.node != peer || c.session != q.session || c.seq != q.seq {`, `if c.session != q.session || c.seq != q.seq {`),
+		m("a proposal is what it says that it is", "TestForgedProposals",
+			"propose.go", "serveApply", `if c.node != peer || c.session != q.session || c.seq != q.seq {`, `if c.node != peer {`),
+		m("an entry that cannot be opened is not proposed", "TestMalformedProposal",
+			"propose.go", "serveApply", `return nil, fmt.Errorf("%w: %w", codec.ErrMalformed, err)`, `continue`),
+		m("a write waits for every node that reads", "TestLinearizableUnderFaults",
+			"propose.go", "lead", `return l.acks.wait(ctx, index)`, `return nil`),
+
+		m("a write waits for each session that has not applied it", "TestLateGreetingOfEarlierProcess",
+			"ack.go", "gone", `return startOf(a.n.book.process(id)) > startOf(ses.boot) || a.n.port.HungUp(id)`, `return a.n.book.process(id) != ses.boot || a.n.port.HungUp(id)`),
+		m("a member that comes no closer is suspected", "TestDeafNodeHoldsNobodyUp",
+			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > 3*a.n.pace.lease`, `return false`),
+	}
+}

@@ -1,0 +1,169 @@
+package flotilla
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// The tests in this file are of single guards of the lease. Without its guard each of them fails: see TESTING.md.
+
+// A promise counts for the session that it was given to, and for none if there is none.
+func TestPromiseOfAnotherSession(t *testing.T) {
+	now := time.Now()
+	l := &lease{length: time.Second}
+	for _, test := range []struct {
+		own, promised uint64
+		counts        bool
+	}{{5, 4, false}, {5, 6, false}, {0, 0, false}, {0, 5, false}, {5, 5, true}} {
+		l.begin(test.own)
+		l.promise("a", test.promised, now)
+		if got := !l.end([]string{"a"}).IsZero(); got != test.counts {
+			t.Errorf("a promise to session %d counts for session %d: %v, want %v", test.promised, test.own, got, test.counts)
+		}
+	}
+}
+
+// More than half is a majority, and half is none.
+func TestMajorities(t *testing.T) {
+	for spoke, enough := range map[string]bool{"a": false, "ab": false, "abc": true, "abcd": true, "": false, "xyz": false} {
+		said := make(map[string]bool)
+		for _, v := range spoke {
+			said[string(v)] = true
+		}
+		if got := isMajority(said, []string{"a", "b", "c", "d"}); got != enough {
+			t.Errorf("%q is a majority of four: %v, want %v", spoke, got, enough)
+		}
+	}
+}
+
+// keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
+func keeperOf(t *testing.T, s *state) *keeper {
+	t.Helper()
+	n := &Node{id: "own", pace: LAN.pace(), log: discardLog, tenures: newTenures()}
+	n.works = t.Context()
+	n.fsm = newFSM(nil, discardLog, nil, nil)
+	n.fsm.publish(s)
+	n.keeper = newKeeper(n)
+	n.keeper.catchUp()
+	return n.keeper
+}
+
+// A voter that has applied a suspicion gives that session nothing more, until it is cleared.
+func TestSuspectIsPromisedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		a := m.open("a")
+		m.do(command{op: opSuspect, target: "a", number: a})
+		suspicion := m.s.index
+		k := keeperOf(t, m.s)
+		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
+			t.Error("a suspect is promised a lease")
+		}
+		m.do(command{op: opClear, target: "a", number: a, cond: suspicion})
+		k.n.fsm.publish(m.s)
+		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
+			t.Error("one that was cleared is promised none, or another session is")
+		}
+	})
+}
+
+// What others say of the lease is believed if it can be true.
+func TestNotesAreDoubted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newState()
+		s.voters = []string{"a"}
+		k := keeperOf(t, s)
+		k.begin(7)
+		time.Sleep(10 * time.Second)
+		promise := func(session uint64, sent time.Duration) []byte {
+			var e codec.Encoder
+			e.Byte(notePromise)
+			e.Uint(session)
+			e.Uint(uint64(sent))
+			return e.B
+		}
+		k.noted("a", promise(7, time.Hour))
+		k.noted("a", promise(8, time.Since(k.started)))
+		k.noted("a", promise(7, time.Since(k.started))[:2])
+		if k.valid() {
+			t.Errorf("it has a lease for %v by a promise that cannot be", k.left())
+		}
+		k.noted("a", promise(7, time.Since(k.started)))
+		if !k.valid() {
+			t.Error("it has no lease by a promise that can be")
+		}
+	})
+}
+
+// A lease ends by the clock, also when nobody has looked at it: a process that stood still must not act before it has.
+func TestLeaseOfAStoppedProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newState()
+		s.voters = []string{"a"}
+		k := keeperOf(t, s)
+		k.begin(7)
+		time.Sleep(time.Second)
+		k.promised("a", 7, time.Now())
+		if !k.valid() || !k.usable(7) {
+			t.Fatal("there is no lease")
+		}
+		time.Sleep(k.n.pace.lease) // nothing of the node runs
+		if k.valid() || k.usable(7) {
+			t.Error("the lease is relied on after its end")
+		}
+	})
+}
+
+// A session that has fallen silent ends when its node's lease is over, and no sooner.
+func TestSessionEndsAfterItsLease(t *testing.T) {
+	for _, voters := range []int{3, 4, 5} {
+		t.Run(fmt.Sprint(voters, " voters"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := simnet.New()
+				nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}[:voters], nil)
+				time.Sleep(5 * time.Second)
+				leader, others := leaderOf(t, nodes)
+				silent := others[0]
+				net.Isolate(silent.name)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if _, err := leader.fsm.wait(ctx, func(s *state) bool { return s.session(silent.id) == nil }); err != nil {
+					t.Fatalf("the session never ends: %v", err)
+				}
+				if left := time.Until(silent.keeper.until()); left > 0 {
+					t.Errorf("the session ends %v before the lease of its node", left)
+				}
+			})
+		})
+	}
+}
+
+// The leader is replaced when a majority of the voters finds its lease over. One that is cut off itself finds that alone.
+func TestLapsedNeedsAMajority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		time.Sleep(5 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		s := leader.fsm.state()
+		id := sessionID{leader.id, s.number(leader.id)}
+		if others[0].majoritySays(t.Context(), s.voters, id) {
+			t.Error("a majority is said to find the lease of the leader over, and all of them renew it")
+		}
+		net.Isolate(leader.name)
+		for start := time.Now(); !others[0].majoritySays(t.Context(), s.voters, id); time.Sleep(time.Millisecond) {
+			if time.Since(start) > time.Minute {
+				t.Fatal("no majority ever finds the lease of a leader over that is cut off")
+			}
+		}
+		if left := time.Until(leader.keeper.until()); left > 0 {
+			t.Errorf("a majority finds the lease over %v before its end", left)
+		}
+	})
+}

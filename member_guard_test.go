@@ -1,0 +1,401 @@
+package flotilla
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire"
+)
+
+// The tests in this file are of single guards of the membership. Without its guard each of them fails: see TESTING.md.
+
+// join opens one more node beside those that are there. It does not wait for it.
+func join(t *testing.T, net *simnet.Network, beside *Node, name string, configure func(*Config)) *Node {
+	t.Helper()
+	cfg := beside.cfg
+	host := net.Host(name)
+	cfg.Dir, cfg.Name, cfg.Expect, cfg.Listen, cfg.Dial = t.TempDir(), name, 0, host.Listen, host.Dial
+	if configure != nil {
+		configure(&cfg)
+	}
+	n, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+// A node whose peers belong to two clusters joins neither, and says so.
+func TestPeersOfTwoClusters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		one := fleet(t, net, []string{"a"}, nil)[0]
+		two := fleet(t, net, []string{"b"}, func(c *Config) { c.Secrets = one.cfg.Secrets })[0]
+		between := join(t, net, one, "c", func(c *Config) { c.Peers = Static("a:7373", "b:7373") })
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if err := between.Ready(ctx); err == nil || !strings.Contains(err.Error(), "belong to two clusters") {
+			t.Errorf("a node between two clusters says %v", err)
+		}
+		if a, b := len(one.servers()), len(two.servers()); a+b != 2 {
+			t.Errorf("two clusters of one node have %d and %d", a, b)
+		}
+		other := join(t, net, one, "d", func(c *Config) { c.Peers = Static("a:7373") })
+		mustBeReady(t, other) // one whose peers belong to one cluster joins
+	})
+}
+
+// Nobody speaks for another node.
+func TestGreetingsOfLiars(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		leader, others := leaderOf(t, nodes)
+		honest, liar := others[0], others[1]
+		joins := honest.greeting()
+		for name, call := range map[string]func(peer string) error{
+			"a greeting": func(peer string) error {
+				_, err := leader.serveHello(t.Context(), peer, honest.greeting())
+				return err
+			},
+			"a wish to join": func(peer string) error {
+				_, err := leader.serveJoin(t.Context(), peer, joins)
+				return err
+			},
+		} {
+			if err := call(liar.id); !errors.Is(err, codec.ErrMalformed) {
+				t.Errorf("%s in the name of another is answered %v", name, err)
+			}
+			if err := call(honest.id); err != nil {
+				t.Errorf("%s in its own name is answered %v", name, err)
+			}
+		}
+		if _, err := leader.serveLeave(t.Context(), liar.id, honest.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
+			t.Errorf("a wish to leave in the name of another is answered %v", err)
+		}
+
+		// The other way round: whoever answers is who the certificate says.
+		host, id := net.Host("x"), newID()
+		ln, err := host.Listen("tcp", ":7373")
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := honest.greeting()
+		port, err := wire.Open(wire.Config{
+			ID: id, Secrets: leader.secrets, Listener: ln, Dial: host.Dial,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(said) }),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { port.Close() })
+		leader.cfg.Peers = Static("x:7373")
+		if r := leader.greet(t.Context()); r.err != nil || len(r.greeted) != 2 || r.greeted[honest.id].Name != honest.name {
+			t.Errorf("a liar is believed: %+v", r)
+		}
+		said.ID = id
+		if r := leader.greet(t.Context()); r.err != nil || len(r.greeted) != 3 {
+			t.Errorf("one who tells the truth is not believed: %+v", r)
+		}
+	})
+}
+
+// A node that takes no part any more tells nobody that he was removed, or that his directory is another's.
+func TestFailedNodePassesNoVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
+		n := others[0]
+		removed := n.greeting()
+		removed.Member, removed.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		if out, err := leader.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(out.Removed, "the cluster has removed it") {
+			t.Fatalf("one who is no member any more is answered %q, %v", out.Removed, err)
+		}
+		n.fail(errors.New("its disk is broken"))
+		if _, err := n.serveHello(t.Context(), removed.ID, removed); err == nil || !strings.Contains(err.Error(), "takes no part") {
+			t.Errorf("a node that has failed answers %v", err)
+		}
+	})
+}
+
+// A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not know the newest members.
+func TestOldLeaderPassesNoVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		leader, others := leaderOf(t, trio(t, net, nil))
+		stranger := others[0].greeting()
+		stranger.Member, stranger.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		hello := func() string {
+			t.Helper()
+			out, err := leader.serveHello(t.Context(), stranger.ID, stranger)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out.Removed
+		}
+		if said := hello(); !strings.Contains(said, "the cluster has removed it") {
+			t.Fatalf("the leader tells one who is no member any more %q", said)
+		}
+		net.Isolate(leader.name)
+		if leader.leading.Load() == nil {
+			t.Fatal("it knows already; the test shows nothing")
+		}
+		if said := hello(); said != "" {
+			t.Errorf("a leader that is cut off tells a node that it does not know %q", said)
+		}
+	})
+}
+
+// What a node is, is read from its directory or not at all.
+func TestIdentitiesThatAreRefused(t *testing.T) {
+	secret := NewSecret()
+	valid := identity{Version: identityVersion, ID: newID(), Key: secret.raw.ID().String(), Member: true}
+	write := func(change func(*identity)) []byte {
+		id := valid
+		change(&id)
+		b, err := json.Marshal(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, test := range []struct {
+		name, field, want string
+		content           []byte
+	}{
+		{"as it is", "", "", write(func(*identity) {})},
+		{"of a later version", "Dir", "was written by a later version", write(func(id *identity) { id.Version++ })},
+		{"of an earlier version", "Dir", "was written by an earlier version", write(func(id *identity) { id.Version-- })},
+		{"of another secret", "Secrets", "is sealed with the secret", write(func(id *identity) { id.Key = NewSecret().raw.ID().String() })},
+		{"no JSON", "Dir", "the node's identity cannot be read", []byte("x")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, err := durable.Lock(filepath.Join(t.TempDir(), "node"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			if err := dir.WriteFile(identityFile, test.content); err != nil {
+				t.Fatal(err)
+			}
+			id, _, err := loadIdentity(dir, []seal.Secret{secret.raw})
+			var wrong *ConfigError
+			switch {
+			case test.want == "" && (err != nil || id.ID != valid.ID):
+				t.Errorf("%+v, %v", id, err)
+			case test.want != "" && (!errors.As(err, &wrong) || wrong.Field != test.field || !strings.Contains(wrong.Reason, test.want)):
+				t.Errorf("the error is %v, want one about %s with %q", err, test.field, test.want)
+			}
+		})
+	}
+}
+
+// A log without a file that says whose it is stays as it is: a new node over it would vote with another's log.
+func TestLogWithoutIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		dir, err := durable.Lock(n.cfg.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := dir.RemoveFile(identityFile); err != nil {
+			t.Fatal(err)
+		}
+		dir.Close()
+		_, err = Open(t.Context(), n.cfg)
+		var wrong *ConfigError
+		if !errors.As(err, &wrong) || wrong.Field != "Dir" || !strings.Contains(wrong.Reason, "has a raft log but no file") {
+			t.Errorf("it is opened: %v", err)
+		}
+	})
+}
+
+// More than five members serve, and five of them vote.
+func TestAtMostFiveVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
+		for i, name := range []string{"e", "f"} {
+			mustBeReady(t, join(t, net, nodes[0], name, nil))
+			time.Sleep(time.Minute)
+			if s := nodes[0].fsm.state(); len(s.servers) != 5+i || len(s.voters) != 5 {
+				t.Errorf("of %d members %d vote", len(s.servers), len(s.voters))
+			}
+		}
+	})
+}
+
+// A member that has gone before it could vote does not vote: it would count for the majority and give no answer.
+func TestAbsentNodeDoesNotVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		d := join(t, net, nodes[0], "d", nil)
+		mustBeReady(t, d)
+		time.Sleep(steadyTime / 2)
+		net.Isolate("d")
+		time.Sleep(time.Minute)
+		if voters := voting(t, nodes); voters != 3 {
+			t.Errorf("%d vote while the fourth is not there", voters)
+		}
+		net.Heal()
+		time.Sleep(time.Minute)
+		if voters := voting(t, nodes); voters != 4 {
+			t.Errorf("%d vote when the fourth is back", voters)
+		}
+	})
+}
+
+// voting returns how many vote in the leader's newest configuration, committed or not.
+func voting(t *testing.T, nodes []*Node) (voters int) {
+	t.Helper()
+	leader, _ := leaderOf(t, nodes)
+	for _, srv := range leader.servers() {
+		if srv.Suffrage == raft.Voter {
+			voters++
+		}
+	}
+	return voters
+}
+
+// An index is current when a majority of the voters says, after the question, that there is no later term.
+func TestConfirm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		leader, _ := leaderOf(t, trio(t, net, nil))
+		if index, err := leader.confirm(t.Context()); err != nil || index != leader.fsm.state().index {
+			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.fsm.state().index, err)
+		}
+		l := leader.leading.Load()
+		before := newLeadership(l.ctx, leader, l.raft, l.term-1)
+		leader.leading.Store(before)
+		if _, err := leader.confirm(t.Context()); !errors.Is(err, errNotLeader) {
+			t.Errorf("one that led in an earlier term confirms an index: %v", err)
+		}
+		leader.leading.Store(l)
+		net.Isolate(leader.name)
+		if _, err := leader.confirm(t.Context()); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("one that is cut off confirms an index: %v", err)
+		}
+	})
+}
+
+// A node promises itself to one proposal, of a group that it is in, and stays with it for as long as that stands.
+func TestPromisesThatAreRefused(t *testing.T) {
+	in := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "own"}, Number: 2}
+	of := func(cluster, proposer string, number uint64, s step) *stand {
+		return &stand{proposed{Cluster: cluster, Proposer: proposer, Group: in.Group, Number: number}, s}
+	}
+	for _, test := range []struct {
+		name      string
+		id        identity
+		withdrawn *stand
+		want      string // empty: it promises
+	}{
+		{"a new node", identity{}, nil, ""},
+		{"one that has promised itself to it", identity{Formation: of("new", "a", 2, promised)}, nil, ""},
+		{"one that has promised itself to the proposer's earlier one", identity{Formation: of("old", "a", 1, promised)}, nil, ""},
+		{"one that has promised itself to one that was withdrawn", identity{Formation: of("old", "b", 1, promised)}, of("old", "b", 1, promised), ""},
+		{"a member", identity{Cluster: "other"}, nil, "belongs to a cluster already"},
+		{"one that has voided it", identity{Formation: of("new", "a", 2, voided)}, nil, "takes no part in that cluster"},
+		{"one that has voided it and left it", identity{Void: []string{"new"}}, nil, "takes no part in that cluster"},
+		{"one that proposes itself", identity{Formation: of("old", "own", 1, proposes)}, nil, "proposes a cluster itself"},
+		{"one that has promised itself to the proposer's later one", identity{Formation: of("later", "a", 3, promised)}, nil, "has promised itself to another"},
+		{"one that has promised itself to another's", identity{Formation: of("old", "b", 1, promised)}, nil, "has promised itself to another"},
+		{"one that has promised itself to another's since", identity{Formation: of("old", "b", 1, promised)}, of("older", "c", 1, promised), "has promised itself to another"},
+	} {
+		if err := test.id.refuses(&in, test.withdrawn); test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		n := lonely(t)
+		for _, test := range []struct {
+			name, peer string
+			group      []string
+			want       error
+		}{
+			{"not the proposer", "b", []string{"a", "b", n.id}, codec.ErrMalformed},
+			{"another group", "a", []string{"a", "b"}, codec.ErrMalformed},
+			{"the proposer", "a", []string{"a", n.id}, nil},
+		} {
+			_, err := n.servePromise(t.Context(), test.peer, proposed{Cluster: "new", Proposer: "a", Group: test.group, Number: 1})
+			if !errors.Is(err, test.want) || (n.identity().Formation != nil) != (test.want == nil) {
+				t.Errorf("asked by %s: %v, want %v; it stands by %+v", test.name, err, test.want, n.identity().Formation)
+			}
+		}
+	})
+}
+
+// lonely returns a node that waits for two others.
+func lonely(t *testing.T) *Node {
+	t.Helper()
+	host := simnet.New().Host("x")
+	n, err := Open(t.Context(), Config{
+		Dir: t.TempDir(), Name: "x", Secrets: []Secret{NewSecret()}, Peers: Static("y:7373", "z:7373"), Expect: 3,
+		Listen: host.Listen, Dial: host.Dial, Logger: discardLog,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+// A node voids a proposal for who is in its group, unless it has accepted it or hears its proposer.
+func TestVoidings(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		step   step // empty: it stands by none
+		silent bool // the proposer, for long
+		peer   string
+		voided bool
+		want   error
+	}{
+		{"none that it knows", "", false, "b", true, nil},
+		{"promised, and the proposer is silent", promised, true, "b", true, nil},
+		{"promised, and the proposer is heard", promised, false, "b", false, nil},
+		{"accepted", accepted, true, "b", false, nil},
+		{"voided before", voided, false, "b", true, nil},
+		{"asked by a stranger", promised, true, "c", false, codec.ErrMalformed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := lonely(t)
+				p := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.id}, Number: 1}
+				n.forming.heard()
+				if test.silent {
+					n.forming.proposer.Store(new(time.Now().Add(-voidTime)))
+				}
+				if err := n.save(func(id *identity) {
+					if id.Formation = nil; test.step != "" {
+						id.Formation = &stand{p, test.step}
+					}
+				}); err != nil {
+					t.Fatal(err)
+				}
+				out, err := n.serveVoid(t.Context(), test.peer, p)
+				if !errors.Is(err, test.want) || out.Voided != test.voided {
+					t.Errorf("voided: %v, %v; want %v, %v", out.Voided, err, test.voided, test.want)
+				}
+			})
+		})
+	}
+}

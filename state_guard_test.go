@@ -1,0 +1,211 @@
+package flotilla
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+// The tests in this file are of single guards of the state machine. Without its guard each of them fails: see TESTING.md.
+
+// A suspicion is of one session, and is cleared by who means that suspicion.
+func TestSuspicion(t *testing.T) {
+	m := newMachine(t)
+	a := m.open("a")
+	want := func(why string, suspect uint64) {
+		t.Helper()
+		if got := m.s.session("a").suspect; got != suspect {
+			t.Errorf("%s: suspicion %d, want %d", why, got, suspect)
+		}
+	}
+	m.do(command{op: opSuspect, target: "a", number: a + 1})
+	want("another session was suspected", 0)
+	m.do(command{op: opSuspect, target: "a", number: a})
+	first := m.s.index
+	want("it was suspected", first)
+	m.do(command{op: opSuspect, target: "a", number: a})
+	want("it was suspected again", first)
+	m.do(command{op: opClear, target: "a", number: a + 1, cond: first})
+	want("another session was cleared", first)
+	m.do(command{op: opClear, target: "a", number: a, cond: first})
+	want("it was cleared", 0)
+	m.do(command{op: opSuspect, target: "a", number: a})
+	second := m.s.index
+	m.do(command{op: opClear, target: "a", number: a, cond: first})
+	want("an earlier suspicion was cleared", second)
+}
+
+// A session ends by the reports that count: those about the suspicion that it is under, by those who vote now.
+func TestVerdictCountsItsOwn(t *testing.T) {
+	m := newMachine(t)
+	m.s = m.s.configure(1, []string{"a", "b", "c"}, []string{"a", "b", "c"}, nil)
+	a := m.open("a")
+	m.do(command{op: opSuspect, target: "a", number: a})
+	first := m.s.index
+	m.do(command{op: opClear, target: "a", number: a, cond: first})
+	m.do(command{op: opSuspect, target: "a", number: a})
+	second, before := m.s.index, m.s.elected
+	m.s = m.s.configure(m.s.index+1, []string{"a", "b", "c"}, []string{"a", "b"}, nil)
+	for why, c := range map[string]command{
+		"an earlier suspicion":  {cond: first, voters: m.s.elected},
+		"earlier voters":        {cond: second, voters: before},
+		"both":                  {cond: first, voters: before},
+		"another session of it": {cond: second, voters: m.s.elected, number: a + 1},
+	} {
+		c.op, c.target = opEnd, "a"
+		if c.number == 0 {
+			c.number = a
+		}
+		if m.do(c); m.s.number("a") != a {
+			t.Fatalf("a verdict of %s ends the session", why)
+		}
+	}
+	if m.do(command{op: opEnd, target: "a", number: a, cond: second, voters: m.s.elected}); m.s.session("a") != nil {
+		t.Error("the verdict that counts does not end the session")
+	}
+}
+
+// A command of a session that has ended does nothing, also when its node has another session.
+func TestCommandOfTheSessionBefore(t *testing.T) {
+	m := newMachine(t)
+	old := m.open("a")
+	m.do(command{op: opEnd, target: "a", number: old})
+	ses := m.open("a")
+	store := command{op: opStore, node: "a", session: old, seq: 1, key: "k", number: 1 << 20}
+	if got := m.do(store); got.code != codeEnded || m.s.records.Len() != 0 {
+		t.Errorf("a command of the session before is answered %d, and there are %d records", got.code, m.s.records.Len())
+	}
+	store.session = ses
+	if got := m.do(store); got.code != codeOK || m.s.records.Len() != 1 {
+		t.Errorf("a command of the session is answered %d, and there are %d records", got.code, m.s.records.Len())
+	}
+}
+
+// Who waits holds nothing, and nobody is told that he does.
+func TestSecondClaimWaits(t *testing.T) {
+	m := newMachine(t)
+	claims := make(map[string]command)
+	for _, node := range []string{"a", "b"} {
+		claims[node] = command{op: opClaim, node: node, session: m.open(node), seq: 1, key: "r", flag: true, number: 1 << 20}
+		m.do(claims[node])
+	}
+	queue := m.s.claims("r")
+	if len(queue) != 2 || queue[0].node != "a" || queue[0].index == 0 || queue[1].index != 0 {
+		t.Errorf("of two claims the queue is %+v", queue)
+	}
+	if !slices.Contains(m.fx.claims, queue[0].claimRef) || slices.Contains(m.fx.claims, queue[1].claimRef) {
+		t.Errorf("told are %v", m.fx.claims)
+	}
+}
+
+// Two leaders may each have made keys for a new cluster: those of the first entry are the cluster's.
+func TestFirstKeyringCounts(t *testing.T) {
+	secret := seal.Secret{1}
+	var entries []*raft.Log
+	var rings []*seal.Keyring
+	for i, name := range []string{"one", "two"} {
+		keys := seal.NewKeyring()
+		wrapped, err := keys.Wrap(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rings = append(rings, keys)
+		entries = append(entries, &raft.Log{Index: uint64(i + 1), Data: keyringEntry(name, wrapped)})
+	}
+	entries = append(entries, &raft.Log{Index: 3, Data: sealCommand(rings[0], &command{op: opOpen, node: "a", key: "boot"})})
+	f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { t.Error(err) }, func(*effects) {})
+	done := make(chan struct{})
+	go func() { // which ends if an entry cannot be opened
+		defer close(done)
+		f.ApplyBatch(entries)
+	}()
+	<-done
+	if s := f.state(); s.cluster != "one" || s.index != 3 || s.session("a") == nil {
+		t.Errorf("after the keys of two clusters it is %q, at index %d", s.cluster, s.index)
+	}
+}
+
+// What a snapshot has in it is sealed rightly and may still be nothing that this version understands, or nonsense.
+func TestSnapshotsThatAreRefused(t *testing.T) {
+	secret := seal.Secret{1}
+	s := newState()
+	if err := writeSnapshot(new(bytes.Buffer), s); err == nil || !strings.Contains(err.Error(), "there is no keyring yet") {
+		t.Errorf("a state without keys is written: %v", err)
+	}
+	s.keys = seal.NewKeyring()
+	var err error
+	if s.wrapped, err = s.keys.Wrap(secret); err != nil {
+		t.Fatal(err)
+	}
+	read := func(frames ...[]byte) (*state, error) {
+		var b bytes.Buffer
+		w, err := seal.NewWriter(&b, s.keys, s.wrapped)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(bytes.Join(frames, nil)) // its error is that of Close
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return readSnapshot(&b, []seal.Secret{secret})
+	}
+	frame := func(tag byte, fill func(e *codec.Encoder)) []byte {
+		var body codec.Encoder
+		fill(&body)
+		e := codec.Encoder{B: []byte{tag}}
+		e.Bytes(body.B)
+		return e.B
+	}
+	head := func(version uint64) []byte {
+		return frame(frameHead, func(e *codec.Encoder) {
+			e.Uint(version)
+			e.Uint(7)
+			e.String("cluster")
+			e.Uint(0)
+			e.Uint(0)
+			e.Uint(0)
+		})
+	}
+	end := frame(frameEnd, func(*codec.Encoder) {})
+	role := func(holders uint64) []byte {
+		return frame(frameRole, func(e *codec.Encoder) {
+			e.String("r")
+			e.Uint(holders)
+		})
+	}
+	huge := codec.Encoder{B: []byte{frameRecord}}
+	huge.Uint(1 << 62)
+	for _, test := range []struct {
+		name   string
+		frames [][]byte
+		want   string
+	}{
+		{"whole", [][]byte{head(snapshotVersion), end}, ""},
+		{"of another version", [][]byte{head(snapshotVersion + 1), end}, "upgrade this node"},
+		{"with another part", [][]byte{head(snapshotVersion), frame(99, func(*codec.Encoder) {}), end}, "part 99 is not known"},
+		{"with a role of nobody", [][]byte{head(snapshotVersion), role(0), end}, codec.ErrMalformed.Error()},
+		{"with more after its end", [][]byte{head(snapshotVersion), end, {0}}, codec.ErrMalformed.Error()},
+		{"without an end", [][]byte{head(snapshotVersion)}, codec.ErrMalformed.Error()},
+		{"with a part larger than any", [][]byte{head(snapshotVersion), huge.B}, codec.ErrMalformed.Error()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := read(test.frames...)
+			switch {
+			case test.want == "" && (err != nil || got.index != 7 || got.cluster != "cluster"):
+				t.Errorf("it is read as %+v, %v", got, err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("the error is %v, want %q in it", err, test.want)
+			}
+		})
+	}
+	if _, err := readSnapshot(strings.NewReader("not a snapshot"), []seal.Secret{secret}); !errors.Is(err, ErrSealed) {
+		t.Errorf("of other bytes the error is %v, want ErrSealed", err)
+	}
+}

@@ -1,0 +1,79 @@
+package flotilla
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire"
+)
+
+// The tests in this file are of single guards of writes. Without its guard each of them fails: see TESTING.md.
+
+// A member proposes for itself, and what it says about a proposal is true: the leader waits for the answer to that one.
+func TestForgedProposals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		n, other := others[0], others[1]
+		keys := leader.fsm.state().keys
+		for _, test := range []struct {
+			name   string
+			change func(c *command, session, seq *uint64)
+			taken  bool
+		}{
+			{"its own", func(*command, *uint64, *uint64) {}, true},
+			{"another's", func(c *command, session, _ *uint64) {
+				c.node = other.id
+				c.session = other.ownSession(other.fsm.state())
+				*session = c.session
+			}, false},
+			{"of another session than it says", func(_ *command, session, _ *uint64) { *session++ }, false},
+			{"of another number than it says", func(_ *command, _, seq *uint64) { *seq++ }, false},
+		} {
+			key := "written by " + test.name
+			session, seq := n.ownSession(n.fsm.state()), uint64(1000)
+			c := command{op: opStore, node: n.id, session: session, seq: seq, key: key, value: []byte("1"), number: 1 << 20}
+			test.change(&c, &session, &seq)
+			var e codec.Encoder
+			e.Uint(1)
+			e.Uint(session)
+			e.Uint(seq)
+			e.Bytes(sealCommand(keys, &c))
+			_, err := n.port.Call(t.Context(), leader.id, callApply, e.B)
+			var answer *wire.CallError
+			if test.taken && err != nil || !test.taken && (!errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error())) {
+				t.Errorf("a proposal, %s, is answered %v", test.name, err)
+			}
+			time.Sleep(5 * time.Second)
+			_, err = leader.storage.Load(t.Context(), key)
+			if test.taken && err != nil || !test.taken && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("of a proposal, %s, the state says %v", test.name, err)
+			}
+		}
+	})
+}
+
+// Records of one entry have a limit together: a larger one would not fit a call to the leader.
+func TestPutLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
+		records := func(count int) (all []keyValue) {
+			for i := range count {
+				all = append(all, keyValue{"k" + string(rune('0'+i)), make([]byte, MaxValue)})
+			}
+			return all
+		}
+		if err := n.storage.storeAll(t.Context(), records(4)); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "the records have") {
+			t.Errorf("four of the largest values in one entry: %v", err)
+		}
+		if err := n.storage.storeAll(t.Context(), records(3)); err != nil {
+			t.Errorf("three of the largest values in one entry: %v", err)
+		}
+	})
+}
