@@ -2,6 +2,9 @@ package flotilla
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -141,14 +144,14 @@ func TestDevelopmentCertificateIsServed(t *testing.T) {
 	}
 
 	t.Run("unknown name", func(t *testing.T) {
-		if leaf, err := leafOf(t, addr, "other.test", rootPool(t, storage)); err == nil {
-			t.Errorf("served %v for a name that is not managed", leaf.DNSNames)
+		if leaf, err := leafOf(t, addr, "other.test", rootPool(t, storage)); err == nil || !strings.Contains(err.Error(), "remote error: tls: internal error") {
+			t.Errorf("served %v for a name that is not managed: %v", leaf, err)
 		}
 	})
 	t.Run("TLS 1.1", func(t *testing.T) {
 		_, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "local.test", InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
-		if err == nil {
-			t.Error("TLS 1.1 was accepted")
+		if err == nil || !strings.Contains(err.Error(), "protocol version not supported") {
+			t.Errorf("a client of TLS 1.1 gets %v", err)
 		}
 	})
 	t.Run("storage fails", func(t *testing.T) {
@@ -379,8 +382,12 @@ func TestTLSConfigRefuses(t *testing.T) {
 	}
 	defer c.close()
 	for _, name := range []string{"", " ", "a b.test", ".test", "a..test", "a/b", "https://a.test", "a.test:443", "*.a.test", "a.*.test", strings.Repeat("a.", 127) + "test"} {
-		if _, err := c.tlsConfig(name); err == nil {
-			t.Errorf("tlsConfig(%q) succeeded", name)
+		want := "is neither a domain name nor an IP address"
+		if name == "*.a.test" {
+			want = "needs the DNS-01 challenge"
+		}
+		if _, err := c.tlsConfig(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("tlsConfig(%q): %v, want %q", name, err, want)
 		}
 	}
 	if n := len(c.status()); n != 0 {
@@ -437,14 +444,31 @@ func TestDevIssuerDamagedRoot(t *testing.T) {
 		"cut short": good[:len(good)-30],
 	} {
 		storage.data[devRootRecord] = text
-		if _, err := i.root(t.Context()); err == nil {
-			t.Errorf("%s: a root was returned", name)
+		if _, err := i.root(t.Context()); err == nil || !strings.Contains(err.Error(), "development CA: "+devRootRecord) {
+			t.Errorf("%s: the error is %v", name, err)
 		}
 		if !cmp.Equal(storage.data[devRootRecord], text) {
 			t.Errorf("%s: it was replaced", name)
 		}
 	}
-	if _, err := i.Issue(t.Context(), &x509.CertificateRequest{}); err == nil {
-		t.Error("a request that nobody signed was accepted")
+	storage.data[devRootRecord] = good
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.test"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Issue(t.Context(), request); err != nil {
+		t.Errorf("a request is refused: %v", err)
+	}
+	request.Signature[len(request.Signature)-1] ^= 1
+	if _, err := i.Issue(t.Context(), request); err == nil || !strings.Contains(err.Error(), "request: x509: ECDSA verification failure") {
+		t.Errorf("a request whose signature is another's: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -150,9 +151,8 @@ func TestTLSALPNChallengeOfAnotherNode(t *testing.T) {
 	if digest == "" || digest != wanted {
 		t.Errorf("digest %q, want %q", digest, wanted)
 	}
-	if conn, err := dial("other.test"); err == nil {
-		conn.Close()
-		t.Error("a name without a challenge got a certificate")
+	if conn, err := dial("other.test"); err == nil || !strings.Contains(err.Error(), "remote error: tls: internal error") {
+		t.Errorf("a name without a challenge got %v, %v", conn, err)
 	}
 }
 
@@ -178,15 +178,14 @@ func TestDecoy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := conn.Read(make([]byte, 1)); err == nil {
-			t.Error("the decoy said something")
+		if _, err := conn.Read(make([]byte, 1)); err != io.EOF && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the decoy does not close what connects: %v", err)
 		}
 		conn.Close()
 	}
 	c.close()
-	if conn, err := net.Dial("tcp", addr); err == nil {
-		conn.Close()
-		t.Error("the decoy outlives close")
+	if _, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the decoy outlives close: %v", err)
 	}
 
 	own := acmeCerts(t, newMemStorage(), func(_ *certmagic.Config, i *certmagic.ACMEIssuer) { i.AltHTTPPort = 5002 })

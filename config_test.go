@@ -195,8 +195,12 @@ func TestSecret(t *testing.T) {
 		} else if strings.Contains(err.Error(), text[8:20]) {
 			t.Errorf("the error shows the secret: %v", err)
 		}
-		if _, err := flotilla.ParseSecret(text[:i]); err == nil {
-			t.Errorf("a secret cut at %d is accepted", i)
+		want := "a secret begins with flt1_"
+		if i >= len("flt1_") {
+			want = "was it cut short?"
+		}
+		if _, err := flotilla.ParseSecret(text[:i]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a secret cut at %d: %v, want %q", i, err, want)
 		}
 	}
 	asJSON, err := json.Marshal(struct{ S flotilla.Secret }{s})

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -198,8 +199,8 @@ func TestServeLeavesInOrder(t *testing.T) {
 	if !slices.Equal(j.steps, want) {
 		t.Errorf("%q, want %q", j.steps, want)
 	}
-	if _, _, err := readyz(cfgs[at]); err == nil {
-		t.Error("the health port outlives the node")
+	if _, _, err := readyz(cfgs[at]); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the health port outlives the node: %v", err)
 	}
 }
 
@@ -224,8 +225,8 @@ func TestServeCutsWhatTakesTooLong(t *testing.T) {
 		t.Errorf("%v, want one request cut", err)
 	}
 	<-cut
-	if err := <-asked; err == nil {
-		t.Error("a request that was cut was answered")
+	if err := <-asked; !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a request that was cut was answered, or ended in another way: %v", err)
 	}
 	if text := log.String(); !strings.Contains(text, "draining: 1 requests under way") {
 		t.Errorf("the log does not say what is waited for: %s", text)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,8 +143,8 @@ func TestServeErrors(t *testing.T) {
 	}
 	t.Run("no domain", func(t *testing.T) {
 		cfg := Config{Secrets: []Secret{NewSecret()}, Addr: "127.0.0.1:0"}
-		if err := Serve(t.Context(), cfg, nil); err == nil {
-			t.Error("a server without a domain")
+		if err := Serve(t.Context(), cfg, nil); err == nil || !strings.Contains(err.Error(), "name at least one domain") {
+			t.Errorf("a server without a domain: %v", err)
 		}
 	})
 }

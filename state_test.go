@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"strings"
 	"testing"
 
@@ -209,8 +210,8 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("with another secret: %v, want ErrSealed", err)
 	}
 	for cut := range 200 {
-		if _, err := readSnapshot(bytes.NewReader(sealed.Bytes()[:sealed.Len()*cut/200]), []seal.Secret{secret}); err == nil {
-			t.Fatalf("a snapshot cut at %d/200 is accepted", cut)
+		if _, err := readSnapshot(bytes.NewReader(sealed.Bytes()[:sealed.Len()*cut/200]), []seal.Secret{secret}); !errors.Is(err, ErrSealed) {
+			t.Fatalf("a snapshot cut at %d/200: %v, want ErrSealed", cut, err)
 		}
 	}
 }
@@ -308,6 +309,8 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 		"another secret":          {[]seal.Secret{other}, [][]byte{ring}, "cannot open"},
 		"command without keyring": {[]seal.Secret{secret}, [][]byte{{entryVersion, 'C', 1}}, "before the keyring"},
 		"another key":             {[]seal.Secret{secret}, [][]byte{ring, sealCommand(seal.NewKeyring(), &command{op: opStart})}, "cannot open"},
+		"records of nothing":      {[]seal.Secret{secret}, [][]byte{ring, sealCommand(keys, &command{op: opPut, value: []byte{9}})}, "malformed"},
+		"half a ticket key":       {[]seal.Secret{secret}, [][]byte{ring, sealCommand(keys, &command{op: opTickets, value: make([]byte, ticketKeySize/2)})}, "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := make(chan error, 1)
@@ -335,7 +338,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 func TestRestoreKeepsTheStateOnError(t *testing.T) {
 	f := newFSM([]seal.Secret{{1}}, discardLog, func(error) {}, func(*effects) {})
 	before := f.state()
-	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); err == nil || f.state() != before {
+	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); !errors.Is(err, ErrSealed) || f.state() != before {
 		t.Errorf("error %v, and the state changed: %v", err, f.state() != before)
 	}
 }
@@ -420,9 +423,9 @@ func TestCleanKey(t *testing.T) {
 			t.Errorf("%q is cleaned to %q, %v; want %q", key, got, err, want)
 		}
 	}
-	for _, key := range []string{"a\x00b", strings.Repeat("x", MaxName+1)} {
-		if got, err := cleanKey(key); err == nil {
-			t.Errorf("%q is cleaned to %q", key, got)
+	for key, want := range map[string]error{"a\x00b": fs.ErrInvalid, strings.Repeat("x", MaxName+1): ErrTooLarge} {
+		if got, err := cleanKey(key); !errors.Is(err, want) {
+			t.Errorf("%q is cleaned to %q, %v; want %v", key, got, err, want)
 		}
 	}
 }

@@ -76,6 +76,7 @@ func TestConfiguredByHand(t *testing.T) {
 	s.start(0)
 	err := s.procs[0].Wait()
 	const want = "vip: vip/10.77.0.51: 10.77.0.51/24 is configured on eth0, and not by this program"
+	// any error: what the program has printed says why it ended
 	if err == nil || !strings.Contains(s.procs[0].Output(), want) {
 		t.Errorf("ended with %v; want it to say %q", err, want)
 	}

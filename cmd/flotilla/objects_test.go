@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -64,8 +65,12 @@ func TestOpenObject(t *testing.T) {
 			"nothing": "",
 			"clear":   value,
 		} {
-			if _, err := openObject(key, []byte(damaged)); err == nil {
-				t.Errorf("%d bytes, %s: it opens", len(value), name)
+			want := "it does not open with this key"
+			if len(damaged) < 40 {
+				want = fmt.Sprintf("it has %d bytes, and a sealed object has 40", len(damaged))
+			}
+			if _, err := openObject(key, []byte(damaged)); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%d bytes, %s: %v, want %q", len(value), name, err, want)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -23,32 +24,32 @@ func TestRequest(t *testing.T) {
 		serve   func(n int64, w http.ResponseWriter) // the answer to the n-th request
 		warm    bool                                 // a request goes before, so that there is a used connection
 		retried bool
-		fails   bool
+		fails   string // a part of the error; empty: it does not
 	}{
-		{"answered", func(_ int64, w http.ResponseWriter) { greet(w) }, false, false, false},
+		{"answered", func(_ int64, w http.ResponseWriter) { greet(w) }, false, false, ""},
 		{"broken once", func(n int64, w http.ResponseWriter) {
 			if n == 1 {
 				hangUp(w)
 				return
 			}
 			greet(w)
-		}, false, true, false},
-		{"broken twice", func(_ int64, w http.ResponseWriter) { hangUp(w) }, false, true, true},
+		}, false, true, ""},
+		{"broken twice", func(_ int64, w http.ResponseWriter) { hangUp(w) }, false, true, "EOF"},
 		{"used connection broken", func(n int64, w http.ResponseWriter) {
 			if n == 2 {
 				hangUp(w)
 				return
 			}
 			greet(w)
-		}, true, true, false},
-		{"wrong status", func(_ int64, w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, false, false, true},
-		{"wrong answer", func(_ int64, w http.ResponseWriter) { io.WriteString(w, "goodbye") }, false, false, true},
+		}, true, true, ""},
+		{"wrong status", func(_ int64, w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, false, false, "answered 502 Bad Gateway"},
+		{"wrong answer", func(_ int64, w http.ResponseWriter) { io.WriteString(w, "goodbye") }, false, false, `answered 200 OK: "goodbye"`},
 		{"broken within the answer", func(_ int64, w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "100")
 			greet(w)
 			http.NewResponseController(w).Flush()
 			hangUp(w)
-		}, false, false, true},
+		}, false, false, "unexpected EOF"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -61,8 +62,9 @@ func TestRequest(t *testing.T) {
 				}
 			}
 			cause, err := request(t.Context(), srv.Client(), srv.URL)
-			if (cause != nil) != tt.retried || errors.Is(cause, errReused) != (tt.warm && tt.retried) || (err != nil) != tt.fails {
-				t.Errorf("retried because of %v, error %v; want retried %t, error %t", cause, err, tt.retried, tt.fails)
+			if (cause != nil) != tt.retried || errors.Is(cause, errReused) != (tt.warm && tt.retried) ||
+				(err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
+				t.Errorf("retried because of %v, error %v; want retried %t, error %q", cause, err, tt.retried, tt.fails)
 			}
 		})
 	}
@@ -74,11 +76,12 @@ func TestRequestHandshake(t *testing.T) {
 		name   string
 		server *tls.Config
 		trust  bool
+		want   string
 	}{
-		{"not trusted", nil, false},
+		{"not trusted", nil, false, "x509: certificate signed by unknown authority"},
 		{"no certificate", &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return nil, errors.New("none")
-		}}, true},
+		}}, true, "remote error: tls: internal error"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -95,8 +98,8 @@ func TestRequestHandshake(t *testing.T) {
 				client = &http.Client{Transport: new(http.Transport)}
 			}
 			cause, err := request(t.Context(), client, srv.URL)
-			if err == nil || cause != nil {
-				t.Errorf("retried because of %v, error %v; want an error and no retry", cause, err)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || cause != nil {
+				t.Errorf("retried because of %v, error %v; want %q and no retry", cause, err, tt.want)
 			}
 		})
 	}

@@ -119,8 +119,8 @@ func TestRawSecret(t *testing.T) {
 	if err != nil || bytes.Equal(a, b) {
 		t.Errorf("two secrets have the same bytes, %v", err)
 	}
-	if _, err := rawSecret("flt1_short"); err == nil {
-		t.Error("a short text was accepted")
+	if _, err := rawSecret("flt1_short"); err == nil || !strings.Contains(err.Error(), "is too short") {
+		t.Errorf("a short text was accepted: %v", err)
 	}
 }
 
@@ -133,14 +133,17 @@ func TestNeedlesWantsTheServedKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, keys := range map[string]map[string]string{
-		"no key":      {},
-		"another key": {"x.key": keyPEM(t, other)},
-		"no PEM":      {"x.key": "-"},
+	for name, test := range map[string]struct {
+		keys map[string]string
+		want string
+	}{
+		"no key":      {map[string]string{}, "none of the private keys in storage is that of the certificate served"},
+		"another key": {map[string]string{"x.key": keyPEM(t, other)}, "none of the private keys in storage is that of the certificate served"},
+		"no PEM":      {map[string]string{"x.key": "-"}, "x.key in storage is not PEM"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := needles(domain, email, flotilla.NewSecret().Encode(), cert.Leaf, keys); err == nil {
-				t.Error("got no error")
+			if _, err := needles(domain, email, flotilla.NewSecret().Encode(), cert.Leaf, test.keys); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the error is %v, want %q in it", err, test.want)
 			}
 		})
 	}

@@ -354,6 +354,7 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 	}
 	t.Run("raft", func(t *testing.T) {
 		out, err := child(t, t.Name()[:strings.Index(t.Name(), "/")], "1").CombinedOutput()
+		// any error: what the process has printed says why it ended
 		if err == nil || !strings.Contains(string(out), "panic: failed to save current term") {
 			t.Errorf("raft has mended this: %v\n%s", err, out)
 		}

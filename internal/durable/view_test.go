@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -118,8 +119,8 @@ func TestLookAtDamage(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	put(t, file, nil)
-	if _, err := Look(file); err == nil {
-		t.Error("a file was taken for a directory")
+	if _, err := Look(file); err == nil || !strings.Contains(err.Error(), "is no directory") {
+		t.Errorf("a file was taken for a directory: %v", err)
 	}
 	path := t.TempDir()
 	if _, contents, _, err := look(t, path); err != fs.ErrNotExist || len(contents) > 0 {

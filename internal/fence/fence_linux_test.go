@@ -407,20 +407,19 @@ func TestMistakes(t *testing.T) {
 	}
 	must(t, fence.Extend(long()))
 	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
-	for what, err := range map[string]error{
-		"an invalid address":  fence.Guard(nodeDevice, netip.Addr{}),
-		"an unknown state":    fence.Set(Muted+1, 0, v4().addr),
-		"a limit below 0":     fence.Set(Serving, -1, v4().addr),
-		"an interface's name": fence.Guard("a name that is much too long", v4().addr),
+	for want, err := range map[string]error{
+		"the zero address cannot be guarded":            fence.Guard(nodeDevice, netip.Addr{}),
+		"there is no state 4":                           fence.Set(Muted+1, 0, v4().addr),
+		"is below 0":                                    fence.Set(Serving, -1, v4().addr),
+		`interface "a name that is much too long": inv`: fence.Guard("a name that is much too long", v4().addr),
 	} {
-		if err == nil {
-			t.Errorf("%s is taken", what)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want %q in it", err, want)
 		}
 	}
 	for _, name := range []string{"", "a b", "a/b", "ä", strings.Repeat("a", maxName+1)} {
-		if f, err := open(name, int(l.node)); err == nil {
-			f.Close()
-			t.Errorf("the name %q is taken", name)
+		if _, err := open(name, int(l.node)); err == nil || !strings.Contains(err.Error(), "the name of a fence has") {
+			t.Errorf("the name %q is taken: %v", name, err)
 		}
 	}
 	// An IPv4 address may be written as an IPv6 one.

@@ -67,24 +67,27 @@ func TestRefusedMessages(t *testing.T) {
 	for i := range long {
 		long[i] = addr(1, "192.0.2.1/32")
 	}
-	for name, b := range map[string][]byte{
-		"empty":           nil,
-		"no header":       {version, byte(kindAck), 0, 0, 0},
-		"other version":   {version + 1, byte(kindAck), 0, 0, 0, 0},
-		"unknown":         {version, 9, 0, 0, 0, 0},
-		"too long":        append(message{kind: kindBye}.marshal(), 0),
-		"cut address":     message{kind: kindWatch, addrs: []Addr{addr(1, "192.0.2.1/32")}}.marshal()[:12],
-		"address of 5":    append(message{kind: kindWatch}.marshal(), 0, 0, 0, 1, 5, 32, 1, 2, 3, 4, 5),
-		"length 33":       append(message{kind: kindWatch}.marshal(), 0, 0, 0, 1, 4, 33, 1, 2, 3, 4),
-		"interface 0":     append(message{kind: kindWatch}.marshal(), 0, 0, 0, 0, 4, 32, 1, 2, 3, 4),
-		"IPv4 in IPv6":    message{kind: kindWatch, addrs: []Addr{addr(1, "::ffff:192.0.2.1/128")}}.marshal(),
-		"addresses":       message{kind: kindWatch, addrs: long}.marshal(),
-		"will":            message{kind: kindWill, will: make([]byte, MaxWill+1)}.marshal(),
-		"name of a table": message{kind: kindTable, text: strings.Repeat("t", maxTable+1)}.marshal(),
+	for name, test := range map[string]struct {
+		bytes []byte
+		want  string
+	}{
+		"empty":           {nil, errShort.Error()},
+		"no header":       {[]byte{version, byte(kindAck), 0, 0, 0}, errShort.Error()},
+		"other version":   {[]byte{version + 1, byte(kindAck), 0, 0, 0, 0}, errVersion.Error()},
+		"unknown":         {[]byte{version, 9, 0, 0, 0, 0}, "message 9 is not known"},
+		"too long":        {append(message{kind: kindBye}.marshal(), 0), "1 bytes too many"},
+		"cut address":     {message{kind: kindWatch, addrs: []Addr{addr(1, "192.0.2.1/32")}}.marshal()[:12], errShort.Error()},
+		"address of 5":    {append(message{kind: kindWatch}.marshal(), 0, 0, 0, 1, 5, 32, 1, 2, 3, 4, 5), "an address of 5 bytes"},
+		"length 33":       {append(message{kind: kindWatch}.marshal(), 0, 0, 0, 1, 4, 33, 1, 2, 3, 4), "an address is not valid"},
+		"interface 0":     {append(message{kind: kindWatch}.marshal(), 0, 0, 0, 0, 4, 32, 1, 2, 3, 4), "there is no interface 0"},
+		"IPv4 in IPv6":    {message{kind: kindWatch, addrs: []Addr{addr(1, "::ffff:192.0.2.1/128")}}.marshal(), "IPv4 within IPv6"},
+		"addresses":       {message{kind: kindWatch, addrs: long}.marshal(), "1025 addresses"},
+		"will":            {message{kind: kindWill, will: make([]byte, MaxWill+1)}.marshal(), "a will of 65537 bytes"},
+		"name of a table": {message{kind: kindTable, text: strings.Repeat("t", maxTable+1)}.marshal(), "the name of a table has 256 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if m, err := parse(b); err == nil {
-				t.Errorf("accepted as %v", m)
+			if m, err := parse(test.bytes); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("parsed as %v, %v; want %q", m, err, test.want)
 			}
 		})
 	}

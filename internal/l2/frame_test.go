@@ -243,8 +243,8 @@ func TestPlain(t *testing.T) {
 			t.Errorf("%s: %v, %v", tc.addr, got, err)
 		}
 	}
-	if _, err := plain(netip.Addr{}); err == nil {
-		t.Error("no address is taken for one")
+	if _, err := plain(netip.Addr{}); err == nil || !strings.Contains(err.Error(), "is not an address that a node can have on a link") {
+		t.Errorf("no address is taken for one: %v", err)
 	}
 }
 

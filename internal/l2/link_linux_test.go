@@ -205,8 +205,8 @@ func TestProbe(t *testing.T) {
 		})
 	}
 	t.Run("not an address", func(t *testing.T) {
-		if _, err := a.probe(t.Context(), netip.MustParseAddr("224.0.0.1"), 1, time.Hour); err == nil {
-			t.Error("no error")
+		if _, err := a.probe(t.Context(), netip.MustParseAddr("224.0.0.1"), 1, time.Hour); err == nil || !strings.Contains(err.Error(), "is not an address that a node can have on a link") {
+			t.Error(err)
 		}
 	})
 	t.Run("interface down", func(t *testing.T) {

@@ -200,9 +200,8 @@ func TestTwoLabs(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for _, n := range [][2]int{{0, 0}, {-1, 3}, {81, 0}, {1, 81}} {
-		if l, err := New(n[0], n[1]); err == nil {
-			l.Close()
-			t.Errorf("a lab of %v was made", n)
+		if _, err := New(n[0], n[1]); err == nil || !strings.Contains(err.Error(), "make no lab") {
+			t.Errorf("a lab of %v was made: %v", n, err)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package netlab
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -69,8 +71,8 @@ func TestStart(t *testing.T) {
 	if after, err := net.Interfaces(); err != nil || len(after) != len(before) {
 		t.Errorf("this process is not where it was: %v, before %v", after, before)
 	}
-	if _, err := l.Nodes[0].Start(exec.Command("/nonexistent")); err == nil {
-		t.Error("what is not there was started")
+	if _, err := l.Nodes[0].Start(exec.Command("/nonexistent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there was started: %v", err)
 	}
 }
 
@@ -166,8 +168,8 @@ func TestSweep(t *testing.T) {
 
 			openWith(t, 1, 0, freezer)
 			for _, dir := range []string{stale.dir, reused.dir} {
-				if _, err := os.Stat(dir); err == nil {
-					t.Errorf("%s is still there", dir)
+				if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is still there: %v", dir, err)
 				}
 			}
 			select {

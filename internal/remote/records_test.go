@@ -2,11 +2,13 @@ package remote_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
@@ -19,12 +21,12 @@ func roundTrip[M interface{ Encode() []byte }](t *testing.T, m M, decode func([]
 		t.Errorf("%T after a round trip, error %v (-want +got):\n%s", m, err, diff)
 	}
 	for n := range b {
-		if _, err := decode(b[:n]); err == nil {
-			t.Errorf("%T decodes from its first %d of %d bytes", m, n, len(b))
+		if _, err := decode(b[:n]); !errors.Is(err, codec.ErrMalformed) {
+			t.Errorf("%T decodes from its first %d of %d bytes: %v", m, n, len(b), err)
 		}
 	}
-	if _, err := decode(append(bytes.Clone(b), 0)); err == nil {
-		t.Errorf("%T decodes with a byte too many", m)
+	if _, err := decode(append(bytes.Clone(b), 0)); !errors.Is(err, codec.ErrMalformed) {
+		t.Errorf("%T decodes with a byte too many: %v", m, err)
 	}
 }
 
@@ -49,8 +51,8 @@ func TestMessages(t *testing.T) {
 		"outcome zero": second(remote.DecodePutReply(remote.PutReply{}.Encode())),
 		"bool":         second(remote.DecodeListReply([]byte{2, 0, 0})),
 	} {
-		if err == nil {
-			t.Errorf("a %s that is not known decodes", name)
+		if !errors.Is(err, codec.ErrMalformed) {
+			t.Errorf("a %s that is not known decodes: %v", name, err)
 		}
 	}
 }

@@ -315,16 +315,16 @@ func TestWrapLimits(t *testing.T) {
 		t.Fatal(diff)
 	}
 	for _, c := range []struct {
-		name    string
+		want    string
 		k       *Keyring
 		secrets []Secret
 	}{
-		{"no secret", k, nil},
-		{"too many secrets", k, secrets},
-		{"too many keys", k.Rotate(), secrets[:1]},
+		{"cannot be wrapped without a secret", k, nil},
+		{"can be wrapped for 16 secrets at most", k, secrets},
+		{"can hold 64 data keys at most", k.Rotate(), secrets[:1]},
 	} {
-		if _, err := c.k.Wrap(c.secrets...); err == nil {
-			t.Fatal(c.name)
+		if _, err := c.k.Wrap(c.secrets...); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Fatalf("the error is %v, want %q in it", err, c.want)
 		}
 	}
 	if _, err := Unwrap(make([]byte, maxWrapped+1), secrets...); !errors.Is(err, ErrFormat) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -253,17 +254,17 @@ func TestWriterErrors(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Write([]byte{1}); err == nil {
-		t.Fatal("a closed writer writes")
+	if _, err := w.Write([]byte{1}); err == nil || !strings.Contains(err.Error(), "sealed stream is closed") {
+		t.Fatal("a closed writer writes:", err)
 	}
-	if err := w.Close(); err == nil {
-		t.Fatal("a closed writer closes")
+	if err := w.Close(); err == nil || !strings.Contains(err.Error(), "sealed stream is closed") {
+		t.Fatal("a closed writer closes:", err)
 	}
 	for name, other := range map[string][]byte{
 		"another keyring": wrap(t, NewKeyring(), s), "an older keyring": wrap(t, k.Rotate(), s), "nothing": nil, "cut": wrapped[:40],
 	} {
-		if _, err := NewWriter(io.Discard, k, other); err == nil {
-			t.Fatalf("%s is taken for the keyring", name)
+		if _, err := NewWriter(io.Discard, k, other); err == nil || !strings.Contains(err.Error(), "is not that of the keyring that seals") {
+			t.Fatalf("%s is taken for the keyring: %v", name, err)
 		}
 	}
 }

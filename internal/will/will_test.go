@@ -2,9 +2,13 @@ package will
 
 import (
 	"bytes"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
 func sample() *Will {
@@ -22,8 +26,9 @@ func TestDecode(t *testing.T) {
 	short := sample()
 	short.Key = short.Key[:31]
 	for name, b := range map[string][]byte{"empty": nil, "version": {9}, "cut": sample().Encode()[:20], "more": append(sample().Encode(), 0), "key": short.Encode()} {
-		if _, err := Decode(b); err == nil {
-			t.Errorf("%s: no error", name)
+		_, err := Decode(b)
+		if unknown := name == "empty" || name == "version"; err == nil || strings.Contains(err.Error(), "is not known to this version") != unknown || errors.Is(err, codec.ErrMalformed) == unknown {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -57,19 +57,22 @@ func TestWill(t *testing.T) {
 			t.Errorf("the bearer of a will passes for a node with the bearers of others (%v)", err)
 		}
 		told = nil
-		for name, change := range map[string]func(w *will.Will){
-			"raft":               func(w *will.Will) { w.Protocol = alpnRaft },
-			"notes":              func(w *will.Will) { w.Protocol = alpnNote },
-			"another authority":  func(w *will.Will) { w.CA = authority(t, secret(9)) },
-			"a damaged key":      func(w *will.Will) { w.Key = make([]byte, len(w.Key)) },
-			"nobody":             func(w *will.Will) { w.Addrs = nil },
-			"nobody's authority": func(w *will.Will) { w.CA = []byte("CA") },
+		for name, test := range map[string]struct {
+			change func(w *will.Will)
+			want   string
+		}{
+			"raft":               {func(w *will.Will) { w.Protocol = alpnRaft }, "a:7373: the node refuses the will"},
+			"notes":              {func(w *will.Will) { w.Protocol = alpnNote }, "a:7373: the node refuses the will"},
+			"another authority":  {func(w *will.Will) { w.CA = authority(t, secret(9)) }, "a:7373: x509: certificate signed by unknown authority"},
+			"a damaged key":      {func(w *will.Will) { w.Key = make([]byte, len(w.Key)) }, "a:7373: remote error: tls: error decrypting message"},
+			"nobody":             {func(w *will.Will) { w.Addrs = nil }, "the will names nobody"},
+			"nobody's authority": {func(w *will.Will) { w.CA = []byte("CA") }, "the will's authority: x509: malformed certificate"},
 		} {
 			other := *w
-			change(&other)
+			test.change(&other)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			if err := will.Execute(ctx, other.Encode(), guard.Dial); err == nil {
-				t.Errorf("%s: a will was executed that is none", name)
+			if err := will.Execute(ctx, other.Encode(), guard.Dial); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: a will was executed that is none: %v, want %q", name, err, test.want)
 			}
 			cancel()
 		}
@@ -119,8 +122,8 @@ func TestBearerNames(t *testing.T) {
 		if _, _, got := bearerOf(id.leaf.Leaf); got != ok {
 			t.Errorf("%s: a bearer's name: %v, want %v", path, got, ok)
 		}
-		if _, err := nodeOf(id.leaf.Leaf); err == nil {
-			t.Errorf("%s is taken for a node's name", path)
+		if _, err := nodeOf(id.leaf.Leaf); err == nil || !strings.Contains(err.Error(), "does not name a node") {
+			t.Errorf("%s is taken for a node's name: %v", path, err)
 		}
 	}
 	node, err := newIdentity(secret(1), nodeID(1))

@@ -82,15 +82,17 @@ func TestOpenRefusesBadConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []Config{
-		{ID: "x", Secrets: []seal.Secret{secret(1)}, Listener: l},
-		{ID: strings.Repeat("A", 32), Secrets: []seal.Secret{secret(1)}, Listener: l},
-		{ID: nodeID(1), Listener: l},
-		{ID: nodeID(1), Secrets: []seal.Secret{secret(1)}},
+	for _, c := range []struct {
+		want string
+		cfg  Config
+	}{
+		{"is not 32 lower-case hexadecimal digits", Config{ID: "x", Secrets: []seal.Secret{secret(1)}, Listener: l}},
+		{"is not 32 lower-case hexadecimal digits", Config{ID: strings.Repeat("A", 32), Secrets: []seal.Secret{secret(1)}, Listener: l}},
+		{"no cluster secret", Config{ID: nodeID(1), Listener: l}},
+		{"no listener", Config{ID: nodeID(1), Secrets: []seal.Secret{secret(1)}}},
 	} {
-		if p, err := Open(c); err == nil {
-			p.Close()
-			t.Errorf("opened with ID %q, %d secrets, listener %v", c.ID, len(c.Secrets), c.Listener)
+		if _, err := Open(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("the error is %v, want %q in it", err, c.want)
 		}
 	}
 }
@@ -121,8 +123,8 @@ func TestCall(t *testing.T) {
 		if id, _, err := a.CallAddr(t.Context(), nodeAt(2), "/fail", nil); !errors.As(err, &failed) || id != nodeID(2) {
 			t.Fatal(id, err)
 		}
-		if _, err := a.Call(t.Context(), "x", "/", nil); err == nil {
-			t.Fatal("called a node without an ID")
+		if _, err := a.Call(t.Context(), "x", "/", nil); err == nil || !strings.Contains(err.Error(), `node ID "x" is not`) {
+			t.Fatal("called a node without an ID:", err)
 		}
 		if _, err := a.Call(t.Context(), nodeID(3), "/", nil); !errors.Is(err, syscall.ECONNREFUSED) || !a.Transport().Refused(nodeID(3)) {
 			t.Fatal(err)
@@ -174,14 +176,14 @@ func TestCallOverDeadPath(t *testing.T) {
 		}
 		n.Isolate("b")
 		start := time.Now()
-		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil {
-			t.Fatal("the wire is cut")
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil || !strings.Contains(err.Error(), "connection lost") {
+			t.Fatal("the wire is cut:", err)
 		}
 		if d := time.Since(start); d > 2*rpcTimeout+time.Second {
 			t.Fatalf("noticed after %v", d)
 		}
 		start = time.Now()
-		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil || time.Since(start) > dialTimeout {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > dialTimeout {
 			t.Fatal(err, time.Since(start))
 		}
 		n.Heal()
@@ -196,8 +198,8 @@ func TestCallTooLarge(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
 		open(t, n, 2, nil)
-		if _, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest+1)); err == nil {
-			t.Fatal("sent a call over the limit")
+		if _, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest+1)); err == nil || !strings.Contains(err.Error(), "is too large") {
+			t.Fatal("sent a call over the limit:", err)
 		}
 		reply, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest))
 		if err != nil || len(reply) < MaxRequest {
@@ -375,8 +377,9 @@ func TestCloseEndsCalls(t *testing.T) {
 		if !ended {
 			t.Fatal("Close did not wait for a call")
 		}
-		if err := <-done; err == nil {
-			t.Fatal("answered")
+		var answer *CallError
+		if err := <-done; err == nil || errors.As(err, &answer) {
+			t.Fatal("answered:", err)
 		}
 	})
 }
@@ -395,7 +398,7 @@ func TestCloseEndsDial(t *testing.T) {
 		time.Sleep(time.Second)
 		start := time.Now()
 		a.Close()
-		if err := <-done; err == nil || time.Since(start) > 0 {
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "no connection to node "+nodeID(2)) || time.Since(start) > 0 {
 			t.Fatal(err, time.Since(start))
 		}
 	})
