@@ -65,7 +65,7 @@ func (n *Node) members() []Member {
 		return 0
 	})
 	if len(all) == 0 || all[0].ID != n.id { // it is in no cluster yet, or not any more
-		all = slices.Insert(all, 0, Member{ID: n.id, Name: n.name, Addr: n.addr})
+		all = slices.Insert(all, 0, n.self())
 	}
 	return all
 }
@@ -210,20 +210,8 @@ func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveR
 	if left, there := l.without(n, q.Node); there <= left/2 {
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
-	settled, err := l.settle(ctx, n)
-	if err != nil {
-		return remote.Answer{}, err
-	}
 	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
-	stop, err := l.expel(ctx, n, q.Node)
-	if err != nil {
-		return remote.Answer{}, fmt.Errorf("ending the session of %s: %w", name, err)
-	}
-	defer stop()
-	if err := waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(q.Node), settled, n.attemptTimeout())); err != nil {
-		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
-	}
-	if _, err := n.fsm.wait(ctx, func(s *state) bool { return !slices.Contains(s.servers, q.Node) }); err != nil {
+	if err := l.remove(ctx, n, q.Node); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}
 	return done("%s is no member any more; with an empty directory it joins as a new node", name)

@@ -131,11 +131,16 @@ func call[Out any](ctx context.Context, n *Node, id, path string, in any) (Out, 
 	return out, json.Unmarshal(reply, &out)
 }
 
+// self is what this node is to the others.
+func (n *Node) self() Member {
+	return Member{ID: n.id, Name: n.name, Addr: n.addr, InMemory: n.dir == nil, Former: n.identity().Former}
+}
+
 // greeting describes this node.
 func (n *Node) greeting() greeting {
 	id := n.identity()
 	g := greeting{
-		Member:    Member{ID: n.id, Name: n.name, Addr: n.addr},
+		Member:    n.self(),
 		Boot:      n.boot,
 		Cluster:   id.Cluster,
 		Formation: id.Formation,

@@ -177,7 +177,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if n.addr = n.cfg.Advertise; n.addr == "" {
 		n.addr = dialable(listener.Addr())
 	}
-	n.book.hear(Member{ID: n.id, Name: n.name, Addr: n.addr}, n.boot)
+	n.book.hear(n.self(), n.boot)
 	// Before anybody hears of this node: those who do count on its being the same one when it is back.
 	if err := n.save(func(id *identity) { id.Starts = starts }); err != nil {
 		return errors.Join(&ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}, listener.Close())
@@ -396,15 +396,25 @@ func (n *Node) shut() error {
 	return edge("closing", errors.Join(errs...))
 }
 
-// Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back. When ctx ends first, the
-// node is closed all the same, and the error says what was not done. When no majority of the voters stays, because the others leave too or
-// are gone, there is nobody to hand over to: it does not wait then, and that is no error.
+// Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back, unless it has no directory: then
+// it leaves, for it could not come back. When ctx ends first, the node is closed all the same, and the error says what was not done. When no
+// majority of the voters stays, because the others leave too or are gone, there is nobody to hand over to: it does not wait then, and that is no
+// error.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if n.life.Err() != nil {
 		return ErrClosed
 	}
 	n.startLeaving()
 	err := n.handOver(ctx)
+	if n.dir == nil && n.raft.Load() != nil && n.failure() == nil && len(n.others()) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+		ctx, stop := n.whileSomebodyStays(ctx, n.pace.lease/2)
+		if err := n.depart(ctx); err != nil {
+			n.log.Info("this node cannot come back, and has not left the cluster, which removes it when it has noticed", "err", err)
+		}
+		stop()
+		cancel()
+	}
 	n.lastSnapshot(ctx)
 	return errors.Join(edge("handing over", err), n.Close())
 }
@@ -424,6 +434,16 @@ func (n *Node) Leave(ctx context.Context) error {
 	if err := n.handOver(ctx); err != nil {
 		n.log.Warn("leaving without handing over", "err", err)
 	}
+	if err := n.depart(ctx); err != nil {
+		n.stopLeaving()
+		return edge("leaving: the cluster has not confirmed it, and the node stays open", err)
+	}
+	err := n.save(func(id *identity) { id.Left, id.Member = true, false })
+	return errors.Join(edge("leaving", err), n.Close())
+}
+
+// depart has the cluster count this node no more.
+func (n *Node) depart(ctx context.Context) error {
 	for {
 		changed := n.changed.wait()
 		leader, err := n.leader(), error(ErrNoLeader)
@@ -433,21 +453,18 @@ func (n *Node) Leave(ctx context.Context) error {
 				err = errors.New("this node still leads")
 			}
 		} else if leader != "" {
-			_, err = call[Member](ctx, n, leader, callLeave, Member{ID: n.id, Name: n.name, Addr: n.addr})
+			_, err = call[Member](ctx, n, leader, callLeave, n.self())
 		}
 		if err == nil {
-			break
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-time.After(n.pace.lease / 6):
 		case <-ctx.Done():
-			n.stopLeaving()
-			return edge("leaving: the cluster has not confirmed it, and the node stays open", errors.Join(context.Cause(ctx), err))
+			return errors.Join(context.Cause(ctx), err)
 		}
 	}
-	err := n.save(func(id *identity) { id.Left, id.Member = true, false })
-	return errors.Join(edge("leaving", err), n.Close())
 }
 
 // lifeError replaces a context's error by why the node ended, if it did.

@@ -22,7 +22,7 @@ const (
 	opStart   op = 1  // a leader's term begins; changes nothing but the index
 	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces, if that is still there; flag: which has left nothing to be seen
 	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, voters: by these; 0: the node itself says so, or its will: key is byWill then; flag: and something of it may be seen yet; priority: for how long it was silent
-	opMember  op = 4  // a member's name and address: target, key, value
+	opMember  op = 4  // what a member says of itself, its name and address: target, key, value; flag: it has no directory; group: its former ID
 	opStore   op = 5  // key, value; number: what the state may have at the most; target, cond: only if that record is of that index
 	opDelete  op = 6  // key and all below it
 	opClaim   op = 7  // a claim to a role: key; flag: wait for it; priority, group; number: as opStore; cond: if it is public 1 and the linger; voters: 1 if it is bequeathed

@@ -26,7 +26,7 @@ import (
 // private certificate to the world.
 type Config struct {
 	// Dir holds the node's identity, its raft log and its snapshots, all sealed. It belongs to one process at a time. Empty:
-	// everything is in memory, and the node is a new one on every start.
+	// everything is in memory, and the node is a new one on every start: Shutdown then leaves the cluster, and a killed one is removed soon.
 	Dir string
 
 	// Name is shown to people. It need not be unique. Empty: the one saved in Dir, else the host name.
@@ -65,6 +65,12 @@ type Config struct {
 
 	// MaxState bounds the replicated state, in bytes of names and values. Writes over it are refused. 0: 64 MiB.
 	MaxState int64
+
+	// RemoveDead is how long a member may be gone before the leader removes it. A leader counts from when it began to lead, so it may take
+	// longer. A voter stays if fewer than three would be left, or if those that are there would not be a majority. A removed node that comes back
+	// needs an empty directory. Whatever this is, a voter that is gone for ten seconds votes no more when another member can vote in its place, and a
+	// member without a directory is removed soon. 0: a day; negative: never. All nodes should have the same.
+	RemoveDead time.Duration
 
 	// HTTPSAddr and HTTPAddr are the addresses that Serve listens on. Empty: ":443" and ":80", in development mode
 	// "127.0.0.1:8443" and "127.0.0.1:8080". HealthAddr is where it serves Health; empty: nowhere. Nothing else uses them.
@@ -300,6 +306,9 @@ func (c *Config) complete() error {
 	}
 	if c.MaxState == 0 {
 		c.MaxState = 64 << 20
+	}
+	if c.RemoveDead == 0 {
+		c.RemoveDead = removeDead
 	}
 	if c.Redirect == 0 {
 		c.Redirect = http.StatusPermanentRedirect

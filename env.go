@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ConfigFromEnv reads a Config from the environment. What is not set keeps its zero value.
@@ -17,6 +18,7 @@ import (
 //	FLOTILLA_EXPECT         a number
 //	FLOTILLA_TIMING         lan, fast or wan
 //	FLOTILLA_MAX_STATE      bytes
+//	FLOTILLA_REMOVE_DEAD    a duration such as 48h, or never
 //	FLOTILLA_EMAIL, _ACME_CA                 TLS.Email, TLS.CA
 //	FLOTILLA_ACME_ROOTS     file with PEM certificates: TLS.TrustedRoots
 //	FLOTILLA_PROXIES        prefixes or addresses, separated by space or commas
@@ -132,6 +134,15 @@ func envNumbers(c *Config) error {
 			return envError("MaxState", "FLOTILLA_MAX_STATE", "must be a number of bytes", err)
 		}
 		c.MaxState = n
+	}
+	if v := os.Getenv("FLOTILLA_REMOVE_DEAD"); v == "never" {
+		c.RemoveDead = -1
+	} else if v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil || d <= 0 {
+			return envError("RemoveDead", "FLOTILLA_REMOVE_DEAD", `must be a duration such as 48h, or "never"`, err)
+		}
+		c.RemoveDead = d
 	}
 	return nil
 }

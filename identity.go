@@ -21,6 +21,7 @@ const (
 type identity struct {
 	Version   int               // of this format
 	ID        string            // 32 hexadecimal digits
+	Former    string            `json:",omitempty"` // the node that this was before, which cannot come back
 	Name      string            // for people
 	Key       string            // ID of the secret that the directory is sealed with
 	Cluster   string            // the cluster's identity; empty: none yet

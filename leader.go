@@ -16,11 +16,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-const (
-	maxVoters  = 5                // further members stay non-voters and serve all the same
-	steadyTime = 10 * time.Second // how long a non-voter must have been there before it votes
-)
-
 var errNotLeader = errors.New("this node does not lead")
 
 // leadership is one term of this node as leader.
@@ -130,9 +125,9 @@ func (n *Node) runDuties(l *leadership) {
 	var others sync.WaitGroup
 	defer others.Wait()
 	others.Go(func() { n.keepTickets(l) })
-	steady := make(map[string]time.Time) // since when a non-voter has been there and current
+	members := newRoster(n.cfg.RemoveDead)
 	for {
-		if err := n.keepMembers(l, steady); err != nil && l.ctx.Err() == nil {
+		if err := l.keepMembers(n, members); err != nil && l.ctx.Err() == nil {
 			n.log.Warn("a change of the membership failed; it is tried again", "err", err)
 		}
 		select {
@@ -176,59 +171,6 @@ func (n *Node) newKeyring() ([]byte, error) {
 		return nil, err
 	}
 	return keyringEntry(n.clusterID(), wrapped), nil
-}
-
-// keepMembers records members' names and addresses, and lets steady non-voters vote.
-func (n *Node) keepMembers(l *leadership, steady map[string]time.Time) error {
-	conf := l.raft.GetConfiguration()
-	if err := conf.Error(); err != nil {
-		return err
-	}
-	servers := conf.Configuration().Servers
-	voters := 0
-	for _, srv := range servers {
-		id := string(srv.ID)
-		if srv.Suffrage == raft.Voter {
-			voters++
-		}
-		known, heard := n.book.get(id)
-		if m, ok := n.fsm.state().member(id); heard && (!ok || m != known) {
-			c := command{op: opMember, node: n.id, target: id, key: known.Name, value: []byte(known.Addr)}
-			err := l.apply(l.ctx, n, sealCommand(n.fsm.state().keys, &c), func(s *state) bool {
-				m, ok := s.member(id)
-				return ok && m == known
-			})
-			if err != nil {
-				return fmt.Errorf("recording the address of %s: %w", id, err)
-			}
-		}
-	}
-	for _, srv := range servers {
-		id := string(srv.ID)
-		if srv.Suffrage == raft.Voter {
-			continue
-		}
-		if index, _ := n.port.Transport().Match(id, l.term); !l.acks.there(id) || index+maxBatch < l.raft.LastIndex() {
-			delete(steady, id)
-			continue
-		}
-		if _, ok := steady[id]; !ok {
-			steady[id] = time.Now()
-		}
-		if time.Since(steady[id]) < steadyTime || voters >= maxVoters {
-			continue
-		}
-		settled, err := l.settle(l.ctx, n)
-		if err != nil {
-			return err
-		}
-		n.log.Info("a member may vote from now on", "node", id)
-		if err := waitFuture(l.ctx, l.raft.AddVoter(srv.ID, srv.Address, settled, n.attemptTimeout())); err != nil {
-			return fmt.Errorf("letting %s vote: %w", id, err)
-		}
-		return nil // one change at a time
-	}
-	return nil
 }
 
 // settle returns when another voter may come or go. Majorities of the voters before and after one such change always meet. So that a

@@ -23,7 +23,7 @@ const (
 	frameEnd     = 6
 	frameTickets = 7
 
-	snapshotVersion = 1
+	snapshotVersion = 2
 	maxFrame        = 64 << 20
 )
 
@@ -85,6 +85,8 @@ func writeSnapshot(w io.Writer, s *state) error {
 		e.String(m.ID)
 		e.String(m.Name)
 		e.String(m.Addr)
+		e.Bool(m.InMemory)
+		e.String(m.Former)
 		frame(frameMember)
 	}
 	sessions := s.sessions.Root().Iterator()
@@ -165,7 +167,9 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 		d := codec.Decoder{B: body}
 		switch tag {
 		case frameHead:
-			if v := d.Uint(); v != snapshotVersion {
+			if v := d.Uint(); v < snapshotVersion {
+				return nil, fmt.Errorf("version %d is of an earlier version of flotilla, which this one cannot read; empty the directory to join as a new node", v)
+			} else if v > snapshotVersion {
 				return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", v)
 			}
 			s.index, s.cluster = d.Uint(), d.String()
@@ -180,7 +184,7 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				return nil, err
 			}
 		case frameMember:
-			m := Member{ID: d.String(), Name: d.String(), Addr: d.String()}
+			m := Member{ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String()}
 			s.members, _, _ = s.members.Insert([]byte(m.ID), m)
 		case frameSession:
 			node := d.String()

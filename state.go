@@ -177,7 +177,7 @@ func (s *state) change(index uint64, c *command, fx *effects) code {
 	case opClear:
 		s.suspect(c.target, c.number, c.cond, 0, fx)
 	case opMember:
-		s.members, _, _ = s.members.Insert([]byte(c.target), Member{ID: c.target, Name: c.key, Addr: string(c.value)})
+		s.members, _, _ = s.members.Insert([]byte(c.target), Member{ID: c.target, Name: c.key, Addr: string(c.value), InMemory: c.flag, Former: c.group})
 	case opStore:
 		if c.target != "" {
 			if r, ok := s.records.Get(treeKey(c.target)); !ok || r.index != c.cond {

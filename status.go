@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"math"
 	"reflect"
@@ -44,6 +45,14 @@ type Member struct {
 	// Present says that the cluster takes it for alive: it has a session, on which its locks and roles hang. Suspect says that the leader has
 	// not heard of it, and that its session ends unless it is heard of again.
 	Present, Suspect bool `json:",omitempty"`
+
+	// InMemory says that it has no directory, and so cannot come back once its process has ended. Former is the ID of the node that it was before it
+	// set its directory aside, which cannot come back either.
+	InMemory bool   `json:",omitempty"`
+	Former   string `json:",omitempty"`
+
+	// Why says why it does not vote, or what is to be done about a voter that is gone. Empty: it votes and all is well.
+	Why string `json:",omitempty"`
 }
 
 // LeaseStatus is the state of a node's own lease, see package documentation.
@@ -122,8 +131,38 @@ func (n *Node) Status() Status {
 			out.LeaderName = m.Name
 		}
 	}
+	voters := 0
+	for _, m := range out.Members {
+		if m.Voter {
+			voters++
+		}
+	}
+	for i := range out.Members {
+		out.Members[i].Why = out.Members[i].why(voters, n.cfg.RemoveDead)
+	}
 	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	return out
+}
+
+// why says why a member does not vote, or what is to be done about a voter that is gone.
+func (m *Member) why(voters int, removeDead time.Duration) string {
+	switch {
+	case m.Present && m.Voter:
+		return ""
+	case m.Present && voters >= maxVoters:
+		return fmt.Sprintf("%d others vote; it votes when one of them is gone", voters)
+	case m.Present:
+		return "it votes when it has been there, and up to date, for " + steadyTime.String()
+	case m.InMemory:
+		return "it is gone, and cannot come back without a directory: it is removed soon, if a majority is there"
+	case m.Voter && voters > minVoters && removeDead > 0:
+		return fmt.Sprintf("it is gone, and counts for the majority until another member can vote in its place, or for %v", removeDead)
+	case m.Voter:
+		return "it is gone, and counts for the majority until another member can vote in its place, or it is removed (flotilla members remove)"
+	case removeDead > 0:
+		return fmt.Sprintf("it is gone, and is removed when it has been for %v", removeDead)
+	}
+	return "it is gone, and stays a member until it is removed (flotilla members remove)"
 }
 
 // leaseStatus describes the lease of which so much is left.

@@ -141,12 +141,15 @@ func runFresh(ctx context.Context, m mode, events int, dir, timing string, rng *
 			err = m.fresh(ctx, c)
 			c.close()
 		}
-		if err != nil {
+		switch {
+		case ctx.Err() != nil: // it was interrupted
+		case err != nil:
 			r.violate("%s: %v", home, err)
 			continue
+		default:
+			r.count(m.name)
 		}
 		os.RemoveAll(home)
-		r.count(m.name)
 	}
 }
 

@@ -14,7 +14,8 @@ func membersCommand() command {
 		name:    "members",
 		summary: "list the members, with their whole IDs",
 		text: `
-STATE and RAFT are those of "flotilla status".
+STATE and RAFT are those of "flotilla status". Below the table it says of each
+member that does not vote, or votes and is gone, why that is so.
 ` + connectText,
 		examples: []string{"flotilla members -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373"},
 		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
@@ -38,6 +39,11 @@ STATE and RAFT are those of "flotilla status".
 						t.row(n.Name, state, h, pic.raft(&n), n.ID, n.Addr)
 					}
 					t.write(p.stdout, p.style())
+					for _, n := range pic.nodes {
+						if n.Why != "" {
+							fmt.Fprintf(p.stdout, "%s: %s\n", shown(n.Name), n.Why)
+						}
+					}
 					return nil
 				})
 			}
@@ -51,9 +57,9 @@ func removeCommand() command {
 		args:    "NODE",
 		summary: "take a node that will not come back out of the cluster",
 		text: `
-A node that is lost for good still counts when a majority is counted. Take it
-out, and let another one join in its place. NODE is its name, or its ID or the
-beginning of that.
+A node that is gone votes no more once another member can vote in its place, and
+is removed after a day (FLOTILLA_REMOVE_DEAD). This is for one that should go
+now. NODE is its name, or its ID or the beginning of that.
 
 A node that is present is not taken out: stop it first, or have its program call
 Node.Leave. With -force it is, and it can come back only with an empty

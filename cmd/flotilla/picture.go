@@ -80,7 +80,7 @@ func newPicture(reply remote.StatusReply) (*picture, error) {
 		n := &pic.nodes[i]
 		for _, m := range pic.best.Members {
 			if m.ID == n.ID {
-				n.Voter, n.Present, n.Suspect = m.Voter, m.Present, m.Suspect
+				n.Voter, n.Present, n.Suspect, n.Why = m.Voter, m.Present, m.Suspect, m.Why
 			}
 		}
 	}
