@@ -447,11 +447,12 @@ func (n *Node) depart(ctx context.Context) error {
 	for {
 		changed := n.changed.wait()
 		leader, err := n.leader(), error(ErrNoLeader)
-		if leader == n.id {
-			err = n.handOver(ctx)
-			if err == nil {
+		if leader == n.id { // a voter may have come since it handed over
+			attempt, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+			if err = n.transfer(attempt, ""); err == nil {
 				err = errors.New("this node still leads")
 			}
+			cancel()
 		} else if leader != "" {
 			_, err = call[Member](ctx, n, leader, callLeave, n.self())
 		}
