@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -30,9 +31,14 @@ const (
 // goroutine; those that change one file must not run at the same time for that file.
 type Dir struct {
 	path    string
+	self    *os.File // the directory
 	lock    *os.File
 	created bool     // the lock file, by Lock
 	made    []string // directories, by Lock, deepest first
+
+	places places
+	mark   mark // of the log that was closed last
+	stuck  bool // bbolt has panicked and holds its lock of the log's file for ever
 }
 
 // Lock makes the data directory at path this process's own. It creates the directory
@@ -93,9 +99,15 @@ func lockDir(path string) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{path: path, lock: f, created: created}
-	if err := d.prepare(); err != nil {
+	if d.self, err = os.Open(path); err == nil {
+		err = d.Probe()
+	}
+	if err != nil {
 		if created {
 			_ = os.Remove(f.Name())
+		}
+		if d.self != nil {
+			_ = d.self.Close()
 		}
 		_ = f.Close()
 		return nil, err
@@ -136,8 +148,9 @@ func openLock(path string) (f *os.File, created bool, err error) {
 	}
 }
 
-// prepare checks that there is room, and removes what a crash may have left half-written.
-func (d *Dir) prepare() error {
+// Probe checks that the directory can be written and has room for 256 KiB, and removes what a crash or a full disk may have left
+// half-written. Nobody else may be writing.
+func (d *Dir) Probe() error {
 	left, err := os.ReadDir(d.path)
 	if err != nil {
 		return fmt.Errorf("data directory: %w", err)
@@ -151,9 +164,9 @@ func (d *Dir) prepare() error {
 		}
 	}
 	probe := filepath.Join(d.path, "probe"+tmpSuffix)
-	err = writeSynced(probe, bytes.Repeat([]byte{0xa5}, probeSize))
-	if rmErr := os.Remove(probe); err == nil {
-		err = rmErr
+	f, err := createSynced(probe, bytes.Repeat([]byte{0xa5}, probeSize))
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(probe))
 	}
 	if err != nil {
 		return fmt.Errorf("data directory cannot be written: %w", err)
@@ -172,7 +185,8 @@ func (d *Dir) Close() error {
 			_ = os.Remove(m)
 		}
 	}
-	return d.lock.Close()
+	d.places.close()
+	return errors.Join(d.self.Close(), d.lock.Close())
 }
 
 // ReadFile returns what WriteFile stored. The error is exactly fs.ErrNotExist if there
@@ -182,18 +196,31 @@ func (d *Dir) ReadFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(path)
+	open := openKept
+	if d.lock == nil { // a View only looks
+		open = os.Open
+	}
+	f, err := open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fs.ErrNotExist
 	}
 	if err != nil {
 		return nil, err
 	}
-	data, err := decodeFile(b)
+	b, err := io.ReadAll(f)
+	if err == nil {
+		b, err = decodeFile(b)
+	}
+	if err != nil || d.lock == nil {
+		_ = f.Close()
+	} else {
+		d.places.only(path, nil)
+		d.places.keep(path, f)
+	}
 	if err != nil {
 		return nil, d.named(path, err)
 	}
-	return data, nil
+	return b, nil
 }
 
 // WriteFile replaces the file as a whole: after a crash it holds either what it held or data.
@@ -204,14 +231,17 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 		return err
 	}
 	tmp := path + tmpSuffix
-	if err := writeSynced(tmp, encodeFile(data)); err != nil {
-		_ = os.Remove(tmp)
+	f, err := createSynced(tmp, encodeFile(data))
+	if err != nil {
 		return err
 	}
+	d.places.keep(path, f)
 	if err := os.Rename(tmp, path); err != nil {
 		_ = os.Remove(tmp)
+		d.places.drop(path, f)
 		return err
 	}
+	d.places.only(path, f)
 	return syncDir(d.path)
 }
 
@@ -221,6 +251,7 @@ func (d *Dir) RemoveFile(name string) error {
 	if err != nil {
 		return err
 	}
+	d.places.only(path, nil)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -236,6 +267,9 @@ func (d *Dir) HasLog() bool {
 // RemoveState deletes the raft log and all snapshots: for a node that left its cluster.
 // Logs and snapshot stores must be closed before. It may be repeated after an error or a crash.
 func (d *Dir) RemoveState() error {
+	d.places.only(filepath.Join(d.path, logName), nil)
+	d.places.setSnapshot(nil)
+	d.mark, d.stuck = mark{}, false
 	// The log goes first: snapshots without a log are refused by OpenLog until this has
 	// been repeated, a log without its snapshots is refused as damaged.
 	if err := os.Remove(filepath.Join(d.path, logName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -292,19 +326,21 @@ func decodeFile(b []byte) ([]byte, error) {
 // to 32 bits. MakeTable returns the same table every time.
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// createSynced writes a new file, and returns it open. After an error there is none.
+func createSynced(path string, data []byte) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
 	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
+	if err != nil {
+		_, _ = f.Close(), os.Remove(path)
+		return nil, err
 	}
-	return err
+	return f, nil
 }
 
 func syncDir(path string) error {

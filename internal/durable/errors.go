@@ -7,6 +7,9 @@ type InUseError struct {
 	Path string // the directory
 }
 
+// Permanent says that trying again would not change it.
+func (e *InUseError) Permanent() bool { return true }
+
 // Error names the directory.
 func (e *InUseError) Error() string {
 	return fmt.Sprintf("%s is in use by another process", e.Path)
@@ -18,6 +21,9 @@ type DamagedError struct {
 	Path   string // the file or directory that is damaged
 	Reason string // what is wrong with it
 }
+
+// Permanent says that trying again would not change it.
+func (e *DamagedError) Permanent() bool { return true }
 
 // Error names the file, what is wrong and the remedy.
 func (e *DamagedError) Error() string {

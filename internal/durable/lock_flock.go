@@ -5,6 +5,7 @@ package durable
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,4 +25,24 @@ func lockFile(f *os.File) (bool, error) {
 			return false, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 	}
+}
+
+// writable asks the system whether this process may write to a directory: its mode, its owner, and how it is mounted say so. It
+// does not say whether there is room.
+func writable(dir string) error {
+	err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	if err != nil {
+		return &os.PathError{Op: "write to", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// deleted reports whether an open file has no name any more, as opposed to another name.
+func deleted(f *os.File) bool {
+	fi, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 0
 }

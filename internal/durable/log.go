@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // LogOptions say how to open a raft log.
@@ -24,6 +25,8 @@ type LogOptions struct {
 	// Failed is called once, on a goroutine of its own, at the first disk error, or with
 	// [ErrRestart]; nil: nobody is told.
 	Failed func(error)
+	// Fault is asked before each write, and its error is taken for the disk's: for tests. Nil: there is none.
+	Fault func(op string) error
 	// Logger; nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -42,7 +45,8 @@ type boltStore interface {
 // A disk error never reaches raft, which answers it with a panic of the host program
 // (setCurrentTerm, processLogs, NewRaft). Instead the call does not return: it ends
 // its goroutine by runtime.Goexit, and so does every later call, reads included; fsync is
-// never tried again, because after an error the kernel may have dropped the data and report success.
+// never tried again, because after an error the kernel may have dropped the data and report success. Whoever wants to go on closes the log
+// and opens it again: it is then read from the disk as a whole, and must hold all that was ever reported as written.
 // Ending the goroutine is safe: raft runs each of its goroutines with a deferred release of its
 // WaitGroup, so that Shutdown does not hang; the deferred answers to an RPC in hand say
 // "not granted" and "no success", since these are set only after the write; and a leader's
@@ -53,8 +57,10 @@ type boltStore interface {
 // raft.BootstrapCluster and raft.RecoverCluster run on their caller's.
 type Log struct {
 	path   string
+	dir    *Dir
 	store  boltStore
 	onFail func(error)
+	fault  func(op string) error // nil: none
 	logger *slog.Logger
 	born   time.Time    // origin of since; monotonic
 	since  atomic.Int64 // when the write under way began, in ns after born, plus 1; 0: none is
@@ -88,18 +94,62 @@ func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 			return nil, fmt.Errorf("create raft log: %w", err)
 		}
 	}
-	c, err := inspect(path)
+	if o.Fault != nil {
+		if err := o.Fault("open"); err != nil {
+			return nil, fmt.Errorf("open raft log: %w", err)
+		}
+	}
+	if d.stuck {
+		if err := d.restoreFile(path); err != nil {
+			return nil, fmt.Errorf("open raft log: %w", err)
+		}
+	}
+	f, err := openKept(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &DamagedError{Path: d.path, Reason: "the raft log " + logName + " is missing"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open raft log: %w", err)
+	}
+	l, err := d.openFile(path, f)
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	d.places.only(path, nil)
+	d.places.keep(path, f)
+	l.dir, l.onFail, l.fault, l.logger = d, o.Failed, o.Fault, discard(o.Logger)
+	return l, nil
+}
+
+// openFile opens the log in f, which is at path.
+func (d *Dir) openFile(path string, f *os.File) (*Log, error) {
+	if err := d.inPlace(path); err != nil {
+		return nil, fmt.Errorf("open raft log: %w", err)
+	}
+	err := readFromDisk(f)
+	var c *contents
+	if err == nil {
+		c, err = inspectFile(f, nil)
+	}
+	if err == nil {
+		err = d.mark.check(c)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("check raft log: %w", d.named(path, err))
 	}
 	l, err := openLog(path, c)
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		err = &InUseError{Path: d.path}
+	}
+	if err == nil {
+		if err = leads(path, f); err != nil {
+			_, _ = guard(l.store.Close)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open raft log: %w", err)
 	}
-	l.onFail, l.logger = o.Failed, discard(o.Logger)
 	return l, nil
 }
 
@@ -135,6 +185,11 @@ func inspectEach(path string, each func(*raft.Log) error) (*contents, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return inspectFile(f, each)
+}
+
+// inspectFile is inspectEach of an open file.
+func inspectFile(f *os.File, each func(*raft.Log) error) (*contents, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -212,6 +267,7 @@ func (l *Log) Close() error {
 	defer func() { <-l.writing }()
 	l.mu.RLock()
 	broken := l.broken
+	l.dir.mark, l.dir.stuck = mark{l.txid, l.span, l.vote}, broken
 	l.mu.RUnlock()
 	if broken {
 		return nil // its locks may be held; file and mapping live as long as the process
@@ -241,7 +297,7 @@ func (l *Log) fail(op string, panicked bool, err error) {
 	l.broken = l.broken || panicked
 	l.mu.Unlock()
 	if first {
-		l.logger.Error("raft log failed", "path", l.path, "error", err)
+		l.logger.Debug("raft log failed", "path", l.path, "error", err) // the owner says it, and knows whether it is news
 		if l.onFail != nil {
 			go l.onFail(err)
 		}
@@ -257,8 +313,17 @@ func (l *Log) write(op string, f func() error) {
 	l.alive()
 	l.since.Store(int64(time.Since(l.born)) + 1)
 	defer l.since.Store(0)
+	if l.fault != nil {
+		if err := l.fault(op); err != nil {
+			l.fail(op, false, err)
+		}
+	}
 	if panicked, err := guard(f); err != nil {
 		l.fail(op, panicked, err)
+	}
+	// What is written to a file without a name is gone with the process.
+	if err := l.dir.inPlace(l.path); err != nil {
+		l.fail(op, false, err)
 	}
 }
 

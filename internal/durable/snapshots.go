@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -49,10 +50,16 @@ func (d *Dir) OpenSnapshots(log *Log, logger *slog.Logger) (raft.SnapshotStore, 
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	s := &fileSnapshots{files: files, path: path}
+	s := &fileSnapshots{files: files, path: path, places: &d.places}
 	newest, err := s.verify(names, logger)
 	if err != nil {
 		return nil, err
+	}
+	d.places.setSnapshot(nil)
+	if newest != nil {
+		if err := s.keep(newest.ID); err != nil {
+			return nil, err
+		}
 	}
 	if err := log.Run(func() error { return fitOpened(log, newest, logger) }); err != nil {
 		return nil, err
@@ -140,8 +147,28 @@ func fitOpened(log *Log, newest *raft.SnapshotMeta, logger *slog.Logger) error {
 
 // fileSnapshots is raft's store of snapshot files with a preamble in each.
 type fileSnapshots struct {
-	files *raft.FileSnapshotStore
-	path  string
+	files  *raft.FileSnapshotStore
+	path   string
+	places *places // nil: of those who only look
+}
+
+// keep notes that id is the newest snapshot.
+func (s *fileSnapshots) keep(id string) error {
+	if runtime.GOOS == "windows" { // which removes no file that is open
+		return nil
+	}
+	dir := filepath.Join(s.path, id)
+	meta, err := os.Open(filepath.Join(dir, metaName))
+	if err != nil {
+		return err
+	}
+	state, err := os.Open(filepath.Join(dir, stateName))
+	if err != nil {
+		_ = meta.Close()
+		return err
+	}
+	s.places.setSnapshot(&snapshotFiles{dir: dir, meta: meta, state: state})
+	return nil
 }
 
 // verify reads every snapshot and returns the newest one's description.
@@ -199,6 +226,9 @@ func (s *fileSnapshots) check(n snapshotName) (*raft.SnapshotMeta, error) {
 
 // Create begins a snapshot.
 func (s *fileSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	if err := os.Mkdir(s.path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err // raft would make it with another mode
+	}
 	sink, err := s.files.Create(version, index, term, conf, confIndex, trans)
 	if err != nil {
 		return nil, err
@@ -217,7 +247,7 @@ func (s *fileSnapshots) Create(version raft.SnapshotVersion, index, term uint64,
 		_ = sink.Cancel()
 		return nil, err
 	}
-	return &syncingSink{SnapshotSink: sink, file: f}, nil
+	return &syncingSink{SnapshotSink: sink, file: f, snaps: s}, nil
 }
 
 // makePrivate takes back the rights that raft gives to everybody: it makes directories with mode 0755 and files with 0666, less the umask.
@@ -238,7 +268,9 @@ const syncEvery = 512 << 10
 type syncingSink struct {
 	raft.SnapshotSink
 	file  *os.File
+	snaps *fileSnapshots
 	dirty int
+	done  bool // closed or cancelled
 }
 
 func (s *syncingSink) Write(p []byte) (int, error) {
@@ -253,11 +285,17 @@ func (s *syncingSink) Write(p []byte) (int, error) {
 
 func (s *syncingSink) Close() error {
 	s.file.Close()
-	return s.SnapshotSink.Close()
+	err := s.SnapshotSink.Close()
+	if err == nil && !s.done {
+		err = s.snaps.keep(s.ID())
+	}
+	s.done = true
+	return err
 }
 
 func (s *syncingSink) Cancel() error {
 	s.file.Close()
+	s.done = true
 	return s.SnapshotSink.Cancel()
 }
 

@@ -1,0 +1,237 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+// keptDir is a directory with all that a node has in it, and what it holds.
+func keptDir(t *testing.T) (*Dir, *Log, state) {
+	t.Helper()
+	d := lock(t, filepath.Join(memDir(t), "data"))
+	must(t, d.WriteFile("node", []byte("identity")))
+	l := openTestLog(t, d, true)
+	must(t, l.SetUint64([]byte(keyTerm), 3))
+	must(t, l.StoreLogs(entries(1, 20, 3, 100)))
+	snaps, err := d.OpenSnapshots(l, nil)
+	must(t, err)
+	for index := uint64(5); index <= 10; index += 5 {
+		sink, err := snaps.Create(1, index, 3, voters("x"), 1, testTransport())
+		must(t, err)
+		_, err = fmt.Fprintf(sink, "state %d", index)
+		must(t, err)
+		must(t, sink.Close())
+	}
+	must(t, l.DeleteRange(1, 7))
+	return d, l, all(t, l)
+}
+
+// TestRestore: whatever is deleted under the process is noticed, named, and written anew as it was; what is in the place of it is not touched.
+func TestRestore(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		do      func(t *testing.T, d *Dir)
+		says    string // the end of the path that Check names
+		dir     bool
+		missing bool
+		refused bool // Restore touches nothing
+	}{
+		{"log", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, logName))) }, logName, false, true, false},
+		{"small file", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, "node"))) }, "node", false, true, false},
+		{"snapshots", func(t *testing.T, d *Dir) { must(t, os.RemoveAll(filepath.Join(d.path, snapsName))) }, "", false, true, false},
+		{"part of a snapshot", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.places.snapshot().dir, metaName))) }, metaName, false, true, false},
+		{"directory", func(t *testing.T, d *Dir) { must(t, os.RemoveAll(d.path)) }, "data", true, true, false},
+		{"directory moved", func(t *testing.T, d *Dir) { must(t, os.Rename(d.path, d.path+"2")) }, "data", true, true, true},
+		{"directory replaced", func(t *testing.T, d *Dir) {
+			must(t, os.Rename(d.path, d.path+"2"))
+			must(t, os.CopyFS(d.path, os.DirFS(d.path+"2")))
+		}, "data", true, false, true},
+		{"link switched", func(t *testing.T, d *Dir) {
+			must(t, os.Rename(d.path, d.path+"1"))
+			must(t, os.CopyFS(d.path+"2", os.DirFS(d.path+"1")))
+			must(t, os.Symlink(d.path+"2", d.path))
+		}, "data", true, false, true},
+		{"log replaced", func(t *testing.T, d *Dir) {
+			path := filepath.Join(d.path, logName)
+			put(t, path+"2", fileBytes(t, path))
+			must(t, os.Rename(path+"2", path))
+		}, logName, false, false, true},
+		{"snapshot replaced", func(t *testing.T, d *Dir) {
+			path := filepath.Join(d.places.snapshot().dir, stateName)
+			put(t, path+"2", fileBytes(t, path))
+			must(t, os.Rename(path+"2", path))
+		}, stateName, false, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d, l, want := keptDir(t)
+			must(t, d.Check())
+			test.do(t, d)
+			err := d.Check()
+			moved, ok := errors.AsType[*MovedError](err)
+			if !ok || moved.Missing != test.missing || moved.Dir != test.dir || !strings.HasSuffix(moved.Path, test.says) {
+				t.Fatalf("Check says %#v", err)
+			}
+			must(t, l.Close())
+			err = d.Restore()
+			if test.refused {
+				if again, ok := errors.AsType[*MovedError](err); !ok || *again != *moved {
+					t.Errorf("Restore says %v", err)
+				}
+				return
+			}
+			must(t, err)
+			must(t, d.Check())
+			got := openTestLog(t, d, false)
+			diff(t, want, all(t, got))
+			snaps, err := d.OpenSnapshots(got, nil)
+			must(t, err)
+			list, err := snaps.List()
+			must(t, err)
+			if len(list) == 0 || list[0].Index != 10 || list[0].Term != 3 {
+				t.Errorf("the snapshots are %v", list)
+			}
+			small, err := d.ReadFile("node")
+			if err != nil || string(small) != "identity" {
+				t.Errorf("the small file holds %q, %v", small, err)
+			}
+			if _, err := Lock(d.path); !errors.As(err, new(*InUseError)) {
+				t.Errorf("another Lock says %v", err)
+			}
+			if left, _ := filepath.Glob(filepath.Join(d.path, "*"+tmpSuffix)); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+// TestNamelessFile: no write to a file without a name is reported as done, whenever that was deleted.
+func TestNamelessFile(t *testing.T) {
+	for op, write := range map[string]func(l *Log) error{
+		"store entries":  func(l *Log) error { return l.StoreLog(entry(2, 1, 10)) },
+		"store the term": func(l *Log) error { return l.SetUint64([]byte(keyTerm), 9) },
+		"store the vote": func(l *Log) error { return l.Set([]byte(keyCandidate), []byte("x")) },
+		"delete entries": func(l *Log) error { return l.DeleteRange(1, 1) },
+	} {
+		t.Run(op, func(t *testing.T) {
+			d := lock(t, memDir(t))
+			failed := make(chan error, 1)
+			l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
+			must(t, err)
+			must(t, l.StoreLog(entry(1, 1, 10)))
+			must(t, os.Remove(l.path))
+			err = l.Run(func() error { return write(l) })
+			if _, ok := errors.AsType[*MovedError](err); !ok || !strings.Contains(err.Error(), op) {
+				t.Errorf("the write says %v", err)
+			}
+			if got := <-failed; !errors.Is(err, got) {
+				t.Errorf("Failed was told %v", got)
+			}
+			must(t, l.Close())
+		})
+	}
+}
+
+// TestReopenedLogHoldsAll: a log that holds less than this process has written to it, although each of its pages is right, is not taken.
+func TestReopenedLogHoldsAll(t *testing.T) {
+	d := lock(t, memDir(t))
+	l := openTestLog(t, d, true)
+	must(t, l.StoreLogs(entries(1, 5, 1, 10)))
+	must(t, l.Close())
+	l = openTestLog(t, d, false)
+	before := fileBytes(t, l.path) // as a disk that takes writes and forgets them
+	must(t, l.SetUint64([]byte(keyTerm), 7))
+	must(t, l.StoreLog(entry(6, 7, 10)))
+	must(t, l.Close())
+	if _, err := verifyImage(before); err != nil {
+		t.Fatalf("the older state is not right in itself, this shows nothing: %v", err)
+	}
+	after := fileBytes(t, l.path)
+	overwrite(t, l.path, before)
+	_, err := d.OpenLog(LogOptions{})
+	isDamaged(t, err, l.path)
+	if !strings.Contains(err.Error(), "this process has written") {
+		t.Error(err)
+	}
+	overwrite(t, l.path, after)
+	diff(t, uint64(6), all(t, openTestLog(t, d, false)).Last)
+}
+
+// overwrite changes what a file holds, and not which file it is.
+func overwrite(t *testing.T, path string, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	_, err = f.Write(b)
+	must(t, errors.Join(err, f.Close()))
+}
+
+// TestReopenAfterPanic: bbolt keeps its lock of the file when it panics, and the same process could never open that again.
+func TestReopenAfterPanic(t *testing.T) {
+	d := lock(t, memDir(t))
+	failed := make(chan error, 1)
+	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
+	must(t, err)
+	must(t, l.StoreLogs(entries(1, 5, 1, 10)))
+	l.store = &faulty{boltStore: l.store, panics: true}
+	err = l.Run(func() error { return l.StoreLog(entry(6, 1, 10)) })
+	if err == nil || !strings.Contains(err.Error(), "bbolt") {
+		t.Fatal(err)
+	}
+	<-failed
+	must(t, l.Close())
+	again := openTestLog(t, d, false)
+	must(t, again.StoreLog(entry(6, 1, 20)))
+	diff(t, uint64(6), all(t, again).Last)
+	must(t, d.Check())
+}
+
+// TestSecondProcessWithoutLock: whoever finds no lock file finds the log locked.
+func TestSecondProcessWithoutLock(t *testing.T) {
+	d, _, _ := keptDir(t)
+	must(t, os.Remove(filepath.Join(d.path, lockName)))
+	other := lock(t, d.path)
+	if _, err := other.OpenLog(LogOptions{}); !errors.As(err, new(*InUseError)) {
+		t.Errorf("a second process opens the log: %v", err)
+	}
+	if again, err := d.Relock(); again || !errors.As(err, new(*InUseError)) {
+		t.Errorf("the first one has the lock again: %v, %v", again, err)
+	}
+	must(t, other.Close())
+	if again, err := d.Relock(); !again || err != nil {
+		t.Errorf("the first one has not got the lock: %v, %v", again, err)
+	}
+	if _, err := Lock(d.path); !errors.As(err, new(*InUseError)) {
+		t.Errorf("a third process gets %v", err)
+	}
+}
+
+// TestSnapshotsAreFollowed: the newest snapshot is the one that is looked for, also while older ones go.
+func TestSnapshotsAreFollowed(t *testing.T) {
+	d, l, _ := keptDir(t)
+	snaps, err := d.OpenSnapshots(l, nil)
+	must(t, err)
+	for index := uint64(11); index < 15; index++ {
+		sink, err := snaps.Create(raft.SnapshotVersionMax, index, 3, voters("x"), 1, testTransport())
+		must(t, err)
+		_, err = fmt.Fprintf(sink, "state %d", index)
+		must(t, err)
+		must(t, d.Check())
+		must(t, sink.Close())
+		must(t, d.Check())
+	}
+	if got := d.places.snapshot().dir; !strings.Contains(filepath.Base(got), "3-14-") {
+		t.Errorf("the newest is %s", got)
+	}
+}
+
+// testTransport is one, which raft wants for the names of a snapshot's peers.
+func testTransport() raft.Transport {
+	_, trans := raft.NewInmemTransport("x")
+	return trans
+}
