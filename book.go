@@ -17,6 +17,7 @@ type book struct {
 	stored map[string]Member
 	said   map[string]string // by node ID: how far it was, when it last greeted this node
 	going  map[string]bool   // on their way out, by their own word
+	over   map[string]uint64 // the newest session of a node that it said is over
 }
 
 // greeted is what a node said of itself.
@@ -29,7 +30,7 @@ type greeted struct {
 func newBook(f *fsm, stored map[string]Member) *book {
 	b := &book{
 		fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string),
-		going: make(map[string]bool),
+		going: make(map[string]bool), over: make(map[string]uint64),
 	}
 	maps.Copy(b.stored, stored)
 	return b
@@ -63,6 +64,20 @@ func (b *book) isNews(g *greeting) bool {
 	news := b.said[g.ID] != said
 	b.said[g.ID] = said
 	return news
+}
+
+// lose notes that a node says that its session is over. Sessions are numbered by the log, so earlier ones are as well.
+func (b *book) lose(id string, session uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over[id] = max(b.over[id], session)
+}
+
+// lost returns the newest session of a node that it said is over, 0 if there is none.
+func (b *book) lost(id string) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.over[id]
 }
 
 // learn notes what others say of a node, unless it has spoken for itself.

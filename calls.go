@@ -40,6 +40,7 @@ type greeting struct {
 	InRaft    bool     // has a log, and so votes if its configuration says so
 	Leader    string   // node ID, if known
 	Servers   []string // node IDs of raft's configuration as this node has it
+	Lost      uint64   `json:",omitempty"` // a session of this process that a setback has ended: it holds nothing and reads nothing any more
 	Committed []string // those that this node has applied
 	Voters    int      // how many of them vote
 	Members   []Member // what this node knows of others
@@ -145,8 +146,9 @@ func (n *Node) greeting() greeting {
 		Cluster:   id.Cluster,
 		Formation: id.Formation,
 		Void:      id.Void,
+		Lost:      n.lostSession.Load(),
 	}
-	if r := n.raft.Load(); r != nil {
+	if r := n.raft.Load(); r != nil && n.setback.Load() == nil {
 		g.InRaft, g.Leader = true, n.leader()
 		g.Committed = n.fsm.state().servers
 		for _, srv := range n.servers() {
@@ -165,7 +167,7 @@ func (n *Node) greeting() greeting {
 func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeting, error) {
 	out := n.greeting()
 	if n.failure() != nil {
-		return out, errors.New("this node takes no part in the cluster any more") // and passes no verdicts
+		return out, errors.New("this node takes no part in the cluster") // and passes no verdicts
 	}
 	if in.ID != peer {
 		return out, codec.ErrMalformed
@@ -184,9 +186,13 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		}
 		if in.Cluster == "" || out.Cluster == "" || in.Cluster == out.Cluster {
 			n.book.hear(in.Member, in.Boot)
+			n.book.lose(in.ID, in.Lost)
 			if n.book.isNews(&in) {
 				n.greeted.poke()
 			}
+		}
+		if ses := n.fsm.state().session(in.ID); ses != nil && ses.number == in.Lost && n.leader() == in.ID {
+			n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) }) // it leads no more
 		}
 		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
 			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
@@ -333,8 +339,12 @@ func (n *Node) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte,
 }
 
 func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
+	term, err := n.knownTerm()
+	if err != nil {
+		return nil, err
+	}
 	var e codec.Encoder
-	e.Uint(n.term())
+	e.Uint(term)
 	return e.B, nil
 }
 

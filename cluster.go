@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -46,6 +45,7 @@ type Node struct {
 	book    *book
 	writes  *proposer
 	storage *Storage
+	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs
 	tickets *tickets
 	fronts  fronts
@@ -56,10 +56,17 @@ type Node struct {
 	tasks       tasks
 	closeOnce   sync.Once
 
-	raft     atomic.Pointer[raft.Raft]
-	stopRaft atomic.Pointer[context.CancelFunc] // ends watchRaft
-	watches  sync.WaitGroup                     // watchRaft
-	disk     atomic.Pointer[disk]
+	raft    atomic.Pointer[instance]
+	watches sync.WaitGroup // watchRaft
+	disk    atomic.Pointer[disk]
+	entered atomic.Bool // has a log, and raft was started on it: keepDisk looks after it from then on
+
+	setback     atomic.Pointer[setback] // nil: the disk does what it should
+	setbacks    atomic.Uint64           // how many there have been
+	lostSession atomic.Uint64           // the last session that one of them ended
+	troubled    signal                  // there is work for keepDisk
+	looks       signal                  // it is time to look at the directory
+
 	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
 	current  atomic.Bool                // has caught up with a leader since it was started
 	first    atomic.Int64               // when it was ready for the first time, in nanoseconds since keeper.started
@@ -112,6 +119,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	}
 	n.tasks.run(func() { n.writes.run(n.works) })
 	n.tasks.run(func() { n.keeper.run(n.works) })
+	n.tasks.run(func() { n.keepDisk(n.works) })
 	n.tasks.run(func() { n.run(n.works) })
 	return n, nil
 }
@@ -121,7 +129,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	var err error
 	var storage certmagic.Storage = n.storage
 	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
-	if n.cfg.TLS.PerNode {
+	if n.own = own; n.cfg.TLS.PerNode {
 		storage = own
 	}
 	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development() || n.cfg.TLS.Private, n.Ready, n.log); err != nil {
@@ -226,6 +234,8 @@ func (n *Node) run(ctx context.Context) {
 		n.fail(err)
 		return
 	}
+	n.entered.Store(true)
+	n.troubled.poke()
 	n.tasks.run(func() { n.remember(ctx) })
 	n.tasks.run(func() { n.lookAround(ctx) })
 	n.tasks.run(func() { n.maintain(ctx) })
@@ -233,10 +243,11 @@ func (n *Node) run(ctx context.Context) {
 	n.tasks.run(func() { n.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
+		setbacks := n.setbacks.Load()
 		n.until(ctx, n.catchUp)
 		n.keeper.catchUp()
 		n.until(ctx, func(ctx context.Context) error { return n.openSession(ctx, lost) })
-		lost = n.live(ctx)
+		lost = n.live(ctx, setbacks)
 		for changed := n.changed.wait(); n.leaving.Load() && ctx.Err() == nil; changed = n.changed.wait() {
 			select {
 			case <-changed:
@@ -293,17 +304,22 @@ func (n *Node) fail(err error) {
 	n.break_(err)
 	n.tasks.run(func() { n.port.Close() }) // a port that refuses tells the others at once
 	if r := n.raft.Load(); r != nil {
-		r.Shutdown() // its future is not waited for: raft may hang in the very fault that brought us here
+		r.shutdown() // not waited for: raft may hang in the very fault that brought us here
 	}
 	n.changed.poke()
 }
 
-// failure returns why the node can take no part any more, nil if it can.
+// failure returns why the node takes no part in the cluster, for good or for now; nil if it does.
 func (n *Node) failure() error {
-	if n.works.Err() == nil || n.life.Err() != nil {
+	switch s := n.setback.Load(); {
+	case n.life.Err() != nil:
 		return nil
+	case n.works.Err() != nil:
+		return context.Cause(n.works)
+	case s != nil:
+		return s.err
 	}
-	return context.Cause(n.works)
+	return nil
 }
 
 // whileOpen returns a context that also ends when the node closes or fails, with that cause.
@@ -328,7 +344,7 @@ func (n *Node) Ready(ctx context.Context) error {
 
 // isReady reports whether this node has a session and a lease, by the clock.
 func (n *Node) isReady() bool {
-	return n.current.Load() && n.works.Err() == nil && n.keeper.valid()
+	return n.current.Load() && n.works.Err() == nil && n.setback.Load() == nil && n.keeper.valid()
 }
 
 // awaitReady waits until this node has a session and a lease.
@@ -351,6 +367,9 @@ func (n *Node) awaitReady(ctx context.Context) error {
 
 // whyNot says what the node is waiting for.
 func (n *Node) whyNot() string {
+	if s := n.setback.Load(); s != nil {
+		return s.err.Error()
+	}
 	why := "the cluster has no leader that it can reach"
 	if n.raft.Load() == nil {
 		why = "it has found no cluster yet"
@@ -388,7 +407,13 @@ func (n *Node) shut() error {
 		errs = append(errs, n.port.Close())
 	}
 	n.tasks.close() // one of them may just be starting raft
-	errs = append(errs, n.endRaft())
+	ended := n.endRaft()
+	if errs = append(errs, ended); ended == nil {
+		n.leaveDir()
+	}
+	if n.own != nil {
+		n.own.flush()
+	}
 	n.tenures.awaitEnd(n.keeper.until()) // the directory's next process ends this one's session
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
@@ -472,6 +497,9 @@ func (n *Node) depart(ctx context.Context) error {
 func (n *Node) lifeError(err error) error {
 	if n.works.Err() != nil {
 		return context.Cause(n.works)
+	}
+	if s := n.setback.Load(); s != nil && errors.Is(err, ErrNoLeader) {
+		return fmt.Errorf("%w: %w", err, s.err)
 	}
 	return err
 }

@@ -104,9 +104,10 @@ type Config struct {
 	Listen func(network, addr string) (net.Listener, error)
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	dev  bool    // development mode, decided by complete before it puts a secret in
-	held func()  // called before the lease manager looks at the clock, for tests of one that comes late; nil: nothing
-	rate float64 // how fast this node's clock runs, for tests whose nodes have one clock; 0: 1
+	dev       bool                  // development mode, decided by complete before it puts a secret in
+	held      func()                // called before the lease manager looks at the clock, for tests of one that comes late; nil: nothing
+	rate      float64               // how fast this node's clock runs, for tests whose nodes have one clock; 0: 1
+	diskFault func(op string) error // see durable.LogOptions, for tests; nil: none
 }
 
 // TLS says how a node obtains certificates. The zero TLS asks Let's Encrypt, without an e-mail address. All nodes of a cluster

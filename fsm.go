@@ -172,6 +172,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	s, err := readSnapshot(r, f.secrets)
 	if err != nil {
 		err = fmt.Errorf("snapshot: %w", err)
+		if ofDisk(err) {
+			return err // the disk's, which may pass
+		}
 		go f.failed(err) // the leader would send the same again, for ever
 		return err
 	}

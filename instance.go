@@ -4,98 +4,49 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"syscall"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/flotilla-ha/flotilla/internal/durable"
 )
 
-// disk is where raft keeps what it must not forget.
-type disk struct {
-	logs   raft.LogStore
-	stable raft.StableStore
-	snaps  raft.SnapshotStore
-	busy   func() time.Duration // how long the write under way has taken so far
-	run    func(func() error) error
-	close  func() error
+// instance is one run of raft.
+type instance struct {
+	*raft.Raft
+	stop context.CancelFunc // ends watchRaft
+	once sync.Once
+	done chan struct{} // closed when its goroutines have ended
 }
 
-// lockDir takes the node's directory.
-func lockDir(path string) (*durable.Dir, error) {
-	dir, err := durable.Lock(path)
-	var inUse *durable.InUseError
-	switch {
-	case err == nil:
-		return dir, nil
-	case errors.As(err, &inUse):
-		return nil, &ConfigError{Field: "Dir", Reason: path + " is in use by another process; stop it, or give this one a directory of its own", Err: err}
-	case errors.Is(err, syscall.ENOSPC):
-		return nil, &ConfigError{Field: "Dir", Reason: "there is no room in " + path + "; make some", Err: err}
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return nil, &ConfigError{Field: "Dir", Reason: "this process may not write to " + path + "; change its owner or its mode", Err: err}
-	}
-	return nil, &ConfigError{Field: "Dir", Reason: "cannot be used", Err: err}
-}
-
-// makePrivate keeps other users of this machine from the files of the node.
-func (n *Node) makePrivate() error {
-	if n.dir == nil {
-		return nil
-	}
-	exposed, err := n.dir.MakePrivate()
-	if err != nil {
-		return &ConfigError{Field: "Dir", Reason: "the modes of its files cannot be looked at", Err: err}
-	}
-	if len(exposed) > 0 {
-		n.log.Warn("other users of this machine may read files of the node; give them to the user that it runs as, with mode 0600, directories with 0700", "files", exposed)
-	}
-	return nil
-}
-
-// openDisk opens the log and the snapshots, which must be there unless create is true.
-func (n *Node) openDisk(create bool) error {
-	if n.dir == nil {
-		store := raft.NewInmemStore()
-		snaps := durable.GuardSnapshots(raft.NewInmemSnapshotStore(), store)
-		n.disk.Store(&disk{logs: store, stable: store, snaps: snaps, busy: func() time.Duration { return 0 }, run: func(f func() error) error { return f() }, close: func() error { return nil }})
-		return nil
-	}
-	if create && n.dir.HasLog() {
-		// A start that came to nothing: no entry of it was ever told to anybody.
-		if err := n.dir.RemoveState(); err != nil {
-			return err
-		}
-	}
-	log, err := n.dir.OpenLog(durable.LogOptions{
-		Create: create,
-		Failed: func(err error) {
-			if errors.Is(err, durable.ErrRestart) {
-				n.tasks.run(func() { n.restartRaft(n.works) })
-				return
-			}
-			n.fail(fmt.Errorf("the disk fails: %w; mend it and start the node again", err))
-		},
-		Logger: n.log,
+// shutdown ends raft, and returns a channel that is closed when it has ended. It may be called again; raft's own future answers once.
+func (i *instance) shutdown() <-chan struct{} {
+	i.once.Do(func() {
+		end := i.Raft.Shutdown()
+		go func() {
+			defer close(i.done)
+			_ = end.Error() // always nil
+		}()
 	})
-	if err != nil {
-		return &ConfigError{Field: "Dir", Reason: "the raft log cannot be used", Err: err}
-	}
-	snaps, err := n.dir.OpenSnapshots(log, n.log)
-	if err != nil {
-		return errors.Join(&ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
-	}
-	n.disk.Store(&disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, run: log.Run, close: log.Close})
-	return nil
+	return i.done
 }
 
 // become makes this node a member, for good, and starts raft. With a configuration the cluster is a new one, whose members all begin
-// with the same.
+// with the same. After an error nothing has come of it, unless the node is a member then.
 func (n *Node) become(cluster string, first *raft.Configuration) error {
+	err := n.enrol(cluster, first)
+	if err != nil {
+		if d := n.disk.Swap(nil); d != nil {
+			err = errors.Join(err, d.close())
+		}
+		return err
+	}
+	return n.startRaft()
+}
+
+// enrol writes down that this node is a member.
+func (n *Node) enrol(cluster string, first *raft.Configuration) error {
 	if err := n.openDisk(true); err != nil {
 		return err
 	}
@@ -108,14 +59,10 @@ func (n *Node) become(cluster string, first *raft.Configuration) error {
 			return fmt.Errorf("forming the cluster: %w", err)
 		}
 	}
-	err := n.save(func(id *identity) {
+	return n.save(func(id *identity) {
 		id.Cluster, id.Name, id.Member = cluster, n.name, true
 		id.Formation, id.Void = nil, nil
 	})
-	if err != nil {
-		return err
-	}
-	return n.startRaft()
 }
 
 // startRaft starts raft on the disk that is open.
@@ -139,56 +86,36 @@ func (n *Node) startRaft() error {
 		return fmt.Errorf("starting raft: %w", err)
 	}
 	ctx, stop := context.WithCancel(n.works)
-	n.raft.Store(r)
-	n.stopRaft.Store(&stop)
+	i := &instance{Raft: r, stop: stop, done: make(chan struct{})}
+	n.raft.Store(i)
 	if n.works.Err() != nil {
-		r.Shutdown() // fail did not see it
+		i.shutdown() // fail did not see it
 	}
 	n.watches.Go(func() { n.watchRaft(ctx, r) })
 	n.changed.poke()
 	return nil
 }
 
-// endRaft stops raft and closes its files, as far as a hanging disk lets it.
+// endRaft stops raft and closes its files, as far as a hanging disk lets it. It may be called again after an error.
 func (n *Node) endRaft() error {
 	var errs []error
-	if stop := n.stopRaft.Load(); stop != nil {
-		(*stop)()
+	if i := n.raft.Load(); i != nil {
+		i.stop()
+		ended := i.shutdown() // first: duties may wait for a raft that has lost its main loop
 		n.watches.Wait()
-	}
-	if r := n.raft.Load(); r != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		if err := waitFuture(ctx, r.Shutdown()); err != nil {
-			errs = append(errs, fmt.Errorf("stopping raft: %w", err))
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			errs = append(errs, errors.New("stopping raft: it does not end"))
 		}
-		cancel()
 	}
 	if d := n.disk.Load(); d != nil {
-		if busy := d.busy(); busy > time.Second {
+		if busy := d.busy(); busy > hanging {
 			return errors.Join(append(errs, fmt.Errorf("the disk has hung for %v: the files are left open", busy))...)
 		}
 		errs = append(errs, d.close())
 	}
 	return errors.Join(errs...)
-}
-
-// restartRaft starts raft anew on the same files: the log has been emptied under it, in favour of a snapshot.
-func (n *Node) restartRaft(ctx context.Context) {
-	if ctx.Err() != nil {
-		return
-	}
-	n.log.Info("starting raft anew, from a snapshot of the leader's")
-	n.port.Transport().Close() // the next call of Transport makes another
-	err := n.endRaft()
-	if err == nil {
-		err = n.openDisk(false)
-	}
-	if err == nil {
-		err = n.startRaft()
-	}
-	if err != nil {
-		n.fail(err)
-	}
 }
 
 func (n *Node) raftConfig() *raft.Config {
@@ -205,12 +132,6 @@ func (n *Node) raftConfig() *raft.Config {
 	return c
 }
 
-// stalled reports whether the disk hangs. A leader whose disk does is not to keep its followers quiet.
-func (n *Node) stalled() bool {
-	d := n.disk.Load()
-	return d != nil && d.busy() > time.Second
-}
-
 // term returns raft's current term, 0 before there is one.
 func (n *Node) term() uint64 {
 	if r := n.raft.Load(); r != nil {
@@ -219,13 +140,25 @@ func (n *Node) term() uint64 {
 	return 0
 }
 
+// knownTerm returns raft's current term for those to whom it is a promise: a node whose raft does not run makes none.
+func (n *Node) knownTerm() (uint64, error) {
+	r := n.raft.Load()
+	if r == nil || n.setback.Load() != nil {
+		return 0, errors.New("raft does not run here now")
+	}
+	return r.CurrentTerm(), nil
+}
+
 // leader returns the node ID of the leader as far as this node knows, empty if there is none.
 func (n *Node) leader() string {
 	r := n.raft.Load()
-	if r == nil {
+	if r == nil || n.setback.Load() != nil {
 		return ""
 	}
 	_, id := r.LeaderWithID()
+	if string(id) == n.id && n.stalled() {
+		return "" // nobody follows it, and it cannot know
+	}
 	return string(id)
 }
 
@@ -256,6 +189,9 @@ func (n *Node) others() []string {
 // admit says whether a peer may speak raft to this node: a member of its configuration may. A node that has slept may have an
 // old one, so until it has caught up it also believes what its peers say of each other; they all know the secret.
 func (n *Node) admit(id string) error {
+	if s := n.setback.Load(); s != nil {
+		return s.err
+	}
 	servers := n.servers()
 	for _, srv := range servers {
 		if string(srv.ID) == id {

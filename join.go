@@ -16,6 +16,8 @@ const (
 	greetTimeout = time.Second
 	seekShortest = 50 * time.Millisecond // between rounds of looking for a cluster, at first
 	seekLongest  = time.Second
+
+	rememberAgain = 5 * time.Second // after a failure to save the members' addresses
 )
 
 // round is what one round of greetings has found.
@@ -129,9 +131,19 @@ func (n *Node) enter(ctx context.Context) error {
 			return r.err
 		}
 		if n.identity().Member {
-			return n.startRaft()
+			if err := n.startRaft(); err != nil {
+				n.suffer(err)
+			}
+			return nil
 		}
 		done, err := n.tryEnter(ctx, &r)
+		if done && err != nil && passes(err) { // the disk's: nothing has come of it, or all but raft's start
+			if done = n.identity().Member; done {
+				n.suffer(err)
+				return nil
+			}
+			err = n.explain(err)
+		}
 		if done || ctx.Err() != nil {
 			return err
 		}
@@ -210,6 +222,7 @@ func (n *Node) remember(ctx context.Context) {
 	last := n.identity().Peers
 	for {
 		next := n.fsm.next()
+		var again <-chan time.Time
 		now := make(map[string]Member)
 		it := n.fsm.state().members.Root().Iterator()
 		for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
@@ -217,12 +230,15 @@ func (n *Node) remember(ctx context.Context) {
 		}
 		if len(now) > 0 && !maps.Equal(now, last) {
 			if err := n.save(func(id *identity) { id.Peers = now }); err != nil {
-				n.log.Warn("the members' addresses cannot be saved", "err", err)
+				n.log.Warn("the members' addresses cannot be saved; it is tried again", "err", err)
+				again = time.After(rememberAgain)
+			} else {
+				last = now
 			}
-			last = now
 		}
 		select {
 		case <-next:
+		case <-again:
 		case <-ctx.Done():
 			return
 		}

@@ -115,13 +115,13 @@ func (k *keeper) begin(session uint64) <-chan struct{} {
 	return k.lost
 }
 
-// lose gives the lease up, whatever session it is for. What hung on it ends with that cause.
-func (k *keeper) lose(cause error) {
+// lose gives the lease up, and returns what session it was for, 0 if for none. What hung on it ends with that cause.
+func (k *keeper) lose(cause error) (session uint64) {
 	k.mu.Lock()
-	session := k.own.session
+	session = k.own.session
 	if session == 0 {
 		k.mu.Unlock()
-		return
+		return 0
 	}
 	k.useBy.Store(0)
 	k.idle.Store(int64(time.Since(k.started)))
@@ -132,6 +132,7 @@ func (k *keeper) lose(cause error) {
 	close(lost) // another session may begin from now on
 	k.n.changed.poke()
 	k.renewed.poke()
+	return session
 }
 
 // valid reports whether this node has a lease that may be relied on. The clock decides, at the moment of the call: a process that stood
@@ -191,7 +192,7 @@ func (k *keeper) margin() time.Duration { return k.n.pace.lease / 5 }
 // run renews, reports and judges until ctx ends.
 func (k *keeper) run(ctx context.Context) {
 	every := k.n.pace.renewal()
-	var renewal, last time.Time
+	var renewal, last, looked time.Time
 	awake := time.Now() // since when this loop has run without a gap
 	begun := uint64(0)
 	timer := time.NewTimer(0)
@@ -211,6 +212,10 @@ func (k *keeper) run(ctx context.Context) {
 			awake = now // this process stood still: what others said meanwhile is still on its way
 		}
 		last = now
+		if now.Sub(looked) >= diskLook { // this process is awake: that costs no other timer
+			looked = now
+			k.n.looks.poke()
+		}
 		session, loss := k.look(now)
 		k.answerEarly()
 		if !now.Before(renewal.Add(-every/2)) || session != begun {
@@ -267,7 +272,7 @@ func (k *keeper) renew(now time.Time, session uint64) {
 	notes := k.owed
 	k.owed = make(map[string][]byte)
 	k.mu.Unlock()
-	if session != 0 && !k.n.stalled() { // nobody is to wait for a node whose disk hangs
+	if session != 0 && !k.n.stalled() && k.n.setback.Load() == nil { // nobody is to wait for a node whose disk hangs
 		var e codec.Encoder
 		e.Byte(noteRenew)
 		e.Uint(session)
@@ -394,7 +399,7 @@ func (k *keeper) asked(node string, session uint64) bool {
 		return false
 	}
 	k.given.ask(id, now)
-	if ses.suspect != 0 || !k.caught || k.n.works.Err() != nil {
+	if ses.suspect != 0 || !k.caught || k.n.works.Err() != nil || k.n.setback.Load() != nil {
 		return false
 	}
 	k.given.give(id, now)

@@ -263,7 +263,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 // termOf asks a node for its current term.
 func (n *Node) termOf(ctx context.Context, id string) (uint64, error) {
 	if id == n.id {
-		return n.term(), nil
+		return n.knownTerm()
 	}
 	reply, err := n.port.Call(ctx, id, callTerm, nil)
 	if err != nil {

@@ -158,7 +158,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		start := time.Now()
 		go func() {
 			defer close(done)
-			n.live(ctx)
+			n.live(ctx, 0)
 		}()
 		<-done
 		if took := time.Since(start); took > time.Minute {

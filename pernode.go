@@ -34,8 +34,9 @@ type ownStorage struct {
 	dir     *durable.Dir // nil: in memory
 	current atomic.Pointer[state]
 
-	mu     sync.Mutex // held to change current, across the write to the disk: only those wait who write too
-	bundle bundle     // of all names
+	mu      sync.Mutex // held to change current, across the write to the disk: only those wait who write too
+	bundle  bundle     // of all names
+	unsaved bool       // current is not on disk: flush tries again
 }
 
 var (
@@ -130,7 +131,8 @@ func (o *ownStorage) store(key string, value []byte) (fx effects, err error) {
 	return o.change(command{op: opPut, value: encodeRecords(records)})
 }
 
-// change applies a command as the state machine does, and writes down what comes of it. o.mu is held.
+// change applies a command as the state machine does, and writes down what comes of it. What the disk does not take now is kept in
+// memory until it does: a certificate that was given back for that would be ordered again and again. o.mu is held.
 func (o *ownStorage) change(c command) (fx effects, err error) {
 	old := o.current.Load()
 	c.time, c.number = time.Now().UnixNano(), o.limit()
@@ -138,17 +140,42 @@ func (o *ownStorage) change(c command) (fx effects, err error) {
 	if err := codeError(a.code); err != nil {
 		return effects{}, err
 	}
-	if o.dir != nil {
-		var b bytes.Buffer
-		if err := writeSnapshot(&b, next); err != nil {
+	if err := o.write(next); err != nil {
+		if !ofDisk(err) {
 			return effects{}, err
 		}
-		if err := o.dir.WriteFile(ownFile, b.Bytes()); err != nil {
-			return effects{}, err
+		if !o.unsaved {
+			o.n.log.Error("the node's own certificates cannot be written down; they are in memory until they can", "err", o.n.explain(err))
 		}
+		o.unsaved = true
+	} else {
+		o.unsaved = false
 	}
 	o.current.Store(next)
 	return fx, nil
+}
+
+// write writes s down. o.mu is held.
+func (o *ownStorage) write(s *state) error {
+	if o.dir == nil {
+		return nil
+	}
+	var b bytes.Buffer
+	if err := writeSnapshot(&b, s); err != nil {
+		return err
+	}
+	return o.dir.WriteFile(ownFile, b.Bytes())
+}
+
+// flush writes down what could not be written before.
+func (o *ownStorage) flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.unsaved || o.write(o.current.Load()) != nil {
+		return
+	}
+	o.unsaved = false
+	o.n.log.Info("the node's own certificates are written down now")
 }
 
 func (o *ownStorage) tell(fx effects) {

@@ -455,3 +455,38 @@ func TestPerNodeIsCleaned(t *testing.T) {
 		}
 	})
 }
+
+// A certificate that the disk does not take is kept and served, and written down when it does. It is not ordered again.
+func TestPerNodeOnFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const name = "full.example"
+		var book orderBook
+		n := fleet(t, simnet.New(), []string{"a"}, perNode(&book))[0]
+		obstacle := filepath.Join(n.cfg.Dir, ownFile+".tmp")
+		if err := os.Mkdir(obstacle, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		startAll(t, []*certs{n.certs}, name)
+		time.Sleep(10 * time.Minute)
+		book.check(t, 1)
+		got := n.certs.status()[0]
+		if got.Serial == "" || got.Err != nil {
+			t.Errorf("it serves %+v", got)
+		}
+		if _, err := os.Stat(filepath.Join(n.cfg.Dir, ownFile)); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("the disk has taken it: this shows nothing: %v", err)
+		}
+		if err := os.Remove(obstacle); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		n.Close()
+		again := reviewReopen(t, n)
+		startAll(t, []*certs{again.certs}, name)
+		time.Sleep(time.Minute)
+		if now := again.certs.status()[0]; now.Serial != got.Serial {
+			t.Errorf("after a restart: %+v, want %s", now, got.Serial)
+		}
+		book.check(t, 1)
+	})
+}

@@ -40,7 +40,7 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 		n.awaitQuiet(ctx)
 		rest := snapshotRest + time.Duration(n.fsm.state().bytes)*snapshotRestMiB>>20
 		if err := n.snapshot(ctx); err != nil && ctx.Err() == nil {
-			n.log.Debug("no snapshot; will try again", "err", err, "in", rest)
+			n.log.Warn("no snapshot; will try again", "err", err, "in", rest)
 			n.snapshotSoon()
 		}
 		select {
@@ -77,7 +77,7 @@ func (n *Node) lastSnapshot(ctx context.Context) {
 // snapshot writes down what this node has applied, if its newest snapshot does not have it.
 func (n *Node) snapshot(ctx context.Context) error {
 	r, d := n.raft.Load(), n.disk.Load()
-	if n.dir == nil || r == nil || n.works.Err() != nil {
+	if n.dir == nil || r == nil || n.works.Err() != nil || n.setback.Load() != nil {
 		return nil
 	}
 	have, err := d.snaps.List()

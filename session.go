@@ -76,13 +76,17 @@ func (n *Node) ownSession(s *state) uint64 {
 }
 
 // live sees to the session for as long as it has a lease. It returns when all that hung on it is over, with the session's
-// number if the cluster may still believe in it.
-func (n *Node) live(ctx context.Context) (lost uint64) {
+// number if the cluster may still believe in it. A setback since there were that many ends it at once: the node has not caught up since.
+func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 	session := n.ownSession(n.fsm.state())
 	if session == 0 {
 		return 0 // it has ended already
 	}
 	over := n.keeper.begin(session)
+	if n.setbacks.Load() != setbacks {
+		n.keeper.lose(ErrLost)
+		return session
+	}
 	for leased := false; ctx.Err() == nil; {
 		renewed, changed := n.keeper.renewed.wait(), n.sessions.wait()
 		s := n.fsm.state()

@@ -26,7 +26,8 @@ type Status struct {
 	Ready      bool   // see Node.Ready
 	Draining   bool   // on the way out, or Drained: no new clients, please
 	Drained    bool   `json:",omitempty"` // by an operator, until he undoes that: it holds no roles either
-	Err        string // why the node can take no part in the cluster any more; empty: it can
+	Err        string // why the node takes no part in the cluster, and what to do; empty: it does
+	Retries    bool   `json:",omitempty"` // the node tries again by itself, and Err ends with its cause: a disk that is full, for one
 	Lease      LeaseStatus
 	Members    []Member
 	Roles      []RoleStatus
@@ -105,7 +106,7 @@ func (n *Node) Status() Status {
 		Leader:       n.leader(),
 		Term:         n.term(),
 		Index:        s.index,
-		Ready:        lease.Held && n.current.Load() && n.works.Err() == nil,
+		Ready:        lease.Held && n.current.Load() && n.works.Err() == nil && n.setback.Load() == nil,
 		Draining:     n.drained.Load() || n.leaving.Load() || n.aside.Load(),
 		Drained:      n.aside.Load(),
 		Lease:        lease,
@@ -114,7 +115,9 @@ func (n *Node) Status() Status {
 		Tickets:      n.tickets.status(),
 	}
 	if err := n.failure(); err != nil {
-		out.Err = err.Error()
+		out.Err, out.Retries = err.Error(), n.works.Err() == nil
+	} else if n.stalled() && n.life.Err() == nil {
+		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
 	for _, srv := range n.servers() {
 		m, ok := s.member(string(srv.ID))

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -273,7 +274,9 @@ func TestRaftIsStartedAnew(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		for round := range 2 {
 			for _, n := range nodes {
-				n.restartRaft(n.works)
+				if err := n.restart(time.Now()); err != nil {
+					t.Fatal(err)
+				}
 				if err := n.Storage().Store(t.Context(), "k", []byte(n.name+strconv.Itoa(round))); err != nil {
 					t.Fatalf("%s: %v", n.name, err)
 				}
@@ -283,6 +286,41 @@ func TestRaftIsStartedAnew(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+}
+
+// The log asks for another instance of raft, and gets it. The node keeps its lease meanwhile.
+func TestRaftIsStartedAnewByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var once atomic.Bool
+		nodes := trio(t, simnet.New(), func(c *Config) {
+			c.diskFault = func(op string) error {
+				if op == "store entries" && once.CompareAndSwap(true, false) {
+					return durable.ErrRestart
+				}
+				return nil
+			}
+		})
+		before := make([]*instance, 3)
+		for i, n := range nodes {
+			before[i] = n.raft.Load()
+		}
+		once.Store(true)
+		storeWithin(t, 5*time.Second, nodes[0], "k", "1")
+		time.Sleep(5 * time.Second)
+		anew := 0
+		for i, n := range nodes {
+			wantValue(t, n, "k", "1")
+			if n.raft.Load() != before[i] {
+				anew++
+			}
+			if n.setbacks.Load() != 0 || n.Status().Err != "" {
+				t.Errorf("%s was out: %s", n.name, n.Status().Err)
+			}
+		}
+		if anew != 1 {
+			t.Errorf("raft was started anew on %d nodes", anew)
 		}
 	})
 }

@@ -176,6 +176,9 @@ func (n *node) fault() string {
 	case "ready":
 		return ""
 	case "failed":
+		if n.said.Retries {
+			return "it takes no part in the cluster for now: " + n.said.Err
+		}
 		return "it takes no part in the cluster any more: " + n.said.Err
 	case "drained":
 		return "an operator has drained it (flotilla undrain undoes that)"

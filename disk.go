@@ -1,0 +1,347 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable"
+)
+
+const (
+	hanging      = time.Second            // a write to the disk that takes longer hangs
+	diskLook     = time.Second            // between two looks at the directory
+	mendShortest = 100 * time.Millisecond // between attempts to go on after a disk error, at first
+	mendLongest  = time.Second
+	mendSilence  = time.Minute      // between two sentences in the log about the same obstacle
+	restoreAfter = 30 * time.Second // so long a deleted file may be put back before the node writes it anew
+)
+
+// disk is where raft keeps what it must not forget.
+type disk struct {
+	logs   raft.LogStore
+	stable raft.StableStore
+	snaps  raft.SnapshotStore
+	busy   func() time.Duration // how long the write under way has taken so far
+	failed func() error         // what ended the log, nil: it works
+	run    func(func() error) error
+	close  func() error
+}
+
+// setback is why this node takes no part in its cluster now. It ends by itself when its cause does, unlike what fail is told.
+type setback struct{ err error }
+
+// lockDir takes the node's directory.
+func lockDir(path string) (*durable.Dir, error) {
+	dir, err := durable.Lock(path)
+	var inUse *durable.InUseError
+	switch {
+	case err == nil:
+		return dir, nil
+	case errors.As(err, &inUse):
+		return nil, &ConfigError{Field: "Dir", Reason: path + " is in use by another process; stop it, or give this one a directory of its own", Err: err}
+	case errors.Is(err, syscall.ENOSPC):
+		return nil, &ConfigError{Field: "Dir", Reason: "there is no room in " + path + "; make some", Err: err}
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return nil, &ConfigError{Field: "Dir", Reason: "this process may not write to " + path + "; change its owner or its mode", Err: err}
+	}
+	return nil, &ConfigError{Field: "Dir", Reason: "cannot be used", Err: err}
+}
+
+// makePrivate keeps other users of this machine from the files of the node.
+func (n *Node) makePrivate() error {
+	if n.dir == nil {
+		return nil
+	}
+	exposed, err := n.dir.MakePrivate()
+	if err != nil {
+		return &ConfigError{Field: "Dir", Reason: "the modes of its files cannot be looked at", Err: err}
+	}
+	if len(exposed) > 0 {
+		n.log.Warn("other users of this machine may read files of the node; give them to the user that it runs as, with mode 0600, directories with 0700", "files", exposed)
+	}
+	return nil
+}
+
+// openDisk opens the log and the snapshots, which must be there unless create is true.
+func (n *Node) openDisk(create bool) error {
+	if n.dir == nil {
+		store := raft.NewInmemStore()
+		snaps := durable.GuardSnapshots(raft.NewInmemSnapshotStore(), store)
+		n.disk.Store(&disk{logs: store, stable: store, snaps: snaps, busy: func() time.Duration { return 0 }, failed: func() error { return nil }, run: func(f func() error) error { return f() }, close: func() error { return nil }})
+		return nil
+	}
+	if create && n.dir.HasLog() {
+		// A start that came to nothing: no entry of it was ever told to anybody.
+		if err := n.dir.RemoveState(); err != nil {
+			return err
+		}
+	}
+	log, err := n.dir.OpenLog(durable.LogOptions{Create: create, Failed: n.diskFailed, Fault: n.cfg.diskFault, Logger: n.log})
+	if err != nil {
+		return &ConfigError{Field: "Dir", Reason: "the raft log cannot be used", Err: err}
+	}
+	snaps, err := n.dir.OpenSnapshots(log, n.log)
+	if err != nil {
+		return errors.Join(&ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
+	}
+	n.disk.Store(&disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close})
+	return nil
+}
+
+// diskFailed is told by the log that it has ended.
+func (n *Node) diskFailed(err error) {
+	switch {
+	case errors.Is(err, durable.ErrRestart):
+		n.troubled.poke()
+	case !passes(err):
+		n.fail(err)
+	case n.identity().Member: // else nobody counts on it, and whoever was about to make it one has the error
+		n.suffer(err)
+	}
+}
+
+// suffer ends what this node does in the cluster until keepDisk has mended what err says. All that hangs on the lease is given up at once.
+// What is in memory is served as before.
+func (n *Node) suffer(err error) {
+	if n.works.Err() != nil {
+		return
+	}
+	explained := n.explain(err)
+	old := n.setback.Swap(&setback{explained})
+	n.setbacks.Add(1) // before the lease is lost: see live
+	if lost := n.keeper.lose(err); lost != 0 {
+		n.lostSession.Store(lost)
+	}
+	n.port.Transport().Stop()
+	if old == nil { // else mend says it
+		n.log.Error("this node takes no part in the cluster now; it goes on serving what it has in memory, and tries again by itself", "err", explained)
+	}
+	n.changed.poke()
+	n.troubled.poke()
+	n.tasks.run(func() { n.excuse(n.works) })
+}
+
+// excuse tells the others that this node's session is over, so that they do not wait for its lease to run out.
+func (n *Node) excuse(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	for _, id := range n.others() {
+		n.tasks.run(func() {
+			if _, err := call[greeting](ctx, n, id, callHello, n.greeting()); err != nil {
+				n.log.Debug("a peer was not told that this node takes no part", "peer", id, "err", err)
+			}
+		})
+	}
+	<-ctx.Done()
+}
+
+// ofDisk reports whether an error is the system's, and not about what was read.
+func ofDisk(err error) bool { return errors.As(err, new(syscall.Errno)) }
+
+// passes reports whether what err says may be over after a while, so that it is tried again. An error that knows better says so by its method
+// Permanent.
+func passes(err error) bool {
+	p, ok := errors.AsType[interface {
+		error
+		Permanent() bool
+	}](err)
+	return !ok || !p.Permanent()
+}
+
+// explain adds the remedy to an error of the disk's.
+func (n *Node) explain(err error) error {
+	remedy := "check the disk and the system's log"
+	var moved *durable.MovedError
+	switch {
+	case errors.As(err, &moved) && !moved.Missing:
+		remedy = "put the original back, or stop this node"
+		if !moved.Dir {
+			remedy = fmt.Sprintf("put the original back; or remove what is there now, then this node writes its own again after %v", restoreAfter)
+		}
+	case errors.As(err, &moved) && moved.Dir:
+		remedy = fmt.Sprintf("put it back, or stop this node and start it with the right Dir; if it was deleted this node writes it anew after %v", restoreAfter)
+	case errors.As(err, &moved):
+		remedy = fmt.Sprintf("put it back; else this node writes it anew, from what it has open, %v after it was missed, or when it is stopped in order; do not kill it before", restoreAfter)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		remedy = "make room in " + n.cfg.Dir
+	case errors.Is(err, syscall.EROFS):
+		remedy = "mount the file system of " + n.cfg.Dir + " writable"
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "let this process write to " + n.cfg.Dir + " again"
+	}
+	return fmt.Errorf("the disk fails: %w; %s", err, remedy)
+}
+
+// keepDisk looks after the directory until ctx ends: it notices what others do to it, and takes up the node's part in the cluster
+// again after the disk has failed.
+func (n *Node) keepDisk(ctx context.Context) {
+	hung := false
+	for ctx.Err() == nil {
+		troubled, looks := n.troubled.wait(), n.looks.wait()
+		if n.entered.Load() && (n.setback.Load() != nil || n.wantsRestart()) {
+			n.mend(ctx)
+			continue
+		}
+		if n.stalled() != hung {
+			if hung = !hung; hung {
+				n.log.Error("the disk hangs: this node renews no lease and leads nobody until the write under way is done; check the disk", "dir", n.cfg.Dir)
+			} else {
+				n.log.Info("the disk hangs no more", "dir", n.cfg.Dir)
+			}
+			n.changed.poke()
+		}
+		if !hung {
+			n.lookAtDisk()
+			n.own.flush()
+		}
+		select {
+		case <-troubled:
+		case <-looks:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// wantsRestart reports whether the log has ended in favour of a snapshot, which takes another instance of raft.
+func (n *Node) wantsRestart() bool {
+	d := n.disk.Load()
+	return d != nil && errors.Is(d.failed(), durable.ErrRestart)
+}
+
+// lookAtDisk notices what others have done to the directory.
+func (n *Node) lookAtDisk() {
+	if n.dir == nil {
+		return
+	}
+	again, err := n.dir.Relock()
+	if again {
+		n.log.Error("the lock file was deleted or replaced under this node; it is locked again. Two processes on one directory would destroy it", "dir", n.cfg.Dir)
+	}
+	if err == nil {
+		err = n.dir.Check()
+	}
+	var moved *durable.MovedError
+	switch {
+	case err == nil:
+	case passes(err) && n.entered.Load():
+		n.suffer(err)
+	case errors.As(err, &moved) && moved.Missing && !moved.Dir: // there is no more than the identity
+		n.log.Error("a file was deleted under this node; it is written again", "err", err)
+		if err := n.save(func(*identity) {}); err != nil {
+			n.log.Error("it cannot be", "err", n.explain(err))
+		}
+	case passes(err): // whatever the node is about to do needs the disk, and says so
+	default:
+		n.fail(fmt.Errorf("another process has taken %s from this node: %w; stop one of the two", n.cfg.Dir, err))
+	}
+}
+
+// mend starts raft anew until that works, until it never can, or until ctx ends.
+func (n *Node) mend(ctx context.Context) {
+	began, said := time.Now(), time.Now()
+	last := ""
+	for wait := mendShortest; ; wait = min(2*wait, mendLongest) {
+		before := n.setback.Load()
+		err := n.restart(began)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil && n.setback.CompareAndSwap(before, nil) { // else it has failed again meanwhile
+			if before != nil {
+				n.log.Info("the disk works again: this node takes part in the cluster", "after", time.Since(began).Round(time.Millisecond))
+			}
+			n.changed.poke()
+			return
+		}
+		if err != nil && !passes(err) {
+			n.fail(fmt.Errorf("%w; what this node has in memory it serves until it is stopped", err))
+			return
+		}
+		if err != nil && n.setback.Load() == before {
+			if before == nil {
+				n.suffer(err)
+			} else if text := n.explain(err); text.Error() != before.err.Error() && n.setback.CompareAndSwap(before, &setback{text}) {
+				n.changed.poke()
+			}
+			if text := err.Error(); text != last || time.Since(said) > mendSilence {
+				n.log.Warn("this node still takes no part in the cluster", "err", n.explain(err), "for", time.Since(began).Round(time.Second))
+				last, said = text, time.Now()
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// restart ends raft, opens its files again and starts it on what they hold. Since when raft does not run decides whether what
+// was deleted is written anew.
+func (n *Node) restart(began time.Time) error {
+	if n.stalled() {
+		return errors.New("the disk hangs")
+	}
+	n.port.Transport().Close() // the next call of Transport makes another
+	if err := n.endRaft(); err != nil {
+		return err
+	}
+	if n.dir != nil && n.setback.Load() != nil {
+		if err := n.recoverDir(time.Since(began) >= restoreAfter); err != nil {
+			return err
+		}
+	}
+	if !n.identity().Member {
+		return nil
+	}
+	if err := n.openDisk(false); err != nil {
+		return err
+	}
+	return n.startRaft()
+}
+
+// recoverDir makes sure that the directory is in place, holds what this process has written and can be written, and writes what
+// was deleted anew if restore is true. Raft does not run.
+func (n *Node) recoverDir(restore bool) error {
+	if restore {
+		if err := n.dir.Restore(); err != nil {
+			return err
+		}
+	}
+	if _, err := n.dir.Relock(); err != nil {
+		return err
+	}
+	if err := n.dir.Check(); err != nil {
+		return err
+	}
+	return n.dir.Probe()
+}
+
+// leaveDir writes what was deleted under this node anew before its process ends and takes the rest of it along. Whoever has deleted the
+// node's identity as well wants a new node.
+func (n *Node) leaveDir() {
+	var moved *durable.MovedError
+	if n.dir == nil || !errors.As(n.dir.Check(), &moved) || !moved.Missing {
+		return
+	}
+	if _, err := n.dir.ReadFile(identityFile); err != nil {
+		return
+	}
+	if err := n.dir.Restore(); err != nil {
+		n.log.Error("what was deleted under this node cannot be written anew, and is lost with this process", "err", err)
+		return
+	}
+	n.log.Warn("what was deleted under this node is written anew", "dir", n.cfg.Dir)
+}
+
+// stalled reports whether the disk hangs. A leader whose disk does is not to keep its followers quiet.
+func (n *Node) stalled() bool {
+	d := n.disk.Load()
+	return d != nil && d.busy() > hanging
+}
