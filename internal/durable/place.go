@@ -15,9 +15,9 @@ import (
 // MovedError says that a path does not lead to what this process has open there. Somebody has deleted, renamed or replaced a
 // file, or the whole directory, under the running process. What the process writes from then on is lost when it ends.
 type MovedError struct {
-	Path    string
-	Missing bool // nothing is at the path; otherwise something else is
-	Dir     bool // it is the data directory itself
+	Path    string // that was looked at
+	Missing bool   // nothing is at the path; otherwise something else is
+	Dir     bool   // it is the data directory itself
 }
 
 // Error names the path, and what has become of it.
