@@ -122,7 +122,7 @@ func benchState(b *testing.B, records int) (*state, seal.Secret) {
 
 func BenchmarkSnapshotWrite(b *testing.B) {
 	s, _ := benchState(b, *benchRecords)
-	b.SetBytes(s.bytes)
+	b.SetBytes(s.bytes())
 	for b.Loop() {
 		if err := writeSnapshot(io.Discard, s); err != nil {
 			b.Fatal(err)
@@ -136,7 +136,7 @@ func BenchmarkSnapshotRead(b *testing.B) {
 	if err := writeSnapshot(&sealed, s); err != nil {
 		b.Fatal(err)
 	}
-	b.SetBytes(s.bytes)
+	b.SetBytes(s.bytes())
 	b.ReportAllocs()
 	for b.Loop() {
 		got, err := readSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{secret})
@@ -173,7 +173,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		b.Fatal(err)
 	}
 	took := time.Since(began)
-	b.SetBytes(s.bytes)
+	b.SetBytes(s.bytes())
 	for b.Loop() {
 		list, err := files.List()
 		if err != nil || len(list) == 0 {
@@ -188,7 +188,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(s.bytes)/1e6/took.Seconds(), "write-MB/s")
+	b.ReportMetric(float64(s.bytes())/1e6/took.Seconds(), "write-MB/s")
 }
 
 // BenchmarkSnapshotWriters measures how long writers wait while the leader of three nodes takes a snapshot of a large state, writes it to

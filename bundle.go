@@ -45,9 +45,12 @@ func bundlePart(key string) (site, part string) {
 	return site, ext
 }
 
+// issueLock begins the names of certmagic's locks for certificates.
+const issueLock = "issue_cert_"
+
 // issueSite returns the site that certmagic's lock of that name is for, empty if it is another lock.
 func issueSite(lock string) string {
-	name, ok := strings.CutPrefix(lock, "issue_cert_")
+	name, ok := strings.CutPrefix(lock, issueLock)
 	if !ok {
 		return ""
 	}

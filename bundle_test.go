@@ -232,8 +232,8 @@ func TestPutIsAllOrNothing(t *testing.T) {
 		{[]keyValue{{"x", make([]byte, 50)}, {"y", make([]byte, 50)}}, 80, codeFull},
 	} {
 		got := m.do(command{op: opPut, node: "a", session: a, seq: uint64(seq + 1), value: encodeRecords(test.records), number: test.quota})
-		if got.code != test.want || m.s.records.Len() != 0 || m.s.bytes != 0 {
-			t.Errorf("%v: code %d, %d records, %d bytes", test.records, got.code, m.s.records.Len(), m.s.bytes)
+		if got.code != test.want || m.s.records.Len() != 0 || m.s.bytes() != 0 {
+			t.Errorf("%v: code %d, %d records, %d bytes", test.records, got.code, m.s.records.Len(), m.s.bytes())
 		}
 	}
 }

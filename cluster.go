@@ -48,6 +48,7 @@ type Node struct {
 	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs
 	tickets *tickets
+	space   *spaceWatch
 	fronts  fronts
 
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
@@ -172,6 +173,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		n.name = hostname()
 	}
 	n.log = n.log.With("node", n.name)
+	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	n.book = newBook(n.fsm, ident.Peers)
 	if ident.Member {
 		if err := n.openDisk(false); err != nil {

@@ -63,7 +63,9 @@ type Config struct {
 	// Timing is how patient the cluster is: LAN by default.
 	Timing Timing
 
-	// MaxState bounds the replicated state, in bytes of names and values. Writes over it are refused. 0: 64 MiB.
+	// MaxState bounds what programs store, in bytes of names and values, and, apart from that, what certmagic stores. Roles and locks of programs may
+	// have a sixteenth of it more, those of certificates another. So programs that have no room left can stop no certificate, lock or role. What has
+	// no room is refused with ErrTooLarge; Status.Space and the log say so before. All nodes should have the same. 0: 64 MiB.
 	MaxState int64
 
 	// RemoveDead is how long a member may be gone before the leader removes it. A leader counts from when it began to lead, so it may take

@@ -74,7 +74,8 @@
 // # Limits
 //
 // Two voters tolerate the loss of none, three of one, five of two. A value has at most [MaxValue] bytes, a name [MaxName],
-// the whole state Config.MaxState, 64 MiB unless said otherwise, and all of it is in the memory of each node. Whoever has the secret is trusted in everything.
+// the records of programs Config.MaxState, 64 MiB unless said otherwise, certificates as much apart from that, and all of it is in the memory of each
+// node. Whoever has the secret is trusted in everything.
 // A secret cannot be replaced in a running cluster yet.
 //
 // Planned, and not in this release: backups and metrics.

@@ -20,7 +20,7 @@ var (
 	ErrSealed = errors.New("cannot open what is sealed")
 
 	// ErrTooLarge is wrapped by the error of a write of more than MaxValue bytes, of a name of more than MaxName, or of one
-	// that would take the state over Config.MaxState. It was refused before it was proposed.
+	// for which there is no room: see Config.MaxState. Nothing was written.
 	ErrTooLarge = errors.New("too large")
 
 	// ErrLost is wrapped by the error of what this node was doing when the cluster took it for gone: what it held, locks for one, it

@@ -152,7 +152,7 @@ func snapshotTime(id string) time.Time {
 
 // show takes what a state has.
 func (out *Inspection) show(s *state) {
-	out.Index, out.Bytes, out.Roles = s.index, s.bytes, s.roleStatus()
+	out.Index, out.Bytes, out.Roles = s.index, s.bytes(), s.roleStatus()
 	for _, id := range s.servers {
 		m, _ := s.member(id)
 		m.ID, m.Voter = id, slices.Contains(s.voters, id)

@@ -91,7 +91,7 @@ func randomOps(random *rand.Rand, nodes, n int) []op {
 		if o.locks() {
 			o.key = []string{"a", "A", "a/b", "*.a", ""}[random.IntN(5)]
 		}
-		possible := plain != "" && len(plain) <= flotilla.MaxName && !strings.Contains(plain, "\x00")
+		possible := plain != "" && !climbs(o.key) && len(plain) <= flotilla.MaxName && !strings.Contains(plain, "\x00")
 		o.cancelled = random.IntN(40) == 0 && possible && o.kind != opHandOver
 		ops[i] = o
 	}

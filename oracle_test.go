@@ -71,6 +71,12 @@ func errorKind(err error) string {
 	return "other"
 }
 
+// climbs reports whether a key leads out of the storage.
+func climbs(key string) bool {
+	clean := path.Clean(strings.TrimLeft(key, "/"))
+	return clean == ".." || strings.HasPrefix(clean, "../")
+}
+
 // deviation is one way in which Storage differs from FileStorage on purpose.
 type deviation struct {
 	name string
@@ -89,13 +95,15 @@ func deviations() []deviation {
 	}
 	return []deviation{{
 		// FileStorage asked for "../x" leaves its directory.
-		name: "a key cannot climb above the root",
-		call: func(w *world, o op) op {
-			rel, err := filepath.Rel(w.root, w.files.Filename(o.key))
-			if !o.locks() && (err != nil || rel == ".." || strings.HasPrefix(rel, "../")) {
-				o.key = strings.TrimPrefix(path.Clean("/"+o.key), "/")
+		name: "a key that leads out of the storage is an error",
+		call: func(_ *world, o op) op {
+			if !o.locks() && climbs(o.key) {
+				o.kind = opNone
 			}
 			return o
+		},
+		want: func(_ *world, o op, a answer) answer {
+			return ask(o, !o.locks() && o.kind != opExists && climbs(o.key), a, answer{Err: "other"})
 		},
 	}, {
 		// FileStorage makes its own directory a file, if that is not there yet.

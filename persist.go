@@ -38,7 +38,7 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 			return
 		}
 		n.awaitQuiet(ctx)
-		rest := snapshotRest + time.Duration(n.fsm.state().bytes)*snapshotRestMiB>>20
+		rest := snapshotRest + time.Duration(n.fsm.state().bytes())*snapshotRestMiB>>20
 		if err := n.snapshot(ctx); err != nil && ctx.Err() == nil {
 			n.log.Warn("no snapshot; will try again", "err", err, "in", rest)
 			n.snapshotSoon()

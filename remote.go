@@ -101,6 +101,9 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 		if clean, err := cleanKey(r.Key); err != nil || clean != r.Key || clean == "" {
 			return remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than " + fmt.Sprint(MaxName) + " bytes"}.Encode(), nil
 		}
+		if err := misplaced(r.Key); err != nil {
+			return remote.PutReply{Outcome: remote.Refused, Reason: err.Error()}.Encode(), nil
+		}
 		if len(r.Value) > MaxValue {
 			return remote.PutReply{Outcome: remote.Refused, Reason: fmt.Sprintf("the value has %d bytes, the limit is %d", len(r.Value), MaxValue)}.Encode(), nil
 		}

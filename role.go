@@ -94,11 +94,12 @@ func (s *state) claim(at passing, c *command, fx *effects) code {
 	if len(queue) > 0 && !c.flag {
 		return codeHeld
 	}
-	if !s.hasRoom(int64(len(c.key)), c.number) {
+	mine := claim{claimRef: claimRef{c.node, c.session, c.seq}, group: c.group, priority: c.priority}
+	b, cost := claimBudget(c.key), mine.cost(c.key)
+	if !s.hasRoom(b, cost, int64(c.number)) {
 		return codeFull
 	}
-	s.bytes += int64(len(c.key))
-	mine := claim{claimRef: claimRef{c.node, c.session, c.seq}, group: c.group, priority: c.priority}
+	s.used[b] += cost
 	if c.cond > 0 {
 		mine.public, mine.linger, mine.willed = true, int64(c.cond-1), c.voters != 0
 	}
@@ -114,6 +115,9 @@ func (s *state) claim(at passing, c *command, fx *effects) code {
 	return codeOK
 }
 
+// cost returns what a claim to that role counts.
+func (c *claim) cost(role string) int64 { return int64(len(role) + len(c.group) + claimCost) }
+
 // grant makes the claim the holder's.
 func (c *claim) grant(at passing) { c.index, c.since, c.outage = at.index, at.time, at.outage }
 
@@ -126,7 +130,7 @@ func (s *state) release(at passing, key string, ref claimRef, fx *effects) code 
 	}
 	fx.claim(ref)
 	rest := slices.Delete(slices.Clone(s.claims(key)), i, i+1)
-	s.bytes -= int64(len(key))
+	s.used[claimBudget(key)] -= gone.cost(key)
 	if len(rest) == 0 {
 		s.roles, _, _ = s.roles.Delete([]byte(key))
 		return codeOK

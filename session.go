@@ -144,6 +144,9 @@ func (n *Node) told(fx *effects) {
 		n.tickets.follow(n.fsm.state().tickets)
 		n.changed.poke()
 	}
+	if say := n.space.look(n.fsm.state()); say != nil {
+		n.tasks.run(say)
+	}
 	for _, site := range fx.sites {
 		n.certs.stored(site)
 	}

@@ -205,12 +205,14 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				return nil, codec.ErrMalformed
 			}
 			s.roles, _, _ = s.roles.Insert([]byte(name), r)
-			s.bytes += int64(len(name) * len(r.queue))
+			for _, c := range r.queue {
+				s.used[claimBudget(name)] += c.cost(name)
+			}
 		case frameRecord:
 			key := d.Bytes()
 			rec := &record{modified: d.Int(), index: d.Uint(), value: d.Bytes()}
 			records.Insert(key, rec)
-			s.bytes += int64(len(key) + len(rec.value))
+			s.used[recordBudget(string(key))] += int64(len(key) + len(rec.value))
 		case frameEnd:
 		default:
 			return nil, fmt.Errorf("part %d is not known to this version of flotilla; upgrade this node", tag)

@@ -18,7 +18,7 @@ type state struct {
 	keys     *seal.Keyring // nil before the keyring's entry
 	wrapped  []byte        // the keyring as the log and snapshots have it
 	records  *iradix.Tree[*record]
-	bytes    int64 // of all names and values, and of the names of roles for each claim
+	used     [budgets]int64 // bytes of names and values, and of claims
 	roles    *iradix.Tree[*role]
 	members  *iradix.Tree[Member]
 	sessions *iradix.Tree[*session]
@@ -282,14 +282,11 @@ func (s *state) store(index uint64, c *command, key string, value []byte, fx *ef
 		}
 		i += 1 + next
 	}
-	grows := int64(len(key) + len(value))
-	if old, ok := s.records.Get(treeKey(key)); ok {
-		grows = int64(len(value) - len(old.value))
-	}
-	if !s.hasRoom(grows, c.number) {
+	b, grows := recordBudget(key), s.recordGrows(key, value)
+	if !s.hasRoom(b, grows, int64(c.number)) {
 		return codeFull
 	}
-	s.bytes += grows
+	s.used[b] += grows
 	s.records, _, _ = s.records.Insert(treeKey(key), &record{value: value, modified: c.time, index: index})
 	fx.record(key)
 	_, marked := s.records.Get(treeKey(key + compromised))
@@ -300,9 +297,25 @@ func (s *state) store(index uint64, c *command, key string, value []byte, fx *ef
 	return codeOK
 }
 
-// hasRoom reports whether the state may grow. The limit comes with the command, so every node finds the same.
-func (s *state) hasRoom(grows int64, limit uint64) bool {
-	return grows <= 0 || s.bytes+grows <= int64(limit)
+// recordGrows returns by how much the state grows if value is stored at key.
+func (s *state) recordGrows(key string, value []byte) int64 {
+	if old, ok := s.records.Get(treeKey(key)); ok {
+		return int64(len(value) - len(old.value))
+	}
+	return int64(len(key) + len(value))
+}
+
+// hasRoom reports whether a budget has room for so much more. The limit comes with the command, so every node finds the same.
+func (s *state) hasRoom(b budget, grows, maxState int64) bool {
+	return grows <= 0 || s.used[b]+grows <= b.limit(maxState)
+}
+
+// bytes returns how large the state is.
+func (s *state) bytes() (sum int64) {
+	for _, used := range s.used {
+		sum += used
+	}
+	return sum
 }
 
 // isDir reports whether there are keys below key. The empty key is above all.
@@ -325,14 +338,14 @@ func (s *state) remove(key string, fx *effects) {
 	txn := s.records.Txn()
 	if key != "" {
 		if old, ok := txn.Delete(treeKey(key)); ok {
-			s.bytes -= int64(len(key) + len(old.value))
+			s.used[recordBudget(key)] -= int64(len(key) + len(old.value))
 			fx.record(key)
 		}
 	}
 	it := s.records.Root().Iterator()
 	it.SeekPrefix(below(key))
 	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
-		s.bytes -= int64(len(k) + len(r.value))
+		s.used[recordBudget(string(k))] -= int64(len(k) + len(r.value))
 		fx.record(plainKey(k))
 	}
 	txn.DeletePrefix(below(key))

@@ -34,6 +34,8 @@ type Status struct {
 	// Certificates are those that this node serves.
 	Certificates []Certificate
 	Tickets      TicketStatus
+	// Space says how full the replicated state is.
+	Space []SpaceStatus
 }
 
 // Member is one node of the cluster.
@@ -113,6 +115,7 @@ func (n *Node) Status() Status {
 		Roles:        n.roleStatus(s, lease),
 		Certificates: n.certificates(),
 		Tickets:      n.tickets.status(),
+		Space:        s.space(n.cfg.MaxState),
 	}
 	if err := n.failure(); err != nil {
 		out.Err, out.Retries = err.Error(), n.works.Err() == nil

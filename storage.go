@@ -66,7 +66,8 @@ func (s *Storage) trace(ctx context.Context, op, key string) {
 func (s *Storage) String() string { return "flotilla(" + s.n.name + ")" }
 
 // Store puts value at key, in place of what was there. It fails if there are keys below key, or a value above it, and with ErrTooLarge
-// if key or value is longer than MaxName or MaxValue or the state has no room.
+// if key or value is longer than MaxName or MaxValue or there is no room: see Config.MaxState. A key that leads out of the storage, or would stand in the
+// way of what certmagic keeps in its directories, is fs.ErrInvalid.
 func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	s.trace(ctx, "store", key)
 	clean, err := storeKey(key)
@@ -147,13 +148,9 @@ func (s *Storage) room(key string, value []byte) error {
 	if len(value) > MaxValue {
 		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue)
 	}
-	st := s.n.fsm.state()
-	grows := int64(len(key) + len(value))
-	if old, ok := st.records.Get(treeKey(key)); ok {
-		grows = int64(len(value) - len(old.value))
-	}
-	if grows > 0 && st.bytes+grows > s.n.cfg.MaxState {
-		return fmt.Errorf("%w: the state has %d bytes, the limit is %d; delete something or raise Config.MaxState", ErrTooLarge, st.bytes, s.n.cfg.MaxState)
+	st, b := s.n.fsm.state(), recordBudget(key)
+	if !st.hasRoom(b, st.recordGrows(key, value), s.n.cfg.MaxState) {
+		return b.refuse(st.used[b], s.n.cfg.MaxState)
 	}
 	return nil
 }
@@ -460,6 +457,9 @@ func storeKey(key string) (string, error) {
 	if err == nil && clean == "" {
 		err = fmt.Errorf("%w: the key is empty", fs.ErrInvalid)
 	}
+	if err == nil {
+		err = misplaced(clean)
+	}
 	return clean, err
 }
 
@@ -474,7 +474,14 @@ func cleanKey(key string) (string, error) {
 	if isClean(key) {
 		return key, nil
 	}
-	return strings.TrimPrefix(path.Clean("/"+key), "/"), nil
+	clean := path.Clean(strings.TrimLeft(key, "/"))
+	switch {
+	case clean == "." || clean == "/":
+		return "", nil
+	case clean == ".." || strings.HasPrefix(clean, "../"):
+		return "", fmt.Errorf("%w: the key leads out of the storage", fs.ErrInvalid)
+	}
+	return clean, nil
 }
 
 // isClean reports whether key is in its one form: no part of it is empty, or a dot or two.
@@ -499,7 +506,7 @@ func codeError(c code) error {
 	case codeNoHeir:
 		return errNoHeir
 	case codeFull:
-		return fmt.Errorf("%w: the state has reached its limit; delete something or raise Config.MaxState", ErrTooLarge)
+		return fmt.Errorf("%w: the limit for what is of this kind is reached; delete something or raise Config.MaxState", ErrTooLarge)
 	}
 	return nil
 }

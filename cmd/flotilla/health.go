@@ -14,9 +14,11 @@ func healthCommand() command {
 		args:    "[NODE]",
 		summary: "say by the exit code whether the cluster or a node is well",
 		text: `
-The cluster is well if it has a leader and every member is ready, and if no
-certificate has expired. A NODE, given by its name or ID, is well if it is ready
-and its certificates have not expired. A node that is drained is not ready.
+The cluster is well if it has a leader and every member is ready, if no
+certificate has expired, and if less than 95 % of each of the state's limits is
+used; from 80 % on that is printed. A NODE, given by its name or ID, is well if
+it is ready and its certificates have not expired. A node that is drained is not
+ready.
 
 Exit codes: 0 all is well, 1 something is not, 3 no node gave an answer.
 ` + connectText,
@@ -86,6 +88,16 @@ func (p *program) health(ctx context.Context, conn *connection, name string, qui
 			_, h = n.state()
 		}
 		say(n.Name, fault, h)
+	}
+	if name == "" {
+		for _, s := range pic.space() {
+			switch w := s.Warning(); {
+			case s.Full():
+				say("state", w, bad)
+			case w != "":
+				lines = append(lines, p.style().paint(p.fold("state: ok, but "+w), odd))
+			}
+		}
 	}
 	all, _ := pic.certificates()
 	for _, c := range all {

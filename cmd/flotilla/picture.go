@@ -285,3 +285,24 @@ func (p *program) writeJSON(v any, lines bool) error {
 	}
 	return e.Encode(v)
 }
+
+// space returns how full the state is, by the node that has the least room: limits may differ.
+func (pic *picture) space() []flotilla.SpaceStatus {
+	var out []flotilla.SpaceStatus
+	place := make(map[string]int)
+	for _, n := range pic.nodes {
+		if n.said == nil {
+			continue
+		}
+		for _, s := range n.said.Space {
+			i, known := place[s.What]
+			if !known {
+				place[s.What] = len(out)
+				out = append(out, s)
+			} else if s.Percent() > out[i].Percent() {
+				out[i] = s
+			}
+		}
+	}
+	return out
+}

@@ -206,6 +206,11 @@ func (pic *picture) remarks() []string {
 			out = append(out, "remark: "+shown(n.Name)+": "+shown(f))
 		}
 	}
+	for _, s := range pic.space() {
+		if w := s.Warning(); w != "" {
+			out = append(out, "remark: "+w)
+		}
+	}
 	all, _ := pic.certificates()
 	for _, c := range all {
 		if c.Err != "" {
