@@ -219,13 +219,17 @@ func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveR
 
 // nameOf returns what people call a node.
 func (n *Node) nameOf(id string) string {
-	if m, ok := n.fsm.state().member(id); ok && m.Name != "" {
-		return m.Name
-	}
-	if m, ok := n.book.get(id); ok && m.Name != "" {
-		return m.Name
+	if name := n.book.name(id); name != "" {
+		return name
 	}
 	return short(id)
+}
+
+// isAbsent reports whether it is known that a member cannot be reached: its session has ended, by its own word or by the verdict, or this node is on its
+// way out.
+func (n *Node) isAbsent(id string) bool {
+	s := n.fsm.state()
+	return n.leaving.Load() || n.works.Err() != nil || s.elected > 0 && s.session(id) == nil
 }
 
 func (n *Node) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {

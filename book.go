@@ -118,6 +118,19 @@ func (b *book) get(id string) (Member, bool) {
 	return g.Member, ok
 }
 
+// name returns what people call a node; empty: nothing is known.
+func (b *book) name(id string) string {
+	if m, ok := b.fsm.state().member(id); ok && m.Name != "" {
+		return m.Name
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if g, ok := b.heard[id]; ok {
+		return g.Name
+	}
+	return b.stored[id].Name
+}
+
 // process returns the boot number that a node last gave.
 func (b *book) process(id string) string {
 	b.mu.Lock()

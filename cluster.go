@@ -172,9 +172,9 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if n.name == "" {
 		n.name = hostname()
 	}
-	n.log = n.log.With("node", n.name)
-	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	n.book = newBook(n.fsm, ident.Peers)
+	n.log = newNamedLogger(n.log, n.book.name).With("node", n.name)
+	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	if ident.Member {
 		if err := n.openDisk(false); err != nil {
 			return err

@@ -128,7 +128,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true
-	c.Logger = newHclog(n.log)
+	c.Logger = newHclog(n.log, n.isAbsent)
 	return c
 }
 

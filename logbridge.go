@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -118,19 +119,36 @@ func zapProblem(f zapcore.Field) any {
 	return strings.Join(parts, ": ")
 }
 
-// newHclog returns an hclog logger, for raft, that writes to l, or to nobody if l is nil. It has no level of its own.
-func newHclog(l *slog.Logger) hclog.Logger {
+// newHclog returns an hclog logger, for raft, that writes to l, or to nobody if l is nil. It has no level of its own. That raft cannot reach a
+// peer that is absent is no news: the cluster has taken note of its end, or an operator has planned it.
+func newHclog(l *slog.Logger, absent func(id string) bool) hclog.Logger {
 	if l == nil {
 		l = slog.New(slog.DiscardHandler)
 	}
-	return &hcLogger{log: l}
+	return &hcLogger{log: l, ids: nodeID(), absent: absent}
 }
 
 // hcLogger is an hclog.Logger on a slog.Logger.
 type hcLogger struct {
 	log     *slog.Logger
+	ids     *regexp.Regexp
+	absent  func(id string) bool
 	name    string
 	implied []any
+}
+
+// level returns the level of a line.
+func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
+	to := raftLevel(level, msg)
+	if to < slog.LevelWarn || !aboutPeer(msg) {
+		return to
+	}
+	for _, arg := range args {
+		if id := h.ids.FindString(fmt.Sprint(arg)); id != "" && h.absent(id) {
+			return slog.LevelDebug
+		}
+	}
+	return to
 }
 
 // raft warns of what is the ordinary course of an election, and of every try to reach a peer that is down.
@@ -141,15 +159,20 @@ func raftLevel(level hclog.Level, msg string) slog.Level {
 	case hclog.Warn:
 		lower := strings.ToLower(msg)
 		for _, ordinary := range []string{"election", "stepping down", "rejecting vote request", "rejecting pre-vote request", "duplicate requestvote",
-			"sending older logs", "previous log term mis-match", "clearing log suffix", "failed to get previous log", "pre-vote is disabled"} {
+			"sending older logs", "previous log term mis-match", "clearing log suffix", "skipping application of old log",
+			"failed to contact", // the failure detector says so sooner, and says what follows from it
+			"failed to get previous log", "pre-vote is disabled"} {
 			if strings.Contains(lower, ordinary) {
 				return slog.LevelInfo
 			}
 		}
 		return slog.LevelWarn
 	case hclog.Error:
+		if strings.HasPrefix(msg, "peer has newer term") {
+			return slog.LevelInfo
+		}
 		for _, peer := range []string{"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries",
-			"failed to make requestVote RPC", "failed to start pipeline replication to", "peer has newer term"} {
+			"failed to make requestVote RPC", "failed to start pipeline replication to"} {
 			if strings.HasPrefix(msg, peer) {
 				return slog.LevelWarn
 			}
@@ -160,7 +183,7 @@ func raftLevel(level hclog.Level, msg string) slog.Level {
 }
 
 func (h *hcLogger) Log(level hclog.Level, msg string, args ...any) {
-	to := raftLevel(level, msg)
+	to := h.level(level, msg, args)
 	if level == hclog.Off || !h.log.Enabled(context.Background(), to) {
 		return
 	}
@@ -213,7 +236,7 @@ func (h *hcLogger) ImpliedArgs() []any { return h.implied }
 func (h *hcLogger) Name() string       { return h.name }
 
 func (h *hcLogger) With(args ...any) hclog.Logger {
-	return &hcLogger{log: h.log, name: h.name, implied: append(h.implied[:len(h.implied):len(h.implied)], args...)}
+	return &hcLogger{log: h.log, ids: h.ids, absent: h.absent, name: h.name, implied: append(h.implied[:len(h.implied):len(h.implied)], args...)}
 }
 
 func (h *hcLogger) Named(name string) hclog.Logger {
@@ -224,7 +247,7 @@ func (h *hcLogger) Named(name string) hclog.Logger {
 }
 
 func (h *hcLogger) ResetNamed(name string) hclog.Logger {
-	return &hcLogger{log: h.log, name: name, implied: h.implied}
+	return &hcLogger{log: h.log, ids: h.ids, absent: h.absent, name: name, implied: h.implied}
 }
 
 // SetLevel does nothing: the slog.Logger decides.

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -116,7 +118,7 @@ func TestHclogBridge(t *testing.T) {
 		}, "level=INFO msg=\"heartbeat timeout reached, starting election\" last-leader-id=x\n" +
 			"level=INFO msg=\"Election timeout reached, restarting election\"\n" +
 			"level=INFO msg=\"failed to contact quorum of nodes, stepping down\"\n" +
-			"level=WARN msg=\"failed to contact\" time=1s\n" +
+			"level=INFO msg=\"failed to contact\" time=1s\n" +
 			"level=WARN msg=\"failed to heartbeat to\" peer=x\n" +
 			"level=ERROR msg=\"failed to commit logs\"\n"},
 		{"values", func(l hclog.Logger) {
@@ -136,22 +138,38 @@ func TestHclogBridge(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out bytes.Buffer
-			tc.log(newHclog(recordTo(&out, slog.LevelDebug)))
+			tc.log(newHclog(recordTo(&out, slog.LevelDebug), nobodyAbsent))
 			if diff := cmp.Diff(tc.want, out.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
+	t.Run("absent peers", func(t *testing.T) {
+		var out bytes.Buffer
+		here, away := strings.Repeat("a", 32), strings.Repeat("b", 32)
+		l := newHclog(recordTo(&out, slog.LevelInfo), func(id string) bool { return id == away })
+		for _, id := range []string{here, away} {
+			l.Error("failed to heartbeat to", "peer", id)
+			l.Error("failed to appendEntries to", "peer", raft.Server{ID: raft.ServerID(id)})
+			l.Error("failed to commit logs", "peer", id)
+		}
+		want := "level=WARN msg=\"failed to heartbeat to\" peer=" + here + "\n" +
+			"level=WARN msg=\"failed to appendEntries to\" peer=\"{Suffrage:Voter ID:" + here + " Address:}\"\n" +
+			"level=ERROR msg=\"failed to commit logs\" peer=" + here + "\nlevel=ERROR msg=\"failed to commit logs\" peer=" + away + "\n"
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 	t.Run("level", func(t *testing.T) {
 		var out bytes.Buffer
-		l := newHclog(recordTo(&out, slog.LevelWarn))
+		l := newHclog(recordTo(&out, slog.LevelWarn), nobodyAbsent)
 		l.SetLevel(hclog.Trace)
 		l.Info("no")
 		if l.GetLevel() != hclog.Warn || l.IsTrace() || l.IsDebug() || l.IsInfo() || !l.IsWarn() || !l.IsError() || out.Len() != 0 {
 			t.Errorf("level %v, wrote %q", l.GetLevel(), out.String())
 		}
 	})
-	nobody := newHclog(nil)
+	nobody := newHclog(nil, nobodyAbsent)
 	nobody.Named("a").With("b", 1).Error("to nobody")
 	if nobody.IsError() || nobody.GetLevel() != hclog.Off {
 		t.Error("a logger to nobody is enabled")

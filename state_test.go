@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"strings"
 	"testing"
 
@@ -97,10 +96,13 @@ func TestStore(t *testing.T) {
 	if diff := cmp.Diff([]string{"ab"}, m.s.list("", true)); diff != "" {
 		t.Errorf("after deleting a directory:\n%s", diff)
 	}
+	if got := store("certificates/c/a/a.crt", "55555"); got != codeOK || m.s.used[certificateRecords] != int64(len("certificates/c/a/a.crt"+"55555")) {
+		t.Errorf("a certificate: %d, %v", got, m.s.used)
+	}
 	seq++
 	m.do(command{op: opDelete, node: "a", session: ses, seq: seq, key: ""})
-	if m.s.bytes() != 0 || m.s.records.Len() != 0 {
-		t.Errorf("after deleting everything: %d records, %d bytes", m.s.records.Len(), m.s.bytes())
+	if m.s.used != [budgets]int64{} || m.s.records.Len() != 0 {
+		t.Errorf("after deleting everything: %d records, %v bytes", m.s.records.Len(), m.s.used)
 	}
 }
 
@@ -187,8 +189,9 @@ func TestSnapshot(t *testing.T) {
 	m.do(command{op: opMember, node: "a", target: "a", key: "name", value: []byte("addr:1")})
 	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
 	m.do(command{op: opClaim, node: "a", session: a, seq: 2, key: "l", flag: true, number: 1 << 20})
-	for i, key := range []string{"x/y/z", "x/y/w", "q"} {
-		m.do(command{op: opStore, node: "a", session: a, seq: uint64(i + 3), key: key, value: bytes.Repeat([]byte(key), 30_000), time: 1, number: 1 << 20})
+	m.do(command{op: opClaim, node: "a", session: a, seq: 3, key: lockPrefix + issueLock + "a", flag: true, number: 1 << 20})
+	for i, key := range []string{"x/y/z", "x/y/w", "q", "certificates/c/d/e"} {
+		m.do(command{op: opStore, node: "a", session: a, seq: uint64(i + 4), key: key, value: bytes.Repeat([]byte(key), 30_000), time: 1, number: 1 << 20})
 	}
 	var sealed bytes.Buffer
 	if err := writeSnapshot(&sealed, m.s); err != nil {

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -112,7 +113,11 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c command) {
 	if busy {
 		return
 	}
-	k.n.log.Info(why, "node", id.node, "session", id.number)
+	level := slog.LevelInfo
+	if c.op == opEnd && !l.expels(id.node) {
+		level = slog.LevelWarn // nobody has planned it
+	}
+	k.n.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
 	k.n.tasks.run(func() {
 		c.node, c.time = k.n.id, time.Now().UnixNano()
 		last := l.raft.LastIndex()

@@ -1,0 +1,82 @@
+package flotilla
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// nodeID finds what may be the ID of a node.
+func nodeID() *regexp.Regexp { return regexp.MustCompile(`\b[0-9a-f]{32}\b`) }
+
+// nameHandler is a slog.Handler that puts names in the place of node IDs: "n1 (98801e51)". Lines of raft, errors and lists have IDs, and people
+// know names.
+type nameHandler struct {
+	slog.Handler
+	ids  *regexp.Regexp
+	name func(id string) string // empty: it is not known
+}
+
+// newNamedLogger returns a logger that writes to l with the names that name knows.
+func newNamedLogger(l *slog.Logger, name func(id string) string) *slog.Logger {
+	return slog.New(&nameHandler{l.Handler(), nodeID(), name})
+}
+
+// Handle implements slog.Handler.
+func (h *nameHandler) Handle(ctx context.Context, r slog.Record) error {
+	out := slog.NewRecord(r.Time, r.Level, h.text(r.Message), r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		out.AddAttrs(h.attr(a))
+		return true
+	})
+	return h.Handler.Handle(ctx, out)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *nameHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	named := make([]slog.Attr, len(attrs))
+	for i, a := range attrs {
+		named[i] = h.attr(a)
+	}
+	return &nameHandler{h.Handler.WithAttrs(named), h.ids, h.name}
+}
+
+// WithGroup implements slog.Handler.
+func (h *nameHandler) WithGroup(name string) slog.Handler {
+	return &nameHandler{h.Handler.WithGroup(name), h.ids, h.name}
+}
+
+func (h *nameHandler) attr(a slog.Attr) slog.Attr {
+	switch a.Value.Kind() {
+	case slog.KindString:
+		return slog.String(a.Key, h.text(a.Value.String()))
+	case slog.KindAny:
+		text := fmt.Sprint(a.Value.Any())
+		if named := h.text(text); named != text {
+			return slog.String(a.Key, named)
+		}
+	}
+	return a
+}
+
+func (h *nameHandler) text(s string) string {
+	if len(s) < 32 {
+		return s
+	}
+	return h.ids.ReplaceAllStringFunc(s, func(id string) string {
+		if name := h.name(id); name != "" {
+			return name + " (" + short(id) + ")"
+		}
+		return id
+	})
+}
+
+// aboutPeer are the beginnings of raft's lines about a peer that it cannot reach.
+func aboutPeer(msg string) bool {
+	return slices.ContainsFunc([]string{"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
+		"failed to start pipeline replication to", "failed to contact", "failed to send snapshot to", "failed to send timeout now"},
+		func(part string) bool { return strings.HasPrefix(msg, part) })
+}
