@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+
+	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
 // trialElements are two that end, and when the trial is given up: no kernel's tick is longer than 10 ms.
@@ -119,7 +121,7 @@ func tryExpiry(c *nftables.Conn, t *layout) error {
 func unsupported(what, remedy string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		remedy = "the process needs the capability NET_ADMIN in the user namespace of its network namespace"
+		remedy = rights.Why(err, rights.NetAdmin)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		remedy = "the kernel gave no answer; " + remedy
 	case errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM):
@@ -140,7 +142,7 @@ func explain(step string, err error) error {
 		// Everything that is named in a transaction was made by this fence.
 		return fmt.Errorf("%s: %w: %w", step, ErrTampered, err)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%s: the process needs the capability NET_ADMIN: %w", step, err)
+		return fmt.Errorf("%s: %s: %w", step, rights.Why(err, rights.NetAdmin), err)
 	}
 	return fmt.Errorf("%s: %w", step, err)
 }

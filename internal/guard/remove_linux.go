@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
 // remover removes addresses by netlink. Its socket is opened beforehand.
@@ -32,7 +34,7 @@ func newRemover() (*remover, error) {
 	for _, ip := range []net.IP{net.IPv4(192, 0, 2, 1).To4(), net.ParseIP("2001:db8::1")} {
 		err := r.del(noInterface, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
 		if errors.Is(err, unix.EPERM) {
-			return nil, errors.New("it is not permitted to change addresses: CAP_NET_ADMIN is missing (capabilities must be ambient or of the file to reach it)")
+			return nil, fmt.Errorf("it may not change addresses: %s; capabilities must be ambient or of the file to reach it", rights.Why(err, rights.NetAdmin))
 		}
 	}
 	return r, nil

@@ -203,7 +203,7 @@ func (h *host) tap(filter []bpf.Instruction) *packet.Conn {
 	h.t.Helper()
 	var conn *packet.Conn
 	h.must(h.do(func() (err error) {
-		conn, err = openSocket(h.ifi, append(guard(), filter...))
+		conn, err = openSocket(h.ifi, allProtocols, append(guard(), filter...))
 		if err == nil {
 			err = join(conn, multicast(allNodes()), multicast(solicited(netip.MustParseAddr(v6))))
 		}

@@ -26,7 +26,7 @@ type Link struct {
 // Open returns the link of an interface. It may be down; frames can be sent when it is up.
 // The error wraps fs.ErrPermission where the process lacks CAP_NET_RAW, and says how to give it.
 func Open(ifi *net.Interface) (*Link, error) {
-	conn, err := openSocket(ifi, nil)
+	conn, err := openSocket(ifi, 0, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (l *Link) Probe(ctx context.Context, addr netip.Addr, tries int, wait time.
 	if err != nil {
 		return nil, err
 	}
-	conn, err := openSocket(&l.ifi, append(guard(), probeFilter()...))
+	conn, err := openSocket(&l.ifi, allProtocols, append(guard(), probeFilter()...))
 	if err != nil {
 		return nil, err
 	}

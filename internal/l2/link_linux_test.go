@@ -101,7 +101,7 @@ func TestOpenErrors(t *testing.T) {
 			_, err := Open(h.ifi)
 			return err
 		})
-		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "frames of eth0 need the capability CAP_NET_RAW") {
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "cannot open a packet socket of eth0: this process lacks the capability NET_RAW") {
 			t.Error(err)
 		}
 	})

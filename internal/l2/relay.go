@@ -87,7 +87,7 @@ func (l *Link) Hold(addrs ...netip.Addr) (*Relay, error) {
 			unique = append(unique, a)
 		}
 	}
-	conn, err := openSocket(&l.ifi, append(guard(), relayFilter(unique)...))
+	conn, err := openSocket(&l.ifi, allProtocols, append(guard(), relayFilter(unique)...))
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +233,11 @@ func (r *Relay) frame(h heard) ([]byte, bool) {
 
 // forward sends an attempt to the owner.
 func (r *Relay) forward(m *moving, w waiting) {
+	if self, err := hardwareAddr(r.conn); err == nil {
+		r.self = self // the interface may have another by now
+	}
 	copy(w.frame, m.owner[:])
+	copy(w.frame[6:], r.self[:])
 	r.seen[w.key]++
 	if send(r.conn, w.frame) != nil {
 		r.count(RelayStats{Lost: 1})

@@ -9,34 +9,35 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
 // receiveBuffer is how many bytes of frames may wait for a reader: some thousand SYNs with what the kernel counts for each.
 const receiveBuffer = 4 << 20
 
-// openSocket returns a packet socket of the interface that sends, and receives what passes the filter; nothing without one.
-//
-// It receives by way of ETH_P_ALL and not by the protocols it wants, because these are delivered after the hooks where nftables drops
-// a muted address's frames (__netif_receive_skb_core in net/core/dev.c).
-func openSocket(ifi *net.Interface, filter []bpf.Instruction) (*packet.Conn, error) {
+// allProtocols has a socket receive frames before the hooks where nftables drops those of a muted address: frames of a protocol are
+// delivered after them (__netif_receive_skb_core in net/core/dev.c).
+const allProtocols = unix.ETH_P_ALL
+
+// openSocket returns a packet socket of the interface that sends, and receives what is of a protocol and passes the filter; nothing without one.
+func openSocket(ifi *net.Interface, protocol int, filter []bpf.Instruction) (*packet.Conn, error) {
 	var cfg packet.Config
-	protocol := 0
 	if filter != nil {
 		raw, err := bpf.Assemble(filter)
 		if err != nil {
 			return nil, err
 		}
-		cfg.Filter, protocol = raw, unix.ETH_P_ALL
+		cfg.Filter = raw
+	} else {
+		protocol = 0
 	}
 	conn, err := packet.Listen(ifi, packet.Raw, protocol, &cfg)
 	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return nil, fmt.Errorf("frames of %s need the capability CAP_NET_RAW, which this process has not: give it by AmbientCapabilities=CAP_NET_RAW in a "+
-			"systemd unit, by cap_add: [NET_RAW] in docker compose, or by setcap cap_net_raw+ep on the binary: %w", ifi.Name, err)
 	case errors.Is(err, unix.EAFNOSUPPORT):
 		return nil, fmt.Errorf("this kernel has no packet sockets, which frames of %s need: %w", ifi.Name, err)
 	case err != nil:
-		return nil, fmt.Errorf("cannot open a packet socket of %s: %w", ifi.Name, err)
+		return nil, rights.Explain("open a packet socket of "+ifi.Name, err, rights.NetRaw)
 	}
 	if filter != nil {
 		err = control(conn, func(fd int) error {

@@ -10,10 +10,12 @@ import (
 	"golang.org/x/net/bpf"
 )
 
+const allProtocols = 0
+
 var errLinux = errors.New("announcements, probes and relays of addresses need packet sockets, which are Linux's: " +
 	"on this system a floating address needs a binder of your own")
 
-func openSocket(*net.Interface, []bpf.Instruction) (*packet.Conn, error) { return nil, errLinux }
+func openSocket(*net.Interface, int, []bpf.Instruction) (*packet.Conn, error) { return nil, errLinux }
 
 func hardwareAddr(*packet.Conn) (mac, error) { return mac{}, errLinux }
 

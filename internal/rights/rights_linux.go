@@ -1,0 +1,99 @@
+package rights
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Capability is one of capabilities(7).
+type Capability int
+
+// The capabilities that floating addresses need.
+const (
+	NetAdmin Capability = unix.CAP_NET_ADMIN
+	NetRaw   Capability = unix.CAP_NET_RAW
+)
+
+// String returns its name.
+func (c Capability) String() string {
+	switch c {
+	case NetAdmin:
+		return "NET_ADMIN"
+	case NetRaw:
+		return "NET_RAW"
+	}
+	return fmt.Sprintf("capability %d", int(c))
+}
+
+// Missing returns those of the capabilities that are not in the effective set of this process. What
+// cannot be found out is not missing.
+func Missing(needs ...Capability) (missing []Capability) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return nil
+	}
+	for _, c := range needs {
+		if data[c/32].Effective&(1<<(c%32)) == 0 {
+			missing = append(missing, c)
+		}
+	}
+	return missing
+}
+
+// Explain returns the error of something that the kernel did not do, which needs the capabilities.
+// What is written after "cannot".
+func Explain(what string, err error, needs ...Capability) error {
+	if err == nil {
+		return nil
+	}
+	if why := Why(err, needs...); why != "" {
+		return fmt.Errorf("cannot %s: %s: %w", what, why, err)
+	}
+	return fmt.Errorf("cannot %s: %w", what, err)
+}
+
+// Why returns the reason of a refusal for want of permission, and the remedy; empty if err is
+// something else.
+func Why(err error, needs ...Capability) string {
+	if !errors.Is(err, os.ErrPermission) {
+		return ""
+	}
+	if missing := Missing(needs...); len(missing) > 0 {
+		return lack(missing)
+	}
+	name := "refused"
+	for _, errno := range []syscall.Errno{unix.EPERM, unix.EACCES} {
+		if errors.Is(err, errno) {
+			name = unix.ErrnoName(errno)
+		}
+	}
+	var has []string
+	for _, c := range needs {
+		has = append(has, c.String())
+	}
+	return fmt.Sprintf("the kernel refuses it (%s) although this process has the capability %s: either a filter of system calls (seccomp) or a security module "+
+		"(AppArmor, SELinux) forbids it, or the network namespace belongs to another user namespace", name, strings.Join(has, " and "))
+}
+
+// lack names what is missing, and how to give it.
+func lack(missing []Capability) string {
+	var names, systemd, docker, file []string
+	for _, c := range missing {
+		names = append(names, c.String())
+		systemd = append(systemd, "CAP_"+c.String())
+		docker = append(docker, "--cap-add "+c.String())
+		file = append(file, "cap_"+strings.ToLower(c.String()))
+	}
+	noun := "the capability "
+	if len(missing) > 1 {
+		noun = "the capabilities "
+	}
+	return fmt.Sprintf("this process lacks %s (systemd: AmbientCapabilities=%s; docker: %s, or cap_add in compose; or setcap %s+ep on the program)",
+		noun+strings.Join(names, " and "), strings.Join(systemd, " "), strings.Join(docker, " "), strings.Join(file, ","))
+}
