@@ -43,6 +43,28 @@ func probeFilter() []bpf.Instruction {
 	return filter(pass, pass, false, typeNA, typeNS)
 }
 
+// claimFilter4 passes ARP whose sender is one of addrs, or asks for one without a sender. With more addresses than a program can hold it
+// passes all.
+func claimFilter4(addrs []netip.Addr) []bpf.Instruction {
+	begin := append(guard(),
+		bpf.LoadAbsolute{Off: offARPSenderIP, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 1},
+		bpf.LoadAbsolute{Off: offARPTargetIP, Size: 4})
+	if p := append(begin, match4(addrs)...); len(p) <= maxProgram {
+		return p
+	}
+	return append(begin, bpf.RetConstant{Val: maxFrame})
+}
+
+// claimFilter6 passes neighbour advertisements and solicitations for addrs. With more addresses than a program can hold it passes all.
+func claimFilter6(addrs []netip.Addr) []bpf.Instruction {
+	none := []bpf.Instruction{bpf.RetConstant{}}
+	if p := append(guard(), filter(none, match6(addrs), false, typeNA, typeNS)...); len(p) <= maxProgram {
+		return p
+	}
+	return append(guard(), filter(none, []bpf.Instruction{bpf.RetConstant{Val: maxFrame}}, false, typeNA, typeNS)...)
+}
+
 // match4 passes the frame if the accumulator is one of addrs.
 func match4(addrs []netip.Addr) []bpf.Instruction {
 	var p []bpf.Instruction

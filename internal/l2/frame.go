@@ -29,6 +29,7 @@ const (
 	offEtherType    = 12
 	offARP, offIP   = etherLen, etherLen
 	offARPSenderIP  = offARP + 14
+	offARPTargetIP  = offARP + 24
 	offIPv4Fragment = offIP + 6
 	offIPv4Proto    = offIP + 9
 	offIPv4Dst      = offIP + 16
@@ -150,6 +151,7 @@ type heard struct {
 	addr   netip.Addr // the address that it is about
 	mac    mac        // who claims or probes
 	source mac        // who sent the frame
+	proxy  bool       // of a claim: it takes no neighbour's cache over
 
 	// Of attempts.
 	key    attemptKey
@@ -275,7 +277,7 @@ func hearND(b []byte, src, dst netip.Addr) heard {
 	}
 	switch {
 	case b[0] == typeNA:
-		h.kind = claimed
+		h.kind, h.proxy = claimed, b[4]&flagOverride == 0
 	case b[0] == typeNS && src.IsUnspecified() && dst == solicited(h.addr):
 		h.kind = probed
 	}
