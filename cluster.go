@@ -76,7 +76,9 @@ type Node struct {
 	aside    atomic.Bool                // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
 	changed  signal                     // any of the above, raft's leader, or what is known of certificates
 	sessions signal                     // the state has other sessions or other servers
-	greeted  signal                     // a peer has said hello
+	presence presence
+	remarks  remarks
+	greeted  signal // a peer has said hello
 
 	snapshots chan struct{} // an element asks for one, see snapshotSoon
 

@@ -132,6 +132,7 @@ func (n *Node) told(fx *effects) {
 	}
 	if fx.sessions {
 		n.keeper.sessionsChanged()
+		n.presence.observe(n.fsm.state())
 		n.sessions.poke()
 	}
 	if len(fx.claims) > 0 {

@@ -69,7 +69,7 @@ type LeaseStatus struct {
 type RoleStatus struct {
 	Name    string // as in Role
 	Group   string // of the holder's claim
-	Holder  string // the holder's node ID; empty: this node held it and has lost its lease, so another one may hold it by now
+	Holder  string // the holder's node ID; empty: none is known, because this node has lost its lease, or nobody holds it and there is a Remark
 	Fence   uint64 // of its tenure
 	Yields  bool   // it has been asked to hand over
 	Waiting int    // others that want it
@@ -79,6 +79,9 @@ type RoleStatus struct {
 	Outage time.Duration
 	// Pinned says that it got the role by Move, and nobody better takes it. Ghost says that it is gone, and others wait until nothing of it can be seen.
 	Pinned, Ghost bool `json:",omitempty"`
+	// Remark is what this node, whether it is the holder or not, has to say of the role: that it cannot put a floating address in place, or that
+	// another machine claims it. Others do not know of it.
+	Remark string `json:",omitempty"`
 }
 
 // Certificate is one that a node serves.
@@ -112,7 +115,7 @@ func (n *Node) Status() Status {
 		Draining:     n.drained.Load() || n.leaving.Load() || n.aside.Load(),
 		Drained:      n.aside.Load(),
 		Lease:        lease,
-		Roles:        n.roleStatus(s, lease),
+		Roles:        n.remarks.add(n.roleStatus(s, lease)),
 		Certificates: n.certificates(),
 		Tickets:      n.tickets.status(),
 		Space:        s.space(n.cfg.MaxState),

@@ -153,6 +153,12 @@ func pictures(t *testing.T) map[string]*picture {
 		s.Tickets = flotilla.TicketStatus{}
 	}
 
+	contested := threeNodes()
+	contested[2].Roles[1].Remark = "another machine, with the hardware address 02:00:5e:00:53:01, claims 198.18.0.100: look for it there, and take the address away"
+	each(contested, func(s *flotilla.Status) {
+		s.Roles = append(s.Roles, flotilla.RoleStatus{Name: "vip/198.18.0.101", Remark: "cannot be put in place here: IPv6 is switched off on eth0"})
+	})
+
 	hostile := threeNodes()
 	each(hostile, func(s *flotilla.Status) {
 		s.Roles[0].Name = "\x1b[2J" + strings.Repeat("long", 40)
@@ -167,9 +173,10 @@ func pictures(t *testing.T) map[string]*picture {
 			"n1": "the cluster has no leader that it can reach; the peer at 10.0.0.2:7373 says last: connection refused",
 			"n2": "nobody listens at its address", "n3": "no answer in time",
 		}),
-		"odd":     pictureOf(t, strange, map[string]string{"n2": "no answer in time"}),
-		"hostile": pictureOf(t, hostile, nil),
-		"new":     pictureOf(t, fresh, map[string]string{"n1": "it has found no cluster yet"}),
+		"odd":       pictureOf(t, strange, map[string]string{"n2": "no answer in time"}),
+		"hostile":   pictureOf(t, hostile, nil),
+		"contested": pictureOf(t, contested, nil),
+		"new":       pictureOf(t, fresh, map[string]string{"n1": "it has found no cluster yet"}),
 	}
 }
 

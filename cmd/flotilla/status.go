@@ -155,6 +155,8 @@ func (pic *picture) writeRoles(w io.Writer, s style, now time.Time, wide bool) {
 	for _, r := range pic.best.Roles {
 		note, h := "", plain
 		switch {
+		case r.Holder == "":
+			note, h = "", bad
 		case r.Ghost:
 			note, h = "its holder is gone", bad
 		case r.Yields:
@@ -166,10 +168,14 @@ func (pic *picture) writeRoles(w io.Writer, s style, now time.Time, wide bool) {
 		if r.Since.UnixNano() > 0 {
 			held = span(now.Sub(r.Since))
 		}
+		holder := pic.name(r.Holder)
+		if r.Holder == "" {
+			holder = "none known"
+		}
 		if wide {
-			t.row(r.Name, pic.name(r.Holder), held, r.Waiting, r.Fence, r.Group, note, h)
+			t.row(r.Name, holder, held, r.Waiting, r.Fence, r.Group, note, h)
 		} else {
-			t.row(r.Name, pic.name(r.Holder), held, r.Waiting, note, h)
+			t.row(r.Name, holder, held, r.Waiting, note, h)
 		}
 	}
 	t.write(w, s)
@@ -209,6 +215,16 @@ func (pic *picture) remarks() []string {
 	for _, s := range pic.space() {
 		if w := s.Warning(); w != "" {
 			out = append(out, "remark: "+w)
+		}
+	}
+	for _, n := range pic.nodes {
+		if n.said == nil {
+			continue
+		}
+		for _, r := range n.said.Roles {
+			if r.Remark != "" {
+				out = append(out, "remark: "+shown(n.Name)+": "+shown(r.Name)+": "+shown(r.Remark))
+			}
 		}
 	}
 	all, _ := pic.certificates()
@@ -305,6 +321,9 @@ func factsOf(pic *picture) map[string]string {
 	}
 	for _, r := range pic.best.Roles {
 		holder := pic.name(r.Holder)
+		if r.Holder == "" {
+			holder = "none known"
+		}
 		if r.Ghost {
 			holder += ", which is gone"
 		}

@@ -1,0 +1,29 @@
+package flotilla
+
+// presence tells when a node that was not there, or was silent, is there again.
+type presence struct {
+	back signal
+
+	there map[string]uint64 // sessions that nobody suspects; raft's goroutine alone touches it
+}
+
+// observe compares the sessions with those of before. It is called by raft's goroutine.
+func (p *presence) observe(s *state) {
+	now := make(map[string]uint64)
+	more := false
+	it := s.sessions.Root().Iterator()
+	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
+		if ses.suspect == 0 {
+			now[string(node)] = ses.number
+			more = more || p.there[string(node)] != ses.number
+		}
+	}
+	p.there = now
+	if more {
+		p.back.poke()
+	}
+}
+
+// Returned returns a channel that is closed when a node that the cluster did not hear is there again, as after a partition. Package vip asks
+// for it: those who were on that node's side may not know yet who has an address now.
+func (t *tenure) Returned() <-chan struct{} { return t.n.presence.back.wait() }
