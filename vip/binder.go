@@ -8,7 +8,7 @@ import (
 )
 
 // Binder puts addresses in place and takes them away. Run has one for the kernel of this machine; Func, Exec and Memory are
-// others.
+// others. A Place may do more than it must: see Guarded, Prober, Checker and Contested.
 type Binder interface {
 	// Attach makes ready for a unit of addresses: what a former life of the program has left of it is taken away. It is called once by
 	// each Run. An error ends Run.

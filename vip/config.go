@@ -14,7 +14,8 @@ import (
 )
 
 // Holder is the cluster, as seen from here: *flotilla.Node is one. If it has a method DrainAddr as Node has, it serves as Config.Drain; if it has
-// a method Holder as Node has, an address that is kept without a majority goes as soon as another node is known to have it.
+// a method Holder as Node has, an address that is kept without a majority goes as soon as another node is known to have it; if it has a method
+// Remark as Node has, its status says what is wrong with an address.
 type Holder interface {
 	Hold(ctx context.Context, r hold.Role, f func(ctx context.Context, t hold.Tenure) error) error
 }
@@ -76,6 +77,11 @@ type Config struct {
 	// Probe asks the network for a foreign owner, as RFC 5227 and RFC 4862 do, before the address is put in place. If there is one, the
 	// node hands the role over and competes again after ten seconds, later after a minute. It costs a tenth of a second of each take-over.
 	Probe bool
+
+	// Conflict is what happens when another machine, which is not of the cluster, claims the address while it is here: Defend by
+	// default. Either way Notify, Logger and the cluster's status are told of it, with the other's hardware address. A machine that
+	// announces nothing is found out within ten seconds.
+	Conflict ConflictPolicy
 
 	// NoGuard does without the guard process, see the package's documentation. Where a program dies then, its address is gone when the lease
 	// ends, and moves then.
@@ -148,6 +154,9 @@ func (c *Config) complete(h Holder) error {
 	}
 	if c.Quorum != Release && c.Quorum != Keep {
 		return bad("Quorum", fmt.Sprintf("%d is neither Release nor Keep", c.Quorum))
+	}
+	if c.Conflict != Defend && c.Conflict != Yield {
+		return bad("Conflict", fmt.Sprintf("%d is neither Defend nor Yield", c.Conflict))
 	}
 	if h == nil {
 		return errors.New("vip: there is no cluster to hold the address by; Run wants a *flotilla.Node")

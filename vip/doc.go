@@ -17,8 +17,12 @@
 //     the next node need not wait for the lease to end. Config.NoGuard does without.
 //   - If program and guard stand still, or with the machine's whole user space, the kernel alone is left: a table of nftables, whose set
 //     with time-outs in milliseconds the program refreshes while it has the lease, drops all that has to do with the address once the lease
-//     is over. Where the kernel cannot do that, a lifetime in whole seconds removes the address, and the cluster waits for that long before it
-//     grants it anew.
+//     is over. A lifetime in whole seconds also removes the address from the kernel: programs on that very machine reach the next owner
+//     then. Where there is no nftables that is what ends the address, and the cluster waits for so long before it grants it anew.
+//
+// While an address is held it is announced, so that neighbours and switches do not forget where it is: often in the first minute, then
+// every minute, and at once when the interface's hardware address, carrier or ports change or a partition heals. Another machine that
+// claims the address is answered and told of: see Config.Conflict. A node that cannot put the address in place leaves it to others: see Checker.
 //
 // On a planned move, as when the program ends, when a better node is back, or by Node.Move, no connection attempt is lost where nftables is there: connections are
 // drained, new ones are held back for some milliseconds, and what has been held back is passed on to the next owner as soon as it announces itself.

@@ -15,10 +15,10 @@ const (
 	Lost      Kind = "lost"      // they were taken away, since the lease was about to end
 	Kept      Kind = "kept"      // the lease is over, and they stay, as Quorum says
 	Mended    Kind = "mended"    // others had changed something about them, and it was put right
-	Conflict  Kind = "conflict"  // somebody else answers for one of them; the role was handed over
+	Conflict  Kind = "conflict"  // another machine answers for one of them, or wants it: see Config.Conflict, and ConflictError
 	Unusable  Kind = "unusable"  // the node does not compete: the program is not ready, or the interface cannot be used
 	Competing Kind = "competing" // it competes
-	Failed    Kind = "failed"    // something went wrong, and is tried again
+	Failed    Kind = "failed"    // something went wrong, and is tried again; others are not asked for the addresses before it can go well
 )
 
 // Event is something that has happened to the addresses of one Run, on this node.

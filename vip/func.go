@@ -24,6 +24,11 @@ type Func struct {
 	// seconds.
 	Unbind func(ctx context.Context, m Move) error
 
+	// Check says why Bind would fail now, without changing anything; nil: it cannot be told. A node whose Bind has failed claims the
+	// addresses as before when Check finds nothing wrong any more. Without Check it waits until nobody else wants them, or they are moved to
+	// it by hand: others are not to lose their clients to a node that cannot serve them.
+	Check func(ctx context.Context, m Move) error
+
 	// Linger is as in hold.Role, for what goes on here when the program stands still.
 	Linger time.Duration
 }
@@ -72,6 +77,17 @@ func (p *funcPlace) Bind(ctx context.Context, g Grant) error {
 	move := p.move
 	p.mu.Unlock()
 	return p.f.Bind(ctx, move)
+}
+
+// Check implements Checker.
+func (p *funcPlace) Check(ctx context.Context) error {
+	if p.f.Check == nil {
+		return errors.ErrUnsupported
+	}
+	p.mu.Lock()
+	move := p.move
+	p.mu.Unlock()
+	return p.f.Check(ctx, move)
 }
 
 // Extend implements Place.

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +26,7 @@ const (
 	localTime   = 100 * time.Millisecond // for an IPv6 address to take packets
 	localEvery  = 200 * time.Microsecond
 	removeEvery = 50 * time.Millisecond
+	restTime    = time.Minute // in which a place that does not tell of renewals looks at nothing
 )
 
 // kernel is the Binder of this machine's kernel.
@@ -36,7 +34,7 @@ type kernel struct{}
 
 // Attach implements Binder.
 func (kernel) Attach(ctx context.Context, u Unit) (Place, error) {
-	p := &kernelPlace{unit: u, changed: make(chan struct{})}
+	p := &kernelPlace{unit: u, changed: make(chan struct{}), claims: make(chan *ConflictError, maxClaims)}
 	for _, a := range u.Addrs {
 		p.addrs = append(p.addrs, a.Addr())
 	}
@@ -64,18 +62,23 @@ type kernelPlace struct {
 	removals uint64       // of the guard, as last looked at
 	missing  bool         // something of it is not there
 	unsure   bool         // something may not be there
+	moved    bool         // neighbours may look for it in the wrong place
+	lives    bool         // it is there, and its lifetime is to be renewed
+	since    time.Time    // it is in place, and announced; zero: it is not
+	where    nic          // that was
 	until    time.Time    // the lease, as last heard; zero: there is nothing to have it for
 	kept     bool         // there is no lease, and the addresses stay until then
 	stays    bool         // Run asks when to extend
 	changed  chan struct{}
+
+	claims chan *ConflictError // of other machines
 
 	// mu guards the rest, and is held across the kernel's answers: only one thing is done to the addresses at a time.
 	mu       sync.Mutex
 	on       nic
 	link     *l2.Link // on it, and the fence is there; nil: not yet
 	bound    bool
-	refresh  time.Time     // when the kernel's lifetimes are to be renewed
-	ends     time.Time     // when the kernel has removed the addresses by itself
+	refresh  time.Time     // when the kernel's lifetimes are to be renewed, of what is kept
 	relay    *l2.Relay     // attempts are kept since Quiesce
 	released chan struct{} // closed when what Release began is over; nil: it has not begun
 	cancel   context.CancelFunc
@@ -86,62 +89,6 @@ func (p *kernelPlace) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
-
-// clean removes what a former life of the program has left of the addresses. What somebody else has put there is not touched.
-func (p *kernelPlace) clean() error {
-	return eachAddr(p.addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
-		if !left {
-			return fmt.Errorf("%v is configured on %s, and not by this program: take it away there, for only the cluster should put it anywhere", prefixOf(a.IPNet), l.Attrs().Name)
-		}
-		return removeFrom(l, a, p.unit.Log)
-	})
-}
-
-// removeLeft removes those of the addresses that a program has left.
-func removeLeft(addrs []netip.Addr, log *slog.Logger) error {
-	return eachAddr(addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
-		if !left {
-			return nil
-		}
-		return removeFrom(l, a, log)
-	})
-}
-
-func removeFrom(l netlink.Link, a netlink.Addr, log *slog.Logger) error {
-	if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
-		return rights(fmt.Sprintf("remove %v, which a former life of the program has left on %s", prefixOf(a.IPNet), l.Attrs().Name), err)
-	}
-	log.Info("removed an address that a former life of the program had left", "addr", prefixOf(a.IPNet), "interface", l.Attrs().Name)
-	return nil
-}
-
-// eachAddr calls f with those of the addresses that are on an interface, and whether they are as a program of this kind leaves them: alone in their
-// prefix, and with a lifetime.
-func eachAddr(addrs []netip.Addr, f func(l netlink.Link, a netlink.Addr, left bool) error) error {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return rights("list the interfaces", err)
-	}
-	for _, l := range links {
-		all, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return rights("list the addresses of "+l.Attrs().Name, err)
-		}
-		for _, a := range all {
-			prefix := prefixOf(a.IPNet)
-			if !slices.Contains(addrs, prefix.Addr()) {
-				continue
-			}
-			if err := f(l, a, prefix.IsSingleIP() && a.ValidLft > 0 && a.ValidLft != math.MaxUint32); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// gone reports whether an error says that there was nothing to remove.
-func gone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }
 
 // Linger implements Place. A fence ends early rather than late.
 func (p *kernelPlace) Linger() time.Duration {
@@ -166,6 +113,11 @@ func (p *kernelPlace) Usable() error {
 	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0], last)
 	if err == nil && bound && n.index != on.index {
 		err = fmt.Errorf("the interface %s does not work any more, or is not there", on.name)
+	}
+	for _, a := range p.addrs {
+		if err == nil {
+			err = n.takes(a)
+		}
 	}
 	return err
 }
@@ -262,34 +214,62 @@ func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
 	if err := p.announce(); err != nil {
 		return err
 	}
+	machine.bound(p, p.on)
 	machine.bequeath(g.Will(), p.unit.Log)
 	return nil
 }
 
 // put has the addresses in the kernel, with a new lifetime. mu is held.
 func (p *kernelPlace) put() error {
-	life, every := fencedLife, fencedEvery
-	if machine.fenced() == nil {
-		life, every = bareLife, bareEvery
-	}
 	now := time.Now()
 	if !p.lasts() {
 		return errLapsed // this process stood still
 	}
-	for _, a := range p.addrs {
-		addr := &netlink.Addr{
-			IPNet:    &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
-			ValidLft: int(life / time.Second), // PreferedLft 0: never chosen as a source
-			Flags:    unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE,
-		}
-		if err := netlink.AddrReplace(onLink(p.on), addr); err != nil {
-			return rights(fmt.Sprintf("put %v on %s", a, p.on.name), err)
+	machine.mu.Lock()
+	placed, left := p.placed, machine.told.Sub(now)
+	machine.mu.Unlock()
+	life, every := machine.lifetime(left)
+	failed, err := machine.rtnl.put(placed, life)
+	if err != nil {
+		return err
+	}
+	for _, a := range placed {
+		if why := failed[a]; why != nil {
+			return p.on.refused("put", a.Prefix.Addr(), why)
 		}
 	}
 	if !p.lasts() {
 		return errors.Join(errLapsed, p.remove()) // it stood still in between, and whoever took them away may have done so before
 	}
-	p.refresh, p.ends = machine.beat(now, every), time.Now().Add(life+bareLate)
+	machine.live(p, true)
+	p.refresh = now.Add(every)
+	return nil
+}
+
+// Check implements Checker: it does what Bind would do first, with addresses that nobody has.
+func (p *kernelPlace) Check(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bound {
+		return nil
+	}
+	if err := p.prepare(); err != nil {
+		return err
+	}
+	all := dummies(p.on.index, p.addrs)
+	failed, err := machine.rtnl.put(all, shortestLife)
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(a.Prefix.Bits(), a.Prefix.Bits())}}
+		if err := failed[a]; err != nil {
+			return p.on.refused("put addresses such as", a.Prefix.Addr(), err)
+		}
+		if err := netlink.AddrDel(onLink(p.on), addr); err != nil && !gone(err) {
+			return p.on.refused("remove addresses such as", a.Prefix.Addr(), err)
+		}
+	}
 	return nil
 }
 
@@ -323,11 +303,6 @@ func (p *kernelPlace) awaitLocal() {
 	}
 }
 
-// onLink names an interface to netlink.
-func onLink(n nic) netlink.Link {
-	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: n.index, Name: n.name}}
-}
-
 // lasts reports whether the lease does, as last heard.
 func (p *kernelPlace) lasts() bool {
 	machine.mu.Lock()
@@ -353,15 +328,10 @@ func (p *kernelPlace) Extend(until time.Time) (again time.Duration, err error) {
 	if err := machine.extend(p, until, false); err != nil {
 		return 0, err
 	}
-	if !time.Now().Before(p.refresh) {
-		if err := p.put(); err != nil {
-			return 0, err
-		}
-	}
 	if machine.drives(p) {
-		return 0, nil
+		return 0, machine.renew()
 	}
-	return max(time.Until(p.refresh), time.Millisecond), nil
+	return restTime, nil
 }
 
 // keep is Extend without a lease. While others of this program have one, the addresses stay for as long as that.
@@ -423,147 +393,4 @@ func (p *kernelPlace) there() bool {
 		}
 	}
 	return true
-}
-
-// Quiesce implements Place.
-func (p *kernelPlace) Quiesce(context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.bound || p.relay != nil {
-		return nil
-	}
-	var err error
-	if p.relay, err = p.link.Hold(p.addrs...); err != nil {
-		return err
-	}
-	return machine.set(fence.Quiet, 0, p.addrs)
-}
-
-// Release implements Place. Without a fence the addresses go at once.
-func (p *kernelPlace) Release(context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.bound {
-		return nil
-	}
-	p.bound = false
-	machine.lapse(p)
-	if machine.fenced() == nil {
-		if err := p.remove(); err != nil {
-			return err
-		}
-	} else if err := machine.set(fence.Muted, 2*releaseTime, p.addrs); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
-	relay, done := p.relay, make(chan struct{})
-	p.relay, p.released, p.cancel = nil, done, cancel
-	go func() {
-		defer close(done)
-		defer cancel()
-		if relay != nil {
-			if relay.Await(ctx) == nil {
-				select {
-				case <-time.After(tailTime):
-				case <-ctx.Done():
-				}
-			}
-			s := relay.Stats()
-			p.unit.Log.Debug("passed connection attempts on to the next owner", "kept", s.Kept, "forwarded", s.Forwarded, "lost", s.Lost)
-			relay.Close()
-		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if !p.bound {
-			p.away()
-		}
-	}()
-	return nil
-}
-
-// endRelease ends what Release began, and leaves the addresses to the caller.
-func (p *kernelPlace) endRelease() {
-	p.mu.Lock()
-	released, cancel := p.released, p.cancel
-	p.released, p.cancel = nil, nil
-	p.mu.Unlock()
-	if released != nil {
-		cancel()
-		<-released
-	}
-}
-
-// Unbind implements Place.
-func (p *kernelPlace) Unbind() error {
-	p.mu.Lock()
-	p.bound = false
-	machine.lapse(p)
-	if p.relay != nil {
-		p.relay.Close()
-		p.relay = nil
-	}
-	err := p.away()
-	p.mu.Unlock()
-	p.endRelease()
-	return err
-}
-
-// away silences the addresses and takes them out of the kernel. mu is held.
-func (p *kernelPlace) away() error {
-	machine.mu.Lock()
-	there := len(p.placed) > 0
-	machine.mu.Unlock()
-	if !there {
-		return nil
-	}
-	silent := machine.set(fence.Closed, 0, p.addrs)
-	if errors.Is(silent, fence.ErrNotGuarded) {
-		silent = nil
-	}
-	err := p.remove()
-	// Nothing else silences them without a fence, and whoever calls gives the role up next.
-	for machine.fenced() == nil && err != nil && time.Now().Before(p.ends) {
-		time.Sleep(removeEvery)
-		err = p.remove()
-	}
-	if err != nil {
-		return errors.Join(err, silent) // the guard keeps them in mind
-	}
-	machine.place(p, nil)
-	return silent
-}
-
-// remove takes the addresses out of the kernel. mu is held.
-func (p *kernelPlace) remove() error {
-	var errs []error
-	for _, a := range p.addrs {
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
-		if err := netlink.AddrDel(onLink(p.on), addr); err != nil && !gone(err) {
-			errs = append(errs, rights(fmt.Sprintf("take %v off %s", a, p.on.name), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Close implements Place.
-func (p *kernelPlace) Close() error {
-	p.mu.Lock()
-	released := p.released
-	p.mu.Unlock()
-	if released != nil {
-		<-released
-	}
-	err := p.Unbind()
-	if f := machine.fenced(); f != nil && err == nil { // what could not be taken away stays fenced
-		if e := f.Unguard(p.addrs...); e != nil && !errors.Is(e, fence.ErrNotGuarded) {
-			err = errors.Join(err, e)
-		}
-	}
-	p.mu.Lock()
-	p.unlink()
-	p.mu.Unlock()
-	if e := machine.close(p); e != nil && !strings.Contains(e.Error(), net.ErrClosed.Error()) {
-		err = errors.Join(err, e)
-	}
-	return err
 }

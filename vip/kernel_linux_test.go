@@ -117,7 +117,7 @@ func TestNoRights(t *testing.T) {
 	cmd.Env = append(os.Environ(), noRights+"=1")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || !strings.Contains(string(out), "NET_ADMIN or NET_RAW") || !strings.Contains(string(out), "cap_add") && !strings.Contains(string(out), "--cap-add") {
+	if !errors.As(err, &exit) || !strings.Contains(string(out), "lacks the capabilities NET_ADMIN and NET_RAW") || !strings.Contains(string(out), "cap_add") && !strings.Contains(string(out), "--cap-add") {
 		t.Errorf("ended with %v, and said %q", err, out)
 	}
 }

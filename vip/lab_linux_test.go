@@ -141,9 +141,15 @@ func (s *site) without(gone ...int) func([]*netlab.Host) bool {
 	}
 }
 
-// single fails the test if two nodes have answered for an address on the wire.
+// single fails the test if two nodes have answered for an address on the wire, or one took another, or itself, for a machine that is not of the
+// cluster.
 func (s *site) single() {
 	s.Helper()
+	for i, p := range s.procs {
+		if strings.Contains(p.Output(), "floating address: conflict") {
+			s.Errorf("node %d sees a conflict where there is none", i)
+		}
+	}
 	s.must(s.watch.Close())
 	for _, o := range s.watch.Report(s.began, time.Now()) {
 		if o.TwoOnWire.Longest > 0 {

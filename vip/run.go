@@ -12,9 +12,8 @@ import (
 )
 
 const (
-	retryPause    = time.Second      // after something that went wrong
 	conflictPause = 10 * time.Second // after a foreign owner was found, and
-	conflictMax   = time.Minute      // when it is there again, or something fails again and again
+	conflictMax   = time.Minute      // when it is there again
 	letGo         = 10 * time.Millisecond
 	keepFor       = 3 * time.Second // what Keep asks of the kernel at a time
 	keepEvery     = time.Second
@@ -22,10 +21,7 @@ const (
 	lookEvery     = 2 * time.Millisecond  // who has what is kept here
 )
 
-var (
-	errUnfit    = errors.New("the node cannot serve the address")
-	errConflict = errors.New("somebody else answers for the address")
-)
+var errUnfit = errors.New("the node cannot serve the address")
 
 // Run competes for the addresses of cfg on this node, and has them in place while the cluster grants them to it, until ctx ends: then it hands
 // them over, as planned, and returns nil. It returns an error if cfg is wrong, if this machine cannot do what is asked, which the error explains, or when the
@@ -62,9 +58,10 @@ type runner struct {
 	place Place
 
 	// The fields below are of the goroutine of run, and of Hold's function, which it waits for.
+	fitness   fitness
 	conflicts int       // in a row
-	failures  int       // in a row
 	began     time.Time // when the addresses came here
+	said      string    // why the addresses could not be put in place, as last told
 	keeping   *keeping  // the lease is over, and the addresses stay; nil: that is not so
 
 	mu sync.Mutex // held for Config.Notify, one at a time
@@ -74,10 +71,17 @@ func (r *runner) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if why := r.unfit(); why != nil {
 			r.tell(Event{Kind: Unusable, Err: why})
+			r.remark(fmt.Sprintf("not competed for here: %v", why))
 			if !r.watch(ctx, true) {
 				return nil
 			}
+			r.remark("")
+			r.fitness.fit()
 			r.tell(Event{Kind: Competing})
+		}
+		if known, why := check(ctx, r.place); known && why != nil && ctx.Err() == nil {
+			r.rest(ctx, r.unable(why))
+			continue
 		}
 		var pause time.Duration
 		err := r.compete(ctx)
@@ -94,16 +98,59 @@ func (r *runner) run(ctx context.Context) error {
 			}
 			r.tell(Event{Kind: Conflict, Err: err})
 		default:
-			pause = min(retryPause<<min(r.failures, 8), conflictMax) // somebody else may be able to
-			r.failures++
-			r.tell(Event{Kind: Failed, Err: err})
+			if errors.Is(err, errUnable) {
+				known, why := check(ctx, r.place)
+				r.fitness.humble = !known || why == nil
+			}
+			r.said = "" // each attempt is worth a word
+			pause = r.unable(err)
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+		r.rest(ctx, pause)
 	}
 	return nil
+}
+
+// unable notes and tells why the addresses cannot be put in place, and returns for how long the node leaves them to others.
+func (r *runner) unable(why error) time.Duration {
+	pause := r.fitness.failed()
+	if why.Error() != r.said {
+		r.tell(Event{Kind: Failed, Err: why})
+	}
+	r.said = why.Error()
+	r.remark(fmt.Sprintf("cannot be put in place here: %v", why))
+	return pause
+}
+
+// rest waits: for the time given, or, after a failure, until something has changed that may have been the cause.
+func (r *runner) rest(ctx context.Context, pause time.Duration) {
+	var changed <-chan struct{}
+	if r.fitness.failures > 0 {
+		changed = r.place.Changed()
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return
+		case <-changed:
+			if changed = r.place.Changed(); r.unfit() != nil {
+				return
+			}
+			if known, why := check(ctx, r.place); known && why == nil && !r.fitness.humble {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// remark has the cluster's status say something of the addresses on this node; empty: nothing any more.
+func (r *runner) remark(text string) {
+	if h, ok := r.h.(interface{ Remark(role, text string) }); ok {
+		h.Remark(r.cfg.Name, text)
+	}
 }
 
 // compete holds the role once, if the cluster grants it, for as long as this node is fit.
@@ -119,9 +166,10 @@ func (r *runner) compete(ctx context.Context) error {
 	})
 	guarded, ok := r.place.(Guarded)
 	role := hold.Role{
-		Name: r.cfg.Name, Group: r.cfg.Group, Priority: r.cfg.Priority, NoPreempt: r.cfg.NoPreempt, PreemptDelay: r.cfg.PreemptDelay,
+		Name: r.cfg.Name, Group: r.cfg.Group, PreemptDelay: r.cfg.PreemptDelay,
 		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep, Bequeathed: ok && guarded.Guarded(),
 	}
+	role.Priority, role.NoPreempt = r.fitness.rank(&r.cfg)
 	return r.h.Hold(ctx, role, func(held context.Context, t hold.Tenure) error { return r.tenure(ctx, held, t) })
 }
 
@@ -178,15 +226,28 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 		return err
 	}
 	if err := r.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will}); err != nil {
+		if held.Err() == nil && !errors.Is(err, errLapsed) {
+			err = fmt.Errorf("%w: %w", errUnable, err)
+		}
 		return errors.Join(err, r.place.Unbind())
 	}
-	r.conflicts, r.failures = 0, 0
+	r.fitness.fit()
+	r.said = ""
+	r.remark("")
 	if !kept {
 		r.began = time.Now()
 	}
 	r.tell(Event{Kind: Bound, Fence: t.Fence(), Took: time.Since(start)})
 	if err := r.stay(held, t); err != nil {
-		return errors.Join(err, r.place.Unbind())
+		err = errors.Join(err, r.place.Unbind())
+		if !errors.Is(err, errLapsed) && !errors.Is(err, errConflict) {
+			err = fmt.Errorf("%w: %w", errUnable, err)
+		}
+		r.drain(context.WithoutCancel(held), 0)
+		return err
+	}
+	if time.Since(r.began) >= conflictMax {
+		r.conflicts = 0
 	}
 	asked, cause := time.Now(), context.Cause(held)
 	planned := ctx.Err() != nil || errors.Is(cause, hold.ErrYielded)
@@ -223,15 +284,23 @@ func (r *runner) probe(ctx context.Context, kept bool) error {
 	return err
 }
 
-// announceAt is when an address is announced again, against loss and late switches.
-func announceAt() []time.Duration {
-	return []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second}
-}
-
 // stay keeps the addresses in place until held ends. An error says that they cannot be.
 func (r *runner) stay(held context.Context, t hold.Tenure) error {
-	begun, repeats := time.Now(), announceAt()
-	again := time.NewTimer(repeats[0])
+	d := defence{policy: r.cfg.Conflict}
+	defer r.remark("")
+	var claims <-chan *ConflictError
+	if c, ok := r.place.(Contested); ok {
+		claims = c.Claims()
+		for len(claims) > 0 {
+			<-claims // of an earlier tenure
+		}
+	}
+	stale, _ := r.place.(interface{ stale() bool })
+	returns, _ := t.(interface{ Returned() <-chan struct{} })
+	over := time.NewTimer(conflictOver)
+	over.Stop()
+	announcements := begun(time.Now())
+	again := time.NewTimer(time.Until(announcements.next()))
 	defer again.Stop()
 	for {
 		renewed := t.Renewed()
@@ -239,6 +308,10 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 			return nil
 		}
 		changed := r.place.Changed()
+		var returned <-chan struct{}
+		if returns != nil {
+			returned = returns.Returned()
+		}
 		var later <-chan time.Time
 		if until := t.Deadline(); time.Until(until) > 0 {
 			wait, err := r.place.Extend(until)
@@ -257,20 +330,52 @@ func (r *runner) stay(held context.Context, t hold.Tenure) error {
 		if mended {
 			r.tell(Event{Kind: Mended, Fence: t.Fence()})
 		}
+		if stale != nil && stale.stale() {
+			announcements.again(time.Now())
+			again.Reset(time.Until(announcements.next()))
+		}
 		select {
 		case <-held.Done():
 			return nil
 		case <-renewed:
 		case <-later:
 		case <-changed:
+		case <-returned: // it, and those who are on its side of what was a partition, may think that it has the addresses
+			announcements.again(time.Now())
+			again.Reset(time.Until(announcements.next()))
+		case c := <-claims:
+			if !time.Now().Before(t.Deadline()) {
+				continue // it may be the next owner's
+			}
+			announce, report, yield := d.heard(c, time.Now())
+			over.Reset(conflictOver)
+			if announce {
+				r.announce(t)
+			}
+			if report {
+				r.tell(Event{Kind: Conflict, Fence: t.Fence(), Err: c})
+				r.remark(c.Error())
+			}
+			if yield {
+				return fmt.Errorf("%w: %w", errConflict, c)
+			}
+		case <-over.C:
+			if d.over(time.Now()) {
+				r.cfg.Logger.Info("floating address: nobody else claims it any more", "addrs", r.cfg.unit().Addrs)
+				r.remark("")
+			}
 		case <-again.C:
-			if err := r.place.Announce(); err != nil {
-				r.tell(Event{Kind: Failed, Fence: t.Fence(), Err: err})
-			}
-			if repeats = repeats[1:]; len(repeats) > 0 {
-				again.Reset(time.Until(begun.Add(repeats[0])))
-			}
+			r.announce(t)
+			announcements.announced(time.Now())
+			again.Reset(time.Until(announcements.next()))
 		}
+	}
+}
+
+// announce tells the neighbours again where the addresses are.
+func (r *runner) announce(t hold.Tenure) {
+	if err := r.place.Announce(); err != nil {
+		r.tell(Event{Kind: Failed, Fence: t.Fence(), Err: err})
 	}
 }
 
@@ -373,6 +478,8 @@ func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
 	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	stale, _ := r.place.(interface{ stale() bool })
+	announcements := begun(time.Now())
 	for extended := (time.Time{}); ; {
 		if ok {
 			if now, own := h.Holder(r.cfg.Name); now > fence && !own {
@@ -391,6 +498,16 @@ func (r *runner) stayWithout(ctx context.Context, fence uint64) error {
 		}
 		if mended {
 			r.tell(Event{Kind: Mended, Fence: fence})
+		}
+		now := time.Now()
+		if stale != nil && stale.stale() {
+			announcements.again(now)
+		}
+		if !now.Before(announcements.next()) {
+			announcements.announced(now)
+			if err := r.place.Announce(); err != nil {
+				r.tell(Event{Kind: Failed, Fence: fence, Err: err})
+			}
 		}
 		select {
 		case <-tick.C:

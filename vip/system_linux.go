@@ -24,10 +24,6 @@ const (
 	guardTime  = 3 * time.Second // for a guard to start
 	ackTime    = time.Second     // for a guard to hear something
 
-	// With the fence, the kernel's own lifetime of an address only cleans up. Without it, it is what ends the address when everything stands still.
-	fencedLife, fencedEvery = 30 * time.Second, 12 * time.Second
-	bareLife, bareEvery     = 2 * time.Second, 500 * time.Millisecond
-	bareLate                = 500 * time.Millisecond // the kernel may be so late, and its seconds are whole
 )
 
 // machine is what the kernel's binder shares in this process: it has one guard, and one table of nftables.
@@ -41,18 +37,24 @@ type system struct {
 	places map[*kernelPlace]struct{}
 	fence  *fence.Fence // nil: the kernel cannot
 	table  string
-	since  time.Time    // the first place opened
 	lock   net.Listener // says that the table has an owner
 	guard  *guard.Guard // nil: nobody wants one, or none could be started
 	watch  *watch
+	rtnl   *rtnl
 	will   string
 	told   time.Time     // the lease that fence and guard know
 	driver *kernelPlace  // tells of each renewal; nil: nobody yet
+	ears   *ears         // hear of others that claim addresses
 	left   bool          // a place that is closed could not take its addresses away
 	placed uint64        // how often what is in the kernel has changed
 	look   chan struct{} // an element has the fence looked at now
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
+
+	renewed time.Time // when lifetimes are to be renewed again
+	ends    time.Time // when the kernel has removed by itself what is not renewed
+
+	renewing sync.Mutex // held while lifetimes are renewed: nothing that is taken away meanwhile is put back
 
 	telling sync.Mutex // held while the guard is told what is in the kernel: the last it hears must be the newest
 	heard   uint64     // of placed, what it knows; guarded by telling
@@ -85,16 +87,20 @@ func (s *system) begin(log *slog.Logger) error {
 	if err := checkRights(); err != nil {
 		return err
 	}
-	w, err := newWatch(s.woken, s.deaf)
+	r, err := openRtnl()
 	if err != nil {
 		return err
+	}
+	w, err := newWatch(s.woken, s.deaf)
+	if err != nil {
+		return errors.Join(err, r.close())
 	}
 	var id [6]byte
 	rand.Read(id[:])
 	name := hex.EncodeToString(id[:])
 	lock, err := net.Listen("unix", lockName(name))
 	if err != nil {
-		return errors.Join(fmt.Errorf("the table's lock: %w", err), w.close())
+		return errors.Join(fmt.Errorf("the table's lock: %w", err), w.close(), r.close())
 	}
 	sweep(log)
 	f, err := fence.Open(name)
@@ -105,8 +111,11 @@ func (s *system) begin(log *slog.Logger) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.look = make(chan struct{}, 1)
-	s.watch, s.fence, s.table, s.lock, s.stop, s.told, s.will = w, f, name, lock, stop, time.Time{}, ""
-	s.left, s.since = false, time.Now()
+	s.watch, s.rtnl, s.fence, s.table, s.lock, s.stop, s.told, s.will = w, r, f, name, lock, stop, time.Time{}, ""
+	s.left, s.renewed, s.ends = false, time.Time{}, time.Time{}
+	s.ears = newEars(s.inPlace, s.claimed, log)
+	ears := s.ears
+	s.runs.Go(func() { ears.run(ctx) })
 	s.places = make(map[*kernelPlace]struct{})
 	if f != nil {
 		s.runs.Go(func() { s.keepFence(ctx, f, s.look, log) })
@@ -200,10 +209,10 @@ func (s *system) close(p *kernelPlace) error {
 	if s.fence != nil && !s.left { // else the table keeps them silent, and the next program sweeps it up
 		errs = append(errs, s.fence.Close())
 	}
-	errs = append(errs, s.lock.Close(), s.watch.close())
+	errs = append(errs, s.lock.Close(), s.watch.close(), s.rtnl.close())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.guard, s.fence, s.lock, s.watch = nil, nil, nil, nil
+	s.guard, s.fence, s.lock, s.watch, s.rtnl = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -348,18 +357,33 @@ func (s *system) drive() {
 	}
 }
 
-// beat returns the next of the times, that long from one to the next, at which all places do what is due: the process wakes once for all.
-func (s *system) beat(now time.Time, every time.Duration) time.Time {
+// live says whether the lifetimes of p are to be renewed. When it has returned, they are, or are not.
+func (s *system) live(p *kernelPlace, on bool) {
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return now.Add(every - now.Sub(s.since)%every)
+	p.lives = on
+	if ends := time.Now().Add(bareLife + bareLate); on && ends.After(s.ends) {
+		s.ends = ends
+	}
+}
+
+// gone returns when the kernel has removed by itself what is not renewed.
+func (s *system) gone() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ends
 }
 
 // lapse says that p has no addresses.
 func (s *system) lapse(p *kernelPlace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.until, p.kept, p.stays = time.Time{}, false, false
+	p.until, p.kept, p.stays, p.since = time.Time{}, false, false, time.Time{}
+	if s.ears != nil {
+		s.ears.changed()
+	}
 	p.wake() // an interface that was not the one the addresses are on may do now
 	if s.driver == p {
 		s.driver = nil
@@ -443,21 +467,24 @@ func (s *system) missed() {
 	}
 }
 
-// woken has all places look again, after interfaces or addresses changed. gone is an address that was removed from an interface.
-func (s *system) woken(gone guard.Addr) {
+// woken has places look again, after interfaces or addresses changed.
+func (s *system) woken(n news) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if gone.Index == 0 {
+	if n.gone.Index == 0 {
 		select {
 		case s.look <- struct{}{}:
 		default:
 		}
 	}
 	for p := range s.places {
-		if slices.Contains(p.placed, gone) {
-			p.missing = true
-		} else if gone.Prefix.IsSingleIP() {
+		switch {
+		case slices.Contains(p.placed, n.gone):
+			p.unsure = true // that may be long ago: this process may have stood still
+		case n.gone.Prefix.IsSingleIP():
 			continue // a subnet's address may have been what an interface was found by
+		case slices.ContainsFunc(p.placed, func(a guard.Addr) bool { return slices.Contains(n.moved, a.Index) }):
+			p.moved = true
 		}
 		p.wake()
 	}
@@ -467,8 +494,8 @@ func (s *system) woken(gone guard.Addr) {
 func (s *system) deaf() {
 	s.mu.Lock()
 	for p := range s.places {
-		p.unsure = true
+		p.unsure, p.moved = true, true
 	}
 	s.mu.Unlock()
-	s.woken(guard.Addr{})
+	s.woken(news{})
 }

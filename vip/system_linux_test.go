@@ -40,14 +40,14 @@ func TestDeaf(t *testing.T) {
 		}
 	}
 	hold, first, gone, deaf := make(chan struct{}), make(chan struct{}, 1), make(chan guard.Addr, 1000), make(chan struct{}, 1000)
-	w, err := newWatch(func(a guard.Addr) {
+	w, err := newWatch(func(n news) {
 		select {
 		case first <- struct{}{}:
 		default:
 		}
 		<-hold
 		select {
-		case gone <- a:
+		case gone <- n.gone:
 		default:
 		}
 	}, func() { deaf <- struct{}{} })

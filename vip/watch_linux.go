@@ -1,14 +1,18 @@
 package vip
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
+	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/flotilla-ha/flotilla/internal/guard"
@@ -16,99 +20,74 @@ import (
 
 // watch hears of changes of this machine's interfaces and their addresses.
 type watch struct {
+	hear  func(news)
+	deaf  func()
 	done  chan struct{}
 	ended chan struct{}
+}
+
+// news is what the kernel has to say. All may be zero: something else is different.
+type news struct {
+	// gone is an address that was removed from an interface.
+	gone guard.Addr
+	// moved are interfaces that neighbours, or the switches on the way to them, may look for in the
+	// wrong place: by another hardware address, or behind another port.
+	moved []int
 }
 
 // deafPause is between two attempts to hear again.
 const deafPause = 100 * time.Millisecond
 
-// newWatch begins to call changed: with an address that was removed, or with none when anything else may be different. Floating addresses that are put in place or
-// refreshed are no news. A subscription ends when its news are not taken fast enough, as when this process stands still: another is made then, and deaf called.
-func newWatch(changed func(gone guard.Addr), deaf func()) (*watch, error) {
-	w := &watch{done: make(chan struct{}), ended: make(chan struct{})}
+// newWatch begins to call hear. Floating addresses that are put in place or refreshed are no news. A
+// subscription ends when its news are not taken fast enough, as when this process stands still: another
+// is made then, and deaf called.
+func newWatch(hear func(news), deaf func()) (*watch, error) {
+	w := &watch{hear: hear, deaf: deaf, done: make(chan struct{}), ended: make(chan struct{})}
 	s, err := subscribe()
 	if err != nil {
 		return nil, err
 	}
-	go func() {
-		defer close(w.ended)
-		for {
-			lost := s.hear(w.done, changed)
-			s.end()
-			if !lost {
-				return
-			}
-			for s, err = subscribe(); err != nil; s, err = subscribe() {
-				select {
-				case <-time.After(deafPause):
-				case <-w.done:
-					return
-				}
-			}
-			deaf()
-		}
-	}()
+	go w.run(s)
 	return w, nil
 }
 
-// subscription is one to the kernel's news.
-type subscription struct {
-	done  chan struct{}
-	links chan netlink.LinkUpdate
-	addrs chan netlink.AddrUpdate
-}
-
-func subscribe() (*subscription, error) {
-	s := &subscription{make(chan struct{}), make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)}
-	// Why one ends is told by its channel, which is closed then.
-	err := netlink.LinkSubscribeWithOptions(s.links, s.done, netlink.LinkSubscribeOptions{ErrorCallback: func(error) {}})
-	if err == nil {
-		if err = netlink.AddrSubscribeWithOptions(s.addrs, s.done, netlink.AddrSubscribeOptions{ErrorCallback: func(error) {}}); err != nil {
-			close(s.addrs)
+func (w *watch) run(s *subscription) {
+	defer close(w.ended)
+	for {
+		stop := make(chan struct{})
+		go func(f *os.File) {
+			select {
+			case <-w.done:
+				f.SetReadDeadline(time.Unix(1, 0))
+			case <-stop:
+			}
+		}(s.file)
+		s.take(w.hear)
+		close(stop)
+		s.file.Close()
+		if s = w.again(); s == nil {
+			return
 		}
-	} else {
-		close(s.links)
-		close(s.addrs)
-	}
-	if err != nil {
-		s.end()
-		return nil, fmt.Errorf("the kernel does not tell of its interfaces: %w", err)
-	}
-	return s, nil
-}
-
-// end ends it, and waits until nobody writes to its channels.
-func (s *subscription) end() {
-	close(s.done)
-	for range s.links {
-	}
-	for range s.addrs {
+		w.deaf()
 	}
 }
 
-// hear calls changed until done is closed, or, and then it reports true, one of the two has ended by itself.
-func (s *subscription) hear(done <-chan struct{}, changed func(gone guard.Addr)) (lost bool) {
+// again returns another subscription; nil if the watch is closed before there is one.
+func (w *watch) again() *subscription {
 	for {
 		select {
-		case _, ok := <-s.links:
-			if !ok {
-				return true
-			}
-			changed(guard.Addr{})
-		case u, ok := <-s.addrs:
-			if !ok {
-				return true
-			}
-			gone := guard.Addr{Index: u.LinkIndex, Prefix: prefixOf(&u.LinkAddress)}
-			switch {
-			case !u.NewAddr:
-				changed(gone)
-			case !gone.Prefix.IsSingleIP():
-				changed(guard.Addr{}) // another subnet
-			}
-		case <-done:
-			return false
+		case <-w.done:
+			return nil
+		default:
+		}
+		s, err := subscribe()
+		if err == nil {
+			return s
+		}
+		select {
+		case <-time.After(deafPause):
+		case <-w.done:
+			return nil
 		}
 	}
 }
@@ -119,107 +98,251 @@ func (w *watch) close() error {
 	return nil
 }
 
-// prefixOf is n as a netip.Prefix; invalid if it is none.
-func prefixOf(n *net.IPNet) netip.Prefix {
-	addr, ok := netip.AddrFromSlice(n.IP)
-	ones, _ := n.Mask.Size()
-	if !ok {
-		return netip.Prefix{}
-	}
-	return netip.PrefixFrom(addr.Unmap(), ones)
+// subscription is one to the kernel's news.
+type subscription struct {
+	file  *os.File
+	links map[int]link // as last heard
 }
 
-// nic is an interface that addresses can be put on.
-type nic struct {
-	index int
-	name  string
+// link is what matters of an interface to those who send to it, or by way of it.
+type link struct {
+	mac    [32]byte // its hardware address, as far as that goes
+	flags  uint32   // up, and with a carrier
+	state  byte     // RFC 2863's
+	port   byte     // the state of a bridge's port; of an interface that is none, 0
+	master int      // the bridge or bond that it is a port of
+	lower  int      // what it is on, as a VLAN or macvlan is
 }
 
-// findNIC returns the interface of that name, or the one that has an address in the subnet of an address: not the address itself, which may be there already. Of
-// several it is the first that works, but rather that with the index last, where the address is.
-func findNIC(name string, addr netip.Prefix, last int) (nic, error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nic{}, rights("list the interfaces", err)
-	}
-	var works, idle nic
-	var why error
-	for _, l := range links {
-		a := l.Attrs()
-		if name != "" && a.Name != name {
-			continue
-		}
-		if name == "" {
-			found, err := inSubnet(l, addr)
-			if err != nil {
-				return nic{}, err
-			}
-			if !found {
-				continue
-			}
-		}
-		n := nic{a.Index, a.Name}
-		switch {
-		case a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0:
-			if works.index == 0 || n.index == last {
-				works = n
-			}
-		case why != nil:
-		case a.RawFlags&unix.IFF_UP == 0:
-			idle, why = n, fmt.Errorf("the interface %s is down", a.Name)
-		default:
-			idle, why = n, fmt.Errorf("the interface %s has no carrier: a cable, or its other end, is missing", a.Name)
-		}
-	}
-	switch {
-	case works.index != 0:
-		return works, nil
-	case why != nil:
-		return idle, why
-	}
-	if name != "" {
-		return nic{}, fmt.Errorf("there is no interface %s", name)
-	}
-	return nic{}, fmt.Errorf("no interface has an address in %v; give one, or name the interface", addr.Masked())
-}
+// portUnknown is the state of a bridge's port that nothing was heard of yet.
+const portUnknown = 0xff
 
-// inSubnet reports whether an interface has another address in the subnet.
-func inSubnet(l netlink.Link, addr netip.Prefix) (bool, error) {
-	family := netlink.FAMILY_V4
-	if addr.Addr().Is6() {
-		family = netlink.FAMILY_V6
-	}
-	addrs, err := netlink.AddrList(l, family)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return false, rights("list the addresses of "+l.Attrs().Name, err)
-	}
-	for _, a := range addrs {
-		p := prefixOf(a.IPNet)
-		if p.Addr() != addr.Addr() && !p.IsSingleIP() && addr.Masked().Contains(p.Addr()) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
+// Attributes of links that package unix has no names for: linux/if_link.h.
+const (
+	brportState      = 1 // within IFLA_PROTINFO
+	eventFailover    = 3 // of IFLA_EVENT: a bond uses another port
+	eventNotifyPeers = 4 // neighbours are to be told
+	eventRejoin      = 5 // multicast groups are to be joined again
+)
 
-// checkRights finds out whether this process may do what is needed, by doing next to nothing.
-func checkRights() error {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+func subscribe() (*subscription, error) {
+	fail := func(err error) (*subscription, error) {
+		return nil, fmt.Errorf("the kernel does not tell of its interfaces: %w", err)
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
-		return rights("open a packet socket", err)
+		return fail(err)
 	}
-	unix.Close(fd)
-	nowhere := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 255), Mask: net.CIDRMask(32, 32)}}
-	if err := netlink.AddrDel(onLink(nic{index: 1}), nowhere); errors.Is(err, os.ErrPermission) {
-		return rights("change addresses", err)
+	s := &subscription{file: os.NewFile(uintptr(fd), "netlink"), links: make(map[int]link)}
+	err = ignoreRefreshed(fd)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR})
 	}
-	return nil
+	if err == nil { // what is there: the answers come as news do
+		dump := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
+		binary.NativeEndian.PutUint32(dump, uint32(len(dump)))
+		binary.NativeEndian.PutUint16(dump[4:], unix.RTM_GETLINK)
+		binary.NativeEndian.PutUint16(dump[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+		err = unix.Sendto(fd, dump, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+	if err != nil {
+		s.file.Close()
+		return fail(err)
+	}
+	return s, nil
 }
 
-// rights explains an error of the kernel that means a lack of them.
-func rights(what string, err error) error {
-	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("cannot %s: a capability is missing, NET_ADMIN or NET_RAW (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW; docker: --cap-add NET_ADMIN --cap-add NET_RAW; or setcap cap_net_admin,cap_net_raw+ep on the program): %w", what, err)
+// ignoreRefreshed has the kernel keep back the news of single addresses that are put in place, or have
+// their lifetimes renewed: that is done several times a second for each floating address.
+func ignoreRefreshed(fd int) error {
+	var order [2]byte // netlink has the machine's, filters that of networks
+	binary.NativeEndian.PutUint16(order[:], unix.RTM_NEWADDR)
+	const offType, offFamily, offPrefix = 4, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr + 1
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: offType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(binary.BigEndian.Uint16(order[:])), SkipTrue: 6},
+		bpf.LoadAbsolute{Off: offFamily, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipFalse: 2},
+		bpf.LoadAbsolute{Off: offPrefix, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 32, SkipTrue: 3, SkipFalse: 2},
+		bpf.LoadAbsolute{Off: offPrefix, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 128, SkipTrue: 1},
+		bpf.RetConstant{Val: 1 << 20},
+		bpf.RetConstant{},
+	})
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("cannot %s: %w", what, err)
+	filter := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+}
+
+// take calls hear until news were lost, or the file's deadline has come.
+func (s *subscription) take(hear func(news)) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := s.file.Read(buf)
+		if err != nil {
+			return
+		}
+		messages, err := syscall.ParseNetlinkMessage(buf[:n])
+		if err != nil {
+			return
+		}
+		for _, m := range messages {
+			s.read(m, hear)
+		}
+	}
+}
+
+func (s *subscription) read(m syscall.NetlinkMessage, hear func(news)) {
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if moved, ok := s.readLink(&m); ok {
+			hear(news{moved: moved})
+		}
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		a, err := readAddr(&m)
+		switch {
+		case err != nil:
+		case m.Header.Type == unix.RTM_DELADDR:
+			hear(news{gone: a})
+		case !a.Prefix.IsSingleIP(): // another subnet
+			hear(news{})
+		}
+	}
+}
+
+// readLink notes what is said of an interface, and returns those that are to be found elsewhere by that. It
+// reports whether anything may be different.
+func (s *subscription) readLink(m *syscall.NetlinkMessage) (moved []int, ok bool) {
+	if len(m.Data) < unix.SizeofIfInfomsg {
+		return nil, false
+	}
+	index := int(int32(binary.NativeEndian.Uint32(m.Data[4:])))
+	before, known := s.links[index]
+	now := link{flags: binary.NativeEndian.Uint32(m.Data[8:]) & (unix.IFF_UP | unix.IFF_LOWER_UP), port: before.port}
+	attrs, err := syscall.ParseNetlinkRouteAttr(m)
+	if err != nil {
+		return nil, true
+	}
+	told, elsewhere := false, false
+	for _, a := range attrs {
+		number := func() (n uint32) {
+			if len(a.Value) >= 4 {
+				n = binary.NativeEndian.Uint32(a.Value)
+			}
+			return n
+		}
+		switch a.Attr.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER) {
+		case unix.IFLA_ADDRESS:
+			copy(now.mac[:], a.Value)
+		case unix.IFLA_OPERSTATE:
+			if len(a.Value) > 0 {
+				now.state = a.Value[0]
+			}
+		case unix.IFLA_MASTER:
+			now.master = int(number())
+		case unix.IFLA_LINK:
+			now.lower = int(number())
+		case unix.IFLA_LINK_NETNSID:
+			elsewhere = true
+		case unix.IFLA_EVENT:
+			e := number()
+			told = e == eventFailover || e == eventNotifyPeers || e == eventRejoin
+		case unix.IFLA_PROTINFO:
+			if state, ok := portState(a.Value); ok {
+				now.port = state
+			}
+		}
+	}
+	if elsewhere {
+		now.lower = 0
+	}
+	if now.master == 0 {
+		now.port = 0
+	} else if now.master != before.master && now.port == 0 {
+		now.port = portUnknown
+	}
+	bridge := m.Data[0] == unix.AF_BRIDGE // it tells of an interface as a port, and not all of it
+	switch {
+	case m.Header.Type == unix.RTM_DELLINK && !bridge:
+		delete(s.links, index)
+	case m.Header.Type == unix.RTM_DELLINK:
+		now = before
+		now.master, now.port = 0, 0
+		s.links[index] = now
+	case bridge:
+		now.lower = before.lower
+		s.links[index] = now
+	default:
+		s.links[index] = now
+	}
+	if !known && m.Header.Type == unix.RTM_NEWLINK {
+		if now.master == 0 {
+			return nil, true
+		}
+	} else if _, here := s.links[index]; here && now == before && !told {
+		return nil, true
+	}
+	found := make(map[int]bool)
+	s.above(index, found)
+	if before.master != 0 {
+		s.above(before.master, found)
+	}
+	return slices.Collect(maps.Keys(found)), true
+}
+
+// above adds an interface and all that are reached by way of it.
+func (s *subscription) above(index int, found map[int]bool) {
+	if index == 0 || found[index] {
+		return
+	}
+	found[index] = true
+	s.above(s.links[index].master, found)
+	for i, l := range s.links {
+		if l.lower == index {
+			s.above(i, found)
+		}
+	}
+}
+
+// portState returns what IFLA_PROTINFO says of a bridge's port.
+func portState(nested []byte) (state byte, ok bool) {
+	for len(nested) >= unix.SizeofRtAttr {
+		n := int(binary.NativeEndian.Uint16(nested))
+		if n < unix.SizeofRtAttr || n > len(nested) {
+			return 0, false
+		}
+		if binary.NativeEndian.Uint16(nested[2:])&^unix.NLA_F_NESTED == brportState && n > unix.SizeofRtAttr {
+			return nested[unix.SizeofRtAttr], true
+		}
+		nested = nested[min((n+3)&^3, len(nested)):]
+	}
+	return 0, false
+}
+
+// readAddr returns the address of a message, on its interface.
+func readAddr(m *syscall.NetlinkMessage) (guard.Addr, error) {
+	if len(m.Data) < unix.SizeofIfAddrmsg {
+		return guard.Addr{}, errors.New("a message of an address is too short")
+	}
+	attrs, err := syscall.ParseNetlinkRouteAttr(m)
+	if err != nil {
+		return guard.Addr{}, err
+	}
+	var addr []byte
+	for _, a := range attrs {
+		if t := a.Attr.Type; t == unix.IFA_LOCAL || t == unix.IFA_ADDRESS && addr == nil { // that of a link's other end, where there is a local one
+			addr = bytes.Clone(a.Value)
+		}
+	}
+	ip, ok := netip.AddrFromSlice(addr)
+	if !ok {
+		return guard.Addr{}, errors.New("a message of an address has none")
+	}
+	return guard.Addr{Index: int(binary.NativeEndian.Uint32(m.Data[4:])), Prefix: netip.PrefixFrom(ip.Unmap(), int(m.Data[1]))}, nil
 }

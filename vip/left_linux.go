@@ -1,0 +1,71 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/rights"
+)
+
+// clean removes what a former life of the program has left of the addresses. What somebody else has put there is not touched.
+func (p *kernelPlace) clean() error {
+	return eachAddr(p.addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
+		if !left {
+			return fmt.Errorf("%v is configured on %s, and not by this program: take it away there, for only the cluster should put it anywhere", prefixOf(a.IPNet), l.Attrs().Name)
+		}
+		return removeFrom(l, a, p.unit.Log)
+	})
+}
+
+// removeLeft removes those of the addresses that a program has left.
+func removeLeft(addrs []netip.Addr, log *slog.Logger) error {
+	return eachAddr(addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
+		if !left {
+			return nil
+		}
+		return removeFrom(l, a, log)
+	})
+}
+
+func removeFrom(l netlink.Link, a netlink.Addr, log *slog.Logger) error {
+	if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
+		return rights.Explain(fmt.Sprintf("remove %v, which a former life of the program has left on %s", prefixOf(a.IPNet), l.Attrs().Name), err, rights.NetAdmin)
+	}
+	log.Info("removed an address that a former life of the program had left", "addr", prefixOf(a.IPNet), "interface", l.Attrs().Name)
+	return nil
+}
+
+// eachAddr calls f with those of the addresses that are on an interface, and whether they are as a program of this kind leaves them: alone in their
+// prefix, and with a lifetime.
+func eachAddr(addrs []netip.Addr, f func(l netlink.Link, a netlink.Addr, left bool) error) error {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return rights.Explain("list the interfaces", err)
+	}
+	for _, l := range links {
+		all, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return rights.Explain("list the addresses of "+l.Attrs().Name, err)
+		}
+		for _, a := range all {
+			prefix := prefixOf(a.IPNet)
+			if !slices.Contains(addrs, prefix.Addr()) {
+				continue
+			}
+			if err := f(l, a, prefix.IsSingleIP() && a.ValidLft > 0 && a.ValidLft != math.MaxUint32); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gone reports whether an error says that there was nothing to remove.
+func gone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }
