@@ -21,6 +21,7 @@ type fakePlace struct {
 	changed   chan struct{}
 	moved     bool
 	claims    chan *ConflictError
+	disturbed int // so many Binds fail while something changes, and then none
 }
 
 func newFakePlace() *fakePlace {
@@ -50,6 +51,13 @@ func (p *fakePlace) Bind(context.Context, Grant) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.binds++
+	if p.disturbed > 0 {
+		if p.disturbed--; p.disturbed == 0 {
+			defer func() { p.bindErr = nil }()
+		}
+		close(p.changed)
+		p.changed = make(chan struct{})
+	}
 	if p.bindErr == nil {
 		p.announced = append(p.announced, time.Now())
 	}

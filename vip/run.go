@@ -99,8 +99,7 @@ func (r *runner) run(ctx context.Context) error {
 			r.tell(Event{Kind: Conflict, Err: err})
 		default:
 			if errors.Is(err, errUnable) {
-				known, why := check(ctx, r.place)
-				r.fitness.humble = !known || why == nil
+				r.fitness.explain(check(ctx, r.place))
 			}
 			r.said = "" // each attempt is worth a word
 			pause = r.unable(err)
@@ -225,9 +224,15 @@ func (r *runner) tenure(ctx, held context.Context, t hold.Tenure) error {
 	if err := r.probe(held, kept); err != nil {
 		return err
 	}
+	changed := r.place.Changed()
 	if err := r.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will}); err != nil {
 		if held.Err() == nil && !errors.Is(err, errLapsed) {
 			err = fmt.Errorf("%w: %w", errUnable, err)
+			select {
+			case <-changed: // the interface went down in between, or the like
+			default:
+				r.fitness.unexplained++
+			}
 		}
 		return errors.Join(err, r.place.Unbind())
 	}

@@ -26,8 +26,14 @@ var errUnable = errors.New("the address cannot be put in place")
 // fitness is what a node has learnt about whether it can put its addresses in place. A node that cannot is not to take them from one that
 // can, whatever its priority.
 type fitness struct {
-	failures int  // in a row
-	humble   bool // addresses could not be put in place, and Check does not see why: only what nobody else wants is claimed
+	failures    int  // in a row
+	unexplained int  // of them, those in which nothing has changed that may have been the cause
+	humble      bool // addresses could not be put in place, and Check does not see why: only what nobody else wants is claimed
+}
+
+// explain takes in what Check says after a failure. One that finds nothing may be right, once.
+func (f *fitness) explain(known bool, why error) {
+	f.humble = !known && f.unexplained > 0 || known && why == nil && f.unexplained > 1
 }
 
 // failed notes a failure, and returns for how long the node is unfit.

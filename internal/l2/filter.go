@@ -56,13 +56,26 @@ func claimFilter4(addrs []netip.Addr) []bpf.Instruction {
 	return append(begin, bpf.RetConstant{Val: maxFrame})
 }
 
-// claimFilter6 passes neighbour advertisements and solicitations for addrs. With more addresses than a program can hold it passes all.
+// claimFilter6 passes neighbour advertisements about addrs, and the solicitations for them that have no source, which are those of duplicate address
+// detection: others are questions, and come often. With more addresses than a program can hold it passes all.
 func claimFilter6(addrs []netip.Addr) []bpf.Instruction {
-	none := []bpf.Instruction{bpf.RetConstant{}}
-	if p := append(guard(), filter(none, match6(addrs), false, typeNA, typeNS)...); len(p) <= maxProgram {
+	begin := require(guard(), bpf.LoadAbsolute{Off: offEtherType, Size: 2}, etherIPv6)
+	begin = require(begin, bpf.LoadAbsolute{Off: offIPv6Next, Size: 1}, protoICMPv6)
+	begin = require(begin, bpf.LoadAbsolute{Off: offIPv6Hops, Size: 1}, neighbourHops)
+	var unspecified []bpf.Instruction
+	for word := uint32(0); word < 16; word += 4 {
+		unspecified = require(unspecified, bpf.LoadAbsolute{Off: offIPv6Src + word, Size: 4}, 0)
+	}
+	begin = append(begin,
+		bpf.LoadAbsolute{Off: offIPv6Payload, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typeNA, SkipTrue: uint8(2 + len(unspecified))},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typeNS, SkipTrue: 1},
+		bpf.RetConstant{})
+	begin = append(append(begin, unspecified...), bpf.LoadConstant{Dst: bpf.RegX, Val: offNDTarget})
+	if p := append(begin, match6(addrs)...); len(p) <= maxProgram {
 		return p
 	}
-	return append(guard(), filter(none, []bpf.Instruction{bpf.RetConstant{Val: maxFrame}}, false, typeNA, typeNS)...)
+	return append(begin, bpf.RetConstant{Val: maxFrame})
 }
 
 // match4 passes the frame if the accumulator is one of addrs.

@@ -35,6 +35,7 @@ const (
 	offIPv4Dst      = offIP + 16
 	offIPv6Next     = offIP + 6
 	offIPv6Hops     = offIP + 7
+	offIPv6Src      = offIP + 8
 	offIPv6Dst      = offIP + 24
 	offIPv6Payload  = offIP + ipv6Len
 	offNDTarget     = offIPv6Payload + 8
