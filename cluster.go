@@ -502,10 +502,15 @@ func (n *Node) lifeError(err error) error {
 	if n.works.Err() != nil {
 		return context.Cause(n.works)
 	}
-	if s := n.setback.Load(); s != nil && errors.Is(err, ErrNoLeader) {
+	return err
+}
+
+// because is lifeError for those who waited in vain: a setback is why.
+func (n *Node) because(err error) error {
+	if s := n.setback.Load(); s != nil && n.works.Err() == nil {
 		return fmt.Errorf("%w: %w", err, s.err)
 	}
-	return err
+	return n.lifeError(err)
 }
 
 // edge prefixes an error on its way to a caller.

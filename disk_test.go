@@ -313,7 +313,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 					wantOut(t, n, test.says)
 					wantValue(t, n, "k", "1")
 					ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-					if err := n.Storage().Store(ctx, "lost", nil); !errors.Is(err, context.DeadlineExceeded) {
+					if err := n.Storage().Store(ctx, "lost", nil); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), test.says) {
 						t.Errorf("a write that is on no disk of a majority says %v", err)
 					}
 					cancel()

@@ -79,7 +79,7 @@ func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) 
 
 	s, err := p.n.fsm.wait(ctx, func(s *state) bool { return p.n.ownSession(s) != 0 })
 	if err != nil {
-		return 0, answer{}, p.n.lifeError(err)
+		return 0, answer{}, p.n.because(err)
 	}
 	own := p.n.ownSession(s)
 	if c.session != 0 && c.session != own {
@@ -105,7 +105,7 @@ func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) 
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return c.session, a, p.n.lifeError(context.Cause(ctx))
+			return c.session, a, p.n.because(context.Cause(ctx))
 		}
 		timer.Stop()
 	}
@@ -114,7 +114,7 @@ func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) 
 		return ok
 	})
 	if err != nil {
-		return c.session, answer{seq: c.seq}, p.n.lifeError(err)
+		return c.session, answer{seq: c.seq}, p.n.because(err)
 	}
 	if a.code == codeEnded {
 		return c.session, a, errEnded
