@@ -399,34 +399,109 @@ func contents(t *testing.T, dir string) string {
 	return all.String()
 }
 
+// stepOf returns how far node i has gone with a proposed cluster, as it stands on its disk.
+func stepOf(t *testing.T, c *clustertest.Cluster, i int) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.Config(i).Dir, "node"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"proposes", "promised", "voided", "accepted"} {
+		if strings.Contains(string(b), `"Step": "`+s+`"`) {
+			return s
+		}
+	}
+	return ""
+}
+
+func awaitStep(t *testing.T, c *clustertest.Cluster, i int, step string) {
+	t.Helper()
+	for start := time.Now(); stepOf(t, c, i) != step; time.Sleep(100 * time.Microsecond) {
+		if time.Since(start) > 3*time.Second {
+			t.Fatalf("n%d has not %s", i, step)
+		}
+	}
+}
+
+// byID returns the numbers of the nodes in the order of their IDs: the first one proposes a cluster.
+func byID(c *clustertest.Cluster) []int {
+	var order []int
+	for i := range c.Nodes {
+		order = append(order, i)
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(c.Nodes[a].Status().ID, c.Nodes[b].Status().ID) })
+	return order
+}
+
+// One of a group that is cut off from the others cannot know whether they have formed the cluster: it forms no other one, however long
+// that lasts and however many could do so with it.
+func TestOneAloneVoidsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.SetLatency(5 * time.Millisecond)
+		order := byID(c)
+		awaitStep(t, c, order[0], "accepted")
+		other := append(order[2:3:3], 3, 4)
+		c.Partition(order[:2], other)
+		for range 2 {
+			c.Add(func(_ int, cfg *flotilla.Config) {
+				cfg.Expect, cfg.Peers = 3, flotilla.Static("n0:7373", "n1:7373", "n2:7373", "n3:7373", "n4:7373")
+			})
+		}
+		time.Sleep(time.Minute)
+		c.SettleNodes(order[0], order[1])
+		for _, i := range other {
+			if s := c.Nodes[i].Status(); s.Cluster != "" {
+				t.Errorf("n%d, which is cut off, is in the cluster %s", i, s.Cluster)
+			}
+		}
+		if got := stepOf(t, c, order[2]); got != "promised" {
+			t.Errorf("its promise is %q", got)
+		}
+		c.Heal()
+		c.Settle()
+	})
+}
+
+// A proposer that has accepted its own cluster finds, when it is back, that the others have voided it.
+func TestProposerFindsItsProposalVoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		order := byID(c)
+		c.SetLatency(5 * time.Millisecond)
+		awaitStep(t, c, order[2], "promised")
+		for _, i := range order[1:] { // the proposer hears the last promise, and nobody hears that it accepts
+			c.Block(order[0], i)
+		}
+		awaitStep(t, c, order[0], "accepted")
+		c.Isolate(order[0])
+		c.Add(func(_ int, cfg *flotilla.Config) { cfg.Expect = 3 })
+		time.Sleep(time.Minute)
+		c.SettleNodes(order[1], order[2], 3)
+		if got := stepOf(t, c, order[0]); got != "accepted" {
+			t.Errorf("the proposer %s its cluster", got)
+		}
+		c.Heal()
+		c.Settle()
+		for i, n := range c.Nodes {
+			if s := n.Status(); s.Cluster != c.Nodes[0].Status().Cluster || len(s.Members) != 4 {
+				t.Errorf("n%d is in the cluster %s of %d members", i, s.Cluster, len(s.Members))
+			}
+		}
+	})
+}
+
 // A proposer that is lost for good while others have promised themselves to it keeps nobody from forming another cluster.
 func TestProposerNeverComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
-		order := []int{0, 1, 2}
-		slices.SortFunc(order, func(a, b int) int { return strings.Compare(c.Nodes[a].Status().ID, c.Nodes[b].Status().ID) })
+		order := byID(c)
 		proposer, other, late := order[0], order[1], order[2]
-		step := func(i int) string {
-			b, err := os.ReadFile(filepath.Join(c.Config(i).Dir, "node"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, s := range []string{"proposes", "promised", "voided", "accepted"} {
-				if strings.Contains(string(b), `"Step": "`+s+`"`) {
-					return s
-				}
-			}
-			return ""
-		}
-		for step(proposer) != "proposes" {
-			time.Sleep(50 * time.Microsecond)
-		}
+		awaitStep(t, c, proposer, "proposes")
 		c.Isolate(late)
-		for step(other) != "promised" {
-			time.Sleep(50 * time.Microsecond)
-		}
+		awaitStep(t, c, other, "promised")
 		c.Kill(proposer)
-		if got := step(proposer); got != "proposes" {
+		if got := stepOf(t, c, proposer); got != "proposes" {
 			t.Fatalf("the proposer was killed too late: it %s the cluster", got)
 		}
 		if err := os.RemoveAll(c.Config(proposer).Dir); err != nil {
@@ -435,7 +510,7 @@ func TestProposerNeverComesBack(t *testing.T) {
 		c.Restart(proposer)
 		time.Sleep(5 * time.Second)
 		c.Heal()
-		if got := step(other); got != "promised" {
+		if got := stepOf(t, c, other); got != "promised" {
 			t.Errorf("5 s after its proposer was lost the promise is %q", got)
 		}
 		c.Settle()

@@ -80,9 +80,9 @@ func (g *greeting) accepts(p *proposed) bool {
 	return g.InRaft && g.Cluster == p.Cluster || g.standsBy(p) && g.Formation != nil && g.Formation.Step == accepted
 }
 
-// voids reports whether a node has voided a proposal.
+// voids reports whether a node has voided a proposal, or belongs to another cluster, which is as good.
 func (g *greeting) voids(p *proposed) bool {
-	return slices.Contains(g.Void, p.Cluster) || g.standsBy(p) && g.Formation != nil && g.Formation.Step == voided
+	return g.InRaft && g.Cluster != p.Cluster || slices.Contains(g.Void, p.Cluster) || g.standsBy(p) && g.Formation != nil && g.Formation.Step == voided
 }
 
 // isFresh reports whether a node could promise itself to a proposal of proposer's.
