@@ -186,6 +186,10 @@ func TestIdleClusterWritesNothing(t *testing.T) {
 		if after.Index != before.Index || after.Term != before.Term {
 			t.Errorf("in ten idle minutes the log went from %d to %d, the term from %d to %d", before.Index, after.Index, before.Term, after.Term)
 		}
+		store(t, c.Nodes[0], "k", "1")
+		if now := c.Nodes[0].Status(); now.Index == after.Index {
+			t.Error("a write does not show: this test sees nothing")
+		}
 	})
 }
 

@@ -281,52 +281,63 @@ func TestWithdrawalsAreFew(t *testing.T) {
 
 // What f was asked to yield while its release was under way is reported ten seconds later as not handed over.
 func TestNoFalseAlarmAfterYield(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		net := simnet.New()
-		var mu sync.Mutex
-		var out bytes.Buffer
-		logger := slog.New(slog.NewTextHandler(toFunc(func(b []byte) (int, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			return out.Write(b)
-		}), nil))
-		nodes := trio(t, net, func(c *Config) { c.Logger = logger })
-		leader, others := leaderOf(t, nodes)
-		holder := others[0]
-		net.SetLatency(20 * time.Millisecond)
-		time.Sleep(5 * time.Second)
-		release := make(chan struct{})
-		began := make(chan struct{})
-		go holder.Hold(t.Context(), Role{Name: "r"}, func(context.Context, Tenure) error {
-			close(began)
-			<-release
-			return nil
+	for _, stubborn := range []bool{false, true} {
+		t.Run(fmt.Sprint("stubborn ", stubborn), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testAlarm(t, stubborn) })
 		})
-		<-began
-		time.Sleep(time.Second)
-		got := make(chan Tenure, 1)
-		go leader.Hold(t.Context(), Role{Name: "r", Priority: 1}, func(ctx context.Context, tn Tenure) error {
-			got <- tn
-			<-ctx.Done()
-			return nil
-		})
-		for { // until the leader has asked: then the release comes a little later than the request in the log
-			queue := leader.fsm.state().claims(rolePrefix + "r")
-			if len(queue) == 2 {
-				break
-			}
-			time.Sleep(time.Millisecond)
-		}
-		time.Sleep(35 * time.Millisecond)
-		close(release)
-		<-got
-		time.Sleep(time.Minute)
+	}
+}
+
+// testAlarm has a holder that is asked to yield return just before, or a stubborn one never.
+func testAlarm(t *testing.T, stubborn bool) {
+	net := simnet.New()
+	var mu sync.Mutex
+	var out bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(toFunc(func(b []byte) (int, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if strings.Contains(out.String(), "a role was not handed over in time") {
-			t.Error("f returned before it was asked to yield, and ten seconds later it is said not to have handed over")
-		}
+		return out.Write(b)
+	}), nil))
+	nodes := trio(t, net, func(c *Config) { c.Logger = logger })
+	leader, others := leaderOf(t, nodes)
+	holder := others[0]
+	net.SetLatency(20 * time.Millisecond)
+	time.Sleep(5 * time.Second)
+	release := make(chan struct{})
+	began := make(chan struct{})
+	go holder.Hold(t.Context(), Role{Name: "r"}, func(context.Context, Tenure) error {
+		close(began)
+		<-release
+		return nil
 	})
+	<-began
+	time.Sleep(time.Second)
+	got := make(chan Tenure, 1)
+	go leader.Hold(t.Context(), Role{Name: "r", Priority: 1}, func(ctx context.Context, tn Tenure) error {
+		got <- tn
+		<-ctx.Done()
+		return nil
+	})
+	for { // until the leader has asked: then the release comes a little later than the request in the log
+		queue := leader.fsm.state().claims(rolePrefix + "r")
+		if len(queue) == 2 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(35 * time.Millisecond)
+	if stubborn {
+		defer close(release)
+	} else {
+		close(release)
+		<-got
+	}
+	time.Sleep(time.Minute)
+	mu.Lock()
+	defer mu.Unlock()
+	if said := strings.Contains(out.String(), "a role was not handed over in time"); said != stubborn {
+		t.Errorf("that a holder has not handed over in time is said: %v, want %v", said, stubborn)
+	}
 }
 
 // toFunc is a function that is written to.
