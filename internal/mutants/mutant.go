@@ -25,8 +25,8 @@ type row struct {
 // mutant is a row that has been found in the source.
 type mutant struct {
 	row
-	number  int    // of the line in the file
-	content []byte // of the file, with the mutant in it
+	id     int // from 1
+	number int // of the line in the file
 }
 
 // load finds all rows in the source at root. Its error tells of every row that does not apply.
@@ -42,18 +42,19 @@ func load(root string, rows []row) ([]*mutant, error) {
 			}
 			files[r.file] = string(content)
 		}
-		m, err := r.apply(files[r.file])
+		m, err := r.find(files[r.file])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s, %q: %w", r.file, r.line, err))
 			continue
 		}
+		m.id = len(all) + 1
 		all = append(all, m)
 	}
 	return all, errors.Join(errs...)
 }
 
-// apply makes the mutant of a file's content.
-func (r row) apply(content string) (*mutant, error) {
+// find finds the row's line in a file's content.
+func (r row) find(content string) (*mutant, error) {
 	if r.line == r.mutant || r.test == "" || r.guard == "" {
 		return nil, errors.New("the row changes nothing, or names no test or no guard")
 	}
@@ -78,8 +79,7 @@ func (r row) apply(content string) (*mutant, error) {
 	if found < 0 {
 		return nil, errors.New("there is no such line any more: give the row the line that has its purpose now")
 	}
-	lines[found] = r.mutant
-	return &mutant{row: r, number: found + 1, content: []byte(strings.Join(lines, "\n"))}, nil
+	return &mutant{row: r, number: found + 1}, nil
 }
 
 // function returns the lines of a function or method.

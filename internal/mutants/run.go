@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ type runner struct {
 	root string // of the repository
 	dir  string // for what is compiled
 	jobs int
+	bins map[string]string // test binaries by package
 
 	mu     sync.Mutex
 	done   int
@@ -55,22 +57,14 @@ func (m *mutant) needs() proof { return proof{m.where(), m.test, m.long} }
 // clean runs the tests of all mutants without any. It returns what is wrong with those that prove nothing.
 func (r *runner) clean(all []*mutant) (map[proof]string, error) {
 	outcomes := make(map[proof]string)
-	bins := make(map[string]string)
 	for _, m := range all {
 		p := m.needs()
 		if _, done := outcomes[p]; done {
 			continue
 		}
-		if bins[p.pkg] == "" {
-			bin, out, err := r.compile(fmt.Sprint("clean", len(bins)), p.pkg, "")
-			if err != nil {
-				return nil, fmt.Errorf("%s does not compile: %w\n%s", p.pkg, err, out)
-			}
-			bins[p.pkg] = bin
-		}
 		top, _, _ := strings.Cut(p.test, "/")
 		for range attempts {
-			out, err := r.test(bins[p.pkg], p.pkg, pattern(p.test), !p.long, true)
+			out, err := r.test(nil, p.pkg, pattern(p.test), !p.long, true)
 			switch {
 			case r.ctx.Err() != nil:
 				return nil, r.ctx.Err()
@@ -97,7 +91,7 @@ func newRunner(ctx context.Context, jobs int) (*runner, error) {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "mutants")
-	return &runner{ctx: ctx, root: root, dir: dir, jobs: max(1, jobs), counts: make(map[fate]int)}, err
+	return &runner{ctx: ctx, root: root, dir: dir, jobs: max(1, jobs), bins: make(map[string]string), counts: make(map[fate]int)}, err
 }
 
 func (r *runner) close() error { return os.RemoveAll(r.dir) }
@@ -105,6 +99,9 @@ func (r *runner) close() error { return os.RemoveAll(r.dir) }
 // run tries all mutants. First the tests must pass without any.
 func (r *runner) run(all []*mutant) error {
 	begun := time.Now()
+	if err := r.compile(all); err != nil {
+		return err
+	}
 	outcomes, err := r.clean(all)
 	if err != nil {
 		return err
@@ -112,7 +109,7 @@ func (r *runner) run(all []*mutant) error {
 	fmt.Printf("the tests pass without any mutant, %.0f s\n", time.Since(begun).Seconds())
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, r.jobs)
-	for i, m := range all {
+	for _, m := range all {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
@@ -120,7 +117,7 @@ func (r *runner) run(all []*mutant) error {
 			f, why := broken, outcomes[m.needs()]
 			switch why {
 			case "":
-				f, why = r.try(fmt.Sprint(i), m)
+				f, why = r.try(m)
 			case noRun:
 				f = skipped
 			}
@@ -160,24 +157,19 @@ func (r *runner) report(m *mutant, f fate, why string, took time.Duration, of in
 
 // find says which tests notice each mutant.
 func (r *runner) find(all []*mutant, tests string) error {
+	if err := r.compile(all); err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, r.jobs)
-	for i, m := range all {
+	for _, m := range all {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			said := "nothing"
-			bin, out, err := r.build(fmt.Sprint(i), m)
-			defer os.Remove(bin)
-			if err == nil {
-				out, _ = r.test(bin, m.where(), tests, !m.long, false)
-				said = strings.Join(failed(out), " ")
-			} else {
-				said = err.Error() + ": " + firstLines(out)
-			}
+			out, _ := r.test(m, m.where(), tests, !m.long, false)
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			fmt.Printf("%s %s, named %s: %s\n", m.name(), m.in, m.test, said)
+			fmt.Printf("%s %s, named %s: %s\n", m.name(), m.in, m.test, strings.Join(failed(out), " "))
 		})
 	}
 	wg.Wait()
@@ -203,13 +195,8 @@ func failed(out string) (names []string) {
 }
 
 // try finds out what becomes of a mutant.
-func (r *runner) try(name string, m *mutant) (fate, string) {
-	bin, out, err := r.build(name, m)
-	defer os.Remove(bin)
-	if err != nil {
-		return broken, "it does not compile: " + firstLines(out)
-	}
-	out, err = r.test(bin, m.where(), pattern(m.test), !m.long, true)
+func (r *runner) try(m *mutant) (fate, string) {
+	out, err := r.test(m, m.where(), pattern(m.test), !m.long, true)
 	hung := strings.Contains(out, "panic: test timed out")
 	switch {
 	case r.ctx.Err() != nil:
@@ -224,30 +211,58 @@ func (r *runner) try(name string, m *mutant) (fate, string) {
 	return killed, ""
 }
 
-// build makes the test binary that has a mutant in it.
-func (r *runner) build(name string, m *mutant) (bin, out string, err error) {
-	file := filepath.Join(r.dir, name+".go")
-	overlay := file + ".json"
-	b, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(r.root, filepath.FromSlash(m.file)): file}})
-	if err = errors.Join(err, os.WriteFile(file, m.content, 0o600), os.WriteFile(overlay, b, 0o600)); err != nil {
-		return "", err.Error(), err
+// compile makes the test binaries, with all mutants in them.
+func (r *runner) compile(all []*mutant) error {
+	begun := time.Now()
+	files := make(map[string][]*mutant)
+	for _, m := range all {
+		files[m.file] = append(files[m.file], m)
 	}
-	return r.compile(name, m.where(), overlay)
+	replace := make(map[string]string)
+	put := func(path, text string) error {
+		from := filepath.Join(r.dir, fmt.Sprintf("file%d.go", len(replace)))
+		replace[filepath.Join(r.root, filepath.FromSlash(path))] = from
+		return os.WriteFile(from, []byte(text), 0o600)
+	}
+	for file, mutants := range files {
+		text, err := os.ReadFile(filepath.Join(r.root, filepath.FromSlash(file)))
+		if err != nil {
+			return err
+		}
+		grafted, pkg, err := graft(file, string(text), mutants)
+		if err == nil {
+			err = put(file, grafted)
+		}
+		if err == nil {
+			err = put(path.Join(path.Dir(file), "mutants_switch.go"), switchFile(pkg))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	overlay := filepath.Join(r.dir, "overlay.json")
+	if err = errors.Join(err, os.WriteFile(overlay, b, 0o600)); err != nil {
+		return err
+	}
+	for _, m := range all {
+		pkg := m.where()
+		if r.bins[pkg] != "" {
+			continue
+		}
+		bin := filepath.Join(r.dir, fmt.Sprintf("%d.test", len(r.bins)))
+		out, err := r.command(r.root, nil, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", bin, pkg)
+		if err != nil {
+			return fmt.Errorf("a mutant does not compile: %w\n%s", err, out)
+		}
+		r.bins[pkg] = bin
+	}
+	fmt.Printf("%d mutants compile, %.0f s\n", len(all), time.Since(begun).Seconds())
+	return nil
 }
 
-// compile makes the test binary of a package.
-func (r *runner) compile(name, pkg, overlay string) (bin, out string, err error) {
-	bin = filepath.Join(r.dir, name+".test")
-	args := []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", bin}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
-	}
-	out, err = r.command(r.root, "go", append(args, pkg)...)
-	return bin, out, err
-}
-
-// test runs tests of a binary as go test does: where their package is.
-func (r *runner) test(bin, pkg, tests string, short, stop bool) (out string, err error) {
+// test runs tests of a package as go test does: where the package is. Without a mutant none is in force.
+func (r *runner) test(m *mutant, pkg, tests string, short, stop bool) (out string, err error) {
 	args := []string{"-test.v", "-test.timeout=" + testTimeout.String(), "-test.run=" + tests}
 	if short {
 		args = append(args, "-test.short")
@@ -255,13 +270,16 @@ func (r *runner) test(bin, pkg, tests string, short, stop bool) (out string, err
 	if stop {
 		args = append(args, "-test.failfast")
 	}
-	return r.command(filepath.Join(r.root, filepath.FromSlash(pkg)), bin, args...)
+	return r.command(filepath.Join(r.root, filepath.FromSlash(pkg)), m, r.bins[pkg], args...)
 }
 
-func (r *runner) command(dir, name string, args ...string) (out string, err error) {
+func (r *runner) command(dir string, m *mutant, name string, args ...string) (out string, err error) {
 	var b bytes.Buffer
 	cmd := exec.CommandContext(r.ctx, name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &b, &b
+	if m != nil {
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, m.id))
+	}
 	cmd.WaitDelay = 10 * time.Second // what a failed test has left running keeps the pipe open
 	err = cmd.Run()
 	return b.String(), err

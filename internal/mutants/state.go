@@ -5,8 +5,8 @@ func stateRows() []row {
 	return []row{
 		m("a request to open a session that comes late replaces none", "TestLateOpenOfEarlierProcess",
 			"state.go", "change", `if s.number(c.node) != c.number {`, `if false {`),
-		m("a command of an ended session does nothing, though the node has another", "TestCommandOfTheSessionBefore",
-			"state.go", "apply", `if ses == nil || ses.number != c.session {`, `if ses == nil {`),
+		m("a command of an ended session does nothing, though the node has another", "TestSessionEnds",
+			"state.go", "answer", `if ses == nil || ses.number != number {`, `if ses == nil {`),
 		m("a late copy of an acknowledged command does nothing", "TestRepeatedCommandIsAnsweredFromMemory",
 			"state.go", "answer", `if seq <= ses.acked {`, `if false {`),
 		m("a repeated command is answered from memory", "TestRepeatedCommandIsAnsweredFromMemory",

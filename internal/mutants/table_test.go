@@ -82,7 +82,7 @@ func TestDocument(t *testing.T) {
 }
 
 // A row that does not apply, or that applies twice, is an error that says which.
-func TestApply(t *testing.T) {
+func TestFind(t *testing.T) {
 	source := "package p\n\nfunc f() {\n\tif a {\n\t}\n}\n\nfunc (t T) g() {\n\tif a {\n\t}\n\tif b {\n\t}\n\tif b {\n\t}\n}\n"
 	valid := row{file: "p.go", in: "f", line: "if a {", mutant: "if false {", test: "TestX", guard: "why"}
 	for _, test := range []struct {
@@ -101,12 +101,10 @@ func TestApply(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := valid
 			test.change(&r)
-			m, err := r.apply(source)
+			_, err := r.find(source)
 			switch {
 			case test.want == "" && err != nil:
 				t.Error(err)
-			case test.want == "" && (strings.Count(string(m.content), "if false {") != 1 || strings.Count(string(m.content), "\n") != strings.Count(source, "\n")):
-				t.Errorf("the mutant is\n%s", m.content)
 			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
 				t.Errorf("the error is %v, want %q", err, test.want)
 			}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strings"
+)
+
+// All mutants of a package are compiled at once, since compiling is what takes long. Each function with a mutant in it gets a copy that has
+// the broken line, and begins with a look at whether the copy is to be called in its place. The environment variable says which mutant it is.
+
+const variable = "FLOTILLA_MUTANT"
+
+// switchFile is the file that each package with mutants gets.
+func switchFile(pkg string) string {
+	return fmt.Sprintf("package %s\n\nimport mutantsOS \"os\"\n\nvar mutantOn = mutantsOS.Getenv(%q)\n", pkg, variable)
+}
+
+// edit puts text in the place of a part of a file.
+type edit struct {
+	from, to int
+	text     string
+}
+
+func apply(text string, edits []edit) string {
+	slices.SortStableFunc(edits, func(a, b edit) int { return b.from - a.from }) // from the end, so that offsets stay right
+	for _, e := range edits {
+		text = text[:e.from] + e.text + text[e.to:]
+	}
+	return text
+}
+
+// graft returns a file's text with copies for its mutants, and the name of its package.
+func graft(path, text string, mutants []*mutant) (grafted, pkg string, err error) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, path, text, parser.SkipObjectResolution)
+	if err != nil {
+		return "", "", err
+	}
+	at := func(p token.Pos) int { return fset.Position(p).Offset }
+	var edits []edit
+	var copies strings.Builder
+	named := make(map[*ast.FuncDecl]bool)
+	for _, m := range mutants {
+		i := slices.IndexFunc(file.Decls, func(d ast.Decl) bool {
+			f, ok := d.(*ast.FuncDecl)
+			return ok && f.Body != nil && fset.Position(f.Pos()).Line <= m.number && m.number <= fset.Position(f.End()).Line
+		})
+		if i < 0 {
+			return "", "", fmt.Errorf("%s: the line is in no function", m.name())
+		}
+		f := file.Decls[i].(*ast.FuncDecl)
+		if f.Type.TypeParams != nil {
+			return "", "", fmt.Errorf("%s: a generic function cannot be copied", m.name())
+		}
+		first := fset.Position(f.Pos()).Line
+		lines := strings.Split(text[at(f.Pos()):at(f.End())], "\n")
+		lines[m.number-first] = m.mutant
+		copied := fmt.Sprintf("%s_mutant%d", f.Name.Name, m.id)
+		head := at(f.Name.Pos()) - at(f.Pos())
+		if m.number == first { // a function of one line: the mutant has the name in it
+			head = strings.Index(lines[0], f.Name.Name+"(")
+		}
+		lines[0] = lines[0][:head] + copied + lines[0][head+len(f.Name.Name):]
+		fmt.Fprintf(&copies, "\n%s\n", strings.Join(lines, "\n"))
+
+		names, renamed := parameters(f, at)
+		if !named[f] {
+			named[f] = true
+			edits = append(edits, renamed...)
+		}
+		call := copied + "(" + strings.Join(names[1:], ", ") + ")"
+		if names[0] != "" {
+			call = names[0] + "." + call
+		}
+		if f.Type.Results != nil {
+			call = "return " + call
+		} else {
+			call += "; return"
+		}
+		lbrace := at(f.Body.Lbrace) + 1
+		edits = append(edits, edit{lbrace, lbrace, fmt.Sprintf(" if mutantOn == \"%d\" { %s };", m.id, call)})
+	}
+	return apply(text, edits) + copies.String(), file.Name.Name, nil
+}
+
+// parameters returns what a function calls its receiver, empty if it has none, and its parameters, and what gives names to those without.
+func parameters(f *ast.FuncDecl, at func(token.Pos) int) (names []string, edits []edit) {
+	fields := slices.Clone(f.Type.Params.List)
+	if f.Recv == nil {
+		names = append(names, "")
+	} else {
+		fields = append(slices.Clone(f.Recv.List), fields...)
+	}
+	for _, field := range fields {
+		fresh := func() string { return fmt.Sprintf("mutantArg%d", len(names)) }
+		dots := ""
+		if _, ok := field.Type.(*ast.Ellipsis); ok {
+			dots = "..."
+		}
+		if len(field.Names) == 0 {
+			edits = append(edits, edit{at(field.Pos()), at(field.Pos()), fresh() + " "})
+			names = append(names, fresh()+dots)
+		}
+		for _, id := range field.Names {
+			name := id.Name
+			if name == "_" {
+				name = fresh()
+				edits = append(edits, edit{at(id.Pos()), at(id.End()), name})
+			}
+			names = append(names, name+dots)
+		}
+	}
+	return names, edits
+}
