@@ -220,8 +220,12 @@ func (r *runner) compile(all []*mutant) error {
 	}
 	replace := make(map[string]string)
 	put := func(path, text string) error {
-		from := filepath.Join(r.dir, fmt.Sprintf("file%d.go", len(replace)))
-		replace[filepath.Join(r.root, filepath.FromSlash(path))] = from
+		path = filepath.Join(r.root, filepath.FromSlash(path))
+		from := replace[path]
+		if from == "" {
+			from = filepath.Join(r.dir, fmt.Sprintf("file%d.go", len(replace)))
+			replace[path] = from
+		}
 		return os.WriteFile(from, []byte(text), 0o600)
 	}
 	for file, mutants := range files {
