@@ -65,7 +65,7 @@ func graft(path, text string, mutants []*mutant) (grafted, pkg string, err error
 			head = strings.Index(lines[0], f.Name.Name+"(")
 		}
 		lines[0] = lines[0][:head] + copied + lines[0][head+len(f.Name.Name):]
-		fmt.Fprintf(&copies, "\n%s\n", strings.Join(lines, "\n"))
+		fmt.Fprintf(&copies, "\n//line %s:%d\n%s\n", path, first, strings.Join(lines, "\n")) // for the compiler to complain about
 
 		names, renamed := parameters(f, at)
 		if !named[f] {

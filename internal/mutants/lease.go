@@ -33,7 +33,7 @@ func leaseRows() []row {
 		m("a promise for a time to come is nonsense", "TestNotesAreDoubted",
 			"keeper.go", "noted", `if !d.Bad && sent >= 0 && sent <= time.Since(k.started) {`, `if !d.Bad && sent >= 0 {`),
 		m("the end of an earlier session is not that of this one", "TestEndedSessionIsToldSo",
-			"keeper.go", "noted", `if !d.Bad && k.holds(session) {`, `if !d.Bad {`),
+			"keeper.go", "noted", `if !d.Bad && k.holds(session) {`, `if !d.Bad && session > 0 {`),
 		m("a voter that lags does not say that a session has ended", "TestAskedBeforeTheSessionIsApplied",
 			"keeper.go", "answer", `case s.index >= r.session && s.number(r.node) != r.session:`, `case s.number(r.node) != r.session:`),
 		m("a node whose disk hangs asks for no lease", "TestStuckRaftHoldsNobodyUp",

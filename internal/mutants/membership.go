@@ -30,7 +30,7 @@ func membershipRows() []row {
 		m("a promise is kept until that proposal is withdrawn", "TestPromisesThatAreRefused",
 			"formation.go", "refuses", `case f.Proposer != p.Proposer && withdrawn != nil && withdrawn.Cluster == f.Cluster:`, `case f.Proposer != p.Proposer:`),
 		m("a proposal is not voided while its proposer is heard", "TestVoidings",
-			"formation.go", "serveVoid", `case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != promised || !silent):`, `case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && f.Step != promised:`),
+			"formation.go", "serveVoid", `case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != promised || !silent):`, `case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != promised || silent && !silent):`),
 		m("a proposal that was accepted is not voided", "TestVoidings",
 			"formation.go", "serveVoid", `case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != promised || !silent):`, `case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && !silent:`),
 		m("a proposal is voided by its group", "TestVoidings",
@@ -90,10 +90,10 @@ func membershipRows() []row {
 		m("an index is confirmed by a majority", "TestConfirm",
 			"leader.go", "confirm", `if yes > voters/2 {`, `if yes > 0 {`),
 		m("an index is confirmed by who knows no later term", "TestConfirm",
-			"leader.go", "confirm", `case votes <- err == nil && term <= l.term:`, `case votes <- err == nil:`),
+			"leader.go", "confirm", `case votes <- err == nil && term <= l.term:`, `case votes <- err == nil && term > 0:`),
 		m("the leadership is offered once to each", "TestTransferTwice",
 			"leader.go", "try", `if l.tried[id] {`, `if false {`),
 		m("a term begins when its first entry is applied", "TestLeaderThatHasJustStarted",
-			"leader.go", "startTerm", `err = l.apply(l.ctx, n, entry, func(s *state) bool { return s.index > first })`, `err = l.apply(l.ctx, n, entry, func(s *state) bool { return true })`),
+			"leader.go", "startTerm", `err = l.apply(l.ctx, n, entry, func(s *state) bool { return s.index > first })`, `err = l.apply(l.ctx, n, entry, func(s *state) bool { return first > 0 })`),
 	}
 }

@@ -255,7 +255,7 @@ func (r *runner) compile(all []*mutant) error {
 			continue
 		}
 		bin := filepath.Join(r.dir, fmt.Sprintf("%d.test", len(r.bins)))
-		out, err := r.command(r.root, nil, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", bin, pkg)
+		out, err := r.command(r.root, nil, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-gcflags=-e", "-overlay", overlay, "-o", bin, pkg)
 		if err != nil {
 			return fmt.Errorf("a mutant does not compile: %w\n%s", err, out)
 		}

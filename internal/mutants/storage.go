@@ -6,7 +6,7 @@ func storageRows() []row {
 		m("a node without a lease does not say that something is not there", "TestWithoutQuorum",
 			"storage.go", "absent", `if current {`, `if current || s != nil {`),
 		m("a read asks the clock for the lease, not a flag", "TestReadAfterStandstill",
-			"storage.go", "read", `if n.keeper.valid() {`, `if n.ready.Load() {`),
+			"storage.go", "read", `if n.keeper.valid() {`, `if n.ownSession(n.fsm.state()) != 0 {`),
 		m("a read asks again after it has waited", "TestReadAfterStandstill",
 			"storage.go", "read", `if n.keeper.valid() { // in this order again, however long ago awaitReady has said so`, `if true {`),
 		m("a lock that was lost is not renewed from memory", "TestRenewLockLease",
