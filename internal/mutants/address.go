@@ -56,6 +56,6 @@ func addressRows() []row {
 		m("an address that somebody else has configured is not touched", "TestConfiguredByHand",
 			"vip/kernel_linux.go", "clean", `if !left {`, `if false {`),
 		m("what somebody takes away is put back", "TestMeddling",
-			"vip/kernel_linux.go", "Mend", `if !missing && !unsure || !p.bound || !p.lasts() {`, `if true {`),
+			"vip/kernel_linux.go", "Mend", `if !missing && !unsure || !p.bound || !p.lasts() {`, `if true || missing || unsure {`),
 	}
 }
