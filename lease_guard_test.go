@@ -3,6 +3,7 @@ package flotilla
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,6 +70,23 @@ func TestSuspectIsPromisedNothing(t *testing.T) {
 		k.n.fsm.publish(m.s)
 		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("one that was cleared is promised none, or another session is")
+		}
+	})
+}
+
+// A voter whose disk fails promises nothing: what it promises must outlast its process.
+func TestVoterWithoutDiskPromisesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		a := m.open("a")
+		k := keeperOf(t, m.s)
+		k.n.setback.Store(&setback{syscall.EIO})
+		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
+			t.Error("it promises a lease")
+		}
+		k.n.setback.Store(nil)
+		if !k.asked("a", a) {
+			t.Error("it promises none when its disk is well again")
 		}
 	})
 }

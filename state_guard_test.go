@@ -188,7 +188,8 @@ func TestSnapshotsThatAreRefused(t *testing.T) {
 		want   string
 	}{
 		{"whole", [][]byte{head(snapshotVersion), end}, ""},
-		{"of another version", [][]byte{head(snapshotVersion + 1), end}, "upgrade this node"},
+		{"of a later version", [][]byte{head(snapshotVersion + 1), end}, "upgrade this node"},
+		{"of an earlier version", [][]byte{head(snapshotVersion - 1), end}, "earlier version"},
 		{"with another part", [][]byte{head(snapshotVersion), frame(99, func(*codec.Encoder) {}), end}, "part 99 is not known"},
 		{"with a role of nobody", [][]byte{head(snapshotVersion), role(0), end}, codec.ErrMalformed.Error()},
 		{"with more after its end", [][]byte{head(snapshotVersion), end, {0}}, codec.ErrMalformed.Error()},
