@@ -21,6 +21,10 @@ func storageRows() []row {
 			"storage.go", "cleanKey", `if strings.IndexByte(key, 0) >= 0 {`, `if false {`),
 		m("nothing is stored at the empty key", "TestStorageSemantics",
 			"storage.go", "storeKey", `if err == nil && clean == "" {`, `if false {`),
+		m("nothing is stored in the way of certificates", "TestMisplacedKeys",
+			"storage.go", "storeKey", `err = misplaced(clean)`, ``),
+		m("a key does not lead out of the storage", "TestMisplacedKeys",
+			"storage.go", "cleanKey", `case clean == ".." || strings.HasPrefix(clean, "../"):`, `case false:`),
 		m("a key has one form", "TestCleanKey",
 			"storage.go", "isClean", `if part == "" || part == "." || part == ".." {`, `if part == "" {`),
 
