@@ -46,8 +46,10 @@ type greeting struct {
 	Members   []Member // what this node knows of others
 	Formation *stand   `json:",omitempty"` // the proposed cluster that this node stands by
 	Void      []string `json:",omitempty"` // those that it takes no part in
+	Settings  settings // what all nodes should have alike
 	// In the answer, about the caller:
 	Removed string // why the caller cannot go on; empty: it can
+	Refused string `json:",omitempty"` // why it cannot go on as it is configured
 }
 
 // joining is the leader's answer to a node that wants to be let in.
@@ -144,6 +146,7 @@ func (n *Node) greeting() greeting {
 		Member:    n.self(),
 		Boot:      n.boot,
 		Cluster:   id.Cluster,
+		Settings:  n.ownSettings(),
 		Formation: id.Formation,
 		Void:      id.Void,
 		Lost:      n.lostSession.Load(),
@@ -194,10 +197,16 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		if ses := n.fsm.state().session(in.ID); ses != nil && ses.number == in.Lost && n.leader() == in.ID {
 			n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) }) // it leads no more
 		}
+		news := n.settings.hear(in.ID, in.Settings)
 		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
 			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
 		} else if in.InRaft && n.wasRemoved(in.ID) && n.leads(ctx) {
 			out.Removed = "the cluster has removed it; empty its directory to join as a new node"
+		} else if why := in.Settings.unsafe(out.Settings); why != "" && n.isReady() {
+			out.Refused = why
+			if news {
+				n.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)
+			}
 		}
 	}
 	return out, nil
@@ -255,6 +264,9 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 			}
 			return out, nil
 		}
+	}
+	if why := in.Settings.unsafe(n.ownSettings()); why != "" {
+		return joining{}, errors.New(why)
 	}
 	n.book.hear(in.Member, in.Boot)
 	n.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)

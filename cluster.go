@@ -82,8 +82,10 @@ type Node struct {
 
 	snapshots chan struct{} // an element asks for one, see snapshotSoon
 
-	lastPeerError atomic.Pointer[peerError]
-	waitsFor      atomic.Pointer[string] // why the node is not in a cluster yet
+	waitsFor   atomic.Pointer[string] // why the node is not in a cluster yet, or what keeps it from getting ready
+	unanswered unanswered
+	settings   peerSettings
+	waiting    *waiting
 
 	forming forming // how long it has been waiting for others to form a cluster
 
@@ -124,6 +126,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.tasks.run(func() { n.keeper.run(n.works) })
 	n.tasks.run(func() { n.keepDisk(n.works) })
 	n.tasks.run(func() { n.run(n.works) })
+	n.tasks.run(func() { n.waiting.run(n.works) })
 	return n, nil
 }
 
@@ -197,6 +200,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if err := n.makePrivate(); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	n.waiting = newWaiting(n.log, n.changed.poke, n.conditions()...)
 	n.forming.heard()
 	opened := make(chan struct{}) // nobody is answered before n.port is there
 	defer close(opened)
@@ -261,15 +265,21 @@ func (n *Node) run(ctx context.Context) {
 	}
 }
 
-// lookAround greets the peers while there is no leader: they, or this node, may have moved, or it may have been removed.
+// lookAround greets the peers while there is no leader: they, or this node, may have moved, or it may have been removed. It tells them besides when
+// what they compare has changed, such as the domains that are served.
 func (n *Node) lookAround(ctx context.Context) {
+	var told settings
 	for first := true; ; first = false {
+		own := n.ownSettings()
 		if n.leader() == "" || first {
 			if r := n.greet(ctx); r.err != nil && ctx.Err() == nil {
 				n.fail(r.err)
 				return
 			}
+		} else if len(own.differ(told)) > 0 || len(own.Values) != len(told.Values) {
+			n.greet(ctx) // only to tell: what is answered is for those who look for their cluster
 		}
+		told = own
 		select {
 		case <-time.After(5 * n.pace.lease):
 		case <-ctx.Done():
@@ -381,8 +391,8 @@ func (n *Node) whyNot() string {
 			why = *w
 		}
 	}
-	if e := n.lastPeerError.Load(); e != nil {
-		why += "; the peer at " + e.addr + " says last: " + e.err.Error()
+	if all := n.unreachable(); all != "" {
+		why += "; " + all
 	}
 	return why
 }

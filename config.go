@@ -98,7 +98,8 @@ type Config struct {
 	// that do not know 308. 0: 308.
 	Redirect int
 
-	// Logger receives what happens. Nil: nothing is logged. No record holds a secret, a key or a value.
+	// Logger receives what happens. Nil: slog.Default(). No record holds a secret, a key or a value. Nothing waits in silence: what takes longer than
+	// five seconds is logged with level WARN, with the reason and the peers that it waits for, and again at growing intervals.
 	Logger *slog.Logger
 
 	// Listen and Dial replace the network between nodes; nil: net.Listen and a net.Dialer. Connections are always
@@ -317,7 +318,7 @@ func (c *Config) complete() error {
 		c.Redirect = http.StatusPermanentRedirect
 	}
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.Default()
 	}
 	if c.Listen == nil {
 		c.Listen = net.Listen

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ type round struct {
 	cluster string              // the proposed one that this node stood by before it greeted anybody
 	greeted map[string]greeting // by node ID, without this node
 	silent  []string            // addresses that neither answered nor refused
+	unsafe  []string            // nodes that cannot be in one cluster with this one as they are configured, and why
 	err     error               // why this node cannot go on
 }
 
@@ -34,13 +36,15 @@ func (n *Node) greet(ctx context.Context) round {
 	if f := n.identity().Formation; f != nil {
 		r.cluster = f.Cluster
 	}
-	addrs := make(map[string]bool)
+	addrs, errs := make(map[string]bool), make(map[string]error)
+	defer func() { n.unanswered.replace(errs) }()
 	if n.cfg.Peers != nil {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		found, err := n.cfg.Peers(ctx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			n.log.Warn("looking for peers failed; it is tried again", "err", err)
+			n.log.Debug("looking for peers failed; it is tried again", "err", err)
+			errs["the peers themselves"] = err
 			r.silent = append(r.silent, "the peers that were not found")
 		}
 		for _, a := range found {
@@ -56,7 +60,9 @@ func (n *Node) greet(ctx context.Context) round {
 
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	body, err := json.Marshal(n.greeting())
+	hello := n.greeting()
+	own := hello.Settings
+	body, err := json.Marshal(hello)
 	if err != nil {
 		r.err = err
 		return r
@@ -78,12 +84,20 @@ func (n *Node) greet(ctx context.Context) round {
 				if !errors.Is(err, syscall.ECONNREFUSED) {
 					r.silent = append(r.silent, addr)
 				}
-				n.lastPeerError.Store(&peerError{addr, err})
+				errs[addr] = err
 			case id == n.id && g.Boot == n.boot: // an address of our own
 			case id != g.ID:
 				n.log.Warn("a peer says that it is another than it proved to be", "addr", addr)
 			default:
-				r.greeted[id] = g
+				n.settings.hear(id, g.Settings)
+				if why := g.Settings.unsafe(own); why == "" {
+					r.greeted[id] = g
+				} else {
+					r.unsafe = append(r.unsafe, fmt.Sprintf("%s at %s: %s", g.Name, g.Addr, why))
+				}
+				if g.Refused != "" {
+					r.err = &ConfigError{Field: timingSetting, Reason: "the node at " + g.Addr + " refuses this node: " + g.Refused}
+				}
 				if own := n.identity(); g.Removed != "" && (own.Cluster == "" || g.Cluster == own.Cluster || len(own.Peers) < 2) {
 					r.err = refusal(g, n)
 				}
@@ -105,10 +119,13 @@ func (n *Node) greet(ctx context.Context) round {
 	return r
 }
 
-// peerError is the last thing that went wrong with a peer, for those who wait for Ready in vain.
-type peerError struct {
-	addr string
-	err  error
+// outvoted returns why this node, a member, does not start raft: some members have a Timing that does not go with its own, and
+// those who have the same are no majority. Those who are ready refuse it besides.
+func (n *Node) outvoted(r *round) error {
+	if members := len(n.identity().Peers); len(r.unsafe) > 0 && len(r.greeted)+1 <= members/2 {
+		return errors.New("the members are not configured alike, and this one is not of their majority")
+	}
+	return nil
 }
 
 // refusal is the error of a node that its peers have told why it cannot go on.
@@ -130,13 +147,18 @@ func (n *Node) enter(ctx context.Context) error {
 		if r.err != nil {
 			return r.err
 		}
+		var done bool
+		var err error
 		if n.identity().Member {
-			if err := n.startRaft(); err != nil {
-				n.suffer(err)
+			if err = n.outvoted(&r); err == nil {
+				if err := n.startRaft(); err != nil {
+					n.suffer(err)
+				}
+				return nil
 			}
-			return nil
+		} else {
+			done, err = n.tryEnter(ctx, &r)
 		}
-		done, err := n.tryEnter(ctx, &r)
 		if done && err != nil && passes(err) { // the disk's: nothing has come of it, or all but raft's start
 			if done = n.identity().Member; done {
 				n.suffer(err)
@@ -148,7 +170,7 @@ func (n *Node) enter(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			why := err.Error()
+			why := strings.Join(append(r.unsafe, err.Error()), "; ")
 			if old := n.waitsFor.Swap(&why); old == nil || *old != why {
 				n.log.Info("not in a cluster yet", "why", why)
 			}

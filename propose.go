@@ -30,9 +30,9 @@ type proposer struct {
 	queue chan *proposal
 
 	mu      sync.Mutex
-	session uint64              // that seq and open belong to
-	seq     uint64              // of the last command
-	open    map[uint64]struct{} // commands without an answer yet
+	session uint64               // that seq and open belong to
+	seq     uint64               // of the last command
+	open    map[uint64]time.Time // commands without an answer yet, and since when
 }
 
 // proposal is a sealed command on its way.
@@ -43,7 +43,7 @@ type proposal struct {
 }
 
 func newProposer(n *Node) *proposer {
-	return &proposer{n: n, queue: make(chan *proposal), open: make(map[uint64]struct{})}
+	return &proposer{n: n, queue: make(chan *proposal), open: make(map[uint64]time.Time)}
 }
 
 // do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
@@ -130,15 +130,27 @@ func (p *proposer) begin(session uint64) (seq, acked uint64) {
 		return 0, 0 // the caller has looked at a state that is gone, and must not begin to count anew
 	}
 	if p.session != session {
-		p.session, p.seq, p.open = session, 0, make(map[uint64]struct{})
+		p.session, p.seq, p.open = session, 0, make(map[uint64]time.Time)
 	}
 	p.seq++
 	acked = p.seq - 1
 	for s := range p.open {
 		acked = min(acked, s-1)
 	}
-	p.open[p.seq] = struct{}{}
+	p.open[p.seq] = time.Now()
 	return p.seq, acked
+}
+
+// oldest returns how many commands wait for their answers, and since when the first of them does.
+func (p *proposer) oldest() (waiting int, since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.open {
+		if since.IsZero() || at.Before(since) {
+			since = at
+		}
+	}
+	return len(p.open), since
 }
 
 func (p *proposer) end(session, seq uint64) {

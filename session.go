@@ -19,6 +19,8 @@ func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 			return
 		}
 		n.log.Debug("waiting for the cluster", "err", err)
+		why := err.Error()
+		n.waitsFor.Store(&why)
 		select {
 		case <-changed:
 		case <-time.After(n.pace.lease / 6):

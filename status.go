@@ -36,6 +36,10 @@ type Status struct {
 	Tickets      TicketStatus
 	// Space says how full the replicated state is.
 	Space []SpaceStatus
+	// Waiting is what the node has waited for for some seconds, and Peers are the nodes that it cannot reach, or whose configuration differs from its own.
+	// Both are empty when all is well. The log has them too.
+	Waiting []WaitStatus `json:",omitempty"`
+	Peers   []PeerStatus `json:",omitempty"`
 }
 
 // Member is one node of the cluster.
@@ -119,6 +123,8 @@ func (n *Node) Status() Status {
 		Certificates: n.certificates(),
 		Tickets:      n.tickets.status(),
 		Space:        s.space(n.cfg.MaxState),
+		Waiting:      n.waiting.list(),
+		Peers:        n.peerStatus(),
 	}
 	if err := n.failure(); err != nil {
 		out.Err, out.Retries = err.Error(), n.works.Err() == nil

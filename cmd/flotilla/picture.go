@@ -174,7 +174,7 @@ func (n *node) state() (string, hue) {
 func (n *node) fault() string {
 	switch state, _ := n.state(); state {
 	case "ready":
-		return ""
+		return n.differs()
 	case "failed":
 		if n.said.Retries {
 			return "it takes no part in the cluster for now: " + n.said.Err
@@ -193,6 +193,20 @@ func (n *node) fault() string {
 		return "the leader has not heard of it lately"
 	}
 	return "it does not answer: " + n.why
+}
+
+// differs says how the configuration of a node differs from that of others, empty if it does not.
+func (n *node) differs() string {
+	var all []string
+	for _, p := range n.said.Peers {
+		for _, d := range p.Differs {
+			all = append(all, d+" ("+p.Name+")")
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "it is configured differently from others: " + strings.Join(all, "; ")
 }
 
 // quorum says what is wrong with the cluster as a whole, empty if nothing is.

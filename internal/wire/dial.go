@@ -18,6 +18,7 @@ func (p *Port) dialNode(ctx context.Context, id, protocol string) (*conn, error)
 		case protocol == alpnNote && unwilling(err): // raft is not to wait for a peer that only takes no notes
 		case protocol == alpnRaft || ctx.Err() == nil: // else it was given up early, which proves nothing about the peer
 			p.peers.failed(id, portRefuses(err))
+			p.peers.blame(id, err)
 		}
 		return nil, &dialError{id, err}
 	}

@@ -169,6 +169,7 @@ func (p *Port) probe(id string) {
 		if err != nil {
 			if portRefuses(err) {
 				p.peers.failed(id, true)
+				p.peers.blame(id, err)
 				if p.cfg.Gone != nil {
 					p.cfg.Gone(id)
 				}

@@ -16,6 +16,8 @@ type peer struct {
 	contact time.Time     // when it last answered
 	up      chan struct{} // while the last dial to it has failed and it was not heard of since: closed when it is; else nil
 	refused bool          // that dial was refused by its port
+	err     error         // why that dial failed
+	since   time.Time     // of the first that has failed since it was last heard of
 	broken  uint64        // how many connections to it broke
 	conns   int           // authenticated connections from it
 	raft    int           // those of them that are for raft
@@ -41,7 +43,7 @@ func (s *peers) heard(id string) {
 }
 
 func (p *peer) heard() {
-	p.refused = false
+	p.refused, p.err = false, nil
 	if p.up != nil {
 		close(p.up)
 		p.up = nil
@@ -66,6 +68,28 @@ func (s *peers) failed(id string, refused bool) {
 	if p.up == nil {
 		p.up = make(chan struct{})
 	}
+}
+
+// blame notes why a dial to id failed.
+func (s *peers) blame(id string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.get(id)
+	if p.err == nil {
+		p.since = time.Now()
+	}
+	p.err = err
+}
+
+// LastError returns why the node id cannot be reached, and since when: the error of the last dial to it. It is nil if that was not tried, has
+// worked, or if the node was heard of since.
+func (p *Port) LastError(id string) (since time.Time, err error) {
+	p.peers.mu.Lock()
+	defer p.peers.mu.Unlock()
+	if o := p.peers.m[id]; o != nil && o.err != nil {
+		return o.since, o.err
+	}
+	return time.Time{}, nil
 }
 
 // up returns nil if id is thought to be reachable, else a channel that is closed when it is.

@@ -1,0 +1,97 @@
+package flotilla
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// writeWait is how long a write may take before that is worth a word.
+const writeWait = 2 * time.Second
+
+// conditions are all that this node may wait for. A standby that waits for a role is not among them: that is its place, and Status.Roles tells it.
+func (n *Node) conditions() []condition {
+	while := func(ok func() bool, why func() string) func() string {
+		return func() string {
+			if n.works.Err() != nil || !ok() {
+				return ""
+			}
+			return why()
+		}
+	}
+	always := func() bool { return true }
+	member := func() bool { return n.raft.Load() != nil }
+	leaderless := func() bool { return member() && n.leader() == "" }
+	unready := func() bool { return member() && n.leader() != "" && !n.isReady() && !n.leaving.Load() }
+	led := func() bool { return member() && n.leader() != "" }
+	return []condition{
+		{"this node is in no cluster yet", while(func() bool { return !member() }, n.whyNot)},
+		{"the cluster has no leader", while(leaderless, n.whyLeaderless)},
+		{"this node is not ready", while(unready, n.whyNot)},
+		{"other nodes cannot be reached", while(led, n.unreachable)},
+		{"nodes are configured differently", while(always, n.misconfigured)},
+		{"writes wait", while(member, n.whyWrites)},
+		{"certificates are missing", while(always, n.certs.missing)},
+		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
+		{"functions of Hold have not returned", while(n.leaving.Load, n.stillHeld)},
+	}
+}
+
+// whyLeaderless says what is known of a cluster without a leader.
+func (n *Node) whyLeaderless() string {
+	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.fsm.state().voters))
+	if all := n.unreachable(); all != "" {
+		return why + "; " + all
+	}
+	return why + ", and all that this node knows can be reached; see what they wait for"
+}
+
+// whyWrites says what the writes of this node wait for.
+func (n *Node) whyWrites() string {
+	count, since := n.writes.oldest()
+	if count == 0 || time.Since(since) < writeWait {
+		return ""
+	}
+	why := "there is no leader"
+	if leader := n.leader(); leader == n.id {
+		why = "a majority of the voters, or a node that is there, has not confirmed them"
+	} else if leader != "" {
+		why = "the leader, " + n.nameOf(leader) + ", has not confirmed them"
+	}
+	if all := n.unreachable(); all != "" {
+		why += "; " + all
+	}
+	return why
+}
+
+// heldDown lists the roles that nobody may have yet.
+func (n *Node) heldDown() string {
+	var all []string
+	for key, c := range n.fsm.state().ghosts() {
+		all = append(all, strings.TrimPrefix(key, rolePrefix)+", last held by "+n.nameOf(c.node))
+	}
+	slices.Sort(all)
+	return strings.Join(all, "; ")
+}
+
+// stillHeld lists what this node, on its way out, still holds.
+func (n *Node) stillHeld() string {
+	var all []string
+	for _, t := range n.tenures.all() {
+		all = append(all, strings.TrimPrefix(t.key, rolePrefix))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// missing lists the names that have no certificate, and why.
+func (c *certs) missing() string {
+	var all []string
+	for _, s := range c.status() {
+		if s.Serial == "" && s.Err != nil {
+			all = append(all, s.Domain+": "+s.Err.Error())
+		}
+	}
+	return strings.Join(all, "; ")
+}

@@ -1,0 +1,123 @@
+package flotilla
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// settings are what all nodes of a cluster should have configured alike, as they tell each other in greetings. No secret is among them, and nothing
+// that may differ. A name that one side does not know says nothing about the other.
+type settings struct {
+	Version int
+	Values  map[string]string // by the field of Config, or "domains"
+}
+
+const settingsVersion = 1
+
+// timingSetting is the one that must not differ: leases of different length would overlap.
+const timingSetting = "Timing"
+
+// ownSettings returns this node's. The domains are those that it serves at this moment.
+func (n *Node) ownSettings() settings {
+	var issuers []string
+	for _, i := range n.certs.config.Issuers {
+		issuers = append(issuers, i.IssuerKey())
+	}
+	v := map[string]string{
+		timingSetting:        n.cfg.Timing.String(),
+		"MaxState":           strconv.FormatInt(n.cfg.MaxState, 10),
+		"TLS.CA":             n.cfg.TLS.CA,
+		"TLS.Private":        strconv.FormatBool(n.cfg.TLS.Private),
+		"TLS.PerNode":        strconv.FormatBool(n.cfg.TLS.PerNode),
+		"TLS.TicketRotation": n.cfg.TLS.TicketRotation.String(),
+		"TLS issuers":        strings.Join(issuers, ", "),
+	}
+	if v["TLS.CA"] == "" {
+		v["TLS.CA"] = certmagic.LetsEncryptProductionCA
+	}
+	if n.cfg.TLS.Private {
+		delete(v, "TLS.CA") // nobody is asked
+	}
+	if domains := n.certs.domains(); len(domains) > 0 { // else it serves none, or not yet
+		v[domainsField] = strings.Join(domains, ", ")
+	}
+	return settings{Version: settingsVersion, Values: v}
+}
+
+// domains returns the names that are served, in alphabetical order.
+func (c *certs) domains() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.names))
+}
+
+// differ returns the names of the settings that differ.
+func (s settings) differ(from settings) []string {
+	var names []string
+	for name, value := range s.Values {
+		if other, ok := from.Values[name]; ok && other != value {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// unsafe says why a node with these settings cannot be in one cluster with this node, empty if it can.
+func (s settings) unsafe(own settings) string {
+	theirs, ours := s.Values[timingSetting], own.Values[timingSetting]
+	if theirs == "" || theirs == ours {
+		return ""
+	}
+	return fmt.Sprintf("its Timing is %s, and that of this cluster is %s; give all nodes the same. To change it, stop all of them first", theirs, ours)
+}
+
+// peerSettings are what the other nodes have configured, by their last word. The zero peerSettings is ready.
+type peerSettings struct {
+	mu sync.Mutex
+	m  map[string]settings // by node ID
+}
+
+// hear takes down what a node says, and reports whether that is news.
+func (p *peerSettings) hear(id string, s settings) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m == nil {
+		p.m = make(map[string]settings)
+	}
+	if s.Values == nil || maps.Equal(p.m[id].Values, s.Values) {
+		return false
+	}
+	p.m[id] = s
+	return true
+}
+
+// differences returns what differs from own, in words, by node ID.
+func (p *peerSettings) differences(own settings) map[string][]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[string][]string)
+	for id, s := range p.m {
+		for _, name := range own.differ(s) {
+			out[id] = append(out[id], fmt.Sprintf("%s: %s here, %s there", name, own.Values[name], s.Values[name]))
+		}
+	}
+	return out
+}
+
+// misconfigured lists the nodes whose settings differ from this one's.
+func (n *Node) misconfigured() string {
+	var all []string
+	for _, p := range n.peerStatus() {
+		for _, d := range p.Differs {
+			all = append(all, p.Name+" at "+p.Addr+": "+d)
+		}
+	}
+	return strings.Join(all, "; ")
+}
