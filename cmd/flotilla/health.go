@@ -18,7 +18,8 @@ The cluster is well if it has a leader and every member is ready, if no
 certificate has expired, and if less than 95 % of each of the state's limits is
 used; from 80 % on that is printed. A NODE, given by its name or ID, is well if
 it is ready and its certificates have not expired. A node that is drained is not
-ready.
+ready. One that is configured differently from others, in what all must have
+alike, is not well.
 
 Exit codes: 0 all is well, 1 something is not, 3 no node gave an answer.
 ` + connectText,
