@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -139,5 +140,26 @@ func TestFilesArePrivate(t *testing.T) {
 	run()
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o755 {
 		t.Errorf("a directory that is not the node's alone was changed: %v, %v", fi.Mode(), err)
+	}
+}
+
+// Every variable that is read is known, or setting it would be an error.
+func TestEveryVariableIsKnown(t *testing.T) {
+	source, err := os.ReadFile("env.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := os.ReadFile("envnames.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`"FLOTILLA_([A-Z_]+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(names) < 10 {
+		t.Fatalf("only %d variables found", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(string(known), `"`+name[1]+`": "`) {
+			t.Errorf("envNames does not have %s", name[1])
+		}
 	}
 }
