@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ func (n *Node) conditions() []condition {
 		{"other nodes cannot be reached", while(led, n.unreachable)},
 		{"nodes are configured differently", while(always, n.misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
-		{"certificates are missing", while(always, n.certs.missing)},
+		{"certificates are missing", while(n.isReady, n.certs.missing)}, // before that they wait for what the others tell
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.leaving.Load, n.stillHeld)},
 	}
@@ -85,13 +86,27 @@ func (n *Node) stillHeld() string {
 	return strings.Join(all, ", ")
 }
 
+// mostListed is how many names a line lists.
+const mostListed = 10
+
 // missing lists the names that have no certificate, and why.
 func (c *certs) missing() string {
-	var all []string
-	for _, s := range c.status() {
-		if s.Serial == "" && s.Err != nil {
-			all = append(all, s.Domain+": "+s.Err.Error())
+	failed := make(map[string]error)
+	c.mu.Lock()
+	for name, m := range c.names {
+		if m.err != nil {
+			failed[name] = m.err
 		}
+	}
+	c.mu.Unlock()
+	maps.DeleteFunc(failed, func(name string, _ error) bool { return len(c.matching(name)) > 0 })
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		if len(all) == mostListed {
+			all = append(all, fmt.Sprintf("and %d more", len(failed)-mostListed))
+			break
+		}
+		all = append(all, name+": "+failed[name].Error())
 	}
 	return strings.Join(all, "; ")
 }

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,7 +19,10 @@ type settings struct {
 	Values  map[string]string // by the field of Config, or "domains"
 }
 
-const settingsVersion = 1
+const (
+	settingsVersion = 1
+	longestSetting  = 1024 // bytes of a value; of a longer one there is a checksum
+)
 
 // timingSetting is the one that must not differ: leases of different length would overlap.
 const timingSetting = "Timing"
@@ -45,7 +49,11 @@ func (n *Node) ownSettings() settings {
 		delete(v, "TLS.CA") // nobody is asked
 	}
 	if domains := n.certs.domains(); len(domains) > 0 { // else it serves none, or not yet
-		v[domainsField] = strings.Join(domains, ", ")
+		text := strings.Join(domains, ", ")
+		if len(text) > longestSetting {
+			text = fmt.Sprintf("%d names, checksum %x", len(domains), sha256.Sum256([]byte(text)))
+		}
+		v[domainsField] = text
 	}
 	return settings{Version: settingsVersion, Values: v}
 }

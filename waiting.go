@@ -55,11 +55,11 @@ func (w *waiting) run(ctx context.Context) {
 	tick := time.NewTicker(waitLook)
 	defer tick.Stop()
 	for {
+		for _, c := range w.conditions {
+			w.look(c.what, c.why(), time.Now())
+		}
 		select {
 		case <-tick.C:
-			for _, c := range w.conditions {
-				w.look(c.what, c.why(), time.Now())
-			}
 		case <-ctx.Done():
 			return
 		}

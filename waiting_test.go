@@ -88,7 +88,7 @@ func TestWaitingIntervals(t *testing.T) {
 			gaps = append(gaps, a)
 		}
 		mu.Unlock()
-		want := []time.Duration{6, 5, 10, 20, 40, 80, 150}
+		want := []time.Duration{5, 5, 10, 20, 40, 80, 150}
 		for i := range want {
 			want[i] *= time.Second
 		}
