@@ -447,7 +447,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	err := n.handOver(ctx)
 	if n.dir == nil && n.raft.Load() != nil && n.failure() == nil && len(n.others()) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
-		ctx, stop := n.whileSomebodyStays(ctx, n.pace.lease/2)
+		ctx, stop := n.whileSomebodyStays(ctx, 0)
 		if err := n.depart(ctx); err != nil {
 			n.log.Info("this node cannot come back, and has not left the cluster, which removes it when it has noticed", "err", err)
 		}
