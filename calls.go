@@ -139,6 +139,14 @@ func (n *Node) self() Member {
 	return Member{ID: n.id, Name: n.name, Addr: n.addr, InMemory: n.dir == nil, Former: n.identity().Former}
 }
 
+// asNew says what to do with a node that is to be a new one.
+func (m *Member) asNew() string {
+	if m.InMemory {
+		return "start it again"
+	}
+	return "empty its directory"
+}
+
 // greeting describes this node.
 func (n *Node) greeting() greeting {
 	id := n.identity()
@@ -201,7 +209,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
 			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
 		} else if in.InRaft && n.wasRemoved(in.ID) && n.leads(ctx) {
-			out.Removed = "the cluster has removed it; empty its directory to join as a new node"
+			out.Removed = "the cluster has removed it; " + in.asNew() + " to join as a new node"
 		} else if why := in.Settings.unsafe(out.Settings); why != "" && n.isReady() {
 			out.Refused = why
 			if news {

@@ -3,11 +3,13 @@ package flotilla_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -515,4 +517,41 @@ func TestProposerNeverComesBack(t *testing.T) {
 		}
 		c.Settle()
 	})
+}
+
+// logHas is a log that is searched for a text.
+type logHas struct {
+	text string
+	seen atomic.Bool
+}
+
+func (l *logHas) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), l.text) {
+		l.seen.Store(true)
+	}
+	return len(p), nil
+}
+
+// What a node without a directory has promised is gone with its process: one that survives does not wait for it.
+func TestFormationWithoutDirectories(t *testing.T) {
+	for k := range 60 {
+		synctest.Test(t, func(t *testing.T) {
+			var lives logHas
+			lives.text = "taking part in a new cluster"
+			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {
+				cfg.Dir, cfg.Logger = "", slog.New(slog.NewTextHandler(&lives, nil))
+			})
+			c.SetLatency(5 * time.Millisecond)
+			order := byID(c)
+			time.Sleep(time.Duration(k) * 3 * time.Millisecond)
+			if lives.seen.Load() {
+				return // it has a majority to lose
+			}
+			for _, i := range order[:2] {
+				c.Kill(i)
+				c.Restart(i)
+			}
+			c.Settle()
+		})
+	}
 }

@@ -36,6 +36,9 @@ import (
 //  3. So each node of the group of a cluster that lives has promised itself to it and has not left it. Two groups that
 //     share a node cannot both have its promise.
 //
+// A node without a directory forgets all this with its process. When another process answers where it listened it takes part in
+// nothing any more, and counts as one that has voided the proposal.
+//
 // What others have accepted or voided never becomes untrue in a way that matters (1), so an old answer is as good as a new
 // one. That a proposal was withdrawn only an answer can tell whose question was put after the promise was on disk.
 
@@ -151,7 +154,7 @@ func (n *Node) count(r *round, p *proposed) (accepts, voids int) {
 		switch {
 		case ok && g.accepts(p):
 			accepts++
-		case ok && g.voids(p):
+		case ok && g.voids(p), n.hasEnded(r, id):
 			voids++
 		}
 	}
@@ -196,6 +199,17 @@ func (n *Node) pursue(ctx context.Context, r *round, s stand) (done bool, err er
 		}
 	}
 	return false, nil
+}
+
+// hasEnded reports whether the process of a node that keeps nothing on disk is gone, and what it has promised or accepted with it: another
+// one answers where it listened.
+func (n *Node) hasEnded(r *round, id string) bool {
+	m, heard := n.book.get(id)
+	if _, there := r.greeted[id]; there || !heard || !m.InMemory || id == n.id {
+		return false
+	}
+	other, answered := r.at[m.Addr]
+	return answered && other != id
 }
 
 // collectPromises asks the group for their promises, and reports whether it has them all. A proposal that is refused, or has to wait
@@ -246,7 +260,8 @@ func (n *Node) awaitProposer(ctx context.Context, r *round, s stand) error {
 		}
 	}
 	if len(s.Group)-voids-1 >= s.majority() { // without enough others it would only make it harder to go on when the proposer is back
-		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), empty this node's directory", why, n.without(r, &s.proposed, (*greeting).standsBy))
+		self := n.self()
+		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s", why, n.without(r, &s.proposed, (*greeting).standsBy), self.asNew())
 	}
 	if s.Step == promised {
 		if err := n.step(s, voided); err != nil {

@@ -25,6 +25,7 @@ const (
 type round struct {
 	cluster string              // the proposed one that this node stood by before it greeted anybody
 	greeted map[string]greeting // by node ID, without this node
+	at      map[string]string   // who answered, by address
 	silent  []string            // addresses that neither answered nor refused
 	unsafe  []string            // nodes that cannot be in one cluster with this one as they are configured, and why
 	err     error               // why this node cannot go on
@@ -32,7 +33,7 @@ type round struct {
 
 // greet asks every address that might be a node's.
 func (n *Node) greet(ctx context.Context) round {
-	r := round{greeted: make(map[string]greeting)}
+	r := round{greeted: make(map[string]greeting), at: make(map[string]string)}
 	if f := n.identity().Formation; f != nil {
 		r.cluster = f.Cluster
 	}
@@ -89,6 +90,7 @@ func (n *Node) greet(ctx context.Context) round {
 			case id != g.ID:
 				n.log.Warn("a peer says that it is another than it proved to be", "addr", addr)
 			default:
+				r.at[addr] = id
 				n.settings.hear(id, g.Settings)
 				if why := g.Settings.unsafe(own); why == "" {
 					r.greeted[id] = g

@@ -93,7 +93,8 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 		renewed, changed := n.keeper.renewed.wait(), n.sessions.wait()
 		s := n.fsm.state()
 		if leased && len(s.servers) > 0 && !slices.Contains(s.servers, n.id) {
-			n.fail(fmt.Errorf("%w; empty its directory to join as a new node", ErrRemoved))
+			self := n.self()
+			n.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, self.asNew()))
 			return 0
 		}
 		if n.ownSession(s) != session {
