@@ -46,7 +46,8 @@ func probeFilter() []bpf.Instruction {
 // claimFilter4 passes ARP whose sender is one of addrs, or asks for one without a sender. With more addresses than a program can hold it
 // passes all.
 func claimFilter4(addrs []netip.Addr) []bpf.Instruction {
-	begin := append(guard(),
+	begin := require(nil, bpf.LoadAbsolute{Off: offEtherType, Size: 2}, etherARP)
+	begin = append(begin,
 		bpf.LoadAbsolute{Off: offARPSenderIP, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 1},
 		bpf.LoadAbsolute{Off: offARPTargetIP, Size: 4})
@@ -59,7 +60,7 @@ func claimFilter4(addrs []netip.Addr) []bpf.Instruction {
 // claimFilter6 passes neighbour advertisements about addrs, and the solicitations for them that have no source, which are those of duplicate address
 // detection: others are questions, and come often. With more addresses than a program can hold it passes all.
 func claimFilter6(addrs []netip.Addr) []bpf.Instruction {
-	begin := require(guard(), bpf.LoadAbsolute{Off: offEtherType, Size: 2}, etherIPv6)
+	begin := require(nil, bpf.LoadAbsolute{Off: offEtherType, Size: 2}, etherIPv6)
 	begin = require(begin, bpf.LoadAbsolute{Off: offIPv6Next, Size: 1}, protoICMPv6)
 	begin = require(begin, bpf.LoadAbsolute{Off: offIPv6Hops, Size: 1}, neighbourHops)
 	var unspecified []bpf.Instruction

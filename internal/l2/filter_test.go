@@ -102,13 +102,47 @@ func TestFilterLength(t *testing.T) {
 	}
 }
 
-// What a relay or a probe would act upon passes its filter.
+// What wakes a listener is about its addresses, and no question.
+func TestClaimFilters(t *testing.T) {
+	self, a4, a6 := mac{2, 0, 0, 0, 0, 9}, netip.MustParseAddr(v4), netip.MustParseAddr(v6)
+	other4, other6 := netip.MustParseAddr("10.74.9.9"), netip.MustParseAddr("fd74::9:9")
+	question := make([]byte, ndLen)
+	question[0] = typeNS
+	for _, n := range []int{2, 8, 600} {
+		all := n == 600 // so many are not told apart
+		four, six := machine(t, claimFilter4(many(n))), machine(t, claimFilter6(many(n)))
+		for _, tc := range []struct {
+			name  string
+			vm    *bpf.VM
+			frame []byte
+			pass  bool
+		}{
+			{"announcement, IPv4", four, announcement(self, a4), true},
+			{"probe, IPv4", four, probe(self, a4), true},
+			{"question, IPv4", four, arpFrame(self, other4, a4), all},
+			{"another address, IPv4", four, announcement(self, other4), all},
+			{"IPv6 to that of IPv4", four, announcement(self, a6), false},
+			{"announcement, IPv6", six, announcement(self, a6), true},
+			{"probe, IPv6", six, probe(self, a6), true},
+			{"question, IPv6", six, ndFrame(self, other6, solicited(a6), a6, question), false},
+			{"another address, IPv6", six, announcement(self, other6), all},
+			{"ARP to that of IPv6", six, announcement(self, a4), false},
+		} {
+			if got := passes(t, tc.vm, tc.frame); got != tc.pass {
+				t.Errorf("%d addresses, %s: passes: %v", n, tc.name, got)
+			}
+		}
+	}
+}
+
+// What a relay, a probe or a listener would act upon passes its filter.
 func FuzzFilter(f *testing.F) {
 	for _, s := range seeds() {
 		f.Add(s)
 	}
 	addrs := many(8)
 	relay, relayAll, probes := machine(f, relayFilter(addrs)), machine(f, relayFilter(many(600))), machine(f, probeFilter())
+	claims4, claims6 := machine(f, claimFilter4(addrs)), machine(f, claimFilter6(addrs))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		h := hear(frame)
 		ours := slices.Contains(addrs, h.addr)
@@ -120,6 +154,9 @@ func FuzzFilter(f *testing.F) {
 		}
 		if (h.kind == claimed || h.kind == probed) && !passes(t, probes, frame) {
 			t.Errorf("kept from the probe: %+v", h)
+		}
+		if (h.kind == claimed || h.kind == probed) && ours && !passes(t, claims4, frame) && !passes(t, claims6, frame) {
+			t.Errorf("kept from the listener: %+v", h)
 		}
 		if h.addr.IsValid() && !ours && passes(t, relay, frame) {
 			t.Errorf("not kept from the relay: %+v", h)

@@ -59,7 +59,7 @@ func (l *Listener) Set(addrs []netip.Addr) error {
 		all = append(all, a)
 	}
 	l.addrs = all
-	return errors.Join(l.listen(&l.v4, etherARP, claimFilter4(all), false), l.listen(&l.v6, etherIPv6, claimFilter6(all), true))
+	return errors.Join(l.listen(&l.v4, etherARP, append(guard(), claimFilter4(all)...), false), l.listen(&l.v6, etherIPv6, append(guard(), claimFilter6(all)...), true))
 }
 
 // listen opens a socket, or gives it another filter. mu is held.
