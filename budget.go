@@ -74,9 +74,9 @@ func claimBudget(role string) budget {
 	return programClaims
 }
 
-// isCertmagicLock reports whether certmagic takes a lock of that name.
+// isCertmagicLock reports whether certmagic takes a lock of that name, or flotilla for what belongs to certificates.
 func isCertmagicLock(name string) bool {
-	for _, prefix := range []string{issueLock, "register_acme_account", "ari_"} {
+	for _, prefix := range []string{issueLock, "register_acme_account", "ari_", slotLock, stapleLockPrefix, asideLock, devIssuerKey} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -40,8 +41,8 @@ type certs struct {
 	gate           *gate // of all listeners of this node
 	redirectStatus int   // of redirects to https
 
-	port  atomic.Int32  // of the TLS listener, for the redirect in development mode
-	front chan struct{} // holds one element while an order of this node waits for a slot, see admit
+	port               atomic.Int32  // of the TLS listener, for the redirect in development mode
+	front, demandFront chan struct{} // see budget
 
 	life  context.Context // ends with close
 	end   context.CancelFunc
@@ -49,6 +50,11 @@ type certs struct {
 	work  sync.WaitGroup // a goroutine for each name that has no certificate
 
 	staples stapler
+	demands askedNames
+
+	clocks   *clocks
+	pauses   *pauses
+	refusals atomic.Int64 // of authorities, as far as they were heard
 
 	given atomic.Int64 // handshakes under way that have a self-signed certificate
 
@@ -56,6 +62,7 @@ type certs struct {
 	useOnce sync.Once
 
 	mu     sync.Mutex
+	before map[string]int64         // refusals before the order for a name that is under way
 	names  map[string]*managed      // never shrinks
 	sites  map[string][]string      // the names of each directory in the storage, those on demand included
 	turns  map[string]chan struct{} // of a directory that a refresh is under way for; closed at its end
@@ -70,8 +77,12 @@ type certs struct {
 type managed struct {
 	name    string
 	err     error         // of the last try
+	damage  error         // what is wrong with the records in the storage, until there is a certificate
+	next    time.Time     // when the next try is, if err is not nil
+	said    string        // of err, in the log
 	stale   error         // why what is served is not the newest, or nil
 	running bool          // obtain is
+	waits   bool          // takeOver does
 	again   bool          // and shall look once more before it ends
 	known   chan struct{} // closed when handshakes need not wait any more
 	once    sync.Once     // closes known
@@ -92,7 +103,10 @@ type certStatus struct {
 	Managed  bool      // loaded, and renewed when due
 	// SelfSigned says that none has ever been there, and a self-signed one is served.
 	SelfSigned bool
-	Err        error // why there is none, or why it is an old one, or nil
+	OnDemand   bool
+	Err        error     // why there is none, or why it is an old one, or nil
+	Next       time.Time // of the next try, if there was an error
+	Failures   int       // orders of the cluster that failed since the last that did not
 }
 
 // newCerts prepares certificates as t says, kept in storage. Nothing is obtained before ready returns nil, which it does
@@ -107,10 +121,12 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	}
 	c := &certs{
 		ready: ready, company: func(context.Context) {}, settled: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {}, current: func() bool { return true },
-		development: development, log: l, gate: newGate(l), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1),
+		development: development, log: l, gate: newGate(l), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1), demandFront: make(chan struct{}, 1),
 		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
-		pushing: make(map[string]chan struct{}), used: make(chan struct{}),
+		pushing: make(map[string]chan struct{}), used: make(chan struct{}), before: make(map[string]int64),
+		clocks: newClocks(l), pauses: newPauses(storage, l),
+		demands: askedNames{orders: make(map[string]*demand), served: make(map[string]certStatus)},
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	zl := newZap(l)
@@ -162,6 +178,10 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 			}
 		}
 	}
+	c.demands.config, c.config.OnDemand = c.config.OnDemand, nil
+	for _, issuer := range c.hearAuthorities() {
+		l.Warn("this version of certmagic does not let an authority's wish for fewer requests be heard", "issuer", issuer)
+	}
 	c.config.OCSP.DisableStapling = true
 	c.staples.prepare(c.config.OCSP)
 	c.observe()
@@ -198,7 +218,7 @@ func (c *certs) check(storage certmagic.Storage) error {
 	case len(c.config.Issuers) == 0:
 		return bad("it must leave at least one issuer")
 	case c.config.OnDemand != nil && c.config.OnDemand.DecisionFunc == nil:
-		return bad("OnDemand needs a DecisionFunc: anybody could have certificates ordered otherwise")
+		return bad("OnDemand needs a DecisionFunc: anybody could have certificates ordered otherwise; set one that accepts the names of your users")
 	case c.config.Logger == nil:
 		return bad("it must leave a Logger; zap.NewNop is silent")
 	}
@@ -226,9 +246,6 @@ func (c *certs) manage(names []string) error {
 		return ErrClosed
 	}
 	c.useOnce.Do(func() { close(c.used) })
-	if c.config.OnDemand != nil {
-		return nil // every certificate waits for a handshake that wants it
-	}
 	for i, name := range names {
 		if c.names[name] != nil {
 			continue
@@ -237,7 +254,10 @@ func (c *certs) manage(names []string) error {
 			return err
 		}
 		c.names[name] = &managed{name: name, err: errors.New("not tried yet"), known: make(chan struct{})}
-		c.sites[sites[i]] = append(c.sites[sites[i]], name)
+		if !slices.Contains(c.sites[sites[i]], name) { // it may have been on demand
+			c.sites[sites[i]] = append(c.sites[sites[i]], name)
+		}
+		c.demands.forget(name)
 		c.start(name)
 	}
 	return nil
@@ -253,9 +273,10 @@ func (c *certs) note(name string, err error) {
 	if m == nil {
 		return // on demand
 	}
-	m.err = err
-	if err == nil {
-		m.stale = nil
+	if m.err = err; err == nil {
+		m.stale, m.damage, m.next, m.said = nil, nil, time.Time{}, ""
+	} else if m.damage != nil {
+		m.err = fmt.Errorf("%w; %w", m.damage, err)
 	}
 	if err == nil || old { // an expired one is not waited with any longer
 		m.once.Do(func() { close(m.known) })
@@ -276,14 +297,46 @@ func (c *certs) noteStale(name string, err error) bool {
 	return news
 }
 
-// status returns what is known about each name, in alphabetical order.
+// scheduled takes down when the next try for name is.
+func (c *certs) scheduled(name string, at time.Time) {
+	defer c.changed()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names[name].next = at.Round(time.Second)
+}
+
+// complain logs why name has no certificate, each reason once.
+func (c *certs) complain(name string, err error, pause time.Duration) {
+	c.mu.Lock()
+	text, m := err.Error(), c.names[name]
+	level := slog.LevelWarn
+	if paused := (*pausedError)(nil); errors.As(err, &paused) {
+		if text = paused.why; strings.Contains(m.said, text) {
+			level = slog.LevelDebug
+		}
+	}
+	m.said = text
+	c.mu.Unlock()
+	c.log.Log(c.life, level, "no certificate; will try again", "domain", name, "error", err, "in", pause)
+}
+
+// show takes over what is known of the certificate that a handshake is given: the first that is valid, else the first.
+func (s *certStatus) show(found []certmagic.Certificate) {
+	leaf := found[max(0, slices.IndexFunc(found, func(x certmagic.Certificate) bool { return !x.Expired() }))].Leaf
+	s.Serial, s.Issuer, s.NotAfter = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName, leaf.NotAfter
+}
+
+// status returns what is known about each declared name, in alphabetical order.
 func (c *certs) status() []certStatus {
 	c.mu.Lock()
 	all := make([]certStatus, 0, len(c.names))
 	for name, m := range c.names {
-		s := certStatus{Domain: name, Err: m.err, Managed: m.err == nil, SelfSigned: m.none}
+		s := certStatus{Domain: name, Err: m.err, Managed: m.err == nil, SelfSigned: m.none, Next: m.next}
 		if s.Err == nil {
 			s.Err = m.stale
+		}
+		if s.Err == nil {
+			s.Err = m.damage
 		}
 		all = append(all, s)
 	}
@@ -291,15 +344,19 @@ func (c *certs) status() []certStatus {
 	slices.SortFunc(all, func(a, b certStatus) int { return strings.Compare(a.Domain, b.Domain) })
 	for i := range all {
 		s := &all[i]
+		if s.Err != nil {
+			x, left := c.pauses.get(namePause(s.Domain))
+			if s.Failures = x.Failures; left > 0 && s.Next.IsZero() {
+				s.Next = x.At.Add(x.Wait).Round(time.Second) // certmagic's own renewals
+			}
+		}
 		found := c.matching(s.Domain)
 		if len(found) == 0 {
 			s.Managed = false
 			continue
 		}
 		s.SelfSigned = false // that of a wildcard is there
-		// As a handshake chooses: the first that is valid, else the first.
-		leaf := found[max(0, slices.IndexFunc(found, func(x certmagic.Certificate) bool { return !x.Expired() }))].Leaf
-		s.Serial, s.Issuer, s.NotAfter = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName, leaf.NotAfter
+		s.show(found)
 	}
 	return all
 }

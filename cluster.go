@@ -47,6 +47,7 @@ type Node struct {
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs
+	clocks  *clocks
 	tickets *tickets
 	space   *spaceWatch
 	fronts  fronts
@@ -142,6 +143,17 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		return err
 	}
 	n.certs.settled, n.certs.current = n.settled, n.isReady
+	n.clocks = n.certs.clocks
+	n.clocks.changed, n.clocks.name = n.changed.poke, n.nameOf
+	n.clocks.skew.Store(int64(n.cfg.skew))
+	n.certs.pauses.node = func() string { return n.name }
+	n.certs.pauses.peek = func(key string) ([]byte, bool) {
+		r, ok := n.fsm.state().records.Get(treeKey(key))
+		if !ok {
+			return nil, false
+		}
+		return r.value, true
+	}
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect
 	if err := first(n); err != nil {
 		return err

@@ -111,6 +111,7 @@ type Config struct {
 	held      func()                // called before the lease manager looks at the clock, for tests of one that comes late; nil: nothing
 	rate      float64               // how fast this node's clock runs, for tests whose nodes have one clock; 0: 1
 	diskFault func(op string) error // see durable.LogOptions, for tests; nil: none
+	skew      time.Duration         // by how much this node's wall clock is ahead, for the same tests
 }
 
 // TLS says how a node obtains certificates. The zero TLS asks Let's Encrypt, without an e-mail address. All nodes of a cluster
@@ -141,7 +142,8 @@ type TLS struct {
 	PerNode bool
 
 	// Configure, if not nil, may change what flotilla has prepared, before it is used: other challenges, key types, DNS
-	// providers. The issuer is nil in development mode. Storage must stay as it is. Where a certificate names an OCSP responder, flotilla
+	// providers. OnDemand needs a DecisionFunc, and lets handshakes have names ordered beside the declared ones, ten in ten minutes. The issuer is nil
+	// in development mode. Storage must stay as it is. Where a certificate names an OCSP responder, flotilla
 	// staples itself, and heeds HTTPProxy and ResponderOverrides of certmagic's OCSP, of which one that is empty has nobody asked.
 	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
 }

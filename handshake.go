@@ -77,7 +77,7 @@ func (c *certs) admitHello(hello *tls.ClientHelloInfo) error {
 			return errUnknownName // certmagic would write a record of it
 		}
 		return nil
-	case name == "" || c.config.OnDemand != nil || c.config.FallbackServerName != "" || c.config.CertSelection != nil:
+	case name == "" || c.demands.config != nil || c.config.FallbackServerName != "" || c.config.CertSelection != nil:
 		return nil
 	}
 	c.mu.Lock()
@@ -103,7 +103,7 @@ func (c *certs) find(name string) *managed {
 
 // certificate is GetCertificate of a configuration whose first domain is first; empty: it has none.
 func (c *certs) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Certificate, error) {
-	if challenges(hello) || c.config.OnDemand != nil {
+	if challenges(hello) {
 		stepAside(hello.Conn)
 	}
 	if challenges(hello) {
@@ -118,6 +118,11 @@ func (c *certs) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Cert
 	c.hold(hello, name)
 	if own, err := c.selfSigned(hello.Context(), name); own != nil || err != nil {
 		return own, err
+	}
+	if c.onDemand(name) {
+		if cert, err := c.demanded(hello, name); cert != nil || err != nil {
+			return cert, err
+		}
 	}
 	cert, err := c.config.GetCertificate(hello)
 	return c.staples.attach(cert), err

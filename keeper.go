@@ -16,7 +16,7 @@ import (
 // What keepers tell each other, one thing after another in a note. Notes may be lost, and each thing says all that it means.
 const (
 	noteRenew   = 1 // promise a lease to my session: session, when this was sent; true: I need the answer now, not with your next note
-	notePromise = 2 // the answer: session, when it was sent
+	notePromise = 2 // the answer: session, when it was sent, and this voter's wall clock in Unix milliseconds
 	noteLapsed  = 3 // to the leader: node, session, suspicion: I have applied it, and nothing binds me to that session any more
 	noteEnded   = 4 // your session has ended: session
 	noteLeaving = 5 // I am on my way out; false: not any more
@@ -225,6 +225,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.next = renewal
 			k.mu.Unlock()
 		}
+		k.n.clocks.look()
 		next := k.report(now)
 		k.follow(now)
 		var free time.Time
@@ -311,9 +312,10 @@ func (k *keeper) noted(peer string, note []byte) {
 				k.answer(r)
 			}
 		case notePromise:
-			session, sent := d.Uint(), time.Duration(d.Uint())
+			session, sent, clock := d.Uint(), time.Duration(d.Uint()), d.Int()
 			if !d.Bad && sent >= 0 && sent <= time.Since(k.started) {
 				k.promised(peer, session, k.started.Add(sent))
+				k.n.clocks.observe(peer, time.UnixMilli(clock), k.started.Add(sent))
 			}
 		case noteEnded:
 			session := d.Uint()
@@ -346,6 +348,7 @@ func (k *keeper) answer(r request) {
 		e.Byte(notePromise)
 		e.Uint(r.session)
 		e.Uint(r.sent)
+		e.Int(k.n.clocks.now().UnixMilli())
 		if !r.urgent {
 			k.mu.Lock()
 			k.owed[r.node] = e.B

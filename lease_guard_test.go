@@ -46,7 +46,7 @@ func TestMajorities(t *testing.T) {
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
 func keeperOf(t *testing.T, s *state) *keeper {
 	t.Helper()
-	n := &Node{id: "own", pace: LAN.pace(), log: discardLog, tenures: newTenures()}
+	n := &Node{id: "own", pace: LAN.pace(), log: discardLog, tenures: newTenures(), clocks: newClocks(discardLog)}
 	n.works = t.Context()
 	n.fsm = newFSM(nil, discardLog, nil, nil)
 	n.fsm.publish(s)
@@ -104,6 +104,7 @@ func TestNotesAreDoubted(t *testing.T) {
 			e.Byte(notePromise)
 			e.Uint(session)
 			e.Uint(uint64(sent))
+			e.Int(time.Now().UnixMilli())
 			return e.B
 		}
 		k.noted("a", promise(7, time.Hour))

@@ -36,6 +36,10 @@ func (c *certs) maintain(ctx context.Context) {
 	clean := time.Now().Add(cleanFirst)
 	for {
 		s.sweep(ctx)
+		c.pauses.sweep(ctx)
+		if c.clocks.check(clockStops) == nil {
+			s.sweepAside(ctx, c.clocks.now())
+		}
 		if !time.Now().Before(clean) {
 			c.clean(ctx, storage)
 			clean = time.Now().Add(cleanEvery)
@@ -142,6 +146,14 @@ func (s *sweeper) complain(ctx context.Context, what, key string, err error) {
 
 // clean has certmagic delete expired certificates and OCSP staples.
 func (c *certs) clean(ctx context.Context, storage certmagic.Storage) {
+	c.cleanWith(ctx, storage, cleanGrace)
+}
+
+// cleanWith is clean, with another time for which what has expired is kept.
+func (c *certs) cleanWith(ctx context.Context, storage certmagic.Storage, grace time.Duration) {
+	if c.clocks.check(clockStops) != nil {
+		return // what has expired by this clock may be in use
+	}
 	ctx, cancel := context.WithTimeout(ctx, cleanLimit)
 	defer cancel()
 	for _, key := range unreadable(ctx, storage) {
@@ -152,7 +164,7 @@ func (c *certs) clean(ctx context.Context, storage certmagic.Storage) {
 		Logger:                 newZap(c.log).Named("clean"),
 		OCSPStaples:            true,
 		ExpiredCerts:           true,
-		ExpiredCertGracePeriod: cleanGrace,
+		ExpiredCertGracePeriod: grace,
 	})
 	if err != nil && ctx.Err() == nil {
 		c.log.Warn("the storage was not cleaned; will try again tomorrow", "error", err)

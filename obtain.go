@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/mholt/acmez/v3/acme"
 )
 
 const (
 	retryFirst = time.Second      // after the first failure to get a certificate; doubled with each
 	retryLimit = time.Minute      // between tries when the storage or the network failed
-	retryQuick = 3                // such pauses at most before a try whose last order the CA refused, then
+	retryQuick = 1                // such pauses at most before a try whose last order the CA refused, then
 	retrySlow  = 5 * time.Minute  // doubled with each; Let's Encrypt takes five failures of a name in an hour
 	retryLast  = time.Hour        // at most
 	retryLed   = 10 * time.Minute // between tries that were brought forward because the name leads here now
@@ -27,8 +26,16 @@ const (
 	orderLimit  = 5 * time.Minute        // for one try: the lock, which another node may hold for its order, and the order
 )
 
-// errOrderLimit ends a try.
-var errOrderLimit = errors.New("a try has taken too long")
+var (
+	// errOrderLimit ends a try.
+	errOrderLimit = errors.New("a try has taken too long")
+
+	// errOtherName says that a certificate is stored in the wrong place.
+	errOtherName = errors.New("the stored certificate is for another name")
+
+	// errNotValid says that an order was in vain.
+	errNotValid = errors.New("the authority's new certificate is not valid by this node's clock; one of the two clocks is wrong")
+)
 
 // start starts obtain for a name, or has the one that runs look once more before it ends. c.mu is held.
 func (c *certs) start(name string) {
@@ -54,15 +61,17 @@ func (c *certs) finish(name string) bool {
 // cluster-wide lock of the name for up to 30 days, and do not happen at all when the storage fails. When several nodes try
 // at once one of them has the lock, and the others find its certificate in the storage when they get it.
 //
-// What the storage has is served before that, even if the cluster has no leader. A failure is followed by a few quick tries, unless
-// the name leads to somebody else, and then by slow ones; the first of those is made at once when the name is seen to lead here.
+// What the storage has is served before that, even if the cluster has no leader. An order that fails is followed by a quick one,
+// unless the name leads to somebody else, and then by slow ones, whichever node places them; see pauses. One of those is brought
+// forward when the name is seen to lead here.
 func (c *certs) obtain(ctx context.Context, name string) {
 	if c.refresh(ctx, name) == nil && c.serves(name) {
 		c.note(name, nil)
 	}
 	var pauses retries
+	led := false
 	for {
-		l, err := c.try(ctx, name)
+		l, err := c.try(ctx, name, led)
 		if ctx.Err() != nil {
 			return
 		}
@@ -75,21 +84,28 @@ func (c *certs) obtain(ctx context.Context, name string) {
 			pauses = retries{}
 			continue
 		}
-		wait := pauses.next(err, l)
+		wait := pauses.next(l)
 		pause := wait/2 + rand.N(wait) // nodes that failed together do not try again together
-		c.log.Warn("no certificate; will try again", "domain", name, "error", l.explain(err), "in", pause)
-		var led func(context.Context) bool
-		if !l.here && !c.solvesDNS() && time.Since(pauses.led) > retryLed {
+		if x, left := c.pauses.get(namePause(name)); errors.As(err, new(*pausedError)) || left > 0 && x.Failures > 0 {
+			if p := c.pauses.of(name, c.config.Issuers, false); p != nil { // the cluster's pause, which all nodes know
+				pause = time.Until(p.until) + time.Second + rand.N(retryFirst)
+			}
+		} else if errors.As(err, new(*clockError)) {
+			pause = retryLimit/2 + rand.N(retryLimit)
+		}
+		c.scheduled(name, time.Now().Add(pause))
+		c.complain(name, l.explain(err), pause)
+		var leads func(context.Context) bool
+		if led = false; !l.here && !c.solvesDNS() && time.Since(pauses.led) > retryLed {
 			looks := c.watch(name, func(l lead) { c.note(name, l.explain(err)) })
-			led = func(ctx context.Context) bool {
-				here := looks(ctx)
-				if here {
-					pauses.led = time.Now()
+			leads = func(ctx context.Context) bool {
+				if looks(ctx) {
+					led, pauses.led = true, time.Now()
 				}
-				return here
+				return led
 			}
 		}
-		if c.await(ctx, name, pause, led) {
+		if c.await(ctx, name, pause, leads) {
 			c.note(name, nil)
 			c.log.Info("certificate of another node is being served", "domain", name)
 			if c.finish(name) {
@@ -105,17 +121,25 @@ func (c *certs) obtain(ctx context.Context, name string) {
 
 // try makes one attempt to load, obtain or renew the certificate of name. It orders nothing if the storage has one that is valid: certmagic
 // sees to it when that is due. It returns where the name led before an order.
-func (c *certs) try(ctx context.Context, name string) (lead, error) {
+func (c *certs) try(ctx context.Context, name string, led bool) (lead, error) {
 	if err := c.ready(ctx); err != nil {
 		return lead{}, err
 	}
 	err := c.refresh(ctx, name)
+	if err == nil && len(c.matching(name)) == 0 {
+		err = errOtherName
+	}
 	switch {
 	case err == nil && c.serves(name):
 		return lead{}, nil
 	case errors.Is(err, fs.ErrNotExist):
 		c.absent(name)
 	case err != nil:
+		if err := c.setAside(ctx, name, err); err != nil {
+			return lead{}, err
+		}
+	}
+	if err := c.mayOrder(name, led); err != nil {
 		return lead{}, err
 	}
 	pause := rand.N(orderJitter)
@@ -131,10 +155,37 @@ func (c *certs) try(ctx context.Context, name string) (lead, error) {
 	go func() { sought <- c.seek(ctx, name) }()
 	c.company(ctx)
 	l := <-sought
-	if err := c.order(ctx, name, false); err != nil {
+	if err := c.order(ctx, name, false, attempt{lead: l, led: led}); err != nil {
 		return l, err
 	}
-	return l, c.refresh(ctx, name)
+	if err := c.refresh(ctx, name); err != nil {
+		return l, err
+	}
+	if !c.serves(name) {
+		return l, errNotValid
+	}
+	return l, nil
+}
+
+// mayOrder returns why no order for name is placed now, nil if one may be.
+func (c *certs) mayOrder(name string, led bool) error {
+	if err := c.clocks.check(c.clockLimit(name)); err != nil {
+		return err
+	}
+	if p := c.pauses.of(name, c.config.Issuers, led); p != nil {
+		return p
+	}
+	return nil
+}
+
+// clockLimit returns how wrong this node's clock may be for an order of name: little if its
+// certificates are short-lived.
+func (c *certs) clockLimit(name string) time.Duration {
+	limit := clockStops
+	for _, x := range c.matching(name) {
+		limit = min(limit, x.Lifetime()/clockShare)
+	}
+	return max(limit, clockWarns)
 }
 
 // retries are the pauses between the tries for one name. The zero value comes before the first failure.
@@ -144,10 +195,10 @@ type retries struct {
 	led   time.Time     // when the last was cut short because the name leads here now
 }
 
-// next returns about how long to pause after err, in an order while the name led where l says.
-func (r *retries) next(err error, l lead) time.Duration {
-	problem := acme.Problem{}
-	if l.stranger || errors.As(err, &problem) && r.quick >= retryQuick {
+// next returns about how long to pause after a failure of the storage, or of the network, while the name led where l says. For
+// an order that an authority refused see pauses.
+func (r *retries) next(l lead) time.Duration {
+	if l.stranger {
 		r.slow = min(max(2*r.slow, retrySlow), retryLast)
 		return r.slow
 	}
@@ -157,20 +208,32 @@ func (r *retries) next(err error, l lead) time.Duration {
 
 // order has a certificate ordered that is not in the storage, or not a valid one, unless another node does it: once it has the lock
 // of the name, certmagic looks again. With force it does not, and there is an order in any case.
-func (c *certs) order(ctx context.Context, name string, force bool) error {
+func (c *certs) order(ctx context.Context, name string, force bool, a attempt) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	limit := time.AfterFunc(orderLimit, func() { cancel(errOrderLimit) })
 	defer limit.Stop()
-	err := c.config.RenewCertSync(context.WithValue(ctx, limitKey{}, limit), name, force)
+	a.limit = limit
+	// certmagic's limit of orders in a process would have declared names wait behind those on demand. It lets further attempts pass.
+	second := 1
+	ctx = context.WithValue(context.WithValue(ctx, attemptKey{}, a), certmagic.AttemptsCtxKey, &second)
+	err := c.config.RenewCertSync(ctx, name, force)
 	if err != nil && context.Cause(ctx) == errOrderLimit {
 		return fmt.Errorf("%w: %w", errOrderLimit, err)
 	}
 	return err
 }
 
-// limitKey is the context's key for the *time.Timer that ends a try.
-type limitKey struct{}
+// attempt is what is known of an order before it is placed. The zero attempt is certmagic's own, when a certificate is due.
+type attempt struct {
+	limit  *time.Timer // ends it
+	lead   lead        // where the name led
+	led    bool        // it was brought forward because the name leads here now
+	demand bool        // for a name on demand
+}
+
+// attemptKey is the context's key for an attempt.
+type attemptKey struct{}
 
 // await waits for d, or until led, if not nil, says that this is enough, or until the storage has a certificate for name, and reports whether
 // it has.
@@ -264,11 +327,14 @@ func (c *certs) turn(ctx context.Context, site string) (done func(), err error) 
 }
 
 // site returns the directory in the storage, below the issuer's, that certmagic keeps the certificate of name in.
-func (c *certs) site(name string) string {
+func (c *certs) site(name string) string { return certmagic.StorageKeys.Safe(c.subject(name)) }
+
+// subject returns the name that is ordered for name.
+func (c *certs) subject(name string) string {
 	if c.config.SubjectTransformer != nil {
-		name = c.config.SubjectTransformer(c.life, name)
+		return c.config.SubjectTransformer(c.life, name)
 	}
-	return certmagic.StorageKeys.Safe(name)
+	return name
 }
 
 // matching returns the certificates in memory that name itself, or a wildcard for it, is on.

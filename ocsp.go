@@ -28,13 +28,14 @@ import (
 // node was told is in the storage, under certmagic's key, for the others.
 
 const (
-	stapleAsk    = 10 * time.Second // for one question
-	stapleBytes  = 16 << 10         // of an answer, at most; most have one KiB or two
-	stapleLock   = 30 * time.Second // for the lock, which another node has while it asks
-	stapleLimit  = time.Minute      // for all that, and the storage
-	stapleFirst  = time.Minute      // after the first failure; doubled with each
-	stapleLast   = time.Hour        // at most, and between looks whether the certificate is still served
-	stapleAtOnce = 16               // leaves
+	stapleAsk        = 10 * time.Second // for one question
+	stapleBytes      = 16 << 10         // of an answer, at most; most have one KiB or two
+	stapleLock       = 30 * time.Second // for the lock, which another node has while it asks
+	stapleLimit      = time.Minute      // for all that, and the storage
+	stapleFirst      = time.Minute      // after the first failure; doubled with each
+	stapleLast       = time.Hour        // at most, and between looks whether the certificate is still served
+	stapleLockPrefix = "ocsp_"
+	stapleAtOnce     = 16 // leaves
 )
 
 // stapler is what a certs has for OCSP staples.
@@ -174,7 +175,7 @@ func (c *certs) restaple(s *stapled) (*ocsp.Response, error) {
 	if r := c.storedStaple(ctx, s, issuer); r != nil {
 		return r, nil
 	}
-	storage, lock := c.config.Storage, "ocsp_"+path.Base(s.key)
+	storage, lock := c.config.Storage, stapleLockPrefix+path.Base(s.key)
 	bounded, stop := context.WithTimeout(ctx, stapleLock)
 	locked := storage.Lock(bounded, lock) == nil
 	stop()

@@ -87,10 +87,13 @@ func (c *certs) look(site string) bool {
 	c.mu.Unlock()
 	ok := true
 	for _, name := range names {
-		if c.config.OnDemand != nil {
-			ok = c.lookOnDemand(site, name) && ok
-		} else {
+		c.mu.Lock()
+		declared := c.names[name] != nil
+		c.mu.Unlock()
+		if declared {
 			ok = c.lookAt(name) && ok
+		} else {
+			ok = c.lookOnDemand(site, name) && ok
 		}
 	}
 	return ok
@@ -111,6 +114,12 @@ func (c *certs) lookAt(name string) bool {
 		c.start(name)
 		c.mu.Unlock()
 	default:
+		if err = c.setAside(c.life, name, err); err == nil {
+			c.mu.Lock()
+			c.start(name)
+			c.mu.Unlock()
+			return true
+		}
 		if c.noteStale(name, fmt.Errorf("the newest certificate cannot be loaded: %w", err)) && c.life.Err() == nil {
 			c.log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
 		}
@@ -132,15 +141,13 @@ func (c *certs) lookOnDemand(site, name string) bool {
 			return true
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
+			if c.setAside(c.life, name, err) == nil {
+				return false // and then it is missing
+			}
 			c.log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
 			return false
 		}
-		// It was deleted. The next handshake asks whether there may be another, and orders it.
-		var gone []string
-		for _, x := range exact() {
-			gone = append(gone, x.Hash())
-		}
-		c.cache.Remove(gone)
+		c.withdraw(name) // it was deleted; the next handshake asks whether there may be another, and orders it
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,24 +171,25 @@ func (c *certs) observe() {
 	})
 	c.config.OnEvent = func(ctx context.Context, event string, data map[string]any) error {
 		release := func() {}
+		name, _ := data["identifier"].(string)
 		switch event {
 		case "cert_obtaining": // for renewals too, and before each retry; the lock of the name is held
-			if limited {
-				var err error
-				if release, err = c.admit(ctx); err != nil {
-					return err
-				}
+			var err error
+			if release, err = c.obtaining(ctx, name, limited); err != nil {
+				c.noteStale(name, fmt.Errorf("there is no newer certificate: %w", err))
+				c.takeOver(ctx, name)
+				return err
 			}
 		case "cert_failed":
-			name, _ := data["identifier"].(string)
 			if err, ok := data["error"].(error); ok {
-				c.noteStale(name, fmt.Errorf("there is no newer certificate: %w", err))
+				c.failed(ctx, name, err)
 			}
+		case "cert_obtained":
+			place, _ := data["certificate_path"].(string)
+			c.obtained(ctx, name, place)
 		case "cached_managed_cert":
 			sans, _ := data["sans"].([]string)
-			if c.config.OnDemand != nil {
-				c.learn(sans)
-			}
+			c.learn(sans)
 			c.staple(sans)
 		}
 		if user == nil {
@@ -192,17 +200,5 @@ func (c *certs) observe() {
 			release() // there is no order
 		}
 		return err
-	}
-}
-
-// learn remembers names whose certificates were loaded on demand.
-func (c *certs) learn(names []string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, name := range names {
-		site := certmagic.StorageKeys.Safe(name)
-		if !slices.Contains(c.sites[site], name) {
-			c.sites[site] = append(c.sites[site], name)
-		}
 	}
 }

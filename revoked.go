@@ -17,6 +17,9 @@ const revokedRest = time.Hour
 // replace has a revoked certificate replaced, once in a while, by the node that has the lock. It goes on being served until then.
 func (c *certs) replace(s *stapled, r *ocsp.Response) {
 	name, storage := s.Names[0], c.config.Storage
+	if c.clocks.check(clockStops) != nil {
+		return // by this clock the new one may be long there
+	}
 	ctx, cancel := context.WithTimeout(c.life, stapleLimit)
 	defer cancel()
 	for _, i := range c.config.Issuers {
@@ -39,7 +42,7 @@ func (c *certs) replace(s *stapled, r *ocsp.Response) {
 				err = errors.Join(err, storage.Delete(ctx, key))
 			}
 		default:
-			err = c.order(c.life, name, true)
+			err = c.order(c.life, name, true, attempt{})
 		}
 		if err != nil && c.life.Err() == nil {
 			c.log.Warn("the revoked certificate was not replaced; will try again", "domain", name, "error", err, "in", revokedRest)

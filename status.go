@@ -31,9 +31,14 @@ type Status struct {
 	Lease      LeaseStatus
 	Members    []Member
 	Roles      []RoleStatus
-	// Certificates are those that this node serves.
+	// Certificates are those that this node serves: all declared ones, and of those on demand the hundred that expire first. OnDemand is how
+	// many of those there are in memory.
 	Certificates []Certificate
-	Tickets      TicketStatus
+	OnDemand     int `json:",omitempty"`
+	// Clock says that this node's wall clock is not to be relied on, and why: it is more than an hour away from those of most of its peers, and
+	// no certificates are ordered or deleted here until it is set; empty: all is well.
+	Clock   string `json:",omitempty"`
+	Tickets TicketStatus
 	// Space says how full the replicated state is.
 	Space []SpaceStatus
 	// Waiting is what the node has waited for for some seconds, and Peers are the nodes that it cannot reach, or whose configuration differs from its own.
@@ -52,6 +57,9 @@ type Member struct {
 	// Present says that the cluster takes it for alive: it has a session, on which its locks and roles hang. Suspect says that the leader has
 	// not heard of it, and that its session ends unless it is heard of again.
 	Present, Suspect bool `json:",omitempty"`
+
+	// ClockAhead is by how much its wall clock is ahead of this node's, negative if it is behind; 0: by less than a minute, or nothing is known.
+	ClockAhead time.Duration `json:",omitempty"`
 
 	// InMemory says that it has no directory, and so cannot come back once its process has ended. Former is the ID of the node that it was before it
 	// set its directory aside, which cannot come back either.
@@ -97,8 +105,14 @@ type Certificate struct {
 	DaysLeft int       // until NotAfter, negative after it; 0 if there is none yet
 	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a self-signed one until the authority has
 	// answered. Issuer, Serial and NotAfter are empty then.
-	SelfSigned bool   `json:",omitempty"`
-	Err        string // why there is none, or none newer; empty: all is well
+	SelfSigned bool `json:",omitempty"`
+	// OnDemand says that Name was not declared: a handshake asked for it, and TLS.Configure's OnDemand allowed it.
+	OnDemand bool   `json:",omitempty"`
+	Err      string // why there is none, or none newer; empty: all is well
+	// Next is when the next order is tried, if there is an Err. Failures is how many orders for Name the authority has refused since the last that
+	// it did not, whichever node placed them.
+	Next     time.Time `json:",omitzero"`
+	Failures int       `json:",omitempty"`
 }
 
 // Status returns what the node knows now. It is cheap and asks nobody.
@@ -126,6 +140,10 @@ func (n *Node) Status() Status {
 		Waiting:      n.waiting.list(),
 		Peers:        n.peerStatus(),
 	}
+	out.OnDemand = n.certs.demands.count()
+	if err := n.clocks.check(clockStops); err != nil {
+		out.Clock = err.Error()
+	}
 	if err := n.failure(); err != nil {
 		out.Err, out.Retries = err.Error(), n.works.Err() == nil
 	} else if n.stalled() && n.life.Err() == nil {
@@ -141,6 +159,7 @@ func (n *Node) Status() Status {
 		if ses := s.session(m.ID); ses != nil {
 			m.Present, m.Suspect = true, ses.suspect != 0
 		}
+		m.ClockAhead = n.clocks.status(m.ID)
 		out.Members = append(out.Members, m)
 		if m.ID == out.Leader {
 			out.LeaderName = m.Name
@@ -249,10 +268,15 @@ func sameStatus(a, b Status) bool {
 	return reflect.DeepEqual(a, b)
 }
 
+// certificates returns the declared certificates, then the first of those on demand.
 func (n *Node) certificates() []Certificate {
 	var out []Certificate
-	for _, c := range n.certs.status() {
-		cert := Certificate{Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned}
+	first, _ := n.certs.demands.status()
+	for _, c := range append(n.certs.status(), first...) {
+		cert := Certificate{
+			Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned,
+			OnDemand: c.OnDemand, Next: c.Next, Failures: c.Failures,
+		}
 		if !c.NotAfter.IsZero() {
 			cert.DaysLeft = int(math.Floor(time.Until(c.NotAfter).Hours() / 24))
 		}

@@ -228,14 +228,15 @@ func (c *demandsCache) binding(cfg *tls.Config, name string) []byte {
 	return sum[:]
 }
 
-// due reports whether the current key has been in use for a period: by this node's watch, or by the clock, which may be wrong.
-func (t *tickets) due(k *ticketKeys) bool {
+// due reports whether the current key has been in use for a period: by this node's watch, or by the clock, which may be wrong, and is
+// not asked if it is known to be.
+func (t *tickets) due(k *ticketKeys, clockWrong bool) bool {
 	seen := t.using.Load()
 	if seen.keys.madeAt() != k.index {
 		return false
 	}
 	watch, clock := time.Since(seen.since), time.Since(time.Unix(0, k.time))
-	return watch >= t.period || clock >= t.period && watch >= t.period/ticketClockShare
+	return watch >= t.period || !clockWrong && clock >= t.period && watch >= t.period/ticketClockShare
 }
 
 // keepTickets makes and rotates the keys while this node leads.
@@ -243,7 +244,7 @@ func (n *Node) keepTickets(l *leadership) {
 	for l.ctx.Err() == nil {
 		changed, wait := n.tickets.changed.wait(), min(time.Minute, n.tickets.period/4)
 		k := n.fsm.state().tickets
-		if k == nil || k.current == nil || n.tickets.due(k) {
+		if k == nil || k.current == nil || n.tickets.due(k, n.clocks.check(clockStops) != nil) {
 			err := n.nextTickets(l, k)
 			if err == nil {
 				continue

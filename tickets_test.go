@@ -317,7 +317,7 @@ func TestTicketsDue(t *testing.T) {
 				k := &ticketKeys{index: 7, time: time.Now().Add(tt.watch - tt.clock).UnixNano(), next: newTicketKey()}
 				ts.follow(k)
 				time.Sleep(tt.watch)
-				if got := ts.due(k); got != tt.want {
+				if got := ts.due(k, false); got != tt.want {
 					t.Errorf("due: %v, want %v", got, tt.want)
 				}
 			})

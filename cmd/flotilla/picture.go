@@ -166,6 +166,8 @@ func (n *node) state() (string, hue) {
 		return "not ready", bad
 	case n.Suspect:
 		return "suspect", odd
+	case s.Clock != "":
+		return "clock wrong", odd
 	}
 	return "ready", good
 }
@@ -175,6 +177,8 @@ func (n *node) fault() string {
 	switch state, _ := n.state(); state {
 	case "ready":
 		return n.differs()
+	case "clock wrong":
+		return n.said.Clock
 	case "failed":
 		if n.said.Retries {
 			return "it takes no part in the cluster for now: " + n.said.Err

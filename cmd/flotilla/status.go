@@ -230,7 +230,11 @@ func (pic *picture) remarks() []string {
 	all, _ := pic.certificates()
 	for _, c := range all {
 		if c.Err != "" {
-			out = append(out, "remark: certificate "+shown(c.Name)+" ("+strings.Join(c.nodes, ", ")+"): "+shown(c.Err))
+			next := ""
+			if !c.Next.IsZero() {
+				next = "; next try at " + c.Next.UTC().Format(time.DateTime) + " UTC"
+			}
+			out = append(out, "remark: certificate "+shown(c.Name)+" ("+strings.Join(c.nodes, ", ")+"): "+shown(c.Err)+next)
 		}
 	}
 	return out

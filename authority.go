@@ -1,0 +1,266 @@
+package flotilla
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+const (
+	statusTooManyRequests = http.StatusTooManyRequests
+	problemBytes          = 64 << 10 // of an authority's answer that are looked at
+)
+
+// authority is the way of an issuer's requests. It hears how long the authority wants not to be asked
+// (RFC 8555, 6.6), which acmez drops, and keeps requests back until then: acmez repeats some at once.
+type authority struct {
+	http.RoundTripper
+	pauses  *pauses
+	issuer  *certmagic.ACMEIssuer
+	told    func(time.Time) // the authority's clock
+	refused *atomic.Int64   // answers of authorities that were errors
+}
+
+// hearAuthorities puts an authority into the way of each issuer's requests. It returns the issuers for which
+// that could not be done.
+func (c *certs) hearAuthorities() (deaf []string) {
+	for _, i := range c.config.Issuers {
+		issuer, ok := i.(*certmagic.ACMEIssuer)
+		if !ok {
+			continue
+		}
+		client := httpClientOf(issuer)
+		if client == nil {
+			deaf = append(deaf, issuer.IssuerKey())
+			continue
+		}
+		next := client.Transport
+		if next == nil {
+			next = http.DefaultTransport
+		}
+		client.Transport = &authority{RoundTripper: next, pauses: c.pauses, issuer: issuer, told: c.clocks.authority, refused: &c.refusals}
+	}
+	return deaf
+}
+
+// httpClientOf returns the client that an issuer's requests go through, nil if this version of certmagic
+// has it elsewhere. Nothing that is exported leads to it.
+func httpClientOf(i *certmagic.ACMEIssuer) *http.Client {
+	field := reflect.ValueOf(i).Elem().FieldByName("httpClient")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[*http.Client]() {
+		return nil
+	}
+	return (*http.Client)(field.UnsafePointer())
+}
+
+// RoundTrip sends a request, unless the authority has asked not to get it yet.
+func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
+	q := readQuestion(r)
+	if err := a.held(q); err != nil {
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, err
+	}
+	res, err := a.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.Method != http.MethodGet { // those may come from a cache
+		a.told(date)
+	}
+	if res.StatusCode < http.StatusBadRequest {
+		if len(q.names) > 0 {
+			a.accepted(r.Context(), q)
+		}
+		return res, nil
+	}
+	if r.Method == http.MethodGet && r.URL.String() != a.issuer.CA {
+		return res, nil // renewal information, which no order depends on
+	}
+	problem, err := readProblem(res)
+	if err != nil {
+		return nil, err
+	}
+	if problem.Type != acme.ProblemTypeBadNonce {
+		a.refused.Add(1)
+		a.heed(r.Context(), q, res, problem)
+	}
+	return res, nil
+}
+
+// question is what a request asks for.
+type question struct {
+	names   []string // it is an order for these
+	account bool     // it opens an account
+}
+
+// readQuestion looks into the body of a request, and leaves it as it is.
+func readQuestion(r *http.Request) question {
+	if r.Method != http.MethodPost || r.GetBody == nil {
+		return question{}
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return question{}
+	}
+	defer body.Close()
+	var jws struct{ Protected, Payload string }
+	if json.NewDecoder(body).Decode(&jws) != nil {
+		return question{}
+	}
+	var head struct {
+		JWK json.RawMessage `json:"jwk"`
+	}
+	var order struct {
+		Identifiers []acme.Identifier `json:"identifiers"`
+	}
+	decode := func(text string, into any) {
+		if b, err := base64.RawURLEncoding.DecodeString(text); err == nil {
+			json.Unmarshal(b, into) // what cannot be read asks for nothing
+		}
+	}
+	decode(jws.Protected, &head)
+	decode(jws.Payload, &order)
+	q := question{account: head.JWK != nil}
+	for _, id := range order.Identifiers {
+		q.names = append(q.names, id.Value)
+	}
+	return q
+}
+
+// held says why a request is not sent now.
+func (a *authority) held(q question) error {
+	key := a.issuer.IssuerKey()
+	longest, most := a.pauses.get(limitOf(key, "all"))
+	if q.account {
+		if x, left := a.pauses.get(limitOf(key, "new")); x.Sure && left > most {
+			longest, most = x, left
+		}
+	}
+	for _, name := range q.names {
+		if x, left := a.pauses.limit(key, name); left > most {
+			longest, most = x, left
+		}
+	}
+	if most <= 0 {
+		return nil
+	}
+	return &pausedError{until: time.Now().Round(0).Add(most).Round(time.Second), why: longest.Err}
+}
+
+// readProblem reads what an error says, and leaves it to be read again.
+func readProblem(res *http.Response) (acme.Problem, error) {
+	head, err := io.ReadAll(io.LimitReader(res.Body, problemBytes))
+	rest := res.Body
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), rest), rest}
+	if err != nil {
+		return acme.Problem{}, err
+	}
+	var p acme.Problem
+	if json.Unmarshal(head, &p) != nil {
+		p = acme.Problem{Detail: string(head[:min(len(head), pauseText)])}
+	}
+	p.Status = res.StatusCode
+	return p, nil
+}
+
+// heed takes down how long the authority wants not to be asked.
+func (a *authority) heed(ctx context.Context, q question, res *http.Response, p acme.Problem) {
+	limited := p.Type == acme.ProblemTypeRateLimited || res.StatusCode == statusTooManyRequests
+	wait, said := retryAfter(res.Header, time.Now())
+	if !limited && (!said || res.StatusCode != http.StatusServiceUnavailable) {
+		return
+	}
+	if !said {
+		wait = pauseDefault
+	}
+	key, x := a.issuer.IssuerKey(), pause{Wait: wait, Err: p.Error()}
+	var where []string
+	switch {
+	case res.StatusCode == http.StatusServiceUnavailable || len(q.names) == 0 && !q.account:
+		where = []string{limitOf(key, "all")}
+	case q.account:
+		x.Sure = true
+		where = []string{limitOf(key, "new")}
+	default:
+		names, clear := limitedNames(q.names, p)
+		x.Name = strings.Join(names, ",")
+		for _, name := range names {
+			where = append(where, limitName(key, name))
+		}
+		if !clear {
+			// Whether the account or the name is limited is not said. One other name may find out.
+			old, left := a.pauses.get(limitOf(key, "new"))
+			x.Sure = left > 0 && (old.Sure || old.Name != x.Name)
+			where = append(where, limitOf(key, "new"))
+		}
+	}
+	a.pauses.log.Warn("the authority wants fewer requests", "issuer", key, "error", p.Error(), "names", q.names, "wait", wait, "said", said)
+	for _, place := range where {
+		if _, left := a.pauses.get(place); left < wait || x.Sure {
+			a.pauses.put(ctx, place, x)
+		}
+	}
+}
+
+// limitedNames returns which of the names of an order a limit is about, and whether the authority has
+// said so.
+func limitedNames(names []string, p acme.Problem) (limited []string, clear bool) {
+	for _, sub := range p.Subproblems {
+		if slices.Contains(names, sub.Identifier.Value) {
+			limited = append(limited, sub.Identifier.Value)
+		}
+	}
+	if len(limited) > 0 {
+		return limited, true
+	}
+	text := strings.ToLower(p.Detail)
+	about := strings.Contains(text, "exact set of")
+	for _, name := range names {
+		for part := strings.TrimPrefix(name, "*."); strings.Contains(part, "."); _, part, _ = strings.Cut(part, ".") {
+			about = about || strings.Contains(text, `"`+part+`"`) || strings.Contains(text, part+" ") || strings.HasSuffix(text, part)
+		}
+	}
+	return names, about
+}
+
+// accepted takes down that the authority takes orders: what was refused was a name.
+func (a *authority) accepted(ctx context.Context, q question) {
+	key := limitOf(a.issuer.IssuerKey(), "new")
+	if x, left := a.pauses.get(key); left > 0 && !x.Sure && x.Name != strings.Join(q.names, ",") {
+		a.pauses.drop(ctx, key)
+	}
+}
+
+// retryAfter returns what the header says (RFC 9110, 10.2.3). A date is compared with the authority's
+// own clock.
+func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return min(time.Duration(seconds)*time.Second, pauseLongest), true
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0, false
+	}
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return min(max(at.Sub(now), 0), pauseLongest), true
+}

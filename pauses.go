@@ -1,0 +1,300 @@
+package flotilla
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// What one node learns from an authority, all nodes know: failed orders, refusals, and how long not
+// to ask again. It is in records of the cluster's storage, below flotilla/orders:
+//
+//	names/NAME                 the orders for a name that failed, one after another
+//	limits/ISSUER/all          the authority takes no requests at all
+//	limits/ISSUER/new          it takes no orders; not yet sure while only one name was refused
+//	limits/ISSUER/name/NAME    it takes no orders for this name
+//
+// Nobody else writes the record of a name while this node has the lock of the name. The limits have
+// no lock: of two nodes that learn something at once the later one wins, and what was lost is
+// learned again.
+//
+// A pause is a duration and the wall clock of the node that wrote it. A reader counts it as over
+// when its own wall clock says so, or when it has known of the pause for so long by its own watch.
+// So it ends in time after all nodes were restarted, and a clock that is wrong can make it longer by
+// at most its length. A node that knows its clock to be wrong orders nothing, see clocks.
+
+const (
+	pausesPlace  = "flotilla/orders"
+	pauseLongest = 8 * 24 * time.Hour // the longest that an authority is believed; Let's Encrypt's limits count for a week
+	pauseDefault = retrySlow          // when an authority limits and does not say for how long
+	pauseText    = 500                // bytes of an error that are kept
+	pauseStore   = 5 * time.Second    // for writing one down
+	pauseForget  = 48 * time.Hour     // a record is deleted when it has been there, the same, for so long after its end
+	pausesAtOnce = 1000               // records of names; further ones stay in the memory of their node
+)
+
+// pause is a time in which nothing is ordered.
+type pause struct {
+	At   time.Time     `json:"at"`   // when it began, by the clock of the node that wrote it
+	Wait time.Duration `json:"wait"` // how long it lasts
+	Err  string        `json:"error,omitempty"`
+	Node string        `json:"node,omitempty"` // who wrote it, for people
+
+	// Of a name.
+	Name     string        `json:"name,omitempty"`
+	Failures int           `json:"failures,omitempty"` // orders that failed since the last that did not
+	Quick    int           `json:"quick,omitempty"`    // pauses that were short
+	Slow     time.Duration `json:"slow,omitempty"`     // the last long one
+	Away     bool          `json:"away,omitempty"`     // the name did not lead to this cluster then
+	Led      time.Time     `json:"led,omitzero"`       // when an order was brought forward because it led here
+
+	// Of limits/ISSUER/new.
+	Sure bool `json:"sure,omitempty"` // more than one name was refused: it holds for all
+}
+
+// pausedError says that an order was not placed, and when the next may be.
+type pausedError struct {
+	until time.Time
+	why   string
+}
+
+func (e *pausedError) Error() string {
+	return fmt.Sprintf("nothing is ordered before %s: %s", e.until.UTC().Format(time.RFC3339), e.why)
+}
+
+// pauses reads and writes them. Its methods are safe for concurrent use.
+type pauses struct {
+	storage certmagic.Storage
+	peek    func(key string) ([]byte, bool) // reads a record from memory, without waiting
+	node    func() string                   // the name of this node
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	known map[string]knownPause // by key
+}
+
+// knownPause is a pause as this process has it.
+type knownPause struct {
+	pause
+	raw   string    // as it is stored; empty: it could not be written down
+	since time.Time // when this process heard of it
+}
+
+func newPauses(storage certmagic.Storage, l *slog.Logger) *pauses {
+	return &pauses{
+		storage: storage, node: func() string { return "" }, log: l, known: make(map[string]knownPause),
+		peek: func(key string) ([]byte, bool) {
+			value, err := storage.Load(context.Background(), key)
+			return value, err == nil
+		},
+	}
+}
+
+func namePause(name string) string { return pausesPlace + "/names/" + certmagic.StorageKeys.Safe(name) }
+
+// limitOf returns the place of an issuer's limit; what is "all", "new", or "name/" and a name.
+func limitOf(issuer, what string) string {
+	return pausesPlace + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
+}
+
+func limitName(issuer, name string) string {
+	return limitOf(issuer, "name/"+certmagic.StorageKeys.Safe(name))
+}
+
+// get returns the pause at key, and how much of it is left: 0 if it is over, or there is none.
+func (p *pauses) get(key string) (pause, time.Duration) {
+	raw, stored := p.peek(key)
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k, ok := p.known[key]
+	switch {
+	case !stored && (!ok || k.raw != ""):
+		delete(p.known, key)
+		return pause{}, 0
+	case stored && (!ok || k.raw != string(raw)):
+		k = knownPause{raw: string(raw), since: now}
+		if err := json.Unmarshal(raw, &k.pause); err != nil {
+			p.log.Error("what is known of failed orders cannot be read and is not heeded", "key", key, "error", err)
+		}
+		p.known[key] = k
+	}
+	return k.pause, k.left(now)
+}
+
+// left returns how much of k is left.
+func (k *knownPause) left(now time.Time) time.Duration {
+	passed := max(now.Sub(k.since), now.Round(0).Sub(k.At))
+	return max(0, min(k.Wait, pauseLongest)-passed)
+}
+
+// put writes a pause down. It counts from now on this node even if that fails.
+func (p *pauses) put(ctx context.Context, key string, x pause) {
+	x.At, x.Node = time.Now().Round(0).UTC(), p.node()
+	x.Err = x.Err[:min(len(x.Err), pauseText)]
+	raw, err := json.Marshal(x)
+	if err != nil {
+		p.log.Error("a failed order was not written down", "key", key, "error", err)
+		return
+	}
+	p.mu.Lock()
+	p.known[key] = knownPause{pause: x, since: time.Now()}
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseStore)
+	defer cancel()
+	if err := p.storage.Store(ctx, key, raw); err != nil {
+		p.log.Warn("the other nodes cannot be told of a failed order", "key", key, "error", err)
+	}
+}
+
+// drop deletes the pause at key, if there is one.
+func (p *pauses) drop(ctx context.Context, key string) {
+	_, stored := p.peek(key)
+	p.mu.Lock()
+	delete(p.known, key)
+	p.mu.Unlock()
+	if !stored {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseStore)
+	defer cancel()
+	if err := p.storage.Delete(ctx, key); err != nil {
+		p.log.Warn("a failed order that was made good cannot be forgotten", "key", key, "error", err)
+	}
+}
+
+// fail takes down that an order for name has failed while the name led where l says.
+func (p *pauses) fail(ctx context.Context, name string, err error, l lead, led bool) {
+	key := namePause(name)
+	x, _ := p.get(key)
+	x.Name, x.Err, x.Away = name, err.Error(), l.away != nil
+	x.Failures++
+	if led {
+		x.Led = time.Now().Round(0).UTC()
+	}
+	if l.stranger || x.Quick >= retryQuick || isFinal(err) {
+		x.Slow = min(max(2*x.Slow, retrySlow), retryLast)
+		x.Wait = x.Slow
+	} else {
+		x.Wait = min(retryFirst<<x.Quick, retryLimit)
+		x.Quick++
+	}
+	x.Wait = x.Wait/2 + rand.N(x.Wait)
+	if x.Failures == 1 && p.crowded(ctx) {
+		p.mu.Lock()
+		x.At = time.Now().Round(0)
+		p.known[key] = knownPause{pause: x, since: time.Now()}
+		p.mu.Unlock()
+		return
+	}
+	p.put(ctx, key, x)
+}
+
+// crowded reports whether there are so many names with failed orders that no more are written down.
+func (p *pauses) crowded(ctx context.Context) bool {
+	keys, err := p.storage.List(ctx, pausesPlace+"/names", false)
+	return err == nil && len(keys) >= pausesAtOnce
+}
+
+// isFinal reports whether a refusal is such that the same order will not do better in a moment.
+func isFinal(err error) bool {
+	problem := acme.Problem{}
+	if !errors.As(err, &problem) {
+		return false
+	}
+	switch problem.Type {
+	case acme.ProblemTypeRateLimited, acme.ProblemTypeRejectedIdentifier, acme.ProblemTypeUnsupportedIdentifier, acme.ProblemTypeCAA,
+		acme.ProblemTypeExternalAccountRequired, acme.ProblemTypeUserActionRequired, acme.ProblemTypeInvalidContact,
+		acme.ProblemTypeUnsupportedContact, acme.ProblemTypeBadCSR, acme.ProblemTypeBadPublicKey:
+		return true
+	}
+	return problem.Status == statusTooManyRequests
+}
+
+// refused reports whether err is what an authority said to an order, and not, as a nonce that is too
+// old, something that acmez has tried again.
+func refused(err error) bool {
+	problem := acme.Problem{}
+	return errors.As(err, &problem) && problem.Type != acme.ProblemTypeBadNonce
+}
+
+// forward reports whether an order for name may be brought forward because the name leads here now.
+func (p *pauses) forward(name string) bool {
+	x, _ := p.get(namePause(name))
+	passed := time.Now().Round(0).Sub(x.Led)
+	return x.Away && (passed < 0 || passed >= retryLed)
+}
+
+// of returns what keeps name from being ordered at any of the issuers, nil if nothing does. With led
+// the failures of the name itself are passed over, if that may be.
+func (p *pauses) of(name string, issuers []certmagic.Issuer, led bool) *pausedError {
+	var longest time.Duration
+	var why string
+	if x, left := p.get(namePause(name)); left > 0 && !(led && p.forward(name)) {
+		longest, why = left, x.Err
+	}
+	if x, left := p.limits(name, issuers); left > longest {
+		longest, why = left, x.Err
+	}
+	if longest <= 0 {
+		return nil
+	}
+	return &pausedError{until: time.Now().Round(0).Add(longest).Round(time.Second), why: why}
+}
+
+// limits returns the limit of the issuer that takes an order for name first.
+func (p *pauses) limits(name string, issuers []certmagic.Issuer) (first pause, least time.Duration) {
+	for i, issuer := range issuers {
+		x, left := p.limit(issuer.IssuerKey(), name)
+		if left <= 0 {
+			return pause{}, 0
+		}
+		if i == 0 || left < least {
+			first, least = x, left
+		}
+	}
+	return first, least
+}
+
+// limit returns the longest limit of an issuer for an order of name.
+func (p *pauses) limit(issuer, name string) (longest pause, most time.Duration) {
+	for _, key := range []string{limitOf(issuer, "all"), limitOf(issuer, "new"), limitName(issuer, name)} {
+		x, left := p.get(key)
+		if key == limitOf(issuer, "new") && !x.Sure {
+			continue
+		}
+		if left > most {
+			longest, most = x, left
+		}
+	}
+	return longest, most
+}
+
+// sweep deletes the records that say nothing any more.
+func (p *pauses) sweep(ctx context.Context) {
+	keys, err := p.storage.List(ctx, pausesPlace, true)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
+			p.log.Warn("failed orders of before cannot be cleaned up; will try again", "error", err)
+		}
+		return
+	}
+	for _, key := range keys {
+		x, left := p.get(key)
+		p.mu.Lock()
+		k, ok := p.known[key]
+		p.mu.Unlock()
+		if ok && left <= 0 && time.Since(k.since) >= pauseForget && time.Since(k.since) >= x.Wait {
+			p.drop(ctx, key)
+		}
+	}
+}
