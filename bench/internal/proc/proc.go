@@ -6,6 +6,7 @@ package proc
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -30,16 +31,20 @@ type Process struct {
 	Out *bufio.Scanner
 }
 
-// FreeAddrs returns addresses on loopback whose ports are free now.
+// FreeAddrs returns addresses on loopback whose ports are free now. They are below those that systems give to outgoing connections: one of
+// these would take a port before its node does, and that node would end while the others wait for it.
 func FreeAddrs(n int) ([]string, error) {
-	addrs := make([]string, n)
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	var addrs []string
+	for try := 0; len(addrs) < n; try++ {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000)))
 		if err != nil {
+			if try < 100*n {
+				continue
+			}
 			return nil, err
 		}
 		defer ln.Close() // all are open at once, so all are different
-		addrs[i] = ln.Addr().String()
+		addrs = append(addrs, ln.Addr().String())
 	}
 	return addrs, nil
 }
