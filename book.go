@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // book knows where nodes are: from their own greetings, else from what the cluster has recorded.
@@ -13,7 +14,8 @@ type book struct {
 
 	mu     sync.Mutex
 	heard  map[string]greeted
-	poke   chan struct{} // closed and replaced at a change
+	barred map[string]error // by boot number: why that process is not talked to
+	poke   chan struct{}    // closed and replaced at a change
 	stored map[string]Member
 	said   map[string]string // by node ID: how far it was, when it last greeted this node
 	going  map[string]bool   // on their way out, by their own word
@@ -24,31 +26,39 @@ type book struct {
 type greeted struct {
 	Member
 	boot     string
-	recorded string // what the cluster had on record then
+	recorded string // the address that the cluster had on record then
+	opened   uint64 // the session that it had on record then
+	applied  uint64 // what the node said to have applied
+	at       time.Time
 }
 
 func newBook(f *fsm, stored map[string]Member) *book {
 	b := &book{
-		fsm: f, heard: make(map[string]greeted), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string),
+		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string),
 		going: make(map[string]bool), over: make(map[string]uint64),
 	}
 	maps.Copy(b.stored, stored)
 	return b
 }
 
-// hear notes what a node says of itself.
-func (b *book) hear(m Member, boot string) {
-	on, _ := b.fsm.state().member(m.ID)
+// hear notes what a process of a node says of itself, and how far it has applied the log.
+func (b *book) hear(m Member, boot string, applied uint64) {
+	s := b.fsm.state()
+	on, _ := s.member(m.ID)
+	last, _ := s.process(m.ID)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	g := greeted{m, boot, on.Addr}
-	if b.heard[m.ID] == g || startOf(boot) < startOf(b.heard[m.ID].boot) { // said long ago, by a process that is dead
+	old, g := b.heard[m.ID], greeted{m, boot, on.Addr, last.opened, applied, time.Now()}
+	if startOf(boot) < startOf(old.boot) && old.opened == g.opened { // said long ago, by a process that is dead
 		return
 	}
 	if b.heard[m.ID].boot != boot {
 		delete(b.going, m.ID) // that was another process
 	}
 	b.heard[m.ID] = g
+	if old.Member == g.Member && old.boot == g.boot && old.recorded == g.recorded {
+		return
+	}
 	close(b.poke)
 	b.poke = make(chan struct{})
 }
@@ -131,11 +141,49 @@ func (b *book) name(id string) string {
 	return b.stored[id].Name
 }
 
-// process returns the boot number that a node last gave.
-func (b *book) process(id string) string {
+// latest returns the newest process of a node that is known, and whether the cluster has it on record:
+// then it has had a session.
+func (b *book) latest(id string) (p process, recorded, ok bool) {
+	on, has := b.fsm.state().process(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.heard[id].boot
+	g, ok := b.heard[id]
+	if ok && g.boot != "" && (!has || g.opened == on.opened) {
+		return process{boot: g.boot, addr: g.Addr}, has && g.boot == on.boot, true
+	}
+	return on, has, has
+}
+
+// bar has a process not talked to any more. It reports whether that is new.
+func (b *book) bar(boot string, why error) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, old := b.barred[boot]
+	if len(b.barred) >= 1024 {
+		clear(b.barred)
+	}
+	b.barred[boot] = why
+	return !old
+}
+
+// isBarred returns why a process is not talked to, nil if it may be.
+func (b *book) isBarred(boot string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.barred[boot]
+}
+
+// furthest returns the highest index that a node has said to have applied since then, of those that are
+// there.
+func (b *book) furthest(since time.Time, there func(id string) bool) (index uint64, node string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, g := range b.heard {
+		if g.applied > index && g.at.After(since) && there(id) {
+			index, node = g.applied, id
+		}
+	}
+	return index, node
 }
 
 // addr returns the address to dial a node at.

@@ -21,6 +21,7 @@ const (
 	callHello   = "/1/hello"   // who is there
 	callPromise = "/1/promise" // will you form a cluster with us
 	callVoid    = "/1/void"    // will you take no part in a proposed cluster, whose proposer does not come back
+	callProcess = "/1/process" // which process of your node are you
 	callJoin    = "/1/join"    // let me in; for the leader
 	callLeave   = "/1/leave"   // let me go; for the leader
 	callOpen    = "/1/open"    // open a session for this process; for the leader
@@ -36,6 +37,9 @@ const (
 type greeting struct {
 	Member
 	Boot      string   // made up by the process
+	Processes []string // that have had the directory, see identity
+	Last      uint64   // the newest entry in the log
+	Applied   uint64   // the newest that was applied
 	Cluster   string   // empty: none yet
 	InRaft    bool     // has a log, and so votes if its configuration says so
 	Leader    string   // node ID, if known
@@ -48,8 +52,7 @@ type greeting struct {
 	Void      []string `json:",omitempty"` // those that it takes no part in
 	Settings  settings // what all nodes should have alike
 	// In the answer, about the caller:
-	Removed string // why the caller cannot go on; empty: it can
-	Refused string `json:",omitempty"` // why it cannot go on as it is configured
+	Refused *refusal `json:",omitempty"` // why it cannot go on; nil: it can
 }
 
 // joining is the leader's answer to a node that wants to be let in.
@@ -64,6 +67,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+callHello, jsonCall(n.serveHello))
 	mux.HandleFunc("POST "+callPromise, jsonCall(n.servePromise))
 	mux.HandleFunc("POST "+callVoid, jsonCall(n.serveVoid))
+	mux.HandleFunc("POST "+callProcess, bytesCall(n.serveProcess))
 	mux.HandleFunc("POST "+callJoin, jsonCall(n.serveJoin))
 	mux.HandleFunc("POST "+callLeave, jsonCall(n.serveLeave))
 	mux.HandleFunc("POST "+callOpen, bytesCall(n.serveOpen))
@@ -75,7 +79,21 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+callWill, bytesCall(n.serveBequest))
 	n.handleRecords(mux)
 	n.handleAdmin(mux)
-	return mux
+	return n.forFresh(mux)
+}
+
+// forFresh has processes that another one has taken the place of hear that, and nothing else.
+func (n *Node) forFresh(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		boot := wire.Process(r.Context())
+		if boot != "" && r.URL.Path != callHello && r.URL.Path != callProcess {
+			if err := n.fresh(wire.Peer(r.Context()), boot); err != nil {
+				http.Error(w, err.Error(), http.StatusConflict)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // bytesCall makes a handler of a function on bytes.
@@ -116,6 +134,8 @@ func statusOf(err error) int {
 		return http.StatusMisdirectedRequest
 	case errors.Is(err, codec.ErrMalformed):
 		return http.StatusBadRequest
+	case errors.As(err, new(*supersededError)):
+		return http.StatusConflict
 	}
 	return http.StatusServiceUnavailable
 }
@@ -153,6 +173,9 @@ func (n *Node) greeting() greeting {
 	g := greeting{
 		Member:    n.self(),
 		Boot:      n.boot,
+		Processes: id.Processes,
+		Last:      n.lastIndex(),
+		Applied:   n.applied(),
 		Cluster:   id.Cluster,
 		Settings:  n.ownSettings(),
 		Formation: id.Formation,
@@ -183,62 +206,40 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 	if in.ID != peer {
 		return out, codec.ErrMalformed
 	}
-	switch {
-	case in.ID == n.id && in.Boot != n.boot:
-		out.Removed = "its node ID " + n.id + " is that of the node which runs at " + n.addr + "; its directory is a copy: start it with an empty one"
-	case in.ID == n.id:
-	default:
-		if where, ok := n.elsewhere(ctx, in); ok {
-			out.Removed = "its node ID " + in.ID + " is that of a node which runs at " + where + "; its directory is a copy: start it with an empty one"
-			return out, nil
-		}
-		if before := n.book.process(in.ID); before != "" && before != in.Boot && n.leader() == in.ID {
-			n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) }) // the process that led is dead, and this is the next one
-		}
-		if in.Cluster == "" || out.Cluster == "" || in.Cluster == out.Cluster {
-			n.book.hear(in.Member, in.Boot)
-			n.book.lose(in.ID, in.Lost)
-			if n.book.isNews(&in) {
-				n.greeted.poke()
+	if in.ID == n.id {
+		if in.Boot != n.boot {
+			if out.Refused = n.examineTwin(&in); out.Refused != nil {
+				n.refuse(&in, out.Refused)
 			}
 		}
-		if ses := n.fsm.state().session(in.ID); ses != nil && ses.number == in.Lost && n.leader() == in.ID {
-			n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) }) // it leads no more
+		return out, nil
+	}
+	if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
+		out.Refused = &refusal{refusedForeign, "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"}
+		return out, nil
+	}
+	if in.Cluster != "" && in.Last > 0 && n.wasRemoved(in.ID) && n.leads(ctx) {
+		out.Refused = &refusal{refusedRemoved, "the cluster has removed it; " + in.asNew() + " to join as a new node"}
+		return out, nil
+	}
+	if out.Refused = n.meet(ctx, &in); out.Refused != nil {
+		return out, nil
+	}
+	n.book.lose(in.ID, in.Lost)
+	if ses := n.fsm.state().session(in.ID); ses != nil && ses.number == in.Lost && n.leader() == in.ID {
+		n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) }) // it leads no more
+	}
+	news := n.settings.hear(in.ID, in.Settings)
+	if why := in.Settings.unsafe(out.Settings); why != "" && n.isReady() {
+		out.Refused = &refusal{refusedSettings, why}
+		if news {
+			n.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)
 		}
-		news := n.settings.hear(in.ID, in.Settings)
-		if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
-			out.Removed = "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"
-		} else if in.InRaft && n.wasRemoved(in.ID) && n.leads(ctx) {
-			out.Removed = "the cluster has removed it; " + in.asNew() + " to join as a new node"
-		} else if why := in.Settings.unsafe(out.Settings); why != "" && n.isReady() {
-			out.Refused = why
-			if news {
-				n.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)
-			}
-		}
+	}
+	if n.book.isNews(&in) {
+		n.greeted.poke()
 	}
 	return out, nil
-}
-
-// elsewhere reports whether another process with the caller's ID answers at another address.
-func (n *Node) elsewhere(ctx context.Context, in greeting) (string, bool) {
-	known, ok := n.book.get(in.ID)
-	boot := n.book.process(in.ID)
-	if !ok || known.Addr == in.Addr || boot == in.Boot {
-		return "", false
-	}
-	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-	defer cancel()
-	body, err := json.Marshal(n.greeting())
-	if err != nil {
-		return "", false
-	}
-	id, reply, err := n.port.CallAddr(ctx, known.Addr, callHello, body)
-	var g greeting
-	if err != nil || id != in.ID || json.Unmarshal(reply, &g) != nil || g.Boot == in.Boot {
-		return "", false
-	}
-	return known.Addr, true
 }
 
 // wasRemoved reports whether this node, which is current, knows that id is not a member.
@@ -276,7 +277,9 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 	if why := in.Settings.unsafe(n.ownSettings()); why != "" {
 		return joining{}, errors.New(why)
 	}
-	n.book.hear(in.Member, in.Boot)
+	if no := n.meet(ctx, &in); no != nil {
+		return out, errors.New(no.Why)
+	}
 	n.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
 	// It votes later, when it has shown that it is there to stay: a voter that is not there costs a quorum.
 	return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.attemptTimeout()))
@@ -308,7 +311,7 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, 
 // has lost. The caller waits for it in its own state.
 func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
-	boot, seen, clean := d.String(), d.Uint(), d.Bool()
+	boot, seen, clean, addr, processes := d.String(), d.Uint(), d.Bool(), d.String(), d.Bytes()
 	if err := d.End(); err != nil {
 		return nil, err
 	}
@@ -318,7 +321,10 @@ func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte,
 	if l := n.leading.Load(); l != nil && l.expels(peer) {
 		return nil, errors.New("it is being removed from the cluster")
 	}
-	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, number: seen, flag: clean}, func(s *state) bool {
+	if err := n.mayOpen(ctx, peer, boot, decodeProcesses(processes)); err != nil {
+		return nil, err
+	}
+	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, target: addr, value: processes, number: seen, flag: clean}, func(s *state) bool {
 		return s.number(peer) != seen
 	})
 }
@@ -330,7 +336,7 @@ func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, 
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	return nil, n.changeSession(ctx, command{op: opEnd, node: peer, target: peer, number: number, flag: lingers}, func(s *state) bool {
+	return nil, n.changeSession(ctx, command{op: opEnd, node: peer, target: peer, number: number, flag: lingers, stored: n.storedBy(peer, wire.Process(ctx))}, func(s *state) bool {
 		ses := s.session(peer)
 		return ses == nil || ses.number != number
 	})
@@ -353,9 +359,7 @@ func (n *Node) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte,
 	if l := n.leading.Load(); l != nil && peer != n.id {
 		l.acks.returned(peer, index)
 	}
-	var e codec.Encoder
-	e.Uint(index)
-	return e.B, nil
+	return n.encodeConfirmed(index), nil
 }
 
 func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {

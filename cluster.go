@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
@@ -61,7 +63,9 @@ type Node struct {
 	raft    atomic.Pointer[instance]
 	watches sync.WaitGroup // watchRaft
 	disk    atomic.Pointer[disk]
-	entered atomic.Bool // has a log, and raft was started on it: keepDisk looks after it from then on
+	chain   atomic.Pointer[history.Log] // raft's log, and what stands for it
+	marking chan struct{}               // closed when keepMark has ended; nil: in memory
+	entered atomic.Bool                 // has a log, and raft was started on it: keepDisk looks after it from then on
 
 	setback     atomic.Pointer[setback] // nil: the disk does what it should
 	setbacks    atomic.Uint64           // how many there have been
@@ -120,7 +124,14 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.tickets = newTickets(cfg.TLS.TicketRotation, n.isReady)
 	n.writes = newProposer(n)
 	n.storage = newStorage(n)
-	if err := n.open(ctx, first); err != nil {
+	err := n.open(ctx, first)
+	if err == nil {
+		err = n.audit(ctx)
+		if older := new(refusedError); errors.As(err, &older) {
+			err = n.beginAnew(ctx, older)
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	n.tasks.run(func() { n.writes.run(n.works) })
@@ -131,7 +142,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	return n, nil
 }
 
-// open takes the directory and the port.
+// open prepares what does not hang on the directory, and attaches the node.
 func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	var err error
 	var storage certmagic.Storage = n.storage
@@ -158,6 +169,11 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if err := first(n); err != nil {
 		return err
 	}
+	return n.attach(ctx)
+}
+
+// attach takes the directory and the port.
+func (n *Node) attach(ctx context.Context) (err error) {
 	written := false
 	if n.cfg.Dir == "" {
 		n.ident.Store(newIdentity(n.secrets))
@@ -172,7 +188,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		n.ident.Store(id)
 	}
 	if n.cfg.TLS.PerNode {
-		if err := own.open(n.dir, n.secrets); err != nil {
+		if err := n.own.open(n.dir, n.secrets); err != nil {
 			return err
 		}
 	}
@@ -190,7 +206,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		n.name = hostname()
 	}
 	n.book = newBook(n.fsm, ident.Peers)
-	n.log = newNamedLogger(n.log, n.book.name).With("node", n.name)
+	n.log = newNamedLogger(n.cfg.Logger, n.book.name).With("node", n.name)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	if ident.Member {
 		if err := n.openDisk(false); err != nil {
@@ -204,9 +220,11 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if n.addr = n.cfg.Advertise; n.addr == "" {
 		n.addr = dialable(listener.Addr())
 	}
-	n.book.hear(n.self(), n.boot)
+	n.book.hear(n.self(), n.boot, 0)
 	// Before anybody hears of this node: those who do count on its being the same one when it is back.
-	if err := n.save(func(id *identity) { id.Starts = starts }); err != nil {
+	if err := n.save(func(id *identity) {
+		id.Starts, id.Processes = starts, shorten(append(slices.Clone(id.Processes), n.boot))
+	}); err != nil {
 		return errors.Join(&ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}, listener.Close())
 	}
 	if err := n.makePrivate(); err != nil {
@@ -219,6 +237,9 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	handler := n.handler()
 	n.port, err = wire.Open(wire.Config{
 		ID:       n.id,
+		Process:  n.boot,
+		Fresh:    n.fresh,
+		MayLead:  n.mayLead,
 		Secrets:  n.secrets,
 		Listener: listener,
 		Dial:     n.cfg.Dial,
@@ -228,6 +249,8 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 			<-opened
 			handler.ServeHTTP(w, r)
 		}),
+		Sum:     n.sumAt,
+		Compare: n.compareLog,
 		Term:    n.term,
 		Stalled: n.stalled,
 		Gone:    func(id string) { n.tasks.run(func() { n.standFor(n.works, id, func() bool { return true }) }) },
@@ -251,7 +274,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 // run leads the node into its cluster and keeps it there.
 func (n *Node) run(ctx context.Context) {
 	if err := n.enter(ctx); err != nil {
-		n.fail(err)
+		n.giveUp(err)
 		return
 	}
 	n.entered.Store(true)
@@ -267,6 +290,7 @@ func (n *Node) run(ctx context.Context) {
 		n.until(ctx, n.catchUp)
 		n.keeper.catchUp()
 		n.until(ctx, func(ctx context.Context) error { return n.openSession(ctx, lost) })
+		n.noteSession()
 		lost = n.live(ctx, setbacks)
 		for changed := n.changed.wait(); n.leaving.Load() && ctx.Err() == nil; changed = n.changed.wait() {
 			select {
@@ -285,7 +309,7 @@ func (n *Node) lookAround(ctx context.Context) {
 		own := n.ownSettings()
 		if n.leader() == "" || first {
 			if r := n.greet(ctx); r.err != nil && ctx.Err() == nil {
-				n.fail(r.err)
+				n.giveUp(r.err)
 				return
 			}
 		} else if len(own.differ(told)) > 0 || len(own.Values) != len(told.Values) {

@@ -10,7 +10,7 @@ import (
 // A log entry is a version, a kind and the rest: either the wrapped keyring, which each node opens with the cluster's
 // secret, or one command, sealed with a data key of the keyring by the node that proposes it.
 const (
-	entryVersion = 1
+	entryVersion = 2
 	entryKeyring = 'K'
 	entryCommand = 'C'
 )
@@ -20,7 +20,7 @@ type op byte
 
 const (
 	opStart   op = 1  // a leader's term begins; changes nothing but the index
-	opOpen    op = 2  // a node's session begins: key holds the process's boot number, number the session that it replaces, if that is still there; flag: which has left nothing to be seen
+	opOpen    op = 2  // a node's session begins: key holds the process's boot number, value those that its directory knows, target its address, number the session that it replaces, if that is still there; flag: which has left nothing to be seen
 	opEnd     op = 3  // a session ends: target, number; cond: the suspicion that came true, voters: by these; 0: the node itself says so, or its will: key is byWill then; flag: and something of it may be seen yet; priority: for how long it was silent
 	opMember  op = 4  // what a member says of itself, its name and address: target, key, value; flag: it has no directory; group: its former ID
 	opStore   op = 5  // key, value; number: what the state may have at the most; target, cond: only if that record is of that index
@@ -68,6 +68,7 @@ type command struct {
 	flag     bool
 	group    string
 	priority int64
+	stored   uint64 // opSuspect, opEnd: a committed entry that the node is known to have on its disk
 }
 
 func (c *command) encode() []byte {
@@ -92,6 +93,7 @@ func (c *command) encode() []byte {
 	e.Bool(c.flag)
 	e.String(c.group)
 	e.Int(c.priority)
+	e.Uint(c.stored)
 	return e.B
 }
 
@@ -103,7 +105,7 @@ func decodeCommand(b []byte) (command, error) {
 	}
 	c.key, c.value, c.target = d.String(), d.Bytes(), d.String()
 	c.number, c.cond, c.voters = d.Uint(), d.Uint(), d.Uint()
-	c.flag, c.group, c.priority = d.Bool(), d.String(), d.Int()
+	c.flag, c.group, c.priority, c.stored = d.Bool(), d.String(), d.Int(), d.Uint()
 	if c.op < opStart || c.op > lastOp { // whose other fields need not be these
 		return command{}, fmt.Errorf("command %d is not known to this version of flotilla; upgrade this node", c.op)
 	}
@@ -186,6 +188,8 @@ const (
 	codeFull    code = 7 // the state has no room
 	codeChanged code = 8 // the record that the command depends on is another one by now
 	codeNoHeir  code = 9 // nobody waits for the role whom it could go to
+
+	codeSuperseded code = 10 // a later process of the node, which this one's directory does not know, has had a session
 )
 
 // answer is what the state machine says to a command, and the index of the entry that it answers.

@@ -31,6 +31,7 @@ type disk struct {
 	failed func() error         // what ended the log, nil: it works
 	run    func(func() error) error
 	close  func() error
+	mark   durable.Mark // what the last process had applied
 }
 
 // setback is why this node takes no part in its cluster now. It ends by itself when its cause does, unlike what fail is told.
@@ -90,7 +91,7 @@ func (n *Node) openDisk(create bool) error {
 	if err != nil {
 		return errors.Join(&ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
 	}
-	n.disk.Store(&disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close})
+	n.disk.Store(&disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close, mark: n.dir.ReadMark()})
 	return nil
 }
 

@@ -292,7 +292,7 @@ func TestWrongDirectoryOrSecret(t *testing.T) {
 			c.Restart(1)
 			c.Settle()
 			i := c.Add(func(_ int, cfg *flotilla.Config) { cfg.Dir = copied })
-			wantFailure(t, c.Nodes[i], "its directory is a copy")
+			wantFailure(t, c.Nodes[i], "one of the two data directories is a copy")
 			store(t, c.Nodes[0], "k", "1")
 		})
 	})

@@ -107,6 +107,9 @@ func (f *forming) silent() time.Duration { return time.Since(*f.proposer.Load())
 
 // begin proposes a cluster, if this node is the one that has to. An error without done is only for the log.
 func (n *Node) begin(ctx context.Context, r *round) (done bool, err error) {
+	if n.identity().Former != "" {
+		return false, errors.New("waiting for the cluster that this node belonged to before its state was set aside")
+	}
 	fresh := []string{n.id}
 	var bound []string
 	for id, g := range r.greeted {

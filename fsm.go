@@ -25,6 +25,10 @@ type fsm struct {
 	// not block.
 	told func(*effects)
 
+	// restored is called by raft's goroutine when a snapshot has been read, with its index and what
+	// stands for its log. It returns the state to go on from. Nil: that of the snapshot.
+	restored func(*state) (*state, error)
+
 	log *slog.Logger
 
 	current atomic.Pointer[state] // written by raft's goroutine alone
@@ -102,6 +106,15 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 func (f *fsm) applyOne(s *state, l *raft.Log, fx *effects) (*state, error) {
+	next, err := f.change(s, l, fx)
+	if err == nil {
+		next.past = s.past.after(l)
+	}
+	return next, err
+}
+
+// change returns a state of its own after the entry.
+func (f *fsm) change(s *state, l *raft.Log, fx *effects) (*state, error) {
 	if l.Type == raft.LogConfiguration {
 		var servers, voters []string
 		for _, srv := range raft.DecodeConfiguration(l.Data).Servers {
@@ -116,7 +129,7 @@ func (f *fsm) applyOne(s *state, l *raft.Log, fx *effects) (*state, error) {
 		return nil, codec.ErrMalformed
 	}
 	if l.Data[0] != entryVersion {
-		return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", l.Data[0])
+		return nil, unknownVersion(l.Data[0], entryVersion)
 	}
 	switch kind, rest := l.Data[1], l.Data[2:]; kind {
 	case entryKeyring:
@@ -178,9 +191,32 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		go f.failed(err) // the leader would send the same again, for ever
 		return err
 	}
-	if s.index >= f.state().index {
+	have := f.state()
+	if newer, older := s, have; have.index > 0 {
+		if older.index > newer.index {
+			newer, older = older, newer
+		}
+		if err := newer.extends(older); err != nil {
+			go f.failed(err)
+			return err
+		}
+	}
+	if f.restored != nil {
+		if s, err = f.restored(s); err != nil {
+			return err
+		}
+	}
+	if s.index >= have.index {
 		f.publish(s)
 		f.told(nil)
 	}
 	return nil
+}
+
+// unknownVersion says that a record has another format than this program writes.
+func unknownVersion(got, own byte) error {
+	if got < own {
+		return fmt.Errorf("format %d is of a development version of flotilla and cannot be read any more; empty the data directory to join as a new node", got)
+	}
+	return fmt.Errorf("format %d is not known to this version of flotilla; upgrade this node", got)
 }

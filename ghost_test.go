@@ -20,8 +20,8 @@ func TestGhosts(t *testing.T) {
 		{"own word, with something left", command{op: opEnd, node: "a", target: "a", flag: true}, map[string]bool{"lingers": true}},
 		{"verdict", command{op: opEnd, node: "b", target: "a", cond: 1}, map[string]bool{"lingers": true}},
 		{"its will", command{op: opEnd, node: "b", target: "a", key: byWill}, map[string]bool{"public": true, "lingers": true}},
-		{"the next process", command{op: opOpen, node: "a", key: "new"}, map[string]bool{"public": true, "lingers": true}},
-		{"the same process, which left nothing", command{op: opOpen, node: "a", key: "new", flag: true}, map[string]bool{}},
+		{"the next process", command{op: opOpen, node: "a", key: "new", value: []byte("boot of a")}, map[string]bool{"public": true, "lingers": true}},
+		{"the same process, which left nothing", command{op: opOpen, node: "a", key: "new", value: []byte("boot of a"), flag: true}, map[string]bool{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMachine(t)
@@ -128,7 +128,7 @@ func TestSnapshotOfClaims(t *testing.T) {
 	m := newMachine(t)
 	a := m.open("a")
 	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: rolePrefix + "r", number: 1 << 20, flag: true, cond: 8, time: 5})
-	m.do(command{op: opOpen, node: "a", key: "new", number: a})
+	m.do(command{op: opOpen, node: "a", key: "new", value: []byte("boot of a"), number: a})
 	m.s.keys = seal.NewKeyring()
 	secret := seal.Secret{1}
 	var err error

@@ -13,7 +13,7 @@ import (
 
 const (
 	identityFile    = "node"
-	identityVersion = 2 // 1 knew promises only
+	identityVersion = 3 // 1 knew promises only, 2 no processes
 )
 
 // identity is what a node knows of itself before it has read its log. It is written before any other node hears of it: what
@@ -32,6 +32,14 @@ type identity struct {
 	Formation *stand            `json:",omitempty"` // the proposed cluster that this node stands by
 	Void      []string          `json:",omitempty"` // proposed clusters that this node takes no part in, for good
 	Peers     map[string]Member `json:",omitempty"` // last known addresses
+
+	// Processes have had the directory: the last one that had a session, as far as is known here, and all
+	// since. The cluster knows that one too: a directory that does not is an older copy, or the original of
+	// a newer one.
+	Processes []string `json:",omitempty"`
+
+	Aside string `json:",omitempty"` // all that is in the directory is to be set aside, in one of that name
+	Kept  string `json:",omitempty"` // where the state of Former lies
 }
 
 // newIdentity makes up a node.
@@ -58,6 +66,11 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, writte
 	}
 	if err := id.checkVersion(); err != nil {
 		return nil, false, &ConfigError{Field: "Dir", Reason: dir.Path() + " " + err.Error()}
+	}
+	if id.Aside != "" {
+		fresh.Name = id.Name
+		id, err = setAside(dir, id, fresh)
+		return id, true, err
 	}
 	if id.Left {
 		if err := errors.Join(dir.RemoveState(), dir.RemoveFile(ownFile)); err != nil {

@@ -68,18 +68,22 @@ func (n *Node) enrol(cluster string, first *raft.Configuration) error {
 // startRaft starts raft on the disk that is open.
 func (n *Node) startRaft() error {
 	d := n.disk.Load()
-	cached, err := raft.NewLogCache(128, d.logs)
-	if err != nil {
-		return err
-	}
 	var r *raft.Raft
-	err = d.run(func() (err error) {
+	err := d.run(func() (err error) {
 		defer func() { // raft panics here when log and snapshot do not fit
 			if p := recover(); p != nil {
 				err = fmt.Errorf("%v", p)
 			}
 		}()
-		r, err = raft.NewRaft(n.raftConfig(), n.fsm, cached, d.stable, d.snaps, n.port.Transport())
+		log, err := n.watchLog(d)
+		if err != nil {
+			return err
+		}
+		cached, err := raft.NewLogCache(128, log)
+		if err != nil {
+			return err
+		}
+		r, err = raft.NewRaft(n.raftConfig(), n.fsm, cached, d.stable, n.vetted(d.snaps), n.port.Transport())
 		return err
 	})
 	if err != nil {
@@ -92,6 +96,14 @@ func (n *Node) startRaft() error {
 		i.shutdown() // fail did not see it
 	}
 	n.watches.Go(func() { n.watchRaft(ctx, r) })
+	if n.dir != nil {
+		marking := make(chan struct{})
+		n.marking = marking
+		go func() {
+			defer close(marking)
+			n.keepMark(ctx)
+		}()
+	}
 	n.changed.poke()
 	return nil
 }
@@ -107,6 +119,12 @@ func (n *Node) endRaft() error {
 		case <-ended:
 		case <-time.After(10 * time.Second):
 			errs = append(errs, errors.New("stopping raft: it does not end"))
+		}
+		if n.marking != nil {
+			select {
+			case <-n.marking:
+			case <-time.After(time.Second): // the disk hangs
+			}
 		}
 	}
 	if d := n.disk.Load(); d != nil {

@@ -29,6 +29,7 @@ type round struct {
 	silent  []string            // addresses that neither answered nor refused
 	unsafe  []string            // nodes that cannot be in one cluster with this one as they are configured, and why
 	err     error               // why this node cannot go on
+	wait    error               // why it cannot yet
 }
 
 // greet asks every address that might be a node's.
@@ -70,6 +71,7 @@ func (n *Node) greet(ctx context.Context) round {
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
+	var refused *refusedError
 	for addr := range addrs {
 		wg.Go(func() {
 			id, reply, err := n.port.CallAddr(ctx, addr, callHello, body)
@@ -92,32 +94,46 @@ func (n *Node) greet(ctx context.Context) round {
 			default:
 				r.at[addr] = id
 				n.settings.hear(id, g.Settings)
-				if why := g.Settings.unsafe(own); why == "" {
-					r.greeted[id] = g
-				} else {
+				if why := g.Settings.unsafe(own); why != "" {
 					r.unsafe = append(r.unsafe, fmt.Sprintf("%s at %s: %s", g.Name, g.Addr, why))
+				} else if id != n.id {
+					r.greeted[id] = g
 				}
-				if g.Refused != "" {
-					r.err = &ConfigError{Field: timingSetting, Reason: "the node at " + g.Addr + " refuses this node: " + g.Refused}
-				}
-				if own := n.identity(); g.Removed != "" && (own.Cluster == "" || g.Cluster == own.Cluster || len(own.Peers) < 2) {
-					r.err = refusal(g, n)
+				if g.Refused != nil && g.Refused.Kind == refusedSettings {
+					r.err = &ConfigError{Field: timingSetting, Reason: "the node at " + g.Addr + " refuses this node: " + g.Refused.Why}
+				} else if g.Refused != nil && n.heeds(&g) {
+					refused = worst(refused, &refusedError{*g.Refused, g.Addr})
 				}
 			}
 		})
 	}
 	wg.Wait()
-	for _, g := range r.greeted {
-		if g.ID == n.id {
-			continue
-		}
-		n.book.hear(g.Member, g.Boot)
-		for _, m := range g.Members {
-			if m.ID != n.id {
-				n.book.learn(m)
-			}
-		}
+	if refused != nil && refused.Kind == refusedWait {
+		r.wait = refused
+	} else if refused != nil {
+		r.err = refused
 	}
+	cluster := n.clusterID()
+	for id, g := range maps.Clone(r.greeted) {
+		wg.Go(func() {
+			if cluster != "" && g.Cluster != "" && g.Cluster != cluster {
+				n.book.learn(g.Member)
+				return
+			}
+			if n.meet(ctx, &g) != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				delete(r.greeted, id)
+				return
+			}
+			for _, m := range g.Members {
+				if m.ID != n.id {
+					n.book.learn(m)
+				}
+			}
+		})
+	}
+	wg.Wait()
 	return r
 }
 
@@ -130,13 +146,21 @@ func (n *Node) outvoted(r *round) error {
 	return nil
 }
 
-// refusal is the error of a node that its peers have told why it cannot go on.
-func refusal(g greeting, n *Node) error {
-	err := fmt.Errorf("the node at %s refuses this node: %s", g.Addr, g.Removed)
-	if id := n.identity(); id.Cluster != "" && id.Cluster == g.Cluster && g.ID != n.id {
-		return fmt.Errorf("%w: %w", ErrRemoved, err)
+// heeds reports whether the refusal of a peer counts. A node of another cluster that was started here by
+// mistake harms nobody but itself. A process that the cluster has given a session is the one, whatever a
+// peer that was away may have known before.
+func (n *Node) heeds(g *greeting) bool {
+	own := n.identity()
+	switch last, _ := n.fsm.state().process(n.id); {
+	case own.Cluster == "":
+		return true
+	case g.Cluster != own.Cluster:
+		return g.Refused.Kind == refusedForeign && len(own.Peers) < 2
+	case g.Refused.Kind == refusedRemoved:
+		return true
+	default:
+		return last.boot != n.boot
 	}
-	return err
 }
 
 // enter makes this node run raft: again if it is a member, else when it has found a cluster or formed one.
@@ -150,16 +174,18 @@ func (n *Node) enter(ctx context.Context) error {
 			return r.err
 		}
 		var done bool
-		var err error
-		if n.identity().Member {
+		err := r.wait
+		switch member := n.identity().Member; {
+		case err != nil: // the cluster has yet to decide which process is the one
+		case !member:
+			done, err = n.tryEnter(ctx, &r)
+		default:
 			if err = n.outvoted(&r); err == nil {
 				if err := n.startRaft(); err != nil {
 					n.suffer(err)
 				}
 				return nil
 			}
-		} else {
-			done, err = n.tryEnter(ctx, &r)
 		}
 		if done && err != nil && passes(err) { // the disk's: nothing has come of it, or all but raft's start
 			if done = n.identity().Member; done {

@@ -72,7 +72,7 @@ func TestCopyPassesNoVerdict(t *testing.T) {
 		c.Restart(1)
 		c.Settle()
 		i := c.Add(func(_ int, cfg *flotilla.Config) { cfg.Dir = copied })
-		wantFailure(t, c.Nodes[i], "its directory is a copy")
+		wantFailure(t, c.Nodes[i], "one of the two data directories is a copy")
 		c.Kill(0)
 		c.Kill(2)
 		time.Sleep(10 * time.Second)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
 // until repeats what needs a leader.
@@ -33,23 +35,35 @@ func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 func (n *Node) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
+	applied := n.fsm.state().index
 	reply, err := n.askLeader(ctx, callConfirm, nil)
 	if err != nil {
 		return err
 	}
 	d := codec.Decoder{B: reply}
-	index := d.Uint()
+	index, last, known, sum := d.Uint(), d.Uint(), d.Bool(), d.Uint()
 	if err := d.End(); err != nil {
 		return err
 	}
-	_, err = n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
-	return err
+	if applied > last {
+		err := diverged("entry %d was applied here, and the log of the leader, %s, ends with entry %d", applied, n.nameOf(n.leader()), last)
+		n.fail(err)
+		return err
+	}
+	if _, err := n.fsm.wait(ctx, func(s *state) bool { return s.index >= index }); err != nil {
+		return err
+	}
+	return n.checkConfirmed(index, known, sum)
 }
 
 // openSession has the cluster open a session for this process, in place of one whose lease has lapsed, if lost is not 0.
 func (n *Node) openSession(ctx context.Context, lost uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
+	if err := n.superseded(ctx); err != nil {
+		n.giveUp(err)
+		return err
+	}
 	s := n.fsm.state()
 	if own := n.ownSession(s); own != 0 && own != lost {
 		return nil // the answer to an earlier call was lost
@@ -58,15 +72,36 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 	e.String(n.boot)
 	e.Uint(s.number(n.id))
 	e.Bool(lost != 0 && s.number(n.id) == lost && !n.tenures.seen(lost)) // else something of the last one may be seen yet
+	e.String(n.addr)
+	e.Bytes(encodeProcesses(n.identity().Processes))
 	if _, err := n.askLeader(ctx, callOpen, e.B); err != nil {
+		if refused := new(wire.CallError); errors.As(err, &refused) && refused.Status == http.StatusConflict {
+			if r := n.greet(ctx); r.err != nil {
+				n.giveUp(r.err)
+			}
+		}
 		return err
 	}
 	seen := s.number(n.id)
-	s, err := n.fsm.wait(ctx, func(s *state) bool { return s.number(n.id) != seen })
+	s, err := n.fsm.wait(ctx, func(s *state) bool {
+		last, _ := s.process(n.id)
+		return s.number(n.id) != seen || last.boot != "" && last.boot != n.boot && !comesAfter(n.identity().Processes, last.boot)
+	})
 	if err == nil && n.ownSession(s) == 0 {
 		err = errors.New("the session that was to be replaced has ended")
 	}
 	return err
+}
+
+// noteSession has the directory know that this process has had a session, and so which process the
+// cluster has on record.
+func (n *Node) noteSession() {
+	if processes := n.identity().Processes; len(processes) < 2 || n.ownSession(n.fsm.state()) == 0 {
+		return
+	}
+	if err := n.save(func(id *identity) { id.Processes = []string{n.boot} }); err != nil {
+		n.log.Debug("that this process has had a session cannot be written down", "err", err) // all processes are known anyway
+	}
 }
 
 // ownSession returns the number of this process's session, 0 if it has none.
@@ -137,6 +172,7 @@ func (n *Node) told(fx *effects) {
 		n.keeper.sessionsChanged()
 		n.presence.observe(n.fsm.state())
 		n.sessions.poke()
+		n.tasks.run(n.port.Recheck) // another process may have taken a node's place
 	}
 	if len(fx.claims) > 0 {
 		n.tenures.tell(n.fsm.state(), fx.claims)

@@ -15,15 +15,16 @@ import (
 
 // A snapshot is a sealed stream of frames: a tag, a length, that many bytes. A reader refuses a tag that it does not know.
 const (
-	frameHead    = 1 // version, index, cluster, servers, voters, their index
+	frameHead    = 1 // version, index, cluster, servers, voters, their index, what led there
 	frameMember  = 2
 	frameSession = 3
 	frameRole    = 4
 	frameRecord  = 5
 	frameEnd     = 6
 	frameTickets = 7
+	frameProcess = 8
 
-	snapshotVersion = 2
+	snapshotVersion = 3
 	maxFrame        = 64 << 20
 )
 
@@ -74,6 +75,7 @@ func writeSnapshot(w io.Writer, s *state) error {
 		}
 	}
 	e.Uint(s.elected)
+	s.past.encode(&e)
 	frame(frameHead)
 
 	if s.tickets != nil {
@@ -103,6 +105,12 @@ func writeSnapshot(w io.Writer, s *state) error {
 			e.Byte(byte(a.code))
 		}
 		frame(frameSession)
+	}
+	processes := s.processes.Root().Iterator()
+	for k, p, ok := processes.Next(); ok; k, p, ok = processes.Next() {
+		e.Bytes(k)
+		p.encode(&e)
+		frame(frameProcess)
 	}
 	roles := s.roles.Root().Iterator()
 	for k, r, ok := roles.Next(); ok; k, r, ok = roles.Next() {
@@ -167,10 +175,8 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 		d := codec.Decoder{B: body}
 		switch tag {
 		case frameHead:
-			if v := d.Uint(); v < snapshotVersion {
-				return nil, fmt.Errorf("version %d is of an earlier version of flotilla, which this one cannot read; empty the directory to join as a new node", v)
-			} else if v > snapshotVersion {
-				return nil, fmt.Errorf("version %d is not known to this version of flotilla; upgrade this node", v)
+			if v := d.Uint(); v != snapshotVersion {
+				return nil, unknownVersion(byte(min(v, 255)), snapshotVersion)
 			}
 			s.index, s.cluster = d.Uint(), d.String()
 			for _, ids := range []*[]string{&s.servers, &s.voters} {
@@ -179,6 +185,7 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				}
 			}
 			s.elected = d.Uint()
+			s.past = decodePast(&d)
 		case frameTickets:
 			if s.tickets, err = decodeTicketKeys(&d); err != nil {
 				return nil, err
@@ -193,6 +200,9 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				ses.answers = append(ses.answers, answer{seq: d.Uint(), index: d.Uint(), code: code(d.Byte())})
 			}
 			s.sessions, _, _ = s.sessions.Insert([]byte(node), ses)
+		case frameProcess:
+			node := d.Bytes()
+			s.processes, _, _ = s.processes.Insert(node, decodeProcess(&d))
 		case frameRole:
 			name, r := d.String(), &role{}
 			for range d.Count() {

@@ -14,6 +14,7 @@ import (
 // shares what has not changed. So a reader takes no lock, and a snapshot is a pointer.
 type state struct {
 	index    uint64
+	past     past          // what led here
 	cluster  string        // identity of the cluster; empty before the keyring's entry
 	keys     *seal.Keyring // nil before the keyring's entry
 	wrapped  []byte        // the keyring as the log and snapshots have it
@@ -22,10 +23,12 @@ type state struct {
 	roles    *iradix.Tree[*role]
 	members  *iradix.Tree[Member]
 	sessions *iradix.Tree[*session]
-	servers  []string    // node IDs of raft's configuration, sorted
-	voters   []string    // those of them that vote, sorted
-	elected  uint64      // index of that configuration
-	tickets  *ticketKeys // nil: there are none yet, or they were dropped
+	// processes are the last ones of the members that have had a session, kept beyond it.
+	processes *iradix.Tree[process]
+	servers   []string    // node IDs of raft's configuration, sorted
+	voters    []string    // those of them that vote, sorted
+	elected   uint64      // index of that configuration
+	tickets   *ticketKeys // nil: there are none yet, or they were dropped
 }
 
 // record is one stored value. Its slice is never written to.
@@ -69,6 +72,8 @@ func newState() *state {
 		roles:    iradix.New[*role](),
 		members:  iradix.New[Member](),
 		sessions: iradix.New[*session](),
+
+		processes: iradix.New[process](),
 	}
 }
 
@@ -156,8 +161,11 @@ func (s *state) apply(index uint64, c *command, fx *effects) (*state, answer) {
 func (s *state) change(index uint64, c *command, fx *effects) code {
 	switch c.op {
 	case opOpen:
+		if !s.mayOpen(c) {
+			return codeSuperseded
+		}
 		if s.number(c.node) != c.number {
-			return codeOK // a process that is dead asked for this, and the next one was quicker
+			return codeOK // asked twice
 		}
 		how := endsUnsaid
 		if c.flag {
@@ -165,14 +173,17 @@ func (s *state) change(index uint64, c *command, fx *effects) code {
 		}
 		s.endSession(passing{index: index, time: c.time}, c.node, c.number, how, fx)
 		s.sessions, _, _ = s.sessions.Insert([]byte(c.node), &session{number: index, boot: c.key})
+		s.processes, _, _ = s.processes.Insert([]byte(c.node), process{boot: c.key, addr: c.target, opened: index, time: c.time, stored: s.stored(c.node)})
 		fx.session()
 	case opEnd:
+		s.remember(c)
 		s.end(passing{index, c.time, c.priority}, c, fx)
 	case opFree:
 		s.free(passing{index, c.time, c.priority}, c.key, c.number, fx)
 	case opMove:
 		return s.move(index, c.key, c.target, fx)
 	case opSuspect:
+		s.remember(c)
 		s.suspect(c.target, c.number, 0, index, fx)
 	case opClear:
 		s.suspect(c.target, c.number, c.cond, 0, fx)
@@ -378,6 +389,10 @@ func (s *state) endSession(at passing, node string, number uint64, how ending, f
 		return
 	}
 	s.sessions, _, _ = s.sessions.Delete([]byte(node))
+	if p, ok := s.process(node); ok && p.opened == number {
+		p.ended = at.index
+		s.processes, _, _ = s.processes.Insert([]byte(node), p)
+	}
 	fx.session()
 	s.releaseAll(at, node, number, how, fx)
 }
@@ -396,6 +411,7 @@ func (s *state) configure(index uint64, servers, voters []string, fx *effects) *
 			n.endSession(passing{index: index}, id, ses.number, endsUnsaid, fx)
 		}
 		n.members, _, _ = n.members.Delete([]byte(id))
+		n.processes, _, _ = n.processes.Delete([]byte(id))
 	}
 	n.servers, n.voters, n.elected = servers, voters, index
 	fx.session()

@@ -33,6 +33,9 @@ type Status struct {
 	Roles      []RoleStatus
 	// Certificates are those that this node serves: all declared ones, and of those on demand the hundred that expire first. OnDemand is how
 	// many of those there are in memory.
+	// SetAside is a directory in Config.Dir with the state of another node, which this one was before: it was
+	// an older copy, for example from a backup. It may be deleted.
+	SetAside     string `json:",omitempty"`
 	Certificates []Certificate
 	OnDemand     int `json:",omitempty"`
 	// Clock says that this node's wall clock is not to be relied on, and why: it is more than an hour away from those of most of its peers, and
@@ -144,6 +147,7 @@ func (n *Node) Status() Status {
 	if err := n.clocks.check(clockStops); err != nil {
 		out.Clock = err.Error()
 	}
+	out.SetAside = n.identity().Kept
 	if err := n.failure(); err != nil {
 		out.Err, out.Retries = err.Error(), n.works.Err() == nil
 	} else if n.stalled() && n.life.Err() == nil {

@@ -29,9 +29,9 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
 		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected, priority: int64(silent)})
+			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected, priority: int64(silent), stored: k.n.storedBy(id.node, ses.boot)})
 		case ses.suspect == 0 && (silent > patience || late):
-			k.propose(l, id, "a node is silent", command{op: opSuspect, target: id.node, number: id.number})
+			k.propose(l, id, "a node is silent", command{op: opSuspect, target: id.node, number: id.number, stored: k.n.storedBy(id.node, ses.boot)})
 		case ses.suspect != 0 && silent < k.n.pace.lease/3 && !late:
 			k.propose(l, id, "a node is heard again", command{op: opClear, target: id.node, number: id.number, cond: ses.suspect})
 		}

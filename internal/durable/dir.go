@@ -270,7 +270,10 @@ func (d *Dir) RemoveState() error {
 	d.places.only(filepath.Join(d.path, logName), nil)
 	d.places.setSnapshot(nil)
 	d.mark, d.stuck = mark{}, false
-	// The log goes first: snapshots without a log are refused by OpenLog until this has
+	if err := d.removeMark(); err != nil {
+		return err
+	}
+	// The log goes before the snapshots: snapshots without a log are refused by OpenLog until this has
 	// been repeated, a log without its snapshots is refused as damaged.
 	if err := os.Remove(filepath.Join(d.path, logName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove raft log: %w", err)
@@ -286,7 +289,7 @@ func (d *Dir) RemoveState() error {
 
 func (d *Dir) file(name string) (string, error) {
 	if name == "" || filepath.Base(name) != name || name == "." || name == ".." ||
-		name == lockName || name == logName || name == snapsName || strings.HasSuffix(name, tmpSuffix) {
+		name == lockName || name == logName || name == snapsName || name == markName || strings.HasSuffix(name, tmpSuffix) {
 		return "", fmt.Errorf("no name for a small file: %q", name)
 	}
 	return filepath.Join(d.path, name), nil

@@ -80,12 +80,14 @@ func (p *Port) admit(c *conn) (serve func(), err error) {
 	}
 	state := tc.ConnectionState()
 	id, t, isWill := bearerOf(state.PeerCertificates[0])
+	process := ""
 	if !isWill {
-		if id, err = nodeOf(state.PeerCertificates[0]); err != nil {
+		if id, process, err = nodeOf(state.PeerCertificates[0]); err != nil {
 			return nil, err
 		}
 	}
-	c.peer, c.will, c.Conn = id, t, tc
+	c.identify(id, process, state.NegotiatedProtocol)
+	c.will, c.Conn = t, tc
 	switch protocol := state.NegotiatedProtocol; {
 	case protocol == alpnCall:
 		serve = func() { p.calls.take(c) }
@@ -103,6 +105,9 @@ func (p *Port) admit(c *conn) (serve func(), err error) {
 		}
 	default:
 		err = errors.New("no protocol was chosen")
+	}
+	if err == nil && state.NegotiatedProtocol == alpnNote { // a call may be to hear of it, and raft is asked for each RPC
+		err = p.fresh(id, process)
 	}
 	if err == nil {
 		if !p.peers.enter(id) {

@@ -32,6 +32,15 @@ func Peer(ctx context.Context) string {
 	return id
 }
 
+// processKey is the key of the caller's process in a context.
+type processKey struct{}
+
+// Process returns which process of Peer calls; empty if it did not say.
+func Process(ctx context.Context) string {
+	process, _ := ctx.Value(processKey{}).(string)
+	return process
+}
+
 // calls is the half of a Port that speaks HTTP/2.
 type calls struct {
 	port   *Port
@@ -68,7 +77,7 @@ func newCalls(p *Port) *calls {
 				if nc.will != nil {
 					ctx = context.WithValue(ctx, testatorKey{}, nc.will)
 				}
-				return context.WithValue(ctx, peerKey{}, nc.peer)
+				return context.WithValue(context.WithValue(ctx, peerKey{}, nc.peer), processKey{}, nc.process)
 			}
 			return ctx
 		},

@@ -37,11 +37,15 @@ type identity struct {
 	leaf tls.Certificate
 }
 
-// newIdentity derives the authority of a secret and signs a certificate for node id, with a key that is never stored.
+// newIdentity derives the authority of a secret and signs a certificate for a process of node id, with a key that is never stored.
 //
 // An Ed25519 signature depends on nothing but the key and the text, so every node derives the same authority byte for byte.
-func newIdentity(secret seal.Secret, id string) (*identity, error) {
-	return signed(secret, &url.URL{Scheme: "flotilla", Host: "node", Path: "/" + id}, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+func newIdentity(secret seal.Secret, id, process string) (*identity, error) {
+	name := "/" + id
+	if process != "" {
+		name += "/" + process
+	}
+	return signed(secret, &url.URL{Scheme: "flotilla", Host: "node", Path: name}, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
 }
 
 // signed is newIdentity for any name and usage.
@@ -101,17 +105,19 @@ func (i *identity) verify(cert *x509.Certificate, usage x509.ExtKeyUsage) error 
 	return err
 }
 
-// nodeOf returns the node ID in a certificate that was verified.
-func nodeOf(cert *x509.Certificate) (string, error) {
+// nodeOf returns the node ID in a certificate that was verified, and which process of the node it is,
+// if it says so.
+func nodeOf(cert *x509.Certificate) (id, process string, err error) {
 	if len(cert.URIs) != 1 {
-		return "", errors.New("the certificate does not name one node")
+		return "", "", errors.New("the certificate does not name one node")
 	}
 	u := cert.URIs[0]
-	id, ok := strings.CutPrefix(u.Path, "/")
+	name, ok := strings.CutPrefix(u.Path, "/")
+	id, process, _ = strings.Cut(name, "/")
 	if u.Scheme != "flotilla" || u.Host != "node" || !ok || !validID(id) {
-		return "", errors.New("the certificate does not name a node")
+		return "", "", errors.New("the certificate does not name a node")
 	}
-	return id, nil
+	return id, process, nil
 }
 
 // kidOf returns the key ID that a certificate claims for its authority.
@@ -162,7 +168,7 @@ func clientTLS(id *identity, addr, protocol, want string) *tls.Config {
 			cert := s.PeerCertificates[0]
 			err := id.verify(cert, x509.ExtKeyUsageServerAuth)
 			if err == nil && want != "" {
-				got, err := nodeOf(cert)
+				got, _, err := nodeOf(cert)
 				if err == nil && got != want {
 					err = &WrongNodeError{Addr: addr, Want: want, Got: got}
 				}

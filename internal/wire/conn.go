@@ -12,11 +12,29 @@ type conn struct {
 	raw      net.Conn // the TCP connection
 	port     *Port
 	peer     string    // the node that the peer has proven to be; empty before that
+	process  string    // and which of its processes; empty if it did not say
+	protocol string    // as ALPN names it
 	will     *testator // the peer is no node, but the bearer of this one's will
 
 	mu     sync.Mutex
 	closed bool
 	after  []func() // called once closed
+}
+
+// identify notes whom the peer has proven to be.
+func (c *conn) identify(peer, process, protocol string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peer, c.process, c.protocol = peer, process, protocol
+}
+
+// stale reports whether another process has taken the place of the peer. Those that may only call are
+// judged with each call: they are to hear why.
+func (c *conn) stale() bool {
+	c.mu.Lock()
+	peer, process, protocol := c.peer, c.process, c.protocol
+	c.mu.Unlock()
+	return protocol != alpnCall && c.port.fresh(peer, process) != nil
 }
 
 // track makes a conn of raw, or reports that the Port is closed.

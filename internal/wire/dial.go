@@ -25,6 +25,9 @@ func (p *Port) dialNode(ctx context.Context, id, protocol string) (*conn, error)
 	if protocol != alpnCall {
 		p.peers.heard(id)
 	}
+	if protocol == alpnRaft {
+		p.peers.reached(id, c.process)
+	}
 	return c, nil
 }
 
@@ -59,7 +62,7 @@ func (p *Port) dialAddr(ctx context.Context, addr, protocol, want string) (*conn
 }
 
 // dialWith makes an authenticated connection with one of our secrets.
-func (p *Port) dialWith(ctx context.Context, addr, protocol, want string, id *identity) (_ *conn, err error) {
+func (p *Port) dialWith(ctx context.Context, addr, protocol, want string, as *identity) (_ *conn, err error) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	raw, err := p.cfg.Dial(dctx, "tcp", addr)
 	cancel()
@@ -79,7 +82,7 @@ func (p *Port) dialWith(ctx context.Context, addr, protocol, want string, id *id
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	raw.SetDeadline(time.Now().Add(greetTimeout))
-	tc := tls.Client(raw, clientTLS(id, addr, protocol, want))
+	tc := tls.Client(raw, clientTLS(as, addr, protocol, want))
 	if err := tc.Handshake(); err != nil {
 		if wrong := new(WrongNodeError); errors.As(err, &wrong) {
 			return nil, wrong
@@ -90,8 +93,15 @@ func (p *Port) dialWith(ctx context.Context, addr, protocol, want string, id *id
 	if state.NegotiatedProtocol != protocol {
 		return nil, fmt.Errorf("handshake with %s: it does not speak %s", addr, protocol)
 	}
-	if c.peer, err = nodeOf(state.PeerCertificates[0]); err != nil {
+	id, process, err := nodeOf(state.PeerCertificates[0])
+	if err != nil {
 		return nil, err
+	}
+	c.identify(id, process, protocol)
+	if want != "" {
+		if err := p.fresh(id, process); err != nil {
+			return nil, err
+		}
 	}
 	if err := readAnswer(tc); err != nil {
 		return nil, fmt.Errorf("handshake with %s: %w", addr, cause(ctx, err))

@@ -22,7 +22,7 @@ func (t *Transport) serve(c *conn) {
 			t.port.spawn(func() { t.port.probe(c.peer) })
 		}
 	})
-	l := t.inbound(c.peer)
+	l := t.inbound(c.peer, c.process)
 	if l == nil {
 		c.Close()
 		return
@@ -34,25 +34,26 @@ func (t *Transport) serve(c *conn) {
 	}
 }
 
-// inbound returns the layer for connections of peer, and makes one for the first; nil after Stop.
-func (t *Transport) inbound(peer string) *layer {
+// inbound returns the layer for connections of a process of peer, and makes one for the first; nil after Stop.
+func (t *Transport) inbound(peer, process string) *layer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.stopped {
 		return nil
 	}
-	l := t.in[peer]
+	key := peer + process
+	l := t.in[key]
 	if l == nil {
 		l = newLayer(t)
 		network := t.network(l)
-		t.in[peer] = l
-		t.wg.Go(func() { t.pump(peer, network.Consumer()) })
+		t.in[key] = l
+		t.wg.Go(func() { t.pump(peer, process, network.Consumer()) })
 	}
 	return l
 }
 
 // pump hands the RPCs of one peer on to raft, or refuses them. raft answers to NetworkTransport itself, which never blocks it.
-func (t *Transport) pump(peer string, rpcs <-chan raft.RPC) {
+func (t *Transport) pump(peer, process string, rpcs <-chan raft.RPC) {
 	for {
 		var rpc raft.RPC
 		select {
@@ -60,10 +61,21 @@ func (t *Transport) pump(peer string, rpcs <-chan raft.RPC) {
 		case <-t.done:
 			return
 		}
-		if err := t.check(peer, rpc.Command); err != nil {
+		err := t.check(peer, rpc.Command)
+		if err == nil {
+			err = t.compare(peer, rpc.Command)
+		}
+		if err == nil {
+			err = t.port.fresh(peer, process)
+		}
+		if err == nil {
+			err = t.mayLead(rpc.Command)
+		}
+		if err != nil {
 			t.refuse(peer, rpc, err)
 			continue
 		}
+		t.heardCommit(peer, process, rpc.Command)
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && isTold(req) {
 			rpc.RespChan = t.afterApplied(req.LeaderCommitIndex, rpc.RespChan)
 		}

@@ -312,7 +312,7 @@ func TestNotesNotTaken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			id, err := newIdentity(secret(1), nodeID(2))
+			id, err := newIdentity(secret(1), nodeID(2), "")
 			if err != nil {
 				t.Fatal(err)
 			}

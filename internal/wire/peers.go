@@ -21,6 +21,7 @@ type peer struct {
 	broken  uint64        // how many connections to it broke
 	conns   int           // authenticated connections from it
 	raft    int           // those of them that are for raft
+	process string        // that was dialled for raft last
 }
 
 func newPeers() *peers { return &peers{m: make(map[string]*peer)} }
@@ -97,6 +98,20 @@ func (s *peers) up(id string) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.get(id).up
+}
+
+// reached notes which process was dialled for raft.
+func (s *peers) reached(id, process string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.get(id).process = process
+}
+
+// processOf returns the process that was dialled for raft last.
+func (s *peers) processOf(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.get(id).process
 }
 
 // broke notes that a connection to id broke.

@@ -24,7 +24,7 @@ func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	id, err := newIdentity(secret(1), nodeID(1))
+	id, err := newIdentity(secret(1), nodeID(1), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte
 
 func TestStrangers(t *testing.T) {
 	other := func(s byte, id string) []tls.Certificate {
-		i, err := newIdentity(secret(s), id)
+		i, err := newIdentity(secret(s), id, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,12 +48,22 @@ type Transport struct {
 	released chan struct{} // closed and replaced by Release
 	over     uint64        // the highest term that Release was called for
 	match    map[string]match
-	in       map[string]*layer // by peer
+	commits  map[string]commit // what leaders have told, by peer
+	in       map[string]*layer // by peer and process
 	conns    map[*conn]struct{}
 }
 
 // match is what a peer has confirmed to have in its log.
-type match struct{ index, term, leader uint64 }
+type match struct {
+	index, term, leader uint64
+	process             string // which has confirmed it, or one before
+}
+
+// commit is how far a leader has said that the log is committed. It has all of that on its disk.
+type commit struct {
+	index   uint64
+	process string
+}
 
 var (
 	_ raft.Transport   = (*Transport)(nil)
@@ -68,6 +78,7 @@ func newTransport(p *Port) *Transport {
 		done:     make(chan struct{}),
 		released: make(chan struct{}),
 		match:    make(map[string]match),
+		commits:  make(map[string]commit),
 		in:       make(map[string]*layer),
 		conns:    make(map[*conn]struct{}),
 	}
@@ -246,7 +257,9 @@ func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 		}
 		before := t.port.peers.broken(peer)
 		*resp = raft.AppendEntriesResponse{}
-		err := t.out.AppendEntries(id, raft.ServerAddress(id), req, resp)
+		sent := *req
+		sent.Leader = t.aside(false, req.PrevLogEntry, req.PrevLogTerm) //lint:ignore SA1019 see aside
+		err := t.out.AppendEntries(id, raft.ServerAddress(id), &sent, resp)
 		var unreached *dialError
 		switch {
 		case err == nil:
@@ -259,6 +272,9 @@ func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 			}
 			return nil
 		case beat:
+			return err
+		case isDiffers(err):
+			t.port.complainDiffers(peer, err)
 			return err
 		case errors.As(err, &unreached):
 			round++
@@ -295,7 +311,12 @@ func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req 
 		if err := t.maySend(); err != nil {
 			return err
 		}
-		err := t.out.InstallSnapshot(id, raft.ServerAddress(id), req, resp, data)
+		sent := *req
+		sent.Leader = t.aside(false, req.LastLogIndex, req.LastLogTerm) //lint:ignore SA1019 see aside
+		err := t.out.InstallSnapshot(id, raft.ServerAddress(id), &sent, resp, data)
+		if isDiffers(err) {
+			t.port.complainDiffers(peer, err)
+		}
 		if unreached := new(dialError); errors.As(err, &unreached) {
 			continue // nothing of data was read
 		}
@@ -428,7 +449,7 @@ func (t *Transport) await(c <-chan struct{}, peer string, term uint64) error {
 
 // matched notes that peer has confirmed what req ends with.
 func (t *Transport) matched(peer string, req *raft.AppendEntriesRequest) {
-	now := match{req.PrevLogEntry, req.PrevLogTerm, req.Term}
+	now := match{req.PrevLogEntry, req.PrevLogTerm, req.Term, t.port.peers.processOf(peer)}
 	if n := len(req.Entries); n > 0 {
 		now.index, now.term = req.Entries[n-1].Index, req.Entries[n-1].Term
 	}
@@ -444,13 +465,6 @@ func (t *Transport) matched(peer string, req *raft.AppendEntriesRequest) {
 	}
 }
 
-// toldMark is what Tell puts where raft of old had the leader's name, and does not look since requests carry a header.
-const toldMark = "told"
-
-func isTold(req *raft.AppendEntriesRequest) bool {
-	return string(req.Leader) == toldMark //lint:ignore SA1019 nobody else has a use for the field
-}
-
 // Tell sends a peer an AppendEntries without entries, which tells it how far the log is committed, and reports whether it has
 // applied that (see Config.Applied). raft itself would tell with its next entry, or after a while. req is of this node's present
 // term as leader, its PrevLogEntry a Match of the peer, its LeaderCommitIndex no higher than that.
@@ -458,9 +472,12 @@ func (t *Transport) Tell(id string, req raft.AppendEntriesRequest) bool {
 	if t.maySend() != nil {
 		return false
 	}
-	req.Leader = []byte(toldMark) //lint:ignore SA1019 see isTold
+	req.Leader = t.aside(true, req.PrevLogEntry, req.PrevLogTerm) //lint:ignore SA1019 see aside
 	var resp raft.AppendEntriesResponse
 	err := t.out.AppendEntries(raft.ServerID(id), raft.ServerAddress(id), &req, &resp)
+	if isDiffers(err) {
+		t.port.complainDiffers(id, err)
+	}
 	if err != nil || t.plausible(id, resp.Term) != nil {
 		return false
 	}
@@ -484,6 +501,41 @@ func (t *Transport) Match(id string, leader uint64) (index, term uint64) {
 		return 0, 0
 	}
 	return m.index, m.term
+}
+
+// Confirmed returns the index of the last entry that a process of a peer has confirmed to hold to this
+// node as leader of that term; 0 if there is none, or if a later process may have confirmed it.
+func (t *Transport) Confirmed(id, process string, leader uint64) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m := t.match[id]; m.leader == leader && m.process == process {
+		return m.index
+	}
+	return 0
+}
+
+// Committed returns how far that process of a peer has said, as leader, that the log is committed; 0 if
+// it has not.
+func (t *Transport) Committed(id, process string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.commits[id]; c.process == process {
+		return c.index
+	}
+	return 0
+}
+
+// heardCommit notes what a leader says of the commit.
+func (t *Transport) heardCommit(id, process string, cmd any) {
+	req, ok := cmd.(*raft.AppendEntriesRequest)
+	if !ok || req.LeaderCommitIndex == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.commits[id]; c.process != process || c.index < req.LeaderCommitIndex {
+		t.commits[id] = commit{req.LeaderCommitIndex, process}
+	}
 }
 
 // Refused reports whether the last dial to a peer was refused by its port, so that its process is not there, and it has not

@@ -53,7 +53,7 @@ func TestWill(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if id, err := newIdentity(secret(1), nodeID(1)); err != nil || id.verify(cert, x509.ExtKeyUsageServerAuth) == nil {
+		if id, err := newIdentity(secret(1), nodeID(1), ""); err != nil || id.verify(cert, x509.ExtKeyUsageServerAuth) == nil {
 			t.Errorf("the bearer of a will passes for a node with the bearers of others (%v)", err)
 		}
 		told = nil
@@ -101,7 +101,7 @@ func TestWillRefused(t *testing.T) {
 
 func authority(t *testing.T, s seal.Secret) []byte {
 	t.Helper()
-	id, err := newIdentity(s, nodeID(1))
+	id, err := newIdentity(s, nodeID(1), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,11 +122,11 @@ func TestBearerNames(t *testing.T) {
 		if _, _, got := bearerOf(id.leaf.Leaf); got != ok {
 			t.Errorf("%s: a bearer's name: %v, want %v", path, got, ok)
 		}
-		if _, err := nodeOf(id.leaf.Leaf); err == nil || !strings.Contains(err.Error(), "does not name a node") {
+		if _, _, err := nodeOf(id.leaf.Leaf); err == nil || !strings.Contains(err.Error(), "does not name a node") {
 			t.Errorf("%s is taken for a node's name: %v", path, err)
 		}
 	}
-	node, err := newIdentity(secret(1), nodeID(1))
+	node, err := newIdentity(secret(1), nodeID(1), "")
 	if err != nil {
 		t.Fatal(err)
 	}

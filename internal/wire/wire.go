@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -47,6 +48,27 @@ type Config struct {
 	// ID is this node: 32 lower-case hexadecimal digits. It is also its raft.ServerID and its raft.ServerAddress, so that a new
 	// IP address never touches raft's configuration.
 	ID string
+
+	// Process tells this process from others of the node, in the certificate that peers see. Empty:
+	// it does not.
+	Process string
+
+	// Fresh is asked for each connection and each raft RPC of a process of a node, that of a peer that
+	// was dialled among them, except for connections from peers for calls: an error says that another
+	// process has taken its place. Nil: none has.
+	Fresh func(id, process string) error
+
+	// Sum returns what stands for this node's log up to the entry of that index and term, and whether it
+	// is known. It goes with what is replicated to peers. Nil: nothing does.
+	Sum func(index, term uint64) (uint64, bool)
+
+	// Compare is asked for each RPC by which a leader of that term replicates its log: an error says that
+	// this node's log contradicts it. Raft does not see that RPC then. Nil: nothing is compared.
+	Compare func(id string, term uint64, c history.Claim) error
+
+	// MayLead is asked for each request for a vote, of a node whose log ends with the entry last: an error
+	// refuses it. Nil: raft decides.
+	MayLead func(last uint64) error
 
 	// Secrets are the cluster's secrets, at least one. The first is shown to a peer that does not say which it wants; all are
 	// accepted, and tried in their order on dialling.
@@ -170,7 +192,7 @@ func Open(cfg Config) (*Port, error) {
 		hints: make(map[string]int),
 	}
 	for _, s := range cfg.Secrets {
-		id, err := newIdentity(s, cfg.ID)
+		id, err := newIdentity(s, cfg.ID, cfg.Process)
 		if err != nil {
 			return nil, fmt.Errorf("making a certificate: %w", err)
 		}
@@ -268,6 +290,26 @@ func (p *Port) connections() []*conn {
 		all = append(all, c)
 	}
 	return all
+}
+
+// fresh reports why a process of a node is not to be talked to.
+func (p *Port) fresh(id, process string) error {
+	if p.cfg.Fresh == nil || process == "" {
+		return nil
+	}
+	if err := p.cfg.Fresh(id, process); err != nil {
+		return fmt.Errorf("%w: %w", errOlder, err)
+	}
+	return nil
+}
+
+// Recheck closes all connections, but those for calls, of processes that Config.Fresh refuses by now.
+func (p *Port) Recheck() {
+	for _, c := range p.connections() {
+		if c.stale() {
+			c.Close()
+		}
+	}
 }
 
 // current returns the Transport, or nil if there is none.

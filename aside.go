@@ -1,0 +1,91 @@
+package flotilla
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/durable"
+)
+
+// auditTime is how long Open waits for the peers to decide which process of this node is the one.
+const auditTime = 5 * time.Second
+
+// audit asks the peers of a member whether this process may go on as it. Only when they say that the
+// directory is an older copy it returns an error; the rest is seen to when the node enters its cluster.
+func (n *Node) audit(ctx context.Context) error {
+	if n.dir == nil || !n.identity().Member {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, auditTime)
+	defer cancel()
+	for {
+		r := n.greet(ctx)
+		if no := new(refusedError); errors.As(r.err, &no) && no.Kind == refusedOlder {
+			return no
+		}
+		if r.wait == nil {
+			return nil
+		}
+		select {
+		case <-time.After(n.pace.lease / 6):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// giveUp is fail for a node that may have to set its state aside: it does so when it starts again.
+func (n *Node) giveUp(err error) {
+	if no := new(refusedError); errors.As(err, &no) && no.Kind == refusedOlder && n.dir != nil {
+		aside := durable.AsideName(time.Now())
+		if saved := n.save(func(id *identity) { id.Aside = aside }); saved != nil {
+			err = errors.Join(err, saved)
+		} else {
+			err = fmt.Errorf("%w; start it again: its state is then set aside in %s, and it joins as a new node", err, filepath.Join(n.dir.Path(), aside))
+		}
+	}
+	n.fail(err)
+}
+
+// beginAnew has a node whose directory is an older copy begin again as a new one, before anything has come
+// of it.
+func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
+	aside := durable.AsideName(time.Now())
+	old := n.id
+	if err := n.save(func(id *identity) { id.Aside = aside }); err != nil {
+		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
+	}
+	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.dir.Path(), aside), "why", why)
+	if err := errors.Join(n.port.Close(), n.endRaft(), n.dir.Close()); err != nil {
+		return fmt.Errorf("setting the state aside: %w", err)
+	}
+	n.port, n.dir = nil, nil
+	n.disk.Store(nil)
+	return n.attach(ctx)
+}
+
+// setAside moves a node's state into a directory of its own, and writes down that the node which begins
+// anew is to have the cluster forget the one that it was. It may be repeated.
+func setAside(dir *durable.Dir, id, fresh *identity) (*identity, error) {
+	fail := func(err error) (*identity, error) {
+		return nil, &ConfigError{Field: "Dir", Reason: "the state of the node, which is an older copy, cannot be set aside; move it out of " + dir.Path() + " to join as a new node", Err: err}
+	}
+	if err := dir.SetAside(id.Aside, identityFile); err != nil {
+		return fail(err)
+	}
+	fresh.Former, fresh.Kept, fresh.Peers = id.ID, id.Aside, maps.Clone(id.Peers)
+	delete(fresh.Peers, id.ID)
+	b, err := json.MarshalIndent(fresh, "", "\t")
+	if err != nil {
+		return fail(err)
+	}
+	if err := dir.WriteFile(identityFile, append(b, '\n')); err != nil {
+		return fail(err)
+	}
+	return fresh, nil
+}

@@ -1,0 +1,329 @@
+package flotilla
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// How copies of a data directory are told apart.
+//
+// Each process of a node has a name of its own, and the state keeps the one that last had a session.
+// The directory keeps it too, with all processes since. So a process whose directory does not know the
+// one in the state is of an older copy, or of the original of a newer copy: it has forgotten what that
+// one acknowledged and voted for. It must not take part as this node. What then happens hangs on whether
+// the other process lives:
+//
+//   - It does: this one is refused, for good, and the other one is not disturbed.
+//   - It does not: the state of this directory is set aside, and the node joins as a new one.
+//
+// A copy that was made in the life of that very process knows it. If it lacks committed entries that the
+// node is known to have stored, it is an older copy all the same; if the process lives, it is refused; else
+// nothing can tell the two apart, and the first that gets a session goes on.
+
+// refusal is why a process cannot go on as its node. Its text goes on from "this node's".
+type refusal struct {
+	Kind refusalKind
+	Why  string
+}
+
+type refusalKind string
+
+const (
+	refusedForeign  refusalKind = "foreign"  // it is of another cluster
+	refusedRemoved  refusalKind = "removed"  // the node is no member any more
+	refusedCopy     refusalKind = "copy"     // another process of the node lives, and is the one
+	refusedOlder    refusalKind = "older"    // another process of the node has had the node's place, and is gone
+	refusedSettings refusalKind = "settings" // it is not configured as the others are
+	refusedWait     refusalKind = "wait"     // it is not known yet which process is the one
+)
+
+// weight tells of two refusals which one counts.
+func (k refusalKind) weight() int {
+	return slices.Index([]refusalKind{refusedWait, refusedOlder, refusedCopy, refusedForeign, refusedRemoved}, k)
+}
+
+// refusedError is the error of a node that a peer has refused.
+type refusedError struct {
+	refusal
+	peer string // who says so
+}
+
+func (e *refusedError) Error() string {
+	return "the node at " + e.peer + " refuses this node: " + e.Why
+}
+
+// Is makes a refusal an ErrRemoved if it is one.
+func (e *refusedError) Is(target error) bool {
+	return target == ErrRemoved && e.Kind == refusedRemoved
+}
+
+// life is what is known of a process.
+type life int
+
+const (
+	lifeUnknown life = iota // its address does not answer, or another node does there
+	lifeGoes                // it answers at its address
+	lifeEnded               // the port there refuses, or another process of its node answers
+)
+
+// lifeOf asks at the address of a process whether it lives.
+func (n *Node) lifeOf(ctx context.Context, id string, p process) (l life, by string) {
+	switch {
+	case p.addr == n.addr && id != n.id:
+		return lifeUnknown, n.id // this node is there
+	case p.addr == n.addr && p.boot != n.boot:
+		return lifeEnded, n.id
+	}
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
+	defer cancel()
+	by, reply, err := n.port.CallAddr(ctx, p.addr, callProcess, nil)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return lifeEnded, ""
+	case err != nil || by != id:
+		return lifeUnknown, by
+	case string(reply) == p.boot:
+		return lifeGoes, by
+	}
+	return lifeEnded, by
+}
+
+// serveProcess says which process this is, to whoever asks.
+func (n *Node) serveProcess(context.Context, string, []byte) ([]byte, error) {
+	return []byte(n.boot), nil
+}
+
+// examine judges the process of another node that greets. It also reports whether the process before it
+// is known to have ended.
+func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bool) {
+	last, recorded, ok := n.book.latest(in.ID)
+	if !ok || last.boot == in.Boot {
+		return nil, false
+	}
+	knows := comesAfter(in.Processes, last.boot)
+	l, _ := n.lifeOf(ctx, in.ID, last)
+	present := n.fsm.state().session(in.ID) != nil
+	switch {
+	case l == lifeGoes && (recorded || knows):
+		return &refusal{refusedCopy, n.copyText(in.ID, last)}, false
+	case l == lifeGoes && in.Boot < last.boot:
+		return &refusal{refusedWait, "another process of the node " + in.ID + " runs at " + last.addr + ", with a copy of its data directory; the cluster goes on with the one of the two that gets a session first"}, false
+	case recorded && !knows && (l == lifeEnded || !present):
+		return &refusal{refusedOlder, n.olderText(in.ID, last)}, l == lifeEnded
+	case recorded && !knows:
+		return n.undecided(last), false
+	}
+	stored := n.storedBy(in.ID, last.boot)
+	switch {
+	case in.Last >= stored:
+		return nil, l == lifeEnded
+	case l == lifeEnded || !present:
+		return &refusal{refusedOlder, fmt.Sprintf("its log ends with entry %d, and it has acknowledged entry %d: its data directory was restored from an older copy", in.Last, stored)}, l == lifeEnded
+	}
+	return n.undecided(last), false
+}
+
+// examineTwin judges another process of this very node that greets it.
+func (n *Node) examineTwin(in *greeting) *refusal {
+	last, _ := n.fsm.state().process(n.id)
+	self := process{boot: n.boot, addr: n.addr, time: last.time}
+	switch {
+	case last.boot == n.boot, last.boot != in.Boot && slices.Contains(in.Processes, n.boot):
+		return &refusal{refusedCopy, n.copyText(n.id, self)}
+	case last.boot == in.Boot, slices.Contains(n.identity().Processes, in.Boot):
+		return nil // it is this one that has to go
+	case in.Boot < n.boot:
+		return n.undecided(self)
+	}
+	return nil
+}
+
+func (n *Node) undecided(last process) *refusal {
+	return &refusal{refusedWait, "another process of this node, at " + last.addr + ", may still run; it is waited for its session to end"}
+}
+
+// copyText says that another process is the one, and how to go on.
+func (n *Node) copyText(id string, p process) string {
+	since := ""
+	if p.time != 0 {
+		since = " (in the cluster since " + time.Unix(0, p.time).UTC().Format(time.RFC3339) + ")"
+	}
+	return fmt.Sprintf("its node ID %s is that of %s, which runs at %s%s: one of the two data directories is a copy."+
+		" The cluster goes on with that process, and this one takes no part. Give this one an empty directory, and it joins as a new node;"+
+		" or, if this is the directory to go on with, stop the process at %s first", id, n.nameOf(id), p.addr, since, p.addr)
+}
+
+// olderText says that a directory has forgotten what a later process has done.
+func (n *Node) olderText(id string, p process) string {
+	return fmt.Sprintf("its data directory is an older copy: it does not know the process of %s that had its place in the cluster since %s, at %s",
+		n.nameOf(id), time.Unix(0, p.time).UTC().Format(time.RFC3339), p.addr)
+}
+
+// storedBy returns a committed entry that a node is known to have had on its disk when that process ran.
+func (n *Node) storedBy(id, boot string) uint64 {
+	if n.raft.Load() == nil {
+		return 0
+	}
+	s := n.fsm.state()
+	stored := max(s.stored(id), min(n.port.Transport().Committed(id, boot), s.index))
+	if l := n.leading.Load(); l != nil {
+		confirmed := n.port.Transport().Confirmed(id, boot, l.term)
+		stored = max(stored, min(confirmed, l.raft.CommitIndex()))
+	}
+	return stored
+}
+
+// lastIndex returns the newest entry that this node has on its disk.
+func (n *Node) lastIndex() (last uint64) {
+	if r := n.raft.Load(); r != nil {
+		return r.LastIndex()
+	}
+	d := n.disk.Load()
+	if d == nil {
+		return 0
+	}
+	err := d.run(func() error {
+		index, err := d.logs.LastIndex()
+		if err != nil {
+			return err
+		}
+		last = index
+		snaps, err := d.snaps.List()
+		if len(snaps) > 0 {
+			last = max(last, snaps[0].Index)
+		}
+		return err
+	})
+	if err != nil {
+		n.log.Warn("the end of the raft log cannot be read", "err", err)
+	}
+	return last
+}
+
+// applied returns the newest entry that this node or its last process has applied.
+func (n *Node) applied() uint64 {
+	index := n.fsm.state().index
+	if d := n.disk.Load(); d != nil {
+		index = max(index, d.mark.Index)
+	}
+	return index
+}
+
+// fresh is asked by the port whether a process of a node may be talked to.
+func (n *Node) fresh(id, boot string) error {
+	if id == n.id {
+		return nil
+	}
+	if err := n.book.isBarred(boot); err != nil {
+		return err
+	}
+	last, _, ok := n.book.latest(id)
+	if ok && last.boot != boot && startOf(boot) <= startOf(last.boot) {
+		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.nameOf(id), last.addr)
+	}
+	return nil
+}
+
+// mayLead is asked by the port whether a node whose log ends with that entry may be voted for. A log that
+// lacks what another node has applied can win only because a voter was rolled back. Nodes greet one
+// another again and again as long as there is no leader, so what they say is recent.
+func (n *Node) mayLead(last uint64) error {
+	servers := n.fsm.state().servers
+	applied, by := n.book.furthest(time.Now().Add(-12*n.pace.lease), func(id string) bool {
+		return id != n.id && slices.Contains(servers, id) && !n.port.HungUp(id)
+	})
+	if applied <= last {
+		return nil
+	}
+	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.nameOf(by), applied)
+}
+
+// refuse notes and tells that a process of a node is refused.
+func (n *Node) refuse(in *greeting, no *refusal) {
+	if no.Kind == refusedWait {
+		n.log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		return
+	}
+	if n.book.bar(in.Boot, errors.New(no.Why)) {
+		n.log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		n.port.Recheck()
+	}
+}
+
+// meet judges a process of another node of this cluster that has spoken, and notes what it says if it is
+// to be believed.
+func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
+	no, ended := n.examine(ctx, in)
+	if no != nil {
+		n.refuse(in, no)
+		return no
+	}
+	if ended && n.leader() == in.ID {
+		// The process that led is dead, and this is the next one.
+		n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) })
+	}
+	n.book.hear(in.Member, in.Boot, in.Applied)
+	return nil
+}
+
+// superseded returns why this process cannot go on as its node, by what this node itself has applied.
+func (n *Node) superseded(ctx context.Context) error {
+	s := n.fsm.state()
+	last, ok := s.process(n.id)
+	if !ok || last.boot == n.boot || comesAfter(n.identity().Processes, last.boot) {
+		return nil
+	}
+	no := refusal{refusedOlder, n.olderText(n.id, last)}
+	if l, _ := n.lifeOf(ctx, n.id, last); l == lifeGoes {
+		no = refusal{refusedCopy, n.copyText(n.id, last)}
+	} else if l == lifeUnknown && s.session(n.id) != nil {
+		return nil // it is asked again
+	}
+	return &refusedError{no, n.addr}
+}
+
+// mayOpen is asked of the leader whether a process may have a session opened. It may not as long as the
+// process that has one may live: that process would lose all that it holds.
+func (n *Node) mayOpen(ctx context.Context, id, boot string, processes []string) error {
+	s := n.fsm.state()
+	last, ok := s.process(id)
+	if !ok || last.boot == boot {
+		return nil
+	}
+	l, _ := n.lifeOf(ctx, id, last)
+	switch {
+	case l == lifeGoes:
+		return &supersededError{n.copyText(id, last)}
+	case !comesAfter(processes, last.boot):
+		return &supersededError{n.olderText(id, last)}
+	case l == lifeUnknown && s.session(id) != nil:
+		return fmt.Errorf("the process that this node had before, at %s, may still run; its session has to end first", last.addr)
+	}
+	return nil
+}
+
+// supersededError is the answer to a process that is to learn, by a greeting, why it cannot go on.
+type supersededError struct{ why string }
+
+func (e *supersededError) Error() string { return e.why }
+
+// worst returns the refusal that counts.
+func worst(a, b *refusedError) *refusedError {
+	if a == nil || b != nil && cmp.Compare(b.Kind.weight(), a.Kind.weight()) > 0 {
+		return b
+	}
+	return a
+}
+
+// shorten returns the processes that a directory keeps: the first, and the newest.
+func shorten(processes []string) []string {
+	if len(processes) <= maxProcesses {
+		return processes
+	}
+	return append(processes[:1:1], processes[len(processes)-maxProcesses+1:]...)
+}

@@ -1,0 +1,182 @@
+package flotilla
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/history"
+)
+
+// How a node notices that its log is not the one that its cluster goes on with. That cannot be as
+// long as no voter forgets: see package history. The sums of two logs are compared
+//
+//   - by a follower, with every request by which a leader replicates, before raft sees it;
+//   - by a node that catches up, at the index that the leader names, so that no node is ready before;
+//   - by the state machine, when a snapshot takes the place of what was applied.
+//
+// Entries that a node has applied never leave its log otherwise than behind a snapshot. What it has
+// applied it knows across restarts by its mark.
+
+// divergence is the error of this node, whose log contradicts that of a peer; empty: of its leader.
+func (n *Node) divergence(peer string, c *history.Conflict) error {
+	if peer == "" {
+		return diverged("%v", c)
+	}
+	return diverged("compared with %s, which leads, %v", n.nameOf(peer), c)
+}
+
+// compareLog is asked by the transport whether a leader's log contradicts this node's.
+func (n *Node) compareLog(peer string, term uint64, c history.Claim) error {
+	log := n.chain.Load()
+	if log == nil {
+		return nil
+	}
+	conflict := log.Compare(c)
+	if conflict == nil || term < n.term() { // asked last: an older leader may lack what a newer one has brought since
+		return nil
+	}
+	err := n.divergence(peer, conflict)
+	n.stopSoon(err)
+	return err
+}
+
+// stopSoon is fail for a node that is about to tell a peer why.
+func (n *Node) stopSoon(err error) {
+	n.keeper.lose(err)
+	n.tasks.run(func() {
+		select {
+		case <-time.After(n.pace.lease / 12):
+		case <-n.works.Done():
+		}
+		n.fail(err)
+	})
+}
+
+// sumAt returns what stands for this node's log up to the entry of that index and term; the term 0 is
+// any.
+func (n *Node) sumAt(index, term uint64) (uint64, bool) {
+	log := n.chain.Load()
+	if log == nil {
+		return 0, false
+	}
+	sum, ok := log.At(index, term)
+	return uint64(sum), ok
+}
+
+// appliedSum is sumAt for an entry that was applied.
+func (n *Node) appliedSum(index uint64) (uint64, bool) {
+	if s := n.fsm.state(); s.index == index {
+		return uint64(s.past.sum), true
+	}
+	return n.sumAt(index, 0)
+}
+
+// encodeConfirmed makes the answer to callConfirm.
+func (n *Node) encodeConfirmed(index uint64) []byte {
+	var e codec.Encoder
+	e.Uint(index)
+	e.Uint(n.lastIndex())
+	sum, ok := n.appliedSum(index)
+	e.Bool(ok)
+	e.Uint(sum)
+	return e.B
+}
+
+// checkConfirmed compares this node's past with that of the leader, at the index that it has confirmed
+// and this node has applied.
+func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
+	own, ok := n.appliedSum(index)
+	if !known || !ok || own == sum {
+		return nil
+	}
+	err := diverged("what leads to entry %d differs from what the leader has, %s", index, n.nameOf(n.leader()))
+	n.fail(err)
+	return err
+}
+
+// watchLog puts a log that knows its sums on the disk's, and has this node begin with what it knows to
+// be committed.
+func (n *Node) watchLog(d *disk) (*history.Log, error) {
+	log := history.NewLog(d.logs, func() uint64 { return n.fsm.state().index }, func(c *history.Conflict) {
+		n.tasks.run(func() { n.fail(n.divergence("", c)) })
+	})
+	n.chain.Store(log)
+	mark := d.mark // of the last process; the next restore is of a leader's snapshot
+	if n.fsm.state().index > 0 {
+		mark = durable.Mark{} // of this one, which has its state
+	}
+	n.fsm.restored = func(s *state) (*state, error) {
+		if err := log.Seed(s.index, s.past.sum); err != nil {
+			return nil, fmt.Errorf("reading the raft log: %w", err)
+		}
+		known := mark
+		mark = durable.Mark{}
+		return n.redo(d, log, s, known)
+	}
+	have, err := d.snaps.List()
+	if err != nil || len(have) > 0 {
+		return log, err // raft restores the newest
+	}
+	s, err := n.fsm.restored(newState())
+	if err == nil && s.index > n.fsm.state().index {
+		n.fsm.publish(s)
+		n.told(nil)
+	}
+	return log, err
+}
+
+// redo applies the entries that the last process had applied: those that are behind the state s, up
+// to the mark. raft would not know that they are committed until a leader says so.
+func (n *Node) redo(d *disk, log *history.Log, s *state, mark durable.Mark) (*state, error) {
+	if mark.Index < s.index || mark.Index == 0 {
+		return s, nil
+	}
+	if sum, ok := log.At(mark.Index, 0); !ok || uint64(sum) != mark.Sum {
+		return nil, fmt.Errorf("the raft log in %s is not the one that this node has applied entry %d of: a part of the directory was restored from another copy; move the directory away to join as a new node", n.dir.Path(), mark.Index)
+	}
+	for i := s.index + 1; i <= mark.Index; i++ {
+		var e raft.Log
+		if err := d.logs.GetLog(i, &e); err != nil {
+			return nil, fmt.Errorf("reading entry %d of the raft log: %w", i, err)
+		}
+		if e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
+			continue
+		}
+		next, err := n.fsm.applyOne(s, &e, nil)
+		if err != nil {
+			return nil, fmt.Errorf("entry %d of the log: %w", i, err)
+		}
+		s = next
+	}
+	return s, nil
+}
+
+// keepMark writes down what this node has applied, until ctx ends.
+func (n *Node) keepMark(ctx context.Context) {
+	f, err := n.dir.OpenMark()
+	if err != nil {
+		n.log.Warn("how far the log was applied cannot be written down", "err", err)
+		return
+	}
+	defer f.Close()
+	for last := uint64(0); ; {
+		next := n.fsm.next()
+		if s := n.fsm.state(); s.index != last {
+			if err := f.Write(durable.Mark{Index: s.index, Sum: uint64(s.past.sum)}); err != nil {
+				n.log.Debug("how far the log was applied cannot be written down", "err", err)
+			}
+			last = s.index
+			continue
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package history
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// Conflict says that two logs differ in an entry that both cannot have.
+type Conflict struct {
+	Index   uint64 // of the entry
+	Own     uint64 // its term here; 0: not known
+	Other   uint64 // its term there; 0: it is to be deleted
+	Applied uint64 // index of the newest entry that was applied here
+}
+
+// Error says which entry it is, and why that cannot be.
+func (c *Conflict) Error() string {
+	switch {
+	case c.Other == 0:
+		return fmt.Sprintf("entry %d, of term %d, was applied here and cannot be deleted", c.Index, c.Own)
+	case c.Own == 0 || c.Own == c.Other:
+		return fmt.Sprintf("entry %d has the term %d in both logs, and what is written up to it differs", c.Index, c.Other)
+	}
+	return fmt.Sprintf("entry %d has the term %d here and %d there, and was applied here", c.Index, c.Own, c.Other)
+}
+
+// Log is a raft.LogStore that knows the sum at each of its entries. One goroutine at a time writes,
+// as raft does; the others of its methods may be called by any goroutine.
+type Log struct {
+	raft.LogStore
+	applied func() uint64   // index of the newest entry that this node has applied, and acted upon
+	refuse  func(*Conflict) // told when raft would delete such an entry
+
+	mu     sync.RWMutex
+	base   uint64  // points[0] is of this index
+	points []point // of consecutive indices; nil: nothing is known
+}
+
+// point is what is known of one entry.
+type point struct {
+	term  uint64 // 0: not known
+	sum   Sum
+	known bool // the sum is
+}
+
+// NewLog returns a Log on s that knows nothing until Seed is called.
+func NewLog(s raft.LogStore, applied func() uint64, refuse func(*Conflict)) *Log {
+	return &Log{LogStore: s, applied: applied, refuse: refuse}
+}
+
+// Seed tells the sum at index, from a snapshot, or 0 and 0 for a log that begins with its first
+// entry. It reads all entries.
+func (l *Log) Seed(index uint64, sum Sum) error {
+	first, err := l.LogStore.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := l.LogStore.LastIndex()
+	if err != nil {
+		return err
+	}
+	base := index
+	if first > index+1 {
+		base = first - 1 // what is between is in the snapshot, and is raft's own
+	} else if first != 0 && last >= index {
+		base = first - 1
+	}
+	points := make([]point, 1, 1+last-min(base, last))
+	if base >= index {
+		points[0] = point{0, sum, true}
+	}
+	for i := base + 1; i <= last; i++ {
+		var e raft.Log
+		if err := l.LogStore.GetLog(i, &e); err != nil {
+			return err
+		}
+		p := point{term: e.Term}
+		switch before := points[len(points)-1]; {
+		case i == index:
+			p.sum, p.known = sum, true
+		case i > index:
+			p.sum, p.known = before.sum.Next(&e), before.known
+		}
+		points = append(points, p)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.base, l.points = base, points
+	return nil
+}
+
+// at needs mu.
+func (l *Log) at(index uint64) (point, bool) {
+	if index < l.base || index-l.base >= uint64(len(l.points)) {
+		return point{}, false
+	}
+	return l.points[index-l.base], true
+}
+
+// At returns the sum at the entry of that index and term, and whether it is known. The term 0 is any.
+func (l *Log) At(index, term uint64) (Sum, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	p, ok := l.at(index)
+	return p.sum, ok && p.known && (term == 0 || p.term == 0 || p.term == term)
+}
+
+// Claim is what a leader says of its log: the term and the sum of one entry, and what follows it.
+type Claim struct {
+	Index, Term uint64
+	Sum         Sum
+	Known       bool // the sum is known
+	Entries     []*raft.Log
+}
+
+// Compare returns where a leader's log contradicts this one, nil if it may be the same log. It is
+// right only for a leader whose term is not behind that of this node: such a leader has all that
+// this node has applied.
+func (l *Log) Compare(c Claim) *Conflict {
+	applied := l.applied()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	sum, known := c.Sum, c.Known
+	if p, ok := l.at(c.Index); ok && c.Index > 0 {
+		switch {
+		case p.term != 0 && p.term != c.Term && c.Index <= applied:
+			return &Conflict{c.Index, p.term, c.Term, applied}
+		case p.term != 0 && p.term != c.Term:
+			return nil // raft finds where they part
+		case known && p.known && p.sum != sum:
+			return &Conflict{c.Index, p.term, c.Term, applied}
+		}
+		if p.known {
+			sum, known = p.sum, true
+		}
+	}
+	known = known || c.Index == 0
+	for _, e := range c.Entries {
+		sum = sum.Next(e)
+		p, ok := l.at(e.Index)
+		switch {
+		case !ok && e.Index > l.base:
+			return nil
+		case !ok:
+		case p.term != 0 && p.term != e.Term && e.Index > applied:
+			return nil
+		case p.term != 0 && p.term != e.Term, known && p.known && p.sum != sum:
+			return &Conflict{e.Index, p.term, e.Term, applied}
+		}
+	}
+	return nil
+}
+
+// StoreLog stores one entry.
+func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
+
+// StoreLogs stores entries, which may replace others only behind the newest that was applied.
+func (l *Log) StoreLogs(entries []*raft.Log) error {
+	if err := l.LogStore.StoreLogs(entries); err != nil || len(entries) == 0 {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := entries[0].Index - 1
+	switch end := l.base + uint64(len(l.points)) - 1; {
+	case l.points == nil:
+		return nil
+	case before < l.base:
+		l.points = nil
+		return nil
+	case before > end: // a snapshot came between, which ends with entries of raft's own
+		last := l.points[len(l.points)-1]
+		l.base, l.points = before, []point{{0, last.sum, last.known}}
+	default:
+		l.points = l.points[:before-l.base+1]
+	}
+	at := l.points[len(l.points)-1]
+	for _, e := range entries {
+		at = point{e.Term, at.sum.Next(e), at.known}
+		l.points = append(l.points, at)
+	}
+	return nil
+}
+
+// errApplied is what raft is told.
+var errApplied = errors.New("entries that were applied are not deleted")
+
+// DeleteRange deletes entries at either end. Those that were applied can go only at the beginning,
+// where a snapshot stands for them.
+func (l *Log) DeleteRange(lo, hi uint64) error {
+	last, err := l.LogStore.LastIndex()
+	if err != nil {
+		return err
+	}
+	if applied := l.applied(); hi >= last && lo <= last && lo <= applied {
+		l.mu.RLock()
+		p, _ := l.at(lo)
+		l.mu.RUnlock()
+		l.refuse(&Conflict{Index: lo, Own: p.term, Applied: applied})
+		return errApplied
+	}
+	if err := l.LogStore.DeleteRange(lo, hi); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.points == nil:
+	case hi >= last && lo <= l.base:
+		l.points = nil
+	case hi >= last:
+		l.points = l.points[:min(lo-l.base, uint64(len(l.points)))]
+	case hi >= l.base+uint64(len(l.points)):
+		l.points = nil
+	case hi > l.base:
+		l.points = append([]point(nil), l.points[hi-l.base:]...)
+		l.base = hi
+	}
+	return nil
+}

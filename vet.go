@@ -1,0 +1,83 @@
+package flotilla
+
+import (
+	"errors"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+// vetted returns a store of snapshots that refuses one which contradicts what this node has applied,
+// before it takes the place of anything.
+func (n *Node) vetted(s raft.SnapshotStore) raft.SnapshotStore {
+	return &vettedSnapshots{SnapshotStore: s, fsm: n.fsm, secrets: n.secrets}
+}
+
+type vettedSnapshots struct {
+	raft.SnapshotStore
+	fsm     *fsm
+	secrets []seal.Secret
+}
+
+// Create begins a snapshot: a leader's, if it is ahead of this node.
+func (v *vettedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	sink, err := v.SnapshotStore.Create(version, index, term, conf, confIndex, trans)
+	have := v.fsm.state()
+	if err != nil || have.index == 0 || index <= have.index {
+		return sink, err
+	}
+	r, w := io.Pipe()
+	out := &vettedSink{SnapshotSink: sink, copy: w, found: make(chan error, 1), failed: v.fsm.failed}
+	go func() {
+		s, err := readSnapshot(r, v.secrets)
+		if err == nil {
+			err = s.extends(have)
+		} else {
+			err = nil // the state machine will say so
+		}
+		out.found <- err
+		io.Copy(io.Discard, r)
+	}()
+	return out, nil
+}
+
+// vettedSink belongs to one goroutine at a time, as raft uses it.
+type vettedSink struct {
+	raft.SnapshotSink
+	copy   *io.PipeWriter
+	found  chan error // what is wrong with the snapshot
+	failed func(error)
+	done   bool
+	err    error // of Close
+}
+
+func (s *vettedSink) Write(p []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(p)
+	s.copy.Write(p[:n])
+	return n, err
+}
+
+// Close finishes the snapshot, unless it is refused.
+func (s *vettedSink) Close() error {
+	if s.done {
+		return s.err
+	}
+	s.done = true
+	s.copy.Close()
+	if err := <-s.found; err != nil {
+		go s.failed(err)
+		s.err = errors.Join(err, s.SnapshotSink.Cancel())
+		return s.err
+	}
+	s.err = s.SnapshotSink.Close()
+	return s.err
+}
+
+// Cancel gives the snapshot up.
+func (s *vettedSink) Cancel() error {
+	s.done = true
+	s.copy.CloseWithError(errors.New("the snapshot is given up"))
+	return s.SnapshotSink.Cancel()
+}
