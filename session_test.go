@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -19,15 +20,19 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
 		number := leader.fsm.state().number(holder.id)
-		open := func(boot string, seen uint64) {
+		if _, err := leader.serveOpen(t.Context(), holder.id, openRequest(newBoot(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
+			t.Errorf("another process asks for a session while the holder's runs, and is told %v", err)
+		}
+		open := func(boot string, seen uint64, before ...string) { // as if the leader had proposed it before it knew better
 			t.Helper()
 			time.Sleep(time.Second)
-			before := leader.fsm.state().index
-			if _, err := leader.serveOpen(t.Context(), holder.id, openRequest(boot, seen)); err != nil {
+			c := command{op: opOpen, node: holder.id, key: boot, value: encodeProcesses(append(before, boot)), number: seen, flag: true}
+			last := leader.fsm.state().index
+			if err := leader.changeSession(t.Context(), c, func(s *state) bool { return s.index > last }); err != nil {
 				t.Fatalf("the request proves nothing, since the leader does not propose it: %v", err)
 			}
 			time.Sleep(time.Second)
-			if leader.fsm.state().index == before {
+			if leader.fsm.state().index == last {
 				t.Fatal("the request proves nothing, since nothing was committed")
 			}
 		}
@@ -46,7 +51,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			}
 		}
 		// One that knows the session that it replaces is no late one.
-		open(newBoot(startOf(holder.boot)+1), number)
+		open(newBoot(startOf(holder.boot)+1), number, holder.boot)
 		if got := leader.fsm.state().number(holder.id); got == number {
 			t.Errorf("a request of the next process, which knows session %d, has not replaced it", number)
 		}
@@ -59,6 +64,8 @@ func openRequest(boot string, seen uint64) []byte {
 	e.String(boot)
 	e.Uint(seen)
 	e.Bool(true)
+	e.String("x:7373")
+	e.Bytes(encodeProcesses([]string{boot}))
 	return e.B
 }
 

@@ -17,7 +17,10 @@ const (
 // Mark is the newest entry that a node has applied, and so knows to be committed, and what stands for
 // all that it had applied then. raft writes down neither. It is not synced: it outlives the process, but
 // not always the machine, and then an older one is there, or none.
-type Mark struct{ Index, Sum uint64 }
+type Mark struct {
+	Index uint64 // of the entry; 0: there is no mark
+	Sum   uint64 // see package history
+}
 
 // ReadMark returns the mark: the zero Mark if there is none or if it cannot be read, since a mark says
 // less than the log in any case.

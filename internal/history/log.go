@@ -110,10 +110,11 @@ func (l *Log) At(index, term uint64) (Sum, bool) {
 
 // Claim is what a leader says of its log: the term and the sum of one entry, and what follows it.
 type Claim struct {
-	Index, Term uint64
-	Sum         Sum
-	Known       bool // the sum is known
-	Entries     []*raft.Log
+	Index   uint64      // of the entry
+	Term    uint64      // of the entry
+	Sum     Sum         // of all up to it
+	Known   bool        // the sum is known
+	Entries []*raft.Log // what follows it
 }
 
 // Compare returns where a leader's log contradicts this one, nil if it may be the same log. It is
