@@ -18,6 +18,8 @@
 //	raft.db      bbolt file of raft-boltdb: bucket "logs" (entries, and one trailer
 //	             record under the highest key), bucket "conf" (one vote record)
 //	snapshots/   raft's file snapshots, each with a preamble before the content
+//	applied      how far the log was applied, see [Mark]; not synced
+//	set-aside-*  what SetAside has moved out of the way
 //	other files  written by [Dir.WriteFile], each with a checksum
 //
 // # How staleness is noticed
