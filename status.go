@@ -28,14 +28,14 @@ type Status struct {
 	Drained    bool   `json:",omitempty"` // by an operator, until he undoes that: it holds no roles either
 	Err        string // why the node takes no part in the cluster, and what to do; empty: it does
 	Retries    bool   `json:",omitempty"` // the node tries again by itself, and Err ends with its cause: a disk that is full, for one
-	Lease      LeaseStatus
-	Members    []Member
-	Roles      []RoleStatus
-	// Certificates are those that this node serves: all declared ones, and of those on demand the hundred that expire first. OnDemand is how
-	// many of those there are in memory.
 	// SetAside is a directory in Config.Dir with the state of another node, which this one was before: it was
 	// an older copy, for example from a backup. It may be deleted.
-	SetAside     string `json:",omitempty"`
+	SetAside string `json:",omitempty"`
+	Lease    LeaseStatus
+	Members  []Member
+	Roles    []RoleStatus
+	// Certificates are those that this node serves: all declared ones, and of those on demand the hundred that expire first. OnDemand is how
+	// many of those there are in memory.
 	Certificates []Certificate
 	OnDemand     int `json:",omitempty"`
 	// Clock says that this node's wall clock is not to be relied on, and why: it is more than an hour away from those of most of its peers, and
