@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,32 +58,45 @@ func (m *mutant) needs() proof { return proof{m.where(), m.test, m.long} }
 // clean runs the tests of all mutants without any. It returns what is wrong with those that prove nothing.
 func (r *runner) clean(all []*mutant) (map[proof]string, error) {
 	outcomes := make(map[proof]string)
+	var proofs []proof
 	for _, m := range all {
-		p := m.needs()
-		if _, done := outcomes[p]; done {
-			continue
-		}
-		top, _, _ := strings.Cut(p.test, "/")
-		for range attempts {
-			out, err := r.test(nil, p.pkg, pattern(p.test), !p.long, true)
-			switch {
-			case r.ctx.Err() != nil:
-				return nil, r.ctx.Err()
-			case err != nil:
-				outcomes[p] = "the test fails without the mutant"
-				fmt.Printf("%s %s fails without any mutant:\n%s\n", p.pkg, p.test, out)
-				continue
-			case strings.Contains(out, "--- SKIP: "+top+" "):
-				outcomes[p] = noRun
-			case !strings.Contains(out, "--- PASS: "+top+" "):
-				outcomes[p] = "there is no such test"
-			default:
-				outcomes[p] = ""
-			}
-			break
+		if p := m.needs(); !slices.Contains(proofs, p) {
+			proofs = append(proofs, p)
 		}
 	}
-	return outcomes, nil
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, r.jobs)
+	for _, p := range proofs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			why := r.passes(p)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			outcomes[p] = why
+		})
+	}
+	wg.Wait()
+	return outcomes, r.ctx.Err()
+}
+
+// passes runs a test without any mutant, and returns why it proves nothing; empty: it does.
+func (r *runner) passes(p proof) (why string) {
+	top, _, _ := strings.Cut(p.test, "/")
+	for range attempts {
+		out, err := r.test(nil, p.pkg, pattern(p.test), !p.long, true)
+		switch {
+		case err != nil:
+			why = "the test fails without the mutant: " + strings.Join(failed(out), " ")
+			continue
+		case strings.Contains(out, "--- SKIP: "+top+" "):
+			return noRun
+		case !strings.Contains(out, "--- PASS: "+top+" "):
+			return "there is no such test"
+		}
+		return ""
+	}
+	return why
 }
 
 func newRunner(ctx context.Context, jobs int) (*runner, error) {
