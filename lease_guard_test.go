@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
 // The tests in this file are of single guards of the lease. Without its guard each of them fails: see TESTING.md.
@@ -41,6 +43,56 @@ func TestMajorities(t *testing.T) {
 			t.Errorf("%q is a majority of four: %v, want %v", spoke, got, enough)
 		}
 	}
+}
+
+// A lease that half of the voters have promised is none.
+func TestLeaseNeedsAMajority(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct{ voters, promises, enough int }{{1, 1, 1}, {2, 2, 2}, {3, 3, 2}, {4, 4, 3}, {5, 5, 3}} {
+		l := &lease{length: time.Second}
+		l.begin(1)
+		voters := []string{"a", "b", "c", "d", "e"}[:test.voters]
+		for i, v := range voters {
+			l.promise(v, 1, now)
+			if got, want := !l.end(voters).IsZero(), i+1 >= test.enough; got != want {
+				t.Errorf("%d promises of %d voters are a lease: %v, want %v", i+1, test.voters, got, want)
+			}
+		}
+	}
+}
+
+// A voter reports that nothing binds it when that is so, and not before it has caught up: it may have to apply a suspicion first.
+func TestReportsAreTrue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		a := m.open("a")
+		k := keeperOf(t, m.s)
+		k.n.id = "" // as is the leader's, since there is none: it reports to itself
+		if !k.asked("a", a) {
+			t.Fatal("it promises nothing")
+		}
+		m.do(command{op: opSuspect, target: "a", number: a})
+		k.n.fsm.publish(m.s)
+		who := suspicion{sessionID{"a", a}, m.s.index}
+		report := func() bool {
+			k.report(time.Now())
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return k.reports[who][""]
+		}
+		if report() {
+			t.Error("it reports while its promise binds it")
+		}
+		time.Sleep(promiseTime(k.n.pace.lease))
+		k.caught = false
+		if report() {
+			t.Error("it reports before it has caught up")
+		}
+		k.caught = true
+		if !report() {
+			t.Error("it does not report when nothing binds it")
+		}
+	})
 }
 
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
@@ -87,6 +139,49 @@ func TestVoterWithoutDiskPromisesNothing(t *testing.T) {
 		k.n.setback.Store(nil)
 		if !k.asked("a", a) {
 			t.Error("it promises none when its disk is well again")
+		}
+	})
+}
+
+// A voter that has not applied a session's opening says nothing of it. One that has, and knows it no more, says that it has ended.
+func TestVoterThatLagsSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		secret, ids := NewSecret(), []string{newID(), newID()}
+		heard := make(chan byte, 10)
+		var ports []*wire.Port
+		for i, name := range []string{"voter", "asker"} {
+			ln, err := net.Host(name).Listen("tcp", ":7373")
+			if err != nil {
+				t.Fatal(err)
+			}
+			port, err := wire.Open(wire.Config{
+				ID: ids[i], Secrets: []seal.Secret{secret.raw}, Listener: ln, Dial: net.Host(name).Dial,
+				Resolve: func(string) (string, bool) { return "asker:7373", true },
+				Noted:   func(_ string, note []byte) { heard <- note[0] },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { port.Close() })
+			ports = append(ports, port)
+		}
+		m := newMachine(t)
+		k := keeperOf(t, m.s)
+		k.n.port = ports[0]
+		k.answer(request{node: ids[1], session: 3, urgent: true})
+		time.Sleep(10 * time.Second)
+		if len(heard) > 0 {
+			t.Errorf("a voter that lags says %d", <-heard)
+		}
+		for range 3 {
+			m.open("another")
+		}
+		k.n.fsm.publish(m.s)
+		k.answer(request{node: ids[1], session: 3, urgent: true})
+		time.Sleep(10 * time.Second)
+		if len(heard) != 1 || <-heard != noteEnded {
+			t.Error("a voter that knows the session no more does not say so")
 		}
 	})
 }

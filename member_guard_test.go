@@ -250,9 +250,11 @@ func TestAbsentNodeDoesNotVote(t *testing.T) {
 		mustBeReady(t, d)
 		time.Sleep(steadyTime / 2)
 		net.Isolate("d")
-		time.Sleep(time.Minute)
-		if voters := voting(t, nodes); voters != 3 {
-			t.Errorf("%d vote while the fourth is not there", voters)
+		for range 60 {
+			time.Sleep(time.Second)
+			if voters := voting(t, nodes); voters != 3 {
+				t.Fatalf("%d vote while the fourth is not there", voters)
+			}
 		}
 		net.Heal()
 		time.Sleep(time.Minute)
@@ -406,4 +408,125 @@ func refusedWhy(g greeting) string {
 		return ""
 	}
 	return g.Refused.Why
+}
+
+// A proposal goes on when others have said what it needs, and is left when that is known.
+func TestProposalsWaitForOthers(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		step     step
+		greeted  map[string]greeting // made with the proposal
+		cluster  string              // that this node stood by when it asked; empty: the proposed one
+		want     string
+		standing bool // by the proposal, in the end
+	}{
+		{"one of three has accepted", accepted, nil, "", "1 of 3 nodes have accepted", true},
+		{"nobody has promised", proposes, nil, "", "waiting for the promise of", true},
+		{"the proposer has not accepted", promised, map[string]greeting{"a": {Formation: &stand{Step: proposes}}}, "", "which forms the cluster", true},
+		{"the proposer had not proposed it yet when it answered", promised, map[string]greeting{"a": {}}, "another", "which forms the cluster", true},
+		{"the proposer has withdrawn it", promised, map[string]greeting{"a": {}}, "", "has withdrawn the cluster", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := lonely(t)
+				s := stand{proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.id}, Number: 1}, test.step}
+				if test.step == proposes {
+					s.Proposer, n.forming.since = n.id, time.Now()
+				}
+				if err := n.save(func(id *identity) { id.Formation = &s }); err != nil {
+					t.Fatal(err)
+				}
+				r := round{cluster: test.cluster, greeted: make(map[string]greeting)}
+				if r.cluster == "" {
+					r.cluster = s.Cluster
+				}
+				for id, g := range test.greeted {
+					if g.ID = id; g.Formation != nil {
+						g.Formation = &stand{s.proposed, g.Formation.Step}
+					}
+					r.greeted[id] = g
+				}
+				done, err := n.pursue(t.Context(), &r, s)
+				if done || err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("done %v, %v; want %q", done, err, test.want)
+				}
+				if got := n.identity(); got.Cluster != "" || (got.Formation != nil) != test.standing {
+					t.Errorf("it belongs to %q and stands by %+v", got.Cluster, got.Formation)
+				}
+			})
+		})
+	}
+}
+
+// A node that wants to join is told that it has when that is committed. Until then nobody knows.
+func TestJoiningIsCommittedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		leader, others := leaderOf(t, trio(t, net, nil))
+		x := others[0].greeting()
+		x.Member, x.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		net.Isolate(leader.name)
+		for _, want := range []string{context.DeadlineExceeded.Error(), "it is being let in"} {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			if _, err := leader.serveJoin(ctx, x.ID, x); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("a leader that is cut off lets a node in: %v, want %q", err, want)
+			}
+			cancel()
+		}
+	})
+}
+
+// A member that is being removed opens no session meanwhile.
+func TestNoSessionWhileRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
+		n := others[0]
+		l := leader.leading.Load()
+		expel := func(is bool) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.expelled[n.id] = is
+		}
+		request := openRequest(n.boot, leader.fsm.state().number(n.id))
+		expel(true)
+		if _, err := leader.serveOpen(t.Context(), n.id, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
+			t.Errorf("a member that is being removed is told %v", err)
+		}
+		expel(false)
+		if _, err := leader.serveOpen(t.Context(), n.id, request); err != nil {
+			t.Errorf("a member is told %v", err)
+		}
+	})
+}
+
+// The leadership is offered to each peer once in a term.
+func TestLeadershipIsOfferedOnce(t *testing.T) {
+	l := &leadership{tried: make(map[raft.ServerID]bool)}
+	if !l.try("a") || l.try("a") || !l.try("b") || !l.offered("a") || l.offered("c") {
+		t.Errorf("offered: %v", l.tried)
+	}
+}
+
+// Who is there is neither removed nor demoted, and the dead stay if the configuration says so.
+func TestRosterSparesTheLiving(t *testing.T) {
+	living := []member{{id: "a", votes: true, leads: true}, {id: "b", votes: true}, {id: "c", votes: true}}
+	dead, steady := member{id: "d", absent: true}, member{id: "d", current: true}
+	for _, test := range []struct {
+		name       string
+		removeDead time.Duration
+		fourth     member
+		want       changeKind // 0: none
+	}{
+		{"a dead one, never", 0, dead, 0},
+		{"a dead one, never by another word", -1, dead, 0},
+		{"a dead one, after an hour", time.Hour, dead, remove},
+		{"a steady one", time.Hour, steady, promote},
+	} {
+		r, start := newRoster(test.removeDead), time.Now()
+		all := append(living[:len(living):len(living)], test.fourth)
+		r.next(start, all)
+		if c, ok := r.next(start.Add(1000*time.Hour), all); c.kind != test.want || ok != (test.want != 0) || ok && c.id != "d" {
+			t.Errorf("%s: %+v, want %d of d", test.name, c, test.want)
+		}
+	}
 }

@@ -101,7 +101,7 @@ func (r *roster) next(now time.Time, members []member) (change, bool) {
 		var found member
 		for _, m := range members {
 			at, gone := r.absent[m.id]
-			if gone && now.Sub(at) >= atLeast(m) && canDoWithout(members, m.id) && (found.id == "" || at.Before(r.absent[found.id])) {
+			if gone && now.Sub(at) >= atLeast(m) && (found.id == "" || at.Before(r.absent[found.id])) {
 				found = m
 			}
 		}

@@ -210,3 +210,50 @@ func TestSnapshotsThatAreRefused(t *testing.T) {
 		t.Errorf("of other bytes the error is %v, want ErrSealed", err)
 	}
 }
+
+// Who stops waiting changes nothing for the holder, whoever else waits.
+func TestWaiterTakesNothingWithHim(t *testing.T) {
+	m := newMachine(t)
+	sessions := make(map[string]uint64)
+	for i, node := range []string{"holder", "waiter", "better"} {
+		sessions[node] = m.open(node)
+		m.do(command{op: opClaim, node: node, session: sessions[node], seq: 1, key: rolePrefix + "r", flag: true, priority: int64(i), number: 1 << 20})
+	}
+	before := m.s.claims(rolePrefix + "r")[0]
+	m.do(command{op: opRelease, node: "waiter", session: sessions["waiter"], seq: 2, key: rolePrefix + "r", number: 1})
+	queue := m.s.claims(rolePrefix + "r")
+	if len(queue) != 2 || queue[0] != before || queue[1].node != "better" {
+		t.Errorf("after a waiter has left the queue is %+v; it began with %+v", queue, before)
+	}
+	m.do(command{op: opRelease, node: "holder", session: sessions["holder"], seq: 2, key: rolePrefix + "r", number: 1})
+	if queue := m.s.claims(rolePrefix + "r"); len(queue) != 1 || queue[0].node != "better" || queue[0].index != m.s.index {
+		t.Errorf("after the holder has left the queue is %+v", queue)
+	}
+}
+
+// A role whose holder is dead, and outlasted, is nobody's to hand over, and does not count in its group. It is so after a removal too.
+func TestDeadHolder(t *testing.T) {
+	m := newMachine(t)
+	m.s = m.s.configure(1, []string{"a", "b"}, []string{"a", "b"}, nil)
+	a, b := m.open("a"), m.open("b")
+	key := rolePrefix + "r"
+	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: key, group: "g", flag: true, cond: 1, number: 1 << 20})
+	m.do(command{op: opClaim, node: "b", session: b, seq: 1, key: key, group: "g", flag: true, cond: 1, priority: 1, number: 1 << 20})
+	waiter := m.s.claims(key)[1].claimRef
+	if loads := m.s.loads("g", ""); loads["a"] != 1 || !m.s.better(key, waiter) {
+		t.Fatalf("alive, the holder counts as %v, and a better one is better: %v", loads, m.s.better(key, waiter))
+	}
+	m.s = m.s.configure(m.s.index+1, []string{"b"}, []string{"b"}, nil)
+	if holder := m.s.claims(key)[0]; holder.node != "a" || holder.ghost != m.s.index {
+		t.Fatalf("what a removed member may have in the kernel is not outlasted: %+v", holder)
+	}
+	if loads := m.s.loads("g", ""); loads["a"] != 0 {
+		t.Errorf("a dead holder counts in its group: %v", loads)
+	}
+	if m.s.better(key, waiter) {
+		t.Error("a dead holder is asked to hand over")
+	}
+	if got := m.do(command{op: opMove, node: "b", key: key, target: "b"}); got.code != codeNotHeld || m.s.claims(key)[0].yield != 0 {
+		t.Errorf("a dead holder is told to hand over: %d", got.code)
+	}
+}

@@ -371,6 +371,10 @@ func TestStateNeverGoesBack(t *testing.T) {
 	if err := f.Restore(io.NopCloser(&snapshot)); err != nil || f.state() != before {
 		t.Errorf("an older snapshot is restored over a newer state: %v, index %d", err, f.state().index)
 	}
+	f.ApplyBatch(entries[:2])
+	if f.state().index != 3 {
+		t.Errorf("after the first entries again the state is that of index %d", f.state().index)
+	}
 	f.ApplyBatch(entries[1:])
 	if ses := f.state().session("a"); ses == nil || ses.suspect != 3 || f.state().index != 3 {
 		t.Errorf("after a replay the session is %+v at index %d", ses, f.state().index)
