@@ -3,14 +3,8 @@ package main
 // addressRows are about floating addresses: no two nodes answer for one.
 func addressRows() []row {
 	return []row{
-		m("a guarded address is closed when the lease has ended", "TestEnds",
-			"internal/fence/rules_linux.go", "common", `then(drop(), network(ip4Destination, 4, reg), l.stranger(setPass4)),`, ``),
 		m("without a lease nothing passes", "TestEnds",
 			"internal/fence/rules_linux.go", "leaseless", `return then(drop(), []expr.Any{&expr.Immediate{Register: reg, Data: number(leaseKey)}}, l.stranger(setLease))`, `return then(accept(), []expr.Any{&expr.Immediate{Register: reg, Data: number(leaseKey)}}, l.stranger(setLease))`),
-		m("a limit of what passes is the kernel's to end", "TestStates",
-			"internal/fence/rules_linux.go", "fillStates", `if e.Timeout = at.rest(s.until); e.Timeout == 0 {`, `if at.rest(s.until) == 0 {`),
-		m("a rebuilt table has no longer lease than was asked for", "TestExtend",
-			"internal/fence/fence_linux.go", "Extend", `if err == nil || until.Before(f.until) { // a rebuilt table is not to have a longer one than was asked for`, `if err != nil && until.Before(f.until) {`),
 		m("only what is guarded is let through", "TestMistakes",
 			"internal/fence/fence_linux.go", "Set", `if !slices.ContainsFunc(f.devices, func(d *device) bool { return d.addrs[a] }) {`, `if false {`),
 		m("rules that others have changed are noticed", "TestTampered",
@@ -43,8 +37,6 @@ func addressRows() []row {
 
 		m("an address with a foreign owner is not taken", "TestProbe",
 			"vip/run.go", "probe", `if err == nil && owner != "" {`, `if false {`),
-		m("one that has stood still keeps nothing", "TestKeptAddressInAPartition",
-			"vip/run.go", "tenure", `if r.cfg.Quorum == Keep && !planned && time.Now().Before(t.Deadline()) {`, `if r.cfg.Quorum == Keep && !planned {`).of("."),
 		m("an address goes when the lease is lost", "TestAddressWithoutQuorum",
 			"vip/run.go", "tenure", `if r.cfg.Quorum == Keep && !planned && time.Now().Before(t.Deadline()) {`, `if !planned && time.Now().Before(t.Deadline()) {`).of("."),
 		m("a kept address goes when another node has it", "TestKeptAddressInAPartition",

@@ -14,9 +14,37 @@ import (
 
 const variable = "FLOTILLA_MUTANT"
 
-// switchFile is the file that each package with mutants gets.
+// switchFile is the file that each package with mutants gets. A process whose program was started without the environment of its parent, as a
+// guard is, looks at that of the processes above it.
 func switchFile(pkg string) string {
-	return fmt.Sprintf("package %s\n\nimport mutantsOS \"os\"\n\nvar mutantOn = mutantsOS.Getenv(%q)\n", pkg, variable)
+	return fmt.Sprintf(`package %s
+
+import (
+	mutantsBytes "bytes"
+	mutantsFmt "fmt"
+	mutantsOS "os"
+)
+
+var mutantOn = findMutant()
+
+func findMutant() string {
+	value, ok := mutantsOS.LookupEnv(%q)
+	for pid, n := mutantsOS.Getppid(), 0; !ok && pid > 1 && n < 4; n++ {
+		environment, _ := mutantsOS.ReadFile(mutantsFmt.Sprintf("/proc/%%d/environ", pid))
+		for _, v := range mutantsBytes.Split(environment, []byte{0}) {
+			if rest, found := mutantsBytes.CutPrefix(v, []byte(%q)); found {
+				value, ok = string(rest), true
+			}
+		}
+		status, _ := mutantsOS.ReadFile(mutantsFmt.Sprintf("/proc/%%d/stat", pid))
+		var state string
+		if _, err := mutantsFmt.Sscanf(string(status[mutantsBytes.LastIndexByte(status, ')')+1:]), "%%s %%d", &state, &pid); err != nil {
+			break
+		}
+	}
+	return value
+}
+`, pkg, variable, variable+"=")
 }
 
 // edit puts text in the place of a part of a file.

@@ -5,8 +5,6 @@ func membershipRows() []row {
 	return []row{
 		m("a new cluster waits for all that form it", "TestFormationWaitsForAll",
 			"formation.go", "begin", `expect := max(n.cfg.Expect, 1)`, `expect := max(min(n.cfg.Expect, 2), 1)`),
-		m("a node alone forms no cluster beside one that may be there", "TestFormationBesideAStartingCluster",
-			"formation.go", "begin", `case expect == 1 && len(r.silent) > 0:`, `case false:`),
 		m("a cluster lives when a majority of its group has accepted", "TestProposalsWaitForOthers",
 			"formation.go", "pursue", `case accepts >= s.majority():`, `case accepts >= 1:`),
 		m("a proposal dies when the others are no majority", "TestProposerNeverComesBack",
@@ -99,7 +97,5 @@ func membershipRows() []row {
 			"leader.go", "confirm", `case votes <- err == nil && term <= l.term:`, `case votes <- err == nil && term > 0:`),
 		m("the leadership is offered once to each", "TestLeadershipIsOfferedOnce",
 			"leader.go", "try", `if l.tried[id] {`, `if false {`),
-		m("a term begins when its first entry is applied", "TestLeaderThatHasJustStarted",
-			"leader.go", "startTerm", `err = l.apply(l.ctx, n, entry, func(s *state) bool { return s.index > first })`, `err = l.apply(l.ctx, n, entry, func(s *state) bool { return first > 0 })`),
 	}
 }

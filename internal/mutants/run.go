@@ -295,9 +295,11 @@ func (r *runner) command(dir string, m *mutant, name string, args ...string) (ou
 	var b bytes.Buffer
 	cmd := exec.CommandContext(r.ctx, name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &b, &b
+	id := 0 // none
 	if m != nil {
-		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, m.id))
+		id = m.id
 	}
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, id))
 	cmd.WaitDelay = 10 * time.Second // what a failed test has left running keeps the pipe open
 	err = cmd.Run()
 	return b.String(), err
