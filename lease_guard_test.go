@@ -53,9 +53,13 @@ func TestLeaseNeedsAMajority(t *testing.T) {
 		l.begin(1)
 		voters := []string{"a", "b", "c", "d", "e"}[:test.voters]
 		for i, v := range voters {
-			l.promise(v, 1, now)
-			if got, want := !l.end(voters).IsZero(), i+1 >= test.enough; got != want {
-				t.Errorf("%d promises of %d voters are a lease: %v, want %v", i+1, test.voters, got, want)
+			l.promise(v, 1, now.Add(time.Duration(i)*time.Second))
+			var want time.Time
+			if i+1 >= test.enough { // it lasts as long as the newest promises that are enough
+				want = now.Add(time.Duration(i+1-test.enough) * time.Second).Add(l.length)
+			}
+			if got := l.end(voters); !got.Equal(want) {
+				t.Errorf("by %d promises of %d voters the lease ends %v too late", i+1, test.voters, got.Sub(want))
 			}
 		}
 	}

@@ -45,7 +45,7 @@ func membershipRows() []row {
 		m("a directory of another cluster is refused", "TestWrongDirectoryOrSecret",
 			"calls.go", "serveHello", `if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {`, `if false {`),
 		m("only who leads says that a node was removed", "TestOldLeaderPassesNoVerdict",
-			"calls.go", "serveHello", `} else if in.InRaft && n.wasRemoved(in.ID) && n.leads(ctx) {`, `} else if in.InRaft && n.wasRemoved(in.ID) {`),
+			"calls.go", "serveHello", `if in.Cluster != "" && in.Last > 0 && n.wasRemoved(in.ID) && n.leads(ctx) {`, `if in.Cluster != "" && in.Last > 0 && n.wasRemoved(in.ID) {`),
 		m("a node joins for itself", "TestGreetingsOfLiars",
 			"calls.go", "serveJoin", `if in.ID != peer {`, `if false {`),
 		m("a node is let in when that is committed", "TestJoiningIsCommittedFirst",
