@@ -3,6 +3,7 @@ package flotilla
 import (
 	"bytes"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -163,15 +164,27 @@ func TestSnapshotsThatAreRefused(t *testing.T) {
 		e.Bytes(body.B)
 		return e.B
 	}
-	head := func(version uint64) []byte {
-		return frame(frameHead, func(e *codec.Encoder) {
-			e.Uint(version)
-			e.Uint(7)
-			e.String("cluster")
-			e.Uint(0)
-			e.Uint(0)
-			e.Uint(0)
-		})
+	s.index, s.cluster = 7, "cluster"
+	var whole bytes.Buffer
+	if err := writeSnapshot(&whole, s); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := seal.NewReader(&whole, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const versionAt = 2 // after the tag and the length of the first part
+	if plain[versionAt] != snapshotVersion {
+		t.Fatalf("the version is elsewhere in % x", plain)
+	}
+	head := func(version byte) []byte {
+		b := bytes.Clone(plain[:len(plain)-2]) // without the end
+		b[versionAt] = version
+		return b
 	}
 	end := frame(frameEnd, func(*codec.Encoder) {})
 	role := func(holders uint64) []byte {
@@ -188,8 +201,8 @@ func TestSnapshotsThatAreRefused(t *testing.T) {
 		want   string
 	}{
 		{"whole", [][]byte{head(snapshotVersion), end}, ""},
-		{"of a later version", [][]byte{head(snapshotVersion + 1), end}, "upgrade this node"},
-		{"of an earlier version", [][]byte{head(snapshotVersion - 1), end}, "earlier version"},
+		{"of a later version", [][]byte{head(snapshotVersion + 1), end}, "upgrade"},
+		{"of an earlier version", [][]byte{head(snapshotVersion - 1), end}, "cannot be read any more"},
 		{"with another part", [][]byte{head(snapshotVersion), frame(99, func(*codec.Encoder) {}), end}, "part 99 is not known"},
 		{"with a role of nobody", [][]byte{head(snapshotVersion), role(0), end}, codec.ErrMalformed.Error()},
 		{"with more after its end", [][]byte{head(snapshotVersion), end, {0}}, codec.ErrMalformed.Error()},
