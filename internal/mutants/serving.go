@@ -12,8 +12,6 @@ func servingRows() []row {
 		m("deadlines of the server hold", "TestWriteStall",
 			"gate.go", "setWriteDeadline", `if t.IsZero() || !c.ours.IsZero() && c.ours.Before(t) {`, `if true {`),
 
-		m("a name that nobody serves is refused first", "TestFloodOfUnknownNames/ordinary",
-			"handshake.go", "admitHello", `if m != nil || strings.Count(name, ".") <= strangeDots && len(c.matching(name)) > 0 {`, `if m != nil || true {`),
 		m("a name that is too long is refused", "TestLongNamesAreRefused",
 			"handshake.go", "admitHello", `case len(name) > longestName || name == "" && challenges(hello):`, `case name == "" && challenges(hello):`),
 		m("a challenge that nobody waits for is refused", "TestFloodOfUnknownNames/as_a_challenge",
