@@ -29,6 +29,7 @@ import (
 const (
 	asidePlace  = "flotilla/aside"
 	asideSettle = 3 * time.Second // a record that somebody is just writing, part by part, is not damaged
+	asideLook   = pushRetry       // between looks whether that is so: no renewal shall wait longer, nor look like damage
 	asideMost   = 20              // times are kept
 	asideAge    = 30 * 24 * time.Hour
 	asideBytes  = 64 << 10 // of each record
@@ -110,11 +111,22 @@ func (c *certs) setAside(ctx context.Context, name string, cause error) error {
 	if err != nil || bad == nil {
 		return cause
 	}
-	c.noteDamage(name, bad)
-	select {
-	case <-time.After(asideSettle):
-	case <-ctx.Done():
-		return cause
+	for end := time.Now().Add(asideSettle); time.Now().Before(end); {
+		select {
+		case <-time.After(asideLook):
+		case <-ctx.Done():
+			return cause
+		}
+		bad, records, err := c.damage(ctx, name)
+		switch {
+		case err != nil:
+			return cause
+		case bad == nil:
+			return nil // it is whole now
+		case !slices.EqualFunc(records, before, sameRecord):
+			return cause // it is being written
+		}
+		c.noteDamage(name, bad)
 	}
 	lock := issueLock + c.subject(name) // certmagic's own, so that nobody is writing a better one
 	if err := c.config.Storage.Lock(ctx, lock); err != nil {

@@ -96,7 +96,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if n := len(ca.placed(fine)); n != 1 {
 						t.Errorf("%d orders of the other name", n)
 					}
-					if got, want := shown(cfg, name), inStorageOf(t, storage, nodes[0], name); got != want {
+					if got, want := shown(cfg, name), inStorageOf(t, nodes[0], name); got != want {
 						t.Errorf("shows %q, want %q", got, want)
 					}
 					aside := 0
@@ -120,8 +120,8 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 	}
 }
 
-// inStorageOf is inStorage for a node with an ACME issuer.
-func inStorageOf(t *testing.T, storage *memStorage, c *certs, name string) string {
+// inStorageOf returns the serial number of the certificate for name that the storage of a node has.
+func inStorageOf(t *testing.T, c *certs, name string) string {
 	t.Helper()
 	bad, _, err := c.damage(t.Context(), name)
 	if bad != nil || err != nil {
@@ -139,8 +139,8 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newStubCA(t)
 		storage, source := newMemStorage(), newMemStorage()
-		nodes := ca.stubbed(t, 2, storage, nil, nil)
-		startAll(t, ca.stubbed(t, 1, source, nil, nil), "a.example")
+		nodes, other := ca.stubbed(t, 2, storage, nil, nil), ca.stubbed(t, 1, source, nil, nil)[0]
+		startAll(t, []*certs{other}, "a.example")
 		startAll(t, nodes, "a.example")
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
@@ -156,8 +156,41 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 		}
 		for _, c := range nodes {
 			settle(t, c)
-			if got, want := c.status()[0].Serial, inStorageOf(t, source, nodes[0], "a.example"); got != want {
+			if got, want := c.status()[0].Serial, other.status()[0].Serial; got != want {
 				t.Errorf("serves %q, want what was imported, %q", got, want)
+			}
+		}
+	})
+}
+
+// A renewal is written part by part, too. Nobody takes that for damage, and all nodes serve it soon.
+func TestRenewalIsNotDamage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newStubCA(t)
+		storage, source := newMemStorage(), newMemStorage()
+		nodes, other := ca.stubbed(t, 2, storage, nil, nil), ca.stubbed(t, 1, source, nil, nil)[0]
+		startAll(t, []*certs{other}, "a.example")
+		startAll(t, nodes, "a.example")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		want := other.status()[0].Serial
+		stem := strings.TrimSuffix(certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0]).IssuerKey(), "a.example"), ".crt")
+		for _, part := range []string{".key", ".crt", ".json"} {
+			put(t, storage, map[string]string{stem + part: string(source.data[stem+part])})
+			for range 10 {
+				time.Sleep(10 * time.Millisecond)
+				for _, c := range nodes {
+					if s := c.status()[0]; s.Err != nil {
+						t.Fatalf("status: %+v", s)
+					}
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, c := range nodes {
+			if s := c.status()[0]; s.Err != nil || s.Serial != want {
+				t.Errorf("a second later: %+v, want the serial %s", s, want)
 			}
 		}
 	})
