@@ -58,7 +58,7 @@ func (d *Dir) MakePrivate() (exposed []string, err error) {
 // ours reports whether an entry of the data directory is one that this package has made.
 func ours(path string, e fs.DirEntry) bool {
 	switch e.Name() {
-	case lockName, logName, snapsName:
+	case lockName, logName, snapsName, markName:
 		return true
 	}
 	if !e.Type().IsRegular() {
