@@ -53,7 +53,12 @@ func (a *acks) want(index uint64, skip func(string, *session) bool) (missing []s
 	var there []string
 	it := a.n.fsm.state().sessions.Root().Iterator()
 	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
-		if id := string(k); id != a.n.id && !skip(id, ses) {
+		id := string(k)
+		switch {
+		case ses.boot == a.n.boot || skip(id, ses):
+		case id == a.n.id:
+			missing = append(missing, id) // an earlier process of this node, which nobody can ask
+		default:
 			there = append(there, id)
 		}
 	}
@@ -69,12 +74,12 @@ func (a *acks) want(index uint64, skip func(string, *session) bool) (missing []s
 	return missing, a.poke
 }
 
-// gone reports whether a session's process reads no more: it has said itself that the session is over, or its
-// connections have been closed and its port refuses. The latter is evidence and no proof, since a firewall can
-// do the same; so it excuses from reading along, and never frees what the session holds. That another process
-// of the node has spoken is no evidence at all: it may be of a copy of the directory.
+// gone reports whether a session's process reads no more: it has said itself that the session is over, another
+// process of its node answers at its address, or its connections have been closed and its port refuses. The latter is
+// evidence and no proof, since a firewall can do the same; so it excuses from reading along, and never frees what the
+// session holds. That another process of the node has spoken is no evidence: it may be of a copy of the directory.
 func (a *acks) gone(id string, ses *session) bool {
-	return a.n.book.lost(id) >= ses.number || a.n.port.HungUp(id)
+	return a.n.book.lost(id) >= ses.number || a.n.book.hasEnded(ses.boot) || a.n.port.HungUp(id)
 }
 
 // late reports whether a member has come no closer to what writers wait for in three leases: a slow line alone is no reason to do without it.

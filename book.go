@@ -15,6 +15,7 @@ type book struct {
 	mu     sync.Mutex
 	heard  map[string]greeted
 	barred map[string]error // by boot number: why that process is not talked to
+	ended  map[string]bool  // by boot number: another process of its node has answered at its address
 	poke   chan struct{}    // closed and replaced at a change
 	stored map[string]Member
 	said   map[string]string // by node ID: how far it was, when it last greeted this node
@@ -32,9 +33,11 @@ type greeted struct {
 	at       time.Time
 }
 
+const maxEnded = 1024 // processes that are remembered; those that still count are told again
+
 func newBook(f *fsm, stored map[string]Member) *book {
 	b := &book{
-		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string),
+		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string),
 		going: make(map[string]bool), over: make(map[string]uint64),
 	}
 	maps.Copy(b.stored, stored)
@@ -159,7 +162,7 @@ func (b *book) bar(boot string, why error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, old := b.barred[boot]
-	if len(b.barred) >= 1024 {
+	if len(b.barred) >= maxEnded {
 		clear(b.barred)
 	}
 	b.barred[boot] = why
@@ -171,6 +174,23 @@ func (b *book) isBarred(boot string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.barred[boot]
+}
+
+// end notes that a process has ended.
+func (b *book) end(boot string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.ended) >= maxEnded {
+		clear(b.ended)
+	}
+	b.ended[boot] = true
+}
+
+// hasEnded reports whether a process is known to have ended.
+func (b *book) hasEnded(boot string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended[boot]
 }
 
 // furthest returns the highest index that a node has said to have applied since then, of those that are

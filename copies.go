@@ -77,6 +77,7 @@ func (n *Node) lifeOf(ctx context.Context, id string, p process) (l life, by str
 	case p.addr == n.addr && id != n.id:
 		return lifeUnknown, n.id // this node is there
 	case p.addr == n.addr && p.boot != n.boot:
+		n.book.end(p.boot)
 		return lifeEnded, n.id
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
@@ -90,6 +91,7 @@ func (n *Node) lifeOf(ctx context.Context, id string, p process) (l life, by str
 	case string(reply) == p.boot:
 		return lifeGoes, by
 	}
+	n.book.end(p.boot)
 	return lifeEnded, by
 }
 

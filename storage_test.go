@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -309,8 +310,15 @@ func TestWithoutQuorum(t *testing.T) {
 		if took := time.Since(start); !errors.Is(err, flotilla.ErrNotReady) || errors.Is(err, fs.ErrNotExist) || took > 3*time.Second {
 			t.Errorf("a read after a restart alone, after %v: %v; want ErrNotReady", took, err)
 		}
-		if _, err := c.Nodes[0].Storage().List(t.Context(), "", true); !errors.Is(err, flotilla.ErrNotReady) {
+		if _, err := c.Nodes[0].Storage().List(t.Context(), "nothing", true); !errors.Is(err, flotilla.ErrNotReady) {
 			t.Errorf("a list after a restart alone: %v; want ErrNotReady", err)
+		}
+		// What it had applied it has again, although no snapshot was taken and no leader says that it is committed.
+		if keys, err := c.Nodes[0].Storage().List(t.Context(), "", true); err != nil || !slices.Equal(keys, []string{"k", "unknown"}) {
+			t.Errorf("a list of what it has: %q, %v", keys, err)
+		}
+		if v, err := c.Nodes[0].Storage().Load(t.Context(), "unknown"); err != nil || string(v) != "1" {
+			t.Errorf("what was written without a majority: %q, %v; want what was acknowledged", v, err)
 		}
 		c.Restart(1)
 		c.Settle()

@@ -16,7 +16,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 	it := s.sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
 		id := sessionID{string(key), ses.number}
-		if id.node == k.n.id && ses.suspect == 0 {
+		if ses.boot == k.n.boot && ses.suspect == 0 {
 			continue // who leads has the promises of a majority, or leads no more; but it may be suspected by the one before it
 		}
 		k.mu.Lock()
