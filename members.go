@@ -14,7 +14,7 @@ const (
 	minVoters  = 3                // a voter that may come back is not removed by the leader alone when fewer would be left
 	steadyTime = 10 * time.Second // how long a non-voter must have been there before it votes
 	goneTime   = 10 * time.Second // how long a voter must have been gone before another one votes in its place
-	silentTime = time.Minute      // the same for a node without a directory whose process may only be cut off
+	silentTime = time.Minute      // the same for a node that cannot come back, and whose process may only be cut off
 	removeDead = 24 * time.Hour   // how long a member must have been gone before it is removed, by default
 )
 
@@ -27,7 +27,8 @@ type member struct {
 	refused bool // its port refuses
 	current bool // it is there, and has what the leader has
 	lost    bool // it cannot come back once its process has ended: it has no directory
-	former  bool // it cannot come back: it says so itself, as the new node that it is now
+	ended   bool // another process was seen at its address
+	former  bool // it cannot come back: the new node that it is now says so, which may be a copy of it
 }
 
 // change is a change of the membership.
@@ -110,14 +111,12 @@ func (r *roster) next(now time.Time, members []member) (change, bool) {
 	const never = 1<<63 - 1
 	if m, ok := longest(func(m member) time.Duration {
 		switch {
-		case m.former:
-			return 0
-		case m.lost && m.refused:
+		case !m.lost && !m.former:
+			return never
+		case m.refused || m.ended:
 			return goneTime
-		case m.lost:
-			return silentTime
 		}
-		return never
+		return silentTime
 	}); ok {
 		return change{remove, m.id, "it cannot come back"}, true
 	}
@@ -178,6 +177,7 @@ func (l *leadership) view(n *Node) ([]member, error) {
 		there := id == n.id || l.acks.there(id)
 		index, _ := n.port.Transport().Match(id, l.term)
 		known, _ := s.member(id)
+		last, _ := s.process(id)
 		all = append(all, member{
 			id:      id,
 			votes:   srv.Suffrage == raft.Voter,
@@ -186,6 +186,7 @@ func (l *leadership) view(n *Node) ([]member, error) {
 			refused: id != n.id && n.port.Transport().Refused(id),
 			current: there && index+maxBatch >= l.raft.LastIndex(),
 			lost:    known.InMemory,
+			ended:   n.book.hasEnded(last.boot),
 			former:  s.isFormer(id),
 		})
 	}

@@ -20,6 +20,8 @@ func leadingOf(id string) place { p := voterOf(id); p.leads = true; return p }
 
 func (p place) lasting(d time.Duration) place { p.since = d; return p }
 func (p place) lost() place                   { p.member.lost = true; return p }
+func (p place) former() place                 { p.member.former = true; return p }
+func (p place) ended() place                  { p.member.ended = true; return p }
 
 func TestRosterDecides(t *testing.T) {
 	day := 24 * time.Hour
@@ -39,6 +41,11 @@ func TestRosterDecides(t *testing.T) {
 		{"one of two", []place{leadingOf("a"), voterOf("b"), voterOf("c"), goneOf("d"), goneOf("e").lasting(time.Minute), spareOf("f")}, change{kind: demote, id: "d"}},
 		{"without a directory", []place{leadingOf("a"), voterOf("b"), goneOf("c").lost()}, change{kind: remove, id: "c"}},
 		{"perhaps only cut off", []place{leadingOf("a"), voterOf("b"), goneOf("c").lost().lasting(59 * time.Second)}, change{}},
+		{"began anew, and perhaps only cut off", []place{leadingOf("a"), voterOf("b"), goneOf("c").former().lasting(59 * time.Second)}, change{}},
+		{"began anew", []place{leadingOf("a"), voterOf("b"), goneOf("c").former().lasting(time.Minute)}, change{kind: remove, id: "c"}},
+		{"began anew, and its process has ended", []place{leadingOf("a"), voterOf("b"), goneOf("c").former().ended().lasting(10 * time.Second)}, change{kind: remove, id: "c"}},
+		{"began anew a moment ago", []place{leadingOf("a"), voterOf("b"), goneOf("c").former().ended().lasting(9 * time.Second)}, change{}},
+		{"its process has ended, and it may come back", []place{leadingOf("a"), voterOf("b"), goneOf("c").ended()}, change{}},
 		{"four are no better than three", []place{leadingOf("a"), voterOf("b"), voterOf("c"), goneOf("d")}, change{kind: demote, id: "d"}},
 		{"two of five may come back", []place{leadingOf("a"), voterOf("b"), voterOf("c"), goneOf("d"), goneOf("e")}, change{}},
 		{"a day", []place{leadingOf("a"), voterOf("b"), voterOf("c"), voterOf("d"), goneOf("e").lasting(day)}, change{kind: remove, id: "e"}},

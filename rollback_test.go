@@ -287,6 +287,38 @@ func TestCopyBesideOriginal(t *testing.T) {
 	}
 }
 
+// An older copy that starts while the original is cut off joins as a new node. It says that it was the
+// original, but the original is not removed in the moments for which a line may be down.
+func TestCopyOfOneThatIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		time.Sleep(5 * time.Second)
+		original := (c.Leader() + 1) % 3
+		others := []int{(original + 1) % 3, (original + 2) % 3}
+		c.Kill(original)
+		older := copyDir(t, c.Config(original).Dir)
+		c.Restart(original)
+		c.Settle()
+		id := c.Nodes[original].Status().ID
+		c.Isolate(original)
+		time.Sleep(5 * time.Second)
+		i := c.Add(func(_ int, cfg *flotilla.Config) { cfg.Dir = older })
+		c.SettleNodes(append(others, i)...)
+		if s := c.Nodes[i].Status(); s.ID == id || s.SetAside == "" {
+			t.Fatalf("the copy goes on as the original: %+v", s)
+		}
+		time.Sleep(30 * time.Second)
+		c.Heal()
+		c.Settle()
+		time.Sleep(2 * time.Minute)
+		wantReady(t, c.Nodes)
+		if got := c.Nodes[original].Status().ID; got != id {
+			t.Errorf("the original is %s now, and was %s", got, id)
+		}
+	})
+}
+
 // An original and a copy that start together: the cluster goes on with one of them, and the other is told.
 func TestCopyStartsWithOriginal(t *testing.T) {
 	for seed := range 8 {

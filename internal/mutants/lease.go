@@ -47,6 +47,8 @@ func leaseRows() []row {
 			"verdict.go", "isMajority", `return n > len(voters)/2`, `return n >= len(voters)/2`),
 		m("a verdict needs the reports", "TestSessionEndsAfterItsLease",
 			"verdict.go", "judge", `gone := ses.suspect != 0 && isMajority(k.reports[suspicion{id, ses.suspect}], s.voters)`, `gone := ses.suspect != 0`),
+		m("a leader judges the earlier process of its own node", "TestAddressesAreNoIdentities",
+			"verdict.go", "judge", `if ses.boot == k.n.boot && ses.suspect == 0 {`, `if id.node == k.n.id && ses.suspect == 0 {`),
 		m("that time is counted for a slow clock", "TestGhostsOutlastSlowClocks",
 			"verdict.go", "haunts", `d += 2 * d / drift // a slow clock may count it, where that of a lease has a hundredth taken off`, ``),
 		m("that time has the lease in it, if that was not over", "TestGhostsOutlastSlowClocks",

@@ -77,6 +77,8 @@ func membershipRows() []row {
 			"leader.go", "settle", `case <-time.After(time.Until(at.Add(promiseTime(n.pace.lease)))):`, `case <-time.After(time.Until(at)):`),
 		m("another change of the voters waits for every session", "TestVoterChangeWaitsForEverySession",
 			"leader.go", "settle", `if err := l.everyone(ctx, n, s.elected); err != nil {`, `if err := l.everyone(ctx, n, 0); err != nil {`),
+		m("who says that it was another node takes that one's place when it is gone", "TestRosterDecides",
+			"members.go", "next", `case m.refused || m.ended:`, `case true:`),
 		m("nothing changes while the voters have no majority", "TestRosterDecides",
 			"members.go", "next", `if !canDoWithout(members, "") {`, `if false {`),
 		m("a node that has just joined does not vote", "TestJoinThenVote",

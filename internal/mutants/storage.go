@@ -37,6 +37,8 @@ func storageRows() []row {
 			"propose.go", "lead", `return l.acks.wait(ctx, index)`, `return nil`),
 
 		m("a write waits for each session that has not applied it", "TestLateGreetingOfEarlierProcess",
-			"ack.go", "gone", `return a.n.book.lost(id) >= ses.number || a.n.port.HungUp(id)`, `return true`),
+			"ack.go", "gone", `return a.n.book.lost(id) >= ses.number || a.n.book.hasEnded(ses.boot) || a.n.port.HungUp(id)`, `return true`),
+		m("a write does not wait for a process whose successor has its address", "TestCatchingUpHoldsNobodyUp",
+			"ack.go", "gone", `return a.n.book.lost(id) >= ses.number || a.n.book.hasEnded(ses.boot) || a.n.port.HungUp(id)`, `return a.n.book.lost(id) >= ses.number || a.n.port.HungUp(id)`),
 	}
 }
