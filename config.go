@@ -167,8 +167,11 @@ type Drain struct {
 type Timing int
 
 const (
-	// LAN suits nodes in one data centre. A machine that dies is replaced, as leader and as holder of anything, after 0.6 s, a dead process in
-	// milliseconds.
+	// LAN suits nodes in one data centre. Its lease is 600 ms long. A machine that dies is replaced after that
+	// time, as leader and as holder of anything (BenchmarkIsolatedLeader, BenchmarkRoleFailover in bench). A
+	// leader whose process dies is replaced as soon as its port refuses (BenchmarkFailover); the locks and roles
+	// of that process are free when its lease has expired, or at once if a guard process tells of the death, as
+	// that of package vip does (BenchmarkAddresses).
 	LAN Timing = iota
 
 	// Fast suits nodes on one quiet network: 0.2 s.

@@ -69,6 +69,17 @@ func runNode(ctx context.Context) error {
 		case "store":
 			err = n.Storage().Store(ctx, rest, make([]byte, valueSize))
 			fmt.Println("ok")
+		case "hold": // until the process ends
+			held := make(chan error, 1)
+			go func() {
+				held <- n.Hold(ctx, flotilla.Role{Name: rest}, func(ctx context.Context, _ flotilla.Tenure) error {
+					held <- nil
+					<-ctx.Done()
+					return nil
+				})
+			}()
+			err = <-held
+			fmt.Println("ok")
 		case "vitals":
 			var use syscall.Rusage
 			err = syscall.Getrusage(syscall.RUSAGE_SELF, &use)

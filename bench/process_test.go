@@ -4,7 +4,9 @@ package bench
 
 import (
 	"flag"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -110,6 +112,48 @@ func BenchmarkFailover(b *testing.B) {
 	}
 	reportTrials(b, first)
 	b.ReportMetric(ms(median(last)), "both-median-ms")
+}
+
+// BenchmarkRoleFailover kills the process of the node that holds a role with SIGKILL, while another node waits for the role, and
+// measures from the kill to the grant. No guard process tells of the death, so the role is free when the lease has
+// expired. In half of the trials the holder is the leader of the cluster too.
+func BenchmarkRoleFailover(b *testing.B) {
+	all := newProcesses(b)
+	for _, p := range all {
+		p.start(b)
+	}
+	awaitReady(b, all)
+	var follows, leads []time.Duration
+	for i := range tries(20) {
+		role := fmt.Sprintf("hold trial%d", i)
+		leader := leaderOf(b, all)
+		holder, next, took := leader, (leader+1)%len(all), &leads
+		if i%2 == 0 {
+			holder, next, took = next, (leader+2)%len(all), &follows
+		}
+		if _, err := all[holder].Ask(role); err != nil {
+			b.Fatal(err)
+		}
+		granted := make(chan error, 1)
+		go func() {
+			_, err := all[next].Ask(role)
+			granted <- err
+		}()
+		time.Sleep(300 * time.Millisecond) // the other one waits for the role
+		began := time.Now()
+		all[holder].Cmd.Process.Kill()
+		if err := <-granted; err != nil {
+			b.Fatal(err)
+		}
+		*took = append(*took, time.Since(began))
+		all[holder].Kill()
+		all[holder].start(b)
+		awaitReady(b, all)
+	}
+	slices.Sort(leads)
+	reportTrials(b, follows)
+	b.ReportMetric(ms(median(leads)), "leads-median-ms")
+	b.ReportMetric(ms(leads[len(leads)-1]), "leads-max-ms")
 }
 
 // BenchmarkIdle leaves a cluster alone and reports what it costs: the processor time of each process in percent of one core, the
