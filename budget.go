@@ -97,9 +97,15 @@ func misplaced(key string) error {
 	case "certificates":
 		ok, form = len(parts) == 4, "certificates/AUTHORITY/NAME/FILE"
 	case "acme":
-		ok, form = len(parts) == 4, "acme/AUTHORITY/challenge_tokens/FILE or acme/AUTHORITY/users/ADDRESS/FILE"
-		if len(parts) > 2 && parts[2] == "users" {
+		form = "acme/AUTHORITY/challenge_tokens/FILE or acme/AUTHORITY/users/ADDRESS/FILE"
+		switch {
+		case len(parts) < 3:
+		case parts[2] == "challenge_tokens":
+			ok = len(parts) == 4
+		case parts[2] == "users":
 			ok = len(parts) == 5
+		default:
+			ok = true
 		}
 	case "ocsp":
 		ok, form = len(parts) == 2, "ocsp/FILE"

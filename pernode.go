@@ -100,6 +100,9 @@ func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error 
 		return o.Storage.Store(ctx, key, value)
 	}
 	o.trace(ctx, "store own", key)
+	if err := misplaced(clean); err != nil {
+		return pathError("store", key, err)
+	}
 	if len(value) > MaxValue {
 		return pathError("store", key, fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue))
 	}

@@ -204,11 +204,11 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 			}
 			do := func(err error) { out = append(out, kind(err)) }
 			look()
-			for _, key := range []string{"acme/a", "certificates/ca/x/x.crt", "certificates/ca/x/x.key", "certificates/ca/x/x.json", "certificates-not", "ocsp/s", "z", "certificates/ca/x/x.crt/below", "certificates/ca", "", "/certificates/../acme/b", "\x00"} {
+			for _, key := range []string{"acme/ca/users/u/u.json", "certificates/ca/x/x.crt", "certificates/ca/x/x.key", "certificates/ca/x/x.json", "certificates-not", "ocsp/s", "z", "certificates/ca/x/x.crt/below", "certificates/ca", "", "/certificates/../acme/b", "\x00"} {
 				do(s.Store(ctx, key, []byte("value of "+key)))
 			}
-			do(s.Store(ctx, "certificates/large", make([]byte, MaxValue+1)))
-			do(s.Store(ctx, "certificates/"+strings.Repeat("n", MaxName), nil))
+			do(s.Store(ctx, "certificates/ca/large/large.crt", make([]byte, MaxValue+1)))
+			do(s.Store(ctx, "certificates/ca/n/"+strings.Repeat("n", MaxName), nil))
 			look()
 			do(s.Delete(ctx, "certificates/ca/x/x.crt"))
 			do(s.Delete(ctx, "certificates/none"))
@@ -217,7 +217,8 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 			look()
 			do(s.Delete(ctx, ""))
 			look()
-			do(s.Store(ctx, "certificates/last", nil))
+			do(s.Store(ctx, "certificates/ca/last/last.txt", nil))
+			do(s.Store(ctx, "certificates/misplaced", nil))
 			do(s.Store(ctx, "last", nil))
 			look()
 			do(s.Delete(ctx, "last"))
@@ -231,20 +232,20 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("answers (-cluster's +own):\n%s", diff)
 		}
-		if keys, err := ownOver(t, n, nil).List(t.Context(), "", true); err != nil || !cmp.Equal(keys, []string{"certificates", "certificates/last"}) {
+		if keys, err := ownOver(t, n, nil).List(t.Context(), "", true); err != nil || !cmp.Equal(keys, []string{"certificates", "certificates/ca", "certificates/ca/last", "certificates/ca/last/last.txt"}) {
 			t.Errorf("after a restart: %v, %v", keys, err)
 		}
 		if err := shared.Delete(t.Context(), ""); err != nil || !own.Exists(t.Context(), "") {
 			t.Errorf("nothing is the cluster's, and there is no root: %v", err)
 		}
 		// As of a time before the option was switched on.
-		if err := shared.Store(t.Context(), "certificates/old", nil); err != nil {
+		if err := shared.Store(t.Context(), "certificates/ca/old/old.txt", nil); err != nil {
 			t.Fatal(err)
 		}
-		if keys, err := own.List(t.Context(), "", true); err != nil || slices.Contains(keys, "certificates/old") {
+		if keys, err := own.List(t.Context(), "", true); err != nil || slices.Contains(keys, "certificates/ca/old/old.txt") {
 			t.Errorf("the cluster's certificates are among the node's own: %v, %v", keys, err)
 		}
-		for key, isOwn := range map[string]bool{"certificates/k": true, "/certificates//l": true, "ocsp/s": true, "certificates-not": false, "acme/a": false} {
+		for key, isOwn := range map[string]bool{"certificates/ca/k/k.txt": true, "/certificates//ca/l/l.txt": true, "ocsp/s": true, "certificates-not": false, "acme/ca/users/u/u.json": false} {
 			if err := own.Store(t.Context(), key, nil); err != nil || shared.Exists(t.Context(), key) == isOwn {
 				t.Errorf("%q, which is to be the node's own: %v: %v", key, isOwn, err)
 			}
@@ -305,7 +306,7 @@ func TestOwnBundle(t *testing.T) {
 func TestOwnFileIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) { c.TLS.PerNode = true })[0]
-		if err := n.certs.config.Storage.Store(t.Context(), "certificates/k", []byte("value")); err != nil {
+		if err := n.certs.config.Storage.Store(t.Context(), "certificates/ca/k/k.txt", []byte("value")); err != nil {
 			t.Fatal(err)
 		}
 		cfg := n.cfg
@@ -361,7 +362,7 @@ func TestOwnFileIsRefused(t *testing.T) {
 func TestPerNodeLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
-		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/k", nil); err != nil {
+		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/ca/k/k.txt", nil); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -370,7 +371,7 @@ func TestPerNodeLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := reviewReopen(t, nodes[1])
-		if again.certs.config.Storage.Exists(t.Context(), "certificates/k") {
+		if again.certs.config.Storage.Exists(t.Context(), "certificates/ca/k/k.txt") {
 			t.Error("it is still there")
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // Everything in the directory is for this process's user alone: directories have mode 0700 and files 0600, whatever the umask is and
@@ -59,6 +60,9 @@ func (d *Dir) MakePrivate() (exposed []string, err error) {
 func ours(path string, e fs.DirEntry) bool {
 	switch e.Name() {
 	case lockName, logName, snapsName, markName:
+		return true
+	}
+	if e.IsDir() && strings.HasPrefix(e.Name(), asidePrefix) {
 		return true
 	}
 	if !e.Type().IsRegular() {
