@@ -152,8 +152,8 @@ func TestDeathIsAWarning(t *testing.T) {
 				told++
 			}
 		}
-		if told != 1 || len(log.lines) > 10 {
-			t.Errorf("%d lines tell that %s is gone, want 1; %d lines are loud, want 10 at most:\n%s", told, name, len(log.lines), strings.Join(log.lines, "\n"))
+		if told != 1 || len(log.lines) > 20 {
+			t.Errorf("%d lines tell that %s is gone, want 1; %d lines are loud, want 20 at most:\n%s", told, name, len(log.lines), strings.Join(log.lines, "\n"))
 		}
 	})
 }
