@@ -4,7 +4,7 @@ import "slices"
 
 // table returns all rows.
 func table() []row {
-	return slices.Concat(stateRows(), leaseRows(), membershipRows(), storageRows(), addressRows(), servingRows())
+	return slices.Concat(stateRows(), leaseRows(), membershipRows(), storageRows(), addressRows(), servingRows(), copyRows())
 }
 
 // m makes a row: the guard, the test that must fail without it, the file and the function that the guard is in, its line, and what that becomes.

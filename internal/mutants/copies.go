@@ -1,0 +1,27 @@
+package main
+
+// copyRows are about copies of data directories, and about two logs that raft takes for one.
+func copyRows() []row {
+	return []row{
+		m("a process that is not to be believed is not noted", "TestRolledBackDirectory",
+			"copies.go", "meet", `if no != nil {`, `if false {`),
+		m("nobody leads who lacks what a node has applied", "TestRolledBackAndRestored",
+			"copies.go", "mayLead", `if applied <= last {`, `if true {`),
+		m("a raft request of an older process is refused", "TestNodeRefusesForRaft",
+			"internal/wire/inbound.go", "pump", `err = t.port.fresh(peer, process)`, ``),
+		m("a leader's log is compared before raft sees it", "TestNodeRefusesForRaft",
+			"internal/wire/inbound.go", "pump", `err = t.compare(peer, rpc.Command)`, ``),
+		m("nobody votes for a log that lacks what a node has applied", "TestNodeRefusesForRaft",
+			"internal/wire/inbound.go", "pump", `err = t.mayLead(rpc.Command)`, ``),
+		m("two logs with one entry have the same before it", "TestCompare",
+			"internal/history/log.go", "Compare", `case known && p.known && p.sum != sum:`, `case false:`),
+		m("an entry that both logs have is the same", "TestCompare",
+			"internal/history/log.go", "Compare", `case p.term != 0 && p.term != e.Term, known && p.known && p.sum != sum:`, `case p.term != 0 && p.term != e.Term:`),
+		m("an entry that was applied is not replaced", "TestCompare",
+			"internal/history/log.go", "Compare", `case p.term != 0 && p.term != c.Term && c.Index <= applied:`, `case false:`),
+		m("what was applied is not deleted", "TestAppliedEntriesStay",
+			"internal/history/log.go", "DeleteRange", `if applied := l.applied(); hi >= last && lo <= last && lo <= applied {`, `if applied := l.applied(); hi >= last && lo <= last && lo < applied {`),
+		m("a deleted entry has no sum", "TestSumsFollowTheLog",
+			"internal/history/log.go", "DeleteRange", `l.points = l.points[:min(lo-l.base, uint64(len(l.points)))]`, ``),
+	}
+}
