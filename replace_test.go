@@ -268,6 +268,29 @@ func TestAddressesAreNoIdentities(t *testing.T) {
 			}
 		})
 	})
+	// Whoever leads then has a session of its last process, at whose address another node answers.
+	t.Run("all nodes go round", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := clustertest.New(t, 3, nil)
+			c.Settle()
+			time.Sleep(5 * time.Second)
+			before, _ := membersOf(c, 0)
+			for i := range 3 {
+				c.Kill(i)
+			}
+			x, y, z := c.Config(0), c.Config(1), c.Config(2)
+			x.Dir, y.Dir, z.Dir, x.Name, y.Name, z.Name = y.Dir, z.Dir, x.Dir, y.Name, z.Name, x.Name
+			for i := range 3 {
+				c.Restart(i)
+			}
+			c.Settle()
+			for _, n := range c.Nodes {
+				store(t, n, "k", "1")
+			}
+			time.Sleep(time.Minute)
+			wantVoters(t, c, before)
+		})
+	})
 	t.Run("a new node at the address of a dead one", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, nil)
