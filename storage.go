@@ -289,12 +289,8 @@ func (s *Storage) read(ctx context.Context) (*state, bool) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
 	defer cancel()
-	for n.works.Err() == nil && n.awaitReady(ctx) == nil {
-		if n.keeper.valid() { // in this order again, however long ago awaitReady has said so
-			return n.fsm.state(), true
-		}
-	}
-	return n.fsm.state(), false
+	current := n.works.Err() == nil && n.awaitReady(ctx) == nil // in this order again: it has asked the clock last
+	return n.fsm.state(), current
 }
 
 // absent is the error for what is not in the state.
