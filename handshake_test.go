@@ -187,15 +187,12 @@ func TestFloodOfUnknownNames(t *testing.T) {
 			t.Fatal("no certificate")
 		}
 		n.certs.work.Wait()
-		var entries uint64
-		for range 3 { // those of the node's start come in between once
-			index := n.Status().Index
-			flood(t, ln.Addr().String(), names)
-			if entries = n.Status().Index - index; entries == 0 {
-				return
-			}
+		index := n.Status().Index
+		flood(t, ln.Addr().String(), names)
+		// A node writes some entries of its own when it has just started, or when a busy machine makes it lose its lease.
+		if entries := n.Status().Index - index; entries > names/10 {
+			t.Errorf("%d entries in raft's log for %d names", entries, names)
 		}
-		t.Errorf("%d entries in raft's log", entries)
 	})
 }
 

@@ -22,6 +22,7 @@ func (p place) lasting(d time.Duration) place { p.since = d; return p }
 func (p place) lost() place                   { p.member.lost = true; return p }
 func (p place) former() place                 { p.member.former = true; return p }
 func (p place) ended() place                  { p.member.ended = true; return p }
+func (p place) refuses() place                { p.refused = true; return p }
 
 func TestRosterDecides(t *testing.T) {
 	day := 24 * time.Hour
@@ -46,6 +47,10 @@ func TestRosterDecides(t *testing.T) {
 		{"began anew, and its process has ended", []place{leadingOf("a"), voterOf("b"), goneOf("c").former().ended().lasting(10 * time.Second)}, change{kind: remove, id: "c"}},
 		{"began anew a moment ago", []place{leadingOf("a"), voterOf("b"), goneOf("c").former().ended().lasting(9 * time.Second)}, change{}},
 		{"its process has ended, and it may come back", []place{leadingOf("a"), voterOf("b"), goneOf("c").ended()}, change{}},
+		{"its port refuses", []place{leadingOf("a"), voterOf("b"), goneOf("c").lost().refuses().lasting(goneTime)}, change{kind: remove, id: "c"}},
+		{"a restart without a directory", []place{leadingOf("a"), voterOf("b"), goneOf("c").lost().refuses().lasting(goneTime - 1)}, change{}},
+		{"ended, with a directory", []place{leadingOf("a"), voterOf("b"), goneOf("c").refuses()}, change{}},
+		{"it is said to be a new node, and is there", []place{leadingOf("a"), voterOf("b"), voterOf("c").former()}, change{}},
 		{"four are no better than three", []place{leadingOf("a"), voterOf("b"), voterOf("c"), goneOf("d")}, change{kind: demote, id: "d"}},
 		{"two of five may come back", []place{leadingOf("a"), voterOf("b"), voterOf("c"), goneOf("d"), goneOf("e")}, change{}},
 		{"a day", []place{leadingOf("a"), voterOf("b"), voterOf("c"), voterOf("d"), goneOf("e").lasting(day)}, change{kind: remove, id: "e"}},

@@ -17,7 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A node is let in when that is committed, not when a leader which is about to lose its place has begun it.
+// A node is let in when that is committed, not when a leader which is about to lose its place has begun it; and then it is.
 func TestJoinThatIsNotCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -29,6 +29,9 @@ func TestJoinThatIsNotCommitted(t *testing.T) {
 		c.Block(l, b)
 		j := c.Add(nil)
 		time.Sleep(2500 * time.Millisecond)
+		if cluster := c.Nodes[j].Status().Cluster; cluster != "" {
+			t.Errorf("it belongs to the cluster %s, and nobody has committed that", cluster)
+		}
 		c.Heal()
 		c.Settle() // must become ready
 		store(t, c.Nodes[j], "k", "1")
@@ -57,8 +60,8 @@ func TestForeignNodePassesNoVerdict(t *testing.T) {
 	})
 }
 
-// Nor does a copy of a directory harm the original.
-func TestCopyPassesNoVerdict(t *testing.T) {
+// Nor does a copy of a directory, which is refused while the original lives.
+func TestCopyIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {
 			cfg.Peers = flotilla.Static("n0:7373", "n1:7373", "n2:7373", "n3:7373")
@@ -223,7 +226,7 @@ func TestQuotaHoldsForAllAtOnce(t *testing.T) {
 		wg.Wait()
 		keys, _ := c.Nodes[0].Storage().List(t.Context(), "", true)
 		if len(keys) > 2 {
-			t.Errorf("%d values of 512 KiB in a state of 1 MiB", len(keys))
+			t.Fatalf("%d values of 512 KiB in a state of 1 MiB", len(keys))
 		}
 		locks := 0
 		for i := range 3000 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -74,6 +75,8 @@ func TestConfiguredByHand(t *testing.T) {
 	s.must(s.procs[0].Wait())
 	s.must(s.lab.Nodes[0].AddAddr(netip.MustParsePrefix("10.77.0.51/24")))
 	s.start(0)
+	late := time.AfterFunc(time.Minute, func() { s.procs[0].Kill(syscall.SIGKILL) }) // it goes on, and should not
+	defer late.Stop()
 	err := s.procs[0].Wait()
 	const want = "vip: vip/10.77.0.51: 10.77.0.51/24 is configured on eth0, and not by this program"
 	// any error: what the program has printed says why it ended

@@ -10,11 +10,13 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -122,6 +124,72 @@ func TestExtend(t *testing.T) {
 	// What is left of less than a millisecond would be a timeout of 0, to the kernel none at all.
 	must(t, fence.Extend(time.Now().Add(slack+time.Millisecond/2)))
 	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
+}
+
+// TestExtendAfterAnError has the kernel refuse a lease. A table that is made anew has the shorter of the two.
+func TestExtendAfterAnError(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("error", v4().addr)
+	now := time.Now()
+	must(t, fence.Extend(now.Add(time.Minute)))
+	must(t, fence.link.ask(func(c *nftables.Conn) error {
+		c.DelTable(fence.layout.table)
+		return c.Flush()
+	}))
+	for _, step := range []struct{ asked, want time.Duration }{{time.Hour, time.Minute}, {time.Second, time.Second}, {time.Minute, time.Second}} {
+		if err := fence.Extend(now.Add(step.asked)); !errors.Is(err, syscall.ENOENT) {
+			t.Fatalf("a lease in a table that is not there: %v", err)
+		}
+		if got := fence.until.Sub(now); got != step.want {
+			t.Errorf("after a lease of %v was refused a table that is made anew has one of %v, want %v", step.asked, got, step.want)
+		}
+	}
+}
+
+// TestLimitsAreTheKernels has the program do nothing after it has set a limit.
+func TestLimitsAreTheKernels(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("limits", v4().addr)
+	must(t, fence.Extend(long()))
+	must(t, fence.Set(Serving, time.Hour, v4().addr))
+	must(t, fence.link.ask(func(c *nftables.Conn) error {
+		for _, id := range []uint32{setPass4, setNew4, setAnswer4} {
+			set := fence.layout.sets[id]
+			elements, err := c.GetSetElements(set)
+			if err != nil {
+				return err
+			}
+			if len(elements) != 1 || elements[0].Timeout < time.Hour-time.Minute || elements[0].Timeout > time.Hour {
+				t.Errorf("%s has %+v, want one element that ends in an hour", set.Name, elements)
+			}
+		}
+		return nil
+	}))
+}
+
+// TestClosedIPv4 asks the rules themselves: with its answers fenced too, an address that lets packets in shows nothing.
+func TestClosedIPv4(t *testing.T) {
+	l := newLab(t)
+	fence := l.open("closed", v4().addr)
+	must(t, fence.Extend(long()))
+	must(t, fence.link.ask(func(c *nftables.Conn) error {
+		for _, chain := range []string{"ip_in", "ip_out"} {
+			rules, err := c.GetRules(fence.layout.table, &nftables.Chain{Name: chain})
+			if err != nil {
+				return err
+			}
+			looks := func(r *nftables.Rule) bool {
+				return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
+					look, ok := e.(*expr.Lookup)
+					return ok && look.SetName == fence.layout.sets[setPass4].Name && look.Invert
+				})
+			}
+			if !slices.ContainsFunc(rules, looks) {
+				t.Errorf("%s lets all through to an address that is closed", chain)
+			}
+		}
+		return nil
+	}))
 }
 
 // TestStandstillInTransaction has the process stand still between the look at the clock and the system call.

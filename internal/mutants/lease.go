@@ -55,5 +55,9 @@ func leaseRows() []row {
 			"verdict.go", "haunts", `if !c.lapsed {`, `if false {`),
 		m("a leader is replaced when a majority finds its lease over", "TestLapsedNeedsAMajority",
 			"verdict.go", "majoritySays", `return yes > len(voters)/2`, `return true`),
+		m("a node whose disk hangs asks for no lease", "TestNoLeaseOnAHangingDisk",
+			"keeper.go", "renew", `if session != 0 && !k.n.stalled() && k.n.setback.Load() == nil { // nobody is to wait for a node whose disk hangs`, `if session != 0 && k.n.setback.Load() == nil {`),
+		m("a role is free when what its holder left has had its time", "TestGhostHasItsTime",
+			"verdict.go", "exorcise", `if since >= k.haunts(&c) {`, `if since >= 0 {`),
 	}
 }

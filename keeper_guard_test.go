@@ -1,0 +1,74 @@
+package flotilla
+
+import (
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// A node whose disk hangs asks for no lease, not even of itself: whoever writes would wait for it.
+func TestNoLeaseOnAHangingDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ds := newDisks()
+		n := fleet(t, simnet.New(), []string{"a"}, ds.attach)[0]
+		goOn := ds.stop(n)
+		defer goOn()
+		go n.storage.Store(t.Context(), "k", nil)
+		time.Sleep(hanging / 2)
+		if !n.keeper.valid() {
+			t.Error("it has no lease, and its disk is only slow")
+		}
+		time.Sleep(hanging + 2*n.pace.lease)
+		if n.keeper.valid() {
+			t.Errorf("it has a lease for %v while its disk hangs", n.keeper.left())
+		}
+	})
+}
+
+// A role whose holder's process is dead is granted when what is seen of it is over, and no sooner.
+func TestGhostHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		leader, others := leaderOf(t, nodes)
+		holder := others[0]
+		const linger = 5 * time.Second
+		<-holdUntil(t.Context(), holder, Role{Name: "r", Public: true, Linger: linger})
+		next := holdUntil(t.Context(), others[1], Role{Name: "r", Public: true, Linger: linger})
+		net.Isolate(holder.name)
+		over := holder.keeper.until() // the last one: nobody renews it any more
+		for leader.fsm.state().ghosts() == nil {
+			time.Sleep(10 * time.Millisecond)
+			over = maxTime(over, holder.keeper.until())
+		}
+		<-next
+		if early := time.Until(over.Add(linger)); early > 0 {
+			t.Errorf("the next holder has it %v before what the last one left is over", early)
+		}
+	})
+}
+
+// A node that is to form a cluster alone does not while a peer is silent: it may belong to one.
+func TestAloneBesideASilentPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		host := net.Host("x")
+		net.Isolate("x")
+		n, err := Open(t.Context(), Config{
+			Dir: t.TempDir(), Name: "x", Secrets: []Secret{NewSecret()}, Peers: Static("y:7373"),
+			Listen: host.Listen, Dial: host.Dial, Logger: discardLog,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		time.Sleep(time.Minute)
+		if id := n.identity(); id.Cluster != "" || id.Formation != nil {
+			t.Fatalf("it has formed the cluster %q, or is about to: %+v", id.Cluster, id.Formation)
+		}
+		net.Heal() // there is nobody
+		mustBeReady(t, n)
+	})
+}

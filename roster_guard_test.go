@@ -1,0 +1,113 @@
+package flotilla
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// The tests in this file are of single guards of who is let in, votes and is removed. Without its guard each of them fails:
+// see TESTING.md.
+
+// The leader lets no node in whose Timing is another, whatever other nodes have told it.
+func TestAnotherTimingDoesNotJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
+		x := others[0].greeting()
+		x.Member, x.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		x.Settings.Values[timingSetting] = WAN.String()
+		if _, err := leader.serveJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
+			t.Errorf("it is told %v", err)
+		}
+		x.Settings.Values[timingSetting] = LAN.String()
+		if _, err := leader.serveJoin(t.Context(), x.ID, x); err != nil {
+			t.Errorf("one with the same Timing is told %v", err)
+		}
+	})
+}
+
+// A member is another one's former self if that one says so.
+func TestFormerNodes(t *testing.T) {
+	s := newState()
+	s.servers = []string{"a", "b", "c"}
+	for _, m := range []Member{{ID: "a"}, {ID: "b", Former: "c"}, {ID: "d", Former: "a"}} {
+		s.members, _, _ = s.members.Insert([]byte(m.ID), m)
+	}
+	for id, want := range map[string]bool{"c": true, "b": false, "a": false} { // d is no member
+		if got := s.isFormer(id); got != want {
+			t.Errorf("%s is a former node: %v, want %v", id, got, want)
+		}
+	}
+}
+
+// A node whose state was set aside waits for its cluster. It would form another one beside it.
+func TestFormerMemberFormsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := lonely(t)
+		for former, want := range map[string]string{
+			"its former ID": "waiting for the cluster that this node belonged to",
+			"":              "1 of the 3 nodes that form the cluster are there",
+		} {
+			if err := n.save(func(id *identity) { id.Former = former }); err != nil {
+				t.Fatal(err)
+			}
+			if done, err := n.begin(t.Context(), &round{}); done || err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("one that was %q: done %v, %v; want %q", former, done, err, want)
+			}
+		}
+	})
+}
+
+// A change is made if its reason is still there when the change of before has settled.
+func TestChangesOfThoseWhoAreBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
+		time.Sleep(time.Minute)
+		leader, others := leaderOf(t, nodes)
+		l := leader.leading.Load()
+		before := voting(t, nodes)
+		if err := l.carryOut(t.Context(), leader, change{demote, others[0].id, "it is there"}); err != nil {
+			t.Error(err)
+		}
+		if after := voting(t, nodes); after != before {
+			t.Errorf("%d of %d vote after a voter that is there was to be demoted", after, before)
+		}
+
+		e := join(t, net, leader, "e", nil)
+		mustBeReady(t, e)
+		net.Isolate("e")
+		time.Sleep(2 * leader.pace.lease)
+		if err := l.carryOut(t.Context(), leader, change{promote, e.id, "it was there"}); err != nil {
+			t.Error(err)
+		}
+		if after := voting(t, nodes); after != before {
+			t.Errorf("%d of %d vote after one that is gone was to", after, before)
+		}
+	})
+}
+
+// A member is not removed if the voters that are left could not commit that.
+func TestRemovalLeavesAMajority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		leader, others := leaderOf(t, nodes)
+		l := leader.leading.Load()
+		net.Isolate(others[0].name)
+		if _, err := leader.fsm.wait(t.Context(), func(s *state) bool { return s.session(others[0].id) == nil }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(leader.pace.lease)
+		err := l.remove(t.Context(), leader, others[1].id)
+		if err == nil || !strings.Contains(err.Error(), "only 1 of the 2 voters that are left are there") {
+			t.Errorf("the last follower is removed: %v", err)
+		}
+		if err := l.remove(t.Context(), leader, others[0].id); err != nil {
+			t.Errorf("the dead voter is not removed: %v", err)
+		}
+	})
+}

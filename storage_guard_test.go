@@ -1,0 +1,160 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// The tests in this file are of single guards of the storage and of what writes. Without its guard each of them fails: see
+// TESTING.md.
+
+// Of the callers on one node one has the lock, and a renewal counts for the caller that it was made for.
+func TestLockHasOneCaller(t *testing.T) {
+	s := newStorage(nil)
+	first, second := claimRef{session: 1, seq: 1}, claimRef{session: 2, seq: 1}
+	if !s.keep("l", nil, first) {
+		t.Fatal("the first caller does not get it")
+	}
+	lock := s.held["l"]
+	if s.keep("l", nil, second) || s.held["l"] != lock || lock.ref != first {
+		t.Errorf("a second caller gets it while the first has it: %+v", s.held["l"])
+	}
+	if !s.keep("l", lock, second) || s.held["l"] != lock || lock.ref != second {
+		t.Errorf("the caller does not get it again: %+v", s.held["l"])
+	}
+	s.drop("l", second)
+	if s.keep("l", lock, first) || s.held["l"] != nil {
+		t.Errorf("a lock that was unlocked is held after a renewal: %+v", s.held["l"])
+	}
+}
+
+// A value has its limit, however much room there is.
+func TestValueLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
+		if err := n.storage.Store(t.Context(), "k", make([]byte, MaxValue)); err != nil {
+			t.Errorf("the largest value: %v", err)
+		}
+		err := n.storage.Store(t.Context(), "k", make([]byte, MaxValue+1))
+		if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "the value has") {
+			t.Errorf("a value that is a byte larger: %v", err)
+		}
+	})
+}
+
+// Nothing is stored at the root, however it is written.
+func TestEmptyKeys(t *testing.T) {
+	for _, key := range []string{"", "/", "//", ".", "a/.."} {
+		if clean, err := storeKey(key); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("%q becomes %q, %v", key, clean, err)
+		}
+	}
+	if clean, err := storeKey("/a"); clean != "a" || err != nil {
+		t.Errorf("/a becomes %q, %v", clean, err)
+	}
+}
+
+// A certificate is complete with all of its parts, and what is deleted of one that was not committed deletes nothing else.
+func TestBundleParts(t *testing.T) {
+	const stem = "certificates/ca/a.test/a.test"
+	cert, id := pemCertificate(t, 1)
+	_, other := pemCertificate(t, 2)
+	for _, test := range []struct {
+		name  string
+		parts map[string]string // by what their keys end with
+		meta  string
+		want  int
+	}{
+		{"all", map[string]string{".key": "k", ".crt": cert}, metaAbout(id, "new"), 3},
+		{"no key", map[string]string{".crt": cert}, metaAbout(id, "new"), 0},
+		{"no certificate", map[string]string{".key": "k"}, metaAbout(id, "new"), 0},
+		{"about another certificate", map[string]string{".key": "k", ".crt": cert}, metaAbout(other, "old"), 0},
+	} {
+		var b bundle
+		for ext, value := range test.parts {
+			if !b.hold(stem+ext, []byte(value)) {
+				t.Errorf("%s: %s is not held back", test.name, ext)
+			}
+		}
+		if records := b.complete(stem+".json", []byte(test.meta)); len(records) != test.want {
+			t.Errorf("%s: %d records are committed, want %d", test.name, len(records), test.want)
+		}
+	}
+
+	var b bundle
+	b.hold(stem+".key", []byte("k"))
+	b.hold(stem+".crt", []byte("c"))
+	b.commits(b.complete(stem+".json", []byte("{}")), errInjected)
+	for _, ext := range []string{".key", ".crt", ".json"} {
+		if !b.forget(stem + ext) {
+			t.Errorf("after a commit that failed certmagic deletes the old %s", ext)
+		}
+		if b.forget(stem + ext) {
+			t.Errorf("a second deletion of %s is not done", ext)
+		}
+	}
+}
+
+// A command is proposed in the session of its role, of its lock and of this node, or not at all.
+func TestCommandsOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		n, other := nodes[0], nodes[1]
+		own := n.ownSession(n.fsm.state())
+		within := func(on *Node, session uint64) context.Context {
+			return context.WithValue(t.Context(), tenureKey{}, &tenure{n: on, key: rolePrefix + "r", ref: claimRef{on.id, session, 1}})
+		}
+		for _, test := range []struct {
+			name    string
+			ctx     context.Context
+			session uint64
+			want    string // of the error; empty: it takes effect
+		}{
+			{"of this session", t.Context(), own, ""},
+			{"of none", t.Context(), 0, ""},
+			{"of a lost session", t.Context(), own - 1, errEnded.Error()},
+			{"of another node's role", within(other, other.ownSession(other.fsm.state())), 0, "a tenure of another node"},
+			{"of a lost role", within(n, own-1), 0, errEnded.Error()},
+			{"of a lost lock, in a role of this session", within(n, own), own - 1, errEnded.Error()},
+		} {
+			before := n.fsm.state().index
+			_, err := n.writes.do(test.ctx, command{op: opStore, session: test.session, key: "k", value: []byte(test.name), number: 1 << 20})
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("a command %s: %v, want %q", test.name, err, test.want)
+			}
+			if proposed := n.fsm.state().index > before; proposed != (test.want == "") {
+				t.Errorf("a command %s is proposed: %v", test.name, proposed)
+			}
+		}
+	})
+}
+
+// A member is late that has come no closer for three leases to what is wanted of it.
+func TestLateMembers(t *testing.T) {
+	now := time.Now()
+	n := &Node{pace: LAN.pace()}
+	a := newAcks(n, nil)
+	for _, test := range []struct {
+		name            string
+		applied, wanted uint64
+		stuck           time.Duration
+		late            bool
+	}{
+		{"nothing is wanted", 0, 0, time.Hour, false},
+		{"it has all", 5, 5, time.Hour, false},
+		{"it comes closer", 4, 5, 3 * n.pace.lease, false},
+		{"it comes no closer", 4, 5, 3*n.pace.lease + 1, true},
+	} {
+		a.applied["m"], a.wanted["m"], a.stuck["m"] = test.applied, test.wanted, now.Add(-test.stuck)
+		if got := a.late("m", now); got != test.late {
+			t.Errorf("%s: late %v, want %v", test.name, got, test.late)
+		}
+	}
+}
