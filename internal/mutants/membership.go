@@ -135,10 +135,5 @@ func membershipRows() []row {
 			"members.go", "carryOut", `case c.kind == promote && m.current:`, `case c.kind == promote:`),
 		m("a removal leaves a majority", "TestRemovalLeavesAMajority",
 			"members.go", "remove", `if left, there := l.without(n, id); there <= left/2 {`, `if left, there := l.without(n, id); there <= left/2 && left < 0 {`),
-
-		m("a joining is told when it is committed, not when it has begun", "TestJoinThatIsNotCommitted",
-			"calls.go", "serveJoin", `return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.attemptTimeout()))`, `go l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.attemptTimeout()); return out, nil`),
-		m("a copy of a directory is refused while the original lives", "TestCopyIsRefused",
-			"copies.go", "examine", `case l == lifeGoes && (recorded || knows):`, `case false:`),
 	}
 }
