@@ -119,8 +119,6 @@ func membershipRows() []row {
 			"members.go", "next", `case !m.lost && !m.former:`, `case !m.lost:`),
 		m("a member without a directory is removed", "TestRosterDecides",
 			"members.go", "next", `case !m.lost && !m.former:`, `case !m.former:`),
-		m("a member that may only be cut off has its time", "TestRosterDecides",
-			"members.go", "next", `case m.refused || m.ended:`, `case true:`),
 		m("a member whose port refuses is removed soon", "TestRosterDecides",
 			"members.go", "next", `case m.refused || m.ended:`, `case m.ended:`),
 		m("a member whose process has ended is removed soon", "TestRosterDecides",
