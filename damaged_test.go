@@ -100,6 +100,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 						t.Errorf("shows %q, want %q", got, want)
 					}
 					aside := 0
+					synctest.Wait()
 					for k, v := range storage.data {
 						if strings.HasPrefix(k, asidePlace) && strings.HasSuffix(k, key) {
 							aside++
@@ -207,6 +208,7 @@ func TestDamagedAccountIsReplaced(t *testing.T) {
 					nodes := ca.stubbed(t, 3, storage, nil, nil)
 					startAll(t, nodes, "first.example")
 					time.Sleep(20 * time.Second)
+					synctest.Wait()
 					damaged := ""
 					for key := range storage.data {
 						if strings.Contains(key, "/users/") && strings.HasSuffix(key, part) {

@@ -429,6 +429,7 @@ func TestProposalsWaitForOthers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := lonely(t)
+				synctest.Wait() // it looks for others now
 				s := stand{proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.id}, Number: 1}, test.step}
 				if test.step == proposes {
 					s.Proposer, n.forming.since = n.id, time.Now()

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -67,18 +68,21 @@ func TestWaitingIntervals(t *testing.T) {
 				at = append(at, time.Since(begun).Round(time.Second))
 			}
 		}), nil))
-		why := "because"
-		changes := 0
-		w := newWaiting(log, func() { changes++ }, condition{"it", func() string { return why }})
+		var why atomic.Value
+		why.Store("because")
+		var changes atomic.Int64
+		w := newWaiting(log, func() { changes.Add(1) }, condition{"it", func() string { return why.Load().(string) }})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.run(ctx) }()
 		defer func() { stop(); <-done }()
 		time.Sleep(4 * time.Second)
+		synctest.Wait()
 		if len(w.list()) != 0 {
 			t.Error("it is told after less than 5 s")
 		}
 		time.Sleep(30 * time.Minute)
+		synctest.Wait()
 		mu.Lock()
 		var gaps []time.Duration
 		for i, a := range at {
@@ -103,10 +107,11 @@ func TestWaitingIntervals(t *testing.T) {
 		if l := w.list(); len(l) != 1 || l[0].What != "it" || l[0].Why != "because" {
 			t.Errorf("%+v", l)
 		}
-		before := changes
-		why = ""
+		before := changes.Load()
+		why.Store("")
 		time.Sleep(2 * time.Second)
-		if len(w.list()) != 0 || changes == before {
+		synctest.Wait()
+		if len(w.list()) != 0 || changes.Load() == before {
 			t.Error("its end is not told")
 		}
 	})

@@ -3,6 +3,7 @@ package vip
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,6 +46,43 @@ func (p *fakePlace) change(f func()) {
 	f()
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+// set changes what is to come, without a word to Run.
+func (p *fakePlace) set(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+}
+
+// counts returns how often the place was bound, checked and unbound.
+func (p *fakePlace) counts() (binds, checks, unbound int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.binds, p.checks, p.unbound
+}
+
+// told keeps events.
+type told struct {
+	mu  sync.Mutex
+	all []Event
+}
+
+func (l *told) add(e Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, e)
+}
+
+func (l *told) list() []Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
+}
+
+func (l *told) last() Event {
+	all := l.list()
+	return all[len(all)-1]
 }
 
 func (p *fakePlace) Bind(context.Context, Grant) error {
@@ -132,6 +170,13 @@ func (c *fakeCluster) Remark(_, text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remark = text
+}
+
+// asks returns how the role was asked for so far.
+func (c *fakeCluster) asks() []hold.Role {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.asked)
 }
 
 func (c *fakeCluster) said() string {
