@@ -81,5 +81,13 @@ func servingRows() []row {
 			"listen.go", "mistakeOf", `case err != nil && c.client.spoke.Load() && strings.HasPrefix(err.Error(), "proxyproto: "):`, `case false:`),
 		m("a header of a stranger is told of", "TestStrangersHeaderIsReported",
 			"listen.go", "mistakeOf", `case bytes.HasPrefix(first, proxyproto.SIGV1) || bytes.HasPrefix(first, proxyproto.SIGV2[:5]):`, `case false:`),
+		m("what an authority says about waiting is heeded", "TestRetryAfterHoldsForTheCluster",
+			"authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``),
+		m("a clock is wrong when most others say so", "TestClocksAgree",
+			"clocks.go", "wrong", `if 2*len(off) <= heard {`, `if len(off) == 0 {`),
+		m("names on demand have slots of their own", "TestFloodOnDemandStarvesNobody",
+			"orders.go", "budget", `b.slot, b.front = demandSlotName, c.demandFront`, ``),
+		m("all nodes know of a pause", "TestLimitInTheReplicatedState",
+			"pauses.go", "put", `if err := p.storage.Store(ctx, key, raw); err != nil {`, `if err := p.storage.Store(ctx, key+"-lost", raw); err != nil {`),
 	}
 }
