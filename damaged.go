@@ -199,7 +199,7 @@ func (c *certs) mendAccounts(ctx context.Context) error {
 			continue // there are none yet, or the order says what is wrong
 		}
 		for _, user := range users {
-			if bad, _ := c.badAccount(ctx, user); bad != nil {
+			if _, bad := c.badAccount(ctx, user); bad != nil {
 				if err := c.mendAccount(ctx, user); err != nil {
 					return err
 				}
@@ -209,8 +209,8 @@ func (c *certs) mendAccounts(ctx context.Context) error {
 	return nil
 }
 
-// badAccount says what is wrong with the account in a directory, and returns its records.
-func (c *certs) badAccount(ctx context.Context, user string) (bad error, records []keyValue) {
+// badAccount returns the records of the account in a directory, and what is wrong with them.
+func (c *certs) badAccount(ctx context.Context, user string) (records []keyValue, bad error) {
 	stem := user + "/" + path.Base(user)
 	for _, ext := range []string{".json", ".key"} {
 		value, err := c.config.Storage.Load(ctx, stem+ext)
@@ -221,15 +221,15 @@ func (c *certs) badAccount(ctx context.Context, user string) (bad error, records
 	}
 	var account acme.Account
 	if err := json.Unmarshal(records[0].value, &account); err != nil {
-		return err, records
+		return records, err
 	}
 	if block, _ := pem.Decode(records[1].value); block == nil {
-		return errors.New("its key is not PEM"), records
+		return records, errors.New("its key is not PEM")
 	}
 	if _, err := certmagic.PEMDecodePrivateKey(records[1].value); err != nil {
-		return fmt.Errorf("its key: %w", err), records
+		return records, fmt.Errorf("its key: %w", err)
 	}
-	return nil, records
+	return records, nil
 }
 
 // mendAccount sets one account aside.
@@ -240,7 +240,7 @@ func (c *certs) mendAccount(ctx context.Context, user string) error {
 		return err
 	}
 	defer c.unlock(ctx, asideLock)
-	bad, records := c.badAccount(ctx, user)
+	records, bad := c.badAccount(ctx, user)
 	if bad == nil {
 		return nil // another node has done it
 	}

@@ -47,13 +47,6 @@ func bareID(line string) bool {
 	return id.MatchString(strings.Join(slices.DeleteFunc(strings.Fields(line), func(word string) bool { return strings.HasPrefix(word, "cluster=") }), " "))
 }
 
-// forget drops what was heard until now.
-func (l *loud) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lines = nil
-}
-
 func (l *loud) report(t *testing.T, what string) {
 	t.Helper()
 	l.mu.Lock()

@@ -64,7 +64,7 @@ func (t *Transport) compare(peer string, cmd any) error {
 		_, known, sum := readAside(req.Leader) //lint:ignore SA1019 see aside
 		c, term = history.Claim{Index: req.PrevLogEntry, Term: req.PrevLogTerm, Sum: history.Sum(sum), Known: known, Entries: req.Entries}, req.Term
 	case *raft.InstallSnapshotRequest:
-		_, known, sum := readAside(req.Leader) //lint:ignore SA1019 see aside
+		_, known, sum := readAside(req.Leader)
 		c, term = history.Claim{Index: req.LastLogIndex, Term: req.LastLogTerm, Sum: history.Sum(sum), Known: known}, req.Term
 	default:
 		return nil

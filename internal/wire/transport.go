@@ -312,7 +312,7 @@ func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req 
 			return err
 		}
 		sent := *req
-		sent.Leader = t.aside(false, req.LastLogIndex, req.LastLogTerm) //lint:ignore SA1019 see aside
+		sent.Leader = t.aside(false, req.LastLogIndex, req.LastLogTerm)
 		err := t.out.InstallSnapshot(id, raft.ServerAddress(id), &sent, resp, data)
 		if isDiffers(err) {
 			t.port.complainDiffers(peer, err)
