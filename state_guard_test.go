@@ -270,3 +270,37 @@ func TestDeadHolder(t *testing.T) {
 		t.Errorf("a dead holder is told to hand over: %d", got.code)
 	}
 }
+
+// A session is opened for a process whose directory knows the process that had the last one, and for no other.
+func TestSessionOfAnOlderDirectory(t *testing.T) {
+	first, next := newBoot(1), newBoot(2)
+	for _, test := range []struct {
+		name      string
+		processes []string
+		want      string // the process that has the session then
+	}{
+		{"of the next process", []string{first, next}, next},
+		{"of a copy of the directory before the first", []string{newBoot(1), next}, first},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			secret, keys := seal.Secret{1}, seal.NewKeyring()
+			wrapped, err := keys.Wrap(secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open := func(index uint64, c command) *raft.Log {
+				c.op, c.node = opOpen, "a"
+				return &raft.Log{Index: index, Data: sealCommand(keys, &c)}
+			}
+			f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { t.Error(err) }, func(*effects) {})
+			f.ApplyBatch([]*raft.Log{
+				{Index: 1, Data: keyringEntry("one", wrapped)},
+				open(2, command{key: first, value: encodeProcesses([]string{first})}),
+				open(3, command{key: next, value: encodeProcesses(test.processes), number: 2}),
+			})
+			if s := f.state().session("a"); s == nil || s.boot != test.want {
+				t.Errorf("the session is %+v, want that of %s", s, test.want)
+			}
+		})
+	}
+}

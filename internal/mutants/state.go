@@ -5,7 +5,7 @@ func stateRows() []row {
 	return []row{
 		m("a request to open a session that comes late replaces none", "TestLateOpenOfEarlierProcess",
 			"state.go", "change", `if s.number(c.node) != c.number {`, `if false {`),
-		m("a process of a directory that went back opens no session", "TestRolledBackWhileNobodyKnows",
+		m("a process of a directory that went back opens no session", "TestSessionOfAnOlderDirectory",
 			"state.go", "change", `if !s.mayOpen(c) {`, `if false {`),
 		m("a command of an ended session does nothing, though the node has another", "TestSessionEnds",
 			"state.go", "answer", `if ses == nil || ses.number != number {`, `if ses == nil {`),
