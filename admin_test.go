@@ -274,6 +274,7 @@ func TestOperatorSendsNonsenseAboutMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 2, nil)
 		c.Settle()
+		time.Sleep(10 * time.Second) // the first ticket key is in the state
 		before := c.Nodes[0].Status()
 		port := operatorPort(t, c)
 		for _, path := range []string{remote.CallRemove, remote.CallTransfer, remote.CallMove, remote.CallDrain} {

@@ -116,25 +116,29 @@ func TestRolledBackWhileNobodyKnows(t *testing.T) {
 
 // The same, but the node that knows is there first: nothing is lost.
 func TestRolledBackAndRestored(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := clustertest.New(t, 3, nil)
-		c.Settle()
-		time.Sleep(5 * time.Second)
-		c.Kill(1)
-		c.Settle()
-		older := copyDir(t, c.Config(2).Dir)
-		storeMany(t, c.Nodes[0], "k", 50)
-		c.Kill(2)
-		c.Kill(0)
-		restoreDir(t, older, c.Config(2).Dir)
-		for _, i := range []int{0, 1, 2} {
-			c.Restart(i)
-		}
-		c.Settle()
-		for i := range 50 {
-			wantEverywhere(t, c, fmt.Sprint("k", i), "1")
-		}
-	})
+	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := clustertest.New(t, 3, nil)
+				c.Settle()
+				time.Sleep(5 * time.Second)
+				c.Kill(1)
+				c.Settle()
+				older := copyDir(t, c.Config(2).Dir)
+				storeMany(t, c.Nodes[0], "k", 50)
+				c.Kill(2)
+				c.Kill(0)
+				restoreDir(t, older, c.Config(2).Dir)
+				for _, i := range order {
+					c.Restart(i)
+				}
+				c.Settle()
+				for i := range 50 {
+					wantEverywhere(t, c, fmt.Sprint("k", i), "1")
+				}
+			})
+		})
+	}
 }
 
 // wantEqual checks that two nodes have the same records.

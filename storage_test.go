@@ -101,6 +101,7 @@ func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 3 << 20 })
 		c.Settle()
+		time.Sleep(10 * time.Second) // the first ticket key is in the state
 		s := c.Nodes[0].Storage()
 		full, name := make([]byte, flotilla.MaxValue), strings.Repeat("n", flotilla.MaxName)
 		for _, key := range []string{"1", "2"} {
