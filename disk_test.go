@@ -244,7 +244,8 @@ func TestHangingDiskIsSaid(t *testing.T) {
 			t.Errorf("ready %v, lease %v, leads %v, retries %v", s.Ready, s.Lease.Held, s.Leader == s.ID, s.Retries)
 		}
 		goOn()
-		eventually(t, 5*time.Second, "it is ready", func() bool { s := leader.Status(); return s.Ready && s.Err == "" })
+		// raft's leader tries a voter that did not answer again after 10 ms, 20 ms, … 10.24 s.
+		eventually(t, 12*time.Second, "it is ready", func() bool { s := leader.Status(); return s.Ready && s.Err == "" })
 		wantValue(t, leader, "k", "1")
 	})
 }
