@@ -239,11 +239,10 @@ func (r *Relay) forward(m *moving, w waiting) {
 	copy(w.frame, m.owner[:])
 	copy(w.frame[6:], r.self[:])
 	r.seen[w.key]++
+	r.count(RelayStats{Forwarded: 1}) // before anybody can have the frame
 	if send(r.conn, w.frame) != nil {
-		r.count(RelayStats{Lost: 1})
-		return
+		r.count(RelayStats{Forwarded: -1, Lost: 1})
 	}
-	r.count(RelayStats{Forwarded: 1})
 }
 
 func (r *Relay) count(d RelayStats) {
