@@ -26,11 +26,17 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		}
 		gone := ses.suspect != 0 && isMajority(k.reports[suspicion{id, ses.suspect}], s.voters)
 		k.mu.Unlock()
+		overdue := silent > patience
+		if l.since.Sub(now.Add(-silent)) > 2*k.n.pace.lease {
+			// There was no leader for long. A node that lives opens a new session as soon as it hears of this one.
+			// Until then its old session stays, and with it what the node has kept.
+			overdue = now.Sub(maxTime(l.since, awake)) > k.n.pace.lease/6
+		}
 		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
 		case gone:
 			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected, priority: int64(silent), stored: k.n.storedBy(id.node, ses.boot)})
-		case ses.suspect == 0 && (silent > patience || late):
+		case ses.suspect == 0 && (overdue || late):
 			k.propose(l, id, "a node is silent", command{op: opSuspect, target: id.node, number: id.number, stored: k.n.storedBy(id.node, ses.boot)})
 		case ses.suspect != 0 && silent < k.n.pace.lease/3 && !late:
 			k.propose(l, id, "a node is heard again", command{op: opClear, target: id.node, number: id.number, cond: ses.suspect})
