@@ -25,7 +25,7 @@ func TestFullDisks(t *testing.T) {
 	for range 3 {
 		dir := t.TempDir()
 		if err := unix.Mount("flotilla", dir, "tmpfs", 0, "size=4m"); err != nil {
-			t.Skipf("cannot mount a tmpfs: %v", err)
+			t.Skipf("needs the right to mount a tmpfs: %v", err)
 		}
 		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 		dirs = append(dirs, dir)
@@ -91,7 +91,7 @@ func TestReadOnlyUnderTheNode(t *testing.T) {
 	}
 	dir := t.TempDir()
 	if err := unix.Mount("flotilla", dir, "tmpfs", 0, "size=8m"); err != nil {
-		t.Skipf("cannot mount a tmpfs: %v", err)
+		t.Skipf("needs the right to mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	synctest.Test(t, func(t *testing.T) {

@@ -138,7 +138,7 @@ func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
 	select {
 	case <-ln.resting: // the listener is drained: Shutdown would come next
 	case err := <-ended: // where listeners cannot be drained
-		t.Skipf("no draining on this system: %v", err)
+		t.Skipf("needs a system where listeners can be drained, as Linux: %v", err)
 	}
 	if resp := ask(); !resp.Close {
 		t.Error("the answer does not say that it is the last")

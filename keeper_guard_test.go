@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -8,7 +9,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A node whose disk hangs asks for no lease, not even of itself: whoever writes would wait for it.
+// A node whose disk hangs asks for no lease, not even from itself. Writers would have to wait for it.
 func TestNoLeaseOnAHangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
@@ -27,7 +28,7 @@ func TestNoLeaseOnAHangingDisk(t *testing.T) {
 	})
 }
 
-// A role whose holder's process is dead is granted when what is seen of it is over, and no sooner.
+// A role whose holder's process is dead is granted after lease and hold-down, and no sooner.
 func TestGhostHasItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -73,5 +74,44 @@ func TestAloneBesideASilentPeer(t *testing.T) {
 		}
 		net.Heal() // there is nobody
 		mustBeReady(t, n)
+	})
+}
+
+// After a time without a leader, the new one leaves the sessions of before alone for a moment. In it, a node that lives
+// opens its next session, and what it has kept stays with it.
+func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		time.Sleep(5 * time.Second)
+		alive, gone := nodes[0], nodes[1:]
+		for _, n := range gone {
+			net.Host(n.name).Kill()
+			n.Close()
+		}
+		time.Sleep(10 * time.Second)
+		net.Isolate(alive.name) // or it would open the next session at once
+		var again []*Node
+		for _, n := range gone {
+			net.Host(n.name).Revive()
+			again = append(again, reviewReopen(t, n))
+		}
+		var l *leadership
+		for l == nil {
+			time.Sleep(time.Millisecond)
+			for _, n := range again {
+				l = cmp.Or(l, n.leading.Load())
+			}
+		}
+		s, err := again[0].fsm.wait(t.Context(), func(s *state) bool {
+			old := s.session(alive.id)
+			return old == nil || old.suspect != 0
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(l.since); took < again[0].pace.lease/6 {
+			t.Errorf("%v after the leader began, the session is %+v", took, s.session(alive.id))
+		}
 	})
 }

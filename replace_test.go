@@ -268,7 +268,8 @@ func TestAddressesAreNoIdentities(t *testing.T) {
 			}
 		})
 	})
-	// Whoever leads then has a session of its last process, at whose address another node answers.
+	// The new leader still has a session of its previous process, and another node answers at that process's
+	// address.
 	t.Run("all nodes go round", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, nil)

@@ -28,7 +28,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		k.mu.Unlock()
 		overdue := silent > patience
 		if l.since.Sub(now.Add(-silent)) > 2*k.n.pace.lease {
-			// There was no leader for long. A node that lives opens a new session as soon as it hears of this one.
+			// There was no leader for long. A live node opens a new session when it hears of this one.
 			// Until then its old session stays, and with it what the node has kept.
 			overdue = now.Sub(maxTime(l.since, awake)) > k.n.pace.lease/6
 		}

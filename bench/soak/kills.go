@@ -216,7 +216,7 @@ func (c *cluster) judgeWrites(ctx context.Context, l *ledger) error {
 			}
 		}
 	}
-	// A node without a lease at that moment may be some entries behind: only a difference that stays is one.
+	// A node without a lease may be some entries behind. Only a difference that stays counts.
 	var differs string
 	for range 100 {
 		first := ""

@@ -18,7 +18,7 @@ func TestCompletionScripts(t *testing.T) {
 			sameAsFile(t, "completion_"+shell, got.out)
 			path, err := exec.LookPath(shell)
 			if err != nil {
-				t.Skipf("there is no %s here to check the script's syntax", shell)
+				t.Skipf("needs %s in PATH, to check the syntax of the script", shell)
 			}
 			file := filepath.Join(t.TempDir(), "script")
 			if err := os.WriteFile(file, []byte(got.out), 0o600); err != nil {
@@ -35,7 +35,7 @@ func TestCompletionScripts(t *testing.T) {
 func TestCompletionOfBash(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip("there is no bash here")
+		t.Skip("needs bash in PATH")
 	}
 	script := new(operator).run(t, "completion", "bash").out
 	dir := t.TempDir()

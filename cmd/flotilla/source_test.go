@@ -24,7 +24,7 @@ func TestScanUnreadable(t *testing.T) {
 	store(t, dir, map[string]string{"gone": "1", "\xff/file": "1", "sub/\xfe": "1"})
 	socket, err := net.Listen("unix", filepath.Join(dir, "socket"))
 	if err != nil {
-		t.Skip("no sockets in the file system here: ", err)
+		t.Skip("needs a file system with Unix sockets: ", err)
 	}
 	defer socket.Close()
 	s := openSource(t, dir)
