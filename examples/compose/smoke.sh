@@ -297,10 +297,11 @@ else
 	said=$(client count -roots /trust/root.pem -at 198.18.0.10:443 -n 30 https://$name/)
 	[[ $said == "requests=30 failed=0 nodes=n1,n2,n3 clients=198.18.0.250" ]] || broken "through the balancer: $said"
 	say "through the balancer: $said"
-	client count -roots /trust/root.pem -at 198.18.0.10:443 -n 100 https://$name/ >"$tmp/count" &
-	sleep 1
+	client count -roots /trust/root.pem -at 198.18.0.10:443 -n 100 https://$name/ >"$tmp/count" 2>"$tmp/progress" &
+	until grep -q "n2 answers" "$tmp/progress" || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
 	quiet docker kill "$(id n2)"
 	wait $! || true
+	cat "$tmp/progress" >&2
 	said=$(<"$tmp/count")
 	# A request that was at the node when it died is lost, as with any balancer.
 	[[ $said =~ failed=[01]\ nodes=n1,n2,n3 ]] || broken "through the balancer, while n2 was killed: $said"

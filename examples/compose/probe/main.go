@@ -138,7 +138,8 @@ func ask(ctx context.Context, c *http.Client, url string) (answer, error) {
 	return a, nil
 }
 
-// count makes requests one after another, and prints figures as words key=value.
+// count makes requests one after another, says on standard error when a node answers for the first
+// time, and prints figures as words key=value.
 func count(ctx context.Context, url, at string, roots *x509.CertPool, n int) error {
 	c := client(at, roots, 2*time.Second)
 	nodes, clients := make(map[string]bool), make(map[string]bool)
@@ -153,6 +154,9 @@ func count(ctx context.Context, url, at string, roots *x509.CertPool, n int) err
 			fmt.Fprintln(os.Stderr, err)
 		} else {
 			host, _, _ := net.SplitHostPort(a.Client)
+			if !nodes[a.ServedBy] {
+				fmt.Fprintln(os.Stderr, a.ServedBy, "answers")
+			}
 			nodes[a.ServedBy], clients[host] = true, true
 		}
 		time.Sleep(10 * time.Millisecond)
