@@ -226,8 +226,12 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		return out, nil
 	}
 	n.book.lose(in.ID, in.Lost)
-	if ses := n.fsm.state().session(in.ID); ses != nil && ses.number == in.Lost && n.leader() == in.ID {
-		n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) }) // it leads no more
+	lost := func() bool {
+		ses := n.fsm.state().session(in.ID)
+		return ses != nil && ses.number == in.Lost
+	}
+	if lost() && n.leader() == in.ID {
+		n.tasks.run(func() { n.standFor(n.works, in.ID, lost) }) // it leads no more
 	}
 	news := n.settings.hear(in.ID, in.Settings)
 	if why := in.Settings.unsafe(out.Settings); why != "" && n.isReady() {

@@ -253,7 +253,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		Compare: n.compareLog,
 		Term:    n.term,
 		Stalled: n.stalled,
-		Gone:    func(id string) { n.tasks.run(func() { n.standFor(n.works, id, func() bool { return true }) }) },
+		Gone:    func(id string) { n.standForDead(id, n.port.Transport().LedBy(id)) },
 		Applied: n.awaitApplied,
 		Noted:   n.keeper.noted,
 		Will:    n.serveWill,

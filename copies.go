@@ -266,8 +266,9 @@ func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
 		return no
 	}
 	if ended && n.leader() == in.ID {
-		// The process that led is dead, and this is the next one.
-		n.tasks.run(func() { n.standFor(n.works, in.ID, func() bool { return true }) })
+		if led := n.port.Transport().LedBy(in.ID); led != in.Boot { // else this one has been elected
+			n.standForDead(in.ID, led)
+		}
 	}
 	n.book.hear(in.Member, in.Boot, in.Applied)
 	return nil

@@ -259,3 +259,28 @@ func TestLeaderThatHasJustStarted(t *testing.T) {
 		})
 	}
 }
+
+// A node that comes back meets a leader whose process it does not know yet. That one stays: only the
+// process before it is dead.
+func TestLeaderStaysWhenANodeComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		for round := range orShort(24, 6) {
+			back := round % 3
+			for i := range 3 {
+				c.Kill(i)
+			}
+			c.Restart((back + 1) % 3)
+			c.Restart((back + 2) % 3)
+			c.Settle()
+			leader, term := c.Leader(), c.Nodes[c.Leader()].Status().Term
+			c.Restart(back)
+			c.Settle()
+			time.Sleep(2 * time.Second)
+			if now := c.Leader(); now != leader || c.Nodes[now].Status().Term != term {
+				t.Errorf("round %d: node %d led in term %d; node %d came back, and node %d leads in term %d", round, leader, term, back, now, c.Nodes[now].Status().Term)
+			}
+		}
+	})
+}

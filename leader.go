@@ -372,6 +372,14 @@ func (l *leadership) without(n *Node, gone string) (left, there int) {
 	return left, there
 }
 
+// standForDead makes this node stand for election because a process of the leader is dead, unless
+// another one of that node leads by then.
+func (n *Node) standForDead(id, process string) {
+	n.tasks.run(func() {
+		n.standFor(n.works, id, func() bool { return n.port.Transport().LedBy(id) == process })
+	})
+}
+
 // standFor makes this node stand for election because the leader's process is dead, its connections were reset and its port
 // refuses, or because its lease has lapsed. It is an ordinary vote, as after a transfer of leadership. The voters stand one after another,
 // for as long as there is reason to.

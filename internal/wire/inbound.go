@@ -75,7 +75,7 @@ func (t *Transport) pump(peer, process string, rpcs <-chan raft.RPC) {
 			t.refuse(peer, rpc, err)
 			continue
 		}
-		t.heardCommit(peer, process, rpc.Command)
+		t.heardLeader(peer, process, rpc.Command)
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && isTold(req) {
 			rpc.RespChan = t.afterApplied(req.LeaderCommitIndex, rpc.RespChan)
 		}

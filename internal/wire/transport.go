@@ -49,6 +49,7 @@ type Transport struct {
 	over     uint64        // the highest term that Release was called for
 	match    map[string]match
 	commits  map[string]commit // what leaders have told, by peer
+	led      map[string]string // the process of a peer that replicated to us last
 	in       map[string]*layer // by peer and process
 	conns    map[*conn]struct{}
 }
@@ -79,6 +80,7 @@ func newTransport(p *Port) *Transport {
 		released: make(chan struct{}),
 		match:    make(map[string]match),
 		commits:  make(map[string]commit),
+		led:      make(map[string]string),
 		in:       make(map[string]*layer),
 		conns:    make(map[*conn]struct{}),
 	}
@@ -525,14 +527,25 @@ func (t *Transport) Committed(id, process string) uint64 {
 	return 0
 }
 
-// heardCommit notes what a leader says of the commit.
-func (t *Transport) heardCommit(id, process string, cmd any) {
+// LedBy returns the process of a peer that led last, as far as this node was told; empty: none has.
+func (t *Transport) LedBy(id string) (process string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.led[id]
+}
+
+// heardLeader notes which process leads, and what it says of the commit.
+func (t *Transport) heardLeader(id, process string, cmd any) {
 	req, ok := cmd.(*raft.AppendEntriesRequest)
-	if !ok || req.LeaderCommitIndex == 0 {
+	if !ok {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.led[id] = process
+	if req.LeaderCommitIndex == 0 {
+		return
+	}
 	if c := t.commits[id]; c.process != process || c.index < req.LeaderCommitIndex {
 		t.commits[id] = commit{req.LeaderCommitIndex, process}
 	}
