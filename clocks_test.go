@@ -83,6 +83,7 @@ func TestAuthoritysClock(t *testing.T) {
 // A node whose clock is ahead by more than a certificate's life orders nothing, deletes nothing, serves what there is, and says why. The
 // others do not mind. All goes on when the clock is set.
 func TestNodeWithWrongClock(t *testing.T) {
+	SkipShort(t)
 	url := limitedByCertmagic(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"

@@ -178,7 +178,7 @@ func TestDiskErrorPasses(t *testing.T) {
 
 // Whatever was acknowledged while disks failed and came back is there at the end, on every node and on every disk.
 func TestDiskErrorsLoseNothing(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(OrShort(6, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			ds := newDisks()
 			net := simnet.New()

@@ -24,7 +24,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 		{flotilla.Fast, 260 * time.Millisecond},
 	} {
 		t.Run(test.timing.String(), func(t *testing.T) {
-			for range orShort(30, 5) {
+			for range flotilla.OrShort(30, 5) {
 				synctest.Test(t, func(t *testing.T) {
 					c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = test.timing })
 					c.Settle()
@@ -121,7 +121,7 @@ func TestCommandsTakeEffectOnce(t *testing.T) {
 
 // What was acknowledged survives whatever happens, and is read on every node.
 func TestAcknowledgedWritesSurvive(t *testing.T) {
-	for seed := range uint64(orShort(8, 2)) {
+	for seed := range uint64(flotilla.OrShort(8, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Timing(seed % 2) })
 			c.Settle()
@@ -222,7 +222,7 @@ func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 
 // A node that leads soon after its start has heard of nobody yet. It must not take the others for gone.
 func TestLeaderThatHasJustStarted(t *testing.T) {
-	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += time.Duration(orShort(10, 40)) * time.Millisecond {
+	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += time.Duration(flotilla.OrShort(10, 95)) * time.Millisecond {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Fast })
 			c.Settle()
@@ -266,7 +266,7 @@ func TestLeaderStaysWhenANodeComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
-		for round := range orShort(24, 6) {
+		for round := range flotilla.OrShort(24, 6) {
 			back := round % 3
 			for i := range 3 {
 				c.Kill(i)

@@ -19,21 +19,13 @@ var (
 	formationSeed = flag.Uint64("formation", 0, "the seed of the first of them")
 )
 
-// orShort returns how many cases a test goes through: all, or fewer in the short form.
-func orShort(all, fewer int) int {
-	if testing.Short() {
-		return fewer
-	}
-	return all
-}
-
 // A cluster forms by itself after any interruption: kills of any nodes at any time, wrong addresses that are put right
 // later, a network that fails, a directory that is lost. It never becomes two. A failed schedule prints its seed; with
 // -formation that seed and -formations 1 it runs again.
 func TestFormationSchedules(t *testing.T) {
 	n := *formations
 	if n == 0 {
-		n = orShort(30, 10)
+		n = flotilla.OrShort(30, 10)
 	}
 	for seed := *formationSeed; seed < *formationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -35,7 +35,7 @@ func TestFormationWaitsForAll(t *testing.T) {
 
 // However the network fails while nodes form a cluster, they end in one.
 func TestFormationEndsInOneCluster(t *testing.T) {
-	for seed := range uint64(orShort(15, 4)) {
+	for seed := range uint64(flotilla.OrShort(15, 4)) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			c := clustertest.New(t, 4, func(i int, cfg *flotilla.Config) { cfg.Expect = 3 })

@@ -15,6 +15,7 @@ import (
 
 // What an authority says about waiting holds for all nodes, however it says so, and survives that all of them are started anew.
 func TestRetryAfterHoldsForTheCluster(t *testing.T) {
+	SkipShort(t)
 	const wait = 3 * time.Hour
 	for _, tc := range []struct {
 		name, what string // which request is refused
@@ -98,6 +99,7 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 // A limit of one name is not another's, and one of the account is everybody's: if the authority does not say which, one other name
 // finds out.
 func TestLimitsOfNamesAndAccounts(t *testing.T) {
+	SkipShort(t)
 	for _, tc := range []struct {
 		name, detail string
 		all          bool // names are refused

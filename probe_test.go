@@ -231,6 +231,7 @@ func counts(c *acmeOrders, at ...time.Duration) []int {
 
 // An authority that has refused is asked again a few times, not for ever, and not while the name leads elsewhere.
 func TestRetriesSpareTheAuthority(t *testing.T) {
+	SkipShort(t)
 	refusal := errors.New("the proof was wrong")
 	start := func(t *testing.T, leads ...string) (*acmeOrders, *internet) {
 		world := &internet{names: map[string][]string{"a.test": leads}}

@@ -60,12 +60,6 @@ type match struct {
 	process             string // which has confirmed it, or one before
 }
 
-// commit is how far a leader has said that the log is committed. It has all of that on its disk.
-type commit struct {
-	index   uint64
-	process string
-}
-
 var (
 	_ raft.Transport   = (*Transport)(nil)
 	_ raft.WithPreVote = (*Transport)(nil)
@@ -514,41 +508,6 @@ func (t *Transport) Confirmed(id, process string, leader uint64) uint64 {
 		return m.index
 	}
 	return 0
-}
-
-// Committed returns how far that process of a peer has said, as leader, that the log is committed; 0 if
-// it has not.
-func (t *Transport) Committed(id, process string) uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c := t.commits[id]; c.process == process {
-		return c.index
-	}
-	return 0
-}
-
-// LedBy returns the process of a peer that led last, as far as this node was told; empty: none has.
-func (t *Transport) LedBy(id string) (process string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.led[id]
-}
-
-// heardLeader notes which process leads, and what it says of the commit.
-func (t *Transport) heardLeader(id, process string, cmd any) {
-	req, ok := cmd.(*raft.AppendEntriesRequest)
-	if !ok {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.led[id] = process
-	if req.LeaderCommitIndex == 0 {
-		return
-	}
-	if c := t.commits[id]; c.process != process || c.index < req.LeaderCommitIndex {
-		t.commits[id] = commit{req.LeaderCommitIndex, process}
-	}
 }
 
 // Refused reports whether the last dial to a peer was refused by its port, so that its process is not there, and it has not
