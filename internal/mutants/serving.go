@@ -82,7 +82,7 @@ func servingRows() []row {
 		m("a header of a stranger is told of", "TestStrangersHeaderIsReported",
 			"listen.go", "mistakeOf", `case bytes.HasPrefix(first, proxyproto.SIGV1) || bytes.HasPrefix(first, proxyproto.SIGV2[:5]):`, `case false:`),
 		m("what an authority says about waiting is heeded", "TestRetryAfterHoldsForTheCluster",
-			"authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``),
+			"authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``).slow(),
 		m("a clock is wrong when most others say so", "TestClocksAgree",
 			"clocks.go", "wrong", `if 2*len(off) <= heard {`, `if len(off) == 0 {`),
 		m("names on demand have slots of their own", "TestFloodOnDemandStarvesNobody",
