@@ -57,6 +57,7 @@ func newSite(t *testing.T, nodes int, fleet labnode.Fleet) *site {
 	if testing.Short() {
 		t.Skip("real processes in real time")
 	}
+	dir := t.TempDir() // first: it is removed when all processes have ended
 	lab, err := netlab.New(nodes, 2)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +67,7 @@ func newSite(t *testing.T, nodes int, fleet labnode.Fleet) *site {
 			t.Error(err)
 		}
 	})
-	fleet.Lab, fleet.Dir = lab, t.TempDir()
+	fleet.Lab, fleet.Dir = lab, dir
 	s := &site{T: t, lab: lab, fleet: &fleet, procs: make([]*netlab.Process, nodes)}
 	for _, u := range fleet.Units {
 		for _, a := range u {

@@ -16,8 +16,9 @@ func TestKeepalived(t *testing.T) {
 			if testing.Short() && !fast {
 				t.Skip("it takes ten seconds")
 			}
+			dir := t.TempDir() // first: it is removed when all processes have ended
 			l := open(t, 2, 1)
-			k := Keepalived{Dir: t.TempDir(), Fast: fast, Addrs: [][]netip.Addr{
+			k := Keepalived{Dir: dir, Fast: fast, Addrs: [][]netip.Addr{
 				{netip.MustParseAddr("10.77.0.51"), netip.MustParseAddr("fd77::51")},
 				{netip.MustParseAddr("10.77.0.52"), netip.MustParseAddr("fd77::52")},
 			}}
