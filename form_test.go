@@ -534,7 +534,7 @@ func (l *logHas) Write(p []byte) (int, error) {
 
 // What a node without a directory has promised is gone with its process: one that survives does not wait for it.
 func TestFormationWithoutDirectories(t *testing.T) {
-	for k := range 60 {
+	for k := 0; k < 60; k += flotilla.OrShort(1, 5) {
 		synctest.Test(t, func(t *testing.T) {
 			var lives logHas
 			lives.text = "taking part in a new cluster"

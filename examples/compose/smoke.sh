@@ -297,6 +297,7 @@ else
 	said=$(client count -roots /trust/root.pem -at 198.18.0.10:443 -n 30 https://$name/)
 	[[ $said == "requests=30 failed=0 nodes=n1,n2,n3 clients=198.18.0.250" ]] || broken "through the balancer: $said"
 	say "through the balancer: $said"
+	: >"$tmp/progress"
 	client count -roots /trust/root.pem -at 198.18.0.10:443 -n 100 https://$name/ >"$tmp/count" 2>"$tmp/progress" &
 	until grep -q "n2 answers" "$tmp/progress" || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
 	quiet docker kill "$(id n2)"
