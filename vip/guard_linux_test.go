@@ -178,6 +178,54 @@ func TestUnbindOutlasts(t *testing.T) {
 	}
 }
 
+// overdue has addresses whose lifetime is over, and which the kernel has not removed yet.
+func overdue(context.Context) error {
+	if _, err := vip0(); err != nil {
+		return err
+	}
+	vip0, err := netlink.LinkByName("vip0")
+	if err != nil {
+		return err
+	}
+	for _, prefix := range []string{"192.0.2.1/32", "2001:db8::1/128"} {
+		over := false
+		for tries := 0; !over; tries++ {
+			if tries == 20 {
+				return fmt.Errorf("the kernel has always removed %s before its lifetime was seen to be over", prefix)
+			}
+			if over, err = expire(vip0, netip.MustParsePrefix(prefix)); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Println("ready")
+	select {}
+}
+
+// expire puts an address in place for a second, and looks at it until it is gone. It reports whether
+// it was there when its lifetime was over.
+func expire(on netlink.Link, prefix netip.Prefix) (over bool, err error) {
+	mask := net.CIDRMask(prefix.Bits(), prefix.Bits())
+	err = netlink.AddrAdd(on, &netlink.Addr{IPNet: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: mask}, ValidLft: 1, PreferedLft: 1})
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for there := true; there && err == nil; <-tick.C {
+		there = false
+		err = eachAddr([]netip.Addr{prefix.Addr()}, func(_ netlink.Link, a netlink.Addr, left bool) error {
+			there, over = true, over || a.ValidLft == 0
+			if !left {
+				return fmt.Errorf("%v, with a lifetime of %d s, is taken for somebody else's", prefix, a.ValidLft)
+			}
+			return nil
+		})
+	}
+	return over, err
+}
+
+// An address that a dead program has left is known as such to the last moment. The kernel removes it a
+// little after its lifetime, and answers for it until then, if its table is gone.
+func TestOverdueAddressIsLeft(t *testing.T) { alone(t, overdue) }
+
 // asking has the kernel ask for a neighbour before the address is there.
 func asking(ctx context.Context) error {
 	unit, err := vip0()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/netip"
 	"slices"
 
@@ -59,7 +58,7 @@ func eachAddr(addrs []netip.Addr, f func(l netlink.Link, a netlink.Addr, left bo
 			if !slices.Contains(addrs, prefix.Addr()) {
 				continue
 			}
-			if err := f(l, a, prefix.IsSingleIP() && a.ValidLft > 0 && a.ValidLft != math.MaxUint32); err != nil {
+			if err := f(l, a, prefix.IsSingleIP() && a.Flags&unix.IFA_F_PERMANENT == 0); err != nil {
 				return err
 			}
 		}

@@ -138,7 +138,10 @@ func sweep(log *slog.Logger) {
 		}
 		f, err := fence.Open(name)
 		if err == nil {
-			err = errors.Join(removeLeft(f.Guarded(), log), f.Close())
+			err = removeLeft(f.Guarded(), log)
+			if err == nil { // else the table has to keep them silent
+				err = f.Close()
+			}
 		}
 		if err != nil {
 			log.Warn("what a dead program has left of its floating addresses could not be taken away", "table", name, "err", err)
