@@ -70,6 +70,7 @@ func (f *fleet) startNginx(t *testing.T) {
 	}
 	path := f.configure(t, "nginx.conf",
 		"user www-data;\n", "",
+		"worker_processes auto;", "worker_processes 1;", // each has its own opinion of the nodes
 		"worker_rlimit_nofile 40000;\n", "",
 		"worker_connections 20000;", "worker_connections 1000;",
 		"/run/nginx.pid", filepath.Join(t.TempDir(), "pid"),

@@ -74,6 +74,21 @@ func more(t *testing.T, loads []*load, n int) {
 	}
 }
 
+// moreBy waits until a node that is back has answered by every way. nginx asks none that has refused
+// for a second, and when all have it refuses clients.
+func moreBy(t *testing.T, loads []*load, node string) {
+	t.Helper()
+	for _, l := range loads {
+		_, before, _ := l.total()
+		await(t, func(context.Context) error {
+			if _, now, _ := l.total(); now[node] == before[node] {
+				return fmt.Errorf("%s: %s has not answered since it is back", l.way.name, node)
+			}
+			return nil
+		})
+	}
+}
+
 // lost fails the test for each new connection that was begun after the nodes were killed and failed, and returns how many other requests
 // have failed since then or shortly before. One new connection is among these that was begun before noticed: at that moment HAProxy cuts all that
 // it has for the node, and so also one that it is only about to take elsewhere.

@@ -22,6 +22,7 @@ func TestRollingRestart(t *testing.T) {
 		}
 		f.awaitServing(t, m)
 		more(t, loads, 20)
+		moreBy(t, loads, m.settings.Name)
 	}
 	took := time.Since(begun)
 	for _, l := range loads {
@@ -69,5 +70,6 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.awaitServing(t, m)
+		moreBy(t, loads, m.settings.Name)
 	}
 }
