@@ -266,7 +266,8 @@ func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
 		return no
 	}
 	if ended && n.leader() == in.ID {
-		if led := n.port.Transport().LedBy(in.ID); led != in.Boot { // else this one has been elected
+		// Unless it is this process that was elected, the leader is dead.
+		if led := n.port.Transport().LedBy(in.ID); led != in.Boot {
 			n.standForDead(in.ID, led)
 		}
 	}

@@ -531,3 +531,35 @@ func TestRosterSparesTheLiving(t *testing.T) {
 		}
 	}
 }
+
+// A node hears late that the process which led before is dead. The leader's next process was elected
+// by then, and stays the leader.
+func TestNewProcessLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, others := leaderOf(t, nodes)
+		time.Sleep(5 * time.Second)
+		n, term := others[0], leader.term()
+		before := newBoot(0)
+		now, _ := n.fsm.state().process(leader.id)
+		n.book.mu.Lock()
+		heard := n.book.heard[leader.id]
+		heard.boot, heard.opened = before, now.opened
+		n.book.heard[leader.id] = heard
+		n.book.mu.Unlock()
+		in := greeting{
+			Member: heard.Member, Boot: leader.boot, Processes: []string{before, leader.boot},
+			Last: leader.lastIndex(), Applied: leader.applied(),
+		}
+		if no := n.meet(t.Context(), &in); no != nil {
+			t.Fatalf("the leader is refused: %s", no.Why)
+		}
+		if !n.book.hasEnded(before) {
+			t.Error("the process before is not known to be dead: this shows nothing")
+		}
+		time.Sleep(2 * time.Second)
+		if now := leader.term(); now != term || n.leader() != leader.id {
+			t.Errorf("it led in term %d, and now %q leads in term %d", term, n.leader(), now)
+		}
+	})
+}

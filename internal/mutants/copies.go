@@ -5,6 +5,9 @@ func copyRows() []row {
 	return []row{
 		m("a process that is not to be believed is not noted", "TestRolledBackDirectory",
 			"copies.go", "meet", `if no != nil {`, `if false {`),
+		m("a node that comes back lets a new process lead", "TestNewProcessLeads",
+			"copies.go", "meet", `if led := n.port.Transport().LedBy(in.ID); led != in.Boot {`,
+			`if led := n.port.Transport().LedBy(in.ID); led != "" {`),
 		m("nobody leads who lacks what a node has applied", "TestRolledBackAndRestored",
 			"copies.go", "mayLead", `if applied <= last {`, `if true {`),
 		m("a raft request of an older process is refused", "TestNodeRefusesForRaft",
