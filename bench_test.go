@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -23,21 +22,6 @@ import (
 // More benchmarks, those that need other software or processes of their own, are in the module in bench.
 
 const benchValue = 4 << 10
-
-// freeAddrs returns addresses on loopback whose ports are free now.
-func freeAddrs(b *testing.B, n int) []string {
-	b.Helper()
-	addrs := make([]string, n)
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer ln.Close() // all are open at once, so all are different
-		addrs[i] = ln.Addr().String()
-	}
-	return addrs
-}
 
 // benchCluster opens n nodes on loopback, with files, and waits until they are ready.
 func benchCluster(b *testing.B, n int, configure func(*Config)) []*Node {

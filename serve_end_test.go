@@ -134,7 +134,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 		return nil
 	})
 
-	roots := awaitCertificate(t, leader)
+	roots := awaitCertificate(t, leader, ended[at])
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "app.test"}}}
 	ask := func(path string) (last bool, err error) {
 		resp, err := client.Get("https://" + cfgs[at].HTTPSAddr + path)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -18,16 +19,24 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// freeAddr is a loopback address that was free a moment ago.
-func freeAddr(t *testing.T) string {
+// freeAddrs are loopback addresses that were free a moment ago. Their ports are below those that
+// systems give to outgoing connections, which would take them before they are listened on.
+func freeAddrs(t testing.TB, n int) (addrs []string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for tries := 0; len(addrs) < n; tries++ {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000)))
+		switch {
+		case err == nil:
+			defer ln.Close() // all are open at once, so all are different
+			addrs = append(addrs, ln.Addr().String())
+		case tries > 100*n:
+			t.Fatal(err)
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addrs
 }
+
+func freeAddr(t testing.TB) string { return freeAddrs(t, 1)[0] }
 
 // The whole of a development server: HTTPS with a certificate, the redirect, health, and an end that answers what is under way.
 func TestServe(t *testing.T) {

@@ -53,7 +53,7 @@ func serveReal(t *testing.T, cfg Config, h http.Handler) *serving {
 		stop()
 		n.Close()
 	})
-	s.roots = awaitCertificate(t, n)
+	s.roots = awaitCertificate(t, n, s.ended)
 	for len(n.fronts.list()) == 0 { // the certificate may be there before the servers are
 		select {
 		case err := <-s.ended:
@@ -69,23 +69,33 @@ func ownIssuer(c *certmagic.Config, _ *certmagic.ACMEIssuer) {
 	c.Issuers = []certmagic.Issuer{&devIssuer{storage: c.Storage}}
 }
 
-// awaitCertificate waits for the certificate of app.test, and returns who has signed it.
-func awaitCertificate(t *testing.T, n *Node) *x509.CertPool {
+// awaitCertificate waits for the certificate of app.test, and returns who has signed it. It fails the
+// test if Serve ends first, which ended tells.
+func awaitCertificate(t *testing.T, n *Node, ended chan error) *x509.CertPool {
 	t.Helper()
 	if err := n.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var first <-chan struct{}
-	for first == nil {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	known := func() <-chan struct{} {
 		n.certs.mu.Lock()
+		defer n.certs.mu.Unlock()
 		if m := n.certs.names["app.test"]; m != nil {
-			first = m.known
+			return m.known
 		}
-		n.certs.mu.Unlock()
-		<-time.After(time.Millisecond)
+		return nil
 	}
-	<-first
-	return rootPool(t, n.storage)
+	for {
+		select {
+		case <-known():
+			return rootPool(t, n.storage)
+		case err := <-ended:
+			ended <- err // for those who wait for it as well
+			t.Fatalf("Serve has ended before there was a certificate: %v", err)
+		case <-tick.C:
+		}
+	}
 }
 
 // tls returns a client's configuration.
