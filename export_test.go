@@ -17,6 +17,6 @@ func OrShort(all, fewer int) int {
 func SkipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("it takes hours of virtual time, which the short form has not")
+		t.Skip("goes through hours of virtual time: it runs without -short")
 	}
 }

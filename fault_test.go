@@ -222,7 +222,8 @@ func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 
 // A node that leads soon after its start has heard of nobody yet. It must not take the others for gone.
 func TestLeaderThatHasJustStarted(t *testing.T) {
-	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += time.Duration(flotilla.OrShort(10, 95)) * time.Millisecond {
+	step := time.Duration(flotilla.OrShort(10, 95)) * time.Millisecond
+	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += step {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Fast })
 			c.Settle()
@@ -278,8 +279,10 @@ func TestLeaderStaysWhenANodeComesBack(t *testing.T) {
 			c.Restart(back)
 			c.Settle()
 			time.Sleep(2 * time.Second)
-			if now := c.Leader(); now != leader || c.Nodes[now].Status().Term != term {
-				t.Errorf("round %d: node %d led in term %d; node %d came back, and node %d leads in term %d", round, leader, term, back, now, c.Nodes[now].Status().Term)
+			now := c.Leader()
+			if after := c.Nodes[now].Status().Term; now != leader || after != term {
+				t.Errorf("round %d: node %d led in term %d; node %d came back, and node %d leads in term %d",
+					round, leader, term, back, now, after)
 			}
 		}
 	})

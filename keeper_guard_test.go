@@ -77,8 +77,8 @@ func TestAloneBesideASilentPeer(t *testing.T) {
 	})
 }
 
-// After a time without a leader, the new one leaves the sessions of before alone for a moment. In it, a node that lives
-// opens its next session, and what it has kept stays with it.
+// After a time without a leader, the new one leaves the old sessions alone for a moment. A node that
+// lives opens its next session in that time, and keeps what it has.
 func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

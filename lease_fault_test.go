@@ -523,11 +523,7 @@ func TestSmallClustersComeBack(t *testing.T) {
 // A verdict that another configuration overtakes does nothing, and the leader waits three seconds for its effect before it
 // judges that session anew.
 func TestVerdictWhileANodeJoins(t *testing.T) {
-	step := 1
-	if testing.Short() {
-		step = 7
-	}
-	for at := 550; at <= 610; at += step {
+	for at := 550; at <= 610; at += OrShort(1, 7) {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				net := simnet.New()

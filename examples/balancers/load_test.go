@@ -74,8 +74,8 @@ func more(t *testing.T, loads []*load, n int) {
 	}
 }
 
-// moreBy waits until a node that is back has answered by every way. nginx asks none that has refused
-// for a second, and when all have it refuses clients.
+// moreBy waits until a node that is back has answered through every balancer. nginx does not ask a
+// node for a second after it refused. When all have refused, nginx refuses the clients.
 func moreBy(t *testing.T, loads []*load, node string) {
 	t.Helper()
 	for _, l := range loads {
