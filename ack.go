@@ -134,7 +134,7 @@ func (a *acks) demand(id string, index uint64) {
 	a.wanted[id] = max(a.wanted[id], index)
 	if !a.asking[id] {
 		a.asking[id] = true
-		a.n.tasks.run(func() { a.ask(a.l.ctx, id) })
+		a.n.tasks.Go(func() { a.ask(a.l.ctx, id) })
 	}
 }
 

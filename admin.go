@@ -14,7 +14,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -65,7 +67,7 @@ func (n *Node) members() []Member {
 		return 0
 	})
 	if len(all) == 0 || all[0].ID != n.id { // it is in no cluster yet, or not any more
-		all = slices.Insert(all, 0, n.self())
+		all = slices.Insert(all, 0, memberOf(n.self()))
 	}
 	return all
 }
@@ -134,7 +136,7 @@ func (n *Node) toLeader(ctx context.Context, peer, path string, body []byte, ser
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
 	for {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		reply, err := n.toLeaderOnce(ctx, peer, path, body, serve)
 		if err == nil || n.isServer(peer) {
 			return reply, err
@@ -222,7 +224,7 @@ func (n *Node) nameOf(id string) string {
 	if name := n.book.name(id); name != "" {
 		return name
 	}
-	return short(id)
+	return slogbridge.Short(id)
 }
 
 // isAbsent reports whether it is known that a member cannot be reached: its session has ended, by its own word or by the verdict, or this node is on its
@@ -270,7 +272,7 @@ func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.Transfer
 		return refuse("the leadership stays with %s: %v", n.name, err)
 	}
 	for {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		if leader := n.leader(); leader != "" && leader != n.id {
 			if q.To != "" && leader != q.To {
 				return refuse("%s leads now, and not %s", n.nameOf(leader), name)
@@ -303,7 +305,7 @@ func (n *Node) serveMove(ctx context.Context, _ string, body []byte) ([]byte, er
 
 func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
 	holder := func() (claim, bool) {
-		queue := n.fsm.state().claims(rolePrefix + q.Role)
+		queue := n.fsm.state().claims(keyspace.RolePrefix + q.Role)
 		if len(queue) == 0 {
 			return claim{}, false
 		}
@@ -373,7 +375,7 @@ func (n *Node) drainAside(ctx context.Context) (remote.Answer, error) {
 	if !n.aside.Swap(true) {
 		n.log.Info("an operator drains this node", "roles", held)
 	}
-	n.changed.poke()
+	n.changed.Notify()
 	n.tenures.stir()
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
@@ -391,7 +393,7 @@ func (n *Node) undrain() (remote.Answer, error) {
 	if n.aside.Swap(false) {
 		n.log.Info("an operator has this node take part again")
 	}
-	n.changed.poke()
+	n.changed.Notify()
 	if n.drained.Load() || n.leaving.Load() {
 		return refuse("%s is on its way out by itself, and stays drained", n.name)
 	}

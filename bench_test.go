@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -167,7 +169,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { b.Error(err) }, func(*effects) {})
+		f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*effects) {})
 		if err := f.Restore(r); err != nil || f.state().records.Len() != s.records.Len() {
 			b.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package flotilla
 import (
 	"fmt"
 	"maps"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -17,7 +16,7 @@ type book struct {
 	barred map[string]error // by boot number: why that process is not talked to
 	ended  map[string]bool  // by boot number: another process of its node has answered at its address
 	poke   chan struct{}    // closed and replaced at a change
-	stored map[string]Member
+	stored map[string]peerInfo
 	said   map[string]string // by node ID: how far it was, when it last greeted this node
 	going  map[string]bool   // on their way out, by their own word
 	over   map[string]uint64 // the newest session of a node that it said is over
@@ -25,7 +24,7 @@ type book struct {
 
 // greeted is what a node said of itself.
 type greeted struct {
-	Member
+	peerInfo
 	boot     string
 	recorded string // the address that the cluster had on record then
 	opened   uint64 // the session that it had on record then
@@ -35,9 +34,9 @@ type greeted struct {
 
 const maxEnded = 1024 // processes that are remembered; those that still count are told again
 
-func newBook(f *fsm, stored map[string]Member) *book {
+func newBook(f *fsm, stored map[string]peerInfo) *book {
 	b := &book{
-		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]Member), said: make(map[string]string),
+		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]peerInfo), said: make(map[string]string),
 		going: make(map[string]bool), over: make(map[string]uint64),
 	}
 	maps.Copy(b.stored, stored)
@@ -45,7 +44,7 @@ func newBook(f *fsm, stored map[string]Member) *book {
 }
 
 // hear notes what a process of a node says of itself, and how far it has applied the log.
-func (b *book) hear(m Member, boot string, applied uint64) {
+func (b *book) hear(m peerInfo, boot string, applied uint64) {
 	s := b.fsm.state()
 	on, _ := s.member(m.ID)
 	last, _ := s.process(m.ID)
@@ -59,7 +58,7 @@ func (b *book) hear(m Member, boot string, applied uint64) {
 		delete(b.going, m.ID) // that was another process
 	}
 	b.heard[m.ID] = g
-	if old.Member == g.Member && old.boot == g.boot && old.recorded == g.recorded {
+	if old.peerInfo == g.peerInfo && old.boot == g.boot && old.recorded == g.recorded {
 		return
 	}
 	close(b.poke)
@@ -94,7 +93,7 @@ func (b *book) lost(id string) uint64 {
 }
 
 // learn notes what others say of a node, unless it has spoken for itself.
-func (b *book) learn(m Member) {
+func (b *book) learn(m peerInfo) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stored[m.ID] = m
@@ -124,11 +123,11 @@ func (b *book) changed() <-chan struct{} {
 }
 
 // get returns what a node last said of itself.
-func (b *book) get(id string) (Member, bool) {
+func (b *book) get(id string) (peerInfo, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g, ok := b.heard[id]
-	return g.Member, ok
+	return g.peerInfo, ok
 }
 
 // name returns what people call a node; empty: nothing is known.
@@ -222,7 +221,7 @@ func (b *book) addr(id string) (string, bool) {
 }
 
 // all returns every node that anything is known of.
-func (b *book) all() map[string]Member {
+func (b *book) all() map[string]peerInfo {
 	b.mu.Lock()
 	all := maps.Clone(b.stored)
 	b.mu.Unlock()
@@ -233,19 +232,10 @@ func (b *book) all() map[string]Member {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, g := range b.heard {
-		all[id] = g.Member
+		all[id] = g.peerInfo
 	}
 	return all
 }
 
 // newBoot makes up the name of a process, the node's starts-th.
 func newBoot(starts uint64) string { return fmt.Sprintf("%016x%s", starts, newID()) }
-
-// startOf returns which process of its node a name is of.
-func startOf(boot string) uint64 {
-	n, err := strconv.ParseUint(boot[:min(16, len(boot))], 16, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}

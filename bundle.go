@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -24,33 +25,9 @@ import (
 // maxPut is how many bytes records of one entry have at most: they fit into one call to the leader.
 const maxPut = 3*MaxValue + MaxValue/2
 
-// certificateSite returns the directory name of the certificate that a key belongs to, certificates/ISSUER/SITE/…
-func certificateSite(key string) (site string, ok bool) {
-	rest, ok := strings.CutPrefix(key, "certificates/")
-	if !ok {
-		return "", false
-	}
-	_, rest, _ = strings.Cut(rest, "/")
-	site, _, ok = strings.Cut(rest, "/")
-	return site, ok
-}
-
-// bundlePart returns what a key is in a certificate's bundle: ".key", ".crt", ".json", or nothing.
-func bundlePart(key string) (site, part string) {
-	site, ok := certificateSite(key)
-	ext := path.Ext(key)
-	if !ok || strings.Count(key, "/") != 3 || path.Base(key) != site+ext || ext != ".key" && ext != ".crt" && ext != ".json" {
-		return "", ""
-	}
-	return site, ext
-}
-
-// issueLock begins the names of certmagic's locks for certificates.
-const issueLock = "issue_cert_"
-
 // issueSite returns the site that certmagic's lock of that name is for, empty if it is another lock.
 func issueSite(lock string) string {
-	name, ok := strings.CutPrefix(lock, issueLock)
+	name, ok := strings.CutPrefix(lock, keyspace.IssueLock)
 	if !ok {
 		return ""
 	}
@@ -161,7 +138,7 @@ func (s *Storage) putCommand(records []keyValue) (command, error) {
 	clean := make([]keyValue, len(records))
 	var errs []error
 	for i, r := range records {
-		key, err := storeKey(r.key)
+		key, err := keyspace.CleanToStore(r.key)
 		if err == nil {
 			err = s.room(key, r.value)
 		}
@@ -179,7 +156,7 @@ func (s *Storage) putCommand(records []keyValue) (command, error) {
 // node that has not noticed it yet writes what it knows of the old one, and would have the new one renewed.
 func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done bool, err error) {
 	crt := strings.TrimSuffix(key, ".json") + ".crt"
-	r, ok := s.n.fsm.state().records.Get(treeKey(crt))
+	r, ok := s.n.fsm.state().records.Get(keyspace.Tree(crt))
 	if !ok {
 		return false, nil
 	}

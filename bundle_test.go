@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -256,7 +257,7 @@ func TestBundleNames(t *testing.T) {
 		"certificates/ca/a.key/a.key.key":        {"a.key", ".key"},
 		"certificates/acme-v02-directory/x/.crt": {},
 	} {
-		site, part := bundlePart(key)
+		site, part := keyspace.BundlePart(key)
 		if diff := cmp.Diff(want, [2]string{site, part}); diff != "" {
 			t.Errorf("%s:\n%s", key, diff)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -35,22 +36,22 @@ const (
 
 // greeting is what nodes tell each other of themselves, both ways.
 type greeting struct {
-	Member
-	Boot      string   // made up by the process
-	Processes []string // that have had the directory, see identity
-	Last      uint64   // the newest entry in the log
-	Applied   uint64   // the newest that was applied
-	Cluster   string   // empty: none yet
-	InRaft    bool     // has a log, and so votes if its configuration says so
-	Leader    string   // node ID, if known
-	Servers   []string // node IDs of raft's configuration as this node has it
-	Lost      uint64   `json:",omitempty"` // a session of this process that a setback has ended: it holds nothing and reads nothing any more
-	Committed []string // those that this node has applied
-	Voters    int      // how many of them vote
-	Members   []Member // what this node knows of others
-	Formation *stand   `json:",omitempty"` // the proposed cluster that this node stands by
-	Void      []string `json:",omitempty"` // those that it takes no part in
-	Settings  settings // what all nodes should have alike
+	peerInfo
+	Boot      string     // made up by the process
+	Processes []string   // that have had the directory, see identity
+	Last      uint64     // the newest entry in the log
+	Applied   uint64     // the newest that was applied
+	Cluster   string     // empty: none yet
+	InRaft    bool       // has a log, and so votes if its configuration says so
+	Leader    string     // node ID, if known
+	Servers   []string   // node IDs of raft's configuration as this node has it
+	Lost      uint64     `json:",omitempty"` // a session of this process that a setback has ended: it holds nothing and reads nothing any more
+	Committed []string   // those that this node has applied
+	Voters    int        // how many of them vote
+	Members   []peerInfo // what this node knows of others
+	Formation *stand     `json:",omitempty"` // the proposed cluster that this node stands by
+	Void      []string   `json:",omitempty"` // those that it takes no part in
+	Settings  settings   // what all nodes should have alike
 	// In the answer, about the caller:
 	Refused *refusal `json:",omitempty"` // why it cannot go on; nil: it can
 }
@@ -58,7 +59,7 @@ type greeting struct {
 // joining is the leader's answer to a node that wants to be let in.
 type joining struct {
 	Cluster string
-	Members []Member
+	Members []peerInfo
 }
 
 // handler serves the other nodes, which have proved that they know the secret.
@@ -155,12 +156,12 @@ func call[Out any](ctx context.Context, n *Node, id, path string, in any) (Out, 
 }
 
 // self is what this node is to the others.
-func (n *Node) self() Member {
-	return Member{ID: n.id, Name: n.name, Addr: n.addr, InMemory: n.dir == nil, Former: n.identity().Former}
+func (n *Node) self() peerInfo {
+	return peerInfo{ID: n.id, Name: n.name, Addr: n.addr, InMemory: n.dir == nil, Former: n.identity().Former}
 }
 
 // asNew says what to do with a node that is to be a new one.
-func (m *Member) asNew() string {
+func (m *peerInfo) asNew() string {
 	if m.InMemory {
 		return "start it again"
 	}
@@ -171,7 +172,7 @@ func (m *Member) asNew() string {
 func (n *Node) greeting() greeting {
 	id := n.identity()
 	g := greeting{
-		Member:    n.self(),
+		peerInfo:  n.self(),
 		Boot:      n.boot,
 		Processes: id.Processes,
 		Last:      n.lastIndex(),
@@ -215,7 +216,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		return out, nil
 	}
 	if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
-		out.Refused = &refusal{refusedForeign, "its directory belongs to the cluster " + short(in.Cluster) + ", and the node at " + n.addr + " to " + short(out.Cluster) + "; give it the right directory, or other peers"}
+		out.Refused = &refusal{refusedForeign, "its directory belongs to the cluster " + slogbridge.Short(in.Cluster) + ", and the node at " + n.addr + " to " + slogbridge.Short(out.Cluster) + "; give it the right directory, or other peers"}
 		return out, nil
 	}
 	if in.Cluster != "" && in.Last > 0 && n.wasRemoved(in.ID) && n.leads(ctx) {
@@ -231,7 +232,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		return ses != nil && ses.number == in.Lost
 	}
 	if lost() && n.leader() == in.ID {
-		n.tasks.run(func() { n.standFor(n.works, in.ID, lost) }) // it leads no more
+		n.tasks.Go(func() { n.standFor(n.works, in.ID, lost) }) // it leads no more
 	}
 	news := n.settings.hear(in.ID, in.Settings)
 	if why := in.Settings.unsafe(out.Settings); why != "" && n.isReady() {
@@ -241,7 +242,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		}
 	}
 	if n.book.isNews(&in) {
-		n.greeted.poke()
+		n.greeted.Notify()
 	}
 	return out, nil
 }
@@ -289,23 +290,23 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 	return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.attemptTimeout()))
 }
 
-func (n *Node) serveLeave(ctx context.Context, peer string, in Member) (Member, error) {
+func (n *Node) serveLeave(ctx context.Context, peer string, in peerInfo) (peerInfo, error) {
 	l, err := n.awaitLeading(ctx)
 	if err != nil || peer == n.id {
-		return Member{}, errNotLeader
+		return peerInfo{}, errNotLeader
 	}
 	if in.ID != peer {
-		return Member{}, codec.ErrMalformed
+		return peerInfo{}, codec.ErrMalformed
 	}
 	if !slices.Contains(n.fsm.state().servers, peer) {
 		return in, nil // the answer to an earlier call was lost
 	}
 	if left, there := l.without(n, peer); there <= left/2 {
-		return Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
+		return peerInfo{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
 	settled, err := l.settle(ctx, n)
 	if err != nil {
-		return Member{}, err
+		return peerInfo{}, err
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
 	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.attemptTimeout()))
@@ -374,14 +375,6 @@ func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
 	var e codec.Encoder
 	e.Uint(term)
 	return e.B, nil
-}
-
-// short is enough of an ID to tell two apart.
-func short(id string) string {
-	if len(id) > 8 {
-		return id[:8]
-	}
-	return id
 }
 
 // isCallError reports whether a peer answered, and answered no.

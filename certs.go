@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 )
 
 // certs are the certificates of a node: one certmagic cache and one certmagic configuration over the cluster's storage. Its
@@ -46,7 +48,7 @@ type certs struct {
 
 	life  context.Context // ends with close
 	end   context.CancelFunc
-	tasks tasks          // pushes, and slots that are kept for a while
+	tasks notify.Tasks   // pushes, and slots that are kept for a while
 	work  sync.WaitGroup // a goroutine for each name that has no certificate
 
 	staples stapler
@@ -129,7 +131,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 		demands: askedNames{orders: make(map[string]*demand), served: make(map[string]certStatus)},
 	}
 	c.life, c.end = context.WithCancel(context.Background())
-	zl := newZap(l)
+	zl := slogbridge.NewZap(l)
 
 	// The cache must be given this very configuration, or renewals go to certmagic's default storage (certmagic issue 292).
 	c.cache = certmagic.NewCache(certmagic.CacheOptions{
@@ -372,7 +374,7 @@ func (c *certs) close() {
 	// certmagic.CleanUpOwnLocks is for the whole process and would take the locks of other nodes in it; a lock still held
 	// here ends with this node's session.
 	c.work.Wait()
-	c.tasks.close()
+	c.tasks.Close()
 	if first {
 		c.cache.Stop()
 		if c.decoy != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -137,7 +138,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 		}
-		if err := c.config.Storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, "a.test")); err != nil {
+		if err := c.config.Storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "a.test")); err != nil {
 			t.Fatal(err)
 		}
 		c.stored("a.test")
@@ -159,7 +160,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 // Once the cluster has had a certificate, whatever has become of it, no node shows a self-signed one.
 func TestNeverSelfSignedAgain(t *testing.T) {
 	down := func() error { return errInjected }
-	crt := certmagic.StorageKeys.SiteCert(devIssuerKey, "a.test")
+	crt := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "a.test")
 	for _, tc := range []struct {
 		name   string
 		ready  bool          // or never

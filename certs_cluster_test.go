@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -57,7 +58,7 @@ func TestClusterSharesCertificates(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		old = sameSerial(t, nodes, "real0.example", old)
 
-		site := certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, "real0.example")
+		site := certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "real0.example")
 		if err := nodes[2].Storage().Delete(t.Context(), site); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"context"
 	"crypto/tls"
 	"net"
@@ -21,7 +23,7 @@ func TestHandshakeWaitsForTheFirstCertificate(t *testing.T) {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}, discardLog)
+	}, testlog.None())
 	if err != nil {
 		t.Fatal(err)
 	}

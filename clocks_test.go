@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"errors"
 	"log/slog"
@@ -40,7 +42,7 @@ func TestClocksAgree(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newClocks(discardLog)
+				c := newClocks(testlog.None())
 				from := time.Now()
 				time.Sleep(tc.late)
 				for i, d := range tc.ahead {
@@ -101,7 +103,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 				}
 			}
 			cas[c.Name], logs[c.Name] = ca, new(bytes.Buffer)
-			c.TLS, c.Logger = ca.configure(nil), recordTo(logs[c.Name], slog.LevelWarn)
+			c.TLS, c.Logger = ca.configure(nil), testlog.To(logs[c.Name], slog.LevelWarn)
 		})
 		wrong, right := nodes[0], nodes[1:]
 		for _, n := range nodes {

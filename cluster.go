@@ -16,7 +16,10 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/history"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -57,7 +60,7 @@ type Node struct {
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
 	life, works context.Context
 	end, break_ context.CancelCauseFunc
-	tasks       tasks
+	tasks       notify.Tasks
 	closeOnce   sync.Once
 
 	raft    atomic.Pointer[instance]
@@ -70,8 +73,8 @@ type Node struct {
 	setback     atomic.Pointer[setback] // nil: the disk does what it should
 	setbacks    atomic.Uint64           // how many there have been
 	lostSession atomic.Uint64           // the last session that one of them ended
-	troubled    signal                  // there is work for keepDisk
-	looks       signal                  // it is time to look at the directory
+	troubled    notify.Signal           // there is work for keepDisk
+	looks       notify.Signal           // it is time to look at the directory
 
 	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
 	current  atomic.Bool                // has caught up with a leader since it was started
@@ -79,11 +82,11 @@ type Node struct {
 	leaving  atomic.Bool                // on the way out: opens no session
 	drained  atomic.Bool                // takes no new connections
 	aside    atomic.Bool                // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
-	changed  signal                     // any of the above, raft's leader, or what is known of certificates
-	sessions signal                     // the state has other sessions or other servers
+	changed  notify.Signal              // any of the above, raft's leader, or what is known of certificates
+	sessions notify.Signal              // the state has other sessions or other servers
 	presence presence
 	remarks  remarks
-	greeted  signal // a peer has said hello
+	greeted  notify.Signal // a peer has said hello
 
 	snapshots chan struct{} // an element asks for one, see snapshotSoon
 
@@ -134,11 +137,11 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	n.tasks.run(func() { n.writes.run(n.works) })
-	n.tasks.run(func() { n.keeper.run(n.works) })
-	n.tasks.run(func() { n.keepDisk(n.works) })
-	n.tasks.run(func() { n.run(n.works) })
-	n.tasks.run(func() { n.waiting.run(n.works) })
+	n.tasks.Go(func() { n.writes.run(n.works) })
+	n.tasks.Go(func() { n.keeper.run(n.works) })
+	n.tasks.Go(func() { n.keepDisk(n.works) })
+	n.tasks.Go(func() { n.run(n.works) })
+	n.tasks.Go(func() { n.waiting.run(n.works) })
 	return n, nil
 }
 
@@ -155,17 +158,17 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	}
 	n.certs.settled, n.certs.current = n.settled, n.isReady
 	n.clocks = n.certs.clocks
-	n.clocks.changed, n.clocks.name = n.changed.poke, n.nameOf
+	n.clocks.changed, n.clocks.name = n.changed.Notify, n.nameOf
 	n.clocks.skew.Store(int64(n.cfg.skew))
 	n.certs.pauses.node = func() string { return n.name }
 	n.certs.pauses.peek = func(key string) ([]byte, bool) {
-		r, ok := n.fsm.state().records.Get(treeKey(key))
+		r, ok := n.fsm.state().records.Get(keyspace.Tree(key))
 		if !ok {
 			return nil, false
 		}
 		return r.value, true
 	}
-	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.poke, n.cfg.Redirect
+	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.Notify, n.cfg.Redirect
 	if err := first(n); err != nil {
 		return err
 	}
@@ -206,7 +209,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		n.name = hostname()
 	}
 	n.book = newBook(n.fsm, ident.Peers)
-	n.log = newNamedLogger(n.cfg.Logger, n.book.name).With("node", n.name)
+	n.log = slogbridge.NewNamed(n.cfg.Logger, n.book.name).With("node", n.name)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	if ident.Member {
 		if err := n.openDisk(false); err != nil {
@@ -230,7 +233,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	if err := n.makePrivate(); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	n.waiting = newWaiting(n.log, n.changed.poke, n.conditions()...)
+	n.waiting = newWaiting(n.log, n.changed.Notify, n.conditions()...)
 	n.forming.heard()
 	opened := make(chan struct{}) // nobody is answered before n.port is there
 	defer close(opened)
@@ -278,12 +281,12 @@ func (n *Node) run(ctx context.Context) {
 		return
 	}
 	n.entered.Store(true)
-	n.troubled.poke()
-	n.tasks.run(func() { n.remember(ctx) })
-	n.tasks.run(func() { n.lookAround(ctx) })
-	n.tasks.run(func() { n.maintain(ctx) })
-	n.tasks.run(func() { n.certs.cleanOwn(ctx) })
-	n.tasks.run(func() { n.keepSnapshots(ctx) })
+	n.troubled.Notify()
+	n.tasks.Go(func() { n.remember(ctx) })
+	n.tasks.Go(func() { n.lookAround(ctx) })
+	n.tasks.Go(func() { n.maintain(ctx) })
+	n.tasks.Go(func() { n.certs.cleanOwn(ctx) })
+	n.tasks.Go(func() { n.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
 		setbacks := n.setbacks.Load()
@@ -292,7 +295,7 @@ func (n *Node) run(ctx context.Context) {
 		n.until(ctx, func(ctx context.Context) error { return n.openSession(ctx, lost) })
 		n.noteSession()
 		lost = n.live(ctx, setbacks)
-		for changed := n.changed.wait(); n.leaving.Load() && ctx.Err() == nil; changed = n.changed.wait() {
+		for changed := n.changed.Wait(); n.leaving.Load() && ctx.Err() == nil; changed = n.changed.Wait() {
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -352,11 +355,11 @@ func (n *Node) fail(err error) {
 	n.keeper.lose(err) // before others can think that this process is gone
 	n.port.Transport().Stop()
 	n.break_(err)
-	n.tasks.run(func() { n.port.Close() }) // a port that refuses tells the others at once
+	n.tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once
 	if r := n.raft.Load(); r != nil {
 		r.shutdown() // not waited for: raft may hang in the very fault that brought us here
 	}
-	n.changed.poke()
+	n.changed.Notify()
 }
 
 // failure returns why the node takes no part in the cluster, for good or for now; nil if it does.
@@ -402,7 +405,7 @@ func (n *Node) awaitReady(ctx context.Context) error {
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
 	for {
-		changed, renewed := n.changed.wait(), n.keeper.renewed.wait()
+		changed, renewed := n.changed.Wait(), n.keeper.renewed.Wait()
 		if n.isReady() {
 			return nil
 		}
@@ -448,7 +451,7 @@ func (n *Node) Close() error {
 func (n *Node) shut() error {
 	n.keeper.lose(ErrClosed) // before others can think that this process is gone
 	n.end(ErrClosed)
-	n.changed.poke()
+	n.changed.Notify()
 	var errs []error
 	if n.certs != nil {
 		n.certs.close()
@@ -456,7 +459,7 @@ func (n *Node) shut() error {
 	if n.port != nil {
 		errs = append(errs, n.port.Close())
 	}
-	n.tasks.close() // one of them may just be starting raft
+	n.tasks.Close() // one of them may just be starting raft
 	ended := n.endRaft()
 	if errs = append(errs, ended); ended == nil {
 		n.leaveDir()
@@ -520,7 +523,7 @@ func (n *Node) Leave(ctx context.Context) error {
 // depart has the cluster count this node no more.
 func (n *Node) depart(ctx context.Context) error {
 	for {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		leader, err := n.leader(), error(ErrNoLeader)
 		if leader == n.id { // a voter may have come since it handed over
 			attempt, cancel := context.WithTimeout(ctx, n.attemptTimeout())
@@ -529,7 +532,7 @@ func (n *Node) depart(ctx context.Context) error {
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = call[Member](ctx, n, leader, callLeave, n.self())
+			_, err = call[peerInfo](ctx, n, leader, callLeave, n.self())
 		}
 		if err == nil {
 			return nil

@@ -197,3 +197,11 @@ type answer struct {
 	seq, index uint64
 	code       code
 }
+
+// unknownVersion says that a record has another format than this program writes.
+func unknownVersion(got, own byte) error {
+	if got < own {
+		return fmt.Errorf("format %d is of a development version of flotilla and cannot be read any more; empty the data directory to join as a new node", got)
+	}
+	return fmt.Errorf("format %d is not known to this version of flotilla; upgrade this node", got)
+}

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"fmt"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"maps"
 	"slices"
 	"strings"
@@ -70,7 +71,7 @@ func (n *Node) whyWrites() string {
 func (n *Node) heldDown() string {
 	var all []string
 	for key, c := range n.fsm.state().ghosts() {
-		all = append(all, strings.TrimPrefix(key, rolePrefix)+", last held by "+n.nameOf(c.node))
+		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.nameOf(c.node))
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")
@@ -80,7 +81,7 @@ func (n *Node) heldDown() string {
 func (n *Node) stillHeld() string {
 	var all []string
 	for _, t := range n.tenures.all() {
-		all = append(all, strings.TrimPrefix(t.key, rolePrefix))
+		all = append(all, strings.TrimPrefix(t.key, keyspace.RolePrefix))
 	}
 	slices.Sort(all)
 	return strings.Join(all, ", ")

@@ -271,7 +271,7 @@ func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
 			n.standForDead(in.ID, led)
 		}
 	}
-	n.book.hear(in.Member, in.Boot, in.Applied)
+	n.book.hear(in.peerInfo, in.Boot, in.Applied)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -32,8 +33,7 @@ const (
 	asideLook   = pushRetry       // between looks whether that is so: no renewal shall wait longer, nor look like damage
 	asideMost   = 20              // times are kept
 	asideAge    = 30 * 24 * time.Hour
-	asideBytes  = 64 << 10 // of each record
-	asideLock   = "flotilla_aside"
+	asideBytes  = 64 << 10    // of each record
 	asideLimit  = time.Minute // for all of it
 	asideLayout = "20060102T150405.000Z"
 )
@@ -128,7 +128,7 @@ func (c *certs) setAside(ctx context.Context, name string, cause error) error {
 		}
 		c.noteDamage(name, bad)
 	}
-	lock := issueLock + c.subject(name) // certmagic's own, so that nobody is writing a better one
+	lock := keyspace.IssueLock + c.subject(name) // certmagic's own, so that nobody is writing a better one
 	if err := c.config.Storage.Lock(ctx, lock); err != nil {
 		return errors.Join(cause, err)
 	}
@@ -236,10 +236,10 @@ func (c *certs) badAccount(ctx context.Context, user string) (records []keyValue
 func (c *certs) mendAccount(ctx context.Context, user string) error {
 	ctx, cancel := context.WithTimeout(ctx, asideLimit)
 	defer cancel()
-	if err := c.config.Storage.Lock(ctx, asideLock); err != nil {
+	if err := c.config.Storage.Lock(ctx, keyspace.DamagedLock); err != nil {
 		return err
 	}
-	defer c.unlock(ctx, asideLock)
+	defer c.unlock(ctx, keyspace.DamagedLock)
 	records, bad := c.badAccount(ctx, user)
 	if bad == nil {
 		return nil // another node has done it

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"log/slog"
 	"slices"
@@ -60,7 +62,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if boots {
 						nodes = nil
 						for range 3 {
-							c, err := newCerts(ca.configure(nil), storage, false, always, recordTo(&out, slog.LevelError))
+							c, err := newCerts(ca.configure(nil), storage, false, always, testlog.To(&out, slog.LevelError))
 							if err != nil {
 								t.Fatal(err)
 							}
@@ -250,7 +252,7 @@ func TestAsideIsBounded(t *testing.T) {
 				t.Errorf("%d bytes are kept of one", len(v))
 			}
 		}
-		s := &sweeper{storage: storage, log: discardLog, seen: map[string]sighting{}}
+		s := &sweeper{storage: storage, log: testlog.None(), seen: map[string]sighting{}}
 		s.sweepAside(t.Context(), time.Now().Add(asideAge-asideMost*time.Minute/2))
 		if n := len(storage.data); n < asideMost/2-1 || n > asideMost/2+1 {
 			t.Errorf("%d are left after their time, want half", n)

@@ -130,7 +130,7 @@ func (c *certs) demand(name string) (*demand, error) {
 	}
 	d := &demand{done: make(chan struct{})}
 	c.demands.orders[name] = d
-	c.tasks.run(func() {
+	c.tasks.Go(func() {
 		err := c.fetch(c.life, name)
 		c.demands.mu.Lock()
 		delete(c.demands.orders, name)

@@ -1,6 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -178,7 +181,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 		w.mu.Lock()
 		w.forbidden[keeps] = true
 		w.mu.Unlock()
-		if err := storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, keeps)); err != nil {
+		if err := storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, keeps)); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -271,7 +274,7 @@ func TestOnDemandWithWrongClock(t *testing.T) {
 		var w wishes
 		var out bytes.Buffer
 		storage := newMemStorage()
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, recordTo(&out, slog.LevelWarn))
+		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, testlog.To(&out, slog.LevelWarn))
 		if err != nil {
 			t.Fatal(err)
 		}

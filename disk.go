@@ -99,7 +99,7 @@ func (n *Node) openDisk(create bool) error {
 func (n *Node) diskFailed(err error) {
 	switch {
 	case errors.Is(err, durable.ErrRestart):
-		n.troubled.poke()
+		n.troubled.Notify()
 	case !passes(err):
 		n.fail(err)
 	case n.identity().Member: // else nobody counts on it, and whoever was about to make it one has the error
@@ -123,9 +123,9 @@ func (n *Node) suffer(err error) {
 	if old == nil { // else mend says it
 		n.log.Error("this node takes no part in the cluster now; it goes on serving what it has in memory, and tries again by itself", "err", explained)
 	}
-	n.changed.poke()
-	n.troubled.poke()
-	n.tasks.run(func() { n.excuse(n.works) })
+	n.changed.Notify()
+	n.troubled.Notify()
+	n.tasks.Go(func() { n.excuse(n.works) })
 }
 
 // excuse tells the others that this node's session is over, so that they do not wait for its lease to run out.
@@ -133,7 +133,7 @@ func (n *Node) excuse(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	for _, id := range n.others() {
-		n.tasks.run(func() {
+		n.tasks.Go(func() {
 			if _, err := call[greeting](ctx, n, id, callHello, n.greeting()); err != nil {
 				n.log.Debug("a peer was not told that this node takes no part", "peer", id, "err", err)
 			}
@@ -184,7 +184,7 @@ func (n *Node) explain(err error) error {
 func (n *Node) keepDisk(ctx context.Context) {
 	hung := false
 	for ctx.Err() == nil {
-		troubled, looks := n.troubled.wait(), n.looks.wait()
+		troubled, looks := n.troubled.Wait(), n.looks.Wait()
 		if n.entered.Load() && (n.setback.Load() != nil || n.wantsRestart()) {
 			n.mend(ctx)
 			continue
@@ -195,7 +195,7 @@ func (n *Node) keepDisk(ctx context.Context) {
 			} else {
 				n.log.Info("the disk hangs no more", "dir", n.cfg.Dir)
 			}
-			n.changed.poke()
+			n.changed.Notify()
 		}
 		if !hung {
 			n.lookAtDisk()
@@ -257,7 +257,7 @@ func (n *Node) mend(ctx context.Context) {
 			if before != nil {
 				n.log.Info("the disk works again: this node takes part in the cluster", "after", time.Since(began).Round(time.Millisecond))
 			}
-			n.changed.poke()
+			n.changed.Notify()
 			return
 		}
 		if err != nil && !passes(err) {
@@ -268,7 +268,7 @@ func (n *Node) mend(ctx context.Context) {
 			if before == nil {
 				n.suffer(err)
 			} else if text := n.explain(err); text.Error() != before.err.Error() && n.setback.CompareAndSwap(before, &setback{text}) {
-				n.changed.poke()
+				n.changed.Notify()
 			}
 			if text := err.Error(); text != last || time.Since(said) > mendSilence {
 				n.log.Warn("this node still takes no part in the cluster", "err", n.explain(err), "for", time.Since(began).Round(time.Second))

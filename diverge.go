@@ -48,7 +48,7 @@ func (n *Node) compareLog(peer string, term uint64, c history.Claim) error {
 // stopSoon is fail for a node that is about to tell a peer why.
 func (n *Node) stopSoon(err error) {
 	n.keeper.lose(err)
-	n.tasks.run(func() {
+	n.tasks.Go(func() {
 		select {
 		case <-time.After(n.pace.lease / 12):
 		case <-n.works.Done():
@@ -103,7 +103,7 @@ func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
 // be committed.
 func (n *Node) watchLog(d *disk) (*history.Log, error) {
 	log := history.NewLog(d.logs, func() uint64 { return n.fsm.state().index }, func(c *history.Conflict) {
-		n.tasks.run(func() { n.fail(n.divergence("", c)) })
+		n.tasks.Go(func() { n.fail(n.divergence("", c)) })
 	})
 	n.chain.Store(log)
 	mark := d.mark // of the last process; the next restore is of a leader's snapshot

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
 const (
@@ -342,7 +344,7 @@ type drainListener struct {
 	closed    chan struct{} // closed by Close
 	closeOnce sync.Once
 
-	settled signal // answered has changed
+	settled notify.Signal // answered has changed
 
 	mu              sync.Mutex
 	asked, answered uint64 // questions of settle, and those that Accept has answered
@@ -406,7 +408,7 @@ func (l *drainListener) answer(asked uint64) {
 		l.tcp.SetDeadline(time.Time{})
 	}
 	l.mu.Unlock()
-	l.settled.poke()
+	l.settled.Notify()
 }
 
 // settle waits until every connection that the kernel has completed has been handed out by Accept and taken note of, half a second at most.
@@ -419,7 +421,7 @@ func (l *drainListener) settle(ctx context.Context) {
 	l.tcp.SetDeadline(time.Unix(1, 0))
 	l.mu.Unlock()
 	for {
-		settled := l.settled.wait()
+		settled := l.settled.Wait()
 		l.mu.Lock()
 		done := l.answered >= asked
 		l.mu.Unlock()

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bufio"
 	"context"
 	"crypto/tls"
@@ -258,7 +260,7 @@ func TestDrainAddrClosesAll(t *testing.T) {
 func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})}
-	d := newDrainer(srv, discardLog)
+	d := newDrainer(srv, testlog.None())
 	var conns []net.Conn
 	for range 20 {
 		conn, err := net.Dial("tcp", ln.Addr().String())

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bufio"
 	"context"
 	"crypto/tls"
@@ -66,7 +68,7 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 				served, ended := make(chan error, 1), make(chan error, 1)
 				if drained {
 					srv := answering("x")
-					d := newDrainer(srv, discardLog)
+					d := newDrainer(srv, testlog.None())
 					go func() { served <- srv.Serve(ln) }()
 					go func() { ended <- d.end(t.Context(), ln) }()
 					<-ln.resting // the clients send when nobody is accepting any more
@@ -255,7 +257,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 			}
 			for range rounds {
 				srv := answering("node")
-				d := newDrainer(srv, discardLog)
+				d := newDrainer(srv, testlog.None())
 				served := make(chan error, 1)
 				go func() { served <- srv.Serve(ln) }()
 				for range 20 {
@@ -293,7 +295,7 @@ func TestDrainThroughTLS(t *testing.T) {
 			c, config := benchTLS(t)
 			tcp := listenLoopback(t, "127.0.0.1:0")
 			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
-			d := newDrainer(srv, discardLog)
+			d := newDrainer(srv, testlog.None())
 			d.silent = 4 * time.Second
 			var proxies []netip.Prefix
 			if header != "" {

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bufio"
 	"context"
 	"crypto/tls"
@@ -28,7 +30,7 @@ func TestDrainerAnnounces(t *testing.T) {
 			settle(t, c)
 			tcp := listenLoopback(t, "127.0.0.1:0")
 			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-			d := newDrainer(srv, discardLog)
+			d := newDrainer(srv, testlog.None())
 			served := make(chan error, 1)
 			go func() { served <- srv.Serve(c.listenTLS(tcp, nil, cfg)) }()
 
@@ -88,7 +90,7 @@ func TestDrainerGivesUp(t *testing.T) {
 		<-r.Context().Done()
 		close(cut)
 	})}
-	d := newDrainer(srv, discardLog)
+	d := newDrainer(srv, testlog.None())
 	go srv.Serve(ln)
 	asked := make(chan error, 1)
 	go func() {
@@ -111,7 +113,7 @@ func TestDrainerGivesUp(t *testing.T) {
 // the server ends.
 func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
-	d := newDrainer(srv, discardLog)
+	d := newDrainer(srv, testlog.None())
 	ln := listenLoopback(t, "127.0.0.1:0")
 	go srv.Serve(ln)
 	conn, err := net.Dial("tcp", ln.Addr().String())
@@ -158,7 +160,7 @@ func TestDrainAnswersAfterALongAnswer(t *testing.T) {
 			<-release
 		}
 	})}
-	d := newDrainer(srv, discardLog)
+	d := newDrainer(srv, testlog.None())
 	ln := listenLoopback(t, "127.0.0.1:0")
 	go srv.Serve(ln)
 	conn := dialGate(t, ln.Addr().String())

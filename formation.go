@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 )
 
 // Formation: how nodes that belong to no cluster become one.
@@ -319,7 +320,7 @@ func (n *Node) found(ctx context.Context, s stand) (done bool, err error) {
 	if err := n.become(s.Cluster, &conf); err != nil {
 		return true, err
 	}
-	n.tasks.run(func() { n.gather(ctx, s.proposed) })
+	n.tasks.Go(func() { n.gather(ctx, s.proposed) })
 	return true, nil
 }
 
@@ -341,7 +342,7 @@ func (n *Node) gather(ctx context.Context, p proposed) {
 			return
 		}
 		select {
-		case <-n.greeted.wait():
+		case <-n.greeted.Wait():
 		case <-time.After(seekShortest):
 		case <-ctx.Done():
 			return
@@ -355,12 +356,12 @@ func (n *Node) called(r *round, id string) string {
 	if id == n.id {
 		g, ok = n.greeting(), true
 	}
-	m := g.Member
+	m := g.peerInfo
 	if !ok {
 		m = n.book.all()[id]
 	}
 	if m.Addr == "" {
-		return short(id)
+		return slogbridge.Short(id)
 	}
 	return fmt.Sprintf("%s (%s)", m.Name, m.Addr)
 }

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -32,7 +34,7 @@ type fsm struct {
 	log *slog.Logger
 
 	current atomic.Pointer[state] // written by raft's goroutine alone
-	written signal                // raft has done with a snapshot, well or badly
+	written notify.Signal         // raft has done with a snapshot, well or badly
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next publication
@@ -176,7 +178,9 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 }
 
 // Snapshot returns the current state, which never changes: the writers are held up for the length of a pointer's copy.
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return &snapshot{f.state(), f.written.poke}, nil }
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	return &snapshot{f.state(), f.written.Notify}, nil
+}
 
 // Restore replaces the state by a snapshot's. On an error it leaves the state as it is, and also if that is newer: a node that has acted on an
 // entry must not forget it.
@@ -213,10 +217,20 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-// unknownVersion says that a record has another format than this program writes.
-func unknownVersion(got, own byte) error {
-	if got < own {
-		return fmt.Errorf("format %d is of a development version of flotilla and cannot be read any more; empty the data directory to join as a new node", got)
-	}
-	return fmt.Errorf("format %d is not known to this version of flotilla; upgrade this node", got)
+// snapshot writes one state. It implements raft.FSMSnapshot.
+type snapshot struct {
+	s    *state
+	done func() // called when raft needs it no more
 }
+
+// Persist writes the sealed state to the sink. It runs beside Apply.
+func (p *snapshot) Persist(sink raft.SnapshotSink) error {
+	err := writeSnapshot(sink, p.s)
+	if err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+// Release tells that raft is done with it. The state belongs to the garbage collector.
+func (p *snapshot) Release() { p.done() }

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"context"
 	"crypto/tls"
 	"errors"
@@ -36,7 +38,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	for name, config := range map[string]*tls.Config{"plain": nil, "TLS": {}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client, _ := pipeTo(t, newGate(discardLog), config)
+				client, _ := pipeTo(t, newGate(testlog.None()), config)
 				time.Sleep(gatePatience - 2*time.Second)
 				if isClosed(client) {
 					t.Error("it is closed before its time")
@@ -53,7 +55,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 // Of too many connections the one goes that has been longest without progress, not the oldest.
 func TestProgressKeepsAConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(discardLog)
+		g := newGate(testlog.None())
 		g.max = 2
 		first, got := pipeTo(t, g, nil)
 		second, _ := pipeTo(t, g, nil)
@@ -69,7 +71,7 @@ func TestProgressKeepsAConnection(t *testing.T) {
 // Who waits for the client holds no turn.
 func TestNoTurnWhileReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(discardLog)
+		g := newGate(testlog.None())
 		g.slots = make(chan struct{}, 1)
 		_, first := pipeTo(t, g, nil)
 		_, second := pipeTo(t, g, nil)

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"crypto/tls"
 	"errors"
@@ -291,7 +293,7 @@ func TestWriteStall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := newGate(discardLog)
+		g := newGate(testlog.None())
 		g.stall = stall
 		gated := g.take(conn, &tls.Config{})
 		t.Cleanup(func() { gated.tls.Close() })

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -35,8 +36,8 @@ func TestGhosts(t *testing.T) {
 				if name == "willed" {
 					voters = 1
 				}
-				m.do(command{op: opClaim, node: "a", session: a, seq: seq, key: rolePrefix + name, number: 1 << 20, flag: true, cond: conds[name], voters: voters})
-				m.do(command{op: opClaim, node: "b", session: b, seq: seq, key: rolePrefix + name, number: 1 << 20, flag: true, cond: conds[name]})
+				m.do(command{op: opClaim, node: "a", session: a, seq: seq, key: keyspace.RolePrefix + name, number: 1 << 20, flag: true, cond: conds[name], voters: voters})
+				m.do(command{op: opClaim, node: "b", session: b, seq: seq, key: keyspace.RolePrefix + name, number: 1 << 20, flag: true, cond: conds[name]})
 			}
 			if test.end.cond != 0 {
 				m.do(command{op: opSuspect, node: "b", target: "a", number: a})
@@ -46,7 +47,7 @@ func TestGhosts(t *testing.T) {
 			m.do(test.end)
 			ended := m.s.index
 			for name := range conds {
-				q := m.s.claims(rolePrefix + name)
+				q := m.s.claims(keyspace.RolePrefix + name)
 				want := "b"
 				if test.ghost[name] {
 					want = "a"
@@ -62,7 +63,7 @@ func TestGhosts(t *testing.T) {
 				if !test.ghost[name] {
 					continue
 				}
-				key := rolePrefix + name
+				key := keyspace.RolePrefix + name
 				q := m.s.claims(key)
 				if m.s.better(key, q[1].claimRef) {
 					t.Error("a ghost is asked to hand over")
@@ -89,7 +90,7 @@ func TestGhosts(t *testing.T) {
 // A role that is moved by hand goes to whom it was moved to, who keeps it although others are better.
 func TestMoveByHand(t *testing.T) {
 	m := newMachine(t)
-	key := rolePrefix + "r"
+	key := keyspace.RolePrefix + "r"
 	sessions := make(map[string]uint64)
 	for i, node := range []string{"a", "b", "c"} {
 		sessions[node] = m.open(node)
@@ -103,7 +104,7 @@ func TestMoveByHand(t *testing.T) {
 			t.Errorf("moved to %s: code %d, want %d, and nobody is asked", to, got, want)
 		}
 	}
-	if got := m.do(command{op: opMove, node: "b", session: sessions["b"], seq: 900, key: rolePrefix + "none"}).code; got != codeNotHeld {
+	if got := m.do(command{op: opMove, node: "b", session: sessions["b"], seq: 900, key: keyspace.RolePrefix + "none"}).code; got != codeNotHeld {
 		t.Errorf("a role that nobody holds was moved: code %d", got)
 	}
 	move("c")
@@ -127,7 +128,7 @@ func TestMoveByHand(t *testing.T) {
 func TestSnapshotOfClaims(t *testing.T) {
 	m := newMachine(t)
 	a := m.open("a")
-	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: rolePrefix + "r", number: 1 << 20, flag: true, cond: 8, time: 5})
+	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: keyspace.RolePrefix + "r", number: 1 << 20, flag: true, cond: 8, time: 5})
 	m.do(command{op: opOpen, node: "a", key: "new", value: []byte("boot of a"), number: a})
 	m.s.keys = seal.NewKeyring()
 	secret := seal.Secret{1}
@@ -135,7 +136,7 @@ func TestSnapshotOfClaims(t *testing.T) {
 	if m.s.wrapped, err = m.s.keys.Wrap(secret); err != nil {
 		t.Fatal(err)
 	}
-	q := m.s.claims(rolePrefix + "r")
+	q := m.s.claims(keyspace.RolePrefix + "r")
 	q[0].moved, q[0].pinned, q[0].willed, q[0].outage = true, true, true, 6
 	var buf bytes.Buffer
 	if err := writeSnapshot(&buf, m.s); err != nil {
@@ -145,7 +146,7 @@ func TestSnapshotOfClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(q, s.claims(rolePrefix+"r"), cmp.AllowUnexported(claim{}, claimRef{})); diff != "" {
+	if diff := cmp.Diff(q, s.claims(keyspace.RolePrefix+"r"), cmp.AllowUnexported(claim{}, claimRef{})); diff != "" {
 		t.Errorf("a snapshot changes claims (-want +got):\n%s", diff)
 	}
 }

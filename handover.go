@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // How a node on its way out hands over. It needs a majority of the voters for that. When they leave as well there is nobody to
@@ -22,12 +23,12 @@ func (n *Node) startLeaving() { n.setLeaving(true) }
 // stopLeaving takes that back.
 func (n *Node) stopLeaving() {
 	n.setLeaving(false)
-	n.keeper.renewed.poke()
+	n.keeper.renewed.Notify()
 }
 
 func (n *Node) setLeaving(leaving bool) {
 	n.leaving.Store(leaving)
-	n.changed.poke()
+	n.changed.Notify()
 	n.tenures.stir()
 	n.tellLeaving(n.others())
 }
@@ -45,7 +46,7 @@ func (n *Node) tellLeaving(ids []string) {
 // hearLeaving notes that a peer is on its way out, or is not any more.
 func (n *Node) hearLeaving(peer string, leaving bool) {
 	if n.book.leave(peer, leaving) {
-		n.changed.poke()
+		n.changed.Notify()
 	}
 }
 
@@ -76,7 +77,7 @@ func (n *Node) whileSomebodyStays(ctx context.Context, patience time.Duration) (
 	stop := beside(ctx, func(ctx context.Context) {
 		var since time.Time
 		for {
-			changed := n.changed.wait()
+			changed := n.changed.Wait()
 			switch {
 			case !n.leaving.Load() || n.majorityStays():
 				since = time.Time{}
@@ -142,7 +143,7 @@ func (n *Node) handOver(ctx context.Context) error {
 // passLeadership hands the leadership over, if this node has it and there is somebody to have it.
 func (n *Node) passLeadership(ctx context.Context) error {
 	for ctx.Err() == nil && n.majorityStays() && n.raft.Load().State() == raft.Leader {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		if n.leading.Load() != nil {
 			return n.transfer(ctx, "")
 		}
@@ -157,7 +158,7 @@ func (n *Node) passLeadership(ctx context.Context) error {
 // endSession has the cluster end the session of this node at its own word. If not all was given up in time, something of it may be seen yet.
 func (n *Node) endSession(ctx context.Context, number uint64, clean bool) error {
 	for number != 0 {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		var e codec.Encoder
 		e.Uint(number)
 		e.Bool(!clean)
@@ -178,12 +179,12 @@ func (n *Node) endSession(ctx context.Context, number uint64, clean bool) error 
 // any, isPublic and isRole are what yieldAll chooses by.
 func (t *tenure) any() bool      { return true }
 func (t *tenure) isPublic() bool { return t.public }
-func (t *tenure) isRole() bool   { return strings.HasPrefix(t.key, rolePrefix) }
+func (t *tenure) isRole() bool   { return strings.HasPrefix(t.key, keyspace.RolePrefix) }
 
 // yieldAll has the chosen tenures of this node handed over, and waits for it.
 func (n *Node) yieldAll(ctx context.Context, chosen func(*tenure) bool) error {
 	for {
-		ended := n.tenures.ended.wait()
+		ended := n.tenures.ended.Wait()
 		all := slices.DeleteFunc(n.tenures.all(), func(t *tenure) bool { return !chosen(t) })
 		for _, t := range all {
 			t.yield()

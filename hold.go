@@ -10,7 +10,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/hold"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
+
+// Role names something that one node does at a time, and says how much this node wants to be the one: see hold.Role.
+type Role = hold.Role
+
+// Tenure is one node's time as the holder of a role: see hold.Tenure.
+type Tenure = hold.Tenure
 
 const (
 	yieldTime      = 10 * time.Second // for a holder to hand over when it is asked to
@@ -40,7 +50,7 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 	if r.Linger < 0 || r.Linger > maxLinger || r.Linger > 0 && !r.Public {
 		return edge("holding a role", fmt.Errorf("%w: a role's Linger is between 0 and %v, and only a Public one has any", fs.ErrInvalid, maxLinger))
 	}
-	c := command{op: opClaim, key: rolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority)}
+	c := command{op: opClaim, key: keyspace.RolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority)}
 	if r.Public {
 		c.cond = 1 + uint64(r.Linger)
 		if r.Bequeathed {
@@ -133,7 +143,7 @@ func (t *tenure) Deadline() time.Time {
 }
 
 // Renewed implements Tenure.
-func (t *tenure) Renewed() <-chan struct{} { return t.n.keeper.renewed.wait() }
+func (t *tenure) Renewed() <-chan struct{} { return t.n.keeper.renewed.Wait() }
 
 // lose ends the tenure because of the lease, which ends then.
 func (t *tenure) lose(end time.Time, cause error) {
@@ -160,14 +170,14 @@ func (t *tenure) yield() {
 	}
 	t.mu.Unlock()
 	t.stop(ErrYielded)
-	t.n.keeper.renewed.poke() // the deadline may be another one
+	t.n.keeper.renewed.Notify() // the deadline may be another one
 }
 
 // tenures are the claims of this node whose callers wait, and the tenures that they become.
 type tenures struct {
-	contested signal // other roles are held, or by others: who contests looks again
+	contested notify.Signal // other roles are held, or by others: who contests looks again
 
-	ended signal // one of held has ended
+	ended notify.Signal // one of held has ended
 
 	mu      sync.Mutex
 	waiting map[claimRef]chan struct{} // told once when the claim is granted or gone; buffered
@@ -332,7 +342,7 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 	for {
 		var drains <-chan struct{}
 		if c.cond > 0 {
-			drains = n.changed.wait()
+			drains = n.changed.Wait()
 		}
 		if n.shuns(c.key, c.cond > 0) {
 			n.withdraw(c.key, ref)
@@ -352,7 +362,7 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 		}
 		var renewed <-chan struct{}
 		if i == 0 {
-			renewed = n.keeper.renewed.wait() // the session is so new that there is no lease yet, or it is over
+			renewed = n.keeper.renewed.Wait() // the session is so new that there is no lease yet, or it is over
 			if n.keeper.usable(ref.session) {
 				continue
 			}
@@ -370,13 +380,13 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 // shuns reports whether this node should not hold what has that key: nothing Public while it drains, no role at all while an operator
 // has drained it, and nothing at all on its way out.
 func (n *Node) shuns(key string, public bool) bool {
-	return n.leaving.Load() || public && n.drained.Load() || n.aside.Load() && strings.HasPrefix(key, rolePrefix)
+	return n.leaving.Load() || public && n.drained.Load() || n.aside.Load() && strings.HasPrefix(key, keyspace.RolePrefix)
 }
 
 // awaitChanged waits until ok is true of what n.changed tells of.
 func (n *Node) awaitChanged(ctx context.Context, ok func() bool) error {
 	for {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		if ok() {
 			return nil
 		}
@@ -406,7 +416,7 @@ func beside(ctx context.Context, f func(context.Context)) (stop func()) {
 func (n *Node) contest(ctx context.Context, key string, ref claimRef, delay time.Duration) {
 	var since time.Time
 	for {
-		changed := n.tenures.contested.wait()
+		changed := n.tenures.contested.Wait()
 		s := n.fsm.state()
 		better := s.better(key, ref)
 		if c, _ := s.findClaim(key, ref); !better && c.group == "" {
@@ -503,7 +513,7 @@ func (n *Node) endTenure(t *tenure) {
 	n.tenures.mu.Lock()
 	delete(n.tenures.held, t.ref)
 	n.tenures.mu.Unlock()
-	n.tenures.ended.poke()
+	n.tenures.ended.Notify()
 }
 
 // withdraw takes a claim back whose caller is gone. It is not waited for. As long as the session lives, so does the claim.
@@ -516,7 +526,7 @@ func (n *Node) withdraw(key string, ref claimRef) {
 	}
 	n.tenures.mu.Unlock()
 	if more {
-		n.tasks.run(n.withdrawAll)
+		n.tasks.Go(n.withdrawAll)
 	}
 }
 
@@ -555,7 +565,7 @@ func (ts *tenures) awaitEnd(end time.Time) {
 	timer := time.NewTimer(time.Until(end))
 	defer timer.Stop()
 	for {
-		ended := ts.ended.wait()
+		ended := ts.ended.Wait()
 		if len(ts.all()) == 0 {
 			return
 		}

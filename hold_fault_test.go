@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -26,7 +27,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
-		c := command{op: opClaim, key: rolePrefix + "r", flag: true, number: uint64(n.cfg.MaxState)}
+		c := command{op: opClaim, key: keyspace.RolePrefix + "r", flag: true, number: uint64(n.cfg.MaxState)}
 		ref, index, err := n.await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
 		if err != nil {
 			t.Fatal(err)
@@ -34,7 +35,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
 		time.Sleep(50 * time.Millisecond)
 		n.leaving.Store(true) // Shutdown
-		n.changed.poke()
+		n.changed.Notify()
 		if err := n.yieldAll(t.Context(), (*tenure).any); err != nil { // handOver
 			t.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func TestLockWithLostContext(t *testing.T) {
 		n.writes.mu.Lock()
 		seq := n.writes.seq
 		n.writes.mu.Unlock()
-		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.fsm.state().claims(lockPrefix+"l")))
+		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.fsm.state().claims(keyspace.LockPrefix+"l")))
 	}
 	n.Close()
 }
@@ -135,7 +136,7 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		session := n.ownSession(n.fsm.state())
 		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
 		early, _ := n.writes.begin(session)
-		claim := command{op: opClaim, key: lockPrefix + "l", flag: true, number: uint64(n.cfg.MaxState), node: n.id, session: session}
+		claim := command{op: opClaim, key: keyspace.LockPrefix + "l", flag: true, number: uint64(n.cfg.MaxState), node: n.id, session: session}
 		claim.seq, claim.acked = n.writes.begin(session)
 		entry := sealCommand(n.fsm.state().keys, &claim)
 		n.writes.end(session, claim.seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
@@ -210,7 +211,7 @@ func TestNoRoleWithoutLease(t *testing.T) {
 					mu.Unlock()
 				}
 				if held < 500 {
-					queue := leader.fsm.state().claims(rolePrefix + "r")
+					queue := leader.fsm.state().claims(keyspace.RolePrefix + "r")
 					t.Errorf("in a minute the role was held for %d tenths of a second; its holder in the state is %v's node: %v, which has a lease: %v, suspected: %v",
 						held, queue[0].node[:4], queue[0].node == poor.id, poor.keeper.valid(), leader.fsm.state().session(poor.id).suspect)
 				}
@@ -319,7 +320,7 @@ func testAlarm(t *testing.T, stubborn bool) {
 		return nil
 	})
 	for { // until the leader has asked: then the release comes a little later than the request in the log
-		queue := leader.fsm.state().claims(rolePrefix + "r")
+		queue := leader.fsm.state().claims(keyspace.RolePrefix + "r")
 		if len(queue) == 2 {
 			break
 		}

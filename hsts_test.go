@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"crypto/tls"
 	"log/slog"
@@ -18,7 +20,7 @@ func TestHSTS(t *testing.T) {
 	var out bytes.Buffer
 	c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 		cfg.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
-	}}, storage, false, always, recordTo(&out, slog.LevelError))
+	}}, storage, false, always, testlog.To(&out, slog.LevelError))
 	if err != nil {
 		t.Fatal(err)
 	}

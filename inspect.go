@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -152,15 +153,16 @@ func snapshotTime(id string) time.Time {
 
 // show takes what a state has.
 func (out *Inspection) show(s *state) {
-	out.Index, out.Bytes, out.Roles = s.index, s.bytes(), s.roleStatus()
+	out.Index, out.Bytes, out.Roles = s.index, s.bytes(), rolesOf(s)
 	for _, id := range s.servers {
-		m, _ := s.member(id)
+		known, _ := s.member(id)
+		m := memberOf(known)
 		m.ID, m.Voter = id, slices.Contains(s.voters, id)
 		out.Members = append(out.Members, m)
 	}
 	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	it := s.records.Root().Iterator()
 	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
-		out.Records = append(out.Records, plainKey(k))
+		out.Records = append(out.Records, keyspace.Plain(k))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/hashicorp/raft"
 )
 
@@ -104,7 +105,7 @@ func (n *Node) startRaft() error {
 			n.keepMark(ctx)
 		}()
 	}
-	n.changed.poke()
+	n.changed.Notify()
 	return nil
 }
 
@@ -146,7 +147,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true
-	c.Logger = newHclog(n.log, n.isAbsent)
+	c.Logger = slogbridge.NewHclog(n.log, n.isAbsent)
 	return c
 }
 

@@ -16,10 +16,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 const (
-	devIssuerKey  = "flotilla-dev"
 	devRootRecord = "flotilla/development-ca.pem" // certificate and key in one value, so that they are written together
 	devRootLife   = 10 * 365 * 24 * time.Hour
 	devLeafLife   = 7 * 24 * time.Hour // renewed by certmagic when a third of it is left
@@ -35,7 +35,7 @@ type devIssuer struct {
 }
 
 // IssuerKey returns the part of storage names that tells this issuer's certificates from others'.
-func (i *devIssuer) IssuerKey() string { return devIssuerKey }
+func (i *devIssuer) IssuerKey() string { return keyspace.DevIssuer }
 
 // Issue signs a certificate for the names and addresses in csr.
 func (i *devIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
@@ -80,10 +80,10 @@ func (i *devIssuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto
 	if cert, key, err := i.load(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return cert, key, err
 	}
-	if err := i.storage.Lock(ctx, devIssuerKey); err != nil {
+	if err := i.storage.Lock(ctx, keyspace.DevIssuer); err != nil {
 		return nil, nil, err
 	}
-	defer i.storage.Unlock(context.WithoutCancel(ctx), devIssuerKey) // an unlock that fails ends with this node's session
+	defer i.storage.Unlock(context.WithoutCancel(ctx), keyspace.DevIssuer) // an unlock that fails ends with this node's session
 	if cert, key, err := i.load(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return cert, key, err // another node was faster
 	}

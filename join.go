@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 )
 
 const (
@@ -117,7 +119,7 @@ func (n *Node) greet(ctx context.Context) round {
 	for id, g := range maps.Clone(r.greeted) {
 		wg.Go(func() {
 			if cluster != "" && g.Cluster != "" && g.Cluster != cluster {
-				n.book.learn(g.Member)
+				n.book.learn(g.peerInfo)
 				return
 			}
 			if n.meet(ctx, &g) != nil {
@@ -168,7 +170,7 @@ func (n *Node) enter(ctx context.Context) error {
 	n.forming.since = time.Now()
 	wait := seekShortest
 	for {
-		news := n.greeted.wait()
+		news := n.greeted.Wait()
 		r := n.greet(ctx)
 		if r.err != nil {
 			return r.err
@@ -228,7 +230,7 @@ func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
 	found := ""
 	for _, g := range r.greeted {
 		if g.Cluster != "" && found != "" && g.Cluster != found {
-			return false, fmt.Errorf("the peers belong to two clusters, %s and %s; give this node the addresses of one", short(found), short(g.Cluster))
+			return false, fmt.Errorf("the peers belong to two clusters, %s and %s; give this node the addresses of one", slogbridge.Short(found), slogbridge.Short(g.Cluster))
 		}
 		found = max(found, g.Cluster)
 	}
@@ -249,13 +251,13 @@ func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
 		return n.adopt(in.Cluster, in.Members)
 	}
 	if found != "" {
-		return false, fmt.Errorf("the nodes of the cluster %s are not up yet", short(found))
+		return false, fmt.Errorf("the nodes of the cluster %s are not up yet", slogbridge.Short(found))
 	}
 	return n.begin(ctx, r)
 }
 
 // adopt makes this node a member of a cluster that has let it in.
-func (n *Node) adopt(cluster string, members []Member) (done bool, err error) {
+func (n *Node) adopt(cluster string, members []peerInfo) (done bool, err error) {
 	for _, m := range members {
 		if m.ID != n.id {
 			n.book.learn(m)
@@ -273,7 +275,7 @@ func (n *Node) remember(ctx context.Context) {
 	for {
 		next := n.fsm.next()
 		var again <-chan time.Time
-		now := make(map[string]Member)
+		now := make(map[string]peerInfo)
 		it := n.fsm.state().members.Root().Iterator()
 		for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 			now[m.ID] = m

@@ -11,6 +11,7 @@ import (
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
 // What keepers tell each other, one thing after another in a note. Notes may be lost, and each thing says all that it means.
@@ -28,7 +29,7 @@ type keeper struct {
 	n       *Node
 	started time.Time // times in notes of this node count from it
 	poke    chan struct{}
-	renewed signal // the lease has grown, or is lost
+	renewed notify.Signal // the lease has grown, or is lost
 
 	// useBy is until when the lease may be relied on, in nanoseconds since started: some time before its end, so that whoever holds something
 	// by it can let go in time. 0: there is none.
@@ -130,8 +131,8 @@ func (k *keeper) lose(cause error) (session uint64) {
 	k.mu.Unlock()
 	k.n.tenures.lose(session, end, cause)
 	close(lost) // another session may begin from now on
-	k.n.changed.poke()
-	k.renewed.poke()
+	k.n.changed.Notify()
+	k.renewed.Notify()
 	return session
 }
 
@@ -214,7 +215,7 @@ func (k *keeper) run(ctx context.Context) {
 		last = now
 		if now.Sub(looked) >= diskLook { // this process is awake: that costs no other timer
 			looked = now
-			k.n.looks.poke()
+			k.n.looks.Notify()
 		}
 		session, loss := k.look(now)
 		k.answerEarly()
@@ -424,7 +425,7 @@ func (k *keeper) promised(voter string, session uint64, sent time.Time) {
 	}
 	k.mu.Unlock()
 	if longer {
-		k.renewed.poke()
+		k.renewed.Notify()
 	}
 }
 
@@ -517,7 +518,7 @@ func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 	if asking {
 		return
 	}
-	k.n.tasks.run(func() {
+	k.n.tasks.Go(func() {
 		k.n.succeed(ctx, sessionID{leader, ses.number})
 		k.mu.Lock()
 		defer k.mu.Unlock()

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"cmp"
 	"testing"
 	"time"
@@ -62,7 +64,7 @@ func TestAloneBesideASilentPeer(t *testing.T) {
 		net.Isolate("x")
 		n, err := Open(t.Context(), Config{
 			Dir: t.TempDir(), Name: "x", Secrets: []Secret{NewSecret()}, Peers: Static("y:7373"),
-			Listen: host.Listen, Dial: host.Dial, Logger: discardLog,
+			Listen: host.Listen, Dial: host.Dial, Logger: testlog.None(),
 		})
 		if err != nil {
 			t.Fatal(err)

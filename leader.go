@@ -87,7 +87,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 			run := l
 			duties.Go(func() { n.runDuties(run) })
 		}
-		n.changed.poke()
+		n.changed.Notify()
 		select {
 		case <-poke:
 		case leads := <-r.LeaderCh():
@@ -116,11 +116,11 @@ func (n *Node) runDuties(l *leadership) {
 		return
 	}
 	n.leading.Store(l)
-	n.changed.poke()
+	n.changed.Notify()
 	n.keeper.wake()
 	defer func() {
 		n.leading.Store(nil)
-		n.changed.poke()
+		n.changed.Notify()
 	}()
 	var others sync.WaitGroup
 	defer others.Wait()
@@ -236,7 +236,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 			continue
 		}
 		voters++
-		n.tasks.run(func() {
+		n.tasks.Go(func() {
 			term, err := n.termOf(ctx, string(srv.ID))
 			select {
 			case votes <- err == nil && term <= l.term:
@@ -375,7 +375,7 @@ func (l *leadership) without(n *Node, gone string) (left, there int) {
 // standForDead makes this node stand for election because a process of the leader is dead, unless
 // another one of that node leads by then.
 func (n *Node) standForDead(id, process string) {
-	n.tasks.run(func() {
+	n.tasks.Go(func() {
 		n.standFor(n.works, id, func() bool { return n.port.Transport().LedBy(id) == process })
 	})
 }
@@ -459,7 +459,7 @@ func (n *Node) awaitLeading(ctx context.Context) (*leadership, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.pace.lease)
 	defer cancel()
 	for {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		if l := n.leading.Load(); l != nil {
 			return l, nil
 		}

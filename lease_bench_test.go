@@ -5,6 +5,7 @@ package flotilla
 import (
 	"context"
 	"fmt"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -71,7 +72,7 @@ func BenchmarkHandOver(b *testing.B) {
 			}
 			got <- time.Now()
 		}()
-		for s := holder.n.fsm.state(); len(s.claims(lockPrefix+"lock")) < 2; s = holder.n.fsm.state() {
+		for s := holder.n.fsm.state(); len(s.claims(keyspace.LockPrefix+"lock")) < 2; s = holder.n.fsm.state() {
 			<-holder.n.fsm.next()
 		}
 		start := time.Now()

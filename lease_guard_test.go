@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"context"
 	"fmt"
 	"syscall"
@@ -102,9 +104,9 @@ func TestReportsAreTrue(t *testing.T) {
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
 func keeperOf(t *testing.T, s *state) *keeper {
 	t.Helper()
-	n := &Node{id: "own", pace: LAN.pace(), log: discardLog, tenures: newTenures(), clocks: newClocks(discardLog)}
+	n := &Node{id: "own", pace: LAN.pace(), log: testlog.None(), tenures: newTenures(), clocks: newClocks(testlog.None())}
 	n.works = t.Context()
-	n.fsm = newFSM(nil, discardLog, nil, nil)
+	n.fsm = newFSM(nil, testlog.None(), nil, nil)
 	n.fsm.publish(s)
 	n.keeper = newKeeper(n)
 	n.keeper.catchUp()

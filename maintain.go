@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 )
 
 const (
@@ -161,7 +162,7 @@ func (c *certs) cleanWith(ctx context.Context, storage certmagic.Storage, grace 
 			"delete the directory that it is in, and a new one will be ordered if it is needed", "key", key)
 	}
 	err := certmagic.CleanStorage(ctx, storage, certmagic.CleanStorageOptions{
-		Logger:                 newZap(c.log).Named("clean"),
+		Logger:                 slogbridge.NewZap(c.log).Named("clean"),
 		OCSPStaples:            true,
 		ExpiredCerts:           true,
 		ExpiredCertGracePeriod: grace,

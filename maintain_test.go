@@ -1,6 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"context"
 	"log/slog"
@@ -19,7 +22,7 @@ import (
 func maintained(t *testing.T, storage *memStorage) *bytes.Buffer {
 	t.Helper()
 	var out bytes.Buffer
-	c, err := newCerts(TLS{}, storage, true, always, recordTo(&out, slog.LevelWarn))
+	c, err := newCerts(TLS{}, storage, true, always, testlog.To(&out, slog.LevelWarn))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +132,7 @@ func TestCleaning(t *testing.T) {
 			if err := c.config.ObtainCertSync(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
-			return certmagic.StorageKeys.SiteCert(devIssuerKey, name)
+			return certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, name)
 		}
 		old := order("old.example")
 		time.Sleep(10 * 24 * time.Hour)

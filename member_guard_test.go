@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"context"
 	"encoding/json"
 	"errors"
@@ -84,7 +86,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 				t.Errorf("%s in its own name is answered %v", name, err)
 			}
 		}
-		if _, err := leader.serveLeave(t.Context(), liar.id, honest.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
+		if _, err := leader.serveLeave(t.Context(), liar.id, honest.greeting().peerInfo); !errors.Is(err, codec.ErrMalformed) {
 			t.Errorf("a wish to leave in the name of another is answered %v", err)
 		}
 
@@ -120,7 +122,7 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
 		removed := n.greeting()
-		removed.Member, removed.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		removed.peerInfo, removed.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		if out, err := leader.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
 			t.Fatalf("one who is no member any more is answered %q, %v", refusedWhy(out), err)
 		}
@@ -137,7 +139,7 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		stranger := others[0].greeting()
-		stranger.Member, stranger.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		stranger.peerInfo, stranger.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		hello := func() string {
 			t.Helper()
 			out, err := leader.serveHello(t.Context(), stranger.ID, stranger)
@@ -352,7 +354,7 @@ func lonely(t *testing.T) *Node {
 	host := simnet.New().Host("x")
 	n, err := Open(t.Context(), Config{
 		Dir: t.TempDir(), Name: "x", Secrets: []Secret{NewSecret()}, Peers: Static("y:7373", "z:7373"), Expect: 3,
-		Listen: host.Listen, Dial: host.Dial, Logger: discardLog,
+		Listen: host.Listen, Dial: host.Dial, Logger: testlog.None(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -465,7 +467,7 @@ func TestJoiningIsCommittedFirst(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		x := others[0].greeting()
-		x.Member, x.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		x.peerInfo, x.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		net.Isolate(leader.name)
 		for _, want := range []string{context.DeadlineExceeded.Error(), "it is being let in"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -548,7 +550,7 @@ func TestNewProcessLeads(t *testing.T) {
 		n.book.heard[leader.id] = heard
 		n.book.mu.Unlock()
 		in := greeting{
-			Member: heard.Member, Boot: leader.boot, Processes: []string{before, leader.boot},
+			peerInfo: heard.peerInfo, Boot: leader.boot, Processes: []string{before, leader.boot},
 			Last: leader.lastIndex(), Applied: leader.applied(),
 		}
 		if no := n.meet(t.Context(), &in); no != nil {

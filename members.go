@@ -193,16 +193,6 @@ func (l *leadership) view(n *Node) ([]member, error) {
 	return all, nil
 }
 
-// isFormer reports whether a member says that it was the node id before.
-func (s *state) isFormer(id string) bool {
-	for _, other := range s.servers {
-		if m, ok := s.member(other); ok && m.Former == id {
-			return true
-		}
-	}
-	return false
-}
-
 // keepMembers records members' names and addresses, and makes the change of the membership that is due.
 func (l *leadership) keepMembers(n *Node, r *roster) error {
 	all, err := l.view(n)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // errNoHeir is why a role stays where it is.
@@ -31,7 +32,7 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 			return err
 		}
 	}
-	key := rolePrefix + role
+	key := keyspace.RolePrefix + role
 	_, a, err := n.writes.doIn(ctx, command{op: opMove, key: key, target: id})
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 // Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives, or
 // if this node did and has lost its lease.
 func (n *Node) Holder(role string) (fence uint64, own bool) {
-	queue := n.fsm.state().claims(rolePrefix + role)
+	queue := n.fsm.state().claims(keyspace.RolePrefix + role)
 	if len(queue) == 0 || queue[0].ghost != 0 {
 		return 0, false
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -28,14 +29,13 @@ import (
 // node was told is in the storage, under certmagic's key, for the others.
 
 const (
-	stapleAsk        = 10 * time.Second // for one question
-	stapleBytes      = 16 << 10         // of an answer, at most; most have one KiB or two
-	stapleLock       = 30 * time.Second // for the lock, which another node has while it asks
-	stapleLimit      = time.Minute      // for all that, and the storage
-	stapleFirst      = time.Minute      // after the first failure; doubled with each
-	stapleLast       = time.Hour        // at most, and between looks whether the certificate is still served
-	stapleLockPrefix = "ocsp_"
-	stapleAtOnce     = 16 // leaves
+	stapleAsk    = 10 * time.Second // for one question
+	stapleBytes  = 16 << 10         // of an answer, at most; most have one KiB or two
+	stapleLock   = 30 * time.Second // for the lock, which another node has while it asks
+	stapleLimit  = time.Minute      // for all that, and the storage
+	stapleFirst  = time.Minute      // after the first failure; doubled with each
+	stapleLast   = time.Hour        // at most, and between looks whether the certificate is still served
+	stapleAtOnce = 16               // leaves
 )
 
 // stapler is what a certs has for OCSP staples.
@@ -101,7 +101,7 @@ func (c *certs) staple(names []string) {
 			}
 			s := &stapled{Certificate: x, url: url}
 			if _, known := c.staples.leaves.LoadOrStore(sha256.Sum256(x.Leaf.Raw), s); !known {
-				c.tasks.run(func() { c.keepStapled(s) })
+				c.tasks.Go(func() { c.keepStapled(s) })
 			}
 		}
 	}
@@ -175,7 +175,7 @@ func (c *certs) restaple(s *stapled) (*ocsp.Response, error) {
 	if r := c.storedStaple(ctx, s, issuer); r != nil {
 		return r, nil
 	}
-	storage, lock := c.config.Storage, stapleLockPrefix+path.Base(s.key)
+	storage, lock := c.config.Storage, keyspace.StapleLock+path.Base(s.key)
 	bounded, stop := context.WithTimeout(ctx, stapleLock)
 	locked := storage.Lock(bounded, lock) == nil
 	stop()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // How the cluster keeps to certmagic's limit of orders, which certmagic itself keeps to in each process: with as many locks as there may
@@ -19,7 +20,6 @@ import (
 // node that dies, or closes, frees its locks early; that is the price of having no clock to agree on.
 
 const (
-	slotLock     = "order_slot_"   // begins their names
 	slotPatience = time.Minute     // how long orders wait when the storage fails
 	slotTurns    = 10              // so often in a window another slot is looked for, when one before us in the queue has taken ours
 	slotLimit    = 20              // so many windows in all, then something is wrong with the slots
@@ -56,7 +56,7 @@ func (c *certs) admit(ctx context.Context, demand bool) (release func(), err err
 		return func() {}, nil
 	}
 	back := make(chan struct{})
-	c.tasks.run(func() { // if c is closed meanwhile, the slot ends with this node's session
+	c.tasks.Go(func() { // if c is closed meanwhile, the slot ends with this node's session
 		select {
 		case <-time.After(b.window):
 		case <-back:
@@ -150,9 +150,9 @@ func (c *certs) budget(demand bool) orderBudget {
 	return b
 }
 
-func slotName(i int) string { return fmt.Sprint(slotLock, i) }
+func slotName(i int) string { return fmt.Sprint(keyspace.SlotLock, i) }
 
-func demandSlotName(i int) string { return fmt.Sprint(slotLock, "demand_", i) }
+func demandSlotName(i int) string { return fmt.Sprint(keyspace.SlotLock, "demand_", i) }
 
 // obtaining looks, under the lock of the name, whether an order for it may be placed, and waits for its turn if the orders are limited.
 // What it returns takes the order back.
@@ -217,7 +217,7 @@ func (c *certs) takeOver(ctx context.Context, name string) {
 	}
 	m.waits = true
 	end := time.Until(found[0].Leaf.NotAfter) + 2*time.Second + rand.N(retryFirst) // certmagic lets it live a second longer
-	c.tasks.run(func() {
+	c.tasks.Go(func() {
 		select {
 		case <-time.After(end):
 		case <-c.life.Done():

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"context"
 	"crypto/x509"
@@ -138,7 +140,7 @@ func TestOrdersAreLimited(t *testing.T) {
 		}}
 		var out bytes.Buffer
 		storage := newMemStorage()
-		nodes := bookedNodes(t, 3, storage, &book, recordTo(&out, slog.LevelWarn))
+		nodes := bookedNodes(t, 3, storage, &book, testlog.To(&out, slog.LevelWarn))
 		storage.tell(nodes...)
 		for i, c := range nodes {
 			startAll(t, []*certs{c}, someNames("own"+fmt.Sprint(i)+"x", 15)...)
@@ -186,7 +188,7 @@ func TestManyOrdersWait(t *testing.T) {
 		const names = 330 // the last one waits longer than a try may take
 		var out bytes.Buffer
 		var book orderBook
-		nodes := bookedNodes(t, 1, newMemStorage(), &book, recordTo(&out, slog.LevelWarn))
+		nodes := bookedNodes(t, 1, newMemStorage(), &book, testlog.To(&out, slog.LevelWarn))
 		startAll(t, nodes, someNames("many", names)...)
 		time.Sleep(orderLimit + 40*time.Second)
 		synctest.Wait()
@@ -227,7 +229,7 @@ func TestSlotsThatAreStuck(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				nodes := bookedNodes(t, 2, storage, &book, recordTo(&out, slog.LevelWarn))
+				nodes := bookedNodes(t, 2, storage, &book, testlog.To(&out, slog.LevelWarn))
 				startAll(t, nodes, someNames("stuck", tc.names)...)
 				time.Sleep(slotPatience / 2)
 				if n := book.count(); tc.warns && n > 0 {

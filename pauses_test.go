@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"errors"
 	"fmt"
 	"net/http"
@@ -251,7 +253,7 @@ func TestPauseWithWrongClock(t *testing.T) {
 		const year = 365 * 24 * time.Hour
 		for name, ahead := range map[string]time.Duration{"ahead": year, "right": 0} {
 			at := time.Now().Add(ahead)
-			p := newPauses(storage, discardLog)
+			p := newPauses(storage, testlog.None())
 			key := namePause(name)
 			put(t, storage, map[string]string{key: fmt.Sprintf(`{"at":%q,"wait":%d,"failures":1}`, at.Format(time.RFC3339), time.Hour)})
 			if _, left := p.get(key); left != time.Hour {

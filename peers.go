@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -132,7 +133,7 @@ func explain(err error) string {
 	case errors.As(err, &secret):
 		return fmt.Sprintf("it has another cluster secret (its key ID %v, ours %v)", secret.Have, secret.Want)
 	case errors.As(err, &node):
-		return fmt.Sprintf("another node, %s, answers there", short(node.Got))
+		return fmt.Sprintf("another node, %s, answers there", slogbridge.Short(node.Got))
 	case errors.As(err, &refused):
 		return "it refuses the connection: " + refused.Reason
 	case errors.As(err, &call):

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -86,7 +87,7 @@ func isOwn(key string) bool {
 
 // own brings key into its one form, and reports whether it is the node's own, or the root, which is above both.
 func (o *ownStorage) own(key string) (clean string, own, root bool) {
-	clean, err := cleanKey(key)
+	clean, err := keyspace.Clean(key)
 	return clean, err == nil && isOwn(clean), err == nil && clean == ""
 }
 
@@ -100,7 +101,7 @@ func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error 
 		return o.Storage.Store(ctx, key, value)
 	}
 	o.trace(ctx, "store own", key)
-	if err := misplaced(clean); err != nil {
+	if err := keyspace.Misplaced(clean); err != nil {
 		return pathError("store", key, err)
 	}
 	if len(value) > MaxValue {
@@ -119,12 +120,12 @@ func (o *ownStorage) store(key string, value []byte) (fx effects, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	records := []keyValue{{key, value}}
-	if _, part := bundlePart(key); part != "" {
+	if _, part := keyspace.BundlePart(key); part != "" {
 		if o.bundle.hold(key, value) {
 			return fx, nil
 		}
 		defer func() { o.bundle.commits(records, err) }()
-		crt, stored := o.current.Load().records.Get(treeKey(strings.TrimSuffix(key, ".json") + ".crt"))
+		crt, stored := o.current.Load().records.Get(keyspace.Tree(strings.TrimSuffix(key, ".json") + ".crt"))
 		if all := o.bundle.complete(key, value); all != nil {
 			records = all
 		} else if stored && !isAbout(value, crt.value) {
@@ -182,8 +183,7 @@ func (o *ownStorage) flush() {
 }
 
 func (o *ownStorage) tell(fx effects) {
-	slices.Sort(fx.sites)
-	for _, site := range slices.Compact(fx.sites) {
+	for _, site := range keyspace.CertificateSites(fx.keys) {
 		o.told(site)
 	}
 }
@@ -238,8 +238,7 @@ func (o *ownStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, e
 	if err != nil {
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
-	info.Key = key
-	return info, nil
+	return keyInfo(key, info), nil
 }
 
 // List is Storage.List.
@@ -258,6 +257,6 @@ func (o *ownStorage) List(ctx context.Context, dir string, recursive bool) ([]st
 	if len(keys) == 0 {
 		return nil, pathError("list", dir, fs.ErrNotExist)
 	}
-	slices.SortFunc(keys, func(a, b string) int { return bytes.Compare(treeKey(a), treeKey(b)) })
+	slices.SortFunc(keys, func(a, b string) int { return bytes.Compare(keyspace.Tree(a), keyspace.Tree(b)) })
 	return keys, nil
 }

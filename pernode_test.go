@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -34,7 +35,7 @@ func perNode(book *orderBook) func(*Config) {
 // ownKey returns the private key that a node has for name, as it is stored.
 func ownKey(t *testing.T, n *Node, name string) string {
 	t.Helper()
-	key, err := n.certs.config.Storage.Load(t.Context(), certmagic.StorageKeys.SitePrivateKey(devIssuerKey, name))
+	key, err := n.certs.config.Storage.Load(t.Context(), certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,7 +408,7 @@ func TestPerNodeIsCleaned(t *testing.T) {
 			c.Timing = WAN // an hour of it is done sooner
 			perNode(&book)(c)
 		})
-		key := certmagic.StorageKeys.SiteCert(devIssuerKey, name)
+		key := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, name)
 		crt, _ := pemCertificate(t, 1) // which is out of date
 		if err := nodes[0].Storage().Store(t.Context(), key, []byte(crt)); err != nil {
 			t.Fatal(err)

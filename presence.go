@@ -1,8 +1,10 @@
 package flotilla
 
+import "github.com/flotilla-ha/flotilla/internal/notify"
+
 // presence tells when a node that was not there, or was silent, is there again.
 type presence struct {
-	back signal
+	back notify.Signal
 
 	there map[string]uint64 // sessions that nobody suspects; raft's goroutine alone touches it
 }
@@ -20,10 +22,10 @@ func (p *presence) observe(s *state) {
 	}
 	p.there = now
 	if more {
-		p.back.poke()
+		p.back.Notify()
 	}
 }
 
 // Returned returns a channel that is closed when a node that the cluster did not hear is there again, as after a partition. Package vip asks
 // for it: those who were on that node's side may not know yet who has an address now.
-func (t *tenure) Returned() <-chan struct{} { return t.n.presence.back.wait() }
+func (t *tenure) Returned() <-chan struct{} { return t.n.presence.back.Wait() }

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -68,4 +69,13 @@ func (s *state) remember(c *command) {
 	}
 	p.stored = c.stored
 	s.processes, _, _ = s.processes.Insert([]byte(c.target), p)
+}
+
+// startOf returns which process of its node a name is of.
+func startOf(boot string) uint64 {
+	n, err := strconv.ParseUint(boot[:min(16, len(boot))], 16, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }

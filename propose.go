@@ -94,7 +94,7 @@ func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) 
 	entry := sealCommand(s.keys, &c)
 
 	for {
-		changed := p.n.changed.wait()
+		changed := p.n.changed.Wait()
 		err := p.attempt(ctx, &proposal{session: c.session, seq: c.seq, entry: entry, done: make(chan error, 1)})
 		if err == nil {
 			break
@@ -229,7 +229,7 @@ func (p *proposer) run(ctx context.Context) {
 				return
 			}
 		}
-		p.n.tasks.run(func() {
+		p.n.tasks.Go(func() {
 			err := p.forward(ctx, batch)
 			<-slots
 			for _, q := range batch {
@@ -254,9 +254,9 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
 	defer cancel()
-	p.n.tasks.run(func() { // whoever leads no more may be cut off, and never answer
+	p.n.tasks.Go(func() { // whoever leads no more may be cut off, and never answer
 		for {
-			changed := p.n.changed.wait()
+			changed := p.n.changed.Wait()
 			if p.n.leader() != leader {
 				break
 			}

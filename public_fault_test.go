@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -119,7 +120,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n := others[0]
-		c := command{op: opClaim, key: rolePrefix + "r", flag: true, number: uint64(n.cfg.MaxState), cond: 1 + uint64(time.Minute)}
+		c := command{op: opClaim, key: keyspace.RolePrefix + "r", flag: true, number: uint64(n.cfg.MaxState), cond: 1 + uint64(time.Minute)}
 		ref, _, err := n.await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -31,7 +31,7 @@ func (c *certs) stored(site string) {
 	if wake == nil {
 		wake = make(chan struct{}, 1)
 		c.pushing[site] = wake
-		c.tasks.run(func() { c.push(site, wake) })
+		c.tasks.Go(func() { c.push(site, wake) })
 		return
 	}
 	select {

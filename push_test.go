@@ -1,6 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -133,10 +136,10 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 		storage.tell(nodes...)
 		old := shown(configs[0], "revoked.example")
 		for _, key := range []string{
-			certmagic.StorageKeys.SiteCert(devIssuerKey, "revoked.example"),
-			certmagic.StorageKeys.SitePrivateKey(devIssuerKey, "revoked.example"),
-			certmagic.StorageKeys.SiteMeta(devIssuerKey, "revoked.example"),
-			certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, "revoked.example"),
+			certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "revoked.example"),
+			certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, "revoked.example"),
+			certmagic.StorageKeys.SiteMeta(keyspace.DevIssuer, "revoked.example"),
+			certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "revoked.example"),
 		} {
 			time.Sleep(100 * time.Millisecond)
 			if err := storage.Delete(t.Context(), key); err != nil {
@@ -171,7 +174,7 @@ func TestDeletedAtTheLastMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var once sync.Once
 		storage := newMemStorage()
-		key := certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, "late.example")
+		key := certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "late.example")
 		hook := func(_ []string, a slog.Attr) slog.Attr {
 			if a.Value.String() == "certificate is being served" {
 				once.Do(func() {
@@ -336,7 +339,7 @@ func TestPushOnDemand(t *testing.T) {
 			t.Errorf("shows %s after a forced renewal, want %s", second, want)
 		}
 		before := asked.Load()
-		if err := storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(devIssuerKey, "demand.example")); err != nil {
+		if err := storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "demand.example")); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -441,7 +444,7 @@ func TestFailedRenewalShowsInStatus(t *testing.T) {
 				}
 				return nil
 			}}}
-		}}, storage, true, always, recordTo(&out, slog.LevelWarn))
+		}}, storage, true, always, testlog.To(&out, slog.LevelWarn))
 		if err != nil {
 			t.Fatal(err)
 		}

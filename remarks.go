@@ -30,7 +30,7 @@ func (n *Node) Remark(role, text string) {
 	}
 	n.remarks.mu.Unlock()
 	if !same {
-		n.changed.poke()
+		n.changed.Notify()
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
@@ -45,7 +46,9 @@ func (n *Node) serveRecordList(ctx context.Context, _ string, body []byte) ([]by
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	from, size := sort.Search(len(keys), func(i int) bool { return q.After == "" || bytes.Compare(treeKey(keys[i]), treeKey(q.After)) > 0 }), 0
+	from, size := sort.Search(len(keys), func(i int) bool {
+		return q.After == "" || bytes.Compare(keyspace.Tree(keys[i]), keyspace.Tree(q.After)) > 0
+	}), 0
 	for i := from; i < len(keys); i++ {
 		if i+1 < len(keys) && strings.HasPrefix(keys[i+1], keys[i]+"/") {
 			continue // a directory, which is listed right before the first key in it
@@ -98,10 +101,10 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 	}
 	var records []keyValue
 	for _, r := range q.Records {
-		if clean, err := cleanKey(r.Key); err != nil || clean != r.Key || clean == "" {
+		if clean, err := keyspace.Clean(r.Key); err != nil || clean != r.Key || clean == "" {
 			return remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than " + fmt.Sprint(MaxName) + " bytes"}.Encode(), nil
 		}
-		if err := misplaced(r.Key); err != nil {
+		if err := keyspace.Misplaced(r.Key); err != nil {
 			return remote.PutReply{Outcome: remote.Refused, Reason: err.Error()}.Encode(), nil
 		}
 		if len(r.Value) > MaxValue {

@@ -1,23 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"math"
 	"slices"
-
-	"github.com/flotilla-ha/flotilla/hold"
-)
-
-// Role names something that one node does at a time, and says how much this node wants to be the one: see hold.Role.
-type Role = hold.Role
-
-// Tenure is one node's time as the holder of a role: see hold.Tenure.
-type Tenure = hold.Tenure
-
-// Locks, roles of Hold and the nodes' own do not share names.
-const (
-	lockPrefix = "lock/"
-	rolePrefix = "role/"
-	ownPrefix  = "own/"
 )
 
 // role is the queue of those who want it; the first one holds it, the others wait in the order in which they came.
@@ -95,7 +81,7 @@ func (s *state) claim(at passing, c *command, fx *effects) code {
 		return codeHeld
 	}
 	mine := claim{claimRef: claimRef{c.node, c.session, c.seq}, group: c.group, priority: c.priority}
-	b, cost := claimBudget(c.key), mine.cost(c.key)
+	b, cost := keyspace.OfClaim(c.key), mine.cost(c.key)
 	if !s.hasRoom(b, cost, int64(c.number)) {
 		return codeFull
 	}
@@ -116,7 +102,7 @@ func (s *state) claim(at passing, c *command, fx *effects) code {
 }
 
 // cost returns what a claim to that role counts.
-func (c *claim) cost(role string) int64 { return int64(len(role) + len(c.group) + claimCost) }
+func (c *claim) cost(role string) int64 { return int64(len(role) + len(c.group) + keyspace.ClaimCost) }
 
 // grant makes the claim the holder's.
 func (c *claim) grant(at passing) { c.index, c.since, c.outage = at.index, at.time, at.outage }
@@ -130,7 +116,7 @@ func (s *state) release(at passing, key string, ref claimRef, fx *effects) code 
 	}
 	fx.claim(ref)
 	rest := slices.Delete(slices.Clone(s.claims(key)), i, i+1)
-	s.used[claimBudget(key)] -= gone.cost(key)
+	s.used[keyspace.OfClaim(key)] -= gone.cost(key)
 	if len(rest) == 0 {
 		s.roles, _, _ = s.roles.Delete([]byte(key))
 		return codeOK
@@ -198,7 +184,7 @@ func (s *state) free(at passing, key string, ghost uint64, fx *effects) {
 func (s *state) ghosts() map[string]claim {
 	var all map[string]claim
 	it := s.roles.Root().Iterator()
-	it.SeekPrefix([]byte(rolePrefix))
+	it.SeekPrefix([]byte(keyspace.RolePrefix))
 	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
 		if r.queue[0].ghost != 0 {
 			if all == nil {
@@ -234,7 +220,7 @@ func (s *state) best(key string, waiting []claim) int {
 func (s *state) loads(group, except string) map[string]int {
 	loads := make(map[string]int)
 	it := s.roles.Root().Iterator()
-	it.SeekPrefix([]byte(rolePrefix))
+	it.SeekPrefix([]byte(keyspace.RolePrefix))
 	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
 		holder := r.queue[0]
 		if holder.group != group || string(k) == except || holder.ghost != 0 {

@@ -17,7 +17,7 @@ func TestAnotherTimingDoesNotJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		x := others[0].greeting()
-		x.Member, x.Boot = Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		x.peerInfo, x.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		x.Settings.Values[timingSetting] = WAN.String()
 		if _, err := leader.serveJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
 			t.Errorf("it is told %v", err)
@@ -33,7 +33,7 @@ func TestAnotherTimingDoesNotJoin(t *testing.T) {
 func TestFormerNodes(t *testing.T) {
 	s := newState()
 	s.servers = []string{"a", "b", "c"}
-	for _, m := range []Member{{ID: "a"}, {ID: "b", Former: "c"}, {ID: "d", Former: "a"}} {
+	for _, m := range []peerInfo{{ID: "a"}, {ID: "b", Former: "c"}, {ID: "d", Former: "a"}} {
 		s.members, _, _ = s.members.Insert([]byte(m.ID), m)
 	}
 	for id, want := range map[string]bool{"c": true, "b": false, "a": false} { // d is no member

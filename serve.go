@@ -63,7 +63,7 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 		return err
 	}
 	defer p.health.close()
-	n.startHealth(p.health, n.tasks.run)
+	n.startHealth(p.health, n.tasks.Go)
 	return n.serve(ctx, h, p)
 }
 
@@ -141,8 +141,8 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	plain.use(n.smallServer(n.HTTPHandler(nil)), n.certs.listen(plain.ln, n.cfg.Proxies, nil))
 	n.fronts.add(https, plain)
 	defer n.fronts.remove(https, plain)
-	n.tasks.run(https.serve)
-	n.tasks.run(plain.serve)
+	n.tasks.Go(https.serve)
+	n.tasks.Go(plain.serve)
 	n.log.Info("serving", "https", https.ln.Addr().String(), "domains", p.domains)
 	select {
 	case <-https.done:
@@ -156,7 +156,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	case <-ctx.Done():
 	}
 	n.drained.Store(true)
-	n.changed.poke()
+	n.changed.Notify()
 	n.log.Info("draining", "grace", max(n.cfg.Drain.Grace, 0), "patience", n.cfg.Drain.Patience)
 	grace := time.NewTimer(n.cfg.Drain.Grace)
 	defer grace.Stop()

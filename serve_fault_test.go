@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -188,7 +190,7 @@ func TestUsersConfigForClientTakesNoTurn(t *testing.T) {
 	mergeTLS(ours, user, new(http.Server), func(*tls.Config) { after = slot(conn) })
 	near, far := net.Pipe()
 	defer near.Close()
-	server := newGate(discardLog).take(far, ours).tls
+	server := newGate(testlog.None()).take(far, ours).tls
 	go server.Handshake()
 	if err := tls.Client(near, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}).Handshake(); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bufio"
 	"context"
 	"crypto/ecdsa"
@@ -130,7 +132,7 @@ func TestServerDefaults(t *testing.T) {
 			if tc.srv != nil {
 				given = tc.srv.HTTP2
 			}
-			n := &Node{cfg: Config{Server: tc.srv}, log: discardLog}
+			n := &Node{cfg: Config{Server: tc.srv}, log: testlog.None()}
 			h := http.NotFoundHandler()
 			srv, err := n.httpsServer(h, &tls.Config{})
 			if err != nil {
@@ -263,7 +265,7 @@ func TestMergeTLSProtocols(t *testing.T) {
 					continue
 				}
 				tc.srv.TLSConfig = config
-				n := &Node{cfg: Config{Server: tc.srv}, log: discardLog}
+				n := &Node{cfg: Config{Server: tc.srv}, log: testlog.None()}
 				ours := &tls.Config{NextProtos: []string{"h2", "http/1.1", "acme-tls/1"}}
 				if _, err := n.httpsServer(nil, ours); err != nil {
 					t.Fatal(err)
@@ -443,14 +445,14 @@ func TestServerServesOnce(t *testing.T) {
 
 // Connections that say nothing cannot take more than their number, and those who ask get answers.
 func TestCrowd(t *testing.T) {
-	srv := (&Node{log: discardLog}).smallServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }))
+	srv := (&Node{log: testlog.None()}).smallServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }))
 	if srv.ConnState == nil {
 		t.Fatal("the number is not bounded")
 	}
 	c := newCrowd(3)
 	srv.ConnState = c.note
 	ln := listenLoopback(t, "127.0.0.1:0")
-	newDrainer(srv, discardLog)
+	newDrainer(srv, testlog.None())
 	go srv.Serve(ln)
 	dial := func(n int) net.Conn {
 		conn := dialGate(t, ln.Addr().String())

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
 // until repeats what needs a leader.
 func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 	for ctx.Err() == nil {
-		changed := n.changed.wait()
+		changed := n.changed.Wait()
 		err := f(ctx)
 		if err == nil {
 			return
@@ -125,7 +126,7 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
-		renewed, changed := n.keeper.renewed.wait(), n.sessions.wait()
+		renewed, changed := n.keeper.renewed.Wait(), n.sessions.Wait()
 		s := n.fsm.state()
 		if leased && len(s.servers) > 0 && !slices.Contains(s.servers, n.id) {
 			self := n.self()
@@ -140,7 +141,7 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 			leased = true
 			n.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
 			n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
-			n.changed.poke()
+			n.changed.Notify()
 		}
 		if leased {
 			renewed = nil
@@ -171,26 +172,27 @@ func (n *Node) told(fx *effects) {
 	if fx.sessions {
 		n.keeper.sessionsChanged()
 		n.presence.observe(n.fsm.state())
-		n.sessions.poke()
-		n.tasks.run(n.port.Recheck) // another process may have taken a node's place
+		n.sessions.Notify()
+		n.tasks.Go(n.port.Recheck) // another process may have taken a node's place
 	}
 	if len(fx.claims) > 0 {
 		n.tenures.tell(n.fsm.state(), fx.claims)
 	}
 	if fx.roles {
-		n.tenures.contested.poke()
+		n.tenures.contested.Notify()
 	}
 	if fx.tickets {
 		n.tickets.follow(n.fsm.state().tickets)
-		n.changed.poke()
+		n.changed.Notify()
 	}
 	if say := n.space.look(n.fsm.state()); say != nil {
-		n.tasks.run(say)
+		n.tasks.Go(say)
 	}
-	for _, site := range fx.sites {
+	sites := keyspace.CertificateSites(fx.keys)
+	for _, site := range sites {
 		n.certs.stored(site)
 	}
-	if len(fx.sites) > 0 || fx.dropped {
+	if len(sites) > 0 || fx.dropped {
 		n.snapshotSoon()
 	}
 }
@@ -201,7 +203,7 @@ func (n *Node) company(ctx context.Context) {
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.started.Add(time.Duration(n.first.Load())+companyTime))
 	defer cancel()
 	for settled := false; !settled && ctx.Err() == nil; {
-		changed := n.sessions.wait()
+		changed := n.sessions.Wait()
 		s := n.fsm.state()
 		var moment <-chan time.Time
 		if !slices.ContainsFunc(s.servers, func(id string) bool { return s.session(id) == nil }) {
@@ -233,7 +235,7 @@ func (n *Node) maintain(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
-		err := n.hold(ctx, command{op: opClaim, key: ownPrefix + "maintain", flag: true}, nil, func(ctx context.Context, _ Tenure) error {
+		err := n.hold(ctx, command{op: opClaim, key: keyspace.OwnPrefix + "maintain", flag: true}, nil, func(ctx context.Context, _ Tenure) error {
 			n.certs.maintain(ctx)
 			return ctx.Err()
 		})

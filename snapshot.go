@@ -7,9 +7,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -27,24 +26,6 @@ const (
 	snapshotVersion = 3
 	maxFrame        = 64 << 20
 )
-
-// snapshot writes one state. It implements raft.FSMSnapshot.
-type snapshot struct {
-	s    *state
-	done func() // called when raft needs it no more
-}
-
-// Persist writes the sealed state to the sink. It runs beside Apply.
-func (p *snapshot) Persist(sink raft.SnapshotSink) error {
-	err := writeSnapshot(sink, p.s)
-	if err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
-}
-
-// Release tells that raft is done with it. The state belongs to the garbage collector.
-func (p *snapshot) Release() { p.done() }
 
 func writeSnapshot(w io.Writer, s *state) error {
 	if s.keys == nil {
@@ -191,7 +172,7 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 				return nil, err
 			}
 		case frameMember:
-			m := Member{ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String()}
+			m := peerInfo{ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String()}
 			s.members, _, _ = s.members.Insert([]byte(m.ID), m)
 		case frameSession:
 			node := d.String()
@@ -216,13 +197,13 @@ func readSnapshot(r io.Reader, secrets []seal.Secret) (*state, error) {
 			}
 			s.roles, _, _ = s.roles.Insert([]byte(name), r)
 			for _, c := range r.queue {
-				s.used[claimBudget(name)] += c.cost(name)
+				s.used[keyspace.OfClaim(name)] += c.cost(name)
 			}
 		case frameRecord:
 			key := d.Bytes()
 			rec := &record{modified: d.Int(), index: d.Uint(), value: d.Bytes()}
 			records.Insert(key, rec)
-			s.used[recordBudget(string(key))] += int64(len(key) + len(rec.value))
+			s.used[keyspace.OfRecord(string(key))] += int64(len(key) + len(rec.value))
 		case frameEnd:
 		default:
 			return nil, fmt.Errorf("part %d is not known to this version of flotilla; upgrade this node", tag)

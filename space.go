@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"fmt"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"log/slog"
 	"sync"
 )
@@ -38,22 +39,13 @@ func (s SpaceStatus) Warning() string {
 // Full reports whether hardly anything more has room.
 func (s SpaceStatus) Full() bool { return s.Percent() >= spaceFull }
 
-// space lists the budgets.
-func (s *state) space(maxState int64) []SpaceStatus {
-	out := make([]SpaceStatus, budgets)
-	for b := range budgets {
-		out[b] = SpaceStatus{What: b.String(), Bytes: s.used[b], Limit: b.limit(maxState)}
-	}
-	return out
-}
-
 // spaceWatch logs when a budget gets full, once each way.
 type spaceWatch struct {
 	maxState int64
 	log      *slog.Logger
 
 	mu    sync.Mutex
-	level [budgets]int // the percentage that was warned of; 0: none
+	level [keyspace.Budgets]int // the percentage that was warned of; 0: none
 }
 
 // look returns what is to be logged now, nil if nothing is. It does not block.
@@ -61,7 +53,7 @@ func (w *spaceWatch) look(s *state) func() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var say []func()
-	for b, now := range s.space(w.maxState) {
+	for b, now := range spaceOf(s, w.maxState) {
 		before, percent := w.level[b], now.Percent()
 		level := before
 		switch {
@@ -96,4 +88,13 @@ func (w *spaceWatch) look(s *state) func() {
 			f()
 		}
 	}
+}
+
+// spaceOf lists the budgets.
+func spaceOf(s *state, maxState int64) []SpaceStatus {
+	out := make([]SpaceStatus, keyspace.Budgets)
+	for b := range keyspace.Budgets {
+		out[b] = SpaceStatus{What: b.String(), Bytes: s.used[b], Limit: b.Limit(maxState)}
+	}
+	return out
 }

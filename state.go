@@ -1,12 +1,11 @@
 package flotilla
 
 import (
-	"bytes"
 	"slices"
-	"strings"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
@@ -19,9 +18,9 @@ type state struct {
 	keys     *seal.Keyring // nil before the keyring's entry
 	wrapped  []byte        // the keyring as the log and snapshots have it
 	records  *iradix.Tree[*record]
-	used     [budgets]int64 // bytes of names and values, and of claims
+	used     [keyspace.Budgets]int64 // bytes of names and values, and of claims
 	roles    *iradix.Tree[*role]
-	members  *iradix.Tree[Member]
+	members  *iradix.Tree[peerInfo]
 	sessions *iradix.Tree[*session]
 	// processes are the last ones of the members that have had a session, kept beyond it.
 	processes *iradix.Tree[process]
@@ -31,11 +30,13 @@ type state struct {
 	tickets   *ticketKeys // nil: there are none yet, or they were dropped
 }
 
-// record is one stored value. Its slice is never written to.
-type record struct {
-	value    []byte
-	modified int64  // Unix nanoseconds of the writer's clock
-	index    uint64 // of the entry that stored it
+// peerInfo is what a node says of itself.
+type peerInfo struct {
+	ID       string // 32 hexadecimal digits, made up once
+	Name     string // for people
+	Addr     string // what peers dial
+	InMemory bool   `json:",omitempty"` // it has no directory, and cannot come back once its process has ended
+	Former   string `json:",omitempty"` // the ID of the node that it was before; empty: it was none
 }
 
 // session is one life of a node, as far as the cluster has heard of it.
@@ -50,7 +51,7 @@ type session struct {
 // effects are what a node acts upon after an entry, besides the state that results. A nil *effects takes none.
 type effects struct {
 	claims   []claimRef // granted, asked to yield, or ended
-	sites    []string   // whose certificates have changed
+	keys     []string   // records that have changed; of a directory that was deleted all that were in it
 	roles    bool       // somebody else holds a role, or a queue is another one
 	sessions bool       // one was opened, suspected, cleared or ended
 	tickets  bool       // their keys are others
@@ -70,26 +71,12 @@ func newState() *state {
 	return &state{
 		records:  iradix.New[*record](),
 		roles:    iradix.New[*role](),
-		members:  iradix.New[Member](),
+		members:  iradix.New[peerInfo](),
 		sessions: iradix.New[*session](),
 
 		processes: iradix.New[process](),
 	}
 }
-
-// treeKey is the form of a key in the tree: with a zero byte for a slash, keys sort as a walk through directories does.
-func treeKey(key string) []byte {
-	k := []byte(key)
-	for i, c := range k {
-		if c == '/' {
-			k[i] = 0
-		}
-	}
-	return k
-}
-
-// plainKey is the inverse of treeKey.
-func plainKey(k []byte) string { return string(bytes.ReplaceAll(k, []byte{0}, []byte{'/'})) }
 
 // session returns the session of a node, nil if it has none.
 func (s *state) session(node string) *session {
@@ -106,7 +93,7 @@ func (s *state) number(node string) uint64 {
 }
 
 // member returns what is known of a member.
-func (s *state) member(id string) (Member, bool) { return s.members.Get([]byte(id)) }
+func (s *state) member(id string) (peerInfo, bool) { return s.members.Get([]byte(id)) }
 
 // answer returns what was said to a command of a session, and whether it has been applied.
 func (s *state) answer(node string, number, seq uint64) (answer, bool) {
@@ -188,10 +175,10 @@ func (s *state) change(index uint64, c *command, fx *effects) code {
 	case opClear:
 		s.suspect(c.target, c.number, c.cond, 0, fx)
 	case opMember:
-		s.members, _, _ = s.members.Insert([]byte(c.target), Member{ID: c.target, Name: c.key, Addr: string(c.value), InMemory: c.flag, Former: c.group})
+		s.members, _, _ = s.members.Insert([]byte(c.target), peerInfo{ID: c.target, Name: c.key, Addr: string(c.value), InMemory: c.flag, Former: c.group})
 	case opStore:
 		if c.target != "" {
-			if r, ok := s.records.Get(treeKey(c.target)); !ok || r.index != c.cond {
+			if r, ok := s.records.Get(keyspace.Tree(c.target)); !ok || r.index != c.cond {
 				return codeChanged
 			}
 		}
@@ -256,111 +243,11 @@ func (fx *effects) claim(refs ...claimRef) {
 	}
 }
 
-// record notes that the record at key has changed, or all below it.
+// record notes that the record at key has changed.
 func (fx *effects) record(key string) {
-	if fx == nil {
-		return
+	if fx != nil {
+		fx.keys = append(fx.keys, key)
 	}
-	if site, ok := certificateSite(key); ok {
-		fx.sites = append(fx.sites, site)
-	}
-}
-
-// put stores all of the records or none.
-func (s *state) put(index uint64, c *command, fx *effects) code {
-	records, _ := decodeRecords(c.value) // decodeCommand has seen that it can
-	next := *s
-	for _, r := range records {
-		if code := next.store(index, c, r.key, r.value, fx); code != codeOK {
-			return code
-		}
-	}
-	*s = next
-	return codeOK
-}
-
-func (s *state) store(index uint64, c *command, key string, value []byte, fx *effects) code {
-	if s.isDir(key) {
-		return codeIsDir
-	}
-	for i := strings.IndexByte(key, '/'); i >= 0; {
-		if _, ok := s.records.Get(treeKey(key[:i])); ok {
-			return codeNotDir
-		}
-		next := strings.IndexByte(key[i+1:], '/')
-		if next < 0 {
-			break
-		}
-		i += 1 + next
-	}
-	b, grows := recordBudget(key), s.recordGrows(key, value)
-	if !s.hasRoom(b, grows, int64(c.number)) {
-		return codeFull
-	}
-	s.used[b] += grows
-	s.records, _, _ = s.records.Insert(treeKey(key), &record{value: value, modified: c.time, index: index})
-	fx.record(key)
-	_, marked := s.records.Get(treeKey(key + compromised))
-	if strings.HasSuffix(key, ".key"+compromised) || marked { // the old certificate is served until there is another key
-		s.tickets = nil // clients that resume would go on seeing the certificate of that key
-		fx.ticket(true)
-	}
-	return codeOK
-}
-
-// recordGrows returns by how much the state grows if value is stored at key.
-func (s *state) recordGrows(key string, value []byte) int64 {
-	if old, ok := s.records.Get(treeKey(key)); ok {
-		return int64(len(value) - len(old.value))
-	}
-	return int64(len(key) + len(value))
-}
-
-// hasRoom reports whether a budget has room for so much more. The limit comes with the command, so every node finds the same.
-func (s *state) hasRoom(b budget, grows, maxState int64) bool {
-	return grows <= 0 || s.used[b]+grows <= b.limit(maxState)
-}
-
-// bytes returns how large the state is.
-func (s *state) bytes() (sum int64) {
-	for _, used := range s.used {
-		sum += used
-	}
-	return sum
-}
-
-// isDir reports whether there are keys below key. The empty key is above all.
-func (s *state) isDir(key string) bool {
-	it := s.records.Root().Iterator()
-	it.SeekPrefix(below(key))
-	_, _, ok := it.Next()
-	return ok
-}
-
-// below is the tree's prefix of all that is below key.
-func below(key string) []byte {
-	if key == "" {
-		return nil
-	}
-	return append(treeKey(key), 0)
-}
-
-func (s *state) remove(key string, fx *effects) {
-	txn := s.records.Txn()
-	if key != "" {
-		if old, ok := txn.Delete(treeKey(key)); ok {
-			s.used[recordBudget(key)] -= int64(len(key) + len(old.value))
-			fx.record(key)
-		}
-	}
-	it := s.records.Root().Iterator()
-	it.SeekPrefix(below(key))
-	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
-		s.used[recordBudget(string(k))] -= int64(len(k) + len(r.value))
-		fx.record(plainKey(k))
-	}
-	txn.DeletePrefix(below(key))
-	s.records = txn.CommitOnly()
 }
 
 // end ends a session at its own word, that of its will, or by the verdict.
@@ -433,45 +320,12 @@ func (s *state) suspects() map[string]*session {
 	return all
 }
 
-// list returns the keys below dir in the order of a walk: with directories, if recursive with all that is below them.
-func (s *state) list(dir string, recursive bool) []string {
-	prefix := below(dir)
-	it := s.records.Root().Iterator()
-	it.SeekPrefix(prefix)
-	if !recursive {
-		return s.children(prefix)
-	}
-	var keys []string
-	var above []byte // the directory of the last key
-	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
-		for i := len(prefix); i < len(k); i++ {
-			if k[i] == 0 && !bytes.HasPrefix(above, k[:i+1]) {
-				keys = append(keys, plainKey(k[:i]))
-			}
+// isFormer reports whether a member says that it was the node id before.
+func (s *state) isFormer(id string) bool {
+	for _, other := range s.servers {
+		if m, ok := s.member(other); ok && m.Former == id {
+			return true
 		}
-		above = k[:bytes.LastIndexByte(k, 0)+1]
-		keys = append(keys, plainKey(k))
 	}
-	return keys
-}
-
-// children lists one level and steps over what is below it, so that its cost is that of the level.
-func (s *state) children(prefix []byte) []string {
-	var keys []string
-	from := slices.Clone(prefix)
-	for {
-		it := s.records.Root().Iterator()
-		it.SeekLowerBound(from)
-		k, _, ok := it.Next()
-		if !ok || !bytes.HasPrefix(k, prefix) {
-			return keys
-		}
-		end := bytes.IndexByte(k[len(prefix):], 0)
-		if end < 0 {
-			end = len(k) - len(prefix)
-		}
-		child := k[:len(prefix)+end]
-		keys = append(keys, plainKey(child))
-		from = append(slices.Clone(child), 1) // the first key after child and all that is below it
-	}
+	return false
 }

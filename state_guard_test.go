@@ -1,6 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"errors"
 	"io"
@@ -121,7 +124,7 @@ func TestFirstKeyringCounts(t *testing.T) {
 		entries = append(entries, &raft.Log{Index: uint64(i + 1), Data: keyringEntry(name, wrapped)})
 	}
 	entries = append(entries, &raft.Log{Index: 3, Data: sealCommand(rings[0], &command{op: opOpen, node: "a", key: "boot"})})
-	f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { t.Error(err) }, func(*effects) {})
+	f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*effects) {})
 	done := make(chan struct{})
 	go func() { // which ends if an entry cannot be opened
 		defer close(done)
@@ -230,16 +233,16 @@ func TestWaiterTakesNothingWithHim(t *testing.T) {
 	sessions := make(map[string]uint64)
 	for i, node := range []string{"holder", "waiter", "better"} {
 		sessions[node] = m.open(node)
-		m.do(command{op: opClaim, node: node, session: sessions[node], seq: 1, key: rolePrefix + "r", flag: true, priority: int64(i), number: 1 << 20})
+		m.do(command{op: opClaim, node: node, session: sessions[node], seq: 1, key: keyspace.RolePrefix + "r", flag: true, priority: int64(i), number: 1 << 20})
 	}
-	before := m.s.claims(rolePrefix + "r")[0]
-	m.do(command{op: opRelease, node: "waiter", session: sessions["waiter"], seq: 2, key: rolePrefix + "r", number: 1})
-	queue := m.s.claims(rolePrefix + "r")
+	before := m.s.claims(keyspace.RolePrefix + "r")[0]
+	m.do(command{op: opRelease, node: "waiter", session: sessions["waiter"], seq: 2, key: keyspace.RolePrefix + "r", number: 1})
+	queue := m.s.claims(keyspace.RolePrefix + "r")
 	if len(queue) != 2 || queue[0] != before || queue[1].node != "better" {
 		t.Errorf("after a waiter has left the queue is %+v; it began with %+v", queue, before)
 	}
-	m.do(command{op: opRelease, node: "holder", session: sessions["holder"], seq: 2, key: rolePrefix + "r", number: 1})
-	if queue := m.s.claims(rolePrefix + "r"); len(queue) != 1 || queue[0].node != "better" || queue[0].index != m.s.index {
+	m.do(command{op: opRelease, node: "holder", session: sessions["holder"], seq: 2, key: keyspace.RolePrefix + "r", number: 1})
+	if queue := m.s.claims(keyspace.RolePrefix + "r"); len(queue) != 1 || queue[0].node != "better" || queue[0].index != m.s.index {
 		t.Errorf("after the holder has left the queue is %+v", queue)
 	}
 }
@@ -249,7 +252,7 @@ func TestDeadHolder(t *testing.T) {
 	m := newMachine(t)
 	m.s = m.s.configure(1, []string{"a", "b"}, []string{"a", "b"}, nil)
 	a, b := m.open("a"), m.open("b")
-	key := rolePrefix + "r"
+	key := keyspace.RolePrefix + "r"
 	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: key, group: "g", flag: true, cond: 1, number: 1 << 20})
 	m.do(command{op: opClaim, node: "b", session: b, seq: 1, key: key, group: "g", flag: true, cond: 1, priority: 1, number: 1 << 20})
 	waiter := m.s.claims(key)[1].claimRef
@@ -292,7 +295,7 @@ func TestSessionOfAnOlderDirectory(t *testing.T) {
 				c.op, c.node = opOpen, "a"
 				return &raft.Log{Index: index, Data: sealCommand(keys, &c)}
 			}
-			f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { t.Error(err) }, func(*effects) {})
+			f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*effects) {})
 			f.ApplyBatch([]*raft.Log{
 				{Index: 1, Data: keyringEntry("one", wrapped)},
 				open(2, command{key: first, value: encodeProcesses([]string{first})}),

@@ -1,6 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"errors"
 	"io"
@@ -96,12 +99,12 @@ func TestStore(t *testing.T) {
 	if diff := cmp.Diff([]string{"ab"}, m.s.list("", true)); diff != "" {
 		t.Errorf("after deleting a directory:\n%s", diff)
 	}
-	if got := store("certificates/c/a/a.crt", "55555"); got != codeOK || m.s.used[certificateRecords] != int64(len("certificates/c/a/a.crt"+"55555")) {
+	if got := store("certificates/c/a/a.crt", "55555"); got != codeOK || m.s.used[keyspace.CertificateRecords] != int64(len("certificates/c/a/a.crt"+"55555")) {
 		t.Errorf("a certificate: %d, %v", got, m.s.used)
 	}
 	seq++
 	m.do(command{op: opDelete, node: "a", session: ses, seq: seq, key: ""})
-	if m.s.used != [budgets]int64{} || m.s.records.Len() != 0 {
+	if m.s.used != [keyspace.Budgets]int64{} || m.s.records.Len() != 0 {
 		t.Errorf("after deleting everything: %d records, %v bytes", m.s.records.Len(), m.s.used)
 	}
 }
@@ -148,7 +151,7 @@ func TestSessionEnds(t *testing.T) {
 	if got := m.do(command{op: opStore, node: "a", session: a, seq: 2, key: "late", value: []byte("x")}); got.code != codeEnded {
 		t.Errorf("a store of an ended session is answered %d, want ended", got.code)
 	}
-	if _, ok := m.s.records.Get(treeKey("late")); ok {
+	if _, ok := m.s.records.Get(keyspace.Tree("late")); ok {
 		t.Error("a store of an ended session took effect")
 	}
 	if got, ok := m.s.answer("a", a, 2); !ok || got.code != codeEnded {
@@ -189,7 +192,7 @@ func TestSnapshot(t *testing.T) {
 	m.do(command{op: opMember, node: "a", target: "a", key: "name", value: []byte("addr:1")})
 	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
 	m.do(command{op: opClaim, node: "a", session: a, seq: 2, key: "l", flag: true, number: 1 << 20})
-	m.do(command{op: opClaim, node: "a", session: a, seq: 3, key: lockPrefix + issueLock + "a", flag: true, number: 1 << 20})
+	m.do(command{op: opClaim, node: "a", session: a, seq: 3, key: keyspace.LockPrefix + keyspace.IssueLock + "a", flag: true, number: 1 << 20})
 	for i, key := range []string{"x/y/z", "x/y/w", "q", "certificates/c/d/e"} {
 		m.do(command{op: opStore, node: "a", session: a, seq: uint64(i + 4), key: key, value: bytes.Repeat([]byte(key), 30_000), time: 1, number: 1 << 20})
 	}
@@ -227,7 +230,7 @@ func flat(s *state) map[string]any {
 		if !ok {
 			break
 		}
-		out["record "+plainKey(k)] = v
+		out["record "+keyspace.Plain(k)] = v
 	}
 	for it := s.roles.Root().Iterator(); ; {
 		k, v, ok := it.Next()
@@ -317,7 +320,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := make(chan error, 1)
-			f := newFSM(test.secrets, discardLog, func(err error) { failed <- err }, func(*effects) {})
+			f := newFSM(test.secrets, testlog.None(), func(err error) { failed <- err }, func(*effects) {})
 			done := make(chan struct{})
 			finished := false
 			go func() {
@@ -339,7 +342,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 }
 
 func TestRestoreKeepsTheStateOnError(t *testing.T) {
-	f := newFSM([]seal.Secret{{1}}, discardLog, func(error) {}, func(*effects) {})
+	f := newFSM([]seal.Secret{{1}}, testlog.None(), func(error) {}, func(*effects) {})
 	before := f.state()
 	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); !errors.Is(err, ErrSealed) || f.state() != before {
 		t.Errorf("error %v, and the state changed: %v", err, f.state() != before)
@@ -355,7 +358,7 @@ func TestStateNeverGoesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := 0
-	f := newFSM([]seal.Secret{secret}, discardLog, func(err error) { t.Error(err) }, func(*effects) { told++ })
+	f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*effects) { told++ })
 	entries := []*raft.Log{
 		{Index: 1, Data: keyringEntry("c", wrapped)},
 		{Index: 2, Data: sealCommand(keys, &command{op: opOpen, node: "a", key: "boot"})},
@@ -392,7 +395,7 @@ func TestNumbersComeOnce(t *testing.T) {
 		seq, acked := p.begin(ses)
 		a := m.do(command{op: opStore, node: "a", session: ses, seq: seq, acked: acked, key: key, number: 1 << 20})
 		p.end(ses, seq)
-		if _, ok := m.s.records.Get(treeKey(key)); !ok {
+		if _, ok := m.s.records.Get(keyspace.Tree(key)); !ok {
 			t.Errorf("%s: answer %+v, and it is not stored", key, a)
 		}
 	}
@@ -426,7 +429,7 @@ func TestCleanKey(t *testing.T) {
 		"": "", "a": "a", "a/b": "a/b", "a.b/..c/d..": "a.b/..c/d..", ".a": ".a",
 		"/": "", "/a": "a", "a/": "a", "a//b": "a/b", "a/./b": "a/b", "a/../b": "b", ".": "", "a/..": "", "//a//": "a",
 	} {
-		if got, err := cleanKey(key); got != want || err != nil {
+		if got, err := keyspace.Clean(key); got != want || err != nil {
 			t.Errorf("%q is cleaned to %q, %v; want %q", key, got, err, want)
 		}
 	}
@@ -434,7 +437,7 @@ func TestCleanKey(t *testing.T) {
 		"a\x00b": "zero byte", strings.Repeat("x", MaxName+1): "the limit is 1024",
 		"..": "leads out", "../a": "leads out", "/../a": "leads out", "a/../../certificates": "leads out", "a/../..": "leads out", "./../a/": "leads out",
 	} {
-		if got, err := cleanKey(key); err == nil || !strings.Contains(err.Error(), want) {
+		if got, err := keyspace.Clean(key); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is cleaned to %q, %v; want an error with %q", key, got, err, want)
 		}
 	}

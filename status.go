@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/hashicorp/raft"
 )
 
@@ -139,7 +140,7 @@ func (n *Node) Status() Status {
 		Roles:        n.remarks.add(n.roleStatus(s, lease)),
 		Certificates: n.certificates(),
 		Tickets:      n.tickets.status(),
-		Space:        s.space(n.cfg.MaxState),
+		Space:        spaceOf(s, n.cfg.MaxState),
 		Waiting:      n.waiting.list(),
 		Peers:        n.peerStatus(),
 	}
@@ -154,11 +155,12 @@ func (n *Node) Status() Status {
 		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
 	for _, srv := range n.servers() {
-		m, ok := s.member(string(srv.ID))
+		known, ok := s.member(string(srv.ID))
 		if !ok {
-			m, _ = n.book.get(string(srv.ID))
-			m.ID = string(srv.ID)
+			known, _ = n.book.get(string(srv.ID))
+			known.ID = string(srv.ID)
 		}
+		m := memberOf(known)
 		m.Voter = srv.Suffrage == raft.Voter
 		if ses := s.session(m.ID); ses != nil {
 			m.Present, m.Suspect = true, ses.suspect != 0
@@ -180,6 +182,11 @@ func (n *Node) Status() Status {
 	}
 	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	return out
+}
+
+// memberOf returns what a node says of itself as a Member.
+func memberOf(m peerInfo) Member {
+	return Member{ID: m.ID, Name: m.Name, Addr: m.Addr, InMemory: m.InMemory, Former: m.Former}
 }
 
 // why says why a member does not vote, or what is to be done about a voter that is gone.
@@ -210,7 +217,7 @@ func (n *Node) leaseStatus(s *state, left time.Duration) LeaseStatus {
 
 // roleStatus lists the roles, without this node as the holder of what it may hold no more.
 func (n *Node) roleStatus(s *state, lease LeaseStatus) []RoleStatus {
-	roles := s.roleStatus()
+	roles := rolesOf(s)
 	for i := range roles {
 		if roles[i].Holder == n.id && !lease.Held {
 			roles[i].Holder = ""
@@ -219,28 +226,13 @@ func (n *Node) roleStatus(s *state, lease LeaseStatus) []RoleStatus {
 	return roles
 }
 
-// roleStatus lists the roles of Hold by name; locks are not among them.
-func (s *state) roleStatus() []RoleStatus {
-	var out []RoleStatus
-	it := s.roles.Root().Iterator()
-	it.SeekPrefix([]byte(rolePrefix))
-	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
-		q := r.queue[0]
-		out = append(out, RoleStatus{
-			Name: strings.TrimPrefix(string(k), rolePrefix), Group: q.group, Holder: q.node, Fence: q.index, Yields: q.yield != 0, Waiting: len(r.queue) - 1,
-			Since: time.Unix(0, q.since), Outage: time.Duration(q.outage), Pinned: q.pinned, Ghost: q.ghost != 0,
-		})
-	}
-	return out
-}
-
 // Watch yields the status now and after each change, until the loop ends, ctx is done or the node closes. Whoever is slow misses
 // what lay between, never the newest.
 func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		var last Status
 		for first := true; ; first = false {
-			changed, applied := n.changed.wait(), n.fsm.next()
+			changed, applied := n.changed.Wait(), n.fsm.next()
 			if now := n.Status(); first || !sameStatus(now, last) {
 				if !yield(now) {
 					return
@@ -288,6 +280,21 @@ func (n *Node) certificates() []Certificate {
 			cert.Err = c.Err.Error()
 		}
 		out = append(out, cert)
+	}
+	return out
+}
+
+// rolesOf lists the roles of Hold by name; locks are not among them.
+func rolesOf(s *state) []RoleStatus {
+	var out []RoleStatus
+	it := s.roles.Root().Iterator()
+	it.SeekPrefix([]byte(keyspace.RolePrefix))
+	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
+		q := r.queue[0]
+		out = append(out, RoleStatus{
+			Name: strings.TrimPrefix(string(k), keyspace.RolePrefix), Group: q.group, Holder: q.node, Fence: q.index, Yields: q.yield != 0, Waiting: len(r.queue) - 1,
+			Since: time.Unix(0, q.since), Outage: time.Duration(q.outage), Pinned: q.pinned, Ghost: q.ghost != 0,
+		})
 	}
 	return out
 }

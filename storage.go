@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
 // readTimeout is how long reads on a node without a lease wait for one, from its loss or the node's start on, before they answer what is there.
@@ -34,7 +34,7 @@ const readTimeout = 2 * time.Second
 type Storage struct {
 	n *Node
 
-	freed signal // a lock was taken out of held
+	freed notify.Signal // a lock was taken out of held
 
 	mu   sync.Mutex
 	held map[string]*heldLock
@@ -70,7 +70,7 @@ func (s *Storage) String() string { return "flotilla(" + s.n.name + ")" }
 // way of what certmagic keeps in its directories, is fs.ErrInvalid.
 func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	s.trace(ctx, "store", key)
-	clean, err := storeKey(key)
+	clean, err := keyspace.CleanToStore(key)
 	if err == nil {
 		err = s.room(clean, value)
 	}
@@ -81,7 +81,7 @@ func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 }
 
 func (s *Storage) store(ctx context.Context, key string, value []byte) error {
-	if site, part := bundlePart(key); part != "" {
+	if site, part := keyspace.BundlePart(key); part != "" {
 		if done, err := s.storePart(ctx, site, key, value); done {
 			return err
 		}
@@ -135,7 +135,7 @@ func (s *Storage) storeFenced(ctx context.Context, lock string, ref claimRef, re
 	if err != nil {
 		return err
 	}
-	c.session, c.fences = ref.session, []fence{{lockPrefix + lock, ref.seq}}
+	c.session, c.fences = ref.session, []fence{{keyspace.LockPrefix + lock, ref.seq}}
 	a, err := s.n.writes.do(ctx, c)
 	if err == nil {
 		err = codeError(a.code)
@@ -148,9 +148,9 @@ func (s *Storage) room(key string, value []byte) error {
 	if len(value) > MaxValue {
 		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue)
 	}
-	st, b := s.n.fsm.state(), recordBudget(key)
+	st, b := s.n.fsm.state(), keyspace.OfRecord(key)
 	if !st.hasRoom(b, st.recordGrows(key, value), s.n.cfg.MaxState) {
-		return b.refuse(st.used[b], s.n.cfg.MaxState)
+		return b.Refuse(st.used[b], s.n.cfg.MaxState)
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (s *Storage) limit() uint64 { return uint64(s.n.cfg.MaxState) }
 // Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory is another error.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 	s.trace(ctx, "load", key)
-	clean, err := cleanKey(key)
+	clean, err := keyspace.Clean(key)
 	if err != nil {
 		return nil, pathError("load", key, err)
 	}
@@ -170,22 +170,10 @@ func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 	return value, pathError("load", key, err)
 }
 
-// load answers Storage.Load; absent is what it says of what is not there.
-func (s *state) load(key string, absent error) ([]byte, error) {
-	if r, ok := s.records.Get(treeKey(key)); ok {
-		// never nil, as a file's content is never
-		return append(make([]byte, 0, len(r.value)), r.value...), nil
-	}
-	if s.isDir(key) {
-		return nil, syscall.EISDIR
-	}
-	return nil, absent
-}
-
 // Delete removes key and all below it. What does not exist is deleted already.
 func (s *Storage) Delete(ctx context.Context, key string) error {
 	s.trace(ctx, "delete", key)
-	clean, err := cleanKey(key)
+	clean, err := keyspace.Clean(key)
 	if err == nil && !s.forget(clean) {
 		var a answer
 		a, err = s.n.writes.do(ctx, command{op: opDelete, key: clean})
@@ -199,7 +187,7 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 // forget drops a part of a certificate that is not committed, and reports whether key is one. certmagic deletes what it has stored of
 // a certificate when it cannot store the rest; the one before it is not to go with it.
 func (s *Storage) forget(key string) bool {
-	site, part := bundlePart(key)
+	site, part := keyspace.BundlePart(key)
 	if part == "" {
 		return false
 	}
@@ -225,25 +213,13 @@ func (s *Storage) Exists(ctx context.Context, key string) bool {
 // them. A directory that does not exist is fs.ErrNotExist; of a value the list is empty.
 func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
 	s.trace(ctx, "list", dir)
-	clean, err := cleanKey(dir)
+	clean, err := keyspace.Clean(dir)
 	if err != nil {
 		return nil, pathError("list", dir, err)
 	}
 	st, current := s.read(ctx)
 	keys, err := st.listAll(clean, recursive, s.absent(current))
 	return keys, pathError("list", dir, err)
-}
-
-// listAll answers Storage.List.
-func (s *state) listAll(dir string, recursive bool, absent error) ([]string, error) {
-	keys := s.list(dir, recursive)
-	if len(keys) > 0 {
-		return keys, nil
-	}
-	if _, ok := s.records.Get(treeKey(dir)); ok {
-		return []string{}, nil
-	}
-	return nil, absent
 }
 
 // Stat describes the value or the directory at key. The time of modification is the writer's clock's; a directory has none.
@@ -253,7 +229,7 @@ func (s *Storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 }
 
 func (s *Storage) stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
-	clean, err := cleanKey(key)
+	clean, err := keyspace.Clean(key)
 	if err != nil {
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
@@ -262,19 +238,16 @@ func (s *Storage) stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 	if err != nil {
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
-	info.Key = key
-	return info, nil
+	return keyInfo(key, info), nil
 }
 
-// stat answers Storage.Stat, but for the key as the caller has put it.
-func (s *state) stat(key string, absent error) (certmagic.KeyInfo, error) {
-	if r, ok := s.records.Get(treeKey(key)); ok {
-		return certmagic.KeyInfo{Modified: time.Unix(0, r.modified), Size: int64(len(r.value)), IsTerminal: true}, nil
+// keyInfo is what certmagic wants to know of a key, as the caller has put it.
+func keyInfo(key string, i info) certmagic.KeyInfo {
+	out := certmagic.KeyInfo{Key: key, Size: i.size, IsTerminal: i.terminal}
+	if i.terminal {
+		out.Modified = time.Unix(0, i.modified)
 	}
-	if s.isDir(key) {
-		return certmagic.KeyInfo{}, nil
-	}
-	return certmagic.KeyInfo{}, absent
+	return out
 }
 
 // read returns the state to answer from, and whether it is current.
@@ -314,7 +287,7 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
-	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.fsm.state().claims(lockPrefix+name)) > 0 {
+	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.fsm.state().claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
 	held, err := s.lock(ctx, name, false)
@@ -340,7 +313,7 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 		err = fmt.Errorf("%w: another node has it", ErrLost)
 	}
 	if err == nil && !s.keep(name, lock, ref) {
-		s.n.withdraw(lockPrefix+name, ref)
+		s.n.withdraw(keyspace.LockPrefix+name, ref)
 		err = fmt.Errorf("%w: it was unlocked meanwhile", ErrLost)
 	}
 	return pathError("renew lock", name, err)
@@ -368,7 +341,7 @@ func (s *Storage) drop(name string, ref claimRef) {
 		delete(s.held, name)
 	}
 	s.mu.Unlock()
-	s.freed.poke()
+	s.freed.Notify()
 }
 
 func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error) {
@@ -379,28 +352,28 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		}
 		// A caller on this node who has lost the lock and does not know it yet is waited for: certmagic would store both certificates.
 		for {
-			freed := s.freed.wait()
+			freed := s.freed.Wait()
 			kept := s.keep(name, nil, ref)
 			if !s.n.keeper.usable(ref.session) { // asked last
 				if kept {
 					s.drop(name, ref)
 				}
-				s.n.withdraw(lockPrefix+name, ref)
+				s.n.withdraw(keyspace.LockPrefix+name, ref)
 				break
 			}
 			if kept {
 				return true, nil
 			}
 			if !wait {
-				s.n.withdraw(lockPrefix+name, ref)
+				s.n.withdraw(keyspace.LockPrefix+name, ref)
 				return false, nil
 			}
-			renewed := s.n.keeper.renewed.wait()
+			renewed := s.n.keeper.renewed.Wait()
 			select {
 			case <-freed:
 			case <-renewed:
 			case <-ctx.Done():
-				s.n.withdraw(lockPrefix+name, ref)
+				s.n.withdraw(keyspace.LockPrefix+name, ref)
 				return false, context.Cause(ctx)
 			}
 		}
@@ -418,7 +391,7 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (claimRef, 
 	if err != nil {
 		return claimRef{}, err
 	}
-	ref, _, err := s.n.await(ctx, command{op: opClaim, key: lockPrefix + name, flag: wait, number: s.limit()}, nil)
+	ref, _, err := s.n.await(ctx, command{op: opClaim, key: keyspace.LockPrefix + name, flag: wait, number: s.limit()}, nil)
 	return ref, err
 }
 
@@ -433,61 +406,18 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	if !ok {
 		return pathError("unlock", name, fs.ErrNotExist)
 	}
-	s.freed.poke()
+	s.freed.Notify()
 	var errs []error
 	if rest := lock.bundle.rest(); len(rest) > 0 { // somebody else's way to store a certificate
 		errs = append(errs, s.storeFenced(ctx, name, lock.ref, rest))
 	}
-	_, a, err := s.n.writes.doIn(ctx, command{op: opRelease, key: lockPrefix + name, number: lock.ref.seq, session: lock.ref.session})
+	_, a, err := s.n.writes.doIn(ctx, command{op: opRelease, key: keyspace.LockPrefix + name, number: lock.ref.seq, session: lock.ref.session})
 	if err == nil {
 		err = codeError(a.code)
 	} else if !errors.Is(err, ErrLost) {
-		s.n.withdraw(lockPrefix+name, lock.ref)
+		s.n.withdraw(keyspace.LockPrefix+name, lock.ref)
 	}
 	return pathError("unlock", name, errors.Join(append(errs, err)...))
-}
-
-// storeKey is cleanKey for a key that a value is stored at.
-func storeKey(key string) (string, error) {
-	clean, err := cleanKey(key)
-	if err == nil && clean == "" {
-		err = fmt.Errorf("%w: the key is empty", fs.ErrInvalid)
-	}
-	if err == nil {
-		err = misplaced(clean)
-	}
-	return clean, err
-}
-
-// cleanKey brings a key into its one form.
-func cleanKey(key string) (string, error) {
-	if len(key) > MaxName {
-		return "", fmt.Errorf("%w: the key has %d bytes, the limit is %d", ErrTooLarge, len(key), MaxName)
-	}
-	if strings.IndexByte(key, 0) >= 0 {
-		return "", fmt.Errorf("%w: the key has a zero byte in it", fs.ErrInvalid)
-	}
-	if isClean(key) {
-		return key, nil
-	}
-	clean := path.Clean(strings.TrimLeft(key, "/"))
-	switch {
-	case clean == "." || clean == "/":
-		return "", nil
-	case clean == ".." || strings.HasPrefix(clean, "../"):
-		return "", fmt.Errorf("%w: the key leads out of the storage", fs.ErrInvalid)
-	}
-	return clean, nil
-}
-
-// isClean reports whether key is in its one form: no part of it is empty, or a dot or two.
-func isClean(key string) bool {
-	for part := range strings.SplitSeq(key, "/") {
-		if part == "" || part == "." || part == ".." {
-			return key == ""
-		}
-	}
-	return true
 }
 
 // codeError is the error that an outcome stands for.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -52,11 +53,11 @@ func TestValueLimit(t *testing.T) {
 // Nothing is stored at the root, however it is written.
 func TestEmptyKeys(t *testing.T) {
 	for _, key := range []string{"", "/", "//", ".", "a/.."} {
-		if clean, err := storeKey(key); !errors.Is(err, fs.ErrInvalid) {
+		if clean, err := keyspace.CleanToStore(key); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("%q becomes %q, %v", key, clean, err)
 		}
 	}
-	if clean, err := storeKey("/a"); clean != "a" || err != nil {
+	if clean, err := keyspace.CleanToStore("/a"); clean != "a" || err != nil {
 		t.Errorf("/a becomes %q, %v", clean, err)
 	}
 }
@@ -109,7 +110,7 @@ func TestCommandsOfOthers(t *testing.T) {
 		n, other := nodes[0], nodes[1]
 		own := n.ownSession(n.fsm.state())
 		within := func(on *Node, session uint64) context.Context {
-			return context.WithValue(t.Context(), tenureKey{}, &tenure{n: on, key: rolePrefix + "r", ref: claimRef{on.id, session, 1}})
+			return context.WithValue(t.Context(), tenureKey{}, &tenure{n: on, key: keyspace.RolePrefix + "r", ref: claimRef{on.id, session, 1}})
 		}
 		for _, test := range []struct {
 			name    string

@@ -1,6 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"context"
 	"fmt"
 	"sync"
@@ -44,7 +47,7 @@ func TestThousandWaiters(t *testing.T) {
 					t.Errorf("waiter %d: %v", i, err)
 				}
 			})
-			for len(nodes[0].fsm.state().claims(rolePrefix+"r")) <= i { // so that there is an order
+			for len(nodes[0].fsm.state().claims(keyspace.RolePrefix+"r")) <= i { // so that there is an order
 				<-nodes[0].fsm.next()
 			}
 		}
@@ -219,9 +222,9 @@ func FuzzNoted(f *testing.F) {
 	f.Add(append([]byte{noteLapsed, 1, 'a'}, 1, 2))
 	f.Add([]byte{noteEnded, 9})
 	f.Fuzz(func(t *testing.T, note []byte) {
-		n := &Node{pace: LAN.pace(), log: discardLog, tenures: newTenures()}
+		n := &Node{pace: LAN.pace(), log: testlog.None(), tenures: newTenures()}
 		n.works = t.Context()
-		n.fsm = newFSM(nil, discardLog, nil, nil)
+		n.fsm = newFSM(nil, testlog.None(), nil, nil)
 		n.keeper = newKeeper(n)
 		n.keeper.noted("a", note) // nothing is answered: the state knows no session, and is behind any
 	})

@@ -2,7 +2,6 @@ package flotilla
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -14,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
 // How a client resumes its session with another node than the one that it began with (RFC 8446, 2.2; RFC 5077). The state holds the keys of
@@ -26,92 +25,15 @@ import (
 const (
 	ticketRotation   = 12 * time.Hour // the period, unless TLS.TicketRotation says otherwise
 	minTicketPeriod  = time.Second
-	previousTickets  = 2  // keys that are accepted after they were current
 	ticketClockShare = 12 // a clock that may be wrong rotates at most so many times in a period
-	ticketKeySize    = 32
 )
-
-// ticketKeys are the keys of session tickets. It is immutable.
-type ticketKeys struct {
-	index    uint64 // of the entry that made them
-	time     int64  // Unix nanoseconds of the proposer's clock
-	next     []byte
-	current  []byte   // nil: next has not been current yet
-	previous [][]byte // the newest first
-}
-
-// rotateTickets lets the next key be current and takes another as next, if the keys are those that the command is about. With flag it
-// drops all that there are.
-func (s *state) rotateTickets(index uint64, c *command, fx *effects) code {
-	old := s.tickets
-	if !c.flag && old.madeAt() != c.cond {
-		return codeChanged
-	}
-	next := &ticketKeys{index: index, time: c.time, next: c.value}
-	if !c.flag && old != nil {
-		next.current = old.next
-		if old.current != nil {
-			next.previous = append([][]byte{old.current}, old.previous[:min(len(old.previous), previousTickets-1)]...)
-		}
-	}
-	s.tickets = next
-	fx.ticket(c.flag)
-	return codeOK
-}
-
-// madeAt returns the index of the keys, 0 if there are none.
-func (k *ticketKeys) madeAt() uint64 {
-	if k == nil {
-		return 0
-	}
-	return k.index
-}
-
-func (fx *effects) ticket(dropped bool) {
-	if fx != nil {
-		fx.tickets, fx.dropped = true, fx.dropped || dropped
-	}
-}
-
-func (k *ticketKeys) encode(e *codec.Encoder) {
-	e.Uint(k.index)
-	e.Int(k.time)
-	e.Bytes(k.next)
-	e.Bytes(k.current)
-	e.Uint(uint64(len(k.previous)))
-	for _, p := range k.previous {
-		e.Bytes(p)
-	}
-}
-
-func decodeTicketKeys(d *codec.Decoder) (*ticketKeys, error) {
-	k := &ticketKeys{index: d.Uint(), time: d.Int(), next: d.Bytes(), current: d.Bytes()}
-	if len(k.current) == 0 {
-		k.current = nil
-	}
-	for range d.Count() {
-		k.previous = append(k.previous, d.Bytes())
-	}
-	if err := d.End(); err != nil {
-		return nil, err
-	}
-	for _, key := range append([][]byte{k.next}, k.previous...) {
-		if len(key) != ticketKeySize {
-			return nil, codec.ErrMalformed
-		}
-	}
-	if k.current != nil && len(k.current) != ticketKeySize {
-		return nil, codec.ErrMalformed
-	}
-	return k, nil
-}
 
 // tickets seals and opens the session tickets of a node.
 type tickets struct {
 	period  time.Duration
 	leased  func() bool               // whether the keys are known to be those of the cluster
 	using   atomic.Pointer[ticketSet] // replaced by follow
-	changed signal                    // using is another one
+	changed notify.Signal             // using is another one
 	dud     *tls.Config               // its keys open nothing
 }
 
@@ -144,7 +66,7 @@ func (t *tickets) follow(k *ticketKeys) {
 		keys = append(append(keys, k.next), k.previous...)
 	}
 	t.using.Store(&ticketSet{keys: k, since: time.Now(), box: ticketBox(keys...)})
-	t.changed.poke()
+	t.changed.Notify()
 }
 
 // ticketBox returns a configuration that seals with the first key and opens with each of them, and does nothing else.
@@ -237,61 +159,6 @@ func (t *tickets) due(k *ticketKeys, clockWrong bool) bool {
 	}
 	watch, clock := time.Since(seen.since), time.Since(time.Unix(0, k.time))
 	return watch >= t.period || !clockWrong && clock >= t.period && watch >= t.period/ticketClockShare
-}
-
-// keepTickets makes and rotates the keys while this node leads.
-func (n *Node) keepTickets(l *leadership) {
-	for l.ctx.Err() == nil {
-		changed, wait := n.tickets.changed.wait(), min(time.Minute, n.tickets.period/4)
-		k := n.fsm.state().tickets
-		if k == nil || k.current == nil || n.tickets.due(k, n.clocks.check(clockStops) != nil) {
-			err := n.nextTickets(l, k)
-			if err == nil {
-				continue
-			}
-			if l.ctx.Err() == nil {
-				n.log.Warn("the keys of session tickets were not rotated; will try again", "err", err)
-			}
-			wait = time.Second
-		}
-		select {
-		case <-changed:
-		case <-time.After(wait):
-		case <-l.ctx.Done():
-		}
-	}
-}
-
-// nextTickets rotates the keys once every session has them.
-func (n *Node) nextTickets(l *leadership, k *ticketKeys) error {
-	if k != nil {
-		if err := l.everyone(l.ctx, n, k.index); err != nil {
-			return err
-		}
-	}
-	a, err := n.writes.do(l.ctx, command{op: opTickets, cond: k.madeAt(), value: newTicketKey()})
-	if err == nil && a.code != codeChanged {
-		err = codeError(a.code)
-	}
-	return err
-}
-
-// DropTickets makes every session ticket that the cluster has given out worthless, at once: for when somebody may know the keys of tickets, or
-// clients must not go on with what they have seen before. Each client makes one full handshake. A node that is cut off cannot hear of it, so no node
-// opens tickets without a lease; those that it gives out meanwhile may be worthless. The cluster does it by itself when a
-// certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
-// is another key, for until then clients have seen the old certificate. It needs a leader.
-func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.writes.do(ctx, command{op: opTickets, flag: true, value: newTicketKey()})
-	return edge("dropping session tickets", err)
-}
-
-// TicketStatus tells about the keys of session tickets that the cluster shares.
-type TicketStatus struct {
-	Key        string    // names the current key, and is not part of it; empty: there is none yet, and no other node opens this one's tickets
-	Since      time.Time // when it became current, by the clock of the node that led then
-	AgeSeconds int64     // since then, by this node's clock
-	Previous   int       // older keys whose tickets are still accepted
 }
 
 func (t *tickets) status() TicketStatus {

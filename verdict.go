@@ -124,7 +124,7 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c command) {
 		level = slog.LevelWarn // nobody has planned it
 	}
 	k.n.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
-	k.n.tasks.run(func() {
+	k.n.tasks.Go(func() {
 		c.node, c.time = k.n.id, time.Now().UnixNano()
 		last := l.raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
@@ -194,7 +194,7 @@ func (n *Node) majoritySays(ctx context.Context, voters []string, id sessionID) 
 		if v == n.id {
 			continue
 		}
-		n.tasks.run(func() {
+		n.tasks.Go(func() {
 			reply, err := n.port.Call(ctx, v, callLapsed, e.B)
 			select {
 			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:

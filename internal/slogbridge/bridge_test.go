@@ -1,6 +1,8 @@
-package flotilla
+package slogbridge
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
 	"bytes"
 	"errors"
 	"fmt"
@@ -16,16 +18,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
-
-// recordTo returns a logger that writes lines without time to w.
-func recordTo(w *bytes.Buffer, level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
-			return slog.Attr{}
-		}
-		return a
-	}}))
-}
 
 type keyring struct{ Key string }
 
@@ -75,7 +67,7 @@ func TestZapBridge(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out bytes.Buffer
-			tc.log(newZap(recordTo(&out, slog.LevelDebug)))
+			tc.log(NewZap(testlog.To(&out, slog.LevelDebug)))
 			if diff := cmp.Diff(tc.want, out.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -83,14 +75,14 @@ func TestZapBridge(t *testing.T) {
 	}
 	t.Run("level of the logger counts", func(t *testing.T) {
 		var out bytes.Buffer
-		l := newZap(recordTo(&out, slog.LevelWarn))
+		l := NewZap(testlog.To(&out, slog.LevelWarn))
 		l.Info("no")
 		l.Warn("yes")
 		if out.String() != "level=WARN msg=yes\n" {
 			t.Errorf("%q", out.String())
 		}
 	})
-	newZap(nil).With(zap.Int("a", 1)).Error("to nobody")
+	NewZap(nil).With(zap.Int("a", 1)).Error("to nobody")
 }
 
 func TestHclogBridge(t *testing.T) {
@@ -138,7 +130,7 @@ func TestHclogBridge(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out bytes.Buffer
-			tc.log(newHclog(recordTo(&out, slog.LevelDebug), nobodyAbsent))
+			tc.log(NewHclog(testlog.To(&out, slog.LevelDebug), nobodyAbsent))
 			if diff := cmp.Diff(tc.want, out.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -147,7 +139,7 @@ func TestHclogBridge(t *testing.T) {
 	t.Run("absent peers", func(t *testing.T) {
 		var out bytes.Buffer
 		here, away := strings.Repeat("a", 32), strings.Repeat("b", 32)
-		l := newHclog(recordTo(&out, slog.LevelInfo), func(id string) bool { return id == away })
+		l := NewHclog(testlog.To(&out, slog.LevelInfo), func(id string) bool { return id == away })
 		for _, id := range []string{here, away} {
 			l.Error("failed to heartbeat to", "peer", id)
 			l.Error("failed to appendEntries to", "peer", raft.Server{ID: raft.ServerID(id)})
@@ -162,16 +154,19 @@ func TestHclogBridge(t *testing.T) {
 	})
 	t.Run("level", func(t *testing.T) {
 		var out bytes.Buffer
-		l := newHclog(recordTo(&out, slog.LevelWarn), nobodyAbsent)
+		l := NewHclog(testlog.To(&out, slog.LevelWarn), nobodyAbsent)
 		l.SetLevel(hclog.Trace)
 		l.Info("no")
 		if l.GetLevel() != hclog.Warn || l.IsTrace() || l.IsDebug() || l.IsInfo() || !l.IsWarn() || !l.IsError() || out.Len() != 0 {
 			t.Errorf("level %v, wrote %q", l.GetLevel(), out.String())
 		}
 	})
-	nobody := newHclog(nil, nobodyAbsent)
+	nobody := NewHclog(nil, nobodyAbsent)
 	nobody.Named("a").With("b", 1).Error("to nobody")
 	if nobody.IsError() || nobody.GetLevel() != hclog.Off {
 		t.Error("a logger to nobody is enabled")
 	}
 }
+
+// nobodyAbsent is the word of a cluster whose members are all there.
+func nobodyAbsent(string) bool { return false }

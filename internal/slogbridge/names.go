@@ -1,4 +1,4 @@
-package flotilla
+package slogbridge
 
 import (
 	"context"
@@ -20,8 +20,8 @@ type nameHandler struct {
 	name func(id string) string // empty: it is not known
 }
 
-// newNamedLogger returns a logger that writes to l with the names that name knows.
-func newNamedLogger(l *slog.Logger, name func(id string) string) *slog.Logger {
+// NewNamed returns a logger that writes to l with the names that name knows.
+func NewNamed(l *slog.Logger, name func(id string) string) *slog.Logger {
 	return slog.New(&nameHandler{l.Handler(), nodeID(), name})
 }
 
@@ -68,7 +68,7 @@ func (h *nameHandler) text(s string) string {
 	}
 	return h.ids.ReplaceAllStringFunc(s, func(id string) string {
 		if name := h.name(id); name != "" {
-			return name + " (" + short(id) + ")"
+			return name + " (" + Short(id) + ")"
 		}
 		return id
 	})
@@ -79,4 +79,12 @@ func aboutPeer(msg string) bool {
 	return slices.ContainsFunc([]string{"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
 		"failed to start pipeline replication to", "failed to contact", "failed to send snapshot to", "failed to send timeout now"},
 		func(part string) bool { return strings.HasPrefix(msg, part) })
+}
+
+// Short is enough of an ID to tell two apart.
+func Short(id string) string {
+	if len(id) > 8 {
+		return id[:8]
+	}
+	return id
 }

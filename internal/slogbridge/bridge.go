@@ -1,4 +1,4 @@
-package flotilla
+package slogbridge
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newZap returns a zap logger, for certmagic, that writes to l, or to nobody if l is nil.
-func newZap(l *slog.Logger) *zap.Logger {
+// NewZap returns a zap logger, for certmagic, that writes to l, or to nobody if l is nil.
+func NewZap(l *slog.Logger) *zap.Logger {
 	if l == nil {
 		return zap.NewNop()
 	}
@@ -119,9 +119,9 @@ func zapProblem(f zapcore.Field) any {
 	return strings.Join(parts, ": ")
 }
 
-// newHclog returns an hclog logger, for raft, that writes to l, or to nobody if l is nil. It has no level of its own. That raft cannot reach a
+// NewHclog returns an hclog logger, for raft, that writes to l, or to nobody if l is nil. It has no level of its own. That raft cannot reach a
 // peer that is absent is no news: the cluster has taken note of its end, or an operator has planned it.
-func newHclog(l *slog.Logger, absent func(id string) bool) hclog.Logger {
+func NewHclog(l *slog.Logger, absent func(id string) bool) hclog.Logger {
 	if l == nil {
 		l = slog.New(slog.DiscardHandler)
 	}
@@ -272,12 +272,12 @@ func (h *hcLogger) StandardWriter(opts *hclog.StandardLoggerOptions) io.Writer {
 	if opts != nil && opts.ForceLevel != hclog.NoLevel {
 		level = opts.ForceLevel
 	}
-	return writerFunc(func(p []byte) { h.Log(level, string(bytes.TrimRight(p, "\n"))) })
+	return WriterFunc(func(p []byte) { h.Log(level, string(bytes.TrimRight(p, "\n"))) })
 }
 
-type writerFunc func([]byte)
+type WriterFunc func([]byte)
 
-func (f writerFunc) Write(p []byte) (int, error) {
+func (f WriterFunc) Write(p []byte) (int, error) {
 	f(p)
 	return len(p), nil
 }

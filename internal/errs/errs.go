@@ -1,0 +1,64 @@
+// Package errs holds the errors that callers of the library tell apart. It lies below every other
+// package, so that each part can return them; the root package shows them to users under its own
+// name.
+package errs
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+var (
+	// NoLeader is wrapped by the error of a write that found no leader in time, or lost it.
+	NoLeader = errors.New("no leader")
+
+	// NotReady is wrapped by the error of a read on a node that cannot tell whether a name exists.
+	NotReady = errors.New("node is not ready")
+
+	// Sealed is wrapped by the error of anything that was sealed with an unknown key, or was changed.
+	Sealed = errors.New("cannot open what is sealed")
+
+	// TooLarge is wrapped by the error of a write for which there is no room.
+	TooLarge = errors.New("too large")
+
+	// Lost is wrapped by the error of an action under a lease that has ended.
+	Lost = errors.New("lost")
+
+	// Removed is wrapped by the error of a node that is no longer a member.
+	Removed = errors.New("node was removed from the cluster")
+
+	// Closed is the error of a call on a closed node. It is a net.ErrClosed.
+	Closed = fmt.Errorf("flotilla: node is closed: %w", net.ErrClosed)
+)
+
+// Domains is the Field of a ConfigError about the domains to serve, which are an argument and no
+// field of a Config.
+const Domains = "domains"
+
+// ConfigError names the field of a configuration that is wrong, or that points to something wrong,
+// and says what to do about it.
+type ConfigError struct {
+	Field  string // the field's name, such as "Dir" or "TLS.CA"; Domains for that argument; empty: none
+	Reason string // what is wrong, and the remedy
+	Err    error  // the cause, if there is one
+}
+
+// Error names the field, the reason and the cause.
+func (e *ConfigError) Error() string {
+	text := "flotilla: "
+	switch e.Field {
+	case "":
+	case Domains:
+		text += e.Field + ": "
+	default:
+		text += "Config." + e.Field + ": "
+	}
+	if text += e.Reason; e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }

@@ -1,0 +1,20 @@
+// Package testlog makes loggers for tests.
+package testlog
+
+import (
+	"io"
+	"log/slog"
+)
+
+// To returns a logger that writes lines without time to w, from the given level on.
+func To(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+// None returns a logger that writes nothing.
+func None() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -1,0 +1,61 @@
+package flotilla
+
+import (
+	"context"
+	"time"
+)
+
+// keepTickets makes and rotates the keys while this node leads.
+func (n *Node) keepTickets(l *leadership) {
+	for l.ctx.Err() == nil {
+		changed, wait := n.tickets.changed.Wait(), min(time.Minute, n.tickets.period/4)
+		k := n.fsm.state().tickets
+		if k == nil || k.current == nil || n.tickets.due(k, n.clocks.check(clockStops) != nil) {
+			err := n.nextTickets(l, k)
+			if err == nil {
+				continue
+			}
+			if l.ctx.Err() == nil {
+				n.log.Warn("the keys of session tickets were not rotated; will try again", "err", err)
+			}
+			wait = time.Second
+		}
+		select {
+		case <-changed:
+		case <-time.After(wait):
+		case <-l.ctx.Done():
+		}
+	}
+}
+
+// nextTickets rotates the keys once every session has them.
+func (n *Node) nextTickets(l *leadership, k *ticketKeys) error {
+	if k != nil {
+		if err := l.everyone(l.ctx, n, k.index); err != nil {
+			return err
+		}
+	}
+	a, err := n.writes.do(l.ctx, command{op: opTickets, cond: k.madeAt(), value: newTicketKey()})
+	if err == nil && a.code != codeChanged {
+		err = codeError(a.code)
+	}
+	return err
+}
+
+// DropTickets makes every session ticket that the cluster has given out worthless, at once: for when somebody may know the keys of tickets, or
+// clients must not go on with what they have seen before. Each client makes one full handshake. A node that is cut off cannot hear of it, so no node
+// opens tickets without a lease; those that it gives out meanwhile may be worthless. The cluster does it by itself when a
+// certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
+// is another key, for until then clients have seen the old certificate. It needs a leader.
+func (n *Node) DropTickets(ctx context.Context) error {
+	_, err := n.writes.do(ctx, command{op: opTickets, flag: true, value: newTicketKey()})
+	return edge("dropping session tickets", err)
+}
+
+// TicketStatus tells about the keys of session tickets that the cluster shares.
+type TicketStatus struct {
+	Key        string    // names the current key, and is not part of it; empty: there is none yet, and no other node opens this one's tickets
+	Since      time.Time // when it became current, by the clock of the node that led then
+	AgeSeconds int64     // since then, by this node's clock
+	Previous   int       // older keys whose tickets are still accepted
+}
