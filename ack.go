@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
 )
 
@@ -49,13 +50,13 @@ func (a *acks) wait(ctx context.Context, index uint64) error {
 }
 
 // want has every session asked for index, except those that skip is true for, and returns those that have not got it.
-func (a *acks) want(index uint64, skip func(string, *session) bool) (missing []string, poke <-chan struct{}) {
+func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missing []string, poke <-chan struct{}) {
 	var there []string
-	it := a.n.fsm.state().sessions.Root().Iterator()
+	it := a.n.fsm.state().Sessions.Root().Iterator()
 	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
 		id := string(k)
 		switch {
-		case ses.boot == a.n.boot || skip(id, ses):
+		case ses.Incarnation == a.n.boot || skip(id, ses):
 		case id == a.n.id:
 			missing = append(missing, id) // an earlier process of this node, which nobody can ask
 		default:
@@ -78,8 +79,8 @@ func (a *acks) want(index uint64, skip func(string, *session) bool) (missing []s
 // process of its node answers at its address, or its connections have been closed and its port refuses. The latter is
 // evidence and no proof, since a firewall can do the same; so it excuses from reading along, and never frees what the
 // session holds. That another process of the node has spoken is no evidence: it may be of a copy of the directory.
-func (a *acks) gone(id string, ses *session) bool {
-	return a.n.book.lost(id) >= ses.number || a.n.book.hasEnded(ses.boot) || a.n.port.HungUp(id)
+func (a *acks) gone(id string, ses *state.Session) bool {
+	return a.n.book.lost(id) >= ses.Number || a.n.book.hasEnded(ses.Incarnation) || a.n.port.HungUp(id)
 }
 
 // late reports whether a member has come no closer to what writers wait for in three leases: a slow line alone is no reason to do without it.
@@ -199,6 +200,6 @@ func (a *acks) tell(id string, want uint64) uint64 {
 func (n *Node) awaitApplied(index uint64) error {
 	ctx, cancel := context.WithTimeout(n.works, n.pace.lease)
 	defer cancel()
-	_, err := n.fsm.wait(ctx, func(s *state) bool { return s.index >= index })
+	_, err := n.fsm.wait(ctx, func(s *state.State) bool { return s.Index >= index })
 	return err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -200,11 +201,11 @@ func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveR
 	name := n.nameOf(q.Node)
 	s := n.fsm.state()
 	switch {
-	case !n.isServer(q.Node) && !slices.Contains(s.servers, q.Node):
+	case !n.isServer(q.Node) && !slices.Contains(s.Servers, q.Node):
 		return done("%s is no member any more", name)
 	case q.Node == n.id:
 		return refuse("%s leads the cluster; hand the leadership over first (flotilla members transfer)", name)
-	case !q.Force && s.session(q.Node) != nil:
+	case !q.Force && s.Session(q.Node) != nil:
 		return refuse("%s is present; stop it first, or have it leave by itself (Node.Leave). With -force it is removed all the same", name)
 	case !q.Force && l.acks.there(q.Node):
 		return refuse("%s answers, and is about to be present; stop it first. With -force it is removed all the same", name)
@@ -231,7 +232,7 @@ func (n *Node) nameOf(id string) string {
 // way out.
 func (n *Node) isAbsent(id string) bool {
 	s := n.fsm.state()
-	return n.leaving.Load() || n.works.Err() != nil || s.elected > 0 && s.session(id) == nil
+	return n.leaving.Load() || n.works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
 }
 
 func (n *Node) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {
@@ -304,20 +305,20 @@ func (n *Node) serveMove(ctx context.Context, _ string, body []byte) ([]byte, er
 }
 
 func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
-	holder := func() (claim, bool) {
-		queue := n.fsm.state().claims(keyspace.RolePrefix + q.Role)
+	holder := func() (state.Claim, bool) {
+		queue := n.fsm.state().Claims(keyspace.RolePrefix + q.Role)
 		if len(queue) == 0 {
-			return claim{}, false
+			return state.Claim{}, false
 		}
 		return queue[0], true
 	}
 	switch now, held := holder(); {
 	case !held:
 		return refuse("nobody holds the role %s", q.Role)
-	case q.To != "" && now.node == q.To || q.To == "" && now.index != q.Fence: // the answer to an earlier call was lost
-		return done("%s holds %s", n.nameOf(now.node), q.Role)
-	case now.ghost != 0:
-		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.nameOf(now.node), q.Role)
+	case q.To != "" && now.Node == q.To || q.To == "" && now.Index != q.Fence: // the answer to an earlier call was lost
+		return done("%s holds %s", n.nameOf(now.Node), q.Role)
+	case now.HoldDown != 0:
+		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.nameOf(now.Node), q.Role)
 	}
 	switch err := n.move(ctx, q.Role, q.To); {
 	case errors.Is(err, errNoHeir) && q.To == "":
@@ -330,7 +331,7 @@ func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer
 		return refuse("%s stays where it is: %v", q.Role, err)
 	}
 	if now, held := holder(); held {
-		return done("%s holds %s", n.nameOf(now.node), q.Role)
+		return done("%s holds %s", n.nameOf(now.Node), q.Role)
 	}
 	return done("%s was given up, and nobody holds it", q.Role)
 }

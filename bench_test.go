@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -89,28 +90,28 @@ var benchRecords = flag.Int("records", 100_000, "records in BenchmarkSnapshot…
 func benchKey(i int) string { return fmt.Sprintf("certificates/acme/example-%d.com/%d.crt", i%1000, i) }
 
 // benchState makes a state as the log would.
-func benchState(b *testing.B, records int) (*state, seal.Secret) {
+func benchState(b *testing.B, records int) (*state.State, seal.Secret) {
 	b.Helper()
 	secret := seal.Secret{1}
-	s := newState()
-	s.cluster, s.keys = newID(), seal.NewKeyring()
+	s := state.New()
+	s.Cluster, s.Keys = newID(), seal.NewKeyring()
 	var err error
-	if s.wrapped, err = s.keys.Wrap(secret); err != nil {
+	if s.Wrapped, err = s.Keys.Wrap(secret); err != nil {
 		b.Fatal(err)
 	}
 	for i := range records {
 		value := make([]byte, benchValue)
 		rand.Read(value)
-		s, _ = s.apply(s.index+1, &command{op: opStore, number: 1 << 40, key: benchKey(i), value: value}, nil)
+		s, _ = s.Apply(s.Index+1, &state.Command{Op: state.OpStore, Number: 1 << 40, Key: benchKey(i), Value: value}, nil)
 	}
 	return s, secret
 }
 
 func BenchmarkSnapshotWrite(b *testing.B) {
 	s, _ := benchState(b, *benchRecords)
-	b.SetBytes(s.bytes())
+	b.SetBytes(s.Bytes())
 	for b.Loop() {
-		if err := writeSnapshot(io.Discard, s); err != nil {
+		if err := state.WriteSnapshot(io.Discard, s); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -119,14 +120,14 @@ func BenchmarkSnapshotWrite(b *testing.B) {
 func BenchmarkSnapshotRead(b *testing.B) {
 	s, secret := benchState(b, *benchRecords)
 	var sealed bytes.Buffer
-	if err := writeSnapshot(&sealed, s); err != nil {
+	if err := state.WriteSnapshot(&sealed, s); err != nil {
 		b.Fatal(err)
 	}
-	b.SetBytes(s.bytes())
+	b.SetBytes(s.Bytes())
 	b.ReportAllocs()
 	for b.Loop() {
-		got, err := readSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{secret})
-		if err != nil || got.records.Len() != s.records.Len() {
+		got, err := state.ReadSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{secret})
+		if err != nil || got.Records.Len() != s.Records.Len() {
 			b.Fatal(got, err)
 		}
 	}
@@ -151,7 +152,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		b.Fatal(err)
 	}
 	began := time.Now()
-	sink, err := files.Create(raft.SnapshotVersionMax, s.index, 1, raft.Configuration{}, 1, nil)
+	sink, err := files.Create(raft.SnapshotVersionMax, s.Index, 1, raft.Configuration{}, 1, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -159,7 +160,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		b.Fatal(err)
 	}
 	took := time.Since(began)
-	b.SetBytes(s.bytes())
+	b.SetBytes(s.Bytes())
 	for b.Loop() {
 		list, err := files.List()
 		if err != nil || len(list) == 0 {
@@ -169,12 +170,12 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*effects) {})
-		if err := f.Restore(r); err != nil || f.state().records.Len() != s.records.Len() {
+		f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*state.Effects) {})
+		if err := f.Restore(r); err != nil || f.state().Records.Len() != s.Records.Len() {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(s.bytes())/1e6/took.Seconds(), "write-MB/s")
+	b.ReportMetric(float64(s.Bytes())/1e6/took.Seconds(), "write-MB/s")
 }
 
 // BenchmarkSnapshotWriters measures how long writers wait while the leader of three nodes takes a snapshot of a large state, writes it to

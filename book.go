@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"fmt"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"maps"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ type book struct {
 	barred map[string]error // by boot number: why that process is not talked to
 	ended  map[string]bool  // by boot number: another process of its node has answered at its address
 	poke   chan struct{}    // closed and replaced at a change
-	stored map[string]peerInfo
+	stored map[string]state.Member
 	said   map[string]string // by node ID: how far it was, when it last greeted this node
 	going  map[string]bool   // on their way out, by their own word
 	over   map[string]uint64 // the newest session of a node that it said is over
@@ -24,7 +25,7 @@ type book struct {
 
 // greeted is what a node said of itself.
 type greeted struct {
-	peerInfo
+	state.Member
 	boot     string
 	recorded string // the address that the cluster had on record then
 	opened   uint64 // the session that it had on record then
@@ -34,9 +35,9 @@ type greeted struct {
 
 const maxEnded = 1024 // processes that are remembered; those that still count are told again
 
-func newBook(f *fsm, stored map[string]peerInfo) *book {
+func newBook(f *fsm, stored map[string]state.Member) *book {
 	b := &book{
-		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]peerInfo), said: make(map[string]string),
+		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]state.Member), said: make(map[string]string),
 		going: make(map[string]bool), over: make(map[string]uint64),
 	}
 	maps.Copy(b.stored, stored)
@@ -44,21 +45,21 @@ func newBook(f *fsm, stored map[string]peerInfo) *book {
 }
 
 // hear notes what a process of a node says of itself, and how far it has applied the log.
-func (b *book) hear(m peerInfo, boot string, applied uint64) {
+func (b *book) hear(m state.Member, boot string, applied uint64) {
 	s := b.fsm.state()
-	on, _ := s.member(m.ID)
-	last, _ := s.process(m.ID)
+	on, _ := s.Member(m.ID)
+	last, _ := s.Process(m.ID)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old, g := b.heard[m.ID], greeted{m, boot, on.Addr, last.opened, applied, time.Now()}
-	if startOf(boot) < startOf(old.boot) && old.opened == g.opened { // said long ago, by a process that is dead
+	old, g := b.heard[m.ID], greeted{m, boot, on.Addr, last.Opened, applied, time.Now()}
+	if state.StartOf(boot) < state.StartOf(old.boot) && old.opened == g.opened { // said long ago, by a process that is dead
 		return
 	}
 	if b.heard[m.ID].boot != boot {
 		delete(b.going, m.ID) // that was another process
 	}
 	b.heard[m.ID] = g
-	if old.peerInfo == g.peerInfo && old.boot == g.boot && old.recorded == g.recorded {
+	if old.Member == g.Member && old.boot == g.boot && old.recorded == g.recorded {
 		return
 	}
 	close(b.poke)
@@ -93,7 +94,7 @@ func (b *book) lost(id string) uint64 {
 }
 
 // learn notes what others say of a node, unless it has spoken for itself.
-func (b *book) learn(m peerInfo) {
+func (b *book) learn(m state.Member) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stored[m.ID] = m
@@ -123,16 +124,16 @@ func (b *book) changed() <-chan struct{} {
 }
 
 // get returns what a node last said of itself.
-func (b *book) get(id string) (peerInfo, bool) {
+func (b *book) get(id string) (state.Member, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g, ok := b.heard[id]
-	return g.peerInfo, ok
+	return g.Member, ok
 }
 
 // name returns what people call a node; empty: nothing is known.
 func (b *book) name(id string) string {
-	if m, ok := b.fsm.state().member(id); ok && m.Name != "" {
+	if m, ok := b.fsm.state().Member(id); ok && m.Name != "" {
 		return m.Name
 	}
 	b.mu.Lock()
@@ -145,13 +146,13 @@ func (b *book) name(id string) string {
 
 // latest returns the newest process of a node that is known, and whether the cluster has it on record:
 // then it has had a session.
-func (b *book) latest(id string) (p process, recorded, ok bool) {
-	on, has := b.fsm.state().process(id)
+func (b *book) latest(id string) (p state.Process, recorded, ok bool) {
+	on, has := b.fsm.state().Process(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g, ok := b.heard[id]
-	if ok && g.boot != "" && (!has || g.opened == on.opened) {
-		return process{boot: g.boot, addr: g.Addr}, has && g.boot == on.boot, true
+	if ok && g.boot != "" && (!has || g.opened == on.Opened) {
+		return state.Process{Incarnation: g.boot, Addr: g.Addr}, has && g.boot == on.Incarnation, true
 	}
 	return on, has, has
 }
@@ -207,7 +208,7 @@ func (b *book) furthest(since time.Time, there func(id string) bool) (index uint
 
 // addr returns the address to dial a node at.
 func (b *book) addr(id string) (string, bool) {
-	on, recorded := b.fsm.state().member(id)
+	on, recorded := b.fsm.state().Member(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if g, ok := b.heard[id]; ok && (!recorded || g.recorded == on.Addr) {
@@ -221,18 +222,18 @@ func (b *book) addr(id string) (string, bool) {
 }
 
 // all returns every node that anything is known of.
-func (b *book) all() map[string]peerInfo {
+func (b *book) all() map[string]state.Member {
 	b.mu.Lock()
 	all := maps.Clone(b.stored)
 	b.mu.Unlock()
-	it := b.fsm.state().members.Root().Iterator()
+	it := b.fsm.state().Members.Root().Iterator()
 	for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 		all[m.ID] = m
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, g := range b.heard {
-		all[id] = g.peerInfo
+		all[id] = g.Member
 	}
 	return all
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -55,13 +56,13 @@ func (b *bundle) hold(key string, value []byte) bool {
 
 // complete returns the records to commit when meta, the last part, is stored at key; nil if this is not the last part of the bundle but
 // what certmagic writes about an older certificate at the same time.
-func (b *bundle) complete(key string, meta []byte) []keyValue {
+func (b *bundle) complete(key string, meta []byte) []state.Record {
 	stem := strings.TrimSuffix(key, ".json")
 	private, cert := b.pending[stem+".key"], b.pending[stem+".crt"]
 	if private == nil || cert == nil || !isAbout(meta, cert) {
 		return nil
 	}
-	return []keyValue{{stem + ".key", private}, {stem + ".crt", cert}, {key, meta}}
+	return []state.Record{{Key: stem + ".key", Value: private}, {Key: stem + ".crt", Value: cert}, {Key: key, Value: meta}}
 }
 
 // forget drops a part, and reports whether there was one, or would have been one: then there is nothing else to delete, once.
@@ -74,23 +75,23 @@ func (b *bundle) forget(key string) bool {
 }
 
 // commits notes how a commit ended. One that failed may still have taken effect.
-func (b *bundle) commits(records []keyValue, err error) {
+func (b *bundle) commits(records []state.Record, err error) {
 	for _, r := range records {
-		delete(b.pending, r.key)
+		delete(b.pending, r.Key)
 		if err != nil {
 			if b.failed == nil {
 				b.failed = make(map[string]bool)
 			}
-			b.failed[r.key] = true
+			b.failed[r.Key] = true
 		}
 	}
 }
 
 // rest returns what is left to commit when the lock is given up.
-func (b *bundle) rest() []keyValue {
-	var records []keyValue
+func (b *bundle) rest() []state.Record {
+	var records []state.Record
 	for _, key := range slices.Sorted(maps.Keys(b.pending)) {
-		records = append(records, keyValue{key, b.pending[key]})
+		records = append(records, state.Record{Key: key, Value: b.pending[key]})
 	}
 	return records
 }
@@ -121,33 +122,33 @@ func isAbout(meta, cert []byte) bool {
 }
 
 // storeAll stores all of the records in one entry, or none.
-func (s *Storage) storeAll(ctx context.Context, records []keyValue) error {
+func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
 	c, err := s.putCommand(records)
 	if err != nil {
 		return err
 	}
 	a, err := s.n.writes.do(ctx, c)
 	if err == nil {
-		err = codeError(a.code)
+		err = codeError(a.Code)
 	}
 	return err
 }
 
 // putCommand checks records and makes the command of them.
-func (s *Storage) putCommand(records []keyValue) (command, error) {
-	clean := make([]keyValue, len(records))
+func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
+	clean := make([]state.Record, len(records))
 	var errs []error
 	for i, r := range records {
-		key, err := keyspace.CleanToStore(r.key)
+		key, err := keyspace.CleanToStore(r.Key)
 		if err == nil {
-			err = s.room(key, r.value)
+			err = s.room(key, r.Value)
 		}
-		clean[i] = keyValue{key, r.value}
+		clean[i] = state.Record{Key: key, Value: r.Value}
 		errs = append(errs, err)
 	}
-	c := command{op: opPut, value: encodeRecords(clean), number: s.limit()}
-	if len(c.value) > maxPut {
-		errs = append(errs, fmt.Errorf("%w: the records have %d bytes together, the limit is %d", ErrTooLarge, len(c.value), maxPut))
+	c := state.Command{Op: state.OpPut, Value: state.EncodeRecords(clean), Number: s.limit()}
+	if len(c.Value) > maxPut {
+		errs = append(errs, fmt.Errorf("%w: the records have %d bytes together, the limit is %d", ErrTooLarge, len(c.Value), maxPut))
 	}
 	return c, errors.Join(errs...)
 }
@@ -156,15 +157,15 @@ func (s *Storage) putCommand(records []keyValue) (command, error) {
 // node that has not noticed it yet writes what it knows of the old one, and would have the new one renewed.
 func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done bool, err error) {
 	crt := strings.TrimSuffix(key, ".json") + ".crt"
-	r, ok := s.n.fsm.state().records.Get(keyspace.Tree(crt))
+	r, ok := s.n.fsm.state().Records.Get(keyspace.Tree(crt))
 	if !ok {
 		return false, nil
 	}
-	if isAbout(meta, r.value) {
-		a, err := s.n.writes.do(ctx, command{op: opStore, key: key, value: meta, number: s.limit(), target: crt, cond: r.index})
-		if err != nil || a.code != codeChanged {
+	if isAbout(meta, r.Value) {
+		a, err := s.n.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: meta, Number: s.limit(), Target: crt, Cond: r.Index})
+		if err != nil || a.Code != state.CodeChanged {
 			if err == nil {
-				err = codeError(a.code)
+				err = codeError(a.Code)
 			}
 			return true, err
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -60,16 +61,16 @@ func TestBundle(t *testing.T) {
 		then func(t *testing.T, n, other *Node, net *simnet.Network)
 	}{
 		{"complete", func(t *testing.T, n, other *Node, _ *simnet.Network) {
-			before := n.fsm.state().index
+			before := n.fsm.state().Index
 			mustStore(t, n, bundleStem+".key", "new key")
 			mustStore(t, n, bundleStem+".crt", "new crt")
 			wantRecords(t, other, "old key", "old crt", "{}")
-			if now := n.fsm.state().index; now != before {
+			if now := n.fsm.state().Index; now != before {
 				t.Errorf("%d entries for a certificate that is not complete", now-before)
 			}
 			mustStore(t, n, bundleStem+".json", `{"new":1}`)
 			wantRecords(t, other, "new key", "new crt", `{"new":1}`)
-			if now := n.fsm.state().index; now != before+1 {
+			if now := n.fsm.state().Index; now != before+1 {
 				t.Errorf("%d entries for a certificate", now-before)
 			}
 		}},
@@ -209,14 +210,14 @@ func TestMetadataOfTheOldCertificateAreDropped(t *testing.T) {
 func TestMetadataAreJudgedInTheLog(t *testing.T) {
 	m := newMachine(t)
 	a := m.open("a")
-	put := func(seq uint64, records ...keyValue) uint64 {
-		return m.do(command{op: opPut, node: "a", session: a, seq: seq, value: encodeRecords(records), number: 1 << 20}).index
+	put := func(seq uint64, records ...state.Record) uint64 {
+		return m.do(state.Command{Op: state.OpPut, Node: "a", Session: a, Seq: seq, Value: state.EncodeRecords(records), Number: 1 << 20}).Index
 	}
-	first := put(1, keyValue{"x.crt", []byte("1")}, keyValue{"x.json", []byte("1")})
-	put(2, keyValue{"x.crt", []byte("2")}, keyValue{"x.json", []byte("2")})
-	late := m.do(command{op: opStore, node: "a", session: a, seq: 3, key: "x.json", value: []byte("late"), target: "x.crt", cond: first, number: 1 << 20})
-	if r, _ := m.s.records.Get([]byte("x.json")); late.code != codeChanged || string(r.value) != "2" {
-		t.Errorf("the late metadata are answered %d and there is %q", late.code, r.value)
+	first := put(1, state.Record{Key: "x.crt", Value: []byte("1")}, state.Record{Key: "x.json", Value: []byte("1")})
+	put(2, state.Record{Key: "x.crt", Value: []byte("2")}, state.Record{Key: "x.json", Value: []byte("2")})
+	late := m.do(state.Command{Op: state.OpStore, Node: "a", Session: a, Seq: 3, Key: "x.json", Value: []byte("late"), Target: "x.crt", Cond: first, Number: 1 << 20})
+	if r, _ := m.s.Records.Get([]byte("x.json")); late.Code != state.CodeChanged || string(r.Value) != "2" {
+		t.Errorf("the late metadata are answered %d and there is %q", late.Code, r.Value)
 	}
 }
 
@@ -224,17 +225,17 @@ func TestPutIsAllOrNothing(t *testing.T) {
 	m := newMachine(t)
 	a := m.open("a")
 	for seq, test := range []struct {
-		records []keyValue
+		records []state.Record
 		quota   uint64
-		want    code
+		want    state.Code
 	}{
-		{[]keyValue{{"a", nil}, {"a/b", nil}}, 1 << 20, codeNotDir},
-		{[]keyValue{{"a/b", nil}, {"a", nil}}, 1 << 20, codeIsDir},
-		{[]keyValue{{"x", make([]byte, 50)}, {"y", make([]byte, 50)}}, 80, codeFull},
+		{[]state.Record{{Key: "a", Value: nil}, {Key: "a/b", Value: nil}}, 1 << 20, state.CodeNotDir},
+		{[]state.Record{{Key: "a/b", Value: nil}, {Key: "a", Value: nil}}, 1 << 20, state.CodeIsDir},
+		{[]state.Record{{Key: "x", Value: make([]byte, 50)}, {Key: "y", Value: make([]byte, 50)}}, 80, state.CodeFull},
 	} {
-		got := m.do(command{op: opPut, node: "a", session: a, seq: uint64(seq + 1), value: encodeRecords(test.records), number: test.quota})
-		if got.code != test.want || m.s.records.Len() != 0 || m.s.bytes() != 0 {
-			t.Errorf("%v: code %d, %d records, %d bytes", test.records, got.code, m.s.records.Len(), m.s.bytes())
+		got := m.do(state.Command{Op: state.OpPut, Node: "a", Session: a, Seq: uint64(seq + 1), Value: state.EncodeRecords(test.records), Number: test.quota})
+		if got.Code != test.want || m.s.Records.Len() != 0 || m.s.Bytes() != 0 {
+			t.Errorf("%v: code %d, %d records, %d bytes", test.records, got.Code, m.s.Records.Len(), m.s.Bytes())
 		}
 	}
 }
@@ -279,9 +280,9 @@ func TestRenewLockLease(t *testing.T) {
 		a, b := others[0], others[1]
 		renew := func(n *Node) error { return n.storage.RenewLockLease(t.Context(), "l", time.Minute) }
 		mustLock(t, a, "l")
-		index := a.fsm.state().index
-		if err := renew(a); err != nil || a.fsm.state().index != index {
-			t.Errorf("renewing what is held: %v, %d entries", err, a.fsm.state().index-index)
+		index := a.fsm.state().Index
+		if err := renew(a); err != nil || a.fsm.state().Index != index {
+			t.Errorf("renewing what is held: %v, %d entries", err, a.fsm.state().Index-index)
 		}
 		if err := renew(b); !errors.Is(err, ErrLost) {
 			t.Errorf("renewing what another holds: %v", err)
@@ -352,11 +353,11 @@ func TestLargeBundlesAmongSmallWrites(t *testing.T) {
 		start := time.Now()
 		for i := range OrShort(12, 5) {
 			wg.Go(func() {
-				var records []keyValue
+				var records []state.Record
 				for j := range 3 {
-					records = append(records, keyValue{fmt.Sprint("large/", i, j), make([]byte, MaxValue)})
+					records = append(records, state.Record{Key: fmt.Sprint("large/", i, j), Value: make([]byte, MaxValue)})
 				}
-				records = append(records, keyValue{fmt.Sprint("large/", i, 3), make([]byte, 400<<10)})
+				records = append(records, state.Record{Key: fmt.Sprint("large/", i, 3), Value: make([]byte, 400<<10)})
 				if err := others[0].storage.storeAll(t.Context(), records); err != nil {
 					t.Error(err)
 				}
@@ -369,7 +370,7 @@ func TestLargeBundlesAmongSmallWrites(t *testing.T) {
 		if took := time.Since(start); took > 40*time.Millisecond {
 			t.Errorf("it took %v of virtual time: calls were refused and repeated", took)
 		}
-		err := others[0].storage.storeAll(t.Context(), []keyValue{{"a", make([]byte, MaxValue)}, {"b", make([]byte, MaxValue)}, {"c", make([]byte, MaxValue)}, {"d", make([]byte, MaxValue)}})
+		err := others[0].storage.storeAll(t.Context(), []state.Record{{Key: "a", Value: make([]byte, MaxValue)}, {Key: "b", Value: make([]byte, MaxValue)}, {Key: "c", Value: make([]byte, MaxValue)}, {Key: "d", Value: make([]byte, MaxValue)}})
 		if !errors.Is(err, ErrTooLarge) {
 			t.Errorf("more than fits into a call: %v, want ErrTooLarge", err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -36,22 +37,22 @@ const (
 
 // greeting is what nodes tell each other of themselves, both ways.
 type greeting struct {
-	peerInfo
-	Boot      string     // made up by the process
-	Processes []string   // that have had the directory, see identity
-	Last      uint64     // the newest entry in the log
-	Applied   uint64     // the newest that was applied
-	Cluster   string     // empty: none yet
-	InRaft    bool       // has a log, and so votes if its configuration says so
-	Leader    string     // node ID, if known
-	Servers   []string   // node IDs of raft's configuration as this node has it
-	Lost      uint64     `json:",omitempty"` // a session of this process that a setback has ended: it holds nothing and reads nothing any more
-	Committed []string   // those that this node has applied
-	Voters    int        // how many of them vote
-	Members   []peerInfo // what this node knows of others
-	Formation *stand     `json:",omitempty"` // the proposed cluster that this node stands by
-	Void      []string   `json:",omitempty"` // those that it takes no part in
-	Settings  settings   // what all nodes should have alike
+	state.Member
+	Boot      string         // made up by the process
+	Processes []string       // that have had the directory, see identity
+	Last      uint64         // the newest entry in the log
+	Applied   uint64         // the newest that was applied
+	Cluster   string         // empty: none yet
+	InRaft    bool           // has a log, and so votes if its configuration says so
+	Leader    string         // node ID, if known
+	Servers   []string       // node IDs of raft's configuration as this node has it
+	Lost      uint64         `json:",omitempty"` // a session of this process that a setback has ended: it holds nothing and reads nothing any more
+	Committed []string       // those that this node has applied
+	Voters    int            // how many of them vote
+	Members   []state.Member // what this node knows of others
+	Formation *stand         `json:",omitempty"` // the proposed cluster that this node stands by
+	Void      []string       `json:",omitempty"` // those that it takes no part in
+	Settings  settings       // what all nodes should have alike
 	// In the answer, about the caller:
 	Refused *refusal `json:",omitempty"` // why it cannot go on; nil: it can
 }
@@ -59,7 +60,7 @@ type greeting struct {
 // joining is the leader's answer to a node that wants to be let in.
 type joining struct {
 	Cluster string
-	Members []peerInfo
+	Members []state.Member
 }
 
 // handler serves the other nodes, which have proved that they know the secret.
@@ -156,12 +157,12 @@ func call[Out any](ctx context.Context, n *Node, id, path string, in any) (Out, 
 }
 
 // self is what this node is to the others.
-func (n *Node) self() peerInfo {
-	return peerInfo{ID: n.id, Name: n.name, Addr: n.addr, InMemory: n.dir == nil, Former: n.identity().Former}
+func (n *Node) self() state.Member {
+	return state.Member{ID: n.id, Name: n.name, Addr: n.addr, InMemory: n.dir == nil, Former: n.identity().Former}
 }
 
 // asNew says what to do with a node that is to be a new one.
-func (m *peerInfo) asNew() string {
+func asNew(m state.Member) string {
 	if m.InMemory {
 		return "start it again"
 	}
@@ -172,7 +173,7 @@ func (m *peerInfo) asNew() string {
 func (n *Node) greeting() greeting {
 	id := n.identity()
 	g := greeting{
-		peerInfo:  n.self(),
+		Member:    n.self(),
 		Boot:      n.boot,
 		Processes: id.Processes,
 		Last:      n.lastIndex(),
@@ -185,7 +186,7 @@ func (n *Node) greeting() greeting {
 	}
 	if r := n.raft.Load(); r != nil && n.setback.Load() == nil {
 		g.InRaft, g.Leader = true, n.leader()
-		g.Committed = n.fsm.state().servers
+		g.Committed = n.fsm.state().Servers
 		for _, srv := range n.servers() {
 			g.Servers = append(g.Servers, string(srv.ID))
 			if srv.Suffrage == raft.Voter {
@@ -220,7 +221,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		return out, nil
 	}
 	if in.Cluster != "" && in.Last > 0 && n.wasRemoved(in.ID) && n.leads(ctx) {
-		out.Refused = &refusal{refusedRemoved, "the cluster has removed it; " + in.asNew() + " to join as a new node"}
+		out.Refused = &refusal{refusedRemoved, "the cluster has removed it; " + asNew(in.Member) + " to join as a new node"}
 		return out, nil
 	}
 	if out.Refused = n.meet(ctx, &in); out.Refused != nil {
@@ -228,8 +229,8 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 	}
 	n.book.lose(in.ID, in.Lost)
 	lost := func() bool {
-		ses := n.fsm.state().session(in.ID)
-		return ses != nil && ses.number == in.Lost
+		ses := n.fsm.state().Session(in.ID)
+		return ses != nil && ses.Number == in.Lost
 	}
 	if lost() && n.leader() == in.ID {
 		n.tasks.Go(func() { n.standFor(n.works, in.ID, lost) }) // it leads no more
@@ -249,7 +250,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 
 // wasRemoved reports whether this node, which is current, knows that id is not a member.
 func (n *Node) wasRemoved(id string) bool {
-	servers := n.fsm.state().servers
+	servers := n.fsm.state().Servers
 	return n.leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
 }
 
@@ -273,7 +274,7 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 	}
 	for _, srv := range n.servers() {
 		if string(srv.ID) == peer {
-			if !slices.Contains(n.fsm.state().servers, peer) {
+			if !slices.Contains(n.fsm.state().Servers, peer) {
 				return out, errors.New("it is being let in")
 			}
 			return out, nil
@@ -290,23 +291,23 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 	return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.attemptTimeout()))
 }
 
-func (n *Node) serveLeave(ctx context.Context, peer string, in peerInfo) (peerInfo, error) {
+func (n *Node) serveLeave(ctx context.Context, peer string, in state.Member) (state.Member, error) {
 	l, err := n.awaitLeading(ctx)
 	if err != nil || peer == n.id {
-		return peerInfo{}, errNotLeader
+		return state.Member{}, errNotLeader
 	}
 	if in.ID != peer {
-		return peerInfo{}, codec.ErrMalformed
+		return state.Member{}, codec.ErrMalformed
 	}
-	if !slices.Contains(n.fsm.state().servers, peer) {
+	if !slices.Contains(n.fsm.state().Servers, peer) {
 		return in, nil // the answer to an earlier call was lost
 	}
 	if left, there := l.without(n, peer); there <= left/2 {
-		return peerInfo{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
+		return state.Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
 	settled, err := l.settle(ctx, n)
 	if err != nil {
-		return peerInfo{}, err
+		return state.Member{}, err
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
 	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.attemptTimeout()))
@@ -320,17 +321,17 @@ func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte,
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(n.fsm.state().servers, peer) {
+	if !slices.Contains(n.fsm.state().Servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
 	if l := n.leading.Load(); l != nil && l.expels(peer) {
 		return nil, errors.New("it is being removed from the cluster")
 	}
-	if err := n.mayOpen(ctx, peer, boot, decodeProcesses(processes)); err != nil {
+	if err := n.mayOpen(ctx, peer, boot, state.DecodeProcesses(processes)); err != nil {
 		return nil, err
 	}
-	return nil, n.changeSession(ctx, command{op: opOpen, node: peer, key: boot, target: addr, value: processes, number: seen, flag: clean}, func(s *state) bool {
-		return s.number(peer) != seen
+	return nil, n.changeSession(ctx, state.Command{Op: state.OpOpen, Node: peer, Key: boot, Target: addr, Value: processes, Number: seen, Flag: clean}, func(s *state.State) bool {
+		return s.Number(peer) != seen
 	})
 }
 
@@ -341,18 +342,18 @@ func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, 
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	return nil, n.changeSession(ctx, command{op: opEnd, node: peer, target: peer, number: number, flag: lingers, stored: n.storedBy(peer, wire.Process(ctx))}, func(s *state) bool {
-		ses := s.session(peer)
-		return ses == nil || ses.number != number
+	return nil, n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: peer, Target: peer, Number: number, Flag: lingers, Stored: n.storedBy(peer, wire.Process(ctx))}, func(s *state.State) bool {
+		ses := s.Session(peer)
+		return ses == nil || ses.Number != number
 	})
 }
 
-func (n *Node) changeSession(ctx context.Context, c command, done func(*state) bool) error {
+func (n *Node) changeSession(ctx context.Context, c state.Command, done func(*state.State) bool) error {
 	l, err := n.awaitLeading(ctx)
 	if err != nil {
 		return err
 	}
-	c.time = time.Now().UnixNano()
+	c.Time = time.Now().UnixNano()
 	return l.applyAndTell(ctx, n, &c, done)
 }
 

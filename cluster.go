@@ -20,6 +20,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -162,11 +163,11 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	n.clocks.skew.Store(int64(n.cfg.skew))
 	n.certs.pauses.node = func() string { return n.name }
 	n.certs.pauses.peek = func(key string) ([]byte, bool) {
-		r, ok := n.fsm.state().records.Get(keyspace.Tree(key))
+		r, ok := n.fsm.state().Records.Get(keyspace.Tree(key))
 		if !ok {
 			return nil, false
 		}
-		return r.value, true
+		return r.Value, true
 	}
 	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.Notify, n.cfg.Redirect
 	if err := first(n); err != nil {
@@ -532,7 +533,7 @@ func (n *Node) depart(ctx context.Context) error {
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = call[peerInfo](ctx, n, leader, callLeave, n.self())
+			_, err = call[state.Member](ctx, n, leader, callLeave, n.self())
 		}
 		if err == nil {
 			return nil

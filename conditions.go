@@ -42,7 +42,7 @@ func (n *Node) conditions() []condition {
 
 // whyLeaderless says what is known of a cluster without a leader.
 func (n *Node) whyLeaderless() string {
-	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.fsm.state().voters))
+	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.fsm.state().Voters))
 	if all := n.unreachable(); all != "" {
 		return why + "; " + all
 	}
@@ -70,8 +70,8 @@ func (n *Node) whyWrites() string {
 // heldDown lists the roles that nobody may have yet.
 func (n *Node) heldDown() string {
 	var all []string
-	for key, c := range n.fsm.state().ghosts() {
-		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.nameOf(c.node))
+	for key, c := range n.fsm.state().InHoldDown() {
+		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.nameOf(c.Node))
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"slices"
 	"syscall"
 	"time"
@@ -72,26 +73,26 @@ const (
 )
 
 // lifeOf asks at the address of a process whether it lives.
-func (n *Node) lifeOf(ctx context.Context, id string, p process) (l life, by string) {
+func (n *Node) lifeOf(ctx context.Context, id string, p state.Process) (l life, by string) {
 	switch {
-	case p.addr == n.addr && id != n.id:
+	case p.Addr == n.addr && id != n.id:
 		return lifeUnknown, n.id // this node is there
-	case p.addr == n.addr && p.boot != n.boot:
-		n.book.end(p.boot)
+	case p.Addr == n.addr && p.Incarnation != n.boot:
+		n.book.end(p.Incarnation)
 		return lifeEnded, n.id
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
 	defer cancel()
-	by, reply, err := n.port.CallAddr(ctx, p.addr, callProcess, nil)
+	by, reply, err := n.port.CallAddr(ctx, p.Addr, callProcess, nil)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return lifeEnded, ""
 	case err != nil || by != id:
 		return lifeUnknown, by
-	case string(reply) == p.boot:
+	case string(reply) == p.Incarnation:
 		return lifeGoes, by
 	}
-	n.book.end(p.boot)
+	n.book.end(p.Incarnation)
 	return lifeEnded, by
 }
 
@@ -104,23 +105,23 @@ func (n *Node) serveProcess(context.Context, string, []byte) ([]byte, error) {
 // is known to have ended.
 func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bool) {
 	last, recorded, ok := n.book.latest(in.ID)
-	if !ok || last.boot == in.Boot {
+	if !ok || last.Incarnation == in.Boot {
 		return nil, false
 	}
-	knows := comesAfter(in.Processes, last.boot)
+	knows := state.ComesAfter(in.Processes, last.Incarnation)
 	l, _ := n.lifeOf(ctx, in.ID, last)
-	present := n.fsm.state().session(in.ID) != nil
+	present := n.fsm.state().Session(in.ID) != nil
 	switch {
 	case l == lifeGoes && (recorded || knows):
 		return &refusal{refusedCopy, n.copyText(in.ID, last)}, false
-	case l == lifeGoes && in.Boot < last.boot:
-		return &refusal{refusedWait, "another process of the node " + in.ID + " runs at " + last.addr + ", with a copy of its data directory; the cluster goes on with the one of the two that gets a session first"}, false
+	case l == lifeGoes && in.Boot < last.Incarnation:
+		return &refusal{refusedWait, "another process of the node " + in.ID + " runs at " + last.Addr + ", with a copy of its data directory; the cluster goes on with the one of the two that gets a session first"}, false
 	case recorded && !knows && (l == lifeEnded || !present):
 		return &refusal{refusedOlder, n.olderText(in.ID, last)}, l == lifeEnded
 	case recorded && !knows:
 		return n.undecided(last), false
 	}
-	stored := n.storedBy(in.ID, last.boot)
+	stored := n.storedBy(in.ID, last.Incarnation)
 	switch {
 	case in.Last >= stored:
 		return nil, l == lifeEnded
@@ -132,12 +133,12 @@ func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bo
 
 // examineTwin judges another process of this very node that greets it.
 func (n *Node) examineTwin(in *greeting) *refusal {
-	last, _ := n.fsm.state().process(n.id)
-	self := process{boot: n.boot, addr: n.addr, time: last.time}
+	last, _ := n.fsm.state().Process(n.id)
+	self := state.Process{Incarnation: n.boot, Addr: n.addr, Time: last.Time}
 	switch {
-	case last.boot == n.boot, last.boot != in.Boot && slices.Contains(in.Processes, n.boot):
+	case last.Incarnation == n.boot, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.boot):
 		return &refusal{refusedCopy, n.copyText(n.id, self)}
-	case last.boot == in.Boot, slices.Contains(n.identity().Processes, in.Boot):
+	case last.Incarnation == in.Boot, slices.Contains(n.identity().Processes, in.Boot):
 		return nil // it is this one that has to go
 	case in.Boot < n.boot:
 		return n.undecided(self)
@@ -145,25 +146,25 @@ func (n *Node) examineTwin(in *greeting) *refusal {
 	return nil
 }
 
-func (n *Node) undecided(last process) *refusal {
-	return &refusal{refusedWait, "another process of this node, at " + last.addr + ", may still run; it is waited for its session to end"}
+func (n *Node) undecided(last state.Process) *refusal {
+	return &refusal{refusedWait, "another process of this node, at " + last.Addr + ", may still run; it is waited for its session to end"}
 }
 
 // copyText says that another process is the one, and how to go on.
-func (n *Node) copyText(id string, p process) string {
+func (n *Node) copyText(id string, p state.Process) string {
 	since := ""
-	if p.time != 0 {
-		since = " (in the cluster since " + time.Unix(0, p.time).UTC().Format(time.RFC3339) + ")"
+	if p.Time != 0 {
+		since = " (in the cluster since " + time.Unix(0, p.Time).UTC().Format(time.RFC3339) + ")"
 	}
 	return fmt.Sprintf("its node ID %s is that of %s, which runs at %s%s: one of the two data directories is a copy."+
 		" The cluster goes on with that process, and this one takes no part. Give this one an empty directory, and it joins as a new node;"+
-		" or, if this is the directory to go on with, stop the process at %s first", id, n.nameOf(id), p.addr, since, p.addr)
+		" or, if this is the directory to go on with, stop the process at %s first", id, n.nameOf(id), p.Addr, since, p.Addr)
 }
 
 // olderText says that a directory has forgotten what a later process has done.
-func (n *Node) olderText(id string, p process) string {
+func (n *Node) olderText(id string, p state.Process) string {
 	return fmt.Sprintf("its data directory is an older copy: it does not know the process of %s that had its place in the cluster since %s, at %s",
-		n.nameOf(id), time.Unix(0, p.time).UTC().Format(time.RFC3339), p.addr)
+		n.nameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
 }
 
 // storedBy returns a committed entry that a node is known to have had on its disk when that process ran.
@@ -172,7 +173,7 @@ func (n *Node) storedBy(id, boot string) uint64 {
 		return 0
 	}
 	s := n.fsm.state()
-	stored := max(s.stored(id), min(n.port.Transport().Committed(id, boot), s.index))
+	stored := max(s.Stored(id), min(n.port.Transport().Committed(id, boot), s.Index))
 	if l := n.leading.Load(); l != nil {
 		confirmed := n.port.Transport().Confirmed(id, boot, l.term)
 		stored = max(stored, min(confirmed, l.raft.CommitIndex()))
@@ -209,7 +210,7 @@ func (n *Node) lastIndex() (last uint64) {
 
 // applied returns the newest entry that this node or its last process has applied.
 func (n *Node) applied() uint64 {
-	index := n.fsm.state().index
+	index := n.fsm.state().Index
 	if d := n.disk.Load(); d != nil {
 		index = max(index, d.mark.Index)
 	}
@@ -225,8 +226,8 @@ func (n *Node) fresh(id, boot string) error {
 		return err
 	}
 	last, _, ok := n.book.latest(id)
-	if ok && last.boot != boot && startOf(boot) <= startOf(last.boot) {
-		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.nameOf(id), last.addr)
+	if ok && last.Incarnation != boot && state.StartOf(boot) <= state.StartOf(last.Incarnation) {
+		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.nameOf(id), last.Addr)
 	}
 	return nil
 }
@@ -235,7 +236,7 @@ func (n *Node) fresh(id, boot string) error {
 // lacks what another node has applied can win only because a voter was rolled back. Nodes greet one
 // another again and again as long as there is no leader, so what they say is recent.
 func (n *Node) mayLead(last uint64) error {
-	servers := n.fsm.state().servers
+	servers := n.fsm.state().Servers
 	applied, by := n.book.furthest(time.Now().Add(-12*n.pace.lease), func(id string) bool {
 		return id != n.id && slices.Contains(servers, id) && !n.port.HungUp(id)
 	})
@@ -271,21 +272,21 @@ func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
 			n.standForDead(in.ID, led)
 		}
 	}
-	n.book.hear(in.peerInfo, in.Boot, in.Applied)
+	n.book.hear(in.Member, in.Boot, in.Applied)
 	return nil
 }
 
 // superseded returns why this process cannot go on as its node, by what this node itself has applied.
 func (n *Node) superseded(ctx context.Context) error {
 	s := n.fsm.state()
-	last, ok := s.process(n.id)
-	if !ok || last.boot == n.boot || comesAfter(n.identity().Processes, last.boot) {
+	last, ok := s.Process(n.id)
+	if !ok || last.Incarnation == n.boot || state.ComesAfter(n.identity().Processes, last.Incarnation) {
 		return nil
 	}
 	no := refusal{refusedOlder, n.olderText(n.id, last)}
 	if l, _ := n.lifeOf(ctx, n.id, last); l == lifeGoes {
 		no = refusal{refusedCopy, n.copyText(n.id, last)}
-	} else if l == lifeUnknown && s.session(n.id) != nil {
+	} else if l == lifeUnknown && s.Session(n.id) != nil {
 		return nil // it is asked again
 	}
 	return &refusedError{no, n.addr}
@@ -295,18 +296,18 @@ func (n *Node) superseded(ctx context.Context) error {
 // process that has one may live: that process would lose all that it holds.
 func (n *Node) mayOpen(ctx context.Context, id, boot string, processes []string) error {
 	s := n.fsm.state()
-	last, ok := s.process(id)
-	if !ok || last.boot == boot {
+	last, ok := s.Process(id)
+	if !ok || last.Incarnation == boot {
 		return nil
 	}
 	l, _ := n.lifeOf(ctx, id, last)
 	switch {
 	case l == lifeGoes:
 		return &supersededError{n.copyText(id, last)}
-	case !comesAfter(processes, last.boot):
+	case !state.ComesAfter(processes, last.Incarnation):
 		return &supersededError{n.olderText(id, last)}
-	case l == lifeUnknown && s.session(id) != nil:
-		return fmt.Errorf("the process that this node had before, at %s, may still run; its session has to end first", last.addr)
+	case l == lifeUnknown && s.Session(id) != nil:
+		return fmt.Errorf("the process that this node had before, at %s, may still run; its session has to end first", last.Addr)
 	}
 	return nil
 }
@@ -326,8 +327,8 @@ func worst(a, b *refusedError) *refusedError {
 
 // shorten returns the processes that a directory keeps: the first, and the newest.
 func shorten(processes []string) []string {
-	if len(processes) <= maxProcesses {
+	if len(processes) <= state.MaxProcesses {
 		return processes
 	}
-	return append(processes[:1:1], processes[len(processes)-maxProcesses+1:]...)
+	return append(processes[:1:1], processes[len(processes)-state.MaxProcesses+1:]...)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -52,10 +53,10 @@ func (c *certs) noteDamage(name string, bad error) {
 
 // damage says what is wrong with the records of name's certificate. Nothing is wrong with what is
 // missing. The records are those that were looked at.
-func (c *certs) damage(ctx context.Context, name string) (bad error, records []keyValue, err error) {
+func (c *certs) damage(ctx context.Context, name string) (bad error, records []state.Record, err error) {
 	for _, i := range c.config.Issuers {
 		stem := strings.TrimSuffix(certmagic.StorageKeys.SiteCert(i.IssuerKey(), c.site(name)), ".crt")
-		var parts []keyValue
+		var parts []state.Record
 		for _, ext := range []string{".key", ".crt", ".json"} {
 			value, err := c.config.Storage.Load(ctx, stem+ext)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -64,12 +65,12 @@ func (c *certs) damage(ctx context.Context, name string) (bad error, records []k
 			if err != nil {
 				return nil, nil, err
 			}
-			parts = append(parts, keyValue{stem + ext, value})
+			parts = append(parts, state.Record{Key: stem + ext, Value: value})
 		}
 		if len(parts) < 3 {
 			continue
 		}
-		if bad := badCertificate(c.subject(name), parts[0].value, parts[1].value, parts[2].value); bad != nil {
+		if bad := badCertificate(c.subject(name), parts[0].Value, parts[1].Value, parts[2].Value); bad != nil {
 			return bad, parts, nil
 		}
 	}
@@ -147,14 +148,14 @@ func (c *certs) setAside(ctx context.Context, name string, cause error) error {
 	if err != nil {
 		return errors.Join(cause, err)
 	}
-	if err := c.config.Storage.Delete(ctx, records[len(records)-1].key); err != nil {
+	if err := c.config.Storage.Delete(ctx, records[len(records)-1].Key); err != nil {
 		return errors.Join(cause, err)
 	}
 	c.log.Error("a certificate in the storage cannot be read; it is ordered anew", "domain", name, "error", bad, "aside", place)
 	return nil
 }
 
-func sameRecord(a, b keyValue) bool { return a.key == b.key && bytes.Equal(a.value, b.value) }
+func sameRecord(a, b state.Record) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) }
 
 // unlock gives a lock back, whether or not ctx is over. One that cannot be given back ends with this
 // node's session.
@@ -167,15 +168,15 @@ func (c *certs) unlock(ctx context.Context, lock string) {
 }
 
 // keepAside copies records aside and returns where they are. A record that is too long is cut.
-func (c *certs) keepAside(ctx context.Context, records []keyValue) (string, error) {
+func (c *certs) keepAside(ctx context.Context, records []state.Record) (string, error) {
 	storage := c.config.Storage
 	place := asidePlace + "/" + c.clocks.now().UTC().Format(asideLayout)
 	_, own := storage.(*ownStorage)
 	for _, r := range records {
-		if own && path.Ext(r.key) == ".key" {
+		if own && path.Ext(r.Key) == ".key" {
 			continue // it does not leave this node
 		}
-		if err := storage.Store(ctx, place+"/"+r.key, r.value[:min(len(r.value), asideBytes)]); err != nil {
+		if err := storage.Store(ctx, place+"/"+r.Key, r.Value[:min(len(r.Value), asideBytes)]); err != nil {
 			return "", fmt.Errorf("damaged records cannot be set aside: %w", err)
 		}
 	}
@@ -210,23 +211,23 @@ func (c *certs) mendAccounts(ctx context.Context) error {
 }
 
 // badAccount returns the records of the account in a directory, and what is wrong with them.
-func (c *certs) badAccount(ctx context.Context, user string) (records []keyValue, bad error) {
+func (c *certs) badAccount(ctx context.Context, user string) (records []state.Record, bad error) {
 	stem := user + "/" + path.Base(user)
 	for _, ext := range []string{".json", ".key"} {
 		value, err := c.config.Storage.Load(ctx, stem+ext)
 		if err != nil {
 			return nil, nil // certmagic takes it for missing, or the order says what is wrong
 		}
-		records = append(records, keyValue{stem + ext, value})
+		records = append(records, state.Record{Key: stem + ext, Value: value})
 	}
 	var account acme.Account
-	if err := json.Unmarshal(records[0].value, &account); err != nil {
+	if err := json.Unmarshal(records[0].Value, &account); err != nil {
 		return records, err
 	}
-	if block, _ := pem.Decode(records[1].value); block == nil {
+	if block, _ := pem.Decode(records[1].Value); block == nil {
 		return records, errors.New("its key is not PEM")
 	}
-	if _, err := certmagic.PEMDecodePrivateKey(records[1].value); err != nil {
+	if _, err := certmagic.PEMDecodePrivateKey(records[1].Value); err != nil {
 		return records, fmt.Errorf("its key: %w", err)
 	}
 	return records, nil
@@ -249,7 +250,7 @@ func (c *certs) mendAccount(ctx context.Context, user string) error {
 		return err
 	}
 	for _, r := range records {
-		if err := c.config.Storage.Delete(ctx, r.key); err != nil {
+		if err := c.config.Storage.Delete(ctx, r.Key); err != nil {
 			return err
 		}
 	}

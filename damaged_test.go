@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -239,7 +240,7 @@ func TestAsideIsBounded(t *testing.T) {
 		storage := newMemStorage()
 		c := newStubCA(t).stubbed(t, 1, storage, nil, nil)[0]
 		for range 2 * asideMost {
-			if _, err := c.keepAside(t.Context(), []keyValue{{"certificates/x/a/a.crt", make([]byte, 2*asideBytes)}}); err != nil {
+			if _, err := c.keepAside(t.Context(), []state.Record{{Key: "certificates/x/a/a.crt", Value: make([]byte, 2*asideBytes)}}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Minute)

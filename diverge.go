@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/history"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // How a node notices that its log is not the one that its cluster goes on with. That cannot be as
@@ -25,9 +26,9 @@ import (
 // divergence is the error of this node, whose log contradicts that of a peer; empty: of its leader.
 func (n *Node) divergence(peer string, c *history.Conflict) error {
 	if peer == "" {
-		return diverged("%v", c)
+		return state.Diverged("%v", c)
 	}
-	return diverged("compared with %s, which leads, %v", n.nameOf(peer), c)
+	return state.Diverged("compared with %s, which leads, %v", n.nameOf(peer), c)
 }
 
 // compareLog is asked by the transport whether a leader's log contradicts this node's.
@@ -70,8 +71,8 @@ func (n *Node) sumAt(index, term uint64) (uint64, bool) {
 
 // appliedSum is sumAt for an entry that was applied.
 func (n *Node) appliedSum(index uint64) (uint64, bool) {
-	if s := n.fsm.state(); s.index == index {
-		return uint64(s.past.sum), true
+	if s := n.fsm.state(); s.Index == index {
+		return uint64(s.Past.Sum), true
 	}
 	return n.sumAt(index, 0)
 }
@@ -94,7 +95,7 @@ func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
 	if !known || !ok || own == sum {
 		return nil
 	}
-	err := diverged("what leads to entry %d differs from what the leader has, %s", index, n.nameOf(n.leader()))
+	err := state.Diverged("what leads to entry %d differs from what the leader has, %s", index, n.nameOf(n.leader()))
 	n.fail(err)
 	return err
 }
@@ -102,16 +103,16 @@ func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
 // watchLog puts a log that knows its sums on the disk's, and has this node begin with what it knows to
 // be committed.
 func (n *Node) watchLog(d *disk) (*history.Log, error) {
-	log := history.NewLog(d.logs, func() uint64 { return n.fsm.state().index }, func(c *history.Conflict) {
+	log := history.NewLog(d.logs, func() uint64 { return n.fsm.state().Index }, func(c *history.Conflict) {
 		n.tasks.Go(func() { n.fail(n.divergence("", c)) })
 	})
 	n.chain.Store(log)
 	mark := d.mark // of the last process; the next restore is of a leader's snapshot
-	if n.fsm.state().index > 0 {
+	if n.fsm.state().Index > 0 {
 		mark = durable.Mark{} // of this one, which has its state
 	}
-	n.fsm.restored = func(s *state) (*state, error) {
-		if err := log.Seed(s.index, s.past.sum); err != nil {
+	n.fsm.restored = func(s *state.State) (*state.State, error) {
+		if err := log.Seed(s.Index, s.Past.Sum); err != nil {
 			return nil, fmt.Errorf("reading the raft log: %w", err)
 		}
 		known := mark
@@ -122,8 +123,8 @@ func (n *Node) watchLog(d *disk) (*history.Log, error) {
 	if err != nil || len(have) > 0 {
 		return log, err // raft restores the newest
 	}
-	s, err := n.fsm.restored(newState())
-	if err == nil && s.index > n.fsm.state().index {
+	s, err := n.fsm.restored(state.New())
+	if err == nil && s.Index > n.fsm.state().Index {
 		n.fsm.publish(s)
 		n.told(nil)
 	}
@@ -132,14 +133,14 @@ func (n *Node) watchLog(d *disk) (*history.Log, error) {
 
 // redo applies the entries that the last process had applied: those that are behind the state s, up
 // to the mark. raft would not know that they are committed until a leader says so.
-func (n *Node) redo(d *disk, log *history.Log, s *state, mark durable.Mark) (*state, error) {
-	if mark.Index < s.index || mark.Index == 0 {
+func (n *Node) redo(d *disk, log *history.Log, s *state.State, mark durable.Mark) (*state.State, error) {
+	if mark.Index < s.Index || mark.Index == 0 {
 		return s, nil
 	}
 	if sum, ok := log.At(mark.Index, 0); !ok || uint64(sum) != mark.Sum {
 		return nil, fmt.Errorf("the raft log in %s is not the one that this node has applied entry %d of: a part of the directory was restored from another copy; move the directory away to join as a new node", n.dir.Path(), mark.Index)
 	}
-	for i := s.index + 1; i <= mark.Index; i++ {
+	for i := s.Index + 1; i <= mark.Index; i++ {
 		var e raft.Log
 		if err := d.logs.GetLog(i, &e); err != nil {
 			return nil, fmt.Errorf("reading entry %d of the raft log: %w", i, err)
@@ -166,11 +167,11 @@ func (n *Node) keepMark(ctx context.Context) {
 	defer f.Close()
 	for last := uint64(0); ; {
 		next := n.fsm.next()
-		if s := n.fsm.state(); s.index != last {
-			if err := f.Write(durable.Mark{Index: s.index, Sum: uint64(s.past.sum)}); err != nil {
+		if s := n.fsm.state(); s.Index != last {
+			if err := f.Write(durable.Mark{Index: s.Index, Sum: uint64(s.Past.Sum)}); err != nil {
 				n.log.Debug("how far the log was applied cannot be written down", "err", err)
 			}
-			last = s.index
+			last = s.Index
 			continue
 		}
 		select {

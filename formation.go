@@ -265,7 +265,7 @@ func (n *Node) awaitProposer(ctx context.Context, r *round, s stand) error {
 	}
 	if len(s.Group)-voids-1 >= s.majority() { // without enough others it would only make it harder to go on when the proposer is back
 		self := n.self()
-		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s", why, n.without(r, &s.proposed, (*greeting).standsBy), self.asNew())
+		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s", why, n.without(r, &s.proposed, (*greeting).standsBy), asNew(self))
 	}
 	if s.Step == promised {
 		if err := n.step(s, voided); err != nil {
@@ -356,7 +356,7 @@ func (n *Node) called(r *round, id string) string {
 	if id == n.id {
 		g, ok = n.greeting(), true
 	}
-	m := g.peerInfo
+	m := g.Member
 	if !ok {
 		m = n.book.all()[id]
 	}

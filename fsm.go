@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // fsm is raft's state machine. It opens entries, gives them to state.apply and publishes the state that results. It knows
@@ -25,29 +26,29 @@ type fsm struct {
 
 	// told is called by raft's goroutine after a publication, with what follows from it; nil: from a snapshot, and anything may. It must
 	// not block.
-	told func(*effects)
+	told func(*state.Effects)
 
 	// restored is called by raft's goroutine when a snapshot has been read, with its index and what
 	// stands for its log. It returns the state to go on from. Nil: that of the snapshot.
-	restored func(*state) (*state, error)
+	restored func(*state.State) (*state.State, error)
 
 	log *slog.Logger
 
-	current atomic.Pointer[state] // written by raft's goroutine alone
-	written notify.Signal         // raft has done with a snapshot, well or badly
+	current atomic.Pointer[state.State] // written by raft's goroutine alone
+	written notify.Signal               // raft has done with a snapshot, well or badly
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next publication
 }
 
-func newFSM(secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*effects)) *fsm {
+func newFSM(secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
 	f := &fsm{secrets: secrets, failed: failed, told: told, log: log, changed: make(chan struct{})}
-	f.current.Store(newState())
+	f.current.Store(state.New())
 	return f
 }
 
 // state returns the newest state that this node has applied. It takes no lock.
-func (f *fsm) state() *state { return f.current.Load() }
+func (f *fsm) state() *state.State { return f.current.Load() }
 
 // next returns a channel that is closed when a state newer than that of any earlier call of state is there.
 func (f *fsm) next() <-chan struct{} {
@@ -56,7 +57,7 @@ func (f *fsm) next() <-chan struct{} {
 	return f.changed
 }
 
-func (f *fsm) publish(s *state) {
+func (f *fsm) publish(s *state.State) {
 	f.current.Store(s)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -65,7 +66,7 @@ func (f *fsm) publish(s *state) {
 }
 
 // wait returns the first state that it sees for which ok is true. The error is the context's cause.
-func (f *fsm) wait(ctx context.Context, ok func(*state) bool) (*state, error) {
+func (f *fsm) wait(ctx context.Context, ok func(*state.State) bool) (*state.State, error) {
 	for {
 		next := f.next()
 		if s := f.state(); ok(s) {
@@ -86,9 +87,9 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	s := f.state()
 	out := make([]any, len(logs))
-	var fx effects
+	var fx state.Effects
 	for _, l := range logs {
-		if l.Index <= s.index {
+		if l.Index <= s.Index {
 			continue // raft was started anew from a snapshot that is older than what was applied since
 		}
 		next, err := f.applyOne(s, l, &fx)
@@ -107,16 +108,16 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	return out
 }
 
-func (f *fsm) applyOne(s *state, l *raft.Log, fx *effects) (*state, error) {
+func (f *fsm) applyOne(s *state.State, l *raft.Log, fx *state.Effects) (*state.State, error) {
 	next, err := f.change(s, l, fx)
 	if err == nil {
-		next.past = s.past.after(l)
+		next.Past = s.Past.After(l)
 	}
 	return next, err
 }
 
 // change returns a state of its own after the entry.
-func (f *fsm) change(s *state, l *raft.Log, fx *effects) (*state, error) {
+func (f *fsm) change(s *state.State, l *raft.Log, fx *state.Effects) (*state.State, error) {
 	if l.Type == raft.LogConfiguration {
 		var servers, voters []string
 		for _, srv := range raft.DecodeConfiguration(l.Data).Servers {
@@ -125,26 +126,26 @@ func (f *fsm) change(s *state, l *raft.Log, fx *effects) (*state, error) {
 				voters = append(voters, string(srv.ID))
 			}
 		}
-		return s.configure(l.Index, servers, voters, fx), nil
+		return s.Configure(l.Index, servers, voters, fx), nil
 	}
 	if len(l.Data) < 2 {
 		return nil, codec.ErrMalformed
 	}
-	if l.Data[0] != entryVersion {
-		return nil, unknownVersion(l.Data[0], entryVersion)
+	if l.Data[0] != state.EntryVersion {
+		return nil, state.UnknownVersion(l.Data[0], state.EntryVersion)
 	}
 	switch kind, rest := l.Data[1], l.Data[2:]; kind {
-	case entryKeyring:
+	case state.EntryKeyring:
 		return f.applyKeyring(s, l.Index, rest)
-	case entryCommand:
-		if s.keys == nil {
+	case state.EntryCommand:
+		if s.Keys == nil {
 			return nil, fmt.Errorf("%w: a command before the keyring", ErrSealed)
 		}
-		c, err := openEntry(s.keys, l.Data)
+		c, err := state.OpenCommand(s.Keys, l.Data)
 		if err != nil {
 			return nil, err
 		}
-		next, _ := s.apply(l.Index, &c, fx)
+		next, _ := s.Apply(l.Index, &c, fx)
 		return next, nil
 	default:
 		return nil, fmt.Errorf("kind %q is not known to this version of flotilla; upgrade this node", kind)
@@ -152,22 +153,22 @@ func (f *fsm) change(s *state, l *raft.Log, fx *effects) (*state, error) {
 }
 
 // applyKeyring takes the keyring of a new cluster. Two leaders may each have proposed one: the first counts.
-func (f *fsm) applyKeyring(s *state, index uint64, b []byte) (*state, error) {
+func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State, error) {
 	d := codec.Decoder{B: b}
 	cluster, wrapped := d.String(), d.Bytes()
 	if err := d.End(); err != nil {
 		return nil, err
 	}
 	n := *s
-	n.index = index
-	if s.keys != nil {
+	n.Index = index
+	if s.Keys != nil {
 		return &n, nil
 	}
 	keys, err := seal.Unwrap(wrapped, f.secrets...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	n.cluster, n.keys, n.wrapped = cluster, keys, wrapped
+	n.Cluster, n.Keys, n.Wrapped = cluster, keys, wrapped
 	return &n, nil
 }
 
@@ -186,7 +187,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // entry must not forget it.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	s, err := readSnapshot(r, f.secrets)
+	s, err := state.ReadSnapshot(r, f.secrets)
 	if err != nil {
 		err = fmt.Errorf("snapshot: %w", err)
 		if ofDisk(err) {
@@ -196,11 +197,11 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	have := f.state()
-	if newer, older := s, have; have.index > 0 {
-		if older.index > newer.index {
+	if newer, older := s, have; have.Index > 0 {
+		if older.Index > newer.Index {
 			newer, older = older, newer
 		}
-		if err := newer.extends(older); err != nil {
+		if err := newer.Extends(older); err != nil {
 			go f.failed(err)
 			return err
 		}
@@ -210,7 +211,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 			return err
 		}
 	}
-	if s.index >= have.index {
+	if s.Index >= have.Index {
 		f.publish(s)
 		f.told(nil)
 	}
@@ -219,13 +220,13 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 
 // snapshot writes one state. It implements raft.FSMSnapshot.
 type snapshot struct {
-	s    *state
+	s    *state.State
 	done func() // called when raft needs it no more
 }
 
 // Persist writes the sealed state to the sink. It runs beside Apply.
 func (p *snapshot) Persist(sink raft.SnapshotSink) error {
-	err := writeSnapshot(sink, p.s)
+	err := state.WriteSnapshot(sink, p.s)
 	if err != nil {
 		return errors.Join(err, sink.Cancel())
 	}

@@ -61,7 +61,7 @@ func (n *Node) majorityRuns() bool {
 }
 
 func (n *Node) hasMajority(counts func(id string) bool) bool {
-	voters, yes := n.fsm.state().voters, 0
+	voters, yes := n.fsm.state().Voters, 0
 	for _, id := range voters {
 		if counts(id) {
 			yes++

@@ -106,7 +106,7 @@ func TestShutdownOfSome(t *testing.T) {
 			t.Errorf("the next write took %v", took)
 		}
 		for _, n := range others[1:] {
-			if s := n.fsm.state(); s.session(leader.id) != nil || s.session(others[0].id) != nil {
+			if s := n.fsm.state(); s.Session(leader.id) != nil || s.Session(others[0].id) != nil {
 				t.Errorf("%s knows a session of one that has left", n.name)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // Role names something that one node does at a time, and says how much this node wants to be the one: see hold.Role.
@@ -50,14 +51,14 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 	if r.Linger < 0 || r.Linger > maxLinger || r.Linger > 0 && !r.Public {
 		return edge("holding a role", fmt.Errorf("%w: a role's Linger is between 0 and %v, and only a Public one has any", fs.ErrInvalid, maxLinger))
 	}
-	c := command{op: opClaim, key: keyspace.RolePrefix + r.Name, flag: true, group: r.Group, priority: int64(r.Priority)}
+	c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + r.Name, Flag: true, Group: r.Group, Priority: int64(r.Priority)}
 	if r.Public {
-		c.cond = 1 + uint64(r.Linger)
+		c.Cond = 1 + uint64(r.Linger)
 		if r.Bequeathed {
-			c.voters = 1
+			c.Voters = 1
 		}
 	}
-	contest := func(ctx context.Context, ref claimRef) { n.contest(ctx, c.key, ref, r.PreemptDelay) }
+	contest := func(ctx context.Context, ref state.Ref) { n.contest(ctx, c.Key, ref, r.PreemptDelay) }
 	if r.NoPreempt {
 		contest = nil
 	}
@@ -70,16 +71,16 @@ func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t T
 }
 
 // hold is Hold for any claim.
-func (n *Node) hold(ctx context.Context, c command, contest func(context.Context, claimRef), f func(context.Context, Tenure) error) error {
-	c.number = uint64(n.cfg.MaxState)
+func (n *Node) hold(ctx context.Context, c state.Command, contest func(context.Context, state.Ref), f func(context.Context, Tenure) error) error {
+	c.Number = uint64(n.cfg.MaxState)
 	t, err := n.enterTenure(ctx, c, contest)
 	if err != nil {
-		return edge("waiting for "+c.key, err)
+		return edge("waiting for "+c.Key, err)
 	}
 	defer n.endTenure(t)
 	err = f(context.WithValue(t.ctx, tenureKey{}, t), t)
 	if over := t.ctx.Err(); over != nil && (err == nil || errors.Is(err, over)) {
-		return edge("holding "+c.key, context.Cause(t.ctx))
+		return edge("holding "+c.Key, context.Cause(t.ctx))
 	}
 	return err
 }
@@ -96,8 +97,8 @@ func (c tenureContext) Err() error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
-	if k := c.t.n.keeper; !k.usable(c.t.ref.session) {
-		c.t.lose(k.untilOf(c.t.ref.session), fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
+	if k := c.t.n.keeper; !k.usable(c.t.ref.Session) {
+		c.t.lose(k.untilOf(c.t.ref.Session), fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
 	}
 	return c.Context.Err()
 }
@@ -110,7 +111,7 @@ type tenure struct {
 	n      *Node
 	key    string
 	public bool
-	ref    claimRef
+	ref    state.Ref
 	at     uint64          // index of the grant
 	ctx    context.Context // f's
 	stop   context.CancelCauseFunc
@@ -130,7 +131,7 @@ func (t *tenure) Fence() uint64 { return t.at }
 
 // Deadline implements Tenure.
 func (t *tenure) Deadline() time.Time {
-	end := t.n.keeper.untilOf(t.ref.session)
+	end := t.n.keeper.untilOf(t.ref.Session)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.over.IsZero() {
@@ -180,21 +181,21 @@ type tenures struct {
 	ended notify.Signal // one of held has ended
 
 	mu      sync.Mutex
-	waiting map[claimRef]chan struct{} // told once when the claim is granted or gone; buffered
-	held    map[claimRef]*tenure
+	waiting map[state.Ref]chan struct{} // told once when the claim is granted or gone; buffered
+	held    map[state.Ref]*tenure
 	woken   int    // how often a waiter was told something
 	kept    uint64 // the newest session that holds, or held, what is kept without a lease
 
-	withdrawn   map[claimRef]string // claims to be taken back, and to which role
-	withdrawers int                 // goroutines at it
+	withdrawn   map[state.Ref]string // claims to be taken back, and to which role
+	withdrawers int                  // goroutines at it
 }
 
 func newTenures() *tenures {
-	return &tenures{waiting: make(map[claimRef]chan struct{}), held: make(map[claimRef]*tenure), withdrawn: make(map[claimRef]string)}
+	return &tenures{waiting: make(map[state.Ref]chan struct{}), held: make(map[state.Ref]*tenure), withdrawn: make(map[state.Ref]string)}
 }
 
 // wait registers a claim that waits.
-func (ts *tenures) wait(ref claimRef) <-chan struct{} {
+func (ts *tenures) wait(ref state.Ref) <-chan struct{} {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	c := make(chan struct{}, 1)
@@ -203,14 +204,14 @@ func (ts *tenures) wait(ref claimRef) <-chan struct{} {
 }
 
 // left takes back wait.
-func (ts *tenures) left(ref claimRef) {
+func (ts *tenures) left(ref state.Ref) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	delete(ts.waiting, ref)
 }
 
 // tell passes on what has happened to claims. It is called by raft's goroutine.
-func (ts *tenures) tell(s *state, refs []claimRef) {
+func (ts *tenures) tell(s *state.State, refs []state.Ref) {
 	ts.mu.Lock()
 	var yielding []*tenure
 	for _, ref := range refs {
@@ -222,7 +223,7 @@ func (ts *tenures) tell(s *state, refs []claimRef) {
 			}
 		}
 		if t := ts.held[ref]; t != nil {
-			if c, i := s.findClaim(t.key, ref); i == 0 && c.yield != 0 {
+			if c, i := s.FindClaim(t.key, ref); i == 0 && c.Yield != 0 {
 				yielding = append(yielding, t)
 			}
 		}
@@ -236,7 +237,7 @@ func (ts *tenures) tell(s *state, refs []claimRef) {
 // lose ends the tenures of a session.
 func (ts *tenures) lose(session uint64, end time.Time, cause error) {
 	for _, t := range ts.all() {
-		if t.ref.session == session {
+		if t.ref.Session == session {
 			t.lose(end, cause)
 		}
 	}
@@ -249,7 +250,7 @@ func (ts *tenures) keep(t *tenure) {
 	t.mu.Unlock()
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	ts.kept = max(ts.kept, t.ref.session)
+	ts.kept = max(ts.kept, t.ref.Session)
 }
 
 // seen reports whether something Public is held by a session yet, or kept without it.
@@ -257,7 +258,7 @@ func (ts *tenures) seen(session uint64) bool {
 	ts.mu.Lock()
 	kept := ts.kept == session
 	ts.mu.Unlock()
-	return kept || slices.ContainsFunc(ts.all(), func(t *tenure) bool { return t.public && t.ref.session == session })
+	return kept || slices.ContainsFunc(ts.all(), func(t *tenure) bool { return t.public && t.ref.Session == session })
 }
 
 // stir has every claim that waits looked at again.
@@ -273,7 +274,7 @@ func (ts *tenures) stir() {
 }
 
 // refs returns all claims.
-func (ts *tenures) refs() []claimRef {
+func (ts *tenures) refs() []state.Ref {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	refs := slices.Collect(maps.Keys(ts.waiting))
@@ -292,41 +293,41 @@ func (ts *tenures) all() []*tenure {
 
 // await proposes a claim and waits until it is granted, under a lease that can be relied on. It returns the claim, and 0 for index if it is not
 // granted and does not wait. contest, if not nil, is run beside the waiting.
-func (n *Node) await(ctx context.Context, c command, contest func(context.Context, claimRef)) (ref claimRef, index uint64, err error) {
+func (n *Node) await(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (ref state.Ref, index uint64, err error) {
 	ctx, stop := n.whileOpen(ctx)
 	defer stop()
 	for {
 		// A claim of a node without a lease would only keep others from the role.
 		if err := n.awaitReady(ctx); err != nil {
-			return claimRef{}, 0, err
+			return state.Ref{}, 0, err
 		}
-		if n.shuns(c.key, c.cond > 0) {
-			if err := n.awaitChanged(ctx, func() bool { return !n.shuns(c.key, c.cond > 0) }); err != nil {
-				return claimRef{}, 0, n.lifeError(err)
+		if n.shuns(c.Key, c.Cond > 0) {
+			if err := n.awaitChanged(ctx, func() bool { return !n.shuns(c.Key, c.Cond > 0) }); err != nil {
+				return state.Ref{}, 0, n.lifeError(err)
 			}
 			continue
 		}
 		session, a, err := n.writes.doIn(ctx, c)
-		ref := claimRef{n.id, session, a.seq}
+		ref := state.Ref{Node: n.id, Session: session, Seq: a.Seq}
 		if errors.Is(err, ErrLost) && ctx.Err() == nil {
 			continue // the claim went with the session, and the next one belongs to a new one
 		}
 		if err != nil {
 			if session != 0 {
-				n.withdraw(c.key, ref)
+				n.withdraw(c.Key, ref)
 			}
-			return claimRef{}, 0, err
+			return state.Ref{}, 0, err
 		}
-		if a.code == codeHeld {
-			return claimRef{}, 0, nil
+		if a.Code == state.CodeHeld {
+			return state.Ref{}, 0, nil
 		}
-		if err := codeError(a.code); err != nil {
-			return claimRef{}, 0, err
+		if err := codeError(a.Code); err != nil {
+			return state.Ref{}, 0, err
 		}
 		index, err := n.granted(ctx, c, ref, contest)
 		if err != nil {
-			n.withdraw(c.key, ref)
-			return claimRef{}, 0, n.lifeError(err)
+			n.withdraw(c.Key, ref)
+			return state.Ref{}, 0, n.lifeError(err)
 		}
 		if index != 0 {
 			return ref, index, nil
@@ -335,25 +336,25 @@ func (n *Node) await(ctx context.Context, c command, contest func(context.Contex
 }
 
 // granted waits until a claim, made by c, is granted, and returns the index of that, 0 if the claim is gone.
-func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest func(context.Context, claimRef)) (uint64, error) {
+func (n *Node) granted(ctx context.Context, c state.Command, ref state.Ref, contest func(context.Context, state.Ref)) (uint64, error) {
 	told := n.tenures.wait(ref)
 	defer n.tenures.left(ref)
 	contesting := false
 	for {
 		var drains <-chan struct{}
-		if c.cond > 0 {
+		if c.Cond > 0 {
 			drains = n.changed.Wait()
 		}
-		if n.shuns(c.key, c.cond > 0) {
-			n.withdraw(c.key, ref)
+		if n.shuns(c.Key, c.Cond > 0) {
+			n.withdraw(c.Key, ref)
 			return 0, nil
 		}
-		mine, i := n.fsm.state().findClaim(c.key, ref)
-		if i < 0 || mine.ghost != 0 {
+		mine, i := n.fsm.state().FindClaim(c.Key, ref)
+		if i < 0 || mine.HoldDown != 0 {
 			return 0, nil
 		}
-		if i == 0 && n.keeper.usable(ref.session) {
-			return mine.index, nil
+		if i == 0 && n.keeper.usable(ref.Session) {
+			return mine.Index, nil
 		}
 		if i > 0 && contest != nil && !contesting {
 			stop := beside(ctx, func(ctx context.Context) { contest(ctx, ref) })
@@ -363,7 +364,7 @@ func (n *Node) granted(ctx context.Context, c command, ref claimRef, contest fun
 		var renewed <-chan struct{}
 		if i == 0 {
 			renewed = n.keeper.renewed.Wait() // the session is so new that there is no lease yet, or it is over
-			if n.keeper.usable(ref.session) {
+			if n.keeper.usable(ref.Session) {
 				continue
 			}
 		}
@@ -413,13 +414,13 @@ func beside(ctx context.Context, f func(context.Context)) (stop func()) {
 }
 
 // contest asks for a role to be handed over, as often as its claim has become better than the holder's and stayed so for the delay.
-func (n *Node) contest(ctx context.Context, key string, ref claimRef, delay time.Duration) {
+func (n *Node) contest(ctx context.Context, key string, ref state.Ref, delay time.Duration) {
 	var since time.Time
 	for {
 		changed := n.tenures.contested.Wait()
 		s := n.fsm.state()
-		better := s.better(key, ref)
-		if c, _ := s.findClaim(key, ref); !better && c.group == "" {
+		better := s.Better(key, ref)
+		if c, _ := s.FindClaim(key, ref); !better && c.Group == "" {
 			return // nor will it be: whoever is granted the role next is the best of those who wait
 		}
 		switch {
@@ -432,7 +433,7 @@ func (n *Node) contest(ctx context.Context, key string, ref claimRef, delay time
 		if better {
 			wait := time.Until(since.Add(delay))
 			if wait <= 0 {
-				if _, _, err := n.writes.doIn(ctx, command{op: opYield, key: key, number: ref.seq, session: ref.session}); err != nil && errors.Is(err, ErrLost) {
+				if _, _, err := n.writes.doIn(ctx, state.Command{Op: state.OpYield, Key: key, Number: ref.Seq, Session: ref.Session}); err != nil && errors.Is(err, ErrLost) {
 					return
 				}
 				wait = n.pace.lease // it should be under way; else once more
@@ -449,13 +450,13 @@ func (n *Node) contest(ctx context.Context, key string, ref claimRef, delay time
 }
 
 // enterTenure waits for a role and begins a tenure.
-func (n *Node) enterTenure(ctx context.Context, c command, contest func(context.Context, claimRef)) (*tenure, error) {
+func (n *Node) enterTenure(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (*tenure, error) {
 	for {
 		ref, index, err := n.await(ctx, c, contest)
 		if err != nil {
 			return nil, err
 		}
-		t := &tenure{n: n, key: c.key, public: c.cond > 0, ref: ref, at: index}
+		t := &tenure{n: n, key: c.Key, public: c.Cond > 0, ref: ref, at: index}
 		ending, stop := context.WithCancelCause(ctx)
 		t.ctx, t.stop = tenureContext{ending, t}, stop
 		t.unwatch = context.AfterFunc(n.works, func() { t.stop(context.Cause(n.works)) })
@@ -473,10 +474,10 @@ func (n *Node) beginTenure(t *tenure) bool {
 	n.tenures.mu.Lock()
 	n.tenures.held[t.ref] = t
 	n.tenures.mu.Unlock()
-	if !n.keeper.usable(t.ref.session) || n.shuns(t.key, t.public) {
+	if !n.keeper.usable(t.ref.Session) || n.shuns(t.key, t.public) {
 		return false
 	}
-	n.tenures.tell(n.fsm.state(), []claimRef{t.ref})
+	n.tenures.tell(n.fsm.state(), []state.Ref{t.ref})
 	return true
 }
 
@@ -503,7 +504,7 @@ func (n *Node) endTenure(t *tenure) {
 			ctx, stop = n.whileSomebodyStays(ctx, n.pace.lease/6)
 			defer stop()
 		}
-		_, _, err := n.writes.doIn(ctx, command{op: opRelease, key: t.key, number: t.ref.seq, session: t.ref.session})
+		_, _, err := n.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: t.key, Number: t.ref.Seq, Session: t.ref.Session})
 		cancel()
 		stays = err != nil && !errors.Is(err, ErrLost)
 	}
@@ -517,7 +518,7 @@ func (n *Node) endTenure(t *tenure) {
 }
 
 // withdraw takes a claim back whose caller is gone. It is not waited for. As long as the session lives, so does the claim.
-func (n *Node) withdraw(key string, ref claimRef) {
+func (n *Node) withdraw(key string, ref state.Ref) {
 	n.tenures.mu.Lock()
 	n.tenures.withdrawn[ref] = key
 	more := n.tenures.withdrawers < maxWithdrawers
@@ -538,7 +539,7 @@ func (n *Node) withdrawAll() {
 			return
 		}
 		for n.works.Err() == nil {
-			_, _, err := n.writes.doIn(n.works, command{op: opRelease, key: key, number: ref.seq, session: ref.session})
+			_, _, err := n.writes.doIn(n.works, state.Command{Op: state.OpRelease, Key: key, Number: ref.Seq, Session: ref.Session})
 			if err == nil || errors.Is(err, ErrLost) {
 				break
 			}
@@ -547,7 +548,7 @@ func (n *Node) withdrawAll() {
 }
 
 // nextWithdrawn takes out one claim that is to be withdrawn. When there is none, or the node has ended, the caller's work is over.
-func (ts *tenures) nextWithdrawn(ended bool) (key string, ref claimRef, ok bool) {
+func (ts *tenures) nextWithdrawn(ended bool) (key string, ref state.Ref, ok bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if !ended {
@@ -557,7 +558,7 @@ func (ts *tenures) nextWithdrawn(ended bool) (key string, ref claimRef, ok bool)
 		}
 	}
 	ts.withdrawers--
-	return "", claimRef{}, false
+	return "", state.Ref{}, false
 }
 
 // awaitEnd waits until every tenure has ended, or that time has come.

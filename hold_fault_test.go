@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -27,7 +28,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
-		c := command{op: opClaim, key: keyspace.RolePrefix + "r", flag: true, number: uint64(n.cfg.MaxState)}
+		c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + "r", Flag: true, Number: uint64(n.cfg.MaxState)}
 		ref, index, err := n.await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
 		if err != nil {
 			t.Fatal(err)
@@ -40,7 +41,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 			t.Fatal(err)
 		}
 		// enterTenure goes on
-		held := &tenure{n: n, key: c.key, ref: ref, at: index}
+		held := &tenure{n: n, key: c.Key, ref: ref, at: index}
 		held.ctx, held.stop = context.WithCancelCause(t.Context())
 		held.unwatch = context.AfterFunc(n.works, func() {})
 		if !n.beginTenure(held) {
@@ -121,7 +122,7 @@ func TestLockWithLostContext(t *testing.T) {
 		n.writes.mu.Lock()
 		seq := n.writes.seq
 		n.writes.mu.Unlock()
-		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.fsm.state().claims(keyspace.LockPrefix+"l")))
+		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.fsm.state().Claims(keyspace.LockPrefix+"l")))
 	}
 	n.Close()
 }
@@ -136,24 +137,24 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		session := n.ownSession(n.fsm.state())
 		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
 		early, _ := n.writes.begin(session)
-		claim := command{op: opClaim, key: keyspace.LockPrefix + "l", flag: true, number: uint64(n.cfg.MaxState), node: n.id, session: session}
-		claim.seq, claim.acked = n.writes.begin(session)
-		entry := sealCommand(n.fsm.state().keys, &claim)
-		n.writes.end(session, claim.seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
-		n.withdraw(claim.key, claimRef{n.id, session, claim.seq})
+		claim := state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + "l", Flag: true, Number: uint64(n.cfg.MaxState), Node: n.id, Session: session}
+		claim.Seq, claim.Acked = n.writes.begin(session)
+		entry := state.SealCommand(n.fsm.state().Keys, &claim)
+		n.writes.end(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
+		n.withdraw(claim.Key, state.Ref{Node: n.id, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
 		var e codec.Encoder
 		e.Uint(1)
 		e.Uint(session)
-		e.Uint(claim.seq)
+		e.Uint(claim.Seq)
 		e.Bytes(entry)
 		if _, err := leader.serveApply(t.Context(), n.id, e.B); err != nil {
 			t.Fatal(err)
 		}
 		n.writes.end(session, early)
 		time.Sleep(time.Minute)
-		if queue := leader.fsm.state().claims(claim.key); len(queue) > 0 {
+		if queue := leader.fsm.state().Claims(claim.Key); len(queue) > 0 {
 			t.Errorf("a minute later the lock is held by a claim that nobody waits for: %+v", queue)
 		}
 	})
@@ -211,9 +212,9 @@ func TestNoRoleWithoutLease(t *testing.T) {
 					mu.Unlock()
 				}
 				if held < 500 {
-					queue := leader.fsm.state().claims(keyspace.RolePrefix + "r")
+					queue := leader.fsm.state().Claims(keyspace.RolePrefix + "r")
 					t.Errorf("in a minute the role was held for %d tenths of a second; its holder in the state is %v's node: %v, which has a lease: %v, suspected: %v",
-						held, queue[0].node[:4], queue[0].node == poor.id, poor.keeper.valid(), leader.fsm.state().session(poor.id).suspect)
+						held, queue[0].Node[:4], queue[0].Node == poor.id, poor.keeper.valid(), leader.fsm.state().Session(poor.id).Suspect)
 				}
 				net.Heal()
 				for _, n := range nodes {
@@ -320,7 +321,7 @@ func testAlarm(t *testing.T, stubborn bool) {
 		return nil
 	})
 	for { // until the leader has asked: then the release comes a little later than the request in the log
-		queue := leader.fsm.state().claims(keyspace.RolePrefix + "r")
+		queue := leader.fsm.state().Claims(keyspace.RolePrefix + "r")
 		if len(queue) == 2 {
 			break
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 const (
@@ -20,19 +21,19 @@ const (
 // identity is what a node knows of itself before it has read its log. It is written before any other node hears of it: what
 // others count on must not be forgotten.
 type identity struct {
-	Version   int                 // of this format
-	ID        string              // 32 hexadecimal digits
-	Former    string              `json:",omitempty"` // the node that this was before, which cannot come back
-	Name      string              // for people
-	Key       string              // ID of the secret that the directory is sealed with
-	Cluster   string              // the cluster's identity; empty: none yet
-	Member    bool                // there is a log, and it must not be missing
-	Left      bool                // the node has left; the next start makes a new one
-	Starts    uint64              // how many processes have opened the directory since this was first written
-	Proposals uint64              // how many clusters this node has proposed
-	Formation *stand              `json:",omitempty"` // the proposed cluster that this node stands by
-	Void      []string            `json:",omitempty"` // proposed clusters that this node takes no part in, for good
-	Peers     map[string]peerInfo `json:",omitempty"` // last known addresses
+	Version   int                     // of this format
+	ID        string                  // 32 hexadecimal digits
+	Former    string                  `json:",omitempty"` // the node that this was before, which cannot come back
+	Name      string                  // for people
+	Key       string                  // ID of the secret that the directory is sealed with
+	Cluster   string                  // the cluster's identity; empty: none yet
+	Member    bool                    // there is a log, and it must not be missing
+	Left      bool                    // the node has left; the next start makes a new one
+	Starts    uint64                  // how many processes have opened the directory since this was first written
+	Proposals uint64                  // how many clusters this node has proposed
+	Formation *stand                  `json:",omitempty"` // the proposed cluster that this node stands by
+	Void      []string                `json:",omitempty"` // proposed clusters that this node takes no part in, for good
+	Peers     map[string]state.Member `json:",omitempty"` // last known addresses
 
 	// Processes have had the directory: the last one that had a session, as far as is known here, and all
 	// since. The cluster knows that one too: a directory that does not is an older copy, or the original of

@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // Inspection is what a node's data directory holds.
@@ -95,7 +96,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 		return err
 	}
 	log, err := v.Log(func(e *raft.Log) (err error) {
-		if e.Index <= s.index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
+		if e.Index <= s.Index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 			return nil
 		}
 		if s, err = f.applyOne(s, e, nil); err != nil {
@@ -114,13 +115,13 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 }
 
 // readSnapshots reads the newest snapshot, and takes what there is to say of all.
-func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*state, error) {
+func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*state.State, error) {
 	snaps, err := v.Snapshots()
 	if err != nil {
 		return nil, fmt.Errorf("the snapshots cannot be read: %w", err)
 	}
 	if out.Snapshots = len(snaps); len(snaps) == 0 {
-		return newState(), nil
+		return state.New(), nil
 	}
 	m := snaps[0]
 	out.SnapshotIndex, out.SnapshotTerm, out.SnapshotBytes, out.SnapshotTime = m.Index, m.Term, m.Size, snapshotTime(m.ID)
@@ -132,13 +133,13 @@ func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*s
 }
 
 // readSnapshotOf reads a snapshot of a directory.
-func readSnapshotOf(v *durable.View, id string, secrets []seal.Secret) (*state, error) {
+func readSnapshotOf(v *durable.View, id string, secrets []seal.Secret) (*state.State, error) {
 	_, r, err := v.OpenSnapshot(id)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	return readSnapshot(r, secrets)
+	return state.ReadSnapshot(r, secrets)
 }
 
 // snapshotTime returns when a snapshot was begun, which raft puts into its name.
@@ -152,16 +153,16 @@ func snapshotTime(id string) time.Time {
 }
 
 // show takes what a state has.
-func (out *Inspection) show(s *state) {
-	out.Index, out.Bytes, out.Roles = s.index, s.bytes(), rolesOf(s)
-	for _, id := range s.servers {
-		known, _ := s.member(id)
+func (out *Inspection) show(s *state.State) {
+	out.Index, out.Bytes, out.Roles = s.Index, s.Bytes(), rolesOf(s)
+	for _, id := range s.Servers {
+		known, _ := s.Member(id)
 		m := memberOf(known)
-		m.ID, m.Voter = id, slices.Contains(s.voters, id)
+		m.ID, m.Voter = id, slices.Contains(s.Voters, id)
 		out.Members = append(out.Members, m)
 	}
 	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
-	it := s.records.Root().Iterator()
+	it := s.Records.Root().Iterator()
 	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
 		out.Records = append(out.Records, keyspace.Plain(k))
 	}

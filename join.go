@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 const (
@@ -119,7 +120,7 @@ func (n *Node) greet(ctx context.Context) round {
 	for id, g := range maps.Clone(r.greeted) {
 		wg.Go(func() {
 			if cluster != "" && g.Cluster != "" && g.Cluster != cluster {
-				n.book.learn(g.peerInfo)
+				n.book.learn(g.Member)
 				return
 			}
 			if n.meet(ctx, &g) != nil {
@@ -153,7 +154,7 @@ func (n *Node) outvoted(r *round) error {
 // peer that was away may have known before.
 func (n *Node) heeds(g *greeting) bool {
 	own := n.identity()
-	switch last, _ := n.fsm.state().process(n.id); {
+	switch last, _ := n.fsm.state().Process(n.id); {
 	case own.Cluster == "":
 		return true
 	case g.Cluster != own.Cluster:
@@ -161,7 +162,7 @@ func (n *Node) heeds(g *greeting) bool {
 	case g.Refused.Kind == refusedRemoved:
 		return true
 	default:
-		return last.boot != n.boot
+		return last.Incarnation != n.boot
 	}
 }
 
@@ -257,7 +258,7 @@ func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
 }
 
 // adopt makes this node a member of a cluster that has let it in.
-func (n *Node) adopt(cluster string, members []peerInfo) (done bool, err error) {
+func (n *Node) adopt(cluster string, members []state.Member) (done bool, err error) {
 	for _, m := range members {
 		if m.ID != n.id {
 			n.book.learn(m)
@@ -275,8 +276,8 @@ func (n *Node) remember(ctx context.Context) {
 	for {
 		next := n.fsm.next()
 		var again <-chan time.Time
-		now := make(map[string]peerInfo)
-		it := n.fsm.state().members.Root().Iterator()
+		now := make(map[string]state.Member)
+		it := n.fsm.state().Members.Root().Iterator()
 		for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 			now[m.ID] = m
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // What keepers tell each other, one thing after another in a note. Notes may be lost, and each thing says all that it means.
@@ -35,7 +36,7 @@ type keeper struct {
 	// by it can let go in time. 0: there is none.
 	useBy atomic.Int64
 
-	unhaunted *iradix.Tree[*role] // roles without a ghost; of run alone
+	unhaunted *iradix.Tree[*state.Role] // roles without a ghost; of run alone
 
 	idle atomic.Int64 // since when there is none, as useBy; 0: since the start
 
@@ -280,7 +281,7 @@ func (k *keeper) renew(now time.Time, session uint64) {
 		e.Uint(session)
 		e.Uint(uint64(now.Sub(k.started)))
 		e.Bool(urgent)
-		for _, id := range k.n.fsm.state().voters {
+		for _, id := range k.n.fsm.state().Voters {
 			if id != k.n.id {
 				notes[id] = append(notes[id], e.B...)
 			} else if k.asked(id, session) {
@@ -360,7 +361,7 @@ func (k *keeper) answer(r request) {
 			}
 			return
 		}
-	case s.index >= r.session && s.number(r.node) != r.session:
+	case s.Index >= r.session && s.Number(r.node) != r.session:
 		// A machine whose clock stood still may not know, by that clock.
 		e.Byte(noteEnded)
 		e.Uint(r.session)
@@ -375,7 +376,7 @@ func (k *keeper) answer(r request) {
 func (k *keeper) keep(r request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.caught && k.n.fsm.state().index >= r.session {
+	if k.caught && k.n.fsm.state().Index >= r.session {
 		return
 	}
 	k.early = append(slices.DeleteFunc(k.early, func(old request) bool { return old.node == r.node }), r)
@@ -398,12 +399,12 @@ func (k *keeper) asked(node string, session uint64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now, id := time.Now(), sessionID{node, session}
-	ses := k.n.fsm.state().session(node)
-	if ses == nil || ses.number != session {
+	ses := k.n.fsm.state().Session(node)
+	if ses == nil || ses.Number != session {
 		return false
 	}
 	k.given.ask(id, now)
-	if ses.suspect != 0 || !k.caught || k.n.works.Err() != nil || k.n.setback.Load() != nil {
+	if ses.Suspect != 0 || !k.caught || k.n.works.Err() != nil || k.n.setback.Load() != nil {
 		return false
 	}
 	k.given.give(id, now)
@@ -414,7 +415,7 @@ func (k *keeper) asked(node string, session uint64) bool {
 func (k *keeper) promised(voter string, session uint64, sent time.Time) {
 	k.mu.Lock()
 	k.own.promise(voter, session, sent)
-	end := k.own.end(k.n.fsm.state().voters) // under the lock: no promise that came after a change is counted for those before it
+	end := k.own.end(k.n.fsm.state().Voters) // under the lock: no promise that came after a change is counted for those before it
 	longer := k.own.session != 0 && end.After(k.end)
 	if longer {
 		if k.end.IsZero() {
@@ -435,11 +436,11 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 	k.mu.Lock()
 	s := k.n.fsm.state()
 	var lapsed []suspicion
-	for node, ses := range s.suspects() {
-		id := sessionID{node, ses.number}
+	for node, ses := range s.Suspects() {
+		id := sessionID{node, ses.Number}
 		at := k.given.lapses(id)
 		if k.caught && k.given.lapsed(id, now) {
-			lapsed = append(lapsed, suspicion{id, ses.suspect})
+			lapsed = append(lapsed, suspicion{id, ses.Suspect})
 			at = now.Add(k.n.pace.lease / 12) // again, until it is heard
 		} else if !k.caught {
 			at = now.Add(k.n.pace.lease / 12)
@@ -449,8 +450,8 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 		}
 	}
 	k.given.forget(func(id sessionID) bool {
-		ses := s.session(id.node)
-		return ses != nil && ses.number == id.number
+		ses := s.Session(id.node)
+		return ses != nil && ses.Number == id.number
 	})
 	k.mu.Unlock()
 	for _, who := range lapsed {
@@ -480,9 +481,9 @@ func (k *keeper) sessionsChanged() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
-	it := k.n.fsm.state().sessions.Root().Iterator()
+	it := k.n.fsm.state().Sessions.Root().Iterator()
 	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
-		id := sessionID{string(node), ses.number}
+		id := sessionID{string(node), ses.Number}
 		if _, known := k.given.asked[id]; !known {
 			k.given.ask(id, now) // it has spoken by being opened
 		}
@@ -504,11 +505,11 @@ func (k *keeper) follow(now time.Time) {
 // are longer.
 func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 	leader, s := k.n.leader(), k.n.fsm.state()
-	if leader == "" || leader == k.n.id || !slices.Contains(s.voters, k.n.id) || now.Sub(awake) < k.n.pace.lease/6 {
+	if leader == "" || leader == k.n.id || !slices.Contains(s.Voters, k.n.id) || now.Sub(awake) < k.n.pace.lease/6 {
 		return
 	}
-	ses := s.session(leader)
-	if ses == nil || !k.overdue(sessionID{leader, ses.number}, now) {
+	ses := s.Session(leader)
+	if ses == nil || !k.overdue(sessionID{leader, ses.Number}, now) {
 		return
 	}
 	k.mu.Lock()
@@ -519,7 +520,7 @@ func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 		return
 	}
 	k.n.tasks.Go(func() {
-		k.n.succeed(ctx, sessionID{leader, ses.number})
+		k.n.succeed(ctx, sessionID{leader, ses.Number})
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.asking = false

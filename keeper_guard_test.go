@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"cmp"
@@ -105,15 +106,15 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 				l = cmp.Or(l, n.leading.Load())
 			}
 		}
-		s, err := again[0].fsm.wait(t.Context(), func(s *state) bool {
-			old := s.session(alive.id)
-			return old == nil || old.suspect != 0
+		s, err := again[0].fsm.wait(t.Context(), func(s *state.State) bool {
+			old := s.Session(alive.id)
+			return old == nil || old.Suspect != 0
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(l.since); took < again[0].pace.lease/6 {
-			t.Errorf("%v after the leader began, the session is %+v", took, s.session(alive.id))
+			t.Errorf("%v after the leader began, the session is %+v", took, s.Session(alive.id))
 		}
 	})
 }

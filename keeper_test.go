@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -22,7 +23,7 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		gate, told := make(chan struct{}), slow.fsm.told
-		slow.fsm.told = func(fx *effects) { // applies one entry, and the next one when it may
+		slow.fsm.told = func(fx *state.Effects) { // applies one entry, and the next one when it may
 			told(fx)
 			<-gate
 		}
@@ -33,12 +34,12 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		synctest.Wait() // the leader has asked
-		if number := slow.fsm.state().number(leader.id); number != old {
+		if number := slow.fsm.state().Number(leader.id); number != old {
 			t.Fatalf("the slow voter knows session %d already", number)
 		}
 		close(gate)
 		synctest.Wait()
-		if number := slow.fsm.state().number(leader.id); number == old {
+		if number := slow.fsm.state().Number(leader.id); number == old {
 			t.Fatal("the slow voter has not applied the session")
 		}
 		net.Isolate(leader.name)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 var errNotLeader = errors.New("this node does not lead")
@@ -146,18 +147,18 @@ func (n *Node) startTerm(l *leadership) bool {
 		s := n.fsm.state()
 		var entry []byte
 		var err error
-		if s.keys == nil {
+		if s.Keys == nil {
 			entry, err = n.newKeyring()
 		} else {
-			entry = sealCommand(s.keys, &command{op: opStart, node: n.id})
+			entry = state.SealCommand(s.Keys, &state.Command{Op: state.OpStart, Node: n.id})
 		}
 		if err != nil {
 			n.fail(err)
 			return false
 		}
 		first := l.raft.LastIndex() // of this term or later: raft's own first entry at least
-		err = l.apply(l.ctx, n, entry, func(s *state) bool { return s.index > first })
-		if err == nil && n.fsm.state().keys != nil {
+		err = l.apply(l.ctx, n, entry, func(s *state.State) bool { return s.Index > first })
+		if err == nil && n.fsm.state().Keys != nil {
 			return true
 		}
 	}
@@ -170,7 +171,7 @@ func (n *Node) newKeyring() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return keyringEntry(n.clusterID(), wrapped), nil
+	return state.KeyringEntry(n.clusterID(), wrapped), nil
 }
 
 // settle returns when another voter may come or go. Majorities of the voters before and after one such change always meet. So that a
@@ -178,12 +179,12 @@ func (n *Node) newKeyring() ([]byte, error) {
 // were counted before that must have lapsed. It returns the index of the configuration that this is true of, and the change must be of that one.
 func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
 	s := n.fsm.state()
-	if err := l.everyone(ctx, n, s.elected); err != nil {
+	if err := l.everyone(ctx, n, s.Elected); err != nil {
 		return 0, fmt.Errorf("the last change of the voters: %w", err)
 	}
 	l.mu.Lock()
-	if l.settled != s.elected {
-		l.settled, l.settledAt = s.elected, time.Now()
+	if l.settled != s.Elected {
+		l.settled, l.settledAt = s.Elected, time.Now()
 	}
 	at := l.settledAt
 	l.mu.Unlock()
@@ -194,13 +195,13 @@ func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
 	case <-l.ctx.Done():
 		return 0, errNotLeader
 	}
-	return s.elected, nil
+	return s.Elected, nil
 }
 
 // everyone returns when every session in the state has applied index.
 func (l *leadership) everyone(ctx context.Context, n *Node, index uint64) error {
 	for {
-		missing, poke := l.acks.want(index, func(string, *session) bool { return false })
+		missing, poke := l.acks.want(index, func(string, *state.Session) bool { return false })
 		if len(missing) == 0 {
 			return nil
 		}
@@ -222,7 +223,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	if l == nil {
 		return 0, errNotLeader
 	}
-	index := n.fsm.state().index
+	index := n.fsm.state().Index
 	conf := l.raft.GetConfiguration()
 	if err := conf.Error(); err != nil {
 		return 0, err
@@ -345,7 +346,7 @@ func (l *leadership) expel(ctx context.Context, n *Node, id string) (stop func()
 		delete(l.expelled, id)
 	}
 	n.keeper.wake()
-	if _, err = n.fsm.wait(ctx, func(s *state) bool { return s.session(id) == nil }); err != nil {
+	if _, err = n.fsm.wait(ctx, func(s *state.State) bool { return s.Session(id) == nil }); err != nil {
 		stop()
 	}
 	return stop, err

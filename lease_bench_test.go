@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -72,7 +73,7 @@ func BenchmarkHandOver(b *testing.B) {
 			}
 			got <- time.Now()
 		}()
-		for s := holder.n.fsm.state(); len(s.claims(keyspace.LockPrefix+"lock")) < 2; s = holder.n.fsm.state() {
+		for s := holder.n.fsm.state(); len(s.Claims(keyspace.LockPrefix+"lock")) < 2; s = holder.n.fsm.state() {
 			<-holder.n.fsm.next()
 		}
 		start := time.Now()
@@ -103,7 +104,7 @@ func BenchmarkBoot(b *testing.B) {
 	})
 	for i := range 10_000 {
 		stem := fmt.Sprintf("certificates/acme/example-%d.com/example-%d.com", i, i)
-		records := []keyValue{{stem + ".key", make([]byte, 227)}, {stem + ".crt", make([]byte, 3<<10)}, {stem + ".json", make([]byte, 500)}}
+		records := []state.Record{{Key: stem + ".key", Value: make([]byte, 227)}, {Key: stem + ".crt", Value: make([]byte, 3<<10)}, {Key: stem + ".json", Value: make([]byte, 500)}}
 		if err := nodes[0].storage.storeAll(b.Context(), records); err != nil {
 			b.Fatal(err)
 		}
@@ -122,7 +123,7 @@ func BenchmarkBoot(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(time.Since(start).Milliseconds()), "ms/boot")
-		if got := node.fsm.state().records.Len(); got != 30_000 {
+		if got := node.fsm.state().Records.Len(); got != 30_000 {
 			b.Fatalf("%d records", got)
 		}
 	}
@@ -133,16 +134,16 @@ func BenchmarkBoot(b *testing.B) {
 func BenchmarkList(b *testing.B) {
 	for _, names := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprint(names), func(b *testing.B) {
-			s := newState()
+			s := state.New()
 			for i := range names {
 				for _, ext := range []string{"key", "crt", "json"} {
-					c := command{op: opStore, number: 1 << 40, key: fmt.Sprintf("certificates/acme/%d.example.com/%d.example.com.%s", i, i, ext)}
-					s, _ = s.apply(s.index+1, &c, nil)
+					c := state.Command{Op: state.OpStore, Number: 1 << 40, Key: fmt.Sprintf("certificates/acme/%d.example.com/%d.example.com.%s", i, i, ext)}
+					s, _ = s.Apply(s.Index+1, &c, nil)
 				}
 			}
 			dir := fmt.Sprintf("certificates/acme/%d.example.com", names/2)
 			for b.Loop() {
-				if got := s.list(dir, false); len(got) != 3 {
+				if got := s.List(dir, false); len(got) != 3 {
 					b.Fatal(got)
 				}
 			}
@@ -173,11 +174,11 @@ func BenchmarkIdle(b *testing.B) {
 			}
 			<-time.After(5 * time.Second) // the last to come are being entered in the book
 			for b.Loop() {
-				before, index := cpuTime(b), nodes[0].fsm.state().index
+				before, index := cpuTime(b), nodes[0].fsm.state().Index
 				const span = 10 * time.Second
 				<-time.After(span)
 				b.ReportMetric(100*float64(cpuTime(b)-before)/float64(span)/float64(size), "%/node")
-				if wrote := nodes[0].fsm.state().index - index; wrote != 0 {
+				if wrote := nodes[0].fsm.state().Index - index; wrote != 0 {
 					b.Errorf("%d entries were written", wrote)
 				}
 			}

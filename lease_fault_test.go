@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -95,7 +96,7 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 			net.Block(n.name, holder.name)
 		}
 		got := <-next
-		t.Logf("%v after the leave began; voters %d", time.Since(leaving), len(leader.fsm.state().voters))
+		t.Logf("%v after the leave began; voters %d", time.Since(leaving), len(leader.fsm.state().Voters))
 		held := tenure.(*tenureOf)
 		if left := time.Until(tenure.Deadline()); left > 0 {
 			t.Errorf("the role is granted again (fence %d after %d) %v before the first holder's deadline; its context: %v",
@@ -120,7 +121,7 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if ses := leader.fsm.state().session(n.id); leader.leading.Load().acks.gone(n.id, ses) && n.keeper.valid() {
+		if ses := leader.fsm.state().Session(n.id); leader.leading.Load().acks.gone(n.id, ses) && n.keeper.valid() {
 			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
 		}
 		stale := 0
@@ -146,8 +147,8 @@ func TestLiveWithoutSession(t *testing.T) {
 		n := others[0]
 		n.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
 		number := n.ownSession(n.fsm.state())
-		end := command{op: opEnd, node: leader.id, target: n.id, number: number}
-		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &end), func(s *state) bool { return s.number(n.id) == 0 }); err != nil {
+		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: number}
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &end), func(s *state.State) bool { return s.Number(n.id) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -403,10 +404,10 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		number := n.ownSession(n.fsm.state())
-		c := command{op: opSuspect, node: leader.id, target: n.id, number: number}
+		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: n.id, Number: number}
 		k := newKeeper(leader) // of a process that has just been started
 		time.Sleep(time.Second)
-		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &c), func(s *state) bool { return s.session(n.id).suspect != 0 }); err != nil {
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &c), func(s *state.State) bool { return s.Session(n.id).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"context"
@@ -77,9 +78,9 @@ func TestReportsAreTrue(t *testing.T) {
 		if !k.asked("a", a) {
 			t.Fatal("it promises nothing")
 		}
-		m.do(command{op: opSuspect, target: "a", number: a})
+		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
 		k.n.fsm.publish(m.s)
-		who := suspicion{sessionID{"a", a}, m.s.index}
+		who := suspicion{sessionID{"a", a}, m.s.Index}
 		report := func() bool {
 			k.report(time.Now())
 			k.mu.Lock()
@@ -102,7 +103,7 @@ func TestReportsAreTrue(t *testing.T) {
 }
 
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
-func keeperOf(t *testing.T, s *state) *keeper {
+func keeperOf(t *testing.T, s *state.State) *keeper {
 	t.Helper()
 	n := &Node{id: "own", pace: LAN.pace(), log: testlog.None(), tenures: newTenures(), clocks: newClocks(testlog.None())}
 	n.works = t.Context()
@@ -118,13 +119,13 @@ func TestSuspectIsPromisedNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
-		m.do(command{op: opSuspect, target: "a", number: a})
-		suspicion := m.s.index
+		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
+		suspicion := m.s.Index
 		k := keeperOf(t, m.s)
 		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("a suspect is promised a lease")
 		}
-		m.do(command{op: opClear, target: "a", number: a, cond: suspicion})
+		m.do(state.Command{Op: state.OpClear, Target: "a", Number: a, Cond: suspicion})
 		k.n.fsm.publish(m.s)
 		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("one that was cleared is promised none, or another session is")
@@ -195,8 +196,8 @@ func TestVoterThatLagsSaysNothing(t *testing.T) {
 // What others say of the lease is believed if it can be true.
 func TestNotesAreDoubted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newState()
-		s.voters = []string{"a"}
+		s := state.New()
+		s.Voters = []string{"a"}
 		k := keeperOf(t, s)
 		k.begin(7)
 		time.Sleep(10 * time.Second)
@@ -224,8 +225,8 @@ func TestNotesAreDoubted(t *testing.T) {
 // A lease ends by the clock, also when nobody has looked at it: a process that stood still must not act before it has.
 func TestLeaseOfAStoppedProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newState()
-		s.voters = []string{"a"}
+		s := state.New()
+		s.Voters = []string{"a"}
 		k := keeperOf(t, s)
 		k.begin(7)
 		time.Sleep(time.Second)
@@ -253,7 +254,7 @@ func TestSessionEndsAfterItsLease(t *testing.T) {
 				net.Isolate(silent.name)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if _, err := leader.fsm.wait(ctx, func(s *state) bool { return s.session(silent.id) == nil }); err != nil {
+				if _, err := leader.fsm.wait(ctx, func(s *state.State) bool { return s.Session(silent.id) == nil }); err != nil {
 					t.Fatalf("the session never ends: %v", err)
 				}
 				if left := time.Until(silent.keeper.until()); left > 0 {
@@ -272,12 +273,12 @@ func TestLapsedNeedsAMajority(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		leader, others := leaderOf(t, nodes)
 		s := leader.fsm.state()
-		id := sessionID{leader.id, s.number(leader.id)}
-		if others[0].majoritySays(t.Context(), s.voters, id) {
+		id := sessionID{leader.id, s.Number(leader.id)}
+		if others[0].majoritySays(t.Context(), s.Voters, id) {
 			t.Error("a majority is said to find the lease of the leader over, and all of them renew it")
 		}
 		net.Isolate(leader.name)
-		for start := time.Now(); !others[0].majoritySays(t.Context(), s.voters, id); time.Sleep(time.Millisecond) {
+		for start := time.Now(); !others[0].majoritySays(t.Context(), s.Voters, id); time.Sleep(time.Millisecond) {
 			if time.Since(start) > time.Minute {
 				t.Fatal("no majority ever finds the lease of a leader over that is cut off")
 			}

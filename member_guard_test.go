@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"context"
@@ -86,7 +87,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 				t.Errorf("%s in its own name is answered %v", name, err)
 			}
 		}
-		if _, err := leader.serveLeave(t.Context(), liar.id, honest.greeting().peerInfo); !errors.Is(err, codec.ErrMalformed) {
+		if _, err := leader.serveLeave(t.Context(), liar.id, honest.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
 			t.Errorf("a wish to leave in the name of another is answered %v", err)
 		}
 
@@ -122,7 +123,7 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
 		removed := n.greeting()
-		removed.peerInfo, removed.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		removed.Member, removed.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		if out, err := leader.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
 			t.Fatalf("one who is no member any more is answered %q, %v", refusedWhy(out), err)
 		}
@@ -139,7 +140,7 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		stranger := others[0].greeting()
-		stranger.peerInfo, stranger.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		stranger.Member, stranger.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		hello := func() string {
 			t.Helper()
 			out, err := leader.serveHello(t.Context(), stranger.ID, stranger)
@@ -236,8 +237,8 @@ func TestAtMostFiveVote(t *testing.T) {
 		for i, name := range []string{"e", "f"} {
 			mustBeReady(t, join(t, net, nodes[0], name, nil))
 			time.Sleep(time.Minute)
-			if s := nodes[0].fsm.state(); len(s.servers) != 5+i || len(s.voters) != 5 {
-				t.Errorf("of %d members %d vote", len(s.servers), len(s.voters))
+			if s := nodes[0].fsm.state(); len(s.Servers) != 5+i || len(s.Voters) != 5 {
+				t.Errorf("of %d members %d vote", len(s.Servers), len(s.Voters))
 			}
 		}
 	})
@@ -283,8 +284,8 @@ func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, _ := leaderOf(t, trio(t, net, nil))
-		if index, err := leader.confirm(t.Context()); err != nil || index != leader.fsm.state().index {
-			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.fsm.state().index, err)
+		if index, err := leader.confirm(t.Context()); err != nil || index != leader.fsm.state().Index {
+			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.fsm.state().Index, err)
 		}
 		l := leader.leading.Load()
 		before := newLeadership(l.ctx, leader, l.raft, l.term-1)
@@ -467,7 +468,7 @@ func TestJoiningIsCommittedFirst(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		x := others[0].greeting()
-		x.peerInfo, x.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		x.Member, x.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		net.Isolate(leader.name)
 		for _, want := range []string{context.DeadlineExceeded.Error(), "it is being let in"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -490,7 +491,7 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 			defer l.mu.Unlock()
 			l.expelled[n.id] = is
 		}
-		request := openRequest(n.boot, leader.fsm.state().number(n.id))
+		request := openRequest(n.boot, leader.fsm.state().Number(n.id))
 		expel(true)
 		if _, err := leader.serveOpen(t.Context(), n.id, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
@@ -543,14 +544,14 @@ func TestNewProcessLeads(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		n, term := others[0], leader.term()
 		before := newBoot(0)
-		now, _ := n.fsm.state().process(leader.id)
+		now, _ := n.fsm.state().Process(leader.id)
 		n.book.mu.Lock()
 		heard := n.book.heard[leader.id]
-		heard.boot, heard.opened = before, now.opened
+		heard.boot, heard.opened = before, now.Opened
 		n.book.heard[leader.id] = heard
 		n.book.mu.Unlock()
 		in := greeting{
-			peerInfo: heard.peerInfo, Boot: leader.boot, Processes: []string{before, leader.boot},
+			Member: heard.Member, Boot: leader.boot, Processes: []string{before, leader.boot},
 			Last: leader.lastIndex(), Applied: leader.applied(),
 		}
 		if no := n.meet(t.Context(), &in); no != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
 )
 
@@ -176,18 +177,18 @@ func (l *leadership) view(n *Node) ([]member, error) {
 		id := string(srv.ID)
 		there := id == n.id || l.acks.there(id)
 		index, _ := n.port.Transport().Match(id, l.term)
-		known, _ := s.member(id)
-		last, _ := s.process(id)
+		known, _ := s.Member(id)
+		last, _ := s.Process(id)
 		all = append(all, member{
 			id:      id,
 			votes:   srv.Suffrage == raft.Voter,
 			leads:   id == n.id,
-			absent:  !there && s.session(id) == nil,
+			absent:  !there && s.Session(id) == nil,
 			refused: id != n.id && n.port.Transport().Refused(id),
 			current: there && index+maxBatch >= l.raft.LastIndex(),
 			lost:    known.InMemory,
-			ended:   n.book.hasEnded(last.boot),
-			former:  s.isFormer(id),
+			ended:   n.book.hasEnded(last.Incarnation),
+			former:  s.IsFormer(id),
 		})
 	}
 	return all, nil
@@ -219,12 +220,12 @@ func (l *leadership) keepMembers(n *Node, r *roster) error {
 // record has the cluster know what a member says of itself.
 func (l *leadership) record(n *Node, id string) error {
 	known, heard := n.book.get(id)
-	if m, ok := n.fsm.state().member(id); !heard || ok && m == known {
+	if m, ok := n.fsm.state().Member(id); !heard || ok && m == known {
 		return nil
 	}
-	c := command{op: opMember, node: n.id, target: id, key: known.Name, value: []byte(known.Addr), flag: known.InMemory, group: known.Former}
-	err := l.apply(l.ctx, n, sealCommand(n.fsm.state().keys, &c), func(s *state) bool {
-		m, ok := s.member(id)
+	c := state.Command{Op: state.OpMember, Node: n.id, Target: id, Key: known.Name, Value: []byte(known.Addr), Flag: known.InMemory, Group: known.Former}
+	err := l.apply(l.ctx, n, state.SealCommand(n.fsm.state().Keys, &c), func(s *state.State) bool {
+		m, ok := s.Member(id)
 		return ok && m == known
 	})
 	if err != nil {
@@ -277,6 +278,6 @@ func (l *leadership) remove(ctx context.Context, n *Node, id string) error {
 	if err := waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(id), settled, n.attemptTimeout())); err != nil {
 		return err
 	}
-	_, err = n.fsm.wait(ctx, func(s *state) bool { return !slices.Contains(s.servers, id) })
+	_, err = n.fsm.wait(ctx, func(s *state.State) bool { return !slices.Contains(s.Servers, id) })
 	return err
 }

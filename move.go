@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // errNoHeir is why a role stays where it is.
@@ -33,27 +34,27 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 		}
 	}
 	key := keyspace.RolePrefix + role
-	_, a, err := n.writes.doIn(ctx, command{op: opMove, key: key, target: id})
+	_, a, err := n.writes.doIn(ctx, state.Command{Op: state.OpMove, Key: key, Target: id})
 	if err != nil {
 		return err
 	}
-	if err := codeError(a.code); err != nil {
+	if err := codeError(a.Code); err != nil {
 		return err
 	}
-	s, err := n.fsm.wait(ctx, func(s *state) bool {
-		queue := s.claims(key) // empty: its holder has left, and the heir too
-		return len(queue) == 0 || queue[0].node == id || queue[0].index > a.index || queue[0].ghost != 0
+	s, err := n.fsm.wait(ctx, func(s *state.State) bool {
+		queue := s.Claims(key) // empty: its holder has left, and the heir too
+		return len(queue) == 0 || queue[0].Node == id || queue[0].Index > a.Index || queue[0].HoldDown != 0
 	})
 	if err != nil {
 		return err
 	}
-	switch queue := s.claims(key); {
-	case len(queue) == 0 || queue[0].node == id:
+	switch queue := s.Claims(key); {
+	case len(queue) == 0 || queue[0].Node == id:
 		return nil
-	case queue[0].ghost != 0:
-		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.nameOf(queue[0].node))
+	case queue[0].HoldDown != 0:
+		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.nameOf(queue[0].Node))
 	case id != "":
-		return fmt.Errorf("%s waits for it no more, and %s has it now", n.nameOf(id), n.nameOf(queue[0].node))
+		return fmt.Errorf("%s waits for it no more, and %s has it now", n.nameOf(id), n.nameOf(queue[0].Node))
 	}
 	return nil
 }
@@ -61,14 +62,14 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 // Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives, or
 // if this node did and has lost its lease.
 func (n *Node) Holder(role string) (fence uint64, own bool) {
-	queue := n.fsm.state().claims(keyspace.RolePrefix + role)
-	if len(queue) == 0 || queue[0].ghost != 0 {
+	queue := n.fsm.state().Claims(keyspace.RolePrefix + role)
+	if len(queue) == 0 || queue[0].HoldDown != 0 {
 		return 0, false
 	}
-	if own = queue[0].node == n.id; own && !n.keeper.usable(queue[0].session) {
+	if own = queue[0].Node == n.id; own && !n.keeper.usable(queue[0].Session) {
 		return 0, false
 	}
-	return queue[0].index, own
+	return queue[0].Index, own
 }
 
 // memberID returns the ID of the member with that ID or name.
@@ -93,7 +94,7 @@ func (n *Node) memberID(node string) (string, error) {
 
 // Will implements Tenure.
 func (t *tenure) Will() []byte {
-	will, err := t.n.port.Will(t.n.id, t.ref.session, t.n.addresses())
+	will, err := t.n.port.Will(t.n.id, t.ref.Session, t.n.addresses())
 	if err != nil {
 		t.n.log.Warn("there is no will; if this process dies, others wait for its lease to end", "err", err)
 		return nil
@@ -115,12 +116,12 @@ func (n *Node) addresses() []string {
 // serveWill ends the session of a process that is dead, and has left nothing to be seen, as the bearer of its will says. The bearer has only that to do, so
 // it is seen to here until it is done.
 func (n *Node) serveWill(ctx context.Context, node string, number uint64) error {
-	done := func(s *state) bool {
-		if s.index < number || s.number(node) == number {
+	done := func(s *state.State) bool {
+		if s.Index < number || s.Number(node) == number {
 			return false
 		}
-		for _, g := range s.ghosts() {
-			if g.node == node && g.session == number && g.willed {
+		for _, g := range s.InHoldDown() {
+			if g.Node == node && g.Session == number && g.ReleasedOnDeath {
 				return false
 			}
 		}
@@ -142,7 +143,7 @@ func (n *Node) serveWill(ctx context.Context, node string, number uint64) error 
 }
 
 // passOn has the leader do it.
-func (n *Node) passOn(ctx context.Context, node string, number uint64, done func(*state) bool) error {
+func (n *Node) passOn(ctx context.Context, node string, number uint64, done func(*state.State) bool) error {
 	if done(n.fsm.state()) {
 		return nil
 	}
@@ -152,7 +153,7 @@ func (n *Node) passOn(ctx context.Context, node string, number uint64, done func
 	case "":
 		return ErrNoLeader
 	case n.id:
-		return n.changeSession(ctx, command{op: opEnd, node: n.id, target: node, number: number, key: byWill}, done)
+		return n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: n.id, Target: node, Number: number, Key: state.ByDeathNotice}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)

@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // How a node keeps its certificates to itself, see TLS.PerNode. What certmagic keeps below certificates/ and ocsp/ does not
@@ -33,7 +34,7 @@ type ownStorage struct {
 	told func(site string) // of a change, after it; must not block
 
 	dir     *durable.Dir // nil: in memory
-	current atomic.Pointer[state]
+	current atomic.Pointer[state.State]
 
 	mu      sync.Mutex // held to change current, across the write to the disk: only those wait who write too
 	bundle  bundle     // of all names
@@ -48,7 +49,7 @@ var (
 
 func newOwnStorage(s *Storage, told func(site string)) *ownStorage {
 	o := &ownStorage{Storage: s, told: told}
-	o.current.Store(newState())
+	o.current.Store(state.New())
 	return o
 }
 
@@ -58,11 +59,11 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 	if dir == nil {
 		return nil
 	}
-	s := newState()
-	s.keys = seal.NewKeyring()
+	s := state.New()
+	s.Keys = seal.NewKeyring()
 	b, err := dir.ReadFile(ownFile)
 	if err == nil {
-		s, err = readSnapshot(bytes.NewReader(b), secrets)
+		s, err = state.ReadSnapshot(bytes.NewReader(b), secrets)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		field := "Dir"
@@ -72,7 +73,7 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 		return &ConfigError{Field: field, Reason: fmt.Sprintf("the certificates that this node has for itself, in the file %q in %s, cannot be read; "+
 			"restore it, or remove it to have new ones ordered", ownFile, dir.Path()), Err: err}
 	}
-	if s.wrapped, err = s.keys.Wrap(secrets...); err != nil {
+	if s.Wrapped, err = s.Keys.Wrap(secrets...); err != nil {
 		return fmt.Errorf("sealing the node's own certificates: %w", err)
 	}
 	o.current.Store(s)
@@ -109,44 +110,44 @@ func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error 
 	}
 	fx, err := o.store(clean, value)
 	o.tell(fx)
-	if err == nil && fx.tickets { // their keys are the cluster's
+	if err == nil && fx.Tickets { // their keys are the cluster's
 		err = o.n.DropTickets(ctx)
 	}
 	return pathError("store", key, err)
 }
 
 // store is storePart and storeMeta of Storage, for one who needs no lock: nobody else comes between.
-func (o *ownStorage) store(key string, value []byte) (fx effects, err error) {
+func (o *ownStorage) store(key string, value []byte) (fx state.Effects, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	records := []keyValue{{key, value}}
+	records := []state.Record{{Key: key, Value: value}}
 	if _, part := keyspace.BundlePart(key); part != "" {
 		if o.bundle.hold(key, value) {
 			return fx, nil
 		}
 		defer func() { o.bundle.commits(records, err) }()
-		crt, stored := o.current.Load().records.Get(keyspace.Tree(strings.TrimSuffix(key, ".json") + ".crt"))
+		crt, stored := o.current.Load().Records.Get(keyspace.Tree(strings.TrimSuffix(key, ".json") + ".crt"))
 		if all := o.bundle.complete(key, value); all != nil {
 			records = all
-		} else if stored && !isAbout(value, crt.value) {
+		} else if stored && !isAbout(value, crt.Value) {
 			return fx, nil // of a certificate that has been replaced
 		}
 	}
-	return o.change(command{op: opPut, value: encodeRecords(records)})
+	return o.change(state.Command{Op: state.OpPut, Value: state.EncodeRecords(records)})
 }
 
 // change applies a command as the state machine does, and writes down what comes of it. What the disk does not take now is kept in
 // memory until it does: a certificate that was given back for that would be ordered again and again. o.mu is held.
-func (o *ownStorage) change(c command) (fx effects, err error) {
+func (o *ownStorage) change(c state.Command) (fx state.Effects, err error) {
 	old := o.current.Load()
-	c.time, c.number = time.Now().UnixNano(), o.limit()
-	next, a := old.apply(old.index+1, &c, &fx)
-	if err := codeError(a.code); err != nil {
-		return effects{}, err
+	c.Time, c.Number = time.Now().UnixNano(), o.limit()
+	next, a := old.Apply(old.Index+1, &c, &fx)
+	if err := codeError(a.Code); err != nil {
+		return state.Effects{}, err
 	}
 	if err := o.write(next); err != nil {
 		if !ofDisk(err) {
-			return effects{}, err
+			return state.Effects{}, err
 		}
 		if !o.unsaved {
 			o.n.log.Error("the node's own certificates cannot be written down; they are in memory until they can", "err", o.n.explain(err))
@@ -160,12 +161,12 @@ func (o *ownStorage) change(c command) (fx effects, err error) {
 }
 
 // write writes s down. o.mu is held.
-func (o *ownStorage) write(s *state) error {
+func (o *ownStorage) write(s *state.State) error {
 	if o.dir == nil {
 		return nil
 	}
 	var b bytes.Buffer
-	if err := writeSnapshot(&b, s); err != nil {
+	if err := state.WriteSnapshot(&b, s); err != nil {
 		return err
 	}
 	return o.dir.WriteFile(ownFile, b.Bytes())
@@ -182,8 +183,8 @@ func (o *ownStorage) flush() {
 	o.n.log.Info("the node's own certificates are written down now")
 }
 
-func (o *ownStorage) tell(fx effects) {
-	for _, site := range keyspace.CertificateSites(fx.keys) {
+func (o *ownStorage) tell(fx state.Effects) {
+	for _, site := range keyspace.CertificateSites(fx.Keys) {
 		o.told(site)
 	}
 }
@@ -195,7 +196,7 @@ func (o *ownStorage) Load(ctx context.Context, key string) ([]byte, error) {
 		return o.Storage.Load(ctx, key)
 	}
 	o.trace(ctx, "load own", key)
-	value, err := o.current.Load().load(clean, fs.ErrNotExist)
+	value, err := o.current.Load().Load(clean, fs.ErrNotExist)
 	return value, pathError("load", key, err)
 }
 
@@ -209,10 +210,10 @@ func (o *ownStorage) Delete(ctx context.Context, key string) error {
 	}
 	o.trace(ctx, "delete own", key)
 	o.mu.Lock()
-	var fx effects
+	var fx state.Effects
 	var err error
 	if !o.bundle.forget(clean) {
-		fx, err = o.change(command{op: opDelete, key: clean})
+		fx, err = o.change(state.Command{Op: state.OpDelete, Key: clean})
 	}
 	o.mu.Unlock()
 	o.tell(fx)
@@ -234,7 +235,7 @@ func (o *ownStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, e
 		}
 	}
 	o.trace(ctx, "stat own", key)
-	info, err := o.current.Load().stat(clean, fs.ErrNotExist)
+	info, err := o.current.Load().Stat(clean, fs.ErrNotExist)
 	if err != nil {
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
@@ -246,14 +247,14 @@ func (o *ownStorage) List(ctx context.Context, dir string, recursive bool) ([]st
 	clean, own, root := o.own(dir)
 	if own {
 		o.trace(ctx, "list own", dir)
-		keys, err := o.current.Load().listAll(clean, recursive, fs.ErrNotExist)
+		keys, err := o.current.Load().ListAll(clean, recursive, fs.ErrNotExist)
 		return keys, pathError("list", dir, err)
 	}
 	keys, err := o.Storage.List(ctx, dir, recursive)
 	if !root || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return keys, err
 	}
-	keys = append(slices.DeleteFunc(keys, isOwn), o.current.Load().list("", recursive)...)
+	keys = append(slices.DeleteFunc(keys, isOwn), o.current.Load().List("", recursive)...)
 	if len(keys) == 0 {
 		return nil, pathError("list", dir, fs.ErrNotExist)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -83,12 +84,12 @@ func TestPerNode(t *testing.T) {
 			if _, err := n.Storage().List(t.Context(), "certificates", true); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: certificates in the cluster's storage: %v", n.name, err)
 			}
-			for k, r, it := []byte(nil), (*record)(nil), n.fsm.state().records.Root().Iterator(); ; {
+			for k, r, it := []byte(nil), (*state.Value)(nil), n.fsm.state().Records.Root().Iterator(); ; {
 				var ok bool
 				if k, r, ok = it.Next(); !ok {
 					break
 				}
-				if bytes.Contains(r.value, []byte(key)) || bytes.Contains(k, []byte(name)) {
+				if bytes.Contains(r.Value, []byte(key)) || bytes.Contains(k, []byte(name)) {
 					t.Errorf("%s is in the state that all have", k)
 				}
 			}
@@ -342,10 +343,10 @@ func TestOwnFileIsRefused(t *testing.T) {
 		refused("a short file", "Dir", right[:len(right)/2])
 		refused("nothing", "Dir", nil)
 		var other bytes.Buffer
-		s := newState()
-		s.keys = seal.NewKeyring()
-		if s.wrapped, err = s.keys.Wrap(NewSecret().raw); err == nil {
-			err = writeSnapshot(&other, s)
+		s := state.New()
+		s.Keys = seal.NewKeyring()
+		if s.Wrapped, err = s.Keys.Wrap(NewSecret().raw); err == nil {
+			err = state.WriteSnapshot(&other, s)
 		}
 		dir, dirErr := durable.Lock(t.TempDir())
 		if err := errors.Join(err, dirErr, dir.WriteFile(ownFile, other.Bytes()), dir.Close()); err != nil {
@@ -383,15 +384,15 @@ func TestPerNodeCompromised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
-		before := nodes[0].fsm.state().tickets
+		before := nodes[0].fsm.state().Tickets
 		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("k")); err != nil {
 			t.Fatal(err)
 		}
-		awaitTickets(t, nodes, func(k *ticketKeys) bool { return k.index > before.index && k.current != nil })
+		awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index > before.Index && k.Current != nil })
 		for _, n := range nodes {
-			k := n.fsm.state().tickets
-			for _, key := range append([][]byte{k.current, k.next}, k.previous...) {
-				if bytes.Equal(key, before.current) || bytes.Equal(key, before.next) {
+			k := n.fsm.state().Tickets
+			for _, key := range append([][]byte{k.Current, k.Next}, k.Previous...) {
+				if bytes.Equal(key, before.Current) || bytes.Equal(key, before.Next) {
 					t.Errorf("%s accepts a key of before", n.name)
 				}
 			}

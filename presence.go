@@ -1,6 +1,9 @@
 package flotilla
 
-import "github.com/flotilla-ha/flotilla/internal/notify"
+import (
+	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
 
 // presence tells when a node that was not there, or was silent, is there again.
 type presence struct {
@@ -10,14 +13,14 @@ type presence struct {
 }
 
 // observe compares the sessions with those of before. It is called by raft's goroutine.
-func (p *presence) observe(s *state) {
+func (p *presence) observe(s *state.State) {
 	now := make(map[string]uint64)
 	more := false
-	it := s.sessions.Root().Iterator()
+	it := s.Sessions.Root().Iterator()
 	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
-		if ses.suspect == 0 {
-			now[string(node)] = ses.number
-			more = more || p.there[string(node)] != ses.number
+		if ses.Suspect == 0 {
+			now[string(node)] = ses.Number
+			more = more || p.there[string(node)] != ses.Number
 		}
 	}
 	p.there = now

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 const (
@@ -51,16 +52,16 @@ func newProposer(n *Node) *proposer {
 // session will take effect any more.
 //
 // If the context is that of a tenure, or of one within another, the command takes effect only as long as all of them last.
-func (p *proposer) do(ctx context.Context, c command) (answer, error) {
+func (p *proposer) do(ctx context.Context, c state.Command) (state.Answer, error) {
 	for t, _ := ctx.Value(tenureKey{}).(*tenure); t != nil; t = t.outer {
 		if t.n != p.n {
-			return answer{}, errors.New("the context is that of a tenure of another node")
+			return state.Answer{}, errors.New("the context is that of a tenure of another node")
 		}
-		if c.session != 0 && c.session != t.ref.session {
-			return answer{}, errEnded
+		if c.Session != 0 && c.Session != t.ref.Session {
+			return state.Answer{}, errEnded
 		}
-		c.session = t.ref.session
-		c.fences = append(c.fences, fence{t.key, t.ref.seq})
+		c.Session = t.ref.Session
+		c.Fences = append(c.Fences, state.Fence{Role: t.key, Seq: t.ref.Seq})
 	}
 	_, a, err := p.doIn(ctx, c)
 	return a, err
@@ -68,34 +69,34 @@ func (p *proposer) do(ctx context.Context, c command) (answer, error) {
 
 // doIn is do for a command that belongs to c.session, or to this node's session if that is 0. It returns which one it was, 0 if
 // it never came to that; the answer's seq is valid even with an error.
-func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) {
+func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Answer, error) {
 	if ctx.Err() != nil {
-		return 0, answer{}, context.Cause(ctx)
+		return 0, state.Answer{}, context.Cause(ctx)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	defer cancel()
 	ctx, stop := p.n.whileOpen(ctx)
 	defer stop()
 
-	s, err := p.n.fsm.wait(ctx, func(s *state) bool { return p.n.ownSession(s) != 0 })
+	s, err := p.n.fsm.wait(ctx, func(s *state.State) bool { return p.n.ownSession(s) != 0 })
 	if err != nil {
-		return 0, answer{}, p.n.because(err)
+		return 0, state.Answer{}, p.n.because(err)
 	}
 	own := p.n.ownSession(s)
-	if c.session != 0 && c.session != own {
-		return c.session, answer{}, errEnded
+	if c.Session != 0 && c.Session != own {
+		return c.Session, state.Answer{}, errEnded
 	}
-	c.node, c.session, c.time = p.n.id, own, time.Now().UnixNano()
-	if c.seq, c.acked = p.begin(c.session); c.seq == 0 {
-		return c.session, answer{}, errEnded
+	c.Node, c.Session, c.Time = p.n.id, own, time.Now().UnixNano()
+	if c.Seq, c.Acked = p.begin(c.Session); c.Seq == 0 {
+		return c.Session, state.Answer{}, errEnded
 	}
-	defer p.end(c.session, c.seq)
-	a := answer{seq: c.seq}
-	entry := sealCommand(s.keys, &c)
+	defer p.end(c.Session, c.Seq)
+	a := state.Answer{Seq: c.Seq}
+	entry := state.SealCommand(s.Keys, &c)
 
 	for {
 		changed := p.n.changed.Wait()
-		err := p.attempt(ctx, &proposal{session: c.session, seq: c.seq, entry: entry, done: make(chan error, 1)})
+		err := p.attempt(ctx, &proposal{session: c.Session, seq: c.Seq, entry: entry, done: make(chan error, 1)})
 		if err == nil {
 			break
 		}
@@ -105,21 +106,21 @@ func (p *proposer) doIn(ctx context.Context, c command) (uint64, answer, error) 
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return c.session, a, p.n.because(context.Cause(ctx))
+			return c.Session, a, p.n.because(context.Cause(ctx))
 		}
 		timer.Stop()
 	}
-	_, err = p.n.fsm.wait(ctx, func(s *state) (ok bool) {
-		a, ok = s.answer(c.node, c.session, c.seq)
+	_, err = p.n.fsm.wait(ctx, func(s *state.State) (ok bool) {
+		a, ok = s.Answer(c.Node, c.Session, c.Seq)
 		return ok
 	})
 	if err != nil {
-		return c.session, answer{seq: c.seq}, p.n.because(err)
+		return c.Session, state.Answer{Seq: c.Seq}, p.n.because(err)
 	}
-	if a.code == codeEnded {
-		return c.session, a, errEnded
+	if a.Code == state.CodeEnded {
+		return c.Session, a, errEnded
 	}
-	return c.session, a, nil
+	return c.Session, a, nil
 }
 
 // begin numbers a command and says up to which number all answers have arrived.
@@ -287,13 +288,13 @@ func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte
 		return nil, err
 	}
 	// An entry that cannot be opened would end every node that applies it.
-	keys := n.fsm.state().keys
+	keys := n.fsm.state().Keys
 	for _, q := range batch {
-		c, err := openEntry(keys, q.entry)
+		c, err := state.OpenCommand(keys, q.entry)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", codec.ErrMalformed, err)
 		}
-		if c.node != peer || c.session != q.session || c.seq != q.seq {
+		if c.Node != peer || c.Session != q.session || c.Seq != q.seq {
 			return nil, codec.ErrMalformed
 		}
 	}
@@ -313,13 +314,13 @@ func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*pr
 		}
 	}
 	var index uint64
-	_, err := n.fsm.wait(ctx, func(s *state) bool {
+	_, err := n.fsm.wait(ctx, func(s *state.State) bool {
 		for _, q := range batch {
-			a, ok := s.answer(node, q.session, q.seq)
+			a, ok := s.Answer(node, q.session, q.seq)
 			if !ok {
 				return false
 			}
-			index = max(index, a.index)
+			index = max(index, a.Index)
 		}
 		return true
 	})
@@ -333,16 +334,16 @@ func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*pr
 func (n *Node) attemptTimeout() time.Duration { return 5 * n.pace.lease }
 
 // applyAndTell is apply for what others wait for: they are told at once.
-func (l *leadership) applyAndTell(ctx context.Context, n *Node, c *command, done func(*state) bool) error {
-	err := l.apply(ctx, n, sealCommand(n.fsm.state().keys, c), done)
+func (l *leadership) applyAndTell(ctx context.Context, n *Node, c *state.Command, done func(*state.State) bool) error {
+	err := l.apply(ctx, n, state.SealCommand(n.fsm.state().Keys, c), done)
 	if err == nil {
-		l.acks.want(n.fsm.state().index, l.acks.gone)
+		l.acks.want(n.fsm.state().Index, l.acks.gone)
 	}
 	return err
 }
 
 // apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.
-func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func(*state) bool) error {
+func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func(*state.State) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	l.raft.Apply(entry, n.attemptTimeout())

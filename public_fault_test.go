@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -120,19 +121,19 @@ func TestGhostIsNoGrant(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n := others[0]
-		c := command{op: opClaim, key: keyspace.RolePrefix + "r", flag: true, number: uint64(n.cfg.MaxState), cond: 1 + uint64(time.Minute)}
+		c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + "r", Flag: true, Number: uint64(n.cfg.MaxState), Cond: 1 + uint64(time.Minute)}
 		ref, _, err := n.await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var e codec.Encoder
-		e.Uint(ref.session)
+		e.Uint(ref.Session)
 		e.Bool(true)
 		if _, err := n.askLeader(t.Context(), callEnd, e.B); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if q := n.fsm.state().claims(c.key); len(q) != 1 || q[0].ghost == 0 {
+		if q := n.fsm.state().Claims(c.Key); len(q) != 1 || q[0].HoldDown == 0 {
 			t.Fatalf("there is no ghost: %+v", q)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -155,7 +156,7 @@ func TestGhostsOutlastSlowClocks(t *testing.T) {
 			if !lapsed {
 				seen += float64(leaseTime(n.pace.lease)) / slow
 			}
-			if ghost := float64(k.haunts(&claim{lapsed: lapsed, linger: int64(linger)})) / fast; ghost < seen {
+			if ghost := float64(k.haunts(&state.Claim{Expired: lapsed, HoldDownTime: int64(linger)})) / fast; ghost < seen {
 				t.Errorf("linger %v, lapsed %v: the ghost is gone after %v, and something is seen for %v", linger, lapsed, time.Duration(ghost), time.Duration(seen))
 			}
 		}
@@ -166,7 +167,7 @@ func TestGhostsOutlastSlowClocks(t *testing.T) {
 func TestNewestKeptSessionCounts(t *testing.T) {
 	ts := newTenures()
 	for _, session := range []uint64{8, 5} {
-		ts.keep(&tenure{ref: claimRef{session: session}})
+		ts.keep(&tenure{ref: state.Ref{Session: session}})
 	}
 	if !ts.seen(8) {
 		t.Error("what session 8 keeps is forgotten")

@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // What one reply about records carries; a caller asks again for the rest.
@@ -99,7 +100,7 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 	if err != nil || len(q.Records) == 0 {
 		return nil, codec.ErrMalformed
 	}
-	var records []keyValue
+	var records []state.Record
 	for _, r := range q.Records {
 		if clean, err := keyspace.Clean(r.Key); err != nil || clean != r.Key || clean == "" {
 			return remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than " + fmt.Sprint(MaxName) + " bytes"}.Encode(), nil
@@ -110,7 +111,7 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 		if len(r.Value) > MaxValue {
 			return remote.PutReply{Outcome: remote.Refused, Reason: fmt.Sprintf("the value has %d bytes, the limit is %d", len(r.Value), MaxValue)}.Encode(), nil
 		}
-		records = append(records, keyValue{key: r.Key, value: r.Value})
+		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
 	if !n.caughtUp(ctx, 4) {
 		return nil, n.lifeError(ErrNoLeader)
@@ -138,18 +139,18 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 }
 
 // compare says what storing records would change: Stored, Same or Differs.
-func (n *Node) compare(ctx context.Context, records []keyValue) (remote.PutReply, error) {
+func (n *Node) compare(ctx context.Context, records []state.Record) (remote.PutReply, error) {
 	same := 0
 	var differ []string
 	for _, r := range records {
-		value, found, err := n.recordValue(ctx, r.key)
+		value, found, err := n.recordValue(ctx, r.Key)
 		switch {
 		case err != nil:
 			return remote.PutReply{}, err
-		case found && bytes.Equal(value, r.value):
+		case found && bytes.Equal(value, r.Value):
 			same++
 		case found:
-			differ = append(differ, r.key)
+			differ = append(differ, r.Key)
 		}
 	}
 	switch {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -17,7 +18,7 @@ func TestAnotherTimingDoesNotJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		x := others[0].greeting()
-		x.peerInfo, x.Boot = peerInfo{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		x.Member, x.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		x.Settings.Values[timingSetting] = WAN.String()
 		if _, err := leader.serveJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
 			t.Errorf("it is told %v", err)
@@ -31,13 +32,13 @@ func TestAnotherTimingDoesNotJoin(t *testing.T) {
 
 // A member is another one's former self if that one says so.
 func TestFormerNodes(t *testing.T) {
-	s := newState()
-	s.servers = []string{"a", "b", "c"}
-	for _, m := range []peerInfo{{ID: "a"}, {ID: "b", Former: "c"}, {ID: "d", Former: "a"}} {
-		s.members, _, _ = s.members.Insert([]byte(m.ID), m)
+	s := state.New()
+	s.Servers = []string{"a", "b", "c"}
+	for _, m := range []state.Member{{ID: "a"}, {ID: "b", Former: "c"}, {ID: "d", Former: "a"}} {
+		s.Members, _, _ = s.Members.Insert([]byte(m.ID), m)
 	}
 	for id, want := range map[string]bool{"c": true, "b": false, "a": false} { // d is no member
-		if got := s.isFormer(id); got != want {
+		if got := s.IsFormer(id); got != want {
 			t.Errorf("%s is a former node: %v, want %v", id, got, want)
 		}
 	}
@@ -98,7 +99,7 @@ func TestRemovalLeavesAMajority(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		l := leader.leading.Load()
 		net.Isolate(others[0].name)
-		if _, err := leader.fsm.wait(t.Context(), func(s *state) bool { return s.session(others[0].id) == nil }); err != nil {
+		if _, err := leader.fsm.wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].id) == nil }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(leader.pace.lease)

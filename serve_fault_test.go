@@ -80,12 +80,12 @@ func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
-		before := nodes[0].fsm.state().tickets
+		before := nodes[0].fsm.state().Tickets
 		_, rest := leaderOf(t, nodes)
 		if err := rest[0].certs.config.Storage.Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		if now := nodes[0].fsm.state().tickets; now != nil && slices.ContainsFunc(append(now.previous, now.current), func(k []byte) bool { return bytes.Equal(k, before.current) }) {
+		if now := nodes[0].fsm.state().Tickets; now != nil && slices.ContainsFunc(append(now.Previous, now.Current), func(k []byte) bool { return bytes.Equal(k, before.Current) }) {
 			t.Error("tickets of before are accepted")
 		}
 	})
@@ -151,7 +151,7 @@ func TestDroppedTicketsStayDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		before := nodes[2].fsm.state().tickets
+		before := nodes[2].fsm.state().Tickets
 		if err := nodes[0].DropTickets(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -164,10 +164,10 @@ func TestDroppedTicketsStayDropped(t *testing.T) {
 		}
 		alone := reviewReopen(t, nodes[2])
 		time.Sleep(time.Second)
-		if alone.fsm.state().index == 0 {
+		if alone.fsm.state().Index == 0 {
 			t.Fatal("it has no snapshot")
 		}
-		if now := alone.fsm.state().tickets; now != nil && bytes.Equal(now.current, before.current) {
+		if now := alone.fsm.state().Tickets; now != nil && bytes.Equal(now.Current, before.Current) {
 			t.Fatal("a key that was dropped is in use")
 		}
 	})

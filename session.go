@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -36,7 +37,7 @@ func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 func (n *Node) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
-	applied := n.fsm.state().index
+	applied := n.fsm.state().Index
 	reply, err := n.askLeader(ctx, callConfirm, nil)
 	if err != nil {
 		return err
@@ -47,11 +48,11 @@ func (n *Node) catchUp(ctx context.Context) error {
 		return err
 	}
 	if applied > last {
-		err := diverged("entry %d was applied here, and the log of the leader, %s, ends with entry %d", applied, n.nameOf(n.leader()), last)
+		err := state.Diverged("entry %d was applied here, and the log of the leader, %s, ends with entry %d", applied, n.nameOf(n.leader()), last)
 		n.fail(err)
 		return err
 	}
-	if _, err := n.fsm.wait(ctx, func(s *state) bool { return s.index >= index }); err != nil {
+	if _, err := n.fsm.wait(ctx, func(s *state.State) bool { return s.Index >= index }); err != nil {
 		return err
 	}
 	return n.checkConfirmed(index, known, sum)
@@ -71,10 +72,10 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 	}
 	var e codec.Encoder
 	e.String(n.boot)
-	e.Uint(s.number(n.id))
-	e.Bool(lost != 0 && s.number(n.id) == lost && !n.tenures.seen(lost)) // else something of the last one may be seen yet
+	e.Uint(s.Number(n.id))
+	e.Bool(lost != 0 && s.Number(n.id) == lost && !n.tenures.seen(lost)) // else something of the last one may be seen yet
 	e.String(n.addr)
-	e.Bytes(encodeProcesses(n.identity().Processes))
+	e.Bytes(state.EncodeProcesses(n.identity().Processes))
 	if _, err := n.askLeader(ctx, callOpen, e.B); err != nil {
 		if refused := new(wire.CallError); errors.As(err, &refused) && refused.Status == http.StatusConflict {
 			if r := n.greet(ctx); r.err != nil {
@@ -83,10 +84,10 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 		}
 		return err
 	}
-	seen := s.number(n.id)
-	s, err := n.fsm.wait(ctx, func(s *state) bool {
-		last, _ := s.process(n.id)
-		return s.number(n.id) != seen || last.boot != "" && last.boot != n.boot && !comesAfter(n.identity().Processes, last.boot)
+	seen := s.Number(n.id)
+	s, err := n.fsm.wait(ctx, func(s *state.State) bool {
+		last, _ := s.Process(n.id)
+		return s.Number(n.id) != seen || last.Incarnation != "" && last.Incarnation != n.boot && !state.ComesAfter(n.identity().Processes, last.Incarnation)
 	})
 	if err == nil && n.ownSession(s) == 0 {
 		err = errors.New("the session that was to be replaced has ended")
@@ -106,9 +107,9 @@ func (n *Node) noteSession() {
 }
 
 // ownSession returns the number of this process's session, 0 if it has none.
-func (n *Node) ownSession(s *state) uint64 {
-	if ses := s.session(n.id); ses != nil && ses.boot == n.boot {
-		return ses.number
+func (n *Node) ownSession(s *state.State) uint64 {
+	if ses := s.Session(n.id); ses != nil && ses.Incarnation == n.boot {
+		return ses.Number
 	}
 	return 0
 }
@@ -128,9 +129,9 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 	for leased := false; ctx.Err() == nil; {
 		renewed, changed := n.keeper.renewed.Wait(), n.sessions.Wait()
 		s := n.fsm.state()
-		if leased && len(s.servers) > 0 && !slices.Contains(s.servers, n.id) {
+		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.id) {
 			self := n.self()
-			n.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, self.asNew()))
+			n.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
 			return 0
 		}
 		if n.ownSession(s) != session {
@@ -163,36 +164,36 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 }
 
 // told acts upon what the state machine has applied. It is called by raft's goroutine and does not block.
-func (n *Node) told(fx *effects) {
+func (n *Node) told(fx *state.Effects) {
 	if fx == nil { // from a snapshot: anything may have changed
-		fx = &effects{roles: true, sessions: true, tickets: true}
-		fx.claims = n.tenures.refs()
+		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
+		fx.Claims = n.tenures.refs()
 		n.certs.storedAny()
 	}
-	if fx.sessions {
+	if fx.Sessions {
 		n.keeper.sessionsChanged()
 		n.presence.observe(n.fsm.state())
 		n.sessions.Notify()
 		n.tasks.Go(n.port.Recheck) // another process may have taken a node's place
 	}
-	if len(fx.claims) > 0 {
-		n.tenures.tell(n.fsm.state(), fx.claims)
+	if len(fx.Claims) > 0 {
+		n.tenures.tell(n.fsm.state(), fx.Claims)
 	}
-	if fx.roles {
+	if fx.Roles {
 		n.tenures.contested.Notify()
 	}
-	if fx.tickets {
-		n.tickets.follow(n.fsm.state().tickets)
+	if fx.Tickets {
+		n.tickets.follow(n.fsm.state().Tickets)
 		n.changed.Notify()
 	}
 	if say := n.space.look(n.fsm.state()); say != nil {
 		n.tasks.Go(say)
 	}
-	sites := keyspace.CertificateSites(fx.keys)
+	sites := keyspace.CertificateSites(fx.Keys)
 	for _, site := range sites {
 		n.certs.stored(site)
 	}
-	if len(sites) > 0 || fx.dropped {
+	if len(sites) > 0 || fx.Dropped {
 		n.snapshotSoon()
 	}
 }
@@ -206,7 +207,7 @@ func (n *Node) company(ctx context.Context) {
 		changed := n.sessions.Wait()
 		s := n.fsm.state()
 		var moment <-chan time.Time
-		if !slices.ContainsFunc(s.servers, func(id string) bool { return s.session(id) == nil }) {
+		if !slices.ContainsFunc(s.Servers, func(id string) bool { return s.Session(id) == nil }) {
 			moment = time.After(companyPause)
 		}
 		select {
@@ -235,7 +236,7 @@ func (n *Node) maintain(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
-		err := n.hold(ctx, command{op: opClaim, key: keyspace.OwnPrefix + "maintain", flag: true}, nil, func(ctx context.Context, _ Tenure) error {
+		err := n.hold(ctx, state.Command{Op: state.OpClaim, Key: keyspace.OwnPrefix + "maintain", Flag: true}, nil, func(ctx context.Context, _ Tenure) error {
 			n.certs.maintain(ctx)
 			return ctx.Err()
 		})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -19,20 +20,20 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		holder, second := others[0], others[1]
 		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
-		number := leader.fsm.state().number(holder.id)
+		number := leader.fsm.state().Number(holder.id)
 		if _, err := leader.serveOpen(t.Context(), holder.id, openRequest(newBoot(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
 			t.Errorf("another process asks for a session while the holder's runs, and is told %v", err)
 		}
 		open := func(boot string, seen uint64, before ...string) { // as if the leader had proposed it before it knew better
 			t.Helper()
 			time.Sleep(time.Second)
-			c := command{op: opOpen, node: holder.id, key: boot, value: encodeProcesses(append(before, boot)), number: seen, flag: true}
-			last := leader.fsm.state().index
-			if err := leader.changeSession(t.Context(), c, func(s *state) bool { return s.index > last }); err != nil {
+			c := state.Command{Op: state.OpOpen, Node: holder.id, Key: boot, Value: state.EncodeProcesses(append(before, boot)), Number: seen, Flag: true}
+			last := leader.fsm.state().Index
+			if err := leader.changeSession(t.Context(), c, func(s *state.State) bool { return s.Index > last }); err != nil {
 				t.Fatalf("the request proves nothing, since the leader does not propose it: %v", err)
 			}
 			time.Sleep(time.Second)
-			if leader.fsm.state().index == last {
+			if leader.fsm.state().Index == last {
 				t.Fatal("the request proves nothing, since nothing was committed")
 			}
 		}
@@ -41,7 +42,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			{"its own process", holder.boot},
 		} {
 			open(late.boot, 0)
-			if got := leader.fsm.state().number(holder.id); got != number {
+			if got := leader.fsm.state().Number(holder.id); got != number {
 				t.Fatalf("a late request of %s has replaced session %d by %d", late.of, number, got)
 			}
 			select {
@@ -51,8 +52,8 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			}
 		}
 		// One that knows the session that it replaces is no late one.
-		open(newBoot(startOf(holder.boot)+1), number, holder.boot)
-		if got := leader.fsm.state().number(holder.id); got == number {
+		open(newBoot(state.StartOf(holder.boot)+1), number, holder.boot)
+		if got := leader.fsm.state().Number(holder.id); got == number {
 			t.Errorf("a request of the next process, which knows session %d, has not replaced it", number)
 		}
 	})
@@ -65,7 +66,7 @@ func openRequest(boot string, seen uint64) []byte {
 	e.Uint(seen)
 	e.Bool(true)
 	e.String("x:7373")
-	e.Bytes(encodeProcesses([]string{boot}))
+	e.Bytes(state.EncodeProcesses([]string{boot}))
 	return e.B
 }
 
@@ -80,13 +81,13 @@ func TestNoSessionForStrangers(t *testing.T) {
 			t.Errorf("a stranger that asks for a session is told %v", err)
 		}
 		time.Sleep(time.Second)
-		if s := l.fsm.state(); s.session(stranger) != nil || s.sessions.Len() != len(nodes) {
-			t.Errorf("%d sessions in a cluster of three", s.sessions.Len())
+		if s := l.fsm.state(); s.Session(stranger) != nil || s.Sessions.Len() != len(nodes) {
+			t.Errorf("%d sessions in a cluster of three", s.Sessions.Len())
 		}
 		// The same of a member is granted.
 		n := others[0]
-		number := l.fsm.state().number(n.id)
-		if _, err := l.serveOpen(t.Context(), n.id, openRequest(n.boot, number)); err != nil || l.fsm.state().number(n.id) <= number {
+		number := l.fsm.state().Number(n.id)
+		if _, err := l.serveOpen(t.Context(), n.id, openRequest(n.boot, number)); err != nil || l.fsm.state().Number(n.id) <= number {
 			t.Errorf("a member that asks for a session is told %v", err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -24,19 +25,19 @@ func TestVoterChangesAreALeaseApart(t *testing.T) {
 			go n.Leave(t.Context())
 		}
 		changes := []time.Time{start}
-		elected := leader.fsm.state().elected
+		elected := leader.fsm.state().Elected
 		for len(changes) < 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			s, err := leader.fsm.wait(ctx, func(s *state) bool { return s.elected != elected })
+			s, err := leader.fsm.wait(ctx, func(s *state.State) bool { return s.Elected != elected })
 			cancel()
 			if err != nil {
 				t.Fatalf("%d of two nodes have left: %v", len(changes)-1, err)
 			}
-			elected = s.elected
+			elected = s.Elected
 			changes = append(changes, time.Now())
 		}
-		if s := leader.fsm.state(); len(s.voters) != 3 || s.elected != elected {
-			t.Errorf("the voters are %v after two of five have left", s.voters)
+		if s := leader.fsm.state(); len(s.Voters) != 3 || s.Elected != elected {
+			t.Errorf("the voters are %v after two of five have left", s.Voters)
 		}
 		for i, at := range changes[1:] {
 			if apart := at.Sub(changes[i]); apart < promiseTime(leader.pace.lease) {
@@ -63,7 +64,7 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.id), 0, time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		s, err := leader.fsm.wait(t.Context(), func(s *state) bool { return !slices.Contains(s.servers, gone.id) })
+		s, err := leader.fsm.wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.id) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,10 +74,10 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.id, err)
 		}
 		settled, err := l.settle(t.Context(), leader)
-		if err != nil || settled != s.elected {
-			t.Errorf("settled is configuration %d and not %d: %v", settled, s.elected, err)
+		if err != nil || settled != s.Elected {
+			t.Errorf("settled is configuration %d and not %d: %v", settled, s.Elected, err)
 		}
-		if leader.fsm.state().session(deaf.id) != nil {
+		if leader.fsm.state().Session(deaf.id) != nil {
 			t.Error("another change may follow while the session lasts that has not heard of the last one")
 		}
 	})

@@ -3,6 +3,7 @@ package flotilla
 import (
 	"fmt"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"log/slog"
 	"sync"
 )
@@ -49,7 +50,7 @@ type spaceWatch struct {
 }
 
 // look returns what is to be logged now, nil if nothing is. It does not block.
-func (w *spaceWatch) look(s *state) func() {
+func (w *spaceWatch) look(s *state.State) func() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var say []func()
@@ -91,10 +92,10 @@ func (w *spaceWatch) look(s *state) func() {
 }
 
 // spaceOf lists the budgets.
-func spaceOf(s *state, maxState int64) []SpaceStatus {
+func spaceOf(s *state.State, maxState int64) []SpaceStatus {
 	out := make([]SpaceStatus, keyspace.Budgets)
 	for b := range keyspace.Budgets {
-		out[b] = SpaceStatus{What: b.String(), Bytes: s.used[b], Limit: b.Limit(maxState)}
+		out[b] = SpaceStatus{What: b.String(), Bytes: s.Used[b], Limit: b.Limit(maxState)}
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -19,25 +20,25 @@ import (
 // machine applies commands one after another, as the log would.
 type machine struct {
 	t  *testing.T
-	s  *state
-	fx effects // of all commands so far
+	s  *state.State
+	fx state.Effects // of all commands so far
 }
 
-func newMachine(t *testing.T) *machine { return &machine{t: t, s: newState()} }
+func newMachine(t *testing.T) *machine { return &machine{t: t, s: state.New()} }
 
-func (m *machine) do(c command) answer {
+func (m *machine) do(c state.Command) state.Answer {
 	m.t.Helper()
-	decoded, err := decodeCommand(c.encode())
+	decoded, err := state.DecodeCommand(c.Encode())
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	if diff := cmp.Diff(c, decoded, cmp.AllowUnexported(command{}), cmp.Comparer(bytes.Equal)); diff != "" {
+	if diff := cmp.Diff(c, decoded, cmp.AllowUnexported(state.Command{}), cmp.Comparer(bytes.Equal)); diff != "" {
 		m.t.Fatalf("a command changes in its encoding:\n%s", diff)
 	}
 	before := m.s
-	next, a := m.s.apply(before.index+1, &decoded, &m.fx)
-	if before.index+1 != next.index {
-		m.t.Fatalf("index %d after %d", next.index, before.index)
+	next, a := m.s.Apply(before.Index+1, &decoded, &m.fx)
+	if before.Index+1 != next.Index {
+		m.t.Fatalf("index %d after %d", next.Index, before.Index)
 	}
 	m.s = next
 	return a
@@ -45,31 +46,31 @@ func (m *machine) do(c command) answer {
 
 func (m *machine) open(node string) uint64 {
 	m.t.Helper()
-	m.do(command{op: opOpen, node: node, key: "boot of " + node})
-	return m.s.session(node).number
+	m.do(state.Command{Op: state.OpOpen, Node: node, Key: "boot of " + node})
+	return m.s.Session(node).Number
 }
 
 func TestStore(t *testing.T) {
 	m := newMachine(t)
 	ses := m.open("a")
 	seq := uint64(0)
-	store := func(key, value string) code {
+	store := func(key, value string) state.Code {
 		seq++
-		return m.do(command{op: opStore, node: "a", session: ses, seq: seq, key: key, value: []byte(value), number: 1 << 20}).code
+		return m.do(state.Command{Op: state.OpStore, Node: "a", Session: ses, Seq: seq, Key: key, Value: []byte(value), Number: 1 << 20}).Code
 	}
 	for _, step := range []struct {
 		key, value string
-		want       code
+		want       state.Code
 	}{
-		{"a/b", "1", codeOK},
-		{"a/b-c", "22", codeOK},
-		{"a/d/e/f", "333", codeOK},
-		{"a/b/c", "x", codeNotDir},
-		{"a/d", "x", codeIsDir},
-		{"a/d/e", "x", codeIsDir},
-		{"a/d/e/f/g/h", "x", codeNotDir},
-		{"ab", "4444", codeOK},
-		{"a/b", "55555", codeOK},
+		{"a/b", "1", state.CodeOK},
+		{"a/b-c", "22", state.CodeOK},
+		{"a/d/e/f", "333", state.CodeOK},
+		{"a/b/c", "x", state.CodeNotDir},
+		{"a/d", "x", state.CodeIsDir},
+		{"a/d/e", "x", state.CodeIsDir},
+		{"a/d/e/f/g/h", "x", state.CodeNotDir},
+		{"ab", "4444", state.CodeOK},
+		{"a/b", "55555", state.CodeOK},
 	} {
 		if got := store(step.key, step.value); got != step.want {
 			t.Errorf("store %s: %d, want %d", step.key, got, step.want)
@@ -87,94 +88,94 @@ func TestStore(t *testing.T) {
 		{"a/b", true, nil},
 		{"nothing", false, nil},
 	} {
-		if diff := cmp.Diff(list.want, m.s.list(list.dir, list.recursive)); diff != "" {
+		if diff := cmp.Diff(list.want, m.s.List(list.dir, list.recursive)); diff != "" {
 			t.Errorf("list %q, recursive %v:\n%s", list.dir, list.recursive, diff)
 		}
 	}
-	if want := int64(len("a/b"+"55555"+"a/b-c"+"22"+"a/d/e/f"+"333") + len("ab"+"4444")); m.s.bytes() != want {
-		t.Errorf("the state has %d bytes, want %d", m.s.bytes(), want)
+	if want := int64(len("a/b"+"55555"+"a/b-c"+"22"+"a/d/e/f"+"333") + len("ab"+"4444")); m.s.Bytes() != want {
+		t.Errorf("the state has %d bytes, want %d", m.s.Bytes(), want)
 	}
 	seq++
-	m.do(command{op: opDelete, node: "a", session: ses, seq: seq, key: "a"})
-	if diff := cmp.Diff([]string{"ab"}, m.s.list("", true)); diff != "" {
+	m.do(state.Command{Op: state.OpDelete, Node: "a", Session: ses, Seq: seq, Key: "a"})
+	if diff := cmp.Diff([]string{"ab"}, m.s.List("", true)); diff != "" {
 		t.Errorf("after deleting a directory:\n%s", diff)
 	}
-	if got := store("certificates/c/a/a.crt", "55555"); got != codeOK || m.s.used[keyspace.CertificateRecords] != int64(len("certificates/c/a/a.crt"+"55555")) {
-		t.Errorf("a certificate: %d, %v", got, m.s.used)
+	if got := store("certificates/c/a/a.crt", "55555"); got != state.CodeOK || m.s.Used[keyspace.CertificateRecords] != int64(len("certificates/c/a/a.crt"+"55555")) {
+		t.Errorf("a certificate: %d, %v", got, m.s.Used)
 	}
 	seq++
-	m.do(command{op: opDelete, node: "a", session: ses, seq: seq, key: ""})
-	if m.s.used != [keyspace.Budgets]int64{} || m.s.records.Len() != 0 {
-		t.Errorf("after deleting everything: %d records, %v bytes", m.s.records.Len(), m.s.used)
+	m.do(state.Command{Op: state.OpDelete, Node: "a", Session: ses, Seq: seq, Key: ""})
+	if m.s.Used != [keyspace.Budgets]int64{} || m.s.Records.Len() != 0 {
+		t.Errorf("after deleting everything: %d records, %v bytes", m.s.Records.Len(), m.s.Used)
 	}
 }
 
 func TestRepeatedCommandIsAnsweredFromMemory(t *testing.T) {
 	m := newMachine(t)
 	ses := m.open("a")
-	lock := command{op: opClaim, node: "a", session: ses, seq: 1, key: "l", number: 1 << 20}
+	lock := state.Command{Op: state.OpClaim, Node: "a", Session: ses, Seq: 1, Key: "l", Number: 1 << 20}
 	first := m.do(lock)
-	if again := m.do(lock); again != first || first.code != codeOK {
+	if again := m.do(lock); again != first || first.Code != state.CodeOK {
 		t.Errorf("a repeated lock is answered %+v, the first time %+v", again, first)
 	}
-	other := m.do(command{op: opClaim, node: "a", session: ses, seq: 2, acked: 1, key: "l", number: 1 << 20})
-	if other.code != codeHeld {
-		t.Errorf("another claim of the same node is answered %d, want held", other.code)
+	other := m.do(state.Command{Op: state.OpClaim, Node: "a", Session: ses, Seq: 2, Acked: 1, Key: "l", Number: 1 << 20})
+	if other.Code != state.CodeHeld {
+		t.Errorf("another claim of the same node is answered %d, want held", other.Code)
 	}
-	if n := len(m.s.session("a").answers); n != 1 {
+	if n := len(m.s.Session("a").Answers); n != 1 {
 		t.Errorf("%d answers are kept after the first was acknowledged, want 1", n)
 	}
-	if again := m.do(lock); again.code != codeOK || len(m.s.claims("l")) != 1 {
-		t.Errorf("a late copy of an acknowledged command did something: %+v, %v", again, m.s.claims("l"))
+	if again := m.do(lock); again.Code != state.CodeOK || len(m.s.Claims("l")) != 1 {
+		t.Errorf("a late copy of an acknowledged command did something: %+v, %v", again, m.s.Claims("l"))
 	}
 }
 
 func TestSessionEnds(t *testing.T) {
 	m := newMachine(t)
 	a, b := m.open("a"), m.open("b")
-	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
-	if got := m.do(command{op: opClaim, node: "b", session: b, seq: 1, key: "l", flag: true, number: 1 << 20}); got.code != codeQueued {
-		t.Fatalf("the second claim is answered %d, want queued", got.code)
+	m.do(state.Command{Op: state.OpClaim, Node: "a", Session: a, Seq: 1, Key: "l", Flag: true, Number: 1 << 20})
+	if got := m.do(state.Command{Op: state.OpClaim, Node: "b", Session: b, Seq: 1, Key: "l", Flag: true, Number: 1 << 20}); got.Code != state.CodeQueued {
+		t.Fatalf("the second claim is answered %d, want queued", got.Code)
 	}
-	if got := m.do(command{op: opRelease, node: "b", session: b, seq: 2, key: "l", number: 99}); got.code != codeNotHeld {
-		t.Errorf("unlocking another's claim is answered %d, want not held", got.code)
+	if got := m.do(state.Command{Op: state.OpRelease, Node: "b", Session: b, Seq: 2, Key: "l", Number: 99}); got.Code != state.CodeNotHeld {
+		t.Errorf("unlocking another's claim is answered %d, want not held", got.Code)
 	}
-	m.do(command{op: opEnd, node: "leader", target: "a", number: a + 1}) // another session's number: nothing happens
-	if m.s.session("a") == nil {
+	m.do(state.Command{Op: state.OpEnd, Node: "leader", Target: "a", Number: a + 1}) // another session's number: nothing happens
+	if m.s.Session("a") == nil {
 		t.Fatal("a session ended by another one's number")
 	}
-	m.do(command{op: opEnd, node: "leader", target: "a", number: a})
-	queue := m.s.claims("l")
-	if len(queue) != 1 || queue[0].node != "b" || queue[0].index != m.s.index {
+	m.do(state.Command{Op: state.OpEnd, Node: "leader", Target: "a", Number: a})
+	queue := m.s.Claims("l")
+	if len(queue) != 1 || queue[0].Node != "b" || queue[0].Index != m.s.Index {
 		t.Errorf("after the holder's session ended the queue is %+v", queue)
 	}
-	if got := m.do(command{op: opStore, node: "a", session: a, seq: 2, key: "late", value: []byte("x")}); got.code != codeEnded {
-		t.Errorf("a store of an ended session is answered %d, want ended", got.code)
+	if got := m.do(state.Command{Op: state.OpStore, Node: "a", Session: a, Seq: 2, Key: "late", Value: []byte("x")}); got.Code != state.CodeEnded {
+		t.Errorf("a store of an ended session is answered %d, want ended", got.Code)
 	}
-	if _, ok := m.s.records.Get(keyspace.Tree("late")); ok {
+	if _, ok := m.s.Records.Get(keyspace.Tree("late")); ok {
 		t.Error("a store of an ended session took effect")
 	}
-	if got, ok := m.s.answer("a", a, 2); !ok || got.code != codeEnded {
+	if got, ok := m.s.Answer("a", a, 2); !ok || got.Code != state.CodeEnded {
 		t.Errorf("the node of an ended session learns %+v, %v", got, ok)
 	}
 	again := m.open("a")
-	if got, ok := m.s.answer("a", a, 2); again == a || !ok || got.code != codeEnded {
+	if got, ok := m.s.Answer("a", a, 2); again == a || !ok || got.Code != state.CodeEnded {
 		t.Errorf("after the next session: %+v, %v", got, ok)
 	}
 }
 
 func TestConfigureForgetsRemovedServers(t *testing.T) {
 	m := newMachine(t)
-	m.s = m.s.configure(1, []string{"b", "a"}, nil, nil)
+	m.s = m.s.Configure(1, []string{"b", "a"}, nil, nil)
 	a := m.open("a")
-	m.do(command{op: opMember, node: "b", target: "a", key: "name", value: []byte("addr")})
-	m.do(command{op: opMember, node: "b", target: "new", key: "joins", value: []byte("addr")})
-	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
-	m.s = m.s.configure(m.s.index+1, []string{"b"}, nil, nil)
-	if _, ok := m.s.member("a"); ok || m.s.session("a") != nil || m.s.claims("l") != nil {
+	m.do(state.Command{Op: state.OpMember, Node: "b", Target: "a", Key: "name", Value: []byte("addr")})
+	m.do(state.Command{Op: state.OpMember, Node: "b", Target: "new", Key: "joins", Value: []byte("addr")})
+	m.do(state.Command{Op: state.OpClaim, Node: "a", Session: a, Seq: 1, Key: "l", Flag: true, Number: 1 << 20})
+	m.s = m.s.Configure(m.s.Index+1, []string{"b"}, nil, nil)
+	if _, ok := m.s.Member("a"); ok || m.s.Session("a") != nil || m.s.Claims("l") != nil {
 		t.Error("something of a removed server is left")
 	}
-	if _, ok := m.s.member("new"); !ok {
+	if _, ok := m.s.Member("new"); !ok {
 		t.Error("a node that is about to join was forgotten")
 	}
 }
@@ -182,29 +183,29 @@ func TestConfigureForgetsRemovedServers(t *testing.T) {
 func TestSnapshot(t *testing.T) {
 	secret := seal.Secret{1}
 	m := newMachine(t)
-	m.s.keys, m.s.cluster = seal.NewKeyring(), "cluster"
+	m.s.Keys, m.s.Cluster = seal.NewKeyring(), "cluster"
 	var err error
-	if m.s.wrapped, err = m.s.keys.Wrap(secret); err != nil {
+	if m.s.Wrapped, err = m.s.Keys.Wrap(secret); err != nil {
 		t.Fatal(err)
 	}
-	m.s = m.s.configure(1, []string{"a", "b"}, []string{"b"}, nil)
+	m.s = m.s.Configure(1, []string{"a", "b"}, []string{"b"}, nil)
 	a := m.open("a")
-	m.do(command{op: opMember, node: "a", target: "a", key: "name", value: []byte("addr:1")})
-	m.do(command{op: opClaim, node: "a", session: a, seq: 1, key: "l", flag: true, number: 1 << 20})
-	m.do(command{op: opClaim, node: "a", session: a, seq: 2, key: "l", flag: true, number: 1 << 20})
-	m.do(command{op: opClaim, node: "a", session: a, seq: 3, key: keyspace.LockPrefix + keyspace.IssueLock + "a", flag: true, number: 1 << 20})
+	m.do(state.Command{Op: state.OpMember, Node: "a", Target: "a", Key: "name", Value: []byte("addr:1")})
+	m.do(state.Command{Op: state.OpClaim, Node: "a", Session: a, Seq: 1, Key: "l", Flag: true, Number: 1 << 20})
+	m.do(state.Command{Op: state.OpClaim, Node: "a", Session: a, Seq: 2, Key: "l", Flag: true, Number: 1 << 20})
+	m.do(state.Command{Op: state.OpClaim, Node: "a", Session: a, Seq: 3, Key: keyspace.LockPrefix + keyspace.IssueLock + "a", Flag: true, Number: 1 << 20})
 	for i, key := range []string{"x/y/z", "x/y/w", "q", "certificates/c/d/e"} {
-		m.do(command{op: opStore, node: "a", session: a, seq: uint64(i + 4), key: key, value: bytes.Repeat([]byte(key), 30_000), time: 1, number: 1 << 20})
+		m.do(state.Command{Op: state.OpStore, Node: "a", Session: a, Seq: uint64(i + 4), Key: key, Value: bytes.Repeat([]byte(key), 30_000), Time: 1, Number: 1 << 20})
 	}
 	var sealed bytes.Buffer
-	if err := writeSnapshot(&sealed, m.s); err != nil {
+	if err := state.WriteSnapshot(&sealed, m.s); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{{2}, secret})
+	got, err := state.ReadSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{{2}, secret})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(flat(m.s), flat(got), cmp.AllowUnexported(session{}, role{}, claim{}, claimRef{}, record{}, answer{})); diff != "" {
+	if diff := cmp.Diff(flat(m.s), flat(got), cmp.AllowUnexported(state.Session{}, state.Role{}, state.Claim{}, state.Ref{}, state.Value{}, state.Answer{})); diff != "" {
 		t.Errorf("the state changes in its snapshot:\n%s", diff)
 	}
 	for _, plain := range []string{"x/y/zx/y/z", "name\x06addr:1", "cluster"} {
@@ -212,41 +213,41 @@ func TestSnapshot(t *testing.T) {
 			t.Errorf("the snapshot has %q in it", plain)
 		}
 	}
-	if _, err := readSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{{2}}); !errors.Is(err, ErrSealed) {
+	if _, err := state.ReadSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{{2}}); !errors.Is(err, ErrSealed) {
 		t.Errorf("with another secret: %v, want ErrSealed", err)
 	}
 	for cut := range 200 {
-		if _, err := readSnapshot(bytes.NewReader(sealed.Bytes()[:sealed.Len()*cut/200]), []seal.Secret{secret}); !errors.Is(err, ErrSealed) {
+		if _, err := state.ReadSnapshot(bytes.NewReader(sealed.Bytes()[:sealed.Len()*cut/200]), []seal.Secret{secret}); !errors.Is(err, ErrSealed) {
 			t.Fatalf("a snapshot cut at %d/200: %v, want ErrSealed", cut, err)
 		}
 	}
 }
 
 // flat is all of a state in a form that cmp can compare.
-func flat(s *state) map[string]any {
-	out := map[string]any{"index": s.index, "cluster": s.cluster, "servers": s.servers, "voters": s.voters, "elected": s.elected, "bytes": s.used, "wrapped": s.wrapped}
-	for it := s.records.Root().Iterator(); ; {
+func flat(s *state.State) map[string]any {
+	out := map[string]any{"index": s.Index, "cluster": s.Cluster, "servers": s.Servers, "voters": s.Voters, "elected": s.Elected, "bytes": s.Used, "wrapped": s.Wrapped}
+	for it := s.Records.Root().Iterator(); ; {
 		k, v, ok := it.Next()
 		if !ok {
 			break
 		}
 		out["record "+keyspace.Plain(k)] = v
 	}
-	for it := s.roles.Root().Iterator(); ; {
+	for it := s.Roles.Root().Iterator(); ; {
 		k, v, ok := it.Next()
 		if !ok {
 			break
 		}
 		out["role "+string(k)] = v
 	}
-	for it := s.sessions.Root().Iterator(); ; {
+	for it := s.Sessions.Root().Iterator(); ; {
 		k, v, ok := it.Next()
 		if !ok {
 			break
 		}
 		out["session "+string(k)] = v
 	}
-	for it := s.members.Root().Iterator(); ; {
+	for it := s.Members.Root().Iterator(); ; {
 		k, v, ok := it.Next()
 		if !ok {
 			break
@@ -257,40 +258,40 @@ func flat(s *state) map[string]any {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	c := command{op: opStore, node: "a", session: 1, seq: 2, acked: 1, time: -5, key: "k", value: []byte("v")}
-	f.Add(c.encode())
+	c := state.Command{Op: state.OpStore, Node: "a", Session: 1, Seq: 2, Acked: 1, Time: -5, Key: "k", Value: []byte("v")}
+	f.Add(c.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := decodeCommand(b)
+		c, err := state.DecodeCommand(b)
 		if err != nil {
 			return
 		}
-		if again, err := decodeCommand(c.encode()); err != nil || again.op != c.op || again.key != c.key {
+		if again, err := state.DecodeCommand(c.Encode()); err != nil || again.Op != c.Op || again.Key != c.Key {
 			t.Errorf("%+v is read back as %+v, %v", c, again, err)
 		}
-		newState().apply(1, &c, new(effects))
+		state.New().Apply(1, &c, new(state.Effects))
 	})
 }
 
 func FuzzReadSnapshot(f *testing.F) {
 	secret := seal.Secret{1}
-	s := newState()
-	s.keys = seal.NewKeyring()
-	s.wrapped, _ = s.keys.Wrap(secret)
+	s := state.New()
+	s.Keys = seal.NewKeyring()
+	s.Wrapped, _ = s.Keys.Wrap(secret)
 	var b bytes.Buffer
-	if err := writeSnapshot(&b, s); err != nil {
+	if err := state.WriteSnapshot(&b, s); err != nil {
 		f.Fatal(err)
 	}
-	f.Add([]byte{frameHead, 3, 1, 0, 0, frameEnd, 0})
+	f.Add([]byte{state.FrameHead, 3, 1, 0, 0, state.FrameEnd, 0})
 	f.Fuzz(func(t *testing.T, plain []byte) {
 		// What is sealed rightly may still be nonsense: it must not be believed or panic.
 		var b bytes.Buffer
-		w, err := seal.NewWriter(&b, s.keys, s.wrapped)
+		w, err := seal.NewWriter(&b, s.Keys, s.Wrapped)
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.Write(plain)
 		w.Close()
-		readSnapshot(&b, []seal.Secret{secret})
+		state.ReadSnapshot(&b, []seal.Secret{secret})
 	})
 }
 
@@ -301,8 +302,8 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring := keyringEntry("c", wrapped)
-	unknown := append([]byte{entryVersion, entryCommand}, keys.Seal([]byte{99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})...)
+	ring := state.KeyringEntry("c", wrapped)
+	unknown := append([]byte{state.EntryVersion, state.EntryCommand}, keys.Seal([]byte{99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})...)
 	for name, test := range map[string]struct {
 		secrets []seal.Secret
 		entries [][]byte
@@ -310,17 +311,17 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 	}{
 		"empty":                   {[]seal.Secret{secret}, [][]byte{{}}, "malformed"},
 		"another version":         {[]seal.Secret{secret}, [][]byte{{9, 'C'}}, "upgrade"},
-		"another kind":            {[]seal.Secret{secret}, [][]byte{{entryVersion, 'Z'}}, "upgrade"},
+		"another kind":            {[]seal.Secret{secret}, [][]byte{{state.EntryVersion, 'Z'}}, "upgrade"},
 		"another command":         {[]seal.Secret{secret}, [][]byte{ring, unknown}, "upgrade"},
 		"another secret":          {[]seal.Secret{other}, [][]byte{ring}, "cannot open"},
-		"command without keyring": {[]seal.Secret{secret}, [][]byte{{entryVersion, 'C', 1}}, "before the keyring"},
-		"another key":             {[]seal.Secret{secret}, [][]byte{ring, sealCommand(seal.NewKeyring(), &command{op: opStart})}, "cannot open"},
-		"records of nothing":      {[]seal.Secret{secret}, [][]byte{ring, sealCommand(keys, &command{op: opPut, value: []byte{9}})}, "malformed"},
-		"half a ticket key":       {[]seal.Secret{secret}, [][]byte{ring, sealCommand(keys, &command{op: opTickets, value: make([]byte, ticketKeySize/2)})}, "malformed"},
+		"command without keyring": {[]seal.Secret{secret}, [][]byte{{state.EntryVersion, 'C', 1}}, "before the keyring"},
+		"another key":             {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(seal.NewKeyring(), &state.Command{Op: state.OpStart})}, "cannot open"},
+		"records of nothing":      {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(keys, &state.Command{Op: state.OpPut, Value: []byte{9}})}, "malformed"},
+		"half a ticket key":       {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(keys, &state.Command{Op: state.OpTickets, Value: make([]byte, state.TicketKeySize/2)})}, "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := make(chan error, 1)
-			f := newFSM(test.secrets, testlog.None(), func(err error) { failed <- err }, func(*effects) {})
+			f := newFSM(test.secrets, testlog.None(), func(err error) { failed <- err }, func(*state.Effects) {})
 			done := make(chan struct{})
 			finished := false
 			go func() {
@@ -342,7 +343,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 }
 
 func TestRestoreKeepsTheStateOnError(t *testing.T) {
-	f := newFSM([]seal.Secret{{1}}, testlog.None(), func(error) {}, func(*effects) {})
+	f := newFSM([]seal.Secret{{1}}, testlog.None(), func(error) {}, func(*state.Effects) {})
 	before := f.state()
 	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); !errors.Is(err, ErrSealed) || f.state() != before {
 		t.Errorf("error %v, and the state changed: %v", err, f.state() != before)
@@ -358,29 +359,29 @@ func TestStateNeverGoesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := 0
-	f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*effects) { told++ })
+	f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) { told++ })
 	entries := []*raft.Log{
-		{Index: 1, Data: keyringEntry("c", wrapped)},
-		{Index: 2, Data: sealCommand(keys, &command{op: opOpen, node: "a", key: "boot"})},
-		{Index: 3, Data: sealCommand(keys, &command{op: opSuspect, target: "a", number: 2})},
+		{Index: 1, Data: state.KeyringEntry("c", wrapped)},
+		{Index: 2, Data: state.SealCommand(keys, &state.Command{Op: state.OpOpen, Node: "a", Key: "boot"})},
+		{Index: 3, Data: state.SealCommand(keys, &state.Command{Op: state.OpSuspect, Target: "a", Number: 2})},
 	}
 	f.ApplyBatch(entries[:2])
 	var snapshot bytes.Buffer
-	if err := writeSnapshot(&snapshot, f.state()); err != nil {
+	if err := state.WriteSnapshot(&snapshot, f.state()); err != nil {
 		t.Fatal(err)
 	}
 	f.ApplyBatch(entries[2:])
 	before := f.state()
 	if err := f.Restore(io.NopCloser(&snapshot)); err != nil || f.state() != before {
-		t.Errorf("an older snapshot is restored over a newer state: %v, index %d", err, f.state().index)
+		t.Errorf("an older snapshot is restored over a newer state: %v, index %d", err, f.state().Index)
 	}
 	f.ApplyBatch(entries[:2])
-	if f.state().index != 3 {
-		t.Errorf("after the first entries again the state is that of index %d", f.state().index)
+	if f.state().Index != 3 {
+		t.Errorf("after the first entries again the state is that of index %d", f.state().Index)
 	}
 	f.ApplyBatch(entries[1:])
-	if ses := f.state().session("a"); ses == nil || ses.suspect != 3 || f.state().index != 3 {
-		t.Errorf("after a replay the session is %+v at index %d", ses, f.state().index)
+	if ses := f.state().Session("a"); ses == nil || ses.Suspect != 3 || f.state().Index != 3 {
+		t.Errorf("after a replay the session is %+v at index %d", ses, f.state().Index)
 	}
 }
 
@@ -393,9 +394,9 @@ func TestNumbersComeOnce(t *testing.T) {
 	ses := m.open("a")
 	put := func(key string) {
 		seq, acked := p.begin(ses)
-		a := m.do(command{op: opStore, node: "a", session: ses, seq: seq, acked: acked, key: key, number: 1 << 20})
+		a := m.do(state.Command{Op: state.OpStore, Node: "a", Session: ses, Seq: seq, Acked: acked, Key: key, Number: 1 << 20})
 		p.end(ses, seq)
-		if _, ok := m.s.records.Get(keyspace.Tree(key)); !ok {
+		if _, ok := m.s.Records.Get(keyspace.Tree(key)); !ok {
 			t.Errorf("%s: answer %+v, and it is not stored", key, a)
 		}
 	}
@@ -414,11 +415,11 @@ func TestGivenUpCommandIsAnswered(t *testing.T) {
 	p.end(ses, a) // its context is over
 	c, ackedC := p.begin(ses)
 	for _, x := range [][2]uint64{{a, ackedA}, {b, ackedB}, {c, ackedC}} {
-		m.do(command{op: opStore, node: "a", session: ses, seq: x[0], acked: x[1], key: "k", number: 1 << 20})
+		m.do(state.Command{Op: state.OpStore, Node: "a", Session: ses, Seq: x[0], Acked: x[1], Key: "k", Number: 1 << 20})
 	}
 	// what Node.lead waits for, for the batch of A and B, on the first state that it can see
 	for _, seq := range []uint64{a, b} {
-		if _, ok := m.s.answer("a", ses, seq); !ok {
+		if _, ok := m.s.Answer("a", ses, seq); !ok {
 			t.Errorf("lead waits in vain for the answer to %d", seq)
 		}
 	}

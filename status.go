@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
 )
 
@@ -132,7 +133,7 @@ func (n *Node) Status() Status {
 		Cluster:      n.clusterID(),
 		Leader:       n.leader(),
 		Term:         n.term(),
-		Index:        s.index,
+		Index:        s.Index,
 		Ready:        lease.Held && n.current.Load() && n.works.Err() == nil && n.setback.Load() == nil,
 		Draining:     n.drained.Load() || n.leaving.Load() || n.aside.Load(),
 		Drained:      n.aside.Load(),
@@ -155,15 +156,15 @@ func (n *Node) Status() Status {
 		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
 	for _, srv := range n.servers() {
-		known, ok := s.member(string(srv.ID))
+		known, ok := s.Member(string(srv.ID))
 		if !ok {
 			known, _ = n.book.get(string(srv.ID))
 			known.ID = string(srv.ID)
 		}
 		m := memberOf(known)
 		m.Voter = srv.Suffrage == raft.Voter
-		if ses := s.session(m.ID); ses != nil {
-			m.Present, m.Suspect = true, ses.suspect != 0
+		if ses := s.Session(m.ID); ses != nil {
+			m.Present, m.Suspect = true, ses.Suspect != 0
 		}
 		m.ClockAhead = n.clocks.status(m.ID)
 		out.Members = append(out.Members, m)
@@ -185,7 +186,7 @@ func (n *Node) Status() Status {
 }
 
 // memberOf returns what a node says of itself as a Member.
-func memberOf(m peerInfo) Member {
+func memberOf(m state.Member) Member {
 	return Member{ID: m.ID, Name: m.Name, Addr: m.Addr, InMemory: m.InMemory, Former: m.Former}
 }
 
@@ -211,12 +212,12 @@ func (m *Member) why(voters int, removeDead time.Duration) string {
 }
 
 // leaseStatus describes the lease of which so much is left.
-func (n *Node) leaseStatus(s *state, left time.Duration) LeaseStatus {
+func (n *Node) leaseStatus(s *state.State, left time.Duration) LeaseStatus {
 	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.ownSession(s)}
 }
 
 // roleStatus lists the roles, without this node as the holder of what it may hold no more.
-func (n *Node) roleStatus(s *state, lease LeaseStatus) []RoleStatus {
+func (n *Node) roleStatus(s *state.State, lease LeaseStatus) []RoleStatus {
 	roles := rolesOf(s)
 	for i := range roles {
 		if roles[i].Holder == n.id && !lease.Held {
@@ -285,15 +286,15 @@ func (n *Node) certificates() []Certificate {
 }
 
 // rolesOf lists the roles of Hold by name; locks are not among them.
-func rolesOf(s *state) []RoleStatus {
+func rolesOf(s *state.State) []RoleStatus {
 	var out []RoleStatus
-	it := s.roles.Root().Iterator()
+	it := s.Roles.Root().Iterator()
 	it.SeekPrefix([]byte(keyspace.RolePrefix))
 	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
-		q := r.queue[0]
+		q := r.Queue[0]
 		out = append(out, RoleStatus{
-			Name: strings.TrimPrefix(string(k), keyspace.RolePrefix), Group: q.group, Holder: q.node, Fence: q.index, Yields: q.yield != 0, Waiting: len(r.queue) - 1,
-			Since: time.Unix(0, q.since), Outage: time.Duration(q.outage), Pinned: q.pinned, Ghost: q.ghost != 0,
+			Name: strings.TrimPrefix(string(k), keyspace.RolePrefix), Group: q.Group, Holder: q.Node, Fence: q.Index, Yields: q.Yield != 0, Waiting: len(r.Queue) - 1,
+			Since: time.Unix(0, q.Since), Outage: time.Duration(q.Outage), Pinned: q.Pinned, Ghost: q.HoldDown != 0,
 		})
 	}
 	return out

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // readTimeout is how long reads on a node without a lease wait for one, from its loss or the node's start on, before they answer what is there.
@@ -42,7 +43,7 @@ type Storage struct {
 
 // heldLock is a lock that this node's callers hold, or have lost and not unlocked yet.
 type heldLock struct {
-	ref    claimRef
+	ref    state.Ref
 	site   string // whose certificate it is for, empty: no certificate
 	bundle bundle // guarded by Storage.mu
 }
@@ -91,9 +92,9 @@ func (s *Storage) store(ctx context.Context, key string, value []byte) error {
 			}
 		}
 	}
-	a, err := s.n.writes.do(ctx, command{op: opStore, key: key, value: value, number: s.limit()})
+	a, err := s.n.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: value, Number: s.limit()})
 	if err == nil {
-		err = codeError(a.code)
+		err = codeError(a.Code)
 	}
 	return err
 }
@@ -130,15 +131,15 @@ func (s *Storage) storePart(ctx context.Context, site, key string, value []byte)
 }
 
 // storeFenced stores records in one entry if the lock is still held when they are committed.
-func (s *Storage) storeFenced(ctx context.Context, lock string, ref claimRef, records []keyValue) error {
+func (s *Storage) storeFenced(ctx context.Context, lock string, ref state.Ref, records []state.Record) error {
 	c, err := s.putCommand(records)
 	if err != nil {
 		return err
 	}
-	c.session, c.fences = ref.session, []fence{{keyspace.LockPrefix + lock, ref.seq}}
+	c.Session, c.Fences = ref.Session, []state.Fence{{Role: keyspace.LockPrefix + lock, Seq: ref.Seq}}
 	a, err := s.n.writes.do(ctx, c)
 	if err == nil {
-		err = codeError(a.code)
+		err = codeError(a.Code)
 	}
 	return err
 }
@@ -149,8 +150,8 @@ func (s *Storage) room(key string, value []byte) error {
 		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue)
 	}
 	st, b := s.n.fsm.state(), keyspace.OfRecord(key)
-	if !st.hasRoom(b, st.recordGrows(key, value), s.n.cfg.MaxState) {
-		return b.Refuse(st.used[b], s.n.cfg.MaxState)
+	if !st.HasRoom(b, st.RecordGrows(key, value), s.n.cfg.MaxState) {
+		return b.Refuse(st.Used[b], s.n.cfg.MaxState)
 	}
 	return nil
 }
@@ -166,7 +167,7 @@ func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 		return nil, pathError("load", key, err)
 	}
 	st, current := s.read(ctx)
-	value, err := st.load(clean, s.absent(current))
+	value, err := st.Load(clean, s.absent(current))
 	return value, pathError("load", key, err)
 }
 
@@ -175,10 +176,10 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 	s.trace(ctx, "delete", key)
 	clean, err := keyspace.Clean(key)
 	if err == nil && !s.forget(clean) {
-		var a answer
-		a, err = s.n.writes.do(ctx, command{op: opDelete, key: clean})
+		var a state.Answer
+		a, err = s.n.writes.do(ctx, state.Command{Op: state.OpDelete, Key: clean})
 		if err == nil {
-			err = codeError(a.code)
+			err = codeError(a.Code)
 		}
 	}
 	return pathError("delete", key, err)
@@ -218,7 +219,7 @@ func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]strin
 		return nil, pathError("list", dir, err)
 	}
 	st, current := s.read(ctx)
-	keys, err := st.listAll(clean, recursive, s.absent(current))
+	keys, err := st.ListAll(clean, recursive, s.absent(current))
 	return keys, pathError("list", dir, err)
 }
 
@@ -234,7 +235,7 @@ func (s *Storage) stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
 	st, current := s.read(ctx)
-	info, err := st.stat(clean, s.absent(current))
+	info, err := st.Stat(clean, s.absent(current))
 	if err != nil {
 		return certmagic.KeyInfo{}, pathError("stat", key, err)
 	}
@@ -242,16 +243,16 @@ func (s *Storage) stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 }
 
 // keyInfo is what certmagic wants to know of a key, as the caller has put it.
-func keyInfo(key string, i info) certmagic.KeyInfo {
-	out := certmagic.KeyInfo{Key: key, Size: i.size, IsTerminal: i.terminal}
-	if i.terminal {
-		out.Modified = time.Unix(0, i.modified)
+func keyInfo(key string, i state.Info) certmagic.KeyInfo {
+	out := certmagic.KeyInfo{Key: key, Size: i.Size, IsTerminal: i.Terminal}
+	if i.Terminal {
+		out.Modified = time.Unix(0, i.Modified)
 	}
 	return out
 }
 
 // read returns the state to answer from, and whether it is current.
-func (s *Storage) read(ctx context.Context) (*state, bool) {
+func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	n := s.n
 	// The lease is asked for first, and the state is taken then. At the moment at which the lease is valid, which is after the call began, all
 	// that was acknowledged until then has been applied here. This process may stand still at any step after that, for as long as it likes:
@@ -287,7 +288,7 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
-	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.fsm.state().claims(keyspace.LockPrefix+name)) > 0 {
+	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.fsm.state().Claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
 	held, err := s.lock(ctx, name, false)
@@ -300,16 +301,16 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 	s.trace(ctx, "renew", name)
 	s.mu.Lock()
 	lock := s.held[name]
-	var ref claimRef
+	var ref state.Ref
 	if lock != nil {
 		ref = lock.ref
 	}
 	s.mu.Unlock()
-	if lock != nil && s.n.keeper.usable(ref.session) {
+	if lock != nil && s.n.keeper.usable(ref.Session) {
 		return nil
 	}
 	ref, err := s.claim(ctx, name, false)
-	if err == nil && ref.seq == 0 {
+	if err == nil && ref.Seq == 0 {
 		err = fmt.Errorf("%w: another node has it", ErrLost)
 	}
 	if err == nil && !s.keep(name, lock, ref) {
@@ -320,7 +321,7 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 }
 
 // keep notes that the claim is held, in place of what was noted before; it reports whether that was so.
-func (s *Storage) keep(name string, before *heldLock, ref claimRef) bool {
+func (s *Storage) keep(name string, before *heldLock, ref state.Ref) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held[name] != before {
@@ -335,7 +336,7 @@ func (s *Storage) keep(name string, before *heldLock, ref claimRef) bool {
 }
 
 // drop takes back keep.
-func (s *Storage) drop(name string, ref claimRef) {
+func (s *Storage) drop(name string, ref state.Ref) {
 	s.mu.Lock()
 	if lock := s.held[name]; lock != nil && lock.ref == ref {
 		delete(s.held, name)
@@ -347,14 +348,14 @@ func (s *Storage) drop(name string, ref claimRef) {
 func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error) {
 	for {
 		ref, err := s.claim(ctx, name, wait)
-		if err != nil || ref.seq == 0 {
+		if err != nil || ref.Seq == 0 {
 			return false, err
 		}
 		// A caller on this node who has lost the lock and does not know it yet is waited for: certmagic would store both certificates.
 		for {
 			freed := s.freed.Wait()
 			kept := s.keep(name, nil, ref)
-			if !s.n.keeper.usable(ref.session) { // asked last
+			if !s.n.keeper.usable(ref.Session) { // asked last
 				if kept {
 					s.drop(name, ref)
 				}
@@ -380,18 +381,18 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 	}
 }
 
-// claim claims a lock. The zero claimRef says that it is held and that the caller does not wait.
-func (s *Storage) claim(ctx context.Context, name string, wait bool) (claimRef, error) {
+// claim claims a lock. The zero Ref says that it is held and that the caller does not wait.
+func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref, error) {
 	if len(name) > MaxName {
-		return claimRef{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
+		return state.Ref{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
 	}
 	ready, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	err := s.n.awaitReady(ready)
 	cancel()
 	if err != nil {
-		return claimRef{}, err
+		return state.Ref{}, err
 	}
-	ref, _, err := s.n.await(ctx, command{op: opClaim, key: keyspace.LockPrefix + name, flag: wait, number: s.limit()}, nil)
+	ref, _, err := s.n.await(ctx, state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + name, Flag: wait, Number: s.limit()}, nil)
 	return ref, err
 }
 
@@ -411,9 +412,9 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	if rest := lock.bundle.rest(); len(rest) > 0 { // somebody else's way to store a certificate
 		errs = append(errs, s.storeFenced(ctx, name, lock.ref, rest))
 	}
-	_, a, err := s.n.writes.doIn(ctx, command{op: opRelease, key: keyspace.LockPrefix + name, number: lock.ref.seq, session: lock.ref.session})
+	_, a, err := s.n.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: keyspace.LockPrefix + name, Number: lock.ref.Seq, Session: lock.ref.Session})
 	if err == nil {
-		err = codeError(a.code)
+		err = codeError(a.Code)
 	} else if !errors.Is(err, ErrLost) {
 		s.n.withdraw(keyspace.LockPrefix+name, lock.ref)
 	}
@@ -421,17 +422,17 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 }
 
 // codeError is the error that an outcome stands for.
-func codeError(c code) error {
+func codeError(c state.Code) error {
 	switch c {
-	case codeIsDir:
+	case state.CodeIsDir:
 		return syscall.EISDIR
-	case codeNotDir:
+	case state.CodeNotDir:
 		return syscall.ENOTDIR
-	case codeNotHeld:
+	case state.CodeNotHeld:
 		return ErrLost
-	case codeNoHeir:
+	case state.CodeNoTransferee:
 		return errNoHeir
-	case codeFull:
+	case state.CodeFull:
 		return fmt.Errorf("%w: the limit for what is of this kind is reached; delete something or raise Config.MaxState", ErrTooLarge)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -19,7 +20,7 @@ import (
 // Of the callers on one node one has the lock, and a renewal counts for the caller that it was made for.
 func TestLockHasOneCaller(t *testing.T) {
 	s := newStorage(nil)
-	first, second := claimRef{session: 1, seq: 1}, claimRef{session: 2, seq: 1}
+	first, second := state.Ref{Session: 1, Seq: 1}, state.Ref{Session: 2, Seq: 1}
 	if !s.keep("l", nil, first) {
 		t.Fatal("the first caller does not get it")
 	}
@@ -110,7 +111,7 @@ func TestCommandsOfOthers(t *testing.T) {
 		n, other := nodes[0], nodes[1]
 		own := n.ownSession(n.fsm.state())
 		within := func(on *Node, session uint64) context.Context {
-			return context.WithValue(t.Context(), tenureKey{}, &tenure{n: on, key: keyspace.RolePrefix + "r", ref: claimRef{on.id, session, 1}})
+			return context.WithValue(t.Context(), tenureKey{}, &tenure{n: on, key: keyspace.RolePrefix + "r", ref: state.Ref{Node: on.id, Session: session, Seq: 1}})
 		}
 		for _, test := range []struct {
 			name    string
@@ -125,12 +126,12 @@ func TestCommandsOfOthers(t *testing.T) {
 			{"of a lost role", within(n, own-1), 0, errEnded.Error()},
 			{"of a lost lock, in a role of this session", within(n, own), own - 1, errEnded.Error()},
 		} {
-			before := n.fsm.state().index
-			_, err := n.writes.do(test.ctx, command{op: opStore, session: test.session, key: "k", value: []byte(test.name), number: 1 << 20})
+			before := n.fsm.state().Index
+			_, err := n.writes.do(test.ctx, state.Command{Op: state.OpStore, Session: test.session, Key: "k", Value: []byte(test.name), Number: 1 << 20})
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("a command %s: %v, want %q", test.name, err, test.want)
 			}
-			if proposed := n.fsm.state().index > before; proposed != (test.want == "") {
+			if proposed := n.fsm.state().Index > before; proposed != (test.want == "") {
 				t.Errorf("a command %s is proposed: %v", test.name, proposed)
 			}
 		}

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"context"
@@ -47,7 +48,7 @@ func TestThousandWaiters(t *testing.T) {
 					t.Errorf("waiter %d: %v", i, err)
 				}
 			})
-			for len(nodes[0].fsm.state().claims(keyspace.RolePrefix+"r")) <= i { // so that there is an order
+			for len(nodes[0].fsm.state().Claims(keyspace.RolePrefix+"r")) <= i { // so that there is an order
 				<-nodes[0].fsm.next()
 			}
 		}
@@ -55,7 +56,7 @@ func TestThousandWaiters(t *testing.T) {
 			claim(i)
 		}
 		synctest.Wait()
-		start := nodes[0].fsm.state().index
+		start := nodes[0].fsm.state().Index
 		var woken [3]int
 		for i, n := range nodes {
 			woken[i] = n.tenures.told()
@@ -74,7 +75,7 @@ func TestThousandWaiters(t *testing.T) {
 		if all != waiters-1 {
 			t.Errorf("%d waiters were woken %d times", waiters-1, all)
 		}
-		if entries := nodes[0].fsm.state().index - start; entries != uint64(waiters) {
+		if entries := nodes[0].fsm.state().Index - start; entries != uint64(waiters) {
 			t.Errorf("%d hand-overs took %d entries", waiters, entries)
 		}
 	})
@@ -105,9 +106,9 @@ func TestIdleWritesNothing(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		index := nodes[0].fsm.state().index
+		index := nodes[0].fsm.state().Index
 		time.Sleep(2 * time.Minute)
-		if now := nodes[0].fsm.state().index; now != index {
+		if now := nodes[0].fsm.state().Index; now != index {
 			t.Errorf("%d entries in two idle minutes", now-index)
 		}
 		leader, _ := leaderOf(t, nodes)
@@ -160,8 +161,8 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		old := n.ownSession(n.fsm.state())
-		end := command{op: opEnd, node: leader.id, target: n.id, number: old}
-		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &end), func(s *state) bool { return s.number(n.id) != old }); err != nil {
+		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: old}
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &end), func(s *state.State) bool { return s.Number(n.id) != old }); err != nil {
 			t.Fatal(err)
 		}
 		k := newKeeper(n) // which has not heard of it
@@ -200,14 +201,14 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 			return nil
 		})
 		tenure := <-held
-		before := leader.fsm.state().index
-		c := command{op: opSuspect, node: leader.id, target: leader.id, number: leader.ownSession(leader.fsm.state())}
-		if err := leader.leading.Load().apply(t.Context(), leader, sealCommand(leader.fsm.state().keys, &c), func(s *state) bool { return s.index > before }); err != nil {
+		before := leader.fsm.state().Index
+		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: leader.id, Number: leader.ownSession(leader.fsm.state())}
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.pace.lease)
-		if ses := leader.fsm.state().session(leader.id); ses == nil || ses.number != c.number || ses.suspect != 0 {
-			t.Errorf("its session was %d and is %+v", c.number, ses)
+		if ses := leader.fsm.state().Session(leader.id); ses == nil || ses.Number != c.Number || ses.Suspect != 0 {
+			t.Errorf("its session was %d and is %+v", c.Number, ses)
 		}
 		if err := context.Cause(tenure); err != nil {
 			t.Error(err)

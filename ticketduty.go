@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"context"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"time"
 )
 
@@ -9,8 +10,8 @@ import (
 func (n *Node) keepTickets(l *leadership) {
 	for l.ctx.Err() == nil {
 		changed, wait := n.tickets.changed.Wait(), min(time.Minute, n.tickets.period/4)
-		k := n.fsm.state().tickets
-		if k == nil || k.current == nil || n.tickets.due(k, n.clocks.check(clockStops) != nil) {
+		k := n.fsm.state().Tickets
+		if k == nil || k.Current == nil || n.tickets.due(k, n.clocks.check(clockStops) != nil) {
 			err := n.nextTickets(l, k)
 			if err == nil {
 				continue
@@ -29,15 +30,15 @@ func (n *Node) keepTickets(l *leadership) {
 }
 
 // nextTickets rotates the keys once every session has them.
-func (n *Node) nextTickets(l *leadership, k *ticketKeys) error {
+func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 	if k != nil {
-		if err := l.everyone(l.ctx, n, k.index); err != nil {
+		if err := l.everyone(l.ctx, n, k.Index); err != nil {
 			return err
 		}
 	}
-	a, err := n.writes.do(l.ctx, command{op: opTickets, cond: k.madeAt(), value: newTicketKey()})
-	if err == nil && a.code != codeChanged {
-		err = codeError(a.code)
+	a, err := n.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: newTicketKey()})
+	if err == nil && a.Code != state.CodeChanged {
+		err = codeError(a.Code)
 	}
 	return err
 }
@@ -48,7 +49,7 @@ func (n *Node) nextTickets(l *leadership, k *ticketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.writes.do(ctx, command{op: opTickets, flag: true, value: newTicketKey()})
+	_, err := n.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: newTicketKey()})
 	return edge("dropping session tickets", err)
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // How a client resumes its session with another node than the one that it began with (RFC 8446, 2.2; RFC 5077). The state holds the keys of
@@ -37,11 +38,11 @@ type tickets struct {
 	dud     *tls.Config               // its keys open nothing
 }
 
-// ticketSet is what a node does with one ticketKeys.
+// ticketSet is what a node does with one TicketKeys.
 type ticketSet struct {
-	keys  *ticketKeys // nil: there are none
-	since time.Time   // when this process had them
-	box   *tls.Config // whose keys seal and open
+	keys  *state.TicketKeys // nil: there are none
+	since time.Time         // when this process had them
+	box   *tls.Config       // whose keys seal and open
 }
 
 func newTickets(period time.Duration, leased func() bool) *tickets {
@@ -51,19 +52,19 @@ func newTickets(period time.Duration, leased func() bool) *tickets {
 }
 
 // follow takes the keys that the state has. It is called by one goroutine at a time.
-func (t *tickets) follow(k *ticketKeys) {
-	if now := t.using.Load(); now != nil && now.keys.madeAt() == k.madeAt() {
+func (t *tickets) follow(k *state.TicketKeys) {
+	if now := t.using.Load(); now != nil && now.keys.MadeAt() == k.MadeAt() {
 		return
 	}
 	var keys [][]byte
-	if k == nil || k.current == nil {
+	if k == nil || k.Current == nil {
 		keys = append(keys, newTicketKey()) // which is this node's alone, until the cluster has one
 	}
 	if k != nil {
-		if k.current != nil {
-			keys = append(keys, k.current)
+		if k.Current != nil {
+			keys = append(keys, k.Current)
 		}
-		keys = append(append(keys, k.next), k.previous...)
+		keys = append(append(keys, k.Next), k.Previous...)
 	}
 	t.using.Store(&ticketSet{keys: k, since: time.Now(), box: ticketBox(keys...)})
 	t.changed.Notify()
@@ -72,7 +73,7 @@ func (t *tickets) follow(k *ticketKeys) {
 // ticketBox returns a configuration that seals with the first key and opens with each of them, and does nothing else.
 func ticketBox(keys ...[]byte) *tls.Config {
 	box := new(tls.Config)
-	raw := make([][ticketKeySize]byte, len(keys))
+	raw := make([][state.TicketKeySize]byte, len(keys))
 	for i, k := range keys {
 		copy(raw[i][:], k)
 	}
@@ -81,7 +82,7 @@ func ticketBox(keys ...[]byte) *tls.Config {
 }
 
 func newTicketKey() []byte {
-	key := make([]byte, ticketKeySize)
+	key := make([]byte, state.TicketKeySize)
 	rand.Read(key) // never fails
 	return key
 }
@@ -152,21 +153,21 @@ func (c *demandsCache) binding(cfg *tls.Config, name string) []byte {
 
 // due reports whether the current key has been in use for a period: by this node's watch, or by the clock, which may be wrong, and is
 // not asked if it is known to be.
-func (t *tickets) due(k *ticketKeys, clockWrong bool) bool {
+func (t *tickets) due(k *state.TicketKeys, clockWrong bool) bool {
 	seen := t.using.Load()
-	if seen.keys.madeAt() != k.index {
+	if seen.keys.MadeAt() != k.Index {
 		return false
 	}
-	watch, clock := time.Since(seen.since), time.Since(time.Unix(0, k.time))
+	watch, clock := time.Since(seen.since), time.Since(time.Unix(0, k.Time))
 	return watch >= t.period || !clockWrong && clock >= t.period && watch >= t.period/ticketClockShare
 }
 
 func (t *tickets) status() TicketStatus {
 	k := t.using.Load().keys
-	if k == nil || k.current == nil {
+	if k == nil || k.Current == nil {
 		return TicketStatus{}
 	}
-	sum := sha256.Sum256(k.current)
-	since := time.Unix(0, k.time)
-	return TicketStatus{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.previous)}
+	sum := sha256.Sum256(k.Current)
+	since := time.Unix(0, k.Time)
+	return TicketStatus{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.Previous)}
 }

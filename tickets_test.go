@@ -17,6 +17,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -87,17 +88,17 @@ func ticketServers(t *testing.T, nodes []*Node) (servers []*tls.Config, client *
 }
 
 // awaitTickets waits until every node has keys that ok is true for.
-func awaitTickets(t *testing.T, nodes []*Node, ok func(*ticketKeys) bool) {
+func awaitTickets(t *testing.T, nodes []*Node, ok func(*state.TicketKeys) bool) {
 	t.Helper()
 	for _, n := range nodes {
-		if _, err := n.fsm.wait(t.Context(), func(s *state) bool { return s.tickets != nil && ok(s.tickets) }); err != nil {
+		if _, err := n.fsm.wait(t.Context(), func(s *state.State) bool { return s.Tickets != nil && ok(s.Tickets) }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	synctest.Wait() // what follows from it has been done
 }
 
-func hasCurrent(k *ticketKeys) bool { return k.current != nil }
+func hasCurrent(k *state.TicketKeys) bool { return k.Current != nil }
 
 // A client that goes round the nodes makes one full handshake, across rotations and a leader's death; one more with a node that is cut off, and one after
 // a drop.
@@ -120,20 +121,20 @@ func TestTicketsAcrossNodes(t *testing.T) {
 					}
 				}
 				round(5)
-				first := nodes[0].fsm.state().tickets
+				first := nodes[0].fsm.state().Tickets
 				for range 4 {
-					now := nodes[0].fsm.state().tickets.index
-					awaitTickets(t, nodes, func(k *ticketKeys) bool { return k.index > now })
+					now := nodes[0].fsm.state().Tickets.Index
+					awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index > now })
 					round(1)
 				}
-				if k := nodes[0].fsm.state().tickets; len(k.previous) != previousTickets || slices.ContainsFunc(k.previous, func(p []byte) bool { return bytes.Equal(p, first.current) }) {
-					t.Errorf("after four rotations %d keys are accepted, the first among them or not", len(k.previous))
+				if k := nodes[0].fsm.state().Tickets; len(k.Previous) != state.PreviousTickets || slices.ContainsFunc(k.Previous, func(p []byte) bool { return bytes.Equal(p, first.Current) }) {
+					t.Errorf("after four rotations %d keys are accepted, the first among them or not", len(k.Previous))
 				}
 				leader, rest := leaderOf(t, nodes)
 				leader.Close()
-				now := rest[0].fsm.state().tickets.index
-				awaitTickets(t, rest, func(k *ticketKeys) bool { return k.index > now }) // the new leader rotates
-				round(1)                                                                 // the dead node's memory is that of a node cut off
+				now := rest[0].fsm.state().Tickets.Index
+				awaitTickets(t, rest, func(k *state.TicketKeys) bool { return k.Index > now }) // the new leader rotates
+				round(1)                                                                       // the dead node's memory is that of a node cut off
 				if full != 2 {
 					t.Errorf("%d full handshakes, want the first, and one with the node that has no lease", full)
 				}
@@ -167,8 +168,8 @@ func TestTicketsOfANodeThatSlept(t *testing.T) {
 		net.Isolate(rest[0].name)
 		awake := []*Node{leader, rest[1]}
 		for range 2 {
-			now := leader.fsm.state().tickets.index
-			awaitTickets(t, awake, func(k *ticketKeys) bool { return k.index > now })
+			now := leader.fsm.state().Tickets.Index
+			awaitTickets(t, awake, func(k *state.TicketKeys) bool { return k.Index > now })
 			_, client := ticketServers(t, nodes)
 			client.InsecureSkipVerify = true
 			resumes(t, client, servers[sleeper])
@@ -178,8 +179,8 @@ func TestTicketsOfANodeThatSlept(t *testing.T) {
 		}
 		net.Heal()
 		mustBeReady(t, rest[0])
-		now := leader.fsm.state().tickets.index
-		awaitTickets(t, nodes, func(k *ticketKeys) bool { return k.index >= now })
+		now := leader.fsm.state().Tickets.Index
+		awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index >= now })
 		_, client := ticketServers(t, nodes)
 		client.InsecureSkipVerify = true
 		resumes(t, client, servers[slices.Index(nodes, leader)])
@@ -196,17 +197,17 @@ func TestTicketsWaitForEveryNode(t *testing.T) {
 		nodes := trio(t, net, nil)
 		awaitTickets(t, nodes, hasCurrent)
 		leader, rest := leaderOf(t, nodes)
-		before := rest[0].fsm.state().tickets
+		before := rest[0].fsm.state().Tickets
 		net.Block(leader.name, rest[0].name)
 		dropped := make(chan error, 1)
 		go func() { dropped <- leader.DropTickets(t.Context()) }()
-		awaitTickets(t, []*Node{leader, rest[1]}, func(k *ticketKeys) bool { return k.index > before.index })
+		awaitTickets(t, []*Node{leader, rest[1]}, func(k *state.TicketKeys) bool { return k.Index > before.Index })
 		time.Sleep(leader.pace.lease / 4) // far more than a round to the two takes, and less than a verdict
-		if rest[0].fsm.state().tickets != before || rest[0].ownSession(leader.fsm.state()) == 0 {
+		if rest[0].fsm.state().Tickets != before || rest[0].ownSession(leader.fsm.state()) == 0 {
 			t.Fatal("the node has heard of the drop, or is given up already")
 		}
 		for _, n := range []*Node{leader, rest[1]} {
-			if n.fsm.state().tickets.current != nil {
+			if n.fsm.state().Tickets.Current != nil {
 				t.Errorf("%s uses a key that %s has not got", n.name, rest[0].name)
 			}
 		}
@@ -221,7 +222,7 @@ func TestTicketsWaitForEveryNode(t *testing.T) {
 // A ticket opens only what it was given for.
 func TestTicketBinding(t *testing.T) {
 	nodes := []*Node{{tickets: newTickets(time.Hour, leasedAlways)}, {tickets: newTickets(time.Hour, leasedAlways)}}
-	keys := &ticketKeys{index: 1, next: newTicketKey(), current: newTicketKey()}
+	keys := &state.TicketKeys{Index: 1, Next: newTicketKey(), Current: newTicketKey()}
 	for _, n := range nodes {
 		n.tickets.follow(keys)
 	}
@@ -314,7 +315,7 @@ func TestTicketsDue(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ts := newTickets(ticketRotation, leasedAlways)
-				k := &ticketKeys{index: 7, time: time.Now().Add(tt.watch - tt.clock).UnixNano(), next: newTicketKey()}
+				k := &state.TicketKeys{Index: 7, Time: time.Now().Add(tt.watch - tt.clock).UnixNano(), Next: newTicketKey()}
 				ts.follow(k)
 				time.Sleep(tt.watch)
 				if got := ts.due(k, false); got != tt.want {
@@ -326,78 +327,78 @@ func TestTicketsDue(t *testing.T) {
 }
 
 func TestTicketsInTheState(t *testing.T) {
-	rotate := func(s *state, index, cond uint64, drop bool, key byte) (*state, code, bool) {
-		var fx effects
-		next, a := s.apply(index, &command{op: opTickets, cond: cond, flag: drop, value: bytes.Repeat([]byte{key}, ticketKeySize), time: int64(index)}, &fx)
-		return next, a.code, fx.tickets
+	rotate := func(s *state.State, index, cond uint64, drop bool, key byte) (*state.State, state.Code, bool) {
+		var fx state.Effects
+		next, a := s.Apply(index, &state.Command{Op: state.OpTickets, Cond: cond, Flag: drop, Value: bytes.Repeat([]byte{key}, state.TicketKeySize), Time: int64(index)}, &fx)
+		return next, a.Code, fx.Tickets
 	}
-	k := func(b byte) []byte { return bytes.Repeat([]byte{b}, ticketKeySize) }
-	s := newState()
-	for i, want := range []*ticketKeys{
-		{index: 1, time: 1, next: k(1)},
-		{index: 2, time: 2, next: k(2), current: k(1)},
-		{index: 3, time: 3, next: k(3), current: k(2), previous: [][]byte{k(1)}},
-		{index: 4, time: 4, next: k(4), current: k(3), previous: [][]byte{k(2), k(1)}},
-		{index: 5, time: 5, next: k(5), current: k(4), previous: [][]byte{k(3), k(2)}},
+	k := func(b byte) []byte { return bytes.Repeat([]byte{b}, state.TicketKeySize) }
+	s := state.New()
+	for i, want := range []*state.TicketKeys{
+		{Index: 1, Time: 1, Next: k(1)},
+		{Index: 2, Time: 2, Next: k(2), Current: k(1)},
+		{Index: 3, Time: 3, Next: k(3), Current: k(2), Previous: [][]byte{k(1)}},
+		{Index: 4, Time: 4, Next: k(4), Current: k(3), Previous: [][]byte{k(2), k(1)}},
+		{Index: 5, Time: 5, Next: k(5), Current: k(4), Previous: [][]byte{k(3), k(2)}},
 	} {
-		next, code, told := rotate(s, uint64(i+1), s.tickets.madeAt(), false, byte(i+1))
-		if code != codeOK || !told {
+		next, code, told := rotate(s, uint64(i+1), s.Tickets.MadeAt(), false, byte(i+1))
+		if code != state.CodeOK || !told {
 			t.Fatalf("rotation %d: code %d, told %v", i, code, told)
 		}
-		if diff := cmp.Diff(want, next.tickets, cmp.AllowUnexported(ticketKeys{})); diff != "" {
+		if diff := cmp.Diff(want, next.Tickets, cmp.AllowUnexported(state.TicketKeys{})); diff != "" {
 			t.Fatalf("rotation %d: %s", i, diff)
 		}
 		s = next
 		var e codec.Encoder
-		s.tickets.encode(&e)
-		got, err := decodeTicketKeys(&codec.Decoder{B: e.B})
+		s.Tickets.Encode(&e)
+		got, err := state.DecodeTicketKeys(&codec.Decoder{B: e.B})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(ticketKeys{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(state.TicketKeys{})); diff != "" {
 			t.Fatalf("in a snapshot, rotation %d: %s", i, diff)
 		}
 	}
-	if next, code, _ := rotate(s, 6, 4, false, 9); code != codeChanged || next.tickets != s.tickets {
+	if next, code, _ := rotate(s, 6, 4, false, 9); code != state.CodeChanged || next.Tickets != s.Tickets {
 		t.Errorf("a rotation of other keys: code %d", code)
 	}
-	if next, code, _ := rotate(s, 6, 4, true, 9); code != codeOK || next.tickets.current != nil || next.tickets.previous != nil {
-		t.Errorf("a drop: code %d, %v", code, next.tickets)
+	if next, code, _ := rotate(s, 6, 4, true, 9); code != state.CodeOK || next.Tickets.Current != nil || next.Tickets.Previous != nil {
+		t.Errorf("a drop: code %d, %v", code, next.Tickets)
 	}
-	var fx effects
-	c := &command{op: opStore, key: "certificates/ca/a.test/a.test.key.compromised", value: []byte("x"), number: 1 << 20}
-	marked, a := s.apply(6, c, &fx)
-	if a.code != codeOK || marked.tickets != nil || !fx.tickets {
-		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.code, marked.tickets, fx.tickets)
+	var fx state.Effects
+	c := &state.Command{Op: state.OpStore, Key: "certificates/ca/a.test/a.test.key.compromised", Value: []byte("x"), Number: 1 << 20}
+	marked, a := s.Apply(6, c, &fx)
+	if a.Code != state.CodeOK || marked.Tickets != nil || !fx.Tickets {
+		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.Code, marked.Tickets, fx.Tickets)
 	}
 	// Until there is another key clients see the certificate of the old one.
 	s, _, _ = rotate(marked, 7, 0, false, 7)
 	for key, drops := range map[string]bool{"certificates/ca/a.test/a.test.key": true, "certificates/ca/b.test/b.test.key": false, "certificates/ca/a.test/a.test.crt": false} {
-		fx = effects{}
-		c = &command{op: opPut, value: encodeRecords([]keyValue{{key, []byte("y")}}), number: 1 << 20}
-		if next, a := s.apply(8, c, &fx); a.code != codeOK || (next.tickets == nil) != drops || fx.tickets != drops {
-			t.Errorf("%s after that: code %d, tickets %v, told %v", key, a.code, next.tickets, fx.tickets)
+		fx = state.Effects{}
+		c = &state.Command{Op: state.OpPut, Value: state.EncodeRecords([]state.Record{{Key: key, Value: []byte("y")}}), Number: 1 << 20}
+		if next, a := s.Apply(8, c, &fx); a.Code != state.CodeOK || (next.Tickets == nil) != drops || fx.Tickets != drops {
+			t.Errorf("%s after that: code %d, tickets %v, told %v", key, a.Code, next.Tickets, fx.Tickets)
 		}
 	}
 }
 
 func FuzzTicketKeys(f *testing.F) {
 	var e codec.Encoder
-	(&ticketKeys{index: 1, time: 2, next: newTicketKey(), current: newTicketKey(), previous: [][]byte{newTicketKey()}}).encode(&e)
+	(&state.TicketKeys{Index: 1, Time: 2, Next: newTicketKey(), Current: newTicketKey(), Previous: [][]byte{newTicketKey()}}).Encode(&e)
 	f.Add(e.B)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		k, err := decodeTicketKeys(&codec.Decoder{B: b})
+		k, err := state.DecodeTicketKeys(&codec.Decoder{B: b})
 		if err != nil {
 			return
 		}
 		newTickets(time.Hour, leasedAlways).follow(k)
 		var e codec.Encoder
-		k.encode(&e)
-		again, err := decodeTicketKeys(&codec.Decoder{B: e.B})
+		k.Encode(&e)
+		again, err := state.DecodeTicketKeys(&codec.Decoder{B: e.B})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(k, again, cmp.AllowUnexported(ticketKeys{})); diff != "" {
+		if diff := cmp.Diff(k, again, cmp.AllowUnexported(state.TicketKeys{})); diff != "" {
 			t.Error(diff)
 		}
 	})

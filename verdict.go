@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // judge is the leader's part: it suspects sessions that have fallen silent, clears those that speak again, and ends those that a majority of
@@ -13,10 +14,10 @@ import (
 func (k *keeper) judge(l *leadership, now, awake time.Time) {
 	s := k.n.fsm.state()
 	k.exorcise(l, s, time.Now()) // not before s: this process may have stood still since now
-	it := s.sessions.Root().Iterator()
+	it := s.Sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
-		id := sessionID{string(key), ses.number}
-		if ses.boot == k.n.boot && ses.suspect == 0 {
+		id := sessionID{string(key), ses.Number}
+		if ses.Incarnation == k.n.boot && ses.Suspect == 0 {
 			continue // who leads has the promises of a majority, or leads no more; but it may be suspected by the one before it
 		}
 		k.mu.Lock()
@@ -24,7 +25,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		if k.given.heard(id).Equal(k.given.began) {
 			patience = k.given.length // it may not have found this process yet
 		}
-		gone := ses.suspect != 0 && isMajority(k.reports[suspicion{id, ses.suspect}], s.voters)
+		gone := ses.Suspect != 0 && isMajority(k.reports[suspicion{id, ses.Suspect}], s.Voters)
 		k.mu.Unlock()
 		overdue := silent > patience
 		if l.since.Sub(now.Add(-silent)) > 2*k.n.pace.lease {
@@ -35,28 +36,28 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
 		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", command{op: opEnd, target: id.node, number: id.number, cond: ses.suspect, voters: s.elected, priority: int64(silent), stored: k.n.storedBy(id.node, ses.boot)})
-		case ses.suspect == 0 && (overdue || late):
-			k.propose(l, id, "a node is silent", command{op: opSuspect, target: id.node, number: id.number, stored: k.n.storedBy(id.node, ses.boot)})
-		case ses.suspect != 0 && silent < k.n.pace.lease/3 && !late:
-			k.propose(l, id, "a node is heard again", command{op: opClear, target: id.node, number: id.number, cond: ses.suspect})
+			k.propose(l, id, "a node is gone; what it held is free", state.Command{Op: state.OpEnd, Target: id.node, Number: id.number, Cond: ses.Suspect, Voters: s.Elected, Priority: int64(silent), Stored: k.n.storedBy(id.node, ses.Incarnation)})
+		case ses.Suspect == 0 && (overdue || late):
+			k.propose(l, id, "a node is silent", state.Command{Op: state.OpSuspect, Target: id.node, Number: id.number, Stored: k.n.storedBy(id.node, ses.Incarnation)})
+		case ses.Suspect != 0 && silent < k.n.pace.lease/3 && !late:
+			k.propose(l, id, "a node is heard again", state.Command{Op: state.OpClear, Target: id.node, Number: id.number, Cond: ses.Suspect})
 		}
 	}
 }
 
 // exorcise frees the roles whose holder's ghost has had its time: what was to be seen of it is over, by this leader's clock, however slow that is.
-func (k *keeper) exorcise(l *leadership, s *state, now time.Time) {
-	if s.roles == k.unhaunted {
+func (k *keeper) exorcise(l *leadership, s *state.State, now time.Time) {
+	if s.Roles == k.unhaunted {
 		return
 	}
-	ghosts := s.ghosts()
+	ghosts := s.InHoldDown()
 	if len(ghosts) == 0 {
-		k.unhaunted = s.roles
+		k.unhaunted = s.Roles
 	}
 	k.mu.Lock()
 	seen := make(map[ghost]time.Time, len(ghosts))
 	for key, c := range ghosts {
-		g := ghost{key, c.ghost}
+		g := ghost{key, c.HoldDown}
 		if seen[g] = k.haunted[g]; seen[g].IsZero() {
 			seen[g] = now
 		}
@@ -64,18 +65,18 @@ func (k *keeper) exorcise(l *leadership, s *state, now time.Time) {
 	k.haunted = seen
 	k.mu.Unlock()
 	for key, c := range ghosts {
-		since := now.Sub(seen[ghost{key, c.ghost}])
+		since := now.Sub(seen[ghost{key, c.HoldDown}])
 		if since >= k.haunts(&c) {
-			k.propose(l, sessionID{key, c.ghost}, "a role is free: what its last holder left cannot be seen any more", command{op: opFree, key: key, number: c.ghost, priority: int64(since)})
+			k.propose(l, sessionID{key, c.HoldDown}, "a role is free: what its last holder left cannot be seen any more", state.Command{Op: state.OpExpireHoldDown, Key: key, Number: c.HoldDown, Priority: int64(since)})
 		}
 	}
 }
 
 // haunts returns how long a ghost keeps its role.
-func (k *keeper) haunts(c *claim) time.Duration {
-	d := time.Duration(c.linger)
+func (k *keeper) haunts(c *state.Claim) time.Duration {
+	d := time.Duration(c.HoldDownTime)
 	d += 2 * d / drift // a slow clock may count it, where that of a lease has a hundredth taken off
-	if !c.lapsed {
+	if !c.Expired {
 		d += promiseTime(k.n.pace.lease)
 	}
 	return d + d/drift
@@ -88,9 +89,9 @@ func (k *keeper) exorcism() (first time.Time) {
 	if len(k.haunted) == 0 {
 		return time.Time{}
 	}
-	ghosts := k.n.fsm.state().ghosts()
+	ghosts := k.n.fsm.state().InHoldDown()
 	for g, since := range k.haunted {
-		if c, ok := ghosts[g.role]; ok && c.ghost == g.index && !k.pending[sessionID{g.role, g.index}] {
+		if c, ok := ghosts[g.role]; ok && c.HoldDown == g.index && !k.pending[sessionID{g.role, g.index}] {
 			if at := since.Add(k.haunts(&c)); first.IsZero() || at.Before(first) {
 				first = at
 			}
@@ -111,7 +112,7 @@ func isMajority(spoke map[string]bool, voters []string) bool {
 }
 
 // propose proposes a command about a session, one at a time, and logs why.
-func (k *keeper) propose(l *leadership, id sessionID, why string, c command) {
+func (k *keeper) propose(l *leadership, id sessionID, why string, c state.Command) {
 	k.mu.Lock()
 	busy := k.pending[id]
 	k.pending[id] = true
@@ -120,15 +121,15 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c command) {
 		return
 	}
 	level := slog.LevelInfo
-	if c.op == opEnd && !l.expels(id.node) {
+	if c.Op == state.OpEnd && !l.expels(id.node) {
 		level = slog.LevelWarn // nobody has planned it
 	}
 	k.n.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
 	k.n.tasks.Go(func() {
-		c.node, c.time = k.n.id, time.Now().UnixNano()
+		c.Node, c.Time = k.n.id, time.Now().UnixNano()
 		last := l.raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
-		err := l.applyAndTell(l.ctx, k.n, &c, func(s *state) bool { return s.index > last })
+		err := l.applyAndTell(l.ctx, k.n, &c, func(s *state.State) bool { return s.Index > last })
 		k.mu.Lock()
 		delete(k.pending, id)
 		k.mu.Unlock()
@@ -145,11 +146,11 @@ func (k *keeper) reported(voter string, who suspicion) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for other := range k.reports {
-		if ses := s.session(other.node); ses == nil || ses.number != other.number || ses.suspect != other.index {
+		if ses := s.Session(other.node); ses == nil || ses.Number != other.number || ses.Suspect != other.index {
 			delete(k.reports, other)
 		}
 	}
-	if ses := s.session(who.node); ses == nil || ses.number != who.number || ses.suspect != who.index {
+	if ses := s.Session(who.node); ses == nil || ses.Number != who.number || ses.Suspect != who.index {
 		return
 	}
 	if k.reports[who] == nil {
@@ -169,7 +170,7 @@ func (n *Node) succeed(ctx context.Context, id sessionID) {
 		if n.leader() != id.node || !n.keeper.overdue(id, time.Now()) {
 			return
 		}
-		if n.majoritySays(ctx, s.voters, id) {
+		if n.majoritySays(ctx, s.Voters, id) {
 			n.log.Info("the leader's lease has lapsed", "leader", id.node)
 			n.standFor(ctx, id.node, func() bool { return n.keeper.overdue(id, time.Now()) })
 			return

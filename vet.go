@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // vetted returns a store of snapshots that refuses one which contradicts what this node has applied,
@@ -25,15 +26,15 @@ type vettedSnapshots struct {
 func (v *vettedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
 	sink, err := v.SnapshotStore.Create(version, index, term, conf, confIndex, trans)
 	have := v.fsm.state()
-	if err != nil || have.index == 0 || index <= have.index {
+	if err != nil || have.Index == 0 || index <= have.Index {
 		return sink, err
 	}
 	r, w := io.Pipe()
 	out := &vettedSink{SnapshotSink: sink, copy: w, found: make(chan error, 1), failed: v.fsm.failed}
 	go func() {
-		s, err := readSnapshot(r, v.secrets)
+		s, err := state.ReadSnapshot(r, v.secrets)
 		if err == nil {
-			err = s.extends(have)
+			err = s.Extends(have)
 		} else {
 			err = nil // the state machine will say so
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
@@ -21,30 +22,30 @@ func TestForgedProposals(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n, other := others[0], others[1]
-		keys := leader.fsm.state().keys
+		keys := leader.fsm.state().Keys
 		for _, test := range []struct {
 			name   string
-			change func(c *command, session, seq *uint64)
+			change func(c *state.Command, session, seq *uint64)
 			taken  bool
 		}{
-			{"its own", func(*command, *uint64, *uint64) {}, true},
-			{"another's", func(c *command, session, _ *uint64) {
-				c.node = other.id
-				c.session = other.ownSession(other.fsm.state())
-				*session = c.session
+			{"its own", func(*state.Command, *uint64, *uint64) {}, true},
+			{"another's", func(c *state.Command, session, _ *uint64) {
+				c.Node = other.id
+				c.Session = other.ownSession(other.fsm.state())
+				*session = c.Session
 			}, false},
-			{"of another session than it says", func(_ *command, session, _ *uint64) { *session++ }, false},
-			{"of another number than it says", func(_ *command, _, seq *uint64) { *seq++ }, false},
+			{"of another session than it says", func(_ *state.Command, session, _ *uint64) { *session++ }, false},
+			{"of another number than it says", func(_ *state.Command, _, seq *uint64) { *seq++ }, false},
 		} {
 			key := "written by " + test.name
 			session, seq := n.ownSession(n.fsm.state()), uint64(1000)
-			c := command{op: opStore, node: n.id, session: session, seq: seq, key: key, value: []byte("1"), number: 1 << 20}
+			c := state.Command{Op: state.OpStore, Node: n.id, Session: session, Seq: seq, Key: key, Value: []byte("1"), Number: 1 << 20}
 			test.change(&c, &session, &seq)
 			var e codec.Encoder
 			e.Uint(1)
 			e.Uint(session)
 			e.Uint(seq)
-			e.Bytes(sealCommand(keys, &c))
+			e.Bytes(state.SealCommand(keys, &c))
 			_, err := n.port.Call(t.Context(), leader.id, callApply, e.B)
 			var answer *wire.CallError
 			if test.taken && err != nil || !test.taken && (!errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error())) {
@@ -63,9 +64,9 @@ func TestForgedProposals(t *testing.T) {
 func TestPutLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
-		records := func(count int) (all []keyValue) {
+		records := func(count int) (all []state.Record) {
 			for i := range count {
-				all = append(all, keyValue{"k" + string(rune('0'+i)), make([]byte, MaxValue)})
+				all = append(all, state.Record{Key: "k" + string(rune('0'+i)), Value: make([]byte, MaxValue)})
 			}
 			return all
 		}

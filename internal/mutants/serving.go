@@ -52,9 +52,9 @@ func servingRows() []row {
 		m("a key is current when every node has it", "TestTicketsWaitForEveryNode",
 			"ticketduty.go", "nextTickets", `if k != nil {`, `if false {`),
 		m("keys of tickets are rotated once", "TestTicketsInTheState",
-			"ticketkeys.go", "rotateTickets", `if !c.flag && old.madeAt() != c.cond {`, `if false {`),
+			"internal/state/tickets.go", "rotateTickets", `if !c.Flag && old.MadeAt() != c.Cond {`, `if false {`).of("."),
 		m("dropped keys open nothing", "TestTicketsInTheState",
-			"ticketkeys.go", "rotateTickets", `if !c.flag && old != nil {`, `if old != nil {`),
+			"internal/state/tickets.go", "rotateTickets", `if !c.Flag && old != nil {`, `if old != nil {`).of("."),
 		m("a wrong clock does not rotate keys all the time", "TestTicketsDue",
 			"tickets.go", "due", `return watch >= t.period || !clockWrong && clock >= t.period && watch >= t.period/ticketClockShare`, `return watch >= t.period || !clockWrong && clock >= t.period`),
 

@@ -1,4 +1,4 @@
-package flotilla
+package state
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 // past stands for the entries that led to a state. Two states of one cluster are one the past of the
 // other, unless a voter has forgotten entries: see package history.
 type past struct {
-	sum   history.Sum // of all entries so far
+	Sum   history.Sum // of all entries so far
 	term  uint64      // of the newest
 	terms []termStart // the newest terms, in order; never written to
 }
@@ -25,13 +25,13 @@ type termStart struct {
 
 const maxTerms = 128 // that are remembered
 
-// after returns the past of the state after l.
-func (p past) after(l *raft.Log) past {
-	p.sum = p.sum.Next(l)
+// After returns the past of the state after l.
+func (p past) After(l *raft.Log) past {
+	p.Sum = p.Sum.Next(l)
 	if l.Term != p.term {
 		p.term = l.Term
 		kept := p.terms[max(0, len(p.terms)+1-maxTerms):]
-		p.terms = append(kept[:len(kept):len(kept)], termStart{l.Term, l.Index, p.sum})
+		p.terms = append(kept[:len(kept):len(kept)], termStart{l.Term, l.Index, p.Sum})
 	}
 	return p
 }
@@ -47,7 +47,7 @@ func (p past) at(index uint64) (termStart, bool) {
 }
 
 func (p past) encode(e *codec.Encoder) {
-	e.Uint(uint64(p.sum))
+	e.Uint(uint64(p.Sum))
 	e.Uint(p.term)
 	e.Uint(uint64(len(p.terms)))
 	for _, t := range p.terms {
@@ -58,7 +58,7 @@ func (p past) encode(e *codec.Encoder) {
 }
 
 func decodePast(d *codec.Decoder) past {
-	p := past{sum: history.Sum(d.Uint()), term: d.Uint()}
+	p := past{Sum: history.Sum(d.Uint()), term: d.Uint()}
 	for range d.Count() {
 		p.terms = append(p.terms, termStart{d.Uint(), d.Uint(), history.Sum(d.Uint())})
 	}
@@ -74,45 +74,45 @@ func (e *divergedError) Error() string {
 		" This node's directory is left as it is. To go on with what the cluster has, move the directory away and start the node again: it joins as a new one"
 }
 
-func diverged(format string, args ...any) error {
+func Diverged(format string, args ...any) error {
 	return &divergedError{fmt.Sprintf(format, args...)}
 }
 
-// extends returns an error unless old can be the past of s. Everything that has not changed in s
+// Extends returns an error unless old can be the past of s. Everything that has not changed in s
 // since old must be in old. It is a sure sign of two pasts when it is not; that it is, is no proof of
 // one: what both have in their logs tells that.
-func (s *state) extends(old *state) error {
-	if s.index == old.index && s.past.sum != old.past.sum {
-		return diverged("what leads to entry %d differs", s.index)
+func (s *State) Extends(old *State) error {
+	if s.Index == old.Index && s.Past.Sum != old.Past.Sum {
+		return Diverged("what leads to entry %d differs", s.Index)
 	}
-	if t, ok := s.past.at(old.index); ok && t.term != old.past.term {
-		return diverged("entry %d has the term %d here and %d there", old.index, old.past.term, t.term)
+	if t, ok := s.Past.at(old.Index); ok && t.term != old.Past.term {
+		return Diverged("entry %d has the term %d here and %d there", old.Index, old.Past.term, t.term)
 	}
-	for _, t := range s.past.terms {
-		if was, ok := old.past.at(t.index); ok && t.index <= old.index && was != t {
-			return diverged("what leads to entry %d differs", t.index)
+	for _, t := range s.Past.terms {
+		if was, ok := old.Past.at(t.index); ok && t.index <= old.Index && was != t {
+			return Diverged("what leads to entry %d differs", t.index)
 		}
 	}
-	sessions := s.sessions.Root().Iterator()
+	sessions := s.Sessions.Root().Iterator()
 	for node, ses, ok := sessions.Next(); ok; node, ses, ok = sessions.Next() {
-		if was := old.session(string(node)); ses.number <= old.index && (was == nil || was.number != ses.number || was.boot != ses.boot) {
-			return diverged("the session of entry %d is not known here", ses.number)
+		if was := old.Session(string(node)); ses.Number <= old.Index && (was == nil || was.Number != ses.Number || was.Incarnation != ses.Incarnation) {
+			return Diverged("the session of entry %d is not known here", ses.Number)
 		}
 	}
 	processes := s.processes.Root().Iterator()
 	for node, p, ok := processes.Next(); ok; node, p, ok = processes.Next() {
 		was, _ := old.processes.Get(node)
-		if p.opened <= old.index && (was.opened != p.opened || was.boot != p.boot) {
-			return diverged("the session of entry %d is not known here", p.opened)
+		if p.Opened <= old.Index && (was.Opened != p.Opened || was.Incarnation != p.Incarnation) {
+			return Diverged("the session of entry %d is not known here", p.Opened)
 		}
-		if p.ended != 0 && p.ended <= old.index && was.opened == p.opened && was.ended != p.ended {
-			return diverged("the session of entry %d did not end here by entry %d", p.opened, p.ended)
+		if p.ended != 0 && p.ended <= old.Index && was.Opened == p.Opened && was.ended != p.ended {
+			return Diverged("the session of entry %d did not end here by entry %d", p.Opened, p.ended)
 		}
 	}
-	records := s.records.Root().Iterator()
+	records := s.Records.Root().Iterator()
 	for k, r, ok := records.Next(); ok; k, r, ok = records.Next() {
-		if was, _ := old.records.Get(k); r.index <= old.index && (was == nil || was.index != r.index) {
-			return diverged("the record of entry %d is not known here", r.index)
+		if was, _ := old.Records.Get(k); r.Index <= old.Index && (was == nil || was.Index != r.Index) {
+			return Diverged("the record of entry %d is not known here", r.Index)
 		}
 	}
 	return nil
