@@ -2,10 +2,11 @@ package flotilla
 
 import (
 	"fmt"
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // book knows where nodes are: from their own greetings, else from what the cluster has recorded.

@@ -40,8 +40,8 @@ type certs struct {
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	probes chan struct{} // an element for each that is under way
 
-	gate           *gate // of all listeners of this node
-	redirectStatus int   // of redirects to https
+	limit          limiter // of handshakes that are computed at once
+	redirectStatus int     // of redirects to https
 
 	port               atomic.Int32  // of the TLS listener, for the redirect in development mode
 	front, demandFront chan struct{} // see budget
@@ -111,6 +111,21 @@ type certStatus struct {
 	Failures   int       // orders of the cluster that failed since the last that did not
 }
 
+// limiter bounds the handshakes that are computed at once.
+type limiter interface {
+	Acquire(*tls.ClientHelloInfo) error // returns when the handshake may go on; for GetConfigForClient, and for the end of GetCertificate
+	Release(net.Conn)                   // lets others go on until Acquire is called again; for GetCertificate, when it may have to wait
+}
+
+// unlimited is no limiter.
+type unlimited struct{}
+
+func (unlimited) Acquire(*tls.ClientHelloInfo) error { return nil }
+func (unlimited) Release(net.Conn)                   {}
+
+// servedAt says at which port TLS is served, for the redirect in development mode.
+func (c *certs) servedAt(port int) { c.port.Store(int32(port)) }
+
 // newCerts prepares certificates as t says, kept in storage. Nothing is obtained before ready returns nil, which it does
 // when the storage can be read and written. A *ConfigError names the field of t that is wrong. certmagic's maintenance runs until
 // close.
@@ -123,7 +138,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	}
 	c := &certs{
 		ready: ready, company: func(context.Context) {}, settled: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {}, current: func() bool { return true },
-		development: development, log: l, gate: newGate(l), redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1), demandFront: make(chan struct{}, 1),
+		development: development, log: l, limit: unlimited{}, redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1), demandFront: make(chan struct{}, 1),
 		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}), before: make(map[string]int64),

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -314,7 +315,7 @@ func TestSelfSignedSessionsEnd(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				newTickets(time.Hour, leasedAlways).bind(server, c.provisional)
+				frontend.NewTickets(time.Hour, leasedAlways).Bind(server, c.provisional)
 				clients := make(map[string]*tls.Config)
 				for _, name := range []string{"a.test", "x.wild.test", ""} {
 					clients[name] = &tls.Config{

@@ -65,7 +65,7 @@ func serveTLS(t *testing.T, c *certs, h http.Handler, domains ...string) string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln := c.listenTLS(listenLoopback(t, "127.0.0.1:0"), nil, cfg)
+	ln := tls.NewListener(listenLoopback(t, "127.0.0.1:0"), cfg)
 	srv := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(ln) }()

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
@@ -53,10 +54,11 @@ type Node struct {
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs
+	gate    *frontend.Limiter // of all listeners for clients
 	clocks  *clocks
-	tickets *tickets
+	tickets *frontend.Tickets
 	space   *spaceWatch
-	fronts  fronts
+	fronts  frontend.Fronts
 
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
 	life, works context.Context
@@ -125,7 +127,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.works, n.break_ = context.WithCancelCause(n.life)
 	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
 	n.keeper, n.tenures = newKeeper(n), newTenures()
-	n.tickets = newTickets(cfg.TLS.TicketRotation, n.isReady)
+	n.tickets = frontend.NewTickets(cfg.TLS.TicketRotation, n.isReady)
 	n.writes = newProposer(n)
 	n.storage = newStorage(n)
 	err := n.open(ctx, first)
@@ -157,6 +159,8 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development() || n.cfg.TLS.Private, n.Ready, n.log); err != nil {
 		return err
 	}
+	n.gate = frontend.NewLimiter(n.log)
+	n.certs.limit = frontend.Slots{}
 	n.certs.settled, n.certs.current = n.settled, n.isReady
 	n.clocks = n.certs.clocks
 	n.clocks.changed, n.clocks.name = n.changed.Notify, n.nameOf

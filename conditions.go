@@ -2,11 +2,12 @@ package flotilla
 
 import (
 	"fmt"
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // writeWait is how long a write may take before that is worth a word.

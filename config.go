@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 )
 
 // Config describes one node. It is copied by Open; later changes have no effect.
@@ -236,7 +237,7 @@ func (c *Config) complete() error {
 		return bad("Expect", fmt.Sprintf("a cluster is formed by 1 to %d nodes, not %d; more may join it later", maxVoters, c.Expect))
 	case c.Expect > 1 && c.Peers == nil:
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
-	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < minTicketPeriod:
+	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < frontend.MinTicketPeriod:
 		return bad("TLS.TicketRotation", "it must be a second at least, or zero for 12 hours")
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
@@ -305,7 +306,7 @@ func (c *Config) complete() error {
 		c.dev = true
 	}
 	if c.TLS.TicketRotation == 0 {
-		c.TLS.TicketRotation = ticketRotation
+		c.TLS.TicketRotation = frontend.TicketRotation
 	}
 	if c.Drain.Patience == 0 {
 		c.Drain.Patience = drainPatience
@@ -403,4 +404,17 @@ func checkHostPort(addr string) error {
 // development reports whether c asks for the development mode.
 func (c *Config) development() bool {
 	return c.dev || c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0
+}
+
+// loopbackOnly returns a *ConfigError naming field unless addr, "host:port", can be reached from this machine alone.
+func loopbackOnly(field, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return &ConfigError{Field: field, Reason: "an address is host:port", Err: err}
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() || strings.EqualFold(host, "localhost") {
+		return nil
+	}
+	return &ConfigError{Field: field, Reason: fmt.Sprintf("%q is not a loopback address, and without Dir, Peers and Secrets "+
+		"this is a development node, whose private certificates are for this machine alone; set them, or listen on localhost", addr)}
 }

@@ -5,10 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // How copies of a data directory are told apart.

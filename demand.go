@@ -94,7 +94,7 @@ func (c *certs) demanded(hello *tls.ClientHelloInfo, name string) (*tls.Certific
 	if len(c.matching(name)) > 0 {
 		return nil, nil
 	}
-	stepAside(hello.Conn)
+	c.limit.Release(hello.Conn)
 	if cert, err := c.demands.managed(hello); cert != nil || err != nil {
 		return cert, err
 	}

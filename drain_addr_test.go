@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bufio"
@@ -75,14 +76,14 @@ func get(t *testing.T, c *http.Client, path string) (reused, last bool, err erro
 }
 
 // https returns the listener that clients use.
-func (s *serving) https() *drainListener { return s.fronts.list()[0].ln }
+func (s *serving) https() *frontend.Listener { return s.fronts.List()[0].Ln }
 
 // awaitLeaving waits until the clients of an address are told to go.
 func (s *serving) awaitLeaving(addr netip.Addr) {
 	for {
-		s.https().mu.Lock()
-		going := s.https().going[addr]
-		s.https().mu.Unlock()
+		s.https().Mu.Lock()
+		going := s.https().Going[addr]
+		s.https().Mu.Unlock()
 		if going > 0 {
 			return
 		}
@@ -112,7 +113,7 @@ func TestDrainAddr(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				others := s.https().clients(stays)
+				others := s.https().Clients(stays)
 				if err := s.DrainAddr(t.Context(), netip.MustParseAddr("127.0.0.3")); err != nil || len(others) != 1 {
 					t.Fatalf("an address without clients: %v; %d elsewhere", err, len(others))
 				}
@@ -122,7 +123,7 @@ func TestDrainAddr(t *testing.T) {
 					slowly <- err
 				}()
 				<-under
-				existing := s.https().clients(leaves)
+				existing := s.https().Clients(leaves)
 				go func() { drained <- s.DrainAddr(t.Context(), netip.AddrFrom16(leaves.As16())) }()
 				s.awaitLeaving(leaves)
 				reused, last, err := get(t, there, "/")
@@ -153,12 +154,12 @@ func TestDrainAddr(t *testing.T) {
 					t.Errorf("%d connections, want 2", len(existing))
 				}
 				for _, c := range existing {
-					if !c.closed.Load() {
+					if !c.Closed.Load() {
 						t.Errorf("a connection from %v is left", c.TCPConn.RemoteAddr())
 					}
 				}
 				for _, c := range others {
-					if c.closed.Load() || c.leaving.Load() {
+					if c.Closed.Load() || c.Leaving.Load() {
 						t.Error("a connection to another address is gone")
 					}
 				}
@@ -241,7 +242,7 @@ func TestDrainAddrClosesAll(t *testing.T) {
 			} else if err != nil {
 				t.Error(err)
 			}
-			if left := s.https().clients(leaves); len(left) > 0 {
+			if left := s.https().Clients(leaves); len(left) > 0 {
 				t.Errorf("%d connections are left", len(left))
 			}
 			for name, conn := range conns {
@@ -260,7 +261,7 @@ func TestDrainAddrClosesAll(t *testing.T) {
 func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})}
-	d := newDrainer(srv, testlog.None())
+	d := frontend.NewDrainer(srv, testlog.None())
 	var conns []net.Conn
 	for range 20 {
 		conn, err := net.Dial("tcp", ln.Addr().String())
@@ -271,11 +272,11 @@ func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
 		conns = append(conns, conn)
 	}
 	left := make(chan int, 1)
-	go func() { left <- d.leave(t.Context(), stays, ln) }()
+	go func() { left <- d.Leave(t.Context(), stays, ln) }()
 	for asked := uint64(0); asked == 0; {
-		ln.mu.Lock()
-		asked = ln.asked
-		ln.mu.Unlock()
+		ln.Mu.Lock()
+		asked = ln.Asked
+		ln.Mu.Unlock()
 	}
 	go srv.Serve(ln)
 	defer srv.Close()
@@ -288,8 +289,8 @@ func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
 			t.Fatalf("not the last answer: %v", err)
 		}
 	}
-	if cut := <-left; cut != 0 || len(ln.clients(stays)) != 0 {
-		t.Errorf("%d cut, %d left", cut, len(ln.clients(stays)))
+	if cut := <-left; cut != 0 || len(ln.Clients(stays)) != 0 {
+		t.Errorf("%d cut, %d left", cut, len(ln.Clients(stays)))
 	}
 	// The listener goes on, and can still be drained.
 	resp, err := http.Get("http://" + ln.Addr().String())
@@ -297,7 +298,7 @@ func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
 		t.Fatalf("a new client: %v", err)
 	}
 	resp.Body.Close()
-	if err := d.end(t.Context(), ln); err != nil {
+	if err := d.End(t.Context(), ln); err != nil {
 		t.Error(err)
 	}
 }

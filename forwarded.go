@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -23,7 +24,7 @@ func TrustForwarded(proxies []netip.Prefix, next http.Handler) http.Handler {
 		client := *r // a handler must not change the request that it got
 		client.Header = r.Header.Clone()
 		peer, err := netip.ParseAddrPort(r.RemoteAddr)
-		trusted := err == nil && among(proxies, peer.Addr())
+		trusted := err == nil && frontend.Among(proxies, peer.Addr())
 		if trusted {
 			client.RemoteAddr = forwardedFor(r.RemoteAddr, r.Header.Values("X-Forwarded-For"), proxies)
 		}
@@ -46,7 +47,7 @@ func forwardedFor(peer string, lines []string, proxies []netip.Prefix) string {
 			return peer
 		}
 		peer = addr.String()
-		if comma < 0 || !among(proxies, addr.Addr()) {
+		if comma < 0 || !frontend.Among(proxies, addr.Addr()) {
 			return peer
 		}
 		all = all[:comma]
@@ -63,10 +64,4 @@ func parseForwarded(s string) (netip.AddrPort, bool) {
 	}
 	addr, err := netip.ParseAddr(s)
 	return netip.AddrPortFrom(addr.Unmap().WithZone(""), 0), err == nil
-}
-
-// among reports whether addr is in one of prefixes. An IPv4 address written as one of IPv6 is the same.
-func among(prefixes []netip.Prefix, addr netip.Addr) bool {
-	addr = addr.Unmap().WithZone("")
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -43,14 +43,14 @@ func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			err := c.admitHello(hello)
 			if err == nil {
-				err = takeTurn(hello)
+				err = c.limit.Acquire(hello)
 			}
 			return nil, err
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, err := c.certificate(hello, first)
 			if err == nil {
-				err = takeTurn(hello)
+				err = c.limit.Acquire(hello)
 			}
 			return cert, err
 		},
@@ -104,7 +104,7 @@ func (c *certs) find(name string) *managed {
 // certificate is GetCertificate of a configuration whose first domain is first; empty: it has none.
 func (c *certs) certificate(hello *tls.ClientHelloInfo, first string) (*tls.Certificate, error) {
 	if challenges(hello) {
-		stepAside(hello.Conn)
+		c.limit.Release(hello.Conn)
 	}
 	if challenges(hello) {
 		return c.config.GetCertificate(hello)
@@ -162,12 +162,12 @@ func (c *certs) hold(hello *tls.ClientHelloInfo, name string) {
 	select {
 	case <-m.known:
 		if none {
-			stepAside(hello.Conn) // the storage is asked first
+			c.limit.Release(hello.Conn) // the storage is asked first
 		}
 		return
 	default:
 	}
-	stepAside(hello.Conn)
+	c.limit.Release(hello.Conn)
 	timer := time.NewTimer(handshakeHold)
 	defer timer.Stop()
 	select {

@@ -18,7 +18,7 @@ import (
 // askPlain sends text on a new connection and returns the status of the answer and what it was, 0 if the connection is closed without one.
 func askPlain(t *testing.T, addr, text string) (status int, location, body string) {
 	t.Helper()
-	conn := dialGate(t, addr)
+	conn := dialClient(t, addr)
 	if _, err := io.WriteString(conn, text); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestServePlainBehindBalancer(t *testing.T) {
 	if code, _, err := readyz(s.cfg); code != http.StatusOK {
 		t.Errorf("health: %d, %v", code, err)
 	}
-	idle := dialGate(t, s.cfg.HTTPAddr)
+	idle := dialClient(t, s.cfg.HTTPAddr)
 	fmt.Fprint(idle, proxyV1+"GET / HTTP/1.1\r\nHost: app.test\r\n") // an answer is due
 	time.AfterFunc(50*time.Millisecond, func() { s.stop() })
 	time.AfterFunc(300*time.Millisecond, func() { fmt.Fprint(idle, "\r\n") })
@@ -125,9 +125,9 @@ func TestListen(t *testing.T) {
 	})
 	t.Run("silence ends", func(t *testing.T) {
 		n := open(t, Config{})
-		n.certs.gate.patience = 100 * time.Millisecond
+		n.gate.HandshakeTimeout = 100 * time.Millisecond
 		addr := serve(t, n)
-		speaks, silent := dialGate(t, addr), dialGate(t, addr)
+		speaks, silent := dialClient(t, addr), dialClient(t, addr)
 		io.WriteString(speaks, "G")
 		if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("a silent connection: %v, want its end", err)
@@ -139,11 +139,11 @@ func TestListen(t *testing.T) {
 	})
 	t.Run("number is bounded", func(t *testing.T) {
 		n := open(t, Config{})
-		n.certs.gate.max = 2
+		n.gate.Max = 2
 		addr := serve(t, n)
 		var conns []net.Conn
 		for range 3 {
-			conns = append(conns, dialGate(t, addr))
+			conns = append(conns, dialClient(t, addr))
 		}
 		if _, err := conns[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the oldest: %v, want its end", err)

@@ -5,11 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,7 +41,7 @@ func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) e
 
 // serveToTheEnd is Serve on a node that is open.
 func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, p *ports) error {
-	defer p.health.close()
+	defer p.health.Close()
 	n.startHealth(p.health, func(f func()) { go f() }) // not one of the node's goroutines, which Shutdown waits for
 	err := n.serve(ctx, h, p)
 	hand, cancel := context.WithTimeout(context.WithoutCancel(ctx), handPatience)
@@ -62,7 +61,7 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 	if err != nil {
 		return err
 	}
-	defer p.health.close()
+	defer p.health.Close()
 	n.startHealth(p.health, n.tasks.Go)
 	return n.serve(ctx, h, p)
 }
@@ -70,7 +69,7 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 // ports are what Serve listens on, and for which names.
 type ports struct {
 	domains              []string
-	https, plain, health *front // health has no listener if nobody wants that
+	https, plain, health *frontend.Front // health has no listener if nobody wants that
 }
 
 // close closes all of them. That of nil does nothing.
@@ -78,9 +77,9 @@ func (p *ports) close() {
 	if p == nil {
 		return
 	}
-	for _, f := range []*front{p.https, p.plain, p.health} {
+	for _, f := range []*frontend.Front{p.https, p.plain, p.health} {
 		if f != nil {
-			f.close()
+			f.Close()
 		}
 	}
 }
@@ -96,7 +95,7 @@ func (n *Node) openPorts(ctx context.Context, domains []string) (_ *ports, err e
 	if _, err := siteNames(domains, n.certs.solvesDNS()); err != nil {
 		return nil, err
 	}
-	p := &ports{domains: domains, health: new(front)}
+	p := &ports{domains: domains, health: new(frontend.Front)}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -117,40 +116,40 @@ func (n *Node) openPorts(ctx context.Context, domains []string) (_ *ports, err e
 }
 
 // startHealth serves Health, by a goroutine that run starts, if it has a listener.
-func (n *Node) startHealth(f *front, run func(func())) {
-	if f.ln != nil {
-		f.use(n.smallServer(n.Health()), f.ln)
-		run(f.serve)
+func (n *Node) startHealth(f *frontend.Front, run func(func())) {
+	if f.Ln != nil {
+		f.Use(frontend.SmallServer(n.Health(), n.log), f.Ln)
+		run(f.Serve)
 	}
 }
 
 // serve is Serve beside the health server. It closes the two other ports.
 func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	https, plain, health := p.https, p.plain, p.health
-	defer https.close()
-	defer plain.close()
+	defer https.Close()
+	defer plain.Close()
 	config, err := n.TLSConfig(p.domains...)
 	if err != nil {
 		return err
 	}
-	srv, err := n.httpsServer(h, config)
+	srv, err := frontend.HTTPSServer(n.cfg.Server, h, config, n.log, func(c *tls.Config) { n.tickets.Bind(c, n.certs.provisional) })
 	if err != nil {
 		return err
 	}
-	https.use(srv, n.certs.listenTLS(https.ln, n.cfg.Proxies, config))
-	plain.use(n.smallServer(n.HTTPHandler(nil)), n.certs.listen(plain.ln, n.cfg.Proxies, nil))
-	n.fronts.add(https, plain)
-	defer n.fronts.remove(https, plain)
-	n.tasks.Go(https.serve)
-	n.tasks.Go(plain.serve)
-	n.log.Info("serving", "https", https.ln.Addr().String(), "domains", p.domains)
+	https.Use(srv, n.withTLS(https.Ln, config))
+	plain.Use(frontend.SmallServer(n.HTTPHandler(nil), n.log), frontend.Wrap(n.gate, plain.Ln, n.cfg.Proxies, nil))
+	n.fronts.Add(https, plain)
+	defer n.fronts.Remove(https, plain)
+	n.tasks.Go(https.Serve)
+	n.tasks.Go(plain.Serve)
+	n.log.Info("serving", "https", https.Ln.Addr().String(), "domains", p.domains)
 	select {
-	case <-https.done:
-		return edge("serving", https.err)
-	case <-plain.done:
-		return edge("serving", plain.err)
-	case <-health.done:
-		return edge("serving", health.err)
+	case <-https.Done:
+		return edge("serving", https.Err)
+	case <-plain.Done:
+		return edge("serving", plain.Err)
+	case <-health.Done:
+		return edge("serving", health.Err)
 	case <-n.life.Done():
 		return ErrClosed
 	case <-ctx.Done():
@@ -173,81 +172,21 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	}
 	var ends sync.WaitGroup
 	errs := make([]error, 2)
-	for i, f := range []*front{https, plain} {
-		ends.Go(func() { errs[i] = f.drain.end(end, f.ln) })
+	for i, f := range []*frontend.Front{https, plain} {
+		ends.Go(func() { errs[i] = f.Drain.End(end, f.Ln) })
 	}
 	ends.Wait()
 	n.log.Info("drained")
 	return edge("draining", errors.Join(errs...))
 }
 
-// front is one server and its listener.
-type front struct {
-	log    *slog.Logger
-	ln     *drainListener
-	accept net.Listener // ln, or what is on top of it
-	srv    *http.Server
-	drain  *drainer
-
-	done chan struct{} // closed when the server has ended
-	err  error         // why; read after done
-}
-
 // openFront listens; use is to follow.
-func (n *Node) openFront(ctx context.Context, field, addr string) (*front, error) {
+func (n *Node) openFront(ctx context.Context, field, addr string) (*frontend.Front, error) {
 	ln, err := n.listen(ctx, field, addr)
 	if err != nil {
 		return nil, err
 	}
-	return &front{ln: ln, log: n.log.With("listener", ln.Addr().String()), done: make(chan struct{})}, nil
-}
-
-// use gives the front its server.
-func (f *front) use(srv *http.Server, accept net.Listener) {
-	f.srv, f.accept = srv, accept
-	f.drain = newDrainer(srv, f.log)
-}
-
-func (f *front) serve() {
-	defer close(f.done)
-	f.err = f.srv.Serve(f.accept)
-	if errors.Is(f.err, http.ErrServerClosed) {
-		f.err = &ConfigError{Field: "Server", Reason: "it has been shut down; it serves once, and it is ended by the end of Serve's context", Err: f.err}
-	}
-}
-
-// close ends what is left at once. That of nobody's front does nothing.
-func (f *front) close() {
-	if f.srv != nil {
-		f.srv.Close()
-	}
-	if f.ln != nil {
-		f.ln.Close()
-	}
-}
-
-// fronts are the servers that clients use at this moment. The zero fronts is ready.
-type fronts struct {
-	mu  sync.Mutex
-	all []*front
-}
-
-func (fs *fronts) add(more ...*front) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.all = append(fs.all, more...)
-}
-
-func (fs *fronts) remove(gone ...*front) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.all = slices.DeleteFunc(fs.all, func(f *front) bool { return slices.Contains(gone, f) })
-}
-
-func (fs *fronts) list() []*front {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	return slices.Clone(fs.all)
+	return frontend.NewFront(ln, n.log), nil
 }
 
 // DrainAddr has the clients go that are connected to one address of this machine, as when a floating address is about to leave it: their connections would stay
@@ -262,13 +201,13 @@ func (n *Node) DrainAddr(ctx context.Context, addr netip.Addr) error {
 	if !addr.IsValid() {
 		return edge("draining an address", errors.New("the address is not valid"))
 	}
-	addr = plainAddr(addr)
+	addr = frontend.PlainAddr(addr)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Drain.Patience)
 	defer cancel()
 	var leaving sync.WaitGroup
 	var cut atomic.Int64
-	for _, f := range n.fronts.list() {
-		leaving.Go(func() { cut.Add(int64(f.drain.leave(ctx, addr, f.ln))) })
+	for _, f := range n.fronts.List() {
+		leaving.Go(func() { cut.Add(int64(f.Drain.Leave(ctx, addr, f.Ln))) })
 	}
 	leaving.Wait()
 	if cut.Load() == 0 {
@@ -278,13 +217,13 @@ func (n *Node) DrainAddr(ctx context.Context, addr netip.Addr) error {
 }
 
 // listen opens one of the addresses that clients use.
-func (n *Node) listen(ctx context.Context, field, addr string) (*drainListener, error) {
+func (n *Node) listen(ctx context.Context, field, addr string) (*frontend.Listener, error) {
 	if n.cfg.dev {
 		if err := loopbackOnly(field, addr); err != nil {
 			return nil, err
 		}
 	}
-	ln, err := listenTCP(ctx, "tcp", addr)
+	ln, err := frontend.ListenTCP(ctx, "tcp", addr)
 	if err != nil {
 		return nil, &ConfigError{Field: field, Reason: "the node cannot listen for clients at " + addr + listenRemedy(err), Err: err}
 	}
@@ -318,7 +257,7 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.tickets.bind(config, n.certs.provisional)
+	n.tickets.Bind(config, n.certs.provisional)
 	return config, nil
 }
 
@@ -334,7 +273,7 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 	if err != nil {
 		return nil, err
 	}
-	return n.certs.listenTLS(ln, n.cfg.Proxies, config), nil
+	return n.withTLS(ln, config), nil
 }
 
 // Listen is ListenTLS for the plain port: it listens for clients on a TCP address, and reads the PROXY header where Config.Proxies says
@@ -348,17 +287,25 @@ func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.certs.listen(ln, n.cfg.Proxies, nil), nil
+	return frontend.Wrap(n.gate, ln, n.cfg.Proxies, nil), nil
+}
+
+// withTLS returns what clients of a port speak TLS to.
+func (n *Node) withTLS(ln net.Listener, config *tls.Config) net.Listener {
+	if addr, ok := ln.Addr().(*net.TCPAddr); ok {
+		n.certs.servedAt(addr.Port)
+	}
+	return frontend.Wrap(n.gate, ln, n.cfg.Proxies, config)
 }
 
 // listenAt opens the socket of ListenTLS or Listen. The field is the one of Config that has such an address.
-func (n *Node) listenAt(field, network, addr string) (*drainListener, error) {
+func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error) {
 	if n.cfg.dev {
 		if err := loopbackOnly(field, addr); err != nil {
 			return nil, err
 		}
 	}
-	ln, err := listenTCP(context.Background(), network, addr)
+	ln, err := frontend.ListenTCP(context.Background(), network, addr)
 	if err != nil {
 		return nil, edge("listening", err)
 	}

@@ -1,8 +1,6 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -171,33 +169,6 @@ func TestDroppedTicketsStayDropped(t *testing.T) {
 			t.Fatal("a key that was dropped is in use")
 		}
 	})
-}
-
-// A user who takes time to choose a configuration does not keep other clients from their handshakes.
-func TestUsersConfigForClientTakesNoTurn(t *testing.T) {
-	cert, _ := identityFor(t, "a.test")
-	var within, after bool
-	ours := &tls.Config{Certificates: []tls.Certificate{cert}, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		return nil, takeTurn(hello)
-	}}
-	slot := func(conn net.Conn) bool { return conn.(*gatedConn).slot.Load() }
-	var conn net.Conn
-	user := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		conn = hello.Conn
-		within = slot(conn)
-		return &tls.Config{}, nil
-	}}
-	mergeTLS(ours, user, new(http.Server), func(*tls.Config) { after = slot(conn) })
-	near, far := net.Pipe()
-	defer near.Close()
-	server := newGate(testlog.None()).take(far, ours).tls
-	go server.Handshake()
-	if err := tls.Client(near, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}).Handshake(); err != nil {
-		t.Fatal(err)
-	}
-	if within || !after {
-		t.Errorf("a slot is held while the user chooses: %v; after it: %v", within, after)
-	}
 }
 
 // The other nodes' certificates are not this node's where each has its own, and an old machine has none that an authority would give.

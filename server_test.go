@@ -1,9 +1,9 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -56,7 +56,7 @@ func serveReal(t *testing.T, cfg Config, h http.Handler) *serving {
 		n.Close()
 	})
 	s.roots = awaitCertificate(t, n, s.ended)
-	for len(n.fronts.list()) == 0 { // the certificate may be there before the servers are
+	for len(n.fronts.List()) == 0 { // the certificate may be there before the servers are
 		select {
 		case err := <-s.ended:
 			t.Fatal(err)
@@ -132,9 +132,8 @@ func TestServerDefaults(t *testing.T) {
 			if tc.srv != nil {
 				given = tc.srv.HTTP2
 			}
-			n := &Node{cfg: Config{Server: tc.srv}, log: testlog.None()}
 			h := http.NotFoundHandler()
-			srv, err := n.httpsServer(h, &tls.Config{})
+			srv, err := frontend.HTTPSServer(tc.srv, h, &tls.Config{}, testlog.None(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,14 +170,14 @@ func TestMergeTLSKnowsEveryField(t *testing.T) {
 			user, ours := new(tls.Config), &tls.Config{NextProtos: []string{"ours"}}
 			at := reflect.ValueOf(user).Elem().Field(i)
 			at.Set(someValue(t, f.Type))
-			mergeTLS(ours, user, new(http.Server), func(*tls.Config) {})
+			frontend.MergeTLS(ours, user, new(http.Server), func(*tls.Config) {})
 			if got := reflect.ValueOf(ours).Elem().Field(i); !same(got, at) {
 				t.Errorf("the user's %v has become %v", at, got)
 			}
 			if f.Name == "MinVersion" { // the user's wins
 				for _, v := range []uint16{tls.VersionTLS10, tls.VersionTLS13} {
 					ours, user = &tls.Config{MinVersion: tls.VersionTLS12}, &tls.Config{MinVersion: v}
-					if mergeTLS(ours, user, new(http.Server), func(*tls.Config) {}); ours.MinVersion != v {
+					if frontend.MergeTLS(ours, user, new(http.Server), func(*tls.Config) {}); ours.MinVersion != v {
 						t.Errorf("the user's %s has become %s", tls.VersionName(v), tls.VersionName(ours.MinVersion))
 					}
 				}
@@ -190,7 +189,7 @@ func TestMergeTLSKnowsEveryField(t *testing.T) {
 			own.Set(someValue(t, f.Type))
 			before := reflect.New(f.Type).Elem()
 			before.Set(own)
-			mergeTLS(set, user, new(http.Server), func(*tls.Config) {})
+			frontend.MergeTLS(set, user, new(http.Server), func(*tls.Config) {})
 			if f.Type.Kind() == reflect.Func && own.Pointer() != before.Pointer() || f.Type.Kind() != reflect.Func && !same(own, before) {
 				t.Error("the user's has won over ours")
 			}
@@ -265,9 +264,8 @@ func TestMergeTLSProtocols(t *testing.T) {
 					continue
 				}
 				tc.srv.TLSConfig = config
-				n := &Node{cfg: Config{Server: tc.srv}, log: testlog.None()}
 				ours := &tls.Config{NextProtos: []string{"h2", "http/1.1", "acme-tls/1"}}
-				if _, err := n.httpsServer(nil, ours); err != nil {
+				if _, err := frontend.HTTPSServer(tc.srv, nil, ours, testlog.None(), nil); err != nil {
 					t.Fatal(err)
 				}
 				if !slices.Equal(ours.NextProtos, tc.want) {
@@ -296,7 +294,7 @@ func TestMergeTLSForClient(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.ours.NextProtos = []string{"h2"}
 			var bound *tls.Config
-			mergeTLS(tc.ours, tc.user, new(http.Server), func(c *tls.Config) { bound = c })
+			frontend.MergeTLS(tc.ours, tc.user, new(http.Server), func(c *tls.Config) { bound = c })
 			c, err := tc.ours.GetConfigForClient(&tls.ClientHelloInfo{SupportedProtos: []string{"h2"}})
 			if err != nil || c == nil {
 				t.Fatal(c, err)
@@ -310,14 +308,14 @@ func TestMergeTLSForClient(t *testing.T) {
 		})
 	}
 	plain := new(tls.Config)
-	mergeTLS(plain, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, new(http.Server), func(*tls.Config) {})
+	frontend.MergeTLS(plain, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, new(http.Server), func(*tls.Config) {})
 	c, err := plain.GetConfigForClient(&tls.ClientHelloInfo{SupportedProtos: []string{acmez.ACMETLS1Protocol}})
 	if err != nil || c.ClientAuth != tls.NoClientCert || !c.SessionTicketsDisabled || !slices.Equal(c.NextProtos, []string{acmez.ACMETLS1Protocol}) {
 		t.Errorf("for a challenge: %+v, %v", c, err)
 	}
 	failing := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, io.ErrUnexpectedEOF }}
 	ours := new(tls.Config)
-	mergeTLS(ours, failing, new(http.Server), func(*tls.Config) {})
+	frontend.MergeTLS(ours, failing, new(http.Server), func(*tls.Config) {})
 	if _, err := ours.GetConfigForClient(&tls.ClientHelloInfo{}); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the user's refusal is lost: %v", err)
 	}
@@ -441,61 +439,4 @@ func TestServerServesOnce(t *testing.T) {
 	over.Close()
 	cfg.Server = over
 	fault(Serve(t.Context(), cfg, nil), "shut down")
-}
-
-// Connections that say nothing cannot take more than their number, and those who ask get answers.
-func TestCrowd(t *testing.T) {
-	srv := (&Node{log: testlog.None()}).smallServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }))
-	if srv.ConnState == nil {
-		t.Fatal("the number is not bounded")
-	}
-	c := newCrowd(3)
-	srv.ConnState = c.note
-	ln := listenLoopback(t, "127.0.0.1:0")
-	newDrainer(srv, testlog.None())
-	go srv.Serve(ln)
-	dial := func(n int) net.Conn {
-		conn := dialGate(t, ln.Addr().String())
-		for { // until the server has it
-			c.mu.Lock()
-			have := c.order.Len()
-			c.mu.Unlock()
-			if have >= n {
-				return conn
-			}
-			<-time.After(time.Millisecond)
-		}
-	}
-	asks := func(conn net.Conn) {
-		t.Helper()
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != 200 {
-			t.Errorf("%v, %v", resp, err)
-		}
-	}
-	first, second, third := dial(1), dial(2), dial(3)
-	asks(first)
-	var fourth net.Conn
-	for _, gone := range []net.Conn{second, third} {
-		fourth = dial(3)
-		if err := closedSoon(gone); err != nil {
-			t.Error(err)
-		}
-	}
-	asks(first)
-	asks(fourth)
-	srv.Close()
-	for { // those that go are forgotten
-		c.mu.Lock()
-		left := c.order.Len()
-		same := left == len(c.places)
-		c.mu.Unlock()
-		if !same {
-			t.Fatal("connections and places differ")
-		}
-		if left == 0 {
-			return
-		}
-		<-time.After(time.Millisecond)
-	}
 }

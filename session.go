@@ -183,7 +183,7 @@ func (n *Node) told(fx *state.Effects) {
 		n.tenures.contested.Notify()
 	}
 	if fx.Tickets {
-		n.tickets.follow(n.fsm.state().Tickets)
+		n.tickets.Follow(n.fsm.state().Tickets)
 		n.changed.Notify()
 	}
 	if say := n.space.look(n.fsm.state()); say != nil {

@@ -2,10 +2,11 @@ package flotilla
 
 import (
 	"fmt"
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"log/slog"
 	"sync"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 const (

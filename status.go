@@ -140,7 +140,7 @@ func (n *Node) Status() Status {
 		Lease:        lease,
 		Roles:        n.remarks.add(n.roleStatus(s, lease)),
 		Certificates: n.certificates(),
-		Tickets:      n.tickets.status(),
+		Tickets:      ticketStatus(n.tickets.Current()),
 		Space:        spaceOf(s, n.cfg.MaxState),
 		Waiting:      n.waiting.list(),
 		Peers:        n.peerStatus(),

@@ -2,16 +2,20 @@ package flotilla
 
 import (
 	"context"
-	"github.com/flotilla-ha/flotilla/internal/state"
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // keepTickets makes and rotates the keys while this node leads.
 func (n *Node) keepTickets(l *leadership) {
 	for l.ctx.Err() == nil {
-		changed, wait := n.tickets.changed.Wait(), min(time.Minute, n.tickets.period/4)
+		changed, wait := n.tickets.Changed.Wait(), min(time.Minute, n.tickets.Period/4)
 		k := n.fsm.state().Tickets
-		if k == nil || k.Current == nil || n.tickets.due(k, n.clocks.check(clockStops) != nil) {
+		if k == nil || k.Current == nil || n.tickets.Due(k, n.clocks.check(clockStops) != nil) {
 			err := n.nextTickets(l, k)
 			if err == nil {
 				continue
@@ -36,7 +40,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 			return err
 		}
 	}
-	a, err := n.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: newTicketKey()})
+	a, err := n.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: frontend.NewTicketKey()})
 	if err == nil && a.Code != state.CodeChanged {
 		err = codeError(a.Code)
 	}
@@ -49,7 +53,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: newTicketKey()})
+	_, err := n.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: frontend.NewTicketKey()})
 	return edge("dropping session tickets", err)
 }
 
@@ -59,4 +63,13 @@ type TicketStatus struct {
 	Since      time.Time // when it became current, by the clock of the node that led then
 	AgeSeconds int64     // since then, by this node's clock
 	Previous   int       // older keys whose tickets are still accepted
+}
+
+func ticketStatus(k *state.TicketKeys) TicketStatus {
+	if k == nil {
+		return TicketStatus{}
+	}
+	sum := sha256.Sum256(k.Current)
+	since := time.Unix(0, k.Time)
+	return TicketStatus{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.Previous)}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -81,7 +82,7 @@ func ticketServers(t *testing.T, nodes []*Node) (servers []*tls.Config, client *
 	cert, pool := identityFor(t, "a.test", "b.test")
 	for _, n := range nodes {
 		cfg := &tls.Config{Certificates: []tls.Certificate{cert}}
-		n.tickets.bind(cfg, func(string) bool { return false })
+		n.tickets.Bind(cfg, func(string) bool { return false })
 		servers = append(servers, cfg)
 	}
 	return servers, &tls.Config{RootCAs: pool, ServerName: "a.test", ClientSessionCache: tls.NewLRUClientSessionCache(10)}
@@ -221,10 +222,10 @@ func TestTicketsWaitForEveryNode(t *testing.T) {
 
 // A ticket opens only what it was given for.
 func TestTicketBinding(t *testing.T) {
-	nodes := []*Node{{tickets: newTickets(time.Hour, leasedAlways)}, {tickets: newTickets(time.Hour, leasedAlways)}}
-	keys := &state.TicketKeys{Index: 1, Next: newTicketKey(), Current: newTicketKey()}
+	nodes := []*Node{{tickets: frontend.NewTickets(time.Hour, leasedAlways)}, {tickets: frontend.NewTickets(time.Hour, leasedAlways)}}
+	keys := &state.TicketKeys{Index: 1, Next: frontend.NewTicketKey(), Current: frontend.NewTicketKey()}
 	for _, n := range nodes {
-		n.tickets.follow(keys)
+		n.tickets.Follow(keys)
 	}
 	clientCert, clients := identityFor(t, "client")
 	_, strangers := identityFor(t, "client of another authority")
@@ -289,9 +290,9 @@ func (c oneSession) Put(_ string, s *tls.ClientSessionState) { c.ClientSessionCa
 // What a client has seen for want of a certificate it shall not go on seeing.
 func TestTicketsOfProvisionalCertificates(t *testing.T) {
 	for _, provisional := range []bool{false, true} {
-		n := &Node{tickets: newTickets(time.Hour, leasedAlways)}
+		n := &Node{tickets: frontend.NewTickets(time.Hour, leasedAlways)}
 		servers, client := ticketServers(t, []*Node{n})
-		n.tickets.bind(servers[0], func(string) bool { return provisional })
+		n.tickets.Bind(servers[0], func(string) bool { return provisional })
 		resumes(t, client, servers[0])
 		if got := resumes(t, client, servers[0]); got == provisional {
 			t.Errorf("provisional %v: resumed %v", provisional, got)
@@ -314,11 +315,11 @@ func TestTicketsDue(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ts := newTickets(ticketRotation, leasedAlways)
-				k := &state.TicketKeys{Index: 7, Time: time.Now().Add(tt.watch - tt.clock).UnixNano(), Next: newTicketKey()}
-				ts.follow(k)
+				ts := frontend.NewTickets(frontend.TicketRotation, leasedAlways)
+				k := &state.TicketKeys{Index: 7, Time: time.Now().Add(tt.watch - tt.clock).UnixNano(), Next: frontend.NewTicketKey()}
+				ts.Follow(k)
 				time.Sleep(tt.watch)
-				if got := ts.due(k, false); got != tt.want {
+				if got := ts.Due(k, false); got != tt.want {
 					t.Errorf("due: %v, want %v", got, tt.want)
 				}
 			})
@@ -384,14 +385,14 @@ func TestTicketsInTheState(t *testing.T) {
 
 func FuzzTicketKeys(f *testing.F) {
 	var e codec.Encoder
-	(&state.TicketKeys{Index: 1, Time: 2, Next: newTicketKey(), Current: newTicketKey(), Previous: [][]byte{newTicketKey()}}).Encode(&e)
+	(&state.TicketKeys{Index: 1, Time: 2, Next: frontend.NewTicketKey(), Current: frontend.NewTicketKey(), Previous: [][]byte{frontend.NewTicketKey()}}).Encode(&e)
 	f.Add(e.B)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k, err := state.DecodeTicketKeys(&codec.Decoder{B: b})
 		if err != nil {
 			return
 		}
-		newTickets(time.Hour, leasedAlways).follow(k)
+		frontend.NewTickets(time.Hour, leasedAlways).Follow(k)
 		var e codec.Encoder
 		k.Encode(&e)
 		again, err := state.DecodeTicketKeys(&codec.Decoder{B: e.B})

@@ -47,7 +47,7 @@ func TestZapBridge(t *testing.T) {
 		{"secrets", func(l *zap.Logger) {
 			l.Info("x", zap.Any("a", keyring{"hunter2"}), zap.Object("b", &keyring{"hunter2"}), zap.Reflect("c", &keyring{"hunter2"}),
 				zap.ByteString("d", []byte("hunter2")), zap.Binary("e", []byte("hunter2")))
-		}, "level=INFO msg=x a=flotilla.keyring b=*flotilla.keyring c=*flotilla.keyring d=\"7 bytes\" e=\"7 bytes\"\n"},
+		}, "level=INFO msg=x a=slogbridge.keyring b=*slogbridge.keyring c=*slogbridge.keyring d=\"7 bytes\" e=\"7 bytes\"\n"},
 		{"problems", func(l *zap.Logger) {
 			l.Info("x", zap.Object("problem", zapcore.ObjectMarshalerFunc(func(e zapcore.ObjectEncoder) error {
 				e.AddString("type", "urn:ietf:params:acme:error:connection")

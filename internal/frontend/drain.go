@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"context"
@@ -24,11 +24,11 @@ const (
 	silentAfter  = 5 * time.Second        // a new connection that says nothing is nobody's, as for http.Server.Shutdown
 )
 
-// drainer takes an http.Server out of service without losing a request. http.Server.Shutdown by itself loses those of
-// connections that wait to be accepted (see drainListener), and those that are first read after it was called: such a connection
+// Drainer takes an http.Server out of service without losing a request. http.Server.Shutdown by itself loses those of
+// connections that wait to be accepted (see Listener), and those that are first read after it was called: such a connection
 // is closed without an answer (conn.serve in net/http, Go 1.26), and since it was fresh, no client may assume that a retry
 // is safe. Its methods are safe for concurrent use. It knows the connections of drainListeners, through whatever is on top of them.
-type drainer struct {
+type Drainer struct {
 	srv    *http.Server
 	log    *slog.Logger
 	ending atomic.Bool
@@ -47,9 +47,9 @@ const (
 	phaseIdle                    // between two requests
 )
 
-// newDrainer puts itself into srv, which must not be serving yet: around its Handler, its ConnState and its ConnContext.
-func newDrainer(srv *http.Server, log *slog.Logger) *drainer {
-	d := &drainer{srv: srv, log: log, silent: silentAfter, all: map[*clientConn]struct{}{}}
+// NewDrainer puts itself into srv, which must not be serving yet: around its Handler, its ConnState and its ConnContext.
+func NewDrainer(srv *http.Server, log *slog.Logger) *Drainer {
+	d := &Drainer{srv: srv, log: log, silent: silentAfter, all: map[*clientConn]struct{}{}}
 	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
 	if next == nil {
 		next = http.DefaultServeMux
@@ -76,7 +76,7 @@ func newDrainer(srv *http.Server, log *slog.Logger) *drainer {
 
 // drainHandler is the handler of a drainer's server.
 type drainHandler struct {
-	d    *drainer
+	d    *Drainer
 	next http.Handler
 }
 
@@ -90,13 +90,13 @@ func (h *drainHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		client.requests.Add(1)
 		defer client.requests.Add(-1)
 	}
-	if h.d.ending.Load() || client != nil && client.leaving.Load() {
+	if h.d.ending.Load() || client != nil && client.Leaving.Load() {
 		w.Header().Set("Connection", "close") // over HTTP/2 this sends GOAWAY
 	}
 	h.next.ServeHTTP(w, r)
 }
 
-func (d *drainer) note(c net.Conn, s http.ConnState) {
+func (d *Drainer) note(c net.Conn, s http.ConnState) {
 	client := clientOf(c)
 	if client == nil {
 		return
@@ -118,12 +118,12 @@ func (d *drainer) note(c net.Conn, s http.ConnState) {
 }
 
 // isDue reports whether to wait for an answer on c. d.mu is held.
-func (d *drainer) isDue(c *clientConn) bool {
+func (d *Drainer) isDue(c *clientConn) bool {
 	return c.phase == phaseActive || c.phase == phaseFresh && time.Since(c.begun)-time.Duration(c.heard.Load()) < d.silent
 }
 
 // busy reports whether an answer is due on some connection.
-func (d *drainer) busy() bool {
+func (d *Drainer) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range d.all {
@@ -135,7 +135,7 @@ func (d *drainer) busy() bool {
 }
 
 // resting reports whether a connection is at rest, and not for long, of a server whose end began then. Shutdown closes these at once, and a client that sends on one just then has to send again; told by an answer that it was the last, it does not.
-func (d *drainer) resting(begun time.Time) bool {
+func (d *Drainer) resting(begun time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range d.all {
@@ -156,7 +156,7 @@ func atRest(since, begun time.Time) time.Duration {
 }
 
 // underWay returns how many requests have no answer yet, and how many new connections have not asked.
-func (d *drainer) underWay() (requests, silent int) {
+func (d *Drainer) underWay() (requests, silent int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range d.all {
@@ -171,12 +171,12 @@ func (d *drainer) underWay() (requests, silent int) {
 
 // announce makes every response from now on the last of its connection, so that clients come back through the balancer. New
 // connections are accepted as before. It is for the time between the node's not being ready and end.
-func (d *drainer) announce() { d.ending.Store(true) }
+func (d *Drainer) announce() { d.ending.Store(true) }
 
-// end drains the listeners that the server serves, waits until every request has its answer, and shuts the server down. When ctx
+// End drains the listeners that the server serves, waits until every request has its answer, and shuts the server down. When ctx
 // ends first it closes the server, with the requests it has, and returns an error that says how many. An error from a listener means that a
 // connection may have been lost; the server has been shut down all the same.
-func (d *drainer) end(ctx context.Context, lns ...*drainListener) error {
+func (d *Drainer) End(ctx context.Context, lns ...*Listener) error {
 	d.announce()
 	errs := make([]error, len(lns), len(lns)+1)
 	var all sync.WaitGroup
@@ -213,12 +213,12 @@ func (d *drainer) end(ctx context.Context, lns ...*drainListener) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// leave has the clients of one address of ln go, and returns how many requests it has cut since ctx ended first.
-func (d *drainer) leave(ctx context.Context, addr netip.Addr, ln *drainListener) (cut int) {
+// Leave has the clients of one address of ln go, and returns how many requests it has cut since ctx ended first.
+func (d *Drainer) Leave(ctx context.Context, addr netip.Addr, ln *Listener) (cut int) {
 	ln.leave(addr, 1)
 	defer ln.leave(addr, -1)
 	ln.settle(context.WithoutCancel(ctx))
-	clients := ln.clients(addr)
+	clients := ln.Clients(addr)
 	var closing sync.WaitGroup
 	defer closing.Wait()
 	begun := time.Now()
@@ -256,8 +256,8 @@ func (d *drainer) leave(ctx context.Context, addr netip.Addr, ln *drainListener)
 }
 
 // pending returns how many requests of c are under way, what http.Server has of it, and whether leave, which began then, is to wait for it.
-func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net.Conn, wait bool) {
-	if c.closed.Load() {
+func (d *Drainer) pending(c *clientConn, begun time.Time) (requests int, top net.Conn, wait bool) {
+	if c.Closed.Load() {
 		return 0, nil, false
 	}
 	d.mu.Lock()
@@ -278,7 +278,7 @@ func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net
 // clientConn is a connection of a client. Its listener knows it until it is closed, by whomever: http.Server forgets those that are hijacked.
 type clientConn struct {
 	*net.TCPConn
-	ln    *drainListener
+	ln    *Listener
 	local netip.Addr
 	begun time.Time
 
@@ -288,9 +288,9 @@ type clientConn struct {
 	since time.Time // of phaseIdle
 
 	heard    atomic.Int64 // how long after begun its handshake last got on, a time.Duration
-	leaving  atomic.Bool  // every answer is the last
+	Leaving  atomic.Bool  // every answer is the last
 	requests atomic.Int32 // in handlers
-	closed   atomic.Bool
+	Closed   atomic.Bool
 	spoke    atomic.Bool // a byte has come
 }
 
@@ -305,7 +305,7 @@ func (c *clientConn) Read(b []byte) (int, error) {
 
 // Close closes the socket.
 func (c *clientConn) Close() error {
-	if !c.closed.Swap(true) {
+	if !c.Closed.Swap(true) {
 		c.ln.forget(c)
 	}
 	return c.TCPConn.Close()
@@ -330,13 +330,13 @@ func clientOf(c net.Conn) *clientConn {
 	}
 }
 
-// plainAddr returns the one form of addr that addresses are compared in.
-func plainAddr(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
+// PlainAddr returns the one form of addr that addresses are compared in.
+func PlainAddr(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
-// drainListener is a TCP listener that can be closed without losing a connection. Closing a listening socket resets every
+// Listener is a TCP listener that can be closed without losing a connection. Closing a listening socket resets every
 // connection that the kernel has completed and nobody has accepted: its client believes itself connected, so neither the client
 // nor a balancer between would try another node. drain empties that queue first.
-type drainListener struct {
+type Listener struct {
 	tcp *net.TCPListener
 
 	resting   chan struct{} // closed when Accept is at rest, by whoever runs Accept
@@ -346,34 +346,34 @@ type drainListener struct {
 
 	settled notify.Signal // answered has changed
 
-	mu              sync.Mutex
-	asked, answered uint64 // questions of settle, and those that Accept has answered
+	Mu              sync.Mutex
+	Asked, answered uint64 // questions of settle, and those that Accept has answered
 	final           bool   // drain has begun: Accept is to rest
 	conns           map[*clientConn]struct{}
-	going           map[netip.Addr]int // addresses whose new clients are to leave, and how many want that
+	Going           map[netip.Addr]int // addresses whose new clients are to leave, and how many want that
 }
 
-// listenTCP listens on addr; the network is tcp, tcp4 or tcp6. Multipath TCP, which package net asks for by default, is left out: such a listener keeps a socket
+// ListenTCP listens on addr; the network is tcp, tcp4 or tcp6. Multipath TCP, which package net asks for by default, is left out: such a listener keeps a socket
 // filter to itself, and its connections would be lost by drain after all.
-func listenTCP(ctx context.Context, network, addr string) (*drainListener, error) {
+func ListenTCP(ctx context.Context, network, addr string) (*Listener, error) {
 	lc := net.ListenConfig{Control: wakeWriters}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return newDrainListener(ln.(*net.TCPListener)), nil
+	return newListener(ln.(*net.TCPListener)), nil
 }
 
-func newDrainListener(tcp *net.TCPListener) *drainListener {
-	return &drainListener{
+func newListener(tcp *net.TCPListener) *Listener {
+	return &Listener{
 		tcp: tcp, resting: make(chan struct{}), closed: make(chan struct{}),
-		conns: make(map[*clientConn]struct{}), going: make(map[netip.Addr]int),
+		conns: make(map[*clientConn]struct{}), Going: make(map[netip.Addr]int),
 	}
 }
 
 // Accept is for one goroutine, which calls it again as soon as it has taken note of a connection, as http.Server.Serve does.
-func (l *drainListener) Accept() (net.Conn, error) {
+func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.tcp.AcceptTCP()
 		if err == nil {
@@ -383,9 +383,9 @@ func (l *drainListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		// Only drain and settle set deadlines: this is their question whether anything is left.
-		l.mu.Lock()
-		asked, final := l.asked, l.final
-		l.mu.Unlock()
+		l.Mu.Lock()
+		asked, final := l.Asked, l.final
+		l.Mu.Unlock()
 		if n, err := acceptQueue(l.tcp); err == nil && n > 0 {
 			l.tcp.SetDeadline(time.Now().Add(10 * time.Millisecond))
 			continue
@@ -401,30 +401,30 @@ func (l *drainListener) Accept() (net.Conn, error) {
 }
 
 // answer says that nothing was left when asked was the last question, and has Accept wait again unless there is another.
-func (l *drainListener) answer(asked uint64) {
-	l.mu.Lock()
+func (l *Listener) answer(asked uint64) {
+	l.Mu.Lock()
 	l.answered = asked
-	if l.asked == asked && !l.final {
+	if l.Asked == asked && !l.final {
 		l.tcp.SetDeadline(time.Time{})
 	}
-	l.mu.Unlock()
+	l.Mu.Unlock()
 	l.settled.Notify()
 }
 
 // settle waits until every connection that the kernel has completed has been handed out by Accept and taken note of, half a second at most.
-func (l *drainListener) settle(ctx context.Context) {
+func (l *Listener) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	l.mu.Lock()
-	l.asked++
-	asked := l.asked
+	l.Mu.Lock()
+	l.Asked++
+	asked := l.Asked
 	l.tcp.SetDeadline(time.Unix(1, 0))
-	l.mu.Unlock()
+	l.Mu.Unlock()
 	for {
 		settled := l.settled.Wait()
-		l.mu.Lock()
+		l.Mu.Lock()
 		done := l.answered >= asked
-		l.mu.Unlock()
+		l.Mu.Unlock()
 		if done {
 			return
 		}
@@ -441,43 +441,43 @@ func (l *drainListener) settle(ctx context.Context) {
 }
 
 // admit takes down a new connection.
-func (l *drainListener) admit(tcp *net.TCPConn) *clientConn {
+func (l *Listener) admit(tcp *net.TCPConn) *clientConn {
 	c := &clientConn{TCPConn: tcp, ln: l, begun: time.Now()}
 	if addr, ok := tcp.LocalAddr().(*net.TCPAddr); ok {
-		c.local = plainAddr(addr.AddrPort().Addr())
+		c.local = PlainAddr(addr.AddrPort().Addr())
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
 	l.conns[c] = struct{}{}
-	c.leaving.Store(l.going[c.local] > 0)
+	c.Leaving.Store(l.Going[c.local] > 0)
 	return c
 }
 
-func (l *drainListener) forget(c *clientConn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (l *Listener) forget(c *clientConn) {
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
 	delete(l.conns, c)
 }
 
 // leave has the clients of addr told to leave, those that are there and those that come until it is called again with -1.
-func (l *drainListener) leave(addr netip.Addr, by int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.going[addr] += by; l.going[addr] == 0 {
-		delete(l.going, addr)
+func (l *Listener) leave(addr netip.Addr, by int) {
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	if l.Going[addr] += by; l.Going[addr] == 0 {
+		delete(l.Going, addr)
 		return
 	}
 	for c := range l.conns {
 		if c.local == addr {
-			c.leaving.Store(true)
+			c.Leaving.Store(true)
 		}
 	}
 }
 
-// clients returns the open connections to addr.
-func (l *drainListener) clients(addr netip.Addr) []*clientConn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// Clients returns the open connections to addr.
+func (l *Listener) Clients(addr netip.Addr) []*clientConn {
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
 	var all []*clientConn
 	for c := range l.conns {
 		if c.local == addr {
@@ -488,7 +488,7 @@ func (l *drainListener) clients(addr netip.Addr) []*clientConn {
 }
 
 // Close closes the socket.
-func (l *drainListener) Close() error {
+func (l *Listener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
 	if err := l.tcp.Close(); !errors.Is(err, net.ErrClosed) { // drained listeners have been closed by drainer.end
 		return err
@@ -497,7 +497,7 @@ func (l *drainListener) Close() error {
 }
 
 // Addr returns the address that the socket is bound to.
-func (l *drainListener) Addr() net.Addr { return l.tcp.Addr() }
+func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
 // drain makes Close safe. It stops the kernel from answering new clients, waits until every connection begun before has been
 // handed out by Accept, and returns when the goroutine that runs Accept has taken note of the last. Close is to follow at once:
@@ -505,7 +505,7 @@ func (l *drainListener) Addr() net.Addr { return l.tcp.Addr() }
 //
 // It is called while Accept is being called, before http.Server.Shutdown. It waits half a second at most for the handshakes: those that are
 // not complete by then are a flood or a dead client. Then it waits as long at most for Accept. An error means that connections may be lost by Close; nothing else has changed.
-func (l *drainListener) drain(ctx context.Context) error {
+func (l *Listener) drain(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	err := dropSYN(l.tcp)
@@ -538,10 +538,10 @@ wait:
 			break
 		}
 	}
-	l.mu.Lock()
+	l.Mu.Lock()
 	l.final = true
 	err = l.tcp.SetDeadline(time.Unix(1, 0))
-	l.mu.Unlock()
+	l.Mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("drain %v: %w", l.Addr(), err)
 	}

@@ -1,10 +1,9 @@
-package flotilla
+package frontend
 
 import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"log"
 	"net"
@@ -16,39 +15,14 @@ import (
 )
 
 // listenLoopback listens on addr, which is on loopback or on all interfaces, until the test ends.
-func listenLoopback(t *testing.T, addr string) *drainListener {
+func listenLoopback(t *testing.T, addr string) *Listener {
 	t.Helper()
-	ln, err := listenTCP(t.Context(), "tcp", addr)
+	ln, err := ListenTCP(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
 	return ln
-}
-
-func TestLoopbackOnly(t *testing.T) {
-	for addr, ok := range map[string]bool{
-		"127.0.0.1:443":          true,
-		"127.1.2.3:0":            true,
-		"[::1]:443":              true,
-		"[::ffff:127.0.0.1]:443": true,
-		"localhost:443":          true,
-		"LOCALHOST:443":          true,
-		":443":                   false,
-		"0.0.0.0:443":            false,
-		"[::]:443":               false,
-		"192.0.2.1:443":          false,
-		"localhost.example:443":  false,
-		"127.0.0.1":              false,
-		"":                       false,
-		"443":                    false,
-	} {
-		err := loopbackOnly("HTTPSAddr", addr)
-		var ce *ConfigError
-		if (err == nil) != ok || err != nil && (!errors.As(err, &ce) || ce.Field != "HTTPSAddr") {
-			t.Errorf("loopbackOnly(%q) = %v, want ok=%v", addr, err, ok)
-		}
-	}
 }
 
 func TestProxyHeader(t *testing.T) {
@@ -66,12 +40,7 @@ func TestProxyHeader(t *testing.T) {
 	)
 	loopback := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("127.0.0.0/8")}
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::/0")}
-	c := devCerts(t, newMemStorage(), nil)
-	cfg, err := c.tlsConfig("a.test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	settle(t, c)
+	g, cfg, _ := testTLS(t)
 	for _, tc := range []struct {
 		name    string
 		listen  string
@@ -106,9 +75,9 @@ func TestProxyHeader(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, proto := range []string{"plain", "http/1.1", "h2"} {
 				t.Run(proto, func(t *testing.T) {
-					ln := c.listen(listenLoopback(t, tc.listen), tc.proxies, nil)
+					ln := Wrap(g, listenLoopback(t, tc.listen), tc.proxies, nil)
 					if proto != "plain" {
-						ln = c.listenTLS(listenLoopback(t, tc.listen), tc.proxies, cfg)
+						ln = Wrap(g, listenLoopback(t, tc.listen), tc.proxies, cfg)
 					}
 					srv := &http.Server{ReadHeaderTimeout: 20 * time.Second, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						io.WriteString(w, r.Proto+" "+r.RemoteAddr)
@@ -181,13 +150,8 @@ func askOn(conn net.Conn) (string, error) {
 
 // net/http clones the configuration that it is given; this listener must not, or new ticket keys would not be used.
 func TestListenTLSKeepsConfig(t *testing.T) {
-	c := devCerts(t, newMemStorage(), nil)
-	cfg, err := c.tlsConfig("a.test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	settle(t, c)
-	ln := c.listenTLS(listenLoopback(t, "127.0.0.1:0"), nil, cfg)
+	g, cfg, _ := testTLS(t)
+	ln := Wrap(g, listenLoopback(t, "127.0.0.1:0"), nil, cfg)
 	srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(ln) }()

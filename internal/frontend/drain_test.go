@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -21,20 +21,14 @@ import (
 func TestDrainerAnnounces(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[h2], func(t *testing.T) {
-			storage := newMemStorage()
-			c := devCerts(t, storage, nil)
-			cfg, err := c.tlsConfig("a.test")
-			if err != nil {
-				t.Fatal(err)
-			}
-			settle(t, c)
+			g, cfg, roots := testTLS(t)
 			tcp := listenLoopback(t, "127.0.0.1:0")
 			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-			d := newDrainer(srv, testlog.None())
+			d := NewDrainer(srv, testlog.None())
 			served := make(chan error, 1)
-			go func() { served <- srv.Serve(c.listenTLS(tcp, nil, cfg)) }()
+			go func() { served <- srv.Serve(Wrap(g, tcp, nil, cfg)) }()
 
-			transport := &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{RootCAs: rootPool(t, storage), ServerName: "a.test"}}
+			transport := &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "a.test"}}
 			defer transport.CloseIdleConnections()
 			get := func() (reused bool) {
 				t.Helper()
@@ -68,7 +62,7 @@ func TestDrainerAnnounces(t *testing.T) {
 					t.Fatal("the connection is still in use")
 				}
 			}
-			if err := d.end(t.Context(), tcp); err != nil {
+			if err := d.End(t.Context(), tcp); err != nil {
 				t.Error(err)
 			}
 			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
@@ -90,7 +84,7 @@ func TestDrainerGivesUp(t *testing.T) {
 		<-r.Context().Done()
 		close(cut)
 	})}
-	d := newDrainer(srv, testlog.None())
+	d := NewDrainer(srv, testlog.None())
 	go srv.Serve(ln)
 	asked := make(chan error, 1)
 	go func() {
@@ -100,7 +94,7 @@ func TestDrainerGivesUp(t *testing.T) {
 	<-begun
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := d.end(ctx, ln); !errors.Is(err, context.Canceled) {
+	if err := d.End(ctx, ln); !errors.Is(err, context.Canceled) {
 		t.Errorf("end: %v", err)
 	}
 	<-cut
@@ -113,7 +107,7 @@ func TestDrainerGivesUp(t *testing.T) {
 // the server ends.
 func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
-	d := newDrainer(srv, testlog.None())
+	d := NewDrainer(srv, testlog.None())
 	ln := listenLoopback(t, "127.0.0.1:0")
 	go srv.Serve(ln)
 	conn, err := net.Dial("tcp", ln.Addr().String())
@@ -136,7 +130,7 @@ func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
 	}
 	ask()
 	ended := make(chan error, 1)
-	go func() { ended <- d.end(t.Context(), ln) }()
+	go func() { ended <- d.End(t.Context(), ln) }()
 	select {
 	case <-ln.resting: // the listener is drained: Shutdown would come next
 	case err := <-ended: // where listeners cannot be drained
@@ -160,10 +154,10 @@ func TestDrainAnswersAfterALongAnswer(t *testing.T) {
 			<-release
 		}
 	})}
-	d := newDrainer(srv, testlog.None())
+	d := NewDrainer(srv, testlog.None())
 	ln := listenLoopback(t, "127.0.0.1:0")
 	go srv.Serve(ln)
-	conn := dialGate(t, ln.Addr().String())
+	conn := dialClient(t, ln.Addr().String())
 	r := bufio.NewReader(conn)
 	answer := func() *http.Response {
 		resp, err := http.ReadResponse(r, nil)
@@ -177,7 +171,7 @@ func TestDrainAnswersAfterALongAnswer(t *testing.T) {
 	io.WriteString(conn, "GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-begun
 	ended := make(chan error, 1)
-	go func() { ended <- d.end(t.Context(), ln) }()
+	go func() { ended <- d.End(t.Context(), ln) }()
 	select {
 	case err := <-ended:
 		t.Errorf("the end, with a request under way: %v", err)

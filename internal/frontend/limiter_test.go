@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -23,14 +23,14 @@ import (
 
 const proxyV1 = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
 
-// gateServer serves h behind c's listener until the test ends.
-func gateServer(t testing.TB, c *certs, config *tls.Config, proxies []netip.Prefix, h http.HandlerFunc) string {
+// gateServer serves h behind g's listener until the test ends.
+func gateServer(t testing.TB, g *Limiter, config *tls.Config, proxies []netip.Prefix, h http.HandlerFunc) string {
 	t.Helper()
-	tcp, err := listenTCP(t.Context(), "tcp", "127.0.0.1:0")
+	tcp, err := ListenTCP(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln := c.listenTLS(tcp, proxies, config)
+	ln := Wrap(g, tcp, proxies, config)
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 2 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(ln) }()
@@ -38,7 +38,7 @@ func gateServer(t testing.TB, c *certs, config *tls.Config, proxies []netip.Pref
 	return tcp.Addr().String()
 }
 
-func dialGate(t testing.TB, addr string) net.Conn {
+func dialClient(t testing.TB, addr string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -50,41 +50,41 @@ func dialGate(t testing.TB, addr string) net.Conn {
 
 // Thousands of connections that are slow in each way there is keep nobody else out, and none stays.
 func TestSlowClients(t *testing.T) {
-	c, config := benchTLS(t)
-	c.gate.patience = 4 * time.Second
+	g, config, _ := testTLS(t)
+	g.HandshakeTimeout = 4 * time.Second
 	n := min(5000, (openFiles()-1000)/2)
-	if RaceEnabled {
+	if raceEnabled {
 		n = min(n, 1000)
 	}
 	if n < 500 {
 		t.Skipf("%d files are too few", openFiles())
 	}
-	c.gate.max = 2 * n // time is to close them, not number
+	g.Max = 2 * n // time is to close them, not number
 	hello := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) }
-	direct := gateServer(t, c, config, nil, hello)
-	proxied := gateServer(t, c, config, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, hello)
+	direct := gateServer(t, g, config, nil, hello)
+	proxied := gateServer(t, g, config, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, hello)
 	record := string(helloBytes("a.test"))
 	client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
 
 	const drips = 3 // of these say a byte a second
 	kinds := []func(i int) (conn net.Conn, drip string){
-		func(int) (net.Conn, string) { return dialGate(t, direct), record },
-		func(int) (net.Conn, string) { return dialGate(t, proxied), proxyV1 },
-		func(int) (net.Conn, string) { return dialGate(t, proxied), "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" },
-		func(int) (net.Conn, string) { return dialGate(t, direct), "" },
-		func(int) (net.Conn, string) { return dialGate(t, proxied), "" },
+		func(int) (net.Conn, string) { return dialClient(t, direct), record },
+		func(int) (net.Conn, string) { return dialClient(t, proxied), proxyV1 },
+		func(int) (net.Conn, string) { return dialClient(t, proxied), "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" },
+		func(int) (net.Conn, string) { return dialClient(t, direct), "" },
+		func(int) (net.Conn, string) { return dialClient(t, proxied), "" },
 		func(int) (net.Conn, string) {
-			conn := dialGate(t, direct)
+			conn := dialClient(t, direct)
 			io.WriteString(conn, record[:len(record)/2])
 			return conn, ""
 		},
 		func(int) (net.Conn, string) { // says hello, and does not answer
-			conn := dialGate(t, direct)
+			conn := dialClient(t, direct)
 			io.WriteString(conn, record)
 			return conn, ""
 		},
 		func(i int) (net.Conn, string) {
-			conn := dialGate(t, direct)
+			conn := dialClient(t, direct)
 			if i%10 == 7 {
 				tc := tls.Client(conn, client)
 				io.WriteString(tc, "GET / HTTP/1.1\r\nHost: a.test\r\nX-")
@@ -164,26 +164,26 @@ func TestSlowClients(t *testing.T) {
 	if served.Load() == atStart {
 		t.Error("nobody was served")
 	}
-	if limit := c.gate.patience + 10*time.Second; time.Duration(longest.Load()) > limit {
+	if limit := g.HandshakeTimeout + 10*time.Second; time.Duration(longest.Load()) > limit {
 		t.Errorf("one stayed for %v", time.Duration(longest.Load()))
 	}
-	c.gate.mu.Lock()
-	defer c.gate.mu.Unlock()
-	if left := c.gate.pending.Len(); left > 2 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if left := g.pending.Len(); left > 2 {
 		t.Errorf("%d are still pending", left)
 	}
 }
 
 // One more than may be pending closes the one that is longest without progress, and those that are through count no more.
 func TestPendingConnectionsAreBounded(t *testing.T) {
-	c, config := benchTLS(t)
-	c.gate.max = 3
-	addr := gateServer(t, c, config, nil, func(w http.ResponseWriter, r *http.Request) {})
-	through := tls.Client(dialGate(t, addr), &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+	g, config, _ := testTLS(t)
+	g.Max = 3
+	addr := gateServer(t, g, config, nil, func(w http.ResponseWriter, r *http.Request) {})
+	through := tls.Client(dialClient(t, addr), &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
 	if _, err := io.WriteString(through, "GET / HTTP/1.1\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	pending := func() int { c.gate.mu.Lock(); defer c.gate.mu.Unlock(); return c.gate.pending.Len() }
+	pending := func() int { g.mu.Lock(); defer g.mu.Unlock(); return g.pending.Len() }
 	until := func(what string, ok func() bool) {
 		t.Helper()
 		tick := time.NewTicker(time.Millisecond)
@@ -195,17 +195,17 @@ func TestPendingConnectionsAreBounded(t *testing.T) {
 		}
 	}
 	until("a connection is through", func() bool { return pending() == 0 })
-	asked := dialGate(t, addr) // says hello, which is progress, after the next one came
+	asked := dialClient(t, addr) // says hello, which is progress, after the next one came
 	until("one pending", func() bool { return pending() == 1 })
-	first := dialGate(t, addr)
+	first := dialClient(t, addr)
 	until("two pending", func() bool { return pending() == 2 })
 	asked.Write(helloBytes("a.test"))
 	if _, err := asked.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	second := dialGate(t, addr)
+	second := dialClient(t, addr)
 	until("three pending", func() bool { return pending() == 3 })
-	third := dialGate(t, addr)
+	third := dialClient(t, addr)
 	if _, err := io.Copy(io.Discard, first); err != nil {
 		t.Error(err)
 	}
@@ -230,31 +230,30 @@ func TestPendingConnectionsAreBounded(t *testing.T) {
 
 // Handshakes wait for their turn, in which nobody stays who waits for the client or for a certificate; and the slots come back.
 func TestHandshakesAtOnce(t *testing.T) {
-	c, _ := benchTLS(t)
-	config, err := c.tlsConfig("a.test", "slow.test")
-	if err != nil {
-		t.Fatal(err)
+	g, config, _ := testTLS(t)
+	g.Slots = make(chan struct{}, 1)
+	g.HandshakeTimeout = time.Minute
+	known, certificate := make(chan struct{}), config.GetCertificate
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if hello.ServerName == "slow.test" {
+			releaseSlot(hello.Conn)
+			<-known
+		}
+		return certificate(hello)
 	}
-	c.work.Wait()
-	c.gate.slots = make(chan struct{}, 1)
-	c.gate.patience = time.Minute
-	known := make(chan struct{})
-	c.mu.Lock()
-	c.names["slow.test"].known = known
-	c.mu.Unlock()
-	addr := gateServer(t, c, config, nil, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
+	addr := gateServer(t, g, config, nil, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
 	ask := func() error {
-		conn := dialGate(t, addr)
+		conn := dialClient(t, addr)
 		conn.SetDeadline(time.Now().Add(3 * time.Second)) // it would get its turn when the slow one gives up
 		_, err := askOn(tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}))
 		return err
 	}
-	waiting := dialGate(t, addr) // heard, and does not answer
+	waiting := dialClient(t, addr) // heard, and does not answer
 	waiting.Write(helloBytes("a.test"))
 	if _, err := waiting.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	dialGate(t, addr).Write(helloBytes("slow.test"))
+	dialClient(t, addr).Write(helloBytes("slow.test"))
 	for range 10 { // it is heard before the last of these
 		if err := ask(); err != nil {
 			t.Fatalf("while others wait: %v", err)
@@ -262,17 +261,17 @@ func TestHandshakesAtOnce(t *testing.T) {
 	}
 	close(known)
 
-	c.gate.slots <- struct{}{} // somebody computes
+	g.Slots <- struct{}{} // somebody computes
 	asked := make(chan error)
 	go func() { asked <- ask() }()
-	gone := dialGate(t, addr)
+	gone := dialClient(t, addr)
 	gone.Write(helloBytes("a.test"))
 	select {
 	case err := <-asked:
 		t.Errorf("a handshake did not wait for its turn: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	<-c.gate.slots
+	<-g.Slots
 	if err := <-asked; err != nil {
 		t.Error(err)
 	}
@@ -286,17 +285,17 @@ func TestHandshakesAtOnce(t *testing.T) {
 
 // A client that does not read is closed after a time; one that reads slowly is not; and deadlines from above hold.
 func TestWriteStall(t *testing.T) {
-	listen := func(t *testing.T, stall time.Duration) (server *gatedConn, client *net.TCPConn) {
+	listen := func(t *testing.T, stall time.Duration) (server *limitedConn, client *net.TCPConn) {
 		ln := listenLoopback(t, "127.0.0.1:0")
-		peer := dialGate(t, ln.Addr().String())
+		peer := dialClient(t, ln.Addr().String())
 		conn, err := ln.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := newGate(testlog.None())
+		g := NewLimiter(testlog.None())
 		g.stall = stall
-		gated := g.take(conn, &tls.Config{})
-		t.Cleanup(func() { gated.tls.Close() })
+		gated := g.Take(conn, &tls.Config{})
+		t.Cleanup(func() { gated.TLS.Close() })
 		return gated, peer.(*net.TCPConn)
 	}
 	big := make([]byte, 32<<20)
@@ -367,8 +366,8 @@ func TestWriteStall(t *testing.T) {
 
 // No bytes break the chain, and from a source that is not trusted none change the client's address.
 func FuzzGate(f *testing.F) {
-	c, config := benchTLS(f)
-	c.gate.patience = time.Second
+	g, config, _ := testTLS(f)
+	g.HandshakeTimeout = time.Second
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x07\xc0\x00\x02\x01\x12\x67\x01\xbb"
 	for _, seed := range []string{"", proxyV1, v2, v2[:14], v2 + proxyV1, "PROXY UNKNOWN\r\n", strings.Replace(v2, "\x21\x11", "\x21\x31\x00\x10", 1)} {
 		f.Add([]byte(seed), true)
@@ -376,11 +375,11 @@ func FuzzGate(f *testing.F) {
 	}
 	listeners := map[bool]net.Listener{}
 	for trusted, prefix := range map[bool]string{true: "127.0.0.0/8", false: "192.0.2.0/24"} {
-		tcp, err := listenTCP(f.Context(), "tcp", "127.0.0.1:0")
+		tcp, err := ListenTCP(f.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			f.Fatal(err)
 		}
-		listeners[trusted] = c.listenTLS(tcp, []netip.Prefix{netip.MustParsePrefix(prefix)}, config)
+		listeners[trusted] = Wrap(g, tcp, []netip.Prefix{netip.MustParsePrefix(prefix)}, config)
 		f.Cleanup(func() { tcp.Close() })
 	}
 	f.Fuzz(func(t *testing.T, input []byte, trusted bool) {

@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"container/list"
@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/mholt/acmez/v3"
 )
 
@@ -32,14 +33,14 @@ const (
 	smallConns   = 4096
 )
 
-// httpsServer returns the server for HTTPS, which is Config.Server if there is one, with h and config, which it completes.
-func (n *Node) httpsServer(h http.Handler, config *tls.Config) (*http.Server, error) {
-	srv := n.cfg.Server
+// HTTPSServer returns the server for HTTPS, srv unless that is nil, with h and config, which it completes. bind is called with each other
+// configuration that a handshake may get.
+func HTTPSServer(srv *http.Server, h http.Handler, config *tls.Config, log *slog.Logger, bind func(*tls.Config)) (*http.Server, error) {
 	if srv == nil {
 		srv = new(http.Server)
 	}
 	if _, used := srv.Handler.(*drainHandler); used {
-		return nil, &ConfigError{Field: "Server", Reason: "it has served before; give every node, and every call of Serve, an http.Server of its own"}
+		return nil, &errs.ConfigError{Field: "Server", Reason: "it has served before; give every node, and every call of Serve, an http.Server of its own"}
 	}
 	if h != nil {
 		srv.Handler = h
@@ -50,7 +51,7 @@ func (n *Node) httpsServer(h http.Handler, config *tls.Config) (*http.Server, er
 	}
 	setDefault(&srv.MaxHeaderBytes, maxHeader)
 	if srv.ErrorLog == nil {
-		srv.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
+		srv.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	}
 	var h2 http.HTTP2Config
 	if srv.HTTP2 != nil {
@@ -61,7 +62,7 @@ func (n *Node) httpsServer(h http.Handler, config *tls.Config) (*http.Server, er
 	setDefault(&h2.WriteByteTimeout, byteTimeout)
 	srv.HTTP2 = &h2
 	if user := srv.TLSConfig; user != nil {
-		mergeTLS(config, user, srv, func(c *tls.Config) { n.tickets.bind(c, n.certs.provisional) })
+		MergeTLS(config, user, srv, bind)
 	} else {
 		config.NextProtos = spoken(config.NextProtos, srv)
 	}
@@ -69,60 +70,60 @@ func (n *Node) httpsServer(h http.Handler, config *tls.Config) (*http.Server, er
 	return srv, nil
 }
 
-// smallServer returns a server for what needs no more than seconds.
-func (n *Node) smallServer(h http.Handler) *http.Server {
+// SmallServer returns a server for what needs no more than seconds.
+func SmallServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:        h,
 		ReadTimeout:    smallTimeout,
 		WriteTimeout:   smallTimeout,
 		IdleTimeout:    smallIdle,
 		MaxHeaderBytes: smallHeader,
-		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-		ConnState:      newCrowd(min(smallConns, openFiles()/8)).note,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnState:      newConnLimit(min(smallConns, openFiles()/8)).Note,
 	}
 }
 
-// crowd bounds the connections of a server whose requests are short: one more closes the one whose state is the oldest. They may be silent for
+// connLimit bounds the connections of a server whose requests are short: one more closes the one whose state is the oldest. They may be silent for
 // seconds each, and all of them have descriptors.
-type crowd struct {
+type connLimit struct {
 	max int
 
-	mu     sync.Mutex
-	order  list.List // of net.Conn, the oldest in front
-	places map[net.Conn]*list.Element
+	Mu     sync.Mutex
+	Order  list.List // of net.Conn, the oldest in front
+	Places map[net.Conn]*list.Element
 }
 
-func newCrowd(limit int) *crowd {
-	return &crowd{max: max(1, limit), places: map[net.Conn]*list.Element{}}
+func newConnLimit(limit int) *connLimit {
+	return &connLimit{max: max(1, limit), Places: map[net.Conn]*list.Element{}}
 }
 
-// note is for http.Server.ConnState.
-func (c *crowd) note(conn net.Conn, s http.ConnState) {
+// Note is for http.Server.ConnState.
+func (c *connLimit) Note(conn net.Conn, s http.ConnState) {
 	if oldest := c.move(conn, s); oldest != nil {
 		oldest.Close()
 	}
 }
 
 // move returns the connection that is to go, nil if none is.
-func (c *crowd) move(conn net.Conn, s http.ConnState) (oldest net.Conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	place := c.places[conn]
+func (c *connLimit) move(conn net.Conn, s http.ConnState) (oldest net.Conn) {
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
+	place := c.Places[conn]
 	switch s {
 	case http.StateNew:
-		if c.order.Len() >= c.max {
-			oldest = c.order.Remove(c.order.Front()).(net.Conn)
-			delete(c.places, oldest)
+		if c.Order.Len() >= c.max {
+			oldest = c.Order.Remove(c.Order.Front()).(net.Conn)
+			delete(c.Places, oldest)
 		}
-		c.places[conn] = c.order.PushBack(conn)
+		c.Places[conn] = c.Order.PushBack(conn)
 	case http.StateActive, http.StateIdle:
 		if place != nil {
-			c.order.MoveToBack(place)
+			c.Order.MoveToBack(place)
 		}
 	default:
 		if place != nil {
-			c.order.Remove(place)
-			delete(c.places, conn)
+			c.Order.Remove(place)
+			delete(c.Places, conn)
 		}
 	}
 	return oldest
@@ -145,8 +146,8 @@ func spoken(protos []string, srv *http.Server) []string {
 	return slices.DeleteFunc(slices.Clone(protos), func(p string) bool { return p == "h2" && !h2 || p == "http/1.1" && !h1 })
 }
 
-// mergeTLS puts what the user has set into our configuration, in place, so that what keeps it stays with it. bind is called with each other configuration that results. What ours sets it keeps, save MinVersion; of NextProtos there are both, and of GetConfigForClient both are asked.
-func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) {
+// MergeTLS puts what the user has set into our configuration, in place, so that what keeps it stays with it. bind is called with each other configuration that results. What ours sets it keeps, save MinVersion; of NextProtos there are both, and of GetConfigForClient both are asked.
+func MergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) {
 	base := ours.Clone() // for handshakes that get another configuration
 	own, theirs := base.GetConfigForClient, user.GetConfigForClient
 	fillTLS(ours, user, srv)
@@ -163,11 +164,11 @@ func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) 
 			return challenge, nil
 		}
 		if theirs != nil {
-			stepAside(hello.Conn) // it may take its time
+			releaseSlot(hello.Conn) // it may take its time
 		}
 		u, err := configFor(theirs, hello, user)
 		if err == nil {
-			err = takeTurn(hello)
+			err = acquireSlot(hello)
 		}
 		if err != nil || o == base && u == user {
 			return nil, err

@@ -1,39 +1,30 @@
-package flotilla
+package frontend
 
 import (
 	"bytes"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/pires/go-proxyproto"
 )
 
-const proxyHeaderTimeout = 5 * time.Second // for a balancer to send its whole PROXY header, at the first read
+const headerWait = 5 * time.Second // for a balancer to send its whole PROXY header, at the first read
 
-// listenTLS returns the listener that clients of this node speak TLS to: listen, with TLS on top. Its connections are *tls.Conn, which is
-// what net/http needs to see for HTTP/2. It keeps the very cfg it is given: http.Server.ServeTLS would clone it, and session ticket keys
-// set later would be lost (golang/go#22018).
-func (c *certs) listenTLS(ln net.Listener, proxies []netip.Prefix, cfg *tls.Config) net.Listener {
-	if addr, ok := ln.Addr().(*net.TCPAddr); ok {
-		c.port.Store(int32(addr.Port))
-	}
-	return c.listen(ln, proxies, cfg)
-}
-
-// listen returns the listener of a port for clients: ln, then the PROXY header where one is due, then the gate, then TLS unless cfg is
-// nil.
+// Wrap returns the listener of a port for clients: ln, then the PROXY header where one is due, then the gate, then TLS unless cfg
+// is nil. Its connections are *tls.Conn then, which is what net/http needs to see for HTTP/2. It keeps the very cfg it is given:
+// http.Server.ServeTLS would clone it, and session ticket keys set later would be lost (golang/go#22018).
 //
 // A handshake runs in the goroutine that first reads, never in Accept. Nothing asks in Accept for RemoteAddr, which waits for
 // the PROXY header.
-func (c *certs) listen(ln net.Listener, proxies []netip.Prefix, cfg *tls.Config) net.Listener {
+func Wrap(g *Limiter, ln net.Listener, proxies []netip.Prefix, cfg *tls.Config) net.Listener {
 	if len(proxies) > 0 {
-		ln = &proxyproto.Listener{Listener: ln, ConnPolicy: proxyPolicy(proxies), ReadHeaderTimeout: proxyHeaderTimeout}
+		ln = &proxyproto.Listener{Listener: ln, ConnPolicy: proxyPolicy(proxies), ReadHeaderTimeout: headerWait}
 	}
-	return &gateListener{Listener: ln, gate: c.gate, config: cfg}
+	return &limitedListener{Listener: ln, gate: g, config: cfg}
 }
 
 // proxyPolicy says that the header is required of proxies, and that what anybody else sends is not looked at. Any softer rule lets
@@ -45,7 +36,7 @@ func proxyPolicy(proxies []netip.Prefix) proxyproto.ConnPolicyFunc {
 		if !ok {
 			return proxyproto.SKIP, nil
 		}
-		if among(proxies, tcp.AddrPort().Addr()) {
+		if Among(proxies, tcp.AddrPort().Addr()) {
 			return proxyproto.REQUIRE, nil
 		}
 		return proxyproto.SKIP, nil
@@ -61,7 +52,7 @@ const (
 )
 
 // mistakeOf returns what is wrong with the first bytes of a connection, 0 if nothing is.
-func mistakeOf(c *gatedConn, first []byte, err error) proxyMistake {
+func mistakeOf(c *limitedConn, first []byte, err error) proxyMistake {
 	switch {
 	case c.client == nil:
 	case err != nil && c.client.spoke.Load() && strings.HasPrefix(err.Error(), "proxyproto: "):
@@ -73,7 +64,7 @@ func mistakeOf(c *gatedConn, first []byte, err error) proxyMistake {
 }
 
 // report logs a mistake, each kind once a minute: anybody can make the second.
-func (g *gate) report(m proxyMistake, c *clientConn) {
+func (g *Limiter) report(m proxyMistake, c *clientConn) {
 	g.mu.Lock()
 	pass := time.Since(g.said[m]) >= time.Minute
 	if pass {
@@ -91,15 +82,8 @@ func (g *gate) report(m proxyMistake, c *clientConn) {
 	}
 }
 
-// loopbackOnly returns a *ConfigError naming field unless addr, "host:port", can be reached from this machine alone.
-func loopbackOnly(field, addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return &ConfigError{Field: field, Reason: "an address is host:port", Err: err}
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() || strings.EqualFold(host, "localhost") {
-		return nil
-	}
-	return &ConfigError{Field: field, Reason: fmt.Sprintf("%q is not a loopback address, and without Dir, Peers and Secrets "+
-		"this is a development node, whose private certificates are for this machine alone; set them, or listen on localhost", addr)}
+// Among reports whether addr is in one of prefixes. An IPv4 address written as one of IPv6 is the same.
+func Among(prefixes []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

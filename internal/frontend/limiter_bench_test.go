@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"bufio"
@@ -19,31 +19,15 @@ import (
 	"time"
 )
 
-// benchTLS returns the certificates and a configuration that serves a.test.
-func benchTLS(tb testing.TB) (*certs, *tls.Config) {
-	tb.Helper()
-	c, err := newCerts(TLS{}, newMemStorage(), true, always, nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(c.close)
-	config, err := c.tlsConfig("a.test")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	c.work.Wait()
-	return c, config
-}
-
 // BenchmarkListener shows what the listener costs over crypto/tls alone with the same configuration: a connection, its full handshake, and a
 // byte, in ratios of medians: for nobody's PROXY header, for one that others send, and for one that is sent. Listeners take turns within a run, so
 // that all have the same machine. No more than 1.05 is wanted; -benchtime=2000x.
 func BenchmarkListener(b *testing.B) {
-	c, config := benchTLS(b)
+	g, config, _ := testTLS(b)
 	const header = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
 	elsewhere, here := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	listen := func() net.Listener {
-		ln, err := listenTCP(b.Context(), "tcp", "127.0.0.1:0")
+		ln, err := ListenTCP(b.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -55,9 +39,9 @@ func BenchmarkListener(b *testing.B) {
 		spent        []time.Duration
 	}{
 		{name: "bare", ln: tls.NewListener(listen(), config)},
-		{name: "none", ln: c.listenTLS(listen(), nil, config)},
-		{name: "other", ln: c.listenTLS(listen(), elsewhere, config)},
-		{name: "header", ln: c.listenTLS(listen(), here, config), header: header},
+		{name: "none", ln: Wrap(g, listen(), nil, config)},
+		{name: "other", ln: Wrap(g, listen(), elsewhere, config)},
+		{name: "header", ln: Wrap(g, listen(), here, config), header: header},
 	}
 	client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}
 	for _, k := range kinds {
@@ -179,14 +163,14 @@ func BenchmarkFlood(b *testing.B) {
 		answered int
 	}{{name: "calm"}, {name: "one-left", slots: max(1, runtime.GOMAXPROCS(0)-1)}, {name: "bound-1x", slots: runtime.GOMAXPROCS(0)}, {name: "bound-2x", slots: 2 * runtime.GOMAXPROCS(0)}, {name: "unbounded", slots: 1 << 20}}
 	for _, k := range kinds {
-		c, config := benchTLS(b)
-		c.gate.slots = make(chan struct{}, max(1, k.slots))
-		tcp, err := listenTCP(b.Context(), "tcp", "127.0.0.1:0")
+		g, config, _ := testTLS(b)
+		g.Slots = make(chan struct{}, max(1, k.slots))
+		tcp, err := ListenTCP(b.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			b.Fatal(err)
 		}
 		srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })}
-		go srv.Serve(c.listenTLS(tcp, nil, config))
+		go srv.Serve(Wrap(g, tcp, nil, config))
 		defer srv.Close()
 		k.addr = tcp.Addr().String()
 		for i := range k.conns {

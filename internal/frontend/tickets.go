@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,17 +23,17 @@ import (
 // key is used for one period and accepted for three.
 
 const (
-	ticketRotation   = 12 * time.Hour // the period, unless TLS.TicketRotation says otherwise
-	minTicketPeriod  = time.Second
+	TicketRotation   = 12 * time.Hour // the period, unless TLS.TicketRotation says otherwise
+	MinTicketPeriod  = time.Second
 	ticketClockShare = 12 // a clock that may be wrong rotates at most so many times in a period
 )
 
-// tickets seals and opens the session tickets of a node.
-type tickets struct {
-	period  time.Duration
+// Tickets seals and opens the session tickets of a node.
+type Tickets struct {
+	Period  time.Duration
 	leased  func() bool               // whether the keys are known to be those of the cluster
 	using   atomic.Pointer[ticketSet] // replaced by follow
-	changed notify.Signal             // using is another one
+	Changed notify.Signal             // using is another one
 	dud     *tls.Config               // its keys open nothing
 }
 
@@ -45,20 +44,20 @@ type ticketSet struct {
 	box   *tls.Config       // whose keys seal and open
 }
 
-func newTickets(period time.Duration, leased func() bool) *tickets {
-	t := &tickets{period: period, leased: leased, dud: ticketBox(newTicketKey())}
-	t.follow(nil)
+func NewTickets(period time.Duration, leased func() bool) *Tickets {
+	t := &Tickets{Period: period, leased: leased, dud: ticketBox(NewTicketKey())}
+	t.Follow(nil)
 	return t
 }
 
-// follow takes the keys that the state has. It is called by one goroutine at a time.
-func (t *tickets) follow(k *state.TicketKeys) {
+// Follow takes the keys that the state has. It is called by one goroutine at a time.
+func (t *Tickets) Follow(k *state.TicketKeys) {
 	if now := t.using.Load(); now != nil && now.keys.MadeAt() == k.MadeAt() {
 		return
 	}
 	var keys [][]byte
 	if k == nil || k.Current == nil {
-		keys = append(keys, newTicketKey()) // which is this node's alone, until the cluster has one
+		keys = append(keys, NewTicketKey()) // which is this node's alone, until the cluster has one
 	}
 	if k != nil {
 		if k.Current != nil {
@@ -67,7 +66,7 @@ func (t *tickets) follow(k *state.TicketKeys) {
 		keys = append(append(keys, k.Next), k.Previous...)
 	}
 	t.using.Store(&ticketSet{keys: k, since: time.Now(), box: ticketBox(keys...)})
-	t.changed.Notify()
+	t.Changed.Notify()
 }
 
 // ticketBox returns a configuration that seals with the first key and opens with each of them, and does nothing else.
@@ -81,17 +80,17 @@ func ticketBox(keys ...[]byte) *tls.Config {
 	return box
 }
 
-func newTicketKey() []byte {
+func NewTicketKey() []byte {
 	key := make([]byte, state.TicketKeySize)
 	rand.Read(key) // never fails
 	return key
 }
 
-// bind has cfg, and clones of it, use the cluster's tickets. A ticket is good for the server name that it was given for, under the same
+// Bind has cfg, and clones of it, use the cluster's tickets. A ticket is good for the server name that it was given for, under the same
 // demands on the client, and for nothing else: what one configuration has found out about a client is not another's to
 // believe. Names for which provisional is true get tickets that are worthless, for the client would go on seeing their
 // self-signed certificate. A node without a lease opens no ticket. (tls.Config.SetSessionTicketKeys would do less, and not for clones, as http.Server.ServeTLS makes one.)
-func (t *tickets) bind(cfg *tls.Config, provisional func(name string) bool) {
+func (t *Tickets) Bind(cfg *tls.Config, provisional func(name string) bool) {
 	demands := new(demandsCache)
 	cfg.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
 		box := t.using.Load().box
@@ -151,23 +150,22 @@ func (c *demandsCache) binding(cfg *tls.Config, name string) []byte {
 	return sum[:]
 }
 
-// due reports whether the current key has been in use for a period: by this node's watch, or by the clock, which may be wrong, and is
+// Due reports whether the current key has been in use for a period: by this node's watch, or by the clock, which may be wrong, and is
 // not asked if it is known to be.
-func (t *tickets) due(k *state.TicketKeys, clockWrong bool) bool {
+func (t *Tickets) Due(k *state.TicketKeys, clockWrong bool) bool {
 	seen := t.using.Load()
 	if seen.keys.MadeAt() != k.Index {
 		return false
 	}
 	watch, clock := time.Since(seen.since), time.Since(time.Unix(0, k.Time))
-	return watch >= t.period || !clockWrong && clock >= t.period && watch >= t.period/ticketClockShare
+	return watch >= t.Period || !clockWrong && clock >= t.Period && watch >= t.Period/ticketClockShare
 }
 
-func (t *tickets) status() TicketStatus {
+// Current returns the cluster's keys, nil if there is no current one.
+func (t *Tickets) Current() *state.TicketKeys {
 	k := t.using.Load().keys
 	if k == nil || k.Current == nil {
-		return TicketStatus{}
+		return nil
 	}
-	sum := sha256.Sum256(k.Current)
-	since := time.Unix(0, k.Time)
-	return TicketStatus{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.Previous)}
+	return k
 }

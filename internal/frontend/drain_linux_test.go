@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -68,9 +68,9 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 				served, ended := make(chan error, 1), make(chan error, 1)
 				if drained {
 					srv := answering("x")
-					d := newDrainer(srv, testlog.None())
+					d := NewDrainer(srv, testlog.None())
 					go func() { served <- srv.Serve(ln) }()
-					go func() { ended <- d.end(t.Context(), ln) }()
+					go func() { ended <- d.End(t.Context(), ln) }()
 					<-ln.resting // the clients send when nobody is accepting any more
 				} else {
 					ln.Close()
@@ -157,7 +157,7 @@ func TestDrainGivesUpHandshakes(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	dialGate(t, ln.Addr().String())
+	dialClient(t, ln.Addr().String())
 	srv := answering("x")
 	go srv.Serve(ln)
 	if err := ln.drain(t.Context()); err != nil {
@@ -257,7 +257,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 			}
 			for range rounds {
 				srv := answering("node")
-				d := newDrainer(srv, testlog.None())
+				d := NewDrainer(srv, testlog.None())
 				served := make(chan error, 1)
 				go func() { served <- srv.Serve(ln) }()
 				for range 20 {
@@ -265,7 +265,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 				}
 				end := srv.Shutdown
 				if drained {
-					end = func(ctx context.Context) error { return d.end(ctx, ln) }
+					end = func(ctx context.Context) error { return d.End(ctx, ln) }
 				}
 				if err := end(t.Context()); err != nil {
 					t.Error(err)
@@ -292,19 +292,19 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 func TestDrainThroughTLS(t *testing.T) {
 	for _, header := range []string{"", proxyV1} {
 		t.Run(fmt.Sprintf("proxied=%v", header != ""), func(t *testing.T) {
-			c, config := benchTLS(t)
+			g, config, _ := testTLS(t)
 			tcp := listenLoopback(t, "127.0.0.1:0")
 			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
-			d := newDrainer(srv, testlog.None())
+			d := NewDrainer(srv, testlog.None())
 			d.silent = 4 * time.Second
 			var proxies []netip.Prefix
 			if header != "" {
 				proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 			}
-			go srv.Serve(c.listenTLS(tcp, proxies, config))
+			go srv.Serve(Wrap(g, tcp, proxies, config))
 			client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}
 			dial := func() net.Conn {
-				conn := dialGate(t, tcp.Addr().String())
+				conn := dialClient(t, tcp.Addr().String())
 				io.WriteString(conn, header)
 				return conn
 			}
@@ -330,7 +330,7 @@ func TestDrainThroughTLS(t *testing.T) {
 			}()
 			<-slow.said
 			ended := make(chan error, 1)
-			go func() { ended <- d.end(t.Context(), tcp) }()
+			go func() { ended <- d.End(t.Context(), tcp) }()
 			<-tcp.resting
 			if _, err := io.WriteString(rests, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"); err != nil {
 				t.Error(err)

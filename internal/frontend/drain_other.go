@@ -1,6 +1,6 @@
 //go:build !linux
 
-package flotilla
+package frontend
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"encoding/binary"
