@@ -13,7 +13,10 @@ import (
 	"testing"
 )
 
-const root = "../.."
+const (
+	root   = "../.."
+	module = "github.com/flotilla-ha/flotilla"
+)
 
 // read returns a file of the repository.
 func read(t *testing.T, path string) string {
@@ -51,37 +54,63 @@ func goFiles(t *testing.T, dir string, recursive bool) []*ast.File {
 	return all
 }
 
-// structFields returns the exported fields of the struct types that the root package declares under
-// these names. A type that is an alias of another package's counts there too, if that package is named.
+// structFields returns the exported fields of the struct type that the root package has under a
+// name. The type may be an alias of one in another package of the module.
 func structFields(t *testing.T, files []*ast.File, name string) []string {
 	t.Helper()
-	var fields []string
-	found := false
 	for _, f := range files {
-		ast.Inspect(f, func(n ast.Node) bool {
-			spec, ok := n.(*ast.TypeSpec)
-			if !ok || spec.Name.Name != name {
-				return true
+		for _, d := range f.Decls {
+			group, ok := d.(*ast.GenDecl)
+			if !ok || group.Tok != token.TYPE {
+				continue
 			}
-			st, ok := spec.Type.(*ast.StructType)
-			if !ok {
-				return true
-			}
-			found = true
-			for _, field := range st.Fields.List {
-				for _, id := range field.Names {
-					if id.IsExported() {
-						fields = append(fields, id.Name)
-					}
+			for _, spec := range group.Specs {
+				spec := spec.(*ast.TypeSpec)
+				if spec.Name.Name != name {
+					continue
+				}
+				switch typ := spec.Type.(type) {
+				case *ast.StructType:
+					return exported(typ)
+				case *ast.SelectorExpr:
+					return structFields(t, imported(t, f, typ.X.(*ast.Ident).Name), typ.Sel.Name)
+				case *ast.Ident:
+					return structFields(t, files, typ.Name)
 				}
 			}
-			return false
-		})
+		}
 	}
-	if !found {
-		t.Fatalf("there is no struct type %s; if it has moved to another package, have this test look there", name)
+	t.Fatalf("there is no struct type %s", name)
+	return nil
+}
+
+// exported returns the names of the exported fields.
+func exported(typ *ast.StructType) (names []string) {
+	for _, field := range typ.Fields.List {
+		for _, id := range field.Names {
+			if id.IsExported() {
+				names = append(names, id.Name)
+			}
+		}
 	}
-	return fields
+	return names
+}
+
+// imported parses the package of this module that f imports under a name.
+func imported(t *testing.T, f *ast.File, name string) []*ast.File {
+	t.Helper()
+	for _, spec := range f.Imports {
+		path, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, ours := strings.CutPrefix(path, module+"/")
+		if ours && (spec.Name != nil && spec.Name.Name == name || spec.Name == nil && filepath.Base(dir) == name) {
+			return goFiles(t, dir, false)
+		}
+	}
+	t.Fatalf("no package of this module is imported as %s", name)
+	return nil
 }
 
 // literals returns all string literals of the files, those that + joins as one.
@@ -103,8 +132,7 @@ func literals(files []*ast.File) []string {
 	return all
 }
 
-// constant returns the text of a string literal, or of literals joined by +. What is no literal
-// between them stands as a zero byte, which no document has.
+// constant returns the text of a string literal, or of literals that + joins.
 func constant(e ast.Expr) (string, bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:
