@@ -3,9 +3,11 @@ package flotilla
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/mail"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 )
@@ -25,23 +28,13 @@ import (
 // certs are the certificates of a node: one certmagic cache and one certmagic configuration over the cluster's storage. Its
 // methods are safe for concurrent use.
 type certs struct {
-	config      *certmagic.Config
-	cache       *certmagic.Cache
-	ready       func(context.Context) error
-	company     func(context.Context) // waits a little for nodes that are only about to serve; the authority may come to any
-	settled     func(context.Context) // waits until what this node's storage holds is in every node's
-	cluster     func() string         // its identity; empty: not known yet
-	changed     func()                // what status returns may be another; must not block
-	current     func() bool           // whether what the storage does not hold is known to be nowhere
-	development bool
-	log         *slog.Logger
+	certConfig
+	config *certmagic.Config
+	cache  *certmagic.Cache
 
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error) // for probes, and so is dial
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	probes chan struct{} // an element for each that is under way
-
-	limit          limiter // of handshakes that are computed at once
-	redirectStatus int     // of redirects to https
 
 	port               atomic.Int32  // of the TLS listener, for the redirect in development mode
 	front, demandFront chan struct{} // see budget
@@ -54,7 +47,6 @@ type certs struct {
 	staples stapler
 	demands askedNames
 
-	clocks   *clocks
 	pauses   *pauses
 	refusals atomic.Int64 // of authorities, as far as they were heard
 
@@ -111,6 +103,83 @@ type certStatus struct {
 	Failures   int       // orders of the cluster that failed since the last that did not
 }
 
+// certPolicy is what the user has said of certificates: see TLS of the root package.
+type certPolicy struct {
+	Email        string
+	CA           string // empty: Let's Encrypt
+	Private      bool   // certificates are signed by an authority of the cluster's own
+	TrustedRoots *x509.CertPool
+	Configure    func(*certmagic.Config, *certmagic.ACMEIssuer)
+}
+
+// certConfig is what certs need of the node around them.
+type certConfig struct {
+	policy         certPolicy
+	development    bool // certificates are signed by an authority of the cluster's own, unless policy names one
+	redirectStatus int  // of redirects to https; 0: 308
+
+	// storage is where certificates are kept. shared is the cluster's, if that is another one; nil: it is the same.
+	storage, shared certmagic.Storage
+
+	ready   func(context.Context) error     // returns nil when the storage can be read and written; nothing is obtained before
+	company func(context.Context)           // waits a little for nodes that are only about to serve; the authority may come to any; nil: it does not
+	settled func(context.Context)           // waits until what this node's storage holds is in every node's; nil: it does not
+	current func() bool                     // whether what the storage does not hold is known to be nowhere; nil: it is
+	cluster func() string                   // its identity; empty: not known yet; nil: never known
+	changed func()                          // what status returns may be another; must not block; nil: nobody wants to know
+	peek    func(key string) ([]byte, bool) // reads a record of the shared storage from memory, without waiting; nil: Load does
+	node    func() string                   // the name of this node; nil: it has none
+	clocks  *clocks                         // nil: this node's alone
+	limit   limiter                         // of handshakes that are computed at once; nil: there is no limit
+	log     *slog.Logger                    // nil: nothing is logged
+}
+
+// complete puts in what is not said.
+func (c *certConfig) complete() {
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.shared == nil {
+		c.shared = c.storage
+	}
+	if c.company == nil {
+		c.company = func(context.Context) {}
+	}
+	if c.settled == nil {
+		c.settled = func(context.Context) {}
+	}
+	if c.current == nil {
+		c.current = func() bool { return true }
+	}
+	if c.cluster == nil {
+		c.cluster = func() string { return "" }
+	}
+	if c.changed == nil {
+		c.changed = func() {}
+	}
+	if c.peek == nil {
+		c.peek = func(key string) ([]byte, bool) {
+			value, err := c.storage.Load(context.Background(), key)
+			return value, err == nil
+		}
+	}
+	if c.node == nil {
+		c.node = func() string { return "" }
+	}
+	if c.clocks == nil {
+		c.clocks = newClocks(clockConfig{log: c.log})
+	}
+	if c.limit == nil {
+		c.limit = unlimited{}
+	}
+	if c.redirectStatus == 0 {
+		c.redirectStatus = http.StatusPermanentRedirect
+	}
+}
+
+// perNode reports whether certificates are this node's own.
+func (c *certConfig) perNode() bool { return c.storage != c.shared }
+
 // limiter bounds the handshakes that are computed at once.
 type limiter interface {
 	Acquire(*tls.ClientHelloInfo) error // returns when the handshake may go on; for GetConfigForClient, and for the end of GetCertificate
@@ -126,23 +195,20 @@ func (unlimited) Release(net.Conn)                   {}
 // servedAt says at which port TLS is served, for the redirect in development mode.
 func (c *certs) servedAt(port int) { c.port.Store(int32(port)) }
 
-// newCerts prepares certificates as t says, kept in storage. Nothing is obtained before ready returns nil, which it does
-// when the storage can be read and written. A *ConfigError names the field of t that is wrong. certmagic's maintenance runs until
+// newCerts prepares certificates. A *ConfigError names the field of Config.TLS that is wrong. certmagic's maintenance runs until
 // close.
-func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(context.Context) error, l *slog.Logger) (*certs, error) {
-	if l == nil {
-		l = slog.New(slog.DiscardHandler)
-	}
+func newCerts(cfg certConfig) (*certs, error) {
+	cfg.complete()
+	t, storage, l := cfg.policy, cfg.storage, cfg.log
 	if err := t.check(); err != nil {
 		return nil, err
 	}
 	c := &certs{
-		ready: ready, company: func(context.Context) {}, settled: func(context.Context) {}, cluster: func() string { return "" }, changed: func() {}, current: func() bool { return true },
-		development: development, log: l, limit: unlimited{}, redirectStatus: http.StatusPermanentRedirect, front: make(chan struct{}, 1), demandFront: make(chan struct{}, 1),
+		certConfig: cfg, front: make(chan struct{}, 1), demandFront: make(chan struct{}, 1),
 		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
 		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}), before: make(map[string]int64),
-		clocks: newClocks(l), pauses: newPauses(storage, l),
+		pauses:  newPauses(cfg.peek, cfg.node, storage, l),
 		demands: askedNames{orders: make(map[string]*demand), served: make(map[string]certStatus)},
 	}
 	c.life, c.end = context.WithCancel(context.Background())
@@ -166,7 +232,7 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	c.config.OnDemand, c.config.OnEvent, c.config.ShouldEmitFunc, c.config.LocalCache = nil, nil, nil, nil
 
 	var issuer *certmagic.ACMEIssuer
-	if development && t.CA == "" {
+	if cfg.development && t.CA == "" {
 		c.config.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
 	} else {
 		ca := t.CA
@@ -205,14 +271,14 @@ func newCerts(t TLS, storage certmagic.Storage, development bool, ready func(con
 	return c, nil
 }
 
-// check says what is wrong with t.
-func (t *TLS) check() error {
+// check says what is wrong with p.
+func (t *certPolicy) check() error {
 	if t.Private && t.CA != "" {
-		return &ConfigError{Field: "TLS.Private", Reason: "TLS.CA names another authority; set one of the two"}
+		return &errs.ConfigError{Field: "TLS.Private", Reason: "TLS.CA names another authority; set one of the two"}
 	}
 	if t.Email != "" {
 		if a, err := mail.ParseAddress(t.Email); err != nil || a.Address != t.Email {
-			return &ConfigError{Field: "TLS.Email", Reason: "it must be a plain e-mail address, such as admin@example.com", Err: err}
+			return &errs.ConfigError{Field: "TLS.Email", Reason: "it must be a plain e-mail address, such as admin@example.com", Err: err}
 		}
 	}
 	if t.CA == "" {
@@ -221,14 +287,14 @@ func (t *TLS) check() error {
 	u, err := url.Parse(t.CA)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		// Not the text of it, nor the error of url.Parse, which has it: there may be a password within.
-		return &ConfigError{Field: "TLS.CA", Reason: "it must be the https URL of an ACME directory, such as " + certmagic.LetsEncryptProductionCA}
+		return &errs.ConfigError{Field: "TLS.CA", Reason: "it must be the https URL of an ACME directory, such as " + certmagic.LetsEncryptProductionCA}
 	}
 	return nil
 }
 
 // check says what TLS.Configure has broken.
 func (c *certs) check(storage certmagic.Storage) error {
-	bad := func(reason string) error { return &ConfigError{Field: "TLS.Configure", Reason: reason} }
+	bad := func(reason string) error { return &errs.ConfigError{Field: "TLS.Configure", Reason: reason} }
 	switch {
 	case c.config.Storage != storage:
 		return bad("it must leave Storage as it is: certificates and challenges would not reach the other nodes")
@@ -260,7 +326,7 @@ func (c *certs) manage(names []string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return ErrClosed
+		return errs.Closed
 	}
 	c.useOnce.Do(func() { close(c.used) })
 	for i, name := range names {
@@ -396,4 +462,45 @@ func (c *certs) close() {
 			c.decoy.close()
 		}
 	}
+}
+
+// domains returns the names that are served, in alphabetical order.
+func (c *certs) domains() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.names))
+}
+
+// mostListed is how many names a line lists.
+const mostListed = 10
+
+// missing lists the names that have no certificate, and why.
+func (c *certs) missing() string {
+	failed := make(map[string]error)
+	c.mu.Lock()
+	for name, m := range c.names {
+		if m.err != nil {
+			failed[name] = m.err
+		}
+	}
+	c.mu.Unlock()
+	maps.DeleteFunc(failed, func(name string, _ error) bool { return len(c.matching(name)) > 0 })
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		if len(all) == mostListed {
+			all = append(all, fmt.Sprintf("and %d more", len(failed)-mostListed))
+			break
+		}
+		all = append(all, name+": "+failed[name].Error())
+	}
+	return strings.Join(all, "; ")
+}
+
+// issuers returns the keys of the issuers that certificates are asked of, in their order.
+func (c *certs) issuers() []string {
+	var keys []string
+	for _, i := range c.config.Issuers {
+		keys = append(keys, i.IssuerKey())
+	}
+	return keys
 }

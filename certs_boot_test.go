@@ -47,7 +47,7 @@ func leafFrom(cfg *tls.Config, name, local string) *x509.Certificate {
 // bootCerts returns certificates of a node whose orders go to issue, which may take its time.
 func bootCerts(t *testing.T, storage certmagic.Storage, ready func(context.Context) error, issue func() error, l *slog.Logger) *certs {
 	t.Helper()
-	c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+	c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 		cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, issue}}
 	}}, storage, false, ready, l)
 	if err != nil {
@@ -291,7 +291,7 @@ func TestWildcardBeforeSelfSigned(t *testing.T) {
 // The marker is the same on all nodes of a cluster, and tells clusters and names apart.
 func TestMarker(t *testing.T) {
 	marker := func(cluster, name string) string {
-		c := &certs{cluster: func() string { return cluster }}
+		c := &certs{certConfig: certConfig{cluster: func() string { return cluster }}}
 		return c.marker(name).Text(16)
 	}
 	if a, b := marker("one", "a.test"), marker("one", "a.test"); a != b || len(a) != 32 {

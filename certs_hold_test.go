@@ -15,7 +15,7 @@ import (
 func TestHandshakeWaitsForTheFirstCertificate(t *testing.T) {
 	storage := newMemStorage()
 	gate, asked := make(chan struct{}), make(chan struct{})
-	c, err := newCerts(TLS{}, storage, true, func(ctx context.Context) error {
+	c, err := openCerts(certPolicy{}, storage, true, func(ctx context.Context) error {
 		close(asked)
 		select {
 		case <-gate:

@@ -44,13 +44,13 @@ func always(context.Context) error { return nil }
 // devCerts returns certificates of the development CA in storage, counting those issued if issued is not nil.
 func devCerts(t *testing.T, storage certmagic.Storage, issued *atomic.Int64) *certs {
 	t.Helper()
-	var cfg TLS
+	var cfg certPolicy
 	if issued != nil {
 		cfg.Configure = func(c *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			c.Issuers = []certmagic.Issuer{&countingIssuer{devIssuer: devIssuer{storage: storage}, issued: issued}}
 		}
 	}
-	c, err := newCerts(cfg, storage, true, always, nil)
+	c, err := openCerts(cfg, storage, true, always, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestObtainRetries(t *testing.T) {
 	t.Run("not before ready", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			gate := make(chan struct{})
-			c, err := newCerts(TLS{}, newMemStorage(), true, func(ctx context.Context) error {
+			c, err := openCerts(certPolicy{}, newMemStorage(), true, func(ctx context.Context) error {
 				select {
 				case <-gate:
 					return nil
@@ -314,7 +314,7 @@ func TestObtainRetries(t *testing.T) {
 			time.Sleep(devLeafLife + time.Hour)
 
 			refuse := true
-			c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 				cfg.OnEvent = func(_ context.Context, event string, _ map[string]any) error {
 					if event == "cert_obtaining" && refuse {
 						refuse = false
@@ -348,22 +348,22 @@ func TestNewCertsRefuses(t *testing.T) {
 	storage := newMemStorage()
 	for _, tc := range []struct {
 		name, field string
-		tls         TLS
+		tls         certPolicy
 	}{
-		{"CA over http", "TLS.CA", TLS{CA: "http://ca.test/dir"}},
-		{"CA without host", "TLS.CA", TLS{CA: "https:///dir"}},
-		{"CA without scheme", "TLS.CA", TLS{CA: "ca.test/dir"}},
-		{"CA with a password", "TLS.CA", TLS{CA: "https://u:hunter2@ca.test/dir"}},
-		{"CA that is no URL", "TLS.CA", TLS{CA: "https://hunter2%zz/"}},
-		{"e-mail", "TLS.Email", TLS{Email: "nobody"}},
-		{"e-mail with a name", "TLS.Email", TLS{Email: "A <a@b.test>"}},
-		{"other storage", "TLS.Configure", TLS{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.Storage = newMemStorage() }}},
-		{"no issuer", "TLS.Configure", TLS{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.Issuers = nil }}},
-		{"no logger", "TLS.Configure", TLS{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.Logger = nil }}},
-		{"on demand for anybody", "TLS.Configure", TLS{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.OnDemand = new(certmagic.OnDemandConfig) }}},
+		{"CA over http", "TLS.CA", certPolicy{CA: "http://ca.test/dir"}},
+		{"CA without host", "TLS.CA", certPolicy{CA: "https:///dir"}},
+		{"CA without scheme", "TLS.CA", certPolicy{CA: "ca.test/dir"}},
+		{"CA with a password", "TLS.CA", certPolicy{CA: "https://u:hunter2@ca.test/dir"}},
+		{"CA that is no URL", "TLS.CA", certPolicy{CA: "https://hunter2%zz/"}},
+		{"e-mail", "TLS.Email", certPolicy{Email: "nobody"}},
+		{"e-mail with a name", "TLS.Email", certPolicy{Email: "A <a@b.test>"}},
+		{"other storage", "TLS.Configure", certPolicy{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.Storage = newMemStorage() }}},
+		{"no issuer", "TLS.Configure", certPolicy{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.Issuers = nil }}},
+		{"no logger", "TLS.Configure", certPolicy{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.Logger = nil }}},
+		{"on demand for anybody", "TLS.Configure", certPolicy{Configure: func(c *certmagic.Config, _ *certmagic.ACMEIssuer) { c.OnDemand = new(certmagic.OnDemandConfig) }}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c, err := newCerts(tc.tls, storage, false, always, nil)
+			c, err := openCerts(tc.tls, storage, false, always, nil)
 			var ce *ConfigError
 			if !errors.As(err, &ce) || ce.Field != tc.field {
 				t.Fatalf("newCerts: %v, %v; want a ConfigError for %s", c, err, tc.field)
@@ -376,7 +376,7 @@ func TestNewCertsRefuses(t *testing.T) {
 }
 
 func TestTLSConfigRefuses(t *testing.T) {
-	c, err := newCerts(TLS{CA: "https://127.0.0.1:1/dir"}, newMemStorage(), false, always, nil)
+	c, err := openCerts(certPolicy{CA: "https://127.0.0.1:1/dir"}, newMemStorage(), false, always, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +401,7 @@ func TestTLSConfigRefuses(t *testing.T) {
 
 func TestACMEIssuerIsTamed(t *testing.T) {
 	var given *certmagic.ACMEIssuer
-	c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
+	c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
 		given = i
 		i.TestCA = certmagic.LetsEncryptStagingCA
 	}}, newMemStorage(), false, always, nil)

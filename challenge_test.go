@@ -25,7 +25,7 @@ const testCA = "https://127.0.0.1:1/dir" // refuses connections, should anything
 // acmeCerts returns certificates of an ACME CA that cannot be reached.
 func acmeCerts(t testing.TB, storage certmagic.Storage, configure func(*certmagic.Config, *certmagic.ACMEIssuer)) *certs {
 	t.Helper()
-	c, err := newCerts(TLS{CA: testCA, Configure: configure}, storage, false, always, nil)
+	c, err := openCerts(certPolicy{CA: testCA, Configure: configure}, storage, false, always, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

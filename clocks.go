@@ -31,10 +31,8 @@ const (
 
 // clocks compares this node's wall clock with those of others. Its methods are safe for concurrent use.
 type clocks struct {
-	skew    atomic.Int64 // nanoseconds by which this node's clock is ahead, for tests whose nodes have one clock
-	changed func()       // what status returns is another; must not block
-	name    func(peer string) string
-	log     *slog.Logger
+	clockConfig
+	skewed atomic.Int64 // nanoseconds
 
 	mu     sync.Mutex
 	peers  map[string]*peerClock
@@ -50,12 +48,31 @@ type peerClock struct {
 	told     time.Time     // when that was last told
 }
 
-func newClocks(l *slog.Logger) *clocks {
-	return &clocks{changed: func() {}, name: func(peer string) string { return peer }, log: l, peers: make(map[string]*peerClock)}
+// clockConfig is what clocks need. Zero fields do nothing.
+type clockConfig struct {
+	skew    time.Duration // see shift
+	changed func()        // what status returns is another; must not block
+	name    func(peer string) string
+	log     *slog.Logger
 }
 
+func newClocks(cfg clockConfig) *clocks {
+	c := &clocks{clockConfig: cfg, peers: make(map[string]*peerClock)}
+	c.shift(cfg.skew)
+	if c.changed == nil {
+		c.changed = func() {}
+	}
+	if c.name == nil {
+		c.name = func(peer string) string { return peer }
+	}
+	return c
+}
+
+// shift makes this node's clock one that is ahead by so much, for tests whose nodes have one clock.
+func (c *clocks) shift(by time.Duration) { c.skewed.Store(int64(by)) }
+
 // now is this node's wall clock.
-func (c *clocks) now() time.Time { return time.Now().Round(0).Add(time.Duration(c.skew.Load())) }
+func (c *clocks) now() time.Time { return time.Now().Round(0).Add(time.Duration(c.skewed.Load())) }
 
 // observe takes down what a peer's wall clock said between from and now.
 func (c *clocks) observe(peer string, wall, from time.Time) {
@@ -86,7 +103,7 @@ func (c *clocks) authority(date time.Time) {
 // ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest difference
 // that what was heard allows for.
 func (c *clocks) ahead(p *peerClock, now time.Time) time.Duration {
-	own := now.Round(0).Add(time.Duration(c.skew.Load()))
+	own := now.Round(0).Add(time.Duration(c.skewed.Load()))
 	low := p.wall.Add(now.Sub(p.to)).Sub(own)
 	high := p.wall.Add(now.Sub(p.from)).Sub(own)
 	switch {

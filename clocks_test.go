@@ -42,7 +42,7 @@ func TestClocksAgree(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newClocks(testlog.None())
+				c := newClocks(clockConfig{log: testlog.None()})
 				from := time.Now()
 				time.Sleep(tc.late)
 				for i, d := range tc.ahead {
@@ -103,7 +103,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 				}
 			}
 			cas[c.Name], logs[c.Name] = ca, new(bytes.Buffer)
-			c.TLS, c.Logger = ca.configure(nil), testlog.To(logs[c.Name], slog.LevelWarn)
+			c.TLS, c.Logger = tlsOf(ca.configure(nil)), testlog.To(logs[c.Name], slog.LevelWarn)
 		})
 		wrong, right := nodes[0], nodes[1:]
 		for _, n := range nodes {
@@ -121,7 +121,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 		// has not expired when it has by this one.
 		refusing.Store(true)
 		for _, n := range right {
-			n.clocks.skew.Store(int64(-farAhead))
+			n.clocks.shift(-farAhead)
 			cas[n.name].set(-farAhead)
 		}
 		time.Sleep(time.Hour + time.Minute)
@@ -172,7 +172,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 
 		refusing.Store(false)
 		for _, n := range right {
-			n.clocks.skew.Store(0)
+			n.clocks.shift(0)
 			cas[n.name].set(0)
 		}
 		time.Sleep(45 * time.Minute)

@@ -156,24 +156,36 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if n.own = own; n.cfg.TLS.PerNode {
 		storage = own
 	}
-	if n.certs, err = newCerts(n.cfg.TLS, storage, n.cfg.development() || n.cfg.TLS.Private, n.Ready, n.log); err != nil {
+	n.gate = frontend.NewLimiter(n.log)
+	n.clocks = newClocks(clockConfig{skew: n.cfg.skew, changed: n.changed.Notify, name: n.nameOf, log: n.log})
+	t := n.cfg.TLS
+	n.certs, err = newCerts(certConfig{
+		policy:         certPolicy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
+		development:    n.cfg.development() || n.cfg.TLS.Private,
+		redirectStatus: n.cfg.Redirect,
+		storage:        storage,
+		shared:         n.storage,
+		ready:          n.Ready,
+		company:        n.company,
+		settled:        n.settled,
+		current:        n.isReady,
+		cluster:        n.clusterID,
+		changed:        n.changed.Notify,
+		peek: func(key string) ([]byte, bool) {
+			r, ok := n.fsm.state().Records.Get(keyspace.Tree(key))
+			if !ok {
+				return nil, false
+			}
+			return r.Value, true
+		},
+		node:   func() string { return n.name },
+		clocks: n.clocks,
+		limit:  frontend.Slots{},
+		log:    n.log,
+	})
+	if err != nil {
 		return err
 	}
-	n.gate = frontend.NewLimiter(n.log)
-	n.certs.limit = frontend.Slots{}
-	n.certs.settled, n.certs.current = n.settled, n.isReady
-	n.clocks = n.certs.clocks
-	n.clocks.changed, n.clocks.name = n.changed.Notify, n.nameOf
-	n.clocks.skew.Store(int64(n.cfg.skew))
-	n.certs.pauses.node = func() string { return n.name }
-	n.certs.pauses.peek = func(key string) ([]byte, bool) {
-		r, ok := n.fsm.state().Records.Get(keyspace.Tree(key))
-		if !ok {
-			return nil, false
-		}
-		return r.Value, true
-	}
-	n.certs.company, n.certs.cluster, n.certs.changed, n.certs.redirectStatus = n.company, n.clusterID, n.changed.Notify, n.cfg.Redirect
 	if err := first(n); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package flotilla
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -86,29 +85,4 @@ func (n *Node) stillHeld() string {
 	}
 	slices.Sort(all)
 	return strings.Join(all, ", ")
-}
-
-// mostListed is how many names a line lists.
-const mostListed = 10
-
-// missing lists the names that have no certificate, and why.
-func (c *certs) missing() string {
-	failed := make(map[string]error)
-	c.mu.Lock()
-	for name, m := range c.names {
-		if m.err != nil {
-			failed[name] = m.err
-		}
-	}
-	c.mu.Unlock()
-	maps.DeleteFunc(failed, func(name string, _ error) bool { return len(c.matching(name)) > 0 })
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(failed)) {
-		if len(all) == mostListed {
-			all = append(all, fmt.Sprintf("and %d more", len(failed)-mostListed))
-			break
-		}
-		all = append(all, name+": "+failed[name].Error())
-	}
-	return strings.Join(all, "; ")
 }

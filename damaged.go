@@ -171,9 +171,8 @@ func (c *certs) unlock(ctx context.Context, lock string) {
 func (c *certs) keepAside(ctx context.Context, records []state.Record) (string, error) {
 	storage := c.config.Storage
 	place := asidePlace + "/" + c.clocks.now().UTC().Format(asideLayout)
-	_, own := storage.(*ownStorage)
 	for _, r := range records {
-		if own && path.Ext(r.Key) == ".key" {
+		if c.perNode() && path.Ext(r.Key) == ".key" {
 			continue // it does not leave this node
 		}
 		if err := storage.Store(ctx, place+"/"+r.Key, r.Value[:min(len(r.Value), asideBytes)]); err != nil {

@@ -63,7 +63,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if boots {
 						nodes = nil
 						for range 3 {
-							c, err := newCerts(ca.configure(nil), storage, false, always, testlog.To(&out, slog.LevelError))
+							c, err := openCerts(ca.configure(nil), storage, false, always, testlog.To(&out, slog.LevelError))
 							if err != nil {
 								t.Fatal(err)
 							}
@@ -266,7 +266,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"
 		ca := newStubCA(t)
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = ca.configure(nil) })
+		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = tlsOf(ca.configure(nil)) })
 		for _, n := range nodes {
 			offline(n.certs)
 			startAll(t, []*certs{n.certs}, name)

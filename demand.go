@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
 // Certificates on demand: a name that was not declared gets one when a handshake asks for it and
@@ -126,7 +127,7 @@ func (c *certs) demand(name string) (*demand, error) {
 		return nil, errDemand
 	}
 	if c.life.Err() != nil {
-		return nil, ErrClosed
+		return nil, errs.Closed
 	}
 	d := &demand{done: make(chan struct{})}
 	c.demands.orders[name] = d

@@ -49,7 +49,7 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		ca := newStubCA(t)
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = ca.configure(w.configure) })
+		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = tlsOf(ca.configure(w.configure)) })
 		var configs []*tls.Config
 		for _, n := range nodes {
 			offline(n.certs)
@@ -104,7 +104,7 @@ func TestOnDemandStatusIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		storage := newMemStorage()
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, nil)
+		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +136,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 		var nodes []*certs
 		var configs []*tls.Config
 		for range 3 {
-			c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 				if w.asked == nil {
 					w.configure(cfg)
 				}
@@ -274,7 +274,7 @@ func TestOnDemandWithWrongClock(t *testing.T) {
 		var w wishes
 		var out bytes.Buffer
 		storage := newMemStorage()
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, testlog.To(&out, slog.LevelWarn))
+		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, testlog.To(&out, slog.LevelWarn))
 		if err != nil {
 			t.Fatal(err)
 		}

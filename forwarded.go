@@ -1,11 +1,12 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 )
 
 // TrustForwarded is for programs behind a proxy that speaks HTTP, and says in X-Forwarded-For who its client is. Nothing of the kind

@@ -14,7 +14,6 @@ import (
 
 const (
 	handshakeHold = 5 * time.Second // how long a handshake waits until it is known what it gets
-	longestName   = 253             // bytes; certmagic looks for wildcards of a name in the square of its length
 	strangeDots   = 10              // names with more that nobody manages are not looked for in certmagic's cache
 )
 

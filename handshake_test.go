@@ -129,7 +129,7 @@ func TestFloodOfUnknownNames(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			storage := &countedStorage{memStorage: newMemStorage()}
 			var issued, asked, logged atomic.Int64
-			c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 				cfg.Issuers = []certmagic.Issuer{&countingIssuer{devIssuer: devIssuer{storage: storage}, issued: &issued}}
 				if tc.onDemand {
 					cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(_ context.Context, name string) error {
@@ -330,7 +330,7 @@ func (*scripted) RemoteAddr() net.Addr        { return &net.TCPAddr{IP: net.IPv4
 // certificate is looked for, as crypto/tls would by itself; and one that is served, up to the point where the node waits for the client.
 func BenchmarkUnknownName(b *testing.B) {
 	storage := newMemStorage()
-	c, err := newCerts(TLS{}, storage, true, always, nil)
+	c, err := openCerts(certPolicy{}, storage, true, always, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

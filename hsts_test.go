@@ -18,7 +18,7 @@ import (
 func TestHSTS(t *testing.T) {
 	storage := newMemStorage()
 	var out bytes.Buffer
-	c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+	c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 		cfg.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
 	}}, storage, false, always, testlog.To(&out, slog.LevelError))
 	if err != nil {

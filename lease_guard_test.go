@@ -105,7 +105,7 @@ func TestReportsAreTrue(t *testing.T) {
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
 func keeperOf(t *testing.T, s *state.State) *keeper {
 	t.Helper()
-	n := &Node{id: "own", pace: LAN.pace(), log: testlog.None(), tenures: newTenures(), clocks: newClocks(testlog.None())}
+	n := &Node{id: "own", pace: LAN.pace(), log: testlog.None(), tenures: newTenures(), clocks: newClocks(clockConfig{log: testlog.None()})}
 	n.works = t.Context()
 	n.fsm = newFSM(nil, testlog.None(), nil, nil)
 	n.fsm.publish(s)

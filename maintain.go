@@ -27,10 +27,7 @@ const (
 // maintain keeps the storage free of what nobody needs any more, until ctx is done: tokens of challenges and test records that an
 // interrupted order left behind, expired certificates, old OCSP staples. One node of the cluster does it at a time.
 func (c *certs) maintain(ctx context.Context) {
-	storage := c.config.Storage
-	if own, ok := storage.(*ownStorage); ok {
-		storage = own.Storage // which has old certificates still if it was not always so
-	}
+	storage := c.shared // which has old certificates still if each node has not always had its own
 	s := &sweeper{storage: storage, log: c.log, seen: make(map[string]sighting)}
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
@@ -55,11 +52,10 @@ func (c *certs) maintain(ctx context.Context) {
 
 // cleanOwn is maintain for what this node has for itself, until ctx is done.
 func (c *certs) cleanOwn(ctx context.Context) {
-	own, ok := c.config.Storage.(*ownStorage)
-	for pause := cleanFirst; ok; pause = cleanEvery {
+	for pause := cleanFirst; c.perNode(); pause = cleanEvery {
 		select {
 		case <-time.After(pause):
-			c.clean(ctx, own)
+			c.clean(ctx, c.storage)
 		case <-ctx.Done():
 			return
 		}

@@ -22,7 +22,7 @@ import (
 func maintained(t *testing.T, storage *memStorage) *bytes.Buffer {
 	t.Helper()
 	var out bytes.Buffer
-	c, err := newCerts(TLS{}, storage, true, always, testlog.To(&out, slog.LevelWarn))
+	c, err := openCerts(certPolicy{}, storage, true, always, testlog.To(&out, slog.LevelWarn))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func (a *ocspCA) nodes(t *testing.T, n int, storage *memStorage, bubble bool, l 
 	t.Helper()
 	nodes := make([]*certs, n)
 	for i := range nodes {
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			cfg.Issuers = []certmagic.Issuer{a}
 			cfg.OCSP.DisableStapling = false // is not heeded
 		}}, storage, true, always, l)

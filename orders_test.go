@@ -78,7 +78,7 @@ func bookedNodes(t *testing.T, n int, storage *memStorage, book *orderBook, l *s
 	t.Helper()
 	nodes := make([]*certs, n)
 	for i := range nodes {
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, book.place}}
 		}}, storage, true, always, l)
 		if err != nil {
@@ -276,7 +276,7 @@ func TestEventsReachTheUser(t *testing.T) {
 		var mu sync.Mutex
 		var heard []string
 		storage := newMemStorage()
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, func() error { return nil }}}
 			cfg.OnEvent = func(_ context.Context, event string, _ map[string]any) error {
 				mu.Lock()

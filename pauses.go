@@ -89,14 +89,8 @@ type knownPause struct {
 	since time.Time // when this process heard of it
 }
 
-func newPauses(storage certmagic.Storage, l *slog.Logger) *pauses {
-	return &pauses{
-		storage: storage, node: func() string { return "" }, log: l, known: make(map[string]knownPause),
-		peek: func(key string) ([]byte, bool) {
-			value, err := storage.Load(context.Background(), key)
-			return value, err == nil
-		},
-	}
+func newPauses(peek func(string) ([]byte, bool), node func() string, storage certmagic.Storage, l *slog.Logger) *pauses {
+	return &pauses{storage: storage, peek: peek, node: node, log: l, known: make(map[string]knownPause)}
 }
 
 func namePause(name string) string { return pausesPlace + "/names/" + certmagic.StorageKeys.Safe(name) }

@@ -253,7 +253,11 @@ func TestPauseWithWrongClock(t *testing.T) {
 		const year = 365 * 24 * time.Hour
 		for name, ahead := range map[string]time.Duration{"ahead": year, "right": 0} {
 			at := time.Now().Add(ahead)
-			p := newPauses(storage, testlog.None())
+			peek := func(key string) ([]byte, bool) {
+				value, err := storage.Load(t.Context(), key)
+				return value, err == nil
+			}
+			p := newPauses(peek, func() string { return "" }, storage, testlog.None())
 			key := namePause(name)
 			put(t, storage, map[string]string{key: fmt.Sprintf(`{"at":%q,"wait":%d,"failures":1}`, at.Format(time.RFC3339), time.Hour)})
 			if _, left := p.get(key); left != time.Hour {
@@ -281,7 +285,7 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 			}
 			return ca.problem(429, "rateLimited", "slow down", "1800")
 		}
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS, c.Timing = ca.configure(nil), WAN })
+		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS, c.Timing = tlsOf(ca.configure(nil)), WAN })
 		for _, n := range nodes {
 			offline(n.certs)
 			startAll(t, []*certs{n.certs}, "a.example")

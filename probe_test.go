@@ -111,7 +111,7 @@ func newACMEOrders(t *testing.T, storage certmagic.Storage, cluster string, net 
 		a.book.place()
 		return ca.problem(http.StatusForbidden, "unauthorized", refusal.Error(), "")
 	}
-	c, err := newCerts(ca.configure(nil), storage, false, always, nil)
+	c, err := openCerts(ca.configure(nil), storage, false, always, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

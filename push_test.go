@@ -184,7 +184,7 @@ func TestDeletedAtTheLastMoment(t *testing.T) {
 			}
 			return a
 		}
-		c, err := newCerts(TLS{}, storage, true, always, slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: hook})))
+		c, err := openCerts(certPolicy{}, storage, true, always, slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: hook})))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +302,7 @@ func TestExpiredCertificateReplacesNone(t *testing.T) {
 // onDemand returns certificates of the development CA that handshakes order.
 func onDemand(t *testing.T, storage *memStorage, asked *atomic.Int64) (*certs, *tls.Config) {
 	t.Helper()
-	c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+	c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 		cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(context.Context, string) error {
 			asked.Add(1)
 			return nil
@@ -437,7 +437,7 @@ func TestFailedRenewalShowsInStatus(t *testing.T) {
 		refuse := errors.New("refused")
 		var broken atomic.Bool
 		storage := newMemStorage()
-		c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, func() error {
 				if broken.Load() {
 					return refuse

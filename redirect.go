@@ -3,7 +3,6 @@ package flotilla
 import (
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -56,63 +55,4 @@ func (c *certs) manages(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.find(name) != nil
-}
-
-// requestHost returns the host that r is for, without its port: a name in lower case without the dot
-// at its end, or an address as netip.Addr writes it. It reports false for anything that is not one of
-// the two in the strictest reading, or that a browser would take for something else.
-func requestHost(r *http.Request) (string, bool) {
-	host := r.Host
-	if rest, ok := strings.CutPrefix(host, "["); ok {
-		text, port, ok := strings.Cut(rest, "]")
-		addr, err := netip.ParseAddr(text)
-		if !ok || err != nil || !addr.Is6() || addr.Zone() != "" || port != "" && !(port[0] == ':' && isPort(port[1:])) {
-			return "", false
-		}
-		return addr.String(), true
-	}
-	host, port, ok := strings.Cut(host, ":")
-	if ok && !isPort(port) {
-		return "", false
-	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.String(), addr.Is4()
-	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host, isHostName(host)
-}
-
-// isPort reports whether s is a port. Nothing after the colon is the default one (RFC 3986, 3.2.3).
-func isPort(s string) bool {
-	for _, c := range []byte(s) {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	n, err := strconv.ParseUint(s, 10, 16)
-	return s == "" || err == nil && n > 0
-}
-
-// isHostName reports whether s is a host name in lower case: labels of letters, digits and hyphens (RFC
-// 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be a
-// number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
-func isHostName(s string) bool {
-	if len(s) > longestName {
-		return false
-	}
-	labels := strings.Split(s, ".")
-	for _, label := range labels {
-		if len(label) < 1 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-				return false
-			}
-		}
-	}
-	last := labels[len(labels)-1]
-	digits := strings.TrimLeft(last, "0123456789") == ""
-	hex, isHex := strings.CutPrefix(last, "0x")
-	return !digits && !(isHex && strings.TrimLeft(hex, "0123456789abcdef") == "")
 }

@@ -41,8 +41,7 @@ func (c *certs) marker(name string) *big.Int {
 // ours reports whether a certificate that somebody shows who was asked for name is one that a node of this cluster would. Where each
 // node has its own, one that an authority has given for the name may be.
 func (c *certs) ours(name string, leaf *x509.Certificate) bool {
-	_, own := c.config.Storage.(*ownStorage)
-	if own && !bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.VerifyHostname(name) == nil {
+	if c.perNode() && !bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && leaf.VerifyHostname(name) == nil {
 		return true
 	}
 	switch {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,6 +12,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/frontend"
 )
 
 const (
@@ -88,7 +90,7 @@ func (p *ports) close() {
 func (n *Node) openPorts(ctx context.Context, domains []string) (_ *ports, err error) {
 	if len(domains) == 0 {
 		if !n.cfg.dev {
-			return nil, &ConfigError{Field: domainsField, Reason: "name at least one domain to serve"}
+			return nil, &ConfigError{Field: errs.Domains, Reason: "name at least one domain to serve"}
 		}
 		domains = []string{"localhost"}
 	}
@@ -316,3 +318,12 @@ func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error)
 // go to next; nil redirects them to https, to the same path of the host that they are for. A request whose Host is not a valid host name or address, or
 // whose target is not a path of it, gets 400.
 func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.httpHandler(next) }
+
+// HSTS tells browsers to come with https alone for maxAge, counted in full seconds and from each answer on: it sets Strict-Transport-Security
+// (RFC 6797) on the answers of next. It does so only over TLS, and only for hosts whose certificate is there and from the certificate
+// authority: a browser that has been told so lets nobody click a warning away. It never does for IP addresses, nor in
+// development mode. Zero makes browsers forget. A negative maxAge, or one below a second, as of a bare number of seconds, sets nothing, and is
+// logged as an error. What next sets itself is left alone.
+func (n *Node) HSTS(maxAge time.Duration, next http.Handler) http.Handler {
+	return n.certs.hsts(maxAge, next)
+}

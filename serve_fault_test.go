@@ -32,7 +32,7 @@ func TestLongNamesAreRefused(t *testing.T) {
 	for host, configure := range hosts {
 		t.Run(host, func(t *testing.T) {
 			storage := newMemStorage()
-			c, err := newCerts(TLS{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 				cfg.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
 				configure(cfg)
 			}}, storage, false, always, nil)
@@ -198,7 +198,8 @@ func TestProbeOfNodesWithTheirOwn(t *testing.T) {
 		} {
 			world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
 			world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(tc.shown)})
-			c := newACMEOrders(t, newOwnStorage(nil, func(string) {}), "this", world, errInjected)
+			c := newACMEOrders(t, newMemStorage(), "this", world, errInjected)
+			c.shared = newMemStorage() // another than its own
 			if l := c.probe(t.Context(), "a.test"); l.here != tc.here || (l.away == nil) != tc.here {
 				t.Errorf("%s: %+v", what, l)
 			}

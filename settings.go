@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
 // settings are what all nodes of a cluster should have configured alike, as they tell each other in greetings. No secret is among them, and nothing
@@ -29,10 +30,7 @@ const timingSetting = "Timing"
 
 // ownSettings returns this node's. The domains are those that it serves at this moment.
 func (n *Node) ownSettings() settings {
-	var issuers []string
-	for _, i := range n.certs.config.Issuers {
-		issuers = append(issuers, i.IssuerKey())
-	}
+	issuers := n.certs.issuers()
 	v := map[string]string{
 		timingSetting:        n.cfg.Timing.String(),
 		"MaxState":           strconv.FormatInt(n.cfg.MaxState, 10),
@@ -53,16 +51,9 @@ func (n *Node) ownSettings() settings {
 		if len(text) > longestSetting {
 			text = fmt.Sprintf("%d names, checksum %x", len(domains), sha256.Sum256([]byte(text)))
 		}
-		v[domainsField] = text
+		v[errs.Domains] = text
 	}
 	return settings{Version: settingsVersion, Values: v}
-}
-
-// domains returns the names that are served, in alphabetical order.
-func (c *certs) domains() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.names))
 }
 
 // differ returns the names of the settings that differ.

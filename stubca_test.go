@@ -209,8 +209,8 @@ func (ca *stubCA) asked(what string) int {
 }
 
 // configure makes the authority's issuer that of a node. What else is to be configured comes after.
-func (ca *stubCA) configure(more func(*certmagic.Config)) TLS {
-	return TLS{CA: ca.url, Configure: func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
+func (ca *stubCA) configure(more func(*certmagic.Config)) certPolicy {
+	return certPolicy{CA: ca.url, Configure: func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
 		httpClientOf(i).Transport = ca
 		cfg.DisableARI = true
 		if more != nil {
@@ -224,7 +224,7 @@ func (ca *stubCA) stubbed(t *testing.T, n int, storage *memStorage, more func(*c
 	t.Helper()
 	var nodes []*certs
 	for range n {
-		c, err := newCerts(ca.configure(more), storage, false, always, nil)
+		c, err := openCerts(ca.configure(more), storage, false, always, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,14 +2,14 @@ package flotilla
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"golang.org/x/net/idna"
 )
-
-// domainsField is the Field of a ConfigError about the domains that are to be served.
-const domainsField = "domains"
 
 // siteNames returns the names that certificates of domains are for, in the one form that certmagic stores certificates under: under
 // another it would find none, and each node would order its own. The error is a *ConfigError that says how to write a domain.
@@ -21,7 +21,7 @@ func siteNames(domains []string, wildcards bool) ([]string, error) {
 			remedy = "a wildcard certificate needs the DNS-01 challenge; set the issuer's DNS01Solver in Config.TLS.Configure"
 		}
 		if remedy != "" {
-			return nil, &ConfigError{Field: domainsField, Reason: fmt.Sprintf("%q is neither a domain name nor an IP address: %s", d, remedy)}
+			return nil, &errs.ConfigError{Field: errs.Domains, Reason: fmt.Sprintf("%q is neither a domain name nor an IP address: %s", d, remedy)}
 		}
 		names = append(names, name)
 	}
@@ -73,3 +73,65 @@ func siteName(domain string) (name, remedy string) {
 	}
 	return ascii, ""
 }
+
+// requestHost returns the host that r is for, without its port: a name in lower case without the dot
+// at its end, or an address as netip.Addr writes it. It reports false for anything that is not one of
+// the two in the strictest reading, or that a browser would take for something else.
+func requestHost(r *http.Request) (string, bool) {
+	host := r.Host
+	if rest, ok := strings.CutPrefix(host, "["); ok {
+		text, port, ok := strings.Cut(rest, "]")
+		addr, err := netip.ParseAddr(text)
+		if !ok || err != nil || !addr.Is6() || addr.Zone() != "" || port != "" && !(port[0] == ':' && isPort(port[1:])) {
+			return "", false
+		}
+		return addr.String(), true
+	}
+	host, port, ok := strings.Cut(host, ":")
+	if ok && !isPort(port) {
+		return "", false
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.String(), addr.Is4()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host, isHostName(host)
+}
+
+// isPort reports whether s is a port. Nothing after the colon is the default one (RFC 3986, 3.2.3).
+func isPort(s string) bool {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	return s == "" || err == nil && n > 0
+}
+
+// isHostName reports whether s is a host name in lower case: labels of letters, digits and hyphens (RFC
+// 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be a
+// number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
+func isHostName(s string) bool {
+	if len(s) > longestName {
+		return false
+	}
+	labels := strings.Split(s, ".")
+	for _, label := range labels {
+		if len(label) < 1 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+				return false
+			}
+		}
+	}
+	last := labels[len(labels)-1]
+	digits := strings.TrimLeft(last, "0123456789") == ""
+	hex, isHex := strings.CutPrefix(last, "0x")
+	return !digits && !(isHex && strings.TrimLeft(hex, "0123456789abcdef") == "")
+}
+
+// longestName is how many bytes a name has at most. certmagic looks for wildcards of a name in the square of its length.
+const longestName = 253
