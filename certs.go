@@ -20,6 +20,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
@@ -32,8 +35,6 @@ type certs struct {
 	config *certmagic.Config
 	cache  *certmagic.Cache
 
-	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error) // for probes, and so is dial
-	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	probes chan struct{} // an element for each that is under way
 
 	port               atomic.Int32  // of the TLS listener, for the redirect in development mode
@@ -47,7 +48,7 @@ type certs struct {
 	staples stapler
 	demands askedNames
 
-	pauses   *pauses
+	pauses   *backoff.Pauses
 	refusals atomic.Int64 // of authorities, as far as they were heard
 
 	given atomic.Int64 // handshakes under way that have a self-signed certificate
@@ -129,9 +130,13 @@ type certConfig struct {
 	changed func()                          // what status returns may be another; must not block; nil: nobody wants to know
 	peek    func(key string) ([]byte, bool) // reads a record of the shared storage from memory, without waiting; nil: Load does
 	node    func() string                   // the name of this node; nil: it has none
-	clocks  *clocks                         // nil: this node's alone
+	clocks  *clocks.Clocks                  // nil: this node's alone
 	limit   limiter                         // of handshakes that are computed at once; nil: there is no limit
 	log     *slog.Logger                    // nil: nothing is logged
+
+	// How probes find and reach what answers at a name; nil: as package net does.
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // complete puts in what is not said.
@@ -167,10 +172,16 @@ func (c *certConfig) complete() {
 		c.node = func() string { return "" }
 	}
 	if c.clocks == nil {
-		c.clocks = newClocks(clockConfig{log: c.log})
+		c.clocks = clocks.New(clocks.Config{Log: c.log})
 	}
 	if c.limit == nil {
 		c.limit = unlimited{}
+	}
+	if c.lookup == nil {
+		c.lookup = net.DefaultResolver.LookupNetIP
+	}
+	if c.dial == nil {
+		c.dial = new(net.Dialer).DialContext
 	}
 	if c.redirectStatus == 0 {
 		c.redirectStatus = http.StatusPermanentRedirect
@@ -205,10 +216,10 @@ func newCerts(cfg certConfig) (*certs, error) {
 	}
 	c := &certs{
 		certConfig: cfg, front: make(chan struct{}, 1), demandFront: make(chan struct{}, 1),
-		lookup: net.DefaultResolver.LookupNetIP, dial: new(net.Dialer).DialContext, probes: make(chan struct{}, probeAtOnce),
-		names: make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
+		probes: make(chan struct{}, probeAtOnce),
+		names:  make(map[string]*managed), sites: make(map[string][]string), turns: make(map[string]chan struct{}),
 		pushing: make(map[string]chan struct{}), used: make(chan struct{}), before: make(map[string]int64),
-		pauses:  newPauses(cfg.peek, cfg.node, storage, l),
+		pauses:  backoff.New(cfg.peek, cfg.node, storage, l),
 		demands: askedNames{orders: make(map[string]*demand), served: make(map[string]certStatus)},
 	}
 	c.life, c.end = context.WithCancel(context.Background())
@@ -233,7 +244,7 @@ func newCerts(cfg certConfig) (*certs, error) {
 
 	var issuer *certmagic.ACMEIssuer
 	if cfg.development && t.CA == "" {
-		c.config.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
+		c.config.Issuers = []certmagic.Issuer{&devca.Issuer{Storage: storage}}
 	} else {
 		ca := t.CA
 		if ca == "" {
@@ -262,8 +273,10 @@ func newCerts(cfg certConfig) (*certs, error) {
 		}
 	}
 	c.demands.config, c.config.OnDemand = c.config.OnDemand, nil
-	for _, issuer := range c.hearAuthorities() {
-		l.Warn("this version of certmagic does not let an authority's wish for fewer requests be heard", "issuer", issuer)
+	for _, i := range c.config.Issuers {
+		if i, ok := i.(*certmagic.ACMEIssuer); ok && !backoff.Observe(i, c.pauses, c.clocks.ObserveAuthority, &c.refusals) {
+			l.Warn("this version of certmagic does not let an authority's wish for fewer requests be heard", "issuer", i.IssuerKey())
+		}
 	}
 	c.config.OCSP.DisableStapling = true
 	c.staples.prepare(c.config.OCSP)
@@ -393,8 +406,8 @@ func (c *certs) complain(name string, err error, pause time.Duration) {
 	c.mu.Lock()
 	text, m := err.Error(), c.names[name]
 	level := slog.LevelWarn
-	if paused := (*pausedError)(nil); errors.As(err, &paused) {
-		if text = paused.why; strings.Contains(m.said, text) {
+	if paused := (*backoff.Error)(nil); errors.As(err, &paused) {
+		if text = paused.Why; strings.Contains(m.said, text) {
 			level = slog.LevelDebug
 		}
 	}
@@ -428,7 +441,7 @@ func (c *certs) status() []certStatus {
 	for i := range all {
 		s := &all[i]
 		if s.Err != nil {
-			x, left := c.pauses.get(namePause(s.Domain))
+			x, left := c.pauses.Get(backoff.OfName(s.Domain))
 			if s.Failures = x.Failures; left > 0 && s.Next.IsZero() {
 				s.Next = x.At.Add(x.Wait).Round(time.Second) // certmagic's own renewals
 			}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -48,7 +48,7 @@ func leafFrom(cfg *tls.Config, name, local string) *x509.Certificate {
 func bootCerts(t *testing.T, storage certmagic.Storage, ready func(context.Context) error, issue func() error, l *slog.Logger) *certs {
 	t.Helper()
 	c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-		cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, issue}}
+		cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: storage}, issue}}
 	}}, storage, false, ready, l)
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 	}{
 		{name: "the authority is down", ready: true, want: true},
 		{name: "no quorum", want: true},
-		{name: "expired", ready: true, after: devLeafLife + time.Hour, want: true},
+		{name: "expired", ready: true, after: devca.DevLeafLife + time.Hour, want: true},
 		{name: "unreadable", ready: true, change: func(s *memStorage) { s.data[crt] = []byte("x") }},
 		{name: "another node was luckier", ready: true, late: true, want: true},
 		{name: "unreadable from another node", ready: true, late: true, change: func(s *memStorage) { s.data[crt] = []byte("x") }},
@@ -301,45 +301,5 @@ func TestMarker(t *testing.T) {
 		if other == marker("one", "a.test") {
 			t.Error("another cluster, or another name, has the same marker")
 		}
-	}
-}
-
-// A session that began with a self-signed certificate is not resumed, and one that began with a real one is, from the first on.
-func TestSelfSignedSessionsEnd(t *testing.T) {
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		t.Run(tls.VersionName(version), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				answer, answers := barrier()
-				c := bootCerts(t, newMemStorage(), always, func() error { return answer(t.Context()) }, nil)
-				server, err := c.tlsConfig("a.test", "*.wild.test")
-				if err != nil {
-					t.Fatal(err)
-				}
-				frontend.NewTickets(time.Hour, leasedAlways).Bind(server, c.provisional)
-				clients := make(map[string]*tls.Config)
-				for _, name := range []string{"a.test", "x.wild.test", ""} {
-					clients[name] = &tls.Config{
-						ServerName: name, InsecureSkipVerify: true, MaxVersion: version, ClientSessionCache: oneSession{tls.NewLRUClientSessionCache(1)},
-					}
-					for range 3 {
-						if resumes(t, clients[name], server) {
-							t.Errorf("%q: a session is resumed while there is no certificate", name)
-						}
-					}
-				}
-				answers()
-				settle(t, c)
-				for name, client := range clients {
-					for i, want := range []bool{false, true, true} {
-						if got := resumes(t, client, server); got != want {
-							t.Errorf("%q: connection %d resumes %v", name, i+1, got)
-						}
-					}
-				}
-				if all, a, wild := c.given.Load(), c.names["a.test"].given, c.names["*.wild.test"].given; all != 0 || a != 0 || wild != 0 {
-					t.Errorf("handshakes under way: %d, %d and %d of them", all, a, wild)
-				}
-			})
-		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -38,7 +39,7 @@ func TestClusterSharesCertificates(t *testing.T) {
 		var book orderBook
 		nodes := trio(t, simnet.New(), func(c *Config) {
 			c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: cfg.Storage}, book.place}}
+				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: cfg.Storage}, book.place}}
 			}
 		})
 		for _, n := range nodes {
@@ -77,7 +78,7 @@ func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
 		answer, answers := barrier()
 		nodes := trio(t, net, func(c *Config) {
 			c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: cfg.Storage}, func() error { return answer(t.Context()) }}}
+				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: cfg.Storage}, func() error { return answer(t.Context()) }}}
 			}
 		})
 		net.SetLatency(20 * time.Millisecond)

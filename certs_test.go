@@ -22,12 +22,13 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // countingIssuer is the development CA, counted, and refusing names that begin with "bad".
 type countingIssuer struct {
-	devIssuer
+	devca.Issuer
 	issued *atomic.Int64
 }
 
@@ -36,7 +37,7 @@ func (i *countingIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest
 		return nil, errors.New("refused")
 	}
 	i.issued.Add(1)
-	return i.devIssuer.Issue(ctx, csr)
+	return i.Issuer.Issue(ctx, csr)
 }
 
 func always(context.Context) error { return nil }
@@ -47,7 +48,7 @@ func devCerts(t *testing.T, storage certmagic.Storage, issued *atomic.Int64) *ce
 	var cfg certPolicy
 	if issued != nil {
 		cfg.Configure = func(c *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			c.Issuers = []certmagic.Issuer{&countingIssuer{devIssuer: devIssuer{storage: storage}, issued: issued}}
+			c.Issuers = []certmagic.Issuer{&countingIssuer{Issuer: devca.Issuer{Storage: storage}, issued: issued}}
 		}
 	}
 	c, err := openCerts(cfg, storage, true, always, nil)
@@ -75,7 +76,7 @@ func serveTLS(t *testing.T, c *certs, h http.Handler, domains ...string) string 
 
 func rootPool(t *testing.T, storage certmagic.Storage) *x509.CertPool {
 	t.Helper()
-	root, err := (&devIssuer{storage: storage}).root(t.Context())
+	root, err := (&devca.Issuer{Storage: storage}).Root(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +312,7 @@ func TestObtainRetries(t *testing.T) {
 			synctest.Wait()
 			old := first.status()[0].Serial
 			first.close()
-			time.Sleep(devLeafLife + time.Hour)
+			time.Sleep(devca.DevLeafLife + time.Hour)
 
 			refuse := true
 			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
@@ -425,33 +426,33 @@ func TestACMEIssuerIsTamed(t *testing.T) {
 // What the development CA has stored may be damaged; it must not be replaced then, for others trust it.
 func TestDevIssuerDamagedRoot(t *testing.T) {
 	storage := newMemStorage()
-	i := &devIssuer{storage: storage}
-	root, err := i.root(t.Context())
+	i := &devca.Issuer{Storage: storage}
+	root, err := i.Root(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := (&devIssuer{storage: storage}).root(t.Context())
+	again, err := (&devca.Issuer{Storage: storage}).Root(t.Context())
 	if err != nil || !again.Equal(root) {
 		t.Errorf("second root: %v", err)
 	}
-	good := storage.data[devRootRecord]
+	good := storage.data[devca.DevRootRecord]
 	block, rest := pem.Decode(good)
 	for name, text := range map[string][]byte{
 		"empty":     {},
-		"no key":    pemBlock("CERTIFICATE", block.Bytes),
-		"bad cert":  append(pemBlock("CERTIFICATE", block.Bytes[1:]), rest...),
-		"bad key":   append(pemBlock("CERTIFICATE", block.Bytes), pemBlock("PRIVATE KEY", []byte("x"))...),
+		"no key":    devca.PEM("CERTIFICATE", block.Bytes),
+		"bad cert":  append(devca.PEM("CERTIFICATE", block.Bytes[1:]), rest...),
+		"bad key":   append(devca.PEM("CERTIFICATE", block.Bytes), devca.PEM("PRIVATE KEY", []byte("x"))...),
 		"cut short": good[:len(good)-30],
 	} {
-		storage.data[devRootRecord] = text
-		if _, err := i.root(t.Context()); err == nil || !strings.Contains(err.Error(), "development CA: "+devRootRecord) {
+		storage.data[devca.DevRootRecord] = text
+		if _, err := i.Root(t.Context()); err == nil || !strings.Contains(err.Error(), "development CA: "+devca.DevRootRecord) {
 			t.Errorf("%s: the error is %v", name, err)
 		}
-		if !cmp.Equal(storage.data[devRootRecord], text) {
+		if !cmp.Equal(storage.data[devca.DevRootRecord], text) {
 			t.Errorf("%s: it was replaced", name)
 		}
 	}
-	storage.data[devRootRecord] = good
+	storage.data[devca.DevRootRecord] = good
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

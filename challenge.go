@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/hostname"
 )
 
 // How a challenge is answered. certmagic's solver stores the token, at acme/<CA>/challenge_tokens/<name>.json, before the CA
@@ -114,7 +115,7 @@ func (c *certs) httpHandler(next http.Handler) http.Handler {
 // onlyHosts keeps requests whose Host is not one away from challenges, which would look for it in the storage.
 func onlyHosts(challenges, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := requestHost(r); !ok {
+		if _, ok := hostname.OfRequest(r); !ok {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -42,17 +43,17 @@ func TestClocksAgree(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newClocks(clockConfig{log: testlog.None()})
+				c := clocks.New(clocks.Config{Log: testlog.None()})
 				from := time.Now()
 				time.Sleep(tc.late)
 				for i, d := range tc.ahead {
-					c.observe(string(rune('a'+i)), time.Now().Add(d), from)
+					c.Observe(string(rune('a'+i)), time.Now().Add(d), from)
 				}
-				if err := c.check(clockStops); errors.As(err, new(*clockError)) != tc.wrong {
+				if err := c.Check(clocks.MaxOffset); errors.As(err, new(*clocks.Error)) != tc.wrong {
 					t.Errorf("check: %v, want an error: %v", err, tc.wrong)
 				}
-				time.Sleep(clockFresh)
-				if err := c.check(clockStops); err != nil {
+				time.Sleep(clocks.ClockFresh)
+				if err := c.Check(clocks.MaxOffset); err != nil {
 					t.Errorf("what was heard a minute ago counts: %v", err)
 				}
 			})
@@ -64,7 +65,7 @@ func TestClocksAgree(t *testing.T) {
 func TestAuthoritysClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newStubCA(t)
-		c := ca.stubbed(t, 1, newMemStorage(), nil, nil)[0]
+		c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
 		ca.set(-farAhead)
 		startAll(t, []*certs{c}, "a.example")
 		time.Sleep(2 * time.Hour)
@@ -103,7 +104,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 				}
 			}
 			cas[c.Name], logs[c.Name] = ca, new(bytes.Buffer)
-			c.TLS, c.Logger = tlsOf(ca.configure(nil)), testlog.To(logs[c.Name], slog.LevelWarn)
+			c.TLS, c.Logger = tlsOf(policyOf(ca, nil)), testlog.To(logs[c.Name], slog.LevelWarn)
 		})
 		wrong, right := nodes[0], nodes[1:]
 		for _, n := range nodes {
@@ -121,7 +122,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 		// has not expired when it has by this one.
 		refusing.Store(true)
 		for _, n := range right {
-			n.clocks.shift(-farAhead)
+			n.clocks.Shift(-farAhead)
 			cas[n.name].set(-farAhead)
 		}
 		time.Sleep(time.Hour + time.Minute)
@@ -129,7 +130,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		for name, order := range map[string]attempt{name: {}, "new.example": {}} {
-			if err := wrong.certs.order(t.Context(), name, true, order); !errors.As(err, new(*clockError)) {
+			if err := wrong.certs.order(t.Context(), name, true, order); !errors.As(err, new(*clocks.Error)) {
 				t.Errorf("an order of %s: %v", name, err)
 			}
 		}
@@ -172,7 +173,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 
 		refusing.Store(false)
 		for _, n := range right {
-			n.clocks.shift(0)
+			n.clocks.Shift(0)
 			cas[n.name].set(0)
 		}
 		time.Sleep(45 * time.Minute)

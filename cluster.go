@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/history"
@@ -55,7 +56,7 @@ type Node struct {
 	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs
 	gate    *frontend.Limiter // of all listeners for clients
-	clocks  *clocks
+	clocks  *clocks.Clocks
 	tickets *frontend.Tickets
 	space   *spaceWatch
 	fronts  frontend.Fronts
@@ -157,7 +158,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		storage = own
 	}
 	n.gate = frontend.NewLimiter(n.log)
-	n.clocks = newClocks(clockConfig{skew: n.cfg.skew, changed: n.changed.Notify, name: n.nameOf, log: n.log})
+	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.changed.Notify, Name: n.nameOf, Log: n.log})
 	t := n.cfg.TLS
 	n.certs, err = newCerts(certConfig{
 		policy:         certPolicy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
@@ -223,7 +224,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		n.name = ident.Name
 	}
 	if n.name == "" {
-		n.name = hostname()
+		n.name = machineName()
 	}
 	n.book = newBook(n.fsm, ident.Peers)
 	n.log = slogbridge.NewNamed(n.cfg.Logger, n.book.name).With("node", n.name)

@@ -170,7 +170,7 @@ func (c *certs) unlock(ctx context.Context, lock string) {
 // keepAside copies records aside and returns where they are. A record that is too long is cut.
 func (c *certs) keepAside(ctx context.Context, records []state.Record) (string, error) {
 	storage := c.config.Storage
-	place := asidePlace + "/" + c.clocks.now().UTC().Format(asideLayout)
+	place := asidePlace + "/" + c.clocks.Now().UTC().Format(asideLayout)
 	for _, r := range records {
 		if c.perNode() && path.Ext(r.Key) == ".key" {
 			continue // it does not leave this node

@@ -13,7 +13,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -44,7 +43,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ca := newStubCA(t)
 					storage := newMemStorage()
-					nodes := ca.stubbed(t, 3, storage, nil, nil)
+					nodes := stubbed(t, ca, 3, storage, nil, nil)
 					startAll(t, nodes, name, fine)
 					time.Sleep(20 * time.Second)
 					synctest.Wait()
@@ -63,7 +62,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if boots {
 						nodes = nil
 						for range 3 {
-							c, err := openCerts(ca.configure(nil), storage, false, always, testlog.To(&out, slog.LevelError))
+							c, err := openCerts(policyOf(ca, nil), storage, false, always, testlog.To(&out, slog.LevelError))
 							if err != nil {
 								t.Fatal(err)
 							}
@@ -143,7 +142,7 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newStubCA(t)
 		storage, source := newMemStorage(), newMemStorage()
-		nodes, other := ca.stubbed(t, 2, storage, nil, nil), ca.stubbed(t, 1, source, nil, nil)[0]
+		nodes, other := stubbed(t, ca, 2, storage, nil, nil), stubbed(t, ca, 1, source, nil, nil)[0]
 		startAll(t, []*certs{other}, "a.example")
 		startAll(t, nodes, "a.example")
 		time.Sleep(20 * time.Second)
@@ -172,7 +171,7 @@ func TestRenewalIsNotDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newStubCA(t)
 		storage, source := newMemStorage(), newMemStorage()
-		nodes, other := ca.stubbed(t, 2, storage, nil, nil), ca.stubbed(t, 1, source, nil, nil)[0]
+		nodes, other := stubbed(t, ca, 2, storage, nil, nil), stubbed(t, ca, 1, source, nil, nil)[0]
 		startAll(t, []*certs{other}, "a.example")
 		startAll(t, nodes, "a.example")
 		time.Sleep(20 * time.Second)
@@ -208,7 +207,7 @@ func TestDamagedAccountIsReplaced(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ca := newStubCA(t)
 					storage := newMemStorage()
-					nodes := ca.stubbed(t, 3, storage, nil, nil)
+					nodes := stubbed(t, ca, 3, storage, nil, nil)
 					startAll(t, nodes, "first.example")
 					time.Sleep(20 * time.Second)
 					synctest.Wait()
@@ -238,7 +237,7 @@ func TestDamagedAccountIsReplaced(t *testing.T) {
 func TestAsideIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
-		c := newStubCA(t).stubbed(t, 1, storage, nil, nil)[0]
+		c := stubbed(t, newStubCA(t), 1, storage, nil, nil)[0]
 		for range 2 * asideMost {
 			if _, err := c.keepAside(t.Context(), []state.Record{{Key: "certificates/x/a/a.crt", Value: make([]byte, 2*asideBytes)}}); err != nil {
 				t.Fatal(err)
@@ -257,40 +256,6 @@ func TestAsideIsBounded(t *testing.T) {
 		s.sweepAside(t.Context(), time.Now().Add(asideAge-asideMost*time.Minute/2))
 		if n := len(storage.data); n < asideMost/2-1 || n > asideMost/2+1 {
 			t.Errorf("%d are left after their time, want half", n)
-		}
-	})
-}
-
-// Real nodes that are started anew find garbage in the replicated state.
-func TestDamagedCertificateOfTheCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const name = "a.example"
-		ca := newStubCA(t)
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = tlsOf(ca.configure(nil)) })
-		for _, n := range nodes {
-			offline(n.certs)
-			startAll(t, []*certs{n.certs}, name)
-		}
-		time.Sleep(time.Minute)
-		old := sameSerial(t, nodes, name, "")
-		crt := certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0].certs).IssuerKey(), name)
-		if err := nodes[1].Storage().Store(t.Context(), crt, []byte("garbage")); err != nil {
-			t.Fatal(err)
-		}
-		sameSerial(t, nodes, name, "") // from memory
-		time.Sleep(30 * time.Second)
-		synctest.Wait()
-		sameSerial(t, nodes, name, old)
-		if n := len(ca.placed("")); n != 2 {
-			t.Errorf("%d orders, want 2", n)
-		}
-		for _, n := range nodes {
-			if s := n.Status().Certificates[0]; s.Err != "" {
-				t.Errorf("%s: %s", n.name, s.Err)
-			}
-		}
-		if kept, err := nodes[2].Storage().List(t.Context(), asidePlace, false); err != nil || len(kept) != 1 {
-			t.Errorf("kept aside: %v, %v", kept, err)
 		}
 	})
 }

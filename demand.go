@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
@@ -138,7 +140,7 @@ func (c *certs) demand(name string) (*demand, error) {
 		c.demands.mu.Unlock()
 		if d.err = err; err != nil {
 			level := slog.LevelWarn
-			if errors.As(err, new(*pausedError)) || c.life.Err() != nil {
+			if errors.As(err, new(*backoff.Error)) || c.life.Err() != nil {
 				level = slog.LevelDebug // it was told when it happened
 			}
 			c.log.Log(c.life, level, "no certificate on demand", "domain", name, "error", err)
@@ -152,7 +154,7 @@ func (c *certs) demand(name string) (*demand, error) {
 func (c *certs) fetch(ctx context.Context, name string) error {
 	err := c.refresh(ctx, name)
 	switch {
-	case err == nil && (c.serves(name) || c.clocks.check(clockStops) != nil):
+	case err == nil && (c.serves(name) || c.clocks.Check(clocks.MaxOffset) != nil):
 		return nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		if err := c.setAside(ctx, name, err); err != nil {

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -18,7 +20,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -42,61 +43,6 @@ func (w *wishes) decide(_ context.Context, name string) error {
 		return errInjected
 	}
 	return nil
-}
-
-// With OnDemand set, declared names are obtained as always, and handshakes get others beside them. Both are in status.
-func TestOnDemandBesideDeclared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var w wishes
-		ca := newStubCA(t)
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = tlsOf(ca.configure(w.configure)) })
-		var configs []*tls.Config
-		for _, n := range nodes {
-			offline(n.certs)
-			cfg, err := n.TLSConfig("home.example")
-			if err != nil {
-				t.Fatal(err)
-			}
-			configs = append(configs, cfg)
-		}
-		time.Sleep(20 * time.Second)
-		synctest.Wait()
-		if n := len(ca.placed("home.example")); n != 1 {
-			t.Errorf("%d orders of the declared name before anybody asked for it, want 1", n)
-		}
-		if w.asked["home.example"] != 0 {
-			t.Error("the decision function was asked for the declared name")
-		}
-		first := shown(configs[0], "a.wanted.example")
-		for i, cfg := range configs {
-			if got := shown(cfg, "a.wanted.example"); got != first || got == "" {
-				t.Errorf("node %d shows %q, another %q", i, got, first)
-			}
-			if got := shown(cfg, "unwanted.example"); got != "" {
-				t.Errorf("shows %q for a name that is not allowed", got)
-			}
-		}
-		if n := len(ca.placed("a.wanted.example")); n != 1 {
-			t.Errorf("%d orders on demand, want 1", n)
-		}
-		for _, n := range nodes {
-			s := n.Status()
-			if len(s.Certificates) != 2 || s.OnDemand != 1 || s.Certificates[0].OnDemand || !s.Certificates[1].OnDemand ||
-				s.Certificates[1].Name != "a.wanted.example" || s.Certificates[1].Serial != first || s.Certificates[0].Err != "" {
-				t.Errorf("status: %d, %+v", s.OnDemand, s.Certificates)
-			}
-		}
-		// A declared name needs no leave, and what was on demand may be declared later.
-		for _, n := range nodes {
-			if _, err := n.TLSConfig("a.wanted.example"); err != nil {
-				t.Fatal(err)
-			}
-		}
-		time.Sleep(time.Minute)
-		if s := nodes[0].Status(); len(s.Certificates) != 2 || s.OnDemand != 0 {
-			t.Errorf("status after it was declared: %d, %+v", s.OnDemand, s.Certificates)
-		}
-	})
 }
 
 // What is shown of many is bounded: those that expire first.
@@ -141,7 +87,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 					w.configure(cfg)
 				}
 				cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: w.decide}
-				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, issued.place}}
+				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: storage}, issued.place}}
 			}}, storage, true, always, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -164,7 +110,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 		w.mu.Lock()
 		w.forbidden[ends] = true
 		w.mu.Unlock()
-		time.Sleep(devLeafLife * 3 / 4)
+		time.Sleep(devca.DevLeafLife * 3 / 4)
 		synctest.Wait()
 		issued.check(t, 3)
 		for i, cfg := range configs {
@@ -199,7 +145,7 @@ func TestFloodOnDemandStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		ca := newStubCA(t)
-		nodes := ca.stubbed(t, 3, newMemStorage(), func(cfg *certmagic.Config) {
+		nodes := stubbed(t, ca, 3, newMemStorage(), func(cfg *certmagic.Config) {
 			if w.asked == nil {
 				w.configure(cfg)
 			}
@@ -244,7 +190,7 @@ func TestRefusedOnDemand(t *testing.T) {
 			}
 			return ca.problem(403, "unauthorized", "the proof was wrong", "")
 		}
-		nodes := ca.stubbed(t, 3, newMemStorage(), func(cfg *certmagic.Config) {
+		nodes := stubbed(t, ca, 3, newMemStorage(), func(cfg *certmagic.Config) {
 			if w.asked == nil {
 				w.configure(cfg)
 			}
@@ -284,12 +230,12 @@ func TestOnDemandWithWrongClock(t *testing.T) {
 			t.Fatal(err)
 		}
 		old := shown(cfg, "a.wanted.example")
-		c.clocks.observe("b", time.Now().Add(-farAhead), time.Now())
+		c.clocks.Observe("b", time.Now().Add(-farAhead), time.Now())
 		if _, err := c.demand("b.wanted.example"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if err := c.order(t.Context(), "a.wanted.example", true, attempt{}); !errors.As(err, new(*clockError)) {
+		if err := c.order(t.Context(), "a.wanted.example", true, attempt{}); !errors.As(err, new(*clocks.Error)) {
 			t.Errorf("an order: %v", err)
 		}
 		began := time.Now()

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/hostname"
 	"github.com/mholt/acmez/v3"
 )
 
@@ -26,7 +27,7 @@ var errUnknownName = errors.New("flotilla: no certificate is served for this nam
 // gets the certificate of the address that it came to, if that is managed, or certmagic's DefaultServerName's, or that of the first domain. Each
 // call returns a configuration of its own; names may repeat. It answers the TLS-ALPN-01 challenges of every node.
 func (c *certs) tlsConfig(domains ...string) (*tls.Config, error) {
-	names, err := siteNames(domains, c.solvesDNS())
+	names, err := hostname.ForCertificates(domains, c.solvesDNS())
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +70,7 @@ func challenges(hello *tls.ClientHelloInfo) bool {
 func (c *certs) admitHello(hello *tls.ClientHelloInfo) error {
 	name := strings.ToLower(hello.ServerName)
 	switch {
-	case len(name) > longestName || name == "" && challenges(hello):
+	case len(name) > hostname.MaxLength || name == "" && challenges(hello):
 		return errUnknownName
 	case challenges(hello) && len(hello.SupportedProtos) == 1:
 		if !c.challenged(hello.Context(), name) {

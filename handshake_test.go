@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
 )
@@ -113,89 +114,6 @@ func flood(t *testing.T, addr string, n int, protos ...string) int64 {
 	return through.Load()
 }
 
-func TestFloodOfUnknownNames(t *testing.T) {
-	const names = 2000
-	for _, tc := range []struct {
-		name     string
-		n        int
-		protos   []string
-		onDemand bool
-		ops      int64 // of the storage for each
-	}{
-		{name: "ordinary", n: names},
-		{name: "as a challenge", n: 200, protos: []string{acmez.ACMETLS1Protocol}, ops: 1}, // memory of this node: another node may have ordered
-		{name: "on demand, not wanted", n: 200, onDemand: true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			storage := &countedStorage{memStorage: newMemStorage()}
-			var issued, asked, logged atomic.Int64
-			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&countingIssuer{devIssuer: devIssuer{storage: storage}, issued: &issued}}
-				if tc.onDemand {
-					cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(_ context.Context, name string) error {
-						asked.Add(1)
-						return errInjected
-					}}
-				}
-			}}, storage, true, always, slog.New(countedLog{n: &logged}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(c.close)
-			addr := serveTLS(t, c, http.NotFoundHandler(), "home.test")
-			settle(t, c)
-			if _, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "home.test", InsecureSkipVerify: true}); err != nil {
-				t.Fatal(err)
-			}
-			ops, looks, orders, records := storage.all.Load(), storage.looks.Load(), issued.Load(), logged.Load()
-			if n := flood(t, addr, tc.n, tc.protos...); n != 0 {
-				t.Errorf("%d got through", n)
-			}
-			ops, looks = storage.all.Load()-ops, storage.looks.Load()-looks
-			if ops != looks || ops != tc.ops*int64(tc.n) {
-				t.Errorf("%d calls of the storage for %d names, %d of them ask whether something is there", ops, tc.n, looks)
-			}
-			if n := issued.Load() - orders; n != 0 {
-				t.Errorf("%d orders", n)
-			}
-			if n := logged.Load() - records; n != 0 {
-				t.Errorf("%d records in the log", n)
-			}
-			if tc.onDemand && asked.Load() < int64(tc.n) {
-				t.Errorf("the decision function was asked %d times for %d names", asked.Load(), tc.n)
-			}
-		})
-	}
-
-	t.Run("node", func(t *testing.T) {
-		n, err := Open(t.Context(), Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { n.Close() })
-		ln, err := n.ListenTLS("tcp", "127.0.0.1:0", "localhost")
-		if err != nil {
-			t.Fatal(err)
-		}
-		srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
-		go srv.Serve(ln)
-		t.Cleanup(func() { srv.Close() })
-		if err := n.Ready(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if !n.certs.await(t.Context(), "localhost", 30*time.Second, nil) {
-			t.Fatal("no certificate")
-		}
-		n.certs.work.Wait()
-		index := n.Status().Index
-		flood(t, ln.Addr().String(), names)
-		// A node writes some entries of its own when it has just started, or when a busy machine makes it lose its lease.
-		if entries := n.Status().Index - index; entries > names/10 {
-			t.Errorf("%d entries in raft's log for %d names", entries, names)
-		}
-	})
-}
-
 func TestWhichCertificate(t *testing.T) {
 	storage := newMemStorage()
 	start := func(def string, managed ...string) (*certs, []*tls.Config) {
@@ -258,7 +176,7 @@ func TestWhichCertificate(t *testing.T) {
 		}
 	})
 	t.Run("what the program put there itself", func(t *testing.T) {
-		own, err := newSelfSigned("own.test", newSerial(), time.Now())
+		own, err := newSelfSigned("own.test", devca.NewSerial(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

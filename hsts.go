@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/hostname"
 )
 
 func (c *certs) hsts(maxAge time.Duration, next http.Handler) http.Handler {
@@ -13,7 +15,7 @@ func (c *certs) hsts(maxAge time.Duration, next http.Handler) http.Handler {
 	}
 	value := "max-age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if host, ok := requestHost(r); ok && r.TLS != nil && !c.development && isHostName(host) && c.serves(host) {
+		if host, ok := hostname.OfRequest(r); ok && r.TLS != nil && !c.development && hostname.IsValid(host) && c.serves(host) {
 			w.Header().Set("Strict-Transport-Security", value)
 		}
 		next.ServeHTTP(w, r)

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -19,7 +20,7 @@ func TestHSTS(t *testing.T) {
 	storage := newMemStorage()
 	var out bytes.Buffer
 	c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-		cfg.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
+		cfg.Issuers = []certmagic.Issuer{&devca.Issuer{Storage: storage}}
 	}}, storage, false, always, testlog.To(&out, slog.LevelError))
 	if err != nil {
 		t.Fatal(err)

@@ -265,7 +265,7 @@ func reachable(addrs []net.Addr, otherwise net.IP) net.IP {
 	return best
 }
 
-func hostname() string {
+func machineName() string {
 	name, err := os.Hostname()
 	if err != nil {
 		return "node"

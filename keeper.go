@@ -227,7 +227,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.next = renewal
 			k.mu.Unlock()
 		}
-		k.n.clocks.look()
+		k.n.clocks.Look()
 		next := k.report(now)
 		k.follow(now)
 		var free time.Time
@@ -317,7 +317,7 @@ func (k *keeper) noted(peer string, note []byte) {
 			session, sent, clock := d.Uint(), time.Duration(d.Uint()), d.Int()
 			if !d.Bad && sent >= 0 && sent <= time.Since(k.started) {
 				k.promised(peer, session, k.started.Add(sent))
-				k.n.clocks.observe(peer, time.UnixMilli(clock), k.started.Add(sent))
+				k.n.clocks.Observe(peer, time.UnixMilli(clock), k.started.Add(sent))
 			}
 		case noteEnded:
 			session := d.Uint()
@@ -350,7 +350,7 @@ func (k *keeper) answer(r request) {
 		e.Byte(notePromise)
 		e.Uint(r.session)
 		e.Uint(r.sent)
-		e.Int(k.n.clocks.now().UnixMilli())
+		e.Int(k.n.clocks.Now().UnixMilli())
 		if !r.urgent {
 			k.mu.Lock()
 			k.owed[r.node] = e.B

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -105,7 +106,7 @@ func TestReportsAreTrue(t *testing.T) {
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
 func keeperOf(t *testing.T, s *state.State) *keeper {
 	t.Helper()
-	n := &Node{id: "own", pace: LAN.pace(), log: testlog.None(), tenures: newTenures(), clocks: newClocks(clockConfig{log: testlog.None()})}
+	n := &Node{id: "own", pace: LAN.pace(), log: testlog.None(), tenures: newTenures(), clocks: clocks.New(clocks.Config{Log: testlog.None()})}
 	n.works = t.Context()
 	n.fsm = newFSM(nil, testlog.None(), nil, nil)
 	n.fsm.publish(s)

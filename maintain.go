@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 )
 
@@ -34,9 +35,9 @@ func (c *certs) maintain(ctx context.Context) {
 	clean := time.Now().Add(cleanFirst)
 	for {
 		s.sweep(ctx)
-		c.pauses.sweep(ctx)
-		if c.clocks.check(clockStops) == nil {
-			s.sweepAside(ctx, c.clocks.now())
+		c.pauses.Sweep(ctx)
+		if c.clocks.Check(clocks.MaxOffset) == nil {
+			s.sweepAside(ctx, c.clocks.Now())
 		}
 		if !time.Now().Before(clean) {
 			c.clean(ctx, storage)
@@ -148,7 +149,7 @@ func (c *certs) clean(ctx context.Context, storage certmagic.Storage) {
 
 // cleanWith is clean, with another time for which what has expired is kept.
 func (c *certs) cleanWith(ctx context.Context, storage certmagic.Storage, grace time.Duration) {
-	if c.clocks.check(clockStops) != nil {
+	if c.clocks.Check(clocks.MaxOffset) != nil {
 		return // what has expired by this clock may be in use
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanLimit)

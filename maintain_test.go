@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -137,7 +138,7 @@ func TestCleaning(t *testing.T) {
 		old := order("old.example")
 		time.Sleep(10 * 24 * time.Hour)
 		recent := order("recent.example")
-		time.Sleep(devLeafLife + cleanGrace - 10*24*time.Hour)
+		time.Sleep(devca.DevLeafLife + cleanGrace - 10*24*time.Hour)
 		const bad, staple = "certificates/flotilla-dev/bad.example/bad.example.crt", "ocsp/old.example-1234"
 		put(t, storage, map[string]string{bad: "nonsense", staple: "nonsense"})
 

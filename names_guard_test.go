@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 )
 
 // A name of many labels that nobody manages is not looked for, even if the program has a certificate for it.
@@ -18,7 +20,7 @@ func TestManyLabelsAreNotLookedFor(t *testing.T) {
 	settle(t, c)
 	for dots, want := range map[int]error{strangeDots: nil, strangeDots + 1: errUnknownName} {
 		name := strings.Repeat("a.", dots) + "test"
-		own, err := newSelfSigned(name, newSerial(), time.Now())
+		own, err := newSelfSigned(name, devca.NewSerial(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

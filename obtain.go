@@ -10,16 +10,13 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
+	"github.com/flotilla-ha/flotilla/internal/hostname"
 )
 
 const (
-	retryFirst = time.Second      // after the first failure to get a certificate; doubled with each
-	retryLimit = time.Minute      // between tries when the storage or the network failed
-	retryQuick = 1                // such pauses at most before a try whose last order the CA refused, then
-	retrySlow  = 5 * time.Minute  // doubled with each; Let's Encrypt takes five failures of a name in an hour
-	retryLast  = time.Hour        // at most
-	retryLed   = 10 * time.Minute // between tries that were brought forward because the name leads here now
-	retryLook  = 5 * time.Second  // between looks into the storage meanwhile: another node may have been luckier
+	retryLook = 5 * time.Second // between looks into the storage meanwhile: another node may have been luckier
 
 	orderJitter = 250 * time.Millisecond // at most, before an order: nodes that start together shall not all want the lock of a name
 	orderSettle = time.Second            // more, when the certificate was deleted: certmagic deletes its parts one by one
@@ -86,17 +83,17 @@ func (c *certs) obtain(ctx context.Context, name string) {
 		}
 		wait := pauses.next(l)
 		pause := wait/2 + rand.N(wait) // nodes that failed together do not try again together
-		if x, left := c.pauses.get(namePause(name)); errors.As(err, new(*pausedError)) || left > 0 && x.Failures > 0 {
-			if p := c.pauses.of(name, c.config.Issuers, false); p != nil { // the cluster's pause, which all nodes know
-				pause = time.Until(p.until) + time.Second + rand.N(retryFirst)
+		if x, left := c.pauses.Get(backoff.OfName(name)); errors.As(err, new(*backoff.Error)) || left > 0 && x.Failures > 0 {
+			if p := c.pauses.For(name, c.config.Issuers, false); p != nil { // the cluster's pause, which all nodes know
+				pause = time.Until(p.Until) + time.Second + rand.N(backoff.RetryFirst)
 			}
-		} else if errors.As(err, new(*clockError)) {
-			pause = retryLimit/2 + rand.N(retryLimit)
+		} else if errors.As(err, new(*clocks.Error)) {
+			pause = backoff.RetryLimit/2 + rand.N(backoff.RetryLimit)
 		}
 		c.scheduled(name, time.Now().Add(pause))
 		c.complain(name, l.explain(err), pause)
 		var leads func(context.Context) bool
-		if led = false; !l.here && !c.solvesDNS() && time.Since(pauses.led) > retryLed {
+		if led = false; !l.here && !c.solvesDNS() && time.Since(pauses.led) > backoff.RetryLed {
 			looks := c.watch(name, func(l lead) { c.note(name, l.explain(err)) })
 			leads = func(ctx context.Context) bool {
 				if looks(ctx) {
@@ -169,10 +166,10 @@ func (c *certs) try(ctx context.Context, name string, led bool) (lead, error) {
 
 // mayOrder returns why no order for name is placed now, nil if one may be.
 func (c *certs) mayOrder(name string, led bool) error {
-	if err := c.clocks.check(c.clockLimit(name)); err != nil {
+	if err := c.clocks.Check(c.clockLimit(name)); err != nil {
 		return err
 	}
-	if p := c.pauses.of(name, c.config.Issuers, led); p != nil {
+	if p := c.pauses.For(name, c.config.Issuers, led); p != nil {
 		return p
 	}
 	return nil
@@ -181,11 +178,11 @@ func (c *certs) mayOrder(name string, led bool) error {
 // clockLimit returns how wrong this node's clock may be for an order of name: little if its
 // certificates are short-lived.
 func (c *certs) clockLimit(name string) time.Duration {
-	limit := clockStops
+	limit := clocks.MaxOffset
 	for _, x := range c.matching(name) {
-		limit = min(limit, x.Lifetime()/clockShare)
+		limit = min(limit, x.Lifetime()/clocks.LifetimeShare)
 	}
-	return max(limit, clockWarns)
+	return max(limit, clocks.Tolerance)
 }
 
 // retries are the pauses between the tries for one name. The zero value comes before the first failure.
@@ -199,11 +196,11 @@ type retries struct {
 // an order that an authority refused see pauses.
 func (r *retries) next(l lead) time.Duration {
 	if l.stranger {
-		r.slow = min(max(2*r.slow, retrySlow), retryLast)
+		r.slow = min(max(2*r.slow, backoff.RetrySlow), backoff.RetryLast)
 		return r.slow
 	}
 	r.quick++
-	return min(retryFirst<<min(r.quick-1, 10), retryLimit)
+	return min(backoff.RetryFirst<<min(r.quick-1, 10), backoff.RetryLimit)
 }
 
 // order has a certificate ordered that is not in the storage, or not a valid one, unless another node does it: once it has the lock
@@ -339,7 +336,7 @@ func (c *certs) subject(name string) string {
 
 // matching returns the certificates in memory that name itself, or a wildcard for it, is on.
 func (c *certs) matching(name string) []certmagic.Certificate {
-	if len(name) > longestName {
+	if len(name) > hostname.MaxLength {
 		return nil
 	}
 	return slices.DeleteFunc(c.cache.AllMatchingCertificates(name), func(x certmagic.Certificate) bool { return x.Leaf == nil })

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"golang.org/x/crypto/ocsp"
 )
@@ -111,7 +112,7 @@ func (c *certs) staple(names []string) {
 func (c *certs) keepStapled(s *stapled) {
 	var chain bytes.Buffer
 	for _, der := range s.Certificate.Certificate.Certificate {
-		chain.Write(pemBlock("CERTIFICATE", der))
+		chain.Write(devca.PEM("CERTIFICATE", der))
 	}
 	s.key = certmagic.StorageKeys.OCSPStaple(&s.Certificate, chain.Bytes())
 	level, pause := slog.LevelWarn, stapleFirst

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -51,8 +52,8 @@ func signed(t *testing.T, tmpl, parent *x509.Certificate, signer crypto.Signer) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl.SerialNumber, tmpl.NotBefore = newSerial(), time.Now().Add(-devBackdate)
-	tmpl.NotAfter, tmpl.Subject = time.Now().Add(devRootLife), pkix.Name{CommonName: "test"}
+	tmpl.SerialNumber, tmpl.NotBefore = devca.NewSerial(), time.Now().Add(-devca.Backdate)
+	tmpl.NotAfter, tmpl.Subject = time.Now().Add(devca.DevRootLife), pkix.Name{CommonName: "test"}
 	if parent == nil {
 		parent, signer = tmpl, key
 	}
@@ -84,7 +85,7 @@ func (a *ocspCA) Issue(_ context.Context, csr *x509.CertificateRequest) (*certma
 		return nil, a.fail
 	}
 	leaf := &x509.Certificate{
-		SerialNumber: newSerial(), NotBefore: time.Now().Add(-devBackdate), NotAfter: time.Now().Add(90 * 24 * time.Hour),
+		SerialNumber: devca.NewSerial(), NotBefore: time.Now().Add(-devca.Backdate), NotAfter: time.Now().Add(90 * 24 * time.Hour),
 		DNSNames: csr.DNSNames, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	if a.url != "" {
@@ -94,9 +95,9 @@ func (a *ocspCA) Issue(_ context.Context, csr *x509.CertificateRequest) (*certma
 	if err != nil {
 		return nil, err
 	}
-	chain := pemBlock("CERTIFICATE", der)
+	chain := devca.PEM("CERTIFICATE", der)
 	if !a.alone {
-		chain = append(chain, pemBlock("CERTIFICATE", a.root.Raw)...)
+		chain = append(chain, devca.PEM("CERTIFICATE", a.root.Raw)...)
 	}
 	return &certmagic.IssuedCertificate{Certificate: chain}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
@@ -195,11 +197,11 @@ func (c *certs) failed(ctx context.Context, name string, err error) {
 	heard := c.refusals.Load() > c.before[name]
 	delete(c.before, name)
 	c.mu.Unlock()
-	if errors.As(err, new(*pausedError)) && !refused(err) || !heard && !refused(err) {
+	if errors.As(err, new(*backoff.Error)) && !backoff.Refused(err) || !heard && !backoff.Refused(err) {
 		return
 	}
 	a, _ := ctx.Value(attemptKey{}).(attempt)
-	c.pauses.fail(ctx, name, err, a.lead, a.led)
+	c.pauses.Fail(ctx, name, err, a.lead.away != nil, a.lead.stranger, a.led)
 }
 
 // takeOver has this node try by itself when certmagic did not renew the certificate of name, once it has expired: certmagic's own tries
@@ -216,7 +218,7 @@ func (c *certs) takeOver(ctx context.Context, name string) {
 		return
 	}
 	m.waits = true
-	end := time.Until(found[0].Leaf.NotAfter) + 2*time.Second + rand.N(retryFirst) // certmagic lets it live a second longer
+	end := time.Until(found[0].Leaf.NotAfter) + 2*time.Second + rand.N(backoff.RetryFirst) // certmagic lets it live a second longer
 	c.tasks.Go(func() {
 		select {
 		case <-time.After(end):
@@ -237,12 +239,12 @@ func (c *certs) obtained(ctx context.Context, name, place string) {
 	text, err := c.config.Storage.Load(ctx, place)
 	if block, _ := pem.Decode(text); err == nil && block != nil {
 		leaf, err := x509.ParseCertificate(block.Bytes)
-		if now := c.clocks.now(); err == nil && (now.After(leaf.NotAfter) || now.Before(leaf.NotBefore.Add(-clockWarns))) {
+		if now := c.clocks.Now(); err == nil && (now.After(leaf.NotAfter) || now.Before(leaf.NotBefore.Add(-clocks.Tolerance))) {
 			c.log.Error("the authority's new certificate is not valid by this node's clock; one of the two clocks is wrong",
 				"domain", name, "from", leaf.NotBefore, "until", leaf.NotAfter, "now", now)
-			c.pauses.fail(ctx, name, errNotValid, lead{stranger: true}, false)
+			c.pauses.Fail(ctx, name, errNotValid, false, true, false)
 			return
 		}
 	}
-	c.pauses.drop(ctx, namePause(name))
+	c.pauses.Drop(ctx, backoff.OfName(name))
 }

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -23,7 +24,7 @@ import (
 
 // faultyIssuer is the development CA, which fails when it is told so. It counts as a public one: orders are limited.
 type faultyIssuer struct {
-	devIssuer
+	devca.Issuer
 	fails func() error
 }
 
@@ -31,7 +32,7 @@ func (i *faultyIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest) 
 	if err := i.fails(); err != nil {
 		return nil, err
 	}
-	return i.devIssuer.Issue(ctx, csr)
+	return i.Issuer.Issue(ctx, csr)
 }
 
 // orderBook takes down when orders were placed, over all nodes.
@@ -79,7 +80,7 @@ func bookedNodes(t *testing.T, n int, storage *memStorage, book *orderBook, l *s
 	nodes := make([]*certs, n)
 	for i := range nodes {
 		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, book.place}}
+			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: storage}, book.place}}
 		}}, storage, true, always, l)
 		if err != nil {
 			t.Fatal(err)
@@ -277,7 +278,7 @@ func TestEventsReachTheUser(t *testing.T) {
 		var heard []string
 		storage := newMemStorage()
 		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, func() error { return nil }}}
+			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: storage}, func() error { return nil }}}
 			cfg.OnEvent = func(_ context.Context, event string, _ map[string]any) error {
 				mu.Lock()
 				defer mu.Unlock()

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -39,8 +39,8 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 		{"limited nonce", "nonce", func(ca *stubCA) *http.Response { return ca.problem(429, "rateLimited", "slow down", "10800") }, wait},
 		{"account", "account", func(ca *stubCA) *http.Response { return ca.problem(429, "rateLimited", "too many accounts", "10800") }, wait},
 		{"finalize", "finalize", func(ca *stubCA) *http.Response { return ca.problem(429, "rateLimited", "slow down", "10800") }, wait},
-		{"nothing said", "order", func(ca *stubCA) *http.Response { return ca.problem(429, "rateLimited", "slow down", "") }, retrySlow / 2},
-		{"nonsense said", "order", func(ca *stubCA) *http.Response { return ca.problem(429, "rateLimited", "slow down", "soon") }, retrySlow / 2},
+		{"nothing said", "order", func(ca *stubCA) *http.Response { return ca.problem(429, "rateLimited", "slow down", "") }, backoff.RetrySlow / 2},
+		{"nonsense said", "order", func(ca *stubCA) *http.Response { return ca.problem(429, "rateLimited", "slow down", "soon") }, backoff.RetrySlow / 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 				}
 				storage := newMemStorage()
 				began := time.Now()
-				nodes := ca.stubbed(t, 3, storage, nil, nil)
+				nodes := stubbed(t, ca, 3, storage, nil, nil)
 				startAll(t, nodes, "a.example")
 				time.Sleep(tc.wait / 3)
 				synctest.Wait()
@@ -65,14 +65,14 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 				}
 				for _, c := range nodes {
 					s := c.status()[0]
-					if s.Err == nil || s.Next.Sub(began) < tc.wait-time.Minute || s.Next.Sub(began) > 2*tc.wait+2*retrySlow {
+					if s.Err == nil || s.Next.Sub(began) < tc.wait-time.Minute || s.Next.Sub(began) > 2*tc.wait+2*backoff.RetrySlow {
 						t.Errorf("the next try is in %v: %v", s.Next.Sub(began), s.Err)
 					}
 				}
 				for _, c := range nodes {
 					c.close()
 				}
-				nodes = ca.stubbed(t, 3, storage, nil, nil)
+				nodes = stubbed(t, ca, 3, storage, nil, nil)
 				startAll(t, nodes, "a.example")
 				time.Sleep(tc.wait*2/3 - time.Second - time.Since(began.Add(tc.wait/3)))
 				synctest.Wait()
@@ -80,7 +80,7 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 					t.Errorf("%d requests in the time that the authority wanted none", n-first)
 				}
 				refusing.Store(false)
-				time.Sleep(2*tc.wait + 2*retrySlow)
+				time.Sleep(2*tc.wait + 2*backoff.RetrySlow)
 				synctest.Wait()
 				for _, c := range nodes {
 					settle(t, c)
@@ -89,7 +89,7 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 					t.Errorf("%d orders", n)
 				}
 				for key := range storage.data {
-					if strings.HasPrefix(key, pausesPlace+"/names") {
+					if strings.HasPrefix(key, backoff.PausesPlace+"/names") {
 						t.Errorf("%s is left after the order has not failed", key)
 					}
 				}
@@ -122,7 +122,7 @@ func TestLimitsOfNamesAndAccounts(t *testing.T) {
 					}
 					return ca.problem(429, "rateLimited", tc.detail, "10800")
 				}
-				nodes := ca.stubbed(t, 3, newMemStorage(), nil, nil)
+				nodes := stubbed(t, ca, 3, newMemStorage(), nil, nil)
 				startAll(t, nodes, "first.example")
 				time.Sleep(10 * time.Second)
 				for i := range 4 {
@@ -153,12 +153,12 @@ func TestFailuresAreTheClusters(t *testing.T) {
 			return ca.problem(403, "unauthorized", "the proof was wrong", "")
 		}
 		storage := newMemStorage()
-		nodes := ca.stubbed(t, 3, storage, nil, nil)
+		nodes := stubbed(t, ca, 3, storage, nil, nil)
 		startAll(t, nodes, "a.example")
 		time.Sleep(20 * time.Minute)
 		nodes[0].close()
 		nodes[1].close()
-		nodes = append(nodes[2:], ca.stubbed(t, 1, storage, nil, nil)...)
+		nodes = append(nodes[2:], stubbed(t, ca, 1, storage, nil, nil)...)
 		storage.tell(nodes...)
 		startAll(t, nodes, "a.example")
 		time.Sleep(40 * time.Minute)
@@ -190,7 +190,7 @@ func TestOldNonceIsNoFailure(t *testing.T) {
 			}
 			return nil
 		}
-		c := ca.stubbed(t, 1, newMemStorage(), nil, nil)[0]
+		c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
 		startAll(t, []*certs{c}, "a.example")
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
@@ -204,8 +204,8 @@ func TestUnreachableAuthority(t *testing.T) {
 		ca := newStubCA(t)
 		var down atomic.Bool
 		down.Store(true)
-		c := ca.stubbed(t, 1, newMemStorage(), nil, func(c *certs) {
-			through := httpClientOf(acmeIssuer(c))
+		c := stubbed(t, ca, 1, newMemStorage(), nil, func(c *certs) {
+			through := backoff.HTTPClientOf(acmeIssuer(c))
 			next := through.Transport
 			through.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
 				if down.Load() {
@@ -216,11 +216,11 @@ func TestUnreachableAuthority(t *testing.T) {
 		})[0]
 		startAll(t, []*certs{c}, "a.example")
 		time.Sleep(10 * time.Minute)
-		if s := c.status()[0]; !errors.Is(s.Err, errInjected) || s.Failures != 0 || time.Until(s.Next) > 2*retryLimit {
+		if s := c.status()[0]; !errors.Is(s.Err, errInjected) || s.Failures != 0 || time.Until(s.Next) > 2*backoff.RetryLimit {
 			t.Errorf("status: %+v", s)
 		}
 		down.Store(false)
-		time.Sleep(2 * retryLimit)
+		time.Sleep(2 * backoff.RetryLimit)
 		synctest.Wait()
 		settle(t, c)
 	})
@@ -230,14 +230,14 @@ func TestUnreachableAuthority(t *testing.T) {
 func TestPausesAreCleaned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
-		c := newStubCA(t).stubbed(t, 1, storage, nil, nil)[0]
-		c.pauses.put(t.Context(), limitOf("x", "all"), pause{Wait: time.Hour, Err: "slow down"})
-		put(t, storage, map[string]string{namePause("a.example"): "{garbage"})
+		c := stubbed(t, newStubCA(t), 1, storage, nil, nil)[0]
+		c.pauses.Put(t.Context(), backoff.OfIssuer("x", "all"), backoff.Pause{Wait: time.Hour, Err: "slow down"})
+		put(t, storage, map[string]string{backoff.OfName("a.example"): "{garbage"})
 		if err := c.mayOrder("a.example", false); err != nil {
 			t.Errorf("a record that cannot be read is heeded: %v", err)
 		}
 		for range 24 * 3 {
-			c.pauses.sweep(t.Context())
+			c.pauses.Sweep(t.Context())
 			time.Sleep(time.Hour)
 		}
 		if len(storage.data) != 0 {
@@ -257,56 +257,19 @@ func TestPauseWithWrongClock(t *testing.T) {
 				value, err := storage.Load(t.Context(), key)
 				return value, err == nil
 			}
-			p := newPauses(peek, func() string { return "" }, storage, testlog.None())
-			key := namePause(name)
+			p := backoff.New(peek, func() string { return "" }, storage, testlog.None())
+			key := backoff.OfName(name)
 			put(t, storage, map[string]string{key: fmt.Sprintf(`{"at":%q,"wait":%d,"failures":1}`, at.Format(time.RFC3339), time.Hour)})
-			if _, left := p.get(key); left != time.Hour {
+			if _, left := p.Get(key); left != time.Hour {
 				t.Errorf("%s: %v are left at first", name, left)
 			}
 			time.Sleep(time.Hour - time.Second)
-			if _, left := p.get(key); left != time.Second {
+			if _, left := p.Get(key); left != time.Second {
 				t.Errorf("%s: %v are left at last", name, left)
 			}
 			time.Sleep(time.Second)
-			if _, left := p.get(key); left != 0 {
+			if _, left := p.Get(key); left != 0 {
 				t.Errorf("%s: %v are left after its end", name, left)
-			}
-		}
-	})
-}
-
-// Real nodes: what one learns is in the replicated state, and in everybody's status.
-func TestLimitInTheReplicatedState(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ca := newStubCA(t)
-		ca.refuse = func(what string, _ []string) *http.Response {
-			if what != "order" {
-				return nil
-			}
-			return ca.problem(429, "rateLimited", "slow down", "1800")
-		}
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS, c.Timing = tlsOf(ca.configure(nil)), WAN })
-		for _, n := range nodes {
-			offline(n.certs)
-			startAll(t, []*certs{n.certs}, "a.example")
-		}
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
-		for _, n := range nodes {
-			s := n.Status().Certificates[0]
-			if left := time.Until(s.Next); left < 19*time.Minute || left > 21*time.Minute || !strings.Contains(s.Err, "slow down") || s.Failures != 1 {
-				t.Errorf("%s: the next try is in %v: %+v", n.name, left, s)
-			}
-		}
-		if n := len(ca.placed("")); n != 1 {
-			t.Errorf("%d orders, want 1", n)
-		}
-		ca.refuse = nil
-		time.Sleep(21 * time.Minute)
-		synctest.Wait()
-		for _, n := range nodes {
-			if s := n.Status().Certificates[0]; s.Err != "" || s.Serial == "" || !s.Next.IsZero() {
-				t.Errorf("%s: %+v", n.name, s)
 			}
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -28,7 +29,7 @@ func perNode(book *orderBook) func(*Config) {
 	return func(c *Config) {
 		c.TLS.PerNode = true
 		c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: cfg.Storage}, book.place}}
+			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: cfg.Storage}, book.place}}
 		}
 	}
 }

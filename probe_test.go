@@ -16,6 +16,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -111,7 +113,7 @@ func newACMEOrders(t *testing.T, storage certmagic.Storage, cluster string, net 
 		a.book.place()
 		return ca.problem(http.StatusForbidden, "unauthorized", refusal.Error(), "")
 	}
-	c, err := openCerts(ca.configure(nil), storage, false, always, nil)
+	c, err := openCerts(policyOf(ca, nil), storage, false, always, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,14 +202,14 @@ func TestProbeKnowsWhatIsServed(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		settle(t, first)
-		time.Sleep(devLeafLife)
+		time.Sleep(devca.DevLeafLife)
 		world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
 		world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)})
 		c := newACMEOrders(t, storage, "this", world, errInjected)
 		if l := c.probe(t.Context(), "a.test"); l.here || l.away == nil {
 			t.Errorf("a certificate that this node has not: %+v", l)
 		}
-		c.config.Issuers = append(c.config.Issuers, &devIssuer{storage: storage})
+		c.config.Issuers = append(c.config.Issuers, &devca.Issuer{Storage: storage})
 		if err := c.refresh(t.Context(), "a.test"); err != nil {
 			t.Fatal(err)
 		}
@@ -259,8 +261,8 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, _ := start(t, tc.leads...)
-				got := counts(c, 11*time.Second+4*(orderJitter+tc.probe), retrySlow/2, 5*time.Hour, 10*time.Hour)
-				if diff := cmp.Diff([]int{1 + retryQuick, 1 + retryQuick}, got[:2]); diff != "" {
+				got := counts(c, 11*time.Second+4*(orderJitter+tc.probe), backoff.RetrySlow/2, 5*time.Hour, 10*time.Hour)
+				if diff := cmp.Diff([]int{1 + backoff.RetryQuick, 1 + backoff.RetryQuick}, got[:2]); diff != "" {
 					t.Errorf("orders (-want +got):\n%s", diff)
 				}
 				if late := got[3] - got[2]; late < 3 || late > 10 {
@@ -285,7 +287,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 			world.lead("a.test", "192.0.2.1")
 			// One probe, one look, and then as many quick ones as if nothing had been ordered yet.
 			got := counts(c, 2*probeAgain+retryLook+orderJitter, time.Minute)
-			if got[0] < 2 || got[1] != 2+retryQuick {
+			if got[0] < 2 || got[1] != 2+backoff.RetryQuick {
 				t.Errorf("%v orders when it leads here", got)
 			}
 			// A name that comes and goes is not ordered each time.
@@ -295,7 +297,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 				world.lead("a.test", "192.0.2.1")
 				time.Sleep(20 * time.Second)
 			}
-			if n := c.book.count(); n > 2+retryQuick+3 {
+			if n := c.book.count(); n > 2+backoff.RetryQuick+3 {
 				t.Errorf("%d orders for a name that comes and goes", n)
 			}
 		})

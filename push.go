@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 )
 
 // How a certificate reaches the nodes that did not order it. Every node has it as soon as it is stored; but certmagic looks into the
@@ -166,7 +167,7 @@ func (c *certs) observe() {
 		c.config.ShouldEmitFunc = func(event string) bool { return event != "tls_get_certificate" }
 	}
 	limited := slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
-		_, dev := i.(*devIssuer)
+		_, dev := i.(*devca.Issuer)
 		return !dev
 	})
 	c.config.OnEvent = func(ctx context.Context, event string, data map[string]any) error {

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -285,7 +286,7 @@ func TestExpiredCertificateReplacesNone(t *testing.T) {
 		storage.mu.Lock()
 		backup := maps.Clone(storage.data)
 		storage.mu.Unlock()
-		time.Sleep(devLeafLife - time.Hour)
+		time.Sleep(devca.DevLeafLife - time.Hour)
 		want := shown(configs[0], "backup.example") // renewed meanwhile
 		time.Sleep(2 * time.Hour)
 		storage.mu.Lock()
@@ -438,7 +439,7 @@ func TestFailedRenewalShowsInStatus(t *testing.T) {
 		var broken atomic.Bool
 		storage := newMemStorage()
 		c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: storage}, func() error {
+			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: storage}, func() error {
 				if broken.Load() {
 					return refuse
 				}
@@ -452,13 +453,13 @@ func TestFailedRenewalShowsInStatus(t *testing.T) {
 		manageOn(t, []*certs{c}, "fails.example")
 		storage.tell(c)
 		broken.Store(true)
-		time.Sleep(devLeafLife - 24*time.Hour)
+		time.Sleep(devca.DevLeafLife - 24*time.Hour)
 		if s := c.status()[0]; !errors.Is(s.Err, refuse) || !s.Managed {
 			t.Errorf("status when renewals fail: %+v", s)
 		}
 		broken.Store(false)
 		time.Sleep(7 * time.Hour) // certmagic's longest pause
-		if s := c.status()[0]; s.Err != nil || !s.Managed || time.Until(s.NotAfter) < devLeafLife-8*time.Hour {
+		if s := c.status()[0]; s.Err != nil || !s.Managed || time.Until(s.NotAfter) < devca.DevLeafLife-8*time.Hour {
 			t.Errorf("status after a renewal: %+v", s)
 		}
 		if err := c.refresh(t.Context(), "none.example"); !errors.Is(err, fs.ErrNotExist) {

@@ -6,13 +6,15 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/flotilla-ha/flotilla/internal/hostname"
 )
 
 // redirect sends a visitor to the same page over https. The way leads to the host that the visitor
 // asked for and nowhere else: the Location is built from a checked host and from the path and query
 // of the request. Whatever does not fit gets 400.
 func (c *certs) redirect(w http.ResponseWriter, r *http.Request) {
-	host, ok := requestHost(r)
+	host, ok := hostname.OfRequest(r)
 	if !ok {
 		http.Error(w, "flotilla: the Host of this request is not a valid host name or address, so it cannot be redirected to https", http.StatusBadRequest)
 		return

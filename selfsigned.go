@@ -16,6 +16,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 )
 
 // A name for which the cluster has never had a certificate is served with a self-signed one, so that the port works before the authority has
@@ -126,7 +128,7 @@ func newSelfSigned(name string, serial *big.Int, now time.Time) (*tls.Certificat
 	leaf := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: selfSignedName},
-		NotBefore:    now.Add(-devBackdate),
+		NotBefore:    now.Add(-devca.Backdate),
 		NotAfter:     now.Add(selfSignedLife),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -181,7 +183,7 @@ func (c *certs) absent(name string) {
 // better served by waiting for that.
 func (c *certs) immediate() bool {
 	for _, i := range c.config.Issuers {
-		if _, dev := i.(*devIssuer); !dev {
+		if _, dev := i.(*devca.Issuer); !dev {
 			return false
 		}
 	}

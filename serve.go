@@ -15,6 +15,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/hostname"
 )
 
 const (
@@ -94,7 +95,7 @@ func (n *Node) openPorts(ctx context.Context, domains []string) (_ *ports, err e
 		}
 		domains = []string{"localhost"}
 	}
-	if _, err := siteNames(domains, n.certs.solvesDNS()); err != nil {
+	if _, err := hostname.ForCertificates(domains, n.certs.solvesDNS()); err != nil {
 		return nil, err
 	}
 	p := &ports{domains: domains, health: new(frontend.Front)}

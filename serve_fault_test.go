@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 
@@ -33,7 +34,7 @@ func TestLongNamesAreRefused(t *testing.T) {
 		t.Run(host, func(t *testing.T) {
 			storage := newMemStorage()
 			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&devIssuer{storage: storage}}
+				cfg.Issuers = []certmagic.Issuer{&devca.Issuer{Storage: storage}}
 				configure(cfg)
 			}}, storage, false, always, nil)
 			if err != nil {
@@ -95,7 +96,7 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 		answer, answers := barrier()
 		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) {
 			c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devIssuer{storage: cfg.Storage}, func() error { return answer(t.Context()) }}}
+				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: cfg.Storage}, func() error { return answer(t.Context()) }}}
 			}
 		})[0]
 		n.certs.lookup, n.certs.dial = new(internet).lookup, new(internet).dial

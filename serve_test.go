@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -89,7 +90,7 @@ func TestServe(t *testing.T) {
 			t.Fatal("no certificate within 10 s")
 		}
 	}
-	root, err := (&devIssuer{storage: n.storage}).root(t.Context())
+	root, err := (&devca.Issuer{Storage: n.storage}).Root(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -68,7 +69,7 @@ func serveReal(t *testing.T, cfg Config, h http.Handler) *serving {
 
 // ownIssuer has the cluster issue its certificates itself.
 func ownIssuer(c *certmagic.Config, _ *certmagic.ACMEIssuer) {
-	c.Issuers = []certmagic.Issuer{&devIssuer{storage: c.Storage}}
+	c.Issuers = []certmagic.Issuer{&devca.Issuer{Storage: c.Storage}}
 }
 
 // awaitCertificate waits for the certificate of app.test, and returns who has signed it. It fails the

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
@@ -146,7 +147,7 @@ func (n *Node) Status() Status {
 		Peers:        n.peerStatus(),
 	}
 	out.OnDemand = n.certs.demands.count()
-	if err := n.clocks.check(clockStops); err != nil {
+	if err := n.clocks.Check(clocks.MaxOffset); err != nil {
 		out.Clock = err.Error()
 	}
 	out.SetAside = n.identity().Kept
@@ -166,7 +167,7 @@ func (n *Node) Status() Status {
 		if ses := s.Session(m.ID); ses != nil {
 			m.Present, m.Suspect = true, ses.Suspect != 0
 		}
-		m.ClockAhead = n.clocks.status(m.ID)
+		m.ClockAhead = n.clocks.Offset(m.ID)
 		out.Members = append(out.Members, m)
 		if m.ID == out.Leader {
 			out.LeaderName = m.Name

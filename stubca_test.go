@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -48,12 +50,12 @@ type stubOrder struct {
 
 func newStubCA(t *testing.T) *stubCA {
 	t.Helper()
-	ca := &stubCA{life: 90 * 24 * time.Hour, requests: make(map[string]int), url: "https://stub-" + newSerial().Text(36) + ".example/directory"}
+	ca := &stubCA{life: 90 * 24 * time.Hour, requests: make(map[string]int), url: "https://stub-" + devca.NewSerial().Text(36) + ".example/directory"}
 	var err error
 	if ca.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	root := &x509.Certificate{SerialNumber: newSerial(), Subject: pkix.Name{CommonName: "stub"}, NotBefore: time.Unix(0, 0),
+	root := &x509.Certificate{SerialNumber: devca.NewSerial(), Subject: pkix.Name{CommonName: "stub"}, NotBefore: time.Unix(0, 0),
 		NotAfter: time.Now().AddDate(100, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, root, root, ca.key.Public(), ca.key)
 	if err == nil {
@@ -180,12 +182,12 @@ func (ca *stubCA) sign(text string) ([]byte, error) {
 		return nil, err
 	}
 	now := ca.now()
-	leaf := &x509.Certificate{SerialNumber: newSerial(), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ca.life), DNSNames: csr.DNSNames,
+	leaf := &x509.Certificate{SerialNumber: devca.NewSerial(), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ca.life), DNSNames: csr.DNSNames,
 		IPAddresses: csr.IPAddresses, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	if der, err = x509.CreateCertificate(rand.Reader, leaf, ca.root, csr.PublicKey, ca.key); err != nil {
 		return nil, err
 	}
-	return append(pemBlock("CERTIFICATE", der), pemBlock("CERTIFICATE", ca.root.Raw)...), nil
+	return append(devca.PEM("CERTIFICATE", der), devca.PEM("CERTIFICATE", ca.root.Raw)...), nil
 }
 
 // placed returns the orders so far; of name, if that is not empty.
@@ -209,60 +211,12 @@ func (ca *stubCA) asked(what string) int {
 }
 
 // configure makes the authority's issuer that of a node. What else is to be configured comes after.
-func (ca *stubCA) configure(more func(*certmagic.Config)) certPolicy {
-	return certPolicy{CA: ca.url, Configure: func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
-		httpClientOf(i).Transport = ca
+func (ca *stubCA) configure(more func(*certmagic.Config)) func(*certmagic.Config, *certmagic.ACMEIssuer) {
+	return func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
+		backoff.HTTPClientOf(i).Transport = ca
 		cfg.DisableARI = true
 		if more != nil {
 			more(cfg)
 		}
-	}}
-}
-
-// stubbed returns the certificates of n nodes that order at the authority. They listen nowhere, and no name leads anywhere.
-func (ca *stubCA) stubbed(t *testing.T, n int, storage *memStorage, more func(*certmagic.Config), configure func(*certs)) []*certs {
-	t.Helper()
-	var nodes []*certs
-	for range n {
-		c, err := openCerts(ca.configure(more), storage, false, always, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		offline(c)
-		if configure != nil {
-			configure(c)
-		}
-		t.Cleanup(c.close)
-		nodes = append(nodes, c)
 	}
-	storage.tell(nodes...)
-	return nodes
-}
-
-// offline keeps a node from the network.
-func offline(c *certs) {
-	world := &internet{}
-	c.lookup, c.dial = world.lookup, world.dial
-	over := make(chan struct{})
-	close(over)
-	c.decoy = &decoy{ln: deaf{}, done: over}
-}
-
-// roundTrip is a transport made of a function.
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func acmeIssuer(c *certs) *certmagic.ACMEIssuer { return c.config.Issuers[0].(*certmagic.ACMEIssuer) }
-
-// limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders is there already, outside of any bubble:
-// it has a goroutine that never ends.
-func limitedByCertmagic(t *testing.T) string {
-	t.Helper()
-	ca := newStubCA(t)
-	c := ca.stubbed(t, 1, newMemStorage(), nil, nil)[0]
-	if err := c.config.ObtainCertSync(t.Context(), "first.example"); err != nil {
-		t.Fatal(err)
-	}
-	return ca.url
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -15,7 +16,7 @@ func (n *Node) keepTickets(l *leadership) {
 	for l.ctx.Err() == nil {
 		changed, wait := n.tickets.Changed.Wait(), min(time.Minute, n.tickets.Period/4)
 		k := n.fsm.state().Tickets
-		if k == nil || k.Current == nil || n.tickets.Due(k, n.clocks.check(clockStops) != nil) {
+		if k == nil || k.Current == nil || n.tickets.Due(k, n.clocks.Check(clocks.MaxOffset) != nil) {
 			err := n.nextTickets(l, k)
 			if err == nil {
 				continue

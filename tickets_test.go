@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -30,7 +31,7 @@ func identityFor(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: newSerial(), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotAfter: time.Now().AddDate(1, 0, 0),
+		SerialNumber: devca.NewSerial(), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotAfter: time.Now().AddDate(1, 0, 0),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

@@ -1,4 +1,4 @@
-package flotilla
+package hostname
 
 import (
 	"fmt"
@@ -11,12 +11,12 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// siteNames returns the names that certificates of domains are for, in the one form that certmagic stores certificates under: under
+// ForCertificates returns the names that certificates of domains are for, in the one form that certmagic stores certificates under: under
 // another it would find none, and each node would order its own. The error is a *ConfigError that says how to write a domain.
-func siteNames(domains []string, wildcards bool) ([]string, error) {
+func ForCertificates(domains []string, wildcards bool) ([]string, error) {
 	names := make([]string, 0, len(domains))
 	for _, d := range domains {
-		name, remedy := siteName(d)
+		name, remedy := forCertificate(d)
 		if remedy == "" && strings.HasPrefix(name, "*.") && !wildcards {
 			remedy = "a wildcard certificate needs the DNS-01 challenge; set the issuer's DNS01Solver in Config.TLS.Configure"
 		}
@@ -28,8 +28,8 @@ func siteNames(domains []string, wildcards bool) ([]string, error) {
 	return names, nil
 }
 
-// siteName returns the name of a domain, or what is wrong with it and what to do about it.
-func siteName(domain string) (name, remedy string) {
+// forCertificate returns the name of a domain, or what is wrong with it and what to do about it.
+func forCertificate(domain string) (name, remedy string) {
 	name = strings.ToLower(strings.TrimSpace(domain))
 	if ip, err := netip.ParseAddr(name); err == nil {
 		switch {
@@ -66,18 +66,18 @@ func siteName(domain string) (name, remedy string) {
 		return "", "an asterisk stands for the whole first label and nothing else, as in *.example.com"
 	case wild && !strings.Contains(host, "."):
 		return "", "a wildcard needs two labels below it, as in *.example.com"
-	case len(ascii) > longestName:
-		return "", fmt.Sprintf("it is longer than %d bytes", longestName)
-	case !isHostName(host):
+	case len(ascii) > MaxLength:
+		return "", fmt.Sprintf("it is longer than %d bytes", MaxLength)
+	case !IsValid(host):
 		return "", "its labels must have 1 to 63 letters, digits and hyphens, no hyphen at either end, and the last must not be a number"
 	}
 	return ascii, ""
 }
 
-// requestHost returns the host that r is for, without its port: a name in lower case without the dot
+// OfRequest returns the host that r is for, without its port: a name in lower case without the dot
 // at its end, or an address as netip.Addr writes it. It reports false for anything that is not one of
 // the two in the strictest reading, or that a browser would take for something else.
-func requestHost(r *http.Request) (string, bool) {
+func OfRequest(r *http.Request) (string, bool) {
 	host := r.Host
 	if rest, ok := strings.CutPrefix(host, "["); ok {
 		text, port, ok := strings.Cut(rest, "]")
@@ -95,7 +95,7 @@ func requestHost(r *http.Request) (string, bool) {
 		return addr.String(), addr.Is4()
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host, isHostName(host)
+	return host, IsValid(host)
 }
 
 // isPort reports whether s is a port. Nothing after the colon is the default one (RFC 3986, 3.2.3).
@@ -109,11 +109,11 @@ func isPort(s string) bool {
 	return s == "" || err == nil && n > 0
 }
 
-// isHostName reports whether s is a host name in lower case: labels of letters, digits and hyphens (RFC
+// IsValid reports whether s is a host name in lower case: labels of letters, digits and hyphens (RFC
 // 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be a
 // number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
-func isHostName(s string) bool {
-	if len(s) > longestName {
+func IsValid(s string) bool {
+	if len(s) > MaxLength {
 		return false
 	}
 	labels := strings.Split(s, ".")
@@ -133,5 +133,5 @@ func isHostName(s string) bool {
 	return !digits && !(isHex && strings.TrimLeft(hex, "0123456789abcdef") == "")
 }
 
-// longestName is how many bytes a name has at most. certmagic looks for wildcards of a name in the square of its length.
-const longestName = 253
+// MaxLength is how many bytes a name has at most. certmagic looks for wildcards of a name in the square of its length.
+const MaxLength = 253

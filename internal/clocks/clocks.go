@@ -1,4 +1,4 @@
-package flotilla
+package clocks
 
 import (
 	"fmt"
@@ -18,20 +18,20 @@ import (
 // up with them, depends on these clocks: leases and roles go by elapsed time alone.
 
 const (
-	clockWarns  = time.Minute // a difference of more is told
-	clockStops  = time.Hour   // more than this from the majority of the peers, and a node orders nothing
-	clockShare  = 10          // or more than this part of a certificate's life
-	clockFresh  = time.Minute // how long a peer's clock counts after it was heard
-	clockKept   = time.Hour   // and an authority's
-	clockAgain  = time.Hour   // between complaints
-	clockLook   = time.Second // between looks whether there is something to tell
-	clockSteady = 5 * time.Second
-	theirClock  = "the certificate authority"
+	Tolerance     = time.Minute // a difference of more is told
+	MaxOffset     = time.Hour   // more than this from the majority of the peers, and a node orders nothing
+	LifetimeShare = 10          // or more than this part of a certificate's life
+	ClockFresh    = time.Minute // how long a peer's clock counts after it was heard
+	clockKept     = time.Hour   // and an authority's
+	clockAgain    = time.Hour   // between complaints
+	clockLook     = time.Second // between looks whether there is something to tell
+	clockSteady   = 5 * time.Second
+	theirClock    = "the certificate authority"
 )
 
-// clocks compares this node's wall clock with those of others. Its methods are safe for concurrent use.
-type clocks struct {
-	clockConfig
+// Clocks compares this node's wall clock with those of others. Its methods are safe for concurrent use.
+type Clocks struct {
+	Config
 	skewed atomic.Int64 // nanoseconds
 
 	mu     sync.Mutex
@@ -48,34 +48,34 @@ type peerClock struct {
 	told     time.Time     // when that was last told
 }
 
-// clockConfig is what clocks need. Zero fields do nothing.
-type clockConfig struct {
-	skew    time.Duration // see shift
-	changed func()        // what status returns is another; must not block
-	name    func(peer string) string
-	log     *slog.Logger
+// Config is what clocks need. Zero fields do nothing.
+type Config struct {
+	Skew    time.Duration // see shift
+	Changed func()        // what status returns is another; must not block
+	Name    func(peer string) string
+	Log     *slog.Logger
 }
 
-func newClocks(cfg clockConfig) *clocks {
-	c := &clocks{clockConfig: cfg, peers: make(map[string]*peerClock)}
-	c.shift(cfg.skew)
-	if c.changed == nil {
-		c.changed = func() {}
+func New(cfg Config) *Clocks {
+	c := &Clocks{Config: cfg, peers: make(map[string]*peerClock)}
+	c.Shift(cfg.Skew)
+	if c.Changed == nil {
+		c.Changed = func() {}
 	}
-	if c.name == nil {
-		c.name = func(peer string) string { return peer }
+	if c.Name == nil {
+		c.Name = func(peer string) string { return peer }
 	}
 	return c
 }
 
-// shift makes this node's clock one that is ahead by so much, for tests whose nodes have one clock.
-func (c *clocks) shift(by time.Duration) { c.skewed.Store(int64(by)) }
+// Shift makes this node's clock one that is ahead by so much, for tests whose nodes have one clock.
+func (c *Clocks) Shift(by time.Duration) { c.skewed.Store(int64(by)) }
 
-// now is this node's wall clock.
-func (c *clocks) now() time.Time { return time.Now().Round(0).Add(time.Duration(c.skewed.Load())) }
+// Now is this node's wall clock.
+func (c *Clocks) Now() time.Time { return time.Now().Round(0).Add(time.Duration(c.skewed.Load())) }
 
-// observe takes down what a peer's wall clock said between from and now.
-func (c *clocks) observe(peer string, wall, from time.Time) {
+// Observe takes down what a peer's wall clock said between from and now.
+func (c *Clocks) Observe(peer string, wall, from time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.peers[peer]
@@ -87,22 +87,22 @@ func (c *clocks) observe(peer string, wall, from time.Time) {
 }
 
 // called returns what people call a peer.
-func (c *clocks) called(peer string) string {
+func (c *Clocks) called(peer string) string {
 	if peer == theirClock {
 		return peer
 	}
-	return c.name(peer)
+	return c.Name(peer)
 }
 
-// authority takes down what an authority's clock said in an answer that has just come.
-func (c *clocks) authority(date time.Time) {
+// ObserveAuthority takes down what an authority's clock said in an answer that has just come.
+func (c *Clocks) ObserveAuthority(date time.Time) {
 	now := time.Now()
-	c.observe(theirClock, date, now.Add(-2*time.Second)) // whole seconds
+	c.Observe(theirClock, date, now.Add(-2*time.Second)) // whole seconds
 }
 
 // ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest difference
 // that what was heard allows for.
-func (c *clocks) ahead(p *peerClock, now time.Time) time.Duration {
+func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
 	own := now.Round(0).Add(time.Duration(c.skewed.Load()))
 	low := p.wall.Add(now.Sub(p.to)).Sub(own)
 	high := p.wall.Add(now.Sub(p.from)).Sub(own)
@@ -120,15 +120,15 @@ func fresh(peer string, p *peerClock, now time.Time) bool {
 	if peer == theirClock {
 		return now.Sub(p.to) < clockKept
 	}
-	return now.Sub(p.to) < clockFresh
+	return now.Sub(p.to) < ClockFresh
 }
 
-// clockError says that this node's clock is not to be relied on.
-type clockError struct {
+// Error says that this node's clock is not to be relied on.
+type Error struct {
 	off map[string]time.Duration // by how much those who disagree are ahead
 }
 
-func (e *clockError) Error() string {
+func (e *Error) Error() string {
 	var who []string
 	for _, name := range slices.Sorted(maps.Keys(e.off)) {
 		d := e.off[name]
@@ -142,16 +142,16 @@ func (e *clockError) Error() string {
 		"; set it, and keep it right by NTP. Until then this node orders no certificates and deletes none"
 }
 
-// check returns a *clockError if this node's clock is more than limit away from those of most of its
+// Check returns a *Error if this node's clock is more than limit away from those of most of its
 // peers; of two, each disagrees with most of its peers.
-func (c *clocks) check(limit time.Duration) error {
+func (c *Clocks) Check(limit time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.wrong(limit, time.Now())
 }
 
 // wrong is check; c.mu is held.
-func (c *clocks) wrong(limit time.Duration, now time.Time) error {
+func (c *Clocks) wrong(limit time.Duration, now time.Time) error {
 	heard, off := 0, make(map[string]time.Duration)
 	for peer, p := range c.peers {
 		if !fresh(peer, p, now) {
@@ -165,67 +165,67 @@ func (c *clocks) wrong(limit time.Duration, now time.Time) error {
 	if 2*len(off) <= heard {
 		return nil
 	}
-	return &clockError{off: off}
+	return &Error{off: off}
 }
 
-// look tells of clocks that differ. It is called often, and looks once in a while.
-func (c *clocks) look() {
+// Look tells of clocks that differ. It is called often, and looks once in a while.
+func (c *Clocks) Look() {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now.Sub(c.looked) < clockLook {
 		return
 	}
-	if jump := now.Round(0).Sub(c.looked.Round(0)) - now.Sub(c.looked); max(jump, -jump) > clockWarns {
+	if jump := now.Round(0).Sub(c.looked.Round(0)) - now.Sub(c.looked); max(jump, -jump) > Tolerance {
 		delete(c.peers, theirClock) // the clock was set, or the machine has slept: its watch stood still then
 	}
 	c.looked = now
 	for peer, p := range c.peers {
 		if !fresh(peer, p, now) {
 			if p.shown != 0 {
-				c.changed()
+				c.Changed()
 			}
 			delete(c.peers, peer)
 			continue
 		}
 		c.tell(peer, p, now)
 	}
-	switch err := c.wrong(clockStops, now); {
+	switch err := c.wrong(MaxOffset, now); {
 	case err != nil && now.Sub(c.told) >= clockAgain:
 		c.told = now
-		c.log.Error("the clock of this node cannot be relied on", "error", err)
-		c.changed()
+		c.Log.Error("the clock of this node cannot be relied on", "error", err)
+		c.Changed()
 	case err == nil && !c.told.IsZero():
 		c.told = time.Time{}
-		c.log.Info("the clock of this node agrees with most others again")
-		c.changed()
+		c.Log.Info("the clock of this node agrees with most others again")
+		c.Changed()
 	}
 }
 
 // tell tells of one clock; c.mu is held.
-func (c *clocks) tell(peer string, p *peerClock, now time.Time) {
+func (c *Clocks) tell(peer string, p *peerClock, now time.Time) {
 	d := c.ahead(p, now)
-	if max(d, -d) <= clockWarns {
+	if max(d, -d) <= Tolerance {
 		if p.shown != 0 {
 			p.shown, p.told = 0, time.Time{}
-			c.log.Info("a clock agrees with this node's again", "peer", c.called(peer))
-			c.changed()
+			c.Log.Info("a clock agrees with this node's again", "peer", c.called(peer))
+			c.Changed()
 		}
 		return
 	}
 	if change := d - p.shown; max(change, -change) > clockSteady {
 		p.shown = d.Round(time.Second)
-		c.changed()
+		c.Changed()
 	}
 	if now.Sub(p.told) >= clockAgain {
 		p.told = now
-		c.log.Warn("a clock differs from this node's; one of them is wrong", "peer", c.called(peer), "ahead", p.shown)
+		c.Log.Warn("a clock differs from this node's; one of them is wrong", "peer", c.called(peer), "ahead", p.shown)
 	}
 }
 
-// status returns by how much a peer's clock is ahead of this node's, 0 if that is less than a minute
+// Offset returns by how much a peer's clock is ahead of this node's, 0 if that is less than a minute
 // or not known.
-func (c *clocks) status(peer string) time.Duration {
+func (c *Clocks) Offset(peer string) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.peers[peer]; p != nil {

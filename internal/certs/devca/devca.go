@@ -1,4 +1,4 @@
-package flotilla
+package devca
 
 import (
 	"context"
@@ -20,25 +20,25 @@ import (
 )
 
 const (
-	devRootRecord = "flotilla/development-ca.pem" // certificate and key in one value, so that they are written together
-	devRootLife   = 10 * 365 * 24 * time.Hour
-	devLeafLife   = 7 * 24 * time.Hour // renewed by certmagic when a third of it is left
-	devBackdate   = time.Hour          // for clients whose clock is behind
+	DevRootRecord = "flotilla/development-ca.pem" // certificate and key in one value, so that they are written together
+	DevRootLife   = 10 * 365 * 24 * time.Hour
+	DevLeafLife   = 7 * 24 * time.Hour // renewed by certmagic when a third of it is left
+	Backdate      = time.Hour          // for clients whose clock is behind
 )
 
-// devIssuer is the private certificate authority of the development mode and of tests: a certmagic.Issuer that signs whatever name it is
+// Issuer is the private certificate authority of the development mode and of tests: a certmagic.Issuer that signs whatever name it is
 // asked for, with a root that nobody trusts and whose key lies in the storage beside the certificates. It proves nothing
 // about who controls a name, revokes nothing and keeps no record. It is not for serving anybody but the people at this machine,
 // and its root belongs in no trust store.
-type devIssuer struct {
-	storage certmagic.Storage
+type Issuer struct {
+	Storage certmagic.Storage
 }
 
 // IssuerKey returns the part of storage names that tells this issuer's certificates from others'.
-func (i *devIssuer) IssuerKey() string { return keyspace.DevIssuer }
+func (i *Issuer) IssuerKey() string { return keyspace.DevIssuer }
 
 // Issue signs a certificate for the names and addresses in csr.
-func (i *devIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+func (i *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("development CA: request: %w", err)
 	}
@@ -48,9 +48,9 @@ func (i *devIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*c
 	}
 	now := time.Now()
 	leaf := &x509.Certificate{
-		SerialNumber:   newSerial(),
-		NotBefore:      now.Add(-devBackdate),
-		NotAfter:       now.Add(devLeafLife),
+		SerialNumber:   NewSerial(),
+		NotBefore:      now.Add(-Backdate),
+		NotAfter:       now.Add(DevLeafLife),
 		KeyUsage:       x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:    []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:       csr.DNSNames,
@@ -64,11 +64,11 @@ func (i *devIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*c
 	if err != nil {
 		return nil, fmt.Errorf("development CA: %w", err)
 	}
-	return &certmagic.IssuedCertificate{Certificate: pemBlock("CERTIFICATE", der)}, nil
+	return &certmagic.IssuedCertificate{Certificate: PEM("CERTIFICATE", der)}, nil
 }
 
-// root returns the certificate that clients are to trust, and makes it if there is none yet.
-func (i *devIssuer) root(ctx context.Context) (*x509.Certificate, error) {
+// Root returns the certificate that clients are to trust, and makes it if there is none yet.
+func (i *Issuer) Root(ctx context.Context) (*x509.Certificate, error) {
 	cert, _, err := i.loadOrCreate(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("development CA: %w", err)
@@ -76,14 +76,14 @@ func (i *devIssuer) root(ctx context.Context) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-func (i *devIssuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
+func (i *Issuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
 	if cert, key, err := i.load(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return cert, key, err
 	}
-	if err := i.storage.Lock(ctx, keyspace.DevIssuer); err != nil {
+	if err := i.Storage.Lock(ctx, keyspace.DevIssuer); err != nil {
 		return nil, nil, err
 	}
-	defer i.storage.Unlock(context.WithoutCancel(ctx), keyspace.DevIssuer) // an unlock that fails ends with this node's session
+	defer i.Storage.Unlock(context.WithoutCancel(ctx), keyspace.DevIssuer) // an unlock that fails ends with this node's session
 	if cert, key, err := i.load(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return cert, key, err // another node was faster
 	}
@@ -93,10 +93,10 @@ func (i *devIssuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto
 	}
 	now := time.Now()
 	root := &x509.Certificate{
-		SerialNumber: newSerial(),
+		SerialNumber: NewSerial(),
 		Subject:      pkix.Name{CommonName: "flotilla development CA", Organization: []string{"private: trust it on no other machine"}},
-		NotBefore:    now.Add(-devBackdate),
-		NotAfter:     now.Add(devRootLife),
+		NotBefore:    now.Add(-Backdate),
+		NotAfter:     now.Add(DevRootLife),
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:         true,
 
@@ -111,45 +111,45 @@ func (i *devIssuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := i.storage.Store(ctx, devRootRecord, append(pemBlock("CERTIFICATE", der), pemBlock("PRIVATE KEY", keyDER)...)); err != nil {
+	if err := i.Storage.Store(ctx, DevRootRecord, append(PEM("CERTIFICATE", der), PEM("PRIVATE KEY", keyDER)...)); err != nil {
 		return nil, nil, err
 	}
 	return i.load(ctx)
 }
 
-func (i *devIssuer) load(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
-	text, err := i.storage.Load(ctx, devRootRecord)
+func (i *Issuer) load(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
+	text, err := i.Storage.Load(ctx, DevRootRecord)
 	if err != nil {
 		return nil, nil, err
 	}
 	certBlock, rest := pem.Decode(text)
 	keyBlock, _ := pem.Decode(rest)
 	if certBlock == nil || keyBlock == nil {
-		return nil, nil, fmt.Errorf("%s is not two PEM blocks", devRootRecord)
+		return nil, nil, fmt.Errorf("%s is not two PEM blocks", DevRootRecord)
 	}
 	cert, err := x509.ParseCertificate(certBlock.Bytes)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", devRootRecord, err)
+		return nil, nil, fmt.Errorf("%s: %w", DevRootRecord, err)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", devRootRecord, err)
+		return nil, nil, fmt.Errorf("%s: %w", DevRootRecord, err)
 	}
 	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, nil, fmt.Errorf("%s holds a %T, which cannot sign", devRootRecord, parsed)
+		return nil, nil, fmt.Errorf("%s holds a %T, which cannot sign", DevRootRecord, parsed)
 	}
 	return cert, key, nil
 }
 
-// newSerial returns a serial number of 127 random bits (RFC 5280, 4.1.2.2).
-func newSerial() *big.Int {
+// NewSerial returns a serial number of 127 random bits (RFC 5280, 4.1.2.2).
+func NewSerial() *big.Int {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
 	b[0] &= 0x7f
 	return new(big.Int).SetBytes(b[:])
 }
 
-func pemBlock(kind string, der []byte) []byte {
+func PEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -1,4 +1,4 @@
-package flotilla
+package backoff
 
 import (
 	"bytes"
@@ -27,37 +27,30 @@ const (
 // (RFC 8555, 6.6), which acmez drops, and keeps requests back until then: acmez repeats some at once.
 type authority struct {
 	http.RoundTripper
-	pauses  *pauses
+	pauses  *Pauses
 	issuer  *certmagic.ACMEIssuer
 	told    func(time.Time) // the authority's clock
 	refused *atomic.Int64   // answers of authorities that were errors
 }
 
-// hearAuthorities puts an authority into the way of each issuer's requests. It returns the issuers for which
-// that could not be done.
-func (c *certs) hearAuthorities() (deaf []string) {
-	for _, i := range c.config.Issuers {
-		issuer, ok := i.(*certmagic.ACMEIssuer)
-		if !ok {
-			continue
-		}
-		client := httpClientOf(issuer)
-		if client == nil {
-			deaf = append(deaf, issuer.IssuerKey())
-			continue
-		}
-		next := client.Transport
-		if next == nil {
-			next = http.DefaultTransport
-		}
-		client.Transport = &authority{RoundTripper: next, pauses: c.pauses, issuer: issuer, told: c.clocks.authority, refused: &c.refusals}
+// Observe puts an authority into the way of an issuer's requests. told gets the authority's clock from its answers, and
+// refused counts those that are errors. It reports whether that could be done.
+func Observe(issuer *certmagic.ACMEIssuer, p *Pauses, told func(time.Time), refused *atomic.Int64) bool {
+	client := HTTPClientOf(issuer)
+	if client == nil {
+		return false
 	}
-	return deaf
+	next := client.Transport
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	client.Transport = &authority{RoundTripper: next, pauses: p, issuer: issuer, told: told, refused: refused}
+	return true
 }
 
-// httpClientOf returns the client that an issuer's requests go through, nil if this version of certmagic
+// HTTPClientOf returns the client that an issuer's requests go through, nil if this version of certmagic
 // has it elsewhere. Nothing that is exported leads to it.
-func httpClientOf(i *certmagic.ACMEIssuer) *http.Client {
+func HTTPClientOf(i *certmagic.ACMEIssuer) *http.Client {
 	field := reflect.ValueOf(i).Elem().FieldByName("httpClient")
 	if !field.IsValid() || field.Type() != reflect.TypeFor[*http.Client]() {
 		return nil
@@ -144,9 +137,9 @@ func readQuestion(r *http.Request) question {
 // held says why a request is not sent now.
 func (a *authority) held(q question) error {
 	key := a.issuer.IssuerKey()
-	longest, most := a.pauses.get(limitOf(key, "all"))
+	longest, most := a.pauses.Get(OfIssuer(key, "all"))
 	if q.account {
-		if x, left := a.pauses.get(limitOf(key, "new")); x.Sure && left > most {
+		if x, left := a.pauses.Get(OfIssuer(key, "new")); x.Sure && left > most {
 			longest, most = x, left
 		}
 	}
@@ -158,7 +151,7 @@ func (a *authority) held(q question) error {
 	if most <= 0 {
 		return nil
 	}
-	return &pausedError{until: time.Now().Round(0).Add(most).Round(time.Second), why: longest.Err}
+	return &Error{Until: time.Now().Round(0).Add(most).Round(time.Second), Why: longest.Err}
 }
 
 // readProblem reads what an error says, and leaves it to be read again.
@@ -190,31 +183,31 @@ func (a *authority) heed(ctx context.Context, q question, res *http.Response, p 
 	if !said {
 		wait = pauseDefault
 	}
-	key, x := a.issuer.IssuerKey(), pause{Wait: wait, Err: p.Error()}
+	key, x := a.issuer.IssuerKey(), Pause{Wait: wait, Err: p.Error()}
 	var where []string
 	switch {
 	case res.StatusCode == http.StatusServiceUnavailable || len(q.names) == 0 && !q.account:
-		where = []string{limitOf(key, "all")}
+		where = []string{OfIssuer(key, "all")}
 	case q.account:
 		x.Sure = true
-		where = []string{limitOf(key, "new")}
+		where = []string{OfIssuer(key, "new")}
 	default:
 		names, clear := limitedNames(q.names, p)
 		x.Name = strings.Join(names, ",")
 		for _, name := range names {
-			where = append(where, limitName(key, name))
+			where = append(where, OfIssuerName(key, name))
 		}
 		if !clear {
 			// Whether the account or the name is limited is not said. One other name may find out.
-			old, left := a.pauses.get(limitOf(key, "new"))
+			old, left := a.pauses.Get(OfIssuer(key, "new"))
 			x.Sure = left > 0 && (old.Sure || old.Name != x.Name)
-			where = append(where, limitOf(key, "new"))
+			where = append(where, OfIssuer(key, "new"))
 		}
 	}
 	a.pauses.log.Warn("the authority wants fewer requests", "issuer", key, "error", p.Error(), "names", q.names, "wait", wait, "said", said)
 	for _, place := range where {
-		if _, left := a.pauses.get(place); left < wait || x.Sure {
-			a.pauses.put(ctx, place, x)
+		if _, left := a.pauses.Get(place); left < wait || x.Sure {
+			a.pauses.Put(ctx, place, x)
 		}
 	}
 }
@@ -242,9 +235,9 @@ func limitedNames(names []string, p acme.Problem) (limited []string, clear bool)
 
 // accepted takes down that the authority takes orders: what was refused was a name.
 func (a *authority) accepted(ctx context.Context, q question) {
-	key := limitOf(a.issuer.IssuerKey(), "new")
-	if x, left := a.pauses.get(key); left > 0 && !x.Sure && x.Name != strings.Join(q.names, ",") {
-		a.pauses.drop(ctx, key)
+	key := OfIssuer(a.issuer.IssuerKey(), "new")
+	if x, left := a.pauses.Get(key); left > 0 && !x.Sure && x.Name != strings.Join(q.names, ",") {
+		a.pauses.Drop(ctx, key)
 	}
 }
 

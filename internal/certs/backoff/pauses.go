@@ -1,4 +1,4 @@
-package flotilla
+package backoff
 
 import (
 	"context"
@@ -32,18 +32,28 @@ import (
 // So it ends in time after all nodes were restarted, and a clock that is wrong can make it longer by
 // at most its length. A node that knows its clock to be wrong orders nothing, see clocks.
 
+// How long to wait between tries.
 const (
-	pausesPlace  = "flotilla/orders"
+	RetryFirst = time.Second      // after the first failure to get a certificate; doubled with each
+	RetryLimit = time.Minute      // between tries when the storage or the network failed
+	RetryQuick = 1                // such pauses at most before a try whose last order the CA refused, then
+	RetrySlow  = 5 * time.Minute  // doubled with each; Let's Encrypt takes five failures of a name in an hour
+	RetryLast  = time.Hour        // at most
+	RetryLed   = 10 * time.Minute // between tries that were brought forward because the name leads here now
+)
+
+const (
+	PausesPlace  = "flotilla/orders"
 	pauseLongest = 8 * 24 * time.Hour // the longest that an authority is believed; Let's Encrypt's limits count for a week
-	pauseDefault = retrySlow          // when an authority limits and does not say for how long
+	pauseDefault = RetrySlow          // when an authority limits and does not say for how long
 	pauseText    = 500                // bytes of an error that are kept
 	pauseStore   = 5 * time.Second    // for writing one down
 	pauseForget  = 48 * time.Hour     // a record is deleted when it has been there, the same, for so long after its end
 	pausesAtOnce = 1000               // records of names; further ones stay in the memory of their node
 )
 
-// pause is a time in which nothing is ordered.
-type pause struct {
+// Pause is a time in which nothing is ordered.
+type Pause struct {
 	At   time.Time     `json:"at"`   // when it began, by the clock of the node that wrote it
 	Wait time.Duration `json:"wait"` // how long it lasts
 	Err  string        `json:"error,omitempty"`
@@ -61,18 +71,18 @@ type pause struct {
 	Sure bool `json:"sure,omitempty"` // more than one name was refused: it holds for all
 }
 
-// pausedError says that an order was not placed, and when the next may be.
-type pausedError struct {
-	until time.Time
-	why   string
+// Error says that an order was not placed, and when the next may be.
+type Error struct {
+	Until time.Time
+	Why   string
 }
 
-func (e *pausedError) Error() string {
-	return fmt.Sprintf("nothing is ordered before %s: %s", e.until.UTC().Format(time.RFC3339), e.why)
+func (e *Error) Error() string {
+	return fmt.Sprintf("nothing is ordered before %s: %s", e.Until.UTC().Format(time.RFC3339), e.Why)
 }
 
-// pauses reads and writes them. Its methods are safe for concurrent use.
-type pauses struct {
+// Pauses reads and writes them. Its methods are safe for concurrent use.
+type Pauses struct {
 	storage certmagic.Storage
 	peek    func(key string) ([]byte, bool) // reads a record from memory, without waiting
 	node    func() string                   // the name of this node
@@ -84,28 +94,28 @@ type pauses struct {
 
 // knownPause is a pause as this process has it.
 type knownPause struct {
-	pause
+	Pause
 	raw   string    // as it is stored; empty: it could not be written down
 	since time.Time // when this process heard of it
 }
 
-func newPauses(peek func(string) ([]byte, bool), node func() string, storage certmagic.Storage, l *slog.Logger) *pauses {
-	return &pauses{storage: storage, peek: peek, node: node, log: l, known: make(map[string]knownPause)}
+func New(peek func(string) ([]byte, bool), node func() string, storage certmagic.Storage, l *slog.Logger) *Pauses {
+	return &Pauses{storage: storage, peek: peek, node: node, log: l, known: make(map[string]knownPause)}
 }
 
-func namePause(name string) string { return pausesPlace + "/names/" + certmagic.StorageKeys.Safe(name) }
+func OfName(name string) string { return PausesPlace + "/names/" + certmagic.StorageKeys.Safe(name) }
 
-// limitOf returns the place of an issuer's limit; what is "all", "new", or "name/" and a name.
-func limitOf(issuer, what string) string {
-	return pausesPlace + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
+// OfIssuer returns the place of an issuer's limit; what is "all", "new", or "name/" and a name.
+func OfIssuer(issuer, what string) string {
+	return PausesPlace + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
 }
 
-func limitName(issuer, name string) string {
-	return limitOf(issuer, "name/"+certmagic.StorageKeys.Safe(name))
+func OfIssuerName(issuer, name string) string {
+	return OfIssuer(issuer, "name/"+certmagic.StorageKeys.Safe(name))
 }
 
-// get returns the pause at key, and how much of it is left: 0 if it is over, or there is none.
-func (p *pauses) get(key string) (pause, time.Duration) {
+// Get returns the pause at key, and how much of it is left: 0 if it is over, or there is none.
+func (p *Pauses) Get(key string) (Pause, time.Duration) {
 	raw, stored := p.peek(key)
 	now := time.Now()
 	p.mu.Lock()
@@ -114,15 +124,15 @@ func (p *pauses) get(key string) (pause, time.Duration) {
 	switch {
 	case !stored && (!ok || k.raw != ""):
 		delete(p.known, key)
-		return pause{}, 0
+		return Pause{}, 0
 	case stored && (!ok || k.raw != string(raw)):
 		k = knownPause{raw: string(raw), since: now}
-		if err := json.Unmarshal(raw, &k.pause); err != nil {
+		if err := json.Unmarshal(raw, &k.Pause); err != nil {
 			p.log.Error("what is known of failed orders cannot be read and is not heeded", "key", key, "error", err)
 		}
 		p.known[key] = k
 	}
-	return k.pause, k.left(now)
+	return k.Pause, k.left(now)
 }
 
 // left returns how much of k is left.
@@ -131,8 +141,8 @@ func (k *knownPause) left(now time.Time) time.Duration {
 	return max(0, min(k.Wait, pauseLongest)-passed)
 }
 
-// put writes a pause down. It counts from now on this node even if that fails.
-func (p *pauses) put(ctx context.Context, key string, x pause) {
+// Put writes a pause down. It counts from now on this node even if that fails.
+func (p *Pauses) Put(ctx context.Context, key string, x Pause) {
 	x.At, x.Node = time.Now().Round(0).UTC(), p.node()
 	x.Err = x.Err[:min(len(x.Err), pauseText)]
 	raw, err := json.Marshal(x)
@@ -141,7 +151,7 @@ func (p *pauses) put(ctx context.Context, key string, x pause) {
 		return
 	}
 	p.mu.Lock()
-	p.known[key] = knownPause{pause: x, since: time.Now()}
+	p.known[key] = knownPause{Pause: x, since: time.Now()}
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseStore)
 	defer cancel()
@@ -150,8 +160,8 @@ func (p *pauses) put(ctx context.Context, key string, x pause) {
 	}
 }
 
-// drop deletes the pause at key, if there is one.
-func (p *pauses) drop(ctx context.Context, key string) {
+// Drop deletes the pause at key, if there is one.
+func (p *Pauses) Drop(ctx context.Context, key string) {
 	_, stored := p.peek(key)
 	p.mu.Lock()
 	delete(p.known, key)
@@ -166,36 +176,37 @@ func (p *pauses) drop(ctx context.Context, key string) {
 	}
 }
 
-// fail takes down that an order for name has failed while the name led where l says.
-func (p *pauses) fail(ctx context.Context, name string, err error, l lead, led bool) {
-	key := namePause(name)
-	x, _ := p.get(key)
-	x.Name, x.Err, x.Away = name, err.Error(), l.away != nil
+// Fail takes down that an order for name has failed while the name led away
+// from this cluster, and to a stranger.
+func (p *Pauses) Fail(ctx context.Context, name string, err error, away, stranger, led bool) {
+	key := OfName(name)
+	x, _ := p.Get(key)
+	x.Name, x.Err, x.Away = name, err.Error(), away
 	x.Failures++
 	if led {
 		x.Led = time.Now().Round(0).UTC()
 	}
-	if l.stranger || x.Quick >= retryQuick || isFinal(err) {
-		x.Slow = min(max(2*x.Slow, retrySlow), retryLast)
+	if stranger || x.Quick >= RetryQuick || isFinal(err) {
+		x.Slow = min(max(2*x.Slow, RetrySlow), RetryLast)
 		x.Wait = x.Slow
 	} else {
-		x.Wait = min(retryFirst<<x.Quick, retryLimit)
+		x.Wait = min(RetryFirst<<x.Quick, RetryLimit)
 		x.Quick++
 	}
 	x.Wait = x.Wait/2 + rand.N(x.Wait)
 	if x.Failures == 1 && p.crowded(ctx) {
 		p.mu.Lock()
 		x.At = time.Now().Round(0)
-		p.known[key] = knownPause{pause: x, since: time.Now()}
+		p.known[key] = knownPause{Pause: x, since: time.Now()}
 		p.mu.Unlock()
 		return
 	}
-	p.put(ctx, key, x)
+	p.Put(ctx, key, x)
 }
 
 // crowded reports whether there are so many names with failed orders that no more are written down.
-func (p *pauses) crowded(ctx context.Context) bool {
-	keys, err := p.storage.List(ctx, pausesPlace+"/names", false)
+func (p *Pauses) crowded(ctx context.Context) bool {
+	keys, err := p.storage.List(ctx, PausesPlace+"/names", false)
 	return err == nil && len(keys) >= pausesAtOnce
 }
 
@@ -214,26 +225,26 @@ func isFinal(err error) bool {
 	return problem.Status == statusTooManyRequests
 }
 
-// refused reports whether err is what an authority said to an order, and not, as a nonce that is too
+// Refused reports whether err is what an authority said to an order, and not, as a nonce that is too
 // old, something that acmez has tried again.
-func refused(err error) bool {
+func Refused(err error) bool {
 	problem := acme.Problem{}
 	return errors.As(err, &problem) && problem.Type != acme.ProblemTypeBadNonce
 }
 
 // forward reports whether an order for name may be brought forward because the name leads here now.
-func (p *pauses) forward(name string) bool {
-	x, _ := p.get(namePause(name))
+func (p *Pauses) forward(name string) bool {
+	x, _ := p.Get(OfName(name))
 	passed := time.Now().Round(0).Sub(x.Led)
-	return x.Away && (passed < 0 || passed >= retryLed)
+	return x.Away && (passed < 0 || passed >= RetryLed)
 }
 
-// of returns what keeps name from being ordered at any of the issuers, nil if nothing does. With led
+// For returns what keeps name from being ordered at any of the issuers, nil if nothing does. With led
 // the failures of the name itself are passed over, if that may be.
-func (p *pauses) of(name string, issuers []certmagic.Issuer, led bool) *pausedError {
+func (p *Pauses) For(name string, issuers []certmagic.Issuer, led bool) *Error {
 	var longest time.Duration
 	var why string
-	if x, left := p.get(namePause(name)); left > 0 && !(led && p.forward(name)) {
+	if x, left := p.Get(OfName(name)); left > 0 && !(led && p.forward(name)) {
 		longest, why = left, x.Err
 	}
 	if x, left := p.limits(name, issuers); left > longest {
@@ -242,15 +253,15 @@ func (p *pauses) of(name string, issuers []certmagic.Issuer, led bool) *pausedEr
 	if longest <= 0 {
 		return nil
 	}
-	return &pausedError{until: time.Now().Round(0).Add(longest).Round(time.Second), why: why}
+	return &Error{Until: time.Now().Round(0).Add(longest).Round(time.Second), Why: why}
 }
 
 // limits returns the limit of the issuer that takes an order for name first.
-func (p *pauses) limits(name string, issuers []certmagic.Issuer) (first pause, least time.Duration) {
+func (p *Pauses) limits(name string, issuers []certmagic.Issuer) (first Pause, least time.Duration) {
 	for i, issuer := range issuers {
 		x, left := p.limit(issuer.IssuerKey(), name)
 		if left <= 0 {
-			return pause{}, 0
+			return Pause{}, 0
 		}
 		if i == 0 || left < least {
 			first, least = x, left
@@ -260,10 +271,10 @@ func (p *pauses) limits(name string, issuers []certmagic.Issuer) (first pause, l
 }
 
 // limit returns the longest limit of an issuer for an order of name.
-func (p *pauses) limit(issuer, name string) (longest pause, most time.Duration) {
-	for _, key := range []string{limitOf(issuer, "all"), limitOf(issuer, "new"), limitName(issuer, name)} {
-		x, left := p.get(key)
-		if key == limitOf(issuer, "new") && !x.Sure {
+func (p *Pauses) limit(issuer, name string) (longest Pause, most time.Duration) {
+	for _, key := range []string{OfIssuer(issuer, "all"), OfIssuer(issuer, "new"), OfIssuerName(issuer, name)} {
+		x, left := p.Get(key)
+		if key == OfIssuer(issuer, "new") && !x.Sure {
 			continue
 		}
 		if left > most {
@@ -273,9 +284,9 @@ func (p *pauses) limit(issuer, name string) (longest pause, most time.Duration) 
 	return longest, most
 }
 
-// sweep deletes the records that say nothing any more.
-func (p *pauses) sweep(ctx context.Context) {
-	keys, err := p.storage.List(ctx, pausesPlace, true)
+// Sweep deletes the records that say nothing any more.
+func (p *Pauses) Sweep(ctx context.Context) {
+	keys, err := p.storage.List(ctx, PausesPlace, true)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
 			p.log.Warn("failed orders of before cannot be cleaned up; will try again", "error", err)
@@ -283,12 +294,12 @@ func (p *pauses) sweep(ctx context.Context) {
 		return
 	}
 	for _, key := range keys {
-		x, left := p.get(key)
+		x, left := p.Get(key)
 		p.mu.Lock()
 		k, ok := p.known[key]
 		p.mu.Unlock()
 		if ok && left <= 0 && time.Since(k.since) >= pauseForget && time.Since(k.since) >= x.Wait {
-			p.drop(ctx, key)
+			p.Drop(ctx, key)
 		}
 	}
 }
