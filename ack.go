@@ -37,7 +37,7 @@ func (a *acks) wait(ctx context.Context, index uint64) error {
 			return nil
 		}
 		// A session leaves by an entry, and a process without telling anybody.
-		timer := time.NewTimer(a.n.pace.lease / 12)
+		timer := time.NewTimer(a.n.timing.Poll())
 		select {
 		case <-poke:
 		case <-timer.C:
@@ -52,7 +52,7 @@ func (a *acks) wait(ctx context.Context, index uint64) error {
 // want has every session asked for index, except those that skip is true for, and returns those that have not got it.
 func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missing []string, poke <-chan struct{}) {
 	var there []string
-	it := a.n.fsm.state().Sessions.Root().Iterator()
+	it := a.n.store.State().Sessions.Root().Iterator()
 	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
 		id := string(k)
 		switch {
@@ -87,7 +87,7 @@ func (a *acks) gone(id string, ses *state.Session) bool {
 func (a *acks) late(id string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > 3*a.n.pace.lease
+	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.timing.Stuck()
 }
 
 // there reports whether a member has been heard of within the last lease. Nothing that is promised hangs on that.
@@ -103,7 +103,7 @@ func (a *acks) there(id string) bool {
 	if heard.Before(first) {
 		heard = first
 	}
-	return time.Since(heard) < a.n.pace.lease
+	return time.Since(heard) < a.n.timing.Lease
 }
 
 // matched is called when a member has stored more entries. One that has been away is told at once how far they are committed.
@@ -164,7 +164,7 @@ func (a *acks) ask(ctx context.Context, id string) {
 			a.mu.Unlock()
 			return
 		}
-		timer := time.NewTimer(a.n.pace.lease / 12)
+		timer := time.NewTimer(a.n.timing.Poll())
 		select {
 		case <-poke:
 		case <-timer.C:
@@ -198,8 +198,8 @@ func (a *acks) tell(id string, want uint64) uint64 {
 // awaitApplied waits until this node has applied index, as long as the leader waits for it. Entries of raft's own, which the state
 // machine does not see, come only at the beginning of a term, before anybody is told of anything.
 func (n *Node) awaitApplied(index uint64) error {
-	ctx, cancel := context.WithTimeout(n.works, n.pace.lease)
+	ctx, cancel := context.WithTimeout(n.works, n.timing.Lease)
 	defer cancel()
-	_, err := n.fsm.wait(ctx, func(s *state.State) bool { return s.Index >= index })
+	_, err := n.store.Wait(ctx, func(s *state.State) bool { return s.Index >= index })
 	return err
 }

@@ -145,7 +145,7 @@ func (n *Node) toLeader(ctx context.Context, peer, path string, body []byte, ser
 		n.log.Debug("what an operator asks for has to wait", "call", path, "err", err)
 		select {
 		case <-changed:
-		case <-time.After(n.pace.lease / 6):
+		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
 			if n.leader() == "" || n.works.Err() != nil {
 				err = n.lifeError(ErrNoLeader)
@@ -199,7 +199,7 @@ func (n *Node) serveRemove(ctx context.Context, peer string, body []byte) ([]byt
 // removeMember takes another member out of the cluster, if those who are left can go on without it.
 func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveRequest) (remote.Answer, error) {
 	name := n.nameOf(q.Node)
-	s := n.fsm.state()
+	s := n.store.State()
 	switch {
 	case !n.isServer(q.Node) && !slices.Contains(s.Servers, q.Node):
 		return done("%s is no member any more", name)
@@ -231,7 +231,7 @@ func (n *Node) nameOf(id string) string {
 // isAbsent reports whether it is known that a member cannot be reached: its session has ended, by its own word or by the verdict, or this node is on its
 // way out.
 func (n *Node) isAbsent(id string) bool {
-	s := n.fsm.state()
+	s := n.store.State()
 	return n.leaving.Load() || n.works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
 }
 
@@ -306,7 +306,7 @@ func (n *Node) serveMove(ctx context.Context, _ string, body []byte) ([]byte, er
 
 func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
 	holder := func() (state.Claim, bool) {
-		queue := n.fsm.state().Claims(keyspace.RolePrefix + q.Role)
+		queue := n.store.State().Claims(keyspace.RolePrefix + q.Role)
 		if len(queue) == 0 {
 			return state.Claim{}, false
 		}

@@ -32,7 +32,7 @@ func (n *Node) audit(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-time.After(n.pace.lease / 6):
+		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
 			return nil
 		}

@@ -170,8 +170,8 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*state.Effects) {})
-		if err := f.Restore(r); err != nil || f.state().Records.Len() != s.Records.Len() {
+		f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*state.Effects) {})
+		if err := f.Restore(r); err != nil || f.State().Records.Len() != s.Records.Len() {
 			b.Fatal(err)
 		}
 	}

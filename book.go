@@ -11,7 +11,7 @@ import (
 
 // book knows where nodes are: from their own greetings, else from what the cluster has recorded.
 type book struct {
-	fsm *fsm
+	store *state.Store
 
 	mu     sync.Mutex
 	heard  map[string]greeted
@@ -36,9 +36,9 @@ type greeted struct {
 
 const maxEnded = 1024 // processes that are remembered; those that still count are told again
 
-func newBook(f *fsm, stored map[string]state.Member) *book {
+func newBook(store *state.Store, stored map[string]state.Member) *book {
 	b := &book{
-		fsm: f, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]state.Member), said: make(map[string]string),
+		store: store, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]state.Member), said: make(map[string]string),
 		going: make(map[string]bool), over: make(map[string]uint64),
 	}
 	maps.Copy(b.stored, stored)
@@ -47,7 +47,7 @@ func newBook(f *fsm, stored map[string]state.Member) *book {
 
 // hear notes what a process of a node says of itself, and how far it has applied the log.
 func (b *book) hear(m state.Member, boot string, applied uint64) {
-	s := b.fsm.state()
+	s := b.store.State()
 	on, _ := s.Member(m.ID)
 	last, _ := s.Process(m.ID)
 	b.mu.Lock()
@@ -134,7 +134,7 @@ func (b *book) get(id string) (state.Member, bool) {
 
 // name returns what people call a node; empty: nothing is known.
 func (b *book) name(id string) string {
-	if m, ok := b.fsm.state().Member(id); ok && m.Name != "" {
+	if m, ok := b.store.State().Member(id); ok && m.Name != "" {
 		return m.Name
 	}
 	b.mu.Lock()
@@ -148,7 +148,7 @@ func (b *book) name(id string) string {
 // latest returns the newest process of a node that is known, and whether the cluster has it on record:
 // then it has had a session.
 func (b *book) latest(id string) (p state.Process, recorded, ok bool) {
-	on, has := b.fsm.state().Process(id)
+	on, has := b.store.State().Process(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g, ok := b.heard[id]
@@ -209,7 +209,7 @@ func (b *book) furthest(since time.Time, there func(id string) bool) (index uint
 
 // addr returns the address to dial a node at.
 func (b *book) addr(id string) (string, bool) {
-	on, recorded := b.fsm.state().Member(id)
+	on, recorded := b.store.State().Member(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if g, ok := b.heard[id]; ok && (!recorded || g.recorded == on.Addr) {
@@ -227,7 +227,7 @@ func (b *book) all() map[string]state.Member {
 	b.mu.Lock()
 	all := maps.Clone(b.stored)
 	b.mu.Unlock()
-	it := b.fsm.state().Members.Root().Iterator()
+	it := b.store.State().Members.Root().Iterator()
 	for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 		all[m.ID] = m
 	}

@@ -157,7 +157,7 @@ func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
 // node that has not noticed it yet writes what it knows of the old one, and would have the new one renewed.
 func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done bool, err error) {
 	crt := strings.TrimSuffix(key, ".json") + ".crt"
-	r, ok := s.n.fsm.state().Records.Get(keyspace.Tree(crt))
+	r, ok := s.n.store.State().Records.Get(keyspace.Tree(crt))
 	if !ok {
 		return false, nil
 	}

@@ -61,16 +61,16 @@ func TestBundle(t *testing.T) {
 		then func(t *testing.T, n, other *Node, net *simnet.Network)
 	}{
 		{"complete", func(t *testing.T, n, other *Node, _ *simnet.Network) {
-			before := n.fsm.state().Index
+			before := n.store.State().Index
 			mustStore(t, n, bundleStem+".key", "new key")
 			mustStore(t, n, bundleStem+".crt", "new crt")
 			wantRecords(t, other, "old key", "old crt", "{}")
-			if now := n.fsm.state().Index; now != before {
+			if now := n.store.State().Index; now != before {
 				t.Errorf("%d entries for a certificate that is not complete", now-before)
 			}
 			mustStore(t, n, bundleStem+".json", `{"new":1}`)
 			wantRecords(t, other, "new key", "new crt", `{"new":1}`)
-			if now := n.fsm.state().Index; now != before+1 {
+			if now := n.store.State().Index; now != before+1 {
 				t.Errorf("%d entries for a certificate", now-before)
 			}
 		}},
@@ -280,9 +280,9 @@ func TestRenewLockLease(t *testing.T) {
 		a, b := others[0], others[1]
 		renew := func(n *Node) error { return n.storage.RenewLockLease(t.Context(), "l", time.Minute) }
 		mustLock(t, a, "l")
-		index := a.fsm.state().Index
-		if err := renew(a); err != nil || a.fsm.state().Index != index {
-			t.Errorf("renewing what is held: %v, %d entries", err, a.fsm.state().Index-index)
+		index := a.store.State().Index
+		if err := renew(a); err != nil || a.store.State().Index != index {
+			t.Errorf("renewing what is held: %v, %d entries", err, a.store.State().Index-index)
 		}
 		if err := renew(b); !errors.Is(err, ErrLost) {
 			t.Errorf("renewing what another holds: %v", err)

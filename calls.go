@@ -186,7 +186,7 @@ func (n *Node) greeting() greeting {
 	}
 	if r := n.raft.Load(); r != nil && n.setback.Load() == nil {
 		g.InRaft, g.Leader = true, n.leader()
-		g.Committed = n.fsm.state().Servers
+		g.Committed = n.store.State().Servers
 		for _, srv := range n.servers() {
 			g.Servers = append(g.Servers, string(srv.ID))
 			if srv.Suffrage == raft.Voter {
@@ -229,7 +229,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 	}
 	n.book.lose(in.ID, in.Lost)
 	lost := func() bool {
-		ses := n.fsm.state().Session(in.ID)
+		ses := n.store.State().Session(in.ID)
 		return ses != nil && ses.Number == in.Lost
 	}
 	if lost() && n.leader() == in.ID {
@@ -250,7 +250,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 
 // wasRemoved reports whether this node, which is current, knows that id is not a member.
 func (n *Node) wasRemoved(id string) bool {
-	servers := n.fsm.state().Servers
+	servers := n.store.State().Servers
 	return n.leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
 }
 
@@ -274,7 +274,7 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 	}
 	for _, srv := range n.servers() {
 		if string(srv.ID) == peer {
-			if !slices.Contains(n.fsm.state().Servers, peer) {
+			if !slices.Contains(n.store.State().Servers, peer) {
 				return out, errors.New("it is being let in")
 			}
 			return out, nil
@@ -299,7 +299,7 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in state.Member) (st
 	if in.ID != peer {
 		return state.Member{}, codec.ErrMalformed
 	}
-	if !slices.Contains(n.fsm.state().Servers, peer) {
+	if !slices.Contains(n.store.State().Servers, peer) {
 		return in, nil // the answer to an earlier call was lost
 	}
 	if left, there := l.without(n, peer); there <= left/2 {
@@ -321,7 +321,7 @@ func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte,
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(n.fsm.state().Servers, peer) {
+	if !slices.Contains(n.store.State().Servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
 	if l := n.leading.Load(); l != nil && l.expels(peer) {

@@ -23,6 +23,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -37,7 +38,7 @@ const (
 // is not kept.
 type Node struct {
 	cfg     Config
-	pace    pace
+	timing  timing.Timing
 	log     *slog.Logger
 	secrets []seal.Secret
 	id      string // of the node, for as long as it has its directory
@@ -47,6 +48,7 @@ type Node struct {
 
 	dir     *durable.Dir // nil: in memory
 	port    *wire.Port
+	store   *state.Store
 	fsm     *fsm
 	keeper  *keeper
 	tenures *tenures
@@ -120,13 +122,14 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, pace: cfg.Timing.pace().by(cfg.rate), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
 	n.life, n.end = context.WithCancelCause(context.Background())
 	n.works, n.break_ = context.WithCancelCause(n.life)
-	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
+	n.store = state.NewStore()
+	n.fsm = newFSM(n.store, n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
 	n.keeper, n.tenures = newKeeper(n), newTenures()
 	n.tickets = frontend.NewTickets(cfg.TLS.TicketRotation, n.isReady)
 	n.writes = newProposer(n)
@@ -173,7 +176,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		cluster:        n.clusterID,
 		changed:        n.changed.Notify,
 		peek: func(key string) ([]byte, bool) {
-			r, ok := n.fsm.state().Records.Get(keyspace.Tree(key))
+			r, ok := n.store.State().Records.Get(keyspace.Tree(key))
 			if !ok {
 				return nil, false
 			}
@@ -226,7 +229,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	if n.name == "" {
 		n.name = machineName()
 	}
-	n.book = newBook(n.fsm, ident.Peers)
+	n.book = newBook(n.store, ident.Peers)
 	n.log = slogbridge.NewNamed(n.cfg.Logger, n.book.name).With("node", n.name)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	if ident.Member {
@@ -283,7 +286,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 				l.acks.matched(id)
 			}
 		},
-		Company: n.pace.renewal(),
+		Company: n.timing.Renewal(),
 		Logger:  n.log,
 	})
 	if err != nil {
@@ -338,7 +341,7 @@ func (n *Node) lookAround(ctx context.Context) {
 		}
 		told = own
 		select {
-		case <-time.After(5 * n.pace.lease):
+		case <-time.After(n.timing.Greeting()):
 		case <-ctx.Done():
 			return
 		}
@@ -557,7 +560,7 @@ func (n *Node) depart(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
-		case <-time.After(n.pace.lease / 6):
+		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), err)
 		}

@@ -42,7 +42,7 @@ func (n *Node) conditions() []condition {
 
 // whyLeaderless says what is known of a cluster without a leader.
 func (n *Node) whyLeaderless() string {
-	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.fsm.state().Voters))
+	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.store.State().Voters))
 	if all := n.unreachable(); all != "" {
 		return why + "; " + all
 	}
@@ -70,7 +70,7 @@ func (n *Node) whyWrites() string {
 // heldDown lists the roles that nobody may have yet.
 func (n *Node) heldDown() string {
 	var all []string
-	for key, c := range n.fsm.state().InHoldDown() {
+	for key, c := range n.store.State().InHoldDown() {
 		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.nameOf(c.Node))
 	}
 	slices.Sort(all)

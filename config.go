@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
 // Config describes one node. It is copied by Open; later changes have no effect.
@@ -195,35 +196,15 @@ func (t Timing) String() string {
 	return "unknown"
 }
 
-// pace holds the lengths that a Timing stands for.
-type pace struct {
-	lease time.Duration // after this long without an answer a node is taken for gone
-
-	// heartbeat is raft's heartbeat and election time-outs. It is twice the lease: a heartbeat may come after two fifths of it, and a follower that raft makes a
-	// candidate before the leader's lease has lapsed is in the way of the one that stands then.
-	heartbeat time.Duration
-}
-
-func (t Timing) pace() pace {
+// lengths returns the lengths of time that t stands for.
+func (t Timing) lengths() timing.Timing {
 	switch t {
 	case Fast:
-		return pace{lease: 200 * time.Millisecond, heartbeat: 400 * time.Millisecond}
+		return timing.Of(200 * time.Millisecond)
 	case WAN:
-		return pace{lease: 3 * time.Second, heartbeat: 6 * time.Second}
+		return timing.Of(3 * time.Second)
 	}
-	return pace{lease: 600 * time.Millisecond, heartbeat: 1200 * time.Millisecond}
-}
-
-// renewal is how often a node asks for its lease. A promise may come only with the voter's next request, so at two fifths of the lease's age, and
-// another fifth is its margin: the rest, 240 ms of 600, is for a lost packet that TCP sends again.
-func (p pace) renewal() time.Duration { return p.lease / 5 }
-
-// by returns the pace of a node whose clock runs at that rate: fast clocks are the first to say that a time is over.
-func (p pace) by(rate float64) pace {
-	if rate != 0 {
-		p.lease, p.heartbeat = time.Duration(float64(p.lease)/rate), time.Duration(float64(p.heartbeat)/rate)
-	}
-	return p
+	return timing.Of(600 * time.Millisecond)
 }
 
 // complete checks c and puts in what is not said.

@@ -111,7 +111,7 @@ func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bo
 	}
 	knows := state.ComesAfter(in.Processes, last.Incarnation)
 	l, _ := n.lifeOf(ctx, in.ID, last)
-	present := n.fsm.state().Session(in.ID) != nil
+	present := n.store.State().Session(in.ID) != nil
 	switch {
 	case l == lifeGoes && (recorded || knows):
 		return &refusal{refusedCopy, n.copyText(in.ID, last)}, false
@@ -134,7 +134,7 @@ func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bo
 
 // examineTwin judges another process of this very node that greets it.
 func (n *Node) examineTwin(in *greeting) *refusal {
-	last, _ := n.fsm.state().Process(n.id)
+	last, _ := n.store.State().Process(n.id)
 	self := state.Process{Incarnation: n.boot, Addr: n.addr, Time: last.Time}
 	switch {
 	case last.Incarnation == n.boot, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.boot):
@@ -173,7 +173,7 @@ func (n *Node) storedBy(id, boot string) uint64 {
 	if n.raft.Load() == nil {
 		return 0
 	}
-	s := n.fsm.state()
+	s := n.store.State()
 	stored := max(s.Stored(id), min(n.port.Transport().Committed(id, boot), s.Index))
 	if l := n.leading.Load(); l != nil {
 		confirmed := n.port.Transport().Confirmed(id, boot, l.term)
@@ -211,7 +211,7 @@ func (n *Node) lastIndex() (last uint64) {
 
 // applied returns the newest entry that this node or its last process has applied.
 func (n *Node) applied() uint64 {
-	index := n.fsm.state().Index
+	index := n.store.State().Index
 	if d := n.disk.Load(); d != nil {
 		index = max(index, d.mark.Index)
 	}
@@ -237,8 +237,8 @@ func (n *Node) fresh(id, boot string) error {
 // lacks what another node has applied can win only because a voter was rolled back. Nodes greet one
 // another again and again as long as there is no leader, so what they say is recent.
 func (n *Node) mayLead(last uint64) error {
-	servers := n.fsm.state().Servers
-	applied, by := n.book.furthest(time.Now().Add(-12*n.pace.lease), func(id string) bool {
+	servers := n.store.State().Servers
+	applied, by := n.book.furthest(time.Now().Add(-n.timing.Recent()), func(id string) bool {
 		return id != n.id && slices.Contains(servers, id) && !n.port.HungUp(id)
 	})
 	if applied <= last {
@@ -279,7 +279,7 @@ func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
 
 // superseded returns why this process cannot go on as its node, by what this node itself has applied.
 func (n *Node) superseded(ctx context.Context) error {
-	s := n.fsm.state()
+	s := n.store.State()
 	last, ok := s.Process(n.id)
 	if !ok || last.Incarnation == n.boot || state.ComesAfter(n.identity().Processes, last.Incarnation) {
 		return nil
@@ -296,7 +296,7 @@ func (n *Node) superseded(ctx context.Context) error {
 // mayOpen is asked of the leader whether a process may have a session opened. It may not as long as the
 // process that has one may live: that process would lose all that it holds.
 func (n *Node) mayOpen(ctx context.Context, id, boot string, processes []string) error {
-	s := n.fsm.state()
+	s := n.store.State()
 	last, ok := s.Process(id)
 	if !ok || last.Incarnation == boot {
 		return nil

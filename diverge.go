@@ -51,7 +51,7 @@ func (n *Node) stopSoon(err error) {
 	n.keeper.lose(err)
 	n.tasks.Go(func() {
 		select {
-		case <-time.After(n.pace.lease / 12):
+		case <-time.After(n.timing.Poll()):
 		case <-n.works.Done():
 		}
 		n.fail(err)
@@ -71,7 +71,7 @@ func (n *Node) sumAt(index, term uint64) (uint64, bool) {
 
 // appliedSum is sumAt for an entry that was applied.
 func (n *Node) appliedSum(index uint64) (uint64, bool) {
-	if s := n.fsm.state(); s.Index == index {
+	if s := n.store.State(); s.Index == index {
 		return uint64(s.Past.Sum), true
 	}
 	return n.sumAt(index, 0)
@@ -103,12 +103,12 @@ func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
 // watchLog puts a log that knows its sums on the disk's, and has this node begin with what it knows to
 // be committed.
 func (n *Node) watchLog(d *disk) (*history.Log, error) {
-	log := history.NewLog(d.logs, func() uint64 { return n.fsm.state().Index }, func(c *history.Conflict) {
+	log := history.NewLog(d.logs, func() uint64 { return n.store.State().Index }, func(c *history.Conflict) {
 		n.tasks.Go(func() { n.fail(n.divergence("", c)) })
 	})
 	n.chain.Store(log)
 	mark := d.mark // of the last process; the next restore is of a leader's snapshot
-	if n.fsm.state().Index > 0 {
+	if n.store.State().Index > 0 {
 		mark = durable.Mark{} // of this one, which has its state
 	}
 	n.fsm.restored = func(s *state.State) (*state.State, error) {
@@ -124,8 +124,8 @@ func (n *Node) watchLog(d *disk) (*history.Log, error) {
 		return log, err // raft restores the newest
 	}
 	s, err := n.fsm.restored(state.New())
-	if err == nil && s.Index > n.fsm.state().Index {
-		n.fsm.publish(s)
+	if err == nil && s.Index > n.store.State().Index {
+		n.store.Publish(s)
 		n.told(nil)
 	}
 	return log, err
@@ -166,8 +166,8 @@ func (n *Node) keepMark(ctx context.Context) {
 	}
 	defer f.Close()
 	for last := uint64(0); ; {
-		next := n.fsm.next()
-		if s := n.fsm.state(); s.Index != last {
+		next := n.store.Next()
+		if s := n.store.State(); s.Index != last {
 			if err := f.Write(durable.Mark{Index: s.Index, Sum: uint64(s.Past.Sum)}); err != nil {
 				n.log.Debug("how far the log was applied cannot be written down", "err", err)
 			}

@@ -1,14 +1,11 @@
 package flotilla
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -21,6 +18,8 @@ import (
 // fsm is raft's state machine. It opens entries, gives them to state.apply and publishes the state that results. It knows
 // nothing of networks, clocks or certificates.
 type fsm struct {
+	*state.Store // written by raft's goroutine alone
+
 	secrets []seal.Secret
 	failed  func(error) // called, on its own goroutine, when an entry cannot be applied: the node must stop
 
@@ -34,50 +33,11 @@ type fsm struct {
 
 	log *slog.Logger
 
-	current atomic.Pointer[state.State] // written by raft's goroutine alone
-	written notify.Signal               // raft has done with a snapshot, well or badly
-
-	mu      sync.Mutex
-	changed chan struct{} // closed at the next publication
+	written notify.Signal // raft has done with a snapshot, well or badly
 }
 
-func newFSM(secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
-	f := &fsm{secrets: secrets, failed: failed, told: told, log: log, changed: make(chan struct{})}
-	f.current.Store(state.New())
-	return f
-}
-
-// state returns the newest state that this node has applied. It takes no lock.
-func (f *fsm) state() *state.State { return f.current.Load() }
-
-// next returns a channel that is closed when a state newer than that of any earlier call of state is there.
-func (f *fsm) next() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.changed
-}
-
-func (f *fsm) publish(s *state.State) {
-	f.current.Store(s)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	close(f.changed)
-	f.changed = make(chan struct{})
-}
-
-// wait returns the first state that it sees for which ok is true. The error is the context's cause.
-func (f *fsm) wait(ctx context.Context, ok func(*state.State) bool) (*state.State, error) {
-	for {
-		next := f.next()
-		if s := f.state(); ok(s) {
-			return s, nil
-		}
-		select {
-		case <-next:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
+func newFSM(store *state.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
+	return &fsm{Store: store, secrets: secrets, failed: failed, told: told, log: log}
 }
 
 // Apply is never called by raft, which uses ApplyBatch.
@@ -85,7 +45,7 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
 // ApplyBatch applies committed entries, commands and configurations, and publishes the state after the last of them.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
-	s := f.state()
+	s := f.State()
 	out := make([]any, len(logs))
 	var fx state.Effects
 	for _, l := range logs {
@@ -96,14 +56,14 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		if err != nil {
 			// Skipping an entry would let this replica differ from the others for ever, and a panic would end the host
 			// program. So this goroutine of raft ends here; its deferred calls keep raft's own books right.
-			f.publish(s)
+			f.Publish(s)
 			f.told(&fx)
 			go f.failed(fmt.Errorf("entry %d of the log: %w", l.Index, err))
 			runtime.Goexit()
 		}
 		s = next
 	}
-	f.publish(s)
+	f.Publish(s)
 	f.told(&fx)
 	return out
 }
@@ -180,7 +140,7 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 
 // Snapshot returns the current state, which never changes: the writers are held up for the length of a pointer's copy.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	return &snapshot{f.state(), f.written.Notify}, nil
+	return &snapshot{f.State(), f.written.Notify}, nil
 }
 
 // Restore replaces the state by a snapshot's. On an error it leaves the state as it is, and also if that is newer: a node that has acted on an
@@ -196,7 +156,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		go f.failed(err) // the leader would send the same again, for ever
 		return err
 	}
-	have := f.state()
+	have := f.State()
 	if newer, older := s, have; have.Index > 0 {
 		if older.Index > newer.Index {
 			newer, older = older, newer
@@ -212,7 +172,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		}
 	}
 	if s.Index >= have.Index {
-		f.publish(s)
+		f.Publish(s)
 		f.told(nil)
 	}
 	return nil

@@ -61,7 +61,7 @@ func (n *Node) majorityRuns() bool {
 }
 
 func (n *Node) hasMajority(counts func(id string) bool) bool {
-	voters, yes := n.fsm.state().Voters, 0
+	voters, yes := n.store.State().Voters, 0
 	for _, id := range voters {
 		if counts(id) {
 			yes++
@@ -90,7 +90,7 @@ func (n *Node) whileSomebodyStays(ctx context.Context, patience time.Duration) (
 			}
 			select {
 			case <-changed:
-			case <-time.After(n.pace.lease / 24): // a port that refuses pokes nobody
+			case <-time.After(n.timing.Glance()): // a port that refuses pokes nobody
 			case <-ctx.Done():
 				return
 			}
@@ -118,11 +118,11 @@ func (n *Node) handOver(ctx context.Context) error {
 		n.log.Info("nothing is handed over: the node has no lease")
 		return yielded
 	}
-	ctx, stop := n.whileSomebodyStays(ctx, n.pace.lease/2)
+	ctx, stop := n.whileSomebodyStays(ctx, n.timing.HandOver())
 	defer stop()
 	moved := n.passLeadership(ctx)
 	term := n.term()
-	number := n.ownSession(n.fsm.state())
+	number := n.ownSession(n.store.State())
 	n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 	if yielded != nil {
 		time.Sleep(time.Until(n.keeper.until())) // whoever still holds something has until then; ctx may be over
@@ -168,7 +168,7 @@ func (n *Node) endSession(ctx context.Context, number uint64, clean bool) error 
 		}
 		select {
 		case <-changed:
-		case <-time.After(n.pace.lease / 12):
+		case <-time.After(n.timing.Poll()):
 		case <-ctx.Done():
 			return fmt.Errorf("ending the session: %w", err)
 		}

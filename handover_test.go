@@ -59,7 +59,7 @@ func TestShutdownOfAll(t *testing.T) {
 						going = append(going, all[i])
 					}
 					// A role that nobody gives up early is held for about a fifth of the lease.
-					if took := shutdownAll(t, going, gap); took > 2*nodes[0].pace.lease {
+					if took := shutdownAll(t, going, gap); took > 2*nodes[0].timing.Lease {
 						t.Errorf("it took %v", took)
 					}
 				})
@@ -79,7 +79,7 @@ func TestShutdownOfMost(t *testing.T) {
 				if leads {
 					going = []*Node{leader, others[0]}
 				}
-				if took := shutdownAll(t, going, 0); took > nodes[0].pace.lease {
+				if took := shutdownAll(t, going, 0); took > nodes[0].timing.Lease {
 					t.Errorf("it took %v", took)
 				}
 			})
@@ -93,7 +93,7 @@ func TestShutdownOfSome(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b", "c", "d", "e"}, nil)
 		leader, others := leaderOf(t, nodes)
 		slices.SortFunc(others, func(a, b *Node) int { return slices.Compare([]byte(a.id), []byte(b.id)) })
-		if took := shutdownAll(t, []*Node{leader, others[0]}, 0); took > leader.pace.lease {
+		if took := shutdownAll(t, []*Node{leader, others[0]}, 0); took > leader.timing.Lease {
 			t.Errorf("it took %v", took)
 		}
 		begun := time.Now()
@@ -102,11 +102,11 @@ func TestShutdownOfSome(t *testing.T) {
 		if err := others[2].storage.Store(ctx, "x", []byte("y")); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(begun); took > leader.pace.lease {
+		if took := time.Since(begun); took > leader.timing.Lease {
 			t.Errorf("the next write took %v", took)
 		}
 		for _, n := range others[1:] {
-			if s := n.fsm.state(); s.Session(leader.id) != nil || s.Session(others[0].id) != nil {
+			if s := n.store.State(); s.Session(leader.id) != nil || s.Session(others[0].id) != nil {
 				t.Errorf("%s knows a session of one that has left", n.name)
 			}
 		}
@@ -117,7 +117,7 @@ func TestShutdownOfSome(t *testing.T) {
 func TestShutdownAlone(t *testing.T) {
 	quick := func(t *testing.T, n *Node) {
 		t.Helper()
-		if took := shutdownAll(t, []*Node{n}, 0); took > n.pace.lease/2 {
+		if took := shutdownAll(t, []*Node{n}, 0); took > n.timing.HandOver() {
 			t.Errorf("it took %v", took)
 		}
 	}
@@ -204,7 +204,7 @@ func TestLeaveThatFailsIsTakenBack(t *testing.T) {
 		if !leader.majorityStays() {
 			t.Error("the node that stays is still taken for one that leaves")
 		}
-		if took := shutdownAll(t, []*Node{leader}, 0); took > leader.pace.lease {
+		if took := shutdownAll(t, []*Node{leader}, 0); took > leader.timing.Lease {
 			t.Errorf("it took %v", took)
 		}
 	})

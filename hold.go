@@ -349,7 +349,7 @@ func (n *Node) granted(ctx context.Context, c state.Command, ref state.Ref, cont
 			n.withdraw(c.Key, ref)
 			return 0, nil
 		}
-		mine, i := n.fsm.state().FindClaim(c.Key, ref)
+		mine, i := n.store.State().FindClaim(c.Key, ref)
 		if i < 0 || mine.HoldDown != 0 {
 			return 0, nil
 		}
@@ -418,7 +418,7 @@ func (n *Node) contest(ctx context.Context, key string, ref state.Ref, delay tim
 	var since time.Time
 	for {
 		changed := n.tenures.contested.Wait()
-		s := n.fsm.state()
+		s := n.store.State()
 		better := s.Better(key, ref)
 		if c, _ := s.FindClaim(key, ref); !better && c.Group == "" {
 			return // nor will it be: whoever is granted the role next is the best of those who wait
@@ -436,7 +436,7 @@ func (n *Node) contest(ctx context.Context, key string, ref state.Ref, delay tim
 				if _, _, err := n.writes.doIn(ctx, state.Command{Op: state.OpYield, Key: key, Number: ref.Seq, Session: ref.Session}); err != nil && errors.Is(err, ErrLost) {
 					return
 				}
-				wait = n.pace.lease // it should be under way; else once more
+				wait = n.timing.Lease // it should be under way; else once more
 			}
 			due = time.After(wait)
 		}
@@ -477,7 +477,7 @@ func (n *Node) beginTenure(t *tenure) bool {
 	if !n.keeper.usable(t.ref.Session) || n.shuns(t.key, t.public) {
 		return false
 	}
-	n.tenures.tell(n.fsm.state(), []state.Ref{t.ref})
+	n.tenures.tell(n.store.State(), []state.Ref{t.ref})
 	return true
 }
 
@@ -498,10 +498,10 @@ func (n *Node) endTenure(t *tenure) {
 	t.mu.Unlock()
 	if !lost {
 		// Whoever has called Hold should find the role given up, but not wait for a leader that may not come.
-		ctx, cancel := context.WithTimeout(n.works, n.pace.lease)
+		ctx, cancel := context.WithTimeout(n.works, n.timing.Lease)
 		if n.leaving.Load() {
 			var stop func()
-			ctx, stop = n.whileSomebodyStays(ctx, n.pace.lease/6)
+			ctx, stop = n.whileSomebodyStays(ctx, n.timing.Retry())
 			defer stop()
 		}
 		_, _, err := n.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: t.key, Number: t.ref.Seq, Session: t.ref.Session})

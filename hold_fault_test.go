@@ -49,7 +49,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 			return // f does not begin
 		}
 		// f has begun; handOver goes on after yieldAll
-		number := n.ownSession(n.fsm.state())
+		number := n.ownSession(n.store.State())
 		n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		var e codec.Encoder
 		e.Uint(number)
@@ -122,7 +122,7 @@ func TestLockWithLostContext(t *testing.T) {
 		n.writes.mu.Lock()
 		seq := n.writes.seq
 		n.writes.mu.Unlock()
-		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.fsm.state().Claims(keyspace.LockPrefix+"l")))
+		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.store.State().Claims(keyspace.LockPrefix+"l")))
 	}
 	n.Close()
 }
@@ -134,12 +134,12 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		session := n.ownSession(n.fsm.state())
+		session := n.ownSession(n.store.State())
 		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
 		early, _ := n.writes.begin(session)
 		claim := state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + "l", Flag: true, Number: uint64(n.cfg.MaxState), Node: n.id, Session: session}
 		claim.Seq, claim.Acked = n.writes.begin(session)
-		entry := state.SealCommand(n.fsm.state().Keys, &claim)
+		entry := state.SealCommand(n.store.State().Keys, &claim)
 		n.writes.end(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
 		n.withdraw(claim.Key, state.Ref{Node: n.id, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
@@ -154,7 +154,7 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		}
 		n.writes.end(session, early)
 		time.Sleep(time.Minute)
-		if queue := leader.fsm.state().Claims(claim.Key); len(queue) > 0 {
+		if queue := leader.store.State().Claims(claim.Key); len(queue) > 0 {
 			t.Errorf("a minute later the lock is held by a claim that nobody waits for: %+v", queue)
 		}
 	})
@@ -212,9 +212,9 @@ func TestNoRoleWithoutLease(t *testing.T) {
 					mu.Unlock()
 				}
 				if held < 500 {
-					queue := leader.fsm.state().Claims(keyspace.RolePrefix + "r")
+					queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 					t.Errorf("in a minute the role was held for %d tenths of a second; its holder in the state is %v's node: %v, which has a lease: %v, suspected: %v",
-						held, queue[0].Node[:4], queue[0].Node == poor.id, poor.keeper.valid(), leader.fsm.state().Session(poor.id).Suspect)
+						held, queue[0].Node[:4], queue[0].Node == poor.id, poor.keeper.valid(), leader.store.State().Session(poor.id).Suspect)
 				}
 				net.Heal()
 				for _, n := range nodes {
@@ -321,7 +321,7 @@ func testAlarm(t *testing.T, stubborn bool) {
 		return nil
 	})
 	for { // until the leader has asked: then the release comes a little later than the request in the log
-		queue := leader.fsm.state().Claims(keyspace.RolePrefix + "r")
+		queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 		if len(queue) == 2 {
 			break
 		}

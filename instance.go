@@ -140,10 +140,10 @@ func (n *Node) endRaft() error {
 func (n *Node) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.id)
-	c.HeartbeatTimeout = n.pace.heartbeat
-	c.ElectionTimeout = n.pace.heartbeat
-	c.LeaderLeaseTimeout = n.pace.heartbeat // nothing that is promised hangs on it: leases and confirm see to that
-	c.CommitTimeout = 5 * n.pace.lease      // commits are told at once by acks
+	c.HeartbeatTimeout = n.timing.Heartbeat
+	c.ElectionTimeout = n.timing.Heartbeat
+	c.LeaderLeaseTimeout = n.timing.Heartbeat // nothing that is promised hangs on it: leases and confirm see to that
+	c.CommitTimeout = n.timing.Attempt()      // commits are told at once by acks
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true

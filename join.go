@@ -154,7 +154,7 @@ func (n *Node) outvoted(r *round) error {
 // peer that was away may have known before.
 func (n *Node) heeds(g *greeting) bool {
 	own := n.identity()
-	switch last, _ := n.fsm.state().Process(n.id); {
+	switch last, _ := n.store.State().Process(n.id); {
 	case own.Cluster == "":
 		return true
 	case g.Cluster != own.Cluster:
@@ -274,10 +274,10 @@ func (n *Node) adopt(cluster string, members []state.Member) (done bool, err err
 func (n *Node) remember(ctx context.Context) {
 	last := n.identity().Peers
 	for {
-		next := n.fsm.next()
+		next := n.store.Next()
 		var again <-chan time.Time
 		now := make(map[string]state.Member)
-		it := n.fsm.state().Members.Root().Iterator()
+		it := n.store.State().Members.Root().Iterator()
 		for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 			now[m.ID] = m
 		}

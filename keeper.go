@@ -82,7 +82,7 @@ func newKeeper(n *Node) *keeper {
 	now := time.Now()
 	k := &keeper{
 		n: n, started: now, poke: make(chan struct{}, 1),
-		own: lease{length: leaseTime(n.pace.lease)}, given: newPromises(promiseTime(n.pace.lease), now),
+		own: lease{length: n.timing.Held()}, given: newPromises(n.timing.Grant(), now),
 		reports: make(map[suspicion]map[string]bool), pending: make(map[sessionID]bool),
 		owed: make(map[string][]byte),
 	}
@@ -189,11 +189,11 @@ func (k *keeper) untilOf(session uint64) time.Time {
 }
 
 // margin is how long before its end a lease is given up, so that all that hangs on it has ended by then.
-func (k *keeper) margin() time.Duration { return k.n.pace.lease / 5 }
+func (k *keeper) margin() time.Duration { return k.n.timing.Margin() }
 
 // run renews, reports and judges until ctx ends.
 func (k *keeper) run(ctx context.Context) {
-	every := k.n.pace.renewal()
+	every := k.n.timing.Renewal()
 	var renewal, last, looked time.Time
 	awake := time.Now() // since when this loop has run without a gap
 	begun := uint64(0)
@@ -271,7 +271,7 @@ func (k *keeper) look(now time.Time) (session uint64, loss time.Time) {
 // renew asks all voters for promises, and tells those who have asked of this node's.
 func (k *keeper) renew(now time.Time, session uint64) {
 	k.mu.Lock()
-	urgent := k.end.Sub(now) < k.n.pace.lease/2
+	urgent := k.end.Sub(now) < k.n.timing.Urgent()
 	notes := k.owed
 	k.owed = make(map[string][]byte)
 	k.mu.Unlock()
@@ -281,7 +281,7 @@ func (k *keeper) renew(now time.Time, session uint64) {
 		e.Uint(session)
 		e.Uint(uint64(now.Sub(k.started)))
 		e.Bool(urgent)
-		for _, id := range k.n.fsm.state().Voters {
+		for _, id := range k.n.store.State().Voters {
 			if id != k.n.id {
 				notes[id] = append(notes[id], e.B...)
 			} else if k.asked(id, session) {
@@ -345,7 +345,7 @@ func (k *keeper) noted(peer string, note []byte) {
 func (k *keeper) answer(r request) {
 	k.keep(r)
 	var e codec.Encoder
-	switch s := k.n.fsm.state(); {
+	switch s := k.n.store.State(); {
 	case k.asked(r.node, r.session):
 		e.Byte(notePromise)
 		e.Uint(r.session)
@@ -354,7 +354,7 @@ func (k *keeper) answer(r request) {
 		if !r.urgent {
 			k.mu.Lock()
 			k.owed[r.node] = e.B
-			early := !time.Now().Before(k.next.Add(-k.n.pace.renewal() / 2))
+			early := !time.Now().Before(k.next.Add(-k.n.timing.Renewal() / 2))
 			k.mu.Unlock()
 			if early {
 				k.wake() // this process is awake now, and need not be woken again so soon
@@ -376,7 +376,7 @@ func (k *keeper) answer(r request) {
 func (k *keeper) keep(r request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.caught && k.n.fsm.state().Index >= r.session {
+	if k.caught && k.n.store.State().Index >= r.session {
 		return
 	}
 	k.early = append(slices.DeleteFunc(k.early, func(old request) bool { return old.node == r.node }), r)
@@ -399,7 +399,7 @@ func (k *keeper) asked(node string, session uint64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now, id := time.Now(), sessionID{node, session}
-	ses := k.n.fsm.state().Session(node)
+	ses := k.n.store.State().Session(node)
 	if ses == nil || ses.Number != session {
 		return false
 	}
@@ -415,7 +415,7 @@ func (k *keeper) asked(node string, session uint64) bool {
 func (k *keeper) promised(voter string, session uint64, sent time.Time) {
 	k.mu.Lock()
 	k.own.promise(voter, session, sent)
-	end := k.own.end(k.n.fsm.state().Voters) // under the lock: no promise that came after a change is counted for those before it
+	end := k.own.end(k.n.store.State().Voters) // under the lock: no promise that came after a change is counted for those before it
 	longer := k.own.session != 0 && end.After(k.end)
 	if longer {
 		if k.end.IsZero() {
@@ -434,16 +434,16 @@ func (k *keeper) promised(voter string, session uint64, sent time.Time) {
 func (k *keeper) report(now time.Time) (next time.Time) {
 	leader := k.n.leader()
 	k.mu.Lock()
-	s := k.n.fsm.state()
+	s := k.n.store.State()
 	var lapsed []suspicion
 	for node, ses := range s.Suspects() {
 		id := sessionID{node, ses.Number}
 		at := k.given.lapses(id)
 		if k.caught && k.given.lapsed(id, now) {
 			lapsed = append(lapsed, suspicion{id, ses.Suspect})
-			at = now.Add(k.n.pace.lease / 12) // again, until it is heard
+			at = now.Add(k.n.timing.Poll()) // again, until it is heard
 		} else if !k.caught {
-			at = now.Add(k.n.pace.lease / 12)
+			at = now.Add(k.n.timing.Poll())
 		}
 		if at = maxTime(at, now.Add(time.Millisecond)); next.IsZero() || at.Before(next) {
 			next = at
@@ -481,7 +481,7 @@ func (k *keeper) sessionsChanged() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
-	it := k.n.fsm.state().Sessions.Root().Iterator()
+	it := k.n.store.State().Sessions.Root().Iterator()
 	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
 		id := sessionID{string(node), ses.Number}
 		if _, known := k.given.asked[id]; !known {
@@ -504,8 +504,8 @@ func (k *keeper) follow(now time.Time) {
 // watchLeader has a voter stand for election when a majority of the voters says that the leader's lease has lapsed: raft's own time-outs
 // are longer.
 func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
-	leader, s := k.n.leader(), k.n.fsm.state()
-	if leader == "" || leader == k.n.id || !slices.Contains(s.Voters, k.n.id) || now.Sub(awake) < k.n.pace.lease/6 {
+	leader, s := k.n.leader(), k.n.store.State()
+	if leader == "" || leader == k.n.id || !slices.Contains(s.Voters, k.n.id) || now.Sub(awake) < k.n.timing.Retry() {
 		return
 	}
 	ses := s.Session(leader)

@@ -24,7 +24,7 @@ func TestNoLeaseOnAHangingDisk(t *testing.T) {
 		if !n.keeper.valid() {
 			t.Error("it has no lease, and its disk is only slow")
 		}
-		time.Sleep(hanging + 2*n.pace.lease)
+		time.Sleep(hanging + 2*n.timing.Lease)
 		if n.keeper.valid() {
 			t.Errorf("it has a lease for %v while its disk hangs", n.keeper.left())
 		}
@@ -106,14 +106,14 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 				l = cmp.Or(l, n.leading.Load())
 			}
 		}
-		s, err := again[0].fsm.wait(t.Context(), func(s *state.State) bool {
+		s, err := again[0].store.Wait(t.Context(), func(s *state.State) bool {
 			old := s.Session(alive.id)
 			return old == nil || old.Suspect != 0
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(l.since); took < again[0].pace.lease/6 {
+		if took := time.Since(l.since); took < again[0].timing.Retry() {
 			t.Errorf("%v after the leader began, the session is %+v", took, s.Session(alive.id))
 		}
 	})

@@ -27,19 +27,19 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 			told(fx)
 			<-gate
 		}
-		old := leader.ownSession(leader.fsm.state())
+		old := leader.ownSession(leader.store.State())
 		leader.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 		mustStore(t, next, "k", "1")
-		for number := old; number == old || !leader.keeper.usable(number); number = leader.ownSession(leader.fsm.state()) {
+		for number := old; number == old || !leader.keeper.usable(number); number = leader.ownSession(leader.store.State()) {
 			time.Sleep(time.Millisecond)
 		}
 		synctest.Wait() // the leader has asked
-		if number := slow.fsm.state().Number(leader.id); number != old {
+		if number := slow.store.State().Number(leader.id); number != old {
 			t.Fatalf("the slow voter knows session %d already", number)
 		}
 		close(gate)
 		synctest.Wait()
-		if number := slow.fsm.state().Number(leader.id); number == old {
+		if number := slow.store.State().Number(leader.id); number == old {
 			t.Fatal("the slow voter has not applied the session")
 		}
 		net.Isolate(leader.name)
@@ -57,7 +57,7 @@ func TestAskedBeforeCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
-		id := sessionID{leader.id, leader.ownSession(leader.fsm.state())}
+		id := sessionID{leader.id, leader.ownSession(leader.store.State())}
 		k := newKeeper(others[0]) // the next life of the keeper, in a node that has all of the log
 		go k.run(t.Context())
 		var e codec.Encoder

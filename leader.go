@@ -66,7 +66,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		if l != nil {
 			l.stop()
 			duties.Wait()
-			n.beat(r, n.pace.heartbeat)
+			n.beat(r, n.timing.Heartbeat)
 			n.port.Transport().Release(l.term)
 			led, l = l.term, nil
 		}
@@ -84,7 +84,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 		if leads && l == nil {
 			l = newLeadership(ctx, n, r, term)
 			l.before, l.beforeHeard = before, r.LastContact()
-			n.beat(r, 2*n.pace.heartbeat)
+			n.beat(r, 2*n.timing.Heartbeat)
 			run := l
 			duties.Go(func() { n.runDuties(run) })
 		}
@@ -144,7 +144,7 @@ func (n *Node) runDuties(l *leadership) {
 // cluster that entry brings the keys.
 func (n *Node) startTerm(l *leadership) bool {
 	for l.ctx.Err() == nil {
-		s := n.fsm.state()
+		s := n.store.State()
 		var entry []byte
 		var err error
 		if s.Keys == nil {
@@ -158,7 +158,7 @@ func (n *Node) startTerm(l *leadership) bool {
 		}
 		first := l.raft.LastIndex() // of this term or later: raft's own first entry at least
 		err = l.apply(l.ctx, n, entry, func(s *state.State) bool { return s.Index > first })
-		if err == nil && n.fsm.state().Keys != nil {
+		if err == nil && n.store.State().Keys != nil {
 			return true
 		}
 	}
@@ -178,7 +178,7 @@ func (n *Node) newKeyring() ([]byte, error) {
 // lease and a verdict cannot come from voters that are two changes apart, every session must have applied the last one, and promises that
 // were counted before that must have lapsed. It returns the index of the configuration that this is true of, and the change must be of that one.
 func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
-	s := n.fsm.state()
+	s := n.store.State()
 	if err := l.everyone(ctx, n, s.Elected); err != nil {
 		return 0, fmt.Errorf("the last change of the voters: %w", err)
 	}
@@ -189,7 +189,7 @@ func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
 	at := l.settledAt
 	l.mu.Unlock()
 	select {
-	case <-time.After(time.Until(at.Add(promiseTime(n.pace.lease)))):
+	case <-time.After(time.Until(at.Add(n.timing.Grant()))):
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	case <-l.ctx.Done():
@@ -207,7 +207,7 @@ func (l *leadership) everyone(ctx context.Context, n *Node, index uint64) error 
 		}
 		select {
 		case <-poke:
-		case <-time.After(n.pace.lease / 12):
+		case <-time.After(n.timing.Poll()):
 		case <-ctx.Done():
 			return fmt.Errorf("%s has not heard of it: %w", missing[0], context.Cause(ctx))
 		case <-l.ctx.Done():
@@ -223,7 +223,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 	if l == nil {
 		return 0, errNotLeader
 	}
-	index := n.fsm.state().Index
+	index := n.store.State().Index
 	conf := l.raft.GetConfiguration()
 	if err := conf.Error(); err != nil {
 		return 0, err
@@ -298,8 +298,8 @@ func (n *Node) transfer(ctx context.Context, to string) error {
 			// Its future is not waited for: one that reaches raft as it ends is answered by nobody. raft gives up after its election time-out.
 			l.raft.LeadershipTransferToServer(srv.ID, srv.Address)
 			select {
-			case <-time.After(n.pace.heartbeat):
-				failed = fmt.Errorf("%s has not taken over within %v", n.nameOf(string(srv.ID)), n.pace.heartbeat)
+			case <-time.After(n.timing.Heartbeat):
+				failed = fmt.Errorf("%s has not taken over within %v", n.nameOf(string(srv.ID)), n.timing.Heartbeat)
 			case <-l.ctx.Done():
 				return nil
 			case <-ctx.Done():
@@ -307,7 +307,7 @@ func (n *Node) transfer(ctx context.Context, to string) error {
 			}
 		}
 		select {
-		case <-time.After(n.pace.lease / 12):
+		case <-time.After(n.timing.Poll()):
 		case <-l.ctx.Done():
 			return nil
 		case <-ctx.Done():
@@ -346,7 +346,7 @@ func (l *leadership) expel(ctx context.Context, n *Node, id string) (stop func()
 		delete(l.expelled, id)
 	}
 	n.keeper.wake()
-	if _, err = n.fsm.wait(ctx, func(s *state.State) bool { return s.Session(id) == nil }); err != nil {
+	if _, err = n.store.Wait(ctx, func(s *state.State) bool { return s.Session(id) == nil }); err != nil {
 		stop()
 	}
 	return stop, err
@@ -443,7 +443,7 @@ func (n *Node) standsAt(ctx context.Context, id string) uint64 {
 
 // stand makes raft stand for election at once.
 func (n *Node) stand(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, n.pace.lease)
+	ctx, cancel := context.WithTimeout(ctx, n.timing.Lease)
 	defer cancel()
 	if _, err := n.port.Transport().Inject(ctx, &raft.TimeoutNowRequest{RPCHeader: n.rpcHeader()}); err != nil {
 		n.log.Debug("standing for election", "err", err)
@@ -457,7 +457,7 @@ func (n *Node) rpcHeader() raft.RPCHeader {
 
 // awaitLeading returns this node's leadership. A node that has just been elected is waited for: its first entry is on the way.
 func (n *Node) awaitLeading(ctx context.Context) (*leadership, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.pace.lease)
+	ctx, cancel := context.WithTimeout(ctx, n.timing.Lease)
 	defer cancel()
 	for {
 		changed := n.changed.Wait()

@@ -9,15 +9,6 @@ import (
 // what time it is. ARCHITECTURE.md has the argument why two sessions never hold the same thing, and TestLeaseStateSpace searches for a
 // way to make them.
 
-// drift is how much faster or slower than right any clock may run: one part in a hundred.
-const drift = 100
-
-// promiseTime is how long a voter's promise binds it, from its answer on.
-func promiseTime(lease time.Duration) time.Duration { return lease + lease/drift }
-
-// leaseTime is how long a promise is good for the one it was given to, from the sending of the request on.
-func leaseTime(lease time.Duration) time.Duration { return lease - lease/drift }
-
 // sessionID names a session.
 type sessionID struct {
 	node   string
@@ -26,7 +17,7 @@ type sessionID struct {
 
 // lease is what a node knows of the promises that voters have given to its session.
 type lease struct {
-	length   time.Duration        // see leaseTime
+	length   time.Duration        // see timing.Held
 	session  uint64               // 0: there is none
 	promised map[string]time.Time // by voter: when the newest request that it answered with a promise was sent
 }
@@ -60,7 +51,7 @@ func (l *lease) end(voters []string) time.Time {
 // promises is what a voter has promised in this life of its process. It promises nothing to a session that its state says is
 // suspected or unknown; that is the caller's to see to, in one step with give and lapsed.
 type promises struct {
-	length time.Duration // see promiseTime
+	length time.Duration // see timing.Grant
 	began  time.Time     // what was promised before that, by an earlier process, is not known
 	until  map[sessionID]time.Time
 	asked  map[sessionID]time.Time // when a session last asked, whatever the answer was

@@ -74,8 +74,8 @@ func BenchmarkHandOver(b *testing.B) {
 			}
 			got <- time.Now()
 		}()
-		for s := holder.n.fsm.state(); len(s.Claims(keyspace.LockPrefix+"lock")) < 2; s = holder.n.fsm.state() {
-			<-holder.n.fsm.next()
+		for s := holder.n.store.State(); len(s.Claims(keyspace.LockPrefix+"lock")) < 2; s = holder.n.store.State() {
+			<-holder.n.store.Next()
 		}
 		start := time.Now()
 		if err := holder.Unlock(b.Context(), "lock"); err != nil {
@@ -124,7 +124,7 @@ func BenchmarkBoot(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(time.Since(start).Milliseconds()), "ms/boot")
-		if got := node.fsm.state().Records.Len(); got != 30_000 {
+		if got := node.store.State().Records.Len(); got != 30_000 {
 			b.Fatalf("%d records", got)
 		}
 	}
@@ -175,11 +175,11 @@ func BenchmarkIdle(b *testing.B) {
 			}
 			<-time.After(5 * time.Second) // the last to come are being entered in the book
 			for b.Loop() {
-				before, index := cpuTime(b), nodes[0].fsm.state().Index
+				before, index := cpuTime(b), nodes[0].store.State().Index
 				const span = 10 * time.Second
 				<-time.After(span)
 				b.ReportMetric(100*float64(cpuTime(b)-before)/float64(span)/float64(size), "%/node")
-				if wrote := nodes[0].fsm.state().Index - index; wrote != 0 {
+				if wrote := nodes[0].store.State().Index - index; wrote != 0 {
 					b.Errorf("%d entries were written", wrote)
 				}
 			}

@@ -96,7 +96,7 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 			net.Block(n.name, holder.name)
 		}
 		got := <-next
-		t.Logf("%v after the leave began; voters %d", time.Since(leaving), len(leader.fsm.state().Voters))
+		t.Logf("%v after the leave began; voters %d", time.Since(leaving), len(leader.store.State().Voters))
 		held := tenure.(*tenureOf)
 		if left := time.Until(tenure.Deadline()); left > 0 {
 			t.Errorf("the role is granted again (fence %d after %d) %v before the first holder's deadline; its context: %v",
@@ -121,7 +121,7 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if ses := leader.fsm.state().Session(n.id); leader.leading.Load().acks.gone(n.id, ses) && n.keeper.valid() {
+		if ses := leader.store.State().Session(n.id); leader.leading.Load().acks.gone(n.id, ses) && n.keeper.valid() {
 			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
 		}
 		stale := 0
@@ -146,9 +146,9 @@ func TestLiveWithoutSession(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		n.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
-		number := n.ownSession(n.fsm.state())
+		number := n.ownSession(n.store.State())
 		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: number}
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &end), func(s *state.State) bool { return s.Number(n.id) == 0 }); err != nil {
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.id) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -180,7 +180,7 @@ func TestLapsedOfUnknownSession(t *testing.T) {
 		}
 		var e codec.Encoder
 		e.String(leader.id)
-		e.Uint(leader.ownSession(leader.fsm.state()) - 1) // the one before, in an old snapshot
+		e.Uint(leader.ownSession(leader.store.State()) - 1) // the one before, in an old snapshot
 		for _, n := range nodes {
 			if reply, err := n.serveLapsed(t.Context(), others[0].id, e.B); err != nil || reply[0] != 0 {
 				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.name, reply, err)
@@ -403,11 +403,11 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		number := n.ownSession(n.fsm.state())
+		number := n.ownSession(n.store.State())
 		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: n.id, Number: number}
 		k := newKeeper(leader) // of a process that has just been started
 		time.Sleep(time.Second)
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &c), func(s *state.State) bool { return s.Session(n.id).Suspect != 0 }); err != nil {
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.id).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()
@@ -557,7 +557,7 @@ func TestStuckRaftHoldsNobodyUp(t *testing.T) {
 		others[0].port.Transport().Stop() // notes and calls are not its business
 		start := time.Now()
 		mustStore(t, leader, "k", "1")
-		if took := time.Since(start); took > 5*leader.pace.lease {
+		if took := time.Since(start); took > 5*leader.timing.Lease {
 			t.Errorf("the first write took %v", took)
 		}
 		if others[0].keeper.valid() {

@@ -80,7 +80,7 @@ func TestReportsAreTrue(t *testing.T) {
 			t.Fatal("it promises nothing")
 		}
 		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
-		k.n.fsm.publish(m.s)
+		k.n.store.Publish(m.s)
 		who := suspicion{sessionID{"a", a}, m.s.Index}
 		report := func() bool {
 			k.report(time.Now())
@@ -91,7 +91,7 @@ func TestReportsAreTrue(t *testing.T) {
 		if report() {
 			t.Error("it reports while its promise binds it")
 		}
-		time.Sleep(promiseTime(k.n.pace.lease))
+		time.Sleep(k.n.timing.Grant())
 		k.caught = false
 		if report() {
 			t.Error("it reports before it has caught up")
@@ -106,10 +106,10 @@ func TestReportsAreTrue(t *testing.T) {
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
 func keeperOf(t *testing.T, s *state.State) *keeper {
 	t.Helper()
-	n := &Node{id: "own", pace: LAN.pace(), log: testlog.None(), tenures: newTenures(), clocks: clocks.New(clocks.Config{Log: testlog.None()})}
+	n := &Node{id: "own", timing: LAN.lengths(), log: testlog.None(), tenures: newTenures(), clocks: clocks.New(clocks.Config{Log: testlog.None()})}
 	n.works = t.Context()
-	n.fsm = newFSM(nil, testlog.None(), nil, nil)
-	n.fsm.publish(s)
+	n.fsm = newFSM(state.NewStore(), nil, testlog.None(), nil, nil)
+	n.store.Publish(s)
 	n.keeper = newKeeper(n)
 	n.keeper.catchUp()
 	return n.keeper
@@ -127,7 +127,7 @@ func TestSuspectIsPromisedNothing(t *testing.T) {
 			t.Error("a suspect is promised a lease")
 		}
 		m.do(state.Command{Op: state.OpClear, Target: "a", Number: a, Cond: suspicion})
-		k.n.fsm.publish(m.s)
+		k.n.store.Publish(m.s)
 		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("one that was cleared is promised none, or another session is")
 		}
@@ -185,7 +185,7 @@ func TestVoterThatLagsSaysNothing(t *testing.T) {
 		for range 3 {
 			m.open("another")
 		}
-		k.n.fsm.publish(m.s)
+		k.n.store.Publish(m.s)
 		k.answer(request{node: ids[1], session: 3, urgent: true})
 		time.Sleep(10 * time.Second)
 		if len(heard) != 1 || <-heard != noteEnded {
@@ -235,7 +235,7 @@ func TestLeaseOfAStoppedProcess(t *testing.T) {
 		if !k.valid() || !k.usable(7) {
 			t.Fatal("there is no lease")
 		}
-		time.Sleep(k.n.pace.lease) // nothing of the node runs
+		time.Sleep(k.n.timing.Lease) // nothing of the node runs
 		if k.valid() || k.usable(7) {
 			t.Error("the lease is relied on after its end")
 		}
@@ -255,7 +255,7 @@ func TestSessionEndsAfterItsLease(t *testing.T) {
 				net.Isolate(silent.name)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if _, err := leader.fsm.wait(ctx, func(s *state.State) bool { return s.Session(silent.id) == nil }); err != nil {
+				if _, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Session(silent.id) == nil }); err != nil {
 					t.Fatalf("the session never ends: %v", err)
 				}
 				if left := time.Until(silent.keeper.until()); left > 0 {
@@ -273,7 +273,7 @@ func TestLapsedNeedsAMajority(t *testing.T) {
 		nodes := trio(t, net, nil)
 		time.Sleep(5 * time.Second)
 		leader, others := leaderOf(t, nodes)
-		s := leader.fsm.state()
+		s := leader.store.State()
 		id := sessionID{leader.id, s.Number(leader.id)}
 		if others[0].majoritySays(t.Context(), s.Voters, id) {
 			t.Error("a majority is said to find the lease of the leader over, and all of them renew it")

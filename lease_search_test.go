@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
 // The tests in this file and in lease_voters_test.go go through all that can happen to the lease of one session, in a small model, and look
@@ -53,8 +55,8 @@ func newLeaseModel(length, step int16, entries int, broken brokenRules) *leaseMo
 // leaseRules are the rules of time, which are not modelled. The present is always the same; what is past is known by how long ago it was.
 type leaseRules struct {
 	now     time.Time
-	lease   time.Duration // see leaseTime
-	promise time.Duration // see promiseTime
+	lease   time.Duration // see timing.Held
+	promise time.Duration // see timing.Grant
 	rates   []int16       // what a clock may advance by in a step; slow or fast
 	x       sessionID
 	names   []string // of voters
@@ -63,8 +65,8 @@ type leaseRules struct {
 // newLeaseRules returns those for leases and steps of such lengths, before the margins and by a right clock. Two steps must fit an int16.
 func newLeaseRules(length, step int16) leaseRules {
 	return leaseRules{
-		now: time.Unix(0, 0), lease: leaseTime(time.Duration(length)), promise: promiseTime(time.Duration(length)),
-		rates: []int16{step - step/drift, step + step/drift}, x: sessionID{"0", 1}, names: []string{"0", "1", "2", "3", "4"},
+		now: time.Unix(0, 0), lease: timing.Of(time.Duration(length)).Held(), promise: timing.Of(time.Duration(length)).Grant(),
+		rates: []int16{step - step/timing.Drift, step + step/timing.Drift}, x: sessionID{"0", 1}, names: []string{"0", "1", "2", "3", "4"},
 	}
 }
 

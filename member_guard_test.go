@@ -237,7 +237,7 @@ func TestAtMostFiveVote(t *testing.T) {
 		for i, name := range []string{"e", "f"} {
 			mustBeReady(t, join(t, net, nodes[0], name, nil))
 			time.Sleep(time.Minute)
-			if s := nodes[0].fsm.state(); len(s.Servers) != 5+i || len(s.Voters) != 5 {
+			if s := nodes[0].store.State(); len(s.Servers) != 5+i || len(s.Voters) != 5 {
 				t.Errorf("of %d members %d vote", len(s.Servers), len(s.Voters))
 			}
 		}
@@ -284,8 +284,8 @@ func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, _ := leaderOf(t, trio(t, net, nil))
-		if index, err := leader.confirm(t.Context()); err != nil || index != leader.fsm.state().Index {
-			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.fsm.state().Index, err)
+		if index, err := leader.confirm(t.Context()); err != nil || index != leader.store.State().Index {
+			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.store.State().Index, err)
 		}
 		l := leader.leading.Load()
 		before := newLeadership(l.ctx, leader, l.raft, l.term-1)
@@ -491,7 +491,7 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 			defer l.mu.Unlock()
 			l.expelled[n.id] = is
 		}
-		request := openRequest(n.boot, leader.fsm.state().Number(n.id))
+		request := openRequest(n.boot, leader.store.State().Number(n.id))
 		expel(true)
 		if _, err := leader.serveOpen(t.Context(), n.id, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
@@ -544,7 +544,7 @@ func TestNewProcessLeads(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		n, term := others[0], leader.term()
 		before := newBoot(0)
-		now, _ := n.fsm.state().Process(leader.id)
+		now, _ := n.store.State().Process(leader.id)
 		n.book.mu.Lock()
 		heard := n.book.heard[leader.id]
 		heard.boot, heard.opened = before, now.Opened

@@ -171,7 +171,7 @@ func (l *leadership) view(n *Node) ([]member, error) {
 	if err := conf.Error(); err != nil {
 		return nil, err
 	}
-	s := n.fsm.state()
+	s := n.store.State()
 	var all []member
 	for _, srv := range conf.Configuration().Servers {
 		id := string(srv.ID)
@@ -220,11 +220,11 @@ func (l *leadership) keepMembers(n *Node, r *roster) error {
 // record has the cluster know what a member says of itself.
 func (l *leadership) record(n *Node, id string) error {
 	known, heard := n.book.get(id)
-	if m, ok := n.fsm.state().Member(id); !heard || ok && m == known {
+	if m, ok := n.store.State().Member(id); !heard || ok && m == known {
 		return nil
 	}
 	c := state.Command{Op: state.OpMember, Node: n.id, Target: id, Key: known.Name, Value: []byte(known.Addr), Flag: known.InMemory, Group: known.Former}
-	err := l.apply(l.ctx, n, state.SealCommand(n.fsm.state().Keys, &c), func(s *state.State) bool {
+	err := l.apply(l.ctx, n, state.SealCommand(n.store.State().Keys, &c), func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == known
 	})
@@ -278,6 +278,6 @@ func (l *leadership) remove(ctx context.Context, n *Node, id string) error {
 	if err := waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(id), settled, n.attemptTimeout())); err != nil {
 		return err
 	}
-	_, err = n.fsm.wait(ctx, func(s *state.State) bool { return !slices.Contains(s.Servers, id) })
+	_, err = n.store.Wait(ctx, func(s *state.State) bool { return !slices.Contains(s.Servers, id) })
 	return err
 }

@@ -41,7 +41,7 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 	if err := codeError(a.Code); err != nil {
 		return err
 	}
-	s, err := n.fsm.wait(ctx, func(s *state.State) bool {
+	s, err := n.store.Wait(ctx, func(s *state.State) bool {
 		queue := s.Claims(key) // empty: its holder has left, and the heir too
 		return len(queue) == 0 || queue[0].Node == id || queue[0].Index > a.Index || queue[0].HoldDown != 0
 	})
@@ -62,7 +62,7 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 // Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives, or
 // if this node did and has lost its lease.
 func (n *Node) Holder(role string) (fence uint64, own bool) {
-	queue := n.fsm.state().Claims(keyspace.RolePrefix + role)
+	queue := n.store.State().Claims(keyspace.RolePrefix + role)
 	if len(queue) == 0 || queue[0].HoldDown != 0 {
 		return 0, false
 	}
@@ -144,7 +144,7 @@ func (n *Node) serveWill(ctx context.Context, node string, number uint64) error 
 
 // passOn has the leader do it.
 func (n *Node) passOn(ctx context.Context, node string, number uint64, done func(*state.State) bool) error {
-	if done(n.fsm.state()) {
+	if done(n.store.State()) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())

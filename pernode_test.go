@@ -85,7 +85,7 @@ func TestPerNode(t *testing.T) {
 			if _, err := n.Storage().List(t.Context(), "certificates", true); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: certificates in the cluster's storage: %v", n.name, err)
 			}
-			for k, r, it := []byte(nil), (*state.Value)(nil), n.fsm.state().Records.Root().Iterator(); ; {
+			for k, r, it := []byte(nil), (*state.Value)(nil), n.store.State().Records.Root().Iterator(); ; {
 				var ok bool
 				if k, r, ok = it.Next(); !ok {
 					break
@@ -385,13 +385,13 @@ func TestPerNodeCompromised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
-		before := nodes[0].fsm.state().Tickets
+		before := nodes[0].store.State().Tickets
 		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("k")); err != nil {
 			t.Fatal(err)
 		}
 		awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index > before.Index && k.Current != nil })
 		for _, n := range nodes {
-			k := n.fsm.state().Tickets
+			k := n.store.State().Tickets
 			for _, key := range append([][]byte{k.Current, k.Next}, k.Previous...) {
 				if bytes.Equal(key, before.Current) || bytes.Equal(key, before.Next) {
 					t.Errorf("%s accepts a key of before", n.name)

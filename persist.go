@@ -38,7 +38,7 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 			return
 		}
 		n.awaitQuiet(ctx)
-		rest := snapshotRest + time.Duration(n.fsm.state().Bytes())*snapshotRestMiB>>20
+		rest := snapshotRest + time.Duration(n.store.State().Bytes())*snapshotRestMiB>>20
 		if err := n.snapshot(ctx); err != nil && ctx.Err() == nil {
 			n.log.Warn("no snapshot; will try again", "err", err, "in", rest)
 			n.snapshotSoon()
@@ -84,7 +84,7 @@ func (n *Node) snapshot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("looking for snapshots: %w", err)
 	}
-	want := n.fsm.state().Index
+	want := n.store.State().Index
 	if len(have) > 0 && have[0].Index >= want {
 		return nil // raft would log an error
 	}

@@ -83,7 +83,7 @@ func TestSnapshotsRest(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		last = snapshotIndex(t, n)
-		if i := n.fsm.state().Index; last < i {
+		if i := n.store.State().Index; last < i {
 			t.Errorf("the last snapshot is at %d, and the state at %d", last, i)
 		}
 		time.Sleep(time.Hour)

@@ -78,7 +78,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	ctx, stop := p.n.whileOpen(ctx)
 	defer stop()
 
-	s, err := p.n.fsm.wait(ctx, func(s *state.State) bool { return p.n.ownSession(s) != 0 })
+	s, err := p.n.store.Wait(ctx, func(s *state.State) bool { return p.n.ownSession(s) != 0 })
 	if err != nil {
 		return 0, state.Answer{}, p.n.because(err)
 	}
@@ -100,7 +100,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 		if err == nil {
 			break
 		}
-		timer := time.NewTimer(p.n.pace.lease / 12)
+		timer := time.NewTimer(p.n.timing.Poll())
 		select {
 		case <-changed:
 		case <-timer.C:
@@ -110,7 +110,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 		}
 		timer.Stop()
 	}
-	_, err = p.n.fsm.wait(ctx, func(s *state.State) (ok bool) {
+	_, err = p.n.store.Wait(ctx, func(s *state.State) (ok bool) {
 		a, ok = s.Answer(c.Node, c.Session, c.Seq)
 		return ok
 	})
@@ -288,7 +288,7 @@ func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte
 		return nil, err
 	}
 	// An entry that cannot be opened would end every node that applies it.
-	keys := n.fsm.state().Keys
+	keys := n.store.State().Keys
 	for _, q := range batch {
 		c, err := state.OpenCommand(keys, q.entry)
 		if err != nil {
@@ -314,7 +314,7 @@ func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*pr
 		}
 	}
 	var index uint64
-	_, err := n.fsm.wait(ctx, func(s *state.State) bool {
+	_, err := n.store.Wait(ctx, func(s *state.State) bool {
 		for _, q := range batch {
 			a, ok := s.Answer(node, q.session, q.seq)
 			if !ok {
@@ -331,13 +331,13 @@ func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*pr
 }
 
 // attemptTimeout bounds one attempt; another one follows.
-func (n *Node) attemptTimeout() time.Duration { return 5 * n.pace.lease }
+func (n *Node) attemptTimeout() time.Duration { return n.timing.Attempt() }
 
 // applyAndTell is apply for what others wait for: they are told at once.
 func (l *leadership) applyAndTell(ctx context.Context, n *Node, c *state.Command, done func(*state.State) bool) error {
-	err := l.apply(ctx, n, state.SealCommand(n.fsm.state().Keys, c), done)
+	err := l.apply(ctx, n, state.SealCommand(n.store.State().Keys, c), done)
 	if err == nil {
-		l.acks.want(n.fsm.state().Index, l.acks.gone)
+		l.acks.want(n.store.State().Index, l.acks.gone)
 	}
 	return err
 }
@@ -347,6 +347,6 @@ func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	l.raft.Apply(entry, n.attemptTimeout())
-	_, err := n.fsm.wait(ctx, done)
+	_, err := n.store.Wait(ctx, done)
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
 // Each test in this file has failed once. Its comment tells what happened then, and must not happen.
@@ -29,7 +30,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		held, returned := make(chan uint64, 1), make(chan error, 1)
 		go func() {
 			returned <- n.Hold(ctx, Role{Name: "r", Public: true, Keep: true}, func(ctx context.Context, _ Tenure) error {
-				held <- n.ownSession(n.fsm.state())
+				held <- n.ownSession(n.store.State())
 				<-ctx.Done()
 				return nil
 			})
@@ -45,7 +46,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Error("nobody gets the role")
 		}
-		if now := n.ownSession(n.fsm.state()); now != session {
+		if now := n.ownSession(n.store.State()); now != session {
 			t.Errorf("the session is %d and was %d: this shows nothing", now, session)
 		}
 	})
@@ -133,7 +134,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if q := n.fsm.state().Claims(c.Key); len(q) != 1 || q[0].HoldDown == 0 {
+		if q := n.store.State().Claims(c.Key); len(q) != 1 || q[0].HoldDown == 0 {
 			t.Fatalf("there is no ghost: %+v", q)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -147,14 +148,14 @@ func TestGhostIsNoGrant(t *testing.T) {
 // Whatever the clocks do within their bounds, a ghost stays until its machine's kernel has ended what is to be seen. A linger that a slow clock counts there was
 // over earlier by a fast one.
 func TestGhostsOutlastSlowClocks(t *testing.T) {
-	n := &Node{pace: pace{lease: 600 * time.Millisecond}}
+	n := &Node{timing: timing.Of(600 * time.Millisecond)}
 	k := newKeeper(n)
-	const slow, fast = 1 - 1./drift, 1 + 1./drift
+	const slow, fast = 1 - 1./timing.Drift, 1 + 1./timing.Drift
 	for _, linger := range []time.Duration{0, 10 * time.Millisecond, 2500 * time.Millisecond, maxLinger} {
 		for _, lapsed := range []bool{true, false} {
 			seen := float64(linger) / slow
 			if !lapsed {
-				seen += float64(leaseTime(n.pace.lease)) / slow
+				seen += float64(n.timing.Held()) / slow
 			}
 			if ghost := float64(k.haunts(&state.Claim{Expired: lapsed, HoldDownTime: int64(linger)})) / fast; ghost < seen {
 				t.Errorf("linger %v, lapsed %v: the ghost is gone after %v, and something is seen for %v", linger, lapsed, time.Duration(ghost), time.Duration(seen))

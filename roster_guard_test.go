@@ -81,7 +81,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		e := join(t, net, leader, "e", nil)
 		mustBeReady(t, e)
 		net.Isolate("e")
-		time.Sleep(2 * leader.pace.lease)
+		time.Sleep(2 * leader.timing.Lease)
 		if err := l.carryOut(t.Context(), leader, change{promote, e.id, "it was there"}); err != nil {
 			t.Error(err)
 		}
@@ -99,10 +99,10 @@ func TestRemovalLeavesAMajority(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		l := leader.leading.Load()
 		net.Isolate(others[0].name)
-		if _, err := leader.fsm.wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].id) == nil }); err != nil {
+		if _, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].id) == nil }); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(leader.pace.lease)
+		time.Sleep(leader.timing.Lease)
 		err := l.remove(t.Context(), leader, others[1].id)
 		if err == nil || !strings.Contains(err.Error(), "only 1 of the 2 voters that are left are there") {
 			t.Errorf("the last follower is removed: %v", err)

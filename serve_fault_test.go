@@ -79,12 +79,12 @@ func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
-		before := nodes[0].fsm.state().Tickets
+		before := nodes[0].store.State().Tickets
 		_, rest := leaderOf(t, nodes)
 		if err := rest[0].certs.config.Storage.Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		if now := nodes[0].fsm.state().Tickets; now != nil && slices.ContainsFunc(append(now.Previous, now.Current), func(k []byte) bool { return bytes.Equal(k, before.Current) }) {
+		if now := nodes[0].store.State().Tickets; now != nil && slices.ContainsFunc(append(now.Previous, now.Current), func(k []byte) bool { return bytes.Equal(k, before.Current) }) {
 			t.Error("tickets of before are accepted")
 		}
 	})
@@ -150,7 +150,7 @@ func TestDroppedTicketsStayDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		before := nodes[2].fsm.state().Tickets
+		before := nodes[2].store.State().Tickets
 		if err := nodes[0].DropTickets(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -163,10 +163,10 @@ func TestDroppedTicketsStayDropped(t *testing.T) {
 		}
 		alone := reviewReopen(t, nodes[2])
 		time.Sleep(time.Second)
-		if alone.fsm.state().Index == 0 {
+		if alone.store.State().Index == 0 {
 			t.Fatal("it has no snapshot")
 		}
-		if now := alone.fsm.state().Tickets; now != nil && bytes.Equal(now.Current, before.Current) {
+		if now := alone.store.State().Tickets; now != nil && bytes.Equal(now.Current, before.Current) {
 			t.Fatal("a key that was dropped is in use")
 		}
 	})

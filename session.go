@@ -27,7 +27,7 @@ func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 		n.waitsFor.Store(&why)
 		select {
 		case <-changed:
-		case <-time.After(n.pace.lease / 6):
+		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
 		}
 	}
@@ -37,7 +37,7 @@ func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 func (n *Node) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
-	applied := n.fsm.state().Index
+	applied := n.store.State().Index
 	reply, err := n.askLeader(ctx, callConfirm, nil)
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func (n *Node) catchUp(ctx context.Context) error {
 		n.fail(err)
 		return err
 	}
-	if _, err := n.fsm.wait(ctx, func(s *state.State) bool { return s.Index >= index }); err != nil {
+	if _, err := n.store.Wait(ctx, func(s *state.State) bool { return s.Index >= index }); err != nil {
 		return err
 	}
 	return n.checkConfirmed(index, known, sum)
@@ -66,7 +66,7 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 		n.giveUp(err)
 		return err
 	}
-	s := n.fsm.state()
+	s := n.store.State()
 	if own := n.ownSession(s); own != 0 && own != lost {
 		return nil // the answer to an earlier call was lost
 	}
@@ -85,7 +85,7 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 		return err
 	}
 	seen := s.Number(n.id)
-	s, err := n.fsm.wait(ctx, func(s *state.State) bool {
+	s, err := n.store.Wait(ctx, func(s *state.State) bool {
 		last, _ := s.Process(n.id)
 		return s.Number(n.id) != seen || last.Incarnation != "" && last.Incarnation != n.boot && !state.ComesAfter(n.identity().Processes, last.Incarnation)
 	})
@@ -98,7 +98,7 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 // noteSession has the directory know that this process has had a session, and so which process the
 // cluster has on record.
 func (n *Node) noteSession() {
-	if processes := n.identity().Processes; len(processes) < 2 || n.ownSession(n.fsm.state()) == 0 {
+	if processes := n.identity().Processes; len(processes) < 2 || n.ownSession(n.store.State()) == 0 {
 		return
 	}
 	if err := n.save(func(id *identity) { id.Processes = []string{n.boot} }); err != nil {
@@ -117,7 +117,7 @@ func (n *Node) ownSession(s *state.State) uint64 {
 // live sees to the session for as long as it has a lease. It returns when all that hung on it is over, with the session's
 // number if the cluster may still believe in it. A setback since there were that many ends it at once: the node has not caught up since.
 func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
-	session := n.ownSession(n.fsm.state())
+	session := n.ownSession(n.store.State())
 	if session == 0 {
 		return 0 // it has ended already
 	}
@@ -128,7 +128,7 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 	}
 	for leased := false; ctx.Err() == nil; {
 		renewed, changed := n.keeper.renewed.Wait(), n.sessions.Wait()
-		s := n.fsm.state()
+		s := n.store.State()
 		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.id) {
 			self := n.self()
 			n.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
@@ -172,21 +172,21 @@ func (n *Node) told(fx *state.Effects) {
 	}
 	if fx.Sessions {
 		n.keeper.sessionsChanged()
-		n.presence.observe(n.fsm.state())
+		n.presence.observe(n.store.State())
 		n.sessions.Notify()
 		n.tasks.Go(n.port.Recheck) // another process may have taken a node's place
 	}
 	if len(fx.Claims) > 0 {
-		n.tenures.tell(n.fsm.state(), fx.Claims)
+		n.tenures.tell(n.store.State(), fx.Claims)
 	}
 	if fx.Roles {
 		n.tenures.contested.Notify()
 	}
 	if fx.Tickets {
-		n.tickets.Follow(n.fsm.state().Tickets)
+		n.tickets.Follow(n.store.State().Tickets)
 		n.changed.Notify()
 	}
-	if say := n.space.look(n.fsm.state()); say != nil {
+	if say := n.space.look(n.store.State()); say != nil {
 		n.tasks.Go(say)
 	}
 	sites := keyspace.CertificateSites(fx.Keys)
@@ -205,7 +205,7 @@ func (n *Node) company(ctx context.Context) {
 	defer cancel()
 	for settled := false; !settled && ctx.Err() == nil; {
 		changed := n.sessions.Wait()
-		s := n.fsm.state()
+		s := n.store.State()
 		var moment <-chan time.Time
 		if !slices.ContainsFunc(s.Servers, func(id string) bool { return s.Session(id) == nil }) {
 			moment = time.After(companyPause)

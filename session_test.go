@@ -20,7 +20,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		holder, second := others[0], others[1]
 		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
-		number := leader.fsm.state().Number(holder.id)
+		number := leader.store.State().Number(holder.id)
 		if _, err := leader.serveOpen(t.Context(), holder.id, openRequest(newBoot(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
 			t.Errorf("another process asks for a session while the holder's runs, and is told %v", err)
 		}
@@ -28,12 +28,12 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			t.Helper()
 			time.Sleep(time.Second)
 			c := state.Command{Op: state.OpOpen, Node: holder.id, Key: boot, Value: state.EncodeProcesses(append(before, boot)), Number: seen, Flag: true}
-			last := leader.fsm.state().Index
+			last := leader.store.State().Index
 			if err := leader.changeSession(t.Context(), c, func(s *state.State) bool { return s.Index > last }); err != nil {
 				t.Fatalf("the request proves nothing, since the leader does not propose it: %v", err)
 			}
 			time.Sleep(time.Second)
-			if leader.fsm.state().Index == last {
+			if leader.store.State().Index == last {
 				t.Fatal("the request proves nothing, since nothing was committed")
 			}
 		}
@@ -42,7 +42,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			{"its own process", holder.boot},
 		} {
 			open(late.boot, 0)
-			if got := leader.fsm.state().Number(holder.id); got != number {
+			if got := leader.store.State().Number(holder.id); got != number {
 				t.Fatalf("a late request of %s has replaced session %d by %d", late.of, number, got)
 			}
 			select {
@@ -53,7 +53,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		}
 		// One that knows the session that it replaces is no late one.
 		open(newBoot(state.StartOf(holder.boot)+1), number, holder.boot)
-		if got := leader.fsm.state().Number(holder.id); got == number {
+		if got := leader.store.State().Number(holder.id); got == number {
 			t.Errorf("a request of the next process, which knows session %d, has not replaced it", number)
 		}
 	})
@@ -81,13 +81,13 @@ func TestNoSessionForStrangers(t *testing.T) {
 			t.Errorf("a stranger that asks for a session is told %v", err)
 		}
 		time.Sleep(time.Second)
-		if s := l.fsm.state(); s.Session(stranger) != nil || s.Sessions.Len() != len(nodes) {
+		if s := l.store.State(); s.Session(stranger) != nil || s.Sessions.Len() != len(nodes) {
 			t.Errorf("%d sessions in a cluster of three", s.Sessions.Len())
 		}
 		// The same of a member is granted.
 		n := others[0]
-		number := l.fsm.state().Number(n.id)
-		if _, err := l.serveOpen(t.Context(), n.id, openRequest(n.boot, number)); err != nil || l.fsm.state().Number(n.id) <= number {
+		number := l.store.State().Number(n.id)
+		if _, err := l.serveOpen(t.Context(), n.id, openRequest(n.boot, number)); err != nil || l.store.State().Number(n.id) <= number {
 			t.Errorf("a member that asks for a session is told %v", err)
 		}
 	})

@@ -25,10 +25,10 @@ func TestVoterChangesAreALeaseApart(t *testing.T) {
 			go n.Leave(t.Context())
 		}
 		changes := []time.Time{start}
-		elected := leader.fsm.state().Elected
+		elected := leader.store.State().Elected
 		for len(changes) < 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			s, err := leader.fsm.wait(ctx, func(s *state.State) bool { return s.Elected != elected })
+			s, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Elected != elected })
 			cancel()
 			if err != nil {
 				t.Fatalf("%d of two nodes have left: %v", len(changes)-1, err)
@@ -36,12 +36,12 @@ func TestVoterChangesAreALeaseApart(t *testing.T) {
 			elected = s.Elected
 			changes = append(changes, time.Now())
 		}
-		if s := leader.fsm.state(); len(s.Voters) != 3 || s.Elected != elected {
+		if s := leader.store.State(); len(s.Voters) != 3 || s.Elected != elected {
 			t.Errorf("the voters are %v after two of five have left", s.Voters)
 		}
 		for i, at := range changes[1:] {
-			if apart := at.Sub(changes[i]); apart < promiseTime(leader.pace.lease) {
-				t.Errorf("change %d of the voters comes %v after what was before, and a promise binds for %v", i+1, apart, promiseTime(leader.pace.lease))
+			if apart := at.Sub(changes[i]); apart < leader.timing.Grant() {
+				t.Errorf("change %d of the voters comes %v after what was before, and a promise binds for %v", i+1, apart, leader.timing.Grant())
 			}
 		}
 	})
@@ -64,11 +64,11 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.id), 0, time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		s, err := leader.fsm.wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.id) })
+		s, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.id) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), leader.pace.lease/6)
+		ctx, cancel := context.WithTimeout(t.Context(), leader.timing.Retry())
 		defer cancel()
 		if _, err := l.settle(ctx, leader); err == nil || !strings.Contains(err.Error(), deaf.id+" has not heard of it") {
 			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.id, err)
@@ -77,7 +77,7 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		if err != nil || settled != s.Elected {
 			t.Errorf("settled is configuration %d and not %d: %v", settled, s.Elected, err)
 		}
-		if leader.fsm.state().Session(deaf.id) != nil {
+		if leader.store.State().Session(deaf.id) != nil {
 			t.Error("another change may follow while the session lasts that has not heard of the last one")
 		}
 	})

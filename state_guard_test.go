@@ -125,14 +125,14 @@ func TestFirstKeyringCounts(t *testing.T) {
 		entries = append(entries, &raft.Log{Index: uint64(i + 1), Data: state.KeyringEntry(name, wrapped)})
 	}
 	entries = append(entries, &raft.Log{Index: 3, Data: state.SealCommand(rings[0], &state.Command{Op: state.OpOpen, Node: "a", Key: "boot"})})
-	f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
+	f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
 	done := make(chan struct{})
 	go func() { // which ends if an entry cannot be opened
 		defer close(done)
 		f.ApplyBatch(entries)
 	}()
 	<-done
-	if s := f.state(); s.Cluster != "one" || s.Index != 3 || s.Session("a") == nil {
+	if s := f.State(); s.Cluster != "one" || s.Index != 3 || s.Session("a") == nil {
 		t.Errorf("after the keys of two clusters it is %q, at index %d", s.Cluster, s.Index)
 	}
 }
@@ -296,13 +296,13 @@ func TestSessionOfAnOlderDirectory(t *testing.T) {
 				c.Op, c.Node = state.OpOpen, "a"
 				return &raft.Log{Index: index, Data: state.SealCommand(keys, &c)}
 			}
-			f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
+			f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
 			f.ApplyBatch([]*raft.Log{
 				{Index: 1, Data: state.KeyringEntry("one", wrapped)},
 				open(2, state.Command{Key: first, Value: state.EncodeProcesses([]string{first})}),
 				open(3, state.Command{Key: next, Value: state.EncodeProcesses(test.processes), Number: 2}),
 			})
-			if s := f.state().Session("a"); s == nil || s.Incarnation != test.want {
+			if s := f.State().Session("a"); s == nil || s.Incarnation != test.want {
 				t.Errorf("the session is %+v, want that of %s", s, test.want)
 			}
 		})

@@ -321,7 +321,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := make(chan error, 1)
-			f := newFSM(test.secrets, testlog.None(), func(err error) { failed <- err }, func(*state.Effects) {})
+			f := newFSM(state.NewStore(), test.secrets, testlog.None(), func(err error) { failed <- err }, func(*state.Effects) {})
 			done := make(chan struct{})
 			finished := false
 			go func() {
@@ -343,10 +343,10 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 }
 
 func TestRestoreKeepsTheStateOnError(t *testing.T) {
-	f := newFSM([]seal.Secret{{1}}, testlog.None(), func(error) {}, func(*state.Effects) {})
-	before := f.state()
-	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); !errors.Is(err, ErrSealed) || f.state() != before {
-		t.Errorf("error %v, and the state changed: %v", err, f.state() != before)
+	f := newFSM(state.NewStore(), []seal.Secret{{1}}, testlog.None(), func(error) {}, func(*state.Effects) {})
+	before := f.State()
+	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); !errors.Is(err, ErrSealed) || f.State() != before {
+		t.Errorf("error %v, and the state changed: %v", err, f.State() != before)
 	}
 }
 
@@ -359,7 +359,7 @@ func TestStateNeverGoesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := 0
-	f := newFSM([]seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) { told++ })
+	f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) { told++ })
 	entries := []*raft.Log{
 		{Index: 1, Data: state.KeyringEntry("c", wrapped)},
 		{Index: 2, Data: state.SealCommand(keys, &state.Command{Op: state.OpOpen, Node: "a", Key: "boot"})},
@@ -367,21 +367,21 @@ func TestStateNeverGoesBack(t *testing.T) {
 	}
 	f.ApplyBatch(entries[:2])
 	var snapshot bytes.Buffer
-	if err := state.WriteSnapshot(&snapshot, f.state()); err != nil {
+	if err := state.WriteSnapshot(&snapshot, f.State()); err != nil {
 		t.Fatal(err)
 	}
 	f.ApplyBatch(entries[2:])
-	before := f.state()
-	if err := f.Restore(io.NopCloser(&snapshot)); err != nil || f.state() != before {
-		t.Errorf("an older snapshot is restored over a newer state: %v, index %d", err, f.state().Index)
+	before := f.State()
+	if err := f.Restore(io.NopCloser(&snapshot)); err != nil || f.State() != before {
+		t.Errorf("an older snapshot is restored over a newer state: %v, index %d", err, f.State().Index)
 	}
 	f.ApplyBatch(entries[:2])
-	if f.state().Index != 3 {
-		t.Errorf("after the first entries again the state is that of index %d", f.state().Index)
+	if f.State().Index != 3 {
+		t.Errorf("after the first entries again the state is that of index %d", f.State().Index)
 	}
 	f.ApplyBatch(entries[1:])
-	if ses := f.state().Session("a"); ses == nil || ses.Suspect != 3 || f.state().Index != 3 {
-		t.Errorf("after a replay the session is %+v at index %d", ses, f.state().Index)
+	if ses := f.State().Session("a"); ses == nil || ses.Suspect != 3 || f.State().Index != 3 {
+		t.Errorf("after a replay the session is %+v at index %d", ses, f.State().Index)
 	}
 }
 

@@ -125,7 +125,7 @@ type Certificate struct {
 func (n *Node) Status() Status {
 	// The lease is asked for before the state is taken, as for a read; all that depends on it below goes by this one answer.
 	left := n.keeper.left()
-	s := n.fsm.state()
+	s := n.store.State()
 	lease := n.leaseStatus(s, left)
 	out := Status{
 		ID:           n.id,
@@ -234,7 +234,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		var last Status
 		for first := true; ; first = false {
-			changed, applied := n.changed.Wait(), n.fsm.next()
+			changed, applied := n.changed.Wait(), n.store.Next()
 			if now := n.Status(); first || !sameStatus(now, last) {
 				if !yield(now) {
 					return

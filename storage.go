@@ -149,7 +149,7 @@ func (s *Storage) room(key string, value []byte) error {
 	if len(value) > MaxValue {
 		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue)
 	}
-	st, b := s.n.fsm.state(), keyspace.OfRecord(key)
+	st, b := s.n.store.State(), keyspace.OfRecord(key)
 	if !st.HasRoom(b, st.RecordGrows(key, value), s.n.cfg.MaxState) {
 		return b.Refuse(st.Used[b], s.n.cfg.MaxState)
 	}
@@ -259,12 +259,12 @@ func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	// the state that it takes is that one or a newer one, so the answer is no older than what was acknowledged when the call began. The other
 	// way round the state would be of a moment at which nothing is known about the lease.
 	if n.keeper.valid() {
-		return n.fsm.state(), true
+		return n.store.State(), true
 	}
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
 	defer cancel()
 	current := n.works.Err() == nil && n.awaitReady(ctx) == nil // in this order again: it has asked the clock last
-	return n.fsm.state(), current
+	return n.store.State(), current
 }
 
 // absent is the error for what is not in the state.
@@ -288,7 +288,7 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
-	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.fsm.state().Claims(keyspace.LockPrefix+name)) > 0 {
+	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.store.State().Claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
 	held, err := s.lock(ctx, name, false)

@@ -109,7 +109,7 @@ func TestCommandsOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		n, other := nodes[0], nodes[1]
-		own := n.ownSession(n.fsm.state())
+		own := n.ownSession(n.store.State())
 		within := func(on *Node, session uint64) context.Context {
 			return context.WithValue(t.Context(), tenureKey{}, &tenure{n: on, key: keyspace.RolePrefix + "r", ref: state.Ref{Node: on.id, Session: session, Seq: 1}})
 		}
@@ -122,16 +122,16 @@ func TestCommandsOfOthers(t *testing.T) {
 			{"of this session", t.Context(), own, ""},
 			{"of none", t.Context(), 0, ""},
 			{"of a lost session", t.Context(), own - 1, errEnded.Error()},
-			{"of another node's role", within(other, other.ownSession(other.fsm.state())), 0, "a tenure of another node"},
+			{"of another node's role", within(other, other.ownSession(other.store.State())), 0, "a tenure of another node"},
 			{"of a lost role", within(n, own-1), 0, errEnded.Error()},
 			{"of a lost lock, in a role of this session", within(n, own), own - 1, errEnded.Error()},
 		} {
-			before := n.fsm.state().Index
+			before := n.store.State().Index
 			_, err := n.writes.do(test.ctx, state.Command{Op: state.OpStore, Session: test.session, Key: "k", Value: []byte(test.name), Number: 1 << 20})
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("a command %s: %v, want %q", test.name, err, test.want)
 			}
-			if proposed := n.fsm.state().Index > before; proposed != (test.want == "") {
+			if proposed := n.store.State().Index > before; proposed != (test.want == "") {
 				t.Errorf("a command %s is proposed: %v", test.name, proposed)
 			}
 		}
@@ -141,7 +141,7 @@ func TestCommandsOfOthers(t *testing.T) {
 // A member is late that has come no closer for three leases to what is wanted of it.
 func TestLateMembers(t *testing.T) {
 	now := time.Now()
-	n := &Node{pace: LAN.pace()}
+	n := &Node{timing: LAN.lengths()}
 	a := newAcks(n, nil)
 	for _, test := range []struct {
 		name            string
@@ -151,8 +151,8 @@ func TestLateMembers(t *testing.T) {
 	}{
 		{"nothing is wanted", 0, 0, time.Hour, false},
 		{"it has all", 5, 5, time.Hour, false},
-		{"it comes closer", 4, 5, 3 * n.pace.lease, false},
-		{"it comes no closer", 4, 5, 3*n.pace.lease + 1, true},
+		{"it comes closer", 4, 5, 3 * n.timing.Lease, false},
+		{"it comes no closer", 4, 5, 3*n.timing.Lease + 1, true},
 	} {
 		a.applied["m"], a.wanted["m"], a.stuck["m"] = test.applied, test.wanted, now.Add(-test.stuck)
 		if got := a.late("m", now); got != test.late {

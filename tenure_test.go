@@ -48,15 +48,15 @@ func TestThousandWaiters(t *testing.T) {
 					t.Errorf("waiter %d: %v", i, err)
 				}
 			})
-			for len(nodes[0].fsm.state().Claims(keyspace.RolePrefix+"r")) <= i { // so that there is an order
-				<-nodes[0].fsm.next()
+			for len(nodes[0].store.State().Claims(keyspace.RolePrefix+"r")) <= i { // so that there is an order
+				<-nodes[0].store.Next()
 			}
 		}
 		for i := range waiters {
 			claim(i)
 		}
 		synctest.Wait()
-		start := nodes[0].fsm.state().Index
+		start := nodes[0].store.State().Index
 		var woken [3]int
 		for i, n := range nodes {
 			woken[i] = n.tenures.told()
@@ -75,7 +75,7 @@ func TestThousandWaiters(t *testing.T) {
 		if all != waiters-1 {
 			t.Errorf("%d waiters were woken %d times", waiters-1, all)
 		}
-		if entries := nodes[0].fsm.state().Index - start; entries != uint64(waiters) {
+		if entries := nodes[0].store.State().Index - start; entries != uint64(waiters) {
 			t.Errorf("%d hand-overs took %d entries", waiters, entries)
 		}
 	})
@@ -106,9 +106,9 @@ func TestIdleWritesNothing(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		index := nodes[0].fsm.state().Index
+		index := nodes[0].store.State().Index
 		time.Sleep(2 * time.Minute)
-		if now := nodes[0].fsm.state().Index; now != index {
+		if now := nodes[0].store.State().Index; now != index {
 			t.Errorf("%d entries in two idle minutes", now-index)
 		}
 		leader, _ := leaderOf(t, nodes)
@@ -131,16 +131,16 @@ func TestIdleWritesNothing(t *testing.T) {
 func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
-		id := sessionID{nodes[1].id, nodes[1].ownSession(nodes[1].fsm.state())}
+		id := sessionID{nodes[1].id, nodes[1].ownSession(nodes[1].store.State())}
 		k := newKeeper(nodes[0]) // the next life of the keeper, in a node that has all of the log
 		if k.asked(id.node, id.number) {
 			t.Error("it promises before it has caught up")
 		}
-		time.Sleep(nodes[0].pace.lease)
+		time.Sleep(nodes[0].timing.Lease)
 		if k.given.lapsed(id, time.Now()) {
 			t.Error("it says that a promise has lapsed which an earlier process may have given")
 		}
-		time.Sleep(nodes[0].pace.lease / 50)
+		time.Sleep(nodes[0].timing.Lease / 50)
 		if !k.given.lapsed(id, time.Now()) {
 			t.Error("it never says that a promise has lapsed")
 		}
@@ -160,9 +160,9 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		old := n.ownSession(n.fsm.state())
+		old := n.ownSession(n.store.State())
 		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: old}
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &end), func(s *state.State) bool { return s.Number(n.id) != old }); err != nil {
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.id) != old }); err != nil {
 			t.Fatal(err)
 		}
 		k := newKeeper(n) // which has not heard of it
@@ -201,13 +201,13 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 			return nil
 		})
 		tenure := <-held
-		before := leader.fsm.state().Index
-		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: leader.id, Number: leader.ownSession(leader.fsm.state())}
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
+		before := leader.store.State().Index
+		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: leader.id, Number: leader.ownSession(leader.store.State())}
+		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(3 * leader.pace.lease)
-		if ses := leader.fsm.state().Session(leader.id); ses == nil || ses.Number != c.Number || ses.Suspect != 0 {
+		time.Sleep(3 * leader.timing.Lease)
+		if ses := leader.store.State().Session(leader.id); ses == nil || ses.Number != c.Number || ses.Suspect != 0 {
 			t.Errorf("its session was %d and is %+v", c.Number, ses)
 		}
 		if err := context.Cause(tenure); err != nil {
@@ -223,9 +223,9 @@ func FuzzNoted(f *testing.F) {
 	f.Add(append([]byte{noteLapsed, 1, 'a'}, 1, 2))
 	f.Add([]byte{noteEnded, 9})
 	f.Fuzz(func(t *testing.T, note []byte) {
-		n := &Node{pace: LAN.pace(), log: testlog.None(), tenures: newTenures()}
+		n := &Node{timing: LAN.lengths(), log: testlog.None(), tenures: newTenures()}
 		n.works = t.Context()
-		n.fsm = newFSM(nil, testlog.None(), nil, nil)
+		n.fsm = newFSM(state.NewStore(), nil, testlog.None(), nil, nil)
 		n.keeper = newKeeper(n)
 		n.keeper.noted("a", note) // nothing is answered: the state knows no session, and is behind any
 	})

@@ -15,7 +15,7 @@ import (
 func (n *Node) keepTickets(l *leadership) {
 	for l.ctx.Err() == nil {
 		changed, wait := n.tickets.Changed.Wait(), min(time.Minute, n.tickets.Period/4)
-		k := n.fsm.state().Tickets
+		k := n.store.State().Tickets
 		if k == nil || k.Current == nil || n.tickets.Due(k, n.clocks.Check(clocks.MaxOffset) != nil) {
 			err := n.nextTickets(l, k)
 			if err == nil {

@@ -93,7 +93,7 @@ func ticketServers(t *testing.T, nodes []*Node) (servers []*tls.Config, client *
 func awaitTickets(t *testing.T, nodes []*Node, ok func(*state.TicketKeys) bool) {
 	t.Helper()
 	for _, n := range nodes {
-		if _, err := n.fsm.wait(t.Context(), func(s *state.State) bool { return s.Tickets != nil && ok(s.Tickets) }); err != nil {
+		if _, err := n.store.Wait(t.Context(), func(s *state.State) bool { return s.Tickets != nil && ok(s.Tickets) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,18 +123,18 @@ func TestTicketsAcrossNodes(t *testing.T) {
 					}
 				}
 				round(5)
-				first := nodes[0].fsm.state().Tickets
+				first := nodes[0].store.State().Tickets
 				for range 4 {
-					now := nodes[0].fsm.state().Tickets.Index
+					now := nodes[0].store.State().Tickets.Index
 					awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index > now })
 					round(1)
 				}
-				if k := nodes[0].fsm.state().Tickets; len(k.Previous) != state.PreviousTickets || slices.ContainsFunc(k.Previous, func(p []byte) bool { return bytes.Equal(p, first.Current) }) {
+				if k := nodes[0].store.State().Tickets; len(k.Previous) != state.PreviousTickets || slices.ContainsFunc(k.Previous, func(p []byte) bool { return bytes.Equal(p, first.Current) }) {
 					t.Errorf("after four rotations %d keys are accepted, the first among them or not", len(k.Previous))
 				}
 				leader, rest := leaderOf(t, nodes)
 				leader.Close()
-				now := rest[0].fsm.state().Tickets.Index
+				now := rest[0].store.State().Tickets.Index
 				awaitTickets(t, rest, func(k *state.TicketKeys) bool { return k.Index > now }) // the new leader rotates
 				round(1)                                                                       // the dead node's memory is that of a node cut off
 				if full != 2 {
@@ -170,7 +170,7 @@ func TestTicketsOfANodeThatSlept(t *testing.T) {
 		net.Isolate(rest[0].name)
 		awake := []*Node{leader, rest[1]}
 		for range 2 {
-			now := leader.fsm.state().Tickets.Index
+			now := leader.store.State().Tickets.Index
 			awaitTickets(t, awake, func(k *state.TicketKeys) bool { return k.Index > now })
 			_, client := ticketServers(t, nodes)
 			client.InsecureSkipVerify = true
@@ -181,7 +181,7 @@ func TestTicketsOfANodeThatSlept(t *testing.T) {
 		}
 		net.Heal()
 		mustBeReady(t, rest[0])
-		now := leader.fsm.state().Tickets.Index
+		now := leader.store.State().Tickets.Index
 		awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index >= now })
 		_, client := ticketServers(t, nodes)
 		client.InsecureSkipVerify = true
@@ -199,17 +199,17 @@ func TestTicketsWaitForEveryNode(t *testing.T) {
 		nodes := trio(t, net, nil)
 		awaitTickets(t, nodes, hasCurrent)
 		leader, rest := leaderOf(t, nodes)
-		before := rest[0].fsm.state().Tickets
+		before := rest[0].store.State().Tickets
 		net.Block(leader.name, rest[0].name)
 		dropped := make(chan error, 1)
 		go func() { dropped <- leader.DropTickets(t.Context()) }()
 		awaitTickets(t, []*Node{leader, rest[1]}, func(k *state.TicketKeys) bool { return k.Index > before.Index })
-		time.Sleep(leader.pace.lease / 4) // far more than a round to the two takes, and less than a verdict
-		if rest[0].fsm.state().Tickets != before || rest[0].ownSession(leader.fsm.state()) == 0 {
+		time.Sleep(leader.timing.Lease / 4) // far more than a round to the two takes, and less than a verdict
+		if rest[0].store.State().Tickets != before || rest[0].ownSession(leader.store.State()) == 0 {
 			t.Fatal("the node has heard of the drop, or is given up already")
 		}
 		for _, n := range []*Node{leader, rest[1]} {
-			if n.fsm.state().Tickets.Current != nil {
+			if n.store.State().Tickets.Current != nil {
 				t.Errorf("%s uses a key that %s has not got", n.name, rest[0].name)
 			}
 		}

@@ -7,12 +7,13 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
 // judge is the leader's part: it suspects sessions that have fallen silent, clears those that speak again, and ends those that a majority of
 // the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
 func (k *keeper) judge(l *leadership, now, awake time.Time) {
-	s := k.n.fsm.state()
+	s := k.n.store.State()
 	k.exorcise(l, s, time.Now()) // not before s: this process may have stood still since now
 	it := s.Sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
@@ -21,17 +22,17 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 			continue // who leads has the promises of a majority, or leads no more; but it may be suspected by the one before it
 		}
 		k.mu.Lock()
-		silent, patience := now.Sub(maxTime(k.given.heard(id), awake)), k.n.pace.lease/2
+		silent, patience := now.Sub(maxTime(k.given.heard(id), awake)), k.n.timing.Silence()
 		if k.given.heard(id).Equal(k.given.began) {
 			patience = k.given.length // it may not have found this process yet
 		}
 		gone := ses.Suspect != 0 && isMajority(k.reports[suspicion{id, ses.Suspect}], s.Voters)
 		k.mu.Unlock()
 		overdue := silent > patience
-		if l.since.Sub(now.Add(-silent)) > 2*k.n.pace.lease {
+		if l.since.Sub(now.Add(-silent)) > k.n.timing.Leaderless() {
 			// There was no leader for long. A live node opens a new session when it hears of this one.
 			// Until then its old session stays, and with it what the node has kept.
-			overdue = now.Sub(maxTime(l.since, awake)) > k.n.pace.lease/6
+			overdue = now.Sub(maxTime(l.since, awake)) > k.n.timing.Retry()
 		}
 		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
@@ -39,7 +40,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 			k.propose(l, id, "a node is gone; what it held is free", state.Command{Op: state.OpEnd, Target: id.node, Number: id.number, Cond: ses.Suspect, Voters: s.Elected, Priority: int64(silent), Stored: k.n.storedBy(id.node, ses.Incarnation)})
 		case ses.Suspect == 0 && (overdue || late):
 			k.propose(l, id, "a node is silent", state.Command{Op: state.OpSuspect, Target: id.node, Number: id.number, Stored: k.n.storedBy(id.node, ses.Incarnation)})
-		case ses.Suspect != 0 && silent < k.n.pace.lease/3 && !late:
+		case ses.Suspect != 0 && silent < k.n.timing.Heard() && !late:
 			k.propose(l, id, "a node is heard again", state.Command{Op: state.OpClear, Target: id.node, Number: id.number, Cond: ses.Suspect})
 		}
 	}
@@ -75,11 +76,11 @@ func (k *keeper) exorcise(l *leadership, s *state.State, now time.Time) {
 // haunts returns how long a ghost keeps its role.
 func (k *keeper) haunts(c *state.Claim) time.Duration {
 	d := time.Duration(c.HoldDownTime)
-	d += 2 * d / drift // a slow clock may count it, where that of a lease has a hundredth taken off
+	d += 2 * d / timing.Drift // a slow clock may count it, where that of a lease has a hundredth taken off
 	if !c.Expired {
-		d += promiseTime(k.n.pace.lease)
+		d += k.n.timing.Grant()
 	}
-	return d + d/drift
+	return d + d/timing.Drift
 }
 
 // exorcism returns when the first ghost that this leader has seen has had its time, zero if there is none but those that it is freeing already.
@@ -89,7 +90,7 @@ func (k *keeper) exorcism() (first time.Time) {
 	if len(k.haunted) == 0 {
 		return time.Time{}
 	}
-	ghosts := k.n.fsm.state().InHoldDown()
+	ghosts := k.n.store.State().InHoldDown()
 	for g, since := range k.haunted {
 		if c, ok := ghosts[g.role]; ok && c.HoldDown == g.index && !k.pending[sessionID{g.role, g.index}] {
 			if at := since.Add(k.haunts(&c)); first.IsZero() || at.Before(first) {
@@ -142,7 +143,7 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c state.Comman
 // reported notes, for the leader, that a voter is bound to a suspected session no more. It never will be under this suspicion: a voter that
 // has restarted first applies it again.
 func (k *keeper) reported(voter string, who suspicion) {
-	s := k.n.fsm.state()
+	s := k.n.store.State()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for other := range k.reports {
@@ -166,7 +167,7 @@ func (k *keeper) reported(voter string, who suspicion) {
 // has not.
 func (n *Node) succeed(ctx context.Context, id sessionID) {
 	for range 4 { // their clocks say so a little earlier or later
-		s := n.fsm.state()
+		s := n.store.State()
 		if n.leader() != id.node || !n.keeper.overdue(id, time.Now()) {
 			return
 		}
@@ -176,7 +177,7 @@ func (n *Node) succeed(ctx context.Context, id sessionID) {
 			return
 		}
 		select {
-		case <-time.After(n.pace.lease / 24):
+		case <-time.After(n.timing.Glance()):
 		case <-ctx.Done():
 			return
 		}
@@ -185,7 +186,7 @@ func (n *Node) succeed(ctx context.Context, id sessionID) {
 
 // majoritySays asks the other voters whether a session has lapsed for them, as it has for this one.
 func (n *Node) majoritySays(ctx context.Context, voters []string, id sessionID) bool {
-	ctx, cancel := context.WithTimeout(ctx, n.pace.lease/3)
+	ctx, cancel := context.WithTimeout(ctx, n.timing.Query())
 	defer cancel()
 	var e codec.Encoder
 	e.String(id.node)

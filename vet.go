@@ -25,7 +25,7 @@ type vettedSnapshots struct {
 // Create begins a snapshot: a leader's, if it is ahead of this node.
 func (v *vettedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
 	sink, err := v.SnapshotStore.Create(version, index, term, conf, confIndex, trans)
-	have := v.fsm.state()
+	have := v.fsm.State()
 	if err != nil || have.Index == 0 || index <= have.Index {
 		return sink, err
 	}

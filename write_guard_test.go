@@ -22,7 +22,7 @@ func TestForgedProposals(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n, other := others[0], others[1]
-		keys := leader.fsm.state().Keys
+		keys := leader.store.State().Keys
 		for _, test := range []struct {
 			name   string
 			change func(c *state.Command, session, seq *uint64)
@@ -31,14 +31,14 @@ func TestForgedProposals(t *testing.T) {
 			{"its own", func(*state.Command, *uint64, *uint64) {}, true},
 			{"another's", func(c *state.Command, session, _ *uint64) {
 				c.Node = other.id
-				c.Session = other.ownSession(other.fsm.state())
+				c.Session = other.ownSession(other.store.State())
 				*session = c.Session
 			}, false},
 			{"of another session than it says", func(_ *state.Command, session, _ *uint64) { *session++ }, false},
 			{"of another number than it says", func(_ *state.Command, _, seq *uint64) { *seq++ }, false},
 		} {
 			key := "written by " + test.name
-			session, seq := n.ownSession(n.fsm.state()), uint64(1000)
+			session, seq := n.ownSession(n.store.State()), uint64(1000)
 			c := state.Command{Op: state.OpStore, Node: n.id, Session: session, Seq: seq, Key: key, Value: []byte("1"), Number: 1 << 20}
 			test.change(&c, &session, &seq)
 			var e codec.Encoder

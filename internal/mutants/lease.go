@@ -4,9 +4,9 @@ package main
 func leaseRows() []row {
 	return []row{
 		m("a promise outlasts the lease by a fast clock", "TestLeaseStateSpace",
-			"lease.go", "", `func promiseTime(lease time.Duration) time.Duration { return lease + lease/drift }`, `func promiseTime(lease time.Duration) time.Duration { return lease }`),
+			"internal/timing/timing.go", "", `func (t Timing) Grant() time.Duration { return t.Lease + t.Lease/Drift }`, `func (t Timing) Grant() time.Duration { return t.Lease }`).of("."),
 		m("a lease ends before the promise by a slow clock", "TestLeaseStateSpace",
-			"lease.go", "", `func leaseTime(lease time.Duration) time.Duration { return lease - lease/drift }`, `func leaseTime(lease time.Duration) time.Duration { return lease }`),
+			"internal/timing/timing.go", "", `func (t Timing) Held() time.Duration { return t.Lease - t.Lease/Drift }`, `func (t Timing) Held() time.Duration { return t.Lease }`).of("."),
 		m("a promise counts for the session that it was given to", "TestPromiseOfAnotherSession",
 			"lease.go", "promise", `if session == l.session && session != 0 && sent.After(l.promised[voter]) {`, `if sent.After(l.promised[voter]) {`),
 		m("a lease needs more than half of the voters", "TestLeaseNeedsAMajority",
@@ -31,7 +31,7 @@ func leaseRows() []row {
 		m("the clock decides whether a lease lasts", "TestLeaseOfAStoppedProcess",
 			"keeper.go", "", `func (k *keeper) valid() bool { return k.left() > 0 }`, `func (k *keeper) valid() bool { return k.useBy.Load() > 0 }`),
 		m("what hangs on the lease ends before it", "TestLostHolder",
-			"keeper.go", "", `func (k *keeper) margin() time.Duration { return k.n.pace.lease / 5 }`, `func (k *keeper) margin() time.Duration { return 0 }`),
+			"keeper.go", "", `func (k *keeper) margin() time.Duration { return k.n.timing.Margin() }`, `func (k *keeper) margin() time.Duration { return 0 }`),
 		m("a promise for a time to come is nonsense", "TestNotesAreDoubted",
 			"keeper.go", "noted", `if !d.Bad && sent >= 0 && sent <= time.Since(k.started) {`, `if !d.Bad && sent >= 0 {`),
 		m("the end of an earlier session is not that of this one", "TestEndedSessionIsToldSo",
@@ -50,7 +50,7 @@ func leaseRows() []row {
 		m("a leader judges the earlier process of its own node", "TestAddressesAreNoIdentities",
 			"verdict.go", "judge", `if ses.Incarnation == k.n.boot && ses.Suspect == 0 {`, `if id.Node == k.n.id && ses.Suspect == 0 {`),
 		m("that time is counted for a slow clock", "TestGhostsOutlastSlowClocks",
-			"verdict.go", "haunts", `d += 2 * d / drift // a slow clock may count it, where that of a lease has a hundredth taken off`, ``),
+			"verdict.go", "haunts", `d += 2 * d / timing.Drift // a slow clock may count it, where that of a lease has a hundredth taken off`, ``),
 		m("that time has the lease in it, if that was not over", "TestGhostsOutlastSlowClocks",
 			"verdict.go", "haunts", `if !c.Expired {`, `if false {`),
 		m("a leader is replaced when a majority finds its lease over", "TestLapsedNeedsAMajority",
@@ -60,6 +60,6 @@ func leaseRows() []row {
 		m("a role is granted again after its hold-down, not before", "TestGhostHasItsTime",
 			"verdict.go", "exorcise", `if since >= k.haunts(&c) {`, `if since >= 0 {`),
 		m("a new leader waits for those who live", "TestNewLeaderWaitsForThoseWhoLive",
-			"verdict.go", "judge", `if l.since.Sub(now.Add(-silent)) > 2*k.n.pace.lease {`, `if false {`),
+			"verdict.go", "judge", `if l.since.Sub(now.Add(-silent)) > k.n.timing.Leaderless() {`, `if false {`),
 	}
 }

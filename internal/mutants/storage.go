@@ -61,10 +61,10 @@ func storageRows() []row {
 		m("a write does not wait for a process whose successor has its address", "TestCatchingUpHoldsNobodyUp",
 			"ack.go", "gone", `return a.n.book.lost(id) >= ses.Number || a.n.book.hasEnded(ses.Incarnation) || a.n.port.HungUp(id)`, `return a.n.book.lost(id) >= ses.Number || a.n.port.HungUp(id)`),
 		m("a member that comes no closer is late", "TestLateMembers",
-			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > 3*a.n.pace.lease`, `return false`),
+			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.timing.Stuck()`, `return false`),
 		m("a member that nothing is wanted of is not late", "TestLateMembers",
-			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > 3*a.n.pace.lease`, `return now.Sub(a.stuck[id]) > 3*a.n.pace.lease`),
+			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.timing.Stuck()`, `return now.Sub(a.stuck[id]) > a.n.timing.Stuck()`),
 		m("a member on a slow line is not late", "TestLateMembers",
-			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > 3*a.n.pace.lease`, `return a.applied[id] < a.wanted[id]`),
+			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.timing.Stuck()`, `return a.applied[id] < a.wanted[id]`),
 	}
 }

@@ -2,10 +2,11 @@ package state
 
 import (
 	"bytes"
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // Load answers Storage.Load; absent is what it says of what is not there.

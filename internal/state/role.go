@@ -1,9 +1,10 @@
 package state
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"math"
 	"slices"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // Role is the queue of those who want it; the first one holds it, the others wait in the order in which they came.
