@@ -16,7 +16,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
@@ -121,11 +120,6 @@ func (n *Node) unreached(ctx context.Context, id string, err error) string {
 	return err.Error()
 }
 
-// isServer reports whether a node is a member, as far as this one knows.
-func (n *Node) isServer(id string) bool {
-	return slices.ContainsFunc(n.servers(), func(srv raft.Server) bool { return string(srv.ID) == id })
-}
-
 // toLeader has the leader carry out what an operator asks for, this node or another, for some attempts' time at most. An error of serve is
 // a reason to try again; what trying again would not change is an Answer.
 func (n *Node) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
@@ -198,7 +192,7 @@ func (n *Node) serveRemove(ctx context.Context, peer string, body []byte) ([]byt
 
 // removeMember takes another member out of the cluster, if those who are left can go on without it.
 func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveRequest) (remote.Answer, error) {
-	name := n.nameOf(q.Node)
+	name := n.book.nameOf(q.Node)
 	s := n.store.State()
 	switch {
 	case !n.isServer(q.Node) && !slices.Contains(s.Servers, q.Node):
@@ -220,21 +214,6 @@ func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveR
 	return done("%s is no member any more; with an empty directory it joins as a new node", name)
 }
 
-// nameOf returns what people call a node.
-func (n *Node) nameOf(id string) string {
-	if name := n.book.name(id); name != "" {
-		return name
-	}
-	return slogbridge.Short(id)
-}
-
-// isAbsent reports whether it is known that a member cannot be reached: its session has ended, by its own word or by the verdict, or this node is on its
-// way out.
-func (n *Node) isAbsent(id string) bool {
-	s := n.store.State()
-	return n.leaving.Load() || n.works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
-}
-
 func (n *Node) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeTransferRequest(body)
 	if err != nil || q.From == "" {
@@ -247,7 +226,7 @@ func (n *Node) serveTransfer(ctx context.Context, peer string, body []byte) ([]b
 
 // transferFor hands this node's leadership over, for an operator.
 func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.TransferRequest) (remote.Answer, error) {
-	to, name := raft.ServerID(q.To), n.nameOf(q.To)
+	to, name := raft.ServerID(q.To), n.book.nameOf(q.To)
 	switch {
 	case q.To == n.id:
 		return done("%s leads", name)
@@ -276,9 +255,9 @@ func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.Transfer
 		changed := n.changed.Wait()
 		if leader := n.leader(); leader != "" && leader != n.id {
 			if q.To != "" && leader != q.To {
-				return refuse("%s leads now, and not %s", n.nameOf(leader), name)
+				return refuse("%s leads now, and not %s", n.book.nameOf(leader), name)
 			}
-			return done("%s leads", n.nameOf(leader))
+			return done("%s leads", n.book.nameOf(leader))
 		}
 		select {
 		case <-changed:
@@ -316,22 +295,22 @@ func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer
 	case !held:
 		return refuse("nobody holds the role %s", q.Role)
 	case q.To != "" && now.Node == q.To || q.To == "" && now.Index != q.Fence: // the answer to an earlier call was lost
-		return done("%s holds %s", n.nameOf(now.Node), q.Role)
+		return done("%s holds %s", n.book.nameOf(now.Node), q.Role)
 	case now.HoldDown != 0:
-		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.nameOf(now.Node), q.Role)
+		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.book.nameOf(now.Node), q.Role)
 	}
 	switch err := n.move(ctx, q.Role, q.To); {
 	case errors.Is(err, errNoHeir) && q.To == "":
 		return refuse("no other node waits for %s", q.Role)
 	case errors.Is(err, errNoHeir):
-		return refuse("%s does not wait for %s, so it cannot have it", n.nameOf(q.To), q.Role)
+		return refuse("%s does not wait for %s, so it cannot have it", n.book.nameOf(q.To), q.Role)
 	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrLost), errors.Is(err, ErrClosed):
 		return remote.Answer{}, err
 	case err != nil:
 		return refuse("%s stays where it is: %v", q.Role, err)
 	}
 	if now, held := holder(); held {
-		return done("%s holds %s", n.nameOf(now.Node), q.Role)
+		return done("%s holds %s", n.book.nameOf(now.Node), q.Role)
 	}
 	return done("%s was given up, and nobody holds it", q.Role)
 }
@@ -343,7 +322,7 @@ func (n *Node) serveDrain(ctx context.Context, peer string, body []byte) ([]byte
 		return nil, codec.ErrMalformed
 	}
 	var answer remote.Answer
-	switch name := n.nameOf(q.Node); {
+	switch name := n.book.nameOf(q.Node); {
 	case q.Node == n.id && q.Undo:
 		answer, err = n.undrain()
 	case q.Node == n.id:

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -241,3 +242,11 @@ func (b *book) all() map[string]state.Member {
 
 // newBoot makes up the name of a process, the node's starts-th.
 func newBoot(starts uint64) string { return fmt.Sprintf("%016x%s", starts, newID()) }
+
+// nameOf returns what people call a node.
+func (b *book) nameOf(id string) string {
+	if name := b.name(id); name != "" {
+		return name
+	}
+	return slogbridge.Short(id)
+}

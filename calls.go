@@ -2,13 +2,10 @@ package flotilla
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -16,23 +13,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
-)
-
-// Calls between nodes. Their paths carry the version.
-const (
-	callHello   = "/1/hello"   // who is there
-	callPromise = "/1/promise" // will you form a cluster with us
-	callVoid    = "/1/void"    // will you take no part in a proposed cluster, whose proposer does not come back
-	callProcess = "/1/process" // which process of your node are you
-	callJoin    = "/1/join"    // let me in; for the leader
-	callLeave   = "/1/leave"   // let me go; for the leader
-	callOpen    = "/1/open"    // open a session for this process; for the leader
-	callEnd     = "/1/end"     // end my session; for the leader
-	callApply   = "/1/apply"   // commands; for the leader
-	callConfirm = "/1/confirm" // which index is current; for the leader
-	callTerm    = "/1/term"    // your raft term
-	callLapsed  = "/1/lapsed"  // has this session's lease lapsed for you
-	callWill    = "/1/will"    // the process of this session is dead; for the leader
 )
 
 // greeting is what nodes tell each other of themselves, both ways.
@@ -96,64 +76,6 @@ func (n *Node) forFresh(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// bytesCall makes a handler of a function on bytes.
-func bytesCall(f func(ctx context.Context, peer string, body []byte) ([]byte, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		reply, err := f(r.Context(), wire.Peer(r.Context()), body)
-		if err != nil {
-			http.Error(w, err.Error(), statusOf(err))
-			return
-		}
-		w.Write(reply)
-	}
-}
-
-// jsonCall makes a handler of a function on a value.
-func jsonCall[In, Out any](f func(ctx context.Context, peer string, in In) (Out, error)) http.HandlerFunc {
-	return bytesCall(func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-		var in In
-		if err := json.Unmarshal(body, &in); err != nil {
-			return nil, codec.ErrMalformed
-		}
-		out, err := f(ctx, peer, in)
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(out)
-	})
-}
-
-func statusOf(err error) int {
-	switch {
-	case errors.Is(err, errNotLeader), errors.Is(err, ErrNoLeader):
-		return http.StatusMisdirectedRequest
-	case errors.Is(err, codec.ErrMalformed):
-		return http.StatusBadRequest
-	case errors.As(err, new(*supersededError)):
-		return http.StatusConflict
-	}
-	return http.StatusServiceUnavailable
-}
-
-// call asks a node a question in JSON.
-func call[Out any](ctx context.Context, n *Node, id, path string, in any) (Out, error) {
-	var out Out
-	body, err := json.Marshal(in)
-	if err != nil {
-		return out, err
-	}
-	reply, err := n.port.Call(ctx, id, path, body)
-	if err != nil {
-		return out, err
-	}
-	return out, json.Unmarshal(reply, &out)
 }
 
 // self is what this node is to the others.
@@ -311,75 +233,4 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in state.Member) (st
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
 	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.attemptTimeout()))
-}
-
-// serveOpen opens a session for the caller's process, in place of the one that it has seen, its last process's or one whose lease it
-// has lost. The caller waits for it in its own state.
-func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := codec.Decoder{B: body}
-	boot, seen, clean, addr, processes := d.String(), d.Uint(), d.Bool(), d.String(), d.Bytes()
-	if err := d.End(); err != nil {
-		return nil, err
-	}
-	if !slices.Contains(n.store.State().Servers, peer) {
-		return nil, errors.New("not a member of the cluster")
-	}
-	if l := n.leading.Load(); l != nil && l.expels(peer) {
-		return nil, errors.New("it is being removed from the cluster")
-	}
-	if err := n.mayOpen(ctx, peer, boot, state.DecodeProcesses(processes)); err != nil {
-		return nil, err
-	}
-	return nil, n.changeSession(ctx, state.Command{Op: state.OpOpen, Node: peer, Key: boot, Target: addr, Value: processes, Number: seen, Flag: clean}, func(s *state.State) bool {
-		return s.Number(peer) != seen
-	})
-}
-
-// serveEnd ends the caller's session, at its own wish.
-func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := codec.Decoder{B: body}
-	number, lingers := d.Uint(), d.Bool()
-	if err := d.End(); err != nil {
-		return nil, err
-	}
-	return nil, n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: peer, Target: peer, Number: number, Flag: lingers, Stored: n.storedBy(peer, wire.Process(ctx))}, func(s *state.State) bool {
-		ses := s.Session(peer)
-		return ses == nil || ses.Number != number
-	})
-}
-
-func (n *Node) changeSession(ctx context.Context, c state.Command, done func(*state.State) bool) error {
-	l, err := n.awaitLeading(ctx)
-	if err != nil {
-		return err
-	}
-	c.Time = time.Now().UnixNano()
-	return l.applyAndTell(ctx, n, &c, done)
-}
-
-func (n *Node) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte, error) {
-	index, err := n.confirm(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if l := n.leading.Load(); l != nil && peer != n.id {
-		l.acks.returned(peer, index)
-	}
-	return n.encodeConfirmed(index), nil
-}
-
-func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
-	term, err := n.knownTerm()
-	if err != nil {
-		return nil, err
-	}
-	var e codec.Encoder
-	e.Uint(term)
-	return e.B, nil
-}
-
-// isCallError reports whether a peer answered, and answered no.
-func isCallError(err error) bool {
-	var e *wire.CallError
-	return errors.As(err, &e)
 }

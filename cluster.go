@@ -64,10 +64,10 @@ type Node struct {
 	fronts  frontend.Fronts
 
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
-	life, works context.Context
-	end, break_ context.CancelCauseFunc
-	tasks       notify.Tasks
-	closeOnce   sync.Once
+	opened, works context.Context
+	end, break_   context.CancelCauseFunc
+	tasks         notify.Tasks
+	closeOnce     sync.Once
 
 	raft    atomic.Pointer[instance]
 	watches sync.WaitGroup // watchRaft
@@ -126,8 +126,8 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
-	n.life, n.end = context.WithCancelCause(context.Background())
-	n.works, n.break_ = context.WithCancelCause(n.life)
+	n.opened, n.end = context.WithCancelCause(context.Background())
+	n.works, n.break_ = context.WithCancelCause(n.opened)
 	n.store = state.NewStore()
 	n.fsm = newFSM(n.store, n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
 	n.keeper, n.tenures = newKeeper(n), newTenures()
@@ -161,7 +161,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		storage = own
 	}
 	n.gate = frontend.NewLimiter(n.log)
-	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.changed.Notify, Name: n.nameOf, Log: n.log})
+	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.changed.Notify, Name: n.book.nameOf, Log: n.log})
 	t := n.cfg.TLS
 	n.certs, err = newCerts(certConfig{
 		policy:         certPolicy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
@@ -348,64 +348,6 @@ func (n *Node) lookAround(ctx context.Context) {
 	}
 }
 
-// askLeader calls whoever leads, this node too.
-func (n *Node) askLeader(ctx context.Context, path string, body []byte) ([]byte, error) {
-	switch leader := n.leader(); leader {
-	case "":
-		return nil, ErrNoLeader
-	case n.id:
-		switch path {
-		case callOpen:
-			return n.serveOpen(ctx, n.id, body)
-		case callEnd:
-			return n.serveEnd(ctx, n.id, body)
-		}
-		return n.serveConfirm(ctx, n.id, body)
-	default:
-		return n.port.Call(ctx, leader, path, body)
-	}
-}
-
-// fail ends what this node does in the cluster, for a reason that trying again would not change. What it has in memory it goes
-// on serving.
-func (n *Node) fail(err error) {
-	if n.works.Err() != nil {
-		return
-	}
-	n.log.Error("this node can take no part in the cluster any more", "err", err)
-	n.keeper.lose(err) // before others can think that this process is gone
-	n.port.Transport().Stop()
-	n.break_(err)
-	n.tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once
-	if r := n.raft.Load(); r != nil {
-		r.shutdown() // not waited for: raft may hang in the very fault that brought us here
-	}
-	n.changed.Notify()
-}
-
-// failure returns why the node takes no part in the cluster, for good or for now; nil if it does.
-func (n *Node) failure() error {
-	switch s := n.setback.Load(); {
-	case n.life.Err() != nil:
-		return nil
-	case n.works.Err() != nil:
-		return context.Cause(n.works)
-	case s != nil:
-		return s.err
-	}
-	return nil
-}
-
-// whileOpen returns a context that also ends when the node closes or fails, with that cause.
-func (n *Node) whileOpen(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(n.works, func() { cancel(context.Cause(n.works)) })
-	return ctx, func() {
-		stop()
-		cancel(nil)
-	}
-}
-
 // Ready waits until this node is a member of a cluster with a leader and has caught up with it. It returns at once when the
 // node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
 func (n *Node) Ready(ctx context.Context) error {
@@ -414,29 +356,6 @@ func (n *Node) Ready(ctx context.Context) error {
 		return edge("node is not ready", err)
 	}
 	return edge("node is not ready: "+n.whyNot(), err)
-}
-
-// isReady reports whether this node has a session and a lease, by the clock.
-func (n *Node) isReady() bool {
-	return n.current.Load() && n.works.Err() == nil && n.setback.Load() == nil && n.keeper.valid()
-}
-
-// awaitReady waits until this node has a session and a lease.
-func (n *Node) awaitReady(ctx context.Context) error {
-	ctx, stop := n.whileOpen(ctx)
-	defer stop()
-	for {
-		changed, renewed := n.changed.Wait(), n.keeper.renewed.Wait()
-		if n.isReady() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-renewed: // a lease that was over may last again
-		case <-ctx.Done():
-			return n.lifeError(context.Cause(ctx))
-		}
-	}
 }
 
 // whyNot says what the node is waiting for.
@@ -500,7 +419,7 @@ func (n *Node) shut() error {
 // majority of the voters stays, because the others leave too or are gone, there is nobody to hand over to: it does not wait then, and that is no
 // error.
 func (n *Node) Shutdown(ctx context.Context) error {
-	if n.life.Err() != nil {
+	if n.opened.Err() != nil {
 		return ErrClosed
 	}
 	n.startLeaving()
@@ -521,7 +440,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 // Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a new one the next time. The
 // last member cannot leave.
 func (n *Node) Leave(ctx context.Context) error {
-	if n.life.Err() != nil {
+	if n.opened.Err() != nil {
 		return ErrClosed
 	}
 	if len(n.others()) == 0 {
@@ -565,22 +484,6 @@ func (n *Node) depart(ctx context.Context) error {
 			return errors.Join(context.Cause(ctx), err)
 		}
 	}
-}
-
-// lifeError replaces a context's error by why the node ended, if it did.
-func (n *Node) lifeError(err error) error {
-	if n.works.Err() != nil {
-		return context.Cause(n.works)
-	}
-	return err
-}
-
-// because is lifeError for those who waited in vain: a setback is why.
-func (n *Node) because(err error) error {
-	if s := n.setback.Load(); s != nil && n.works.Err() == nil {
-		return fmt.Errorf("%w: %w", err, s.err)
-	}
-	return n.lifeError(err)
 }
 
 // edge prefixes an error on its way to a caller.

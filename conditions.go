@@ -59,7 +59,7 @@ func (n *Node) whyWrites() string {
 	if leader := n.leader(); leader == n.id {
 		why = "a majority of the voters, or a node that is there, has not confirmed them"
 	} else if leader != "" {
-		why = "the leader, " + n.nameOf(leader) + ", has not confirmed them"
+		why = "the leader, " + n.book.nameOf(leader) + ", has not confirmed them"
 	}
 	if all := n.unreachable(); all != "" {
 		why += "; " + all
@@ -71,7 +71,7 @@ func (n *Node) whyWrites() string {
 func (n *Node) heldDown() string {
 	var all []string
 	for key, c := range n.store.State().InHoldDown() {
-		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.nameOf(c.Node))
+		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.book.nameOf(c.Node))
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")

@@ -159,63 +159,13 @@ func (n *Node) copyText(id string, p state.Process) string {
 	}
 	return fmt.Sprintf("its node ID %s is that of %s, which runs at %s%s: one of the two data directories is a copy."+
 		" The cluster goes on with that process, and this one takes no part. Give this one an empty directory, and it joins as a new node;"+
-		" or, if this is the directory to go on with, stop the process at %s first", id, n.nameOf(id), p.Addr, since, p.Addr)
+		" or, if this is the directory to go on with, stop the process at %s first", id, n.book.nameOf(id), p.Addr, since, p.Addr)
 }
 
 // olderText says that a directory has forgotten what a later process has done.
 func (n *Node) olderText(id string, p state.Process) string {
 	return fmt.Sprintf("its data directory is an older copy: it does not know the process of %s that had its place in the cluster since %s, at %s",
-		n.nameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
-}
-
-// storedBy returns a committed entry that a node is known to have had on its disk when that process ran.
-func (n *Node) storedBy(id, boot string) uint64 {
-	if n.raft.Load() == nil {
-		return 0
-	}
-	s := n.store.State()
-	stored := max(s.Stored(id), min(n.port.Transport().Committed(id, boot), s.Index))
-	if l := n.leading.Load(); l != nil {
-		confirmed := n.port.Transport().Confirmed(id, boot, l.term)
-		stored = max(stored, min(confirmed, l.raft.CommitIndex()))
-	}
-	return stored
-}
-
-// lastIndex returns the newest entry that this node has on its disk.
-func (n *Node) lastIndex() (last uint64) {
-	if r := n.raft.Load(); r != nil {
-		return r.LastIndex()
-	}
-	d := n.disk.Load()
-	if d == nil {
-		return 0
-	}
-	err := d.run(func() error {
-		index, err := d.logs.LastIndex()
-		if err != nil {
-			return err
-		}
-		last = index
-		snaps, err := d.snaps.List()
-		if len(snaps) > 0 {
-			last = max(last, snaps[0].Index)
-		}
-		return err
-	})
-	if err != nil {
-		n.log.Warn("the end of the raft log cannot be read", "err", err)
-	}
-	return last
-}
-
-// applied returns the newest entry that this node or its last process has applied.
-func (n *Node) applied() uint64 {
-	index := n.store.State().Index
-	if d := n.disk.Load(); d != nil {
-		index = max(index, d.mark.Index)
-	}
-	return index
+		n.book.nameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
 }
 
 // fresh is asked by the port whether a process of a node may be talked to.
@@ -228,7 +178,7 @@ func (n *Node) fresh(id, boot string) error {
 	}
 	last, _, ok := n.book.latest(id)
 	if ok && last.Incarnation != boot && state.StartOf(boot) <= state.StartOf(last.Incarnation) {
-		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.nameOf(id), last.Addr)
+		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.book.nameOf(id), last.Addr)
 	}
 	return nil
 }
@@ -244,7 +194,7 @@ func (n *Node) mayLead(last uint64) error {
 	if applied <= last {
 		return nil
 	}
-	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.nameOf(by), applied)
+	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.book.nameOf(by), applied)
 }
 
 // refuse notes and tells that a process of a node is refused.

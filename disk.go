@@ -34,9 +34,6 @@ type disk struct {
 	mark   durable.Mark // what the last process had applied
 }
 
-// setback is why this node takes no part in its cluster now. It ends by itself when its cause does, unlike what fail is told.
-type setback struct{ err error }
-
 // lockDir takes the node's directory.
 func lockDir(path string) (*durable.Dir, error) {
 	dir, err := durable.Lock(path)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -28,7 +27,7 @@ func (n *Node) divergence(peer string, c *history.Conflict) error {
 	if peer == "" {
 		return state.Diverged("%v", c)
 	}
-	return state.Diverged("compared with %s, which leads, %v", n.nameOf(peer), c)
+	return state.Diverged("compared with %s, which leads, %v", n.book.nameOf(peer), c)
 }
 
 // compareLog is asked by the transport whether a leader's log contradicts this node's.
@@ -75,29 +74,6 @@ func (n *Node) appliedSum(index uint64) (uint64, bool) {
 		return uint64(s.Past.Sum), true
 	}
 	return n.sumAt(index, 0)
-}
-
-// encodeConfirmed makes the answer to callConfirm.
-func (n *Node) encodeConfirmed(index uint64) []byte {
-	var e codec.Encoder
-	e.Uint(index)
-	e.Uint(n.lastIndex())
-	sum, ok := n.appliedSum(index)
-	e.Bool(ok)
-	e.Uint(sum)
-	return e.B
-}
-
-// checkConfirmed compares this node's past with that of the leader, at the index that it has confirmed
-// and this node has applied.
-func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
-	own, ok := n.appliedSum(index)
-	if !known || !ok || own == sum {
-		return nil
-	}
-	err := state.Diverged("what leads to entry %d differs from what the leader has, %s", index, n.nameOf(n.leader()))
-	n.fail(err)
-	return err
 }
 
 // watchLog puts a log that knows its sums on the disk's, and has this node begin with what it knows to

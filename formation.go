@@ -384,7 +384,7 @@ func (n *Node) servePromise(ctx context.Context, peer string, in proposed) (prop
 	}
 	id := n.identity()
 	if f := id.Formation; f != nil && f.Step != proposes && f.Proposer != peer && !n.withdrawn(ctx, &f.proposed) {
-		return proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.nameOf(f.Proposer))
+		return proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.book.nameOf(f.Proposer))
 	}
 	// Looked at again under the lock of save: two may ask at once.
 	var why error

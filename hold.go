@@ -29,22 +29,8 @@ const (
 	maxLinger      = time.Hour
 )
 
-// Hold waits until this node holds the role, alone in the cluster, calls f, and gives the role up when f returns or panics. Whoever is
-// next gets it in the same step. It returns f's error.
-//
-// The context that f gets ends with ctx, and also
-//   - when the node's lease is about to lapse, because a majority of the voters has not been reached. Its cause then wraps ErrLost. f must be
-//     done by the tenure's Deadline, which is about a fifth of a lease away; after that another node may hold the role.
-//   - when the role is to be handed over: a better contender waits, Move was called, or the node shuts down or, if the role is Public, begins to
-//     drain. Its cause then is ErrYielded. f has ten seconds from then on, for as long as the lease lasts, and another node gets the role when f returns.
-//
-// If f returns nil or its context's error after that, Hold returns the cause. A Storage write with f's context takes effect only while the
-// role is held, which is judged where the writes are put in order; so a late one of a former holder is refused with ErrLost.
-//
-// Contenders of one node compete as those of different nodes do. A call that waits costs nothing, and leaves when ctx ends. A
-// node that loses its lease while it waits goes to the end of the queue. While a node drains it waits in no queue of a Public role, and while an
-// operator has drained it, or it is on its way out, in none at all: Hold then waits until that is undone, or the node is closed.
-func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
+// holdRole is Node.Hold.
+func (n *Node) holdRole(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
 	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
 		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
 	}
@@ -382,35 +368,6 @@ func (n *Node) granted(ctx context.Context, c state.Command, ref state.Ref, cont
 // has drained it, and nothing at all on its way out.
 func (n *Node) shuns(key string, public bool) bool {
 	return n.leaving.Load() || public && n.drained.Load() || n.aside.Load() && strings.HasPrefix(key, keyspace.RolePrefix)
-}
-
-// awaitChanged waits until ok is true of what n.changed tells of.
-func (n *Node) awaitChanged(ctx context.Context, ok func() bool) error {
-	for {
-		changed := n.changed.Wait()
-		if ok() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// beside runs f until it is stopped, which waits for it.
-func beside(ctx context.Context, f func(context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f(ctx)
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
 }
 
 // contest asks for a role to be handed over, as often as its claim has become better than the holder's and stayed so for the delay.

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -226,49 +225,81 @@ func (n *Node) admit(id string) error {
 	return errors.New("not a member of the cluster")
 }
 
-// dialable is an address at which peers may find a listener, if nothing better is given.
-func dialable(a net.Addr) string {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok || !tcp.IP.IsUnspecified() {
-		return a.String()
-	}
-	ip := net.IPv4(127, 0, 0, 1)
-	// No packet is sent: connecting a UDP socket only asks for the route out.
-	if c, err := net.Dial("udp", "192.0.2.1:9"); err == nil {
-		ip = c.LocalAddr().(*net.UDPAddr).IP
-		c.Close()
-	} else if addrs, err := net.InterfaceAddrs(); err == nil {
-		ip = reachable(addrs, ip)
-	}
-	return (&net.TCPAddr{IP: ip, Port: tcp.Port}).String()
+// isServer reports whether a node is a member, as far as this one knows.
+func (n *Node) isServer(id string) bool {
+	return slices.ContainsFunc(n.servers(), func(srv raft.Server) bool { return string(srv.ID) == id })
 }
 
-// reachable returns the address that peers on the same network can dial where there is no route out: the first of an interface, of IPv4 if there is one, that
-// shares its subnet with others, as no floating address does.
-func reachable(addrs []net.Addr, otherwise net.IP) net.IP {
-	best := otherwise
-	for _, a := range addrs {
-		n, ok := a.(*net.IPNet)
-		if !ok || !n.IP.IsGlobalUnicast() {
-			continue
-		}
-		if ones, bits := n.Mask.Size(); ones == bits {
-			continue
-		}
-		if n.IP.To4() != nil {
-			return n.IP
-		}
-		if best.Equal(otherwise) {
-			best = n.IP
-		}
-	}
-	return best
+// isAbsent reports whether it is known that a member cannot be reached: its session has ended, by its own word or by the verdict, or this node is on its
+// way out.
+func (n *Node) isAbsent(id string) bool {
+	s := n.store.State()
+	return n.leaving.Load() || n.works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
 }
 
-func machineName() string {
-	name, err := os.Hostname()
+// storedBy returns a committed entry that a node is known to have had on its disk when that process ran.
+func (n *Node) storedBy(id, boot string) uint64 {
+	if n.raft.Load() == nil {
+		return 0
+	}
+	s := n.store.State()
+	stored := max(s.Stored(id), min(n.port.Transport().Committed(id, boot), s.Index))
+	if l := n.leading.Load(); l != nil {
+		confirmed := n.port.Transport().Confirmed(id, boot, l.term)
+		stored = max(stored, min(confirmed, l.raft.CommitIndex()))
+	}
+	return stored
+}
+
+// lastIndex returns the newest entry that this node has on its disk.
+func (n *Node) lastIndex() (last uint64) {
+	if r := n.raft.Load(); r != nil {
+		return r.LastIndex()
+	}
+	d := n.disk.Load()
+	if d == nil {
+		return 0
+	}
+	err := d.run(func() error {
+		index, err := d.logs.LastIndex()
+		if err != nil {
+			return err
+		}
+		last = index
+		snaps, err := d.snaps.List()
+		if len(snaps) > 0 {
+			last = max(last, snaps[0].Index)
+		}
+		return err
+	})
 	if err != nil {
-		return "node"
+		n.log.Warn("the end of the raft log cannot be read", "err", err)
 	}
-	return name
+	return last
+}
+
+// applied returns the newest entry that this node or its last process has applied.
+func (n *Node) applied() uint64 {
+	index := n.store.State().Index
+	if d := n.disk.Load(); d != nil {
+		index = max(index, d.mark.Index)
+	}
+	return index
+}
+
+// fail ends what this node does in the cluster, for a reason that trying again would not change. What it has in memory it goes
+// on serving.
+func (n *Node) fail(err error) {
+	if n.works.Err() != nil {
+		return
+	}
+	n.log.Error("this node can take no part in the cluster any more", "err", err)
+	n.keeper.lose(err) // before others can think that this process is gone
+	n.port.Transport().Stop()
+	n.break_(err)
+	n.tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once
+	if r := n.raft.Load(); r != nil {
+		r.shutdown() // not waited for: raft may hang in the very fault that brought us here
+	}
+	n.changed.Notify()
 }

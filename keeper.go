@@ -537,3 +537,43 @@ func (k *keeper) overdue(id sessionID, now time.Time) bool {
 	}
 	return !k.given.until[id].IsZero() && k.given.lapsed(id, now) && now.Sub(k.given.heard(id)) >= k.given.length
 }
+
+// isReady reports whether this node has a session and a lease, by the clock.
+func (n *Node) isReady() bool {
+	return n.current.Load() && n.works.Err() == nil && n.setback.Load() == nil && n.keeper.valid()
+}
+
+// awaitReady waits until this node has a session and a lease.
+func (n *Node) awaitReady(ctx context.Context) error {
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	for {
+		changed, renewed := n.changed.Wait(), n.keeper.renewed.Wait()
+		if n.isReady() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-renewed: // a lease that was over may last again
+		case <-ctx.Done():
+			return n.lifeError(context.Cause(ctx))
+		}
+	}
+}
+
+// tellLeaving tells other nodes whether this one is on its way out.
+func (n *Node) tellLeaving(ids []string) {
+	var e codec.Encoder
+	e.Byte(noteLeaving)
+	e.Bool(n.leaving.Load())
+	for _, id := range ids {
+		n.port.Note(id, e.B)
+	}
+}
+
+// hearLeaving notes that a peer is on its way out, or is not any more.
+func (n *Node) hearLeaving(peer string, leaving bool) {
+	if n.book.leave(peer, leaving) {
+		n.changed.Notify()
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -13,10 +12,8 @@ import (
 // errNoHeir is why a role stays where it is.
 var errNoHeir = errors.New("no node waits for it that it could go to")
 
-// Move has a role of Hold handed over to the node with that ID or name, which must be waiting for it, or, if node is empty, to
-// whoever of the others would get it. It may be called on any node, and returns when the other holds the role, or when ctx ends; the role
-// may still move then. Whoever has got a role so keeps it although others may be better, until it gives it up.
-func (n *Node) Move(ctx context.Context, role, node string) error {
+// moveRole is Node.Move.
+func (n *Node) moveRole(ctx context.Context, role, node string) error {
 	if err := n.move(ctx, role, node); err != nil {
 		return edge("moving the role "+role, err)
 	}
@@ -52,16 +49,15 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 	case len(queue) == 0 || queue[0].Node == id:
 		return nil
 	case queue[0].HoldDown != 0:
-		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.nameOf(queue[0].Node))
+		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.book.nameOf(queue[0].Node))
 	case id != "":
-		return fmt.Errorf("%s waits for it no more, and %s has it now", n.nameOf(id), n.nameOf(queue[0].Node))
+		return fmt.Errorf("%s waits for it no more, and %s has it now", n.book.nameOf(id), n.book.nameOf(queue[0].Node))
 	}
 	return nil
 }
 
-// Holder returns the fence of whoever holds a role of Hold now, as this node knows, and whether that is this node; 0 if nobody does who lives, or
-// if this node did and has lost its lease.
-func (n *Node) Holder(role string) (fence uint64, own bool) {
+// holder is Node.Holder.
+func (n *Node) holder(role string) (fence uint64, own bool) {
 	queue := n.store.State().Claims(keyspace.RolePrefix + role)
 	if len(queue) == 0 || queue[0].HoldDown != 0 {
 		return 0, false
@@ -75,15 +71,16 @@ func (n *Node) Holder(role string) (fence uint64, own bool) {
 // memberID returns the ID of the member with that ID or name.
 func (n *Node) memberID(node string) (string, error) {
 	found := ""
-	for _, m := range n.Status().Members {
-		if m.ID == node {
+	for _, srv := range n.servers() {
+		id := string(srv.ID)
+		if id == node {
 			return node, nil
 		}
-		if m.Name == node {
+		if n.book.name(id) == node {
 			if found != "" {
 				return "", fmt.Errorf("several members have the name %s; use the ID", node)
 			}
-			found = m.ID
+			found = id
 		}
 	}
 	if found == "" {
@@ -111,64 +108,4 @@ func (n *Node) addresses() []string {
 		}
 	}
 	return all
-}
-
-// serveWill ends the session of a process that is dead, and has left nothing to be seen, as the bearer of its will says. The bearer has only that to do, so
-// it is seen to here until it is done.
-func (n *Node) serveWill(ctx context.Context, node string, number uint64) error {
-	done := func(s *state.State) bool {
-		if s.Index < number || s.Number(node) == number {
-			return false
-		}
-		for _, g := range s.InHoldDown() {
-			if g.Node == node && g.Session == number && g.ReleasedOnDeath {
-				return false
-			}
-		}
-		return true
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
-	defer cancel()
-	ctx, stop := n.whileOpen(ctx)
-	defer stop()
-	var last error // of the attempts
-	n.until(ctx, func(ctx context.Context) error {
-		last = n.passOn(ctx, node, number, done)
-		return last
-	})
-	if ctx.Err() != nil {
-		return errors.Join(context.Cause(ctx), last)
-	}
-	return nil
-}
-
-// passOn has the leader do it.
-func (n *Node) passOn(ctx context.Context, node string, number uint64, done func(*state.State) bool) error {
-	if done(n.store.State()) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
-	defer cancel()
-	switch leader := n.leader(); leader {
-	case "":
-		return ErrNoLeader
-	case n.id:
-		return n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: n.id, Target: node, Number: number, Key: state.ByDeathNotice}, done)
-	default:
-		var e codec.Encoder
-		e.String(node)
-		e.Uint(number)
-		_, err := n.port.Call(ctx, leader, callWill, e.B)
-		return err
-	}
-}
-
-// serveBequest is the leader's end of passOn.
-func (n *Node) serveBequest(ctx context.Context, _ string, body []byte) ([]byte, error) {
-	d := codec.Decoder{B: body}
-	node, number := d.String(), d.Uint()
-	if err := d.End(); err != nil {
-		return nil, err
-	}
-	return nil, n.serveWill(ctx, node, number)
 }

@@ -20,19 +20,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// PeerStatus is another node that this one cannot reach, or whose configuration differs from its own.
-type PeerStatus struct {
-	ID, Name string // empty: not known; at that address nobody has answered yet
-	Addr     string // that this node dials
-	// Err is why it cannot be reached, since Since; empty: it can.
-	Err   string
-	Since time.Time
-	// Stopped says that it was shut down, by its own word.
-	Stopped bool `json:",omitempty"`
-	// Differs lists the settings that all nodes should have the same, and that this one has otherwise: "Timing: fast here, lan there".
-	Differs []string `json:",omitempty"`
-}
-
 // unanswered is what the last round of greetings could not reach, by address. The zero unanswered is ready.
 type unanswered struct {
 	mu sync.Mutex

@@ -350,3 +350,12 @@ func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func
 	_, err := n.store.Wait(ctx, done)
 	return err
 }
+
+func (n *Node) changeSession(ctx context.Context, c state.Command, done func(*state.State) bool) error {
+	l, err := n.awaitLeading(ctx)
+	if err != nil {
+		return err
+	}
+	c.Time = time.Now().UnixNano()
+	return l.applyAndTell(ctx, n, &c, done)
+}

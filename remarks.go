@@ -13,9 +13,8 @@ type remarks struct {
 	all map[string]string
 }
 
-// Remark has Status say something of a role on this node, such as why it cannot serve it; empty: nothing
-// any more. It is for those who build on Hold, as package vip does.
-func (n *Node) Remark(role, text string) {
+// remark is Node.Remark.
+func (n *Node) remark(role, text string) {
 	n.remarks.mu.Lock()
 	same := n.remarks.all[role] == text
 	switch {

@@ -11,7 +11,6 @@ import (
 	"sort"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
@@ -177,18 +176,4 @@ func refusedBecause(err error) (string, bool) {
 		return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "flotilla: "), "\n", "; "), true
 	}
 	return "", false
-}
-
-// caughtUp waits until this node has applied everything that was acknowledged before, for some attempts' time at most.
-func (n *Node) caughtUp(ctx context.Context, attempts int) (done bool) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(attempts)*n.attemptTimeout())
-	defer cancel()
-	ctx, stop := n.whileOpen(ctx)
-	defer stop()
-	n.until(ctx, func(ctx context.Context) error {
-		err := n.catchUp(ctx)
-		done = err == nil
-		return err
-	})
-	return done
 }

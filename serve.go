@@ -153,7 +153,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 		return edge("serving", plain.Err)
 	case <-health.Done:
 		return edge("serving", health.Err)
-	case <-n.life.Done():
+	case <-n.opened.Done():
 		return ErrClosed
 	case <-ctx.Done():
 	}
@@ -170,7 +170,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	}
 	select {
 	case <-grace.C:
-	case <-n.life.Done():
+	case <-n.opened.Done():
 		return ErrClosed
 	}
 	var ends sync.WaitGroup
@@ -253,7 +253,7 @@ func listenRemedy(err error) string {
 // What is added to it before it is used, such as ClientAuth, its session tickets are bound to. Whoever changes a clone instead must not let its clients and those of
 // other clones resume each other's sessions: SessionTicketsDisabled.
 func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
-	if n.life.Err() != nil {
+	if n.opened.Err() != nil {
 		return nil, ErrClosed
 	}
 	config, err := n.certs.tlsConfig(domains...)
@@ -283,7 +283,7 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 // so. RemoteAddr of its connections is then the client's. A connection must send its first byte within ten seconds, and a client
 // that takes nothing for thirty seconds loses its connection. It is what HTTPHandler is served on by programs that do not use Serve.
 func (n *Node) Listen(network, addr string) (net.Listener, error) {
-	if n.life.Err() != nil {
+	if n.opened.Err() != nil {
 		return nil, ErrClosed
 	}
 	ln, err := n.listenAt("HTTPAddr", network, addr)

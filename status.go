@@ -153,7 +153,7 @@ func (n *Node) Status() Status {
 	out.SetAside = n.identity().Kept
 	if err := n.failure(); err != nil {
 		out.Err, out.Retries = err.Error(), n.works.Err() == nil
-	} else if n.stalled() && n.life.Err() == nil {
+	} else if n.stalled() && n.opened.Err() == nil {
 		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
 	for _, srv := range n.servers() {
@@ -246,7 +246,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 			case <-applied:
 			case <-ctx.Done():
 				return
-			case <-n.life.Done():
+			case <-n.opened.Done():
 				return
 			}
 		}
@@ -299,4 +299,17 @@ func rolesOf(s *state.State) []RoleStatus {
 		})
 	}
 	return out
+}
+
+// PeerStatus is another node that this one cannot reach, or whose configuration differs from its own.
+type PeerStatus struct {
+	ID, Name string // empty: not known; at that address nobody has answered yet
+	Addr     string // that this node dials
+	// Err is why it cannot be reached, since Since; empty: it can.
+	Err   string
+	Since time.Time
+	// Stopped says that it was shut down, by its own word.
+	Stopped bool `json:",omitempty"`
+	// Differs lists the settings that all nodes should have the same, and that this one has otherwise: "Timing: fast here, lan there".
+	Differs []string `json:",omitempty"`
 }

@@ -1,0 +1,69 @@
+package flotilla
+
+import (
+	"context"
+	"errors"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
+
+// serveWill ends the session of a process that is dead, and has left nothing to be seen, as the bearer of its will says. The bearer has only that to do, so
+// it is seen to here until it is done.
+func (n *Node) serveWill(ctx context.Context, node string, number uint64) error {
+	done := func(s *state.State) bool {
+		if s.Index < number || s.Number(node) == number {
+			return false
+		}
+		for _, g := range s.InHoldDown() {
+			if g.Node == node && g.Session == number && g.ReleasedOnDeath {
+				return false
+			}
+		}
+		return true
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	defer cancel()
+	ctx, stop := n.whileOpen(ctx)
+	defer stop()
+	var last error // of the attempts
+	n.until(ctx, func(ctx context.Context) error {
+		last = n.passOn(ctx, node, number, done)
+		return last
+	})
+	if ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), last)
+	}
+	return nil
+}
+
+// passOn has the leader do it.
+func (n *Node) passOn(ctx context.Context, node string, number uint64, done func(*state.State) bool) error {
+	if done(n.store.State()) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	switch leader := n.leader(); leader {
+	case "":
+		return ErrNoLeader
+	case n.id:
+		return n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: n.id, Target: node, Number: number, Key: state.ByDeathNotice}, done)
+	default:
+		var e codec.Encoder
+		e.String(node)
+		e.Uint(number)
+		_, err := n.port.Call(ctx, leader, callWill, e.B)
+		return err
+	}
+}
+
+// serveBequest is the leader's end of passOn.
+func (n *Node) serveBequest(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	d := codec.Decoder{B: body}
+	node, number := d.String(), d.Uint()
+	if err := d.End(); err != nil {
+		return nil, err
+	}
+	return nil, n.serveWill(ctx, node, number)
+}

@@ -1,0 +1,140 @@
+package flotilla
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/hashicorp/raft"
+)
+
+// watchRaft keeps the node's picture of raft: it runs the leader's duties while this node leads, and wakes those who wait
+// for a leader. Observations only poke it: raft blocks while they are delivered, and may drop them.
+func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
+	poke := make(chan struct{}, 1)
+	observer := raft.NewObserver(nil, false, func(*raft.Observation) bool {
+		select {
+		case poke <- struct{}{}:
+		default:
+		}
+		return false
+	})
+	r.RegisterObserver(observer)
+	defer r.DeregisterObserver(observer)
+
+	var l *leadership // whose duties run
+	led := uint64(0)  // the last term of ours that is over
+	var duties sync.WaitGroup
+	end := func() {
+		if l != nil {
+			l.stop()
+			duties.Wait()
+			n.beat(r, n.timing.Heartbeat)
+			n.port.Transport().Release(l.term)
+			led, l = l.term, nil
+		}
+	}
+	defer end()
+	before := ""
+	for {
+		term, leads := r.CurrentTerm(), r.State() == raft.Leader
+		if leader := n.leader(); leader != "" && leader != n.id {
+			before = leader
+		}
+		if l != nil && (!leads || l.term != term) {
+			end()
+		}
+		if leads && l == nil {
+			l = newLeadership(ctx, n, r, term)
+			l.before, l.beforeHeard = before, r.LastContact()
+			n.beat(r, 2*n.timing.Heartbeat)
+			run := l
+			duties.Go(func() { n.runDuties(run) })
+		}
+		n.changed.Notify()
+		select {
+		case <-poke:
+		case leads := <-r.LeaderCh():
+			if !leads { // only now has raft told its replication to stop: calls that are held would be made again before
+				n.port.Transport().Release(led)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// beat has raft wait that long for a leader's heartbeats, and as a leader send them ten times as often. That rate is all that a leader's
+// own time-out is for, and it is the larger part of what a leader has to do at rest.
+func (n *Node) beat(r *raft.Raft, timeout time.Duration) {
+	c := r.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
+	if err := r.ReloadConfig(c); err != nil {
+		n.log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
+	}
+}
+
+// runDuties does what falls to a leader, for one term.
+func (n *Node) runDuties(l *leadership) {
+	if !n.startTerm(l) {
+		return
+	}
+	n.leading.Store(l)
+	n.changed.Notify()
+	n.keeper.wake()
+	defer func() {
+		n.leading.Store(nil)
+		n.changed.Notify()
+	}()
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { n.keepTickets(l) })
+	members := newRoster(n.cfg.RemoveDead)
+	for {
+		if err := l.keepMembers(n, members); err != nil && l.ctx.Err() == nil {
+			n.log.Warn("a change of the membership failed; it is tried again", "err", err)
+		}
+		select {
+		case <-n.book.changed():
+		case <-time.After(time.Second):
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+// startTerm has an entry of this term applied: only then has this node everything that was acknowledged before. In a new
+// cluster that entry brings the keys.
+func (n *Node) startTerm(l *leadership) bool {
+	for l.ctx.Err() == nil {
+		s := n.store.State()
+		var entry []byte
+		var err error
+		if s.Keys == nil {
+			entry, err = n.newKeyring()
+		} else {
+			entry = state.SealCommand(s.Keys, &state.Command{Op: state.OpStart, Node: n.id})
+		}
+		if err != nil {
+			n.fail(err)
+			return false
+		}
+		first := l.raft.LastIndex() // of this term or later: raft's own first entry at least
+		err = l.apply(l.ctx, n, entry, func(s *state.State) bool { return s.Index > first })
+		if err == nil && n.store.State().Keys != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// newKeyring makes the entry that a new cluster begins with.
+func (n *Node) newKeyring() ([]byte, error) {
+	wrapped, err := seal.NewKeyring().Wrap(n.secrets...)
+	if err != nil {
+		return nil, err
+	}
+	return state.KeyringEntry(n.clusterID(), wrapped), nil
+}

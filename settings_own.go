@@ -1,0 +1,39 @@
+package flotilla
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/errs"
+)
+
+// ownSettings returns this node's. The domains are those that it serves at this moment.
+func (n *Node) ownSettings() settings {
+	issuers := n.certs.issuers()
+	v := map[string]string{
+		timingSetting:        n.cfg.Timing.String(),
+		"MaxState":           strconv.FormatInt(n.cfg.MaxState, 10),
+		"TLS.CA":             n.cfg.TLS.CA,
+		"TLS.Private":        strconv.FormatBool(n.cfg.TLS.Private),
+		"TLS.PerNode":        strconv.FormatBool(n.cfg.TLS.PerNode),
+		"TLS.TicketRotation": n.cfg.TLS.TicketRotation.String(),
+		"TLS issuers":        strings.Join(issuers, ", "),
+	}
+	if v["TLS.CA"] == "" {
+		v["TLS.CA"] = certmagic.LetsEncryptProductionCA
+	}
+	if n.cfg.TLS.Private {
+		delete(v, "TLS.CA") // nobody is asked
+	}
+	if domains := n.certs.domains(); len(domains) > 0 { // else it serves none, or not yet
+		text := strings.Join(domains, ", ")
+		if len(text) > longestSetting {
+			text = fmt.Sprintf("%d names, checksum %x", len(domains), sha256.Sum256([]byte(text)))
+		}
+		v[errs.Domains] = text
+	}
+	return settings{Version: settingsVersion, Values: v}
+}
