@@ -208,7 +208,7 @@ func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveR
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
 	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
-	if err := l.remove(ctx, n, q.Node); err != nil {
+	if err := n.remove(ctx, l, q.Node); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}
 	return done("%s is no member any more; with an empty directory it joins as a new node", name)

@@ -52,30 +52,13 @@ func (n *Node) giveUp(err error) {
 	n.fail(err)
 }
 
-// beginAnew has a node whose directory is an older copy begin again as a new one, before anything has come
-// of it.
-func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
-	aside := durable.AsideName(time.Now())
-	old := n.id
-	if err := n.save(func(id *identity) { id.Aside = aside }); err != nil {
-		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
-	}
-	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.dir.Path(), aside), "why", why)
-	if err := errors.Join(n.port.Close(), n.endRaft(), n.dir.Close()); err != nil {
-		return fmt.Errorf("setting the state aside: %w", err)
-	}
-	n.port, n.dir = nil, nil
-	n.disk.Store(nil)
-	return n.attach(ctx)
-}
-
 // setAside moves a node's state into a directory of its own, and writes down that the node which begins
 // anew is to have the cluster forget the one that it was. It may be repeated.
 func setAside(dir *durable.Dir, id, fresh *identity) (*identity, error) {
 	fail := func(err error) (*identity, error) {
 		return nil, &ConfigError{Field: "Dir", Reason: "the state of the node, which is an older copy, cannot be set aside; move it out of " + dir.Path() + " to join as a new node", Err: err}
 	}
-	if err := dir.SetAside(id.Aside, identityFile); err != nil {
+	if err := dir.SetAside(id.Aside, durable.IdentityFile); err != nil {
 		return fail(err)
 	}
 	fresh.Former, fresh.Kept, fresh.Peers = id.ID, id.Aside, maps.Clone(id.Peers)
@@ -84,7 +67,7 @@ func setAside(dir *durable.Dir, id, fresh *identity) (*identity, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if err := dir.WriteFile(identityFile, append(b, '\n')); err != nil {
+	if err := dir.WriteFile(durable.IdentityFile, append(b, '\n')); err != nil {
 		return fail(err)
 	}
 	return fresh, nil

@@ -43,27 +43,6 @@ type joining struct {
 	Members []state.Member
 }
 
-// handler serves the other nodes, which have proved that they know the secret.
-func (n *Node) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+callHello, jsonCall(n.serveHello))
-	mux.HandleFunc("POST "+callPromise, jsonCall(n.servePromise))
-	mux.HandleFunc("POST "+callVoid, jsonCall(n.serveVoid))
-	mux.HandleFunc("POST "+callProcess, bytesCall(n.serveProcess))
-	mux.HandleFunc("POST "+callJoin, jsonCall(n.serveJoin))
-	mux.HandleFunc("POST "+callLeave, jsonCall(n.serveLeave))
-	mux.HandleFunc("POST "+callOpen, bytesCall(n.serveOpen))
-	mux.HandleFunc("POST "+callEnd, bytesCall(n.serveEnd))
-	mux.HandleFunc("POST "+callApply, bytesCall(n.serveApply))
-	mux.HandleFunc("POST "+callConfirm, bytesCall(n.serveConfirm))
-	mux.HandleFunc("POST "+callTerm, bytesCall(n.serveTerm))
-	mux.HandleFunc("POST "+callLapsed, bytesCall(n.serveLapsed))
-	mux.HandleFunc("POST "+callWill, bytesCall(n.serveBequest))
-	n.handleRecords(mux)
-	n.handleAdmin(mux)
-	return n.forFresh(mux)
-}
-
 // forFresh has processes that another one has taken the place of hear that, and nothing else.
 func (n *Node) forFresh(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -158,7 +137,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		n.tasks.Go(func() { n.standFor(n.works, in.ID, lost) }) // it leads no more
 	}
 	news := n.settings.hear(in.ID, in.Settings)
-	if why := in.Settings.unsafe(out.Settings); why != "" && n.isReady() {
+	if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.isReady() {
 		out.Refused = &refusal{refusedSettings, why}
 		if news {
 			n.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -83,8 +84,6 @@ type Node struct {
 	looks       notify.Signal           // it is time to look at the directory
 
 	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
-	current  atomic.Bool                // has caught up with a leader since it was started
-	first    atomic.Int64               // when it was ready for the first time, in nanoseconds since keeper.started
 	leaving  atomic.Bool                // on the way out: opens no session
 	drained  atomic.Bool                // takes no new connections
 	aside    atomic.Bool                // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
@@ -131,7 +130,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.store = state.NewStore()
 	n.fsm = newFSM(n.store, n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
 	n.keeper, n.tenures = newKeeper(n), newTenures()
-	n.tickets = frontend.NewTickets(cfg.TLS.TicketRotation, n.isReady)
+	n.tickets = frontend.NewTickets(cfg.TLS.TicketRotation, n.keeper.isReady)
 	n.writes = newProposer(n)
 	n.storage = newStorage(n)
 	err := n.open(ctx, first)
@@ -172,7 +171,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		ready:          n.Ready,
 		company:        n.company,
 		settled:        n.settled,
-		current:        n.isReady,
+		current:        n.keeper.isReady,
 		cluster:        n.clusterID,
 		changed:        n.changed.Notify,
 		peek: func(key string) ([]byte, bool) {
@@ -351,29 +350,11 @@ func (n *Node) lookAround(ctx context.Context) {
 // Ready waits until this node is a member of a cluster with a leader and has caught up with it. It returns at once when the
 // node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
 func (n *Node) Ready(ctx context.Context) error {
-	err := n.awaitReady(ctx)
+	err := n.keeper.awaitReady(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || n.works.Err() != nil {
 		return edge("node is not ready", err)
 	}
 	return edge("node is not ready: "+n.whyNot(), err)
-}
-
-// whyNot says what the node is waiting for.
-func (n *Node) whyNot() string {
-	if s := n.setback.Load(); s != nil {
-		return s.err.Error()
-	}
-	why := "the cluster has no leader that it can reach"
-	if n.raft.Load() == nil {
-		why = "it has found no cluster yet"
-		if w := n.waitsFor.Load(); w != nil {
-			why = *w
-		}
-	}
-	if all := n.unreachable(); all != "" {
-		why += "; " + all
-	}
-	return why
 }
 
 // Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
@@ -472,7 +453,7 @@ func (n *Node) depart(ctx context.Context) error {
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = call[state.Member](ctx, n, leader, callLeave, n.self())
+			_, err = call[state.Member](ctx, n.port, leader, callLeave, n.self())
 		}
 		if err == nil {
 			return nil
@@ -492,4 +473,21 @@ func edge(doing string, err error) error {
 		return err
 	}
 	return fmt.Errorf("flotilla: %s: %w", doing, err)
+}
+
+// beginAnew has a node whose directory is an older copy begin again as a new one, before anything has come
+// of it.
+func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
+	aside := durable.AsideName(time.Now())
+	old := n.id
+	if err := n.save(func(id *identity) { id.Aside = aside }); err != nil {
+		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
+	}
+	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.dir.Path(), aside), "why", why)
+	if err := errors.Join(n.port.Close(), n.endRaft(), n.dir.Close()); err != nil {
+		return fmt.Errorf("setting the state aside: %w", err)
+	}
+	n.port, n.dir = nil, nil
+	n.disk.Store(nil)
+	return n.attach(ctx)
 }

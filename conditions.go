@@ -25,7 +25,7 @@ func (n *Node) conditions() []condition {
 	always := func() bool { return true }
 	member := func() bool { return n.raft.Load() != nil }
 	leaderless := func() bool { return member() && n.leader() == "" }
-	unready := func() bool { return member() && n.leader() != "" && !n.isReady() && !n.leaving.Load() }
+	unready := func() bool { return member() && n.leader() != "" && !n.keeper.isReady() && !n.leaving.Load() }
 	led := func() bool { return member() && n.leader() != "" }
 	return []condition{
 		{"this node is in no cluster yet", while(func() bool { return !member() }, n.whyNot)},
@@ -34,7 +34,7 @@ func (n *Node) conditions() []condition {
 		{"other nodes cannot be reached", while(led, n.unreachable)},
 		{"nodes are configured differently", while(always, n.misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
-		{"certificates are missing", while(n.isReady, n.certs.missing)}, // before that they wait for what the others tell
+		{"certificates are missing", while(n.keeper.isReady, n.certs.missing)}, // before that they wait for what the others tell
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.leaving.Load, n.stillHeld)},
 	}

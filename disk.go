@@ -99,7 +99,7 @@ func (n *Node) diskFailed(err error) {
 		n.troubled.Notify()
 	case !passes(err):
 		n.fail(err)
-	case n.identity().Member: // else nobody counts on it, and whoever was about to make it one has the error
+	case n.isMember(): // else nobody counts on it, and whoever was about to make it one has the error
 		n.suffer(err)
 	}
 }
@@ -113,7 +113,7 @@ func (n *Node) suffer(err error) {
 	explained := n.explain(err)
 	old := n.setback.Swap(&setback{explained})
 	n.setbacks.Add(1) // before the lease is lost: see live
-	if lost := n.keeper.lose(err); lost != 0 {
+	if lost := n.loseLease(err); lost != 0 {
 		n.lostSession.Store(lost)
 	}
 	n.port.Transport().Stop()
@@ -123,20 +123,6 @@ func (n *Node) suffer(err error) {
 	n.changed.Notify()
 	n.troubled.Notify()
 	n.tasks.Go(func() { n.excuse(n.works) })
-}
-
-// excuse tells the others that this node's session is over, so that they do not wait for its lease to run out.
-func (n *Node) excuse(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-	defer cancel()
-	for _, id := range n.others() {
-		n.tasks.Go(func() {
-			if _, err := call[greeting](ctx, n, id, callHello, n.greeting()); err != nil {
-				n.log.Debug("a peer was not told that this node takes no part", "peer", id, "err", err)
-			}
-		})
-	}
-	<-ctx.Done()
 }
 
 // ofDisk reports whether an error is the system's, and not about what was read.
@@ -196,7 +182,7 @@ func (n *Node) keepDisk(ctx context.Context) {
 		}
 		if !hung {
 			n.lookAtDisk()
-			n.own.flush()
+			n.flushOwn()
 		}
 		select {
 		case <-troubled:
@@ -231,7 +217,7 @@ func (n *Node) lookAtDisk() {
 		n.suffer(err)
 	case errors.As(err, &moved) && moved.Missing && !moved.Dir: // there is no more than the identity
 		n.log.Error("a file was deleted under this node; it is written again", "err", err)
-		if err := n.save(func(*identity) {}); err != nil {
+		if err := n.rewrite(); err != nil {
 			n.log.Error("it cannot be", "err", n.explain(err))
 		}
 	case passes(err): // whatever the node is about to do needs the disk, and says so
@@ -295,7 +281,7 @@ func (n *Node) restart(began time.Time) error {
 			return err
 		}
 	}
-	if !n.identity().Member {
+	if !n.isMember() {
 		return nil
 	}
 	if err := n.openDisk(false); err != nil {
@@ -328,7 +314,7 @@ func (n *Node) leaveDir() {
 	if n.dir == nil || !errors.As(n.dir.Check(), &moved) || !moved.Missing {
 		return
 	}
-	if _, err := n.dir.ReadFile(identityFile); err != nil {
+	if _, err := n.dir.ReadFile(durable.IdentityFile); err != nil {
 		return
 	}
 	if err := n.dir.Restore(); err != nil {
@@ -342,4 +328,20 @@ func (n *Node) leaveDir() {
 func (n *Node) stalled() bool {
 	d := n.disk.Load()
 	return d != nil && d.busy() > hanging
+}
+
+// bootstrap makes first the configuration that raft begins with, on the disk that is open.
+func (n *Node) bootstrap(first raft.Configuration) error {
+	d := n.disk.Load()
+	return d.run(func() error {
+		return raft.BootstrapCluster(n.raftConfig(), d.logs, d.stable, d.snaps, n.port.Transport(), first)
+	})
+}
+
+// dropDisk closes the disk on which raft was not started.
+func (n *Node) dropDisk() error {
+	if d := n.disk.Swap(nil); d != nil {
+		return d.close()
+	}
+	return nil
 }

@@ -47,7 +47,7 @@ func (n *Node) compareLog(peer string, term uint64, c history.Claim) error {
 
 // stopSoon is fail for a node that is about to tell a peer why.
 func (n *Node) stopSoon(err error) {
-	n.keeper.lose(err)
+	n.loseLease(err)
 	n.tasks.Go(func() {
 		select {
 		case <-time.After(n.timing.Poll()):
@@ -101,8 +101,7 @@ func (n *Node) watchLog(d *disk) (*history.Log, error) {
 	}
 	s, err := n.fsm.restored(state.New())
 	if err == nil && s.Index > n.store.State().Index {
-		n.store.Publish(s)
-		n.told(nil)
+		n.fsm.adopt(s)
 	}
 	return log, err
 }

@@ -83,26 +83,12 @@ func (n *Node) runDuties(l *leadership) {
 	}
 	n.leading.Store(l)
 	n.changed.Notify()
-	n.keeper.wake()
+	n.onLeading()
 	defer func() {
 		n.leading.Store(nil)
 		n.changed.Notify()
 	}()
-	var others sync.WaitGroup
-	defer others.Wait()
-	others.Go(func() { n.keepTickets(l) })
-	members := newRoster(n.cfg.RemoveDead)
-	for {
-		if err := l.keepMembers(n, members); err != nil && l.ctx.Err() == nil {
-			n.log.Warn("a change of the membership failed; it is tried again", "err", err)
-		}
-		select {
-		case <-n.book.changed():
-		case <-time.After(time.Second):
-		case <-l.ctx.Done():
-			return
-		}
-	}
+	n.lead(l)
 }
 
 // startTerm has an entry of this term applied: only then has this node everything that was acknowledged before. In a new

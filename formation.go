@@ -225,7 +225,7 @@ func (n *Node) collectPromises(ctx context.Context, r *round, s stand) (bool, er
 		if id == n.id {
 			continue
 		}
-		_, err := call[proposed](ctx, n, id, callPromise, s.proposed)
+		_, err := call[proposed](ctx, n.port, id, callPromise, s.proposed)
 		if err == nil {
 			continue
 		}
@@ -257,7 +257,7 @@ func (n *Node) awaitProposer(ctx context.Context, r *round, s stand) error {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-		out, err := call[voiding](ctx, n, id, callVoid, s.proposed)
+		out, err := call[voiding](ctx, n.port, id, callVoid, s.proposed)
 		cancel()
 		if err == nil && out.Voided {
 			voids++
@@ -425,7 +425,7 @@ func (id *identity) refuses(p *proposed, withdrawn *stand) error {
 func (n *Node) withdrawn(ctx context.Context, p *proposed) bool {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	g, err := call[greeting](ctx, n, p.Proposer, callHello, n.greeting())
+	g, err := call[greeting](ctx, n.port, p.Proposer, callHello, n.greeting())
 	return err == nil && !g.standsBy(p)
 }
 

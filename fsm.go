@@ -195,3 +195,9 @@ func (p *snapshot) Persist(sink raft.SnapshotSink) error {
 
 // Release tells that raft is done with it. The state belongs to the garbage collector.
 func (p *snapshot) Release() { p.done() }
+
+// adopt makes s the newest state, from which anything may follow.
+func (f *fsm) adopt(s *state.State) {
+	f.Publish(s)
+	f.told(nil)
+}

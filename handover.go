@@ -23,7 +23,7 @@ func (n *Node) setLeaving(leaving bool) {
 	n.leaving.Store(leaving)
 	n.changed.Notify()
 	n.tenures.stir()
-	n.tellLeaving(n.others())
+	n.keeper.tellLeaving(n.others())
 }
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.

@@ -284,7 +284,7 @@ func (n *Node) await(ctx context.Context, c state.Command, contest func(context.
 	defer stop()
 	for {
 		// A claim of a node without a lease would only keep others from the role.
-		if err := n.awaitReady(ctx); err != nil {
+		if err := n.keeper.awaitReady(ctx); err != nil {
 			return state.Ref{}, 0, err
 		}
 		if n.shuns(c.Key, c.Cond > 0) {

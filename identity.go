@@ -14,7 +14,6 @@ import (
 )
 
 const (
-	identityFile    = "node"
 	identityVersion = 3 // 1 knew promises only, 2 no processes
 )
 
@@ -52,10 +51,10 @@ func newIdentity(secrets []seal.Secret) *identity {
 // loadIdentity returns the identity in dir, or a new one that is not written yet.
 func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, written bool, err error) {
 	fresh := newIdentity(secrets)
-	b, err := dir.ReadFile(identityFile)
+	b, err := dir.ReadFile(durable.IdentityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if dir.HasLog() {
-			return nil, false, &ConfigError{Field: "Dir", Reason: dir.Path() + " has a raft log but no file \"" + identityFile + "\"; restore the file, or empty the directory to join as a new node"}
+			return nil, false, &ConfigError{Field: "Dir", Reason: dir.Path() + " has a raft log but no file \"" + durable.IdentityFile + "\"; restore the file, or empty the directory to join as a new node"}
 		}
 		return fresh, false, nil
 	}
@@ -112,7 +111,7 @@ func (n *Node) save(change func(*identity)) error {
 		if err != nil {
 			return err
 		}
-		if err := n.dir.WriteFile(identityFile, append(b, '\n')); err != nil {
+		if err := n.dir.WriteFile(durable.IdentityFile, append(b, '\n')); err != nil {
 			return err
 		}
 	}

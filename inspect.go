@@ -69,9 +69,9 @@ func Inspect(dir string, secrets ...Secret) (Inspection, error) {
 
 func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	out.InUse = v.InUse
-	b, err := v.ReadFile(identityFile)
+	b, err := v.ReadFile(durable.IdentityFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("it has no file \"" + identityFile + "\", so it is no node's data directory, or its node was never in a cluster")
+		return errors.New("it has no file \"" + durable.IdentityFile + "\", so it is no node's data directory, or its node was never in a cluster")
 	}
 	var id identity
 	if err == nil {

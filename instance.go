@@ -32,39 +32,6 @@ func (i *instance) shutdown() <-chan struct{} {
 	return i.done
 }
 
-// become makes this node a member, for good, and starts raft. With a configuration the cluster is a new one, whose members all begin
-// with the same. After an error nothing has come of it, unless the node is a member then.
-func (n *Node) become(cluster string, first *raft.Configuration) error {
-	err := n.enrol(cluster, first)
-	if err != nil {
-		if d := n.disk.Swap(nil); d != nil {
-			err = errors.Join(err, d.close())
-		}
-		return err
-	}
-	return n.startRaft()
-}
-
-// enrol writes down that this node is a member.
-func (n *Node) enrol(cluster string, first *raft.Configuration) error {
-	if err := n.openDisk(true); err != nil {
-		return err
-	}
-	if first != nil {
-		d := n.disk.Load()
-		err := d.run(func() error {
-			return raft.BootstrapCluster(n.raftConfig(), d.logs, d.stable, d.snaps, n.port.Transport(), *first)
-		})
-		if err != nil {
-			return fmt.Errorf("forming the cluster: %w", err)
-		}
-	}
-	return n.save(func(id *identity) {
-		id.Cluster, id.Name, id.Member = cluster, n.name, true
-		id.Formation, id.Void = nil, nil
-	})
-}
-
 // startRaft starts raft on the disk that is open.
 func (n *Node) startRaft() error {
 	d := n.disk.Load()
@@ -219,7 +186,7 @@ func (n *Node) admit(id string) error {
 	if n.raft.Load() == nil {
 		return errors.New("not in a cluster yet")
 	}
-	if _, known := n.book.addr(id); known && !n.current.Load() {
+	if _, known := n.book.addr(id); known && !n.isCurrent() {
 		return nil
 	}
 	return errors.New("not a member of the cluster")
@@ -294,7 +261,7 @@ func (n *Node) fail(err error) {
 		return
 	}
 	n.log.Error("this node can take no part in the cluster any more", "err", err)
-	n.keeper.lose(err) // before others can think that this process is gone
+	n.loseLease(err) // before others can think that this process is gone
 	n.port.Transport().Stop()
 	n.break_(err)
 	n.tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once

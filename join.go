@@ -244,7 +244,7 @@ func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
 			return false, fmt.Errorf("the cluster of the node at %s has no leader", g.Addr)
 		}
 		ctx, cancel := context.WithTimeout(ctx, 2*n.attemptTimeout()) // the leader takes one at most
-		in, err := call[joining](ctx, n, leader, callJoin, n.greeting())
+		in, err := call[joining](ctx, n.port, leader, callJoin, n.greeting())
 		cancel()
 		if err != nil {
 			return false, fmt.Errorf("joining: %w", err)

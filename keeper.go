@@ -40,6 +40,9 @@ type keeper struct {
 
 	idle atomic.Int64 // since when there is none, as useBy; 0: since the start
 
+	current atomic.Bool  // has caught up with a leader since it was started
+	first   atomic.Int64 // when it was ready for the first time, in nanoseconds since keeper.started
+
 	mu      sync.Mutex
 	own     lease
 	end     time.Time     // of the lease of the session leased; kept when it is lost
@@ -130,7 +133,7 @@ func (k *keeper) lose(cause error) (session uint64) {
 	k.own.begin(0)
 	end, lost := k.end, k.lost
 	k.mu.Unlock()
-	k.n.tenures.lose(session, end, cause)
+	k.n.onLost(session, end, cause)
 	close(lost) // another session may begin from now on
 	k.n.changed.Notify()
 	k.renewed.Notify()
@@ -293,7 +296,7 @@ func (k *keeper) renew(now time.Time, session uint64) {
 		k.n.port.Note(id, note)
 	}
 	if k.n.leaving.Load() {
-		k.n.tellLeaving(k.n.others()) // notes may be lost
+		k.tellLeaving(k.n.others()) // notes may be lost
 	}
 }
 
@@ -332,7 +335,7 @@ func (k *keeper) noted(peer string, note []byte) {
 		case noteLeaving:
 			leaving := d.Bool()
 			if !d.Bad {
-				k.n.hearLeaving(peer, leaving)
+				k.hearLeaving(peer, leaving)
 			}
 		default:
 			return // a newer version may say more
@@ -520,7 +523,7 @@ func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 		return
 	}
 	k.n.tasks.Go(func() {
-		k.n.succeed(ctx, sessionID{leader, ses.Number})
+		k.succeed(ctx, sessionID{leader, ses.Number})
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.asking = false
@@ -539,41 +542,41 @@ func (k *keeper) overdue(id sessionID, now time.Time) bool {
 }
 
 // isReady reports whether this node has a session and a lease, by the clock.
-func (n *Node) isReady() bool {
-	return n.current.Load() && n.works.Err() == nil && n.setback.Load() == nil && n.keeper.valid()
+func (k *keeper) isReady() bool {
+	return k.current.Load() && k.n.works.Err() == nil && k.n.setback.Load() == nil && k.valid()
 }
 
 // awaitReady waits until this node has a session and a lease.
-func (n *Node) awaitReady(ctx context.Context) error {
-	ctx, stop := n.whileOpen(ctx)
+func (k *keeper) awaitReady(ctx context.Context) error {
+	ctx, stop := k.n.whileOpen(ctx)
 	defer stop()
 	for {
-		changed, renewed := n.changed.Wait(), n.keeper.renewed.Wait()
-		if n.isReady() {
+		changed, renewed := k.n.changed.Wait(), k.renewed.Wait()
+		if k.isReady() {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-renewed: // a lease that was over may last again
 		case <-ctx.Done():
-			return n.lifeError(context.Cause(ctx))
+			return k.n.lifeError(context.Cause(ctx))
 		}
 	}
 }
 
 // tellLeaving tells other nodes whether this one is on its way out.
-func (n *Node) tellLeaving(ids []string) {
+func (k *keeper) tellLeaving(ids []string) {
 	var e codec.Encoder
 	e.Byte(noteLeaving)
-	e.Bool(n.leaving.Load())
+	e.Bool(k.n.leaving.Load())
 	for _, id := range ids {
-		n.port.Note(id, e.B)
+		k.n.port.Note(id, e.B)
 	}
 }
 
 // hearLeaving notes that a peer is on its way out, or is not any more.
-func (n *Node) hearLeaving(peer string, leaving bool) {
-	if n.book.leave(peer, leaving) {
-		n.changed.Notify()
+func (k *keeper) hearLeaving(peer string, leaving bool) {
+	if k.n.book.leave(peer, leaving) {
+		k.n.changed.Notify()
 	}
 }

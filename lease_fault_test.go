@@ -182,7 +182,7 @@ func TestLapsedOfUnknownSession(t *testing.T) {
 		e.String(leader.id)
 		e.Uint(leader.ownSession(leader.store.State()) - 1) // the one before, in an old snapshot
 		for _, n := range nodes {
-			if reply, err := n.serveLapsed(t.Context(), others[0].id, e.B); err != nil || reply[0] != 0 {
+			if reply, err := n.keeper.serveLapsed(t.Context(), others[0].id, e.B); err != nil || reply[0] != 0 {
 				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.name, reply, err)
 			}
 		}

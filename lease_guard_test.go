@@ -275,11 +275,11 @@ func TestLapsedNeedsAMajority(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		s := leader.store.State()
 		id := sessionID{leader.id, s.Number(leader.id)}
-		if others[0].majoritySays(t.Context(), s.Voters, id) {
+		if others[0].keeper.majoritySays(t.Context(), s.Voters, id) {
 			t.Error("a majority is said to find the lease of the leader over, and all of them renew it")
 		}
 		net.Isolate(leader.name)
-		for start := time.Now(); !others[0].majoritySays(t.Context(), s.Voters, id); time.Sleep(time.Millisecond) {
+		for start := time.Now(); !others[0].keeper.majoritySays(t.Context(), s.Voters, id); time.Sleep(time.Millisecond) {
 			if time.Since(start) > time.Minute {
 				t.Fatal("no majority ever finds the lease of a leader over that is cut off")
 			}

@@ -191,7 +191,7 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer dir.Close()
-			if err := dir.WriteFile(identityFile, test.content); err != nil {
+			if err := dir.WriteFile(durable.IdentityFile, test.content); err != nil {
 				t.Fatal(err)
 			}
 			id, _, err := loadIdentity(dir, []seal.Secret{secret.raw})
@@ -217,7 +217,7 @@ func TestLogWithoutIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := dir.RemoveFile(identityFile); err != nil {
+		if err := dir.RemoveFile(durable.IdentityFile); err != nil {
 			t.Fatal(err)
 		}
 		dir.Close()

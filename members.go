@@ -11,7 +11,7 @@ import (
 )
 
 // view returns what this leader sees of the members.
-func (l *leadership) view(n *Node) ([]member, error) {
+func (n *Node) view(l *leadership) ([]member, error) {
 	conf := l.raft.GetConfiguration()
 	if err := conf.Error(); err != nil {
 		return nil, err
@@ -40,13 +40,13 @@ func (l *leadership) view(n *Node) ([]member, error) {
 }
 
 // keepMembers records members' names and addresses, and makes the change of the membership that is due.
-func (l *leadership) keepMembers(n *Node, r *roster) error {
-	all, err := l.view(n)
+func (n *Node) keepMembers(l *leadership, r *roster) error {
+	all, err := n.view(l)
 	if err != nil {
 		return err
 	}
 	for _, m := range all {
-		if err := l.record(n, m.id); err != nil {
+		if err := n.record(l, m.id); err != nil {
 			return err
 		}
 	}
@@ -56,14 +56,14 @@ func (l *leadership) keepMembers(n *Node, r *roster) error {
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, 2*n.attemptTimeout())
 	defer cancel()
-	if err := l.carryOut(ctx, n, c); err != nil {
+	if err := n.carryOut(ctx, l, c); err != nil {
 		return fmt.Errorf("%s: %w", n.book.nameOf(c.id), err)
 	}
 	return nil
 }
 
 // record has the cluster know what a member says of itself.
-func (l *leadership) record(n *Node, id string) error {
+func (n *Node) record(l *leadership, id string) error {
 	known, heard := n.book.get(id)
 	if m, ok := n.store.State().Member(id); !heard || ok && m == known {
 		return nil
@@ -80,17 +80,17 @@ func (l *leadership) record(n *Node, id string) error {
 }
 
 // carryOut makes a change of the membership, and returns when it is committed.
-func (l *leadership) carryOut(ctx context.Context, n *Node, c change) error {
+func (n *Node) carryOut(ctx context.Context, l *leadership, c change) error {
 	id := raft.ServerID(c.id)
 	if c.kind == remove {
 		n.log.Warn("removing a member", "member", n.book.nameOf(c.id), "id", c.id, "why", c.why)
-		return l.remove(ctx, n, c.id)
+		return n.remove(ctx, l, c.id)
 	}
 	settled, err := l.settle(ctx, n)
 	if err != nil {
 		return err
 	}
-	all, err := l.view(n) // it took a moment
+	all, err := n.view(l) // it took a moment
 	i := slices.IndexFunc(all, func(m member) bool { return m.id == c.id })
 	if err != nil || i < 0 {
 		return err
@@ -107,7 +107,7 @@ func (l *leadership) carryOut(ctx context.Context, n *Node, c change) error {
 }
 
 // remove takes another member out of the cluster. Its session, if it has one, is ended first.
-func (l *leadership) remove(ctx context.Context, n *Node, id string) error {
+func (n *Node) remove(ctx context.Context, l *leadership, id string) error {
 	settled, err := l.settle(ctx, n)
 	if err != nil {
 		return err
@@ -125,4 +125,20 @@ func (l *leadership) remove(ctx context.Context, n *Node, id string) error {
 	}
 	_, err = n.store.Wait(ctx, func(s *state.State) bool { return !slices.Contains(s.Servers, id) })
 	return err
+}
+
+// leadMembers looks after the membership for one term of this node as leader.
+func (n *Node) leadMembers(l *leadership) {
+	members := newRoster(n.cfg.RemoveDead)
+	for {
+		if err := n.keepMembers(l, members); err != nil && l.ctx.Err() == nil {
+			n.log.Warn("a change of the membership failed; it is tried again", "err", err)
+		}
+		select {
+		case <-n.book.changed():
+		case <-time.After(time.Second):
+		case <-l.ctx.Done():
+			return
+		}
+	}
 }

@@ -150,3 +150,21 @@ func explain(err error) string {
 	}
 	return err.Error()
 }
+
+// whyNot says what the node is waiting for.
+func (n *Node) whyNot() string {
+	if s := n.setback.Load(); s != nil {
+		return s.err.Error()
+	}
+	why := "the cluster has no leader that it can reach"
+	if n.raft.Load() == nil {
+		why = "it has found no cluster yet"
+		if w := n.waitsFor.Load(); w != nil {
+			why = *w
+		}
+	}
+	if all := n.unreachable(); all != "" {
+		why += "; " + all
+	}
+	return why
+}

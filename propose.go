@@ -169,7 +169,7 @@ func (p *proposer) attempt(ctx context.Context, q *proposal) error {
 		if err != nil {
 			return err
 		}
-		return p.n.lead(ctx, l, p.n.id, []*proposal{q})
+		return p.n.proposeBatch(ctx, l, p.n.id, []*proposal{q})
 	}
 	select {
 	case p.queue <- q:
@@ -298,12 +298,12 @@ func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte
 			return nil, codec.ErrMalformed
 		}
 	}
-	return nil, n.lead(ctx, l, peer, batch)
+	return nil, n.proposeBatch(ctx, l, peer, batch)
 }
 
-// lead proposes a batch to raft and returns when all of it is applied here and on every node that is there. It looks at the
+// proposeBatch proposes a batch to raft and returns when all of it is applied here and on every node that is there. It looks at the
 // state, not at raft's futures, which never answer in some of the ways that a raft instance can end.
-func (n *Node) lead(ctx context.Context, l *leadership, node string, batch []*proposal) error {
+func (n *Node) proposeBatch(ctx context.Context, l *leadership, node string, batch []*proposal) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	stop := context.AfterFunc(l.ctx, cancel)

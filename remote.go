@@ -124,7 +124,7 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.attemptTimeout(), ErrNoLeader)
 	defer cancel()
-	err = n.storage.storeAll(ctx, records)
+	err = n.Storage().storeAll(ctx, records)
 	if reason, refused := refusedBecause(err); refused {
 		return remote.PutReply{Outcome: remote.Refused, Reason: reason}.Encode(), nil
 	}

@@ -71,7 +71,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		l := leader.leading.Load()
 		before := voting(t, nodes)
-		if err := l.carryOut(t.Context(), leader, change{demote, others[0].id, "it is there"}); err != nil {
+		if err := leader.carryOut(t.Context(), l, change{demote, others[0].id, "it is there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -82,7 +82,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		mustBeReady(t, e)
 		net.Isolate("e")
 		time.Sleep(2 * leader.timing.Lease)
-		if err := l.carryOut(t.Context(), leader, change{promote, e.id, "it was there"}); err != nil {
+		if err := leader.carryOut(t.Context(), l, change{promote, e.id, "it was there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -103,11 +103,11 @@ func TestRemovalLeavesAMajority(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(leader.timing.Lease)
-		err := l.remove(t.Context(), leader, others[1].id)
+		err := leader.remove(t.Context(), l, others[1].id)
 		if err == nil || !strings.Contains(err.Error(), "only 1 of the 2 voters that are left are there") {
 			t.Errorf("the last follower is removed: %v", err)
 		}
-		if err := l.remove(t.Context(), leader, others[0].id); err != nil {
+		if err := leader.remove(t.Context(), l, others[0].id); err != nil {
 			t.Errorf("the dead voter is not removed: %v", err)
 		}
 	})

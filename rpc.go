@@ -73,13 +73,13 @@ func statusOf(err error) int {
 }
 
 // call asks a node a question in JSON.
-func call[Out any](ctx context.Context, n *Node, id, path string, in any) (Out, error) {
+func call[Out any](ctx context.Context, port *wire.Port, id, path string, in any) (Out, error) {
 	var out Out
 	body, err := json.Marshal(in)
 	if err != nil {
 		return out, err
 	}
-	reply, err := n.port.Call(ctx, id, path, body)
+	reply, err := port.Call(ctx, id, path, body)
 	if err != nil {
 		return out, err
 	}

@@ -47,7 +47,7 @@ func (n *Node) told(fx *state.Effects) {
 // company waits until all members have been there for a moment, in the first seconds after this node was ready for the first time. The
 // first node of a cluster that starts would order otherwise while others have not opened the ports yet that the authority may come to.
 func (n *Node) company(ctx context.Context) {
-	ctx, cancel := context.WithDeadline(ctx, n.keeper.started.Add(time.Duration(n.first.Load())+companyTime))
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.started.Add(time.Duration(n.keeper.first.Load())+companyTime))
 	defer cancel()
 	for settled := false; !settled && ctx.Err() == nil; {
 		changed := n.sessions.Wait()
@@ -93,3 +93,23 @@ func (n *Node) maintain(ctx context.Context) {
 		}
 	}
 }
+
+// onLost ends what this node holds by the lease of a session.
+func (n *Node) onLost(session uint64, end time.Time, cause error) {
+	n.tenures.lose(session, end, cause)
+}
+
+// seen reports whether something public is held by a session yet, or kept without it.
+func (n *Node) seen(session uint64) bool { return n.tenures.seen(session) }
+
+// loseLease gives the lease up, and returns what session it was for, 0 if for none.
+func (n *Node) loseLease(cause error) uint64 { return n.keeper.lose(cause) }
+
+// onLeading is called when this node has begun to lead.
+func (n *Node) onLeading() { n.keeper.wake() }
+
+// isCurrent reports whether this node has caught up with a leader since it was started.
+func (n *Node) isCurrent() bool { return n.keeper.current.Load() }
+
+// flushOwn writes down what could not be written before of this node's own certificates.
+func (n *Node) flushOwn() { n.own.flush() }

@@ -28,7 +28,7 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 	var e codec.Encoder
 	e.String(n.boot)
 	e.Uint(s.Number(n.id))
-	e.Bool(lost != 0 && s.Number(n.id) == lost && !n.tenures.seen(lost)) // else something of the last one may be seen yet
+	e.Bool(lost != 0 && s.Number(n.id) == lost && !n.seen(lost)) // else something of the last one may be seen yet
 	e.String(n.addr)
 	e.Bytes(state.EncodeProcesses(n.identity().Processes))
 	if _, err := n.askLeader(ctx, callOpen, e.B); err != nil {
@@ -87,8 +87,8 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 		}
 		if !leased && n.keeper.valid() {
 			leased = true
-			n.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
-			n.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
+			n.keeper.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
+			n.keeper.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
 			n.changed.Notify()
 		}
 		if leased {

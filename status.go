@@ -135,7 +135,7 @@ func (n *Node) Status() Status {
 		Leader:       n.leader(),
 		Term:         n.term(),
 		Index:        s.Index,
-		Ready:        lease.Held && n.current.Load() && n.works.Err() == nil && n.setback.Load() == nil,
+		Ready:        lease.Held && n.keeper.current.Load() && n.works.Err() == nil && n.setback.Load() == nil,
 		Draining:     n.drained.Load() || n.leaving.Load() || n.aside.Load(),
 		Drained:      n.aside.Load(),
 		Lease:        lease,

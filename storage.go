@@ -263,7 +263,7 @@ func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
 	defer cancel()
-	current := n.works.Err() == nil && n.awaitReady(ctx) == nil // in this order again: it has asked the clock last
+	current := n.works.Err() == nil && n.keeper.awaitReady(ctx) == nil // in this order again: it has asked the clock last
 	return n.store.State(), current
 }
 
@@ -387,7 +387,7 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 		return state.Ref{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
 	}
 	ready, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
-	err := s.n.awaitReady(ready)
+	err := s.n.keeper.awaitReady(ready)
 	cancel()
 	if err != nil {
 		return state.Ref{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"sync"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
@@ -73,4 +74,12 @@ func ticketStatus(k *state.TicketKeys) TicketStatus {
 	sum := sha256.Sum256(k.Current)
 	since := time.Unix(0, k.Time)
 	return TicketStatus{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.Previous)}
+}
+
+// lead does what falls to a leader beyond raft, until its term is over.
+func (n *Node) lead(l *leadership) {
+	var tickets sync.WaitGroup
+	defer tickets.Wait()
+	tickets.Go(func() { n.keepTickets(l) })
+	n.leadMembers(l)
 }

@@ -165,19 +165,19 @@ func (k *keeper) reported(voter string, who suspicion) {
 
 // succeed makes this voter stand for election when a majority of the voters says that the leader's lease has lapsed, or finds that it
 // has not.
-func (n *Node) succeed(ctx context.Context, id sessionID) {
+func (k *keeper) succeed(ctx context.Context, id sessionID) {
 	for range 4 { // their clocks say so a little earlier or later
-		s := n.store.State()
-		if n.leader() != id.node || !n.keeper.overdue(id, time.Now()) {
+		s := k.n.store.State()
+		if k.n.leader() != id.node || !k.overdue(id, time.Now()) {
 			return
 		}
-		if n.majoritySays(ctx, s.Voters, id) {
-			n.log.Info("the leader's lease has lapsed", "leader", id.node)
-			n.standFor(ctx, id.node, func() bool { return n.keeper.overdue(id, time.Now()) })
+		if k.majoritySays(ctx, s.Voters, id) {
+			k.n.log.Info("the leader's lease has lapsed", "leader", id.node)
+			k.n.standFor(ctx, id.node, func() bool { return k.overdue(id, time.Now()) })
 			return
 		}
 		select {
-		case <-time.After(n.timing.Glance()):
+		case <-time.After(k.n.timing.Glance()):
 		case <-ctx.Done():
 			return
 		}
@@ -185,19 +185,19 @@ func (n *Node) succeed(ctx context.Context, id sessionID) {
 }
 
 // majoritySays asks the other voters whether a session has lapsed for them, as it has for this one.
-func (n *Node) majoritySays(ctx context.Context, voters []string, id sessionID) bool {
-	ctx, cancel := context.WithTimeout(ctx, n.timing.Query())
+func (k *keeper) majoritySays(ctx context.Context, voters []string, id sessionID) bool {
+	ctx, cancel := context.WithTimeout(ctx, k.n.timing.Query())
 	defer cancel()
 	var e codec.Encoder
 	e.String(id.node)
 	e.Uint(id.number)
 	answers := make(chan bool)
 	for _, v := range voters {
-		if v == n.id {
+		if v == k.n.id {
 			continue
 		}
-		n.tasks.Go(func() {
-			reply, err := n.port.Call(ctx, v, callLapsed, e.B)
+		k.n.tasks.Go(func() {
+			reply, err := k.n.port.Call(ctx, v, callLapsed, e.B)
 			select {
 			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:
 			case <-ctx.Done():
@@ -222,13 +222,13 @@ func (n *Node) majoritySays(ctx context.Context, voters []string, id sessionID) 
 }
 
 // serveLapsed answers majoritySays.
-func (n *Node) serveLapsed(_ context.Context, _ string, body []byte) ([]byte, error) {
+func (k *keeper) serveLapsed(_ context.Context, _ string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
 	id := sessionID{d.String(), d.Uint()}
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	if n.keeper.overdue(id, time.Now()) {
+	if k.overdue(id, time.Now()) {
 		return []byte{1}, nil
 	}
 	return []byte{0}, nil
