@@ -14,7 +14,7 @@ import (
 // a majority to lapse. raft tells followers of a commit only with the next entry or after a while; the leader says the same true thing
 // at once.
 type acks struct {
-	n    *Node
+	n    *replica
 	l    *leadership
 	poke chan struct{} // closed and replaced, under mu, when anything below changes
 
@@ -25,7 +25,7 @@ type acks struct {
 	stuck   map[string]time.Time // since when a member has not come closer to what is wanted of it
 }
 
-func newAcks(n *Node, l *leadership) *acks {
+func newAcks(n *replica, l *leadership) *acks {
 	return &acks{n: n, l: l, poke: make(chan struct{}), applied: map[string]uint64{}, wanted: map[string]uint64{}, asking: map[string]bool{}, stuck: map[string]time.Time{}}
 }
 
@@ -56,8 +56,8 @@ func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missi
 	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
 		id := string(k)
 		switch {
-		case ses.Incarnation == a.n.boot || skip(id, ses):
-		case id == a.n.id:
+		case ses.Incarnation == a.n.self.boot || skip(id, ses):
+		case id == a.n.self.id:
 			missing = append(missing, id) // an earlier process of this node, which nobody can ask
 		default:
 			there = append(there, id)
@@ -135,7 +135,7 @@ func (a *acks) demand(id string, index uint64) {
 	a.wanted[id] = max(a.wanted[id], index)
 	if !a.asking[id] {
 		a.asking[id] = true
-		a.n.tasks.Go(func() { a.ask(a.l.ctx, id) })
+		a.n.life.tasks.Go(func() { a.ask(a.l.ctx, id) })
 	}
 }
 
@@ -197,8 +197,8 @@ func (a *acks) tell(id string, want uint64) uint64 {
 
 // awaitApplied waits until this node has applied index, as long as the leader waits for it. Entries of raft's own, which the state
 // machine does not see, come only at the beginning of a term, before anybody is told of anything.
-func (n *Node) awaitApplied(index uint64) error {
-	ctx, cancel := context.WithTimeout(n.works, n.timing.Lease)
+func (n *replica) awaitApplied(index uint64) error {
+	ctx, cancel := context.WithTimeout(n.life.works, n.timing.Lease)
 	defer cancel()
 	_, err := n.store.Wait(ctx, func(s *state.State) bool { return s.Index >= index })
 	return err

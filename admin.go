@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
@@ -17,14 +18,40 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
 const statusTimeout = 2 * time.Second // for another node to tell its status
 
+// operatorConfig is what an operator needs of the node around it.
+type operatorConfig struct {
+	timing  timing.Timing
+	log     *slog.Logger
+	life    *lifecycle
+	self    *identityOf
+	store   *state.Store
+	book    *book
+	replica *replica
+	members *membership
+	roles   *holder
+	up      operatorUp
+}
+
+// operatorUp is what an operator asks of the node.
+type operatorUp struct {
+	Status  func() Status
+	Storage func() *Storage
+}
+
+// operator does what operators ask for from outside.
+type operator struct{ operatorConfig }
+
+func newOperator(cfg operatorConfig) *operator { return &operator{cfg} }
+
 // handleAdmin serves the calls by which operators look after the cluster. Any node takes them. A call that a member passes on is not passed on
 // again: two nodes may each take the other for the leader.
-func (n *Node) handleAdmin(mux *http.ServeMux) {
+func (n *operator) handleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallStatus, bytesCall(n.serveStatus))
 	mux.HandleFunc("POST "+remote.CallRemove, bytesCall(n.serveRemove))
 	mux.HandleFunc("POST "+remote.CallTransfer, bytesCall(n.serveTransfer))
@@ -33,13 +60,13 @@ func (n *Node) handleAdmin(mux *http.ServeMux) {
 }
 
 // serveStatus answers for this node, and for others by asking them.
-func (n *Node) serveStatus(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *operator) serveStatus(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeStatusRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
 	}
 	var reply remote.StatusReply
-	for _, m := range n.members() {
+	for _, m := range n.listMembers() {
 		if q.Node == "" || q.Node == m.ID {
 			reply.Nodes = append(reply.Nodes, remote.NodeStatus{ID: m.ID, Name: m.Name, Addr: m.Addr})
 		}
@@ -48,17 +75,17 @@ func (n *Node) serveStatus(ctx context.Context, peer string, body []byte) ([]byt
 	defer cancel()
 	var asking sync.WaitGroup
 	for i := range reply.Nodes {
-		asking.Go(func() { n.fillStatus(ctx, &reply.Nodes[i], n.isServer(peer)) })
+		asking.Go(func() { n.fillStatus(ctx, &reply.Nodes[i], n.replica.isServer(peer)) })
 	}
 	asking.Wait()
 	return reply.Encode(), nil
 }
 
 // members returns this node and then the others.
-func (n *Node) members() []Member {
-	all := n.Status().Members
+func (n *operator) listMembers() []Member {
+	all := n.up.Status().Members
 	slices.SortStableFunc(all, func(a, b Member) int {
-		switch n.id {
+		switch n.self.id {
 		case a.ID:
 			return -1
 		case b.ID:
@@ -66,16 +93,16 @@ func (n *Node) members() []Member {
 		}
 		return 0
 	})
-	if len(all) == 0 || all[0].ID != n.id { // it is in no cluster yet, or not any more
-		all = slices.Insert(all, 0, memberOf(n.self()))
+	if len(all) == 0 || all[0].ID != n.self.id { // it is in no cluster yet, or not any more
+		all = slices.Insert(all, 0, memberOf(n.members.asMember()))
 	}
 	return all
 }
 
 // fillStatus completes what is known of a node by what it says. With here true only this one is asked.
-func (n *Node) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool) {
-	if out.ID == n.id {
-		status := n.Status()
+func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool) {
+	if out.ID == n.self.id {
+		status := n.up.Status()
 		b, err := json.Marshal(status)
 		if err != nil {
 			out.Why = err.Error()
@@ -83,7 +110,7 @@ func (n *Node) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool
 		}
 		out.Status = b
 		if !status.Ready && status.Err == "" {
-			out.Why = n.whyNot()
+			out.Why = n.members.whyNot()
 		}
 		return
 	}
@@ -91,7 +118,7 @@ func (n *Node) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool
 		out.Why = "it was not asked"
 		return
 	}
-	b, err := n.port.Call(ctx, out.ID, remote.CallStatus, remote.StatusRequest{Node: out.ID}.Encode())
+	b, err := n.replica.port.Call(ctx, out.ID, remote.CallStatus, remote.StatusRequest{Node: out.ID}.Encode())
 	if err == nil {
 		var reply remote.StatusReply
 		if reply, err = remote.DecodeStatusReply(b); err == nil && len(reply.Nodes) == 1 {
@@ -103,7 +130,7 @@ func (n *Node) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool
 }
 
 // unreached says in a few words why another node could not be asked.
-func (n *Node) unreached(ctx context.Context, id string, err error) string {
+func (n *operator) unreached(ctx context.Context, id string, err error) string {
 	var answer *wire.CallError
 	switch {
 	case errors.As(err, &answer) && answer.Status == http.StatusNotFound:
@@ -122,18 +149,18 @@ func (n *Node) unreached(ctx context.Context, id string, err error) string {
 
 // toLeader has the leader carry out what an operator asks for, this node or another, for some attempts' time at most. An error of serve is
 // a reason to try again; what trying again would not change is an Answer.
-func (n *Node) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
-	if n.raft.Load() == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNotReady, n.whyNot())
+func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
+	if n.replica.raft.Load() == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotReady, n.members.whyNot())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.attemptTimeout(), writeTimeout), ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.attemptTimeout(), writeTimeout), ErrNoLeader)
 	defer cancel()
-	ctx, stop := n.whileOpen(ctx)
+	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
 	for {
-		changed := n.changed.Wait()
+		changed := n.life.changed.Wait()
 		reply, err := n.toLeaderOnce(ctx, peer, path, body, serve)
-		if err == nil || n.isServer(peer) {
+		if err == nil || n.replica.isServer(peer) {
 			return reply, err
 		}
 		n.log.Debug("what an operator asks for has to wait", "call", path, "err", err)
@@ -141,18 +168,18 @@ func (n *Node) toLeader(ctx context.Context, peer, path string, body []byte, ser
 		case <-changed:
 		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
-			if n.leader() == "" || n.works.Err() != nil {
-				err = n.lifeError(ErrNoLeader)
+			if n.replica.leader() == "" || n.life.works.Err() != nil {
+				err = n.life.lifeError(ErrNoLeader)
 			}
 			return nil, err
 		}
 	}
 }
 
-func (n *Node) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
-	switch leader := n.leader(); {
-	case leader == n.id:
-		l, err := n.awaitLeading(ctx)
+func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
+	switch leader := n.replica.leader(); {
+	case leader == n.self.id:
+		l, err := n.replica.awaitLeading(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -163,10 +190,10 @@ func (n *Node) toLeaderOnce(ctx context.Context, peer, path string, body []byte,
 		return answer.Encode(), nil
 	case leader == "":
 		return nil, ErrNoLeader
-	case n.isServer(peer):
+	case n.replica.isServer(peer):
 		return nil, errNotLeader
 	default:
-		return n.port.Call(ctx, leader, path, body)
+		return n.replica.port.Call(ctx, leader, path, body)
 	}
 }
 
@@ -180,7 +207,7 @@ func done(format string, args ...any) (remote.Answer, error) {
 	return remote.Answer{Text: fmt.Sprintf(format, args...)}, nil
 }
 
-func (n *Node) serveRemove(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *operator) serveRemove(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeRemoveRequest(body)
 	if err != nil || q.Node == "" {
 		return nil, codec.ErrMalformed
@@ -191,30 +218,30 @@ func (n *Node) serveRemove(ctx context.Context, peer string, body []byte) ([]byt
 }
 
 // removeMember takes another member out of the cluster, if those who are left can go on without it.
-func (n *Node) removeMember(ctx context.Context, l *leadership, q remote.RemoveRequest) (remote.Answer, error) {
+func (n *operator) removeMember(ctx context.Context, l *leadership, q remote.RemoveRequest) (remote.Answer, error) {
 	name := n.book.nameOf(q.Node)
 	s := n.store.State()
 	switch {
-	case !n.isServer(q.Node) && !slices.Contains(s.Servers, q.Node):
+	case !n.replica.isServer(q.Node) && !slices.Contains(s.Servers, q.Node):
 		return done("%s is no member any more", name)
-	case q.Node == n.id:
+	case q.Node == n.self.id:
 		return refuse("%s leads the cluster; hand the leadership over first (flotilla members transfer)", name)
 	case !q.Force && s.Session(q.Node) != nil:
 		return refuse("%s is present; stop it first, or have it leave by itself (Node.Leave). With -force it is removed all the same", name)
 	case !q.Force && l.acks.there(q.Node):
 		return refuse("%s answers, and is about to be present; stop it first. With -force it is removed all the same", name)
 	}
-	if left, there := l.without(n, q.Node); there <= left/2 {
+	if left, there := l.without(n.replica, q.Node); there <= left/2 {
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
 	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
-	if err := n.remove(ctx, l, q.Node); err != nil {
+	if err := n.members.remove(ctx, l, q.Node); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}
 	return done("%s is no member any more; with an empty directory it joins as a new node", name)
 }
 
-func (n *Node) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *operator) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeTransferRequest(body)
 	if err != nil || q.From == "" {
 		return nil, codec.ErrMalformed
@@ -225,15 +252,15 @@ func (n *Node) serveTransfer(ctx context.Context, peer string, body []byte) ([]b
 }
 
 // transferFor hands this node's leadership over, for an operator.
-func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.TransferRequest) (remote.Answer, error) {
+func (n *operator) transferFor(ctx context.Context, l *leadership, q remote.TransferRequest) (remote.Answer, error) {
 	to, name := raft.ServerID(q.To), n.book.nameOf(q.To)
 	switch {
-	case q.To == n.id:
+	case q.To == n.self.id:
 		return done("%s leads", name)
-	case q.To == "" && q.From != n.id:
-		return done("%s leads", n.name) // the answer to an earlier call was lost
+	case q.To == "" && q.From != n.self.id:
+		return done("%s leads", n.self.name) // the answer to an earlier call was lost
 	case q.To != "":
-		servers := n.servers()
+		servers := n.replica.servers()
 		i := slices.IndexFunc(servers, func(srv raft.Server) bool { return srv.ID == to })
 		switch {
 		case i < 0:
@@ -246,14 +273,14 @@ func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.Transfer
 			return refuse("%s was offered the leadership a moment ago and did not take it; name another node", name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
 	defer cancel()
-	if err := n.transfer(ctx, q.To); err != nil {
-		return refuse("the leadership stays with %s: %v", n.name, err)
+	if err := n.replica.transfer(ctx, q.To); err != nil {
+		return refuse("the leadership stays with %s: %v", n.self.name, err)
 	}
 	for {
-		changed := n.changed.Wait()
-		if leader := n.leader(); leader != "" && leader != n.id {
+		changed := n.life.changed.Wait()
+		if leader := n.replica.leader(); leader != "" && leader != n.self.id {
 			if q.To != "" && leader != q.To {
 				return refuse("%s leads now, and not %s", n.book.nameOf(leader), name)
 			}
@@ -262,19 +289,19 @@ func (n *Node) transferFor(ctx context.Context, l *leadership, q remote.Transfer
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.name)
+			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.self.name)
 		}
 	}
 }
 
 // serveMove has a role handed over. It is this node that asks for it, whichever one the operator has called.
-func (n *Node) serveMove(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeMoveRequest(body)
 	if err != nil || q.Role == "" {
 		return nil, codec.ErrMalformed
 	}
-	if !n.caughtUp(ctx, 4) {
-		return nil, n.lifeError(ErrNoLeader)
+	if !n.replica.caughtUp(ctx, 4) {
+		return nil, n.life.lifeError(ErrNoLeader)
 	}
 	answer, err := n.moveFor(ctx, q)
 	if err != nil {
@@ -283,7 +310,7 @@ func (n *Node) serveMove(ctx context.Context, _ string, body []byte) ([]byte, er
 	return answer.Encode(), nil
 }
 
-func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
+func (n *operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
 	holder := func() (state.Claim, bool) {
 		queue := n.store.State().Claims(keyspace.RolePrefix + q.Role)
 		if len(queue) == 0 {
@@ -299,7 +326,7 @@ func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer
 	case now.HoldDown != 0:
 		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.book.nameOf(now.Node), q.Role)
 	}
-	switch err := n.move(ctx, q.Role, q.To); {
+	switch err := n.roles.move(ctx, q.Role, q.To); {
 	case errors.Is(err, errNoHeir) && q.To == "":
 		return refuse("no other node waits for %s", q.Role)
 	case errors.Is(err, errNoHeir):
@@ -316,27 +343,27 @@ func (n *Node) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer
 }
 
 // serveDrain drains this node or undoes that, or has another one do it.
-func (n *Node) serveDrain(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *operator) serveDrain(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeDrainRequest(body)
 	if err != nil || q.Node == "" {
 		return nil, codec.ErrMalformed
 	}
 	var answer remote.Answer
 	switch name := n.book.nameOf(q.Node); {
-	case q.Node == n.id && q.Undo:
+	case q.Node == n.self.id && q.Undo:
 		answer, err = n.undrain()
-	case q.Node == n.id:
+	case q.Node == n.self.id:
 		answer, err = n.drainAside(ctx)
-	case n.isServer(peer):
+	case n.replica.isServer(peer):
 		return nil, errors.New("the question is for another node")
-	case !n.isServer(q.Node):
+	case !n.replica.isServer(q.Node):
 		answer, err = refuse("%s is no member", name)
 	default:
-		reply, err := n.port.Call(ctx, q.Node, remote.CallDrain, body)
+		reply, err := n.replica.port.Call(ctx, q.Node, remote.CallDrain, body)
 		if err == nil {
 			return reply, nil
 		}
-		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.name)
+		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.self.name)
 	}
 	if err != nil {
 		return nil, err
@@ -345,37 +372,37 @@ func (n *Node) serveDrain(ctx context.Context, peer string, body []byte) ([]byte
 }
 
 // drainAside takes this node out of balancers' choice and its roles off it, until undrain or its end. It goes on serving.
-func (n *Node) drainAside(ctx context.Context) (remote.Answer, error) {
+func (n *operator) drainAside(ctx context.Context) (remote.Answer, error) {
 	held := 0
-	for _, t := range n.tenures.all() {
+	for _, t := range n.roles.tenures.all() {
 		if t.isRole() {
 			held++
 		}
 	}
-	if !n.aside.Swap(true) {
+	if !n.life.aside.Swap(true) {
 		n.log.Info("an operator drains this node", "roles", held)
 	}
-	n.changed.Notify()
-	n.tenures.stir()
-	ctx, stop := n.whileOpen(ctx)
+	n.life.changed.Notify()
+	n.roles.tenures.stir()
+	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
-	if err := n.yieldAll(ctx, func(t *tenure) bool { return n.aside.Load() && t.isRole() }); err != nil { // undrain may come meanwhile
-		return remote.Answer{}, n.lifeError(err)
+	if err := n.roles.yieldAll(ctx, func(t *tenure) bool { return n.life.aside.Load() && t.isRole() }); err != nil { // undrain may come meanwhile
+		return remote.Answer{}, n.life.lifeError(err)
 	}
 	if held == 0 {
-		return done("%s is drained; it held no roles", n.name)
+		return done("%s is drained; it held no roles", n.self.name)
 	}
-	return done("%s is drained, and has given up its roles (%d)", n.name, held)
+	return done("%s is drained, and has given up its roles (%d)", n.self.name, held)
 }
 
 // undrain undoes drainAside.
-func (n *Node) undrain() (remote.Answer, error) {
-	if n.aside.Swap(false) {
+func (n *operator) undrain() (remote.Answer, error) {
+	if n.life.aside.Swap(false) {
 		n.log.Info("an operator has this node take part again")
 	}
-	n.changed.Notify()
-	if n.drained.Load() || n.leaving.Load() {
-		return refuse("%s is on its way out by itself, and stays drained", n.name)
+	n.life.changed.Notify()
+	if n.life.drained.Load() || n.life.leaving.Load() {
+		return refuse("%s is on its way out by itself, and stays drained", n.self.name)
 	}
-	return done("%s takes part again", n.name)
+	return done("%s takes part again", n.self.name)
 }

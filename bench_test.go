@@ -170,7 +170,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*state.Effects) {})
+		f := testFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*state.Effects) {})
 		if err := f.Restore(r); err != nil || f.State().Records.Len() != s.Records.Len() {
 			b.Fatal(err)
 		}
@@ -202,7 +202,7 @@ func BenchmarkSnapshotWriters(b *testing.B) {
 	}
 	close(fill)
 	wg.Wait()
-	leader := nodes[slices.IndexFunc(nodes, func(n *Node) bool { return n.leading.Load() != nil })]
+	leader := nodes[slices.IndexFunc(nodes, func(n *Node) bool { return n.replica.leading.Load() != nil })]
 	b.ResetTimer()
 	calm := writeWhile(b, nodes, func() { <-time.After(10 * time.Second) })
 	b.ReportMetric(0, "ns/op")
@@ -213,7 +213,7 @@ func BenchmarkSnapshotWriters(b *testing.B) {
 		var took time.Duration
 		waits := writeWhile(b, nodes, func() {
 			began := time.Now()
-			if err := leader.raft.Load().Snapshot().Error(); err != nil {
+			if err := leader.replica.raft.Load().Snapshot().Error(); err != nil {
 				b.Error(err)
 			}
 			took = time.Since(began)

@@ -37,13 +37,11 @@ type greeted struct {
 
 const maxEnded = 1024 // processes that are remembered; those that still count are told again
 
-func newBook(store *state.Store, stored map[string]state.Member) *book {
-	b := &book{
+func newBook(store *state.Store) *book {
+	return &book{
 		store: store, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]state.Member), said: make(map[string]string),
 		going: make(map[string]bool), over: make(map[string]uint64),
 	}
-	maps.Copy(b.stored, stored)
-	return b
 }
 
 // hear notes what a process of a node says of itself, and how far it has applied the log.

@@ -127,7 +127,7 @@ func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.n.writes.do(ctx, c)
+	a, err := s.at().replica.writes.do(ctx, c)
 	if err == nil {
 		err = codeError(a.Code)
 	}
@@ -157,12 +157,12 @@ func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
 // node that has not noticed it yet writes what it knows of the old one, and would have the new one renewed.
 func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done bool, err error) {
 	crt := strings.TrimSuffix(key, ".json") + ".crt"
-	r, ok := s.n.store.State().Records.Get(keyspace.Tree(crt))
+	r, ok := s.at().store.State().Records.Get(keyspace.Tree(crt))
 	if !ok {
 		return false, nil
 	}
 	if isAbout(meta, r.Value) {
-		a, err := s.n.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: meta, Number: s.limit(), Target: crt, Cond: r.Index})
+		a, err := s.at().replica.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: meta, Number: s.limit(), Target: crt, Cond: r.Index})
 		if err != nil || a.Code != state.CodeChanged {
 			if err == nil {
 				err = codeError(a.Code)
@@ -170,6 +170,6 @@ func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done 
 			return true, err
 		}
 	}
-	s.n.log.Debug("metadata of a certificate that has been replaced are dropped", "key", key)
+	s.at().log.Debug("metadata of a certificate that has been replaced are dropped", "key", key)
 	return true, nil
 }

@@ -44,7 +44,7 @@ type joining struct {
 }
 
 // forFresh has processes that another one has taken the place of hear that, and nothing else.
-func (n *Node) forFresh(next http.Handler) http.Handler {
+func (n *membership) forFresh(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		boot := wire.Process(r.Context())
 		if boot != "" && r.URL.Path != callHello && r.URL.Path != callProcess {
@@ -58,8 +58,8 @@ func (n *Node) forFresh(next http.Handler) http.Handler {
 }
 
 // self is what this node is to the others.
-func (n *Node) self() state.Member {
-	return state.Member{ID: n.id, Name: n.name, Addr: n.addr, InMemory: n.dir == nil, Former: n.identity().Former}
+func (n *membership) asMember() state.Member {
+	return state.Member{ID: n.self.id, Name: n.self.name, Addr: n.self.addr, InMemory: n.replica.dir == nil, Former: n.ident.identity().Former}
 }
 
 // asNew says what to do with a node that is to be a new one.
@@ -71,24 +71,24 @@ func asNew(m state.Member) string {
 }
 
 // greeting describes this node.
-func (n *Node) greeting() greeting {
-	id := n.identity()
+func (n *membership) greeting() greeting {
+	id := n.ident.identity()
 	g := greeting{
-		Member:    n.self(),
-		Boot:      n.boot,
+		Member:    n.asMember(),
+		Boot:      n.self.boot,
 		Processes: id.Processes,
-		Last:      n.lastIndex(),
-		Applied:   n.applied(),
+		Last:      n.replica.lastIndex(),
+		Applied:   n.replica.applied(),
 		Cluster:   id.Cluster,
-		Settings:  n.ownSettings(),
+		Settings:  n.up.ownSettings(),
 		Formation: id.Formation,
 		Void:      id.Void,
-		Lost:      n.lostSession.Load(),
+		Lost:      n.life.lostSession.Load(),
 	}
-	if r := n.raft.Load(); r != nil && n.setback.Load() == nil {
-		g.InRaft, g.Leader = true, n.leader()
+	if r := n.replica.raft.Load(); r != nil && n.life.setback.Load() == nil {
+		g.InRaft, g.Leader = true, n.replica.leader()
 		g.Committed = n.store.State().Servers
-		for _, srv := range n.servers() {
+		for _, srv := range n.replica.servers() {
 			g.Servers = append(g.Servers, string(srv.ID))
 			if srv.Suffrage == raft.Voter {
 				g.Voters++
@@ -101,16 +101,16 @@ func (n *Node) greeting() greeting {
 	return g
 }
 
-func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeting, error) {
+func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (greeting, error) {
 	out := n.greeting()
-	if n.failure() != nil {
+	if n.life.failure() != nil {
 		return out, errors.New("this node takes no part in the cluster") // and passes no verdicts
 	}
 	if in.ID != peer {
 		return out, codec.ErrMalformed
 	}
-	if in.ID == n.id {
-		if in.Boot != n.boot {
+	if in.ID == n.self.id {
+		if in.Boot != n.self.boot {
 			if out.Refused = n.examineTwin(&in); out.Refused != nil {
 				n.refuse(&in, out.Refused)
 			}
@@ -118,7 +118,7 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		return out, nil
 	}
 	if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
-		out.Refused = &refusal{refusedForeign, "its directory belongs to the cluster " + slogbridge.Short(in.Cluster) + ", and the node at " + n.addr + " to " + slogbridge.Short(out.Cluster) + "; give it the right directory, or other peers"}
+		out.Refused = &refusal{refusedForeign, "its directory belongs to the cluster " + slogbridge.Short(in.Cluster) + ", and the node at " + n.self.addr + " to " + slogbridge.Short(out.Cluster) + "; give it the right directory, or other peers"}
 		return out, nil
 	}
 	if in.Cluster != "" && in.Last > 0 && n.wasRemoved(in.ID) && n.leads(ctx) {
@@ -133,8 +133,8 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 		ses := n.store.State().Session(in.ID)
 		return ses != nil && ses.Number == in.Lost
 	}
-	if lost() && n.leader() == in.ID {
-		n.tasks.Go(func() { n.standFor(n.works, in.ID, lost) }) // it leads no more
+	if lost() && n.replica.leader() == in.ID {
+		n.life.tasks.Go(func() { n.replica.standFor(n.life.works, in.ID, lost) }) // it leads no more
 	}
 	news := n.settings.hear(in.ID, in.Settings)
 	if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.isReady() {
@@ -150,30 +150,30 @@ func (n *Node) serveHello(ctx context.Context, peer string, in greeting) (greeti
 }
 
 // wasRemoved reports whether this node, which is current, knows that id is not a member.
-func (n *Node) wasRemoved(id string) bool {
+func (n *membership) wasRemoved(id string) bool {
 	servers := n.store.State().Servers
-	return n.leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
+	return n.replica.leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
 }
 
 // leads reports whether this node leads now: one that stood still may know neither its successor nor the newest members.
-func (n *Node) leads(ctx context.Context) bool {
-	_, err := n.confirm(ctx)
+func (n *membership) leads(ctx context.Context) bool {
+	_, err := n.replica.confirm(ctx)
 	return err == nil
 }
 
-func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining, error) {
-	l, err := n.awaitLeading(ctx)
+func (n *membership) serveJoin(ctx context.Context, peer string, in greeting) (joining, error) {
+	l, err := n.replica.awaitLeading(ctx)
 	if err != nil {
 		return joining{}, err
 	}
 	if in.ID != peer {
 		return joining{}, codec.ErrMalformed
 	}
-	out := joining{Cluster: n.clusterID()}
+	out := joining{Cluster: n.ident.clusterID()}
 	for _, m := range n.book.all() {
 		out.Members = append(out.Members, m)
 	}
-	for _, srv := range n.servers() {
+	for _, srv := range n.replica.servers() {
 		if string(srv.ID) == peer {
 			if !slices.Contains(n.store.State().Servers, peer) {
 				return out, errors.New("it is being let in")
@@ -181,7 +181,7 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 			return out, nil
 		}
 	}
-	if why := in.Settings.unsafe(n.ownSettings()); why != "" {
+	if why := in.Settings.unsafe(n.up.ownSettings()); why != "" {
 		return joining{}, errors.New(why)
 	}
 	if no := n.meet(ctx, &in); no != nil {
@@ -189,12 +189,12 @@ func (n *Node) serveJoin(ctx context.Context, peer string, in greeting) (joining
 	}
 	n.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
 	// It votes later, when it has shown that it is there to stay: a voter that is not there costs a quorum.
-	return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.attemptTimeout()))
+	return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.replica.attemptTimeout()))
 }
 
-func (n *Node) serveLeave(ctx context.Context, peer string, in state.Member) (state.Member, error) {
-	l, err := n.awaitLeading(ctx)
-	if err != nil || peer == n.id {
+func (n *membership) serveLeave(ctx context.Context, peer string, in state.Member) (state.Member, error) {
+	l, err := n.replica.awaitLeading(ctx)
+	if err != nil || peer == n.self.id {
 		return state.Member{}, errNotLeader
 	}
 	if in.ID != peer {
@@ -203,13 +203,13 @@ func (n *Node) serveLeave(ctx context.Context, peer string, in state.Member) (st
 	if !slices.Contains(n.store.State().Servers, peer) {
 		return in, nil // the answer to an earlier call was lost
 	}
-	if left, there := l.without(n, peer); there <= left/2 {
+	if left, there := l.without(n.replica, peer); there <= left/2 {
 		return state.Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
-	settled, err := l.settle(ctx, n)
+	settled, err := l.settle(ctx, n.replica)
 	if err != nil {
 		return state.Member{}, err
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
-	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.attemptTimeout()))
+	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.replica.attemptTimeout()))
 }

@@ -11,16 +11,16 @@ import (
 )
 
 // until repeats what needs a leader.
-func (n *Node) until(ctx context.Context, f func(context.Context) error) {
+func (n *replica) until(ctx context.Context, f func(context.Context) error) {
 	for ctx.Err() == nil {
-		changed := n.changed.Wait()
+		changed := n.life.changed.Wait()
 		err := f(ctx)
 		if err == nil {
 			return
 		}
 		n.log.Debug("waiting for the cluster", "err", err)
 		why := err.Error()
-		n.waitsFor.Store(&why)
+		n.life.waitsFor.Store(&why)
 		select {
 		case <-changed:
 		case <-time.After(n.timing.Retry()):
@@ -30,7 +30,7 @@ func (n *Node) until(ctx context.Context, f func(context.Context) error) {
 }
 
 // catchUp waits until this node has applied everything that was acknowledged before.
-func (n *Node) catchUp(ctx context.Context) error {
+func (n *replica) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	applied := n.store.State().Index
@@ -55,10 +55,10 @@ func (n *Node) catchUp(ctx context.Context) error {
 }
 
 // caughtUp waits until this node has applied everything that was acknowledged before, for some attempts' time at most.
-func (n *Node) caughtUp(ctx context.Context, attempts int) (done bool) {
+func (n *replica) caughtUp(ctx context.Context, attempts int) (done bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(attempts)*n.attemptTimeout())
 	defer cancel()
-	ctx, stop := n.whileOpen(ctx)
+	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
 	n.until(ctx, func(ctx context.Context) error {
 		err := n.catchUp(ctx)
@@ -68,18 +68,18 @@ func (n *Node) caughtUp(ctx context.Context, attempts int) (done bool) {
 	return done
 }
 
-func (n *Node) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte, error) {
+func (n *replica) serveConfirm(ctx context.Context, peer string, _ []byte) ([]byte, error) {
 	index, err := n.confirm(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if l := n.leading.Load(); l != nil && peer != n.id {
+	if l := n.leading.Load(); l != nil && peer != n.self.id {
 		l.acks.returned(peer, index)
 	}
 	return n.encodeConfirmed(index), nil
 }
 
-func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
+func (n *replica) serveTerm(context.Context, string, []byte) ([]byte, error) {
 	term, err := n.knownTerm()
 	if err != nil {
 		return nil, err
@@ -90,25 +90,25 @@ func (n *Node) serveTerm(context.Context, string, []byte) ([]byte, error) {
 }
 
 // askLeader calls whoever leads, this node too.
-func (n *Node) askLeader(ctx context.Context, path string, body []byte) ([]byte, error) {
+func (n *replica) askLeader(ctx context.Context, path string, body []byte) ([]byte, error) {
 	switch leader := n.leader(); leader {
 	case "":
 		return nil, ErrNoLeader
-	case n.id:
+	case n.self.id:
 		switch path {
 		case callOpen:
-			return n.serveOpen(ctx, n.id, body)
+			return n.up.serveOpen(ctx, n.self.id, body)
 		case callEnd:
-			return n.serveEnd(ctx, n.id, body)
+			return n.up.serveEnd(ctx, n.self.id, body)
 		}
-		return n.serveConfirm(ctx, n.id, body)
+		return n.serveConfirm(ctx, n.self.id, body)
 	default:
 		return n.port.Call(ctx, leader, path, body)
 	}
 }
 
 // encodeConfirmed makes the answer to callConfirm.
-func (n *Node) encodeConfirmed(index uint64) []byte {
+func (n *replica) encodeConfirmed(index uint64) []byte {
 	var e codec.Encoder
 	e.Uint(index)
 	e.Uint(n.lastIndex())
@@ -120,7 +120,7 @@ func (n *Node) encodeConfirmed(index uint64) []byte {
 
 // checkConfirmed compares this node's past with that of the leader, at the index that it has confirmed
 // and this node has applied.
-func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
+func (n *replica) checkConfirmed(index uint64, known bool, sum uint64) error {
 	own, ok := n.appliedSum(index)
 	if !known || !ok || own == sum {
 		return nil
@@ -132,7 +132,7 @@ func (n *Node) checkConfirmed(index uint64, known bool, sum uint64) error {
 
 // confirm returns an index that no acknowledged write is above. This node led when confirm was called: a majority of the voters
 // said after that that they know no later term. (raft's VerifyLeader also counts answers to questions that were put before.)
-func (n *Node) confirm(ctx context.Context) (uint64, error) {
+func (n *replica) confirm(ctx context.Context) (uint64, error) {
 	l := n.leading.Load()
 	if l == nil {
 		return 0, errNotLeader
@@ -151,7 +151,7 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 			continue
 		}
 		voters++
-		n.tasks.Go(func() {
+		n.life.tasks.Go(func() {
 			term, err := n.termOf(ctx, string(srv.ID))
 			select {
 			case votes <- err == nil && term <= l.term:
@@ -176,8 +176,8 @@ func (n *Node) confirm(ctx context.Context) (uint64, error) {
 }
 
 // termOf asks a node for its current term.
-func (n *Node) termOf(ctx context.Context, id string) (uint64, error) {
-	if id == n.id {
+func (n *replica) termOf(ctx context.Context, id string) (uint64, error) {
+	if id == n.self.id {
 		return n.knownTerm()
 	}
 	reply, err := n.port.Call(ctx, id, callTerm, nil)

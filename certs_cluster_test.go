@@ -25,7 +25,7 @@ func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 		}
 		got := shown(cfg, name)
 		if got == old || i > 0 && got != serial {
-			t.Errorf("%s: node %s shows %q, another %q; before %q", name, n.name, got, serial, old)
+			t.Errorf("%s: node %s shows %q, another %q; before %q", name, n.self.name, got, serial, old)
 		}
 		serial = got
 	}

@@ -123,7 +123,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 		refusing.Store(true)
 		for _, n := range right {
 			n.clocks.Shift(-farAhead)
-			cas[n.name].set(-farAhead)
+			cas[n.self.name].set(-farAhead)
 		}
 		time.Sleep(time.Hour + time.Minute)
 		wrong.certs.stored(certmagic.StorageKeys.Safe(name)) // certmagic renews one name once in a process, whichever node that is for
@@ -155,7 +155,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 			}
 		}
 		for _, m := range s.Members {
-			if d := m.ClockAhead + farAhead; m.ID != wrong.id && (d < -time.Minute || d > time.Minute) {
+			if d := m.ClockAhead + farAhead; m.ID != wrong.self.id && (d < -time.Minute || d > time.Minute) {
 				t.Errorf("%s is ahead by %v", m.Name, m.ClockAhead)
 			}
 		}
@@ -164,17 +164,17 @@ func TestNodeWithWrongClock(t *testing.T) {
 		}
 		for _, n := range right {
 			if s := n.Status(); s.Clock != "" {
-				t.Errorf("%s: %s", n.name, s.Clock)
+				t.Errorf("%s: %s", n.self.name, s.Clock)
 			}
-			if !strings.Contains(logs[n.name].String(), "a clock differs from this node's; one of them is wrong\" peer=a ahead=2400h") {
-				t.Errorf("%s logged:\n%s", n.name, logs[n.name])
+			if !strings.Contains(logs[n.self.name].String(), "a clock differs from this node's; one of them is wrong\" peer=a ahead=2400h") {
+				t.Errorf("%s logged:\n%s", n.self.name, logs[n.self.name])
 			}
 		}
 
 		refusing.Store(false)
 		for _, n := range right {
 			n.clocks.Shift(0)
-			cas[n.name].set(0)
+			cas[n.self.name].set(0)
 		}
 		time.Sleep(45 * time.Minute)
 		if s := wrong.Status(); s.Clock != "" || s.Members[1].ClockAhead != 0 || s.Certificates[0].Err != "" {

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -40,70 +40,35 @@ const (
 type Node struct {
 	cfg     Config
 	timing  timing.Timing
-	log     *slog.Logger
 	secrets []seal.Secret
-	id      string // of the node, for as long as it has its directory
-	boot    string // of this process
-	name    string
-	addr    string // what peers dial
+	log     *slog.Logger
+	life    *lifecycle
+	label   atomic.Pointer[string] // the node's name in the log; nil: not known yet
 
-	dir     *durable.Dir // nil: in memory
-	port    *wire.Port
+	// What does not depend on the directory: made by open.
 	store   *state.Store
 	fsm     *fsm
-	keeper  *keeper
-	tenures *tenures
 	book    *book
-	writes  *proposer
+	clocks  *clocks.Clocks
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs
-	gate    *frontend.Limiter // of all listeners for clients
-	clocks  *clocks.Clocks
 	tickets *frontend.Tickets
-	space   *spaceWatch
+	gate    *frontend.Limiter // of all listeners for clients
 	fronts  frontend.Fronts
+	space   *spaceWatch
+	remarks remarks
 
-	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
-	opened, works context.Context
-	end, break_   context.CancelCauseFunc
-	tasks         notify.Tasks
-	closeOnce     sync.Once
+	// What does: made by attach, once or, for a node that begins anew, twice.
+	self    *identityOf
+	replica *replica
+	keeper  *keeper
+	members *membership
+	roles   *holder
+	ops     *operator
+	waiting *waiting
 
-	raft    atomic.Pointer[instance]
-	watches sync.WaitGroup // watchRaft
-	disk    atomic.Pointer[disk]
-	chain   atomic.Pointer[history.Log] // raft's log, and what stands for it
-	marking chan struct{}               // closed when keepMark has ended; nil: in memory
-	entered atomic.Bool                 // has a log, and raft was started on it: keepDisk looks after it from then on
-
-	setback     atomic.Pointer[setback] // nil: the disk does what it should
-	setbacks    atomic.Uint64           // how many there have been
-	lostSession atomic.Uint64           // the last session that one of them ended
-	troubled    notify.Signal           // there is work for keepDisk
-	looks       notify.Signal           // it is time to look at the directory
-
-	leading  atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
-	leaving  atomic.Bool                // on the way out: opens no session
-	drained  atomic.Bool                // takes no new connections
-	aside    atomic.Bool                // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
-	changed  notify.Signal              // any of the above, raft's leader, or what is known of certificates
-	sessions notify.Signal              // the state has other sessions or other servers
-	presence presence
-	remarks  remarks
-	greeted  notify.Signal // a peer has said hello
-
-	snapshots chan struct{} // an element asks for one, see snapshotSoon
-
-	waitsFor   atomic.Pointer[string] // why the node is not in a cluster yet, or what keeps it from getting ready
-	unanswered unanswered
-	settings   peerSettings
-	waiting    *waiting
-
-	forming forming // how long it has been waiting for others to form a cluster
-
-	saving sync.Mutex // held to change ident
-	ident  atomic.Pointer[identity]
+	closeOnce sync.Once
 }
 
 // Open starts a node and returns once its files, keys and ports are found right: it listens for peers then, and looks for its
@@ -121,21 +86,20 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), log: cfg.Logger, snapshots: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: newLifecycle(), store: state.NewStore()}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
-	n.opened, n.end = context.WithCancelCause(context.Background())
-	n.works, n.break_ = context.WithCancelCause(n.opened)
-	n.store = state.NewStore()
-	n.fsm = newFSM(n.store, n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
-	n.keeper, n.tenures = newKeeper(n), newTenures()
-	n.tickets = frontend.NewTickets(cfg.TLS.TicketRotation, n.keeper.isReady)
-	n.writes = newProposer(n)
-	n.storage = newStorage(n)
+	n.book = newBook(n.store)
+	n.log = slogbridge.NewNamed(cfg.Logger, n.book.name, func() string {
+		if label := n.label.Load(); label != nil {
+			return *label
+		}
+		return ""
+	})
 	err := n.open(ctx, first)
 	if err == nil {
-		err = n.audit(ctx)
+		err = n.members.audit(ctx)
 		if older := new(refusedError); errors.As(err, &older) {
 			err = n.beginAnew(ctx, older)
 		}
@@ -143,24 +107,38 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	n.tasks.Go(func() { n.writes.run(n.works) })
-	n.tasks.Go(func() { n.keeper.run(n.works) })
-	n.tasks.Go(func() { n.keepDisk(n.works) })
-	n.tasks.Go(func() { n.run(n.works) })
-	n.tasks.Go(func() { n.waiting.run(n.works) })
+	n.life.tasks.Go(func() { n.replica.writes.run(n.life.works) })
+	n.life.tasks.Go(func() { n.keeper.run(n.life.works) })
+	n.life.tasks.Go(func() { n.replica.keepDisk(n.life.works) })
+	n.life.tasks.Go(func() { n.run(n.life.works) })
+	n.life.tasks.Go(func() { n.waiting.run(n.life.works) })
 	return n, nil
 }
 
-// open prepares what does not hang on the directory, and attaches the node.
+// open makes what does not depend on the directory, and attaches the node.
 func (n *Node) open(ctx context.Context, first func(*Node) error) error {
-	var err error
+	ready := func() bool { return n.keeper.isReady() }
+	n.fsm = newFSM(fsmConfig{
+		store:    n.store,
+		secrets:  n.secrets,
+		log:      n.log,
+		failed:   func(err error) { n.replica.fail(err) },
+		told:     n.told,
+		restored: func(s *state.State) (*state.State, error) { return n.replica.restored(s) },
+	})
+	n.tickets = frontend.NewTickets(n.cfg.TLS.TicketRotation, ready)
+	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
+	n.storage = newStorage(func() *storageNode {
+		return &storageNode{cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica, keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets}
+	})
 	var storage certmagic.Storage = n.storage
-	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
-	if n.own = own; n.cfg.TLS.PerNode {
-		storage = own
+	n.own = newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
+	if n.cfg.TLS.PerNode {
+		storage = n.own
 	}
 	n.gate = frontend.NewLimiter(n.log)
-	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.changed.Notify, Name: n.book.nameOf, Log: n.log})
+	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.changed.Notify, Name: n.book.nameOf, Log: n.log})
+	var err error
 	t := n.cfg.TLS
 	n.certs, err = newCerts(certConfig{
 		policy:         certPolicy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
@@ -171,9 +149,9 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		ready:          n.Ready,
 		company:        n.company,
 		settled:        n.settled,
-		current:        n.keeper.isReady,
-		cluster:        n.clusterID,
-		changed:        n.changed.Notify,
+		current:        ready,
+		cluster:        func() string { return n.members.ident.clusterID() },
+		changed:        n.life.changed.Notify,
 		peek: func(key string) ([]byte, bool) {
 			r, ok := n.store.State().Records.Get(keyspace.Tree(key))
 			if !ok {
@@ -181,7 +159,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 			}
 			return r.Value, true
 		},
-		node:   func() string { return n.name },
+		node:   func() string { return n.self.name },
 		clocks: n.clocks,
 		limit:  frontend.Slots{},
 		log:    n.log,
@@ -195,127 +173,183 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	return n.attach(ctx)
 }
 
-// attach takes the directory and the port.
+// attach takes the directory and the port, and makes what depends on them.
 func (n *Node) attach(ctx context.Context) (err error) {
-	written := false
-	if n.cfg.Dir == "" {
-		n.ident.Store(newIdentity(n.secrets))
-	} else {
-		if n.dir, err = lockDir(n.cfg.Dir); err != nil {
+	var dir *durable.Dir
+	id, written := newIdentity(n.secrets), false
+	if n.cfg.Dir != "" {
+		if dir, err = lockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		var id *identity
-		if id, written, err = loadIdentity(n.dir, n.secrets); err != nil {
-			return err
+		if id, written, err = loadIdentity(dir, n.secrets); err != nil {
+			return errors.Join(err, dir.Close())
 		}
-		n.ident.Store(id)
 	}
 	if n.cfg.TLS.PerNode {
-		if err := n.own.open(n.dir, n.secrets); err != nil {
-			return err
-		}
-	}
-	ident := n.identity()
-	starts := ident.Starts
-	if written {
-		starts++
-	}
-	n.id, n.boot = ident.ID, newBoot(starts)
-	n.name = n.cfg.Name
-	if n.name == "" {
-		n.name = ident.Name
-	}
-	if n.name == "" {
-		n.name = machineName()
-	}
-	n.book = newBook(n.store, ident.Peers)
-	n.log = slogbridge.NewNamed(n.cfg.Logger, n.book.name).With("node", n.name)
-	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
-	if ident.Member {
-		if err := n.openDisk(false); err != nil {
-			return err
+		if err := n.own.open(dir, n.secrets); err != nil {
+			return errors.Join(err, closeDir(dir))
 		}
 	}
 	listener, err := n.cfg.Listen("tcp", n.cfg.Addr)
 	if err != nil {
-		return &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr + listenRemedy(err), Err: err}
+		err = &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr + listenRemedy(err), Err: err}
+		return errors.Join(err, closeDir(dir))
 	}
-	if n.addr = n.cfg.Advertise; n.addr == "" {
-		n.addr = dialable(listener.Addr())
+	if written {
+		id.Starts++
 	}
-	n.book.hear(n.self(), n.boot, 0)
-	// Before anybody hears of this node: those who do count on its being the same one when it is back.
-	if err := n.save(func(id *identity) {
-		id.Starts, id.Processes = starts, shorten(append(slices.Clone(id.Processes), n.boot))
-	}); err != nil {
-		return errors.Join(&ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}, listener.Close())
+	n.self = &identityOf{id: id.ID, boot: newBoot(id.Starts), name: cmp.Or(n.cfg.Name, id.Name), addr: cmp.Or(n.cfg.Advertise, dialable(listener.Addr()))}
+	if n.self.name == "" {
+		n.self.name = machineName()
 	}
-	if err := n.makePrivate(); err != nil {
-		return errors.Join(err, listener.Close())
+	n.label.Store(&n.self.name)
+	for _, m := range id.Peers {
+		n.book.learn(m)
 	}
-	n.waiting = newWaiting(n.log, n.changed.Notify, n.conditions()...)
-	n.forming.heard()
-	opened := make(chan struct{}) // nobody is answered before n.port is there
+	opened := make(chan struct{}) // no peer is answered before all is there
 	defer close(opened)
-	handler := n.handler()
-	n.port, err = wire.Open(wire.Config{
-		ID:       n.id,
-		Process:  n.boot,
-		Fresh:    n.fresh,
-		MayLead:  n.mayLead,
+	port, err := n.openPort(listener, opened)
+	if err != nil {
+		return errors.Join(err, listener.Close(), closeDir(dir))
+	}
+	n.assemble(newIdentityFile(dir, id), dir, port)
+	n.book.hear(n.members.asMember(), n.self.boot, 0)
+	if id.Member {
+		if err := n.replica.openDisk(false); err != nil {
+			return err
+		}
+	}
+	// Before anybody hears of this node: those who do count on its being the same one when it is back.
+	if err := n.members.ident.save(func(now *identity) {
+		now.Processes = shorten(append(slices.Clone(now.Processes), n.self.boot))
+	}); err != nil {
+		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
+	}
+	return n.replica.makePrivate()
+}
+
+// closeDir closes a directory, if there is one.
+func closeDir(dir *durable.Dir) error {
+	if dir == nil {
+		return nil
+	}
+	return dir.Close()
+}
+
+// openPort opens the port for peers. What they say is heard once opened is closed.
+func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
+	return wire.Open(wire.Config{
+		ID:       n.self.id,
+		Process:  n.self.boot,
 		Secrets:  n.secrets,
 		Listener: listener,
 		Dial:     n.cfg.Dial,
 		Resolve:  n.book.addr,
-		Admit:    n.admit,
+		Company:  n.timing.Renewal(),
+		Logger:   n.log,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-opened
-			handler.ServeHTTP(w, r)
+			n.handler().ServeHTTP(w, r)
 		}),
-		Sum:     n.sumAt,
-		Compare: n.compareLog,
-		Term:    n.term,
-		Stalled: n.stalled,
-		Gone:    func(id string) { n.standForDead(id, n.port.Transport().LedBy(id)) },
-		Applied: n.awaitApplied,
-		Noted:   n.keeper.noted,
-		Will:    n.serveWill,
+		Fresh: func(id, process string) error {
+			<-opened
+			return n.members.fresh(id, process)
+		},
+		MayLead: func(last uint64) error { return n.members.mayLead(last) },
+		Admit: func(id string) error {
+			<-opened
+			return n.replica.admit(id)
+		},
+		Sum:     func(index, term uint64) (uint64, bool) { return n.replica.sumAt(index, term) },
+		Compare: func(peer string, term uint64, c history.Claim) error { return n.replica.compareLog(peer, term, c) },
+		Term:    func() uint64 { return n.replica.term() },
+		Stalled: func() bool { return n.replica.stalled() },
+		Gone: func(id string) {
+			<-opened
+			n.replica.standForDead(id, n.replica.port.Transport().LedBy(id))
+		},
+		Applied: func(index uint64) error { return n.replica.awaitApplied(index) },
+		Noted: func(peer string, note []byte) {
+			<-opened
+			n.keeper.noted(peer, note)
+		},
+		Will: func(ctx context.Context, node string, number uint64) error {
+			<-opened
+			return n.members.serveWill(ctx, node, number)
+		},
 		Matched: func(id string) {
-			if l := n.leading.Load(); l != nil {
+			if l := n.replica.leading.Load(); l != nil {
 				l.acks.matched(id)
 			}
 		},
-		Company: n.timing.Renewal(),
-		Logger:  n.log,
 	})
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	return nil
+}
+
+// assemble makes the parts of a node that take part in its cluster, each of what is below it.
+func (n *Node) assemble(ident *identityFile, dir *durable.Dir, port *wire.Port) {
+	n.replica = newReplica(replicaConfig{
+		cfg: n.cfg, timing: n.timing, secrets: n.secrets, log: n.log, life: n.life, self: n.self, store: n.store, fsm: n.fsm, book: n.book, dir: dir, port: port,
+		up: replicaUp{
+			clusterID: ident.clusterID,
+			isMember:  func() bool { return ident.identity().Member },
+			isCurrent: func() bool { return n.keeper.current.Load() },
+			rewrite:   func() error { return ident.save(func(*identity) {}) },
+			excuse:    func(ctx context.Context) { n.members.excuse(ctx) },
+			flushOwn:  n.own.flush,
+			lead:      n.lead,
+			loseLease: func(cause error) uint64 { return n.keeper.lose(cause) },
+			wakeLease: func() { n.keeper.wake() },
+			serveOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
+				return n.members.serveOpen(ctx, peer, body)
+			},
+			serveEnd: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
+				return n.members.serveEnd(ctx, peer, body)
+			},
+		},
+	})
+	n.keeper = newKeeper(leaseConfig{
+		timing: n.timing, held: n.cfg.held, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, clocks: n.clocks, replica: n.replica,
+		onLost: func(session uint64, end time.Time, cause error) { n.roles.tenures.lose(session, end, cause) },
+	})
+	n.members = newMembership(membershipConfig{
+		cfg: n.cfg, timing: n.timing, log: n.log, life: n.life, self: n.self, ident: ident, store: n.store, book: n.book, port: port, replica: n.replica, keeper: n.keeper,
+		up: membershipUp{
+			ownSettings: n.ownSettings,
+			seen:        func(session uint64) bool { return n.roles.tenures.seen(session) },
+		},
+	})
+	n.roles = newHolder(holderConfig{
+		cfg: n.cfg, timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, keeper: n.keeper,
+	})
+	n.ops = newOperator(operatorConfig{
+		timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, members: n.members, roles: n.roles,
+		up: operatorUp{Status: n.Status, Storage: n.Storage},
+	})
+	n.waiting = newWaiting(n.log, n.life.changed.Notify, n.conditions()...)
 }
 
 // run leads the node into its cluster and keeps it there.
 func (n *Node) run(ctx context.Context) {
-	if err := n.enter(ctx); err != nil {
-		n.giveUp(err)
+	if err := n.members.enter(ctx); err != nil {
+		n.members.giveUp(err)
 		return
 	}
-	n.entered.Store(true)
-	n.troubled.Notify()
-	n.tasks.Go(func() { n.remember(ctx) })
-	n.tasks.Go(func() { n.lookAround(ctx) })
-	n.tasks.Go(func() { n.maintain(ctx) })
-	n.tasks.Go(func() { n.certs.cleanOwn(ctx) })
-	n.tasks.Go(func() { n.keepSnapshots(ctx) })
+	n.replica.entered.Store(true)
+	n.replica.troubled.Notify()
+	n.life.tasks.Go(func() { n.members.remember(ctx) })
+	n.life.tasks.Go(func() { n.lookAround(ctx) })
+	n.life.tasks.Go(func() { n.maintain(ctx) })
+	n.life.tasks.Go(func() { n.certs.cleanOwn(ctx) })
+	n.life.tasks.Go(func() { n.replica.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
-		setbacks := n.setbacks.Load()
-		n.until(ctx, n.catchUp)
+		setbacks := n.life.setbacks.Load()
+		n.replica.until(ctx, n.replica.catchUp)
 		n.keeper.catchUp()
-		n.until(ctx, func(ctx context.Context) error { return n.openSession(ctx, lost) })
-		n.noteSession()
-		lost = n.live(ctx, setbacks)
-		for changed := n.changed.Wait(); n.leaving.Load() && ctx.Err() == nil; changed = n.changed.Wait() {
+		n.replica.until(ctx, func(ctx context.Context) error { return n.members.openSession(ctx, lost) })
+		n.members.noteSession()
+		lost = n.members.live(ctx, setbacks)
+		for changed := n.life.changed.Wait(); n.life.leaving.Load() && ctx.Err() == nil; changed = n.life.changed.Wait() {
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -330,13 +364,13 @@ func (n *Node) lookAround(ctx context.Context) {
 	var told settings
 	for first := true; ; first = false {
 		own := n.ownSettings()
-		if n.leader() == "" || first {
-			if r := n.greet(ctx); r.err != nil && ctx.Err() == nil {
-				n.giveUp(r.err)
+		if n.replica.leader() == "" || first {
+			if r := n.members.greet(ctx); r.err != nil && ctx.Err() == nil {
+				n.members.giveUp(r.err)
 				return
 			}
 		} else if len(own.differ(told)) > 0 || len(own.Values) != len(told.Values) {
-			n.greet(ctx) // only to tell: what is answered is for those who look for their cluster
+			n.members.greet(ctx) // only to tell: what is answered is for those who look for their cluster
 		}
 		told = own
 		select {
@@ -351,10 +385,10 @@ func (n *Node) lookAround(ctx context.Context) {
 // node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
 func (n *Node) Ready(ctx context.Context) error {
 	err := n.keeper.awaitReady(ctx)
-	if err == nil || errors.Is(err, ErrClosed) || n.works.Err() != nil {
+	if err == nil || errors.Is(err, ErrClosed) || n.life.works.Err() != nil {
 		return edge("node is not ready", err)
 	}
-	return edge("node is not ready: "+n.whyNot(), err)
+	return edge("node is not ready: "+n.members.whyNot(), err)
 }
 
 // Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
@@ -371,26 +405,26 @@ func (n *Node) Close() error {
 
 func (n *Node) shut() error {
 	n.keeper.lose(ErrClosed) // before others can think that this process is gone
-	n.end(ErrClosed)
-	n.changed.Notify()
+	n.life.end(ErrClosed)
+	n.life.changed.Notify()
 	var errs []error
 	if n.certs != nil {
 		n.certs.close()
 	}
-	if n.port != nil {
-		errs = append(errs, n.port.Close())
+	if n.replica.port != nil {
+		errs = append(errs, n.replica.port.Close())
 	}
-	n.tasks.Close() // one of them may just be starting raft
-	ended := n.endRaft()
+	n.life.tasks.Close() // one of them may just be starting raft
+	ended := n.replica.endRaft()
 	if errs = append(errs, ended); ended == nil {
-		n.leaveDir()
+		n.replica.leaveDir()
 	}
 	if n.own != nil {
 		n.own.flush()
 	}
-	n.tenures.awaitEnd(n.keeper.until()) // the directory's next process ends this one's session
-	if n.dir != nil {
-		errs = append(errs, n.dir.Close())
+	n.roles.tenures.awaitEnd(n.keeper.until()) // the directory's next process ends this one's session
+	if n.replica.dir != nil {
+		errs = append(errs, n.replica.dir.Close())
 	}
 	return edge("closing", errors.Join(errs...))
 }
@@ -400,34 +434,34 @@ func (n *Node) shut() error {
 // majority of the voters stays, because the others leave too or are gone, there is nobody to hand over to: it does not wait then, and that is no
 // error.
 func (n *Node) Shutdown(ctx context.Context) error {
-	if n.opened.Err() != nil {
+	if n.life.opened.Err() != nil {
 		return ErrClosed
 	}
 	n.startLeaving()
 	err := n.handOver(ctx)
-	if n.dir == nil && n.raft.Load() != nil && n.failure() == nil && len(n.others()) > 0 {
-		ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
-		ctx, stop := n.whileSomebodyStays(ctx, 0)
+	if n.replica.dir == nil && n.replica.raft.Load() != nil && n.life.failure() == nil && len(n.replica.others()) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
+		ctx, stop := n.replica.whileSomebodyStays(ctx, 0)
 		if err := n.depart(ctx); err != nil {
 			n.log.Info("this node cannot come back, and has not left the cluster, which removes it when it has noticed", "err", err)
 		}
 		stop()
 		cancel()
 	}
-	n.lastSnapshot(ctx)
+	n.replica.lastSnapshot(ctx)
 	return errors.Join(edge("handing over", err), n.Close())
 }
 
 // Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a new one the next time. The
 // last member cannot leave.
 func (n *Node) Leave(ctx context.Context) error {
-	if n.opened.Err() != nil {
+	if n.life.opened.Err() != nil {
 		return ErrClosed
 	}
-	if len(n.others()) == 0 {
+	if len(n.replica.others()) == 0 {
 		return edge("leaving", errors.New("this node is the cluster's only member; use Shutdown, or delete its directory"))
 	}
-	ctx, stop := n.whileOpen(ctx)
+	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
 	n.startLeaving()
 	if err := n.handOver(ctx); err != nil {
@@ -437,23 +471,23 @@ func (n *Node) Leave(ctx context.Context) error {
 		n.stopLeaving()
 		return edge("leaving: the cluster has not confirmed it, and the node stays open", err)
 	}
-	err := n.save(func(id *identity) { id.Left, id.Member = true, false })
+	err := n.members.ident.save(func(id *identity) { id.Left, id.Member = true, false })
 	return errors.Join(edge("leaving", err), n.Close())
 }
 
 // depart has the cluster count this node no more.
 func (n *Node) depart(ctx context.Context) error {
 	for {
-		changed := n.changed.Wait()
-		leader, err := n.leader(), error(ErrNoLeader)
-		if leader == n.id { // a voter may have come since it handed over
-			attempt, cancel := context.WithTimeout(ctx, n.attemptTimeout())
-			if err = n.transfer(attempt, ""); err == nil {
+		changed := n.life.changed.Wait()
+		leader, err := n.replica.leader(), error(ErrNoLeader)
+		if leader == n.self.id { // a voter may have come since it handed over
+			attempt, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
+			if err = n.replica.transfer(attempt, ""); err == nil {
 				err = errors.New("this node still leads")
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = call[state.Member](ctx, n.port, leader, callLeave, n.self())
+			_, err = call[state.Member](ctx, n.replica.port, leader, callLeave, n.members.asMember())
 		}
 		if err == nil {
 			return nil
@@ -479,15 +513,15 @@ func edge(doing string, err error) error {
 // of it.
 func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
 	aside := durable.AsideName(time.Now())
-	old := n.id
-	if err := n.save(func(id *identity) { id.Aside = aside }); err != nil {
+	old := n.self.id
+	if err := n.members.ident.save(func(id *identity) { id.Aside = aside }); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
-	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.dir.Path(), aside), "why", why)
-	if err := errors.Join(n.port.Close(), n.endRaft(), n.dir.Close()); err != nil {
+	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.replica.dir.Path(), aside), "why", why)
+	if err := errors.Join(n.replica.port.Close(), n.replica.endRaft(), n.replica.dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}
-	n.port, n.dir = nil, nil
-	n.disk.Store(nil)
+	n.replica.port, n.replica.dir = nil, nil
+	n.replica.disk.Store(nil)
 	return n.attach(ctx)
 }

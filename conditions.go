@@ -16,34 +16,36 @@ const writeWait = 2 * time.Second
 func (n *Node) conditions() []condition {
 	while := func(ok func() bool, why func() string) func() string {
 		return func() string {
-			if n.works.Err() != nil || !ok() {
+			if n.life.works.Err() != nil || !ok() {
 				return ""
 			}
 			return why()
 		}
 	}
 	always := func() bool { return true }
-	member := func() bool { return n.raft.Load() != nil }
-	leaderless := func() bool { return member() && n.leader() == "" }
-	unready := func() bool { return member() && n.leader() != "" && !n.keeper.isReady() && !n.leaving.Load() }
-	led := func() bool { return member() && n.leader() != "" }
+	member := func() bool { return n.replica.raft.Load() != nil }
+	leaderless := func() bool { return member() && n.replica.leader() == "" }
+	unready := func() bool {
+		return member() && n.replica.leader() != "" && !n.keeper.isReady() && !n.life.leaving.Load()
+	}
+	led := func() bool { return member() && n.replica.leader() != "" }
 	return []condition{
-		{"this node is in no cluster yet", while(func() bool { return !member() }, n.whyNot)},
+		{"this node is in no cluster yet", while(func() bool { return !member() }, n.members.whyNot)},
 		{"the cluster has no leader", while(leaderless, n.whyLeaderless)},
-		{"this node is not ready", while(unready, n.whyNot)},
-		{"other nodes cannot be reached", while(led, n.unreachable)},
-		{"nodes are configured differently", while(always, n.misconfigured)},
+		{"this node is not ready", while(unready, n.members.whyNot)},
+		{"other nodes cannot be reached", while(led, n.members.unreachable)},
+		{"nodes are configured differently", while(always, n.members.misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
 		{"certificates are missing", while(n.keeper.isReady, n.certs.missing)}, // before that they wait for what the others tell
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
-		{"functions of Hold have not returned", while(n.leaving.Load, n.stillHeld)},
+		{"functions of Hold have not returned", while(n.life.leaving.Load, n.stillHeld)},
 	}
 }
 
 // whyLeaderless says what is known of a cluster without a leader.
 func (n *Node) whyLeaderless() string {
 	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.store.State().Voters))
-	if all := n.unreachable(); all != "" {
+	if all := n.members.unreachable(); all != "" {
 		return why + "; " + all
 	}
 	return why + ", and all that this node knows can be reached; see what they wait for"
@@ -51,17 +53,17 @@ func (n *Node) whyLeaderless() string {
 
 // whyWrites says what the writes of this node wait for.
 func (n *Node) whyWrites() string {
-	count, since := n.writes.oldest()
+	count, since := n.replica.writes.oldest()
 	if count == 0 || time.Since(since) < writeWait {
 		return ""
 	}
 	why := "there is no leader"
-	if leader := n.leader(); leader == n.id {
+	if leader := n.replica.leader(); leader == n.self.id {
 		why = "a majority of the voters, or a node that is there, has not confirmed them"
 	} else if leader != "" {
 		why = "the leader, " + n.book.nameOf(leader) + ", has not confirmed them"
 	}
-	if all := n.unreachable(); all != "" {
+	if all := n.members.unreachable(); all != "" {
 		why += "; " + all
 	}
 	return why
@@ -80,7 +82,7 @@ func (n *Node) heldDown() string {
 // stillHeld lists what this node, on its way out, still holds.
 func (n *Node) stillHeld() string {
 	var all []string
-	for _, t := range n.tenures.all() {
+	for _, t := range n.roles.tenures.all() {
 		all = append(all, strings.TrimPrefix(t.key, keyspace.RolePrefix))
 	}
 	slices.Sort(all)

@@ -74,17 +74,17 @@ const (
 )
 
 // lifeOf asks at the address of a process whether it lives.
-func (n *Node) lifeOf(ctx context.Context, id string, p state.Process) (l life, by string) {
+func (n *membership) lifeOf(ctx context.Context, id string, p state.Process) (l life, by string) {
 	switch {
-	case p.Addr == n.addr && id != n.id:
-		return lifeUnknown, n.id // this node is there
-	case p.Addr == n.addr && p.Incarnation != n.boot:
+	case p.Addr == n.self.addr && id != n.self.id:
+		return lifeUnknown, n.self.id // this node is there
+	case p.Addr == n.self.addr && p.Incarnation != n.self.boot:
 		n.book.end(p.Incarnation)
-		return lifeEnded, n.id
+		return lifeEnded, n.self.id
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
 	defer cancel()
-	by, reply, err := n.port.CallAddr(ctx, p.Addr, callProcess, nil)
+	by, reply, err := n.replica.port.CallAddr(ctx, p.Addr, callProcess, nil)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return lifeEnded, ""
@@ -98,13 +98,13 @@ func (n *Node) lifeOf(ctx context.Context, id string, p state.Process) (l life, 
 }
 
 // serveProcess says which process this is, to whoever asks.
-func (n *Node) serveProcess(context.Context, string, []byte) ([]byte, error) {
-	return []byte(n.boot), nil
+func (n *membership) serveProcess(context.Context, string, []byte) ([]byte, error) {
+	return []byte(n.self.boot), nil
 }
 
 // examine judges the process of another node that greets. It also reports whether the process before it
 // is known to have ended.
-func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bool) {
+func (n *membership) examine(ctx context.Context, in *greeting) (no *refusal, ended bool) {
 	last, recorded, ok := n.book.latest(in.ID)
 	if !ok || last.Incarnation == in.Boot {
 		return nil, false
@@ -122,7 +122,7 @@ func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bo
 	case recorded && !knows:
 		return n.undecided(last), false
 	}
-	stored := n.storedBy(in.ID, last.Incarnation)
+	stored := n.replica.storedBy(in.ID, last.Incarnation)
 	switch {
 	case in.Last >= stored:
 		return nil, l == lifeEnded
@@ -133,26 +133,26 @@ func (n *Node) examine(ctx context.Context, in *greeting) (no *refusal, ended bo
 }
 
 // examineTwin judges another process of this very node that greets it.
-func (n *Node) examineTwin(in *greeting) *refusal {
-	last, _ := n.store.State().Process(n.id)
-	self := state.Process{Incarnation: n.boot, Addr: n.addr, Time: last.Time}
+func (n *membership) examineTwin(in *greeting) *refusal {
+	last, _ := n.store.State().Process(n.self.id)
+	self := state.Process{Incarnation: n.self.boot, Addr: n.self.addr, Time: last.Time}
 	switch {
-	case last.Incarnation == n.boot, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.boot):
-		return &refusal{refusedCopy, n.copyText(n.id, self)}
-	case last.Incarnation == in.Boot, slices.Contains(n.identity().Processes, in.Boot):
+	case last.Incarnation == n.self.boot, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.self.boot):
+		return &refusal{refusedCopy, n.copyText(n.self.id, self)}
+	case last.Incarnation == in.Boot, slices.Contains(n.ident.identity().Processes, in.Boot):
 		return nil // it is this one that has to go
-	case in.Boot < n.boot:
+	case in.Boot < n.self.boot:
 		return n.undecided(self)
 	}
 	return nil
 }
 
-func (n *Node) undecided(last state.Process) *refusal {
+func (n *membership) undecided(last state.Process) *refusal {
 	return &refusal{refusedWait, "another process of this node, at " + last.Addr + ", may still run; it is waited for its session to end"}
 }
 
 // copyText says that another process is the one, and how to go on.
-func (n *Node) copyText(id string, p state.Process) string {
+func (n *membership) copyText(id string, p state.Process) string {
 	since := ""
 	if p.Time != 0 {
 		since = " (in the cluster since " + time.Unix(0, p.Time).UTC().Format(time.RFC3339) + ")"
@@ -163,14 +163,14 @@ func (n *Node) copyText(id string, p state.Process) string {
 }
 
 // olderText says that a directory has forgotten what a later process has done.
-func (n *Node) olderText(id string, p state.Process) string {
+func (n *membership) olderText(id string, p state.Process) string {
 	return fmt.Sprintf("its data directory is an older copy: it does not know the process of %s that had its place in the cluster since %s, at %s",
 		n.book.nameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
 }
 
 // fresh is asked by the port whether a process of a node may be talked to.
-func (n *Node) fresh(id, boot string) error {
-	if id == n.id {
+func (n *membership) fresh(id, boot string) error {
+	if id == n.self.id {
 		return nil
 	}
 	if err := n.book.isBarred(boot); err != nil {
@@ -186,10 +186,10 @@ func (n *Node) fresh(id, boot string) error {
 // mayLead is asked by the port whether a node whose log ends with that entry may be voted for. A log that
 // lacks what another node has applied can win only because a voter was rolled back. Nodes greet one
 // another again and again as long as there is no leader, so what they say is recent.
-func (n *Node) mayLead(last uint64) error {
+func (n *membership) mayLead(last uint64) error {
 	servers := n.store.State().Servers
 	applied, by := n.book.furthest(time.Now().Add(-n.timing.Recent()), func(id string) bool {
-		return id != n.id && slices.Contains(servers, id) && !n.port.HungUp(id)
+		return id != n.self.id && slices.Contains(servers, id) && !n.replica.port.HungUp(id)
 	})
 	if applied <= last {
 		return nil
@@ -198,29 +198,29 @@ func (n *Node) mayLead(last uint64) error {
 }
 
 // refuse notes and tells that a process of a node is refused.
-func (n *Node) refuse(in *greeting, no *refusal) {
+func (n *membership) refuse(in *greeting, no *refusal) {
 	if no.Kind == refusedWait {
 		n.log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
 		return
 	}
 	if n.book.bar(in.Boot, errors.New(no.Why)) {
 		n.log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
-		n.port.Recheck()
+		n.replica.port.Recheck()
 	}
 }
 
 // meet judges a process of another node of this cluster that has spoken, and notes what it says if it is
 // to be believed.
-func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
+func (n *membership) meet(ctx context.Context, in *greeting) *refusal {
 	no, ended := n.examine(ctx, in)
 	if no != nil {
 		n.refuse(in, no)
 		return no
 	}
-	if ended && n.leader() == in.ID {
+	if ended && n.replica.leader() == in.ID {
 		// Unless it is this process that was elected, the leader is dead.
-		if led := n.port.Transport().LedBy(in.ID); led != in.Boot {
-			n.standForDead(in.ID, led)
+		if led := n.replica.port.Transport().LedBy(in.ID); led != in.Boot {
+			n.replica.standForDead(in.ID, led)
 		}
 	}
 	n.book.hear(in.Member, in.Boot, in.Applied)
@@ -228,24 +228,24 @@ func (n *Node) meet(ctx context.Context, in *greeting) *refusal {
 }
 
 // superseded returns why this process cannot go on as its node, by what this node itself has applied.
-func (n *Node) superseded(ctx context.Context) error {
+func (n *membership) superseded(ctx context.Context) error {
 	s := n.store.State()
-	last, ok := s.Process(n.id)
-	if !ok || last.Incarnation == n.boot || state.ComesAfter(n.identity().Processes, last.Incarnation) {
+	last, ok := s.Process(n.self.id)
+	if !ok || last.Incarnation == n.self.boot || state.ComesAfter(n.ident.identity().Processes, last.Incarnation) {
 		return nil
 	}
-	no := refusal{refusedOlder, n.olderText(n.id, last)}
-	if l, _ := n.lifeOf(ctx, n.id, last); l == lifeGoes {
-		no = refusal{refusedCopy, n.copyText(n.id, last)}
-	} else if l == lifeUnknown && s.Session(n.id) != nil {
+	no := refusal{refusedOlder, n.olderText(n.self.id, last)}
+	if l, _ := n.lifeOf(ctx, n.self.id, last); l == lifeGoes {
+		no = refusal{refusedCopy, n.copyText(n.self.id, last)}
+	} else if l == lifeUnknown && s.Session(n.self.id) != nil {
 		return nil // it is asked again
 	}
-	return &refusedError{no, n.addr}
+	return &refusedError{no, n.self.addr}
 }
 
 // mayOpen is asked of the leader whether a process may have a session opened. It may not as long as the
 // process that has one may live: that process would lose all that it holds.
-func (n *Node) mayOpen(ctx context.Context, id, boot string, processes []string) error {
+func (n *membership) mayOpen(ctx context.Context, id, boot string, processes []string) error {
 	s := n.store.State()
 	last, ok := s.Process(id)
 	if !ok || last.Incarnation == boot {

@@ -10,7 +10,7 @@ import (
 
 // serveWill ends the session of a process that is dead, and has left nothing to be seen, as the bearer of its will says. The bearer has only that to do, so
 // it is seen to here until it is done.
-func (n *Node) serveWill(ctx context.Context, node string, number uint64) error {
+func (n *membership) serveWill(ctx context.Context, node string, number uint64) error {
 	done := func(s *state.State) bool {
 		if s.Index < number || s.Number(node) == number {
 			return false
@@ -24,10 +24,10 @@ func (n *Node) serveWill(ctx context.Context, node string, number uint64) error 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	defer cancel()
-	ctx, stop := n.whileOpen(ctx)
+	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
 	var last error // of the attempts
-	n.until(ctx, func(ctx context.Context) error {
+	n.replica.until(ctx, func(ctx context.Context) error {
 		last = n.passOn(ctx, node, number, done)
 		return last
 	})
@@ -38,28 +38,28 @@ func (n *Node) serveWill(ctx context.Context, node string, number uint64) error 
 }
 
 // passOn has the leader do it.
-func (n *Node) passOn(ctx context.Context, node string, number uint64, done func(*state.State) bool) error {
+func (n *membership) passOn(ctx context.Context, node string, number uint64, done func(*state.State) bool) error {
 	if done(n.store.State()) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
 	defer cancel()
-	switch leader := n.leader(); leader {
+	switch leader := n.replica.leader(); leader {
 	case "":
 		return ErrNoLeader
-	case n.id:
-		return n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: n.id, Target: node, Number: number, Key: state.ByDeathNotice}, done)
+	case n.self.id:
+		return n.replica.changeSession(ctx, state.Command{Op: state.OpEnd, Node: n.self.id, Target: node, Number: number, Key: state.ByDeathNotice}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)
 		e.Uint(number)
-		_, err := n.port.Call(ctx, leader, callWill, e.B)
+		_, err := n.replica.port.Call(ctx, leader, callWill, e.B)
 		return err
 	}
 }
 
 // serveBequest is the leader's end of passOn.
-func (n *Node) serveBequest(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *membership) serveBequest(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
 	node, number := d.String(), d.Uint()
 	if err := d.End(); err != nil {

@@ -52,7 +52,7 @@ func lockDir(path string) (*durable.Dir, error) {
 }
 
 // makePrivate keeps other users of this machine from the files of the node.
-func (n *Node) makePrivate() error {
+func (n *replica) makePrivate() error {
 	if n.dir == nil {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (n *Node) makePrivate() error {
 }
 
 // openDisk opens the log and the snapshots, which must be there unless create is true.
-func (n *Node) openDisk(create bool) error {
+func (n *replica) openDisk(create bool) error {
 	if n.dir == nil {
 		store := raft.NewInmemStore()
 		snaps := durable.GuardSnapshots(raft.NewInmemSnapshotStore(), store)
@@ -93,36 +93,36 @@ func (n *Node) openDisk(create bool) error {
 }
 
 // diskFailed is told by the log that it has ended.
-func (n *Node) diskFailed(err error) {
+func (n *replica) diskFailed(err error) {
 	switch {
 	case errors.Is(err, durable.ErrRestart):
 		n.troubled.Notify()
 	case !passes(err):
 		n.fail(err)
-	case n.isMember(): // else nobody counts on it, and whoever was about to make it one has the error
+	case n.up.isMember(): // else nobody counts on it, and whoever was about to make it one has the error
 		n.suffer(err)
 	}
 }
 
 // suffer ends what this node does in the cluster until keepDisk has mended what err says. All that hangs on the lease is given up at once.
 // What is in memory is served as before.
-func (n *Node) suffer(err error) {
-	if n.works.Err() != nil {
+func (n *replica) suffer(err error) {
+	if n.life.works.Err() != nil {
 		return
 	}
 	explained := n.explain(err)
-	old := n.setback.Swap(&setback{explained})
-	n.setbacks.Add(1) // before the lease is lost: see live
-	if lost := n.loseLease(err); lost != 0 {
-		n.lostSession.Store(lost)
+	old := n.life.setback.Swap(&setback{explained})
+	n.life.setbacks.Add(1) // before the lease is lost: see live
+	if lost := n.up.loseLease(err); lost != 0 {
+		n.life.lostSession.Store(lost)
 	}
 	n.port.Transport().Stop()
 	if old == nil { // else mend says it
 		n.log.Error("this node takes no part in the cluster now; it goes on serving what it has in memory, and tries again by itself", "err", explained)
 	}
-	n.changed.Notify()
+	n.life.changed.Notify()
 	n.troubled.Notify()
-	n.tasks.Go(func() { n.excuse(n.works) })
+	n.life.tasks.Go(func() { n.up.excuse(n.life.works) })
 }
 
 // ofDisk reports whether an error is the system's, and not about what was read.
@@ -139,7 +139,7 @@ func passes(err error) bool {
 }
 
 // explain adds the remedy to an error of the disk's.
-func (n *Node) explain(err error) error {
+func (n *replica) explain(err error) error {
 	remedy := "check the disk and the system's log"
 	var moved *durable.MovedError
 	switch {
@@ -164,11 +164,11 @@ func (n *Node) explain(err error) error {
 
 // keepDisk looks after the directory until ctx ends: it notices what others do to it, and takes up the node's part in the cluster
 // again after the disk has failed.
-func (n *Node) keepDisk(ctx context.Context) {
+func (n *replica) keepDisk(ctx context.Context) {
 	hung := false
 	for ctx.Err() == nil {
 		troubled, looks := n.troubled.Wait(), n.looks.Wait()
-		if n.entered.Load() && (n.setback.Load() != nil || n.wantsRestart()) {
+		if n.entered.Load() && (n.life.setback.Load() != nil || n.wantsRestart()) {
 			n.mend(ctx)
 			continue
 		}
@@ -178,11 +178,11 @@ func (n *Node) keepDisk(ctx context.Context) {
 			} else {
 				n.log.Info("the disk hangs no more", "dir", n.cfg.Dir)
 			}
-			n.changed.Notify()
+			n.life.changed.Notify()
 		}
 		if !hung {
 			n.lookAtDisk()
-			n.flushOwn()
+			n.up.flushOwn()
 		}
 		select {
 		case <-troubled:
@@ -193,13 +193,13 @@ func (n *Node) keepDisk(ctx context.Context) {
 }
 
 // wantsRestart reports whether the log has ended in favour of a snapshot, which takes another instance of raft.
-func (n *Node) wantsRestart() bool {
+func (n *replica) wantsRestart() bool {
 	d := n.disk.Load()
 	return d != nil && errors.Is(d.failed(), durable.ErrRestart)
 }
 
 // lookAtDisk notices what others have done to the directory.
-func (n *Node) lookAtDisk() {
+func (n *replica) lookAtDisk() {
 	if n.dir == nil {
 		return
 	}
@@ -217,7 +217,7 @@ func (n *Node) lookAtDisk() {
 		n.suffer(err)
 	case errors.As(err, &moved) && moved.Missing && !moved.Dir: // there is no more than the identity
 		n.log.Error("a file was deleted under this node; it is written again", "err", err)
-		if err := n.rewrite(); err != nil {
+		if err := n.up.rewrite(); err != nil {
 			n.log.Error("it cannot be", "err", n.explain(err))
 		}
 	case passes(err): // whatever the node is about to do needs the disk, and says so
@@ -227,31 +227,31 @@ func (n *Node) lookAtDisk() {
 }
 
 // mend starts raft anew until that works, until it never can, or until ctx ends.
-func (n *Node) mend(ctx context.Context) {
+func (n *replica) mend(ctx context.Context) {
 	began, said := time.Now(), time.Now()
 	last := ""
 	for wait := mendShortest; ; wait = min(2*wait, mendLongest) {
-		before := n.setback.Load()
+		before := n.life.setback.Load()
 		err := n.restart(began)
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil && n.setback.CompareAndSwap(before, nil) { // else it has failed again meanwhile
+		if err == nil && n.life.setback.CompareAndSwap(before, nil) { // else it has failed again meanwhile
 			if before != nil {
 				n.log.Info("the disk works again: this node takes part in the cluster", "after", time.Since(began).Round(time.Millisecond))
 			}
-			n.changed.Notify()
+			n.life.changed.Notify()
 			return
 		}
 		if err != nil && !passes(err) {
 			n.fail(fmt.Errorf("%w; what this node has in memory it serves until it is stopped", err))
 			return
 		}
-		if err != nil && n.setback.Load() == before {
+		if err != nil && n.life.setback.Load() == before {
 			if before == nil {
 				n.suffer(err)
-			} else if text := n.explain(err); text.Error() != before.err.Error() && n.setback.CompareAndSwap(before, &setback{text}) {
-				n.changed.Notify()
+			} else if text := n.explain(err); text.Error() != before.err.Error() && n.life.setback.CompareAndSwap(before, &setback{text}) {
+				n.life.changed.Notify()
 			}
 			if text := err.Error(); text != last || time.Since(said) > mendSilence {
 				n.log.Warn("this node still takes no part in the cluster", "err", n.explain(err), "for", time.Since(began).Round(time.Second))
@@ -268,7 +268,7 @@ func (n *Node) mend(ctx context.Context) {
 
 // restart ends raft, opens its files again and starts it on what they hold. Since when raft does not run decides whether what
 // was deleted is written anew.
-func (n *Node) restart(began time.Time) error {
+func (n *replica) restart(began time.Time) error {
 	if n.stalled() {
 		return errors.New("the disk hangs")
 	}
@@ -276,12 +276,12 @@ func (n *Node) restart(began time.Time) error {
 	if err := n.endRaft(); err != nil {
 		return err
 	}
-	if n.dir != nil && n.setback.Load() != nil {
+	if n.dir != nil && n.life.setback.Load() != nil {
 		if err := n.recoverDir(time.Since(began) >= restoreAfter); err != nil {
 			return err
 		}
 	}
-	if !n.isMember() {
+	if !n.up.isMember() {
 		return nil
 	}
 	if err := n.openDisk(false); err != nil {
@@ -292,7 +292,7 @@ func (n *Node) restart(began time.Time) error {
 
 // recoverDir makes sure that the directory is in place, holds what this process has written and can be written, and writes what
 // was deleted anew if restore is true. Raft does not run.
-func (n *Node) recoverDir(restore bool) error {
+func (n *replica) recoverDir(restore bool) error {
 	if restore {
 		if err := n.dir.Restore(); err != nil {
 			return err
@@ -309,7 +309,7 @@ func (n *Node) recoverDir(restore bool) error {
 
 // leaveDir writes what was deleted under this node anew before its process ends and takes the rest of it along. Whoever has deleted the
 // node's identity as well wants a new node.
-func (n *Node) leaveDir() {
+func (n *replica) leaveDir() {
 	var moved *durable.MovedError
 	if n.dir == nil || !errors.As(n.dir.Check(), &moved) || !moved.Missing {
 		return
@@ -325,13 +325,13 @@ func (n *Node) leaveDir() {
 }
 
 // stalled reports whether the disk hangs. A leader whose disk does is not to keep its followers quiet.
-func (n *Node) stalled() bool {
+func (n *replica) stalled() bool {
 	d := n.disk.Load()
 	return d != nil && d.busy() > hanging
 }
 
 // bootstrap makes first the configuration that raft begins with, on the disk that is open.
-func (n *Node) bootstrap(first raft.Configuration) error {
+func (n *replica) bootstrap(first raft.Configuration) error {
 	d := n.disk.Load()
 	return d.run(func() error {
 		return raft.BootstrapCluster(n.raftConfig(), d.logs, d.stable, d.snaps, n.port.Transport(), first)
@@ -339,7 +339,7 @@ func (n *Node) bootstrap(first raft.Configuration) error {
 }
 
 // dropDisk closes the disk on which raft was not started.
-func (n *Node) dropDisk() error {
+func (n *replica) dropDisk() error {
 	if d := n.disk.Swap(nil); d != nil {
 		return d.close()
 	}

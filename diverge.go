@@ -23,7 +23,7 @@ import (
 // applied it knows across restarts by its mark.
 
 // divergence is the error of this node, whose log contradicts that of a peer; empty: of its leader.
-func (n *Node) divergence(peer string, c *history.Conflict) error {
+func (n *replica) divergence(peer string, c *history.Conflict) error {
 	if peer == "" {
 		return state.Diverged("%v", c)
 	}
@@ -31,7 +31,7 @@ func (n *Node) divergence(peer string, c *history.Conflict) error {
 }
 
 // compareLog is asked by the transport whether a leader's log contradicts this node's.
-func (n *Node) compareLog(peer string, term uint64, c history.Claim) error {
+func (n *replica) compareLog(peer string, term uint64, c history.Claim) error {
 	log := n.chain.Load()
 	if log == nil {
 		return nil
@@ -46,12 +46,12 @@ func (n *Node) compareLog(peer string, term uint64, c history.Claim) error {
 }
 
 // stopSoon is fail for a node that is about to tell a peer why.
-func (n *Node) stopSoon(err error) {
-	n.loseLease(err)
-	n.tasks.Go(func() {
+func (n *replica) stopSoon(err error) {
+	n.up.loseLease(err)
+	n.life.tasks.Go(func() {
 		select {
 		case <-time.After(n.timing.Poll()):
-		case <-n.works.Done():
+		case <-n.life.works.Done():
 		}
 		n.fail(err)
 	})
@@ -59,7 +59,7 @@ func (n *Node) stopSoon(err error) {
 
 // sumAt returns what stands for this node's log up to the entry of that index and term; the term 0 is
 // any.
-func (n *Node) sumAt(index, term uint64) (uint64, bool) {
+func (n *replica) sumAt(index, term uint64) (uint64, bool) {
 	log := n.chain.Load()
 	if log == nil {
 		return 0, false
@@ -69,7 +69,7 @@ func (n *Node) sumAt(index, term uint64) (uint64, bool) {
 }
 
 // appliedSum is sumAt for an entry that was applied.
-func (n *Node) appliedSum(index uint64) (uint64, bool) {
+func (n *replica) appliedSum(index uint64) (uint64, bool) {
 	if s := n.store.State(); s.Index == index {
 		return uint64(s.Past.Sum), true
 	}
@@ -78,16 +78,16 @@ func (n *Node) appliedSum(index uint64) (uint64, bool) {
 
 // watchLog puts a log that knows its sums on the disk's, and has this node begin with what it knows to
 // be committed.
-func (n *Node) watchLog(d *disk) (*history.Log, error) {
+func (n *replica) watchLog(d *disk) (*history.Log, error) {
 	log := history.NewLog(d.logs, func() uint64 { return n.store.State().Index }, func(c *history.Conflict) {
-		n.tasks.Go(func() { n.fail(n.divergence("", c)) })
+		n.life.tasks.Go(func() { n.fail(n.divergence("", c)) })
 	})
 	n.chain.Store(log)
 	mark := d.mark // of the last process; the next restore is of a leader's snapshot
 	if n.store.State().Index > 0 {
 		mark = durable.Mark{} // of this one, which has its state
 	}
-	n.fsm.restored = func(s *state.State) (*state.State, error) {
+	restore := func(s *state.State) (*state.State, error) {
 		if err := log.Seed(s.Index, s.Past.Sum); err != nil {
 			return nil, fmt.Errorf("reading the raft log: %w", err)
 		}
@@ -95,11 +95,14 @@ func (n *Node) watchLog(d *disk) (*history.Log, error) {
 		mark = durable.Mark{}
 		return n.redo(d, log, s, known)
 	}
+	n.mu.Lock()
+	n.restore = restore
+	n.mu.Unlock()
 	have, err := d.snaps.List()
 	if err != nil || len(have) > 0 {
 		return log, err // raft restores the newest
 	}
-	s, err := n.fsm.restored(state.New())
+	s, err := restore(state.New())
 	if err == nil && s.Index > n.store.State().Index {
 		n.fsm.adopt(s)
 	}
@@ -108,7 +111,7 @@ func (n *Node) watchLog(d *disk) (*history.Log, error) {
 
 // redo applies the entries that the last process had applied: those that are behind the state s, up
 // to the mark. raft would not know that they are committed until a leader says so.
-func (n *Node) redo(d *disk, log *history.Log, s *state.State, mark durable.Mark) (*state.State, error) {
+func (n *replica) redo(d *disk, log *history.Log, s *state.State, mark durable.Mark) (*state.State, error) {
 	if mark.Index < s.Index || mark.Index == 0 {
 		return s, nil
 	}
@@ -133,7 +136,7 @@ func (n *Node) redo(d *disk, log *history.Log, s *state.State, mark durable.Mark
 }
 
 // keepMark writes down what this node has applied, until ctx ends.
-func (n *Node) keepMark(ctx context.Context) {
+func (n *replica) keepMark(ctx context.Context) {
 	f, err := n.dir.OpenMark()
 	if err != nil {
 		n.log.Warn("how far the log was applied cannot be written down", "err", err)

@@ -12,7 +12,7 @@ import (
 
 // watchRaft keeps the node's picture of raft: it runs the leader's duties while this node leads, and wakes those who wait
 // for a leader. Observations only poke it: raft blocks while they are delivered, and may drop them.
-func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
+func (n *replica) watchRaft(ctx context.Context, r *raft.Raft) {
 	poke := make(chan struct{}, 1)
 	observer := raft.NewObserver(nil, false, func(*raft.Observation) bool {
 		select {
@@ -40,7 +40,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 	before := ""
 	for {
 		term, leads := r.CurrentTerm(), r.State() == raft.Leader
-		if leader := n.leader(); leader != "" && leader != n.id {
+		if leader := n.leader(); leader != "" && leader != n.self.id {
 			before = leader
 		}
 		if l != nil && (!leads || l.term != term) {
@@ -53,7 +53,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 			run := l
 			duties.Go(func() { n.runDuties(run) })
 		}
-		n.changed.Notify()
+		n.life.changed.Notify()
 		select {
 		case <-poke:
 		case leads := <-r.LeaderCh():
@@ -68,7 +68,7 @@ func (n *Node) watchRaft(ctx context.Context, r *raft.Raft) {
 
 // beat has raft wait that long for a leader's heartbeats, and as a leader send them ten times as often. That rate is all that a leader's
 // own time-out is for, and it is the larger part of what a leader has to do at rest.
-func (n *Node) beat(r *raft.Raft, timeout time.Duration) {
+func (n *replica) beat(r *raft.Raft, timeout time.Duration) {
 	c := r.ReloadableConfig()
 	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
 	if err := r.ReloadConfig(c); err != nil {
@@ -77,23 +77,23 @@ func (n *Node) beat(r *raft.Raft, timeout time.Duration) {
 }
 
 // runDuties does what falls to a leader, for one term.
-func (n *Node) runDuties(l *leadership) {
+func (n *replica) runDuties(l *leadership) {
 	if !n.startTerm(l) {
 		return
 	}
 	n.leading.Store(l)
-	n.changed.Notify()
-	n.onLeading()
+	n.life.changed.Notify()
+	n.up.wakeLease()
 	defer func() {
 		n.leading.Store(nil)
-		n.changed.Notify()
+		n.life.changed.Notify()
 	}()
-	n.lead(l)
+	n.up.lead(l)
 }
 
 // startTerm has an entry of this term applied: only then has this node everything that was acknowledged before. In a new
 // cluster that entry brings the keys.
-func (n *Node) startTerm(l *leadership) bool {
+func (n *replica) startTerm(l *leadership) bool {
 	for l.ctx.Err() == nil {
 		s := n.store.State()
 		var entry []byte
@@ -101,7 +101,7 @@ func (n *Node) startTerm(l *leadership) bool {
 		if s.Keys == nil {
 			entry, err = n.newKeyring()
 		} else {
-			entry = state.SealCommand(s.Keys, &state.Command{Op: state.OpStart, Node: n.id})
+			entry = state.SealCommand(s.Keys, &state.Command{Op: state.OpStart, Node: n.self.id})
 		}
 		if err != nil {
 			n.fail(err)
@@ -117,10 +117,10 @@ func (n *Node) startTerm(l *leadership) bool {
 }
 
 // newKeyring makes the entry that a new cluster begins with.
-func (n *Node) newKeyring() ([]byte, error) {
+func (n *replica) newKeyring() ([]byte, error) {
 	wrapped, err := seal.NewKeyring().Wrap(n.secrets...)
 	if err != nil {
 		return nil, err
 	}
-	return state.KeyringEntry(n.clusterID(), wrapped), nil
+	return state.KeyringEntry(n.up.clusterID(), wrapped), nil
 }

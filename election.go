@@ -12,7 +12,7 @@ import (
 
 // transfer hands the leadership to a voter that is there and has every entry, to any one if to is empty. Each is tried once in a term: a second
 // attempt that times out as the first did would leave raft refusing writes for ever (hashicorp/raft#696).
-func (n *Node) transfer(ctx context.Context, to string) error {
+func (n *replica) transfer(ctx context.Context, to string) error {
 	l := n.leading.Load()
 	if l == nil {
 		return nil
@@ -27,7 +27,7 @@ func (n *Node) transfer(ctx context.Context, to string) error {
 				continue
 			}
 			index, _ := n.port.Transport().Match(string(srv.ID), l.term)
-			if string(srv.ID) == n.id || srv.Suffrage != raft.Voter || n.book.leaves(string(srv.ID)) || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
+			if string(srv.ID) == n.self.id || srv.Suffrage != raft.Voter || n.book.leaves(string(srv.ID)) || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
 				continue
 			}
 			// Its future is not waited for: one that reaches raft as it ends is answered by nobody. raft gives up after its election time-out.
@@ -71,18 +71,18 @@ func (l *leadership) offered(id raft.ServerID) bool {
 
 // standForDead makes this node stand for election because a process of the leader is dead, unless
 // another one of that node leads by then.
-func (n *Node) standForDead(id, process string) {
-	n.tasks.Go(func() {
-		n.standFor(n.works, id, func() bool { return n.port.Transport().LedBy(id) == process })
+func (n *replica) standForDead(id, process string) {
+	n.life.tasks.Go(func() {
+		n.standFor(n.life.works, id, func() bool { return n.port.Transport().LedBy(id) == process })
 	})
 }
 
 // standFor makes this node stand for election because the leader's process is dead, its connections were reset and its port
 // refuses, or because its lease has lapsed. It is an ordinary vote, as after a transfer of leadership. The voters stand one after another,
 // for as long as there is reason to.
-func (n *Node) standFor(ctx context.Context, dead string, reason func() bool) {
+func (n *replica) standFor(ctx context.Context, dead string, reason func() bool) {
 	r := n.raft.Load()
-	if r == nil || n.leader() != dead || n.leaving.Load() {
+	if r == nil || n.leader() != dead || n.life.leaving.Load() {
 		return
 	}
 	conf := r.GetConfiguration()
@@ -96,7 +96,7 @@ func (n *Node) standFor(ctx context.Context, dead string, reason func() bool) {
 		}
 	}
 	slices.Sort(voters)
-	rank := slices.Index(voters, n.id)
+	rank := slices.Index(voters, n.self.id)
 	if rank < 0 {
 		return
 	}
@@ -127,7 +127,7 @@ func (n *Node) standFor(ctx context.Context, dead string, reason func() bool) {
 }
 
 // standsAt returns the term that a node is in, 0 if it does not say so quickly.
-func (n *Node) standsAt(ctx context.Context, id string) uint64 {
+func (n *replica) standsAt(ctx context.Context, id string) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
 	term, err := n.termOf(ctx, id)
@@ -138,7 +138,7 @@ func (n *Node) standsAt(ctx context.Context, id string) uint64 {
 }
 
 // stand makes raft stand for election at once.
-func (n *Node) stand(ctx context.Context) {
+func (n *replica) stand(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, n.timing.Lease)
 	defer cancel()
 	if _, err := n.port.Transport().Inject(ctx, &raft.TimeoutNowRequest{RPCHeader: n.rpcHeader()}); err != nil {
@@ -147,6 +147,6 @@ func (n *Node) stand(ctx context.Context) {
 }
 
 // rpcHeader is that of every RPC of this node.
-func (n *Node) rpcHeader() raft.RPCHeader {
-	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.id), Addr: []byte(n.id)}
+func (n *replica) rpcHeader() raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.self.id), Addr: []byte(n.self.id)}
 }

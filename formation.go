@@ -107,14 +107,14 @@ func (f *forming) heard() { f.proposer.Store(new(time.Now())) }
 func (f *forming) silent() time.Duration { return time.Since(*f.proposer.Load()) }
 
 // begin proposes a cluster, if this node is the one that has to. An error without done is only for the log.
-func (n *Node) begin(ctx context.Context, r *round) (done bool, err error) {
-	if n.identity().Former != "" {
+func (n *membership) begin(ctx context.Context, r *round) (done bool, err error) {
+	if n.ident.identity().Former != "" {
 		return false, errors.New("waiting for the cluster that this node belonged to before its state was set aside")
 	}
-	fresh := []string{n.id}
+	fresh := []string{n.self.id}
 	var bound []string
 	for id, g := range r.greeted {
-		if g.isFresh(n.id) {
+		if g.isFresh(n.self.id) {
 			fresh = append(fresh, id)
 		} else {
 			bound = append(bound, n.called(r, id))
@@ -127,14 +127,14 @@ func (n *Node) begin(ctx context.Context, r *round) (done bool, err error) {
 		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there", len(fresh)+len(bound), expect)
 	case len(fresh) < expect:
 		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there, but others have promised themselves to a cluster that was proposed before: %s", len(fresh)+len(bound), expect, strings.Join(bound, ", "))
-	case fresh[0] != n.id:
+	case fresh[0] != n.self.id:
 		return false, fmt.Errorf("the node %s forms the cluster", n.called(r, fresh[0]))
 	case expect == 1 && len(r.silent) > 0:
 		return false, fmt.Errorf("there may be a cluster at %s, which does not answer", r.silent[0])
 	}
-	s := stand{proposed{Cluster: newID(), Proposer: n.id, Group: fresh[:expect]}, proposes}
+	s := stand{proposed{Cluster: newID(), Proposer: n.self.id, Group: fresh[:expect]}, proposes}
 	var taken bool
-	err = n.save(func(now *identity) {
+	err = n.ident.save(func(now *identity) {
 		if taken = now.Formation != nil || now.Cluster != ""; !taken {
 			now.Proposals++
 			s.Number = now.Proposals
@@ -149,10 +149,10 @@ func (n *Node) begin(ctx context.Context, r *round) (done bool, err error) {
 }
 
 // count returns how many of the group have accepted a proposal and how many have voided it, as far as r and this node know.
-func (n *Node) count(r *round, p *proposed) (accepts, voids int) {
+func (n *membership) count(r *round, p *proposed) (accepts, voids int) {
 	for _, id := range p.Group {
 		g, ok := r.greeted[id]
-		if id == n.id {
+		if id == n.self.id {
 			g, ok = n.greeting(), true
 		}
 		switch {
@@ -166,7 +166,7 @@ func (n *Node) count(r *round, p *proposed) (accepts, voids int) {
 }
 
 // pursue goes on with the proposal that this node stands by. An error without done is only for the log.
-func (n *Node) pursue(ctx context.Context, r *round, s stand) (done bool, err error) {
+func (n *membership) pursue(ctx context.Context, r *round, s stand) (done bool, err error) {
 	if _, ok := r.greeted[s.Proposer]; ok {
 		n.forming.heard()
 	}
@@ -207,9 +207,9 @@ func (n *Node) pursue(ctx context.Context, r *round, s stand) (done bool, err er
 
 // hasEnded reports whether the process of a node that keeps nothing on disk is gone, and what it has promised or accepted with it: another
 // one answers where it listened.
-func (n *Node) hasEnded(r *round, id string) bool {
+func (n *membership) hasEnded(r *round, id string) bool {
 	m, heard := n.book.get(id)
-	if _, there := r.greeted[id]; there || !heard || !m.InMemory || id == n.id {
+	if _, there := r.greeted[id]; there || !heard || !m.InMemory || id == n.self.id {
 		return false
 	}
 	other, answered := r.at[m.Addr]
@@ -218,14 +218,14 @@ func (n *Node) hasEnded(r *round, id string) bool {
 
 // collectPromises asks the group for their promises, and reports whether it has them all. A proposal that is refused, or has to wait
 // for long, is withdrawn: it may be of nodes that do not exist any more, or are another's by now.
-func (n *Node) collectPromises(ctx context.Context, r *round, s stand) (bool, error) {
+func (n *membership) collectPromises(ctx context.Context, r *round, s stand) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	for _, id := range s.Group {
-		if id == n.id {
+		if id == n.self.id {
 			continue
 		}
-		_, err := call[proposed](ctx, n.port, id, callPromise, s.proposed)
+		_, err := call[proposed](ctx, n.replica.port, id, callPromise, s.proposed)
 		if err == nil {
 			continue
 		}
@@ -239,7 +239,7 @@ func (n *Node) collectPromises(ctx context.Context, r *round, s stand) (bool, er
 }
 
 // awaitProposer looks what became of a proposal that this node has promised itself to.
-func (n *Node) awaitProposer(ctx context.Context, r *round, s stand) error {
+func (n *membership) awaitProposer(ctx context.Context, r *round, s stand) error {
 	g, ok := r.greeted[s.Proposer]
 	if ok && !g.standsBy(&s.proposed) && r.cluster == s.Cluster {
 		return errors.Join(fmt.Errorf("%s has withdrawn the cluster that it proposed", n.called(r, s.Proposer)), n.leaveProposal(s, false))
@@ -253,18 +253,18 @@ func (n *Node) awaitProposer(ctx context.Context, r *round, s stand) error {
 	}
 	voids := 0
 	for _, id := range s.Group {
-		if id == n.id || id == s.Proposer {
+		if id == n.self.id || id == s.Proposer {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-		out, err := call[voiding](ctx, n.port, id, callVoid, s.proposed)
+		out, err := call[voiding](ctx, n.replica.port, id, callVoid, s.proposed)
 		cancel()
 		if err == nil && out.Voided {
 			voids++
 		}
 	}
 	if len(s.Group)-voids-1 >= s.majority() { // without enough others it would only make it harder to go on when the proposer is back
-		self := n.self()
+		self := n.asMember()
 		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s", why, n.without(r, &s.proposed, (*greeting).standsBy), asNew(self))
 	}
 	if s.Step == promised {
@@ -277,9 +277,9 @@ func (n *Node) awaitProposer(ctx context.Context, r *round, s stand) error {
 }
 
 // step has this node go on from s, unless that has changed meanwhile.
-func (n *Node) step(s stand, to step) error {
+func (n *membership) step(s stand, to step) error {
 	var changed bool
-	err := n.save(func(now *identity) {
+	err := n.ident.save(func(now *identity) {
 		if changed = now.Formation == nil || now.Formation.Cluster != s.Cluster || now.Formation.Step != s.Step; !changed {
 			now.Formation = &stand{s.proposed, to}
 		}
@@ -291,9 +291,9 @@ func (n *Node) step(s stand, to step) error {
 }
 
 // leaveProposal has this node stand by no proposal any more. Of a dead one it goes on to say that it takes no part.
-func (n *Node) leaveProposal(s stand, dead bool) error {
+func (n *membership) leaveProposal(s stand, dead bool) error {
 	n.log.Info("a proposed cluster came to nothing", "cluster", s.Cluster, "proposer", s.Proposer, "voided", dead)
-	return n.save(func(now *identity) {
+	return n.ident.save(func(now *identity) {
 		if now.Formation == nil || now.Formation.Cluster != s.Cluster {
 			return
 		}
@@ -304,13 +304,13 @@ func (n *Node) leaveProposal(s stand, dead bool) error {
 }
 
 // found makes this node a member of a cluster that lives.
-func (n *Node) found(ctx context.Context, s stand) (done bool, err error) {
+func (n *membership) found(ctx context.Context, s stand) (done bool, err error) {
 	if s.Step != accepted { // others did without it, and it may have voided the proposal
 		if err := n.step(s, accepted); err != nil {
 			return false, err
 		}
 	}
-	if err := n.reserve(s.Cluster); err != nil {
+	if err := n.ident.reserve(s.Cluster); err != nil {
 		return false, err
 	}
 	var conf raft.Configuration
@@ -320,15 +320,15 @@ func (n *Node) found(ctx context.Context, s stand) (done bool, err error) {
 	if err := n.become(s.Cluster, &conf); err != nil {
 		return true, err
 	}
-	n.tasks.Go(func() { n.gather(ctx, s.proposed) })
+	n.life.tasks.Go(func() { n.gather(ctx, s.proposed) })
 	return true, nil
 }
 
 // gather wakes the others of a group that has just been formed. The proposer stands for election as soon as a majority can vote.
-func (n *Node) gather(ctx context.Context, p proposed) {
+func (n *membership) gather(ctx context.Context, p proposed) {
 	for range 40 {
 		r := n.greet(ctx)
-		if p.Proposer != n.id {
+		if p.Proposer != n.self.id {
 			return
 		}
 		voters := 1
@@ -338,7 +338,7 @@ func (n *Node) gather(ctx context.Context, p proposed) {
 			}
 		}
 		if voters >= p.majority() {
-			n.stand(ctx)
+			n.replica.stand(ctx)
 			return
 		}
 		select {
@@ -351,9 +351,9 @@ func (n *Node) gather(ctx context.Context, p proposed) {
 }
 
 // called is what people call a node, with where it is thought to be.
-func (n *Node) called(r *round, id string) string {
+func (n *membership) called(r *round, id string) string {
 	g, ok := r.greeted[id]
-	if id == n.id {
+	if id == n.self.id {
 		g, ok = n.greeting(), true
 	}
 	m := g.Member
@@ -367,10 +367,10 @@ func (n *Node) called(r *round, id string) string {
 }
 
 // without lists the others of a group that do not say of themselves what is asked for.
-func (n *Node) without(r *round, p *proposed, says func(*greeting, *proposed) bool) string {
+func (n *membership) without(r *round, p *proposed, says func(*greeting, *proposed) bool) string {
 	var all []string
 	for _, id := range p.Group {
-		if g, ok := r.greeted[id]; id != n.id && (!ok || !says(&g, p)) {
+		if g, ok := r.greeted[id]; id != n.self.id && (!ok || !says(&g, p)) {
 			all = append(all, n.called(r, id))
 		}
 	}
@@ -378,17 +378,17 @@ func (n *Node) without(r *round, p *proposed, says func(*greeting, *proposed) bo
 }
 
 // servePromise promises this node to a cluster, and to no other for as long as the proposal stands.
-func (n *Node) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
-	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.id) {
+func (n *membership) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
+	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.self.id) {
 		return proposed{}, codec.ErrMalformed
 	}
-	id := n.identity()
+	id := n.ident.identity()
 	if f := id.Formation; f != nil && f.Step != proposes && f.Proposer != peer && !n.withdrawn(ctx, &f.proposed) {
 		return proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.book.nameOf(f.Proposer))
 	}
 	// Looked at again under the lock of save: two may ask at once.
 	var why error
-	err := n.save(func(now *identity) {
+	err := n.ident.save(func(now *identity) {
 		if why = now.refuses(&in, id.Formation); why == nil && (now.Formation == nil || now.Formation.Cluster != in.Cluster) {
 			now.Formation = &stand{in, promised}
 		}
@@ -422,10 +422,10 @@ func (id *identity) refuses(p *proposed, withdrawn *stand) error {
 }
 
 // withdrawn reports whether the proposer says that it no longer stands by p.
-func (n *Node) withdrawn(ctx context.Context, p *proposed) bool {
+func (n *membership) withdrawn(ctx context.Context, p *proposed) bool {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	g, err := call[greeting](ctx, n.port, p.Proposer, callHello, n.greeting())
+	g, err := call[greeting](ctx, n.replica.port, p.Proposer, callHello, n.greeting())
 	return err == nil && !g.standsBy(p)
 }
 
@@ -435,13 +435,13 @@ type voiding struct {
 }
 
 // serveVoid voids a proposal, unless this node has accepted it or hears its proposer.
-func (n *Node) serveVoid(_ context.Context, peer string, in proposed) (voiding, error) {
-	if in.Cluster == "" || !slices.Contains(in.Group, n.id) || !slices.Contains(in.Group, peer) {
+func (n *membership) serveVoid(_ context.Context, peer string, in proposed) (voiding, error) {
+	if in.Cluster == "" || !slices.Contains(in.Group, n.self.id) || !slices.Contains(in.Group, peer) {
 		return voiding{}, codec.ErrMalformed
 	}
 	silent := n.forming.silent() >= voidTime
 	var out voiding
-	err := n.save(func(now *identity) {
+	err := n.ident.save(func(now *identity) {
 		f := now.Formation
 		switch {
 		case slices.Contains(now.Void, in.Cluster), f != nil && f.Cluster == in.Cluster && f.Step == voided:

@@ -18,27 +18,30 @@ import (
 // fsm is raft's state machine. It opens entries, gives them to state.apply and publishes the state that results. It knows
 // nothing of networks, clocks or certificates.
 type fsm struct {
-	*state.Store // written by raft's goroutine alone
+	fsmConfig
+	*state.Store // raft's goroutine alone publishes
 
+	written notify.Signal // raft has done with a snapshot, well or badly
+}
+
+// fsmConfig is what an fsm needs.
+type fsmConfig struct {
+	store   *state.Store
 	secrets []seal.Secret
-	failed  func(error) // called, on its own goroutine, when an entry cannot be applied: the node must stop
+	log     *slog.Logger
+
+	// failed is called, on its own goroutine, when an entry cannot be applied: the node must stop.
+	failed func(error)
 
 	// told is called by raft's goroutine after a publication, with what follows from it; nil: from a snapshot, and anything may. It must
 	// not block.
 	told func(*state.Effects)
 
-	// restored is called by raft's goroutine when a snapshot has been read, with its index and what
-	// stands for its log. It returns the state to go on from. Nil: that of the snapshot.
+	// restored is called by raft's goroutine when a snapshot has been read, and returns the state to go on from. Nil: that of the snapshot.
 	restored func(*state.State) (*state.State, error)
-
-	log *slog.Logger
-
-	written notify.Signal // raft has done with a snapshot, well or badly
 }
 
-func newFSM(store *state.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
-	return &fsm{Store: store, secrets: secrets, failed: failed, told: told, log: log}
-}
+func newFSM(cfg fsmConfig) *fsm { return &fsm{fsmConfig: cfg, Store: cfg.store} }
 
 // Apply is never called by raft, which uses ApplyBatch.
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }

@@ -20,39 +20,39 @@ func (n *Node) stopLeaving() {
 }
 
 func (n *Node) setLeaving(leaving bool) {
-	n.leaving.Store(leaving)
-	n.changed.Notify()
-	n.tenures.stir()
-	n.keeper.tellLeaving(n.others())
+	n.life.leaving.Store(leaving)
+	n.life.changed.Notify()
+	n.roles.tenures.stir()
+	n.keeper.tellLeaving(n.replica.others())
 }
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
 func (n *Node) handOver(ctx context.Context) error {
-	yielded := n.yieldAll(ctx, (*tenure).any)
-	if n.raft.Load() == nil || n.failure() != nil || len(n.others()) == 0 {
+	yielded := n.roles.yieldAll(ctx, (*tenure).any)
+	if n.replica.raft.Load() == nil || n.life.failure() != nil || len(n.replica.others()) == 0 {
 		return yielded
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
 	defer cancel()
 	if !n.keeper.valid() {
 		// A majority has not answered for as long as a lease: nobody would hear of it, and the cluster, if there is one, has given up this node.
 		n.log.Info("nothing is handed over: the node has no lease")
 		return yielded
 	}
-	ctx, stop := n.whileSomebodyStays(ctx, n.timing.HandOver())
+	ctx, stop := n.replica.whileSomebodyStays(ctx, n.timing.HandOver())
 	defer stop()
-	moved := n.passLeadership(ctx)
-	term := n.term()
-	number := n.ownSession(n.store.State())
+	moved := n.replica.passLeadership(ctx)
+	term := n.replica.term()
+	number := n.self.ownSession(n.store.State())
 	n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 	if yielded != nil {
 		time.Sleep(time.Until(n.keeper.until())) // whoever still holds something has until then; ctx may be over
 	}
-	ended := n.endSession(ctx, number, yielded == nil)
-	if n.term() != term { // it has been elected meanwhile, by nodes that had not heard
-		moved = n.passLeadership(ctx)
+	ended := n.members.endSession(ctx, number, yielded == nil)
+	if n.replica.term() != term { // it has been elected meanwhile, by nodes that had not heard
+		moved = n.replica.passLeadership(ctx)
 	}
-	if errors.Is(context.Cause(ctx), errNobodyStays) || !n.majorityStays() {
+	if errors.Is(context.Cause(ctx), errNobodyStays) || !n.replica.majorityStays() {
 		if moved != nil || ended != nil {
 			n.log.Info("not all is handed over: no majority of the voters stays", "leadership", moved, "session", ended)
 		}

@@ -1,4 +1,16 @@
 package flotilla
 
+import (
+	"log/slog"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
+
 // leasedAlways is the word of a node that has its lease.
 func leasedAlways() bool { return true }
+
+// testFSM returns a state machine that belongs to no node.
+func testFSM(store *state.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
+	return newFSM(fsmConfig{store: store, secrets: secrets, log: log, failed: failed, told: told})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
 // Role names something that one node does at a time, and says how much this node wants to be the one: see hold.Role.
@@ -29,8 +31,32 @@ const (
 	maxLinger      = time.Hour
 )
 
+// holderConfig is what a holder needs of the node around it.
+type holderConfig struct {
+	cfg     Config
+	timing  timing.Timing
+	log     *slog.Logger
+	life    *lifecycle
+	self    *identityOf
+	store   *state.Store
+	book    *book
+	replica *replica
+	keeper  *keeper
+}
+
+// holder holds roles and locks for this node's callers.
+type holder struct {
+	holderConfig
+	tenures  *tenures
+	presence presence
+}
+
+func newHolder(cfg holderConfig) *holder {
+	return &holder{holderConfig: cfg, tenures: newTenures()}
+}
+
 // holdRole is Node.Hold.
-func (n *Node) holdRole(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
+func (n *holder) holdRole(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
 	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
 		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
 	}
@@ -57,14 +83,14 @@ func (n *Node) holdRole(ctx context.Context, r Role, f func(ctx context.Context,
 }
 
 // hold is Hold for any claim.
-func (n *Node) hold(ctx context.Context, c state.Command, contest func(context.Context, state.Ref), f func(context.Context, Tenure) error) error {
+func (n *holder) hold(ctx context.Context, c state.Command, contest func(context.Context, state.Ref), f func(context.Context, Tenure) error) error {
 	c.Number = uint64(n.cfg.MaxState)
 	t, err := n.enterTenure(ctx, c, contest)
 	if err != nil {
 		return edge("waiting for "+c.Key, err)
 	}
 	defer n.endTenure(t)
-	err = f(context.WithValue(t.ctx, tenureKey{}, t), t)
+	err = f(n.replica.fenced(t.ctx, t.ref.Session, state.Fence{Role: t.key, Seq: t.ref.Seq}), t)
 	if over := t.ctx.Err(); over != nil && (err == nil || errors.Is(err, over)) {
 		return edge("holding "+c.Key, context.Cause(t.ctx))
 	}
@@ -89,12 +115,9 @@ func (c tenureContext) Err() error {
 	return c.Context.Err()
 }
 
-// tenureKey is the key of a tenure in a context.
-type tenureKey struct{}
-
 // tenure is a claim that was granted.
 type tenure struct {
-	n      *Node
+	n      *holder
 	key    string
 	public bool
 	ref    state.Ref
@@ -103,7 +126,6 @@ type tenure struct {
 	stop   context.CancelCauseFunc
 
 	unwatch func() bool // ends what watches for the node's end
-	outer   *tenure     // that of the context that Hold was called with; nil: of none
 
 	mu    sync.Mutex
 	keeps bool      // see hold.Role
@@ -279,8 +301,8 @@ func (ts *tenures) all() []*tenure {
 
 // await proposes a claim and waits until it is granted, under a lease that can be relied on. It returns the claim, and 0 for index if it is not
 // granted and does not wait. contest, if not nil, is run beside the waiting.
-func (n *Node) await(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (ref state.Ref, index uint64, err error) {
-	ctx, stop := n.whileOpen(ctx)
+func (n *holder) await(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (ref state.Ref, index uint64, err error) {
+	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
 	for {
 		// A claim of a node without a lease would only keep others from the role.
@@ -288,13 +310,13 @@ func (n *Node) await(ctx context.Context, c state.Command, contest func(context.
 			return state.Ref{}, 0, err
 		}
 		if n.shuns(c.Key, c.Cond > 0) {
-			if err := n.awaitChanged(ctx, func() bool { return !n.shuns(c.Key, c.Cond > 0) }); err != nil {
-				return state.Ref{}, 0, n.lifeError(err)
+			if err := n.life.awaitChanged(ctx, func() bool { return !n.shuns(c.Key, c.Cond > 0) }); err != nil {
+				return state.Ref{}, 0, n.life.lifeError(err)
 			}
 			continue
 		}
-		session, a, err := n.writes.doIn(ctx, c)
-		ref := state.Ref{Node: n.id, Session: session, Seq: a.Seq}
+		session, a, err := n.replica.writes.doIn(ctx, c)
+		ref := state.Ref{Node: n.self.id, Session: session, Seq: a.Seq}
 		if errors.Is(err, ErrLost) && ctx.Err() == nil {
 			continue // the claim went with the session, and the next one belongs to a new one
 		}
@@ -313,7 +335,7 @@ func (n *Node) await(ctx context.Context, c state.Command, contest func(context.
 		index, err := n.granted(ctx, c, ref, contest)
 		if err != nil {
 			n.withdraw(c.Key, ref)
-			return state.Ref{}, 0, n.lifeError(err)
+			return state.Ref{}, 0, n.life.lifeError(err)
 		}
 		if index != 0 {
 			return ref, index, nil
@@ -322,14 +344,14 @@ func (n *Node) await(ctx context.Context, c state.Command, contest func(context.
 }
 
 // granted waits until a claim, made by c, is granted, and returns the index of that, 0 if the claim is gone.
-func (n *Node) granted(ctx context.Context, c state.Command, ref state.Ref, contest func(context.Context, state.Ref)) (uint64, error) {
+func (n *holder) granted(ctx context.Context, c state.Command, ref state.Ref, contest func(context.Context, state.Ref)) (uint64, error) {
 	told := n.tenures.wait(ref)
 	defer n.tenures.left(ref)
 	contesting := false
 	for {
 		var drains <-chan struct{}
 		if c.Cond > 0 {
-			drains = n.changed.Wait()
+			drains = n.life.changed.Wait()
 		}
 		if n.shuns(c.Key, c.Cond > 0) {
 			n.withdraw(c.Key, ref)
@@ -366,12 +388,12 @@ func (n *Node) granted(ctx context.Context, c state.Command, ref state.Ref, cont
 
 // shuns reports whether this node should not hold what has that key: nothing Public while it drains, no role at all while an operator
 // has drained it, and nothing at all on its way out.
-func (n *Node) shuns(key string, public bool) bool {
-	return n.leaving.Load() || public && n.drained.Load() || n.aside.Load() && strings.HasPrefix(key, keyspace.RolePrefix)
+func (n *holder) shuns(key string, public bool) bool {
+	return n.life.leaving.Load() || public && n.life.drained.Load() || n.life.aside.Load() && strings.HasPrefix(key, keyspace.RolePrefix)
 }
 
 // contest asks for a role to be handed over, as often as its claim has become better than the holder's and stayed so for the delay.
-func (n *Node) contest(ctx context.Context, key string, ref state.Ref, delay time.Duration) {
+func (n *holder) contest(ctx context.Context, key string, ref state.Ref, delay time.Duration) {
 	var since time.Time
 	for {
 		changed := n.tenures.contested.Wait()
@@ -390,7 +412,7 @@ func (n *Node) contest(ctx context.Context, key string, ref state.Ref, delay tim
 		if better {
 			wait := time.Until(since.Add(delay))
 			if wait <= 0 {
-				if _, _, err := n.writes.doIn(ctx, state.Command{Op: state.OpYield, Key: key, Number: ref.Seq, Session: ref.Session}); err != nil && errors.Is(err, ErrLost) {
+				if _, _, err := n.replica.writes.doIn(ctx, state.Command{Op: state.OpYield, Key: key, Number: ref.Seq, Session: ref.Session}); err != nil && errors.Is(err, ErrLost) {
 					return
 				}
 				wait = n.timing.Lease // it should be under way; else once more
@@ -407,7 +429,7 @@ func (n *Node) contest(ctx context.Context, key string, ref state.Ref, delay tim
 }
 
 // enterTenure waits for a role and begins a tenure.
-func (n *Node) enterTenure(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (*tenure, error) {
+func (n *holder) enterTenure(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (*tenure, error) {
 	for {
 		ref, index, err := n.await(ctx, c, contest)
 		if err != nil {
@@ -416,8 +438,7 @@ func (n *Node) enterTenure(ctx context.Context, c state.Command, contest func(co
 		t := &tenure{n: n, key: c.Key, public: c.Cond > 0, ref: ref, at: index}
 		ending, stop := context.WithCancelCause(ctx)
 		t.ctx, t.stop = tenureContext{ending, t}, stop
-		t.unwatch = context.AfterFunc(n.works, func() { t.stop(context.Cause(n.works)) })
-		t.outer, _ = ctx.Value(tenureKey{}).(*tenure)
+		t.unwatch = context.AfterFunc(n.life.works, func() { t.stop(context.Cause(n.life.works)) })
 		if n.beginTenure(t) {
 			return t, nil
 		}
@@ -427,7 +448,7 @@ func (n *Node) enterTenure(ctx context.Context, c state.Command, contest func(co
 
 // beginTenure puts a tenure among those that hear of it when they are over, and reports whether it may begin: of what happened before it has
 // not heard.
-func (n *Node) beginTenure(t *tenure) bool {
+func (n *holder) beginTenure(t *tenure) bool {
 	n.tenures.mu.Lock()
 	n.tenures.held[t.ref] = t
 	n.tenures.mu.Unlock()
@@ -439,7 +460,7 @@ func (n *Node) beginTenure(t *tenure) bool {
 }
 
 // endTenure gives the role up. Only what is kept when the lease is lost stays in its queue, until the session ends.
-func (n *Node) endTenure(t *tenure) {
+func (n *holder) endTenure(t *tenure) {
 	t.unwatch()
 	t.stop(nil)
 	end := t.Deadline()
@@ -455,13 +476,13 @@ func (n *Node) endTenure(t *tenure) {
 	t.mu.Unlock()
 	if !lost {
 		// Whoever has called Hold should find the role given up, but not wait for a leader that may not come.
-		ctx, cancel := context.WithTimeout(n.works, n.timing.Lease)
-		if n.leaving.Load() {
+		ctx, cancel := context.WithTimeout(n.life.works, n.timing.Lease)
+		if n.life.leaving.Load() {
 			var stop func()
-			ctx, stop = n.whileSomebodyStays(ctx, n.timing.Retry())
+			ctx, stop = n.replica.whileSomebodyStays(ctx, n.timing.Retry())
 			defer stop()
 		}
-		_, _, err := n.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: t.key, Number: t.ref.Seq, Session: t.ref.Session})
+		_, _, err := n.replica.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: t.key, Number: t.ref.Seq, Session: t.ref.Session})
 		cancel()
 		stays = err != nil && !errors.Is(err, ErrLost)
 	}
@@ -475,7 +496,7 @@ func (n *Node) endTenure(t *tenure) {
 }
 
 // withdraw takes a claim back whose caller is gone. It is not waited for. As long as the session lives, so does the claim.
-func (n *Node) withdraw(key string, ref state.Ref) {
+func (n *holder) withdraw(key string, ref state.Ref) {
 	n.tenures.mu.Lock()
 	n.tenures.withdrawn[ref] = key
 	more := n.tenures.withdrawers < maxWithdrawers
@@ -484,19 +505,19 @@ func (n *Node) withdraw(key string, ref state.Ref) {
 	}
 	n.tenures.mu.Unlock()
 	if more {
-		n.tasks.Go(n.withdrawAll)
+		n.life.tasks.Go(n.withdrawAll)
 	}
 }
 
 // withdrawAll withdraws one claim after another until none is left, or the node ends.
-func (n *Node) withdrawAll() {
+func (n *holder) withdrawAll() {
 	for {
-		key, ref, ok := n.tenures.nextWithdrawn(n.works.Err() != nil)
+		key, ref, ok := n.tenures.nextWithdrawn(n.life.works.Err() != nil)
 		if !ok {
 			return
 		}
-		for n.works.Err() == nil {
-			_, _, err := n.writes.doIn(n.works, state.Command{Op: state.OpRelease, Key: key, Number: ref.Seq, Session: ref.Session})
+		for n.life.works.Err() == nil {
+			_, _, err := n.replica.writes.doIn(n.life.works, state.Command{Op: state.OpRelease, Key: key, Number: ref.Seq, Session: ref.Session})
 			if err == nil || errors.Is(err, ErrLost) {
 				break
 			}

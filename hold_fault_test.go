@@ -29,31 +29,31 @@ func TestShutdownWhileEntering(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
 		c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + "r", Flag: true, Number: uint64(n.cfg.MaxState)}
-		ref, index, err := n.await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
+		ref, index, err := n.roles.await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
 		if err != nil {
 			t.Fatal(err)
 		}
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
 		time.Sleep(50 * time.Millisecond)
-		n.leaving.Store(true) // Shutdown
-		n.changed.Notify()
-		if err := n.yieldAll(t.Context(), (*tenure).any); err != nil { // handOver
+		n.life.leaving.Store(true) // Shutdown
+		n.life.changed.Notify()
+		if err := n.roles.yieldAll(t.Context(), (*tenure).any); err != nil { // handOver
 			t.Fatal(err)
 		}
 		// enterTenure goes on
-		held := &tenure{n: n, key: c.Key, ref: ref, at: index}
+		held := &tenure{n: n.roles, key: c.Key, ref: ref, at: index}
 		held.ctx, held.stop = context.WithCancelCause(t.Context())
-		held.unwatch = context.AfterFunc(n.works, func() {})
-		if !n.beginTenure(held) {
-			n.endTenure(held)
+		held.unwatch = context.AfterFunc(n.life.works, func() {})
+		if !n.roles.beginTenure(held) {
+			n.roles.endTenure(held)
 			return // f does not begin
 		}
 		// f has begun; handOver goes on after yieldAll
-		number := n.ownSession(n.store.State())
+		number := n.self.ownSession(n.store.State())
 		n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		var e codec.Encoder
 		e.Uint(number)
-		if _, err := n.askLeader(t.Context(), callEnd, e.B); err != nil {
+		if _, err := n.replica.askLeader(t.Context(), callEnd, e.B); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -64,7 +64,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		if left := time.Until(held.Deadline()); left > 0 {
 			t.Errorf("the role is granted again %v before the deadline of f, which has begun", left)
 		}
-		n.endTenure(held)
+		n.roles.endTenure(held)
 	})
 }
 
@@ -119,9 +119,9 @@ func TestLockWithLostContext(t *testing.T) {
 	case err := <-done:
 		t.Logf("Lock returned %v", err)
 	case <-time.After(3 * time.Second):
-		n.writes.mu.Lock()
-		seq := n.writes.seq
-		n.writes.mu.Unlock()
+		n.replica.writes.mu.Lock()
+		seq := n.replica.writes.seq
+		n.replica.writes.mu.Unlock()
 		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.store.State().Claims(keyspace.LockPrefix+"l")))
 	}
 	n.Close()
@@ -134,14 +134,14 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		session := n.ownSession(n.store.State())
+		session := n.self.ownSession(n.store.State())
 		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
-		early, _ := n.writes.begin(session)
-		claim := state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + "l", Flag: true, Number: uint64(n.cfg.MaxState), Node: n.id, Session: session}
-		claim.Seq, claim.Acked = n.writes.begin(session)
+		early, _ := n.replica.writes.begin(session)
+		claim := state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + "l", Flag: true, Number: uint64(n.cfg.MaxState), Node: n.self.id, Session: session}
+		claim.Seq, claim.Acked = n.replica.writes.begin(session)
 		entry := state.SealCommand(n.store.State().Keys, &claim)
-		n.writes.end(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
-		n.withdraw(claim.Key, state.Ref{Node: n.id, Session: session, Seq: claim.Seq})
+		n.replica.writes.end(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
+		n.roles.withdraw(claim.Key, state.Ref{Node: n.self.id, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
 		var e codec.Encoder
@@ -149,10 +149,10 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		e.Uint(session)
 		e.Uint(claim.Seq)
 		e.Bytes(entry)
-		if _, err := leader.serveApply(t.Context(), n.id, e.B); err != nil {
+		if _, err := leader.replica.serveApply(t.Context(), n.self.id, e.B); err != nil {
 			t.Fatal(err)
 		}
-		n.writes.end(session, early)
+		n.replica.writes.end(session, early)
 		time.Sleep(time.Minute)
 		if queue := leader.store.State().Claims(claim.Key); len(queue) > 0 {
 			t.Errorf("a minute later the lock is held by a claim that nobody waits for: %+v", queue)
@@ -171,8 +171,8 @@ func TestNoRoleWithoutLease(t *testing.T) {
 				leader, others := leaderOf(t, nodes)
 				holder, poor := others[0], others[3]
 				for _, n := range others[:3] {
-					net.Block(poor.name, n.name)
-					net.Block(n.name, poor.name)
+					net.Block(poor.self.name, n.self.name)
+					net.Block(n.self.name, poor.self.name)
 				}
 				time.Sleep(10 * time.Second)
 				holding := false
@@ -214,7 +214,7 @@ func TestNoRoleWithoutLease(t *testing.T) {
 				if held < 500 {
 					queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 					t.Errorf("in a minute the role was held for %d tenths of a second; its holder in the state is %v's node: %v, which has a lease: %v, suspected: %v",
-						held, queue[0].Node[:4], queue[0].Node == poor.id, poor.keeper.valid(), leader.store.State().Session(poor.id).Suspect)
+						held, queue[0].Node[:4], queue[0].Node == poor.self.id, poor.keeper.valid(), leader.store.State().Session(poor.self.id).Suspect)
 				}
 				net.Heal()
 				for _, n := range nodes {
@@ -262,7 +262,7 @@ func TestWithdrawalsAreFew(t *testing.T) {
 		nodes := trio(t, net, nil)
 		_, others := leaderOf(t, nodes)
 		n := others[0]
-		net.Isolate(n.name)
+		net.Isolate(n.self.name)
 		time.Sleep(5 * time.Second)
 		before := runtime.NumGoroutine()
 		for range 200 {
@@ -270,9 +270,9 @@ func TestWithdrawalsAreFew(t *testing.T) {
 			n.storage.TryLock(ctx, "l")
 			cancel()
 		}
-		n.writes.mu.Lock()
-		open := len(n.writes.open)
-		n.writes.mu.Unlock()
+		n.replica.writes.mu.Lock()
+		open := len(n.replica.writes.open)
+		n.replica.writes.mu.Unlock()
 		if more := runtime.NumGoroutine() - before; more > 50 {
 			t.Errorf("200 TryLocks that have returned left %d goroutines and %d open commands", more, open)
 		}
@@ -380,7 +380,7 @@ func TestHoldWithoutLeader(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
 		_, others := leaderOf(t, nodes)
-		net.Isolate(others[0].name)
+		net.Isolate(others[0].self.name)
 		time.Sleep(5 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -100,41 +102,55 @@ func (id *identity) checkVersion() error {
 	return nil
 }
 
+// identityFile keeps a node's identity, in its directory if it has one. Its methods are safe for concurrent use.
+type identityFile struct {
+	dir *durable.Dir // nil: in memory
+
+	saving  sync.Mutex // held to change current
+	current atomic.Pointer[identity]
+}
+
+func newIdentityFile(dir *durable.Dir, id *identity) *identityFile {
+	f := &identityFile{dir: dir}
+	f.current.Store(id)
+	return f
+}
+
 // save changes the identity and, if there is a directory, writes it.
-func (n *Node) save(change func(*identity)) error {
-	n.saving.Lock() // held across the write: only those wait who write too
-	defer n.saving.Unlock()
-	next := n.identity()
+func (f *identityFile) save(change func(*identity)) error {
+	f.saving.Lock() // held across the write: only those wait who write too
+	defer f.saving.Unlock()
+	next := f.identity()
 	change(&next)
-	if n.dir != nil {
+	if f.dir != nil {
 		b, err := json.MarshalIndent(&next, "", "\t")
 		if err != nil {
 			return err
 		}
-		if err := n.dir.WriteFile(durable.IdentityFile, append(b, '\n')); err != nil {
+		if err := f.dir.WriteFile(durable.IdentityFile, append(b, '\n')); err != nil {
 			return err
 		}
 	}
-	n.ident.Store(&next)
+	f.current.Store(&next)
 	return nil
 }
 
 // reserve has this node belong to a cluster, and promise itself to no other one from now on. It is not on disk before the node
 // is a member; a process that ends before that begins anew.
-func (n *Node) reserve(cluster string) error {
-	n.saving.Lock()
-	defer n.saving.Unlock()
-	next := n.identity()
+func (f *identityFile) reserve(cluster string) error {
+	f.saving.Lock()
+	defer f.saving.Unlock()
+	next := f.identity()
 	if f := next.Formation; f != nil && f.Cluster != cluster {
 		return fmt.Errorf("this node has promised itself to the cluster that %s proposes", slogbridge.Short(f.Proposer))
 	}
 	next.Cluster = cluster
-	n.ident.Store(&next)
+	f.current.Store(&next)
 	return nil
 }
 
 // identity returns the identity as it was last saved.
-func (n *Node) identity() identity { return *n.ident.Load() }
+func (f *identityFile) identity() identity { return *f.current.Load() }
 
 // clusterID returns the identity of the cluster that this node belongs to, empty if none.
-func (n *Node) clusterID() string { return n.identity().Cluster }
+func (f *identityFile) clusterID() string { return f.identity().Cluster }

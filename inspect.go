@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -87,7 +86,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
 		return fmt.Errorf("it is sealed with the secret %s, and none of the %d given is that; give the right one", id.Key, len(secrets))
 	}
-	f := newFSM(state.NewStore(), secrets, slog.New(slog.DiscardHandler), nil, nil)
+	f := newFSM(fsmConfig{store: state.NewStore(), secrets: secrets})
 	s, err := out.readSnapshots(v, secrets)
 	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ { // newer ones have taken its place
 		s, err = out.readSnapshots(v, secrets)

@@ -4,13 +4,92 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/history"
+	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
+	"github.com/flotilla-ha/flotilla/internal/wire"
 	"github.com/hashicorp/raft"
 )
+
+// replicaConfig is what a replica needs of the node around it.
+type replicaConfig struct {
+	cfg     Config
+	timing  timing.Timing
+	secrets []seal.Secret
+	log     *slog.Logger
+	life    *lifecycle
+	self    *identityOf
+	store   *state.Store
+	fsm     *fsm
+	book    *book
+	dir     *durable.Dir // nil: in memory
+	port    *wire.Port
+	up      replicaUp
+}
+
+// replicaUp is what a replica asks of the parts above it, and tells them.
+type replicaUp struct {
+	clusterID func() string             // the cluster's identity; empty: none yet
+	isMember  func() bool               // this node is a member, by its identity
+	isCurrent func() bool               // it has caught up with a leader since it was started
+	rewrite   func() error              // writes the node's identity once more
+	excuse    func(ctx context.Context) // tells the peers that this node's session is over
+	flushOwn  func()                    // the disk works: what it did not take before may be written
+	lead      func(l *leadership)       // does what falls to a leader, until the end of its term
+	loseLease func(cause error) uint64  // gives the lease up, and returns what session it was for
+	wakeLease func()                    // has the lease manager look at everything now
+	serveOpen func(ctx context.Context, peer string, body []byte) ([]byte, error)
+	serveEnd  func(ctx context.Context, peer string, body []byte) ([]byte, error)
+}
+
+// replica is this node's part in the raft group.
+type replica struct {
+	replicaConfig
+	writes *proposer
+
+	raft    atomic.Pointer[instance]
+	watches sync.WaitGroup // watchRaft
+	disk    atomic.Pointer[disk]
+	chain   atomic.Pointer[history.Log] // raft's log, and what stands for it
+	marking chan struct{}               // closed when keepMark has ended; nil: in memory
+	entered atomic.Bool                 // has a log, and raft was started on it: keepDisk looks after it from then on
+
+	troubled notify.Signal // there is work for keepDisk
+	looks    notify.Signal // it is time to look at the directory
+
+	leading   atomic.Pointer[leadership] // nil unless this node leads and has applied an entry of its term
+	snapshots chan struct{}              // an element asks for one, see snapshotSoon
+
+	mu      sync.Mutex
+	restore func(*state.State) (*state.State, error) // see restored
+}
+
+func newReplica(cfg replicaConfig) *replica {
+	n := &replica{replicaConfig: cfg, snapshots: make(chan struct{}, 1)}
+	n.writes = newProposer(n)
+	return n
+}
+
+// restored is called by raft's goroutine when a snapshot has been read, and returns the state to go on from.
+func (n *replica) restored(s *state.State) (*state.State, error) {
+	n.mu.Lock()
+	restore := n.restore
+	n.mu.Unlock()
+	if restore == nil {
+		return s, nil
+	}
+	return restore(s)
+}
 
 // instance is one run of raft.
 type instance struct {
@@ -33,7 +112,7 @@ func (i *instance) shutdown() <-chan struct{} {
 }
 
 // startRaft starts raft on the disk that is open.
-func (n *Node) startRaft() error {
+func (n *replica) startRaft() error {
 	d := n.disk.Load()
 	var r *raft.Raft
 	err := d.run(func() (err error) {
@@ -56,10 +135,10 @@ func (n *Node) startRaft() error {
 	if err != nil {
 		return fmt.Errorf("starting raft: %w", err)
 	}
-	ctx, stop := context.WithCancel(n.works)
+	ctx, stop := context.WithCancel(n.life.works)
 	i := &instance{Raft: r, stop: stop, done: make(chan struct{})}
 	n.raft.Store(i)
-	if n.works.Err() != nil {
+	if n.life.works.Err() != nil {
 		i.shutdown() // fail did not see it
 	}
 	n.watches.Go(func() { n.watchRaft(ctx, r) })
@@ -71,12 +150,12 @@ func (n *Node) startRaft() error {
 			n.keepMark(ctx)
 		}()
 	}
-	n.changed.Notify()
+	n.life.changed.Notify()
 	return nil
 }
 
 // endRaft stops raft and closes its files, as far as a hanging disk lets it. It may be called again after an error.
-func (n *Node) endRaft() error {
+func (n *replica) endRaft() error {
 	var errs []error
 	if i := n.raft.Load(); i != nil {
 		i.stop()
@@ -103,9 +182,9 @@ func (n *Node) endRaft() error {
 	return errors.Join(errs...)
 }
 
-func (n *Node) raftConfig() *raft.Config {
+func (n *replica) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(n.id)
+	c.LocalID = raft.ServerID(n.self.id)
 	c.HeartbeatTimeout = n.timing.Heartbeat
 	c.ElectionTimeout = n.timing.Heartbeat
 	c.LeaderLeaseTimeout = n.timing.Heartbeat // nothing that is promised hangs on it: leases and confirm see to that
@@ -118,7 +197,7 @@ func (n *Node) raftConfig() *raft.Config {
 }
 
 // term returns raft's current term, 0 before there is one.
-func (n *Node) term() uint64 {
+func (n *replica) term() uint64 {
 	if r := n.raft.Load(); r != nil {
 		return r.CurrentTerm()
 	}
@@ -126,29 +205,29 @@ func (n *Node) term() uint64 {
 }
 
 // knownTerm returns raft's current term for those to whom it is a promise: a node whose raft does not run makes none.
-func (n *Node) knownTerm() (uint64, error) {
+func (n *replica) knownTerm() (uint64, error) {
 	r := n.raft.Load()
-	if r == nil || n.setback.Load() != nil {
+	if r == nil || n.life.setback.Load() != nil {
 		return 0, errors.New("raft does not run here now")
 	}
 	return r.CurrentTerm(), nil
 }
 
 // leader returns the node ID of the leader as far as this node knows, empty if there is none.
-func (n *Node) leader() string {
+func (n *replica) leader() string {
 	r := n.raft.Load()
-	if r == nil || n.setback.Load() != nil {
+	if r == nil || n.life.setback.Load() != nil {
 		return ""
 	}
 	_, id := r.LeaderWithID()
-	if string(id) == n.id && n.stalled() {
+	if string(id) == n.self.id && n.stalled() {
 		return "" // nobody follows it, and it cannot know
 	}
 	return string(id)
 }
 
 // servers returns raft's newest configuration, as this node has it.
-func (n *Node) servers() []raft.Server {
+func (n *replica) servers() []raft.Server {
 	r := n.raft.Load()
 	if r == nil {
 		return nil
@@ -161,10 +240,10 @@ func (n *Node) servers() []raft.Server {
 }
 
 // others returns the node IDs of the other members.
-func (n *Node) others() []string {
+func (n *replica) others() []string {
 	var ids []string
 	for _, srv := range n.servers() {
-		if string(srv.ID) != n.id {
+		if string(srv.ID) != n.self.id {
 			ids = append(ids, string(srv.ID))
 		}
 	}
@@ -173,8 +252,8 @@ func (n *Node) others() []string {
 
 // admit says whether a peer may speak raft to this node: a member of its configuration may. A node that has slept may have an
 // old one, so until it has caught up it also believes what its peers say of each other; they all know the secret.
-func (n *Node) admit(id string) error {
-	if s := n.setback.Load(); s != nil {
+func (n *replica) admit(id string) error {
+	if s := n.life.setback.Load(); s != nil {
 		return s.err
 	}
 	servers := n.servers()
@@ -186,26 +265,26 @@ func (n *Node) admit(id string) error {
 	if n.raft.Load() == nil {
 		return errors.New("not in a cluster yet")
 	}
-	if _, known := n.book.addr(id); known && !n.isCurrent() {
+	if _, known := n.book.addr(id); known && !n.up.isCurrent() {
 		return nil
 	}
 	return errors.New("not a member of the cluster")
 }
 
 // isServer reports whether a node is a member, as far as this one knows.
-func (n *Node) isServer(id string) bool {
+func (n *replica) isServer(id string) bool {
 	return slices.ContainsFunc(n.servers(), func(srv raft.Server) bool { return string(srv.ID) == id })
 }
 
 // isAbsent reports whether it is known that a member cannot be reached: its session has ended, by its own word or by the verdict, or this node is on its
 // way out.
-func (n *Node) isAbsent(id string) bool {
+func (n *replica) isAbsent(id string) bool {
 	s := n.store.State()
-	return n.leaving.Load() || n.works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
+	return n.life.leaving.Load() || n.life.works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
 }
 
 // storedBy returns a committed entry that a node is known to have had on its disk when that process ran.
-func (n *Node) storedBy(id, boot string) uint64 {
+func (n *replica) storedBy(id, boot string) uint64 {
 	if n.raft.Load() == nil {
 		return 0
 	}
@@ -219,7 +298,7 @@ func (n *Node) storedBy(id, boot string) uint64 {
 }
 
 // lastIndex returns the newest entry that this node has on its disk.
-func (n *Node) lastIndex() (last uint64) {
+func (n *replica) lastIndex() (last uint64) {
 	if r := n.raft.Load(); r != nil {
 		return r.LastIndex()
 	}
@@ -246,7 +325,7 @@ func (n *Node) lastIndex() (last uint64) {
 }
 
 // applied returns the newest entry that this node or its last process has applied.
-func (n *Node) applied() uint64 {
+func (n *replica) applied() uint64 {
 	index := n.store.State().Index
 	if d := n.disk.Load(); d != nil {
 		index = max(index, d.mark.Index)
@@ -256,17 +335,17 @@ func (n *Node) applied() uint64 {
 
 // fail ends what this node does in the cluster, for a reason that trying again would not change. What it has in memory it goes
 // on serving.
-func (n *Node) fail(err error) {
-	if n.works.Err() != nil {
+func (n *replica) fail(err error) {
+	if n.life.works.Err() != nil {
 		return
 	}
 	n.log.Error("this node can take no part in the cluster any more", "err", err)
-	n.loseLease(err) // before others can think that this process is gone
+	n.up.loseLease(err) // before others can think that this process is gone
 	n.port.Transport().Stop()
-	n.break_(err)
-	n.tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once
+	n.life.break_(err)
+	n.life.tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once
 	if r := n.raft.Load(); r != nil {
 		r.shutdown() // not waited for: raft may hang in the very fault that brought us here
 	}
-	n.changed.Notify()
+	n.life.changed.Notify()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -12,8 +13,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
+	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
 const (
@@ -23,6 +27,43 @@ const (
 
 	rememberAgain = 5 * time.Second // after a failure to save the members' addresses
 )
+
+// membershipConfig is what a membership needs of the node around it.
+type membershipConfig struct {
+	cfg     Config
+	timing  timing.Timing
+	log     *slog.Logger
+	life    *lifecycle
+	self    *identityOf
+	ident   *identityFile
+	store   *state.Store
+	book    *book
+	port    *wire.Port
+	replica *replica
+	keeper  *keeper
+	up      membershipUp
+}
+
+// membershipUp is what a membership asks of the parts above it.
+type membershipUp struct {
+	ownSettings func() settings           // what this node tells others of its configuration
+	seen        func(session uint64) bool // something public is held by a session yet, or kept without it
+}
+
+// membership leads a node into its cluster, keeps it there, and decides with whom it is in one.
+type membership struct {
+	membershipConfig
+	unanswered unanswered
+	settings   peerSettings
+	greeted    notify.Signal // a peer has said hello
+	forming    forming       // how long it has been waiting for others to form a cluster
+}
+
+func newMembership(cfg membershipConfig) *membership {
+	n := &membership{membershipConfig: cfg}
+	n.forming.heard()
+	return n
+}
 
 // round is what one round of greetings has found.
 type round struct {
@@ -36,9 +77,9 @@ type round struct {
 }
 
 // greet asks every address that might be a node's.
-func (n *Node) greet(ctx context.Context) round {
+func (n *membership) greet(ctx context.Context) round {
 	r := round{greeted: make(map[string]greeting), at: make(map[string]string)}
-	if f := n.identity().Formation; f != nil {
+	if f := n.ident.identity().Formation; f != nil {
 		r.cluster = f.Cluster
 	}
 	addrs, errs := make(map[string]bool), make(map[string]error)
@@ -57,11 +98,11 @@ func (n *Node) greet(ctx context.Context) round {
 		}
 	}
 	for id, m := range n.book.all() {
-		if id != n.id {
+		if id != n.self.id {
 			addrs[m.Addr] = true
 		}
 	}
-	delete(addrs, n.addr)
+	delete(addrs, n.self.addr)
 
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -77,7 +118,7 @@ func (n *Node) greet(ctx context.Context) round {
 	var refused *refusedError
 	for addr := range addrs {
 		wg.Go(func() {
-			id, reply, err := n.port.CallAddr(ctx, addr, callHello, body)
+			id, reply, err := n.replica.port.CallAddr(ctx, addr, callHello, body)
 			var g greeting
 			if err == nil {
 				err = json.Unmarshal(reply, &g)
@@ -91,7 +132,7 @@ func (n *Node) greet(ctx context.Context) round {
 					r.silent = append(r.silent, addr)
 				}
 				errs[addr] = err
-			case id == n.id && g.Boot == n.boot: // an address of our own
+			case id == n.self.id && g.Boot == n.self.boot: // an address of our own
 			case id != g.ID:
 				n.log.Warn("a peer says that it is another than it proved to be", "addr", addr)
 			default:
@@ -99,7 +140,7 @@ func (n *Node) greet(ctx context.Context) round {
 				n.settings.hear(id, g.Settings)
 				if why := g.Settings.unsafe(own); why != "" {
 					r.unsafe = append(r.unsafe, fmt.Sprintf("%s at %s: %s", g.Name, g.Addr, why))
-				} else if id != n.id {
+				} else if id != n.self.id {
 					r.greeted[id] = g
 				}
 				if g.Refused != nil && g.Refused.Kind == refusedSettings {
@@ -116,7 +157,7 @@ func (n *Node) greet(ctx context.Context) round {
 	} else if refused != nil {
 		r.err = refused
 	}
-	cluster := n.clusterID()
+	cluster := n.ident.clusterID()
 	for id, g := range maps.Clone(r.greeted) {
 		wg.Go(func() {
 			if cluster != "" && g.Cluster != "" && g.Cluster != cluster {
@@ -130,7 +171,7 @@ func (n *Node) greet(ctx context.Context) round {
 				return
 			}
 			for _, m := range g.Members {
-				if m.ID != n.id {
+				if m.ID != n.self.id {
 					n.book.learn(m)
 				}
 			}
@@ -142,8 +183,8 @@ func (n *Node) greet(ctx context.Context) round {
 
 // outvoted returns why this node, a member, does not start raft: some members have a Timing that does not go with its own, and
 // those who have the same are no majority. Those who are ready refuse it besides.
-func (n *Node) outvoted(r *round) error {
-	if members := len(n.identity().Peers); len(r.unsafe) > 0 && len(r.greeted)+1 <= members/2 {
+func (n *membership) outvoted(r *round) error {
+	if members := len(n.ident.identity().Peers); len(r.unsafe) > 0 && len(r.greeted)+1 <= members/2 {
 		return errors.New("the members are not configured alike, and this one is not of their majority")
 	}
 	return nil
@@ -152,9 +193,9 @@ func (n *Node) outvoted(r *round) error {
 // heeds reports whether the refusal of a peer counts. A node of another cluster that was started here by
 // mistake harms nobody but itself. A process that the cluster has given a session is the one, whatever a
 // peer that was away may have known before.
-func (n *Node) heeds(g *greeting) bool {
-	own := n.identity()
-	switch last, _ := n.store.State().Process(n.id); {
+func (n *membership) heeds(g *greeting) bool {
+	own := n.ident.identity()
+	switch last, _ := n.store.State().Process(n.self.id); {
 	case own.Cluster == "":
 		return true
 	case g.Cluster != own.Cluster:
@@ -162,12 +203,12 @@ func (n *Node) heeds(g *greeting) bool {
 	case g.Refused.Kind == refusedRemoved:
 		return true
 	default:
-		return last.Incarnation != n.boot
+		return last.Incarnation != n.self.boot
 	}
 }
 
 // enter makes this node run raft: again if it is a member, else when it has found a cluster or formed one.
-func (n *Node) enter(ctx context.Context) error {
+func (n *membership) enter(ctx context.Context) error {
 	n.forming.since = time.Now()
 	wait := seekShortest
 	for {
@@ -178,31 +219,31 @@ func (n *Node) enter(ctx context.Context) error {
 		}
 		var done bool
 		err := r.wait
-		switch member := n.identity().Member; {
+		switch member := n.ident.identity().Member; {
 		case err != nil: // the cluster has yet to decide which process is the one
 		case !member:
 			done, err = n.tryEnter(ctx, &r)
 		default:
 			if err = n.outvoted(&r); err == nil {
-				if err := n.startRaft(); err != nil {
-					n.suffer(err)
+				if err := n.replica.startRaft(); err != nil {
+					n.replica.suffer(err)
 				}
 				return nil
 			}
 		}
 		if done && err != nil && passes(err) { // the disk's: nothing has come of it, or all but raft's start
-			if done = n.identity().Member; done {
-				n.suffer(err)
+			if done = n.ident.identity().Member; done {
+				n.replica.suffer(err)
 				return nil
 			}
-			err = n.explain(err)
+			err = n.replica.explain(err)
 		}
 		if done || ctx.Err() != nil {
 			return err
 		}
 		if err != nil {
 			why := strings.Join(append(r.unsafe, err.Error()), "; ")
-			if old := n.waitsFor.Swap(&why); old == nil || *old != why {
+			if old := n.life.waitsFor.Swap(&why); old == nil || *old != why {
 				n.log.Info("not in a cluster yet", "why", why)
 			}
 		}
@@ -218,10 +259,10 @@ func (n *Node) enter(ctx context.Context) error {
 }
 
 // tryEnter does what one round of greetings allows. An error without done is only for the log.
-func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
-	f := n.identity().Formation
+func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err error) {
+	f := n.ident.identity().Formation
 	for _, g := range r.greeted {
-		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, n.id) && (f == nil || f.Cluster == g.Cluster) {
+		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, n.self.id) && (f == nil || f.Cluster == g.Cluster) {
 			return n.adopt(g.Cluster, g.Members) // let in before
 		}
 	}
@@ -243,8 +284,8 @@ func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
 		if leader == "" {
 			return false, fmt.Errorf("the cluster of the node at %s has no leader", g.Addr)
 		}
-		ctx, cancel := context.WithTimeout(ctx, 2*n.attemptTimeout()) // the leader takes one at most
-		in, err := call[joining](ctx, n.port, leader, callJoin, n.greeting())
+		ctx, cancel := context.WithTimeout(ctx, 2*n.replica.attemptTimeout()) // the leader takes one at most
+		in, err := call[joining](ctx, n.replica.port, leader, callJoin, n.greeting())
 		cancel()
 		if err != nil {
 			return false, fmt.Errorf("joining: %w", err)
@@ -258,21 +299,21 @@ func (n *Node) tryEnter(ctx context.Context, r *round) (done bool, err error) {
 }
 
 // adopt makes this node a member of a cluster that has let it in.
-func (n *Node) adopt(cluster string, members []state.Member) (done bool, err error) {
+func (n *membership) adopt(cluster string, members []state.Member) (done bool, err error) {
 	for _, m := range members {
-		if m.ID != n.id {
+		if m.ID != n.self.id {
 			n.book.learn(m)
 		}
 	}
-	if err := n.reserve(cluster); err != nil {
+	if err := n.ident.reserve(cluster); err != nil {
 		return false, err
 	}
 	return true, n.become(cluster, nil)
 }
 
 // remember writes down the addresses of the members, for a start at which nobody else is found. It runs until ctx ends.
-func (n *Node) remember(ctx context.Context) {
-	last := n.identity().Peers
+func (n *membership) remember(ctx context.Context) {
+	last := n.ident.identity().Peers
 	for {
 		next := n.store.Next()
 		var again <-chan time.Time
@@ -282,7 +323,7 @@ func (n *Node) remember(ctx context.Context) {
 			now[m.ID] = m
 		}
 		if len(now) > 0 && !maps.Equal(now, last) {
-			if err := n.save(func(id *identity) { id.Peers = now }); err != nil {
+			if err := n.ident.save(func(id *identity) { id.Peers = now }); err != nil {
 				n.log.Warn("the members' addresses cannot be saved; it is tried again", "err", err)
 				again = time.After(rememberAgain)
 			} else {

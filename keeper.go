@@ -3,6 +3,7 @@ package flotilla
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,9 +11,11 @@ import (
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
 // What keepers tell each other, one thing after another in a note. Notes may be lost, and each thing says all that it means.
@@ -24,10 +27,24 @@ const (
 	noteLeaving = 5 // I am on my way out; false: not any more
 )
 
+// leaseConfig is what a keeper needs of the node around it.
+type leaseConfig struct {
+	timing  timing.Timing
+	held    func() // called before it looks at the clock, for tests of one that comes late; nil: nothing
+	log     *slog.Logger
+	life    *lifecycle
+	self    *identityOf
+	store   *state.Store
+	book    *book
+	clocks  *clocks.Clocks
+	replica *replica
+	onLost  func(session uint64, end time.Time, cause error) // ends what is held by the lease of a session
+}
+
 // keeper keeps this node's lease, keeps its promises to others as a voter, and, while this node leads, passes the verdict on sessions
 // that have fallen silent. It needs no leader for the first two, and nobody needs a disk.
 type keeper struct {
-	n       *Node
+	leaseConfig
 	started time.Time // times in notes of this node count from it
 	poke    chan struct{}
 	renewed notify.Signal // the lease has grown, or is lost
@@ -81,11 +98,11 @@ type request struct {
 	urgent  bool
 }
 
-func newKeeper(n *Node) *keeper {
+func newKeeper(cfg leaseConfig) *keeper {
 	now := time.Now()
 	k := &keeper{
-		n: n, started: now, poke: make(chan struct{}, 1),
-		own: lease{length: n.timing.Held()}, given: newPromises(n.timing.Grant(), now),
+		leaseConfig: cfg, started: now, poke: make(chan struct{}, 1),
+		own: lease{length: cfg.timing.Held()}, given: newPromises(cfg.timing.Grant(), now),
 		reports: make(map[suspicion]map[string]bool), pending: make(map[sessionID]bool),
 		owed: make(map[string][]byte),
 	}
@@ -133,9 +150,9 @@ func (k *keeper) lose(cause error) (session uint64) {
 	k.own.begin(0)
 	end, lost := k.end, k.lost
 	k.mu.Unlock()
-	k.n.onLost(session, end, cause)
+	k.onLost(session, end, cause)
 	close(lost) // another session may begin from now on
-	k.n.changed.Notify()
+	k.life.changed.Notify()
 	k.renewed.Notify()
 	return session
 }
@@ -192,11 +209,11 @@ func (k *keeper) untilOf(session uint64) time.Time {
 }
 
 // margin is how long before its end a lease is given up, so that all that hangs on it has ended by then.
-func (k *keeper) margin() time.Duration { return k.n.timing.Margin() }
+func (k *keeper) margin() time.Duration { return k.timing.Margin() }
 
 // run renews, reports and judges until ctx ends.
 func (k *keeper) run(ctx context.Context) {
-	every := k.n.timing.Renewal()
+	every := k.timing.Renewal()
 	var renewal, last, looked time.Time
 	awake := time.Now() // since when this loop has run without a gap
 	begun := uint64(0)
@@ -209,8 +226,8 @@ func (k *keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if k.n.cfg.held != nil {
-			k.n.cfg.held()
+		if k.held != nil {
+			k.held()
 		}
 		now := time.Now()
 		if now.Sub(last) > 2*every {
@@ -219,7 +236,7 @@ func (k *keeper) run(ctx context.Context) {
 		last = now
 		if now.Sub(looked) >= diskLook { // this process is awake: that costs no other timer
 			looked = now
-			k.n.looks.Notify()
+			k.replica.looks.Notify()
 		}
 		session, loss := k.look(now)
 		k.answerEarly()
@@ -230,11 +247,11 @@ func (k *keeper) run(ctx context.Context) {
 			k.next = renewal
 			k.mu.Unlock()
 		}
-		k.n.clocks.Look()
+		k.clocks.Look()
 		next := k.report(now)
 		k.follow(now)
 		var free time.Time
-		if l := k.n.leading.Load(); l != nil {
+		if l := k.replica.leading.Load(); l != nil {
 			k.judge(l, now, awake)
 			if free = k.exorcism(); !free.IsZero() {
 				free = maxTime(free, now.Add(time.Millisecond))
@@ -266,7 +283,7 @@ func (k *keeper) look(now time.Time) (session uint64, loss time.Time) {
 	if now.Before(loss) {
 		return session, loss
 	}
-	k.n.log.Warn("the lease has lapsed: a majority of the voters has not renewed it", "session", session)
+	k.log.Warn("the lease has lapsed: a majority of the voters has not renewed it", "session", session)
 	k.lose(fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
 	return 0, time.Time{}
 }
@@ -274,18 +291,18 @@ func (k *keeper) look(now time.Time) (session uint64, loss time.Time) {
 // renew asks all voters for promises, and tells those who have asked of this node's.
 func (k *keeper) renew(now time.Time, session uint64) {
 	k.mu.Lock()
-	urgent := k.end.Sub(now) < k.n.timing.Urgent()
+	urgent := k.end.Sub(now) < k.timing.Urgent()
 	notes := k.owed
 	k.owed = make(map[string][]byte)
 	k.mu.Unlock()
-	if session != 0 && !k.n.stalled() && k.n.setback.Load() == nil { // nobody is to wait for a node whose disk hangs
+	if session != 0 && !k.replica.stalled() && k.life.setback.Load() == nil { // nobody is to wait for a node whose disk hangs
 		var e codec.Encoder
 		e.Byte(noteRenew)
 		e.Uint(session)
 		e.Uint(uint64(now.Sub(k.started)))
 		e.Bool(urgent)
-		for _, id := range k.n.store.State().Voters {
-			if id != k.n.id {
+		for _, id := range k.store.State().Voters {
+			if id != k.self.id {
 				notes[id] = append(notes[id], e.B...)
 			} else if k.asked(id, session) {
 				k.promised(id, session, now)
@@ -293,10 +310,10 @@ func (k *keeper) renew(now time.Time, session uint64) {
 		}
 	}
 	for id, note := range notes {
-		k.n.port.Note(id, note)
+		k.replica.port.Note(id, note)
 	}
-	if k.n.leaving.Load() {
-		k.tellLeaving(k.n.others()) // notes may be lost
+	if k.life.leaving.Load() {
+		k.tellLeaving(k.replica.others()) // notes may be lost
 	}
 }
 
@@ -320,7 +337,7 @@ func (k *keeper) noted(peer string, note []byte) {
 			session, sent, clock := d.Uint(), time.Duration(d.Uint()), d.Int()
 			if !d.Bad && sent >= 0 && sent <= time.Since(k.started) {
 				k.promised(peer, session, k.started.Add(sent))
-				k.n.clocks.Observe(peer, time.UnixMilli(clock), k.started.Add(sent))
+				k.clocks.Observe(peer, time.UnixMilli(clock), k.started.Add(sent))
 			}
 		case noteEnded:
 			session := d.Uint()
@@ -348,16 +365,16 @@ func (k *keeper) noted(peer string, note []byte) {
 func (k *keeper) answer(r request) {
 	k.keep(r)
 	var e codec.Encoder
-	switch s := k.n.store.State(); {
+	switch s := k.store.State(); {
 	case k.asked(r.node, r.session):
 		e.Byte(notePromise)
 		e.Uint(r.session)
 		e.Uint(r.sent)
-		e.Int(k.n.clocks.Now().UnixMilli())
+		e.Int(k.clocks.Now().UnixMilli())
 		if !r.urgent {
 			k.mu.Lock()
 			k.owed[r.node] = e.B
-			early := !time.Now().Before(k.next.Add(-k.n.timing.Renewal() / 2))
+			early := !time.Now().Before(k.next.Add(-k.timing.Renewal() / 2))
 			k.mu.Unlock()
 			if early {
 				k.wake() // this process is awake now, and need not be woken again so soon
@@ -371,7 +388,7 @@ func (k *keeper) answer(r request) {
 	default:
 		return
 	}
-	k.n.port.Note(r.node, e.B)
+	k.replica.port.Note(r.node, e.B)
 }
 
 // keep keeps a request that this voter cannot answer yet, because it has not applied the session's opening or has not caught up. The next
@@ -379,7 +396,7 @@ func (k *keeper) answer(r request) {
 func (k *keeper) keep(r request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.caught && k.n.store.State().Index >= r.session {
+	if k.caught && k.store.State().Index >= r.session {
 		return
 	}
 	k.early = append(slices.DeleteFunc(k.early, func(old request) bool { return old.node == r.node }), r)
@@ -402,12 +419,12 @@ func (k *keeper) asked(node string, session uint64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now, id := time.Now(), sessionID{node, session}
-	ses := k.n.store.State().Session(node)
+	ses := k.store.State().Session(node)
 	if ses == nil || ses.Number != session {
 		return false
 	}
 	k.given.ask(id, now)
-	if ses.Suspect != 0 || !k.caught || k.n.works.Err() != nil || k.n.setback.Load() != nil {
+	if ses.Suspect != 0 || !k.caught || k.life.works.Err() != nil || k.life.setback.Load() != nil {
 		return false
 	}
 	k.given.give(id, now)
@@ -418,7 +435,7 @@ func (k *keeper) asked(node string, session uint64) bool {
 func (k *keeper) promised(voter string, session uint64, sent time.Time) {
 	k.mu.Lock()
 	k.own.promise(voter, session, sent)
-	end := k.own.end(k.n.store.State().Voters) // under the lock: no promise that came after a change is counted for those before it
+	end := k.own.end(k.store.State().Voters) // under the lock: no promise that came after a change is counted for those before it
 	longer := k.own.session != 0 && end.After(k.end)
 	if longer {
 		if k.end.IsZero() {
@@ -435,18 +452,18 @@ func (k *keeper) promised(voter string, session uint64, sent time.Time) {
 
 // report tells the leader of the suspected sessions that nothing binds this voter to any more. It returns when there will be more to tell.
 func (k *keeper) report(now time.Time) (next time.Time) {
-	leader := k.n.leader()
+	leader := k.replica.leader()
 	k.mu.Lock()
-	s := k.n.store.State()
+	s := k.store.State()
 	var lapsed []suspicion
 	for node, ses := range s.Suspects() {
 		id := sessionID{node, ses.Number}
 		at := k.given.lapses(id)
 		if k.caught && k.given.lapsed(id, now) {
 			lapsed = append(lapsed, suspicion{id, ses.Suspect})
-			at = now.Add(k.n.timing.Poll()) // again, until it is heard
+			at = now.Add(k.timing.Poll()) // again, until it is heard
 		} else if !k.caught {
-			at = now.Add(k.n.timing.Poll())
+			at = now.Add(k.timing.Poll())
 		}
 		if at = maxTime(at, now.Add(time.Millisecond)); next.IsZero() || at.Before(next) {
 			next = at
@@ -458,8 +475,8 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 	})
 	k.mu.Unlock()
 	for _, who := range lapsed {
-		if leader == k.n.id {
-			k.reported(k.n.id, who)
+		if leader == k.self.id {
+			k.reported(k.self.id, who)
 			continue
 		}
 		var e codec.Encoder
@@ -467,7 +484,7 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 		e.String(who.node)
 		e.Uint(who.number)
 		e.Uint(who.index)
-		k.n.port.Note(leader, e.B)
+		k.replica.port.Note(leader, e.B)
 	}
 	return next
 }
@@ -484,7 +501,7 @@ func (k *keeper) sessionsChanged() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
-	it := k.n.store.State().Sessions.Root().Iterator()
+	it := k.store.State().Sessions.Root().Iterator()
 	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
 		id := sessionID{string(node), ses.Number}
 		if _, known := k.given.asked[id]; !known {
@@ -496,7 +513,7 @@ func (k *keeper) sessionsChanged() {
 
 // follow notes who leads.
 func (k *keeper) follow(now time.Time) {
-	leader := k.n.leader()
+	leader := k.replica.leader()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if leader != k.leader {
@@ -507,8 +524,8 @@ func (k *keeper) follow(now time.Time) {
 // watchLeader has a voter stand for election when a majority of the voters says that the leader's lease has lapsed: raft's own time-outs
 // are longer.
 func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
-	leader, s := k.n.leader(), k.n.store.State()
-	if leader == "" || leader == k.n.id || !slices.Contains(s.Voters, k.n.id) || now.Sub(awake) < k.n.timing.Retry() {
+	leader, s := k.replica.leader(), k.store.State()
+	if leader == "" || leader == k.self.id || !slices.Contains(s.Voters, k.self.id) || now.Sub(awake) < k.timing.Retry() {
 		return
 	}
 	ses := s.Session(leader)
@@ -522,7 +539,7 @@ func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 	if asking {
 		return
 	}
-	k.n.tasks.Go(func() {
+	k.life.tasks.Go(func() {
 		k.succeed(ctx, sessionID{leader, ses.Number})
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -543,15 +560,15 @@ func (k *keeper) overdue(id sessionID, now time.Time) bool {
 
 // isReady reports whether this node has a session and a lease, by the clock.
 func (k *keeper) isReady() bool {
-	return k.current.Load() && k.n.works.Err() == nil && k.n.setback.Load() == nil && k.valid()
+	return k.current.Load() && k.life.works.Err() == nil && k.life.setback.Load() == nil && k.valid()
 }
 
 // awaitReady waits until this node has a session and a lease.
 func (k *keeper) awaitReady(ctx context.Context) error {
-	ctx, stop := k.n.whileOpen(ctx)
+	ctx, stop := k.life.whileOpen(ctx)
 	defer stop()
 	for {
-		changed, renewed := k.n.changed.Wait(), k.renewed.Wait()
+		changed, renewed := k.life.changed.Wait(), k.renewed.Wait()
 		if k.isReady() {
 			return nil
 		}
@@ -559,7 +576,7 @@ func (k *keeper) awaitReady(ctx context.Context) error {
 		case <-changed:
 		case <-renewed: // a lease that was over may last again
 		case <-ctx.Done():
-			return k.n.lifeError(context.Cause(ctx))
+			return k.life.lifeError(context.Cause(ctx))
 		}
 	}
 }
@@ -568,15 +585,15 @@ func (k *keeper) awaitReady(ctx context.Context) error {
 func (k *keeper) tellLeaving(ids []string) {
 	var e codec.Encoder
 	e.Byte(noteLeaving)
-	e.Bool(k.n.leaving.Load())
+	e.Bool(k.life.leaving.Load())
 	for _, id := range ids {
-		k.n.port.Note(id, e.B)
+		k.replica.port.Note(id, e.B)
 	}
 }
 
 // hearLeaving notes that a peer is on its way out, or is not any more.
 func (k *keeper) hearLeaving(peer string, leaving bool) {
-	if k.n.book.leave(peer, leaving) {
-		k.n.changed.Notify()
+	if k.book.leave(peer, leaving) {
+		k.life.changed.Notify()
 	}
 }

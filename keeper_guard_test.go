@@ -41,7 +41,7 @@ func TestGhostHasItsTime(t *testing.T) {
 		const linger = 5 * time.Second
 		<-holdUntil(t.Context(), holder, Role{Name: "r", Public: true, Linger: linger})
 		next := holdUntil(t.Context(), others[1], Role{Name: "r", Public: true, Linger: linger})
-		net.Isolate(holder.name)
+		net.Isolate(holder.self.name)
 		over := holder.keeper.until() // the last one: nobody renews it any more
 		for granted := false; !granted; {
 			select {
@@ -72,7 +72,7 @@ func TestAloneBesideASilentPeer(t *testing.T) {
 		}
 		t.Cleanup(func() { n.Close() })
 		time.Sleep(time.Minute)
-		if id := n.identity(); id.Cluster != "" || id.Formation != nil {
+		if id := n.members.ident.identity(); id.Cluster != "" || id.Formation != nil {
 			t.Fatalf("it has formed the cluster %q, or is about to: %+v", id.Cluster, id.Formation)
 		}
 		net.Heal() // there is nobody
@@ -89,32 +89,32 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		alive, gone := nodes[0], nodes[1:]
 		for _, n := range gone {
-			net.Host(n.name).Kill()
+			net.Host(n.self.name).Kill()
 			n.Close()
 		}
 		time.Sleep(10 * time.Second)
-		net.Isolate(alive.name) // or it would open the next session at once
+		net.Isolate(alive.self.name) // or it would open the next session at once
 		var again []*Node
 		for _, n := range gone {
-			net.Host(n.name).Revive()
+			net.Host(n.self.name).Revive()
 			again = append(again, reviewReopen(t, n))
 		}
 		var l *leadership
 		for l == nil {
 			time.Sleep(time.Millisecond)
 			for _, n := range again {
-				l = cmp.Or(l, n.leading.Load())
+				l = cmp.Or(l, n.replica.leading.Load())
 			}
 		}
 		s, err := again[0].store.Wait(t.Context(), func(s *state.State) bool {
-			old := s.Session(alive.id)
+			old := s.Session(alive.self.id)
 			return old == nil || old.Suspect != 0
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(l.since); took < again[0].timing.Retry() {
-			t.Errorf("%v after the leader began, the session is %+v", took, s.Session(alive.id))
+			t.Errorf("%v after the leader began, the session is %+v", took, s.Session(alive.self.id))
 		}
 	})
 }

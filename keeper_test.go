@@ -22,27 +22,27 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 		slow, next := others[0], others[1]
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		gate, told := make(chan struct{}), slow.fsm.told
-		slow.fsm.told = func(fx *state.Effects) { // applies one entry, and the next one when it may
+		gate, told := make(chan struct{}), slow.replica.fsm.told
+		slow.replica.fsm.told = func(fx *state.Effects) { // applies one entry, and the next one when it may
 			told(fx)
 			<-gate
 		}
-		old := leader.ownSession(leader.store.State())
+		old := leader.self.ownSession(leader.store.State())
 		leader.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 		mustStore(t, next, "k", "1")
-		for number := old; number == old || !leader.keeper.usable(number); number = leader.ownSession(leader.store.State()) {
+		for number := old; number == old || !leader.keeper.usable(number); number = leader.self.ownSession(leader.store.State()) {
 			time.Sleep(time.Millisecond)
 		}
 		synctest.Wait() // the leader has asked
-		if number := slow.store.State().Number(leader.id); number != old {
+		if number := slow.store.State().Number(leader.self.id); number != old {
 			t.Fatalf("the slow voter knows session %d already", number)
 		}
 		close(gate)
 		synctest.Wait()
-		if number := slow.store.State().Number(leader.id); number == old {
+		if number := slow.store.State().Number(leader.self.id); number == old {
 			t.Fatal("the slow voter has not applied the session")
 		}
-		net.Isolate(leader.name)
+		net.Isolate(leader.self.name)
 		start := time.Now()
 		mustStore(t, next, "k", "2")
 		if took := time.Since(start); took > 800*time.Millisecond {
@@ -57,15 +57,15 @@ func TestAskedBeforeCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
-		id := sessionID{leader.id, leader.ownSession(leader.store.State())}
-		k := newKeeper(others[0]) // the next life of the keeper, in a node that has all of the log
+		id := sessionID{leader.self.id, leader.self.ownSession(leader.store.State())}
+		k := newKeeper(others[0].keeper.leaseConfig) // the next life of the keeper, in a node that has all of the log
 		go k.run(t.Context())
 		var e codec.Encoder
 		e.Byte(noteRenew)
 		e.Uint(id.number)
 		e.Uint(0)
 		e.Bool(true)
-		k.noted(leader.id, e.B)
+		k.noted(leader.self.id, e.B)
 		promised := func() bool {
 			k.mu.Lock()
 			defer k.mu.Unlock()

@@ -35,7 +35,7 @@ type leadership struct {
 	settledAt time.Time              // and since when
 }
 
-func newLeadership(ctx context.Context, n *Node, r *raft.Raft, term uint64) *leadership {
+func newLeadership(ctx context.Context, n *replica, r *raft.Raft, term uint64) *leadership {
 	l := &leadership{raft: r, term: term, since: time.Now(), tried: make(map[raft.ServerID]bool), expelled: make(map[string]bool)}
 	l.ctx, l.stop = context.WithCancel(ctx)
 	l.acks = newAcks(n, l)
@@ -45,7 +45,7 @@ func newLeadership(ctx context.Context, n *Node, r *raft.Raft, term uint64) *lea
 // settle returns when another voter may come or go. Majorities of the voters before and after one such change always meet. So that a
 // lease and a verdict cannot come from voters that are two changes apart, every session must have applied the last one, and promises that
 // were counted before that must have lapsed. It returns the index of the configuration that this is true of, and the change must be of that one.
-func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
+func (l *leadership) settle(ctx context.Context, n *replica) (uint64, error) {
 	s := n.store.State()
 	if err := l.everyone(ctx, n, s.Elected); err != nil {
 		return 0, fmt.Errorf("the last change of the voters: %w", err)
@@ -67,7 +67,7 @@ func (l *leadership) settle(ctx context.Context, n *Node) (uint64, error) {
 }
 
 // everyone returns when every session in the state has applied index.
-func (l *leadership) everyone(ctx context.Context, n *Node, index uint64) error {
+func (l *leadership) everyone(ctx context.Context, n *replica, index uint64) error {
 	for {
 		missing, poke := l.acks.want(index, func(string, *state.Session) bool { return false })
 		if len(missing) == 0 {
@@ -86,7 +86,7 @@ func (l *leadership) everyone(ctx context.Context, n *Node, index uint64) error 
 
 // expel ends a member's session by a verdict, as if it were silent: what it holds is free when its lease is over, and no sooner. No other session of
 // it is opened until stop is called.
-func (l *leadership) expel(ctx context.Context, n *Node, id string) (stop func(), err error) {
+func (l *leadership) expel(ctx context.Context, n *replica, id string) (stop func(), err error) {
 	l.mu.Lock()
 	l.expelled[id] = true
 	l.mu.Unlock()
@@ -95,7 +95,7 @@ func (l *leadership) expel(ctx context.Context, n *Node, id string) (stop func()
 		defer l.mu.Unlock()
 		delete(l.expelled, id)
 	}
-	n.keeper.wake()
+	n.up.wakeLease()
 	if _, err = n.store.Wait(ctx, func(s *state.State) bool { return s.Session(id) == nil }); err != nil {
 		stop()
 	}
@@ -111,11 +111,11 @@ func (l *leadership) expels(id string) bool {
 
 // without counts the voters that are left when a node is gone, and those of them that are there. The change is committed by those who stay: without a
 // majority of them it would never be, and nothing after it.
-func (l *leadership) without(n *Node, gone string) (left, there int) {
+func (l *leadership) without(n *replica, gone string) (left, there int) {
 	for _, srv := range n.servers() {
 		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != gone {
 			left++
-			if id == n.id || l.acks.there(id) {
+			if id == n.self.id || l.acks.there(id) {
 				there++
 			}
 		}
@@ -124,11 +124,11 @@ func (l *leadership) without(n *Node, gone string) (left, there int) {
 }
 
 // awaitLeading returns this node's leadership. A node that has just been elected is waited for: its first entry is on the way.
-func (n *Node) awaitLeading(ctx context.Context) (*leadership, error) {
+func (n *replica) awaitLeading(ctx context.Context) (*leadership, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.timing.Lease)
 	defer cancel()
 	for {
-		changed := n.changed.Wait()
+		changed := n.life.changed.Wait()
 		if l := n.leading.Load(); l != nil {
 			return l, nil
 		}

@@ -19,7 +19,7 @@ import (
 func followers(b *testing.B, nodes []*Node) []*Node {
 	b.Helper()
 	for i, n := range nodes {
-		if n.leading.Load() != nil {
+		if n.replica.leading.Load() != nil {
 			return append(slices.Clone(nodes[:i]), nodes[i+1:]...)
 		}
 	}
@@ -74,8 +74,8 @@ func BenchmarkHandOver(b *testing.B) {
 			}
 			got <- time.Now()
 		}()
-		for s := holder.n.store.State(); len(s.Claims(keyspace.LockPrefix+"lock")) < 2; s = holder.n.store.State() {
-			<-holder.n.store.Next()
+		for s := holder.at().store.State(); len(s.Claims(keyspace.LockPrefix+"lock")) < 2; s = holder.at().store.State() {
+			<-holder.at().store.Next()
 		}
 		start := time.Now()
 		if err := holder.Unlock(b.Context(), "lock"); err != nil {
@@ -160,7 +160,7 @@ func BenchmarkIdle(b *testing.B) {
 			for len(nodes) < size {
 				dir := b.TempDir()
 				node, err := Open(b.Context(), Config{
-					Dir: dir, Addr: freeAddrs(b, 1)[0], Secrets: nodes[0].cfg.Secrets, Peers: Static(nodes[0].addr),
+					Dir: dir, Addr: freeAddrs(b, 1)[0], Secrets: nodes[0].cfg.Secrets, Peers: Static(nodes[0].self.addr),
 				})
 				if err != nil {
 					b.Fatal(err)

@@ -92,8 +92,8 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 		}
 		time.Sleep(260 * time.Millisecond) // both wait in settle
 		for _, n := range []*Node{leader, second} {
-			net.Block(holder.name, n.name)
-			net.Block(n.name, holder.name)
+			net.Block(holder.self.name, n.self.name)
+			net.Block(n.self.name, holder.self.name)
 		}
 		got := <-next
 		t.Logf("%v after the leave began; voters %d", time.Since(leaving), len(leader.store.State().Voters))
@@ -115,13 +115,13 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		old := n.greeting()
+		old := n.members.greeting()
 		old.Boot = "the boot of a process that is dead"
-		if _, err := leader.serveHello(t.Context(), n.id, old); err != nil {
+		if _, err := leader.members.serveHello(t.Context(), n.self.id, old); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if ses := leader.store.State().Session(n.id); leader.leading.Load().acks.gone(n.id, ses) && n.keeper.valid() {
+		if ses := leader.store.State().Session(n.self.id); leader.replica.leading.Load().acks.gone(n.self.id, ses) && n.keeper.valid() {
 			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
 		}
 		stale := 0
@@ -145,10 +145,10 @@ func TestLiveWithoutSession(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		n.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
-		number := n.ownSession(n.store.State())
-		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: number}
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.id) == 0 }); err != nil {
+		n.life.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
+		number := n.self.ownSession(n.store.State())
+		end := state.Command{Op: state.OpEnd, Node: leader.self.id, Target: n.self.id, Number: number}
+		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.id) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -159,7 +159,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		start := time.Now()
 		go func() {
 			defer close(done)
-			n.live(ctx, 0)
+			n.members.live(ctx, 0)
 		}()
 		<-done
 		if took := time.Since(start); took > time.Minute {
@@ -179,11 +179,11 @@ func TestLapsedOfUnknownSession(t *testing.T) {
 			t.Fatal("the leader has no lease")
 		}
 		var e codec.Encoder
-		e.String(leader.id)
-		e.Uint(leader.ownSession(leader.store.State()) - 1) // the one before, in an old snapshot
+		e.String(leader.self.id)
+		e.Uint(leader.self.ownSession(leader.store.State()) - 1) // the one before, in an old snapshot
 		for _, n := range nodes {
-			if reply, err := n.keeper.serveLapsed(t.Context(), others[0].id, e.B); err != nil || reply[0] != 0 {
-				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.name, reply, err)
+			if reply, err := n.keeper.serveLapsed(t.Context(), others[0].self.id, e.B); err != nil || reply[0] != 0 {
+				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.self.name, reply, err)
 			}
 		}
 	})
@@ -214,21 +214,21 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 					time.Sleep(5 * time.Second)
 					if snapshot {
 						for _, n := range nodes {
-							if err := n.raft.Load().Snapshot().Error(); err != nil {
+							if err := n.replica.raft.Load().Snapshot().Error(); err != nil {
 								t.Fatal(err)
 							}
 						}
 					}
-					term := nodes[0].term()
+					term := nodes[0].replica.term()
 					for _, n := range nodes {
-						net.Host(n.name).Kill()
+						net.Host(n.self.name).Kill()
 						n.Close()
 					}
 					time.Sleep(time.Minute)
 					start := time.Now()
 					var again []*Node
 					for _, n := range nodes {
-						net.Host(n.name).Revive()
+						net.Host(n.self.name).Revive()
 						again = append(again, reviewReopen(t, n))
 					}
 					for _, n := range again {
@@ -236,8 +236,8 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 					}
 					took := time.Since(start)
 					time.Sleep(5 * time.Second)
-					t.Logf("ready after %v, %d terms", took, again[0].term()-term)
-					if d := again[0].term() - term; d > 2 {
+					t.Logf("ready after %v, %d terms", took, again[0].replica.term()-term)
+					if d := again[0].replica.term() - term; d > 2 {
 						t.Errorf("%d elections after a full restart, ready after %v", d, took)
 					}
 				})
@@ -258,7 +258,7 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					nodes := trio(t, net, nil)
 					time.Sleep(5 * time.Second)
 					for _, n := range nodes {
-						if err := n.raft.Load().Snapshot().Error(); err != nil {
+						if err := n.replica.raft.Load().Snapshot().Error(); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -267,18 +267,18 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					next.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 					time.Sleep(5 * time.Second)
 					for leader, _ := leaderOf(t, nodes); leader != next; leader, _ = leaderOf(t, nodes) {
-						if err := waitFuture(t.Context(), leader.raft.Load().LeadershipTransferToServer(raft.ServerID(next.id), raft.ServerAddress(next.id))); err != nil {
+						if err := waitFuture(t.Context(), leader.replica.raft.Load().LeadershipTransferToServer(raft.ServerID(next.self.id), raft.ServerAddress(next.self.id))); err != nil {
 							t.Fatal(err)
 						}
 						time.Sleep(5 * time.Second)
 					}
-					term := next.term()
-					net.Host(late.name).Kill()
+					term := next.replica.term()
+					net.Host(late.self.name).Kill()
 					late.Close()
 					time.Sleep(10 * time.Second)
-					net.Host(late.name).Revive()
+					net.Host(late.self.name).Revive()
 					if away > 0 {
-						net.Isolate(late.name)
+						net.Isolate(late.self.name)
 					}
 					again := reviewReopen(t, late)
 					time.Sleep(away)
@@ -287,7 +287,7 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					mustBeReady(t, again)
 					took := time.Since(start)
 					time.Sleep(5 * time.Second)
-					if now := again.term(); now != term {
+					if now := again.replica.term(); now != term {
 						t.Errorf("the return of a node deposes the leader: term %d, was %d; ready after %v", now, term, took)
 					}
 				})
@@ -303,17 +303,17 @@ func TestTwoLeavers(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		leader, others := leaderOf(t, nodes)
 		first := others[0]
-		for _, srv := range leader.servers() { // the one that the leadership is offered to first
-			if id := string(srv.ID); id != leader.id {
+		for _, srv := range leader.replica.servers() { // the one that the leadership is offered to first
+			if id := string(srv.ID); id != leader.self.id {
 				for _, n := range others {
-					if n.id == id {
+					if n.self.id == id {
 						first = n
 					}
 				}
 				break
 			}
 		}
-		term := leader.term()
+		term := leader.replica.term()
 		start := time.Now()
 		var wg sync.WaitGroup
 		for _, n := range []*Node{leader, first} { // with the other one it is the same
@@ -321,12 +321,12 @@ func TestTwoLeavers(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				if err := n.Leave(ctx); err != nil {
-					t.Errorf("%s: %v", n.name, err)
+					t.Errorf("%s: %v", n.self.name, err)
 				}
 			})
 		}
 		wg.Wait()
-		t.Logf("after %v, %d terms", time.Since(start), nodes[0].term()-term)
+		t.Logf("after %v, %d terms", time.Since(start), nodes[0].replica.term()-term)
 	})
 }
 
@@ -337,7 +337,7 @@ func TestLeaveAfterTheEnd(t *testing.T) {
 		end  func(*Node)
 	}{
 		{"closed", func(n *Node) { n.Close() }},
-		{"failed", func(n *Node) { n.fail(errors.New("a disk")) }},
+		{"failed", func(n *Node) { n.replica.fail(errors.New("a disk")) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -345,7 +345,7 @@ func TestLeaveAfterTheEnd(t *testing.T) {
 				nodes := trio(t, net, nil)
 				_, others := leaderOf(t, nodes)
 				n := others[0]
-				net.Isolate(n.name)
+				net.Isolate(n.self.name)
 				time.Sleep(5 * time.Second)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
@@ -377,14 +377,14 @@ func TestOpenWhileAnotherDies(t *testing.T) {
 				nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
 				_, others := leaderOf(t, nodes)
 				n := others[0]
-				net.Host(n.name).Kill()
+				net.Host(n.self.name).Kill()
 				n.Close()
 				time.Sleep(5 * time.Second) // it is gone
-				net.Host(n.name).Revive()
+				net.Host(n.self.name).Revive()
 				start := time.Now()
 				again := reviewReopen(t, n)
 				time.Sleep(after * time.Millisecond)
-				net.Isolate(others[1].name)
+				net.Isolate(others[1].self.name)
 				mustBeReady(t, again)
 				took := time.Since(start)
 				t.Logf("ready after %v", took)
@@ -403,11 +403,11 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		number := n.ownSession(n.store.State())
-		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: n.id, Number: number}
-		k := newKeeper(leader) // of a process that has just been started
+		number := n.self.ownSession(n.store.State())
+		c := state.Command{Op: state.OpSuspect, Node: leader.self.id, Target: n.self.id, Number: number}
+		k := newKeeper(leader.keeper.leaseConfig) // of a process that has just been started
 		time.Sleep(time.Second)
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.id).Suspect != 0 }); err != nil {
+		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.id).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()
@@ -424,15 +424,15 @@ func TestRemovedWhileReady(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		time.Sleep(2 * time.Second)
-		if err := leader.leading.Load().raft.RemoveServer(leader.servers()[slices.IndexFunc(leader.servers(), func(s raft.Server) bool { return string(s.ID) == n.id })].ID, 0, 0).Error(); err != nil {
+		if err := leader.replica.leading.Load().raft.RemoveServer(leader.replica.servers()[slices.IndexFunc(leader.replica.servers(), func(s raft.Server) bool { return string(s.ID) == n.self.id })].ID, 0, 0).Error(); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		for n.failure() == nil && time.Since(start) < 5*time.Minute {
+		for n.life.failure() == nil && time.Since(start) < 5*time.Minute {
 			time.Sleep(10 * time.Millisecond)
 		}
-		t.Logf("after %v: %v", time.Since(start), n.failure())
-		if !errors.Is(n.failure(), ErrRemoved) {
+		t.Logf("after %v: %v", time.Since(start), n.life.failure())
+		if !errors.Is(n.life.failure(), ErrRemoved) {
 			t.Error("it does not say that it was removed")
 		}
 	})
@@ -449,8 +449,8 @@ func TestSilentLeader(t *testing.T) {
 					nodes := trio(t, net, nil)
 					time.Sleep(5 * time.Second)
 					leader, _ := leaderOf(t, nodes)
-					term := leader.term()
-					net.Isolate(leader.name)
+					term := leader.replica.term()
+					net.Isolate(leader.self.name)
 					time.Sleep(away * time.Millisecond)
 					net.Heal()
 					start := time.Now()
@@ -460,7 +460,7 @@ func TestSilentLeader(t *testing.T) {
 					}
 					took := time.Since(start)
 					time.Sleep(5 * time.Second)
-					d := leader.term() - term
+					d := leader.replica.term() - term
 					t.Logf("%d terms; all ready %v after the end of it", d, took)
 					if d > 2 || took > 3*time.Second {
 						t.Errorf("%d elections, ready after %v", d, took)
@@ -501,13 +501,13 @@ func TestSmallClustersComeBack(t *testing.T) {
 					check("partition")
 					if snapshot {
 						for _, n := range nodes {
-							n.raft.Load().Snapshot().Error()
+							n.replica.raft.Load().Snapshot().Error()
 						}
 					}
 					for i, n := range nodes {
-						net.Host(n.name).Kill()
+						net.Host(n.self.name).Kill()
 						n.Close()
-						net.Host(n.name).Revive()
+						net.Host(n.self.name).Revive()
 						_ = i
 					}
 					time.Sleep(time.Minute)
@@ -535,10 +535,10 @@ func TestVerdictWhileANodeJoins(t *testing.T) {
 				tenure := <-holdUntil(t.Context(), others[0], Role{Name: "r"})
 				next := holdUntil(t.Context(), others[1], Role{Name: "r"})
 				time.Sleep(time.Second)
-				net.Isolate(others[0].name)
+				net.Isolate(others[0].self.name)
 				start := time.Now()
 				time.Sleep(time.Duration(at) * time.Millisecond)
-				go leader.raft.Load().AddNonvoter("newcomer", "newcomer", 0, time.Second)
+				go leader.replica.raft.Load().AddNonvoter("newcomer", "newcomer", 0, time.Second)
 				<-next
 				if took := time.Since(start); took > 1500*time.Millisecond {
 					t.Errorf("the role is granted %v after its holder was cut off, and %v after its deadline", took, time.Since(tenure.Deadline()))
@@ -554,7 +554,7 @@ func TestStuckRaftHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
-		others[0].port.Transport().Stop() // notes and calls are not its business
+		others[0].replica.port.Transport().Stop() // notes and calls are not its business
 		start := time.Now()
 		mustStore(t, leader, "k", "1")
 		if took := time.Since(start); took > 5*leader.timing.Lease {

@@ -74,13 +74,13 @@ func TestReportsAreTrue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
-		k := keeperOf(t, m.s)
-		k.n.id = "" // as is the leader's, since there is none: it reports to itself
+		k := keeperOf(m.s)
+		k.self.id = "" // as is the leader's, since there is none: it reports to itself
 		if !k.asked("a", a) {
 			t.Fatal("it promises nothing")
 		}
 		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
-		k.n.store.Publish(m.s)
+		k.store.Publish(m.s)
 		who := suspicion{sessionID{"a", a}, m.s.Index}
 		report := func() bool {
 			k.report(time.Now())
@@ -91,7 +91,7 @@ func TestReportsAreTrue(t *testing.T) {
 		if report() {
 			t.Error("it reports while its promise binds it")
 		}
-		time.Sleep(k.n.timing.Grant())
+		time.Sleep(k.timing.Grant())
 		k.caught = false
 		if report() {
 			t.Error("it reports before it has caught up")
@@ -103,16 +103,23 @@ func TestReportsAreTrue(t *testing.T) {
 	})
 }
 
+// loneKeeper returns the lease manager of a node that is in no cluster.
+func loneKeeper() *keeper {
+	life, store, self, log := newLifecycle(), state.NewStore(), &identityOf{id: "own"}, testlog.None()
+	book := newBook(store)
+	return newKeeper(leaseConfig{
+		timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book, clocks: clocks.New(clocks.Config{Log: log}),
+		replica: newReplica(replicaConfig{timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book}),
+		onLost:  func(uint64, time.Time, error) {},
+	})
+}
+
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
-func keeperOf(t *testing.T, s *state.State) *keeper {
-	t.Helper()
-	n := &Node{id: "own", timing: LAN.lengths(), log: testlog.None(), tenures: newTenures(), clocks: clocks.New(clocks.Config{Log: testlog.None()})}
-	n.works = t.Context()
-	n.fsm = newFSM(state.NewStore(), nil, testlog.None(), nil, nil)
-	n.store.Publish(s)
-	n.keeper = newKeeper(n)
-	n.keeper.catchUp()
-	return n.keeper
+func keeperOf(s *state.State) *keeper {
+	k := loneKeeper()
+	k.store.Publish(s)
+	k.catchUp()
+	return k
 }
 
 // A voter that has applied a suspicion gives that session nothing more, until it is cleared.
@@ -122,12 +129,12 @@ func TestSuspectIsPromisedNothing(t *testing.T) {
 		a := m.open("a")
 		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
 		suspicion := m.s.Index
-		k := keeperOf(t, m.s)
+		k := keeperOf(m.s)
 		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("a suspect is promised a lease")
 		}
 		m.do(state.Command{Op: state.OpClear, Target: "a", Number: a, Cond: suspicion})
-		k.n.store.Publish(m.s)
+		k.store.Publish(m.s)
 		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("one that was cleared is promised none, or another session is")
 		}
@@ -139,12 +146,12 @@ func TestVoterWithoutDiskPromisesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
-		k := keeperOf(t, m.s)
-		k.n.setback.Store(&setback{syscall.EIO})
+		k := keeperOf(m.s)
+		k.life.setback.Store(&setback{syscall.EIO})
 		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("it promises a lease")
 		}
-		k.n.setback.Store(nil)
+		k.life.setback.Store(nil)
 		if !k.asked("a", a) {
 			t.Error("it promises none when its disk is well again")
 		}
@@ -175,8 +182,8 @@ func TestVoterThatLagsSaysNothing(t *testing.T) {
 			ports = append(ports, port)
 		}
 		m := newMachine(t)
-		k := keeperOf(t, m.s)
-		k.n.port = ports[0]
+		k := keeperOf(m.s)
+		k.replica.port = ports[0]
 		k.answer(request{node: ids[1], session: 3, urgent: true})
 		time.Sleep(10 * time.Second)
 		if len(heard) > 0 {
@@ -185,7 +192,7 @@ func TestVoterThatLagsSaysNothing(t *testing.T) {
 		for range 3 {
 			m.open("another")
 		}
-		k.n.store.Publish(m.s)
+		k.store.Publish(m.s)
 		k.answer(request{node: ids[1], session: 3, urgent: true})
 		time.Sleep(10 * time.Second)
 		if len(heard) != 1 || <-heard != noteEnded {
@@ -199,7 +206,7 @@ func TestNotesAreDoubted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := state.New()
 		s.Voters = []string{"a"}
-		k := keeperOf(t, s)
+		k := keeperOf(s)
 		k.begin(7)
 		time.Sleep(10 * time.Second)
 		promise := func(session uint64, sent time.Duration) []byte {
@@ -228,14 +235,14 @@ func TestLeaseOfAStoppedProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := state.New()
 		s.Voters = []string{"a"}
-		k := keeperOf(t, s)
+		k := keeperOf(s)
 		k.begin(7)
 		time.Sleep(time.Second)
 		k.promised("a", 7, time.Now())
 		if !k.valid() || !k.usable(7) {
 			t.Fatal("there is no lease")
 		}
-		time.Sleep(k.n.timing.Lease) // nothing of the node runs
+		time.Sleep(k.timing.Lease) // nothing of the node runs
 		if k.valid() || k.usable(7) {
 			t.Error("the lease is relied on after its end")
 		}
@@ -252,10 +259,10 @@ func TestSessionEndsAfterItsLease(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				leader, others := leaderOf(t, nodes)
 				silent := others[0]
-				net.Isolate(silent.name)
+				net.Isolate(silent.self.name)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if _, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Session(silent.id) == nil }); err != nil {
+				if _, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Session(silent.self.id) == nil }); err != nil {
 					t.Fatalf("the session never ends: %v", err)
 				}
 				if left := time.Until(silent.keeper.until()); left > 0 {
@@ -274,11 +281,11 @@ func TestLapsedNeedsAMajority(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		leader, others := leaderOf(t, nodes)
 		s := leader.store.State()
-		id := sessionID{leader.id, s.Number(leader.id)}
+		id := sessionID{leader.self.id, s.Number(leader.self.id)}
 		if others[0].keeper.majoritySays(t.Context(), s.Voters, id) {
 			t.Error("a majority is said to find the lease of the leader over, and all of them renew it")
 		}
-		net.Isolate(leader.name)
+		net.Isolate(leader.self.name)
 		for start := time.Now(); !others[0].keeper.majoritySays(t.Context(), s.Voters, id); time.Sleep(time.Millisecond) {
 			if time.Since(start) > time.Minute {
 				t.Fatal("no majority ever finds the lease of a leader over that is cut off")

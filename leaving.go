@@ -9,16 +9,16 @@ import (
 )
 
 // majorityStays reports whether a majority of the voters stays when this node has gone: those that neither leave nor are known to be dead.
-func (n *Node) majorityStays() bool {
-	return n.hasMajority(func(id string) bool { return id != n.id && !n.book.leaves(id) && !n.port.HungUp(id) })
+func (n *replica) majorityStays() bool {
+	return n.hasMajority(func(id string) bool { return id != n.self.id && !n.book.leaves(id) && !n.port.HungUp(id) })
 }
 
 // majorityRuns reports whether the processes of a majority of the voters may still be there, this one among them.
-func (n *Node) majorityRuns() bool {
-	return n.hasMajority(func(id string) bool { return id == n.id || !n.port.HungUp(id) })
+func (n *replica) majorityRuns() bool {
+	return n.hasMajority(func(id string) bool { return id == n.self.id || !n.port.HungUp(id) })
 }
 
-func (n *Node) hasMajority(counts func(id string) bool) bool {
+func (n *replica) hasMajority(counts func(id string) bool) bool {
 	voters, yes := n.store.State().Voters, 0
 	for _, id := range voters {
 		if counts(id) {
@@ -30,14 +30,14 @@ func (n *Node) hasMajority(counts func(id string) bool) bool {
 
 // whileSomebodyStays returns a context that ends as well when this node is on its way out and nobody stays to hand over to. What is under way
 // then has patience left, for the others may still be there.
-func (n *Node) whileSomebodyStays(ctx context.Context, patience time.Duration) (context.Context, func()) {
+func (n *replica) whileSomebodyStays(ctx context.Context, patience time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := beside(ctx, func(ctx context.Context) {
 		var since time.Time
 		for {
-			changed := n.changed.Wait()
+			changed := n.life.changed.Wait()
 			switch {
-			case !n.leaving.Load() || n.majorityStays():
+			case !n.life.leaving.Load() || n.majorityStays():
 				since = time.Time{}
 			case since.IsZero():
 				since = time.Now()
@@ -64,9 +64,9 @@ func (n *Node) whileSomebodyStays(ctx context.Context, patience time.Duration) (
 var errNobodyStays = errors.New("no majority of the voters stays")
 
 // passLeadership hands the leadership over, if this node has it and there is somebody to have it.
-func (n *Node) passLeadership(ctx context.Context) error {
+func (n *replica) passLeadership(ctx context.Context) error {
 	for ctx.Err() == nil && n.majorityStays() && n.raft.Load().State() == raft.Leader {
-		changed := n.changed.Wait()
+		changed := n.life.changed.Wait()
 		if n.leading.Load() != nil {
 			return n.transfer(ctx, "")
 		}

@@ -54,7 +54,7 @@ func TestPeersOfTwoClusters(t *testing.T) {
 		if err := between.Ready(ctx); err == nil || !strings.Contains(err.Error(), "belong to two clusters") {
 			t.Errorf("a node between two clusters says %v", err)
 		}
-		if a, b := len(one.servers()), len(two.servers()); a+b != 2 {
+		if a, b := len(one.replica.servers()), len(two.replica.servers()); a+b != 2 {
 			t.Errorf("two clusters of one node have %d and %d", a, b)
 		}
 		other := join(t, net, one, "d", func(c *Config) { c.Peers = Static("a:7373") })
@@ -69,25 +69,25 @@ func TestGreetingsOfLiars(t *testing.T) {
 		nodes := trio(t, net, nil)
 		leader, others := leaderOf(t, nodes)
 		honest, liar := others[0], others[1]
-		joins := honest.greeting()
+		joins := honest.members.greeting()
 		for name, call := range map[string]func(peer string) error{
 			"a greeting": func(peer string) error {
-				_, err := leader.serveHello(t.Context(), peer, honest.greeting())
+				_, err := leader.members.serveHello(t.Context(), peer, honest.members.greeting())
 				return err
 			},
 			"a wish to join": func(peer string) error {
-				_, err := leader.serveJoin(t.Context(), peer, joins)
+				_, err := leader.members.serveJoin(t.Context(), peer, joins)
 				return err
 			},
 		} {
-			if err := call(liar.id); !errors.Is(err, codec.ErrMalformed) {
+			if err := call(liar.self.id); !errors.Is(err, codec.ErrMalformed) {
 				t.Errorf("%s in the name of another is answered %v", name, err)
 			}
-			if err := call(honest.id); err != nil {
+			if err := call(honest.self.id); err != nil {
 				t.Errorf("%s in its own name is answered %v", name, err)
 			}
 		}
-		if _, err := leader.serveLeave(t.Context(), liar.id, honest.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
+		if _, err := leader.members.serveLeave(t.Context(), liar.self.id, honest.members.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
 			t.Errorf("a wish to leave in the name of another is answered %v", err)
 		}
 
@@ -97,7 +97,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		said := honest.greeting()
+		said := honest.members.greeting()
 		port, err := wire.Open(wire.Config{
 			ID: id, Secrets: leader.secrets, Listener: ln, Dial: host.Dial,
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(said) }),
@@ -107,11 +107,11 @@ func TestGreetingsOfLiars(t *testing.T) {
 		}
 		t.Cleanup(func() { port.Close() })
 		leader.cfg.Peers = Static("x:7373")
-		if r := leader.greet(t.Context()); r.err != nil || len(r.greeted) != 2 || r.greeted[honest.id].Name != honest.name {
+		if r := leader.members.greet(t.Context()); r.err != nil || len(r.greeted) != 2 || r.greeted[honest.self.id].Name != honest.self.name {
 			t.Errorf("a liar is believed: %+v", r)
 		}
 		said.ID = id
-		if r := leader.greet(t.Context()); r.err != nil || len(r.greeted) != 3 {
+		if r := leader.members.greet(t.Context()); r.err != nil || len(r.greeted) != 3 {
 			t.Errorf("one who tells the truth is not believed: %+v", r)
 		}
 	})
@@ -122,13 +122,13 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
-		removed := n.greeting()
+		removed := n.members.greeting()
 		removed.Member, removed.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
-		if out, err := leader.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
+		if out, err := leader.members.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
 			t.Fatalf("one who is no member any more is answered %q, %v", refusedWhy(out), err)
 		}
-		n.fail(errors.New("its disk is broken"))
-		if _, err := n.serveHello(t.Context(), removed.ID, removed); err == nil || !strings.Contains(err.Error(), "takes no part") {
+		n.replica.fail(errors.New("its disk is broken"))
+		if _, err := n.members.serveHello(t.Context(), removed.ID, removed); err == nil || !strings.Contains(err.Error(), "takes no part") {
 			t.Errorf("a node that has failed answers %v", err)
 		}
 	})
@@ -139,11 +139,11 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
-		stranger := others[0].greeting()
+		stranger := others[0].members.greeting()
 		stranger.Member, stranger.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		hello := func() string {
 			t.Helper()
-			out, err := leader.serveHello(t.Context(), stranger.ID, stranger)
+			out, err := leader.members.serveHello(t.Context(), stranger.ID, stranger)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,8 +152,8 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 		if said := hello(); !strings.Contains(said, "the cluster has removed it") {
 			t.Fatalf("the leader tells one who is no member any more %q", said)
 		}
-		net.Isolate(leader.name)
-		if leader.leading.Load() == nil {
+		net.Isolate(leader.self.name)
+		if leader.replica.leading.Load() == nil {
 			t.Fatal("it knows already; the test shows nothing")
 		}
 		if said := hello(); said != "" {
@@ -271,7 +271,7 @@ func TestAbsentNodeDoesNotVote(t *testing.T) {
 func voting(t *testing.T, nodes []*Node) (voters int) {
 	t.Helper()
 	leader, _ := leaderOf(t, nodes)
-	for _, srv := range leader.servers() {
+	for _, srv := range leader.replica.servers() {
 		if srv.Suffrage == raft.Voter {
 			voters++
 		}
@@ -284,18 +284,18 @@ func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, _ := leaderOf(t, trio(t, net, nil))
-		if index, err := leader.confirm(t.Context()); err != nil || index != leader.store.State().Index {
+		if index, err := leader.replica.confirm(t.Context()); err != nil || index != leader.store.State().Index {
 			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.store.State().Index, err)
 		}
-		l := leader.leading.Load()
-		before := newLeadership(l.ctx, leader, l.raft, l.term-1)
-		leader.leading.Store(before)
-		if _, err := leader.confirm(t.Context()); !errors.Is(err, errNotLeader) {
+		l := leader.replica.leading.Load()
+		before := newLeadership(l.ctx, leader.replica, l.raft, l.term-1)
+		leader.replica.leading.Store(before)
+		if _, err := leader.replica.confirm(t.Context()); !errors.Is(err, errNotLeader) {
 			t.Errorf("one that led in an earlier term confirms an index: %v", err)
 		}
-		leader.leading.Store(l)
-		net.Isolate(leader.name)
-		if _, err := leader.confirm(t.Context()); !errors.Is(err, ErrNoLeader) {
+		leader.replica.leading.Store(l)
+		net.Isolate(leader.self.name)
+		if _, err := leader.replica.confirm(t.Context()); !errors.Is(err, ErrNoLeader) {
 			t.Errorf("one that is cut off confirms an index: %v", err)
 		}
 	})
@@ -337,13 +337,13 @@ func TestPromisesThatAreRefused(t *testing.T) {
 			group      []string
 			want       error
 		}{
-			{"not the proposer", "b", []string{"a", "b", n.id}, codec.ErrMalformed},
+			{"not the proposer", "b", []string{"a", "b", n.self.id}, codec.ErrMalformed},
 			{"another group", "a", []string{"a", "b"}, codec.ErrMalformed},
-			{"the proposer", "a", []string{"a", n.id}, nil},
+			{"the proposer", "a", []string{"a", n.self.id}, nil},
 		} {
-			_, err := n.servePromise(t.Context(), test.peer, proposed{Cluster: "new", Proposer: "a", Group: test.group, Number: 1})
-			if !errors.Is(err, test.want) || (n.identity().Formation != nil) != (test.want == nil) {
-				t.Errorf("asked by %s: %v, want %v; it stands by %+v", test.name, err, test.want, n.identity().Formation)
+			_, err := n.members.servePromise(t.Context(), test.peer, proposed{Cluster: "new", Proposer: "a", Group: test.group, Number: 1})
+			if !errors.Is(err, test.want) || (n.members.ident.identity().Formation != nil) != (test.want == nil) {
+				t.Errorf("asked by %s: %v, want %v; it stands by %+v", test.name, err, test.want, n.members.ident.identity().Formation)
 			}
 		}
 	})
@@ -384,19 +384,19 @@ func TestVoidings(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := lonely(t)
-				p := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.id}, Number: 1}
-				n.forming.heard()
+				p := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.id}, Number: 1}
+				n.members.forming.heard()
 				if test.silent {
-					n.forming.proposer.Store(new(time.Now().Add(-voidTime)))
+					n.members.forming.proposer.Store(new(time.Now().Add(-voidTime)))
 				}
-				if err := n.save(func(id *identity) {
+				if err := n.members.ident.save(func(id *identity) {
 					if id.Formation = nil; test.step != "" {
 						id.Formation = &stand{p, test.step}
 					}
 				}); err != nil {
 					t.Fatal(err)
 				}
-				out, err := n.serveVoid(t.Context(), test.peer, p)
+				out, err := n.members.serveVoid(t.Context(), test.peer, p)
 				if !errors.Is(err, test.want) || out.Voided != test.voided {
 					t.Errorf("voided: %v, %v; want %v, %v", out.Voided, err, test.voided, test.want)
 				}
@@ -433,11 +433,11 @@ func TestProposalsWaitForOthers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := lonely(t)
 				synctest.Wait() // it looks for others now
-				s := stand{proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.id}, Number: 1}, test.step}
+				s := stand{proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.id}, Number: 1}, test.step}
 				if test.step == proposes {
-					s.Proposer, n.forming.since = n.id, time.Now()
+					s.Proposer, n.members.forming.since = n.self.id, time.Now()
 				}
-				if err := n.save(func(id *identity) { id.Formation = &s }); err != nil {
+				if err := n.members.ident.save(func(id *identity) { id.Formation = &s }); err != nil {
 					t.Fatal(err)
 				}
 				r := round{cluster: test.cluster, greeted: make(map[string]greeting)}
@@ -450,11 +450,11 @@ func TestProposalsWaitForOthers(t *testing.T) {
 					}
 					r.greeted[id] = g
 				}
-				done, err := n.pursue(t.Context(), &r, s)
+				done, err := n.members.pursue(t.Context(), &r, s)
 				if done || err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("done %v, %v; want %q", done, err, test.want)
 				}
-				if got := n.identity(); got.Cluster != "" || (got.Formation != nil) != test.standing {
+				if got := n.members.ident.identity(); got.Cluster != "" || (got.Formation != nil) != test.standing {
 					t.Errorf("it belongs to %q and stands by %+v", got.Cluster, got.Formation)
 				}
 			})
@@ -467,12 +467,12 @@ func TestJoiningIsCommittedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
-		x := others[0].greeting()
+		x := others[0].members.greeting()
 		x.Member, x.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
-		net.Isolate(leader.name)
+		net.Isolate(leader.self.name)
 		for _, want := range []string{context.DeadlineExceeded.Error(), "it is being let in"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			if _, err := leader.serveJoin(ctx, x.ID, x); err == nil || !strings.Contains(err.Error(), want) {
+			if _, err := leader.members.serveJoin(ctx, x.ID, x); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("a leader that is cut off lets a node in: %v, want %q", err, want)
 			}
 			cancel()
@@ -485,19 +485,19 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
-		l := leader.leading.Load()
+		l := leader.replica.leading.Load()
 		expel := func(is bool) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.expelled[n.id] = is
+			l.expelled[n.self.id] = is
 		}
-		request := openRequest(n.boot, leader.store.State().Number(n.id))
+		request := openRequest(n.self.boot, leader.store.State().Number(n.self.id))
 		expel(true)
-		if _, err := leader.serveOpen(t.Context(), n.id, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
+		if _, err := leader.members.serveOpen(t.Context(), n.self.id, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
 		}
 		expel(false)
-		if _, err := leader.serveOpen(t.Context(), n.id, request); err != nil {
+		if _, err := leader.members.serveOpen(t.Context(), n.self.id, request); err != nil {
 			t.Errorf("a member is told %v", err)
 		}
 	})
@@ -542,27 +542,27 @@ func TestNewProcessLeads(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		time.Sleep(5 * time.Second)
-		n, term := others[0], leader.term()
+		n, term := others[0], leader.replica.term()
 		before := newBoot(0)
-		now, _ := n.store.State().Process(leader.id)
+		now, _ := n.store.State().Process(leader.self.id)
 		n.book.mu.Lock()
-		heard := n.book.heard[leader.id]
+		heard := n.book.heard[leader.self.id]
 		heard.boot, heard.opened = before, now.Opened
-		n.book.heard[leader.id] = heard
+		n.book.heard[leader.self.id] = heard
 		n.book.mu.Unlock()
 		in := greeting{
-			Member: heard.Member, Boot: leader.boot, Processes: []string{before, leader.boot},
-			Last: leader.lastIndex(), Applied: leader.applied(),
+			Member: heard.Member, Boot: leader.self.boot, Processes: []string{before, leader.self.boot},
+			Last: leader.replica.lastIndex(), Applied: leader.replica.applied(),
 		}
-		if no := n.meet(t.Context(), &in); no != nil {
+		if no := n.members.meet(t.Context(), &in); no != nil {
 			t.Fatalf("the leader is refused: %s", no.Why)
 		}
 		if !n.book.hasEnded(before) {
 			t.Error("the process before is not known to be dead: this shows nothing")
 		}
 		time.Sleep(2 * time.Second)
-		if now := leader.term(); now != term || n.leader() != leader.id {
-			t.Errorf("it led in term %d, and now %q leads in term %d", term, n.leader(), now)
+		if now := leader.replica.term(); now != term || n.replica.leader() != leader.self.id {
+			t.Errorf("it led in term %d, and now %q leads in term %d", term, n.replica.leader(), now)
 		}
 	})
 }

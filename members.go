@@ -11,7 +11,7 @@ import (
 )
 
 // view returns what this leader sees of the members.
-func (n *Node) view(l *leadership) ([]member, error) {
+func (n *membership) view(l *leadership) ([]member, error) {
 	conf := l.raft.GetConfiguration()
 	if err := conf.Error(); err != nil {
 		return nil, err
@@ -20,16 +20,16 @@ func (n *Node) view(l *leadership) ([]member, error) {
 	var all []member
 	for _, srv := range conf.Configuration().Servers {
 		id := string(srv.ID)
-		there := id == n.id || l.acks.there(id)
-		index, _ := n.port.Transport().Match(id, l.term)
+		there := id == n.self.id || l.acks.there(id)
+		index, _ := n.replica.port.Transport().Match(id, l.term)
 		known, _ := s.Member(id)
 		last, _ := s.Process(id)
 		all = append(all, member{
 			id:      id,
 			votes:   srv.Suffrage == raft.Voter,
-			leads:   id == n.id,
+			leads:   id == n.self.id,
 			absent:  !there && s.Session(id) == nil,
-			refused: id != n.id && n.port.Transport().Refused(id),
+			refused: id != n.self.id && n.replica.port.Transport().Refused(id),
 			current: there && index+maxBatch >= l.raft.LastIndex(),
 			lost:    known.InMemory,
 			ended:   n.book.hasEnded(last.Incarnation),
@@ -40,7 +40,7 @@ func (n *Node) view(l *leadership) ([]member, error) {
 }
 
 // keepMembers records members' names and addresses, and makes the change of the membership that is due.
-func (n *Node) keepMembers(l *leadership, r *roster) error {
+func (n *membership) keepMembers(l *leadership, r *roster) error {
 	all, err := n.view(l)
 	if err != nil {
 		return err
@@ -54,7 +54,7 @@ func (n *Node) keepMembers(l *leadership, r *roster) error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, 2*n.attemptTimeout())
+	ctx, cancel := context.WithTimeout(l.ctx, 2*n.replica.attemptTimeout())
 	defer cancel()
 	if err := n.carryOut(ctx, l, c); err != nil {
 		return fmt.Errorf("%s: %w", n.book.nameOf(c.id), err)
@@ -63,13 +63,13 @@ func (n *Node) keepMembers(l *leadership, r *roster) error {
 }
 
 // record has the cluster know what a member says of itself.
-func (n *Node) record(l *leadership, id string) error {
+func (n *membership) record(l *leadership, id string) error {
 	known, heard := n.book.get(id)
 	if m, ok := n.store.State().Member(id); !heard || ok && m == known {
 		return nil
 	}
-	c := state.Command{Op: state.OpMember, Node: n.id, Target: id, Key: known.Name, Value: []byte(known.Addr), Flag: known.InMemory, Group: known.Former}
-	err := l.apply(l.ctx, n, state.SealCommand(n.store.State().Keys, &c), func(s *state.State) bool {
+	c := state.Command{Op: state.OpMember, Node: n.self.id, Target: id, Key: known.Name, Value: []byte(known.Addr), Flag: known.InMemory, Group: known.Former}
+	err := l.apply(l.ctx, n.replica, state.SealCommand(n.store.State().Keys, &c), func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == known
 	})
@@ -80,13 +80,13 @@ func (n *Node) record(l *leadership, id string) error {
 }
 
 // carryOut makes a change of the membership, and returns when it is committed.
-func (n *Node) carryOut(ctx context.Context, l *leadership, c change) error {
+func (n *membership) carryOut(ctx context.Context, l *leadership, c change) error {
 	id := raft.ServerID(c.id)
 	if c.kind == remove {
 		n.log.Warn("removing a member", "member", n.book.nameOf(c.id), "id", c.id, "why", c.why)
 		return n.remove(ctx, l, c.id)
 	}
-	settled, err := l.settle(ctx, n)
+	settled, err := l.settle(ctx, n.replica)
 	if err != nil {
 		return err
 	}
@@ -98,29 +98,29 @@ func (n *Node) carryOut(ctx context.Context, l *leadership, c change) error {
 	switch m := all[i]; {
 	case c.kind == demote && m.votes && m.absent && canDoWithout(all, c.id):
 		n.log.Warn("a member votes no more", "member", n.book.nameOf(c.id), "id", c.id, "why", c.why)
-		return waitFuture(ctx, l.raft.DemoteVoter(id, settled, n.attemptTimeout()))
+		return waitFuture(ctx, l.raft.DemoteVoter(id, settled, n.replica.attemptTimeout()))
 	case c.kind == promote && m.current:
 		n.log.Info("a member votes from now on", "member", n.book.nameOf(c.id), "id", c.id, "why", c.why)
-		return waitFuture(ctx, l.raft.AddVoter(id, raft.ServerAddress(id), settled, n.attemptTimeout()))
+		return waitFuture(ctx, l.raft.AddVoter(id, raft.ServerAddress(id), settled, n.replica.attemptTimeout()))
 	}
 	return nil
 }
 
 // remove takes another member out of the cluster. Its session, if it has one, is ended first.
-func (n *Node) remove(ctx context.Context, l *leadership, id string) error {
-	settled, err := l.settle(ctx, n)
+func (n *membership) remove(ctx context.Context, l *leadership, id string) error {
+	settled, err := l.settle(ctx, n.replica)
 	if err != nil {
 		return err
 	}
-	stop, err := l.expel(ctx, n, id)
+	stop, err := l.expel(ctx, n.replica, id)
 	if err != nil {
 		return fmt.Errorf("ending its session: %w", err)
 	}
 	defer stop()
-	if left, there := l.without(n, id); there <= left/2 {
+	if left, there := l.without(n.replica, id); there <= left/2 {
 		return fmt.Errorf("only %d of the %d voters that are left are there", there, left)
 	}
-	if err := waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(id), settled, n.attemptTimeout())); err != nil {
+	if err := waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(id), settled, n.replica.attemptTimeout())); err != nil {
 		return err
 	}
 	_, err = n.store.Wait(ctx, func(s *state.State) bool { return !slices.Contains(s.Servers, id) })
@@ -128,7 +128,7 @@ func (n *Node) remove(ctx context.Context, l *leadership, id string) error {
 }
 
 // leadMembers looks after the membership for one term of this node as leader.
-func (n *Node) leadMembers(l *leadership) {
+func (n *membership) leadMembers(l *leadership) {
 	members := newRoster(n.cfg.RemoveDead)
 	for {
 		if err := n.keepMembers(l, members); err != nil && l.ctx.Err() == nil {

@@ -13,14 +13,14 @@ import (
 var errNoHeir = errors.New("no node waits for it that it could go to")
 
 // moveRole is Node.Move.
-func (n *Node) moveRole(ctx context.Context, role, node string) error {
+func (n *holder) moveRole(ctx context.Context, role, node string) error {
 	if err := n.move(ctx, role, node); err != nil {
 		return edge("moving the role "+role, err)
 	}
 	return nil
 }
 
-func (n *Node) move(ctx context.Context, role, node string) error {
+func (n *holder) move(ctx context.Context, role, node string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	defer cancel()
 	id := ""
@@ -31,7 +31,7 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 		}
 	}
 	key := keyspace.RolePrefix + role
-	_, a, err := n.writes.doIn(ctx, state.Command{Op: state.OpMove, Key: key, Target: id})
+	_, a, err := n.replica.writes.doIn(ctx, state.Command{Op: state.OpMove, Key: key, Target: id})
 	if err != nil {
 		return err
 	}
@@ -57,21 +57,21 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 }
 
 // holder is Node.Holder.
-func (n *Node) holder(role string) (fence uint64, own bool) {
+func (n *holder) holder(role string) (fence uint64, own bool) {
 	queue := n.store.State().Claims(keyspace.RolePrefix + role)
 	if len(queue) == 0 || queue[0].HoldDown != 0 {
 		return 0, false
 	}
-	if own = queue[0].Node == n.id; own && !n.keeper.usable(queue[0].Session) {
+	if own = queue[0].Node == n.self.id; own && !n.keeper.usable(queue[0].Session) {
 		return 0, false
 	}
 	return queue[0].Index, own
 }
 
 // memberID returns the ID of the member with that ID or name.
-func (n *Node) memberID(node string) (string, error) {
+func (n *holder) memberID(node string) (string, error) {
 	found := ""
-	for _, srv := range n.servers() {
+	for _, srv := range n.replica.servers() {
 		id := string(srv.ID)
 		if id == node {
 			return node, nil
@@ -91,7 +91,7 @@ func (n *Node) memberID(node string) (string, error) {
 
 // Will implements Tenure.
 func (t *tenure) Will() []byte {
-	will, err := t.n.port.Will(t.n.id, t.ref.Session, t.n.addresses())
+	will, err := t.n.replica.port.Will(t.n.self.id, t.ref.Session, t.n.addresses())
 	if err != nil {
 		t.n.log.Warn("there is no will; if this process dies, others wait for its lease to end", "err", err)
 		return nil
@@ -100,9 +100,9 @@ func (t *tenure) Will() []byte {
 }
 
 // addresses returns where the other members are.
-func (n *Node) addresses() []string {
+func (n *holder) addresses() []string {
 	var all []string
-	for _, id := range n.others() {
+	for _, id := range n.replica.others() {
 		if addr, ok := n.book.addr(id); ok {
 			all = append(all, addr)
 		}

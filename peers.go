@@ -49,18 +49,18 @@ func (u *unanswered) list() []PeerStatus {
 }
 
 // peerStatus returns the peers with which something is wrong.
-func (n *Node) peerStatus() []PeerStatus {
+func (n *membership) peerStatus() []PeerStatus {
 	var out []PeerStatus
 	known := make(map[string]bool) // addresses
-	if n.port == nil {
+	if n.replica.port == nil {
 		return nil
 	}
-	differs := n.settings.differences(n.ownSettings())
+	differs := n.settings.differences(n.up.ownSettings())
 	for id, m := range n.book.all() {
 		d := differs[id]
 		delete(differs, id)
-		since, err := n.port.LastError(id)
-		if id == n.id || n.raft.Load() != nil && !n.isServer(id) || err == nil && len(d) == 0 {
+		since, err := n.replica.port.LastError(id)
+		if id == n.self.id || n.replica.raft.Load() != nil && !n.replica.isServer(id) || err == nil && len(d) == 0 {
 			continue
 		}
 		p := PeerStatus{ID: id, Name: m.Name, Addr: m.Addr, Differs: d}
@@ -70,7 +70,7 @@ func (n *Node) peerStatus() []PeerStatus {
 		known[m.Addr] = true
 		out = append(out, p)
 	}
-	if n.raft.Load() == nil || n.leader() == "" {
+	if n.replica.raft.Load() == nil || n.replica.leader() == "" {
 		for _, p := range n.unanswered.list() {
 			if !known[p.Addr] {
 				out = append(out, p)
@@ -91,7 +91,7 @@ func (p *PeerStatus) describe() string {
 }
 
 // unreachable lists the peers that cannot be reached, and did not say that they are on their way out.
-func (n *Node) unreachable() string {
+func (n *membership) unreachable() string {
 	var all []string
 	for _, p := range n.peerStatus() {
 		if p.Err != "" && !p.Stopped {
@@ -152,14 +152,14 @@ func explain(err error) string {
 }
 
 // whyNot says what the node is waiting for.
-func (n *Node) whyNot() string {
-	if s := n.setback.Load(); s != nil {
+func (n *membership) whyNot() string {
+	if s := n.life.setback.Load(); s != nil {
 		return s.err.Error()
 	}
 	why := "the cluster has no leader that it can reach"
-	if n.raft.Load() == nil {
+	if n.replica.raft.Load() == nil {
 		why = "it has found no cluster yet"
-		if w := n.waitsFor.Load(); w != nil {
+		if w := n.life.waitsFor.Load(); w != nil {
 			why = *w
 		}
 	}

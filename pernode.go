@@ -111,7 +111,7 @@ func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error 
 	fx, err := o.store(clean, value)
 	o.tell(fx)
 	if err == nil && fx.Tickets { // their keys are the cluster's
-		err = o.n.DropTickets(ctx)
+		err = o.at().dropTickets(ctx)
 	}
 	return pathError("store", key, err)
 }
@@ -150,7 +150,7 @@ func (o *ownStorage) change(c state.Command) (fx state.Effects, err error) {
 			return state.Effects{}, err
 		}
 		if !o.unsaved {
-			o.n.log.Error("the node's own certificates cannot be written down; they are in memory until they can", "err", o.n.explain(err))
+			o.at().log.Error("the node's own certificates cannot be written down; they are in memory until they can", "err", o.at().replica.explain(err))
 		}
 		o.unsaved = true
 	} else {
@@ -180,7 +180,7 @@ func (o *ownStorage) flush() {
 		return
 	}
 	o.unsaved = false
-	o.n.log.Info("the node's own certificates are written down now")
+	o.at().log.Info("the node's own certificates are written down now")
 }
 
 func (o *ownStorage) tell(fx state.Effects) {

@@ -83,7 +83,7 @@ func TestPerNode(t *testing.T) {
 			keys[key] = true
 			serials[n.certs.status()[0].Serial] = true
 			if _, err := n.Storage().List(t.Context(), "certificates", true); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("%s: certificates in the cluster's storage: %v", n.name, err)
+				t.Errorf("%s: certificates in the cluster's storage: %v", n.self.name, err)
 			}
 			for k, r, it := []byte(nil), (*state.Value)(nil), n.store.State().Records.Root().Iterator(); ; {
 				var ok bool
@@ -96,7 +96,7 @@ func TestPerNode(t *testing.T) {
 			}
 			for _, other := range nodes {
 				if b := files(t, other.cfg.Dir); bytes.Contains(b, []byte(name)) || bytes.Contains(b, []byte("PRIVATE")) || !bytes.Contains(b, []byte(ownFile)) {
-					t.Errorf("the directory of %s shows a name or a key", other.name)
+					t.Errorf("the directory of %s shows a name or a key", other.self.name)
 				}
 			}
 		}
@@ -117,7 +117,7 @@ func TestPerNode(t *testing.T) {
 
 		for _, n := range nodes {
 			if n != nodes[1] {
-				net.Host(n.name).Kill()
+				net.Host(n.self.name).Kill()
 			}
 			n.Close()
 		}
@@ -170,7 +170,7 @@ func TestPerNodeSwitched(t *testing.T) {
 func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 	t.Helper()
 	o := newOwnStorage(n.storage, told)
-	if err := o.open(n.dir, n.secrets); err != nil {
+	if err := o.open(n.replica.dir, n.secrets); err != nil {
 		t.Fatal(err)
 	}
 	return o
@@ -394,7 +394,7 @@ func TestPerNodeCompromised(t *testing.T) {
 			k := n.store.State().Tickets
 			for _, key := range append([][]byte{k.Current, k.Next}, k.Previous...) {
 				if bytes.Equal(key, before.Current) || bytes.Equal(key, before.Next) {
-					t.Errorf("%s accepts a key of before", n.name)
+					t.Errorf("%s accepts a key of before", n.self.name)
 				}
 			}
 		}
@@ -432,7 +432,7 @@ func TestPerNodeIsCleaned(t *testing.T) {
 		synctest.Wait()
 		for _, n := range nodes {
 			if n.certs.config.Storage.Exists(t.Context(), key) {
-				t.Errorf("%s keeps an expired certificate", n.name)
+				t.Errorf("%s keeps an expired certificate", n.self.name)
 			}
 		}
 		if nodes[0].Storage().Exists(t.Context(), key) {

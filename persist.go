@@ -22,7 +22,7 @@ const (
 )
 
 // snapshotSoon has this node take a snapshot when things have calmed down. It does not block.
-func (n *Node) snapshotSoon() {
+func (n *replica) snapshotSoon() {
 	select {
 	case n.snapshots <- struct{}{}:
 	default:
@@ -30,7 +30,7 @@ func (n *Node) snapshotSoon() {
 }
 
 // keepSnapshots takes the snapshots that snapshotSoon asks for, until ctx is done.
-func (n *Node) keepSnapshots(ctx context.Context) {
+func (n *replica) keepSnapshots(ctx context.Context) {
 	for {
 		select {
 		case <-n.snapshots:
@@ -52,7 +52,7 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 }
 
 // awaitQuiet returns when snapshotSoon has not been called for a while, or for too long called too often.
-func (n *Node) awaitQuiet(ctx context.Context) {
+func (n *replica) awaitQuiet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotPatience)
 	defer cancel()
 	quiet := snapshotQuiet + rand.N(snapshotJitter)
@@ -68,16 +68,16 @@ func (n *Node) awaitQuiet(ctx context.Context) {
 }
 
 // lastSnapshot is for a node that shuts down. One that fails is no reason not to.
-func (n *Node) lastSnapshot(ctx context.Context) {
+func (n *replica) lastSnapshot(ctx context.Context) {
 	if err := n.snapshot(ctx); err != nil {
 		n.log.Warn("the node leaves no snapshot of its last changes; started alone it would not know them", "err", err)
 	}
 }
 
 // snapshot writes down what this node has applied, if its newest snapshot does not have it.
-func (n *Node) snapshot(ctx context.Context) error {
+func (n *replica) snapshot(ctx context.Context) error {
 	r, d := n.raft.Load(), n.disk.Load()
-	if n.dir == nil || r == nil || n.works.Err() != nil || n.setback.Load() != nil {
+	if n.dir == nil || r == nil || n.life.works.Err() != nil || n.life.setback.Load() != nil {
 		return nil
 	}
 	have, err := d.snaps.List()
@@ -89,7 +89,7 @@ func (n *Node) snapshot(ctx context.Context) error {
 		return nil // raft would log an error
 	}
 	go r.Snapshot() // its future is not waited for, as that of Apply is not: raft does not answer all; this ends with raft
-	ctx, stop := n.whileOpen(ctx)
+	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, snapshotLimit)
 	defer cancel()

@@ -12,7 +12,7 @@ import (
 // snapshotIndex returns the index of a node's newest snapshot, 0 if it has none.
 func snapshotIndex(t *testing.T, n *Node) uint64 {
 	t.Helper()
-	have, err := n.disk.Load().snaps.List()
+	have, err := n.replica.disk.Load().snaps.List()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestRestartAlone(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, n := range nodes[:2] {
-					net.Host(n.name).Kill()
+					net.Host(n.self.name).Kill()
 					n.Close()
 				}
 				alone := reviewReopen(t, nodes[2])

@@ -27,7 +27,7 @@ var errEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its
 
 // proposer takes this node's commands to the leader, in batches, until each is answered.
 type proposer struct {
-	n     *Node
+	n     *replica
 	queue chan *proposal
 
 	mu      sync.Mutex
@@ -43,8 +43,25 @@ type proposal struct {
 	done         chan error // of this attempt; buffered
 }
 
-func newProposer(n *Node) *proposer {
+func newProposer(n *replica) *proposer {
 	return &proposer{n: n, queue: make(chan *proposal), open: make(map[uint64]time.Time)}
+}
+
+// fenceKey is the key of a *fencedBy in a context.
+type fenceKey struct{}
+
+// fencedBy says that what is proposed with a context takes effect only while a claim of a session holds its role.
+type fencedBy struct {
+	by      *replica
+	session uint64
+	fence   state.Fence
+	outer   *fencedBy // that of the context around it; nil: there is none
+}
+
+// fenced returns a context with which commands of this node take effect only as long as a claim holds its role.
+func (n *replica) fenced(ctx context.Context, session uint64, fence state.Fence) context.Context {
+	outer, _ := ctx.Value(fenceKey{}).(*fencedBy)
+	return context.WithValue(ctx, fenceKey{}, &fencedBy{by: n, session: session, fence: fence, outer: outer})
 }
 
 // do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
@@ -53,15 +70,15 @@ func newProposer(n *Node) *proposer {
 //
 // If the context is that of a tenure, or of one within another, the command takes effect only as long as all of them last.
 func (p *proposer) do(ctx context.Context, c state.Command) (state.Answer, error) {
-	for t, _ := ctx.Value(tenureKey{}).(*tenure); t != nil; t = t.outer {
-		if t.n != p.n {
+	for f, _ := ctx.Value(fenceKey{}).(*fencedBy); f != nil; f = f.outer {
+		if f.by != p.n {
 			return state.Answer{}, errors.New("the context is that of a tenure of another node")
 		}
-		if c.Session != 0 && c.Session != t.ref.Session {
+		if c.Session != 0 && c.Session != f.session {
 			return state.Answer{}, errEnded
 		}
-		c.Session = t.ref.Session
-		c.Fences = append(c.Fences, state.Fence{Role: t.key, Seq: t.ref.Seq})
+		c.Session = f.session
+		c.Fences = append(c.Fences, f.fence)
 	}
 	_, a, err := p.doIn(ctx, c)
 	return a, err
@@ -75,18 +92,18 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	defer cancel()
-	ctx, stop := p.n.whileOpen(ctx)
+	ctx, stop := p.n.life.whileOpen(ctx)
 	defer stop()
 
-	s, err := p.n.store.Wait(ctx, func(s *state.State) bool { return p.n.ownSession(s) != 0 })
+	s, err := p.n.store.Wait(ctx, func(s *state.State) bool { return p.n.self.ownSession(s) != 0 })
 	if err != nil {
-		return 0, state.Answer{}, p.n.because(err)
+		return 0, state.Answer{}, p.n.life.because(err)
 	}
-	own := p.n.ownSession(s)
+	own := p.n.self.ownSession(s)
 	if c.Session != 0 && c.Session != own {
 		return c.Session, state.Answer{}, errEnded
 	}
-	c.Node, c.Session, c.Time = p.n.id, own, time.Now().UnixNano()
+	c.Node, c.Session, c.Time = p.n.self.id, own, time.Now().UnixNano()
 	if c.Seq, c.Acked = p.begin(c.Session); c.Seq == 0 {
 		return c.Session, state.Answer{}, errEnded
 	}
@@ -95,7 +112,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	entry := state.SealCommand(s.Keys, &c)
 
 	for {
-		changed := p.n.changed.Wait()
+		changed := p.n.life.changed.Wait()
 		err := p.attempt(ctx, &proposal{session: c.Session, seq: c.Seq, entry: entry, done: make(chan error, 1)})
 		if err == nil {
 			break
@@ -106,7 +123,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return c.Session, a, p.n.because(context.Cause(ctx))
+			return c.Session, a, p.n.life.because(context.Cause(ctx))
 		}
 		timer.Stop()
 	}
@@ -115,7 +132,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 		return ok
 	})
 	if err != nil {
-		return c.Session, state.Answer{Seq: c.Seq}, p.n.because(err)
+		return c.Session, state.Answer{Seq: c.Seq}, p.n.life.because(err)
 	}
 	if a.Code == state.CodeEnded {
 		return c.Session, a, errEnded
@@ -164,12 +181,12 @@ func (p *proposer) end(session, seq uint64) {
 
 // attempt takes a proposal to the leader once.
 func (p *proposer) attempt(ctx context.Context, q *proposal) error {
-	if p.n.leader() == p.n.id {
+	if p.n.leader() == p.n.self.id {
 		l, err := p.n.awaitLeading(ctx)
 		if err != nil {
 			return err
 		}
-		return p.n.proposeBatch(ctx, l, p.n.id, []*proposal{q})
+		return p.n.proposeBatch(ctx, l, p.n.self.id, []*proposal{q})
 	}
 	select {
 	case p.queue <- q:
@@ -230,7 +247,7 @@ func (p *proposer) run(ctx context.Context) {
 				return
 			}
 		}
-		p.n.tasks.Go(func() {
+		p.n.life.tasks.Go(func() {
 			err := p.forward(ctx, batch)
 			<-slots
 			for _, q := range batch {
@@ -243,7 +260,7 @@ func (p *proposer) run(ctx context.Context) {
 // forward calls the leader with a batch. The answers come by the log, to this node's own state machine.
 func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	leader := p.n.leader()
-	if leader == "" || leader == p.n.id {
+	if leader == "" || leader == p.n.self.id {
 		return ErrNoLeader
 	}
 	var e codec.Encoder
@@ -255,9 +272,9 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
 	defer cancel()
-	p.n.tasks.Go(func() { // whoever leads no more may be cut off, and never answer
+	p.n.life.tasks.Go(func() { // whoever leads no more may be cut off, and never answer
 		for {
-			changed := p.n.changed.Wait()
+			changed := p.n.life.changed.Wait()
 			if p.n.leader() != leader {
 				break
 			}
@@ -274,7 +291,7 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 }
 
 // serveApply is the leader's end of forward.
-func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *replica) serveApply(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
 	var batch []*proposal
 	for range d.Count() {
@@ -303,7 +320,7 @@ func (n *Node) serveApply(ctx context.Context, peer string, body []byte) ([]byte
 
 // proposeBatch proposes a batch to raft and returns when all of it is applied here and on every node that is there. It looks at the
 // state, not at raft's futures, which never answer in some of the ways that a raft instance can end.
-func (n *Node) proposeBatch(ctx context.Context, l *leadership, node string, batch []*proposal) error {
+func (n *replica) proposeBatch(ctx context.Context, l *leadership, node string, batch []*proposal) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	stop := context.AfterFunc(l.ctx, cancel)
@@ -331,10 +348,10 @@ func (n *Node) proposeBatch(ctx context.Context, l *leadership, node string, bat
 }
 
 // attemptTimeout bounds one attempt; another one follows.
-func (n *Node) attemptTimeout() time.Duration { return n.timing.Attempt() }
+func (n *replica) attemptTimeout() time.Duration { return n.timing.Attempt() }
 
 // applyAndTell is apply for what others wait for: they are told at once.
-func (l *leadership) applyAndTell(ctx context.Context, n *Node, c *state.Command, done func(*state.State) bool) error {
+func (l *leadership) applyAndTell(ctx context.Context, n *replica, c *state.Command, done func(*state.State) bool) error {
 	err := l.apply(ctx, n, state.SealCommand(n.store.State().Keys, c), done)
 	if err == nil {
 		l.acks.want(n.store.State().Index, l.acks.gone)
@@ -343,7 +360,7 @@ func (l *leadership) applyAndTell(ctx context.Context, n *Node, c *state.Command
 }
 
 // apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.
-func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func(*state.State) bool) error {
+func (l *leadership) apply(ctx context.Context, n *replica, entry []byte, done func(*state.State) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	l.raft.Apply(entry, n.attemptTimeout())
@@ -351,7 +368,7 @@ func (l *leadership) apply(ctx context.Context, n *Node, entry []byte, done func
 	return err
 }
 
-func (n *Node) changeSession(ctx context.Context, c state.Command, done func(*state.State) bool) error {
+func (n *replica) changeSession(ctx context.Context, c state.Command, done func(*state.State) bool) error {
 	l, err := n.awaitLeading(ctx)
 	if err != nil {
 		return err

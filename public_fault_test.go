@@ -30,7 +30,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		held, returned := make(chan uint64, 1), make(chan error, 1)
 		go func() {
 			returned <- n.Hold(ctx, Role{Name: "r", Public: true, Keep: true}, func(ctx context.Context, _ Tenure) error {
-				held <- n.ownSession(n.store.State())
+				held <- n.self.ownSession(n.store.State())
 				<-ctx.Done()
 				return nil
 			})
@@ -38,7 +38,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		session := <-held
 		got := holdUntil(t.Context(), next, Role{Name: "r", Public: true})
 		time.Sleep(time.Second)
-		net.Isolate(leader.name)
+		net.Isolate(leader.self.name)
 		cancel()
 		<-returned
 		select {
@@ -46,7 +46,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Error("nobody gets the role")
 		}
-		if now := n.ownSession(n.store.State()); now != session {
+		if now := n.self.ownSession(n.store.State()); now != session {
 			t.Errorf("the session is %d and was %d: this shows nothing", now, session)
 		}
 	})
@@ -107,8 +107,8 @@ func TestMoveToOneThatLeaves(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		time.AfterFunc(time.Second, cancel)
 		begun := time.Now()
-		err := third.Move(t.Context(), "r", heir.name)
-		if took := time.Since(begun); err == nil || errors.Is(err, ErrNoLeader) || !strings.Contains(err.Error(), third.name) || took > 3*time.Second {
+		err := third.Move(t.Context(), "r", heir.self.name)
+		if took := time.Since(begun); err == nil || errors.Is(err, ErrNoLeader) || !strings.Contains(err.Error(), third.self.name) || took > 3*time.Second {
 			t.Errorf("after %v: %v; want an error that says who has the role", took, err)
 		}
 		<-got
@@ -123,14 +123,14 @@ func TestGhostIsNoGrant(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		n := others[0]
 		c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + "r", Flag: true, Number: uint64(n.cfg.MaxState), Cond: 1 + uint64(time.Minute)}
-		ref, _, err := n.await(t.Context(), c, nil)
+		ref, _, err := n.roles.await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var e codec.Encoder
 		e.Uint(ref.Session)
 		e.Bool(true)
-		if _, err := n.askLeader(t.Context(), callEnd, e.B); err != nil {
+		if _, err := n.replica.askLeader(t.Context(), callEnd, e.B); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -139,7 +139,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if index, err := n.granted(ctx, c, ref, nil); index != 0 || err != nil {
+		if index, err := n.roles.granted(ctx, c, ref, nil); index != 0 || err != nil {
 			t.Errorf("what is left of the claim is granted at %d, %v; want that it is gone", index, err)
 		}
 	})
@@ -148,14 +148,13 @@ func TestGhostIsNoGrant(t *testing.T) {
 // Whatever the clocks do within their bounds, a ghost stays until its machine's kernel has ended what is to be seen. A linger that a slow clock counts there was
 // over earlier by a fast one.
 func TestGhostsOutlastSlowClocks(t *testing.T) {
-	n := &Node{timing: timing.Of(600 * time.Millisecond)}
-	k := newKeeper(n)
+	k := loneKeeper()
 	const slow, fast = 1 - 1./timing.Drift, 1 + 1./timing.Drift
 	for _, linger := range []time.Duration{0, 10 * time.Millisecond, 2500 * time.Millisecond, maxLinger} {
 		for _, lapsed := range []bool{true, false} {
 			seen := float64(linger) / slow
 			if !lapsed {
-				seen += float64(n.timing.Held()) / slow
+				seen += float64(k.timing.Held()) / slow
 			}
 			if ghost := float64(k.haunts(&state.Claim{Expired: lapsed, HoldDownTime: int64(linger)})) / fast; ghost < seen {
 				t.Errorf("linger %v, lapsed %v: the ghost is gone after %v, and something is seen for %v", linger, lapsed, time.Duration(ghost), time.Duration(seen))
@@ -186,15 +185,15 @@ func TestRemovedHolderHasItsLease(t *testing.T) {
 			holder, next := others[0], others[1]
 			tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 			got := holdUntil(t.Context(), next, Role{Name: "r"})
-			l := leader.leading.Load()
-			if _, err := l.settle(t.Context(), leader); err != nil { // as for a removal before
+			l := leader.replica.leading.Load()
+			if _, err := l.settle(t.Context(), leader.replica); err != nil { // as for a removal before
 				t.Fatal(err)
 			}
 			if cut {
-				net.Block(holder.name, leader.name)
-				net.Block(leader.name, holder.name)
+				net.Block(holder.self.name, leader.self.name)
+				net.Block(leader.self.name, holder.self.name)
 			}
-			answer, err := leader.removeMember(t.Context(), l, remote.RemoveRequest{Node: holder.id, Force: true})
+			answer, err := leader.ops.removeMember(t.Context(), l, remote.RemoveRequest{Node: holder.self.id, Force: true})
 			if err != nil || answer.Refused {
 				t.Fatal(answer.Text, err)
 			}

@@ -26,23 +26,23 @@ const (
 
 // handleRecords serves the calls of operators' programs, which are no members. They have proved that they know the secret, and
 // whoever knows it is trusted.
-func (n *Node) handleRecords(mux *http.ServeMux) {
+func (n *operator) handleRecords(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallList, bytesCall(n.serveRecordList))
 	mux.HandleFunc("POST "+remote.CallLoad, bytesCall(n.serveRecordLoad))
 	mux.HandleFunc("POST "+remote.CallPut, bytesCall(n.serveRecordPut))
 }
 
 // serveRecordList answers without a leader too, and says so: what a node has is worth saving then.
-func (n *Node) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *operator) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeListRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
 	}
 	var reply remote.ListReply
 	if q.After == "" {
-		reply.Current = n.caughtUp(ctx, 1)
+		reply.Current = n.replica.caughtUp(ctx, 1)
 	}
-	keys, err := n.Storage().List(ctx, q.Dir, true)
+	keys, err := n.up.Storage().List(ctx, q.Dir, true)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (n *Node) serveRecordList(ctx context.Context, _ string, body []byte) ([]by
 	return reply.Encode(), nil
 }
 
-func (n *Node) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *operator) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeLoadRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
@@ -84,8 +84,8 @@ func (n *Node) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]by
 }
 
 // recordValue returns the value at key, if there is one.
-func (n *Node) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
-	value, err := n.Storage().Load(ctx, key)
+func (n *operator) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
+	value, err := n.up.Storage().Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) {
 		return nil, false, nil
 	}
@@ -94,7 +94,7 @@ func (n *Node) recordValue(ctx context.Context, key string) ([]byte, bool, error
 
 // serveRecordPut stores records in one write, after it has looked what is there. Somebody else may write between the two; an operator
 // who asks for records to be kept is answered for the moment of the question.
-func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodePutRequest(body)
 	if err != nil || len(q.Records) == 0 {
 		return nil, codec.ErrMalformed
@@ -112,8 +112,8 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 		}
 		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
-	if !n.caughtUp(ctx, 4) {
-		return nil, n.lifeError(ErrNoLeader)
+	if !n.replica.caughtUp(ctx, 4) {
+		return nil, n.life.lifeError(ErrNoLeader)
 	}
 	reply, err := n.compare(ctx, records)
 	if err != nil {
@@ -122,9 +122,9 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 	if reply.Outcome == remote.Same || q.Mode == remote.Check || q.Mode == remote.Keep && reply.Outcome == remote.Differs {
 		return reply.Encode(), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.attemptTimeout(), ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.replica.attemptTimeout(), ErrNoLeader)
 	defer cancel()
-	err = n.Storage().storeAll(ctx, records)
+	err = n.up.Storage().storeAll(ctx, records)
 	if reason, refused := refusedBecause(err); refused {
 		return remote.PutReply{Outcome: remote.Refused, Reason: reason}.Encode(), nil
 	}
@@ -138,7 +138,7 @@ func (n *Node) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byt
 }
 
 // compare says what storing records would change: Stored, Same or Differs.
-func (n *Node) compare(ctx context.Context, records []state.Record) (remote.PutReply, error) {
+func (n *operator) compare(ctx context.Context, records []state.Record) (remote.PutReply, error) {
 	same := 0
 	var differ []string
 	for _, r := range records {

@@ -17,14 +17,14 @@ import (
 func TestAnotherTimingDoesNotJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
-		x := others[0].greeting()
+		x := others[0].members.greeting()
 		x.Member, x.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
 		x.Settings.Values[timingSetting] = WAN.String()
-		if _, err := leader.serveJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
+		if _, err := leader.members.serveJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
 			t.Errorf("it is told %v", err)
 		}
 		x.Settings.Values[timingSetting] = LAN.String()
-		if _, err := leader.serveJoin(t.Context(), x.ID, x); err != nil {
+		if _, err := leader.members.serveJoin(t.Context(), x.ID, x); err != nil {
 			t.Errorf("one with the same Timing is told %v", err)
 		}
 	})
@@ -52,10 +52,10 @@ func TestFormerMemberFormsNothing(t *testing.T) {
 			"its former ID": "waiting for the cluster that this node belonged to",
 			"":              "1 of the 3 nodes that form the cluster are there",
 		} {
-			if err := n.save(func(id *identity) { id.Former = former }); err != nil {
+			if err := n.members.ident.save(func(id *identity) { id.Former = former }); err != nil {
 				t.Fatal(err)
 			}
-			if done, err := n.begin(t.Context(), &round{}); done || err == nil || !strings.Contains(err.Error(), want) {
+			if done, err := n.members.begin(t.Context(), &round{}); done || err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("one that was %q: done %v, %v; want %q", former, done, err, want)
 			}
 		}
@@ -69,9 +69,9 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
 		time.Sleep(time.Minute)
 		leader, others := leaderOf(t, nodes)
-		l := leader.leading.Load()
+		l := leader.replica.leading.Load()
 		before := voting(t, nodes)
-		if err := leader.carryOut(t.Context(), l, change{demote, others[0].id, "it is there"}); err != nil {
+		if err := leader.members.carryOut(t.Context(), l, change{demote, others[0].self.id, "it is there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -82,7 +82,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		mustBeReady(t, e)
 		net.Isolate("e")
 		time.Sleep(2 * leader.timing.Lease)
-		if err := leader.carryOut(t.Context(), l, change{promote, e.id, "it was there"}); err != nil {
+		if err := leader.members.carryOut(t.Context(), l, change{promote, e.self.id, "it was there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -97,17 +97,17 @@ func TestRemovalLeavesAMajority(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
 		leader, others := leaderOf(t, nodes)
-		l := leader.leading.Load()
-		net.Isolate(others[0].name)
-		if _, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].id) == nil }); err != nil {
+		l := leader.replica.leading.Load()
+		net.Isolate(others[0].self.name)
+		if _, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].self.id) == nil }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(leader.timing.Lease)
-		err := leader.remove(t.Context(), l, others[1].id)
+		err := leader.members.remove(t.Context(), l, others[1].self.id)
 		if err == nil || !strings.Contains(err.Error(), "only 1 of the 2 voters that are left are there") {
 			t.Errorf("the last follower is removed: %v", err)
 		}
-		if err := leader.remove(t.Context(), l, others[0].id); err != nil {
+		if err := leader.members.remove(t.Context(), l, others[0].self.id); err != nil {
 			t.Errorf("the dead voter is not removed: %v", err)
 		}
 	})

@@ -87,10 +87,10 @@ func TestServeLeavesInOrder(t *testing.T) {
 		ctxs[i], stops[i] = context.WithCancel(t.Context())
 		go func() {
 			err := serveOpened(ctxs[i], n, h, "app.test")
-			if slices.ContainsFunc(nodes, func(o *Node) bool { return o != n && o.leading.Load() != nil }) {
+			if slices.ContainsFunc(nodes, func(o *Node) bool { return o != n && o.replica.leading.Load() != nil }) {
 				j.add("transferred") // or its session would not have been ended
 			}
-			j.add("closed " + n.name)
+			j.add("closed " + n.self.name)
 			ended[i] <- err
 		}()
 	}
@@ -108,7 +108,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	at := slices.IndexFunc(nodes, func(n *Node) bool { return n.id == nodes[0].leader() })
+	at := slices.IndexFunc(nodes, func(n *Node) bool { return n.self.id == nodes[0].replica.leader() })
 	leader = nodes[at]
 	observer := nodes[(at+1)%3]
 
@@ -121,7 +121,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 		if code, text, err := readyz(cfgs[at]); code != 503 || text != "draining" {
 			t.Errorf("readyz while roles are handed over: %d %q %v", code, text, err)
 		}
-		if observer.leader() != leader.id {
+		if observer.replica.leader() != leader.self.id {
 			t.Error("the leadership went before the role")
 		}
 		return nil
@@ -195,7 +195,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 	ended[at] <- err
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	want := []string{"answered", "yielded", "next", "transferred", "closed " + leader.name}
+	want := []string{"answered", "yielded", "next", "transferred", "closed " + leader.self.name}
 	if !slices.Equal(j.steps, want) {
 		t.Errorf("%q, want %q", j.steps, want)
 	}

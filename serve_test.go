@@ -176,11 +176,11 @@ func TestHealth(t *testing.T) {
 		if code(nodes[0], "/livez") != 200 || code(nodes[0], "/readyz") != 200 {
 			t.Error("a ready node says it is not")
 		}
-		nodes[0].leaving.Store(true)
+		nodes[0].life.leaving.Store(true)
 		if code(nodes[0], "/livez") != 200 || code(nodes[0], "/readyz") != 503 {
 			t.Error("a node on its way out is not live, or ready")
 		}
-		nodes[1].fail(io.ErrUnexpectedEOF)
+		nodes[1].replica.fail(io.ErrUnexpectedEOF)
 		if code(nodes[1], "/livez") != 200 || code(nodes[1], "/readyz") != 503 {
 			t.Error("a failed node is not live, or ready")
 		}

@@ -13,34 +13,34 @@ import (
 func (n *Node) told(fx *state.Effects) {
 	if fx == nil { // from a snapshot: anything may have changed
 		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
-		fx.Claims = n.tenures.refs()
+		fx.Claims = n.roles.tenures.refs()
 		n.certs.storedAny()
 	}
 	if fx.Sessions {
 		n.keeper.sessionsChanged()
-		n.presence.observe(n.store.State())
-		n.sessions.Notify()
-		n.tasks.Go(n.port.Recheck) // another process may have taken a node's place
+		n.roles.presence.observe(n.store.State())
+		n.life.sessions.Notify()
+		n.life.tasks.Go(n.replica.port.Recheck) // another process may have taken a node's place
 	}
 	if len(fx.Claims) > 0 {
-		n.tenures.tell(n.store.State(), fx.Claims)
+		n.roles.tenures.tell(n.store.State(), fx.Claims)
 	}
 	if fx.Roles {
-		n.tenures.contested.Notify()
+		n.roles.tenures.contested.Notify()
 	}
 	if fx.Tickets {
 		n.tickets.Follow(n.store.State().Tickets)
-		n.changed.Notify()
+		n.life.changed.Notify()
 	}
 	if say := n.space.look(n.store.State()); say != nil {
-		n.tasks.Go(say)
+		n.life.tasks.Go(say)
 	}
 	sites := keyspace.CertificateSites(fx.Keys)
 	for _, site := range sites {
 		n.certs.stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
-		n.snapshotSoon()
+		n.replica.snapshotSoon()
 	}
 }
 
@@ -50,7 +50,7 @@ func (n *Node) company(ctx context.Context) {
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.started.Add(time.Duration(n.keeper.first.Load())+companyTime))
 	defer cancel()
 	for settled := false; !settled && ctx.Err() == nil; {
-		changed := n.sessions.Wait()
+		changed := n.life.sessions.Wait()
 		s := n.store.State()
 		var moment <-chan time.Time
 		if !slices.ContainsFunc(s.Servers, func(id string) bool { return s.Session(id) == nil }) {
@@ -82,7 +82,7 @@ func (n *Node) maintain(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
-		err := n.hold(ctx, state.Command{Op: state.OpClaim, Key: keyspace.OwnPrefix + "maintain", Flag: true}, nil, func(ctx context.Context, _ Tenure) error {
+		err := n.roles.hold(ctx, state.Command{Op: state.OpClaim, Key: keyspace.OwnPrefix + "maintain", Flag: true}, nil, func(ctx context.Context, _ Tenure) error {
 			n.certs.maintain(ctx)
 			return ctx.Err()
 		})
@@ -93,23 +93,3 @@ func (n *Node) maintain(ctx context.Context) {
 		}
 	}
 }
-
-// onLost ends what this node holds by the lease of a session.
-func (n *Node) onLost(session uint64, end time.Time, cause error) {
-	n.tenures.lose(session, end, cause)
-}
-
-// seen reports whether something public is held by a session yet, or kept without it.
-func (n *Node) seen(session uint64) bool { return n.tenures.seen(session) }
-
-// loseLease gives the lease up, and returns what session it was for, 0 if for none.
-func (n *Node) loseLease(cause error) uint64 { return n.keeper.lose(cause) }
-
-// onLeading is called when this node has begun to lead.
-func (n *Node) onLeading() { n.keeper.wake() }
-
-// isCurrent reports whether this node has caught up with a leader since it was started.
-func (n *Node) isCurrent() bool { return n.keeper.current.Load() }
-
-// flushOwn writes down what could not be written before of this node's own certificates.
-func (n *Node) flushOwn() { n.own.flush() }

@@ -14,24 +14,24 @@ import (
 )
 
 // openSession has the cluster open a session for this process, in place of one whose lease has lapsed, if lost is not 0.
-func (n *Node) openSession(ctx context.Context, lost uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+func (n *membership) openSession(ctx context.Context, lost uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
 	defer cancel()
 	if err := n.superseded(ctx); err != nil {
 		n.giveUp(err)
 		return err
 	}
 	s := n.store.State()
-	if own := n.ownSession(s); own != 0 && own != lost {
+	if own := n.self.ownSession(s); own != 0 && own != lost {
 		return nil // the answer to an earlier call was lost
 	}
 	var e codec.Encoder
-	e.String(n.boot)
-	e.Uint(s.Number(n.id))
-	e.Bool(lost != 0 && s.Number(n.id) == lost && !n.seen(lost)) // else something of the last one may be seen yet
-	e.String(n.addr)
-	e.Bytes(state.EncodeProcesses(n.identity().Processes))
-	if _, err := n.askLeader(ctx, callOpen, e.B); err != nil {
+	e.String(n.self.boot)
+	e.Uint(s.Number(n.self.id))
+	e.Bool(lost != 0 && s.Number(n.self.id) == lost && !n.up.seen(lost)) // else something of the last one may be seen yet
+	e.String(n.self.addr)
+	e.Bytes(state.EncodeProcesses(n.ident.identity().Processes))
+	if _, err := n.replica.askLeader(ctx, callOpen, e.B); err != nil {
 		if refused := new(wire.CallError); errors.As(err, &refused) && refused.Status == http.StatusConflict {
 			if r := n.greet(ctx); r.err != nil {
 				n.giveUp(r.err)
@@ -39,12 +39,12 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 		}
 		return err
 	}
-	seen := s.Number(n.id)
+	seen := s.Number(n.self.id)
 	s, err := n.store.Wait(ctx, func(s *state.State) bool {
-		last, _ := s.Process(n.id)
-		return s.Number(n.id) != seen || last.Incarnation != "" && last.Incarnation != n.boot && !state.ComesAfter(n.identity().Processes, last.Incarnation)
+		last, _ := s.Process(n.self.id)
+		return s.Number(n.self.id) != seen || last.Incarnation != "" && last.Incarnation != n.self.boot && !state.ComesAfter(n.ident.identity().Processes, last.Incarnation)
 	})
-	if err == nil && n.ownSession(s) == 0 {
+	if err == nil && n.self.ownSession(s) == 0 {
 		err = errors.New("the session that was to be replaced has ended")
 	}
 	return err
@@ -52,36 +52,36 @@ func (n *Node) openSession(ctx context.Context, lost uint64) error {
 
 // noteSession has the directory know that this process has had a session, and so which process the
 // cluster has on record.
-func (n *Node) noteSession() {
-	if processes := n.identity().Processes; len(processes) < 2 || n.ownSession(n.store.State()) == 0 {
+func (n *membership) noteSession() {
+	if processes := n.ident.identity().Processes; len(processes) < 2 || n.self.ownSession(n.store.State()) == 0 {
 		return
 	}
-	if err := n.save(func(id *identity) { id.Processes = []string{n.boot} }); err != nil {
+	if err := n.ident.save(func(id *identity) { id.Processes = []string{n.self.boot} }); err != nil {
 		n.log.Debug("that this process has had a session cannot be written down", "err", err) // all processes are known anyway
 	}
 }
 
 // live sees to the session for as long as it has a lease. It returns when all that hung on it is over, with the session's
 // number if the cluster may still believe in it. A setback since there were that many ends it at once: the node has not caught up since.
-func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
-	session := n.ownSession(n.store.State())
+func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
+	session := n.self.ownSession(n.store.State())
 	if session == 0 {
 		return 0 // it has ended already
 	}
 	over := n.keeper.begin(session)
-	if n.setbacks.Load() != setbacks {
+	if n.life.setbacks.Load() != setbacks {
 		n.keeper.lose(ErrLost)
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
-		renewed, changed := n.keeper.renewed.Wait(), n.sessions.Wait()
+		renewed, changed := n.keeper.renewed.Wait(), n.life.sessions.Wait()
 		s := n.store.State()
-		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.id) {
-			self := n.self()
-			n.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
+		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.self.id) {
+			self := n.asMember()
+			n.replica.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
 			return 0
 		}
-		if n.ownSession(s) != session {
+		if n.self.ownSession(s) != session {
 			n.keeper.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
 			return 0
 		}
@@ -89,7 +89,7 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 			leased = true
 			n.keeper.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
 			n.keeper.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
-			n.changed.Notify()
+			n.life.changed.Notify()
 		}
 		if leased {
 			renewed = nil
@@ -111,13 +111,13 @@ func (n *Node) live(ctx context.Context, setbacks uint64) (lost uint64) {
 }
 
 // endSession has the cluster end the session of this node at its own word. If not all was given up in time, something of it may be seen yet.
-func (n *Node) endSession(ctx context.Context, number uint64, clean bool) error {
+func (n *membership) endSession(ctx context.Context, number uint64, clean bool) error {
 	for number != 0 {
-		changed := n.changed.Wait()
+		changed := n.life.changed.Wait()
 		var e codec.Encoder
 		e.Uint(number)
 		e.Bool(!clean)
-		_, err := n.askLeader(ctx, callEnd, e.B)
+		_, err := n.replica.askLeader(ctx, callEnd, e.B)
 		if err == nil {
 			break
 		}
@@ -133,7 +133,7 @@ func (n *Node) endSession(ctx context.Context, number uint64, clean bool) error 
 
 // serveOpen opens a session for the caller's process, in place of the one that it has seen, its last process's or one whose lease it
 // has lost. The caller waits for it in its own state.
-func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *membership) serveOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
 	boot, seen, clean, addr, processes := d.String(), d.Uint(), d.Bool(), d.String(), d.Bytes()
 	if err := d.End(); err != nil {
@@ -142,25 +142,25 @@ func (n *Node) serveOpen(ctx context.Context, peer string, body []byte) ([]byte,
 	if !slices.Contains(n.store.State().Servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
-	if l := n.leading.Load(); l != nil && l.expels(peer) {
+	if l := n.replica.leading.Load(); l != nil && l.expels(peer) {
 		return nil, errors.New("it is being removed from the cluster")
 	}
 	if err := n.mayOpen(ctx, peer, boot, state.DecodeProcesses(processes)); err != nil {
 		return nil, err
 	}
-	return nil, n.changeSession(ctx, state.Command{Op: state.OpOpen, Node: peer, Key: boot, Target: addr, Value: processes, Number: seen, Flag: clean}, func(s *state.State) bool {
+	return nil, n.replica.changeSession(ctx, state.Command{Op: state.OpOpen, Node: peer, Key: boot, Target: addr, Value: processes, Number: seen, Flag: clean}, func(s *state.State) bool {
 		return s.Number(peer) != seen
 	})
 }
 
 // serveEnd ends the caller's session, at its own wish.
-func (n *Node) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *membership) serveEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
 	number, lingers := d.Uint(), d.Bool()
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	return nil, n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: peer, Target: peer, Number: number, Flag: lingers, Stored: n.storedBy(peer, wire.Process(ctx))}, func(s *state.State) bool {
+	return nil, n.replica.changeSession(ctx, state.Command{Op: state.OpEnd, Node: peer, Target: peer, Number: number, Flag: lingers, Stored: n.replica.storedBy(peer, wire.Process(ctx))}, func(s *state.State) bool {
 		ses := s.Session(peer)
 		return ses == nil || ses.Number != number
 	})

@@ -78,7 +78,7 @@ func (p *peerSettings) differences(own settings) map[string][]string {
 }
 
 // misconfigured lists the nodes whose settings differ from this one's.
-func (n *Node) misconfigured() string {
+func (n *membership) misconfigured() string {
 	var all []string
 	for _, p := range n.peerStatus() {
 		for _, d := range p.Differs {

@@ -54,30 +54,30 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
 		leader, others := leaderOf(t, nodes)
 		deaf, gone := others[0], others[1]
-		l := leader.leading.Load()
-		if _, err := l.settle(t.Context(), leader); err != nil {
+		l := leader.replica.leading.Load()
+		if _, err := l.settle(t.Context(), leader.replica); err != nil {
 			t.Fatalf("before any change: %v", err)
 		}
 		for _, n := range nodes {
-			net.Block(n.name, deaf.name)
+			net.Block(n.self.name, deaf.self.name)
 		}
-		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.id), 0, time.Second)); err != nil {
+		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.self.id), 0, time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		s, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.id) })
+		s, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.self.id) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), leader.timing.Retry())
 		defer cancel()
-		if _, err := l.settle(ctx, leader); err == nil || !strings.Contains(err.Error(), deaf.id+" has not heard of it") {
-			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.id, err)
+		if _, err := l.settle(ctx, leader.replica); err == nil || !strings.Contains(err.Error(), deaf.self.id+" has not heard of it") {
+			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.self.id, err)
 		}
-		settled, err := l.settle(t.Context(), leader)
+		settled, err := l.settle(t.Context(), leader.replica)
 		if err != nil || settled != s.Elected {
 			t.Errorf("settled is configuration %d and not %d: %v", settled, s.Elected, err)
 		}
-		if leader.store.State().Session(deaf.id) != nil {
+		if leader.store.State().Session(deaf.self.id) != nil {
 			t.Error("another change may follow while the session lasts that has not heard of the last one")
 		}
 	})

@@ -125,7 +125,7 @@ func TestFirstKeyringCounts(t *testing.T) {
 		entries = append(entries, &raft.Log{Index: uint64(i + 1), Data: state.KeyringEntry(name, wrapped)})
 	}
 	entries = append(entries, &raft.Log{Index: 3, Data: state.SealCommand(rings[0], &state.Command{Op: state.OpOpen, Node: "a", Key: "boot"})})
-	f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
+	f := testFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
 	done := make(chan struct{})
 	go func() { // which ends if an entry cannot be opened
 		defer close(done)
@@ -296,7 +296,7 @@ func TestSessionOfAnOlderDirectory(t *testing.T) {
 				c.Op, c.Node = state.OpOpen, "a"
 				return &raft.Log{Index: index, Data: state.SealCommand(keys, &c)}
 			}
-			f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
+			f := testFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
 			f.ApplyBatch([]*raft.Log{
 				{Index: 1, Data: state.KeyringEntry("one", wrapped)},
 				open(2, state.Command{Key: first, Value: state.EncodeProcesses([]string{first})}),

@@ -321,7 +321,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := make(chan error, 1)
-			f := newFSM(state.NewStore(), test.secrets, testlog.None(), func(err error) { failed <- err }, func(*state.Effects) {})
+			f := testFSM(state.NewStore(), test.secrets, testlog.None(), func(err error) { failed <- err }, func(*state.Effects) {})
 			done := make(chan struct{})
 			finished := false
 			go func() {
@@ -343,7 +343,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 }
 
 func TestRestoreKeepsTheStateOnError(t *testing.T) {
-	f := newFSM(state.NewStore(), []seal.Secret{{1}}, testlog.None(), func(error) {}, func(*state.Effects) {})
+	f := testFSM(state.NewStore(), []seal.Secret{{1}}, testlog.None(), func(error) {}, func(*state.Effects) {})
 	before := f.State()
 	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); !errors.Is(err, ErrSealed) || f.State() != before {
 		t.Errorf("error %v, and the state changed: %v", err, f.State() != before)
@@ -359,7 +359,7 @@ func TestStateNeverGoesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := 0
-	f := newFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) { told++ })
+	f := testFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) { told++ })
 	entries := []*raft.Log{
 		{Index: 1, Data: state.KeyringEntry("c", wrapped)},
 		{Index: 2, Data: state.SealCommand(keys, &state.Command{Op: state.OpOpen, Node: "a", Key: "boot"})},

@@ -128,35 +128,35 @@ func (n *Node) Status() Status {
 	s := n.store.State()
 	lease := n.leaseStatus(s, left)
 	out := Status{
-		ID:           n.id,
-		Name:         n.name,
-		Addr:         n.addr,
-		Cluster:      n.clusterID(),
-		Leader:       n.leader(),
-		Term:         n.term(),
+		ID:           n.self.id,
+		Name:         n.self.name,
+		Addr:         n.self.addr,
+		Cluster:      n.members.ident.clusterID(),
+		Leader:       n.replica.leader(),
+		Term:         n.replica.term(),
 		Index:        s.Index,
-		Ready:        lease.Held && n.keeper.current.Load() && n.works.Err() == nil && n.setback.Load() == nil,
-		Draining:     n.drained.Load() || n.leaving.Load() || n.aside.Load(),
-		Drained:      n.aside.Load(),
+		Ready:        lease.Held && n.keeper.current.Load() && n.life.works.Err() == nil && n.life.setback.Load() == nil,
+		Draining:     n.life.drained.Load() || n.life.leaving.Load() || n.life.aside.Load(),
+		Drained:      n.life.aside.Load(),
 		Lease:        lease,
 		Roles:        n.remarks.add(n.roleStatus(s, lease)),
 		Certificates: n.certificates(),
 		Tickets:      ticketStatus(n.tickets.Current()),
 		Space:        spaceOf(s, n.cfg.MaxState),
 		Waiting:      n.waiting.list(),
-		Peers:        n.peerStatus(),
+		Peers:        n.members.peerStatus(),
 	}
 	out.OnDemand = n.certs.demands.count()
 	if err := n.clocks.Check(clocks.MaxOffset); err != nil {
 		out.Clock = err.Error()
 	}
-	out.SetAside = n.identity().Kept
-	if err := n.failure(); err != nil {
-		out.Err, out.Retries = err.Error(), n.works.Err() == nil
-	} else if n.stalled() && n.opened.Err() == nil {
+	out.SetAside = n.members.ident.identity().Kept
+	if err := n.life.failure(); err != nil {
+		out.Err, out.Retries = err.Error(), n.life.works.Err() == nil
+	} else if n.replica.stalled() && n.life.opened.Err() == nil {
 		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
-	for _, srv := range n.servers() {
+	for _, srv := range n.replica.servers() {
 		known, ok := s.Member(string(srv.ID))
 		if !ok {
 			known, _ = n.book.get(string(srv.ID))
@@ -214,14 +214,14 @@ func (m *Member) why(voters int, removeDead time.Duration) string {
 
 // leaseStatus describes the lease of which so much is left.
 func (n *Node) leaseStatus(s *state.State, left time.Duration) LeaseStatus {
-	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.ownSession(s)}
+	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.self.ownSession(s)}
 }
 
 // roleStatus lists the roles, without this node as the holder of what it may hold no more.
 func (n *Node) roleStatus(s *state.State, lease LeaseStatus) []RoleStatus {
 	roles := rolesOf(s)
 	for i := range roles {
-		if roles[i].Holder == n.id && !lease.Held {
+		if roles[i].Holder == n.self.id && !lease.Held {
 			roles[i].Holder = ""
 		}
 	}
@@ -234,7 +234,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		var last Status
 		for first := true; ; first = false {
-			changed, applied := n.changed.Wait(), n.store.Next()
+			changed, applied := n.life.changed.Wait(), n.store.Next()
 			if now := n.Status(); first || !sameStatus(now, last) {
 				if !yield(now) {
 					return
@@ -246,7 +246,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 			case <-applied:
 			case <-ctx.Done():
 				return
-			case <-n.opened.Done():
+			case <-n.life.opened.Done():
 				return
 			}
 		}

@@ -33,12 +33,26 @@ const readTimeout = 2 * time.Second
 // lock is committed in one step, when it is complete, and only if the lock is still held then. Other writes are not tied to locks;
 // see Node.Hold for those that should be.
 type Storage struct {
-	n *Node
+	at func() *storageNode // the parts of the node
 
 	freed notify.Signal // a lock was taken out of held
 
 	mu   sync.Mutex
 	held map[string]*heldLock
+}
+
+// storageNode is what a Storage needs of the node around it.
+type storageNode struct {
+	cfg     Config
+	log     *slog.Logger
+	life    *lifecycle
+	self    *identityOf
+	store   *state.Store
+	replica *replica
+	keeper  *keeper
+	roles   *holder
+
+	dropTickets func(ctx context.Context) error
 }
 
 // heldLock is a lock that this node's callers hold, or have lost and not unlocked yet.
@@ -54,17 +68,19 @@ var (
 	_ certmagic.LockLeaseRenewer = (*Storage)(nil)
 )
 
-func newStorage(n *Node) *Storage { return &Storage{n: n, held: make(map[string]*heldLock)} }
+func newStorage(at func() *storageNode) *Storage {
+	return &Storage{at: at, held: make(map[string]*heldLock)}
+}
 
 // trace logs a call before it does anything.
 func (s *Storage) trace(ctx context.Context, op, key string) {
-	if s.n.log.Enabled(ctx, slog.LevelDebug) {
-		s.n.log.DebugContext(ctx, "storage", "op", op, "key", key)
+	if s.at().log.Enabled(ctx, slog.LevelDebug) {
+		s.at().log.DebugContext(ctx, "storage", "op", op, "key", key)
 	}
 }
 
 // String names the storage in logs.
-func (s *Storage) String() string { return "flotilla(" + s.n.name + ")" }
+func (s *Storage) String() string { return "flotilla(" + s.at().self.name + ")" }
 
 // Store puts value at key, in place of what was there. It fails if there are keys below key, or a value above it, and with ErrTooLarge
 // if key or value is longer than MaxName or MaxValue or there is no room: see Config.MaxState. A key that leads out of the storage, or would stand in the
@@ -92,7 +108,7 @@ func (s *Storage) store(ctx context.Context, key string, value []byte) error {
 			}
 		}
 	}
-	a, err := s.n.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: value, Number: s.limit()})
+	a, err := s.at().replica.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: value, Number: s.limit()})
 	if err == nil {
 		err = codeError(a.Code)
 	}
@@ -137,7 +153,7 @@ func (s *Storage) storeFenced(ctx context.Context, lock string, ref state.Ref, r
 		return err
 	}
 	c.Session, c.Fences = ref.Session, []state.Fence{{Role: keyspace.LockPrefix + lock, Seq: ref.Seq}}
-	a, err := s.n.writes.do(ctx, c)
+	a, err := s.at().replica.writes.do(ctx, c)
 	if err == nil {
 		err = codeError(a.Code)
 	}
@@ -149,15 +165,15 @@ func (s *Storage) room(key string, value []byte) error {
 	if len(value) > MaxValue {
 		return fmt.Errorf("%w: the value has %d bytes, the limit is %d", ErrTooLarge, len(value), MaxValue)
 	}
-	st, b := s.n.store.State(), keyspace.OfRecord(key)
-	if !st.HasRoom(b, st.RecordGrows(key, value), s.n.cfg.MaxState) {
-		return b.Refuse(st.Used[b], s.n.cfg.MaxState)
+	st, b := s.at().store.State(), keyspace.OfRecord(key)
+	if !st.HasRoom(b, st.RecordGrows(key, value), s.at().cfg.MaxState) {
+		return b.Refuse(st.Used[b], s.at().cfg.MaxState)
 	}
 	return nil
 }
 
 // limit is what the state may have at the most, for a command.
-func (s *Storage) limit() uint64 { return uint64(s.n.cfg.MaxState) }
+func (s *Storage) limit() uint64 { return uint64(s.at().cfg.MaxState) }
 
 // Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory is another error.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
@@ -177,7 +193,7 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 	clean, err := keyspace.Clean(key)
 	if err == nil && !s.forget(clean) {
 		var a state.Answer
-		a, err = s.n.writes.do(ctx, state.Command{Op: state.OpDelete, Key: clean})
+		a, err = s.at().replica.writes.do(ctx, state.Command{Op: state.OpDelete, Key: clean})
 		if err == nil {
 			err = codeError(a.Code)
 		}
@@ -253,7 +269,7 @@ func keyInfo(key string, i state.Info) certmagic.KeyInfo {
 
 // read returns the state to answer from, and whether it is current.
 func (s *Storage) read(ctx context.Context) (*state.State, bool) {
-	n := s.n
+	n := s.at()
 	// The lease is asked for first, and the state is taken then. At the moment at which the lease is valid, which is after the call began, all
 	// that was acknowledged until then has been applied here. This process may stand still at any step after that, for as long as it likes:
 	// the state that it takes is that one or a newer one, so the answer is no older than what was acknowledged when the call began. The other
@@ -263,7 +279,7 @@ func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
 	defer cancel()
-	current := n.works.Err() == nil && n.keeper.awaitReady(ctx) == nil // in this order again: it has asked the clock last
+	current := n.life.works.Err() == nil && n.keeper.awaitReady(ctx) == nil // in this order again: it has asked the clock last
 	return n.store.State(), current
 }
 
@@ -288,7 +304,7 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
-	if ctx.Err() == nil && s.n.keeper.valid() && len(s.n.store.State().Claims(keyspace.LockPrefix+name)) > 0 {
+	if ctx.Err() == nil && s.at().keeper.valid() && len(s.at().store.State().Claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
 	held, err := s.lock(ctx, name, false)
@@ -306,7 +322,7 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 		ref = lock.ref
 	}
 	s.mu.Unlock()
-	if lock != nil && s.n.keeper.usable(ref.Session) {
+	if lock != nil && s.at().keeper.usable(ref.Session) {
 		return nil
 	}
 	ref, err := s.claim(ctx, name, false)
@@ -314,7 +330,7 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 		err = fmt.Errorf("%w: another node has it", ErrLost)
 	}
 	if err == nil && !s.keep(name, lock, ref) {
-		s.n.withdraw(keyspace.LockPrefix+name, ref)
+		s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
 		err = fmt.Errorf("%w: it was unlocked meanwhile", ErrLost)
 	}
 	return pathError("renew lock", name, err)
@@ -355,26 +371,26 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		for {
 			freed := s.freed.Wait()
 			kept := s.keep(name, nil, ref)
-			if !s.n.keeper.usable(ref.Session) { // asked last
+			if !s.at().keeper.usable(ref.Session) { // asked last
 				if kept {
 					s.drop(name, ref)
 				}
-				s.n.withdraw(keyspace.LockPrefix+name, ref)
+				s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
 				break
 			}
 			if kept {
 				return true, nil
 			}
 			if !wait {
-				s.n.withdraw(keyspace.LockPrefix+name, ref)
+				s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
 				return false, nil
 			}
-			renewed := s.n.keeper.renewed.Wait()
+			renewed := s.at().keeper.renewed.Wait()
 			select {
 			case <-freed:
 			case <-renewed:
 			case <-ctx.Done():
-				s.n.withdraw(keyspace.LockPrefix+name, ref)
+				s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
 				return false, context.Cause(ctx)
 			}
 		}
@@ -387,12 +403,12 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 		return state.Ref{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
 	}
 	ready, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
-	err := s.n.keeper.awaitReady(ready)
+	err := s.at().keeper.awaitReady(ready)
 	cancel()
 	if err != nil {
 		return state.Ref{}, err
 	}
-	ref, _, err := s.n.await(ctx, state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + name, Flag: wait, Number: s.limit()}, nil)
+	ref, _, err := s.at().roles.await(ctx, state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + name, Flag: wait, Number: s.limit()}, nil)
 	return ref, err
 }
 
@@ -412,11 +428,11 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	if rest := lock.bundle.rest(); len(rest) > 0 { // somebody else's way to store a certificate
 		errs = append(errs, s.storeFenced(ctx, name, lock.ref, rest))
 	}
-	_, a, err := s.n.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: keyspace.LockPrefix + name, Number: lock.ref.Seq, Session: lock.ref.Session})
+	_, a, err := s.at().replica.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: keyspace.LockPrefix + name, Number: lock.ref.Seq, Session: lock.ref.Session})
 	if err == nil {
 		err = codeError(a.Code)
 	} else if !errors.Is(err, ErrLost) {
-		s.n.withdraw(keyspace.LockPrefix+name, lock.ref)
+		s.at().roles.withdraw(keyspace.LockPrefix+name, lock.ref)
 	}
 	return pathError("unlock", name, errors.Join(append(errs, err)...))
 }

@@ -109,9 +109,9 @@ func TestCommandsOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		n, other := nodes[0], nodes[1]
-		own := n.ownSession(n.store.State())
+		own := n.self.ownSession(n.store.State())
 		within := func(on *Node, session uint64) context.Context {
-			return context.WithValue(t.Context(), tenureKey{}, &tenure{n: on, key: keyspace.RolePrefix + "r", ref: state.Ref{Node: on.id, Session: session, Seq: 1}})
+			return on.replica.fenced(t.Context(), session, state.Fence{Role: keyspace.RolePrefix + "r", Seq: 1})
 		}
 		for _, test := range []struct {
 			name    string
@@ -122,12 +122,12 @@ func TestCommandsOfOthers(t *testing.T) {
 			{"of this session", t.Context(), own, ""},
 			{"of none", t.Context(), 0, ""},
 			{"of a lost session", t.Context(), own - 1, errEnded.Error()},
-			{"of another node's role", within(other, other.ownSession(other.store.State())), 0, "a tenure of another node"},
+			{"of another node's role", within(other, other.self.ownSession(other.store.State())), 0, "a tenure of another node"},
 			{"of a lost role", within(n, own-1), 0, errEnded.Error()},
 			{"of a lost lock, in a role of this session", within(n, own), own - 1, errEnded.Error()},
 		} {
 			before := n.store.State().Index
-			_, err := n.writes.do(test.ctx, state.Command{Op: state.OpStore, Session: test.session, Key: "k", Value: []byte(test.name), Number: 1 << 20})
+			_, err := n.replica.writes.do(test.ctx, state.Command{Op: state.OpStore, Session: test.session, Key: "k", Value: []byte(test.name), Number: 1 << 20})
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("a command %s: %v, want %q", test.name, err, test.want)
 			}
@@ -141,7 +141,7 @@ func TestCommandsOfOthers(t *testing.T) {
 // A member is late that has come no closer for three leases to what is wanted of it.
 func TestLateMembers(t *testing.T) {
 	now := time.Now()
-	n := &Node{timing: LAN.lengths()}
+	n := newReplica(replicaConfig{timing: LAN.lengths()})
 	a := newAcks(n, nil)
 	for _, test := range []struct {
 		name            string

@@ -3,7 +3,6 @@ package flotilla
 import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"context"
 	"fmt"
@@ -59,7 +58,7 @@ func TestThousandWaiters(t *testing.T) {
 		start := nodes[0].store.State().Index
 		var woken [3]int
 		for i, n := range nodes {
-			woken[i] = n.tenures.told()
+			woken[i] = n.roles.tenures.told()
 		}
 		close(release)
 		wg.Wait()
@@ -70,7 +69,7 @@ func TestThousandWaiters(t *testing.T) {
 		}
 		all := 0
 		for i, n := range nodes {
-			all += n.tenures.told() - woken[i]
+			all += n.roles.tenures.told() - woken[i]
 		}
 		if all != waiters-1 {
 			t.Errorf("%d waiters were woken %d times", waiters-1, all)
@@ -112,7 +111,7 @@ func TestIdleWritesNothing(t *testing.T) {
 			t.Errorf("%d entries in two idle minutes", now-index)
 		}
 		leader, _ := leaderOf(t, nodes)
-		if err := leader.transfer(t.Context(), ""); err != nil {
+		if err := leader.replica.transfer(t.Context(), ""); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -131,8 +130,8 @@ func TestIdleWritesNothing(t *testing.T) {
 func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
-		id := sessionID{nodes[1].id, nodes[1].ownSession(nodes[1].store.State())}
-		k := newKeeper(nodes[0]) // the next life of the keeper, in a node that has all of the log
+		id := sessionID{nodes[1].self.id, nodes[1].self.ownSession(nodes[1].store.State())}
+		k := newKeeper(nodes[0].keeper.leaseConfig) // the next life of the keeper, in a node that has all of the log
 		if k.asked(id.node, id.number) {
 			t.Error("it promises before it has caught up")
 		}
@@ -160,30 +159,30 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		old := n.ownSession(n.store.State())
-		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: old}
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.id) != old }); err != nil {
+		old := n.self.ownSession(n.store.State())
+		end := state.Command{Op: state.OpEnd, Node: leader.self.id, Target: n.self.id, Number: old}
+		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.id) != old }); err != nil {
 			t.Fatal(err)
 		}
-		k := newKeeper(n) // which has not heard of it
+		k := newKeeper(n.keeper.leaseConfig) // which has not heard of it
 		k.begin(old)
 		k.given.began = time.Now().Add(-time.Hour)
-		k.promised(leader.id, old, time.Now())
-		k.promised(others[1].id, old, time.Now())
+		k.promised(leader.self.id, old, time.Now())
+		k.promised(others[1].self.id, old, time.Now())
 		if !k.valid() {
 			t.Fatal("it has no lease")
 		}
 		var e codec.Encoder
 		e.Byte(noteEnded)
 		e.Uint(old + 1)
-		k.noted(leader.id, e.B)
+		k.noted(leader.self.id, e.B)
 		if !k.valid() {
 			t.Error("it gives up another session")
 		}
 		e.B = nil
 		e.Byte(noteEnded)
 		e.Uint(old)
-		k.noted(leader.id, e.B)
+		k.noted(leader.self.id, e.B)
 		if k.valid() {
 			t.Error("it goes on as if it had a lease")
 		}
@@ -202,12 +201,12 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		})
 		tenure := <-held
 		before := leader.store.State().Index
-		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: leader.id, Number: leader.ownSession(leader.store.State())}
-		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
+		c := state.Command{Op: state.OpSuspect, Node: leader.self.id, Target: leader.self.id, Number: leader.self.ownSession(leader.store.State())}
+		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.timing.Lease)
-		if ses := leader.store.State().Session(leader.id); ses == nil || ses.Number != c.Number || ses.Suspect != 0 {
+		if ses := leader.store.State().Session(leader.self.id); ses == nil || ses.Number != c.Number || ses.Suspect != 0 {
 			t.Errorf("its session was %d and is %+v", c.Number, ses)
 		}
 		if err := context.Cause(tenure); err != nil {
@@ -223,11 +222,8 @@ func FuzzNoted(f *testing.F) {
 	f.Add(append([]byte{noteLapsed, 1, 'a'}, 1, 2))
 	f.Add([]byte{noteEnded, 9})
 	f.Fuzz(func(t *testing.T, note []byte) {
-		n := &Node{timing: LAN.lengths(), log: testlog.None(), tenures: newTenures()}
-		n.works = t.Context()
-		n.fsm = newFSM(state.NewStore(), nil, testlog.None(), nil, nil)
-		n.keeper = newKeeper(n)
-		n.keeper.noted("a", note) // nothing is answered: the state knows no session, and is behind any
+		n := loneKeeper()
+		n.noted("a", note) // nothing is answered: the state knows no session, and is behind any
 	})
 }
 

@@ -38,11 +38,11 @@ func (n *Node) keepTickets(l *leadership) {
 // nextTickets rotates the keys once every session has them.
 func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 	if k != nil {
-		if err := l.everyone(l.ctx, n, k.Index); err != nil {
+		if err := l.everyone(l.ctx, n.replica, k.Index); err != nil {
 			return err
 		}
 	}
-	a, err := n.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: frontend.NewTicketKey()})
+	a, err := n.replica.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: frontend.NewTicketKey()})
 	if err == nil && a.Code != state.CodeChanged {
 		err = codeError(a.Code)
 	}
@@ -55,7 +55,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: frontend.NewTicketKey()})
+	_, err := n.replica.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: frontend.NewTicketKey()})
 	return edge("dropping session tickets", err)
 }
 
@@ -81,5 +81,5 @@ func (n *Node) lead(l *leadership) {
 	var tickets sync.WaitGroup
 	defer tickets.Wait()
 	tickets.Go(func() { n.keepTickets(l) })
-	n.leadMembers(l)
+	n.members.leadMembers(l)
 }

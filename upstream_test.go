@@ -33,7 +33,7 @@ func trio(t *testing.T, net *simnet.Network, configure func(*Config)) []*Node {
 func leaderOf(t *testing.T, nodes []*Node) (*Node, []*Node) {
 	t.Helper()
 	for i, n := range nodes {
-		if n.leading.Load() != nil {
+		if n.replica.leading.Load() != nil {
 			return n, append(append([]*Node{}, nodes[:i]...), nodes[i+1:]...)
 		}
 	}
@@ -154,17 +154,17 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 			nodes := trio(t, net, nil)
 			time.Sleep(2 * time.Second)
 			old, others := leaderOf(t, nodes)
-			net.Isolate(old.name)
-			others[0].stand(t.Context())
-			for others[0].leading.Load() == nil {
+			net.Isolate(old.self.name)
+			others[0].replica.stand(t.Context())
+			for others[0].replica.leading.Load() == nil {
 				time.Sleep(time.Millisecond)
 			}
-			if old.leading.Load() == nil {
+			if old.replica.leading.Load() == nil {
 				t.Fatal("the old leader knows already; the test shows nothing")
 			}
 			result := make(chan error)
 			go func() {
-				_, err := old.confirm(t.Context())
+				_, err := old.replica.confirm(t.Context())
 				result <- err
 			}()
 			time.Sleep(10 * time.Millisecond)
@@ -206,11 +206,11 @@ func TestTransferTwice(t *testing.T) {
 						defer close(done)
 						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 						defer cancel()
-						old.transfer(ctx, "") // whatever comes of it
+						old.replica.transfer(ctx, "") // whatever comes of it
 					}()
 					time.Sleep(time.Microsecond)
-					net.Isolate(others[0].name)
-					net.Isolate(others[1].name)
+					net.Isolate(others[0].self.name)
+					net.Isolate(others[1].self.name)
 					<-done
 					net.Heal()
 					time.Sleep(10 * time.Second)
@@ -219,10 +219,10 @@ func TestTransferTwice(t *testing.T) {
 					if err := n.Ready(t.Context()); err != nil {
 						t.Fatal(err)
 					}
-					n.stand(t.Context()) // each leads once, the old one too
+					n.replica.stand(t.Context()) // each leads once, the old one too
 					time.Sleep(10 * time.Second)
 					if err := n.Storage().Store(t.Context(), "k", []byte("1")); err != nil {
-						t.Errorf("%s cannot write: %v", n.name, err)
+						t.Errorf("%s cannot write: %v", n.self.name, err)
 					}
 				}
 			})
@@ -274,15 +274,15 @@ func TestRaftIsStartedAnew(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		for round := range 2 {
 			for _, n := range nodes {
-				if err := n.restart(time.Now()); err != nil {
+				if err := n.replica.restart(time.Now()); err != nil {
 					t.Fatal(err)
 				}
-				if err := n.Storage().Store(t.Context(), "k", []byte(n.name+strconv.Itoa(round))); err != nil {
-					t.Fatalf("%s: %v", n.name, err)
+				if err := n.Storage().Store(t.Context(), "k", []byte(n.self.name+strconv.Itoa(round))); err != nil {
+					t.Fatalf("%s: %v", n.self.name, err)
 				}
 				for _, other := range nodes {
-					if got, err := other.Storage().Load(t.Context(), "k"); err != nil || string(got) != n.name+strconv.Itoa(round) {
-						t.Errorf("%s reads %q, %v after raft was started anew on %s", other.name, got, err, n.name)
+					if got, err := other.Storage().Load(t.Context(), "k"); err != nil || string(got) != n.self.name+strconv.Itoa(round) {
+						t.Errorf("%s reads %q, %v after raft was started anew on %s", other.self.name, got, err, n.self.name)
 					}
 				}
 			}
@@ -304,7 +304,7 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 		})
 		before := make([]*instance, 3)
 		for i, n := range nodes {
-			before[i] = n.raft.Load()
+			before[i] = n.replica.raft.Load()
 		}
 		once.Store(true)
 		storeWithin(t, 5*time.Second, nodes[0], "k", "1")
@@ -312,11 +312,11 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 		anew := 0
 		for i, n := range nodes {
 			wantValue(t, n, "k", "1")
-			if n.raft.Load() != before[i] {
+			if n.replica.raft.Load() != before[i] {
 				anew++
 			}
-			if n.setbacks.Load() != 0 || n.Status().Err != "" {
-				t.Errorf("%s was out: %s", n.name, n.Status().Err)
+			if n.life.setbacks.Load() != 0 || n.Status().Err != "" {
+				t.Errorf("%s was out: %s", n.self.name, n.Status().Err)
 			}
 		}
 		if anew != 1 {
@@ -334,7 +334,7 @@ func TestFailedNodeGoesOnServing(t *testing.T) {
 		}
 		old, others := leaderOf(t, nodes)
 		broken := errors.New("input/output error")
-		old.fail(broken)
+		old.replica.fail(broken)
 		if err := old.Ready(t.Context()); !errors.Is(err, broken) {
 			t.Errorf("Ready says %v", err)
 		}
@@ -364,7 +364,7 @@ func TestMalformedProposal(t *testing.T) {
 		e.Uint(1)
 		e.Uint(1)
 		e.Bytes([]byte("garbage"))
-		_, err := others[0].port.Call(t.Context(), l.id, callApply, e.B)
+		_, err := others[0].replica.port.Call(t.Context(), l.self.id, callApply, e.B)
 		var answer *wire.CallError
 		if !errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error()) {
 			t.Errorf("a malformed proposal is taken: %v", err)

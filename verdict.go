@@ -13,34 +13,34 @@ import (
 // judge is the leader's part: it suspects sessions that have fallen silent, clears those that speak again, and ends those that a majority of
 // the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
 func (k *keeper) judge(l *leadership, now, awake time.Time) {
-	s := k.n.store.State()
+	s := k.store.State()
 	k.exorcise(l, s, time.Now()) // not before s: this process may have stood still since now
 	it := s.Sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
 		id := sessionID{string(key), ses.Number}
-		if ses.Incarnation == k.n.boot && ses.Suspect == 0 {
+		if ses.Incarnation == k.self.boot && ses.Suspect == 0 {
 			continue // who leads has the promises of a majority, or leads no more; but it may be suspected by the one before it
 		}
 		k.mu.Lock()
-		silent, patience := now.Sub(maxTime(k.given.heard(id), awake)), k.n.timing.Silence()
+		silent, patience := now.Sub(maxTime(k.given.heard(id), awake)), k.timing.Silence()
 		if k.given.heard(id).Equal(k.given.began) {
 			patience = k.given.length // it may not have found this process yet
 		}
 		gone := ses.Suspect != 0 && isMajority(k.reports[suspicion{id, ses.Suspect}], s.Voters)
 		k.mu.Unlock()
 		overdue := silent > patience
-		if l.since.Sub(now.Add(-silent)) > k.n.timing.Leaderless() {
+		if l.since.Sub(now.Add(-silent)) > k.timing.Leaderless() {
 			// There was no leader for long. A live node opens a new session when it hears of this one.
 			// Until then its old session stays, and with it what the node has kept.
-			overdue = now.Sub(maxTime(l.since, awake)) > k.n.timing.Retry()
+			overdue = now.Sub(maxTime(l.since, awake)) > k.timing.Retry()
 		}
 		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
 		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", state.Command{Op: state.OpEnd, Target: id.node, Number: id.number, Cond: ses.Suspect, Voters: s.Elected, Priority: int64(silent), Stored: k.n.storedBy(id.node, ses.Incarnation)})
+			k.propose(l, id, "a node is gone; what it held is free", state.Command{Op: state.OpEnd, Target: id.node, Number: id.number, Cond: ses.Suspect, Voters: s.Elected, Priority: int64(silent), Stored: k.replica.storedBy(id.node, ses.Incarnation)})
 		case ses.Suspect == 0 && (overdue || late):
-			k.propose(l, id, "a node is silent", state.Command{Op: state.OpSuspect, Target: id.node, Number: id.number, Stored: k.n.storedBy(id.node, ses.Incarnation)})
-		case ses.Suspect != 0 && silent < k.n.timing.Heard() && !late:
+			k.propose(l, id, "a node is silent", state.Command{Op: state.OpSuspect, Target: id.node, Number: id.number, Stored: k.replica.storedBy(id.node, ses.Incarnation)})
+		case ses.Suspect != 0 && silent < k.timing.Heard() && !late:
 			k.propose(l, id, "a node is heard again", state.Command{Op: state.OpClear, Target: id.node, Number: id.number, Cond: ses.Suspect})
 		}
 	}
@@ -78,7 +78,7 @@ func (k *keeper) haunts(c *state.Claim) time.Duration {
 	d := time.Duration(c.HoldDownTime)
 	d += 2 * d / timing.Drift // a slow clock may count it, where that of a lease has a hundredth taken off
 	if !c.Expired {
-		d += k.n.timing.Grant()
+		d += k.timing.Grant()
 	}
 	return d + d/timing.Drift
 }
@@ -90,7 +90,7 @@ func (k *keeper) exorcism() (first time.Time) {
 	if len(k.haunted) == 0 {
 		return time.Time{}
 	}
-	ghosts := k.n.store.State().InHoldDown()
+	ghosts := k.store.State().InHoldDown()
 	for g, since := range k.haunted {
 		if c, ok := ghosts[g.role]; ok && c.HoldDown == g.index && !k.pending[sessionID{g.role, g.index}] {
 			if at := since.Add(k.haunts(&c)); first.IsZero() || at.Before(first) {
@@ -125,12 +125,12 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c state.Comman
 	if c.Op == state.OpEnd && !l.expels(id.node) {
 		level = slog.LevelWarn // nobody has planned it
 	}
-	k.n.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
-	k.n.tasks.Go(func() {
-		c.Node, c.Time = k.n.id, time.Now().UnixNano()
+	k.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
+	k.life.tasks.Go(func() {
+		c.Node, c.Time = k.self.id, time.Now().UnixNano()
 		last := l.raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
-		err := l.applyAndTell(l.ctx, k.n, &c, func(s *state.State) bool { return s.Index > last })
+		err := l.applyAndTell(l.ctx, k.replica, &c, func(s *state.State) bool { return s.Index > last })
 		k.mu.Lock()
 		delete(k.pending, id)
 		k.mu.Unlock()
@@ -143,7 +143,7 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c state.Comman
 // reported notes, for the leader, that a voter is bound to a suspected session no more. It never will be under this suspicion: a voter that
 // has restarted first applies it again.
 func (k *keeper) reported(voter string, who suspicion) {
-	s := k.n.store.State()
+	s := k.store.State()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for other := range k.reports {
@@ -167,17 +167,17 @@ func (k *keeper) reported(voter string, who suspicion) {
 // has not.
 func (k *keeper) succeed(ctx context.Context, id sessionID) {
 	for range 4 { // their clocks say so a little earlier or later
-		s := k.n.store.State()
-		if k.n.leader() != id.node || !k.overdue(id, time.Now()) {
+		s := k.store.State()
+		if k.replica.leader() != id.node || !k.overdue(id, time.Now()) {
 			return
 		}
 		if k.majoritySays(ctx, s.Voters, id) {
-			k.n.log.Info("the leader's lease has lapsed", "leader", id.node)
-			k.n.standFor(ctx, id.node, func() bool { return k.overdue(id, time.Now()) })
+			k.log.Info("the leader's lease has lapsed", "leader", id.node)
+			k.replica.standFor(ctx, id.node, func() bool { return k.overdue(id, time.Now()) })
 			return
 		}
 		select {
-		case <-time.After(k.n.timing.Glance()):
+		case <-time.After(k.timing.Glance()):
 		case <-ctx.Done():
 			return
 		}
@@ -186,18 +186,18 @@ func (k *keeper) succeed(ctx context.Context, id sessionID) {
 
 // majoritySays asks the other voters whether a session has lapsed for them, as it has for this one.
 func (k *keeper) majoritySays(ctx context.Context, voters []string, id sessionID) bool {
-	ctx, cancel := context.WithTimeout(ctx, k.n.timing.Query())
+	ctx, cancel := context.WithTimeout(ctx, k.timing.Query())
 	defer cancel()
 	var e codec.Encoder
 	e.String(id.node)
 	e.Uint(id.number)
 	answers := make(chan bool)
 	for _, v := range voters {
-		if v == k.n.id {
+		if v == k.self.id {
 			continue
 		}
-		k.n.tasks.Go(func() {
-			reply, err := k.n.port.Call(ctx, v, callLapsed, e.B)
+		k.life.tasks.Go(func() {
+			reply, err := k.replica.port.Call(ctx, v, callLapsed, e.B)
 			select {
 			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:
 			case <-ctx.Done():

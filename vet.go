@@ -12,7 +12,7 @@ import (
 
 // vetted returns a store of snapshots that refuses one which contradicts what this node has applied,
 // before it takes the place of anything.
-func (n *Node) vetted(s raft.SnapshotStore) raft.SnapshotStore {
+func (n *replica) vetted(s raft.SnapshotStore) raft.SnapshotStore {
 	return &vettedSnapshots{SnapshotStore: s, fsm: n.fsm, secrets: n.secrets}
 }
 

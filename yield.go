@@ -16,7 +16,7 @@ func (t *tenure) isPublic() bool { return t.public }
 func (t *tenure) isRole() bool   { return strings.HasPrefix(t.key, keyspace.RolePrefix) }
 
 // yieldAll has the chosen tenures of this node handed over, and waits for it.
-func (n *Node) yieldAll(ctx context.Context, chosen func(*tenure) bool) error {
+func (n *holder) yieldAll(ctx context.Context, chosen func(*tenure) bool) error {
 	for {
 		ended := n.tenures.ended.Wait()
 		all := slices.DeleteFunc(n.tenures.all(), func(t *tenure) bool { return !chosen(t) })

@@ -18,16 +18,21 @@ type nameHandler struct {
 	slog.Handler
 	ids  *regexp.Regexp
 	name func(id string) string // empty: it is not known
+	self func() string          // the name of this node; empty: it is not known
 }
 
-// NewNamed returns a logger that writes to l with the names that name knows.
-func NewNamed(l *slog.Logger, name func(id string) string) *slog.Logger {
-	return slog.New(&nameHandler{l.Handler(), nodeID(), name})
+// NewNamed returns a logger that writes to l with the names that name knows, and with the name of this node in each record, as
+// soon as self returns one.
+func NewNamed(l *slog.Logger, name func(id string) string, self func() string) *slog.Logger {
+	return slog.New(&nameHandler{l.Handler(), nodeID(), name, self})
 }
 
 // Handle implements slog.Handler.
 func (h *nameHandler) Handle(ctx context.Context, r slog.Record) error {
 	out := slog.NewRecord(r.Time, r.Level, h.text(r.Message), r.PC)
+	if self := h.self(); self != "" {
+		out.AddAttrs(slog.String("node", self))
+	}
 	r.Attrs(func(a slog.Attr) bool {
 		out.AddAttrs(h.attr(a))
 		return true
@@ -41,12 +46,12 @@ func (h *nameHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	for i, a := range attrs {
 		named[i] = h.attr(a)
 	}
-	return &nameHandler{h.Handler.WithAttrs(named), h.ids, h.name}
+	return &nameHandler{h.Handler.WithAttrs(named), h.ids, h.name, h.self}
 }
 
 // WithGroup implements slog.Handler.
 func (h *nameHandler) WithGroup(name string) slog.Handler {
-	return &nameHandler{h.Handler.WithGroup(name), h.ids, h.name}
+	return &nameHandler{h.Handler.WithGroup(name), h.ids, h.name, h.self}
 }
 
 func (h *nameHandler) attr(a slog.Attr) slog.Attr {
