@@ -190,10 +190,28 @@ func (n *Node) attach(ctx context.Context) (err error) {
 			return errors.Join(err, closeDir(dir))
 		}
 	}
+	opened := make(chan struct{}) // neither the disk nor a peer is heard before all is there
+	defer close(opened)
+	var member *disk
+	if id.Member {
+		member, err = openDisk(dir, diskOptions{fault: n.cfg.diskFault, log: n.log, failed: func(err error) {
+			<-opened
+			n.replica.diskFailed(err)
+		}})
+		if err != nil {
+			return errors.Join(err, closeDir(dir))
+		}
+	}
+	closeAll := func() error {
+		if member != nil {
+			return errors.Join(member.close(), closeDir(dir))
+		}
+		return closeDir(dir)
+	}
 	listener, err := n.cfg.Listen("tcp", n.cfg.Addr)
 	if err != nil {
 		err = &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr + listenRemedy(err), Err: err}
-		return errors.Join(err, closeDir(dir))
+		return errors.Join(err, closeAll())
 	}
 	if written {
 		id.Starts++
@@ -206,19 +224,12 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	for _, m := range id.Peers {
 		n.book.learn(m)
 	}
-	opened := make(chan struct{}) // no peer is answered before all is there
-	defer close(opened)
 	port, err := n.openPort(listener, opened)
 	if err != nil {
-		return errors.Join(err, listener.Close(), closeDir(dir))
+		return errors.Join(err, listener.Close(), closeAll())
 	}
-	n.assemble(newIdentityFile(dir, id), dir, port)
+	n.assemble(newIdentityFile(dir, id), dir, member, port)
 	n.book.hear(n.members.asMember(), n.self.boot, 0)
-	if id.Member {
-		if err := n.replica.openDisk(false); err != nil {
-			return err
-		}
-	}
 	// Before anybody hears of this node: those who do count on its being the same one when it is back.
 	if err := n.members.ident.save(func(now *identity) {
 		now.Processes = shorten(append(slices.Clone(now.Processes), n.self.boot))
@@ -286,9 +297,9 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 }
 
 // assemble makes the parts of a node that take part in its cluster, each of what is below it.
-func (n *Node) assemble(ident *identityFile, dir *durable.Dir, port *wire.Port) {
+func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *disk, port *wire.Port) {
 	n.replica = newReplica(replicaConfig{
-		cfg: n.cfg, timing: n.timing, secrets: n.secrets, log: n.log, life: n.life, self: n.self, store: n.store, fsm: n.fsm, book: n.book, dir: dir, port: port,
+		cfg: n.cfg, timing: n.timing, secrets: n.secrets, log: n.log, life: n.life, self: n.self, store: n.store, fsm: n.fsm, book: n.book, dir: dir, member: member, port: port,
 		up: replicaUp{
 			clusterID: ident.clusterID,
 			isMember:  func() bool { return ident.identity().Member },
@@ -404,29 +415,27 @@ func (n *Node) Close() error {
 }
 
 func (n *Node) shut() error {
+	if n.replica == nil { // it has no port, and so no part in anything
+		n.life.end(ErrClosed)
+		if n.certs != nil {
+			n.certs.close()
+		}
+		n.life.tasks.Close()
+		return nil
+	}
 	n.keeper.lose(ErrClosed) // before others can think that this process is gone
 	n.life.end(ErrClosed)
 	n.life.changed.Notify()
-	var errs []error
-	if n.certs != nil {
-		n.certs.close()
-	}
-	if n.replica.port != nil {
-		errs = append(errs, n.replica.port.Close())
-	}
+	n.certs.close()
+	errs := []error{n.replica.port.Close()}
 	n.life.tasks.Close() // one of them may just be starting raft
 	ended := n.replica.endRaft()
 	if errs = append(errs, ended); ended == nil {
 		n.replica.leaveDir()
 	}
-	if n.own != nil {
-		n.own.flush()
-	}
+	n.own.flush()
 	n.roles.tenures.awaitEnd(n.keeper.until()) // the directory's next process ends this one's session
-	if n.replica.dir != nil {
-		errs = append(errs, n.replica.dir.Close())
-	}
-	return edge("closing", errors.Join(errs...))
+	return edge("closing", errors.Join(append(errs, closeDir(n.replica.dir))...))
 }
 
 // Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back, unless it has no directory: then
@@ -521,7 +530,6 @@ func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
 	if err := errors.Join(n.replica.port.Close(), n.replica.endRaft(), n.replica.dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}
-	n.replica.port, n.replica.dir = nil, nil
-	n.replica.disk.Store(nil)
+	n.replica, n.keeper, n.members, n.roles, n.ops = nil, nil, nil, nil, nil // they are those of the node that this one was
 	return n.attach(ctx)
 }

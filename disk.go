@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"syscall"
 	"time"
 
@@ -66,29 +67,45 @@ func (n *replica) makePrivate() error {
 	return nil
 }
 
-// openDisk opens the log and the snapshots, which must be there unless create is true.
-func (n *replica) openDisk(create bool) error {
-	if n.dir == nil {
+// diskOptions are how a node's disk is opened.
+type diskOptions struct {
+	create bool                  // its files are new; else they must be there
+	failed func(error)           // told, on a goroutine of its own, that the log has ended
+	fault  func(op string) error // see durable.LogOptions
+	log    *slog.Logger
+}
+
+// openDisk opens the log and the snapshots in dir, or in memory if that is nil.
+func openDisk(dir *durable.Dir, o diskOptions) (*disk, error) {
+	if dir == nil {
 		store := raft.NewInmemStore()
 		snaps := durable.GuardSnapshots(raft.NewInmemSnapshotStore(), store)
-		n.disk.Store(&disk{logs: store, stable: store, snaps: snaps, busy: func() time.Duration { return 0 }, failed: func() error { return nil }, run: func(f func() error) error { return f() }, close: func() error { return nil }})
-		return nil
+		return &disk{logs: store, stable: store, snaps: snaps, busy: func() time.Duration { return 0 }, failed: func() error { return nil }, run: func(f func() error) error { return f() }, close: func() error { return nil }}, nil
 	}
-	if create && n.dir.HasLog() {
+	if o.create && dir.HasLog() {
 		// A start that came to nothing: no entry of it was ever told to anybody.
-		if err := n.dir.RemoveState(); err != nil {
-			return err
+		if err := dir.RemoveState(); err != nil {
+			return nil, err
 		}
 	}
-	log, err := n.dir.OpenLog(durable.LogOptions{Create: create, Failed: n.diskFailed, Fault: n.cfg.diskFault, Logger: n.log})
+	log, err := dir.OpenLog(durable.LogOptions{Create: o.create, Failed: o.failed, Fault: o.fault, Logger: o.log})
 	if err != nil {
-		return &ConfigError{Field: "Dir", Reason: "the raft log cannot be used", Err: err}
+		return nil, &ConfigError{Field: "Dir", Reason: "the raft log cannot be used", Err: err}
 	}
-	snaps, err := n.dir.OpenSnapshots(log, n.log)
+	snaps, err := dir.OpenSnapshots(log, o.log)
 	if err != nil {
-		return errors.Join(&ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
+		return nil, errors.Join(&ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
 	}
-	n.disk.Store(&disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close, mark: n.dir.ReadMark()})
+	return &disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close, mark: dir.ReadMark()}, nil
+}
+
+// openDisk opens this node's disk. Its files must be there unless create is true.
+func (n *replica) openDisk(create bool) error {
+	d, err := openDisk(n.dir, diskOptions{create: create, failed: n.diskFailed, fault: n.cfg.diskFault, log: n.log})
+	if err != nil {
+		return err
+	}
+	n.disk.Store(d)
 	return nil
 }
 

@@ -33,6 +33,7 @@ type replicaConfig struct {
 	fsm     *fsm
 	book    *book
 	dir     *durable.Dir // nil: in memory
+	member  *disk        // of a node that is a member already; nil: it is none yet
 	port    *wire.Port
 	up      replicaUp
 }
@@ -76,6 +77,7 @@ type replica struct {
 
 func newReplica(cfg replicaConfig) *replica {
 	n := &replica{replicaConfig: cfg, snapshots: make(chan struct{}, 1)}
+	n.disk.Store(cfg.member)
 	n.writes = newProposer(n)
 	return n
 }
