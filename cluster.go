@@ -196,7 +196,9 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	if id.Member {
 		member, err = openDisk(dir, diskOptions{fault: n.cfg.diskFault, log: n.log, failed: func(err error) {
 			<-opened
-			n.replica.diskFailed(err)
+			if n.replica != nil { // else Open fails for another reason
+				n.replica.diskFailed(err)
+			}
 		}})
 		if err != nil {
 			return errors.Join(err, closeDir(dir))
