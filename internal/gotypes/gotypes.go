@@ -38,7 +38,8 @@ type Source struct {
 	Info  *types.Info    // Uses and Types only
 }
 
-// Load lists the packages of the module in dir that the patterns name, in the order of the go command.
+// Load lists the packages of the module in dir that match the patterns, in the order of the go
+// command.
 func Load(dir string, patterns ...string) ([]*Package, error) {
 	cmd := exec.Command("go", append([]string{"list", "-export", "-deps",
 		"-json=ImportPath,Name,Dir,GoFiles,Export,DepOnly"}, patterns...)...)
