@@ -128,16 +128,12 @@ func measure(t *testing.T) map[string]int {
 		t.Fatal(err)
 	}
 	for _, p := range pkgs {
-		s, err := p.Parse()
-		if err != nil {
-			t.Fatal(err)
-		}
 		dir := strings.TrimPrefix(strings.TrimPrefix(p.Path, modulePath), "/")
 		dir = cmp.Or(dir, ".")
-		structure(m, dir, s)
+		structure(m, dir, p)
 		// Users of the library hold nodes; the library's own components must not.
 		if dir != "clustertest" && !within(dir, "internal/netlab") {
-			m["nodes "+dir] = nodeFields(s)
+			m["nodes "+dir] = nodeFields(p)
 		}
 	}
 	if m["files ."] < 3 || m["methods .Node"] == 0 {
@@ -151,19 +147,19 @@ func measure(t *testing.T) map[string]int {
 
 // structure measures one package: its files, how they use each other, and its types. A file uses
 // another if it names something that the other declares: a package-level name, method or field.
-func structure(m map[string]int, dir string, s *gotypes.Source) {
-	file := func(pos token.Pos) string { return filepath.Base(s.Fset.Position(pos).Filename) }
+func structure(m map[string]int, dir string, p *gotypes.Package) {
+	file := func(pos token.Pos) string { return filepath.Base(p.Fset.Position(pos).Filename) }
 	uses := make(map[string]map[string]bool)
-	for _, f := range s.Files {
+	for _, f := range p.Files {
 		m["files "+dir]++
-		m["lines "+dir] += s.Fset.File(f.Pos()).LineCount()
+		m["lines "+dir] += p.Fset.File(f.Pos()).LineCount()
 		uses[file(f.Pos())] = make(map[string]bool)
 	}
-	for id, o := range s.Info.Uses {
-		if o.Pkg() != s.Types || !o.Pos().IsValid() {
+	for id, o := range p.Info.Uses {
+		if o.Pkg() != p.Types || !o.Pos().IsValid() {
 			continue
 		}
-		if v, ok := o.(*types.Var); ok && !v.IsField() && o.Parent() != s.Types.Scope() {
+		if v, ok := o.(*types.Var); ok && !v.IsField() && o.Parent() != p.Types.Scope() {
 			continue // a local variable
 		}
 		if from, to := file(id.Pos()), file(o.Pos()); from != to {
@@ -179,8 +175,8 @@ func structure(m map[string]int, dir string, s *gotypes.Source) {
 		}
 	}
 	m["group "+dir] = largestGroup(uses)
-	for _, name := range s.Types.Scope().Names() {
-		o, ok := s.Types.Scope().Lookup(name).(*types.TypeName)
+	for _, name := range p.Types.Scope().Names() {
+		o, ok := p.Types.Scope().Lookup(name).(*types.TypeName)
 		if !ok || o.IsAlias() {
 			continue
 		}
@@ -229,7 +225,7 @@ func largestGroup(arrows map[string]map[string]bool) int {
 
 // nodeFields counts the struct fields of a package that hold a *flotilla.Node, also in a slice, an
 // array, a map or a channel.
-func nodeFields(s *gotypes.Source) (n int) {
+func nodeFields(p *gotypes.Package) (n int) {
 	var holds func(types.Type) bool
 	holds = func(t types.Type) bool {
 		switch t := types.Unalias(t).(type) {
@@ -249,11 +245,11 @@ func nodeFields(s *gotypes.Source) (n int) {
 		}
 		return false
 	}
-	for _, f := range s.Files {
+	for _, f := range p.Files {
 		ast.Inspect(f, func(node ast.Node) bool {
 			if st, ok := node.(*ast.StructType); ok {
 				for _, field := range st.Fields.List {
-					if holds(s.Info.TypeOf(field.Type)) {
+					if holds(p.Info.TypeOf(field.Type)) {
 						n += max(1, len(field.Names))
 					}
 				}

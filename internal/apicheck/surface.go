@@ -22,15 +22,11 @@ func surfaces(root string) (map[string]string, error) {
 		if p.Name == "main" || isInternal(p.Path) {
 			continue
 		}
-		exported, err := p.Exported()
-		if err != nil {
-			return nil, err
-		}
 		name := strings.TrimPrefix(strings.TrimPrefix(p.Path, modulePath), "/")
 		if name == "" {
 			name = p.Name
 		}
-		files[strings.ReplaceAll(name, "/", "-")+".txt"] = strings.Join(surface(exported), "\n") + "\n"
+		files[strings.ReplaceAll(name, "/", "-")+".txt"] = strings.Join(surface(p.Types), "\n") + "\n"
 	}
 	return files, nil
 }

@@ -1,7 +1,7 @@
-// Package gotypes loads the packages of a module with their types, for the repository's own checks.
-// It asks the go command for the list of packages and for compiled export data, so it needs no
-// module beside the standard library. It sees the files of the platform that the go command builds
-// for, and no tests.
+// Package gotypes parses and checks the packages of a module, for the repository's own checks. It
+// asks the go command for the list of files and for the export data of other modules, so it needs
+// nothing beside the standard library and compiles nothing of this module. It sees the files of the
+// platform that the go command builds for, and no tests.
 package gotypes
 
 import (
@@ -15,34 +15,80 @@ import (
 	"go/token"
 	"go/types"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // Package is one package of the module.
 type Package struct {
-	Path  string   // import path
-	Name  string   // as in its package clause
-	Dir   string   // absolute
-	Files []string // names of its Go files, without tests and other platforms' files
-	fset  *token.FileSet
-	imp   types.Importer
-}
-
-// Source is a package that was parsed and checked.
-type Source struct {
+	Path  string         // import path
+	Name  string         // as in its package clause
 	Fset  *token.FileSet // of Files
 	Files []*ast.File    // without comments
 	Types *types.Package // as the type checker sees it
 	Info  *types.Info    // Uses and Types only
 }
 
-// Load lists the packages of the module in dir that match the patterns, in the order of the go
-// command.
+// listed is what the go command says about a package.
+type listed struct {
+	ImportPath, Name, Dir, Export string
+	GoFiles, Imports              []string
+	DepOnly                       bool
+	Module                        *struct{ Main bool }
+}
+
+// Load checks the packages of the module in dir that match the patterns. Each comes after those
+// that it imports.
 func Load(dir string, patterns ...string) ([]*Package, error) {
-	cmd := exec.Command("go", append([]string{"list", "-export", "-deps",
-		"-json=ImportPath,Name,Dir,GoFiles,Export,DepOnly"}, patterns...)...)
+	all, err := list(dir, append([]string{"-deps", "-json=ImportPath,Name,Dir,GoFiles,Imports,DepOnly,Module"}, patterns...))
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[string]*types.Package)
+	others := make(map[string]bool)
+	for _, l := range all {
+		if l.Module != nil && l.Module.Main {
+			own[l.ImportPath] = nil
+		}
+	}
+	for _, l := range all {
+		if _, ok := own[l.ImportPath]; ok {
+			for _, path := range l.Imports {
+				if _, ok := own[path]; !ok {
+					others[path] = true
+				}
+			}
+		}
+	}
+	exports, err := list(dir, append([]string{"-deps", "-export", "-json=ImportPath,Export"}, slices.Sorted(maps.Keys(others))...))
+	if err != nil {
+		return nil, err
+	}
+	fset := token.NewFileSet()
+	imp := newImports(fset, own, exports)
+	var pkgs []*Package
+	for _, l := range all {
+		if _, ok := own[l.ImportPath]; !ok {
+			continue
+		}
+		p, err := check(l, fset, imp)
+		if err != nil {
+			return nil, err
+		}
+		own[l.ImportPath] = p.Types
+		if !l.DepOnly {
+			pkgs = append(pkgs, p)
+		}
+	}
+	return pkgs, nil
+}
+
+// list runs go list.
+func list(dir string, args []string) (all []listed, err error) {
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -50,51 +96,60 @@ func Load(dir string, patterns ...string) ([]*Package, error) {
 	if err != nil {
 		return nil, fmt.Errorf("go list in %s: %w\n%s", dir, err, stderr.Bytes())
 	}
-	exports := make(map[string]string)
-	fset := token.NewFileSet()
-	imp := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
-		if exports[path] == "" {
-			return nil, fmt.Errorf("the go command has no export data of %s", path)
-		}
-		return os.Open(exports[path])
-	})
-	var pkgs []*Package
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p struct {
-			ImportPath, Name, Dir, Export string
-			GoFiles                       []string
-			DepOnly                       bool
-		}
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			return pkgs, nil
+		var l listed
+		if err := dec.Decode(&l); errors.Is(err, io.EOF) {
+			return all, nil
 		} else if err != nil {
-			return nil, fmt.Errorf("what go list answers: %w", err)
+			return nil, fmt.Errorf("reading the output of go list: %w", err)
 		}
-		exports[p.ImportPath] = p.Export
-		if !p.DepOnly {
-			pkgs = append(pkgs, &Package{p.ImportPath, p.Name, p.Dir, p.GoFiles, fset, imp})
-		}
+		all = append(all, l)
 	}
 }
 
-// Exported returns what the package's export data say: its exported names and what they refer to.
-func (p *Package) Exported() (*types.Package, error) { return p.imp.Import(p.Path) }
-
-// Parse parses and checks the package's files, comments excluded.
-func (p *Package) Parse() (*Source, error) {
-	s := &Source{Fset: p.fset, Info: &types.Info{
+// check parses and checks one package.
+func check(l listed, fset *token.FileSet, imp types.Importer) (*Package, error) {
+	p := &Package{Path: l.ImportPath, Name: l.Name, Fset: fset, Info: &types.Info{
 		Uses:  make(map[*ast.Ident]types.Object),
 		Types: make(map[ast.Expr]types.TypeAndValue),
 	}}
-	for _, name := range p.Files {
-		f, err := parser.ParseFile(p.fset, filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
+	for _, name := range l.GoFiles {
+		f, err := parser.ParseFile(fset, filepath.Join(l.Dir, name), nil, parser.SkipObjectResolution)
 		if err != nil {
 			return nil, err
 		}
-		s.Files = append(s.Files, f)
+		p.Files = append(p.Files, f)
 	}
-	conf := types.Config{Importer: p.imp}
+	conf := types.Config{Importer: imp}
 	var err error
-	s.Types, err = conf.Check(p.Path, p.fset, s.Files, s.Info)
-	return s, err
+	p.Types, err = conf.Check(p.Path, fset, p.Files, p.Info)
+	return p, err
+}
+
+// imports finds packages of the module among those that are checked already, and others by their
+// export data.
+type imports struct {
+	own    map[string]*types.Package
+	others types.Importer
+}
+
+func newImports(fset *token.FileSet, own map[string]*types.Package, exports []listed) *imports {
+	files := make(map[string]string)
+	for _, l := range exports {
+		files[l.ImportPath] = l.Export
+	}
+	return &imports{own, importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
+		if files[path] == "" {
+			return nil, fmt.Errorf("the go command has no export data of %s", path)
+		}
+		return os.Open(files[path])
+	})}
+}
+
+// Import returns the package with the path.
+func (i *imports) Import(path string) (*types.Package, error) {
+	if p := i.own[path]; p != nil {
+		return p, nil
+	}
+	return i.others.Import(path)
 }
