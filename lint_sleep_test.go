@@ -10,13 +10,15 @@ import (
 	"testing"
 )
 
-// A test may sleep in a bubble of testing/synctest alone, where it costs no time and nothing depends on the load of a machine. A
-// call of time.Sleep is in a bubble if it is written within the arguments of synctest.Test, or of a function of the
-// package that calls its parameter there only; or in a table whose functions are called there only; or in a function that is
-// named, or a method whose type is made, in such places alone.
+// A test may sleep only in a bubble of testing/synctest. There a sleep takes no time, and nothing
+// depends on the speed of the machine. A call of time.Sleep is in a bubble if it is
+//   - in the arguments of synctest.Test;
+//   - in the arguments of a function of the package that calls its parameter only in a bubble;
+//   - in a table whose functions are called only in bubbles;
+//   - in a function that is used only in such places, or a method whose type is made only there.
 func TestNoSleepOutsideBubbles(t *testing.T) {
 	excepted := map[string]string{
-		"bench": "benchmarks wait for real processes, and count",
+		"bench": "benchmarks wait for real processes",
 	}
 	sleeps := 0
 	packages := make(map[string][]*source)
@@ -43,11 +45,12 @@ func TestNoSleepOutsideBubbles(t *testing.T) {
 		}
 	}
 	if sleeps == 0 {
-		t.Error("no sleep was found at all: this test sees nothing")
+		t.Error("no sleep was found: this check does not work")
 	}
 }
 
-// localName returns what a file calls a package; empty if it does not import it.
+// localName returns the name of an imported package in a file; empty if the file does not import
+// it.
 func localName(t *testing.T, s *source, path string) string {
 	t.Helper()
 	for _, spec := range s.ast.Imports {
@@ -74,11 +77,11 @@ func isSelector(sel *ast.SelectorExpr, pkg, name string) bool {
 type bubbles struct {
 	files  []*source
 	info   types.Info
-	ranges [][2]token.Pos        // what is called in a bubble alone
-	in     map[types.Object]bool // functions and methods that are used in bubbles alone
+	ranges [][2]token.Pos        // code that is called only in bubbles
+	in     map[types.Object]bool // functions and methods that are used only in bubbles
 }
 
-// importNothing stands for an importer: names of this package are resolved without the others.
+// importNothing is an importer for checks that resolve only the names of one package.
 type importNothing struct{}
 
 func (importNothing) Import(string) (*types.Package, error) { return nil, errors.New("not imported") }
@@ -94,13 +97,13 @@ func newBubbles(files []*source) *bubbles {
 		parsed = append(parsed, s.ast)
 	}
 	ignore := types.Config{Importer: importNothing{}, Error: func(error) {}}
-	ignore.Check(files[0].dir, files[0].fset, parsed, &b.info) // its error is that nothing is imported
+	ignore.Check(files[0].dir, files[0].fset, parsed, &b.info) // fails, since nothing is imported
 	b.findCalled()
 	b.findFunctions()
 	return b
 }
 
-// within reports whether what stands at pos runs in bubbles alone.
+// within reports whether the code at pos runs only in bubbles.
 func (b *bubbles) within(pos token.Pos) bool {
 	if slices.ContainsFunc(b.ranges, func(r [2]token.Pos) bool { return r[0] <= pos && pos < r[1] }) {
 		return true
@@ -109,7 +112,7 @@ func (b *bubbles) within(pos token.Pos) bool {
 	return f != nil && b.in[b.info.Defs[f.Name]]
 }
 
-// function returns the function that pos is in; nil if it is in none.
+// function returns the function around pos; nil if there is none.
 func (b *bubbles) function(pos token.Pos) *ast.FuncDecl {
 	for _, s := range b.files {
 		for _, d := range s.ast.Decls {
@@ -127,7 +130,7 @@ func (b *bubbles) each(f func(ast.Node) bool) {
 	}
 }
 
-// findCalled finds the arguments and the tables whose functions are called in bubbles alone.
+// findCalled finds the arguments and the tables whose functions are called only in bubbles.
 func (b *bubbles) findCalled() {
 	makers := make(map[types.Object]bool) // functions that call a parameter in a bubble
 	for grown := true; grown; {
@@ -157,7 +160,7 @@ func (b *bubbles) findCalled() {
 	})
 }
 
-// makes reports whether f has a function for parameter that it uses in a bubble alone.
+// makes reports whether f has a parameter that is a function and uses it only in a bubble.
 func (b *bubbles) makes(f *ast.FuncDecl) bool {
 	for _, field := range f.Type.Params.List {
 		if _, ok := field.Type.(*ast.FuncType); !ok || f.Body == nil {
@@ -179,7 +182,8 @@ func (b *bubbles) makes(f *ast.FuncDecl) bool {
 	return false
 }
 
-// calls reports whether a table of structs has functions, and the function around it uses them in a bubble alone.
+// calls reports whether a table of structs has functions that the function around it uses only in a
+// bubble.
 func (b *bubbles) calls(table *ast.CompositeLit) bool {
 	array, ok := table.Type.(*ast.ArrayType)
 	if !ok {
@@ -208,8 +212,9 @@ func (b *bubbles) calls(table *ast.CompositeLit) bool {
 	return used && !outside
 }
 
-// findFunctions finds the functions that are used in bubbles alone: every one might be, until it is used elsewhere, or in
-// one that is not. Methods are called by way of interfaces, so they count as used where their type is made.
+// findFunctions finds the functions that are used only in bubbles. It begins with all of them and
+// removes, until nothing changes, those that are not used at all or also used elsewhere. Methods
+// are called through interfaces, so they count as used where their type is made.
 func (b *bubbles) findFunctions() {
 	uses := make(map[types.Object][]token.Pos)
 	methods := make(map[types.Object]types.Object) // their types

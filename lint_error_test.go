@@ -9,10 +9,11 @@ import (
 	"testing"
 )
 
-// A test that expects an error says which: one that is content with any passes too when the call fails for another reason, and proves nothing
-// about the guard that it names. So where a test fails because an error is nil, or because (err == nil) is not what its table has, something must look at
-// that error: errors.Is or As, its text, a comparison, or a function of the test's own. Where any error will do, a comment on the line, or on the one
-// before, says "any error" and why.
+// A test that expects an error must check which error it gets. Otherwise it also passes when the
+// call fails for another reason, and proves nothing. So if a test fails because an error is nil, or
+// because (err == nil) differs from its table, it must also examine that error: with errors.Is or
+// As, by its text, by a comparison, or with a function of its own. Where any error will do, a
+// comment on the line or on the one before says "any error" and why.
 func TestNoErrorIsLikeAnother(t *testing.T) {
 	expected := 0
 	packages := make(map[string][]*source)
@@ -30,7 +31,7 @@ func TestNoErrorIsLikeAnother(t *testing.T) {
 			parsed = append(parsed, s.ast)
 		}
 		ignore := types.Config{Importer: importNothing{}, Error: func(error) {}}
-		ignore.Check(files[0].dir, files[0].fset, parsed, &info) // its error is that nothing is imported
+		ignore.Check(files[0].dir, files[0].fset, parsed, &info) // fails, since nothing is imported
 		for _, s := range files {
 			if !s.test {
 				continue
@@ -49,7 +50,7 @@ func TestNoErrorIsLikeAnother(t *testing.T) {
 					for _, id := range wanted(branch.Cond) {
 						expected++
 						if obj := info.Uses[id]; !looked[obj] && !s.says("any error", branch) {
-							t.Errorf("%s: the test expects an error and does not look which", s.at(branch))
+							t.Errorf("%s: the test expects an error and does not check which", s.at(branch))
 						}
 					}
 					return true
@@ -58,11 +59,12 @@ func TestNoErrorIsLikeAnother(t *testing.T) {
 		}
 	}
 	if expected < 50 {
-		t.Errorf("only %d expected errors were found: this test sees nothing", expected)
+		t.Errorf("only %d expected errors were found: this check does not work", expected)
 	}
 }
 
-// wanted returns the variables that a condition is true of because they are nil: as a whole, as one part of an "or", or compared with another bool.
+// wanted returns the errors that make a condition true by being nil. The comparison with nil is the
+// whole condition, an operand of ||, or compared with another bool.
 func wanted(cond ast.Expr) (ids []*ast.Ident) {
 	switch e := cond.(type) {
 	case *ast.ParenExpr:
@@ -91,7 +93,7 @@ func wanted(cond ast.Expr) (ids []*ast.Ident) {
 	return ids
 }
 
-// comparedWithNil returns the variable of an error that is compared with nil, nil if e is something else.
+// comparedWithNil returns the error variable that e compares with nil; nil if e is something else.
 func comparedWithNil(e *ast.BinaryExpr, ops ...token.Token) *ast.Ident {
 	id, ok := e.X.(*ast.Ident)
 	null, ok2 := e.Y.(*ast.Ident)
@@ -101,7 +103,7 @@ func comparedWithNil(e *ast.BinaryExpr, ops ...token.Token) *ast.Ident {
 	return id
 }
 
-// fails reports whether a block says by itself that the test has failed.
+// fails reports whether a block itself makes the test fail.
 func fails(block *ast.BlockStmt) bool {
 	return slices.ContainsFunc(block.List, func(s ast.Stmt) bool {
 		e, ok := s.(*ast.ExprStmt)
@@ -117,7 +119,8 @@ func fails(block *ast.BlockStmt) bool {
 	})
 }
 
-// lookedAt returns the variables that something looks at in a function: other than whether they are nil, and to print them.
+// lookedAt returns the variables that a function examines. To compare them with nil or to print
+// them does not count.
 func lookedAt(body *ast.BlockStmt, info *types.Info) map[types.Object]bool {
 	looked := make(map[types.Object]bool)
 	look := func(e ast.Expr) {

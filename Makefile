@@ -1,0 +1,39 @@
+# Short names for daily commands. .ci/run is the whole check that a change must pass.
+.DEFAULT_GOAL := help
+.PHONY: help test short long lint fuzz bench docs mutants ci
+
+export FUZZTIME ?= 10s
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+short: ## tests in the short form: 3 minutes
+	go test -short ./...
+
+test: ## all tests of the library: 5 minutes
+	go test ./...
+
+long: ## short tests with the race detector, all tests, the examples: half an hour
+	go test -race -short -timeout=25m ./...
+	go test -count=1 -timeout=25m ./...
+	cd examples && GOWORK=off go test -count=1 -timeout=10m ./...
+
+lint: ## gofmt, vet, staticcheck, tidy modules, commit subjects
+	.ci/lint
+
+fuzz: ## every fuzz target for FUZZTIME, by default 10s
+	.ci/fuzz
+
+bench: ## benchmarks, for a machine that does nothing else
+	go test -run='^$$' -bench=. ./...
+	cd bench && GOWORK=off go test -run='^$$' -bench=. ./...
+
+docs: ## write the generated files: table of mutants, api/*.txt
+	go run ./internal/mutants -markdown
+	go run ./internal/apicheck -write
+
+mutants: ## break each guard and see a test fail; ARGS='-only role.go'
+	go run ./internal/mutants $(ARGS)
+
+ci: ## everything that a change must pass: half an hour
+	.ci/run

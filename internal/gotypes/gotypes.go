@@ -1,0 +1,155 @@
+// Package gotypes parses and checks the packages of a module, for the repository's own checks. It
+// asks the go command for the list of files and for the export data of other modules, so it needs
+// nothing beside the standard library and compiles nothing of this module. It sees the files of the
+// platform that the go command builds for, and no tests.
+package gotypes
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+)
+
+// Package is one package of the module.
+type Package struct {
+	Path  string         // import path
+	Name  string         // as in its package clause
+	Fset  *token.FileSet // of Files
+	Files []*ast.File    // without comments
+	Types *types.Package // as the type checker sees it
+	Info  *types.Info    // Uses and Types only
+}
+
+// listed is what the go command says about a package.
+type listed struct {
+	ImportPath, Name, Dir, Export string
+	GoFiles, Imports              []string
+	DepOnly                       bool
+	Module                        *struct{ Main bool }
+}
+
+// Load checks the packages of the module in dir that match the patterns. Each comes after those
+// that it imports.
+func Load(dir string, patterns ...string) ([]*Package, error) {
+	all, err := list(dir, append([]string{"-deps", "-json=ImportPath,Name,Dir,GoFiles,Imports,DepOnly,Module"}, patterns...))
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[string]*types.Package)
+	others := make(map[string]bool)
+	for _, l := range all {
+		if l.Module != nil && l.Module.Main {
+			own[l.ImportPath] = nil
+		}
+	}
+	for _, l := range all {
+		if _, ok := own[l.ImportPath]; ok {
+			for _, path := range l.Imports {
+				if _, ok := own[path]; !ok {
+					others[path] = true
+				}
+			}
+		}
+	}
+	exports, err := list(dir, append([]string{"-deps", "-export", "-json=ImportPath,Export"}, slices.Sorted(maps.Keys(others))...))
+	if err != nil {
+		return nil, err
+	}
+	fset := token.NewFileSet()
+	imp := newImports(fset, own, exports)
+	var pkgs []*Package
+	for _, l := range all {
+		if _, ok := own[l.ImportPath]; !ok {
+			continue
+		}
+		p, err := check(l, fset, imp)
+		if err != nil {
+			return nil, err
+		}
+		own[l.ImportPath] = p.Types
+		if !l.DepOnly {
+			pkgs = append(pkgs, p)
+		}
+	}
+	return pkgs, nil
+}
+
+// list runs go list.
+func list(dir string, args []string) (all []listed, err error) {
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list in %s: %w\n%s", dir, err, stderr.Bytes())
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var l listed
+		if err := dec.Decode(&l); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("reading the output of go list: %w", err)
+		}
+		all = append(all, l)
+	}
+}
+
+// check parses and checks one package.
+func check(l listed, fset *token.FileSet, imp types.Importer) (*Package, error) {
+	p := &Package{Path: l.ImportPath, Name: l.Name, Fset: fset, Info: &types.Info{
+		Uses:  make(map[*ast.Ident]types.Object),
+		Types: make(map[ast.Expr]types.TypeAndValue),
+	}}
+	for _, name := range l.GoFiles {
+		f, err := parser.ParseFile(fset, filepath.Join(l.Dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
+		p.Files = append(p.Files, f)
+	}
+	conf := types.Config{Importer: imp}
+	var err error
+	p.Types, err = conf.Check(p.Path, fset, p.Files, p.Info)
+	return p, err
+}
+
+// imports finds packages of the module among those that are checked already, and others by their
+// export data.
+type imports struct {
+	own    map[string]*types.Package
+	others types.Importer
+}
+
+func newImports(fset *token.FileSet, own map[string]*types.Package, exports []listed) *imports {
+	files := make(map[string]string)
+	for _, l := range exports {
+		files[l.ImportPath] = l.Export
+	}
+	return &imports{own, importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
+		if files[path] == "" {
+			return nil, fmt.Errorf("the go command has no export data of %s", path)
+		}
+		return os.Open(files[path])
+	})}
+}
+
+// Import returns the package with the path.
+func (i *imports) Import(path string) (*types.Package, error) {
+	if p := i.own[path]; p != nil {
+		return p, nil
+	}
+	return i.others.Import(path)
+}
