@@ -102,7 +102,7 @@ func benchState(b *testing.B, records int) (*state.State, seal.Secret) {
 	for i := range records {
 		value := make([]byte, benchValue)
 		rand.Read(value)
-		s, _ = s.Apply(s.Index+1, &state.Command{Op: state.OpStore, Number: 1 << 40, Key: benchKey(i), Value: value}, nil)
+		s, _ = s.Apply(s.Index+1, &state.Command{Change: state.StoreRecord{Key: benchKey(i), Value: value, MaxState: 1 << 40}}, nil)
 	}
 	return s, secret
 }

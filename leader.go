@@ -150,7 +150,7 @@ func (n *Node) startTerm(l *leadership) bool {
 		if s.Keys == nil {
 			entry, err = n.newKeyring()
 		} else {
-			entry = state.SealCommand(s.Keys, &state.Command{Op: state.OpStart, Node: n.id})
+			entry = state.SealCommand(s.Keys, &state.Command{Node: n.id, Change: state.StartTerm{}})
 		}
 		if err != nil {
 			n.fail(err)
@@ -171,7 +171,7 @@ func (n *Node) newKeyring() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return state.KeyringEntry(n.clusterID(), wrapped), nil
+	return state.Keyring{Cluster: n.clusterID(), Wrapped: wrapped}.Entry(), nil
 }
 
 // settle returns when another voter may come or go. Majorities of the voters before and after one such change always meet. So that a

@@ -147,7 +147,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		n := others[0]
 		n.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
 		number := n.ownSession(n.fsm.state())
-		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: number}
+		end := state.Command{Node: n.id, Change: state.LeaveSession{Number: number}}
 		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &end), func(s *state.State) bool { return s.Number(n.id) == 0 }); err != nil {
 			t.Fatal(err)
 		}
@@ -404,7 +404,7 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		number := n.ownSession(n.fsm.state())
-		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: n.id, Number: number}
+		c := state.Command{Node: leader.id, Change: state.Suspect{Node: n.id, Number: number}}
 		k := newKeeper(leader) // of a process that has just been started
 		time.Sleep(time.Second)
 		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &c), func(s *state.State) bool { return s.Session(n.id).Suspect != 0 }); err != nil {

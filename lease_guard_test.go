@@ -78,7 +78,7 @@ func TestReportsAreTrue(t *testing.T) {
 		if !k.asked("a", a) {
 			t.Fatal("it promises nothing")
 		}
-		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
+		m.do(state.Command{Change: state.Suspect{Node: "a", Number: a}})
 		k.n.fsm.publish(m.s)
 		who := suspicion{sessionID{"a", a}, m.s.Index}
 		report := func() bool {
@@ -119,13 +119,13 @@ func TestSuspectIsPromisedNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
-		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
+		m.do(state.Command{Change: state.Suspect{Node: "a", Number: a}})
 		suspicion := m.s.Index
 		k := keeperOf(t, m.s)
 		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("a suspect is promised a lease")
 		}
-		m.do(state.Command{Op: state.OpClear, Target: "a", Number: a, Cond: suspicion})
+		m.do(state.Command{Change: state.ClearSuspicion{Node: "a", Number: a, Suspicion: suspicion}})
 		k.n.fsm.publish(m.s)
 		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("one that was cleared is promised none, or another session is")

@@ -223,7 +223,7 @@ func (l *leadership) record(n *Node, id string) error {
 	if m, ok := n.fsm.state().Member(id); !heard || ok && m == known {
 		return nil
 	}
-	c := state.Command{Op: state.OpMember, Node: n.id, Target: id, Key: known.Name, Value: []byte(known.Addr), Flag: known.InMemory, Group: known.Former}
+	c := state.Command{Node: n.id, Change: state.SetMember{Member: known}}
 	err := l.apply(l.ctx, n, state.SealCommand(n.fsm.state().Keys, &c), func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == known

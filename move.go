@@ -34,7 +34,7 @@ func (n *Node) move(ctx context.Context, role, node string) error {
 		}
 	}
 	key := keyspace.RolePrefix + role
-	_, a, err := n.writes.doIn(ctx, state.Command{Op: state.OpMove, Key: key, Target: id})
+	_, a, err := n.writes.doIn(ctx, state.Command{Change: state.MoveRole{Role: key, Node: id}})
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (n *Node) passOn(ctx context.Context, node string, number uint64, done func
 	case "":
 		return ErrNoLeader
 	case n.id:
-		return n.changeSession(ctx, state.Command{Op: state.OpEnd, Node: n.id, Target: node, Number: number, Key: state.ByDeathNotice}, done)
+		return n.changeSession(ctx, state.Command{Node: n.id, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)

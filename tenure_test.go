@@ -161,7 +161,7 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		old := n.ownSession(n.fsm.state())
-		end := state.Command{Op: state.OpEnd, Node: leader.id, Target: n.id, Number: old}
+		end := state.Command{Node: n.id, Change: state.LeaveSession{Number: old}}
 		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &end), func(s *state.State) bool { return s.Number(n.id) != old }); err != nil {
 			t.Fatal(err)
 		}
@@ -202,13 +202,14 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		})
 		tenure := <-held
 		before := leader.fsm.state().Index
-		c := state.Command{Op: state.OpSuspect, Node: leader.id, Target: leader.id, Number: leader.ownSession(leader.fsm.state())}
+		number := leader.ownSession(leader.fsm.state())
+		c := state.Command{Node: leader.id, Change: state.Suspect{Node: leader.id, Number: number}}
 		if err := leader.leading.Load().apply(t.Context(), leader, state.SealCommand(leader.fsm.state().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.pace.lease)
-		if ses := leader.fsm.state().Session(leader.id); ses == nil || ses.Number != c.Number || ses.Suspect != 0 {
-			t.Errorf("its session was %d and is %+v", c.Number, ses)
+		if ses := leader.fsm.state().Session(leader.id); ses == nil || ses.Number != number || ses.Suspect != 0 {
+			t.Errorf("its session was %d and is %+v", number, ses)
 		}
 		if err := context.Cause(tenure); err != nil {
 			t.Error(err)

@@ -36,7 +36,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 			return err
 		}
 	}
-	a, err := n.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: newTicketKey()})
+	a, err := n.writes.do(l.ctx, state.Command{Change: state.RotateTickets{Key: newTicketKey(), Follows: k.MadeAt()}})
 	if err == nil && a.Code != state.CodeChanged {
 		err = codeError(a.Code)
 	}
@@ -49,7 +49,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: newTicketKey()})
+	_, err := n.writes.do(ctx, state.Command{Change: state.DropTickets{Key: newTicketKey()}})
 	return edge("dropping session tickets", err)
 }
 

@@ -124,7 +124,7 @@ func membershipRows() []row {
 		m("a member whose process has ended is removed soon", "TestRosterDecides",
 			"members.go", "next", `case m.refused || m.ended:`, `case m.refused:`),
 		m("what a node was is what it says itself", "TestFormerNodes",
-			"internal/state/state.go", "IsFormer", `if m, ok := s.Member(other); ok && m.Former == id {`, `if m, ok := s.Member(other); ok && m.Former != "" {`).of("."),
+			"internal/state/members.go", "IsFormer", `if m, ok := s.Member(other); ok && m.Former == id {`, `if m, ok := s.Member(other); ok && m.Former != "" {`).of("."),
 		m("a node that belonged to a cluster forms none", "TestFormerMemberFormsNothing",
 			"formation.go", "begin", `if n.identity().Former != "" {`, `if false {`),
 		m("nobody is demoted who is there again", "TestChangesOfThoseWhoAreBack",
