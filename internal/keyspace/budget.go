@@ -13,10 +13,10 @@ import (
 type Budget int
 
 const (
-	programRecords Budget = iota
-	CertificateRecords
-	programClaims // roles of Hold, and locks that certmagic does not take
-	ownClaims     // certmagic's locks, and flotilla's own roles
+	programRecords     Budget = iota // all other records
+	CertificateRecords               // records of certmagic and flotilla
+	programClaims                    // roles of Hold, and locks that certmagic does not take
+	ownClaims                        // certmagic's locks, and flotilla's own roles
 
 	Budgets // how many there are
 )

@@ -16,20 +16,26 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// T is what a script needs of a *testing.T.
+type T interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
 
 const separator = "----"
 
 // Run runs the commands of a file one after another, and compares what do returns for them with
 // what the file says. If rewrite, it writes what they return into the file instead.
-func Run(t *testing.T, path string, rewrite bool, do func(*Command) string) {
+func Run(t T, path string, rewrite bool, do func(*Command) string) {
 	t.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
 	lines := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
 	var file strings.Builder // with the output that came
@@ -59,7 +65,7 @@ func Run(t *testing.T, path string, rewrite bool, do func(*Command) string) {
 	}
 	if rewrite {
 		if err := os.WriteFile(path, []byte(file.String()), 0o644); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%v", err)
 		}
 	}
 }
@@ -72,14 +78,14 @@ func writeLines(b *strings.Builder, text string) {
 
 // Command is one line of a script. Its methods end the test if the line is wrong.
 type Command struct {
-	Name    string
-	t       *testing.T
+	Name    string // the first word of the line
+	t       T
 	where   string
 	args    []string
 	options map[string]string
 }
 
-func parse(t *testing.T, path string, line int, text string) *Command {
+func parse(t T, path string, line int, text string) *Command {
 	words := strings.Fields(text)
 	if len(words) == 0 || strings.HasPrefix(words[0], "#") {
 		return nil

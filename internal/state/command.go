@@ -41,8 +41,8 @@ type Command struct {
 
 // Fence is a condition: the claim that this session made with the command Seq holds the role.
 type Fence struct {
-	Role string
-	Seq  uint64
+	Role string // the name in the tree, with its prefix
+	Seq  uint64 // of the command that made the claim
 }
 
 // Change is what a command does. There is one type for each command.

@@ -104,7 +104,7 @@ func OpenCommand(k *seal.Keyring, entry []byte) (Command, error) {
 
 // Keyring is the entry that gives a new cluster its identity and its keys.
 type Keyring struct {
-	Cluster string
+	Cluster string // identity of the cluster
 	Wrapped []byte // the keyring, wrapped with the operator's secrets
 }
 

@@ -31,14 +31,12 @@ func (s *State) Extends(old *State) error {
 			return Diverged("what leads to entry %d differs", t.index)
 		}
 	}
-	sessions := s.Sessions.Root().Iterator()
-	for node, ses, ok := sessions.Next(); ok; node, ses, ok = sessions.Next() {
+	for node, ses := range Each(s.Sessions, nil) {
 		if was := old.Session(string(node)); ses.Number <= old.Index && (was == nil || was.Number != ses.Number || was.Incarnation != ses.Incarnation) {
 			return Diverged("the session of entry %d is not known here", ses.Number)
 		}
 	}
-	processes := s.processes.Root().Iterator()
-	for node, p, ok := processes.Next(); ok; node, p, ok = processes.Next() {
+	for node, p := range Each(s.processes, nil) {
 		was, _ := old.processes.Get(node)
 		if p.Opened <= old.Index && (was.Opened != p.Opened || was.Incarnation != p.Incarnation) {
 			return Diverged("the session of entry %d is not known here", p.Opened)
@@ -47,8 +45,7 @@ func (s *State) Extends(old *State) error {
 			return Diverged("the session of entry %d did not end here by entry %d", p.Opened, p.ended)
 		}
 	}
-	records := s.Records.Root().Iterator()
-	for k, r, ok := records.Next(); ok; k, r, ok = records.Next() {
+	for k, r := range Each(s.Records, nil) {
 		if was, _ := old.Records.Get(k); r.Index <= old.Index && (was == nil || was.Index != r.Index) {
 			return Diverged("the record of entry %d is not known here", r.Index)
 		}

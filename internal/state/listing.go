@@ -10,7 +10,7 @@ import (
 
 // Load returns a copy of the value at key, never nil. absent is the error if there is none.
 func (s *State) Load(key string, absent error) ([]byte, error) {
-	if r, ok := s.Records.Get(keyspace.Tree(key)); ok {
+	if r, ok := s.Record(key); ok {
 		return append(make([]byte, 0, len(r.Value)), r.Value...), nil
 	}
 	if s.isDir(key) {
@@ -28,7 +28,7 @@ type Info struct {
 
 // Stat describes what is at key. absent is the error if there is nothing.
 func (s *State) Stat(key string, absent error) (Info, error) {
-	if r, ok := s.Records.Get(keyspace.Tree(key)); ok {
+	if r, ok := s.Record(key); ok {
 		return Info{Modified: r.modified, Size: int64(len(r.Value)), Terminal: true}, nil
 	}
 	if s.isDir(key) {
@@ -43,7 +43,7 @@ func (s *State) ListAll(dir string, recursive bool, absent error) ([]string, err
 	if len(keys) > 0 {
 		return keys, nil
 	}
-	if _, ok := s.Records.Get(keyspace.Tree(dir)); ok {
+	if _, ok := s.Record(dir); ok {
 		return []string{}, nil
 	}
 	return nil, absent
@@ -56,11 +56,9 @@ func (s *State) List(dir string, recursive bool) []string {
 	if !recursive {
 		return s.children(prefix)
 	}
-	it := s.Records.Root().Iterator()
-	it.SeekPrefix(prefix)
 	var keys []string
 	var above []byte // the directory of the last key
-	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
+	for k := range Each(s.Records, prefix) {
 		for i := len(prefix); i < len(k); i++ {
 			if k[i] == 0 && !bytes.HasPrefix(above, k[:i+1]) {
 				keys = append(keys, keyspace.Plain(k[:i]))

@@ -41,13 +41,15 @@ func (s *State) IsFormer(id string) bool {
 }
 
 // SetMember records what a member says of itself.
-type SetMember struct{ Member Member }
+type SetMember struct {
+	Member Member // its ID says which one
+}
 
 func (SetMember) number() byte { return numberSetMember }
 
 func (c SetMember) encode(e *codec.Encoder) { c.Member.encode(e) }
 
-func decodeSetMember(d *codec.Decoder) Change { return SetMember{decodeMember(d)} }
+func decodeSetMember(d *codec.Decoder) Change { return SetMember{Member: decodeMember(d)} }
 
 func (c SetMember) apply(s *State, _ entry) Code {
 	s.Members, _, _ = s.Members.Insert([]byte(c.Member.ID), c.Member)

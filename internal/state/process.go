@@ -14,7 +14,7 @@ const MaxProcesses = 64
 // Process is the last process of a member that had a session. The state keeps it for as long as the
 // node is a member: a directory that does not know this process is an older copy of the node's.
 type Process struct {
-	Incarnation string
+	Incarnation string // names the process
 	Addr        string // what peers dialled then
 	Opened      uint64 // index of the entry that opened its newest session
 	ended       uint64 // index of the entry that ended that session; 0: it has not ended

@@ -13,7 +13,7 @@ const compromised = ".compromised"
 
 // Value is one stored value. Its slice is never written to.
 type Value struct {
-	Value    []byte
+	Value    []byte // what was stored
 	modified int64  // clock of the writer, in Unix nanoseconds
 	Index    uint64 // of the entry that stored it
 }
@@ -28,15 +28,18 @@ func decodeValue(d *codec.Decoder) *Value {
 	return &Value{modified: d.Int(), Index: d.Uint(), Value: d.Bytes()}
 }
 
-// Record is one value to store, and its key in its clean form.
+// Record is one value to store.
 type Record struct {
-	Key   string
-	Value []byte
+	Key   string // in its clean form
+	Value []byte // what is stored
 }
+
+// Record returns the record at key.
+func (s *State) Record(key string) (*Value, bool) { return s.Records.Get(keyspace.Tree(key)) }
 
 // RecordGrows returns by how much the state grows if value is stored at key.
 func (s *State) RecordGrows(key string, value []byte) int64 {
-	if old, ok := s.Records.Get(keyspace.Tree(key)); ok {
+	if old, ok := s.Record(key); ok {
 		return int64(len(value) - len(old.Value))
 	}
 	return int64(len(key) + len(value))
@@ -70,7 +73,7 @@ func (s *State) isBelowRecord(key string) bool {
 		if key[i] != '/' {
 			continue
 		}
-		if _, ok := s.Records.Get(keyspace.Tree(key[:i])); ok {
+		if _, ok := s.Record(key[:i]); ok {
 			return true
 		}
 	}
@@ -95,7 +98,7 @@ func (s *State) store(r Record, maxState int64, e entry) Code {
 	// Clients that resume go on trusting the certificate that they have seen. So tickets are
 	// dropped when a private key is marked as compromised, and again when there is another key:
 	// until then the old certificate is served.
-	_, marked := s.Records.Get(keyspace.Tree(r.Key + compromised))
+	_, marked := s.Record(r.Key + compromised)
 	if marked || strings.HasSuffix(r.Key, ".key"+compromised) {
 		s.Tickets = nil
 		e.fx.ticket(true)
@@ -105,16 +108,16 @@ func (s *State) store(r Record, maxState int64, e entry) Code {
 
 // StoreRecord stores a value.
 type StoreRecord struct {
-	Key      string
-	Value    []byte
+	Key      string     // in its clean form
+	Value    []byte     // what is stored
 	MaxState int64      // the proposer's limit of the state's size, in bytes
 	If       *Condition // do nothing unless this is so; nil: no condition
 }
 
 // Condition is that the record at Key is the one that the entry Index stored.
 type Condition struct {
-	Key   string
-	Index uint64
+	Key   string // in its clean form
+	Index uint64 // of the entry
 }
 
 func (StoreRecord) number() byte { return numberStoreRecord }
@@ -140,7 +143,7 @@ func decodeStoreRecord(d *codec.Decoder) Change {
 
 func (c StoreRecord) apply(s *State, e entry) Code {
 	if c.If != nil {
-		if r, ok := s.Records.Get(keyspace.Tree(c.If.Key)); !ok || r.Index != c.If.Index {
+		if r, ok := s.Record(c.If.Key); !ok || r.Index != c.If.Index {
 			return CodeChanged
 		}
 	}
@@ -149,8 +152,8 @@ func (c StoreRecord) apply(s *State, e entry) Code {
 
 // PutRecords stores several values, all or none.
 type PutRecords struct {
-	Records  []Record
-	MaxState int64 // the proposer's limit of the state's size, in bytes
+	Records  []Record // in their clean form
+	MaxState int64    // the proposer's limit of the state's size, in bytes
 }
 
 // Size returns how many bytes the records take in the entry.
@@ -211,9 +214,7 @@ func (c DeleteRecords) apply(s *State, e entry) Code {
 			e.fx.record(c.Key)
 		}
 	}
-	it := s.Records.Root().Iterator()
-	it.SeekPrefix(keyspace.Below(c.Key))
-	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
+	for k, r := range Each(s.Records, keyspace.Below(c.Key)) {
 		s.Used[keyspace.OfRecord(string(k))] -= int64(len(k) + len(r.Value))
 		e.fx.record(keyspace.Plain(k))
 	}

@@ -9,12 +9,14 @@ import (
 
 // Role is the queue of the claims to a role. The first one holds it. The others wait in the order
 // in which they came.
-type Role struct{ Queue []Claim }
+type Role struct {
+	Queue []Claim // never empty in a state
+}
 
 // Ref names a claim: the command Seq of the session has made it.
 type Ref struct {
-	Node         string
-	Session, Seq uint64
+	Node         string // whose claim it is
+	Session, Seq uint64 // of that node, and of the command in the session
 }
 
 // Claim is a place in a role's queue.

@@ -45,9 +45,7 @@ func (s *State) setQueue(role string, queue []Claim) {
 // InHoldDown returns the holders in hold-down by role. The map is nil if there are none.
 func (s *State) InHoldDown() map[string]Claim {
 	var all map[string]Claim
-	it := s.Roles.Root().Iterator()
-	it.SeekPrefix([]byte(keyspace.RolePrefix))
-	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
+	for k, r := range Each(s.Roles, []byte(keyspace.RolePrefix)) {
 		if r.Queue[0].HoldDown != 0 {
 			if all == nil {
 				all = make(map[string]Claim)
@@ -62,9 +60,7 @@ func (s *State) InHoldDown() map[string]Claim {
 // the holder was asked to hand over. The role except, and roles in hold-down, do not count.
 func (s *State) Loads(group, except string) map[string]int {
 	loads := make(map[string]int)
-	it := s.Roles.Root().Iterator()
-	it.SeekPrefix([]byte(keyspace.RolePrefix))
-	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
+	for k, r := range Each(s.Roles, []byte(keyspace.RolePrefix)) {
 		holder := r.Queue[0]
 		if holder.Group != group || string(k) == except || holder.HoldDown != 0 {
 			continue
@@ -164,8 +160,7 @@ func (s *State) releaseAll(at moment, node string, number uint64, how ending, fx
 		ref  Ref
 	}
 	var waiting, holding []place
-	it := s.Roles.Root().Iterator()
-	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
+	for k, r := range Each(s.Roles, nil) {
 		for i, q := range r.Queue {
 			if q.Node != node || q.Session != number {
 				continue
@@ -194,7 +189,7 @@ func (s *State) releaseAll(at moment, node string, number uint64, how ending, fx
 // ClaimRole asks for a role, or for a lock, which is a role too. The claim is named by the
 // command's node, session and seq.
 type ClaimRole struct {
-	Role     string
+	Role     string // its name in the tree, with its prefix
 	Group    string // roles of a group are spread over the nodes; empty: none
 	Priority int64
 	Wait     bool        // join the queue if the role is held
@@ -259,7 +254,7 @@ func (c ClaimRole) apply(s *State, e entry) Code {
 // ReleaseRole gives a claim of the command's session up, whether it holds the role or waits. If the
 // release overtakes its claim, the claim does nothing when it is applied.
 type ReleaseRole struct {
-	Role  string
+	Role  string // its name in the tree, with its prefix
 	Claim uint64 // the seq of the command that made it
 }
 
@@ -285,7 +280,7 @@ func (c ReleaseRole) apply(s *State, e entry) Code {
 // YieldRole asks the holder of a role to hand over to a claim of the command's session. It does
 // nothing unless that claim is better.
 type YieldRole struct {
-	Role  string
+	Role  string // its name in the tree, with its prefix
 	Claim uint64 // the seq of the command that made it
 }
 
@@ -308,7 +303,7 @@ func (c YieldRole) apply(s *State, e entry) Code {
 // MoveRole asks the holder of a role to hand over to the best claim of a node, even if another
 // claim is better. An operator has asked for it.
 type MoveRole struct {
-	Role string
+	Role string // its name in the tree, with its prefix
 	Node string // empty: any but the holder's
 }
 
@@ -346,7 +341,7 @@ func (c MoveRole) apply(s *State, e entry) Code {
 // ExpireHoldDown passes on a role whose holder has been in hold-down for long enough. It does
 // nothing if the holder is in another hold-down.
 type ExpireHoldDown struct {
-	Role  string
+	Role  string        // its name in the tree, with its prefix
 	Began uint64        // index of the entry that ended the holder's session
 	After time.Duration // how long the leader has waited; shown
 }

@@ -194,6 +194,7 @@ func (m *machine) do(c *script.Command) string {
 		"end":          m.end,
 		"death-notice": m.deathNotice,
 		"sessions":     m.sessions,
+		"answer":       m.answer,
 		"member":       m.member,
 		"members":      m.members,
 
@@ -317,8 +318,7 @@ func (m *machine) deathNotice(c *script.Command) string {
 // sessions lists the sessions, and the last processes of the members.
 func (m *machine) sessions(*script.Command) string {
 	var out []string
-	it := m.s.Sessions.Root().Iterator()
-	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
+	for k, ses := range Each(m.s.Sessions, nil) {
 		line := fmt.Sprintf("%s: session %d of process %s", k, ses.Number, ses.Incarnation)
 		if ses.Suspect != 0 {
 			line += fmt.Sprintf(", suspected by entry %d", ses.Suspect)
@@ -331,8 +331,7 @@ func (m *machine) sessions(*script.Command) string {
 		}
 		out = append(out, line)
 	}
-	processes := m.s.processes.Root().Iterator()
-	for k, p, ok := processes.Next(); ok; k, p, ok = processes.Next() {
+	for k, p := range Each(m.s.processes, nil) {
 		line := fmt.Sprintf("%s: last process %s, opened by entry %d", k, p.Incarnation, p.Opened)
 		if p.ended != 0 {
 			line += fmt.Sprintf(", ended by entry %d", p.ended)
@@ -345,6 +344,16 @@ func (m *machine) sessions(*script.Command) string {
 	return strings.Join(out, "\n")
 }
 
+// answer NODE: what the node learns of its command seq=NUMBER.
+func (m *machine) answer(c *script.Command) string {
+	node := c.Arg()
+	a, ok := m.s.Answer(node, c.Uint("session", m.s.Number(node)), c.Uint("seq", 0))
+	if !ok {
+		return "not yet"
+	}
+	return a.Code.String()
+}
+
 // member NODE: it says its name and address.
 func (m *machine) member(c *script.Command) string {
 	id := c.Arg()
@@ -354,8 +363,7 @@ func (m *machine) member(c *script.Command) string {
 
 func (m *machine) members(*script.Command) string {
 	var out []string
-	it := m.s.Members.Root().Iterator()
-	for _, v, ok := it.Next(); ok; _, v, ok = it.Next() {
+	for _, v := range Each(m.s.Members, nil) {
 		out = append(out, fmt.Sprintf("%+v", v))
 	}
 	return strings.Join(out, "\n")

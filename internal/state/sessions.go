@@ -54,8 +54,7 @@ func (s *State) Number(node string) uint64 {
 // Suspects returns the suspected sessions by node. The map is nil if there are none.
 func (s *State) Suspects() map[string]*Session {
 	var all map[string]*Session
-	it := s.Sessions.Root().Iterator()
-	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
+	for k, ses := range Each(s.Sessions, nil) {
 		if ses.Suspect != 0 {
 			if all == nil {
 				all = make(map[string]*Session)
@@ -247,8 +246,8 @@ func (s *State) end(at moment, node string, number uint64, how ending, fx *Effec
 // EndSession ends a session whose lease has expired, as the failure detector has found. It does
 // nothing unless the session is under that suspicion, and the voters are still those that reported.
 type EndSession struct {
-	Node      string
-	Number    uint64        // of its session
+	Node      string        // whose session it is
+	Number    uint64        // of the session
 	Suspicion uint64        // index of the entry that suspected it
 	Voters    uint64        // index of the configuration whose voters have reported
 	Silent    time.Duration // how long the node was silent; shown
@@ -287,8 +286,8 @@ func (c EndSession) apply(s *State, e entry) Code {
 // EndByDeathNotice ends a session whose process has died, as the process's guard has found. It
 // frees the roles that are released on death; other public roles enter hold-down.
 type EndByDeathNotice struct {
-	Node   string
-	Number uint64 // of its session
+	Node   string // whose session it is
+	Number uint64 // of the session
 }
 
 func (EndByDeathNotice) number() byte { return numberEndByDeathNotice }
@@ -310,8 +309,8 @@ func (c EndByDeathNotice) apply(s *State, e entry) Code {
 // Suspect makes the voters grant a session no more lease. It does nothing if the session is
 // suspected.
 type Suspect struct {
-	Node   string
-	Number uint64 // of its session
+	Node   string // whose session it is
+	Number uint64 // of the session
 	Stored uint64 // an entry that the node is known to have on its disk; 0: none is known
 }
 
@@ -335,8 +334,8 @@ func (c Suspect) apply(s *State, e entry) Code {
 
 // ClearSuspicion takes a suspicion back. It does nothing if the session is under another one.
 type ClearSuspicion struct {
-	Node      string
-	Number    uint64 // of its session
+	Node      string // whose session it is
+	Number    uint64 // of the session
 	Suspicion uint64 // index of the entry that suspected it
 }
 

@@ -57,31 +57,26 @@ func (s *State) writeFrames(f *framer) {
 		s.Tickets.Encode(&f.e)
 		f.end(frameTickets)
 	}
-	members := s.Members.Root().Iterator()
-	for _, m, ok := members.Next(); ok; _, m, ok = members.Next() {
+	for _, m := range Each(s.Members, nil) {
 		m.encode(&f.e)
 		f.end(frameMember)
 	}
-	sessions := s.Sessions.Root().Iterator()
-	for node, ses, ok := sessions.Next(); ok; node, ses, ok = sessions.Next() {
+	for node, ses := range Each(s.Sessions, nil) {
 		f.e.Bytes(node)
 		ses.encode(&f.e)
 		f.end(frameSession)
 	}
-	processes := s.processes.Root().Iterator()
-	for node, p, ok := processes.Next(); ok; node, p, ok = processes.Next() {
+	for node, p := range Each(s.processes, nil) {
 		f.e.Bytes(node)
 		p.encode(&f.e)
 		f.end(frameProcess)
 	}
-	roles := s.Roles.Root().Iterator()
-	for name, r, ok := roles.Next(); ok; name, r, ok = roles.Next() {
+	for name, r := range Each(s.Roles, nil) {
 		f.e.Bytes(name)
 		r.encode(&f.e)
 		f.end(frameRole)
 	}
-	records := s.Records.Root().Iterator()
-	for key, v, ok := records.Next(); ok; key, v, ok = records.Next() {
+	for key, v := range Each(s.Records, nil) {
 		f.e.Bytes(key)
 		v.encode(&f.e)
 		f.end(frameRecord)

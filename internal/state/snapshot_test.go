@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-// full returns a machine whose state has something of every kind.
-func full(t testing.TB) *machine {
+// full returns a machine whose state has something of every kind, and a value of about that size.
+func full(t testing.TB, size int) *machine {
 	m := newMachine(t)
 	m.install(m.s.Configure(1, []string{"a", "b"}, []string{"b"}, nil))
 	m.s.Incarnation = 3
@@ -23,7 +23,7 @@ func full(t testing.TB) *machine {
 		{Change: SetMember{Member{ID: "a", Name: "name", Addr: "addr:1"}}},
 		{Node: "a", Session: 2, Seq: 1, Change: ClaimRole{Role: "role/r", Wait: true, MaxState: 1 << 20, Public: &PublicRole{HoldDown: 7, ReleasedOnDeath: true}}},
 		{Node: "b", Session: 3, Seq: 1, Change: ClaimRole{Role: "role/r", Wait: true, MaxState: 1 << 20, Group: "g", Priority: -1}},
-		{Node: "a", Session: 2, Seq: 2, Acked: 1, Change: StoreRecord{Key: "x/y/z", Value: bytes.Repeat([]byte("x/y/z"), 30_000), MaxState: 1 << 20}},
+		{Node: "a", Session: 2, Seq: 2, Acked: 1, Change: StoreRecord{Key: "x/y/z", Value: bytes.Repeat([]byte("x/y/z"), size/5), MaxState: 1 << 20}},
 		{Change: RotateTickets{Key: make([]byte, TicketKeySize)}},
 		{Change: MoveRole{Role: "role/r"}},
 		{Change: Suspect{Node: "a", Number: 2, Stored: 4}},
@@ -36,7 +36,7 @@ func full(t testing.TB) *machine {
 
 // All of a state is in its snapshot, sealed. The machine compares what is read back.
 func TestSnapshot(t *testing.T) {
-	m := full(t)
+	m := full(t, 150_000)
 	var sealed bytes.Buffer
 	if err := WriteSnapshot(&sealed, m.s); err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func frames(t testing.TB, m *machine) []byte {
 // Nonsense that is sealed rightly must not panic, and what is read is written the same way.
 func FuzzReadSnapshot(f *testing.F) {
 	f.Add([]byte{frameHead, 3, 1, 0, 0, frameEnd, 0})
-	f.Add(frames(f, full(f)))
+	f.Add(frames(f, full(f, 10)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newMachine(t)
 		s, err := ReadSnapshot(sealFrames(t, m, b), []seal.Secret{m.secret})

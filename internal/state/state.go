@@ -1,6 +1,8 @@
 package state
 
 import (
+	"iter"
+
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
@@ -12,7 +14,7 @@ const Version = 1
 
 // State is what the cluster agrees on after the entry Index. It is immutable.
 type State struct {
-	Index       uint64
+	Index       uint64        // of the newest entry
 	Version     uint64        // the cluster version: every member supports it
 	Cluster     string        // identity of the cluster; empty before the keyring's entry
 	Incarnation uint64        // of the cluster: each restore from a backup begins another one
@@ -38,11 +40,25 @@ type State struct {
 // New returns the state before the first entry.
 func New() *State {
 	return &State{
-		Version:   Version,
+		Version:   1, // a command raises it
 		Records:   iradix.New[*Value](),
 		Roles:     iradix.New[*Role](),
 		Members:   iradix.New[Member](),
 		Sessions:  iradix.New[*Session](),
 		processes: iradix.New[Process](),
+	}
+}
+
+// Each iterates over the part of a tree whose keys begin with prefix, in the order of the keys. The
+// keys must not be written to.
+func Each[T any](tree *iradix.Tree[T], prefix []byte) iter.Seq2[[]byte, T] {
+	return func(yield func([]byte, T) bool) {
+		it := tree.Root().Iterator()
+		it.SeekPrefix(prefix)
+		for k, v, ok := it.Next(); ok; k, v, ok = it.Next() {
+			if !yield(k, v) {
+				return
+			}
+		}
 	}
 }
