@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -30,7 +32,7 @@ type operatorConfig struct {
 	log     *slog.Logger
 	life    *lifecycle
 	self    *identityOf
-	store   *state.Store
+	store   *applied.Store
 	book    *book
 	replica *replica
 	members *membership

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -102,7 +103,7 @@ func benchState(b *testing.B, records int) (*state.State, seal.Secret) {
 	for i := range records {
 		value := make([]byte, benchValue)
 		rand.Read(value)
-		s, _ = s.Apply(s.Index+1, &state.Command{Op: state.OpStore, Number: 1 << 40, Key: benchKey(i), Value: value}, nil)
+		s, _ = s.Apply(s.Index+1, &state.Command{Change: state.StoreRecord{Key: benchKey(i), Value: value, MaxState: 1 << 40}}, nil)
 	}
 	return s, secret
 }
@@ -170,7 +171,7 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		f := testFSM(state.NewStore(), []seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*state.Effects) {})
+		f := testFSM(applied.New(), []seal.Secret{secret}, testlog.None(), func(err error) { b.Error(err) }, func(*state.Effects) {})
 		if err := f.Restore(r); err != nil || f.State().Records.Len() != s.Records.Len() {
 			b.Fatal(err)
 		}

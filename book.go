@@ -6,13 +6,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // book knows where nodes are: from their own greetings, else from what the cluster has recorded.
 type book struct {
-	store *state.Store
+	store *applied.Store
 
 	mu     sync.Mutex
 	heard  map[string]greeted
@@ -37,7 +39,7 @@ type greeted struct {
 
 const maxEnded = 1024 // processes that are remembered; those that still count are told again
 
-func newBook(store *state.Store) *book {
+func newBook(store *applied.Store) *book {
 	return &book{
 		store: store, heard: make(map[string]greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]state.Member), said: make(map[string]string),
 		going: make(map[string]bool), over: make(map[string]uint64),

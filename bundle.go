@@ -146,11 +146,11 @@ func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
 		clean[i] = state.Record{Key: key, Value: r.Value}
 		errs = append(errs, err)
 	}
-	c := state.Command{Op: state.OpPut, Value: state.EncodeRecords(clean), Number: s.limit()}
-	if len(c.Value) > maxPut {
-		errs = append(errs, fmt.Errorf("%w: the records have %d bytes together, the limit is %d", ErrTooLarge, len(c.Value), maxPut))
+	c := state.PutRecords{Records: clean, MaxState: s.limit()}
+	if c.Size() > maxPut {
+		errs = append(errs, fmt.Errorf("%w: the records have %d bytes together, the limit is %d", ErrTooLarge, c.Size(), maxPut))
 	}
-	return c, errors.Join(errs...)
+	return state.Command{Change: c}, errors.Join(errs...)
 }
 
 // storeMeta stores metadata of a certificate, unless they are about another one than that in the state: after a renewal a
@@ -162,7 +162,7 @@ func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done 
 		return false, nil
 	}
 	if isAbout(meta, r.Value) {
-		a, err := s.at().replica.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: meta, Number: s.limit(), Target: crt, Cond: r.Index})
+		a, err := s.at().replica.writes.do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: meta, MaxState: s.limit(), If: &state.Condition{Key: crt, Index: r.Index}}})
 		if err != nil || a.Code != state.CodeChanged {
 			if err == nil {
 				err = codeError(a.Code)

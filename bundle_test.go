@@ -206,40 +206,6 @@ func TestMetadataOfTheOldCertificateAreDropped(t *testing.T) {
 	})
 }
 
-// The metadata are judged by the certificate that is there when they are committed, not by one that was there when they were proposed.
-func TestMetadataAreJudgedInTheLog(t *testing.T) {
-	m := newMachine(t)
-	a := m.open("a")
-	put := func(seq uint64, records ...state.Record) uint64 {
-		return m.do(state.Command{Op: state.OpPut, Node: "a", Session: a, Seq: seq, Value: state.EncodeRecords(records), Number: 1 << 20}).Index
-	}
-	first := put(1, state.Record{Key: "x.crt", Value: []byte("1")}, state.Record{Key: "x.json", Value: []byte("1")})
-	put(2, state.Record{Key: "x.crt", Value: []byte("2")}, state.Record{Key: "x.json", Value: []byte("2")})
-	late := m.do(state.Command{Op: state.OpStore, Node: "a", Session: a, Seq: 3, Key: "x.json", Value: []byte("late"), Target: "x.crt", Cond: first, Number: 1 << 20})
-	if r, _ := m.s.Records.Get([]byte("x.json")); late.Code != state.CodeChanged || string(r.Value) != "2" {
-		t.Errorf("the late metadata are answered %d and there is %q", late.Code, r.Value)
-	}
-}
-
-func TestPutIsAllOrNothing(t *testing.T) {
-	m := newMachine(t)
-	a := m.open("a")
-	for seq, test := range []struct {
-		records []state.Record
-		quota   uint64
-		want    state.Code
-	}{
-		{[]state.Record{{Key: "a", Value: nil}, {Key: "a/b", Value: nil}}, 1 << 20, state.CodeNotDir},
-		{[]state.Record{{Key: "a/b", Value: nil}, {Key: "a", Value: nil}}, 1 << 20, state.CodeIsDir},
-		{[]state.Record{{Key: "x", Value: make([]byte, 50)}, {Key: "y", Value: make([]byte, 50)}}, 80, state.CodeFull},
-	} {
-		got := m.do(state.Command{Op: state.OpPut, Node: "a", Session: a, Seq: uint64(seq + 1), Value: state.EncodeRecords(test.records), Number: test.quota})
-		if got.Code != test.want || m.s.Records.Len() != 0 || m.s.Bytes() != 0 {
-			t.Errorf("%v: code %d, %d records, %d bytes", test.records, got.Code, m.s.Records.Len(), m.s.Bytes())
-		}
-	}
-}
-
 func TestBundleNames(t *testing.T) {
 	for key, want := range map[string][2]string{
 		"certificates/ca/x/x.key":                {"x", ".key"},

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
@@ -46,7 +48,7 @@ type Node struct {
 	label   atomic.Pointer[string] // the node's name in the log; nil: not known yet
 
 	// What does not depend on the directory: made by open.
-	store   *state.Store
+	store   *applied.Store
 	fsm     *fsm
 	book    *book
 	clocks  *clocks.Clocks
@@ -86,7 +88,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: newLifecycle(), store: state.NewStore()}
+	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: newLifecycle(), store: applied.New()}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}

@@ -48,7 +48,7 @@ func (n *membership) passOn(ctx context.Context, node string, number uint64, don
 	case "":
 		return ErrNoLeader
 	case n.self.id:
-		return n.replica.changeSession(ctx, state.Command{Op: state.OpEnd, Node: n.self.id, Target: node, Number: number, Key: state.ByDeathNotice}, done)
+		return n.replica.changeSession(ctx, state.Command{Node: n.self.id, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)

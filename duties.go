@@ -101,7 +101,7 @@ func (n *replica) startTerm(l *leadership) bool {
 		if s.Keys == nil {
 			entry, err = n.newKeyring()
 		} else {
-			entry = state.SealCommand(s.Keys, &state.Command{Op: state.OpStart, Node: n.self.id})
+			entry = state.SealCommand(s.Keys, &state.Command{Node: n.self.id, Change: state.StartTerm{}})
 		}
 		if err != nil {
 			n.fail(err)
@@ -122,5 +122,5 @@ func (n *replica) newKeyring() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return state.KeyringEntry(n.up.clusterID(), wrapped), nil
+	return state.Keyring{Cluster: n.up.clusterID(), Wrapped: wrapped}.Entry(), nil
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"runtime"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -19,14 +21,14 @@ import (
 // nothing of networks, clocks or certificates.
 type fsm struct {
 	fsmConfig
-	*state.Store // raft's goroutine alone publishes
+	*applied.Store // raft's goroutine alone publishes
 
 	written notify.Signal // raft has done with a snapshot, well or badly
 }
 
 // fsmConfig is what an fsm needs.
 type fsmConfig struct {
-	store   *state.Store
+	store   *applied.Store
 	secrets []seal.Secret
 	log     *slog.Logger
 
@@ -117,9 +119,8 @@ func (f *fsm) change(s *state.State, l *raft.Log, fx *state.Effects) (*state.Sta
 
 // applyKeyring takes the keyring of a new cluster. Two leaders may each have proposed one: the first counts.
 func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State, error) {
-	d := codec.Decoder{B: b}
-	cluster, wrapped := d.String(), d.Bytes()
-	if err := d.End(); err != nil {
+	ring, err := state.DecodeKeyring(b)
+	if err != nil {
 		return nil, err
 	}
 	n := *s
@@ -127,11 +128,11 @@ func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State
 	if s.Keys != nil {
 		return &n, nil
 	}
-	keys, err := seal.Unwrap(wrapped, f.secrets...)
+	keys, err := seal.Unwrap(ring.Wrapped, f.secrets...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	n.Cluster, n.Keys, n.Wrapped = cluster, keys, wrapped
+	n.Cluster, n.Keys, n.Wrapped = ring.Cluster, keys, ring.Wrapped
 	return &n, nil
 }
 

@@ -3,6 +3,8 @@ package flotilla
 import (
 	"log/slog"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -11,6 +13,6 @@ import (
 func leasedAlways() bool { return true }
 
 // testFSM returns a state machine that belongs to no node.
-func testFSM(store *state.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
+func testFSM(store *applied.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
 	return newFSM(fsmConfig{store: store, secrets: secrets, log: log, failed: failed, told: told})
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
@@ -38,7 +40,7 @@ type holderConfig struct {
 	log     *slog.Logger
 	life    *lifecycle
 	self    *identityOf
-	store   *state.Store
+	store   *applied.Store
 	book    *book
 	replica *replica
 	keeper  *keeper
@@ -63,14 +65,11 @@ func (n *holder) holdRole(ctx context.Context, r Role, f func(ctx context.Contex
 	if r.Linger < 0 || r.Linger > maxLinger || r.Linger > 0 && !r.Public {
 		return edge("holding a role", fmt.Errorf("%w: a role's Linger is between 0 and %v, and only a Public one has any", fs.ErrInvalid, maxLinger))
 	}
-	c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + r.Name, Flag: true, Group: r.Group, Priority: int64(r.Priority)}
+	c := state.ClaimRole{Role: keyspace.RolePrefix + r.Name, Wait: true, Group: r.Group, Priority: int64(r.Priority)}
 	if r.Public {
-		c.Cond = 1 + uint64(r.Linger)
-		if r.Bequeathed {
-			c.Voters = 1
-		}
+		c.Public = &state.PublicRole{HoldDown: r.Linger, ReleasedOnDeath: r.Bequeathed}
 	}
-	contest := func(ctx context.Context, ref state.Ref) { n.contest(ctx, c.Key, ref, r.PreemptDelay) }
+	contest := func(ctx context.Context, ref state.Ref) { n.contest(ctx, c.Role, ref, r.PreemptDelay) }
 	if r.NoPreempt {
 		contest = nil
 	}
@@ -83,16 +82,16 @@ func (n *holder) holdRole(ctx context.Context, r Role, f func(ctx context.Contex
 }
 
 // hold is Hold for any claim.
-func (n *holder) hold(ctx context.Context, c state.Command, contest func(context.Context, state.Ref), f func(context.Context, Tenure) error) error {
-	c.Number = uint64(n.cfg.MaxState)
+func (n *holder) hold(ctx context.Context, c state.ClaimRole, contest func(context.Context, state.Ref), f func(context.Context, Tenure) error) error {
+	c.MaxState = n.cfg.MaxState
 	t, err := n.enterTenure(ctx, c, contest)
 	if err != nil {
-		return edge("waiting for "+c.Key, err)
+		return edge("waiting for "+c.Role, err)
 	}
 	defer n.endTenure(t)
 	err = f(n.replica.fenced(t.ctx, t.ref.Session, state.Fence{Role: t.key, Seq: t.ref.Seq}), t)
 	if over := t.ctx.Err(); over != nil && (err == nil || errors.Is(err, over)) {
-		return edge("holding "+c.Key, context.Cause(t.ctx))
+		return edge("holding "+c.Role, context.Cause(t.ctx))
 	}
 	return err
 }
@@ -301,7 +300,7 @@ func (ts *tenures) all() []*tenure {
 
 // await proposes a claim and waits until it is granted, under a lease that can be relied on. It returns the claim, and 0 for index if it is not
 // granted and does not wait. contest, if not nil, is run beside the waiting.
-func (n *holder) await(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (ref state.Ref, index uint64, err error) {
+func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(context.Context, state.Ref)) (ref state.Ref, index uint64, err error) {
 	ctx, stop := n.life.whileOpen(ctx)
 	defer stop()
 	for {
@@ -309,20 +308,20 @@ func (n *holder) await(ctx context.Context, c state.Command, contest func(contex
 		if err := n.keeper.awaitReady(ctx); err != nil {
 			return state.Ref{}, 0, err
 		}
-		if n.shuns(c.Key, c.Cond > 0) {
-			if err := n.life.awaitChanged(ctx, func() bool { return !n.shuns(c.Key, c.Cond > 0) }); err != nil {
+		if n.shuns(c.Role, c.Public != nil) {
+			if err := n.life.awaitChanged(ctx, func() bool { return !n.shuns(c.Role, c.Public != nil) }); err != nil {
 				return state.Ref{}, 0, n.life.lifeError(err)
 			}
 			continue
 		}
-		session, a, err := n.replica.writes.doIn(ctx, c)
+		session, a, err := n.replica.writes.doIn(ctx, state.Command{Change: c})
 		ref := state.Ref{Node: n.self.id, Session: session, Seq: a.Seq}
 		if errors.Is(err, ErrLost) && ctx.Err() == nil {
 			continue // the claim went with the session, and the next one belongs to a new one
 		}
 		if err != nil {
 			if session != 0 {
-				n.withdraw(c.Key, ref)
+				n.withdraw(c.Role, ref)
 			}
 			return state.Ref{}, 0, err
 		}
@@ -334,7 +333,7 @@ func (n *holder) await(ctx context.Context, c state.Command, contest func(contex
 		}
 		index, err := n.granted(ctx, c, ref, contest)
 		if err != nil {
-			n.withdraw(c.Key, ref)
+			n.withdraw(c.Role, ref)
 			return state.Ref{}, 0, n.life.lifeError(err)
 		}
 		if index != 0 {
@@ -344,20 +343,20 @@ func (n *holder) await(ctx context.Context, c state.Command, contest func(contex
 }
 
 // granted waits until a claim, made by c, is granted, and returns the index of that, 0 if the claim is gone.
-func (n *holder) granted(ctx context.Context, c state.Command, ref state.Ref, contest func(context.Context, state.Ref)) (uint64, error) {
+func (n *holder) granted(ctx context.Context, c state.ClaimRole, ref state.Ref, contest func(context.Context, state.Ref)) (uint64, error) {
 	told := n.tenures.wait(ref)
 	defer n.tenures.left(ref)
 	contesting := false
 	for {
 		var drains <-chan struct{}
-		if c.Cond > 0 {
+		if c.Public != nil {
 			drains = n.life.changed.Wait()
 		}
-		if n.shuns(c.Key, c.Cond > 0) {
-			n.withdraw(c.Key, ref)
+		if n.shuns(c.Role, c.Public != nil) {
+			n.withdraw(c.Role, ref)
 			return 0, nil
 		}
-		mine, i := n.store.State().FindClaim(c.Key, ref)
+		mine, i := n.store.State().FindClaim(c.Role, ref)
 		if i < 0 || mine.HoldDown != 0 {
 			return 0, nil
 		}
@@ -412,7 +411,7 @@ func (n *holder) contest(ctx context.Context, key string, ref state.Ref, delay t
 		if better {
 			wait := time.Until(since.Add(delay))
 			if wait <= 0 {
-				if _, _, err := n.replica.writes.doIn(ctx, state.Command{Op: state.OpYield, Key: key, Number: ref.Seq, Session: ref.Session}); err != nil && errors.Is(err, ErrLost) {
+				if _, _, err := n.replica.writes.doIn(ctx, state.Command{Session: ref.Session, Change: state.YieldRole{Role: key, Claim: ref.Seq}}); err != nil && errors.Is(err, ErrLost) {
 					return
 				}
 				wait = n.timing.Lease // it should be under way; else once more
@@ -429,13 +428,13 @@ func (n *holder) contest(ctx context.Context, key string, ref state.Ref, delay t
 }
 
 // enterTenure waits for a role and begins a tenure.
-func (n *holder) enterTenure(ctx context.Context, c state.Command, contest func(context.Context, state.Ref)) (*tenure, error) {
+func (n *holder) enterTenure(ctx context.Context, c state.ClaimRole, contest func(context.Context, state.Ref)) (*tenure, error) {
 	for {
 		ref, index, err := n.await(ctx, c, contest)
 		if err != nil {
 			return nil, err
 		}
-		t := &tenure{n: n, key: c.Key, public: c.Cond > 0, ref: ref, at: index}
+		t := &tenure{n: n, key: c.Role, public: c.Public != nil, ref: ref, at: index}
 		ending, stop := context.WithCancelCause(ctx)
 		t.ctx, t.stop = tenureContext{ending, t}, stop
 		t.unwatch = context.AfterFunc(n.life.works, func() { t.stop(context.Cause(n.life.works)) })
@@ -482,7 +481,7 @@ func (n *holder) endTenure(t *tenure) {
 			ctx, stop = n.replica.whileSomebodyStays(ctx, n.timing.Retry())
 			defer stop()
 		}
-		_, _, err := n.replica.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: t.key, Number: t.ref.Seq, Session: t.ref.Session})
+		_, _, err := n.replica.writes.doIn(ctx, state.Command{Session: t.ref.Session, Change: state.ReleaseRole{Role: t.key, Claim: t.ref.Seq}})
 		cancel()
 		stays = err != nil && !errors.Is(err, ErrLost)
 	}
@@ -517,7 +516,7 @@ func (n *holder) withdrawAll() {
 			return
 		}
 		for n.life.works.Err() == nil {
-			_, _, err := n.replica.writes.doIn(n.life.works, state.Command{Op: state.OpRelease, Key: key, Number: ref.Seq, Session: ref.Session})
+			_, _, err := n.replica.writes.doIn(n.life.works, state.Command{Session: ref.Session, Change: state.ReleaseRole{Role: key, Claim: ref.Seq}})
 			if err == nil || errors.Is(err, ErrLost) {
 				break
 			}

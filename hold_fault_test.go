@@ -28,7 +28,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
-		c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + "r", Flag: true, Number: uint64(n.cfg.MaxState)}
+		c := state.ClaimRole{Role: keyspace.RolePrefix + "r", Wait: true, MaxState: n.cfg.MaxState}
 		ref, index, err := n.roles.await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 			t.Fatal(err)
 		}
 		// enterTenure goes on
-		held := &tenure{n: n.roles, key: c.Key, ref: ref, at: index}
+		held := &tenure{n: n.roles, key: c.Role, ref: ref, at: index}
 		held.ctx, held.stop = context.WithCancelCause(t.Context())
 		held.unwatch = context.AfterFunc(n.life.works, func() {})
 		if !n.roles.beginTenure(held) {
@@ -137,11 +137,12 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		session := n.self.ownSession(n.store.State())
 		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
 		early, _ := n.replica.writes.begin(session)
-		claim := state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + "l", Flag: true, Number: uint64(n.cfg.MaxState), Node: n.self.id, Session: session}
+		lock := state.ClaimRole{Role: keyspace.LockPrefix + "l", Wait: true, MaxState: n.cfg.MaxState}
+		claim := state.Command{Node: n.self.id, Session: session, Change: lock}
 		claim.Seq, claim.Acked = n.replica.writes.begin(session)
 		entry := state.SealCommand(n.store.State().Keys, &claim)
 		n.replica.writes.end(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
-		n.roles.withdraw(claim.Key, state.Ref{Node: n.self.id, Session: session, Seq: claim.Seq})
+		n.roles.withdraw(lock.Role, state.Ref{Node: n.self.id, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
 		var e codec.Encoder
@@ -154,7 +155,7 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		}
 		n.replica.writes.end(session, early)
 		time.Sleep(time.Minute)
-		if queue := leader.store.State().Claims(claim.Key); len(queue) > 0 {
+		if queue := leader.store.State().Claims(lock.Role); len(queue) > 0 {
 			t.Errorf("a minute later the lock is held by a claim that nobody waits for: %+v", queue)
 		}
 	})

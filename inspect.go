@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
@@ -86,7 +88,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
 		return fmt.Errorf("it is sealed with the secret %s, and none of the %d given is that; give the right one", id.Key, len(secrets))
 	}
-	f := newFSM(fsmConfig{store: state.NewStore(), secrets: secrets})
+	f := newFSM(fsmConfig{store: applied.New(), secrets: secrets})
 	s, err := out.readSnapshots(v, secrets)
 	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ { // newer ones have taken its place
 		s, err = out.readSnapshots(v, secrets)

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/notify"
@@ -29,7 +31,7 @@ type replicaConfig struct {
 	log     *slog.Logger
 	life    *lifecycle
 	self    *identityOf
-	store   *state.Store
+	store   *applied.Store
 	fsm     *fsm
 	book    *book
 	dir     *durable.Dir // nil: in memory

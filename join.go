@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -36,7 +38,7 @@ type membershipConfig struct {
 	life    *lifecycle
 	self    *identityOf
 	ident   *identityFile
-	store   *state.Store
+	store   *applied.Store
 	book    *book
 	port    *wire.Port
 	replica *replica

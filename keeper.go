@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
@@ -34,7 +36,7 @@ type leaseConfig struct {
 	log     *slog.Logger
 	life    *lifecycle
 	self    *identityOf
-	store   *state.Store
+	store   *applied.Store
 	book    *book
 	clocks  *clocks.Clocks
 	replica *replica

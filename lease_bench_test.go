@@ -138,7 +138,7 @@ func BenchmarkList(b *testing.B) {
 			s := state.New()
 			for i := range names {
 				for _, ext := range []string{"key", "crt", "json"} {
-					c := state.Command{Op: state.OpStore, Number: 1 << 40, Key: fmt.Sprintf("certificates/acme/%d.example.com/%d.example.com.%s", i, i, ext)}
+					c := state.Command{Change: state.StoreRecord{Key: fmt.Sprintf("certificates/acme/%d.example.com/%d.example.com.%s", i, i, ext), MaxState: 1 << 40}}
 					s, _ = s.Apply(s.Index+1, &c, nil)
 				}
 			}

@@ -147,7 +147,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		n := others[0]
 		n.life.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
 		number := n.self.ownSession(n.store.State())
-		end := state.Command{Op: state.OpEnd, Node: leader.self.id, Target: n.self.id, Number: number}
+		end := state.Command{Node: n.self.id, Change: state.LeaveSession{Number: number}}
 		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.id) == 0 }); err != nil {
 			t.Fatal(err)
 		}
@@ -404,7 +404,7 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		number := n.self.ownSession(n.store.State())
-		c := state.Command{Op: state.OpSuspect, Node: leader.self.id, Target: n.self.id, Number: number}
+		c := state.Command{Node: leader.self.id, Change: state.Suspect{Node: n.self.id, Number: number}}
 		k := newKeeper(leader.keeper.leaseConfig) // of a process that has just been started
 		time.Sleep(time.Second)
 		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.id).Suspect != 0 }); err != nil {

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -79,7 +80,7 @@ func TestReportsAreTrue(t *testing.T) {
 		if !k.asked("a", a) {
 			t.Fatal("it promises nothing")
 		}
-		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
+		m.do(state.Command{Change: state.Suspect{Node: "a", Number: a}})
 		k.store.Publish(m.s)
 		who := suspicion{sessionID{"a", a}, m.s.Index}
 		report := func() bool {
@@ -105,7 +106,7 @@ func TestReportsAreTrue(t *testing.T) {
 
 // loneKeeper returns the lease manager of a node that is in no cluster.
 func loneKeeper() *keeper {
-	life, store, self, log := newLifecycle(), state.NewStore(), &identityOf{id: "own"}, testlog.None()
+	life, store, self, log := newLifecycle(), applied.New(), &identityOf{id: "own"}, testlog.None()
 	book := newBook(store)
 	return newKeeper(leaseConfig{
 		timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book, clocks: clocks.New(clocks.Config{Log: log}),
@@ -127,13 +128,13 @@ func TestSuspectIsPromisedNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
-		m.do(state.Command{Op: state.OpSuspect, Target: "a", Number: a})
+		m.do(state.Command{Change: state.Suspect{Node: "a", Number: a}})
 		suspicion := m.s.Index
 		k := keeperOf(m.s)
 		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("a suspect is promised a lease")
 		}
-		m.do(state.Command{Op: state.OpClear, Target: "a", Number: a, Cond: suspicion})
+		m.do(state.Command{Change: state.ClearSuspicion{Node: "a", Number: a, Suspicion: suspicion}})
 		k.store.Publish(m.s)
 		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("one that was cleared is promised none, or another session is")

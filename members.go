@@ -68,7 +68,7 @@ func (n *membership) record(l *leadership, id string) error {
 	if m, ok := n.store.State().Member(id); !heard || ok && m == known {
 		return nil
 	}
-	c := state.Command{Op: state.OpMember, Node: n.self.id, Target: id, Key: known.Name, Value: []byte(known.Addr), Flag: known.InMemory, Group: known.Former}
+	c := state.Command{Node: n.self.id, Change: state.SetMember{Member: known}}
 	err := l.apply(l.ctx, n.replica, state.SealCommand(n.store.State().Keys, &c), func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == known

@@ -31,7 +31,7 @@ func (n *holder) move(ctx context.Context, role, node string) error {
 		}
 	}
 	key := keyspace.RolePrefix + role
-	_, a, err := n.replica.writes.doIn(ctx, state.Command{Op: state.OpMove, Key: key, Target: id})
+	_, a, err := n.replica.writes.doIn(ctx, state.Command{Change: state.MoveRole{Role: key, Node: id}})
 	if err != nil {
 		return err
 	}

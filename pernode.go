@@ -133,15 +133,14 @@ func (o *ownStorage) store(key string, value []byte) (fx state.Effects, err erro
 			return fx, nil // of a certificate that has been replaced
 		}
 	}
-	return o.change(state.Command{Op: state.OpPut, Value: state.EncodeRecords(records)})
+	return o.change(state.PutRecords{Records: records, MaxState: o.limit()})
 }
 
 // change applies a command as the state machine does, and writes down what comes of it. What the disk does not take now is kept in
 // memory until it does: a certificate that was given back for that would be ordered again and again. o.mu is held.
-func (o *ownStorage) change(c state.Command) (fx state.Effects, err error) {
+func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 	old := o.current.Load()
-	c.Time, c.Number = time.Now().UnixNano(), o.limit()
-	next, a := old.Apply(old.Index+1, &c, &fx)
+	next, a := old.Apply(old.Index+1, &state.Command{Time: time.Now().UnixNano(), Change: c}, &fx)
 	if err := codeError(a.Code); err != nil {
 		return state.Effects{}, err
 	}
@@ -213,7 +212,7 @@ func (o *ownStorage) Delete(ctx context.Context, key string) error {
 	var fx state.Effects
 	var err error
 	if !o.bundle.forget(clean) {
-		fx, err = o.change(state.Command{Op: state.OpDelete, Key: clean})
+		fx, err = o.change(state.DeleteRecords{Key: clean})
 	}
 	o.mu.Unlock()
 	o.tell(fx)

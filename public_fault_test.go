@@ -122,7 +122,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n := others[0]
-		c := state.Command{Op: state.OpClaim, Key: keyspace.RolePrefix + "r", Flag: true, Number: uint64(n.cfg.MaxState), Cond: 1 + uint64(time.Minute)}
+		c := state.ClaimRole{Role: keyspace.RolePrefix + "r", Wait: true, MaxState: n.cfg.MaxState, Public: &state.PublicRole{HoldDown: time.Minute}}
 		ref, _, err := n.roles.await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +134,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if q := n.store.State().Claims(c.Key); len(q) != 1 || q[0].HoldDown == 0 {
+		if q := n.store.State().Claims(c.Role); len(q) != 1 || q[0].HoldDown == 0 {
 			t.Fatalf("there is no ghost: %+v", q)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -156,7 +156,7 @@ func TestGhostsOutlastSlowClocks(t *testing.T) {
 			if !lapsed {
 				seen += float64(k.timing.Held()) / slow
 			}
-			if ghost := float64(k.haunts(&state.Claim{Expired: lapsed, HoldDownTime: int64(linger)})) / fast; ghost < seen {
+			if ghost := float64(k.haunts(&state.Claim{Expired: lapsed, HoldDownTime: linger})) / fast; ghost < seen {
 				t.Errorf("linger %v, lapsed %v: the ghost is gone after %v, and something is seen for %v", linger, lapsed, time.Duration(ghost), time.Duration(seen))
 			}
 		}

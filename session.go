@@ -82,7 +82,7 @@ func (n *Node) maintain(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
-		err := n.roles.hold(ctx, state.Command{Op: state.OpClaim, Key: keyspace.OwnPrefix + "maintain", Flag: true}, nil, func(ctx context.Context, _ Tenure) error {
+		err := n.roles.hold(ctx, state.ClaimRole{Role: keyspace.OwnPrefix + "maintain", Wait: true}, nil, func(ctx context.Context, _ Tenure) error {
 			n.certs.maintain(ctx)
 			return ctx.Err()
 		})

@@ -27,7 +27,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		open := func(boot string, seen uint64, before ...string) { // as if the leader had proposed it before it knew better
 			t.Helper()
 			time.Sleep(time.Second)
-			c := state.Command{Op: state.OpOpen, Node: holder.self.id, Key: boot, Value: state.EncodeProcesses(append(before, boot)), Number: seen, Flag: true}
+			c := state.Command{Node: holder.self.id, Change: state.OpenSession{Incarnation: boot, Processes: append(before, boot), Replaces: seen, Clean: true}}
 			last := leader.store.State().Index
 			if err := leader.replica.changeSession(t.Context(), c, func(s *state.State) bool { return s.Index > last }); err != nil {
 				t.Fatalf("the request proves nothing, since the leader does not propose it: %v", err)

@@ -148,7 +148,7 @@ func (n *membership) serveOpen(ctx context.Context, peer string, body []byte) ([
 	if err := n.mayOpen(ctx, peer, boot, state.DecodeProcesses(processes)); err != nil {
 		return nil, err
 	}
-	return nil, n.replica.changeSession(ctx, state.Command{Op: state.OpOpen, Node: peer, Key: boot, Target: addr, Value: processes, Number: seen, Flag: clean}, func(s *state.State) bool {
+	return nil, n.replica.changeSession(ctx, state.Command{Node: peer, Change: state.OpenSession{Incarnation: boot, Addr: addr, Processes: state.DecodeProcesses(processes), Replaces: seen, Clean: clean}}, func(s *state.State) bool {
 		return s.Number(peer) != seen
 	})
 }
@@ -160,7 +160,7 @@ func (n *membership) serveEnd(ctx context.Context, peer string, body []byte) ([]
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	return nil, n.replica.changeSession(ctx, state.Command{Op: state.OpEnd, Node: peer, Target: peer, Number: number, Flag: lingers, Stored: n.replica.storedBy(peer, wire.Process(ctx))}, func(s *state.State) bool {
+	return nil, n.replica.changeSession(ctx, state.Command{Node: peer, Change: state.LeaveSession{Number: number, HoldDown: lingers, Stored: n.replica.storedBy(peer, wire.Process(ctx))}}, func(s *state.State) bool {
 		ses := s.Session(peer)
 		return ses == nil || ses.Number != number
 	})

@@ -295,7 +295,7 @@ func rolesOf(s *state.State) []RoleStatus {
 		q := r.Queue[0]
 		out = append(out, RoleStatus{
 			Name: strings.TrimPrefix(string(k), keyspace.RolePrefix), Group: q.Group, Holder: q.Node, Fence: q.Index, Yields: q.Yield != 0, Waiting: len(r.Queue) - 1,
-			Since: time.Unix(0, q.Since), Outage: time.Duration(q.Outage), Pinned: q.Pinned, Ghost: q.HoldDown != 0,
+			Since: time.Unix(0, q.Since), Outage: q.Outage, Pinned: q.Pinned, Ghost: q.HoldDown != 0,
 		})
 	}
 	return out

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
@@ -47,7 +49,7 @@ type storageNode struct {
 	log     *slog.Logger
 	life    *lifecycle
 	self    *identityOf
-	store   *state.Store
+	store   *applied.Store
 	replica *replica
 	keeper  *keeper
 	roles   *holder
@@ -108,7 +110,7 @@ func (s *Storage) store(ctx context.Context, key string, value []byte) error {
 			}
 		}
 	}
-	a, err := s.at().replica.writes.do(ctx, state.Command{Op: state.OpStore, Key: key, Value: value, Number: s.limit()})
+	a, err := s.at().replica.writes.do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: value, MaxState: s.limit()}})
 	if err == nil {
 		err = codeError(a.Code)
 	}
@@ -173,7 +175,7 @@ func (s *Storage) room(key string, value []byte) error {
 }
 
 // limit is what the state may have at the most, for a command.
-func (s *Storage) limit() uint64 { return uint64(s.at().cfg.MaxState) }
+func (s *Storage) limit() int64 { return s.at().cfg.MaxState }
 
 // Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory is another error.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
@@ -193,7 +195,7 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 	clean, err := keyspace.Clean(key)
 	if err == nil && !s.forget(clean) {
 		var a state.Answer
-		a, err = s.at().replica.writes.do(ctx, state.Command{Op: state.OpDelete, Key: clean})
+		a, err = s.at().replica.writes.do(ctx, state.Command{Change: state.DeleteRecords{Key: clean}})
 		if err == nil {
 			err = codeError(a.Code)
 		}
@@ -408,7 +410,7 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 	if err != nil {
 		return state.Ref{}, err
 	}
-	ref, _, err := s.at().roles.await(ctx, state.Command{Op: state.OpClaim, Key: keyspace.LockPrefix + name, Flag: wait, Number: s.limit()}, nil)
+	ref, _, err := s.at().roles.await(ctx, state.ClaimRole{Role: keyspace.LockPrefix + name, Wait: wait, MaxState: s.limit()}, nil)
 	return ref, err
 }
 
@@ -428,7 +430,7 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	if rest := lock.bundle.rest(); len(rest) > 0 { // somebody else's way to store a certificate
 		errs = append(errs, s.storeFenced(ctx, name, lock.ref, rest))
 	}
-	_, a, err := s.at().replica.writes.doIn(ctx, state.Command{Op: state.OpRelease, Key: keyspace.LockPrefix + name, Number: lock.ref.Seq, Session: lock.ref.Session})
+	_, a, err := s.at().replica.writes.doIn(ctx, state.Command{Session: lock.ref.Session, Change: state.ReleaseRole{Role: keyspace.LockPrefix + name, Claim: lock.ref.Seq}})
 	if err == nil {
 		err = codeError(a.Code)
 	} else if !errors.Is(err, ErrLost) {

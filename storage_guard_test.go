@@ -127,7 +127,7 @@ func TestCommandsOfOthers(t *testing.T) {
 			{"of a lost lock, in a role of this session", within(n, own), own - 1, errEnded.Error()},
 		} {
 			before := n.store.State().Index
-			_, err := n.replica.writes.do(test.ctx, state.Command{Op: state.OpStore, Session: test.session, Key: "k", Value: []byte(test.name), Number: 1 << 20})
+			_, err := n.replica.writes.do(test.ctx, state.Command{Session: test.session, Change: state.StoreRecord{Key: "k", Value: []byte(test.name), MaxState: 1 << 20}})
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("a command %s: %v, want %q", test.name, err, test.want)
 			}

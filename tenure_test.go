@@ -160,7 +160,7 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		old := n.self.ownSession(n.store.State())
-		end := state.Command{Op: state.OpEnd, Node: leader.self.id, Target: n.self.id, Number: old}
+		end := state.Command{Node: n.self.id, Change: state.LeaveSession{Number: old}}
 		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.id) != old }); err != nil {
 			t.Fatal(err)
 		}
@@ -201,13 +201,14 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		})
 		tenure := <-held
 		before := leader.store.State().Index
-		c := state.Command{Op: state.OpSuspect, Node: leader.self.id, Target: leader.self.id, Number: leader.self.ownSession(leader.store.State())}
+		number := leader.self.ownSession(leader.store.State())
+		c := state.Command{Node: leader.self.id, Change: state.Suspect{Node: leader.self.id, Number: number}}
 		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.timing.Lease)
-		if ses := leader.store.State().Session(leader.self.id); ses == nil || ses.Number != c.Number || ses.Suspect != 0 {
-			t.Errorf("its session was %d and is %+v", c.Number, ses)
+		if ses := leader.store.State().Session(leader.self.id); ses == nil || ses.Number != number || ses.Suspect != 0 {
+			t.Errorf("its session was %d and is %+v", number, ses)
 		}
 		if err := context.Cause(tenure); err != nil {
 			t.Error(err)

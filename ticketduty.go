@@ -42,7 +42,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 			return err
 		}
 	}
-	a, err := n.replica.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: frontend.NewTicketKey()})
+	a, err := n.replica.writes.do(l.ctx, state.Command{Change: state.RotateTickets{Key: frontend.NewTicketKey(), Follows: k.MadeAt()}})
 	if err == nil && a.Code != state.CodeChanged {
 		err = codeError(a.Code)
 	}
@@ -55,7 +55,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.replica.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: frontend.NewTicketKey()})
+	_, err := n.replica.writes.do(ctx, state.Command{Change: state.DropTickets{Key: frontend.NewTicketKey()}})
 	return edge("dropping session tickets", err)
 }
 

@@ -328,62 +328,6 @@ func TestTicketsDue(t *testing.T) {
 	}
 }
 
-func TestTicketsInTheState(t *testing.T) {
-	rotate := func(s *state.State, index, cond uint64, drop bool, key byte) (*state.State, state.Code, bool) {
-		var fx state.Effects
-		next, a := s.Apply(index, &state.Command{Op: state.OpTickets, Cond: cond, Flag: drop, Value: bytes.Repeat([]byte{key}, state.TicketKeySize), Time: int64(index)}, &fx)
-		return next, a.Code, fx.Tickets
-	}
-	k := func(b byte) []byte { return bytes.Repeat([]byte{b}, state.TicketKeySize) }
-	s := state.New()
-	for i, want := range []*state.TicketKeys{
-		{Index: 1, Time: 1, Next: k(1)},
-		{Index: 2, Time: 2, Next: k(2), Current: k(1)},
-		{Index: 3, Time: 3, Next: k(3), Current: k(2), Previous: [][]byte{k(1)}},
-		{Index: 4, Time: 4, Next: k(4), Current: k(3), Previous: [][]byte{k(2), k(1)}},
-		{Index: 5, Time: 5, Next: k(5), Current: k(4), Previous: [][]byte{k(3), k(2)}},
-	} {
-		next, code, told := rotate(s, uint64(i+1), s.Tickets.MadeAt(), false, byte(i+1))
-		if code != state.CodeOK || !told {
-			t.Fatalf("rotation %d: code %d, told %v", i, code, told)
-		}
-		if diff := cmp.Diff(want, next.Tickets, cmp.AllowUnexported(state.TicketKeys{})); diff != "" {
-			t.Fatalf("rotation %d: %s", i, diff)
-		}
-		s = next
-		var e codec.Encoder
-		s.Tickets.Encode(&e)
-		got, err := state.DecodeTicketKeys(&codec.Decoder{B: e.B})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(state.TicketKeys{})); diff != "" {
-			t.Fatalf("in a snapshot, rotation %d: %s", i, diff)
-		}
-	}
-	if next, code, _ := rotate(s, 6, 4, false, 9); code != state.CodeChanged || next.Tickets != s.Tickets {
-		t.Errorf("a rotation of other keys: code %d", code)
-	}
-	if next, code, _ := rotate(s, 6, 4, true, 9); code != state.CodeOK || next.Tickets.Current != nil || next.Tickets.Previous != nil {
-		t.Errorf("a drop: code %d, %v", code, next.Tickets)
-	}
-	var fx state.Effects
-	c := &state.Command{Op: state.OpStore, Key: "certificates/ca/a.test/a.test.key.compromised", Value: []byte("x"), Number: 1 << 20}
-	marked, a := s.Apply(6, c, &fx)
-	if a.Code != state.CodeOK || marked.Tickets != nil || !fx.Tickets {
-		t.Errorf("a compromised key: code %d, tickets %v, told %v", a.Code, marked.Tickets, fx.Tickets)
-	}
-	// Until there is another key clients see the certificate of the old one.
-	s, _, _ = rotate(marked, 7, 0, false, 7)
-	for key, drops := range map[string]bool{"certificates/ca/a.test/a.test.key": true, "certificates/ca/b.test/b.test.key": false, "certificates/ca/a.test/a.test.crt": false} {
-		fx = state.Effects{}
-		c = &state.Command{Op: state.OpPut, Value: state.EncodeRecords([]state.Record{{Key: key, Value: []byte("y")}}), Number: 1 << 20}
-		if next, a := s.Apply(8, c, &fx); a.Code != state.CodeOK || (next.Tickets == nil) != drops || fx.Tickets != drops {
-			t.Errorf("%s after that: code %d, tickets %v, told %v", key, a.Code, next.Tickets, fx.Tickets)
-		}
-	}
-}
-
 func FuzzTicketKeys(f *testing.F) {
 	var e codec.Encoder
 	(&state.TicketKeys{Index: 1, Time: 2, Next: frontend.NewTicketKey(), Current: frontend.NewTicketKey(), Previous: [][]byte{frontend.NewTicketKey()}}).Encode(&e)

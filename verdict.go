@@ -37,11 +37,11 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		late := l.acks.late(id.node, now) || l.expels(id.node)
 		switch {
 		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", state.Command{Op: state.OpEnd, Target: id.node, Number: id.number, Cond: ses.Suspect, Voters: s.Elected, Priority: int64(silent), Stored: k.replica.storedBy(id.node, ses.Incarnation)})
+			k.propose(l, id, "a node is gone; what it held is free", state.EndSession{Node: id.node, Number: id.number, Suspicion: ses.Suspect, Voters: s.Elected, Silent: silent, Stored: k.replica.storedBy(id.node, ses.Incarnation)})
 		case ses.Suspect == 0 && (overdue || late):
-			k.propose(l, id, "a node is silent", state.Command{Op: state.OpSuspect, Target: id.node, Number: id.number, Stored: k.replica.storedBy(id.node, ses.Incarnation)})
+			k.propose(l, id, "a node is silent", state.Suspect{Node: id.node, Number: id.number, Stored: k.replica.storedBy(id.node, ses.Incarnation)})
 		case ses.Suspect != 0 && silent < k.timing.Heard() && !late:
-			k.propose(l, id, "a node is heard again", state.Command{Op: state.OpClear, Target: id.node, Number: id.number, Cond: ses.Suspect})
+			k.propose(l, id, "a node is heard again", state.ClearSuspicion{Node: id.node, Number: id.number, Suspicion: ses.Suspect})
 		}
 	}
 }
@@ -68,14 +68,14 @@ func (k *keeper) exorcise(l *leadership, s *state.State, now time.Time) {
 	for key, c := range ghosts {
 		since := now.Sub(seen[ghost{key, c.HoldDown}])
 		if since >= k.haunts(&c) {
-			k.propose(l, sessionID{key, c.HoldDown}, "a role is free: what its last holder left cannot be seen any more", state.Command{Op: state.OpExpireHoldDown, Key: key, Number: c.HoldDown, Priority: int64(since)})
+			k.propose(l, sessionID{key, c.HoldDown}, "a role is free: what its last holder left cannot be seen any more", state.ExpireHoldDown{Role: key, Began: c.HoldDown, After: since})
 		}
 	}
 }
 
 // haunts returns how long a ghost keeps its role.
 func (k *keeper) haunts(c *state.Claim) time.Duration {
-	d := time.Duration(c.HoldDownTime)
+	d := c.HoldDownTime
 	d += 2 * d / timing.Drift // a slow clock may count it, where that of a lease has a hundredth taken off
 	if !c.Expired {
 		d += k.timing.Grant()
@@ -113,7 +113,7 @@ func isMajority(spoke map[string]bool, voters []string) bool {
 }
 
 // propose proposes a command about a session, one at a time, and logs why.
-func (k *keeper) propose(l *leadership, id sessionID, why string, c state.Command) {
+func (k *keeper) propose(l *leadership, id sessionID, why string, change state.Change) {
 	k.mu.Lock()
 	busy := k.pending[id]
 	k.pending[id] = true
@@ -122,12 +122,12 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, c state.Comman
 		return
 	}
 	level := slog.LevelInfo
-	if c.Op == state.OpEnd && !l.expels(id.node) {
+	if _, ends := change.(state.EndSession); ends && !l.expels(id.node) {
 		level = slog.LevelWarn // nobody has planned it
 	}
 	k.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
 	k.life.tasks.Go(func() {
-		c.Node, c.Time = k.self.id, time.Now().UnixNano()
+		c := state.Command{Node: k.self.id, Time: time.Now().UnixNano(), Change: change}
 		last := l.raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
 		err := l.applyAndTell(l.ctx, k.replica, &c, func(s *state.State) bool { return s.Index > last })

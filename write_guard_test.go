@@ -39,7 +39,7 @@ func TestForgedProposals(t *testing.T) {
 		} {
 			key := "written by " + test.name
 			session, seq := n.self.ownSession(n.store.State()), uint64(1000)
-			c := state.Command{Op: state.OpStore, Node: n.self.id, Session: session, Seq: seq, Key: key, Value: []byte("1"), Number: 1 << 20}
+			c := state.Command{Node: n.self.id, Session: session, Seq: seq, Change: state.StoreRecord{Key: key, Value: []byte("1"), MaxState: 1 << 20}}
 			test.change(&c, &session, &seq)
 			var e codec.Encoder
 			e.Uint(1)

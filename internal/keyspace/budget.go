@@ -7,24 +7,28 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
-// Budget is a share of the state with a limit of its own, so that what programs store can stop no certificate, no lock and no role. What
-// counts against which is told by its place, for certmagic stores through the same Storage as a program does.
+// Budget is a share of the state with a limit of its own, so that what programs store can stop no
+// certificate, no lock and no role. The name of a record or role decides what it counts against:
+// certmagic stores through the same Storage as a program does.
 type Budget int
 
 const (
-	programRecords Budget = iota
-	CertificateRecords
-	programClaims // roles of Hold, and locks that certmagic does not know
-	ownClaims     // certmagic's locks, and flotilla's own roles
-	Budgets
+	programRecords     Budget = iota // all other records
+	CertificateRecords               // records of certmagic and flotilla
+	programClaims                    // roles of Hold, and locks that certmagic does not take
+	ownClaims                        // certmagic's locks, and flotilla's own roles
+
+	Budgets // how many there are
 )
 
 const (
-	claimShare = 16        // the limit of claims is such a part of that of records
-	minClaims  = 256 << 10 // and not less than this
-	ClaimCost  = 64        // what a claim counts besides its names
+	claimShare = 16        // the limit of claims is this part of the limit of records
+	minClaims  = 256 << 10 // bytes; no limit but that of programs' records is smaller
+
+	ClaimCost = 64 // bytes that a claim counts besides its names
 )
 
+// String names the budget for people.
 func (b Budget) String() string {
 	switch b {
 	case programRecords:
@@ -37,7 +41,7 @@ func (b Budget) String() string {
 	return "locks of certificates"
 }
 
-// Limit returns how many bytes the budget has, with that Config.MaxState.
+// Limit returns how many bytes the budget has with that Config.MaxState.
 func (b Budget) Limit(maxState int64) int64 {
 	switch b {
 	case programRecords:
@@ -48,12 +52,14 @@ func (b Budget) Limit(maxState int64) int64 {
 	return max(maxState/claimShare, minClaims)
 }
 
-// Refuse returns the error of a write that has no room.
+// Refuse returns the error of a write that has no room. It wraps errs.TooLarge.
 func (b Budget) Refuse(used, maxState int64) error {
-	return fmt.Errorf("%w: the %s have %d bytes, the limit is %d; delete something or raise Config.MaxState", errs.TooLarge, b, used, b.Limit(maxState))
+	return fmt.Errorf("%w: the %s have %d bytes, the limit is %d; delete something or raise Config.MaxState",
+		errs.TooLarge, b, used, b.Limit(maxState))
 }
 
-// OfRecord returns what a record at key counts against. The key may be in the tree's form.
+// OfRecord returns the budget that a record at key counts against. The key may be in the tree's
+// form.
 func OfRecord(key string) Budget {
 	top := key
 	if i := strings.IndexAny(key, "/\x00"); i >= 0 {
@@ -66,7 +72,7 @@ func OfRecord(key string) Budget {
 	return programRecords
 }
 
-// OfClaim returns what a claim to that role counts against.
+// OfClaim returns the budget that a claim to that role counts against.
 func OfClaim(role string) Budget {
 	lock, isLock := strings.CutPrefix(role, LockPrefix)
 	if strings.HasPrefix(role, OwnPrefix) || isLock && IsCertificateLock(lock) {
@@ -75,7 +81,8 @@ func OfClaim(role string) Budget {
 	return programClaims
 }
 
-// IsCertificateLock reports whether certmagic takes a lock of that name, or flotilla for what belongs to certificates.
+// IsCertificateLock reports whether certmagic takes a lock of that name, or flotilla takes it for
+// certificates.
 func IsCertificateLock(name string) bool {
 	for _, prefix := range []string{IssueLock, "register_acme_account", "ari_", SlotLock, StapleLock, DamagedLock, DevIssuer} {
 		if strings.HasPrefix(name, prefix) {

@@ -11,14 +11,33 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
-// Locks, roles of Hold and the nodes' own do not share names.
+// What the names of roles begin with. Locks, roles of Hold and flotilla's own roles share no names.
 const (
 	LockPrefix = "lock/"
 	RolePrefix = "role/"
 	OwnPrefix  = "own/"
 )
 
-// CertificateSite returns the directory name of the certificate that a key belongs to, certificates/ISSUER/SITE/…
+// Names, or beginnings of names, of the locks that belong to certificates.
+const (
+	IssueLock   = "issue_cert_" // certmagic's, for one certificate
+	SlotLock    = "order_slot_"
+	StapleLock  = "ocsp_"
+	DamagedLock = "flotilla_aside"
+	DevIssuer   = "flotilla-dev" // also the issuer's part of storage keys
+)
+
+// Limits of one record.
+const (
+	MaxValue = 1 << 20 // bytes in a value
+	MaxName  = 1024    // bytes in a key, or in the name of a role or lock
+)
+
+// cleaningRecord is where certmagic notes when it cleaned the storage.
+const cleaningRecord = "last_clean.json"
+
+// CertificateSite returns the directory name of the certificate that a key belongs to: SITE in
+// certificates/ISSUER/SITE/….
 func CertificateSite(key string) (site string, ok bool) {
 	rest, ok := strings.CutPrefix(key, "certificates/")
 	if !ok {
@@ -29,7 +48,8 @@ func CertificateSite(key string) (site string, ok bool) {
 	return site, ok
 }
 
-// BundlePart returns what a key is in a certificate's bundle: ".key", ".crt", ".json", or nothing.
+// BundlePart returns which part of a certificate's bundle a key is, ".key", ".crt" or ".json", and
+// the directory name of the certificate. Both are empty for another key.
 func BundlePart(key string) (site, part string) {
 	site, ok := CertificateSite(key)
 	ext := path.Ext(key)
@@ -39,10 +59,8 @@ func BundlePart(key string) (site, part string) {
 	return site, ext
 }
 
-// IssueLock begins the names of certmagic's locks for certificates.
-const IssueLock = "issue_cert_"
-
-// CleanToStore is Clean for a key that a value is stored at.
+// CleanToStore is Clean for a key that a value is to be stored at. It also refuses the empty key,
+// and keys that are Misplaced.
 func CleanToStore(key string) (string, error) {
 	clean, err := Clean(key)
 	if err == nil && clean == "" {
@@ -54,7 +72,9 @@ func CleanToStore(key string) (string, error) {
 	return clean, err
 }
 
-// Clean brings a key into its one form.
+// Clean returns the one form of a key: without a slash at its ends, without empty parts, dots, or
+// two dots. All keys of the storage are below the empty key. The error wraps errs.TooLarge or
+// fs.ErrInvalid.
 func Clean(key string) (string, error) {
 	if len(key) > MaxName {
 		return "", fmt.Errorf("%w: the key has %d bytes, the limit is %d", errs.TooLarge, len(key), MaxName)
@@ -75,7 +95,7 @@ func Clean(key string) (string, error) {
 	return clean, nil
 }
 
-// isClean reports whether key is in its one form: no part of it is empty, or a dot or two.
+// isClean reports whether key is in its one form.
 func isClean(key string) bool {
 	for part := range strings.SplitSeq(key, "/") {
 		if part == "" || part == "." || part == ".." {
@@ -85,11 +105,9 @@ func isClean(key string) bool {
 	return true
 }
 
-// cleaningRecord is where certmagic notes when it cleaned the storage.
-const cleaningRecord = "last_clean.json"
-
-// Misplaced returns why no value can be stored at a clean key: it would stand in the way of what certmagic or flotilla keeps. A value where they
-// need a directory, or a directory where they need a value, would stop all certificates of an authority, or one.
+// Misplaced returns an error if no value can be stored at a clean key, because certmagic or
+// flotilla needs a directory there, or a value above it. Such a value would stop a certificate, or
+// all those of an authority. The error wraps fs.ErrInvalid.
 func Misplaced(key string) error {
 	parts := strings.Split(key, "/")
 	var ok bool
@@ -120,10 +138,12 @@ func Misplaced(key string) error {
 	if ok {
 		return nil
 	}
-	return fmt.Errorf("%w: a value here would stand in the way of certificates; below %s there are only keys like %s, so choose another place", fs.ErrInvalid, parts[0], form)
+	return fmt.Errorf("%w: a value here would stand in the way of certificates; below %s there are only keys like %s, so choose another place",
+		fs.ErrInvalid, parts[0], form)
 }
 
-// Tree is the form of a key in the tree: with a zero byte for a slash, keys sort as a walk through directories does.
+// Tree returns the form of a key in the tree, with a zero byte for each slash. So keys sort in the
+// order of a walk through directories.
 func Tree(key string) []byte {
 	k := []byte(key)
 	for i, c := range k {
@@ -137,7 +157,7 @@ func Tree(key string) []byte {
 // Plain is the inverse of Tree.
 func Plain(k []byte) string { return string(bytes.ReplaceAll(k, []byte{0}, []byte{'/'})) }
 
-// Below is the tree's prefix of all that is below key.
+// Below returns what all keys below key begin with in the tree.
 func Below(key string) []byte {
 	if key == "" {
 		return nil
@@ -145,15 +165,8 @@ func Below(key string) []byte {
 	return append(Tree(key), 0)
 }
 
-// Names, or beginnings of names, of the locks that belong to certificates.
-const (
-	SlotLock    = "order_slot_"
-	StapleLock  = "ocsp_"
-	DamagedLock = "flotilla_aside"
-	DevIssuer   = "flotilla-dev" // also the issuer's part of storage keys
-)
-
-// CertificateSites returns the directory names of the certificates that keys belong to, each once.
+// CertificateSites returns the directory names of the certificates that keys belong to, each once,
+// in their order.
 func CertificateSites(keys []string) []string {
 	var sites []string
 	for _, key := range keys {
@@ -164,9 +177,3 @@ func CertificateSites(keys []string) []string {
 	slices.Sort(sites)
 	return slices.Compact(sites)
 }
-
-// Limits of one record.
-const (
-	MaxValue = 1 << 20 // bytes in a value
-	MaxName  = 1024    // bytes in a name
-)

@@ -51,10 +51,6 @@ func servingRows() []row {
 			"internal/frontend/tickets.go", "Bind", `if provisional(cs.ServerName) {`, `if false {`).of("."),
 		m("a key is current when every node has it", "TestTicketsWaitForEveryNode",
 			"ticketduty.go", "nextTickets", `if k != nil {`, `if false {`),
-		m("keys of tickets are rotated once", "TestTicketsInTheState",
-			"internal/state/tickets.go", "rotateTickets", `if !c.Flag && old.MadeAt() != c.Cond {`, `if false {`).of("."),
-		m("dropped keys open nothing", "TestTicketsInTheState",
-			"internal/state/tickets.go", "rotateTickets", `if !c.Flag && old != nil {`, `if old != nil {`).of("."),
 		m("a wrong clock does not rotate keys all the time", "TestTicketsDue",
 			"internal/frontend/tickets.go", "Due", `return watch >= t.Period || !clockWrong && clock >= t.Period && watch >= t.Period/ticketClockShare`, `return watch >= t.Period || !clockWrong && clock >= t.Period`).of("."),
 

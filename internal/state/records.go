@@ -1,157 +1,52 @@
 package state
 
 import (
-	"bytes"
-	"slices"
 	"strings"
-	"syscall"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
-// Load answers Storage.Load; absent is what it says of what is not there.
-func (s *State) Load(key string, absent error) ([]byte, error) {
-	if r, ok := s.Records.Get(keyspace.Tree(key)); ok {
-		// never nil, as a file's content is never
-		return append(make([]byte, 0, len(r.Value)), r.Value...), nil
-	}
-	if s.isDir(key) {
-		return nil, syscall.EISDIR
-	}
-	return nil, absent
-}
-
-// ListAll answers Storage.List.
-func (s *State) ListAll(dir string, recursive bool, absent error) ([]string, error) {
-	keys := s.List(dir, recursive)
-	if len(keys) > 0 {
-		return keys, nil
-	}
-	if _, ok := s.Records.Get(keyspace.Tree(dir)); ok {
-		return []string{}, nil
-	}
-	return nil, absent
-}
-
-// Info describes the value or the directory at a key. A directory has no time and no size.
-type Info struct {
-	Modified int64 // Unix nanoseconds of the writer's clock
-	Size     int64
-	Terminal bool // it is a value
-}
-
-// Stat describes what is at key. absent is the error for what is not there.
-func (s *State) Stat(key string, absent error) (Info, error) {
-	if r, ok := s.Records.Get(keyspace.Tree(key)); ok {
-		return Info{Modified: r.modified, Size: int64(len(r.Value)), Terminal: true}, nil
-	}
-	if s.isDir(key) {
-		return Info{}, nil
-	}
-	return Info{}, absent
-}
-
-// List returns the keys below dir in the order of a walk: with directories, if recursive with all that is below them.
-func (s *State) List(dir string, recursive bool) []string {
-	prefix := keyspace.Below(dir)
-	it := s.Records.Root().Iterator()
-	it.SeekPrefix(prefix)
-	if !recursive {
-		return s.children(prefix)
-	}
-	var keys []string
-	var above []byte // the directory of the last key
-	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
-		for i := len(prefix); i < len(k); i++ {
-			if k[i] == 0 && !bytes.HasPrefix(above, k[:i+1]) {
-				keys = append(keys, keyspace.Plain(k[:i]))
-			}
-		}
-		above = k[:bytes.LastIndexByte(k, 0)+1]
-		keys = append(keys, keyspace.Plain(k))
-	}
-	return keys
-}
-
-// children lists one level and steps over what is below it, so that its cost is that of the level.
-func (s *State) children(prefix []byte) []string {
-	var keys []string
-	from := slices.Clone(prefix)
-	for {
-		it := s.Records.Root().Iterator()
-		it.SeekLowerBound(from)
-		k, _, ok := it.Next()
-		if !ok || !bytes.HasPrefix(k, prefix) {
-			return keys
-		}
-		end := bytes.IndexByte(k[len(prefix):], 0)
-		if end < 0 {
-			end = len(k) - len(prefix)
-		}
-		child := k[:len(prefix)+end]
-		keys = append(keys, keyspace.Plain(child))
-		from = append(slices.Clone(child), 1) // the first key after child and all that is below it
-	}
-}
+// compromised ends the key that certmagic moves a certificate's private key to when others may know
+// that private key.
+const compromised = ".compromised"
 
 // Value is one stored value. Its slice is never written to.
 type Value struct {
-	Value    []byte
-	modified int64  // Unix nanoseconds of the writer's clock
+	Value    []byte // what was stored
+	modified int64  // clock of the writer, in Unix nanoseconds
 	Index    uint64 // of the entry that stored it
 }
 
-// put stores all of the records or none.
-func (s *State) put(index uint64, c *Command, fx *Effects) Code {
-	records, _ := decodeRecords(c.Value) // DecodeCommand has seen that it can
-	next := *s
-	for _, r := range records {
-		if code := next.store(index, c, r.Key, r.Value, fx); code != CodeOK {
-			return code
-		}
-	}
-	*s = next
-	return CodeOK
+func (v *Value) encode(e *codec.Encoder) {
+	e.Int(v.modified)
+	e.Uint(v.Index)
+	e.Bytes(v.Value)
 }
 
-func (s *State) store(index uint64, c *Command, key string, value []byte, fx *Effects) Code {
-	if s.isDir(key) {
-		return CodeIsDir
-	}
-	for i := strings.IndexByte(key, '/'); i >= 0; {
-		if _, ok := s.Records.Get(keyspace.Tree(key[:i])); ok {
-			return CodeNotDir
-		}
-		next := strings.IndexByte(key[i+1:], '/')
-		if next < 0 {
-			break
-		}
-		i += 1 + next
-	}
-	b, grows := keyspace.OfRecord(key), s.RecordGrows(key, value)
-	if !s.HasRoom(b, grows, int64(c.Number)) {
-		return CodeFull
-	}
-	s.Used[b] += grows
-	s.Records, _, _ = s.Records.Insert(keyspace.Tree(key), &Value{Value: value, modified: c.Time, Index: index})
-	fx.record(key)
-	_, marked := s.Records.Get(keyspace.Tree(key + compromised))
-	if strings.HasSuffix(key, ".key"+compromised) || marked { // the old certificate is served until there is another key
-		s.Tickets = nil // clients that resume would go on seeing the certificate of that key
-		fx.ticket(true)
-	}
-	return CodeOK
+func decodeValue(d *codec.Decoder) *Value {
+	return &Value{modified: d.Int(), Index: d.Uint(), Value: d.Bytes()}
 }
+
+// Record is one value to store.
+type Record struct {
+	Key   string // in its clean form
+	Value []byte // what is stored
+}
+
+// Record returns the record at key.
+func (s *State) Record(key string) (*Value, bool) { return s.Records.Get(keyspace.Tree(key)) }
 
 // RecordGrows returns by how much the state grows if value is stored at key.
 func (s *State) RecordGrows(key string, value []byte) int64 {
-	if old, ok := s.Records.Get(keyspace.Tree(key)); ok {
+	if old, ok := s.Record(key); ok {
 		return int64(len(value) - len(old.Value))
 	}
 	return int64(len(key) + len(value))
 }
 
-// HasRoom reports whether a budget has room for so much more. The limit comes with the command, so every node finds the same.
+// HasRoom reports whether a budget has room for so many more bytes. The limit comes with the
+// command, so every node finds the same.
 func (s *State) HasRoom(b keyspace.Budget, grows, maxState int64) bool {
 	return grows <= 0 || s.Used[b]+grows <= b.Limit(maxState)
 }
@@ -164,7 +59,7 @@ func (s *State) Bytes() (sum int64) {
 	return sum
 }
 
-// isDir reports whether there are keys below key. The empty key is above all.
+// isDir reports whether there are keys below key. All keys are below the empty one.
 func (s *State) isDir(key string) bool {
 	it := s.Records.Root().Iterator()
 	it.SeekPrefix(keyspace.Below(key))
@@ -172,20 +67,158 @@ func (s *State) isDir(key string) bool {
 	return ok
 }
 
-func (s *State) remove(key string, fx *Effects) {
-	txn := s.Records.Txn()
-	if key != "" {
-		if old, ok := txn.Delete(keyspace.Tree(key)); ok {
-			s.Used[keyspace.OfRecord(key)] -= int64(len(key) + len(old.Value))
-			fx.record(key)
+// isBelowRecord reports whether a key above key has a value.
+func (s *State) isBelowRecord(key string) bool {
+	for i := range len(key) {
+		if key[i] != '/' {
+			continue
+		}
+		if _, ok := s.Record(key[:i]); ok {
+			return true
 		}
 	}
-	it := s.Records.Root().Iterator()
-	it.SeekPrefix(keyspace.Below(key))
-	for k, r, ok := it.Next(); ok; k, r, ok = it.Next() {
-		s.Used[keyspace.OfRecord(string(k))] -= int64(len(k) + len(r.Value))
-		fx.record(keyspace.Plain(k))
+	return false
+}
+
+// store stores one record.
+func (s *State) store(r Record, maxState int64, e entry) Code {
+	if s.isDir(r.Key) {
+		return CodeIsDir
 	}
-	txn.DeletePrefix(keyspace.Below(key))
+	if s.isBelowRecord(r.Key) {
+		return CodeNotDir
+	}
+	b, grows := keyspace.OfRecord(r.Key), s.RecordGrows(r.Key, r.Value)
+	if !s.HasRoom(b, grows, maxState) {
+		return CodeFull
+	}
+	s.Used[b] += grows
+	s.Records, _, _ = s.Records.Insert(keyspace.Tree(r.Key), &Value{Value: r.Value, modified: e.Time, Index: e.index})
+	e.fx.record(r.Key)
+	// Clients that resume go on trusting the certificate that they have seen. So tickets are
+	// dropped when a private key is marked as compromised, and again when there is another key:
+	// until then the old certificate is served.
+	_, marked := s.Record(r.Key + compromised)
+	if marked || strings.HasSuffix(r.Key, ".key"+compromised) {
+		s.Tickets = nil
+		e.fx.ticket(true)
+	}
+	return CodeOK
+}
+
+// StoreRecord stores a value.
+type StoreRecord struct {
+	Key      string     // in its clean form
+	Value    []byte     // what is stored
+	MaxState int64      // the proposer's limit of the state's size, in bytes
+	If       *Condition // do nothing unless this is so; nil: no condition
+}
+
+// Condition is that the record at Key is the one that the entry Index stored.
+type Condition struct {
+	Key   string // in its clean form
+	Index uint64 // of the entry
+}
+
+func (StoreRecord) number() byte { return numberStoreRecord }
+
+func (c StoreRecord) encode(e *codec.Encoder) {
+	e.String(c.Key)
+	e.Bytes(c.Value)
+	e.Int(c.MaxState)
+	e.Bool(c.If != nil)
+	if c.If != nil {
+		e.String(c.If.Key)
+		e.Uint(c.If.Index)
+	}
+}
+
+func decodeStoreRecord(d *codec.Decoder) Change {
+	c := StoreRecord{Key: d.String(), Value: d.Bytes(), MaxState: d.Int()}
+	if d.Bool() {
+		c.If = &Condition{Key: d.String(), Index: d.Uint()}
+	}
+	return c
+}
+
+func (c StoreRecord) apply(s *State, e entry) Code {
+	if c.If != nil {
+		if r, ok := s.Record(c.If.Key); !ok || r.Index != c.If.Index {
+			return CodeChanged
+		}
+	}
+	return s.store(Record{c.Key, c.Value}, c.MaxState, e)
+}
+
+// PutRecords stores several values, all or none.
+type PutRecords struct {
+	Records  []Record // in their clean form
+	MaxState int64    // the proposer's limit of the state's size, in bytes
+}
+
+// Size returns how many bytes the records take in the entry.
+func (c PutRecords) Size() int {
+	var e codec.Encoder
+	c.encode(&e)
+	return len(e.B)
+}
+
+func (PutRecords) number() byte { return numberPutRecords }
+
+func (c PutRecords) encode(e *codec.Encoder) {
+	e.Uint(uint64(len(c.Records)))
+	for _, r := range c.Records {
+		e.String(r.Key)
+		e.Bytes(r.Value)
+	}
+	e.Int(c.MaxState)
+}
+
+func decodePutRecords(d *codec.Decoder) Change {
+	var c PutRecords
+	for range d.Count() {
+		c.Records = append(c.Records, Record{d.String(), d.Bytes()})
+	}
+	c.MaxState = d.Int()
+	return c
+}
+
+func (c PutRecords) apply(s *State, e entry) Code {
+	next, all := *s, Effects{}
+	for _, r := range c.Records {
+		if code := next.store(r, c.MaxState, entry{e.Command, e.index, &all}); code != CodeOK {
+			return code
+		}
+	}
+	*s = next
+	e.fx.add(all)
+	return CodeOK
+}
+
+// DeleteRecords deletes the value at a key, and all values below it.
+type DeleteRecords struct {
+	Key string // empty: all values
+}
+
+func (DeleteRecords) number() byte { return numberDeleteRecords }
+
+func (c DeleteRecords) encode(e *codec.Encoder) { e.String(c.Key) }
+
+func decodeDeleteRecords(d *codec.Decoder) Change { return DeleteRecords{Key: d.String()} }
+
+func (c DeleteRecords) apply(s *State, e entry) Code {
+	txn := s.Records.Txn()
+	if c.Key != "" {
+		if old, ok := txn.Delete(keyspace.Tree(c.Key)); ok {
+			s.Used[keyspace.OfRecord(c.Key)] -= int64(len(c.Key) + len(old.Value))
+			e.fx.record(c.Key)
+		}
+	}
+	for k, r := range Each(s.Records, keyspace.Below(c.Key)) {
+		s.Used[keyspace.OfRecord(string(k))] -= int64(len(k) + len(r.Value))
+		e.fx.record(keyspace.Plain(k))
+	}
+	txn.DeletePrefix(keyspace.Below(c.Key))
 	s.Records = txn.CommitOnly()
+	return CodeOK
 }

@@ -2,32 +2,19 @@ package state
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// TicketKeys are the keys of session tickets. It is immutable.
-type TicketKeys struct {
-	Index    uint64 // of the entry that made them
-	Time     int64  // Unix nanoseconds of the proposer's clock
-	Next     []byte
-	Current  []byte   // nil: next has not been current yet
-	Previous [][]byte // the newest first
-}
+// The keys of session tickets.
+const (
+	PreviousTickets = 2  // keys that are accepted after they were current
+	TicketKeySize   = 32 // bytes
+)
 
-// rotateTickets lets the next key be current and takes another as next, if the keys are those that the command is about. With flag it
-// drops all that there are.
-func (s *State) rotateTickets(index uint64, c *Command, fx *Effects) Code {
-	old := s.Tickets
-	if !c.Flag && old.MadeAt() != c.Cond {
-		return CodeChanged
-	}
-	next := &TicketKeys{Index: index, Time: c.Time, Next: c.Value}
-	if !c.Flag && old != nil {
-		next.Current = old.Next
-		if old.Current != nil {
-			next.Previous = append([][]byte{old.Current}, old.Previous[:min(len(old.Previous), PreviousTickets-1)]...)
-		}
-	}
-	s.Tickets = next
-	fx.ticket(c.Flag)
-	return CodeOK
+// TicketKeys are the keys of session tickets. They are immutable.
+type TicketKeys struct {
+	Index    uint64   // of the entry that made them
+	Time     int64    // the proposer's clock in Unix nanoseconds
+	Next     []byte   // the next current key; every node has it before it is used
+	Current  []byte   // seals tickets; nil: no key has been current yet
+	Previous [][]byte // the newest first
 }
 
 // MadeAt returns the index of the keys, 0 if there are none.
@@ -38,12 +25,7 @@ func (k *TicketKeys) MadeAt() uint64 {
 	return k.Index
 }
 
-func (fx *Effects) ticket(dropped bool) {
-	if fx != nil {
-		fx.Tickets, fx.Dropped = true, fx.Dropped || dropped
-	}
-}
-
+// Encode writes the keys as a snapshot has them. [DecodeTicketKeys] is the inverse.
 func (k *TicketKeys) Encode(e *codec.Encoder) {
 	e.Uint(k.Index)
 	e.Int(k.Time)
@@ -55,29 +37,79 @@ func (k *TicketKeys) Encode(e *codec.Encoder) {
 	}
 }
 
+// DecodeTicketKeys is the inverse of Encode, up to the end of d.
 func DecodeTicketKeys(d *codec.Decoder) (*TicketKeys, error) {
-	k := &TicketKeys{Index: d.Uint(), Time: d.Int(), Next: d.Bytes(), Current: d.Bytes()}
+	k := &TicketKeys{Index: d.Uint(), Time: d.Int(), Next: decodeTicketKey(d), Current: d.Bytes()}
 	if len(k.Current) == 0 {
 		k.Current = nil
+	} else if len(k.Current) != TicketKeySize {
+		d.Bad = true
 	}
 	for range d.Count() {
-		k.Previous = append(k.Previous, d.Bytes())
+		k.Previous = append(k.Previous, decodeTicketKey(d))
 	}
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	for _, key := range append([][]byte{k.Next}, k.Previous...) {
-		if len(key) != TicketKeySize {
-			return nil, codec.ErrMalformed
-		}
-	}
-	if k.Current != nil && len(k.Current) != TicketKeySize {
-		return nil, codec.ErrMalformed
-	}
 	return k, nil
 }
 
-const (
-	PreviousTickets = 2 // keys that are accepted after they were current
-	TicketKeySize   = 32
-)
+func decodeTicketKey(d *codec.Decoder) []byte {
+	key := d.Bytes()
+	if len(key) != TicketKeySize {
+		d.Bad = true
+	}
+	return key
+}
+
+// RotateTickets makes the next key the current one, and adds another next key. It does nothing if
+// the keys are not those that it follows.
+type RotateTickets struct {
+	Key     []byte // TicketKeySize random bytes
+	Follows uint64 // MadeAt of the keys that it follows; 0: there are none
+}
+
+func (RotateTickets) number() byte { return numberRotateTickets }
+
+func (c RotateTickets) encode(e *codec.Encoder) {
+	e.Bytes(c.Key)
+	e.Uint(c.Follows)
+}
+
+func decodeRotateTickets(d *codec.Decoder) Change {
+	return RotateTickets{Key: decodeTicketKey(d), Follows: d.Uint()}
+}
+
+func (c RotateTickets) apply(s *State, e entry) Code {
+	old := s.Tickets
+	if old.MadeAt() != c.Follows {
+		return CodeChanged
+	}
+	next := &TicketKeys{Index: e.index, Time: e.Time, Next: c.Key}
+	if old != nil {
+		next.Current = old.Next
+		if old.Current != nil {
+			next.Previous = append([][]byte{old.Current}, old.Previous[:min(len(old.Previous), PreviousTickets-1)]...)
+		}
+	}
+	s.Tickets = next
+	e.fx.ticket(false)
+	return CodeOK
+}
+
+// DropTickets makes all tickets worthless: the new keys are a next key and nothing else.
+type DropTickets struct {
+	Key []byte // TicketKeySize random bytes
+}
+
+func (DropTickets) number() byte { return numberDropTickets }
+
+func (c DropTickets) encode(e *codec.Encoder) { e.Bytes(c.Key) }
+
+func decodeDropTickets(d *codec.Decoder) Change { return DropTickets{Key: decodeTicketKey(d)} }
+
+func (c DropTickets) apply(s *State, e entry) Code {
+	s.Tickets = &TicketKeys{Index: e.index, Time: e.Time, Next: c.Key}
+	e.fx.ticket(true)
+	return CodeOK
+}

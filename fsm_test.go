@@ -1,0 +1,201 @@
+package flotilla
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/flotilla-ha/flotilla/internal/applied"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+)
+
+// machine applies commands one after another, as the log would.
+type machine struct {
+	t *testing.T
+	s *state.State
+}
+
+func newMachine(t *testing.T) *machine { return &machine{t: t, s: state.New()} }
+
+func (m *machine) do(c state.Command) state.Answer {
+	m.t.Helper()
+	next, a := m.s.Apply(m.s.Index+1, &c, nil)
+	m.s = next
+	return a
+}
+
+func (m *machine) open(node string) uint64 {
+	m.t.Helper()
+	m.do(state.Command{Node: node, Change: state.OpenSession{Incarnation: "boot of " + node}})
+	return m.s.Session(node).Number
+}
+
+func TestEntriesThatStopTheNode(t *testing.T) {
+	secret, other := seal.Secret{1}, seal.Secret{2}
+	keys := seal.NewKeyring()
+	wrapped, err := keys.Wrap(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := state.Keyring{Cluster: "c", Wrapped: wrapped}.Entry()
+	command := func(plain []byte) []byte {
+		return append([]byte{state.EntryVersion, state.EntryCommand}, keys.Seal(plain)...)
+	}
+	change := state.Command{Change: state.StoreRecord{Key: "k", Value: []byte("v")}}
+	for name, test := range map[string]struct {
+		secrets []seal.Secret
+		entries [][]byte
+		want    string
+	}{
+		"empty":                   {[]seal.Secret{secret}, [][]byte{{}}, "malformed"},
+		"another version":         {[]seal.Secret{secret}, [][]byte{{9, 'C'}}, "upgrade"},
+		"another kind":            {[]seal.Secret{secret}, [][]byte{{state.EntryVersion, 'Z'}}, "upgrade"},
+		"another command":         {[]seal.Secret{secret}, [][]byte{ring, command([]byte{99, 0})}, "command 99 is not known"},
+		"another secret":          {[]seal.Secret{other}, [][]byte{ring}, "cannot open"},
+		"command without keyring": {[]seal.Secret{secret}, [][]byte{{state.EntryVersion, 'C', 1}}, "before the keyring"},
+		"another key":             {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(seal.NewKeyring(), &state.Command{Change: state.StartTerm{}})}, "cannot open"},
+		"part of a command":       {[]seal.Secret{secret}, [][]byte{ring, command(change.Encode()[:8])}, "malformed"},
+		"more than a command":     {[]seal.Secret{secret}, [][]byte{ring, command(append(change.Encode(), 0))}, "malformed"},
+		"a later cluster version": {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(keys, &state.Command{Requires: state.Version + 1, Change: state.StartTerm{}})}, "requires cluster version 2, and this version of flotilla supports 1"},
+		"half a ticket key":       {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(keys, &state.Command{Change: state.DropTickets{Key: make([]byte, state.TicketKeySize/2)}})}, "malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			failed := make(chan error, 1)
+			f := testFSM(applied.New(), test.secrets, testlog.None(), func(err error) { failed <- err }, func(*state.Effects) {})
+			done := make(chan struct{})
+			finished := false
+			go func() {
+				defer close(done)
+				for i, e := range test.entries {
+					f.ApplyBatch([]*raft.Log{{Index: uint64(i + 1), Type: raft.LogCommand, Data: e}})
+				}
+				finished = true
+			}()
+			<-done
+			if finished {
+				t.Fatal("the entry was passed over")
+			}
+			if err := <-failed; !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the node stops with %q, want %q in it", err, test.want)
+			}
+		})
+	}
+}
+
+func TestRestoreKeepsTheStateOnError(t *testing.T) {
+	f := testFSM(applied.New(), []seal.Secret{{1}}, testlog.None(), func(error) {}, func(*state.Effects) {})
+	before := f.State()
+	if err := f.Restore(io.NopCloser(strings.NewReader("not a snapshot"))); !errors.Is(err, ErrSealed) || f.State() != before {
+		t.Errorf("error %v, and the state changed: %v", err, f.State() != before)
+	}
+}
+
+// The state never goes back, whatever raft replays: a voter that has applied a suspicion and acted on it must go on knowing it.
+func TestStateNeverGoesBack(t *testing.T) {
+	secret := seal.Secret{1}
+	keys := seal.NewKeyring()
+	wrapped, err := keys.Wrap(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	f := testFSM(applied.New(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) { told++ })
+	entries := []*raft.Log{
+		{Index: 1, Data: state.Keyring{Cluster: "c", Wrapped: wrapped}.Entry()},
+		{Index: 2, Data: state.SealCommand(keys, &state.Command{Node: "a", Change: state.OpenSession{Incarnation: "boot"}})},
+		{Index: 3, Data: state.SealCommand(keys, &state.Command{Change: state.Suspect{Node: "a", Number: 2}})},
+	}
+	f.ApplyBatch(entries[:2])
+	var snapshot bytes.Buffer
+	if err := state.WriteSnapshot(&snapshot, f.State()); err != nil {
+		t.Fatal(err)
+	}
+	f.ApplyBatch(entries[2:])
+	before := f.State()
+	if err := f.Restore(io.NopCloser(&snapshot)); err != nil || f.State() != before {
+		t.Errorf("an older snapshot is restored over a newer state: %v, index %d", err, f.State().Index)
+	}
+	f.ApplyBatch(entries[:2])
+	if f.State().Index != 3 {
+		t.Errorf("after the first entries again the state is that of index %d", f.State().Index)
+	}
+	f.ApplyBatch(entries[1:])
+	if ses := f.State().Session("a"); ses == nil || ses.Suspect != 3 || f.State().Index != 3 {
+		t.Errorf("after a replay the session is %+v at index %d", ses, f.State().Index)
+	}
+}
+
+// A caller that looked at the state before its session was replaced does not make numbers come twice: the second command would be
+// answered from memory, and not carried out.
+func TestNumbersComeOnce(t *testing.T) {
+	m := newMachine(t)
+	p := newProposer(nil)
+	m.open("other")
+	ses := m.open("a")
+	put := func(key string) {
+		seq, acked := p.begin(ses)
+		a := m.do(state.Command{Node: "a", Session: ses, Seq: seq, Acked: acked, Change: state.StoreRecord{Key: key, MaxState: 1 << 20}})
+		p.end(ses, seq)
+		if _, ok := m.s.Records.Get(keyspace.Tree(key)); !ok {
+			t.Errorf("%s: answer %+v, and it is not stored", key, a)
+		}
+	}
+	put("one")
+	p.begin(ses - 1)
+	put("two")
+}
+
+// A command that its caller has given up is answered too: others travel with it.
+func TestGivenUpCommandIsAnswered(t *testing.T) {
+	m := newMachine(t)
+	ses := m.open("a")
+	p := newProposer(nil)
+	a, ackedA := p.begin(ses)
+	b, ackedB := p.begin(ses)
+	p.end(ses, a) // its context is over
+	c, ackedC := p.begin(ses)
+	for _, x := range [][2]uint64{{a, ackedA}, {b, ackedB}, {c, ackedC}} {
+		m.do(state.Command{Node: "a", Session: ses, Seq: x[0], Acked: x[1], Change: state.StoreRecord{Key: "k", MaxState: 1 << 20}})
+	}
+	// what Node.lead waits for, for the batch of A and B, on the first state that it can see
+	for _, seq := range []uint64{a, b} {
+		if _, ok := m.s.Answer("a", ses, seq); !ok {
+			t.Errorf("lead waits in vain for the answer to %d", seq)
+		}
+	}
+}
+
+// Two leaders may each have made keys for a new cluster: those of the first entry are the cluster's.
+func TestFirstKeyringCounts(t *testing.T) {
+	secret := seal.Secret{1}
+	var entries []*raft.Log
+	var rings []*seal.Keyring
+	for i, name := range []string{"one", "two"} {
+		keys := seal.NewKeyring()
+		wrapped, err := keys.Wrap(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rings = append(rings, keys)
+		entries = append(entries, &raft.Log{Index: uint64(i + 1), Data: state.Keyring{Cluster: name, Wrapped: wrapped}.Entry()})
+	}
+	entries = append(entries, &raft.Log{Index: 3, Data: state.SealCommand(rings[0], &state.Command{Node: "a", Change: state.OpenSession{Incarnation: "boot"}})})
+	f := testFSM(applied.New(), []seal.Secret{secret}, testlog.None(), func(err error) { t.Error(err) }, func(*state.Effects) {})
+	done := make(chan struct{})
+	go func() { // which ends if an entry cannot be opened
+		defer close(done)
+		f.ApplyBatch(entries)
+	}()
+	<-done
+	if s := f.State(); s.Cluster != "one" || s.Index != 3 || s.Session("a") == nil {
+		t.Errorf("after the keys of two clusters it is %q, at index %d", s.Cluster, s.Index)
+	}
+}

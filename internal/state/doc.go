@@ -1,0 +1,56 @@
+// Package state holds what the cluster agrees on: records, roles and their queues, sessions,
+// members, and the keys of session tickets.
+//
+// # Guarantees
+//
+// A [State] is immutable. [State.Apply] returns another one, which shares what has not changed. So
+// a reader takes no lock, and a snapshot is a pointer.
+//
+// Apply is a pure function of a state and a [Command]: every node that applies the same entries has
+// the same state. The package knows no network, disk, clock or random number. It imports time for
+// durations only. A time that the state shows comes with the command, from the clock of the node
+// that proposed it, and no decision depends on it.
+//
+// A command of a session takes effect once. The state keeps the answers to the newest commands of
+// each session, so a repeated command gets the first answer. A command of a session that has ended
+// does nothing.
+//
+// # Assumptions
+//
+// Entries arrive in the order of the log, each once. The caller skips those that it has applied. A
+// command was checked by the node that proposed it; the state machine checks only what depends on
+// the state.
+//
+// # Formats
+//
+// A log entry is a format version ([EntryVersion]), a kind, and the rest. The rest is either a
+// [Keyring], which gives a new cluster its identity and keys, or one command, sealed with a data
+// key of that keyring. A snapshot is a sealed stream that names its own format version
+// ([SnapshotVersion]). Another format version is refused.
+//
+// Both also name a cluster version. [State.Version] is the version that every member supports. A
+// command names the version that its reader must support in Requires. A node that does not support
+// it, or does not know the number of a command, stops: it never skips a command.
+//
+// # Files
+//
+// Each noun has a file: records.go, roles.go, sessions.go, members.go, tickets.go. The file has the
+// noun's type, its form in a snapshot, and the commands that change it. Beside them, role.go has
+// the queue of a role, process.go the incarnations of a node's process, and listing.go the reads of
+// certmagic.Storage. command.go has what all commands share, apply.go applies one, entry.go and
+// snapshot.go are the formats of the log and of snapshots.
+//
+// # Where a new command goes
+//
+//  1. Give it the next free number in command.go. Numbers are in logs: none is used twice.
+//  2. Declare its type in the file of its noun, with a comment that says what it does and when it
+//     does nothing. A field has one meaning in all cases; what only some cases need is a pointer to
+//     a struct of its own.
+//  3. Beside it write encode, its decode function, and apply. Encode and decode list the fields in
+//     the same order.
+//  4. Add the decode function to decoderOf in entry.go.
+//  5. Add an example to changes in command_test.go. The fuzz test takes it from there.
+//  6. Describe what it does in testdata, in the words of the runner in script_test.go.
+//  7. After the first release: raise [Version], and set Requires of the new command to it. The nodes
+//     propose it only once [State.Version] has reached that version.
+package state

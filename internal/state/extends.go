@@ -1,0 +1,54 @@
+package state
+
+import "fmt"
+
+// divergedError says that a node's past is not that of its cluster.
+type divergedError struct{ detail string }
+
+func (e *divergedError) Error() string {
+	return "this node has applied entries that its cluster does not have: " + e.detail +
+		". A data directory of another node was restored from an older copy, and so the cluster has lost what was acknowledged here." +
+		" This node's directory is left as it is. To go on with what the cluster has, move the directory away and start the node again: it joins as a new one"
+}
+
+// Diverged returns the error of a node whose past is not that of its cluster.
+func Diverged(format string, args ...any) error {
+	return &divergedError{fmt.Sprintf(format, args...)}
+}
+
+// Extends returns an error unless old can be in the past of s: what has not changed in s since old
+// must be in old. An error is proof of two pasts. No error is no proof of one past; comparing the
+// logs tells that.
+func (s *State) Extends(old *State) error {
+	if s.Index == old.Index && s.Past.Sum != old.Past.Sum {
+		return Diverged("what leads to entry %d differs", s.Index)
+	}
+	if t, ok := s.Past.at(old.Index); ok && t.term != old.Past.term {
+		return Diverged("entry %d has the term %d here and %d there", old.Index, old.Past.term, t.term)
+	}
+	for _, t := range s.Past.terms {
+		if was, ok := old.Past.at(t.index); ok && t.index <= old.Index && was != t {
+			return Diverged("what leads to entry %d differs", t.index)
+		}
+	}
+	for node, ses := range Each(s.Sessions, nil) {
+		if was := old.Session(string(node)); ses.Number <= old.Index && (was == nil || was.Number != ses.Number || was.Incarnation != ses.Incarnation) {
+			return Diverged("the session of entry %d is not known here", ses.Number)
+		}
+	}
+	for node, p := range Each(s.processes, nil) {
+		was, _ := old.processes.Get(node)
+		if p.Opened <= old.Index && (was.Opened != p.Opened || was.Incarnation != p.Incarnation) {
+			return Diverged("the session of entry %d is not known here", p.Opened)
+		}
+		if p.ended != 0 && p.ended <= old.Index && was.Opened == p.Opened && was.ended != p.ended {
+			return Diverged("the session of entry %d did not end here by entry %d", p.Opened, p.ended)
+		}
+	}
+	for k, r := range Each(s.Records, nil) {
+		if was, _ := old.Records.Get(k); r.Index <= old.Index && (was == nil || was.Index != r.Index) {
+			return Diverged("the record of entry %d is not known here", r.Index)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package state
+
+import (
+	"slices"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+)
+
+// Member is what a node says of itself.
+type Member struct {
+	ID       string // 32 hexadecimal digits, made up once
+	Name     string // for people
+	Addr     string // what peers dial
+	InMemory bool   `json:",omitempty"` // it has no directory, and cannot come back once its process has ended
+	Former   string `json:",omitempty"` // the ID of the node that it was before; empty: it was none
+}
+
+func (m Member) encode(e *codec.Encoder) {
+	e.String(m.ID)
+	e.String(m.Name)
+	e.String(m.Addr)
+	e.Bool(m.InMemory)
+	e.String(m.Former)
+}
+
+func decodeMember(d *codec.Decoder) Member {
+	return Member{ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String()}
+}
+
+// Member returns what is known of a member.
+func (s *State) Member(id string) (Member, bool) { return s.Members.Get([]byte(id)) }
+
+// IsFormer reports whether a member says that it was the node id before.
+func (s *State) IsFormer(id string) bool {
+	for _, other := range s.Servers {
+		if m, ok := s.Member(other); ok && m.Former == id {
+			return true
+		}
+	}
+	return false
+}
+
+// SetMember records what a member says of itself.
+type SetMember struct {
+	Member Member // its ID says which one
+}
+
+func (SetMember) number() byte { return numberSetMember }
+
+func (c SetMember) encode(e *codec.Encoder) { c.Member.encode(e) }
+
+func decodeSetMember(d *codec.Decoder) Change { return SetMember{Member: decodeMember(d)} }
+
+func (c SetMember) apply(s *State, _ entry) Code {
+	s.Members, _, _ = s.Members.Insert([]byte(c.Member.ID), c.Member)
+	return CodeOK
+}
+
+// Configure returns the state after a change of raft's configuration. A server that is gone is
+// forgotten, and its session ends. Configure sorts its arguments in place and keeps them.
+func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *State {
+	n := *s
+	n.Index = index
+	slices.Sort(servers)
+	slices.Sort(voters)
+	for _, id := range s.Servers {
+		if slices.Contains(servers, id) {
+			continue
+		}
+		if ses := n.Session(id); ses != nil {
+			n.endSession(moment{index: index}, id, ses.Number, endsUnconfirmed, fx)
+		}
+		n.Members, _, _ = n.Members.Delete([]byte(id))
+		n.processes, _, _ = n.processes.Delete([]byte(id))
+	}
+	n.Servers, n.Voters, n.Elected = servers, voters, index
+	fx.session()
+	return &n
+}
