@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
@@ -54,7 +55,7 @@ type Node struct {
 	writes  *proposer
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
-	certs   *certs
+	certs   *certs.Certs
 	gate    *frontend.Limiter // of all listeners for clients
 	clocks  *clocks.Clocks
 	tickets *frontend.Tickets
@@ -153,37 +154,41 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	var err error
 	var storage certmagic.Storage = n.storage
-	own := newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
+	own := newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })
 	if n.own = own; n.cfg.TLS.PerNode {
 		storage = own
 	}
 	n.gate = frontend.NewLimiter(n.log)
 	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.changed.Notify, Name: n.nameOf, Log: n.log})
 	t := n.cfg.TLS
-	n.certs, err = newCerts(certConfig{
-		policy:         certPolicy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
-		development:    n.cfg.development() || n.cfg.TLS.Private,
-		redirectStatus: n.cfg.Redirect,
-		storage:        storage,
-		shared:         n.storage,
-		ready:          n.Ready,
-		company:        n.company,
-		settled:        n.settled,
-		current:        n.isReady,
-		cluster:        n.clusterID,
-		changed:        n.changed.Notify,
-		peek: func(key string) ([]byte, bool) {
+	cfg := certs.Config{
+		Policy:         certs.Policy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
+		Development:    n.cfg.development() || n.cfg.TLS.Private,
+		RedirectStatus: n.cfg.Redirect,
+		Storage:        storage,
+		Shared:         n.storage,
+		Ready:          n.Ready,
+		AwaitPeers:     n.company,
+		Barrier:        n.settled,
+		Current:        n.isReady,
+		Cluster:        n.clusterID,
+		Changed:        n.changed.Notify,
+		Peek: func(key string) ([]byte, bool) {
 			r, ok := n.fsm.state().Records.Get(keyspace.Tree(key))
 			if !ok {
 				return nil, false
 			}
 			return r.Value, true
 		},
-		node:   func() string { return n.name },
-		clocks: n.clocks,
-		limit:  frontend.Slots{},
-		log:    n.log,
-	})
+		Node:   func() string { return n.name },
+		Clocks: n.clocks,
+		Limit:  frontend.Slots{},
+		Log:    n.log,
+	}
+	if n.cfg.certs != nil {
+		n.cfg.certs(&cfg)
+	}
+	n.certs, err = certs.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -303,7 +308,7 @@ func (n *Node) run(ctx context.Context) {
 	n.tasks.Go(func() { n.remember(ctx) })
 	n.tasks.Go(func() { n.lookAround(ctx) })
 	n.tasks.Go(func() { n.maintain(ctx) })
-	n.tasks.Go(func() { n.certs.cleanOwn(ctx) })
+	n.tasks.Go(func() { n.certs.CleanOwn(ctx) })
 	n.tasks.Go(func() { n.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
@@ -472,7 +477,7 @@ func (n *Node) shut() error {
 	n.changed.Notify()
 	var errs []error
 	if n.certs != nil {
-		n.certs.close()
+		n.certs.Close()
 	}
 	if n.port != nil {
 		errs = append(errs, n.port.Close())

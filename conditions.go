@@ -34,7 +34,7 @@ func (n *Node) conditions() []condition {
 		{"other nodes cannot be reached", while(led, n.unreachable)},
 		{"nodes are configured differently", while(always, n.misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
-		{"certificates are missing", while(n.isReady, n.certs.missing)}, // before that they wait for what the others tell
+		{"certificates are missing", while(n.isReady, n.certs.Missing)}, // before that they wait for what the others tell
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.leaving.Load, n.stillHeld)},
 	}

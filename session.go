@@ -168,7 +168,7 @@ func (n *Node) told(fx *state.Effects) {
 	if fx == nil { // from a snapshot: anything may have changed
 		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
 		fx.Claims = n.tenures.refs()
-		n.certs.storedAny()
+		n.certs.StoredAny()
 	}
 	if fx.Sessions {
 		n.keeper.sessionsChanged()
@@ -191,7 +191,7 @@ func (n *Node) told(fx *state.Effects) {
 	}
 	sites := keyspace.CertificateSites(fx.Keys)
 	for _, site := range sites {
-		n.certs.stored(site)
+		n.certs.Stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
 		n.snapshotSoon()
@@ -232,12 +232,12 @@ func (n *Node) settled(ctx context.Context) {
 // maintain has one node of those that serve certificates keep the storage clean.
 func (n *Node) maintain(ctx context.Context) {
 	select {
-	case <-n.certs.used:
+	case <-n.certs.Used():
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
 		err := n.hold(ctx, state.Command{Op: state.OpClaim, Key: keyspace.OwnPrefix + "maintain", Flag: true}, nil, func(ctx context.Context, _ Tenure) error {
-			n.certs.maintain(ctx)
+			n.certs.Maintain(ctx)
 			return ctx.Err()
 		})
 		n.log.Debug("this node keeps the storage clean no longer", "why", err)
