@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -36,24 +37,24 @@ func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 func TestClusterSharesCertificates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const names = 25
-		var book orderBook
+		var book stubca.Orders
+		configs := make(map[string]*certmagic.Config)
 		nodes := trio(t, simnet.New(), func(c *Config) {
-			c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: cfg.Storage}, book.place}}
+			c.TLS.Configure = func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
+				book.Configure(cfg, i)
+				configs[c.Name] = cfg
 			}
 		})
-		for _, n := range nodes {
-			startAll(t, []*certs{n.certs}, someNames("real", names)...)
-		}
+		serve(t, nodes, stubca.Names("real", names)...)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		book.check(t, names)
-		for _, name := range someNames("real", names) {
+		book.Check(t, names)
+		for _, name := range stubca.Names("real", names) {
 			sameSerial(t, nodes, name, "")
 		}
 
 		old := sameSerial(t, nodes, "real0.example", "")
-		if err := nodes[1].certs.config.RenewCertSync(t.Context(), "real0.example", true); err != nil {
+		if err := configs[nodes[1].self.name].RenewCertSync(t.Context(), "real0.example", true); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -63,9 +64,9 @@ func TestClusterSharesCertificates(t *testing.T) {
 		if err := nodes[2].Storage().Delete(t.Context(), site); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(orderSettle + orderJitter + time.Second)
+		time.Sleep(3 * time.Second)
 		sameSerial(t, nodes, "real0.example", old)
-		book.check(t, names+2)
+		book.Check(t, names+2)
 	})
 }
 
@@ -75,10 +76,10 @@ func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "first.example"
 		net := simnet.New()
-		answer, answers := barrier()
+		answer, answers := stubca.Barrier()
 		nodes := trio(t, net, func(c *Config) {
 			c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: cfg.Storage}, func() error { return answer(t.Context()) }}}
+				cfg.Issuers = []certmagic.Issuer{&stubca.Issuer{Issuer: devca.Issuer{Storage: cfg.Storage}, Fails: func() error { return answer(t.Context()) }}}
 			}
 		})
 		net.SetLatency(20 * time.Millisecond)
@@ -92,8 +93,11 @@ func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
 			}
 			configs = append(configs, cfg)
 		}
-		marker := nodes[0].certs.marker(name).Text(16)
 		time.Sleep(time.Second)
+		marker := shown(configs[0], name) // the serial number of the self-signed one
+		if s := nodes[0].Status().Certificates[0]; !s.SelfSigned || marker == "" {
+			t.Fatalf("before there is a certificate: %q, %+v", marker, s)
+		}
 		for i, cfg := range configs {
 			if got := shown(cfg, name); got != marker {
 				t.Fatalf("node %d shows %q before there is a certificate, want the self-signed %q", i, got, marker)

@@ -3,6 +3,8 @@ package flotilla
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -11,26 +13,23 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
-	"github.com/mholt/acmez/v3"
 )
 
 // Real nodes that are started anew find garbage in the replicated state.
 func TestDamagedCertificateOfTheCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"
-		ca := newStubCA(t)
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = tlsOf(policyOf(ca, nil)) })
+		ca := stubca.New(t)
+		nodes := trio(t, simnet.New(), func(c *Config) { stubTLS(c, ca, nil) })
 		for _, n := range nodes {
-			offline(n.certs)
-			startAll(t, []*certs{n.certs}, name)
+			serve(t, []*Node{n}, name)
 		}
 		time.Sleep(time.Minute)
 		old := sameSerial(t, nodes, name, "")
-		crt := certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0].certs).IssuerKey(), name)
+		crt := certmagic.StorageKeys.SiteCert(nodes[0].certs.Issuers()[0], name)
 		if err := nodes[1].Storage().Store(t.Context(), crt, []byte("garbage")); err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +37,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		sameSerial(t, nodes, name, old)
-		if n := len(ca.placed("")); n != 2 {
+		if n := len(ca.Placed("")); n != 2 {
 			t.Errorf("%d orders, want 2", n)
 		}
 		for _, n := range nodes {
@@ -46,7 +45,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 				t.Errorf("%s: %s", n.self.name, s.Err)
 			}
 		}
-		if kept, err := nodes[2].Storage().List(t.Context(), asidePlace, false); err != nil || len(kept) != 1 {
+		if kept, err := nodes[2].Storage().List(t.Context(), "flotilla/aside", false); err != nil || len(kept) != 1 {
 			t.Errorf("kept aside: %v, %v", kept, err)
 		}
 	})
@@ -55,12 +54,22 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 // With OnDemand set, declared names are obtained as always, and handshakes get others beside them. Both are in status.
 func TestOnDemandBesideDeclared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var w wishes
-		ca := newStubCA(t)
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS = tlsOf(policyOf(ca, w.configure)) })
+		var declared atomic.Int64 // times that the decision function was asked for the declared name
+		decide := func(cfg *certmagic.Config) {
+			cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(_ context.Context, name string) error {
+				if name == "home.example" {
+					declared.Add(1)
+				}
+				if !strings.HasSuffix(name, ".wanted.example") {
+					return errors.New("not a customer's")
+				}
+				return nil
+			}}
+		}
+		ca := stubca.New(t)
+		nodes := trio(t, simnet.New(), func(c *Config) { stubTLS(c, ca, decide) })
 		var configs []*tls.Config
 		for _, n := range nodes {
-			offline(n.certs)
 			cfg, err := n.TLSConfig("home.example")
 			if err != nil {
 				t.Fatal(err)
@@ -69,10 +78,10 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		if n := len(ca.placed("home.example")); n != 1 {
+		if n := len(ca.Placed("home.example")); n != 1 {
 			t.Errorf("%d orders of the declared name before anybody asked for it, want 1", n)
 		}
-		if w.asked["home.example"] != 0 {
+		if declared.Load() != 0 {
 			t.Error("the decision function was asked for the declared name")
 		}
 		first := shown(configs[0], "a.wanted.example")
@@ -84,7 +93,7 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 				t.Errorf("shows %q for a name that is not allowed", got)
 			}
 		}
-		if n := len(ca.placed("a.wanted.example")); n != 1 {
+		if n := len(ca.Placed("a.wanted.example")); n != 1 {
 			t.Errorf("%d orders on demand, want 1", n)
 		}
 		for _, n := range nodes {
@@ -110,17 +119,19 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 // Real nodes: what one learns is in the replicated state, and in everybody's status.
 func TestLimitInTheReplicatedState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca := newStubCA(t)
-		ca.refuse = func(what string, _ []string) *http.Response {
+		ca := stubca.New(t)
+		ca.Refuse = func(what string, _ []string) *http.Response {
 			if what != "order" {
 				return nil
 			}
-			return ca.problem(429, "rateLimited", "slow down", "1800")
+			return ca.Problem(429, "rateLimited", "slow down", "1800")
 		}
-		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS, c.Timing = tlsOf(policyOf(ca, nil)), WAN })
+		nodes := trio(t, simnet.New(), func(c *Config) {
+			stubTLS(c, ca, nil)
+			c.Timing = WAN
+		})
 		for _, n := range nodes {
-			offline(n.certs)
-			startAll(t, []*certs{n.certs}, "a.example")
+			serve(t, []*Node{n}, "a.example")
 		}
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
@@ -130,10 +141,10 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 				t.Errorf("%s: the next try is in %v: %+v", n.self.name, left, s)
 			}
 		}
-		if n := len(ca.placed("")); n != 1 {
+		if n := len(ca.Placed("")); n != 1 {
 			t.Errorf("%d orders, want 1", n)
 		}
-		ca.refuse = nil
+		ca.Refuse = nil
 		time.Sleep(21 * time.Minute)
 		synctest.Wait()
 		for _, n := range nodes {
@@ -144,125 +155,36 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 	})
 }
 
+// A flood of names that nobody serves leaves no trace in raft's log.
 func TestFloodOfUnknownNames(t *testing.T) {
 	const names = 2000
-	for _, tc := range []struct {
-		name     string
-		n        int
-		protos   []string
-		onDemand bool
-		ops      int64 // of the storage for each
-	}{
-		{name: "ordinary", n: names},
-		{name: "as a challenge", n: 200, protos: []string{acmez.ACMETLS1Protocol}, ops: 1}, // memory of this node: another node may have ordered
-		{name: "on demand, not wanted", n: 200, onDemand: true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			storage := &countedStorage{memStorage: newMemStorage()}
-			var issued, asked, logged atomic.Int64
-			c, err := openCerts(certPolicy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-				cfg.Issuers = []certmagic.Issuer{&countingIssuer{Issuer: devca.Issuer{Storage: storage}, issued: &issued}}
-				if tc.onDemand {
-					cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(_ context.Context, name string) error {
-						asked.Add(1)
-						return errInjected
-					}}
-				}
-			}}, storage, true, always, slog.New(countedLog{n: &logged}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(c.close)
-			addr := serveTLS(t, c, http.NotFoundHandler(), "home.test")
-			settle(t, c)
-			if _, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "home.test", InsecureSkipVerify: true}); err != nil {
-				t.Fatal(err)
-			}
-			ops, looks, orders, records := storage.all.Load(), storage.looks.Load(), issued.Load(), logged.Load()
-			if n := flood(t, addr, tc.n, tc.protos...); n != 0 {
-				t.Errorf("%d got through", n)
-			}
-			ops, looks = storage.all.Load()-ops, storage.looks.Load()-looks
-			if ops != looks || ops != tc.ops*int64(tc.n) {
-				t.Errorf("%d calls of the storage for %d names, %d of them ask whether something is there", ops, tc.n, looks)
-			}
-			if n := issued.Load() - orders; n != 0 {
-				t.Errorf("%d orders", n)
-			}
-			if n := logged.Load() - records; n != 0 {
-				t.Errorf("%d records in the log", n)
-			}
-			if tc.onDemand && asked.Load() < int64(tc.n) {
-				t.Errorf("the decision function was asked %d times for %d names", asked.Load(), tc.n)
-			}
-		})
+	n, err := Open(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
 	}
-
-	t.Run("node", func(t *testing.T) {
-		n, err := Open(t.Context(), Config{})
-		if err != nil {
-			t.Fatal(err)
+	t.Cleanup(func() { n.Close() })
+	ln, err := n.ListenTLS("tcp", "127.0.0.1:0", "localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	go srv.Serve(ln)
+	t.Cleanup(func() { srv.Close() })
+	for s := range n.Watch(t.Context()) {
+		if len(s.Certificates) > 0 && s.Certificates[0].Serial != "" {
+			break
 		}
-		t.Cleanup(func() { n.Close() })
-		ln, err := n.ListenTLS("tcp", "127.0.0.1:0", "localhost")
-		if err != nil {
-			t.Fatal(err)
+	}
+	index := n.Status().Index
+	for i := range names {
+		name := fmt.Sprintf("%x.%d.example", i*7919, i)
+		if conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{ServerName: name, InsecureSkipVerify: true}); err == nil {
+			conn.Close()
+			t.Errorf("%s is served", name)
 		}
-		srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
-		go srv.Serve(ln)
-		t.Cleanup(func() { srv.Close() })
-		if err := n.Ready(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if !n.certs.await(t.Context(), "localhost", 30*time.Second, nil) {
-			t.Fatal("no certificate")
-		}
-		n.certs.work.Wait()
-		index := n.Status().Index
-		flood(t, ln.Addr().String(), names)
-		// A node writes some entries of its own when it has just started, or when a busy machine makes it lose its lease.
-		if entries := n.Status().Index - index; entries > names/10 {
-			t.Errorf("%d entries in raft's log for %d names", entries, names)
-		}
-	})
-}
-
-// A session that began with a self-signed certificate is not resumed, and one that began with a real one is, from the first on.
-func TestSelfSignedSessionsEnd(t *testing.T) {
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		t.Run(tls.VersionName(version), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				answer, answers := barrier()
-				c := bootCerts(t, newMemStorage(), always, func() error { return answer(t.Context()) }, nil)
-				server, err := c.tlsConfig("a.test", "*.wild.test")
-				if err != nil {
-					t.Fatal(err)
-				}
-				frontend.NewTickets(time.Hour, leasedAlways).Bind(server, c.provisional)
-				clients := make(map[string]*tls.Config)
-				for _, name := range []string{"a.test", "x.wild.test", ""} {
-					clients[name] = &tls.Config{
-						ServerName: name, InsecureSkipVerify: true, MaxVersion: version, ClientSessionCache: oneSession{tls.NewLRUClientSessionCache(1)},
-					}
-					for range 3 {
-						if resumes(t, clients[name], server) {
-							t.Errorf("%q: a session is resumed while there is no certificate", name)
-						}
-					}
-				}
-				answers()
-				settle(t, c)
-				for name, client := range clients {
-					for i, want := range []bool{false, true, true} {
-						if got := resumes(t, client, server); got != want {
-							t.Errorf("%q: connection %d resumes %v", name, i+1, got)
-						}
-					}
-				}
-				if all, a, wild := c.given.Load(), c.names["a.test"].given, c.names["*.wild.test"].given; all != 0 || a != 0 || wild != 0 {
-					t.Errorf("handshakes under way: %d, %d and %d of them", all, a, wild)
-				}
-			})
-		})
+	}
+	// A node writes some entries of its own when it has just started, or when a busy machine makes it lose its lease.
+	if entries := n.Status().Index - index; entries > names/10 {
+		t.Errorf("%d entries in raft's log for %d names", entries, names)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
@@ -54,7 +55,7 @@ type Node struct {
 	clocks  *clocks.Clocks
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
-	certs   *certs
+	certs   *certs.Certs
 	tickets *frontend.Tickets
 	gate    *frontend.Limiter // of all listeners for clients
 	fronts  frontend.Fronts
@@ -134,7 +135,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		return &storageNode{cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica, keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets}
 	})
 	var storage certmagic.Storage = n.storage
-	n.own = newOwnStorage(n.storage, func(site string) { n.certs.stored(site) })
+	n.own = newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })
 	if n.cfg.TLS.PerNode {
 		storage = n.own
 	}
@@ -142,30 +143,34 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.changed.Notify, Name: n.book.nameOf, Log: n.log})
 	var err error
 	t := n.cfg.TLS
-	n.certs, err = newCerts(certConfig{
-		policy:         certPolicy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
-		development:    n.cfg.development() || n.cfg.TLS.Private,
-		redirectStatus: n.cfg.Redirect,
-		storage:        storage,
-		shared:         n.storage,
-		ready:          n.Ready,
-		company:        n.company,
-		settled:        n.settled,
-		current:        ready,
-		cluster:        func() string { return n.members.ident.clusterID() },
-		changed:        n.life.changed.Notify,
-		peek: func(key string) ([]byte, bool) {
+	cfg := certs.Config{
+		Policy:         certs.Policy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
+		Development:    n.cfg.development() || n.cfg.TLS.Private,
+		RedirectStatus: n.cfg.Redirect,
+		Storage:        storage,
+		Shared:         n.storage,
+		Ready:          n.Ready,
+		AwaitPeers:     n.company,
+		Barrier:        n.settled,
+		Current:        ready,
+		Cluster:        func() string { return n.members.ident.clusterID() },
+		Changed:        n.life.changed.Notify,
+		Peek: func(key string) ([]byte, bool) {
 			r, ok := n.store.State().Records.Get(keyspace.Tree(key))
 			if !ok {
 				return nil, false
 			}
 			return r.Value, true
 		},
-		node:   func() string { return n.self.name },
-		clocks: n.clocks,
-		limit:  frontend.Slots{},
-		log:    n.log,
-	})
+		Node:   func() string { return n.self.name },
+		Clocks: n.clocks,
+		Limit:  frontend.Slots{},
+		Log:    n.log,
+	}
+	if n.cfg.certs != nil {
+		n.cfg.certs(&cfg)
+	}
+	n.certs, err = certs.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -354,7 +359,7 @@ func (n *Node) run(ctx context.Context) {
 	n.life.tasks.Go(func() { n.members.remember(ctx) })
 	n.life.tasks.Go(func() { n.lookAround(ctx) })
 	n.life.tasks.Go(func() { n.maintain(ctx) })
-	n.life.tasks.Go(func() { n.certs.cleanOwn(ctx) })
+	n.life.tasks.Go(func() { n.certs.CleanOwn(ctx) })
 	n.life.tasks.Go(func() { n.replica.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
@@ -422,7 +427,7 @@ func (n *Node) shut() error {
 	if n.replica == nil { // it has no port, and so no part in anything
 		n.life.end(ErrClosed)
 		if n.certs != nil {
-			n.certs.close()
+			n.certs.Close()
 		}
 		n.life.tasks.Close()
 		return nil
@@ -430,7 +435,7 @@ func (n *Node) shut() error {
 	n.keeper.lose(ErrClosed) // before others can think that this process is gone
 	n.life.end(ErrClosed)
 	n.life.changed.Notify()
-	n.certs.close()
+	n.certs.Close()
 	errs := []error{n.replica.port.Close()}
 	n.life.tasks.Close() // one of them may just be starting raft
 	ended := n.replica.endRaft()

@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
@@ -114,6 +115,7 @@ type Config struct {
 	rate      float64               // how fast this node's clock runs, for tests whose nodes have one clock; 0: 1
 	diskFault func(op string) error // see durable.LogOptions, for tests; nil: none
 	skew      time.Duration         // by how much this node's wall clock is ahead, for the same tests
+	certs     func(*certs.Config)   // changes what the certificates get, for tests; nil: nothing is changed
 }
 
 // TLS says how a node obtains certificates. The zero TLS asks Let's Encrypt, without an e-mail address. All nodes of a cluster

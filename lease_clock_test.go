@@ -55,7 +55,7 @@ func newSleeper(t *testing.T, leads bool, before func(*sleeper)) *sleeper {
 	nodes := trio(t, net, func(c *Config) {
 		stills[c.Name] = new(standstill)
 		c.held = stills[c.Name].held
-		c.TLS.CA = testCA // nothing is ordered there
+		c.TLS.CA = "https://127.0.0.1:1/dir" // nothing is ordered there
 	})
 	leader, rest := leaderOf(t, nodes)
 	s := &sleeper{Node: rest[0], net: net, others: []*Node{leader, rest[1]}}

@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -25,19 +25,17 @@ import (
 )
 
 // perNode has each node order from the development CA, counted, certificates of its own.
-func perNode(book *orderBook) func(*Config) {
+func perNode(book *stubca.Orders) func(*Config) {
 	return func(c *Config) {
 		c.TLS.PerNode = true
-		c.TLS.Configure = func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{&faultyIssuer{devca.Issuer{Storage: cfg.Storage}, book.place}}
-		}
+		c.TLS.Configure = book.Configure
 	}
 }
 
 // ownKey returns the private key that a node has for name, as it is stored.
 func ownKey(t *testing.T, n *Node, name string) string {
 	t.Helper()
-	key, err := n.certs.config.Storage.Load(t.Context(), certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, name))
+	key, err := own(n).Load(t.Context(), certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,21 +65,28 @@ func files(t *testing.T, dir string) []byte {
 func TestPerNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "own.example"
-		var book orderBook
+		var book stubca.Orders
 		net := simnet.New()
-		nodes := trio(t, net, perNode(&book))
+		configs := make(map[string]*certmagic.Config)
+		nodes := trio(t, net, func(c *Config) {
+			perNode(&book)(c)
+			c.TLS.Configure = func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
+				book.Configure(cfg, i)
+				configs[c.Name] = cfg
+			}
+		})
 		keys := make(map[string]bool)
 		serials := make(map[string]bool)
 		for _, n := range nodes {
-			startAll(t, []*certs{n.certs}, name)
+			serve(t, []*Node{n}, name)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		book.check(t, 3)
+		book.Check(t, 3)
 		for _, n := range nodes {
 			key := ownKey(t, n, name)
 			keys[key] = true
-			serials[n.certs.status()[0].Serial] = true
+			serials[n.certs.Status()[0].Serial] = true
 			if _, err := n.Storage().List(t.Context(), "certificates", true); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: certificates in the cluster's storage: %v", n.self.name, err)
 			}
@@ -104,16 +109,16 @@ func TestPerNode(t *testing.T) {
 			t.Errorf("%d keys and %d certificates on three nodes", len(keys), len(serials))
 		}
 
-		old := nodes[1].certs.status()[0].Serial
-		if err := nodes[1].certs.config.RenewCertSync(t.Context(), name, true); err != nil {
+		old := nodes[1].certs.Status()[0].Serial
+		if err := configs[nodes[1].self.name].RenewCertSync(t.Context(), name, true); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
-		renewed := nodes[1].certs.status()[0].Serial
-		if renewed == old || !serials[nodes[0].certs.status()[0].Serial] || !serials[nodes[2].certs.status()[0].Serial] {
+		renewed := nodes[1].certs.Status()[0].Serial
+		if renewed == old || !serials[nodes[0].certs.Status()[0].Serial] || !serials[nodes[2].certs.Status()[0].Serial] {
 			t.Errorf("after a renewal: %s, before %s", renewed, old)
 		}
-		book.check(t, 4)
+		book.Check(t, 4)
 
 		for _, n := range nodes {
 			if n != nodes[1] {
@@ -122,12 +127,12 @@ func TestPerNode(t *testing.T) {
 			n.Close()
 		}
 		alone := reviewReopen(t, nodes[1])
-		startAll(t, []*certs{alone.certs}, name)
+		serve(t, []*Node{alone}, name)
 		time.Sleep(time.Second)
-		if got := alone.certs.status()[0]; got.Serial != renewed || got.Err != nil {
+		if got := alone.certs.Status()[0]; got.Serial != renewed || got.Err != nil {
 			t.Errorf("after a restart, alone: %+v, want %s", got, renewed)
 		}
-		book.check(t, 4)
+		book.Check(t, 4)
 	})
 }
 
@@ -135,7 +140,7 @@ func TestPerNode(t *testing.T) {
 func TestPerNodeSwitched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "switched.example"
-		var book orderBook
+		var book stubca.Orders
 		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) {
 			perNode(&book)(c)
 			c.TLS.PerNode = false
@@ -155,14 +160,14 @@ func TestPerNodeSwitched(t *testing.T) {
 				t.Cleanup(func() { n.Close() })
 				mustBeReady(t, n)
 			}
-			startAll(t, []*certs{n.certs}, name)
+			serve(t, []*Node{n}, name)
 			time.Sleep(10 * time.Second)
-			serials = append(serials, n.certs.status()[0].Serial)
+			serials = append(serials, n.certs.Status()[0].Serial)
 		}
 		if serials[0] == serials[1] || serials[0] == "" || serials[1] == "" || serials[2] != serials[0] || serials[3] != serials[1] {
 			t.Errorf("certificates with the option off, on, off, on: %v", serials)
 		}
-		book.check(t, 2)
+		book.Check(t, 2)
 	})
 }
 
@@ -309,7 +314,7 @@ func TestOwnBundle(t *testing.T) {
 func TestOwnFileIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) { c.TLS.PerNode = true })[0]
-		if err := n.certs.config.Storage.Store(t.Context(), "certificates/ca/k/k.txt", []byte("value")); err != nil {
+		if err := own(n).Store(t.Context(), "certificates/ca/k/k.txt", []byte("value")); err != nil {
 			t.Fatal(err)
 		}
 		cfg := n.cfg
@@ -365,7 +370,7 @@ func TestOwnFileIsRefused(t *testing.T) {
 func TestPerNodeLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
-		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/ca/k/k.txt", nil); err != nil {
+		if err := own(nodes[1]).Store(t.Context(), "certificates/ca/k/k.txt", nil); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -374,7 +379,7 @@ func TestPerNodeLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := reviewReopen(t, nodes[1])
-		if again.certs.config.Storage.Exists(t.Context(), "certificates/ca/k/k.txt") {
+		if own(again).Exists(t.Context(), "certificates/ca/k/k.txt") {
 			t.Error("it is still there")
 		}
 	})
@@ -386,7 +391,7 @@ func TestPerNodeCompromised(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
 		before := nodes[0].store.State().Tickets
-		if err := nodes[1].certs.config.Storage.Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("k")); err != nil {
+		if err := own(nodes[1]).Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("k")); err != nil {
 			t.Fatal(err)
 		}
 		awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index > before.Index && k.Current != nil })
@@ -405,7 +410,7 @@ func TestPerNodeCompromised(t *testing.T) {
 func TestPerNodeIsCleaned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "expired.example"
-		var book orderBook
+		var book stubca.Orders
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) {
 			c.Timing = WAN // an hour of it is done sooner
 			perNode(&book)(c)
@@ -417,21 +422,21 @@ func TestPerNodeIsCleaned(t *testing.T) {
 		}
 		for _, n := range nodes {
 			for _, k := range []string{strings.TrimSuffix(key, ".crt") + ".key", key, strings.TrimSuffix(key, ".crt") + ".json"} {
-				if err := n.certs.config.Storage.Store(t.Context(), k, []byte(crt)); err != nil {
+				if err := own(n).Store(t.Context(), k, []byte(crt)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if !n.certs.config.Storage.Exists(t.Context(), key) {
+			if !own(n).Exists(t.Context(), key) {
 				t.Error("it is not stored")
 			}
-			if _, err := n.certs.tlsConfig("other.example"); err != nil {
+			if _, err := n.TLSConfig("other.example"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(cleanFirst + 2*sweepEvery)
+		time.Sleep(80 * time.Minute)
 		synctest.Wait()
 		for _, n := range nodes {
-			if n.certs.config.Storage.Exists(t.Context(), key) {
+			if own(n).Exists(t.Context(), key) {
 				t.Errorf("%s keeps an expired certificate", n.self.name)
 			}
 		}
@@ -445,16 +450,16 @@ func TestPerNodeIsCleaned(t *testing.T) {
 func TestPerNodeOnFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "full.example"
-		var book orderBook
+		var book stubca.Orders
 		n := fleet(t, simnet.New(), []string{"a"}, perNode(&book))[0]
 		obstacle := filepath.Join(n.cfg.Dir, ownFile+".tmp")
 		if err := os.Mkdir(obstacle, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		startAll(t, []*certs{n.certs}, name)
+		serve(t, []*Node{n}, name)
 		time.Sleep(10 * time.Minute)
-		book.check(t, 1)
-		got := n.certs.status()[0]
+		book.Check(t, 1)
+		got := n.certs.Status()[0]
 		if got.Serial == "" || got.Err != nil {
 			t.Errorf("it serves %+v", got)
 		}
@@ -467,11 +472,11 @@ func TestPerNodeOnFullDisk(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		n.Close()
 		again := reviewReopen(t, n)
-		startAll(t, []*certs{again.certs}, name)
+		serve(t, []*Node{again}, name)
 		time.Sleep(time.Minute)
-		if now := again.certs.status()[0]; now.Serial != got.Serial {
+		if now := again.certs.Status()[0]; now.Serial != got.Serial {
 			t.Errorf("after a restart: %+v, want %s", now, got.Serial)
 		}
-		book.check(t, 1)
+		book.Check(t, 1)
 	})
 }

@@ -95,7 +95,7 @@ func (n *Node) openPorts(ctx context.Context, domains []string) (_ *ports, err e
 		}
 		domains = []string{"localhost"}
 	}
-	if _, err := hostname.ForCertificates(domains, n.certs.solvesDNS()); err != nil {
+	if _, err := hostname.ForCertificates(domains, n.certs.SolvesDNS()); err != nil {
 		return nil, err
 	}
 	p := &ports{domains: domains, health: new(frontend.Front)}
@@ -135,7 +135,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	if err != nil {
 		return err
 	}
-	srv, err := frontend.HTTPSServer(n.cfg.Server, h, config, n.log, func(c *tls.Config) { n.tickets.Bind(c, n.certs.provisional) })
+	srv, err := frontend.HTTPSServer(n.cfg.Server, h, config, n.log, func(c *tls.Config) { n.tickets.Bind(c, n.certs.Provisional) })
 	if err != nil {
 		return err
 	}
@@ -256,11 +256,11 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.opened.Err() != nil {
 		return nil, ErrClosed
 	}
-	config, err := n.certs.tlsConfig(domains...)
+	config, err := n.certs.TLSConfig(domains...)
 	if err != nil {
 		return nil, err
 	}
-	n.tickets.Bind(config, n.certs.provisional)
+	n.tickets.Bind(config, n.certs.Provisional)
 	return config, nil
 }
 
@@ -296,7 +296,7 @@ func (n *Node) Listen(network, addr string) (net.Listener, error) {
 // withTLS returns what clients of a port speak TLS to.
 func (n *Node) withTLS(ln net.Listener, config *tls.Config) net.Listener {
 	if addr, ok := ln.Addr().(*net.TCPAddr); ok {
-		n.certs.servedAt(addr.Port)
+		n.certs.ServedAt(addr.Port)
 	}
 	return frontend.Wrap(n.gate, ln, n.cfg.Proxies, config)
 }
@@ -318,7 +318,7 @@ func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error)
 // HTTPHandler answers the HTTP-01 challenges of the certificate authority for any node of the cluster, from this node's memory. All other requests
 // go to next; nil redirects them to https, to the same path of the host that they are for. A request whose Host is not a valid host name or address, or
 // whose target is not a path of it, gets 400.
-func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.httpHandler(next) }
+func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.HTTPHandler(next) }
 
 // HSTS tells browsers to come with https alone for maxAge, counted in full seconds and from each answer on: it sets Strict-Transport-Security
 // (RFC 6797) on the answers of next. It does so only over TLS, and only for hosts whose certificate is there and from the certificate
@@ -326,5 +326,5 @@ func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.http
 // development mode. Zero makes browsers forget. A negative maxAge, or one below a second, as of a bare number of seconds, sets nothing, and is
 // logged as an error. What next sets itself is left alone.
 func (n *Node) HSTS(maxAge time.Duration, next http.Handler) http.Handler {
-	return n.certs.hsts(maxAge, next)
+	return n.certs.HSTS(maxAge, next)
 }

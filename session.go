@@ -14,7 +14,7 @@ func (n *Node) told(fx *state.Effects) {
 	if fx == nil { // from a snapshot: anything may have changed
 		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
 		fx.Claims = n.roles.tenures.refs()
-		n.certs.storedAny()
+		n.certs.StoredAny()
 	}
 	if fx.Sessions {
 		n.keeper.sessionsChanged()
@@ -37,7 +37,7 @@ func (n *Node) told(fx *state.Effects) {
 	}
 	sites := keyspace.CertificateSites(fx.Keys)
 	for _, site := range sites {
-		n.certs.stored(site)
+		n.certs.Stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
 		n.replica.snapshotSoon()
@@ -78,12 +78,12 @@ func (n *Node) settled(ctx context.Context) {
 // maintain has one node of those that serve certificates keep the storage clean.
 func (n *Node) maintain(ctx context.Context) {
 	select {
-	case <-n.certs.used:
+	case <-n.certs.Used():
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
 		err := n.roles.hold(ctx, state.ClaimRole{Role: keyspace.OwnPrefix + "maintain", Wait: true}, nil, func(ctx context.Context, _ Tenure) error {
-			n.certs.maintain(ctx)
+			n.certs.Maintain(ctx)
 			return ctx.Err()
 		})
 		n.log.Debug("this node keeps the storage clean no longer", "why", err)

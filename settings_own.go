@@ -12,7 +12,7 @@ import (
 
 // ownSettings returns this node's. The domains are those that it serves at this moment.
 func (n *Node) ownSettings() settings {
-	issuers := n.certs.issuers()
+	issuers := n.certs.Issuers()
 	v := map[string]string{
 		timingSetting:        n.cfg.Timing.String(),
 		"MaxState":           strconv.FormatInt(n.cfg.MaxState, 10),
@@ -28,7 +28,7 @@ func (n *Node) ownSettings() settings {
 	if n.cfg.TLS.Private {
 		delete(v, "TLS.CA") // nobody is asked
 	}
-	if domains := n.certs.domains(); len(domains) > 0 { // else it serves none, or not yet
+	if domains := n.certs.Domains(); len(domains) > 0 { // else it serves none, or not yet
 		text := strings.Join(domains, ", ")
 		if len(text) > longestSetting {
 			text = fmt.Sprintf("%d names, checksum %x", len(domains), sha256.Sum256([]byte(text)))

@@ -146,7 +146,7 @@ func (n *Node) Status() Status {
 		Waiting:      n.waiting.list(),
 		Peers:        n.members.peerStatus(),
 	}
-	out.OnDemand = n.certs.demands.count()
+	_, out.OnDemand = n.certs.OnDemand()
 	if err := n.clocks.Check(clocks.MaxOffset); err != nil {
 		out.Clock = err.Error()
 	}
@@ -269,8 +269,8 @@ func sameStatus(a, b Status) bool {
 // certificates returns the declared certificates, then the first of those on demand.
 func (n *Node) certificates() []Certificate {
 	var out []Certificate
-	first, _ := n.certs.demands.status()
-	for _, c := range append(n.certs.status(), first...) {
+	first, _ := n.certs.OnDemand()
+	for _, c := range append(n.certs.Status(), first...) {
 		cert := Certificate{
 			Name: c.Domain, Issuer: c.Issuer, Serial: c.Serial, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned,
 			OnDemand: c.OnDemand, Next: c.Next, Failures: c.Failures,

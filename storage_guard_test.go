@@ -93,7 +93,7 @@ func TestBundleParts(t *testing.T) {
 	var b bundle
 	b.hold(stem+".key", []byte("k"))
 	b.hold(stem+".crt", []byte("c"))
-	b.commits(b.complete(stem+".json", []byte("{}")), errInjected)
+	b.commits(b.complete(stem+".json", []byte("{}")), errors.New("injected fault"))
 	for _, ext := range []string{".key", ".crt", ".json"} {
 		if !b.forget(stem + ext) {
 			t.Errorf("after a commit that failed certmagic deletes the old %s", ext)

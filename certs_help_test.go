@@ -1,0 +1,54 @@
+package flotilla
+
+import (
+	"crypto/tls"
+	"net"
+	"testing"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+)
+
+// shown returns the serial number of the certificate that a client gets for name, empty if it gets none.
+func shown(cfg *tls.Config, name string) string {
+	client, server := net.Pipe()
+	defer client.Close()
+	defer server.Close()
+	go func() {
+		tls.Server(server, cfg).Handshake()
+		server.Close()
+	}()
+	conn := tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	if conn.Handshake() != nil {
+		return ""
+	}
+	return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
+}
+
+// serve has each node serve names.
+func serve(t *testing.T, nodes []*Node, names ...string) {
+	t.Helper()
+	for _, n := range nodes {
+		if _, err := n.TLSConfig(names...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// stubTLS has a node order at ca, and keeps it from the network. more, if not nil, configures the rest.
+func stubTLS(c *Config, ca *stubca.CA, more func(*certmagic.Config)) {
+	c.TLS = TLS{CA: ca.URL, Configure: ca.Configure(more)}
+	c.certs = offline
+}
+
+// offline keeps a node from the network.
+func offline(c *certs.Config) { c.Lookup, c.Dial, c.Listen = stubca.Lookup, stubca.Dial, stubca.Listen }
+
+// own returns the storage that a node keeps its certificates in.
+func own(n *Node) certmagic.Storage {
+	if n.cfg.TLS.PerNode {
+		return n.own
+	}
+	return n.storage
+}

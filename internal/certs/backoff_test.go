@@ -1,0 +1,279 @@
+package certs
+
+import (
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// What an authority says about waiting holds for all nodes, however it says so, and survives that all of them are started anew.
+func TestRetryAfterHoldsForTheCluster(t *testing.T) {
+	skipShort(t)
+	const wait = 3 * time.Hour
+	for _, tc := range []struct {
+		name, what string // which request is refused
+		refuse     func(ca *stubca.CA) *http.Response
+		wait       time.Duration
+	}{
+		{"seconds", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "10800") }, wait},
+		{"date", "order", func(ca *stubca.CA) *http.Response {
+			return ca.Problem(429, "rateLimited", "slow down", ca.Now().Add(wait).UTC().Format(http.TimeFormat))
+		}, wait},
+		{"another problem type", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "malformed", "slow down", "10800") }, wait},
+		{"another status", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(400, "rateLimited", "slow down", "10800") }, wait},
+		{"no problem document", "order", func(ca *stubca.CA) *http.Response {
+			res := ca.Answer(429, http.Header{"Retry-After": {"10800"}, "Content-Type": {"text/html"}}, []byte("<html>"))
+			return res
+		}, wait},
+		{"unavailable", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(503, "serverInternal", "maintenance", "10800") }, wait},
+		{"unavailable directory", "directory", func(ca *stubca.CA) *http.Response { return ca.Problem(503, "serverInternal", "maintenance", "10800") }, wait},
+		{"limited nonce", "nonce", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "10800") }, wait},
+		{"account", "account", func(ca *stubca.CA) *http.Response {
+			return ca.Problem(429, "rateLimited", "too many accounts", "10800")
+		}, wait},
+		{"finalize", "finalize", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "10800") }, wait},
+		{"nothing said", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "") }, backoff.RetrySlow / 2},
+		{"nonsense said", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "soon") }, backoff.RetrySlow / 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca := stubca.New(t)
+				var refusing atomic.Bool
+				refusing.Store(true)
+				ca.Refuse = func(what string, _ []string) *http.Response {
+					if what != tc.what || !refusing.Load() {
+						return nil
+					}
+					return tc.refuse(ca)
+				}
+				storage := newMemStorage()
+				began := time.Now()
+				nodes := stubbed(t, ca, 3, storage, nil, nil)
+				startAll(t, nodes, "a.example")
+				time.Sleep(tc.wait / 3)
+				synctest.Wait()
+				first := ca.Asked(tc.what)
+				if first != 1 {
+					t.Errorf("%d requests before the authority was heard, want 1", first)
+				}
+				for _, c := range nodes {
+					s := c.Status()[0]
+					if s.Err == nil || s.Next.Sub(began) < tc.wait-time.Minute || s.Next.Sub(began) > 2*tc.wait+2*backoff.RetrySlow {
+						t.Errorf("the next try is in %v: %v", s.Next.Sub(began), s.Err)
+					}
+				}
+				for _, c := range nodes {
+					c.Close()
+				}
+				nodes = stubbed(t, ca, 3, storage, nil, nil)
+				startAll(t, nodes, "a.example")
+				time.Sleep(tc.wait*2/3 - time.Second - time.Since(began.Add(tc.wait/3)))
+				synctest.Wait()
+				if n := ca.Asked(tc.what); n != first {
+					t.Errorf("%d requests in the time that the authority wanted none", n-first)
+				}
+				refusing.Store(false)
+				time.Sleep(2*tc.wait + 2*backoff.RetrySlow)
+				synctest.Wait()
+				for _, c := range nodes {
+					settle(t, c)
+				}
+				if n := len(ca.Placed("")); n > 2 {
+					t.Errorf("%d orders", n)
+				}
+				for key := range storage.data {
+					if strings.HasPrefix(key, backoff.PausesPlace+"/names") {
+						t.Errorf("%s is left after the order has not failed", key)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A limit of one name is not another's, and one of the account is everybody's: if the authority does not say which, one other name
+// finds out.
+func TestLimitsOfNamesAndAccounts(t *testing.T) {
+	skipShort(t)
+	for _, tc := range []struct {
+		name, detail string
+		all          bool // names are refused
+		want         int  // orders of names that come later
+	}{
+		{"of a name", `too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s`, false, 4},
+		{"of a domain", `too many certificates (50) already issued for "first.example" in the last 168h0m0s`, false, 4},
+		{"of one, not said which", "slow down", false, 4},
+		{"of all, not said which", "slow down", true, 1},
+		{"of the account", "too many new orders (300) from this account in the last 3h0m0s", true, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca := stubca.New(t)
+				ca.Refuse = func(what string, names []string) *http.Response {
+					if what != "order" || !tc.all && names[0] != "first.example" {
+						return nil
+					}
+					return ca.Problem(429, "rateLimited", tc.detail, "10800")
+				}
+				nodes := stubbed(t, ca, 3, newMemStorage(), nil, nil)
+				startAll(t, nodes, "first.example")
+				time.Sleep(10 * time.Second)
+				for i := range 4 {
+					startAll(t, nodes, fmt.Sprintf("later%d.example", i))
+					time.Sleep(20 * time.Second)
+				}
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				if n := len(ca.Placed("first.example")); n != 1 {
+					t.Errorf("%d orders of the first name, want 1", n)
+				}
+				if n := len(ca.Placed("")) - 1; n != tc.want {
+					t.Errorf("%d orders of the other names, want %d", n, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// Failures are counted for the cluster: three nodes fail as often as one would, and another node goes on where one has stopped.
+func TestFailuresAreTheClusters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := stubca.New(t)
+		ca.Refuse = func(what string, _ []string) *http.Response {
+			if what != "order" {
+				return nil
+			}
+			return ca.Problem(403, "unauthorized", "the proof was wrong", "")
+		}
+		storage := newMemStorage()
+		nodes := stubbed(t, ca, 3, storage, nil, nil)
+		startAll(t, nodes, "a.example")
+		time.Sleep(20 * time.Minute)
+		nodes[0].Close()
+		nodes[1].Close()
+		nodes = append(nodes[2:], stubbed(t, ca, 1, storage, nil, nil)...)
+		storage.tell(nodes...)
+		startAll(t, nodes, "a.example")
+		time.Sleep(40 * time.Minute)
+		synctest.Wait()
+		orders := ca.Placed("")
+		if len(orders) < 4 || len(orders) > 6 {
+			t.Errorf("%d orders in the first hour: %v", len(orders), orders)
+		}
+		for _, c := range nodes {
+			if s := c.Status()[0]; s.Failures != len(orders) || !strings.Contains(s.Err.Error(), "the proof was wrong") || !s.Next.After(time.Now()) {
+				t.Errorf("status: %+v, and there were %d", s, len(orders))
+			}
+		}
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if n := len(ca.Placed("")) - len(orders); n < 12 || n > 50 {
+			t.Errorf("%d orders in a day", n)
+		}
+	})
+}
+
+// A nonce that has grown old is nobody's failure.
+func TestOldNonceIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := stubca.New(t)
+		ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "order" && ca.Asked("order") < 4 {
+				return ca.Problem(400, "badNonce", "too old", "")
+			}
+			return nil
+		}
+		c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
+		startAll(t, []*Certs{c}, "a.example")
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		settle(t, c)
+	})
+}
+
+// An authority that cannot be reached is asked again soon, and that costs no patience.
+func TestUnreachableAuthority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := stubca.New(t)
+		var down atomic.Bool
+		down.Store(true)
+		c := stubbed(t, ca, 1, newMemStorage(), nil, func(c *Certs) {
+			through := backoff.HTTPClientOf(acmeIssuer(c))
+			next := through.Transport
+			through.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+				if down.Load() {
+					return nil, errInjected
+				}
+				return next.RoundTrip(r)
+			})
+		})[0]
+		startAll(t, []*Certs{c}, "a.example")
+		time.Sleep(10 * time.Minute)
+		if s := c.Status()[0]; !errors.Is(s.Err, errInjected) || s.Failures != 0 || time.Until(s.Next) > 2*backoff.RetryLimit {
+			t.Errorf("status: %+v", s)
+		}
+		down.Store(false)
+		time.Sleep(2 * backoff.RetryLimit)
+		synctest.Wait()
+		settle(t, c)
+	})
+}
+
+// The record of a limit goes when it says nothing any more, and one that cannot be read is not heeded.
+func TestPausesAreCleaned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		c := stubbed(t, stubca.New(t), 1, storage, nil, nil)[0]
+		c.pauses.Put(t.Context(), backoff.OfIssuer("x", "all"), backoff.Pause{Wait: time.Hour, Err: "slow down"})
+		put(t, storage, map[string]string{backoff.OfName("a.example"): "{garbage"})
+		if err := c.mayOrder("a.example", false); err != nil {
+			t.Errorf("a record that cannot be read is heeded: %v", err)
+		}
+		for range 24 * 3 {
+			c.pauses.Sweep(t.Context())
+			time.Sleep(time.Hour)
+		}
+		if len(storage.data) != 0 {
+			t.Errorf("left: %v", storage.data)
+		}
+	})
+}
+
+// A clock that is wrong makes a pause longer by its length at most, and never endless.
+func TestPauseWithWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		const year = 365 * 24 * time.Hour
+		for name, ahead := range map[string]time.Duration{"ahead": year, "right": 0} {
+			at := time.Now().Add(ahead)
+			peek := func(key string) ([]byte, bool) {
+				value, err := storage.Load(t.Context(), key)
+				return value, err == nil
+			}
+			p := backoff.New(peek, func() string { return "" }, storage, testlog.None())
+			key := backoff.OfName(name)
+			put(t, storage, map[string]string{key: fmt.Sprintf(`{"at":%q,"wait":%d,"failures":1}`, at.Format(time.RFC3339), time.Hour)})
+			if _, left := p.Get(key); left != time.Hour {
+				t.Errorf("%s: %v are left at first", name, left)
+			}
+			time.Sleep(time.Hour - time.Second)
+			if _, left := p.Get(key); left != time.Second {
+				t.Errorf("%s: %v are left at last", name, left)
+			}
+			time.Sleep(time.Second)
+			if _, left := p.Get(key); left != 0 {
+				t.Errorf("%s: %v are left after its end", name, left)
+			}
+		}
+	})
+}

@@ -1,0 +1,261 @@
+package certs
+
+import (
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
+	"bytes"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// damages are ways in which a stored certificate is of no use. Each changes one record of damaged.example; other is another name's.
+func damages(storage *memStorage, stem, other string) map[string]func() (key string, value []byte) {
+	of := func(key string) []byte { return slices.Clone(storage.data[key]) }
+	return map[string]func() (string, []byte){
+		"crt: garbage":             func() (string, []byte) { return stem + ".crt", []byte("garbage") },
+		"crt: empty":               func() (string, []byte) { return stem + ".crt", nil },
+		"crt: cut short":           func() (string, []byte) { v := of(stem + ".crt"); return stem + ".crt", v[:len(v)/4] },
+		"crt: another one's":       func() (string, []byte) { return stem + ".crt", of(other + ".crt") },
+		"crt: a key":               func() (string, []byte) { return stem + ".crt", of(stem + ".key") },
+		"key: garbage":             func() (string, []byte) { return stem + ".key", []byte("\x00\x01garbage") },
+		"key: another one's":       func() (string, []byte) { return stem + ".key", of(other + ".key") },
+		"key: sealed by who knows": func() (string, []byte) { return stem + ".key", bytes.Repeat([]byte{0xfe, 7}, 200) },
+		"json: garbage":            func() (string, []byte) { return stem + ".json", []byte("{") },
+		"json: empty":              func() (string, []byte) { return stem + ".json", nil },
+	}
+}
+
+// A certificate that cannot be read counts as missing: one node orders another, and the old one is kept aside. Other names do not notice,
+// and what is in memory is served meanwhile.
+func TestDamagedCertificateIsReplaced(t *testing.T) {
+	const name, fine = "damaged.example", "fine.example"
+	for _, boots := range []bool{true, false} {
+		for what := range damages(newMemStorage(), "", "") {
+			t.Run(map[bool]string{true: "at a start/", false: "while nodes run/"}[boots]+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ca := stubca.New(t)
+					storage := newMemStorage()
+					nodes := stubbed(t, ca, 3, storage, nil, nil)
+					startAll(t, nodes, name, fine)
+					time.Sleep(20 * time.Second)
+					synctest.Wait()
+					stem := func(name string) string {
+						return strings.TrimSuffix(certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0]).IssuerKey(), name), ".crt")
+					}
+					if boots {
+						for _, c := range nodes {
+							c.Close()
+						}
+						storage.tell()
+					}
+					key, value := damages(storage, stem(name), stem(fine))[what]()
+					put(t, storage, map[string]string{key: string(value)})
+					var out bytes.Buffer
+					if boots {
+						nodes = nil
+						for range 3 {
+							c, err := openCerts(policyOf(ca, nil), storage, false, always, testlog.To(&out, slog.LevelError), offline)
+							if err != nil {
+								t.Fatal(err)
+							}
+							t.Cleanup(c.Close)
+							nodes = append(nodes, c)
+						}
+						storage.tell(nodes...)
+					}
+					cfg, err := nodes[0].TLSConfig(name, fine)
+					if err != nil {
+						t.Fatal(err)
+					}
+					startAll(t, nodes, name, fine)
+					time.Sleep(time.Second)
+					if s := nodes[0].Status()[0]; s.Err == nil || !strings.Contains(s.Err.Error(), "cannot be read") {
+						t.Errorf("status meanwhile: %+v", s)
+					}
+					if got := shown(cfg, fine); got == "" {
+						t.Error("the other name is not served")
+					}
+					if got := shown(cfg, name); !boots && got == "" || got == nodes[0].marker(name).Text(16) {
+						t.Errorf("shows %q while what is stored cannot be read", got)
+					}
+					time.Sleep(30 * time.Second)
+					synctest.Wait()
+					for _, c := range nodes {
+						settle(t, c)
+					}
+					if n := len(ca.Placed(name)); n != 2 {
+						t.Errorf("%d orders, want 2", n)
+					}
+					if n := len(ca.Placed(fine)); n != 1 {
+						t.Errorf("%d orders of the other name", n)
+					}
+					if got, want := shown(cfg, name), inStorageOf(t, nodes[0], name); got != want {
+						t.Errorf("shows %q, want %q", got, want)
+					}
+					aside := 0
+					synctest.Wait()
+					for k, v := range storage.data {
+						if strings.HasPrefix(k, asidePlace) && strings.HasSuffix(k, key) {
+							aside++
+							if !bytes.Equal(v, value) {
+								t.Errorf("%q is kept of %q", v, value)
+							}
+						}
+					}
+					if aside != 1 {
+						t.Errorf("%d copies are kept aside, want 1", aside)
+					}
+					if boots && !strings.Contains(out.String(), "a certificate in the storage cannot be read") {
+						t.Errorf("logged:\n%s", out.String())
+					}
+				})
+			})
+		}
+	}
+}
+
+// inStorageOf returns the serial number of the certificate for name that the storage of a node has.
+func inStorageOf(t *testing.T, c *Certs, name string) string {
+	t.Helper()
+	bad, _, err := c.damage(t.Context(), name)
+	if bad != nil || err != nil {
+		t.Fatalf("in the storage: %v, %v", bad, err)
+	}
+	x, err := c.config.CacheManagedCertificate(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x.Leaf.SerialNumber.Text(16)
+}
+
+// Somebody who writes a certificate part by part is not disturbed.
+func TestHalfWrittenIsNotDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := stubca.New(t)
+		storage, source := newMemStorage(), newMemStorage()
+		nodes, other := stubbed(t, ca, 2, storage, nil, nil), stubbed(t, ca, 1, source, nil, nil)[0]
+		startAll(t, []*Certs{other}, "a.example")
+		startAll(t, nodes, "a.example")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		stem := strings.TrimSuffix(certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0]).IssuerKey(), "a.example"), ".crt")
+		for _, part := range []string{".key", ".crt", ".json"} {
+			put(t, storage, map[string]string{stem + part: string(source.data[stem+part])})
+			time.Sleep(asideSettle * 3 / 4)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(ca.Placed("")); n != 2 {
+			t.Errorf("%d orders, want those of before", n)
+		}
+		for _, c := range nodes {
+			settle(t, c)
+			if got, want := c.Status()[0].Serial, other.Status()[0].Serial; got != want {
+				t.Errorf("serves %q, want what was imported, %q", got, want)
+			}
+		}
+	})
+}
+
+// A renewal is written part by part, too. Nobody takes that for damage, and all nodes serve it soon.
+func TestRenewalIsNotDamage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := stubca.New(t)
+		storage, source := newMemStorage(), newMemStorage()
+		nodes, other := stubbed(t, ca, 2, storage, nil, nil), stubbed(t, ca, 1, source, nil, nil)[0]
+		startAll(t, []*Certs{other}, "a.example")
+		startAll(t, nodes, "a.example")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		want := other.Status()[0].Serial
+		stem := strings.TrimSuffix(certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0]).IssuerKey(), "a.example"), ".crt")
+		for _, part := range []string{".key", ".crt", ".json"} {
+			put(t, storage, map[string]string{stem + part: string(source.data[stem+part])})
+			for range 10 {
+				time.Sleep(10 * time.Millisecond)
+				for _, c := range nodes {
+					if s := c.Status()[0]; s.Err != nil {
+						t.Fatalf("status: %+v", s)
+					}
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, c := range nodes {
+			if s := c.Status()[0]; s.Err != nil || s.Serial != want {
+				t.Errorf("a second later: %+v, want the serial %s", s, want)
+			}
+		}
+	})
+}
+
+// An account that cannot be read is opened anew, by one node.
+func TestDamagedAccountIsReplaced(t *testing.T) {
+	for _, part := range []string{".json", ".key"} {
+		for _, value := range []string{"garbage", "", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
+			t.Run(part+" "+value[:min(8, len(value))], func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ca := stubca.New(t)
+					storage := newMemStorage()
+					nodes := stubbed(t, ca, 3, storage, nil, nil)
+					startAll(t, nodes, "first.example")
+					time.Sleep(20 * time.Second)
+					synctest.Wait()
+					damaged := ""
+					for key := range storage.data {
+						if strings.Contains(key, "/users/") && strings.HasSuffix(key, part) {
+							damaged = key
+						}
+					}
+					put(t, storage, map[string]string{damaged: value})
+					startAll(t, nodes, "second.example", "third.example")
+					time.Sleep(time.Minute)
+					synctest.Wait()
+					for _, c := range nodes {
+						settle(t, c)
+					}
+					if ca.Accounts() != 2 {
+						t.Errorf("%d accounts, want 2", ca.Accounts())
+					}
+				})
+			})
+		}
+	}
+}
+
+// What is kept aside is bounded in number and in time.
+func TestAsideIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		c := stubbed(t, stubca.New(t), 1, storage, nil, nil)[0]
+		for range 2 * asideMost {
+			if _, err := c.keepAside(t.Context(), []state.Record{{Key: "certificates/x/a/a.crt", Value: make([]byte, 2*asideBytes)}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := len(storage.data); n != asideMost {
+			t.Errorf("%d are kept", n)
+		}
+		for _, v := range storage.data {
+			if len(v) != asideBytes {
+				t.Errorf("%d bytes are kept of one", len(v))
+			}
+		}
+		s := &sweeper{storage: storage, log: testlog.None(), seen: map[string]sighting{}}
+		s.sweepAside(t.Context(), time.Now().Add(asideAge-asideMost*time.Minute/2))
+		if n := len(storage.data); n < asideMost/2-1 || n > asideMost/2+1 {
+			t.Errorf("%d are left after their time, want half", n)
+		}
+	})
+}

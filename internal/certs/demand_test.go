@@ -1,0 +1,250 @@
+package certs
+
+import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// wishes decides which names may have a certificate on demand: those below wanted.example that were not forbidden.
+type wishes struct {
+	mu        sync.Mutex
+	asked     map[string]int
+	forbidden map[string]bool
+}
+
+func (w *wishes) configure(cfg *certmagic.Config) {
+	w.asked, w.forbidden = make(map[string]int), make(map[string]bool)
+	cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: w.decide}
+}
+
+func (w *wishes) decide(_ context.Context, name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked[name]++
+	if !strings.HasSuffix(name, ".wanted.example") || w.forbidden[name] {
+		return errInjected
+	}
+	return nil
+}
+
+// What is shown of many is bounded: those that expire first.
+func TestOnDemandStatusIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w wishes
+		storage := newMemStorage()
+		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		cfg, err := c.TLSConfig()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range demandShown + 20 {
+			if shown(cfg, fmt.Sprintf("n%d.wanted.example", i)) == "" {
+				t.Fatal("no certificate")
+			}
+			time.Sleep(time.Second)
+		}
+		first, all := c.demands.status()
+		if len(first) != demandShown || all != demandShown+20 || first[0].Domain != "n0.wanted.example" || first[99].Domain != "n99.wanted.example" {
+			t.Errorf("%d of %d, from %s to %s", len(first), all, first[0].Domain, first[len(first)-1].Domain)
+		}
+	})
+}
+
+// A certificate on demand is renewed by one node, after the program was asked again; one that is not wanted any more, or was deleted, is no
+// longer served.
+func TestOnDemandIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w wishes
+		var issued stubca.Orders
+		storage := newMemStorage()
+		var nodes []*Certs
+		var configs []*tls.Config
+		for range 3 {
+			c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+				if w.asked == nil {
+					w.configure(cfg)
+				}
+				cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: w.decide}
+				cfg.Issuers = []certmagic.Issuer{&stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: issued.Place}}
+			}}, storage, true, always, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(c.Close)
+			cfg, err := c.TLSConfig()
+			if err != nil {
+				t.Fatal(err)
+			}
+			nodes, configs = append(nodes, c), append(configs, cfg)
+		}
+		storage.tell(nodes...)
+		const keeps, ends = "keeps.wanted.example", "ends.wanted.example"
+		old := map[string]string{}
+		for _, cfg := range configs {
+			for _, name := range []string{keeps, ends} {
+				old[name] = shown(cfg, name)
+			}
+		}
+		w.mu.Lock()
+		w.forbidden[ends] = true
+		w.mu.Unlock()
+		time.Sleep(devca.DevLeafLife * 3 / 4)
+		synctest.Wait()
+		issued.Check(t, 3)
+		for i, cfg := range configs {
+			if got := shown(cfg, keeps); got == old[keeps] || got == "" {
+				t.Errorf("node %d shows %q for what was to be renewed, before %q", i, got, old[keeps])
+			}
+			if got := shown(cfg, ends); got != "" {
+				t.Errorf("node %d shows %q for what is not wanted any more", i, got)
+			}
+		}
+		if _, all := nodes[1].demands.status(); all != 1 {
+			t.Errorf("%d are in status", all)
+		}
+		w.mu.Lock()
+		w.forbidden[keeps] = true
+		w.mu.Unlock()
+		if err := storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, keeps)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for i, cfg := range configs {
+			if got := shown(cfg, keeps); got != "" {
+				t.Errorf("node %d shows %q for what was deleted and is not wanted", i, got)
+			}
+		}
+		issued.Check(t, 3)
+	})
+}
+
+// A flood of names that the program allows takes no order from the declared ones, and is limited for the cluster.
+func TestFloodOnDemandStarvesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w wishes
+		ca := stubca.New(t)
+		nodes := stubbed(t, ca, 3, newMemStorage(), func(cfg *certmagic.Config) {
+			if w.asked == nil {
+				w.configure(cfg)
+			}
+			cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: w.decide}
+		}, nil)
+		for i, c := range nodes {
+			cfg, err := c.TLSConfig("home.example")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for j := range 200 {
+				go shown(cfg, fmt.Sprintf("n%d-%d.wanted.example", i, j))
+			}
+		}
+		time.Sleep(5 * time.Second)
+		at := time.Now()
+		startAll(t, nodes, stubca.Names("declared", 15)...)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		for _, c := range nodes {
+			for _, s := range c.Status() {
+				if s.Err != nil || !s.Managed {
+					t.Errorf("%v after the declared names were added: %+v", time.Since(at), s)
+				}
+			}
+		}
+		time.Sleep(29 * time.Minute)
+		if n := len(ca.Placed("")) - 16; n < 10 || n > 40 {
+			t.Errorf("%d orders on demand in half an hour", n)
+		}
+	})
+}
+
+// An authority that refuses a name on demand is not asked again for each handshake.
+func TestRefusedOnDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w wishes
+		ca := stubca.New(t)
+		ca.Refuse = func(what string, names []string) *http.Response {
+			if what != "order" {
+				return nil
+			}
+			return ca.Problem(403, "unauthorized", "the proof was wrong", "")
+		}
+		nodes := stubbed(t, ca, 3, newMemStorage(), func(cfg *certmagic.Config) {
+			if w.asked == nil {
+				w.configure(cfg)
+			}
+			cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: w.decide}
+		}, nil)
+		for range 20 {
+			for _, c := range nodes {
+				cfg, err := c.TLSConfig()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := shown(cfg, "a.wanted.example"); got != "" {
+					t.Errorf("shows %q", got)
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := len(ca.Placed("")); n < 3 || n > 5 {
+			t.Errorf("%d orders in 20 minutes", n)
+		}
+	})
+}
+
+// A clock that is wrong makes nobody wait for the renewal of what has expired by it alone.
+func TestOnDemandWithWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w wishes
+		var out bytes.Buffer
+		storage := newMemStorage()
+		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) { w.configure(cfg) }}, storage, true, always, testlog.To(&out, slog.LevelWarn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		cfg, err := c.TLSConfig()
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := shown(cfg, "a.wanted.example")
+		c.Clocks.Observe("b", time.Now().Add(-farAhead), time.Now())
+		if _, err := c.demand("b.wanted.example"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := c.order(t.Context(), "a.wanted.example", true, attempt{}); !errors.As(err, new(*clocks.Error)) {
+			t.Errorf("an order: %v", err)
+		}
+		began := time.Now()
+		if got := shown(cfg, "a.wanted.example"); got != old || time.Since(began) > 0 {
+			t.Errorf("shows %q after %v, want %q at once", got, time.Since(began), old)
+		}
+		if got := shown(cfg, "b.wanted.example"); got != "" {
+			t.Errorf("shows %q for what may not be ordered now", got)
+		}
+	})
+}

@@ -1,0 +1,23 @@
+package certs
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/hostname"
+)
+
+func (c *Certs) HSTS(maxAge time.Duration, next http.Handler) http.Handler {
+	if maxAge < 0 || maxAge > 0 && maxAge < time.Second {
+		c.Log.Error("HSTS is not set: maxAge must be 0, or a second at least; write it with a unit, such as 365*24*time.Hour", "maxAge", maxAge)
+		return next
+	}
+	value := "max-age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if host, ok := hostname.OfRequest(r); ok && r.TLS != nil && !c.Development && hostname.IsValid(host) && c.serves(host) {
+			w.Header().Set("Strict-Transport-Security", value)
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,44 @@
+package certs
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+)
+
+// openCerts is New for certificates that belong to no node. with changes the configuration.
+func openCerts(
+	p Policy, storage certmagic.Storage, development bool, ready func(context.Context) error, l *slog.Logger, with ...func(*Config),
+) (*Certs, error) {
+	cfg := Config{Policy: p, Storage: storage, Development: development, Ready: ready, Log: l}
+	for _, f := range with {
+		f(&cfg)
+	}
+	return New(cfg)
+}
+
+// offline keeps a node from the network.
+func offline(c *Config) { c.Lookup, c.Dial, c.Listen = stubca.Lookup, stubca.Dial, stubca.Listen }
+
+// skipShort leaves a test out of the short form, because it goes through hours of virtual time.
+func skipShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("goes through hours of virtual time: it runs without -short")
+	}
+}
+
+// listenLoopback listens until the test ends.
+func listenLoopback(t testing.TB) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}

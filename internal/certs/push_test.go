@@ -1,0 +1,470 @@
+package certs
+
+import (
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// nodesOf returns the certificates of n nodes on one storage, as devCerts does.
+func nodesOf(t *testing.T, n int, storage *memStorage, issued *atomic.Int64) []*Certs {
+	t.Helper()
+	nodes := make([]*Certs, n)
+	for i := range nodes {
+		nodes[i] = devCerts(t, storage, issued)
+	}
+	return nodes
+}
+
+// manageOn has each node serve domains, and waits until they all do.
+func manageOn(t *testing.T, nodes []*Certs, domains ...string) []*tls.Config {
+	t.Helper()
+	configs := make([]*tls.Config, len(nodes))
+	for i, c := range nodes {
+		var err error
+		if configs[i], err = c.TLSConfig(domains...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(orderJitter)
+	synctest.Wait()
+	for _, c := range nodes {
+		settle(t, c)
+	}
+	return configs
+}
+
+// shown returns the serial number of the certificate that a client gets for name, empty if it gets none.
+func shown(cfg *tls.Config, name string) string {
+	client, server := net.Pipe()
+	defer client.Close()
+	defer server.Close()
+	go func() {
+		tls.Server(server, cfg).Handshake()
+		server.Close()
+	}()
+	conn := tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	if conn.Handshake() != nil {
+		return ""
+	}
+	return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
+}
+
+// inStorage returns the serial number of the certificate that the storage has for name.
+func inStorage(t *testing.T, storage *memStorage, name string) string {
+	t.Helper()
+	c := devCerts(t, storage, nil)
+	defer c.Close()
+	if err := c.refresh(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	return c.matching(name)[0].Leaf.SerialNumber.Text(16)
+}
+
+func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		told bool
+		wait time.Duration
+	}{
+		{"told", true, time.Millisecond},
+		{"not told", false, time.Hour}, // certmagic does nothing: this is what being told is for
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				storage := newMemStorage()
+				nodes := nodesOf(t, 3, storage, nil)
+				names := []string{"one.forced.example", "*.forced.example"}
+				asked := []string{"one.forced.example", "x.forced.example"}
+				configs := manageOn(t, nodes, names...)
+				if tc.told {
+					storage.tell(nodes...)
+				}
+				for i, name := range names {
+					want := []string{shown(configs[1], asked[0]), shown(configs[1], asked[1])}
+					if err := nodes[0].config.RenewCertSync(t.Context(), name, true); err != nil {
+						t.Fatal(err)
+					}
+					renewed := inStorage(t, storage, name)
+					if renewed == want[i] || want[i] == "" {
+						t.Fatalf("renewed %q to %q", want[i], renewed)
+					}
+					if tc.told {
+						want[i] = renewed
+					}
+					time.Sleep(tc.wait)
+					for n, c := range nodes {
+						if got := []string{shown(configs[n], asked[0]), shown(configs[n], asked[1])}; !slices.Equal(got, want) {
+							t.Errorf("%s: node %d shows %v, want %v", name, n, got, want)
+						}
+						if n := len(c.matching(asked[0])); n != 2 {
+							t.Errorf("%d certificates are in memory, want 2", n)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// certmagic deletes what it has revoked, part by part.
+func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var issued atomic.Int64
+		storage := newMemStorage()
+		nodes := nodesOf(t, 3, storage, &issued)
+		configs := manageOn(t, nodes, "revoked.example")
+		storage.tell(nodes...)
+		old := shown(configs[0], "revoked.example")
+		for _, key := range []string{
+			certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "revoked.example"),
+			certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, "revoked.example"),
+			certmagic.StorageKeys.SiteMeta(keyspace.DevIssuer, "revoked.example"),
+			certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "revoked.example"),
+		} {
+			time.Sleep(100 * time.Millisecond)
+			if err := storage.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		for i, cfg := range configs {
+			if got := shown(cfg, "revoked.example"); got != old {
+				t.Errorf("node %d shows %q before there is another, want %s", i, got, old)
+			}
+		}
+		time.Sleep(orderSettle + orderJitter)
+		synctest.Wait()
+		if issued.Load() != 2 {
+			t.Errorf("%d certificates were ordered, want one and one more", issued.Load())
+		}
+		want := inStorage(t, storage, "revoked.example")
+		for i, cfg := range configs {
+			if got := shown(cfg, "revoked.example"); got != want || got == old {
+				t.Errorf("node %d shows %s, want %s", i, got, want)
+			}
+			if s := nodes[i].Status()[0]; s.Err != nil || !s.Managed {
+				t.Errorf("node %d: %+v", i, s)
+			}
+		}
+	})
+}
+
+// Between the last look of what obtains a certificate and its end, the certificate may be deleted.
+func TestDeletedAtTheLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var once sync.Once
+		storage := newMemStorage()
+		key := certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "late.example")
+		hook := func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.String() == "certificate is being served" {
+				once.Do(func() {
+					storage.Delete(context.Background(), key)
+					synctest.Wait() // it was told
+				})
+			}
+			return a
+		}
+		c, err := openCerts(Policy{}, storage, true, always, slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: hook})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		storage.tell(c)
+		cfg, err := c.TLSConfig("late.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if got, want := shown(cfg, "late.example"), inStorage(t, storage, "late.example"); got != want {
+			t.Errorf("shows %s, want %s", got, want)
+		}
+	})
+}
+
+// A node that was not told, as one that was away, serves the newest after a snapshot, as soon as it can be read.
+func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		nodes := nodesOf(t, 2, storage, nil)
+		configs := manageOn(t, nodes, "a.example", "b.example")
+		old := shown(configs[1], "a.example")
+		for _, name := range []string{"a.example", "b.example"} {
+			if err := nodes[0].config.RenewCertSync(t.Context(), name, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		storage.denyAll(func(op, key string) error {
+			if op == "load" && strings.Contains(key, "a.example.crt") {
+				return errInjected
+			}
+			return nil
+		})
+		nodes[1].StoredAny()
+		synctest.Wait()
+		if got, want := shown(configs[1], "b.example"), inStorage(t, storage, "b.example"); got != want {
+			t.Errorf("shows %s, want %s: one name keeps another", got, want)
+		}
+		s := nodes[1].Status()[0]
+		if s.Domain != "a.example" || !errors.Is(s.Err, errInjected) || !s.Managed || s.Serial != old {
+			t.Errorf("status when the newest cannot be loaded: %+v", s)
+		}
+		time.Sleep(time.Hour)
+		storage.denyAll(nil)
+		time.Sleep(pushLimit)
+		synctest.Wait()
+		s = nodes[1].Status()[0]
+		if want := inStorage(t, storage, "a.example"); s.Err != nil || s.Serial != want || shown(configs[1], "a.example") != want {
+			t.Errorf("status: %+v, want serial %s", s, want)
+		}
+	})
+}
+
+func TestPushesAreCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		nodes := nodesOf(t, 1, storage, nil)
+		manageOn(t, nodes, "busy.example", "idle.example")
+		var looks atomic.Int64
+		gate := make(chan struct{})
+		storage.denyAll(func(op, key string) error {
+			if op == "load" && strings.HasSuffix(key, "busy.example.key") {
+				looks.Add(1)
+				<-gate
+			}
+			return nil
+		})
+		nodes[0].Stored("busy.example")
+		synctest.Wait()
+		if err := nodes[0].refresh(t.Context(), "idle.example"); err != nil {
+			t.Error(err) // it would not return if it waited for the other
+		}
+		for range 1000 { // blocks for none of them
+			nodes[0].Stored("busy.example")
+			nodes[0].Stored("unknown.example")
+			nodes[0].StoredAny()
+		}
+		go nodes[0].refresh(t.Context(), "busy.example")
+		synctest.Wait()
+		if looks.Load() != 1 {
+			t.Errorf("%d looks at the same time", looks.Load())
+		}
+		close(gate)
+		synctest.Wait()
+		if looks.Load() != 3 {
+			t.Errorf("%d looks in all, want 3: the first, one for all that were told, and one by hand", looks.Load())
+		}
+	})
+}
+
+// A backup may bring back what has expired since.
+func TestExpiredCertificateReplacesNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		nodes := nodesOf(t, 1, storage, nil)
+		configs := manageOn(t, nodes, "backup.example")
+		storage.mu.Lock()
+		backup := maps.Clone(storage.data)
+		storage.mu.Unlock()
+		time.Sleep(devca.DevLeafLife - time.Hour)
+		want := shown(configs[0], "backup.example") // renewed meanwhile
+		time.Sleep(2 * time.Hour)
+		storage.mu.Lock()
+		storage.data = backup
+		storage.mu.Unlock()
+		nodes[0].StoredAny()
+		synctest.Wait()
+		if got := shown(configs[0], "backup.example"); got != want || want == "" {
+			t.Errorf("shows %q, want %q", got, want)
+		}
+	})
+}
+
+// onDemand returns certificates of the development CA that handshakes order.
+func onDemand(t *testing.T, storage *memStorage, asked *atomic.Int64) (*Certs, *tls.Config) {
+	t.Helper()
+	c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(context.Context, string) error {
+			asked.Add(1)
+			return nil
+		}}
+	}}, storage, true, always, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	cfg, err := c.TLSConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, cfg
+}
+
+func TestPushOnDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		storage := newMemStorage()
+		a, aConfig := onDemand(t, storage, &asked)
+		b, bConfig := onDemand(t, storage, &asked)
+		storage.tell(a, b)
+		first := shown(aConfig, "demand.example")
+		if got := shown(bConfig, "demand.example"); got != first || first == "" {
+			t.Fatalf("shows %q and %q", first, got)
+		}
+		if err := a.config.RenewCertSync(t.Context(), "demand.example", true); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		second, want := shown(bConfig, "demand.example"), inStorage(t, storage, "demand.example")
+		if second != want || second == first {
+			t.Errorf("shows %s after a forced renewal, want %s", second, want)
+		}
+		before := asked.Load()
+		if err := storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "demand.example")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		third := shown(bConfig, "demand.example")
+		if third == second || third == "" || asked.Load() == before {
+			t.Errorf("shows %q after a deletion, and was asked %d times; before %q", third, asked.Load()-before, second)
+		}
+		if got := shown(aConfig, "demand.example"); got != third {
+			t.Errorf("the other node shows %q, want %q", got, third)
+		}
+		synctest.Wait()
+		if len(a.sites) != 1 || len(b.sites) != 1 {
+			t.Errorf("sites: %v, %v", a.sites, b.sites)
+		}
+	})
+}
+
+// Names that can be written in several ways are stored under one of them.
+func TestOneFormOfEachName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var issued atomic.Int64
+		storage := newMemStorage()
+		nodes := nodesOf(t, 2, storage, &issued)
+		manageOn(t, nodes, "BÜCHER.example", "2001:DB8:0:0:0::1", "::ffff:192.0.2.1")
+		if issued.Load() != 3 {
+			t.Errorf("%d certificates were ordered for three names", issued.Load())
+		}
+		var got []string
+		for _, s := range nodes[1].Status() {
+			got = append(got, s.Domain)
+		}
+		if want := []string{"192.0.2.1", "2001:db8::1", "xn--bcher-kva.example"}; !slices.Equal(got, want) {
+			t.Errorf("names: %q, want %q", got, want)
+		}
+	})
+}
+
+// What the storage has is served at once; nodes wait a moment before they order only.
+func TestJitterBeforeOrdersOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		nodes := nodesOf(t, 2, storage, nil)
+		at := time.Now()
+		var waits []time.Duration
+		for range 8 {
+			name := string(rune('a'+len(waits))) + ".example"
+			if _, err := nodes[0].TLSConfig(name); err != nil {
+				t.Fatal(err)
+			}
+			nodes[0].work.Wait()
+			waits = append(waits, time.Since(at))
+			at = time.Now()
+			if _, err := nodes[1].TLSConfig(name); err != nil {
+				t.Fatal(err)
+			}
+			nodes[1].work.Wait()
+			if d := time.Since(at); d != 0 {
+				t.Errorf("what is in the storage was served after %v", d)
+			}
+		}
+		if slices.Max(waits) >= orderJitter || slices.Min(waits) == slices.Max(waits) {
+			t.Errorf("orders were placed after %v", waits)
+		}
+	})
+}
+
+// A try ends, whoever holds the lock of the name, and the next one succeeds.
+func TestOrderIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		nodes := nodesOf(t, 1, storage, nil)
+		if err := storage.Lock(t.Context(), "issue_cert_held.example"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := nodes[0].TLSConfig("held.example"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(orderLimit + orderJitter)
+		synctest.Wait()
+		if s := nodes[0].Status()[0]; !errors.Is(s.Err, errOrderLimit) {
+			t.Errorf("status: %+v", s)
+		}
+		if err := storage.Unlock(t.Context(), "issue_cert_held.example"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * retryLook)
+		settle(t, nodes[0])
+	})
+}
+
+// A renewal that fails is told, while the certificate is good.
+func TestFailedRenewalShowsInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		refuse := errors.New("refused")
+		var broken atomic.Bool
+		storage := newMemStorage()
+		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			cfg.Issuers = []certmagic.Issuer{&stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: func() error {
+				if broken.Load() {
+					return refuse
+				}
+				return nil
+			}}}
+		}}, storage, true, always, testlog.To(&out, slog.LevelWarn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		manageOn(t, []*Certs{c}, "fails.example")
+		storage.tell(c)
+		broken.Store(true)
+		time.Sleep(devca.DevLeafLife - 24*time.Hour)
+		if s := c.Status()[0]; !errors.Is(s.Err, refuse) || !s.Managed {
+			t.Errorf("status when renewals fail: %+v", s)
+		}
+		broken.Store(false)
+		time.Sleep(7 * time.Hour) // certmagic's longest pause
+		if s := c.Status()[0]; s.Err != nil || !s.Managed || time.Until(s.NotAfter) < devca.DevLeafLife-8*time.Hour {
+			t.Errorf("status after a renewal: %+v", s)
+		}
+		if err := c.refresh(t.Context(), "none.example"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("refresh of an unknown name: %v", err)
+		}
+	})
+}
