@@ -56,8 +56,8 @@ func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missi
 	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
 		id := string(k)
 		switch {
-		case ses.Incarnation == a.n.self.boot || skip(id, ses):
-		case id == a.n.self.id:
+		case ses.Incarnation == a.n.self.Incarnation || skip(id, ses):
+		case id == a.n.self.ID:
 			missing = append(missing, id) // an earlier process of this node, which nobody can ask
 		default:
 			there = append(there, id)
@@ -80,7 +80,7 @@ func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missi
 // evidence and no proof, since a firewall can do the same; so it excuses from reading along, and never frees what the
 // session holds. That another process of the node has spoken is no evidence: it may be of a copy of the directory.
 func (a *acks) gone(id string, ses *state.Session) bool {
-	return a.n.book.lost(id) >= ses.Number || a.n.book.hasEnded(ses.Incarnation) || a.n.port.HungUp(id)
+	return a.n.book.OverSession(id) >= ses.Number || a.n.book.HasEnded(ses.Incarnation) || a.n.port.HungUp(id)
 }
 
 // late reports whether a member has come no closer to what writers wait for in three leases: a slow line alone is no reason to do without it.
@@ -135,7 +135,7 @@ func (a *acks) demand(id string, index uint64) {
 	a.wanted[id] = max(a.wanted[id], index)
 	if !a.asking[id] {
 		a.asking[id] = true
-		a.n.life.tasks.Go(func() { a.ask(a.l.ctx, id) })
+		a.n.life.Tasks.Go(func() { a.ask(a.l.ctx, id) })
 	}
 }
 
@@ -198,7 +198,7 @@ func (a *acks) tell(id string, want uint64) uint64 {
 // awaitApplied waits until this node has applied index, as long as the leader waits for it. Entries of raft's own, which the state
 // machine does not see, come only at the beginning of a term, before anybody is told of anything.
 func (n *replica) awaitApplied(index uint64) error {
-	ctx, cancel := context.WithTimeout(n.life.works, n.timing.Lease)
+	ctx, cancel := context.WithTimeout(n.life.Works, n.timing.Lease)
 	defer cancel()
 	_, err := n.store.Wait(ctx, func(s *state.State) bool { return s.Index >= index })
 	return err

@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/hashicorp/raft"
 
@@ -30,10 +34,10 @@ const statusTimeout = 2 * time.Second // for another node to tell its status
 type operatorConfig struct {
 	timing  timing.Timing
 	log     *slog.Logger
-	life    *lifecycle
-	self    *identityOf
+	life    *lifecycle.Life
+	self    *self.Self
 	store   *applied.Store
-	book    *book
+	book    *peers.Table
 	replica *replica
 	members *membership
 	roles   *holder
@@ -54,11 +58,11 @@ func newOperator(cfg operatorConfig) *operator { return &operator{cfg} }
 // handleAdmin serves the calls by which operators look after the cluster. Any node takes them. A call that a member passes on is not passed on
 // again: two nodes may each take the other for the leader.
 func (n *operator) handleAdmin(mux *http.ServeMux) {
-	mux.HandleFunc("POST "+remote.CallStatus, bytesCall(n.serveStatus))
-	mux.HandleFunc("POST "+remote.CallRemove, bytesCall(n.serveRemove))
-	mux.HandleFunc("POST "+remote.CallTransfer, bytesCall(n.serveTransfer))
-	mux.HandleFunc("POST "+remote.CallMove, bytesCall(n.serveMove))
-	mux.HandleFunc("POST "+remote.CallDrain, bytesCall(n.serveDrain))
+	mux.HandleFunc("POST "+remote.CallStatus, rpc.Bytes(n.serveStatus))
+	mux.HandleFunc("POST "+remote.CallRemove, rpc.Bytes(n.serveRemove))
+	mux.HandleFunc("POST "+remote.CallTransfer, rpc.Bytes(n.serveTransfer))
+	mux.HandleFunc("POST "+remote.CallMove, rpc.Bytes(n.serveMove))
+	mux.HandleFunc("POST "+remote.CallDrain, rpc.Bytes(n.serveDrain))
 }
 
 // serveStatus answers for this node, and for others by asking them.
@@ -87,7 +91,7 @@ func (n *operator) serveStatus(ctx context.Context, peer string, body []byte) ([
 func (n *operator) listMembers() []Member {
 	all := n.up.Status().Members
 	slices.SortStableFunc(all, func(a, b Member) int {
-		switch n.self.id {
+		switch n.self.ID {
 		case a.ID:
 			return -1
 		case b.ID:
@@ -95,7 +99,7 @@ func (n *operator) listMembers() []Member {
 		}
 		return 0
 	})
-	if len(all) == 0 || all[0].ID != n.self.id { // it is in no cluster yet, or not any more
+	if len(all) == 0 || all[0].ID != n.self.ID { // it is in no cluster yet, or not any more
 		all = slices.Insert(all, 0, memberOf(n.members.asMember()))
 	}
 	return all
@@ -103,7 +107,7 @@ func (n *operator) listMembers() []Member {
 
 // fillStatus completes what is known of a node by what it says. With here true only this one is asked.
 func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool) {
-	if out.ID == n.self.id {
+	if out.ID == n.self.ID {
 		status := n.up.Status()
 		b, err := json.Marshal(status)
 		if err != nil {
@@ -157,10 +161,10 @@ func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte,
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.attemptTimeout(), writeTimeout), ErrNoLeader)
 	defer cancel()
-	ctx, stop := n.life.whileOpen(ctx)
+	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	for {
-		changed := n.life.changed.Wait()
+		changed := n.life.Changed.Wait()
 		reply, err := n.toLeaderOnce(ctx, peer, path, body, serve)
 		if err == nil || n.replica.isServer(peer) {
 			return reply, err
@@ -170,8 +174,8 @@ func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte,
 		case <-changed:
 		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
-			if n.replica.leader() == "" || n.life.works.Err() != nil {
-				err = n.life.lifeError(ErrNoLeader)
+			if n.replica.leader() == "" || n.life.Works.Err() != nil {
+				err = n.life.Explain(ErrNoLeader)
 			}
 			return nil, err
 		}
@@ -180,7 +184,7 @@ func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte,
 
 func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
 	switch leader := n.replica.leader(); {
-	case leader == n.self.id:
+	case leader == n.self.ID:
 		l, err := n.replica.awaitLeading(ctx)
 		if err != nil {
 			return nil, err
@@ -193,7 +197,7 @@ func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []b
 	case leader == "":
 		return nil, ErrNoLeader
 	case n.replica.isServer(peer):
-		return nil, errNotLeader
+		return nil, rpc.ErrNotLeader
 	default:
 		return n.replica.port.Call(ctx, leader, path, body)
 	}
@@ -221,12 +225,12 @@ func (n *operator) serveRemove(ctx context.Context, peer string, body []byte) ([
 
 // removeMember takes another member out of the cluster, if those who are left can go on without it.
 func (n *operator) removeMember(ctx context.Context, l *leadership, q remote.RemoveRequest) (remote.Answer, error) {
-	name := n.book.nameOf(q.Node)
+	name := n.book.NameOf(q.Node)
 	s := n.store.State()
 	switch {
 	case !n.replica.isServer(q.Node) && !slices.Contains(s.Servers, q.Node):
 		return done("%s is no member any more", name)
-	case q.Node == n.self.id:
+	case q.Node == n.self.ID:
 		return refuse("%s leads the cluster; hand the leadership over first (flotilla members transfer)", name)
 	case !q.Force && s.Session(q.Node) != nil:
 		return refuse("%s is present; stop it first, or have it leave by itself (Node.Leave). With -force it is removed all the same", name)
@@ -255,12 +259,12 @@ func (n *operator) serveTransfer(ctx context.Context, peer string, body []byte) 
 
 // transferFor hands this node's leadership over, for an operator.
 func (n *operator) transferFor(ctx context.Context, l *leadership, q remote.TransferRequest) (remote.Answer, error) {
-	to, name := raft.ServerID(q.To), n.book.nameOf(q.To)
+	to, name := raft.ServerID(q.To), n.book.NameOf(q.To)
 	switch {
-	case q.To == n.self.id:
+	case q.To == n.self.ID:
 		return done("%s leads", name)
-	case q.To == "" && q.From != n.self.id:
-		return done("%s leads", n.self.name) // the answer to an earlier call was lost
+	case q.To == "" && q.From != n.self.ID:
+		return done("%s leads", n.self.Name) // the answer to an earlier call was lost
 	case q.To != "":
 		servers := n.replica.servers()
 		i := slices.IndexFunc(servers, func(srv raft.Server) bool { return srv.ID == to })
@@ -278,20 +282,20 @@ func (n *operator) transferFor(ctx context.Context, l *leadership, q remote.Tran
 	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
 	defer cancel()
 	if err := n.replica.transfer(ctx, q.To); err != nil {
-		return refuse("the leadership stays with %s: %v", n.self.name, err)
+		return refuse("the leadership stays with %s: %v", n.self.Name, err)
 	}
 	for {
-		changed := n.life.changed.Wait()
-		if leader := n.replica.leader(); leader != "" && leader != n.self.id {
+		changed := n.life.Changed.Wait()
+		if leader := n.replica.leader(); leader != "" && leader != n.self.ID {
 			if q.To != "" && leader != q.To {
-				return refuse("%s leads now, and not %s", n.book.nameOf(leader), name)
+				return refuse("%s leads now, and not %s", n.book.NameOf(leader), name)
 			}
-			return done("%s leads", n.book.nameOf(leader))
+			return done("%s leads", n.book.NameOf(leader))
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.self.name)
+			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.self.Name)
 		}
 	}
 }
@@ -303,7 +307,7 @@ func (n *operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte
 		return nil, codec.ErrMalformed
 	}
 	if !n.replica.caughtUp(ctx, 4) {
-		return nil, n.life.lifeError(ErrNoLeader)
+		return nil, n.life.Explain(ErrNoLeader)
 	}
 	answer, err := n.moveFor(ctx, q)
 	if err != nil {
@@ -324,22 +328,22 @@ func (n *operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.An
 	case !held:
 		return refuse("nobody holds the role %s", q.Role)
 	case q.To != "" && now.Node == q.To || q.To == "" && now.Index != q.Fence: // the answer to an earlier call was lost
-		return done("%s holds %s", n.book.nameOf(now.Node), q.Role)
+		return done("%s holds %s", n.book.NameOf(now.Node), q.Role)
 	case now.HoldDown != 0:
-		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.book.nameOf(now.Node), q.Role)
+		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.book.NameOf(now.Node), q.Role)
 	}
 	switch err := n.roles.move(ctx, q.Role, q.To); {
 	case errors.Is(err, errNoHeir) && q.To == "":
 		return refuse("no other node waits for %s", q.Role)
 	case errors.Is(err, errNoHeir):
-		return refuse("%s does not wait for %s, so it cannot have it", n.book.nameOf(q.To), q.Role)
+		return refuse("%s does not wait for %s, so it cannot have it", n.book.NameOf(q.To), q.Role)
 	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrLost), errors.Is(err, ErrClosed):
 		return remote.Answer{}, err
 	case err != nil:
 		return refuse("%s stays where it is: %v", q.Role, err)
 	}
 	if now, held := holder(); held {
-		return done("%s holds %s", n.book.nameOf(now.Node), q.Role)
+		return done("%s holds %s", n.book.NameOf(now.Node), q.Role)
 	}
 	return done("%s was given up, and nobody holds it", q.Role)
 }
@@ -351,10 +355,10 @@ func (n *operator) serveDrain(ctx context.Context, peer string, body []byte) ([]
 		return nil, codec.ErrMalformed
 	}
 	var answer remote.Answer
-	switch name := n.book.nameOf(q.Node); {
-	case q.Node == n.self.id && q.Undo:
+	switch name := n.book.NameOf(q.Node); {
+	case q.Node == n.self.ID && q.Undo:
 		answer, err = n.undrain()
-	case q.Node == n.self.id:
+	case q.Node == n.self.ID:
 		answer, err = n.drainAside(ctx)
 	case n.replica.isServer(peer):
 		return nil, errors.New("the question is for another node")
@@ -365,7 +369,7 @@ func (n *operator) serveDrain(ctx context.Context, peer string, body []byte) ([]
 		if err == nil {
 			return reply, nil
 		}
-		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.self.name)
+		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.self.Name)
 	}
 	if err != nil {
 		return nil, err
@@ -381,30 +385,30 @@ func (n *operator) drainAside(ctx context.Context) (remote.Answer, error) {
 			held++
 		}
 	}
-	if !n.life.aside.Swap(true) {
+	if !n.life.Cordoned.Swap(true) {
 		n.log.Info("an operator drains this node", "roles", held)
 	}
-	n.life.changed.Notify()
+	n.life.Changed.Notify()
 	n.roles.tenures.stir()
-	ctx, stop := n.life.whileOpen(ctx)
+	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
-	if err := n.roles.yieldAll(ctx, func(t *tenure) bool { return n.life.aside.Load() && t.isRole() }); err != nil { // undrain may come meanwhile
-		return remote.Answer{}, n.life.lifeError(err)
+	if err := n.roles.yieldAll(ctx, func(t *tenure) bool { return n.life.Cordoned.Load() && t.isRole() }); err != nil { // undrain may come meanwhile
+		return remote.Answer{}, n.life.Explain(err)
 	}
 	if held == 0 {
-		return done("%s is drained; it held no roles", n.self.name)
+		return done("%s is drained; it held no roles", n.self.Name)
 	}
-	return done("%s is drained, and has given up its roles (%d)", n.self.name, held)
+	return done("%s is drained, and has given up its roles (%d)", n.self.Name, held)
 }
 
 // undrain undoes drainAside.
 func (n *operator) undrain() (remote.Answer, error) {
-	if n.life.aside.Swap(false) {
+	if n.life.Cordoned.Swap(false) {
 		n.log.Info("an operator has this node take part again")
 	}
-	n.life.changed.Notify()
-	if n.life.drained.Load() || n.life.leaving.Load() {
-		return refuse("%s is on its way out by itself, and stays drained", n.self.name)
+	n.life.Changed.Notify()
+	if n.life.Drained.Load() || n.life.Leaving.Load() {
+		return refuse("%s is on its way out by itself, and stays drained", n.self.Name)
 	}
-	return done("%s takes part again", n.self.name)
+	return done("%s takes part again", n.self.Name)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/hashicorp/raft"
 )
 
@@ -29,7 +30,7 @@ func (n *membership) enrol(cluster string, first *raft.Configuration) error {
 		}
 	}
 	return n.ident.save(func(id *identity) {
-		id.Cluster, id.Name, id.Member = cluster, n.self.name, true
+		id.Cluster, id.Name, id.Member = cluster, n.self.Name, true
 		id.Formation, id.Void = nil, nil
 	})
 }
@@ -39,8 +40,8 @@ func (n *membership) excuse(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	for _, id := range n.replica.others() {
-		n.life.tasks.Go(func() {
-			if _, err := call[greeting](ctx, n.replica.port, id, callHello, n.greeting()); err != nil {
+		n.life.Tasks.Go(func() {
+			if _, err := rpc.Call[greeting](ctx, n.replica.port, id, rpc.Hello, n.greeting()); err != nil {
 				n.log.Debug("a peer was not told that this node takes no part", "peer", id, "err", err)
 			}
 		})

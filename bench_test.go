@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -95,7 +96,7 @@ func benchState(b *testing.B, records int) (*state.State, seal.Secret) {
 	b.Helper()
 	secret := seal.Secret{1}
 	s := state.New()
-	s.Cluster, s.Keys = newID(), seal.NewKeyring()
+	s.Cluster, s.Keys = self.NewID(), seal.NewKeyring()
 	var err error
 	if s.Wrapped, err = s.Keys.Wrap(secret); err != nil {
 		b.Fatal(err)

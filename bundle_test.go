@@ -49,7 +49,7 @@ func wantRecords(t *testing.T, n *Node, key, crt, meta string) {
 	for ext, want := range map[string]string{".key": key, ".crt": crt, ".json": meta} {
 		got, err := n.storage.Load(t.Context(), bundleStem+ext)
 		if want == "" && !errors.Is(err, fs.ErrNotExist) || want != "" && string(got) != want {
-			t.Errorf("%s has %q, %v at %s; want %q", n.self.name, got, err, ext, want)
+			t.Errorf("%s has %q, %v at %s; want %q", n.self.Name, got, err, ext, want)
 		}
 	}
 }
@@ -90,7 +90,7 @@ func TestBundle(t *testing.T) {
 		{"killed", func(t *testing.T, n, other *Node, net *simnet.Network) {
 			mustStore(t, n, bundleStem+".key", "new key")
 			mustStore(t, n, bundleStem+".crt", "new crt")
-			net.Host(n.self.name).Kill()
+			net.Host(n.self.Name).Kill()
 			n.Close()
 			mustLock(t, other, bundleLock)
 			wantRecords(t, other, "old key", "old crt", "{}")
@@ -98,7 +98,7 @@ func TestBundle(t *testing.T) {
 		{"refused", func(t *testing.T, n, other *Node, net *simnet.Network) {
 			mustStore(t, n, bundleStem+".key", "new key")
 			mustStore(t, n, bundleStem+".crt", "new crt")
-			net.Isolate(n.self.name)
+			net.Isolate(n.self.Name)
 			mustLock(t, other, bundleLock) // the lease is over
 			late := make(chan error)
 			go func() { late <- n.storage.Store(t.Context(), bundleStem+".json", []byte(`{"new":1}`)) }()
@@ -253,7 +253,7 @@ func TestRenewLockLease(t *testing.T) {
 		if err := renew(b); !errors.Is(err, ErrLost) {
 			t.Errorf("renewing what another holds: %v", err)
 		}
-		net.Isolate(a.self.name)
+		net.Isolate(a.self.Name)
 		time.Sleep(2 * time.Second)
 		net.Heal()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -287,7 +287,7 @@ func TestLostLockIsWaitedForOnItsNode(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		a := others[0]
 		mustLock(t, a, "l")
-		net.Isolate(a.self.name)
+		net.Isolate(a.self.Name)
 		time.Sleep(2 * time.Second)
 		net.Heal()
 		got := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -47,7 +48,7 @@ type joining struct {
 func (n *membership) forFresh(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		boot := wire.Process(r.Context())
-		if boot != "" && r.URL.Path != callHello && r.URL.Path != callProcess {
+		if boot != "" && r.URL.Path != rpc.Hello && r.URL.Path != rpc.Process {
 			if err := n.fresh(wire.Peer(r.Context()), boot); err != nil {
 				http.Error(w, err.Error(), http.StatusConflict)
 				return
@@ -59,7 +60,7 @@ func (n *membership) forFresh(next http.Handler) http.Handler {
 
 // self is what this node is to the others.
 func (n *membership) asMember() state.Member {
-	return state.Member{ID: n.self.id, Name: n.self.name, Addr: n.self.addr, InMemory: n.replica.dir == nil, Former: n.ident.identity().Former}
+	return state.Member{ID: n.self.ID, Name: n.self.Name, Addr: n.self.Addr, InMemory: n.replica.dir == nil, Former: n.ident.identity().Former}
 }
 
 // asNew says what to do with a node that is to be a new one.
@@ -75,7 +76,7 @@ func (n *membership) greeting() greeting {
 	id := n.ident.identity()
 	g := greeting{
 		Member:    n.asMember(),
-		Boot:      n.self.boot,
+		Boot:      n.self.Incarnation,
 		Processes: id.Processes,
 		Last:      n.replica.lastIndex(),
 		Applied:   n.replica.applied(),
@@ -83,9 +84,9 @@ func (n *membership) greeting() greeting {
 		Settings:  n.up.ownSettings(),
 		Formation: id.Formation,
 		Void:      id.Void,
-		Lost:      n.life.lostSession.Load(),
+		Lost:      n.life.LostSession.Load(),
 	}
-	if r := n.replica.raft.Load(); r != nil && n.life.setback.Load() == nil {
+	if r := n.replica.raft.Load(); r != nil && n.life.Setback.Load() == nil {
 		g.InRaft, g.Leader = true, n.replica.leader()
 		g.Committed = n.store.State().Servers
 		for _, srv := range n.replica.servers() {
@@ -95,7 +96,7 @@ func (n *membership) greeting() greeting {
 			}
 		}
 	}
-	for _, m := range n.book.all() {
+	for _, m := range n.book.All() {
 		g.Members = append(g.Members, m)
 	}
 	return g
@@ -103,14 +104,14 @@ func (n *membership) greeting() greeting {
 
 func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (greeting, error) {
 	out := n.greeting()
-	if n.life.failure() != nil {
+	if n.life.Failure() != nil {
 		return out, errors.New("this node takes no part in the cluster") // and passes no verdicts
 	}
 	if in.ID != peer {
 		return out, codec.ErrMalformed
 	}
-	if in.ID == n.self.id {
-		if in.Boot != n.self.boot {
+	if in.ID == n.self.ID {
+		if in.Boot != n.self.Incarnation {
 			if out.Refused = n.examineTwin(&in); out.Refused != nil {
 				n.refuse(&in, out.Refused)
 			}
@@ -118,7 +119,7 @@ func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (
 		return out, nil
 	}
 	if in.Cluster != "" && out.Cluster != "" && in.Cluster != out.Cluster {
-		out.Refused = &refusal{refusedForeign, "its directory belongs to the cluster " + slogbridge.Short(in.Cluster) + ", and the node at " + n.self.addr + " to " + slogbridge.Short(out.Cluster) + "; give it the right directory, or other peers"}
+		out.Refused = &refusal{refusedForeign, "its directory belongs to the cluster " + slogbridge.Short(in.Cluster) + ", and the node at " + n.self.Addr + " to " + slogbridge.Short(out.Cluster) + "; give it the right directory, or other peers"}
 		return out, nil
 	}
 	if in.Cluster != "" && in.Last > 0 && n.wasRemoved(in.ID) && n.leads(ctx) {
@@ -128,13 +129,13 @@ func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (
 	if out.Refused = n.meet(ctx, &in); out.Refused != nil {
 		return out, nil
 	}
-	n.book.lose(in.ID, in.Lost)
+	n.book.SessionOver(in.ID, in.Lost)
 	lost := func() bool {
 		ses := n.store.State().Session(in.ID)
 		return ses != nil && ses.Number == in.Lost
 	}
 	if lost() && n.replica.leader() == in.ID {
-		n.life.tasks.Go(func() { n.replica.standFor(n.life.works, in.ID, lost) }) // it leads no more
+		n.life.Tasks.Go(func() { n.replica.standFor(n.life.Works, in.ID, lost) }) // it leads no more
 	}
 	news := n.settings.hear(in.ID, in.Settings)
 	if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.isReady() {
@@ -143,7 +144,7 @@ func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (
 			n.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)
 		}
 	}
-	if n.book.isNews(&in) {
+	if n.book.IsNews(in.ID, in.progress()) {
 		n.greeted.Notify()
 	}
 	return out, nil
@@ -170,7 +171,7 @@ func (n *membership) serveJoin(ctx context.Context, peer string, in greeting) (j
 		return joining{}, codec.ErrMalformed
 	}
 	out := joining{Cluster: n.ident.clusterID()}
-	for _, m := range n.book.all() {
+	for _, m := range n.book.All() {
 		out.Members = append(out.Members, m)
 	}
 	for _, srv := range n.replica.servers() {
@@ -194,8 +195,8 @@ func (n *membership) serveJoin(ctx context.Context, peer string, in greeting) (j
 
 func (n *membership) serveLeave(ctx context.Context, peer string, in state.Member) (state.Member, error) {
 	l, err := n.replica.awaitLeading(ctx)
-	if err != nil || peer == n.self.id {
-		return state.Member{}, errNotLeader
+	if err != nil || peer == n.self.ID {
+		return state.Member{}, rpc.ErrNotLeader
 	}
 	if in.ID != peer {
 		return state.Member{}, codec.ErrMalformed
@@ -212,4 +213,13 @@ func (n *membership) serveLeave(ctx context.Context, peer string, in state.Membe
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
 	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.replica.attemptTimeout()))
+}
+
+// progress says how far a node is on its way into a cluster.
+func (g *greeting) progress() string {
+	said := fmt.Sprint(g.Boot, g.Addr, g.Cluster, g.InRaft, g.Leader != "", len(g.Committed), len(g.Void))
+	if g.Formation != nil {
+		said += g.Formation.Cluster + string(g.Formation.Step)
+	}
+	return said
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
 )
@@ -13,14 +14,14 @@ import (
 // until repeats what needs a leader.
 func (n *replica) until(ctx context.Context, f func(context.Context) error) {
 	for ctx.Err() == nil {
-		changed := n.life.changed.Wait()
+		changed := n.life.Changed.Wait()
 		err := f(ctx)
 		if err == nil {
 			return
 		}
 		n.log.Debug("waiting for the cluster", "err", err)
 		why := err.Error()
-		n.life.waitsFor.Store(&why)
+		n.life.WaitsFor.Store(&why)
 		select {
 		case <-changed:
 		case <-time.After(n.timing.Retry()):
@@ -34,7 +35,7 @@ func (n *replica) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	applied := n.store.State().Index
-	reply, err := n.askLeader(ctx, callConfirm, nil)
+	reply, err := n.askLeader(ctx, rpc.Confirm, nil)
 	if err != nil {
 		return err
 	}
@@ -44,7 +45,7 @@ func (n *replica) catchUp(ctx context.Context) error {
 		return err
 	}
 	if applied > last {
-		err := state.Diverged("entry %d was applied here, and the log of the leader, %s, ends with entry %d", applied, n.book.nameOf(n.leader()), last)
+		err := state.Diverged("entry %d was applied here, and the log of the leader, %s, ends with entry %d", applied, n.book.NameOf(n.leader()), last)
 		n.fail(err)
 		return err
 	}
@@ -58,7 +59,7 @@ func (n *replica) catchUp(ctx context.Context) error {
 func (n *replica) caughtUp(ctx context.Context, attempts int) (done bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(attempts)*n.attemptTimeout())
 	defer cancel()
-	ctx, stop := n.life.whileOpen(ctx)
+	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	n.until(ctx, func(ctx context.Context) error {
 		err := n.catchUp(ctx)
@@ -73,7 +74,7 @@ func (n *replica) serveConfirm(ctx context.Context, peer string, _ []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	if l := n.leading.Load(); l != nil && peer != n.self.id {
+	if l := n.leading.Load(); l != nil && peer != n.self.ID {
 		l.acks.returned(peer, index)
 	}
 	return n.encodeConfirmed(index), nil
@@ -94,20 +95,20 @@ func (n *replica) askLeader(ctx context.Context, path string, body []byte) ([]by
 	switch leader := n.leader(); leader {
 	case "":
 		return nil, ErrNoLeader
-	case n.self.id:
+	case n.self.ID:
 		switch path {
-		case callOpen:
-			return n.up.serveOpen(ctx, n.self.id, body)
-		case callEnd:
-			return n.up.serveEnd(ctx, n.self.id, body)
+		case rpc.OpenSession:
+			return n.up.serveOpen(ctx, n.self.ID, body)
+		case rpc.EndSession:
+			return n.up.serveEnd(ctx, n.self.ID, body)
 		}
-		return n.serveConfirm(ctx, n.self.id, body)
+		return n.serveConfirm(ctx, n.self.ID, body)
 	default:
 		return n.port.Call(ctx, leader, path, body)
 	}
 }
 
-// encodeConfirmed makes the answer to callConfirm.
+// encodeConfirmed makes the answer to Confirm.
 func (n *replica) encodeConfirmed(index uint64) []byte {
 	var e codec.Encoder
 	e.Uint(index)
@@ -125,7 +126,7 @@ func (n *replica) checkConfirmed(index uint64, known bool, sum uint64) error {
 	if !known || !ok || own == sum {
 		return nil
 	}
-	err := state.Diverged("what leads to entry %d differs from what the leader has, %s", index, n.book.nameOf(n.leader()))
+	err := state.Diverged("what leads to entry %d differs from what the leader has, %s", index, n.book.NameOf(n.leader()))
 	n.fail(err)
 	return err
 }
@@ -135,7 +136,7 @@ func (n *replica) checkConfirmed(index uint64, known bool, sum uint64) error {
 func (n *replica) confirm(ctx context.Context) (uint64, error) {
 	l := n.leading.Load()
 	if l == nil {
-		return 0, errNotLeader
+		return 0, rpc.ErrNotLeader
 	}
 	index := n.store.State().Index
 	conf := l.raft.GetConfiguration()
@@ -151,7 +152,7 @@ func (n *replica) confirm(ctx context.Context) (uint64, error) {
 			continue
 		}
 		voters++
-		n.life.tasks.Go(func() {
+		n.life.Tasks.Go(func() {
 			term, err := n.termOf(ctx, string(srv.ID))
 			select {
 			case votes <- err == nil && term <= l.term:
@@ -172,15 +173,15 @@ func (n *replica) confirm(ctx context.Context) (uint64, error) {
 			return index, nil
 		}
 	}
-	return 0, errNotLeader
+	return 0, rpc.ErrNotLeader
 }
 
 // termOf asks a node for its current term.
 func (n *replica) termOf(ctx context.Context, id string) (uint64, error) {
-	if id == n.self.id {
+	if id == n.self.ID {
 		return n.knownTerm()
 	}
-	reply, err := n.port.Call(ctx, id, callTerm, nil)
+	reply, err := n.port.Call(ctx, id, rpc.Term, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -26,7 +26,7 @@ func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 		}
 		got := shown(cfg, name)
 		if got == old || i > 0 && got != serial {
-			t.Errorf("%s: node %s shows %q, another %q; before %q", name, n.self.name, got, serial, old)
+			t.Errorf("%s: node %s shows %q, another %q; before %q", name, n.self.Name, got, serial, old)
 		}
 		serial = got
 	}
@@ -54,7 +54,7 @@ func TestClusterSharesCertificates(t *testing.T) {
 		}
 
 		old := sameSerial(t, nodes, "real0.example", "")
-		if err := configs[nodes[1].self.name].RenewCertSync(t.Context(), "real0.example", true); err != nil {
+		if err := configs[nodes[1].self.Name].RenewCertSync(t.Context(), "real0.example", true); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)

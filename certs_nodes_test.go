@@ -42,7 +42,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 		}
 		for _, n := range nodes {
 			if s := n.Status().Certificates[0]; s.Err != "" {
-				t.Errorf("%s: %s", n.self.name, s.Err)
+				t.Errorf("%s: %s", n.self.Name, s.Err)
 			}
 		}
 		if kept, err := nodes[2].Storage().List(t.Context(), "flotilla/aside", false); err != nil || len(kept) != 1 {
@@ -138,7 +138,7 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 		for _, n := range nodes {
 			s := n.Status().Certificates[0]
 			if left := time.Until(s.Next); left < 19*time.Minute || left > 21*time.Minute || !strings.Contains(s.Err, "slow down") || s.Failures != 1 {
-				t.Errorf("%s: the next try is in %v: %+v", n.self.name, left, s)
+				t.Errorf("%s: the next try is in %v: %+v", n.self.Name, left, s)
 			}
 		}
 		if n := len(ca.Placed("")); n != 1 {
@@ -149,7 +149,7 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 		synctest.Wait()
 		for _, n := range nodes {
 			if s := n.Status().Certificates[0]; s.Err != "" || s.Serial == "" || !s.Next.IsZero() {
-				t.Errorf("%s: %+v", n.self.name, s)
+				t.Errorf("%s: %+v", n.self.Name, s)
 			}
 		}
 	})

@@ -60,14 +60,14 @@ func TestNodeWithWrongClock(t *testing.T) {
 		refusing.Store(true)
 		for _, n := range right {
 			n.clocks.Shift(-farAhead)
-			cas[n.self.name].Set(-farAhead)
+			cas[n.self.Name].Set(-farAhead)
 		}
 		time.Sleep(time.Hour + time.Minute)
 		wrong.certs.Stored(certmagic.StorageKeys.Safe(name)) // certmagic renews one name once in a process, whichever node that is for
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		for _, name := range []string{name, "new.example"} {
-			if err := configs[wrong.self.name].RenewCertSync(t.Context(), name, true); !errors.As(err, new(*clocks.Error)) {
+			if err := configs[wrong.self.Name].RenewCertSync(t.Context(), name, true); !errors.As(err, new(*clocks.Error)) {
 				t.Errorf("an order of %s: %v", name, err)
 			}
 		}
@@ -92,7 +92,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 			}
 		}
 		for _, m := range s.Members {
-			if d := m.ClockAhead + farAhead; m.ID != wrong.self.id && (d < -time.Minute || d > time.Minute) {
+			if d := m.ClockAhead + farAhead; m.ID != wrong.self.ID && (d < -time.Minute || d > time.Minute) {
 				t.Errorf("%s is ahead by %v", m.Name, m.ClockAhead)
 			}
 		}
@@ -101,17 +101,17 @@ func TestNodeWithWrongClock(t *testing.T) {
 		}
 		for _, n := range right {
 			if s := n.Status(); s.Clock != "" {
-				t.Errorf("%s: %s", n.self.name, s.Clock)
+				t.Errorf("%s: %s", n.self.Name, s.Clock)
 			}
-			if !strings.Contains(logs[n.self.name].String(), "a clock differs from this node's; one of them is wrong\" peer=a ahead=2400h") {
-				t.Errorf("%s logged:\n%s", n.self.name, logs[n.self.name])
+			if !strings.Contains(logs[n.self.Name].String(), "a clock differs from this node's; one of them is wrong\" peer=a ahead=2400h") {
+				t.Errorf("%s logged:\n%s", n.self.Name, logs[n.self.Name])
 			}
 		}
 
 		refusing.Store(false)
 		for _, n := range right {
 			n.clocks.Shift(0)
-			cas[n.self.name].Set(0)
+			cas[n.self.Name].Set(0)
 		}
 		time.Sleep(45 * time.Minute)
 		if s := wrong.Status(); s.Clock != "" || s.Members[1].ClockAhead != 0 || s.Certificates[0].Err != "" {

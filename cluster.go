@@ -15,6 +15,10 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/caddyserver/certmagic"
 
@@ -45,13 +49,13 @@ type Node struct {
 	timing  timing.Timing
 	secrets []seal.Secret
 	log     *slog.Logger
-	life    *lifecycle
+	life    *lifecycle.Life
 	label   atomic.Pointer[string] // the node's name in the log; nil: not known yet
 
 	// What does not depend on the directory: made by open.
 	store   *applied.Store
 	fsm     *fsm
-	book    *book
+	book    *peers.Table
 	clocks  *clocks.Clocks
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
@@ -63,7 +67,7 @@ type Node struct {
 	remarks remarks
 
 	// What does: made by attach, once or, for a node that begins anew, twice.
-	self    *identityOf
+	self    *self.Self
 	replica *replica
 	keeper  *keeper
 	members *membership
@@ -89,12 +93,12 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: newLifecycle(), store: applied.New()}
+	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
 	for _, s := range cfg.Secrets {
 		n.secrets = append(n.secrets, s.raw)
 	}
-	n.book = newBook(n.store)
-	n.log = slogbridge.NewNamed(cfg.Logger, n.book.name, func() string {
+	n.book = peers.NewTable(n.store)
+	n.log = slogbridge.NewNamed(cfg.Logger, n.book.Name, func() string {
 		if label := n.label.Load(); label != nil {
 			return *label
 		}
@@ -110,11 +114,11 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	n.life.tasks.Go(func() { n.replica.writes.run(n.life.works) })
-	n.life.tasks.Go(func() { n.keeper.run(n.life.works) })
-	n.life.tasks.Go(func() { n.replica.keepDisk(n.life.works) })
-	n.life.tasks.Go(func() { n.run(n.life.works) })
-	n.life.tasks.Go(func() { n.waiting.run(n.life.works) })
+	n.life.Tasks.Go(func() { n.replica.writes.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.keeper.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.replica.keepDisk(n.life.Works) })
+	n.life.Tasks.Go(func() { n.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
 	return n, nil
 }
 
@@ -140,7 +144,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		storage = n.own
 	}
 	n.gate = frontend.NewLimiter(n.log)
-	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.changed.Notify, Name: n.book.nameOf, Log: n.log})
+	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.Changed.Notify, Name: n.book.NameOf, Log: n.log})
 	var err error
 	t := n.cfg.TLS
 	cfg := certs.Config{
@@ -154,7 +158,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		Barrier:        n.settled,
 		Current:        ready,
 		Cluster:        func() string { return n.members.ident.clusterID() },
-		Changed:        n.life.changed.Notify,
+		Changed:        n.life.Changed.Notify,
 		Peek: func(key string) ([]byte, bool) {
 			r, ok := n.store.State().Records.Get(keyspace.Tree(key))
 			if !ok {
@@ -162,7 +166,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 			}
 			return r.Value, true
 		},
-		Node:   func() string { return n.self.name },
+		Node:   func() string { return n.self.Name },
 		Clocks: n.clocks,
 		Limit:  frontend.Slots{},
 		Log:    n.log,
@@ -225,23 +229,23 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	if written {
 		id.Starts++
 	}
-	n.self = &identityOf{id: id.ID, boot: newBoot(id.Starts), name: cmp.Or(n.cfg.Name, id.Name), addr: cmp.Or(n.cfg.Advertise, dialable(listener.Addr()))}
-	if n.self.name == "" {
-		n.self.name = machineName()
+	n.self = &self.Self{ID: id.ID, Incarnation: self.NewIncarnation(id.Starts), Name: cmp.Or(n.cfg.Name, id.Name), Addr: cmp.Or(n.cfg.Advertise, dialable(listener.Addr()))}
+	if n.self.Name == "" {
+		n.self.Name = machineName()
 	}
-	n.label.Store(&n.self.name)
+	n.label.Store(&n.self.Name)
 	for _, m := range id.Peers {
-		n.book.learn(m)
+		n.book.Learn(m)
 	}
 	port, err := n.openPort(listener, opened)
 	if err != nil {
 		return errors.Join(err, listener.Close(), closeAll())
 	}
 	n.assemble(newIdentityFile(dir, id), dir, member, port)
-	n.book.hear(n.members.asMember(), n.self.boot, 0)
+	n.book.Observe(n.members.asMember(), n.self.Incarnation, 0)
 	// Before anybody hears of this node: those who do count on its being the same one when it is back.
 	if err := n.members.ident.save(func(now *identity) {
-		now.Processes = shorten(append(slices.Clone(now.Processes), n.self.boot))
+		now.Processes = shorten(append(slices.Clone(now.Processes), n.self.Incarnation))
 	}); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
@@ -259,12 +263,12 @@ func closeDir(dir *durable.Dir) error {
 // openPort opens the port for peers. What they say is heard once opened is closed.
 func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
 	return wire.Open(wire.Config{
-		ID:       n.self.id,
-		Process:  n.self.boot,
+		ID:       n.self.ID,
+		Process:  n.self.Incarnation,
 		Secrets:  n.secrets,
 		Listener: listener,
 		Dial:     n.cfg.Dial,
-		Resolve:  n.book.addr,
+		Resolve:  n.book.Addr,
 		Company:  n.timing.Renewal(),
 		Logger:   n.log,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -345,7 +349,7 @@ func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *disk, por
 		timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, members: n.members, roles: n.roles,
 		up: operatorUp{Status: n.Status, Storage: n.Storage},
 	})
-	n.waiting = newWaiting(n.log, n.life.changed.Notify, n.conditions()...)
+	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)
 }
 
 // run leads the node into its cluster and keeps it there.
@@ -356,20 +360,20 @@ func (n *Node) run(ctx context.Context) {
 	}
 	n.replica.entered.Store(true)
 	n.replica.troubled.Notify()
-	n.life.tasks.Go(func() { n.members.remember(ctx) })
-	n.life.tasks.Go(func() { n.lookAround(ctx) })
-	n.life.tasks.Go(func() { n.maintain(ctx) })
-	n.life.tasks.Go(func() { n.certs.CleanOwn(ctx) })
-	n.life.tasks.Go(func() { n.replica.keepSnapshots(ctx) })
+	n.life.Tasks.Go(func() { n.members.remember(ctx) })
+	n.life.Tasks.Go(func() { n.lookAround(ctx) })
+	n.life.Tasks.Go(func() { n.maintain(ctx) })
+	n.life.Tasks.Go(func() { n.certs.CleanOwn(ctx) })
+	n.life.Tasks.Go(func() { n.replica.keepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
-		setbacks := n.life.setbacks.Load()
+		setbacks := n.life.Setbacks.Load()
 		n.replica.until(ctx, n.replica.catchUp)
 		n.keeper.catchUp()
 		n.replica.until(ctx, func(ctx context.Context) error { return n.members.openSession(ctx, lost) })
 		n.members.noteSession()
 		lost = n.members.live(ctx, setbacks)
-		for changed := n.life.changed.Wait(); n.life.leaving.Load() && ctx.Err() == nil; changed = n.life.changed.Wait() {
+		for changed := n.life.Changed.Wait(); n.life.Leaving.Load() && ctx.Err() == nil; changed = n.life.Changed.Wait() {
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -405,7 +409,7 @@ func (n *Node) lookAround(ctx context.Context) {
 // node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
 func (n *Node) Ready(ctx context.Context) error {
 	err := n.keeper.awaitReady(ctx)
-	if err == nil || errors.Is(err, ErrClosed) || n.life.works.Err() != nil {
+	if err == nil || errors.Is(err, ErrClosed) || n.life.Works.Err() != nil {
 		return edge("node is not ready", err)
 	}
 	return edge("node is not ready: "+n.members.whyNot(), err)
@@ -425,19 +429,19 @@ func (n *Node) Close() error {
 
 func (n *Node) shut() error {
 	if n.replica == nil { // it has no port, and so no part in anything
-		n.life.end(ErrClosed)
+		n.life.End(ErrClosed)
 		if n.certs != nil {
 			n.certs.Close()
 		}
-		n.life.tasks.Close()
+		n.life.Tasks.Close()
 		return nil
 	}
 	n.keeper.lose(ErrClosed) // before others can think that this process is gone
-	n.life.end(ErrClosed)
-	n.life.changed.Notify()
+	n.life.End(ErrClosed)
+	n.life.Changed.Notify()
 	n.certs.Close()
 	errs := []error{n.replica.port.Close()}
-	n.life.tasks.Close() // one of them may just be starting raft
+	n.life.Tasks.Close() // one of them may just be starting raft
 	ended := n.replica.endRaft()
 	if errs = append(errs, ended); ended == nil {
 		n.replica.leaveDir()
@@ -452,12 +456,12 @@ func (n *Node) shut() error {
 // majority of the voters stays, because the others leave too or are gone, there is nobody to hand over to: it does not wait then, and that is no
 // error.
 func (n *Node) Shutdown(ctx context.Context) error {
-	if n.life.opened.Err() != nil {
+	if n.life.Open.Err() != nil {
 		return ErrClosed
 	}
 	n.startLeaving()
 	err := n.handOver(ctx)
-	if n.replica.dir == nil && n.replica.raft.Load() != nil && n.life.failure() == nil && len(n.replica.others()) > 0 {
+	if n.replica.dir == nil && n.replica.raft.Load() != nil && n.life.Failure() == nil && len(n.replica.others()) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
 		ctx, stop := n.replica.whileSomebodyStays(ctx, 0)
 		if err := n.depart(ctx); err != nil {
@@ -473,13 +477,13 @@ func (n *Node) Shutdown(ctx context.Context) error {
 // Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a new one the next time. The
 // last member cannot leave.
 func (n *Node) Leave(ctx context.Context) error {
-	if n.life.opened.Err() != nil {
+	if n.life.Open.Err() != nil {
 		return ErrClosed
 	}
 	if len(n.replica.others()) == 0 {
 		return edge("leaving", errors.New("this node is the cluster's only member; use Shutdown, or delete its directory"))
 	}
-	ctx, stop := n.life.whileOpen(ctx)
+	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	n.startLeaving()
 	if err := n.handOver(ctx); err != nil {
@@ -496,16 +500,16 @@ func (n *Node) Leave(ctx context.Context) error {
 // depart has the cluster count this node no more.
 func (n *Node) depart(ctx context.Context) error {
 	for {
-		changed := n.life.changed.Wait()
+		changed := n.life.Changed.Wait()
 		leader, err := n.replica.leader(), error(ErrNoLeader)
-		if leader == n.self.id { // a voter may have come since it handed over
+		if leader == n.self.ID { // a voter may have come since it handed over
 			attempt, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
 			if err = n.replica.transfer(attempt, ""); err == nil {
 				err = errors.New("this node still leads")
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = call[state.Member](ctx, n.replica.port, leader, callLeave, n.members.asMember())
+			_, err = rpc.Call[state.Member](ctx, n.replica.port, leader, rpc.Leave, n.members.asMember())
 		}
 		if err == nil {
 			return nil
@@ -531,7 +535,7 @@ func edge(doing string, err error) error {
 // of it.
 func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
 	aside := durable.AsideName(time.Now())
-	old := n.self.id
+	old := n.self.ID
 	if err := n.members.ident.save(func(id *identity) { id.Aside = aside }); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}

@@ -16,7 +16,7 @@ const writeWait = 2 * time.Second
 func (n *Node) conditions() []condition {
 	while := func(ok func() bool, why func() string) func() string {
 		return func() string {
-			if n.life.works.Err() != nil || !ok() {
+			if n.life.Works.Err() != nil || !ok() {
 				return ""
 			}
 			return why()
@@ -26,7 +26,7 @@ func (n *Node) conditions() []condition {
 	member := func() bool { return n.replica.raft.Load() != nil }
 	leaderless := func() bool { return member() && n.replica.leader() == "" }
 	unready := func() bool {
-		return member() && n.replica.leader() != "" && !n.keeper.isReady() && !n.life.leaving.Load()
+		return member() && n.replica.leader() != "" && !n.keeper.isReady() && !n.life.Leaving.Load()
 	}
 	led := func() bool { return member() && n.replica.leader() != "" }
 	return []condition{
@@ -38,7 +38,7 @@ func (n *Node) conditions() []condition {
 		{"writes wait", while(member, n.whyWrites)},
 		{"certificates are missing", while(n.keeper.isReady, n.certs.Missing)}, // before that they wait for what the others tell
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
-		{"functions of Hold have not returned", while(n.life.leaving.Load, n.stillHeld)},
+		{"functions of Hold have not returned", while(n.life.Leaving.Load, n.stillHeld)},
 	}
 }
 
@@ -58,10 +58,10 @@ func (n *Node) whyWrites() string {
 		return ""
 	}
 	why := "there is no leader"
-	if leader := n.replica.leader(); leader == n.self.id {
+	if leader := n.replica.leader(); leader == n.self.ID {
 		why = "a majority of the voters, or a node that is there, has not confirmed them"
 	} else if leader != "" {
-		why = "the leader, " + n.book.nameOf(leader) + ", has not confirmed them"
+		why = "the leader, " + n.book.NameOf(leader) + ", has not confirmed them"
 	}
 	if all := n.members.unreachable(); all != "" {
 		why += "; " + all
@@ -73,7 +73,7 @@ func (n *Node) whyWrites() string {
 func (n *Node) heldDown() string {
 	var all []string
 	for key, c := range n.store.State().InHoldDown() {
-		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.book.nameOf(c.Node))
+		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.book.NameOf(c.Node))
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -76,15 +77,15 @@ const (
 // lifeOf asks at the address of a process whether it lives.
 func (n *membership) lifeOf(ctx context.Context, id string, p state.Process) (l life, by string) {
 	switch {
-	case p.Addr == n.self.addr && id != n.self.id:
-		return lifeUnknown, n.self.id // this node is there
-	case p.Addr == n.self.addr && p.Incarnation != n.self.boot:
-		n.book.end(p.Incarnation)
-		return lifeEnded, n.self.id
+	case p.Addr == n.self.Addr && id != n.self.ID:
+		return lifeUnknown, n.self.ID // this node is there
+	case p.Addr == n.self.Addr && p.Incarnation != n.self.Incarnation:
+		n.book.End(p.Incarnation)
+		return lifeEnded, n.self.ID
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
 	defer cancel()
-	by, reply, err := n.replica.port.CallAddr(ctx, p.Addr, callProcess, nil)
+	by, reply, err := n.replica.port.CallAddr(ctx, p.Addr, rpc.Process, nil)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return lifeEnded, ""
@@ -93,19 +94,19 @@ func (n *membership) lifeOf(ctx context.Context, id string, p state.Process) (l 
 	case string(reply) == p.Incarnation:
 		return lifeGoes, by
 	}
-	n.book.end(p.Incarnation)
+	n.book.End(p.Incarnation)
 	return lifeEnded, by
 }
 
 // serveProcess says which process this is, to whoever asks.
 func (n *membership) serveProcess(context.Context, string, []byte) ([]byte, error) {
-	return []byte(n.self.boot), nil
+	return []byte(n.self.Incarnation), nil
 }
 
 // examine judges the process of another node that greets. It also reports whether the process before it
 // is known to have ended.
 func (n *membership) examine(ctx context.Context, in *greeting) (no *refusal, ended bool) {
-	last, recorded, ok := n.book.latest(in.ID)
+	last, recorded, ok := n.book.Latest(in.ID)
 	if !ok || last.Incarnation == in.Boot {
 		return nil, false
 	}
@@ -134,14 +135,14 @@ func (n *membership) examine(ctx context.Context, in *greeting) (no *refusal, en
 
 // examineTwin judges another process of this very node that greets it.
 func (n *membership) examineTwin(in *greeting) *refusal {
-	last, _ := n.store.State().Process(n.self.id)
-	self := state.Process{Incarnation: n.self.boot, Addr: n.self.addr, Time: last.Time}
+	last, _ := n.store.State().Process(n.self.ID)
+	self := state.Process{Incarnation: n.self.Incarnation, Addr: n.self.Addr, Time: last.Time}
 	switch {
-	case last.Incarnation == n.self.boot, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.self.boot):
-		return &refusal{refusedCopy, n.copyText(n.self.id, self)}
+	case last.Incarnation == n.self.Incarnation, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.self.Incarnation):
+		return &refusal{refusedCopy, n.copyText(n.self.ID, self)}
 	case last.Incarnation == in.Boot, slices.Contains(n.ident.identity().Processes, in.Boot):
 		return nil // it is this one that has to go
-	case in.Boot < n.self.boot:
+	case in.Boot < n.self.Incarnation:
 		return n.undecided(self)
 	}
 	return nil
@@ -159,26 +160,26 @@ func (n *membership) copyText(id string, p state.Process) string {
 	}
 	return fmt.Sprintf("its node ID %s is that of %s, which runs at %s%s: one of the two data directories is a copy."+
 		" The cluster goes on with that process, and this one takes no part. Give this one an empty directory, and it joins as a new node;"+
-		" or, if this is the directory to go on with, stop the process at %s first", id, n.book.nameOf(id), p.Addr, since, p.Addr)
+		" or, if this is the directory to go on with, stop the process at %s first", id, n.book.NameOf(id), p.Addr, since, p.Addr)
 }
 
 // olderText says that a directory has forgotten what a later process has done.
 func (n *membership) olderText(id string, p state.Process) string {
 	return fmt.Sprintf("its data directory is an older copy: it does not know the process of %s that had its place in the cluster since %s, at %s",
-		n.book.nameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
+		n.book.NameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
 }
 
 // fresh is asked by the port whether a process of a node may be talked to.
 func (n *membership) fresh(id, boot string) error {
-	if id == n.self.id {
+	if id == n.self.ID {
 		return nil
 	}
-	if err := n.book.isBarred(boot); err != nil {
+	if err := n.book.IsBarred(boot); err != nil {
 		return err
 	}
-	last, _, ok := n.book.latest(id)
+	last, _, ok := n.book.Latest(id)
 	if ok && last.Incarnation != boot && state.StartOf(boot) <= state.StartOf(last.Incarnation) {
-		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.book.nameOf(id), last.Addr)
+		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.book.NameOf(id), last.Addr)
 	}
 	return nil
 }
@@ -188,13 +189,13 @@ func (n *membership) fresh(id, boot string) error {
 // another again and again as long as there is no leader, so what they say is recent.
 func (n *membership) mayLead(last uint64) error {
 	servers := n.store.State().Servers
-	applied, by := n.book.furthest(time.Now().Add(-n.timing.Recent()), func(id string) bool {
-		return id != n.self.id && slices.Contains(servers, id) && !n.replica.port.HungUp(id)
+	applied, by := n.book.Furthest(time.Now().Add(-n.timing.Recent()), func(id string) bool {
+		return id != n.self.ID && slices.Contains(servers, id) && !n.replica.port.HungUp(id)
 	})
 	if applied <= last {
 		return nil
 	}
-	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.book.nameOf(by), applied)
+	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.book.NameOf(by), applied)
 }
 
 // refuse notes and tells that a process of a node is refused.
@@ -203,7 +204,7 @@ func (n *membership) refuse(in *greeting, no *refusal) {
 		n.log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
 		return
 	}
-	if n.book.bar(in.Boot, errors.New(no.Why)) {
+	if n.book.Bar(in.Boot, errors.New(no.Why)) {
 		n.log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
 		n.replica.port.Recheck()
 	}
@@ -223,24 +224,24 @@ func (n *membership) meet(ctx context.Context, in *greeting) *refusal {
 			n.replica.standForDead(in.ID, led)
 		}
 	}
-	n.book.hear(in.Member, in.Boot, in.Applied)
+	n.book.Observe(in.Member, in.Boot, in.Applied)
 	return nil
 }
 
 // superseded returns why this process cannot go on as its node, by what this node itself has applied.
 func (n *membership) superseded(ctx context.Context) error {
 	s := n.store.State()
-	last, ok := s.Process(n.self.id)
-	if !ok || last.Incarnation == n.self.boot || state.ComesAfter(n.ident.identity().Processes, last.Incarnation) {
+	last, ok := s.Process(n.self.ID)
+	if !ok || last.Incarnation == n.self.Incarnation || state.ComesAfter(n.ident.identity().Processes, last.Incarnation) {
 		return nil
 	}
-	no := refusal{refusedOlder, n.olderText(n.self.id, last)}
-	if l, _ := n.lifeOf(ctx, n.self.id, last); l == lifeGoes {
-		no = refusal{refusedCopy, n.copyText(n.self.id, last)}
-	} else if l == lifeUnknown && s.Session(n.self.id) != nil {
+	no := refusal{refusedOlder, n.olderText(n.self.ID, last)}
+	if l, _ := n.lifeOf(ctx, n.self.ID, last); l == lifeGoes {
+		no = refusal{refusedCopy, n.copyText(n.self.ID, last)}
+	} else if l == lifeUnknown && s.Session(n.self.ID) != nil {
 		return nil // it is asked again
 	}
-	return &refusedError{no, n.self.addr}
+	return &refusedError{no, n.self.Addr}
 }
 
 // mayOpen is asked of the leader whether a process may have a session opened. It may not as long as the
@@ -254,19 +255,14 @@ func (n *membership) mayOpen(ctx context.Context, id, boot string, processes []s
 	l, _ := n.lifeOf(ctx, id, last)
 	switch {
 	case l == lifeGoes:
-		return &supersededError{n.copyText(id, last)}
+		return &rpc.SupersededError{Why: n.copyText(id, last)}
 	case !state.ComesAfter(processes, last.Incarnation):
-		return &supersededError{n.olderText(id, last)}
+		return &rpc.SupersededError{Why: n.olderText(id, last)}
 	case l == lifeUnknown && s.Session(id) != nil:
 		return fmt.Errorf("the process that this node had before, at %s, may still run; its session has to end first", last.Addr)
 	}
 	return nil
 }
-
-// supersededError is the answer to a process that is to learn, by a greeting, why it cannot go on.
-type supersededError struct{ why string }
-
-func (e *supersededError) Error() string { return e.why }
 
 // worst returns the refusal that counts.
 func worst(a, b *refusedError) *refusedError {

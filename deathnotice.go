@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -24,7 +25,7 @@ func (n *membership) serveWill(ctx context.Context, node string, number uint64) 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	defer cancel()
-	ctx, stop := n.life.whileOpen(ctx)
+	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	var last error // of the attempts
 	n.replica.until(ctx, func(ctx context.Context) error {
@@ -47,13 +48,13 @@ func (n *membership) passOn(ctx context.Context, node string, number uint64, don
 	switch leader := n.replica.leader(); leader {
 	case "":
 		return ErrNoLeader
-	case n.self.id:
-		return n.replica.changeSession(ctx, state.Command{Node: n.self.id, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
+	case n.self.ID:
+		return n.replica.changeSession(ctx, state.Command{Node: n.self.ID, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)
 		e.Uint(number)
-		_, err := n.replica.port.Call(ctx, leader, callWill, e.B)
+		_, err := n.replica.port.Call(ctx, leader, rpc.DeathNotice, e.B)
 		return err
 	}
 }

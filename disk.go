@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 )
 
 const (
@@ -124,22 +125,22 @@ func (n *replica) diskFailed(err error) {
 // suffer ends what this node does in the cluster until keepDisk has mended what err says. All that hangs on the lease is given up at once.
 // What is in memory is served as before.
 func (n *replica) suffer(err error) {
-	if n.life.works.Err() != nil {
+	if n.life.Works.Err() != nil {
 		return
 	}
 	explained := n.explain(err)
-	old := n.life.setback.Swap(&setback{explained})
-	n.life.setbacks.Add(1) // before the lease is lost: see live
+	old := n.life.Setback.Swap(&lifecycle.Setback{Err: explained})
+	n.life.Setbacks.Add(1) // before the lease is lost: see live
 	if lost := n.up.loseLease(err); lost != 0 {
-		n.life.lostSession.Store(lost)
+		n.life.LostSession.Store(lost)
 	}
 	n.port.Transport().Stop()
 	if old == nil { // else mend says it
 		n.log.Error("this node takes no part in the cluster now; it goes on serving what it has in memory, and tries again by itself", "err", explained)
 	}
-	n.life.changed.Notify()
+	n.life.Changed.Notify()
 	n.troubled.Notify()
-	n.life.tasks.Go(func() { n.up.excuse(n.life.works) })
+	n.life.Tasks.Go(func() { n.up.excuse(n.life.Works) })
 }
 
 // ofDisk reports whether an error is the system's, and not about what was read.
@@ -185,7 +186,7 @@ func (n *replica) keepDisk(ctx context.Context) {
 	hung := false
 	for ctx.Err() == nil {
 		troubled, looks := n.troubled.Wait(), n.looks.Wait()
-		if n.entered.Load() && (n.life.setback.Load() != nil || n.wantsRestart()) {
+		if n.entered.Load() && (n.life.Setback.Load() != nil || n.wantsRestart()) {
 			n.mend(ctx)
 			continue
 		}
@@ -195,7 +196,7 @@ func (n *replica) keepDisk(ctx context.Context) {
 			} else {
 				n.log.Info("the disk hangs no more", "dir", n.cfg.Dir)
 			}
-			n.life.changed.Notify()
+			n.life.Changed.Notify()
 		}
 		if !hung {
 			n.lookAtDisk()
@@ -248,27 +249,27 @@ func (n *replica) mend(ctx context.Context) {
 	began, said := time.Now(), time.Now()
 	last := ""
 	for wait := mendShortest; ; wait = min(2*wait, mendLongest) {
-		before := n.life.setback.Load()
+		before := n.life.Setback.Load()
 		err := n.restart(began)
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil && n.life.setback.CompareAndSwap(before, nil) { // else it has failed again meanwhile
+		if err == nil && n.life.Setback.CompareAndSwap(before, nil) { // else it has failed again meanwhile
 			if before != nil {
 				n.log.Info("the disk works again: this node takes part in the cluster", "after", time.Since(began).Round(time.Millisecond))
 			}
-			n.life.changed.Notify()
+			n.life.Changed.Notify()
 			return
 		}
 		if err != nil && !passes(err) {
 			n.fail(fmt.Errorf("%w; what this node has in memory it serves until it is stopped", err))
 			return
 		}
-		if err != nil && n.life.setback.Load() == before {
+		if err != nil && n.life.Setback.Load() == before {
 			if before == nil {
 				n.suffer(err)
-			} else if text := n.explain(err); text.Error() != before.err.Error() && n.life.setback.CompareAndSwap(before, &setback{text}) {
-				n.life.changed.Notify()
+			} else if text := n.explain(err); text.Error() != before.Err.Error() && n.life.Setback.CompareAndSwap(before, &lifecycle.Setback{Err: text}) {
+				n.life.Changed.Notify()
 			}
 			if text := err.Error(); text != last || time.Since(said) > mendSilence {
 				n.log.Warn("this node still takes no part in the cluster", "err", n.explain(err), "for", time.Since(began).Round(time.Second))
@@ -293,7 +294,7 @@ func (n *replica) restart(began time.Time) error {
 	if err := n.endRaft(); err != nil {
 		return err
 	}
-	if n.dir != nil && n.life.setback.Load() != nil {
+	if n.dir != nil && n.life.Setback.Load() != nil {
 		if err := n.recoverDir(time.Since(began) >= restoreAfter); err != nil {
 			return err
 		}

@@ -50,7 +50,7 @@ func TestFullDisks(t *testing.T) {
 		}
 		out := 0
 		for _, n := range nodes {
-			if n.life.setback.Load() != nil {
+			if n.life.Setback.Load() != nil {
 				out++
 				wantOut(t, n, "no space left on device", "make room in "+n.cfg.Dir)
 				wantValue(t, n, "k", "1")

@@ -75,14 +75,14 @@ func storeWithin(t *testing.T, limit time.Duration, n *Node, key, value string) 
 	defer cancel()
 	start := time.Now()
 	if err := n.Storage().Store(ctx, key, []byte(value)); err != nil {
-		t.Fatalf("%s: after %v: %v", n.self.name, time.Since(start), err)
+		t.Fatalf("%s: after %v: %v", n.self.Name, time.Since(start), err)
 	}
 }
 
 func wantValue(t *testing.T, n *Node, key, value string) {
 	t.Helper()
 	if got, err := n.Storage().Load(t.Context(), key); err != nil || string(got) != value {
-		t.Errorf("%s reads %q, %v; want %q", n.self.name, got, err, value)
+		t.Errorf("%s reads %q, %v; want %q", n.self.Name, got, err, value)
 	}
 }
 
@@ -104,11 +104,11 @@ func wantOut(t *testing.T, n *Node, parts ...string) {
 	t.Helper()
 	s := n.Status()
 	if s.Ready || s.Lease.Held || s.Leader == s.ID || !s.Retries || n.replica.leading.Load() != nil {
-		t.Errorf("%s: ready %v, lease %v, leads %v, retries %v", n.self.name, s.Ready, s.Lease.Held, s.Leader == s.ID, s.Retries)
+		t.Errorf("%s: ready %v, lease %v, leads %v, retries %v", n.self.Name, s.Ready, s.Lease.Held, s.Leader == s.ID, s.Retries)
 	}
 	for _, part := range parts {
 		if !strings.Contains(s.Err, part) {
-			t.Errorf("%s says %q, want %q in it", n.self.name, s.Err, part)
+			t.Errorf("%s says %q, want %q in it", n.self.Name, s.Err, part)
 		}
 	}
 }
@@ -146,11 +146,11 @@ func TestDiskErrorPasses(t *testing.T) {
 						}
 						time.Sleep(time.Until(start.Add(long)))
 						for _, n := range sick {
-							if n.life.setback.Load() != nil {
+							if n.life.Setback.Load() != nil {
 								wantOut(t, n, fault.Error())
 							}
 						}
-						if sick[0].life.setback.Load() == nil {
+						if sick[0].life.Setback.Load() == nil {
 							t.Error("no disk has failed: this shows nothing")
 						}
 						ds.fail(nil, sick...)
@@ -167,7 +167,7 @@ func TestDiskErrorPasses(t *testing.T) {
 						for _, n := range nodes {
 							wantValue(t, n, "k", "3")
 							if s := n.Status(); s.Err != "" || s.Retries {
-								t.Errorf("%s still says %q", n.self.name, s.Err)
+								t.Errorf("%s still says %q", n.self.Name, s.Err)
 							}
 						}
 					})
@@ -194,7 +194,7 @@ func TestDiskErrorsLoseNothing(t *testing.T) {
 					ds.fail(nil, nodes...)
 				}
 				for _, w := range nodes {
-					key := fmt.Sprintf("%d/%s", step, w.self.name)
+					key := fmt.Sprintf("%d/%s", step, w.self.Name)
 					ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 					if w.Storage().Store(ctx, key, []byte(key)) == nil {
 						acknowledged[key] = true
@@ -320,7 +320,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 					}
 					cancel()
 				}
-				if s := others[1].Status(); s.Leader != "" && s.Leader != others[1].self.id {
+				if s := others[1].Status(); s.Leader != "" && s.Leader != others[1].self.ID {
 					t.Errorf("the third one follows %s", s.LeaderName)
 				}
 				if !logs.has("level=ERROR", "takes no part", test.says) {
@@ -465,18 +465,18 @@ func TestTermOfOneThatIsOut(t *testing.T) {
 		ds := newDisks()
 		nodes := trio(t, simnet.New(), ds.attach)
 		leader, others := leaderOf(t, nodes)
-		if _, err := leader.replica.termOf(t.Context(), others[0].self.id); err != nil {
+		if _, err := leader.replica.termOf(t.Context(), others[0].self.ID); err != nil {
 			t.Fatal(err)
 		}
 		ds.fail(syscall.EIO, others[0])
 		others[0].replica.suffer(syscall.EIO)
 		time.Sleep(time.Second)
 		for _, asker := range []*Node{leader, others[0]} {
-			if term, err := asker.replica.termOf(t.Context(), others[0].self.id); err == nil || !strings.Contains(err.Error(), "raft does not run") {
+			if term, err := asker.replica.termOf(t.Context(), others[0].self.ID); err == nil || !strings.Contains(err.Error(), "raft does not run") {
 				t.Errorf("it says %d, %v", term, err)
 			}
 		}
-		if err := others[0].replica.admit(leader.self.id); err == nil || !strings.Contains(err.Error(), "disk") {
+		if err := others[0].replica.admit(leader.self.ID); err == nil || !strings.Contains(err.Error(), "disk") {
 			t.Errorf("raft of a peer is refused with %v", err)
 		}
 	})

@@ -27,7 +27,7 @@ func (n *replica) divergence(peer string, c *history.Conflict) error {
 	if peer == "" {
 		return state.Diverged("%v", c)
 	}
-	return state.Diverged("compared with %s, which leads, %v", n.book.nameOf(peer), c)
+	return state.Diverged("compared with %s, which leads, %v", n.book.NameOf(peer), c)
 }
 
 // compareLog is asked by the transport whether a leader's log contradicts this node's.
@@ -48,10 +48,10 @@ func (n *replica) compareLog(peer string, term uint64, c history.Claim) error {
 // stopSoon is fail for a node that is about to tell a peer why.
 func (n *replica) stopSoon(err error) {
 	n.up.loseLease(err)
-	n.life.tasks.Go(func() {
+	n.life.Tasks.Go(func() {
 		select {
 		case <-time.After(n.timing.Poll()):
-		case <-n.life.works.Done():
+		case <-n.life.Works.Done():
 		}
 		n.fail(err)
 	})
@@ -80,7 +80,7 @@ func (n *replica) appliedSum(index uint64) (uint64, bool) {
 // be committed.
 func (n *replica) watchLog(d *disk) (*history.Log, error) {
 	log := history.NewLog(d.logs, func() uint64 { return n.store.State().Index }, func(c *history.Conflict) {
-		n.life.tasks.Go(func() { n.fail(n.divergence("", c)) })
+		n.life.Tasks.Go(func() { n.fail(n.divergence("", c)) })
 	})
 	n.chain.Store(log)
 	mark := d.mark // of the last process; the next restore is of a leader's snapshot

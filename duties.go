@@ -40,7 +40,7 @@ func (n *replica) watchRaft(ctx context.Context, r *raft.Raft) {
 	before := ""
 	for {
 		term, leads := r.CurrentTerm(), r.State() == raft.Leader
-		if leader := n.leader(); leader != "" && leader != n.self.id {
+		if leader := n.leader(); leader != "" && leader != n.self.ID {
 			before = leader
 		}
 		if l != nil && (!leads || l.term != term) {
@@ -53,7 +53,7 @@ func (n *replica) watchRaft(ctx context.Context, r *raft.Raft) {
 			run := l
 			duties.Go(func() { n.runDuties(run) })
 		}
-		n.life.changed.Notify()
+		n.life.Changed.Notify()
 		select {
 		case <-poke:
 		case leads := <-r.LeaderCh():
@@ -82,11 +82,11 @@ func (n *replica) runDuties(l *leadership) {
 		return
 	}
 	n.leading.Store(l)
-	n.life.changed.Notify()
+	n.life.Changed.Notify()
 	n.up.wakeLease()
 	defer func() {
 		n.leading.Store(nil)
-		n.life.changed.Notify()
+		n.life.Changed.Notify()
 	}()
 	n.up.lead(l)
 }
@@ -101,7 +101,7 @@ func (n *replica) startTerm(l *leadership) bool {
 		if s.Keys == nil {
 			entry, err = n.newKeyring()
 		} else {
-			entry = state.SealCommand(s.Keys, &state.Command{Node: n.self.id, Change: state.StartTerm{}})
+			entry = state.SealCommand(s.Keys, &state.Command{Node: n.self.ID, Change: state.StartTerm{}})
 		}
 		if err != nil {
 			n.fail(err)

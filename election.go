@@ -27,14 +27,14 @@ func (n *replica) transfer(ctx context.Context, to string) error {
 				continue
 			}
 			index, _ := n.port.Transport().Match(string(srv.ID), l.term)
-			if string(srv.ID) == n.self.id || srv.Suffrage != raft.Voter || n.book.leaves(string(srv.ID)) || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
+			if string(srv.ID) == n.self.ID || srv.Suffrage != raft.Voter || n.book.IsLeaving(string(srv.ID)) || !l.acks.there(string(srv.ID)) || index < l.raft.LastIndex() || !l.try(srv.ID) {
 				continue
 			}
 			// Its future is not waited for: one that reaches raft as it ends is answered by nobody. raft gives up after its election time-out.
 			l.raft.LeadershipTransferToServer(srv.ID, srv.Address)
 			select {
 			case <-time.After(n.timing.Heartbeat):
-				failed = fmt.Errorf("%s has not taken over within %v", n.book.nameOf(string(srv.ID)), n.timing.Heartbeat)
+				failed = fmt.Errorf("%s has not taken over within %v", n.book.NameOf(string(srv.ID)), n.timing.Heartbeat)
 			case <-l.ctx.Done():
 				return nil
 			case <-ctx.Done():
@@ -72,8 +72,8 @@ func (l *leadership) offered(id raft.ServerID) bool {
 // standForDead makes this node stand for election because a process of the leader is dead, unless
 // another one of that node leads by then.
 func (n *replica) standForDead(id, process string) {
-	n.life.tasks.Go(func() {
-		n.standFor(n.life.works, id, func() bool { return n.port.Transport().LedBy(id) == process })
+	n.life.Tasks.Go(func() {
+		n.standFor(n.life.Works, id, func() bool { return n.port.Transport().LedBy(id) == process })
 	})
 }
 
@@ -82,7 +82,7 @@ func (n *replica) standForDead(id, process string) {
 // for as long as there is reason to.
 func (n *replica) standFor(ctx context.Context, dead string, reason func() bool) {
 	r := n.raft.Load()
-	if r == nil || n.leader() != dead || n.life.leaving.Load() {
+	if r == nil || n.leader() != dead || n.life.Leaving.Load() {
 		return
 	}
 	conf := r.GetConfiguration()
@@ -96,7 +96,7 @@ func (n *replica) standFor(ctx context.Context, dead string, reason func() bool)
 		}
 	}
 	slices.Sort(voters)
-	rank := slices.Index(voters, n.self.id)
+	rank := slices.Index(voters, n.self.ID)
 	if rank < 0 {
 		return
 	}
@@ -148,5 +148,5 @@ func (n *replica) stand(ctx context.Context) {
 
 // rpcHeader is that of every RPC of this node.
 func (n *replica) rpcHeader() raft.RPCHeader {
-	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.self.id), Addr: []byte(n.self.id)}
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.self.ID), Addr: []byte(n.self.ID)}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 )
 
@@ -111,10 +113,10 @@ func (n *membership) begin(ctx context.Context, r *round) (done bool, err error)
 	if n.ident.identity().Former != "" {
 		return false, errors.New("waiting for the cluster that this node belonged to before its state was set aside")
 	}
-	fresh := []string{n.self.id}
+	fresh := []string{n.self.ID}
 	var bound []string
 	for id, g := range r.greeted {
-		if g.isFresh(n.self.id) {
+		if g.isFresh(n.self.ID) {
 			fresh = append(fresh, id)
 		} else {
 			bound = append(bound, n.called(r, id))
@@ -127,12 +129,12 @@ func (n *membership) begin(ctx context.Context, r *round) (done bool, err error)
 		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there", len(fresh)+len(bound), expect)
 	case len(fresh) < expect:
 		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there, but others have promised themselves to a cluster that was proposed before: %s", len(fresh)+len(bound), expect, strings.Join(bound, ", "))
-	case fresh[0] != n.self.id:
+	case fresh[0] != n.self.ID:
 		return false, fmt.Errorf("the node %s forms the cluster", n.called(r, fresh[0]))
 	case expect == 1 && len(r.silent) > 0:
 		return false, fmt.Errorf("there may be a cluster at %s, which does not answer", r.silent[0])
 	}
-	s := stand{proposed{Cluster: newID(), Proposer: n.self.id, Group: fresh[:expect]}, proposes}
+	s := stand{proposed{Cluster: self.NewID(), Proposer: n.self.ID, Group: fresh[:expect]}, proposes}
 	var taken bool
 	err = n.ident.save(func(now *identity) {
 		if taken = now.Formation != nil || now.Cluster != ""; !taken {
@@ -152,7 +154,7 @@ func (n *membership) begin(ctx context.Context, r *round) (done bool, err error)
 func (n *membership) count(r *round, p *proposed) (accepts, voids int) {
 	for _, id := range p.Group {
 		g, ok := r.greeted[id]
-		if id == n.self.id {
+		if id == n.self.ID {
 			g, ok = n.greeting(), true
 		}
 		switch {
@@ -208,8 +210,8 @@ func (n *membership) pursue(ctx context.Context, r *round, s stand) (done bool, 
 // hasEnded reports whether the process of a node that keeps nothing on disk is gone, and what it has promised or accepted with it: another
 // one answers where it listened.
 func (n *membership) hasEnded(r *round, id string) bool {
-	m, heard := n.book.get(id)
-	if _, there := r.greeted[id]; there || !heard || !m.InMemory || id == n.self.id {
+	m, heard := n.book.Get(id)
+	if _, there := r.greeted[id]; there || !heard || !m.InMemory || id == n.self.ID {
 		return false
 	}
 	other, answered := r.at[m.Addr]
@@ -222,15 +224,15 @@ func (n *membership) collectPromises(ctx context.Context, r *round, s stand) (bo
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	for _, id := range s.Group {
-		if id == n.self.id {
+		if id == n.self.ID {
 			continue
 		}
-		_, err := call[proposed](ctx, n.replica.port, id, callPromise, s.proposed)
+		_, err := rpc.Call[proposed](ctx, n.replica.port, id, rpc.Promise, s.proposed)
 		if err == nil {
 			continue
 		}
 		err = fmt.Errorf("waiting for the promise of %s: %w", n.called(r, id), err)
-		if isCallError(err) || time.Since(n.forming.since) > proposalTime {
+		if rpc.IsRefused(err) || time.Since(n.forming.since) > proposalTime {
 			err = errors.Join(err, n.leaveProposal(s, false))
 		}
 		return false, err
@@ -253,11 +255,11 @@ func (n *membership) awaitProposer(ctx context.Context, r *round, s stand) error
 	}
 	voids := 0
 	for _, id := range s.Group {
-		if id == n.self.id || id == s.Proposer {
+		if id == n.self.ID || id == s.Proposer {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-		out, err := call[voiding](ctx, n.replica.port, id, callVoid, s.proposed)
+		out, err := rpc.Call[voiding](ctx, n.replica.port, id, rpc.Void, s.proposed)
 		cancel()
 		if err == nil && out.Voided {
 			voids++
@@ -320,7 +322,7 @@ func (n *membership) found(ctx context.Context, s stand) (done bool, err error) 
 	if err := n.become(s.Cluster, &conf); err != nil {
 		return true, err
 	}
-	n.life.tasks.Go(func() { n.gather(ctx, s.proposed) })
+	n.life.Tasks.Go(func() { n.gather(ctx, s.proposed) })
 	return true, nil
 }
 
@@ -328,7 +330,7 @@ func (n *membership) found(ctx context.Context, s stand) (done bool, err error) 
 func (n *membership) gather(ctx context.Context, p proposed) {
 	for range 40 {
 		r := n.greet(ctx)
-		if p.Proposer != n.self.id {
+		if p.Proposer != n.self.ID {
 			return
 		}
 		voters := 1
@@ -353,12 +355,12 @@ func (n *membership) gather(ctx context.Context, p proposed) {
 // called is what people call a node, with where it is thought to be.
 func (n *membership) called(r *round, id string) string {
 	g, ok := r.greeted[id]
-	if id == n.self.id {
+	if id == n.self.ID {
 		g, ok = n.greeting(), true
 	}
 	m := g.Member
 	if !ok {
-		m = n.book.all()[id]
+		m = n.book.All()[id]
 	}
 	if m.Addr == "" {
 		return slogbridge.Short(id)
@@ -370,7 +372,7 @@ func (n *membership) called(r *round, id string) string {
 func (n *membership) without(r *round, p *proposed, says func(*greeting, *proposed) bool) string {
 	var all []string
 	for _, id := range p.Group {
-		if g, ok := r.greeted[id]; id != n.self.id && (!ok || !says(&g, p)) {
+		if g, ok := r.greeted[id]; id != n.self.ID && (!ok || !says(&g, p)) {
 			all = append(all, n.called(r, id))
 		}
 	}
@@ -379,12 +381,12 @@ func (n *membership) without(r *round, p *proposed, says func(*greeting, *propos
 
 // servePromise promises this node to a cluster, and to no other for as long as the proposal stands.
 func (n *membership) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
-	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.self.id) {
+	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.self.ID) {
 		return proposed{}, codec.ErrMalformed
 	}
 	id := n.ident.identity()
 	if f := id.Formation; f != nil && f.Step != proposes && f.Proposer != peer && !n.withdrawn(ctx, &f.proposed) {
-		return proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.book.nameOf(f.Proposer))
+		return proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.book.NameOf(f.Proposer))
 	}
 	// Looked at again under the lock of save: two may ask at once.
 	var why error
@@ -425,7 +427,7 @@ func (id *identity) refuses(p *proposed, withdrawn *stand) error {
 func (n *membership) withdrawn(ctx context.Context, p *proposed) bool {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	g, err := call[greeting](ctx, n.replica.port, p.Proposer, callHello, n.greeting())
+	g, err := rpc.Call[greeting](ctx, n.replica.port, p.Proposer, rpc.Hello, n.greeting())
 	return err == nil && !g.standsBy(p)
 }
 
@@ -436,7 +438,7 @@ type voiding struct {
 
 // serveVoid voids a proposal, unless this node has accepted it or hears its proposer.
 func (n *membership) serveVoid(_ context.Context, peer string, in proposed) (voiding, error) {
-	if in.Cluster == "" || !slices.Contains(in.Group, n.self.id) || !slices.Contains(in.Group, peer) {
+	if in.Cluster == "" || !slices.Contains(in.Group, n.self.ID) || !slices.Contains(in.Group, peer) {
 		return voiding{}, codec.ErrMalformed
 	}
 	silent := n.forming.silent() >= voidTime

@@ -1,23 +1,26 @@
 package flotilla
 
-import "net/http"
+import (
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"net/http"
+)
 
 // handler serves the other nodes, which have proved that they know the secret.
 func (n *Node) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+callHello, jsonCall(n.members.serveHello))
-	mux.HandleFunc("POST "+callPromise, jsonCall(n.members.servePromise))
-	mux.HandleFunc("POST "+callVoid, jsonCall(n.members.serveVoid))
-	mux.HandleFunc("POST "+callProcess, bytesCall(n.members.serveProcess))
-	mux.HandleFunc("POST "+callJoin, jsonCall(n.members.serveJoin))
-	mux.HandleFunc("POST "+callLeave, jsonCall(n.members.serveLeave))
-	mux.HandleFunc("POST "+callOpen, bytesCall(n.members.serveOpen))
-	mux.HandleFunc("POST "+callEnd, bytesCall(n.members.serveEnd))
-	mux.HandleFunc("POST "+callApply, bytesCall(n.replica.serveApply))
-	mux.HandleFunc("POST "+callConfirm, bytesCall(n.replica.serveConfirm))
-	mux.HandleFunc("POST "+callTerm, bytesCall(n.replica.serveTerm))
-	mux.HandleFunc("POST "+callLapsed, bytesCall(n.keeper.serveLapsed))
-	mux.HandleFunc("POST "+callWill, bytesCall(n.members.serveBequest))
+	mux.HandleFunc("POST "+rpc.Hello, rpc.JSON(n.members.serveHello))
+	mux.HandleFunc("POST "+rpc.Promise, rpc.JSON(n.members.servePromise))
+	mux.HandleFunc("POST "+rpc.Void, rpc.JSON(n.members.serveVoid))
+	mux.HandleFunc("POST "+rpc.Process, rpc.Bytes(n.members.serveProcess))
+	mux.HandleFunc("POST "+rpc.Join, rpc.JSON(n.members.serveJoin))
+	mux.HandleFunc("POST "+rpc.Leave, rpc.JSON(n.members.serveLeave))
+	mux.HandleFunc("POST "+rpc.OpenSession, rpc.Bytes(n.members.serveOpen))
+	mux.HandleFunc("POST "+rpc.EndSession, rpc.Bytes(n.members.serveEnd))
+	mux.HandleFunc("POST "+rpc.Apply, rpc.Bytes(n.replica.serveApply))
+	mux.HandleFunc("POST "+rpc.Confirm, rpc.Bytes(n.replica.serveConfirm))
+	mux.HandleFunc("POST "+rpc.Term, rpc.Bytes(n.replica.serveTerm))
+	mux.HandleFunc("POST "+rpc.Expired, rpc.Bytes(n.keeper.serveLapsed))
+	mux.HandleFunc("POST "+rpc.DeathNotice, rpc.Bytes(n.members.serveBequest))
 	n.ops.handleRecords(mux)
 	n.ops.handleAdmin(mux)
 	return n.members.forFresh(mux)

@@ -20,8 +20,8 @@ func (n *Node) stopLeaving() {
 }
 
 func (n *Node) setLeaving(leaving bool) {
-	n.life.leaving.Store(leaving)
-	n.life.changed.Notify()
+	n.life.Leaving.Store(leaving)
+	n.life.Changed.Notify()
 	n.roles.tenures.stir()
 	n.keeper.tellLeaving(n.replica.others())
 }
@@ -29,7 +29,7 @@ func (n *Node) setLeaving(leaving bool) {
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
 func (n *Node) handOver(ctx context.Context) error {
 	yielded := n.roles.yieldAll(ctx, (*tenure).any)
-	if n.replica.raft.Load() == nil || n.life.failure() != nil || len(n.replica.others()) == 0 {
+	if n.replica.raft.Load() == nil || n.life.Failure() != nil || len(n.replica.others()) == 0 {
 		return yielded
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
@@ -43,7 +43,7 @@ func (n *Node) handOver(ctx context.Context) error {
 	defer stop()
 	moved := n.replica.passLeadership(ctx)
 	term := n.replica.term()
-	number := n.self.ownSession(n.store.State())
+	number := n.self.Session(n.store.State())
 	n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 	if yielded != nil {
 		time.Sleep(time.Until(n.keeper.until())) // whoever still holds something has until then; ctx may be over

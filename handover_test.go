@@ -27,7 +27,7 @@ func shutdownAll(t *testing.T, nodes []*Node, gap time.Duration) time.Duration {
 			defer cancel()
 			begun := time.Now()
 			if err := n.Shutdown(ctx); err != nil {
-				t.Errorf("%s, number %d to go: %v after %v", n.self.name, i+1, err, time.Since(begun))
+				t.Errorf("%s, number %d to go: %v after %v", n.self.Name, i+1, err, time.Since(begun))
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -51,7 +51,7 @@ func TestShutdownOfAll(t *testing.T) {
 					leader, others := leaderOf(t, nodes) // 0 in the order
 					all := append([]*Node{leader}, others...)
 					for _, n := range all {
-						got := holdUntil(t.Context(), n, Role{Name: "of " + n.self.name})
+						got := holdUntil(t.Context(), n, Role{Name: "of " + n.self.Name})
 						<-got
 					}
 					var going []*Node
@@ -92,7 +92,7 @@ func TestShutdownOfSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b", "c", "d", "e"}, nil)
 		leader, others := leaderOf(t, nodes)
-		slices.SortFunc(others, func(a, b *Node) int { return slices.Compare([]byte(a.self.id), []byte(b.self.id)) })
+		slices.SortFunc(others, func(a, b *Node) int { return slices.Compare([]byte(a.self.ID), []byte(b.self.ID)) })
 		if took := shutdownAll(t, []*Node{leader, others[0]}, 0); took > leader.timing.Lease {
 			t.Errorf("it took %v", took)
 		}
@@ -106,8 +106,8 @@ func TestShutdownOfSome(t *testing.T) {
 			t.Errorf("the next write took %v", took)
 		}
 		for _, n := range others[1:] {
-			if s := n.store.State(); s.Session(leader.self.id) != nil || s.Session(others[0].self.id) != nil {
-				t.Errorf("%s knows a session of one that has left", n.self.name)
+			if s := n.store.State(); s.Session(leader.self.ID) != nil || s.Session(others[0].self.ID) != nil {
+				t.Errorf("%s knows a session of one that has left", n.self.Name)
 			}
 		}
 	})
@@ -126,7 +126,7 @@ func TestShutdownAlone(t *testing.T) {
 			net := simnet.New()
 			nodes := trio(t, net, nil)
 			for _, n := range nodes[1:] {
-				net.Host(n.self.name).Crash()
+				net.Host(n.self.Name).Crash()
 				n.Close()
 			}
 			time.Sleep(3 * time.Second)
@@ -189,7 +189,7 @@ func TestLeaveThatFailsIsTakenBack(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
 		leader, others := leaderOf(t, nodes)
-		net.Isolate(others[1].self.name)
+		net.Isolate(others[1].self.Name)
 		time.Sleep(3 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()

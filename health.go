@@ -23,7 +23,7 @@ func (n *Node) Health() http.Handler {
 		w.Write([]byte(yes + "\n"))
 	}
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
-		say(w, n.life.opened.Err() == nil, "live", "closed")
+		say(w, n.life.Open.Err() == nil, "live", "closed")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		s := n.Status()

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
@@ -38,10 +41,10 @@ type holderConfig struct {
 	cfg     Config
 	timing  timing.Timing
 	log     *slog.Logger
-	life    *lifecycle
-	self    *identityOf
+	life    *lifecycle.Life
+	self    *self.Self
 	store   *applied.Store
-	book    *book
+	book    *peers.Table
 	replica *replica
 	keeper  *keeper
 }
@@ -301,7 +304,7 @@ func (ts *tenures) all() []*tenure {
 // await proposes a claim and waits until it is granted, under a lease that can be relied on. It returns the claim, and 0 for index if it is not
 // granted and does not wait. contest, if not nil, is run beside the waiting.
 func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(context.Context, state.Ref)) (ref state.Ref, index uint64, err error) {
-	ctx, stop := n.life.whileOpen(ctx)
+	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	for {
 		// A claim of a node without a lease would only keep others from the role.
@@ -309,13 +312,13 @@ func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(cont
 			return state.Ref{}, 0, err
 		}
 		if n.shuns(c.Role, c.Public != nil) {
-			if err := n.life.awaitChanged(ctx, func() bool { return !n.shuns(c.Role, c.Public != nil) }); err != nil {
-				return state.Ref{}, 0, n.life.lifeError(err)
+			if err := n.life.AwaitChanged(ctx, func() bool { return !n.shuns(c.Role, c.Public != nil) }); err != nil {
+				return state.Ref{}, 0, n.life.Explain(err)
 			}
 			continue
 		}
 		session, a, err := n.replica.writes.doIn(ctx, state.Command{Change: c})
-		ref := state.Ref{Node: n.self.id, Session: session, Seq: a.Seq}
+		ref := state.Ref{Node: n.self.ID, Session: session, Seq: a.Seq}
 		if errors.Is(err, ErrLost) && ctx.Err() == nil {
 			continue // the claim went with the session, and the next one belongs to a new one
 		}
@@ -334,7 +337,7 @@ func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(cont
 		index, err := n.granted(ctx, c, ref, contest)
 		if err != nil {
 			n.withdraw(c.Role, ref)
-			return state.Ref{}, 0, n.life.lifeError(err)
+			return state.Ref{}, 0, n.life.Explain(err)
 		}
 		if index != 0 {
 			return ref, index, nil
@@ -350,7 +353,7 @@ func (n *holder) granted(ctx context.Context, c state.ClaimRole, ref state.Ref, 
 	for {
 		var drains <-chan struct{}
 		if c.Public != nil {
-			drains = n.life.changed.Wait()
+			drains = n.life.Changed.Wait()
 		}
 		if n.shuns(c.Role, c.Public != nil) {
 			n.withdraw(c.Role, ref)
@@ -388,7 +391,7 @@ func (n *holder) granted(ctx context.Context, c state.ClaimRole, ref state.Ref, 
 // shuns reports whether this node should not hold what has that key: nothing Public while it drains, no role at all while an operator
 // has drained it, and nothing at all on its way out.
 func (n *holder) shuns(key string, public bool) bool {
-	return n.life.leaving.Load() || public && n.life.drained.Load() || n.life.aside.Load() && strings.HasPrefix(key, keyspace.RolePrefix)
+	return n.life.Leaving.Load() || public && n.life.Drained.Load() || n.life.Cordoned.Load() && strings.HasPrefix(key, keyspace.RolePrefix)
 }
 
 // contest asks for a role to be handed over, as often as its claim has become better than the holder's and stayed so for the delay.
@@ -437,7 +440,7 @@ func (n *holder) enterTenure(ctx context.Context, c state.ClaimRole, contest fun
 		t := &tenure{n: n, key: c.Role, public: c.Public != nil, ref: ref, at: index}
 		ending, stop := context.WithCancelCause(ctx)
 		t.ctx, t.stop = tenureContext{ending, t}, stop
-		t.unwatch = context.AfterFunc(n.life.works, func() { t.stop(context.Cause(n.life.works)) })
+		t.unwatch = context.AfterFunc(n.life.Works, func() { t.stop(context.Cause(n.life.Works)) })
 		if n.beginTenure(t) {
 			return t, nil
 		}
@@ -475,8 +478,8 @@ func (n *holder) endTenure(t *tenure) {
 	t.mu.Unlock()
 	if !lost {
 		// Whoever has called Hold should find the role given up, but not wait for a leader that may not come.
-		ctx, cancel := context.WithTimeout(n.life.works, n.timing.Lease)
-		if n.life.leaving.Load() {
+		ctx, cancel := context.WithTimeout(n.life.Works, n.timing.Lease)
+		if n.life.Leaving.Load() {
 			var stop func()
 			ctx, stop = n.replica.whileSomebodyStays(ctx, n.timing.Retry())
 			defer stop()
@@ -504,19 +507,19 @@ func (n *holder) withdraw(key string, ref state.Ref) {
 	}
 	n.tenures.mu.Unlock()
 	if more {
-		n.life.tasks.Go(n.withdrawAll)
+		n.life.Tasks.Go(n.withdrawAll)
 	}
 }
 
 // withdrawAll withdraws one claim after another until none is left, or the node ends.
 func (n *holder) withdrawAll() {
 	for {
-		key, ref, ok := n.tenures.nextWithdrawn(n.life.works.Err() != nil)
+		key, ref, ok := n.tenures.nextWithdrawn(n.life.Works.Err() != nil)
 		if !ok {
 			return
 		}
-		for n.life.works.Err() == nil {
-			_, _, err := n.replica.writes.doIn(n.life.works, state.Command{Session: ref.Session, Change: state.ReleaseRole{Role: key, Claim: ref.Seq}})
+		for n.life.Works.Err() == nil {
+			_, _, err := n.replica.writes.doIn(n.life.Works, state.Command{Session: ref.Session, Change: state.ReleaseRole{Role: key, Claim: ref.Seq}})
 			if err == nil || errors.Is(err, ErrLost) {
 				break
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -35,25 +36,25 @@ func TestShutdownWhileEntering(t *testing.T) {
 		}
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
 		time.Sleep(50 * time.Millisecond)
-		n.life.leaving.Store(true) // Shutdown
-		n.life.changed.Notify()
+		n.life.Leaving.Store(true) // Shutdown
+		n.life.Changed.Notify()
 		if err := n.roles.yieldAll(t.Context(), (*tenure).any); err != nil { // handOver
 			t.Fatal(err)
 		}
 		// enterTenure goes on
 		held := &tenure{n: n.roles, key: c.Role, ref: ref, at: index}
 		held.ctx, held.stop = context.WithCancelCause(t.Context())
-		held.unwatch = context.AfterFunc(n.life.works, func() {})
+		held.unwatch = context.AfterFunc(n.life.Works, func() {})
 		if !n.roles.beginTenure(held) {
 			n.roles.endTenure(held)
 			return // f does not begin
 		}
 		// f has begun; handOver goes on after yieldAll
-		number := n.self.ownSession(n.store.State())
+		number := n.self.Session(n.store.State())
 		n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		var e codec.Encoder
 		e.Uint(number)
-		if _, err := n.replica.askLeader(t.Context(), callEnd, e.B); err != nil {
+		if _, err := n.replica.askLeader(t.Context(), rpc.EndSession, e.B); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -134,15 +135,15 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		session := n.self.ownSession(n.store.State())
+		session := n.self.Session(n.store.State())
 		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
 		early, _ := n.replica.writes.begin(session)
 		lock := state.ClaimRole{Role: keyspace.LockPrefix + "l", Wait: true, MaxState: n.cfg.MaxState}
-		claim := state.Command{Node: n.self.id, Session: session, Change: lock}
+		claim := state.Command{Node: n.self.ID, Session: session, Change: lock}
 		claim.Seq, claim.Acked = n.replica.writes.begin(session)
 		entry := state.SealCommand(n.store.State().Keys, &claim)
 		n.replica.writes.end(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
-		n.roles.withdraw(lock.Role, state.Ref{Node: n.self.id, Session: session, Seq: claim.Seq})
+		n.roles.withdraw(lock.Role, state.Ref{Node: n.self.ID, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
 		var e codec.Encoder
@@ -150,7 +151,7 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		e.Uint(session)
 		e.Uint(claim.Seq)
 		e.Bytes(entry)
-		if _, err := leader.replica.serveApply(t.Context(), n.self.id, e.B); err != nil {
+		if _, err := leader.replica.serveApply(t.Context(), n.self.ID, e.B); err != nil {
 			t.Fatal(err)
 		}
 		n.replica.writes.end(session, early)
@@ -172,8 +173,8 @@ func TestNoRoleWithoutLease(t *testing.T) {
 				leader, others := leaderOf(t, nodes)
 				holder, poor := others[0], others[3]
 				for _, n := range others[:3] {
-					net.Block(poor.self.name, n.self.name)
-					net.Block(n.self.name, poor.self.name)
+					net.Block(poor.self.Name, n.self.Name)
+					net.Block(n.self.Name, poor.self.Name)
 				}
 				time.Sleep(10 * time.Second)
 				holding := false
@@ -215,7 +216,7 @@ func TestNoRoleWithoutLease(t *testing.T) {
 				if held < 500 {
 					queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 					t.Errorf("in a minute the role was held for %d tenths of a second; its holder in the state is %v's node: %v, which has a lease: %v, suspected: %v",
-						held, queue[0].Node[:4], queue[0].Node == poor.self.id, poor.keeper.valid(), leader.store.State().Session(poor.self.id).Suspect)
+						held, queue[0].Node[:4], queue[0].Node == poor.self.ID, poor.keeper.valid(), leader.store.State().Session(poor.self.ID).Suspect)
 				}
 				net.Heal()
 				for _, n := range nodes {
@@ -263,7 +264,7 @@ func TestWithdrawalsAreFew(t *testing.T) {
 		nodes := trio(t, net, nil)
 		_, others := leaderOf(t, nodes)
 		n := others[0]
-		net.Isolate(n.self.name)
+		net.Isolate(n.self.Name)
 		time.Sleep(5 * time.Second)
 		before := runtime.NumGoroutine()
 		for range 200 {
@@ -381,7 +382,7 @@ func TestHoldWithoutLeader(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
 		_, others := leaderOf(t, nodes)
-		net.Isolate(others[0].self.name)
+		net.Isolate(others[0].self.Name)
 		time.Sleep(5 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -47,7 +48,7 @@ type identity struct {
 
 // newIdentity makes up a node.
 func newIdentity(secrets []seal.Secret) *identity {
-	return &identity{Version: identityVersion, ID: newID(), Key: secrets[0].ID().String()}
+	return &identity{Version: identityVersion, ID: self.NewID(), Key: secrets[0].ID().String()}
 }
 
 // loadIdentity returns the identity in dir, or a new one that is not written yet.

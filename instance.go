@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/history"
@@ -29,11 +32,11 @@ type replicaConfig struct {
 	timing  timing.Timing
 	secrets []seal.Secret
 	log     *slog.Logger
-	life    *lifecycle
-	self    *identityOf
+	life    *lifecycle.Life
+	self    *self.Self
 	store   *applied.Store
 	fsm     *fsm
-	book    *book
+	book    *peers.Table
 	dir     *durable.Dir // nil: in memory
 	member  *disk        // of a node that is a member already; nil: it is none yet
 	port    *wire.Port
@@ -139,10 +142,10 @@ func (n *replica) startRaft() error {
 	if err != nil {
 		return fmt.Errorf("starting raft: %w", err)
 	}
-	ctx, stop := context.WithCancel(n.life.works)
+	ctx, stop := context.WithCancel(n.life.Works)
 	i := &instance{Raft: r, stop: stop, done: make(chan struct{})}
 	n.raft.Store(i)
-	if n.life.works.Err() != nil {
+	if n.life.Works.Err() != nil {
 		i.shutdown() // fail did not see it
 	}
 	n.watches.Go(func() { n.watchRaft(ctx, r) })
@@ -154,7 +157,7 @@ func (n *replica) startRaft() error {
 			n.keepMark(ctx)
 		}()
 	}
-	n.life.changed.Notify()
+	n.life.Changed.Notify()
 	return nil
 }
 
@@ -188,7 +191,7 @@ func (n *replica) endRaft() error {
 
 func (n *replica) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(n.self.id)
+	c.LocalID = raft.ServerID(n.self.ID)
 	c.HeartbeatTimeout = n.timing.Heartbeat
 	c.ElectionTimeout = n.timing.Heartbeat
 	c.LeaderLeaseTimeout = n.timing.Heartbeat // nothing that is promised hangs on it: leases and confirm see to that
@@ -211,7 +214,7 @@ func (n *replica) term() uint64 {
 // knownTerm returns raft's current term for those to whom it is a promise: a node whose raft does not run makes none.
 func (n *replica) knownTerm() (uint64, error) {
 	r := n.raft.Load()
-	if r == nil || n.life.setback.Load() != nil {
+	if r == nil || n.life.Setback.Load() != nil {
 		return 0, errors.New("raft does not run here now")
 	}
 	return r.CurrentTerm(), nil
@@ -220,11 +223,11 @@ func (n *replica) knownTerm() (uint64, error) {
 // leader returns the node ID of the leader as far as this node knows, empty if there is none.
 func (n *replica) leader() string {
 	r := n.raft.Load()
-	if r == nil || n.life.setback.Load() != nil {
+	if r == nil || n.life.Setback.Load() != nil {
 		return ""
 	}
 	_, id := r.LeaderWithID()
-	if string(id) == n.self.id && n.stalled() {
+	if string(id) == n.self.ID && n.stalled() {
 		return "" // nobody follows it, and it cannot know
 	}
 	return string(id)
@@ -247,7 +250,7 @@ func (n *replica) servers() []raft.Server {
 func (n *replica) others() []string {
 	var ids []string
 	for _, srv := range n.servers() {
-		if string(srv.ID) != n.self.id {
+		if string(srv.ID) != n.self.ID {
 			ids = append(ids, string(srv.ID))
 		}
 	}
@@ -257,8 +260,8 @@ func (n *replica) others() []string {
 // admit says whether a peer may speak raft to this node: a member of its configuration may. A node that has slept may have an
 // old one, so until it has caught up it also believes what its peers say of each other; they all know the secret.
 func (n *replica) admit(id string) error {
-	if s := n.life.setback.Load(); s != nil {
-		return s.err
+	if s := n.life.Setback.Load(); s != nil {
+		return s.Err
 	}
 	servers := n.servers()
 	for _, srv := range servers {
@@ -269,7 +272,7 @@ func (n *replica) admit(id string) error {
 	if n.raft.Load() == nil {
 		return errors.New("not in a cluster yet")
 	}
-	if _, known := n.book.addr(id); known && !n.up.isCurrent() {
+	if _, known := n.book.Addr(id); known && !n.up.isCurrent() {
 		return nil
 	}
 	return errors.New("not a member of the cluster")
@@ -284,7 +287,7 @@ func (n *replica) isServer(id string) bool {
 // way out.
 func (n *replica) isAbsent(id string) bool {
 	s := n.store.State()
-	return n.life.leaving.Load() || n.life.works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
+	return n.life.Leaving.Load() || n.life.Works.Err() != nil || s.Elected > 0 && s.Session(id) == nil
 }
 
 // storedBy returns a committed entry that a node is known to have had on its disk when that process ran.
@@ -340,16 +343,16 @@ func (n *replica) applied() uint64 {
 // fail ends what this node does in the cluster, for a reason that trying again would not change. What it has in memory it goes
 // on serving.
 func (n *replica) fail(err error) {
-	if n.life.works.Err() != nil {
+	if n.life.Works.Err() != nil {
 		return
 	}
 	n.log.Error("this node can take no part in the cluster any more", "err", err)
 	n.up.loseLease(err) // before others can think that this process is gone
 	n.port.Transport().Stop()
-	n.life.break_(err)
-	n.life.tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once
+	n.life.Break(err)
+	n.life.Tasks.Go(func() { n.port.Close() }) // a port that refuses tells the others at once
 	if r := n.raft.Load(); r != nil {
 		r.shutdown() // not waited for: raft may hang in the very fault that brought us here
 	}
-	n.life.changed.Notify()
+	n.life.Changed.Notify()
 }

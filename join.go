@@ -14,6 +14,10 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
@@ -35,11 +39,11 @@ type membershipConfig struct {
 	cfg     Config
 	timing  timing.Timing
 	log     *slog.Logger
-	life    *lifecycle
-	self    *identityOf
+	life    *lifecycle.Life
+	self    *self.Self
 	ident   *identityFile
 	store   *applied.Store
-	book    *book
+	book    *peers.Table
 	port    *wire.Port
 	replica *replica
 	keeper  *keeper
@@ -99,12 +103,12 @@ func (n *membership) greet(ctx context.Context) round {
 			addrs[a] = true
 		}
 	}
-	for id, m := range n.book.all() {
-		if id != n.self.id {
+	for id, m := range n.book.All() {
+		if id != n.self.ID {
 			addrs[m.Addr] = true
 		}
 	}
-	delete(addrs, n.self.addr)
+	delete(addrs, n.self.Addr)
 
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -120,7 +124,7 @@ func (n *membership) greet(ctx context.Context) round {
 	var refused *refusedError
 	for addr := range addrs {
 		wg.Go(func() {
-			id, reply, err := n.replica.port.CallAddr(ctx, addr, callHello, body)
+			id, reply, err := n.replica.port.CallAddr(ctx, addr, rpc.Hello, body)
 			var g greeting
 			if err == nil {
 				err = json.Unmarshal(reply, &g)
@@ -134,7 +138,7 @@ func (n *membership) greet(ctx context.Context) round {
 					r.silent = append(r.silent, addr)
 				}
 				errs[addr] = err
-			case id == n.self.id && g.Boot == n.self.boot: // an address of our own
+			case id == n.self.ID && g.Boot == n.self.Incarnation: // an address of our own
 			case id != g.ID:
 				n.log.Warn("a peer says that it is another than it proved to be", "addr", addr)
 			default:
@@ -142,7 +146,7 @@ func (n *membership) greet(ctx context.Context) round {
 				n.settings.hear(id, g.Settings)
 				if why := g.Settings.unsafe(own); why != "" {
 					r.unsafe = append(r.unsafe, fmt.Sprintf("%s at %s: %s", g.Name, g.Addr, why))
-				} else if id != n.self.id {
+				} else if id != n.self.ID {
 					r.greeted[id] = g
 				}
 				if g.Refused != nil && g.Refused.Kind == refusedSettings {
@@ -163,7 +167,7 @@ func (n *membership) greet(ctx context.Context) round {
 	for id, g := range maps.Clone(r.greeted) {
 		wg.Go(func() {
 			if cluster != "" && g.Cluster != "" && g.Cluster != cluster {
-				n.book.learn(g.Member)
+				n.book.Learn(g.Member)
 				return
 			}
 			if n.meet(ctx, &g) != nil {
@@ -173,8 +177,8 @@ func (n *membership) greet(ctx context.Context) round {
 				return
 			}
 			for _, m := range g.Members {
-				if m.ID != n.self.id {
-					n.book.learn(m)
+				if m.ID != n.self.ID {
+					n.book.Learn(m)
 				}
 			}
 		})
@@ -197,7 +201,7 @@ func (n *membership) outvoted(r *round) error {
 // peer that was away may have known before.
 func (n *membership) heeds(g *greeting) bool {
 	own := n.ident.identity()
-	switch last, _ := n.store.State().Process(n.self.id); {
+	switch last, _ := n.store.State().Process(n.self.ID); {
 	case own.Cluster == "":
 		return true
 	case g.Cluster != own.Cluster:
@@ -205,7 +209,7 @@ func (n *membership) heeds(g *greeting) bool {
 	case g.Refused.Kind == refusedRemoved:
 		return true
 	default:
-		return last.Incarnation != n.self.boot
+		return last.Incarnation != n.self.Incarnation
 	}
 }
 
@@ -245,7 +249,7 @@ func (n *membership) enter(ctx context.Context) error {
 		}
 		if err != nil {
 			why := strings.Join(append(r.unsafe, err.Error()), "; ")
-			if old := n.life.waitsFor.Swap(&why); old == nil || *old != why {
+			if old := n.life.WaitsFor.Swap(&why); old == nil || *old != why {
 				n.log.Info("not in a cluster yet", "why", why)
 			}
 		}
@@ -264,7 +268,7 @@ func (n *membership) enter(ctx context.Context) error {
 func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err error) {
 	f := n.ident.identity().Formation
 	for _, g := range r.greeted {
-		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, n.self.id) && (f == nil || f.Cluster == g.Cluster) {
+		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, n.self.ID) && (f == nil || f.Cluster == g.Cluster) {
 			return n.adopt(g.Cluster, g.Members) // let in before
 		}
 	}
@@ -287,7 +291,7 @@ func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err err
 			return false, fmt.Errorf("the cluster of the node at %s has no leader", g.Addr)
 		}
 		ctx, cancel := context.WithTimeout(ctx, 2*n.replica.attemptTimeout()) // the leader takes one at most
-		in, err := call[joining](ctx, n.replica.port, leader, callJoin, n.greeting())
+		in, err := rpc.Call[joining](ctx, n.replica.port, leader, rpc.Join, n.greeting())
 		cancel()
 		if err != nil {
 			return false, fmt.Errorf("joining: %w", err)
@@ -303,8 +307,8 @@ func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err err
 // adopt makes this node a member of a cluster that has let it in.
 func (n *membership) adopt(cluster string, members []state.Member) (done bool, err error) {
 	for _, m := range members {
-		if m.ID != n.self.id {
-			n.book.learn(m)
+		if m.ID != n.self.ID {
+			n.book.Learn(m)
 		}
 	}
 	if err := n.ident.reserve(cluster); err != nil {

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/self"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
@@ -34,10 +37,10 @@ type leaseConfig struct {
 	timing  timing.Timing
 	held    func() // called before it looks at the clock, for tests of one that comes late; nil: nothing
 	log     *slog.Logger
-	life    *lifecycle
-	self    *identityOf
+	life    *lifecycle.Life
+	self    *self.Self
 	store   *applied.Store
-	book    *book
+	book    *peers.Table
 	clocks  *clocks.Clocks
 	replica *replica
 	onLost  func(session uint64, end time.Time, cause error) // ends what is held by the lease of a session
@@ -154,7 +157,7 @@ func (k *keeper) lose(cause error) (session uint64) {
 	k.mu.Unlock()
 	k.onLost(session, end, cause)
 	close(lost) // another session may begin from now on
-	k.life.changed.Notify()
+	k.life.Changed.Notify()
 	k.renewed.Notify()
 	return session
 }
@@ -297,14 +300,14 @@ func (k *keeper) renew(now time.Time, session uint64) {
 	notes := k.owed
 	k.owed = make(map[string][]byte)
 	k.mu.Unlock()
-	if session != 0 && !k.replica.stalled() && k.life.setback.Load() == nil { // nobody is to wait for a node whose disk hangs
+	if session != 0 && !k.replica.stalled() && k.life.Setback.Load() == nil { // nobody is to wait for a node whose disk hangs
 		var e codec.Encoder
 		e.Byte(noteRenew)
 		e.Uint(session)
 		e.Uint(uint64(now.Sub(k.started)))
 		e.Bool(urgent)
 		for _, id := range k.store.State().Voters {
-			if id != k.self.id {
+			if id != k.self.ID {
 				notes[id] = append(notes[id], e.B...)
 			} else if k.asked(id, session) {
 				k.promised(id, session, now)
@@ -314,7 +317,7 @@ func (k *keeper) renew(now time.Time, session uint64) {
 	for id, note := range notes {
 		k.replica.port.Note(id, note)
 	}
-	if k.life.leaving.Load() {
+	if k.life.Leaving.Load() {
 		k.tellLeaving(k.replica.others()) // notes may be lost
 	}
 }
@@ -426,7 +429,7 @@ func (k *keeper) asked(node string, session uint64) bool {
 		return false
 	}
 	k.given.ask(id, now)
-	if ses.Suspect != 0 || !k.caught || k.life.works.Err() != nil || k.life.setback.Load() != nil {
+	if ses.Suspect != 0 || !k.caught || k.life.Works.Err() != nil || k.life.Setback.Load() != nil {
 		return false
 	}
 	k.given.give(id, now)
@@ -477,8 +480,8 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 	})
 	k.mu.Unlock()
 	for _, who := range lapsed {
-		if leader == k.self.id {
-			k.reported(k.self.id, who)
+		if leader == k.self.ID {
+			k.reported(k.self.ID, who)
 			continue
 		}
 		var e codec.Encoder
@@ -527,7 +530,7 @@ func (k *keeper) follow(now time.Time) {
 // are longer.
 func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 	leader, s := k.replica.leader(), k.store.State()
-	if leader == "" || leader == k.self.id || !slices.Contains(s.Voters, k.self.id) || now.Sub(awake) < k.timing.Retry() {
+	if leader == "" || leader == k.self.ID || !slices.Contains(s.Voters, k.self.ID) || now.Sub(awake) < k.timing.Retry() {
 		return
 	}
 	ses := s.Session(leader)
@@ -541,7 +544,7 @@ func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
 	if asking {
 		return
 	}
-	k.life.tasks.Go(func() {
+	k.life.Tasks.Go(func() {
 		k.succeed(ctx, sessionID{leader, ses.Number})
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -562,15 +565,15 @@ func (k *keeper) overdue(id sessionID, now time.Time) bool {
 
 // isReady reports whether this node has a session and a lease, by the clock.
 func (k *keeper) isReady() bool {
-	return k.current.Load() && k.life.works.Err() == nil && k.life.setback.Load() == nil && k.valid()
+	return k.current.Load() && k.life.Works.Err() == nil && k.life.Setback.Load() == nil && k.valid()
 }
 
 // awaitReady waits until this node has a session and a lease.
 func (k *keeper) awaitReady(ctx context.Context) error {
-	ctx, stop := k.life.whileOpen(ctx)
+	ctx, stop := k.life.WhileOpen(ctx)
 	defer stop()
 	for {
-		changed, renewed := k.life.changed.Wait(), k.renewed.Wait()
+		changed, renewed := k.life.Changed.Wait(), k.renewed.Wait()
 		if k.isReady() {
 			return nil
 		}
@@ -578,7 +581,7 @@ func (k *keeper) awaitReady(ctx context.Context) error {
 		case <-changed:
 		case <-renewed: // a lease that was over may last again
 		case <-ctx.Done():
-			return k.life.lifeError(context.Cause(ctx))
+			return k.life.Explain(context.Cause(ctx))
 		}
 	}
 }
@@ -587,7 +590,7 @@ func (k *keeper) awaitReady(ctx context.Context) error {
 func (k *keeper) tellLeaving(ids []string) {
 	var e codec.Encoder
 	e.Byte(noteLeaving)
-	e.Bool(k.life.leaving.Load())
+	e.Bool(k.life.Leaving.Load())
 	for _, id := range ids {
 		k.replica.port.Note(id, e.B)
 	}
@@ -595,7 +598,7 @@ func (k *keeper) tellLeaving(ids []string) {
 
 // hearLeaving notes that a peer is on its way out, or is not any more.
 func (k *keeper) hearLeaving(peer string, leaving bool) {
-	if k.book.leave(peer, leaving) {
-		k.life.changed.Notify()
+	if k.book.SetLeaving(peer, leaving) {
+		k.life.Changed.Notify()
 	}
 }

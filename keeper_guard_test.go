@@ -41,7 +41,7 @@ func TestGhostHasItsTime(t *testing.T) {
 		const linger = 5 * time.Second
 		<-holdUntil(t.Context(), holder, Role{Name: "r", Public: true, Linger: linger})
 		next := holdUntil(t.Context(), others[1], Role{Name: "r", Public: true, Linger: linger})
-		net.Isolate(holder.self.name)
+		net.Isolate(holder.self.Name)
 		over := holder.keeper.until() // the last one: nobody renews it any more
 		for granted := false; !granted; {
 			select {
@@ -89,14 +89,14 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		alive, gone := nodes[0], nodes[1:]
 		for _, n := range gone {
-			net.Host(n.self.name).Kill()
+			net.Host(n.self.Name).Kill()
 			n.Close()
 		}
 		time.Sleep(10 * time.Second)
-		net.Isolate(alive.self.name) // or it would open the next session at once
+		net.Isolate(alive.self.Name) // or it would open the next session at once
 		var again []*Node
 		for _, n := range gone {
-			net.Host(n.self.name).Revive()
+			net.Host(n.self.Name).Revive()
 			again = append(again, reviewReopen(t, n))
 		}
 		var l *leadership
@@ -107,14 +107,14 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 			}
 		}
 		s, err := again[0].store.Wait(t.Context(), func(s *state.State) bool {
-			old := s.Session(alive.self.id)
+			old := s.Session(alive.self.ID)
 			return old == nil || old.Suspect != 0
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(l.since); took < again[0].timing.Retry() {
-			t.Errorf("%v after the leader began, the session is %+v", took, s.Session(alive.self.id))
+			t.Errorf("%v after the leader began, the session is %+v", took, s.Session(alive.self.ID))
 		}
 	})
 }

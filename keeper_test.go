@@ -27,22 +27,22 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 			told(fx)
 			<-gate
 		}
-		old := leader.self.ownSession(leader.store.State())
+		old := leader.self.Session(leader.store.State())
 		leader.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 		mustStore(t, next, "k", "1")
-		for number := old; number == old || !leader.keeper.usable(number); number = leader.self.ownSession(leader.store.State()) {
+		for number := old; number == old || !leader.keeper.usable(number); number = leader.self.Session(leader.store.State()) {
 			time.Sleep(time.Millisecond)
 		}
 		synctest.Wait() // the leader has asked
-		if number := slow.store.State().Number(leader.self.id); number != old {
+		if number := slow.store.State().Number(leader.self.ID); number != old {
 			t.Fatalf("the slow voter knows session %d already", number)
 		}
 		close(gate)
 		synctest.Wait()
-		if number := slow.store.State().Number(leader.self.id); number == old {
+		if number := slow.store.State().Number(leader.self.ID); number == old {
 			t.Fatal("the slow voter has not applied the session")
 		}
-		net.Isolate(leader.self.name)
+		net.Isolate(leader.self.Name)
 		start := time.Now()
 		mustStore(t, next, "k", "2")
 		if took := time.Since(start); took > 800*time.Millisecond {
@@ -57,7 +57,7 @@ func TestAskedBeforeCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
-		id := sessionID{leader.self.id, leader.self.ownSession(leader.store.State())}
+		id := sessionID{leader.self.ID, leader.self.Session(leader.store.State())}
 		k := newKeeper(others[0].keeper.leaseConfig) // the next life of the keeper, in a node that has all of the log
 		go k.run(t.Context())
 		var e codec.Encoder
@@ -65,7 +65,7 @@ func TestAskedBeforeCaughtUp(t *testing.T) {
 		e.Uint(id.number)
 		e.Uint(0)
 		e.Bool(true)
-		k.noted(leader.self.id, e.B)
+		k.noted(leader.self.ID, e.B)
 		promised := func() bool {
 			k.mu.Lock()
 			defer k.mu.Unlock()

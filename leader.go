@@ -2,19 +2,15 @@ package flotilla
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
-
-var errNotLeader = errors.New("this node does not lead")
 
 // leadership is one term of this node as leader.
 type leadership struct {
@@ -61,7 +57,7 @@ func (l *leadership) settle(ctx context.Context, n *replica) (uint64, error) {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	case <-l.ctx.Done():
-		return 0, errNotLeader
+		return 0, rpc.ErrNotLeader
 	}
 	return s.Elected, nil
 }
@@ -79,7 +75,7 @@ func (l *leadership) everyone(ctx context.Context, n *replica, index uint64) err
 		case <-ctx.Done():
 			return fmt.Errorf("%s has not heard of it: %w", missing[0], context.Cause(ctx))
 		case <-l.ctx.Done():
-			return errNotLeader
+			return rpc.ErrNotLeader
 		}
 	}
 }
@@ -115,7 +111,7 @@ func (l *leadership) without(n *replica, gone string) (left, there int) {
 	for _, srv := range n.servers() {
 		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != gone {
 			left++
-			if id == n.self.id || l.acks.there(id) {
+			if id == n.self.ID || l.acks.there(id) {
 				there++
 			}
 		}
@@ -128,17 +124,17 @@ func (n *replica) awaitLeading(ctx context.Context) (*leadership, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.timing.Lease)
 	defer cancel()
 	for {
-		changed := n.life.changed.Wait()
+		changed := n.life.Changed.Wait()
 		if l := n.leading.Load(); l != nil {
 			return l, nil
 		}
 		if r := n.raft.Load(); r == nil || r.State() != raft.Leader {
-			return nil, errNotLeader
+			return nil, rpc.ErrNotLeader
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, errNotLeader
+			return nil, rpc.ErrNotLeader
 		}
 	}
 }
@@ -154,11 +150,4 @@ func waitFuture(ctx context.Context, f raft.Future) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// newID returns 32 random hexadecimal digits.
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }

@@ -160,7 +160,7 @@ func BenchmarkIdle(b *testing.B) {
 			for len(nodes) < size {
 				dir := b.TempDir()
 				node, err := Open(b.Context(), Config{
-					Dir: dir, Addr: freeAddrs(b, 1)[0], Secrets: nodes[0].cfg.Secrets, Peers: Static(nodes[0].self.addr),
+					Dir: dir, Addr: freeAddrs(b, 1)[0], Secrets: nodes[0].cfg.Secrets, Peers: Static(nodes[0].self.Addr),
 				})
 				if err != nil {
 					b.Fatal(err)

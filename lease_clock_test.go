@@ -62,7 +62,7 @@ func newSleeper(t *testing.T, leads bool, before func(*sleeper)) *sleeper {
 	if leads {
 		s.Node, s.others = leader, rest
 	}
-	s.still = stills[s.self.name]
+	s.still = stills[s.self.Name]
 	mustStore(t, s.others[0], "k", "old")
 	mustLock(t, s.Node, "l")
 	got, ended := make(chan struct{}), make(chan error, 1)
@@ -83,7 +83,7 @@ func newSleeper(t *testing.T, leads bool, before func(*sleeper)) *sleeper {
 	}
 	s.still.begin()
 	t.Cleanup(s.still.end) // before the node is closed
-	net.Isolate(s.self.name)
+	net.Isolate(s.self.Name)
 	<-next // the session has ended
 	mustStore(t, s.others[0], "k", "new")
 	if err := s.others[0].DropTickets(t.Context()); err != nil {
@@ -113,7 +113,7 @@ func TestClockDecides(t *testing.T) {
 					t.Errorf("status: ready %v, lease %+v", status.Ready, status.Lease)
 				}
 				for _, r := range status.Roles {
-					if r.Holder == s.self.id {
+					if r.Holder == s.self.ID {
 						t.Errorf("status: it holds %s", r.Name)
 					}
 				}

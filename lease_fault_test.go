@@ -92,8 +92,8 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 		}
 		time.Sleep(260 * time.Millisecond) // both wait in settle
 		for _, n := range []*Node{leader, second} {
-			net.Block(holder.self.name, n.self.name)
-			net.Block(n.self.name, holder.self.name)
+			net.Block(holder.self.Name, n.self.Name)
+			net.Block(n.self.Name, holder.self.Name)
 		}
 		got := <-next
 		t.Logf("%v after the leave began; voters %d", time.Since(leaving), len(leader.store.State().Voters))
@@ -117,11 +117,11 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 		n := others[0]
 		old := n.members.greeting()
 		old.Boot = "the boot of a process that is dead"
-		if _, err := leader.members.serveHello(t.Context(), n.self.id, old); err != nil {
+		if _, err := leader.members.serveHello(t.Context(), n.self.ID, old); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if ses := leader.store.State().Session(n.self.id); leader.replica.leading.Load().acks.gone(n.self.id, ses) && n.keeper.valid() {
+		if ses := leader.store.State().Session(n.self.ID); leader.replica.leading.Load().acks.gone(n.self.ID, ses) && n.keeper.valid() {
 			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
 		}
 		stale := 0
@@ -145,10 +145,10 @@ func TestLiveWithoutSession(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		n.life.leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
-		number := n.self.ownSession(n.store.State())
-		end := state.Command{Node: n.self.id, Change: state.LeaveSession{Number: number}}
-		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.id) == 0 }); err != nil {
+		n.life.Leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
+		number := n.self.Session(n.store.State())
+		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: number}}
+		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -179,11 +179,11 @@ func TestLapsedOfUnknownSession(t *testing.T) {
 			t.Fatal("the leader has no lease")
 		}
 		var e codec.Encoder
-		e.String(leader.self.id)
-		e.Uint(leader.self.ownSession(leader.store.State()) - 1) // the one before, in an old snapshot
+		e.String(leader.self.ID)
+		e.Uint(leader.self.Session(leader.store.State()) - 1) // the one before, in an old snapshot
 		for _, n := range nodes {
-			if reply, err := n.keeper.serveLapsed(t.Context(), others[0].self.id, e.B); err != nil || reply[0] != 0 {
-				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.self.name, reply, err)
+			if reply, err := n.keeper.serveLapsed(t.Context(), others[0].self.ID, e.B); err != nil || reply[0] != 0 {
+				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.self.Name, reply, err)
 			}
 		}
 	})
@@ -221,14 +221,14 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 					}
 					term := nodes[0].replica.term()
 					for _, n := range nodes {
-						net.Host(n.self.name).Kill()
+						net.Host(n.self.Name).Kill()
 						n.Close()
 					}
 					time.Sleep(time.Minute)
 					start := time.Now()
 					var again []*Node
 					for _, n := range nodes {
-						net.Host(n.self.name).Revive()
+						net.Host(n.self.Name).Revive()
 						again = append(again, reviewReopen(t, n))
 					}
 					for _, n := range again {
@@ -267,18 +267,18 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					next.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 					time.Sleep(5 * time.Second)
 					for leader, _ := leaderOf(t, nodes); leader != next; leader, _ = leaderOf(t, nodes) {
-						if err := waitFuture(t.Context(), leader.replica.raft.Load().LeadershipTransferToServer(raft.ServerID(next.self.id), raft.ServerAddress(next.self.id))); err != nil {
+						if err := waitFuture(t.Context(), leader.replica.raft.Load().LeadershipTransferToServer(raft.ServerID(next.self.ID), raft.ServerAddress(next.self.ID))); err != nil {
 							t.Fatal(err)
 						}
 						time.Sleep(5 * time.Second)
 					}
 					term := next.replica.term()
-					net.Host(late.self.name).Kill()
+					net.Host(late.self.Name).Kill()
 					late.Close()
 					time.Sleep(10 * time.Second)
-					net.Host(late.self.name).Revive()
+					net.Host(late.self.Name).Revive()
 					if away > 0 {
-						net.Isolate(late.self.name)
+						net.Isolate(late.self.Name)
 					}
 					again := reviewReopen(t, late)
 					time.Sleep(away)
@@ -304,9 +304,9 @@ func TestTwoLeavers(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		first := others[0]
 		for _, srv := range leader.replica.servers() { // the one that the leadership is offered to first
-			if id := string(srv.ID); id != leader.self.id {
+			if id := string(srv.ID); id != leader.self.ID {
 				for _, n := range others {
-					if n.self.id == id {
+					if n.self.ID == id {
 						first = n
 					}
 				}
@@ -321,7 +321,7 @@ func TestTwoLeavers(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				if err := n.Leave(ctx); err != nil {
-					t.Errorf("%s: %v", n.self.name, err)
+					t.Errorf("%s: %v", n.self.Name, err)
 				}
 			})
 		}
@@ -345,7 +345,7 @@ func TestLeaveAfterTheEnd(t *testing.T) {
 				nodes := trio(t, net, nil)
 				_, others := leaderOf(t, nodes)
 				n := others[0]
-				net.Isolate(n.self.name)
+				net.Isolate(n.self.Name)
 				time.Sleep(5 * time.Second)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
@@ -377,14 +377,14 @@ func TestOpenWhileAnotherDies(t *testing.T) {
 				nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
 				_, others := leaderOf(t, nodes)
 				n := others[0]
-				net.Host(n.self.name).Kill()
+				net.Host(n.self.Name).Kill()
 				n.Close()
 				time.Sleep(5 * time.Second) // it is gone
-				net.Host(n.self.name).Revive()
+				net.Host(n.self.Name).Revive()
 				start := time.Now()
 				again := reviewReopen(t, n)
 				time.Sleep(after * time.Millisecond)
-				net.Isolate(others[1].self.name)
+				net.Isolate(others[1].self.Name)
 				mustBeReady(t, again)
 				took := time.Since(start)
 				t.Logf("ready after %v", took)
@@ -403,11 +403,11 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		number := n.self.ownSession(n.store.State())
-		c := state.Command{Node: leader.self.id, Change: state.Suspect{Node: n.self.id, Number: number}}
+		number := n.self.Session(n.store.State())
+		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: n.self.ID, Number: number}}
 		k := newKeeper(leader.keeper.leaseConfig) // of a process that has just been started
 		time.Sleep(time.Second)
-		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.id).Suspect != 0 }); err != nil {
+		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()
@@ -424,15 +424,15 @@ func TestRemovedWhileReady(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		time.Sleep(2 * time.Second)
-		if err := leader.replica.leading.Load().raft.RemoveServer(leader.replica.servers()[slices.IndexFunc(leader.replica.servers(), func(s raft.Server) bool { return string(s.ID) == n.self.id })].ID, 0, 0).Error(); err != nil {
+		if err := leader.replica.leading.Load().raft.RemoveServer(leader.replica.servers()[slices.IndexFunc(leader.replica.servers(), func(s raft.Server) bool { return string(s.ID) == n.self.ID })].ID, 0, 0).Error(); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		for n.life.failure() == nil && time.Since(start) < 5*time.Minute {
+		for n.life.Failure() == nil && time.Since(start) < 5*time.Minute {
 			time.Sleep(10 * time.Millisecond)
 		}
-		t.Logf("after %v: %v", time.Since(start), n.life.failure())
-		if !errors.Is(n.life.failure(), ErrRemoved) {
+		t.Logf("after %v: %v", time.Since(start), n.life.Failure())
+		if !errors.Is(n.life.Failure(), ErrRemoved) {
 			t.Error("it does not say that it was removed")
 		}
 	})
@@ -450,7 +450,7 @@ func TestSilentLeader(t *testing.T) {
 					time.Sleep(5 * time.Second)
 					leader, _ := leaderOf(t, nodes)
 					term := leader.replica.term()
-					net.Isolate(leader.self.name)
+					net.Isolate(leader.self.Name)
 					time.Sleep(away * time.Millisecond)
 					net.Heal()
 					start := time.Now()
@@ -505,9 +505,9 @@ func TestSmallClustersComeBack(t *testing.T) {
 						}
 					}
 					for i, n := range nodes {
-						net.Host(n.self.name).Kill()
+						net.Host(n.self.Name).Kill()
 						n.Close()
-						net.Host(n.self.name).Revive()
+						net.Host(n.self.Name).Revive()
 						_ = i
 					}
 					time.Sleep(time.Minute)
@@ -535,7 +535,7 @@ func TestVerdictWhileANodeJoins(t *testing.T) {
 				tenure := <-holdUntil(t.Context(), others[0], Role{Name: "r"})
 				next := holdUntil(t.Context(), others[1], Role{Name: "r"})
 				time.Sleep(time.Second)
-				net.Isolate(others[0].self.name)
+				net.Isolate(others[0].self.Name)
 				start := time.Now()
 				time.Sleep(time.Duration(at) * time.Millisecond)
 				go leader.replica.raft.Load().AddNonvoter("newcomer", "newcomer", 0, time.Second)

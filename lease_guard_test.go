@@ -3,6 +3,9 @@ package flotilla
 import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -76,7 +79,7 @@ func TestReportsAreTrue(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
 		k := keeperOf(m.s)
-		k.self.id = "" // as is the leader's, since there is none: it reports to itself
+		k.self.ID = "" // as is the leader's, since there is none: it reports to itself
 		if !k.asked("a", a) {
 			t.Fatal("it promises nothing")
 		}
@@ -106,8 +109,8 @@ func TestReportsAreTrue(t *testing.T) {
 
 // loneKeeper returns the lease manager of a node that is in no cluster.
 func loneKeeper() *keeper {
-	life, store, self, log := newLifecycle(), applied.New(), &identityOf{id: "own"}, testlog.None()
-	book := newBook(store)
+	life, store, self, log := lifecycle.New(), applied.New(), &self.Self{ID: "own"}, testlog.None()
+	book := peers.NewTable(store)
 	return newKeeper(leaseConfig{
 		timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book, clocks: clocks.New(clocks.Config{Log: log}),
 		replica: newReplica(replicaConfig{timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book}),
@@ -148,11 +151,11 @@ func TestVoterWithoutDiskPromisesNothing(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
 		k := keeperOf(m.s)
-		k.life.setback.Store(&setback{syscall.EIO})
+		k.life.Setback.Store(&lifecycle.Setback{Err: syscall.EIO})
 		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
 			t.Error("it promises a lease")
 		}
-		k.life.setback.Store(nil)
+		k.life.Setback.Store(nil)
 		if !k.asked("a", a) {
 			t.Error("it promises none when its disk is well again")
 		}
@@ -163,7 +166,7 @@ func TestVoterWithoutDiskPromisesNothing(t *testing.T) {
 func TestVoterThatLagsSaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
-		secret, ids := NewSecret(), []string{newID(), newID()}
+		secret, ids := NewSecret(), []string{self.NewID(), self.NewID()}
 		heard := make(chan byte, 10)
 		var ports []*wire.Port
 		for i, name := range []string{"voter", "asker"} {
@@ -260,10 +263,10 @@ func TestSessionEndsAfterItsLease(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				leader, others := leaderOf(t, nodes)
 				silent := others[0]
-				net.Isolate(silent.self.name)
+				net.Isolate(silent.self.Name)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if _, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Session(silent.self.id) == nil }); err != nil {
+				if _, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Session(silent.self.ID) == nil }); err != nil {
 					t.Fatalf("the session never ends: %v", err)
 				}
 				if left := time.Until(silent.keeper.until()); left > 0 {
@@ -282,11 +285,11 @@ func TestLapsedNeedsAMajority(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		leader, others := leaderOf(t, nodes)
 		s := leader.store.State()
-		id := sessionID{leader.self.id, s.Number(leader.self.id)}
+		id := sessionID{leader.self.ID, s.Number(leader.self.ID)}
 		if others[0].keeper.majoritySays(t.Context(), s.Voters, id) {
 			t.Error("a majority is said to find the lease of the leader over, and all of them renew it")
 		}
-		net.Isolate(leader.self.name)
+		net.Isolate(leader.self.Name)
 		for start := time.Now(); !others[0].keeper.majoritySays(t.Context(), s.Voters, id); time.Sleep(time.Millisecond) {
 			if time.Since(start) > time.Minute {
 				t.Fatal("no majority ever finds the lease of a leader over that is cut off")

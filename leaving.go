@@ -10,12 +10,12 @@ import (
 
 // majorityStays reports whether a majority of the voters stays when this node has gone: those that neither leave nor are known to be dead.
 func (n *replica) majorityStays() bool {
-	return n.hasMajority(func(id string) bool { return id != n.self.id && !n.book.leaves(id) && !n.port.HungUp(id) })
+	return n.hasMajority(func(id string) bool { return id != n.self.ID && !n.book.IsLeaving(id) && !n.port.HungUp(id) })
 }
 
 // majorityRuns reports whether the processes of a majority of the voters may still be there, this one among them.
 func (n *replica) majorityRuns() bool {
-	return n.hasMajority(func(id string) bool { return id == n.self.id || !n.port.HungUp(id) })
+	return n.hasMajority(func(id string) bool { return id == n.self.ID || !n.port.HungUp(id) })
 }
 
 func (n *replica) hasMajority(counts func(id string) bool) bool {
@@ -35,9 +35,9 @@ func (n *replica) whileSomebodyStays(ctx context.Context, patience time.Duration
 	stop := beside(ctx, func(ctx context.Context) {
 		var since time.Time
 		for {
-			changed := n.life.changed.Wait()
+			changed := n.life.Changed.Wait()
 			switch {
-			case !n.life.leaving.Load() || n.majorityStays():
+			case !n.life.Leaving.Load() || n.majorityStays():
 				since = time.Time{}
 			case since.IsZero():
 				since = time.Now()
@@ -66,7 +66,7 @@ var errNobodyStays = errors.New("no majority of the voters stays")
 // passLeadership hands the leadership over, if this node has it and there is somebody to have it.
 func (n *replica) passLeadership(ctx context.Context) error {
 	for ctx.Err() == nil && n.majorityStays() && n.raft.Load().State() == raft.Leader {
-		changed := n.life.changed.Wait()
+		changed := n.life.Changed.Wait()
 		if n.leading.Load() != nil {
 			return n.transfer(ctx, "")
 		}

@@ -1,6 +1,8 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -80,19 +82,19 @@ func TestGreetingsOfLiars(t *testing.T) {
 				return err
 			},
 		} {
-			if err := call(liar.self.id); !errors.Is(err, codec.ErrMalformed) {
+			if err := call(liar.self.ID); !errors.Is(err, codec.ErrMalformed) {
 				t.Errorf("%s in the name of another is answered %v", name, err)
 			}
-			if err := call(honest.self.id); err != nil {
+			if err := call(honest.self.ID); err != nil {
 				t.Errorf("%s in its own name is answered %v", name, err)
 			}
 		}
-		if _, err := leader.members.serveLeave(t.Context(), liar.self.id, honest.members.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
+		if _, err := leader.members.serveLeave(t.Context(), liar.self.ID, honest.members.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
 			t.Errorf("a wish to leave in the name of another is answered %v", err)
 		}
 
 		// The other way round: whoever answers is who the certificate says.
-		host, id := net.Host("x"), newID()
+		host, id := net.Host("x"), self.NewID()
 		ln, err := host.Listen("tcp", ":7373")
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +109,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 		}
 		t.Cleanup(func() { port.Close() })
 		leader.members.cfg.Peers = Static("x:7373")
-		if r := leader.members.greet(t.Context()); r.err != nil || len(r.greeted) != 2 || r.greeted[honest.self.id].Name != honest.self.name {
+		if r := leader.members.greet(t.Context()); r.err != nil || len(r.greeted) != 2 || r.greeted[honest.self.ID].Name != honest.self.Name {
 			t.Errorf("a liar is believed: %+v", r)
 		}
 		said.ID = id
@@ -123,7 +125,7 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
 		removed := n.members.greeting()
-		removed.Member, removed.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		removed.Member, removed.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		if out, err := leader.members.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
 			t.Fatalf("one who is no member any more is answered %q, %v", refusedWhy(out), err)
 		}
@@ -140,7 +142,7 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		stranger := others[0].members.greeting()
-		stranger.Member, stranger.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		stranger.Member, stranger.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		hello := func() string {
 			t.Helper()
 			out, err := leader.members.serveHello(t.Context(), stranger.ID, stranger)
@@ -152,7 +154,7 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 		if said := hello(); !strings.Contains(said, "the cluster has removed it") {
 			t.Fatalf("the leader tells one who is no member any more %q", said)
 		}
-		net.Isolate(leader.self.name)
+		net.Isolate(leader.self.Name)
 		if leader.replica.leading.Load() == nil {
 			t.Fatal("it knows already; the test shows nothing")
 		}
@@ -165,7 +167,7 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 // What a node is, is read from its directory or not at all.
 func TestIdentitiesThatAreRefused(t *testing.T) {
 	secret := NewSecret()
-	valid := identity{Version: identityVersion, ID: newID(), Key: secret.raw.ID().String(), Member: true}
+	valid := identity{Version: identityVersion, ID: self.NewID(), Key: secret.raw.ID().String(), Member: true}
 	write := func(change func(*identity)) []byte {
 		id := valid
 		change(&id)
@@ -290,11 +292,11 @@ func TestConfirm(t *testing.T) {
 		l := leader.replica.leading.Load()
 		before := newLeadership(l.ctx, leader.replica, l.raft, l.term-1)
 		leader.replica.leading.Store(before)
-		if _, err := leader.replica.confirm(t.Context()); !errors.Is(err, errNotLeader) {
+		if _, err := leader.replica.confirm(t.Context()); !errors.Is(err, rpc.ErrNotLeader) {
 			t.Errorf("one that led in an earlier term confirms an index: %v", err)
 		}
 		leader.replica.leading.Store(l)
-		net.Isolate(leader.self.name)
+		net.Isolate(leader.self.Name)
 		if _, err := leader.replica.confirm(t.Context()); !errors.Is(err, ErrNoLeader) {
 			t.Errorf("one that is cut off confirms an index: %v", err)
 		}
@@ -337,9 +339,9 @@ func TestPromisesThatAreRefused(t *testing.T) {
 			group      []string
 			want       error
 		}{
-			{"not the proposer", "b", []string{"a", "b", n.self.id}, codec.ErrMalformed},
+			{"not the proposer", "b", []string{"a", "b", n.self.ID}, codec.ErrMalformed},
 			{"another group", "a", []string{"a", "b"}, codec.ErrMalformed},
-			{"the proposer", "a", []string{"a", n.self.id}, nil},
+			{"the proposer", "a", []string{"a", n.self.ID}, nil},
 		} {
 			_, err := n.members.servePromise(t.Context(), test.peer, proposed{Cluster: "new", Proposer: "a", Group: test.group, Number: 1})
 			if !errors.Is(err, test.want) || (n.members.ident.identity().Formation != nil) != (test.want == nil) {
@@ -384,7 +386,7 @@ func TestVoidings(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := lonely(t)
-				p := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.id}, Number: 1}
+				p := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}
 				n.members.forming.heard()
 				if test.silent {
 					n.members.forming.proposer.Store(new(time.Now().Add(-voidTime)))
@@ -433,9 +435,9 @@ func TestProposalsWaitForOthers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := lonely(t)
 				synctest.Wait() // it looks for others now
-				s := stand{proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.id}, Number: 1}, test.step}
+				s := stand{proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}, test.step}
 				if test.step == proposes {
-					s.Proposer, n.members.forming.since = n.self.id, time.Now()
+					s.Proposer, n.members.forming.since = n.self.ID, time.Now()
 				}
 				if err := n.members.ident.save(func(id *identity) { id.Formation = &s }); err != nil {
 					t.Fatal(err)
@@ -468,8 +470,8 @@ func TestJoiningIsCommittedFirst(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		x := others[0].members.greeting()
-		x.Member, x.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
-		net.Isolate(leader.self.name)
+		x.Member, x.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
+		net.Isolate(leader.self.Name)
 		for _, want := range []string{context.DeadlineExceeded.Error(), "it is being let in"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			if _, err := leader.members.serveJoin(ctx, x.ID, x); err == nil || !strings.Contains(err.Error(), want) {
@@ -489,15 +491,15 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 		expel := func(is bool) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.expelled[n.self.id] = is
+			l.expelled[n.self.ID] = is
 		}
-		request := openRequest(n.self.boot, leader.store.State().Number(n.self.id))
+		request := openRequest(n.self.Incarnation, leader.store.State().Number(n.self.ID))
 		expel(true)
-		if _, err := leader.members.serveOpen(t.Context(), n.self.id, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
+		if _, err := leader.members.serveOpen(t.Context(), n.self.ID, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
 		}
 		expel(false)
-		if _, err := leader.members.serveOpen(t.Context(), n.self.id, request); err != nil {
+		if _, err := leader.members.serveOpen(t.Context(), n.self.ID, request); err != nil {
 			t.Errorf("a member is told %v", err)
 		}
 	})
@@ -543,25 +545,25 @@ func TestNewProcessLeads(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		time.Sleep(5 * time.Second)
 		n, term := others[0], leader.replica.term()
-		before := newBoot(0)
-		now, _ := n.store.State().Process(leader.self.id)
-		n.book.mu.Lock()
-		heard := n.book.heard[leader.self.id]
-		heard.boot, heard.opened = before, now.Opened
-		n.book.heard[leader.self.id] = heard
-		n.book.mu.Unlock()
+		before := self.NewIncarnation(0)
+		now, _ := n.store.State().Process(leader.self.ID)
+		n.book.Mu.Lock()
+		heard := n.book.Heard[leader.self.ID]
+		heard.Boot, heard.Opened = before, now.Opened
+		n.book.Heard[leader.self.ID] = heard
+		n.book.Mu.Unlock()
 		in := greeting{
-			Member: heard.Member, Boot: leader.self.boot, Processes: []string{before, leader.self.boot},
+			Member: heard.Member, Boot: leader.self.Incarnation, Processes: []string{before, leader.self.Incarnation},
 			Last: leader.replica.lastIndex(), Applied: leader.replica.applied(),
 		}
 		if no := n.members.meet(t.Context(), &in); no != nil {
 			t.Fatalf("the leader is refused: %s", no.Why)
 		}
-		if !n.book.hasEnded(before) {
+		if !n.book.HasEnded(before) {
 			t.Error("the process before is not known to be dead: this shows nothing")
 		}
 		time.Sleep(2 * time.Second)
-		if now := leader.replica.term(); now != term || n.replica.leader() != leader.self.id {
+		if now := leader.replica.term(); now != term || n.replica.leader() != leader.self.ID {
 			t.Errorf("it led in term %d, and now %q leads in term %d", term, n.replica.leader(), now)
 		}
 	})

@@ -20,19 +20,19 @@ func (n *membership) view(l *leadership) ([]member, error) {
 	var all []member
 	for _, srv := range conf.Configuration().Servers {
 		id := string(srv.ID)
-		there := id == n.self.id || l.acks.there(id)
+		there := id == n.self.ID || l.acks.there(id)
 		index, _ := n.replica.port.Transport().Match(id, l.term)
 		known, _ := s.Member(id)
 		last, _ := s.Process(id)
 		all = append(all, member{
 			id:      id,
 			votes:   srv.Suffrage == raft.Voter,
-			leads:   id == n.self.id,
+			leads:   id == n.self.ID,
 			absent:  !there && s.Session(id) == nil,
-			refused: id != n.self.id && n.replica.port.Transport().Refused(id),
+			refused: id != n.self.ID && n.replica.port.Transport().Refused(id),
 			current: there && index+maxBatch >= l.raft.LastIndex(),
 			lost:    known.InMemory,
-			ended:   n.book.hasEnded(last.Incarnation),
+			ended:   n.book.HasEnded(last.Incarnation),
 			former:  s.IsFormer(id),
 		})
 	}
@@ -57,18 +57,18 @@ func (n *membership) keepMembers(l *leadership, r *roster) error {
 	ctx, cancel := context.WithTimeout(l.ctx, 2*n.replica.attemptTimeout())
 	defer cancel()
 	if err := n.carryOut(ctx, l, c); err != nil {
-		return fmt.Errorf("%s: %w", n.book.nameOf(c.id), err)
+		return fmt.Errorf("%s: %w", n.book.NameOf(c.id), err)
 	}
 	return nil
 }
 
 // record has the cluster know what a member says of itself.
 func (n *membership) record(l *leadership, id string) error {
-	known, heard := n.book.get(id)
+	known, heard := n.book.Get(id)
 	if m, ok := n.store.State().Member(id); !heard || ok && m == known {
 		return nil
 	}
-	c := state.Command{Node: n.self.id, Change: state.SetMember{Member: known}}
+	c := state.Command{Node: n.self.ID, Change: state.SetMember{Member: known}}
 	err := l.apply(l.ctx, n.replica, state.SealCommand(n.store.State().Keys, &c), func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == known
@@ -83,7 +83,7 @@ func (n *membership) record(l *leadership, id string) error {
 func (n *membership) carryOut(ctx context.Context, l *leadership, c change) error {
 	id := raft.ServerID(c.id)
 	if c.kind == remove {
-		n.log.Warn("removing a member", "member", n.book.nameOf(c.id), "id", c.id, "why", c.why)
+		n.log.Warn("removing a member", "member", n.book.NameOf(c.id), "id", c.id, "why", c.why)
 		return n.remove(ctx, l, c.id)
 	}
 	settled, err := l.settle(ctx, n.replica)
@@ -97,10 +97,10 @@ func (n *membership) carryOut(ctx context.Context, l *leadership, c change) erro
 	}
 	switch m := all[i]; {
 	case c.kind == demote && m.votes && m.absent && canDoWithout(all, c.id):
-		n.log.Warn("a member votes no more", "member", n.book.nameOf(c.id), "id", c.id, "why", c.why)
+		n.log.Warn("a member votes no more", "member", n.book.NameOf(c.id), "id", c.id, "why", c.why)
 		return waitFuture(ctx, l.raft.DemoteVoter(id, settled, n.replica.attemptTimeout()))
 	case c.kind == promote && m.current:
-		n.log.Info("a member votes from now on", "member", n.book.nameOf(c.id), "id", c.id, "why", c.why)
+		n.log.Info("a member votes from now on", "member", n.book.NameOf(c.id), "id", c.id, "why", c.why)
 		return waitFuture(ctx, l.raft.AddVoter(id, raft.ServerAddress(id), settled, n.replica.attemptTimeout()))
 	}
 	return nil
@@ -135,7 +135,7 @@ func (n *membership) leadMembers(l *leadership) {
 			n.log.Warn("a change of the membership failed; it is tried again", "err", err)
 		}
 		select {
-		case <-n.book.changed():
+		case <-n.book.Changed():
 		case <-time.After(time.Second):
 		case <-l.ctx.Done():
 			return

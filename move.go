@@ -49,9 +49,9 @@ func (n *holder) move(ctx context.Context, role, node string) error {
 	case len(queue) == 0 || queue[0].Node == id:
 		return nil
 	case queue[0].HoldDown != 0:
-		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.book.nameOf(queue[0].Node))
+		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.book.NameOf(queue[0].Node))
 	case id != "":
-		return fmt.Errorf("%s waits for it no more, and %s has it now", n.book.nameOf(id), n.book.nameOf(queue[0].Node))
+		return fmt.Errorf("%s waits for it no more, and %s has it now", n.book.NameOf(id), n.book.NameOf(queue[0].Node))
 	}
 	return nil
 }
@@ -62,7 +62,7 @@ func (n *holder) holder(role string) (fence uint64, own bool) {
 	if len(queue) == 0 || queue[0].HoldDown != 0 {
 		return 0, false
 	}
-	if own = queue[0].Node == n.self.id; own && !n.keeper.usable(queue[0].Session) {
+	if own = queue[0].Node == n.self.ID; own && !n.keeper.usable(queue[0].Session) {
 		return 0, false
 	}
 	return queue[0].Index, own
@@ -76,7 +76,7 @@ func (n *holder) memberID(node string) (string, error) {
 		if id == node {
 			return node, nil
 		}
-		if n.book.name(id) == node {
+		if n.book.Name(id) == node {
 			if found != "" {
 				return "", fmt.Errorf("several members have the name %s; use the ID", node)
 			}
@@ -91,7 +91,7 @@ func (n *holder) memberID(node string) (string, error) {
 
 // Will implements Tenure.
 func (t *tenure) Will() []byte {
-	will, err := t.n.replica.port.Will(t.n.self.id, t.ref.Session, t.n.addresses())
+	will, err := t.n.replica.port.Will(t.n.self.ID, t.ref.Session, t.n.addresses())
 	if err != nil {
 		t.n.log.Warn("there is no will; if this process dies, others wait for its lease to end", "err", err)
 		return nil
@@ -103,7 +103,7 @@ func (t *tenure) Will() []byte {
 func (n *holder) addresses() []string {
 	var all []string
 	for _, id := range n.replica.others() {
-		if addr, ok := n.book.addr(id); ok {
+		if addr, ok := n.book.Addr(id); ok {
 			all = append(all, addr)
 		}
 	}

@@ -56,16 +56,16 @@ func (n *membership) peerStatus() []PeerStatus {
 		return nil
 	}
 	differs := n.settings.differences(n.up.ownSettings())
-	for id, m := range n.book.all() {
+	for id, m := range n.book.All() {
 		d := differs[id]
 		delete(differs, id)
 		since, err := n.replica.port.LastError(id)
-		if id == n.self.id || n.replica.raft.Load() != nil && !n.replica.isServer(id) || err == nil && len(d) == 0 {
+		if id == n.self.ID || n.replica.raft.Load() != nil && !n.replica.isServer(id) || err == nil && len(d) == 0 {
 			continue
 		}
 		p := PeerStatus{ID: id, Name: m.Name, Addr: m.Addr, Differs: d}
 		if err != nil {
-			p.Err, p.Since, p.Stopped = explain(err), since, n.book.leaves(id)
+			p.Err, p.Since, p.Stopped = explain(err), since, n.book.IsLeaving(id)
 		}
 		known[m.Addr] = true
 		out = append(out, p)
@@ -153,13 +153,13 @@ func explain(err error) string {
 
 // whyNot says what the node is waiting for.
 func (n *membership) whyNot() string {
-	if s := n.life.setback.Load(); s != nil {
-		return s.err.Error()
+	if s := n.life.Setback.Load(); s != nil {
+		return s.Err.Error()
 	}
 	why := "the cluster has no leader that it can reach"
 	if n.replica.raft.Load() == nil {
 		why = "it has found no cluster yet"
-		if w := n.life.waitsFor.Load(); w != nil {
+		if w := n.life.WaitsFor.Load(); w != nil {
 			why = *w
 		}
 	}

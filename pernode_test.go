@@ -88,7 +88,7 @@ func TestPerNode(t *testing.T) {
 			keys[key] = true
 			serials[n.certs.Status()[0].Serial] = true
 			if _, err := n.Storage().List(t.Context(), "certificates", true); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("%s: certificates in the cluster's storage: %v", n.self.name, err)
+				t.Errorf("%s: certificates in the cluster's storage: %v", n.self.Name, err)
 			}
 			for k, r, it := []byte(nil), (*state.Value)(nil), n.store.State().Records.Root().Iterator(); ; {
 				var ok bool
@@ -101,7 +101,7 @@ func TestPerNode(t *testing.T) {
 			}
 			for _, other := range nodes {
 				if b := files(t, other.cfg.Dir); bytes.Contains(b, []byte(name)) || bytes.Contains(b, []byte("PRIVATE")) || !bytes.Contains(b, []byte(ownFile)) {
-					t.Errorf("the directory of %s shows a name or a key", other.self.name)
+					t.Errorf("the directory of %s shows a name or a key", other.self.Name)
 				}
 			}
 		}
@@ -110,7 +110,7 @@ func TestPerNode(t *testing.T) {
 		}
 
 		old := nodes[1].certs.Status()[0].Serial
-		if err := configs[nodes[1].self.name].RenewCertSync(t.Context(), name, true); err != nil {
+		if err := configs[nodes[1].self.Name].RenewCertSync(t.Context(), name, true); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -122,7 +122,7 @@ func TestPerNode(t *testing.T) {
 
 		for _, n := range nodes {
 			if n != nodes[1] {
-				net.Host(n.self.name).Kill()
+				net.Host(n.self.Name).Kill()
 			}
 			n.Close()
 		}
@@ -399,7 +399,7 @@ func TestPerNodeCompromised(t *testing.T) {
 			k := n.store.State().Tickets
 			for _, key := range append([][]byte{k.Current, k.Next}, k.Previous...) {
 				if bytes.Equal(key, before.Current) || bytes.Equal(key, before.Next) {
-					t.Errorf("%s accepts a key of before", n.self.name)
+					t.Errorf("%s accepts a key of before", n.self.Name)
 				}
 			}
 		}
@@ -437,7 +437,7 @@ func TestPerNodeIsCleaned(t *testing.T) {
 		synctest.Wait()
 		for _, n := range nodes {
 			if own(n).Exists(t.Context(), key) {
-				t.Errorf("%s keeps an expired certificate", n.self.name)
+				t.Errorf("%s keeps an expired certificate", n.self.Name)
 			}
 		}
 		if nodes[0].Storage().Exists(t.Context(), key) {

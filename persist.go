@@ -77,7 +77,7 @@ func (n *replica) lastSnapshot(ctx context.Context) {
 // snapshot writes down what this node has applied, if its newest snapshot does not have it.
 func (n *replica) snapshot(ctx context.Context) error {
 	r, d := n.raft.Load(), n.disk.Load()
-	if n.dir == nil || r == nil || n.life.works.Err() != nil || n.life.setback.Load() != nil {
+	if n.dir == nil || r == nil || n.life.Works.Err() != nil || n.life.Setback.Load() != nil {
 		return nil
 	}
 	have, err := d.snaps.List()
@@ -89,7 +89,7 @@ func (n *replica) snapshot(ctx context.Context) error {
 		return nil // raft would log an error
 	}
 	go r.Snapshot() // its future is not waited for, as that of Apply is not: raft does not answer all; this ends with raft
-	ctx, stop := n.life.whileOpen(ctx)
+	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, snapshotLimit)
 	defer cancel()

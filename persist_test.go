@@ -49,7 +49,7 @@ func TestRestartAlone(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, n := range nodes[:2] {
-					net.Host(n.self.name).Kill()
+					net.Host(n.self.Name).Kill()
 					n.Close()
 				}
 				alone := reviewReopen(t, nodes[2])

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -92,18 +93,18 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
 	defer cancel()
-	ctx, stop := p.n.life.whileOpen(ctx)
+	ctx, stop := p.n.life.WhileOpen(ctx)
 	defer stop()
 
-	s, err := p.n.store.Wait(ctx, func(s *state.State) bool { return p.n.self.ownSession(s) != 0 })
+	s, err := p.n.store.Wait(ctx, func(s *state.State) bool { return p.n.self.Session(s) != 0 })
 	if err != nil {
-		return 0, state.Answer{}, p.n.life.because(err)
+		return 0, state.Answer{}, p.n.life.Because(err)
 	}
-	own := p.n.self.ownSession(s)
+	own := p.n.self.Session(s)
 	if c.Session != 0 && c.Session != own {
 		return c.Session, state.Answer{}, errEnded
 	}
-	c.Node, c.Session, c.Time = p.n.self.id, own, time.Now().UnixNano()
+	c.Node, c.Session, c.Time = p.n.self.ID, own, time.Now().UnixNano()
 	if c.Seq, c.Acked = p.begin(c.Session); c.Seq == 0 {
 		return c.Session, state.Answer{}, errEnded
 	}
@@ -112,7 +113,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	entry := state.SealCommand(s.Keys, &c)
 
 	for {
-		changed := p.n.life.changed.Wait()
+		changed := p.n.life.Changed.Wait()
 		err := p.attempt(ctx, &proposal{session: c.Session, seq: c.Seq, entry: entry, done: make(chan error, 1)})
 		if err == nil {
 			break
@@ -123,7 +124,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return c.Session, a, p.n.life.because(context.Cause(ctx))
+			return c.Session, a, p.n.life.Because(context.Cause(ctx))
 		}
 		timer.Stop()
 	}
@@ -132,7 +133,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 		return ok
 	})
 	if err != nil {
-		return c.Session, state.Answer{Seq: c.Seq}, p.n.life.because(err)
+		return c.Session, state.Answer{Seq: c.Seq}, p.n.life.Because(err)
 	}
 	if a.Code == state.CodeEnded {
 		return c.Session, a, errEnded
@@ -181,12 +182,12 @@ func (p *proposer) end(session, seq uint64) {
 
 // attempt takes a proposal to the leader once.
 func (p *proposer) attempt(ctx context.Context, q *proposal) error {
-	if p.n.leader() == p.n.self.id {
+	if p.n.leader() == p.n.self.ID {
 		l, err := p.n.awaitLeading(ctx)
 		if err != nil {
 			return err
 		}
-		return p.n.proposeBatch(ctx, l, p.n.self.id, []*proposal{q})
+		return p.n.proposeBatch(ctx, l, p.n.self.ID, []*proposal{q})
 	}
 	select {
 	case p.queue <- q:
@@ -247,7 +248,7 @@ func (p *proposer) run(ctx context.Context) {
 				return
 			}
 		}
-		p.n.life.tasks.Go(func() {
+		p.n.life.Tasks.Go(func() {
 			err := p.forward(ctx, batch)
 			<-slots
 			for _, q := range batch {
@@ -260,7 +261,7 @@ func (p *proposer) run(ctx context.Context) {
 // forward calls the leader with a batch. The answers come by the log, to this node's own state machine.
 func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	leader := p.n.leader()
-	if leader == "" || leader == p.n.self.id {
+	if leader == "" || leader == p.n.self.ID {
 		return ErrNoLeader
 	}
 	var e codec.Encoder
@@ -272,9 +273,9 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
 	defer cancel()
-	p.n.life.tasks.Go(func() { // whoever leads no more may be cut off, and never answer
+	p.n.life.Tasks.Go(func() { // whoever leads no more may be cut off, and never answer
 		for {
-			changed := p.n.life.changed.Wait()
+			changed := p.n.life.Changed.Wait()
 			if p.n.leader() != leader {
 				break
 			}
@@ -286,7 +287,7 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 		}
 		cancel()
 	})
-	_, err := p.n.port.Call(ctx, leader, callApply, e.B)
+	_, err := p.n.port.Call(ctx, leader, rpc.Apply, e.B)
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -30,7 +31,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		held, returned := make(chan uint64, 1), make(chan error, 1)
 		go func() {
 			returned <- n.Hold(ctx, Role{Name: "r", Public: true, Keep: true}, func(ctx context.Context, _ Tenure) error {
-				held <- n.self.ownSession(n.store.State())
+				held <- n.self.Session(n.store.State())
 				<-ctx.Done()
 				return nil
 			})
@@ -38,7 +39,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		session := <-held
 		got := holdUntil(t.Context(), next, Role{Name: "r", Public: true})
 		time.Sleep(time.Second)
-		net.Isolate(leader.self.name)
+		net.Isolate(leader.self.Name)
 		cancel()
 		<-returned
 		select {
@@ -46,7 +47,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Error("nobody gets the role")
 		}
-		if now := n.self.ownSession(n.store.State()); now != session {
+		if now := n.self.Session(n.store.State()); now != session {
 			t.Errorf("the session is %d and was %d: this shows nothing", now, session)
 		}
 	})
@@ -107,8 +108,8 @@ func TestMoveToOneThatLeaves(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		time.AfterFunc(time.Second, cancel)
 		begun := time.Now()
-		err := third.Move(t.Context(), "r", heir.self.name)
-		if took := time.Since(begun); err == nil || errors.Is(err, ErrNoLeader) || !strings.Contains(err.Error(), third.self.name) || took > 3*time.Second {
+		err := third.Move(t.Context(), "r", heir.self.Name)
+		if took := time.Since(begun); err == nil || errors.Is(err, ErrNoLeader) || !strings.Contains(err.Error(), third.self.Name) || took > 3*time.Second {
 			t.Errorf("after %v: %v; want an error that says who has the role", took, err)
 		}
 		<-got
@@ -130,7 +131,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		var e codec.Encoder
 		e.Uint(ref.Session)
 		e.Bool(true)
-		if _, err := n.replica.askLeader(t.Context(), callEnd, e.B); err != nil {
+		if _, err := n.replica.askLeader(t.Context(), rpc.EndSession, e.B); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -190,10 +191,10 @@ func TestRemovedHolderHasItsLease(t *testing.T) {
 				t.Fatal(err)
 			}
 			if cut {
-				net.Block(holder.self.name, leader.self.name)
-				net.Block(leader.self.name, holder.self.name)
+				net.Block(holder.self.Name, leader.self.Name)
+				net.Block(leader.self.Name, holder.self.Name)
 			}
-			answer, err := leader.ops.removeMember(t.Context(), l, remote.RemoveRequest{Node: holder.self.id, Force: true})
+			answer, err := leader.ops.removeMember(t.Context(), l, remote.RemoveRequest{Node: holder.self.ID, Force: true})
 			if err != nil || answer.Refused {
 				t.Fatal(answer.Text, err)
 			}

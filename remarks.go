@@ -29,7 +29,7 @@ func (n *Node) remark(role, text string) {
 	}
 	n.remarks.mu.Unlock()
 	if !same {
-		n.life.changed.Notify()
+		n.life.Changed.Notify()
 	}
 }
 

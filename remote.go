@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -27,9 +28,9 @@ const (
 // handleRecords serves the calls of operators' programs, which are no members. They have proved that they know the secret, and
 // whoever knows it is trusted.
 func (n *operator) handleRecords(mux *http.ServeMux) {
-	mux.HandleFunc("POST "+remote.CallList, bytesCall(n.serveRecordList))
-	mux.HandleFunc("POST "+remote.CallLoad, bytesCall(n.serveRecordLoad))
-	mux.HandleFunc("POST "+remote.CallPut, bytesCall(n.serveRecordPut))
+	mux.HandleFunc("POST "+remote.CallList, rpc.Bytes(n.serveRecordList))
+	mux.HandleFunc("POST "+remote.CallLoad, rpc.Bytes(n.serveRecordLoad))
+	mux.HandleFunc("POST "+remote.CallPut, rpc.Bytes(n.serveRecordPut))
 }
 
 // serveRecordList answers without a leader too, and says so: what a node has is worth saving then.
@@ -113,7 +114,7 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
 	if !n.replica.caughtUp(ctx, 4) {
-		return nil, n.life.lifeError(ErrNoLeader)
+		return nil, n.life.Explain(ErrNoLeader)
 	}
 	reply, err := n.compare(ctx, records)
 	if err != nil {

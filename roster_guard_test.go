@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -18,7 +19,7 @@ func TestAnotherTimingDoesNotJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		x := others[0].members.greeting()
-		x.Member, x.Boot = state.Member{ID: newID(), Addr: "x:7373"}, newBoot(1)
+		x.Member, x.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		x.Settings.Values[timingSetting] = WAN.String()
 		if _, err := leader.members.serveJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
 			t.Errorf("it is told %v", err)
@@ -71,7 +72,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		l := leader.replica.leading.Load()
 		before := voting(t, nodes)
-		if err := leader.members.carryOut(t.Context(), l, change{demote, others[0].self.id, "it is there"}); err != nil {
+		if err := leader.members.carryOut(t.Context(), l, change{demote, others[0].self.ID, "it is there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -82,7 +83,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		mustBeReady(t, e)
 		net.Isolate("e")
 		time.Sleep(2 * leader.timing.Lease)
-		if err := leader.members.carryOut(t.Context(), l, change{promote, e.self.id, "it was there"}); err != nil {
+		if err := leader.members.carryOut(t.Context(), l, change{promote, e.self.ID, "it was there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -98,16 +99,16 @@ func TestRemovalLeavesAMajority(t *testing.T) {
 		nodes := trio(t, net, nil)
 		leader, others := leaderOf(t, nodes)
 		l := leader.replica.leading.Load()
-		net.Isolate(others[0].self.name)
-		if _, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].self.id) == nil }); err != nil {
+		net.Isolate(others[0].self.Name)
+		if _, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].self.ID) == nil }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(leader.timing.Lease)
-		err := leader.members.remove(t.Context(), l, others[1].self.id)
+		err := leader.members.remove(t.Context(), l, others[1].self.ID)
 		if err == nil || !strings.Contains(err.Error(), "only 1 of the 2 voters that are left are there") {
 			t.Errorf("the last follower is removed: %v", err)
 		}
-		if err := leader.members.remove(t.Context(), l, others[0].self.id); err != nil {
+		if err := leader.members.remove(t.Context(), l, others[0].self.ID); err != nil {
 			t.Errorf("the dead voter is not removed: %v", err)
 		}
 	})

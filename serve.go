@@ -65,7 +65,7 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 		return err
 	}
 	defer p.health.Close()
-	n.startHealth(p.health, n.life.tasks.Go)
+	n.startHealth(p.health, n.life.Tasks.Go)
 	return n.serve(ctx, h, p)
 }
 
@@ -143,8 +143,8 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	plain.Use(frontend.SmallServer(n.HTTPHandler(nil), n.log), frontend.Wrap(n.gate, plain.Ln, n.cfg.Proxies, nil))
 	n.fronts.Add(https, plain)
 	defer n.fronts.Remove(https, plain)
-	n.life.tasks.Go(https.Serve)
-	n.life.tasks.Go(plain.Serve)
+	n.life.Tasks.Go(https.Serve)
+	n.life.Tasks.Go(plain.Serve)
 	n.log.Info("serving", "https", https.Ln.Addr().String(), "domains", p.domains)
 	select {
 	case <-https.Done:
@@ -153,12 +153,12 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 		return edge("serving", plain.Err)
 	case <-health.Done:
 		return edge("serving", health.Err)
-	case <-n.life.opened.Done():
+	case <-n.life.Open.Done():
 		return ErrClosed
 	case <-ctx.Done():
 	}
-	n.life.drained.Store(true)
-	n.life.changed.Notify()
+	n.life.Drained.Store(true)
+	n.life.Changed.Notify()
 	n.log.Info("draining", "grace", max(n.cfg.Drain.Grace, 0), "patience", n.cfg.Drain.Patience)
 	grace := time.NewTimer(n.cfg.Drain.Grace)
 	defer grace.Stop()
@@ -170,7 +170,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	}
 	select {
 	case <-grace.C:
-	case <-n.life.opened.Done():
+	case <-n.life.Open.Done():
 		return ErrClosed
 	}
 	var ends sync.WaitGroup
@@ -253,7 +253,7 @@ func listenRemedy(err error) string {
 // What is added to it before it is used, such as ClientAuth, its session tickets are bound to. Whoever changes a clone instead must not let its clients and those of
 // other clones resume each other's sessions: SessionTicketsDisabled.
 func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
-	if n.life.opened.Err() != nil {
+	if n.life.Open.Err() != nil {
 		return nil, ErrClosed
 	}
 	config, err := n.certs.TLSConfig(domains...)
@@ -283,7 +283,7 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 // so. RemoteAddr of its connections is then the client's. A connection must send its first byte within ten seconds, and a client
 // that takes nothing for thirty seconds loses its connection. It is what HTTPHandler is served on by programs that do not use Serve.
 func (n *Node) Listen(network, addr string) (net.Listener, error) {
-	if n.life.opened.Err() != nil {
+	if n.life.Open.Err() != nil {
 		return nil, ErrClosed
 	}
 	ln, err := n.listenAt("HTTPAddr", network, addr)

@@ -90,7 +90,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 			if slices.ContainsFunc(nodes, func(o *Node) bool { return o != n && o.replica.leading.Load() != nil }) {
 				j.add("transferred") // or its session would not have been ended
 			}
-			j.add("closed " + n.self.name)
+			j.add("closed " + n.self.Name)
 			ended[i] <- err
 		}()
 	}
@@ -108,7 +108,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	at := slices.IndexFunc(nodes, func(n *Node) bool { return n.self.id == nodes[0].replica.leader() })
+	at := slices.IndexFunc(nodes, func(n *Node) bool { return n.self.ID == nodes[0].replica.leader() })
 	leader = nodes[at]
 	observer := nodes[(at+1)%3]
 
@@ -121,7 +121,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 		if code, text, err := readyz(cfgs[at]); code != 503 || text != "draining" {
 			t.Errorf("readyz while roles are handed over: %d %q %v", code, text, err)
 		}
-		if observer.replica.leader() != leader.self.id {
+		if observer.replica.leader() != leader.self.ID {
 			t.Error("the leadership went before the role")
 		}
 		return nil
@@ -195,7 +195,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 	ended[at] <- err
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	want := []string{"answered", "yielded", "next", "transferred", "closed " + leader.self.name}
+	want := []string{"answered", "yielded", "next", "transferred", "closed " + leader.self.Name}
 	if !slices.Equal(j.steps, want) {
 		t.Errorf("%q, want %q", j.steps, want)
 	}

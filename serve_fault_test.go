@@ -126,7 +126,7 @@ func TestDroppedTicketsStayDropped(t *testing.T) {
 		time.Sleep(snapshotQuiet + snapshotJitter + time.Second)
 		for _, n := range nodes {
 			if n != nodes[2] {
-				net.Host(n.self.name).Kill()
+				net.Host(n.self.Name).Kill()
 			}
 			n.Close()
 		}

@@ -168,7 +168,7 @@ func TestHealth(t *testing.T) {
 		if code(nodes[0], "/livez") != 200 || code(nodes[0], "/readyz") != 200 {
 			t.Error("a ready node says it is not")
 		}
-		nodes[0].life.leaving.Store(true)
+		nodes[0].life.Leaving.Store(true)
 		if code(nodes[0], "/livez") != 200 || code(nodes[0], "/readyz") != 503 {
 			t.Error("a node on its way out is not live, or ready")
 		}

@@ -19,8 +19,8 @@ func (n *Node) told(fx *state.Effects) {
 	if fx.Sessions {
 		n.keeper.sessionsChanged()
 		n.roles.presence.observe(n.store.State())
-		n.life.sessions.Notify()
-		n.life.tasks.Go(n.replica.port.Recheck) // another process may have taken a node's place
+		n.life.Sessions.Notify()
+		n.life.Tasks.Go(n.replica.port.Recheck) // another process may have taken a node's place
 	}
 	if len(fx.Claims) > 0 {
 		n.roles.tenures.tell(n.store.State(), fx.Claims)
@@ -30,10 +30,10 @@ func (n *Node) told(fx *state.Effects) {
 	}
 	if fx.Tickets {
 		n.tickets.Follow(n.store.State().Tickets)
-		n.life.changed.Notify()
+		n.life.Changed.Notify()
 	}
 	if say := n.space.look(n.store.State()); say != nil {
-		n.life.tasks.Go(say)
+		n.life.Tasks.Go(say)
 	}
 	sites := keyspace.CertificateSites(fx.Keys)
 	for _, site := range sites {
@@ -50,7 +50,7 @@ func (n *Node) company(ctx context.Context) {
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.started.Add(time.Duration(n.keeper.first.Load())+companyTime))
 	defer cancel()
 	for settled := false; !settled && ctx.Err() == nil; {
-		changed := n.life.sessions.Wait()
+		changed := n.life.Sessions.Wait()
 		s := n.store.State()
 		var moment <-chan time.Time
 		if !slices.ContainsFunc(s.Servers, func(id string) bool { return s.Session(id) == nil }) {

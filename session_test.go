@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -20,14 +21,14 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		holder, second := others[0], others[1]
 		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
-		number := leader.store.State().Number(holder.self.id)
-		if _, err := leader.members.serveOpen(t.Context(), holder.self.id, openRequest(newBoot(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
+		number := leader.store.State().Number(holder.self.ID)
+		if _, err := leader.members.serveOpen(t.Context(), holder.self.ID, openRequest(self.NewIncarnation(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
 			t.Errorf("another process asks for a session while the holder's runs, and is told %v", err)
 		}
 		open := func(boot string, seen uint64, before ...string) { // as if the leader had proposed it before it knew better
 			t.Helper()
 			time.Sleep(time.Second)
-			c := state.Command{Node: holder.self.id, Change: state.OpenSession{Incarnation: boot, Processes: append(before, boot), Replaces: seen, Clean: true}}
+			c := state.Command{Node: holder.self.ID, Change: state.OpenSession{Incarnation: boot, Processes: append(before, boot), Replaces: seen, Clean: true}}
 			last := leader.store.State().Index
 			if err := leader.replica.changeSession(t.Context(), c, func(s *state.State) bool { return s.Index > last }); err != nil {
 				t.Fatalf("the request proves nothing, since the leader does not propose it: %v", err)
@@ -38,11 +39,11 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			}
 		}
 		for _, late := range []struct{ of, boot string }{
-			{"its earlier process", newBoot(0)},
-			{"its own process", holder.self.boot},
+			{"its earlier process", self.NewIncarnation(0)},
+			{"its own process", holder.self.Incarnation},
 		} {
 			open(late.boot, 0)
-			if got := leader.store.State().Number(holder.self.id); got != number {
+			if got := leader.store.State().Number(holder.self.ID); got != number {
 				t.Fatalf("a late request of %s has replaced session %d by %d", late.of, number, got)
 			}
 			select {
@@ -52,8 +53,8 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			}
 		}
 		// One that knows the session that it replaces is no late one.
-		open(newBoot(state.StartOf(holder.self.boot)+1), number, holder.self.boot)
-		if got := leader.store.State().Number(holder.self.id); got == number {
+		open(self.NewIncarnation(state.StartOf(holder.self.Incarnation)+1), number, holder.self.Incarnation)
+		if got := leader.store.State().Number(holder.self.ID); got == number {
 			t.Errorf("a request of the next process, which knows session %d, has not replaced it", number)
 		}
 	})
@@ -75,8 +76,8 @@ func TestNoSessionForStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		l, others := leaderOf(t, nodes)
-		stranger := newID()
-		_, err := l.members.serveOpen(t.Context(), stranger, openRequest(newBoot(1), 0))
+		stranger := self.NewID()
+		_, err := l.members.serveOpen(t.Context(), stranger, openRequest(self.NewIncarnation(1), 0))
 		if err == nil || err.Error() != "not a member of the cluster" {
 			t.Errorf("a stranger that asks for a session is told %v", err)
 		}
@@ -86,8 +87,8 @@ func TestNoSessionForStrangers(t *testing.T) {
 		}
 		// The same of a member is granted.
 		n := others[0]
-		number := l.store.State().Number(n.self.id)
-		if _, err := l.members.serveOpen(t.Context(), n.self.id, openRequest(n.self.boot, number)); err != nil || l.store.State().Number(n.self.id) <= number {
+		number := l.store.State().Number(n.self.ID)
+		if _, err := l.members.serveOpen(t.Context(), n.self.ID, openRequest(n.self.Incarnation, number)); err != nil || l.store.State().Number(n.self.ID) <= number {
 			t.Errorf("a member that asks for a session is told %v", err)
 		}
 	})

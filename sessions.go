@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
@@ -22,16 +23,16 @@ func (n *membership) openSession(ctx context.Context, lost uint64) error {
 		return err
 	}
 	s := n.store.State()
-	if own := n.self.ownSession(s); own != 0 && own != lost {
+	if own := n.self.Session(s); own != 0 && own != lost {
 		return nil // the answer to an earlier call was lost
 	}
 	var e codec.Encoder
-	e.String(n.self.boot)
-	e.Uint(s.Number(n.self.id))
-	e.Bool(lost != 0 && s.Number(n.self.id) == lost && !n.up.seen(lost)) // else something of the last one may be seen yet
-	e.String(n.self.addr)
+	e.String(n.self.Incarnation)
+	e.Uint(s.Number(n.self.ID))
+	e.Bool(lost != 0 && s.Number(n.self.ID) == lost && !n.up.seen(lost)) // else something of the last one may be seen yet
+	e.String(n.self.Addr)
 	e.Bytes(state.EncodeProcesses(n.ident.identity().Processes))
-	if _, err := n.replica.askLeader(ctx, callOpen, e.B); err != nil {
+	if _, err := n.replica.askLeader(ctx, rpc.OpenSession, e.B); err != nil {
 		if refused := new(wire.CallError); errors.As(err, &refused) && refused.Status == http.StatusConflict {
 			if r := n.greet(ctx); r.err != nil {
 				n.giveUp(r.err)
@@ -39,12 +40,12 @@ func (n *membership) openSession(ctx context.Context, lost uint64) error {
 		}
 		return err
 	}
-	seen := s.Number(n.self.id)
+	seen := s.Number(n.self.ID)
 	s, err := n.store.Wait(ctx, func(s *state.State) bool {
-		last, _ := s.Process(n.self.id)
-		return s.Number(n.self.id) != seen || last.Incarnation != "" && last.Incarnation != n.self.boot && !state.ComesAfter(n.ident.identity().Processes, last.Incarnation)
+		last, _ := s.Process(n.self.ID)
+		return s.Number(n.self.ID) != seen || last.Incarnation != "" && last.Incarnation != n.self.Incarnation && !state.ComesAfter(n.ident.identity().Processes, last.Incarnation)
 	})
-	if err == nil && n.self.ownSession(s) == 0 {
+	if err == nil && n.self.Session(s) == 0 {
 		err = errors.New("the session that was to be replaced has ended")
 	}
 	return err
@@ -53,10 +54,10 @@ func (n *membership) openSession(ctx context.Context, lost uint64) error {
 // noteSession has the directory know that this process has had a session, and so which process the
 // cluster has on record.
 func (n *membership) noteSession() {
-	if processes := n.ident.identity().Processes; len(processes) < 2 || n.self.ownSession(n.store.State()) == 0 {
+	if processes := n.ident.identity().Processes; len(processes) < 2 || n.self.Session(n.store.State()) == 0 {
 		return
 	}
-	if err := n.ident.save(func(id *identity) { id.Processes = []string{n.self.boot} }); err != nil {
+	if err := n.ident.save(func(id *identity) { id.Processes = []string{n.self.Incarnation} }); err != nil {
 		n.log.Debug("that this process has had a session cannot be written down", "err", err) // all processes are known anyway
 	}
 }
@@ -64,24 +65,24 @@ func (n *membership) noteSession() {
 // live sees to the session for as long as it has a lease. It returns when all that hung on it is over, with the session's
 // number if the cluster may still believe in it. A setback since there were that many ends it at once: the node has not caught up since.
 func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
-	session := n.self.ownSession(n.store.State())
+	session := n.self.Session(n.store.State())
 	if session == 0 {
 		return 0 // it has ended already
 	}
 	over := n.keeper.begin(session)
-	if n.life.setbacks.Load() != setbacks {
+	if n.life.Setbacks.Load() != setbacks {
 		n.keeper.lose(ErrLost)
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
-		renewed, changed := n.keeper.renewed.Wait(), n.life.sessions.Wait()
+		renewed, changed := n.keeper.renewed.Wait(), n.life.Sessions.Wait()
 		s := n.store.State()
-		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.self.id) {
+		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.self.ID) {
 			self := n.asMember()
 			n.replica.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
 			return 0
 		}
-		if n.self.ownSession(s) != session {
+		if n.self.Session(s) != session {
 			n.keeper.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
 			return 0
 		}
@@ -89,7 +90,7 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 			leased = true
 			n.keeper.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
 			n.keeper.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
-			n.life.changed.Notify()
+			n.life.Changed.Notify()
 		}
 		if leased {
 			renewed = nil
@@ -113,11 +114,11 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 // endSession has the cluster end the session of this node at its own word. If not all was given up in time, something of it may be seen yet.
 func (n *membership) endSession(ctx context.Context, number uint64, clean bool) error {
 	for number != 0 {
-		changed := n.life.changed.Wait()
+		changed := n.life.Changed.Wait()
 		var e codec.Encoder
 		e.Uint(number)
 		e.Bool(!clean)
-		_, err := n.replica.askLeader(ctx, callEnd, e.B)
+		_, err := n.replica.askLeader(ctx, rpc.EndSession, e.B)
 		if err == nil {
 			break
 		}

@@ -47,11 +47,11 @@ func TestDifferentSettings(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				for _, n := range nodes {
 					odd := "c at c:7373"
-					if n.self.name == "c" {
+					if n.self.Name == "c" {
 						odd = "a at a:7373"
 					}
-					if len(books[n.self.name].with("level=WARN", "nodes are configured differently", odd+": ", tc.field+": ")) == 0 {
-						t.Errorf("%s does not say that %s differs: %q", n.self.name, odd, books[n.self.name].with("level=WARN"))
+					if len(books[n.self.Name].with("level=WARN", "nodes are configured differently", odd+": ", tc.field+": ")) == 0 {
+						t.Errorf("%s does not say that %s differs: %q", n.self.Name, odd, books[n.self.Name].with("level=WARN"))
 					}
 				}
 				s := nodes[0].Status()
@@ -72,7 +72,7 @@ func TestDifferentSettings(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				for _, n := range []*Node{nodes[0], nodes[1], n} {
 					if s := n.Status(); len(s.Peers)+len(s.Waiting) != 0 {
-						t.Errorf("%s, when all is repaired: %+v %+v", n.self.name, s.Peers, s.Waiting)
+						t.Errorf("%s, when all is repaired: %+v %+v", n.self.Name, s.Peers, s.Waiting)
 					}
 				}
 			})
@@ -124,8 +124,8 @@ func TestNoFormationWithAnotherTiming(t *testing.T) {
 		nodes := []*Node{open("a", LAN), open("b", LAN), open("c", Fast)}
 		time.Sleep(15 * time.Second)
 		for _, n := range nodes {
-			if n.replica.raft.Load() != nil || n.life.failure() != nil {
-				t.Fatalf("%s: in a cluster, or failed: %v", n.self.name, n.life.failure())
+			if n.replica.raft.Load() != nil || n.life.Failure() != nil {
+				t.Fatalf("%s: in a cluster, or failed: %v", n.self.Name, n.life.Failure())
 			}
 		}
 		if len(books["a"].with("level=WARN", "this node is in no cluster yet", "c at c:7373: its Timing is fast, and that of this cluster is lan")) == 0 {
@@ -176,7 +176,7 @@ func TestAnotherTimingIsRefused(t *testing.T) {
 				}
 				told := 0
 				for _, other := range []*Node{leader, others[1]} {
-					told += len(books[other.self.name].with("level=WARN", "a node is refused", why, cfg.Name))
+					told += len(books[other.self.Name].with("level=WARN", "a node is refused", why, cfg.Name))
 				}
 				if told == 0 {
 					t.Error("the cluster's log does not say that a node is refused")

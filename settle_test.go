@@ -59,25 +59,25 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 			t.Fatalf("before any change: %v", err)
 		}
 		for _, n := range nodes {
-			net.Block(n.self.name, deaf.self.name)
+			net.Block(n.self.Name, deaf.self.Name)
 		}
-		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.self.id), 0, time.Second)); err != nil {
+		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.self.ID), 0, time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		s, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.self.id) })
+		s, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.self.ID) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), leader.timing.Retry())
 		defer cancel()
-		if _, err := l.settle(ctx, leader.replica); err == nil || !strings.Contains(err.Error(), deaf.self.id+" has not heard of it") {
-			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.self.id, err)
+		if _, err := l.settle(ctx, leader.replica); err == nil || !strings.Contains(err.Error(), deaf.self.ID+" has not heard of it") {
+			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.self.ID, err)
 		}
 		settled, err := l.settle(t.Context(), leader.replica)
 		if err != nil || settled != s.Elected {
 			t.Errorf("settled is configuration %d and not %d: %v", settled, s.Elected, err)
 		}
-		if leader.store.State().Session(deaf.self.id) != nil {
+		if leader.store.State().Session(deaf.self.ID) != nil {
 			t.Error("another change may follow while the session lasts that has not heard of the last one")
 		}
 	})

@@ -128,16 +128,16 @@ func (n *Node) Status() Status {
 	s := n.store.State()
 	lease := n.leaseStatus(s, left)
 	out := Status{
-		ID:           n.self.id,
-		Name:         n.self.name,
-		Addr:         n.self.addr,
+		ID:           n.self.ID,
+		Name:         n.self.Name,
+		Addr:         n.self.Addr,
 		Cluster:      n.members.ident.clusterID(),
 		Leader:       n.replica.leader(),
 		Term:         n.replica.term(),
 		Index:        s.Index,
-		Ready:        lease.Held && n.keeper.current.Load() && n.life.works.Err() == nil && n.life.setback.Load() == nil,
-		Draining:     n.life.drained.Load() || n.life.leaving.Load() || n.life.aside.Load(),
-		Drained:      n.life.aside.Load(),
+		Ready:        lease.Held && n.keeper.current.Load() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
+		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
+		Drained:      n.life.Cordoned.Load(),
 		Lease:        lease,
 		Roles:        n.remarks.add(n.roleStatus(s, lease)),
 		Certificates: n.certificates(),
@@ -151,15 +151,15 @@ func (n *Node) Status() Status {
 		out.Clock = err.Error()
 	}
 	out.SetAside = n.members.ident.identity().Kept
-	if err := n.life.failure(); err != nil {
-		out.Err, out.Retries = err.Error(), n.life.works.Err() == nil
-	} else if n.replica.stalled() && n.life.opened.Err() == nil {
+	if err := n.life.Failure(); err != nil {
+		out.Err, out.Retries = err.Error(), n.life.Works.Err() == nil
+	} else if n.replica.stalled() && n.life.Open.Err() == nil {
 		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
 	for _, srv := range n.replica.servers() {
 		known, ok := s.Member(string(srv.ID))
 		if !ok {
-			known, _ = n.book.get(string(srv.ID))
+			known, _ = n.book.Get(string(srv.ID))
 			known.ID = string(srv.ID)
 		}
 		m := memberOf(known)
@@ -214,14 +214,14 @@ func (m *Member) why(voters int, removeDead time.Duration) string {
 
 // leaseStatus describes the lease of which so much is left.
 func (n *Node) leaseStatus(s *state.State, left time.Duration) LeaseStatus {
-	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.self.ownSession(s)}
+	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.self.Session(s)}
 }
 
 // roleStatus lists the roles, without this node as the holder of what it may hold no more.
 func (n *Node) roleStatus(s *state.State, lease LeaseStatus) []RoleStatus {
 	roles := rolesOf(s)
 	for i := range roles {
-		if roles[i].Holder == n.self.id && !lease.Held {
+		if roles[i].Holder == n.self.ID && !lease.Held {
 			roles[i].Holder = ""
 		}
 	}
@@ -234,7 +234,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		var last Status
 		for first := true; ; first = false {
-			changed, applied := n.life.changed.Wait(), n.store.Next()
+			changed, applied := n.life.Changed.Wait(), n.store.Next()
 			if now := n.Status(); first || !sameStatus(now, last) {
 				if !yield(now) {
 					return
@@ -246,7 +246,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 			case <-applied:
 			case <-ctx.Done():
 				return
-			case <-n.life.opened.Done():
+			case <-n.life.Open.Done():
 				return
 			}
 		}

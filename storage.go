@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
@@ -47,8 +49,8 @@ type Storage struct {
 type storageNode struct {
 	cfg     Config
 	log     *slog.Logger
-	life    *lifecycle
-	self    *identityOf
+	life    *lifecycle.Life
+	self    *self.Self
 	store   *applied.Store
 	replica *replica
 	keeper  *keeper
@@ -82,7 +84,7 @@ func (s *Storage) trace(ctx context.Context, op, key string) {
 }
 
 // String names the storage in logs.
-func (s *Storage) String() string { return "flotilla(" + s.at().self.name + ")" }
+func (s *Storage) String() string { return "flotilla(" + s.at().self.Name + ")" }
 
 // Store puts value at key, in place of what was there. It fails if there are keys below key, or a value above it, and with ErrTooLarge
 // if key or value is longer than MaxName or MaxValue or there is no room: see Config.MaxState. A key that leads out of the storage, or would stand in the
@@ -281,7 +283,7 @@ func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
 	defer cancel()
-	current := n.life.works.Err() == nil && n.keeper.awaitReady(ctx) == nil // in this order again: it has asked the clock last
+	current := n.life.Works.Err() == nil && n.keeper.awaitReady(ctx) == nil // in this order again: it has asked the clock last
 	return n.store.State(), current
 }
 

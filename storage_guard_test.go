@@ -109,7 +109,7 @@ func TestCommandsOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		n, other := nodes[0], nodes[1]
-		own := n.self.ownSession(n.store.State())
+		own := n.self.Session(n.store.State())
 		within := func(on *Node, session uint64) context.Context {
 			return on.replica.fenced(t.Context(), session, state.Fence{Role: keyspace.RolePrefix + "r", Seq: 1})
 		}
@@ -122,7 +122,7 @@ func TestCommandsOfOthers(t *testing.T) {
 			{"of this session", t.Context(), own, ""},
 			{"of none", t.Context(), 0, ""},
 			{"of a lost session", t.Context(), own - 1, errEnded.Error()},
-			{"of another node's role", within(other, other.self.ownSession(other.store.State())), 0, "a tenure of another node"},
+			{"of another node's role", within(other, other.self.Session(other.store.State())), 0, "a tenure of another node"},
 			{"of a lost role", within(n, own-1), 0, errEnded.Error()},
 			{"of a lost lock, in a role of this session", within(n, own), own - 1, errEnded.Error()},
 		} {

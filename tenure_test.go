@@ -130,7 +130,7 @@ func TestIdleWritesNothing(t *testing.T) {
 func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
-		id := sessionID{nodes[1].self.id, nodes[1].self.ownSession(nodes[1].store.State())}
+		id := sessionID{nodes[1].self.ID, nodes[1].self.Session(nodes[1].store.State())}
 		k := newKeeper(nodes[0].keeper.leaseConfig) // the next life of the keeper, in a node that has all of the log
 		if k.asked(id.node, id.number) {
 			t.Error("it promises before it has caught up")
@@ -159,30 +159,30 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		old := n.self.ownSession(n.store.State())
-		end := state.Command{Node: n.self.id, Change: state.LeaveSession{Number: old}}
-		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.id) != old }); err != nil {
+		old := n.self.Session(n.store.State())
+		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: old}}
+		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) != old }); err != nil {
 			t.Fatal(err)
 		}
 		k := newKeeper(n.keeper.leaseConfig) // which has not heard of it
 		k.begin(old)
 		k.given.began = time.Now().Add(-time.Hour)
-		k.promised(leader.self.id, old, time.Now())
-		k.promised(others[1].self.id, old, time.Now())
+		k.promised(leader.self.ID, old, time.Now())
+		k.promised(others[1].self.ID, old, time.Now())
 		if !k.valid() {
 			t.Fatal("it has no lease")
 		}
 		var e codec.Encoder
 		e.Byte(noteEnded)
 		e.Uint(old + 1)
-		k.noted(leader.self.id, e.B)
+		k.noted(leader.self.ID, e.B)
 		if !k.valid() {
 			t.Error("it gives up another session")
 		}
 		e.B = nil
 		e.Byte(noteEnded)
 		e.Uint(old)
-		k.noted(leader.self.id, e.B)
+		k.noted(leader.self.ID, e.B)
 		if k.valid() {
 			t.Error("it goes on as if it had a lease")
 		}
@@ -201,13 +201,13 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		})
 		tenure := <-held
 		before := leader.store.State().Index
-		number := leader.self.ownSession(leader.store.State())
-		c := state.Command{Node: leader.self.id, Change: state.Suspect{Node: leader.self.id, Number: number}}
+		number := leader.self.Session(leader.store.State())
+		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: leader.self.ID, Number: number}}
 		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.timing.Lease)
-		if ses := leader.store.State().Session(leader.self.id); ses == nil || ses.Number != number || ses.Suspect != 0 {
+		if ses := leader.store.State().Session(leader.self.ID); ses == nil || ses.Number != number || ses.Suspect != 0 {
 			t.Errorf("its session was %d and is %+v", number, ses)
 		}
 		if err := context.Cause(tenure); err != nil {

@@ -167,7 +167,7 @@ func TestTicketsOfANodeThatSlept(t *testing.T) {
 		servers, _ := ticketServers(t, nodes)
 		leader, rest := leaderOf(t, nodes)
 		sleeper := slices.Index(nodes, rest[0])
-		net.Isolate(rest[0].self.name)
+		net.Isolate(rest[0].self.Name)
 		awake := []*Node{leader, rest[1]}
 		for range 2 {
 			now := leader.store.State().Tickets.Index
@@ -200,20 +200,20 @@ func TestTicketsWaitForEveryNode(t *testing.T) {
 		awaitTickets(t, nodes, hasCurrent)
 		leader, rest := leaderOf(t, nodes)
 		before := rest[0].store.State().Tickets
-		net.Block(leader.self.name, rest[0].self.name)
+		net.Block(leader.self.Name, rest[0].self.Name)
 		dropped := make(chan error, 1)
 		go func() { dropped <- leader.DropTickets(t.Context()) }()
 		awaitTickets(t, []*Node{leader, rest[1]}, func(k *state.TicketKeys) bool { return k.Index > before.Index })
 		time.Sleep(leader.timing.Lease / 4) // far more than a round to the two takes, and less than a verdict
-		if rest[0].store.State().Tickets != before || rest[0].self.ownSession(leader.store.State()) == 0 {
+		if rest[0].store.State().Tickets != before || rest[0].self.Session(leader.store.State()) == 0 {
 			t.Fatal("the node has heard of the drop, or is given up already")
 		}
 		for _, n := range []*Node{leader, rest[1]} {
 			if n.store.State().Tickets.Current != nil {
-				t.Errorf("%s uses a key that %s has not got", n.self.name, rest[0].self.name)
+				t.Errorf("%s uses a key that %s has not got", n.self.Name, rest[0].self.Name)
 			}
 		}
-		net.Unblock(leader.self.name, rest[0].self.name)
+		net.Unblock(leader.self.Name, rest[0].self.Name)
 		if err := <-dropped; err != nil {
 			t.Error(err)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -154,7 +155,7 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 			nodes := trio(t, net, nil)
 			time.Sleep(2 * time.Second)
 			old, others := leaderOf(t, nodes)
-			net.Isolate(old.self.name)
+			net.Isolate(old.self.Name)
 			others[0].replica.stand(t.Context())
 			for others[0].replica.leading.Load() == nil {
 				time.Sleep(time.Millisecond)
@@ -169,7 +170,7 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 			}()
 			time.Sleep(10 * time.Millisecond)
 			net.Heal() // all that was said before arrives now
-			if err := <-result; !errors.Is(err, errNotLeader) && !errors.Is(err, ErrNoLeader) {
+			if err := <-result; !errors.Is(err, rpc.ErrNotLeader) && !errors.Is(err, ErrNoLeader) {
 				t.Errorf("a leader that has been replaced is told that it is current: %v", err)
 			}
 		})
@@ -209,8 +210,8 @@ func TestTransferTwice(t *testing.T) {
 						old.replica.transfer(ctx, "") // whatever comes of it
 					}()
 					time.Sleep(time.Microsecond)
-					net.Isolate(others[0].self.name)
-					net.Isolate(others[1].self.name)
+					net.Isolate(others[0].self.Name)
+					net.Isolate(others[1].self.Name)
 					<-done
 					net.Heal()
 					time.Sleep(10 * time.Second)
@@ -222,7 +223,7 @@ func TestTransferTwice(t *testing.T) {
 					n.replica.stand(t.Context()) // each leads once, the old one too
 					time.Sleep(10 * time.Second)
 					if err := n.Storage().Store(t.Context(), "k", []byte("1")); err != nil {
-						t.Errorf("%s cannot write: %v", n.self.name, err)
+						t.Errorf("%s cannot write: %v", n.self.Name, err)
 					}
 				}
 			})
@@ -277,12 +278,12 @@ func TestRaftIsStartedAnew(t *testing.T) {
 				if err := n.replica.restart(time.Now()); err != nil {
 					t.Fatal(err)
 				}
-				if err := n.Storage().Store(t.Context(), "k", []byte(n.self.name+strconv.Itoa(round))); err != nil {
-					t.Fatalf("%s: %v", n.self.name, err)
+				if err := n.Storage().Store(t.Context(), "k", []byte(n.self.Name+strconv.Itoa(round))); err != nil {
+					t.Fatalf("%s: %v", n.self.Name, err)
 				}
 				for _, other := range nodes {
-					if got, err := other.Storage().Load(t.Context(), "k"); err != nil || string(got) != n.self.name+strconv.Itoa(round) {
-						t.Errorf("%s reads %q, %v after raft was started anew on %s", other.self.name, got, err, n.self.name)
+					if got, err := other.Storage().Load(t.Context(), "k"); err != nil || string(got) != n.self.Name+strconv.Itoa(round) {
+						t.Errorf("%s reads %q, %v after raft was started anew on %s", other.self.Name, got, err, n.self.Name)
 					}
 				}
 			}
@@ -315,8 +316,8 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 			if n.replica.raft.Load() != before[i] {
 				anew++
 			}
-			if n.life.setbacks.Load() != 0 || n.Status().Err != "" {
-				t.Errorf("%s was out: %s", n.self.name, n.Status().Err)
+			if n.life.Setbacks.Load() != 0 || n.Status().Err != "" {
+				t.Errorf("%s was out: %s", n.self.Name, n.Status().Err)
 			}
 		}
 		if anew != 1 {
@@ -364,7 +365,7 @@ func TestMalformedProposal(t *testing.T) {
 		e.Uint(1)
 		e.Uint(1)
 		e.Bytes([]byte("garbage"))
-		_, err := others[0].replica.port.Call(t.Context(), l.self.id, callApply, e.B)
+		_, err := others[0].replica.port.Call(t.Context(), l.self.ID, rpc.Apply, e.B)
 		var answer *wire.CallError
 		if !errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error()) {
 			t.Errorf("a malformed proposal is taken: %v", err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
@@ -18,7 +19,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 	it := s.Sessions.Root().Iterator()
 	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
 		id := sessionID{string(key), ses.Number}
-		if ses.Incarnation == k.self.boot && ses.Suspect == 0 {
+		if ses.Incarnation == k.self.Incarnation && ses.Suspect == 0 {
 			continue // who leads has the promises of a majority, or leads no more; but it may be suspected by the one before it
 		}
 		k.mu.Lock()
@@ -126,8 +127,8 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, change state.C
 		level = slog.LevelWarn // nobody has planned it
 	}
 	k.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
-	k.life.tasks.Go(func() {
-		c := state.Command{Node: k.self.id, Time: time.Now().UnixNano(), Change: change}
+	k.life.Tasks.Go(func() {
+		c := state.Command{Node: k.self.ID, Time: time.Now().UnixNano(), Change: change}
 		last := l.raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
 		err := l.applyAndTell(l.ctx, k.replica, &c, func(s *state.State) bool { return s.Index > last })
@@ -193,11 +194,11 @@ func (k *keeper) majoritySays(ctx context.Context, voters []string, id sessionID
 	e.Uint(id.number)
 	answers := make(chan bool)
 	for _, v := range voters {
-		if v == k.self.id {
+		if v == k.self.ID {
 			continue
 		}
-		k.life.tasks.Go(func() {
-			reply, err := k.replica.port.Call(ctx, v, callLapsed, e.B)
+		k.life.Tasks.Go(func() {
+			reply, err := k.replica.port.Call(ctx, v, rpc.Expired, e.B)
 			select {
 			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:
 			case <-ctx.Done():

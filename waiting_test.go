@@ -193,29 +193,29 @@ func TestMembersThatCannotBeReached(t *testing.T) {
 			t.Fatalf("all is well: %+v, %+v", s.Waiting, s.Peers)
 		}
 		leader, others := leaderOf(t, nodes)
-		network.Isolate(others[1].self.name)
+		network.Isolate(others[1].self.Name)
 		time.Sleep(20 * time.Second)
-		who := others[1].self.name + " at " + others[1].self.addr + ": no answer in time"
-		if len(books[leader.self.name].with("level=WARN", "other nodes cannot be reached", who)) == 0 {
-			t.Errorf("the leader does not say that %s in %q", who, books[leader.self.name].lines)
+		who := others[1].self.Name + " at " + others[1].self.Addr + ": no answer in time"
+		if len(books[leader.self.Name].with("level=WARN", "other nodes cannot be reached", who)) == 0 {
+			t.Errorf("the leader does not say that %s in %q", who, books[leader.self.Name].lines)
 		}
-		if s := leader.Status(); len(s.Peers) != 1 || s.Peers[0].ID != others[1].self.id || s.Peers[0].Name != others[1].self.name {
+		if s := leader.Status(); len(s.Peers) != 1 || s.Peers[0].ID != others[1].self.ID || s.Peers[0].Name != others[1].self.Name {
 			t.Errorf("%+v", s.Peers)
 		}
-		network.Isolate(others[0].self.name)
+		network.Isolate(others[0].self.Name)
 		write := make(chan error, 1)
 		go func() { write <- leader.storage.Store(context.Background(), "x", []byte("y")) }()
 		time.Sleep(20 * time.Second)
 		for _, what := range []string{"the cluster has no leader", "majority of the 3 voters"} {
-			if len(books[leader.self.name].with("level=WARN", what, who)) == 0 {
-				t.Errorf("no line with %q and %q in %q", what, who, books[leader.self.name].lines)
+			if len(books[leader.self.Name].with("level=WARN", what, who)) == 0 {
+				t.Errorf("no line with %q and %q in %q", what, who, books[leader.self.Name].lines)
 			}
 		}
 		<-write
 		go func() { write <- leader.storage.Store(context.Background(), "x", []byte("y")) }()
 		time.Sleep(20 * time.Second)
-		if len(books[leader.self.name].with("level=WARN", "writes wait", "there is no leader", who)) == 0 {
-			t.Errorf("a write that waits is not told in %q", books[leader.self.name].lines)
+		if len(books[leader.self.Name].with("level=WARN", "writes wait", "there is no leader", who)) == 0 {
+			t.Errorf("a write that waits is not told in %q", books[leader.self.Name].lines)
 		}
 		network.Heal()
 		time.Sleep(20 * time.Second)
@@ -239,10 +239,10 @@ func TestPlannedStopIsNoWarning(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Second)
-		if lines := books[leader.self.name].with("other nodes cannot be reached"); len(lines) != 0 {
+		if lines := books[leader.self.Name].with("other nodes cannot be reached"); len(lines) != 0 {
 			t.Errorf("%q", lines)
 		}
-		if s := leader.Status(); len(s.Peers) != 1 || !s.Peers[0].Stopped || s.Peers[0].ID != others[0].self.id {
+		if s := leader.Status(); len(s.Peers) != 1 || !s.Peers[0].Stopped || s.Peers[0].ID != others[0].self.ID {
 			t.Errorf("%+v", s.Peers)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -30,23 +31,23 @@ func TestForgedProposals(t *testing.T) {
 		}{
 			{"its own", func(*state.Command, *uint64, *uint64) {}, true},
 			{"another's", func(c *state.Command, session, _ *uint64) {
-				c.Node = other.self.id
-				c.Session = other.self.ownSession(other.store.State())
+				c.Node = other.self.ID
+				c.Session = other.self.Session(other.store.State())
 				*session = c.Session
 			}, false},
 			{"of another session than it says", func(_ *state.Command, session, _ *uint64) { *session++ }, false},
 			{"of another number than it says", func(_ *state.Command, _, seq *uint64) { *seq++ }, false},
 		} {
 			key := "written by " + test.name
-			session, seq := n.self.ownSession(n.store.State()), uint64(1000)
-			c := state.Command{Node: n.self.id, Session: session, Seq: seq, Change: state.StoreRecord{Key: key, Value: []byte("1"), MaxState: 1 << 20}}
+			session, seq := n.self.Session(n.store.State()), uint64(1000)
+			c := state.Command{Node: n.self.ID, Session: session, Seq: seq, Change: state.StoreRecord{Key: key, Value: []byte("1"), MaxState: 1 << 20}}
 			test.change(&c, &session, &seq)
 			var e codec.Encoder
 			e.Uint(1)
 			e.Uint(session)
 			e.Uint(seq)
 			e.Bytes(state.SealCommand(keys, &c))
-			_, err := n.replica.port.Call(t.Context(), leader.self.id, callApply, e.B)
+			_, err := n.replica.port.Call(t.Context(), leader.self.ID, rpc.Apply, e.B)
 			var answer *wire.CallError
 			if test.taken && err != nil || !test.taken && (!errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error())) {
 				t.Errorf("a proposal, %s, is answered %v", test.name, err)

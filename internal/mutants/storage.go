@@ -57,9 +57,9 @@ func storageRows() []row {
 			"propose.go", "proposeBatch", `return l.acks.wait(ctx, index)`, `return nil`),
 
 		m("a write waits for each session that has not applied it", "TestLateGreetingOfEarlierProcess",
-			"ack.go", "gone", `return a.n.book.lost(id) >= ses.Number || a.n.book.hasEnded(ses.Incarnation) || a.n.port.HungUp(id)`, `return true`),
+			"ack.go", "gone", `return a.n.book.OverSession(id) >= ses.Number || a.n.book.HasEnded(ses.Incarnation) || a.n.port.HungUp(id)`, `return true`),
 		m("a write does not wait for a process whose successor has its address", "TestCatchingUpHoldsNobodyUp",
-			"ack.go", "gone", `return a.n.book.lost(id) >= ses.Number || a.n.book.hasEnded(ses.Incarnation) || a.n.port.HungUp(id)`, `return a.n.book.lost(id) >= ses.Number || a.n.port.HungUp(id)`),
+			"ack.go", "gone", `return a.n.book.OverSession(id) >= ses.Number || a.n.book.HasEnded(ses.Incarnation) || a.n.port.HungUp(id)`, `return a.n.book.OverSession(id) >= ses.Number || a.n.port.HungUp(id)`),
 		m("a member that comes no closer is late", "TestLateMembers",
 			"ack.go", "late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.timing.Stuck()`, `return false`),
 		m("a member that nothing is wanted of is not late", "TestLateMembers",
