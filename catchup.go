@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
@@ -94,7 +95,7 @@ func (n *replica) serveTerm(context.Context, string, []byte) ([]byte, error) {
 func (n *replica) askLeader(ctx context.Context, path string, body []byte) ([]byte, error) {
 	switch leader := n.leader(); leader {
 	case "":
-		return nil, ErrNoLeader
+		return nil, errs.NoLeader
 	case n.self.ID:
 		switch path {
 		case rpc.OpenSession:
@@ -167,7 +168,7 @@ func (n *replica) confirm(ctx context.Context) (uint64, error) {
 				yes++
 			}
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%w: a majority of the voters does not answer", ErrNoLeader)
+			return 0, fmt.Errorf("%w: a majority of the voters does not answer", errs.NoLeader)
 		}
 		if yes > voters/2 {
 			return index, nil

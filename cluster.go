@@ -312,7 +312,7 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 // assemble makes the parts of a node that take part in its cluster, each of what is below it.
 func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *disk, port *wire.Port) {
 	n.replica = newReplica(replicaConfig{
-		cfg: n.cfg, timing: n.timing, secrets: n.secrets, log: n.log, life: n.life, self: n.self, store: n.store, fsm: n.fsm, book: n.book, dir: dir, member: member, port: port,
+		timing: n.timing, fault: n.cfg.diskFault, secrets: n.secrets, log: n.log, life: n.life, self: n.self, store: n.store, fsm: n.fsm, book: n.book, dir: dir, member: member, port: port,
 		up: replicaUp{
 			clusterID: ident.clusterID,
 			isMember:  func() bool { return ident.identity().Member },

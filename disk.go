@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 )
 
@@ -44,13 +45,13 @@ func lockDir(path string) (*durable.Dir, error) {
 	case err == nil:
 		return dir, nil
 	case errors.As(err, &inUse):
-		return nil, &ConfigError{Field: "Dir", Reason: path + " is in use by another process; stop it, or give this one a directory of its own", Err: err}
+		return nil, &errs.ConfigError{Field: "Dir", Reason: path + " is in use by another process; stop it, or give this one a directory of its own", Err: err}
 	case errors.Is(err, syscall.ENOSPC):
-		return nil, &ConfigError{Field: "Dir", Reason: "there is no room in " + path + "; make some", Err: err}
+		return nil, &errs.ConfigError{Field: "Dir", Reason: "there is no room in " + path + "; make some", Err: err}
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return nil, &ConfigError{Field: "Dir", Reason: "this process may not write to " + path + "; change its owner or its mode", Err: err}
+		return nil, &errs.ConfigError{Field: "Dir", Reason: "this process may not write to " + path + "; change its owner or its mode", Err: err}
 	}
-	return nil, &ConfigError{Field: "Dir", Reason: "cannot be used", Err: err}
+	return nil, &errs.ConfigError{Field: "Dir", Reason: "cannot be used", Err: err}
 }
 
 // makePrivate keeps other users of this machine from the files of the node.
@@ -60,7 +61,7 @@ func (n *replica) makePrivate() error {
 	}
 	exposed, err := n.dir.MakePrivate()
 	if err != nil {
-		return &ConfigError{Field: "Dir", Reason: "the modes of its files cannot be looked at", Err: err}
+		return &errs.ConfigError{Field: "Dir", Reason: "the modes of its files cannot be looked at", Err: err}
 	}
 	if len(exposed) > 0 {
 		n.log.Warn("other users of this machine may read files of the node; give them to the user that it runs as, with mode 0600, directories with 0700", "files", exposed)
@@ -91,18 +92,18 @@ func openDisk(dir *durable.Dir, o diskOptions) (*disk, error) {
 	}
 	log, err := dir.OpenLog(durable.LogOptions{Create: o.create, Failed: o.failed, Fault: o.fault, Logger: o.log})
 	if err != nil {
-		return nil, &ConfigError{Field: "Dir", Reason: "the raft log cannot be used", Err: err}
+		return nil, &errs.ConfigError{Field: "Dir", Reason: "the raft log cannot be used", Err: err}
 	}
 	snaps, err := dir.OpenSnapshots(log, o.log)
 	if err != nil {
-		return nil, errors.Join(&ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
+		return nil, errors.Join(&errs.ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
 	}
 	return &disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close, mark: dir.ReadMark()}, nil
 }
 
 // openDisk opens this node's disk. Its files must be there unless create is true.
 func (n *replica) openDisk(create bool) error {
-	d, err := openDisk(n.dir, diskOptions{create: create, failed: n.diskFailed, fault: n.cfg.diskFault, log: n.log})
+	d, err := openDisk(n.dir, diskOptions{create: create, failed: n.diskFailed, fault: n.fault, log: n.log})
 	if err != nil {
 		return err
 	}
@@ -171,11 +172,11 @@ func (n *replica) explain(err error) error {
 	case errors.As(err, &moved):
 		remedy = fmt.Sprintf("put it back; else this node writes it anew, from what it has open, %v after it was missed, or when it is stopped in order; do not kill it before", restoreAfter)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		remedy = "make room in " + n.cfg.Dir
+		remedy = "make room in " + n.path()
 	case errors.Is(err, syscall.EROFS):
-		remedy = "mount the file system of " + n.cfg.Dir + " writable"
+		remedy = "mount the file system of " + n.path() + " writable"
 	case errors.Is(err, fs.ErrPermission):
-		remedy = "let this process write to " + n.cfg.Dir + " again"
+		remedy = "let this process write to " + n.path() + " again"
 	}
 	return fmt.Errorf("the disk fails: %w; %s", err, remedy)
 }
@@ -192,9 +193,9 @@ func (n *replica) keepDisk(ctx context.Context) {
 		}
 		if n.stalled() != hung {
 			if hung = !hung; hung {
-				n.log.Error("the disk hangs: this node renews no lease and leads nobody until the write under way is done; check the disk", "dir", n.cfg.Dir)
+				n.log.Error("the disk hangs: this node renews no lease and leads nobody until the write under way is done; check the disk", "dir", n.path())
 			} else {
-				n.log.Info("the disk hangs no more", "dir", n.cfg.Dir)
+				n.log.Info("the disk hangs no more", "dir", n.path())
 			}
 			n.life.Changed.Notify()
 		}
@@ -223,7 +224,7 @@ func (n *replica) lookAtDisk() {
 	}
 	again, err := n.dir.Relock()
 	if again {
-		n.log.Error("the lock file was deleted or replaced under this node; it is locked again. Two processes on one directory would destroy it", "dir", n.cfg.Dir)
+		n.log.Error("the lock file was deleted or replaced under this node; it is locked again. Two processes on one directory would destroy it", "dir", n.path())
 	}
 	if err == nil {
 		err = n.dir.Check()
@@ -240,7 +241,7 @@ func (n *replica) lookAtDisk() {
 		}
 	case passes(err): // whatever the node is about to do needs the disk, and says so
 	default:
-		n.fail(fmt.Errorf("another process has taken %s from this node: %w; stop one of the two", n.cfg.Dir, err))
+		n.fail(fmt.Errorf("another process has taken %s from this node: %w; stop one of the two", n.path(), err))
 	}
 }
 
@@ -339,7 +340,7 @@ func (n *replica) leaveDir() {
 		n.log.Error("what was deleted under this node cannot be written anew, and is lost with this process", "err", err)
 		return
 	}
-	n.log.Warn("what was deleted under this node is written anew", "dir", n.cfg.Dir)
+	n.log.Warn("what was deleted under this node is written anew", "dir", n.path())
 }
 
 // stalled reports whether the disk hangs. A leader whose disk does is not to keep its followers quiet.
@@ -362,4 +363,12 @@ func (n *replica) dropDisk() error {
 		return d.close()
 	}
 	return nil
+}
+
+// path returns where this node's directory is, for people; empty: it has none.
+func (n *replica) path() string {
+	if n.dir == nil {
+		return ""
+	}
+	return n.dir.Path()
 }

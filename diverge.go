@@ -104,7 +104,7 @@ func (n *replica) watchLog(d *disk) (*history.Log, error) {
 	}
 	s, err := restore(state.New())
 	if err == nil && s.Index > n.store.State().Index {
-		n.fsm.adopt(s)
+		n.fsm.Adopt(s)
 	}
 	return log, err
 }
@@ -126,7 +126,7 @@ func (n *replica) redo(d *disk, log *history.Log, s *state.State, mark durable.M
 		if e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 			continue
 		}
-		next, err := n.fsm.applyOne(s, &e, nil)
+		next, err := n.fsm.ApplyOne(s, &e, nil)
 		if err != nil {
 			return nil, fmt.Errorf("entry %d of the log: %w", i, err)
 		}

@@ -57,7 +57,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		if l.Index <= s.Index {
 			continue // raft was started anew from a snapshot that is older than what was applied since
 		}
-		next, err := f.applyOne(s, l, &fx)
+		next, err := f.ApplyOne(s, l, &fx)
 		if err != nil {
 			// Skipping an entry would let this replica differ from the others for ever, and a panic would end the host
 			// program. So this goroutine of raft ends here; its deferred calls keep raft's own books right.
@@ -73,7 +73,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	return out
 }
 
-func (f *fsm) applyOne(s *state.State, l *raft.Log, fx *state.Effects) (*state.State, error) {
+func (f *fsm) ApplyOne(s *state.State, l *raft.Log, fx *state.Effects) (*state.State, error) {
 	next, err := f.change(s, l, fx)
 	if err == nil {
 		next.Past = s.Past.After(l)
@@ -200,8 +200,11 @@ func (p *snapshot) Persist(sink raft.SnapshotSink) error {
 // Release tells that raft is done with it. The state belongs to the garbage collector.
 func (p *snapshot) Release() { p.done() }
 
-// adopt makes s the newest state, from which anything may follow.
-func (f *fsm) adopt(s *state.State) {
+// Adopt makes s the newest state, from which anything may follow.
+func (f *fsm) Adopt(s *state.State) {
 	f.Publish(s)
 	f.told(nil)
 }
+
+// Written returns a channel that is closed when raft has done with a snapshot, well or badly.
+func (f *fsm) Written() <-chan struct{} { return f.written.Wait() }

@@ -1,8 +1,9 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"net/http"
+
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 )
 
 // handler serves the other nodes, which have proved that they know the secret.

@@ -367,7 +367,7 @@ func (n *holder) granted(ctx context.Context, c state.ClaimRole, ref state.Ref, 
 			return mine.Index, nil
 		}
 		if i > 0 && contest != nil && !contesting {
-			stop := beside(ctx, func(ctx context.Context) { contest(ctx, ref) })
+			stop := notify.Beside(ctx, func(ctx context.Context) { contest(ctx, ref) })
 			defer stop()
 			contesting = true
 		}

@@ -100,7 +100,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 		if e.Index <= s.Index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 			return nil
 		}
-		if s, err = f.applyOne(s, e, nil); err != nil {
+		if s, err = f.ApplyOne(s, e, nil); err != nil {
 			return fmt.Errorf("entry %d of the log: %w", e.Index, err)
 		}
 		return nil

@@ -28,19 +28,34 @@ import (
 
 // replicaConfig is what a replica needs of the node around it.
 type replicaConfig struct {
-	cfg     Config
 	timing  timing.Timing
 	secrets []seal.Secret
+	fault   func(op string) error // see durable.LogOptions, for tests; nil: none
 	log     *slog.Logger
 	life    *lifecycle.Life
 	self    *self.Self
 	store   *applied.Store
-	fsm     *fsm
+	fsm     stateMachine
 	book    *peers.Table
 	dir     *durable.Dir // nil: in memory
 	member  *disk        // of a node that is a member already; nil: it is none yet
 	port    *wire.Port
 	up      replicaUp
+}
+
+// stateMachine is raft's state machine, which publishes what it applies in a store.
+type stateMachine interface {
+	raft.BatchingFSM
+	raft.ConfigurationStore
+
+	// ApplyOne returns the state after an entry, and publishes nothing. fx may be nil.
+	ApplyOne(s *state.State, l *raft.Log, fx *state.Effects) (*state.State, error)
+
+	// Adopt publishes a state from which anything may follow.
+	Adopt(s *state.State)
+
+	// Written returns a channel that is closed when raft has done with a snapshot, well or badly.
+	Written() <-chan struct{}
 }
 
 // replicaUp is what a replica asks of the parts above it, and tells them.

@@ -22,8 +22,8 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 		slow, next := others[0], others[1]
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		gate, told := make(chan struct{}), slow.replica.fsm.told
-		slow.replica.fsm.told = func(fx *state.Effects) { // applies one entry, and the next one when it may
+		gate, told := make(chan struct{}), slow.fsm.told
+		slow.fsm.told = func(fx *state.Effects) { // applies one entry, and the next one when it may
 			told(fx)
 			<-gate
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/hashicorp/raft"
 )
 
@@ -32,7 +33,7 @@ func (n *replica) hasMajority(counts func(id string) bool) bool {
 // then has patience left, for the others may still be there.
 func (n *replica) whileSomebodyStays(ctx context.Context, patience time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := beside(ctx, func(ctx context.Context) {
+	stop := notify.Beside(ctx, func(ctx context.Context) {
 		var since time.Time
 		for {
 			changed := n.life.Changed.Wait()

@@ -94,7 +94,7 @@ func (n *replica) snapshot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, snapshotLimit)
 	defer cancel()
 	for {
-		written := n.fsm.written.Wait()
+		written := n.fsm.Written()
 		if have, err = d.snaps.List(); err != nil {
 			return fmt.Errorf("looking for the snapshot: %w", err)
 		}

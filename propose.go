@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -24,7 +25,7 @@ const (
 var errUnknown = errors.New("the outcome is not known")
 
 // errEnded is the outcome of a command whose session has ended.
-var errEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its session", ErrLost)
+var errEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its session", errs.Lost)
 
 // proposer takes this node's commands to the leader, in batches, until each is answered.
 type proposer struct {
@@ -66,7 +67,7 @@ func (n *replica) fenced(ctx context.Context, session uint64, fence state.Fence)
 }
 
 // do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
-// applied it, and so has this one. After an error the outcome is not known; one that wraps ErrLost says that nothing of this
+// applied it, and so has this one. After an error the outcome is not known; one that wraps errs.Lost says that nothing of this
 // session will take effect any more.
 //
 // If the context is that of a tenure, or of one within another, the command takes effect only as long as all of them last.
@@ -91,7 +92,7 @@ func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	if ctx.Err() != nil {
 		return 0, state.Answer{}, context.Cause(ctx)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, errs.NoLeader)
 	defer cancel()
 	ctx, stop := p.n.life.WhileOpen(ctx)
 	defer stop()
@@ -262,7 +263,7 @@ func (p *proposer) run(ctx context.Context) {
 func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 	leader := p.n.leader()
 	if leader == "" || leader == p.n.self.ID {
-		return ErrNoLeader
+		return errs.NoLeader
 	}
 	var e codec.Encoder
 	e.Uint(uint64(len(batch)))

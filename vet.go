@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -13,24 +14,25 @@ import (
 // vetted returns a store of snapshots that refuses one which contradicts what this node has applied,
 // before it takes the place of anything.
 func (n *replica) vetted(s raft.SnapshotStore) raft.SnapshotStore {
-	return &vettedSnapshots{SnapshotStore: s, fsm: n.fsm, secrets: n.secrets}
+	return &vettedSnapshots{SnapshotStore: s, store: n.store, failed: n.fail, secrets: n.secrets}
 }
 
 type vettedSnapshots struct {
 	raft.SnapshotStore
-	fsm     *fsm
+	store   *applied.Store
+	failed  func(error)
 	secrets []seal.Secret
 }
 
 // Create begins a snapshot: a leader's, if it is ahead of this node.
 func (v *vettedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
 	sink, err := v.SnapshotStore.Create(version, index, term, conf, confIndex, trans)
-	have := v.fsm.State()
+	have := v.store.State()
 	if err != nil || have.Index == 0 || index <= have.Index {
 		return sink, err
 	}
 	r, w := io.Pipe()
-	out := &vettedSink{SnapshotSink: sink, copy: w, found: make(chan error, 1), failed: v.fsm.failed}
+	out := &vettedSink{SnapshotSink: sink, copy: w, found: make(chan error, 1), failed: v.failed}
 	go func() {
 		s, err := state.ReadSnapshot(r, v.secrets)
 		if err == nil {

@@ -1,9 +1,9 @@
-package flotilla
+package notify
 
 import "context"
 
-// beside runs f until it is stopped, which waits for it.
-func beside(ctx context.Context, f func(context.Context)) (stop func()) {
+// Beside runs f until it is stopped, which waits for it.
+func Beside(ctx context.Context, f func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
