@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
@@ -38,7 +39,7 @@ type operatorConfig struct {
 	self    *self.Self
 	store   *applied.Store
 	book    *peers.Table
-	replica *replica
+	replica *replica.Replica
 	members *membership
 	roles   *holder
 	up      operatorUp
@@ -81,7 +82,7 @@ func (n *operator) serveStatus(ctx context.Context, peer string, body []byte) ([
 	defer cancel()
 	var asking sync.WaitGroup
 	for i := range reply.Nodes {
-		asking.Go(func() { n.fillStatus(ctx, &reply.Nodes[i], n.replica.isServer(peer)) })
+		asking.Go(func() { n.fillStatus(ctx, &reply.Nodes[i], n.replica.IsServer(peer)) })
 	}
 	asking.Wait()
 	return reply.Encode(), nil
@@ -124,7 +125,7 @@ func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here 
 		out.Why = "it was not asked"
 		return
 	}
-	b, err := n.replica.port.Call(ctx, out.ID, remote.CallStatus, remote.StatusRequest{Node: out.ID}.Encode())
+	b, err := n.replica.Port.Call(ctx, out.ID, remote.CallStatus, remote.StatusRequest{Node: out.ID}.Encode())
 	if err == nil {
 		var reply remote.StatusReply
 		if reply, err = remote.DecodeStatusReply(b); err == nil && len(reply.Nodes) == 1 {
@@ -155,18 +156,18 @@ func (n *operator) unreached(ctx context.Context, id string, err error) string {
 
 // toLeader has the leader carry out what an operator asks for, this node or another, for some attempts' time at most. An error of serve is
 // a reason to try again; what trying again would not change is an Answer.
-func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
-	if n.replica.raft.Load() == nil {
+func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
+	if n.replica.Raft.Load() == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNotReady, n.members.whyNot())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.attemptTimeout(), writeTimeout), ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.AttemptTimeout(), replica.WriteTimeout), ErrNoLeader)
 	defer cancel()
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	for {
 		changed := n.life.Changed.Wait()
 		reply, err := n.toLeaderOnce(ctx, peer, path, body, serve)
-		if err == nil || n.replica.isServer(peer) {
+		if err == nil || n.replica.IsServer(peer) {
 			return reply, err
 		}
 		n.log.Debug("what an operator asks for has to wait", "call", path, "err", err)
@@ -174,7 +175,7 @@ func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte,
 		case <-changed:
 		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
-			if n.replica.leader() == "" || n.life.Works.Err() != nil {
+			if n.replica.Leader() == "" || n.life.Works.Err() != nil {
 				err = n.life.Explain(ErrNoLeader)
 			}
 			return nil, err
@@ -182,10 +183,10 @@ func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte,
 	}
 }
 
-func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *leadership) (remote.Answer, error)) ([]byte, error) {
-	switch leader := n.replica.leader(); {
+func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
+	switch leader := n.replica.Leader(); {
 	case leader == n.self.ID:
-		l, err := n.replica.awaitLeading(ctx)
+		l, err := n.replica.AwaitLeading(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -196,10 +197,10 @@ func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []b
 		return answer.Encode(), nil
 	case leader == "":
 		return nil, ErrNoLeader
-	case n.replica.isServer(peer):
+	case n.replica.IsServer(peer):
 		return nil, rpc.ErrNotLeader
 	default:
-		return n.replica.port.Call(ctx, leader, path, body)
+		return n.replica.Port.Call(ctx, leader, path, body)
 	}
 }
 
@@ -218,26 +219,26 @@ func (n *operator) serveRemove(ctx context.Context, peer string, body []byte) ([
 	if err != nil || q.Node == "" {
 		return nil, codec.ErrMalformed
 	}
-	return n.toLeader(ctx, peer, remote.CallRemove, body, func(ctx context.Context, l *leadership) (remote.Answer, error) {
+	return n.toLeader(ctx, peer, remote.CallRemove, body, func(ctx context.Context, l *replica.Leadership) (remote.Answer, error) {
 		return n.removeMember(ctx, l, q)
 	})
 }
 
 // removeMember takes another member out of the cluster, if those who are left can go on without it.
-func (n *operator) removeMember(ctx context.Context, l *leadership, q remote.RemoveRequest) (remote.Answer, error) {
+func (n *operator) removeMember(ctx context.Context, l *replica.Leadership, q remote.RemoveRequest) (remote.Answer, error) {
 	name := n.book.NameOf(q.Node)
 	s := n.store.State()
 	switch {
-	case !n.replica.isServer(q.Node) && !slices.Contains(s.Servers, q.Node):
+	case !n.replica.IsServer(q.Node) && !slices.Contains(s.Servers, q.Node):
 		return done("%s is no member any more", name)
 	case q.Node == n.self.ID:
 		return refuse("%s leads the cluster; hand the leadership over first (flotilla members transfer)", name)
 	case !q.Force && s.Session(q.Node) != nil:
 		return refuse("%s is present; stop it first, or have it leave by itself (Node.Leave). With -force it is removed all the same", name)
-	case !q.Force && l.acks.there(q.Node):
+	case !q.Force && l.Acks.There(q.Node):
 		return refuse("%s answers, and is about to be present; stop it first. With -force it is removed all the same", name)
 	}
-	if left, there := l.without(n.replica, q.Node); there <= left/2 {
+	if left, there := l.Without(n.replica, q.Node); there <= left/2 {
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
 	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
@@ -252,13 +253,13 @@ func (n *operator) serveTransfer(ctx context.Context, peer string, body []byte) 
 	if err != nil || q.From == "" {
 		return nil, codec.ErrMalformed
 	}
-	return n.toLeader(ctx, peer, remote.CallTransfer, body, func(ctx context.Context, l *leadership) (remote.Answer, error) {
+	return n.toLeader(ctx, peer, remote.CallTransfer, body, func(ctx context.Context, l *replica.Leadership) (remote.Answer, error) {
 		return n.transferFor(ctx, l, q)
 	})
 }
 
 // transferFor hands this node's leadership over, for an operator.
-func (n *operator) transferFor(ctx context.Context, l *leadership, q remote.TransferRequest) (remote.Answer, error) {
+func (n *operator) transferFor(ctx context.Context, l *replica.Leadership, q remote.TransferRequest) (remote.Answer, error) {
 	to, name := raft.ServerID(q.To), n.book.NameOf(q.To)
 	switch {
 	case q.To == n.self.ID:
@@ -266,27 +267,27 @@ func (n *operator) transferFor(ctx context.Context, l *leadership, q remote.Tran
 	case q.To == "" && q.From != n.self.ID:
 		return done("%s leads", n.self.Name) // the answer to an earlier call was lost
 	case q.To != "":
-		servers := n.replica.servers()
+		servers := n.replica.Servers()
 		i := slices.IndexFunc(servers, func(srv raft.Server) bool { return srv.ID == to })
 		switch {
 		case i < 0:
 			return refuse("%s is no member", name)
 		case servers[i].Suffrage != raft.Voter:
 			return refuse("%s does not vote, and so cannot lead", name)
-		case !l.acks.there(q.To):
+		case !l.Acks.There(q.To):
 			return refuse("%s is not there; start it first, or name another node", name)
-		case l.offered(to):
+		case l.Offered(to):
 			return refuse("%s was offered the leadership a moment ago and did not take it; name another node", name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 	defer cancel()
-	if err := n.replica.transfer(ctx, q.To); err != nil {
+	if err := n.replica.Transfer(ctx, q.To); err != nil {
 		return refuse("the leadership stays with %s: %v", n.self.Name, err)
 	}
 	for {
 		changed := n.life.Changed.Wait()
-		if leader := n.replica.leader(); leader != "" && leader != n.self.ID {
+		if leader := n.replica.Leader(); leader != "" && leader != n.self.ID {
 			if q.To != "" && leader != q.To {
 				return refuse("%s leads now, and not %s", n.book.NameOf(leader), name)
 			}
@@ -306,7 +307,7 @@ func (n *operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte
 	if err != nil || q.Role == "" {
 		return nil, codec.ErrMalformed
 	}
-	if !n.replica.caughtUp(ctx, 4) {
+	if !n.replica.CaughtUp(ctx, 4) {
 		return nil, n.life.Explain(ErrNoLeader)
 	}
 	answer, err := n.moveFor(ctx, q)
@@ -360,12 +361,12 @@ func (n *operator) serveDrain(ctx context.Context, peer string, body []byte) ([]
 		answer, err = n.undrain()
 	case q.Node == n.self.ID:
 		answer, err = n.drainAside(ctx)
-	case n.replica.isServer(peer):
+	case n.replica.IsServer(peer):
 		return nil, errors.New("the question is for another node")
-	case !n.replica.isServer(q.Node):
+	case !n.replica.IsServer(q.Node):
 		answer, err = refuse("%s is no member", name)
 	default:
-		reply, err := n.replica.port.Call(ctx, q.Node, remote.CallDrain, body)
+		reply, err := n.replica.Port.Call(ctx, q.Node, remote.CallDrain, body)
 		if err == nil {
 			return reply, nil
 		}

@@ -18,7 +18,7 @@ const auditTime = 5 * time.Second
 // audit asks the peers of a member whether this process may go on as it. Only when they say that the
 // directory is an older copy it returns an error; the rest is seen to when the node enters its cluster.
 func (n *membership) audit(ctx context.Context) error {
-	if n.replica.dir == nil || !n.ident.identity().Member {
+	if n.replica.Dir == nil || !n.ident.identity().Member {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, auditTime)
@@ -41,15 +41,15 @@ func (n *membership) audit(ctx context.Context) error {
 
 // giveUp is fail for a node that may have to set its state aside: it does so when it starts again.
 func (n *membership) giveUp(err error) {
-	if no := new(refusedError); errors.As(err, &no) && no.Kind == refusedOlder && n.replica.dir != nil {
+	if no := new(refusedError); errors.As(err, &no) && no.Kind == refusedOlder && n.replica.Dir != nil {
 		aside := durable.AsideName(time.Now())
 		if saved := n.ident.save(func(id *identity) { id.Aside = aside }); saved != nil {
 			err = errors.Join(err, saved)
 		} else {
-			err = fmt.Errorf("%w; start it again: its state is then set aside in %s, and it joins as a new node", err, filepath.Join(n.replica.dir.Path(), aside))
+			err = fmt.Errorf("%w; start it again: its state is then set aside in %s, and it joins as a new node", err, filepath.Join(n.replica.Dir.Path(), aside))
 		}
 	}
-	n.replica.fail(err)
+	n.replica.Fail(err)
 }
 
 // setAside moves a node's state into a directory of its own, and writes down that the node which begins

@@ -14,18 +14,18 @@ import (
 func (n *membership) become(cluster string, first *raft.Configuration) error {
 	err := n.enrol(cluster, first)
 	if err != nil {
-		return errors.Join(err, n.replica.dropDisk())
+		return errors.Join(err, n.replica.DropDisk())
 	}
-	return n.replica.startRaft()
+	return n.replica.StartRaft()
 }
 
 // enrol writes down that this node is a member.
 func (n *membership) enrol(cluster string, first *raft.Configuration) error {
-	if err := n.replica.openDisk(true); err != nil {
+	if err := n.replica.OpenDisk(true); err != nil {
 		return err
 	}
 	if first != nil {
-		if err := n.replica.bootstrap(*first); err != nil {
+		if err := n.replica.Bootstrap(*first); err != nil {
 			return fmt.Errorf("forming the cluster: %w", err)
 		}
 	}
@@ -39,9 +39,9 @@ func (n *membership) enrol(cluster string, first *raft.Configuration) error {
 func (n *membership) excuse(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	for _, id := range n.replica.others() {
+	for _, id := range n.replica.Others() {
 		n.life.Tasks.Go(func() {
-			if _, err := rpc.Call[greeting](ctx, n.replica.port, id, rpc.Hello, n.greeting()); err != nil {
+			if _, err := rpc.Call[greeting](ctx, n.replica.Port, id, rpc.Hello, n.greeting()); err != nil {
 				n.log.Debug("a peer was not told that this node takes no part", "peer", id, "err", err)
 			}
 		})

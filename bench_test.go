@@ -204,7 +204,7 @@ func BenchmarkSnapshotWriters(b *testing.B) {
 	}
 	close(fill)
 	wg.Wait()
-	leader := nodes[slices.IndexFunc(nodes, func(n *Node) bool { return n.replica.leading.Load() != nil })]
+	leader := nodes[slices.IndexFunc(nodes, func(n *Node) bool { return n.replica.Leading.Load() != nil })]
 	b.ResetTimer()
 	calm := writeWhile(b, nodes, func() { <-time.After(10 * time.Second) })
 	b.ReportMetric(0, "ns/op")
@@ -215,7 +215,7 @@ func BenchmarkSnapshotWriters(b *testing.B) {
 		var took time.Duration
 		waits := writeWhile(b, nodes, func() {
 			began := time.Now()
-			if err := leader.replica.raft.Load().Snapshot().Error(); err != nil {
+			if err := leader.replica.Raft.Load().Snapshot().Error(); err != nil {
 				b.Error(err)
 			}
 			took = time.Since(began)

@@ -127,7 +127,7 @@ func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.at().replica.writes.do(ctx, c)
+	a, err := s.at().replica.Writes.Do(ctx, c)
 	if err == nil {
 		err = codeError(a.Code)
 	}
@@ -162,7 +162,7 @@ func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done 
 		return false, nil
 	}
 	if isAbout(meta, r.Value) {
-		a, err := s.at().replica.writes.do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: meta, MaxState: s.limit(), If: &state.Condition{Key: crt, Index: r.Index}}})
+		a, err := s.at().replica.Writes.Do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: meta, MaxState: s.limit(), If: &state.Condition{Key: crt, Index: r.Index}}})
 		if err != nil || a.Code != state.CodeChanged {
 			if err == nil {
 				err = codeError(a.Code)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -60,7 +61,7 @@ func (n *membership) forFresh(next http.Handler) http.Handler {
 
 // self is what this node is to the others.
 func (n *membership) asMember() state.Member {
-	return state.Member{ID: n.self.ID, Name: n.self.Name, Addr: n.self.Addr, InMemory: n.replica.dir == nil, Former: n.ident.identity().Former}
+	return state.Member{ID: n.self.ID, Name: n.self.Name, Addr: n.self.Addr, InMemory: n.replica.Dir == nil, Former: n.ident.identity().Former}
 }
 
 // asNew says what to do with a node that is to be a new one.
@@ -78,18 +79,18 @@ func (n *membership) greeting() greeting {
 		Member:    n.asMember(),
 		Boot:      n.self.Incarnation,
 		Processes: id.Processes,
-		Last:      n.replica.lastIndex(),
-		Applied:   n.replica.applied(),
+		Last:      n.replica.LastIndex(),
+		Applied:   n.replica.Applied(),
 		Cluster:   id.Cluster,
 		Settings:  n.up.ownSettings(),
 		Formation: id.Formation,
 		Void:      id.Void,
 		Lost:      n.life.LostSession.Load(),
 	}
-	if r := n.replica.raft.Load(); r != nil && n.life.Setback.Load() == nil {
-		g.InRaft, g.Leader = true, n.replica.leader()
+	if r := n.replica.Raft.Load(); r != nil && n.life.Setback.Load() == nil {
+		g.InRaft, g.Leader = true, n.replica.Leader()
 		g.Committed = n.store.State().Servers
-		for _, srv := range n.replica.servers() {
+		for _, srv := range n.replica.Servers() {
 			g.Servers = append(g.Servers, string(srv.ID))
 			if srv.Suffrage == raft.Voter {
 				g.Voters++
@@ -134,8 +135,8 @@ func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (
 		ses := n.store.State().Session(in.ID)
 		return ses != nil && ses.Number == in.Lost
 	}
-	if lost() && n.replica.leader() == in.ID {
-		n.life.Tasks.Go(func() { n.replica.standFor(n.life.Works, in.ID, lost) }) // it leads no more
+	if lost() && n.replica.Leader() == in.ID {
+		n.life.Tasks.Go(func() { n.replica.StandFor(n.life.Works, in.ID, lost) }) // it leads no more
 	}
 	news := n.settings.hear(in.ID, in.Settings)
 	if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.isReady() {
@@ -153,17 +154,17 @@ func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (
 // wasRemoved reports whether this node, which is current, knows that id is not a member.
 func (n *membership) wasRemoved(id string) bool {
 	servers := n.store.State().Servers
-	return n.replica.leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
+	return n.replica.Leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
 }
 
 // leads reports whether this node leads now: one that stood still may know neither its successor nor the newest members.
 func (n *membership) leads(ctx context.Context) bool {
-	_, err := n.replica.confirm(ctx)
+	_, err := n.replica.Confirm(ctx)
 	return err == nil
 }
 
 func (n *membership) serveJoin(ctx context.Context, peer string, in greeting) (joining, error) {
-	l, err := n.replica.awaitLeading(ctx)
+	l, err := n.replica.AwaitLeading(ctx)
 	if err != nil {
 		return joining{}, err
 	}
@@ -174,7 +175,7 @@ func (n *membership) serveJoin(ctx context.Context, peer string, in greeting) (j
 	for _, m := range n.book.All() {
 		out.Members = append(out.Members, m)
 	}
-	for _, srv := range n.replica.servers() {
+	for _, srv := range n.replica.Servers() {
 		if string(srv.ID) == peer {
 			if !slices.Contains(n.store.State().Servers, peer) {
 				return out, errors.New("it is being let in")
@@ -190,11 +191,11 @@ func (n *membership) serveJoin(ctx context.Context, peer string, in greeting) (j
 	}
 	n.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
 	// It votes later, when it has shown that it is there to stay: a voter that is not there costs a quorum.
-	return out, waitFuture(ctx, l.raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.replica.attemptTimeout()))
+	return out, replica.WaitFuture(ctx, l.Raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, n.replica.AttemptTimeout()))
 }
 
 func (n *membership) serveLeave(ctx context.Context, peer string, in state.Member) (state.Member, error) {
-	l, err := n.replica.awaitLeading(ctx)
+	l, err := n.replica.AwaitLeading(ctx)
 	if err != nil || peer == n.self.ID {
 		return state.Member{}, rpc.ErrNotLeader
 	}
@@ -204,15 +205,15 @@ func (n *membership) serveLeave(ctx context.Context, peer string, in state.Membe
 	if !slices.Contains(n.store.State().Servers, peer) {
 		return in, nil // the answer to an earlier call was lost
 	}
-	if left, there := l.without(n.replica, peer); there <= left/2 {
+	if left, there := l.Without(n.replica, peer); there <= left/2 {
 		return state.Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
-	settled, err := l.settle(ctx, n.replica)
+	settled, err := l.AwaitStable(ctx, n.replica)
 	if err != nil {
 		return state.Member{}, err
 	}
 	n.log.Info("a node leaves", "node", in.ID, "name", in.Name)
-	return in, waitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled, n.replica.attemptTimeout()))
+	return in, replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(peer), settled, n.replica.AttemptTimeout()))
 }
 
 // progress says how far a node is on its way into a cluster.

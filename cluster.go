@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
@@ -68,7 +69,7 @@ type Node struct {
 
 	// What does: made by attach, once or, for a node that begins anew, twice.
 	self    *self.Self
-	replica *replica
+	replica *replica.Replica
 	keeper  *keeper
 	members *membership
 	roles   *holder
@@ -114,9 +115,9 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	n.life.Tasks.Go(func() { n.replica.writes.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.replica.Writes.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.keeper.run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.replica.keepDisk(n.life.Works) })
+	n.life.Tasks.Go(func() { n.replica.KeepDisk(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
 	return n, nil
@@ -129,9 +130,9 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		store:    n.store,
 		secrets:  n.secrets,
 		log:      n.log,
-		failed:   func(err error) { n.replica.fail(err) },
+		failed:   func(err error) { n.replica.Fail(err) },
 		told:     n.told,
-		restored: func(s *state.State) (*state.State, error) { return n.replica.restored(s) },
+		restored: func(s *state.State) (*state.State, error) { return n.replica.Restored(s) },
 	})
 	n.tickets = frontend.NewTickets(n.cfg.TLS.TicketRotation, ready)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
@@ -189,7 +190,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	var dir *durable.Dir
 	id, written := newIdentity(n.secrets), false
 	if n.cfg.Dir != "" {
-		if dir, err = lockDir(n.cfg.Dir); err != nil {
+		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
 		if id, written, err = loadIdentity(dir, n.secrets); err != nil {
@@ -203,12 +204,12 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	}
 	opened := make(chan struct{}) // neither the disk nor a peer is heard before all is there
 	defer close(opened)
-	var member *disk
+	var member *replica.Disk
 	if id.Member {
-		member, err = openDisk(dir, diskOptions{fault: n.cfg.diskFault, log: n.log, failed: func(err error) {
+		member, err = replica.OpenDisk(dir, replica.DiskOptions{Fault: n.cfg.diskFault, Log: n.log, Failed: func(err error) {
 			<-opened
 			if n.replica != nil { // else Open fails for another reason
-				n.replica.diskFailed(err)
+				n.replica.DiskFailed(err)
 			}
 		}})
 		if err != nil {
@@ -217,7 +218,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	}
 	closeAll := func() error {
 		if member != nil {
-			return errors.Join(member.close(), closeDir(dir))
+			return errors.Join(member.Close(), closeDir(dir))
 		}
 		return closeDir(dir)
 	}
@@ -249,7 +250,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	}); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
-	return n.replica.makePrivate()
+	return n.replica.MakePrivate()
 }
 
 // closeDir closes a directory, if there is one.
@@ -282,17 +283,17 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 		MayLead: func(last uint64) error { return n.members.mayLead(last) },
 		Admit: func(id string) error {
 			<-opened
-			return n.replica.admit(id)
+			return n.replica.Admit(id)
 		},
-		Sum:     func(index, term uint64) (uint64, bool) { return n.replica.sumAt(index, term) },
-		Compare: func(peer string, term uint64, c history.Claim) error { return n.replica.compareLog(peer, term, c) },
-		Term:    func() uint64 { return n.replica.term() },
-		Stalled: func() bool { return n.replica.stalled() },
+		Sum:     func(index, term uint64) (uint64, bool) { return n.replica.SumAt(index, term) },
+		Compare: func(peer string, term uint64, c history.Claim) error { return n.replica.CompareLog(peer, term, c) },
+		Term:    func() uint64 { return n.replica.Term() },
+		Stalled: func() bool { return n.replica.Stalled() },
 		Gone: func(id string) {
 			<-opened
-			n.replica.standForDead(id, n.replica.port.Transport().LedBy(id))
+			n.replica.StandForDead(id, n.replica.Port.Transport().LedBy(id))
 		},
-		Applied: func(index uint64) error { return n.replica.awaitApplied(index) },
+		Applied: func(index uint64) error { return n.replica.AwaitApplied(index) },
 		Noted: func(peer string, note []byte) {
 			<-opened
 			n.keeper.noted(peer, note)
@@ -302,31 +303,31 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 			return n.members.serveWill(ctx, node, number)
 		},
 		Matched: func(id string) {
-			if l := n.replica.leading.Load(); l != nil {
-				l.acks.matched(id)
+			if l := n.replica.Leading.Load(); l != nil {
+				l.Acks.Matched(id)
 			}
 		},
 	})
 }
 
 // assemble makes the parts of a node that take part in its cluster, each of what is below it.
-func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *disk, port *wire.Port) {
-	n.replica = newReplica(replicaConfig{
-		timing: n.timing, fault: n.cfg.diskFault, secrets: n.secrets, log: n.log, life: n.life, self: n.self, store: n.store, fsm: n.fsm, book: n.book, dir: dir, member: member, port: port,
-		up: replicaUp{
-			clusterID: ident.clusterID,
-			isMember:  func() bool { return ident.identity().Member },
-			isCurrent: func() bool { return n.keeper.current.Load() },
-			rewrite:   func() error { return ident.save(func(*identity) {}) },
-			excuse:    func(ctx context.Context) { n.members.excuse(ctx) },
-			flushOwn:  n.own.flush,
-			lead:      n.lead,
-			loseLease: func(cause error) uint64 { return n.keeper.lose(cause) },
-			wakeLease: func() { n.keeper.wake() },
-			serveOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
+	n.replica = replica.New(replica.Config{
+		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
+		Up: replica.Up{
+			ClusterID: ident.clusterID,
+			IsMember:  func() bool { return ident.identity().Member },
+			IsCurrent: func() bool { return n.keeper.current.Load() },
+			Rewrite:   func() error { return ident.save(func(*identity) {}) },
+			Excuse:    func(ctx context.Context) { n.members.excuse(ctx) },
+			FlushOwn:  n.own.flush,
+			Lead:      n.lead,
+			LoseLease: func(cause error) uint64 { return n.keeper.lose(cause) },
+			WakeLease: func() { n.keeper.wake() },
+			ServeOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
 				return n.members.serveOpen(ctx, peer, body)
 			},
-			serveEnd: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
+			ServeEnd: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
 				return n.members.serveEnd(ctx, peer, body)
 			},
 		},
@@ -358,19 +359,19 @@ func (n *Node) run(ctx context.Context) {
 		n.members.giveUp(err)
 		return
 	}
-	n.replica.entered.Store(true)
-	n.replica.troubled.Notify()
+	n.replica.Entered.Store(true)
+	n.replica.Troubled.Notify()
 	n.life.Tasks.Go(func() { n.members.remember(ctx) })
 	n.life.Tasks.Go(func() { n.lookAround(ctx) })
 	n.life.Tasks.Go(func() { n.maintain(ctx) })
 	n.life.Tasks.Go(func() { n.certs.CleanOwn(ctx) })
-	n.life.Tasks.Go(func() { n.replica.keepSnapshots(ctx) })
+	n.life.Tasks.Go(func() { n.replica.KeepSnapshots(ctx) })
 	var lost uint64 // the session whose lease has lapsed
 	for ctx.Err() == nil {
 		setbacks := n.life.Setbacks.Load()
-		n.replica.until(ctx, n.replica.catchUp)
+		n.replica.Until(ctx, n.replica.CatchUp)
 		n.keeper.catchUp()
-		n.replica.until(ctx, func(ctx context.Context) error { return n.members.openSession(ctx, lost) })
+		n.replica.Until(ctx, func(ctx context.Context) error { return n.members.openSession(ctx, lost) })
 		n.members.noteSession()
 		lost = n.members.live(ctx, setbacks)
 		for changed := n.life.Changed.Wait(); n.life.Leaving.Load() && ctx.Err() == nil; changed = n.life.Changed.Wait() {
@@ -388,7 +389,7 @@ func (n *Node) lookAround(ctx context.Context) {
 	var told settings
 	for first := true; ; first = false {
 		own := n.ownSettings()
-		if n.replica.leader() == "" || first {
+		if n.replica.Leader() == "" || first {
 			if r := n.members.greet(ctx); r.err != nil && ctx.Err() == nil {
 				n.members.giveUp(r.err)
 				return
@@ -440,15 +441,15 @@ func (n *Node) shut() error {
 	n.life.End(ErrClosed)
 	n.life.Changed.Notify()
 	n.certs.Close()
-	errs := []error{n.replica.port.Close()}
+	errs := []error{n.replica.Port.Close()}
 	n.life.Tasks.Close() // one of them may just be starting raft
-	ended := n.replica.endRaft()
+	ended := n.replica.EndRaft()
 	if errs = append(errs, ended); ended == nil {
-		n.replica.leaveDir()
+		n.replica.LeaveDir()
 	}
 	n.own.flush()
 	n.roles.tenures.awaitEnd(n.keeper.until()) // the directory's next process ends this one's session
-	return edge("closing", errors.Join(append(errs, closeDir(n.replica.dir))...))
+	return edge("closing", errors.Join(append(errs, closeDir(n.replica.Dir))...))
 }
 
 // Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back, unless it has no directory: then
@@ -461,16 +462,16 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	}
 	n.startLeaving()
 	err := n.handOver(ctx)
-	if n.replica.dir == nil && n.replica.raft.Load() != nil && n.life.Failure() == nil && len(n.replica.others()) > 0 {
-		ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
-		ctx, stop := n.replica.whileSomebodyStays(ctx, 0)
+	if n.replica.Dir == nil && n.replica.Raft.Load() != nil && n.life.Failure() == nil && len(n.replica.Others()) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
+		ctx, stop := n.replica.WhileSomebodyStays(ctx, 0)
 		if err := n.depart(ctx); err != nil {
 			n.log.Info("this node cannot come back, and has not left the cluster, which removes it when it has noticed", "err", err)
 		}
 		stop()
 		cancel()
 	}
-	n.replica.lastSnapshot(ctx)
+	n.replica.LastSnapshot(ctx)
 	return errors.Join(edge("handing over", err), n.Close())
 }
 
@@ -480,7 +481,7 @@ func (n *Node) Leave(ctx context.Context) error {
 	if n.life.Open.Err() != nil {
 		return ErrClosed
 	}
-	if len(n.replica.others()) == 0 {
+	if len(n.replica.Others()) == 0 {
 		return edge("leaving", errors.New("this node is the cluster's only member; use Shutdown, or delete its directory"))
 	}
 	ctx, stop := n.life.WhileOpen(ctx)
@@ -501,15 +502,15 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) depart(ctx context.Context) error {
 	for {
 		changed := n.life.Changed.Wait()
-		leader, err := n.replica.leader(), error(ErrNoLeader)
+		leader, err := n.replica.Leader(), error(ErrNoLeader)
 		if leader == n.self.ID { // a voter may have come since it handed over
-			attempt, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
-			if err = n.replica.transfer(attempt, ""); err == nil {
+			attempt, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
+			if err = n.replica.Transfer(attempt, ""); err == nil {
 				err = errors.New("this node still leads")
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = rpc.Call[state.Member](ctx, n.replica.port, leader, rpc.Leave, n.members.asMember())
+			_, err = rpc.Call[state.Member](ctx, n.replica.Port, leader, rpc.Leave, n.members.asMember())
 		}
 		if err == nil {
 			return nil
@@ -539,8 +540,8 @@ func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
 	if err := n.members.ident.save(func(id *identity) { id.Aside = aside }); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
-	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.replica.dir.Path(), aside), "why", why)
-	if err := errors.Join(n.replica.port.Close(), n.replica.endRaft(), n.replica.dir.Close()); err != nil {
+	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)
+	if err := errors.Join(n.replica.Port.Close(), n.replica.EndRaft(), n.replica.Dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}
 	n.replica, n.keeper, n.members, n.roles, n.ops = nil, nil, nil, nil, nil // they are those of the node that this one was

@@ -23,12 +23,12 @@ func (n *Node) conditions() []condition {
 		}
 	}
 	always := func() bool { return true }
-	member := func() bool { return n.replica.raft.Load() != nil }
-	leaderless := func() bool { return member() && n.replica.leader() == "" }
+	member := func() bool { return n.replica.Raft.Load() != nil }
+	leaderless := func() bool { return member() && n.replica.Leader() == "" }
 	unready := func() bool {
-		return member() && n.replica.leader() != "" && !n.keeper.isReady() && !n.life.Leaving.Load()
+		return member() && n.replica.Leader() != "" && !n.keeper.isReady() && !n.life.Leaving.Load()
 	}
-	led := func() bool { return member() && n.replica.leader() != "" }
+	led := func() bool { return member() && n.replica.Leader() != "" }
 	return []condition{
 		{"this node is in no cluster yet", while(func() bool { return !member() }, n.members.whyNot)},
 		{"the cluster has no leader", while(leaderless, n.whyLeaderless)},
@@ -53,12 +53,12 @@ func (n *Node) whyLeaderless() string {
 
 // whyWrites says what the writes of this node wait for.
 func (n *Node) whyWrites() string {
-	count, since := n.replica.writes.oldest()
+	count, since := n.replica.Writes.Oldest()
 	if count == 0 || time.Since(since) < writeWait {
 		return ""
 	}
 	why := "there is no leader"
-	if leader := n.replica.leader(); leader == n.self.ID {
+	if leader := n.replica.Leader(); leader == n.self.ID {
 		why = "a majority of the voters, or a node that is there, has not confirmed them"
 	} else if leader != "" {
 		why = "the leader, " + n.book.NameOf(leader) + ", has not confirmed them"

@@ -85,7 +85,7 @@ func (n *membership) lifeOf(ctx context.Context, id string, p state.Process) (l 
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
 	defer cancel()
-	by, reply, err := n.replica.port.CallAddr(ctx, p.Addr, rpc.Process, nil)
+	by, reply, err := n.replica.Port.CallAddr(ctx, p.Addr, rpc.Process, nil)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return lifeEnded, ""
@@ -123,7 +123,7 @@ func (n *membership) examine(ctx context.Context, in *greeting) (no *refusal, en
 	case recorded && !knows:
 		return n.undecided(last), false
 	}
-	stored := n.replica.storedBy(in.ID, last.Incarnation)
+	stored := n.replica.StoredBy(in.ID, last.Incarnation)
 	switch {
 	case in.Last >= stored:
 		return nil, l == lifeEnded
@@ -190,7 +190,7 @@ func (n *membership) fresh(id, boot string) error {
 func (n *membership) mayLead(last uint64) error {
 	servers := n.store.State().Servers
 	applied, by := n.book.Furthest(time.Now().Add(-n.timing.Recent()), func(id string) bool {
-		return id != n.self.ID && slices.Contains(servers, id) && !n.replica.port.HungUp(id)
+		return id != n.self.ID && slices.Contains(servers, id) && !n.replica.Port.HungUp(id)
 	})
 	if applied <= last {
 		return nil
@@ -206,7 +206,7 @@ func (n *membership) refuse(in *greeting, no *refusal) {
 	}
 	if n.book.Bar(in.Boot, errors.New(no.Why)) {
 		n.log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
-		n.replica.port.Recheck()
+		n.replica.Port.Recheck()
 	}
 }
 
@@ -218,10 +218,10 @@ func (n *membership) meet(ctx context.Context, in *greeting) *refusal {
 		n.refuse(in, no)
 		return no
 	}
-	if ended && n.replica.leader() == in.ID {
+	if ended && n.replica.Leader() == in.ID {
 		// Unless it is this process that was elected, the leader is dead.
-		if led := n.replica.port.Transport().LedBy(in.ID); led != in.Boot {
-			n.replica.standForDead(in.ID, led)
+		if led := n.replica.Port.Transport().LedBy(in.ID); led != in.Boot {
+			n.replica.StandForDead(in.ID, led)
 		}
 	}
 	n.book.Observe(in.Member, in.Boot, in.Applied)

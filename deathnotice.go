@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -23,12 +24,12 @@ func (n *membership) serveWill(ctx context.Context, node string, number uint64) 
 		}
 		return true
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, ErrNoLeader)
 	defer cancel()
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
 	var last error // of the attempts
-	n.replica.until(ctx, func(ctx context.Context) error {
+	n.replica.Until(ctx, func(ctx context.Context) error {
 		last = n.passOn(ctx, node, number, done)
 		return last
 	})
@@ -43,18 +44,18 @@ func (n *membership) passOn(ctx context.Context, node string, number uint64, don
 	if done(n.store.State()) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 	defer cancel()
-	switch leader := n.replica.leader(); leader {
+	switch leader := n.replica.Leader(); leader {
 	case "":
 		return ErrNoLeader
 	case n.self.ID:
-		return n.replica.changeSession(ctx, state.Command{Node: n.self.ID, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
+		return n.replica.ChangeSession(ctx, state.Command{Node: n.self.ID, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
 	default:
 		var e codec.Encoder
 		e.String(node)
 		e.Uint(number)
-		_, err := n.replica.port.Call(ctx, leader, rpc.DeathNotice, e.B)
+		_, err := n.replica.Port.Call(ctx, leader, rpc.DeathNotice, e.B)
 		return err
 	}
 }

@@ -103,7 +103,7 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 func wantOut(t *testing.T, n *Node, parts ...string) {
 	t.Helper()
 	s := n.Status()
-	if s.Ready || s.Lease.Held || s.Leader == s.ID || !s.Retries || n.replica.leading.Load() != nil {
+	if s.Ready || s.Lease.Held || s.Leader == s.ID || !s.Retries || n.replica.Leading.Load() != nil {
 		t.Errorf("%s: ready %v, lease %v, leads %v, retries %v", n.self.Name, s.Ready, s.Lease.Held, s.Leader == s.ID, s.Retries)
 	}
 	for _, part := range parts {
@@ -300,7 +300,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 				nodes := trio(t, net, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(logs, nil)) })
 				storeWithin(t, time.Second, nodes[0], "j", "1")
 				for _, n := range nodes {
-					mustDo(t, n.replica.snapshot(t.Context()))
+					mustDo(t, n.replica.Snapshot(t.Context()))
 				}
 				storeWithin(t, time.Second, nodes[0], "k", "1")
 				leader, others := leaderOf(t, nodes)
@@ -465,18 +465,18 @@ func TestTermOfOneThatIsOut(t *testing.T) {
 		ds := newDisks()
 		nodes := trio(t, simnet.New(), ds.attach)
 		leader, others := leaderOf(t, nodes)
-		if _, err := leader.replica.termOf(t.Context(), others[0].self.ID); err != nil {
+		if _, err := leader.replica.TermOf(t.Context(), others[0].self.ID); err != nil {
 			t.Fatal(err)
 		}
 		ds.fail(syscall.EIO, others[0])
-		others[0].replica.suffer(syscall.EIO)
+		others[0].replica.Interrupt(syscall.EIO)
 		time.Sleep(time.Second)
 		for _, asker := range []*Node{leader, others[0]} {
-			if term, err := asker.replica.termOf(t.Context(), others[0].self.ID); err == nil || !strings.Contains(err.Error(), "raft does not run") {
+			if term, err := asker.replica.TermOf(t.Context(), others[0].self.ID); err == nil || !strings.Contains(err.Error(), "raft does not run") {
 				t.Errorf("it says %d, %v", term, err)
 			}
 		}
-		if err := others[0].replica.admit(leader.self.ID); err == nil || !strings.Contains(err.Error(), "disk") {
+		if err := others[0].replica.Admit(leader.self.ID); err == nil || !strings.Contains(err.Error(), "disk") {
 			t.Errorf("raft of a peer is refused with %v", err)
 		}
 	})
@@ -489,7 +489,7 @@ func TestDamageDoesNotPass(t *testing.T) {
 		nodes := trio(t, simnet.New(), ds.attach)
 		n := nodes[0]
 		ds.fail(syscall.EIO, n)
-		n.replica.suffer(syscall.EIO)
+		n.replica.Interrupt(syscall.EIO)
 		time.Sleep(3 * time.Second)
 		path := filepath.Join(n.cfg.Dir, "raft.db")
 		b, err := os.ReadFile(path)

@@ -227,7 +227,7 @@ func (n *membership) collectPromises(ctx context.Context, r *round, s stand) (bo
 		if id == n.self.ID {
 			continue
 		}
-		_, err := rpc.Call[proposed](ctx, n.replica.port, id, rpc.Promise, s.proposed)
+		_, err := rpc.Call[proposed](ctx, n.replica.Port, id, rpc.Promise, s.proposed)
 		if err == nil {
 			continue
 		}
@@ -259,7 +259,7 @@ func (n *membership) awaitProposer(ctx context.Context, r *round, s stand) error
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-		out, err := rpc.Call[voiding](ctx, n.replica.port, id, rpc.Void, s.proposed)
+		out, err := rpc.Call[voiding](ctx, n.replica.Port, id, rpc.Void, s.proposed)
 		cancel()
 		if err == nil && out.Voided {
 			voids++
@@ -340,7 +340,7 @@ func (n *membership) gather(ctx context.Context, p proposed) {
 			}
 		}
 		if voters >= p.majority() {
-			n.replica.stand(ctx)
+			n.replica.Stand(ctx)
 			return
 		}
 		select {
@@ -427,7 +427,7 @@ func (id *identity) refuses(p *proposed, withdrawn *stand) error {
 func (n *membership) withdrawn(ctx context.Context, p *proposed) bool {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	g, err := rpc.Call[greeting](ctx, n.replica.port, p.Proposer, rpc.Hello, n.greeting())
+	g, err := rpc.Call[greeting](ctx, n.replica.Port, p.Proposer, rpc.Hello, n.greeting())
 	return err == nil && !g.standsBy(p)
 }
 

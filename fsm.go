@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 
 	"github.com/hashicorp/raft"
 
@@ -154,7 +155,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	s, err := state.ReadSnapshot(r, f.secrets)
 	if err != nil {
 		err = fmt.Errorf("snapshot: %w", err)
-		if ofDisk(err) {
+		if replica.OfDisk(err) {
 			return err // the disk's, which may pass
 		}
 		go f.failed(err) // the leader would send the same again, for ever

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 
 	"github.com/hashicorp/raft"
 
@@ -137,19 +138,19 @@ func TestStateNeverGoesBack(t *testing.T) {
 // answered from memory, and not carried out.
 func TestNumbersComeOnce(t *testing.T) {
 	m := newMachine(t)
-	p := newProposer(nil)
+	p := replica.NewProposer(nil)
 	m.open("other")
 	ses := m.open("a")
 	put := func(key string) {
-		seq, acked := p.begin(ses)
+		seq, acked := p.Begin(ses)
 		a := m.do(state.Command{Node: "a", Session: ses, Seq: seq, Acked: acked, Change: state.StoreRecord{Key: key, MaxState: 1 << 20}})
-		p.end(ses, seq)
+		p.End(ses, seq)
 		if _, ok := m.s.Records.Get(keyspace.Tree(key)); !ok {
 			t.Errorf("%s: answer %+v, and it is not stored", key, a)
 		}
 	}
 	put("one")
-	p.begin(ses - 1)
+	p.Begin(ses - 1)
 	put("two")
 }
 
@@ -157,11 +158,11 @@ func TestNumbersComeOnce(t *testing.T) {
 func TestGivenUpCommandIsAnswered(t *testing.T) {
 	m := newMachine(t)
 	ses := m.open("a")
-	p := newProposer(nil)
-	a, ackedA := p.begin(ses)
-	b, ackedB := p.begin(ses)
-	p.end(ses, a) // its context is over
-	c, ackedC := p.begin(ses)
+	p := replica.NewProposer(nil)
+	a, ackedA := p.Begin(ses)
+	b, ackedB := p.Begin(ses)
+	p.End(ses, a) // its context is over
+	c, ackedC := p.Begin(ses)
 	for _, x := range [][2]uint64{{a, ackedA}, {b, ackedB}, {c, ackedC}} {
 		m.do(state.Command{Node: "a", Session: ses, Seq: x[0], Acked: x[1], Change: state.StoreRecord{Key: "k", MaxState: 1 << 20}})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"time"
 )
 
@@ -23,36 +24,36 @@ func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
 	n.roles.tenures.stir()
-	n.keeper.tellLeaving(n.replica.others())
+	n.keeper.tellLeaving(n.replica.Others())
 }
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
 func (n *Node) handOver(ctx context.Context) error {
 	yielded := n.roles.yieldAll(ctx, (*tenure).any)
-	if n.replica.raft.Load() == nil || n.life.Failure() != nil || len(n.replica.others()) == 0 {
+	if n.replica.Raft.Load() == nil || n.life.Failure() != nil || len(n.replica.Others()) == 0 {
 		return yielded
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 	defer cancel()
 	if !n.keeper.valid() {
 		// A majority has not answered for as long as a lease: nobody would hear of it, and the cluster, if there is one, has given up this node.
 		n.log.Info("nothing is handed over: the node has no lease")
 		return yielded
 	}
-	ctx, stop := n.replica.whileSomebodyStays(ctx, n.timing.HandOver())
+	ctx, stop := n.replica.WhileSomebodyStays(ctx, n.timing.HandOver())
 	defer stop()
-	moved := n.replica.passLeadership(ctx)
-	term := n.replica.term()
+	moved := n.replica.PassLeadership(ctx)
+	term := n.replica.Term()
 	number := n.self.Session(n.store.State())
 	n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 	if yielded != nil {
 		time.Sleep(time.Until(n.keeper.until())) // whoever still holds something has until then; ctx may be over
 	}
 	ended := n.members.endSession(ctx, number, yielded == nil)
-	if n.replica.term() != term { // it has been elected meanwhile, by nodes that had not heard
-		moved = n.replica.passLeadership(ctx)
+	if n.replica.Term() != term { // it has been elected meanwhile, by nodes that had not heard
+		moved = n.replica.PassLeadership(ctx)
 	}
-	if errors.Is(context.Cause(ctx), errNobodyStays) || !n.replica.majorityStays() {
+	if errors.Is(context.Cause(ctx), replica.ErrNobodyStays) || !n.replica.MajorityStays() {
 		if moved != nil || ended != nil {
 			n.log.Info("not all is handed over: no majority of the voters stays", "leadership", moved, "session", ended)
 		}

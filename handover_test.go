@@ -201,7 +201,7 @@ func TestLeaveThatFailsIsTakenBack(t *testing.T) {
 			mustBeReady(t, n)
 		}
 		time.Sleep(time.Second)
-		if !leader.replica.majorityStays() {
+		if !leader.replica.MajorityStays() {
 			t.Error("the node that stays is still taken for one that leaves")
 		}
 		if took := shutdownAll(t, []*Node{leader}, 0); took > leader.timing.Lease {

@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/flotilla-ha/flotilla/hold"
@@ -45,7 +46,7 @@ type holderConfig struct {
 	self    *self.Self
 	store   *applied.Store
 	book    *peers.Table
-	replica *replica
+	replica *replica.Replica
 	keeper  *keeper
 }
 
@@ -92,7 +93,7 @@ func (n *holder) hold(ctx context.Context, c state.ClaimRole, contest func(conte
 		return edge("waiting for "+c.Role, err)
 	}
 	defer n.endTenure(t)
-	err = f(n.replica.fenced(t.ctx, t.ref.Session, state.Fence{Role: t.key, Seq: t.ref.Seq}), t)
+	err = f(n.replica.Fenced(t.ctx, t.ref.Session, state.Fence{Role: t.key, Seq: t.ref.Seq}), t)
 	if over := t.ctx.Err(); over != nil && (err == nil || errors.Is(err, over)) {
 		return edge("holding "+c.Role, context.Cause(t.ctx))
 	}
@@ -317,7 +318,7 @@ func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(cont
 			}
 			continue
 		}
-		session, a, err := n.replica.writes.doIn(ctx, state.Command{Change: c})
+		session, a, err := n.replica.Writes.DoIn(ctx, state.Command{Change: c})
 		ref := state.Ref{Node: n.self.ID, Session: session, Seq: a.Seq}
 		if errors.Is(err, ErrLost) && ctx.Err() == nil {
 			continue // the claim went with the session, and the next one belongs to a new one
@@ -414,7 +415,7 @@ func (n *holder) contest(ctx context.Context, key string, ref state.Ref, delay t
 		if better {
 			wait := time.Until(since.Add(delay))
 			if wait <= 0 {
-				if _, _, err := n.replica.writes.doIn(ctx, state.Command{Session: ref.Session, Change: state.YieldRole{Role: key, Claim: ref.Seq}}); err != nil && errors.Is(err, ErrLost) {
+				if _, _, err := n.replica.Writes.DoIn(ctx, state.Command{Session: ref.Session, Change: state.YieldRole{Role: key, Claim: ref.Seq}}); err != nil && errors.Is(err, ErrLost) {
 					return
 				}
 				wait = n.timing.Lease // it should be under way; else once more
@@ -481,10 +482,10 @@ func (n *holder) endTenure(t *tenure) {
 		ctx, cancel := context.WithTimeout(n.life.Works, n.timing.Lease)
 		if n.life.Leaving.Load() {
 			var stop func()
-			ctx, stop = n.replica.whileSomebodyStays(ctx, n.timing.Retry())
+			ctx, stop = n.replica.WhileSomebodyStays(ctx, n.timing.Retry())
 			defer stop()
 		}
-		_, _, err := n.replica.writes.doIn(ctx, state.Command{Session: t.ref.Session, Change: state.ReleaseRole{Role: t.key, Claim: t.ref.Seq}})
+		_, _, err := n.replica.Writes.DoIn(ctx, state.Command{Session: t.ref.Session, Change: state.ReleaseRole{Role: t.key, Claim: t.ref.Seq}})
 		cancel()
 		stays = err != nil && !errors.Is(err, ErrLost)
 	}
@@ -519,7 +520,7 @@ func (n *holder) withdrawAll() {
 			return
 		}
 		for n.life.Works.Err() == nil {
-			_, _, err := n.replica.writes.doIn(n.life.Works, state.Command{Session: ref.Session, Change: state.ReleaseRole{Role: key, Claim: ref.Seq}})
+			_, _, err := n.replica.Writes.DoIn(n.life.Works, state.Command{Session: ref.Session, Change: state.ReleaseRole{Role: key, Claim: ref.Seq}})
 			if err == nil || errors.Is(err, ErrLost) {
 				break
 			}

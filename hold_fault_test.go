@@ -54,7 +54,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		var e codec.Encoder
 		e.Uint(number)
-		if _, err := n.replica.askLeader(t.Context(), rpc.EndSession, e.B); err != nil {
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -120,9 +120,9 @@ func TestLockWithLostContext(t *testing.T) {
 	case err := <-done:
 		t.Logf("Lock returned %v", err)
 	case <-time.After(3 * time.Second):
-		n.replica.writes.mu.Lock()
-		seq := n.replica.writes.seq
-		n.replica.writes.mu.Unlock()
+		n.replica.Writes.Mu.Lock()
+		seq := n.replica.Writes.Seq
+		n.replica.Writes.Mu.Unlock()
 		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.store.State().Claims(keyspace.LockPrefix+"l")))
 	}
 	n.Close()
@@ -137,12 +137,12 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		n := others[0]
 		session := n.self.Session(n.store.State())
 		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
-		early, _ := n.replica.writes.begin(session)
+		early, _ := n.replica.Writes.Begin(session)
 		lock := state.ClaimRole{Role: keyspace.LockPrefix + "l", Wait: true, MaxState: n.cfg.MaxState}
 		claim := state.Command{Node: n.self.ID, Session: session, Change: lock}
-		claim.Seq, claim.Acked = n.replica.writes.begin(session)
+		claim.Seq, claim.Acked = n.replica.Writes.Begin(session)
 		entry := state.SealCommand(n.store.State().Keys, &claim)
-		n.replica.writes.end(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
+		n.replica.Writes.End(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
 		n.roles.withdraw(lock.Role, state.Ref{Node: n.self.ID, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
@@ -151,10 +151,10 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		e.Uint(session)
 		e.Uint(claim.Seq)
 		e.Bytes(entry)
-		if _, err := leader.replica.serveApply(t.Context(), n.self.ID, e.B); err != nil {
+		if _, err := leader.replica.ServeApply(t.Context(), n.self.ID, e.B); err != nil {
 			t.Fatal(err)
 		}
-		n.replica.writes.end(session, early)
+		n.replica.Writes.End(session, early)
 		time.Sleep(time.Minute)
 		if queue := leader.store.State().Claims(lock.Role); len(queue) > 0 {
 			t.Errorf("a minute later the lock is held by a claim that nobody waits for: %+v", queue)
@@ -272,9 +272,9 @@ func TestWithdrawalsAreFew(t *testing.T) {
 			n.storage.TryLock(ctx, "l")
 			cancel()
 		}
-		n.replica.writes.mu.Lock()
-		open := len(n.replica.writes.open)
-		n.replica.writes.mu.Unlock()
+		n.replica.Writes.Mu.Lock()
+		open := len(n.replica.Writes.Open)
+		n.replica.Writes.Mu.Unlock()
 		if more := runtime.NumGoroutine() - before; more > 50 {
 			t.Errorf("200 TryLocks that have returned left %d goroutines and %d open commands", more, open)
 		}

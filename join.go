@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
@@ -45,7 +46,7 @@ type membershipConfig struct {
 	store   *applied.Store
 	book    *peers.Table
 	port    *wire.Port
-	replica *replica
+	replica *replica.Replica
 	keeper  *keeper
 	up      membershipUp
 }
@@ -124,7 +125,7 @@ func (n *membership) greet(ctx context.Context) round {
 	var refused *refusedError
 	for addr := range addrs {
 		wg.Go(func() {
-			id, reply, err := n.replica.port.CallAddr(ctx, addr, rpc.Hello, body)
+			id, reply, err := n.replica.Port.CallAddr(ctx, addr, rpc.Hello, body)
 			var g greeting
 			if err == nil {
 				err = json.Unmarshal(reply, &g)
@@ -231,18 +232,18 @@ func (n *membership) enter(ctx context.Context) error {
 			done, err = n.tryEnter(ctx, &r)
 		default:
 			if err = n.outvoted(&r); err == nil {
-				if err := n.replica.startRaft(); err != nil {
-					n.replica.suffer(err)
+				if err := n.replica.StartRaft(); err != nil {
+					n.replica.Interrupt(err)
 				}
 				return nil
 			}
 		}
-		if done && err != nil && passes(err) { // the disk's: nothing has come of it, or all but raft's start
+		if done && err != nil && replica.MayPass(err) { // the disk's: nothing has come of it, or all but raft's start
 			if done = n.ident.identity().Member; done {
-				n.replica.suffer(err)
+				n.replica.Interrupt(err)
 				return nil
 			}
-			err = n.replica.explain(err)
+			err = n.replica.Explain(err)
 		}
 		if done || ctx.Err() != nil {
 			return err
@@ -290,8 +291,8 @@ func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err err
 		if leader == "" {
 			return false, fmt.Errorf("the cluster of the node at %s has no leader", g.Addr)
 		}
-		ctx, cancel := context.WithTimeout(ctx, 2*n.replica.attemptTimeout()) // the leader takes one at most
-		in, err := rpc.Call[joining](ctx, n.replica.port, leader, rpc.Join, n.greeting())
+		ctx, cancel := context.WithTimeout(ctx, 2*n.replica.AttemptTimeout()) // the leader takes one at most
+		in, err := rpc.Call[joining](ctx, n.replica.Port, leader, rpc.Join, n.greeting())
 		cancel()
 		if err != nil {
 			return false, fmt.Errorf("joining: %w", err)

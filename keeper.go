@@ -12,6 +12,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -42,7 +43,7 @@ type leaseConfig struct {
 	store   *applied.Store
 	book    *peers.Table
 	clocks  *clocks.Clocks
-	replica *replica
+	replica *replica.Replica
 	onLost  func(session uint64, end time.Time, cause error) // ends what is held by the lease of a session
 }
 
@@ -239,9 +240,9 @@ func (k *keeper) run(ctx context.Context) {
 			awake = now // this process stood still: what others said meanwhile is still on its way
 		}
 		last = now
-		if now.Sub(looked) >= diskLook { // this process is awake: that costs no other timer
+		if now.Sub(looked) >= replica.DiskLook { // this process is awake: that costs no other timer
 			looked = now
-			k.replica.looks.Notify()
+			k.replica.Looks.Notify()
 		}
 		session, loss := k.look(now)
 		k.answerEarly()
@@ -256,7 +257,7 @@ func (k *keeper) run(ctx context.Context) {
 		next := k.report(now)
 		k.follow(now)
 		var free time.Time
-		if l := k.replica.leading.Load(); l != nil {
+		if l := k.replica.Leading.Load(); l != nil {
 			k.judge(l, now, awake)
 			if free = k.exorcism(); !free.IsZero() {
 				free = maxTime(free, now.Add(time.Millisecond))
@@ -300,7 +301,7 @@ func (k *keeper) renew(now time.Time, session uint64) {
 	notes := k.owed
 	k.owed = make(map[string][]byte)
 	k.mu.Unlock()
-	if session != 0 && !k.replica.stalled() && k.life.Setback.Load() == nil { // nobody is to wait for a node whose disk hangs
+	if session != 0 && !k.replica.Stalled() && k.life.Setback.Load() == nil { // nobody is to wait for a node whose disk hangs
 		var e codec.Encoder
 		e.Byte(noteRenew)
 		e.Uint(session)
@@ -315,10 +316,10 @@ func (k *keeper) renew(now time.Time, session uint64) {
 		}
 	}
 	for id, note := range notes {
-		k.replica.port.Note(id, note)
+		k.replica.Port.Note(id, note)
 	}
 	if k.life.Leaving.Load() {
-		k.tellLeaving(k.replica.others()) // notes may be lost
+		k.tellLeaving(k.replica.Others()) // notes may be lost
 	}
 }
 
@@ -393,7 +394,7 @@ func (k *keeper) answer(r request) {
 	default:
 		return
 	}
-	k.replica.port.Note(r.node, e.B)
+	k.replica.Port.Note(r.node, e.B)
 }
 
 // keep keeps a request that this voter cannot answer yet, because it has not applied the session's opening or has not caught up. The next
@@ -457,7 +458,7 @@ func (k *keeper) promised(voter string, session uint64, sent time.Time) {
 
 // report tells the leader of the suspected sessions that nothing binds this voter to any more. It returns when there will be more to tell.
 func (k *keeper) report(now time.Time) (next time.Time) {
-	leader := k.replica.leader()
+	leader := k.replica.Leader()
 	k.mu.Lock()
 	s := k.store.State()
 	var lapsed []suspicion
@@ -489,7 +490,7 @@ func (k *keeper) report(now time.Time) (next time.Time) {
 		e.String(who.node)
 		e.Uint(who.number)
 		e.Uint(who.index)
-		k.replica.port.Note(leader, e.B)
+		k.replica.Port.Note(leader, e.B)
 	}
 	return next
 }
@@ -518,7 +519,7 @@ func (k *keeper) sessionsChanged() {
 
 // follow notes who leads.
 func (k *keeper) follow(now time.Time) {
-	leader := k.replica.leader()
+	leader := k.replica.Leader()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if leader != k.leader {
@@ -529,7 +530,7 @@ func (k *keeper) follow(now time.Time) {
 // watchLeader has a voter stand for election when a majority of the voters says that the leader's lease has lapsed: raft's own time-outs
 // are longer.
 func (k *keeper) watchLeader(ctx context.Context, now, awake time.Time) {
-	leader, s := k.replica.leader(), k.store.State()
+	leader, s := k.replica.Leader(), k.store.State()
 	if leader == "" || leader == k.self.ID || !slices.Contains(s.Voters, k.self.ID) || now.Sub(awake) < k.timing.Retry() {
 		return
 	}
@@ -592,7 +593,7 @@ func (k *keeper) tellLeaving(ids []string) {
 	e.Byte(noteLeaving)
 	e.Bool(k.life.Leaving.Load())
 	for _, id := range ids {
-		k.replica.port.Note(id, e.B)
+		k.replica.Port.Note(id, e.B)
 	}
 }
 

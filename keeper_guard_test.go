@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -20,11 +21,11 @@ func TestNoLeaseOnAHangingDisk(t *testing.T) {
 		goOn := ds.stop(n)
 		defer goOn()
 		go n.storage.Store(t.Context(), "k", nil)
-		time.Sleep(hanging / 2)
+		time.Sleep(replica.Hanging / 2)
 		if !n.keeper.valid() {
 			t.Error("it has no lease, and its disk is only slow")
 		}
-		time.Sleep(hanging + 2*n.timing.Lease)
+		time.Sleep(replica.Hanging + 2*n.timing.Lease)
 		if n.keeper.valid() {
 			t.Errorf("it has a lease for %v while its disk hangs", n.keeper.left())
 		}
@@ -99,11 +100,11 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 			net.Host(n.self.Name).Revive()
 			again = append(again, reviewReopen(t, n))
 		}
-		var l *leadership
+		var l *replica.Leadership
 		for l == nil {
 			time.Sleep(time.Millisecond)
 			for _, n := range again {
-				l = cmp.Or(l, n.replica.leading.Load())
+				l = cmp.Or(l, n.replica.Leading.Load())
 			}
 		}
 		s, err := again[0].store.Wait(t.Context(), func(s *state.State) bool {
@@ -113,7 +114,7 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(l.since); took < again[0].timing.Retry() {
+		if took := time.Since(l.Since); took < again[0].timing.Retry() {
 			t.Errorf("%v after the leader began, the session is %+v", took, s.Session(alive.self.ID))
 		}
 	})

@@ -19,7 +19,7 @@ import (
 func followers(b *testing.B, nodes []*Node) []*Node {
 	b.Helper()
 	for i, n := range nodes {
-		if n.replica.leading.Load() != nil {
+		if n.replica.Leading.Load() != nil {
 			return append(slices.Clone(nodes[:i]), nodes[i+1:]...)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -121,7 +122,7 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if ses := leader.store.State().Session(n.self.ID); leader.replica.leading.Load().acks.gone(n.self.ID, ses) && n.keeper.valid() {
+		if ses := leader.store.State().Session(n.self.ID); leader.replica.Leading.Load().Acks.Gone(n.self.ID, ses) && n.keeper.valid() {
 			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
 		}
 		stale := 0
@@ -148,7 +149,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		n.life.Leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
 		number := n.self.Session(n.store.State())
 		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: number}}
-		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -214,12 +215,12 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 					time.Sleep(5 * time.Second)
 					if snapshot {
 						for _, n := range nodes {
-							if err := n.replica.raft.Load().Snapshot().Error(); err != nil {
+							if err := n.replica.Raft.Load().Snapshot().Error(); err != nil {
 								t.Fatal(err)
 							}
 						}
 					}
-					term := nodes[0].replica.term()
+					term := nodes[0].replica.Term()
 					for _, n := range nodes {
 						net.Host(n.self.Name).Kill()
 						n.Close()
@@ -236,8 +237,8 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 					}
 					took := time.Since(start)
 					time.Sleep(5 * time.Second)
-					t.Logf("ready after %v, %d terms", took, again[0].replica.term()-term)
-					if d := again[0].replica.term() - term; d > 2 {
+					t.Logf("ready after %v, %d terms", took, again[0].replica.Term()-term)
+					if d := again[0].replica.Term() - term; d > 2 {
 						t.Errorf("%d elections after a full restart, ready after %v", d, took)
 					}
 				})
@@ -258,7 +259,7 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					nodes := trio(t, net, nil)
 					time.Sleep(5 * time.Second)
 					for _, n := range nodes {
-						if err := n.replica.raft.Load().Snapshot().Error(); err != nil {
+						if err := n.replica.Raft.Load().Snapshot().Error(); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -267,12 +268,12 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					next.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 					time.Sleep(5 * time.Second)
 					for leader, _ := leaderOf(t, nodes); leader != next; leader, _ = leaderOf(t, nodes) {
-						if err := waitFuture(t.Context(), leader.replica.raft.Load().LeadershipTransferToServer(raft.ServerID(next.self.ID), raft.ServerAddress(next.self.ID))); err != nil {
+						if err := replica.WaitFuture(t.Context(), leader.replica.Raft.Load().LeadershipTransferToServer(raft.ServerID(next.self.ID), raft.ServerAddress(next.self.ID))); err != nil {
 							t.Fatal(err)
 						}
 						time.Sleep(5 * time.Second)
 					}
-					term := next.replica.term()
+					term := next.replica.Term()
 					net.Host(late.self.Name).Kill()
 					late.Close()
 					time.Sleep(10 * time.Second)
@@ -287,7 +288,7 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					mustBeReady(t, again)
 					took := time.Since(start)
 					time.Sleep(5 * time.Second)
-					if now := again.replica.term(); now != term {
+					if now := again.replica.Term(); now != term {
 						t.Errorf("the return of a node deposes the leader: term %d, was %d; ready after %v", now, term, took)
 					}
 				})
@@ -303,7 +304,7 @@ func TestTwoLeavers(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		leader, others := leaderOf(t, nodes)
 		first := others[0]
-		for _, srv := range leader.replica.servers() { // the one that the leadership is offered to first
+		for _, srv := range leader.replica.Servers() { // the one that the leadership is offered to first
 			if id := string(srv.ID); id != leader.self.ID {
 				for _, n := range others {
 					if n.self.ID == id {
@@ -313,7 +314,7 @@ func TestTwoLeavers(t *testing.T) {
 				break
 			}
 		}
-		term := leader.replica.term()
+		term := leader.replica.Term()
 		start := time.Now()
 		var wg sync.WaitGroup
 		for _, n := range []*Node{leader, first} { // with the other one it is the same
@@ -326,7 +327,7 @@ func TestTwoLeavers(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		t.Logf("after %v, %d terms", time.Since(start), nodes[0].replica.term()-term)
+		t.Logf("after %v, %d terms", time.Since(start), nodes[0].replica.Term()-term)
 	})
 }
 
@@ -337,7 +338,7 @@ func TestLeaveAfterTheEnd(t *testing.T) {
 		end  func(*Node)
 	}{
 		{"closed", func(n *Node) { n.Close() }},
-		{"failed", func(n *Node) { n.replica.fail(errors.New("a disk")) }},
+		{"failed", func(n *Node) { n.replica.Fail(errors.New("a disk")) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -407,7 +408,7 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: n.self.ID, Number: number}}
 		k := newKeeper(leader.keeper.leaseConfig) // of a process that has just been started
 		time.Sleep(time.Second)
-		if err := leader.replica.leading.Load().apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()
@@ -424,7 +425,7 @@ func TestRemovedWhileReady(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		time.Sleep(2 * time.Second)
-		if err := leader.replica.leading.Load().raft.RemoveServer(leader.replica.servers()[slices.IndexFunc(leader.replica.servers(), func(s raft.Server) bool { return string(s.ID) == n.self.ID })].ID, 0, 0).Error(); err != nil {
+		if err := leader.replica.Leading.Load().Raft.RemoveServer(leader.replica.Servers()[slices.IndexFunc(leader.replica.Servers(), func(s raft.Server) bool { return string(s.ID) == n.self.ID })].ID, 0, 0).Error(); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
@@ -449,7 +450,7 @@ func TestSilentLeader(t *testing.T) {
 					nodes := trio(t, net, nil)
 					time.Sleep(5 * time.Second)
 					leader, _ := leaderOf(t, nodes)
-					term := leader.replica.term()
+					term := leader.replica.Term()
 					net.Isolate(leader.self.Name)
 					time.Sleep(away * time.Millisecond)
 					net.Heal()
@@ -460,7 +461,7 @@ func TestSilentLeader(t *testing.T) {
 					}
 					took := time.Since(start)
 					time.Sleep(5 * time.Second)
-					d := leader.replica.term() - term
+					d := leader.replica.Term() - term
 					t.Logf("%d terms; all ready %v after the end of it", d, took)
 					if d > 2 || took > 3*time.Second {
 						t.Errorf("%d elections, ready after %v", d, took)
@@ -501,7 +502,7 @@ func TestSmallClustersComeBack(t *testing.T) {
 					check("partition")
 					if snapshot {
 						for _, n := range nodes {
-							n.replica.raft.Load().Snapshot().Error()
+							n.replica.Raft.Load().Snapshot().Error()
 						}
 					}
 					for i, n := range nodes {
@@ -538,7 +539,7 @@ func TestVerdictWhileANodeJoins(t *testing.T) {
 				net.Isolate(others[0].self.Name)
 				start := time.Now()
 				time.Sleep(time.Duration(at) * time.Millisecond)
-				go leader.replica.raft.Load().AddNonvoter("newcomer", "newcomer", 0, time.Second)
+				go leader.replica.Raft.Load().AddNonvoter("newcomer", "newcomer", 0, time.Second)
 				<-next
 				if took := time.Since(start); took > 1500*time.Millisecond {
 					t.Errorf("the role is granted %v after its holder was cut off, and %v after its deadline", took, time.Since(tenure.Deadline()))
@@ -554,7 +555,7 @@ func TestStuckRaftHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
-		others[0].replica.port.Transport().Stop() // notes and calls are not its business
+		others[0].replica.Port.Transport().Stop() // notes and calls are not its business
 		start := time.Now()
 		mustStore(t, leader, "k", "1")
 		if took := time.Since(start); took > 5*leader.timing.Lease {

@@ -5,6 +5,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -113,7 +114,7 @@ func loneKeeper() *keeper {
 	book := peers.NewTable(store)
 	return newKeeper(leaseConfig{
 		timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book, clocks: clocks.New(clocks.Config{Log: log}),
-		replica: newReplica(replicaConfig{timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book}),
+		replica: replica.New(replica.Config{Timing: LAN.lengths(), Log: log, Life: life, Self: self, Store: store, Book: book}),
 		onLost:  func(uint64, time.Time, error) {},
 	})
 }
@@ -187,7 +188,7 @@ func TestVoterThatLagsSaysNothing(t *testing.T) {
 		}
 		m := newMachine(t)
 		k := keeperOf(m.s)
-		k.replica.port = ports[0]
+		k.replica.Port = ports[0]
 		k.answer(request{node: ids[1], session: 3, urgent: true})
 		time.Sleep(10 * time.Second)
 		if len(heard) > 0 {

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -56,7 +57,7 @@ func TestPeersOfTwoClusters(t *testing.T) {
 		if err := between.Ready(ctx); err == nil || !strings.Contains(err.Error(), "belong to two clusters") {
 			t.Errorf("a node between two clusters says %v", err)
 		}
-		if a, b := len(one.replica.servers()), len(two.replica.servers()); a+b != 2 {
+		if a, b := len(one.replica.Servers()), len(two.replica.Servers()); a+b != 2 {
 			t.Errorf("two clusters of one node have %d and %d", a, b)
 		}
 		other := join(t, net, one, "d", func(c *Config) { c.Peers = Static("a:7373") })
@@ -129,7 +130,7 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 		if out, err := leader.members.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
 			t.Fatalf("one who is no member any more is answered %q, %v", refusedWhy(out), err)
 		}
-		n.replica.fail(errors.New("its disk is broken"))
+		n.replica.Fail(errors.New("its disk is broken"))
 		if _, err := n.members.serveHello(t.Context(), removed.ID, removed); err == nil || !strings.Contains(err.Error(), "takes no part") {
 			t.Errorf("a node that has failed answers %v", err)
 		}
@@ -155,7 +156,7 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 			t.Fatalf("the leader tells one who is no member any more %q", said)
 		}
 		net.Isolate(leader.self.Name)
-		if leader.replica.leading.Load() == nil {
+		if leader.replica.Leading.Load() == nil {
 			t.Fatal("it knows already; the test shows nothing")
 		}
 		if said := hello(); said != "" {
@@ -273,7 +274,7 @@ func TestAbsentNodeDoesNotVote(t *testing.T) {
 func voting(t *testing.T, nodes []*Node) (voters int) {
 	t.Helper()
 	leader, _ := leaderOf(t, nodes)
-	for _, srv := range leader.replica.servers() {
+	for _, srv := range leader.replica.Servers() {
 		if srv.Suffrage == raft.Voter {
 			voters++
 		}
@@ -286,18 +287,18 @@ func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, _ := leaderOf(t, trio(t, net, nil))
-		if index, err := leader.replica.confirm(t.Context()); err != nil || index != leader.store.State().Index {
+		if index, err := leader.replica.Confirm(t.Context()); err != nil || index != leader.store.State().Index {
 			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.store.State().Index, err)
 		}
-		l := leader.replica.leading.Load()
-		before := newLeadership(l.ctx, leader.replica, l.raft, l.term-1)
-		leader.replica.leading.Store(before)
-		if _, err := leader.replica.confirm(t.Context()); !errors.Is(err, rpc.ErrNotLeader) {
+		l := leader.replica.Leading.Load()
+		before := replica.NewLeadership(l.Ctx, leader.replica, l.Raft, l.Term-1)
+		leader.replica.Leading.Store(before)
+		if _, err := leader.replica.Confirm(t.Context()); !errors.Is(err, rpc.ErrNotLeader) {
 			t.Errorf("one that led in an earlier term confirms an index: %v", err)
 		}
-		leader.replica.leading.Store(l)
+		leader.replica.Leading.Store(l)
 		net.Isolate(leader.self.Name)
-		if _, err := leader.replica.confirm(t.Context()); !errors.Is(err, ErrNoLeader) {
+		if _, err := leader.replica.Confirm(t.Context()); !errors.Is(err, ErrNoLeader) {
 			t.Errorf("one that is cut off confirms an index: %v", err)
 		}
 	})
@@ -487,11 +488,11 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
-		l := leader.replica.leading.Load()
+		l := leader.replica.Leading.Load()
 		expel := func(is bool) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.expelled[n.self.ID] = is
+			l.Mu.Lock()
+			defer l.Mu.Unlock()
+			l.Expelled[n.self.ID] = is
 		}
 		request := openRequest(n.self.Incarnation, leader.store.State().Number(n.self.ID))
 		expel(true)
@@ -507,9 +508,9 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 
 // The leadership is offered to each peer once in a term.
 func TestLeadershipIsOfferedOnce(t *testing.T) {
-	l := &leadership{tried: make(map[raft.ServerID]bool)}
-	if !l.try("a") || l.try("a") || !l.try("b") || !l.offered("a") || l.offered("c") {
-		t.Errorf("offered: %v", l.tried)
+	l := &replica.Leadership{Tried: make(map[raft.ServerID]bool)}
+	if !l.Try("a") || l.Try("a") || !l.Try("b") || !l.Offered("a") || l.Offered("c") {
+		t.Errorf("offered: %v", l.Tried)
 	}
 }
 
@@ -544,7 +545,7 @@ func TestNewProcessLeads(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		time.Sleep(5 * time.Second)
-		n, term := others[0], leader.replica.term()
+		n, term := others[0], leader.replica.Term()
 		before := self.NewIncarnation(0)
 		now, _ := n.store.State().Process(leader.self.ID)
 		n.book.Mu.Lock()
@@ -554,7 +555,7 @@ func TestNewProcessLeads(t *testing.T) {
 		n.book.Mu.Unlock()
 		in := greeting{
 			Member: heard.Member, Boot: leader.self.Incarnation, Processes: []string{before, leader.self.Incarnation},
-			Last: leader.replica.lastIndex(), Applied: leader.replica.applied(),
+			Last: leader.replica.LastIndex(), Applied: leader.replica.Applied(),
 		}
 		if no := n.members.meet(t.Context(), &in); no != nil {
 			t.Fatalf("the leader is refused: %s", no.Why)
@@ -563,8 +564,8 @@ func TestNewProcessLeads(t *testing.T) {
 			t.Error("the process before is not known to be dead: this shows nothing")
 		}
 		time.Sleep(2 * time.Second)
-		if now := leader.replica.term(); now != term || n.replica.leader() != leader.self.ID {
-			t.Errorf("it led in term %d, and now %q leads in term %d", term, n.replica.leader(), now)
+		if now := leader.replica.Term(); now != term || n.replica.Leader() != leader.self.ID {
+			t.Errorf("it led in term %d, and now %q leads in term %d", term, n.replica.Leader(), now)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -21,7 +22,7 @@ func (n *holder) moveRole(ctx context.Context, role, node string) error {
 }
 
 func (n *holder) move(ctx context.Context, role, node string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, ErrNoLeader)
 	defer cancel()
 	id := ""
 	if node != "" {
@@ -31,7 +32,7 @@ func (n *holder) move(ctx context.Context, role, node string) error {
 		}
 	}
 	key := keyspace.RolePrefix + role
-	_, a, err := n.replica.writes.doIn(ctx, state.Command{Change: state.MoveRole{Role: key, Node: id}})
+	_, a, err := n.replica.Writes.DoIn(ctx, state.Command{Change: state.MoveRole{Role: key, Node: id}})
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (n *holder) holder(role string) (fence uint64, own bool) {
 // memberID returns the ID of the member with that ID or name.
 func (n *holder) memberID(node string) (string, error) {
 	found := ""
-	for _, srv := range n.replica.servers() {
+	for _, srv := range n.replica.Servers() {
 		id := string(srv.ID)
 		if id == node {
 			return node, nil
@@ -91,7 +92,7 @@ func (n *holder) memberID(node string) (string, error) {
 
 // Will implements Tenure.
 func (t *tenure) Will() []byte {
-	will, err := t.n.replica.port.Will(t.n.self.ID, t.ref.Session, t.n.addresses())
+	will, err := t.n.replica.Port.Will(t.n.self.ID, t.ref.Session, t.n.addresses())
 	if err != nil {
 		t.n.log.Warn("there is no will; if this process dies, others wait for its lease to end", "err", err)
 		return nil
@@ -102,7 +103,7 @@ func (t *tenure) Will() []byte {
 // addresses returns where the other members are.
 func (n *holder) addresses() []string {
 	var all []string
-	for _, id := range n.replica.others() {
+	for _, id := range n.replica.Others() {
 		if addr, ok := n.book.Addr(id); ok {
 			all = append(all, addr)
 		}

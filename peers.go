@@ -52,15 +52,15 @@ func (u *unanswered) list() []PeerStatus {
 func (n *membership) peerStatus() []PeerStatus {
 	var out []PeerStatus
 	known := make(map[string]bool) // addresses
-	if n.replica.port == nil {
+	if n.replica.Port == nil {
 		return nil
 	}
 	differs := n.settings.differences(n.up.ownSettings())
 	for id, m := range n.book.All() {
 		d := differs[id]
 		delete(differs, id)
-		since, err := n.replica.port.LastError(id)
-		if id == n.self.ID || n.replica.raft.Load() != nil && !n.replica.isServer(id) || err == nil && len(d) == 0 {
+		since, err := n.replica.Port.LastError(id)
+		if id == n.self.ID || n.replica.Raft.Load() != nil && !n.replica.IsServer(id) || err == nil && len(d) == 0 {
 			continue
 		}
 		p := PeerStatus{ID: id, Name: m.Name, Addr: m.Addr, Differs: d}
@@ -70,7 +70,7 @@ func (n *membership) peerStatus() []PeerStatus {
 		known[m.Addr] = true
 		out = append(out, p)
 	}
-	if n.replica.raft.Load() == nil || n.replica.leader() == "" {
+	if n.replica.Raft.Load() == nil || n.replica.Leader() == "" {
 		for _, p := range n.unanswered.list() {
 			if !known[p.Addr] {
 				out = append(out, p)
@@ -157,7 +157,7 @@ func (n *membership) whyNot() string {
 		return s.Err.Error()
 	}
 	why := "the cluster has no leader that it can reach"
-	if n.replica.raft.Load() == nil {
+	if n.replica.Raft.Load() == nil {
 		why = "it has found no cluster yet"
 		if w := n.life.WaitsFor.Load(); w != nil {
 			why = *w

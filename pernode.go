@@ -16,6 +16,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -145,11 +146,11 @@ func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 		return state.Effects{}, err
 	}
 	if err := o.write(next); err != nil {
-		if !ofDisk(err) {
+		if !replica.OfDisk(err) {
 			return state.Effects{}, err
 		}
 		if !o.unsaved {
-			o.at().log.Error("the node's own certificates cannot be written down; they are in memory until they can", "err", o.at().replica.explain(err))
+			o.at().log.Error("the node's own certificates cannot be written down; they are in memory until they can", "err", o.at().replica.Explain(err))
 		}
 		o.unsaved = true
 	} else {

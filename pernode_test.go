@@ -175,7 +175,7 @@ func TestPerNodeSwitched(t *testing.T) {
 func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 	t.Helper()
 	o := newOwnStorage(n.storage, told)
-	if err := o.open(n.replica.dir, n.secrets); err != nil {
+	if err := o.open(n.replica.Dir, n.secrets); err != nil {
 		t.Fatal(err)
 	}
 	return o

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -12,7 +13,7 @@ import (
 // snapshotIndex returns the index of a node's newest snapshot, 0 if it has none.
 func snapshotIndex(t *testing.T, n *Node) uint64 {
 	t.Helper()
-	have, err := n.replica.disk.Load().snaps.List()
+	have, err := n.replica.Disk.Load().Snaps.List()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,7 @@ func TestRestartAlone(t *testing.T) {
 		calm time.Duration
 		end  func(*Node) error // of the node that is started again
 	}{
-		{"power cut", snapshotQuiet + snapshotJitter + time.Second, (*Node).Close},
+		{"power cut", replica.SnapshotQuiet + replica.SnapshotJitter + time.Second, (*Node).Close},
 		{"shutdown", 0, func(n *Node) error { return n.Shutdown(context.Background()) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {

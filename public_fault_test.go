@@ -131,7 +131,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		var e codec.Encoder
 		e.Uint(ref.Session)
 		e.Bool(true)
-		if _, err := n.replica.askLeader(t.Context(), rpc.EndSession, e.B); err != nil {
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -186,8 +186,8 @@ func TestRemovedHolderHasItsLease(t *testing.T) {
 			holder, next := others[0], others[1]
 			tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 			got := holdUntil(t.Context(), next, Role{Name: "r"})
-			l := leader.replica.leading.Load()
-			if _, err := l.settle(t.Context(), leader.replica); err != nil { // as for a removal before
+			l := leader.replica.Leading.Load()
+			if _, err := l.AwaitStable(t.Context(), leader.replica); err != nil { // as for a removal before
 				t.Fatal(err)
 			}
 			if cut {

@@ -41,7 +41,7 @@ func (n *operator) serveRecordList(ctx context.Context, _ string, body []byte) (
 	}
 	var reply remote.ListReply
 	if q.After == "" {
-		reply.Current = n.replica.caughtUp(ctx, 1)
+		reply.Current = n.replica.CaughtUp(ctx, 1)
 	}
 	keys, err := n.up.Storage().List(ctx, q.Dir, true)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -113,7 +113,7 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 		}
 		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
-	if !n.replica.caughtUp(ctx, 4) {
+	if !n.replica.CaughtUp(ctx, 4) {
 		return nil, n.life.Explain(ErrNoLeader)
 	}
 	reply, err := n.compare(ctx, records)
@@ -123,7 +123,7 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 	if reply.Outcome == remote.Same || q.Mode == remote.Check || q.Mode == remote.Keep && reply.Outcome == remote.Differs {
 		return reply.Encode(), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.replica.attemptTimeout(), ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.replica.AttemptTimeout(), ErrNoLeader)
 	defer cancel()
 	err = n.up.Storage().storeAll(ctx, records)
 	if reason, refused := refusedBecause(err); refused {

@@ -70,7 +70,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
 		time.Sleep(time.Minute)
 		leader, others := leaderOf(t, nodes)
-		l := leader.replica.leading.Load()
+		l := leader.replica.Leading.Load()
 		before := voting(t, nodes)
 		if err := leader.members.carryOut(t.Context(), l, change{demote, others[0].self.ID, "it is there"}); err != nil {
 			t.Error(err)
@@ -98,7 +98,7 @@ func TestRemovalLeavesAMajority(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
 		leader, others := leaderOf(t, nodes)
-		l := leader.replica.leading.Load()
+		l := leader.replica.Leading.Load()
 		net.Isolate(others[0].self.Name)
 		if _, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return s.Session(others[0].self.ID) == nil }); err != nil {
 			t.Fatal(err)

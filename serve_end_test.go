@@ -87,7 +87,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 		ctxs[i], stops[i] = context.WithCancel(t.Context())
 		go func() {
 			err := serveOpened(ctxs[i], n, h, "app.test")
-			if slices.ContainsFunc(nodes, func(o *Node) bool { return o != n && o.replica.leading.Load() != nil }) {
+			if slices.ContainsFunc(nodes, func(o *Node) bool { return o != n && o.replica.Leading.Load() != nil }) {
 				j.add("transferred") // or its session would not have been ended
 			}
 			j.add("closed " + n.self.Name)
@@ -108,7 +108,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	at := slices.IndexFunc(nodes, func(n *Node) bool { return n.self.ID == nodes[0].replica.leader() })
+	at := slices.IndexFunc(nodes, func(n *Node) bool { return n.self.ID == nodes[0].replica.Leader() })
 	leader = nodes[at]
 	observer := nodes[(at+1)%3]
 
@@ -121,7 +121,7 @@ func TestServeLeavesInOrder(t *testing.T) {
 		if code, text, err := readyz(cfgs[at]); code != 503 || text != "draining" {
 			t.Errorf("readyz while roles are handed over: %d %q %v", code, text, err)
 		}
-		if observer.replica.leader() != leader.self.ID {
+		if observer.replica.Leader() != leader.self.ID {
 			t.Error("the leadership went before the role")
 		}
 		return nil

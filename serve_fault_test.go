@@ -12,6 +12,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 
@@ -123,7 +124,7 @@ func TestDroppedTicketsStayDropped(t *testing.T) {
 		if err := nodes[0].DropTickets(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(snapshotQuiet + snapshotJitter + time.Second)
+		time.Sleep(replica.SnapshotQuiet + replica.SnapshotJitter + time.Second)
 		for _, n := range nodes {
 			if n != nodes[2] {
 				net.Host(n.self.Name).Kill()

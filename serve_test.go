@@ -172,7 +172,7 @@ func TestHealth(t *testing.T) {
 		if code(nodes[0], "/livez") != 200 || code(nodes[0], "/readyz") != 503 {
 			t.Error("a node on its way out is not live, or ready")
 		}
-		nodes[1].replica.fail(io.ErrUnexpectedEOF)
+		nodes[1].replica.Fail(io.ErrUnexpectedEOF)
 		if code(nodes[1], "/livez") != 200 || code(nodes[1], "/readyz") != 503 {
 			t.Error("a failed node is not live, or ready")
 		}

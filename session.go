@@ -20,7 +20,7 @@ func (n *Node) told(fx *state.Effects) {
 		n.keeper.sessionsChanged()
 		n.roles.presence.observe(n.store.State())
 		n.life.Sessions.Notify()
-		n.life.Tasks.Go(n.replica.port.Recheck) // another process may have taken a node's place
+		n.life.Tasks.Go(n.replica.Port.Recheck) // another process may have taken a node's place
 	}
 	if len(fx.Claims) > 0 {
 		n.roles.tenures.tell(n.store.State(), fx.Claims)
@@ -40,7 +40,7 @@ func (n *Node) told(fx *state.Effects) {
 		n.certs.Stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
-		n.replica.snapshotSoon()
+		n.replica.SnapshotSoon()
 	}
 }
 

@@ -30,7 +30,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 			time.Sleep(time.Second)
 			c := state.Command{Node: holder.self.ID, Change: state.OpenSession{Incarnation: boot, Processes: append(before, boot), Replaces: seen, Clean: true}}
 			last := leader.store.State().Index
-			if err := leader.replica.changeSession(t.Context(), c, func(s *state.State) bool { return s.Index > last }); err != nil {
+			if err := leader.replica.ChangeSession(t.Context(), c, func(s *state.State) bool { return s.Index > last }); err != nil {
 				t.Fatalf("the request proves nothing, since the leader does not propose it: %v", err)
 			}
 			time.Sleep(time.Second)

@@ -16,7 +16,7 @@ import (
 
 // openSession has the cluster open a session for this process, in place of one whose lease has lapsed, if lost is not 0.
 func (n *membership) openSession(ctx context.Context, lost uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, n.replica.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 	defer cancel()
 	if err := n.superseded(ctx); err != nil {
 		n.giveUp(err)
@@ -32,7 +32,7 @@ func (n *membership) openSession(ctx context.Context, lost uint64) error {
 	e.Bool(lost != 0 && s.Number(n.self.ID) == lost && !n.up.seen(lost)) // else something of the last one may be seen yet
 	e.String(n.self.Addr)
 	e.Bytes(state.EncodeProcesses(n.ident.identity().Processes))
-	if _, err := n.replica.askLeader(ctx, rpc.OpenSession, e.B); err != nil {
+	if _, err := n.replica.AskLeader(ctx, rpc.OpenSession, e.B); err != nil {
 		if refused := new(wire.CallError); errors.As(err, &refused) && refused.Status == http.StatusConflict {
 			if r := n.greet(ctx); r.err != nil {
 				n.giveUp(r.err)
@@ -79,7 +79,7 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 		s := n.store.State()
 		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.self.ID) {
 			self := n.asMember()
-			n.replica.fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
+			n.replica.Fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
 			return 0
 		}
 		if n.self.Session(s) != session {
@@ -118,7 +118,7 @@ func (n *membership) endSession(ctx context.Context, number uint64, clean bool) 
 		var e codec.Encoder
 		e.Uint(number)
 		e.Bool(!clean)
-		_, err := n.replica.askLeader(ctx, rpc.EndSession, e.B)
+		_, err := n.replica.AskLeader(ctx, rpc.EndSession, e.B)
 		if err == nil {
 			break
 		}
@@ -143,13 +143,13 @@ func (n *membership) serveOpen(ctx context.Context, peer string, body []byte) ([
 	if !slices.Contains(n.store.State().Servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
-	if l := n.replica.leading.Load(); l != nil && l.expels(peer) {
+	if l := n.replica.Leading.Load(); l != nil && l.Expels(peer) {
 		return nil, errors.New("it is being removed from the cluster")
 	}
 	if err := n.mayOpen(ctx, peer, boot, state.DecodeProcesses(processes)); err != nil {
 		return nil, err
 	}
-	return nil, n.replica.changeSession(ctx, state.Command{Node: peer, Change: state.OpenSession{Incarnation: boot, Addr: addr, Processes: state.DecodeProcesses(processes), Replaces: seen, Clean: clean}}, func(s *state.State) bool {
+	return nil, n.replica.ChangeSession(ctx, state.Command{Node: peer, Change: state.OpenSession{Incarnation: boot, Addr: addr, Processes: state.DecodeProcesses(processes), Replaces: seen, Clean: clean}}, func(s *state.State) bool {
 		return s.Number(peer) != seen
 	})
 }
@@ -161,7 +161,7 @@ func (n *membership) serveEnd(ctx context.Context, peer string, body []byte) ([]
 	if err := d.End(); err != nil {
 		return nil, err
 	}
-	return nil, n.replica.changeSession(ctx, state.Command{Node: peer, Change: state.LeaveSession{Number: number, HoldDown: lingers, Stored: n.replica.storedBy(peer, wire.Process(ctx))}}, func(s *state.State) bool {
+	return nil, n.replica.ChangeSession(ctx, state.Command{Node: peer, Change: state.LeaveSession{Number: number, HoldDown: lingers, Stored: n.replica.StoredBy(peer, wire.Process(ctx))}}, func(s *state.State) bool {
 		ses := s.Session(peer)
 		return ses == nil || ses.Number != number
 	})

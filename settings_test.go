@@ -124,7 +124,7 @@ func TestNoFormationWithAnotherTiming(t *testing.T) {
 		nodes := []*Node{open("a", LAN), open("b", LAN), open("c", Fast)}
 		time.Sleep(15 * time.Second)
 		for _, n := range nodes {
-			if n.replica.raft.Load() != nil || n.life.Failure() != nil {
+			if n.replica.Raft.Load() != nil || n.life.Failure() != nil {
 				t.Fatalf("%s: in a cluster, or failed: %v", n.self.Name, n.life.Failure())
 			}
 		}
@@ -223,7 +223,7 @@ func TestRestartWithAnotherTiming(t *testing.T) {
 		mustBeReady(t, nodes[0])
 		mustBeReady(t, nodes[1])
 		time.Sleep(10 * time.Second)
-		if nodes[2].keeper.isReady() || nodes[2].replica.raft.Load() != nil {
+		if nodes[2].keeper.isReady() || nodes[2].replica.Raft.Load() != nil {
 			t.Error("a node with shorter leases takes part")
 		}
 		if len(books["c"].with("its Timing is", "give all nodes the same")) == 0 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -54,14 +55,14 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
 		leader, others := leaderOf(t, nodes)
 		deaf, gone := others[0], others[1]
-		l := leader.replica.leading.Load()
-		if _, err := l.settle(t.Context(), leader.replica); err != nil {
+		l := leader.replica.Leading.Load()
+		if _, err := l.AwaitStable(t.Context(), leader.replica); err != nil {
 			t.Fatalf("before any change: %v", err)
 		}
 		for _, n := range nodes {
 			net.Block(n.self.Name, deaf.self.Name)
 		}
-		if err := waitFuture(t.Context(), l.raft.RemoveServer(raft.ServerID(gone.self.ID), 0, time.Second)); err != nil {
+		if err := replica.WaitFuture(t.Context(), l.Raft.RemoveServer(raft.ServerID(gone.self.ID), 0, time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		s, err := leader.store.Wait(t.Context(), func(s *state.State) bool { return !slices.Contains(s.Servers, gone.self.ID) })
@@ -70,10 +71,10 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), leader.timing.Retry())
 		defer cancel()
-		if _, err := l.settle(ctx, leader.replica); err == nil || !strings.Contains(err.Error(), deaf.self.ID+" has not heard of it") {
+		if _, err := l.AwaitStable(ctx, leader.replica); err == nil || !strings.Contains(err.Error(), deaf.self.ID+" has not heard of it") {
 			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.self.ID, err)
 		}
-		settled, err := l.settle(t.Context(), leader.replica)
+		settled, err := l.AwaitStable(t.Context(), leader.replica)
 		if err != nil || settled != s.Elected {
 			t.Errorf("settled is configuration %d and not %d: %v", settled, s.Elected, err)
 		}

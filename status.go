@@ -132,8 +132,8 @@ func (n *Node) Status() Status {
 		Name:         n.self.Name,
 		Addr:         n.self.Addr,
 		Cluster:      n.members.ident.clusterID(),
-		Leader:       n.replica.leader(),
-		Term:         n.replica.term(),
+		Leader:       n.replica.Leader(),
+		Term:         n.replica.Term(),
 		Index:        s.Index,
 		Ready:        lease.Held && n.keeper.current.Load() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
 		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
@@ -153,10 +153,10 @@ func (n *Node) Status() Status {
 	out.SetAside = n.members.ident.identity().Kept
 	if err := n.life.Failure(); err != nil {
 		out.Err, out.Retries = err.Error(), n.life.Works.Err() == nil
-	} else if n.replica.stalled() && n.life.Open.Err() == nil {
+	} else if n.replica.Stalled() && n.life.Open.Err() == nil {
 		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
-	for _, srv := range n.replica.servers() {
+	for _, srv := range n.replica.Servers() {
 		known, ok := s.Member(string(srv.ID))
 		if !ok {
 			known, _ = n.book.Get(string(srv.ID))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/caddyserver/certmagic"
@@ -52,7 +53,7 @@ type storageNode struct {
 	life    *lifecycle.Life
 	self    *self.Self
 	store   *applied.Store
-	replica *replica
+	replica *replica.Replica
 	keeper  *keeper
 	roles   *holder
 
@@ -112,7 +113,7 @@ func (s *Storage) store(ctx context.Context, key string, value []byte) error {
 			}
 		}
 	}
-	a, err := s.at().replica.writes.do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: value, MaxState: s.limit()}})
+	a, err := s.at().replica.Writes.Do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: value, MaxState: s.limit()}})
 	if err == nil {
 		err = codeError(a.Code)
 	}
@@ -157,7 +158,7 @@ func (s *Storage) storeFenced(ctx context.Context, lock string, ref state.Ref, r
 		return err
 	}
 	c.Session, c.Fences = ref.Session, []state.Fence{{Role: keyspace.LockPrefix + lock, Seq: ref.Seq}}
-	a, err := s.at().replica.writes.do(ctx, c)
+	a, err := s.at().replica.Writes.Do(ctx, c)
 	if err == nil {
 		err = codeError(a.Code)
 	}
@@ -197,7 +198,7 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 	clean, err := keyspace.Clean(key)
 	if err == nil && !s.forget(clean) {
 		var a state.Answer
-		a, err = s.at().replica.writes.do(ctx, state.Command{Change: state.DeleteRecords{Key: clean}})
+		a, err = s.at().replica.Writes.Do(ctx, state.Command{Change: state.DeleteRecords{Key: clean}})
 		if err == nil {
 			err = codeError(a.Code)
 		}
@@ -406,7 +407,7 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 	if len(name) > MaxName {
 		return state.Ref{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
 	}
-	ready, cancel := context.WithTimeoutCause(ctx, writeTimeout, ErrNoLeader)
+	ready, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, ErrNoLeader)
 	err := s.at().keeper.awaitReady(ready)
 	cancel()
 	if err != nil {
@@ -432,7 +433,7 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	if rest := lock.bundle.rest(); len(rest) > 0 { // somebody else's way to store a certificate
 		errs = append(errs, s.storeFenced(ctx, name, lock.ref, rest))
 	}
-	_, a, err := s.at().replica.writes.doIn(ctx, state.Command{Session: lock.ref.Session, Change: state.ReleaseRole{Role: keyspace.LockPrefix + name, Claim: lock.ref.Seq}})
+	_, a, err := s.at().replica.Writes.DoIn(ctx, state.Command{Session: lock.ref.Session, Change: state.ReleaseRole{Role: keyspace.LockPrefix + name, Claim: lock.ref.Seq}})
 	if err == nil {
 		err = codeError(a.Code)
 	} else if !errors.Is(err, ErrLost) {

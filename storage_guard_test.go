@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -111,7 +112,7 @@ func TestCommandsOfOthers(t *testing.T) {
 		n, other := nodes[0], nodes[1]
 		own := n.self.Session(n.store.State())
 		within := func(on *Node, session uint64) context.Context {
-			return on.replica.fenced(t.Context(), session, state.Fence{Role: keyspace.RolePrefix + "r", Seq: 1})
+			return on.replica.Fenced(t.Context(), session, state.Fence{Role: keyspace.RolePrefix + "r", Seq: 1})
 		}
 		for _, test := range []struct {
 			name    string
@@ -121,13 +122,13 @@ func TestCommandsOfOthers(t *testing.T) {
 		}{
 			{"of this session", t.Context(), own, ""},
 			{"of none", t.Context(), 0, ""},
-			{"of a lost session", t.Context(), own - 1, errEnded.Error()},
+			{"of a lost session", t.Context(), own - 1, replica.ErrEnded.Error()},
 			{"of another node's role", within(other, other.self.Session(other.store.State())), 0, "a tenure of another node"},
-			{"of a lost role", within(n, own-1), 0, errEnded.Error()},
-			{"of a lost lock, in a role of this session", within(n, own), own - 1, errEnded.Error()},
+			{"of a lost role", within(n, own-1), 0, replica.ErrEnded.Error()},
+			{"of a lost lock, in a role of this session", within(n, own), own - 1, replica.ErrEnded.Error()},
 		} {
 			before := n.store.State().Index
-			_, err := n.replica.writes.do(test.ctx, state.Command{Session: test.session, Change: state.StoreRecord{Key: "k", Value: []byte(test.name), MaxState: 1 << 20}})
+			_, err := n.replica.Writes.Do(test.ctx, state.Command{Session: test.session, Change: state.StoreRecord{Key: "k", Value: []byte(test.name), MaxState: 1 << 20}})
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("a command %s: %v, want %q", test.name, err, test.want)
 			}
@@ -141,8 +142,8 @@ func TestCommandsOfOthers(t *testing.T) {
 // A member is late that has come no closer for three leases to what is wanted of it.
 func TestLateMembers(t *testing.T) {
 	now := time.Now()
-	n := newReplica(replicaConfig{timing: LAN.lengths()})
-	a := newAcks(n, nil)
+	n := replica.New(replica.Config{Timing: LAN.lengths()})
+	a := replica.NewAcks(n, nil)
 	for _, test := range []struct {
 		name            string
 		applied, wanted uint64
@@ -151,11 +152,11 @@ func TestLateMembers(t *testing.T) {
 	}{
 		{"nothing is wanted", 0, 0, time.Hour, false},
 		{"it has all", 5, 5, time.Hour, false},
-		{"it comes closer", 4, 5, 3 * n.timing.Lease, false},
-		{"it comes no closer", 4, 5, 3*n.timing.Lease + 1, true},
+		{"it comes closer", 4, 5, 3 * n.Timing.Lease, false},
+		{"it comes no closer", 4, 5, 3*n.Timing.Lease + 1, true},
 	} {
-		a.applied["m"], a.wanted["m"], a.stuck["m"] = test.applied, test.wanted, now.Add(-test.stuck)
-		if got := a.late("m", now); got != test.late {
+		a.Applied["m"], a.Wanted["m"], a.Stuck["m"] = test.applied, test.wanted, now.Add(-test.stuck)
+		if got := a.Late("m", now); got != test.late {
 			t.Errorf("%s: late %v, want %v", test.name, got, test.late)
 		}
 	}

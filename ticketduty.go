@@ -9,12 +9,13 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // keepTickets makes and rotates the keys while this node leads.
-func (n *Node) keepTickets(l *leadership) {
-	for l.ctx.Err() == nil {
+func (n *Node) keepTickets(l *replica.Leadership) {
+	for l.Ctx.Err() == nil {
 		changed, wait := n.tickets.Changed.Wait(), min(time.Minute, n.tickets.Period/4)
 		k := n.store.State().Tickets
 		if k == nil || k.Current == nil || n.tickets.Due(k, n.clocks.Check(clocks.MaxOffset) != nil) {
@@ -22,7 +23,7 @@ func (n *Node) keepTickets(l *leadership) {
 			if err == nil {
 				continue
 			}
-			if l.ctx.Err() == nil {
+			if l.Ctx.Err() == nil {
 				n.log.Warn("the keys of session tickets were not rotated; will try again", "err", err)
 			}
 			wait = time.Second
@@ -30,19 +31,19 @@ func (n *Node) keepTickets(l *leadership) {
 		select {
 		case <-changed:
 		case <-time.After(wait):
-		case <-l.ctx.Done():
+		case <-l.Ctx.Done():
 		}
 	}
 }
 
 // nextTickets rotates the keys once every session has them.
-func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
+func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 	if k != nil {
-		if err := l.everyone(l.ctx, n.replica, k.Index); err != nil {
+		if err := l.AwaitApplied(l.Ctx, n.replica, k.Index); err != nil {
 			return err
 		}
 	}
-	a, err := n.replica.writes.do(l.ctx, state.Command{Change: state.RotateTickets{Key: frontend.NewTicketKey(), Follows: k.MadeAt()}})
+	a, err := n.replica.Writes.Do(l.Ctx, state.Command{Change: state.RotateTickets{Key: frontend.NewTicketKey(), Follows: k.MadeAt()}})
 	if err == nil && a.Code != state.CodeChanged {
 		err = codeError(a.Code)
 	}
@@ -55,7 +56,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.replica.writes.do(ctx, state.Command{Change: state.DropTickets{Key: frontend.NewTicketKey()}})
+	_, err := n.replica.Writes.Do(ctx, state.Command{Change: state.DropTickets{Key: frontend.NewTicketKey()}})
 	return edge("dropping session tickets", err)
 }
 
@@ -77,7 +78,7 @@ func ticketStatus(k *state.TicketKeys) TicketStatus {
 }
 
 // lead does what falls to a leader beyond raft, until its term is over.
-func (n *Node) lead(l *leadership) {
+func (n *Node) lead(l *replica.Leadership) {
 	var tickets sync.WaitGroup
 	defer tickets.Wait()
 	tickets.Go(func() { n.keepTickets(l) })

@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -34,7 +35,7 @@ func trio(t *testing.T, net *simnet.Network, configure func(*Config)) []*Node {
 func leaderOf(t *testing.T, nodes []*Node) (*Node, []*Node) {
 	t.Helper()
 	for i, n := range nodes {
-		if n.replica.leading.Load() != nil {
+		if n.replica.Leading.Load() != nil {
 			return n, append(append([]*Node{}, nodes[:i]...), nodes[i+1:]...)
 		}
 	}
@@ -156,16 +157,16 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			old, others := leaderOf(t, nodes)
 			net.Isolate(old.self.Name)
-			others[0].replica.stand(t.Context())
-			for others[0].replica.leading.Load() == nil {
+			others[0].replica.Stand(t.Context())
+			for others[0].replica.Leading.Load() == nil {
 				time.Sleep(time.Millisecond)
 			}
-			if old.replica.leading.Load() == nil {
+			if old.replica.Leading.Load() == nil {
 				t.Fatal("the old leader knows already; the test shows nothing")
 			}
 			result := make(chan error)
 			go func() {
-				_, err := old.replica.confirm(t.Context())
+				_, err := old.replica.Confirm(t.Context())
 				result <- err
 			}()
 			time.Sleep(10 * time.Millisecond)
@@ -207,7 +208,7 @@ func TestTransferTwice(t *testing.T) {
 						defer close(done)
 						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 						defer cancel()
-						old.replica.transfer(ctx, "") // whatever comes of it
+						old.replica.Transfer(ctx, "") // whatever comes of it
 					}()
 					time.Sleep(time.Microsecond)
 					net.Isolate(others[0].self.Name)
@@ -220,7 +221,7 @@ func TestTransferTwice(t *testing.T) {
 					if err := n.Ready(t.Context()); err != nil {
 						t.Fatal(err)
 					}
-					n.replica.stand(t.Context()) // each leads once, the old one too
+					n.replica.Stand(t.Context()) // each leads once, the old one too
 					time.Sleep(10 * time.Second)
 					if err := n.Storage().Store(t.Context(), "k", []byte("1")); err != nil {
 						t.Errorf("%s cannot write: %v", n.self.Name, err)
@@ -275,7 +276,7 @@ func TestRaftIsStartedAnew(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		for round := range 2 {
 			for _, n := range nodes {
-				if err := n.replica.restart(time.Now()); err != nil {
+				if err := n.replica.Restart(time.Now()); err != nil {
 					t.Fatal(err)
 				}
 				if err := n.Storage().Store(t.Context(), "k", []byte(n.self.Name+strconv.Itoa(round))); err != nil {
@@ -303,9 +304,9 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 				return nil
 			}
 		})
-		before := make([]*instance, 3)
+		before := make([]*replica.Instance, 3)
 		for i, n := range nodes {
-			before[i] = n.replica.raft.Load()
+			before[i] = n.replica.Raft.Load()
 		}
 		once.Store(true)
 		storeWithin(t, 5*time.Second, nodes[0], "k", "1")
@@ -313,7 +314,7 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 		anew := 0
 		for i, n := range nodes {
 			wantValue(t, n, "k", "1")
-			if n.replica.raft.Load() != before[i] {
+			if n.replica.Raft.Load() != before[i] {
 				anew++
 			}
 			if n.life.Setbacks.Load() != 0 || n.Status().Err != "" {
@@ -335,7 +336,7 @@ func TestFailedNodeGoesOnServing(t *testing.T) {
 		}
 		old, others := leaderOf(t, nodes)
 		broken := errors.New("input/output error")
-		old.replica.fail(broken)
+		old.replica.Fail(broken)
 		if err := old.Ready(t.Context()); !errors.Is(err, broken) {
 			t.Errorf("Ready says %v", err)
 		}
@@ -365,7 +366,7 @@ func TestMalformedProposal(t *testing.T) {
 		e.Uint(1)
 		e.Uint(1)
 		e.Bytes([]byte("garbage"))
-		_, err := others[0].replica.port.Call(t.Context(), l.self.ID, rpc.Apply, e.B)
+		_, err := others[0].replica.Port.Call(t.Context(), l.self.ID, rpc.Apply, e.B)
 		var answer *wire.CallError
 		if !errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error()) {
 			t.Errorf("a malformed proposal is taken: %v", err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
@@ -13,7 +14,7 @@ import (
 
 // judge is the leader's part: it suspects sessions that have fallen silent, clears those that speak again, and ends those that a majority of
 // the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
-func (k *keeper) judge(l *leadership, now, awake time.Time) {
+func (k *keeper) judge(l *replica.Leadership, now, awake time.Time) {
 	s := k.store.State()
 	k.exorcise(l, s, time.Now()) // not before s: this process may have stood still since now
 	it := s.Sessions.Root().Iterator()
@@ -30,17 +31,17 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 		gone := ses.Suspect != 0 && isMajority(k.reports[suspicion{id, ses.Suspect}], s.Voters)
 		k.mu.Unlock()
 		overdue := silent > patience
-		if l.since.Sub(now.Add(-silent)) > k.timing.Leaderless() {
+		if l.Since.Sub(now.Add(-silent)) > k.timing.Leaderless() {
 			// There was no leader for long. A live node opens a new session when it hears of this one.
 			// Until then its old session stays, and with it what the node has kept.
-			overdue = now.Sub(maxTime(l.since, awake)) > k.timing.Retry()
+			overdue = now.Sub(maxTime(l.Since, awake)) > k.timing.Retry()
 		}
-		late := l.acks.late(id.node, now) || l.expels(id.node)
+		late := l.Acks.Late(id.node, now) || l.Expels(id.node)
 		switch {
 		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", state.EndSession{Node: id.node, Number: id.number, Suspicion: ses.Suspect, Voters: s.Elected, Silent: silent, Stored: k.replica.storedBy(id.node, ses.Incarnation)})
+			k.propose(l, id, "a node is gone; what it held is free", state.EndSession{Node: id.node, Number: id.number, Suspicion: ses.Suspect, Voters: s.Elected, Silent: silent, Stored: k.replica.StoredBy(id.node, ses.Incarnation)})
 		case ses.Suspect == 0 && (overdue || late):
-			k.propose(l, id, "a node is silent", state.Suspect{Node: id.node, Number: id.number, Stored: k.replica.storedBy(id.node, ses.Incarnation)})
+			k.propose(l, id, "a node is silent", state.Suspect{Node: id.node, Number: id.number, Stored: k.replica.StoredBy(id.node, ses.Incarnation)})
 		case ses.Suspect != 0 && silent < k.timing.Heard() && !late:
 			k.propose(l, id, "a node is heard again", state.ClearSuspicion{Node: id.node, Number: id.number, Suspicion: ses.Suspect})
 		}
@@ -48,7 +49,7 @@ func (k *keeper) judge(l *leadership, now, awake time.Time) {
 }
 
 // exorcise frees the roles whose holder's ghost has had its time: what was to be seen of it is over, by this leader's clock, however slow that is.
-func (k *keeper) exorcise(l *leadership, s *state.State, now time.Time) {
+func (k *keeper) exorcise(l *replica.Leadership, s *state.State, now time.Time) {
 	if s.Roles == k.unhaunted {
 		return
 	}
@@ -114,7 +115,7 @@ func isMajority(spoke map[string]bool, voters []string) bool {
 }
 
 // propose proposes a command about a session, one at a time, and logs why.
-func (k *keeper) propose(l *leadership, id sessionID, why string, change state.Change) {
+func (k *keeper) propose(l *replica.Leadership, id sessionID, why string, change state.Change) {
 	k.mu.Lock()
 	busy := k.pending[id]
 	k.pending[id] = true
@@ -123,15 +124,15 @@ func (k *keeper) propose(l *leadership, id sessionID, why string, change state.C
 		return
 	}
 	level := slog.LevelInfo
-	if _, ends := change.(state.EndSession); ends && !l.expels(id.node) {
+	if _, ends := change.(state.EndSession); ends && !l.Expels(id.node) {
 		level = slog.LevelWarn // nobody has planned it
 	}
-	k.log.Log(l.ctx, level, why, "node", id.node, "session", id.number)
+	k.log.Log(l.Ctx, level, why, "node", id.node, "session", id.number)
 	k.life.Tasks.Go(func() {
 		c := state.Command{Node: k.self.ID, Time: time.Now().UnixNano(), Change: change}
-		last := l.raft.LastIndex()
+		last := l.Raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
-		err := l.applyAndTell(l.ctx, k.replica, &c, func(s *state.State) bool { return s.Index > last })
+		err := l.ApplyAndNotify(l.Ctx, k.replica, &c, func(s *state.State) bool { return s.Index > last })
 		k.mu.Lock()
 		delete(k.pending, id)
 		k.mu.Unlock()
@@ -169,12 +170,12 @@ func (k *keeper) reported(voter string, who suspicion) {
 func (k *keeper) succeed(ctx context.Context, id sessionID) {
 	for range 4 { // their clocks say so a little earlier or later
 		s := k.store.State()
-		if k.replica.leader() != id.node || !k.overdue(id, time.Now()) {
+		if k.replica.Leader() != id.node || !k.overdue(id, time.Now()) {
 			return
 		}
 		if k.majoritySays(ctx, s.Voters, id) {
 			k.log.Info("the leader's lease has lapsed", "leader", id.node)
-			k.replica.standFor(ctx, id.node, func() bool { return k.overdue(id, time.Now()) })
+			k.replica.StandFor(ctx, id.node, func() bool { return k.overdue(id, time.Now()) })
 			return
 		}
 		select {
@@ -198,7 +199,7 @@ func (k *keeper) majoritySays(ctx context.Context, voters []string, id sessionID
 			continue
 		}
 		k.life.Tasks.Go(func() {
-			reply, err := k.replica.port.Call(ctx, v, rpc.Expired, e.B)
+			reply, err := k.replica.Port.Call(ctx, v, rpc.Expired, e.B)
 			select {
 			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:
 			case <-ctx.Done():

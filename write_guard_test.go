@@ -47,7 +47,7 @@ func TestForgedProposals(t *testing.T) {
 			e.Uint(session)
 			e.Uint(seq)
 			e.Bytes(state.SealCommand(keys, &c))
-			_, err := n.replica.port.Call(t.Context(), leader.self.ID, rpc.Apply, e.B)
+			_, err := n.replica.Port.Call(t.Context(), leader.self.ID, rpc.Apply, e.B)
 			var answer *wire.CallError
 			if test.taken && err != nil || !test.taken && (!errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error())) {
 				t.Errorf("a proposal, %s, is answered %v", test.name, err)

@@ -56,10 +56,10 @@ func leaseRows() []row {
 		m("a leader is replaced when a majority finds its lease over", "TestLapsedNeedsAMajority",
 			"verdict.go", "majoritySays", `return yes > len(voters)/2`, `return true`),
 		m("a node whose disk hangs asks for no lease", "TestNoLeaseOnAHangingDisk",
-			"keeper.go", "renew", `if session != 0 && !k.replica.stalled() && k.life.Setback.Load() == nil { // nobody is to wait for a node whose disk hangs`, `if session != 0 && k.life.Setback.Load() == nil {`),
+			"keeper.go", "renew", `if session != 0 && !k.replica.Stalled() && k.life.Setback.Load() == nil { // nobody is to wait for a node whose disk hangs`, `if session != 0 && k.life.Setback.Load() == nil {`),
 		m("a role is granted again after its hold-down, not before", "TestGhostHasItsTime",
 			"verdict.go", "exorcise", `if since >= k.haunts(&c) {`, `if since >= 0 {`),
 		m("a new leader waits for those who live", "TestNewLeaderWaitsForThoseWhoLive",
-			"verdict.go", "judge", `if l.since.Sub(now.Add(-silent)) > k.timing.Leaderless() {`, `if false {`),
+			"verdict.go", "judge", `if l.Since.Sub(now.Add(-silent)) > k.timing.Leaderless() {`, `if false {`),
 	}
 }

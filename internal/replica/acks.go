@@ -1,4 +1,4 @@
-package flotilla
+package replica
 
 import (
 	"context"
@@ -14,30 +14,30 @@ import (
 // a majority to lapse. raft tells followers of a commit only with the next entry or after a while; the leader says the same true thing
 // at once.
 type acks struct {
-	n    *replica
-	l    *leadership
+	n    *Replica
+	l    *Leadership
 	poke chan struct{} // closed and replaced, under mu, when anything below changes
 
 	mu      sync.Mutex
-	applied map[string]uint64
-	wanted  map[string]uint64
+	Applied map[string]uint64
+	Wanted  map[string]uint64
 	asking  map[string]bool      // a goroutine is at it
-	stuck   map[string]time.Time // since when a member has not come closer to what is wanted of it
+	Stuck   map[string]time.Time // since when a member has not come closer to what is wanted of it
 }
 
-func newAcks(n *replica, l *leadership) *acks {
-	return &acks{n: n, l: l, poke: make(chan struct{}), applied: map[string]uint64{}, wanted: map[string]uint64{}, asking: map[string]bool{}, stuck: map[string]time.Time{}}
+func NewAcks(n *Replica, l *Leadership) *acks {
+	return &acks{n: n, l: l, poke: make(chan struct{}), Applied: map[string]uint64{}, Wanted: map[string]uint64{}, asking: map[string]bool{}, Stuck: map[string]time.Time{}}
 }
 
 // wait returns when every session in the state has applied index, but for those whose process is gone.
 func (a *acks) wait(ctx context.Context, index uint64) error {
 	for {
-		missing, poke := a.want(index, a.gone)
+		missing, poke := a.want(index, a.Gone)
 		if len(missing) == 0 {
 			return nil
 		}
 		// A session leaves by an entry, and a process without telling anybody.
-		timer := time.NewTimer(a.n.timing.Poll())
+		timer := time.NewTimer(a.n.Timing.Poll())
 		select {
 		case <-poke:
 		case <-timer.C:
@@ -52,12 +52,12 @@ func (a *acks) wait(ctx context.Context, index uint64) error {
 // want has every session asked for index, except those that skip is true for, and returns those that have not got it.
 func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missing []string, poke <-chan struct{}) {
 	var there []string
-	it := a.n.store.State().Sessions.Root().Iterator()
+	it := a.n.Store.State().Sessions.Root().Iterator()
 	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
 		id := string(k)
 		switch {
-		case ses.Incarnation == a.n.self.Incarnation || skip(id, ses):
-		case id == a.n.self.ID:
+		case ses.Incarnation == a.n.Self.Incarnation || skip(id, ses):
+		case id == a.n.Self.ID:
 			missing = append(missing, id) // an earlier process of this node, which nobody can ask
 		default:
 			there = append(there, id)
@@ -66,7 +66,7 @@ func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missi
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, id := range there {
-		if a.applied[id] >= index {
+		if a.Applied[id] >= index {
 			continue
 		}
 		missing = append(missing, id)
@@ -75,46 +75,46 @@ func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missi
 	return missing, a.poke
 }
 
-// gone reports whether a session's process reads no more: it has said itself that the session is over, another
+// Gone reports whether a session's process reads no more: it has said itself that the session is over, another
 // process of its node answers at its address, or its connections have been closed and its port refuses. The latter is
 // evidence and no proof, since a firewall can do the same; so it excuses from reading along, and never frees what the
 // session holds. That another process of the node has spoken is no evidence: it may be of a copy of the directory.
-func (a *acks) gone(id string, ses *state.Session) bool {
-	return a.n.book.OverSession(id) >= ses.Number || a.n.book.HasEnded(ses.Incarnation) || a.n.port.HungUp(id)
+func (a *acks) Gone(id string, ses *state.Session) bool {
+	return a.n.Book.OverSession(id) >= ses.Number || a.n.Book.HasEnded(ses.Incarnation) || a.n.Port.HungUp(id)
 }
 
-// late reports whether a member has come no closer to what writers wait for in three leases: a slow line alone is no reason to do without it.
-func (a *acks) late(id string, now time.Time) bool {
+// Late reports whether a member has come no closer to what writers wait for in three leases: a slow line alone is no reason to do without it.
+func (a *acks) Late(id string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.n.timing.Stuck()
+	return a.Applied[id] < a.Wanted[id] && now.Sub(a.Stuck[id]) > a.n.Timing.Stuck()
 }
 
-// there reports whether a member has been heard of within the last lease. Nothing that is promised hangs on that.
-func (a *acks) there(id string) bool {
-	t := a.n.port.Transport()
+// There reports whether a member has been heard of within the last lease. Nothing that is promised hangs on that.
+func (a *acks) There(id string) bool {
+	t := a.n.Port.Transport()
 	if t.Refused(id) {
 		return false
 	}
-	heard, first := t.Contact(id), a.l.since // a new leader has not heard of anybody yet
+	heard, first := t.Contact(id), a.l.Since // a new leader has not heard of anybody yet
 	if id == a.l.before {
 		first = a.l.beforeHeard
 	}
 	if heard.Before(first) {
 		heard = first
 	}
-	return time.Since(heard) < a.n.timing.Lease
+	return time.Since(heard) < a.n.Timing.Lease
 }
 
-// matched is called when a member has stored more entries. One that has been away is told at once how far they are committed.
-func (a *acks) matched(id string) {
-	index, _ := a.n.port.Transport().Match(id, a.l.term)
-	commit := min(a.l.raft.CommitIndex(), index)
+// Matched is called when a member has stored more entries. One that has been away is told at once how far they are committed.
+func (a *acks) Matched(id string) {
+	index, _ := a.n.Port.Transport().Match(id, a.l.Term)
+	commit := min(a.l.Raft.CommitIndex(), index)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	close(a.poke)
 	a.poke = make(chan struct{})
-	if a.applied[id] < commit {
+	if a.Applied[id] < commit {
 		a.demand(id, commit)
 	}
 }
@@ -123,19 +123,19 @@ func (a *acks) matched(id string) {
 func (a *acks) returned(id string, index uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.applied[id], a.stuck[id] = 0, time.Now()
+	a.Applied[id], a.Stuck[id] = 0, time.Now()
 	a.demand(id, index)
 }
 
 // demand has a member asked until it has applied index. The caller holds the lock.
 func (a *acks) demand(id string, index uint64) {
-	if a.applied[id] >= a.wanted[id] {
-		a.stuck[id] = time.Now()
+	if a.Applied[id] >= a.Wanted[id] {
+		a.Stuck[id] = time.Now()
 	}
-	a.wanted[id] = max(a.wanted[id], index)
+	a.Wanted[id] = max(a.Wanted[id], index)
 	if !a.asking[id] {
 		a.asking[id] = true
-		a.n.life.Tasks.Go(func() { a.ask(a.l.ctx, id) })
+		a.n.Life.Tasks.Go(func() { a.ask(a.l.Ctx, id) })
 	}
 }
 
@@ -143,8 +143,8 @@ func (a *acks) demand(id string, index uint64) {
 func (a *acks) ask(ctx context.Context, id string) {
 	for {
 		a.mu.Lock()
-		poke, want := a.poke, a.wanted[id]
-		if a.applied[id] >= want || ctx.Err() != nil {
+		poke, want := a.poke, a.Wanted[id]
+		if a.Applied[id] >= want || ctx.Err() != nil {
 			a.asking[id] = false
 			a.mu.Unlock()
 			return
@@ -152,19 +152,19 @@ func (a *acks) ask(ctx context.Context, id string) {
 		a.mu.Unlock()
 		if applied := a.tell(id, want); applied > 0 {
 			a.mu.Lock()
-			a.applied[id], a.stuck[id] = max(a.applied[id], applied), time.Now()
+			a.Applied[id], a.Stuck[id] = max(a.Applied[id], applied), time.Now()
 			close(a.poke)
 			a.poke = make(chan struct{})
 			a.mu.Unlock()
 			continue
 		}
-		if !a.there(id) {
+		if !a.There(id) {
 			a.mu.Lock()
 			a.asking[id] = false
 			a.mu.Unlock()
 			return
 		}
-		timer := time.NewTimer(a.n.timing.Poll())
+		timer := time.NewTimer(a.n.Timing.Poll())
 		select {
 		case <-poke:
 		case <-timer.C:
@@ -177,14 +177,14 @@ func (a *acks) ask(ctx context.Context, id string) {
 // tell says to a member how far the log is committed, if it has stored that far, and returns the index that it has then applied,
 // 0 if it has not got as far as want. It is an AppendEntries without entries, which raft judges as any other.
 func (a *acks) tell(id string, want uint64) uint64 {
-	index, term := a.n.port.Transport().Match(id, a.l.term)
-	commit := min(a.l.raft.CommitIndex(), index)
+	index, term := a.n.Port.Transport().Match(id, a.l.Term)
+	commit := min(a.l.Raft.CommitIndex(), index)
 	if commit < want {
 		return 0
 	}
-	ok := a.n.port.Transport().Tell(id, raft.AppendEntriesRequest{
+	ok := a.n.Port.Transport().Tell(id, raft.AppendEntriesRequest{
 		RPCHeader:         a.n.rpcHeader(),
-		Term:              a.l.term,
+		Term:              a.l.Term,
 		PrevLogEntry:      index,
 		PrevLogTerm:       term,
 		LeaderCommitIndex: commit,
@@ -195,11 +195,11 @@ func (a *acks) tell(id string, want uint64) uint64 {
 	return commit
 }
 
-// awaitApplied waits until this node has applied index, as long as the leader waits for it. Entries of raft's own, which the state
+// AwaitApplied waits until this node has applied index, as long as the leader waits for it. Entries of raft's own, which the state
 // machine does not see, come only at the beginning of a term, before anybody is told of anything.
-func (n *replica) awaitApplied(index uint64) error {
-	ctx, cancel := context.WithTimeout(n.life.Works, n.timing.Lease)
+func (n *Replica) AwaitApplied(index uint64) error {
+	ctx, cancel := context.WithTimeout(n.Life.Works, n.Timing.Lease)
 	defer cancel()
-	_, err := n.store.Wait(ctx, func(s *state.State) bool { return s.Index >= index })
+	_, err := n.Store.Wait(ctx, func(s *state.State) bool { return s.Index >= index })
 	return err
 }

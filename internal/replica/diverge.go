@@ -1,4 +1,4 @@
-package flotilla
+package replica
 
 import (
 	"context"
@@ -23,21 +23,21 @@ import (
 // applied it knows across restarts by its mark.
 
 // divergence is the error of this node, whose log contradicts that of a peer; empty: of its leader.
-func (n *replica) divergence(peer string, c *history.Conflict) error {
+func (n *Replica) divergence(peer string, c *history.Conflict) error {
 	if peer == "" {
 		return state.Diverged("%v", c)
 	}
-	return state.Diverged("compared with %s, which leads, %v", n.book.NameOf(peer), c)
+	return state.Diverged("compared with %s, which leads, %v", n.Book.NameOf(peer), c)
 }
 
-// compareLog is asked by the transport whether a leader's log contradicts this node's.
-func (n *replica) compareLog(peer string, term uint64, c history.Claim) error {
+// CompareLog is asked by the transport whether a leader's log contradicts this node's.
+func (n *Replica) CompareLog(peer string, term uint64, c history.Claim) error {
 	log := n.chain.Load()
 	if log == nil {
 		return nil
 	}
 	conflict := log.Compare(c)
-	if conflict == nil || term < n.term() { // asked last: an older leader may lack what a newer one has brought since
+	if conflict == nil || term < n.Term() { // asked last: an older leader may lack what a newer one has brought since
 		return nil
 	}
 	err := n.divergence(peer, conflict)
@@ -46,20 +46,20 @@ func (n *replica) compareLog(peer string, term uint64, c history.Claim) error {
 }
 
 // stopSoon is fail for a node that is about to tell a peer why.
-func (n *replica) stopSoon(err error) {
-	n.up.loseLease(err)
-	n.life.Tasks.Go(func() {
+func (n *Replica) stopSoon(err error) {
+	n.Up.LoseLease(err)
+	n.Life.Tasks.Go(func() {
 		select {
-		case <-time.After(n.timing.Poll()):
-		case <-n.life.Works.Done():
+		case <-time.After(n.Timing.Poll()):
+		case <-n.Life.Works.Done():
 		}
-		n.fail(err)
+		n.Fail(err)
 	})
 }
 
-// sumAt returns what stands for this node's log up to the entry of that index and term; the term 0 is
+// SumAt returns what stands for this node's log up to the entry of that index and term; the term 0 is
 // any.
-func (n *replica) sumAt(index, term uint64) (uint64, bool) {
+func (n *Replica) SumAt(index, term uint64) (uint64, bool) {
 	log := n.chain.Load()
 	if log == nil {
 		return 0, false
@@ -69,22 +69,22 @@ func (n *replica) sumAt(index, term uint64) (uint64, bool) {
 }
 
 // appliedSum is sumAt for an entry that was applied.
-func (n *replica) appliedSum(index uint64) (uint64, bool) {
-	if s := n.store.State(); s.Index == index {
+func (n *Replica) appliedSum(index uint64) (uint64, bool) {
+	if s := n.Store.State(); s.Index == index {
 		return uint64(s.Past.Sum), true
 	}
-	return n.sumAt(index, 0)
+	return n.SumAt(index, 0)
 }
 
 // watchLog puts a log that knows its sums on the disk's, and has this node begin with what it knows to
 // be committed.
-func (n *replica) watchLog(d *disk) (*history.Log, error) {
-	log := history.NewLog(d.logs, func() uint64 { return n.store.State().Index }, func(c *history.Conflict) {
-		n.life.Tasks.Go(func() { n.fail(n.divergence("", c)) })
+func (n *Replica) watchLog(d *Disk) (*history.Log, error) {
+	log := history.NewLog(d.logs, func() uint64 { return n.Store.State().Index }, func(c *history.Conflict) {
+		n.Life.Tasks.Go(func() { n.Fail(n.divergence("", c)) })
 	})
 	n.chain.Store(log)
 	mark := d.mark // of the last process; the next restore is of a leader's snapshot
-	if n.store.State().Index > 0 {
+	if n.Store.State().Index > 0 {
 		mark = durable.Mark{} // of this one, which has its state
 	}
 	restore := func(s *state.State) (*state.State, error) {
@@ -98,25 +98,25 @@ func (n *replica) watchLog(d *disk) (*history.Log, error) {
 	n.mu.Lock()
 	n.restore = restore
 	n.mu.Unlock()
-	have, err := d.snaps.List()
+	have, err := d.Snaps.List()
 	if err != nil || len(have) > 0 {
 		return log, err // raft restores the newest
 	}
 	s, err := restore(state.New())
-	if err == nil && s.Index > n.store.State().Index {
-		n.fsm.Adopt(s)
+	if err == nil && s.Index > n.Store.State().Index {
+		n.FSM.Adopt(s)
 	}
 	return log, err
 }
 
 // redo applies the entries that the last process had applied: those that are behind the state s, up
 // to the mark. raft would not know that they are committed until a leader says so.
-func (n *replica) redo(d *disk, log *history.Log, s *state.State, mark durable.Mark) (*state.State, error) {
+func (n *Replica) redo(d *Disk, log *history.Log, s *state.State, mark durable.Mark) (*state.State, error) {
 	if mark.Index < s.Index || mark.Index == 0 {
 		return s, nil
 	}
 	if sum, ok := log.At(mark.Index, 0); !ok || uint64(sum) != mark.Sum {
-		return nil, fmt.Errorf("the raft log in %s is not the one that this node has applied entry %d of: a part of the directory was restored from another copy; move the directory away to join as a new node", n.dir.Path(), mark.Index)
+		return nil, fmt.Errorf("the raft log in %s is not the one that this node has applied entry %d of: a part of the directory was restored from another copy; move the directory away to join as a new node", n.Dir.Path(), mark.Index)
 	}
 	for i := s.Index + 1; i <= mark.Index; i++ {
 		var e raft.Log
@@ -126,7 +126,7 @@ func (n *replica) redo(d *disk, log *history.Log, s *state.State, mark durable.M
 		if e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 			continue
 		}
-		next, err := n.fsm.ApplyOne(s, &e, nil)
+		next, err := n.FSM.ApplyOne(s, &e, nil)
 		if err != nil {
 			return nil, fmt.Errorf("entry %d of the log: %w", i, err)
 		}
@@ -136,18 +136,18 @@ func (n *replica) redo(d *disk, log *history.Log, s *state.State, mark durable.M
 }
 
 // keepMark writes down what this node has applied, until ctx ends.
-func (n *replica) keepMark(ctx context.Context) {
-	f, err := n.dir.OpenMark()
+func (n *Replica) keepMark(ctx context.Context) {
+	f, err := n.Dir.OpenMark()
 	if err != nil {
-		n.log.Warn("how far the log was applied cannot be written down", "err", err)
+		n.Log.Warn("how far the log was applied cannot be written down", "err", err)
 		return
 	}
 	defer f.Close()
 	for last := uint64(0); ; {
-		next := n.store.Next()
-		if s := n.store.State(); s.Index != last {
+		next := n.Store.Next()
+		if s := n.Store.State(); s.Index != last {
 			if err := f.Write(durable.Mark{Index: s.Index, Sum: uint64(s.Past.Sum)}); err != nil {
-				n.log.Debug("how far the log was applied cannot be written down", "err", err)
+				n.Log.Debug("how far the log was applied cannot be written down", "err", err)
 			}
 			last = s.Index
 			continue

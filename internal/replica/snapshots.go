@@ -1,4 +1,4 @@
-package flotilla
+package replica
 
 import (
 	"context"
@@ -13,24 +13,24 @@ import (
 // cannot serve without, or must not forget, and one at the end.
 
 const (
-	snapshotQuiet    = 5 * time.Second  // how long nothing is to change, before a snapshot
-	snapshotJitter   = 5 * time.Second  // more, at most: nodes shall not all write at once
+	SnapshotQuiet    = 5 * time.Second  // how long nothing is to change, before a snapshot
+	SnapshotJitter   = 5 * time.Second  // more, at most: nodes shall not all write at once
 	snapshotPatience = 30 * time.Second // how long changes that do not end may put it off
 	snapshotRest     = 30 * time.Second // between two, at least
 	snapshotRestMiB  = 10 * time.Second // more, for each MiB of the state
 	snapshotLimit    = 10 * time.Second // for one; what takes longer is found when the next is due
 )
 
-// snapshotSoon has this node take a snapshot when things have calmed down. It does not block.
-func (n *replica) snapshotSoon() {
+// SnapshotSoon has this node take a snapshot when things have calmed down. It does not block.
+func (n *Replica) SnapshotSoon() {
 	select {
 	case n.snapshots <- struct{}{}:
 	default:
 	}
 }
 
-// keepSnapshots takes the snapshots that snapshotSoon asks for, until ctx is done.
-func (n *replica) keepSnapshots(ctx context.Context) {
+// KeepSnapshots takes the snapshots that snapshotSoon asks for, until ctx is done.
+func (n *Replica) KeepSnapshots(ctx context.Context) {
 	for {
 		select {
 		case <-n.snapshots:
@@ -38,10 +38,10 @@ func (n *replica) keepSnapshots(ctx context.Context) {
 			return
 		}
 		n.awaitQuiet(ctx)
-		rest := snapshotRest + time.Duration(n.store.State().Bytes())*snapshotRestMiB>>20
-		if err := n.snapshot(ctx); err != nil && ctx.Err() == nil {
-			n.log.Warn("no snapshot; will try again", "err", err, "in", rest)
-			n.snapshotSoon()
+		rest := snapshotRest + time.Duration(n.Store.State().Bytes())*snapshotRestMiB>>20
+		if err := n.Snapshot(ctx); err != nil && ctx.Err() == nil {
+			n.Log.Warn("no snapshot; will try again", "err", err, "in", rest)
+			n.SnapshotSoon()
 		}
 		select {
 		case <-time.After(rest):
@@ -52,10 +52,10 @@ func (n *replica) keepSnapshots(ctx context.Context) {
 }
 
 // awaitQuiet returns when snapshotSoon has not been called for a while, or for too long called too often.
-func (n *replica) awaitQuiet(ctx context.Context) {
+func (n *Replica) awaitQuiet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotPatience)
 	defer cancel()
-	quiet := snapshotQuiet + rand.N(snapshotJitter)
+	quiet := SnapshotQuiet + rand.N(SnapshotJitter)
 	for {
 		select {
 		case <-n.snapshots:
@@ -67,35 +67,35 @@ func (n *replica) awaitQuiet(ctx context.Context) {
 	}
 }
 
-// lastSnapshot is for a node that shuts down. One that fails is no reason not to.
-func (n *replica) lastSnapshot(ctx context.Context) {
-	if err := n.snapshot(ctx); err != nil {
-		n.log.Warn("the node leaves no snapshot of its last changes; started alone it would not know them", "err", err)
+// LastSnapshot is for a node that shuts down. One that fails is no reason not to.
+func (n *Replica) LastSnapshot(ctx context.Context) {
+	if err := n.Snapshot(ctx); err != nil {
+		n.Log.Warn("the node leaves no snapshot of its last changes; started alone it would not know them", "err", err)
 	}
 }
 
-// snapshot writes down what this node has applied, if its newest snapshot does not have it.
-func (n *replica) snapshot(ctx context.Context) error {
-	r, d := n.raft.Load(), n.disk.Load()
-	if n.dir == nil || r == nil || n.life.Works.Err() != nil || n.life.Setback.Load() != nil {
+// Snapshot writes down what this node has applied, if its newest snapshot does not have it.
+func (n *Replica) Snapshot(ctx context.Context) error {
+	r, d := n.Raft.Load(), n.Disk.Load()
+	if n.Dir == nil || r == nil || n.Life.Works.Err() != nil || n.Life.Setback.Load() != nil {
 		return nil
 	}
-	have, err := d.snaps.List()
+	have, err := d.Snaps.List()
 	if err != nil {
 		return fmt.Errorf("looking for snapshots: %w", err)
 	}
-	want := n.store.State().Index
+	want := n.Store.State().Index
 	if len(have) > 0 && have[0].Index >= want {
 		return nil // raft would log an error
 	}
 	go r.Snapshot() // its future is not waited for, as that of Apply is not: raft does not answer all; this ends with raft
-	ctx, stop := n.life.WhileOpen(ctx)
+	ctx, stop := n.Life.WhileOpen(ctx)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, snapshotLimit)
 	defer cancel()
 	for {
-		written := n.fsm.Written()
-		if have, err = d.snaps.List(); err != nil {
+		written := n.FSM.Written()
+		if have, err = d.Snaps.List(); err != nil {
 			return fmt.Errorf("looking for the snapshot: %w", err)
 		}
 		if len(have) > 0 && have[0].Index >= want {

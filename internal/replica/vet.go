@@ -1,4 +1,4 @@
-package flotilla
+package replica
 
 import (
 	"errors"
@@ -13,8 +13,8 @@ import (
 
 // vetted returns a store of snapshots that refuses one which contradicts what this node has applied,
 // before it takes the place of anything.
-func (n *replica) vetted(s raft.SnapshotStore) raft.SnapshotStore {
-	return &vettedSnapshots{SnapshotStore: s, store: n.store, failed: n.fail, secrets: n.secrets}
+func (n *Replica) vetted(s raft.SnapshotStore) raft.SnapshotStore {
+	return &vettedSnapshots{SnapshotStore: s, store: n.Store, failed: n.Fail, secrets: n.Secrets}
 }
 
 type vettedSnapshots struct {

@@ -1,4 +1,4 @@
-package flotilla
+package replica
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	writeTimeout = 30 * time.Second // of a write whose context has no earlier deadline
-	maxBatch     = 64               // commands in one call to the leader
+	WriteTimeout = 30 * time.Second // of a write whose context has no earlier deadline
+	MaxBatch     = 64               // commands in one call to the leader
 	batchBytes   = 1 << 20          // of commands in one call; one that is larger goes alone
 	maxInFlight  = 4                // such calls at once
 )
@@ -24,18 +24,18 @@ const (
 // the state machine answers a repeated one from memory.
 var errUnknown = errors.New("the outcome is not known")
 
-// errEnded is the outcome of a command whose session has ended.
-var errEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its session", errs.Lost)
+// ErrEnded is the outcome of a command whose session has ended.
+var ErrEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its session", errs.Lost)
 
-// proposer takes this node's commands to the leader, in batches, until each is answered.
-type proposer struct {
-	n     *replica
+// Proposer takes this node's commands to the leader, in batches, until each is answered.
+type Proposer struct {
+	n     *Replica
 	queue chan *proposal
 
-	mu      sync.Mutex
+	Mu      sync.Mutex
 	session uint64               // that seq and open belong to
-	seq     uint64               // of the last command
-	open    map[uint64]time.Time // commands without an answer yet, and since when
+	Seq     uint64               // of the last command
+	Open    map[uint64]time.Time // commands without an answer yet, and since when
 }
 
 // proposal is a sealed command on its way.
@@ -45,8 +45,8 @@ type proposal struct {
 	done         chan error // of this attempt; buffered
 }
 
-func newProposer(n *replica) *proposer {
-	return &proposer{n: n, queue: make(chan *proposal), open: make(map[uint64]time.Time)}
+func NewProposer(n *Replica) *Proposer {
+	return &Proposer{n: n, queue: make(chan *proposal), Open: make(map[uint64]time.Time)}
 }
 
 // fenceKey is the key of a *fencedBy in a context.
@@ -54,141 +54,141 @@ type fenceKey struct{}
 
 // fencedBy says that what is proposed with a context takes effect only while a claim of a session holds its role.
 type fencedBy struct {
-	by      *replica
+	by      *Replica
 	session uint64
 	fence   state.Fence
 	outer   *fencedBy // that of the context around it; nil: there is none
 }
 
-// fenced returns a context with which commands of this node take effect only as long as a claim holds its role.
-func (n *replica) fenced(ctx context.Context, session uint64, fence state.Fence) context.Context {
+// Fenced returns a context with which commands of this node take effect only as long as a claim holds its role.
+func (n *Replica) Fenced(ctx context.Context, session uint64, fence state.Fence) context.Context {
 	outer, _ := ctx.Value(fenceKey{}).(*fencedBy)
 	return context.WithValue(ctx, fenceKey{}, &fencedBy{by: n, session: session, fence: fence, outer: outer})
 }
 
-// do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
+// Do proposes c in this node's session and returns the answer once the command is committed, every node that is there has
 // applied it, and so has this one. After an error the outcome is not known; one that wraps errs.Lost says that nothing of this
 // session will take effect any more.
 //
 // If the context is that of a tenure, or of one within another, the command takes effect only as long as all of them last.
-func (p *proposer) do(ctx context.Context, c state.Command) (state.Answer, error) {
+func (p *Proposer) Do(ctx context.Context, c state.Command) (state.Answer, error) {
 	for f, _ := ctx.Value(fenceKey{}).(*fencedBy); f != nil; f = f.outer {
 		if f.by != p.n {
 			return state.Answer{}, errors.New("the context is that of a tenure of another node")
 		}
 		if c.Session != 0 && c.Session != f.session {
-			return state.Answer{}, errEnded
+			return state.Answer{}, ErrEnded
 		}
 		c.Session = f.session
 		c.Fences = append(c.Fences, f.fence)
 	}
-	_, a, err := p.doIn(ctx, c)
+	_, a, err := p.DoIn(ctx, c)
 	return a, err
 }
 
-// doIn is do for a command that belongs to c.session, or to this node's session if that is 0. It returns which one it was, 0 if
+// DoIn is do for a command that belongs to c.session, or to this node's session if that is 0. It returns which one it was, 0 if
 // it never came to that; the answer's seq is valid even with an error.
-func (p *proposer) doIn(ctx context.Context, c state.Command) (uint64, state.Answer, error) {
+func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Answer, error) {
 	if ctx.Err() != nil {
 		return 0, state.Answer{}, context.Cause(ctx)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, errs.NoLeader)
 	defer cancel()
-	ctx, stop := p.n.life.WhileOpen(ctx)
+	ctx, stop := p.n.Life.WhileOpen(ctx)
 	defer stop()
 
-	s, err := p.n.store.Wait(ctx, func(s *state.State) bool { return p.n.self.Session(s) != 0 })
+	s, err := p.n.Store.Wait(ctx, func(s *state.State) bool { return p.n.Self.Session(s) != 0 })
 	if err != nil {
-		return 0, state.Answer{}, p.n.life.Because(err)
+		return 0, state.Answer{}, p.n.Life.Because(err)
 	}
-	own := p.n.self.Session(s)
+	own := p.n.Self.Session(s)
 	if c.Session != 0 && c.Session != own {
-		return c.Session, state.Answer{}, errEnded
+		return c.Session, state.Answer{}, ErrEnded
 	}
-	c.Node, c.Session, c.Time = p.n.self.ID, own, time.Now().UnixNano()
-	if c.Seq, c.Acked = p.begin(c.Session); c.Seq == 0 {
-		return c.Session, state.Answer{}, errEnded
+	c.Node, c.Session, c.Time = p.n.Self.ID, own, time.Now().UnixNano()
+	if c.Seq, c.Acked = p.Begin(c.Session); c.Seq == 0 {
+		return c.Session, state.Answer{}, ErrEnded
 	}
-	defer p.end(c.Session, c.Seq)
+	defer p.End(c.Session, c.Seq)
 	a := state.Answer{Seq: c.Seq}
 	entry := state.SealCommand(s.Keys, &c)
 
 	for {
-		changed := p.n.life.Changed.Wait()
+		changed := p.n.Life.Changed.Wait()
 		err := p.attempt(ctx, &proposal{session: c.Session, seq: c.Seq, entry: entry, done: make(chan error, 1)})
 		if err == nil {
 			break
 		}
-		timer := time.NewTimer(p.n.timing.Poll())
+		timer := time.NewTimer(p.n.Timing.Poll())
 		select {
 		case <-changed:
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return c.Session, a, p.n.life.Because(context.Cause(ctx))
+			return c.Session, a, p.n.Life.Because(context.Cause(ctx))
 		}
 		timer.Stop()
 	}
-	_, err = p.n.store.Wait(ctx, func(s *state.State) (ok bool) {
+	_, err = p.n.Store.Wait(ctx, func(s *state.State) (ok bool) {
 		a, ok = s.Answer(c.Node, c.Session, c.Seq)
 		return ok
 	})
 	if err != nil {
-		return c.Session, state.Answer{Seq: c.Seq}, p.n.life.Because(err)
+		return c.Session, state.Answer{Seq: c.Seq}, p.n.Life.Because(err)
 	}
 	if a.Code == state.CodeEnded {
-		return c.Session, a, errEnded
+		return c.Session, a, ErrEnded
 	}
 	return c.Session, a, nil
 }
 
-// begin numbers a command and says up to which number all answers have arrived.
-func (p *proposer) begin(session uint64) (seq, acked uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// Begin numbers a command and says up to which number all answers have arrived.
+func (p *Proposer) Begin(session uint64) (seq, acked uint64) {
+	p.Mu.Lock()
+	defer p.Mu.Unlock()
 	if session < p.session {
 		return 0, 0 // the caller has looked at a state that is gone, and must not begin to count anew
 	}
 	if p.session != session {
-		p.session, p.seq, p.open = session, 0, make(map[uint64]time.Time)
+		p.session, p.Seq, p.Open = session, 0, make(map[uint64]time.Time)
 	}
-	p.seq++
-	acked = p.seq - 1
-	for s := range p.open {
+	p.Seq++
+	acked = p.Seq - 1
+	for s := range p.Open {
 		acked = min(acked, s-1)
 	}
-	p.open[p.seq] = time.Now()
-	return p.seq, acked
+	p.Open[p.Seq] = time.Now()
+	return p.Seq, acked
 }
 
-// oldest returns how many commands wait for their answers, and since when the first of them does.
-func (p *proposer) oldest() (waiting int, since time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, at := range p.open {
+// Oldest returns how many commands wait for their answers, and since when the first of them does.
+func (p *Proposer) Oldest() (waiting int, since time.Time) {
+	p.Mu.Lock()
+	defer p.Mu.Unlock()
+	for _, at := range p.Open {
 		if since.IsZero() || at.Before(since) {
 			since = at
 		}
 	}
-	return len(p.open), since
+	return len(p.Open), since
 }
 
-func (p *proposer) end(session, seq uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *Proposer) End(session, seq uint64) {
+	p.Mu.Lock()
+	defer p.Mu.Unlock()
 	if p.session == session {
-		delete(p.open, seq)
+		delete(p.Open, seq)
 	}
 }
 
 // attempt takes a proposal to the leader once.
-func (p *proposer) attempt(ctx context.Context, q *proposal) error {
-	if p.n.leader() == p.n.self.ID {
-		l, err := p.n.awaitLeading(ctx)
+func (p *Proposer) attempt(ctx context.Context, q *proposal) error {
+	if p.n.Leader() == p.n.Self.ID {
+		l, err := p.n.AwaitLeading(ctx)
 		if err != nil {
 			return err
 		}
-		return p.n.proposeBatch(ctx, l, p.n.self.ID, []*proposal{q})
+		return p.n.proposeBatch(ctx, l, p.n.Self.ID, []*proposal{q})
 	}
 	select {
 	case p.queue <- q:
@@ -203,9 +203,9 @@ func (p *proposer) attempt(ctx context.Context, q *proposal) error {
 	}
 }
 
-// run gathers what is waiting while earlier calls are under way, so that a busy node makes few large calls and an idle one
+// Run gathers what is waiting while earlier calls are under way, so that a busy node makes few large calls and an idle one
 // no wait. It ends with ctx.
-func (p *proposer) run(ctx context.Context) {
+func (p *Proposer) Run(ctx context.Context) {
 	slots := make(chan struct{}, maxInFlight)
 	var over *proposal // for which the last batch had no room
 	for {
@@ -231,7 +231,7 @@ func (p *proposer) run(ctx context.Context) {
 		}
 		for slot := (chan struct{})(nil); slot == nil; {
 			more := p.queue
-			if len(batch) >= maxBatch || over != nil {
+			if len(batch) >= MaxBatch || over != nil {
 				more = nil
 			}
 			select {
@@ -249,7 +249,7 @@ func (p *proposer) run(ctx context.Context) {
 				return
 			}
 		}
-		p.n.life.Tasks.Go(func() {
+		p.n.Life.Tasks.Go(func() {
 			err := p.forward(ctx, batch)
 			<-slots
 			for _, q := range batch {
@@ -260,9 +260,9 @@ func (p *proposer) run(ctx context.Context) {
 }
 
 // forward calls the leader with a batch. The answers come by the log, to this node's own state machine.
-func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
-	leader := p.n.leader()
-	if leader == "" || leader == p.n.self.ID {
+func (p *Proposer) forward(ctx context.Context, batch []*proposal) error {
+	leader := p.n.Leader()
+	if leader == "" || leader == p.n.Self.ID {
 		return errs.NoLeader
 	}
 	var e codec.Encoder
@@ -272,12 +272,12 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 		e.Uint(q.seq)
 		e.Bytes(q.entry)
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.n.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, p.n.AttemptTimeout())
 	defer cancel()
-	p.n.life.Tasks.Go(func() { // whoever leads no more may be cut off, and never answer
+	p.n.Life.Tasks.Go(func() { // whoever leads no more may be cut off, and never answer
 		for {
-			changed := p.n.life.Changed.Wait()
-			if p.n.leader() != leader {
+			changed := p.n.Life.Changed.Wait()
+			if p.n.Leader() != leader {
 				break
 			}
 			select {
@@ -288,12 +288,12 @@ func (p *proposer) forward(ctx context.Context, batch []*proposal) error {
 		}
 		cancel()
 	})
-	_, err := p.n.port.Call(ctx, leader, rpc.Apply, e.B)
+	_, err := p.n.Port.Call(ctx, leader, rpc.Apply, e.B)
 	return err
 }
 
-// serveApply is the leader's end of forward.
-func (n *replica) serveApply(ctx context.Context, peer string, body []byte) ([]byte, error) {
+// ServeApply is the leader's end of forward.
+func (n *Replica) ServeApply(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	d := codec.Decoder{B: body}
 	var batch []*proposal
 	for range d.Count() {
@@ -302,12 +302,12 @@ func (n *replica) serveApply(ctx context.Context, peer string, body []byte) ([]b
 	if err := d.End(); err != nil || len(batch) == 0 {
 		return nil, codec.ErrMalformed
 	}
-	l, err := n.awaitLeading(ctx)
+	l, err := n.AwaitLeading(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// An entry that cannot be opened would end every node that applies it.
-	keys := n.store.State().Keys
+	keys := n.Store.State().Keys
 	for _, q := range batch {
 		c, err := state.OpenCommand(keys, q.entry)
 		if err != nil {
@@ -322,18 +322,18 @@ func (n *replica) serveApply(ctx context.Context, peer string, body []byte) ([]b
 
 // proposeBatch proposes a batch to raft and returns when all of it is applied here and on every node that is there. It looks at the
 // state, not at raft's futures, which never answer in some of the ways that a raft instance can end.
-func (n *replica) proposeBatch(ctx context.Context, l *leadership, node string, batch []*proposal) error {
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+func (n *Replica) proposeBatch(ctx context.Context, l *Leadership, node string, batch []*proposal) error {
+	ctx, cancel := context.WithTimeout(ctx, n.AttemptTimeout())
 	defer cancel()
-	stop := context.AfterFunc(l.ctx, cancel)
+	stop := context.AfterFunc(l.Ctx, cancel)
 	defer stop()
 	for _, q := range batch {
 		if ctx.Err() == nil {
-			l.raft.Apply(q.entry, n.attemptTimeout())
+			l.Raft.Apply(q.entry, n.AttemptTimeout())
 		}
 	}
 	var index uint64
-	_, err := n.store.Wait(ctx, func(s *state.State) bool {
+	_, err := n.Store.Wait(ctx, func(s *state.State) bool {
 		for _, q := range batch {
 			a, ok := s.Answer(node, q.session, q.seq)
 			if !ok {
@@ -346,35 +346,35 @@ func (n *replica) proposeBatch(ctx context.Context, l *leadership, node string, 
 	if err != nil {
 		return errUnknown
 	}
-	return l.acks.wait(ctx, index)
+	return l.Acks.wait(ctx, index)
 }
 
-// attemptTimeout bounds one attempt; another one follows.
-func (n *replica) attemptTimeout() time.Duration { return n.timing.Attempt() }
+// AttemptTimeout bounds one attempt; another one follows.
+func (n *Replica) AttemptTimeout() time.Duration { return n.Timing.Attempt() }
 
-// applyAndTell is apply for what others wait for: they are told at once.
-func (l *leadership) applyAndTell(ctx context.Context, n *replica, c *state.Command, done func(*state.State) bool) error {
-	err := l.apply(ctx, n, state.SealCommand(n.store.State().Keys, c), done)
+// ApplyAndNotify is apply for what others wait for: they are told at once.
+func (l *Leadership) ApplyAndNotify(ctx context.Context, n *Replica, c *state.Command, done func(*state.State) bool) error {
+	err := l.Apply(ctx, n, state.SealCommand(n.Store.State().Keys, c), done)
 	if err == nil {
-		l.acks.want(n.store.State().Index, l.acks.gone)
+		l.Acks.want(n.Store.State().Index, l.Acks.Gone)
 	}
 	return err
 }
 
-// apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.
-func (l *leadership) apply(ctx context.Context, n *replica, entry []byte, done func(*state.State) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+// Apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.
+func (l *Leadership) Apply(ctx context.Context, n *Replica, entry []byte, done func(*state.State) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, n.AttemptTimeout())
 	defer cancel()
-	l.raft.Apply(entry, n.attemptTimeout())
-	_, err := n.store.Wait(ctx, done)
+	l.Raft.Apply(entry, n.AttemptTimeout())
+	_, err := n.Store.Wait(ctx, done)
 	return err
 }
 
-func (n *replica) changeSession(ctx context.Context, c state.Command, done func(*state.State) bool) error {
-	l, err := n.awaitLeading(ctx)
+func (n *Replica) ChangeSession(ctx context.Context, c state.Command, done func(*state.State) bool) error {
+	l, err := n.AwaitLeading(ctx)
 	if err != nil {
 		return err
 	}
 	c.Time = time.Now().UnixNano()
-	return l.applyAndTell(ctx, n, &c, done)
+	return l.ApplyAndNotify(ctx, n, &c, done)
 }
