@@ -139,7 +139,7 @@ func (n *membership) serveHello(ctx context.Context, peer string, in greeting) (
 		n.life.Tasks.Go(func() { n.replica.StandFor(n.life.Works, in.ID, lost) }) // it leads no more
 	}
 	news := n.settings.hear(in.ID, in.Settings)
-	if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.isReady() {
+	if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.IsReady() {
 		out.Refused = &refusal{refusedSettings, why}
 		if news {
 			n.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)

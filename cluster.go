@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -70,7 +71,7 @@ type Node struct {
 	// What does: made by attach, once or, for a node that begins anew, twice.
 	self    *self.Self
 	replica *replica.Replica
-	keeper  *keeper
+	keeper  *lease.Manager
 	members *membership
 	roles   *holder
 	ops     *operator
@@ -116,7 +117,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 		return nil, errors.Join(err, n.Close())
 	}
 	n.life.Tasks.Go(func() { n.replica.Writes.Run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.keeper.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.keeper.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.replica.KeepDisk(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
@@ -125,7 +126,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 
 // open makes what does not depend on the directory, and attaches the node.
 func (n *Node) open(ctx context.Context, first func(*Node) error) error {
-	ready := func() bool { return n.keeper.isReady() }
+	ready := func() bool { return n.keeper.IsReady() }
 	n.fsm = newFSM(fsmConfig{
 		store:    n.store,
 		secrets:  n.secrets,
@@ -296,7 +297,7 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 		Applied: func(index uint64) error { return n.replica.AwaitApplied(index) },
 		Noted: func(peer string, note []byte) {
 			<-opened
-			n.keeper.noted(peer, note)
+			n.keeper.OnDatagram(peer, note)
 		},
 		Will: func(ctx context.Context, node string, number uint64) error {
 			<-opened
@@ -317,13 +318,13 @@ func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *replica.D
 		Up: replica.Up{
 			ClusterID: ident.clusterID,
 			IsMember:  func() bool { return ident.identity().Member },
-			IsCurrent: func() bool { return n.keeper.current.Load() },
+			IsCurrent: func() bool { return n.keeper.Current.Load() },
 			Rewrite:   func() error { return ident.save(func(*identity) {}) },
 			Excuse:    func(ctx context.Context) { n.members.excuse(ctx) },
 			FlushOwn:  n.own.flush,
 			Lead:      n.lead,
-			LoseLease: func(cause error) uint64 { return n.keeper.lose(cause) },
-			WakeLease: func() { n.keeper.wake() },
+			LoseLease: func(cause error) uint64 { return n.keeper.Lose(cause) },
+			WakeLease: func() { n.keeper.Wake() },
 			ServeOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
 				return n.members.serveOpen(ctx, peer, body)
 			},
@@ -332,9 +333,9 @@ func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *replica.D
 			},
 		},
 	})
-	n.keeper = newKeeper(leaseConfig{
-		timing: n.timing, held: n.cfg.held, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, clocks: n.clocks, replica: n.replica,
-		onLost: func(session uint64, end time.Time, cause error) { n.roles.tenures.lose(session, end, cause) },
+	n.keeper = lease.New(lease.Config{
+		Timing: n.timing, Held: n.cfg.held, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Clocks: n.clocks, Replica: n.replica,
+		OnLost: func(session uint64, end time.Time, cause error) { n.roles.tenures.lose(session, end, cause) },
 	})
 	n.members = newMembership(membershipConfig{
 		cfg: n.cfg, timing: n.timing, log: n.log, life: n.life, self: n.self, ident: ident, store: n.store, book: n.book, port: port, replica: n.replica, keeper: n.keeper,
@@ -370,7 +371,7 @@ func (n *Node) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		setbacks := n.life.Setbacks.Load()
 		n.replica.Until(ctx, n.replica.CatchUp)
-		n.keeper.catchUp()
+		n.keeper.CatchUp()
 		n.replica.Until(ctx, func(ctx context.Context) error { return n.members.openSession(ctx, lost) })
 		n.members.noteSession()
 		lost = n.members.live(ctx, setbacks)
@@ -409,7 +410,7 @@ func (n *Node) lookAround(ctx context.Context) {
 // Ready waits until this node is a member of a cluster with a leader and has caught up with it. It returns at once when the
 // node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
 func (n *Node) Ready(ctx context.Context) error {
-	err := n.keeper.awaitReady(ctx)
+	err := n.keeper.AwaitReady(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || n.life.Works.Err() != nil {
 		return edge("node is not ready", err)
 	}
@@ -437,7 +438,7 @@ func (n *Node) shut() error {
 		n.life.Tasks.Close()
 		return nil
 	}
-	n.keeper.lose(ErrClosed) // before others can think that this process is gone
+	n.keeper.Lose(ErrClosed) // before others can think that this process is gone
 	n.life.End(ErrClosed)
 	n.life.Changed.Notify()
 	n.certs.Close()
@@ -448,7 +449,7 @@ func (n *Node) shut() error {
 		n.replica.LeaveDir()
 	}
 	n.own.flush()
-	n.roles.tenures.awaitEnd(n.keeper.until()) // the directory's next process ends this one's session
+	n.roles.tenures.awaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
 	return edge("closing", errors.Join(append(errs, closeDir(n.replica.Dir))...))
 }
 

@@ -26,7 +26,7 @@ func (n *Node) conditions() []condition {
 	member := func() bool { return n.replica.Raft.Load() != nil }
 	leaderless := func() bool { return member() && n.replica.Leader() == "" }
 	unready := func() bool {
-		return member() && n.replica.Leader() != "" && !n.keeper.isReady() && !n.life.Leaving.Load()
+		return member() && n.replica.Leader() != "" && !n.keeper.IsReady() && !n.life.Leaving.Load()
 	}
 	led := func() bool { return member() && n.replica.Leader() != "" }
 	return []condition{
@@ -36,7 +36,7 @@ func (n *Node) conditions() []condition {
 		{"other nodes cannot be reached", while(led, n.members.unreachable)},
 		{"nodes are configured differently", while(always, n.members.misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
-		{"certificates are missing", while(n.keeper.isReady, n.certs.Missing)}, // before that they wait for what the others tell
+		{"certificates are missing", while(n.keeper.IsReady, n.certs.Missing)}, // before that they wait for what the others tell
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.life.Leaving.Load, n.stillHeld)},
 	}

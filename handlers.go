@@ -20,7 +20,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+rpc.Apply, rpc.Bytes(n.replica.ServeApply))
 	mux.HandleFunc("POST "+rpc.Confirm, rpc.Bytes(n.replica.ServeConfirm))
 	mux.HandleFunc("POST "+rpc.Term, rpc.Bytes(n.replica.ServeTerm))
-	mux.HandleFunc("POST "+rpc.Expired, rpc.Bytes(n.keeper.serveLapsed))
+	mux.HandleFunc("POST "+rpc.Expired, rpc.Bytes(n.keeper.ServeExpired))
 	mux.HandleFunc("POST "+rpc.DeathNotice, rpc.Bytes(n.members.serveBequest))
 	n.ops.handleRecords(mux)
 	n.ops.handleAdmin(mux)

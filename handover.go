@@ -17,14 +17,14 @@ func (n *Node) startLeaving() { n.setLeaving(true) }
 // stopLeaving takes that back.
 func (n *Node) stopLeaving() {
 	n.setLeaving(false)
-	n.keeper.renewed.Notify()
+	n.keeper.Renewed.Notify()
 }
 
 func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
 	n.roles.tenures.stir()
-	n.keeper.tellLeaving(n.replica.Others())
+	n.keeper.SendLeaving(n.replica.Others())
 }
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
@@ -35,7 +35,7 @@ func (n *Node) handOver(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 	defer cancel()
-	if !n.keeper.valid() {
+	if !n.keeper.Valid() {
 		// A majority has not answered for as long as a lease: nobody would hear of it, and the cluster, if there is one, has given up this node.
 		n.log.Info("nothing is handed over: the node has no lease")
 		return yielded
@@ -45,9 +45,9 @@ func (n *Node) handOver(ctx context.Context) error {
 	moved := n.replica.PassLeadership(ctx)
 	term := n.replica.Term()
 	number := n.self.Session(n.store.State())
-	n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
+	n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 	if yielded != nil {
-		time.Sleep(time.Until(n.keeper.until())) // whoever still holds something has until then; ctx may be over
+		time.Sleep(time.Until(n.keeper.Until())) // whoever still holds something has until then; ctx may be over
 	}
 	ended := n.members.endSession(ctx, number, yielded == nil)
 	if n.replica.Term() != term { // it has been elected meanwhile, by nodes that had not heard

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -47,7 +48,7 @@ type holderConfig struct {
 	store   *applied.Store
 	book    *peers.Table
 	replica *replica.Replica
-	keeper  *keeper
+	keeper  *lease.Manager
 }
 
 // holder holds roles and locks for this node's callers.
@@ -112,8 +113,8 @@ func (c tenureContext) Err() error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
-	if k := c.t.n.keeper; !k.usable(c.t.ref.Session) {
-		c.t.lose(k.untilOf(c.t.ref.Session), fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
+	if k := c.t.n.keeper; !k.Usable(c.t.ref.Session) {
+		c.t.lose(k.UntilOf(c.t.ref.Session), fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
 	}
 	return c.Context.Err()
 }
@@ -142,7 +143,7 @@ func (t *tenure) Fence() uint64 { return t.at }
 
 // Deadline implements Tenure.
 func (t *tenure) Deadline() time.Time {
-	end := t.n.keeper.untilOf(t.ref.Session)
+	end := t.n.keeper.UntilOf(t.ref.Session)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.over.IsZero() {
@@ -155,7 +156,7 @@ func (t *tenure) Deadline() time.Time {
 }
 
 // Renewed implements Tenure.
-func (t *tenure) Renewed() <-chan struct{} { return t.n.keeper.renewed.Wait() }
+func (t *tenure) Renewed() <-chan struct{} { return t.n.keeper.Renewed.Wait() }
 
 // lose ends the tenure because of the lease, which ends then.
 func (t *tenure) lose(end time.Time, cause error) {
@@ -182,7 +183,7 @@ func (t *tenure) yield() {
 	}
 	t.mu.Unlock()
 	t.stop(ErrYielded)
-	t.n.keeper.renewed.Notify() // the deadline may be another one
+	t.n.keeper.Renewed.Notify() // the deadline may be another one
 }
 
 // tenures are the claims of this node whose callers wait, and the tenures that they become.
@@ -309,7 +310,7 @@ func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(cont
 	defer stop()
 	for {
 		// A claim of a node without a lease would only keep others from the role.
-		if err := n.keeper.awaitReady(ctx); err != nil {
+		if err := n.keeper.AwaitReady(ctx); err != nil {
 			return state.Ref{}, 0, err
 		}
 		if n.shuns(c.Role, c.Public != nil) {
@@ -364,7 +365,7 @@ func (n *holder) granted(ctx context.Context, c state.ClaimRole, ref state.Ref, 
 		if i < 0 || mine.HoldDown != 0 {
 			return 0, nil
 		}
-		if i == 0 && n.keeper.usable(ref.Session) {
+		if i == 0 && n.keeper.Usable(ref.Session) {
 			return mine.Index, nil
 		}
 		if i > 0 && contest != nil && !contesting {
@@ -374,8 +375,8 @@ func (n *holder) granted(ctx context.Context, c state.ClaimRole, ref state.Ref, 
 		}
 		var renewed <-chan struct{}
 		if i == 0 {
-			renewed = n.keeper.renewed.Wait() // the session is so new that there is no lease yet, or it is over
-			if n.keeper.usable(ref.Session) {
+			renewed = n.keeper.Renewed.Wait() // the session is so new that there is no lease yet, or it is over
+			if n.keeper.Usable(ref.Session) {
 				continue
 			}
 		}
@@ -455,7 +456,7 @@ func (n *holder) beginTenure(t *tenure) bool {
 	n.tenures.mu.Lock()
 	n.tenures.held[t.ref] = t
 	n.tenures.mu.Unlock()
-	if !n.keeper.usable(t.ref.Session) || n.shuns(t.key, t.public) {
+	if !n.keeper.Usable(t.ref.Session) || n.shuns(t.key, t.public) {
 		return false
 	}
 	n.tenures.tell(n.store.State(), []state.Ref{t.ref})

@@ -51,7 +51,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		}
 		// f has begun; handOver goes on after yieldAll
 		number := n.self.Session(n.store.State())
-		n.keeper.lose(fmt.Errorf("%w: the node shuts down", ErrLost))
+		n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		var e codec.Encoder
 		e.Uint(number)
 		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
@@ -216,7 +216,7 @@ func TestNoRoleWithoutLease(t *testing.T) {
 				if held < 500 {
 					queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 					t.Errorf("in a minute the role was held for %d tenths of a second; its holder in the state is %v's node: %v, which has a lease: %v, suspected: %v",
-						held, queue[0].Node[:4], queue[0].Node == poor.self.ID, poor.keeper.valid(), leader.store.State().Session(poor.self.ID).Suspect)
+						held, queue[0].Node[:4], queue[0].Node == poor.self.ID, poor.keeper.Valid(), leader.store.State().Session(poor.self.ID).Suspect)
 				}
 				net.Heal()
 				for _, n := range nodes {

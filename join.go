@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -47,7 +48,7 @@ type membershipConfig struct {
 	book    *peers.Table
 	port    *wire.Port
 	replica *replica.Replica
-	keeper  *keeper
+	keeper  *lease.Manager
 	up      membershipUp
 }
 

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -22,12 +23,12 @@ func TestNoLeaseOnAHangingDisk(t *testing.T) {
 		defer goOn()
 		go n.storage.Store(t.Context(), "k", nil)
 		time.Sleep(replica.Hanging / 2)
-		if !n.keeper.valid() {
+		if !n.keeper.Valid() {
 			t.Error("it has no lease, and its disk is only slow")
 		}
 		time.Sleep(replica.Hanging + 2*n.timing.Lease)
-		if n.keeper.valid() {
-			t.Errorf("it has a lease for %v while its disk hangs", n.keeper.left())
+		if n.keeper.Valid() {
+			t.Errorf("it has a lease for %v while its disk hangs", n.keeper.Left())
 		}
 	})
 }
@@ -43,13 +44,13 @@ func TestGhostHasItsTime(t *testing.T) {
 		<-holdUntil(t.Context(), holder, Role{Name: "r", Public: true, Linger: linger})
 		next := holdUntil(t.Context(), others[1], Role{Name: "r", Public: true, Linger: linger})
 		net.Isolate(holder.self.Name)
-		over := holder.keeper.until() // the last one: nobody renews it any more
+		over := holder.keeper.Until() // the last one: nobody renews it any more
 		for granted := false; !granted; {
 			select {
 			case <-next:
 				granted = true
 			case <-time.After(10 * time.Millisecond):
-				over = maxTime(over, holder.keeper.until())
+				over = lease.MaxTime(over, holder.keeper.Until())
 			}
 		}
 		if early := time.Until(over.Add(linger)); early > 0 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -28,9 +29,9 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 			<-gate
 		}
 		old := leader.self.Session(leader.store.State())
-		leader.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
+		leader.keeper.Lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 		mustStore(t, next, "k", "1")
-		for number := old; number == old || !leader.keeper.usable(number); number = leader.self.Session(leader.store.State()) {
+		for number := old; number == old || !leader.keeper.Usable(number); number = leader.self.Session(leader.store.State()) {
 			time.Sleep(time.Millisecond)
 		}
 		synctest.Wait() // the leader has asked
@@ -57,25 +58,25 @@ func TestAskedBeforeCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
-		id := sessionID{leader.self.ID, leader.self.Session(leader.store.State())}
-		k := newKeeper(others[0].keeper.leaseConfig) // the next life of the keeper, in a node that has all of the log
-		go k.run(t.Context())
+		id := lease.SessionID{Node: leader.self.ID, Number: leader.self.Session(leader.store.State())}
+		k := lease.New(others[0].keeper.Config) // the next life of the keeper, in a node that has all of the log
+		go k.Run(t.Context())
 		var e codec.Encoder
-		e.Byte(noteRenew)
-		e.Uint(id.number)
+		e.Byte(lease.DatagramRenew)
+		e.Uint(id.Number)
 		e.Uint(0)
 		e.Bool(true)
-		k.noted(leader.self.ID, e.B)
+		k.OnDatagram(leader.self.ID, e.B)
 		promised := func() bool {
-			k.mu.Lock()
-			defer k.mu.Unlock()
-			return !k.given.until[id].IsZero()
+			k.Mu.Lock()
+			defer k.Mu.Unlock()
+			return !k.Given.Until[id].IsZero()
 		}
 		synctest.Wait()
 		if promised() {
 			t.Fatal("it promises before it has caught up")
 		}
-		k.catchUp()
+		k.CatchUp()
 		synctest.Wait()
 		if !promised() {
 			t.Error("it has caught up, and promises nothing")

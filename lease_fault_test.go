@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -122,7 +123,7 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if ses := leader.store.State().Session(n.self.ID); leader.replica.Leading.Load().Acks.Gone(n.self.ID, ses) && n.keeper.valid() {
+		if ses := leader.store.State().Session(n.self.ID); leader.replica.Leading.Load().Acks.Gone(n.self.ID, ses) && n.keeper.Valid() {
 			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
 		}
 		stale := 0
@@ -176,14 +177,14 @@ func TestLapsedOfUnknownSession(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		time.Sleep(5 * time.Second)
-		if !leader.keeper.valid() {
+		if !leader.keeper.Valid() {
 			t.Fatal("the leader has no lease")
 		}
 		var e codec.Encoder
 		e.String(leader.self.ID)
 		e.Uint(leader.self.Session(leader.store.State()) - 1) // the one before, in an old snapshot
 		for _, n := range nodes {
-			if reply, err := n.keeper.serveLapsed(t.Context(), others[0].self.ID, e.B); err != nil || reply[0] != 0 {
+			if reply, err := n.keeper.ServeExpired(t.Context(), others[0].self.ID, e.B); err != nil || reply[0] != 0 {
 				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.self.Name, reply, err)
 			}
 		}
@@ -265,7 +266,7 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					}
 					_, others := leaderOf(t, nodes)
 					next, late := others[0], others[1]
-					next.keeper.lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
+					next.keeper.Lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 					time.Sleep(5 * time.Second)
 					for leader, _ := leaderOf(t, nodes); leader != next; leader, _ = leaderOf(t, nodes) {
 						if err := replica.WaitFuture(t.Context(), leader.replica.Raft.Load().LeadershipTransferToServer(raft.ServerID(next.self.ID), raft.ServerAddress(next.self.ID))); err != nil {
@@ -406,13 +407,13 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		n := others[0]
 		number := n.self.Session(n.store.State())
 		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: n.self.ID, Number: number}}
-		k := newKeeper(leader.keeper.leaseConfig) // of a process that has just been started
+		k := lease.New(leader.keeper.Config) // of a process that has just been started
 		time.Sleep(time.Second)
 		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()
-		if next := k.report(now); next.Sub(now) < 10*time.Millisecond {
+		if next := k.Report(now); next.Sub(now) < 10*time.Millisecond {
 			t.Errorf("it wants to look again in %v, and will as long as it has not caught up", next.Sub(now))
 		}
 	})
@@ -491,7 +492,7 @@ func TestSmallClustersComeBack(t *testing.T) {
 						t.Log(what, time.Since(start))
 					}
 					for _, n := range nodes {
-						n.keeper.lose(fmt.Errorf("%w: test", ErrLost))
+						n.keeper.Lose(fmt.Errorf("%w: test", ErrLost))
 					}
 					time.Sleep(time.Second)
 					check("lease lost")
@@ -561,7 +562,7 @@ func TestStuckRaftHoldsNobodyUp(t *testing.T) {
 		if took := time.Since(start); took > 5*leader.timing.Lease {
 			t.Errorf("the first write took %v", took)
 		}
-		if others[0].keeper.valid() {
+		if others[0].keeper.Valid() {
 			t.Error("the node that has missed a write has a lease")
 		}
 		start = time.Now()

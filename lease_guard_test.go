@@ -3,6 +3,7 @@ package flotilla
 import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -28,14 +29,14 @@ import (
 // A promise counts for the session that it was given to, and for none if there is none.
 func TestPromiseOfAnotherSession(t *testing.T) {
 	now := time.Now()
-	l := &lease{length: time.Second}
+	l := &lease.Held{Length: time.Second}
 	for _, test := range []struct {
 		own, promised uint64
 		counts        bool
 	}{{5, 4, false}, {5, 6, false}, {0, 0, false}, {0, 5, false}, {5, 5, true}} {
-		l.begin(test.own)
-		l.promise("a", test.promised, now)
-		if got := !l.end([]string{"a"}).IsZero(); got != test.counts {
+		l.Begin(test.own)
+		l.Grant("a", test.promised, now)
+		if got := !l.End([]string{"a"}).IsZero(); got != test.counts {
 			t.Errorf("a promise to session %d counts for session %d: %v, want %v", test.promised, test.own, got, test.counts)
 		}
 	}
@@ -48,7 +49,7 @@ func TestMajorities(t *testing.T) {
 		for _, v := range spoke {
 			said[string(v)] = true
 		}
-		if got := isMajority(said, []string{"a", "b", "c", "d"}); got != enough {
+		if got := lease.IsMajority(said, []string{"a", "b", "c", "d"}); got != enough {
 			t.Errorf("%q is a majority of four: %v, want %v", spoke, got, enough)
 		}
 	}
@@ -58,16 +59,16 @@ func TestMajorities(t *testing.T) {
 func TestLeaseNeedsAMajority(t *testing.T) {
 	now := time.Now()
 	for _, test := range []struct{ voters, promises, enough int }{{1, 1, 1}, {2, 2, 2}, {3, 3, 2}, {4, 4, 3}, {5, 5, 3}} {
-		l := &lease{length: time.Second}
-		l.begin(1)
+		l := &lease.Held{Length: time.Second}
+		l.Begin(1)
 		voters := []string{"a", "b", "c", "d", "e"}[:test.voters]
 		for i, v := range voters {
-			l.promise(v, 1, now.Add(time.Duration(i)*time.Second))
+			l.Grant(v, 1, now.Add(time.Duration(i)*time.Second))
 			var want time.Time
 			if i+1 >= test.enough { // it lasts as long as the newest promises that are enough
-				want = now.Add(time.Duration(i+1-test.enough) * time.Second).Add(l.length)
+				want = now.Add(time.Duration(i+1-test.enough) * time.Second).Add(l.Length)
 			}
-			if got := l.end(voters); !got.Equal(want) {
+			if got := l.End(voters); !got.Equal(want) {
 				t.Errorf("by %d promises of %d voters the lease ends %v too late", i+1, test.voters, got.Sub(want))
 			}
 		}
@@ -80,28 +81,28 @@ func TestReportsAreTrue(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
 		k := keeperOf(m.s)
-		k.self.ID = "" // as is the leader's, since there is none: it reports to itself
-		if !k.asked("a", a) {
+		k.Self.ID = "" // as is the leader's, since there is none: it reports to itself
+		if !k.Ask("a", a) {
 			t.Fatal("it promises nothing")
 		}
 		m.do(state.Command{Change: state.Suspect{Node: "a", Number: a}})
-		k.store.Publish(m.s)
-		who := suspicion{sessionID{"a", a}, m.s.Index}
+		k.Store.Publish(m.s)
+		who := lease.Suspicion{SessionID: lease.SessionID{Node: "a", Number: a}, Index: m.s.Index}
 		report := func() bool {
-			k.report(time.Now())
-			k.mu.Lock()
-			defer k.mu.Unlock()
-			return k.reports[who][""]
+			k.Report(time.Now())
+			k.Mu.Lock()
+			defer k.Mu.Unlock()
+			return k.Reports[who][""]
 		}
 		if report() {
 			t.Error("it reports while its promise binds it")
 		}
-		time.Sleep(k.timing.Grant())
-		k.caught = false
+		time.Sleep(k.Timing.Grant())
+		k.Caught = false
 		if report() {
 			t.Error("it reports before it has caught up")
 		}
-		k.caught = true
+		k.Caught = true
 		if !report() {
 			t.Error("it does not report when nothing binds it")
 		}
@@ -109,21 +110,21 @@ func TestReportsAreTrue(t *testing.T) {
 }
 
 // loneKeeper returns the lease manager of a node that is in no cluster.
-func loneKeeper() *keeper {
+func loneKeeper() *lease.Manager {
 	life, store, self, log := lifecycle.New(), applied.New(), &self.Self{ID: "own"}, testlog.None()
 	book := peers.NewTable(store)
-	return newKeeper(leaseConfig{
-		timing: LAN.lengths(), log: log, life: life, self: self, store: store, book: book, clocks: clocks.New(clocks.Config{Log: log}),
-		replica: replica.New(replica.Config{Timing: LAN.lengths(), Log: log, Life: life, Self: self, Store: store, Book: book}),
-		onLost:  func(uint64, time.Time, error) {},
+	return lease.New(lease.Config{
+		Timing: LAN.lengths(), Log: log, Life: life, Self: self, Store: store, Book: book, Clocks: clocks.New(clocks.Config{Log: log}),
+		Replica: replica.New(replica.Config{Timing: LAN.lengths(), Log: log, Life: life, Self: self, Store: store, Book: book}),
+		OnLost:  func(uint64, time.Time, error) {},
 	})
 }
 
 // keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
-func keeperOf(s *state.State) *keeper {
+func keeperOf(s *state.State) *lease.Manager {
 	k := loneKeeper()
-	k.store.Publish(s)
-	k.catchUp()
+	k.Store.Publish(s)
+	k.CatchUp()
 	return k
 }
 
@@ -135,12 +136,12 @@ func TestSuspectIsPromisedNothing(t *testing.T) {
 		m.do(state.Command{Change: state.Suspect{Node: "a", Number: a}})
 		suspicion := m.s.Index
 		k := keeperOf(m.s)
-		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
+		if k.Ask("a", a) || !k.Given.Until[lease.SessionID{Node: "a", Number: a}].IsZero() {
 			t.Error("a suspect is promised a lease")
 		}
 		m.do(state.Command{Change: state.ClearSuspicion{Node: "a", Number: a, Suspicion: suspicion}})
-		k.store.Publish(m.s)
-		if k.asked("a", a+1) || !k.asked("a", a) || k.given.until[sessionID{"a", a}].IsZero() {
+		k.Store.Publish(m.s)
+		if k.Ask("a", a+1) || !k.Ask("a", a) || k.Given.Until[lease.SessionID{Node: "a", Number: a}].IsZero() {
 			t.Error("one that was cleared is promised none, or another session is")
 		}
 	})
@@ -152,12 +153,12 @@ func TestVoterWithoutDiskPromisesNothing(t *testing.T) {
 		m := newMachine(t)
 		a := m.open("a")
 		k := keeperOf(m.s)
-		k.life.Setback.Store(&lifecycle.Setback{Err: syscall.EIO})
-		if k.asked("a", a) || !k.given.until[sessionID{"a", a}].IsZero() {
+		k.Life.Setback.Store(&lifecycle.Setback{Err: syscall.EIO})
+		if k.Ask("a", a) || !k.Given.Until[lease.SessionID{Node: "a", Number: a}].IsZero() {
 			t.Error("it promises a lease")
 		}
-		k.life.Setback.Store(nil)
-		if !k.asked("a", a) {
+		k.Life.Setback.Store(nil)
+		if !k.Ask("a", a) {
 			t.Error("it promises none when its disk is well again")
 		}
 	})
@@ -188,8 +189,8 @@ func TestVoterThatLagsSaysNothing(t *testing.T) {
 		}
 		m := newMachine(t)
 		k := keeperOf(m.s)
-		k.replica.Port = ports[0]
-		k.answer(request{node: ids[1], session: 3, urgent: true})
+		k.Replica.Port = ports[0]
+		k.Answer(lease.Request{Node: ids[1], Session: 3, Urgent: true})
 		time.Sleep(10 * time.Second)
 		if len(heard) > 0 {
 			t.Errorf("a voter that lags says %d", <-heard)
@@ -197,10 +198,10 @@ func TestVoterThatLagsSaysNothing(t *testing.T) {
 		for range 3 {
 			m.open("another")
 		}
-		k.store.Publish(m.s)
-		k.answer(request{node: ids[1], session: 3, urgent: true})
+		k.Store.Publish(m.s)
+		k.Answer(lease.Request{Node: ids[1], Session: 3, Urgent: true})
 		time.Sleep(10 * time.Second)
-		if len(heard) != 1 || <-heard != noteEnded {
+		if len(heard) != 1 || <-heard != lease.DatagramEnded {
 			t.Error("a voter that knows the session no more does not say so")
 		}
 	})
@@ -212,24 +213,24 @@ func TestNotesAreDoubted(t *testing.T) {
 		s := state.New()
 		s.Voters = []string{"a"}
 		k := keeperOf(s)
-		k.begin(7)
+		k.Begin(7)
 		time.Sleep(10 * time.Second)
 		promise := func(session uint64, sent time.Duration) []byte {
 			var e codec.Encoder
-			e.Byte(notePromise)
+			e.Byte(lease.DatagramGrant)
 			e.Uint(session)
 			e.Uint(uint64(sent))
 			e.Int(time.Now().UnixMilli())
 			return e.B
 		}
-		k.noted("a", promise(7, time.Hour))
-		k.noted("a", promise(8, time.Since(k.started)))
-		k.noted("a", promise(7, time.Since(k.started))[:2])
-		if k.valid() {
-			t.Errorf("it has a lease for %v by a promise that cannot be", k.left())
+		k.OnDatagram("a", promise(7, time.Hour))
+		k.OnDatagram("a", promise(8, time.Since(k.Started)))
+		k.OnDatagram("a", promise(7, time.Since(k.Started))[:2])
+		if k.Valid() {
+			t.Errorf("it has a lease for %v by a promise that cannot be", k.Left())
 		}
-		k.noted("a", promise(7, time.Since(k.started)))
-		if !k.valid() {
+		k.OnDatagram("a", promise(7, time.Since(k.Started)))
+		if !k.Valid() {
 			t.Error("it has no lease by a promise that can be")
 		}
 	})
@@ -241,14 +242,14 @@ func TestLeaseOfAStoppedProcess(t *testing.T) {
 		s := state.New()
 		s.Voters = []string{"a"}
 		k := keeperOf(s)
-		k.begin(7)
+		k.Begin(7)
 		time.Sleep(time.Second)
-		k.promised("a", 7, time.Now())
-		if !k.valid() || !k.usable(7) {
+		k.Granted("a", 7, time.Now())
+		if !k.Valid() || !k.Usable(7) {
 			t.Fatal("there is no lease")
 		}
-		time.Sleep(k.timing.Lease) // nothing of the node runs
-		if k.valid() || k.usable(7) {
+		time.Sleep(k.Timing.Lease) // nothing of the node runs
+		if k.Valid() || k.Usable(7) {
 			t.Error("the lease is relied on after its end")
 		}
 	})
@@ -270,7 +271,7 @@ func TestSessionEndsAfterItsLease(t *testing.T) {
 				if _, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Session(silent.self.ID) == nil }); err != nil {
 					t.Fatalf("the session never ends: %v", err)
 				}
-				if left := time.Until(silent.keeper.until()); left > 0 {
+				if left := time.Until(silent.keeper.Until()); left > 0 {
 					t.Errorf("the session ends %v before the lease of its node", left)
 				}
 			})
@@ -286,17 +287,17 @@ func TestLapsedNeedsAMajority(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		leader, others := leaderOf(t, nodes)
 		s := leader.store.State()
-		id := sessionID{leader.self.ID, s.Number(leader.self.ID)}
-		if others[0].keeper.majoritySays(t.Context(), s.Voters, id) {
+		id := lease.SessionID{Node: leader.self.ID, Number: s.Number(leader.self.ID)}
+		if others[0].keeper.MajorityAgrees(t.Context(), s.Voters, id) {
 			t.Error("a majority is said to find the lease of the leader over, and all of them renew it")
 		}
 		net.Isolate(leader.self.Name)
-		for start := time.Now(); !others[0].keeper.majoritySays(t.Context(), s.Voters, id); time.Sleep(time.Millisecond) {
+		for start := time.Now(); !others[0].keeper.MajorityAgrees(t.Context(), s.Voters, id); time.Sleep(time.Millisecond) {
 			if time.Since(start) > time.Minute {
 				t.Fatal("no majority ever finds the lease of a leader over that is cut off")
 			}
 		}
-		if left := time.Until(leader.keeper.until()); left > 0 {
+		if left := time.Until(leader.keeper.Until()); left > 0 {
 			t.Errorf("a majority finds the lease over %v before its end", left)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
@@ -58,7 +59,7 @@ type leaseRules struct {
 	lease   time.Duration // see timing.Held
 	promise time.Duration // see timing.Grant
 	rates   []int16       // what a clock may advance by in a step; slow or fast
-	x       sessionID
+	x       lease.SessionID
 	names   []string // of voters
 }
 
@@ -66,43 +67,43 @@ type leaseRules struct {
 func newLeaseRules(length, step int16) leaseRules {
 	return leaseRules{
 		now: time.Unix(0, 0), lease: timing.Of(time.Duration(length)).Held(), promise: timing.Of(time.Duration(length)).Grant(),
-		rates: []int16{step - step/timing.Drift, step + step/timing.Drift}, x: sessionID{"0", 1}, names: []string{"0", "1", "2", "3", "4"},
+		rates: []int16{step - step/timing.Drift, step + step/timing.Drift}, x: lease.SessionID{Node: "0", Number: 1}, names: []string{"0", "1", "2", "3", "4"},
 	}
 }
 
 // promises returns what a voter has promised that is bound for that long. What an earlier process of it may have promised is in that.
-func (r *leaseRules) promises(bound int16) *promises {
-	p := newPromises(r.promise, r.now.Add(-r.promise))
+func (r *leaseRules) promises(bound int16) *lease.Grants {
+	p := lease.NewGrants(r.promise, r.now.Add(-r.promise))
 	if bound > 0 {
-		p.until[r.x] = r.now.Add(time.Duration(bound))
+		p.Until[r.x] = r.now.Add(time.Duration(bound))
 	}
 	return p
 }
 
 // bound is the inverse of promises.
-func (r *leaseRules) bound(p *promises) int16 { return int16(max(0, p.lapses(r.x).Sub(r.now))) }
+func (r *leaseRules) bound(p *lease.Grants) int16 { return int16(max(0, p.Expires(r.x).Sub(r.now))) }
 
 // given returns how long a voter is bound after it has promised once more.
 func (r *leaseRules) given(bound int16) int16 {
 	p := r.promises(bound)
-	p.give(r.x, r.now)
+	p.Grant(r.x, r.now)
 	return r.bound(p)
 }
 
-func (r *leaseRules) lapsed(bound int16) bool { return r.promises(bound).lapsed(r.x, r.now) }
+func (r *leaseRules) lapsed(bound int16) bool { return r.promises(bound).Expired(r.x, r.now) }
 
 // holder returns a lease as X keeps it.
-func (r *leaseRules) holder() *lease {
-	l := &lease{length: r.lease}
-	l.begin(r.x.number)
+func (r *leaseRules) holder() *lease.Held {
+	l := &lease.Held{Length: r.lease}
+	l.Begin(r.x.Number)
 	return l
 }
 
 // promised has X count the promise of a voter for a renewal that was sent so long ago, and reports whether it is the newest one.
-func (r *leaseRules) promised(l *lease, voter int, ago int16) bool {
+func (r *leaseRules) promised(l *lease.Held, voter int, ago int16) bool {
 	sent := r.now.Add(-time.Duration(ago))
-	l.promise(r.names[voter], r.x.number, sent)
-	return l.promised[r.names[voter]].Equal(sent)
+	l.Grant(r.names[voter], r.x.Number, sent)
+	return l.Granted[r.names[voter]].Equal(sent)
 }
 
 // laterBy returns how long ago the last moments were, after a step of X's clock. Moments that are no longer ago than a lease are known.
@@ -169,7 +170,7 @@ func (w *leaseWorld) committed() uint8 {
 }
 
 // holder returns the lease as X keeps it.
-func (m *leaseModel) holder(w *leaseWorld) *lease {
+func (m *leaseModel) holder(w *leaseWorld) *lease.Held {
 	l := m.leaseRules.holder()
 	for i, v := range w.voters {
 		if v.promised != 0 {
@@ -256,7 +257,7 @@ func (m *leaseModel) voterActs(w leaseWorld, i int, to func(event, leaseWorld)) 
 	if i > 0 {
 		n := w
 		n.voters[i].applied, n.voters[i].behind = 0, w.committed()
-		n.voters[i].bound = m.bound(newPromises(m.promise, m.now))
+		n.voters[i].bound = m.bound(lease.NewGrants(m.promise, m.now))
 		if m.broken.hasty {
 			n.voters[i].bound = 0
 		}
@@ -356,7 +357,7 @@ func (v leaseVoter) number() uint64 {
 // wrong says what must never be.
 func (m *leaseModel) wrong(w leaseWorld) bool {
 	_, ended := m.after(&w, w.committed())
-	return ended && m.now.Before(m.holder(&w).end(m.names[:len(w.voters)]))
+	return ended && m.now.Before(m.holder(&w).End(m.names[:len(w.voters)]))
 }
 
 // TestLeaseStateSpace searches the protocol as it is, with bounds that are far or with time in finer steps. The numbers of states are

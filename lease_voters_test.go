@@ -85,7 +85,7 @@ func (m *votersModel) count(w *votersWorld) {
 			m.promised(l, i, w.ago[v.promised-1])
 		}
 	}
-	if end := l.end(m.voters(w, 0)); !end.IsZero() {
+	if end := l.End(m.voters(w, 0)); !end.IsZero() {
 		w.end = max(w.end, int16(end.Sub(m.now)))
 	}
 }

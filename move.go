@@ -63,7 +63,7 @@ func (n *holder) holder(role string) (fence uint64, own bool) {
 	if len(queue) == 0 || queue[0].HoldDown != 0 {
 		return 0, false
 	}
-	if own = queue[0].Node == n.self.ID; own && !n.keeper.usable(queue[0].Session) {
+	if own = queue[0].Node == n.self.ID; own && !n.keeper.Usable(queue[0].Session) {
 		return 0, false
 	}
 	return queue[0].Index, own

@@ -155,9 +155,9 @@ func TestGhostsOutlastSlowClocks(t *testing.T) {
 		for _, lapsed := range []bool{true, false} {
 			seen := float64(linger) / slow
 			if !lapsed {
-				seen += float64(k.timing.Held()) / slow
+				seen += float64(k.Timing.Held()) / slow
 			}
-			if ghost := float64(k.haunts(&state.Claim{Expired: lapsed, HoldDownTime: linger})) / fast; ghost < seen {
+			if ghost := float64(k.HoldDownTime(&state.Claim{Expired: lapsed, HoldDownTime: linger})) / fast; ghost < seen {
 				t.Errorf("linger %v, lapsed %v: the ghost is gone after %v, and something is seen for %v", linger, lapsed, time.Duration(ghost), time.Duration(seen))
 			}
 		}

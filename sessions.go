@@ -69,13 +69,13 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 	if session == 0 {
 		return 0 // it has ended already
 	}
-	over := n.keeper.begin(session)
+	over := n.keeper.Begin(session)
 	if n.life.Setbacks.Load() != setbacks {
-		n.keeper.lose(ErrLost)
+		n.keeper.Lose(ErrLost)
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
-		renewed, changed := n.keeper.renewed.Wait(), n.life.Sessions.Wait()
+		renewed, changed := n.keeper.Renewed.Wait(), n.life.Sessions.Wait()
 		s := n.store.State()
 		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.self.ID) {
 			self := n.asMember()
@@ -83,13 +83,13 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 			return 0
 		}
 		if n.self.Session(s) != session {
-			n.keeper.lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
+			n.keeper.Lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
 			return 0
 		}
-		if !leased && n.keeper.valid() {
+		if !leased && n.keeper.Valid() {
 			leased = true
-			n.keeper.first.CompareAndSwap(0, int64(time.Since(n.keeper.started)))
-			n.keeper.current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
+			n.keeper.First.CompareAndSwap(0, int64(time.Since(n.keeper.Started)))
+			n.keeper.Current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
 			n.life.Changed.Notify()
 		}
 		if leased {
@@ -101,7 +101,7 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 		case <-over:
 			// Until its end somebody may still be letting go of what he held by the lease.
 			select {
-			case <-time.After(time.Until(n.keeper.until())):
+			case <-time.After(time.Until(n.keeper.Until())):
 			case <-ctx.Done():
 			}
 			return session

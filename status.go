@@ -124,7 +124,7 @@ type Certificate struct {
 // Status returns what the node knows now. It is cheap and asks nobody.
 func (n *Node) Status() Status {
 	// The lease is asked for before the state is taken, as for a read; all that depends on it below goes by this one answer.
-	left := n.keeper.left()
+	left := n.keeper.Left()
 	s := n.store.State()
 	lease := n.leaseStatus(s, left)
 	out := Status{
@@ -135,7 +135,7 @@ func (n *Node) Status() Status {
 		Leader:       n.replica.Leader(),
 		Term:         n.replica.Term(),
 		Index:        s.Index,
-		Ready:        lease.Held && n.keeper.current.Load() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
+		Ready:        lease.Held && n.keeper.Current.Load() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
 		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
 		Drained:      n.life.Cordoned.Load(),
 		Lease:        lease,

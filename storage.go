@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/self"
@@ -54,7 +55,7 @@ type storageNode struct {
 	self    *self.Self
 	store   *applied.Store
 	replica *replica.Replica
-	keeper  *keeper
+	keeper  *lease.Manager
 	roles   *holder
 
 	dropTickets func(ctx context.Context) error
@@ -279,12 +280,12 @@ func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	// that was acknowledged until then has been applied here. This process may stand still at any step after that, for as long as it likes:
 	// the state that it takes is that one or a newer one, so the answer is no older than what was acknowledged when the call began. The other
 	// way round the state would be of a moment at which nothing is known about the lease.
-	if n.keeper.valid() {
+	if n.keeper.Valid() {
 		return n.store.State(), true
 	}
-	ctx, cancel := context.WithDeadline(ctx, n.keeper.without().Add(readTimeout))
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.Without().Add(readTimeout))
 	defer cancel()
-	current := n.life.Works.Err() == nil && n.keeper.awaitReady(ctx) == nil // in this order again: it has asked the clock last
+	current := n.life.Works.Err() == nil && n.keeper.AwaitReady(ctx) == nil // in this order again: it has asked the clock last
 	return n.store.State(), current
 }
 
@@ -309,7 +310,7 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
-	if ctx.Err() == nil && s.at().keeper.valid() && len(s.at().store.State().Claims(keyspace.LockPrefix+name)) > 0 {
+	if ctx.Err() == nil && s.at().keeper.Valid() && len(s.at().store.State().Claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
 	held, err := s.lock(ctx, name, false)
@@ -327,7 +328,7 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 		ref = lock.ref
 	}
 	s.mu.Unlock()
-	if lock != nil && s.at().keeper.usable(ref.Session) {
+	if lock != nil && s.at().keeper.Usable(ref.Session) {
 		return nil
 	}
 	ref, err := s.claim(ctx, name, false)
@@ -376,7 +377,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		for {
 			freed := s.freed.Wait()
 			kept := s.keep(name, nil, ref)
-			if !s.at().keeper.usable(ref.Session) { // asked last
+			if !s.at().keeper.Usable(ref.Session) { // asked last
 				if kept {
 					s.drop(name, ref)
 				}
@@ -390,7 +391,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 				s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
 				return false, nil
 			}
-			renewed := s.at().keeper.renewed.Wait()
+			renewed := s.at().keeper.Renewed.Wait()
 			select {
 			case <-freed:
 			case <-renewed:
@@ -408,7 +409,7 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 		return state.Ref{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
 	}
 	ready, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, ErrNoLeader)
-	err := s.at().keeper.awaitReady(ready)
+	err := s.at().keeper.AwaitReady(ready)
 	cancel()
 	if err != nil {
 		return state.Ref{}, err

@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/state"
 
 	"context"
@@ -130,24 +131,24 @@ func TestIdleWritesNothing(t *testing.T) {
 func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
-		id := sessionID{nodes[1].self.ID, nodes[1].self.Session(nodes[1].store.State())}
-		k := newKeeper(nodes[0].keeper.leaseConfig) // the next life of the keeper, in a node that has all of the log
-		if k.asked(id.node, id.number) {
+		id := lease.SessionID{Node: nodes[1].self.ID, Number: nodes[1].self.Session(nodes[1].store.State())}
+		k := lease.New(nodes[0].keeper.Config) // the next life of the keeper, in a node that has all of the log
+		if k.Ask(id.Node, id.Number) {
 			t.Error("it promises before it has caught up")
 		}
 		time.Sleep(nodes[0].timing.Lease)
-		if k.given.lapsed(id, time.Now()) {
+		if k.Given.Expired(id, time.Now()) {
 			t.Error("it says that a promise has lapsed which an earlier process may have given")
 		}
 		time.Sleep(nodes[0].timing.Lease / 50)
-		if !k.given.lapsed(id, time.Now()) {
+		if !k.Given.Expired(id, time.Now()) {
 			t.Error("it never says that a promise has lapsed")
 		}
-		k.catchUp()
-		if !k.asked(id.node, id.number) || k.asked(id.node, id.number+1) || k.asked("nobody", id.number) {
+		k.CatchUp()
+		if !k.Ask(id.Node, id.Number) || k.Ask(id.Node, id.Number+1) || k.Ask("nobody", id.Number) {
 			t.Error("it promises to the wrong ones")
 		}
-		if k.given.lapsed(id, time.Now()) {
+		if k.Given.Expired(id, time.Now()) {
 			t.Error("its own promise does not count")
 		}
 	})
@@ -164,26 +165,26 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) != old }); err != nil {
 			t.Fatal(err)
 		}
-		k := newKeeper(n.keeper.leaseConfig) // which has not heard of it
-		k.begin(old)
-		k.given.began = time.Now().Add(-time.Hour)
-		k.promised(leader.self.ID, old, time.Now())
-		k.promised(others[1].self.ID, old, time.Now())
-		if !k.valid() {
+		k := lease.New(n.keeper.Config) // which has not heard of it
+		k.Begin(old)
+		k.Given.Began = time.Now().Add(-time.Hour)
+		k.Granted(leader.self.ID, old, time.Now())
+		k.Granted(others[1].self.ID, old, time.Now())
+		if !k.Valid() {
 			t.Fatal("it has no lease")
 		}
 		var e codec.Encoder
-		e.Byte(noteEnded)
+		e.Byte(lease.DatagramEnded)
 		e.Uint(old + 1)
-		k.noted(leader.self.ID, e.B)
-		if !k.valid() {
+		k.OnDatagram(leader.self.ID, e.B)
+		if !k.Valid() {
 			t.Error("it gives up another session")
 		}
 		e.B = nil
-		e.Byte(noteEnded)
+		e.Byte(lease.DatagramEnded)
 		e.Uint(old)
-		k.noted(leader.self.ID, e.B)
-		if k.valid() {
+		k.OnDatagram(leader.self.ID, e.B)
+		if k.Valid() {
 			t.Error("it goes on as if it had a lease")
 		}
 	})
@@ -218,13 +219,13 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 
 // Notes come from the network: whatever they hold is taken or left.
 func FuzzNoted(f *testing.F) {
-	f.Add([]byte{noteRenew, 1, 2, 1, notePromise, 1, 2})
-	f.Add([]byte{notePromise, 1, 2})
-	f.Add(append([]byte{noteLapsed, 1, 'a'}, 1, 2))
-	f.Add([]byte{noteEnded, 9})
+	f.Add([]byte{lease.DatagramRenew, 1, 2, 1, lease.DatagramGrant, 1, 2})
+	f.Add([]byte{lease.DatagramGrant, 1, 2})
+	f.Add(append([]byte{lease.DatagramExpired, 1, 'a'}, 1, 2))
+	f.Add([]byte{lease.DatagramEnded, 9})
 	f.Fuzz(func(t *testing.T, note []byte) {
 		n := loneKeeper()
-		n.noted("a", note) // nothing is answered: the state knows no session, and is behind any
+		n.OnDatagram("a", note) // nothing is answered: the state knows no session, and is behind any
 	})
 }
 

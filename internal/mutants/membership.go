@@ -103,7 +103,7 @@ func membershipRows() []row {
 			"formation.go", "begin", `case expect == 1 && len(r.silent) > 0:`, `case false:`),
 
 		m("a node with another Timing is refused", "TestAnotherTimingIsRefused",
-			"calls.go", "serveHello", `if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.isReady() {`, `if why := in.Settings.unsafe(out.Settings); why == "x" {`),
+			"calls.go", "serveHello", `if why := in.Settings.unsafe(out.Settings); why != "" && n.keeper.IsReady() {`, `if why := in.Settings.unsafe(out.Settings); why == "x" {`),
 		m("a node with another Timing does not join", "TestAnotherTimingDoesNotJoin",
 			"calls.go", "serveJoin", `if why := in.Settings.unsafe(n.up.ownSettings()); why != "" {`, `if why := in.Settings.unsafe(n.up.ownSettings()); why == "x" {`),
 		m("a difference of the configurations is told", "TestDifferentSettings",
