@@ -237,7 +237,7 @@ func (m *machine) run(c Command) string {
 		out += "; roles"
 	}
 	for _, r := range fx.Claims {
-		out += fmt.Sprintf("; told %s/%d", r.Node, r.Seq)
+		out += fmt.Sprintf("; notify %s/%d", r.Node, r.Seq)
 	}
 	if fx.Sessions {
 		out += "; sessions"
@@ -484,7 +484,7 @@ func (m *machine) expire(c *script.Command) string {
 	return m.run(Command{Time: m.now(c), Change: ExpireHoldDown{Role: role, Began: c.Uint("began", m.s.InHoldDown()[role].HoldDown), After: duration(c, "after")}})
 }
 
-// show ROLE …: who holds it and who waits.
+// show ROLE …: its holder and the waiting claims.
 func (m *machine) show(c *script.Command) string {
 	var out []string
 	for _, role := range c.Args() {
