@@ -2,17 +2,18 @@ package flotilla
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -47,8 +48,16 @@ type operatorConfig struct {
 
 // operatorUp is what an operator asks of the node.
 type operatorUp struct {
-	Status  func() Status
-	Storage func() *Storage
+	// status returns the node's status as JSON, and whether that says why the node is not ready, if it is not.
+	status   func() (text []byte, explained bool, err error)
+	records  records
+	storeAll func(ctx context.Context, records []state.Record) error // all or none
+}
+
+// records are what the cluster stores, as certmagic.Storage has it.
+type records interface {
+	List(ctx context.Context, dir string, recursive bool) ([]string, error)
+	Load(ctx context.Context, key string) ([]byte, error)
 }
 
 // operator does what operators ask for from outside.
@@ -88,35 +97,31 @@ func (n *operator) serveStatus(ctx context.Context, peer string, body []byte) ([
 	return reply.Encode(), nil
 }
 
-// members returns this node and then the others.
-func (n *operator) listMembers() []Member {
-	all := n.up.Status().Members
-	slices.SortStableFunc(all, func(a, b Member) int {
-		switch n.self.ID {
-		case a.ID:
-			return -1
-		case b.ID:
-			return 1
+// listMembers returns this node and then the others, by name.
+func (n *operator) listMembers() []state.Member {
+	self := n.members.asMember()
+	var others []state.Member
+	for _, id := range n.replica.Others() {
+		m, ok := n.store.State().Member(id)
+		if !ok {
+			m, _ = n.book.Get(id)
+			m.ID = id
 		}
-		return 0
-	})
-	if len(all) == 0 || all[0].ID != n.self.ID { // it is in no cluster yet, or not any more
-		all = slices.Insert(all, 0, memberOf(n.members.asMember()))
+		others = append(others, m)
 	}
-	return all
+	slices.SortFunc(others, func(a, b state.Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
+	return append([]state.Member{self}, others...)
 }
 
 // fillStatus completes what is known of a node by what it says. With here true only this one is asked.
 func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool) {
 	if out.ID == n.self.ID {
-		status := n.up.Status()
-		b, err := json.Marshal(status)
+		b, explained, err := n.up.status()
 		if err != nil {
 			out.Why = err.Error()
 			return
 		}
-		out.Status = b
-		if !status.Ready && status.Err == "" {
+		if out.Status = b; !explained {
 			out.Why = n.members.whyNot()
 		}
 		return
@@ -158,9 +163,9 @@ func (n *operator) unreached(ctx context.Context, id string, err error) string {
 // a reason to try again; what trying again would not change is an Answer.
 func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
 	if n.replica.Raft.Load() == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNotReady, n.members.whyNot())
+		return nil, fmt.Errorf("%w: %s", errs.NotReady, n.members.whyNot())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.AttemptTimeout(), replica.WriteTimeout), ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.AttemptTimeout(), replica.WriteTimeout), errs.NoLeader)
 	defer cancel()
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
@@ -176,7 +181,7 @@ func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte,
 		case <-time.After(n.timing.Retry()):
 		case <-ctx.Done():
 			if n.replica.Leader() == "" || n.life.Works.Err() != nil {
-				err = n.life.Explain(ErrNoLeader)
+				err = n.life.Explain(errs.NoLeader)
 			}
 			return nil, err
 		}
@@ -196,7 +201,7 @@ func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []b
 		}
 		return answer.Encode(), nil
 	case leader == "":
-		return nil, ErrNoLeader
+		return nil, errs.NoLeader
 	case n.replica.IsServer(peer):
 		return nil, rpc.ErrNotLeader
 	default:
@@ -308,7 +313,7 @@ func (n *operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte
 		return nil, codec.ErrMalformed
 	}
 	if !n.replica.CaughtUp(ctx, 4) {
-		return nil, n.life.Explain(ErrNoLeader)
+		return nil, n.life.Explain(errs.NoLeader)
 	}
 	answer, err := n.moveFor(ctx, q)
 	if err != nil {
@@ -334,11 +339,11 @@ func (n *operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.An
 		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.book.NameOf(now.Node), q.Role)
 	}
 	switch err := n.roles.move(ctx, q.Role, q.To); {
-	case errors.Is(err, errNoHeir) && q.To == "":
+	case errors.Is(err, state.ErrNoTransferee) && q.To == "":
 		return refuse("no other node waits for %s", q.Role)
-	case errors.Is(err, errNoHeir):
+	case errors.Is(err, state.ErrNoTransferee):
 		return refuse("%s does not wait for %s, so it cannot have it", n.book.NameOf(q.To), q.Role)
-	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrLost), errors.Is(err, ErrClosed):
+	case errors.Is(err, errs.NoLeader), errors.Is(err, errs.Lost), errors.Is(err, errs.Closed):
 		return remote.Answer{}, err
 	case err != nil:
 		return refuse("%s stays where it is: %v", q.Role, err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
 // auditTime is how long Open waits for the peers to decide which process of this node is the one.
@@ -56,7 +57,7 @@ func (n *membership) giveUp(err error) {
 // anew is to have the cluster forget the one that it was. It may be repeated.
 func setAside(dir *durable.Dir, id, fresh *identity) (*identity, error) {
 	fail := func(err error) (*identity, error) {
-		return nil, &ConfigError{Field: "Dir", Reason: "the state of the node, which is an older copy, cannot be set aside; move it out of " + dir.Path() + " to join as a new node", Err: err}
+		return nil, &errs.ConfigError{Field: "Dir", Reason: "the state of the node, which is an older copy, cannot be set aside; move it out of " + dir.Path() + " to join as a new node", Err: err}
 	}
 	if err := dir.SetAside(id.Aside, durable.IdentityFile); err != nil {
 		return fail(err)

@@ -129,7 +129,7 @@ func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
 	}
 	a, err := s.at().replica.Writes.Do(ctx, c)
 	if err == nil {
-		err = codeError(a.Code)
+		err = a.Code.Err()
 	}
 	return err
 }
@@ -165,7 +165,7 @@ func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done 
 		a, err := s.at().replica.Writes.Do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: meta, MaxState: s.limit(), If: &state.Condition{Key: crt, Index: r.Index}}})
 		if err != nil || a.Code != state.CodeChanged {
 			if err == nil {
-				err = codeError(a.Code)
+				err = a.Code.Err()
 			}
 			return true, err
 		}

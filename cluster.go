@@ -3,6 +3,7 @@ package flotilla
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
@@ -338,18 +340,26 @@ func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *replica.D
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.tenures.lose(session, end, cause) },
 	})
 	n.members = newMembership(membershipConfig{
-		cfg: n.cfg, timing: n.timing, log: n.log, life: n.life, self: n.self, ident: ident, store: n.store, book: n.book, port: port, replica: n.replica, keeper: n.keeper,
+		peers: n.cfg.Peers, expect: n.cfg.Expect, removeDead: n.cfg.RemoveDead, timing: n.timing, log: n.log, life: n.life, self: n.self, ident: ident, store: n.store, book: n.book, port: port, replica: n.replica, keeper: n.keeper,
 		up: membershipUp{
 			ownSettings: n.ownSettings,
 			seen:        func(session uint64) bool { return n.roles.tenures.seen(session) },
 		},
 	})
 	n.roles = newHolder(holderConfig{
-		cfg: n.cfg, timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, keeper: n.keeper,
+		maxState: n.cfg.MaxState, timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, keeper: n.keeper,
 	})
 	n.ops = newOperator(operatorConfig{
 		timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, members: n.members, roles: n.roles,
-		up: operatorUp{Status: n.Status, Storage: n.Storage},
+		up: operatorUp{
+			status: func() ([]byte, bool, error) {
+				s := n.Status()
+				b, err := json.Marshal(s)
+				return b, s.Ready || s.Err != "", err
+			},
+			records:  n.storage,
+			storeAll: n.storage.storeAll,
+		},
 	})
 	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)
 }
@@ -412,9 +422,9 @@ func (n *Node) lookAround(ctx context.Context) {
 func (n *Node) Ready(ctx context.Context) error {
 	err := n.keeper.AwaitReady(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || n.life.Works.Err() != nil {
-		return edge("node is not ready", err)
+		return errs.Edge("node is not ready", err)
 	}
-	return edge("node is not ready: "+n.members.whyNot(), err)
+	return errs.Edge("node is not ready: "+n.members.whyNot(), err)
 }
 
 // Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
@@ -442,15 +452,15 @@ func (n *Node) shut() error {
 	n.life.End(ErrClosed)
 	n.life.Changed.Notify()
 	n.certs.Close()
-	errs := []error{n.replica.Port.Close()}
+	failed := []error{n.replica.Port.Close()}
 	n.life.Tasks.Close() // one of them may just be starting raft
 	ended := n.replica.EndRaft()
-	if errs = append(errs, ended); ended == nil {
+	if failed = append(failed, ended); ended == nil {
 		n.replica.LeaveDir()
 	}
 	n.own.flush()
 	n.roles.tenures.awaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
-	return edge("closing", errors.Join(append(errs, closeDir(n.replica.Dir))...))
+	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 
 // Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back, unless it has no directory: then
@@ -473,7 +483,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		cancel()
 	}
 	n.replica.LastSnapshot(ctx)
-	return errors.Join(edge("handing over", err), n.Close())
+	return errors.Join(errs.Edge("handing over", err), n.Close())
 }
 
 // Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a new one the next time. The
@@ -483,7 +493,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		return ErrClosed
 	}
 	if len(n.replica.Others()) == 0 {
-		return edge("leaving", errors.New("this node is the cluster's only member; use Shutdown, or delete its directory"))
+		return errs.Edge("leaving", errors.New("this node is the cluster's only member; use Shutdown, or delete its directory"))
 	}
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
@@ -493,10 +503,10 @@ func (n *Node) Leave(ctx context.Context) error {
 	}
 	if err := n.depart(ctx); err != nil {
 		n.stopLeaving()
-		return edge("leaving: the cluster has not confirmed it, and the node stays open", err)
+		return errs.Edge("leaving: the cluster has not confirmed it, and the node stays open", err)
 	}
 	err := n.members.ident.save(func(id *identity) { id.Left, id.Member = true, false })
-	return errors.Join(edge("leaving", err), n.Close())
+	return errors.Join(errs.Edge("leaving", err), n.Close())
 }
 
 // depart has the cluster count this node no more.
@@ -523,14 +533,6 @@ func (n *Node) depart(ctx context.Context) error {
 			return errors.Join(context.Cause(ctx), err)
 		}
 	}
-}
-
-// edge prefixes an error on its way to a caller.
-func edge(doing string, err error) error {
-	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, ErrClosed) {
-		return err
-	}
-	return fmt.Errorf("flotilla: %s: %w", doing, err)
 }
 
 // beginAnew has a node whose directory is an older copy begin again as a new one, before anything has come

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -60,9 +61,9 @@ func (e *refusedError) Error() string {
 	return "the node at " + e.peer + " refuses this node: " + e.Why
 }
 
-// Is makes a refusal an ErrRemoved if it is one.
+// Is makes a refusal an errs.Removed if it is one.
 func (e *refusedError) Is(target error) bool {
-	return target == ErrRemoved && e.Kind == refusedRemoved
+	return target == errs.Removed && e.Kind == refusedRemoved
 }
 
 // life is what is known of a process.

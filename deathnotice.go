@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -24,7 +25,7 @@ func (n *membership) serveWill(ctx context.Context, node string, number uint64) 
 		}
 		return true
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.NoLeader)
 	defer cancel()
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
@@ -48,7 +49,7 @@ func (n *membership) passOn(ctx context.Context, node string, number uint64, don
 	defer cancel()
 	switch leader := n.replica.Leader(); leader {
 	case "":
-		return ErrNoLeader
+		return errs.NoLeader
 	case n.self.ID:
 		return n.replica.ChangeSession(ctx, state.Command{Node: n.self.ID, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
 	default:

@@ -123,7 +123,7 @@ func (n *membership) begin(ctx context.Context, r *round) (done bool, err error)
 		}
 	}
 	slices.Sort(fresh)
-	expect := max(n.cfg.Expect, 1)
+	expect := max(n.expect, 1)
 	switch {
 	case len(fresh)+len(bound) < expect:
 		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there", len(fresh)+len(bound), expect)

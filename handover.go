@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/flotilla-ha/flotilla/internal/replica"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/replica"
 )
 
 // How a node on its way out hands over. It needs a majority of the voters for that. When they leave as well there is nobody to

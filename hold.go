@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
@@ -40,15 +41,15 @@ const (
 
 // holderConfig is what a holder needs of the node around it.
 type holderConfig struct {
-	cfg     Config
-	timing  timing.Timing
-	log     *slog.Logger
-	life    *lifecycle.Life
-	self    *self.Self
-	store   *applied.Store
-	book    *peers.Table
-	replica *replica.Replica
-	keeper  *lease.Manager
+	maxState int64 // see Config of the root package
+	timing   timing.Timing
+	log      *slog.Logger
+	life     *lifecycle.Life
+	self     *self.Self
+	store    *applied.Store
+	book     *peers.Table
+	replica  *replica.Replica
+	keeper   *lease.Manager
 }
 
 // holder holds roles and locks for this node's callers.
@@ -64,11 +65,11 @@ func newHolder(cfg holderConfig) *holder {
 
 // holdRole is Node.Hold.
 func (n *holder) holdRole(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
-	if r.Name == "" || len(r.Name) > MaxName || len(r.Group) > MaxName {
-		return edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, MaxName))
+	if r.Name == "" || len(r.Name) > keyspace.MaxName || len(r.Group) > keyspace.MaxName {
+		return errs.Edge("holding a role", fmt.Errorf("%w: a role's name has 1 to %d bytes, its group at most as many", fs.ErrInvalid, keyspace.MaxName))
 	}
 	if r.Linger < 0 || r.Linger > maxLinger || r.Linger > 0 && !r.Public {
-		return edge("holding a role", fmt.Errorf("%w: a role's Linger is between 0 and %v, and only a Public one has any", fs.ErrInvalid, maxLinger))
+		return errs.Edge("holding a role", fmt.Errorf("%w: a role's Linger is between 0 and %v, and only a Public one has any", fs.ErrInvalid, maxLinger))
 	}
 	c := state.ClaimRole{Role: keyspace.RolePrefix + r.Name, Wait: true, Group: r.Group, Priority: int64(r.Priority)}
 	if r.Public {
@@ -88,15 +89,15 @@ func (n *holder) holdRole(ctx context.Context, r Role, f func(ctx context.Contex
 
 // hold is Hold for any claim.
 func (n *holder) hold(ctx context.Context, c state.ClaimRole, contest func(context.Context, state.Ref), f func(context.Context, Tenure) error) error {
-	c.MaxState = n.cfg.MaxState
+	c.MaxState = n.maxState
 	t, err := n.enterTenure(ctx, c, contest)
 	if err != nil {
-		return edge("waiting for "+c.Role, err)
+		return errs.Edge("waiting for "+c.Role, err)
 	}
 	defer n.endTenure(t)
 	err = f(n.replica.Fenced(t.ctx, t.ref.Session, state.Fence{Role: t.key, Seq: t.ref.Seq}), t)
 	if over := t.ctx.Err(); over != nil && (err == nil || errors.Is(err, over)) {
-		return edge("holding "+c.Role, context.Cause(t.ctx))
+		return errs.Edge("holding "+c.Role, context.Cause(t.ctx))
 	}
 	return err
 }
@@ -114,7 +115,7 @@ func (c tenureContext) Err() error {
 		return err
 	}
 	if k := c.t.n.keeper; !k.Usable(c.t.ref.Session) {
-		c.t.lose(k.UntilOf(c.t.ref.Session), fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
+		c.t.lose(k.UntilOf(c.t.ref.Session), fmt.Errorf("%w: the node's lease has lapsed", errs.Lost))
 	}
 	return c.Context.Err()
 }
@@ -182,7 +183,7 @@ func (t *tenure) yield() {
 		})
 	}
 	t.mu.Unlock()
-	t.stop(ErrYielded)
+	t.stop(hold.ErrYielded)
 	t.n.keeper.Renewed.Notify() // the deadline may be another one
 }
 
@@ -321,7 +322,7 @@ func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(cont
 		}
 		session, a, err := n.replica.Writes.DoIn(ctx, state.Command{Change: c})
 		ref := state.Ref{Node: n.self.ID, Session: session, Seq: a.Seq}
-		if errors.Is(err, ErrLost) && ctx.Err() == nil {
+		if errors.Is(err, errs.Lost) && ctx.Err() == nil {
 			continue // the claim went with the session, and the next one belongs to a new one
 		}
 		if err != nil {
@@ -333,7 +334,7 @@ func (n *holder) await(ctx context.Context, c state.ClaimRole, contest func(cont
 		if a.Code == state.CodeHeld {
 			return state.Ref{}, 0, nil
 		}
-		if err := codeError(a.Code); err != nil {
+		if err := a.Code.Err(); err != nil {
 			return state.Ref{}, 0, err
 		}
 		index, err := n.granted(ctx, c, ref, contest)
@@ -416,7 +417,7 @@ func (n *holder) contest(ctx context.Context, key string, ref state.Ref, delay t
 		if better {
 			wait := time.Until(since.Add(delay))
 			if wait <= 0 {
-				if _, _, err := n.replica.Writes.DoIn(ctx, state.Command{Session: ref.Session, Change: state.YieldRole{Role: key, Claim: ref.Seq}}); err != nil && errors.Is(err, ErrLost) {
+				if _, _, err := n.replica.Writes.DoIn(ctx, state.Command{Session: ref.Session, Change: state.YieldRole{Role: key, Claim: ref.Seq}}); err != nil && errors.Is(err, errs.Lost) {
 					return
 				}
 				wait = n.timing.Lease // it should be under way; else once more
@@ -488,7 +489,7 @@ func (n *holder) endTenure(t *tenure) {
 		}
 		_, _, err := n.replica.Writes.DoIn(ctx, state.Command{Session: t.ref.Session, Change: state.ReleaseRole{Role: t.key, Claim: t.ref.Seq}})
 		cancel()
-		stays = err != nil && !errors.Is(err, ErrLost)
+		stays = err != nil && !errors.Is(err, errs.Lost)
 	}
 	if stays {
 		n.withdraw(t.key, t.ref)
@@ -522,7 +523,7 @@ func (n *holder) withdrawAll() {
 		}
 		for n.life.Works.Err() == nil {
 			_, _, err := n.replica.Writes.DoIn(n.life.Works, state.Command{Session: ref.Session, Change: state.ReleaseRole{Role: key, Claim: ref.Seq}})
-			if err == nil || errors.Is(err, ErrLost) {
+			if err == nil || errors.Is(err, errs.Lost) {
 				break
 			}
 		}

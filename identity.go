@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
@@ -57,7 +58,7 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, writte
 	b, err := dir.ReadFile(durable.IdentityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if dir.HasLog() {
-			return nil, false, &ConfigError{Field: "Dir", Reason: dir.Path() + " has a raft log but no file \"" + durable.IdentityFile + "\"; restore the file, or empty the directory to join as a new node"}
+			return nil, false, &errs.ConfigError{Field: "Dir", Reason: dir.Path() + " has a raft log but no file \"" + durable.IdentityFile + "\"; restore the file, or empty the directory to join as a new node"}
 		}
 		return fresh, false, nil
 	}
@@ -66,10 +67,10 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, writte
 		err = json.Unmarshal(b, id)
 	}
 	if err != nil {
-		return nil, false, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be read; empty the directory to join as a new node", Err: err}
+		return nil, false, &errs.ConfigError{Field: "Dir", Reason: "the node's identity cannot be read; empty the directory to join as a new node", Err: err}
 	}
 	if err := id.checkVersion(); err != nil {
-		return nil, false, &ConfigError{Field: "Dir", Reason: dir.Path() + " " + err.Error()}
+		return nil, false, &errs.ConfigError{Field: "Dir", Reason: dir.Path() + " " + err.Error()}
 	}
 	if id.Aside != "" {
 		fresh.Name = id.Name
@@ -77,8 +78,8 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, writte
 		return id, true, err
 	}
 	if id.Left {
-		if err := errors.Join(dir.RemoveState(), dir.RemoveFile(ownFile)); err != nil {
-			return nil, false, &ConfigError{Field: "Dir", Reason: "what a node that left has left behind cannot be removed", Err: err}
+		if err := errors.Join(dir.RemoveState(), dir.RemoveFile(durable.OwnFile)); err != nil {
+			return nil, false, &errs.ConfigError{Field: "Dir", Reason: "what a node that left has left behind cannot be removed", Err: err}
 		}
 		fresh.Name = id.Name
 		return fresh, false, nil
@@ -89,7 +90,7 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, writte
 	if !id.Member && id.Formation == nil { // nothing is sealed yet, and nobody counts on this node
 		return fresh, false, nil
 	}
-	return nil, false, &ConfigError{Field: "Secrets", Reason: fmt.Sprintf("%s is sealed with the secret %s, and none of the %d given is that; give the right one, or another directory", dir.Path(), id.Key, len(secrets))}
+	return nil, false, &errs.ConfigError{Field: "Secrets", Reason: fmt.Sprintf("%s is sealed with the secret %s, and none of the %d given is that; give the right one, or another directory", dir.Path(), id.Key, len(secrets))}
 }
 
 // checkVersion says what is wrong with the format of an identity, if anything is.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 
 	"github.com/hashicorp/raft"
 
@@ -54,7 +55,7 @@ type Inspection struct {
 func Inspect(dir string, secrets ...Secret) (Inspection, error) {
 	var out Inspection
 	if len(secrets) == 0 {
-		return out, edge("inspecting "+dir, errors.New("no secret is given"))
+		return out, errs.Edge("inspecting "+dir, errors.New("no secret is given"))
 	}
 	var raw []seal.Secret
 	for _, s := range secrets {
@@ -62,10 +63,10 @@ func Inspect(dir string, secrets ...Secret) (Inspection, error) {
 	}
 	v, err := durable.Look(dir)
 	if err != nil {
-		return out, edge("inspecting "+dir, err)
+		return out, errs.Edge("inspecting "+dir, err)
 	}
 	err = out.read(v, raw)
-	return out, edge("inspecting "+dir, errors.Join(err, v.Close()))
+	return out, errs.Edge("inspecting "+dir, errors.Join(err, v.Close()))
 }
 
 func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
@@ -38,18 +39,20 @@ const (
 
 // membershipConfig is what a membership needs of the node around it.
 type membershipConfig struct {
-	cfg     Config
-	timing  timing.Timing
-	log     *slog.Logger
-	life    *lifecycle.Life
-	self    *self.Self
-	ident   *identityFile
-	store   *applied.Store
-	book    *peers.Table
-	port    *wire.Port
-	replica *replica.Replica
-	keeper  *lease.Manager
-	up      membershipUp
+	peers      func(context.Context) ([]string, error) // finds addresses of nodes; nil: nobody
+	expect     int                                     // how many nodes form a new cluster together
+	removeDead time.Duration                           // see Config of the root package
+	timing     timing.Timing
+	log        *slog.Logger
+	life       *lifecycle.Life
+	self       *self.Self
+	ident      *identityFile
+	store      *applied.Store
+	book       *peers.Table
+	port       *wire.Port
+	replica    *replica.Replica
+	keeper     *lease.Manager
+	up         membershipUp
 }
 
 // membershipUp is what a membership asks of the parts above it.
@@ -90,15 +93,15 @@ func (n *membership) greet(ctx context.Context) round {
 	if f := n.ident.identity().Formation; f != nil {
 		r.cluster = f.Cluster
 	}
-	addrs, errs := make(map[string]bool), make(map[string]error)
-	defer func() { n.unanswered.replace(errs) }()
-	if n.cfg.Peers != nil {
+	addrs, failures := make(map[string]bool), make(map[string]error)
+	defer func() { n.unanswered.replace(failures) }()
+	if n.peers != nil {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		found, err := n.cfg.Peers(ctx)
+		found, err := n.peers(ctx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			n.log.Debug("looking for peers failed; it is tried again", "err", err)
-			errs["the peers themselves"] = err
+			failures["the peers themselves"] = err
 			r.silent = append(r.silent, "the peers that were not found")
 		}
 		for _, a := range found {
@@ -139,7 +142,7 @@ func (n *membership) greet(ctx context.Context) round {
 				if !errors.Is(err, syscall.ECONNREFUSED) {
 					r.silent = append(r.silent, addr)
 				}
-				errs[addr] = err
+				failures[addr] = err
 			case id == n.self.ID && g.Boot == n.self.Incarnation: // an address of our own
 			case id != g.ID:
 				n.log.Warn("a peer says that it is another than it proved to be", "addr", addr)
@@ -152,7 +155,7 @@ func (n *membership) greet(ctx context.Context) round {
 					r.greeted[id] = g
 				}
 				if g.Refused != nil && g.Refused.Kind == refusedSettings {
-					r.err = &ConfigError{Field: timingSetting, Reason: "the node at " + g.Addr + " refuses this node: " + g.Refused.Why}
+					r.err = &errs.ConfigError{Field: timingSetting, Reason: "the node at " + g.Addr + " refuses this node: " + g.Refused.Why}
 				} else if g.Refused != nil && n.heeds(&g) {
 					refused = worst(refused, &refusedError{*g.Refused, g.Addr})
 				}

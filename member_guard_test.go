@@ -109,7 +109,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { port.Close() })
-		leader.members.cfg.Peers = Static("x:7373")
+		leader.members.peers = Static("x:7373")
 		if r := leader.members.greet(t.Context()); r.err != nil || len(r.greeted) != 2 || r.greeted[honest.self.ID].Name != honest.self.Name {
 			t.Errorf("a liar is believed: %+v", r)
 		}

@@ -130,7 +130,7 @@ func (n *membership) remove(ctx context.Context, l *replica.Leadership, id strin
 
 // leadMembers looks after the membership for one term of this node as leader.
 func (n *membership) leadMembers(l *replica.Leadership) {
-	members := newRoster(n.cfg.RemoveDead)
+	members := newRoster(n.removeDead)
 	for {
 		if err := n.keepMembers(l, members); err != nil && l.Ctx.Err() == nil {
 			n.log.Warn("a change of the membership failed; it is tried again", "err", err)

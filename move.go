@@ -2,27 +2,24 @@ package flotilla
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// errNoHeir is why a role stays where it is.
-var errNoHeir = errors.New("no node waits for it that it could go to")
-
 // moveRole is Node.Move.
 func (n *holder) moveRole(ctx context.Context, role, node string) error {
 	if err := n.move(ctx, role, node); err != nil {
-		return edge("moving the role "+role, err)
+		return errs.Edge("moving the role "+role, err)
 	}
 	return nil
 }
 
 func (n *holder) move(ctx context.Context, role, node string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.NoLeader)
 	defer cancel()
 	id := ""
 	if node != "" {
@@ -36,7 +33,7 @@ func (n *holder) move(ctx context.Context, role, node string) error {
 	if err != nil {
 		return err
 	}
-	if err := codeError(a.Code); err != nil {
+	if err := a.Code.Err(); err != nil {
 		return err
 	}
 	s, err := n.store.Wait(ctx, func(s *state.State) bool {

@@ -16,14 +16,25 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
+// peerStatus is PeerStatus of the root package.
+type peerStatus struct {
+	ID, Name string // empty: not known; at that address nobody has answered yet
+	Addr     string // that this node dials
+	Err      string // why it cannot be reached, since Since; empty: it can
+	Since    time.Time
+	Stopped  bool     // it was shut down, by its own word
+	Differs  []string // settings that this node has otherwise
+}
+
 // unanswered is what the last round of greetings could not reach, by address. The zero unanswered is ready.
 type unanswered struct {
 	mu sync.Mutex
-	m  map[string]PeerStatus
+	m  map[string]peerStatus
 }
 
 // replace takes down the errors of one round.
@@ -31,26 +42,26 @@ func (u *unanswered) replace(errs map[string]error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	old := u.m
-	u.m = make(map[string]PeerStatus, len(errs))
+	u.m = make(map[string]peerStatus, len(errs))
 	for addr, err := range errs {
 		p, ok := old[addr]
 		if !ok {
-			p = PeerStatus{Addr: addr, Since: time.Now()}
+			p = peerStatus{Addr: addr, Since: time.Now()}
 		}
 		p.Err = explain(err)
 		u.m[addr] = p
 	}
 }
 
-func (u *unanswered) list() []PeerStatus {
+func (u *unanswered) list() []peerStatus {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slices.Collect(maps.Values(u.m))
 }
 
 // peerStatus returns the peers with which something is wrong.
-func (n *membership) peerStatus() []PeerStatus {
-	var out []PeerStatus
+func (n *membership) peersStatus() []peerStatus {
+	var out []peerStatus
 	known := make(map[string]bool) // addresses
 	if n.replica.Port == nil {
 		return nil
@@ -63,7 +74,7 @@ func (n *membership) peerStatus() []PeerStatus {
 		if id == n.self.ID || n.replica.Raft.Load() != nil && !n.replica.IsServer(id) || err == nil && len(d) == 0 {
 			continue
 		}
-		p := PeerStatus{ID: id, Name: m.Name, Addr: m.Addr, Differs: d}
+		p := peerStatus{ID: id, Name: m.Name, Addr: m.Addr, Differs: d}
 		if err != nil {
 			p.Err, p.Since, p.Stopped = explain(err), since, n.book.IsLeaving(id)
 		}
@@ -77,12 +88,12 @@ func (n *membership) peerStatus() []PeerStatus {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b PeerStatus) int { return strings.Compare(a.Name+"\x00"+a.Addr, b.Name+"\x00"+b.Addr) })
+	slices.SortFunc(out, func(a, b peerStatus) int { return strings.Compare(a.Name+"\x00"+a.Addr, b.Name+"\x00"+b.Addr) })
 	return out
 }
 
 // describe names a peer and says what is wrong.
-func (p *PeerStatus) describe() string {
+func (p *peerStatus) describe() string {
 	who := p.Addr
 	if p.Name != "" {
 		who = p.Name + " at " + p.Addr
@@ -93,7 +104,7 @@ func (p *PeerStatus) describe() string {
 // unreachable lists the peers that cannot be reached, and did not say that they are on their way out.
 func (n *membership) unreachable() string {
 	var all []string
-	for _, p := range n.peerStatus() {
+	for _, p := range n.peersStatus() {
 		if p.Err != "" && !p.Stopped {
 			all = append(all, p.describe())
 		}
@@ -110,7 +121,7 @@ func explain(err error) string {
 		call    *wire.CallError
 		dns     *net.DNSError
 		addr    *net.AddrError
-		config  *ConfigError
+		config  *errs.ConfigError
 		record  tls.RecordHeaderError
 		cert    *tls.CertificateVerificationError
 		unknown x509.UnknownAuthorityError

@@ -26,9 +26,6 @@ import (
 // is a snapshot. All else is the cluster's: accounts, so that there is one; the tokens of challenges, so that every node answers;
 // and locks, for two orders of one name at a time would put their tokens in the same place.
 
-// ownFile is the name of the file in the node's directory.
-const ownFile = "certificates"
-
 // ownStorage is the cluster's storage but for what is the node's own. It gives no lock and no key away that Storage does not.
 type ownStorage struct {
 	*Storage
@@ -62,7 +59,7 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 	}
 	s := state.New()
 	s.Keys = seal.NewKeyring()
-	b, err := dir.ReadFile(ownFile)
+	b, err := dir.ReadFile(durable.OwnFile)
 	if err == nil {
 		s, err = state.ReadSnapshot(bytes.NewReader(b), secrets)
 	}
@@ -72,7 +69,7 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 			field = "Secrets"
 		}
 		return &ConfigError{Field: field, Reason: fmt.Sprintf("the certificates that this node has for itself, in the file %q in %s, cannot be read; "+
-			"restore it, or remove it to have new ones ordered", ownFile, dir.Path()), Err: err}
+			"restore it, or remove it to have new ones ordered", durable.OwnFile, dir.Path()), Err: err}
 	}
 	if s.Wrapped, err = s.Keys.Wrap(secrets...); err != nil {
 		return fmt.Errorf("sealing the node's own certificates: %w", err)
@@ -142,7 +139,7 @@ func (o *ownStorage) store(key string, value []byte) (fx state.Effects, err erro
 func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 	old := o.current.Load()
 	next, a := old.Apply(old.Index+1, &state.Command{Time: time.Now().UnixNano(), Change: c}, &fx)
-	if err := codeError(a.Code); err != nil {
+	if err := a.Code.Err(); err != nil {
 		return state.Effects{}, err
 	}
 	if err := o.write(next); err != nil {
@@ -169,7 +166,7 @@ func (o *ownStorage) write(s *state.State) error {
 	if err := state.WriteSnapshot(&b, s); err != nil {
 		return err
 	}
-	return o.dir.WriteFile(ownFile, b.Bytes())
+	return o.dir.WriteFile(durable.OwnFile, b.Bytes())
 }
 
 // flush writes down what could not be written before.

@@ -100,7 +100,7 @@ func TestPerNode(t *testing.T) {
 				}
 			}
 			for _, other := range nodes {
-				if b := files(t, other.cfg.Dir); bytes.Contains(b, []byte(name)) || bytes.Contains(b, []byte("PRIVATE")) || !bytes.Contains(b, []byte(ownFile)) {
+				if b := files(t, other.cfg.Dir); bytes.Contains(b, []byte(name)) || bytes.Contains(b, []byte("PRIVATE")) || !bytes.Contains(b, []byte(durable.OwnFile)) {
 					t.Errorf("the directory of %s shows a name or a key", other.self.Name)
 				}
 			}
@@ -319,7 +319,7 @@ func TestOwnFileIsRefused(t *testing.T) {
 		}
 		cfg := n.cfg
 		n.Close()
-		path := filepath.Join(cfg.Dir, ownFile)
+		path := filepath.Join(cfg.Dir, durable.OwnFile)
 		right, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -355,10 +355,10 @@ func TestOwnFileIsRefused(t *testing.T) {
 			err = state.WriteSnapshot(&other, s)
 		}
 		dir, dirErr := durable.Lock(t.TempDir())
-		if err := errors.Join(err, dirErr, dir.WriteFile(ownFile, other.Bytes()), dir.Close()); err != nil {
+		if err := errors.Join(err, dirErr, dir.WriteFile(durable.OwnFile, other.Bytes()), dir.Close()); err != nil {
 			t.Fatal(err)
 		}
-		sealed, err := os.ReadFile(filepath.Join(dir.Path(), ownFile))
+		sealed, err := os.ReadFile(filepath.Join(dir.Path(), durable.OwnFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -452,7 +452,7 @@ func TestPerNodeOnFullDisk(t *testing.T) {
 		const name = "full.example"
 		var book stubca.Orders
 		n := fleet(t, simnet.New(), []string{"a"}, perNode(&book))[0]
-		obstacle := filepath.Join(n.cfg.Dir, ownFile+".tmp")
+		obstacle := filepath.Join(n.cfg.Dir, durable.OwnFile+".tmp")
 		if err := os.Mkdir(obstacle, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -463,7 +463,7 @@ func TestPerNodeOnFullDisk(t *testing.T) {
 		if got.Serial == "" || got.Err != nil {
 			t.Errorf("it serves %+v", got)
 		}
-		if _, err := os.Stat(filepath.Join(n.cfg.Dir, ownFile)); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(n.cfg.Dir, durable.OwnFile)); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("the disk has taken it: this shows nothing: %v", err)
 		}
 		if err := os.Remove(obstacle); err != nil {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
@@ -43,7 +44,7 @@ func (n *operator) serveRecordList(ctx context.Context, _ string, body []byte) (
 	if q.After == "" {
 		reply.Current = n.replica.CaughtUp(ctx, 1)
 	}
-	keys, err := n.up.Storage().List(ctx, q.Dir, true)
+	keys, err := n.up.records.List(ctx, q.Dir, true)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -86,7 +87,7 @@ func (n *operator) serveRecordLoad(ctx context.Context, _ string, body []byte) (
 
 // recordValue returns the value at key, if there is one.
 func (n *operator) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
-	value, err := n.up.Storage().Load(ctx, key)
+	value, err := n.up.records.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) {
 		return nil, false, nil
 	}
@@ -103,18 +104,18 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 	var records []state.Record
 	for _, r := range q.Records {
 		if clean, err := keyspace.Clean(r.Key); err != nil || clean != r.Key || clean == "" {
-			return remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than " + fmt.Sprint(MaxName) + " bytes"}.Encode(), nil
+			return remote.PutReply{Outcome: remote.Refused, Reason: "the key is not in its clean form, or has more than " + fmt.Sprint(keyspace.MaxName) + " bytes"}.Encode(), nil
 		}
 		if err := keyspace.Misplaced(r.Key); err != nil {
 			return remote.PutReply{Outcome: remote.Refused, Reason: err.Error()}.Encode(), nil
 		}
-		if len(r.Value) > MaxValue {
-			return remote.PutReply{Outcome: remote.Refused, Reason: fmt.Sprintf("the value has %d bytes, the limit is %d", len(r.Value), MaxValue)}.Encode(), nil
+		if len(r.Value) > keyspace.MaxValue {
+			return remote.PutReply{Outcome: remote.Refused, Reason: fmt.Sprintf("the value has %d bytes, the limit is %d", len(r.Value), keyspace.MaxValue)}.Encode(), nil
 		}
 		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
 	if !n.replica.CaughtUp(ctx, 4) {
-		return nil, n.life.Explain(ErrNoLeader)
+		return nil, n.life.Explain(errs.NoLeader)
 	}
 	reply, err := n.compare(ctx, records)
 	if err != nil {
@@ -123,9 +124,9 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 	if reply.Outcome == remote.Same || q.Mode == remote.Check || q.Mode == remote.Keep && reply.Outcome == remote.Differs {
 		return reply.Encode(), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.replica.AttemptTimeout(), ErrNoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.replica.AttemptTimeout(), errs.NoLeader)
 	defer cancel()
-	err = n.up.Storage().storeAll(ctx, records)
+	err = n.up.storeAll(ctx, records)
 	if reason, refused := refusedBecause(err); refused {
 		return remote.PutReply{Outcome: remote.Refused, Reason: reason}.Encode(), nil
 	}
@@ -170,7 +171,7 @@ func refusedBecause(err error) (string, bool) {
 		return "there are keys below it", true
 	case errors.Is(err, syscall.ENOTDIR):
 		return "a key above it has a value", true
-	case errors.Is(err, ErrTooLarge), errors.Is(err, fs.ErrInvalid):
+	case errors.Is(err, errs.TooLarge), errors.Is(err, fs.ErrInvalid):
 		if e := (*fs.PathError)(nil); errors.As(err, &e) {
 			err = e.Err
 		}

@@ -148,11 +148,11 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	n.log.Info("serving", "https", https.Ln.Addr().String(), "domains", p.domains)
 	select {
 	case <-https.Done:
-		return edge("serving", https.Err)
+		return errs.Edge("serving", https.Err)
 	case <-plain.Done:
-		return edge("serving", plain.Err)
+		return errs.Edge("serving", plain.Err)
 	case <-health.Done:
-		return edge("serving", health.Err)
+		return errs.Edge("serving", health.Err)
 	case <-n.life.Open.Done():
 		return ErrClosed
 	case <-ctx.Done():
@@ -174,13 +174,13 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 		return ErrClosed
 	}
 	var ends sync.WaitGroup
-	errs := make([]error, 2)
+	failed := make([]error, 2)
 	for i, f := range []*frontend.Front{https, plain} {
-		ends.Go(func() { errs[i] = f.Drain.End(end, f.Ln) })
+		ends.Go(func() { failed[i] = f.Drain.End(end, f.Ln) })
 	}
 	ends.Wait()
 	n.log.Info("drained")
-	return edge("draining", errors.Join(errs...))
+	return errs.Edge("draining", errors.Join(failed...))
 }
 
 // openFront listens; use is to follow.
@@ -202,7 +202,7 @@ func (n *Node) openFront(ctx context.Context, field, addr string) (*frontend.Fro
 // It returns nil if there was nothing to do, and an error if requests had to be cut, which says how many.
 func (n *Node) DrainAddr(ctx context.Context, addr netip.Addr) error {
 	if !addr.IsValid() {
-		return edge("draining an address", errors.New("the address is not valid"))
+		return errs.Edge("draining an address", errors.New("the address is not valid"))
 	}
 	addr = frontend.PlainAddr(addr)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Drain.Patience)
@@ -216,7 +216,7 @@ func (n *Node) DrainAddr(ctx context.Context, addr netip.Addr) error {
 	if cut.Load() == 0 {
 		return nil
 	}
-	return edge("draining "+addr.String(), fmt.Errorf("%d requests were cut: %w", cut.Load(), context.Cause(ctx)))
+	return errs.Edge("draining "+addr.String(), fmt.Errorf("%d requests were cut: %w", cut.Load(), context.Cause(ctx)))
 }
 
 // listen opens one of the addresses that clients use.
@@ -310,7 +310,7 @@ func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error)
 	}
 	ln, err := frontend.ListenTCP(context.Background(), network, addr)
 	if err != nil {
-		return nil, edge("listening", err)
+		return nil, errs.Edge("listening", err)
 	}
 	return ln, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -71,7 +72,7 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 	}
 	over := n.keeper.Begin(session)
 	if n.life.Setbacks.Load() != setbacks {
-		n.keeper.Lose(ErrLost)
+		n.keeper.Lose(errs.Lost)
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
@@ -79,11 +80,11 @@ func (n *membership) live(ctx context.Context, setbacks uint64) (lost uint64) {
 		s := n.store.State()
 		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.self.ID) {
 			self := n.asMember()
-			n.replica.Fail(fmt.Errorf("%w; %s to join as a new node", ErrRemoved, asNew(self)))
+			n.replica.Fail(fmt.Errorf("%w; %s to join as a new node", errs.Removed, asNew(self)))
 			return 0
 		}
 		if n.self.Session(s) != session {
-			n.keeper.Lose(fmt.Errorf("%w: the cluster has ended the node's session", ErrLost))
+			n.keeper.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
 			return 0
 		}
 		if !leased && n.keeper.Valid() {

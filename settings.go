@@ -80,7 +80,7 @@ func (p *peerSettings) differences(own settings) map[string][]string {
 // misconfigured lists the nodes whose settings differ from this one's.
 func (n *membership) misconfigured() string {
 	var all []string
-	for _, p := range n.peerStatus() {
+	for _, p := range n.peersStatus() {
 		for _, d := range p.Differs {
 			all = append(all, p.Name+" at "+p.Addr+": "+d)
 		}

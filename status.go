@@ -144,7 +144,7 @@ func (n *Node) Status() Status {
 		Tickets:      ticketStatus(n.tickets.Current()),
 		Space:        spaceOf(s, n.cfg.MaxState),
 		Waiting:      n.waiting.list(),
-		Peers:        n.members.peerStatus(),
+		Peers:        peerStatusOf(n.members.peersStatus()),
 	}
 	_, out.OnDemand = n.certs.OnDemand()
 	if err := n.clocks.Check(clocks.MaxOffset); err != nil {
@@ -312,4 +312,13 @@ type PeerStatus struct {
 	Stopped bool `json:",omitempty"`
 	// Differs lists the settings that all nodes should have the same, and that this one has otherwise: "Timing: fast here, lan there".
 	Differs []string `json:",omitempty"`
+}
+
+// peerStatusOf returns what a node knows of others for Status.
+func peerStatusOf(all []peerStatus) []PeerStatus {
+	var out []PeerStatus
+	for _, p := range all {
+		out = append(out, PeerStatus(p))
+	}
+	return out
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
@@ -116,7 +115,7 @@ func (s *Storage) store(ctx context.Context, key string, value []byte) error {
 	}
 	a, err := s.at().replica.Writes.Do(ctx, state.Command{Change: state.StoreRecord{Key: key, Value: value, MaxState: s.limit()}})
 	if err == nil {
-		err = codeError(a.Code)
+		err = a.Code.Err()
 	}
 	return err
 }
@@ -161,7 +160,7 @@ func (s *Storage) storeFenced(ctx context.Context, lock string, ref state.Ref, r
 	c.Session, c.Fences = ref.Session, []state.Fence{{Role: keyspace.LockPrefix + lock, Seq: ref.Seq}}
 	a, err := s.at().replica.Writes.Do(ctx, c)
 	if err == nil {
-		err = codeError(a.Code)
+		err = a.Code.Err()
 	}
 	return err
 }
@@ -201,7 +200,7 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 		var a state.Answer
 		a, err = s.at().replica.Writes.Do(ctx, state.Command{Change: state.DeleteRecords{Key: clean}})
 		if err == nil {
-			err = codeError(a.Code)
+			err = a.Code.Err()
 		}
 	}
 	return pathError("delete", key, err)
@@ -436,28 +435,11 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	}
 	_, a, err := s.at().replica.Writes.DoIn(ctx, state.Command{Session: lock.ref.Session, Change: state.ReleaseRole{Role: keyspace.LockPrefix + name, Claim: lock.ref.Seq}})
 	if err == nil {
-		err = codeError(a.Code)
+		err = a.Code.Err()
 	} else if !errors.Is(err, ErrLost) {
 		s.at().roles.withdraw(keyspace.LockPrefix+name, lock.ref)
 	}
 	return pathError("unlock", name, errors.Join(append(errs, err)...))
-}
-
-// codeError is the error that an outcome stands for.
-func codeError(c state.Code) error {
-	switch c {
-	case state.CodeIsDir:
-		return syscall.EISDIR
-	case state.CodeNotDir:
-		return syscall.ENOTDIR
-	case state.CodeNotHeld:
-		return ErrLost
-	case state.CodeNoTransferee:
-		return errNoHeir
-	case state.CodeFull:
-		return fmt.Errorf("%w: the limit for what is of this kind is reached; delete something or raise Config.MaxState", ErrTooLarge)
-	}
-	return nil
 }
 
 // pathError says which operation failed on what.

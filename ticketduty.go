@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -45,7 +46,7 @@ func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 	}
 	a, err := n.replica.Writes.Do(l.Ctx, state.Command{Change: state.RotateTickets{Key: frontend.NewTicketKey(), Follows: k.MadeAt()}})
 	if err == nil && a.Code != state.CodeChanged {
-		err = codeError(a.Code)
+		err = a.Code.Err()
 	}
 	return err
 }
@@ -57,7 +58,7 @@ func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
 	_, err := n.replica.Writes.Do(ctx, state.Command{Change: state.DropTickets{Key: frontend.NewTicketKey()}})
-	return edge("dropping session tickets", err)
+	return errs.Edge("dropping session tickets", err)
 }
 
 // TicketStatus tells about the keys of session tickets that the cluster shares.

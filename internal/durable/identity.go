@@ -1,4 +1,7 @@
 package durable
 
-// IdentityFile is the file in a node's directory that says which node it is of.
-const IdentityFile = "node"
+// Files of a node in its directory, beside the log and the snapshots.
+const (
+	IdentityFile = "node"         // which node the directory is of
+	OwnFile      = "certificates" // certificates that the node has for itself
+)

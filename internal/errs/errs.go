@@ -62,3 +62,11 @@ func (e *ConfigError) Error() string {
 
 // Unwrap returns the cause.
 func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Edge prefixes an error on its way to a caller with what was being done. Closed needs no more words.
+func Edge(doing string, err error) error {
+	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, Closed) {
+		return err
+	}
+	return fmt.Errorf("flotilla: %s: %w", doing, err)
+}
