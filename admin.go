@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
@@ -41,7 +42,7 @@ type operatorConfig struct {
 	store   *applied.Store
 	book    *peers.Table
 	replica *replica.Replica
-	members *membership
+	members *membership.Membership
 	roles   *holder
 	up      operatorUp
 }
@@ -99,7 +100,7 @@ func (n *operator) serveStatus(ctx context.Context, peer string, body []byte) ([
 
 // listMembers returns this node and then the others, by name.
 func (n *operator) listMembers() []state.Member {
-	self := n.members.asMember()
+	self := n.members.AsMember()
 	var others []state.Member
 	for _, id := range n.replica.Others() {
 		m, ok := n.store.State().Member(id)
@@ -122,7 +123,7 @@ func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here 
 			return
 		}
 		if out.Status = b; !explained {
-			out.Why = n.members.whyNot()
+			out.Why = n.members.WhyNot()
 		}
 		return
 	}
@@ -163,7 +164,7 @@ func (n *operator) unreached(ctx context.Context, id string, err error) string {
 // a reason to try again; what trying again would not change is an Answer.
 func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
 	if n.replica.Raft.Load() == nil {
-		return nil, fmt.Errorf("%w: %s", errs.NotReady, n.members.whyNot())
+		return nil, fmt.Errorf("%w: %s", errs.NotReady, n.members.WhyNot())
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.AttemptTimeout(), replica.WriteTimeout), errs.NoLeader)
 	defer cancel()
@@ -247,7 +248,7 @@ func (n *operator) removeMember(ctx context.Context, l *replica.Leadership, q re
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
 	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
-	if err := n.members.remove(ctx, l, q.Node); err != nil {
+	if err := n.members.Remove(ctx, l, q.Node); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}
 	return done("%s is no member any more; with an empty directory it joins as a new node", name)

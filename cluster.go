@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
@@ -74,7 +75,7 @@ type Node struct {
 	self    *self.Self
 	replica *replica.Replica
 	keeper  *lease.Manager
-	members *membership
+	members *membership.Membership
 	roles   *holder
 	ops     *operator
 	waiting *waiting
@@ -110,8 +111,8 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	})
 	err := n.open(ctx, first)
 	if err == nil {
-		err = n.members.audit(ctx)
-		if older := new(refusedError); errors.As(err, &older) {
+		err = n.members.Audit(ctx)
+		if older := new(membership.RefusedError); errors.As(err, &older) {
 			err = n.beginAnew(ctx, older)
 		}
 	}
@@ -161,7 +162,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		AwaitPeers:     n.company,
 		Barrier:        n.settled,
 		Current:        ready,
-		Cluster:        func() string { return n.members.ident.clusterID() },
+		Cluster:        func() string { return n.members.Ident.ClusterID() },
 		Changed:        n.life.Changed.Notify,
 		Peek: func(key string) ([]byte, bool) {
 			r, ok := n.store.State().Records.Get(keyspace.Tree(key))
@@ -191,12 +192,12 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 // attach takes the directory and the port, and makes what depends on them.
 func (n *Node) attach(ctx context.Context) (err error) {
 	var dir *durable.Dir
-	id, written := newIdentity(n.secrets), false
+	id, written := membership.NewIdentity(n.secrets), false
 	if n.cfg.Dir != "" {
 		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if id, written, err = loadIdentity(dir, n.secrets); err != nil {
+		if id, written, err = membership.LoadIdentity(dir, n.secrets); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
@@ -245,11 +246,11 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close(), closeAll())
 	}
-	n.assemble(newIdentityFile(dir, id), dir, member, port)
-	n.book.Observe(n.members.asMember(), n.self.Incarnation, 0)
+	n.assemble(membership.NewIdentityFile(dir, id), dir, member, port)
+	n.book.Observe(n.members.AsMember(), n.self.Incarnation, 0)
 	// Before anybody hears of this node: those who do count on its being the same one when it is back.
-	if err := n.members.ident.save(func(now *identity) {
-		now.Processes = shorten(append(slices.Clone(now.Processes), n.self.Incarnation))
+	if err := n.members.Ident.Save(func(now *membership.Identity) {
+		now.Processes = membership.Shorten(append(slices.Clone(now.Processes), n.self.Incarnation))
 	}); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
@@ -281,9 +282,9 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 		}),
 		Fresh: func(id, process string) error {
 			<-opened
-			return n.members.fresh(id, process)
+			return n.members.IsNewest(id, process)
 		},
-		MayLead: func(last uint64) error { return n.members.mayLead(last) },
+		MayLead: func(last uint64) error { return n.members.MayLead(last) },
 		Admit: func(id string) error {
 			<-opened
 			return n.replica.Admit(id)
@@ -303,7 +304,7 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 		},
 		Will: func(ctx context.Context, node string, number uint64) error {
 			<-opened
-			return n.members.serveWill(ctx, node, number)
+			return n.members.EndDead(ctx, node, number)
 		},
 		Matched: func(id string) {
 			if l := n.replica.Leading.Load(); l != nil {
@@ -314,24 +315,24 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 }
 
 // assemble makes the parts of a node that take part in its cluster, each of what is below it.
-func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
+func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
 		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
 		Up: replica.Up{
-			ClusterID: ident.clusterID,
-			IsMember:  func() bool { return ident.identity().Member },
+			ClusterID: ident.ClusterID,
+			IsMember:  func() bool { return ident.Identity().Member },
 			IsCurrent: func() bool { return n.keeper.Current.Load() },
-			Rewrite:   func() error { return ident.save(func(*identity) {}) },
-			Excuse:    func(ctx context.Context) { n.members.excuse(ctx) },
+			Rewrite:   func() error { return ident.Save(func(*membership.Identity) {}) },
+			Excuse:    func(ctx context.Context) { n.members.AnnounceLoss(ctx) },
 			FlushOwn:  n.own.flush,
 			Lead:      n.lead,
 			LoseLease: func(cause error) uint64 { return n.keeper.Lose(cause) },
 			WakeLease: func() { n.keeper.Wake() },
 			ServeOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.serveOpen(ctx, peer, body)
+				return n.members.ServeOpen(ctx, peer, body)
 			},
 			ServeEnd: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.serveEnd(ctx, peer, body)
+				return n.members.ServeEnd(ctx, peer, body)
 			},
 		},
 	})
@@ -339,11 +340,11 @@ func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *replica.D
 		Timing: n.timing, Held: n.cfg.held, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Clocks: n.clocks, Replica: n.replica,
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.tenures.lose(session, end, cause) },
 	})
-	n.members = newMembership(membershipConfig{
-		peers: n.cfg.Peers, expect: n.cfg.Expect, removeDead: n.cfg.RemoveDead, timing: n.timing, log: n.log, life: n.life, self: n.self, ident: ident, store: n.store, book: n.book, port: port, replica: n.replica, keeper: n.keeper,
-		up: membershipUp{
-			ownSettings: n.ownSettings,
-			seen:        func(session uint64) bool { return n.roles.tenures.seen(session) },
+	n.members = membership.New(membership.Config{
+		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Book: n.book, Port: port, Replica: n.replica, Keeper: n.keeper,
+		Up: membership.Up{
+			OwnSettings: n.ownSettings,
+			StillSeen:   func(session uint64) bool { return n.roles.tenures.seen(session) },
 		},
 	})
 	n.roles = newHolder(holderConfig{
@@ -366,13 +367,13 @@ func (n *Node) assemble(ident *identityFile, dir *durable.Dir, member *replica.D
 
 // run leads the node into its cluster and keeps it there.
 func (n *Node) run(ctx context.Context) {
-	if err := n.members.enter(ctx); err != nil {
-		n.members.giveUp(err)
+	if err := n.members.Enter(ctx); err != nil {
+		n.members.GiveUp(err)
 		return
 	}
 	n.replica.Entered.Store(true)
 	n.replica.Troubled.Notify()
-	n.life.Tasks.Go(func() { n.members.remember(ctx) })
+	n.life.Tasks.Go(func() { n.members.Remember(ctx) })
 	n.life.Tasks.Go(func() { n.lookAround(ctx) })
 	n.life.Tasks.Go(func() { n.maintain(ctx) })
 	n.life.Tasks.Go(func() { n.certs.CleanOwn(ctx) })
@@ -382,9 +383,9 @@ func (n *Node) run(ctx context.Context) {
 		setbacks := n.life.Setbacks.Load()
 		n.replica.Until(ctx, n.replica.CatchUp)
 		n.keeper.CatchUp()
-		n.replica.Until(ctx, func(ctx context.Context) error { return n.members.openSession(ctx, lost) })
-		n.members.noteSession()
-		lost = n.members.live(ctx, setbacks)
+		n.replica.Until(ctx, func(ctx context.Context) error { return n.members.OpenSession(ctx, lost) })
+		n.members.RecordSession()
+		lost = n.members.Live(ctx, setbacks)
 		for changed := n.life.Changed.Wait(); n.life.Leaving.Load() && ctx.Err() == nil; changed = n.life.Changed.Wait() {
 			select {
 			case <-changed:
@@ -397,16 +398,16 @@ func (n *Node) run(ctx context.Context) {
 // lookAround greets the peers while there is no leader: they, or this node, may have moved, or it may have been removed. It tells them besides when
 // what they compare has changed, such as the domains that are served.
 func (n *Node) lookAround(ctx context.Context) {
-	var told settings
+	var told membership.Settings
 	for first := true; ; first = false {
 		own := n.ownSettings()
 		if n.replica.Leader() == "" || first {
-			if r := n.members.greet(ctx); r.err != nil && ctx.Err() == nil {
-				n.members.giveUp(r.err)
+			if r := n.members.Greet(ctx); r.Err != nil && ctx.Err() == nil {
+				n.members.GiveUp(r.Err)
 				return
 			}
-		} else if len(own.differ(told)) > 0 || len(own.Values) != len(told.Values) {
-			n.members.greet(ctx) // only to tell: what is answered is for those who look for their cluster
+		} else if len(own.Differ(told)) > 0 || len(own.Values) != len(told.Values) {
+			n.members.Greet(ctx) // only to tell: what is answered is for those who look for their cluster
 		}
 		told = own
 		select {
@@ -424,7 +425,7 @@ func (n *Node) Ready(ctx context.Context) error {
 	if err == nil || errors.Is(err, ErrClosed) || n.life.Works.Err() != nil {
 		return errs.Edge("node is not ready", err)
 	}
-	return errs.Edge("node is not ready: "+n.members.whyNot(), err)
+	return errs.Edge("node is not ready: "+n.members.WhyNot(), err)
 }
 
 // Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
@@ -505,7 +506,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		n.stopLeaving()
 		return errs.Edge("leaving: the cluster has not confirmed it, and the node stays open", err)
 	}
-	err := n.members.ident.save(func(id *identity) { id.Left, id.Member = true, false })
+	err := n.members.Ident.Save(func(id *membership.Identity) { id.Left, id.Member = true, false })
 	return errors.Join(errs.Edge("leaving", err), n.Close())
 }
 
@@ -521,7 +522,7 @@ func (n *Node) depart(ctx context.Context) error {
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = rpc.Call[state.Member](ctx, n.replica.Port, leader, rpc.Leave, n.members.asMember())
+			_, err = rpc.Call[state.Member](ctx, n.replica.Port, leader, rpc.Leave, n.members.AsMember())
 		}
 		if err == nil {
 			return nil
@@ -537,10 +538,10 @@ func (n *Node) depart(ctx context.Context) error {
 
 // beginAnew has a node whose directory is an older copy begin again as a new one, before anything has come
 // of it.
-func (n *Node) beginAnew(ctx context.Context, why *refusedError) error {
+func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) error {
 	aside := durable.AsideName(time.Now())
 	old := n.self.ID
-	if err := n.members.ident.save(func(id *identity) { id.Aside = aside }); err != nil {
+	if err := n.members.Ident.Save(func(id *membership.Identity) { id.Aside = aside }); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
 	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)

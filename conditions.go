@@ -30,11 +30,11 @@ func (n *Node) conditions() []condition {
 	}
 	led := func() bool { return member() && n.replica.Leader() != "" }
 	return []condition{
-		{"this node is in no cluster yet", while(func() bool { return !member() }, n.members.whyNot)},
+		{"this node is in no cluster yet", while(func() bool { return !member() }, n.members.WhyNot)},
 		{"the cluster has no leader", while(leaderless, n.whyLeaderless)},
-		{"this node is not ready", while(unready, n.members.whyNot)},
-		{"other nodes cannot be reached", while(led, n.members.unreachable)},
-		{"nodes are configured differently", while(always, n.members.misconfigured)},
+		{"this node is not ready", while(unready, n.members.WhyNot)},
+		{"other nodes cannot be reached", while(led, n.members.Unreachable)},
+		{"nodes are configured differently", while(always, n.members.Misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
 		{"certificates are missing", while(n.keeper.IsReady, n.certs.Missing)}, // before that they wait for what the others tell
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
@@ -45,7 +45,7 @@ func (n *Node) conditions() []condition {
 // whyLeaderless says what is known of a cluster without a leader.
 func (n *Node) whyLeaderless() string {
 	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.store.State().Voters))
-	if all := n.members.unreachable(); all != "" {
+	if all := n.members.Unreachable(); all != "" {
 		return why + "; " + all
 	}
 	return why + ", and all that this node knows can be reached; see what they wait for"
@@ -63,7 +63,7 @@ func (n *Node) whyWrites() string {
 	} else if leader != "" {
 		why = "the leader, " + n.book.NameOf(leader) + ", has not confirmed them"
 	}
-	if all := n.members.unreachable(); all != "" {
+	if all := n.members.Unreachable(); all != "" {
 		why += "; " + all
 	}
 	return why

@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
@@ -216,8 +217,8 @@ func (c *Config) complete() error {
 	switch {
 	case c.Timing < LAN || c.Timing > WAN:
 		return bad("Timing", fmt.Sprintf("%d is none of LAN, Fast and WAN", c.Timing))
-	case c.Expect < 0 || c.Expect > maxVoters:
-		return bad("Expect", fmt.Sprintf("a cluster is formed by 1 to %d nodes, not %d; more may join it later", maxVoters, c.Expect))
+	case c.Expect < 0 || c.Expect > membership.MaxVoters:
+		return bad("Expect", fmt.Sprintf("a cluster is formed by 1 to %d nodes, not %d; more may join it later", membership.MaxVoters, c.Expect))
 	case c.Expect > 1 && c.Peers == nil:
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
 	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < frontend.MinTicketPeriod:
@@ -301,7 +302,7 @@ func (c *Config) complete() error {
 		c.MaxState = 64 << 20
 	}
 	if c.RemoveDead == 0 {
-		c.RemoveDead = removeDead
+		c.RemoveDead = membership.RemoveDead
 	}
 	if c.Redirect == 0 {
 		c.Redirect = http.StatusPermanentRedirect

@@ -50,7 +50,7 @@ func (n *Node) handOver(ctx context.Context) error {
 	if yielded != nil {
 		time.Sleep(time.Until(n.keeper.Until())) // whoever still holds something has until then; ctx may be over
 	}
-	ended := n.members.endSession(ctx, number, yielded == nil)
+	ended := n.members.EndSession(ctx, number, yielded == nil)
 	if n.replica.Term() != term { // it has been elected meanwhile, by nodes that had not heard
 		moved = n.replica.PassLeadership(ctx)
 	}

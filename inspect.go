@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 
 	"github.com/hashicorp/raft"
 
@@ -75,14 +76,14 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("it has no file \"" + durable.IdentityFile + "\", so it is no node's data directory, or its node was never in a cluster")
 	}
-	var id identity
+	var id membership.Identity
 	if err == nil {
 		err = json.Unmarshal(b, &id)
 	}
 	if err != nil {
 		return fmt.Errorf("the node's identity cannot be read: %w", err)
 	}
-	if err := id.checkVersion(); err != nil {
+	if err := id.CheckVersion(); err != nil {
 		return fmt.Errorf("it %w", err)
 	}
 	out.ID, out.Name, out.Cluster, out.Secret, out.Starts, out.Left = id.ID, id.Name, id.Cluster, id.Key, id.Starts, id.Left

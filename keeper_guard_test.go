@@ -74,7 +74,7 @@ func TestAloneBesideASilentPeer(t *testing.T) {
 		}
 		t.Cleanup(func() { n.Close() })
 		time.Sleep(time.Minute)
-		if id := n.members.ident.identity(); id.Cluster != "" || id.Formation != nil {
+		if id := n.members.Ident.Identity(); id.Cluster != "" || id.Formation != nil {
 			t.Fatalf("it has formed the cluster %q, or is about to: %+v", id.Cluster, id.Formation)
 		}
 		net.Heal() // there is nobody

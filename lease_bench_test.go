@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -156,7 +157,7 @@ func BenchmarkList(b *testing.B) {
 func BenchmarkIdle(b *testing.B) {
 	for _, size := range []int{3, 9, 25} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			nodes := benchCluster(b, min(size, maxVoters), nil)
+			nodes := benchCluster(b, min(size, membership.MaxVoters), nil)
 			for len(nodes) < size {
 				dir := b.TempDir()
 				node, err := Open(b.Context(), Config{

@@ -117,9 +117,9 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		old := n.members.greeting()
+		old := n.members.Greeting()
 		old.Boot = "the boot of a process that is dead"
-		if _, err := leader.members.serveHello(t.Context(), n.self.ID, old); err != nil {
+		if _, err := leader.members.ServeHello(t.Context(), n.self.ID, old); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
@@ -161,7 +161,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		start := time.Now()
 		go func() {
 			defer close(done)
-			n.members.live(ctx, 0)
+			n.members.Live(ctx, 0)
 		}()
 		<-done
 		if took := time.Since(start); took > time.Minute {

@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
@@ -72,14 +73,14 @@ func TestGreetingsOfLiars(t *testing.T) {
 		nodes := trio(t, net, nil)
 		leader, others := leaderOf(t, nodes)
 		honest, liar := others[0], others[1]
-		joins := honest.members.greeting()
+		joins := honest.members.Greeting()
 		for name, call := range map[string]func(peer string) error{
 			"a greeting": func(peer string) error {
-				_, err := leader.members.serveHello(t.Context(), peer, honest.members.greeting())
+				_, err := leader.members.ServeHello(t.Context(), peer, honest.members.Greeting())
 				return err
 			},
 			"a wish to join": func(peer string) error {
-				_, err := leader.members.serveJoin(t.Context(), peer, joins)
+				_, err := leader.members.ServeJoin(t.Context(), peer, joins)
 				return err
 			},
 		} {
@@ -90,7 +91,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 				t.Errorf("%s in its own name is answered %v", name, err)
 			}
 		}
-		if _, err := leader.members.serveLeave(t.Context(), liar.self.ID, honest.members.greeting().Member); !errors.Is(err, codec.ErrMalformed) {
+		if _, err := leader.members.ServeLeave(t.Context(), liar.self.ID, honest.members.Greeting().Member); !errors.Is(err, codec.ErrMalformed) {
 			t.Errorf("a wish to leave in the name of another is answered %v", err)
 		}
 
@@ -100,7 +101,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		said := honest.members.greeting()
+		said := honest.members.Greeting()
 		port, err := wire.Open(wire.Config{
 			ID: id, Secrets: leader.secrets, Listener: ln, Dial: host.Dial,
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(said) }),
@@ -109,12 +110,12 @@ func TestGreetingsOfLiars(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { port.Close() })
-		leader.members.peers = Static("x:7373")
-		if r := leader.members.greet(t.Context()); r.err != nil || len(r.greeted) != 2 || r.greeted[honest.self.ID].Name != honest.self.Name {
+		leader.members.Peers = Static("x:7373")
+		if r := leader.members.Greet(t.Context()); r.Err != nil || len(r.Greeted) != 2 || r.Greeted[honest.self.ID].Name != honest.self.Name {
 			t.Errorf("a liar is believed: %+v", r)
 		}
 		said.ID = id
-		if r := leader.members.greet(t.Context()); r.err != nil || len(r.greeted) != 3 {
+		if r := leader.members.Greet(t.Context()); r.Err != nil || len(r.Greeted) != 3 {
 			t.Errorf("one who tells the truth is not believed: %+v", r)
 		}
 	})
@@ -125,13 +126,13 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
-		removed := n.members.greeting()
+		removed := n.members.Greeting()
 		removed.Member, removed.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
-		if out, err := leader.members.serveHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
+		if out, err := leader.members.ServeHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
 			t.Fatalf("one who is no member any more is answered %q, %v", refusedWhy(out), err)
 		}
 		n.replica.Fail(errors.New("its disk is broken"))
-		if _, err := n.members.serveHello(t.Context(), removed.ID, removed); err == nil || !strings.Contains(err.Error(), "takes no part") {
+		if _, err := n.members.ServeHello(t.Context(), removed.ID, removed); err == nil || !strings.Contains(err.Error(), "takes no part") {
 			t.Errorf("a node that has failed answers %v", err)
 		}
 	})
@@ -142,11 +143,11 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
-		stranger := others[0].members.greeting()
+		stranger := others[0].members.Greeting()
 		stranger.Member, stranger.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		hello := func() string {
 			t.Helper()
-			out, err := leader.members.serveHello(t.Context(), stranger.ID, stranger)
+			out, err := leader.members.ServeHello(t.Context(), stranger.ID, stranger)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,8 +169,8 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 // What a node is, is read from its directory or not at all.
 func TestIdentitiesThatAreRefused(t *testing.T) {
 	secret := NewSecret()
-	valid := identity{Version: identityVersion, ID: self.NewID(), Key: secret.raw.ID().String(), Member: true}
-	write := func(change func(*identity)) []byte {
+	valid := membership.Identity{Version: membership.IdentityVersion, ID: self.NewID(), Key: secret.raw.ID().String(), Member: true}
+	write := func(change func(*membership.Identity)) []byte {
 		id := valid
 		change(&id)
 		b, err := json.Marshal(id)
@@ -182,10 +183,10 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 		name, field, want string
 		content           []byte
 	}{
-		{"as it is", "", "", write(func(*identity) {})},
-		{"of a later version", "Dir", "was written by a later version", write(func(id *identity) { id.Version++ })},
-		{"of an earlier version", "Dir", "was written by an earlier version", write(func(id *identity) { id.Version-- })},
-		{"of another secret", "Secrets", "is sealed with the secret", write(func(id *identity) { id.Key = NewSecret().raw.ID().String() })},
+		{"as it is", "", "", write(func(*membership.Identity) {})},
+		{"of a later version", "Dir", "was written by a later version", write(func(id *membership.Identity) { id.Version++ })},
+		{"of an earlier version", "Dir", "was written by an earlier version", write(func(id *membership.Identity) { id.Version-- })},
+		{"of another secret", "Secrets", "is sealed with the secret", write(func(id *membership.Identity) { id.Key = NewSecret().raw.ID().String() })},
 		{"no JSON", "Dir", "the node's identity cannot be read", []byte("x")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -197,7 +198,7 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 			if err := dir.WriteFile(durable.IdentityFile, test.content); err != nil {
 				t.Fatal(err)
 			}
-			id, _, err := loadIdentity(dir, []seal.Secret{secret.raw})
+			id, _, err := membership.LoadIdentity(dir, []seal.Secret{secret.raw})
 			var wrong *ConfigError
 			switch {
 			case test.want == "" && (err != nil || id.ID != valid.ID):
@@ -254,7 +255,7 @@ func TestAbsentNodeDoesNotVote(t *testing.T) {
 		nodes := trio(t, net, nil)
 		d := join(t, net, nodes[0], "d", nil)
 		mustBeReady(t, d)
-		time.Sleep(steadyTime / 2)
+		time.Sleep(membership.SteadyTime / 2)
 		net.Isolate("d")
 		for range 60 {
 			time.Sleep(time.Second)
@@ -306,29 +307,29 @@ func TestConfirm(t *testing.T) {
 
 // A node promises itself to one proposal, of a group that it is in, and stays with it for as long as that stands.
 func TestPromisesThatAreRefused(t *testing.T) {
-	in := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "own"}, Number: 2}
-	of := func(cluster, proposer string, number uint64, s step) *stand {
-		return &stand{proposed{Cluster: cluster, Proposer: proposer, Group: in.Group, Number: number}, s}
+	in := membership.Proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "own"}, Number: 2}
+	of := func(cluster, proposer string, number uint64, s membership.Step) *membership.Stand {
+		return &membership.Stand{Proposed: membership.Proposed{Cluster: cluster, Proposer: proposer, Group: in.Group, Number: number}, Step: s}
 	}
 	for _, test := range []struct {
 		name      string
-		id        identity
-		withdrawn *stand
+		id        membership.Identity
+		withdrawn *membership.Stand
 		want      string // empty: it promises
 	}{
-		{"a new node", identity{}, nil, ""},
-		{"one that has promised itself to it", identity{Formation: of("new", "a", 2, promised)}, nil, ""},
-		{"one that has promised itself to the proposer's earlier one", identity{Formation: of("old", "a", 1, promised)}, nil, ""},
-		{"one that has promised itself to one that was withdrawn", identity{Formation: of("old", "b", 1, promised)}, of("old", "b", 1, promised), ""},
-		{"a member", identity{Cluster: "other"}, nil, "belongs to a cluster already"},
-		{"one that has voided it", identity{Formation: of("new", "a", 2, voided)}, nil, "takes no part in that cluster"},
-		{"one that has voided it and left it", identity{Void: []string{"new"}}, nil, "takes no part in that cluster"},
-		{"one that proposes itself", identity{Formation: of("old", "own", 1, proposes)}, nil, "proposes a cluster itself"},
-		{"one that has promised itself to the proposer's later one", identity{Formation: of("later", "a", 3, promised)}, nil, "has promised itself to another"},
-		{"one that has promised itself to another's", identity{Formation: of("old", "b", 1, promised)}, nil, "has promised itself to another"},
-		{"one that has promised itself to another's since", identity{Formation: of("old", "b", 1, promised)}, of("older", "c", 1, promised), "has promised itself to another"},
+		{"a new node", membership.Identity{}, nil, ""},
+		{"one that has promised itself to it", membership.Identity{Formation: of("new", "a", 2, membership.Promised)}, nil, ""},
+		{"one that has promised itself to the proposer's earlier one", membership.Identity{Formation: of("old", "a", 1, membership.Promised)}, nil, ""},
+		{"one that has promised itself to one that was withdrawn", membership.Identity{Formation: of("old", "b", 1, membership.Promised)}, of("old", "b", 1, membership.Promised), ""},
+		{"a member", membership.Identity{Cluster: "other"}, nil, "belongs to a cluster already"},
+		{"one that has voided it", membership.Identity{Formation: of("new", "a", 2, membership.Voided)}, nil, "takes no part in that cluster"},
+		{"one that has voided it and left it", membership.Identity{Void: []string{"new"}}, nil, "takes no part in that cluster"},
+		{"one that proposes itself", membership.Identity{Formation: of("old", "own", 1, membership.Proposes)}, nil, "proposes a cluster itself"},
+		{"one that has promised itself to the proposer's later one", membership.Identity{Formation: of("later", "a", 3, membership.Promised)}, nil, "has promised itself to another"},
+		{"one that has promised itself to another's", membership.Identity{Formation: of("old", "b", 1, membership.Promised)}, nil, "has promised itself to another"},
+		{"one that has promised itself to another's since", membership.Identity{Formation: of("old", "b", 1, membership.Promised)}, of("older", "c", 1, membership.Promised), "has promised itself to another"},
 	} {
-		if err := test.id.refuses(&in, test.withdrawn); test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+		if err := test.id.Refuses(&in, test.withdrawn); test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
@@ -344,9 +345,9 @@ func TestPromisesThatAreRefused(t *testing.T) {
 			{"another group", "a", []string{"a", "b"}, codec.ErrMalformed},
 			{"the proposer", "a", []string{"a", n.self.ID}, nil},
 		} {
-			_, err := n.members.servePromise(t.Context(), test.peer, proposed{Cluster: "new", Proposer: "a", Group: test.group, Number: 1})
-			if !errors.Is(err, test.want) || (n.members.ident.identity().Formation != nil) != (test.want == nil) {
-				t.Errorf("asked by %s: %v, want %v; it stands by %+v", test.name, err, test.want, n.members.ident.identity().Formation)
+			_, err := n.members.ServePromise(t.Context(), test.peer, membership.Proposed{Cluster: "new", Proposer: "a", Group: test.group, Number: 1})
+			if !errors.Is(err, test.want) || (n.members.Ident.Identity().Formation != nil) != (test.want == nil) {
+				t.Errorf("asked by %s: %v, want %v; it stands by %+v", test.name, err, test.want, n.members.Ident.Identity().Formation)
 			}
 		}
 	})
@@ -371,35 +372,35 @@ func lonely(t *testing.T) *Node {
 func TestVoidings(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		step   step // empty: it stands by none
-		silent bool // the proposer, for long
+		step   membership.Step // empty: it stands by none
+		silent bool            // the proposer, for long
 		peer   string
 		voided bool
 		want   error
 	}{
 		{"none that it knows", "", false, "b", true, nil},
-		{"promised, and the proposer is silent", promised, true, "b", true, nil},
-		{"promised, and the proposer is heard", promised, false, "b", false, nil},
-		{"accepted", accepted, true, "b", false, nil},
-		{"voided before", voided, false, "b", true, nil},
-		{"asked by a stranger", promised, true, "c", false, codec.ErrMalformed},
+		{"promised, and the proposer is silent", membership.Promised, true, "b", true, nil},
+		{"promised, and the proposer is heard", membership.Promised, false, "b", false, nil},
+		{"accepted", membership.Accepted, true, "b", false, nil},
+		{"voided before", membership.Voided, false, "b", true, nil},
+		{"asked by a stranger", membership.Promised, true, "c", false, codec.ErrMalformed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := lonely(t)
-				p := proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}
-				n.members.forming.heard()
+				p := membership.Proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}
+				n.members.Forming.Heard()
 				if test.silent {
-					n.members.forming.proposer.Store(new(time.Now().Add(-voidTime)))
+					n.members.Forming.Proposer.Store(new(time.Now().Add(-membership.VoidTime)))
 				}
-				if err := n.members.ident.save(func(id *identity) {
+				if err := n.members.Ident.Save(func(id *membership.Identity) {
 					if id.Formation = nil; test.step != "" {
-						id.Formation = &stand{p, test.step}
+						id.Formation = &membership.Stand{Proposed: p, Step: test.step}
 					}
 				}); err != nil {
 					t.Fatal(err)
 				}
-				out, err := n.members.serveVoid(t.Context(), test.peer, p)
+				out, err := n.members.ServeVoid(t.Context(), test.peer, p)
 				if !errors.Is(err, test.want) || out.Voided != test.voided {
 					t.Errorf("voided: %v, %v; want %v, %v", out.Voided, err, test.voided, test.want)
 				}
@@ -409,7 +410,7 @@ func TestVoidings(t *testing.T) {
 }
 
 // refusedWhy is what a peer says to one that it refuses.
-func refusedWhy(g greeting) string {
+func refusedWhy(g membership.Greeting) string {
 	if g.Refused == nil {
 		return ""
 	}
@@ -420,44 +421,44 @@ func refusedWhy(g greeting) string {
 func TestProposalsWaitForOthers(t *testing.T) {
 	for _, test := range []struct {
 		name     string
-		step     step
-		greeted  map[string]greeting // made with the proposal
-		cluster  string              // that this node stood by when it asked; empty: the proposed one
+		step     membership.Step
+		greeted  map[string]membership.Greeting // made with the proposal
+		cluster  string                         // that this node stood by when it asked; empty: the proposed one
 		want     string
 		standing bool // by the proposal, in the end
 	}{
-		{"one of three has accepted", accepted, nil, "", "1 of 3 nodes have accepted", true},
-		{"nobody has promised", proposes, nil, "", "waiting for the promise of", true},
-		{"the proposer has not accepted", promised, map[string]greeting{"a": {Formation: &stand{Step: proposes}}}, "", "which forms the cluster", true},
-		{"the proposer had not proposed it yet when it answered", promised, map[string]greeting{"a": {}}, "another", "which forms the cluster", true},
-		{"the proposer has withdrawn it", promised, map[string]greeting{"a": {}}, "", "has withdrawn the cluster", false},
+		{"one of three has accepted", membership.Accepted, nil, "", "1 of 3 nodes have accepted", true},
+		{"nobody has promised", membership.Proposes, nil, "", "waiting for the promise of", true},
+		{"the proposer has not accepted", membership.Promised, map[string]membership.Greeting{"a": {Formation: &membership.Stand{Step: membership.Proposes}}}, "", "which forms the cluster", true},
+		{"the proposer had not proposed it yet when it answered", membership.Promised, map[string]membership.Greeting{"a": {}}, "another", "which forms the cluster", true},
+		{"the proposer has withdrawn it", membership.Promised, map[string]membership.Greeting{"a": {}}, "", "has withdrawn the cluster", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := lonely(t)
 				synctest.Wait() // it looks for others now
-				s := stand{proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}, test.step}
-				if test.step == proposes {
-					s.Proposer, n.members.forming.since = n.self.ID, time.Now()
+				s := membership.Stand{Proposed: membership.Proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}, Step: test.step}
+				if test.step == membership.Proposes {
+					s.Proposer, n.members.Forming.Since = n.self.ID, time.Now()
 				}
-				if err := n.members.ident.save(func(id *identity) { id.Formation = &s }); err != nil {
+				if err := n.members.Ident.Save(func(id *membership.Identity) { id.Formation = &s }); err != nil {
 					t.Fatal(err)
 				}
-				r := round{cluster: test.cluster, greeted: make(map[string]greeting)}
-				if r.cluster == "" {
-					r.cluster = s.Cluster
+				r := membership.Round{Cluster: test.cluster, Greeted: make(map[string]membership.Greeting)}
+				if r.Cluster == "" {
+					r.Cluster = s.Cluster
 				}
 				for id, g := range test.greeted {
 					if g.ID = id; g.Formation != nil {
-						g.Formation = &stand{s.proposed, g.Formation.Step}
+						g.Formation = &membership.Stand{Proposed: s.Proposed, Step: g.Formation.Step}
 					}
-					r.greeted[id] = g
+					r.Greeted[id] = g
 				}
-				done, err := n.members.pursue(t.Context(), &r, s)
+				done, err := n.members.Pursue(t.Context(), &r, s)
 				if done || err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("done %v, %v; want %q", done, err, test.want)
 				}
-				if got := n.members.ident.identity(); got.Cluster != "" || (got.Formation != nil) != test.standing {
+				if got := n.members.Ident.Identity(); got.Cluster != "" || (got.Formation != nil) != test.standing {
 					t.Errorf("it belongs to %q and stands by %+v", got.Cluster, got.Formation)
 				}
 			})
@@ -470,12 +471,12 @@ func TestJoiningIsCommittedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
-		x := others[0].members.greeting()
+		x := others[0].members.Greeting()
 		x.Member, x.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		net.Isolate(leader.self.Name)
 		for _, want := range []string{context.DeadlineExceeded.Error(), "it is being let in"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			if _, err := leader.members.serveJoin(ctx, x.ID, x); err == nil || !strings.Contains(err.Error(), want) {
+			if _, err := leader.members.ServeJoin(ctx, x.ID, x); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("a leader that is cut off lets a node in: %v, want %q", err, want)
 			}
 			cancel()
@@ -496,11 +497,11 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 		}
 		request := openRequest(n.self.Incarnation, leader.store.State().Number(n.self.ID))
 		expel(true)
-		if _, err := leader.members.serveOpen(t.Context(), n.self.ID, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
+		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
 		}
 		expel(false)
-		if _, err := leader.members.serveOpen(t.Context(), n.self.ID, request); err != nil {
+		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err != nil {
 			t.Errorf("a member is told %v", err)
 		}
 	})
@@ -516,23 +517,23 @@ func TestLeadershipIsOfferedOnce(t *testing.T) {
 
 // Who is there is neither removed nor demoted, and the dead stay if the configuration says so.
 func TestRosterSparesTheLiving(t *testing.T) {
-	living := []member{{id: "a", votes: true, leads: true}, {id: "b", votes: true}, {id: "c", votes: true}}
-	dead, steady := member{id: "d", absent: true}, member{id: "d", current: true}
+	living := []membership.Member{{ID: "a", Votes: true, Leads: true}, {ID: "b", Votes: true}, {ID: "c", Votes: true}}
+	dead, steady := membership.Member{ID: "d", Absent: true}, membership.Member{ID: "d", Current: true}
 	for _, test := range []struct {
 		name       string
 		removeDead time.Duration
-		fourth     member
-		want       changeKind // 0: none
+		fourth     membership.Member
+		want       membership.ChangeKind // 0: none
 	}{
 		{"a dead one, never", 0, dead, 0},
 		{"a dead one, never by another word", -1, dead, 0},
-		{"a dead one, after an hour", time.Hour, dead, remove},
-		{"a steady one", time.Hour, steady, promote},
+		{"a dead one, after an hour", time.Hour, dead, membership.Remove},
+		{"a steady one", time.Hour, steady, membership.Promote},
 	} {
-		r, start := newRoster(test.removeDead), time.Now()
+		r, start := membership.NewRoster(test.removeDead), time.Now()
 		all := append(living[:len(living):len(living)], test.fourth)
-		r.next(start, all)
-		if c, ok := r.next(start.Add(1000*time.Hour), all); c.kind != test.want || ok != (test.want != 0) || ok && c.id != "d" {
+		r.Next(start, all)
+		if c, ok := r.Next(start.Add(1000*time.Hour), all); c.Kind != test.want || ok != (test.want != 0) || ok && c.ID != "d" {
 			t.Errorf("%s: %+v, want %d of d", test.name, c, test.want)
 		}
 	}
@@ -553,11 +554,11 @@ func TestNewProcessLeads(t *testing.T) {
 		heard.Boot, heard.Opened = before, now.Opened
 		n.book.Heard[leader.self.ID] = heard
 		n.book.Mu.Unlock()
-		in := greeting{
+		in := membership.Greeting{
 			Member: heard.Member, Boot: leader.self.Incarnation, Processes: []string{before, leader.self.Incarnation},
 			Last: leader.replica.LastIndex(), Applied: leader.replica.Applied(),
 		}
-		if no := n.members.meet(t.Context(), &in); no != nil {
+		if no := n.members.Meet(t.Context(), &in); no != nil {
 			t.Fatalf("the leader is refused: %s", no.Why)
 		}
 		if !n.book.HasEnded(before) {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -18,14 +19,14 @@ import (
 func TestAnotherTimingDoesNotJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
-		x := others[0].members.greeting()
+		x := others[0].members.Greeting()
 		x.Member, x.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
-		x.Settings.Values[timingSetting] = WAN.String()
-		if _, err := leader.members.serveJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
+		x.Settings.Values[membership.TimingSetting] = WAN.String()
+		if _, err := leader.members.ServeJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
 			t.Errorf("it is told %v", err)
 		}
-		x.Settings.Values[timingSetting] = LAN.String()
-		if _, err := leader.members.serveJoin(t.Context(), x.ID, x); err != nil {
+		x.Settings.Values[membership.TimingSetting] = LAN.String()
+		if _, err := leader.members.ServeJoin(t.Context(), x.ID, x); err != nil {
 			t.Errorf("one with the same Timing is told %v", err)
 		}
 	})
@@ -53,10 +54,10 @@ func TestFormerMemberFormsNothing(t *testing.T) {
 			"its former ID": "waiting for the cluster that this node belonged to",
 			"":              "1 of the 3 nodes that form the cluster are there",
 		} {
-			if err := n.members.ident.save(func(id *identity) { id.Former = former }); err != nil {
+			if err := n.members.Ident.Save(func(id *membership.Identity) { id.Former = former }); err != nil {
 				t.Fatal(err)
 			}
-			if done, err := n.members.begin(t.Context(), &round{}); done || err == nil || !strings.Contains(err.Error(), want) {
+			if done, err := n.members.Begin(t.Context(), &membership.Round{}); done || err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("one that was %q: done %v, %v; want %q", former, done, err, want)
 			}
 		}
@@ -72,7 +73,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		l := leader.replica.Leading.Load()
 		before := voting(t, nodes)
-		if err := leader.members.carryOut(t.Context(), l, change{demote, others[0].self.ID, "it is there"}); err != nil {
+		if err := leader.members.CarryOut(t.Context(), l, membership.Change{Kind: membership.Demote, ID: others[0].self.ID, Why: "it is there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -83,7 +84,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 		mustBeReady(t, e)
 		net.Isolate("e")
 		time.Sleep(2 * leader.timing.Lease)
-		if err := leader.members.carryOut(t.Context(), l, change{promote, e.self.ID, "it was there"}); err != nil {
+		if err := leader.members.CarryOut(t.Context(), l, membership.Change{Kind: membership.Promote, ID: e.self.ID, Why: "it was there"}); err != nil {
 			t.Error(err)
 		}
 		if after := voting(t, nodes); after != before {
@@ -104,11 +105,11 @@ func TestRemovalLeavesAMajority(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(leader.timing.Lease)
-		err := leader.members.remove(t.Context(), l, others[1].self.ID)
+		err := leader.members.Remove(t.Context(), l, others[1].self.ID)
 		if err == nil || !strings.Contains(err.Error(), "only 1 of the 2 voters that are left are there") {
 			t.Errorf("the last follower is removed: %v", err)
 		}
-		if err := leader.members.remove(t.Context(), l, others[0].self.ID); err != nil {
+		if err := leader.members.Remove(t.Context(), l, others[0].self.ID); err != nil {
 			t.Errorf("the dead voter is not removed: %v", err)
 		}
 	})

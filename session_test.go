@@ -22,7 +22,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 		next := holdUntil(t.Context(), second, Role{Name: "r"})
 		number := leader.store.State().Number(holder.self.ID)
-		if _, err := leader.members.serveOpen(t.Context(), holder.self.ID, openRequest(self.NewIncarnation(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
+		if _, err := leader.members.ServeOpen(t.Context(), holder.self.ID, openRequest(self.NewIncarnation(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
 			t.Errorf("another process asks for a session while the holder's runs, and is told %v", err)
 		}
 		open := func(boot string, seen uint64, before ...string) { // as if the leader had proposed it before it knew better
@@ -77,7 +77,7 @@ func TestNoSessionForStrangers(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		l, others := leaderOf(t, nodes)
 		stranger := self.NewID()
-		_, err := l.members.serveOpen(t.Context(), stranger, openRequest(self.NewIncarnation(1), 0))
+		_, err := l.members.ServeOpen(t.Context(), stranger, openRequest(self.NewIncarnation(1), 0))
 		if err == nil || err.Error() != "not a member of the cluster" {
 			t.Errorf("a stranger that asks for a session is told %v", err)
 		}
@@ -88,7 +88,7 @@ func TestNoSessionForStrangers(t *testing.T) {
 		// The same of a member is granted.
 		n := others[0]
 		number := l.store.State().Number(n.self.ID)
-		if _, err := l.members.serveOpen(t.Context(), n.self.ID, openRequest(n.self.Incarnation, number)); err != nil || l.store.State().Number(n.self.ID) <= number {
+		if _, err := l.members.ServeOpen(t.Context(), n.self.ID, openRequest(n.self.Incarnation, number)); err != nil || l.store.State().Number(n.self.ID) <= number {
 			t.Errorf("a member that asks for a session is told %v", err)
 		}
 	})

@@ -8,19 +8,20 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 )
 
 // ownSettings returns this node's. The domains are those that it serves at this moment.
-func (n *Node) ownSettings() settings {
+func (n *Node) ownSettings() membership.Settings {
 	issuers := n.certs.Issuers()
 	v := map[string]string{
-		timingSetting:        n.cfg.Timing.String(),
-		"MaxState":           strconv.FormatInt(n.cfg.MaxState, 10),
-		"TLS.CA":             n.cfg.TLS.CA,
-		"TLS.Private":        strconv.FormatBool(n.cfg.TLS.Private),
-		"TLS.PerNode":        strconv.FormatBool(n.cfg.TLS.PerNode),
-		"TLS.TicketRotation": n.cfg.TLS.TicketRotation.String(),
-		"TLS issuers":        strings.Join(issuers, ", "),
+		membership.TimingSetting: n.cfg.Timing.String(),
+		"MaxState":               strconv.FormatInt(n.cfg.MaxState, 10),
+		"TLS.CA":                 n.cfg.TLS.CA,
+		"TLS.Private":            strconv.FormatBool(n.cfg.TLS.Private),
+		"TLS.PerNode":            strconv.FormatBool(n.cfg.TLS.PerNode),
+		"TLS.TicketRotation":     n.cfg.TLS.TicketRotation.String(),
+		"TLS issuers":            strings.Join(issuers, ", "),
 	}
 	if v["TLS.CA"] == "" {
 		v["TLS.CA"] = certmagic.LetsEncryptProductionCA
@@ -30,10 +31,10 @@ func (n *Node) ownSettings() settings {
 	}
 	if domains := n.certs.Domains(); len(domains) > 0 { // else it serves none, or not yet
 		text := strings.Join(domains, ", ")
-		if len(text) > longestSetting {
+		if len(text) > membership.LongestSetting {
 			text = fmt.Sprintf("%d names, checksum %x", len(domains), sha256.Sum256([]byte(text)))
 		}
 		v[errs.Domains] = text
 	}
-	return settings{Version: settingsVersion, Values: v}
+	return membership.Settings{Version: membership.SettingsVersion, Values: v}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
 )
@@ -131,7 +132,7 @@ func (n *Node) Status() Status {
 		ID:           n.self.ID,
 		Name:         n.self.Name,
 		Addr:         n.self.Addr,
-		Cluster:      n.members.ident.clusterID(),
+		Cluster:      n.members.Ident.ClusterID(),
 		Leader:       n.replica.Leader(),
 		Term:         n.replica.Term(),
 		Index:        s.Index,
@@ -144,13 +145,13 @@ func (n *Node) Status() Status {
 		Tickets:      ticketStatus(n.tickets.Current()),
 		Space:        spaceOf(s, n.cfg.MaxState),
 		Waiting:      n.waiting.list(),
-		Peers:        peerStatusOf(n.members.peersStatus()),
+		Peers:        peerStatusOf(n.members.PeerStatus()),
 	}
 	_, out.OnDemand = n.certs.OnDemand()
 	if err := n.clocks.Check(clocks.MaxOffset); err != nil {
 		out.Clock = err.Error()
 	}
-	out.SetAside = n.members.ident.identity().Kept
+	out.SetAside = n.members.Ident.Identity().Kept
 	if err := n.life.Failure(); err != nil {
 		out.Err, out.Retries = err.Error(), n.life.Works.Err() == nil
 	} else if n.replica.Stalled() && n.life.Open.Err() == nil {
@@ -196,13 +197,13 @@ func (m *Member) why(voters int, removeDead time.Duration) string {
 	switch {
 	case m.Present && m.Voter:
 		return ""
-	case m.Present && voters >= maxVoters:
+	case m.Present && voters >= membership.MaxVoters:
 		return fmt.Sprintf("%d others vote; it votes when one of them is gone", voters)
 	case m.Present:
-		return "it votes when it has been there, and up to date, for " + steadyTime.String()
+		return "it votes when it has been there, and up to date, for " + membership.SteadyTime.String()
 	case m.InMemory:
 		return "it is gone, and cannot come back without a directory: it is removed soon, if a majority is there"
-	case m.Voter && voters > minVoters && removeDead > 0:
+	case m.Voter && voters > membership.MinVoters && removeDead > 0:
 		return fmt.Sprintf("it is gone, and counts for the majority until another member can vote in its place, or for %v", removeDead)
 	case m.Voter:
 		return "it is gone, and counts for the majority until another member can vote in its place, or it is removed (flotilla members remove)"
@@ -315,7 +316,7 @@ type PeerStatus struct {
 }
 
 // peerStatusOf returns what a node knows of others for Status.
-func peerStatusOf(all []peerStatus) []PeerStatus {
+func peerStatusOf(all []membership.PeerStatus) []PeerStatus {
 	var out []PeerStatus
 	for _, p := range all {
 		out = append(out, PeerStatus(p))

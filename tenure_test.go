@@ -17,8 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// told returns how often a waiter was told something.
-func (ts *tenures) told() int {
+// wakeUps returns how often a waiter was told something.
+func wakeUps(ts *tenures) int {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	return ts.woken
@@ -59,7 +59,7 @@ func TestThousandWaiters(t *testing.T) {
 		start := nodes[0].store.State().Index
 		var woken [3]int
 		for i, n := range nodes {
-			woken[i] = n.roles.tenures.told()
+			woken[i] = wakeUps(n.roles.tenures)
 		}
 		close(release)
 		wg.Wait()
@@ -70,7 +70,7 @@ func TestThousandWaiters(t *testing.T) {
 		}
 		all := 0
 		for i, n := range nodes {
-			all += n.roles.tenures.told() - woken[i]
+			all += wakeUps(n.roles.tenures) - woken[i]
 		}
 		if all != waiters-1 {
 			t.Errorf("%d waiters were woken %d times", waiters-1, all)

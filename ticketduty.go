@@ -83,5 +83,5 @@ func (n *Node) lead(l *replica.Leadership) {
 	var tickets sync.WaitGroup
 	defer tickets.Wait()
 	tickets.Go(func() { n.keepTickets(l) })
-	n.members.leadMembers(l)
+	n.members.Lead(l)
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -281,7 +282,7 @@ func TestExplain(t *testing.T) {
 		{checkPeer("x"), "no address of a peer"},
 		{fs.ErrInvalid, "invalid argument"},
 	} {
-		if got := explain(errors.Join(tc.err)); !strings.Contains(got, tc.want) {
+		if got := membership.Explain(errors.Join(tc.err)); !strings.Contains(got, tc.want) {
 			t.Errorf("%v: %q, want %q", tc.err, got, tc.want)
 		}
 	}

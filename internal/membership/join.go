@@ -1,4 +1,4 @@
-package flotilla
+package membership
 
 import (
 	"context"
@@ -37,70 +37,70 @@ const (
 	rememberAgain = 5 * time.Second // after a failure to save the members' addresses
 )
 
-// membershipConfig is what a membership needs of the node around it.
-type membershipConfig struct {
-	peers      func(context.Context) ([]string, error) // finds addresses of nodes; nil: nobody
-	expect     int                                     // how many nodes form a new cluster together
-	removeDead time.Duration                           // see Config of the root package
-	timing     timing.Timing
-	log        *slog.Logger
-	life       *lifecycle.Life
-	self       *self.Self
-	ident      *identityFile
-	store      *applied.Store
-	book       *peers.Table
-	port       *wire.Port
-	replica    *replica.Replica
-	keeper     *lease.Manager
-	up         membershipUp
+// Config is what a membership needs of the node around it.
+type Config struct {
+	Peers      func(context.Context) ([]string, error) // finds addresses of nodes; nil: nobody
+	Expect     int                                     // how many nodes form a new cluster together
+	RemoveDead time.Duration                           // see Config of the root package
+	Timing     timing.Timing
+	Log        *slog.Logger
+	Life       *lifecycle.Life
+	Self       *self.Self
+	Ident      *IdentityFile
+	Store      *applied.Store
+	Book       *peers.Table
+	Port       *wire.Port
+	Replica    *replica.Replica
+	Keeper     *lease.Manager
+	Up         Up
 }
 
-// membershipUp is what a membership asks of the parts above it.
-type membershipUp struct {
-	ownSettings func() settings           // what this node tells others of its configuration
-	seen        func(session uint64) bool // something public is held by a session yet, or kept without it
+// Up is what a membership asks of the parts above it.
+type Up struct {
+	OwnSettings func() Settings           // what this node tells others of its configuration
+	StillSeen   func(session uint64) bool // something public is held by a session yet, or kept without it
 }
 
-// membership leads a node into its cluster, keeps it there, and decides with whom it is in one.
-type membership struct {
-	membershipConfig
+// Membership leads a node into its cluster, keeps it there, and decides with whom it is in one.
+type Membership struct {
+	Config
 	unanswered unanswered
 	settings   peerSettings
 	greeted    notify.Signal // a peer has said hello
-	forming    forming       // how long it has been waiting for others to form a cluster
+	Forming    forming       // how long it has been waiting for others to form a cluster
 }
 
-func newMembership(cfg membershipConfig) *membership {
-	n := &membership{membershipConfig: cfg}
-	n.forming.heard()
+func New(cfg Config) *Membership {
+	n := &Membership{Config: cfg}
+	n.Forming.Heard()
 	return n
 }
 
-// round is what one round of greetings has found.
-type round struct {
-	cluster string              // the proposed one that this node stood by before it greeted anybody
-	greeted map[string]greeting // by node ID, without this node
+// Round is what one round of greetings has found.
+type Round struct {
+	Cluster string              // the proposed one that this node stood by before it greeted anybody
+	Greeted map[string]Greeting // by node ID, without this node
 	at      map[string]string   // who answered, by address
 	silent  []string            // addresses that neither answered nor refused
 	unsafe  []string            // nodes that cannot be in one cluster with this one as they are configured, and why
-	err     error               // why this node cannot go on
+	Err     error               // why this node cannot go on
 	wait    error               // why it cannot yet
 }
 
-// greet asks every address that might be a node's.
-func (n *membership) greet(ctx context.Context) round {
-	r := round{greeted: make(map[string]greeting), at: make(map[string]string)}
-	if f := n.ident.identity().Formation; f != nil {
-		r.cluster = f.Cluster
+// Greet asks every address that might be a node's.
+func (n *Membership) Greet(ctx context.Context) Round {
+	r := Round{Greeted: make(map[string]Greeting), at: make(map[string]string)}
+	if f := n.Ident.Identity().Formation; f != nil {
+		r.Cluster = f.Cluster
 	}
 	addrs, failures := make(map[string]bool), make(map[string]error)
 	defer func() { n.unanswered.replace(failures) }()
-	if n.peers != nil {
+	if n.Peers != nil {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		found, err := n.peers(ctx)
+		found, err := n.Peers(ctx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			n.log.Debug("looking for peers failed; it is tried again", "err", err)
+			n.Log.Debug("looking for peers failed; it is tried again", "err", err)
 			failures["the peers themselves"] = err
 			r.silent = append(r.silent, "the peers that were not found")
 		}
@@ -108,29 +108,29 @@ func (n *membership) greet(ctx context.Context) round {
 			addrs[a] = true
 		}
 	}
-	for id, m := range n.book.All() {
-		if id != n.self.ID {
+	for id, m := range n.Book.All() {
+		if id != n.Self.ID {
 			addrs[m.Addr] = true
 		}
 	}
-	delete(addrs, n.self.Addr)
+	delete(addrs, n.Self.Addr)
 
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	hello := n.greeting()
+	hello := n.Greeting()
 	own := hello.Settings
 	body, err := json.Marshal(hello)
 	if err != nil {
-		r.err = err
+		r.Err = err
 		return r
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	var refused *refusedError
+	var refused *RefusedError
 	for addr := range addrs {
 		wg.Go(func() {
-			id, reply, err := n.replica.Port.CallAddr(ctx, addr, rpc.Hello, body)
-			var g greeting
+			id, reply, err := n.Replica.Port.CallAddr(ctx, addr, rpc.Hello, body)
+			var g Greeting
 			if err == nil {
 				err = json.Unmarshal(reply, &g)
 			}
@@ -138,26 +138,26 @@ func (n *membership) greet(ctx context.Context) round {
 			defer mu.Unlock()
 			switch {
 			case err != nil:
-				n.log.Debug("a peer does not answer", "addr", addr, "err", err)
+				n.Log.Debug("a peer does not answer", "addr", addr, "err", err)
 				if !errors.Is(err, syscall.ECONNREFUSED) {
 					r.silent = append(r.silent, addr)
 				}
 				failures[addr] = err
-			case id == n.self.ID && g.Boot == n.self.Incarnation: // an address of our own
+			case id == n.Self.ID && g.Boot == n.Self.Incarnation: // an address of our own
 			case id != g.ID:
-				n.log.Warn("a peer says that it is another than it proved to be", "addr", addr)
+				n.Log.Warn("a peer says that it is another than it proved to be", "addr", addr)
 			default:
 				r.at[addr] = id
 				n.settings.hear(id, g.Settings)
 				if why := g.Settings.unsafe(own); why != "" {
 					r.unsafe = append(r.unsafe, fmt.Sprintf("%s at %s: %s", g.Name, g.Addr, why))
-				} else if id != n.self.ID {
-					r.greeted[id] = g
+				} else if id != n.Self.ID {
+					r.Greeted[id] = g
 				}
 				if g.Refused != nil && g.Refused.Kind == refusedSettings {
-					r.err = &errs.ConfigError{Field: timingSetting, Reason: "the node at " + g.Addr + " refuses this node: " + g.Refused.Why}
+					r.Err = &errs.ConfigError{Field: TimingSetting, Reason: "the node at " + g.Addr + " refuses this node: " + g.Refused.Why}
 				} else if g.Refused != nil && n.heeds(&g) {
-					refused = worst(refused, &refusedError{*g.Refused, g.Addr})
+					refused = worst(refused, &RefusedError{*g.Refused, g.Addr})
 				}
 			}
 		})
@@ -166,24 +166,24 @@ func (n *membership) greet(ctx context.Context) round {
 	if refused != nil && refused.Kind == refusedWait {
 		r.wait = refused
 	} else if refused != nil {
-		r.err = refused
+		r.Err = refused
 	}
-	cluster := n.ident.clusterID()
-	for id, g := range maps.Clone(r.greeted) {
+	cluster := n.Ident.ClusterID()
+	for id, g := range maps.Clone(r.Greeted) {
 		wg.Go(func() {
 			if cluster != "" && g.Cluster != "" && g.Cluster != cluster {
-				n.book.Learn(g.Member)
+				n.Book.Learn(g.Member)
 				return
 			}
-			if n.meet(ctx, &g) != nil {
+			if n.Meet(ctx, &g) != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				delete(r.greeted, id)
+				delete(r.Greeted, id)
 				return
 			}
 			for _, m := range g.Members {
-				if m.ID != n.self.ID {
-					n.book.Learn(m)
+				if m.ID != n.Self.ID {
+					n.Book.Learn(m)
 				}
 			}
 		})
@@ -194,8 +194,8 @@ func (n *membership) greet(ctx context.Context) round {
 
 // outvoted returns why this node, a member, does not start raft: some members have a Timing that does not go with its own, and
 // those who have the same are no majority. Those who are ready refuse it besides.
-func (n *membership) outvoted(r *round) error {
-	if members := len(n.ident.identity().Peers); len(r.unsafe) > 0 && len(r.greeted)+1 <= members/2 {
+func (n *Membership) outvoted(r *Round) error {
+	if members := len(n.Ident.Identity().Peers); len(r.unsafe) > 0 && len(r.Greeted)+1 <= members/2 {
 		return errors.New("the members are not configured alike, and this one is not of their majority")
 	}
 	return nil
@@ -204,9 +204,9 @@ func (n *membership) outvoted(r *round) error {
 // heeds reports whether the refusal of a peer counts. A node of another cluster that was started here by
 // mistake harms nobody but itself. A process that the cluster has given a session is the one, whatever a
 // peer that was away may have known before.
-func (n *membership) heeds(g *greeting) bool {
-	own := n.ident.identity()
-	switch last, _ := n.store.State().Process(n.self.ID); {
+func (n *Membership) heeds(g *Greeting) bool {
+	own := n.Ident.Identity()
+	switch last, _ := n.Store.State().Process(n.Self.ID); {
 	case own.Cluster == "":
 		return true
 	case g.Cluster != own.Cluster:
@@ -214,48 +214,48 @@ func (n *membership) heeds(g *greeting) bool {
 	case g.Refused.Kind == refusedRemoved:
 		return true
 	default:
-		return last.Incarnation != n.self.Incarnation
+		return last.Incarnation != n.Self.Incarnation
 	}
 }
 
-// enter makes this node run raft: again if it is a member, else when it has found a cluster or formed one.
-func (n *membership) enter(ctx context.Context) error {
-	n.forming.since = time.Now()
+// Enter makes this node run raft: again if it is a member, else when it has found a cluster or formed one.
+func (n *Membership) Enter(ctx context.Context) error {
+	n.Forming.Since = time.Now()
 	wait := seekShortest
 	for {
 		news := n.greeted.Wait()
-		r := n.greet(ctx)
-		if r.err != nil {
-			return r.err
+		r := n.Greet(ctx)
+		if r.Err != nil {
+			return r.Err
 		}
 		var done bool
 		err := r.wait
-		switch member := n.ident.identity().Member; {
+		switch member := n.Ident.Identity().Member; {
 		case err != nil: // the cluster has yet to decide which process is the one
 		case !member:
 			done, err = n.tryEnter(ctx, &r)
 		default:
 			if err = n.outvoted(&r); err == nil {
-				if err := n.replica.StartRaft(); err != nil {
-					n.replica.Interrupt(err)
+				if err := n.Replica.StartRaft(); err != nil {
+					n.Replica.Interrupt(err)
 				}
 				return nil
 			}
 		}
 		if done && err != nil && replica.MayPass(err) { // the disk's: nothing has come of it, or all but raft's start
-			if done = n.ident.identity().Member; done {
-				n.replica.Interrupt(err)
+			if done = n.Ident.Identity().Member; done {
+				n.Replica.Interrupt(err)
 				return nil
 			}
-			err = n.replica.Explain(err)
+			err = n.Replica.Explain(err)
 		}
 		if done || ctx.Err() != nil {
 			return err
 		}
 		if err != nil {
 			why := strings.Join(append(r.unsafe, err.Error()), "; ")
-			if old := n.life.WaitsFor.Swap(&why); old == nil || *old != why {
-				n.log.Info("not in a cluster yet", "why", why)
+			if old := n.Life.WaitsFor.Swap(&why); old == nil || *old != why {
+				n.Log.Info("not in a cluster yet", "why", why)
 			}
 		}
 		select {
@@ -270,24 +270,24 @@ func (n *membership) enter(ctx context.Context) error {
 }
 
 // tryEnter does what one round of greetings allows. An error without done is only for the log.
-func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err error) {
-	f := n.ident.identity().Formation
-	for _, g := range r.greeted {
-		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, n.self.ID) && (f == nil || f.Cluster == g.Cluster) {
+func (n *Membership) tryEnter(ctx context.Context, r *Round) (done bool, err error) {
+	f := n.Ident.Identity().Formation
+	for _, g := range r.Greeted {
+		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, n.Self.ID) && (f == nil || f.Cluster == g.Cluster) {
 			return n.adopt(g.Cluster, g.Members) // let in before
 		}
 	}
 	if f != nil {
-		return n.pursue(ctx, r, *f)
+		return n.Pursue(ctx, r, *f)
 	}
 	found := ""
-	for _, g := range r.greeted {
+	for _, g := range r.Greeted {
 		if g.Cluster != "" && found != "" && g.Cluster != found {
 			return false, fmt.Errorf("the peers belong to two clusters, %s and %s; give this node the addresses of one", slogbridge.Short(found), slogbridge.Short(g.Cluster))
 		}
 		found = max(found, g.Cluster)
 	}
-	for _, g := range r.greeted {
+	for _, g := range r.Greeted {
 		if !g.InRaft || len(g.Servers) == 0 {
 			continue
 		}
@@ -295,8 +295,8 @@ func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err err
 		if leader == "" {
 			return false, fmt.Errorf("the cluster of the node at %s has no leader", g.Addr)
 		}
-		ctx, cancel := context.WithTimeout(ctx, 2*n.replica.AttemptTimeout()) // the leader takes one at most
-		in, err := rpc.Call[joining](ctx, n.replica.Port, leader, rpc.Join, n.greeting())
+		ctx, cancel := context.WithTimeout(ctx, 2*n.Replica.AttemptTimeout()) // the leader takes one at most
+		in, err := rpc.Call[joining](ctx, n.Replica.Port, leader, rpc.Join, n.Greeting())
 		cancel()
 		if err != nil {
 			return false, fmt.Errorf("joining: %w", err)
@@ -306,36 +306,36 @@ func (n *membership) tryEnter(ctx context.Context, r *round) (done bool, err err
 	if found != "" {
 		return false, fmt.Errorf("the nodes of the cluster %s are not up yet", slogbridge.Short(found))
 	}
-	return n.begin(ctx, r)
+	return n.Begin(ctx, r)
 }
 
 // adopt makes this node a member of a cluster that has let it in.
-func (n *membership) adopt(cluster string, members []state.Member) (done bool, err error) {
+func (n *Membership) adopt(cluster string, members []state.Member) (done bool, err error) {
 	for _, m := range members {
-		if m.ID != n.self.ID {
-			n.book.Learn(m)
+		if m.ID != n.Self.ID {
+			n.Book.Learn(m)
 		}
 	}
-	if err := n.ident.reserve(cluster); err != nil {
+	if err := n.Ident.reserve(cluster); err != nil {
 		return false, err
 	}
 	return true, n.become(cluster, nil)
 }
 
-// remember writes down the addresses of the members, for a start at which nobody else is found. It runs until ctx ends.
-func (n *membership) remember(ctx context.Context) {
-	last := n.ident.identity().Peers
+// Remember writes down the addresses of the members, for a start at which nobody else is found. It runs until ctx ends.
+func (n *Membership) Remember(ctx context.Context) {
+	last := n.Ident.Identity().Peers
 	for {
-		next := n.store.Next()
+		next := n.Store.Next()
 		var again <-chan time.Time
 		now := make(map[string]state.Member)
-		it := n.store.State().Members.Root().Iterator()
+		it := n.Store.State().Members.Root().Iterator()
 		for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 			now[m.ID] = m
 		}
 		if len(now) > 0 && !maps.Equal(now, last) {
-			if err := n.ident.save(func(id *identity) { id.Peers = now }); err != nil {
-				n.log.Warn("the members' addresses cannot be saved; it is tried again", "err", err)
+			if err := n.Ident.Save(func(id *Identity) { id.Peers = now }); err != nil {
+				n.Log.Warn("the members' addresses cannot be saved; it is tried again", "err", err)
 				again = time.After(rememberAgain)
 			} else {
 				last = now

@@ -1,4 +1,4 @@
-package flotilla
+package membership
 
 import (
 	"context"
@@ -47,11 +47,11 @@ import (
 
 const (
 	proposalTime = 5 * time.Second  // how long a proposal may wait for promises before it is withdrawn
-	voidTime     = 10 * time.Second // how long a proposer may be silent before those who promised try to void its proposal
+	VoidTime     = 10 * time.Second // how long a proposer may be silent before those who promised try to void its proposal
 )
 
-// proposed is a cluster that one node would form with others.
-type proposed struct {
+// Proposed is a cluster that one node would form with others.
+type Proposed struct {
 	Cluster  string
 	Proposer string   // node ID
 	Group    []string // node IDs, the proposer's among them
@@ -59,84 +59,84 @@ type proposed struct {
 }
 
 // majority is how many of the group have to accept.
-func (p *proposed) majority() int { return len(p.Group)/2 + 1 }
+func (p *Proposed) majority() int { return len(p.Group)/2 + 1 }
 
-// stand is how far a node has gone with a proposal.
-type stand struct {
-	proposed
-	Step step
+// Stand is how far a node has gone with a proposal.
+type Stand struct {
+	Proposed
+	Step Step
 }
 
-type step string
+type Step string
 
 const (
-	proposes step = "proposes" // it is this node's own, which may withdraw it
-	promised step = "promised" // this node belongs to no other cluster
-	voided   step = "voided"   // it was promised, and this node takes no part unless the cluster lives
-	accepted step = "accepted" // this node takes part
+	Proposes Step = "proposes" // it is this node's own, which may withdraw it
+	Promised Step = "promised" // this node belongs to no other cluster
+	Voided   Step = "voided"   // it was promised, and this node takes no part unless the cluster lives
+	Accepted Step = "accepted" // this node takes part
 )
 
 // standsBy reports whether a node stands by a proposal, or is in the cluster that came of it.
-func (g *greeting) standsBy(p *proposed) bool {
+func (g *Greeting) standsBy(p *Proposed) bool {
 	return g.Cluster == p.Cluster || g.Formation != nil && g.Formation.Cluster == p.Cluster
 }
 
 // accepts reports whether a node has accepted a proposal.
-func (g *greeting) accepts(p *proposed) bool {
-	return g.InRaft && g.Cluster == p.Cluster || g.standsBy(p) && g.Formation != nil && g.Formation.Step == accepted
+func (g *Greeting) accepts(p *Proposed) bool {
+	return g.InRaft && g.Cluster == p.Cluster || g.standsBy(p) && g.Formation != nil && g.Formation.Step == Accepted
 }
 
 // voids reports whether a node has voided a proposal, or belongs to another cluster, which is as good.
-func (g *greeting) voids(p *proposed) bool {
-	return g.InRaft && g.Cluster != p.Cluster || slices.Contains(g.Void, p.Cluster) || g.standsBy(p) && g.Formation != nil && g.Formation.Step == voided
+func (g *Greeting) voids(p *Proposed) bool {
+	return g.InRaft && g.Cluster != p.Cluster || slices.Contains(g.Void, p.Cluster) || g.standsBy(p) && g.Formation != nil && g.Formation.Step == Voided
 }
 
 // isFresh reports whether a node could promise itself to a proposal of proposer's.
-func (g *greeting) isFresh(proposer string) bool {
+func (g *Greeting) isFresh(proposer string) bool {
 	return !g.InRaft && g.Cluster == "" && (g.Formation == nil || g.Formation.Proposer == proposer)
 }
 
 // forming is how long a node has been waiting while a cluster is formed. Another process begins to count anew.
 type forming struct {
-	since    time.Time // that this node has stood by its own proposal; enter's alone
-	proposer atomic.Pointer[time.Time]
+	Since    time.Time // that this node has stood by its own proposal; enter's alone
+	Proposer atomic.Pointer[time.Time]
 }
 
-// heard is called when the proposer of the cluster that this node has promised itself to was heard of.
-func (f *forming) heard() { f.proposer.Store(new(time.Now())) }
+// Heard is called when the proposer of the cluster that this node has promised itself to was heard of.
+func (f *forming) Heard() { f.Proposer.Store(new(time.Now())) }
 
 // silent returns for how long it was not.
-func (f *forming) silent() time.Duration { return time.Since(*f.proposer.Load()) }
+func (f *forming) silent() time.Duration { return time.Since(*f.Proposer.Load()) }
 
-// begin proposes a cluster, if this node is the one that has to. An error without done is only for the log.
-func (n *membership) begin(ctx context.Context, r *round) (done bool, err error) {
-	if n.ident.identity().Former != "" {
+// Begin proposes a cluster, if this node is the one that has to. An error without done is only for the log.
+func (n *Membership) Begin(ctx context.Context, r *Round) (done bool, err error) {
+	if n.Ident.Identity().Former != "" {
 		return false, errors.New("waiting for the cluster that this node belonged to before its state was set aside")
 	}
-	fresh := []string{n.self.ID}
+	fresh := []string{n.Self.ID}
 	var bound []string
-	for id, g := range r.greeted {
-		if g.isFresh(n.self.ID) {
+	for id, g := range r.Greeted {
+		if g.isFresh(n.Self.ID) {
 			fresh = append(fresh, id)
 		} else {
 			bound = append(bound, n.called(r, id))
 		}
 	}
 	slices.Sort(fresh)
-	expect := max(n.expect, 1)
+	expect := max(n.Expect, 1)
 	switch {
 	case len(fresh)+len(bound) < expect:
 		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there", len(fresh)+len(bound), expect)
 	case len(fresh) < expect:
 		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there, but others have promised themselves to a cluster that was proposed before: %s", len(fresh)+len(bound), expect, strings.Join(bound, ", "))
-	case fresh[0] != n.self.ID:
+	case fresh[0] != n.Self.ID:
 		return false, fmt.Errorf("the node %s forms the cluster", n.called(r, fresh[0]))
 	case expect == 1 && len(r.silent) > 0:
 		return false, fmt.Errorf("there may be a cluster at %s, which does not answer", r.silent[0])
 	}
-	s := stand{proposed{Cluster: self.NewID(), Proposer: n.self.ID, Group: fresh[:expect]}, proposes}
+	s := Stand{Proposed{Cluster: self.NewID(), Proposer: n.Self.ID, Group: fresh[:expect]}, Proposes}
 	var taken bool
-	err = n.ident.save(func(now *identity) {
+	err = n.Ident.Save(func(now *Identity) {
 		if taken = now.Formation != nil || now.Cluster != ""; !taken {
 			now.Proposals++
 			s.Number = now.Proposals
@@ -146,16 +146,16 @@ func (n *membership) begin(ctx context.Context, r *round) (done bool, err error)
 	if err != nil || taken {
 		return false, err
 	}
-	n.forming.since = time.Now()
-	return n.pursue(ctx, r, s)
+	n.Forming.Since = time.Now()
+	return n.Pursue(ctx, r, s)
 }
 
 // count returns how many of the group have accepted a proposal and how many have voided it, as far as r and this node know.
-func (n *membership) count(r *round, p *proposed) (accepts, voids int) {
+func (n *Membership) count(r *Round, p *Proposed) (accepts, voids int) {
 	for _, id := range p.Group {
-		g, ok := r.greeted[id]
-		if id == n.self.ID {
-			g, ok = n.greeting(), true
+		g, ok := r.Greeted[id]
+		if id == n.Self.ID {
+			g, ok = n.Greeting(), true
 		}
 		switch {
 		case ok && g.accepts(p):
@@ -167,13 +167,13 @@ func (n *membership) count(r *round, p *proposed) (accepts, voids int) {
 	return accepts, voids
 }
 
-// pursue goes on with the proposal that this node stands by. An error without done is only for the log.
-func (n *membership) pursue(ctx context.Context, r *round, s stand) (done bool, err error) {
-	if _, ok := r.greeted[s.Proposer]; ok {
-		n.forming.heard()
+// Pursue goes on with the proposal that this node stands by. An error without done is only for the log.
+func (n *Membership) Pursue(ctx context.Context, r *Round, s Stand) (done bool, err error) {
+	if _, ok := r.Greeted[s.Proposer]; ok {
+		n.Forming.Heard()
 	}
 	for range 2 { // again when this node has just accepted
-		accepts, voids := n.count(r, &s.proposed)
+		accepts, voids := n.count(r, &s.Proposed)
 		switch {
 		case accepts >= s.majority():
 			return n.found(ctx, s)
@@ -182,26 +182,26 @@ func (n *membership) pursue(ctx context.Context, r *round, s stand) (done bool, 
 			return false, errors.Join(fmt.Errorf("the cluster that %s proposed can never come to life; another one is formed", n.called(r, s.Proposer)), err)
 		}
 		switch s.Step {
-		case proposes:
+		case Proposes:
 			if ok, err := n.collectPromises(ctx, r, s); !ok {
 				return false, err
 			}
-		case promised:
+		case Promised:
 			if accepts == 0 {
 				return false, n.awaitProposer(ctx, r, s)
 			}
-		case voided:
+		case Voided:
 			return false, n.awaitProposer(ctx, r, s)
-		case accepted:
-			return false, fmt.Errorf("%d of %d nodes have accepted the cluster that %s proposed, and %d are needed: waiting for %s", accepts, len(s.Group), n.called(r, s.Proposer), s.majority(), n.without(r, &s.proposed, (*greeting).accepts))
+		case Accepted:
+			return false, fmt.Errorf("%d of %d nodes have accepted the cluster that %s proposed, and %d are needed: waiting for %s", accepts, len(s.Group), n.called(r, s.Proposer), s.majority(), n.without(r, &s.Proposed, (*Greeting).accepts))
 		}
-		if err := n.step(s, accepted); err != nil {
+		if err := n.step(s, Accepted); err != nil {
 			return false, err
 		}
-		n.log.Info("taking part in a new cluster", "cluster", s.Cluster, "nodes", s.Group)
-		s.Step = accepted
+		n.Log.Info("taking part in a new cluster", "cluster", s.Cluster, "nodes", s.Group)
+		s.Step = Accepted
 		if accepts+1 < s.majority() { // the others hear of it, and may have accepted too
-			*r = n.greet(ctx)
+			*r = n.Greet(ctx)
 		}
 	}
 	return false, nil
@@ -209,9 +209,9 @@ func (n *membership) pursue(ctx context.Context, r *round, s stand) (done bool, 
 
 // hasEnded reports whether the process of a node that keeps nothing on disk is gone, and what it has promised or accepted with it: another
 // one answers where it listened.
-func (n *membership) hasEnded(r *round, id string) bool {
-	m, heard := n.book.Get(id)
-	if _, there := r.greeted[id]; there || !heard || !m.InMemory || id == n.self.ID {
+func (n *Membership) hasEnded(r *Round, id string) bool {
+	m, heard := n.Book.Get(id)
+	if _, there := r.Greeted[id]; there || !heard || !m.InMemory || id == n.Self.ID {
 		return false
 	}
 	other, answered := r.at[m.Addr]
@@ -220,19 +220,19 @@ func (n *membership) hasEnded(r *round, id string) bool {
 
 // collectPromises asks the group for their promises, and reports whether it has them all. A proposal that is refused, or has to wait
 // for long, is withdrawn: it may be of nodes that do not exist any more, or are another's by now.
-func (n *membership) collectPromises(ctx context.Context, r *round, s stand) (bool, error) {
+func (n *Membership) collectPromises(ctx context.Context, r *Round, s Stand) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	for _, id := range s.Group {
-		if id == n.self.ID {
+		if id == n.Self.ID {
 			continue
 		}
-		_, err := rpc.Call[proposed](ctx, n.replica.Port, id, rpc.Promise, s.proposed)
+		_, err := rpc.Call[Proposed](ctx, n.Replica.Port, id, rpc.Promise, s.Proposed)
 		if err == nil {
 			continue
 		}
 		err = fmt.Errorf("waiting for the promise of %s: %w", n.called(r, id), err)
-		if rpc.IsRefused(err) || time.Since(n.forming.since) > proposalTime {
+		if rpc.IsRefused(err) || time.Since(n.Forming.Since) > proposalTime {
 			err = errors.Join(err, n.leaveProposal(s, false))
 		}
 		return false, err
@@ -241,49 +241,49 @@ func (n *membership) collectPromises(ctx context.Context, r *round, s stand) (bo
 }
 
 // awaitProposer looks what became of a proposal that this node has promised itself to.
-func (n *membership) awaitProposer(ctx context.Context, r *round, s stand) error {
-	g, ok := r.greeted[s.Proposer]
-	if ok && !g.standsBy(&s.proposed) && r.cluster == s.Cluster {
+func (n *Membership) awaitProposer(ctx context.Context, r *Round, s Stand) error {
+	g, ok := r.Greeted[s.Proposer]
+	if ok && !g.standsBy(&s.Proposed) && r.Cluster == s.Cluster {
 		return errors.Join(fmt.Errorf("%s has withdrawn the cluster that it proposed", n.called(r, s.Proposer)), n.leaveProposal(s, false))
 	}
 	if ok {
 		return fmt.Errorf("waiting for %s, which forms the cluster", n.called(r, s.Proposer))
 	}
 	why := fmt.Errorf("waiting for %s, which has proposed a cluster that this node has promised itself to", n.called(r, s.Proposer))
-	if n.forming.silent() < voidTime {
+	if n.Forming.silent() < VoidTime {
 		return why
 	}
 	voids := 0
 	for _, id := range s.Group {
-		if id == n.self.ID || id == s.Proposer {
+		if id == n.Self.ID || id == s.Proposer {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-		out, err := rpc.Call[voiding](ctx, n.replica.Port, id, rpc.Void, s.proposed)
+		out, err := rpc.Call[voiding](ctx, n.Replica.Port, id, rpc.Void, s.Proposed)
 		cancel()
 		if err == nil && out.Voided {
 			voids++
 		}
 	}
 	if len(s.Group)-voids-1 >= s.majority() { // without enough others it would only make it harder to go on when the proposer is back
-		self := n.asMember()
-		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s", why, n.without(r, &s.proposed, (*greeting).standsBy), asNew(self))
+		self := n.AsMember()
+		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s", why, n.without(r, &s.Proposed, (*Greeting).standsBy), asNew(self))
 	}
-	if s.Step == promised {
-		if err := n.step(s, voided); err != nil {
+	if s.Step == Promised {
+		if err := n.step(s, Voided); err != nil {
 			return errors.Join(why, err)
 		}
-		s.Step = voided
+		s.Step = Voided
 	}
 	return errors.Join(fmt.Errorf("%s, which has proposed a cluster, does not come back; another one is formed", n.called(r, s.Proposer)), n.leaveProposal(s, true))
 }
 
 // step has this node go on from s, unless that has changed meanwhile.
-func (n *membership) step(s stand, to step) error {
+func (n *Membership) step(s Stand, to Step) error {
 	var changed bool
-	err := n.ident.save(func(now *identity) {
+	err := n.Ident.Save(func(now *Identity) {
 		if changed = now.Formation == nil || now.Formation.Cluster != s.Cluster || now.Formation.Step != s.Step; !changed {
-			now.Formation = &stand{s.proposed, to}
+			now.Formation = &Stand{s.Proposed, to}
 		}
 	})
 	if changed {
@@ -293,9 +293,9 @@ func (n *membership) step(s stand, to step) error {
 }
 
 // leaveProposal has this node stand by no proposal any more. Of a dead one it goes on to say that it takes no part.
-func (n *membership) leaveProposal(s stand, dead bool) error {
-	n.log.Info("a proposed cluster came to nothing", "cluster", s.Cluster, "proposer", s.Proposer, "voided", dead)
-	return n.ident.save(func(now *identity) {
+func (n *Membership) leaveProposal(s Stand, dead bool) error {
+	n.Log.Info("a proposed cluster came to nothing", "cluster", s.Cluster, "proposer", s.Proposer, "voided", dead)
+	return n.Ident.Save(func(now *Identity) {
 		if now.Formation == nil || now.Formation.Cluster != s.Cluster {
 			return
 		}
@@ -306,13 +306,13 @@ func (n *membership) leaveProposal(s stand, dead bool) error {
 }
 
 // found makes this node a member of a cluster that lives.
-func (n *membership) found(ctx context.Context, s stand) (done bool, err error) {
-	if s.Step != accepted { // others did without it, and it may have voided the proposal
-		if err := n.step(s, accepted); err != nil {
+func (n *Membership) found(ctx context.Context, s Stand) (done bool, err error) {
+	if s.Step != Accepted { // others did without it, and it may have voided the proposal
+		if err := n.step(s, Accepted); err != nil {
 			return false, err
 		}
 	}
-	if err := n.ident.reserve(s.Cluster); err != nil {
+	if err := n.Ident.reserve(s.Cluster); err != nil {
 		return false, err
 	}
 	var conf raft.Configuration
@@ -322,25 +322,25 @@ func (n *membership) found(ctx context.Context, s stand) (done bool, err error) 
 	if err := n.become(s.Cluster, &conf); err != nil {
 		return true, err
 	}
-	n.life.Tasks.Go(func() { n.gather(ctx, s.proposed) })
+	n.Life.Tasks.Go(func() { n.gather(ctx, s.Proposed) })
 	return true, nil
 }
 
 // gather wakes the others of a group that has just been formed. The proposer stands for election as soon as a majority can vote.
-func (n *membership) gather(ctx context.Context, p proposed) {
+func (n *Membership) gather(ctx context.Context, p Proposed) {
 	for range 40 {
-		r := n.greet(ctx)
-		if p.Proposer != n.self.ID {
+		r := n.Greet(ctx)
+		if p.Proposer != n.Self.ID {
 			return
 		}
 		voters := 1
 		for _, id := range p.Group {
-			if r.greeted[id].InRaft {
+			if r.Greeted[id].InRaft {
 				voters++
 			}
 		}
 		if voters >= p.majority() {
-			n.replica.Stand(ctx)
+			n.Replica.Stand(ctx)
 			return
 		}
 		select {
@@ -353,14 +353,14 @@ func (n *membership) gather(ctx context.Context, p proposed) {
 }
 
 // called is what people call a node, with where it is thought to be.
-func (n *membership) called(r *round, id string) string {
-	g, ok := r.greeted[id]
-	if id == n.self.ID {
-		g, ok = n.greeting(), true
+func (n *Membership) called(r *Round, id string) string {
+	g, ok := r.Greeted[id]
+	if id == n.Self.ID {
+		g, ok = n.Greeting(), true
 	}
 	m := g.Member
 	if !ok {
-		m = n.book.All()[id]
+		m = n.Book.All()[id]
 	}
 	if m.Addr == "" {
 		return slogbridge.Short(id)
@@ -369,51 +369,51 @@ func (n *membership) called(r *round, id string) string {
 }
 
 // without lists the others of a group that do not say of themselves what is asked for.
-func (n *membership) without(r *round, p *proposed, says func(*greeting, *proposed) bool) string {
+func (n *Membership) without(r *Round, p *Proposed, says func(*Greeting, *Proposed) bool) string {
 	var all []string
 	for _, id := range p.Group {
-		if g, ok := r.greeted[id]; id != n.self.ID && (!ok || !says(&g, p)) {
+		if g, ok := r.Greeted[id]; id != n.Self.ID && (!ok || !says(&g, p)) {
 			all = append(all, n.called(r, id))
 		}
 	}
 	return strings.Join(all, ", ")
 }
 
-// servePromise promises this node to a cluster, and to no other for as long as the proposal stands.
-func (n *membership) servePromise(ctx context.Context, peer string, in proposed) (proposed, error) {
-	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.self.ID) {
-		return proposed{}, codec.ErrMalformed
+// ServePromise promises this node to a cluster, and to no other for as long as the proposal stands.
+func (n *Membership) ServePromise(ctx context.Context, peer string, in Proposed) (Proposed, error) {
+	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.Self.ID) {
+		return Proposed{}, codec.ErrMalformed
 	}
-	id := n.ident.identity()
-	if f := id.Formation; f != nil && f.Step != proposes && f.Proposer != peer && !n.withdrawn(ctx, &f.proposed) {
-		return proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.book.NameOf(f.Proposer))
+	id := n.Ident.Identity()
+	if f := id.Formation; f != nil && f.Step != Proposes && f.Proposer != peer && !n.withdrawn(ctx, &f.Proposed) {
+		return Proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.Book.NameOf(f.Proposer))
 	}
 	// Looked at again under the lock of save: two may ask at once.
 	var why error
-	err := n.ident.save(func(now *identity) {
-		if why = now.refuses(&in, id.Formation); why == nil && (now.Formation == nil || now.Formation.Cluster != in.Cluster) {
-			now.Formation = &stand{in, promised}
+	err := n.Ident.Save(func(now *Identity) {
+		if why = now.Refuses(&in, id.Formation); why == nil && (now.Formation == nil || now.Formation.Cluster != in.Cluster) {
+			now.Formation = &Stand{in, Promised}
 		}
 	})
 	if err = errors.Join(why, err); err != nil {
-		return proposed{}, err
+		return Proposed{}, err
 	}
-	n.forming.heard()
+	n.Forming.Heard()
 	return in, nil
 }
 
-// refuses returns why a node cannot promise itself to a proposal. withdrawn is a proposal of another node's that is known to be
+// Refuses returns why a node cannot promise itself to a proposal. withdrawn is a proposal of another node's that is known to be
 // withdrawn.
-func (id *identity) refuses(p *proposed, withdrawn *stand) error {
+func (id *Identity) Refuses(p *Proposed, withdrawn *Stand) error {
 	f := id.Formation
 	switch {
 	case id.Cluster != "":
 		return errors.New("this node belongs to a cluster already")
-	case slices.Contains(id.Void, p.Cluster), f != nil && f.Cluster == p.Cluster && f.Step == voided:
+	case slices.Contains(id.Void, p.Cluster), f != nil && f.Cluster == p.Cluster && f.Step == Voided:
 		return errors.New("this node takes no part in that cluster any more")
 	case f == nil, f.Cluster == p.Cluster:
 		return nil
-	case f.Step == proposes:
+	case f.Step == Proposes:
 		return errors.New("this node proposes a cluster itself")
 	case f.Proposer == p.Proposer && f.Number < p.Number:
 		return nil
@@ -424,10 +424,10 @@ func (id *identity) refuses(p *proposed, withdrawn *stand) error {
 }
 
 // withdrawn reports whether the proposer says that it no longer stands by p.
-func (n *membership) withdrawn(ctx context.Context, p *proposed) bool {
+func (n *Membership) withdrawn(ctx context.Context, p *Proposed) bool {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	g, err := rpc.Call[greeting](ctx, n.replica.Port, p.Proposer, rpc.Hello, n.greeting())
+	g, err := rpc.Call[Greeting](ctx, n.Replica.Port, p.Proposer, rpc.Hello, n.Greeting())
 	return err == nil && !g.standsBy(p)
 }
 
@@ -436,21 +436,21 @@ type voiding struct {
 	Voided bool // this node takes no part in it, for good
 }
 
-// serveVoid voids a proposal, unless this node has accepted it or hears its proposer.
-func (n *membership) serveVoid(_ context.Context, peer string, in proposed) (voiding, error) {
-	if in.Cluster == "" || !slices.Contains(in.Group, n.self.ID) || !slices.Contains(in.Group, peer) {
+// ServeVoid voids a proposal, unless this node has accepted it or hears its proposer.
+func (n *Membership) ServeVoid(_ context.Context, peer string, in Proposed) (voiding, error) {
+	if in.Cluster == "" || !slices.Contains(in.Group, n.Self.ID) || !slices.Contains(in.Group, peer) {
 		return voiding{}, codec.ErrMalformed
 	}
-	silent := n.forming.silent() >= voidTime
+	silent := n.Forming.silent() >= VoidTime
 	var out voiding
-	err := n.ident.save(func(now *identity) {
+	err := n.Ident.Save(func(now *Identity) {
 		f := now.Formation
 		switch {
-		case slices.Contains(now.Void, in.Cluster), f != nil && f.Cluster == in.Cluster && f.Step == voided:
+		case slices.Contains(now.Void, in.Cluster), f != nil && f.Cluster == in.Cluster && f.Step == Voided:
 			out.Voided = true
-		case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != promised || !silent):
+		case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != Promised || !silent):
 		case f != nil && f.Cluster == in.Cluster:
-			out.Voided, now.Formation = true, &stand{f.proposed, voided}
+			out.Voided, now.Formation = true, &Stand{f.Proposed, Voided}
 		default:
 			out.Voided, now.Void = true, append(slices.Clone(now.Void), in.Cluster)
 		}

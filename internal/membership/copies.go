@@ -1,4 +1,4 @@
-package flotilla
+package membership
 
 import (
 	"cmp"
@@ -51,18 +51,18 @@ func (k refusalKind) weight() int {
 	return slices.Index([]refusalKind{refusedWait, refusedOlder, refusedCopy, refusedForeign, refusedRemoved}, k)
 }
 
-// refusedError is the error of a node that a peer has refused.
-type refusedError struct {
+// RefusedError is the error of a node that a peer has refused.
+type RefusedError struct {
 	refusal
 	peer string // who says so
 }
 
-func (e *refusedError) Error() string {
+func (e *RefusedError) Error() string {
 	return "the node at " + e.peer + " refuses this node: " + e.Why
 }
 
 // Is makes a refusal an errs.Removed if it is one.
-func (e *refusedError) Is(target error) bool {
+func (e *RefusedError) Is(target error) bool {
 	return target == errs.Removed && e.Kind == refusedRemoved
 }
 
@@ -76,17 +76,17 @@ const (
 )
 
 // lifeOf asks at the address of a process whether it lives.
-func (n *membership) lifeOf(ctx context.Context, id string, p state.Process) (l life, by string) {
+func (n *Membership) lifeOf(ctx context.Context, id string, p state.Process) (l life, by string) {
 	switch {
-	case p.Addr == n.self.Addr && id != n.self.ID:
-		return lifeUnknown, n.self.ID // this node is there
-	case p.Addr == n.self.Addr && p.Incarnation != n.self.Incarnation:
-		n.book.End(p.Incarnation)
-		return lifeEnded, n.self.ID
+	case p.Addr == n.Self.Addr && id != n.Self.ID:
+		return lifeUnknown, n.Self.ID // this node is there
+	case p.Addr == n.Self.Addr && p.Incarnation != n.Self.Incarnation:
+		n.Book.End(p.Incarnation)
+		return lifeEnded, n.Self.ID
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
 	defer cancel()
-	by, reply, err := n.replica.Port.CallAddr(ctx, p.Addr, rpc.Process, nil)
+	by, reply, err := n.Replica.Port.CallAddr(ctx, p.Addr, rpc.Process, nil)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return lifeEnded, ""
@@ -95,25 +95,25 @@ func (n *membership) lifeOf(ctx context.Context, id string, p state.Process) (l 
 	case string(reply) == p.Incarnation:
 		return lifeGoes, by
 	}
-	n.book.End(p.Incarnation)
+	n.Book.End(p.Incarnation)
 	return lifeEnded, by
 }
 
-// serveProcess says which process this is, to whoever asks.
-func (n *membership) serveProcess(context.Context, string, []byte) ([]byte, error) {
-	return []byte(n.self.Incarnation), nil
+// ServeProcess says which process this is, to whoever asks.
+func (n *Membership) ServeProcess(context.Context, string, []byte) ([]byte, error) {
+	return []byte(n.Self.Incarnation), nil
 }
 
 // examine judges the process of another node that greets. It also reports whether the process before it
 // is known to have ended.
-func (n *membership) examine(ctx context.Context, in *greeting) (no *refusal, ended bool) {
-	last, recorded, ok := n.book.Latest(in.ID)
+func (n *Membership) examine(ctx context.Context, in *Greeting) (no *refusal, ended bool) {
+	last, recorded, ok := n.Book.Latest(in.ID)
 	if !ok || last.Incarnation == in.Boot {
 		return nil, false
 	}
 	knows := state.ComesAfter(in.Processes, last.Incarnation)
 	l, _ := n.lifeOf(ctx, in.ID, last)
-	present := n.store.State().Session(in.ID) != nil
+	present := n.Store.State().Session(in.ID) != nil
 	switch {
 	case l == lifeGoes && (recorded || knows):
 		return &refusal{refusedCopy, n.copyText(in.ID, last)}, false
@@ -124,7 +124,7 @@ func (n *membership) examine(ctx context.Context, in *greeting) (no *refusal, en
 	case recorded && !knows:
 		return n.undecided(last), false
 	}
-	stored := n.replica.StoredBy(in.ID, last.Incarnation)
+	stored := n.Replica.StoredBy(in.ID, last.Incarnation)
 	switch {
 	case in.Last >= stored:
 		return nil, l == lifeEnded
@@ -135,120 +135,120 @@ func (n *membership) examine(ctx context.Context, in *greeting) (no *refusal, en
 }
 
 // examineTwin judges another process of this very node that greets it.
-func (n *membership) examineTwin(in *greeting) *refusal {
-	last, _ := n.store.State().Process(n.self.ID)
-	self := state.Process{Incarnation: n.self.Incarnation, Addr: n.self.Addr, Time: last.Time}
+func (n *Membership) examineTwin(in *Greeting) *refusal {
+	last, _ := n.Store.State().Process(n.Self.ID)
+	self := state.Process{Incarnation: n.Self.Incarnation, Addr: n.Self.Addr, Time: last.Time}
 	switch {
-	case last.Incarnation == n.self.Incarnation, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.self.Incarnation):
-		return &refusal{refusedCopy, n.copyText(n.self.ID, self)}
-	case last.Incarnation == in.Boot, slices.Contains(n.ident.identity().Processes, in.Boot):
+	case last.Incarnation == n.Self.Incarnation, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.Self.Incarnation):
+		return &refusal{refusedCopy, n.copyText(n.Self.ID, self)}
+	case last.Incarnation == in.Boot, slices.Contains(n.Ident.Identity().Processes, in.Boot):
 		return nil // it is this one that has to go
-	case in.Boot < n.self.Incarnation:
+	case in.Boot < n.Self.Incarnation:
 		return n.undecided(self)
 	}
 	return nil
 }
 
-func (n *membership) undecided(last state.Process) *refusal {
+func (n *Membership) undecided(last state.Process) *refusal {
 	return &refusal{refusedWait, "another process of this node, at " + last.Addr + ", may still run; it is waited for its session to end"}
 }
 
 // copyText says that another process is the one, and how to go on.
-func (n *membership) copyText(id string, p state.Process) string {
+func (n *Membership) copyText(id string, p state.Process) string {
 	since := ""
 	if p.Time != 0 {
 		since = " (in the cluster since " + time.Unix(0, p.Time).UTC().Format(time.RFC3339) + ")"
 	}
 	return fmt.Sprintf("its node ID %s is that of %s, which runs at %s%s: one of the two data directories is a copy."+
 		" The cluster goes on with that process, and this one takes no part. Give this one an empty directory, and it joins as a new node;"+
-		" or, if this is the directory to go on with, stop the process at %s first", id, n.book.NameOf(id), p.Addr, since, p.Addr)
+		" or, if this is the directory to go on with, stop the process at %s first", id, n.Book.NameOf(id), p.Addr, since, p.Addr)
 }
 
 // olderText says that a directory has forgotten what a later process has done.
-func (n *membership) olderText(id string, p state.Process) string {
+func (n *Membership) olderText(id string, p state.Process) string {
 	return fmt.Sprintf("its data directory is an older copy: it does not know the process of %s that had its place in the cluster since %s, at %s",
-		n.book.NameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
+		n.Book.NameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
 }
 
-// fresh is asked by the port whether a process of a node may be talked to.
-func (n *membership) fresh(id, boot string) error {
-	if id == n.self.ID {
+// IsNewest is asked by the port whether a process of a node may be talked to.
+func (n *Membership) IsNewest(id, boot string) error {
+	if id == n.Self.ID {
 		return nil
 	}
-	if err := n.book.IsBarred(boot); err != nil {
+	if err := n.Book.IsBarred(boot); err != nil {
 		return err
 	}
-	last, _, ok := n.book.Latest(id)
+	last, _, ok := n.Book.Latest(id)
 	if ok && last.Incarnation != boot && state.StartOf(boot) <= state.StartOf(last.Incarnation) {
-		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.book.NameOf(id), last.Addr)
+		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.Book.NameOf(id), last.Addr)
 	}
 	return nil
 }
 
-// mayLead is asked by the port whether a node whose log ends with that entry may be voted for. A log that
+// MayLead is asked by the port whether a node whose log ends with that entry may be voted for. A log that
 // lacks what another node has applied can win only because a voter was rolled back. Nodes greet one
 // another again and again as long as there is no leader, so what they say is recent.
-func (n *membership) mayLead(last uint64) error {
-	servers := n.store.State().Servers
-	applied, by := n.book.Furthest(time.Now().Add(-n.timing.Recent()), func(id string) bool {
-		return id != n.self.ID && slices.Contains(servers, id) && !n.replica.Port.HungUp(id)
+func (n *Membership) MayLead(last uint64) error {
+	servers := n.Store.State().Servers
+	applied, by := n.Book.Furthest(time.Now().Add(-n.Timing.Recent()), func(id string) bool {
+		return id != n.Self.ID && slices.Contains(servers, id) && !n.Replica.Port.HungUp(id)
 	})
 	if applied <= last {
 		return nil
 	}
-	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.book.NameOf(by), applied)
+	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.Book.NameOf(by), applied)
 }
 
 // refuse notes and tells that a process of a node is refused.
-func (n *membership) refuse(in *greeting, no *refusal) {
+func (n *Membership) refuse(in *Greeting, no *refusal) {
 	if no.Kind == refusedWait {
-		n.log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		n.Log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
 		return
 	}
-	if n.book.Bar(in.Boot, errors.New(no.Why)) {
-		n.log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
-		n.replica.Port.Recheck()
+	if n.Book.Bar(in.Boot, errors.New(no.Why)) {
+		n.Log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		n.Replica.Port.Recheck()
 	}
 }
 
-// meet judges a process of another node of this cluster that has spoken, and notes what it says if it is
+// Meet judges a process of another node of this cluster that has spoken, and notes what it says if it is
 // to be believed.
-func (n *membership) meet(ctx context.Context, in *greeting) *refusal {
+func (n *Membership) Meet(ctx context.Context, in *Greeting) *refusal {
 	no, ended := n.examine(ctx, in)
 	if no != nil {
 		n.refuse(in, no)
 		return no
 	}
-	if ended && n.replica.Leader() == in.ID {
+	if ended && n.Replica.Leader() == in.ID {
 		// Unless it is this process that was elected, the leader is dead.
-		if led := n.replica.Port.Transport().LedBy(in.ID); led != in.Boot {
-			n.replica.StandForDead(in.ID, led)
+		if led := n.Replica.Port.Transport().LedBy(in.ID); led != in.Boot {
+			n.Replica.StandForDead(in.ID, led)
 		}
 	}
-	n.book.Observe(in.Member, in.Boot, in.Applied)
+	n.Book.Observe(in.Member, in.Boot, in.Applied)
 	return nil
 }
 
 // superseded returns why this process cannot go on as its node, by what this node itself has applied.
-func (n *membership) superseded(ctx context.Context) error {
-	s := n.store.State()
-	last, ok := s.Process(n.self.ID)
-	if !ok || last.Incarnation == n.self.Incarnation || state.ComesAfter(n.ident.identity().Processes, last.Incarnation) {
+func (n *Membership) superseded(ctx context.Context) error {
+	s := n.Store.State()
+	last, ok := s.Process(n.Self.ID)
+	if !ok || last.Incarnation == n.Self.Incarnation || state.ComesAfter(n.Ident.Identity().Processes, last.Incarnation) {
 		return nil
 	}
-	no := refusal{refusedOlder, n.olderText(n.self.ID, last)}
-	if l, _ := n.lifeOf(ctx, n.self.ID, last); l == lifeGoes {
-		no = refusal{refusedCopy, n.copyText(n.self.ID, last)}
-	} else if l == lifeUnknown && s.Session(n.self.ID) != nil {
+	no := refusal{refusedOlder, n.olderText(n.Self.ID, last)}
+	if l, _ := n.lifeOf(ctx, n.Self.ID, last); l == lifeGoes {
+		no = refusal{refusedCopy, n.copyText(n.Self.ID, last)}
+	} else if l == lifeUnknown && s.Session(n.Self.ID) != nil {
 		return nil // it is asked again
 	}
-	return &refusedError{no, n.self.Addr}
+	return &RefusedError{no, n.Self.Addr}
 }
 
 // mayOpen is asked of the leader whether a process may have a session opened. It may not as long as the
 // process that has one may live: that process would lose all that it holds.
-func (n *membership) mayOpen(ctx context.Context, id, boot string, processes []string) error {
-	s := n.store.State()
+func (n *Membership) mayOpen(ctx context.Context, id, boot string, processes []string) error {
+	s := n.Store.State()
 	last, ok := s.Process(id)
 	if !ok || last.Incarnation == boot {
 		return nil
@@ -266,15 +266,15 @@ func (n *membership) mayOpen(ctx context.Context, id, boot string, processes []s
 }
 
 // worst returns the refusal that counts.
-func worst(a, b *refusedError) *refusedError {
+func worst(a, b *RefusedError) *RefusedError {
 	if a == nil || b != nil && cmp.Compare(b.Kind.weight(), a.Kind.weight()) > 0 {
 		return b
 	}
 	return a
 }
 
-// shorten returns the processes that a directory keeps: the first, and the newest.
-func shorten(processes []string) []string {
+// Shorten returns the processes that a directory keeps: the first, and the newest.
+func Shorten(processes []string) []string {
 	if len(processes) <= state.MaxProcesses {
 		return processes
 	}

@@ -1,4 +1,4 @@
-package flotilla
+package membership
 
 import (
 	"encoding/json"
@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	identityVersion = 3 // 1 knew promises only, 2 no processes
+	IdentityVersion = 3 // 1 knew promises only, 2 no processes
 )
 
-// identity is what a node knows of itself before it has read its log. It is written before any other node hears of it: what
+// Identity is what a node knows of itself before it has read its log. It is written before any other node hears of it: what
 // others count on must not be forgotten.
-type identity struct {
+type Identity struct {
 	Version   int                     // of this format
 	ID        string                  // 32 hexadecimal digits
 	Former    string                  `json:",omitempty"` // the node that this was before, which cannot come back
@@ -34,7 +34,7 @@ type identity struct {
 	Left      bool                    // the node has left; the next start makes a new one
 	Starts    uint64                  // how many processes have opened the directory since this was first written
 	Proposals uint64                  // how many clusters this node has proposed
-	Formation *stand                  `json:",omitempty"` // the proposed cluster that this node stands by
+	Formation *Stand                  `json:",omitempty"` // the proposed cluster that this node stands by
 	Void      []string                `json:",omitempty"` // proposed clusters that this node takes no part in, for good
 	Peers     map[string]state.Member `json:",omitempty"` // last known addresses
 
@@ -47,14 +47,14 @@ type identity struct {
 	Kept  string `json:",omitempty"` // where the state of Former lies
 }
 
-// newIdentity makes up a node.
-func newIdentity(secrets []seal.Secret) *identity {
-	return &identity{Version: identityVersion, ID: self.NewID(), Key: secrets[0].ID().String()}
+// NewIdentity makes up a node.
+func NewIdentity(secrets []seal.Secret) *Identity {
+	return &Identity{Version: IdentityVersion, ID: self.NewID(), Key: secrets[0].ID().String()}
 }
 
-// loadIdentity returns the identity in dir, or a new one that is not written yet.
-func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, written bool, err error) {
-	fresh := newIdentity(secrets)
+// LoadIdentity returns the identity in dir, or a new one that is not written yet.
+func LoadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *Identity, written bool, err error) {
+	fresh := NewIdentity(secrets)
 	b, err := dir.ReadFile(durable.IdentityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if dir.HasLog() {
@@ -62,14 +62,14 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, writte
 		}
 		return fresh, false, nil
 	}
-	id = new(identity)
+	id = new(Identity)
 	if err == nil {
 		err = json.Unmarshal(b, id)
 	}
 	if err != nil {
 		return nil, false, &errs.ConfigError{Field: "Dir", Reason: "the node's identity cannot be read; empty the directory to join as a new node", Err: err}
 	}
-	if err := id.checkVersion(); err != nil {
+	if err := id.CheckVersion(); err != nil {
 		return nil, false, &errs.ConfigError{Field: "Dir", Reason: dir.Path() + " " + err.Error()}
 	}
 	if id.Aside != "" {
@@ -93,36 +93,36 @@ func loadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *identity, writte
 	return nil, false, &errs.ConfigError{Field: "Secrets", Reason: fmt.Sprintf("%s is sealed with the secret %s, and none of the %d given is that; give the right one, or another directory", dir.Path(), id.Key, len(secrets))}
 }
 
-// checkVersion says what is wrong with the format of an identity, if anything is.
-func (id *identity) checkVersion() error {
+// CheckVersion says what is wrong with the format of an identity, if anything is.
+func (id *Identity) CheckVersion() error {
 	switch {
-	case id.Version > identityVersion:
+	case id.Version > IdentityVersion:
 		return fmt.Errorf("was written by a later version of flotilla (format %d); upgrade this program", id.Version)
-	case id.Version < identityVersion:
+	case id.Version < IdentityVersion:
 		return fmt.Errorf("was written by an earlier version of flotilla (format %d), whose directories this one cannot use; empty it to join as a new node", id.Version)
 	}
 	return nil
 }
 
-// identityFile keeps a node's identity, in its directory if it has one. Its methods are safe for concurrent use.
-type identityFile struct {
+// IdentityFile keeps a node's identity, in its directory if it has one. Its methods are safe for concurrent use.
+type IdentityFile struct {
 	dir *durable.Dir // nil: in memory
 
 	saving  sync.Mutex // held to change current
-	current atomic.Pointer[identity]
+	current atomic.Pointer[Identity]
 }
 
-func newIdentityFile(dir *durable.Dir, id *identity) *identityFile {
-	f := &identityFile{dir: dir}
+func NewIdentityFile(dir *durable.Dir, id *Identity) *IdentityFile {
+	f := &IdentityFile{dir: dir}
 	f.current.Store(id)
 	return f
 }
 
-// save changes the identity and, if there is a directory, writes it.
-func (f *identityFile) save(change func(*identity)) error {
+// Save changes the identity and, if there is a directory, writes it.
+func (f *IdentityFile) Save(change func(*Identity)) error {
 	f.saving.Lock() // held across the write: only those wait who write too
 	defer f.saving.Unlock()
-	next := f.identity()
+	next := f.Identity()
 	change(&next)
 	if f.dir != nil {
 		b, err := json.MarshalIndent(&next, "", "\t")
@@ -139,10 +139,10 @@ func (f *identityFile) save(change func(*identity)) error {
 
 // reserve has this node belong to a cluster, and promise itself to no other one from now on. It is not on disk before the node
 // is a member; a process that ends before that begins anew.
-func (f *identityFile) reserve(cluster string) error {
+func (f *IdentityFile) reserve(cluster string) error {
 	f.saving.Lock()
 	defer f.saving.Unlock()
-	next := f.identity()
+	next := f.Identity()
 	if f := next.Formation; f != nil && f.Cluster != cluster {
 		return fmt.Errorf("this node has promised itself to the cluster that %s proposes", slogbridge.Short(f.Proposer))
 	}
@@ -151,8 +151,8 @@ func (f *identityFile) reserve(cluster string) error {
 	return nil
 }
 
-// identity returns the identity as it was last saved.
-func (f *identityFile) identity() identity { return *f.current.Load() }
+// Identity returns the identity as it was last saved.
+func (f *IdentityFile) Identity() Identity { return *f.current.Load() }
 
-// clusterID returns the identity of the cluster that this node belongs to, empty if none.
-func (f *identityFile) clusterID() string { return f.identity().Cluster }
+// ClusterID returns the identity of the cluster that this node belongs to, empty if none.
+func (f *IdentityFile) ClusterID() string { return f.Identity().Cluster }

@@ -1,4 +1,4 @@
-package flotilla
+package membership
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// peerStatus is PeerStatus of the root package.
-type peerStatus struct {
+// PeerStatus is PeerStatus of the root package.
+type PeerStatus struct {
 	ID, Name string // empty: not known; at that address nobody has answered yet
 	Addr     string // that this node dials
 	Err      string // why it cannot be reached, since Since; empty: it can
@@ -34,7 +34,7 @@ type peerStatus struct {
 // unanswered is what the last round of greetings could not reach, by address. The zero unanswered is ready.
 type unanswered struct {
 	mu sync.Mutex
-	m  map[string]peerStatus
+	m  map[string]PeerStatus
 }
 
 // replace takes down the errors of one round.
@@ -42,58 +42,58 @@ func (u *unanswered) replace(errs map[string]error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	old := u.m
-	u.m = make(map[string]peerStatus, len(errs))
+	u.m = make(map[string]PeerStatus, len(errs))
 	for addr, err := range errs {
 		p, ok := old[addr]
 		if !ok {
-			p = peerStatus{Addr: addr, Since: time.Now()}
+			p = PeerStatus{Addr: addr, Since: time.Now()}
 		}
-		p.Err = explain(err)
+		p.Err = Explain(err)
 		u.m[addr] = p
 	}
 }
 
-func (u *unanswered) list() []peerStatus {
+func (u *unanswered) list() []PeerStatus {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slices.Collect(maps.Values(u.m))
 }
 
-// peerStatus returns the peers with which something is wrong.
-func (n *membership) peersStatus() []peerStatus {
-	var out []peerStatus
+// PeerStatus returns the peers with which something is wrong.
+func (n *Membership) PeerStatus() []PeerStatus {
+	var out []PeerStatus
 	known := make(map[string]bool) // addresses
-	if n.replica.Port == nil {
+	if n.Replica.Port == nil {
 		return nil
 	}
-	differs := n.settings.differences(n.up.ownSettings())
-	for id, m := range n.book.All() {
+	differs := n.settings.differences(n.Up.OwnSettings())
+	for id, m := range n.Book.All() {
 		d := differs[id]
 		delete(differs, id)
-		since, err := n.replica.Port.LastError(id)
-		if id == n.self.ID || n.replica.Raft.Load() != nil && !n.replica.IsServer(id) || err == nil && len(d) == 0 {
+		since, err := n.Replica.Port.LastError(id)
+		if id == n.Self.ID || n.Replica.Raft.Load() != nil && !n.Replica.IsServer(id) || err == nil && len(d) == 0 {
 			continue
 		}
-		p := peerStatus{ID: id, Name: m.Name, Addr: m.Addr, Differs: d}
+		p := PeerStatus{ID: id, Name: m.Name, Addr: m.Addr, Differs: d}
 		if err != nil {
-			p.Err, p.Since, p.Stopped = explain(err), since, n.book.IsLeaving(id)
+			p.Err, p.Since, p.Stopped = Explain(err), since, n.Book.IsLeaving(id)
 		}
 		known[m.Addr] = true
 		out = append(out, p)
 	}
-	if n.replica.Raft.Load() == nil || n.replica.Leader() == "" {
+	if n.Replica.Raft.Load() == nil || n.Replica.Leader() == "" {
 		for _, p := range n.unanswered.list() {
 			if !known[p.Addr] {
 				out = append(out, p)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b peerStatus) int { return strings.Compare(a.Name+"\x00"+a.Addr, b.Name+"\x00"+b.Addr) })
+	slices.SortFunc(out, func(a, b PeerStatus) int { return strings.Compare(a.Name+"\x00"+a.Addr, b.Name+"\x00"+b.Addr) })
 	return out
 }
 
 // describe names a peer and says what is wrong.
-func (p *peerStatus) describe() string {
+func (p *PeerStatus) describe() string {
 	who := p.Addr
 	if p.Name != "" {
 		who = p.Name + " at " + p.Addr
@@ -101,10 +101,10 @@ func (p *peerStatus) describe() string {
 	return who + ": " + p.Err
 }
 
-// unreachable lists the peers that cannot be reached, and did not say that they are on their way out.
-func (n *membership) unreachable() string {
+// Unreachable lists the peers that cannot be reached, and did not say that they are on their way out.
+func (n *Membership) Unreachable() string {
 	var all []string
-	for _, p := range n.peersStatus() {
+	for _, p := range n.PeerStatus() {
 		if p.Err != "" && !p.Stopped {
 			all = append(all, p.describe())
 		}
@@ -112,8 +112,8 @@ func (n *membership) unreachable() string {
 	return strings.Join(all, "; ")
 }
 
-// explain says in plain words why a peer cannot be reached. The words stay the same as long as the cause does.
-func explain(err error) string {
+// Explain says in plain words why a peer cannot be reached. The words stay the same as long as the cause does.
+func Explain(err error) string {
 	var (
 		secret  *wire.WrongSecretError
 		node    *wire.WrongNodeError
@@ -162,19 +162,19 @@ func explain(err error) string {
 	return err.Error()
 }
 
-// whyNot says what the node is waiting for.
-func (n *membership) whyNot() string {
-	if s := n.life.Setback.Load(); s != nil {
+// WhyNot says what the node is waiting for.
+func (n *Membership) WhyNot() string {
+	if s := n.Life.Setback.Load(); s != nil {
 		return s.Err.Error()
 	}
 	why := "the cluster has no leader that it can reach"
-	if n.replica.Raft.Load() == nil {
+	if n.Replica.Raft.Load() == nil {
 		why = "it has found no cluster yet"
-		if w := n.life.WaitsFor.Load(); w != nil {
+		if w := n.Life.WaitsFor.Load(); w != nil {
 			why = *w
 		}
 	}
-	if all := n.unreachable(); all != "" {
+	if all := n.Unreachable(); all != "" {
 		why += "; " + all
 	}
 	return why

@@ -1,4 +1,4 @@
-package flotilla
+package membership
 
 import (
 	"fmt"
@@ -8,23 +8,23 @@ import (
 	"sync"
 )
 
-// settings are what all nodes of a cluster should have configured alike, as they tell each other in greetings. No secret is among them, and nothing
+// Settings are what all nodes of a cluster should have configured alike, as they tell each other in greetings. No secret is among them, and nothing
 // that may differ. A name that one side does not know says nothing about the other.
-type settings struct {
+type Settings struct {
 	Version int
 	Values  map[string]string // by the field of Config, or "domains"
 }
 
 const (
-	settingsVersion = 1
-	longestSetting  = 1024 // bytes of a value; of a longer one there is a checksum
+	SettingsVersion = 1
+	LongestSetting  = 1024 // bytes of a value; of a longer one there is a checksum
 )
 
-// timingSetting is the one that must not differ: leases of different length would overlap.
-const timingSetting = "Timing"
+// TimingSetting is the one that must not differ: leases of different length would overlap.
+const TimingSetting = "Timing"
 
-// differ returns the names of the settings that differ.
-func (s settings) differ(from settings) []string {
+// Differ returns the names of the settings that differ.
+func (s Settings) Differ(from Settings) []string {
 	var names []string
 	for name, value := range s.Values {
 		if other, ok := from.Values[name]; ok && other != value {
@@ -36,8 +36,8 @@ func (s settings) differ(from settings) []string {
 }
 
 // unsafe says why a node with these settings cannot be in one cluster with this node, empty if it can.
-func (s settings) unsafe(own settings) string {
-	theirs, ours := s.Values[timingSetting], own.Values[timingSetting]
+func (s Settings) unsafe(own Settings) string {
+	theirs, ours := s.Values[TimingSetting], own.Values[TimingSetting]
 	if theirs == "" || theirs == ours {
 		return ""
 	}
@@ -47,15 +47,15 @@ func (s settings) unsafe(own settings) string {
 // peerSettings are what the other nodes have configured, by their last word. The zero peerSettings is ready.
 type peerSettings struct {
 	mu sync.Mutex
-	m  map[string]settings // by node ID
+	m  map[string]Settings // by node ID
 }
 
 // hear takes down what a node says, and reports whether that is news.
-func (p *peerSettings) hear(id string, s settings) bool {
+func (p *peerSettings) hear(id string, s Settings) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {
-		p.m = make(map[string]settings)
+		p.m = make(map[string]Settings)
 	}
 	if s.Values == nil || maps.Equal(p.m[id].Values, s.Values) {
 		return false
@@ -65,22 +65,22 @@ func (p *peerSettings) hear(id string, s settings) bool {
 }
 
 // differences returns what differs from own, in words, by node ID.
-func (p *peerSettings) differences(own settings) map[string][]string {
+func (p *peerSettings) differences(own Settings) map[string][]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := make(map[string][]string)
 	for id, s := range p.m {
-		for _, name := range own.differ(s) {
+		for _, name := range own.Differ(s) {
 			out[id] = append(out[id], fmt.Sprintf("%s: %s here, %s there", name, own.Values[name], s.Values[name]))
 		}
 	}
 	return out
 }
 
-// misconfigured lists the nodes whose settings differ from this one's.
-func (n *membership) misconfigured() string {
+// Misconfigured lists the nodes whose settings differ from this one's.
+func (n *Membership) Misconfigured() string {
 	var all []string
-	for _, p := range n.peersStatus() {
+	for _, p := range n.PeerStatus() {
 		for _, d := range p.Differs {
 			all = append(all, p.Name+" at "+p.Addr+": "+d)
 		}

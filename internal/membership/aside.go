@@ -1,4 +1,4 @@
-package flotilla
+package membership
 
 import (
 	"context"
@@ -16,47 +16,47 @@ import (
 // auditTime is how long Open waits for the peers to decide which process of this node is the one.
 const auditTime = 5 * time.Second
 
-// audit asks the peers of a member whether this process may go on as it. Only when they say that the
+// Audit asks the peers of a member whether this process may go on as it. Only when they say that the
 // directory is an older copy it returns an error; the rest is seen to when the node enters its cluster.
-func (n *membership) audit(ctx context.Context) error {
-	if n.replica.Dir == nil || !n.ident.identity().Member {
+func (n *Membership) Audit(ctx context.Context) error {
+	if n.Replica.Dir == nil || !n.Ident.Identity().Member {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, auditTime)
 	defer cancel()
 	for {
-		r := n.greet(ctx)
-		if no := new(refusedError); errors.As(r.err, &no) && no.Kind == refusedOlder {
+		r := n.Greet(ctx)
+		if no := new(RefusedError); errors.As(r.Err, &no) && no.Kind == refusedOlder {
 			return no
 		}
 		if r.wait == nil {
 			return nil
 		}
 		select {
-		case <-time.After(n.timing.Retry()):
+		case <-time.After(n.Timing.Retry()):
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// giveUp is fail for a node that may have to set its state aside: it does so when it starts again.
-func (n *membership) giveUp(err error) {
-	if no := new(refusedError); errors.As(err, &no) && no.Kind == refusedOlder && n.replica.Dir != nil {
+// GiveUp is fail for a node that may have to set its state aside: it does so when it starts again.
+func (n *Membership) GiveUp(err error) {
+	if no := new(RefusedError); errors.As(err, &no) && no.Kind == refusedOlder && n.Replica.Dir != nil {
 		aside := durable.AsideName(time.Now())
-		if saved := n.ident.save(func(id *identity) { id.Aside = aside }); saved != nil {
+		if saved := n.Ident.Save(func(id *Identity) { id.Aside = aside }); saved != nil {
 			err = errors.Join(err, saved)
 		} else {
-			err = fmt.Errorf("%w; start it again: its state is then set aside in %s, and it joins as a new node", err, filepath.Join(n.replica.Dir.Path(), aside))
+			err = fmt.Errorf("%w; start it again: its state is then set aside in %s, and it joins as a new node", err, filepath.Join(n.Replica.Dir.Path(), aside))
 		}
 	}
-	n.replica.Fail(err)
+	n.Replica.Fail(err)
 }
 
 // setAside moves a node's state into a directory of its own, and writes down that the node which begins
 // anew is to have the cluster forget the one that it was. It may be repeated.
-func setAside(dir *durable.Dir, id, fresh *identity) (*identity, error) {
-	fail := func(err error) (*identity, error) {
+func setAside(dir *durable.Dir, id, fresh *Identity) (*Identity, error) {
+	fail := func(err error) (*Identity, error) {
 		return nil, &errs.ConfigError{Field: "Dir", Reason: "the state of the node, which is an older copy, cannot be set aside; move it out of " + dir.Path() + " to join as a new node", Err: err}
 	}
 	if err := dir.SetAside(id.Aside, durable.IdentityFile); err != nil {
