@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
@@ -43,7 +44,7 @@ type operatorConfig struct {
 	book    *peers.Table
 	replica *replica.Replica
 	members *membership.Membership
-	roles   *holder
+	roles   *roles.Holder
 	up      operatorUp
 }
 
@@ -339,7 +340,7 @@ func (n *operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.An
 	case now.HoldDown != 0:
 		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.book.NameOf(now.Node), q.Role)
 	}
-	switch err := n.roles.move(ctx, q.Role, q.To); {
+	switch err := n.roles.MoveRole(ctx, q.Role, q.To); {
 	case errors.Is(err, state.ErrNoTransferee) && q.To == "":
 		return refuse("no other node waits for %s", q.Role)
 	case errors.Is(err, state.ErrNoTransferee):
@@ -387,8 +388,8 @@ func (n *operator) serveDrain(ctx context.Context, peer string, body []byte) ([]
 // drainAside takes this node out of balancers' choice and its roles off it, until undrain or its end. It goes on serving.
 func (n *operator) drainAside(ctx context.Context) (remote.Answer, error) {
 	held := 0
-	for _, t := range n.roles.tenures.all() {
-		if t.isRole() {
+	for _, t := range n.roles.Tenures.All() {
+		if t.IsRole() {
 			held++
 		}
 	}
@@ -396,10 +397,10 @@ func (n *operator) drainAside(ctx context.Context) (remote.Answer, error) {
 		n.log.Info("an operator drains this node", "roles", held)
 	}
 	n.life.Changed.Notify()
-	n.roles.tenures.stir()
+	n.roles.Tenures.Recheck()
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
-	if err := n.roles.yieldAll(ctx, func(t *tenure) bool { return n.life.Cordoned.Load() && t.isRole() }); err != nil { // undrain may come meanwhile
+	if err := n.roles.YieldAll(ctx, func(t *roles.Tenure) bool { return n.life.Cordoned.Load() && t.IsRole() }); err != nil { // undrain may come meanwhile
 		return remote.Answer{}, n.life.Explain(err)
 	}
 	if held == 0 {

@@ -22,6 +22,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
@@ -76,7 +77,7 @@ type Node struct {
 	replica *replica.Replica
 	keeper  *lease.Manager
 	members *membership.Membership
-	roles   *holder
+	roles   *roles.Holder
 	ops     *operator
 	waiting *waiting
 
@@ -338,17 +339,17 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 	})
 	n.keeper = lease.New(lease.Config{
 		Timing: n.timing, Held: n.cfg.held, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Clocks: n.clocks, Replica: n.replica,
-		OnLost: func(session uint64, end time.Time, cause error) { n.roles.tenures.lose(session, end, cause) },
+		OnLost: func(session uint64, end time.Time, cause error) { n.roles.Tenures.Lose(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
 		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Book: n.book, Port: port, Replica: n.replica, Keeper: n.keeper,
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
-			StillSeen:   func(session uint64) bool { return n.roles.tenures.seen(session) },
+			StillSeen:   func(session uint64) bool { return n.roles.Tenures.Seen(session) },
 		},
 	})
-	n.roles = newHolder(holderConfig{
-		maxState: n.cfg.MaxState, timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, keeper: n.keeper,
+	n.roles = roles.New(roles.Config{
+		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Replica: n.replica, Keeper: n.keeper,
 	})
 	n.ops = newOperator(operatorConfig{
 		timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, members: n.members, roles: n.roles,
@@ -460,7 +461,7 @@ func (n *Node) shut() error {
 		n.replica.LeaveDir()
 	}
 	n.own.flush()
-	n.roles.tenures.awaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
+	n.roles.Tenures.AwaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 

@@ -82,8 +82,8 @@ func (n *Node) heldDown() string {
 // stillHeld lists what this node, on its way out, still holds.
 func (n *Node) stillHeld() string {
 	var all []string
-	for _, t := range n.roles.tenures.all() {
-		all = append(all, strings.TrimPrefix(t.key, keyspace.RolePrefix))
+	for _, t := range n.roles.Tenures.All() {
+		all = append(all, strings.TrimPrefix(t.Key, keyspace.RolePrefix))
 	}
 	slices.Sort(all)
 	return strings.Join(all, ", ")

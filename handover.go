@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
 // How a node on its way out hands over. It needs a majority of the voters for that. When they leave as well there is nobody to
@@ -24,13 +25,13 @@ func (n *Node) stopLeaving() {
 func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
-	n.roles.tenures.stir()
+	n.roles.Tenures.Recheck()
 	n.keeper.SendLeaving(n.replica.Others())
 }
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
 func (n *Node) handOver(ctx context.Context) error {
-	yielded := n.roles.yieldAll(ctx, (*tenure).any)
+	yielded := n.roles.YieldAll(ctx, (*roles.Tenure).Any)
 	if n.replica.Raft.Load() == nil || n.life.Failure() != nil || len(n.replica.Others()) == 0 {
 		return yielded
 	}

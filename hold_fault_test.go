@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -30,7 +31,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
 		c := state.ClaimRole{Role: keyspace.RolePrefix + "r", Wait: true, MaxState: n.cfg.MaxState}
-		ref, index, err := n.roles.await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
+		ref, index, err := n.roles.Await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,15 +39,15 @@ func TestShutdownWhileEntering(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		n.life.Leaving.Store(true) // Shutdown
 		n.life.Changed.Notify()
-		if err := n.roles.yieldAll(t.Context(), (*tenure).any); err != nil { // handOver
+		if err := n.roles.YieldAll(t.Context(), (*roles.Tenure).Any); err != nil { // handOver
 			t.Fatal(err)
 		}
 		// enterTenure goes on
-		held := &tenure{n: n.roles, key: c.Role, ref: ref, at: index}
-		held.ctx, held.stop = context.WithCancelCause(t.Context())
-		held.unwatch = context.AfterFunc(n.life.Works, func() {})
-		if !n.roles.beginTenure(held) {
-			n.roles.endTenure(held)
+		held := &roles.Tenure{N: n.roles, Key: c.Role, Ref: ref, At: index}
+		held.Ctx, held.Stop = context.WithCancelCause(t.Context())
+		held.Unwatch = context.AfterFunc(n.life.Works, func() {})
+		if !n.roles.BeginTenure(held) {
+			n.roles.EndTenure(held)
 			return // f does not begin
 		}
 		// f has begun; handOver goes on after yieldAll
@@ -65,7 +66,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		if left := time.Until(held.Deadline()); left > 0 {
 			t.Errorf("the role is granted again %v before the deadline of f, which has begun", left)
 		}
-		n.roles.endTenure(held)
+		n.roles.EndTenure(held)
 	})
 }
 
@@ -84,7 +85,7 @@ func TestBundleIsTiedToTheTenure(t *testing.T) {
 			keep := context.WithoutCancel(ctx)
 			close(started)
 			<-ctx.Done()
-			time.Sleep(yieldTime + time.Second) // it takes too long: the role goes on without it
+			time.Sleep(roles.YieldTime + time.Second) // it takes too long: the role goes on without it
 			if err := n.storage.Store(keep, "plain", []byte("x")); !errors.Is(err, ErrLost) {
 				t.Errorf("a plain late write: %v", err)
 			}
@@ -143,7 +144,7 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		claim.Seq, claim.Acked = n.replica.Writes.Begin(session)
 		entry := state.SealCommand(n.store.State().Keys, &claim)
 		n.replica.Writes.End(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
-		n.roles.withdraw(lock.Role, state.Ref{Node: n.self.ID, Session: session, Seq: claim.Seq})
+		n.roles.Withdraw(lock.Role, state.Ref{Node: n.self.ID, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
 		var e codec.Encoder
@@ -407,7 +408,7 @@ func TestNestedHoldKeepsOuter(t *testing.T) {
 			return n.Hold(ctx, Role{Name: "inner"}, func(ctx context.Context, _ Tenure) error {
 				close(began)
 				<-ctx.Done()
-				time.Sleep(yieldTime + time.Second)
+				time.Sleep(roles.YieldTime + time.Second)
 				result <- n.storage.Store(context.WithoutCancel(ctx), "plain", []byte("x"))
 				return nil
 			})

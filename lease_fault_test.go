@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -102,13 +103,13 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 		held := tenure.(*tenureOf)
 		if left := time.Until(tenure.Deadline()); left > 0 {
 			t.Errorf("the role is granted again (fence %d after %d) %v before the first holder's deadline; its context: %v",
-				got.Fence(), tenure.Fence(), left, held.ctx.Err())
+				got.Fence(), tenure.Fence(), left, held.Ctx.Err())
 		}
 		net.Heal()
 	})
 }
 
-type tenureOf = tenure // the name is taken by a variable above
+type tenureOf = roles.Tenure // the name is taken by a variable above
 
 // A greeting of a node's earlier process, which arrives late, makes the leader think that the process that runs now is gone: no
 // write waits for it any more, and it goes on reading with its lease. Nothing corrects that as long as there is a leader.

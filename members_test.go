@@ -2,10 +2,11 @@ package flotilla
 
 import (
 	"fmt"
-	"github.com/flotilla-ha/flotilla/internal/membership"
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/membership"
 )
 
 // place is a member in a test of who votes, and what becomes of it.

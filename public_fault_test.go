@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -124,7 +125,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		n := others[0]
 		c := state.ClaimRole{Role: keyspace.RolePrefix + "r", Wait: true, MaxState: n.cfg.MaxState, Public: &state.PublicRole{HoldDown: time.Minute}}
-		ref, _, err := n.roles.await(t.Context(), c, nil)
+		ref, _, err := n.roles.Await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +141,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if index, err := n.roles.granted(ctx, c, ref, nil); index != 0 || err != nil {
+		if index, err := n.roles.Granted(ctx, c, ref, nil); index != 0 || err != nil {
 			t.Errorf("what is left of the claim is granted at %d, %v; want that it is gone", index, err)
 		}
 	})
@@ -151,7 +152,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 func TestGhostsOutlastSlowClocks(t *testing.T) {
 	k := loneKeeper()
 	const slow, fast = 1 - 1./timing.Drift, 1 + 1./timing.Drift
-	for _, linger := range []time.Duration{0, 10 * time.Millisecond, 2500 * time.Millisecond, maxLinger} {
+	for _, linger := range []time.Duration{0, 10 * time.Millisecond, 2500 * time.Millisecond, roles.MaxLinger} {
 		for _, lapsed := range []bool{true, false} {
 			seen := float64(linger) / slow
 			if !lapsed {
@@ -166,11 +167,11 @@ func TestGhostsOutlastSlowClocks(t *testing.T) {
 
 // A holder whose session is long over comes to say that it keeps. What the newest session keeps was forgotten, and that session ended as one that leaves nothing.
 func TestNewestKeptSessionCounts(t *testing.T) {
-	ts := newTenures()
+	ts := roles.NewTenures()
 	for _, session := range []uint64{8, 5} {
-		ts.keep(&tenure{ref: state.Ref{Session: session}})
+		ts.Keep(&roles.Tenure{Ref: state.Ref{Session: session}})
 	}
-	if !ts.seen(8) {
+	if !ts.Seen(8) {
 		t.Error("what session 8 keeps is forgotten")
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/hostname"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
 const (
@@ -165,7 +166,7 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Drain.Patience+max(n.cfg.Drain.Grace, 0))
 	defer cancel()
 	// Clients come to the addresses that this node holds for as long as it does.
-	if err := n.roles.yieldAll(end, (*tenure).isPublic); err != nil {
+	if err := n.roles.YieldAll(end, (*roles.Tenure).IsPublic); err != nil {
 		n.log.Warn("draining: what is seen of this node was not handed over in time", "err", err)
 	}
 	select {

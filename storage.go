@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/caddyserver/certmagic"
@@ -55,7 +56,7 @@ type storageNode struct {
 	store   *applied.Store
 	replica *replica.Replica
 	keeper  *lease.Manager
-	roles   *holder
+	roles   *roles.Holder
 
 	dropTickets func(ctx context.Context) error
 }
@@ -335,7 +336,7 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 		err = fmt.Errorf("%w: another node has it", ErrLost)
 	}
 	if err == nil && !s.keep(name, lock, ref) {
-		s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
+		s.at().roles.Withdraw(keyspace.LockPrefix+name, ref)
 		err = fmt.Errorf("%w: it was unlocked meanwhile", ErrLost)
 	}
 	return pathError("renew lock", name, err)
@@ -380,14 +381,14 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 				if kept {
 					s.drop(name, ref)
 				}
-				s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
+				s.at().roles.Withdraw(keyspace.LockPrefix+name, ref)
 				break
 			}
 			if kept {
 				return true, nil
 			}
 			if !wait {
-				s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
+				s.at().roles.Withdraw(keyspace.LockPrefix+name, ref)
 				return false, nil
 			}
 			renewed := s.at().keeper.Renewed.Wait()
@@ -395,7 +396,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 			case <-freed:
 			case <-renewed:
 			case <-ctx.Done():
-				s.at().roles.withdraw(keyspace.LockPrefix+name, ref)
+				s.at().roles.Withdraw(keyspace.LockPrefix+name, ref)
 				return false, context.Cause(ctx)
 			}
 		}
@@ -413,7 +414,7 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 	if err != nil {
 		return state.Ref{}, err
 	}
-	ref, _, err := s.at().roles.await(ctx, state.ClaimRole{Role: keyspace.LockPrefix + name, Wait: wait, MaxState: s.limit()}, nil)
+	ref, _, err := s.at().roles.Await(ctx, state.ClaimRole{Role: keyspace.LockPrefix + name, Wait: wait, MaxState: s.limit()}, nil)
 	return ref, err
 }
 
@@ -437,7 +438,7 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	if err == nil {
 		err = a.Code.Err()
 	} else if !errors.Is(err, ErrLost) {
-		s.at().roles.withdraw(keyspace.LockPrefix+name, lock.ref)
+		s.at().roles.Withdraw(keyspace.LockPrefix+name, lock.ref)
 	}
 	return pathError("unlock", name, errors.Join(append(errs, err)...))
 }

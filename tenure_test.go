@@ -3,6 +3,7 @@ package flotilla
 import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/lease"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/state"
 
 	"context"
@@ -18,10 +19,10 @@ import (
 )
 
 // wakeUps returns how often a waiter was told something.
-func wakeUps(ts *tenures) int {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	return ts.woken
+func wakeUps(ts *roles.Tenures) int {
+	ts.Mu.Lock()
+	defer ts.Mu.Unlock()
+	return ts.Woken
 }
 
 // A thousand waiters are served in the order in which they came, and each is woken once: by its own grant.
@@ -59,7 +60,7 @@ func TestThousandWaiters(t *testing.T) {
 		start := nodes[0].store.State().Index
 		var woken [3]int
 		for i, n := range nodes {
-			woken[i] = wakeUps(n.roles.tenures)
+			woken[i] = wakeUps(n.roles.Tenures)
 		}
 		close(release)
 		wg.Wait()
@@ -70,7 +71,7 @@ func TestThousandWaiters(t *testing.T) {
 		}
 		all := 0
 		for i, n := range nodes {
-			all += wakeUps(n.roles.tenures) - woken[i]
+			all += wakeUps(n.roles.Tenures) - woken[i]
 		}
 		if all != waiters-1 {
 			t.Errorf("%d waiters were woken %d times", waiters-1, all)

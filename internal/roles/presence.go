@@ -1,4 +1,4 @@
-package flotilla
+package roles
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
@@ -12,8 +12,8 @@ type presence struct {
 	there map[string]uint64 // sessions that nobody suspects; raft's goroutine alone touches it
 }
 
-// observe compares the sessions with those of before. It is called by raft's goroutine.
-func (p *presence) observe(s *state.State) {
+// Observe compares the sessions with those of before. It is called by raft's goroutine.
+func (p *presence) Observe(s *state.State) {
 	now := make(map[string]uint64)
 	more := false
 	it := s.Sessions.Root().Iterator()
@@ -31,4 +31,4 @@ func (p *presence) observe(s *state.State) {
 
 // Returned returns a channel that is closed when a node that the cluster did not hear is there again, as after a partition. Package vip asks
 // for it: those who were on that node's side may not know yet who has an address now.
-func (t *tenure) Returned() <-chan struct{} { return t.n.presence.back.Wait() }
+func (t *Tenure) Returned() <-chan struct{} { return t.N.Presence.back.Wait() }
