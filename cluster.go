@@ -20,6 +20,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/ops"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
@@ -78,7 +79,7 @@ type Node struct {
 	keeper  *lease.Manager
 	members *membership.Membership
 	roles   *roles.Holder
-	ops     *operator
+	ops     *ops.Operator
 	waiting *waiting
 
 	closeOnce sync.Once
@@ -351,16 +352,16 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 	n.roles = roles.New(roles.Config{
 		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Replica: n.replica, Keeper: n.keeper,
 	})
-	n.ops = newOperator(operatorConfig{
-		timing: n.timing, log: n.log, life: n.life, self: n.self, store: n.store, book: n.book, replica: n.replica, members: n.members, roles: n.roles,
-		up: operatorUp{
-			status: func() ([]byte, bool, error) {
+	n.ops = ops.New(ops.Config{
+		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Replica: n.replica, Members: n.members, Roles: n.roles,
+		Up: ops.Up{
+			Status: func() ([]byte, bool, error) {
 				s := n.Status()
 				b, err := json.Marshal(s)
 				return b, s.Ready || s.Err != "", err
 			},
-			records:  n.storage,
-			storeAll: n.storage.storeAll,
+			Records:  n.storage,
+			StoreAll: n.storage.storeAll,
 		},
 	})
 	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)

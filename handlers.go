@@ -22,7 +22,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+rpc.Term, rpc.Bytes(n.replica.ServeTerm))
 	mux.HandleFunc("POST "+rpc.Expired, rpc.Bytes(n.keeper.ServeExpired))
 	mux.HandleFunc("POST "+rpc.DeathNotice, rpc.Bytes(n.members.ServeDeathNotice))
-	n.ops.handleRecords(mux)
-	n.ops.handleAdmin(mux)
+	n.ops.HandleRecords(mux)
+	n.ops.HandleAdmin(mux)
 	return n.members.OnlyNewest(mux)
 }

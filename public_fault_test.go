@@ -195,7 +195,7 @@ func TestRemovedHolderHasItsLease(t *testing.T) {
 				net.Block(holder.self.Name, leader.self.Name)
 				net.Block(leader.self.Name, holder.self.Name)
 			}
-			answer, err := leader.ops.removeMember(t.Context(), l, remote.RemoveRequest{Node: holder.self.ID, Force: true})
+			answer, err := leader.ops.RemoveMember(t.Context(), l, remote.RemoveRequest{Node: holder.self.ID, Force: true})
 			if err != nil || answer.Refused {
 				t.Fatal(answer.Text, err)
 			}

@@ -4,12 +4,12 @@ package main
 func copyRows() []row {
 	return []row{
 		m("a process that is not to be believed is not noted", "TestRolledBackDirectory",
-			"internal/membership/copies.go", "Meet", `if no != nil {`, `if false {`),
+			"internal/membership/copies.go", "Meet", `if no != nil {`, `if false {`).of("."),
 		m("a node that comes back lets a new process lead", "TestNewProcessLeads",
 			"internal/membership/copies.go", "Meet", `if led := n.Replica.Port.Transport().LedBy(in.ID); led != in.Boot {`,
-			`if led := n.Replica.Port.Transport().LedBy(in.ID); led != "" {`),
+			`if led := n.Replica.Port.Transport().LedBy(in.ID); led != "" {`).of("."),
 		m("nobody leads who lacks what a node has applied", "TestRolledBackAndRestored",
-			"internal/membership/copies.go", "MayLead", `if applied <= last {`, `if true {`),
+			"internal/membership/copies.go", "MayLead", `if applied <= last {`, `if true {`).of("."),
 		m("a raft request of an older process is refused", "TestNodeRefusesForRaft",
 			"internal/wire/inbound.go", "pump", `err = t.port.fresh(peer, process)`, ``),
 		m("a leader's log is compared before raft sees it", "TestNodeRefusesForRaft",
@@ -27,6 +27,6 @@ func copyRows() []row {
 		m("a deleted entry has no sum", "TestSumsFollowTheLog",
 			"internal/history/log.go", "DeleteRange", `l.points = l.points[:min(lo-l.base, uint64(len(l.points)))]`, ``),
 		m("an older directory is refused", "TestRolledBackDirectory",
-			"internal/membership/copies.go", "examine", `case recorded && !knows && (l == lifeEnded || !present):`, `case false:`),
+			"internal/membership/copies.go", "examine", `case recorded && !knows && (l == lifeEnded || !present):`, `case false:`).of("."),
 	}
 }

@@ -1,4 +1,4 @@
-package flotilla
+package ops
 
 import (
 	"bytes"
@@ -26,25 +26,25 @@ const (
 	remoteLoad = 4 << 20 // bytes of values, beyond which no other one is added
 )
 
-// handleRecords serves the calls of operators' programs, which are no members. They have proved that they know the secret, and
+// HandleRecords serves the calls of operators' programs, which are no members. They have proved that they know the secret, and
 // whoever knows it is trusted.
-func (n *operator) handleRecords(mux *http.ServeMux) {
+func (n *Operator) HandleRecords(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallList, rpc.Bytes(n.serveRecordList))
 	mux.HandleFunc("POST "+remote.CallLoad, rpc.Bytes(n.serveRecordLoad))
 	mux.HandleFunc("POST "+remote.CallPut, rpc.Bytes(n.serveRecordPut))
 }
 
 // serveRecordList answers without a leader too, and says so: what a node has is worth saving then.
-func (n *operator) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *Operator) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeListRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
 	}
 	var reply remote.ListReply
 	if q.After == "" {
-		reply.Current = n.replica.CaughtUp(ctx, 1)
+		reply.Current = n.Replica.CaughtUp(ctx, 1)
 	}
-	keys, err := n.up.records.List(ctx, q.Dir, true)
+	keys, err := n.Up.Records.List(ctx, q.Dir, true)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (n *operator) serveRecordList(ctx context.Context, _ string, body []byte) (
 	return reply.Encode(), nil
 }
 
-func (n *operator) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *Operator) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeLoadRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
@@ -86,8 +86,8 @@ func (n *operator) serveRecordLoad(ctx context.Context, _ string, body []byte) (
 }
 
 // recordValue returns the value at key, if there is one.
-func (n *operator) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
-	value, err := n.up.records.Load(ctx, key)
+func (n *Operator) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
+	value, err := n.Up.Records.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) {
 		return nil, false, nil
 	}
@@ -96,7 +96,7 @@ func (n *operator) recordValue(ctx context.Context, key string) ([]byte, bool, e
 
 // serveRecordPut stores records in one write, after it has looked what is there. Somebody else may write between the two; an operator
 // who asks for records to be kept is answered for the moment of the question.
-func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *Operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodePutRequest(body)
 	if err != nil || len(q.Records) == 0 {
 		return nil, codec.ErrMalformed
@@ -114,8 +114,8 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 		}
 		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
-	if !n.replica.CaughtUp(ctx, 4) {
-		return nil, n.life.Explain(errs.NoLeader)
+	if !n.Replica.CaughtUp(ctx, 4) {
+		return nil, n.Life.Explain(errs.NoLeader)
 	}
 	reply, err := n.compare(ctx, records)
 	if err != nil {
@@ -124,9 +124,9 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 	if reply.Outcome == remote.Same || q.Mode == remote.Check || q.Mode == remote.Keep && reply.Outcome == remote.Differs {
 		return reply.Encode(), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.replica.AttemptTimeout(), errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.Replica.AttemptTimeout(), errs.NoLeader)
 	defer cancel()
-	err = n.up.storeAll(ctx, records)
+	err = n.Up.StoreAll(ctx, records)
 	if reason, refused := refusedBecause(err); refused {
 		return remote.PutReply{Outcome: remote.Refused, Reason: reason}.Encode(), nil
 	}
@@ -140,7 +140,7 @@ func (n *operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 }
 
 // compare says what storing records would change: Stored, Same or Differs.
-func (n *operator) compare(ctx context.Context, records []state.Record) (remote.PutReply, error) {
+func (n *Operator) compare(ctx context.Context, records []state.Record) (remote.PutReply, error) {
 	same := 0
 	var differ []string
 	for _, r := range records {

@@ -1,4 +1,4 @@
-package flotilla
+package ops
 
 import (
 	"context"
@@ -34,26 +34,26 @@ import (
 
 const statusTimeout = 2 * time.Second // for another node to tell its status
 
-// operatorConfig is what an operator needs of the node around it.
-type operatorConfig struct {
-	timing  timing.Timing
-	log     *slog.Logger
-	life    *lifecycle.Life
-	self    *self.Self
-	store   *applied.Store
-	book    *peers.Table
-	replica *replica.Replica
-	members *membership.Membership
-	roles   *roles.Holder
-	up      operatorUp
+// Config is what an operator needs of the node around it.
+type Config struct {
+	Timing  timing.Timing
+	Log     *slog.Logger
+	Life    *lifecycle.Life
+	Self    *self.Self
+	Store   *applied.Store
+	Book    *peers.Table
+	Replica *replica.Replica
+	Members *membership.Membership
+	Roles   *roles.Holder
+	Up      Up
 }
 
-// operatorUp is what an operator asks of the node.
-type operatorUp struct {
-	// status returns the node's status as JSON, and whether that says why the node is not ready, if it is not.
-	status   func() (text []byte, explained bool, err error)
-	records  records
-	storeAll func(ctx context.Context, records []state.Record) error // all or none
+// Up is what an operator asks of the node.
+type Up struct {
+	// Status returns the node's status as JSON, and whether that says why the node is not ready, if it is not.
+	Status   func() (text []byte, explained bool, err error)
+	Records  records
+	StoreAll func(ctx context.Context, records []state.Record) error // all or none
 }
 
 // records are what the cluster stores, as certmagic.Storage has it.
@@ -62,14 +62,14 @@ type records interface {
 	Load(ctx context.Context, key string) ([]byte, error)
 }
 
-// operator does what operators ask for from outside.
-type operator struct{ operatorConfig }
+// Operator does what operators ask for from outside.
+type Operator struct{ Config }
 
-func newOperator(cfg operatorConfig) *operator { return &operator{cfg} }
+func New(cfg Config) *Operator { return &Operator{cfg} }
 
-// handleAdmin serves the calls by which operators look after the cluster. Any node takes them. A call that a member passes on is not passed on
+// HandleAdmin serves the calls by which operators look after the cluster. Any node takes them. A call that a member passes on is not passed on
 // again: two nodes may each take the other for the leader.
-func (n *operator) handleAdmin(mux *http.ServeMux) {
+func (n *Operator) HandleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallStatus, rpc.Bytes(n.serveStatus))
 	mux.HandleFunc("POST "+remote.CallRemove, rpc.Bytes(n.serveRemove))
 	mux.HandleFunc("POST "+remote.CallTransfer, rpc.Bytes(n.serveTransfer))
@@ -78,7 +78,7 @@ func (n *operator) handleAdmin(mux *http.ServeMux) {
 }
 
 // serveStatus answers for this node, and for others by asking them.
-func (n *operator) serveStatus(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *Operator) serveStatus(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeStatusRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
@@ -93,20 +93,20 @@ func (n *operator) serveStatus(ctx context.Context, peer string, body []byte) ([
 	defer cancel()
 	var asking sync.WaitGroup
 	for i := range reply.Nodes {
-		asking.Go(func() { n.fillStatus(ctx, &reply.Nodes[i], n.replica.IsServer(peer)) })
+		asking.Go(func() { n.fillStatus(ctx, &reply.Nodes[i], n.Replica.IsServer(peer)) })
 	}
 	asking.Wait()
 	return reply.Encode(), nil
 }
 
 // listMembers returns this node and then the others, by name.
-func (n *operator) listMembers() []state.Member {
-	self := n.members.AsMember()
+func (n *Operator) listMembers() []state.Member {
+	self := n.Members.AsMember()
 	var others []state.Member
-	for _, id := range n.replica.Others() {
-		m, ok := n.store.State().Member(id)
+	for _, id := range n.Replica.Others() {
+		m, ok := n.Store.State().Member(id)
 		if !ok {
-			m, _ = n.book.Get(id)
+			m, _ = n.Book.Get(id)
 			m.ID = id
 		}
 		others = append(others, m)
@@ -116,15 +116,15 @@ func (n *operator) listMembers() []state.Member {
 }
 
 // fillStatus completes what is known of a node by what it says. With here true only this one is asked.
-func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool) {
-	if out.ID == n.self.ID {
-		b, explained, err := n.up.status()
+func (n *Operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here bool) {
+	if out.ID == n.Self.ID {
+		b, explained, err := n.Up.Status()
 		if err != nil {
 			out.Why = err.Error()
 			return
 		}
 		if out.Status = b; !explained {
-			out.Why = n.members.WhyNot()
+			out.Why = n.Members.WhyNot()
 		}
 		return
 	}
@@ -132,7 +132,7 @@ func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here 
 		out.Why = "it was not asked"
 		return
 	}
-	b, err := n.replica.Port.Call(ctx, out.ID, remote.CallStatus, remote.StatusRequest{Node: out.ID}.Encode())
+	b, err := n.Replica.Port.Call(ctx, out.ID, remote.CallStatus, remote.StatusRequest{Node: out.ID}.Encode())
 	if err == nil {
 		var reply remote.StatusReply
 		if reply, err = remote.DecodeStatusReply(b); err == nil && len(reply.Nodes) == 1 {
@@ -144,7 +144,7 @@ func (n *operator) fillStatus(ctx context.Context, out *remote.NodeStatus, here 
 }
 
 // unreached says in a few words why another node could not be asked.
-func (n *operator) unreached(ctx context.Context, id string, err error) string {
+func (n *Operator) unreached(ctx context.Context, id string, err error) string {
 	var answer *wire.CallError
 	switch {
 	case errors.As(err, &answer) && answer.Status == http.StatusNotFound:
@@ -163,37 +163,37 @@ func (n *operator) unreached(ctx context.Context, id string, err error) string {
 
 // toLeader has the leader carry out what an operator asks for, this node or another, for some attempts' time at most. An error of serve is
 // a reason to try again; what trying again would not change is an Answer.
-func (n *operator) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
-	if n.replica.Raft.Load() == nil {
-		return nil, fmt.Errorf("%w: %s", errs.NotReady, n.members.WhyNot())
+func (n *Operator) toLeader(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
+	if n.Replica.Raft.Load() == nil {
+		return nil, fmt.Errorf("%w: %s", errs.NotReady, n.Members.WhyNot())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.replica.AttemptTimeout(), replica.WriteTimeout), errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(4*n.Replica.AttemptTimeout(), replica.WriteTimeout), errs.NoLeader)
 	defer cancel()
-	ctx, stop := n.life.WhileOpen(ctx)
+	ctx, stop := n.Life.WhileOpen(ctx)
 	defer stop()
 	for {
-		changed := n.life.Changed.Wait()
+		changed := n.Life.Changed.Wait()
 		reply, err := n.toLeaderOnce(ctx, peer, path, body, serve)
-		if err == nil || n.replica.IsServer(peer) {
+		if err == nil || n.Replica.IsServer(peer) {
 			return reply, err
 		}
-		n.log.Debug("what an operator asks for has to wait", "call", path, "err", err)
+		n.Log.Debug("what an operator asks for has to wait", "call", path, "err", err)
 		select {
 		case <-changed:
-		case <-time.After(n.timing.Retry()):
+		case <-time.After(n.Timing.Retry()):
 		case <-ctx.Done():
-			if n.replica.Leader() == "" || n.life.Works.Err() != nil {
-				err = n.life.Explain(errs.NoLeader)
+			if n.Replica.Leader() == "" || n.Life.Works.Err() != nil {
+				err = n.Life.Explain(errs.NoLeader)
 			}
 			return nil, err
 		}
 	}
 }
 
-func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
-	switch leader := n.replica.Leader(); {
-	case leader == n.self.ID:
-		l, err := n.replica.AwaitLeading(ctx)
+func (n *Operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve func(context.Context, *replica.Leadership) (remote.Answer, error)) ([]byte, error) {
+	switch leader := n.Replica.Leader(); {
+	case leader == n.Self.ID:
+		l, err := n.Replica.AwaitLeading(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -204,10 +204,10 @@ func (n *operator) toLeaderOnce(ctx context.Context, peer, path string, body []b
 		return answer.Encode(), nil
 	case leader == "":
 		return nil, errs.NoLeader
-	case n.replica.IsServer(peer):
+	case n.Replica.IsServer(peer):
 		return nil, rpc.ErrNotLeader
 	default:
-		return n.replica.Port.Call(ctx, leader, path, body)
+		return n.Replica.Port.Call(ctx, leader, path, body)
 	}
 }
 
@@ -221,41 +221,41 @@ func done(format string, args ...any) (remote.Answer, error) {
 	return remote.Answer{Text: fmt.Sprintf(format, args...)}, nil
 }
 
-func (n *operator) serveRemove(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *Operator) serveRemove(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeRemoveRequest(body)
 	if err != nil || q.Node == "" {
 		return nil, codec.ErrMalformed
 	}
 	return n.toLeader(ctx, peer, remote.CallRemove, body, func(ctx context.Context, l *replica.Leadership) (remote.Answer, error) {
-		return n.removeMember(ctx, l, q)
+		return n.RemoveMember(ctx, l, q)
 	})
 }
 
-// removeMember takes another member out of the cluster, if those who are left can go on without it.
-func (n *operator) removeMember(ctx context.Context, l *replica.Leadership, q remote.RemoveRequest) (remote.Answer, error) {
-	name := n.book.NameOf(q.Node)
-	s := n.store.State()
+// RemoveMember takes another member out of the cluster, if those who are left can go on without it.
+func (n *Operator) RemoveMember(ctx context.Context, l *replica.Leadership, q remote.RemoveRequest) (remote.Answer, error) {
+	name := n.Book.NameOf(q.Node)
+	s := n.Store.State()
 	switch {
-	case !n.replica.IsServer(q.Node) && !slices.Contains(s.Servers, q.Node):
+	case !n.Replica.IsServer(q.Node) && !slices.Contains(s.Servers, q.Node):
 		return done("%s is no member any more", name)
-	case q.Node == n.self.ID:
+	case q.Node == n.Self.ID:
 		return refuse("%s leads the cluster; hand the leadership over first (flotilla members transfer)", name)
 	case !q.Force && s.Session(q.Node) != nil:
 		return refuse("%s is present; stop it first, or have it leave by itself (Node.Leave). With -force it is removed all the same", name)
 	case !q.Force && l.Acks.There(q.Node):
 		return refuse("%s answers, and is about to be present; stop it first. With -force it is removed all the same", name)
 	}
-	if left, there := l.Without(n.replica, q.Node); there <= left/2 {
+	if left, there := l.Without(n.Replica, q.Node); there <= left/2 {
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
-	n.log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
-	if err := n.members.Remove(ctx, l, q.Node); err != nil {
+	n.Log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)
+	if err := n.Members.Remove(ctx, l, q.Node); err != nil {
 		return remote.Answer{}, fmt.Errorf("removing %s: %w", name, err)
 	}
 	return done("%s is no member any more; with an empty directory it joins as a new node", name)
 }
 
-func (n *operator) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *Operator) serveTransfer(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeTransferRequest(body)
 	if err != nil || q.From == "" {
 		return nil, codec.ErrMalformed
@@ -266,15 +266,15 @@ func (n *operator) serveTransfer(ctx context.Context, peer string, body []byte) 
 }
 
 // transferFor hands this node's leadership over, for an operator.
-func (n *operator) transferFor(ctx context.Context, l *replica.Leadership, q remote.TransferRequest) (remote.Answer, error) {
-	to, name := raft.ServerID(q.To), n.book.NameOf(q.To)
+func (n *Operator) transferFor(ctx context.Context, l *replica.Leadership, q remote.TransferRequest) (remote.Answer, error) {
+	to, name := raft.ServerID(q.To), n.Book.NameOf(q.To)
 	switch {
-	case q.To == n.self.ID:
+	case q.To == n.Self.ID:
 		return done("%s leads", name)
-	case q.To == "" && q.From != n.self.ID:
-		return done("%s leads", n.self.Name) // the answer to an earlier call was lost
+	case q.To == "" && q.From != n.Self.ID:
+		return done("%s leads", n.Self.Name) // the answer to an earlier call was lost
 	case q.To != "":
-		servers := n.replica.Servers()
+		servers := n.Replica.Servers()
 		i := slices.IndexFunc(servers, func(srv raft.Server) bool { return srv.ID == to })
 		switch {
 		case i < 0:
@@ -287,35 +287,35 @@ func (n *operator) transferFor(ctx context.Context, l *replica.Leadership, q rem
 			return refuse("%s was offered the leadership a moment ago and did not take it; name another node", name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.Replica.AttemptTimeout())
 	defer cancel()
-	if err := n.replica.Transfer(ctx, q.To); err != nil {
-		return refuse("the leadership stays with %s: %v", n.self.Name, err)
+	if err := n.Replica.Transfer(ctx, q.To); err != nil {
+		return refuse("the leadership stays with %s: %v", n.Self.Name, err)
 	}
 	for {
-		changed := n.life.Changed.Wait()
-		if leader := n.replica.Leader(); leader != "" && leader != n.self.ID {
+		changed := n.Life.Changed.Wait()
+		if leader := n.Replica.Leader(); leader != "" && leader != n.Self.ID {
 			if q.To != "" && leader != q.To {
-				return refuse("%s leads now, and not %s", n.book.NameOf(leader), name)
+				return refuse("%s leads now, and not %s", n.Book.NameOf(leader), name)
 			}
-			return done("%s leads", n.book.NameOf(leader))
+			return done("%s leads", n.Book.NameOf(leader))
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.self.Name)
+			return refuse("%s leads no more, and nobody else seems to yet; look again (flotilla status)", n.Self.Name)
 		}
 	}
 }
 
 // serveMove has a role handed over. It is this node that asks for it, whichever one the operator has called.
-func (n *operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte, error) {
+func (n *Operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeMoveRequest(body)
 	if err != nil || q.Role == "" {
 		return nil, codec.ErrMalformed
 	}
-	if !n.replica.CaughtUp(ctx, 4) {
-		return nil, n.life.Explain(errs.NoLeader)
+	if !n.Replica.CaughtUp(ctx, 4) {
+		return nil, n.Life.Explain(errs.NoLeader)
 	}
 	answer, err := n.moveFor(ctx, q)
 	if err != nil {
@@ -324,9 +324,9 @@ func (n *operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte
 	return answer.Encode(), nil
 }
 
-func (n *operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
+func (n *Operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.Answer, error) {
 	holder := func() (state.Claim, bool) {
-		queue := n.store.State().Claims(keyspace.RolePrefix + q.Role)
+		queue := n.Store.State().Claims(keyspace.RolePrefix + q.Role)
 		if len(queue) == 0 {
 			return state.Claim{}, false
 		}
@@ -336,48 +336,48 @@ func (n *operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.An
 	case !held:
 		return refuse("nobody holds the role %s", q.Role)
 	case q.To != "" && now.Node == q.To || q.To == "" && now.Index != q.Fence: // the answer to an earlier call was lost
-		return done("%s holds %s", n.book.NameOf(now.Node), q.Role)
+		return done("%s holds %s", n.Book.NameOf(now.Node), q.Role)
 	case now.HoldDown != 0:
-		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.book.NameOf(now.Node), q.Role)
+		return refuse("%s held %s and is gone; the role goes to another node by itself as soon as that is safe", n.Book.NameOf(now.Node), q.Role)
 	}
-	switch err := n.roles.MoveRole(ctx, q.Role, q.To); {
+	switch err := n.Roles.MoveRole(ctx, q.Role, q.To); {
 	case errors.Is(err, state.ErrNoTransferee) && q.To == "":
 		return refuse("no other node waits for %s", q.Role)
 	case errors.Is(err, state.ErrNoTransferee):
-		return refuse("%s does not wait for %s, so it cannot have it", n.book.NameOf(q.To), q.Role)
+		return refuse("%s does not wait for %s, so it cannot have it", n.Book.NameOf(q.To), q.Role)
 	case errors.Is(err, errs.NoLeader), errors.Is(err, errs.Lost), errors.Is(err, errs.Closed):
 		return remote.Answer{}, err
 	case err != nil:
 		return refuse("%s stays where it is: %v", q.Role, err)
 	}
 	if now, held := holder(); held {
-		return done("%s holds %s", n.book.NameOf(now.Node), q.Role)
+		return done("%s holds %s", n.Book.NameOf(now.Node), q.Role)
 	}
 	return done("%s was given up, and nobody holds it", q.Role)
 }
 
 // serveDrain drains this node or undoes that, or has another one do it.
-func (n *operator) serveDrain(ctx context.Context, peer string, body []byte) ([]byte, error) {
+func (n *Operator) serveDrain(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeDrainRequest(body)
 	if err != nil || q.Node == "" {
 		return nil, codec.ErrMalformed
 	}
 	var answer remote.Answer
-	switch name := n.book.NameOf(q.Node); {
-	case q.Node == n.self.ID && q.Undo:
+	switch name := n.Book.NameOf(q.Node); {
+	case q.Node == n.Self.ID && q.Undo:
 		answer, err = n.undrain()
-	case q.Node == n.self.ID:
+	case q.Node == n.Self.ID:
 		answer, err = n.drainAside(ctx)
-	case n.replica.IsServer(peer):
+	case n.Replica.IsServer(peer):
 		return nil, errors.New("the question is for another node")
-	case !n.replica.IsServer(q.Node):
+	case !n.Replica.IsServer(q.Node):
 		answer, err = refuse("%s is no member", name)
 	default:
-		reply, err := n.replica.Port.Call(ctx, q.Node, remote.CallDrain, body)
+		reply, err := n.Replica.Port.Call(ctx, q.Node, remote.CallDrain, body)
 		if err == nil {
 			return reply, nil
 		}
-		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.self.Name)
+		answer, _ = refuse("%s cannot be asked (%s): is it running, and can %s reach it?", name, n.unreached(ctx, q.Node, err), n.Self.Name)
 	}
 	if err != nil {
 		return nil, err
@@ -386,37 +386,37 @@ func (n *operator) serveDrain(ctx context.Context, peer string, body []byte) ([]
 }
 
 // drainAside takes this node out of balancers' choice and its roles off it, until undrain or its end. It goes on serving.
-func (n *operator) drainAside(ctx context.Context) (remote.Answer, error) {
+func (n *Operator) drainAside(ctx context.Context) (remote.Answer, error) {
 	held := 0
-	for _, t := range n.roles.Tenures.All() {
+	for _, t := range n.Roles.Tenures.All() {
 		if t.IsRole() {
 			held++
 		}
 	}
-	if !n.life.Cordoned.Swap(true) {
-		n.log.Info("an operator drains this node", "roles", held)
+	if !n.Life.Cordoned.Swap(true) {
+		n.Log.Info("an operator drains this node", "roles", held)
 	}
-	n.life.Changed.Notify()
-	n.roles.Tenures.Recheck()
-	ctx, stop := n.life.WhileOpen(ctx)
+	n.Life.Changed.Notify()
+	n.Roles.Tenures.Recheck()
+	ctx, stop := n.Life.WhileOpen(ctx)
 	defer stop()
-	if err := n.roles.YieldAll(ctx, func(t *roles.Tenure) bool { return n.life.Cordoned.Load() && t.IsRole() }); err != nil { // undrain may come meanwhile
-		return remote.Answer{}, n.life.Explain(err)
+	if err := n.Roles.YieldAll(ctx, func(t *roles.Tenure) bool { return n.Life.Cordoned.Load() && t.IsRole() }); err != nil { // undrain may come meanwhile
+		return remote.Answer{}, n.Life.Explain(err)
 	}
 	if held == 0 {
-		return done("%s is drained; it held no roles", n.self.Name)
+		return done("%s is drained; it held no roles", n.Self.Name)
 	}
-	return done("%s is drained, and has given up its roles (%d)", n.self.Name, held)
+	return done("%s is drained, and has given up its roles (%d)", n.Self.Name, held)
 }
 
 // undrain undoes drainAside.
-func (n *operator) undrain() (remote.Answer, error) {
-	if n.life.Cordoned.Swap(false) {
-		n.log.Info("an operator has this node take part again")
+func (n *Operator) undrain() (remote.Answer, error) {
+	if n.Life.Cordoned.Swap(false) {
+		n.Log.Info("an operator has this node take part again")
 	}
-	n.life.Changed.Notify()
-	if n.life.Drained.Load() || n.life.Leaving.Load() {
-		return refuse("%s is on its way out by itself, and stays drained", n.self.Name)
+	n.Life.Changed.Notify()
+	if n.Life.Drained.Load() || n.Life.Leaving.Load() {
+		return refuse("%s is on its way out by itself, and stays drained", n.Self.Name)
 	}
-	return done("%s takes part again", n.self.Name)
+	return done("%s takes part again", n.Self.Name)
 }
