@@ -107,7 +107,7 @@ func TestForbiddenImports(t *testing.T) {
 	}
 	// within would forbid what is below the root package too.
 	for _, s := range sources(t) {
-		if !s.test && slices.Contains([]string{"vip", "hold", "internal/will", "internal/fence", "internal/guard", "internal/l2"}, s.dir) {
+		if !s.test && slices.Contains([]string{"vip", "hold", "internal/deathnotice", "internal/fence", "internal/guard", "internal/l2"}, s.dir) {
 			for _, spec := range s.ast.Imports {
 				if importPath(t, spec) == modulePath {
 					t.Errorf("%s imports the root package: addresses know one method of the cluster", s.at(spec))
@@ -180,7 +180,7 @@ func TestForbiddenImports(t *testing.T) {
 			"github.com/caddyserver":      "it knows nothing of certificates",
 			modulePath + "/internal/wire": "it knows nothing of networks",
 		}},
-		{"vip", code("vip", "hold", "internal/will", "internal/fence", "internal/guard", "internal/l2"), map[string]string{
+		{"vip", code("vip", "hold", "internal/deathnotice", "internal/fence", "internal/guard", "internal/l2"), map[string]string{
 			modulePath + "/internal/wire":    "addresses know one method of the cluster, and a guard is small",
 			modulePath + "/internal/durable": "addresses know one method of the cluster, and a guard is small",
 			modulePath + "/internal/seal":    "a guard does not know the secret",
