@@ -3,9 +3,9 @@ package vip
 import (
 	"context"
 
+	"github.com/flotilla-ha/flotilla/internal/deathnotice"
 	"github.com/flotilla-ha/flotilla/internal/fence"
 	"github.com/flotilla-ha/flotilla/internal/guard"
-	"github.com/flotilla-ha/flotilla/internal/will"
 )
 
 // init takes a process over that was started as a guard, before it becomes the program once more: see the package's documentation. In every other
@@ -14,7 +14,7 @@ func init() {
 	if guard.IsGuard() {
 		guard.Main(guard.Hooks{
 			RemoveTable: fence.Remove,
-			Execute:     func(ctx context.Context, w []byte) error { return will.Execute(ctx, w, nil) },
+			Execute:     func(ctx context.Context, w []byte) error { return deathnotice.Send(ctx, w, nil) },
 		})
 	}
 }
