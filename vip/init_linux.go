@@ -14,7 +14,7 @@ func init() {
 	if guard.IsGuard() {
 		guard.Main(guard.Hooks{
 			RemoveTable: fence.Remove,
-			Execute:     func(ctx context.Context, w []byte) error { return deathnotice.Send(ctx, w, nil) },
+			SendNotice:  func(ctx context.Context, notice []byte) error { return deathnotice.Send(ctx, notice, nil) },
 		})
 	}
 }

@@ -183,7 +183,7 @@ func (s *system) startGuard(ctx context.Context, log *slog.Logger) {
 	err = s.guardAddrs(log)
 	if err == nil {
 		if err = g.Table(ctx, table); (err == nil || errors.Is(err, guard.ErrDown)) && will != "" {
-			err = g.Will(ctx, []byte(will))
+			err = g.DeathNotice(ctx, []byte(will))
 		}
 	}
 	if err != nil && !errors.Is(err, guard.ErrDown) {
@@ -292,7 +292,7 @@ func (s *system) bequeath(will []byte, log *slog.Logger) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ackTime)
 	defer cancel()
-	if err := g.Will(ctx, will); err != nil {
+	if err := g.DeathNotice(ctx, will); err != nil {
 		log.Warn("the guard has no will; the next one is told", "err", err)
 	}
 }

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// A process whose file 3 is a socket of the right kind, and not the one that the variable names, is no guard.
+// A process is not a guard if its file 3 is a socket of the right kind but not the one that the
+// variable names.
 func TestAnotherSocketIsNoProof(t *testing.T) {
 	for name, right := range map[string]bool{"another": false, "the right one": true} {
 		t.Run(name, func(t *testing.T) {
@@ -36,16 +37,4 @@ func TestAnotherSocketIsNoProof(t *testing.T) {
 			}
 		})
 	}
-}
-
-// An address that somebody adds when the deadline has passed goes too.
-func TestAddressAfterTheDeadline(t *testing.T) {
-	n := newNetwork(t)
-	h := owner(t, n)
-	h.do("extend 20ms")
-	n.await(false, four)
-	n.await(false, six)
-	h.do("add")
-	n.await(true, four)
-	n.await(false, four)
 }
