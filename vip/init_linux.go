@@ -8,8 +8,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/guard"
 )
 
-// init takes a process over that was started as a guard, before it becomes the program once more: see the package's documentation. In every other
-// process it looks at one variable of the environment and does nothing.
+// init takes over a process that was started as a guard, before main is reached: see the package's
+// documentation. In every other process it only looks at one environment variable.
 func init() {
 	if guard.IsGuard() {
 		guard.Main(guard.Hooks{

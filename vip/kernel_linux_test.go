@@ -88,8 +88,8 @@ func TestConfiguredByHand(t *testing.T) {
 	}
 }
 
-// withoutRights is what a process of TestNoRights does. Rights are each thread's: it drops them for good on one, which then becomes
-// the program once more, whose threads all lack them.
+// withoutRights is what a process of TestNoRights does. Rights are each thread's: it drops them for
+// good on one, which then becomes the program once more, whose threads all lack them.
 func withoutRights() error {
 	runtime.LockOSThread()
 	if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_NET_ADMIN, 0, 0, 0); err != nil {

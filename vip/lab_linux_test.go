@@ -113,7 +113,8 @@ func (s *site) must(err error) {
 	}
 }
 
-// owners waits until every address has one owner in the kernels that accept likes, and answers on the wire.
+// owners waits until every address has one owner in the kernels that accept likes, and answers on
+// the wire.
 func (s *site) owners(what string, accept func(owners []*netlab.Host) bool) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
@@ -142,8 +143,8 @@ func (s *site) without(gone ...int) func([]*netlab.Host) bool {
 	}
 }
 
-// single fails the test if two nodes have answered for an address on the wire, or one took another, or itself, for a machine that is not of the
-// cluster.
+// single fails the test if two nodes have answered for an address on the wire, or one took another,
+// or itself, for a machine that is not of the cluster.
 func (s *site) single() {
 	s.Helper()
 	for i, p := range s.procs {
@@ -192,14 +193,16 @@ func events() []event {
 	}
 }
 
-// Whatever happens to a node, its addresses are at others then, they are at home again afterwards, and no two nodes ever answer for one.
+// Whatever happens to a node, its addresses are at others then, they are at home again afterwards,
+// and no two nodes ever answer for one.
 func TestEvents(t *testing.T) {
 	for _, e := range events() {
 		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Fleet{}) })
 	}
 }
 
-// The same where the kernel has no nftables: its own lifetimes in seconds end what stands still. And without a guard: the fence does.
+// The same where the kernel has no nftables: its own lifetimes in seconds end what stands still.
+// And without a guard: the fence does.
 func TestEventsWithLess(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -270,7 +273,8 @@ func (s *site) poll(what string, ok func() bool) {
 	}
 }
 
-// Fifty moves by hand, and no connection of clients that come every few milliseconds is refused, reset, or waits for its second SYN.
+// Fifty moves by hand, and no connection of clients that come every few milliseconds is refused,
+// reset, or waits for its second SYN.
 func TestMovesUnderLoad(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -302,7 +306,8 @@ func TestMovesUnderLoad(t *testing.T) {
 	s.single()
 }
 
-// Without a majority the last owner lets go, or keeps its addresses, as it was told; and it has them again, or still, when the majority is back.
+// Without a majority the last owner lets go, or keeps its addresses, as it was told; and it has
+// them again, or still, when the majority is back.
 func TestLostQuorum(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(map[bool]string{false: "release", true: "keep"}[keep], func(t *testing.T) {
@@ -347,7 +352,8 @@ func TestTwoOfFive(t *testing.T) {
 	s.single()
 }
 
-// After a node has stood still, its guard does not take away what the node has been granted since: there is nothing to mend.
+// After a node has stood still, its guard does not take away what the node has been granted since:
+// there is nothing to mend.
 func TestThaw(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(3)})
 	s.owners("at first", s.home)

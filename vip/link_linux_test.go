@@ -14,7 +14,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// An address that somebody else answers for is left to him, and said so; it is taken when he is gone.
+// An address that somebody else answers for is left to him, and said so; it is taken when he is
+// gone.
 func TestProbe(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1), Probe: true})
 	s.owners("at first", nil)
@@ -38,7 +39,8 @@ func (s *site) said(what string, times int) {
 	})
 }
 
-// An interface that disappears is replaced by another in the same subnet: one that comes later, or is there already.
+// An interface that disappears is replaced by another in the same subnet: one that comes later, or
+// is there already.
 func TestInterfaceReplaced(t *testing.T) {
 	addr := netip.MustParsePrefix("10.88.0.51/24")
 	s := newSite(t, 1, labnode.Fleet{Units: labnode.Units{{addr}}})
@@ -109,7 +111,8 @@ func TestInterfaceReplaced(t *testing.T) {
 	s.single()
 }
 
-// An interface is found by its subnet, whatever its name is, and its addresses are fenced and answered for there when it is back.
+// An interface is found by its subnet, whatever its name is, and its addresses are fenced and
+// answered for there when it is back.
 func TestRename(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -132,7 +135,8 @@ func TestRename(t *testing.T) {
 		link(names[1], netlink.LinkSetUp)
 		s.said("bound", i+2)
 		s.owners("under the name "+names[1], nil)
-		// Not by IPv6: the kernel has removed the node's own address of that, and nobody puts it back here.
+		// Not by IPv6: the kernel has removed the node's own address of that, and nobody puts it
+		// back here.
 		p, err := s.lab.Clients[0].ProbeUDP(netip.AddrPortFrom(s.addrs[0], netlab.Port), 0)
 		s.must(err)
 		s.poll(fmt.Sprintf("%v answers", s.addrs[0]), func() bool { return p.Latest().By == node.Name })

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Memory is a link in memory, for tests with package clustertest: it knows who answers for an address at each instant. Each machine on
-// it has a kernel of its own, which goes on when the program there is dead or stands still, as long as it was told to.
+// Memory is a link in memory, for tests with package clustertest: it knows who answers for an
+// address at each instant. Each machine on it has a kernel of its own, which goes on when the
+// program there is dead or stands still, as long as it was told to.
 type Memory struct {
 	mu    sync.Mutex
 	hosts map[string]*Machine
@@ -136,7 +137,8 @@ type Machine struct {
 	down    bool
 }
 
-// SetLinger has the kernel of the machine end what was not extended that much later than it should, as one without nftables does.
+// SetLinger has the kernel of the machine end what was not extended that much later than it should,
+// as one without nftables does.
 func (h *Machine) SetLinger(d time.Duration) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -177,8 +179,9 @@ func (h *Machine) Thaw() {
 	}
 }
 
-// Die ends the program: nothing that it asks for is done any more. What is in the kernel stays there until it is due. The wills of all that was in
-// place are returned, for a guard to execute after Remove.
+// Die ends the program: nothing that it asks for is done any more. What is in the kernel stays
+// there until it is due. The wills of all that was in place are returned, for a guard to execute
+// after Remove.
 func (h *Machine) Die() (wills [][]byte) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -299,7 +302,7 @@ func (p *memoryPlace) Bind(_ context.Context, g Grant) error {
 	defer leave()
 	now := time.Now()
 	if !now.Before(g.Until) {
-		return errLapsed
+		return errExpired
 	}
 	if p.host.down {
 		return errors.New("the interface is down")

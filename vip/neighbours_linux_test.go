@@ -17,7 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// stubborn has a client believe for hours that addresses are at some hardware address, as routers with long time-outs do.
+// stubborn has a client believe for hours that addresses are at some hardware address, as routers
+// with long time-outs do.
 func (s *site) stubborn(client *netlab.Host, at net.HardwareAddr) {
 	s.Helper()
 	s.must(client.Do(func() error {
@@ -55,7 +56,8 @@ func (s *site) neighbour(client *netlab.Host, a netip.Addr) (mac string) {
 	return mac
 }
 
-// corrected waits until a client knows that all addresses are at some hardware address, and fails if it takes longer than most.
+// corrected waits until a client knows that all addresses are at some hardware address, and fails
+// if it takes longer than most.
 func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Duration) {
 	s.Helper()
 	began := time.Now()
@@ -69,7 +71,8 @@ func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Dur
 	}
 }
 
-// A port of a switch that begins to forward late, as spanning tree has it, keeps nobody from an address for long.
+// A port of a switch that begins to forward late, as spanning tree has it, keeps nobody from an
+// address for long.
 func TestLatePort(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	node, client := s.lab.Nodes[0], s.lab.Clients[0]
@@ -85,7 +88,8 @@ func TestLatePort(t *testing.T) {
 	s.corrected(client, node.MAC, 3*time.Second)
 }
 
-// An interface whose hardware address changes while it has the addresses, be it one of its own or that of a bridge or macvlan, is found at once.
+// An interface whose hardware address changes while it has the addresses, be it one of its own or
+// that of a bridge or macvlan, is found at once.
 func TestHardwareAddressChanges(t *testing.T) {
 	for _, kind := range []string{"interface", "macvlan", "bridge", "bridge's port"} {
 		t.Run(kind, func(t *testing.T) {
@@ -195,7 +199,8 @@ func TestHardwareAddressChanges(t *testing.T) {
 	}
 }
 
-// After a partition those who were on the side of the last owner learn at once who has the address now.
+// After a partition those who were on the side of the last owner learn at once who has the address
+// now.
 func TestPartitionHeals(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(1), Spread: true})
 	s.owners("at first", nil)
@@ -211,7 +216,8 @@ func TestPartitionHeals(t *testing.T) {
 	s.single()
 }
 
-// Another machine that takes an address later is noticed, whether it announces that or not, is told of, and takes no client away for long.
+// Another machine that takes an address later is noticed, whether it announces that or not, is told
+// of, and takes no client away for long.
 func TestClaimedByAnother(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -254,7 +260,8 @@ func TestClaimedByAnother(t *testing.T) {
 		s.must(other.DelAddr(a))
 	}
 
-	// One that asks before it takes it is refused, and told of; unless it hears an announcement before it has asked.
+	// One that asks before it takes it is refused, and told of; unless it hears an announcement
+	// before it has asked.
 	ask := func(do func(netlink.Link, *netlink.Addr) error) {
 		t.Helper()
 		s.must(other.Do(func() error {
@@ -284,8 +291,8 @@ func TestClaimedByAnother(t *testing.T) {
 	})
 }
 
-// A node that cannot take an address does not take it from one that can, whatever its priority, says why in the kernel's words, and has it again when the cause
-// has gone.
+// A node that cannot take an address does not take it from one that can, whatever its priority,
+// says why in the kernel's words, and has it again when the cause has gone.
 func TestUnfitNode(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(1)})
 	s.owners("at first", s.home)
@@ -312,8 +319,8 @@ func TestUnfitNode(t *testing.T) {
 	s.single()
 }
 
-// When program and guard are killed together, a client on that very machine is answered by the next owner as soon as the kernel's whole
-// seconds allow.
+// When program and guard are killed together, a client on that very machine is answered by the next
+// owner as soon as the kernel's whole seconds allow.
 func TestLocalClient(t *testing.T) {
 	for _, noFence := range []bool{false, true} {
 		t.Run(map[bool]string{false: "with a fence", true: "without a fence"}[noFence], func(t *testing.T) {
@@ -353,7 +360,8 @@ func TestLocalClient(t *testing.T) {
 	}
 }
 
-// announce has another machine say that the addresses are its own. It is to be called in its namespace.
+// announce has another machine say that the addresses are its own. It is to be called in its
+// namespace.
 func announce(h *netlab.Host, addrs []netip.Addr) error {
 	ifi, err := net.InterfaceByName(netlab.Interface)
 	if err != nil {

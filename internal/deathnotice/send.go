@@ -25,9 +25,9 @@ const (
 // Dial makes connections, as net.Dialer's DialContext does.
 type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Send sends an encoded notice to all of its nodes at once. It returns nil when one of them says that
-// the session is over. It retries until ctx ends, and then returns the last error of each node. A nil
-// dial stands for that of a net.Dialer.
+// Send sends an encoded notice to all of its nodes at once. It returns nil when one of them says
+// that the session is over. It retries until ctx ends, and then returns the last error of each
+// node. A nil dial stands for that of a net.Dialer.
 func Send(ctx context.Context, notice []byte, dial Dial) error {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
@@ -106,7 +106,8 @@ func (n *Notice) config() (*tls.Config, error) {
 	}, nil
 }
 
-// notify sends the notice to one node and waits for the answer. The node passes it on to the leader.
+// notify sends the notice to one node and waits for the answer. The node passes it on to the
+// leader.
 func notify(ctx context.Context, addr string, config *tls.Config, dial Dial) error {
 	conn, err := connect(ctx, "tcp", addr, config, dial)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Main is the whole life of a guard. It does not return. In a process that is not a guard it says so
-// and exits with code 2.
+// Main is the whole life of a guard. It does not return. In a process that is not a guard it says
+// so and exits with code 2.
 func Main(h Hooks) {
 	runtime.LockOSThread() // one thread does everything; its priority is raised
 	os.Exit(run(h))
@@ -46,9 +46,9 @@ func run(h Hooks) int {
 	return w.run()
 }
 
-// closeInherited closes files that the program opened without O_CLOEXEC. A port among them would stay
-// in use after the program's death. Go itself opens no file without O_CLOEXEC, so all such files are
-// inherited.
+// closeInherited closes files that the program opened without O_CLOEXEC. A port among them would
+// stay in use after the program's death. Go itself opens no file without O_CLOEXEC, so all such
+// files are inherited.
 func closeInherited() {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -71,7 +71,8 @@ func raisePriority() {
 	write := func(name, value string) { os.WriteFile(name, []byte(value), 0) }
 	write("/proc/self/task/"+strconv.Itoa(os.Getpid())+"/comm", "flotilla-guard")
 	unix.Setpriority(unix.PRIO_PROCESS, 0, -10)
-	// Where the kernel schedules sessions as groups, the priority above counts only within the group.
+	// Where the kernel schedules sessions as groups, the priority above counts only within the
+	// group.
 	write("/proc/self/autogroup", "-10")
 	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
 		if now, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && now > -900 {

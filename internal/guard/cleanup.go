@@ -18,9 +18,9 @@ type guardedSet struct {
 }
 
 // cleanUp does everything that is due after the program's death. It sends the death notice only if
-// the addresses are gone, because the notice admits the next owner. The table comes last: it does no
-// harm, and the kernel takes some hundredths of a second to remove it. report is given sentences for
-// people. cleanUp returns whether the addresses are gone.
+// the addresses are gone, because the notice admits the next owner. The table comes last: it does
+// no harm, and the kernel takes some hundredths of a second to remove it. report is given sentences
+// for people. cleanUp returns whether the addresses are gone.
 func (h Hooks) cleanUp(set guardedSet, report func(format string, args ...any)) bool {
 	if len(set.addrs) > 0 {
 		var last string

@@ -5,17 +5,18 @@
 //
 // A program with floating addresses has one child process, however many addresses there are. The
 // child is the same binary, started a second time. ps shows it as "myprogram: flotilla guard", top
-// and pgrep as flotilla-guard. It sleeps nearly always, uses a few megabytes of its own memory, opens
-// no port and no file, and starts nothing. It writes to the program's standard error, and only if
-// something is wrong.
+// and pgrep as flotilla-guard. It sleeps nearly always, uses a few megabytes of its own memory,
+// opens no port and no file, and starts nothing. It writes to the program's standard error, and
+// only if something is wrong.
 //
 // # Guarantees
 //
 //   - The program closes the guard: the guard exits and touches no address.
 //   - The program dies in any way (kill -9, panic, os.Exit, out of memory): within milliseconds the
-//     guard removes the addresses. Then it sends the death notice, for at most 10 s. Then it removes
-//     the nftables table and exits. If it cannot remove the addresses it reports that, retries for
-//     10 s, and sends no death notice, because the next owner would then have the address too.
+//     guard removes the addresses. Then it sends the death notice, for at most 10 s. Then it
+//     removes the nftables table and exits. If it cannot remove the addresses it reports that,
+//     retries for 10 s, and sends no death notice, because the next owner would then have the
+//     address too.
 //   - The program calls exec(2): that closes its end of the socket and counts as its death.
 //   - The deadline passes and the program has not renewed the lease (it is stopped or stuck): the
 //     guard removes the addresses, and removes each one again that appears before the deadline is
@@ -27,8 +28,8 @@
 //
 // # Limits
 //
-// If guard and program are killed together (kill -9 of a control group, OOMPolicy=kill, the end of a
-// container), only the kernel's address lifetimes are left. While a dying program dumps core its
+// If guard and program are killed together (kill -9 of a control group, OOMPolicy=kill, the end of
+// a container), only the kernel's address lifetimes are left. While a dying program dumps core its
 // death cannot be seen; the deadline removes the addresses then. Process 1 of a pid namespace, such
 // as a container's program, takes its guard with it: the guard has about a millisecond. A container
 // on the host's network should therefore also use the host's pid namespace. Start logs this.
@@ -38,19 +39,22 @@
 // Start executes /proc/self/exe, so the guard is of the program's own version even if the file was
 // replaced. File 3 of the child is a socket, file 4 a shared page of memory, file 5 an eventfd. An
 // environment variable names the socket. A package that is initialized earlier and demands other
-// variables keeps guards from starting: Start fails and its message can be seen. A program must call
-// IsGuard before anything else, and Main if it is a guard. Package vip does so in its init function.
+// variables keeps guards from starting: Start fails and its message can be seen. A program must
+// call IsGuard before anything else, and Main if it is a guard. Package vip does so in its init
+// function.
 //
 // The addresses, the table and the death notice (the guarded set) go through the socket and are
 // acknowledged. An address is put into the kernel only after the guard knows it. The deadline moves
 // several times a second, so it is a number in the page: writing it wakes nobody. The guard sleeps
-// until the deadline that it read last, and reads it again. The eventfd wakes it for an earlier one.
+// until the deadline that it read last, and reads it again. The eventfd wakes it for an earlier
+// one.
 //
-// The guard notices the program's death in three ways, and the first one counts: a robust futex of a
-// thread that does nothing else (see robust_linux.go), the end of the socket, and a pidfd.
+// The guard notices the program's death in three ways, and the first one counts: a robust futex of
+// a thread that does nothing else (see robust_linux.go), the end of the socket, and a pidfd.
 //
 // # Files
 //
 // Each uses only those before it: guard.go (types), message.go, cleanup.go; say, remove, robust,
-// page and proof (mechanisms); child and watcher (in the guard); process and parent (in the program).
+// page and proof (mechanisms); child and watcher (in the guard); process and parent (in the
+// program).
 package guard

@@ -17,7 +17,8 @@ const (
 )
 
 var (
-	// ErrDown means that no guard runs at the moment. The next guard is given what this one was not.
+	// ErrDown means that no guard runs at the moment. The next guard is given what this one was
+	// not.
 	ErrDown = errors.New("the guard is not running")
 	// ErrClosed is the error of a Guard that has been closed.
 	ErrClosed = errors.New("the guard has been closed")
@@ -46,16 +47,16 @@ func (a Addr) check() error {
 
 // Hooks are what a guard does. They are called in the guard's process, from one goroutine.
 type Hooks struct {
-	// Remove removes addresses. An address that is not there is not an error, and one that cannot be
-	// removed does not stop the removal of the others. Remove is called again with all of them until
-	// it returns nil. A nil Remove means removal by netlink.
+	// Remove removes addresses. An address that is not there is not an error, and one that cannot
+	// be removed does not stop the removal of the others. Remove is called again with all of them
+	// until it returns nil. A nil Remove means removal by netlink.
 	Remove func(addrs []Addr) error
 
-	// RemoveTable removes an nftables table. A table that is not there is not an error. If it is nil,
-	// tables stay.
+	// RemoveTable removes an nftables table. A table that is not there is not an error. If it is
+	// nil, tables stay.
 	RemoveTable func(name string) error
 
-	// SendNotice reports the program's death to the cluster. It is called again until it returns nil,
-	// for about 10 s. If it is nil, death notices are not sent.
+	// SendNotice reports the program's death to the cluster. It is called again until it returns
+	// nil, for about 10 s. If it is nil, death notices are not sent.
 	SendNotice func(ctx context.Context, notice []byte) error
 }

@@ -57,8 +57,8 @@ func owner(t testing.TB, n *network) *host {
 	return h
 }
 
-// However a program ends, its guard removes the addresses, sends the death notice, removes the table,
-// and exits.
+// However a program ends, its guard removes the addresses, sends the death notice, removes the
+// table, and exits.
 func TestDeath(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -130,8 +130,8 @@ func TestStopped(t *testing.T) {
 	n.await(false, four)
 	n.await(false, six)
 
-	// An address that appears late is removed at once. That happens when a program is stopped after it
-	// looked at its lease and before it adds the address.
+	// An address that appears late is removed at once. That happens when a program is stopped after
+	// it looked at its lease and before it adds the address.
 	late := newHost(t, true)
 	late.do("watch %s", four)
 	late.do("add")
@@ -339,8 +339,8 @@ func TestOtherChildren(t *testing.T) {
 	}
 }
 
-// The kernel kills the guard of process 1 of a pid namespace along with it. Chance decides how far the
-// guard gets, but it does things in order, and nothing hangs.
+// The kernel kills the guard of process 1 of a pid namespace along with it. Chance decides how far
+// the guard gets, but it does things in order, and nothing hangs.
 func TestProcessOne(t *testing.T) {
 	n := newNetwork(t)
 	h := newHostFlags(t, false, unix.CLONE_NEWPID)
@@ -363,8 +363,8 @@ func TestProcessOne(t *testing.T) {
 	}
 }
 
-// A guard and its successor are in the network namespace of the thread that called Start, not in that
-// of the process.
+// A guard and its successor are in the network namespace of the thread that called Start, not in
+// that of the process.
 func TestNamespace(t *testing.T) {
 	newNetwork(t)
 	h := newHost(t, false)
@@ -568,7 +568,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// BenchmarkKill measures from SIGKILL of a program until the kernel reports that its address is gone.
+// BenchmarkKill measures from SIGKILL of a program until the kernel reports that its address is
+// gone.
 func BenchmarkKill(b *testing.B) {
 	for _, mib := range []int{0, 64, 512} {
 		b.Run(fmt.Sprintf("heap=%dMiB", mib), func(b *testing.B) {

@@ -7,8 +7,8 @@ import (
 	"net/netip"
 )
 
-// Messages go through a socket that keeps their boundaries. A message is a version, a kind, a number
-// that its acknowledgement repeats, and the content of its kind.
+// Messages go through a socket that keeps their boundaries. A message is a version, a kind, a
+// number that its acknowledgement repeats, and the content of its kind.
 
 // version is that of everything that program and guard share: messages, the page, the variable.
 const version = 1

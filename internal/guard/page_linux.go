@@ -23,8 +23,8 @@ const (
 // which is one clock for all processes.
 //
 // The program stores deadline, then loads next. The guard stores next, then loads deadline again
-// before it sleeps. Atomic operations have one order, so one of the two sees what the other did. The
-// guard cannot sleep through a deadline.
+// before it sleeps. Atomic operations have one order, so one of the two sees what the other did.
+// The guard cannot sleep through a deadline.
 type page struct {
 	mem      []byte
 	magic    *atomic.Uint64
@@ -62,8 +62,8 @@ func newPage() (*page, *os.File, error) {
 	return p, f, nil
 }
 
-// newBell returns a file that wakes the guard when the deadline moves to an earlier time. The program
-// rings it at once and without a lock, because it may be stopped a moment later.
+// newBell returns a file that wakes the guard when the deadline moves to an earlier time. The
+// program rings it at once and without a lock, because it may be stopped a moment later.
 func newBell() (*os.File, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {

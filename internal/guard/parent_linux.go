@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// A guard that has lived for longLife is replaced at once. The pauses before further starts grow
-	// from firstPause to longestPause.
+	// A guard that has lived for longLife is replaced at once. The pauses before further starts
+	// grow from firstPause to longestPause.
 	firstPause   = 50 * time.Millisecond
 	longestPause = 5 * time.Second
 	longLife     = 10 * time.Second
@@ -34,8 +34,8 @@ type Guard struct {
 	page   *page // nil: closed
 	bell   int   // file descriptor
 
-	// mu is held while a message is written, so messages are sent in the order in which set changes.
-	// The socket has room for several.
+	// mu is held while a message is written, so messages are sent in the order in which set
+	// changes. The socket has room for several.
 	mu       sync.Mutex
 	closed   bool
 	set      guardedSet
@@ -45,9 +45,10 @@ type Guard struct {
 	changed  chan struct{}
 }
 
-// Start starts the guard of this program. It returns when the guard is ready, or when a first attempt
-// has failed; ctx bounds that attempt only. Further attempts follow in the background: Alive tells
-// their result. The guard and its successors are in the network namespace of the calling thread.
+// Start starts the guard of this program. It returns when the guard is ready, or when a first
+// attempt has failed; ctx bounds that attempt only. Further attempts follow in the background:
+// Alive tells their result. The guard and its successors are in the network namespace of the
+// calling thread.
 func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	if IsGuard() {
 		return nil, errors.New("this process is itself a guard: a program must call IsGuard and Main before anything else")
@@ -242,14 +243,14 @@ func (g *Guard) Watch(ctx context.Context, addrs []Addr) error {
 	return g.update(ctx, message{kind: kindWatch, addrs: addrs}, func(s *guardedSet) { s.addrs = addrs })
 }
 
-// Table names the nftables table that is removed after the addresses when the program is dead. Empty
-// means none. It returns as Watch does.
+// Table names the nftables table that is removed after the addresses when the program is dead.
+// Empty means none. It returns as Watch does.
 func (g *Guard) Table(ctx context.Context, name string) error {
 	return g.update(ctx, message{kind: kindTable, text: name}, func(s *guardedSet) { s.table = name })
 }
 
-// DeathNotice replaces what Hooks.SendNotice gets when the program is dead. Empty means that nothing
-// is sent. It returns as Watch does.
+// DeathNotice replaces what Hooks.SendNotice gets when the program is dead. Empty means that
+// nothing is sent. It returns as Watch does.
 func (g *Guard) DeathNotice(ctx context.Context, notice []byte) error {
 	notice = slices.Clone(notice)
 	return g.update(ctx, message{kind: kindNotice, notice: notice}, func(s *guardedSet) { s.notice = notice })
@@ -279,8 +280,8 @@ func (g *Guard) update(ctx context.Context, m message, change func(*guardedSet))
 }
 
 // Extend moves the deadline, the time at which the addresses must be gone. The zero time means that
-// there is no deadline, and only the program's death counts. Extend costs about as much as reading a
-// clock, unless the new deadline is earlier than the old one: then it wakes the guard before it
+// there is no deadline, and only the program's death counts. Extend costs about as much as reading
+// a clock, unless the new deadline is earlier than the old one: then it wakes the guard before it
 // returns. An until without a monotonic reading is only as good as the wall clock.
 func (g *Guard) Extend(until time.Time) {
 	deadline := deadlineAt(until)

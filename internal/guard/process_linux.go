@@ -248,8 +248,8 @@ type answer struct {
 	done chan struct{}
 }
 
-// ask sends a message and returns its acknowledgement, to be waited for. Only one call of ask may run
-// at a time.
+// ask sends a message and returns its acknowledgement, to be waited for. Only one call of ask may
+// run at a time.
 func (p *process) ask(m message) (*answer, error) {
 	p.mu.Lock()
 	p.last++
@@ -270,8 +270,8 @@ func (a *answer) forget() {
 	delete(a.p.waiting, a.seq)
 }
 
-// wait returns when the message is acknowledged. It kills a guard that does not answer, because such
-// a guard would not do anything else either.
+// wait returns when the message is acknowledged. It kills a guard that does not answer, because
+// such a guard would not do anything else either.
 func (a *answer) wait(ctx context.Context) error {
 	defer a.forget()
 	timer := time.NewTimer(ackTime)

@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 		bufio.NewReader(os.Stdin).ReadString(0)
 		os.Exit(0)
 	}
-	// Guards of dead programs become children of this process, which can therefore see how they end.
+	// Guards of dead programs become children of this process, which can therefore see how they
+	// end.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "subreaper:", err)
 		os.Exit(1)

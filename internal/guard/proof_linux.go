@@ -46,8 +46,8 @@ func readProof() (proof, bool) {
 	return proof{v, pid, socket}, err == nil && id == socket
 }
 
-// socketID returns the kernel's number of a socket. It fails for sockets of another kind than the one
-// between program and guard.
+// socketID returns the kernel's number of a socket. It fails for sockets of another kind than the
+// one between program and guard.
 func socketID(fd int) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -20,8 +20,8 @@ type remover struct {
 	handle *netlink.Handle
 }
 
-// newRemover opens the socket and asks for something harmless. After that the code is in memory, and a
-// missing permission is known before it matters.
+// newRemover opens the socket and asks for something harmless. After that the code is in memory,
+// and a missing permission is known before it matters.
 func newRemover() (*remover, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 )
 
 // A dying process returns its memory before its files are closed. With a gigabyte of memory the end
-// of the socket therefore comes a tenth of a second late. Before that, however, the kernel walks each
-// thread's list of robust futexes, marks those that the thread owns, and wakes the waiters
+// of the socket therefore comes a tenth of a second late. Before that, however, the kernel walks
+// each thread's list of robust futexes, marks those that the thread owns, and wakes the waiters
 // (Documentation/locking/robust-futexes.rst). So one thread of the program owns such a futex in the
 // shared page and does nothing else. The wake-up is only a hint: the guard then checks that every
 // thread is exiting. After that no thread can enter the kernel any more, to add an address for
@@ -29,8 +29,8 @@ const (
 
 	flagExiting = 4 // PF_EXITING of a task: it runs nothing but its own end
 
-	// deathTime is how long the guard waits, after the owner's death, until all threads are exiting.
-	// After that time it relies on the socket.
+	// deathTime is how long the guard waits, after the owner's death, until all threads are
+	// exiting. After that time it relies on the socket.
 	deathTime = time.Second
 )
 

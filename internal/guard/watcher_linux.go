@@ -59,8 +59,8 @@ func newWatcher(h Hooks, pid int) (*watcher, error) {
 	if w.arrival, err = newArrivals(); err != nil {
 		say("addresses that appear after the deadline will not be seen: %v", err)
 	}
-	// If the program is dead another process may have its ID by now. That is not so if the program is
-	// still the parent afterwards. A program in an outer pid namespace has the ID 0 here.
+	// If the program is dead another process may have its ID by now. That is not so if the program
+	// is still the parent afterwards. A program in an outer pid namespace has the ID 0 here.
 	if os.Getppid() == pid {
 		self, _ := os.Readlink("/proc/self")
 		if w.parent, err = unix.PidfdOpen(pid, 0); err != nil {
@@ -172,8 +172,8 @@ func (w *watcher) sleep(next int64) {
 	}
 }
 
-// confirmDeath is called when the program seems to be dying. It returns when the program is known to
-// be dead, or after deathTime.
+// confirmDeath is called when the program seems to be dying. It returns when the program is known
+// to be dead, or after deathTime.
 func (w *watcher) confirmDeath() {
 	pause := unix.NsecToTimespec(int64(200 * time.Microsecond))
 	for end := time.Now().Add(deathTime); time.Now().Before(end); {
