@@ -17,7 +17,8 @@ const (
 func announceAt() []time.Duration {
 	const s = time.Second
 	return []time.Duration{
-		100 * time.Millisecond, s, 2 * s, 4 * s, 6 * s, 8 * s, 10 * s, 12 * s, 15 * s, 20 * s, 25 * s, 30 * s, 35 * s, 40 * s, 50 * s,
+		100 * time.Millisecond, s, 2 * s, 4 * s, 6 * s, 8 * s, 10 * s, 12 * s, 15 * s,
+		20 * s, 25 * s, 30 * s, 35 * s, 40 * s, 50 * s,
 	}
 }
 

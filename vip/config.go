@@ -136,7 +136,8 @@ func (c *Config) complete(h Holder) error {
 		case addr.Is4In6() || addr.Zone() != "":
 			return bad(field, fmt.Sprintf("%v must be a plain IPv4 or IPv6 address", addr))
 		case addr.Is4() && a.Bits() < 31 && (a.Masked().Addr() == addr || last4(a) == addr):
-			return bad(field, fmt.Sprintf("%v is the network's own address in %v, or its broadcast address", addr, a.Masked()))
+			return bad(field, fmt.Sprintf("%v is the network's own address in %v, or its broadcast address",
+				addr, a.Masked()))
 		}
 		if slices.ContainsFunc(c.addrs()[:i], func(p netip.Prefix) bool { return p.Addr() == a.Addr() }) {
 			return bad(field, fmt.Sprintf("%v is named twice", a.Addr()))

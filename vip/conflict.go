@@ -31,7 +31,7 @@ const (
 	conflictMax    = time.Minute      // after it was found again
 	defendInterval = 10 * time.Second
 	reportEvery    = 10 * time.Minute // of a conflict that goes on
-	conflictOver   = 35 * time.Second // without a claim; a silent machine is asked three times in it
+	conflictOver   = 35 * time.Second // without a claim; machines are asked three times in it
 )
 
 // ConflictError is the Err of an event of kind Conflict: another machine answers for an address, or
@@ -39,15 +39,17 @@ const (
 type ConflictError struct {
 	Addr  netip.Addr       // the address, which is in place here
 	MAC   net.HardwareAddr // of the other machine
-	Probe bool             // the other machine asks for the address in order to take it; it has not taken it
+	Probe bool             // it asks for the address in order to take it, and has not taken it
 }
 
 // Error implements error.
 func (e *ConflictError) Error() string {
 	if e.Probe {
-		return fmt.Sprintf("another machine, with the hardware address %v, wants to take %v, and is told that it is in use", e.MAC, e.Addr)
+		return fmt.Sprintf("another machine, with the hardware address %v, wants to take %v, and is told that it is in use",
+			e.MAC, e.Addr)
 	}
-	return fmt.Sprintf("another machine, with the hardware address %v, claims %v: look for it there, and take the address away", e.MAC, e.Addr)
+	return fmt.Sprintf("another machine, with the hardware address %v, claims %v: remove the address from that machine",
+		e.MAC, e.Addr)
 }
 
 // errConflict is the reason for giving an address up to a machine outside the cluster.

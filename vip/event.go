@@ -15,8 +15,8 @@ const (
 	Lost      Kind = "lost"      // they were removed because the lease was about to end
 	Kept      Kind = "kept"      // the lease is over and they stay, as Config.Quorum says
 	Mended    Kind = "mended"    // somebody had changed something about them, and it was repaired
-	Conflict  Kind = "conflict"  // another machine claims one of them: see Config.Conflict and ConflictError
-	Unusable  Kind = "unusable"  // this node does not compete: the program is not ready, or the interface cannot be used
+	Conflict  Kind = "conflict"  // another machine claims one of them: see ConflictError
+	Unusable  Kind = "unusable"  // this node does not compete: not ready, or no usable interface
 	Competing Kind = "competing" // this node competes
 	Failed    Kind = "failed"    // something went wrong; it is tried again when it may succeed
 )
@@ -29,6 +29,6 @@ type Event struct {
 	Addrs []netip.Prefix
 	Fence uint64        // of the tenure, if there is one
 	Held  time.Duration // of Moved and Lost: for how long the addresses were here
-	Took  time.Duration // of Bound: from the grant to the announcement; of Moved: from the request to the release
+	Took  time.Duration // Bound: from grant to announcement; Moved: from request to release
 	Err   error         // the cause
 }

@@ -26,7 +26,8 @@ func Exec(path string, args ...string) Func {
 		var stderr bytes.Buffer
 		cmd.Stderr = &head{&stderr}
 		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("%s %s: %w: %s", path, action, err, strings.TrimSpace(strings.ToValidUTF8(stderr.String(), "")))
+			said := strings.TrimSpace(strings.ToValidUTF8(stderr.String(), ""))
+			return fmt.Errorf("%s %s: %w: %s", path, action, err, said)
 		}
 		return nil
 	}

@@ -21,7 +21,7 @@ var errUnable = errors.New("the address cannot be put in place")
 type fitness struct {
 	failures    int  // in a row
 	unexplained int  // failures during which no possible cause has changed
-	humble      bool // Check does not see the cause of the failures: claim only what no other node wants
+	humble      bool // Check does not see the cause: claim only what no other node wants
 }
 
 // explain takes the result of Check after a failure. A Check that finds nothing is trusted once.

@@ -46,7 +46,8 @@ func (kernel) Attach(ctx context.Context, u Unit) (Place, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.addrs.prepare(); err != nil {
-		u.Log.Info("the addresses cannot be put in place yet", "why", err) // Usable or Bind reports it
+		// Usable or Bind reports it too.
+		u.Log.Info("the addresses cannot be put in place yet", "why", err)
 	}
 	return p, nil
 }
@@ -260,7 +261,8 @@ func (p *kernelPlace) awaitNextOwner(ctx context.Context, relay *l2.Relay) {
 		}
 	}
 	s := relay.Stats()
-	p.unit.Log.Debug("passed connection attempts on to the next owner", "kept", s.Kept, "forwarded", s.Forwarded, "lost", s.Lost)
+	p.unit.Log.Debug("passed connection attempts on to the next owner",
+		"kept", s.Kept, "forwarded", s.Forwarded, "lost", s.Lost)
 	relay.Close()
 }
 

@@ -18,7 +18,8 @@ import (
 func clean(addrs []netip.Addr, log *slog.Logger) error {
 	return eachAddr(addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
 		if !left {
-			return fmt.Errorf("%v is configured on %s, and not by this program: remove it there, because only the cluster should put it anywhere", prefixOf(a.IPNet), l.Attrs().Name)
+			return fmt.Errorf("%v is configured on %s, and not by this program: remove it there, "+
+				"because only the cluster should put it anywhere", prefixOf(a.IPNet), l.Attrs().Name)
 		}
 		return removeFrom(l, a, log)
 	})
@@ -36,9 +37,11 @@ func removeLeft(addrs []netip.Addr, log *slog.Logger) error {
 
 func removeFrom(l netlink.Link, a netlink.Addr, log *slog.Logger) error {
 	if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
-		return rights.Explain(fmt.Sprintf("remove %v, which a former process of the program has left on %s", prefixOf(a.IPNet), l.Attrs().Name), err, rights.NetAdmin)
+		what := fmt.Sprintf("remove %v, which a former process of the program has left on %s", prefixOf(a.IPNet), l.Attrs().Name)
+		return rights.Explain(what, err, rights.NetAdmin)
 	}
-	log.Info("removed an address that a former process of the program had left", "addr", prefixOf(a.IPNet), "interface", l.Attrs().Name)
+	log.Info("removed an address that a former process of the program had left",
+		"addr", prefixOf(a.IPNet), "interface", l.Attrs().Name)
 	return nil
 }
 

@@ -76,7 +76,8 @@ func (l *lifetimes) renew() error {
 	l.units.mu.Lock()
 	defer l.units.mu.Unlock()
 	if !time.Now().Before(l.lease.until) {
-		return errExpired // it stood still meanwhile, and the guard may have removed them before the renewal
+		// It stood still meanwhile, and the guard may have removed them before the renewal.
+		return errExpired
 	}
 	l.due, l.ends = now.Add(every), time.Now().Add(life+bareLate)
 	for e := range l.units.all {

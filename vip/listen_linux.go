@@ -42,7 +42,9 @@ type claimListener struct {
 	addrs    []netip.Addr
 }
 
-func newClaimListeners(find func() map[nic][]netip.Addr, onClaim func(nic, l2.Claim), log *slog.Logger) *claimListeners {
+func newClaimListeners(
+	find func() map[nic][]netip.Addr, onClaim func(nic, l2.Claim), log *slog.Logger,
+) *claimListeners {
 	open := func(n nic) (*l2.Link, error) {
 		ifi, err := net.InterfaceByIndex(n.index)
 		if err != nil {

@@ -64,7 +64,8 @@ func subscribe() (*subscription, error) {
 	s := &subscription{file: os.NewFile(uintptr(fd), "netlink"), links: make(map[int]link)}
 	err = ignoreRefreshed(fd)
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR})
+		const groups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 	}
 	if err == nil { // the links as they are now: the answers are read like news
 		dump := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
@@ -105,7 +106,8 @@ func ignoreRefreshed(fd int) error {
 	for i, r := range raw {
 		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
 }
 
 // read calls onNews until news are lost or the file's deadline passes.
@@ -274,5 +276,6 @@ func readAddr(m *syscall.NetlinkMessage) (guard.Addr, error) {
 	if !ok {
 		return guard.Addr{}, errors.New("a message about an address has none")
 	}
-	return guard.Addr{Index: int(binary.NativeEndian.Uint32(m.Data[4:])), Prefix: netip.PrefixFrom(ip.Unmap(), int(m.Data[1]))}, nil
+	prefix := netip.PrefixFrom(ip.Unmap(), int(m.Data[1]))
+	return guard.Addr{Index: int(binary.NativeEndian.Uint32(m.Data[4:])), Prefix: prefix}, nil
 }

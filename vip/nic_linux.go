@@ -127,7 +127,8 @@ func (n nic) accepts(a netip.Addr) error {
 	setting, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + n.name + "/disable_ipv6")
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("the interface %s has no IPv6: this kernel has none, or the interface's MTU is below 1280", n.name)
+		return fmt.Errorf("the interface %s has no IPv6: this kernel has none, or the interface's MTU is below 1280",
+			n.name)
 	case err == nil && strings.TrimSpace(string(setting)) != "0":
 		return fmt.Errorf("IPv6 is switched off on %s: the sysctl net.ipv6.conf.%s.disable_ipv6 is 1", n.name, n.name)
 	}

@@ -11,7 +11,7 @@ import (
 
 const (
 	letGo      = 10 * time.Millisecond // before the end of the lease the addresses are removed
-	finishTime = 50 * time.Millisecond // for requests that are under way when new connections are held back
+	finishTime = 50 * time.Millisecond // for requests under way when new connections are held back
 )
 
 // owner has the addresses in place while this node holds the role. Its methods are called by the
@@ -59,7 +59,8 @@ func (o *owner) hold(ctx, held context.Context, t hold.Tenure) error {
 	planned := ctx.Err() != nil || errors.Is(cause, hold.ErrYielded)
 	if planned {
 		if err := o.handOver(held, t); err == nil {
-			o.report.event(Event{Kind: Moved, Fence: t.Fence(), Held: time.Since(o.began), Took: time.Since(asked), Err: cause})
+			held, took := time.Since(o.began), time.Since(asked)
+			o.report.event(Event{Kind: Moved, Fence: t.Fence(), Held: held, Took: took, Err: cause})
 			return cause
 		} else if !errors.Is(err, errExpired) {
 			return errors.Join(err, o.place.Unbind())
@@ -68,14 +69,16 @@ func (o *owner) hold(ctx, held context.Context, t hold.Tenure) error {
 	// A node that stood still past the deadline keeps nothing: others may have the address already.
 	if o.cfg.Quorum == Keep && !planned && time.Now().Before(t.Deadline()) {
 		o.keeping = keeping{
-			h: o.h, name: o.cfg.Name, place: o.place, report: o.report, clients: o.clients, fence: t.Fence(), began: o.began,
+			h: o.h, name: o.cfg.Name, place: o.place, report: o.report, clients: o.clients,
+			fence: t.Fence(), began: o.began,
 		}.start()
 		o.report.event(Event{Kind: Kept, Fence: t.Fence(), Err: cause})
 		return errExpired
 	}
 	err := o.place.Unbind()
 	o.report.event(Event{Kind: Lost, Fence: t.Fence(), Held: time.Since(o.began), Err: cause})
-	o.clients.drain(context.WithoutCancel(held), 0) // otherwise connections would stay established for ever
+	// Otherwise connections to the addresses would stay established for ever.
+	o.clients.drain(context.WithoutCancel(held), 0)
 	return errors.Join(errExpired, err)
 }
 
@@ -176,7 +179,8 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 		case <-renewed:
 		case <-later:
 		case <-changed:
-		case <-returned: // that node, and others on its side of a partition, may think that it has the addresses
+		case <-returned:
+			// A node has returned. Machines on its side of a partition may look for the addresses there.
 			announcements.again(time.Now())
 			again.Reset(time.Until(announcements.next()))
 		case c := <-claims:

@@ -7,7 +7,8 @@ import "testing"
 func TestPutAfterTheLease(t *testing.T) {
 	s, entries := testSystem(1)
 	p := placement{entry: entries[0], system: s}
-	if err := p.put(); err != errExpired { // not joined with another error, which would mean that one was put
+	// errExpired joined with another error would mean that the address was put in place.
+	if err := p.put(); err != errExpired {
 		t.Errorf("an address is put in place without a lease: %v", err)
 	}
 }

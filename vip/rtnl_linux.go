@@ -89,7 +89,8 @@ func (r *rtnl) refusals(addrs []guard.Addr, failed map[guard.Addr]error) error {
 // addrMessage returns the request to add an address or to renew it. The address has no preferred
 // lifetime, so it is never chosen as a source.
 func addrMessage(seq uint32, a guard.Addr, life time.Duration) []byte {
-	req := &nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: unix.RTM_NEWADDR, Flags: unix.NLM_F_REQUEST | unix.NLM_F_CREATE | unix.NLM_F_REPLACE, Seq: seq}}
+	const replace = unix.NLM_F_REQUEST | unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	req := &nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: unix.RTM_NEWADDR, Flags: replace, Seq: seq}}
 	req.Len = unix.SizeofNlMsghdr
 	family := uint8(unix.AF_INET6)
 	if a.Prefix.Addr().Is4() {

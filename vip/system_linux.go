@@ -90,8 +90,9 @@ func newSystem(log *slog.Logger) (*system, error) {
 		return nil, errors.Join(err, r.close())
 	}
 	if !t.fenced() {
-		log.Warn(fmt.Sprintf("no fence: if this machine stands still its addresses may be seen for up to %v longer than the lease, and the cluster "+
-			"waits for that long before it grants them again; planned moves may cut connections", bareLife+bareLate), "why", t.unfenced)
+		log.Warn(fmt.Sprintf("no fence: if this machine stands still its addresses may be seen for up to %v longer than the lease, "+
+			"and the cluster waits for that long before it grants them again; planned moves may cut connections",
+			bareLife+bareLate), "why", t.unfenced)
 	}
 	u := newUnits()
 	w, err := newWatch(func(n news) {
@@ -146,7 +147,8 @@ func (s *system) onClaim(on nic, c l2.Claim) {
 		return // the lease is over, and the other machine may be the next owner
 	}
 	for e := range s.units.all {
-		if e.kept || e.where != on || e.since.IsZero() || time.Since(e.since) < claimGrace || !slices.Contains(e.addrs, c.Addr) {
+		here := !e.since.IsZero() && time.Since(e.since) >= claimGrace
+		if e.kept || e.where != on || !here || !slices.Contains(e.addrs, c.Addr) {
 			continue
 		}
 		select {

@@ -66,7 +66,8 @@ func sweep(log *slog.Logger) {
 			}
 		}
 		if err != nil {
-			log.Warn("what a dead program has left of its floating addresses could not be removed", "table", name, "err", err)
+			log.Warn("what a dead program has left of its floating addresses could not be removed",
+				"table", name, "err", err)
 		}
 	}
 }
@@ -155,14 +156,16 @@ func (t *table) maintain(ctx context.Context, after func(), log *slog.Logger) {
 		if errors.Is(err, fence.ErrTampered) {
 			if what := err.Error(); what != reported {
 				reported = what
-				log.Warn("the fence of the floating addresses, or an interface, has been changed; the fence is restored", "what", err)
+				log.Warn("the fence of the floating addresses, or an interface, has been changed; the fence is restored",
+					"what", err)
 			}
 			err = t.fence.Restore()
 		} else if err == nil {
 			reported = ""
 		}
 		if err != nil && ctx.Err() == nil {
-			log.Error("the fence of the floating addresses cannot be restored; if this machine stands still now, they may be seen after the lease", "err", err)
+			log.Error("the fence of the floating addresses cannot be restored; "+
+				"if this machine stands still now, they may be seen after the lease", "err", err)
 		}
 		after()
 	}

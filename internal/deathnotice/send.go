@@ -91,11 +91,13 @@ func (n *Notice) config() (*tls.Config, error) {
 	pool.AddCert(ca)
 	at := time.Unix(n.Time, 0)
 	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		Time:               func() time.Time { return at },
-		ServerName:         n.ServerName,
-		NextProtos:         []string{n.Protocol},
-		Certificates:       []tls.Certificate{{Certificate: [][]byte{n.Cert}, PrivateKey: ed25519.NewKeyFromSeed(n.Key)}},
+		MinVersion: tls.VersionTLS13,
+		Time:       func() time.Time { return at },
+		ServerName: n.ServerName,
+		NextProtos: []string{n.Protocol},
+		Certificates: []tls.Certificate{{
+			Certificate: [][]byte{n.Cert}, PrivateKey: ed25519.NewKeyFromSeed(n.Key),
+		}},
 		InsecureSkipVerify: true, // there are no host names; VerifyConnection verifies the chain
 		VerifyConnection: func(s tls.ConnectionState) error {
 			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{
@@ -118,7 +120,7 @@ func notify(ctx context.Context, addr string, config *tls.Config, dial Dial) err
 	h2c.SetUnencryptedHTTP2(true) // conn is encrypted already
 	transport := &http.Transport{
 		Protocols: &h2c, DisableKeepAlives: true, DisableCompression: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }, // for the one request
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }, // once
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/", bytes.NewReader(nil))
 	if err != nil {

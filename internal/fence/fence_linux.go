@@ -15,14 +15,16 @@ import (
 	"github.com/google/nftables"
 )
 
-// firstPriority is that of the chains of a new table: early among all that hangs on the same hook. Each time the chains are replaced they come after those
-// that they replace: a packet that passes both while the kernel changes over finds rules in the old, or in the new.
+// firstPriority is the priority of the chains of a new table, early among the chains of the same hook.
+// Chains that replace others come after them: a packet that passes both while the kernel switches over
+// finds rules in the old ones or in the new ones.
 const firstPriority = -600
 
-// Fence guards addresses for one program. It may be used by several goroutines. What it made stays in the kernel when the
-// program ends, however it ends, until Close or Remove: closed once the lease has run out.
+// Fence guards addresses for one program. Its methods may be called from several goroutines. The table
+// stays in the kernel after the program's end, until Close or Remove. The addresses are closed when
+// the lease has ended.
 type Fence struct {
-	mu       sync.Mutex // held across system calls of link, which is what it is for
+	mu       sync.Mutex // held during system calls: it serializes the use of link
 	link     link
 	layout   *layout
 	closed   bool
@@ -30,19 +32,21 @@ type Fence struct {
 	states   map[netip.Addr]standing
 	until    time.Time // of the lease
 	priority int
-	made     map[string][]string // chains, with their rules, as the kernel gave them back when they were made
-	looked   bool                // all was as it should be when seen was the generation of the ruleset
-	seen     uint32              // link counts our own transactions since
+	made     map[string][]string // chains with their rules, as the kernel returned them after they were made
+	looked   bool                // everything was as it should be at the generation seen
+	seen     uint32              // of the ruleset; link counts our own transactions since
 }
 
-// Open makes the table of the program of that name, which has letters, digits, '-', '_' and '.'. That the kernel can do what is needed is found out by doing it; if it cannot, or may
-// not, the error wraps ErrUnsupported and says what is missing.
+// Open makes the table of a program. The name may have letters, digits, '-', '_' and '.'. Open tries
+// out what the kernel can do. If that is not enough, the error wraps ErrUnsupported and says what is
+// missing.
 //
-// A table that a former life of the program has left is replaced in one step, closed: what was guarded by it stays guarded, until Unguard or
-// Close. Two programs of one name that live at one time would take each other's table.
+// If a former process of the program has left a table, Open replaces it in one step by a closed one.
+// What was guarded stays guarded, until Unguard or Close. Two living programs of the same name would
+// take each other's table.
 func Open(name string) (*Fence, error) { return open(name, 0) }
 
-// open is Open in a network namespace, given as an open file.
+// open is Open in the network namespace that is open as the file ns.
 func open(name string, ns int) (*Fence, error) {
 	table, err := tableName(name)
 	if err != nil {
@@ -55,7 +59,7 @@ func open(name string, ns int) (*Fence, error) {
 	}
 	if err := f.inherit(); err != nil {
 		f.link.close()
-		return nil, explain("look for a table of a former life", err)
+		return nil, explain("look for a table of a former process", err)
 	}
 	if err := f.rebuild(f.devices); err != nil {
 		f.link.close()
@@ -64,8 +68,8 @@ func open(name string, ns int) (*Fence, error) {
 	return f, nil
 }
 
-// Remove removes the table of the program of that name, which is for another process to do: one that has seen the program die and
-// has taken its addresses away. It returns nil if there is no such table.
+// Remove removes the table of a program. It is for another process, which has seen the program die and
+// has removed its addresses. It returns nil if there is no such table.
 func Remove(name string) error { return remove(name, 0) }
 
 func remove(name string, ns int) error {
@@ -81,7 +85,7 @@ func remove(name string, ns int) error {
 	}))
 }
 
-// inherit learns from a table of that name, if there is one, what is guarded.
+// inherit reads what is guarded from an existing table.
 func (f *Fence) inherit() error {
 	return f.link.ask(func(c *nftables.Conn) error {
 		chains, err := f.chains(c)
@@ -127,7 +131,7 @@ func (f *Fence) inherit() error {
 	})
 }
 
-// chains returns those of the table; none if it is not there.
+// chains returns the chains of the table; none if there is no table.
 func (f *Fence) chains(c *nftables.Conn) ([]*nftables.Chain, error) {
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
 	if err != nil {
@@ -138,8 +142,8 @@ func (f *Fence) chains(c *nftables.Conn) ([]*nftables.Chain, error) {
 	}), nil
 }
 
-// find returns the devices as they are to be in the table: those that are there, by their present names. One that was renamed is followed; one that
-// has gone and come back has another number, and its name.
+// find returns the devices that exist, with their present names and numbers. It follows a device that
+// was renamed by its number, and one that has gone and come back by its name.
 func (f *Fence) find(devices []*device) (here []*device, err error) {
 	merged := make(map[int]*device)
 	for _, d := range devices {
@@ -163,8 +167,8 @@ func (f *Fence) find(devices []*device) (here []*device, err error) {
 	return here, nil
 }
 
-// rebuild makes the table anew, in one transaction, with what is in the memory and those devices, which it returns to memory if it
-// succeeds. A device that is not there is kept in mind.
+// rebuild replaces the table, in one transaction, by one for the devices, and keeps these if it
+// succeeds. It also keeps a device that does not exist at present.
 func (f *Fence) rebuild(devices []*device) error {
 	here, err := f.find(devices)
 	if err != nil {
@@ -202,7 +206,7 @@ func (f *Fence) rebuild(devices []*device) error {
 	return f.recall(chains)
 }
 
-// recall reads back what the kernel made of chains, which must be the same, and keeps it for Check.
+// recall reads the chains back from the kernel, compares them, and keeps the result for Check.
 func (f *Fence) recall(chains ruleset) error {
 	made, err := f.dump()
 	if err != nil {
@@ -225,7 +229,8 @@ func (f *Fence) recall(chains ruleset) error {
 	return nil
 }
 
-// dump returns the chains of the table with their rules: the handle of each, which changes when it is replaced, whose it is, and its text.
+// dump returns the chains of the table with their rules. A rule is its handle, which changes when the
+// rule is replaced, its owner, and its text.
 func (f *Fence) dump() (map[string][]string, error) {
 	made := make(map[string][]string)
 	err := f.link.ask(func(c *nftables.Conn) error {
@@ -252,8 +257,9 @@ func (f *Fence) dump() (map[string][]string, error) {
 	return made, err
 }
 
-// Guard has the addresses guarded on the interface: they are Closed there, until Set says otherwise. Those that are guarded already stay as they are. If the interface
-// was removed and is there again, or has another name now, Guard by its present name guards there all that was guarded.
+// Guard guards addresses on an interface: they are Closed there until Set says otherwise. Addresses
+// that are guarded already stay as they are. If the interface has come back, or has another name, Guard
+// with its present name also guards everything that was guarded there.
 func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
 	addrs, err := plain(addrs)
 	if err != nil {
@@ -274,7 +280,7 @@ func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
 	}
 	i := slices.IndexFunc(f.devices, func(d *device) bool { return d.index == index && d.name == ifname })
 	if i < 0 || f.check() != nil {
-		return f.rebuild(append(slices.Clone(f.devices), added)) // which finds what has come back, or is renamed
+		return f.rebuild(append(slices.Clone(f.devices), added)) // it finds interfaces that have come back or were renamed
 	}
 	err = f.link.transact(func(c *nftables.Conn, _ *instant) error { return f.layout.fillGuarded(c, added) })
 	if err == nil {
@@ -283,7 +289,7 @@ func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
 	return explain("guard addresses on "+ifname, err)
 }
 
-// Unguard has the addresses guarded no more, on no interface: all passes for them.
+// Unguard stops guarding addresses, on all interfaces. Everything passes for them then.
 func (f *Fence) Unguard(addrs ...netip.Addr) error {
 	addrs, err := plain(addrs)
 	if err != nil {
@@ -316,7 +322,8 @@ func (f *Fence) Unguard(addrs ...netip.Addr) error {
 	return nil
 }
 
-// Guarded returns the addresses that are guarded, in order; after Open, those that a former life of the program has left.
+// Guarded returns the guarded addresses in order. After Open these are the ones that a former process
+// of the program has left.
 func (f *Fence) Guarded() []netip.Addr {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -327,8 +334,8 @@ func (f *Fence) Guarded() []netip.Addr {
 	return slices.SortedFunc(maps.Keys(all), netip.Addr.Compare)
 }
 
-// Set says what passes for the addresses while the lease lasts: for limit, after which the kernel closes them by itself, or, if limit is 0, until Set says
-// otherwise. The addresses change in one step.
+// Set says what passes for addresses while the lease lasts. After limit the kernel closes them; a limit
+// of 0 means until the next Set. All addresses change in one step.
 func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 	now := time.Now()
 	if s < Closed || s > Muted {
@@ -357,7 +364,8 @@ func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 		}
 	}
 	err = f.link.transact(func(c *nftables.Conn, at *instant) error {
-		// An element's timeout cannot be changed before Linux 6.12, and to delete one that has just ended is an error: the sets are written whole.
+		// Before Linux 6.12 an element's timeout cannot be changed, and deleting an element that has just
+		// ended is an error. So the sets are written as a whole.
 		for _, set := range f.layout.sets[setPass4:] {
 			c.FlushSet(set)
 		}
@@ -369,10 +377,12 @@ func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 	return explain("set what passes", err)
 }
 
-// Extend says that the program has its lease until then, by the monotonic clock: until is to be made from time.Now. Until then what Set says counts; afterwards, whatever the
-// program does or cannot do any more, every guarded address is Closed. An until that is past closes at once, and one before that of an earlier call counts as well.
+// Extend says that the program's lease lasts until then, by the monotonic clock: until must be derived
+// from time.Now. Until then the states of Set count. Afterwards every guarded address is Closed,
+// whatever happens to the program. An until in the past closes at once. An until before that of an
+// earlier call counts too.
 //
-// After an error the kernel has the lease of this call or that of the former, and it ends when that said.
+// After an error the kernel has the lease of this call or that of the one before.
 func (f *Fence) Extend(until time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -383,13 +393,15 @@ func (f *Fence) Extend(until time.Time) error {
 		c.FlushSet(f.layout.sets[setLease])
 		return f.layout.fillLease(c, until, at)
 	})
-	if err == nil || until.Before(f.until) { // a rebuilt table is not to have a longer one than was asked for
+	// After an error a table that is rebuilt must have the shorter one of the two leases.
+	if err == nil || until.Before(f.until) {
 		f.until = until
 	}
 	return explain("extend the lease", err)
 }
 
-// Check returns an error that wraps ErrTampered unless the table, its chains, their rules and what is guarded are in the kernel as they were made, on interfaces that have not changed.
+// Check compares the table, its chains and rules, what is guarded, and the interfaces with what was
+// made. If anything differs the error wraps ErrTampered.
 func (f *Fence) Check() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -399,7 +411,8 @@ func (f *Fence) Check() error {
 	return f.check()
 }
 
-// checks is how often check looks: a transaction of another program may come between the parts of a look.
+// checks is how often check looks, because a transaction of another program may come between the parts
+// of a look.
 const checks = 3
 
 func (f *Fence) check() (err error) {
@@ -411,7 +424,8 @@ func (f *Fence) check() (err error) {
 	return err
 }
 
-// look compares all with what was made. As long as the kernel counts no transactions but ours since the last time, that is known.
+// look compares everything with what was made. It can skip that if the kernel has counted only our own
+// transactions since the last time.
 func (f *Fence) look() error {
 	for _, d := range f.devices {
 		switch name, err := f.link.name(d.index); {
@@ -448,7 +462,7 @@ func (f *Fence) look() error {
 	return err
 }
 
-// lookGuarded compares what is guarded.
+// lookGuarded compares what is guarded with what was made.
 func (f *Fence) lookGuarded() error {
 	want := make(map[uint32]map[string]bool)
 	for _, id := range []uint32{setGuarded4, setGuarded6, setAnnounce4} {
@@ -480,8 +494,9 @@ func (f *Fence) lookGuarded() error {
 	})
 }
 
-// Restore makes the table anew as it was, with the lease that Extend gave and what Set said, in one step; an interface that has another name is
-// followed, one that has come back is guarded again, and one that is not there stays in mind.
+// Restore rebuilds the table as it was, in one step, with the lease of Extend and the states of Set. It
+// follows an interface that was renamed and guards one that has come back. An interface that does not
+// exist is guarded again when it comes back and Restore or Guard is called.
 func (f *Fence) Restore() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -491,7 +506,8 @@ func (f *Fence) Restore() error {
 	return f.rebuild(f.devices)
 }
 
-// Close removes the table: nothing is guarded any more. It is for when the addresses are gone from this machine.
+// Close removes the table: nothing is guarded any more. Call it when the addresses have been removed
+// from this machine.
 func (f *Fence) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -508,7 +524,7 @@ func (f *Fence) Close() error {
 
 func errClosed() error { return fmt.Errorf("the fence is closed: %w", net.ErrClosed) }
 
-// plain returns addresses as they stand in packets.
+// plain returns addresses as they appear in packets.
 func plain(addrs []netip.Addr) ([]netip.Addr, error) {
 	out := make([]netip.Addr, len(addrs))
 	for i, a := range addrs {
@@ -520,7 +536,7 @@ func plain(addrs []netip.Addr) ([]netip.Addr, error) {
 	return out, nil
 }
 
-// Names returns the names of the programs whose tables are in the kernel, dead ones too.
+// Names returns the names of the programs whose tables are in the kernel, dead programs included.
 func Names() ([]string, error) {
 	var l link
 	defer l.close()

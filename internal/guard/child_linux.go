@@ -29,12 +29,13 @@ func run(h Hooks) int {
 	unix.CloseOnExec(memoryFD)
 	unix.CloseOnExec(bellFD)
 	if proof.version != version {
-		say("the program with process ID %d is of another version than this file, by which its guard was started: restart it", proof.pid)
+		say("the program with process ID %d is of another version than the file from which its guard was started: restart it",
+			proof.pid)
 		return exitBroken
 	}
 	// The guard ends when its program does, not by these signals.
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
-		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2,
+		unix.SIGALRM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	w, err := newWatcher(h, proof.pid)
 	if err != nil {
 		send(message{kind: kindHello, text: err.Error()})

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	finalTime   = 10 * time.Second // for each of the two steps that are retried after the program's death
+	finalTime   = 10 * time.Second // for each of the two steps that are retried
 	attemptTime = 3 * time.Second  // for one attempt to send the death notice
 )
 
@@ -33,7 +33,8 @@ func (h Hooks) cleanUp(set guardedSet, report func(format string, args ...any)) 
 			return err
 		})
 		if err != nil {
-			report("giving up; the kernel removes the addresses when their lifetimes end, and the cluster learns of the program's death when its lease ends")
+			report("giving up; the kernel removes the addresses when their lifetimes end, " +
+				"and the cluster learns of the program's death when its lease ends")
 			return false
 		}
 	}
@@ -44,7 +45,8 @@ func (h Hooks) cleanUp(set guardedSet, report func(format string, args ...any)) 
 			return h.SendNotice(ctx, set.notice)
 		})
 		if err != nil {
-			report("the death notice could not be sent; the cluster learns of the program's death when the lease ends: %v", err)
+			report("the death notice could not be sent; "+
+				"the cluster learns of the program's death when the lease ends: %v", err)
 		}
 	}
 	if set.table != "" && h.RemoveTable != nil {

@@ -28,7 +28,7 @@ const (
 type page struct {
 	mem      []byte
 	magic    *atomic.Uint64
-	deadline *atomic.Int64 // written by the program: when the addresses must be gone; 0: no such time
+	deadline *atomic.Int64 // written by the program: when the addresses must be gone; 0: never
 	next     *atomic.Int64 // written by the guard: when it looks again; 0: it has no addresses
 	robust   *robust       // owned by a thread of the program
 }

@@ -51,14 +51,16 @@ type Guard struct {
 // calling thread.
 func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	if IsGuard() {
-		return nil, errors.New("this process is itself a guard: a program must call IsGuard and Main before anything else")
+		return nil, errors.New("this process is itself a guard: " +
+			"a program must call IsGuard and Main before anything else")
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	if os.Getpid() == 1 {
-		log.Warn("this program is process 1 of its pid namespace: if it is killed, the kernel kills its guard with it, and floating addresses stay " +
-			"until their lifetimes end or the network namespace is gone; an init process does not change that, the host's pid namespace does")
+		log.Warn("this program is process 1 of its pid namespace: if it is killed, the kernel kills its guard with it, " +
+			"and floating addresses stay until their lifetimes end or the network namespace is gone; " +
+			"an init process does not change that, the host's pid namespace does")
 	}
 	netns, err := threadNamespace()
 	if err != nil {
@@ -78,8 +80,9 @@ func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	}
 	life, cancel := context.WithCancel(context.Background())
 	g := &Guard{
-		log: log, launcher: &launcher{memory: memory, bell: bell, netns: netns}, check: make(chan struct{}, 1), cancel: cancel,
-		done: make(chan struct{}), disown: page.robust.own(), page: page, bell: int(bell.Fd()), changed: make(chan struct{}),
+		log: log, launcher: &launcher{memory: memory, bell: bell, netns: netns}, cancel: cancel,
+		check: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}),
+		page: page, bell: int(bell.Fd()), disown: page.robust.own(),
 	}
 	p, err := g.launch(ctx)
 	go g.supervise(life, p, err)
@@ -127,10 +130,12 @@ func (g *Guard) supervise(life context.Context, p *process, err error) {
 			return
 		}
 		if p != nil {
-			g.log.Warn("the guard of floating addresses has died; another is started", "pid", p.pid(), "end", p.result())
+			g.log.Warn("the guard of floating addresses has died; another is started",
+				"pid", p.pid(), "end", p.result())
 		} else if text := err.Error(); text != reported {
 			reported = text
-			g.log.Error("no guard of floating addresses could be started; until one is, the addresses of a dead program move when its lease ends, and not at once", "err", err)
+			g.log.Error("no guard of floating addresses could be started; "+
+				"until one is, the addresses of a dead program move when its lease ends, and not at once", "err", err)
 		}
 		if time.Since(born) > longLife {
 			pause = 0
@@ -184,7 +189,9 @@ func (g *Guard) handOver(ctx context.Context, p *process) error {
 	var answers []*answer
 	var failed error
 	for _, m := range []message{
-		{kind: kindWatch, addrs: g.set.addrs}, {kind: kindTable, text: g.set.table}, {kind: kindNotice, notice: g.set.notice},
+		{kind: kindWatch, addrs: g.set.addrs},
+		{kind: kindTable, text: g.set.table},
+		{kind: kindNotice, notice: g.set.notice},
 	} {
 		a, err := p.ask(m)
 		if err != nil {

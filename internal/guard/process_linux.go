@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	helloTime = 10 * time.Second // until a guard is ready; it initializes the program's other packages too
+	helloTime = 10 * time.Second // until a guard is ready; it initializes all packages
 	ackTime   = 2 * time.Second  // until it acknowledges a message
 	closeTime = 2 * time.Second  // until it has ended
 )
@@ -76,7 +76,8 @@ func (l *launcher) start(ctx context.Context, onRemoved func()) (*process, error
 		}
 		err = fmt.Errorf("the guard cannot work: %s", trouble)
 	case <-p.ended:
-		err = fmt.Errorf("the guard ended before it was ready (%s); does a package that is initialized before it demand something?", p.result())
+		err = fmt.Errorf("the guard ended before it was ready (%s); "+
+			"does a package that is initialized before it demand something?", p.result())
 	case <-ctx.Done():
 		err = fmt.Errorf("the guard is not ready: %w", ctx.Err())
 	}

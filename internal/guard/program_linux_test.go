@@ -86,7 +86,7 @@ func program() {
 			}
 			return strconv.FormatBool(g.Alive()), nil
 		},
-		"elsewhere": func([]string) (string, error) { // start, on a thread with its own network namespace
+		"elsewhere": func([]string) (string, error) { // start, in another network namespace
 			runtime.LockOSThread() // for good
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return "", err
@@ -130,7 +130,7 @@ func program() {
 			}()
 			return "", nil
 		},
-		"successor": func(args []string) (string, error) { // waits for another guard than that process
+		"successor": func(args []string) (string, error) { // waits for another guard
 			for {
 				changed := g.Changed()
 				if pid := g.PID(); g.Alive() && strconv.Itoa(pid) != args[0] {
@@ -161,7 +161,7 @@ func program() {
 			os.Setenv(programVariable, "sleeper")
 			return "", syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 		},
-		"leak": func([]string) (string, error) { // starts a process that has the program's end of the socket
+		"leak": func([]string) (string, error) { // starts a process with the program's socket
 			f, err := g.proc.conn.File()
 			if err != nil {
 				return "", err

@@ -27,7 +27,8 @@ func TestAnotherSocketIsNoProof(t *testing.T) {
 				id++
 			}
 			cmd := sleeper()
-			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d:1:%d", variable, version+1, id)) // such a guard ends at once
+			// A guard of another version ends at once.
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d:1:%d", variable, version+1, id))
 			cmd.ExtraFiles = []*os.File{theirs}
 			_, err = spawn(cmd)
 			cmd.Process.Kill()

@@ -35,7 +35,8 @@ func newRemover() (*remover, error) {
 	for _, ip := range []net.IP{net.IPv4(192, 0, 2, 1).To4(), net.ParseIP("2001:db8::1")} {
 		err := r.del(noInterface, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
 		if errors.Is(err, unix.EPERM) {
-			return nil, fmt.Errorf("it may not change addresses: %s; capabilities must be ambient or of the file to reach it", rights.Why(err, rights.NetAdmin))
+			return nil, fmt.Errorf("it may not change addresses: %s; capabilities must be ambient or of the file to reach it",
+				rights.Why(err, rights.NetAdmin))
 		}
 	}
 	return r, nil

@@ -52,12 +52,14 @@ func (r *robust) own() (stop func()) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		var old, size uintptr // the C library's
-		_, _, errno := unix.RawSyscall(unix.SYS_GET_ROBUST_LIST, 0, uintptr(unsafe.Pointer(&old)), uintptr(unsafe.Pointer(&size)))
+		_, _, errno := unix.RawSyscall(unix.SYS_GET_ROBUST_LIST,
+			0, uintptr(unsafe.Pointer(&old)), uintptr(unsafe.Pointer(&size)))
 		if errno == 0 {
 			r.first, r.entry = uintptr(unsafe.Pointer(&r.entry)), uintptr(unsafe.Pointer(&r.first))
 			r.offset = unsafe.Offsetof(r.word) - unsafe.Offsetof(r.entry)
 			r.word.Store(uint32(unix.Gettid()) | futexWaiters)
-			_, _, errno = unix.RawSyscall(unix.SYS_SET_ROBUST_LIST, uintptr(unsafe.Pointer(&r.first)), unsafe.Offsetof(r.entry), 0)
+			_, _, errno = unix.RawSyscall(unix.SYS_SET_ROBUST_LIST,
+				uintptr(unsafe.Pointer(&r.first)), unsafe.Offsetof(r.entry), 0)
 		}
 		if errno != 0 {
 			r.word.Store(0)
