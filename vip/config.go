@@ -14,9 +14,9 @@ import (
 )
 
 // Holder is the cluster. *flotilla.Node is one. Further methods of a Node are used if the Holder
-// has them: DrainAddr is the default of Config.Drain. Holder tells that another node has the role,
-// so that an address that is kept without a majority goes. Remark puts problems with an address
-// into the cluster's status.
+// has them: DrainAddr is the default of Config.Drain. Holder reports that another node has the
+// role, so that an address that is kept without a majority goes. Remark puts problems with an
+// address into the cluster's status.
 type Holder interface {
 	Hold(ctx context.Context, r hold.Role, f func(ctx context.Context, t hold.Tenure) error) error
 }

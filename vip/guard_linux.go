@@ -18,7 +18,7 @@ const (
 	ackTime   = time.Second     // for a guard to acknowledge something
 )
 
-// guardian tells the guard process what it needs to know. There may be no guard: because no unit
+// guardian gives the guard process what it needs to know. There may be no guard: because no unit
 // wants one yet, or because none could be started.
 type guardian struct {
 	units *units
@@ -30,9 +30,9 @@ type guardian struct {
 	notice  string       // the death notice
 	until   time.Time    // the deadline
 
-	// telling is held while the guard is told what may be in the kernel, so that the last list it
-	// gets is the newest.
-	telling sync.Mutex
+	// sending is held while the guard gets the list of what may be in the kernel, so that the last
+	// list it gets is the newest.
+	sending sync.Mutex
 	known   uint64 // the changes that the guard knows
 }
 
@@ -63,7 +63,7 @@ func (g *guardian) start(ctx context.Context, log *slog.Logger) {
 	// The addresses come first: the guard removes the table only after the addresses that it keeps
 	// silent, and sends the death notice only when the addresses that it knows are gone. Package
 	// guard passes everything on to a guard that starts later.
-	err = g.tell(log)
+	err = g.send(log)
 	if err == nil {
 		if err = process.Table(ctx, g.table); (err == nil || errors.Is(err, guard.ErrDown)) && notice != "" {
 			err = process.DeathNotice(ctx, []byte(notice))
@@ -74,16 +74,16 @@ func (g *guardian) start(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// tell gives the guard the list of addresses that are, or are about to be, in the kernel. An error
+// send sends the guard the list of addresses that are, or are about to be, in the kernel. An error
 // means that neither this guard nor its successors will know the list.
-func (g *guardian) tell(log *slog.Logger) error {
+func (g *guardian) send(log *slog.Logger) error {
 	g.units.mu.Lock()
 	changes := g.changes
 	g.units.mu.Unlock()
-	g.telling.Lock()
-	defer g.telling.Unlock()
+	g.sending.Lock()
+	defer g.sending.Unlock()
 	if g.known >= changes {
-		return nil // another call has told it
+		return nil // another call has sent it
 	}
 	g.units.mu.Lock()
 	process := g.guard
@@ -106,13 +106,13 @@ func (g *guardian) tell(log *slog.Logger) error {
 	}
 	g.known = changes
 	if err != nil {
-		log.Warn("the guard does not answer; its successor is told", "err", err)
+		log.Warn("the guard does not answer; its successor gets the addresses", "err", err)
 	}
 	return nil
 }
 
-// place records what is about to be in the kernel for an entry, and tells the guard before it is
-// there.
+// place records what is about to be in the kernel for an entry. The guard knows it when place
+// returns.
 func (g *guardian) place(e *entry, addrs []guard.Addr, log *slog.Logger) error {
 	mu := &g.units.mu
 	mu.Lock()
@@ -123,7 +123,7 @@ func (g *guardian) place(e *entry, addrs []guard.Addr, log *slog.Logger) error {
 	}
 	mu.Unlock()
 	if changed {
-		if err := g.tell(log); err != nil && len(addrs) > 0 {
+		if err := g.send(log); err != nil && len(addrs) > 0 {
 			mu.Lock()
 			e.placed = before
 			mu.Unlock()
@@ -151,7 +151,7 @@ func (g *guardian) deathNotice(notice []byte, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), ackTime)
 	defer cancel()
 	if err := process.DeathNotice(ctx, notice); err != nil {
-		log.Warn("the guard has no death notice; its successor is told", "err", err)
+		log.Warn("the guard has no death notice; its successor gets it", "err", err)
 	}
 }
 

@@ -166,8 +166,8 @@ func stubborn(ctx context.Context) error {
 	select {}
 }
 
-// Where nothing else silences an address, Unbind returns only when the address is gone, if necessary
-// by the end of its lifetime. The cluster grants the address again after that.
+// Where nothing else silences an address, Unbind returns only when the address is gone, if
+// necessary by the end of its lifetime. The cluster grants the address again after that.
 func TestUnbindOutlasts(t *testing.T) {
 	addrs, rest, _ := alone(t, stubborn)
 	if n := len(addrs()); n != 1 {

@@ -21,7 +21,8 @@ import (
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
-// An address that somebody removes while it is held, and a table that somebody flushes, are restored.
+// An address that somebody removes while it is held, and a table that somebody flushes, are
+// restored.
 func TestMeddling(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)

@@ -177,7 +177,7 @@ func events() []event {
 			_, err := s.lab.Nodes[i].Kill(syscall.SIGKILL, nil)
 			s.must(err)
 		}, (*site).start, true},
-		{"told to end", func(s *site, i int) {
+		{"terminated", func(s *site, i int) {
 			s.must(s.procs[i].Kill(syscall.SIGTERM))
 			s.must(s.procs[i].Wait())
 		}, (*site).start, false},
@@ -193,8 +193,8 @@ func events() []event {
 	}
 }
 
-// Whatever happens to a node, its addresses move to other nodes and come back afterwards. No two nodes
-// ever answer for one.
+// Whatever happens to a node, its addresses move to other nodes and come back afterwards. No two
+// nodes ever answer for one.
 func TestEvents(t *testing.T) {
 	for _, e := range events() {
 		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Fleet{}) })
@@ -210,7 +210,7 @@ func TestEventsWithLess(t *testing.T) {
 		events []string
 		stays  bool // nothing removes the address from the kernel
 	}{
-		{"without a fence", labnode.Fleet{NoFence: true}, []string{"program killed", "program and guard killed", "told to end", "frozen"}, false},
+		{"without a fence", labnode.Fleet{NoFence: true}, []string{"program killed", "program and guard killed", "terminated", "frozen"}, false},
 		{"without a guard", labnode.Fleet{NoGuard: true}, []string{"program killed"}, true},
 		{"without both", labnode.Fleet{NoFence: true, NoGuard: true}, []string{"program killed", "partition"}, false},
 	} {
@@ -352,8 +352,8 @@ func TestTwoOfFive(t *testing.T) {
 	s.single()
 }
 
-// After a node has stood still, its guard does not remove what the node has been granted since: there
-// is nothing to mend.
+// After a node has stood still, its guard does not remove what the node has been granted since:
+// there is nothing to mend.
 func TestThaw(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(3)})
 	s.owners("at first", s.home)

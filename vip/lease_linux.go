@@ -1,8 +1,6 @@
 package vip
 
-import (
-	"time"
-)
+import "time"
 
 // sharedLease is the lease as fence and guard know it. The lease belongs to the program, so all
 // units have the same one. units.mu guards its fields.
@@ -11,15 +9,15 @@ type sharedLease struct {
 	table *table
 	guard *guardian
 
-	until time.Time // as last told to fence and guard
+	until time.Time // as last passed to fence and guard
 	// driver is the entry whose Run is asked to follow each renewal; nil: there is none yet. One is
 	// enough for all.
 	driver *entry
 }
 
-// extend records until when an entry may have its addresses, and tells fence and guard. With kept
+// extend records until when an entry may have its addresses, and extends fence and guard. With kept
 // there is no lease, and the addresses stay until then. What all entries say comes to one time, so
-// fence and guard are not told of small changes.
+// fence and guard do not get small changes.
 func (l *sharedLease) extend(e *entry, until time.Time, kept bool) error {
 	l.units.mu.Lock()
 	defer l.units.mu.Unlock()
@@ -98,7 +96,7 @@ func (l *sharedLease) covers(e *entry) bool {
 	return !e.until.IsZero() && time.Now().Before(l.until)
 }
 
-// deadline returns when the lease ends, as told to fence and guard.
+// deadline returns when the lease ends, as last passed to fence and guard.
 func (l *sharedLease) deadline() time.Time {
 	l.units.mu.Lock()
 	defer l.units.mu.Unlock()

@@ -37,7 +37,8 @@ func removeLeft(addrs []netip.Addr, log *slog.Logger) error {
 
 func removeFrom(l netlink.Link, a netlink.Addr, log *slog.Logger) error {
 	if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
-		what := fmt.Sprintf("remove %v, which a former process of the program has left on %s", prefixOf(a.IPNet), l.Attrs().Name)
+		what := fmt.Sprintf("remove %v, which a former process of the program has left on %s",
+			prefixOf(a.IPNet), l.Attrs().Name)
 		return rights.Explain(what, err, rights.NetAdmin)
 	}
 	log.Info("removed an address that a former process of the program had left",

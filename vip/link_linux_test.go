@@ -39,8 +39,8 @@ func (s *site) said(what string, times int) {
 	})
 }
 
-// An interface that disappears is replaced by another one in the same subnet, whether that comes later
-// or is there already.
+// An interface that disappears is replaced by another one in the same subnet, whether that comes
+// later or is there already.
 func TestInterfaceReplaced(t *testing.T) {
 	addr := netip.MustParsePrefix("10.88.0.51/24")
 	s := newSite(t, 1, labnode.Fleet{Units: labnode.Units{{addr}}})

@@ -10,8 +10,8 @@ import (
 )
 
 // Memory is a network link in memory, for tests with package clustertest. It records which machine
-// answers for an address at each moment. Each machine on it has a kernel of its own. The kernel goes
-// on until the lease ends, even if the machine's program is dead or stands still.
+// answers for an address at each moment. Each machine on it has a kernel of its own. The kernel
+// goes on until the lease ends, even if the machine's program is dead or stands still.
 type Memory struct {
 	mu    sync.Mutex
 	hosts map[string]*Machine
@@ -100,8 +100,8 @@ func (s *span) end() time.Time {
 	return s.to
 }
 
-// Gaps returns the durations of all times since the first answer in which no machine answered for an
-// address.
+// Gaps returns the durations of all times since the first answer in which no machine answered for
+// an address.
 func (m *Memory) Gaps(addr netip.Addr) []time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -139,8 +139,8 @@ type Machine struct {
 	down     bool
 }
 
-// SetLinger sets the hold-down time. The machine's kernel then ends addresses that were not extended
-// so much later than the lease, as a kernel without nftables does.
+// SetLinger sets the hold-down time. The machine's kernel then ends addresses that were not
+// extended so much later than the lease, as a kernel without nftables does.
 func (h *Machine) SetLinger(d time.Duration) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -181,8 +181,9 @@ func (h *Machine) Thaw() {
 	}
 }
 
-// Die ends the program. Its calls do nothing any more. Addresses in the kernel stay there until their
-// time is over. Die returns the death notices of the units in place, for a guard to send after Remove.
+// Die ends the program. Its calls do nothing any more. Addresses in the kernel stay there until
+// their time is over. Die returns the death notices of the units in place, for a guard to send
+// after Remove.
 func (h *Machine) Die() (notices [][]byte) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()

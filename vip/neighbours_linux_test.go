@@ -56,8 +56,8 @@ func (s *site) neighbour(client *netlab.Host, a netip.Addr) (mac string) {
 	return mac
 }
 
-// corrected waits until a client knows that all addresses are at some hardware address. It fails the
-// test if that takes longer than most.
+// corrected waits until a client knows that all addresses are at some hardware address. It fails
+// the test if that takes longer than most.
 func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Duration) {
 	s.Helper()
 	began := time.Now()
@@ -150,7 +150,8 @@ func TestHardwareAddressChanges(t *testing.T) {
 				s.start(0)
 				s.owners("on another interface", nil)
 			}
-			// Neighbours accept no second change within a second, and nothing is announced for a while.
+			// Neighbours accept no second change within a second, and nothing is announced for a
+			// while.
 			<-time.After(2500 * time.Millisecond)
 			var now net.HardwareAddr
 			before := s.lab.Clients[1].MAC
@@ -320,8 +321,8 @@ func TestUnfitNode(t *testing.T) {
 	s.single()
 }
 
-// When program and guard are killed together, the next owner answers a client on that very machine as
-// soon as the kernel's whole seconds allow.
+// When program and guard are killed together, the next owner answers a client on that very machine
+// as soon as the kernel's whole seconds allow.
 func TestLocalClient(t *testing.T) {
 	for _, noFence := range []bool{false, true} {
 		t.Run(map[bool]string{false: "with a fence", true: "without a fence"}[noFence], func(t *testing.T) {

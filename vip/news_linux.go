@@ -49,7 +49,7 @@ const portUnknown = 0xff
 const (
 	brportState      = 1 // within IFLA_PROTINFO
 	eventFailover    = 3 // of IFLA_EVENT: a bond uses another port
-	eventNotifyPeers = 4 // neighbours should be told
+	eventNotifyPeers = 4 // neighbours should be notified
 	eventRejoin      = 5 // multicast groups should be joined again
 )
 

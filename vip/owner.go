@@ -180,7 +180,8 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 		case <-later:
 		case <-changed:
 		case <-returned:
-			// A node has returned. Machines on its side of a partition may look for the addresses there.
+			// A node has returned. Machines on its side of a partition may look for the addresses
+			// there.
 			announcements.again(time.Now())
 			again.Reset(time.Until(announcements.next()))
 		case c := <-claims:

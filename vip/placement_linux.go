@@ -170,7 +170,7 @@ func (p *placement) forgetQuestions() {
 }
 
 // awaitLocal waits until the kernel accepts packets for the addresses. For IPv6 that is a little
-// later than it has them. A neighbour that is told earlier sends in vain.
+// later than it has them. A neighbour that gets the announcement earlier sends in vain.
 func (p *placement) awaitLocal() {
 	end := time.Now().Add(localTime)
 	for _, a := range p.addrs {

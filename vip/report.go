@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// reporter tells the program, the log and the cluster's status what happens to the addresses.
+// reporter reports what happens to the addresses: to the program, the log and the cluster's status.
 type reporter struct {
 	name   string // of the role
 	addrs  []netip.Prefix

@@ -90,8 +90,9 @@ func newSystem(log *slog.Logger) (*system, error) {
 		return nil, errors.Join(err, r.close())
 	}
 	if !t.fenced() {
-		log.Warn(fmt.Sprintf("no fence: if this machine stands still its addresses may be seen for up to %v longer than the lease, "+
-			"and the cluster waits for that long before it grants them again; planned moves may cut connections",
+		log.Warn(fmt.Sprintf("no fence: if this machine stands still its addresses may be seen for up to %v longer "+
+			"than the lease, and the cluster waits for that long before it grants them again; "+
+			"planned moves may cut connections",
 			bareLife+bareLate), "why", t.unfenced)
 	}
 	u := newUnits()

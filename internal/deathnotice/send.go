@@ -118,9 +118,10 @@ func notify(ctx context.Context, addr string, config *tls.Config, dial Dial) err
 	defer conn.Close()
 	var h2c http.Protocols
 	h2c.SetUnencryptedHTTP2(true) // conn is encrypted already
+	// The transport makes one request only.
 	transport := &http.Transport{
 		Protocols: &h2c, DisableKeepAlives: true, DisableCompression: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }, // once
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/", bytes.NewReader(nil))
 	if err != nil {

@@ -66,10 +66,10 @@ func TestDeath(t *testing.T) {
 	}{
 		{"killed", func(h *host) { h.kill(unix.SIGKILL) }},
 		{"segmentation fault", func(h *host) { h.kill(unix.SIGSEGV) }},
-		{"panic", func(h *host) { h.tell("panic") }},
-		{"exit without closing", func(h *host) { h.tell("exit") }},
+		{"panic", func(h *host) { h.send("panic") }},
+		{"exit without closing", func(h *host) { h.send("exit") }},
 		{"killed while stopped", func(h *host) { h.stop(); h.kill(unix.SIGKILL) }},
-		{"the guard was told to end", func(h *host) {
+		{"the guard is sent signals", func(h *host) {
 			for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2} {
 				unix.Kill(h.guard, sig)
 			}
@@ -218,7 +218,7 @@ func TestGuardReplaced(t *testing.T) {
 		{"killed", func(h *host) { unix.Kill(h.guard, unix.SIGKILL) }},
 		{"stopped, and asked", func(h *host) {
 			unix.Kill(h.guard, unix.SIGSTOP)
-			h.tell("notice it-is-dead")
+			h.send("notice it-is-dead")
 			if h.out.Scan(); !strings.Contains(h.out.Text(), "not running") {
 				h.t.Errorf("answer: %q", h.out.Text())
 			}
@@ -259,7 +259,7 @@ func TestFirstGuardLate(t *testing.T) {
 		t.Errorf("a guard is there in no time: %s", alive)
 	}
 	for _, command := range []string{"watch " + four + " " + six, "table flotilla", "notice it-is-dead"} {
-		h.tell("%s", command)
+		h.send("%s", command)
 		h.out.Scan() // an error if there is no guard yet
 	}
 	h.do("add")
@@ -297,7 +297,7 @@ func TestBothKilled(t *testing.T) {
 func TestExec(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
-	h.tell("exec")
+	h.send("exec")
 	n.await(false, four)
 	if got := h.answer(); got != "ready" {
 		t.Errorf("the new program said %q", got)

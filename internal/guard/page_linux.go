@@ -49,7 +49,8 @@ func newPage() (*page, *os.File, error) {
 		return nil, nil, fmt.Errorf("memory to share with the guard: %w", err)
 	}
 	// A process that touches a page beyond the end of the file is killed.
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
 		f.Close()
 		return nil, nil, fmt.Errorf("memory to share with the guard: %w", err)
 	}

@@ -326,8 +326,8 @@ func (h *host) hooked() (did []string) {
 	return did
 }
 
-// tell sends the program a command without waiting for the answer.
-func (h *host) tell(format string, args ...any) {
+// send sends the program a command without waiting for the answer.
+func (h *host) send(format string, args ...any) {
 	h.t.Helper()
 	if _, err := fmt.Fprintf(h.in, format+"\n", args...); err != nil {
 		h.t.Fatal(err)
@@ -346,9 +346,10 @@ func (h *host) answer() string {
 	return h.out.Text()
 }
 
+// do sends the program a command and returns its answer.
 func (h *host) do(format string, args ...any) string {
 	h.t.Helper()
-	h.tell(format, args...)
+	h.send(format, args...)
 	return h.answer()
 }
 
