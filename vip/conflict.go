@@ -48,7 +48,7 @@ func (e *ConflictError) Error() string {
 		return fmt.Sprintf("another machine, with the hardware address %v, wants to take %v, and is told that it is in use",
 			e.MAC, e.Addr)
 	}
-	return fmt.Sprintf("another machine, with the hardware address %v, claims %v: remove the address from that machine",
+	return fmt.Sprintf("another machine, with the hardware address %v, claims %v: look for it there, and take the address away",
 		e.MAC, e.Addr)
 }
 

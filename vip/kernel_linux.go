@@ -41,11 +41,11 @@ func (kernel) Attach(ctx context.Context, u Unit) (Place, error) {
 	}
 	p := &kernelPlace{
 		unit: u, entry: e, system: s,
-		addrs: placement{entry: e, system: s, first: u.Addrs[0], ifname: u.Interface, log: u.Log},
+		placement: placement{entry: e, system: s, addrs: addrs, first: u.Addrs[0], ifname: u.Interface, log: u.Log},
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.addrs.prepare(); err != nil {
+	if err := p.placement.prepare(); err != nil {
 		// Usable or Bind reports it too.
 		u.Log.Info("the addresses cannot be put in place yet", "why", err)
 	}
@@ -60,12 +60,12 @@ type kernelPlace struct {
 
 	// mu guards the rest. It is held while the kernel answers: only one thing is done to the
 	// addresses at a time.
-	mu       sync.Mutex
-	addrs    placement
-	bound    bool
-	relay    *l2.Relay     // connection attempts are kept since Quiesce
-	released chan struct{} // closed when what Release began is over; nil: it has not begun
-	cancel   context.CancelFunc
+	mu        sync.Mutex
+	placement placement
+	bound     bool
+	relay     *l2.Relay     // connection attempts are kept since Quiesce
+	released  chan struct{} // closed when what Release began is over; nil: it has not begun
+	cancel    context.CancelFunc
 }
 
 // Linger implements Place. A fence ends with the lease, or a little earlier.
@@ -82,7 +82,7 @@ func (p *kernelPlace) Guarded() bool { return !p.unit.NoGuard }
 // Usable implements Place.
 func (p *kernelPlace) Usable() error {
 	p.mu.Lock()
-	on, bound := p.addrs.on, p.bound
+	on, bound := p.placement.on, p.bound
 	p.mu.Unlock()
 	last := 0
 	if bound {
@@ -107,11 +107,11 @@ func (p *kernelPlace) Changed() <-chan struct{} { return p.system.units.changed(
 func (p *kernelPlace) Probe(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.addrs.prepare(); err != nil {
+	if err := p.placement.prepare(); err != nil {
 		return "", err
 	}
 	for _, a := range p.entry.addrs {
-		mac, err := p.addrs.link.Probe(ctx, a, probeTries, probeWait)
+		mac, err := p.placement.link.Probe(ctx, a, probeTries, probeWait)
 		if err != nil {
 			return "", err
 		}
@@ -129,7 +129,7 @@ func (p *kernelPlace) Check(context.Context) error {
 	if p.bound {
 		return nil
 	}
-	return p.addrs.check()
+	return p.placement.check()
 }
 
 // Bind implements Place.
@@ -137,7 +137,7 @@ func (p *kernelPlace) Bind(_ context.Context, g Grant) error {
 	p.endRelease()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.addrs.bind(g.Until); err != nil {
+	if err := p.placement.bind(g.Until); err != nil {
 		return err
 	}
 	p.bound = true
@@ -171,8 +171,8 @@ func (p *kernelPlace) keep(until time.Time) error {
 	if err := p.system.lease.extend(p.entry, until, true); err != nil {
 		return err
 	}
-	if !time.Now().Before(p.addrs.refresh) && p.addrs.covered() {
-		return p.addrs.put()
+	if !time.Now().Before(p.placement.refresh) && p.placement.covered() {
+		return p.placement.put()
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (p *kernelPlace) Announce() error {
 	if !p.bound {
 		return nil
 	}
-	return p.addrs.announce()
+	return p.placement.announce()
 }
 
 // Claims implements Contested.
@@ -201,7 +201,7 @@ func (p *kernelPlace) Mend(context.Context) (bool, error) {
 	if !missing && !unsure || !p.bound {
 		return false, nil
 	}
-	return p.addrs.mend(missing)
+	return p.placement.mend(missing)
 }
 
 // Quiesce implements Place.
@@ -212,7 +212,7 @@ func (p *kernelPlace) Quiesce(context.Context) error {
 		return nil
 	}
 	var err error
-	if p.relay, err = p.addrs.link.Hold(p.entry.addrs...); err != nil {
+	if p.relay, err = p.placement.link.Hold(p.entry.addrs...); err != nil {
 		return err
 	}
 	return p.system.table.set(fence.Quiet, 0, p.entry.addrs)
@@ -228,7 +228,7 @@ func (p *kernelPlace) Release(context.Context) error {
 	p.bound = false
 	p.system.end(p.entry)
 	if !p.system.table.fenced() {
-		if err := p.addrs.remove(); err != nil {
+		if err := p.placement.remove(); err != nil {
 			return err
 		}
 	} else if err := p.system.table.set(fence.Muted, 2*releaseTime, p.entry.addrs); err != nil {
@@ -246,7 +246,7 @@ func (p *kernelPlace) Release(context.Context) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.bound {
-			p.addrs.away()
+			p.placement.away()
 		}
 	}()
 	return nil
@@ -287,7 +287,7 @@ func (p *kernelPlace) Unbind() error {
 		p.relay.Close()
 		p.relay = nil
 	}
-	err := p.addrs.away()
+	err := p.placement.away()
 	p.mu.Unlock()
 	p.endRelease()
 	return err
@@ -306,7 +306,7 @@ func (p *kernelPlace) Close() error {
 		err = p.system.table.unguard(p.entry.addrs)
 	}
 	p.mu.Lock()
-	p.addrs.unlink()
+	p.placement.unlink()
 	p.mu.Unlock()
 	if e := machine.close(p.entry); e != nil && !strings.Contains(e.Error(), net.ErrClosed.Error()) {
 		err = errors.Join(err, e)

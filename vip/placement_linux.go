@@ -26,8 +26,9 @@ const (
 // placement puts the addresses of a unit on an interface and removes them. Its methods are called
 // one at a time.
 type placement struct {
-	*entry
+	entry  *entry
 	system *system
+	addrs  []netip.Addr
 	first  netip.Prefix // the address by whose subnet the interface is found
 	ifname string       // Unit.Interface
 	log    *slog.Logger

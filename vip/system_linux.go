@@ -109,13 +109,13 @@ func newSystem(log *slog.Logger) (*system, error) {
 		return nil, errors.Join(err, t.close(false), r.close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &system{units: u, table: t, rtnl: r, watch: w, stop: stop, guard: &guardian{units: u}}
-	if t.fenced() {
-		s.guard.table = t.name
+	g := &guardian{units: u, table: t.removable()}
+	lease := &sharedLease{units: u, table: t, guard: g}
+	s := &system{
+		units: u, table: t, guard: g, lease: lease, rtnl: r, watch: w, stop: stop,
+		lifetimes: &lifetimes{units: u, lease: lease, rtnl: r, fenced: t.fenced()},
+		listeners: newClaimListeners(u.inPlace, func(on nic, c l2.Claim) { onClaim(u, lease, on, c) }, log),
 	}
-	s.lease = &sharedLease{units: u, table: t, guard: s.guard}
-	s.lifetimes = &lifetimes{units: u, lease: s.lease, rtnl: r, fenced: t.fenced()}
-	s.listeners = newClaimListeners(u.inPlace, s.onClaim, log)
 	s.runs.Go(func() { s.listeners.run(ctx) })
 	s.runs.Go(func() { t.maintain(ctx, s.guard.checkRemovals, log) })
 	return s, nil
@@ -141,13 +141,13 @@ func (s *system) end(e *entry) {
 }
 
 // onClaim passes on what another machine says about an address.
-func (s *system) onClaim(on nic, c l2.Claim) {
-	s.units.mu.Lock()
-	defer s.units.mu.Unlock()
-	if !time.Now().Before(s.lease.until) {
+func onClaim(u *units, lease *sharedLease, on nic, c l2.Claim) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !time.Now().Before(lease.until) {
 		return // the lease is over, and the other machine may be the next owner
 	}
-	for e := range s.units.all {
+	for e := range u.all {
 		here := !e.since.IsZero() && time.Since(e.since) >= claimGrace
 		if e.kept || e.where != on || !here || !slices.Contains(e.addrs, c.Addr) {
 			continue

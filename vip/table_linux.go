@@ -84,6 +84,14 @@ func owned(table string) bool {
 // fenced reports whether there is a fence.
 func (t *table) fenced() bool { return t.fence != nil }
 
+// removable returns the name of the table, for the guard to remove; empty without a fence.
+func (t *table) removable() string {
+	if t.fence == nil {
+		return ""
+	}
+	return t.name
+}
+
 // guard closes addresses on an interface, until set says otherwise.
 func (t *table) guard(ifname string, addrs []netip.Addr) error {
 	if t.fence == nil {
