@@ -196,11 +196,8 @@ func (f *Fence) rebuild(devices []*device) error {
 // that are guarded already stay as they are. If the interface has come back, or has another name,
 // Guard with its present name also guards everything that was guarded there.
 func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
-	addrs, err := plain(addrs)
+	addrs, err := f.lockFor(addrs)
 	if err != nil {
-		return err
-	}
-	if err := f.lock(); err != nil {
 		return err
 	}
 	defer f.mu.Unlock()
@@ -226,11 +223,8 @@ func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
 
 // Unguard stops guarding addresses, on all interfaces. Everything passes for them then.
 func (f *Fence) Unguard(addrs ...netip.Addr) error {
-	addrs, err := plain(addrs)
+	addrs, err := f.lockFor(addrs)
 	if err != nil {
-		return err
-	}
-	if err := f.lock(); err != nil {
 		return err
 	}
 	defer f.mu.Unlock()
@@ -278,11 +272,8 @@ func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 	if limit < 0 {
 		return fmt.Errorf("the limit %v is below 0", limit)
 	}
-	addrs, err := plain(addrs)
+	addrs, err := f.lockFor(addrs)
 	if err != nil {
-		return err
-	}
-	if err := f.lock(); err != nil {
 		return err
 	}
 	defer f.mu.Unlock()
@@ -377,6 +368,15 @@ func (f *Fence) lock() error {
 		return fmt.Errorf("the fence is closed: %w", net.ErrClosed)
 	}
 	return nil
+}
+
+// lockFor locks f for a call about addresses, and returns these as they appear in packets.
+func (f *Fence) lockFor(addrs []netip.Addr) ([]netip.Addr, error) {
+	addrs, err := plain(addrs)
+	if err != nil {
+		return nil, err
+	}
+	return addrs, f.lock()
 }
 
 // plain returns addresses as they appear in packets.
