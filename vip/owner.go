@@ -59,8 +59,9 @@ func (o *owner) hold(ctx, held context.Context, t hold.Tenure) error {
 	planned := ctx.Err() != nil || errors.Is(cause, hold.ErrYielded)
 	if planned {
 		if err := o.handOver(held, t); err == nil {
-			held, took := time.Since(o.began), time.Since(asked)
-			o.report.event(Event{Kind: Moved, Fence: t.Fence(), Held: held, Took: took, Err: cause})
+			o.report.event(Event{
+				Kind: Moved, Fence: t.Fence(), Held: time.Since(o.began), Took: time.Since(asked), Err: cause,
+			})
 			return cause
 		} else if !errors.Is(err, errExpired) {
 			return errors.Join(err, o.place.Unbind())
