@@ -81,7 +81,7 @@ func TestConfiguredByHand(t *testing.T) {
 	defer late.Stop()
 	err := s.procs[0].Wait()
 	const want = "vip: vip/10.77.0.51: 10.77.0.51/24 is configured on eth0, and not by this program"
-	// Any error will do: the output says why the program ended.
+	// any error: the output says why the program ended
 	if err == nil || !strings.Contains(s.procs[0].Output(), want) {
 		t.Errorf("ended with %v; want it to say %q", err, want)
 	}
