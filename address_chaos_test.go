@@ -16,8 +16,8 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/internal/deathnotice"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
-	"github.com/flotilla-ha/flotilla/internal/will"
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
@@ -114,7 +114,7 @@ func (f *addressFleet) kill(i int, guard bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if len(wills) > 0 {
-			if err := will.Execute(ctx, wills[0], dial); err != nil {
+			if err := deathnotice.Send(ctx, wills[0], dial); err != nil {
 				f.t.Logf("the will of n%d: %v", i, err)
 			}
 		}

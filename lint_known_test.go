@@ -38,7 +38,6 @@ func known() map[string]int {
 		"comments internal/seal":             50,
 		"comments internal/simnet":           30,
 		"comments internal/synctest":         8,
-		"comments internal/will":             5,
 		"comments internal/wire":             151,
 		"comments vip":                       185,
 		"fields .Node":                       58,

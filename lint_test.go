@@ -231,7 +231,7 @@ func TestForbiddenImports(t *testing.T) {
 			"github.com/caddyserver":      "it knows nothing of certificates",
 			modulePath + "/internal/wire": "it uses no network",
 		}},
-		{"vip", code("vip", "hold", "internal/will", "internal/notify", "internal/fence", "internal/guard", "internal/l2"), map[string]string{
+		{"vip", code("vip", "hold", "internal/deathnotice", "internal/notify", "internal/fence", "internal/guard", "internal/l2"), map[string]string{
 			modulePath + "/internal/wire":    guard,
 			modulePath + "/internal/durable": guard,
 			"github.com/hashicorp":           guard,

@@ -1,7 +1,6 @@
 package vip
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -11,27 +10,18 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// trial runs cfg on a fake place, after prepare if that is not nil, and a fake cluster, until the returned function is called.
-func trial(t *testing.T, cfg Config, prepare func(*fakePlace)) (p *fakePlace, c *fakeCluster, events *told, end func()) {
+// trial starts cfg on a fake place and a fake cluster. It calls prepare first, if that is not nil.
+func trial(t *testing.T, cfg Config, prepare func(*fakePlace)) (p *fakePlace, c *fakeCluster, events *list[Event], end func()) {
 	t.Helper()
-	p, c, events = newFakePlace(), newFakeCluster(), new(told)
+	p, c, events = newFakePlace(), newFakeCluster(), new(list[Event])
 	if prepare != nil {
 		prepare(p)
 	}
-	cfg.Addr, cfg.Binder = netip.MustParsePrefix("192.0.2.1/24"), p
-	cfg.Notify = events.add
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- Run(ctx, c, cfg) }()
-	return p, c, events, func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
+	cfg.Addr, cfg.Binder, cfg.Notify = netip.MustParsePrefix("192.0.2.1/24"), p, events.add
+	return p, c, events, start(t, c, cfg)
 }
 
-// announcedWithin counts the announcements of a period.
+// announcedWithin counts the announcements in a period.
 func (p *fakePlace) announcedWithin(from, to time.Time) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,8 +33,8 @@ func (p *fakePlace) announcedWithin(from, to time.Time) (n int) {
 	return n
 }
 
-// An address is announced for as long as it is here: so often in the first minute that a port which begins to forward at any time is no long outage,
-// and every minute afterwards.
+// An address is announced as long as it is here. In the first minute that is often enough for
+// switch ports that begin to forward late; afterwards it is every minute.
 func TestAnnouncedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -69,8 +59,8 @@ func TestAnnouncedForEver(t *testing.T) {
 	})
 }
 
-// What may leave neighbours with a wrong entry has the address announced at once, and then as at the beginning; and a storm of such events is
-// no storm of announcements.
+// After an event that may leave neighbours with a wrong entry, the address is announced at once and
+// then as at the beginning. Many such events do not cause as many announcements.
 func TestAnnouncedAfterEvents(t *testing.T) {
 	for name, event := range map[string]func(p *fakePlace, c *fakeCluster){
 		"the interface is found elsewhere": func(p *fakePlace, _ *fakeCluster) { p.change(func() { p.moved = true }) },
@@ -110,7 +100,8 @@ func TestAnnouncedAfterEvents(t *testing.T) {
 
 func foreign(last byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 9, last} }
 
-// A claim by another machine is answered once in ten seconds, told of, and in the status until it has been quiet for a while.
+// A claim by another machine is answered once in ten seconds and reported as an event. It is in the
+// status until there was no claim for a while.
 func TestDefend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, events, end := trial(t, Config{}, nil)
@@ -131,7 +122,7 @@ func TestDefend(t *testing.T) {
 			t.Errorf("the status says %q, want the other's hardware address", said)
 		}
 		conflicts := 0
-		for _, e := range events.list() {
+		for _, e := range events.get() {
 			if e.Kind == Conflict {
 				conflicts++
 			}
@@ -156,8 +147,9 @@ func TestDefend(t *testing.T) {
 	})
 }
 
-// With Yield the first claim is answered, a second within ten seconds ends the tenure, and the node is away for ten seconds and then for a minute. One
-// who only asks for the address takes nothing.
+// With Yield the first claim is answered. A second one within ten seconds ends the tenure: the node
+// then does not compete for ten seconds, and after the next conflict for a minute. A machine that
+// only asks for the address ends nothing.
 func TestYieldToConflict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, events, end := trial(t, Config{Conflict: Yield}, nil)

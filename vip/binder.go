@@ -2,16 +2,17 @@ package vip
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"time"
 )
 
-// Binder puts addresses in place and takes them away. Run has one for the kernel of this machine; Func, Exec and Memory are
-// others. A Place may do more than it must: see Guarded, Prober, Checker and Contested.
+// Binder puts addresses in place and removes them. Run has one for the kernel of this machine.
+// Func, Exec and Memory are others.
 type Binder interface {
-	// Attach makes ready for a unit of addresses: what a former life of the program has left of it is taken away. It is called once by
-	// each Run. An error ends Run.
+	// Attach prepares for a unit of addresses. It removes what a former process of the program has
+	// left of them. Each Run calls it once. An error ends Run.
 	Attach(ctx context.Context, u Unit) (Place, error)
 }
 
@@ -24,60 +25,104 @@ type Unit struct {
 	Log       *slog.Logger // never nil
 }
 
-// Place is where a unit can be put, for one Run. Linger, Usable and Changed may be called at any time, and Extend and Unbind while Quiesce or Release
-// is under way: Unbind is then called because the lease ends, and must not wait for them. Otherwise one method is called at a time.
+// Place is where a unit can be put, for one Run. It may also implement Guarded, Prober, Checker and
+// Contested.
+//
+// Linger, Usable and Changed may be called at any time. Extend and Unbind may be called during
+// Quiesce or Release. Unbind is then called because the lease ends, and must not wait for them.
+// Apart from that, one method is called at a time.
 type Place interface {
-	// Linger is how much longer than the lease the addresses may be seen here when everything stands still: see hold.Role.
+	// Linger is the hold-down time: for how long after the lease the addresses may still be seen
+	// here if everything stands still. See hold.Role.
 	Linger() time.Duration
 
-	// Usable returns nil if the addresses could be put in place now, else why not, such as an interface that is not there.
+	// Usable returns nil if the addresses could be put in place now. Otherwise it returns the
+	// reason, such as an interface that is not there.
 	Usable() error
 
-	// Changed returns a channel that is closed when Usable may have something else to say, or there is something to mend; nil: never.
+	// Changed returns a channel that is closed when the result of Usable may have changed, or when
+	// there may be something to mend. A nil channel means never.
 	Changed() <-chan struct{}
 
-	// Bind puts the addresses in place, to be seen until the time given and no longer, unless Extend comes, and announces them. It may be called again
-	// while they are there.
+	// Bind puts the addresses in place and announces them. They may be seen until the time that g
+	// names, and no longer unless Extend is called. Bind may be called again while they are there.
 	Bind(ctx context.Context, g Grant) error
 
-	// Extend says that the lease lasts longer, or shorter. The place wants to hear of it again after that time at the latest; 0: as soon as there is news.
+	// Extend says that the lease now ends at until, which may be later or earlier than before. The
+	// place wants to be called again after the returned time at the latest. Zero means as soon as
+	// the lease is renewed.
 	Extend(until time.Time) (again time.Duration, err error)
 
 	// Announce tells the neighbours again where the addresses are.
 	Announce() error
 
-	// Mend puts right what others have changed of the addresses that are in place, and reports whether there was anything.
+	// Mend repairs what others have changed about the addresses in place. It reports whether there
+	// was anything to repair.
 	Mend(ctx context.Context) (bool, error)
 
-	// Quiesce holds new connections back, for a moment. What is under way goes on.
+	// Quiesce holds new connections back, for a moment. Existing ones go on.
 	Quiesce(ctx context.Context) error
 
-	// Release gives the addresses up to the next owner, who comes after it has returned: nobody asking for them is answered from here any more. What is under way
-	// may still be taken until the next owner is there, and is ended then.
+	// Release gives the addresses up to the next owner, who gets them after it has returned. From
+	// then on nobody who asks for them is answered from here. Packets that are under way may still
+	// be accepted until the next owner is there.
 	Release(ctx context.Context) error
 
-	// Unbind takes the addresses away at once, whatever state they are in.
+	// Unbind removes the addresses at once, in any state.
 	Unbind() error
 
-	// Close ends what Attach began, and takes the addresses away if they are there. It waits for the next owner after a Release, for a second at most.
+	// Close ends what Attach began, and removes the addresses if they are there. After a Release it
+	// waits for the next owner, for a second at most.
 	Close() error
 }
 
 // Grant is what a Bind is based on.
 type Grant struct {
 	Fence uint64        // see hold.Tenure
-	Until time.Time     // see hold.Tenure
-	Will  func() []byte // see hold.Tenure
+	Until time.Time     // the tenure's deadline
+	Will  func() []byte // returns the death notice of this process; see hold.Tenure
 }
 
-// Guarded is a Place whose addresses whoever has Grant.Will takes away before he shows it, if the program dies.
+// Guarded is a Place whose addresses are removed when the program dies, before the death notice of
+// the Grant is sent.
 type Guarded interface {
 	// Guarded reports whether that is so.
 	Guarded() bool
 }
 
-// Prober is a Place that can find out whether somebody else uses the addresses.
+// Prober is a Place that can find out whether another machine uses the addresses.
 type Prober interface {
-	// Probe returns who answers for one of the addresses, empty if nobody does.
+	// Probe returns who answers for one of the addresses. Empty means nobody.
 	Probe(ctx context.Context) (owner string, err error)
 }
+
+// Checker is a Place that can find out whether Bind would succeed, without a visible effect.
+type Checker interface {
+	// Check returns why Bind would fail. It returns nil if there is no such reason, and an error
+	// that wraps errors.ErrUnsupported if it cannot tell.
+	Check(ctx context.Context) error
+}
+
+// Contested is a Place that notices other machines that claim its addresses while they are in
+// place.
+type Contested interface {
+	// Claims returns a channel of what other machines say about the addresses. It is always the
+	// same channel.
+	Claims() <-chan *ConflictError
+}
+
+// movable is a Place that notices that neighbours may look for the addresses in the wrong place.
+type movable interface {
+	// stale reports whether that has happened since the last call.
+	stale() bool
+}
+
+// shared is a Place that shares its lease with other places of this process.
+type shared interface {
+	// keep is Extend for addresses that stay without a lease. If other places have a lease, the
+	// addresses stay for as long as that.
+	keep(until time.Time) error
+}
+
+// errExpired is the outcome of a tenure that was lost.
+var errExpired = errors.New("the lease is over")

@@ -38,7 +38,7 @@ func TestConfig(t *testing.T) {
 		{"link-local", Config{Addr: p("fe80::1/64")}, "link-local"},
 		{"mapped", Config{Addr: netip.PrefixFrom(netip.MustParseAddr("::ffff:192.0.2.1"), 120)}, "plain IPv4 or IPv6"},
 		{"second", Config{Addr: p("192.0.2.100/24"), With: []netip.Prefix{{}}}, "With[0]"},
-		{"twice", Config{Addr: p("192.0.2.100/24"), With: []netip.Prefix{p("192.0.2.100/25")}}, "stands there twice"},
+		{"twice", Config{Addr: p("192.0.2.100/24"), With: []netip.Prefix{p("192.0.2.100/25")}}, "is named twice"},
 		{"interface", Config{Addr: p("192.0.2.100/24"), Interface: "eth0 up"}, "cannot be the name of an interface"},
 		{"delay", Config{Addr: p("192.0.2.100/24"), PreemptDelay: -1}, "PreemptDelay"},
 		{"drain", Config{Addr: p("192.0.2.100/24"), DrainTime: time.Minute}, "DrainTime"},

@@ -1,33 +1,62 @@
-// Package vip keeps floating IP addresses on one node of a cluster at a time, and on one that lives: what VRRP and CARP are for. It
-// differs in what it promises: no two nodes answer for an address at the same time, in a crash, a pause, a partition or a jump of the
-// clock, as long as clocks run at nearly the same rate; and the address comes back sooner.
+// Package vip keeps floating IP addresses on one living node of a cluster at a time, as VRRP and
+// CARP do.
 //
 //	node, err := flotilla.Open(ctx, cfg)
 //	…
 //	err = vip.Run(ctx, node, vip.Config{Addr: netip.MustParsePrefix("192.0.2.100/24")})
 //
-// Run on every node, with the same Addr. The cluster grants the address, as a role, to one of them, under the lease that the node has of a
-// majority; Run puts it into the kernel there and announces it. When the lease ends, however that comes, the address is gone by then:
+// Call Run on every node, with the same Addr.
+//
+// # Guarantees
+//
+// No two nodes answer for an address at the same time: in a crash, a pause, a partition or a jump
+// of the clock. The address comes back sooner than with VRRP. Other addresses of the interface are
+// never touched.
+//
+// # Assumptions
+//
+// Clocks run at nearly the same rate. The machine runs Linux and the process has the capabilities
+// NET_ADMIN and NET_RAW. On other systems, and for addresses that a cloud assigns, use a Binder of
+// your own: see Func and Exec. Listen on the wildcard address, because a program cannot listen on
+// an address that is not there yet.
+//
+// # How an address is granted and announced
+//
+// The cluster grants the address, as a role, to one node, under the lease that the node has from a
+// majority. Run puts it into that node's kernel and announces it. It announces it again as long as
+// it is held: often in the first minute, then every minute, and at once when the interface's
+// hardware address, carrier or ports change or a partition heals. Another machine that claims the
+// address is answered and reported: see Config.Conflict. A node that cannot put the address in
+// place leaves it to others: see Checker.
+//
+// # How an address ends with the lease
 //
 //   - The program removes it as soon as it knows, a fifth of a lease before the end.
-//   - If the program dies, its guard does, in milliseconds. The guard is a second process of the same binary: the first Run of a program starts it,
-//     by executing /proc/self/exe with the variable FLOTILLA_GUARD in its environment, and this package's init function takes that process
-//     over before main is reached; init functions of packages that are initialized earlier do run there. It shows in ps as "NAME: flotilla guard", has no
-//     open files of the program, and ends with it. It also tells the cluster, with a credential good for nothing else, that the program is dead, so that
-//     the next node need not wait for the lease to end. Config.NoGuard does without.
-//   - If program and guard stand still, or with the machine's whole user space, the kernel alone is left: a table of nftables, whose set
-//     with time-outs in milliseconds the program refreshes while it has the lease, drops all that has to do with the address once the lease
-//     is over. A lifetime in whole seconds also removes the address from the kernel: programs on that very machine reach the next owner
-//     then. Where there is no nftables that is what ends the address, and the cluster waits for so long before it grants it anew.
+//   - If the program dies, its guard removes it within milliseconds. Then it sends the cluster a
+//     death notice, so that the next node need not wait for the end of the lease. The guard is a
+//     second process of the same binary: the first Run executes /proc/self/exe with the variable
+//     FLOTILLA_GUARD in its environment. The init function of this package takes that process over
+//     before main; init functions of packages that are initialized earlier do run there. ps shows
+//     it as "NAME: flotilla guard". It has no open files of the program and ends with it.
+//     Config.NoGuard does without it.
+//   - If program and guard stand still, the kernel is left. A table of nftables drops everything
+//     that concerns the address when the lease ends: the program renews the timeouts in its sets,
+//     which count milliseconds. The kernel also removes the address when its lifetime ends, in
+//     whole seconds; until then, programs on that very machine do not reach the next owner. Without
+//     nftables the lifetime alone ends the address, and the cluster waits for it: this is the
+//     hold-down time.
 //
-// While an address is held it is announced, so that neighbours and switches do not forget where it is: often in the first minute, then
-// every minute, and at once when the interface's hardware address, carrier or ports change or a partition heals. Another machine that
-// claims the address is answered and told of: see Config.Conflict. A node that cannot put the address in place leaves it to others: see Checker.
+// # Planned moves
 //
-// On a planned move, as when the program ends, when a better node is back, or by Node.Move, no connection attempt is lost where nftables is there: connections are
-// drained, new ones are held back for some milliseconds, and what has been held back is passed on to the next owner as soon as it announces itself.
-// Elsewhere an attempt in that moment is repeated by the client's kernel a second later.
+// A move is planned when the program ends, when a better node is back, or after Node.Move. With
+// nftables it loses no connection attempt: Run drains the connections, holds new ones back for some
+// milliseconds, and passes them on to the next owner as soon as that announces itself. Without
+// nftables, the kernel of a client repeats such an attempt a second later.
 //
-// It needs Linux with the capabilities NET_ADMIN and NET_RAW. On other systems, and for addresses that a cloud assigns, use a Binder of your own: see Func and
-// Exec. Listen on the wildcard address: an address that is not there yet cannot be listened on.
+// # Files
+//
+// run.go competes for the role, owner.go is a tenure, keep.go a time without a lease. They know the
+// kernel only as a Place. kernel_linux.go is the Place of this machine, placement_linux.go the
+// addresses of one unit there, system_linux.go what all units of the process share: the fence
+// (table_linux.go), the guard, the lease and the lifetimes. The other files are mechanisms.
 package vip

@@ -5,30 +5,30 @@ import (
 	"time"
 )
 
-// Kind is what an Event tells.
+// Kind is the kind of an Event.
 type Kind string
 
 // The kinds of events.
 const (
-	Bound     Kind = "bound"     // the addresses are here, and were announced
-	Moved     Kind = "moved"     // they were handed over by plan
-	Lost      Kind = "lost"      // they were taken away, since the lease was about to end
-	Kept      Kind = "kept"      // the lease is over, and they stay, as Quorum says
-	Mended    Kind = "mended"    // others had changed something about them, and it was put right
-	Conflict  Kind = "conflict"  // another machine answers for one of them, or wants it: see Config.Conflict, and ConflictError
-	Unusable  Kind = "unusable"  // the node does not compete: the program is not ready, or the interface cannot be used
-	Competing Kind = "competing" // it competes
-	Failed    Kind = "failed"    // something went wrong, and is tried again; others are not asked for the addresses before it can go well
+	Bound     Kind = "bound"     // the addresses are here and have been announced
+	Moved     Kind = "moved"     // a planned move took them to another node
+	Lost      Kind = "lost"      // they were removed because the lease was about to end
+	Kept      Kind = "kept"      // the lease is over and they stay, as Config.Quorum says
+	Mended    Kind = "mended"    // somebody had changed something about them, and it was repaired
+	Conflict  Kind = "conflict"  // another machine claims one of them: see ConflictError
+	Unusable  Kind = "unusable"  // this node does not compete: not ready, or no usable interface
+	Competing Kind = "competing" // this node competes
+	Failed    Kind = "failed"    // something went wrong; it is tried again when it may succeed
 )
 
-// Event is something that has happened to the addresses of one Run, on this node.
+// Event is something that has happened to the addresses of one Run on this node.
 type Event struct {
 	Kind  Kind      // what has happened
 	Time  time.Time // when, by this machine's clock
-	Name  string    // the role's
+	Name  string    // of the role
 	Addrs []netip.Prefix
 	Fence uint64        // of the tenure, if there is one
-	Held  time.Duration // of Moved and Lost: for how long they were here
-	Took  time.Duration // of Bound: from the grant to the announcement; of Moved: from the wish to the release
+	Held  time.Duration // of Moved and Lost: for how long the addresses were here
+	Took  time.Duration // Bound: from grant to announcement; Moved: from request to release
 	Err   error         // the cause
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
-// A floating address on a link in memory; without Binder it is in the kernel.
+// A floating address on a link in memory. Without a Binder it would be in the kernel.
 func ExampleRun() {
 	ctx, cancel := context.WithCancel(context.Background())
 	node, err := flotilla.Open(ctx, flotilla.Config{Name: "alpha"})
@@ -25,7 +25,7 @@ func ExampleRun() {
 		Binder: link.Machine("alpha"),
 		Notify: func(e vip.Event) {
 			fmt.Println(e.Kind, e.Addrs, "on", link.Owners(addr.Addr()))
-			cancel() // as when the program is told to end
+			cancel() // as at the end of the program
 		},
 	})
 	fmt.Println(err)

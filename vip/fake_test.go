@@ -5,10 +5,52 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/hold"
 )
+
+// start runs cfg on a cluster until the returned function is called, which waits for the end of
+// Run.
+func start(t *testing.T, h Holder, cfg Config) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- Run(ctx, h, cfg) }()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// list is a list that several goroutines add to.
+type list[T any] struct {
+	mu  sync.Mutex
+	all []T
+}
+
+func (l *list[T]) add(e T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, e)
+}
+
+// get returns the list so far.
+func (l *list[T]) get() []T {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all)
+}
+
+// last returns the newest element.
+func (l *list[T]) last() T {
+	all := l.get()
+	return all[len(all)-1]
+}
 
 // fakePlace is a Place, and its Binder, that counts what is done to it.
 type fakePlace struct {
@@ -22,7 +64,7 @@ type fakePlace struct {
 	changed   chan struct{}
 	moved     bool
 	claims    chan *ConflictError
-	disturbed int // so many Binds fail while something changes, and then none
+	disturbed int // so many Binds fail while something changes; the next one succeeds
 }
 
 func newFakePlace() *fakePlace {
@@ -39,7 +81,7 @@ func (p *fakePlace) Changed() <-chan struct{} {
 	return p.changed
 }
 
-// change has Run look, after f.
+// change calls f, and then makes Run look.
 func (p *fakePlace) change(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -48,7 +90,7 @@ func (p *fakePlace) change(f func()) {
 	p.changed = make(chan struct{})
 }
 
-// set changes what is to come, without a word to Run.
+// set calls f without making Run look.
 func (p *fakePlace) set(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,29 +102,6 @@ func (p *fakePlace) counts() (binds, checks, unbound int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.binds, p.checks, p.unbound
-}
-
-// told keeps events.
-type told struct {
-	mu  sync.Mutex
-	all []Event
-}
-
-func (l *told) add(e Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, e)
-}
-
-func (l *told) list() []Event {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.all)
-}
-
-func (l *told) last() Event {
-	all := l.list()
-	return all[len(all)-1]
 }
 
 func (p *fakePlace) Bind(context.Context, Grant) error {
@@ -139,7 +158,7 @@ func (p *fakePlace) stale() bool {
 	return moved
 }
 
-// fakeCluster grants the role to whoever asks, and notes how it was asked for.
+// fakeCluster grants the role to everybody who asks, and records the requests.
 type fakeCluster struct {
 	mu       sync.Mutex
 	asked    []hold.Role
@@ -159,7 +178,7 @@ func (c *fakeCluster) Hold(ctx context.Context, r hold.Role, f func(context.Cont
 	c.mu.Unlock()
 	held, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err := f(held, fakeTenure{lease{time.Now().Add(24 * time.Hour)}, c})
+	err := f(held, fakeTenure{grantedUntil{time.Now().Add(24 * time.Hour)}, c})
 	if err == nil || errors.Is(err, context.Canceled) {
 		return context.Cause(held)
 	}
@@ -172,7 +191,7 @@ func (c *fakeCluster) Remark(_, text string) {
 	c.remark = text
 }
 
-// asks returns how the role was asked for so far.
+// asks returns the requests for the role so far.
 func (c *fakeCluster) asks() []hold.Role {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,7 +204,7 @@ func (c *fakeCluster) said() string {
 	return c.remark
 }
 
-// back says that a node is there again.
+// back reports that a node has returned.
 func (c *fakeCluster) back() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,7 +213,7 @@ func (c *fakeCluster) back() {
 }
 
 type fakeTenure struct {
-	lease
+	grantedUntil
 	c *fakeCluster
 }
 

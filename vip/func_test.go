@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,19 +17,19 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// once is a cluster that grants the role at once, for as long as end is open.
+// once is a cluster that grants the role once, until end is closed.
 type once struct {
 	end   chan struct{}
 	cause error
 }
 
-// lease is a tenure that lasts.
-type lease struct{ until time.Time }
+// grantedUntil is a tenure whose deadline does not move.
+type grantedUntil struct{ until time.Time }
 
-func (l lease) Fence() uint64            { return 7 }
-func (l lease) Deadline() time.Time      { return l.until }
-func (l lease) Renewed() <-chan struct{} { return nil }
-func (l lease) Will() []byte             { return nil }
+func (g grantedUntil) Fence() uint64            { return 7 }
+func (g grantedUntil) Deadline() time.Time      { return g.until }
+func (g grantedUntil) Renewed() <-chan struct{} { return nil }
+func (g grantedUntil) Will() []byte             { return nil }
 
 func (o *once) Hold(ctx context.Context, _ hold.Role, f func(context.Context, hold.Tenure) error) error {
 	if err := ctx.Err(); err != nil {
@@ -53,48 +52,30 @@ func (o *once) Hold(ctx context.Context, _ hold.Role, f func(context.Context, ho
 		case <-stop:
 		}
 	}()
-	return f(held, lease{time.Now().Add(time.Hour)})
-}
-
-// notes is what a Func was called for.
-type notes struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (n *notes) add(format string, args ...any) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.all = append(n.all, fmt.Sprintf(format, args...))
+	return f(held, grantedUntil{time.Now().Add(time.Hour)})
 }
 
 func TestFunc(t *testing.T) {
 	for name, cause := range map[string]error{"planned": hold.ErrYielded, "lost": errors.New("lost")} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var did notes
+				var did list[string]
+				note := func(format string, args ...any) error { did.add(fmt.Sprintf(format, args...)); return nil }
 				var kinds []Kind
 				cluster := &once{end: make(chan struct{}), cause: cause}
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error)
-				go func() {
-					done <- Run(ctx, cluster, Config{
-						Addr: netip.MustParsePrefix("192.0.2.1/24"),
-						Binder: Func{
-							Bind:   func(_ context.Context, m Move) error { did.add("bind %v %d", m.Addrs, m.Fence); return nil },
-							Unbind: func(_ context.Context, m Move) error { did.add("unbind %v %d", m.Addrs, m.Fence); return nil },
-						},
-						Drain:  func(_ context.Context, a netip.Addr) error { did.add("drain %v", a); return nil },
-						Notify: func(e Event) { kinds = append(kinds, e.Kind) },
-					})
-				}()
+				end := start(t, cluster, Config{
+					Addr: netip.MustParsePrefix("192.0.2.1/24"),
+					Binder: Func{
+						Bind:   func(_ context.Context, m Move) error { return note("bind %v %d", m.Addrs, m.Fence) },
+						Unbind: func(_ context.Context, m Move) error { return note("unbind %v %d", m.Addrs, m.Fence) },
+					},
+					Drain:  func(_ context.Context, a netip.Addr) error { return note("drain %v", a) },
+					Notify: func(e Event) { kinds = append(kinds, e.Kind) },
+				})
 				time.Sleep(time.Minute)
 				close(cluster.end)
 				time.Sleep(time.Minute)
-				cancel()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
+				end()
 				want, wantKinds := []string{"bind [192.0.2.1/24] 7", "drain 192.0.2.1", "drain 192.0.2.1", "unbind [192.0.2.1/24] 7"}, []Kind{Bound, Moved}
 				if name == "lost" {
 					want, wantKinds = []string{"bind [192.0.2.1/24] 7", "unbind [192.0.2.1/24] 7", "drain 192.0.2.1"}, []Kind{Bound, Lost}
@@ -107,7 +88,7 @@ func TestFunc(t *testing.T) {
 	}
 }
 
-// What fails is said, and tried again after one, two, four seconds and so on.
+// A failure is reported, and tried again after one, two, four seconds and so on.
 func TestFuncFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
@@ -157,7 +138,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// moved is a cluster that wants the role back at once, and whose lease ends a second later.
+// moved is a cluster that wants the role back at once. Its lease ends a second later.
 type moved struct{ granted bool }
 
 func (m *moved) Hold(ctx context.Context, _ hold.Role, f func(context.Context, hold.Tenure) error) error {
@@ -168,10 +149,11 @@ func (m *moved) Hold(ctx context.Context, _ hold.Role, f func(context.Context, h
 	m.granted = true
 	held, cancel := context.WithCancelCause(ctx)
 	cancel(hold.ErrYielded)
-	return f(held, lease{time.Now().Add(time.Second)})
+	return f(held, grantedUntil{time.Now().Add(time.Second)})
 }
 
-// A lease that ends while an address is being taken away ends the wait for that too, and nothing is taken away twice.
+// If the lease ends while Unbind runs, the wait for Unbind ends too, and Unbind is not called
+// again.
 func TestFuncSlowUnbind(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	unbound := 0

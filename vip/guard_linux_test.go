@@ -21,10 +21,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 )
 
-// aloneTest has a process of the test's binary be the program of a test, in a network namespace of its own.
+// aloneTest makes a process of the test binary the program of a test, in a network namespace of its
+// own.
 const aloneTest = "VIP_TEST_ALONE"
 
-// vip0 makes the interface of such a program, and returns what puts an address on it.
+// vip0 creates the interface of such a program. It returns a function that makes a unit for it.
 func vip0() (func(addr string, bare bool) Unit, error) {
 	const name = "vip0"
 	const peer = "vip1"
@@ -50,8 +51,9 @@ func grant() Grant {
 	return Grant{Fence: 1, Until: time.Now().Add(time.Hour), Will: func() []byte { return nil }}
 }
 
-// alone runs the calling test once more in a process and network namespace of its own. It returns what asks for the addresses of vip0 there once the
-// process has said "ready", and the rest of what it says. In that process it calls program instead.
+// alone runs the calling test again in a process and network namespace of its own, where it calls
+// program. In the calling process it waits until the program has printed "ready". It returns a
+// function that lists the addresses of vip0 there, and the rest of the program's output.
 func alone(t *testing.T, program func(ctx context.Context) error) (addrs func() []netlink.Addr, rest *bufio.Reader, cmd *exec.Cmd) {
 	t.Helper()
 	if os.Getenv(aloneTest) != "" {
@@ -103,7 +105,7 @@ func alone(t *testing.T, program func(ctx context.Context) error) (addrs func() 
 	}, rest, cmd
 }
 
-// lateGuard puts an address there without a guard, and then has one started for another, which does not come.
+// lateGuard puts an address in place without a guard. Then it attaches a second unit with a guard.
 func lateGuard(ctx context.Context) error {
 	unit, err := vip0()
 	if err != nil {
@@ -123,7 +125,8 @@ func lateGuard(ctx context.Context) error {
 	select {}
 }
 
-// A guard that is started when addresses are there already takes these away too, before the table that keeps them silent.
+// A guard that starts when addresses are in place already removes these too, before it removes the
+// table that keeps them silent.
 func TestLateGuard(t *testing.T) {
 	addrs, _, cmd := alone(t, lateGuard)
 	cmd.Process.Kill()
@@ -139,7 +142,7 @@ func TestLateGuard(t *testing.T) {
 	}
 }
 
-// stubborn has a kernel without nftables that refuses, from a time on, to remove an address.
+// stubborn runs on a kernel without nftables that at some time begins to refuse removals.
 func stubborn(ctx context.Context) error {
 	unit, err := vip0()
 	if err == nil {
@@ -163,7 +166,8 @@ func stubborn(ctx context.Context) error {
 	select {}
 }
 
-// Where nothing else silences an address, Unbind does not return before it is gone, by the kernel's own lifetime if need be: the cluster grants it anew then.
+// Where nothing else silences an address, Unbind returns only when the address is gone, if
+// necessary by the end of its lifetime. The cluster grants the address again after that.
 func TestUnbindOutlasts(t *testing.T) {
 	addrs, rest, _ := alone(t, stubborn)
 	if n := len(addrs()); n != 1 {
@@ -178,7 +182,7 @@ func TestUnbindOutlasts(t *testing.T) {
 	}
 }
 
-// overdue has addresses whose lifetime is over, and which the kernel has not removed yet.
+// overdue creates addresses whose lifetime is over and which the kernel has not removed yet.
 func overdue(context.Context) error {
 	if _, err := vip0(); err != nil {
 		return err
@@ -202,8 +206,8 @@ func overdue(context.Context) error {
 	select {}
 }
 
-// expire puts an address in place for a second, and looks at it until it is gone. It reports whether
-// it was there when its lifetime was over.
+// expire puts an address in place for a second and watches it until it is gone. It reports whether
+// the address was still there when its lifetime was over.
 func expire(on netlink.Link, prefix netip.Prefix) (over bool, err error) {
 	mask := net.CIDRMask(prefix.Bits(), prefix.Bits())
 	err = netlink.AddrAdd(on, &netlink.Addr{IPNet: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: mask}, ValidLft: 1, PreferedLft: 1})
@@ -222,11 +226,11 @@ func expire(on netlink.Link, prefix netip.Prefix) (over bool, err error) {
 	return over, err
 }
 
-// An address that a dead program has left is known as such to the last moment. The kernel removes it a
-// little after its lifetime, and answers for it until then, if its table is gone.
+// An address that a dead program has left is recognized until it is gone. The kernel removes it a
+// little after the end of its lifetime, and answers for it until then if its table is gone.
 func TestOverdueAddressIsLeft(t *testing.T) { alone(t, overdue) }
 
-// asking has the kernel ask for a neighbour before the address is there.
+// asking makes the kernel ask for neighbours before the address is in place.
 func asking(ctx context.Context) error {
 	unit, err := vip0()
 	if err != nil {
@@ -270,7 +274,8 @@ func asking(ctx context.Context) error {
 	select {}
 }
 
-// What the kernel asked of its neighbours before the address was here, nobody may have heard: it asks anew, and not only a second later.
+// Questions to neighbours from before the address was in place may have been lost. The kernel asks
+// again at once, not a second later.
 func TestNeighboursAskedAnew(t *testing.T) {
 	_, rest, _ := alone(t, asking)
 	for _, want := range []string{"2\n", "0\n"} {

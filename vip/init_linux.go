@@ -3,18 +3,18 @@ package vip
 import (
 	"context"
 
+	"github.com/flotilla-ha/flotilla/internal/deathnotice"
 	"github.com/flotilla-ha/flotilla/internal/fence"
 	"github.com/flotilla-ha/flotilla/internal/guard"
-	"github.com/flotilla-ha/flotilla/internal/will"
 )
 
-// init takes a process over that was started as a guard, before it becomes the program once more: see the package's documentation. In every other
-// process it looks at one variable of the environment and does nothing.
+// init takes over a process that was started as a guard, before main is reached: see the package's
+// documentation. In every other process it only looks at one environment variable.
 func init() {
 	if guard.IsGuard() {
 		guard.Main(guard.Hooks{
 			RemoveTable: fence.Remove,
-			Execute:     func(ctx context.Context, w []byte) error { return will.Execute(ctx, w, nil) },
+			SendNotice:  func(ctx context.Context, notice []byte) error { return deathnotice.Send(ctx, notice, nil) },
 		})
 	}
 }

@@ -6,27 +6,20 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/flotilla-ha/flotilla/internal/fence"
-	"github.com/flotilla-ha/flotilla/internal/guard"
 	"github.com/flotilla-ha/flotilla/internal/l2"
 )
 
 const (
-	releaseTime = time.Second           // a released address waits for its next owner
-	tailTime    = 20 * time.Millisecond // frames that were sent before clients heard of the next owner
+	releaseTime = time.Second           // for which a released address waits for its next owner
+	tailTime    = 20 * time.Millisecond // for frames sent before clients knew the next owner
 	probeTries  = 3
 	probeWait   = 30 * time.Millisecond
-	localTime   = 100 * time.Millisecond // for an IPv6 address to take packets
-	localEvery  = 200 * time.Microsecond
-	removeEvery = 50 * time.Millisecond
-	restTime    = time.Minute // in which a place that does not tell of renewals looks at nothing
+	restTime    = time.Minute // until a place that does not drive the renewals looks again
 )
 
 // kernel is the Binder of this machine's kernel.
@@ -34,65 +27,50 @@ type kernel struct{}
 
 // Attach implements Binder.
 func (kernel) Attach(ctx context.Context, u Unit) (Place, error) {
-	p := &kernelPlace{unit: u, changed: make(chan struct{}), claims: make(chan *ConflictError, maxClaims)}
+	var addrs []netip.Addr
 	for _, a := range u.Addrs {
-		p.addrs = append(p.addrs, a.Addr())
+		addrs = append(addrs, a.Addr())
 	}
-	if err := machine.open(ctx, p); err != nil {
+	e := newEntry(addrs)
+	s, err := machine.open(ctx, e, u.NoGuard, u.Log)
+	if err != nil {
 		return nil, err
 	}
-	if err := p.clean(); err != nil {
-		return nil, errors.Join(err, machine.close(p))
+	if err := clean(addrs, u.Log); err != nil {
+		return nil, errors.Join(err, machine.close(e))
+	}
+	p := &kernelPlace{
+		unit: u, entry: e, system: s,
+		placement: placement{entry: e, system: s, addrs: addrs, first: u.Addrs[0], ifname: u.Interface, log: u.Log},
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.prepare(); err != nil {
-		u.Log.Info("the addresses cannot be put in place yet", "why", err) // Usable says so, or Bind
+	if err := p.placement.prepare(); err != nil {
+		// Usable or Bind reports it too.
+		u.Log.Info("the addresses cannot be put in place yet", "why", err)
 	}
 	return p, nil
 }
 
 // kernelPlace is a unit on this machine.
 type kernelPlace struct {
-	unit  Unit
-	addrs []netip.Addr
+	unit   Unit
+	entry  *entry
+	system *system
 
-	// machine.mu guards these.
-	placed   []guard.Addr // what is in the kernel, or about to be, or may be there yet
-	removals uint64       // of the guard, as last looked at
-	missing  bool         // something of it is not there
-	unsure   bool         // something may not be there
-	moved    bool         // neighbours may look for it in the wrong place
-	lives    bool         // it is there, and its lifetime is to be renewed
-	since    time.Time    // it is in place, and announced; zero: it is not
-	where    nic          // that was
-	until    time.Time    // the lease, as last heard; zero: there is nothing to have it for
-	kept     bool         // there is no lease, and the addresses stay until then
-	stays    bool         // Run asks when to extend
-	changed  chan struct{}
-
-	claims chan *ConflictError // of other machines
-
-	// mu guards the rest, and is held across the kernel's answers: only one thing is done to the addresses at a time.
-	mu       sync.Mutex
-	on       nic
-	link     *l2.Link // on it, and the fence is there; nil: not yet
-	bound    bool
-	refresh  time.Time     // when the kernel's lifetimes are to be renewed, of what is kept
-	relay    *l2.Relay     // attempts are kept since Quiesce
-	released chan struct{} // closed when what Release began is over; nil: it has not begun
-	cancel   context.CancelFunc
+	// mu guards the rest. It is held while the kernel answers: only one thing is done to the
+	// addresses at a time.
+	mu        sync.Mutex
+	placement placement
+	bound     bool
+	relay     *l2.Relay     // connection attempts are kept since Quiesce
+	released  chan struct{} // closed when what Release began is over; nil: it has not begun
+	cancel    context.CancelFunc
 }
 
-// wake has whoever waits for a change look. machine.mu is held.
-func (p *kernelPlace) wake() {
-	close(p.changed)
-	p.changed = make(chan struct{})
-}
-
-// Linger implements Place. A fence ends early rather than late.
+// Linger implements Place. A fence ends with the lease, or a little earlier.
 func (p *kernelPlace) Linger() time.Duration {
-	if machine.fenced() != nil {
+	if p.system.table.fenced() {
 		return 0
 	}
 	return bareLife + bareLate
@@ -104,7 +82,7 @@ func (p *kernelPlace) Guarded() bool { return !p.unit.NoGuard }
 // Usable implements Place.
 func (p *kernelPlace) Usable() error {
 	p.mu.Lock()
-	on, bound := p.on, p.bound
+	on, bound := p.placement.on, p.bound
 	p.mu.Unlock()
 	last := 0
 	if bound {
@@ -114,30 +92,26 @@ func (p *kernelPlace) Usable() error {
 	if err == nil && bound && n.index != on.index {
 		err = fmt.Errorf("the interface %s does not work any more, or is not there", on.name)
 	}
-	for _, a := range p.addrs {
+	for _, a := range p.entry.addrs {
 		if err == nil {
-			err = n.takes(a)
+			err = n.accepts(a)
 		}
 	}
 	return err
 }
 
 // Changed implements Place.
-func (p *kernelPlace) Changed() <-chan struct{} {
-	machine.mu.Lock()
-	defer machine.mu.Unlock()
-	return p.changed
-}
+func (p *kernelPlace) Changed() <-chan struct{} { return p.system.units.changed(p.entry) }
 
 // Probe implements Prober.
 func (p *kernelPlace) Probe(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.prepare(); err != nil {
+	if err := p.placement.prepare(); err != nil {
 		return "", err
 	}
-	for _, a := range p.addrs {
-		mac, err := p.link.Probe(ctx, a, probeTries, probeWait)
+	for _, a := range p.entry.addrs {
+		mac, err := p.placement.link.Probe(ctx, a, probeTries, probeWait)
 		if err != nil {
 			return "", err
 		}
@@ -148,174 +122,27 @@ func (p *kernelPlace) Probe(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// prepare looks for the interface, opens it for frames, and has the addresses fenced on it: nothing passes for them there until Bind. mu is held.
-func (p *kernelPlace) prepare() error {
-	n, err := findNIC(p.unit.Interface, p.unit.Addrs[0], p.on.index)
-	if err != nil {
-		return err
-	}
-	if p.link != nil && n == p.on {
-		return nil
-	}
-	p.unlink()
-	ifi, err := net.InterfaceByIndex(n.index)
-	if err != nil {
-		return fmt.Errorf("the interface %s: %w", n.name, err)
-	}
-	link, err := l2.Open(ifi)
-	if err != nil {
-		return err
-	}
-	if f := machine.fenced(); f != nil {
-		if err := f.Guard(n.name, p.addrs...); err != nil {
-			link.Close()
-			return err
-		}
-	}
-	p.on, p.link = n, link
-	return nil
-}
-
-func (p *kernelPlace) unlink() {
-	if p.link != nil {
-		p.link.Close()
-		p.link = nil
-	}
-}
-
-// Bind implements Place.
-func (p *kernelPlace) Bind(ctx context.Context, g Grant) error {
-	p.endRelease()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.prepare(); err != nil {
-		return err
-	}
-	var placed []guard.Addr
-	for _, a := range p.addrs {
-		placed = append(placed, guard.Addr{Index: p.on.index, Prefix: netip.PrefixFrom(a, a.BitLen())})
-	}
-	// In this order: after a time of standing still the guard's deadline has passed, and addresses that it is given then it removes at once.
-	if err := machine.extend(p, g.Until, false); err != nil {
-		return err
-	}
-	if err := machine.place(p, placed); err != nil {
-		return err
-	}
-	if err := p.put(); err != nil {
-		return err
-	}
-	p.awaitLocal()
-	if err := machine.set(fence.Serving, 0, p.addrs); err != nil {
-		return err
-	}
-	p.bound = true
-	p.askAnew()
-	if err := p.announce(); err != nil {
-		return err
-	}
-	machine.bound(p, p.on)
-	machine.bequeath(g.Will(), p.unit.Log)
-	return nil
-}
-
-// put has the addresses in the kernel, with a new lifetime. mu is held.
-func (p *kernelPlace) put() error {
-	now := time.Now()
-	if !p.lasts() {
-		return errLapsed // this process stood still
-	}
-	machine.mu.Lock()
-	placed, left := p.placed, machine.told.Sub(now)
-	machine.mu.Unlock()
-	life, every := machine.lifetime(left)
-	failed, err := machine.rtnl.put(placed, life)
-	if err != nil {
-		return err
-	}
-	for _, a := range placed {
-		if why := failed[a]; why != nil {
-			return p.on.refused("put", a.Prefix.Addr(), why)
-		}
-	}
-	if !p.lasts() {
-		return errors.Join(errLapsed, p.remove()) // it stood still in between, and whoever took them away may have done so before
-	}
-	machine.live(p, true)
-	p.refresh = now.Add(every)
-	return nil
-}
-
-// Check implements Checker: it does what Bind would do first, with addresses that nobody has.
+// Check implements Checker.
 func (p *kernelPlace) Check(context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bound {
 		return nil
 	}
-	if err := p.prepare(); err != nil {
+	return p.placement.check()
+}
+
+// Bind implements Place.
+func (p *kernelPlace) Bind(_ context.Context, g Grant) error {
+	p.endRelease()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.placement.bind(g.Until); err != nil {
 		return err
 	}
-	all := dummies(p.on.index, p.addrs)
-	failed, err := machine.rtnl.put(all, shortestLife)
-	if err != nil {
-		return err
-	}
-	for _, a := range all {
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(a.Prefix.Bits(), a.Prefix.Bits())}}
-		if err := failed[a]; err != nil {
-			return p.on.refused("put addresses such as", a.Prefix.Addr(), err)
-		}
-		if err := netlink.AddrDel(onLink(p.on), addr); err != nil && !gone(err) {
-			return p.on.refused("remove addresses such as", a.Prefix.Addr(), err)
-		}
-	}
+	p.bound = true
+	p.system.guard.deathNotice(g.Will(), p.unit.Log)
 	return nil
-}
-
-// askAnew has the kernel forget the questions to neighbours that are under way on the interface. What it was to send from the addresses before they were here, such
-// as the rest of an old connection, made it ask in vain, for its question was fenced or had no sender, or the answer nobody to take it, and it would ask again only a second
-// after that. mu is held.
-func (p *kernelPlace) askAnew() {
-	all, err := netlink.NeighList(p.on.index, netlink.FAMILY_ALL)
-	for _, n := range all {
-		if n.State == netlink.NUD_INCOMPLETE {
-			err = errors.Join(err, netlink.NeighDel(&n))
-		}
-	}
-	if err != nil { // some answers may come late
-		p.unit.Log.Debug("neighbours that are asked for could not be forgotten", "interface", p.on.name, "err", err)
-	}
-}
-
-// awaitLocal waits until the kernel takes packets for the addresses: for IPv6 that begins a little after it has them. Whoever is told before
-// that sends in vain.
-func (p *kernelPlace) awaitLocal() {
-	end := time.Now().Add(localTime)
-	for _, a := range p.addrs {
-		for a.Is6() && time.Now().Before(end) {
-			routes, err := netlink.RouteGet(a.AsSlice())
-			if err != nil || len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
-				break
-			}
-			time.Sleep(localEvery)
-		}
-	}
-}
-
-// lasts reports whether the lease does, as last heard.
-func (p *kernelPlace) lasts() bool {
-	machine.mu.Lock()
-	defer machine.mu.Unlock()
-	return !p.until.IsZero() && time.Now().Before(machine.told)
-}
-
-// announce tells the neighbours, if the lease lasts. mu is held.
-func (p *kernelPlace) announce() error {
-	if !p.lasts() {
-		return nil
-	}
-	return p.link.Announce(p.addrs...)
 }
 
 // Extend implements Place.
@@ -325,27 +152,27 @@ func (p *kernelPlace) Extend(until time.Time) (again time.Duration, err error) {
 	if !p.bound {
 		return 0, nil
 	}
-	if err := machine.extend(p, until, false); err != nil {
+	if err := p.system.lease.extend(p.entry, until, false); err != nil {
 		return 0, err
 	}
-	if machine.drives(p) {
-		return 0, machine.renew()
+	if p.system.lease.drives(p.entry) {
+		return 0, p.system.lifetimes.renew()
 	}
 	return restTime, nil
 }
 
-// keep is Extend without a lease. While others of this program have one, the addresses stay for as long as that.
+// keep implements shared.
 func (p *kernelPlace) keep(until time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.bound {
 		return nil
 	}
-	if err := machine.extend(p, until, true); err != nil {
+	if err := p.system.lease.extend(p.entry, until, true); err != nil {
 		return err
 	}
-	if !time.Now().Before(p.refresh) && p.lasts() {
-		return p.put()
+	if !time.Now().Before(p.placement.refresh) && p.placement.covered() {
+		return p.placement.put()
 	}
 	return nil
 }
@@ -357,40 +184,132 @@ func (p *kernelPlace) Announce() error {
 	if !p.bound {
 		return nil
 	}
-	return p.announce()
+	return p.placement.announce()
 }
+
+// Claims implements Contested.
+func (p *kernelPlace) Claims() <-chan *ConflictError { return p.entry.claims }
+
+// stale implements movable.
+func (p *kernelPlace) stale() bool { return p.system.units.takeMoved(p.entry) }
 
 // Mend implements Place.
 func (p *kernelPlace) Mend(context.Context) (bool, error) {
-	machine.mu.Lock()
-	missing, unsure := p.missing, p.unsure
-	p.missing, p.unsure = false, false
-	machine.mu.Unlock()
+	missing, unsure := p.system.units.takeMissing(p.entry)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !missing && !unsure || !p.bound || !p.lasts() {
+	if !missing && !unsure || !p.bound {
 		return false, nil
 	}
-	if !missing && p.there() {
-		return false, nil
-	}
-	if err := p.put(); err != nil {
-		return false, err
-	}
-	p.awaitLocal()
-	return true, p.announce()
+	return p.placement.mend(missing)
 }
 
-// there reports whether all addresses are in the kernel. mu is held.
-func (p *kernelPlace) there() bool {
-	all, err := netlink.AddrList(onLink(p.on), netlink.FAMILY_ALL)
-	if err != nil {
-		return false
+// Quiesce implements Place.
+func (p *kernelPlace) Quiesce(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.bound || p.relay != nil {
+		return nil
 	}
-	for _, a := range p.addrs {
-		if !slices.ContainsFunc(all, func(have netlink.Addr) bool { return prefixOf(have.IPNet) == netip.PrefixFrom(a, a.BitLen()) }) {
-			return false
+	var err error
+	if p.relay, err = p.placement.link.Hold(p.entry.addrs...); err != nil {
+		return err
+	}
+	return p.system.table.set(fence.Quiet, 0, p.entry.addrs)
+}
+
+// Release implements Place. Without a fence the addresses are removed at once.
+func (p *kernelPlace) Release(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.bound {
+		return nil
+	}
+	p.bound = false
+	p.system.end(p.entry)
+	if !p.system.table.fenced() {
+		if err := p.placement.remove(); err != nil {
+			return err
+		}
+	} else if err := p.system.table.set(fence.Muted, 2*releaseTime, p.entry.addrs); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	relay, done := p.relay, make(chan struct{})
+	p.relay, p.released, p.cancel = nil, done, cancel
+	go func() {
+		defer close(done)
+		defer cancel()
+		if relay != nil {
+			p.awaitNextOwner(ctx, relay)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.bound {
+			p.placement.away()
+		}
+	}()
+	return nil
+}
+
+// awaitNextOwner passes connection attempts on until the next owner has taken over, or ctx ends.
+func (p *kernelPlace) awaitNextOwner(ctx context.Context, relay *l2.Relay) {
+	if relay.Await(ctx) == nil {
+		select {
+		case <-time.After(tailTime):
+		case <-ctx.Done():
 		}
 	}
-	return true
+	s := relay.Stats()
+	p.unit.Log.Debug("passed connection attempts on to the next owner",
+		"kept", s.Kept, "forwarded", s.Forwarded, "lost", s.Lost)
+	relay.Close()
+}
+
+// endRelease ends what Release began, and leaves the addresses to the caller.
+func (p *kernelPlace) endRelease() {
+	p.mu.Lock()
+	released, cancel := p.released, p.cancel
+	p.released, p.cancel = nil, nil
+	p.mu.Unlock()
+	if released != nil {
+		cancel()
+		<-released
+	}
+}
+
+// Unbind implements Place.
+func (p *kernelPlace) Unbind() error {
+	p.mu.Lock()
+	p.bound = false
+	p.system.end(p.entry)
+	if p.relay != nil {
+		p.relay.Close()
+		p.relay = nil
+	}
+	err := p.placement.away()
+	p.mu.Unlock()
+	p.endRelease()
+	return err
+}
+
+// Close implements Place.
+func (p *kernelPlace) Close() error {
+	p.mu.Lock()
+	released := p.released
+	p.mu.Unlock()
+	if released != nil {
+		<-released
+	}
+	err := p.Unbind()
+	if err == nil { // addresses that could not be removed stay fenced
+		err = p.system.table.unguard(p.entry.addrs)
+	}
+	p.mu.Lock()
+	p.placement.unlink()
+	p.mu.Unlock()
+	if e := machine.close(p.entry); e != nil && !strings.Contains(e.Error(), net.ErrClosed.Error()) {
+		err = errors.Join(err, e)
+	}
+	return err
 }

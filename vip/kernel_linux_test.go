@@ -21,7 +21,8 @@ import (
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
-// Whoever takes an address away, or flushes nftables, while it is held here finds both put right.
+// An address that somebody removes while it is held, and a table that somebody flushes, are
+// restored.
 func TestMeddling(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -67,7 +68,7 @@ func TestMeddling(t *testing.T) {
 	}
 }
 
-// An address that somebody else has configured is not touched, and Run says so.
+// Run does not touch an address that somebody else has configured, and says so.
 func TestConfiguredByHand(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -75,11 +76,12 @@ func TestConfiguredByHand(t *testing.T) {
 	s.must(s.procs[0].Wait())
 	s.must(s.lab.Nodes[0].AddAddr(netip.MustParsePrefix("10.77.0.51/24")))
 	s.start(0)
-	late := time.AfterFunc(time.Minute, func() { s.procs[0].Kill(syscall.SIGKILL) }) // it goes on, and should not
+	// It should end by itself.
+	late := time.AfterFunc(time.Minute, func() { s.procs[0].Kill(syscall.SIGKILL) })
 	defer late.Stop()
 	err := s.procs[0].Wait()
 	const want = "vip: vip/10.77.0.51: 10.77.0.51/24 is configured on eth0, and not by this program"
-	// any error: what the program has printed says why it ended
+	// any error: the output says why the program ended
 	if err == nil || !strings.Contains(s.procs[0].Output(), want) {
 		t.Errorf("ended with %v; want it to say %q", err, want)
 	}
@@ -88,8 +90,8 @@ func TestConfiguredByHand(t *testing.T) {
 	}
 }
 
-// withoutRights is what a process of TestNoRights does. Rights are each thread's: it drops them for good on one, which then becomes
-// the program once more, whose threads all lack them.
+// withoutRights is the program of TestNoRights. Rights belong to threads. One thread drops them for
+// good and then executes the program again: all of its threads lack them then.
 func withoutRights() error {
 	runtime.LockOSThread()
 	if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_NET_ADMIN, 0, 0, 0); err != nil {
@@ -110,7 +112,7 @@ func withoutRights() error {
 	return vip.Run(context.Background(), node, vip.Config{Addr: netip.MustParsePrefix("192.0.2.1/24")})
 }
 
-// A program that may not do what is needed hears so at once, and how to mend it.
+// A program without the necessary rights gets an error at once, which names the remedy.
 func TestNoRights(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

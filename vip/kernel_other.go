@@ -13,5 +13,6 @@ type kernel struct{}
 
 // Attach implements Binder.
 func (kernel) Attach(context.Context, Unit) (Place, error) {
-	return nil, fmt.Errorf("floating addresses need Linux here, and this is %s; set Config.Binder, to Func or Exec for example", runtime.GOOS)
+	return nil, fmt.Errorf("the kernel's floating addresses need Linux, and this is %s; "+
+		"set Config.Binder, for example to a Func or Exec", runtime.GOOS)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// noRights has the test's binary be a program without them.
+// noRights makes the test binary a program without rights.
 const noRights = "VIP_TEST_NO_RIGHTS"
 
 func TestMain(m *testing.M) {
@@ -48,7 +48,7 @@ func units(n int) (all labnode.Units) {
 	return all
 }
 
-// newSite starts the programs and waits until each address is at home.
+// newSite starts the programs.
 func newSite(t *testing.T, nodes int, fleet labnode.Fleet) *site {
 	t.Helper()
 	if err := netlab.Available(); err != nil {
@@ -97,7 +97,7 @@ func newSite(t *testing.T, nodes int, fleet labnode.Fleet) *site {
 func (s *site) start(i int) {
 	s.Helper()
 	if s.procs[i] != nil {
-		<-s.procs[i].Done() // its addresses may be elsewhere before the kernel is done with it
+		<-s.procs[i].Done() // its addresses may have moved before the kernel has ended it
 	}
 	p, err := s.fleet.Start(i)
 	if err != nil {
@@ -113,7 +113,8 @@ func (s *site) must(err error) {
 	}
 }
 
-// owners waits until every address has one owner in the kernels that accept likes, and answers on the wire.
+// owners waits until every address has one owner in the kernels and answers on the wire, and accept
+// returns true for the owners. A nil accept accepts all.
 func (s *site) owners(what string, accept func(owners []*netlab.Host) bool) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
@@ -123,7 +124,7 @@ func (s *site) owners(what string, accept func(owners []*netlab.Host) bool) {
 	}
 }
 
-// home is accept for each unit at its own node.
+// home accepts each unit at its own node.
 func (s *site) home(owners []*netlab.Host) bool {
 	for i, o := range owners {
 		if o != s.lab.Nodes[i/2] {
@@ -133,7 +134,7 @@ func (s *site) home(owners []*netlab.Host) bool {
 	return true
 }
 
-// without is accept for no address at these nodes.
+// without accepts owners other than these nodes.
 func (s *site) without(gone ...int) func([]*netlab.Host) bool {
 	return func(owners []*netlab.Host) bool {
 		return !slices.ContainsFunc(owners, func(o *netlab.Host) bool {
@@ -142,8 +143,8 @@ func (s *site) without(gone ...int) func([]*netlab.Host) bool {
 	}
 }
 
-// single fails the test if two nodes have answered for an address on the wire, or one took another, or itself, for a machine that is not of the
-// cluster.
+// single fails the test if two nodes have answered for an address on the wire, or if a node took
+// another node, or itself, for a machine outside the cluster.
 func (s *site) single() {
 	s.Helper()
 	for i, p := range s.procs {
@@ -164,7 +165,7 @@ type event struct {
 	name   string
 	inject func(s *site, i int)
 	undo   func(s *site, i int)
-	stays  bool // in the victim's kernel, where nobody can take it away while the event lasts
+	stays  bool // the address stays in the victim's kernel while the event lasts
 }
 
 func events() []event {
@@ -176,7 +177,7 @@ func events() []event {
 			_, err := s.lab.Nodes[i].Kill(syscall.SIGKILL, nil)
 			s.must(err)
 		}, (*site).start, true},
-		{"told to end", func(s *site, i int) {
+		{"terminated", func(s *site, i int) {
 			s.must(s.procs[i].Kill(syscall.SIGTERM))
 			s.must(s.procs[i].Wait())
 		}, (*site).start, false},
@@ -192,22 +193,24 @@ func events() []event {
 	}
 }
 
-// Whatever happens to a node, its addresses are at others then, they are at home again afterwards, and no two nodes ever answer for one.
+// Whatever happens to a node, its addresses move to other nodes and come back afterwards. No two
+// nodes ever answer for one.
 func TestEvents(t *testing.T) {
 	for _, e := range events() {
 		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Fleet{}) })
 	}
 }
 
-// The same where the kernel has no nftables: its own lifetimes in seconds end what stands still. And without a guard: the fence does.
+// The same without a fence, where the kernel's lifetimes end the addresses of a node that stands
+// still, and without a guard, where the fence does.
 func TestEventsWithLess(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		fleet  labnode.Fleet
 		events []string
-		stays  bool // without what would take it away
+		stays  bool // nothing removes the address from the kernel
 	}{
-		{"without a fence", labnode.Fleet{NoFence: true}, []string{"program killed", "program and guard killed", "told to end", "frozen"}, false},
+		{"without a fence", labnode.Fleet{NoFence: true}, []string{"program killed", "program and guard killed", "terminated", "frozen"}, false},
 		{"without a guard", labnode.Fleet{NoGuard: true}, []string{"program killed"}, true},
 		{"without both", labnode.Fleet{NoFence: true, NoGuard: true}, []string{"program killed", "partition"}, false},
 	} {
@@ -220,7 +223,7 @@ func TestEventsWithLess(t *testing.T) {
 	}
 }
 
-// happens has an event happen to the leader, and to another node.
+// happens makes an event happen to the leader and to another node.
 func happens(t *testing.T, e event, fleet labnode.Fleet) {
 	fleet.Units = units(3)
 	s := newSite(t, 3, fleet)
@@ -242,7 +245,7 @@ func happens(t *testing.T, e event, fleet labnode.Fleet) {
 	s.single()
 }
 
-// answered waits until the addresses of node i are answered by others, whatever is in its kernel.
+// answered waits until other nodes answer for the addresses of node i, whatever is in its kernel.
 func (s *site) answered(i int) {
 	s.Helper()
 	p, err := s.lab.Clients[0].ProbeUDP(netip.AddrPortFrom(s.addrs[2*i], netlab.Port), 0)
@@ -254,7 +257,7 @@ func (s *site) answered(i int) {
 	})
 }
 
-// poll waits for what no instrument tells of.
+// poll waits until ok returns true.
 func (s *site) poll(what string, ok func() bool) {
 	s.Helper()
 	end := time.NewTimer(time.Minute)
@@ -270,7 +273,8 @@ func (s *site) poll(what string, ok func() bool) {
 	}
 }
 
-// Fifty moves by hand, and no connection of clients that come every few milliseconds is refused, reset, or waits for its second SYN.
+// Clients connect every few milliseconds during fifty moves by hand. No connection is refused or
+// reset, and none waits for its second SYN.
 func TestMovesUnderLoad(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -302,7 +306,8 @@ func TestMovesUnderLoad(t *testing.T) {
 	s.single()
 }
 
-// Without a majority the last owner lets go, or keeps its addresses, as it was told; and it has them again, or still, when the majority is back.
+// Without a majority the last owner lets go of its addresses, or keeps them, as configured. It has
+// them when the majority is back.
 func TestLostQuorum(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(map[bool]string{false: "release", true: "keep"}[keep], func(t *testing.T) {
@@ -318,7 +323,7 @@ func TestLostQuorum(t *testing.T) {
 			if has := len(s.watch.Owners(s.addrs[0])) == 1; has != keep {
 				t.Errorf("without a majority the address is there: %v, want %v", has, keep)
 			}
-			if keep { // and stays, whoever takes it away
+			if keep { // it stays even if somebody removes it
 				before := len(s.watch.History(s.addrs[0]))
 				s.must(s.lab.Nodes[0].DelAddr(netip.PrefixFrom(s.addrs[0], 32)))
 				s.poll("it is back", func() bool { return len(s.watch.History(s.addrs[0])) > before && len(s.watch.Owners(s.addrs[0])) == 1 })
@@ -332,7 +337,7 @@ func TestLostQuorum(t *testing.T) {
 	}
 }
 
-// A node dies while another is already dead, of five.
+// Two of five nodes die, one after the other.
 func TestTwoOfFive(t *testing.T) {
 	s := newSite(t, 5, labnode.Fleet{Units: units(5)})
 	s.owners("at first", s.home)
@@ -347,7 +352,8 @@ func TestTwoOfFive(t *testing.T) {
 	s.single()
 }
 
-// After a node has stood still, its guard does not take away what the node has been granted since: there is nothing to mend.
+// After a node has stood still, its guard does not remove what the node has been granted since:
+// there is nothing to mend.
 func TestThaw(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(3)})
 	s.owners("at first", s.home)

@@ -14,7 +14,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// An address that somebody else answers for is left to him, and said so; it is taken when he is gone.
+// A node does not take an address that another machine answers for, and reports that. It takes the
+// address when the other machine has given it up.
 func TestProbe(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1), Probe: true})
 	s.owners("at first", nil)
@@ -22,7 +23,7 @@ func TestProbe(t *testing.T) {
 	s.must(s.procs[0].Wait())
 	s.must(s.lab.Clients[1].AddAddr(units(1)[0][0]))
 	s.start(0)
-	s.poll("the conflict is told of", func() bool { return strings.Contains(s.procs[0].Output(), "floating address: conflict") })
+	s.poll("the conflict is reported", func() bool { return strings.Contains(s.procs[0].Output(), "floating address: conflict") })
 	if n := len(s.watch.Owners(s.addrs[0])); n != 0 && s.watch.Owners(s.addrs[0])[0] == s.lab.Nodes[0] {
 		t.Error("the node has it all the same")
 	}
@@ -30,7 +31,7 @@ func TestProbe(t *testing.T) {
 	s.owners("when the other is gone", nil)
 }
 
-// said waits until node 0 has told of something so often.
+// said waits until node 0 has logged an event that many times.
 func (s *site) said(what string, times int) {
 	s.Helper()
 	s.poll(fmt.Sprintf("%q is said %d times", what, times), func() bool {
@@ -38,7 +39,8 @@ func (s *site) said(what string, times int) {
 	})
 }
 
-// An interface that disappears is replaced by another in the same subnet: one that comes later, or is there already.
+// An interface that disappears is replaced by another one in the same subnet, whether that comes
+// later or is there already.
 func TestInterfaceReplaced(t *testing.T) {
 	addr := netip.MustParsePrefix("10.88.0.51/24")
 	s := newSite(t, 1, labnode.Fleet{Units: labnode.Units{{addr}}})
@@ -101,7 +103,7 @@ func TestInterfaceReplaced(t *testing.T) {
 	s.said("unusable", 2)
 	plug("lan1", "10.88.0.11/24")
 	on("lan1")
-	plug("lan2", "10.88.0.12/24") // it stays where it is
+	plug("lan2", "10.88.0.12/24") // the address stays where it is
 	unplug("lan1")
 	on("lan2")
 	unplug("lan2")
@@ -109,7 +111,8 @@ func TestInterfaceReplaced(t *testing.T) {
 	s.single()
 }
 
-// An interface is found by its subnet, whatever its name is, and its addresses are fenced and answered for there when it is back.
+// An interface is found by its subnet under any name. After a change of its name its addresses are
+// fenced, and answered for, as before.
 func TestRename(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -132,7 +135,8 @@ func TestRename(t *testing.T) {
 		link(names[1], netlink.LinkSetUp)
 		s.said("bound", i+2)
 		s.owners("under the name "+names[1], nil)
-		// Not by IPv6: the kernel has removed the node's own address of that, and nobody puts it back here.
+		// Not over IPv6: the kernel has removed the node's own IPv6 address, and nothing puts it
+		// back here.
 		p, err := s.lab.Clients[0].ProbeUDP(netip.AddrPortFrom(s.addrs[0], netlab.Port), 0)
 		s.must(err)
 		s.poll(fmt.Sprintf("%v answers", s.addrs[0]), func() bool { return p.Latest().By == node.Name })

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Memory is a link in memory, for tests with package clustertest: it knows who answers for an address at each instant. Each machine on
-// it has a kernel of its own, which goes on when the program there is dead or stands still, as long as it was told to.
+// Memory is a network link in memory, for tests with package clustertest. It records which machine
+// answers for an address at each moment. Each machine on it has a kernel of its own. The kernel
+// goes on until the lease ends, even if the machine's program is dead or stands still.
 type Memory struct {
 	mu    sync.Mutex
 	hosts map[string]*Machine
@@ -35,7 +36,7 @@ type Overlap struct {
 // NewMemory returns a link without machines.
 func NewMemory() *Memory { return &Memory{hosts: make(map[string]*Machine)} }
 
-// Machine returns the machine with that name, a Binder; it is made when it is asked for first.
+// Machine returns the machine with a name. The first call with the name creates it.
 func (m *Memory) Machine(name string) *Machine {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,7 +92,7 @@ func (m *Memory) Overlaps() []Overlap {
 	return all
 }
 
-// end returns until when it lasted so far.
+// end returns when the span ended, or now if it goes on.
 func (s *span) end() time.Time {
 	if now := time.Now(); s.open && now.Before(s.to) {
 		return now
@@ -99,7 +100,8 @@ func (s *span) end() time.Time {
 	return s.to
 }
 
-// Gaps returns the times, since the first answer, in which nobody answered for an address.
+// Gaps returns the durations of all times since the first answer in which no machine answered for
+// an address.
 func (m *Memory) Gaps(addr netip.Addr) []time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -123,27 +125,29 @@ func (m *Memory) Gaps(addr netip.Addr) []time.Duration {
 	return gaps
 }
 
-// Machine is one on a Memory. As a Binder it serves the programs that run there, one after another.
+// Machine is a machine on a Memory. It is a Binder for the programs that run there, one after
+// another.
 type Machine struct {
 	net  *Memory
 	name string
 
-	// The fields below are guarded by net.mu.
-	lingers time.Duration
-	places  []*memoryPlace // of the program that runs
-	thawed  chan struct{}  // closed unless the program stands still
-	changed chan struct{}
-	down    bool
+	// net.mu guards these.
+	holdDown time.Duration
+	places   []*memoryPlace // of the program that runs
+	thawed   chan struct{}  // closed unless the program stands still
+	changed  chan struct{}
+	down     bool
 }
 
-// SetLinger has the kernel of the machine end what was not extended that much later than it should, as one without nftables does.
+// SetLinger sets the hold-down time. The machine's kernel then ends addresses that were not
+// extended so much later than the lease, as a kernel without nftables does.
 func (h *Machine) SetLinger(d time.Duration) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
-	h.lingers = d
+	h.holdDown = d
 }
 
-// SetDown takes the machine's interface away, or brings it back.
+// SetDown removes the machine's interface, or puts it back.
 func (h *Machine) SetDown(down bool) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -159,7 +163,7 @@ func (h *Machine) SetDown(down bool) {
 	}
 }
 
-// Freeze has the program stand still: what it asks for is done after Thaw.
+// Freeze makes the program stand still. What it calls waits for Thaw.
 func (h *Machine) Freeze() {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -177,21 +181,22 @@ func (h *Machine) Thaw() {
 	}
 }
 
-// Die ends the program: nothing that it asks for is done any more. What is in the kernel stays there until it is due. The wills of all that was in
-// place are returned, for a guard to execute after Remove.
-func (h *Machine) Die() (wills [][]byte) {
+// Die ends the program. Its calls do nothing any more. Addresses in the kernel stay there until
+// their time is over. Die returns the death notices of the units in place, for a guard to send
+// after Remove.
+func (h *Machine) Die() (notices [][]byte) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	for _, p := range h.places {
 		if len(p.spans) > 0 {
-			wills = append(wills, p.will)
+			notices = append(notices, p.notice)
 		}
 		p.dead = true
 	}
-	return wills
+	return notices
 }
 
-// Remove takes away what a dead program has left, as its guard does.
+// Remove removes what a dead program has left, as its guard does.
 func (h *Machine) Remove() {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -202,7 +207,7 @@ func (h *Machine) Remove() {
 	}
 }
 
-// Attach implements Binder. What a dead program has left of the unit is taken away.
+// Attach implements Binder. It removes what a dead program has left of the unit.
 func (h *Machine) Attach(_ context.Context, u Unit) (Place, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -220,11 +225,11 @@ func (h *Machine) Attach(_ context.Context, u Unit) (Place, error) {
 
 // memoryPlace is the Place of a Memory. net.mu guards it.
 type memoryPlace struct {
-	host  *Machine
-	unit  Unit
-	spans []*span // that are open
-	will  []byte
-	dead  bool
+	host   *Machine
+	unit   Unit
+	spans  []*span // that are open
+	notice []byte  // the death notice
+	dead   bool
 }
 
 var errDead = errors.New("the program is dead")
@@ -249,7 +254,7 @@ func (p *memoryPlace) enter() (leave func(), err error) {
 	}
 }
 
-// close ends what is seen of the unit: now, or, if nobody takes it away, when it is due.
+// close ends the unit's spans: now, or when their time is over.
 func (p *memoryPlace) close(now bool) {
 	for _, s := range p.spans {
 		s.open = false
@@ -264,7 +269,7 @@ func (p *memoryPlace) close(now bool) {
 func (p *memoryPlace) Linger() time.Duration {
 	p.host.net.mu.Lock()
 	defer p.host.net.mu.Unlock()
-	return p.host.lingers
+	return p.host.holdDown
 }
 
 // Guarded implements Guarded.
@@ -299,15 +304,15 @@ func (p *memoryPlace) Bind(_ context.Context, g Grant) error {
 	defer leave()
 	now := time.Now()
 	if !now.Before(g.Until) {
-		return errLapsed
+		return errExpired
 	}
 	if p.host.down {
 		return errors.New("the interface is down")
 	}
-	p.will = g.Will()
+	p.notice = g.Will()
 	p.close(true)
 	for _, a := range p.unit.Addrs {
-		s := &span{addr: a.Addr(), host: p.host.name, from: now, to: g.Until.Add(p.host.lingers), open: true}
+		s := &span{addr: a.Addr(), host: p.host.name, from: now, to: g.Until.Add(p.host.holdDown), open: true}
 		p.spans = append(p.spans, s)
 		p.host.net.spans = append(p.host.net.spans, s)
 	}
@@ -321,12 +326,12 @@ func (p *memoryPlace) Extend(until time.Time) (time.Duration, error) {
 		return 0, err
 	}
 	defer leave()
-	if now := time.Now(); !now.Before(until) { // the program has stood still
+	if now := time.Now(); !now.Before(until) { // the program stood still
 		return 0, nil
 	}
 	for _, s := range p.spans {
 		if time.Now().Before(s.to) {
-			s.to = until.Add(p.host.lingers)
+			s.to = until.Add(p.host.holdDown)
 		}
 	}
 	return 0, nil

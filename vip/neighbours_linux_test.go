@@ -17,7 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// stubborn has a client believe for hours that addresses are at some hardware address, as routers with long time-outs do.
+// stubborn makes a client believe for hours that the addresses are at some hardware address, as
+// routers with long timeouts do.
 func (s *site) stubborn(client *netlab.Host, at net.HardwareAddr) {
 	s.Helper()
 	s.must(client.Do(func() error {
@@ -55,7 +56,8 @@ func (s *site) neighbour(client *netlab.Host, a netip.Addr) (mac string) {
 	return mac
 }
 
-// corrected waits until a client knows that all addresses are at some hardware address, and fails if it takes longer than most.
+// corrected waits until a client knows that all addresses are at some hardware address. It fails
+// the test if that takes longer than most.
 func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Duration) {
 	s.Helper()
 	began := time.Now()
@@ -69,7 +71,8 @@ func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Dur
 	}
 }
 
-// A port of a switch that begins to forward late, as spanning tree has it, keeps nobody from an address for long.
+// A switch port that begins to forward late, as under spanning tree, does not keep clients from an
+// address for long.
 func TestLatePort(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	node, client := s.lab.Nodes[0], s.lab.Clients[0]
@@ -85,7 +88,8 @@ func TestLatePort(t *testing.T) {
 	s.corrected(client, node.MAC, 3*time.Second)
 }
 
-// An interface whose hardware address changes while it has the addresses, be it one of its own or that of a bridge or macvlan, is found at once.
+// When the hardware address of an interface, bridge or macvlan with addresses changes, clients find
+// the addresses at once.
 func TestHardwareAddressChanges(t *testing.T) {
 	for _, kind := range []string{"interface", "macvlan", "bridge", "bridge's port"} {
 		t.Run(kind, func(t *testing.T) {
@@ -107,7 +111,7 @@ func TestHardwareAddressChanges(t *testing.T) {
 			case "bridge", "bridge's port":
 				made = &netlink.Bridge{LinkAttrs: attrs}
 			}
-			if made != nil { // the program finds another interface in the subnet
+			if made != nil { // another interface of the subnet, which the program finds
 				name = "lan0"
 				s.must(s.procs[0].Kill(syscall.SIGTERM))
 				s.must(s.procs[0].Wait())
@@ -146,7 +150,9 @@ func TestHardwareAddressChanges(t *testing.T) {
 				s.start(0)
 				s.owners("on another interface", nil)
 			}
-			<-time.After(2500 * time.Millisecond) // neighbours take no second change within one, and nothing is announced for a while
+			// Neighbours accept no second change within a second, and nothing is announced for a
+			// while.
+			<-time.After(2500 * time.Millisecond)
 			var now net.HardwareAddr
 			before := s.lab.Clients[1].MAC
 			s.must(node.Do(func() error {
@@ -195,7 +201,8 @@ func TestHardwareAddressChanges(t *testing.T) {
 	}
 }
 
-// After a partition those who were on the side of the last owner learn at once who has the address now.
+// After a partition, clients on the side of the last owner learn at once which node has the address
+// now.
 func TestPartitionHeals(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(1), Spread: true})
 	s.owners("at first", nil)
@@ -211,7 +218,8 @@ func TestPartitionHeals(t *testing.T) {
 	s.single()
 }
 
-// Another machine that takes an address later is noticed, whether it announces that or not, is told of, and takes no client away for long.
+// Another machine that takes an address later is noticed and reported, whether it announces that or
+// not. It attracts no client for long.
 func TestClaimedByAnother(t *testing.T) {
 	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
 	s.owners("at first", nil)
@@ -230,11 +238,11 @@ func TestClaimedByAnother(t *testing.T) {
 	<-time.After(2500 * time.Millisecond)
 	s.must(other.Do(func() error { return announce(other, s.addrs) }))
 	for _, a := range s.addrs {
-		s.poll(fmt.Sprintf("%v is told to be claimed", a), claims(a, "claims"))
+		s.poll(fmt.Sprintf("the claim of %v is reported", a), claims(a, "claims"))
 	}
 	s.corrected(client, node.MAC, 2*time.Second)
 
-	// In silence, in another life of the program.
+	// Without an announcement, and with a new process of the program.
 	s.must(s.procs[0].Kill(syscall.SIGTERM))
 	s.must(s.procs[0].Wait())
 	s.start(0)
@@ -245,7 +253,7 @@ func TestClaimedByAnother(t *testing.T) {
 		s.must(other.AddAddr(a))
 	}
 	for _, a := range s.addrs {
-		s.poll(fmt.Sprintf("%v is told to be claimed", a), claims(a, "claims"))
+		s.poll(fmt.Sprintf("the claim of %v is reported", a), claims(a, "claims"))
 	}
 	if took := time.Since(began); took > 12*time.Second {
 		t.Errorf("a silent machine was found out after %v", took)
@@ -254,7 +262,8 @@ func TestClaimedByAnother(t *testing.T) {
 		s.must(other.DelAddr(a))
 	}
 
-	// One that asks before it takes it is refused, and told of; unless it hears an announcement before it has asked.
+	// A machine that asks for the address first is refused and reported, unless it receives an
+	// announcement before it has asked.
 	ask := func(do func(netlink.Link, *netlink.Addr) error) {
 		t.Helper()
 		s.must(other.Do(func() error {
@@ -273,19 +282,19 @@ func TestClaimedByAnother(t *testing.T) {
 		}))
 	}
 	ask(netlink.AddrAdd)
-	asked, told := time.Now(), claims(s.addrs[1], "wants to take")
-	s.poll("who asks for the address is told of", func() bool {
+	asked, reported := time.Now(), claims(s.addrs[1], "wants to take")
+	s.poll("the question for the address is reported", func() bool {
 		if time.Since(asked) > 1500*time.Millisecond {
 			ask(netlink.AddrDel)
 			ask(netlink.AddrAdd)
 			asked = time.Now()
 		}
-		return told()
+		return reported()
 	})
 }
 
-// A node that cannot take an address does not take it from one that can, whatever its priority, says why in the kernel's words, and has it again when the cause
-// has gone.
+// A node that cannot put an address in place does not take it from one that can, whatever its
+// priority. It reports the kernel's reason, and gets the address back when the cause has gone.
 func TestUnfitNode(t *testing.T) {
 	s := newSite(t, 3, labnode.Fleet{Units: units(1)})
 	s.owners("at first", s.home)
@@ -312,8 +321,8 @@ func TestUnfitNode(t *testing.T) {
 	s.single()
 }
 
-// When program and guard are killed together, a client on that very machine is answered by the next owner as soon as the kernel's whole
-// seconds allow.
+// When program and guard are killed together, the next owner answers a client on that very machine
+// as soon as the kernel's whole seconds allow.
 func TestLocalClient(t *testing.T) {
 	for _, noFence := range []bool{false, true} {
 		t.Run(map[bool]string{false: "with a fence", true: "without a fence"}[noFence], func(t *testing.T) {
@@ -353,7 +362,8 @@ func TestLocalClient(t *testing.T) {
 	}
 }
 
-// announce has another machine say that the addresses are its own. It is to be called in its namespace.
+// announce makes another machine announce the addresses as its own. It must be called in that
+// machine's namespace.
 func announce(h *netlab.Host, addrs []netip.Addr) error {
 	ifi, err := net.InterfaceByName(netlab.Interface)
 	if err != nil {

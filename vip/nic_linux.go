@@ -15,14 +15,15 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
-// nic is an interface that addresses can be put on.
+// nic is an interface on which addresses can be put.
 type nic struct {
 	index int
 	name  string
 }
 
-// findNIC returns the interface of that name, or the one that has an address in the subnet of an address: not the address itself, which may be there already. Of
-// several it is the first that works, but rather that with the index last, where the address is.
+// findNIC returns the interface with a name. If the name is empty it returns one that has another
+// address in the subnet of addr. Of several it prefers the one with the index last, where the
+// address is, then the first that works.
 func findNIC(name string, addr netip.Prefix, last int) (nic, error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -88,7 +89,7 @@ func inSubnet(l netlink.Link, addr netip.Prefix) (bool, error) {
 	return false, nil
 }
 
-// prefixOf is n as a netip.Prefix; invalid if it is none.
+// prefixOf returns n as a netip.Prefix. The result is invalid if n is.
 func prefixOf(n *net.IPNet) netip.Prefix {
 	addr, ok := netip.AddrFromSlice(n.IP)
 	ones, _ := n.Mask.Size()
@@ -103,30 +104,46 @@ func onLink(n nic) netlink.Link {
 	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: n.index, Name: n.name}}
 }
 
-// takes returns an error if the interface takes no addresses of that kind.
-func (n nic) takes(a netip.Addr) error {
+// remove removes an address from the interface. An address or interface that is not there is not an
+// error.
+func (n nic) remove(p netip.Prefix) error {
+	ip := p.Addr()
+	mask := net.CIDRMask(p.Bits(), ip.BitLen())
+	err := netlink.AddrDel(onLink(n), &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: mask}})
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
+// gone reports whether an error says that there was nothing to remove.
+func gone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }
+
+// accepts returns an error if the interface accepts no addresses of the kind of a.
+func (n nic) accepts(a netip.Addr) error {
 	if a.Is4() {
 		return nil
 	}
 	setting, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + n.name + "/disable_ipv6")
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("the interface %s has no IPv6: this kernel has none, or the interface's MTU is below 1280", n.name)
+		return fmt.Errorf("the interface %s has no IPv6: this kernel has none, or the interface's MTU is below 1280",
+			n.name)
 	case err == nil && strings.TrimSpace(string(setting)) != "0":
 		return fmt.Errorf("IPv6 is switched off on %s: the sysctl net.ipv6.conf.%s.disable_ipv6 is 1", n.name, n.name)
 	}
 	return nil
 }
 
-// refused explains why the kernel did not take an address, or did not let go of it.
+// refused returns the error of a kernel that refused to add or remove an address.
 func (n nic) refused(what string, a netip.Addr, err error) error {
-	if why := n.takes(a); why != nil && errors.Is(err, syscall.EACCES) {
+	if why := n.accepts(a); why != nil && errors.Is(err, syscall.EACCES) {
 		return fmt.Errorf("cannot %s %v on %s: %w: %w", what, a, n.name, why, err)
 	}
 	return rights.Explain(fmt.Sprintf("%s %v on %s", what, a, n.name), err, rights.NetAdmin)
 }
 
-// checkRights finds out whether this process may do what is needed, by doing next to nothing.
+// checkRights finds out whether this process may do what is needed, by trying something harmless.
 func checkRights() error {
 	if len(rights.Missing(rights.NetAdmin, rights.NetRaw)) > 0 {
 		return rights.Explain("have floating addresses", os.ErrPermission, rights.NetAdmin, rights.NetRaw)

@@ -13,14 +13,15 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/guard"
 )
 
-// deafTest has a process of the test's binary run TestDeaf in a network namespace of its own.
-const deafTest = "VIP_TEST_DEAF"
+// newsTest makes a process of the test binary run TestLostNews in a network namespace of its own.
+const newsTest = "VIP_TEST_NEWS"
 
-// Whoever does not take the kernel's news fast enough loses some of them, is told so, and hears what comes afterwards.
-func TestDeaf(t *testing.T) {
-	if os.Getenv(deafTest) == "" {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestDeaf$", "-test.v")
-		cmd.Env = append(os.Environ(), deafTest+"=1")
+// A watch that does not read the kernel's news fast enough loses some of them. It learns that, and
+// reads what comes afterwards.
+func TestLostNews(t *testing.T) {
+	if os.Getenv(newsTest) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestLostNews$", "-test.v")
+		cmd.Env = append(os.Environ(), newsTest+"=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 		out, err := cmd.CombinedOutput()
 		if cmd.Process == nil {
@@ -39,7 +40,7 @@ func TestDeaf(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	hold, first, gone, deaf := make(chan struct{}), make(chan struct{}, 1), make(chan guard.Addr, 1000), make(chan struct{}, 1000)
+	hold, first, gone, lost := make(chan struct{}), make(chan struct{}, 1), make(chan guard.Addr, 1000), make(chan struct{}, 1000)
 	w, err := newWatch(func(n news) {
 		select {
 		case first <- struct{}{}:
@@ -50,7 +51,7 @@ func TestDeaf(t *testing.T) {
 		case gone <- n.gone:
 		default:
 		}
-	}, func() { deaf <- struct{}{} })
+	}, func() { lost <- struct{}{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,9 +63,9 @@ func TestDeaf(t *testing.T) {
 	close(hold)
 	wait := time.After(10 * time.Second)
 	select {
-	case <-deaf:
+	case <-lost:
 	case <-wait:
-		t.Fatal("nobody says that news were lost")
+		t.Fatal("the loss of news is not reported")
 	}
 	change(netlink.AddrAdd, 9999)
 	change(netlink.AddrDel, 9999)
@@ -72,7 +73,7 @@ func TestDeaf(t *testing.T) {
 		select {
 		case last = <-gone:
 		case <-wait:
-			t.Fatal("an address that was removed afterwards went unheard")
+			t.Fatal("an address that was removed afterwards is not reported")
 		}
 	}
 	if err := w.close(); err != nil {
@@ -80,18 +81,20 @@ func TestDeaf(t *testing.T) {
 	}
 }
 
-// testSystem is a system without guard and fence, and n places in it.
-func testSystem(n int) (s *system, places []*kernelPlace) {
-	s = &system{places: make(map[*kernelPlace]struct{})}
+// testSystem returns a system without guard and fence, and n entries in it.
+func testSystem(n int) (s *system, entries []*entry) {
+	u := newUnits()
+	s = &system{units: u, lease: &sharedLease{units: u, table: &table{}, guard: &guardian{units: u}}}
 	for range n {
-		p := &kernelPlace{changed: make(chan struct{})}
-		s.places[p] = struct{}{}
-		places = append(places, p)
+		e := newEntry(nil)
+		u.add(e)
+		entries = append(entries, e)
 	}
-	return s, places
+	return s, entries
 }
 
-// What is kept without a lease does not lengthen the time for which the kernel lets pass what needs one, nor does it tell of renewals.
+// Addresses that are kept without a lease do not lengthen the lease of others, and their Run does
+// not follow the renewals.
 func TestKeptBesideLeased(t *testing.T) {
 	s, p := testSystem(2)
 	kept, leased := p[0], p[1]
@@ -102,53 +105,54 @@ func TestKeptBesideLeased(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(s.extend(kept, lease, false))
-	if !s.drives(kept) {
-		t.Fatal("the only one does not tell of renewals")
+	must(s.lease.extend(kept, lease, false))
+	if !s.lease.drives(kept) {
+		t.Fatal("the only one does not follow the renewals")
 	}
-	must(s.extend(leased, lease, false))
-	if s.drives(leased) {
-		t.Fatal("two tell of renewals")
+	must(s.lease.extend(leased, lease, false))
+	if s.lease.drives(leased) {
+		t.Fatal("two follow the renewals")
 	}
 	changed := leased.changed
-	must(s.extend(kept, lease.Add(time.Hour), true))
-	if !s.told.Equal(lease) {
-		t.Errorf("the kernel is told of %v beyond the lease", s.told.Sub(lease))
+	must(s.lease.extend(kept, lease.Add(time.Hour), true))
+	if !s.lease.until.Equal(lease) {
+		t.Errorf("the kernel gets %v more than the lease", s.lease.until.Sub(lease))
 	}
 	select {
 	case <-changed:
 	default:
-		t.Error("the one with a lease does not hear that it has to tell of renewals")
+		t.Error("the one with a lease does not learn that it has to follow the renewals")
 	}
-	if !s.drives(leased) {
-		t.Error("one without a lease tells of renewals")
+	if !s.lease.drives(leased) {
+		t.Error("one without a lease follows the renewals")
 	}
-	s.lapse(leased)
-	must(s.extend(kept, lease.Add(time.Hour), true))
-	if !s.told.Equal(lease.Add(time.Hour)) {
-		t.Error("what is kept is not, now that nothing is leased")
+	s.lease.end(leased)
+	must(s.lease.extend(kept, lease.Add(time.Hour), true))
+	if !s.lease.until.Equal(lease.Add(time.Hour)) {
+		t.Error("the kept address is not extended although there is no lease any more")
 	}
-	must(s.extend(leased, lease, false))
-	if !s.told.Equal(lease) {
-		t.Errorf("a new lease does not count beside what is kept: %v longer", s.told.Sub(lease))
+	must(s.lease.extend(leased, lease, false))
+	if !s.lease.until.Equal(lease) {
+		t.Errorf("a new lease does not count beside what is kept: %v longer", s.lease.until.Sub(lease))
 	}
 }
 
-// While a place still puts its addresses there it cannot tell of renewals, and is not taken for who does.
+// A place that is still putting its addresses in place cannot follow the renewals, and is not
+// chosen for that.
 func TestNoDriverInBind(t *testing.T) {
-	for range 20 { // a map's order
+	for range 20 { // the order of a map varies
 		s, p := testSystem(3)
 		lease := time.Now().Add(time.Second)
 		for _, each := range p {
-			if err := s.extend(each, lease, false); err != nil {
+			if err := s.lease.extend(each, lease, false); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.drives(p[0])
-		s.drives(p[1])
-		s.lapse(p[0])
-		if s.driver != p[1] {
-			t.Fatal("the one that is about to be there is to tell of renewals")
+		s.lease.drives(p[0])
+		s.lease.drives(p[1])
+		s.lease.end(p[0])
+		if s.lease.driver != p[1] {
+			t.Fatal("one that is not in place yet is chosen")
 		}
 	}
 }

@@ -1,48 +1,26 @@
 package vip
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"maps"
-	"net/netip"
 	"os"
-	"slices"
-	"syscall"
 	"time"
-
-	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
-
-	"github.com/flotilla-ha/flotilla/internal/guard"
 )
 
-// watch hears of changes of this machine's interfaces and their addresses.
+// watch observes changes of this machine's interfaces and their addresses.
 type watch struct {
-	hear  func(news)
-	deaf  func()
-	done  chan struct{}
-	ended chan struct{}
+	onNews func(news)
+	onLoss func()
+	done   chan struct{}
+	ended  chan struct{}
 }
 
-// news is what the kernel has to say. All may be zero: something else is different.
-type news struct {
-	// gone is an address that was removed from an interface.
-	gone guard.Addr
-	// moved are interfaces that neighbours, or the switches on the way to them, may look for in the
-	// wrong place: by another hardware address, or behind another port.
-	moved []int
-}
+// subscribePause is between two attempts to subscribe again.
+const subscribePause = 100 * time.Millisecond
 
-// deafPause is between two attempts to hear again.
-const deafPause = 100 * time.Millisecond
-
-// newWatch begins to call hear. Floating addresses that are put in place or refreshed are no news. A
-// subscription ends when its news are not taken fast enough, as when this process stands still: another
-// is made then, and deaf called.
-func newWatch(hear func(news), deaf func()) (*watch, error) {
-	w := &watch{hear: hear, deaf: deaf, done: make(chan struct{}), ended: make(chan struct{})}
+// newWatch starts to call onNews. Floating addresses that are added or renewed are not news. The
+// kernel drops news that are not read fast enough, for example while this process stands still. The
+// watch then subscribes again and calls onLoss.
+func newWatch(onNews func(news), onLoss func()) (*watch, error) {
+	w := &watch{onNews: onNews, onLoss: onLoss, done: make(chan struct{}), ended: make(chan struct{})}
 	s, err := subscribe()
 	if err != nil {
 		return nil, err
@@ -62,17 +40,17 @@ func (w *watch) run(s *subscription) {
 			case <-stop:
 			}
 		}(s.file)
-		s.take(w.hear)
+		s.read(w.onNews)
 		close(stop)
 		s.file.Close()
 		if s = w.again(); s == nil {
 			return
 		}
-		w.deaf()
+		w.onLoss()
 	}
 }
 
-// again returns another subscription; nil if the watch is closed before there is one.
+// again returns a new subscription; nil if the watch is closed.
 func (w *watch) again() *subscription {
 	for {
 		select {
@@ -85,7 +63,7 @@ func (w *watch) again() *subscription {
 			return s
 		}
 		select {
-		case <-time.After(deafPause):
+		case <-time.After(subscribePause):
 		case <-w.done:
 			return nil
 		}
@@ -96,253 +74,4 @@ func (w *watch) close() error {
 	close(w.done)
 	<-w.ended
 	return nil
-}
-
-// subscription is one to the kernel's news.
-type subscription struct {
-	file  *os.File
-	links map[int]link // as last heard
-}
-
-// link is what matters of an interface to those who send to it, or by way of it.
-type link struct {
-	mac    [32]byte // its hardware address, as far as that goes
-	flags  uint32   // up, and with a carrier
-	state  byte     // RFC 2863's
-	port   byte     // the state of a bridge's port; of an interface that is none, 0
-	master int      // the bridge or bond that it is a port of
-	lower  int      // what it is on, as a VLAN or macvlan is
-}
-
-// portUnknown is the state of a bridge's port that nothing was heard of yet.
-const portUnknown = 0xff
-
-// Attributes of links that package unix has no names for: linux/if_link.h.
-const (
-	brportState      = 1 // within IFLA_PROTINFO
-	eventFailover    = 3 // of IFLA_EVENT: a bond uses another port
-	eventNotifyPeers = 4 // neighbours are to be told
-	eventRejoin      = 5 // multicast groups are to be joined again
-)
-
-func subscribe() (*subscription, error) {
-	fail := func(err error) (*subscription, error) {
-		return nil, fmt.Errorf("the kernel does not tell of its interfaces: %w", err)
-	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fail(err)
-	}
-	s := &subscription{file: os.NewFile(uintptr(fd), "netlink"), links: make(map[int]link)}
-	err = ignoreRefreshed(fd)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR})
-	}
-	if err == nil { // what is there: the answers come as news do
-		dump := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
-		binary.NativeEndian.PutUint32(dump, uint32(len(dump)))
-		binary.NativeEndian.PutUint16(dump[4:], unix.RTM_GETLINK)
-		binary.NativeEndian.PutUint16(dump[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-		err = unix.Sendto(fd, dump, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	}
-	if err != nil {
-		s.file.Close()
-		return fail(err)
-	}
-	return s, nil
-}
-
-// ignoreRefreshed has the kernel keep back the news of single addresses that are put in place, or have
-// their lifetimes renewed: that is done several times a second for each floating address.
-func ignoreRefreshed(fd int) error {
-	var order [2]byte // netlink has the machine's, filters that of networks
-	binary.NativeEndian.PutUint16(order[:], unix.RTM_NEWADDR)
-	const offType, offFamily, offPrefix = 4, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr + 1
-	raw, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: offType, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(binary.BigEndian.Uint16(order[:])), SkipTrue: 6},
-		bpf.LoadAbsolute{Off: offFamily, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipFalse: 2},
-		bpf.LoadAbsolute{Off: offPrefix, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 32, SkipTrue: 3, SkipFalse: 2},
-		bpf.LoadAbsolute{Off: offPrefix, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 128, SkipTrue: 1},
-		bpf.RetConstant{Val: 1 << 20},
-		bpf.RetConstant{},
-	})
-	if err != nil {
-		return err
-	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-}
-
-// take calls hear until news were lost, or the file's deadline has come.
-func (s *subscription) take(hear func(news)) {
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := s.file.Read(buf)
-		if err != nil {
-			return
-		}
-		messages, err := syscall.ParseNetlinkMessage(buf[:n])
-		if err != nil {
-			return
-		}
-		for _, m := range messages {
-			s.read(m, hear)
-		}
-	}
-}
-
-func (s *subscription) read(m syscall.NetlinkMessage, hear func(news)) {
-	switch m.Header.Type {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		if moved, ok := s.readLink(&m); ok {
-			hear(news{moved: moved})
-		}
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		a, err := readAddr(&m)
-		switch {
-		case err != nil:
-		case m.Header.Type == unix.RTM_DELADDR:
-			hear(news{gone: a})
-		case !a.Prefix.IsSingleIP(): // another subnet
-			hear(news{})
-		}
-	}
-}
-
-// readLink notes what is said of an interface, and returns those that are to be found elsewhere by that. It
-// reports whether anything may be different.
-func (s *subscription) readLink(m *syscall.NetlinkMessage) (moved []int, ok bool) {
-	if len(m.Data) < unix.SizeofIfInfomsg {
-		return nil, false
-	}
-	index := int(int32(binary.NativeEndian.Uint32(m.Data[4:])))
-	before, known := s.links[index]
-	now := link{flags: binary.NativeEndian.Uint32(m.Data[8:]) & (unix.IFF_UP | unix.IFF_LOWER_UP), port: before.port}
-	attrs, err := syscall.ParseNetlinkRouteAttr(m)
-	if err != nil {
-		return nil, true
-	}
-	told, elsewhere := false, false
-	for _, a := range attrs {
-		number := func() (n uint32) {
-			if len(a.Value) >= 4 {
-				n = binary.NativeEndian.Uint32(a.Value)
-			}
-			return n
-		}
-		switch a.Attr.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER) {
-		case unix.IFLA_ADDRESS:
-			copy(now.mac[:], a.Value)
-		case unix.IFLA_OPERSTATE:
-			if len(a.Value) > 0 {
-				now.state = a.Value[0]
-			}
-		case unix.IFLA_MASTER:
-			now.master = int(number())
-		case unix.IFLA_LINK:
-			now.lower = int(number())
-		case unix.IFLA_LINK_NETNSID:
-			elsewhere = true
-		case unix.IFLA_EVENT:
-			e := number()
-			told = e == eventFailover || e == eventNotifyPeers || e == eventRejoin
-		case unix.IFLA_PROTINFO:
-			if state, ok := portState(a.Value); ok {
-				now.port = state
-			}
-		}
-	}
-	if elsewhere {
-		now.lower = 0
-	}
-	if now.master == 0 {
-		now.port = 0
-	} else if now.master != before.master && now.port == 0 {
-		now.port = portUnknown
-	}
-	bridge := m.Data[0] == unix.AF_BRIDGE // it tells of an interface as a port, and not all of it
-	switch {
-	case m.Header.Type == unix.RTM_DELLINK && !bridge:
-		delete(s.links, index)
-	case m.Header.Type == unix.RTM_DELLINK:
-		now = before
-		now.master, now.port = 0, 0
-		s.links[index] = now
-	case bridge:
-		now.lower = before.lower
-		s.links[index] = now
-	default:
-		s.links[index] = now
-	}
-	if !known && m.Header.Type == unix.RTM_NEWLINK {
-		if now.master == 0 {
-			return nil, true
-		}
-	} else if _, here := s.links[index]; here && now == before && !told {
-		return nil, true
-	}
-	found := make(map[int]bool)
-	s.above(index, found)
-	if before.master != 0 {
-		s.above(before.master, found)
-	}
-	return slices.Collect(maps.Keys(found)), true
-}
-
-// above adds an interface and all that are reached by way of it.
-func (s *subscription) above(index int, found map[int]bool) {
-	if index == 0 || found[index] {
-		return
-	}
-	found[index] = true
-	s.above(s.links[index].master, found)
-	for i, l := range s.links {
-		if l.lower == index {
-			s.above(i, found)
-		}
-	}
-}
-
-// portState returns what IFLA_PROTINFO says of a bridge's port.
-func portState(nested []byte) (state byte, ok bool) {
-	for len(nested) >= unix.SizeofRtAttr {
-		n := int(binary.NativeEndian.Uint16(nested))
-		if n < unix.SizeofRtAttr || n > len(nested) {
-			return 0, false
-		}
-		if binary.NativeEndian.Uint16(nested[2:])&^unix.NLA_F_NESTED == brportState && n > unix.SizeofRtAttr {
-			return nested[unix.SizeofRtAttr], true
-		}
-		nested = nested[min((n+3)&^3, len(nested)):]
-	}
-	return 0, false
-}
-
-// readAddr returns the address of a message, on its interface.
-func readAddr(m *syscall.NetlinkMessage) (guard.Addr, error) {
-	if len(m.Data) < unix.SizeofIfAddrmsg {
-		return guard.Addr{}, errors.New("a message of an address is too short")
-	}
-	attrs, err := syscall.ParseNetlinkRouteAttr(m)
-	if err != nil {
-		return guard.Addr{}, err
-	}
-	var addr []byte
-	for _, a := range attrs {
-		if t := a.Attr.Type; t == unix.IFA_LOCAL || t == unix.IFA_ADDRESS && addr == nil { // that of a link's other end, where there is a local one
-			addr = bytes.Clone(a.Value)
-		}
-	}
-	ip, ok := netip.AddrFromSlice(addr)
-	if !ok {
-		return guard.Addr{}, errors.New("a message of an address has none")
-	}
-	return guard.Addr{Index: int(binary.NativeEndian.Uint32(m.Data[4:])), Prefix: netip.PrefixFrom(ip.Unmap(), int(m.Data[1]))}, nil
 }

@@ -12,28 +12,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long the kernel may take to answer. It answers before a transaction's system call returns; but where a transaction fails as a whole it
-// answers once, and the package nftables waits for an answer to each of its parts.
-const patience = time.Second
+// replyTime is how long the kernel may take to answer. It answers before a transaction's system
+// call returns. If a transaction fails as a whole, however, it answers only once, while package
+// nftables waits for an answer to each part.
+const replyTime = time.Second
 
-// slack is how much earlier than asked a timeout ends, and how long a transaction may take: what is computed before it counts from within it.
+// slack is how much earlier than asked a timeout ends. It is also how long a transaction may take,
+// because timeouts are computed before it and count from within it.
 const slack = time.Millisecond
 
-// link is a connection to nftables that is kept. One that gave an error is not used again: answers to what failed may still be on their way.
+// link is a lasting connection to nftables. After an error it opens a new one, because answers to
+// the failed request may still arrive on the old one.
 type link struct {
-	ns  int // network namespace, an open file; 0: that of the thread
+	ns  int // an open file of the network namespace; 0: that of the thread
 	nft *nftables.Conn
-	raw *netlink.Conn // the same, without its packaging
+	raw *netlink.Conn // the same connection, without the wrapping
 
 	own    uint32 // transactions of ours that have changed something
-	unsure bool   // whether one has is not known
+	unsure bool   // it is not known whether one has
 }
 
-// generation returns the kernel's count of transactions in this network namespace, anybody's.
+// generation returns the kernel's count of all transactions in this network namespace.
 func (l *link) generation() (gen uint32, err error) {
 	err = l.ask(func(*nftables.Conn) error {
 		answers, err := l.raw.Execute(netlink.Message{
-			Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN), Flags: netlink.Request},
+			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 			Data:   make([]byte, nfgenSize),
 		})
 		if err != nil {
@@ -55,15 +58,15 @@ func (l *link) generation() (gen uint32, err error) {
 				}
 			}
 		}
-		return errors.New("the kernel does not tell the generation of its ruleset")
+		return errors.New("the kernel does not return the generation of its ruleset")
 	})
 	return gen, err
 }
 
-// nfgenSize is that of struct nfgenmsg, which precedes the attributes.
+// nfgenSize is the size of struct nfgenmsg, which precedes the attributes.
 const nfgenSize = 4
 
-// open returns the connection.
+// open returns the connection. It makes one if there is none.
 func (l *link) open() (*nftables.Conn, error) {
 	if l.nft != nil {
 		return l.nft, nil
@@ -83,7 +86,7 @@ func (l *link) open() (*nftables.Conn, error) {
 	return c, nil
 }
 
-// close closes the connection; the next open makes another.
+// close closes the connection. The next open makes another one.
 func (l *link) close() error {
 	if l.nft == nil {
 		return nil
@@ -99,7 +102,7 @@ func (l *link) ask(f func(c *nftables.Conn) error) error {
 	if err != nil {
 		return err
 	}
-	if err := l.raw.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := l.raw.SetDeadline(time.Now().Add(replyTime)); err != nil {
 		l.close()
 		return err
 	}
@@ -110,12 +113,14 @@ func (l *link) ask(f func(c *nftables.Conn) error) error {
 	return nil
 }
 
-// transact sends what queue queues as one transaction. Limits in it are relative, and count from when the kernel sees them; if the process stood still
-// between the look at the clock and then, they would end too late. So it looks again, and repeats the transaction if too much time went by. For as long as a
-// repetition lasts, what is in the kernel may be too long, which is microseconds, unless the process is stopped once more just there.
+// transact sends what queue queues as one transaction. Timeouts in it are relative: they count from
+// when the kernel sees them. If the process stands still between the reading of the clock and that,
+// they end too late. So transact reads the clock again and repeats the transaction if too much time
+// has passed. Until the repetition is done the timeouts are too long: for microseconds, unless the
+// process is stopped again just there.
 func (l *link) transact(queue func(c *nftables.Conn, at *instant) error) error {
 	again := true
-	for margin := slack; ; margin *= 2 { // a machine that is always that slow has its limits end earlier
+	for margin := slack; ; margin *= 2 { // on a slow machine timeouts end earlier
 		at := &instant{now: time.Now(), margin: margin}
 		err := l.ask(func(c *nftables.Conn) error {
 			if err := queue(c, at); err != nil {
@@ -123,12 +128,13 @@ func (l *link) transact(queue func(c *nftables.Conn, at *instant) error) error {
 			}
 			return c.Flush()
 		})
-		// Without a limit it may have changed nothing, which the kernel does not count.
+		// The kernel does not count a transaction that changes nothing. One without timeouts may be
+		// such.
 		l.unsure = l.unsure || err != nil || !at.limits
 		l.own++
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && again:
-			again = false // this process stood still, maybe, and the answer is there
+			again = false // perhaps this process stood still, and the answer is there
 		case err != nil:
 			return err
 		case !at.limits || time.Since(at.now) <= margin:
@@ -137,24 +143,26 @@ func (l *link) transact(queue func(c *nftables.Conn, at *instant) error) error {
 	}
 }
 
-// instant is when limits were computed.
+// instant is the time at which timeouts are computed.
 type instant struct {
 	now    time.Time
 	margin time.Duration
-	limits bool // there are any
+	limits bool // there are timeouts
 }
 
-// rest returns the timeout of what ends at until, in whole milliseconds; 0 if it has ended: to the kernel, an element with 0 never ends.
+// rest returns the timeout of an element that ends at until, in whole milliseconds. It returns 0 if
+// that has passed. The caller must then leave the element out: for the kernel, 0 means without end.
 func (i *instant) rest(until time.Time) time.Duration {
 	left := until.Sub(i.now)
-	if left < i.margin+time.Millisecond { // compared before it is subtracted from: the zero time is as far away as can be
+	if left < i.margin+time.Millisecond { // compared before the subtraction, which could overflow
 		return 0
 	}
 	i.limits = true
 	return (left - i.margin).Truncate(time.Millisecond)
 }
 
-// index returns the number of the interface of that name. Any socket may be asked, and this one is in the right network namespace.
+// index returns the number of the interface with a name. Any socket can be asked; this one is in
+// the right network namespace.
 func (l *link) index(name string) (int, error) {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
@@ -166,7 +174,7 @@ func (l *link) index(name string) (int, error) {
 	return int(ifr.Uint32()), nil
 }
 
-// name returns the name of the interface of that number.
+// name returns the name of the interface with a number.
 func (l *link) name(index int) (string, error) {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {

@@ -15,47 +15,48 @@ import (
 	"github.com/google/nftables"
 )
 
-// firstPriority is that of the chains of a new table: early among all that hangs on the same hook. Each time the chains are replaced they come after those
-// that they replace: a packet that passes both while the kernel changes over finds rules in the old, or in the new.
-const firstPriority = -600
-
-// Fence guards addresses for one program. It may be used by several goroutines. What it made stays in the kernel when the
-// program ends, however it ends, until Close or Remove: closed once the lease has run out.
+// Fence guards addresses for one program. Its methods may be called from several goroutines. The
+// table stays in the kernel after the program's end, until Close or Remove. The addresses are
+// closed when the lease has ended.
 type Fence struct {
-	mu       sync.Mutex // held across system calls of link, which is what it is for
-	link     link
+	mu       sync.Mutex // held during system calls: it serializes the use of link
+	link     *link
 	layout   *layout
+	verifier *verifier
 	closed   bool
 	devices  []*device
 	states   map[netip.Addr]standing
 	until    time.Time // of the lease
 	priority int
-	made     map[string][]string // chains, with their rules, as the kernel gave them back when they were made
-	looked   bool                // all was as it should be when seen was the generation of the ruleset
-	seen     uint32              // link counts our own transactions since
 }
 
-// Open makes the table of the program of that name, which has letters, digits, '-', '_' and '.'. That the kernel can do what is needed is found out by doing it; if it cannot, or may
-// not, the error wraps ErrUnsupported and says what is missing.
+// Open makes the table of a program. The name may have letters, digits, '-', '_' and '.'. Open
+// tries out what the kernel can do. If that is not enough, the error wraps ErrUnsupported and says
+// what is missing.
 //
-// A table that a former life of the program has left is replaced in one step, closed: what was guarded by it stays guarded, until Unguard or
-// Close. Two programs of one name that live at one time would take each other's table.
+// If a former process of the program has left a table, Open replaces it in one step by a closed
+// one. What was guarded stays guarded, until Unguard or Close. Two living programs of the same name
+// would take each other's table.
 func Open(name string) (*Fence, error) { return open(name, 0) }
 
-// open is Open in a network namespace, given as an open file.
+// open is Open in the network namespace that is open as the file ns.
 func open(name string, ns int) (*Fence, error) {
 	table, err := tableName(name)
 	if err != nil {
 		return nil, err
 	}
-	f := &Fence{link: link{ns: ns}, layout: newLayout(table), states: make(map[netip.Addr]standing), priority: firstPriority}
-	if err := try(&f.link, table); err != nil {
+	l, layout := &link{ns: ns}, newLayout(table)
+	f := &Fence{
+		link: l, layout: layout, verifier: &verifier{link: l, layout: layout},
+		states: make(map[netip.Addr]standing), priority: firstPriority,
+	}
+	if err := try(l, table); err != nil {
 		f.link.close()
 		return nil, err
 	}
 	if err := f.inherit(); err != nil {
 		f.link.close()
-		return nil, explain("look for a table of a former life", err)
+		return nil, explain("look for a table of a former process", err)
 	}
 	if err := f.rebuild(f.devices); err != nil {
 		f.link.close()
@@ -64,8 +65,8 @@ func open(name string, ns int) (*Fence, error) {
 	return f, nil
 }
 
-// Remove removes the table of the program of that name, which is for another process to do: one that has seen the program die and
-// has taken its addresses away. It returns nil if there is no such table.
+// Remove removes the table of a program. It is for another process, which has seen the program die
+// and has removed its addresses. It returns nil if there is no such table.
 func Remove(name string) error { return remove(name, 0) }
 
 func remove(name string, ns int) error {
@@ -81,10 +82,10 @@ func remove(name string, ns int) error {
 	}))
 }
 
-// inherit learns from a table of that name, if there is one, what is guarded.
+// inherit reads what is guarded from an existing table.
 func (f *Fence) inherit() error {
 	return f.link.ask(func(c *nftables.Conn) error {
-		chains, err := f.chains(c)
+		chains, err := f.verifier.chains(c)
 		if err != nil {
 			return err
 		}
@@ -127,19 +128,8 @@ func (f *Fence) inherit() error {
 	})
 }
 
-// chains returns those of the table; none if it is not there.
-func (f *Fence) chains(c *nftables.Conn) ([]*nftables.Chain, error) {
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(chains, func(ch *nftables.Chain) bool {
-		return ch.Table == nil || ch.Table.Name != f.layout.table.Name
-	}), nil
-}
-
-// find returns the devices as they are to be in the table: those that are there, by their present names. One that was renamed is followed; one that
-// has gone and come back has another number, and its name.
+// find returns the devices that exist, with their present names and numbers. It follows a device
+// that was renamed by its number, and one that has gone and come back by its name.
 func (f *Fence) find(devices []*device) (here []*device, err error) {
 	merged := make(map[int]*device)
 	for _, d := range devices {
@@ -163,8 +153,8 @@ func (f *Fence) find(devices []*device) (here []*device, err error) {
 	return here, nil
 }
 
-// rebuild makes the table anew, in one transaction, with what is in the memory and those devices, which it returns to memory if it
-// succeeds. A device that is not there is kept in mind.
+// rebuild replaces the table, in one transaction, by one for the devices, and keeps these if it
+// succeeds. It also keeps a device that does not exist at present.
 func (f *Fence) rebuild(devices []*device) error {
 	here, err := f.find(devices)
 	if err != nil {
@@ -199,71 +189,18 @@ func (f *Fence) rebuild(devices []*device) error {
 		}
 	}
 	f.devices = here
-	return f.recall(chains)
+	return f.verifier.recall(chains)
 }
 
-// recall reads back what the kernel made of chains, which must be the same, and keeps it for Check.
-func (f *Fence) recall(chains ruleset) error {
-	made, err := f.dump()
-	if err != nil {
-		return explain("read back the table "+f.layout.table.Name, err)
-	}
-	for _, ch := range chains {
-		var want []string
-		for _, rule := range ch.rules {
-			t, err := text(rule)
-			if err != nil {
-				return err
-			}
-			want = append(want, t)
-		}
-		if got, ok := made[ch.Name]; !ok || !slices.EqualFunc(got, want, strings.HasSuffix) {
-			return fmt.Errorf("the kernel holds other rules in the chain %s than it was given: %q, not %q", ch.Name, got, want)
-		}
-	}
-	f.made = made
-	return nil
-}
-
-// dump returns the chains of the table with their rules: the handle of each, which changes when it is replaced, whose it is, and its text.
-func (f *Fence) dump() (map[string][]string, error) {
-	made := make(map[string][]string)
-	err := f.link.ask(func(c *nftables.Conn) error {
-		chains, err := f.chains(c)
-		if err != nil {
-			return err
-		}
-		for _, ch := range chains {
-			rules, err := c.GetRules(f.layout.table, ch)
-			if err != nil {
-				return err
-			}
-			made[ch.Name] = nil
-			for _, r := range rules {
-				t, err := text(r.Exprs)
-				if err != nil {
-					return err
-				}
-				made[ch.Name] = append(made[ch.Name], fmt.Sprintf("%d %s ", r.Handle, r.UserData)+t)
-			}
-		}
-		return nil
-	})
-	return made, err
-}
-
-// Guard has the addresses guarded on the interface: they are Closed there, until Set says otherwise. Those that are guarded already stay as they are. If the interface
-// was removed and is there again, or has another name now, Guard by its present name guards there all that was guarded.
+// Guard guards addresses on an interface: they are Closed there until Set says otherwise. Addresses
+// that are guarded already stay as they are. If the interface has come back, or has another name,
+// Guard with its present name also guards everything that was guarded there.
 func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
-	addrs, err := plain(addrs)
+	addrs, err := f.lockFor(addrs)
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return errClosed()
-	}
 	index, err := f.link.index(ifname)
 	if err != nil {
 		return err
@@ -273,8 +210,9 @@ func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
 		added.addrs[a] = true
 	}
 	i := slices.IndexFunc(f.devices, func(d *device) bool { return d.index == index && d.name == ifname })
-	if i < 0 || f.check() != nil {
-		return f.rebuild(append(slices.Clone(f.devices), added)) // which finds what has come back, or is renamed
+	if i < 0 || f.verifier.check(f.devices) != nil {
+		// This also finds interfaces that have come back or were renamed.
+		return f.rebuild(append(slices.Clone(f.devices), added))
 	}
 	err = f.link.transact(func(c *nftables.Conn, _ *instant) error { return f.layout.fillGuarded(c, added) })
 	if err == nil {
@@ -283,17 +221,13 @@ func (f *Fence) Guard(ifname string, addrs ...netip.Addr) error {
 	return explain("guard addresses on "+ifname, err)
 }
 
-// Unguard has the addresses guarded no more, on no interface: all passes for them.
+// Unguard stops guarding addresses, on all interfaces. Everything passes for them then.
 func (f *Fence) Unguard(addrs ...netip.Addr) error {
-	addrs, err := plain(addrs)
+	addrs, err := f.lockFor(addrs)
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return errClosed()
-	}
 	devices := make([]*device, 0, len(f.devices))
 	for _, d := range f.devices {
 		left := maps.Clone(d.addrs)
@@ -316,7 +250,8 @@ func (f *Fence) Unguard(addrs ...netip.Addr) error {
 	return nil
 }
 
-// Guarded returns the addresses that are guarded, in order; after Open, those that a former life of the program has left.
+// Guarded returns the guarded addresses in order. After Open these are the ones that a former
+// process of the program has left.
 func (f *Fence) Guarded() []netip.Addr {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -327,8 +262,8 @@ func (f *Fence) Guarded() []netip.Addr {
 	return slices.SortedFunc(maps.Keys(all), netip.Addr.Compare)
 }
 
-// Set says what passes for the addresses while the lease lasts: for limit, after which the kernel closes them by itself, or, if limit is 0, until Set says
-// otherwise. The addresses change in one step.
+// Set says what passes for addresses while the lease lasts. After limit the kernel closes them; a
+// limit of 0 means until the next Set. All addresses change in one step.
 func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 	now := time.Now()
 	if s < Closed || s > Muted {
@@ -337,15 +272,11 @@ func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 	if limit < 0 {
 		return fmt.Errorf("the limit %v is below 0", limit)
 	}
-	addrs, err := plain(addrs)
+	addrs, err := f.lockFor(addrs)
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return errClosed()
-	}
 	states := maps.Clone(f.states)
 	for _, a := range addrs {
 		if !slices.ContainsFunc(f.devices, func(d *device) bool { return d.addrs[a] }) {
@@ -357,7 +288,8 @@ func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 		}
 	}
 	err = f.link.transact(func(c *nftables.Conn, at *instant) error {
-		// An element's timeout cannot be changed before Linux 6.12, and to delete one that has just ended is an error: the sets are written whole.
+		// Before Linux 6.12 an element's timeout cannot be changed, and deleting an element that
+		// has just ended is an error. So the sets are written as a whole.
 		for _, set := range f.layout.sets[setPass4:] {
 			c.FlushSet(set)
 		}
@@ -369,129 +301,51 @@ func (f *Fence) Set(s State, limit time.Duration, addrs ...netip.Addr) error {
 	return explain("set what passes", err)
 }
 
-// Extend says that the program has its lease until then, by the monotonic clock: until is to be made from time.Now. Until then what Set says counts; afterwards, whatever the
-// program does or cannot do any more, every guarded address is Closed. An until that is past closes at once, and one before that of an earlier call counts as well.
+// Extend says that the program's lease lasts until then, by the monotonic clock: until must be
+// derived from time.Now. Until then the states of Set count. Afterwards every guarded address is
+// Closed, whatever happens to the program. An until in the past closes at once. An until before
+// that of an earlier call counts too.
 //
-// After an error the kernel has the lease of this call or that of the former, and it ends when that said.
+// After an error the kernel has the lease of this call or that of the one before.
 func (f *Fence) Extend(until time.Time) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return errClosed()
+	if err := f.lock(); err != nil {
+		return err
 	}
+	defer f.mu.Unlock()
 	err := f.link.transact(func(c *nftables.Conn, at *instant) error {
 		c.FlushSet(f.layout.sets[setLease])
 		return f.layout.fillLease(c, until, at)
 	})
-	if err == nil || until.Before(f.until) { // a rebuilt table is not to have a longer one than was asked for
+	// After an error a table that is rebuilt must have the shorter one of the two leases.
+	if err == nil || until.Before(f.until) {
 		f.until = until
 	}
 	return explain("extend the lease", err)
 }
 
-// Check returns an error that wraps ErrTampered unless the table, its chains, their rules and what is guarded are in the kernel as they were made, on interfaces that have not changed.
+// Check compares the table, its chains and rules, what is guarded, and the interfaces with what was
+// made. If anything differs the error wraps ErrTampered.
 func (f *Fence) Check() error {
-	f.mu.Lock()
+	if err := f.lock(); err != nil {
+		return err
+	}
 	defer f.mu.Unlock()
-	if f.closed {
-		return errClosed()
-	}
-	return f.check()
+	return f.verifier.check(f.devices)
 }
 
-// checks is how often check looks: a transaction of another program may come between the parts of a look.
-const checks = 3
-
-func (f *Fence) check() (err error) {
-	for range checks {
-		if err = f.look(); err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-// look compares all with what was made. As long as the kernel counts no transactions but ours since the last time, that is known.
-func (f *Fence) look() error {
-	for _, d := range f.devices {
-		switch name, err := f.link.name(d.index); {
-		case err != nil:
-			return fmt.Errorf("%w: the interface %s is not there any more: %w", ErrTampered, d.name, err)
-		case name != d.name:
-			return fmt.Errorf("%w: the interface %s is called %s now", ErrTampered, d.name, name)
-		}
-	}
-	gen, err := f.link.generation()
-	if err != nil {
-		return explain("ask for the generation of the ruleset", err)
-	}
-	if f.looked && !f.link.unsure && gen == f.seen+f.link.own {
-		return nil
-	}
-	f.looked, f.link.unsure, f.link.own, f.seen = false, false, 0, gen
-	made, err := f.dump()
-	if err != nil {
-		return explain("read the table "+f.layout.table.Name, err)
-	}
-	if len(made) == 0 {
-		return fmt.Errorf("%w: there is no table %s any more", ErrTampered, f.layout.table.Name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.made)) {
-		if got, ok := made[name]; !ok {
-			return fmt.Errorf("%w: there is no chain %s any more", ErrTampered, name)
-		} else if !slices.Equal(got, f.made[name]) {
-			return fmt.Errorf("%w: the chain %s has other rules", ErrTampered, name)
-		}
-	}
-	err = f.lookGuarded()
-	f.looked = err == nil
-	return err
-}
-
-// lookGuarded compares what is guarded.
-func (f *Fence) lookGuarded() error {
-	want := make(map[uint32]map[string]bool)
-	for _, id := range []uint32{setGuarded4, setGuarded6, setAnnounce4} {
-		want[id] = make(map[string]bool)
-	}
-	for _, d := range f.devices {
-		four, six, announce := guardElements(d)
-		for id, elements := range map[uint32][]nftables.SetElement{setGuarded4: four, setGuarded6: six, setAnnounce4: announce} {
-			for _, e := range elements {
-				want[id][string(e.Key)] = true
-			}
-		}
-	}
-	return f.link.ask(func(c *nftables.Conn) error {
-		for id, keys := range want {
-			elements, err := c.GetSetElements(f.layout.sets[id])
-			if err != nil {
-				return fmt.Errorf("%w: read the set %s: %w", ErrTampered, f.layout.sets[id].Name, err)
-			}
-			got := make(map[string]bool)
-			for _, e := range elements {
-				got[string(e.Key)] = true
-			}
-			if !maps.Equal(got, keys) {
-				return fmt.Errorf("%w: the set %s has other elements", ErrTampered, f.layout.sets[id].Name)
-			}
-		}
-		return nil
-	})
-}
-
-// Restore makes the table anew as it was, with the lease that Extend gave and what Set said, in one step; an interface that has another name is
-// followed, one that has come back is guarded again, and one that is not there stays in mind.
+// Restore rebuilds the table as it was, in one step, with the lease of Extend and the states of
+// Set. It follows an interface that was renamed and guards one that has come back. An interface
+// that does not exist is guarded again when it comes back and Restore or Guard is called.
 func (f *Fence) Restore() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return errClosed()
+	if err := f.lock(); err != nil {
+		return err
 	}
+	defer f.mu.Unlock()
 	return f.rebuild(f.devices)
 }
 
-// Close removes the table: nothing is guarded any more. It is for when the addresses are gone from this machine.
+// Close removes the table: nothing is guarded any more. Call it when the addresses have been
+// removed from this machine.
 func (f *Fence) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -506,9 +360,26 @@ func (f *Fence) Close() error {
 	return errors.Join(explain("remove the table "+f.layout.table.Name, err), f.link.close())
 }
 
-func errClosed() error { return fmt.Errorf("the fence is closed: %w", net.ErrClosed) }
+// lock locks f. It returns an error if f is closed.
+func (f *Fence) lock() error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return fmt.Errorf("the fence is closed: %w", net.ErrClosed)
+	}
+	return nil
+}
 
-// plain returns addresses as they stand in packets.
+// lockFor locks f for a call about addresses, and returns these as they appear in packets.
+func (f *Fence) lockFor(addrs []netip.Addr) ([]netip.Addr, error) {
+	addrs, err := plain(addrs)
+	if err != nil {
+		return nil, err
+	}
+	return addrs, f.lock()
+}
+
+// plain returns addresses as they appear in packets.
 func plain(addrs []netip.Addr) ([]netip.Addr, error) {
 	out := make([]netip.Addr, len(addrs))
 	for i, a := range addrs {
@@ -520,7 +391,7 @@ func plain(addrs []netip.Addr) ([]netip.Addr, error) {
 	return out, nil
 }
 
-// Names returns the names of the programs whose tables are in the kernel, dead ones too.
+// Names returns the names of the programs whose tables are in the kernel, dead programs included.
 func Names() ([]string, error) {
 	var l link
 	defer l.close()

@@ -21,13 +21,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lateness is by how much an answer may be seen after the end of a lease on a machine that does much else. That it is not late at all is what
-// the figures in the log are to show.
+// lateness is how long after the end of a lease an answer may be seen on a busy machine. The
+// figures in the log show that it is usually not late at all.
 const lateness = 25 * time.Millisecond
 
-const answerTime = 5 * time.Second // for what must come
+const answerTime = 5 * time.Second // for an answer that must come
 
-// long is a lease that no test outlives.
+// long is a lease longer than any test.
 func long() time.Time { return time.Now().Add(time.Hour) }
 
 func must(t testing.TB, err error) {
@@ -37,7 +37,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// TestEnds measures when the kernel closes by itself: when the lease ends, and when the limit of a state does.
+// TestEnds measures when the kernel closes an address: at the end of the lease, and at the limit of
+// a state.
 func TestEnds(t *testing.T) {
 	l := newLab(t)
 	fence := l.open("ends", v4().addr, v6().addr)
@@ -66,13 +67,13 @@ func TestEnds(t *testing.T) {
 				until := time.Now().Add(span)
 				must(t, tt.begin(until))
 				l.questions(f.addr, until.Add(4*lateness))
-				l.judge(f.addr, until)
+				l.evaluate(f.addr, until)
 			})
 		}
 	}
 }
 
-// questions asks for a every millisecond until then.
+// questions asks for a every millisecond until a time.
 func (l *lab) questions(a netip.Addr, until time.Time) {
 	l.t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -83,8 +84,8 @@ func (l *lab) questions(a netip.Addr, until time.Time) {
 	}
 }
 
-// judge looks when a fell silent.
-func (l *lab) judge(a netip.Addr, until time.Time) {
+// evaluate checks when a fell silent.
+func (l *lab) evaluate(a netip.Addr, until time.Time) {
 	l.t.Helper()
 	k := arpReply
 	if a.Is6() {
@@ -104,7 +105,7 @@ func (l *lab) judge(a netip.Addr, until time.Time) {
 	}
 }
 
-// TestExtend has a lease extended many times while questions are asked: each is answered.
+// TestExtend extends a lease many times while questions are asked. All of them are answered.
 func TestExtend(t *testing.T) {
 	l := newLab(t)
 	fence := l.open("extend", v4().addr)
@@ -121,12 +122,13 @@ func TestExtend(t *testing.T) {
 	}
 	must(t, fence.Extend(time.Now()))
 	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
-	// What is left of less than a millisecond would be a timeout of 0, to the kernel none at all.
+	// Less than a millisecond would be a timeout of 0, which for the kernel means none.
 	must(t, fence.Extend(time.Now().Add(slack+time.Millisecond/2)))
 	l.want(false, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
 }
 
-// TestExtendAfterAnError has the kernel refuse a lease. A table that is made anew has the shorter of the two.
+// TestExtendAfterAnError makes the kernel refuse a lease. A table that is rebuilt then has the
+// shorter of the two leases.
 func TestExtendAfterAnError(t *testing.T) {
 	l := newLab(t)
 	fence := l.open("error", v4().addr)
@@ -146,7 +148,7 @@ func TestExtendAfterAnError(t *testing.T) {
 	}
 }
 
-// TestLimitsAreTheKernels has the program do nothing after it has set a limit.
+// TestLimitsAreTheKernels does nothing after it has set a limit: the kernel ends it.
 func TestLimitsAreTheKernels(t *testing.T) {
 	l := newLab(t)
 	fence := l.open("limits", v4().addr)
@@ -167,7 +169,8 @@ func TestLimitsAreTheKernels(t *testing.T) {
 	}))
 }
 
-// TestClosedIPv4 asks the rules themselves: with its answers fenced too, an address that lets packets in shows nothing.
+// TestClosedIPv4 reads the rules. Packets would not show that an address lets them in, because its
+// answers are fenced too.
 func TestClosedIPv4(t *testing.T) {
 	l := newLab(t)
 	fence := l.open("closed", v4().addr)
@@ -192,7 +195,8 @@ func TestClosedIPv4(t *testing.T) {
 	}))
 }
 
-// TestStandstillInTransaction has the process stand still between the look at the clock and the system call.
+// TestStandstillInTransaction makes the process stand still between the reading of the clock and
+// the system call.
 func TestStandstillInTransaction(t *testing.T) {
 	l := newLab(t)
 	fence := l.open("standstill", v4().addr)
@@ -228,7 +232,7 @@ func TestStandstillInTransaction(t *testing.T) {
 	}
 }
 
-// TestOthersOwn has the peer own the address, while the node is a client of it.
+// TestOthersOwn makes the peer own the address. The node is its client.
 func TestOthersOwn(t *testing.T) {
 	l := newLab(t)
 	for _, f := range []family{v4(), v6()} {
@@ -260,7 +264,7 @@ func TestOthersOwn(t *testing.T) {
 				return c.Close()
 			})
 
-			// It learns from an announcement where it is.
+			// It learns from an announcement where the address is.
 			wrong := net.HardwareAddr{2, 0, 0, 0, 0, 9}
 			must(t, l.nodeAt.NeighSet(l.neighbour(l.nodeAt, nodeDevice, f.addr, wrong, netlink.NUD_REACHABLE)))
 			l.announce(l.sender, l.peerMAC, f.addr)
@@ -276,7 +280,7 @@ func TestOthersOwn(t *testing.T) {
 	}
 }
 
-// eventually waits until ok.
+// eventually waits until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	timeout, tick := time.After(answerTime), time.NewTicker(2*time.Millisecond)
@@ -290,7 +294,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// TestDevices has the interface go, come back and be renamed.
+// TestDevices removes the interface, puts it back and renames it.
 func TestDevices(t *testing.T) {
 	l := newLab(t)
 	fence := l.open("devices", v4().addr)
@@ -345,7 +349,7 @@ func TestDevices(t *testing.T) {
 	l.want(false, ndAdvert, v6(), ask)
 }
 
-// TestTampered has somebody else change the table.
+// TestTampered changes the table from outside.
 func TestTampered(t *testing.T) {
 	nft, err := exec.LookPath("nft")
 	if err != nil {
@@ -371,7 +375,7 @@ func TestTampered(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l.t = t
 			must(t, fence.Check())
-			must(t, fence.Extend(long())) // one's own changes do not hide another's
+			must(t, fence.Extend(long())) // our own changes do not hide those of others
 			within(t, l.node, func() error {
 				if out, err := exec.Command(nft, tt.command).CombinedOutput(); err != nil {
 					return fmt.Errorf("%w: %s", err, out)
@@ -396,7 +400,7 @@ func TestTampered(t *testing.T) {
 	}
 }
 
-// TestPrograms has two programs on one interface, and one in its second life.
+// TestPrograms has two programs on one interface. One of them starts again.
 func TestPrograms(t *testing.T) {
 	l := newLab(t)
 	ask := func(a netip.Addr) { l.ask(a) }
@@ -416,7 +420,7 @@ func TestPrograms(t *testing.T) {
 	must(t, one.Check())
 	must(t, two.Check())
 
-	// The first comes to life again, over what it left.
+	// The first program starts again, over what it has left.
 	must(t, one.Extend(long()))
 	l.want(true, arpReply, v4(), ask)
 	again := openAt(t, l.node, "one")
@@ -450,7 +454,7 @@ func texts(addrs []netip.Addr) (s []string) {
 	return s
 }
 
-// TestGuardedWhere guards an address on one interface, and not on another.
+// TestGuardedWhere guards an address on one interface but not on another.
 func TestGuardedWhere(t *testing.T) {
 	l := newLab(t)
 	must(t, l.nodeAt.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "elsewhere0"}, PeerName: "elsewhere1"}))
@@ -495,7 +499,7 @@ func TestMistakes(t *testing.T) {
 	l.want(true, arpReply, v4(), func(a netip.Addr) { l.ask(a) })
 }
 
-// TestNoRight has Open called by a thread that has given NET_ADMIN up.
+// TestNoRight calls Open on a thread without NET_ADMIN.
 func TestNoRight(t *testing.T) {
 	l := newLab(t)
 	result := make(chan error)

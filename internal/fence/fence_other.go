@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Fence is there on Linux only. Elsewhere Open returns none.
+// Fence works on Linux only. Elsewhere Open returns an error.
 type Fence struct{}
 
 // Open returns ErrUnsupported.

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The addresses of the lab: of the node, of its peer, and those that are guarded on the node; by family.
+// The addresses of the lab, by family: of the node, of its peer, and those guarded on the node.
 type family struct {
 	node, peer, addr, other netip.Addr
 	bits                    int
@@ -39,7 +39,8 @@ const (
 	udpPort    = 7002
 )
 
-// lab is two network namespaces, of a node and of a peer, with a link between them. The namespaces have no names, and vanish with the test.
+// lab is two network namespaces, of a node and a peer, with a link between them. The namespaces
+// have no names and vanish with the test.
 type lab struct {
 	t              *testing.T
 	node, peer     netns.NsHandle
@@ -50,7 +51,7 @@ type lab struct {
 	sender         *packet.Conn
 }
 
-// newLab makes one, or skips the test. The node has the guarded addresses.
+// newLab makes a lab, or skips the test. The node has the guarded addresses.
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t}
@@ -71,7 +72,7 @@ func namespace(t testing.TB) (netns.NsHandle, *netlink.Handle) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		ns, err = netns.New()
 	}()
 	<-done
@@ -128,7 +129,7 @@ func (l *lab) plug() {
 	up := func(h *netlink.Handle, name string, addrs ...netip.Prefix) net.HardwareAddr {
 		t.Helper()
 		var link netlink.Link
-		eventually(t, "there is a carrier", func() (up bool) { // before, IPv6 has its addresses wait
+		eventually(t, "there is a carrier", func() (up bool) { // IPv6 needs it
 			var err error
 			link, err = h.LinkByName(name)
 			must(t, err)
@@ -142,7 +143,7 @@ func (l *lab) plug() {
 	l.nodeMAC = up(l.nodeAt, nodeDevice, netip.PrefixFrom(v4().node, 24), netip.PrefixFrom(v6().node, 64),
 		netip.PrefixFrom(v4().addr, 32), netip.PrefixFrom(v6().addr, 128), netip.PrefixFrom(v4().other, 32), netip.PrefixFrom(v6().other, 128))
 	l.peerMAC = up(l.peerAt, peerDevice, netip.PrefixFrom(v4().peer, 24), netip.PrefixFrom(v6().peer, 64))
-	// The peer knows the way: what is not answered is not so for want of an ARP answer.
+	// The peer knows the hardware address. So a missing answer is not due to a missing ARP answer.
 	for _, a := range []netip.Addr{v4().addr, v6().addr, v4().node, v6().node} {
 		must(t, l.peerAt.NeighSet(l.neighbour(l.peerAt, peerDevice, a, l.nodeMAC, netlink.NUD_PERMANENT)))
 	}
@@ -182,7 +183,8 @@ func address(p netip.Prefix) *netlink.Addr {
 	return a
 }
 
-// open opens a fence on the node, with the lab's addresses guarded. Where the kernel cannot, the test is skipped.
+// open opens a fence on the node that guards the lab's addresses. It skips the test if the kernel
+// cannot.
 func (l *lab) open(name string, addrs ...netip.Addr) *Fence {
 	l.t.Helper()
 	f := openAt(l.t, l.node, name)
@@ -223,7 +225,7 @@ func (l *lab) listen(ns netns.NsHandle, name string) *packet.Conn {
 	return c
 }
 
-// send sends a frame. That it is dropped on its way out is told as ENOBUFS, and for the other end to see.
+// send sends a frame. If the egress drops it, the kernel returns ENOBUFS, and send returns nil.
 func send(t *testing.T, c *packet.Conn, frame []byte) {
 	t.Helper()
 	if _, err := c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil && !errors.Is(err, unix.ENOBUFS) {
@@ -231,7 +233,7 @@ func send(t *testing.T, c *packet.Conn, frame []byte) {
 	}
 }
 
-// kind is what a frame is to these tests.
+// kind is what a frame means to these tests.
 type kind string
 
 const (
@@ -244,21 +246,21 @@ const (
 	udpData    kind = "UDP data"
 )
 
-// sight is a frame that came, and whom it is from; for an advertisement, whom it is about.
+// sight is a frame that was received. Its address is the sender; of an advertisement, the target.
 type sight struct {
 	kind kind
 	addr netip.Addr
 	at   time.Time
 }
 
-// wire sees what comes from the other end of a link.
+// wire sees the frames from the other end of a link.
 type wire struct {
 	mu    sync.Mutex
 	seen  []sight
 	added chan struct{} // closed when seen has grown
 }
 
-// tapBuffer holds what comes while the process that watches does not run.
+// tapBuffer holds the frames that arrive while the watching process does not run.
 const tapBuffer = 16 << 20
 
 // tap watches a device until the test ends.
@@ -295,7 +297,7 @@ func tap(t *testing.T, ns netns.NsHandle, name string) *wire {
 				return
 			}
 			at := time.Now()
-			if n < 14 || slices.Equal(b[6:12], own.HardwareAddr) { // what is sent from here is seen as well
+			if n < 14 || slices.Equal(b[6:12], own.HardwareAddr) { // sent from here
 				continue
 			}
 			if k, a, ok := parse(b[:n]); ok {
@@ -310,7 +312,7 @@ func tap(t *testing.T, ns netns.NsHandle, name string) *wire {
 	return w
 }
 
-// parse says what a frame is.
+// parse returns what a frame is.
 func parse(b []byte) (kind, netip.Addr, bool) {
 	p := b[14:]
 	switch binary.BigEndian.Uint16(b[12:]) {
@@ -344,14 +346,14 @@ func parseTransport(protocol byte, from netip.Addr, p []byte) (kind, netip.Addr,
 	return "", netip.Addr{}, false
 }
 
-// forget has the wire forget what it saw.
+// forget makes the wire forget what it has seen.
 func (w *wire) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen = nil
 }
 
-// sights returns when such a frame was seen.
+// sights returns when such frames were seen.
 func (w *wire) sights(k kind, a netip.Addr) (at []time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -383,7 +385,7 @@ func (w *wire) wait(k kind, a netip.Addr, n int, limit time.Duration) bool {
 
 func broadcast() net.HardwareAddr { return net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
 
-// arpFrame makes ARP of an operation.
+// arpFrame makes an ARP frame.
 func arpFrame(op byte, to, from net.HardwareAddr, sender, target netip.Addr) []byte {
 	b := slices.Concat(to, from, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, op}, from, sender.AsSlice(), make([]byte, 6), target.AsSlice())
 	return append(b, make([]byte, 60-len(b))...)
@@ -406,7 +408,7 @@ func ndFrame(typ byte, from net.HardwareAddr, src, dst, target netip.Addr) []byt
 	return slices.Concat(to, from, []byte{0x86, 0xdd}, head, src.AsSlice(), dst.AsSlice(), body)
 }
 
-// solicitedNode returns the group that a is solicited in.
+// solicitedNode returns the solicited-node group of a.
 func solicitedNode(a netip.Addr) netip.Addr {
 	g := netip.MustParseAddr("ff02::1:ff00:0").As16()
 	own := a.As16()
@@ -429,7 +431,8 @@ func checksum(src, dst netip.Addr, protocol byte, body []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// ask sends a question for the hardware address of a, as the peer's kernel would, and returns what an answer is.
+// ask sends a question for the hardware address of a, as the peer's kernel would. It returns the
+// kind of an answer.
 func (l *lab) ask(a netip.Addr) kind {
 	l.t.Helper()
 	if a.Is4() {

@@ -12,16 +12,16 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
-// trialElements are two that end, and when the trial is given up: no kernel's tick is longer than 10 ms.
 const (
-	trialShort = time.Millisecond
-	trialLong  = 10 * time.Second
-	trialLimit = 200 * time.Millisecond
+	trialShort = time.Millisecond       // timeout of an element that must end
+	trialLong  = 10 * time.Second       // timeout of an element that must not end
+	trialLimit = 200 * time.Millisecond // for the first to end; a tick is at most 10 ms
 	trialPause = 500 * time.Microsecond
 )
 
-// try finds out whether the kernel can do all that a fence is made of, by doing it, in a table of its own and on the loopback
-// interface, and taking it away again. Each step has its own sentence.
+// try finds out whether the kernel can do everything that a fence needs. It does all of it in a
+// table of its own, on the loopback interface, and removes that again. Each step has its own error
+// text.
 func try(l *link, table string) (err error) {
 	t := newLayout(table + "-trial")
 	step := func(what, remedy string, do func(c *nftables.Conn) error) error {
@@ -31,9 +31,12 @@ func try(l *link, table string) (err error) {
 		return nil
 	}
 	if _, err := l.open(); err != nil {
-		return unsupported("open a netlink socket for nftables", "CONFIG_NETFILTER_NETLINK and CONFIG_NF_TABLES are needed", err)
+		return unsupported("open a netlink socket for nftables",
+			"CONFIG_NETFILTER_NETLINK and CONFIG_NF_TABLES are needed", err)
 	}
-	err = step("make a table of family netdev", "CONFIG_NF_TABLES and CONFIG_NF_TABLES_NETDEV are needed, or their modules nf_tables and nf_tables_netdev", func(c *nftables.Conn) error {
+	const modules = "CONFIG_NF_TABLES and CONFIG_NF_TABLES_NETDEV are needed, " +
+		"or their modules nf_tables and nf_tables_netdev"
+	err = step("make a table of family netdev", modules, func(c *nftables.Conn) error {
 		t.remove(c)
 		c.AddTable(t.table)
 		return c.Flush()
@@ -50,7 +53,8 @@ func try(l *link, table string) (err error) {
 			err = unsupported("remove the table of the trial", "", gone)
 		}
 	}()
-	err = step("make a set whose elements end", "sets with timeouts and concatenated keys are needed (Linux 4.1, CONFIG_NF_TABLES)", func(c *nftables.Conn) error {
+	const sets = "sets with timeouts and concatenated keys are needed (Linux 4.1, CONFIG_NF_TABLES)"
+	err = step("make a set whose elements end", sets, func(c *nftables.Conn) error {
 		if err := t.replace(c); err != nil {
 			return err
 		}
@@ -66,34 +70,38 @@ func try(l *link, table string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = step("have an element of a set end after a millisecond", "timeouts of milliseconds in sets are needed (CONFIG_NF_TABLES)", func(c *nftables.Conn) error {
+	const milliseconds = "timeouts of milliseconds in sets are needed (CONFIG_NF_TABLES)"
+	err = step("let an element of a set end after a millisecond", milliseconds, func(c *nftables.Conn) error {
 		return tryExpiry(c, t)
 	})
 	if err != nil {
 		return err
 	}
 	lo := &device{name: "lo"}
-	err = step("hang a chain on the ingress of lo", "CONFIG_NETFILTER_INGRESS is needed (Linux 4.2)", func(c *nftables.Conn) error {
+	const ingress = "CONFIG_NETFILTER_INGRESS is needed (Linux 4.2)"
+	err = step("add a chain to the ingress of lo", ingress, func(c *nftables.Conn) error {
 		t.add(c, ruleset{{Chain: &nftables.Chain{Name: "in", Table: t.table}}, t.ingress(lo, firstPriority)})
 		return c.Flush()
 	})
 	if err != nil {
 		return err
 	}
-	err = step("hang a chain on the egress of lo", "CONFIG_NETFILTER_EGRESS is needed (Linux 5.16)", func(c *nftables.Conn) error {
+	const egress = "CONFIG_NETFILTER_EGRESS is needed (Linux 5.16)"
+	err = step("add a chain to the egress of lo", egress, func(c *nftables.Conn) error {
 		t.add(c, ruleset{{Chain: &nftables.Chain{Name: "out", Table: t.table}}, t.egress(lo, firstPriority)})
 		return c.Flush()
 	})
 	if err != nil {
 		return err
 	}
-	return step("make the rules", "the expressions lookup, payload, bitwise, cmp, meta and immediate of CONFIG_NF_TABLES are needed", func(c *nftables.Conn) error {
+	const rules = "the expressions lookup, payload, bitwise, cmp, meta and immediate of CONFIG_NF_TABLES are needed"
+	return step("make the rules", rules, func(c *nftables.Conn) error {
 		t.add(c, t.common())
 		return c.Flush()
 	})
 }
 
-// tryExpiry waits for the short element to end before the long one.
+// tryExpiry waits until the short element has ended and checks that the long one has not.
 func tryExpiry(c *nftables.Conn, t *layout) error {
 	for start := time.Now(); ; {
 		elements, err := c.GetSetElements(t.sets[setLease])
@@ -104,20 +112,20 @@ func tryExpiry(c *nftables.Conn, t *layout) error {
 		case 2:
 		case 1:
 			if rest := elements[0].Expires; rest <= 0 || rest > trialLong {
-				return fmt.Errorf("of %v, %v are left", trialLong, rest)
+				return fmt.Errorf("%v are left of %v", rest, trialLong)
 			}
 			return nil
 		default:
 			return fmt.Errorf("the set has %d elements", len(elements))
 		}
 		if time.Since(start) > trialLimit {
-			return fmt.Errorf("it is there after %v", trialLimit)
+			return fmt.Errorf("it is still there after %v", trialLimit)
 		}
 		time.Sleep(trialPause)
 	}
 }
 
-// unsupported returns what cannot be done, with what is needed for it.
+// unsupported returns the error of a step that the kernel cannot do, with what is needed for it.
 func unsupported(what, remedy string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):
@@ -133,7 +141,7 @@ func unsupported(what, remedy string, err error) error {
 	return fmt.Errorf("%w: %s: %s: %w", ErrUnsupported, what, remedy, err)
 }
 
-// explain returns the error of a step of a fence that is open.
+// explain returns the error of a step of an open fence.
 func explain(step string, err error) error {
 	switch {
 	case err == nil:

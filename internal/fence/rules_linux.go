@@ -17,24 +17,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Numbers of sets within a transaction. The package nftables would count them in a variable that all programs' connections write.
+// Numbers of sets within a transaction. Package nftables would take them from a variable that all
+// connections share.
 const (
 	setLease     uint32 = iota + 1
-	setGuarded4         // interface . address: what is guarded at all
+	setGuarded4         // interface . address: what is guarded
 	setGuarded6         //
 	setAnnounce4        // address . address: sender and target of an announcement
-	setPass4            // what is not Closed
+	setPass4            // addresses that are not Closed
 	setPass6            //
-	setNew4             // what takes new connections
+	setNew4             // addresses that accept new connections
 	setNew6             //
-	setAnswer4          // what answers ARP
-	setAnswer6          // what answers neighbour solicitations
+	setAnswer4          // addresses that answer ARP
+	setAnswer6          // addresses that answer neighbour solicitations
 )
 
-// leaseKey is the one key that the set of the lease may hold.
+// firstPriority is the priority of the chains of a new table, early among the chains of the same
+// hook. Chains that replace others come after them: a packet that passes both while the kernel
+// switches over finds rules in the old ones or in the new ones.
+const firstPriority = -600
+
+// leaseKey is the only key of the set of the lease.
 const leaseKey = 1
 
-// Offsets of what is looked at, in its header.
+// Offsets of fields in their headers.
 const (
 	arpSender, arpTarget          = 14, 24
 	ip4Source, ip4Destination     = 12, 16
@@ -44,32 +50,35 @@ const (
 	routerSolicitation            = 133 // 0b10000101
 	neighbourSolicitation         = 135 // 0b10000111
 	neighbourAdvertisement        = 136
-	solicitations                 = 0xfd // the mask under which these two are the first
+	solicitations                 = 0xfd // the mask under which these two equal the first
 )
 
-// Registers: the first, of 16 bytes, and what begins 4 bytes into it. The parts of a concatenated key lie side by side.
+// Registers: the first one, of 16 bytes, and the one that begins 4 bytes into it. The parts of a
+// concatenated key lie side by side.
 const (
 	reg  = unix.NFT_REG_1
 	reg4 = unix.NFT_REG32_01
 )
 
-// layout is the table with its sets, as the package nftables wants it described.
+// layout describes the table and its sets for package nftables.
 type layout struct {
 	table *nftables.Table
 	sets  []*nftables.Set // by number, from 1
-	tag   []byte          // goes with each rule: whose it is. nft shows it as a comment
+	tag   []byte          // the owner of each rule; nft shows it as a comment
 }
 
 func newLayout(name string) *layout {
 	l := &layout{
 		table: &nftables.Table{Name: name, Family: nftables.TableFamilyNetdev},
 		sets:  make([]*nftables.Set, setAnswer6+1),
-		// Another life of the program makes the same rules, with the same handles.
+		// Another process of the program makes the same rules, with the same handles.
 		tag: userdata.AppendString(nil, userdata.TypeComment, "life "+rand.Text()),
 	}
 	set := func(id uint32, name string, timeout bool, key ...nftables.SetDatatype) {
-		// It fails for more than five parts of a key only.
-		l.sets[id] = &nftables.Set{Table: l.table, ID: id, Name: name, HasTimeout: timeout, KeyType: nftables.MustConcatSetType(key...)}
+		// MustConcatSetType panics only for more than five parts.
+		l.sets[id] = &nftables.Set{
+			Table: l.table, ID: id, Name: name, HasTimeout: timeout, KeyType: nftables.MustConcatSetType(key...),
+		}
 	}
 	set(setLease, "lease", true, nftables.TypeMark)
 	l.sets[setLease].KeyByteOrder = binaryutil.NativeEndian // for nft to show
@@ -85,7 +94,7 @@ func newLayout(name string) *layout {
 	return l
 }
 
-// elementsOfMessage is how many are put into one message: an attribute that holds elements has at most 64 KiB.
+// elementsOfMessage is how many elements go into one message: an attribute holds at most 64 KiB.
 const elementsOfMessage = 400
 
 // fill puts elements into a set.
@@ -100,7 +109,7 @@ func (l *layout) fill(c *nftables.Conn, id uint32, elements []nftables.SetElemen
 	return nil
 }
 
-// replace has the table removed, if it is there, and made with its sets, empty, in one transaction.
+// replace queues that the table is removed, if it is there, and made again with empty sets.
 func (l *layout) replace(c *nftables.Conn) error {
 	l.remove(c)
 	c.AddTable(l.table)
@@ -112,20 +121,22 @@ func (l *layout) replace(c *nftables.Conn) error {
 	return nil
 }
 
-// remove has the table removed. To remove what is not there is an error; to add what is there is none.
+// remove queues that the table is removed. Removing a table that is not there would be an error,
+// and adding one that is there is not.
 func (l *layout) remove(c *nftables.Conn) {
 	c.AddTable(l.table)
 	c.DelTable(l.table)
 }
 
-// device is an interface and what is guarded there.
+// device is an interface with the addresses that are guarded there.
 type device struct {
 	index int
 	name  string
 	addrs map[netip.Addr]bool
 }
 
-// Names of the chains of a device. They say which it is, since the package nftables does not decode that of a chain that is there.
+// Names of the chains of a device. They contain the device, because package nftables does not
+// decode the device of an existing chain.
 const (
 	ingressPrefix = "ingress_"
 	egressPrefix  = "egress_"
@@ -133,7 +144,7 @@ const (
 
 func (d *device) suffix() string { return strconv.Itoa(d.index) + "_" + d.name }
 
-// parseChain returns the device that a chain was made for.
+// parseChain returns the device in the name of a chain.
 func parseChain(chain string) (index int, name string, ok bool) {
 	rest, ok := strings.CutPrefix(chain, ingressPrefix)
 	if !ok {
@@ -144,7 +155,8 @@ func parseChain(chain string) (index int, name string, ok bool) {
 	return index, name, ok && err == nil && name != ""
 }
 
-// ruleset is what there is but sets: chains in the order they are made in, with their rules.
+// ruleset is the table without sets: the chains with their rules, in the order in which they are
+// made.
 type ruleset []chain
 
 type chain struct {
@@ -152,7 +164,7 @@ type chain struct {
 	rules [][]expr.Any
 }
 
-// common returns the chains that all devices share. One that is jumped to is before the one that does.
+// common returns the chains that all devices share. The target of a jump is before its source.
 func (l *layout) common() ruleset {
 	add := func(name string, rules ...[]expr.Any) chain {
 		return chain{&nftables.Chain{Name: name, Table: l.table}, rules}
@@ -185,28 +197,29 @@ func (l *layout) common() ruleset {
 			then(drop(), network(ip6Destination, 16, reg), l.stranger(setPass6)),
 			then(drop(), syn(), network(ip6Destination, 16, reg), l.stranger(setNew6)),
 		),
-		// A solicitation, like an ARP request, tells who receives it the hardware address of its source.
+		// A solicitation, like an ARP request, tells its receiver the hardware address of the
+		// source.
 		add("ip6_out",
 			l.leaseless(),
 			then(drop(), network(ip6Source, 16, reg), l.stranger(setPass6)),
 			then(drop(), icmp(solicitations, routerSolicitation), network(ip6Source, 16, reg), l.stranger(setAnswer6)),
 		),
 		add("in",
-			then(to("arp_in"), protocol(unix.ETH_P_ARP), meta(expr.MetaKeyIIF, reg), arp(arpTarget, 4, reg4), l.member(setGuarded4, reg)),
-			then(to("ip_in"), protocol(unix.ETH_P_IP), meta(expr.MetaKeyIIF, reg), network(ip4Destination, 4, reg4), l.member(setGuarded4, reg)),
-			then(by("nd"), protocol(unix.ETH_P_IPV6), icmp(0xff, neighbourSolicitation), meta(expr.MetaKeyIIF, reg), transport(ndTarget, 16, reg4), l.member(setGuarded6, reg)),
-			then(to("ip6_in"), protocol(unix.ETH_P_IPV6), meta(expr.MetaKeyIIF, reg), network(ip6Destination, 16, reg4), l.member(setGuarded6, reg)),
+			l.guarded4(to("arp_in"), protocol(unix.ETH_P_ARP), expr.MetaKeyIIF, arp(arpTarget, 4, reg4)),
+			l.guarded4(to("ip_in"), protocol(unix.ETH_P_IP), expr.MetaKeyIIF, network(ip4Destination, 4, reg4)),
+			l.guarded6(by("nd"), nd(neighbourSolicitation), expr.MetaKeyIIF, transport(ndTarget, 16, reg4)),
+			l.guarded6(to("ip6_in"), protocol(unix.ETH_P_IPV6), expr.MetaKeyIIF, network(ip6Destination, 16, reg4)),
 		),
 		add("out",
-			then(to("arp_out"), protocol(unix.ETH_P_ARP), meta(expr.MetaKeyOIF, reg), arp(arpSender, 4, reg4), l.member(setGuarded4, reg)),
-			then(to("ip_out"), protocol(unix.ETH_P_IP), meta(expr.MetaKeyOIF, reg), network(ip4Source, 4, reg4), l.member(setGuarded4, reg)),
-			then(by("nd"), protocol(unix.ETH_P_IPV6), icmp(0xff, neighbourAdvertisement), meta(expr.MetaKeyOIF, reg), transport(ndTarget, 16, reg4), l.member(setGuarded6, reg)),
-			then(to("ip6_out"), protocol(unix.ETH_P_IPV6), meta(expr.MetaKeyOIF, reg), network(ip6Source, 16, reg4), l.member(setGuarded6, reg)),
+			l.guarded4(to("arp_out"), protocol(unix.ETH_P_ARP), expr.MetaKeyOIF, arp(arpSender, 4, reg4)),
+			l.guarded4(to("ip_out"), protocol(unix.ETH_P_IP), expr.MetaKeyOIF, network(ip4Source, 4, reg4)),
+			l.guarded6(by("nd"), nd(neighbourAdvertisement), expr.MetaKeyOIF, transport(ndTarget, 16, reg4)),
+			l.guarded6(to("ip6_out"), protocol(unix.ETH_P_IPV6), expr.MetaKeyOIF, network(ip6Source, 16, reg4)),
 		),
 	}
 }
 
-// ingress and egress return the chain of a device that the common ones hang on.
+// ingress and egress return the chains of a device that lead to the common ones.
 func (l *layout) ingress(d *device, priority int) chain {
 	return l.base(ingressPrefix+d.suffix(), d.name, nftables.ChainHookIngress, priority, "in")
 }
@@ -223,7 +236,7 @@ func (l *layout) base(name, dev string, hook *nftables.ChainHook, priority int, 
 	}, [][]expr.Any{{to(target)}}}
 }
 
-// add has chains made, and rules put into them.
+// add queues that chains are made with their rules.
 func (l *layout) add(c *nftables.Conn, chains ruleset) {
 	for _, ch := range chains {
 		c.AddChain(ch.Chain)
@@ -233,7 +246,7 @@ func (l *layout) add(c *nftables.Conn, chains ruleset) {
 	}
 }
 
-// Verdicts, and pieces of rules. A piece either goes on to the next or ends the rule.
+// Verdicts, and conditions of rules. A condition that does not hold ends its rule.
 
 func drop() *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictDrop} }
 
@@ -243,9 +256,9 @@ func to(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGot
 
 func by(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
 
-// then returns the rule that has the verdict if all pieces say yes.
-func then(verdict *expr.Verdict, pieces ...[]expr.Any) []expr.Any {
-	return append(join(pieces...), verdict)
+// then returns the rule that has the verdict if all conditions hold.
+func then(verdict *expr.Verdict, conditions ...[]expr.Any) []expr.Any {
+	return append(join(conditions...), verdict)
 }
 
 func meta(key expr.MetaKey, r uint32) []expr.Any {
@@ -256,7 +269,7 @@ func network(offset, length, r uint32) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: r, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}}
 }
 
-// arp is network, under the name of what is in it.
+// arp is network for an ARP header.
 func arp(offset, length, r uint32) []expr.Any { return network(offset, length, r) }
 
 func transport(offset, length, r uint32) []expr.Any {
@@ -278,22 +291,38 @@ func protocol(ethertype uint16) []expr.Any {
 	return join(meta(expr.MetaKeyPROTOCOL, reg), is(binary.BigEndian.AppendUint16(nil, ethertype)...))
 }
 
-// masked says yes if the byte in the register has the value under the mask.
+// masked holds if the byte in the register has the value under the mask.
 func masked(mask, value byte) []expr.Any {
-	return join([]expr.Any{&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{mask}, Xor: []byte{0}}}, is(value))
+	and := &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{mask}, Xor: []byte{0}}
+	return join([]expr.Any{and}, is(value))
 }
 
-// syn says yes to the first segment of a TCP connection.
+// syn holds for the first segment of a TCP connection.
 func syn() []expr.Any {
-	return join(meta(expr.MetaKeyL4PROTO, reg), is(unix.IPPROTO_TCP), transport(tcpFlags, 1, reg), masked(tcpSYNorACK, tcpSYN))
+	tcp := join(meta(expr.MetaKeyL4PROTO, reg), is(unix.IPPROTO_TCP))
+	return join(tcp, transport(tcpFlags, 1, reg), masked(tcpSYNorACK, tcpSYN))
 }
 
-// icmp says yes to ICMPv6 of a type.
+// icmp holds for ICMPv6 of a type, under a mask.
 func icmp(mask, typ byte) []expr.Any {
 	return join(meta(expr.MetaKeyL4PROTO, reg), is(unix.IPPROTO_ICMPV6), transport(icmpType, 1, reg), masked(mask, typ))
 }
 
-// member says yes if what is in the register is in the set, stranger if it is not.
+// nd holds for a neighbour discovery message of a type.
+func nd(typ byte) []expr.Any { return join(protocol(unix.ETH_P_IPV6), icmp(0xff, typ)) }
+
+// guarded4 is the rule that has the verdict for packets that what holds for, if their address,
+// which addr loads, is guarded on the interface that the key names.
+func (l *layout) guarded4(verdict *expr.Verdict, what []expr.Any, key expr.MetaKey, addr []expr.Any) []expr.Any {
+	return then(verdict, what, meta(key, reg), addr, l.member(setGuarded4, reg))
+}
+
+// guarded6 is guarded4 for IPv6.
+func (l *layout) guarded6(verdict *expr.Verdict, what []expr.Any, key expr.MetaKey, addr []expr.Any) []expr.Any {
+	return then(verdict, what, meta(key, reg), addr, l.member(setGuarded6, reg))
+}
+
+// member holds if the value in the register is in the set, stranger if it is not.
 func (l *layout) member(id, r uint32) []expr.Any {
 	return []expr.Any{&expr.Lookup{SourceRegister: r, SetName: l.sets[id].Name, SetID: id}}
 }
@@ -302,18 +331,18 @@ func (l *layout) stranger(id uint32) []expr.Any {
 	return []expr.Any{&expr.Lookup{SourceRegister: reg, SetName: l.sets[id].Name, SetID: id, Invert: true}}
 }
 
-// leaseless is the rule that drops all while there is no lease.
+// leaseless is the rule that drops everything while there is no lease.
 func (l *layout) leaseless() []expr.Any {
 	return then(drop(), []expr.Any{&expr.Immediate{Register: reg, Data: number(leaseKey)}}, l.stranger(setLease))
 }
 
-// number is one as registers hold it.
+// number returns n as registers hold it.
 func number(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
 
-// guardKey is the key of an address that is guarded on an interface.
+// guardKey returns the key of an address that is guarded on an interface.
 func guardKey(index int, a netip.Addr) []byte { return append(number(uint32(index)), a.AsSlice()...) }
 
-// parseGuardKey undoes guardKey.
+// parseGuardKey is the inverse of guardKey.
 func parseGuardKey(key []byte) (index int, a netip.Addr, ok bool) {
 	if len(key) < 4 {
 		return 0, a, false
@@ -322,7 +351,8 @@ func parseGuardKey(key []byte) (index int, a netip.Addr, ok bool) {
 	return int(binary.NativeEndian.Uint32(key)), a, ok
 }
 
-// guardElements returns the elements of setGuarded4, setGuarded6 and setAnnounce4 for addresses on a device.
+// guardElements returns the elements of setGuarded4, setGuarded6 and setAnnounce4 for addresses on
+// a device.
 func guardElements(d *device) (four, six, announce []nftables.SetElement) {
 	for a := range d.addrs {
 		e := nftables.SetElement{Key: guardKey(d.index, a)}
@@ -336,7 +366,7 @@ func guardElements(d *device) (four, six, announce []nftables.SetElement) {
 	return four, six, announce
 }
 
-// fillGuarded puts what is guarded on a device into its sets. What is there already stays.
+// fillGuarded adds what is guarded on a device to the sets.
 func (l *layout) fillGuarded(c *nftables.Conn, d *device) error {
 	four, six, announce := guardElements(d)
 	if err := l.fill(c, setGuarded4, four); err != nil {
@@ -348,13 +378,13 @@ func (l *layout) fillGuarded(c *nftables.Conn, d *device) error {
 	return l.fill(c, setAnnounce4, announce)
 }
 
-// standing is what Set said of an address. An address without is Closed.
+// standing is the state that Set gave an address. An address without one is Closed.
 type standing struct {
 	state State
-	until time.Time // zero: until Set says otherwise
+	until time.Time // zero: until the next Set
 }
 
-// fillStates puts what Set said into its sets.
+// fillStates adds the states of addresses to the sets.
 func (l *layout) fillStates(c *nftables.Conn, states map[netip.Addr]standing, at *instant) error {
 	elements := make([][]nftables.SetElement, len(l.sets))
 	for a, s := range states {
@@ -387,7 +417,7 @@ func (l *layout) fillStates(c *nftables.Conn, states map[netip.Addr]standing, at
 	return nil
 }
 
-// fillLease puts the lease into its set, if there is one.
+// fillLease adds the lease to its set, if it lasts.
 func (l *layout) fillLease(c *nftables.Conn, until time.Time, at *instant) error {
 	rest := at.rest(until)
 	if rest == 0 {
@@ -396,7 +426,7 @@ func (l *layout) fillLease(c *nftables.Conn, until time.Time, at *instant) error
 	return l.fill(c, setLease, []nftables.SetElement{{Key: number(leaseKey), Timeout: rest}})
 }
 
-// text returns the rule as the kernel gives it back: without the numbers that sets have within a transaction.
+// text returns a rule as the kernel returns it: without the numbers of sets within a transaction.
 func text(rule []expr.Any) (string, error) {
 	var b strings.Builder
 	for _, e := range rule {

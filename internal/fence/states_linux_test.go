@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serve has the node echo, by TCP and UDP, on all its addresses.
+// serve makes the node echo, over TCP and UDP, on all of its addresses.
 func (l *lab) serve() {
 	l.t.Helper()
 	within(l.t, l.node, func() error {
@@ -30,7 +30,7 @@ func (l *lab) serve() {
 }
 
 func (l *lab) serveAt(a netip.Addr) error {
-	t := l.t // that of the whole lab: subtests come and go
+	t := l.t // of the whole lab, not of a subtest
 	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, tcpPort)))
 	if err != nil {
 		return err
@@ -58,17 +58,18 @@ func (l *lab) serveAt(a netip.Addr) error {
 			if err != nil {
 				return
 			}
-			udp.WriteToUDPAddrPort(b[:n], from) // what is dropped is an error here, and meant
+			udp.WriteToUDPAddrPort(b[:n], from) // a dropped packet is an error here, and expected
 		}
 	}()
 	return nil
 }
 
-// dial begins a TCP connection from the peer, which is to be had from the channel when it is there, and closes that when ctx ends or it cannot be made.
+// dial begins a TCP connection from the peer. The channel delivers the connection when it is
+// established. dial closes the channel when ctx ends or the connection fails.
 func (l *lab) dial(ctx context.Context, a netip.Addr) <-chan net.Conn {
 	t, made := l.t, make(chan net.Conn, 1)
 	go func() {
-		runtime.LockOSThread() // where the socket is made, for there is one address
+		runtime.LockOSThread() // there is one address, so the socket is made on this thread
 		defer close(made)
 		if err := unix.Setns(int(l.peer), unix.CLONE_NEWNET); err != nil {
 			t.Error(err)
@@ -82,8 +83,8 @@ func (l *lab) dial(ctx context.Context, a netip.Addr) <-chan net.Conn {
 	return made
 }
 
-// want says whether what was done to a, with the answer expected, was answered. done does the same with any address: that the node's own address
-// answers, thrice, tells that the guarded one had its time.
+// want checks whether a question to a was answered. done asks the same of any address. When the
+// node's own address has answered three times, the guarded one has had enough time.
 func (l *lab) want(answered bool, k kind, f family, done func(netip.Addr)) {
 	l.t.Helper()
 	l.wire.forget()
@@ -105,7 +106,8 @@ func (l *lab) want(answered bool, k kind, f family, done func(netip.Addr)) {
 	}
 }
 
-// TestStates goes through the states, with both hooks and with each alone, since what one lets through by mistake the other may hold.
+// TestStates goes through the states with both hooks, and with each alone: one hook could hide a
+// mistake of the other.
 func TestStates(t *testing.T) {
 	l := newLab(t)
 	l.serve()
@@ -189,13 +191,13 @@ func testStates(t *testing.T, l *lab, fence *Fence, f family, ingress, egress bo
 				announced = ndAdvert
 			}
 			l.want(tt.resolve || !egress, announced, f, func(a netip.Addr) { l.announce(raw, l.nodeMAC, a) })
-			if f.addr.Is6() { // a question in its name tells where it is, too
+			if f.addr.Is6() { // a question with the address as sender tells where it is, too
 				l.want(tt.resolve || !egress, ndSolicit, f, func(a netip.Addr) {
 					send(t, raw, ndFrame(neighbourSolicitation, l.nodeMAC, a, solicitedNode(f.peer), f.peer))
 				})
 			}
 
-			// A flow without connections, one with, and a new one.
+			// UDP, an existing connection, and a new one.
 			l.want(tt.flow, udpData, f, func(a netip.Addr) {
 				if _, err := udp.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(a, udpPort)); err != nil {
 					t.Error(err)
@@ -230,7 +232,7 @@ func testStates(t *testing.T, l *lab, fence *Fence, f family, ingress, egress bo
 	})
 }
 
-// announce sends what an owner of a does.
+// announce sends the announcements of an owner of a.
 func (l *lab) announce(c *packet.Conn, mac net.HardwareAddr, a netip.Addr) {
 	l.t.Helper()
 	if a.Is4() {

@@ -22,7 +22,7 @@ const (
 	childPace  = 50 * time.Millisecond
 )
 
-// TestMain has the test binary be the program that is stopped, if it is asked to.
+// TestMain makes the test binary the program that is stopped, if the environment says so.
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		if err := child(); err != nil {
@@ -34,8 +34,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child serves an address and extends its lease, in the network namespace of descriptor 3, until it finds that it stood still. Then it does
-// what a program may have been about to: it announces the address. It tells on its standard output, and ends with its standard input.
+// child serves an address and extends its lease, in the network namespace of descriptor 3, until it
+// finds that it stood still. Then it announces the address, as a program may have been about to. It
+// reports on its standard output and ends with its standard input.
 func child() error {
 	ns, stop := 3, make(chan error, 1)
 	f, err := open("stopped", ns)
@@ -48,7 +49,7 @@ func child() error {
 	if err := f.Set(Serving, 0, v4().addr); err != nil {
 		return err
 	}
-	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil { // this thread: no goroutine has begun
+	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil { // this thread; no goroutine runs yet
 		return err
 	}
 	ifi, err := net.InterfaceByName(nodeDevice)
@@ -66,7 +67,8 @@ func child() error {
 	tick := time.NewTicker(childPace)
 	for last := time.Now(); time.Since(last) < childLease; <-tick.C {
 		last = time.Now()
-		fmt.Println("until", monotonic()+childLease-time.Since(last)) // before, lest it is stopped before it has told
+		// Before the extension, because the process may be stopped at once after it.
+		fmt.Println("until", monotonic()+childLease-time.Since(last))
 		if err := f.Extend(last.Add(childLease)); err != nil {
 			return err
 		}
@@ -80,7 +82,7 @@ func child() error {
 	return nil
 }
 
-// monotonic is the clock that processes of one machine have in common.
+// monotonic returns the clock that all processes of the machine share.
 func monotonic() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
@@ -89,7 +91,7 @@ func monotonic() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// TestStopped stops a program in the midst of it: nobody is left to do anything for it.
+// TestStopped stops a program while it extends its lease. No process is left to act for it.
 func TestStopped(t *testing.T) {
 	l := newLab(t)
 	openAt(t, l.node, "works-here")
@@ -142,11 +144,11 @@ func testStopped(t *testing.T, l *lab, after time.Duration) {
 	for len(lines) > 0 {
 		last = <-lines
 	}
-	told, err := time.ParseDuration(strings.TrimPrefix(last, "until "))
+	reported, err := time.ParseDuration(strings.TrimPrefix(last, "until "))
 	must(t, err)
-	l.judge(v4().addr, time.Now().Add(told-monotonic()))
+	l.evaluate(v4().addr, time.Now().Add(reported-monotonic()))
 
-	// It goes on, and sends what it was about to: that is not to be seen either.
+	// It continues and sends its announcement. That must not be seen either.
 	l.wire.forget()
 	must(t, unix.Kill(cmd.Process.Pid, unix.SIGCONT))
 	for range 2 {
@@ -166,7 +168,7 @@ func testStopped(t *testing.T, l *lab, after time.Duration) {
 		t.Errorf("%d stale announcements were seen", n)
 	}
 
-	// It dies, and what it made stays, until somebody removes it.
+	// It dies. Its table stays until somebody removes it.
 	must(t, cmd.Process.Kill())
 	for range lines {
 	}

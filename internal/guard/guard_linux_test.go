@@ -21,6 +21,28 @@ const (
 	six  = "2001:db8::1/128"
 )
 
+// cleanedUp waits until the guard of a dead program has exited, and fails the test unless it did
+// everything, in order: the addresses, the death notice, the table.
+func (h *host) cleanedUp(n *network) {
+	h.t.Helper()
+	n.await(false, four)
+	n.await(false, six)
+	if status := h.ended(); !status.Exited() || status.ExitStatus() != 0 {
+		h.t.Errorf("the guard ended with %#x", status)
+	}
+	if diff := cmp.Diff([]string{"remove 2", "notice it-is-dead", "table flotilla"}, h.hooked()); diff != "" {
+		h.t.Error(diff)
+	}
+}
+
+// closed closes the guard and returns how it ended.
+func (h *host) closed() string {
+	h.t.Helper()
+	end := h.do("close")
+	h.guard = 0
+	return end
+}
+
 // owner starts a program that has both addresses.
 func owner(t testing.TB, n *network) *host {
 	t.Helper()
@@ -28,14 +50,15 @@ func owner(t testing.TB, n *network) *host {
 	h.do("extend 1h")
 	h.do("watch %s %s", four, six)
 	h.do("table flotilla")
-	h.do("will it-is-dead")
+	h.do("notice it-is-dead")
 	h.do("add")
 	n.await(true, four)
 	n.await(true, six)
 	return h
 }
 
-// However a program ends, its guard removes the addresses, then the table, then tells the cluster, then ends.
+// However a program ends, its guard removes the addresses, sends the death notice, removes the
+// table, and exits.
 func TestDeath(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -43,14 +66,14 @@ func TestDeath(t *testing.T) {
 	}{
 		{"killed", func(h *host) { h.kill(unix.SIGKILL) }},
 		{"segmentation fault", func(h *host) { h.kill(unix.SIGSEGV) }},
-		{"panic", func(h *host) { h.tell("panic") }},
-		{"exit without closing", func(h *host) { h.tell("exit") }},
+		{"panic", func(h *host) { h.send("panic") }},
+		{"exit without closing", func(h *host) { h.send("exit") }},
 		{"killed while stopped", func(h *host) { h.stop(); h.kill(unix.SIGKILL) }},
-		{"the guard was told to end", func(h *host) {
+		{"the guard is sent signals", func(h *host) {
 			for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2} {
 				unix.Kill(h.guard, sig)
 			}
-			h.do("watch %s %s", four, six) // it answers still
+			h.do("watch %s %s", four, six) // it still answers
 			h.kill(unix.SIGKILL)
 		}},
 	} {
@@ -58,42 +81,35 @@ func TestDeath(t *testing.T) {
 			n := newNetwork(t)
 			h := owner(t, n)
 			c.die(h)
-			n.await(false, four)
-			n.await(false, six)
-			if status := h.ended(); !status.Exited() || status.ExitStatus() != 0 {
-				t.Errorf("the guard ended with %#x", status)
-			}
-			if diff := cmp.Diff([]string{"remove 2", "will it-is-dead", "table flotilla"}, h.hooked()); diff != "" {
-				t.Error(diff)
-			}
+			h.cleanedUp(n)
 		})
 	}
 }
 
-// What a guard does can be seen without any permission: the hooks are called for programs that have no addresses either.
+// The hooks are called for a program without addresses too. This test needs no permission.
 func TestDeathWithoutRoot(t *testing.T) {
 	h := newHost(t, true)
-	h.do("will it-is-dead")
+	h.do("notice it-is-dead")
 	h.kill(unix.SIGKILL)
 	if status := h.ended(); !status.Exited() || status.ExitStatus() != 0 {
 		t.Errorf("the guard ended with %#x", status)
 	}
-	if diff := cmp.Diff([]string{"will it-is-dead"}, h.hooked()); diff != "" {
+	if diff := cmp.Diff([]string{"notice it-is-dead"}, h.hooked()); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// A closed guard leaves everything alone and is gone, and reaped, when Close returns.
+// A closed guard touches nothing. Its process is gone and reaped when Close returns.
 func TestClose(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
-	if end := h.do("close"); end != "exit status 0" {
+	pid := h.guard
+	if end := h.closed(); end != "exit status 0" {
 		t.Errorf("the guard's end: %s", end)
 	}
-	if err := unix.Kill(h.guard, 0); err != unix.ESRCH {
-		t.Errorf("process %d is there: %v", h.guard, err)
+	if err := unix.Kill(pid, 0); err != unix.ESRCH {
+		t.Errorf("process %d is there: %v", pid, err)
 	}
-	h.guard = 0
 	h.kill(unix.SIGKILL)
 	h.cmd.Wait()
 	if did := h.hooked(); len(did) > 0 {
@@ -104,7 +120,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// A program that stands still past its deadline loses its addresses, though not the table. When it runs again it learns of it, and can put them back.
+// A program that stands still past its deadline loses its addresses but not the table. When it runs
+// again it learns that, and can put the addresses back.
 func TestStopped(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
@@ -113,14 +130,14 @@ func TestStopped(t *testing.T) {
 	n.await(false, four)
 	n.await(false, six)
 
-	// An address that comes late, as from a program that was stopped between looking at its lease and putting the address there, goes at once.
+	// An address that appears late is removed at once. That happens when a program is stopped after
+	// it looked at its lease and before it adds the address.
 	late := newHost(t, true)
 	late.do("watch %s", four)
 	late.do("add")
 	n.await(true, four)
 	n.await(false, four)
-	late.do("close")
-	late.guard = 0
+	late.closed()
 
 	h.kill(unix.SIGCONT)
 	h.do("removals 0")
@@ -135,12 +152,12 @@ func TestStopped(t *testing.T) {
 	n.await(false, four)
 	h.ended()
 	did := h.hooked()
-	if i := slices.Index(did, "will it-is-dead"); i < 2 || did[i-1] != "remove 2" {
+	if i := slices.Index(did, "notice it-is-dead"); i < 2 || did[i-1] != "remove 2" {
 		t.Errorf("the guard did %q", did)
 	}
 }
 
-// A deadline that passes while the program runs counts as much, and one that moves to an earlier time too.
+// A deadline counts also if it passes while the program runs, or if it moves to an earlier time.
 func TestDeadline(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
@@ -155,14 +172,25 @@ func TestDeadline(t *testing.T) {
 		n.await(true, four)
 		n.await(true, six)
 	}
-	h.do("close")
-	h.guard = 0
+	h.closed()
 	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// A deadline that keeps moving is never acted upon.
+// An address that is added when the deadline has passed is removed too.
+func TestAddressAfterTheDeadline(t *testing.T) {
+	n := newNetwork(t)
+	h := owner(t, n)
+	h.do("extend 20ms")
+	n.await(false, four)
+	n.await(false, six)
+	h.do("add")
+	n.await(true, four)
+	n.await(false, four)
+}
+
+// A guard whose deadline keeps moving removes nothing.
 func TestExtended(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
@@ -174,15 +202,14 @@ func TestExtended(t *testing.T) {
 	if diff := cmp.Diff([]string{four, six}, n.has()); diff != "" {
 		t.Error(diff)
 	}
-	h.do("close")
-	h.guard = 0
+	h.closed()
 	h.in.Close()
 	if did := h.hooked(); len(did) > 0 {
 		t.Errorf("the guard did %q", did)
 	}
 }
 
-// A guard that dies, or stands still, is replaced by one that knows everything.
+// A guard that dies or stands still is replaced by one that knows everything.
 func TestGuardReplaced(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -191,7 +218,7 @@ func TestGuardReplaced(t *testing.T) {
 		{"killed", func(h *host) { unix.Kill(h.guard, unix.SIGKILL) }},
 		{"stopped, and asked", func(h *host) {
 			unix.Kill(h.guard, unix.SIGSTOP)
-			h.tell("will it-is-dead")
+			h.send("notice it-is-dead")
 			if h.out.Scan(); !strings.Contains(h.out.Text(), "not running") {
 				h.t.Errorf("answer: %q", h.out.Text())
 			}
@@ -218,26 +245,22 @@ func TestGuardReplaced(t *testing.T) {
 				t.Error(diff)
 			}
 			h.kill(unix.SIGKILL)
-			n.await(false, four)
-			n.await(false, six)
-			h.ended()
-			if diff := cmp.Diff([]string{"remove 2", "will it-is-dead", "table flotilla"}, h.hooked()); diff != "" {
-				t.Error(diff)
-			}
+			h.cleanedUp(n)
 		})
 	}
 }
 
-// The first guard did not come in time: there is one later, without anybody asking again, and it knows all.
+// If the first guard is not ready in time, another one follows without a new call, and it knows
+// everything.
 func TestFirstGuardLate(t *testing.T) {
 	n := newNetwork(t)
 	h := newHost(t, false)
 	if alive := h.do("try"); alive != "false" {
 		t.Errorf("a guard is there in no time: %s", alive)
 	}
-	for _, command := range []string{"watch " + four + " " + six, "table flotilla", "will it-is-dead"} {
-		h.tell("%s", command)
-		h.out.Scan() // an error, if it is not there yet
+	for _, command := range []string{"watch " + four + " " + six, "table flotilla", "notice it-is-dead"} {
+		h.send("%s", command)
+		h.out.Scan() // an error if there is no guard yet
 	}
 	h.do("add")
 	next, err := strconv.Atoi(h.do("successor 0"))
@@ -249,15 +272,10 @@ func TestFirstGuardLate(t *testing.T) {
 		t.Error(diff)
 	}
 	h.kill(unix.SIGKILL)
-	n.await(false, four)
-	n.await(false, six)
-	h.ended()
-	if diff := cmp.Diff([]string{"remove 2", "will it-is-dead", "table flotilla"}, h.hooked()); diff != "" {
-		t.Error(diff)
-	}
+	h.cleanedUp(n)
 }
 
-// Killed together, they leave the addresses to the kernel, and nothing hangs.
+// If program and guard are killed together the addresses are left to the kernel, and nothing hangs.
 func TestBothKilled(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
@@ -275,11 +293,11 @@ func TestBothKilled(t *testing.T) {
 	}
 }
 
-// A program that becomes another by exec has let go of its guard: it counts as dead.
+// A program that calls exec counts as dead.
 func TestExec(t *testing.T) {
 	n := newNetwork(t)
 	h := owner(t, n)
-	h.tell("exec")
+	h.send("exec")
 	n.await(false, four)
 	if got := h.answer(); got != "ready" {
 		t.Errorf("the new program said %q", got)
@@ -291,7 +309,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// Other children of a program may outlive it, and even have its end of the socket.
+// Other children of a program may outlive it. They may even have its end of the socket.
 func TestOtherChildren(t *testing.T) {
 	for _, kind := range []string{"child", "leak"} {
 		t.Run(kind, func(t *testing.T) {
@@ -301,12 +319,12 @@ func TestOtherChildren(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fd, err := unix.PidfdOpen(child, 0) // the child ends with the program, whose pipe it reads, so it is stopped
+			fd, err := unix.PidfdOpen(child, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer unix.Close(fd)
-			unix.Kill(child, unix.SIGSTOP)
+			unix.Kill(child, unix.SIGSTOP) // it would end with the program, whose pipe it reads
 			h.kill(unix.SIGKILL)
 			n.await(false, four)
 			n.await(false, six)
@@ -321,19 +339,20 @@ func TestOtherChildren(t *testing.T) {
 	}
 }
 
-// The kernel kills the guard of process 1 of a pid namespace with it. Whether the guard is quicker is chance, but it does things in order, and nothing hangs.
+// The kernel kills the guard of process 1 of a pid namespace along with it. Chance decides how far
+// the guard gets, but it does things in order, and nothing hangs.
 func TestProcessOne(t *testing.T) {
 	n := newNetwork(t)
 	h := newHostFlags(t, false, unix.CLONE_NEWPID)
 	h.do("start") // its process ID is not one of this namespace
 	h.do("watch %s", four)
-	h.do("will it-is-dead")
+	h.do("notice it-is-dead")
 	h.do("add")
 	n.await(true, four)
 	h.kill(unix.SIGKILL)
 	did := h.hooked()
 	t.Logf("the guard did %q", did)
-	if want := []string{"remove 1", "will it-is-dead"}; !slices.Equal(did, want[:min(len(did), len(want))]) {
+	if want := []string{"remove 1", "notice it-is-dead"}; !slices.Equal(did, want[:min(len(did), len(want))]) {
 		t.Errorf("the guard did %q", did)
 	}
 	if len(did) > 0 && len(n.has()) > 0 {
@@ -344,7 +363,8 @@ func TestProcessOne(t *testing.T) {
 	}
 }
 
-// A guard, and the one after it, is in the network namespace of the thread that called Start, not of the process.
+// A guard and its successor are in the network namespace of the thread that called Start, not in
+// that of the process.
 func TestNamespace(t *testing.T) {
 	newNetwork(t)
 	h := newHost(t, false)
@@ -360,19 +380,17 @@ func TestNamespace(t *testing.T) {
 	unix.Kill(h.guard, unix.SIGKILL)
 	h.guard, _ = strconv.Atoi(h.do("successor %s", pid))
 	check(netns)
-	h.do("close")
-	h.guard = 0
+	h.closed()
 }
 
-// A variable that has leaked does not make a guard; what it names must be file 3.
+// A variable that has leaked does not make a process a guard: what it names must be file 3.
 func TestLeakedVariable(t *testing.T) {
 	for _, value := range []string{
 		"", "1", "yes", "1:2:3", fmt.Sprintf("%d:%d:%d", version, os.Getpid(), 4711), "1:x:3", "1:2:", strings.Repeat("1:", 1000),
 	} {
 		t.Run(value[:min(len(value), 20)], func(t *testing.T) {
 			h := newHost(t, true, variable+"="+value) // a program, with a guard of its own
-			h.do("close")
-			h.guard = 0
+			h.closed()
 			h.in.Close()
 			h.cmd.Wait()
 			if errs := h.said(); len(errs) > 0 {
@@ -382,7 +400,7 @@ func TestLeakedVariable(t *testing.T) {
 	}
 }
 
-// A guard whose program is of another version says so, as does a process that is made one by hand.
+// A guard says so if its program is of another version, and if its memory is not the program's.
 func TestHalfRight(t *testing.T) {
 	for _, c := range []struct {
 		name, value string
@@ -432,7 +450,7 @@ func TestHalfRight(t *testing.T) {
 	}
 }
 
-// An address that is not there any more is no trouble, and neither is an interface.
+// An address or interface that is not there any more is not an error.
 func TestAlreadyGone(t *testing.T) {
 	n := newNetwork(t)
 	r, err := newRemover()
@@ -455,7 +473,7 @@ func TestAlreadyGone(t *testing.T) {
 	}
 }
 
-// Many addresses go with one program, and its neighbours' stay.
+// A hundred addresses of one program are removed. Those of another program stay.
 func TestHundredAddresses(t *testing.T) {
 	n := newNetwork(t)
 	other := newHost(t, true)
@@ -477,11 +495,10 @@ func TestHundredAddresses(t *testing.T) {
 		t.Error(diff)
 	}
 	h.ended()
-	other.do("close")
-	other.guard = 0
+	other.closed()
 }
 
-// A person who looks at the process list finds out what it is. Its memory is logged.
+// The process list shows what a guard is. The test logs its memory.
 func TestAppearance(t *testing.T) {
 	h := newHost(t, true)
 	read := func(name string) string {
@@ -512,11 +529,10 @@ func TestAppearance(t *testing.T) {
 		t.Log(line)
 	}
 	t.Log("nice", stat[16], "oom_score_adj", read("oom_score_adj"))
-	h.do("close")
-	h.guard = 0
+	h.closed()
 }
 
-// Times are converted so that a pause in between makes them earlier.
+// A converted time is never later than the original, even if the process pauses meanwhile.
 func TestDeadlineAt(t *testing.T) {
 	if got := deadlineAt(time.Time{}); got != 0 {
 		t.Errorf("no deadline: %d", got)
@@ -535,13 +551,13 @@ func TestDeadlineAt(t *testing.T) {
 	}
 }
 
-// What is wrong is refused before it is sent; what comes after Close too.
+// What a guard would refuse is refused before it is sent.
 func TestRefused(t *testing.T) {
 	g := &Guard{}
 	for name, err := range map[string]error{
 		"no interface": g.Watch(t.Context(), []Addr{addr(0, four)}),
 		"no address":   g.Watch(t.Context(), []Addr{{Index: 1}}),
-		"will":         g.Will(t.Context(), make([]byte, MaxWill+1)),
+		"death notice": g.DeathNotice(t.Context(), make([]byte, MaxNotice+1)),
 	} {
 		if err == nil || err == ErrDown {
 			t.Errorf("%s: %v", name, err)
@@ -549,46 +565,5 @@ func TestRefused(t *testing.T) {
 	}
 	if err := g.Watch(t.Context(), nil); err != ErrDown {
 		t.Errorf("without a guard: %v", err)
-	}
-}
-
-// BenchmarkKill measures from SIGKILL of a program to the kernel's word that its address is gone.
-func BenchmarkKill(b *testing.B) {
-	for _, mib := range []int{0, 64, 512} {
-		b.Run(fmt.Sprintf("heap=%dMiB", mib), func(b *testing.B) {
-			n := newNetwork(b)
-			var took []time.Duration
-			for b.Loop() {
-				h := newHost(b, true)
-				h.do("eat %d", mib)
-				h.do("extend 1h")
-				h.do("watch %s", four)
-				h.do("add")
-				n.await(true, four)
-				start := time.Now()
-				h.kill(unix.SIGKILL)
-				took = append(took, n.await(false, four).Sub(start))
-				h.ended()
-			}
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-median")
-			b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "ms-max")
-			b.ReportMetric(0, "ns/op")
-		})
-	}
-}
-
-// BenchmarkExtend measures what a renewal costs.
-func BenchmarkExtend(b *testing.B) {
-	g, err := Start(b.Context(), nil)
-	if err != nil {
-		b.Skip(err)
-	}
-	defer g.Close()
-	if err := g.Watch(b.Context(), []Addr{addr(4711, four)}); err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		g.Extend(time.Now().Add(time.Second))
 	}
 }

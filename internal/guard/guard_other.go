@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Guard is the guard of this program, as the program sees it. There are none on this system.
+// Guard is the program's side of its guard. There is no guard on this system.
 type Guard struct{}
 
-// Start returns an error: guards are for Linux.
+// Start returns an error: a guard needs Linux.
 func Start(context.Context, *slog.Logger) (*Guard, error) {
 	return nil, fmt.Errorf("a guard process for floating addresses exists on Linux only, this is %s", runtime.GOOS)
 }
@@ -22,7 +22,7 @@ func Start(context.Context, *slog.Logger) (*Guard, error) {
 // IsGuard returns false.
 func IsGuard() bool { return false }
 
-// Main says that this process is no guard and exits.
+// Main says that this process is not a guard and exits.
 func Main(Hooks) {
 	fmt.Fprintln(os.Stderr, "flotilla guard: this process was not started as a guard")
 	os.Exit(2)
@@ -34,8 +34,8 @@ func (g *Guard) Watch(context.Context, []Addr) error { return ErrDown }
 // Table returns ErrDown.
 func (g *Guard) Table(context.Context, string) error { return ErrDown }
 
-// Will returns ErrDown.
-func (g *Guard) Will(context.Context, []byte) error { return ErrDown }
+// DeathNotice returns ErrDown.
+func (g *Guard) DeathNotice(context.Context, []byte) error { return ErrDown }
 
 // Extend does nothing.
 func (g *Guard) Extend(time.Time) {}

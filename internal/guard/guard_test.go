@@ -29,7 +29,7 @@ func TestMessages(t *testing.T) {
 		{kind: kindWatch},
 		{kind: kindTable, seq: 1<<32 - 1, text: "flotilla"},
 		{kind: kindTable},
-		{kind: kindWill, will: []byte(strings.Repeat("w", MaxWill))},
+		{kind: kindNotice, notice: []byte(strings.Repeat("n", MaxNotice))},
 		{kind: kindAsk}, {kind: kindBye}, {kind: kindHello, text: "no permission"}, {kind: kindAck, seq: 3}, {kind: kindRemoved},
 	} {
 		t.Run(fmt.Sprint(m.kind), func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestRefusedMessages(t *testing.T) {
 		"interface 0":     {append(message{kind: kindWatch}.marshal(), 0, 0, 0, 0, 4, 32, 1, 2, 3, 4), "there is no interface 0"},
 		"IPv4 in IPv6":    {message{kind: kindWatch, addrs: []Addr{addr(1, "::ffff:192.0.2.1/128")}}.marshal(), "IPv4 within IPv6"},
 		"addresses":       {message{kind: kindWatch, addrs: long}.marshal(), "1025 addresses"},
-		"will":            {message{kind: kindWill, will: make([]byte, MaxWill+1)}.marshal(), "a will of 65537 bytes"},
+		"death notice":    {message{kind: kindNotice, notice: make([]byte, MaxNotice+1)}.marshal(), "a death notice of 65537 bytes"},
 		"name of a table": {message{kind: kindTable, text: strings.Repeat("t", maxTable+1)}.marshal(), "the name of a table has 256 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestRefusedMessages(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(message{kind: kindWatch, seq: 1, addrs: []Addr{addr(3, "192.0.2.1/32"), addr(4, "2001:db8::1/128")}}.marshal())
 	f.Add(message{kind: kindTable, text: "flotilla"}.marshal())
-	f.Add(message{kind: kindWill, will: []byte("will")}.marshal())
+	f.Add(message{kind: kindNotice, notice: []byte("notice")}.marshal())
 	f.Add(message{kind: kindBye}.marshal())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parse(b)
@@ -109,12 +109,12 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// recorder is Hooks that write down what they are told to do, and when.
+// recorder has Hooks that record their calls, and when they came.
 type recorder struct {
-	start   time.Time
-	did     []string
-	remove  func() error
-	execute func(context.Context) error
+	start  time.Time
+	did    []string
+	remove func() error
+	send   func(context.Context) error
 }
 
 func (r *recorder) note(format string, args ...any) {
@@ -125,12 +125,12 @@ func (r *recorder) hooks() Hooks {
 	return Hooks{
 		Remove:      func(addrs []Addr) error { r.note("remove %d", len(addrs)); return r.remove() },
 		RemoveTable: func(name string) error { r.note("table %s", name); return errors.New("no nftables") },
-		Execute:     func(ctx context.Context, will []byte) error { r.note("will %s", will); return r.execute(ctx) },
+		SendNotice:  func(ctx context.Context, notice []byte) error { r.note("notice %s", notice); return r.send(ctx) },
 	}
 }
 
-func TestSettle(t *testing.T) {
-	all := estate{addrs: []Addr{addr(1, "192.0.2.1/32")}, table: "t", will: []byte("w")}
+func TestCleanUp(t *testing.T) {
+	all := guardedSet{addrs: []Addr{addr(1, "192.0.2.1/32")}, table: "t", notice: []byte("n")}
 	fails := func(n int) func() error {
 		return func() error {
 			if n--; n >= 0 {
@@ -140,38 +140,38 @@ func TestSettle(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		name    string
-		estate  estate
-		remove  func() error
-		execute func(context.Context) error
-		gone    bool
-		first   []string // what is done first
-		total   time.Duration
+		name   string
+		set    guardedSet
+		remove func() error
+		send   func(context.Context) error
+		gone   bool
+		first  []string // what is done first
+		total  time.Duration
 	}{
-		{"addresses, then the will, then the table", all, fails(0), func(context.Context) error { return nil }, true,
-			[]string{"0s remove 1", "0s will w", "0s table t"}, 0},
-		{"nothing to do", estate{}, fails(0), func(context.Context) error { return nil }, true, nil, 0},
+		{"addresses, then the death notice, then the table", all, fails(0), func(context.Context) error { return nil }, true,
+			[]string{"0s remove 1", "0s notice n", "0s table t"}, 0},
+		{"nothing to do", guardedSet{}, fails(0), func(context.Context) error { return nil }, true, nil, 0},
 		{"the kernel is busy", all, fails(2), func(context.Context) error { return nil }, true,
-			[]string{"0s remove 1", "1ms remove 1", "3ms remove 1", "3ms will w", "3ms table t"}, 3 * time.Millisecond},
-		{"no will while the addresses are there", all, fails(1 << 20), func(context.Context) error { return nil }, false,
+			[]string{"0s remove 1", "1ms remove 1", "3ms remove 1", "3ms notice n", "3ms table t"}, 3 * time.Millisecond},
+		{"no death notice while the addresses are there", all, fails(1 << 20), func(context.Context) error { return nil }, false,
 			[]string{"0s remove 1", "1ms remove 1"}, finalTime},
-		{"nobody takes the will", all, fails(0), func(context.Context) error { return errors.New("refused") }, true,
-			[]string{"0s remove 1", "0s will w", "50ms will w", "150ms will w"}, finalTime},
-		{"the will hangs", all, fails(0), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, true,
-			[]string{"0s remove 1", "0s will w", "3.05s will w", "6.15s will w", "9.35s will w", "10s table t"}, finalTime},
+		{"no node accepts the death notice", all, fails(0), func(context.Context) error { return errors.New("refused") }, true,
+			[]string{"0s remove 1", "0s notice n", "50ms notice n", "150ms notice n"}, finalTime},
+		{"the death notice hangs", all, fails(0), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, true,
+			[]string{"0s remove 1", "0s notice n", "3.05s notice n", "6.15s notice n", "9.35s notice n", "10s table t"}, finalTime},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := &recorder{start: time.Now(), remove: c.remove, execute: c.execute}
-				gone := r.hooks().settle(c.estate, t.Logf)
+				r := &recorder{start: time.Now(), remove: c.remove, send: c.send}
+				gone := r.hooks().cleanUp(c.set, t.Logf)
 				if gone != c.gone {
 					t.Errorf("addresses gone: %v, want %v", gone, c.gone)
 				}
 				if diff := cmp.Diff(c.first, r.did[:min(len(r.did), len(c.first))]); diff != "" {
 					t.Error(diff)
 				}
-				if !gone && strings.Contains(strings.Join(r.did, " "), "will") {
-					t.Error("the will was executed")
+				if !gone && strings.Contains(strings.Join(r.did, " "), "notice") {
+					t.Error("the death notice was sent")
 				}
 				if took := time.Since(r.start); took != c.total {
 					t.Errorf("it took %v, want %v", took, c.total)

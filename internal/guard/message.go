@@ -7,32 +7,33 @@ import (
 	"net/netip"
 )
 
-// Messages go through a socket that keeps their boundaries. Each is a version, a kind, a number by which it is acknowledged, and what its kind says.
+// Messages go through a socket that keeps their boundaries. A message is a version, a kind, a
+// number that its acknowledgement repeats, and the content of its kind.
 
-// version is of everything that program and guard agree on: messages, the page, the variable.
+// version is that of everything that program and guard share: messages, the page, the variable.
 const version = 1
 
-// kind says what a message means. Numbers are never used again.
+// kind says what a message means. A number is never reused.
 type kind byte
 
 const (
-	// From the program. All but the last are acknowledged.
-	kindWatch kind = 1 // the addresses to remove
-	kindTable kind = 2 // the table to remove
-	kindWill  kind = 3 // the will
-	kindAsk   kind = 4 // are you there?
-	kindBye   kind = 5 // exit, and touch nothing
+	// From the program. The guard acknowledges all but the last.
+	kindWatch  kind = 1 // the addresses to remove
+	kindTable  kind = 2 // the table to remove
+	kindNotice kind = 3 // the death notice
+	kindAsk    kind = 4 // are you there?
+	kindBye    kind = 5 // exit and touch nothing
 
 	// From the guard.
 	kindHello   kind = 16 // ready; or, with a text, why it cannot be
-	kindAck     kind = 17 // the message of that number is in force
+	kindAck     kind = 17 // the message with that number is in force
 	kindRemoved kind = 18 // the deadline has passed, and addresses have been removed
 )
 
 const (
 	headerSize = 1 + 1 + 4
 	maxText    = 1024
-	maxMessage = headerSize + MaxWill
+	maxMessage = headerSize + MaxNotice
 )
 
 var (
@@ -40,16 +41,16 @@ var (
 	errVersion = errors.New("program and guard are of different versions")
 )
 
-// message is one between a program and its guard.
+// message is a message between a program and its guard.
 type message struct {
-	kind  kind
-	seq   uint32
-	addrs []Addr // of kindWatch
-	text  string // of kindTable and kindHello
-	will  []byte // of kindWill
+	kind   kind
+	seq    uint32
+	addrs  []Addr // of kindWatch
+	text   string // of kindTable and kindHello
+	notice []byte // of kindNotice
 }
 
-// check returns what is wrong with m: what its receiver would refuse.
+// check returns why the receiver would refuse m.
 func (m message) check() error {
 	if len(m.addrs) > MaxAddrs {
 		return fmt.Errorf("%d addresses, %d are possible", len(m.addrs), MaxAddrs)
@@ -59,8 +60,8 @@ func (m message) check() error {
 			return err
 		}
 	}
-	if len(m.will) > MaxWill {
-		return fmt.Errorf("a will of %d bytes, %d are possible", len(m.will), MaxWill)
+	if len(m.notice) > MaxNotice {
+		return fmt.Errorf("a death notice of %d bytes, %d are possible", len(m.notice), MaxNotice)
 	}
 	if m.kind == kindTable && len(m.text) > maxTable {
 		return fmt.Errorf("the name of a table has %d bytes, %d are possible", len(m.text), maxTable)
@@ -84,13 +85,13 @@ func (m message) marshal() []byte {
 		b = append(b, m.text...)
 	case kindHello:
 		b = append(b, m.text[:min(len(m.text), maxText)]...)
-	case kindWill:
-		b = append(b, m.will...)
+	case kindNotice:
+		b = append(b, m.notice...)
 	}
 	return b
 }
 
-// parse returns the message whose bytes those are. It keeps nothing of b.
+// parse is the inverse of marshal. The message does not refer to b.
 func parse(b []byte) (message, error) {
 	if len(b) < headerSize {
 		return message{}, errShort
@@ -119,8 +120,8 @@ func parse(b []byte) (message, error) {
 			return message{}, fmt.Errorf("a text of %d bytes", len(b))
 		}
 		m.text = string(b)
-	case kindWill:
-		m.will = append(m.will, b...)
+	case kindNotice:
+		m.notice = append(m.notice, b...)
 	case kindAsk, kindBye, kindAck, kindRemoved:
 		if len(b) > 0 {
 			return message{}, fmt.Errorf("message %d has %d bytes too many", m.kind, len(b))

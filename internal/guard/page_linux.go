@@ -13,22 +13,24 @@ import (
 )
 
 const (
-	// never is a time that does not come: of a guard that sleeps until it gets a message.
+	// never is a time that does not come: the guard sleeps until it gets a message.
 	never = math.MaxInt64
 
 	pageMagic = 0x666c6f7467756101 // the version in its last byte
 )
 
-// page is memory that a program shares with its guard. Times are nanoseconds of CLOCK_MONOTONIC, which is one clock for all processes.
+// page is memory that a program shares with its guard. Times are nanoseconds of CLOCK_MONOTONIC,
+// which is one clock for all processes.
 //
-// The program stores deadline, then loads next; the guard stores next, then loads deadline again before it sleeps. Atomic operations have one order,
-// so that one of the two sees what the other did, and no deadline is slept through.
+// The program stores deadline, then loads next. The guard stores next, then loads deadline again
+// before it sleeps. Atomic operations have one order, so one of the two sees what the other did.
+// The guard cannot sleep through a deadline.
 type page struct {
 	mem      []byte
 	magic    *atomic.Uint64
-	deadline *atomic.Int64 // written by the program: when the addresses must be gone; 0: no such time
-	next     *atomic.Int64 // written by the guard: when it looks again; never: when it is told to; 0: the deadline does not matter to it now
-	robust   *robust       // of the herald
+	deadline *atomic.Int64 // written by the program: when the addresses must be gone; 0: never
+	next     *atomic.Int64 // written by the guard: when it looks again; 0: it has no addresses
+	robust   *robust       // owned by a thread of the program
 }
 
 // newPage returns a page and the file to give to the guard.
@@ -46,8 +48,9 @@ func newPage() (*page, *os.File, error) {
 		f.Close()
 		return nil, nil, fmt.Errorf("memory to share with the guard: %w", err)
 	}
-	// Whoever touches a page that has been cut off dies of it.
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+	// A process that touches a page beyond the end of the file is killed.
+	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
 		f.Close()
 		return nil, nil, fmt.Errorf("memory to share with the guard: %w", err)
 	}
@@ -60,8 +63,8 @@ func newPage() (*page, *os.File, error) {
 	return p, f, nil
 }
 
-// newBell returns a file that wakes the guard when a deadline is to be looked at before the guard would. It is rung at once and without a lock: the program may be stopped a
-// moment later.
+// newBell returns a file that wakes the guard when the deadline moves to an earlier time. The
+// program rings it at once and without a lock, because it may be stopped a moment later.
 func newBell() (*os.File, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
@@ -70,16 +73,16 @@ func newBell() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "eventfd:flotilla-guard"), nil
 }
 
-// ring rings the bell of that file descriptor.
+// ring rings the bell with that file descriptor.
 func ring(bell int) { unix.Write(bell, binary.NativeEndian.AppendUint64(nil, 1)) }
 
-// mapPage maps the page that is in the file.
+// mapPage maps the page in a file.
 func mapPage(fd int) (*page, error) {
 	mem, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map the memory of program and guard: %w", err)
 	}
-	// Far enough apart not to share a cache line.
+	// They are far enough apart not to share a cache line.
 	return &page{
 		mem:      mem,
 		magic:    (*atomic.Uint64)(unsafe.Pointer(&mem[0])),
@@ -95,12 +98,13 @@ func (p *page) unmap() error { return unix.Munmap(p.mem) }
 func monotonic() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return never // it cannot fail; if it does, every deadline has passed
+		return never // cannot happen; if it does, every deadline has passed
 	}
 	return ts.Nano()
 }
 
-// deadlineAt returns when t is on CLOCK_MONOTONIC. That is read first: a pause between the two readings makes the result earlier than t, never later.
+// deadlineAt converts t to CLOCK_MONOTONIC. It reads that clock first, so a pause between the two
+// readings makes the result earlier than t, never later.
 func deadlineAt(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

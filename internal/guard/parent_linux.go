@@ -11,120 +11,131 @@ import (
 )
 
 const (
-	firstPause   = 50 * time.Millisecond // between the second start and the third of a guard that does not live; the second comes at once
+	// A guard that has lived for longLife is replaced at once. The pauses before further starts
+	// grow from firstPause to longestPause.
+	firstPause   = 50 * time.Millisecond
 	longestPause = 5 * time.Second
-	longLife     = 10 * time.Second // of a guard after which its successor is started at once again
+	longLife     = 10 * time.Second
 
-	lateTime = 500 * time.Millisecond // a guard that looks so late at the deadline is asked whether it is there
-
-	closeTime = 2 * time.Second
+	lateTime = 500 * time.Millisecond // a guard that is so late for its deadline is asked to answer
 )
 
-// Guard is the guard of this program, as the program sees it. Its methods may be called from several goroutines at once.
+// Guard is the program's side of its guard. Its methods may be called from several goroutines at
+// once.
 type Guard struct {
-	log    *slog.Logger
-	birth  *cradle
-	poke   chan struct{} // the guard may stand still
-	cancel context.CancelFunc
-	done   chan struct{} // the guard is gone, and no other follows
-	mute   func()        // ends the herald
+	log      *slog.Logger
+	launcher *launcher
+	check    chan struct{} // an element: the guard may stand still
+	cancel   context.CancelFunc
+	done     chan struct{} // closed when the guard is gone and will not be replaced
+	disown   func()        // ends the thread that owns the robust futex
 
 	pageMu sync.RWMutex
 	page   *page // nil: closed
 	bell   int   // file descriptor
 
-	// mu is held while a message is written, so that messages are sent in the order in which the estate has changed. The socket takes several at once.
+	// mu is held while a message is written, so messages are sent in the order in which set
+	// changes. The socket has room for several.
 	mu       sync.Mutex
 	closed   bool
-	estate   estate
-	proc     *process // the guard that has the estate; nil: there is none
-	alive    bool     // proc has acknowledged it
+	set      guardedSet
+	proc     *process // nil: there is none
+	alive    bool     // proc has acknowledged set
 	removals uint64
 	changed  chan struct{}
 }
 
-// Start starts the guard of this program and returns when it is ready. One that does not come, or not within the context, which bounds nothing else, is tried again
-// for as long as it takes: Alive tells. The guard is in the network namespace of the calling thread, and so are those that follow it.
+// Start starts the guard of this program. It returns when the guard is ready, or when a first
+// attempt has failed; ctx bounds that attempt only. Further attempts follow in the background:
+// Alive tells their result. The guard and its successors are in the network namespace of the
+// calling thread.
 func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	if IsGuard() {
-		return nil, errors.New("this process is itself a guard: a program must call IsGuard and Main before anything else")
+		return nil, errors.New("this process is itself a guard: " +
+			"a program must call IsGuard and Main before anything else")
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	if os.Getpid() == 1 {
-		log.Warn("this program is process 1 of its pid namespace: if it is killed, the kernel kills its guard with it, and floating addresses stay " +
-			"until their lifetimes end or the network namespace is gone; an init process does not change that, the host's pid namespace does")
+		log.Warn("this program is process 1 of its pid namespace: if it is killed, the kernel kills its guard with it, " +
+			"and floating addresses stay until their lifetimes end or the network namespace is gone; " +
+			"an init process does not change that, the host's pid namespace does")
+	}
+	netns, err := threadNamespace()
+	if err != nil {
+		return nil, err
 	}
 	page, memory, err := newPage()
 	if err != nil {
+		netns.Close()
 		return nil, err
 	}
 	bell, err := newBell()
 	if err != nil {
+		netns.Close()
 		page.unmap()
 		memory.Close()
 		return nil, err
 	}
+	life, cancel := context.WithCancel(context.Background())
 	g := &Guard{
-		log: log, page: page, bell: int(bell.Fd()), birth: &cradle{memory: memory, bell: bell}, poke: make(chan struct{}, 1),
-		done: make(chan struct{}), mute: page.herald(), changed: make(chan struct{}),
+		log: log, launcher: &launcher{memory: memory, bell: bell, netns: netns}, cancel: cancel,
+		check: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}),
+		page: page, bell: int(bell.Fd()), disown: page.robust.own(),
 	}
-	if g.birth.netns, err = threadNamespace(); err != nil {
-		g.release()
-		return nil, err
-	}
-	p, err := g.bear(ctx)
-	var life context.Context
-	life, g.cancel = context.WithCancel(context.Background())
+	p, err := g.launch(ctx)
 	go g.supervise(life, p, err)
 	return g, nil
 }
 
-// bear starts a process and makes it the guard.
-func (g *Guard) bear(ctx context.Context) (*process, error) {
-	p, err := g.birth.start(ctx, g.removed)
+// launch starts a process and makes it the guard.
+func (g *Guard) launch(ctx context.Context) (*process, error) {
+	p, err := g.launcher.start(ctx, g.onRemoved)
 	if err != nil {
 		return nil, err
 	}
-	if err := g.introduce(ctx, p); err != nil {
-		p.end()
-		g.lost(p)
+	if err := g.handOver(ctx, p); err != nil {
+		p.kill()
+		g.forget(p)
 		return nil, err
 	}
 	return p, nil
 }
 
-// release gives up what guards are started with.
+// release closes what guards are started with.
 func (g *Guard) release() {
-	g.mute()
+	g.disown()
 	g.pageMu.Lock()
 	defer g.pageMu.Unlock()
-	g.birth.close()
+	g.launcher.close()
 	g.page.unmap()
 	g.page = nil
 }
 
-// supervise starts guard after guard until life ends. p is the first; nil: it did not come, and err says why.
+// supervise starts guard after guard until life ends. p is the first one. If p is nil, the first
+// start has failed with err.
 func (g *Guard) supervise(life context.Context, p *process, err error) {
 	defer close(g.done)
 	defer g.release()
 	var pause time.Duration
-	said := ""
+	reported := ""
 	for born := time.Now(); ; {
 		if p != nil {
-			said = ""
-			g.attend(life, p)
-			g.lost(p)
+			reported = ""
+			g.monitor(life, p)
+			g.forget(p)
 		}
 		if life.Err() != nil {
 			return
 		}
 		if p != nil {
-			g.log.Warn("the guard of floating addresses has died; another is started", "pid", p.pid(), "end", p.result())
-		} else if text := err.Error(); text != said {
-			said = text
-			g.log.Error("no guard of floating addresses could be started; until one is, those of a dead program move when its lease ends, and not at once", "err", err)
+			g.log.Warn("the guard of floating addresses has died; another is started",
+				"pid", p.pid(), "end", p.result())
+		} else if text := err.Error(); text != reported {
+			reported = text
+			g.log.Error("no guard of floating addresses could be started; "+
+				"until one is, the addresses of a dead program move when its lease ends, and not at once", "err", err)
 		}
 		if time.Since(born) > longLife {
 			pause = 0
@@ -136,22 +147,23 @@ func (g *Guard) supervise(life context.Context, p *process, err error) {
 		}
 		pause = min(max(2*pause, firstPause), longestPause)
 		born = time.Now()
-		if p, err = g.bear(life); err == nil {
+		if p, err = g.launch(life); err == nil {
 			g.log.Info("another guard of floating addresses watches", "pid", p.pid())
 		}
 	}
 }
 
-// attend returns when the guard is gone. It ends it when life ends, or when it stands still.
-func (g *Guard) attend(life context.Context, p *process) {
+// monitor returns when the guard is gone. It ends the guard when life ends or when the guard stands
+// still.
+func (g *Guard) monitor(life context.Context, p *process) {
 	for {
 		select {
 		case <-p.ended:
 			return
 		case <-life.Done():
-			p.bye()
+			p.close()
 			return
-		case <-g.poke:
+		case <-g.check:
 		}
 		g.mu.Lock()
 		a, err := p.ask(message{kind: kindAsk})
@@ -165,19 +177,21 @@ func (g *Guard) attend(life context.Context, p *process) {
 	}
 }
 
-// overdue reports whether a guard that was to look at that time may stand still.
+// overdue reports whether a guard that was to look at the time next may stand still.
 func overdue(next int64) bool {
 	return next != 0 && next != never && monotonic()-next > int64(lateTime)
 }
 
-// introduce makes p the guard and tells it all that there is to know.
-func (g *Guard) introduce(ctx context.Context, p *process) error {
+// handOver makes p the guard and gives it the guarded set.
+func (g *Guard) handOver(ctx context.Context, p *process) error {
 	g.mu.Lock()
 	g.proc = p
 	var answers []*answer
 	var failed error
 	for _, m := range []message{
-		{kind: kindWatch, addrs: g.estate.addrs}, {kind: kindTable, text: g.estate.table}, {kind: kindWill, will: g.estate.will},
+		{kind: kindWatch, addrs: g.set.addrs},
+		{kind: kindTable, text: g.set.table},
+		{kind: kindNotice, notice: g.set.notice},
 	} {
 		a, err := p.ask(m)
 		if err != nil {
@@ -198,55 +212,59 @@ func (g *Guard) introduce(ctx context.Context, p *process) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.alive = true
-	g.announce()
+	g.notify()
 	return nil
 }
 
-// lost says that p is gone.
-func (g *Guard) lost(p *process) {
+// forget is called when p is gone.
+func (g *Guard) forget(p *process) {
 	g.page.next.Store(0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.proc == p {
 		g.proc, g.alive = nil, false
-		g.announce()
+		g.notify()
 	}
 }
 
-// announce wakes those who wait for a change. mu is held.
-func (g *Guard) announce() {
+// notify wakes those who wait for a change. mu is held.
+func (g *Guard) notify() {
 	close(g.changed)
 	g.changed = make(chan struct{})
 }
 
-// removed counts a message of the guard.
-func (g *Guard) removed() {
+// onRemoved counts a removal by the guard.
+func (g *Guard) onRemoved() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.removals++
-	g.announce()
+	g.notify()
 }
 
-// Watch replaces the list of the addresses to be removed. It returns when the guard has it: only then may an address that is new in it be put into the
-// kernel. The list is kept if there is an error, and told to the next guard. The context, and two seconds, bound the wait.
+// Watch replaces the list of addresses that the guard removes. It returns when the guard has
+// acknowledged the list. Only then may a new address of the list be put into the kernel. After an
+// error the list is kept and given to the next guard. Watch waits until ctx ends, and at most two
+// seconds.
 func (g *Guard) Watch(ctx context.Context, addrs []Addr) error {
 	addrs = slices.Clone(addrs)
-	return g.tell(ctx, message{kind: kindWatch, addrs: addrs}, func(e *estate) { e.addrs = addrs })
+	return g.update(ctx, message{kind: kindWatch, addrs: addrs}, func(s *guardedSet) { s.addrs = addrs })
 }
 
-// Table names the nftables table to be removed after the addresses when the program is dead. Empty: none. It returns as Watch does.
+// Table names the nftables table that is removed after the addresses when the program is dead.
+// Empty means none. It returns as Watch does.
 func (g *Guard) Table(ctx context.Context, name string) error {
-	return g.tell(ctx, message{kind: kindTable, text: name}, func(e *estate) { e.table = name })
+	return g.update(ctx, message{kind: kindTable, text: name}, func(s *guardedSet) { s.table = name })
 }
 
-// Will replaces what Hooks.Execute is given when the program is dead. Empty: nothing is executed. It returns as Watch does.
-func (g *Guard) Will(ctx context.Context, will []byte) error {
-	will = slices.Clone(will)
-	return g.tell(ctx, message{kind: kindWill, will: will}, func(e *estate) { e.will = will })
+// DeathNotice replaces what Hooks.SendNotice gets when the program is dead. Empty means that
+// nothing is sent. It returns as Watch does.
+func (g *Guard) DeathNotice(ctx context.Context, notice []byte) error {
+	notice = slices.Clone(notice)
+	return g.update(ctx, message{kind: kindNotice, notice: notice}, func(s *guardedSet) { s.notice = notice })
 }
 
-// tell changes the estate and has the guard acknowledge it.
-func (g *Guard) tell(ctx context.Context, m message, change func(*estate)) error {
+// update changes the guarded set and waits until the guard has acknowledged that.
+func (g *Guard) update(ctx context.Context, m message, change func(*guardedSet)) error {
 	if err := m.check(); err != nil {
 		return err
 	}
@@ -255,7 +273,7 @@ func (g *Guard) tell(ctx context.Context, m message, change func(*estate)) error
 		g.mu.Unlock()
 		return ErrClosed
 	}
-	change(&g.estate)
+	change(&g.set)
 	if g.proc == nil {
 		g.mu.Unlock()
 		return ErrDown
@@ -268,8 +286,10 @@ func (g *Guard) tell(ctx context.Context, m message, change func(*estate)) error
 	return a.wait(ctx)
 }
 
-// Extend moves the time at which the addresses must be gone. Zero: there is no such time, and only the program's death counts. It costs no more than reading a clock,
-// unless the new time is before the old one, for which the guard is woken before Extend returns. Without a monotonic reading in it, until is as good as the wall clock is.
+// Extend moves the deadline, the time at which the addresses must be gone. The zero time means that
+// there is no deadline, and only the program's death counts. Extend costs about as much as reading
+// a clock, unless the new deadline is earlier than the old one: then it wakes the guard before it
+// returns. An until without a monotonic reading is only as good as the wall clock.
 func (g *Guard) Extend(until time.Time) {
 	deadline := deadlineAt(until)
 	g.pageMu.RLock()
@@ -285,28 +305,30 @@ func (g *Guard) Extend(until time.Time) {
 	}
 	if early || overdue(next) {
 		select {
-		case g.poke <- struct{}{}:
+		case g.check <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// Alive reports whether the guard is there and has been told everything.
+// Alive reports whether a guard runs and has acknowledged everything.
 func (g *Guard) Alive() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.alive
 }
 
-// Removals returns how often the guard has taken the addresses away because the deadline had passed. Whoever sees it grow must hold them to be
-// gone, and may put them back under a lease that lasts.
+// Removals returns how often the guard has removed the addresses because the deadline had passed. A
+// caller that sees it grow must assume that they are gone, and may put them back under a lease that
+// lasts.
 func (g *Guard) Removals() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.removals
 }
 
-// Changed returns a channel that is closed when Alive or Removals changes next. To miss nothing, get it before asking them.
+// Changed returns a channel that is closed when Alive or Removals changes next. A caller that gets
+// the channel before it calls them misses no change.
 func (g *Guard) Changed() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -323,8 +345,9 @@ func (g *Guard) PID() int {
 	return g.proc.pid()
 }
 
-// Close ends the guard, which leaves all addresses alone, and waits until its process is gone. A guard that does not go is killed after two seconds,
-// and that is no error; a second Close is one.
+// Close ends the guard and waits until its process is gone. The guard touches no address. A guard
+// that does not exit within two seconds is killed, without an error. A second Close returns
+// ErrClosed.
 func (g *Guard) Close() error {
 	g.mu.Lock()
 	if g.closed {

@@ -18,33 +18,32 @@ import (
 )
 
 const (
-	helloTime = 10 * time.Second // until a guard is ready; other packages of the program are initialized in it too
+	helloTime = 10 * time.Second // until a guard is ready; it initializes all packages
 	ackTime   = 2 * time.Second  // until it acknowledges a message
+	closeTime = 2 * time.Second  // until it has ended
 )
 
-// cradle is what guards are started with.
-type cradle struct {
+// launcher starts guards. All of them get the same files and the same network namespace.
+type launcher struct {
 	memory *os.File // the page
 	bell   *os.File // an eventfd
 	netns  *os.File // the network namespace
 }
 
-func (c *cradle) close() {
-	c.memory.Close()
-	c.bell.Close()
-	if c.netns != nil {
-		c.netns.Close()
-	}
+func (l *launcher) close() {
+	l.memory.Close()
+	l.bell.Close()
+	l.netns.Close()
 }
 
-// process is one guard that runs.
+// process is one running guard.
 type process struct {
 	cmd   *exec.Cmd
 	conn  *net.UnixConn
 	hello chan string   // its first message
 	ended chan struct{} // closed when it has exited and been waited for
 
-	removed func() // called when it has removed the addresses
+	onRemoved func() // called when it has removed the addresses
 
 	mu      sync.Mutex
 	last    uint32
@@ -52,20 +51,20 @@ type process struct {
 }
 
 // start starts a guard and returns when it is ready.
-func (c *cradle) start(ctx context.Context, removed func()) (*process, error) {
+func (l *launcher) start(ctx context.Context, onRemoved func()) (*process, error) {
 	conn, theirs, err := newSocketPair()
 	if err != nil {
 		return nil, fmt.Errorf("the guard's socket: %w", err)
 	}
-	p := &process{
-		conn: conn, removed: removed,
-		hello: make(chan string, 1), ended: make(chan struct{}), waiting: make(map[uint32]chan struct{}),
-	}
-	p.cmd, err = c.exec(theirs)
+	cmd, err := l.exec(theirs)
 	theirs.Close()
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start the guard: %w", err)
+	}
+	p := &process{
+		cmd: cmd, conn: conn, onRemoved: onRemoved,
+		hello: make(chan string, 1), ended: make(chan struct{}), waiting: make(map[uint32]chan struct{}),
 	}
 	go p.read()
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
@@ -77,15 +76,16 @@ func (c *cradle) start(ctx context.Context, removed func()) (*process, error) {
 		}
 		err = fmt.Errorf("the guard cannot work: %s", trouble)
 	case <-p.ended:
-		err = fmt.Errorf("the guard ended before it was ready (%s); does a package that is initialized before it demand something?", p.result())
+		err = fmt.Errorf("the guard ended before it was ready (%s); "+
+			"does a package that is initialized before it demand something?", p.result())
 	case <-ctx.Done():
 		err = fmt.Errorf("the guard is not ready: %w", ctx.Err())
 	}
-	p.end()
+	p.kill()
 	return nil, err
 }
 
-// newSocketPair returns the program's end and the guard's. Neither is inherited by other children.
+// newSocketPair returns the program's end and the guard's end. Other children inherit neither.
 func newSocketPair() (*net.UnixConn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -105,8 +105,8 @@ func newSocketPair() (*net.UnixConn, *os.File, error) {
 	return conn.(*net.UnixConn), theirs, nil
 }
 
-// exec starts the process, in the right network namespace.
-func (c *cradle) exec(socket *os.File) (cmd *exec.Cmd, err error) {
+// exec starts the process in the right network namespace.
+func (l *launcher) exec(socket *os.File) (cmd *exec.Cmd, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -117,13 +117,14 @@ func (c *cradle) exec(socket *os.File) (cmd *exec.Cmd, err error) {
 			return
 		}
 		defer here.Close()
-		if sameFile(here, c.netns) {
+		if sameFile(here, l.netns) {
 			defer runtime.UnlockOSThread()
-		} else if err = unix.Setns(int(c.netns.Fd()), unix.CLONE_NEWNET); err != nil { // the thread ends with the goroutine, which does not unlock it
+		} else if err = unix.Setns(int(l.netns.Fd()), unix.CLONE_NEWNET); err != nil {
+			// The goroutine does not unlock its thread, so the thread ends with it.
 			err = fmt.Errorf("enter its network namespace: %w", err)
 			return
 		}
-		cmd, err = c.execHere(socket)
+		cmd, err = l.execHere(socket)
 	}()
 	<-done
 	return cmd, err
@@ -145,7 +146,7 @@ func sameFile(a, b *os.File) bool {
 }
 
 // execHere starts the process in the network namespace of this thread.
-func (c *cradle) execHere(socket *os.File) (*exec.Cmd, error) {
+func (l *launcher) execHere(socket *os.File) (*exec.Cmd, error) {
 	id, err := socketID(int(socket.Fd()))
 	if err != nil {
 		return nil, err
@@ -154,14 +155,14 @@ func (c *cradle) execHere(socket *os.File) (*exec.Cmd, error) {
 	if len(os.Args) > 0 && os.Args[0] != "" {
 		name = filepath.Base(os.Args[0])
 	}
-	// The file of this name is the program's even if another has taken its place on disk.
+	// This name leads to the running binary even if another file has replaced it on disk.
 	path := "/proc/self/exe"
 	for {
 		cmd := exec.Command(path)
 		cmd.Args = []string{name + ": flotilla guard"}
 		cmd.Dir = "/" // keeps no file system busy
 		cmd.Env = environment(os.Getpid(), id)
-		cmd.ExtraFiles = []*os.File{socket, c.memory, c.bell}
+		cmd.ExtraFiles = []*os.File{socket, l.memory, l.bell}
 		if os.Stderr != nil {
 			cmd.Stderr = os.Stderr
 		}
@@ -177,7 +178,8 @@ func (c *cradle) execHere(socket *os.File) (*exec.Cmd, error) {
 	}
 }
 
-// environment returns a guard's. It has one thread at work, and little memory.
+// environment returns a guard's environment. It keeps the guard to one running thread and little
+// memory.
 func environment(pid int, socket uint64) []string {
 	env := []string{
 		fmt.Sprintf("%s=%d:%d:%d", variable, version, pid, socket),
@@ -191,7 +193,7 @@ func environment(pid int, socket uint64) []string {
 	return env
 }
 
-// read takes the guard's messages until there are no more, and waits for its end.
+// read takes the guard's messages until there are no more, and then waits for its end.
 func (p *process) read() {
 	defer close(p.ended)
 	buf := make([]byte, headerSize+maxText)
@@ -218,7 +220,7 @@ func (p *process) read() {
 			}
 			p.mu.Unlock()
 		case kindRemoved:
-			p.removed()
+			p.onRemoved()
 		}
 	}
 	// Without its socket it is of no use.
@@ -227,7 +229,7 @@ func (p *process) read() {
 	p.cmd.Wait()
 }
 
-// send sends m, which nobody acknowledges.
+// send sends a message without waiting for an acknowledgement.
 func (p *process) send(m message) error {
 	p.conn.SetWriteDeadline(time.Now().Add(ackTime))
 	_, err := p.conn.Write(m.marshal())
@@ -240,14 +242,15 @@ func (p *process) send(m message) error {
 	return nil
 }
 
-// answer is one that is waited for.
+// answer is an acknowledgement that is to come.
 type answer struct {
 	p    *process
 	seq  uint32
 	done chan struct{}
 }
 
-// ask sends m and returns what its answer is waited for with. Messages are asked one after another.
+// ask sends a message and returns its acknowledgement, to be waited for. Only one call of ask may
+// run at a time.
 func (p *process) ask(m message) (*answer, error) {
 	p.mu.Lock()
 	p.last++
@@ -268,7 +271,8 @@ func (a *answer) forget() {
 	delete(a.p.waiting, a.seq)
 }
 
-// wait returns when the message is acknowledged. A guard that does not answer is killed: it would not do anything else either.
+// wait returns when the message is acknowledged. It kills a guard that does not answer, because
+// such a guard would not do anything else either.
 func (a *answer) wait(ctx context.Context) error {
 	defer a.forget()
 	timer := time.NewTimer(ackTime)
@@ -286,18 +290,18 @@ func (a *answer) wait(ctx context.Context) error {
 	}
 }
 
-// bye ends the guard as it should end, and waits.
-func (p *process) bye() {
+// close asks the guard to exit, and waits for it. It kills a guard that does not exit.
+func (p *process) close() {
 	p.send(message{kind: kindBye})
 	select {
 	case <-p.ended:
 	case <-time.After(closeTime):
-		p.end()
+		p.kill()
 	}
 }
 
-// end kills the guard and waits, though not for one that the kernel does not let go.
-func (p *process) end() {
+// kill kills the guard and waits for it, at most closeTime.
+func (p *process) kill() {
 	p.cmd.Process.Kill()
 	select {
 	case <-p.ended:

@@ -21,7 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is three things: the test; a program with floating addresses, which the test commands by its standard input; and that program's guard.
+// The test binary has three roles: the test; a program with floating addresses, which the test
+// commands through its standard input; and that program's guard.
 
 const programVariable = "GUARD_TEST_PROGRAM"
 
@@ -32,12 +33,13 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(programVariable) {
 	case "program":
 		program()
-	case "sleeper": // some other process that is there until its standard input ends
+	case "sleeper": // another process, which ends with its standard input
 		fmt.Println("ready")
 		bufio.NewReader(os.Stdin).ReadString(0)
 		os.Exit(0)
 	}
-	// Guards whose programs have died become children of this process, which can thus see how they ended.
+	// Guards of dead programs become children of this process, which can therefore see how they
+	// end.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "subreaper:", err)
 		os.Exit(1)
@@ -45,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// testHooks say on standard error what they do. Addresses are removed if that is permitted.
+// testHooks report on standard error what they do. They remove addresses if that is permitted.
 func testHooks() Hooks {
 	r, err := newRemover()
 	return Hooks{
@@ -59,7 +61,7 @@ func testHooks() Hooks {
 			return nil
 		},
 		RemoveTable: func(name string) error { say("hook table %s", name); return nil },
-		Execute:     func(_ context.Context, will []byte) error { say("hook will %s", will); return nil },
+		SendNotice:  func(_ context.Context, notice []byte) error { say("hook notice %s", notice); return nil },
 	}
 }
 
@@ -76,7 +78,7 @@ func program() {
 			}
 			return strconv.Itoa(g.PID()), nil
 		},
-		"try": func([]string) (s string, err error) { // start, in no time
+		"try": func([]string) (s string, err error) { // start, without any time for it
 			none, cancel := context.WithCancel(ctx)
 			cancel()
 			if g, err = Start(none, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
@@ -84,7 +86,7 @@ func program() {
 			}
 			return strconv.FormatBool(g.Alive()), nil
 		},
-		"elsewhere": func([]string) (string, error) { // start, on a thread with its own network namespace
+		"elsewhere": func([]string) (string, error) { // start, in another network namespace
 			runtime.LockOSThread() // for good
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return "", err
@@ -113,8 +115,8 @@ func program() {
 			}
 			return "", nil
 		},
-		"table": func(args []string) (string, error) { return "", g.Table(ctx, args[0]) },
-		"will":  func(args []string) (string, error) { return "", g.Will(ctx, []byte(args[0])) },
+		"table":  func(args []string) (string, error) { return "", g.Table(ctx, args[0]) },
+		"notice": func(args []string) (string, error) { return "", g.DeathNotice(ctx, []byte(args[0])) },
 		"extend": func(args []string) (string, error) {
 			d, err := time.ParseDuration(args[0])
 			g.Extend(time.Now().Add(d))
@@ -128,7 +130,7 @@ func program() {
 			}()
 			return "", nil
 		},
-		"successor": func(args []string) (string, error) { // another guard than that process
+		"successor": func(args []string) (string, error) { // waits for another guard
 			for {
 				changed := g.Changed()
 				if pid := g.PID(); g.Alive() && strconv.Itoa(pid) != args[0] {
@@ -137,7 +139,7 @@ func program() {
 				<-changed
 			}
 		},
-		"removals": func(args []string) (string, error) { // until there are more than that
+		"removals": func(args []string) (string, error) { // waits until there are more than that
 			n, err := strconv.ParseUint(args[0], 10, 64)
 			for err == nil {
 				changed := g.Changed()
@@ -159,7 +161,7 @@ func program() {
 			os.Setenv(programVariable, "sleeper")
 			return "", syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 		},
-		"leak": func([]string) (string, error) { // a process that has the program's end of the socket
+		"leak": func([]string) (string, error) { // starts a process with the program's socket
 			f, err := g.proc.conn.File()
 			if err != nil {
 				return "", err
@@ -183,7 +185,7 @@ func program() {
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 			lines <- in.Text()
 		}
-		os.Exit(0) // the test is over, whatever the program waits for
+		os.Exit(0) // the test is over
 	}()
 	for line := range lines {
 		args := strings.Fields(line)
@@ -195,7 +197,7 @@ func program() {
 	}
 }
 
-// sleeper is a process that lives until what it reads ends, which is up to the test: it is given its process ID.
+// sleeper is a process that lives until its standard input ends.
 func sleeper() *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{programVariable + "=sleeper"}
@@ -233,10 +235,11 @@ type host struct {
 
 	mu     sync.Mutex
 	errs   []string
-	silent chan struct{} // closed when nobody has its standard error any more: program and guard are gone
+	silent chan struct{} // closed when program and guard have closed their standard error
 }
 
-// newHost starts a program in the network namespace of this thread, and its guard if start is true.
+// newHost starts a program in the network namespace of this thread. If start is true it starts the
+// guard too.
 func newHost(t testing.TB, start bool, env ...string) *host {
 	t.Helper()
 	return newHostFlags(t, start, 0, env...)
@@ -284,7 +287,7 @@ func newHostFlags(t testing.TB, start bool, clone uintptr, env ...string) *host 
 		h.cmd.Process.Kill()
 		h.cmd.Wait()
 		if h.guard != 0 {
-			unix.Kill(h.guard, unix.SIGKILL) // none of the tests leaves one: its end has been waited for, and it is this process's child
+			unix.Kill(h.guard, unix.SIGKILL) // after a failure: it is this process's child
 			unix.Wait4(h.guard, nil, 0, nil)
 		}
 		outR.Close()
@@ -307,7 +310,7 @@ func (h *host) said() []string {
 	return append([]string(nil), h.errs...)
 }
 
-// hooked returns what the guard's hooks have done, when program and guard are gone.
+// hooked waits until program and guard are gone and returns what the guard's hooks have done.
 func (h *host) hooked() (did []string) {
 	h.t.Helper()
 	select {
@@ -323,8 +326,8 @@ func (h *host) hooked() (did []string) {
 	return did
 }
 
-// tell gives the program a command and does not wait for the answer.
-func (h *host) tell(format string, args ...any) {
+// send sends the program a command without waiting for the answer.
+func (h *host) send(format string, args ...any) {
 	h.t.Helper()
 	if _, err := fmt.Fprintf(h.in, format+"\n", args...); err != nil {
 		h.t.Fatal(err)
@@ -343,9 +346,10 @@ func (h *host) answer() string {
 	return h.out.Text()
 }
 
+// do sends the program a command and returns its answer.
 func (h *host) do(format string, args ...any) string {
 	h.t.Helper()
-	h.tell(format, args...)
+	h.send(format, args...)
 	return h.answer()
 }
 
@@ -356,7 +360,7 @@ func (h *host) kill(sig syscall.Signal) {
 	}
 }
 
-// stop stops the program, and returns when none of its threads runs.
+// stop stops the program. It returns when none of its threads runs.
 func (h *host) stop() {
 	h.t.Helper()
 	h.kill(unix.SIGSTOP)
@@ -416,7 +420,8 @@ type network struct {
 	events chan netlink.AddrUpdate
 }
 
-// newNetwork puts the calling goroutine into a new network namespace. That ends with the goroutine and with the processes it has started.
+// newNetwork moves the calling goroutine into a new network namespace. The namespace ends with the
+// goroutine and with the processes that it has started.
 func newNetwork(t testing.TB) *network {
 	t.Helper()
 	runtime.LockOSThread() // for good
@@ -440,7 +445,8 @@ func newNetwork(t testing.TB) *network {
 	return n
 }
 
-// await waits until the kernel has said of an address that it is there, or not there, and returns when it was heard.
+// await waits until the kernel reports that an address is there, or that it is gone. It returns the
+// time of the report.
 func (n *network) await(there bool, prefix string) time.Time {
 	n.t.Helper()
 	timeout := time.After(30 * time.Second)

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// A process whose file 3 is a socket of the right kind, and not the one that the variable names, is no guard.
+// A process is not a guard if its file 3 is a socket of the right kind but not the one that the
+// variable names.
 func TestAnotherSocketIsNoProof(t *testing.T) {
 	for name, right := range map[string]bool{"another": false, "the right one": true} {
 		t.Run(name, func(t *testing.T) {
@@ -26,7 +27,8 @@ func TestAnotherSocketIsNoProof(t *testing.T) {
 				id++
 			}
 			cmd := sleeper()
-			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d:1:%d", variable, version+1, id)) // such a guard ends at once
+			// A guard of another version ends at once.
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d:1:%d", variable, version+1, id))
 			cmd.ExtraFiles = []*os.File{theirs}
 			_, err = spawn(cmd)
 			cmd.Process.Kill()
@@ -36,16 +38,4 @@ func TestAnotherSocketIsNoProof(t *testing.T) {
 			}
 		})
 	}
-}
-
-// An address that somebody adds when the deadline has passed goes too.
-func TestAddressAfterTheDeadline(t *testing.T) {
-	n := newNetwork(t)
-	h := owner(t, n)
-	h.do("extend 20ms")
-	n.await(false, four)
-	n.await(false, six)
-	h.do("add")
-	n.await(true, four)
-	n.await(false, four)
 }

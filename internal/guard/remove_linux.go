@@ -15,12 +15,13 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
-// remover removes addresses by netlink. Its socket is opened beforehand.
+// remover removes addresses by netlink. Its socket is open from the beginning.
 type remover struct {
 	handle *netlink.Handle
 }
 
-// newRemover opens the socket and asks for something harmless: the code is in memory then, and a missing permission is known before it matters.
+// newRemover opens the socket and asks for something harmless. After that the code is in memory,
+// and a missing permission is known before it matters.
 func newRemover() (*remover, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -34,7 +35,8 @@ func newRemover() (*remover, error) {
 	for _, ip := range []net.IP{net.IPv4(192, 0, 2, 1).To4(), net.ParseIP("2001:db8::1")} {
 		err := r.del(noInterface, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
 		if errors.Is(err, unix.EPERM) {
-			return nil, fmt.Errorf("it may not change addresses: %s; capabilities must be ambient or of the file to reach it", rights.Why(err, rights.NetAdmin))
+			return nil, fmt.Errorf("it may not change addresses: %s; capabilities must be ambient or of the file to reach it",
+				rights.Why(err, rights.NetAdmin))
 		}
 	}
 	return r, nil
@@ -44,7 +46,8 @@ func (r *remover) del(index int, ip *net.IPNet) error {
 	return r.handle.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, &netlink.Addr{IPNet: ip})
 }
 
-// remove removes addresses; those that are not there, and those of interfaces that are not, count as removed.
+// remove removes addresses. Addresses that are not there count as removed, and so do those of
+// interfaces that are not there.
 func (r *remover) remove(addrs []Addr) error {
 	var errs []error
 	for _, a := range addrs {
@@ -59,13 +62,13 @@ func (r *remover) remove(addrs []Addr) error {
 	return errors.Join(errs...)
 }
 
-// arrivals hears of addresses that are put on interfaces. A nil one hears nothing.
+// arrivals observes addresses that are added to interfaces. A nil one observes nothing.
 type arrivals struct {
 	sock int
 	buf  []byte
 }
 
-// newArrivals opens a socket that hears of nothing yet.
+// newArrivals opens a socket that observes nothing yet.
 func newArrivals() (*arrivals, error) {
 	sock, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -86,7 +89,8 @@ func (a *arrivals) fd() int32 {
 	return int32(a.sock)
 }
 
-// listen begins or ends hearing. Each renewal of an address is an arrival too, so it is not done all the time.
+// listen starts or stops the observation. It is not on all the time, because each renewal of an
+// address counts as an arrival too.
 func (a *arrivals) listen(on bool) {
 	if a == nil {
 		return
@@ -102,7 +106,8 @@ func (a *arrivals) listen(on bool) {
 	}
 }
 
-// any takes what has been heard, and reports whether an address may have appeared on one of the interfaces.
+// any reads what has been observed. It reports whether an address may have appeared on one of the
+// interfaces.
 func (a *arrivals) any(addrs []Addr) bool {
 	found := false
 	for {
@@ -110,7 +115,7 @@ func (a *arrivals) any(addrs []Addr) bool {
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
-		case errors.Is(err, unix.ENOBUFS): // some were missed
+		case errors.Is(err, unix.ENOBUFS): // some were lost
 			found = true
 			continue
 		case err != nil:

@@ -7,17 +7,19 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// maxProgram is how many instructions a filter may have. The kernel charges them to the socket, whose allowance is 20 KiB by default on kernels
-// before 6.7 (net.core.optmem_max).
+// maxProgram is how many instructions a filter may have. The kernel charges them to the socket.
+// Before Linux 6.7 a socket has 20 KiB for them by default (net.core.optmem_max).
 const maxProgram = 512
 
-// guard begins every filter: it passes what was sent to us, to all or to a group, and has no VLAN tag. Not what is on its way out, nor what a
-// promiscuous interface hears of the talk of others. The packet's type stays in the first scratch cell, for filter.
+// guard is the beginning of every filter. It passes frames without a VLAN tag that were sent to
+// this interface, to all stations, or to a group. It drops outgoing frames, and frames between
+// other stations that a promiscuous interface sees. The packet's type stays in the first scratch
+// cell, for filter.
 func guard() []bpf.Instruction {
 	const packetMulticast = 2 // in linux/if_packet.h, after the host's own and broadcasts
 	return []bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtVLANTag},
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x0fff}, // VLAN 0 is no VLAN: the tag has a priority only
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x0fff}, // a tag of VLAN 0 has a priority only
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
 		bpf.RetConstant{},
 		bpf.LoadExtension{Num: bpf.ExtType},
@@ -27,8 +29,9 @@ func guard() []bpf.Instruction {
 	}
 }
 
-// relayFilter passes attempts to addrs and claims of them. With more addresses than a program can hold it passes those of all
-// addresses, which are still no more than ARP, neighbour advertisements and one frame of each connection.
+// relayFilter passes attempts to addrs, and claims of them. If there are too many addresses for a
+// filter it passes those of all addresses: ARP, neighbour advertisements and one frame of each
+// connection.
 func relayFilter(addrs []netip.Addr) []bpf.Instruction {
 	if p := filter(match4(addrs), match6(addrs), true, typeNA); len(p) <= maxProgram {
 		return p
@@ -37,14 +40,14 @@ func relayFilter(addrs []netip.Addr) []bpf.Instruction {
 	return filter(pass, pass, true, typeNA)
 }
 
-// probeFilter passes all claims and probes, for as long as a probe takes.
+// probeFilter passes all claims and probes.
 func probeFilter() []bpf.Instruction {
 	pass := []bpf.Instruction{bpf.RetConstant{Val: maxFrame}}
 	return filter(pass, pass, false, typeNA, typeNS)
 }
 
-// claimFilter4 passes ARP whose sender is one of addrs, or asks for one without a sender. With more addresses than a program can hold it
-// passes all.
+// claimFilter4 passes ARP from one of addrs, and ARP without a sender that asks for one of them. If
+// there are too many addresses for a filter it passes all ARP.
 func claimFilter4(addrs []netip.Addr) []bpf.Instruction {
 	begin := require(nil, bpf.LoadAbsolute{Off: offEtherType, Size: 2}, etherARP)
 	begin = append(begin,
@@ -57,8 +60,9 @@ func claimFilter4(addrs []netip.Addr) []bpf.Instruction {
 	return append(begin, bpf.RetConstant{Val: maxFrame})
 }
 
-// claimFilter6 passes neighbour advertisements about addrs, and the solicitations for them that have no source, which are those of duplicate address
-// detection: others are questions, and come often. With more addresses than a program can hold it passes all.
+// claimFilter6 passes neighbour advertisements of addrs, and solicitations for them without a
+// source, which are those of duplicate address detection. Other solicitations are mere questions
+// and frequent. If there are too many addresses for a filter it passes those of all addresses.
 func claimFilter6(addrs []netip.Addr) []bpf.Instruction {
 	begin := require(nil, bpf.LoadAbsolute{Off: offEtherType, Size: 2}, etherIPv6)
 	begin = require(begin, bpf.LoadAbsolute{Off: offIPv6Next, Size: 1}, protoICMPv6)
@@ -92,7 +96,7 @@ func match4(addrs []netip.Addr) []bpf.Instruction {
 	return append(p, bpf.RetConstant{})
 }
 
-// match6 passes the frame if one of addrs is at the offset that is in the index register.
+// match6 passes the frame if one of addrs is at the offset in the index register.
 func match6(addrs []netip.Addr) []bpf.Instruction {
 	var p []bpf.Instruction
 	for _, addr := range addrs {
@@ -110,23 +114,25 @@ func match6(addrs []netip.Addr) []bpf.Instruction {
 	return append(p, bpf.RetConstant{})
 }
 
-// filter returns the part of a program that looks at the frame: ARP, neighbour discovery messages of the given types and, if asked for, TCP segments that
-// begin a connection. match4 gets ARP's sender or an attempt's destination in the accumulator, match6 the offset of an attempt's destination
-// or a message's target in the index register. All conditional jumps are short ones, whatever the length of the matches.
-// A load from behind the end of a frame drops it.
+// filter returns a filter for ARP, neighbour discovery messages of the given types and, with
+// attempts, TCP segments that begin a connection. match4 gets the sender of ARP, or the destination
+// of an attempt, in the accumulator. match6 gets the offset of an attempt's destination, or of a
+// message's target, in the index register. All conditional jumps are short, whatever the length of
+// the matches. A load from behind the end of a frame drops the frame.
 func filter(match4, match6 []bpf.Instruction, attempts bool, types ...uint32) []bpf.Instruction {
 	arp := []bpf.Instruction{bpf.LoadAbsolute{Off: offARPSenderIP, Size: 4}}
 
 	v4, tcp6 := []bpf.Instruction{bpf.RetConstant{}}, []bpf.Instruction{bpf.RetConstant{}}
 	if attempts {
-		v4 = require(nil, bpf.LoadScratch{Dst: bpf.RegA, N: 0}, 0) // sent to us alone: a SYN to a group is none
+		// Sent to this interface only: a SYN to a group is not an attempt.
+		v4 = require(nil, bpf.LoadScratch{Dst: bpf.RegA, N: 0}, 0)
 		v4 = require(v4, bpf.LoadAbsolute{Off: offIPv4Proto, Size: 1}, protoTCP)
 		v4 = append(v4,
 			bpf.LoadAbsolute{Off: offIPv4Fragment, Size: 2},
 			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: fragmentBits},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
 			bpf.RetConstant{},
-			bpf.LoadMemShift{Off: offIP}, // the header has options, or not
+			bpf.LoadMemShift{Off: offIP}, // skips the options of the header
 			bpf.LoadIndirect{Off: offIP + offTCPFlags, Size: 1},
 			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: flagsOfAttempt},
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: flagS, SkipTrue: 1},
@@ -176,7 +182,7 @@ func filter(match4, match6 []bpf.Instruction, attempts bool, types ...uint32) []
 	return p
 }
 
-// require appends to p that what load loads is val.
+// require appends to p the condition that load loads val.
 func require(p []bpf.Instruction, load bpf.Instruction, val uint32) []bpf.Instruction {
 	return append(p, load, bpf.JumpIf{Cond: bpf.JumpEqual, Val: val, SkipTrue: 1}, bpf.RetConstant{})
 }

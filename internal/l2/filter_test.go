@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// many returns n addresses, half of each family; v4 and v6 are the last.
+// many returns n addresses, half of them of each family. v4 and v6 are the last ones.
 func many(n int) []netip.Addr {
 	var addrs []netip.Addr
 	for i := range n/2 - 1 {
@@ -46,7 +46,7 @@ func TestFilters(t *testing.T) {
 		name         string
 		frame        []byte
 		relay, probe bool
-		any          bool // passes if the addresses are too many for the program
+		any          bool // passes if there are too many addresses for the filter
 	}{
 		{"nothing", nil, false, false, false},
 		{"announcement, IPv4", announcement(foreign(), a4), true, true, true},
@@ -102,14 +102,14 @@ func TestFilterLength(t *testing.T) {
 	}
 }
 
-// What wakes a listener is about its addresses, and no question.
+// A listener is woken only by claims of its addresses, not by questions.
 func TestClaimFilters(t *testing.T) {
 	self, a4, a6 := mac{2, 0, 0, 0, 0, 9}, netip.MustParseAddr(v4), netip.MustParseAddr(v6)
 	other4, other6 := netip.MustParseAddr("10.74.9.9"), netip.MustParseAddr("fd74::9:9")
 	question := make([]byte, ndLen)
 	question[0] = typeNS
 	for _, n := range []int{2, 8, 600} {
-		all := n == 600 // so many are not told apart
+		all := n == 600 // too many for the filter
 		four, six := machine(t, claimFilter4(many(n))), machine(t, claimFilter6(many(n)))
 		for _, tc := range []struct {
 			name  string
@@ -135,7 +135,7 @@ func TestClaimFilters(t *testing.T) {
 	}
 }
 
-// What a relay, a probe or a listener would act upon passes its filter.
+// Every frame that a relay, a probe or a listener would act on passes its filter.
 func FuzzFilter(f *testing.F) {
 	for _, s := range seeds() {
 		f.Add(s)
@@ -144,7 +144,7 @@ func FuzzFilter(f *testing.F) {
 	relay, relayAll, probes := machine(f, relayFilter(addrs)), machine(f, relayFilter(many(600))), machine(f, probeFilter())
 	claims4, claims6 := machine(f, claimFilter4(addrs)), machine(f, claimFilter6(addrs))
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		h := hear(frame)
+		h := parse(frame)
 		ours := slices.Contains(addrs, h.addr)
 		if (h.kind == claimed || h.kind == attempt) && ours && !passes(t, relay, frame) {
 			t.Errorf("kept from the relay: %+v", h)

@@ -20,10 +20,10 @@ const (
 	typeNS, typeNA  = 135, 136
 	flagOverride    = 0x20
 	optTargetLink   = 2
-	neighbourHops   = 255 // of all neighbour discovery: it did not pass a router
+	neighbourHops   = 255 // neighbour discovery does not pass a router
 	flagFIN, flagS  = 0x01, 0x02
 	flagRST, flagA  = 0x04, 0x10
-	flagsOfAttempt  = flagFIN | flagS | flagRST | flagA // of these an attempt has SYN alone
+	flagsOfAttempt  = flagFIN | flagS | flagRST | flagA // of these, an attempt has SYN only
 	fragmentBits    = 0x3fff                            // more fragments, and the offset
 	maxFrame        = 10 << 10                          // bytes: a jumbo frame
 	offEtherType    = 12
@@ -51,7 +51,7 @@ func (m mac) unicast() bool { return m[0]&1 == 0 && m != mac{} }
 
 func broadcast() mac { return mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
 
-// multicast returns where frames to an IPv6 multicast address go (RFC 2464).
+// multicast returns the hardware address of an IPv6 multicast group (RFC 2464).
 func multicast(group netip.Addr) mac {
 	a := group.As16()
 	return mac{0x33, 0x33, a[12], a[13], a[14], a[15]}
@@ -65,21 +65,24 @@ func solicited(addr netip.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xff, 0x02, 11: 1, 12: 0xff, 13: a[13], 14: a[14], 15: a[15]})
 }
 
-// plain returns addr as it stands in frames, or says why it cannot be owned by a node.
+// plain returns addr as it appears in frames. It returns an error if a node cannot have it on a
+// link.
 func plain(addr netip.Addr) (netip.Addr, error) {
 	a := addr.Unmap().WithZone("")
-	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == broadcast {
 		return a, fmt.Errorf("%v is not an address that a node can have on a link", addr)
 	}
 	return a, nil
 }
 
-// announcement returns the frame that tells everybody on the link that addr is at self from now on.
+// announcement returns the frame that tells all stations on the link that addr is at self from now
+// on.
 func announcement(self mac, addr netip.Addr) []byte {
 	if addr.Is4() {
 		return arpFrame(self, addr, addr)
 	}
-	// The router flag is clear. An address that hosts use as their default router would need it.
+	// The router flag is clear. A default router of hosts would need it.
 	message := make([]byte, ndLen+8)
 	message[0], message[4] = typeNA, flagOverride
 	message[ndLen], message[ndLen+1] = optTargetLink, 1
@@ -87,18 +90,18 @@ func announcement(self mac, addr netip.Addr) []byte {
 	return ndFrame(self, addr, allNodes(), addr, message)
 }
 
-// probe returns the frame that asks whether anybody has addr, without saying that we do.
+// probe returns the frame that asks which station has addr, without claiming it.
 func probe(self mac, addr netip.Addr) []byte {
 	if addr.Is4() {
 		return arpFrame(self, netip.IPv4Unspecified(), addr)
 	}
-	// RFC 4862, section 5.4.2: no link-layer address, since the source is not an address.
+	// Without a link-layer address, because the source is unspecified: RFC 4862, section 5.4.2.
 	message := make([]byte, ndLen)
 	message[0] = typeNS
 	return ndFrame(self, netip.IPv6Unspecified(), solicited(addr), addr, message)
 }
 
-// arpFrame returns an ARP request to everybody.
+// arpFrame returns an ARP request to all stations.
 func arpFrame(self mac, sender, target netip.Addr) []byte {
 	b := etherFrame(broadcast(), self, etherARP, arpLen)
 	be, arp := binary.BigEndian, b[offARP:]
@@ -108,11 +111,11 @@ func arpFrame(self mac, sender, target netip.Addr) []byte {
 	be.PutUint16(arp[6:], arpRequest)
 	copy(arp[8:], self[:])
 	copy(arp[14:], sender.AsSlice())
-	copy(arp[24:], target.AsSlice()) // before it the target's hardware address, which is not known: zero
+	copy(arp[24:], target.AsSlice()) // the target's hardware address before it is unknown: zero
 	return b
 }
 
-// ndFrame returns a message of neighbour discovery, whose target and checksum it fills in.
+// ndFrame returns a neighbour discovery message. It fills in the target and the checksum.
 func ndFrame(self mac, src, dst, target netip.Addr, message []byte) []byte {
 	b := etherFrame(multicast(dst), self, etherIPv6, ipv6Len+len(message))
 	ip := b[offIP:]
@@ -136,140 +139,140 @@ func etherFrame(dst, src mac, typ uint16, payload int) []byte {
 	return b
 }
 
-// kind is what a frame from the link means.
+// kind is the kind of a frame from the link.
 type kind int
 
 const (
 	other   kind = iota
-	claimed      // somebody says that it has the address
-	probed       // somebody asks for the address in order to take it
+	claimed      // a station says that it has the address
+	probed       // a station asks for the address in order to take it
 	attempt      // a client wants a connection to the address
 )
 
-// heard is a frame from the link that was understood.
-type heard struct {
+// observed is what a frame from the link means.
+type observed struct {
 	kind   kind
 	addr   netip.Addr // the address that it is about
-	mac    mac        // who claims or probes
-	source mac        // who sent the frame
-	proxy  bool       // of a claim: it takes no neighbour's cache over
+	mac    mac        // the station that claims or probes
+	source mac        // the sender of the frame
+	proxy  bool       // of a claim: it does not replace entries in neighbours' caches
 
-	// Of attempts.
+	// Of attempts only.
 	key    attemptKey
-	packet []byte // the IP packet, within the frame that was read
+	packet []byte // the IP packet, a part of the frame
 }
 
-// attemptKey tells one connection attempt from another, and has all transmissions of one SYN for the same.
+// attemptKey identifies a connection attempt. All transmissions of one SYN have the same key.
 type attemptKey struct {
 	src, dst netip.AddrPort
 	seq      uint32
 }
 
-// hear reads a frame. What is not whole, or means nothing here, is other.
-func hear(frame []byte) heard {
+// parse reads a frame. A frame that is incomplete, or means nothing here, is other.
+func parse(frame []byte) observed {
 	if len(frame) < etherLen {
-		return heard{}
+		return observed{}
 	}
-	var h heard
+	var h observed
 	switch b := frame[etherLen:]; binary.BigEndian.Uint16(frame[offEtherType:]) {
 	case etherARP:
-		h = hearARP(b)
+		h = parseARP(b)
 	case etherIPv4:
-		h = hearIPv4(b)
+		h = parseIPv4(b)
 	case etherIPv6:
-		h = hearIPv6(b)
+		h = parseIPv6(b)
 	}
 	h.source = mac(frame[6:12])
 	if (h.kind == claimed || h.kind == probed) && h.mac == (mac{}) {
 		h.mac = h.source
 	}
 	if (h.kind == claimed || h.kind == probed) && !h.mac.unicast() {
-		return heard{}
+		return observed{}
 	}
 	return h
 }
 
-func hearARP(b []byte) heard {
+func parseARP(b []byte) observed {
 	be := binary.BigEndian
 	if len(b) < arpLen || be.Uint16(b) != 1 || be.Uint16(b[2:]) != etherIPv4 || b[4] != 6 || b[5] != 4 {
-		return heard{}
+		return observed{}
 	}
 	op := be.Uint16(b[6:])
 	sender, senderIP, targetIP := mac(b[8:14]), netip.AddrFrom4([4]byte(b[14:18])), netip.AddrFrom4([4]byte(b[24:28]))
 	switch {
 	case !sender.unicast() || op != arpRequest && op != arpReply:
-		return heard{}
-	case !senderIP.IsUnspecified(): // whatever is asked or answered
-		return heard{kind: claimed, addr: senderIP, mac: sender}
+		return observed{}
+	case !senderIP.IsUnspecified(): // in a question or an answer
+		return observed{kind: claimed, addr: senderIP, mac: sender}
 	case op == arpRequest && !targetIP.IsUnspecified():
-		return heard{kind: probed, addr: targetIP, mac: sender}
+		return observed{kind: probed, addr: targetIP, mac: sender}
 	}
-	return heard{}
+	return observed{}
 }
 
-func hearIPv4(b []byte) heard {
+func parseIPv4(b []byte) observed {
 	if len(b) < ipv4Len || b[0]>>4 != 4 {
-		return heard{}
+		return observed{}
 	}
 	be := binary.BigEndian
 	header, total := int(b[0]&15)*4, int(be.Uint16(b[2:]))
 	if header < ipv4Len || total < header || total > len(b) || b[9] != protoTCP || be.Uint16(b[6:])&fragmentBits != 0 {
-		return heard{}
+		return observed{}
 	}
-	// What follows the packet is padding of a short frame.
-	return hearTCP(b[:total], header, netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])))
+	// A short frame has padding after the packet.
+	return parseTCP(b[:total], header, netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])))
 }
 
-func hearIPv6(b []byte) heard {
+func parseIPv6(b []byte) observed {
 	if len(b) < ipv6Len || b[0]>>4 != 6 {
-		return heard{}
+		return observed{}
 	}
 	total := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
 	if total > len(b) {
-		return heard{}
+		return observed{}
 	}
 	src, dst := netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
 	switch b = b[:total]; b[6] {
 	case protoTCP:
-		return hearTCP(b, ipv6Len, src, dst)
+		return parseTCP(b, ipv6Len, src, dst)
 	case protoICMPv6:
 		if b[7] == neighbourHops {
-			return hearND(b[ipv6Len:], src, dst)
+			return parseND(b[ipv6Len:], src, dst)
 		}
 	}
-	return heard{}
+	return observed{}
 }
 
-// hearTCP reads the packet of a SYN without ACK.
-func hearTCP(packet []byte, header int, src, dst netip.Addr) heard {
+// parseTCP reads a packet with a SYN without ACK.
+func parseTCP(packet []byte, header int, src, dst netip.Addr) observed {
 	b := packet[header:]
 	if len(b) < tcpLen || b[offTCPFlags]&flagsOfAttempt != flagS {
-		return heard{}
+		return observed{}
 	}
 	if offset := int(b[12]>>4) * 4; offset < tcpLen || offset > len(b) {
-		return heard{}
+		return observed{}
 	}
 	be := binary.BigEndian
-	return heard{kind: attempt, addr: dst, packet: packet, key: attemptKey{
+	return observed{kind: attempt, addr: dst, packet: packet, key: attemptKey{
 		src: netip.AddrPortFrom(src, be.Uint16(b)),
 		dst: netip.AddrPortFrom(dst, be.Uint16(b[2:])),
 		seq: be.Uint32(b[4:]),
 	}}
 }
 
-// hearND reads a neighbour advertisement, or the solicitation of somebody who is about to take an address, with the checks of RFC 4861,
-// sections 7.1.1 and 7.1.2.
-func hearND(b []byte, src, dst netip.Addr) heard {
+// parseND reads a neighbour advertisement, or the solicitation of a station that is about to take
+// an address. It makes the checks of RFC 4861, sections 7.1.1 and 7.1.2.
+func parseND(b []byte, src, dst netip.Addr) observed {
 	if len(b) < ndLen || b[1] != 0 || fold(sum(b, pseudo(src, dst, protoICMPv6, len(b)))) != 0xffff {
-		return heard{}
+		return observed{}
 	}
-	h := heard{addr: netip.AddrFrom16([16]byte(b[8:24]))}
+	h := observed{addr: netip.AddrFrom16([16]byte(b[8:24]))}
 	if h.addr.IsMulticast() {
-		return heard{}
+		return observed{}
 	}
 	for opts := b[ndLen:]; len(opts) > 0; {
 		if len(opts) < 8 || opts[1] == 0 || int(opts[1])*8 > len(opts) {
-			return heard{}
+			return observed{}
 		}
 		if opts[0] == optTargetLink && opts[1] == 1 && b[0] == typeNA {
 			h.mac = mac(opts[2:8])
@@ -287,9 +290,10 @@ func hearND(b []byte, src, dst netip.Addr) heard {
 
 var errDamaged = errors.New("the packet is damaged")
 
-// complete sees to it that the checksum of the TCP segment in an IP packet that hear has taken for an attempt is right. A kernel that leaves the sum
-// to its network card writes that of the pseudo header (or nothing) in its place, and where the card is a virtual one, on the same machine as
-// ours, nobody ever puts the sum there. Any other wrong sum means that the packet is damaged, and would be hidden by a right one.
+// complete fills in the checksum of the TCP segment in the packet of an attempt, if it is missing.
+// A kernel that leaves the checksum to its network card writes the sum of the pseudo header, or
+// nothing. If that card is a virtual one on the same machine, nothing ever fills the checksum in.
+// Any other wrong checksum means that the packet is damaged; complete must not hide that.
 func complete(packet []byte) error {
 	header, src, dst := ipv6Len, netip.Addr{}, netip.Addr{}
 	if packet[0]>>4 == 4 {
@@ -321,7 +325,7 @@ func pseudo(src, dst netip.Addr, proto, length int) uint32 {
 	return sum(dst.AsSlice(), sum(src.AsSlice(), s))
 }
 
-// sum adds b to a one's complement sum (RFC 1071). 64 KiB cannot overflow it.
+// sum adds b to a one's complement sum (RFC 1071). It cannot overflow with 64 KiB.
 func sum(b []byte, s uint32) uint32 {
 	for ; len(b) >= 2; b = b[2:] {
 		s += uint32(b[0])<<8 | uint32(b[1])

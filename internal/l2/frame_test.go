@@ -60,7 +60,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// synFrame returns a SYN as a client sends it, with a right checksum.
+// synFrame returns a SYN as a client sends it, with a correct checksum.
 func synFrame(dst netip.Addr, port uint16, options int) []byte {
 	src, typ, header := netip.MustParseAddr("10.73.0.9"), uint16(etherIPv4), ipv4Len+options
 	if dst.Is6() {
@@ -92,7 +92,8 @@ func synFrame(dst netip.Addr, port uint16, options int) []byte {
 	return b
 }
 
-// change returns a frame with one byte replaced, and a right checksum of neighbour discovery where it had one.
+// change returns a frame with one byte replaced. A correct checksum of neighbour discovery stays
+// correct.
 func change(frame []byte, at int, to byte) []byte {
 	b := slices.Clone(frame)
 	b[at] = to
@@ -105,7 +106,7 @@ func change(frame []byte, at int, to byte) []byte {
 	return b
 }
 
-// Where things are in the frames of the tests.
+// Offsets in the frames of the tests.
 const (
 	atARPOp, atARPSender   = offARP + 7, offARP + 8
 	atTCP4, atTCP6         = offIP + ipv4Len, offIP + ipv6Len
@@ -174,7 +175,7 @@ func TestHear(t *testing.T) {
 		{"SYN, IPv6, extension header", change(syn6, offIPv6Next, 60), other, netip.Addr{}, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			h := hear(tc.frame)
+			h := parse(tc.frame)
 			if h.kind != tc.kind || h.addr != tc.addr && tc.kind != other {
 				t.Errorf("%v of %v, want %v of %v", h.kind, h.addr, tc.kind, tc.addr)
 			}
@@ -197,7 +198,7 @@ func TestComplete(t *testing.T) {
 		for _, options := range []int{0, 12} {
 			want := synFrame(dst, 1000, options)[offIP:]
 			tcp := len(want) - tcpLen
-			h := hear(synFrame(dst, 1000, options))
+			h := parse(synFrame(dst, 1000, options))
 			for _, tc := range []struct {
 				name string
 				sum  uint16
@@ -257,13 +258,13 @@ func seeds() [][]byte {
 	}
 }
 
-// Nothing from the link makes hear panic, and what it takes for something is whole enough for those who get it.
+// No frame makes parse panic. What parse accepts is complete enough for its users.
 func FuzzHear(f *testing.F) {
 	for _, s := range seeds() {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		switch h := hear(frame); h.kind {
+		switch h := parse(frame); h.kind {
 		case claimed, probed:
 			if !h.mac.unicast() || !h.addr.IsValid() || h.addr.IsMulticast() && h.addr.Is6() {
 				t.Errorf("%+v", h)
@@ -273,7 +274,7 @@ func FuzzHear(f *testing.F) {
 			if err := complete(packet); err != nil {
 				return
 			}
-			again := hear(append(slices.Clone(frame[:etherLen]), packet...))
+			again := parse(append(slices.Clone(frame[:etherLen]), packet...))
 			if again.kind != attempt || again.key != h.key {
 				t.Errorf("completed it is read as %+v, before as %+v", again, h)
 			}

@@ -20,7 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lab is a bridge with a few hosts, each in a network namespace without a name: nothing is left of them when the test ends, however it ends.
+// lab is a bridge with a few hosts, each in a network namespace without a name. Nothing of them is
+// left when the test ends, in any way.
 type lab []*host
 
 // host is one namespace with an interface, eth0.
@@ -33,7 +34,7 @@ type host struct {
 	mac  mac
 }
 
-// newLab returns the hosts, of which the i-th has the addresses 10.73.0.i+1 and fd73::i+1.
+// newLab returns the hosts. The i-th host has the addresses 10.73.0.i+1 and fd73::i+1.
 func newLab(t testing.TB, hosts int) lab {
 	t.Helper()
 	bridge := newHost(t)
@@ -70,7 +71,8 @@ func newLab(t testing.TB, hosts int) lab {
 	return l
 }
 
-// reach waits until the bridge brings frames from one host to another: it begins some time after its ports are up.
+// reach waits until the bridge forwards frames from one host to another. It begins some time after
+// its ports are up.
 func reach(from, to *host) {
 	addr := netip.MustParseAddr("10.73.0.254")
 	tap, link, buf := to.tap(relayFilter([]netip.Addr{addr})), from.open(), make([]byte, maxFrame)
@@ -81,27 +83,27 @@ func reach(from, to *host) {
 		}
 		tap.SetReadDeadline(time.Now().Add(time.Millisecond))
 		n, _, err := tap.ReadFrom(buf)
-		return err == nil && hear(buf[:n]).kind == claimed
+		return err == nil && parse(buf[:n]).kind == claimed
 	})
 }
 
-// synTo returns a SYN that is sent to a station.
+// synTo returns a SYN to a station.
 func synTo(dst mac, addr netip.Addr, port uint16) []byte {
 	frame := synFrame(addr, port, 0)
 	copy(frame, dst[:])
 	return frame
 }
 
-// newHost returns a host that has a loopback interface only.
+// newHost returns a host that has only a loopback interface.
 func newHost(t testing.TB) *host {
 	t.Helper()
 	made := make(chan netns.NsHandle)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		ns, err := netns.New()
 		for name, value := range map[string]string{
 			"ipv6/conf/default/accept_dad": "0", // addresses are not tentative for a second
-			"ipv4/ip_forward":              "0", // some of it is inherited; a host that forwards would do some of the relay's work
+			"ipv4/ip_forward":              "0", // a forwarding host would act like a relay
 			"ipv6/conf/all/forwarding":     "0",
 		} {
 			if err == nil {
@@ -147,8 +149,9 @@ func (h *host) do(f func() error) error {
 	return <-done
 }
 
-// add gives the host an address, and returns when its kernel takes packets for it. With IPv6, nodad or not, that is a millisecond or more after the
-// address is there (addrconf_dad_work in net/ipv6/addrconf.c), and packets that come before that are lost.
+// add gives the host an address, and returns when its kernel accepts packets for it. For IPv6 that
+// is a millisecond or more after the address is there, even with nodad (addrconf_dad_work in
+// net/ipv6/addrconf.c). Earlier packets are lost.
 func (h *host) add(prefix string) {
 	h.t.Helper()
 	addr, err := netlink.ParseAddr(prefix)
@@ -198,7 +201,7 @@ func (h *host) probe(ctx context.Context, addr netip.Addr, tries int, wait time.
 	return owner, err
 }
 
-// tap returns a socket that reads what comes to eth0 and passes the filter.
+// tap returns a socket that receives the frames on eth0 that pass the filter.
 func (h *host) tap(filter []bpf.Instruction) *packet.Conn {
 	h.t.Helper()
 	var conn *packet.Conn
@@ -214,14 +217,14 @@ func (h *host) tap(filter []bpf.Instruction) *packet.Conn {
 }
 
 // next returns the next frame of a tap.
-func next(conn *packet.Conn) ([]byte, heard, error) {
+func next(conn *packet.Conn) ([]byte, observed, error) {
 	buf := make([]byte, maxFrame)
 	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	n, _, err := conn.ReadFrom(buf)
-	return buf[:n], hear(buf[:n]), err
+	return buf[:n], parse(buf[:n]), err
 }
 
-// knows makes the host's kernel know where addr is, as if it had just been told.
+// knows makes the host's kernel believe that it has just learned where addr is.
 func (h *host) knows(addr netip.Addr, at mac) {
 	h.t.Helper()
 	h.must(h.nl.NeighSet(&netlink.Neigh{
@@ -229,7 +232,7 @@ func (h *host) knows(addr netip.Addr, at mac) {
 	}))
 }
 
-// believes returns where the host's kernel takes addr to be.
+// believes returns the hardware address at which the host's kernel expects addr.
 func (h *host) believes(addr netip.Addr) mac {
 	h.t.Helper()
 	family := netlink.FAMILY_V6
@@ -266,14 +269,14 @@ func (h *host) serve(addr netip.AddrPort) {
 	}()
 }
 
-// dialled is what became of an attempt.
+// dialled is the result of an attempt.
 type dialled struct {
 	took    time.Duration
 	retrans uint32 // how often the kernel repeated the SYN
 	err     error
 }
 
-// dial connects to addr, and closes the connection.
+// dial connects to addr and closes the connection.
 func (h *host) dial(addr netip.AddrPort) (d dialled) {
 	start := time.Now()
 	d.err = h.do(func() error {
@@ -299,7 +302,7 @@ func (h *host) dial(addr netip.AddrPort) (d dialled) {
 	return d
 }
 
-// mute makes the host's kernel take no notice of what comes to eth0, by a rule of nftables at the earliest hook there is.
+// mute makes the host's kernel ignore frames on eth0, by a rule of nftables at the earliest hook.
 func (h *host) mute() {
 	h.t.Helper()
 	conn, err := nftables.New(nftables.WithNetNSFd(int(h.ns)))
@@ -315,7 +318,7 @@ func (h *host) mute() {
 	}
 }
 
-// eventually waits until f is true.
+// eventually waits until f returns true.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	tick, end := time.NewTicker(time.Millisecond), time.NewTimer(20*time.Second)
@@ -329,7 +332,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// running returns how many goroutines run one of this package's methods.
+// running returns how many goroutines run a method of this package.
 func running(method string) int {
 	buf := make([]byte, 1<<20)
 	return bytes.Count(buf[:runtime.Stack(buf, true)], []byte("l2."+method+"("))

@@ -13,18 +13,19 @@ import (
 	"github.com/mdlayher/packet"
 )
 
-// writeTimeout bounds the sending of one frame, should the interface's queue stand still.
+// writeTimeout bounds the sending of one frame, in case the interface's queue stands still.
 const writeTimeout = time.Second
 
-// Link is one Ethernet interface, for frames. Its methods may be called at the same time.
+// Link sends and receives frames on an Ethernet interface. Its methods may be called from several
+// goroutines.
 type Link struct {
 	ifi    net.Interface
 	conn   *packet.Conn // sends, receives nothing
 	closed atomic.Bool
 }
 
-// Open returns the link of an interface. It may be down; frames can be sent when it is up.
-// The error wraps fs.ErrPermission where the process lacks CAP_NET_RAW, and says how to give it.
+// Open returns the link of an interface. The interface may be down; frames can be sent when it is
+// up. If the process lacks CAP_NET_RAW the error wraps fs.ErrPermission and names the remedy.
 func Open(ifi *net.Interface) (*Link, error) {
 	conn, err := openSocket(ifi, 0, nil)
 	if err != nil {
@@ -37,7 +38,7 @@ func Open(ifi *net.Interface) (*Link, error) {
 	return &Link{ifi: *ifi, conn: conn}, nil
 }
 
-// Close releases the link. Relays and probes that it began go on.
+// Close closes the link. Relays and probes that it has begun go on.
 func (l *Link) Close() error {
 	if l.closed.Swap(true) {
 		return nil
@@ -45,9 +46,11 @@ func (l *Link) Close() error {
 	return l.conn.Close()
 }
 
-// Announce tells everybody on the link, with one frame for each address, that it is at this interface from now on. Frames get lost, so it wants to be
-// repeated by the caller. The kernel is to take packets for the address before: that an IPv6 address has been added is not enough, its route in the table
-// "local" comes a little later, without duplicate address detection too. An address whose frame cannot be sent does not keep the others from being announced.
+// Announce tells all stations on the link that the addresses are at this interface from now on,
+// with one frame for each. The caller should repeat it, because frames get lost. The kernel must
+// accept packets for the addresses before. For IPv6 that is a little later than the address is
+// added, even without duplicate address detection: its route in the table "local" comes later. If
+// the frame of one address cannot be sent, the others are still announced.
 func (l *Link) Announce(addrs ...netip.Addr) error {
 	if l.closed.Load() {
 		return net.ErrClosed
@@ -69,14 +72,17 @@ func (l *Link) Announce(addrs ...netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// Probe asks who on the link has addr, tries times at least once, and waits for answers after each: tries times wait, if nobody
-// answers. The owner is another station that answers, announces the address, or probes for it at the same time (RFC 5227, section
-// 2.1.1; RFC 4862, section 5.4); it is nil if there is none. This interface's own frames do not count: whether this machine has the address is
-// its kernel's to say. With an error nothing is known.
+// Probe asks which station on the link has addr. It asks at least once, at most tries times, and
+// waits for answers for the time wait after each. The owner is another station that answers,
+// announces the address, or probes for it at the same time (RFC 5227, section 2.1.1; RFC 4862,
+// section 5.4). It is nil if there is none. Frames of this interface do not count. After an error
+// nothing is known.
 //
-// Switches that keep multicast from who has not asked for it (MLD snooping) may hide another's simultaneous probe for an IPv6 address, not its answers
-// or announcements.
-func (l *Link) Probe(ctx context.Context, addr netip.Addr, tries int, wait time.Duration) (owner net.HardwareAddr, err error) {
+// A switch with MLD snooping may hide another station's simultaneous probe for an IPv6 address. It
+// does not hide answers and announcements.
+func (l *Link) Probe(
+	ctx context.Context, addr netip.Addr, tries int, wait time.Duration,
+) (owner net.HardwareAddr, err error) {
 	a, err := plain(addr)
 	if err != nil {
 		return nil, err
@@ -101,7 +107,7 @@ func (l *Link) Probe(ctx context.Context, addr netip.Addr, tries int, wait time.
 		}
 		for end := time.Now().Add(wait); ; {
 			conn.SetReadDeadline(end)
-			if ctx.Err() != nil { // its own deadline may have been replaced by that
+			if ctx.Err() != nil { // its deadline may have been replaced by this one
 				return nil, context.Cause(ctx)
 			}
 			n, _, err := conn.ReadFrom(buf)
@@ -114,7 +120,7 @@ func (l *Link) Probe(ctx context.Context, addr netip.Addr, tries int, wait time.
 			if err != nil {
 				return nil, fmt.Errorf("cannot probe for %v on %s: %w", addr, l.ifi.Name, err)
 			}
-			h := hear(buf[:n])
+			h := parse(buf[:n])
 			if (h.kind == claimed || h.kind == probed) && h.addr == a && h.mac != self && h.source != self {
 				return net.HardwareAddr(h.mac[:]), nil
 			}
@@ -123,7 +129,7 @@ func (l *Link) Probe(ctx context.Context, addr netip.Addr, tries int, wait time.
 	return nil, nil
 }
 
-// send puts a frame on the link.
+// send sends a frame.
 func send(conn *packet.Conn, frame []byte) error {
 	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
@@ -132,7 +138,7 @@ func send(conn *packet.Conn, frame []byte) error {
 	return err
 }
 
-// join makes the interface hear frames to the groups.
+// join makes the interface receive frames to groups.
 func join(conn *packet.Conn, groups ...mac) error {
 	for _, g := range groups {
 		if err := conn.JoinGroup(g[:]); err != nil {

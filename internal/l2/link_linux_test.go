@@ -36,7 +36,8 @@ func TestAnnounceMovesNeighbours(t *testing.T) {
 	}
 }
 
-// An interface's hardware address changes, that of a bond for one, and announcements have the new one.
+// When an interface's hardware address changes, as that of a bond can, announcements have the new
+// one.
 func TestAnnounceAfterChange(t *testing.T) {
 	l := newLab(t, 2)
 	client, a := l[0], l[1]
@@ -124,7 +125,8 @@ func TestProbe(t *testing.T) {
 				} else {
 					t.Logf("3 times 20 ms took %v", took)
 				}
-				b.must(b.open().Announce(netip.MustParseAddr("10.73.0.200"))) // the end of what the witness hears
+				// The last frame that the witness receives.
+				b.must(b.open().Announce(netip.MustParseAddr("10.73.0.200")))
 				for n := 0; ; {
 					_, h, err := next(tap)
 					if err != nil {
@@ -135,7 +137,7 @@ func TestProbe(t *testing.T) {
 					}
 					if h.kind == claimed && h.addr == netip.MustParseAddr("10.73.0.200") {
 						if n != 3 {
-							t.Errorf("%d probes were heard, want 3", n)
+							t.Errorf("%d probes were seen, want 3", n)
 						}
 						break
 					}
@@ -156,7 +158,7 @@ func TestProbe(t *testing.T) {
 					t.Errorf("from the beginning: %v", err)
 				}
 			})
-			// answer is what another station does when it hears a probe.
+			// answer is what another station does after a probe.
 			for _, tc := range []struct {
 				name   string
 				answer func(frame []byte) []byte
@@ -217,7 +219,8 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// A station on a VLAN is not on the interface below it. The kernel takes the tag out of the frame before the tap sees it.
+// A station on a VLAN is not on the interface below it. The kernel removes the tag before the tap
+// sees the frame.
 func TestVLAN(t *testing.T) {
 	l := newLab(t, 2)
 	a, b := l[0], l[1]
@@ -232,7 +235,8 @@ func TestVLAN(t *testing.T) {
 	if _, h, err := next(tap); err != nil || h.kind != claimed {
 		t.Fatalf("%+v, %v", h, err)
 	}
-	// The relay's socket got the frame on the VLAN before the tap got the next one. Nothing of it waits there.
+	// The relay's socket got the frame on the VLAN before the tap got the next one. It has dropped
+	// it.
 	b.must(send(out, synTo(a.mac, addresses()[0], 1)))
 	eventually(t, "the attempt is kept", func() bool { return relay.Stats().Kept == 1 })
 	select {

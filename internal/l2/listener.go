@@ -11,28 +11,28 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// Claim is what another station of the link says of an address.
+// Claim is what another station on the link says about an address.
 type Claim struct {
 	// Addr is the address.
 	Addr netip.Addr
-	// MAC is whose it is, by what was said.
+	// MAC is the hardware address of the station.
 	MAC net.HardwareAddr
-	// Probe says that the station asks whether anybody has the address, in order to take it; else it
-	// says that it has it.
+	// Probe means that the station asks for the address in order to take it. Otherwise it says that
+	// it has the address.
 	Probe bool
 }
 
-// Listener hears of other stations that say that they have some addresses, or want them: by ARP of any
-// form, by neighbour advertisements with the override flag, and by the solicitations of duplicate
-// address detection. An advertisement without that flag is a proxy's, or that of an anycast address.
+// Listener notices other stations that claim addresses: by ARP of any form, by neighbour
+// advertisements with the override flag, and by the solicitations of duplicate address detection.
+// Advertisements without that flag belong to proxies and anycast addresses.
 //
-// What one station answers to another is not heard, so a station that announces nothing must be asked: see
-// Probe. The kernel lets through what is about the addresses alone, and nothing of it keeps
-// this process from sleeping.
+// A Listener does not see answers of one station to another. A station that announces nothing must
+// therefore be asked: see Probe. A filter in the kernel drops frames that do not concern the
+// addresses, so they do not wake this process.
 type Listener struct {
-	ifi  net.Interface
-	hear func(Claim)
-	runs sync.WaitGroup
+	ifi     net.Interface
+	onClaim func(Claim)
+	runs    sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
@@ -40,10 +40,10 @@ type Listener struct {
 	v4, v6 *packet.Conn // nil: there was no address of that kind yet
 }
 
-// Listen returns a listener that calls hear, from goroutines of its own, once Set has said of which addresses.
-func (l *Link) Listen(hear func(Claim)) *Listener { return &Listener{ifi: l.ifi, hear: hear} }
+// Listen returns a listener. It calls onClaim from goroutines of its own, for the addresses of Set.
+func (l *Link) Listen(onClaim func(Claim)) *Listener { return &Listener{ifi: l.ifi, onClaim: onClaim} }
 
-// Set says of which addresses is to be heard from now on.
+// Set replaces the addresses.
 func (l *Listener) Set(addrs []netip.Addr) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,10 +59,13 @@ func (l *Listener) Set(addrs []netip.Addr) error {
 		all = append(all, a)
 	}
 	l.addrs = all
-	return errors.Join(l.listen(&l.v4, etherARP, append(guard(), claimFilter4(all)...), false), l.listen(&l.v6, etherIPv6, append(guard(), claimFilter6(all)...), true))
+	return errors.Join(
+		l.listen(&l.v4, etherARP, append(guard(), claimFilter4(all)...), false),
+		l.listen(&l.v6, etherIPv6, append(guard(), claimFilter6(all)...), true),
+	)
 }
 
-// listen opens a socket, or gives it another filter. mu is held.
+// listen opens a socket, or gives an open one another filter. mu is held.
 func (l *Listener) listen(conn **packet.Conn, protocol int, filter []bpf.Instruction, six bool) error {
 	some := false
 	for _, a := range l.addrs {
@@ -85,15 +88,15 @@ func (l *Listener) listen(conn **packet.Conn, protocol int, filter []bpf.Instruc
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("cannot hear on %s who claims addresses: %w", l.ifi.Name, err)
+		return fmt.Errorf("cannot listen on %s for claims of addresses: %w", l.ifi.Name, err)
 	}
 	*conn = c
 	l.runs.Go(func() { l.run(c) })
 	return nil
 }
 
-// Probe asks for the addresses once, as somebody who wants them would: whoever else has one answers, and is heard. This
-// machine's kernel does not hear the question.
+// Probe asks for the addresses once, as a station that wants them would. Another station that has
+// one answers, and the answer is a Claim. This machine's kernel does not see the question.
 func (l *Listener) Probe() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,7 +120,7 @@ func (l *Listener) Probe() error {
 	return errors.Join(errs...)
 }
 
-// Close ends the listener, and waits until hear is not called any more.
+// Close ends the listener. onClaim is not called any more when Close returns.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	var errs []error
@@ -134,7 +137,7 @@ func (l *Listener) Close() error {
 	return errors.Join(errs...)
 }
 
-// run reads until the socket is closed, or its interface gone.
+// run reads until the socket is closed or its interface is gone.
 func (l *Listener) run(conn *packet.Conn) {
 	buf := make([]byte, maxFrame)
 	for {
@@ -145,18 +148,18 @@ func (l *Listener) run(conn *packet.Conn) {
 		if err != nil {
 			return
 		}
-		h := hear(buf[:n])
+		h := parse(buf[:n])
 		if h.kind != claimed && h.kind != probed || h.proxy || !l.about(h.addr) {
 			continue
 		}
 		if self, err := hardwareAddr(conn); err == nil && (h.mac == self || h.source == self) {
 			continue
 		}
-		l.hear(Claim{Addr: h.addr, MAC: net.HardwareAddr(h.mac[:]), Probe: h.kind == probed})
+		l.onClaim(Claim{Addr: h.addr, MAC: net.HardwareAddr(h.mac[:]), Probe: h.kind == probed})
 	}
 }
 
-// about reports whether an address is one of those that were set.
+// about reports whether an address is one of those of Set.
 func (l *Listener) about(a netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,28 +11,30 @@ import (
 	"github.com/mdlayher/packet"
 )
 
-// Bounds of a relay.
+// Limits of a relay.
 const (
 	maxKept      = 4096        // attempts that wait
 	maxKeptBytes = 1 << 20     // bytes of them
-	maxSeen      = 4 * maxKept // attempts that are remembered
-	maxSent      = 4           // times that one attempt is passed on: two relays that take each other for the owner end there
+	maxSeen      = 4 * maxKept // attempts that are known
+	maxSent      = 4           // times that an attempt is passed on; it ends a circle of two relays
 )
 
 // RelayStats counts what a Relay did.
 type RelayStats struct {
-	Kept      int // attempts that had to wait for the new owner, sent on since or not
+	Kept      int // attempts that waited, or wait, for the new owner
 	Forwarded int // frames sent on to new owners
-	Lost      int // frames that were not kept or not sent on: for lack of room, because they were damaged, or because sending failed
+	Lost      int // frames not kept or not sent on: no room, damaged, or not sent
 }
 
-// Relay keeps connection attempts to addresses that are about to move to another station of the link, and passes them on to it when it
-// announces them, so that clients need not wait a second for the retransmission. A frame goes on as the IP packet that it brought, from this
-// interface's hardware address to the new owner's.
+// Relay keeps connection attempts to addresses that are about to move to another station on the
+// link. It passes them on when that station announces the addresses, so that clients need not wait
+// a second for a retransmission. The IP packet goes on unchanged, from this interface's hardware
+// address to the new owner's.
 //
-// An attempt is a TCP SYN without ACK that is sent to this interface, in a packet that is not fragmented and, with IPv6, has no extension
-// headers. What else is under way, UDP for one, is not relayed. The new owner is whoever announces the address: that
-// can be anybody on the link, just as for every client's cache.
+// An attempt is a TCP SYN without ACK that is sent to this interface. The packet must not be
+// fragmented and, with IPv6, must have no extension headers. Other traffic, such as UDP, is not
+// relayed. The new owner is the station that announces the address. Any station on the link can do
+// that, and every client's cache believes it too.
 type Relay struct {
 	name   string
 	conn   *packet.Conn
@@ -43,12 +45,12 @@ type Relay struct {
 	ended     chan struct{} // closed when run has returned
 	err       error         // of run, from then on
 
-	// What run alone touches.
+	// Used by run only.
 	addrs   map[netip.Addr]*moving
-	pending int                // addresses that are not announced
+	pending int                // addresses not announced yet
 	seen    map[attemptKey]int // how often an attempt was sent on
 	waiting int                // attempts that wait
-	bytes   int                // of them
+	bytes   int                // of the attempts that wait
 
 	mu    sync.Mutex
 	stats RelayStats
@@ -57,7 +59,7 @@ type Relay struct {
 // moving is an address that is about to move.
 type moving struct {
 	owner mac       // zero until it is announced
-	kept  []waiting // until then
+	kept  []waiting // attempts until then
 }
 
 // waiting is one attempt that waits.
@@ -66,8 +68,9 @@ type waiting struct {
 	frame []byte
 }
 
-// Hold begins to keep connection attempts to addrs: every frame that arrives after its return is seen, and no firewall rule of this kernel takes it
-// away before. It takes none itself: the kernel gets them all the same, and is to be kept from answering by other means.
+// Hold begins to keep connection attempts to addrs. The relay sees every frame that arrives after
+// the return of Hold, before any firewall rule of this kernel. The kernel gets the frames too: keep
+// it from answering by other means.
 func (l *Link) Hold(addrs ...netip.Addr) (*Relay, error) {
 	r := &Relay{
 		name:      l.ifi.Name,
@@ -106,8 +109,9 @@ func (l *Link) Hold(addrs ...netip.Addr) (*Relay, error) {
 	return r, nil
 }
 
-// Await waits until another station has announced every address, and returns nil then. What was kept for an address has been sent on to it by
-// then, and what still comes is sent on at once, until Close. The error is the context's cause; or net.ErrClosed, wrapped, after Close.
+// Await returns nil when other stations have announced every address. By then everything that was
+// kept has been sent on. What still arrives is sent on at once, until Close. The error is the
+// context's cause, or wraps net.ErrClosed after Close.
 func (r *Relay) Await(ctx context.Context) error {
 	select {
 	case <-r.announced:
@@ -124,22 +128,22 @@ func (r *Relay) Await(ctx context.Context) error {
 	}
 }
 
-// Stats returns what the relay did until now.
+// Stats returns what the relay has done so far.
 func (r *Relay) Stats() RelayStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The kernel forgets this number as it tells it. A closed socket has none.
+	// Reading this number resets it. A closed socket has none.
 	if s, err := r.conn.Stats(); err == nil {
 		r.stats.Lost += int(s.Drops)
 	}
 	return r.stats
 }
 
-// Close ends the relay. Attempts that still wait are dropped: their clients repeat them.
+// Close ends the relay. It drops attempts that still wait; their clients repeat them.
 func (r *Relay) Close() error {
 	var err error
 	if !r.closed.Swap(true) {
-		r.Stats() // the last that the kernel knows
+		r.Stats() // reads what the kernel still counts
 		err = r.conn.Close()
 	}
 	<-r.ended
@@ -162,12 +166,12 @@ func (r *Relay) run() {
 			r.err = err
 			return
 		}
-		r.handle(hear(buf[:n]))
+		r.handle(parse(buf[:n]))
 	}
 }
 
-// handle sees what a frame means to the relay.
-func (r *Relay) handle(h heard) {
+// handle does what a frame demands.
+func (r *Relay) handle(h observed) {
 	m := r.addrs[h.addr]
 	if m == nil || h.source == r.self {
 		return
@@ -175,7 +179,7 @@ func (r *Relay) handle(h heard) {
 	switch {
 	case h.kind == attempt && m.owner == mac{}:
 		r.keep(m, h)
-	case h.kind == attempt && h.source != m.owner: // from there it would go in a circle
+	case h.kind == attempt && h.source != m.owner: // otherwise it would go in a circle
 		if n, known := r.seen[h.key]; n >= maxSent || !known && len(r.seen) >= maxSeen {
 			r.count(RelayStats{Lost: 1})
 		} else if frame, ok := r.frame(h); ok {
@@ -197,8 +201,8 @@ func (r *Relay) handle(h heard) {
 	}
 }
 
-// keep lets an attempt wait, if it does not already.
-func (r *Relay) keep(m *moving, h heard) {
+// keep makes an attempt wait, unless it waits already.
+func (r *Relay) keep(m *moving, h observed) {
 	if _, known := r.seen[h.key]; known {
 		return
 	}
@@ -216,8 +220,8 @@ func (r *Relay) keep(m *moving, h heard) {
 	r.count(RelayStats{Kept: 1})
 }
 
-// frame returns the frame that takes an attempt on, to an owner yet to be filled in.
-func (r *Relay) frame(h heard) ([]byte, bool) {
+// frame returns the frame that passes an attempt on. The owner is to be filled in.
+func (r *Relay) frame(h observed) ([]byte, bool) {
 	typ := uint16(etherIPv6)
 	if h.addr.Is4() {
 		typ = etherIPv4
@@ -234,12 +238,12 @@ func (r *Relay) frame(h heard) ([]byte, bool) {
 // forward sends an attempt to the owner.
 func (r *Relay) forward(m *moving, w waiting) {
 	if self, err := hardwareAddr(r.conn); err == nil {
-		r.self = self // the interface may have another by now
+		r.self = self // the interface may have another address by now
 	}
 	copy(w.frame, m.owner[:])
 	copy(w.frame[6:], r.self[:])
 	r.seen[w.key]++
-	r.count(RelayStats{Forwarded: 1}) // before anybody can have the frame
+	r.count(RelayStats{Forwarded: 1}) // before a receiver can have the frame
 	if send(r.conn, w.frame) != nil {
 		r.count(RelayStats{Forwarded: -1, Lost: 1})
 	}

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// A planned move, as the client sees it: the old owner's kernel takes no new connections, because the address is muted or gone, until the new
-// owner announces. The client's kernel repeats a SYN that nobody answers after a second; tcpi_total_retrans tells whether it had to.
+// A planned move as the client sees it. The old owner's kernel accepts no new connections, because
+// the address is muted or gone, until the new owner announces it. The client's kernel repeats an
+// unanswered SYN after a second; tcpi_total_retrans tells whether it had to.
 func TestRelay(t *testing.T) {
 	const clients = 40
 	for _, tc := range []struct {
@@ -93,7 +94,7 @@ func TestRelay(t *testing.T) {
 					t.Errorf("%+v, want %+v", got, want)
 				}
 
-				// What still goes to the old owner, by a client that has not heard of the move.
+				// An attempt by a client that does not know of the move, to the old owner.
 				client.knows(addr, a.mac)
 				if d := client.dial(target); d.err != nil || d.retrans > 0 {
 					t.Errorf("a late connection: %+v", d)
@@ -108,9 +109,9 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// Each address waits for its own announcement, Await for all.
+// Each address waits for its own announcement. Await waits for all of them.
 func TestRelayOfMany(t *testing.T) {
-	for _, n := range []int{6, 600} { // the filter has the addresses, or is too long for them
+	for _, n := range []int{6, 600} { // few enough for the filter, and too many
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			l := newLab(t, 3)
 			client, a, b := l[0], l[1], l[2]
@@ -119,12 +120,13 @@ func TestRelayOfMany(t *testing.T) {
 			from, link := client.tap(relayFilter(nil)), b.open()
 			for i, addr := range addrs {
 				b.must(send(from, synTo(a.mac, addr, uint16(i))))
-				b.must(send(from, synTo(a.mac, addr, uint16(i)))) // again: it is the same
+				b.must(send(from, synTo(a.mac, addr, uint16(i)))) // a retransmission
 			}
-			b.must(send(from, synTo(a.mac, netip.MustParseAddr("10.99.0.1"), 1)))                    // another address
-			b.must(send(from, synTo(foreign(), netip.MustParseAddr(v4), 1)))                         // another station
-			b.must(send(from, synTo(broadcast(), netip.MustParseAddr(v4), 1)))                       // nobody's connection
-			b.must(send(from, synTo(a.mac, netip.MustParseAddr(v4), 1)[:etherLen+ipv4Len+tcpLen-1])) // cut
+			b.must(send(from, synTo(a.mac, netip.MustParseAddr("10.99.0.1"), 1))) // another address
+			b.must(send(from, synTo(foreign(), netip.MustParseAddr(v4), 1)))      // another station
+			b.must(send(from, synTo(broadcast(), netip.MustParseAddr(v4), 1)))    // not an attempt
+			// This one is cut off.
+			b.must(send(from, synTo(a.mac, netip.MustParseAddr(v4), 1)[:etherLen+ipv4Len+tcpLen-1]))
 			eventually(t, "all are kept", func() bool { return relay.Stats().Kept == n })
 
 			tap := b.tap(relayFilter(addrs))
@@ -153,7 +155,7 @@ func TestRelayOfMany(t *testing.T) {
 	}
 }
 
-// What the machine itself sends, or gets back from a switch, is not the new owner's word.
+// Frames of the machine itself, and those that a switch returns to it, do not name the new owner.
 func TestRelayIgnoresItself(t *testing.T) {
 	l := newLab(t, 2)
 	a, b := l[0], l[1]
@@ -167,8 +169,8 @@ func TestRelayIgnoresItself(t *testing.T) {
 		}
 		b.must(send(tap, frame))
 	}
-	eventually(t, "the attempt is kept, and so what came before it was heard", func() bool {
-		a.must(link.Announce(netip.MustParseAddr("10.73.0.200"))) // the bridge knows again where a is
+	eventually(t, "the attempt is kept, so the frames before it were read", func() bool {
+		a.must(link.Announce(netip.MustParseAddr("10.73.0.200"))) // the bridge learns where a is
 		b.must(send(tap, synTo(a.mac, addresses()[0], 1)))
 		return relay.Stats().Kept == 1
 	})
@@ -182,7 +184,8 @@ func TestRelayIgnoresItself(t *testing.T) {
 	}
 }
 
-// An address moves on while the relay is open; and relays that take one another for the owner do not go on for ever.
+// An address may move on while the relay is open. Relays that take each other for the owner do not
+// go on for ever.
 func TestRelayInACircle(t *testing.T) {
 	l := newLab(t, 4)
 	client, addr := l[0], addresses()[0]
@@ -206,7 +209,7 @@ func TestRelayInACircle(t *testing.T) {
 			t.Errorf("relay %d: %+v, want %d sent on", i, got, maxSent)
 		}
 	}
-	// Now the last says that the first is the owner, who says that it is the last.
+	// Now the last one says that the first is the owner, and the first one that the last is.
 	b := announcement(l[3].mac, addr)
 	copy(b, l[1].mac[:])
 	copy(b[6:], client.mac[:])
@@ -218,7 +221,7 @@ func TestRelayInACircle(t *testing.T) {
 	})
 }
 
-// A flood of attempts takes no more room than it is given, and is not lost without a trace.
+// A flood of attempts takes bounded room, and what is lost is counted.
 func TestRelayBounds(t *testing.T) {
 	l := newLab(t, 2)
 	a, b := l[0], l[1]
@@ -289,7 +292,8 @@ func TestRelayEnds(t *testing.T) {
 	})
 }
 
-// What a relay costs a server whose traffic it has nothing to do with: a datagram from one namespace to another.
+// The cost of a relay for a server whose traffic does not concern it: a datagram from one namespace
+// to another.
 func BenchmarkTraffic(b *testing.B) {
 	for _, n := range []int{0, 2, 60, 600} {
 		b.Run(fmt.Sprintf("relay of %d", n), func(b *testing.B) {
@@ -323,10 +327,10 @@ func BenchmarkTraffic(b *testing.B) {
 
 func BenchmarkHear(b *testing.B) {
 	for _, frame := range [][]byte{announcement(foreign(), addresses()[0]), announcement(foreign(), addresses()[1]), synFrame(addresses()[0], 1, 0)} {
-		b.Run(fmt.Sprint(hear(frame).kind, hear(frame).addr), func(b *testing.B) {
+		b.Run(fmt.Sprint(parse(frame).kind, parse(frame).addr), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				hear(frame)
+				parse(frame)
 			}
 		})
 	}

@@ -13,14 +13,17 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
-// receiveBuffer is how many bytes of frames may wait for a reader: some thousand SYNs with what the kernel counts for each.
+// receiveBuffer is how many bytes of frames may wait to be read: some thousand SYNs with the
+// kernel's overhead.
 const receiveBuffer = 4 << 20
 
-// allProtocols has a socket receive frames before the hooks where nftables drops those of a muted address: frames of a protocol are
-// delivered after them (__netif_receive_skb_core in net/core/dev.c).
+// allProtocols makes a socket receive frames before the hooks where nftables drops those of a muted
+// address. A socket for one protocol receives them after the hooks (__netif_receive_skb_core in
+// net/core/dev.c).
 const allProtocols = unix.ETH_P_ALL
 
-// openSocket returns a packet socket of the interface that sends, and receives what is of a protocol and passes the filter; nothing without one.
+// openSocket returns a packet socket of an interface. The socket can send. It receives the frames
+// of a protocol that pass the filter, and nothing if there is no filter.
 func openSocket(ifi *net.Interface, protocol int, filter []bpf.Instruction) (*packet.Conn, error) {
 	var cfg packet.Config
 	if filter != nil {
@@ -41,9 +44,11 @@ func openSocket(ifi *net.Interface, protocol int, filter []bpf.Instruction) (*pa
 	}
 	if filter != nil {
 		err = control(conn, func(fd int) error {
-			// The filter drops them in any case; this spares the kernel a copy of each. Kernels before 4.20 do not know it.
+			// The filter drops outgoing frames in any case. This option, since Linux 4.20, saves a
+			// copy of each.
 			unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
-			if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil { // needs CAP_NET_ADMIN
+			// SO_RCVBUFFORCE needs CAP_NET_ADMIN.
+			if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 			}
 			return nil
@@ -56,7 +61,7 @@ func openSocket(ifi *net.Interface, protocol int, filter []bpf.Instruction) (*pa
 	return conn, nil
 }
 
-// hardwareAddr returns the address that the interface has now: a bond's changes as long as it lives.
+// hardwareAddr returns the present hardware address of the interface. That of a bond can change.
 func hardwareAddr(conn *packet.Conn) (mac, error) {
 	var m mac
 	err := control(conn, func(fd int) error {
@@ -77,7 +82,7 @@ func hardwareAddr(conn *packet.Conn) (mac, error) {
 	return m, err
 }
 
-// passing reports whether a socket can be read again after err: the interface was down, or is.
+// passing reports whether a socket can still be read after err, because the interface is only down.
 func passing(err error) bool { return errors.Is(err, unix.ENETDOWN) }
 
 // control runs f with the descriptor of conn.

@@ -12,8 +12,8 @@ import (
 
 const allProtocols = 0
 
-var errLinux = errors.New("announcements, probes and relays of addresses need packet sockets, which are Linux's: " +
-	"on this system a floating address needs a binder of your own")
+var errLinux = errors.New("announcements, probes and relays of addresses need the packet sockets of Linux: " +
+	"on this system a floating address needs a Binder of your own")
 
 func openSocket(*net.Interface, int, []bpf.Instruction) (*packet.Conn, error) { return nil, errLinux }
 

@@ -30,8 +30,8 @@ func (c Capability) String() string {
 	return fmt.Sprintf("capability %d", int(c))
 }
 
-// Missing returns those of the capabilities that are not in the effective set of this process. What
-// cannot be found out is not missing.
+// Missing returns those capabilities that are not in the effective set of this process. If the
+// kernel does not tell, it returns none.
 func Missing(needs ...Capability) (missing []Capability) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -46,8 +46,8 @@ func Missing(needs ...Capability) (missing []Capability) {
 	return missing
 }
 
-// Explain returns the error of something that the kernel did not do, which needs the capabilities.
-// What is written after "cannot".
+// Explain returns an error that says "cannot", then what, then the reason. needs are the
+// capabilities that the action needs. It returns nil if err is nil.
 func Explain(what string, err error, needs ...Capability) error {
 	if err == nil {
 		return nil
@@ -58,8 +58,8 @@ func Explain(what string, err error, needs ...Capability) error {
 	return fmt.Errorf("cannot %s: %w", what, err)
 }
 
-// Why returns the reason of a refusal for want of permission, and the remedy; empty if err is
-// something else.
+// Why returns the reason for a missing permission, and the remedy. It returns an empty string if
+// err has another cause.
 func Why(err error, needs ...Capability) string {
 	if !errors.Is(err, os.ErrPermission) {
 		return ""
@@ -77,11 +77,12 @@ func Why(err error, needs ...Capability) string {
 	for _, c := range needs {
 		has = append(has, c.String())
 	}
-	return fmt.Sprintf("the kernel refuses it (%s) although this process has the capability %s: either a filter of system calls (seccomp) or a security module "+
-		"(AppArmor, SELinux) forbids it, or the network namespace belongs to another user namespace", name, strings.Join(has, " and "))
+	return fmt.Sprintf("the kernel refuses it (%s) although this process has the capability %s: "+
+		"either a filter of system calls (seccomp) or a security module (AppArmor, SELinux) forbids it, "+
+		"or the network namespace belongs to another user namespace", name, strings.Join(has, " and "))
 }
 
-// lack names what is missing, and how to give it.
+// lack names missing capabilities and how to give them.
 func lack(missing []Capability) string {
 	var names, systemd, docker, file []string
 	for _, c := range missing {
@@ -94,6 +95,7 @@ func lack(missing []Capability) string {
 	if len(missing) > 1 {
 		noun = "the capabilities "
 	}
-	return fmt.Sprintf("this process lacks %s (systemd: AmbientCapabilities=%s; docker: %s, or cap_add in compose; or setcap %s+ep on the program)",
+	return fmt.Sprintf("this process lacks %s "+
+		"(systemd: AmbientCapabilities=%s; docker: %s, or cap_add in compose; or setcap %s+ep on the program)",
 		noun+strings.Join(names, " and "), strings.Join(systemd, " "), strings.Join(docker, " "), strings.Join(file, ","))
 }

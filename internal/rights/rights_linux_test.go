@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A capability is said to be missing only if it is; what else the kernel says is passed on.
+// An explanation names a capability as missing only if it is. It passes on any other error of the
+// kernel.
 func TestExplain(t *testing.T) {
 	if os.Geteuid() != 0 || len(Missing(NetAdmin)) > 0 {
 		t.Skip("this process has no capability that it could drop")
@@ -25,7 +26,7 @@ func TestExplain(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var data [2]unix.CapUserData
 		if err := unix.Capget(&header, &data[0]); err != nil {

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/flotilla-ha/flotilla/internal/will"
+	"github.com/flotilla-ha/flotilla/internal/deathnotice"
 )
 
 // testator is whose death the bearer of a will may tell of.
@@ -29,7 +29,7 @@ func (p *Port) Will(node string, session uint64, addrs []string) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	w := will.Will{
+	w := deathnotice.Notice{
 		Addrs: addrs, ServerName: serverName(id.kid), Protocol: alpnCall, Time: certNow().Unix(),
 		CA: id.ca.Raw, Cert: id.leaf.Certificate[0], Key: id.leaf.PrivateKey.(ed25519.PrivateKey).Seed(),
 	}

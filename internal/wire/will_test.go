@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/deathnotice"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
-	"github.com/flotilla-ha/flotilla/internal/will"
 )
 
 // The bearer of a will has the death told of that it is for, whatever it asks, and can do nothing else.
@@ -38,14 +38,14 @@ func TestWill(t *testing.T) {
 		}
 		testator.Close()
 		guard := net.Host("guard")
-		if err := will.Execute(t.Context(), b, guard.Dial); err != nil {
+		if err := deathnotice.Send(t.Context(), b, guard.Dial); err != nil {
 			t.Fatal(err)
 		}
 		if want := nodeID(2) + " 42"; len(told) != 1 || strings.ReplaceAll(told[0], nodeID(2), nodeID(2)+" ") != want {
 			t.Errorf("told %q, want %q", told, want)
 		}
 
-		w, err := will.Decode(b)
+		w, err := deathnotice.Decode(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,20 +58,20 @@ func TestWill(t *testing.T) {
 		}
 		told = nil
 		for name, test := range map[string]struct {
-			change func(w *will.Will)
+			change func(w *deathnotice.Notice)
 			want   string
 		}{
-			"raft":               {func(w *will.Will) { w.Protocol = alpnRaft }, "a:7373: the node refuses the will"},
-			"notes":              {func(w *will.Will) { w.Protocol = alpnNote }, "a:7373: the node refuses the will"},
-			"another authority":  {func(w *will.Will) { w.CA = authority(t, secret(9)) }, "a:7373: x509: certificate signed by unknown authority"},
-			"a damaged key":      {func(w *will.Will) { w.Key = make([]byte, len(w.Key)) }, "a:7373: remote error: tls: error decrypting message"},
-			"nobody":             {func(w *will.Will) { w.Addrs = nil }, "the will names nobody"},
-			"nobody's authority": {func(w *will.Will) { w.CA = []byte("CA") }, "the will's authority: x509: malformed certificate"},
+			"raft":               {func(w *deathnotice.Notice) { w.Protocol = alpnRaft }, "a:7373: the node refuses the death notice"},
+			"notes":              {func(w *deathnotice.Notice) { w.Protocol = alpnNote }, "a:7373: the node refuses the death notice"},
+			"another authority":  {func(w *deathnotice.Notice) { w.CA = authority(t, secret(9)) }, "a:7373: x509: certificate signed by unknown authority"},
+			"a damaged key":      {func(w *deathnotice.Notice) { w.Key = make([]byte, len(w.Key)) }, "a:7373: remote error: tls: error decrypting message"},
+			"nobody":             {func(w *deathnotice.Notice) { w.Addrs = nil }, "the death notice names no node"},
+			"nobody's authority": {func(w *deathnotice.Notice) { w.CA = []byte("CA") }, "the death notice's authority: x509: malformed certificate"},
 		} {
 			other := *w
 			test.change(&other)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			if err := will.Execute(ctx, other.Encode(), guard.Dial); err == nil || !strings.Contains(err.Error(), test.want) {
+			if err := deathnotice.Send(ctx, other.Encode(), guard.Dial); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: a will was executed that is none: %v, want %q", name, err, test.want)
 			}
 			cancel()
@@ -93,7 +93,7 @@ func TestWillRefused(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := will.Execute(ctx, b, net.Host("guard").Dial); err == nil || !strings.Contains(err.Error(), "no wills are taken here") {
+		if err := deathnotice.Send(ctx, b, net.Host("guard").Dial); err == nil || !strings.Contains(err.Error(), "no wills are taken here") {
 			t.Errorf("the error is %v", err)
 		}
 	})

@@ -13,17 +13,19 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rights"
 )
 
-// clean removes what a former life of the program has left of the addresses. What somebody else has put there is not touched.
-func (p *kernelPlace) clean() error {
-	return eachAddr(p.addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
+// clean removes what a former process of the program has left of the addresses. It returns an error
+// if somebody else has put one of them there, and does not touch that one.
+func clean(addrs []netip.Addr, log *slog.Logger) error {
+	return eachAddr(addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
 		if !left {
-			return fmt.Errorf("%v is configured on %s, and not by this program: take it away there, for only the cluster should put it anywhere", prefixOf(a.IPNet), l.Attrs().Name)
+			return fmt.Errorf("%v is configured on %s, and not by this program: remove it there, "+
+				"because only the cluster should put it anywhere", prefixOf(a.IPNet), l.Attrs().Name)
 		}
-		return removeFrom(l, a, p.unit.Log)
+		return removeFrom(l, a, log)
 	})
 }
 
-// removeLeft removes those of the addresses that a program has left.
+// removeLeft removes those addresses that a program has left.
 func removeLeft(addrs []netip.Addr, log *slog.Logger) error {
 	return eachAddr(addrs, func(l netlink.Link, a netlink.Addr, left bool) error {
 		if !left {
@@ -35,14 +37,17 @@ func removeLeft(addrs []netip.Addr, log *slog.Logger) error {
 
 func removeFrom(l netlink.Link, a netlink.Addr, log *slog.Logger) error {
 	if err := netlink.AddrDel(l, &a); err != nil && !gone(err) {
-		return rights.Explain(fmt.Sprintf("remove %v, which a former life of the program has left on %s", prefixOf(a.IPNet), l.Attrs().Name), err, rights.NetAdmin)
+		what := fmt.Sprintf("remove %v, which a former process of the program has left on %s",
+			prefixOf(a.IPNet), l.Attrs().Name)
+		return rights.Explain(what, err, rights.NetAdmin)
 	}
-	log.Info("removed an address that a former life of the program had left", "addr", prefixOf(a.IPNet), "interface", l.Attrs().Name)
+	log.Info("removed an address that a former process of the program had left",
+		"addr", prefixOf(a.IPNet), "interface", l.Attrs().Name)
 	return nil
 }
 
-// eachAddr calls f with those of the addresses that are on an interface, and whether they are as a program of this kind leaves them: alone in their
-// prefix, and with a lifetime.
+// eachAddr calls f for those addresses that are on an interface. left says whether a program with
+// this package may have left it: it is alone in its prefix and has a lifetime.
 func eachAddr(addrs []netip.Addr, f func(l netlink.Link, a netlink.Addr, left bool) error) error {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -65,6 +70,3 @@ func eachAddr(addrs []netip.Addr, f func(l netlink.Link, a netlink.Addr, left bo
 	}
 	return nil
 }
-
-// gone reports whether an error says that there was nothing to remove.
-func gone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }

@@ -12,7 +12,8 @@ import (
 
 var errCable = errors.New("the cable is on fire")
 
-// A node that can find out that it cannot have the address does not claim it, says why, and claims it soon after the cause has gone.
+// A node whose Check fails does not claim the address and reports why. It claims the address soon
+// after the cause has gone.
 func TestUnfitDoesNotClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, events, end := trial(t, Config{Priority: 5}, func(p *fakePlace) { p.checkErr = errCable })
@@ -25,8 +26,8 @@ func TestUnfitDoesNotClaim(t *testing.T) {
 		if _, checks, _ := p.counts(); checks < 15 || checks > 25 {
 			t.Errorf("it has looked %d times in an hour; want pauses that double up to five minutes", checks)
 		}
-		if len(events.list()) != 1 || !errors.Is(events.list()[0].Err, errCable) || !strings.Contains(c.said(), errCable.Error()) {
-			t.Errorf("events %v, status %q; want the cause once", events.list(), c.said())
+		if len(events.get()) != 1 || !errors.Is(events.get()[0].Err, errCable) || !strings.Contains(c.said(), errCable.Error()) {
+			t.Errorf("events %v, status %q; want the cause once", events.get(), c.said())
 		}
 		p.change(func() { p.checkErr = nil })
 		time.Sleep(time.Millisecond)
@@ -37,7 +38,8 @@ func TestUnfitDoesNotClaim(t *testing.T) {
 	})
 }
 
-// A node whose attempt has failed for a reason that it cannot look for leaves the address to all others, until an attempt succeeds.
+// A node whose attempt failed for a reason that Check does not see leaves the address to all
+// others, until an attempt succeeds.
 func TestUnfitIsHumble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, events, end := trial(t, Config{Priority: 5}, func(p *fakePlace) { p.bindErr = errCable })
@@ -47,12 +49,12 @@ func TestUnfitIsHumble(t *testing.T) {
 		if n := len(c.asks()); n < 10 || n > 18 {
 			t.Errorf("it has asked %d times in ten minutes; want pauses that double up to a minute", n)
 		}
-		for i, r := range c.asks()[2:] { // the second may be better founded
+		for i, r := range c.asks()[2:] { // the second attempt has the usual rank
 			if r.Priority != math.MinInt || !r.NoPreempt {
 				t.Fatalf("claim %d after a failure has the priority %d, NoPreempt %v", i+2, r.Priority, r.NoPreempt)
 			}
 		}
-		if e := events.list()[0]; e.Kind != Failed || !errors.Is(e.Err, errCable) {
+		if e := events.get()[0]; e.Kind != Failed || !errors.Is(e.Err, errCable) {
 			t.Errorf("the first event is %v: %v", e.Kind, e.Err)
 		}
 		p.set(func() { p.bindErr = nil })
@@ -64,7 +66,8 @@ func TestUnfitIsHumble(t *testing.T) {
 	})
 }
 
-// A failure while something changes, as when the interface goes down in that very moment, says nothing about the node afterwards.
+// A failure while something changes, such as the interface going down at that moment, does not make
+// the node unfit afterwards.
 func TestDisturbedIsNotUnfit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c, _, end := trial(t, Config{Priority: 5}, func(p *fakePlace) { p.bindErr, p.disturbed = errCable, 3 })

@@ -37,47 +37,48 @@ func sharedPage(t *testing.T, pid int) *page {
 	return nil
 }
 
-// The kernel says of a program that dies that its herald has died, and not before; from then on all of its threads are found to be ending.
-func TestHerald(t *testing.T) {
+// The kernel reports the death of the thread that owns the futex when the program dies, and not
+// before. From then on all threads of the program are exiting.
+func TestOwnerDeath(t *testing.T) {
 	h := newHost(t, true)
 	p := sharedPage(t, h.cmd.Process.Pid)
 	word := p.robust.word.Load()
 	if word == 0 {
 		t.Skip("robust futexes are not permitted here")
 	}
-	w := &ward{pid: h.cmd.Process.Pid}
-	if word&futexOwnerDied != 0 || w.ending() {
+	pid := h.cmd.Process.Pid
+	if word&futexOwnerDied != 0 || exiting(pid) {
 		t.Error("a program that runs is called dying")
 	}
 	h.kill(unix.SIGKILL)
-	awaitExit(t, w.pid) // it is a zombie then
-	if !w.ending() {
+	awaitExit(t, pid) // it is a zombie then
+	if !exiting(pid) {
 		t.Error("a program that has been killed is not called dying")
 	}
 	if word := p.robust.word.Load(); word&futexOwnerDied == 0 {
 		t.Errorf("the futex is %#x", word)
 	}
-	fd := p.hear()
+	fd := p.robust.observe()
 	defer unix.Close(fd)
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 30_000); n != 1 {
-		t.Errorf("the herald's death is not heard: %v", err)
+		t.Errorf("the owner's death is not observed: %v", err)
 	}
 	h.ended()
 }
 
-// A herald that is withdrawn leaves nothing behind.
-func TestHeraldWithdrawn(t *testing.T) {
+// An owner that is stopped leaves nothing behind.
+func TestOwnerStopped(t *testing.T) {
 	p, f, err := newPage()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	defer p.unmap()
-	withdraw := p.herald()
+	stop := p.robust.own()
 	if p.robust.word.Load() == 0 {
 		t.Skip("robust futexes are not permitted here")
 	}
-	withdraw()
+	stop()
 	if word := p.robust.word.Load(); word != 0 {
 		t.Errorf("the futex is %#x", word)
 	}

@@ -1,4 +1,4 @@
-package will
+package deathnotice
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
-func sample() *Will {
-	return &Will{Addrs: []string{"a:1", "b:2"}, ServerName: "n", Protocol: "p", Time: 5, CA: []byte("ca"), Cert: []byte("cert"), Key: bytes.Repeat([]byte{1}, 32)}
+func sample() *Notice {
+	return &Notice{Addrs: []string{"a:1", "b:2"}, ServerName: "n", Protocol: "p", Time: 5, CA: []byte("ca"), Cert: []byte("cert"), Key: bytes.Repeat([]byte{1}, 32)}
 }
 
 func TestDecode(t *testing.T) {
@@ -37,17 +37,17 @@ func FuzzDecode(f *testing.F) {
 	f.Add(sample().Encode())
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		w, err := Decode(b)
+		n, err := Decode(b)
 		if err != nil {
 			return
 		}
-		again, err := Decode(w.Encode())
+		again, err := Decode(n.Encode())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(w, again); diff != "" {
+		if diff := cmp.Diff(n, again); diff != "" {
 			t.Error(diff)
 		}
-		w.config() // must not panic
+		n.config() // must not panic
 	})
 }
