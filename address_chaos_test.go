@@ -110,7 +110,7 @@ func (f *addressFleet) kill(i int, guard bool) {
 	f.guards.Go(func() {
 		time.Sleep(delay)
 		f.machine(i).Remove()
-		dial := f.c.Config((i + 1) % len(f.runs)).Dial // that of the dead machine has died with it
+		dial := f.c.Config((i + 1) % len(f.runs)).PeerDial // that of the dead machine has died with it
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if len(wills) > 0 {

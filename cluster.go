@@ -228,7 +228,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		}
 		return closeDir(dir)
 	}
-	listener, err := n.cfg.Listen("tcp", n.cfg.Addr)
+	listener, err := n.cfg.PeerListen("tcp", n.cfg.Addr)
 	if err != nil {
 		err = &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr + listenRemedy(err), Err: err}
 		return errors.Join(err, closeAll())
@@ -274,7 +274,7 @@ func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Po
 		Process:  n.self.Incarnation,
 		Secrets:  n.secrets,
 		Listener: listener,
-		Dial:     n.cfg.Dial,
+		Dial:     n.cfg.PeerDial,
 		Resolve:  n.book.Addr,
 		Company:  n.timing.Renewal(),
 		Logger:   n.log,

@@ -106,10 +106,11 @@ type Config struct {
 	// five seconds is logged with level WARN, with the reason and the peers that it waits for, and again at growing intervals.
 	Logger *slog.Logger
 
-	// Listen and Dial replace the network between nodes; nil: net.Listen and a net.Dialer. Connections are always
-	// authenticated and encrypted on top. They have nothing to do with the addresses that clients use.
-	Listen func(network, addr string) (net.Listener, error)
-	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	// PeerListen and PeerDial replace the network between nodes. Nil: net.Listen and a net.Dialer.
+	// Connections are authenticated and encrypted on top in any case. They have nothing to do with the
+	// addresses that clients use.
+	PeerListen func(network, addr string) (net.Listener, error)
+	PeerDial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	dev       bool                  // development mode, decided by complete before it puts a secret in
 	held      func()                // called before the lease manager looks at the clock, for tests of one that comes late; nil: nothing
@@ -310,11 +311,11 @@ func (c *Config) complete() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	if c.Listen == nil {
-		c.Listen = net.Listen
+	if c.PeerListen == nil {
+		c.PeerListen = net.Listen
 	}
-	if c.Dial == nil {
-		c.Dial = new(net.Dialer).DialContext
+	if c.PeerDial == nil {
+		c.PeerDial = new(net.Dialer).DialContext
 	}
 	return nil
 }

@@ -442,7 +442,7 @@ func TestFormOnFullDisk(t *testing.T) {
 func TestDeletedIdentityWhileForming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := simnet.New().Host("a")
-		n, err := Open(t.Context(), Config{Dir: t.TempDir(), Name: "a", Secrets: []Secret{NewSecret()}, Expect: 3, Listen: host.Listen, Dial: host.Dial, Peers: Static("b:7373"),
+		n, err := Open(t.Context(), Config{Dir: t.TempDir(), Name: "a", Secrets: []Secret{NewSecret()}, Expect: 3, PeerListen: host.Listen, PeerDial: host.Dial, Peers: Static("b:7373"),
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		mustDo(t, err)
 		defer n.Close()

@@ -156,7 +156,7 @@ func TestShutdownAlone(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			host := simnet.New().Host("a")
 			n, err := Open(t.Context(), Config{
-				Dir: t.TempDir(), Name: "a", Secrets: []Secret{NewSecret()}, Peers: Static("a:7373", "b:7373", "c:7373"), Expect: 3, Listen: host.Listen, Dial: host.Dial,
+				Dir: t.TempDir(), Name: "a", Secrets: []Secret{NewSecret()}, Peers: Static("a:7373", "b:7373", "c:7373"), Expect: 3, PeerListen: host.Listen, PeerDial: host.Dial,
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -67,7 +67,7 @@ func TestAloneBesideASilentPeer(t *testing.T) {
 		net.Isolate("x")
 		n, err := Open(t.Context(), Config{
 			Dir: t.TempDir(), Name: "x", Secrets: []Secret{NewSecret()}, Peers: Static("y:7373"),
-			Listen: host.Listen, Dial: host.Dial, Logger: testlog.None(),
+			PeerListen: host.Listen, PeerDial: host.Dial, Logger: testlog.None(),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -36,7 +36,7 @@ func fleet(t *testing.T, net *simnet.Network, names []string, configure func(*Co
 		host := net.Host(name)
 		cfg := Config{
 			Dir: t.TempDir(), Name: name, Secrets: []Secret{secret}, Peers: Static(addrs...), Expect: len(names),
-			Listen: host.Listen, Dial: host.Dial, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			PeerListen: host.Listen, PeerDial: host.Dial, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		}
 		if configure != nil {
 			configure(&cfg)

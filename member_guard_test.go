@@ -34,7 +34,7 @@ func join(t *testing.T, net *simnet.Network, beside *Node, name string, configur
 	t.Helper()
 	cfg := beside.cfg
 	host := net.Host(name)
-	cfg.Dir, cfg.Name, cfg.Expect, cfg.Listen, cfg.Dial = t.TempDir(), name, 0, host.Listen, host.Dial
+	cfg.Dir, cfg.Name, cfg.Expect, cfg.PeerListen, cfg.PeerDial = t.TempDir(), name, 0, host.Listen, host.Dial
 	if configure != nil {
 		configure(&cfg)
 	}
@@ -359,7 +359,7 @@ func lonely(t *testing.T) *Node {
 	host := simnet.New().Host("x")
 	n, err := Open(t.Context(), Config{
 		Dir: t.TempDir(), Name: "x", Secrets: []Secret{NewSecret()}, Peers: Static("y:7373", "z:7373"), Expect: 3,
-		Listen: host.Listen, Dial: host.Dial, Logger: testlog.None(),
+		PeerListen: host.Listen, PeerDial: host.Dial, Logger: testlog.None(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func operator(t *testing.T, c *clustertest.Cluster, from int, secret flotilla.Se
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := remote.Open(remote.Config{Secrets: []seal.Secret{raw}, Peers: flotilla.Static(addrs...), Dial: c.Config(from).Dial})
+	client, err := remote.Open(remote.Config{Secrets: []seal.Secret{raw}, Peers: flotilla.Static(addrs...), Dial: c.Config(from).PeerDial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func operatorPort(t *testing.T, c *clustertest.Cluster) *wire.Port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := wire.OpenClient(wire.Config{Secrets: []seal.Secret{raw}, Dial: c.Config(0).Dial})
+	port, err := wire.OpenClient(wire.Config{Secrets: []seal.Secret{raw}, Dial: c.Config(0).PeerDial})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func TestNoFormationWithAnotherTiming(t *testing.T) {
 			books[name] = newLogbook()
 			n, err := Open(t.Context(), Config{
 				Name: name, Secrets: []Secret{secret}, Peers: Static("a:7373", "b:7373", "c:7373"), Expect: 3, Timing: timing,
-				Listen: host.Listen, Dial: host.Dial, Logger: books[name].logger(),
+				PeerListen: host.Listen, PeerDial: host.Dial, Logger: books[name].logger(),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -153,7 +153,7 @@ func TestAnotherTimingIsRefused(t *testing.T) {
 				cfg := others[0].cfg
 				if joins {
 					host := network.Host("d")
-					cfg.Name, cfg.Dir, cfg.Listen, cfg.Dial = "d", "", host.Listen, host.Dial
+					cfg.Name, cfg.Dir, cfg.PeerListen, cfg.PeerDial = "d", "", host.Listen, host.Dial
 				} else if err := others[0].Shutdown(t.Context()); err != nil {
 					t.Fatal(err)
 				}

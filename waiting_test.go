@@ -135,8 +135,8 @@ func TestNodesThatCannotReachOneAnother(t *testing.T) {
 			host, l := network.Host(name), newLogbook()
 			n, err := Open(t.Context(), Config{
 				Name: name, Secrets: []Secret{secret}, Peers: Static("a:7373", "b:7373", "c:7373", "unknown:7373", "refuses:7373"), Expect: 3,
-				Listen: host.Listen, Logger: l.logger(),
-				Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				PeerListen: host.Listen, Logger: l.logger(),
+				PeerDial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 					switch addr {
 					case "unknown:7373":
 						return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "unknown", IsNotFound: true}}

@@ -88,8 +88,8 @@ func (c *Cluster) add(secret flotilla.Secret, dir string, addrs []string, expect
 		Peers:   flotilla.Static(addrs...),
 		Expect:  expect,
 		Logger:  slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
-		Listen:  host.Listen,
-		Dial:    host.Dial,
+		PeerListen:  host.Listen,
+		PeerDial:    host.Dial,
 	}
 	if configure != nil {
 		configure(i, &cfg)

@@ -17,7 +17,7 @@ func TestMembersRemove(t *testing.T) {
 		o := operatorOf(c)
 		leader := c.Leader()
 		dead := (leader + 1) % 3
-		o.dial = c.Config(leader).Dial // it is not killed
+		o.dial = c.Config(leader).PeerDial // it is not killed
 		name, id := c.Config(dead).Name, c.Nodes[dead].Status().ID
 		o.run(t, "members", "remove", "n9").want(t, exitRefused, "flotilla members remove: there is no node n9; there are n0, n1, n2")
 		o.run(t, "members", "remove", c.Config(leader).Name).want(t, exitRefused, "leads the cluster; hand the leadership over first (flotilla members transfer)")
@@ -156,7 +156,7 @@ func TestInspect(t *testing.T) {
 func TestFlagsOfConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := settled(t, 1)
-		o := &operator{stdin: c.Config(0).Secrets[0].Encode(), dial: c.Config(0).Dial}
+		o := &operator{stdin: c.Config(0).Secrets[0].Encode(), dial: c.Config(0).PeerDial}
 		o.run(t, "status", "-secret-file", "-", "-peers", "n0:7373").want(t, exitOK, "n0    ready")
 	})
 }

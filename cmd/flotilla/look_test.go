@@ -107,7 +107,7 @@ func TestNobodyAnswers(t *testing.T) {
 		c := settled(t, 2)
 		o, wrong := operatorOf(c), operatorOf(c)
 		for _, o := range []*operator{o, wrong} {
-			o.dial, o.env["FLOTILLA_PEERS"] = c.Config(1).Dial, "n0:7373"
+			o.dial, o.env["FLOTILLA_PEERS"] = c.Config(1).PeerDial, "n0:7373"
 		}
 		wrong.env["FLOTILLA_SECRETS"] = flotilla.NewSecret().Encode()
 		for _, args := range commands {

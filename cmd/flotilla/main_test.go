@@ -70,7 +70,7 @@ func operatorOf(c *clustertest.Cluster) *operator {
 	}
 	return &operator{
 		env:  map[string]string{"FLOTILLA_SECRETS": c.Config(0).Secrets[0].Encode(), "FLOTILLA_PEERS": strings.Join(addrs, ",")},
-		dial: c.Config(0).Dial,
+		dial: c.Config(0).PeerDial,
 	}
 }
 

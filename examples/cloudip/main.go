@@ -179,7 +179,7 @@ func cluster(ctx context.Context) (map[string]*flotilla.Node, error) {
 	for i, name := range []string{"alpha", "bravo", "charlie"} {
 		n, err := flotilla.Open(ctx, flotilla.Config{
 			Name: name, Addr: addrs[i], Secrets: []flotilla.Secret{secret}, Peers: flotilla.Static(addrs...), Expect: 3,
-			Listen: func(string, string) (net.Listener, error) { return listeners[i], nil },
+			PeerListen: func(string, string) (net.Listener, error) { return listeners[i], nil },
 		})
 		if err != nil {
 			return nodes, err

@@ -48,7 +48,7 @@ func TestWrongSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := clustertest.New(t, 1, nil)
 		cluster.Settle()
-		c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).Dial})
+		c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).PeerDial})
 		wantFault(t, c, "n0:7373: the node has another cluster secret (its key ID ")
 		wantFault(t, c, "; give the secret of its cluster")
 	})
@@ -69,7 +69,7 @@ func TestNodesAreTriedInTurn(t *testing.T) {
 			Peers:   flotilla.Static("n9:7373", "n1:7373", "n1:7373", "n2:7373"),
 			Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 				dialled = append(dialled, addr)
-				return cluster.Config(0).Dial(ctx, network, addr)
+				return cluster.Config(0).PeerDial(ctx, network, addr)
 			},
 		})
 		ask := func(want ...string) {
@@ -98,7 +98,7 @@ func TestNodeThatIsNotInACluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := open(t, remote.Config{Secrets: []seal.Secret{secret}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).Dial})
+		c := open(t, remote.Config{Secrets: []seal.Secret{secret}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).PeerDial})
 		wantFault(t, c, "n0:7373: the node cannot answer now: ")
 		wantFault(t, c, "node is not ready")
 	})
