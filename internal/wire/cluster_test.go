@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/wire/rafttransport"
 )
 
 // cluster is three nodes of raft over simnet, through a Port each or, for comparison, over bare raft.NetworkTransport.
@@ -184,7 +185,7 @@ func newBare(t *testing.T, n *simnet.Network, host string) *bareTransport {
 	}
 	b := &bareNet{Listener: l, host: h}
 	return &bareTransport{net: b, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: b, MaxPool: maxPool, Timeout: rpcTimeout, Logger: hclog.NewNullLogger(),
+		Stream: b, MaxPool: rafttransport.MaxPool, Timeout: rpcTimeout, Logger: hclog.NewNullLogger(),
 	})}
 }
 

@@ -20,6 +20,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/rafttransport"
 )
 
 // ack answers the RPCs that reach p's raft with success, and counts them, until p is closed.
@@ -39,7 +41,7 @@ func ack(p *Port) *atomic.Int32 {
 				default:
 					r.Respond(nil, errors.New("100% unexpected"))
 				}
-			case <-p.done:
+			case <-p.life.Done():
 				return
 			}
 		}
@@ -260,20 +262,20 @@ func TestHeldWhileDown(t *testing.T) {
 		{"release", func(t *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
 			a.Transport().Release(0) // of an earlier term: nothing happens
 			a.Transport().Release(1)
-			if err := send(a, 2, entries(1, 1)); !errors.Is(err, ErrReleased) {
+			if err := send(a, 2, entries(1, 1)); !errors.Is(err, rafttransport.ErrReleased) {
 				t.Fatal("held after the release of its term", err)
 			}
-		}, ErrReleased},
+		}, rafttransport.ErrReleased},
 		{"stop", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Transport().Stop() }, ErrClosed},
 		{"close", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Close() }, ErrClosed},
 		{"removed", func(_ *testing.T, _ *simnet.Network, _ *Port, admitted *atomic.Bool, _ *atomic.Uint64) {
 			admitted.Store(false)
 			time.Sleep(time.Second)
-		}, ErrReleased},
+		}, rafttransport.ErrReleased},
 		{"newer term", func(_ *testing.T, _ *simnet.Network, _ *Port, _ *atomic.Bool, term *atomic.Uint64) {
 			term.Store(2)
 			time.Sleep(time.Second)
-		}, ErrReleased},
+		}, rafttransport.ErrReleased},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -378,7 +380,7 @@ func TestNotSentWhileStalled(t *testing.T) {
 		taken := ack(open(t, n, 2, nil))
 		stalled.Store(true)
 		for _, req := range []*raft.AppendEntriesRequest{entriesBeat(), entries(1, 1)} {
-			if err := send(a, 2, req); !errors.Is(err, ErrStalled) || taken.Load() != 0 {
+			if err := send(a, 2, req); !errors.Is(err, rafttransport.ErrStalled) || taken.Load() != 0 {
 				t.Fatal(err)
 			}
 		}
@@ -471,6 +473,15 @@ func TestInjectedTimeoutNowElects(t *testing.T) {
 	})
 }
 
+// closeOutboundRaft closes the connections for raft that a node has made.
+func closeOutboundRaft(p *Port) {
+	for _, c := range p.conns.All() {
+		if c.Protocol() == peerconn.Raft && !c.Inbound() {
+			c.Close()
+		}
+	}
+}
+
 func TestGone(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -482,7 +493,7 @@ func TestGone(t *testing.T) {
 		{"partition", func(n *simnet.Network, _, b *Port) { n.Isolate("b") }, nil},
 		{"crash behind a partition", func(n *simnet.Network, _, b *Port) { n.Isolate("b"); n.Host("b").Crash(); b.Close() }, nil},
 		{"the peer's raft is closed", func(_ *simnet.Network, _, b *Port) { b.Transport().Close() }, nil},
-		{"its connections are closed", func(_ *simnet.Network, _, b *Port) { b.Transport().out.CloseStreams() }, nil},
+		{"its connections are closed", func(_ *simnet.Network, _, b *Port) { closeOutboundRaft(b) }, nil},
 		{"our own raft is closed", func(_ *simnet.Network, a, _ *Port) { a.Transport().Close() }, nil},
 		{"our own close, then a crash", func(n *simnet.Network, a, _ *Port) { a.Close(); n.Host("b").Crash() }, nil},
 	} {
@@ -570,9 +581,9 @@ func TestIdleFlood(t *testing.T) {
 			if _, _, err := a.CallAddr(t.Context(), addr, "/", nil); err != nil {
 				t.Fatal(err)
 			}
-			a.calls.byAddr.CloseIdleConnections()
+			a.rpc.CloseIdle()
 		}
-		if n := b.gate.len(); n > maxHostGreets {
+		if n := b.acceptor.Pending(); n > peerconn.MaxPendingHost {
 			t.Fatalf("%d connections wait", n)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 )
 
 // Node 1 is on host a, node 2 on host b and so on, each at port 7373.
@@ -117,7 +118,7 @@ func TestCall(t *testing.T) {
 			t.Fatal(diff, err)
 		}
 		var failed *CallError
-		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) || *failed != (CallError{409, "no such luck"}) {
+		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) || *failed != (CallError{Status: 409, Message: "no such luck"}) {
 			t.Fatal(err)
 		}
 		if id, _, err := a.CallAddr(t.Context(), nodeAt(2), "/fail", nil); !errors.As(err, &failed) || id != nodeID(2) {
@@ -183,7 +184,7 @@ func TestCallOverDeadPath(t *testing.T) {
 			t.Fatalf("noticed after %v", d)
 		}
 		start = time.Now()
-		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > dialTimeout {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > peerconn.DialTimeout {
 			t.Fatal(err, time.Since(start))
 		}
 		n.Heal()
@@ -206,12 +207,18 @@ func TestCallTooLarge(t *testing.T) {
 			t.Fatal(len(reply), err)
 		}
 		// A peer that does not keep the rule, with and without telling the length.
+		var h2c http.Protocols
+		h2c.SetUnencryptedHTTP2(true)
+		careless := &http.Transport{Protocols: &h2c, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return a.dialer.Node(ctx, nodeID(2), peerconn.RPC)
+		}}
+		defer careless.CloseIdleConnections()
 		for _, body := range []io.Reader{bytes.NewReader(make([]byte, MaxRequest+1)), io.LimitReader(zeros{}, MaxRequest+1)} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+nodeID(2)+"/", body)
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := a.calls.byID.RoundTrip(req)
+			resp, err := careless.RoundTrip(req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,8 +255,8 @@ func TestSecretRotation(t *testing.T) {
 						if _, _, err := b.CallAddr(t.Context(), nodeAt(1), "/", nil); err != nil {
 							t.Error(err)
 						}
-						a.calls.byID.CloseIdleConnections()
-						b.calls.byAddr.CloseIdleConnections()
+						a.rpc.CloseIdle()
+						b.rpc.CloseIdle()
 					}
 				})
 			})
@@ -296,7 +303,7 @@ func TestWrongSecret(t *testing.T) {
 			if !errors.As(err, &wrong) {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(WrongSecretError{nodeAt(2), secret(1).ID(), secret(3).ID()}, *wrong); diff != "" {
+			if diff := cmp.Diff(WrongSecretError{Addr: nodeAt(2), Want: secret(1).ID(), Have: secret(3).ID()}, *wrong); diff != "" {
 				t.Fatal(diff)
 			}
 		}
@@ -326,7 +333,7 @@ func TestWrongNode(t *testing.T) {
 		if !errors.As(err, &wrong) {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(WrongNodeError{nodeAt(2), nodeID(3), nodeID(2)}, *wrong); diff != "" {
+		if diff := cmp.Diff(WrongNodeError{Addr: nodeAt(2), Want: nodeID(3), Got: nodeID(2)}, *wrong); diff != "" {
 			t.Fatal(diff)
 		}
 	})
@@ -337,19 +344,19 @@ func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
 		open(t, n, 2, nil)
-		for range maxConns {
-			if _, err := a.dialNode(t.Context(), nodeID(2), alpnCall); err != nil {
+		for range peerconn.MaxPerPeer {
+			if _, err := a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC); err != nil {
 				t.Fatal(err)
 			}
 		}
-		_, err := a.dialNode(t.Context(), nodeID(2), alpnCall)
+		_, err := a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC)
 		var refused *RefusedError
 		if !errors.As(err, &refused) {
 			t.Fatal(err)
 		}
 		// Those that never speak HTTP/2 do not stay.
-		time.Sleep(2 * greetTimeout)
-		c, err := a.dialNode(t.Context(), nodeID(2), alpnCall)
+		time.Sleep(2 * peerconn.HandshakeTimeout)
+		c, err := a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -426,38 +433,7 @@ func TestAcceptErrorsPass(t *testing.T) {
 			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 				t.Fatal(err)
 			}
-			a.calls.byID.CloseIdleConnections()
-		}
-	})
-}
-
-func TestReadAnswer(t *testing.T) {
-	long := reason(errors.New(strings.Repeat("é", 200)))
-	for _, c := range []struct {
-		said []byte
-		want string // empty: it is accepted
-	}{
-		{nil, "no answer: EOF"},
-		{[]byte{answerAccept}, ""},
-		{[]byte{answerRefuse}, "refused without a reason: EOF"},
-		{[]byte{answerRefuse, 3, 'n', 'o'}, "refused without a reason: unexpected EOF"},
-		{[]byte{answerRefuse, 2, 'n', 'o'}, (&RefusedError{"no"}).Error()},
-		{append([]byte{answerRefuse, byte(len(long))}, long...), (&RefusedError{long}).Error()},
-		{[]byte{7}, "answer 7 is not known"},
-	} {
-		err := readAnswer(bytes.NewReader(c.said))
-		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
-			t.Errorf("%v: %v, want %q", c.said, err, c.want)
-		}
-	}
-}
-
-func FuzzReadAnswer(f *testing.F) {
-	f.Add([]byte{answerRefuse, 2, 'n', 'o'})
-	f.Fuzz(func(t *testing.T, said []byte) {
-		var refused *RefusedError
-		if err := readAnswer(bytes.NewReader(said)); errors.As(err, &refused) && len(refused.Reason) > 3*maxReason {
-			t.Fatal(err)
+			a.rpc.CloseIdle()
 		}
 	})
 }

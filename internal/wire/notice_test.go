@@ -1,0 +1,104 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/will"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
+)
+
+// The bearer of a will has the death told of that it is for, whatever it asks, and can do nothing else.
+func TestWill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		var told []string
+		fail := 2
+		accept := func(c *Config) {
+			c.Will = func(_ context.Context, node string, session uint64) error {
+				if fail--; fail >= 0 {
+					return errors.New("no leader yet")
+				}
+				told = append(told, fmt.Sprint(node, session))
+				return nil
+			}
+		}
+		open(t, net, 1, accept)
+		testator := open(t, net, 2, nil)
+		b, err := testator.Will(nodeID(2), 42, []string{nodeAt(1), "z:1"}) // one of them is not there
+		if err != nil {
+			t.Fatal(err)
+		}
+		testator.Close()
+		guard := net.Host("guard")
+		if err := will.Execute(t.Context(), b, guard.Dial); err != nil {
+			t.Fatal(err)
+		}
+		if want := nodeID(2) + " 42"; len(told) != 1 || strings.ReplaceAll(told[0], nodeID(2), nodeID(2)+" ") != want {
+			t.Errorf("told %q, want %q", told, want)
+		}
+
+		w, err := will.Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = nil
+		for name, test := range map[string]struct {
+			change func(w *will.Will)
+			want   string
+		}{
+			"raft":               {func(w *will.Will) { w.Protocol = string(peerconn.Raft) }, "a:7373: the node refuses the will"},
+			"notes":              {func(w *will.Will) { w.Protocol = string(peerconn.Datagrams) }, "a:7373: the node refuses the will"},
+			"another authority":  {func(w *will.Will) { w.CA = authority(t, secret(9)) }, "a:7373: x509: certificate signed by unknown authority"},
+			"a damaged key":      {func(w *will.Will) { w.Key = make([]byte, len(w.Key)) }, "a:7373: remote error: tls: error decrypting message"},
+			"nobody":             {func(w *will.Will) { w.Addrs = nil }, "the will names nobody"},
+			"nobody's authority": {func(w *will.Will) { w.CA = []byte("CA") }, "the will's authority: x509: malformed certificate"},
+		} {
+			other := *w
+			test.change(&other)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if err := will.Execute(ctx, other.Encode(), guard.Dial); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: a will was executed that is none: %v, want %q", name, err, test.want)
+			}
+			cancel()
+		}
+		if len(told) > 0 {
+			t.Errorf("told %q by wills that are none", told)
+		}
+	})
+}
+
+// A node that takes no wills says so.
+func TestWillRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		open(t, net, 1, nil)
+		b, err := open(t, net, 2, nil).Will(nodeID(2), 1, []string{nodeAt(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := will.Execute(ctx, b, net.Host("guard").Dial); err == nil || !strings.Contains(err.Error(), "this node takes no death notices") {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+func authority(t *testing.T, s seal.Secret) []byte {
+	t.Helper()
+	id, err := peertls.NewNode(s, nodeID(1), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, _, _ := id.Export()
+	return ca
+}
