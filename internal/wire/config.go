@@ -47,8 +47,8 @@ type Config struct {
 	// down, it is also asked once a second whether to go on. Nil: every peer is admitted.
 	Admit func(id string) error
 
-	// MayLead is asked for each request for a vote, by a node whose log ends with the entry last. An
-	// error refuses it. Nil: raft decides.
+	// MayLead is asked for each request for a vote, by a node whose log ends with the entry last.
+	// An error refuses it. Nil: raft decides.
 	MayLead func(last uint64) error
 
 	// Sum returns the checksum of this node's log up to the entry of that index and term, and
@@ -97,9 +97,9 @@ type Config struct {
 	// of it. 0: 2 s.
 	Timeout time.Duration
 
-	// Company is how long a heartbeat may wait for a datagram to the same peer, so that both are sent
-	// and taken together. Each packet that wakes a machine costs it as much as all the rest. 0: it
-	// does not wait.
+	// Company is how long a heartbeat may wait for a datagram to the same peer, so that both are
+	// sent and taken together. Each packet that wakes a machine costs it as much as all the rest.
+	// 0: it does not wait.
 	Company time.Duration
 
 	// Logger receives what happens. Nil: nothing is logged.

@@ -19,9 +19,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 )
 
-// A node that has lost its directory comes back under another ID, at the address of a member that others go on looking for. That must not
-// disturb what they say to the node itself.
-func TestNotesBesideDeadNamesake(t *testing.T) {
+// A node that has lost its directory returns under another ID, at the address of a member that
+// others still dial. Those dials must not disturb what they send to the node itself.
+func TestDatagramsBesideDeadNamesake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, func(c *Config) {
@@ -36,20 +36,20 @@ func TestNotesBesideDeadNamesake(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		if got := heard.Load(); got != sent {
-			t.Errorf("%d of %d notes came", got, sent)
+			t.Errorf("%d of %d datagrams came", got, sent)
 		}
 	})
 }
 
-func TestNotesAfterRestart(t *testing.T) {
+func TestDatagramsAfterRestart(t *testing.T) {
 	for _, down := range []time.Duration{0, 100 * time.Millisecond, 10 * time.Second} {
 		for _, calls := range []bool{false, true} {
 			t.Run(fmt.Sprint(down, " and the peer calls: ", calls), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := simnet.New()
-					var e ear
+					var e collector
 					a, b := open(t, n, 1, nil), open(t, n, 2, e.use)
-					stop := noting(a, 2, 10*time.Millisecond)
+					stop := sendEvery(a, 2, 10*time.Millisecond)
 					defer stop()
 					time.Sleep(2 * time.Second)
 					n.Host("b").Crash()
@@ -69,7 +69,7 @@ func TestNotesAfterRestart(t *testing.T) {
 						limit = datagram.MinPause
 					}
 					if took, ok := e.after(back); !ok || took > limit+20*time.Millisecond {
-						t.Errorf("notes came after %v, %v", took, ok)
+						t.Errorf("datagrams came after %v, %v", took, ok)
 					}
 					inOrder(t, append(was, e.take()...))
 				})
@@ -78,12 +78,12 @@ func TestNotesAfterRestart(t *testing.T) {
 	}
 }
 
-// The process of a peer that is dead is noticed while nothing is sent.
-func TestNotesOfDeadPeer(t *testing.T) {
+// The death of a peer is noticed even while nothing is sent.
+func TestDatagramsOfDeadPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
-		open(t, n, 2, deaf)
+		open(t, n, 2, discard)
 		a.Note(nodeID(2), nil)
 		time.Sleep(2 * time.Second)
 		if len(datagramConns(a, 2, false)) != 1 {
@@ -97,7 +97,7 @@ func TestNotesOfDeadPeer(t *testing.T) {
 	})
 }
 
-func TestNotesAfterPartition(t *testing.T) {
+func TestDatagramsAfterPartition(t *testing.T) {
 	for name, cut := range map[string]func(*simnet.Network){
 		"both ways": func(n *simnet.Network) { n.Isolate("b") },
 		"to it":     func(n *simnet.Network) { n.Block("a", "b") },
@@ -108,10 +108,10 @@ func TestNotesAfterPartition(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := simnet.New()
 					var d dials
-					var e ear
+					var e collector
 					a := open(t, n, 1, d.use)
 					open(t, n, 2, e.use)
-					stop := noting(a, 2, 10*time.Millisecond)
+					stop := sendEvery(a, 2, 10*time.Millisecond)
 					defer stop()
 					time.Sleep(2 * time.Second)
 					cut(n)
@@ -126,7 +126,7 @@ func TestNotesAfterPartition(t *testing.T) {
 						t.Errorf("%d connections", len(a.conns.All()))
 					}
 					if took, ok := e.after(healed); !ok || took > datagram.MaxPause+datagram.MinPause {
-						t.Errorf("notes came after %v, %v", took, ok)
+						t.Errorf("datagrams came after %v, %v", took, ok)
 					}
 					inOrder(t, e.take())
 				})
@@ -135,7 +135,7 @@ func TestNotesAfterPartition(t *testing.T) {
 	}
 }
 
-// clog is a connection whose Write can be made to wait, as that of a TCP connection does when the peer stops reading.
+// clog is a connection whose Write can be made to block, as on TCP when the peer stops reading.
 type clog struct {
 	net.Conn
 	full     *atomic.Bool
@@ -175,11 +175,11 @@ func (c *clog) Close() error {
 	return c.Conn.Close()
 }
 
-func TestNotesToPeerThatStopsReading(t *testing.T) {
+func TestDatagramsToPeerThatStopsReading(t *testing.T) {
 	t.Run("its buffers are full", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := simnet.New()
-			var e ear
+			var e collector
 			var full atomic.Bool
 			a := open(t, n, 1, func(c *Config) {
 				dial := c.Dial
@@ -219,7 +219,7 @@ func TestNotesToPeerThatStopsReading(t *testing.T) {
 			a := open(t, n, 1, d.use)
 			hang := make(chan struct{})
 			b := open(t, n, 2, func(c *Config) { c.Noted = func(string, []byte) { <-hang } })
-			stop := noting(a, 2, 10*time.Millisecond)
+			stop := sendEvery(a, 2, 10*time.Millisecond)
 			time.Sleep(10 * time.Second)
 			// Each connection is given up after Timeout/4, and there is a pause.
 			if got := d.count(); got < 10 || got > 20 {
@@ -239,8 +239,8 @@ func TestNotesToPeerThatStopsReading(t *testing.T) {
 	})
 }
 
-// The goroutines of a Port end with Close: a bubble waits for all of them, and no time passes.
-func TestCloseEndsNotes(t *testing.T) {
+// Close ends all goroutines of a Port, without a wait. The bubble waits for all of them.
+func TestCloseEndsDatagrams(t *testing.T) {
 	for name, change := range map[string]func(n *simnet.Network){
 		"connected":   func(*simnet.Network) {},
 		"dialling":    func(n *simnet.Network) { n.Isolate("b"); n.Host("b").Crash() },
@@ -250,9 +250,9 @@ func TestCloseEndsNotes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := simnet.New()
-				a, b := open(t, n, 1, deaf), open(t, n, 2, deaf)
-				stop := noting(a, 2, 10*time.Millisecond)
-				stopB := noting(b, 1, 10*time.Millisecond)
+				a, b := open(t, n, 1, discard), open(t, n, 2, discard)
+				stop := sendEvery(a, 2, 10*time.Millisecond)
+				stopB := sendEvery(b, 1, 10*time.Millisecond)
 				defer stop()
 				defer stopB()
 				time.Sleep(time.Second)
@@ -265,21 +265,21 @@ func TestCloseEndsNotes(t *testing.T) {
 						t.Errorf("Close took %v", took)
 					}
 				}
-				time.Sleep(time.Second) // notes go on after Close
+				time.Sleep(time.Second) // datagrams go on after Close
 			})
 		})
 	}
 }
 
-// A note says that its sender is there.
-func TestNoteIsHeard(t *testing.T) {
+// A datagram says that its sender is there.
+func TestDatagramShowsThatSenderIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
-		a, b := open(t, n, 1, deaf), open(t, n, 2, deaf)
+		a, b := open(t, n, 1, discard), open(t, n, 2, discard)
 		b.Note(nodeID(1), nil)
 		a.Note(nodeID(2), nil)
 		time.Sleep(2 * datagram.AskInterval)
-		for _, p := range []*Port{a, b} { // a by an answer and b by a note
+		for _, p := range []*Port{a, b} { // a by an answer and b by a datagram
 			p.peers.Failed(nodeID(1), syscall.ECONNREFUSED)
 			p.peers.Failed(nodeID(2), syscall.ECONNREFUSED)
 		}
@@ -306,7 +306,7 @@ func TestHungUp(t *testing.T) {
 				t.Errorf("%s: %v", what, got)
 			}
 		}
-		var lost atomic.Bool // whether the address book is wrong
+		var lost atomic.Bool // the address of the peer is wrong
 		a := open(t, n, 1, func(c *Config) {
 			c.Resolve = func(id string) (string, bool) {
 				if lost.Load() {
@@ -320,7 +320,7 @@ func TestHungUp(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		is(a, "never there", true)
 
-		b := open(t, n, 2, deaf)
+		b := open(t, n, 2, discard)
 		b.Call(t.Context(), nodeID(1), "/", nil)
 		is(a, "it called", false)
 		n.Host("b").Crash()
@@ -331,7 +331,7 @@ func TestHungUp(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		is(a, "it died", true)
 
-		open(t, n, 2, deaf)
+		open(t, n, 2, discard)
 		a.Note(nodeID(2), nil)
 		time.Sleep(time.Second)
 		is(a, "dialled since it is back", false)

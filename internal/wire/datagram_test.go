@@ -25,33 +25,33 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
 
-// ear keeps the notes that a node takes.
-type ear struct {
-	mu    sync.Mutex
-	notes []string // "1: text" from node 1
-	at    []time.Time
+// collector keeps the datagrams that a node takes.
+type collector struct {
+	mu        sync.Mutex
+	datagrams []string // "1: text" from node 1
+	at        []time.Time
 }
 
-func (e *ear) use(c *Config) {
-	c.Noted = func(id string, note []byte) {
+func (e *collector) use(c *Config) {
+	c.Noted = func(id string, data []byte) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.notes = append(e.notes, strings.TrimLeft(id, "0")+": "+string(note))
+		e.datagrams = append(e.datagrams, strings.TrimLeft(id, "0")+": "+string(data))
 		e.at = append(e.at, time.Now())
 	}
 }
 
-// take returns the notes since the last time.
-func (e *ear) take() []string {
+// take returns the datagrams since the last call.
+func (e *collector) take() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	notes := e.notes
-	e.notes, e.at = nil, nil
-	return notes
+	datagrams := e.datagrams
+	e.datagrams, e.at = nil, nil
+	return datagrams
 }
 
-// after returns when the first note came, from a moment on.
-func (e *ear) after(from time.Time) (time.Duration, bool) {
+// after returns how long after a moment the first datagram came.
+func (e *collector) after(from time.Time) (time.Duration, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, at := range e.at {
@@ -62,8 +62,8 @@ func (e *ear) after(from time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-// deaf takes notes and does nothing with them.
-func deaf(c *Config) { c.Noted = func(string, []byte) {} }
+// discard takes datagrams and does nothing with them.
+func discard(c *Config) { c.Noted = func(string, []byte) {} }
 
 // dials counts the dials of a node.
 type dials struct{ n atomic.Int32 }
@@ -78,8 +78,8 @@ func (d *dials) use(c *Config) {
 
 func (d *dials) count() int { return int(d.n.Load()) }
 
-// noting sends numbers to a node every so often, until the test calls what is returned.
-func noting(p *Port, to int, every time.Duration) (stop func()) {
+// sendEvery sends numbers to a node at an interval, until the test calls stop.
+func sendEvery(p *Port, to int, every time.Duration) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -97,15 +97,15 @@ func noting(p *Port, to int, every time.Duration) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// inOrder fails unless the notes of noting are in order.
-func inOrder(t *testing.T, notes []string) {
+// inOrder fails unless the datagrams of sendEvery are in order.
+func inOrder(t *testing.T, datagrams []string) {
 	t.Helper()
 	last := -1
-	for _, note := range notes {
-		_, text, _ := strings.Cut(note, ": ")
+	for _, data := range datagrams {
+		_, text, _ := strings.Cut(data, ": ")
 		i, err := strconv.Atoi(text)
 		if err != nil || i <= last {
-			t.Fatalf("%q after %d", note, last)
+			t.Fatalf("%q after %d", data, last)
 		}
 		last = i
 	}
@@ -130,26 +130,26 @@ func framed(datagrams ...string) (b []byte) {
 	return b
 }
 
-func TestNotesComeInOrder(t *testing.T) {
+func TestDatagramsComeInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var d dials
-		var e, back ear
+		var e, back collector
 		a := open(t, n, 1, func(c *Config) { d.use(c); back.use(c) })
 		b := open(t, n, 2, e.use)
 		var want []string
-		note := make([]byte, 0, MaxNote)
+		data := make([]byte, 0, MaxNote)
 		for i := range 1000 {
-			note = fmt.Append(note[:0], i, strings.Repeat("x", i%(MaxNote-4)))
+			data = fmt.Append(data[:0], i, strings.Repeat("x", i%(MaxNote-4)))
 			switch i % 100 {
 			case 98:
-				note = note[:0]
+				data = data[:0]
 			case 99:
-				note = append(note, make([]byte, MaxNote-len(note))...)
+				data = append(data, make([]byte, MaxNote-len(data))...)
 			}
-			a.Note(nodeID(2), note)
-			want = append(want, "1: "+string(note))
-			clear(note)
+			a.Note(nodeID(2), data)
+			want = append(want, "1: "+string(data))
+			clear(data)
 			if i%datagram.MaxQueued == datagram.MaxQueued-1 {
 				time.Sleep(50 * time.Millisecond)
 			}
@@ -165,7 +165,7 @@ func TestNotesComeInOrder(t *testing.T) {
 		if d.count() != 1 {
 			t.Fatalf("%d dials", d.count())
 		}
-		// A connection that is not used goes, and the next note makes another.
+		// An unused connection is closed, and the next datagram makes another.
 		time.Sleep(2 * datagram.IdleTimeout)
 		if len(datagramConns(a, 2, false)) != 0 {
 			t.Fatal("an idle connection stays")
@@ -178,10 +178,10 @@ func TestNotesComeInOrder(t *testing.T) {
 	})
 }
 
-func TestOldestNoteIsDropped(t *testing.T) {
+func TestOldestDatagramIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
-		var e ear
+		var e collector
 		a := open(t, n, 1, nil)
 		open(t, n, 2, e.use)
 		var want []string
@@ -198,10 +198,10 @@ func TestOldestNoteIsDropped(t *testing.T) {
 	})
 }
 
-func TestNoteIsRefused(t *testing.T) {
+func TestInvalidDatagramIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
-		var e ear
+		var e collector
 		var j journal
 		a := open(t, n, 1, func(c *Config) {
 			c.Logger = slog.New(slog.NewTextHandler(&j, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -216,8 +216,8 @@ func TestNoteIsRefused(t *testing.T) {
 	})
 }
 
-// Whatever the peer does, Note takes no time, the goroutines are few, and so are the dials.
-func TestNoteNeverBlocks(t *testing.T) {
+// Whatever the peer does, Note takes no time. Goroutines and dials are few.
+func TestSendNeverBlocks(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		change   func(t *testing.T, n *simnet.Network, c *Config)
@@ -248,7 +248,7 @@ func TestNoteNeverBlocks(t *testing.T) {
 				if took := time.Since(start); took != 0 {
 					t.Fatalf("blocked for %v", took)
 				}
-				stop := noting(a, 2, time.Millisecond)
+				stop := sendEvery(a, 2, time.Millisecond)
 				time.Sleep(10 * time.Second)
 				if got := d.count(); got < c.min || got > c.max {
 					t.Errorf("%d dials", got)
@@ -265,19 +265,19 @@ func TestNoteNeverBlocks(t *testing.T) {
 	}
 }
 
-// The notes of a connection that was replaced come before those of the one in its place, and none after.
-func TestNotesOfTwoConnections(t *testing.T) {
+// Datagrams of a replaced connection are handed out before those of the new one, and none after.
+func TestDatagramsOfTwoConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
-		var e ear
+		var e collector
 		hang := make(chan struct{})
 		b := open(t, n, 2, func(c *Config) {
 			e.use(c)
 			noted := c.Noted
-			c.Noted = func(id string, note []byte) {
+			c.Noted = func(id string, data []byte) {
 				<-hang
-				noted(id, note)
+				noted(id, data)
 			}
 		})
 		var conns []*peerconn.Conn
@@ -314,8 +314,8 @@ func TestNotesOfTwoConnections(t *testing.T) {
 	})
 }
 
-// A peer that takes no notes is dialled rarely, and raft does not wait for it: it is there.
-func TestNotesNotTaken(t *testing.T) {
+// A peer that takes no datagrams is there: it is dialled rarely, and raft does not wait for it.
+func TestDatagramsNotTaken(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		peer func(t *testing.T, n *simnet.Network)
@@ -362,7 +362,7 @@ func TestNotesNotTaken(t *testing.T) {
 				var d dials
 				c.peer(t, n)
 				a := open(t, n, 1, d.use)
-				stop := noting(a, 2, 10*time.Millisecond)
+				stop := sendEvery(a, 2, 10*time.Millisecond)
 				time.Sleep(5 * time.Second)
 				stop()
 				if got := d.count(); got < 8 || got > 15 {
@@ -380,10 +380,10 @@ func TestNotesNotTaken(t *testing.T) {
 	}
 }
 
-func TestNotesAreNonsense(t *testing.T) {
+func TestDatagramsAreNonsense(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
-		var e ear
+		var e collector
 		var j journal
 		a := open(t, n, 1, nil)
 		open(t, n, 2, func(c *Config) { e.use(c); j.use(c) })
@@ -399,14 +399,15 @@ func TestNotesAreNonsense(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		if diff := cmp.Diff([]string{"1: x", "1: x"}, e.take()); diff != "" || strings.Count(j.String(), "not valid") != 1 {
+		if diff := cmp.Diff([]string{"1: x", "1: x"}, e.take()); diff != "" ||
+			strings.Count(j.String(), "not valid") != 1 {
 			t.Error(diff, j.String())
 		}
 	})
-	// The other way: an answer that nobody has asked for.
+	// The other way: an answer without a question.
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
-		a, b := open(t, n, 1, nil), open(t, n, 2, deaf)
+		a, b := open(t, n, 1, nil), open(t, n, 2, discard)
 		a.Note(nodeID(2), nil)
 		time.Sleep(10 * time.Millisecond)
 		datagramConns(b, 1, true)[0].Write([]byte{1})
@@ -417,8 +418,8 @@ func TestNotesAreNonsense(t *testing.T) {
 	})
 }
 
-// BenchmarkNote is a note and the note that answers it, over TCP.
-func BenchmarkNote(b *testing.B) {
+// BenchmarkDatagram measures a datagram and the datagram that answers it, over TCP.
+func BenchmarkDatagram(b *testing.B) {
 	var addrs [3]string
 	answered := make(chan struct{})
 	ports := make([]*Port, 3)
@@ -438,9 +439,9 @@ func BenchmarkNote(b *testing.B) {
 				}
 				return "", false
 			},
-			Noted: func(id string, note []byte) {
+			Noted: func(id string, data []byte) {
 				if i == 2 {
-					ports[2].Note(id, note)
+					ports[2].Note(id, data)
 				} else {
 					answered <- struct{}{}
 				}
@@ -451,9 +452,9 @@ func BenchmarkNote(b *testing.B) {
 		}
 		defer ports[i].Close()
 	}
-	note, peer := make([]byte, 64), nodeID(2)
+	data, peer := make([]byte, 64), nodeID(2)
 	round := func() {
-		ports[1].Note(peer, note)
+		ports[1].Note(peer, data)
 		select {
 		case <-answered:
 		case <-b.Context().Done():

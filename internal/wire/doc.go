@@ -17,8 +17,8 @@
 //
 // # Assumptions
 //
-// Everyone who has the secret can be any node: the node ID in a certificate guards against mistakes,
-// not against a malicious member.
+// Everyone who has the secret can be any node: the node ID in a certificate guards against
+// mistakes, not against a malicious member.
 //
 // # Flow
 //

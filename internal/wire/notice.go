@@ -13,7 +13,12 @@ func (p *Port) Will(node string, session uint64, addrs []string) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	w := will.Will{Addrs: addrs, ServerName: id.ServerName(), Protocol: string(peerconn.RPC), Time: peertls.Now().Unix()}
+	w := will.Will{
+		Addrs:      addrs,
+		ServerName: id.ServerName(),
+		Protocol:   string(peerconn.RPC),
+		Time:       peertls.Now().Unix(),
+	}
 	w.CA, w.Cert, w.Key = id.Export()
 	return w.Encode(), nil
 }

@@ -16,8 +16,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
 
-// The bearer of a will has the death told of that it is for, whatever it asks, and can do nothing else.
-func TestWill(t *testing.T) {
+// Whatever the bearer of a death notice asks, the node is told of that death. It can do nothing
+// else.
+func TestDeathNotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		var told []string
@@ -32,12 +33,12 @@ func TestWill(t *testing.T) {
 			}
 		}
 		open(t, net, 1, accept)
-		testator := open(t, net, 2, nil)
-		b, err := testator.Will(nodeID(2), 42, []string{nodeAt(1), "z:1"}) // one of them is not there
+		sender := open(t, net, 2, nil)
+		b, err := sender.Will(nodeID(2), 42, []string{nodeAt(1), "z:1"}) // one of them is not there
 		if err != nil {
 			t.Fatal(err)
 		}
-		testator.Close()
+		sender.Close()
 		guard := net.Host("guard")
 		if err := will.Execute(t.Context(), b, guard.Dial); err != nil {
 			t.Fatal(err)
@@ -56,7 +57,7 @@ func TestWill(t *testing.T) {
 			want   string
 		}{
 			"raft":               {func(w *will.Will) { w.Protocol = string(peerconn.Raft) }, "a:7373: the node refuses the will"},
-			"notes":              {func(w *will.Will) { w.Protocol = string(peerconn.Datagrams) }, "a:7373: the node refuses the will"},
+			"datagrams":          {func(w *will.Will) { w.Protocol = string(peerconn.Datagrams) }, "a:7373: the node refuses the will"},
 			"another authority":  {func(w *will.Will) { w.CA = authority(t, secret(9)) }, "a:7373: x509: certificate signed by unknown authority"},
 			"a damaged key":      {func(w *will.Will) { w.Key = make([]byte, len(w.Key)) }, "a:7373: remote error: tls: error decrypting message"},
 			"nobody":             {func(w *will.Will) { w.Addrs = nil }, "the will names nobody"},
@@ -65,19 +66,20 @@ func TestWill(t *testing.T) {
 			other := *w
 			test.change(&other)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			if err := will.Execute(ctx, other.Encode(), guard.Dial); err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%s: a will was executed that is none: %v, want %q", name, err, test.want)
+			if err := will.Execute(ctx, other.Encode(), guard.Dial); err == nil ||
+				!strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: it passed for a death notice: %v, want %q", name, err, test.want)
 			}
 			cancel()
 		}
 		if len(told) > 0 {
-			t.Errorf("told %q by wills that are none", told)
+			t.Errorf("told %q by what is no death notice", told)
 		}
 	})
 }
 
-// A node that takes no wills says so.
-func TestWillRefused(t *testing.T) {
+// A node that takes no death notices says so.
+func TestDeathNoticeRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		open(t, net, 1, nil)
@@ -87,7 +89,8 @@ func TestWillRefused(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := will.Execute(ctx, b, net.Host("guard").Dial); err == nil || !strings.Contains(err.Error(), "this node takes no death notices") {
+		if err := will.Execute(ctx, b, net.Host("guard").Dial); err == nil ||
+			!strings.Contains(err.Error(), "this node takes no death notices") {
 			t.Errorf("the error is %v", err)
 		}
 	})

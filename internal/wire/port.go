@@ -142,8 +142,8 @@ func (p *Port) Transport() *Transport { return p.raft.Transport() }
 
 // Call posts body to path at the node id, which must prove that it is that node, and returns its
 // answer. It does not repeat a call: after an error, except one from dialling, the peer may or may
-// not have carried it out. The call lasts as long as ctx, and ends earlier when the path to the peer
-// dies.
+// not have carried it out. The call lasts as long as ctx, and ends earlier when the path to the
+// peer dies.
 func (p *Port) Call(ctx context.Context, id, path string, body []byte) ([]byte, error) {
 	return p.rpc.Call(ctx, id, path, body)
 }
@@ -181,8 +181,8 @@ func (p *Port) Recheck() {
 
 // Close closes the listener and every connection, ends the Transport, and waits for the Port's
 // goroutines, RPCs being answered among them. That takes as long as Config.Handler does once its
-// context has ended, and a second at most when a peer has just broken the rules of HTTP/2. It may be
-// called again.
+// context has ended, and a second at most when a peer has just broken the rules of HTTP/2. It may
+// be called again.
 func (p *Port) Close() error {
 	if !p.life.End() {
 		p.life.Wait()

@@ -58,7 +58,9 @@ func TestStrangers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := simnet.New()
 				open(t, n, 2, func(c *Config) {
-					c.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a stranger called") })
+					c.Handler = http.HandlerFunc(
+						func(http.ResponseWriter, *http.Request) { t.Error("a stranger called") },
+					)
 				})
 				if said, err := stranger(t, n, change); bytes.HasPrefix(said, peertls.Answer{}.Encode()) {
 					t.Fatal("accepted", err)
@@ -110,10 +112,11 @@ func TestStrangers(t *testing.T) {
 					c.Close()
 				}
 			}()
-			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil || !strings.Contains(err.Error(), "handshake with b:7373") {
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil ||
+				!strings.Contains(err.Error(), "handshake with b:7373") {
 				t.Fatal("called:", err)
 			}
-			time.Sleep(time.Second) // time stands still once the test has returned, and the server's goroutine with it
+			time.Sleep(time.Second) // the server's goroutine must end before the test returns
 		})
 	})
 }
@@ -139,10 +142,11 @@ func TestSilentConnections(t *testing.T) {
 		}
 		for i := range 500 {
 			dial(fmt.Sprint("z", i%25))
-			if i%50 == 0 { // members get in past any number of silent ones
+			if i%50 == 0 { // any number of silent ones does not keep members out
 				a.rpc.CloseIdle()
 				start := time.Now()
-				if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil || time.Since(start) > 10*time.Millisecond {
+				if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil ||
+					time.Since(start) > 10*time.Millisecond {
 					t.Fatal(err, time.Since(start))
 				}
 			}
@@ -165,7 +169,8 @@ func TestSilentConnections(t *testing.T) {
 	})
 }
 
-// FuzzServe sends bytes to the port, bare and behind TLS as a member would, and then calls as a member.
+// FuzzServe sends bytes to the port, bare and behind TLS as a member. A member's call must still be
+// answered then.
 func FuzzServe(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"), uint8(0))
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), uint8(1))
@@ -175,7 +180,7 @@ func FuzzServe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, how uint8) {
 		synctest.Test(t, func(t *testing.T) {
 			n := simnet.New()
-			a, b := open(t, n, 1, nil), open(t, n, 2, deaf)
+			a, b := open(t, n, 1, nil), open(t, n, 2, discard)
 			rpcs := b.Transport().Consumer()
 			go func() {
 				for {

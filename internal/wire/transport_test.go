@@ -55,7 +55,13 @@ func header(i int) raft.RPCHeader {
 
 // entries is an AppendEntries of node 1 in term 1 with the entries from..to.
 func entries(from, to uint64) *raft.AppendEntriesRequest {
-	req := &raft.AppendEntriesRequest{RPCHeader: header(1), Term: 1, PrevLogEntry: from - 1, PrevLogTerm: 1, LeaderCommitIndex: 1}
+	req := &raft.AppendEntriesRequest{
+		RPCHeader:         header(1),
+		Term:              1,
+		PrevLogEntry:      from - 1,
+		PrevLogTerm:       1,
+		LeaderCommitIndex: 1,
+	}
 	for i := from; i <= to; i++ {
 		req.Entries = append(req.Entries, &raft.Log{Index: i, Term: 1})
 	}
@@ -147,7 +153,8 @@ func TestImplausibleAnswer(t *testing.T) {
 		b := open(t, n, 2, nil)
 		ack(b)
 		req := &raft.RequestVoteRequest{RPCHeader: header(1), Term: 1 << 30}
-		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse)); err == nil || !strings.Contains(err.Error(), "is not plausible") {
+		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse)); err == nil ||
+			!strings.Contains(err.Error(), "is not plausible") {
 			t.Fatal("believed:", err)
 		}
 	})
@@ -166,7 +173,7 @@ func TestNotAdmitted(t *testing.T) {
 				return fmt.Errorf("%s is 0%% member", id)
 			}
 		})
-		// Nobody asks for raft yet.
+		// raft is not running there yet.
 		var refused *RefusedError
 		if err := send(a, 2, entriesBeat()); !errors.As(err, &refused) {
 			t.Fatal(err)
@@ -175,7 +182,7 @@ func TestNotAdmitted(t *testing.T) {
 		if err := send(a, 2, entriesBeat()); !errors.As(err, &refused) || refused.Reason != nodeID(1)+" is 0% member" {
 			t.Fatal(err)
 		}
-		// Calls are not raft's business.
+		// It may call all the same.
 		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +190,7 @@ func TestNotAdmitted(t *testing.T) {
 		if err := send(a, 2, entriesBeat()); err != nil {
 			t.Fatal(err)
 		}
-		// On a connection that stands already.
+		// Also on an existing connection.
 		member.Store(false)
 		if err := send(a, 2, entriesBeat()); err == nil || err.Error() != nodeID(1)+" is 0% member" {
 			t.Fatal(err)
@@ -232,114 +239,7 @@ func TestMatch(t *testing.T) {
 	})
 }
 
-// later runs f in a goroutine, lets time pass, and reports whether it still runs, with a channel for its result.
-func later(f func() error) (running bool, result chan error) {
-	result = make(chan error, 1)
-	go func() { result <- f() }()
-	time.Sleep(30 * time.Second)
-	return len(result) == 0, result
-}
-
-func TestHeldWhileDown(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		end  func(t *testing.T, n *simnet.Network, a *Port, admitted *atomic.Bool, term *atomic.Uint64)
-		want error // nil: it succeeds
-	}{
-		{"a heartbeat succeeds", func(t *testing.T, n *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
-			ack(open(t, n, 2, nil))
-			if err := send(a, 2, entriesBeat()); err != nil {
-				t.Fatal(err)
-			}
-		}, nil},
-		{"the peer dials", func(t *testing.T, n *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
-			b := open(t, n, 2, nil)
-			ack(b)
-			if _, err := b.Call(t.Context(), nodeID(1), "/", nil); err != nil {
-				t.Fatal(err)
-			}
-		}, nil},
-		{"release", func(t *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
-			a.Transport().Release(0) // of an earlier term: nothing happens
-			a.Transport().Release(1)
-			if err := send(a, 2, entries(1, 1)); !errors.Is(err, rafttransport.ErrReleased) {
-				t.Fatal("held after the release of its term", err)
-			}
-		}, rafttransport.ErrReleased},
-		{"stop", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Transport().Stop() }, ErrClosed},
-		{"close", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Close() }, ErrClosed},
-		{"removed", func(_ *testing.T, _ *simnet.Network, _ *Port, admitted *atomic.Bool, _ *atomic.Uint64) {
-			admitted.Store(false)
-			time.Sleep(time.Second)
-		}, rafttransport.ErrReleased},
-		{"newer term", func(_ *testing.T, _ *simnet.Network, _ *Port, _ *atomic.Bool, term *atomic.Uint64) {
-			term.Store(2)
-			time.Sleep(time.Second)
-		}, rafttransport.ErrReleased},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := simnet.New()
-				var admitted atomic.Bool
-				var term atomic.Uint64
-				admitted.Store(true)
-				term.Store(1)
-				a := open(t, n, 1, func(c *Config) {
-					c.Term = term.Load
-					c.Admit = func(string) error {
-						if !admitted.Load() {
-							return errors.New("no member")
-						}
-						return nil
-					}
-				})
-				if err := send(a, 2, entriesBeat()); err == nil || !strings.Contains(err.Error(), "connection refused") || !a.Transport().Refused(nodeID(2)) {
-					t.Fatal("a heartbeat to nobody", err)
-				}
-				running, result := later(func() error { return send(a, 2, entries(1, 1)) })
-				if !running {
-					t.Fatal("not held", <-result)
-				}
-				c.end(t, n, a, &admitted, &term)
-				time.Sleep(100 * time.Millisecond)
-				select {
-				case err := <-result:
-					if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) {
-						t.Fatal(err)
-					}
-					if c.want == nil && a.Transport().Refused(nodeID(2)) {
-						t.Fatal("still said to refuse")
-					}
-				default:
-					t.Fatal("still held")
-				}
-			})
-		})
-	}
-}
-
-// A vote is asked for once, and must not be lost with a connection from before the peer's restart.
-func TestVoteAfterRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := simnet.New()
-		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
-		vote := func() error {
-			req := &raft.RequestVoteRequest{RPCHeader: header(1), Term: 1}
-			return a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse))
-		}
-		ack(b)
-		if err := vote(); err != nil {
-			t.Fatal(err)
-		}
-		b.Close()
-		ack(open(t, n, 2, nil))
-		if err := vote(); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-// A peer that is told of a commit answers when it has applied it, and only what Tell sends is answered so late.
+// A peer answers Tell when it has applied the commit. It answers other requests at once.
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
@@ -352,7 +252,13 @@ func TestTell(t *testing.T) {
 				return <-applied
 			}
 		}))
-		told := raft.AppendEntriesRequest{RPCHeader: header(1), Term: 1, PrevLogEntry: 3, PrevLogTerm: 1, LeaderCommitIndex: 2}
+		told := raft.AppendEntriesRequest{
+			RPCHeader:         header(1),
+			Term:              1,
+			PrevLogEntry:      3,
+			PrevLogTerm:       1,
+			LeaderCommitIndex: 2,
+		}
 		for _, outcome := range []error{nil, errors.New("100% not applied")} {
 			result := make(chan bool, 1)
 			go func() { result <- a.Transport().Tell(nodeID(2), told) }()
@@ -384,7 +290,7 @@ func TestNotSentWhileStalled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// It can still vote and be voted for.
+		// Votes still work, both ways.
 		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", &raft.RequestVoteRequest{RPCHeader: header(1)}, new(raft.RequestVoteResponse)); err != nil {
 			t.Fatal(err)
 		}
@@ -422,7 +328,7 @@ func TestStop(t *testing.T) {
 		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 			t.Fatal("calls go on", err)
 		}
-		// A new raft gets a new one.
+		// The next run of raft gets a new Transport.
 		if b.Transport() != bt {
 			t.Fatal("another transport before Close")
 		}
@@ -448,7 +354,8 @@ func TestInject(t *testing.T) {
 		if diff := cmp.Diff(any(&raft.AppendEntriesResponse{Term: 1, Success: true}), got); diff != "" || err != nil {
 			t.Fatal(diff, err)
 		}
-		if _, err := a.Transport().Inject(t.Context(), &raft.InstallSnapshotRequest{}); err == nil || !strings.Contains(err.Error(), "cannot be injected") {
+		if _, err := a.Transport().Inject(t.Context(), &raft.InstallSnapshotRequest{}); err == nil ||
+			!strings.Contains(err.Error(), "cannot be injected") {
 			t.Fatal("a snapshot without data:", err)
 		}
 	})
@@ -458,16 +365,16 @@ func TestInjectedTimeoutNowElects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, false, nil)
 		old := c.leader()
-		heir := c.others(old)[0]
+		transferee := c.others(old)[0]
 		c.apply(old, 3)
 		time.Sleep(time.Second)
 		c.crash(old.i)
 		start := time.Now()
-		req := &raft.TimeoutNowRequest{RPCHeader: header(heir.i)}
-		if _, err := heir.wire.Inject(t.Context(), req); err != nil {
+		req := &raft.TimeoutNowRequest{RPCHeader: header(transferee.i)}
+		if _, err := transferee.wire.Inject(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
-		if c.leader() != heir || time.Since(start) > 100*time.Millisecond {
+		if c.leader() != transferee || time.Since(start) > 100*time.Millisecond {
 			t.Fatalf("no leader after %v", time.Since(start))
 		}
 	})
@@ -574,7 +481,7 @@ func TestIdleFlood(t *testing.T) {
 		}
 		idle = append(idle, c)
 		if i%2500 == 0 {
-			// One that is connected, and one that comes new.
+			// One over an existing connection, and one over a new one.
 			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 				t.Fatal(err)
 			}

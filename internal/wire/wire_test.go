@@ -48,7 +48,14 @@ func open(t testing.TB, n *simnet.Network, i int, change func(*Config)) *Port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{ID: nodeID(i), Secrets: []seal.Secret{secret(1)}, Listener: l, Dial: host.Dial, Resolve: resolve, Handler: echo()}
+	cfg := Config{
+		ID:       nodeID(i),
+		Secrets:  []seal.Secret{secret(1)},
+		Listener: l,
+		Dial:     host.Dial,
+		Resolve:  resolve,
+		Handler:  echo(),
+	}
 	if change != nil {
 		change(&cfg)
 	}
@@ -114,20 +121,24 @@ func TestCall(t *testing.T) {
 			}
 		}
 		id, reply, err := b.CallAddr(t.Context(), nodeAt(1), "/y", nil)
-		if diff := cmp.Diff([]string{nodeID(1), nodeID(2) + " /y "}, []string{id, string(reply)}); diff != "" || err != nil {
+		if diff := cmp.Diff([]string{nodeID(1), nodeID(2) + " /y "}, []string{id, string(reply)}); diff != "" ||
+			err != nil {
 			t.Fatal(diff, err)
 		}
 		var failed *CallError
-		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) || *failed != (CallError{Status: 409, Message: "no such luck"}) {
+		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) ||
+			*failed != (CallError{Status: 409, Message: "no such luck"}) {
 			t.Fatal(err)
 		}
 		if id, _, err := a.CallAddr(t.Context(), nodeAt(2), "/fail", nil); !errors.As(err, &failed) || id != nodeID(2) {
 			t.Fatal(id, err)
 		}
-		if _, err := a.Call(t.Context(), "x", "/", nil); err == nil || !strings.Contains(err.Error(), `node ID "x" is not`) {
+		if _, err := a.Call(t.Context(), "x", "/", nil); err == nil ||
+			!strings.Contains(err.Error(), `node ID "x" is not`) {
 			t.Fatal("called a node without an ID:", err)
 		}
-		if _, err := a.Call(t.Context(), nodeID(3), "/", nil); !errors.Is(err, syscall.ECONNREFUSED) || !a.Transport().Refused(nodeID(3)) {
+		if _, err := a.Call(t.Context(), nodeID(3), "/", nil); !errors.Is(err, syscall.ECONNREFUSED) ||
+			!a.Transport().Refused(nodeID(3)) {
 			t.Fatal(err)
 		}
 		open(t, n, 3, nil)
@@ -177,14 +188,16 @@ func TestCallOverDeadPath(t *testing.T) {
 		}
 		n.Isolate("b")
 		start := time.Now()
-		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil || !strings.Contains(err.Error(), "connection lost") {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil ||
+			!strings.Contains(err.Error(), "connection lost") {
 			t.Fatal("the wire is cut:", err)
 		}
 		if d := time.Since(start); d > 2*rpcTimeout+time.Second {
 			t.Fatalf("noticed after %v", d)
 		}
 		start = time.Now()
-		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > peerconn.DialTimeout {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(start) > peerconn.DialTimeout {
 			t.Fatal(err, time.Since(start))
 		}
 		n.Heal()
@@ -199,19 +212,23 @@ func TestCallTooLarge(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
 		open(t, n, 2, nil)
-		if _, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest+1)); err == nil || !strings.Contains(err.Error(), "is too large") {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest+1)); err == nil ||
+			!strings.Contains(err.Error(), "is too large") {
 			t.Fatal("sent a call over the limit:", err)
 		}
 		reply, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest))
 		if err != nil || len(reply) < MaxRequest {
 			t.Fatal(len(reply), err)
 		}
-		// A peer that does not keep the rule, with and without telling the length.
+		// A peer that ignores the limit, with and without announcing the length.
 		var h2c http.Protocols
 		h2c.SetUnencryptedHTTP2(true)
-		careless := &http.Transport{Protocols: &h2c, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return a.dialer.Node(ctx, nodeID(2), peerconn.RPC)
-		}}
+		careless := &http.Transport{
+			Protocols: &h2c,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return a.dialer.Node(ctx, nodeID(2), peerconn.RPC)
+			},
+		}
 		defer careless.CloseIdleConnections()
 		for _, body := range []io.Reader{bytes.NewReader(make([]byte, MaxRequest+1)), io.LimitReader(zeros{}, MaxRequest+1)} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+nodeID(2)+"/", body)
@@ -310,7 +327,8 @@ func TestWrongSecret(t *testing.T) {
 		synctest.Wait()
 		for _, j := range []*journal{&ja, &jb} {
 			text := j.String()
-			if strings.Count(text, "another cluster secret") != 1 || !strings.Contains(text, secret(1).ID().String()) || !strings.Contains(text, secret(3).ID().String()) {
+			if strings.Count(text, "another cluster secret") != 1 || !strings.Contains(text, secret(1).ID().String()) ||
+				!strings.Contains(text, secret(3).ID().String()) {
 				t.Errorf("not one sentence with both key IDs: %q", text)
 			}
 		}
@@ -354,7 +372,7 @@ func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
 		if !errors.As(err, &refused) {
 			t.Fatal(err)
 		}
-		// Those that never speak HTTP/2 do not stay.
+		// Connections that never speak HTTP/2 are closed.
 		time.Sleep(2 * peerconn.HandshakeTimeout)
 		c, err := a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC)
 		if err != nil {
@@ -405,7 +423,8 @@ func TestCloseEndsDial(t *testing.T) {
 		time.Sleep(time.Second)
 		start := time.Now()
 		a.Close()
-		if err := <-done; err == nil || !strings.Contains(err.Error(), "no connection to node "+nodeID(2)) || time.Since(start) > 0 {
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "no connection to node "+nodeID(2)) ||
+			time.Since(start) > 0 {
 			t.Fatal(err, time.Since(start))
 		}
 	})

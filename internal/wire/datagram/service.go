@@ -24,8 +24,8 @@ func New(cfg Config) *Service {
 }
 
 // Send queues a datagram for the node id. The caller may use the slice again after the call. A
-// datagram of more than MaxSize bytes, or to an invalid node ID, is dropped; that is logged at level
-// Debug.
+// datagram of more than MaxSize bytes, or to an invalid node ID, is dropped; that is logged at
+// level Debug.
 func (s *Service) Send(id string, data []byte) {
 	if len(data) > MaxSize || !peertls.ValidID(id) {
 		s.cfg.Logger.Debug("dropped a datagram that cannot be sent", "peer", id, "bytes", len(data), "allowed", MaxSize)

@@ -103,7 +103,13 @@ func (d *Dialer) dial(ctx context.Context, addr string, protocol Protocol, want 
 }
 
 // dialWith is dial with one of our secrets.
-func (d *Dialer) dialWith(ctx context.Context, addr string, protocol Protocol, want string, as *peertls.Identity) (_ *Conn, err error) {
+func (d *Dialer) dialWith(
+	ctx context.Context,
+	addr string,
+	protocol Protocol,
+	want string,
+	as *peertls.Identity,
+) (_ *Conn, err error) {
 	dctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	raw, err := d.cfg.Dial(dctx, "tcp", addr)
 	cancel()

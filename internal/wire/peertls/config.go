@@ -80,7 +80,8 @@ func (all Identities) Server(protocols []string, sni *string) *tls.Config {
 		NextProtos:             protocols,
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
-		// A client whose secret we do not have gets our first certificate: it reads our key ID there.
+		// A client whose secret we do not have gets our first certificate: it reads our key ID
+		// there.
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			*sni = hello.ServerName
 			if kid, ok := KeyOfServerName(hello.ServerName); ok {

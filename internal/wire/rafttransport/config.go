@@ -8,8 +8,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 )
 
-// Policy decides which requests of peers reach raft. An error refuses a request; its text is sent to
-// the peer.
+// Policy decides which requests of peers reach raft. An error refuses a request; its text is sent
+// to the peer.
 type Policy interface {
 	// Admit is asked for each connection and each request. While replication is held for a peer
 	// that is down, it is asked once a second whether to go on.

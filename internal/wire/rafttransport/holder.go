@@ -41,7 +41,8 @@ func (h *holder) hold(peer string, term uint64, round int) error {
 	if round > 1 {
 		// A peer that reaches us but cannot be reached is heard of again and again.
 		pause := make(chan struct{})
-		timer := time.AfterFunc(min(time.Duration(round)*50*time.Millisecond, 500*time.Millisecond), func() { close(pause) })
+		length := min(time.Duration(round)*50*time.Millisecond, 500*time.Millisecond)
+		timer := time.AfterFunc(length, func() { close(pause) })
 		defer timer.Stop()
 		if err := h.await(pause, peer, term); err != nil {
 			return err

@@ -82,8 +82,8 @@ func (a nodeAddr) String() string  { return string(a) }
 
 // inConn is an inbound connection. NetworkTransport sets no deadline on one, and raft's main loop
 // itself reads a snapshot from it: a leader that vanishes in the middle of one would stop the
-// follower's raft. So a gap within a request is bounded, and so is the writing of an answer. The gap
-// between requests is not. One goroutine uses it.
+// follower's raft. So a gap within a request is bounded, and so is the writing of an answer. The
+// gap between requests is not. One goroutine uses it.
 type inConn struct {
 	*peerconn.Conn
 	timeout time.Duration

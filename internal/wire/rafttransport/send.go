@@ -15,7 +15,12 @@ const maxAppend = 2 << 20
 // AppendEntries implements raft.Transport. A bare heartbeat is always sent. A request that
 // replicates is held while the peer is down. It is no longer held when the peer is heard of, is no
 // longer admitted or has a newer term, or when Release, Stop or Close is called.
-func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (t *Transport) AppendEntries(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse,
+) error {
 	peer := string(id)
 	cut(req)
 	beat := req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
@@ -54,8 +59,8 @@ func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, req *r
 		case isUnreached(err):
 			round++
 		case t.streams.broken(peer) != before && broken <= MaxPool:
-			// After a peer has restarted, each pooled connection to it fails once. AppendEntries may
-			// be repeated.
+			// After a peer has restarted, each pooled connection to it fails once. AppendEntries
+			// may be repeated.
 			broken++
 		default:
 			return err
@@ -79,7 +84,13 @@ func cut(req *raft.AppendEntriesRequest) {
 }
 
 // InstallSnapshot implements raft.Transport. Like AppendEntries it is held while the peer is down.
-func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (t *Transport) InstallSnapshot(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.InstallSnapshotRequest,
+	resp *raft.InstallSnapshotResponse,
+	data io.Reader,
+) error {
 	peer := string(id)
 	for round := 0; ; round++ {
 		if err := t.holder.hold(peer, req.Term, round); err != nil {
@@ -102,7 +113,12 @@ func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, req 
 }
 
 // RequestVote implements raft.Transport.
-func (t *Transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+func (t *Transport) RequestVote(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.RequestVoteRequest,
+	resp *raft.RequestVoteResponse,
+) error {
 	if t.ended() {
 		return peerconn.ErrClosed
 	}
@@ -111,7 +127,12 @@ func (t *Transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, req *raf
 }
 
 // RequestPreVote implements raft.WithPreVote.
-func (t *Transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+func (t *Transport) RequestPreVote(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.RequestPreVoteRequest,
+	resp *raft.RequestPreVoteResponse,
+) error {
 	if t.ended() {
 		return peerconn.ErrClosed
 	}
@@ -133,7 +154,12 @@ func (t *Transport) again(peer string, ask func() error) error {
 }
 
 // TimeoutNow implements raft.Transport.
-func (t *Transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+func (t *Transport) TimeoutNow(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.TimeoutNowRequest,
+	resp *raft.TimeoutNowResponse,
+) error {
 	if t.ended() {
 		return peerconn.ErrClosed
 	}
@@ -142,8 +168,8 @@ func (t *Transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, req *raft
 }
 
 // Tell sends a peer an AppendEntries without entries, which says how far the log is committed. It
-// reports whether the peer has applied that (see Node.Applied). raft itself would tell the peer with
-// its next entry, or after a while. req must have this node's present term as leader, as
+// reports whether the peer has applied that (see Node.Applied). raft itself would tell the peer
+// with its next entry, or after a while. req must have this node's present term as leader, as
 // PrevLogEntry a Match of the peer, and a LeaderCommitIndex no higher than that.
 func (t *Transport) Tell(id string, req raft.AppendEntriesRequest) bool {
 	if t.maySend() != nil {
@@ -199,7 +225,8 @@ func (t *Transport) annotate(notify bool, index, term uint64) []byte {
 // complain logs that a peer has found its log to contradict ours.
 func (t *Transport) complain(peer string, err error) {
 	if t.cfg.Throttle.Pass("differs " + peer) {
-		t.cfg.Logger.Error("a node's log contradicts this node's, so it stops; its own log says what to do", "peer", peer, "error", err)
+		t.cfg.Logger.Error("a node's log contradicts this node's, so it stops; its own log says what to do",
+			"peer", peer, "error", err)
 	}
 }
 

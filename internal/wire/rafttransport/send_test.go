@@ -6,7 +6,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Many large entries go in several requests: one that a slow line cannot carry in time would be sent for ever.
+// Many large entries go in several requests: one that a slow line cannot carry in time would be
+// sent for ever.
 func TestLargeEntriesAreCut(t *testing.T) {
 	for _, c := range []struct {
 		sizes []int

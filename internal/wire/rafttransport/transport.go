@@ -69,8 +69,8 @@ func (t *Transport) ended() bool {
 }
 
 // Stop mutes the Transport: from now on no request leaves and none enters, and those in progress
-// are cut off, answers among them. It does not wait, and may be called from within raft. It is for a
-// node whose disk has failed.
+// are cut off, answers among them. It does not wait, and may be called from within raft. It is for
+// a node whose disk has failed.
 func (t *Transport) Stop() {
 	t.mu.Lock()
 	if t.stopped {
@@ -113,8 +113,8 @@ func (t *Transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { 
 // DecodePeer implements raft.Transport.
 func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
-// SetHeartbeatHandler implements raft.Transport. It does nothing: heartbeats go the way of all other
-// requests.
+// SetHeartbeatHandler implements raft.Transport. It does nothing: heartbeats go the way of all
+// other requests.
 func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // AppendEntriesPipeline implements raft.Transport. There is none.
@@ -123,8 +123,8 @@ func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 }
 
 // Release says that this node no longer leads in the given term. Held calls of it, or of an earlier
-// term, end with ErrReleased, and later ones are not held. Call it when raft's LeaderCh says so: raft
-// has then told replication to stop, and does not start it again.
+// term, end with ErrReleased, and later ones are not held. Call it when raft's LeaderCh says so:
+// raft has then told replication to stop, and does not start it again.
 func (t *Transport) Release(term uint64) { t.holder.release(term) }
 
 // Contact returns when a peer last answered an AppendEntries or a call of ours; zero if it never

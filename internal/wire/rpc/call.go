@@ -44,7 +44,12 @@ func (s *Service) CallAddr(ctx context.Context, addr, path string, body []byte) 
 	return id, reply, err
 }
 
-func (s *Service) post(ctx context.Context, t *http.Transport, host, path string, body []byte) (reply []byte, id string, err error) {
+func (s *Service) post(
+	ctx context.Context,
+	t *http.Transport,
+	host, path string,
+	body []byte,
+) (reply []byte, id string, err error) {
 	if s.cfg.Life.Ended() {
 		return nil, "", peerconn.ErrClosed
 	}
@@ -74,7 +79,10 @@ func (s *Service) post(ctx context.Context, t *http.Transport, host, path string
 	s.cfg.Peers.Answered(peer)
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
-		return nil, peer, &Error{Status: resp.StatusCode, Message: strings.TrimSpace(strings.ToValidUTF8(string(text), ""))}
+		return nil, peer, &Error{
+			Status:  resp.StatusCode,
+			Message: strings.TrimSpace(strings.ToValidUTF8(string(text), "")),
+		}
 	}
 	reply, err = io.ReadAll(io.LimitReader(resp.Body, MaxReply+1))
 	if err != nil {

@@ -81,8 +81,8 @@ func New(cfg Config) *Service {
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 		ConnContext:       withCaller,
-		// The goroutine of a connection that broke the rules of HTTP/2 stays for a second. Life.Wait
-		// waits for it as well.
+		// The goroutine of a connection that broke the rules of HTTP/2 stays for a second.
+		// Life.Wait waits for it as well.
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew: // in the goroutine of Serve, which Life.Wait waits for

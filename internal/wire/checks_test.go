@@ -12,7 +12,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// What the node has to say against a log, a candidate or a process keeps an RPC from raft.
+// A request reaches raft only if the node has nothing against the log, the candidate and the
+// process.
 func TestNodeRefusesForRaft(t *testing.T) {
 	no := errors.New("not so")
 	for _, test := range []struct {
@@ -66,7 +67,8 @@ func TestNodeRefusesForRaft(t *testing.T) {
 	}
 }
 
-// A follower hears the sum of the leader's log at the entry that a request names, and whether that is known.
+// A follower gets the checksum of the leader's log at the entry that a request names, and whether
+// it is known.
 func TestSumsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
