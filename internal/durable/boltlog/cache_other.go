@@ -1,8 +1,8 @@
 //go:build !linux
 
-package durable
+package boltlog
 
 import "os"
 
-// readFromDisk has what waits for the disk written.
+// readFromDisk only syncs the file: this system has no such advice.
 func readFromDisk(f *os.File) error { return f.Sync() }

@@ -1,4 +1,4 @@
-package durable
+package boltlog
 
 import (
 	"fmt"
@@ -13,10 +13,10 @@ const (
 	keyCandidate = "LastVoteCand"
 )
 
-// SetUint64 stores CurrentTerm. LastVoteTerm is only remembered until Set stores the
-// candidate: raft writes the two one after the other, and a crash between them would leave the new
-// term with the candidate of an older vote, which is a vote that nobody gave
-// (hashicorp/raft issue 661). Other keys are an error.
+// SetUint64 stores CurrentTerm. LastVoteTerm is only remembered until Set stores the candidate.
+// raft writes the two one after the other. A crash between them would leave the new term with the
+// candidate of an older vote: a vote that was never given (hashicorp/raft issue 661). Other keys
+// are an error.
 func (l *Log) SetUint64(key []byte, value uint64) error {
 	switch string(key) {
 	case keyTerm:
@@ -38,8 +38,8 @@ func (l *Log) SetUint64(key []byte, value uint64) error {
 	return unknownKey(key)
 }
 
-// Set stores LastVoteCand, together with the LastVoteTerm that was set before. Other
-// keys are an error, as is a candidate of more than 1 KiB.
+// Set stores LastVoteCand, together with the LastVoteTerm that was set before. Other keys are an
+// error, and so is a candidate of more than 1 KiB.
 func (l *Log) Set(key, value []byte) error {
 	if string(key) != keyCandidate {
 		return unknownKey(key)
@@ -57,8 +57,8 @@ func (l *Log) Set(key, value []byte) error {
 	return nil
 }
 
-// GetUint64 returns CurrentTerm or LastVoteTerm as they are on disk. The error of one that was never
-// set reads "not found", which raft compares.
+// GetUint64 returns CurrentTerm or LastVoteTerm as they are on disk. If it was never set, the text
+// of the error is "not found", which raft compares.
 func (l *Log) GetUint64(key []byte) (uint64, error) {
 	v := l.readVote()
 	switch string(key) {
@@ -76,8 +76,8 @@ func (l *Log) GetUint64(key []byte) (uint64, error) {
 	return 0, unknownKey(key)
 }
 
-// Get returns LastVoteCand. The error if it was never set reads "not found", which
-// raft compares.
+// Get returns LastVoteCand. If it was never set, the text of the error is "not found", which raft
+// compares.
 func (l *Log) Get(key []byte) ([]byte, error) {
 	v := l.readVote()
 	if string(key) != keyCandidate {

@@ -1,9 +1,13 @@
-package durable
+package boltlog
 
 import (
 	"encoding/binary"
+	"io"
+	"os"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 )
 
 // contents is what a checked log file holds.
@@ -12,7 +16,36 @@ type contents struct {
 	span span
 	vote voteRecord
 	tail uint64 // the transaction of the trailer; 0: there is none
-	open bool   // a deletion was under way
+	open bool   // a deletion was in progress
+}
+
+// check checks a log file before bbolt may map it. bbolt trusts what it reads: it panics, faults or
+// returns wrong data on a damaged or short file. The error is a Finding, or one of r's. each gets
+// every entry in order, while it is not yet known whether the file is right; nil: nobody looks.
+//
+// Besides the form of bbolt's pages (see image) it checks the checksums of entries and records, and
+// that the transaction numbers agree (see the package comment). So no single flipped bit leads to
+// other values.
+func check(r io.ReaderAt, size int64, each func(*raft.Log) error) (*contents, error) {
+	im, err := openImage(r, size)
+	if err != nil {
+		return nil, err
+	}
+	bs := buckets{each: each}
+	err = im.tree(im.root, bucketFlag, func(k, v []byte) error { return bs.add(im, k, v) })
+	if err != nil {
+		return nil, err
+	}
+	return bs.result(im.txid)
+}
+
+// checkFile is check of an open file.
+func checkFile(f *os.File, each func(*raft.Log) error) (*contents, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return check(f, fi.Size(), each)
 }
 
 // buckets collects what the file's two buckets hold while the file is read.
@@ -39,15 +72,15 @@ func (b *buckets) add(im *image, name, value []byte) error {
 	case logsBucket:
 		f = b.entry
 	default:
-		return damaged("it has a bucket %q", name)
+		return diskfile.Damaged("it has a bucket %q", name)
 	}
 	b.names = append(b.names, string(name))
 	if len(value) < bucketHeader {
-		return damaged("bucket %q is too short", name)
+		return diskfile.Damaged("bucket %q is too short", name)
 	}
 	root, sequence := binary.NativeEndian.Uint64(value), binary.NativeEndian.Uint64(value[8:])
 	if sequence != 0 || root != 0 && len(value) != bucketHeader {
-		return damaged("bucket %q is wrong", name)
+		return diskfile.Damaged("bucket %q is wrong", name)
 	}
 	if root == 0 {
 		return im.inline(value[bucketHeader:], f)
@@ -57,7 +90,7 @@ func (b *buckets) add(im *image, name, value []byte) error {
 
 func (b *buckets) conf(k, v []byte) (err error) {
 	if string(k) != voteKey {
-		return damaged("it has a setting %q", k)
+		return diskfile.Damaged("it has a setting %q", k)
 	}
 	b.votes++
 	b.vote, err = decodeVote(v)
@@ -66,25 +99,25 @@ func (b *buckets) conf(k, v []byte) (err error) {
 
 func (b *buckets) entry(k, v []byte) error {
 	if len(k) != 8 {
-		return damaged("an entry's key is wrong")
+		return diskfile.Damaged("an entry's key is wrong")
 	}
 	index := binary.BigEndian.Uint64(k)
 	e, err := b.dec.decode(v)
 	if err != nil {
-		return damaged("entry %d cannot be read", index)
+		return diskfile.Damaged("entry %d cannot be read", index)
 	}
 	if index == trailerIndex {
 		return b.tail(e)
 	}
 	if b.last != 0 && index != b.last+1 || index == 0 {
-		return damaged("entry %d follows entry %d", index, b.last)
+		return diskfile.Damaged("entry %d follows entry %d", index, b.last)
 	}
 	prev, sum, ok := unseal(e, index)
 	if !ok {
-		return damaged("the checksum of entry %d is wrong", index)
+		return diskfile.Damaged("the checksum of entry %d is wrong", index)
 	}
 	if b.last != 0 && prev != b.sum {
-		return damaged("entry %d does not belong behind entry %d", index, b.last)
+		return diskfile.Damaged("entry %d does not belong behind entry %d", index, b.last)
 	}
 	if b.first == 0 {
 		b.first = index
@@ -98,7 +131,7 @@ func (b *buckets) entry(k, v []byte) error {
 
 func (b *buckets) tail(e *raft.Log) (err error) {
 	if e.Index != trailerIndex {
-		return damaged("the record behind the log's entries is wrong")
+		return diskfile.Damaged("the record behind the log's entries is wrong")
 	}
 	b.hasTrailer = true
 	b.trailer, err = decodeTrailer(e.Data)
@@ -108,15 +141,15 @@ func (b *buckets) tail(e *raft.Log) (err error) {
 // result decides whether what was found is complete and is the newest state.
 func (b *buckets) result(txid uint64) (*contents, error) {
 	if len(b.names) != 2 || b.votes != 1 {
-		return nil, damaged("its record of term and vote is missing")
+		return nil, diskfile.Damaged("its record of term and vote is missing")
 	}
 	t, v := b.trailer, b.vote
 	if !b.hasTrailer && b.last != 0 {
-		return nil, damaged("the record behind the log's entries is missing")
+		return nil, diskfile.Damaged("the record behind the log's entries is missing")
 	}
-	// The newer record is of the newest transaction and names the older one. Two kinds
-	// of transaction write neither: the deletion that a trailer announces, and the one
-	// that raft-boltdb makes when it opens a file.
+	// The newer record is of the newest transaction and names the older one. Two kinds of
+	// transaction write neither record: the deletion that a trailer announces, and the one that
+	// raft-boltdb makes when it opens a file.
 	var newest, other uint64
 	extra := false
 	switch {
@@ -125,10 +158,10 @@ func (b *buckets) result(txid uint64) (*contents, error) {
 	case t.txid < v.txid:
 		newest, other, extra = v.txid, t.txid^v.trailer, v.opening
 	default:
-		return nil, damaged("two records are of one transaction")
+		return nil, diskfile.Damaged("two records are of one transaction")
 	}
 	if other != 0 || newest != txid && !(extra && newest+1 == txid) {
-		return nil, damaged("a part of it is not of the newest transaction")
+		return nil, diskfile.Damaged("a part of it is not of the newest transaction")
 	}
 	c := &contents{txid: txid, vote: v, tail: t.txid, open: t.deleting()}
 	for _, s := range []span{t.now, t.next} {
@@ -137,5 +170,5 @@ func (b *buckets) result(txid uint64) (*contents, error) {
 			return c, nil
 		}
 	}
-	return nil, damaged("it does not hold the entries %d to %d", t.now.base+1, t.now.last)
+	return nil, diskfile.Damaged("it does not hold the entries %d to %d", t.now.base+1, t.now.last)
 }

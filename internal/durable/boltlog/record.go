@@ -1,4 +1,4 @@
-package durable
+package boltlog
 
 import (
 	"encoding/binary"
@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 )
 
 const (
@@ -31,9 +33,9 @@ func (s span) empty() bool { return s.base == s.last }
 
 func (s span) holds(index uint64) bool { return index > s.base && index <= s.last }
 
-// seal returns the entry as it is stored: without AppendedAt, which is only
-// operational information and which no checksum of ours could cover, and with the
-// checksums of the entry before and of this one behind its data.
+// seal returns the entry as it is stored, and its checksum. Behind its data are the checksums of
+// the entry before and of this one. AppendedAt is left out: it is only operational information, and
+// no checksum of ours could cover it.
 func seal(e *raft.Log, prev uint32) (*raft.Log, uint32) {
 	data := make([]byte, 0, len(e.Data)+entrySuffix)
 	data = append(data, e.Data...)
@@ -43,8 +45,8 @@ func seal(e *raft.Log, prev uint32) (*raft.Log, uint32) {
 	return &raft.Log{Index: e.Index, Term: e.Term, Type: e.Type, Data: data, Extensions: e.Extensions}, sum
 }
 
-// unseal undoes seal in place. It returns the checksums of the entry before and of
-// this one, and false if the entry is not as it was stored.
+// unseal undoes seal in place. It returns the checksums of the entry before and of this one, and
+// false if the entry is not as it was stored.
 func unseal(e *raft.Log, index uint64) (prev, sum uint32, ok bool) {
 	n := len(e.Data) - 4
 	if e.Index != index || n < 4 {
@@ -65,21 +67,20 @@ func unseal(e *raft.Log, index uint64) (prev, sum uint32, ok bool) {
 	return prev, sum, true
 }
 
-// entrySum is the CRC-32C over all of the entry that raft relies on; data ends with
-// the checksum of the entry before.
+// entrySum is the CRC-32C of everything in the entry that raft relies on. data ends with the
+// checksum of the entry before.
 func entrySum(e *raft.Log, data []byte) uint32 {
 	var head [25]byte
 	binary.BigEndian.PutUint64(head[0:], e.Index)
 	binary.BigEndian.PutUint64(head[8:], e.Term)
 	head[16] = byte(e.Type)
 	binary.BigEndian.PutUint64(head[17:], uint64(len(e.Extensions)))
-	sum := crc32.Update(0, castagnoli(), head[:])
-	sum = crc32.Update(sum, castagnoli(), e.Extensions)
-	return crc32.Update(sum, castagnoli(), data)
+	sum := crc32.Update(0, diskfile.Castagnoli(), head[:])
+	sum = crc32.Update(sum, diskfile.Castagnoli(), e.Extensions)
+	return crc32.Update(sum, diskfile.Castagnoli(), data)
 }
 
-// entryDecoder reads what raft-boltdb stores under the keys of its bucket "logs". It
-// belongs to one goroutine.
+// entryDecoder reads what raft-boltdb stores in its bucket "logs". It belongs to one goroutine.
 type entryDecoder struct{ dec *codec.Decoder }
 
 func (d *entryDecoder) decode(value []byte) (*raft.Log, error) {
@@ -94,15 +95,15 @@ func (d *entryDecoder) decode(value []byte) (*raft.Log, error) {
 	return &e, nil
 }
 
-// trailer is the record behind the log's entries, written in the same transaction
-// as they are.
+// trailer is the record behind the log's entries. It is written in the same transaction as they
+// are.
 type trailer struct {
 	txid uint64 // the transaction that wrote it
 	vote uint64 // the one that wrote the vote record at that time
 	now  span
-	// next is what the log holds when the deletion under way is done; equal to now if
-	// there is none. Deleting is a transaction of raft-boltdb's own, so both are right
-	// until the next trailer.
+	// next is what the log holds once the deletion in progress is done; equal to now if there is
+	// none. raft-boltdb deletes in a transaction of its own, so both are right until the next
+	// trailer.
 	next span
 }
 
@@ -110,16 +111,20 @@ func (t trailer) deleting() bool { return t.now != t.next }
 
 func (t trailer) encode() []byte {
 	b := []byte{recordVersion}
-	for _, v := range []uint64{t.txid, t.vote, t.now.base, t.now.last, uint64(t.now.chain), t.next.base, t.next.last, uint64(t.next.chain)} {
+	for _, v := range []uint64{
+		t.txid, t.vote,
+		t.now.base, t.now.last, uint64(t.now.chain),
+		t.next.base, t.next.last, uint64(t.next.chain),
+	} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
-	return appendSum(b)
+	return diskfile.AppendSum(b)
 }
 
 func decodeTrailer(b []byte) (trailer, error) {
-	b, ok := cutSum(b)
+	b, ok := diskfile.CutSum(b)
 	if !ok || len(b) != 1+8*8 || b[0] != recordVersion {
-		return trailer{}, damaged("the record behind the log's entries is wrong")
+		return trailer{}, diskfile.Damaged("the record behind the log's entries is wrong")
 	}
 	var v [8]uint64
 	for i := range v {
@@ -132,7 +137,7 @@ func decodeTrailer(b []byte) (trailer, error) {
 	}, nil
 }
 
-// voteRecord is the one value of the bucket "conf": what raft keeps in its stable store.
+// voteRecord is the one value of the bucket "conf": all that raft keeps in its stable store.
 type voteRecord struct {
 	txid    uint64 // the transaction that wrote it
 	trailer uint64 // the one that wrote the trailer at that time; 0: there was none
@@ -155,13 +160,13 @@ func (v voteRecord) encode() []byte {
 	for _, n := range []uint64{v.txid, v.trailer, v.term, v.voteTerm} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
-	return appendSum(append(b, v.candidate...))
+	return diskfile.AppendSum(append(b, v.candidate...))
 }
 
 func decodeVote(b []byte) (voteRecord, error) {
-	b, ok := cutSum(b)
+	b, ok := diskfile.CutSum(b)
 	if !ok || len(b) < 2+4*8 || len(b) > 2+4*8+maxCandidate || b[0] != recordVersion || b[1] > 7 {
-		return voteRecord{}, damaged("the record of term and vote is wrong")
+		return voteRecord{}, diskfile.Damaged("the record of term and vote is wrong")
 	}
 	v := voteRecord{
 		opening: b[1]&1 != 0, hasTerm: b[1]&2 != 0, hasVote: b[1]&4 != 0,
@@ -172,16 +177,4 @@ func decodeVote(b []byte) (voteRecord, error) {
 	}
 	v.candidate = append([]byte{}, b[34:]...)
 	return v, nil
-}
-
-func appendSum(b []byte) []byte {
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
-}
-
-func cutSum(b []byte) ([]byte, bool) {
-	if len(b) < 5 {
-		return nil, false
-	}
-	n := len(b) - 4
-	return b[:n], crc32.Checksum(b[:n], castagnoli()) == binary.BigEndian.Uint32(b[n:])
 }
