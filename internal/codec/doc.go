@@ -12,8 +12,8 @@
 //     version of its format ([Decoder.Version]). For an RPC the version is in the path instead, and
 //     for a connection in the name of its protocol. A reader refuses a newer version and says so.
 //  2. Without a new version, a message may only grow: a field is added at the end, never removed,
-//     moved or given another meaning. An absent field means zero ([Decoder.More]). So a newer reader
-//     understands an older writer.
+//     moved or given another meaning. An absent field means zero ([Decoder.More]). So a newer
+//     reader understands an older writer.
 //  3. A reader refuses what it does not know: a kind, a flag, bytes that are left over
 //     ([Decoder.End]). To ignore them would be to carry out half of a request. Two things may be
 //     skipped, because their format says so from its first version on: the fields behind the known

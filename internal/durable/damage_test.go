@@ -51,8 +51,7 @@ func TestDamagedSnapshots(t *testing.T) {
 			test.damage(t, p)
 			snaps, err = d.OpenSnapshots(l, nil)
 			if test.want != "" {
-				isDamaged(
-					t,
+				isDamaged(t,
 					err,
 					map[string]string{"new": p.new, "log": l.Path(), "copy": filepath.Join(p.snaps, "copy")}[test.want],
 				)

@@ -107,8 +107,7 @@ func voters(ids ...string) (c raft.Configuration) {
 func TestVoteHole(t *testing.T) {
 	// The node voted for y in term 5, and crashes in the middle of its vote for z in term 6.
 	vote := func(t *testing.T, logs raft.LogStore, stable raft.StableStore) {
-		must(
-			t,
+		must(t,
 			logs.StoreLog(
 				&raft.Log{
 					Index: 1,
@@ -428,8 +427,7 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 				}
 				time.Sleep(time.Minute)
 				if n != nil {
-					must(
-						t,
+					must(t,
 						n.Shutdown().Error(),
 					) // hangs, and with it the bubble, if a goroutine of raft's was not counted
 				}

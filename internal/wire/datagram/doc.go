@@ -8,8 +8,8 @@
 //
 // # Flow
 //
-//	Send ─► queue of one peer ─► sender: dials, pauses ─► writer ─── frames ──► receiver ─► OnDatagram
-//	                                                             ◄─ "here" ───
+//	Send ─► queue of a peer ─► sender: dials, pauses ─► writer ── frames ─► receiver ─► OnDatagram
+//	                                                           ◄─ "here" ──
 //
 // One connection goes to each peer and one comes from it. The writer asks once a second whether the
 // peer is still there. The answer distinguishes a dead path from one on which nothing was lost: TCP

@@ -15,15 +15,21 @@ import (
 
 // DialConfig describes a Dialer. All fields are needed.
 type DialConfig struct {
-	Identities peertls.Identities                                                // tried in order
-	Dial       func(ctx context.Context, network, addr string) (net.Conn, error) // for TCP
-	Resolve    func(id string) (addr string, ok bool)                            // the address of a node
-	Fresh      func(id, incarnation string) error                                // why an incarnation of a node is not talked to
-	Life       *Life                                                             // all dials end with it
-	Conns      *Set                                                              // tracks the connections
-	Peers      *Table                                                            // learns whether a dial worked
-	Logger     *slog.Logger                                                      // gets a line about a wrong secret
-	Throttle   *Throttle                                                         // bounds the lines about one address
+	// Dial makes TCP connections.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Resolve returns the address of a node.
+	Resolve func(id string) (addr string, ok bool)
+
+	// Fresh says why an incarnation of a node is not talked to.
+	Fresh func(id, incarnation string) error
+
+	Identities peertls.Identities // tried in order
+	Life       *Life              // all dials end with it
+	Conns      *Set               // tracks the connections
+	Peers      *Table             // learns whether a dial worked
+	Logger     *slog.Logger       // gets a line about a wrong secret
+	Throttle   *Throttle          // bounds the lines about one address
 }
 
 // Dialer makes connections to peers. All its dials end with the Life.

@@ -63,7 +63,8 @@ func claimOf(cmd any) (c history.Claim, term uint64, ok bool) {
 		}
 		a := decodeAnnotation(req.Leader) //lint:ignore SA1019 see annotation
 		return history.Claim{
-			Index: req.PrevLogEntry, Term: req.PrevLogTerm, Sum: history.Sum(a.sum), Known: a.known, Entries: req.Entries,
+			Index: req.PrevLogEntry, Term: req.PrevLogTerm,
+			Sum: history.Sum(a.sum), Known: a.known, Entries: req.Entries,
 		}, req.Term, true
 	case *raft.InstallSnapshotRequest:
 		a := decodeAnnotation(req.Leader)

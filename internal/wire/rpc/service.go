@@ -47,7 +47,8 @@ func New(cfg Config) *Service {
 	var h2c http.Protocols
 	h2c.SetUnencryptedHTTP2(true) // TLS is below
 	h2 := &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout}
-	client := func(idle time.Duration, dial func(ctx context.Context, addr string) (*peerconn.Conn, error)) *http.Transport {
+	type dialer func(ctx context.Context, addr string) (*peerconn.Conn, error)
+	client := func(idle time.Duration, dial dialer) *http.Transport {
 		return &http.Transport{
 			Protocols:          &h2c,
 			HTTP2:              h2,
