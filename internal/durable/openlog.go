@@ -22,7 +22,7 @@ type LogOptions struct {
 	Create bool
 
 	// Failed is called once, on a goroutine of its own, at the first disk error, or with
-	// [ErrRestart]. Nil: nobody is told.
+	// [ErrRestart]. Nil: it is not called.
 	Failed func(error)
 
 	// Fault is asked before each write, and its error is taken for the disk's: for tests. Nil:

@@ -2,8 +2,7 @@ package remote
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// The calls about records. Their paths carry the version of the messages. Each is a POST of a
-// request, answered by a reply.
+// Paths of the RPCs about records. The comment names request and reply.
 const (
 	CallList = "/1/records/list" // ListRequest, ListReply
 	CallLoad = "/1/records/load" // LoadRequest, LoadReply

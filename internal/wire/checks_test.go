@@ -86,7 +86,7 @@ func TestSumsAreTold(t *testing.T) {
 			}
 		}
 		if len(got) != 2 || got[0].Index != 2 || got[0].Sum != 201 || !got[0].Known || len(got[0].Entries) != 2 {
-			t.Fatalf("heard %+v", got)
+			t.Fatalf("got %+v", got)
 		}
 		if got[1].Known {
 			t.Errorf("a sum that the leader does not know is taken for known: %+v", got[1])

@@ -8,7 +8,7 @@ import (
 )
 
 // OpenClient returns a Port for a program that calls nodes and is none itself. It listens nowhere,
-// and its node ID is made up, so that nobody takes it for a member. Of cfg only Secrets, Dial,
+// and its node ID is made up, so that no node takes it for a member. Of cfg only Secrets, Dial,
 // Timeout and Logger count. Use CallAddr; Close ends it.
 func OpenClient(cfg Config) (*Port, error) {
 	return Open(Config{
@@ -21,7 +21,7 @@ func OpenClient(cfg Config) (*Port, error) {
 	})
 }
 
-// noListener is a listener that nobody can reach.
+// noListener is a listener that cannot be reached.
 type noListener struct {
 	once sync.Once
 	done chan struct{}

@@ -73,11 +73,11 @@ type Config struct {
 	// Transport.Tell gets its answer after that. Nil: at once.
 	Applied func(index uint64) error
 
-	// Gone is told that the process of a peer is dead: all its raft connections to us have ended,
-	// and its port refuses. Nil: nobody is told.
+	// Gone is called when the process of a peer is dead: all its raft connections to us have ended,
+	// and its port refuses. Nil: it is not called.
 	Gone func(id string)
 
-	// Matched is told that Transport.Match of a peer grew. Nil: nobody is told.
+	// Matched is called when Transport.Match of a peer grew. Nil: it is not called.
 	Matched func(id string)
 
 	// Handler answers RPCs of nodes. Peer returns the caller. Nil: every RPC is answered with 404.

@@ -27,15 +27,15 @@ func TestDatagramsBesideDeadNamesake(t *testing.T) {
 		a := open(t, n, 1, func(c *Config) {
 			c.Resolve = func(id string) (string, bool) { return nodeAt(2), id == nodeID(2) || id == nodeID(3) }
 		})
-		var heard atomic.Int32
-		open(t, n, 2, func(c *Config) { c.Noted = func(string, []byte) { heard.Add(1) } })
+		var arrived atomic.Int32
+		open(t, n, 2, func(c *Config) { c.Noted = func(string, []byte) { arrived.Add(1) } })
 		const sent = 100
 		for range sent {
 			a.Note(nodeID(2), []byte("you"))
 			a.Note(nodeID(3), []byte("the one before"))
 			time.Sleep(50 * time.Millisecond)
 		}
-		if got := heard.Load(); got != sent {
+		if got := arrived.Load(); got != sent {
 			t.Errorf("%d of %d datagrams came", got, sent)
 		}
 	})
@@ -286,7 +286,7 @@ func TestDatagramShowsThatSenderIsThere(t *testing.T) {
 		a.Note(nodeID(2), nil)
 		time.Sleep(10 * time.Millisecond)
 		if b.peers.Up(nodeID(1)) != nil || a.peers.Up(nodeID(2)) != nil {
-			t.Error("not heard of")
+			t.Error("not seen")
 		}
 		b.peers.Failed(nodeID(1), syscall.ECONNREFUSED)
 		c, err := b.dialer.Node(t.Context(), nodeID(1), peerconn.Datagrams)

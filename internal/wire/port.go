@@ -159,17 +159,17 @@ func (p *Port) CallAddr(ctx context.Context, addr, path string, body []byte) (id
 func (p *Port) Note(id string, note []byte) { p.datagrams.Send(id, note) }
 
 // LastError returns why the node id cannot be reached, and since when: the error of the last dial.
-// It is nil if nobody dialled, if the dial worked, or if the node was heard of since.
+// It is nil if nobody dialled, if the dial worked, or if the node was seen since.
 func (p *Port) LastError(id string) (since time.Time, err error) { return p.peers.LastError(id) }
 
 // HungUp reports whether the process of the node id is believed to be gone: its port refused the
-// last dial, it has not been heard of since, and no authenticated connection from it is open. It is
+// last dial, it has not been seen since, and no authenticated connection from it is open. It is
 // false for a node that was never dialled. This is evidence and no proof: a firewall that resets
 // everything looks the same, and so does a wrong address while the node says nothing.
 func (p *Port) HungUp(id string) bool { return p.peers.HungUp(id) }
 
 // Recheck closes all connections, except those for RPCs, of incarnations that Config.Fresh refuses
-// by now. RPCs are judged one by one: the caller is to hear why.
+// by now. RPCs are refused one by one, so that the caller learns why.
 func (p *Port) Recheck() {
 	for _, c := range p.conns.All() {
 		peer := c.Peer()

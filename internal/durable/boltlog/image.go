@@ -226,7 +226,7 @@ type element struct {
 	value []byte
 }
 
-// page reads a page with its overflow and takes note that it was reached.
+// page reads a page with its overflow and records that it was reached.
 func (im *image) page(id uint64) ([]element, uint16, error) {
 	if id < 2 || id >= im.pages {
 		return nil, 0, diskfile.Damaged("page %d is outside the file", id)

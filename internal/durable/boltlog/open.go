@@ -25,11 +25,11 @@ type Options struct {
 	Logger  *slog.Logger
 	InPlace func() error // asked after each write: whether Path still leads to the file; nil: it does
 
-	// OnFail is called once, on a goroutine of its own, at the first error. Nil: nobody is told.
+	// OnFail is called once, on a goroutine of its own, at the first error. Nil: it is not called.
 	OnFail func(error)
 
 	// OnClose is called by Close with the newest state on disk. stuck says that bbolt has panicked:
-	// it holds its lock of the file as long as the process lives. Nil: nobody is told.
+	// it holds its lock of the file as long as the process lives. Nil: it is not called.
 	OnClose func(s State, stuck bool)
 
 	// Fault is asked before each write, and its error is taken for the disk's: for tests. Nil:

@@ -24,7 +24,7 @@ type Snapshot struct {
 	State *os.File // its content
 }
 
-// Keep notes that f is at path, or will be in a moment. It owns f.
+// Keep records that f is at path, or will be in a moment. It owns f.
 func (p *Places) Keep(path string, f *os.File) {
 	if runtime.GOOS == "windows" { // which replaces no file that is open
 		_ = f.Close()
@@ -91,7 +91,7 @@ func (p *Places) Snapshot() *Snapshot {
 	return p.snap
 }
 
-// SetSnapshot notes which snapshot is the newest; nil: there is none. It owns the files.
+// SetSnapshot records which snapshot is the newest; nil: there is none. It owns the files.
 func (p *Places) SetSnapshot(s *Snapshot) {
 	p.mu.Lock()
 	old := p.snap

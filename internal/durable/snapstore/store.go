@@ -57,7 +57,7 @@ func Open(data string, places *diskfile.Places, logger *slog.Logger) (s *Store, 
 	return s, newest, nil
 }
 
-// keep notes that id is the newest snapshot.
+// keep records that id is the newest snapshot.
 func (s *Store) keep(id string) error {
 	if runtime.GOOS == "windows" { // which removes no file that is open
 		return nil

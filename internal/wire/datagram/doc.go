@@ -13,7 +13,7 @@
 //
 // One connection goes to each peer and one comes from it. The writer asks once a second whether the
 // peer is still there. The answer distinguishes a dead path from one on which nothing was lost: TCP
-// would be silent for minutes, and after the path is mended for as long again as it was cut.
+// would be silent for minutes. After the path works again it would be silent for as long again.
 //
 // Datagrams from a peer's older connection are handed out before those of its newer one, and none
 // of the older one afterwards.

@@ -12,13 +12,13 @@ type queue struct {
 	mu     sync.Mutex
 	frames []byte
 	count  int  // of frames
-	taken  bool // somebody sends, or is about to
+	taken  bool // a sender runs, or is about to
 	sent   chan struct{}
 }
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1), sent: make(chan struct{})} }
 
-// put adds a datagram, and drops the oldest if there is no room. It reports whether nobody sends
+// put adds a datagram, and drops the oldest if there is no room. It reports whether no sender runs
 // yet: the caller must then start a sender, which ends when rest returns true.
 func (q *queue) put(data []byte) (start bool) {
 	q.mu.Lock()
@@ -67,8 +67,8 @@ func (q *queue) nextSent() <-chan struct{} {
 	return q.sent
 }
 
-// tellSent notes that frames were sent.
-func (q *queue) tellSent() {
+// notifySent records that frames were sent.
+func (q *queue) notifySent() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	close(q.sent)

@@ -79,7 +79,7 @@ func (s *receivers) read(r *receiver) error {
 		if err != nil {
 			return err
 		}
-		s.cfg.Peers.Heard(r.id)
+		s.cfg.Peers.Observe(r.id)
 		asked, left := false, buf[:have+n]
 		for {
 			f, size, err := decodeFrame(left)

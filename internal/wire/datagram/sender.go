@@ -61,7 +61,7 @@ func (s *sender) run() {
 	}
 }
 
-// wait pauses after a dial that began at start and failed. If the peer is heard of meanwhile it is
+// wait pauses after a dial that began at start and failed. If the peer is seen meanwhile it is
 // probably back, and the pause ends. That does not happen twice in a row, because some peers reach
 // us and cannot be reached.
 func (s *sender) wait(start time.Time, limit time.Duration) {

@@ -18,7 +18,7 @@ type Service struct {
 	out map[string]*sender // by node ID
 }
 
-// New returns a Service. It connects to nobody before the first Send.
+// New returns a Service. It makes no connection before the first Send.
 func New(cfg Config) *Service {
 	return &Service{cfg: cfg, in: newReceivers(cfg), out: make(map[string]*sender)}
 }

@@ -57,7 +57,7 @@ func (w *writer) run() {
 		if _, err := w.c.Write(frames); err != nil {
 			return
 		}
-		w.queue.tellSent()
+		w.queue.notifySent()
 	}
 }
 
@@ -94,6 +94,6 @@ func (w *writer) listen() {
 		if _, err := w.c.Read(b[:]); err != nil || b[0] != frameHere || !w.answered() {
 			return
 		}
-		w.cfg.Peers.Heard(w.id)
+		w.cfg.Peers.Observe(w.id)
 	}
 }

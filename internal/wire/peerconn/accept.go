@@ -92,7 +92,7 @@ func (a *Acceptor) greet(c *Conn, p *pending) {
 		c.Close()
 		return
 	}
-	a.cfg.Peers.Heard(c.Peer().ID)
+	a.cfg.Peers.Observe(c.Peer().ID)
 	serve()
 }
 

@@ -42,7 +42,7 @@ func (c *Conn) Inbound() bool {
 	return c.inbound
 }
 
-// identify notes what the other end has proven to be.
+// identify records what the other end has proven to be.
 func (c *Conn) identify(peer peertls.Peer, protocol Protocol, inbound bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -43,7 +43,7 @@ type Dialer struct {
 // NewDialer returns a dialer.
 func NewDialer(cfg DialConfig) *Dialer { return &Dialer{cfg: cfg, hints: make(map[string]int)} }
 
-// Node connects to the node id, and notes in the peer table whether that worked. The error is a
+// Node connects to the node id, and records in the peer table whether that worked. The error is a
 // [DialError], or ErrClosed.
 func (d *Dialer) Node(ctx context.Context, id string, protocol Protocol) (*Conn, error) {
 	ctx, release, err := d.cfg.Life.Context(ctx)
@@ -63,7 +63,7 @@ func (d *Dialer) Node(ctx context.Context, id string, protocol Protocol) (*Conn,
 		return nil, &DialError{id, err}
 	}
 	if protocol != RPC {
-		d.cfg.Peers.Heard(id)
+		d.cfg.Peers.Observe(id)
 	}
 	return c, nil
 }

@@ -8,9 +8,9 @@
 //
 // # Failure detection
 //
-// [Table] keeps what connections tell of a peer: when it last answered, why the last dial failed,
-// and whether its port refused. A refused port proves that the process is not there, as far as the
-// address is right; anything else (a timeout, a reset, a closed connection) proves nothing.
+// [Table] keeps what connections show about a peer: when it last answered, why the last dial
+// failed, and whether its port refused. A refused port proves that the process is not there, as far
+// as the address is right; anything else (a timeout, a reset, a closed connection) proves nothing.
 // [Dialer.Probe] looks for that proof once a peer's connections have ended.
 //
 // # Bounds

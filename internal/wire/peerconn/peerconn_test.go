@@ -79,7 +79,7 @@ func TestThrottle(t *testing.T) {
 	})
 }
 
-// A failed dial makes a peer down until it is heard of.
+// A failed dial makes a peer down until it is seen.
 func TestTable(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for _, test := range []struct {
@@ -96,7 +96,7 @@ func TestTable(t *testing.T) {
 			p.Failed("a", refused)
 			p.Failed("a", context.DeadlineExceeded)
 		}, true, false, false, context.DeadlineExceeded},
-		{"refused and heard of", func(p *Table) { p.Failed("a", refused); p.Heard("a") }, false, false, false, nil},
+		{"refused and seen", func(p *Table) { p.Failed("a", refused); p.Observe("a") }, false, false, false, nil},
 		{"refused and answered", func(p *Table) { p.Failed("a", refused); p.Answered("a") }, false, false, false, nil},
 		{"refused and connected to us", func(p *Table) { p.enter("a"); p.Failed("a", refused) }, true, true, false, refused},
 	} {
@@ -110,7 +110,7 @@ func TestTable(t *testing.T) {
 			if (up != nil) != test.down || p.Refused("a") != test.refused || p.HungUp("a") != test.hungUp {
 				t.Errorf("down %v, refused %v, hung up %v", up != nil, p.Refused("a"), p.HungUp("a"))
 			}
-			if p.Heard("a"); up != nil {
+			if p.Observe("a"); up != nil {
 				<-up
 			}
 		})

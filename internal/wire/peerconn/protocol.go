@@ -31,8 +31,8 @@ type Service interface {
 	// Admit reports why a connection of the peer is refused. The peer gets the text.
 	Admit(peer peertls.Peer) error
 
-	// Take gets a connection before the peer hears that it is accepted. When the peer has been
-	// told, serve is called, on a goroutine of the connection's own. If it could not be told,
+	// Take gets a connection before the peer gets the answer that it is accepted. When the answer
+	// was sent, serve is called, on a goroutine of the connection's own. If it could not be sent,
 	// cancel is called instead and the connection is closed. Take must not block.
 	Take(c *Conn) (serve, cancel func())
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Table is what connections tell of the other nodes. Its methods may be called from several
+// Table is what connections show about the other nodes. Its methods may be called from several
 // goroutines at once, and for any node ID.
 type Table struct {
 	mu    sync.Mutex
@@ -16,11 +16,11 @@ type Table struct {
 type state struct {
 	contact time.Time // when it last answered
 
-	// Since the last dial failed and until it is heard of: closed when it is heard of. Else nil.
+	// Since the last dial failed and until it is seen: closed when it is seen. Else nil.
 	up      chan struct{}
 	refused bool      // its port refused that dial
 	err     error     // why that dial failed
-	since   time.Time // the first failed dial since it was last heard of
+	since   time.Time // the first failed dial since it was last seen
 
 	inbound int // authenticated connections from it
 }
@@ -38,8 +38,8 @@ func (t *Table) get(id string) *state {
 	return p
 }
 
-// heard needs mu.
-func (p *state) heard() {
+// observe needs mu.
+func (p *state) observe() {
 	p.refused, p.err = false, nil
 	if p.up != nil {
 		close(p.up)
@@ -47,23 +47,23 @@ func (p *state) heard() {
 	}
 }
 
-// Heard notes that the peer is reachable.
-func (t *Table) Heard(id string) {
+// Observe records that the peer is reachable: something came from it, or a dial worked.
+func (t *Table) Observe(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.get(id).heard()
+	t.get(id).observe()
 }
 
-// Answered notes that the peer has answered a request just now.
+// Answered records that the peer has answered a request just now.
 func (t *Table) Answered(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.get(id)
 	p.contact = time.Now()
-	p.heard()
+	p.observe()
 }
 
-// Failed notes that a dial to the peer failed, and why.
+// Failed records that a dial to the peer failed, and why.
 func (t *Table) Failed(id string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -79,7 +79,7 @@ func (t *Table) Failed(id string, err error) {
 }
 
 // Up returns nil if the peer is thought to be reachable. Otherwise it returns a channel that is
-// closed when the peer is heard of.
+// closed when the peer is seen.
 func (t *Table) Up(id string) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -97,7 +97,7 @@ func (t *Table) Contact(id string) time.Time {
 }
 
 // Refused reports whether the peer's port refused the last dial, so that its process is not there,
-// and the peer has not been heard of since.
+// and the peer has not been seen since.
 func (t *Table) Refused(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,7 +116,7 @@ func (t *Table) HungUp(id string) bool {
 }
 
 // LastError returns why the peer cannot be reached, and since when: the error of the last dial. It
-// is nil if nobody dialled, if the dial worked, or if the peer was heard of since.
+// is nil if nobody dialled, if the dial worked, or if the peer was seen since.
 func (t *Table) LastError(id string) (since time.Time, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -23,7 +23,7 @@ type Peer struct {
 	Notice      *Notice // not nil: the peer is no node, but the bearer of this death notice
 }
 
-// Notice says whose death a bearer may tell of. It may do nothing else.
+// Notice names the session whose death a bearer may report. The bearer may do nothing else.
 type Notice struct {
 	Node    string // the node ID
 	Session uint64 // never 0

@@ -45,10 +45,10 @@ type Node interface {
 	// Applied waits, for a bounded time, until this node has applied index.
 	Applied(index uint64) error
 
-	// Gone is told that the process of a peer is dead.
+	// Gone is called when the process of a peer is dead.
 	Gone(id string)
 
-	// Matched is told that Transport.Match of a peer grew.
+	// Matched is called when Transport.Match of a peer grew.
 	Matched(id string)
 }
 

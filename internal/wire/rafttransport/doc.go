@@ -27,7 +27,7 @@
 // An annotation travels with each AppendEntries and InstallSnapshot: the checksum of the sender's
 // log (package history), and whether the follower is to answer only when it has applied the commit.
 //
-// # What raft's traffic tells
+// # What raft's traffic shows
 //
 // The Transport also keeps what the node's own protocols need to know: how far a peer has confirmed
 // the log ([Transport.Match]), how far a leader has said that it is committed

@@ -39,7 +39,7 @@ func (h *holder) state() (over uint64, released <-chan struct{}) {
 // hold waits while a peer is down. round counts the failed dials since the call began.
 func (h *holder) hold(peer string, term uint64, round int) error {
 	if round > 1 {
-		// A peer that reaches us but cannot be reached is heard of again and again.
+		// A peer that reaches us but cannot be reached is seen again and again.
 		pause := make(chan struct{})
 		length := min(time.Duration(round)*50*time.Millisecond, 500*time.Millisecond)
 		timer := time.AfterFunc(length, func() { close(pause) })

@@ -31,7 +31,7 @@ func newProgress() *progress {
 	return &progress{matches: make(map[string]match), commits: make(map[string]commit), led: make(map[string]string)}
 }
 
-// confirmed notes that a follower has confirmed the end of req, and reports whether that is news.
+// confirmed records that a follower has confirmed the end of req, and reports whether that is news.
 func (p *progress) confirmed(id, incarnation string, req *raft.AppendEntriesRequest) (grew bool) {
 	now := match{req.PrevLogEntry, req.PrevLogTerm, req.Term, incarnation}
 	if n := len(req.Entries); n > 0 {
@@ -57,7 +57,7 @@ func (p *progress) match(id string, leader uint64) match {
 	return match{}
 }
 
-// leads notes which incarnation of a peer leads, and how far it says that the log is committed.
+// leads records which incarnation of a peer leads, and how far it says that the log is committed.
 func (p *progress) leads(id, incarnation string, committed uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

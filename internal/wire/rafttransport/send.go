@@ -13,7 +13,7 @@ import (
 const maxAppend = 2 << 20
 
 // AppendEntries implements raft.Transport. A bare heartbeat is always sent. A request that
-// replicates is held while the peer is down. It is no longer held when the peer is heard of, is no
+// replicates is held while the peer is down. It is no longer held when the peer is seen, is no
 // longer admitted or has a newer term, or when Release, Stop or Close is called.
 func (t *Transport) AppendEntries(
 	id raft.ServerID,
@@ -196,7 +196,7 @@ func (t *Transport) finish(peer string, term uint64, err error) error {
 	if err := plausible(t.cfg.Node, peer, term); err != nil {
 		return err
 	}
-	t.cfg.Peers.Heard(peer)
+	t.cfg.Peers.Observe(peer)
 	return nil
 }
 

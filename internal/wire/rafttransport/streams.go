@@ -75,7 +75,7 @@ func (s *streams) addInbound(id string, n int) int {
 	return p.inbound
 }
 
-// dialled notes which incarnation of a peer a dial has reached.
+// dialled records which incarnation of a peer a dial has reached.
 func (s *streams) dialled(id, incarnation string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +89,7 @@ func (s *streams) incarnation(id string) string {
 	return s.get(id).dialled
 }
 
-// broke notes that a connection to a peer broke.
+// broke records that a connection to a peer broke.
 func (s *streams) broke(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

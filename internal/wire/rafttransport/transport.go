@@ -124,7 +124,7 @@ func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 
 // Release says that this node no longer leads in the given term. Held calls of it, or of an earlier
 // term, end with ErrReleased, and later ones are not held. Call it when raft's LeaderCh says so:
-// raft has then told replication to stop, and does not start it again.
+// raft has then stopped replication, and does not start it again.
 func (t *Transport) Release(term uint64) { t.holder.release(term) }
 
 // Contact returns when a peer last answered an AppendEntries or a call of ours; zero if it never
@@ -132,7 +132,7 @@ func (t *Transport) Release(term uint64) { t.holder.release(term) }
 func (t *Transport) Contact(id string) time.Time { return t.cfg.Peers.Contact(id) }
 
 // Refused reports whether the port of a peer refused the last dial, so that its process is not
-// there, and the peer has not been heard of since.
+// there, and the peer has not been seen since.
 func (t *Transport) Refused(id string) bool { return t.cfg.Peers.Refused(id) }
 
 // Match returns index and term of the last entry that a peer has confirmed to have to this node as

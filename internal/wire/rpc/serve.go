@@ -11,7 +11,7 @@ import (
 // handle answers one call. It is among the goroutines that Life.Wait waits for.
 func (s *Service) handle(w http.ResponseWriter, r *http.Request) {
 	caller := callerOf(r.Context())
-	s.cfg.Peers.Heard(caller.ID) // it may have been out of reach since its connection was made
+	s.cfg.Peers.Observe(caller.ID) // it may have been out of reach since its connection was made
 	if !s.cfg.Life.Enter() {
 		http.Error(w, peerconn.ErrClosed.Error(), http.StatusServiceUnavailable)
 		return

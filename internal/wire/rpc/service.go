@@ -26,7 +26,7 @@ type Config struct {
 	Peers   *peerconn.Table  // learns of callers and of answers
 	Handler http.Handler     // answers calls
 	Timeout time.Duration    // of the pings that look whether a connection still lives
-	Logger  *slog.Logger     // gets what net/http has to say
+	Logger  *slog.Logger     // gets the messages of net/http
 
 	// DeathNotice is called for the bearer of a death notice. Nil: death notices are refused.
 	DeathNotice func(ctx context.Context, node string, session uint64) error
