@@ -1,14 +1,32 @@
-// Package codec writes and reads the small binary messages of the project: what is in the log, in snapshots, in notes and in calls. All of
-// it is authenticated before it is read.
 package codec
 
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 )
 
-// ErrMalformed is the one complaint of Decoder: the bytes are authenticated before they are decoded, so details help nobody.
+// ErrMalformed is the error of [Decoder.End] for everything but versions. It has no details: the
+// bytes were authenticated before, so a correct program wrote them or none did.
 var ErrMalformed = errors.New("malformed encoding")
+
+// VersionError says that a message has a format that this program does not know.
+type VersionError struct {
+	Got    byte // the version of the message
+	Newest byte // the newest version that this program knows
+}
+
+// Error names both versions.
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("version %d of a format is not known, the newest known one is %d", e.Got, e.Newest)
+}
+
+// Is makes a VersionError an ErrMalformed for those who do not care.
+func (e *VersionError) Is(target error) bool { return target == ErrMalformed }
+
+// Skippable reports whether a reader that does not know a kind of record may skip the record. It
+// may skip odd kinds.
+func Skippable(kind uint64) bool { return kind&1 == 1 }
 
 // Encoder appends to B: integers as varints, strings and byte slices behind their lengths.
 type Encoder struct {
@@ -24,13 +42,13 @@ func (e *Encoder) Uint(v uint64) { e.B = binary.AppendUvarint(e.B, v) }
 // Int appends a signed integer.
 func (e *Encoder) Int(v int64) { e.B = binary.AppendVarint(e.B, v) }
 
-// Bytes appends bytes and how many they are.
+// Bytes appends the length of v, and v.
 func (e *Encoder) Bytes(v []byte) { e.Uint(uint64(len(v))); e.B = append(e.B, v...) }
 
-// String appends a text and its length.
+// String appends the length of v, and v.
 func (e *Encoder) String(v string) { e.Uint(uint64(len(v))); e.B = append(e.B, v...) }
 
-// Bool appends a yes or a no.
+// Bool appends the byte 1 or 0.
 func (e *Encoder) Bool(v bool) {
 	if v {
 		e.Byte(1)
@@ -39,11 +57,27 @@ func (e *Encoder) Bool(v bool) {
 	e.Byte(0)
 }
 
-// Decoder reads what Encoder wrote. After the first fault every read gives a zero value, Bad is true, and End
-// tells of it. B is what is left.
+// Nest appends what f writes, behind its length. A reader finds the end even if a later version of
+// f writes more.
+func (e *Encoder) Nest(f func(*Encoder)) {
+	var inner Encoder
+	f(&inner)
+	e.Bytes(inner.B)
+}
+
+// Record appends a record of some kind: the kind, and what f writes, nested.
+func (e *Encoder) Record(kind uint64, f func(*Encoder)) {
+	e.Uint(kind)
+	e.Nest(f)
+}
+
+// Decoder reads what Encoder wrote. After the first fault every read returns a zero value, Bad is
+// true, and End returns an error.
 type Decoder struct {
 	B   []byte // what is left to read
 	Bad bool   // a read failed, or the caller found a value wrong
+
+	version *VersionError // why it is bad; nil: it is malformed
 }
 
 // Byte reads one byte.
@@ -57,11 +91,23 @@ func (d *Decoder) Byte() byte {
 	return v
 }
 
+// Version reads the version of a format, from 1 to newest. For any other version End returns a
+// [VersionError].
+func (d *Decoder) Version(newest byte) byte {
+	v := d.Byte()
+	if !d.Bad && (v == 0 || v > newest) {
+		d.fail()
+		d.version = &VersionError{Got: v, Newest: newest}
+		return 0
+	}
+	return v
+}
+
 // Uint reads an unsigned integer.
 func (d *Decoder) Uint() uint64 {
 	v, n := binary.Uvarint(d.B)
 	if n <= 0 {
-		d.Bad, d.B = true, nil
+		d.fail()
 		return 0
 	}
 	d.B = d.B[n:]
@@ -72,7 +118,7 @@ func (d *Decoder) Uint() uint64 {
 func (d *Decoder) Int() int64 {
 	v, n := binary.Varint(d.B)
 	if n <= 0 {
-		d.Bad, d.B = true, nil
+		d.fail()
 		return 0
 	}
 	d.B = d.B[n:]
@@ -83,7 +129,7 @@ func (d *Decoder) Int() int64 {
 func (d *Decoder) Bytes() []byte {
 	n := d.Uint()
 	if d.Bad || n > uint64(len(d.B)) {
-		d.Bad, d.B = true, nil
+		d.fail()
 		return nil
 	}
 	v := d.B[:n:n]
@@ -94,27 +140,69 @@ func (d *Decoder) Bytes() []byte {
 // String reads a text.
 func (d *Decoder) String() string { return string(d.Bytes()) }
 
-// Bool reads a yes or a no.
+// Bool reads a boolean. Any other byte than 0 and 1 is a fault.
 func (d *Decoder) Bool() bool {
 	v := d.Byte()
 	d.Bad = d.Bad || v > 1
 	return v == 1
 }
 
-// Count reads the length of a list whose elements take at least one byte each.
+// Count reads the length of a list whose elements take at least one byte each. It is a fault if not
+// that many bytes are left, so the caller may allocate as many elements.
 func (d *Decoder) Count() int {
 	n := d.Uint()
 	if d.Bad || n > uint64(len(d.B)) {
-		d.Bad, d.B = true, nil
+		d.fail()
 		return 0
 	}
 	return int(n)
 }
 
+// Nest returns a Decoder for what Encoder.Nest wrote. The caller must call End or EndOpen of that
+// one too.
+func (d *Decoder) Nest() *Decoder {
+	b := d.Bytes()
+	return &Decoder{B: b, Bad: d.Bad}
+}
+
+// Record reads the kind of a record, and returns a Decoder for its body, as Nest does. A caller
+// that does not know the kind calls Unknown.
+func (d *Decoder) Record() (kind uint64, body *Decoder) {
+	kind = d.Uint()
+	return kind, d.Nest()
+}
+
+// Unknown says that the caller does not know a kind of record. That is a fault unless the kind is
+// [Skippable].
+func (d *Decoder) Unknown(kind uint64) { d.Bad = d.Bad || !Skippable(kind) }
+
+// More reports whether anything is left to read. It is false after a fault. A field that a later
+// version has added at the end is read only if there is more:
+//
+//	if d.More() {
+//		m.Added = d.Uint()
+//	}
+func (d *Decoder) More() bool { return !d.Bad && len(d.B) > 0 }
+
 // End returns an error if a read failed or bytes are left over.
 func (d *Decoder) End() error {
-	if d.Bad || len(d.B) > 0 {
+	if !d.Bad && len(d.B) > 0 {
+		return ErrMalformed
+	}
+	return d.EndOpen()
+}
+
+// EndOpen returns an error if a read failed. Bytes that are left over are fields of a later
+// version, which this program can do without.
+func (d *Decoder) EndOpen() error {
+	switch {
+	case d.version != nil:
+		return d.version
+	case d.Bad:
 		return ErrMalformed
 	}
 	return nil
 }
+
+// fail makes every later read fail.
+func (d *Decoder) fail() { d.Bad, d.B = true, nil }

@@ -35,14 +35,14 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// Whatever the bytes are, nothing panics, and no list is taken for longer than what is left.
+// Whatever the bytes are, nothing panics, and no list is longer than what is left.
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3}, []byte{200, 1, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, ops, b []byte) {
 		d := Decoder{B: b}
 		for _, op := range ops {
 			before := len(d.B)
-			switch op % 7 {
+			switch op % 11 {
 			case 0:
 				d.Byte()
 			case 1:
@@ -60,6 +60,19 @@ func FuzzDecoder(f *testing.F) {
 			case 6:
 				if n := d.Count(); n > before {
 					t.Errorf("a list of %d in %d bytes", n, before)
+				}
+			case 7:
+				d.Version(2)
+			case 8:
+				if n := d.Nest(); !bytes.Contains(b, n.B) || n.Bad != d.Bad {
+					t.Error("a nested message from elsewhere")
+				}
+			case 9:
+				kind, _ := d.Record()
+				d.Unknown(kind)
+			case 10:
+				if d.More() != (d.End() != nil && d.EndOpen() == nil) {
+					t.Error("More and End disagree")
 				}
 			}
 			if len(d.B) > before {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
 )
 
 func TestLock(t *testing.T) {
@@ -181,7 +182,10 @@ func appendForEver(t *testing.T, path string) {
 func BenchmarkStoreLog(b *testing.B) {
 	e := func(i int) *raft.Log { return entry(uint64(i)+1, 1, 4<<10) }
 	b.Run("raft-boltdb", func(b *testing.B) {
-		s, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(b.TempDir(), logName), BoltOptions: boltOptions()})
+		s, err := raftboltdb.New(raftboltdb.Options{
+			Path:        filepath.Join(b.TempDir(), logName),
+			BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+		})
 		must(b, err)
 		defer s.Close()
 		benchmarkStore(b, s, e)
@@ -198,26 +202,4 @@ func benchmarkStore(b *testing.B, s raft.LogStore, e func(int) *raft.Log) {
 	for i := 0; b.Loop(); i++ {
 		must(b, s.StoreLog(&raft.Log{Index: uint64(i) + 1, Term: 1, Data: data}))
 	}
-}
-
-// BenchmarkOpenLog checks and opens a log of 1024 entries of 4 KiB.
-func BenchmarkOpenLog(b *testing.B) {
-	d := lock(b, b.TempDir())
-	l := openTestLog(b, d, true)
-	for i := uint64(0); i < 16; i++ {
-		must(b, l.StoreLogs(entries(64*i+1, 64*i+64, 1, 4<<10)))
-	}
-	must(b, l.Close())
-	path := filepath.Join(d.Path(), logName)
-	b.Run("check", func(b *testing.B) {
-		for b.Loop() {
-			_, err := inspect(path)
-			must(b, err)
-		}
-	})
-	b.Run("open", func(b *testing.B) {
-		for b.Loop() {
-			must(b, openTestLog(b, d, false).Close())
-		}
-	})
 }

@@ -1,34 +1,38 @@
-// Package durable keeps what a node must not forget: its raft log, its term and
-// vote, its snapshots, and a few small files. It is hashicorp/raft-boltdb/v2 and
-// raft's file snapshots with the following faults mended from outside, without a fork:
+// Package durable keeps what a node must not forget: its raft log, its term and vote, its
+// snapshots, and a few small files, in one data directory.
 //
-//   - Damage is noticed. Every entry carries a checksum, and the file is checked as a
-//     whole before bbolt maps it, which panics or reads wrong data otherwise. A damaged
-//     directory is refused with a [DamagedError]; it is never repaired by guessing,
-//     because a voter that forgot may vote twice.
-//   - Term and vote are one record, so that a crash between the two writes cannot leave
-//     a vote that was never given (hashicorp/raft issue 661).
-//   - A disk error ends this raft instance and nothing else. raft answers it with a
-//     panic, which would end the host program.
-//   - A snapshot that conflicts with the log replaces it (hashicorp/raft issue 697).
+// # Parts
+//
+//	Dir        the directory: its lock, small files, rights, and whether everything is in its place
+//	Log        raft's log and stable store. It is boltlog.Log; nothing else here knows bbolt
+//	snapshots  raft's snapshot store. It is snapstore.Store; nothing else here knows its files
+//	View       a directory for a reader that changes nothing
+//	diskfile   checksums, files that survive a crash, files that are kept open
+//
+// raft sees a log only as a raft.LogStore and a raft.StableStore, and snapshots only as a
+// raft.SnapshotStore. [Dir.OpenLog] and [Dir.OpenSnapshots] are the two places where a Dir builds
+// them. Another log in front of the one on bbolt would be built in OpenLog.
+//
+// # Guarantees
+//
+//   - Damage is noticed, and a damaged directory is refused with a [DamagedError]. It is never
+//     repaired by guessing, because a voter that forgot may vote twice.
+//   - A log of this process is never read with less in it than was reported as written.
+//   - A write to a file that was deleted or replaced under the process is not reported as done.
+//     What was deleted can be written anew from what the process has open ([Dir.Restore]).
+//   - A disk error ends this run of raft and nothing else.
 //
 // # What is on disk
 //
 //	lock         empty; locked while the directory is in use
-//	raft.db      bbolt file of raft-boltdb: bucket "logs" (entries, and one trailer
-//	             record under the highest key), bucket "conf" (one vote record)
-//	snapshots/   raft's file snapshots, each with a preamble before the content
-//	applied      how far the log was applied, see [Mark]; not synced
+//	raft.db      the log, see package boltlog
+//	snapshots/   raft's file snapshots, see package snapstore
+//	applied      how far the log was applied, see Mark; not synced
 //	set-aside-*  what SetAside has moved out of the way
-//	other files  written by [Dir.WriteFile], each with a checksum
+//	other files  written by Dir.WriteFile, each with a checksum
 //
-// # How staleness is noticed
+// # Flow at start
 //
-// Checksums do not notice a page that was right once. A flipped bit in a page number can
-// lead to an older version of a page, which bbolt leaves in its free pages, and so to a
-// log that lacks its newest entries and is consistent in itself. Hence entries are chained (each
-// holds the checksum of the one before), the trailer names the last one, and trailer
-// and vote record each name the bbolt transaction that wrote them and the one that
-// wrote the other. The newer of the two must be the transaction that bbolt's meta page
-// names, which has a checksum of its own: nothing older can take its place.
+//	Lock ─► ReadFile(identity) ─► OpenLog (checked as a whole) ─► OpenSnapshots (checked; the log is
+//	made to fit) ─► raft
 package durable

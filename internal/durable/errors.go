@@ -1,6 +1,25 @@
 package durable
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
+)
+
+type (
+	// DamagedError says that a file or directory does not hold what this package wrote, or that it
+	// is missing beside others that need it. Nothing has been changed.
+	DamagedError = diskfile.DamagedError
+
+	// MovedError says that a path does not lead to what this process has open there: it was
+	// deleted, renamed or replaced under the running process.
+	MovedError = diskfile.MovedError
+)
+
+// ErrRestart says that raft must be started again, with a log and a snapshot store that are opened
+// again. Nothing is wrong with the disk. See [GuardSnapshots].
+var ErrRestart = snapstore.ErrRestart
 
 // InUseError says that another process, or another [Dir] of this one, holds the directory.
 type InUseError struct {
@@ -13,28 +32,4 @@ func (e *InUseError) Permanent() bool { return true }
 // Error names the directory.
 func (e *InUseError) Error() string {
 	return fmt.Sprintf("%s is in use by another process", e.Path)
-}
-
-// DamagedError says that a file or directory does not hold what this package wrote, or
-// that it is missing beside others that need it. Nothing has been changed.
-type DamagedError struct {
-	Path   string // the file or directory that is damaged
-	Reason string // what is wrong with it
-}
-
-// Permanent says that trying again would not change it.
-func (e *DamagedError) Permanent() bool { return true }
-
-// Error names the file, what is wrong and the remedy.
-func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%s is damaged: %s; remove the node's data directory: the node then joins again as a new one and gets everything from the others", e.Path, e.Reason)
-}
-
-// damage is a finding of a checker that does not know the file's name.
-type damage struct{ reason string }
-
-func (d *damage) Error() string { return d.reason }
-
-func damaged(format string, args ...any) error {
-	return &damage{fmt.Sprintf(format, args...)}
 }

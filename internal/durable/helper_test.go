@@ -1,7 +1,6 @@
 package durable
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +11,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
+)
+
+// The keys of raft's stable store.
+const (
+	keyTerm      = "CurrentTerm"
+	keyVoteTerm  = "LastVoteTerm"
+	keyCandidate = "LastVoteCand"
 )
 
 // memDir is an empty directory in memory where the system has one: these tests sync a lot.
@@ -47,7 +53,11 @@ func openTestLog(t testing.TB, d *Dir, create bool) *Log {
 
 func entry(index, term uint64, size int) *raft.Log {
 	r := rand.New(rand.NewPCG(index, term))
-	e := &raft.Log{Index: index, Term: term, Type: []raft.LogType{raft.LogCommand, raft.LogNoop, raft.LogBarrier}[index%3]}
+	e := &raft.Log{
+		Index: index,
+		Term:  term,
+		Type:  []raft.LogType{raft.LogCommand, raft.LogNoop, raft.LogBarrier}[index%3],
+	}
 	for range size {
 		e.Data = append(e.Data, byte(r.Uint32()))
 	}
@@ -149,7 +159,3 @@ func fileBytes(t testing.TB, path string) []byte {
 	must(t, err)
 	return b
 }
-
-func verifyImage(b []byte) (*contents, error) { return checkFile(fileReader(b), int64(len(b))) }
-
-func fileReader(b []byte) *bytes.Reader { return bytes.NewReader(b) }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile takes an exclusive lock that ends with the process. It reports false when
-// somebody else has it.
+// lockFile takes an exclusive lock that ends with the process. It returns false if another holder
+// has it.
 func lockFile(f *os.File) (bool, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -27,8 +27,8 @@ func lockFile(f *os.File) (bool, error) {
 	}
 }
 
-// writable asks the system whether this process may write to a directory: its mode, its owner, and how it is mounted say so. It
-// does not say whether there is room.
+// writable asks the system whether this process may write to a directory. Its mode, its owner and
+// how it is mounted decide. Whether there is room is another question.
 func writable(dir string) error {
 	err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 	if err != nil {
@@ -37,7 +37,8 @@ func writable(dir string) error {
 	return nil
 }
 
-// deleted reports whether an open file has no name any more, as opposed to another name.
+// deleted reports whether an open file has no name any more. A file that was moved has another
+// name.
 func deleted(f *os.File) bool {
 	fi, err := f.Stat()
 	if err != nil {

@@ -4,13 +4,12 @@ package durable
 
 import "os"
 
-// lockFile takes no lock: this system has no lock in golang.org/x/sys/unix that ends
-// with the process. Two processes on one directory are then stopped only when the
-// second opens the log, by bbolt's own lock.
+// lockFile takes no lock: this system has no lock in golang.org/x/sys/unix that ends with the
+// process. bbolt's own lock then stops a second process on the directory, when that opens the log.
 func lockFile(*os.File) (bool, error) { return true, nil }
 
-// writable: this system is not asked. The next write says it.
+// writable does not ask this system. The next write shows it.
 func writable(string) error { return nil }
 
-// deleted: this system does not say it.
+// deleted is false: this system does not say it.
 func deleted(*os.File) bool { return false }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 	"github.com/hashicorp/raft"
 )
 
@@ -32,7 +34,8 @@ func keptDir(t *testing.T) (*Dir, *Log, state) {
 	return d, l, all(t, l)
 }
 
-// TestRestore: whatever is deleted under the process is noticed, named, and written anew as it was; what is in the place of it is not touched.
+// TestRestore: a file that is deleted under the process is noticed, named, and written anew as it
+// was. Something else in its place is not changed.
 func TestRestore(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -45,7 +48,9 @@ func TestRestore(t *testing.T) {
 		{"log", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, logName))) }, logName, false, true, false},
 		{"small file", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, "node"))) }, "node", false, true, false},
 		{"snapshots", func(t *testing.T, d *Dir) { must(t, os.RemoveAll(filepath.Join(d.path, snapsName))) }, "", false, true, false},
-		{"part of a snapshot", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.places.snapshot().dir, metaName))) }, metaName, false, true, false},
+		{"part of a snapshot", func(t *testing.T, d *Dir) {
+			must(t, os.Remove(filepath.Join(d.places.Snapshot().Dir, snapstore.MetaName)))
+		}, snapstore.MetaName, false, true, false},
 		{"directory", func(t *testing.T, d *Dir) { must(t, os.RemoveAll(d.path)) }, "data", true, true, false},
 		{"directory moved", func(t *testing.T, d *Dir) { must(t, os.Rename(d.path, d.path+"2")) }, "data", true, true, true},
 		{"directory replaced", func(t *testing.T, d *Dir) {
@@ -63,10 +68,10 @@ func TestRestore(t *testing.T) {
 			must(t, os.Rename(path+"2", path))
 		}, logName, false, false, true},
 		{"snapshot replaced", func(t *testing.T, d *Dir) {
-			path := filepath.Join(d.places.snapshot().dir, stateName)
+			path := filepath.Join(d.places.Snapshot().Dir, snapstore.StateName)
 			put(t, path+"2", fileBytes(t, path))
 			must(t, os.Rename(path+"2", path))
-		}, stateName, false, false, true},
+		}, snapstore.StateName, false, false, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d, l, want := keptDir(t)
@@ -74,7 +79,8 @@ func TestRestore(t *testing.T) {
 			test.do(t, d)
 			err := d.Check()
 			moved, ok := errors.AsType[*MovedError](err)
-			if !ok || moved.Missing != test.missing || moved.Dir != test.dir || !strings.HasSuffix(moved.Path, test.says) {
+			if !ok || moved.Missing != test.missing || moved.Dir != test.dir ||
+				!strings.HasSuffix(moved.Path, test.says) {
 				t.Fatalf("Check says %#v", err)
 			}
 			must(t, l.Close())
@@ -110,7 +116,7 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// TestNamelessFile: no write to a file without a name is reported as done, whenever that was deleted.
+// TestNamelessFile: no write to a deleted file is reported as done.
 func TestNamelessFile(t *testing.T) {
 	for op, write := range map[string]func(l *Log) error{
 		"store entries":  func(l *Log) error { return l.StoreLog(entry(2, 1, 10)) },
@@ -124,7 +130,7 @@ func TestNamelessFile(t *testing.T) {
 			l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
 			must(t, err)
 			must(t, l.StoreLog(entry(1, 1, 10)))
-			must(t, os.Remove(l.path))
+			must(t, os.Remove(l.Path()))
 			err = l.Run(func() error { return write(l) })
 			if _, ok := errors.AsType[*MovedError](err); !ok || !strings.Contains(err.Error(), op) {
 				t.Errorf("the write says %v", err)
@@ -137,31 +143,34 @@ func TestNamelessFile(t *testing.T) {
 	}
 }
 
-// TestReopenedLogHoldsAll: a log that holds less than this process has written to it, although each of its pages is right, is not taken.
+// TestReopenedLogHoldsAll: a log that holds less than this process has written is refused, even if
+// each of its pages is right.
 func TestReopenedLogHoldsAll(t *testing.T) {
 	d := lock(t, memDir(t))
 	l := openTestLog(t, d, true)
 	must(t, l.StoreLogs(entries(1, 5, 1, 10)))
 	must(t, l.Close())
 	l = openTestLog(t, d, false)
-	before := fileBytes(t, l.path) // as a disk that takes writes and forgets them
+	before := fileBytes(t, l.Path()) // as on a disk that takes writes and forgets them
 	must(t, l.StoreLog(entry(6, 1, 10)))
 	must(t, l.Close())
-	if _, err := verifyImage(before); err != nil {
-		t.Fatalf("the older state is not right in itself, this shows nothing: %v", err)
+	older := filepath.Join(memDir(t), logName)
+	put(t, older, before)
+	if _, err := boltlog.Read(older, nil); err != nil {
+		t.Fatalf("the older state is not right in itself, so this test shows nothing: %v", err)
 	}
-	after := fileBytes(t, l.path)
-	overwrite(t, l.path, before)
+	after := fileBytes(t, l.Path())
+	overwrite(t, l.Path(), before)
 	_, err := d.OpenLog(LogOptions{})
-	isDamaged(t, err, l.path)
+	isDamaged(t, err, l.Path())
 	if !strings.Contains(err.Error(), "this process has written") {
 		t.Error(err)
 	}
-	overwrite(t, l.path, after)
+	overwrite(t, l.Path(), after)
 	diff(t, uint64(6), all(t, openTestLog(t, d, false)).Last)
 }
 
-// overwrite changes what a file holds, and not which file it is.
+// overwrite changes the content of a file, and keeps the file itself.
 func overwrite(t *testing.T, path string, b []byte) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
@@ -170,14 +179,16 @@ func overwrite(t *testing.T, path string, b []byte) {
 	must(t, errors.Join(err, f.Close()))
 }
 
-// TestReopenAfterPanic: bbolt keeps its lock of the file when it panics, and the same process could never open that again.
+// TestReopenAfterPanic: bbolt keeps its lock of the file when it panics. The same process must
+// still be able to open the log again.
 func TestReopenAfterPanic(t *testing.T) {
 	d := lock(t, memDir(t))
 	failed := make(chan error, 1)
-	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
+	f := &faulty{panics: true}
+	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, wrap: f.wrap})
 	must(t, err)
 	must(t, l.StoreLogs(entries(1, 5, 1, 10)))
-	l.store = &faulty{boltStore: l.store, panics: true}
+	f.armed = true
 	err = l.Run(func() error { return l.StoreLog(entry(6, 1, 10)) })
 	if err == nil || !strings.Contains(err.Error(), "bbolt") {
 		t.Fatal(err)
@@ -190,7 +201,7 @@ func TestReopenAfterPanic(t *testing.T) {
 	must(t, d.Check())
 }
 
-// TestSecondProcessWithoutLock: whoever finds no lock file finds the log locked.
+// TestSecondProcessWithoutLock: a process that finds no lock file finds the log locked.
 func TestSecondProcessWithoutLock(t *testing.T) {
 	d, _, _ := keptDir(t)
 	must(t, os.Remove(filepath.Join(d.path, lockName)))
@@ -210,7 +221,7 @@ func TestSecondProcessWithoutLock(t *testing.T) {
 	}
 }
 
-// TestSnapshotsAreFollowed: the newest snapshot is the one that is looked for, also while older ones go.
+// TestSnapshotsAreFollowed: Check looks at the newest snapshot, also while older ones are removed.
 func TestSnapshotsAreFollowed(t *testing.T) {
 	d, l, _ := keptDir(t)
 	snaps, err := d.OpenSnapshots(l, nil)
@@ -224,12 +235,12 @@ func TestSnapshotsAreFollowed(t *testing.T) {
 		must(t, sink.Close())
 		must(t, d.Check())
 	}
-	if got := d.places.snapshot().dir; !strings.Contains(filepath.Base(got), "3-14-") {
+	if got := d.places.Snapshot().Dir; !strings.Contains(filepath.Base(got), "3-14-") {
 		t.Errorf("the newest is %s", got)
 	}
 }
 
-// testTransport is one, which raft wants for the names of a snapshot's peers.
+// testTransport is a transport, which raft needs to encode the names of a snapshot's peers.
 func testTransport() raft.Transport {
 	_, trans := raft.NewInmemTransport("x")
 	return trans

@@ -6,14 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 )
 
-// Everything in the directory is for this process's user alone: directories have mode 0700 and files 0600, whatever the umask is and
-// whatever a copy or a backup has made of them.
+// Everything in the directory is for this process's user alone. Directories have mode 0700 and
+// files 0600, whatever the umask is and whatever a copy or a backup has made of them.
 
-// MakePrivate takes the rights of group and others from the log, the snapshots and the small files, and from the directory itself
-// if nothing else is in it. It returns what still has such rights because they could not be taken.
+// MakePrivate takes the rights of group and others from the log, the snapshots and the small files,
+// and from the directory itself if nothing else is in it. It returns what still has such rights
+// because they could not be taken.
 func (d *Dir) MakePrivate() (exposed []string, err error) {
 	if runtime.GOOS == "windows" {
 		return nil, nil // there are no such rights
@@ -24,8 +24,8 @@ func (d *Dir) MakePrivate() (exposed []string, err error) {
 	}
 	foreign := false
 	for _, e := range entries {
-		path := filepath.Join(d.path, e.Name())
-		if !ours(path, e) {
+		path := d.join(e.Name())
+		if !ours(d.path, e) {
 			foreign = true
 			continue
 		}
@@ -57,25 +57,15 @@ func (d *Dir) MakePrivate() (exposed []string, err error) {
 }
 
 // ours reports whether an entry of the data directory is one that this package has made.
-func ours(path string, e fs.DirEntry) bool {
+func ours(dir string, e fs.DirEntry) bool {
 	switch e.Name() {
 	case lockName, logName, snapsName, markName:
 		return true
 	}
-	if e.IsDir() && strings.HasPrefix(e.Name(), asidePrefix) {
-		return true
+	if e.IsDir() {
+		return isAside(e.Name())
 	}
-	if !e.Type().IsRegular() {
-		return false
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	head := make([]byte, len(fileMagic))
-	_, err = f.Read(head)
-	return err == nil && string(head) == fileMagic
+	return e.Type().IsRegular() && isSmallFile(dir, e.Name())
 }
 
 // private takes the rights of group and others from one file or directory. Links are left alone.

@@ -17,11 +17,12 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
+	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// fsm keeps the commands that it was given. It belongs to raft's goroutine for the FSM;
-// tests look at it when that has ended, or in a bubble that is idle.
+// fsm keeps the commands that it gets. It belongs to raft's goroutine for the FSM. Tests look at it
+// when that has ended, or in a bubble that is idle.
 type fsm struct{ data []byte }
 
 func (f *fsm) Apply(e *raft.Log) any { f.data = append(f.data, e.Data...); return nil }
@@ -65,19 +66,30 @@ func start(t *testing.T, id string, logs raft.LogStore, stable raft.StableStore,
 	return n
 }
 
-// delayed takes time, without which a livelock would stop the bubble's clock.
+// delayed takes time for each request. Otherwise a livelock would stop the bubble's clock.
 type delayed struct{ *raft.InmemTransport }
 
 func (d delayed) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
-func (d delayed) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (d delayed) AppendEntries(
+	id raft.ServerID,
+	to raft.ServerAddress,
+	req *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse,
+) error {
 	<-time.After(time.Millisecond)
 	return d.InmemTransport.AppendEntries(id, to, req, resp)
 }
 
-func (d delayed) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, r io.Reader) error {
+func (d delayed) InstallSnapshot(
+	id raft.ServerID,
+	to raft.ServerAddress,
+	req *raft.InstallSnapshotRequest,
+	resp *raft.InstallSnapshotResponse,
+	r io.Reader,
+) error {
 	<-time.After(100 * time.Millisecond)
 	return d.InmemTransport.InstallSnapshot(id, to, req, resp, r)
 }
@@ -89,13 +101,22 @@ func voters(ids ...string) (c raft.Configuration) {
 	return c
 }
 
-// TestVoteHole: raft stores the term of a vote and its candidate in two writes. After a
-// crash between them, bare raft-boltdb holds a vote that was never given, and raft repeats
-// it without looking at the candidate's log (hashicorp/raft issue 661).
+// TestVoteHole: raft stores the term of a vote and its candidate in two writes. After a crash
+// between them, bare raft-boltdb holds a vote that was never given, and raft repeats it without
+// looking at the candidate's log (hashicorp/raft issue 661).
 func TestVoteHole(t *testing.T) {
 	// The node voted for y in term 5, and crashes in the middle of its vote for z in term 6.
 	vote := func(t *testing.T, logs raft.LogStore, stable raft.StableStore) {
-		must(t, logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(voters("x", "y", "z"))}))
+		must(t,
+			logs.StoreLog(
+				&raft.Log{
+					Index: 1,
+					Term:  1,
+					Type:  raft.LogConfiguration,
+					Data:  raft.EncodeConfiguration(voters("x", "y", "z")),
+				},
+			),
+		)
 		must(t, logs.StoreLogs(entries(2, 101, 5, 5)))
 		must(t, stable.SetUint64([]byte(keyTerm), 5))
 		must(t, stable.SetUint64([]byte(keyVoteTerm), 5))
@@ -128,7 +149,7 @@ func TestVoteHole(t *testing.T) {
 		must(t, err)
 		defer s.Close()
 		if !granted(t, s, s) {
-			t.Error("raft has mended this: no vote for a log that is 100 entries short")
+			t.Error("raft has fixed this: no vote for a log that is 100 entries short")
 		}
 	})
 	t.Run("durable", func(t *testing.T) {
@@ -144,8 +165,8 @@ func TestVoteHole(t *testing.T) {
 	})
 }
 
-// TestSnapshotLivelock: a follower whose log conflicts with the snapshot that it is sent. Bare
-// raft keeps the log, refuses what follows and is sent the snapshot for ever (hashicorp/raft issue 697).
+// TestSnapshotLivelock: the log of a follower conflicts with the snapshot that it gets. Bare raft
+// keeps the log, refuses what follows and gets the snapshot for ever (hashicorp/raft issue 697).
 func TestSnapshotLivelock(t *testing.T) {
 	conf := voters("a", "b", "x")
 	bootstrap := &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(conf)}
@@ -217,7 +238,7 @@ func TestSnapshotLivelock(t *testing.T) {
 			}
 			var stale raft.Log
 			if s.GetLog(14, &stale) != nil || stale.Term != 3 {
-				t.Error("raft has mended this: it no longer keeps entries that were never committed")
+				t.Error("raft has fixed this: it no longer keeps entries that were never committed")
 			}
 			s = raft.NewInmemStore()
 			if !run(t, last, s, s, GuardSnapshots(raft.NewInmemSnapshotStore(), s)) {
@@ -245,8 +266,8 @@ func TestSnapshotLivelock(t *testing.T) {
 	}
 }
 
-// TestSnapshotRestart: the log ends with a conflicting entry at the snapshot's index,
-// where raft looks at its own memory only and must be started again.
+// TestSnapshotRestart: the log ends with a conflicting entry at the snapshot's index. raft looks
+// only at its own memory there, and must be started again.
 func TestSnapshotRestart(t *testing.T) {
 	s := raft.NewInmemStore()
 	must(t, s.StoreLogs(entries(1, 18, 3, 5)))
@@ -295,14 +316,15 @@ func TestCrashAfterSnapshot(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := lock(t, memDir(t))
-			l := openTestLog(t, d, true)
+			f := &faulty{after: int(test.after), err: errors.New("crash")}
+			l, err := d.OpenLog(LogOptions{Create: true, wrap: f.wrap})
+			must(t, err)
 			snaps, err := d.OpenSnapshots(l, nil)
 			must(t, err)
 			must(t, l.StoreLogs(entries(1, test.last, test.term, 10)))
-			f := &faulty{boltStore: l.store, after: int(test.after), err: errors.New("crash")}
-			l.store, l.onFail = f, nil
+			f.armed = true
 			_ = l.Run(func() error { writeSnapshot(t, snaps, 10, 4, "content"); return nil })
-			must(t, f.boltStore.Close())
+			must(t, f.Store.Close())
 			l = openTestLog(t, d, false)
 			_, err = d.OpenSnapshots(l, nil)
 			must(t, err)
@@ -326,7 +348,7 @@ func child(t *testing.T, test, arg string) *exec.Cmd {
 	return c
 }
 
-// badStable is a stable store whose disk fails when it is told to.
+// badStable is a stable store whose disk fails once bad is closed.
 type badStable struct {
 	raft.StableStore
 	bad chan struct{}
@@ -341,8 +363,8 @@ func (s *badStable) SetUint64(k []byte, v uint64) error {
 	}
 }
 
-// TestDiskErrorPanicsHost: raft panics when its stable store fails, on a goroutine of
-// its own: the host program ends.
+// TestDiskErrorPanicsHost: raft panics when its stable store fails, on a goroutine of its own, and
+// the host program ends. A Log ends only raft.
 func TestDiskErrorPanicsHost(t *testing.T) {
 	if os.Getenv(childKey) != "" {
 		s := &badStable{StableStore: raft.NewInmemStore(), bad: make(chan struct{})}
@@ -356,7 +378,7 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 		out, err := child(t, t.Name()[:strings.Index(t.Name(), "/")], "1").CombinedOutput()
 		// any error: what the process has printed says why it ended
 		if err == nil || !strings.Contains(string(out), "panic: failed to save current term") {
-			t.Errorf("raft has mended this: %v\n%s", err, out)
+			t.Errorf("raft has fixed this: %v\n%s", err, out)
 		}
 	})
 	for _, test := range []struct {
@@ -375,11 +397,10 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 			d := lock(t, memDir(t))
 			synctest.Test(t, func(t *testing.T) {
 				failed := make(chan error, 2)
-				l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
-				must(t, err)
 				f := &test.fault
-				f.boltStore, f.err = l.store, syscall.EIO
-				l.store = f
+				l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, wrap: f.wrap})
+				must(t, err)
+				f.armed, f.err = true, syscall.EIO
 				var n *node
 				err = l.Run(func() error {
 					snaps := raft.NewInmemSnapshotStore()
@@ -406,25 +427,26 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 				}
 				time.Sleep(time.Minute)
 				if n != nil {
-					must(t, n.Shutdown().Error()) // hangs, and with it the bubble, if a goroutine of raft's was not counted
+					must(t,
+						n.Shutdown().Error(),
+					) // hangs, and with it the bubble, if a goroutine of raft's was not counted
 				}
 				if len(failed) != 0 {
 					t.Error("Failed was called again")
 				}
 				must(t, l.Close())
-				must(t, f.boltStore.Close())
+				must(t, f.Store.Close())
 			})
 		})
 	}
 }
 
-// TestBusy: a write that hangs is seen while it hangs, and not after.
+// TestBusy: Busy shows a write that hangs, while it hangs.
 func TestBusy(t *testing.T) {
 	d := lock(t, memDir(t))
 	synctest.Test(t, func(t *testing.T) {
-		l, err := d.OpenLog(LogOptions{Create: true})
+		l, err := d.OpenLog(LogOptions{Create: true, wrap: func(s boltlog.Store) boltlog.Store { return slow{s} }})
 		must(t, err)
-		l.store = slow{l.store}
 		if b := l.Busy(); b != 0 {
 			t.Errorf("an idle log is busy for %v", b)
 		}
@@ -446,9 +468,9 @@ func TestBusy(t *testing.T) {
 	})
 }
 
-type slow struct{ boltStore }
+type slow struct{ boltlog.Store }
 
 func (s slow) StoreLogs(logs []*raft.Log) error {
 	time.Sleep(10 * time.Second)
-	return s.boltStore.StoreLogs(logs)
+	return s.Store.StoreLogs(logs)
 }

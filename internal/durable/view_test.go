@@ -9,10 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 	"github.com/hashicorp/raft"
 )
 
-// tree returns the names, sizes and times of all that is below a directory.
+// tree returns names, modes, times and contents of everything below a directory.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -55,7 +56,7 @@ func look(t *testing.T, path string) (view LogView, contents []string, list []*r
 	return view, contents, list, err
 }
 
-// Whoever only looks sees what is there, and changes nothing.
+// A View shows what is there, and changes nothing.
 func TestLook(t *testing.T) {
 	path := memDir(t)
 	d := lock(t, path)
@@ -103,11 +104,11 @@ func TestLook(t *testing.T) {
 	v, err = Look(path)
 	must(t, err)
 	if _, err := Lock(path); v.InUse || !errors.As(err, new(*InUseError)) {
-		t.Errorf("a node may start on what somebody looks at: %v", err)
+		t.Errorf("a node may start while a View is open: %v", err)
 	}
 	stop := errors.New("stop")
 	if _, err := v.Log(func(*raft.Log) error { return stop }); !errors.Is(err, stop) {
-		t.Errorf("who looks and gives up: %v", err)
+		t.Errorf("a reader that gives up: %v", err)
 	}
 	must(t, v.Close())
 	must(t, lock(t, path).Close())
@@ -127,14 +128,14 @@ func TestLookAtDamage(t *testing.T) {
 		t.Errorf("an empty directory: %v, %v", contents, err)
 	}
 	if left, _ := os.ReadDir(path); len(left) > 0 {
-		t.Errorf("somebody who looked has left %v", left)
+		t.Errorf("a View has left %v", left)
 	}
 	put(t, filepath.Join(path, logName), []byte("x"))
 	if _, _, _, err := look(t, path); !errors.As(err, new(*DamagedError)) {
 		t.Errorf("a damaged log: %v", err)
 	}
 	must(t, os.MkdirAll(filepath.Join(path, snapsName, "1-2-3"), 0o700))
-	put(t, filepath.Join(path, snapsName, "1-2-3", metaName), []byte("{"))
+	put(t, filepath.Join(path, snapsName, "1-2-3", snapstore.MetaName), []byte("{"))
 	v, err := Look(path)
 	must(t, err)
 	if _, err := v.Snapshots(); !errors.As(err, new(*DamagedError)) {

@@ -8,31 +8,32 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Conflict says that two logs differ in an entry that both cannot have.
+// Conflict says that two logs contradict each other in an entry.
 type Conflict struct {
 	Index   uint64 // of the entry
-	Own     uint64 // its term here; 0: not known
-	Other   uint64 // its term there; 0: it is to be deleted
+	Own     uint64 // its term in this log; 0: not known
+	Other   uint64 // its term in the other log; 0: raft wants to delete it
 	Applied uint64 // index of the newest entry that was applied here
 }
 
-// Error says which entry it is, and why that cannot be.
+// Error names the entry and the contradiction.
 func (c *Conflict) Error() string {
 	switch {
 	case c.Other == 0:
 		return fmt.Sprintf("entry %d, of term %d, was applied here and cannot be deleted", c.Index, c.Own)
 	case c.Own == 0 || c.Own == c.Other:
-		return fmt.Sprintf("entry %d has the term %d in both logs, and what is written up to it differs", c.Index, c.Other)
+		return fmt.Sprintf("entry %d has the term %d in both logs, and what is written up to it differs",
+			c.Index, c.Other)
 	}
 	return fmt.Sprintf("entry %d has the term %d here and %d there, and was applied here", c.Index, c.Own, c.Other)
 }
 
 // Log is a raft.LogStore that knows the sum at each of its entries. One goroutine at a time writes,
-// as raft does; the others of its methods may be called by any goroutine.
+// as raft does. Its other methods may be called by any goroutine.
 type Log struct {
 	raft.LogStore
-	applied func() uint64   // index of the newest entry that this node has applied, and acted upon
-	refuse  func(*Conflict) // told when raft would delete such an entry
+	applied func() uint64   // index of the newest entry that this node has applied
+	refuse  func(*Conflict) // called when raft would delete such an entry
 
 	mu     sync.RWMutex
 	base   uint64  // points[0] is of this index
@@ -51,8 +52,8 @@ func NewLog(s raft.LogStore, applied func() uint64, refuse func(*Conflict)) *Log
 	return &Log{LogStore: s, applied: applied, refuse: refuse}
 }
 
-// Seed tells the sum at index, from a snapshot, or 0 and 0 for a log that begins with its first
-// entry. It reads all entries.
+// Seed sets the sum at index, which comes from a snapshot. It is 0 at 0 for a log that begins with
+// its first entry. Seed reads all entries.
 func (l *Log) Seed(index uint64, sum Sum) error {
 	first, err := l.LogStore.FirstIndex()
 	if err != nil {
@@ -64,7 +65,7 @@ func (l *Log) Seed(index uint64, sum Sum) error {
 	}
 	base := index
 	if first > index+1 {
-		base = first - 1 // what is between is in the snapshot, and is raft's own
+		base = first - 1 // the entries between are in the snapshot, and are raft's own
 	} else if first != 0 && last >= index {
 		base = first - 1
 	}
@@ -100,7 +101,8 @@ func (l *Log) at(index uint64) (point, bool) {
 	return l.points[index-l.base], true
 }
 
-// At returns the sum at the entry of that index and term, and whether it is known. The term 0 is any.
+// At returns the sum at the entry of that index and term, and whether it is known. The term 0
+// stands for any term.
 func (l *Log) At(index, term uint64) (Sum, bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -108,18 +110,18 @@ func (l *Log) At(index, term uint64) (Sum, bool) {
 	return p.sum, ok && p.known && (term == 0 || p.term == 0 || p.term == term)
 }
 
-// Claim is what a leader says of its log: the term and the sum of one entry, and what follows it.
+// Claim is what a leader says about its log: term and sum of one entry, and what follows it.
 type Claim struct {
 	Index   uint64      // of the entry
 	Term    uint64      // of the entry
-	Sum     Sum         // of all up to it
-	Known   bool        // the sum is known
+	Sum     Sum         // of everything up to the entry
+	Known   bool        // Sum is known
 	Entries []*raft.Log // what follows it
 }
 
-// Compare returns where a leader's log contradicts this one, nil if it may be the same log. It is
-// right only for a leader whose term is not behind that of this node: such a leader has all that
-// this node has applied.
+// Compare returns where a leader's log contradicts this one; nil if it may be the same log. Use it
+// only for a leader whose term is not behind this node's: such a leader has everything that this
+// node has applied.
 func (l *Log) Compare(c Claim) *Conflict {
 	applied := l.applied()
 	l.mu.RLock()
@@ -130,7 +132,7 @@ func (l *Log) Compare(c Claim) *Conflict {
 		case p.term != 0 && p.term != c.Term && c.Index <= applied:
 			return &Conflict{c.Index, p.term, c.Term, applied}
 		case p.term != 0 && p.term != c.Term:
-			return nil // raft finds where they part
+			return nil // raft finds where the logs part
 		case known && p.known && p.sum != sum:
 			return &Conflict{c.Index, p.term, c.Term, applied}
 		}
@@ -158,7 +160,7 @@ func (l *Log) Compare(c Claim) *Conflict {
 // StoreLog stores one entry.
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
-// StoreLogs stores entries, which may replace others only behind the newest that was applied.
+// StoreLogs stores entries. They may replace others only behind the newest that was applied.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if err := l.LogStore.StoreLogs(entries); err != nil || len(entries) == 0 {
 		return err
@@ -172,7 +174,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	case before < l.base:
 		l.points = nil
 		return nil
-	case before > end: // a snapshot came between, which ends with entries of raft's own
+	case before > end: // a snapshot lies between; it ends with entries of raft's own
 		last := l.points[len(l.points)-1]
 		l.base, l.points = before, []point{{0, last.sum, last.known}}
 	default:
@@ -186,11 +188,11 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	return nil
 }
 
-// errApplied is what raft is told.
+// errApplied is what raft gets.
 var errApplied = errors.New("entries that were applied are not deleted")
 
-// DeleteRange deletes entries at either end. Those that were applied can go only at the beginning,
-// where a snapshot stands for them.
+// DeleteRange deletes entries at either end. Applied entries are deleted only at the beginning,
+// where a snapshot replaces them.
 func (l *Log) DeleteRange(lo, hi uint64) error {
 	last, err := l.LogStore.LastIndex()
 	if err != nil {

@@ -17,7 +17,7 @@ func three() []*raft.Log {
 	return []*raft.Log{entry(1, 2, "a"), entry(2, 2, "b"), entry(3, 3, "c")}
 }
 
-// sumOf returns what stands for entries from the first on.
+// sumOf returns the sum of entries from the first on.
 func sumOf(entries ...*raft.Log) (s Sum) {
 	for _, e := range entries {
 		s = s.Next(e)
@@ -25,7 +25,8 @@ func sumOf(entries ...*raft.Log) (s Sum) {
 	return s
 }
 
-// newLog returns a log with these entries, of which so many were applied, and the conflicts that it tells of.
+// newLog returns a log with these entries, of which some were applied, and the conflicts that it
+// reports.
 func newLog(t *testing.T, applied uint64, entries ...*raft.Log) (*Log, *[]*Conflict) {
 	t.Helper()
 	told := new([]*Conflict)
@@ -45,7 +46,7 @@ func TestCompare(t *testing.T) {
 		name    string
 		applied uint64
 		claim   Claim
-		at      uint64 // where they contradict each other; 0: they need not
+		at      uint64 // the entry where they contradict each other; 0: none
 	}{
 		{"the same entry", 3, Claim{Index: 3, Term: 3, Sum: sumOf(own...), Known: true}, 0},
 		{"another past of it", 0, Claim{Index: 3, Term: 3, Sum: sumOf(own...) + 1, Known: true}, 3},
@@ -71,7 +72,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What was applied leaves the log behind a snapshot only.
+// Applied entries leave the log only at its beginning.
 func TestAppliedEntriesStay(t *testing.T) {
 	for _, test := range []struct {
 		name           string
@@ -87,17 +88,19 @@ func TestAppliedEntriesStay(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l, told := newLog(t, test.applied, three()...)
 			err := l.DeleteRange(test.lo, test.hi)
-			if refused := errors.Is(err, errApplied); refused != test.refused || refused != (len(*told) == 1) || err != nil && !refused {
+			if refused := errors.Is(err, errApplied); refused != test.refused || refused != (len(*told) == 1) ||
+				err != nil && !refused {
 				t.Errorf("got %v, and was told of %v; want a refusal: %v", err, *told, test.refused)
 			}
-			if err := l.GetLog(1, new(raft.Log)); err != nil && !errors.Is(err, raft.ErrLogNotFound) || (err == nil) != test.exist {
+			if err := l.GetLog(1, new(raft.Log)); err != nil && !errors.Is(err, raft.ErrLogNotFound) ||
+				(err == nil) != test.exist {
 				t.Errorf("the first entry: %v", err)
 			}
 		})
 	}
 }
 
-// The sums are those of the entries that are in the log, whatever was there before.
+// The sums are those of the entries in the log, not of earlier ones at the same indices.
 func TestSumsFollowTheLog(t *testing.T) {
 	own := three()
 	l, _ := newLog(t, 1, own...)
@@ -128,7 +131,7 @@ func TestSumsFollowTheLog(t *testing.T) {
 	}
 	want(2, own[0], other[0])
 	want(4, own[0], other[0], other[1], other[2])
-	// And the next process, which begins with a snapshot up to 2.
+	// The same in the next process, which begins with a snapshot up to 2.
 	next := NewLog(l.LogStore, func() uint64 { return 2 }, nil)
 	if err := next.Seed(2, sum); err != nil {
 		t.Fatal(err)

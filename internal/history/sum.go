@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Sum stands for the content of all entries of a log up to one of them. Zero is that of no entries.
-// It finds accidents. Nobody who knows the cluster's secret is kept from forging it.
+// Sum is a checksum of the content of all entries of a log up to one of them. It is zero for no
+// entries.
 type Sum uint64
 
 // Next returns the sum of the log that goes on with e.

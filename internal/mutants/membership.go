@@ -4,7 +4,7 @@ package main
 func membershipRows() []row {
 	return []row{
 		m("a new cluster waits for all that form it", "TestFormationWaitsForAll",
-			"formation.go", "begin", `expect := max(n.Expect, 1)`, `expect := max(min(n.cfg.Expect, 2), 1)`),
+			"internal/membership/formation.go", "Begin", `expect := max(n.Expect, 1)`, `expect := max(min(n.cfg.Expect, 2), 1)`).of("."),
 		m("a cluster lives when a majority of its group has accepted", "TestProposalsWaitForOthers",
 			"internal/membership/formation.go", "Pursue", `case accepts >= s.majority():`, `case accepts >= 1:`).of("."),
 		m("a proposal dies when the others are no majority", "TestProposerNeverComesBack",

@@ -34,7 +34,7 @@ func open(t *testing.T, cfg remote.Config) *remote.Client {
 	return c
 }
 
-// wantFault checks that a question fails, and in which words.
+// wantFault checks that a request fails, and with which text.
 func wantFault(t *testing.T, c *remote.Client, want string) {
 	t.Helper()
 	_, _, err := c.List(t.Context(), "")
@@ -48,13 +48,15 @@ func TestWrongSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := clustertest.New(t, 1, nil)
 		cluster.Settle()
-		c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).PeerDial})
+		c := open(t,
+			remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).PeerDial},
+		)
 		wantFault(t, c, "n0:7373: the node has another cluster secret (its key ID ")
 		wantFault(t, c, "; give the secret of its cluster")
 	})
 }
 
-// The node that answered is asked first the next time, and the others when it is gone.
+// The node that answered is asked first the next time; the others when it is gone.
 func TestNodesAreTriedInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := clustertest.New(t, 3, nil)
@@ -98,7 +100,13 @@ func TestNodeThatIsNotInACluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := open(t, remote.Config{Secrets: []seal.Secret{secret}, Peers: flotilla.Static("n0:7373"), Dial: cluster.Config(0).PeerDial})
+		c := open(t,
+			remote.Config{
+				Secrets: []seal.Secret{secret},
+				Peers:   flotilla.Static("n0:7373"),
+				Dial:    cluster.Config(0).PeerDial,
+			},
+		)
 		wantFault(t, c, "n0:7373: the node cannot answer now: ")
 		wantFault(t, c, "node is not ready")
 	})
@@ -127,7 +135,7 @@ func answering(t *testing.T, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// What listens at an address may be anything.
+// Anything may listen at an address.
 func TestNotANode(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
@@ -158,7 +166,10 @@ func TestNotANode(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantFault(t, open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static(test.addr), Dial: test.dial}), test.want)
+			wantFault(t,
+				open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static(test.addr), Dial: test.dial}),
+				test.want,
+			)
 		})
 	}
 }
@@ -172,14 +183,19 @@ func fails(err error) func(context.Context, string, string) (net.Conn, error) {
 func TestNoAddress(t *testing.T) {
 	c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static()})
 	wantFault(t, c, "no address was found")
-	c = open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: func(context.Context) ([]string, error) { return nil, errors.New("no DNS") }})
+	c = open(t,
+		remote.Config{
+			Secrets: []seal.Secret{{1}},
+			Peers:   func(context.Context) ([]string, error) { return nil, errors.New("no DNS") },
+		},
+	)
 	wantFault(t, c, "finding the nodes: no DNS")
 	if _, err := remote.Open(remote.Config{}); err == nil || !strings.Contains(err.Error(), "no cluster secret") {
 		t.Errorf("a client without a secret opens: %v", err)
 	}
 }
 
-// A node may be older, younger, or lie: the client says so, and ends.
+// A node may be older or newer, or send nonsense: the client says so, and stops.
 func TestAnswersOfANode(t *testing.T) {
 	for name, test := range map[string]struct {
 		status int
@@ -197,11 +213,18 @@ func TestAnswersOfANode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			port, err := wire.Open(wire.Config{ID: strings.Repeat("a", 32), Secrets: []seal.Secret{{1}}, Listener: l, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				io.Copy(io.Discard, r.Body)
-				w.WriteHeader(test.status)
-				w.Write(test.body)
-			})})
+			port, err := wire.Open(
+				wire.Config{
+					ID:       strings.Repeat("a", 32),
+					Secrets:  []seal.Secret{{1}},
+					Listener: l,
+					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						io.Copy(io.Discard, r.Body)
+						w.WriteHeader(test.status)
+						w.Write(test.body)
+					}),
+				},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,7 +14,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// UnreachableError says that no node gave an answer, and why.
+// UnreachableError says that no node answered, and why.
 type UnreachableError struct {
 	Faults []Fault // one for each address, in the order in which they were tried
 	Err    error   // why there is no address to try; nil if there was one
@@ -26,7 +26,7 @@ type Fault struct {
 	Err  error  // of the connection or of the call
 }
 
-// Error gives each address a line, with what to do about it.
+// Error has one line for each address, with the remedy.
 func (e *UnreachableError) Error() string {
 	if e.Err != nil {
 		return e.Err.Error()
@@ -51,7 +51,7 @@ func (e *UnreachableError) Unwrap() []error {
 	return errs
 }
 
-// explain says what is wrong in words that name the remedy.
+// explain says what is wrong, and what to do about it.
 func (f Fault) explain() string {
 	var wrong *wire.WrongSecretError
 	var refused *wire.RefusedError
@@ -61,7 +61,8 @@ func (f Fault) explain() string {
 	var op *net.OpError
 	switch err := f.Err; {
 	case errors.As(err, &wrong):
-		return "the node has another cluster secret (its key ID " + wrong.Have.String() + ", ours " + wrong.Want.String() + "); give the secret of its cluster"
+		return "the node has another cluster secret (its key ID " + wrong.Have.String() +
+			", ours " + wrong.Want.String() + "); give the secret of its cluster"
 	case errors.As(err, &refused):
 		return refused.Error()
 	case errors.As(err, &answer):
@@ -69,13 +70,15 @@ func (f Fault) explain() string {
 	case errors.As(err, &dns):
 		return "the host name leads nowhere (" + dns.Err + ")"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "nobody listens there; is the node running, and is this the port for its peers (7373 unless it was given another)?"
+		return "nobody listens there; is the node running, " +
+			"and is this the port for its peers (7373 unless it was given another)?"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "no answer in time; is the address right, and does every firewall let its port pass?"
 	case errors.As(err, &noTLS):
 		return notANode(noTLS)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return "the connection ended before there was an answer (" + err.Error() + "); does the node still run, and is this its port for peers?"
+		return "the connection ended before there was an answer (" + err.Error() +
+			"); does the node still run, and is this its port for peers?"
 	case errors.As(err, &op) && op.Op == "dial":
 		return "it cannot be reached (" + op.Err.Error() + ")"
 	default:
@@ -84,13 +87,15 @@ func (f Fault) explain() string {
 }
 
 func notANode(err error) string {
-	return "what listens there is not a node's port for its peers (" + err.Error() + "); give the address that the other nodes dial, port 7373 unless it was given another"
+	return "what listens there is not a node's port for its peers (" + err.Error() +
+		"); give the address that the other nodes dial, port 7373 unless it was given another"
 }
 
 func explainStatus(e *wire.CallError) string {
 	switch e.Status {
 	case http.StatusMisdirectedRequest:
-		return "the cluster has no leader; a majority of its voters must run and reach one another: start those that are missing, then repeat this"
+		return "the cluster has no leader; a majority of its voters must run and reach one another: " +
+			"start those that are missing, then repeat this"
 	case http.StatusNotFound:
 		return "the node does not know the question; it runs an older version of flotilla: upgrade it"
 	}

@@ -2,7 +2,7 @@ package remote
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// The calls about records. Their paths carry the version of the messages. Each is a POST of a request, answered by a reply.
+// Paths of the RPCs about records. The comment names request and reply.
 const (
 	CallList = "/1/records/list" // ListRequest, ListReply
 	CallLoad = "/1/records/load" // LoadRequest, LoadReply
@@ -17,63 +17,11 @@ type Record struct {
 
 // ListRequest asks for keys below a directory, in the storage's order.
 type ListRequest struct {
-	Dir   string // empty: all
-	After string // the keys that come after this one; empty: from the first, and the node catches up before it answers
-}
+	Dir string // empty: all
 
-// ListReply is a page of keys; directories are not among them.
-type ListReply struct {
-	Keys    []string // in the storage's order
-	More    bool     // there are others after the last of these
-	Current bool     // the node has everything that was written before the question; meaningless when After was given
-}
-
-// LoadRequest asks for values.
-type LoadRequest struct {
-	Keys []string // in any order
-}
-
-// LoadReply has the values of the first keys of the request, of one at least: as many as a reply should carry.
-type LoadReply struct {
-	Values []Value // in the order of the request's keys
-}
-
-// Value is the value of a key, if it has one.
-type Value struct {
-	Found bool   // there is a value
-	Bytes []byte // the value, which may be empty
-}
-
-// Mode says what Put does.
-type Mode byte
-
-const (
-	Check     Mode = 0 // says what Keep would do, and does nothing
-	Keep      Mode = 1 // stores unless a key has another value already
-	Overwrite Mode = 2 // stores
-)
-
-// PutRequest asks to store records together: all of them in one write, or none.
-type PutRequest struct {
-	Mode    Mode     // what to do about other values
-	Records []Record // one at least, each key once
-}
-
-// Outcome is what has become of the records of a PutRequest.
-type Outcome byte
-
-const (
-	Stored   Outcome = 1 // or would be, for Check
-	Replaced Outcome = 2 // as Stored, and one of them at least had another value before
-	Same     Outcome = 3 // all were there already
-	Differs  Outcome = 4 // nothing was stored: one of them at least has another value
-	Refused  Outcome = 5 // nothing was stored, for the given reason
-)
-
-// PutReply tells the outcome.
-type PutReply struct {
-	Outcome Outcome // of all records together
-	Reason  string  // of Differs and Refused
+	// After is the last key of the page before. Empty: the first page, and the node catches up
+	// before it answers.
+	After string
 }
 
 // Encode returns the message's bytes.
@@ -89,6 +37,13 @@ func DecodeListRequest(b []byte) (ListRequest, error) {
 	d := codec.Decoder{B: b}
 	m := ListRequest{Dir: d.String(), After: d.String()}
 	return m, d.End()
+}
+
+// ListReply is a page of keys; directories are not among them.
+type ListReply struct {
+	Keys    []string // in the storage's order
+	More    bool     // there are more keys behind the last of these
+	Current bool     // the node had everything written before the first request; false with After
 }
 
 // Encode returns the message's bytes.
@@ -107,6 +62,11 @@ func DecodeListReply(b []byte) (ListReply, error) {
 	return m, d.End()
 }
 
+// LoadRequest asks for values.
+type LoadRequest struct {
+	Keys []string // in any order
+}
+
 // Encode returns the message's bytes.
 func (m LoadRequest) Encode() []byte {
 	var e codec.Encoder
@@ -119,6 +79,12 @@ func DecodeLoadRequest(b []byte) (LoadRequest, error) {
 	d := codec.Decoder{B: b}
 	m := LoadRequest{Keys: decodeKeys(&d)}
 	return m, d.End()
+}
+
+// LoadReply has the values of the first keys of the request: at least one, and as many as a reply
+// should carry.
+type LoadReply struct {
+	Values []Value // in the order of the request's keys
 }
 
 // Encode returns the message's bytes.
@@ -148,6 +114,27 @@ func DecodeLoadReply(b []byte) (LoadReply, error) {
 	return m, d.End()
 }
 
+// Value is the value of a key, if it has one.
+type Value struct {
+	Found bool   // there is a value
+	Bytes []byte // the value, which may be empty
+}
+
+// Mode says what a PutRequest does.
+type Mode byte
+
+const (
+	Check     Mode = 0 // reports what Keep would do, and stores nothing
+	Keep      Mode = 1 // stores, unless a key has another value already
+	Overwrite Mode = 2 // stores in any case
+)
+
+// PutRequest asks to store records together: all of them in one write, or none.
+type PutRequest struct {
+	Mode    Mode     // what to do about existing values
+	Records []Record // at least one, each key once
+}
+
 // Encode returns the message's bytes.
 func (m PutRequest) Encode() []byte {
 	var e codec.Encoder
@@ -160,7 +147,8 @@ func (m PutRequest) Encode() []byte {
 	return e.B
 }
 
-// DecodePutRequest is the inverse of Encode. A mode that is not known is malformed. The values are parts of b, not copies.
+// DecodePutRequest is the inverse of Encode. An unknown mode is malformed. The values are parts of
+// b, not copies.
 func DecodePutRequest(b []byte) (PutRequest, error) {
 	d := codec.Decoder{B: b}
 	mode := d.Byte()
@@ -172,6 +160,23 @@ func DecodePutRequest(b []byte) (PutRequest, error) {
 	return m, d.End()
 }
 
+// Outcome is what was done with the records of a PutRequest.
+type Outcome byte
+
+const (
+	Stored   Outcome = 1 // they were stored; for Check: they would be
+	Replaced Outcome = 2 // as Stored, and at least one had another value before
+	Same     Outcome = 3 // all were there already
+	Differs  Outcome = 4 // nothing was stored: at least one has another value
+	Refused  Outcome = 5 // nothing was stored, for the given reason
+)
+
+// PutReply answers a PutRequest.
+type PutReply struct {
+	Outcome Outcome // of all records together
+	Reason  string  // of Differs and Refused
+}
+
 // Encode returns the message's bytes.
 func (m PutReply) Encode() []byte {
 	var e codec.Encoder
@@ -180,7 +185,7 @@ func (m PutReply) Encode() []byte {
 	return e.B
 }
 
-// DecodePutReply is the inverse of Encode. An outcome that is not known is malformed.
+// DecodePutReply is the inverse of Encode. An unknown outcome is malformed.
 func DecodePutReply(b []byte) (PutReply, error) {
 	d := codec.Decoder{B: b}
 	outcome := d.Byte()

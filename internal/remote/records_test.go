@@ -35,11 +35,22 @@ func TestMessages(t *testing.T) {
 	roundTrip(t, remote.ListReply{Keys: []string{"a", ""}, More: true}, remote.DecodeListReply)
 	roundTrip(t, remote.ListReply{Current: true}, remote.DecodeListReply)
 	roundTrip(t, remote.LoadRequest{Keys: []string{"a", "b/c"}}, remote.DecodeLoadRequest)
-	roundTrip(t, remote.LoadReply{Values: []remote.Value{{Found: true, Bytes: []byte("1")}, {}, {Found: true}}}, remote.DecodeLoadReply)
-	roundTrip(t, remote.PutRequest{Mode: remote.Overwrite, Records: []remote.Record{{Key: "a", Value: []byte{0}}, {Key: "b"}}}, remote.DecodePutRequest)
+	roundTrip(t,
+		remote.LoadReply{Values: []remote.Value{{Found: true, Bytes: []byte("1")}, {}, {Found: true}}},
+		remote.DecodeLoadReply,
+	)
+	roundTrip(t,
+		remote.PutRequest{Mode: remote.Overwrite, Records: []remote.Record{{Key: "a", Value: []byte{0}}, {Key: "b"}}},
+		remote.DecodePutRequest,
+	)
 	roundTrip(t, remote.PutReply{Outcome: remote.Refused, Reason: "no"}, remote.DecodePutReply)
 	roundTrip(t, remote.StatusRequest{Node: "a"}, remote.DecodeStatusRequest)
-	roundTrip(t, remote.StatusReply{Nodes: []remote.NodeStatus{{ID: "a", Name: "n", Addr: "n:1", Status: []byte("{}")}, {ID: "b", Why: "no"}}}, remote.DecodeStatusReply)
+	roundTrip(t,
+		remote.StatusReply{
+			Nodes: []remote.NodeStatus{{ID: "a", Name: "n", Addr: "n:1", Status: []byte("{}")}, {ID: "b", Why: "no"}},
+		},
+		remote.DecodeStatusReply,
+	)
 	roundTrip(t, remote.RemoveRequest{Node: "a", Force: true}, remote.DecodeRemoveRequest)
 	roundTrip(t, remote.TransferRequest{From: "a", To: "b"}, remote.DecodeTransferRequest)
 	roundTrip(t, remote.MoveRequest{Role: "r", Fence: 1 << 40, To: "b"}, remote.DecodeMoveRequest)
@@ -59,7 +70,8 @@ func TestMessages(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// Whatever decodes is what it encodes to again, or encodes shorter: numbers may come in more bytes than they need.
+// Whatever decodes is what it encodes to again, or encodes shorter: numbers may come in more bytes
+// than they need.
 func FuzzMessages(f *testing.F) {
 	f.Add(remote.ListReply{Keys: []string{"a", "b"}, More: true}.Encode())
 	f.Add(remote.LoadReply{Values: []remote.Value{{Found: true, Bytes: []byte("1")}, {}}}.Encode())

@@ -16,8 +16,8 @@ const (
 // Overhead is the number of bytes that Keyring.Seal adds.
 const Overhead = envelopeHead + secretbox.Overhead
 
-// Seal returns an envelope with plain in it: 'F', the version 1, the ID of the active data key, a random nonce of 24 bytes, and
-// the secretbox.
+// Seal returns an envelope with plain in it. Its form is: 'F', the version 1, the ID of the active
+// data key, a random nonce of 24 bytes, and the secretbox.
 func (k *Keyring) Seal(plain []byte) []byte {
 	key := k.keys[0]
 	var nonce [nonceSize]byte
@@ -29,8 +29,8 @@ func (k *Keyring) Seal(plain []byte) []byte {
 	return secretbox.Seal(out, plain, &nonce, &key.record)
 }
 
-// Open returns what is in an envelope, in memory of its own. The error is an *UnknownKeyError when the keyring has not got the
-// key that sealed it, else it wraps ErrFormat or ErrTampered.
+// Open returns a copy of what is in an envelope. The error is an *UnknownKeyError if the key is not
+// in the keyring. Otherwise it wraps ErrFormat or ErrTampered.
 func (k *Keyring) Open(sealed []byte) ([]byte, error) {
 	if len(sealed) < Overhead || sealed[0] != magic {
 		return nil, fmt.Errorf("%w: no envelope", ErrFormat)

@@ -41,10 +41,11 @@ func newDataKey(raw []byte) *dataKey {
 	}
 }
 
-// Keyring holds the data keys of a cluster. The active one, the first, seals; all of them open. It is immutable and safe for use
-// by several goroutines. The zero Keyring holds no key and may not be used: take one from NewKeyring, Unwrap or NewReader.
+// Keyring holds the data keys of a cluster. The first is the active one, which seals. All of them
+// open. A Keyring is immutable, and several goroutines may use it at once. The zero Keyring has no
+// key and may not be used: take one from NewKeyring, Unwrap or NewReader.
 //
-// The ID of a key is derived from the key, never stored beside it, so no key can pose as another.
+// The ID of a key is derived from the key and never stored, so no key can pass for another.
 type Keyring struct {
 	keys []*dataKey // at least one; pointers, so that fmt shows no key even where it does not call Format
 }
@@ -70,13 +71,14 @@ func (k *Keyring) IDs() []KeyID {
 	return ids
 }
 
-// Rotate returns a keyring with a new random data key as the active one, which opens all that k opens. Wrap refuses a keyring of
-// more than 64 keys: Forget the old ones.
+// Rotate returns a keyring with a new random data key as the active one, which opens all that k
+// opens. Wrap refuses a keyring of more than 64 keys: Forget the old ones.
 func (k *Keyring) Rotate() *Keyring {
 	return &Keyring{keys: append([]*dataKey{randomKey()}, k.keys...)}
 }
 
-// Forget returns a keyring with the active data key of k alone. What the others have sealed cannot be opened with it.
+// Forget returns a keyring with the active data key of k alone. It cannot open what the other keys
+// have sealed.
 func (k *Keyring) Forget() *Keyring { return &Keyring{keys: k.keys[:1:1]} }
 
 // find returns the key that id names, or nil.
@@ -103,12 +105,14 @@ func (k Keyring) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
 // LogValue gives String.
 func (k Keyring) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// Wrap returns the keyring in a form that may be stored and sent, and that any one of the secrets opens. A secret given twice
-// counts once. It fails without a secret, with more than 16 of them, and with more than 64 data keys.
+// Wrap returns the keyring in a form that may be stored and sent, and that any one of the secrets
+// opens. A secret given twice counts once. It fails without a secret, with more than 16 of them,
+// and with more than 64 data keys.
 //
-// The form is: a version byte, the number of secrets, the number of data keys; for each secret its ID, a random nonce and the
-// secretbox of the data keys; at last an HMAC-SHA256 over all of that under a key derived from the active data key, so that
-// whoever has one secret notices a change to the part of another.
+// The form is: a version byte, the number of secrets, the number of data keys; for each secret its
+// ID, a random nonce and the secretbox of the data keys; at last an HMAC-SHA256 over all of that,
+// under a key derived from the active data key. So a reader with one secret also notices a change
+// to the part of another secret.
 func (k *Keyring) Wrap(secrets ...Secret) ([]byte, error) {
 	var uniq []Secret
 	for _, s := range secrets {
@@ -146,14 +150,14 @@ func (k *Keyring) wrapMAC(body []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// wrapped reports whether k is the keyring in w, which it tells without a secret.
+// wrapped reports whether k is the keyring in w. It needs no secret for that.
 func (k *Keyring) wrapped(w []byte) bool {
 	n := len(w) - sha256.Size
 	return n >= 0 && len(w) <= maxWrapped && hmac.Equal(w[n:], k.wrapMAC(w[:n]))
 }
 
-// Unwrap opens what Wrap returned, with whichever of the secrets it names. The error is a *WrongSecretError when it names none of
-// them, else it wraps ErrFormat or ErrTampered.
+// Unwrap opens what Wrap returned, with the first of the secrets that it is wrapped for. The error
+// is a *WrongSecretError if there is none. Otherwise it wraps ErrFormat or ErrTampered.
 func Unwrap(wrapped []byte, secrets ...Secret) (*Keyring, error) {
 	if len(wrapped) < wrapHead || len(wrapped) > maxWrapped {
 		return nil, fmt.Errorf("%w: a wrapped keyring of %d bytes", ErrFormat, len(wrapped))
@@ -181,7 +185,8 @@ func Unwrap(wrapped []byte, secrets ...Secret) (*Keyring, error) {
 	return nil, &WrongSecretError{Want: want, Have: have}
 }
 
-// open opens one part of a wrapped keyring, its nonce and box, with the secret that the part is for.
+// open opens one part of a wrapped keyring with the secret that the part is for. The part is a
+// nonce and a box.
 func open(wrapped, part []byte, s Secret) (*Keyring, error) {
 	plain, ok := secretbox.Open(nil, part[nonceSize:], (*[nonceSize]byte)(part[:nonceSize]), s.wrapping())
 	if !ok {
@@ -197,12 +202,15 @@ func open(wrapped, part []byte, s Secret) (*Keyring, error) {
 	return k, nil
 }
 
-// entries returns the parts of a wrapped keyring, one per secret. Its lengths must fit one another exactly.
+// entries returns the parts of a wrapped keyring, one for each secret. All lengths must agree
+// exactly.
 func entries(wrapped []byte) ([][]byte, error) {
 	secrets, keys := int(wrapped[1]), int(wrapped[2])
 	size := len(KeyID{}) + nonceSize + secretbox.Overhead + keys*keySize
-	if secrets == 0 || secrets > maxSecrets || keys == 0 || keys > maxKeys || len(wrapped) != wrapHead+secrets*size+sha256.Size {
-		return nil, fmt.Errorf("%w: a wrapped keyring of %d bytes for %d secrets with %d keys", ErrFormat, len(wrapped), secrets, keys)
+	if secrets == 0 || secrets > maxSecrets || keys == 0 || keys > maxKeys ||
+		len(wrapped) != wrapHead+secrets*size+sha256.Size {
+		return nil, fmt.Errorf("%w: a wrapped keyring of %d bytes for %d secrets with %d keys",
+			ErrFormat, len(wrapped), secrets, keys)
 	}
 	return slices.Collect(slices.Chunk(wrapped[wrapHead:len(wrapped)-sha256.Size], size)), nil
 }

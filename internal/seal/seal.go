@@ -1,17 +1,3 @@
-// Package seal turns a cluster's plain bytes into bytes that disks, wires and backups may show to anybody, and back.
-//
-// There are two tiers of keys. The operator's Secret is never stored: it wraps the keyring and is the seed of the internal
-// certificate authority. The Keyring holds random data keys; it is stored and replicated only wrapped. So a new secret
-// means to wrap some hundred bytes again, and only a new data key means to seal anew what was sealed.
-//
-//	Secret ─ HKDF ┬ "kid"  public ID                 data key ─ HKDF ┬ "data/id"      public ID
-//	              ├ "ca"   seed of the internal CA                   ├ "data/record"  key of envelopes
-//	              └ "kek"  wraps the keyring                         ├ "data/stream"  key that makes a key per stream
-//	                                                                 └ "data/wrap"    authenticates a wrapped keyring
-//
-// An envelope holds one record, a stream holds a snapshot or a backup. Both use NaCl's secretbox: XSalsa20 and Poly1305. Its
-// nonces of 24 bytes may be random without a count of uses: 2^48 of them under one key collide with a probability of 2^-97.
-// Whatever is sealed names the key that opens it, and no other is tried.
 package seal
 
 import (
@@ -29,21 +15,23 @@ const (
 )
 
 var (
-	// ErrFormat is wrapped by the error of input that this package cannot have written: too short, too long, another kind of
-	// file, or a version that it does not know.
+	// ErrFormat is wrapped by the error of input that this package cannot have written: too short,
+	// too long, another kind of file, or a version that it does not know.
 	ErrFormat = errors.New("not a sealed format that this version knows")
 
-	// ErrTampered is wrapped by the error of input that was changed, cut, put together or added to after it was sealed.
+	// ErrTampered is wrapped by the error of input that was changed, cut, combined or extended
+	// after it was sealed.
 	ErrTampered = errors.New("sealed data was changed")
 )
 
-// KeyID names a Secret or a data key. It is public: the key cannot be found from it. The zero KeyID names none.
+// KeyID names a Secret or a data key. It is public: the key cannot be found from it. The zero KeyID
+// names none.
 type KeyID [8]byte
 
 // String returns the 16 hexadecimal digits of id.
 func (id KeyID) String() string { return fmt.Sprintf("%x", id[:]) }
 
-// UnknownKeyError says that what was to be opened was sealed with a data key that the keyring has not got.
+// UnknownKeyError says that input was sealed with a data key that is not in the keyring.
 type UnknownKeyError struct {
 	ID KeyID // the key that sealed it
 }
@@ -53,7 +41,7 @@ func (e *UnknownKeyError) Error() string {
 	return "sealed with data key " + e.ID.String() + ", which is not in the keyring"
 }
 
-// WrongSecretError says that none of the secrets at hand opens a keyring.
+// WrongSecretError says that none of the given secrets opens a keyring.
 type WrongSecretError struct {
 	Want []KeyID // the secrets that open it
 	Have []KeyID // the secrets that were tried
@@ -82,7 +70,7 @@ func list(ids []KeyID) string {
 func derive(key []byte, label string, n int) []byte {
 	out, err := hkdf.Key(sha256.New, key, []byte(salt), label, n)
 	if err != nil {
-		panic("seal: " + err.Error()) // only for an n beyond 255 hashes, and every n is a constant of this package
+		panic("seal: " + err.Error()) // only for an n beyond 255 hashes; every n here is a constant
 	}
 	return out
 }

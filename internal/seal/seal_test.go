@@ -32,7 +32,8 @@ func wrap(t testing.TB, k *Keyring, secrets ...Secret) []byte {
 func refused(err error) bool {
 	var unknown *UnknownKeyError
 	var wrong *WrongSecretError
-	return errors.Is(err, ErrTampered) || errors.Is(err, ErrFormat) || errors.As(err, &unknown) || errors.As(err, &wrong)
+	return errors.Is(err, ErrTampered) || errors.Is(err, ErrFormat) || errors.As(err, &unknown) ||
+		errors.As(err, &wrong)
 }
 
 // flips calls f with every copy of b that differs in one bit.
@@ -57,7 +58,8 @@ func cuts(t *testing.T, b []byte, f func(cut []byte) error) {
 	}
 }
 
-// TestDerivation pins what must never change: clusters that run have keys and certificates made from it.
+// TestDerivation pins what must never change: clusters that run have keys and certificates made
+// from it.
 func TestDerivation(t *testing.T) {
 	s := secretOf(7)
 	seed := s.CASeed()
@@ -139,7 +141,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	b := box{s, &s, []Secret{s}, map[string]any{"s": s}, k, *k}
 	var out strings.Builder
 	for _, v := range []any{s, &s, b, &b, k, *k, struct{ k *Keyring }{k}, w, r} {
-		// Not p and w: fmt asks no Formatter for these, and vet lets neither pass.
+		// Not p and w: fmt calls no Formatter for these, and vet refuses both.
 		for _, verb := range "vdsqxXoObcUtTeEfFgG" {
 			for _, flag := range []string{"", "+", "#", "-20", "020", " "} {
 				fmt.Fprintf(&out, "%"+flag+string(verb)+"\n", v)
@@ -268,7 +270,7 @@ func TestWrap(t *testing.T) {
 		if _, err := got.Open(k.Seal(nil)); err != nil {
 			t.Fatal(err)
 		}
-		// Whoever has one secret notices a change to the part of the other.
+		// A reader with one secret notices a change to the part of the other.
 		open := func(w []byte) error { _, err := Unwrap(w, secrets...); return err }
 		flips(t, wrapped, open)
 		cuts(t, wrapped, open)
@@ -338,14 +340,14 @@ func TestPurposesDoNotMix(t *testing.T) {
 	key := k.keys[0]
 	stream := sealStream(t, k, s, []byte("chunk"), chunkSize)
 	box := stream[len(stream)-len("chunk")-secretbox.Overhead:]
-	// The chunk as an envelope, with the very nonce it was sealed with.
+	// A chunk as an envelope, with the nonce of the chunk.
 	posing := append([]byte{magic, version}, key.id[:]...)
 	posing = append(posing, chunkNonce(0, true)[:]...)
 	posing = append(posing, box...)
 	if _, err := k.Open(posing); !errors.Is(err, ErrTampered) {
 		t.Fatal(err)
 	}
-	// A record sealed with that nonce, as a chunk.
+	// A record that was sealed with that nonce, as a chunk.
 	record := secretbox.Seal(nil, []byte("chunk"), chunkNonce(0, true), &key.record)
 	posing = append(stream[:len(stream)-len(box):len(stream)-len(box)], record...)
 	if _, err := openStream(posing, chunkSize, s); !errors.Is(err, ErrTampered) {

@@ -6,9 +6,9 @@ import (
 	"log/slog"
 )
 
-// Secret is the operator's secret, 32 random bytes. Nothing that formats or encodes it shows them, but for what fmt does without
-// asking: the verbs %p and %w, which vet refuses, and a Secret in an unexported field of a struct that is printed. Keep it there
-// behind a pointer.
+// Secret is the operator's secret, 32 random bytes. Formatting or encoding it does not show them,
+// with two exceptions where fmt does not call Format: the verbs %p and %w, which vet refuses, and
+// an unexported field of a struct that is printed. In such a field keep a pointer to it.
 type Secret [32]byte
 
 // ID returns the public ID of s.

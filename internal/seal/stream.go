@@ -12,12 +12,16 @@ import (
 	"golang.org/x/crypto/nacl/secretbox"
 )
 
-// A sealed stream is: "FS", the version 1, the length of the wrapped keyring (4 bytes, big-endian), the wrapped keyring, 32
-// random bytes; then chunks. Every chunk is the secretbox of 64 KiB, the last one of 1 byte to 64 KiB; only a stream of
-// nothing has a last chunk of nothing. The key is the HMAC-SHA256 of the whole header under a key derived from the active
-// data key. The nonce is 16 zero bytes, a counter of 7 and a byte that is 1 for the last chunk. So no chunk and no byte of
-// the header can be changed, left out, repeated, moved or added: the construction STREAM of Hoang, Reyhanitabar, Rogaway and
-// Vizár, "Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance", 2015.
+// A sealed stream has a header and chunks. The header is: "FS", the version 1, the length of the
+// wrapped keyring (4 bytes, big-endian), the wrapped keyring, 32 random bytes. Every chunk is the
+// secretbox of 64 KiB, the last one of 1 byte to 64 KiB. Only an empty stream has an empty last
+// chunk.
+//
+// The key is the HMAC-SHA256 of the whole header, under a key derived from the active data key. The
+// nonce is 16 zero bytes, a counter of 7 bytes, and a byte that is 1 for the last chunk. So no
+// chunk and no byte of the header can be changed, left out, repeated, moved or added. This is the
+// construction STREAM of Hoang, Reyhanitabar, Rogaway and Vizár, "Online Authenticated-Encryption
+// and its Nonce-Reuse Misuse-Resistance", 2015.
 const (
 	streamMagic   = "FS"
 	streamVersion = 1
@@ -34,7 +38,8 @@ func (k *Keyring) streamKey(header []byte) *[keySize]byte {
 	return (*[keySize]byte)(mac.Sum(nil))
 }
 
-// chunkNonce returns the nonce of chunk i. Chunks of 64 KiB under a counter of 7 bytes make 2^72 bytes: it does not wrap.
+// chunkNonce returns the nonce of chunk i. Chunks of 64 KiB under a counter of 7 bytes make 2^72
+// bytes: it does not wrap.
 func chunkNonce(i uint64, last bool) *[nonceSize]byte {
 	nonce := new([nonceSize]byte)
 	binary.BigEndian.PutUint64(nonce[16:], i<<8)
@@ -57,10 +62,11 @@ type writer struct {
 
 var errClosed = errors.New("sealed stream is closed")
 
-// NewWriter returns a writer that seals what is written to it and writes that to w. wrapped must be k in the form that k.Wrap
-// returned; whoever has one of its secrets can read the stream, and needs nothing else for it. The header is written at once.
-// Close writes the rest and the end; it does not close w. A stream that was not closed cannot be read to its end. A writer that
-// is given up before Close has nothing to clean up.
+// NewWriter returns a writer that seals what is written to it and writes the result to w. wrapped
+// must be k in the form that k.Wrap returned. One of its secrets is all that a reader of the stream
+// needs. The header is written at once. Close writes the rest and the end; it does not close w. A
+// stream that was not closed cannot be read to its end. A writer that is not closed leaves nothing
+// to clean up.
 func NewWriter(w io.Writer, k *Keyring, wrapped []byte) (io.WriteCloser, error) {
 	return newWriter(w, k, wrapped, chunkSize)
 }
@@ -97,7 +103,7 @@ func (w *writer) Write(p []byte) (n int, err error) {
 	return n, w.err
 }
 
-// Close seals and writes what is left, and the end.
+// Close seals and writes the rest, and the end of the stream.
 func (w *writer) Close() error {
 	if w.err != nil {
 		return w.err
@@ -116,7 +122,8 @@ func (w *writer) flush(last bool) error {
 	return err
 }
 
-// Reader opens a sealed stream. It is not safe for use by several goroutines. It has no goroutine and needs no Close.
+// Reader opens a sealed stream. It is not safe for use by several goroutines. It has no goroutine
+// and needs no Close.
 type Reader struct {
 	r       io.Reader
 	keyring *Keyring
@@ -131,9 +138,9 @@ type Reader struct {
 	err     error  // sticky, returned when plain is read
 }
 
-// NewReader reads the header of a stream that NewWriter began and returns a reader of what was written there. The stream ends
-// where r ends. The error is a *WrongSecretError when none of the secrets opens it, else it wraps ErrFormat, ErrTampered or the
-// error of r.
+// NewReader reads the header of a stream of NewWriter, and returns a reader of the content. The
+// stream ends where r ends. The error is a *WrongSecretError if none of the secrets opens it.
+// Otherwise it wraps ErrFormat, ErrTampered or the error of r.
 func NewReader(r io.Reader, secrets ...Secret) (*Reader, error) {
 	return newReader(r, chunkSize, secrets...)
 }
@@ -177,12 +184,14 @@ func readFull(r io.Reader, p []byte) error {
 // Keyring returns the keyring that came with the stream.
 func (r *Reader) Keyring() *Keyring { return r.keyring }
 
-// Wrapped returns the keyring as it came with the stream, in the form of Keyring.Wrap. The caller may not change it.
+// Wrapped returns the keyring as it came with the stream, in the form of Keyring.Wrap. The caller
+// may not change it.
 func (r *Reader) Wrapped() []byte { return r.wrapped }
 
-// Read returns what was written to the stream, never a byte that is not authentic. The error is io.EOF only at an authentic
-// end; it wraps ErrTampered for a stream that was changed, cut or added to, and is otherwise the error of the underlying reader.
-// That a stream was cut is seen only at the end: what came before is authentic, but not known to be all.
+// Read returns what was written to the stream, and never a byte that is not authentic. The error is
+// io.EOF only at an authentic end. It wraps ErrTampered for a stream that was changed, cut or
+// extended, and is otherwise the error of the underlying reader. A cut is noticed only at the end:
+// the bytes before it are authentic, but may not be all.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -207,7 +216,7 @@ func (r *Reader) fill() {
 	}
 	n, err := io.ReadFull(r.r, r.box[r.carry:])
 	n += r.carry
-	// The one byte more than a chunk tells whether the chunk is the last.
+	// One byte behind the chunk shows whether the chunk is the last.
 	last := false
 	switch err {
 	case nil:

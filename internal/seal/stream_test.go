@@ -161,8 +161,8 @@ func TestStreamChunks(t *testing.T) {
 	}
 }
 
-// TestStreamHasOneForm checks that a text has one division into chunks: an end of nothing after other chunks is refused even from
-// somebody who has the key.
+// TestStreamHasOneForm checks that a text has only one division into chunks. An empty last chunk
+// after others is refused, even if it was made with the key.
 func TestStreamHasOneForm(t *testing.T) {
 	k, s := NewKeyring(), secretOf(1)
 	var out bytes.Buffer
@@ -187,7 +187,11 @@ func TestStreamErrorsStay(t *testing.T) {
 	sealed := sealStream(t, k, s, numbers(3*testChunk), testChunk)
 	broken := errors.New("broken disk")
 
-	r, err := newReader(io.MultiReader(bytes.NewReader(sealed[:len(sealed)-20]), iotest.ErrReader(broken)), testChunk, s)
+	r, err := newReader(
+		io.MultiReader(bytes.NewReader(sealed[:len(sealed)-20]), iotest.ErrReader(broken)),
+		testChunk,
+		s,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +214,7 @@ func TestStreamErrorsStay(t *testing.T) {
 	}
 }
 
-// failing is a writer that takes a number of calls and fails then.
+// failing is a writer that fails after a number of calls.
 type failing struct{ calls int }
 
 var errFull = errors.New("disk is full")
@@ -232,7 +236,8 @@ func TestWriterErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first chunk is written when the second is full, so that the writer knows that it is not the last.
+	// The first chunk is written when the second is full, so that the writer knows that it is not
+	// the last.
 	if n, err := w.Write(make([]byte, 3*testChunk)); n != 2*testChunk || !errors.Is(err, errFull) {
 		t.Fatal(n, err)
 	}
@@ -263,7 +268,8 @@ func TestWriterErrors(t *testing.T) {
 	for name, other := range map[string][]byte{
 		"another keyring": wrap(t, NewKeyring(), s), "an older keyring": wrap(t, k.Rotate(), s), "nothing": nil, "cut": wrapped[:40],
 	} {
-		if _, err := NewWriter(io.Discard, k, other); err == nil || !strings.Contains(err.Error(), "is not that of the keyring that seals") {
+		if _, err := NewWriter(io.Discard, k, other); err == nil ||
+			!strings.Contains(err.Error(), "is not that of the keyring that seals") {
 			t.Fatalf("%s is taken for the keyring: %v", name, err)
 		}
 	}

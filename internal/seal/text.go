@@ -12,8 +12,9 @@ const secretPrefix = "flt1_" // of the text form of a secret
 
 func textEncoding() *base32.Encoding { return base32.StdEncoding.WithPadding(base32.NoPadding) }
 
-// ParseSecret reads the text form of a secret: "flt1_", 52 letters and digits, and a checksum of 7 more, upper or lower case,
-// with space around it allowed. An error says what is wrong and never repeats the text.
+// ParseSecret reads the text form of a secret: "flt1_", 52 letters and digits, and 7 more as a
+// checksum. Upper and lower case are the same, and space around it is ignored. An error says what
+// is wrong and never repeats the text.
 func ParseSecret(text string) (Secret, error) {
 	var s Secret
 	text = strings.TrimSpace(text)
@@ -24,7 +25,8 @@ func ParseSecret(text string) (Secret, error) {
 	enc := textEncoding()
 	want := enc.EncodedLen(len(s)) + enc.EncodedLen(crc32.Size)
 	if len(body) != want {
-		return s, fmt.Errorf("a secret has %d characters after %s, this text has %d; was it cut short?", want, secretPrefix, len(body))
+		return s, fmt.Errorf("a secret has %d characters after %s, this text has %d; was it cut short?",
+			want, secretPrefix, len(body))
 	}
 	head, tail := body[:enc.EncodedLen(len(s))], body[enc.EncodedLen(len(s)):]
 	raw, err1 := enc.DecodeString(strings.ToUpper(head))

@@ -1,49 +1,43 @@
 package wire
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"net"
 	"sync"
+
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
 
-// OpenClient returns a Port for a program that calls nodes and is none itself: it listens nowhere, and its node ID is made up, so
-// that nobody takes it for a member. Of cfg only Secrets, Dial, Timeout and Logger count. Use CallAddr; Close ends it.
+// OpenClient returns a Port for a program that calls nodes and is none itself. It listens nowhere,
+// and its node ID is made up, so that no node takes it for a member. Of cfg only Secrets, Dial,
+// Timeout and Logger count. Use CallAddr; Close ends it.
 func OpenClient(cfg Config) (*Port, error) {
 	return Open(Config{
-		ID:       madeUpID(),
+		ID:       peertls.RandomID(),
 		Secrets:  cfg.Secrets,
-		Listener: &silence{done: make(chan struct{})},
+		Listener: &noListener{done: make(chan struct{})},
 		Dial:     cfg.Dial,
 		Timeout:  cfg.Timeout,
 		Logger:   cfg.Logger,
 	})
 }
 
-// madeUpID returns the ID of no node.
-func madeUpID() string {
-	var id [16]byte
-	rand.Read(id[:]) // never fails
-	return hex.EncodeToString(id[:])
-}
-
-// silence is a listener that nobody can reach.
-type silence struct {
+// noListener is a listener that cannot be reached.
+type noListener struct {
 	once sync.Once
 	done chan struct{}
 }
 
 // Accept waits for Close.
-func (s *silence) Accept() (net.Conn, error) {
-	<-s.done
+func (l *noListener) Accept() (net.Conn, error) {
+	<-l.done
 	return nil, net.ErrClosed
 }
 
 // Close ends Accept.
-func (s *silence) Close() error {
-	s.once.Do(func() { close(s.done) })
+func (l *noListener) Close() error {
+	l.once.Do(func() { close(l.done) })
 	return nil
 }
 
 // Addr returns an address that cannot be dialled.
-func (s *silence) Addr() net.Addr { return &net.TCPAddr{} }
+func (l *noListener) Addr() net.Addr { return &net.TCPAddr{} }

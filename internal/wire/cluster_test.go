@@ -16,9 +16,11 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/wire/rafttransport"
 )
 
-// cluster is three nodes of raft over simnet, through a Port each or, for comparison, over bare raft.NetworkTransport.
+// cluster is three nodes of raft over simnet. Each has a Port or, for comparison, a bare
+// raft.NetworkTransport.
 type cluster struct {
 	t     *testing.T
 	net   *simnet.Network
@@ -46,7 +48,7 @@ type disk struct {
 	*raft.InmemStore
 	mu    sync.Mutex
 	hang  chan struct{} // not nil: writes wait until it is closed
-	since time.Time     // when the write under way began
+	since time.Time     // when the current write began
 	fails int           // this many of the next writes fail
 }
 
@@ -103,7 +105,8 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return f, nil }
 func (f *fsm) Persist(s raft.SnapshotSink) error   { return s.Close() }
 func (f *fsm) Release()                            {}
 
-// bareNet is a raft.StreamLayer on simnet without anything of ours, and what must be closed for a test to end.
+// bareNet is a raft.StreamLayer on simnet without anything of ours. It keeps what must be closed
+// for a test to end.
 type bareNet struct {
 	net.Listener
 	*raft.NetworkTransport
@@ -143,7 +146,8 @@ func (b *bareNet) Close() error {
 	return nil
 }
 
-// bareTransport is raft.NetworkTransport, with its pipelines kept so that a test can end those that have locked up.
+// bareTransport is raft.NetworkTransport. It keeps its pipelines, so that a test can end those that
+// have locked up.
 type bareTransport struct {
 	*raft.NetworkTransport
 	net *bareNet
@@ -157,17 +161,27 @@ func (b *bareTransport) AppendEntriesPipeline(id raft.ServerID, addr raft.Server
 	return p, err
 }
 
-// slow is a transport of which a test can hold up replication.
+// slow is a transport whose replication a test can hold up.
 type slow struct {
 	raft.Transport
 	c *cluster
 }
 
-func (s *slow) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+func (s *slow) RequestPreVote(
+	id raft.ServerID,
+	addr raft.ServerAddress,
+	req *raft.RequestPreVoteRequest,
+	resp *raft.RequestPreVoteResponse,
+) error {
 	return s.Transport.(raft.WithPreVote).RequestPreVote(id, addr, req, resp)
 }
 
-func (s *slow) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (s *slow) AppendEntries(
+	id raft.ServerID,
+	addr raft.ServerAddress,
+	req *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse,
+) error {
 	if s.c.late.Load() && string(id) == nodeID(1) && req.LeaderCommitIndex > 0 {
 		return errors.New("later")
 	}
@@ -184,7 +198,7 @@ func newBare(t *testing.T, n *simnet.Network, host string) *bareTransport {
 	}
 	b := &bareNet{Listener: l, host: h}
 	return &bareTransport{net: b, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: b, MaxPool: maxPool, Timeout: rpcTimeout, Logger: hclog.NewNullLogger(),
+		Stream: b, MaxPool: rafttransport.MaxPool, Timeout: rpcTimeout, Logger: hclog.NewNullLogger(),
 	})}
 }
 
@@ -194,7 +208,10 @@ func newCluster(t *testing.T, bare bool, tune func(i int, c *raft.Config)) *clus
 	c := &cluster{t: t, net: simnet.New(), bare: bare, tune: tune}
 	var servers raft.Configuration
 	for i := 1; i <= 3; i++ {
-		c.nodes = append(c.nodes, &node{i: i, disk: &disk{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()})
+		c.nodes = append(
+			c.nodes,
+			&node{i: i, disk: &disk{InmemStore: raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore()},
+		)
 		servers.Servers = append(servers.Servers, raft.Server{ID: raft.ServerID(nodeID(i)), Address: c.address(i)})
 	}
 	t.Cleanup(c.stop)
@@ -332,7 +349,7 @@ func (c *cluster) others(not ...*node) (rest []*node) {
 	return rest
 }
 
-// apply has the leader n commit count entries.
+// apply makes the leader n commit count entries.
 func (c *cluster) apply(n *node, count int) {
 	c.t.Helper()
 	for k := range count {

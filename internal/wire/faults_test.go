@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// Each of these tests shows a fault of raft v1.7.3 over its own NetworkTransport, and that it is absent through a Port. Should
-// the first half fail one day, then upstream has mended the fault.
+// Each of these tests shows a fault of raft v1.7.3 over its own NetworkTransport, and that it is
+// absent through a Port. If the first half fails one day, upstream has fixed the fault.
 
 // both runs f in a bubble for bare raft and for ours.
 func both(t *testing.T, f func(t *testing.T, bare bool)) {
@@ -26,14 +26,16 @@ func both(t *testing.T, f func(t *testing.T, bare bool)) {
 	}
 }
 
-// A leader that has stood still is told of a new leader by a heartbeat, on the transport's goroutine. Its main loop, which
-// waits in leaderLoop, then stamps the next entry with the new leader's term: https://github.com/hashicorp/raft/issues/695.
+// A leader that has stood still learns of a new leader from a heartbeat, on the transport's
+// goroutine. Its main loop still waits in leaderLoop. It then stamps the next entry with the new
+// leader's term: https://github.com/hashicorp/raft/issues/695.
 func TestDivergenceAfterStall(t *testing.T) {
 	diverged := map[bool]int{}
 	const runs = 3
 	for range runs {
 		both(t, func(t *testing.T, bare bool) {
-			// Node 1 leads first. Its main loop must not find out by itself that it is alone, as if it stood still.
+			// Node 1 leads first. Its main loop must not notice by itself that it is alone: it is
+			// meant to stand still.
 			c := newCluster(t, bare, func(i int, c *raft.Config) {
 				if i == 1 {
 					c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = time.Hour, time.Hour, time.Hour
@@ -48,17 +50,18 @@ func TestDivergenceAfterStall(t *testing.T) {
 			}
 			c.apply(old, 3)
 			time.Sleep(time.Second)
-			// The heartbeat comes first, as it mostly does: replication is tried at longer and longer intervals.
+			// The heartbeat comes first. That is the usual case, because replication is retried at
+			// longer and longer intervals.
 			c.late.Store(true)
 			for _, n := range c.others(old) {
 				if b, ok := n.trans.(*bareTransport); ok {
-					b.CloseStreams() // or the votes asked for would lie in them
+					b.CloseStreams() // otherwise requests for votes would wait in them
 				}
 			}
 			time.Sleep(10 * time.Millisecond)
 			c.net.Isolate("a")
 			next := c.leader(c.others(old)...)
-			time.Sleep(2 * time.Minute) // the same for the old leader's
+			time.Sleep(2 * time.Minute) // the intervals of the old leader grow too
 			c.net.Heal()
 			for old.raft.State() == raft.Leader {
 				time.Sleep(20 * time.Microsecond)
@@ -85,8 +88,9 @@ func TestDivergenceAfterStall(t *testing.T) {
 	}
 }
 
-// After a refused AppendEntries in a pipeline the sender waits for a decoder that is gone; the follower gets nothing more, and is
-// kept quiet by heartbeats: https://github.com/hashicorp/raft/issues/612.
+// After a refused AppendEntries in a pipeline the sender waits for a decoder that is gone. The
+// follower gets no more entries, and heartbeats keep it from standing for election:
+// https://github.com/hashicorp/raft/issues/612.
 func TestPipelineDeadlock(t *testing.T) {
 	both(t, func(t *testing.T, bare bool) {
 		c := newCluster(t, bare, nil)
@@ -115,7 +119,8 @@ func TestPipelineDeadlock(t *testing.T) {
 	})
 }
 
-// A leader whose disk hangs commits nothing, but its heartbeats go on: https://github.com/hashicorp/raft/issues/503.
+// A leader whose disk hangs commits nothing, but goes on sending heartbeats:
+// https://github.com/hashicorp/raft/issues/503.
 func TestHangingDisk(t *testing.T) {
 	both(t, func(t *testing.T, bare bool) {
 		c := newCluster(t, bare, nil)
@@ -138,19 +143,28 @@ func TestHangingDisk(t *testing.T) {
 	})
 }
 
-// One AppendEntries with a term near the end of all terms, and after the next loss of the leader nobody can be elected.
+// After one AppendEntries with a term near 2^64 no node can be elected when the leader is lost.
 func TestForgedTerm(t *testing.T) {
 	both(t, func(t *testing.T, bare bool) {
 		c := newCluster(t, bare, nil)
 		leader := c.leader()
 		c.apply(leader, 3)
 		victim := c.others(leader)[0]
-		// It is the leader that lies: through us nobody else could.
+		// The leader itself sends it: through a Port no other node could.
 		req := &raft.AppendEntriesRequest{
-			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte(nodeID(leader.i)), Addr: []byte(c.address(leader.i))},
-			Term:      math.MaxUint64 - 1,
+			RPCHeader: raft.RPCHeader{
+				ProtocolVersion: 3,
+				ID:              []byte(nodeID(leader.i)),
+				Addr:            []byte(c.address(leader.i)),
+			},
+			Term: math.MaxUint64 - 1,
 		}
-		err := leader.trans.AppendEntries(raft.ServerID(nodeID(victim.i)), c.address(victim.i), req, new(raft.AppendEntriesResponse))
+		err := leader.trans.AppendEntries(
+			raft.ServerID(nodeID(victim.i)),
+			c.address(victim.i),
+			req,
+			new(raft.AppendEntriesResponse),
+		)
 		if !bare && err == nil {
 			t.Error("the forged term was believed")
 		}
@@ -198,10 +212,10 @@ func TestReturnIsCurrentAtOnce(t *testing.T) {
 	}
 }
 
-// A fault of the same kind: raft's main loop reads a snapshot from a leader that has vanished.
+// A fault of the same kind: raft's main loop waits for the rest of a snapshot from a dead leader.
 var errVanished = errors.New("vanished")
 
-// halting is the data of a snapshot that stops half-way, until the leader is allowed to fail.
+// halting is the data of a snapshot. It stops half-way until the test lets the leader fail.
 type halting struct {
 	n    int
 	halt chan struct{}
@@ -226,7 +240,11 @@ func TestSnapshotThatStops(t *testing.T) {
 		servers := leader.raft.GetConfiguration().Configuration()
 		data := &halting{n: 1 << 20, halt: make(chan struct{})}
 		req := &raft.InstallSnapshotRequest{
-			RPCHeader:       raft.RPCHeader{ProtocolVersion: 3, ID: []byte(nodeID(leader.i)), Addr: []byte(nodeID(leader.i))},
+			RPCHeader: raft.RPCHeader{
+				ProtocolVersion: 3,
+				ID:              []byte(nodeID(leader.i)),
+				Addr:            []byte(nodeID(leader.i)),
+			},
 			SnapshotVersion: 1,
 			Term:            leader.raft.CurrentTerm(),
 			LastLogIndex:    leader.raft.LastIndex(),
@@ -249,25 +267,4 @@ func TestSnapshotThatStops(t *testing.T) {
 			t.Errorf("half a snapshot was installed: %v", err)
 		}
 	})
-}
-
-// Many large entries go in several requests: one that a slow line cannot carry in time would be sent for ever.
-func TestLargeEntriesAreCut(t *testing.T) {
-	for _, c := range []struct {
-		sizes []int
-		want  int
-	}{
-		{[]int{1, 1, 1}, 3},
-		{[]int{maxAppend, 1}, 1},
-		{[]int{maxAppend * 2, 1}, 1}, // one goes in any case
-		{[]int{maxAppend / 2, maxAppend / 2, 1}, 2},
-	} {
-		req := new(raft.AppendEntriesRequest)
-		for _, size := range c.sizes {
-			req.Entries = append(req.Entries, &raft.Log{Data: make([]byte, size)})
-		}
-		if cut(req); len(req.Entries) != c.want {
-			t.Errorf("of %v %d are sent, want %d", c.sizes, len(req.Entries), c.want)
-		}
-	}
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
 
 // stranger makes a TLS connection to node 2 and reads what it says first.
@@ -24,11 +26,11 @@ func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	id, err := newIdentity(secret(1), nodeID(1), "")
+	id, err := peertls.NewNode(secret(1), nodeID(1), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := clientTLS(id, nodeAt(2), alpnCall, "")
+	cfg := id.Client(nodeAt(2), string(peerconn.RPC), "")
 	change(cfg)
 	c := tls.Client(raw, cfg)
 	if err := c.Handshake(); err != nil {
@@ -39,11 +41,11 @@ func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte
 
 func TestStrangers(t *testing.T) {
 	other := func(s byte, id string) []tls.Certificate {
-		i, err := newIdentity(secret(s), id, "")
+		i, err := peertls.NewNode(secret(s), id, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return []tls.Certificate{i.leaf}
+		return []tls.Certificate{i.Certificate()}
 	}
 	for name, change := range map[string]func(*tls.Config){
 		"unknown protocol":             func(c *tls.Config) { c.NextProtos = []string{"h2"} },
@@ -56,9 +58,11 @@ func TestStrangers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := simnet.New()
 				open(t, n, 2, func(c *Config) {
-					c.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a stranger called") })
+					c.Handler = http.HandlerFunc(
+						func(http.ResponseWriter, *http.Request) { t.Error("a stranger called") },
+					)
 				})
-				if said, err := stranger(t, n, change); len(said) > 0 && said[0] == answerAccept {
+				if said, err := stranger(t, n, change); bytes.HasPrefix(said, peertls.Answer{}.Encode()) {
 					t.Fatal("accepted", err)
 				}
 			})
@@ -70,7 +74,7 @@ func TestStrangers(t *testing.T) {
 			open(t, n, 2, nil)
 			said, err := stranger(t, n, func(c *tls.Config) { c.NextProtos = nil })
 			var refused *RefusedError
-			if e := readAnswer(bytes.NewReader(said)); !errors.As(e, &refused) {
+			if a, e := peertls.ReadAnswer(bytes.NewReader(said)); e != nil || !errors.As(a.Err(), &refused) {
 				t.Fatal(said, err)
 			}
 		})
@@ -108,10 +112,11 @@ func TestStrangers(t *testing.T) {
 					c.Close()
 				}
 			}()
-			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil || !strings.Contains(err.Error(), "handshake with b:7373") {
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil ||
+				!strings.Contains(err.Error(), "handshake with b:7373") {
 				t.Fatal("called:", err)
 			}
-			time.Sleep(time.Second) // time stands still once the test has returned, and the server's goroutine with it
+			time.Sleep(time.Second) // the server's goroutine must end before the test returns
 		})
 	})
 }
@@ -132,26 +137,27 @@ func TestSilentConnections(t *testing.T) {
 			dial("y")
 		}
 		synctest.Wait()
-		if got := b.gate.len(); got != maxHostGreets {
+		if got := b.acceptor.Pending(); got != peerconn.MaxPendingHost {
 			t.Fatalf("%d connections of one host wait", got)
 		}
 		for i := range 500 {
 			dial(fmt.Sprint("z", i%25))
-			if i%50 == 0 { // members get in past any number of silent ones
-				a.calls.byID.CloseIdleConnections()
+			if i%50 == 0 { // any number of silent ones does not keep members out
+				a.rpc.CloseIdle()
 				start := time.Now()
-				if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil || time.Since(start) > 10*time.Millisecond {
+				if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil ||
+					time.Since(start) > 10*time.Millisecond {
 					t.Fatal(err, time.Since(start))
 				}
 			}
 		}
 		synctest.Wait()
-		if got := b.gate.len(); got > maxGreets || got < maxGreets-maxHostGreets {
+		if got := b.acceptor.Pending(); got > peerconn.MaxPending || got < peerconn.MaxPending-peerconn.MaxPendingHost {
 			t.Fatalf("%d connections wait", got)
 		}
-		time.Sleep(greetTimeout)
+		time.Sleep(peerconn.HandshakeTimeout)
 		synctest.Wait()
-		if got := b.gate.len(); got != 0 {
+		if got := b.acceptor.Pending(); got != 0 {
 			t.Fatalf("%d connections outlived the deadline", got)
 		}
 		for _, c := range silent {
@@ -163,7 +169,8 @@ func TestSilentConnections(t *testing.T) {
 	})
 }
 
-// FuzzServe sends bytes to the port, bare and behind TLS as a member would, and then calls as a member.
+// FuzzServe sends bytes to the port, bare and behind TLS as a member. A member's call must still be
+// answered then.
 func FuzzServe(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"), uint8(0))
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), uint8(1))
@@ -173,14 +180,14 @@ func FuzzServe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, how uint8) {
 		synctest.Test(t, func(t *testing.T) {
 			n := simnet.New()
-			a, b := open(t, n, 1, nil), open(t, n, 2, deaf)
+			a, b := open(t, n, 1, nil), open(t, n, 2, discard)
 			rpcs := b.Transport().Consumer()
 			go func() {
 				for {
 					select {
 					case r := <-rpcs:
 						r.Respond(nil, errors.New("no"))
-					case <-b.done:
+					case <-b.life.Done():
 						return
 					}
 				}
@@ -191,11 +198,11 @@ func FuzzServe(f *testing.F) {
 			case 0:
 				c, err = n.Host("z").Dial(t.Context(), "tcp", nodeAt(2))
 			case 1:
-				c, err = a.dialNode(t.Context(), nodeID(2), alpnCall)
+				c, err = a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC)
 			case 2:
-				c, err = a.dialNode(t.Context(), nodeID(2), alpnRaft)
+				c, err = a.dialer.Node(t.Context(), nodeID(2), peerconn.Raft)
 			case 3:
-				c, err = a.dialNode(t.Context(), nodeID(2), alpnNote)
+				c, err = a.dialer.Node(t.Context(), nodeID(2), peerconn.Datagrams)
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/rafttransport"
 )
 
 // ack answers the RPCs that reach p's raft with success, and counts them, until p is closed.
@@ -39,7 +41,7 @@ func ack(p *Port) *atomic.Int32 {
 				default:
 					r.Respond(nil, errors.New("100% unexpected"))
 				}
-			case <-p.done:
+			case <-p.life.Done():
 				return
 			}
 		}
@@ -53,7 +55,13 @@ func header(i int) raft.RPCHeader {
 
 // entries is an AppendEntries of node 1 in term 1 with the entries from..to.
 func entries(from, to uint64) *raft.AppendEntriesRequest {
-	req := &raft.AppendEntriesRequest{RPCHeader: header(1), Term: 1, PrevLogEntry: from - 1, PrevLogTerm: 1, LeaderCommitIndex: 1}
+	req := &raft.AppendEntriesRequest{
+		RPCHeader:         header(1),
+		Term:              1,
+		PrevLogEntry:      from - 1,
+		PrevLogTerm:       1,
+		LeaderCommitIndex: 1,
+	}
 	for i := from; i <= to; i++ {
 		req.Entries = append(req.Entries, &raft.Log{Index: i, Term: 1})
 	}
@@ -145,7 +153,8 @@ func TestImplausibleAnswer(t *testing.T) {
 		b := open(t, n, 2, nil)
 		ack(b)
 		req := &raft.RequestVoteRequest{RPCHeader: header(1), Term: 1 << 30}
-		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse)); err == nil || !strings.Contains(err.Error(), "is not plausible") {
+		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse)); err == nil ||
+			!strings.Contains(err.Error(), "is not plausible") {
 			t.Fatal("believed:", err)
 		}
 	})
@@ -164,7 +173,7 @@ func TestNotAdmitted(t *testing.T) {
 				return fmt.Errorf("%s is 0%% member", id)
 			}
 		})
-		// Nobody asks for raft yet.
+		// raft is not running there yet.
 		var refused *RefusedError
 		if err := send(a, 2, entriesBeat()); !errors.As(err, &refused) {
 			t.Fatal(err)
@@ -173,7 +182,7 @@ func TestNotAdmitted(t *testing.T) {
 		if err := send(a, 2, entriesBeat()); !errors.As(err, &refused) || refused.Reason != nodeID(1)+" is 0% member" {
 			t.Fatal(err)
 		}
-		// Calls are not raft's business.
+		// It may call all the same.
 		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +190,7 @@ func TestNotAdmitted(t *testing.T) {
 		if err := send(a, 2, entriesBeat()); err != nil {
 			t.Fatal(err)
 		}
-		// On a connection that stands already.
+		// Also on an existing connection.
 		member.Store(false)
 		if err := send(a, 2, entriesBeat()); err == nil || err.Error() != nodeID(1)+" is 0% member" {
 			t.Fatal(err)
@@ -230,114 +239,7 @@ func TestMatch(t *testing.T) {
 	})
 }
 
-// later runs f in a goroutine, lets time pass, and reports whether it still runs, with a channel for its result.
-func later(f func() error) (running bool, result chan error) {
-	result = make(chan error, 1)
-	go func() { result <- f() }()
-	time.Sleep(30 * time.Second)
-	return len(result) == 0, result
-}
-
-func TestHeldWhileDown(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		end  func(t *testing.T, n *simnet.Network, a *Port, admitted *atomic.Bool, term *atomic.Uint64)
-		want error // nil: it succeeds
-	}{
-		{"a heartbeat succeeds", func(t *testing.T, n *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
-			ack(open(t, n, 2, nil))
-			if err := send(a, 2, entriesBeat()); err != nil {
-				t.Fatal(err)
-			}
-		}, nil},
-		{"the peer dials", func(t *testing.T, n *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
-			b := open(t, n, 2, nil)
-			ack(b)
-			if _, err := b.Call(t.Context(), nodeID(1), "/", nil); err != nil {
-				t.Fatal(err)
-			}
-		}, nil},
-		{"release", func(t *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) {
-			a.Transport().Release(0) // of an earlier term: nothing happens
-			a.Transport().Release(1)
-			if err := send(a, 2, entries(1, 1)); !errors.Is(err, ErrReleased) {
-				t.Fatal("held after the release of its term", err)
-			}
-		}, ErrReleased},
-		{"stop", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Transport().Stop() }, ErrClosed},
-		{"close", func(_ *testing.T, _ *simnet.Network, a *Port, _ *atomic.Bool, _ *atomic.Uint64) { a.Close() }, ErrClosed},
-		{"removed", func(_ *testing.T, _ *simnet.Network, _ *Port, admitted *atomic.Bool, _ *atomic.Uint64) {
-			admitted.Store(false)
-			time.Sleep(time.Second)
-		}, ErrReleased},
-		{"newer term", func(_ *testing.T, _ *simnet.Network, _ *Port, _ *atomic.Bool, term *atomic.Uint64) {
-			term.Store(2)
-			time.Sleep(time.Second)
-		}, ErrReleased},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := simnet.New()
-				var admitted atomic.Bool
-				var term atomic.Uint64
-				admitted.Store(true)
-				term.Store(1)
-				a := open(t, n, 1, func(c *Config) {
-					c.Term = term.Load
-					c.Admit = func(string) error {
-						if !admitted.Load() {
-							return errors.New("no member")
-						}
-						return nil
-					}
-				})
-				if err := send(a, 2, entriesBeat()); err == nil || !strings.Contains(err.Error(), "connection refused") || !a.Transport().Refused(nodeID(2)) {
-					t.Fatal("a heartbeat to nobody", err)
-				}
-				running, result := later(func() error { return send(a, 2, entries(1, 1)) })
-				if !running {
-					t.Fatal("not held", <-result)
-				}
-				c.end(t, n, a, &admitted, &term)
-				time.Sleep(100 * time.Millisecond)
-				select {
-				case err := <-result:
-					if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) {
-						t.Fatal(err)
-					}
-					if c.want == nil && a.Transport().Refused(nodeID(2)) {
-						t.Fatal("still said to refuse")
-					}
-				default:
-					t.Fatal("still held")
-				}
-			})
-		})
-	}
-}
-
-// A vote is asked for once, and must not be lost with a connection from before the peer's restart.
-func TestVoteAfterRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := simnet.New()
-		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
-		vote := func() error {
-			req := &raft.RequestVoteRequest{RPCHeader: header(1), Term: 1}
-			return a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", req, new(raft.RequestVoteResponse))
-		}
-		ack(b)
-		if err := vote(); err != nil {
-			t.Fatal(err)
-		}
-		b.Close()
-		ack(open(t, n, 2, nil))
-		if err := vote(); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-// A peer that is told of a commit answers when it has applied it, and only what Tell sends is answered so late.
+// A peer answers Tell when it has applied the commit. It answers other requests at once.
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
@@ -350,7 +252,13 @@ func TestTell(t *testing.T) {
 				return <-applied
 			}
 		}))
-		told := raft.AppendEntriesRequest{RPCHeader: header(1), Term: 1, PrevLogEntry: 3, PrevLogTerm: 1, LeaderCommitIndex: 2}
+		told := raft.AppendEntriesRequest{
+			RPCHeader:         header(1),
+			Term:              1,
+			PrevLogEntry:      3,
+			PrevLogTerm:       1,
+			LeaderCommitIndex: 2,
+		}
 		for _, outcome := range []error{nil, errors.New("100% not applied")} {
 			result := make(chan bool, 1)
 			go func() { result <- a.Transport().Tell(nodeID(2), told) }()
@@ -378,11 +286,11 @@ func TestNotSentWhileStalled(t *testing.T) {
 		taken := ack(open(t, n, 2, nil))
 		stalled.Store(true)
 		for _, req := range []*raft.AppendEntriesRequest{entriesBeat(), entries(1, 1)} {
-			if err := send(a, 2, req); !errors.Is(err, ErrStalled) || taken.Load() != 0 {
+			if err := send(a, 2, req); !errors.Is(err, rafttransport.ErrStalled) || taken.Load() != 0 {
 				t.Fatal(err)
 			}
 		}
-		// It can still vote and be voted for.
+		// Votes still work, both ways.
 		if err := a.Transport().RequestVote(raft.ServerID(nodeID(2)), "", &raft.RequestVoteRequest{RPCHeader: header(1)}, new(raft.RequestVoteResponse)); err != nil {
 			t.Fatal(err)
 		}
@@ -420,7 +328,7 @@ func TestStop(t *testing.T) {
 		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 			t.Fatal("calls go on", err)
 		}
-		// A new raft gets a new one.
+		// The next run of raft gets a new Transport.
 		if b.Transport() != bt {
 			t.Fatal("another transport before Close")
 		}
@@ -446,7 +354,8 @@ func TestInject(t *testing.T) {
 		if diff := cmp.Diff(any(&raft.AppendEntriesResponse{Term: 1, Success: true}), got); diff != "" || err != nil {
 			t.Fatal(diff, err)
 		}
-		if _, err := a.Transport().Inject(t.Context(), &raft.InstallSnapshotRequest{}); err == nil || !strings.Contains(err.Error(), "cannot be injected") {
+		if _, err := a.Transport().Inject(t.Context(), &raft.InstallSnapshotRequest{}); err == nil ||
+			!strings.Contains(err.Error(), "cannot be injected") {
 			t.Fatal("a snapshot without data:", err)
 		}
 	})
@@ -456,19 +365,28 @@ func TestInjectedTimeoutNowElects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, false, nil)
 		old := c.leader()
-		heir := c.others(old)[0]
+		transferee := c.others(old)[0]
 		c.apply(old, 3)
 		time.Sleep(time.Second)
 		c.crash(old.i)
 		start := time.Now()
-		req := &raft.TimeoutNowRequest{RPCHeader: header(heir.i)}
-		if _, err := heir.wire.Inject(t.Context(), req); err != nil {
+		req := &raft.TimeoutNowRequest{RPCHeader: header(transferee.i)}
+		if _, err := transferee.wire.Inject(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
-		if c.leader() != heir || time.Since(start) > 100*time.Millisecond {
+		if c.leader() != transferee || time.Since(start) > 100*time.Millisecond {
 			t.Fatalf("no leader after %v", time.Since(start))
 		}
 	})
+}
+
+// closeOutboundRaft closes the connections for raft that a node has made.
+func closeOutboundRaft(p *Port) {
+	for _, c := range p.conns.All() {
+		if c.Protocol() == peerconn.Raft && !c.Inbound() {
+			c.Close()
+		}
+	}
 }
 
 func TestGone(t *testing.T) {
@@ -482,7 +400,7 @@ func TestGone(t *testing.T) {
 		{"partition", func(n *simnet.Network, _, b *Port) { n.Isolate("b") }, nil},
 		{"crash behind a partition", func(n *simnet.Network, _, b *Port) { n.Isolate("b"); n.Host("b").Crash(); b.Close() }, nil},
 		{"the peer's raft is closed", func(_ *simnet.Network, _, b *Port) { b.Transport().Close() }, nil},
-		{"its connections are closed", func(_ *simnet.Network, _, b *Port) { b.Transport().out.CloseStreams() }, nil},
+		{"its connections are closed", func(_ *simnet.Network, _, b *Port) { closeOutboundRaft(b) }, nil},
 		{"our own raft is closed", func(_ *simnet.Network, a, _ *Port) { a.Transport().Close() }, nil},
 		{"our own close, then a crash", func(n *simnet.Network, a, _ *Port) { a.Close(); n.Host("b").Crash() }, nil},
 	} {
@@ -563,16 +481,16 @@ func TestIdleFlood(t *testing.T) {
 		}
 		idle = append(idle, c)
 		if i%2500 == 0 {
-			// One that is connected, and one that comes new.
+			// One over an existing connection, and one over a new one.
 			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 				t.Fatal(err)
 			}
 			if _, _, err := a.CallAddr(t.Context(), addr, "/", nil); err != nil {
 				t.Fatal(err)
 			}
-			a.calls.byAddr.CloseIdleConnections()
+			a.rpc.CloseIdle()
 		}
-		if n := b.gate.len(); n > maxHostGreets {
+		if n := b.acceptor.Pending(); n > peerconn.MaxPendingHost {
 			t.Fatalf("%d connections wait", n)
 		}
 	}

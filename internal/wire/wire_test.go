@@ -21,6 +21,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 )
 
 // Node 1 is on host a, node 2 on host b and so on, each at port 7373.
@@ -47,7 +48,14 @@ func open(t testing.TB, n *simnet.Network, i int, change func(*Config)) *Port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{ID: nodeID(i), Secrets: []seal.Secret{secret(1)}, Listener: l, Dial: host.Dial, Resolve: resolve, Handler: echo()}
+	cfg := Config{
+		ID:       nodeID(i),
+		Secrets:  []seal.Secret{secret(1)},
+		Listener: l,
+		Dial:     host.Dial,
+		Resolve:  resolve,
+		Handler:  echo(),
+	}
 	if change != nil {
 		change(&cfg)
 	}
@@ -113,20 +121,24 @@ func TestCall(t *testing.T) {
 			}
 		}
 		id, reply, err := b.CallAddr(t.Context(), nodeAt(1), "/y", nil)
-		if diff := cmp.Diff([]string{nodeID(1), nodeID(2) + " /y "}, []string{id, string(reply)}); diff != "" || err != nil {
+		if diff := cmp.Diff([]string{nodeID(1), nodeID(2) + " /y "}, []string{id, string(reply)}); diff != "" ||
+			err != nil {
 			t.Fatal(diff, err)
 		}
 		var failed *CallError
-		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) || *failed != (CallError{409, "no such luck"}) {
+		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) ||
+			*failed != (CallError{Status: 409, Message: "no such luck"}) {
 			t.Fatal(err)
 		}
 		if id, _, err := a.CallAddr(t.Context(), nodeAt(2), "/fail", nil); !errors.As(err, &failed) || id != nodeID(2) {
 			t.Fatal(id, err)
 		}
-		if _, err := a.Call(t.Context(), "x", "/", nil); err == nil || !strings.Contains(err.Error(), `node ID "x" is not`) {
+		if _, err := a.Call(t.Context(), "x", "/", nil); err == nil ||
+			!strings.Contains(err.Error(), `node ID "x" is not`) {
 			t.Fatal("called a node without an ID:", err)
 		}
-		if _, err := a.Call(t.Context(), nodeID(3), "/", nil); !errors.Is(err, syscall.ECONNREFUSED) || !a.Transport().Refused(nodeID(3)) {
+		if _, err := a.Call(t.Context(), nodeID(3), "/", nil); !errors.Is(err, syscall.ECONNREFUSED) ||
+			!a.Transport().Refused(nodeID(3)) {
 			t.Fatal(err)
 		}
 		open(t, n, 3, nil)
@@ -176,14 +188,16 @@ func TestCallOverDeadPath(t *testing.T) {
 		}
 		n.Isolate("b")
 		start := time.Now()
-		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil || !strings.Contains(err.Error(), "connection lost") {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err == nil ||
+			!strings.Contains(err.Error(), "connection lost") {
 			t.Fatal("the wire is cut:", err)
 		}
 		if d := time.Since(start); d > 2*rpcTimeout+time.Second {
 			t.Fatalf("noticed after %v", d)
 		}
 		start = time.Now()
-		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > dialTimeout {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(start) > peerconn.DialTimeout {
 			t.Fatal(err, time.Since(start))
 		}
 		n.Heal()
@@ -198,20 +212,30 @@ func TestCallTooLarge(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
 		open(t, n, 2, nil)
-		if _, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest+1)); err == nil || !strings.Contains(err.Error(), "is too large") {
+		if _, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest+1)); err == nil ||
+			!strings.Contains(err.Error(), "is too large") {
 			t.Fatal("sent a call over the limit:", err)
 		}
 		reply, err := a.Call(t.Context(), nodeID(2), "/", make([]byte, MaxRequest))
 		if err != nil || len(reply) < MaxRequest {
 			t.Fatal(len(reply), err)
 		}
-		// A peer that does not keep the rule, with and without telling the length.
+		// A peer that ignores the limit, with and without announcing the length.
+		var h2c http.Protocols
+		h2c.SetUnencryptedHTTP2(true)
+		careless := &http.Transport{
+			Protocols: &h2c,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return a.dialer.Node(ctx, nodeID(2), peerconn.RPC)
+			},
+		}
+		defer careless.CloseIdleConnections()
 		for _, body := range []io.Reader{bytes.NewReader(make([]byte, MaxRequest+1)), io.LimitReader(zeros{}, MaxRequest+1)} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+nodeID(2)+"/", body)
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := a.calls.byID.RoundTrip(req)
+			resp, err := careless.RoundTrip(req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,8 +272,8 @@ func TestSecretRotation(t *testing.T) {
 						if _, _, err := b.CallAddr(t.Context(), nodeAt(1), "/", nil); err != nil {
 							t.Error(err)
 						}
-						a.calls.byID.CloseIdleConnections()
-						b.calls.byAddr.CloseIdleConnections()
+						a.rpc.CloseIdle()
+						b.rpc.CloseIdle()
 					}
 				})
 			})
@@ -296,14 +320,15 @@ func TestWrongSecret(t *testing.T) {
 			if !errors.As(err, &wrong) {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(WrongSecretError{nodeAt(2), secret(1).ID(), secret(3).ID()}, *wrong); diff != "" {
+			if diff := cmp.Diff(WrongSecretError{Addr: nodeAt(2), Want: secret(1).ID(), Have: secret(3).ID()}, *wrong); diff != "" {
 				t.Fatal(diff)
 			}
 		}
 		synctest.Wait()
 		for _, j := range []*journal{&ja, &jb} {
 			text := j.String()
-			if strings.Count(text, "another cluster secret") != 1 || !strings.Contains(text, secret(1).ID().String()) || !strings.Contains(text, secret(3).ID().String()) {
+			if strings.Count(text, "another cluster secret") != 1 || !strings.Contains(text, secret(1).ID().String()) ||
+				!strings.Contains(text, secret(3).ID().String()) {
 				t.Errorf("not one sentence with both key IDs: %q", text)
 			}
 		}
@@ -326,7 +351,7 @@ func TestWrongNode(t *testing.T) {
 		if !errors.As(err, &wrong) {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(WrongNodeError{nodeAt(2), nodeID(3), nodeID(2)}, *wrong); diff != "" {
+		if diff := cmp.Diff(WrongNodeError{Addr: nodeAt(2), Want: nodeID(3), Got: nodeID(2)}, *wrong); diff != "" {
 			t.Fatal(diff)
 		}
 	})
@@ -337,19 +362,19 @@ func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
 		open(t, n, 2, nil)
-		for range maxConns {
-			if _, err := a.dialNode(t.Context(), nodeID(2), alpnCall); err != nil {
+		for range peerconn.MaxPerPeer {
+			if _, err := a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC); err != nil {
 				t.Fatal(err)
 			}
 		}
-		_, err := a.dialNode(t.Context(), nodeID(2), alpnCall)
+		_, err := a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC)
 		var refused *RefusedError
 		if !errors.As(err, &refused) {
 			t.Fatal(err)
 		}
-		// Those that never speak HTTP/2 do not stay.
-		time.Sleep(2 * greetTimeout)
-		c, err := a.dialNode(t.Context(), nodeID(2), alpnCall)
+		// Connections that never speak HTTP/2 are closed.
+		time.Sleep(2 * peerconn.HandshakeTimeout)
+		c, err := a.dialer.Node(t.Context(), nodeID(2), peerconn.RPC)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -398,7 +423,8 @@ func TestCloseEndsDial(t *testing.T) {
 		time.Sleep(time.Second)
 		start := time.Now()
 		a.Close()
-		if err := <-done; err == nil || !strings.Contains(err.Error(), "no connection to node "+nodeID(2)) || time.Since(start) > 0 {
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "no connection to node "+nodeID(2)) ||
+			time.Since(start) > 0 {
 			t.Fatal(err, time.Since(start))
 		}
 	})
@@ -426,38 +452,7 @@ func TestAcceptErrorsPass(t *testing.T) {
 			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 				t.Fatal(err)
 			}
-			a.calls.byID.CloseIdleConnections()
-		}
-	})
-}
-
-func TestReadAnswer(t *testing.T) {
-	long := reason(errors.New(strings.Repeat("é", 200)))
-	for _, c := range []struct {
-		said []byte
-		want string // empty: it is accepted
-	}{
-		{nil, "no answer: EOF"},
-		{[]byte{answerAccept}, ""},
-		{[]byte{answerRefuse}, "refused without a reason: EOF"},
-		{[]byte{answerRefuse, 3, 'n', 'o'}, "refused without a reason: unexpected EOF"},
-		{[]byte{answerRefuse, 2, 'n', 'o'}, (&RefusedError{"no"}).Error()},
-		{append([]byte{answerRefuse, byte(len(long))}, long...), (&RefusedError{long}).Error()},
-		{[]byte{7}, "answer 7 is not known"},
-	} {
-		err := readAnswer(bytes.NewReader(c.said))
-		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
-			t.Errorf("%v: %v, want %q", c.said, err, c.want)
-		}
-	}
-}
-
-func FuzzReadAnswer(f *testing.F) {
-	f.Add([]byte{answerRefuse, 2, 'n', 'o'})
-	f.Fuzz(func(t *testing.T, said []byte) {
-		var refused *RefusedError
-		if err := readAnswer(bytes.NewReader(said)); errors.As(err, &refused) && len(refused.Reason) > 3*maxReason {
-			t.Fatal(err)
+			a.rpc.CloseIdle()
 		}
 	})
 }

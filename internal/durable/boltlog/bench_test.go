@@ -1,0 +1,27 @@
+package boltlog
+
+import (
+	"path/filepath"
+	"testing"
+)
+
+// BenchmarkOpenLog checks and opens a log of 1024 entries of 4 KiB.
+func BenchmarkOpenLog(b *testing.B) {
+	path := filepath.Join(b.TempDir(), fileName)
+	must(b, Create(path))
+	l := openLog(b, path)
+	for i := uint64(0); i < 16; i++ {
+		must(b, l.StoreLogs(entries(64*i+1, 64*i+64, 1, 4<<10)))
+	}
+	must(b, l.Close())
+	b.Run("check", func(b *testing.B) {
+		for b.Loop() {
+			inspect(b, path)
+		}
+	})
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			must(b, openLog(b, path).Close())
+		}
+	})
+}

@@ -1,0 +1,129 @@
+package boltlog
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
+)
+
+// TestEveryBit flips every bit of a log file, one at a time. Each time the file is refused as
+// damaged, or holds exactly what it held. bbolt opens the files that the check lets pass, and must
+// find the same keys and values. Some of them are opened as a log too.
+func TestEveryBit(t *testing.T) {
+	for _, test := range []struct{ pageSize, step int }{
+		{1 << 10, 1}, // the smallest file: the least padding
+		{os.Getpagesize(), 37},
+	} {
+		step := test.step
+		if testing.Short() || raceEnabled {
+			step = 37
+		}
+		if step != 1 {
+			t.Logf("pages of %d bytes: every %dth bit only", test.pageSize, step)
+		}
+		path := filepath.Join(memDir(t), fileName)
+		want := fill(t, path, test.pageSize)
+		b := fileBytes(t, path)
+		if len(b) > 64<<10 {
+			t.Fatalf("the file has %d bytes", len(b))
+		}
+		var refused, same atomic.Int64
+		flipLog(t, path, b, want, step, &refused, &same)
+		t.Logf(
+			"pages of %d bytes: %d bytes; flips refused %d, harmless %d",
+			test.pageSize,
+			len(b),
+			refused.Load(),
+			same.Load(),
+		)
+		if n := int64((len(b)*8 + step - 1) / step); refused.Load()+same.Load() != n {
+			t.Errorf("%d flips were judged, want %d", refused.Load()+same.Load(), n)
+		}
+	}
+}
+
+// flipLog spreads the flips over as many directories as there are processors.
+func flipLog(t *testing.T, path string, b []byte, want state, step int, refused, same *atomic.Int64) {
+	raw, err := readBolt(path)
+	must(t, err)
+	var wg sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for w := range workers {
+		dir := memDir(t)
+		file := filepath.Join(dir, fileName)
+		wg.Go(func() {
+			own := append([]byte(nil), b...)
+			if err := os.WriteFile(file, own, 0o600); err != nil {
+				t.Error(err)
+				return
+			}
+			for i := w * step; i < len(b)*8; i += workers * step {
+				own[i/8] ^= 1 << (i % 8)
+				if _, err := verifyImage(own); err != nil {
+					refused.Add(1)
+				} else if err := harmless(dir, own, i/8, b[i/8], raw, want, same.Add(1)%37 == 0); err != nil {
+					t.Errorf("bit %d of byte %d: %v", i%8, i/8, err)
+					return
+				}
+				own[i/8] = b[i/8]
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// harmless opens the log with the byte at i as in b, and then puts old there again.
+func harmless(dir string, b []byte, i int, old byte, raw string, want state, whole bool) error {
+	f, err := os.OpenFile(filepath.Join(dir, fileName), os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b[i:i+1], int64(i)); err != nil {
+		return err
+	}
+	got, err := readBolt(f.Name())
+	// Other bytes can mean the same entry: the time of an entry is stored and not used.
+	if err == nil && (whole || got != raw) {
+		var s state
+		if s, err = readLog(f.Name()); err == nil && !reflect.DeepEqual(want, s) {
+			err = errors.New(cmp.Diff(want, s))
+		}
+		if werr := os.WriteFile(f.Name(), b, 0o600); err == nil {
+			err = werr
+		}
+	}
+	if _, werr := f.WriteAt([]byte{old}, int64(i)); err == nil {
+		err = werr
+	}
+	return err
+}
+
+// readBolt returns all keys and values that bbolt finds in a file.
+func readBolt(file string) (string, error) {
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{ReadOnly: true})
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	var all []byte
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(k, v []byte) error {
+				for _, part := range [][]byte{name, k, v} {
+					all = append(append(all, part...), byte(len(part)), byte(len(part)>>8))
+				}
+				return nil
+			})
+		})
+	})
+	return string(all), err
+}

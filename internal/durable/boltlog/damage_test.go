@@ -1,0 +1,273 @@
+package boltlog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/fnv"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+)
+
+// TestBitFlipInLog: bare raft-boltdb returns an entry with a flipped bit and no error.
+func TestBitFlipInLog(t *testing.T) {
+	const marker = "the command that is flipped"
+	flip := func(t *testing.T, file string) {
+		b := fileBytes(t, file)
+		flipped := 0
+		for i := range b { // in old versions of the page too
+			if strings.HasPrefix(string(b[i:min(len(b), i+len(marker))]), marker) {
+				b[i+4] ^= 1
+				flipped++
+			}
+		}
+		if flipped == 0 {
+			t.Fatal("the entry is not in the file")
+		}
+		put(t, file, b)
+	}
+	e := &raft.Log{Index: 1, Term: 1, Data: []byte(marker)}
+
+	t.Run("raft-boltdb", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), fileName)
+		s, err := raftboltdb.NewBoltStore(file)
+		must(t, err)
+		must(t, s.StoreLog(e))
+		must(t, s.Close())
+		flip(t, file)
+		s, err = raftboltdb.NewBoltStore(file)
+		must(t, err)
+		defer s.Close()
+		var got raft.Log
+		if err := s.GetLog(1, &got); err != nil || string(got.Data) == marker {
+			t.Errorf("raft-boltdb has fixed this: %v %q", err, got.Data)
+		}
+	})
+	t.Run("boltlog", func(t *testing.T) {
+		l := newLog(t)
+		must(t, l.StoreLog(e))
+		must(t, l.Close())
+		file := l.Path()
+		flip(t, file)
+		_, err := tryOpen(file, nil)
+		isDamaged(t, err, file)
+		if !strings.Contains(err.Error(), "checksum of entry 1") || !strings.Contains(err.Error(), "remove") {
+			t.Errorf("the error does not help: %v", err)
+		}
+	})
+}
+
+// filled returns a log file of some size, and its bytes, cut behind the last page.
+func filled(t *testing.T) (file string, b []byte, pageSize int) {
+	l := newLog(t)
+	for i := uint64(1); i < 60; i += 3 {
+		must(t, l.StoreLogs(entries(i, i+2, 1, 400)))
+	}
+	must(t, l.SetUint64([]byte(keyTerm), 4))
+	must(t, l.Close())
+	file = l.Path()
+	b = fileBytes(t, file)
+	m, err := readMeta(bytes.NewReader(b), int64(len(b)))
+	must(t, err)
+	return file, b[:int(m.pages)*m.pageSize], m.pageSize
+}
+
+func TestTruncated(t *testing.T) {
+	file, b, pageSize := filled(t)
+	r := rand.New(rand.NewPCG(1, 1))
+	var sizes []int
+	for n := 0; n < len(b); n += pageSize {
+		sizes = append(sizes, n, n+r.IntN(pageSize), n+80)
+	}
+	for _, n := range sizes {
+		if n >= len(b) {
+			continue
+		}
+		put(t, file, b[:n])
+		if _, err := tryOpen(file, nil); err == nil {
+			t.Errorf("a log of %d bytes was opened with %d", len(b), n)
+		} else {
+			isDamaged(t, err, file)
+		}
+		if got := fileBytes(t, file); len(got) != n {
+			t.Errorf("a damaged file was changed: %d bytes, had %d", len(got), n)
+		}
+	}
+	put(t, file, b)
+	must(t, openLog(t, file).Close())
+}
+
+// TestZeroedMeta: bbolt falls back to the other meta page, and so undoes the last commit.
+func TestZeroedMeta(t *testing.T) {
+	file, b, pageSize := filled(t)
+	lost := 0
+	for page := range 2 {
+		bad := slices.Clone(b)
+		clear(bad[page*pageSize : (page+1)*pageSize])
+		put(t, file, bad)
+		db, err := bbolt.Open(file, 0o600, &bbolt.Options{ReadOnly: true})
+		must(t, err)
+		must(t, db.View(func(tx *bbolt.Tx) error {
+			m, err := readMeta(bytes.NewReader(b), int64(len(b)))
+			if uint64(tx.ID()) != m.txid {
+				lost++
+			}
+			return err
+		}))
+		must(t, db.Close())
+		_, err = tryOpen(file, nil)
+		if err == nil || !strings.Contains(err.Error(), "meta page") {
+			t.Errorf("a log without meta page %d was opened: %v", page, err)
+		}
+	}
+	if lost != 1 {
+		t.Errorf("bbolt has fixed this: %d of 2 zeroed pages undid a commit", lost)
+	}
+}
+
+// TestBadSectors overwrites 512 bytes anywhere. The log is refused or has all its entries.
+func TestBadSectors(t *testing.T) {
+	file, b, _ := filled(t)
+	put(t, file, b)
+	want, err := readLog(file)
+	must(t, err)
+	r := rand.New(rand.NewPCG(2, 2))
+	refused := 0
+	for i := range 300 {
+		bad := slices.Clone(b)
+		at := r.IntN(len(bad)/512) * 512
+		switch i % 3 {
+		case 0:
+			for j := range 512 {
+				bad[at+j] = byte(r.Uint32())
+			}
+		case 1:
+			clear(bad[at : at+512])
+		default: // a write that went to the wrong place
+			from := r.IntN(len(bad)/512) * 512
+			copy(bad[at:at+512], b[from:from+512])
+		}
+		put(t, file, bad)
+		l, err := tryOpen(file, nil)
+		if err != nil {
+			isDamaged(t, err, file)
+			refused++
+			continue
+		}
+		diff(t, want, all(t, l))
+		must(t, l.Close())
+	}
+	if refused == 0 || refused == 300 {
+		t.Errorf("%d of 300 were refused", refused)
+	}
+}
+
+// TestStalePage puts an older version of a page in the place of a newer one, as a disk does that
+// has lost a write. Checksums alone do not notice it. (The loss of a meta page cannot be noticed:
+// the file is as if that transaction had not begun.)
+func TestStalePage(t *testing.T) {
+	l := newLog(t)
+	file := l.Path()
+	must(t, l.StoreLogs(entries(1, 40, 1, 400)))
+	var versions [][]byte
+	for i := uint64(41); i < 61; i++ {
+		must(t, l.StoreLog(entry(i, 1, 10)))
+		versions = append(versions, fileBytes(t, file))
+	}
+	must(t, l.Close())
+	newest := versions[len(versions)-1]
+	m, err := readMeta(bytes.NewReader(newest), int64(len(newest)))
+	must(t, err)
+	refused := 0
+	for _, old := range versions[:len(versions)-1] {
+		for page := 2; page < len(newest)/m.pageSize; page++ {
+			at := page * m.pageSize
+			if at+m.pageSize > len(old) || slices.Equal(old[at:at+m.pageSize], newest[at:at+m.pageSize]) {
+				continue
+			}
+			bad := slices.Clone(newest)
+			copy(bad[at:at+m.pageSize], old[at:at+m.pageSize])
+			c, err := verifyImage(bad)
+			if err != nil {
+				refused++
+			} else if c.span.last != 60 {
+				t.Fatalf("page %d: the log ends at %d", page, c.span.last)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("no page was stale")
+	}
+}
+
+// FuzzCheck feeds the reader of bbolt's format. bbolt must be able to open and read what it lets
+// pass.
+func FuzzCheck(f *testing.F) {
+	path := filepath.Join(memDir(f), fileName)
+	fill(f, path, 1<<10)
+	seed := fileBytes(f, path)
+	f.Add([]byte{}, uint16(0))
+	f.Add([]byte{0x20, 0x13, 1}, uint16(0))  // a page's number
+	f.Add([]byte{0, 0x28, 0xff}, uint16(17)) // the number of pages, and the file cut
+	f.Fuzz(func(t *testing.T, patch []byte, cut uint16) {
+		// Small changes in a good file get further than whole files made by the engine.
+		b := slices.Clone(seed[:max(0, len(seed)-int(cut))])
+		for ; len(patch) >= 3; patch = patch[3:] {
+			if at := int(patch[0])<<8 | int(patch[1]); at < len(b) {
+				b[at] ^= patch[2]
+			}
+		}
+		fixMetas(b)
+		if _, err := verifyImage(b); err != nil {
+			if _, ok := err.(*diskfile.Finding); !ok {
+				t.Fatalf("an error of memory: %v", err)
+			}
+			return
+		}
+		file := filepath.Join(memDir(t), fileName)
+		put(t, file, b)
+		if _, err := readBolt(file); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzDecodeRecords(f *testing.F) {
+	f.Add(trailer{txid: 5, vote: 4, now: span{1, 9, 7}, next: span{1, 5, 3}}.encode())
+	f.Add(voteRecord{txid: 3, hasVote: true, candidate: []byte("n1")}.encode())
+	e, _ := seal(entry(3, 1, 10), 7)
+	f.Add(e.Data)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = diskfile.AppendSum(b)
+		if r, err := decodeTrailer(b); err == nil {
+			if again, err := decodeTrailer(r.encode()); err != nil || again != r {
+				t.Errorf("the trailer %+v is read as %+v, %v", r, again, err)
+			}
+		}
+		if v, err := decodeVote(b); err == nil && string(v.encode()) != string(b) {
+			t.Error("two records are the same vote")
+		}
+		unseal(&raft.Log{Index: 1, Data: b}, 1)
+		_, _ = new(entryDecoder).decode(b)
+	})
+}
+
+// fixMetas corrects the checksums of both meta pages, so that a fuzzer gets past them.
+func fixMetas(b []byte) {
+	for _, off := range []int{0, 1 << 10} {
+		if len(b) >= off+pageHeader+metaSize {
+			m := b[off+pageHeader:]
+			h := fnv.New64a()
+			_, _ = h.Write(m[:metaSize-8])
+			binary.NativeEndian.PutUint64(m[56:], h.Sum64())
+		}
+	}
+}

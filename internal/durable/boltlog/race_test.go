@@ -1,0 +1,5 @@
+//go:build race
+
+package boltlog
+
+const raceEnabled = true

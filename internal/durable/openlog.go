@@ -1,0 +1,135 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+)
+
+// Log is raft's log and stable store.
+type Log = boltlog.Log
+
+// LogOptions say how to open a raft log.
+type LogOptions struct {
+	// Create makes a new log; there must be none. Otherwise there must be one: a log that is
+	// missing beside a known identity is refused, because a voter that forgot its vote may vote
+	// twice.
+	Create bool
+
+	// Failed is called once, on a goroutine of its own, at the first disk error, or with
+	// [ErrRestart]. Nil: it is not called.
+	Failed func(error)
+
+	// Fault is asked before each write, and its error is taken for the disk's: for tests. Nil:
+	// there is none.
+	Fault func(op string) error
+
+	// Logger receives what happens. Nil: nothing is logged.
+	Logger *slog.Logger
+
+	wrap func(boltlog.Store) boltlog.Store // for tests; nil: not
+}
+
+// OpenLog opens the raft log or makes a new one. Before bbolt maps the file, the file is checked as
+// a whole; a [DamagedError] says what is wrong. One log at a time may be open.
+func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
+	path := d.join(logName)
+	if o.Create {
+		if err := d.createLog(path); err != nil {
+			return nil, fmt.Errorf("create raft log: %w", err)
+		}
+	}
+	if o.Fault != nil {
+		if err := o.Fault("open"); err != nil {
+			return nil, fmt.Errorf("open raft log: %w", err)
+		}
+	}
+	if d.stuck {
+		if err := d.restoreLog(path); err != nil {
+			return nil, fmt.Errorf("open raft log: %w", err)
+		}
+	}
+	f, err := diskfile.OpenKept(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &DamagedError{Path: d.path, Reason: "the raft log " + logName + " is missing"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open raft log: %w", err)
+	}
+	if err := d.places.InPlace(path); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("open raft log: %w", err)
+	}
+	l, err := boltlog.Open(boltlog.Options{
+		Path:    path,
+		File:    f,
+		Known:   d.known,
+		InPlace: func() error { return d.places.InPlace(path) },
+		OnFail:  o.Failed,
+		OnClose: func(s boltlog.State, stuck bool) { d.known, d.stuck = s, stuck },
+		Fault:   o.Fault,
+		Wrap:    o.wrap,
+		Logger:  orDiscard(o.Logger),
+	})
+	if err != nil {
+		_ = f.Close()
+		if errors.Is(err, boltlog.ErrLocked) {
+			err = fmt.Errorf("open raft log: %w", &InUseError{Path: d.path})
+		}
+		return nil, err
+	}
+	d.places.KeepOnly(path, nil)
+	d.places.Keep(path, f)
+	return l, nil
+}
+
+// createLog makes the file under another name, so that a crash leaves no half-made log.
+func (d *Dir) createLog(path string) error {
+	if d.HasLog() {
+		return &os.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	}
+	snaps := d.join(snapsName)
+	if left, err := os.ReadDir(snaps); err == nil && len(left) > 0 {
+		return &DamagedError{Path: snaps, Reason: "there are snapshots, but no raft log"}
+	}
+	tmp := path + tmpSuffix
+	_ = os.Remove(tmp)
+	if err := boltlog.Create(tmp); err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	return diskfile.SyncDir(d.path)
+}
+
+// HasLog reports whether there is a raft log. If that cannot be found out, it is true.
+func (d *Dir) HasLog() bool {
+	_, err := os.Lstat(d.join(logName))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// restoreLog writes the log's file anew from the one that is kept open, if it is missing or if
+// bbolt has it locked for ever.
+func (d *Dir) restoreLog(path string) error {
+	if err := d.rewrite(path, d.stuck, d.known.Check); err != nil {
+		return err
+	}
+	d.stuck = false
+	return nil
+}
+
+// orDiscard returns l, or a logger that drops everything if l is nil.
+func orDiscard(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}

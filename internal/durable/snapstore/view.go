@@ -1,0 +1,68 @@
+package snapstore
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+)
+
+// View returns the descriptions of the snapshots in a data directory, newest first, and changes
+// nothing. Size is that of the content. changing says that a node uses the directory: a snapshot
+// that it removes meanwhile is left out.
+func View(data string, changing bool) ([]*raft.SnapshotMeta, error) {
+	names, _, err := list(filepath.Join(data, DirName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []*raft.SnapshotMeta
+	for _, n := range names {
+		m, r, err := ViewOne(data, n.id)
+		if errors.Is(err, fs.ErrNotExist) && changing {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+		if err := r.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// ViewOne opens the content of a snapshot, and changes nothing. The reader must find out whether
+// the content is whole, because it is sealed.
+func ViewOne(data, id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	dir := filepath.Join(data, DirName)
+	b, err := os.ReadFile(filepath.Join(dir, id, MetaName))
+	if err != nil {
+		return nil, nil, err
+	}
+	var meta raft.SnapshotMeta // beside a checksum of the content
+	if err := json.Unmarshal(b, &meta); err != nil {
+		return nil, nil, &diskfile.DamagedError{Path: filepath.Join(dir, id), Reason: MetaName + " cannot be read"}
+	}
+	f, err := os.Open(filepath.Join(dir, id, StateName))
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := strip(dir, id, &meta, f)
+	if err != nil {
+		return nil, nil, errors.Join(
+			&diskfile.DamagedError{Path: filepath.Join(dir, id), Reason: err.Error()},
+			f.Close(),
+		)
+	}
+	return out, f, nil
+}

@@ -1,0 +1,187 @@
+package remote
+
+import "github.com/flotilla-ha/flotilla/internal/codec"
+
+// Paths of the RPCs about the cluster itself. Any node takes them, and passes them on to the node
+// that can answer. The comment names request and reply.
+const (
+	CallStatus   = "/1/status"           // StatusRequest, StatusReply
+	CallRemove   = "/1/members/remove"   // RemoveRequest, Answer
+	CallTransfer = "/1/members/transfer" // TransferRequest, Answer
+	CallMove     = "/1/roles/move"       // MoveRequest, Answer
+	CallDrain    = "/1/drain"            // DrainRequest, Answer
+)
+
+// StatusRequest asks what nodes know of the cluster.
+type StatusRequest struct {
+	Node string // ID of one node; empty: all members
+}
+
+// Encode returns the message's bytes.
+func (m StatusRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.Node)
+	return e.B
+}
+
+// DecodeStatusRequest is the inverse of Encode.
+func DecodeStatusRequest(b []byte) (StatusRequest, error) {
+	d := codec.Decoder{B: b}
+	m := StatusRequest{Node: d.String()}
+	return m, d.End()
+}
+
+// StatusReply answers a StatusRequest.
+type StatusReply struct {
+	Nodes []NodeStatus // the node that answers comes first
+}
+
+// Encode returns the message's bytes.
+func (m StatusReply) Encode() []byte {
+	var e codec.Encoder
+	e.Uint(uint64(len(m.Nodes)))
+	for _, n := range m.Nodes {
+		e.String(n.ID)
+		e.String(n.Name)
+		e.String(n.Addr)
+		e.Bytes(n.Status)
+		e.String(n.Why)
+	}
+	return e.B
+}
+
+// DecodeStatusReply is the inverse of Encode. Each Status is a part of b, not a copy.
+func DecodeStatusReply(b []byte) (StatusReply, error) {
+	d := codec.Decoder{B: b}
+	var m StatusReply
+	for range d.Count() {
+		m.Nodes = append(
+			m.Nodes,
+			NodeStatus{ID: d.String(), Name: d.String(), Addr: d.String(), Status: d.Bytes(), Why: d.String()},
+		)
+	}
+	return m, d.End()
+}
+
+// NodeStatus is what one node says of itself, or why it does not.
+type NodeStatus struct {
+	ID, Name, Addr string // as the cluster knows the node
+
+	Status []byte // flotilla.Status in JSON; empty: the node did not answer
+	Why    string // why it did not answer, or what it waits for until it is ready; empty: all is well
+}
+
+// RemoveRequest asks to take a member out of the cluster for good.
+type RemoveRequest struct {
+	Node  string // its ID
+	Force bool   // also if the member is present
+}
+
+// Encode returns the message's bytes.
+func (m RemoveRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.Node)
+	e.Bool(m.Force)
+	return e.B
+}
+
+// DecodeRemoveRequest is the inverse of Encode.
+func DecodeRemoveRequest(b []byte) (RemoveRequest, error) {
+	d := codec.Decoder{B: b}
+	m := RemoveRequest{Node: d.String(), Force: d.Bool()}
+	return m, d.End()
+}
+
+// TransferRequest asks to hand over the leadership.
+type TransferRequest struct {
+	// From is the ID of the node that led when this was asked for. If another node leads by now,
+	// nothing is left to do, unless To names a third one.
+	From string
+
+	To string // ID of a voter; empty: any but From
+}
+
+// Encode returns the message's bytes.
+func (m TransferRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.From)
+	e.String(m.To)
+	return e.B
+}
+
+// DecodeTransferRequest is the inverse of Encode.
+func DecodeTransferRequest(b []byte) (TransferRequest, error) {
+	d := codec.Decoder{B: b}
+	m := TransferRequest{From: d.String(), To: d.String()}
+	return m, d.End()
+}
+
+// MoveRequest asks the holder of a role to hand the role over.
+type MoveRequest struct {
+	Role string // its name
+
+	// Fence is that of the tenure that is to end. If it has ended already, nothing is left to do,
+	// unless To names another node than the present holder.
+	Fence uint64
+
+	To string // ID of the node that is to have the role; empty: any other
+}
+
+// Encode returns the message's bytes.
+func (m MoveRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.Role)
+	e.Uint(m.Fence)
+	e.String(m.To)
+	return e.B
+}
+
+// DecodeMoveRequest is the inverse of Encode.
+func DecodeMoveRequest(b []byte) (MoveRequest, error) {
+	d := codec.Decoder{B: b}
+	m := MoveRequest{Role: d.String(), Fence: d.Uint(), To: d.String()}
+	return m, d.End()
+}
+
+// DrainRequest asks a node to take no new clients and no roles.
+type DrainRequest struct {
+	Node string // its ID
+	Undo bool   // take them again
+}
+
+// Encode returns the message's bytes.
+func (m DrainRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.Node)
+	e.Bool(m.Undo)
+	return e.B
+}
+
+// DecodeDrainRequest is the inverse of Encode.
+func DecodeDrainRequest(b []byte) (DrainRequest, error) {
+	d := codec.Decoder{B: b}
+	m := DrainRequest{Node: d.String(), Undo: d.Bool()}
+	return m, d.End()
+}
+
+// Answer says what was done about a request. A refused request was understood, and any node would
+// refuse it.
+type Answer struct {
+	Refused bool   // nothing was done, or not everything
+	Text    string // what was done, or why it was not
+}
+
+// Encode returns the message's bytes.
+func (m Answer) Encode() []byte {
+	var e codec.Encoder
+	e.Bool(m.Refused)
+	e.String(m.Text)
+	return e.B
+}
+
+// DecodeAnswer is the inverse of Encode.
+func DecodeAnswer(b []byte) (Answer, error) {
+	d := codec.Decoder{B: b}
+	m := Answer{Refused: d.Bool(), Text: d.String()}
+	return m, d.End()
+}

@@ -1,0 +1,24 @@
+package wire
+
+import (
+	"github.com/flotilla-ha/flotilla/internal/deathnotice"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
+)
+
+// Will makes the death notice of a session of node, see package deathnotice. Its bearer can have
+// Config.Will called at the nodes at addrs, and do nothing else.
+func (p *Port) Will(node string, session uint64, addrs []string) ([]byte, error) {
+	id, err := peertls.NewBearer(p.cfg.Secrets[0], peertls.Notice{Node: node, Session: session})
+	if err != nil {
+		return nil, err
+	}
+	w := deathnotice.Notice{
+		Addrs:      addrs,
+		ServerName: id.ServerName(),
+		Protocol:   string(peerconn.RPC),
+		Time:       peertls.Now().Unix(),
+	}
+	w.CA, w.Cert, w.Key = id.Export()
+	return w.Encode(), nil
+}

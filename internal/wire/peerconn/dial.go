@@ -1,0 +1,237 @@
+package peerconn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
+)
+
+// DialConfig describes a Dialer. All fields are needed.
+type DialConfig struct {
+	// Dial makes TCP connections.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Resolve returns the address of a node.
+	Resolve func(id string) (addr string, ok bool)
+
+	// Fresh says why an incarnation of a node is not talked to.
+	Fresh func(id, incarnation string) error
+
+	Identities peertls.Identities // tried in order
+	Life       *Life              // all dials end with it
+	Conns      *Set               // tracks the connections
+	Peers      *Table             // learns whether a dial worked
+	Logger     *slog.Logger       // gets a line about a wrong secret
+	Throttle   *Throttle          // bounds the lines about one address
+}
+
+// Dialer makes connections to peers. All its dials end with the Life.
+type Dialer struct {
+	cfg DialConfig
+
+	mu    sync.Mutex
+	hints map[string]int // address: which of our secrets its node had last
+}
+
+// NewDialer returns a dialer.
+func NewDialer(cfg DialConfig) *Dialer { return &Dialer{cfg: cfg, hints: make(map[string]int)} }
+
+// Node connects to the node id, and records in the peer table whether that worked. The error is a
+// [DialError], or ErrClosed.
+func (d *Dialer) Node(ctx context.Context, id string, protocol Protocol) (*Conn, error) {
+	ctx, release, err := d.cfg.Life.Context(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	c, err := d.node(ctx, id, protocol)
+	if err != nil {
+		switch {
+		case protocol == Datagrams && Unwilling(err):
+			// The peer is there, and raft must not wait for it.
+		case protocol == Raft || ctx.Err() == nil:
+			// Otherwise the dial was given up early, which proves nothing about the peer.
+			d.cfg.Peers.Failed(id, err)
+		}
+		return nil, &DialError{id, err}
+	}
+	if protocol != RPC {
+		d.cfg.Peers.Observe(id)
+	}
+	return c, nil
+}
+
+func (d *Dialer) node(ctx context.Context, id string, protocol Protocol) (*Conn, error) {
+	addr, ok := d.cfg.Resolve(id)
+	if !ok {
+		return nil, errors.New("its address is not known")
+	}
+	return d.dial(ctx, addr, protocol, id)
+}
+
+// Addr connects to whatever node is at addr.
+func (d *Dialer) Addr(ctx context.Context, addr string, protocol Protocol) (*Conn, error) {
+	ctx, release, err := d.cfg.Life.Context(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return d.dial(ctx, addr, protocol, "")
+}
+
+// dial connects to the node want at addr, or to any node there if want is empty. It uses the first
+// of our secrets that the peer has, and begins with the one that worked the last time.
+func (d *Dialer) dial(ctx context.Context, addr string, protocol Protocol, want string) (*Conn, error) {
+	first := d.hint(addr)
+	var wrong *peertls.WrongSecretError
+	for i := range d.cfg.Identities {
+		k := (first + i) % len(d.cfg.Identities)
+		c, err := d.dialWith(ctx, addr, protocol, want, d.cfg.Identities[k])
+		if err == nil {
+			d.setHint(addr, k)
+			return c, nil
+		}
+		if !errors.As(err, &wrong) {
+			return nil, err
+		}
+	}
+	if d.cfg.Throttle.Pass("out " + addr) {
+		d.cfg.Logger.Warn(wrong.Error())
+	}
+	return nil, wrong
+}
+
+// dialWith is dial with one of our secrets.
+func (d *Dialer) dialWith(
+	ctx context.Context,
+	addr string,
+	protocol Protocol,
+	want string,
+	as *peertls.Identity,
+) (_ *Conn, err error) {
+	dctx, cancel := context.WithTimeout(ctx, DialTimeout)
+	raw, err := d.cfg.Dial(dctx, "tcp", addr)
+	cancel()
+	if err != nil {
+		return nil, err
+	}
+	c := d.cfg.Conns.Track(raw)
+	if c == nil {
+		raw.Close()
+		return nil, ErrClosed
+	}
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer stop()
+	raw.SetDeadline(time.Now().Add(HandshakeTimeout))
+	config := as.Client(addr, string(protocol), want)
+	// All datagrams that wait go in one record. For the other protocols the default is right.
+	config.DynamicRecordSizingDisabled = protocol == Datagrams
+	tc := tls.Client(raw, config)
+	if err := tc.Handshake(); err != nil {
+		if wrong := new(peertls.WrongNodeError); errors.As(err, &wrong) {
+			return nil, wrong
+		}
+		return nil, fmt.Errorf("handshake with %s: %w", addr, Cause(ctx, err))
+	}
+	state := tc.ConnectionState()
+	if state.NegotiatedProtocol != string(protocol) {
+		return nil, fmt.Errorf("handshake with %s: it does not speak %s", addr, protocol)
+	}
+	peer, err := peertls.PeerOf(state.PeerCertificates[0])
+	if err != nil {
+		return nil, err
+	}
+	c.identify(peer, protocol, false)
+	if want != "" {
+		if err := d.cfg.Fresh(peer.ID, peer.Incarnation); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := peertls.ReadAnswer(tc)
+	if err == nil {
+		err = answer.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("handshake with %s: %w", addr, Cause(ctx, err))
+	}
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
+	c.Conn = tc
+	return c, raw.SetDeadline(time.Time{})
+}
+
+// Cause returns why ctx has ended, or err if it has not.
+func Cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// hint returns which of our secrets the node at addr had the last time.
+func (d *Dialer) hint(addr string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hints[addr]
+}
+
+func (d *Dialer) setHint(addr string, k int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.hints) >= 1024 {
+		clear(d.hints)
+	}
+	d.hints[addr] = k
+}
+
+// Probe reports whether the process of a peer is dead, after all its connections for raft have
+// ended. A peer may close connections that it does not need; only a port that refuses is a proof.
+// A connection is no proof of the contrary yet. While a process dies its listener may outlive its
+// other connections for a moment, and then the new connection ends as well.
+func (d *Dialer) Probe(id string) (dead bool) {
+	ctx, release, err := d.cfg.Life.Context(context.Background())
+	if err != nil {
+		return false
+	}
+	defer release()
+	for range 3 {
+		addr, ok := d.cfg.Resolve(id)
+		if !ok {
+			return false
+		}
+		dctx, cancel := context.WithTimeout(ctx, DialTimeout)
+		raw, err := d.cfg.Dial(dctx, "tcp", addr)
+		cancel()
+		if err != nil {
+			if dead = !d.cfg.Life.Ended() && PortRefuses(err); dead {
+				d.cfg.Peers.Failed(id, err)
+			}
+			return dead
+		}
+		c := d.cfg.Conns.Track(raw)
+		if c == nil {
+			raw.Close()
+			return false
+		}
+		raw.SetReadDeadline(time.Now().Add(DialTimeout / 2))
+		_, err = raw.Read(make([]byte, 1))
+		c.Close()
+		if IsTimeout(err) {
+			return false
+		}
+	}
+	return false
+}

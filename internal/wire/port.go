@@ -1,0 +1,197 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/wire/datagram"
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
+	"github.com/flotilla-ha/flotilla/internal/wire/rafttransport"
+	"github.com/flotilla-ha/flotilla/internal/wire/rpc"
+)
+
+// Port is the open TCP port of a node and all connections of the node to its peers. Its methods may
+// be called from several goroutines at once.
+type Port struct {
+	cfg       Config
+	callbacks callbacks
+	life      *peerconn.Life
+	conns     *peerconn.Set
+	peers     *peerconn.Table
+	dialer    *peerconn.Dialer
+	acceptor  *peerconn.Acceptor
+	rpc       *rpc.Service
+	datagrams *datagram.Service
+	raft      *rafttransport.Endpoint
+}
+
+// Open begins to accept connections on cfg.Listener. When it returns an error the listener is still
+// the caller's.
+func Open(cfg Config) (*Port, error) {
+	if !peertls.ValidID(cfg.ID) {
+		return nil, fmt.Errorf("node ID %q is not 32 lower-case hexadecimal digits", cfg.ID)
+	}
+	if len(cfg.Secrets) == 0 {
+		return nil, errors.New("no cluster secret")
+	}
+	if cfg.Listener == nil {
+		return nil, errors.New("no listener")
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Handler == nil {
+		cfg.Handler = http.NotFoundHandler()
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = rpcTimeout
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	identities, err := peertls.NewNodes(cfg.Secrets, cfg.ID, cfg.Process)
+	if err != nil {
+		return nil, err
+	}
+	p := &Port{cfg: cfg, life: peerconn.NewLife(), conns: peerconn.NewSet(), peers: peerconn.NewTable()}
+	p.callbacks = callbacks{&p.cfg}
+	p.start(identities)
+	return p, nil
+}
+
+// start builds the parts, from the bottom to the top.
+func (p *Port) start(identities peertls.Identities) {
+	cfg, throttle := &p.cfg, peerconn.NewThrottle(time.Minute)
+	p.dialer = peerconn.NewDialer(peerconn.DialConfig{
+		Identities: identities,
+		Dial:       cfg.Dial,
+		Resolve:    p.callbacks.Resolve,
+		Fresh:      p.callbacks.Fresh,
+		Life:       p.life,
+		Conns:      p.conns,
+		Peers:      p.peers,
+		Logger:     cfg.Logger,
+		Throttle:   throttle,
+	})
+	p.rpc = rpc.New(rpc.Config{
+		Dialer:      p.dialer,
+		Life:        p.life,
+		Peers:       p.peers,
+		Handler:     cfg.Handler,
+		DeathNotice: cfg.Will,
+		Timeout:     cfg.Timeout,
+		Logger:      cfg.Logger,
+	})
+	p.datagrams = datagram.New(datagram.Config{
+		Dialer:     p.dialer,
+		Life:       p.life,
+		Peers:      p.peers,
+		OnDatagram: cfg.Noted,
+		Fresh:      p.callbacks.Fresh,
+		Timeout:    cfg.Timeout,
+		Logger:     cfg.Logger,
+		Throttle:   throttle,
+	})
+	p.raft = rafttransport.NewEndpoint(rafttransport.Config{
+		ID:              cfg.ID,
+		Dialer:          p.dialer,
+		Life:            p.life,
+		Peers:           p.peers,
+		Policy:          p.callbacks,
+		History:         p.callbacks,
+		Node:            p.callbacks,
+		BeforeHeartbeat: p.awaitDatagram,
+		Timeout:         cfg.Timeout,
+		Logger:          cfg.Logger,
+		Throttle:        throttle,
+	})
+	p.acceptor = peerconn.Accept(peerconn.AcceptConfig{
+		Listener:   cfg.Listener,
+		Identities: identities,
+		Services: map[peerconn.Protocol]peerconn.Service{
+			peerconn.Raft: p.raft, peerconn.RPC: p.rpc, peerconn.Datagrams: p.datagrams,
+		},
+		Life:     p.life,
+		Conns:    p.conns,
+		Peers:    p.peers,
+		Logger:   cfg.Logger,
+		Throttle: throttle,
+	})
+}
+
+// awaitDatagram waits for the next datagram to a peer, but no longer than Config.Company.
+func (p *Port) awaitDatagram(id string) {
+	if p.cfg.Company > 0 {
+		p.datagrams.AwaitNext(id, p.cfg.Company)
+	}
+}
+
+// Addr returns the address of the listener.
+func (p *Port) Addr() net.Addr { return p.cfg.Listener.Addr() }
+
+// Transport returns the transport for this node's raft. Until it is first called, and after the
+// Transport was closed, raft connections of peers are refused. After Close of a Transport, which
+// raft.Shutdown calls, Transport makes a new one. After Close of the Port it returns a stopped one.
+func (p *Port) Transport() *Transport { return p.raft.Transport() }
+
+// Call posts body to path at the node id, which must prove that it is that node, and returns its
+// answer. It does not repeat a call: after an error, except one from dialling, the peer may or may
+// not have carried it out. The call lasts as long as ctx, and ends earlier when the path to the
+// peer dies.
+func (p *Port) Call(ctx context.Context, id, path string, body []byte) ([]byte, error) {
+	return p.rpc.Call(ctx, id, path, body)
+}
+
+// CallAddr posts body to path at whatever node is at addr, host:port, and returns that node's ID
+// and its answer. The ID is also returned with a *CallError.
+func (p *Port) CallAddr(ctx context.Context, addr, path string, body []byte) (id string, reply []byte, err error) {
+	return p.rpc.CallAddr(ctx, addr, path, body)
+}
+
+// Note sends a datagram to the node id, for that node's Config.Noted. It never blocks and promises
+// nothing, see package datagram. The caller may use the slice again after the call.
+func (p *Port) Note(id string, note []byte) { p.datagrams.Send(id, note) }
+
+// LastError returns why the node id cannot be reached, and since when: the error of the last dial.
+// It is nil if nobody dialled, if the dial worked, or if the node was seen since.
+func (p *Port) LastError(id string) (since time.Time, err error) { return p.peers.LastError(id) }
+
+// HungUp reports whether the process of the node id is believed to be gone: its port refused the
+// last dial, it has not been seen since, and no authenticated connection from it is open. It is
+// false for a node that was never dialled. This is evidence and no proof: a firewall that resets
+// everything looks the same, and so does a wrong address while the node says nothing.
+func (p *Port) HungUp(id string) bool { return p.peers.HungUp(id) }
+
+// Recheck closes all connections, except those for RPCs, of incarnations that Config.Fresh refuses
+// by now. RPCs are refused one by one, so that the caller learns why.
+func (p *Port) Recheck() {
+	for _, c := range p.conns.All() {
+		peer := c.Peer()
+		if c.Protocol() != peerconn.RPC && p.callbacks.Fresh(peer.ID, peer.Incarnation) != nil {
+			c.Close()
+		}
+	}
+}
+
+// Close closes the listener and every connection, ends the Transport, and waits for the Port's
+// goroutines, RPCs being answered among them. That takes as long as Config.Handler does once its
+// context has ended, and a second at most when a peer has just broken the rules of HTTP/2. It may
+// be called again.
+func (p *Port) Close() error {
+	if !p.life.End() {
+		p.life.Wait()
+		return nil
+	}
+	err := p.cfg.Listener.Close()
+	p.raft.Close()
+	p.rpc.Close()
+	p.conns.Close()
+	p.life.Wait()
+	return err
+}

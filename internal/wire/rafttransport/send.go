@@ -1,0 +1,237 @@
+package rafttransport
+
+import (
+	"errors"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+)
+
+// maxAppend is the size in bytes of the entries of one request beyond which no other one is added.
+const maxAppend = 2 << 20
+
+// AppendEntries implements raft.Transport. A bare heartbeat is always sent. A request that
+// replicates is held while the peer is down. It is no longer held when the peer is seen, is no
+// longer admitted or has a newer term, or when Release, Stop or Close is called.
+func (t *Transport) AppendEntries(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse,
+) error {
+	peer := string(id)
+	cut(req)
+	beat := req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+	if beat {
+		t.cfg.BeforeHeartbeat(peer)
+	}
+	for round, broken := 0, 0; ; {
+		if !beat {
+			if err := t.holder.hold(peer, req.Term, round); err != nil {
+				return err
+			}
+		}
+		if err := t.maySend(); err != nil {
+			return err
+		}
+		before := t.streams.broken(peer)
+		*resp = raft.AppendEntriesResponse{}
+		sent := *req
+		sent.Leader = t.annotate(false, req.PrevLogEntry, req.PrevLogTerm) //lint:ignore SA1019 see annotation
+		err := t.out.AppendEntries(id, raft.ServerAddress(id), &sent, resp)
+		switch {
+		case err == nil:
+			if err := plausible(t.cfg.Node, peer, resp.Term); err != nil {
+				return err
+			}
+			t.cfg.Peers.Answered(peer)
+			if resp.Success && !beat && t.progress.confirmed(peer, t.streams.incarnation(peer), req) {
+				t.cfg.Node.Matched(peer)
+			}
+			return nil
+		case beat:
+			return err
+		case isContradiction(err):
+			t.complain(peer, err)
+			return err
+		case isUnreached(err):
+			round++
+		case t.streams.broken(peer) != before && broken <= MaxPool:
+			// After a peer has restarted, each pooled connection to it fails once. AppendEntries
+			// may be repeated.
+			broken++
+		default:
+			return err
+		}
+	}
+}
+
+// cut shortens a request to what a slow line and a slow disk can take in time. raft goes on from
+// what was sent.
+func cut(req *raft.AppendEntriesRequest) {
+	size := 0
+	for i, e := range req.Entries {
+		if e == nil {
+			return // the peer refuses it
+		}
+		if size += len(e.Data); i > 0 && size > maxAppend {
+			req.Entries = req.Entries[:i]
+			return
+		}
+	}
+}
+
+// InstallSnapshot implements raft.Transport. Like AppendEntries it is held while the peer is down.
+func (t *Transport) InstallSnapshot(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.InstallSnapshotRequest,
+	resp *raft.InstallSnapshotResponse,
+	data io.Reader,
+) error {
+	peer := string(id)
+	for round := 0; ; round++ {
+		if err := t.holder.hold(peer, req.Term, round); err != nil {
+			return err
+		}
+		if err := t.maySend(); err != nil {
+			return err
+		}
+		sent := *req
+		sent.Leader = t.annotate(false, req.LastLogIndex, req.LastLogTerm)
+		err := t.out.InstallSnapshot(id, raft.ServerAddress(id), &sent, resp, data)
+		if isContradiction(err) {
+			t.complain(peer, err)
+		}
+		if isUnreached(err) {
+			continue // nothing of data was read
+		}
+		return t.finish(peer, resp.Term, err)
+	}
+}
+
+// RequestVote implements raft.Transport.
+func (t *Transport) RequestVote(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.RequestVoteRequest,
+	resp *raft.RequestVoteResponse,
+) error {
+	if t.ended() {
+		return peerconn.ErrClosed
+	}
+	err := t.again(string(id), func() error { return t.out.RequestVote(id, raft.ServerAddress(id), req, resp) })
+	return t.finish(string(id), resp.Term, err)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *Transport) RequestPreVote(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.RequestPreVoteRequest,
+	resp *raft.RequestPreVoteResponse,
+) error {
+	if t.ended() {
+		return peerconn.ErrClosed
+	}
+	err := t.again(string(id), func() error { return t.out.RequestPreVote(id, raft.ServerAddress(id), req, resp) })
+	return t.finish(string(id), resp.Term, err)
+}
+
+// again repeats a request for a vote while pooled connections break. After a peer has restarted,
+// each of them does so once, and raft would not ask again before the next election, a second later.
+// A vote may be asked for twice: the peer gives the same answer.
+func (t *Transport) again(peer string, ask func() error) error {
+	for broken := 0; ; broken++ {
+		before := t.streams.broken(peer)
+		err := ask()
+		if err == nil || isUnreached(err) || t.streams.broken(peer) == before || broken > MaxPool || t.ended() {
+			return err
+		}
+	}
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *Transport) TimeoutNow(
+	id raft.ServerID,
+	_ raft.ServerAddress,
+	req *raft.TimeoutNowRequest,
+	resp *raft.TimeoutNowResponse,
+) error {
+	if t.ended() {
+		return peerconn.ErrClosed
+	}
+	err := t.out.TimeoutNow(id, raft.ServerAddress(id), req, resp)
+	return t.finish(string(id), 0, err)
+}
+
+// Tell sends a peer an AppendEntries without entries, which says how far the log is committed. It
+// reports whether the peer has applied that (see Node.Applied). raft itself would tell the peer
+// with its next entry, or after a while. req must have this node's present term as leader, as
+// PrevLogEntry a Match of the peer, and a LeaderCommitIndex no higher than that.
+func (t *Transport) Tell(id string, req raft.AppendEntriesRequest) bool {
+	if t.maySend() != nil {
+		return false
+	}
+	req.Leader = t.annotate(true, req.PrevLogEntry, req.PrevLogTerm) //lint:ignore SA1019 see annotation
+	var resp raft.AppendEntriesResponse
+	err := t.out.AppendEntries(raft.ServerID(id), raft.ServerAddress(id), &req, &resp)
+	if isContradiction(err) {
+		t.complain(id, err)
+	}
+	if err != nil || plausible(t.cfg.Node, id, resp.Term) != nil {
+		return false
+	}
+	t.cfg.Peers.Answered(id)
+	return resp.Success
+}
+
+// finish checks the answer to a request.
+func (t *Transport) finish(peer string, term uint64, err error) error {
+	if err != nil {
+		return err
+	}
+	if err := plausible(t.cfg.Node, peer, term); err != nil {
+		return err
+	}
+	t.cfg.Peers.Observe(peer)
+	return nil
+}
+
+// maySend reports why no AppendEntries may be sent now.
+func (t *Transport) maySend() error {
+	if t.ended() {
+		return peerconn.ErrClosed
+	}
+	if t.cfg.Node.Stalled() {
+		return ErrStalled
+	}
+	return nil
+}
+
+// annotate makes the annotation of a request that names the entry at index.
+func (t *Transport) annotate(notify bool, index, term uint64) []byte {
+	a := annotation{notify: notify}
+	if index > 0 {
+		if sum, ok := t.cfg.History.Sum(index, term); ok {
+			a.sum, a.known = sum, true
+		}
+	}
+	return a.encode()
+}
+
+// complain logs that a peer has found its log to contradict ours.
+func (t *Transport) complain(peer string, err error) {
+	if t.cfg.Throttle.Pass("differs " + peer) {
+		t.cfg.Logger.Error("a node's log contradicts this node's, so it stops; its own log says what to do",
+			"peer", peer, "error", err)
+	}
+}
+
+// isUnreached reports whether a request was not sent, because no connection could be made.
+func isUnreached(err error) bool {
+	var unreached *peerconn.DialError
+	return errors.As(err, &unreached)
+}

@@ -1,0 +1,95 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
+)
+
+// Error says that the peer answered a call with an error.
+type Error struct {
+	Status  int    // of HTTP
+	Message string // in the peer's words, at most 4 KiB
+}
+
+// Error gives the peer's message and status.
+func (e *Error) Error() string {
+	return fmt.Sprintf("the peer answered with an error: %s (status %d)", e.Message, e.Status)
+}
+
+// Call posts body to path at the node id and returns its answer. The node must prove that it is
+// that node. The call lasts as long as ctx, and ends earlier when the path to the peer dies. An
+// answer that is an error is an [Error].
+func (s *Service) Call(ctx context.Context, id, path string, body []byte) ([]byte, error) {
+	if !peertls.ValidID(id) {
+		return nil, fmt.Errorf("node ID %q is not 32 lower-case hexadecimal digits", id)
+	}
+	reply, _, err := s.post(ctx, s.byID, id, path, body)
+	return reply, err
+}
+
+// CallAddr posts body to path at whatever node is at addr, host:port, and returns that node's ID
+// and its answer. The ID is also returned with an [Error].
+func (s *Service) CallAddr(ctx context.Context, addr, path string, body []byte) (id string, reply []byte, err error) {
+	reply, id, err = s.post(ctx, s.byAddr, addr, path, body)
+	return id, reply, err
+}
+
+func (s *Service) post(
+	ctx context.Context,
+	t *http.Transport,
+	host, path string,
+	body []byte,
+) (reply []byte, id string, err error) {
+	if s.cfg.Life.Ended() {
+		return nil, "", peerconn.ErrClosed
+	}
+	if len(body) > MaxRequest {
+		return nil, "", fmt.Errorf("a call of %d bytes is too large: %d are allowed", len(body), MaxRequest)
+	}
+	var peer string
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if c, ok := i.Conn.(*peerconn.Conn); ok {
+			peer = c.Peer().ID
+		}
+	}})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/", bytes.NewReader(body))
+	if err != nil {
+		return nil, "", err
+	}
+	req.URL = &url.URL{Scheme: "http", Host: host, Path: path}
+	req.Host = ""
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return nil, "", peerconn.Cause(ctx, err)
+	}
+	defer resp.Body.Close()
+	if peer == "" {
+		return nil, "", errors.New("the answer came from nobody") // cannot be: our dial makes every connection
+	}
+	s.cfg.Peers.Answered(peer)
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+		return nil, peer, &Error{
+			Status:  resp.StatusCode,
+			Message: strings.TrimSpace(strings.ToValidUTF8(string(text), "")),
+		}
+	}
+	reply, err = io.ReadAll(io.LimitReader(resp.Body, MaxReply+1))
+	if err != nil {
+		return nil, peer, peerconn.Cause(ctx, err)
+	}
+	if len(reply) > MaxReply {
+		return nil, peer, fmt.Errorf("the answer is too large: %d bytes are allowed", MaxReply)
+	}
+	return reply, peer, nil
+}

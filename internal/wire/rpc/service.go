@@ -1,0 +1,122 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
+	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
+)
+
+// Bounds of one call.
+const (
+	MaxRequest = 4 << 20  // bytes in the body of a call
+	MaxReply   = 64 << 20 // bytes in the body of an answer
+
+	maxMessage = 4 << 10 // bytes of an Error's message
+)
+
+// Config describes a Service. All fields but DeathNotice are needed.
+type Config struct {
+	Dialer  *peerconn.Dialer // makes the connections of the client
+	Life    *peerconn.Life   // bounds the server and its connections
+	Peers   *peerconn.Table  // learns of callers and of answers
+	Handler http.Handler     // answers calls
+	Timeout time.Duration    // of the pings that look whether a connection still lives
+	Logger  *slog.Logger     // gets the messages of net/http
+
+	// DeathNotice is called for the bearer of a death notice. Nil: death notices are refused.
+	DeathNotice func(ctx context.Context, node string, session uint64) error
+}
+
+// Service answers calls of other nodes and calls them. Its methods may be called from several
+// goroutines at once.
+type Service struct {
+	cfg    Config
+	server *http.Server
+	queue  *queue
+	byID   *http.Transport // the host of a URL is a node ID; one connection is kept to each
+	byAddr *http.Transport // the host of a URL is an address
+}
+
+// New begins to serve the connections that Take gets.
+func New(cfg Config) *Service {
+	var h2c http.Protocols
+	h2c.SetUnencryptedHTTP2(true) // TLS is below
+	h2 := &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout}
+	type dialer func(ctx context.Context, addr string) (*peerconn.Conn, error)
+	client := func(idle time.Duration, dial dialer) *http.Transport {
+		return &http.Transport{
+			Protocols:          &h2c,
+			HTTP2:              h2,
+			IdleConnTimeout:    idle,
+			DisableCompression: true,
+			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+				c, err := dial(ctx, addr)
+				if err != nil {
+					return nil, err // a nil *Conn is no nil net.Conn
+				}
+				return c, nil
+			},
+		}
+	}
+	s := &Service{cfg: cfg, queue: newQueue(cfg.Life.Done())}
+	s.byID = client(time.Minute, func(ctx context.Context, addr string) (*peerconn.Conn, error) {
+		id, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		return cfg.Dialer.Node(ctx, id, peerconn.RPC)
+	})
+	s.byAddr = client(5*time.Second, func(ctx context.Context, addr string) (*peerconn.Conn, error) {
+		return cfg.Dialer.Addr(ctx, addr, peerconn.RPC)
+	})
+	s.server = &http.Server{
+		Handler:           http.HandlerFunc(s.handle),
+		Protocols:         &h2c,
+		HTTP2:             h2,
+		ReadHeaderTimeout: peerconn.HandshakeTimeout,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		ConnContext:       withCaller,
+		// The goroutine of a connection that broke the rules of HTTP/2 stays for a second.
+		// Life.Wait waits for it as well.
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew: // in the goroutine of Serve, which Life.Wait waits for
+				cfg.Life.Hold()
+			case http.StateClosed:
+				cfg.Life.Leave()
+			}
+		},
+	}
+	cfg.Life.Go(func() { s.server.Serve(s.queue) })
+	return s
+}
+
+// Close ends the server and the idle connections of the client. The Life must have ended.
+func (s *Service) Close() {
+	s.server.Close()
+	s.CloseIdle()
+}
+
+// CloseIdle closes the connections of the client that no call uses.
+func (s *Service) CloseIdle() {
+	s.byID.CloseIdleConnections()
+	s.byAddr.CloseIdleConnections()
+}
+
+// Admit implements peerconn.Service. Every authenticated peer may call.
+func (s *Service) Admit(peertls.Peer) error { return nil }
+
+// Take implements peerconn.Service.
+func (s *Service) Take(c *peerconn.Conn) (serve, cancel func()) {
+	return func() {
+		// net/http clears this deadline when the first bytes of HTTP/2 have come.
+		c.SetReadDeadline(time.Now().Add(peerconn.HandshakeTimeout))
+		s.queue.put(c)
+	}, func() {}
+}
