@@ -12,9 +12,10 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 	"github.com/mholt/acmez/v3"
 )
 
@@ -238,11 +239,11 @@ func TestSelfSignedSessionsEnd(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				frontend.NewTickets(time.Hour, leasedAlways).Bind(server, c.provisional)
+				tickets.New(time.Hour, leasedAlways).Bind(server, c.provisional)
 				clients := make(map[string]*tls.Config)
 				for _, name := range []string{"a.test", "x.wild.test", ""} {
 					clients[name] = &tls.Config{
-						ServerName: name, InsecureSkipVerify: true, MaxVersion: version, ClientSessionCache: oneSession{tls.NewLRUClientSessionCache(1)},
+						ServerName: name, InsecureSkipVerify: true, MaxVersion: version, ClientSessionCache: testtls.OneSession{ClientSessionCache: tls.NewLRUClientSessionCache(1)},
 					}
 					for range 3 {
 						if resumes(t, clients[name], server) {

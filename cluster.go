@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
@@ -55,11 +56,11 @@ type Node struct {
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs
-	gate    *frontend.Limiter // of all listeners for clients
 	clocks  *clocks.Clocks
-	tickets *frontend.Tickets
+	tickets *tickets.Sealer
 	space   *spaceWatch
-	fronts  frontend.Fronts
+
+	frontend *frontend.Server // its own and the programs' listeners for clients
 
 	// life ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
 	life, works context.Context
@@ -128,7 +129,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.works, n.break_ = context.WithCancelCause(n.life)
 	n.fsm = newFSM(n.secrets, n.log, func(err error) { n.fail(err) }, n.told)
 	n.keeper, n.tenures = newKeeper(n), newTenures()
-	n.tickets = frontend.NewTickets(cfg.TLS.TicketRotation, n.isReady)
+	n.tickets = tickets.New(cfg.TLS.TicketRotation, n.isReady)
 	n.writes = newProposer(n)
 	n.storage = newStorage(n)
 	err := n.open(ctx, first)
@@ -157,7 +158,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if n.own = own; n.cfg.TLS.PerNode {
 		storage = own
 	}
-	n.gate = frontend.NewLimiter(n.log)
+	n.frontend = frontend.New(n.log, n.cfg.Proxies)
 	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.changed.Notify, Name: n.nameOf, Log: n.log})
 	t := n.cfg.TLS
 	n.certs, err = newCerts(certConfig{

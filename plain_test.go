@@ -7,7 +7,6 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -121,38 +120,6 @@ func TestListen(t *testing.T) {
 	t.Run("without balancers it is the peer", func(t *testing.T) {
 		if status, _, client := askPlain(t, serve(t, open(t, Config{})), request); status != 200 || !strings.HasPrefix(client, "127.0.0.1:") {
 			t.Errorf("%d %q", status, client)
-		}
-	})
-	t.Run("silence ends", func(t *testing.T) {
-		n := open(t, Config{})
-		n.gate.HandshakeTimeout = 100 * time.Millisecond
-		addr := serve(t, n)
-		speaks, silent := dialClient(t, addr), dialClient(t, addr)
-		io.WriteString(speaks, "G")
-		if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			t.Errorf("a silent connection: %v, want its end", err)
-		}
-		io.WriteString(speaks, request[1:])
-		if res, err := http.ReadResponse(bufio.NewReader(speaks), nil); err != nil || res.StatusCode != 200 {
-			t.Errorf("a slow one: %v", err)
-		}
-	})
-	t.Run("number is bounded", func(t *testing.T) {
-		n := open(t, Config{})
-		n.gate.Max = 2
-		addr := serve(t, n)
-		var conns []net.Conn
-		for range 3 {
-			conns = append(conns, dialClient(t, addr))
-		}
-		if _, err := conns[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			t.Errorf("the oldest: %v, want its end", err)
-		}
-		if _, err := io.WriteString(conns[2], request); err != nil {
-			t.Error(err)
-		}
-		if res, err := http.ReadResponse(bufio.NewReader(conns[2]), nil); err != nil || res.StatusCode != 200 {
-			t.Errorf("the newest: %v", err)
 		}
 	})
 	t.Run("development mode stays on this machine", func(t *testing.T) {

@@ -214,10 +214,7 @@ func TestServeCutsWhatTakesTooLong(t *testing.T) {
 		close(cut)
 	}))
 	asked := make(chan error, 1)
-	go func() {
-		_, _, err := get(t, s.client(t, stays, true), "/")
-		asked <- err
-	}()
+	go func() { asked <- s.post(t) }()
 	<-under
 	s.stop()
 	err := <-s.ended

@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
-	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // keepTickets makes and rotates the keys while this node leads.
 func (n *Node) keepTickets(l *leadership) {
 	for l.ctx.Err() == nil {
-		changed, wait := n.tickets.Changed.Wait(), min(time.Minute, n.tickets.Period/4)
+		changed, wait := n.tickets.Changed().Wait(), min(time.Minute, n.cfg.TLS.TicketRotation/4)
 		k := n.fsm.state().Tickets
 		if k == nil || k.Current == nil || n.tickets.Due(k, n.clocks.Check(clocks.MaxOffset) != nil) {
 			err := n.nextTickets(l, k)
@@ -41,7 +41,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 			return err
 		}
 	}
-	a, err := n.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: frontend.NewTicketKey()})
+	a, err := n.writes.do(l.ctx, state.Command{Op: state.OpTickets, Cond: k.MadeAt(), Value: tickets.NewKey()})
 	if err == nil && a.Code != state.CodeChanged {
 		err = codeError(a.Code)
 	}
@@ -54,7 +54,7 @@ func (n *Node) nextTickets(l *leadership, k *state.TicketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: frontend.NewTicketKey()})
+	_, err := n.writes.do(ctx, state.Command{Op: state.OpTickets, Flag: true, Value: tickets.NewKey()})
 	return edge("dropping session tickets", err)
 }
 
