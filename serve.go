@@ -24,14 +24,14 @@ const (
 )
 
 // Serve opens a node and serves h with HTTPS for domains, until ctx is done. Then it leaves as
-// Config.Drain says: requests under way get their answers, no connection is lost, the node hands over
-// and closes, and Serve returns nil. Health is served until the very end. Open, Node.Serve and
+// Config.Drain says: requests under way get their answers, no connection is lost, the node hands
+// over and closes, and Serve returns nil. Health is served until the very end. Open, Node.Serve and
 // Node.Shutdown do the same in steps.
 //
 // In development mode no domain stands for localhost, and the addresses are Config's for that mode.
 func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) error {
 	var p *ports
-	// The ports are opened before anything is written and before anybody hears of this node.
+	// The ports are opened before anything is written and before this node contacts others.
 	n, err := open(ctx, cfg, func(n *Node) (err error) {
 		p, err = n.openPorts(ctx, domains)
 		return err
@@ -45,7 +45,8 @@ func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) e
 
 // serveToTheEnd is Serve on a node that is open.
 func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, p *ports) error {
-	health, stopHealth := n.serveHealth(p.health, func(f func()) { go f() }) // no task of the node: Shutdown would wait for it
+	// Not one of the node's tasks, since Shutdown waits for those.
+	health, stopHealth := n.serveHealth(p.health, func(f func()) { go f() })
 	defer stopHealth()
 	err := n.serve(ctx, h, p, health)
 	hand, cancel := context.WithTimeout(context.WithoutCancel(ctx), handPatience)
@@ -55,11 +56,11 @@ func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, p *ports) erro
 
 // Serve serves h, or the handler of Config.Server if h is nil, with HTTPS for domains at
 // Config.HTTPSAddr. At Config.HTTPAddr it serves the challenges of the certificate authority and
-// redirects to https, and at Config.HealthAddr, if that is set, Health. When ctx is done it drains as
-// Config.Drain says, and returns nil once every request under way has its answer; if some had to be
-// cut, the error says how many. It returns an error when something fails: a *ConfigError for a port
-// that is in use, and for a domain that is none. The node stays open, and Health reports that it is
-// not ready any more.
+// redirects to https, and at Config.HealthAddr, if that is set, Health. When ctx is done it drains
+// as Config.Drain says, and returns nil once every request under way has its answer; if some had to
+// be cut, the error says how many. It returns an error when something fails: a *ConfigError for a
+// port that is in use, and for a domain that is none. The node stays open, and Health reports that
+// it is not ready any more.
 //
 // A program that wants an http.Server of its own should pass it as Config.Server rather than use
 // ListenTLS: closing that listener, or http.Server.Shutdown, loses connections that wait to be
@@ -123,8 +124,8 @@ func (p *ports) close() {
 	}
 }
 
-// serveHealth serves Health at ln, unless ln is nil, on a goroutine that run starts. The channel gets
-// the error that ends it.
+// serveHealth serves Health at ln, unless ln is nil, on a goroutine that run starts. The channel
+// gets the error that ends it.
 func (n *Node) serveHealth(ln *frontend.Listener, run func(func())) (failed <-chan error, stop func()) {
 	if ln == nil {
 		return nil, func() {}
@@ -175,8 +176,8 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed
 	return n.drain(context.WithoutCancel(ctx), https, plain)
 }
 
-// drain makes the node not ready, hands over what clients see of it, and ends the ports without losing
-// a request.
+// drain makes the node not ready, hands over what clients see of it, and ends the ports without
+// losing a request.
 func (n *Node) drain(ctx context.Context, https, plain *frontend.Port) error {
 	n.drained.Store(true)
 	n.changed.Notify()
@@ -205,14 +206,14 @@ func (n *Node) drain(ctx context.Context, https, plain *frontend.Port) error {
 }
 
 // DrainAddr disconnects the clients that are connected to one address of this machine, as when a
-// floating address is about to leave it: otherwise their connections would stay established for ever.
-// What counts is the connection's own local address, not the one in a PROXY header, and it is about
-// connections of Serve. The next answer on each of them says that it is the last. Requests under way
-// have until ctx ends, and no longer than Config.Drain.Patience. Idle connections are closed after a
-// second. Then all that are left are closed, hijacked ones too. When DrainAddr returns, every
-// connection that was open when it was called is closed. Connections that arrived meanwhile were told
-// to leave as well; call it again when the address has left to close them. With a ctx that has ended
-// it closes everything at once.
+// floating address is about to leave it: otherwise their connections would stay established for
+// ever. What counts is the connection's own local address, not the one in a PROXY header, and it is
+// about connections of Serve. The next answer on each of them says that it is the last. Requests
+// under way have until ctx ends, and no longer than Config.Drain.Patience. Idle connections are
+// closed after a second. Then all that are left are closed, hijacked ones too. When DrainAddr
+// returns, every connection that was open when it was called is closed. Connections that arrived
+// meanwhile were told to leave as well; call it again when the address has left to close them. With
+// a ctx that has ended it closes everything at once.
 //
 // It returns nil if no request was cut, and otherwise an error that says how many were.
 func (n *Node) DrainAddr(ctx context.Context, addr netip.Addr) error {
@@ -235,13 +236,14 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	}
 	ln, err := frontend.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, &ConfigError{Field: field, Reason: "the node cannot listen for clients at " + addr + listenRemedy(err), Err: err}
+		reason := "the node cannot listen for clients at " + addr + listenRemedy(err)
+		return nil, &ConfigError{Field: field, Reason: reason, Err: err}
 	}
 	return ln, nil
 }
 
-// mayListen returns an error if the node must not listen at addr. The field is the one of Config that
-// has such an address.
+// mayListen returns an error if the node must not listen at addr. The field is the one of Config
+// that has such an address.
 func (n *Node) mayListen(field, addr string) error {
 	if !n.cfg.dev {
 		return nil
@@ -275,13 +277,14 @@ func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error)
 }
 
 // TLSConfig returns a configuration that serves the certificates of domains, has them obtained and
-// renewed, and answers TLS-ALPN-01 challenges for any node of the cluster. Its sessions resume on any
-// node. It does not wait for certificates: as long as the cluster has none for a domain, clients get a
-// self-signed one. While this node cannot know, handshakes wait, five seconds at most, and then fail.
+// renewed, and answers TLS-ALPN-01 challenges for any node of the cluster. Its sessions resume on
+// any node. It does not wait for certificates: as long as the cluster has none for a domain,
+// clients get a self-signed one. While this node cannot know, handshakes wait, five seconds at
+// most, and then fail.
 //
-// Session tickets are bound to what is added to it before it is used, such as ClientAuth. If you change
-// a clone instead, its clients must not resume the sessions of other clones' clients, and the other way
-// round: set SessionTicketsDisabled.
+// Session tickets are bound to what is added to it before it is used, such as ClientAuth. If you
+// change a clone instead, its clients must not resume the sessions of other clones' clients, and
+// the other way round: set SessionTicketsDisabled.
 func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.Err() != nil {
 		return nil, ErrClosed
@@ -294,10 +297,10 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	return config, nil
 }
 
-// ListenTLS listens for clients on a TCP address and speaks TLS with them, after the PROXY header where
-// Config.Proxies says so, with the certificates of domains as TLSConfig does. The network is "tcp",
-// "tcp4" or "tcp6". With an http.Server, call Serve on it, not ServeTLS. In development mode the
-// address must be a loopback one.
+// ListenTLS listens for clients on a TCP address and speaks TLS with them, after the PROXY header
+// where Config.Proxies says so, with the certificates of domains as TLSConfig does. The network is
+// "tcp", "tcp4" or "tcp6". With an http.Server, call Serve on it, not ServeTLS. In development mode
+// the address must be a loopback one.
 func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener, error) {
 	config, err := n.TLSConfig(domains...)
 	if err != nil {
@@ -311,10 +314,10 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 	return n.frontend.Wrap(ln, config), nil
 }
 
-// Listen is ListenTLS for the plain port: it listens for clients on a TCP address, and reads the PROXY
-// header where Config.Proxies says so. RemoteAddr of its connections is then the client's. A client
-// must send its first byte within ten seconds, and one that takes nothing for thirty seconds loses its
-// connection. Programs that do not use Serve serve HTTPHandler on it.
+// Listen is ListenTLS for the plain port: it listens for clients on a TCP address, and reads the
+// PROXY header where Config.Proxies says so. RemoteAddr of its connections is then the client's. A
+// client must send its first byte within ten seconds, and one that takes nothing for thirty seconds
+// loses its connection. Programs that do not use Serve serve HTTPHandler on it.
 func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	if n.life.Err() != nil {
 		return nil, ErrClosed
@@ -326,25 +329,26 @@ func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	return n.frontend.Wrap(ln, nil), nil
 }
 
-// noteTLSPort tells the redirects of development mode where HTTPS is served.
+// noteTLSPort gives the port of HTTPS to the redirects of development mode.
 func (n *Node) noteTLSPort(at net.Addr) {
 	if addr, ok := at.(*net.TCPAddr); ok {
 		n.certs.servedAt(addr.Port)
 	}
 }
 
-// HTTPHandler answers the HTTP-01 challenges of the certificate authority for any node of the cluster,
-// from this node's memory. All other requests go to next. If next is nil, they are redirected to https,
-// to the same path of the same host. A request whose Host is not a valid host name or address, or whose
-// target is not a path of it, gets 400.
+// HTTPHandler answers the HTTP-01 challenges of the certificate authority for any node of the
+// cluster, from this node's memory. All other requests go to next. If next is nil, they are
+// redirected to https, to the same path of the same host. A request whose Host is not a valid host
+// name or address, or whose target is not a path of it, gets 400.
 func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.httpHandler(next) }
 
-// HSTS tells browsers to use https alone for maxAge, counted in full seconds and from each answer on: it
-// sets Strict-Transport-Security (RFC 6797) on the answers of next. It does so only over TLS, and only
-// for hosts that have a certificate from the certificate authority, since a browser that has seen the
-// header lets nobody click a warning away. It never does so for IP addresses, nor in development mode.
-// Zero makes browsers forget. A negative maxAge, or one below a second, such as a bare number of
-// seconds, sets nothing and is logged as an error. A header that next sets itself is left alone.
+// HSTS tells browsers to use https alone for maxAge, counted in full seconds and from each answer
+// on: it sets Strict-Transport-Security (RFC 6797) on the answers of next. It does so only over
+// TLS, and only for hosts that have a certificate from the certificate authority, since a browser
+// that has seen the header lets nobody click a warning away. It never does so for IP addresses, nor
+// in development mode. Zero makes browsers forget. A negative maxAge, or one below a second, such
+// as a bare number of seconds, sets nothing and is logged as an error. A header that next sets
+// itself is left alone.
 func (n *Node) HSTS(maxAge time.Duration, next http.Handler) http.Handler {
 	return n.certs.hsts(maxAge, next)
 }

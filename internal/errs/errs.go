@@ -16,7 +16,8 @@ var (
 	// NotReady is wrapped by the error of a read on a node that cannot tell whether a name exists.
 	NotReady = errors.New("node is not ready")
 
-	// Sealed is wrapped by the error of anything that was sealed with an unknown key, or was changed.
+	// Sealed is wrapped by the error of anything that was sealed with an unknown key, or was
+	// changed.
 	Sealed = errors.New("cannot open what is sealed")
 
 	// TooLarge is wrapped by the error of a write for which there is no room.

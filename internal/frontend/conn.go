@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// clientConn is a client's connection. Its listener knows it until it is closed. http.Server knows it
-// for a shorter time: it forgets a connection that a handler hijacks.
+// clientConn is a client's connection. Its listener knows it until it is closed. http.Server knows
+// it for a shorter time: it forgets a connection that a handler hijacks.
 type clientConn struct {
 	*net.TCPConn
 	local   netip.Addr // what the client has connected to

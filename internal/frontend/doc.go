@@ -7,9 +7,11 @@
 //  2. Listener.Accept takes it out of the queue. From now on the listener knows it, by the local
 //     address it came to, until it is closed.
 //  3. The limiter makes it a pending connection: it has 10 s to complete its TLS handshake, and
-//     there is a maximum of pending connections. Accept returns it at once, before any byte is read.
+//     there is a maximum of pending connections. Accept returns it at once, before any byte is
+//     read.
 //  4. http.Server starts a goroutine for it and tells the drainer, which counts it from here on.
-//  5. The first read takes the PROXY header, if the peer is one of the balancers that must send one.
+//  5. The first read takes the PROXY header, if the peer is one of the balancers that must send
+//     one.
 //  6. The same read runs the TLS handshake. The handshake takes a slot while it computes, and gives
 //     it back while it waits for the client or for a certificate.
 //  7. A completed handshake ends the pending state. The limiter then only watches writes: a client

@@ -43,7 +43,8 @@ func serveHTTPS(t *testing.T, proxies []netip.Prefix, h http.Handler) *serving {
 	return s
 }
 
-// client returns an HTTP client that connects to one address, with a PROXY header if one is required.
+// client returns an HTTP client that connects to one address, with a PROXY header if one is
+// required.
 func (s *serving) client(t *testing.T, addr netip.Addr, h2 bool) *http.Client {
 	t.Helper()
 	transport := &http.Transport{
@@ -65,7 +66,8 @@ func (s *serving) dial(ctx context.Context, addr netip.Addr) (net.Conn, error) {
 	return conn, err
 }
 
-// get asks for a path. It reports whether it used a connection again, and whether the answer is the last on it.
+// get asks for a path. It reports whether it used a connection again, and whether the answer is the
+// last on it.
 func get(t *testing.T, c *http.Client, path string) (reused, last bool, err error) {
 	t.Helper()
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
@@ -181,8 +183,8 @@ func TestDrainAddr(t *testing.T) {
 	}
 }
 
-// Every connection is closed, whatever it is doing: after a second if no answer is due, the others when time
-// is up.
+// Every connection is closed, whatever it is doing: after a second if no answer is due, the others
+// when time is up.
 func TestDrainAddrClosesAll(t *testing.T) {
 	for _, hurry := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hurry=%v", hurry), func(t *testing.T) {
@@ -258,8 +260,8 @@ func TestDrainAddrClosesAll(t *testing.T) {
 	}
 }
 
-// Connections that the kernel has completed and nobody has accepted belong to the address too, and get one
-// answer.
+// Connections that the kernel has completed and nobody has accepted belong to the address too, and
+// get one answer.
 func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})}

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	idleGrace      = time.Second     // an idle connection is kept for so long, since its client may be sending
-	silentTimeout  = 5 * time.Second // a new connection that sends nothing for so long is not waited for, as in http.Server.Shutdown
+	idleGrace      = time.Second     // for an idle connection, whose client may be sending
+	silentTimeout  = 5 * time.Second // for a new connection to send something, as in http.Server.Shutdown
 	pollInterval   = 2 * time.Millisecond
 	reportInterval = time.Second // between log lines that say what is waited for
 )
@@ -40,8 +40,8 @@ type drainer struct {
 	conns map[*clientConn]struct{} // that http.Server has
 }
 
-// newDrainer puts a drainer around the Handler, the ConnState and the ConnContext of srv, which serves
-// ln or something that wraps it, and which must not be serving yet.
+// newDrainer puts a drainer around the Handler, the ConnState and the ConnContext of srv, which
+// serves ln or something that wraps it, and which must not be serving yet.
 func newDrainer(srv *http.Server, ln *Listener, log *slog.Logger, silent time.Duration) *drainer {
 	d := &drainer{srv: srv, ln: ln, log: log, silent: silent, conns: make(map[*clientConn]struct{})}
 	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
@@ -134,7 +134,7 @@ func (d *drainer) drain(ctx context.Context) error {
 	err := d.srv.Shutdown(ctx)
 	if err != nil {
 		d.srv.Close()
-		err = fmt.Errorf("%d requests were cut, and %d connections that had not sent a request yet: %w", requests, silent, err)
+		err = fmt.Errorf("%d requests were cut, and %d connections without a request: %w", requests, silent, err)
 	}
 	return errors.Join(lost, err)
 }
@@ -212,8 +212,8 @@ func (d *drainer) busy() bool {
 }
 
 // freshlyIdle reports whether some connection has not been idle for long, in a drain that began at
-// begun. Shutdown closes idle connections at once, and a client that is just sending then would have
-// to send again. A client that has seen its last answer does not send.
+// begun. Shutdown closes idle connections at once, and a client that is just sending then would
+// have to send again. A client that has seen its last answer does not send.
 func (d *drainer) freshlyIdle(begun time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -249,8 +249,8 @@ func (d *drainer) outstanding() (requests, silent int) {
 	return requests, silent
 }
 
-// pending returns how many requests of c have no answer yet, what http.Server has of c, and whether a
-// drain that began at begun waits for c.
+// pending returns how many requests of c have no answer yet, what http.Server has of c, and whether
+// a drain that began at begun waits for c.
 func (d *drainer) pending(c *clientConn, begun time.Time) (requests int, top net.Conn, wait bool) {
 	if c.closed.Load() {
 		return 0, nil, false

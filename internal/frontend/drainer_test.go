@@ -52,8 +52,9 @@ func TestDrainerAnnounces(t *testing.T) {
 			}
 			d.announce()
 			get()
-			// Over HTTP/2 the GOAWAY comes with the answer or right after it, so that a request may slip in
-			// between. The server does not answer it, and the client repeats it on a new connection.
+			// Over HTTP/2 the GOAWAY comes with the answer or right after it, so that a request may
+			// slip in between. The server does not answer it, and the client repeats it on a new
+			// connection.
 			for n := 0; get(); n++ {
 				if n == 100 {
 					t.Fatal("the connection is still in use")
@@ -100,8 +101,8 @@ func TestDrainerGivesUp(t *testing.T) {
 	}
 }
 
-// An idle connection gets one more answer, which says that it is the last: its client may be sending at
-// the moment when the drain begins.
+// An idle connection gets one more answer, which says that it is the last: its client may be
+// sending at the moment when the drain begins.
 func TestDrainAnswersOnIdleConnections(t *testing.T) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	ln := listenLoopback(t, "127.0.0.1:0")
@@ -126,8 +127,8 @@ func TestDrainAnswersOnIdleConnections(t *testing.T) {
 	}
 }
 
-// An answer that began before the drain cannot say that it is the last. So its connection gets another
-// answer, even if the first took long.
+// An answer that began before the drain cannot say that it is the last. So its connection gets
+// another answer, even if the first took long.
 func TestDrainAnswersAfterALongAnswer(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -8,8 +8,8 @@ import (
 )
 
 // TrustForwarded returns a handler that gives next the client's address from X-Forwarded-For, in
-// requests from proxies, and removes such headers from all others. The root package's function of the
-// same name documents it for users.
+// requests from proxies, and removes such headers from all others. The root package's function of
+// the same name documents it for users.
 func TrustForwarded(proxies []netip.Prefix, next http.Handler) http.Handler {
 	proxies = slices.Clone(proxies)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -29,8 +29,8 @@ func TrustForwarded(proxies []netip.Prefix, next http.Handler) http.Handler {
 	})
 }
 
-// forwardedFor returns the rightmost address of a request's X-Forwarded-For that is not in proxies, as
-// "host:port". peer sent the request.
+// forwardedFor returns the rightmost address of a request's X-Forwarded-For that is not in proxies,
+// as "host:port". peer sent the request.
 func forwardedFor(peer string, lines []string, proxies []netip.Prefix) string {
 	all := strings.Join(lines, ",")
 	for {
@@ -47,7 +47,8 @@ func forwardedFor(peer string, lines []string, proxies []netip.Prefix) string {
 	}
 }
 
-// parseForwarded parses the forms in which proxies write an address: alone, in brackets, with a port.
+// parseForwarded parses the forms in which proxies write an address: alone, in brackets, with a
+// port.
 func parseForwarded(s string) (netip.AddrPort, bool) {
 	if addr, err := netip.ParseAddrPort(s); err == nil {
 		return netip.AddrPortFrom(plainAddr(addr.Addr()), addr.Port()), true

@@ -36,8 +36,8 @@ func limiterWith(change func(*limits)) *limiter { return serverWith(nil, change)
 // unchanged is for the default limits.
 func unchanged(*limits) {}
 
-// testTLS returns a configuration that serves a.test, whose handshakes take slots, and the pool that
-// verifies it.
+// testTLS returns a configuration that serves a.test, whose handshakes take slots, and the pool
+// that verifies it.
 func testTLS(tb testing.TB) (*tls.Config, *x509.CertPool) {
 	tb.Helper()
 	cert, roots := testtls.Identity(tb, "a.test")
@@ -62,7 +62,8 @@ func listenLoopback(tb testing.TB, addr string) *Listener {
 	return ln
 }
 
-// serveOn serves h on ln until the test ends. Clients have headerTime to send the header of a request.
+// serveOn serves h on ln until the test ends. Clients have headerTime to send the header of a
+// request.
 func serveOn(tb testing.TB, ln net.Listener, headerTime time.Duration, h http.HandlerFunc) {
 	tb.Helper()
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: headerTime, ErrorLog: log.New(io.Discard, "", 0)}
@@ -71,8 +72,8 @@ func serveOn(tb testing.TB, ln net.Listener, headerTime time.Duration, h http.Ha
 	tb.Cleanup(func() { srv.Close(); <-done })
 }
 
-// serveBehind serves h behind s on a loopback address until the test ends, and returns the address. A
-// nil config makes a plain port.
+// serveBehind serves h behind s on a loopback address until the test ends, and returns the address.
+// A nil config makes a plain port.
 func serveBehind(tb testing.TB, s *Server, config *tls.Config, h http.HandlerFunc) (addr string) {
 	tb.Helper()
 	ln := listenLoopback(tb, "127.0.0.1:0")

@@ -9,7 +9,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
-// Limits of an http.Server for HTTPS that the user has not set. The doc of Config.Server names them.
+// Limits of an http.Server for HTTPS that the user has not set. The doc of Config.Server names
+// them.
 const (
 	headerTimeout   = 10 * time.Second // for a TLS handshake, and for a request's header
 	idleTimeout     = 2 * time.Minute  // between requests
@@ -42,7 +43,10 @@ func (o *HTTPS) server(log *slog.Logger) (*http.Server, error) {
 		srv = new(http.Server)
 	}
 	if _, used := srv.Handler.(*drainHandler); used {
-		return nil, &errs.ConfigError{Field: "Server", Reason: "it has served before; give every node, and every call of Serve, an http.Server of its own"}
+		return nil, &errs.ConfigError{
+			Field:  "Server",
+			Reason: "it has served before; give every node, and every call of Serve, an http.Server of its own",
+		}
 	}
 	if o.Handler != nil {
 		srv.Handler = o.Handler

@@ -24,11 +24,14 @@ type limitedConn struct {
 	timer *time.Timer   // ends the handshake timeout
 	place *list.Element // in limiter.pending, or nil
 
+	// Only the goroutine of the handshake uses it. It is closed at the end of the handshake; nil: no
+	// ClientHello yet.
+	done <-chan struct{}
+
 	closed      chan struct{}
 	closeOnce   sync.Once
-	done        <-chan struct{} // closed at the end of the handshake; nil: no ClientHello yet; used by the goroutine of the handshake
-	established atomic.Bool     // the handshake is known to be complete, or a plain connection has sent a byte
-	slot        atomic.Bool     // it has one
+	established atomic.Bool // the handshake is known to be complete, or a plain connection has sent a byte
+	slot        atomic.Bool // it has one
 
 	writeMu sync.Mutex
 	theirs  time.Time // the write deadline that is set from above, or zero
@@ -38,8 +41,8 @@ type limitedConn struct {
 // NetConn returns the connection below c, for clientOf.
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
-// expire closes c unless it is established. With TLS, HandshakeContext does that; it returns when the
-// handshake under way notices.
+// expire closes c unless it is established. With TLS, HandshakeContext does that; it returns when
+// the handshake under way notices.
 func (c *limitedConn) expire() {
 	if c.tls == nil {
 		if !c.established.Load() {
@@ -56,9 +59,9 @@ func (c *limitedConn) expire() {
 // Server.Wrap. It has no effect on other connections. The zero value is ready.
 type Slots struct{}
 
-// Acquire waits until the handshake of hello may be computed. It is for tls.Config.GetConfigForClient,
-// and for the end of GetCertificate after Release. It returns net.ErrClosed when the connection is
-// closed first.
+// Acquire waits until the handshake of hello may be computed. It is for
+// tls.Config.GetConfigForClient, and for the end of GetCertificate after Release. It returns
+// net.ErrClosed when the connection is closed first.
 func (Slots) Acquire(hello *tls.ClientHelloInfo) error {
 	if c, ok := hello.Conn.(*limitedConn); ok {
 		return c.acquire(hello.Context().Done())
@@ -74,8 +77,8 @@ func (Slots) Release(conn net.Conn) {
 	}
 }
 
-// acquire takes a slot, in the order of arrival, unless c has one. It fails when c is closed first. The
-// goroutine of the handshake calls it; done is closed when the handshake ends.
+// acquire takes a slot, in the order of arrival, unless c has one. It fails when c is closed first.
+// The goroutine of the handshake calls it; done is closed when the handshake ends.
 func (c *limitedConn) acquire(done <-chan struct{}) error {
 	c.done = done
 	if c.slot.Load() {
@@ -141,9 +144,9 @@ func (c *limitedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write fails and closes the connection when it takes longer than the stall timeout: the client does
-// not read. crypto/tls writes record by record, and wakeWriters makes the kernel report room for a
-// record as soon as the client has taken some.
+// Write fails and closes the connection when it takes longer than the stall timeout: the client
+// does not read. crypto/tls writes record by record, and wakeWriters makes the kernel report room
+// for a record as soon as the client has taken some.
 func (c *limitedConn) Write(b []byte) (int, error) {
 	c.release()
 	c.checkHandshake()
@@ -161,8 +164,8 @@ func (c *limitedConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// armWrite makes a write that begins now end in time. It sets a somewhat later deadline than needed, so
-// that most writes do not have to set one.
+// armWrite makes a write that begins now end in time. It sets a somewhat later deadline than
+// needed, so that most writes do not have to set one.
 func (c *limitedConn) armWrite() error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	handshakeTimeout = 10 * time.Second // for a connection's PROXY header and TLS handshake together; without TLS, for its first byte
+	handshakeTimeout = 10 * time.Second // for PROXY header and TLS handshake together; on a plain port, for the first byte
 	stallTimeout     = 30 * time.Second // for one write to be taken by the client: a TLS record, 16 KiB
 	maxPending       = 16384            // pending connections
 )
@@ -29,26 +29,26 @@ func defaultLimits() limits {
 		handshakeTimeout: handshakeTimeout, stallTimeout: stallTimeout,
 		// Most descriptors are for established connections, and some for raft and files.
 		maxPending: max(1, min(maxPending, openFiles()/4)),
-		// One for each processor. With more, requests wait longer and no handshake is sooner done. With
-		// one fewer, requests do not wait at all, since the runtime always polls the network at once,
-		// but a machine with two processors loses 40 % of its handshakes.
+		// One for each processor. With more, requests wait longer and no handshake is sooner done.
+		// With one fewer, requests do not wait at all, since the runtime always polls the network
+		// at once, but a machine with two processors loses 40 % of its handshakes.
 		slots: runtime.GOMAXPROCS(0),
 	}
 }
 
-// limiter bounds the pending connections of a node's clients, in number and in time, and the handshakes
-// that are computed at once. A connection is pending until its TLS handshake is complete, or until its
-// first byte on a plain port. So neither silent clients nor a flood of handshakes keep others out. On
-// an established connection the limiter only looks for writes that the client does not take. Its
-// methods are safe for concurrent use.
+// limiter bounds the pending connections of a node's clients, in number and in time, and the
+// handshakes that are computed at once. A connection is pending until its TLS handshake is
+// complete, or until its first byte on a plain port. So neither silent clients nor a flood of
+// handshakes keep others out. On an established connection the limiter only looks for writes that
+// the client does not take. Its methods are safe for concurrent use.
 //
-// Accept returns a connection before its handshake, so that the http.Server knows it and a drain counts
-// it. The limiter closes connections and sets no read deadlines: those belong to the http.Server, and
-// neither undoes the other.
+// Accept returns a connection before its handshake, so that the http.Server knows it and a drain
+// counts it. The limiter closes connections and sets no read deadlines: those belong to the
+// http.Server, and neither undoes the other.
 type limiter struct {
 	limits   limits
 	mistakes *proxyMistakes
-	slots    chan struct{} // holds one value for each goroutine that computes a handshake, from the ClientHello to the answer: nearly all of its cost
+	slots    chan struct{} // one value for each handshake between ClientHello and answer, which is nearly all of its cost
 
 	mu      sync.Mutex
 	pending list.List // of *limitedConn; the one without progress for longest is in front
@@ -79,8 +79,8 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	return c.tls, nil
 }
 
-// add makes conn a pending connection. If there are too many, it closes the one that has been without
-// progress for longest.
+// add makes conn a pending connection. If there are too many, it closes the one that has been
+// without progress for longest.
 func (l *limiter) add(conn net.Conn, config *tls.Config) *limitedConn {
 	c := &limitedConn{Conn: conn, client: clientOf(conn), limiter: l, closed: make(chan struct{})}
 	if config != nil {
@@ -109,8 +109,8 @@ func (l *limiter) remove(c *limitedConn) {
 	}
 }
 
-// progress makes c the last pending connection to be closed. Otherwise a flood would first close the
-// connections that have waited for a slot and now only need the client's last message.
+// progress makes c the last pending connection to be closed. Otherwise a flood would first close
+// the connections that have waited for a slot and now only need the client's last message.
 func (l *limiter) progress(c *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,10 +18,11 @@ import (
 	"time"
 )
 
-// BenchmarkWrap shows what the limits cost over crypto/tls alone, with the same configuration, for a
-// connection with its full handshake and a byte. It reports ratios of medians: without PROXY headers, with
-// headers that only other peers send, and with a header. The listeners alternate within a run, so that all
-// have the same machine. The ratios should be at most 1.05; -benchtime=2000x.
+// BenchmarkWrap shows what the limits cost over crypto/tls alone, with the same configuration, for
+// a connection with its full handshake and a byte. It reports ratios of medians: without PROXY
+// headers, with headers that only other peers send, and with a header. The listeners alternate
+// within a run, so that all have the same machine. The ratios should be at most 1.05;
+// -benchtime=2000x.
 func BenchmarkWrap(b *testing.B) {
 	config, _ := testTLS(b)
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
@@ -87,9 +88,9 @@ func BenchmarkWrap(b *testing.B) {
 	}
 }
 
-// floodEnv makes the test binary a client that begins handshakes and counts the answers, without any
-// cryptography: it sends a recorded hello again and again, to the address that it last read from its
-// standard input. For each address that it reads it prints how many answers there were.
+// floodEnv makes the test binary a client that begins handshakes and counts the answers, without
+// any cryptography: it sends a recorded hello again and again, to the address that it last read
+// from its standard input. For each address that it reads it prints how many answers there were.
 const floodEnv = "FLOTILLA_TEST_FLOOD"
 
 // TestFloodClient is no test, but the process of BenchmarkFlood.
@@ -127,9 +128,9 @@ func TestFloodClient(t *testing.T) {
 	}
 }
 
-// BenchmarkFlood shows how long requests on established connections take during a flood of handshakes, with
-// and without the bound on handshakes that are computed at once, and how many handshakes were answered
-// meanwhile. The servers alternate within each round; -benchtime=20x.
+// BenchmarkFlood shows how long requests on established connections take during a flood of
+// handshakes, with and without the bound on handshakes that are computed at once, and how many
+// handshakes were answered meanwhile. The servers alternate within each round; -benchtime=20x.
 func BenchmarkFlood(b *testing.B) {
 	const (
 		clients  = 4

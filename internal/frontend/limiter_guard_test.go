@@ -48,7 +48,8 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// Of too many connections, the one that has been without progress for longest is closed, not the oldest.
+// Of too many connections, the one that has been without progress for longest is closed, not the
+// oldest.
 func TestProgressKeepsAConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limiterWith(func(l *limits) { l.maxPending = 2 })

@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// Thousands of connections that are slow in every possible way keep nobody else out, and none stays.
+// Thousands of connections that are slow in every possible way keep nobody else out, and none
+// stays.
 func TestSlowClients(t *testing.T) {
 	config, _ := testTLS(t)
 	n := min(5000, (openFiles()-1000)/2)
@@ -153,8 +154,8 @@ func pendingOf(l *limiter) int {
 	return l.pending.Len()
 }
 
-// One more connection than may be pending closes the one that has been without progress for longest.
-// Established connections do not count.
+// One more connection than may be pending closes the one that has been without progress for
+// longest. Established connections do not count.
 func TestPendingConnectionsAreBounded(t *testing.T) {
 	config, _ := testTLS(t)
 	s := serverWith(nil, func(l *limits) { l.maxPending = 3 })
@@ -208,8 +209,8 @@ func TestPendingConnectionsAreBounded(t *testing.T) {
 	until("a closed one is forgotten", func() bool { return pending() == 2 })
 }
 
-// A plain connection that sends nothing is closed in its time, and the oldest one when there are too many.
-// One that has sent a byte may take its time.
+// A plain connection that sends nothing is closed in its time, and the oldest one when there are
+// too many. One that has sent a byte may take its time.
 func TestPlainConnectionsAreLimited(t *testing.T) {
 	const request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
 	answers := func(conn net.Conn, rest string) error {
@@ -247,8 +248,8 @@ func TestPlainConnectionsAreLimited(t *testing.T) {
 	})
 }
 
-// Handshakes wait for a slot. None is held while a handshake waits for the client or for a certificate, and
-// every slot comes back.
+// Handshakes wait for a slot. None is held while a handshake waits for the client or for a
+// certificate, and every slot comes back.
 func TestHandshakesAtOnce(t *testing.T) {
 	config, _ := testTLS(t)
 	s := serverWith(nil, func(l *limits) { l.slots, l.handshakeTimeout = 1, time.Minute })
@@ -302,8 +303,8 @@ func TestHandshakesAtOnce(t *testing.T) {
 	}
 }
 
-// A client that does not read is closed after a time, and one that reads slowly is not. Deadlines from
-// above hold.
+// A client that does not read is closed after a time, and one that reads slowly is not. Deadlines
+// from above hold.
 func TestWriteStall(t *testing.T) {
 	listen := func(t *testing.T, stall time.Duration) (server *limitedConn, client *net.TCPConn) {
 		ln := listenLoopback(t, "127.0.0.1:0")
@@ -331,8 +332,8 @@ func TestWriteStall(t *testing.T) {
 			t.Errorf("the connection was closed in order, and not reset: %v", err)
 		}
 	})
-	// The kernel keeps little of what the client has not taken, so that room for a write is there before the
-	// client has taken a third of the kernel's buffer, which may be a megabyte.
+	// The kernel keeps little of what the client has not taken, so that room for a write is there
+	// before the client has taken a third of the kernel's buffer, which may be a megabyte.
 	t.Run("read slowly", func(t *testing.T) {
 		const stall, record = time.Second, 16 << 10
 		server, client := listen(t, stall)

@@ -13,14 +13,14 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
-// drainTimeout bounds each wait of a drain for the kernel or for Accept. It is shorter than the second
-// after which a client repeats a lost SYN.
+// drainTimeout bounds each wait of a drain for the kernel or for Accept. It is shorter than the
+// second after which a client repeats a lost SYN.
 const drainTimeout = 500 * time.Millisecond
 
-// Listener is a TCP listener that can be closed without losing a connection. When a listening socket
-// is closed, the kernel resets every connection that it has completed and nobody has accepted. Such a
-// client believes itself connected, so neither the client nor a balancer tries another node. drain
-// empties that queue first.
+// Listener is a TCP listener that can be closed without losing a connection. When a listening
+// socket is closed, the kernel resets every connection that it has completed and nobody has
+// accepted. Such a client believes itself connected, so neither the client nor a balancer tries
+// another node. drain empties that queue first.
 type Listener struct {
 	tcp *net.TCPListener
 
@@ -38,9 +38,9 @@ type Listener struct {
 	leaving         map[netip.Addr]int       // local addresses whose clients are to leave, with the number of drains
 }
 
-// Listen listens on addr; the network is tcp, tcp4 or tcp6. It leaves out Multipath TCP, which package
-// net uses by default: such a listener does not pass a socket filter on, so that drain would lose
-// connections.
+// Listen listens on addr; the network is tcp, tcp4 or tcp6. It leaves out Multipath TCP, which
+// package net uses by default: such a listener does not pass a socket filter on, so that drain
+// would lose connections.
 func Listen(ctx context.Context, network, addr string) (*Listener, error) {
 	lc := net.ListenConfig{Control: wakeWriters}
 	lc.SetMultipathTCP(false)
@@ -54,8 +54,8 @@ func Listen(ctx context.Context, network, addr string) (*Listener, error) {
 	}, nil
 }
 
-// Accept is for one goroutine. It must have recorded a connection before it calls Accept again, which
-// it does at once, as http.Server.Serve does.
+// Accept is for one goroutine. It must have recorded a connection before it calls Accept again,
+// which it does at once, as http.Server.Serve does.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.tcp.AcceptTCP()
@@ -191,13 +191,13 @@ func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
 // drain makes Close safe. It stops the kernel from answering new clients, waits until Accept has
 // returned every connection that had begun before, and returns when the goroutine that runs Accept
-// has recorded the last of them. Close must follow at once: a client that came meanwhile repeats its
-// SYN after a second (RFC 6298, 2.1) and is refused then, which balancers understand.
+// has recorded the last of them. Close must follow at once: a client that came meanwhile repeats
+// its SYN after a second (RFC 6298, 2.1) and is refused then, which balancers understand.
 //
-// It is called while Accept is being called, and before http.Server.Shutdown. It waits for handshakes
-// for drainTimeout at most: those that are not complete by then are a flood or a dead client. Then it
-// waits for Accept as long at most. An error means that Close may lose connections; nothing else has
-// changed.
+// It is called while Accept is being called, and before http.Server.Shutdown. It waits for
+// handshakes for drainTimeout at most: those that are not complete by then are a flood or a dead
+// client. Then it waits for Accept as long at most. An error means that Close may lose connections;
+// nothing else has changed.
 func (l *Listener) drain(ctx context.Context) error {
 	err := dropSYN(l.tcp)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -226,15 +226,16 @@ func (l *Listener) drain(ctx context.Context) error {
 	}
 }
 
-// awaitHandshakes waits until the kernel has no half-open connection to the listener and no completed
-// one, but not longer than drainTimeout.
+// awaitHandshakes waits until the kernel has no half-open connection to the listener and no
+// completed one, but not longer than drainTimeout.
 func (l *Listener) awaitHandshakes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
-		// The tick comes before the first look, so that a SYN which has just passed the filter is counted.
+		// The tick comes before the first look, so that a SYN which has just passed the filter is
+		// counted.
 		select {
 		case <-ctx.Done():
 			return nil

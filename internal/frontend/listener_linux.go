@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropSYN makes the kernel drop segments that would begin a connection to ln. It attaches a classic BPF
-// filter to the listening socket (socket(7), SO_ATTACH_FILTER), which needs no privilege. The filter
-// sees a segment from its TCP header on; byte 13 has the flags. The ACK that completes a handshake
-// passes. Accepted sockets inherit the filter, and never get a SYN.
+// dropSYN makes the kernel drop segments that would begin a connection to ln. It attaches a classic
+// BPF filter to the listening socket (socket(7), SO_ATTACH_FILTER), which needs no privilege. The
+// filter sees a segment from its TCP header on; byte 13 has the flags. The ACK that completes a
+// handshake passes. Accepted sockets inherit the filter, and never get a SYN.
 func dropSYN(ln *net.TCPListener) error {
 	const syn, ack = 0x02, 0x10
 	prog := []unix.SockFilter{
@@ -27,13 +27,14 @@ func dropSYN(ln *net.TCPListener) error {
 		if proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || proto != unix.IPPROTO_TCP {
 			return errors.Join(errors.New("not a plain TCP socket"), err)
 		}
-		err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]})
+		filter := &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+		err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, filter)
 		return os.NewSyscallError("setsockopt", err)
 	})
 }
 
-// acceptQueue returns how many connections to ln are complete and not accepted. For a listening socket
-// tcpi_unacked has that number (tcp_get_info in net/ipv4/tcp.c).
+// acceptQueue returns how many connections to ln are complete and not accepted. For a listening
+// socket tcpi_unacked has that number (tcp_get_info in net/ipv4/tcp.c).
 func acceptQueue(ln *net.TCPListener) (int, error) {
 	var n int
 	err := control(ln, func(fd int) error {
@@ -46,8 +47,8 @@ func acceptQueue(ln *net.TCPListener) (int, error) {
 	return n, err
 }
 
-// halfOpen returns how many handshakes with the port of ln have begun and are not complete. It asks the
-// kernel for the sockets in state SYN_RECV, by sock_diag(7).
+// halfOpen returns how many handshakes with the port of ln have begun and are not complete. It asks
+// the kernel for the sockets in state SYN_RECV, by sock_diag(7).
 func halfOpen(ln *net.TCPListener) (int, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {

@@ -35,8 +35,8 @@ func askOnce(conn net.Conn) (string, error) {
 	return body, err
 }
 
-// Of connections that the kernel has completed while nobody accepts, Close resets all, and after a drain
-// all are served.
+// Of connections that the kernel has completed while nobody accepts, Close resets all, and after a
+// drain all are served.
 func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 	const clients = 20
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
@@ -82,8 +82,8 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 	}
 }
 
-// A client that comes while the listener drains is refused when it repeats its SYN, so that a balancer
-// goes on to another node.
+// A client that comes while the listener drains is refused when it repeats its SYN, so that a
+// balancer goes on to another node.
 func TestDrainRefusesNewClients(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	if err := dropSYN(ln.tcp); err != nil {
@@ -94,8 +94,8 @@ func TestDrainRefusesNewClients(t *testing.T) {
 		_, err := net.Dial("tcp", ln.Addr().String())
 		dialed <- err
 	}()
-	// The SYN is on its way once the client has a socket. Nothing tells of it until it is repeated. If the
-	// close comes first, the answer is the same.
+	// The SYN is on its way once the client has a socket. Nothing shows that until it is repeated.
+	// If the close comes first, the answer is the same.
 	time.AfterFunc(50*time.Millisecond, func() { ln.Close() })
 	if err := <-dialed; !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial: %v, want connection refused", err)
@@ -190,9 +190,9 @@ func TestDropSYNRefusesMultipath(t *testing.T) {
 	}
 }
 
-// A node behind a balancer without health checks is restarted again and again on one port, while clients
-// connect as fast as they can. As the balancer does, a client that is not connected tries the other node.
-// Once connected it expects an answer.
+// A node behind a balancer without health checks is restarted again and again on one port, while
+// clients connect as fast as they can. As the balancer does, a client that is not connected tries
+// the other node. Once connected it expects an answer.
 func TestRollingRestartUnderLoad(t *testing.T) {
 	rounds := 60
 	if testing.Short() {
@@ -269,8 +269,8 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 	}
 }
 
-// Through TLS, with and without a PROXY header, a drain loses neither a handshake that is under way nor the
-// request after it, however slow the client is. An idle connection gets its last answer.
+// Through TLS, with and without a PROXY header, a drain loses neither a handshake that is under way
+// nor the request after it, however slow the client is. An idle connection gets its last answer.
 func TestDrainThroughTLS(t *testing.T) {
 	for _, header := range []string{"", proxyV1} {
 		t.Run(fmt.Sprintf("proxied=%v", header != ""), func(t *testing.T) {

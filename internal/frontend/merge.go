@@ -9,15 +9,16 @@ import (
 	"github.com/mholt/acmez/v3"
 )
 
-// mergeTLS adds what the user has set to our configuration. It changes ours in place, so that whoever
-// has it sees the change. Fields that ours sets win, except MinVersion. NextProtos has both lists, and
-// GetConfigForClient asks both sides. bind is called with each further configuration that results.
+// mergeTLS adds what the user has set to our configuration. It changes ours in place, so that
+// those who have it see the change. Fields that ours sets win, except MinVersion. NextProtos has both
+// lists, and GetConfigForClient asks both sides. bind is called with each further configuration
+// that results.
 func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) {
 	base := ours.Clone() // for handshakes that get another configuration
 	own, theirs := base.GetConfigForClient, user.GetConfigForClient
 	fillTLS(ours, user, srv)
-	// An authority that comes for a challenge has no certificate to show. It is no client of the user's:
-	// its connection ends with the handshake.
+	// An authority that comes for a challenge has no certificate to show. It is no client of the
+	// user's: its connection ends with the handshake.
 	challenge := base.Clone()
 	challenge.NextProtos = []string{acmez.ACMETLS1Protocol}
 	challenge.SessionTicketsDisabled = true
@@ -46,8 +47,11 @@ func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) 
 	}
 }
 
-// configFor returns the configuration that f, which may be nil, has for a client, or c if it has none.
-func configFor(f func(*tls.ClientHelloInfo) (*tls.Config, error), hello *tls.ClientHelloInfo, c *tls.Config) (*tls.Config, error) {
+// configFor returns the configuration that f, which may be nil, has for a client, or c if it has
+// none.
+func configFor(
+	f func(*tls.ClientHelloInfo) (*tls.Config, error), hello *tls.ClientHelloInfo, c *tls.Config,
+) (*tls.Config, error) {
 	if f == nil {
 		return c, nil
 	}
@@ -58,8 +62,8 @@ func configFor(f func(*tls.ClientHelloInfo) (*tls.Config, error), hello *tls.Cli
 	return got, nil
 }
 
-// fillTLS sets the fields of ours that are zero to the user's. It uses reflection to include fields that
-// Go will add.
+// fillTLS sets the fields of ours that are zero to the user's. It uses reflection to include fields
+// that Go will add.
 func fillTLS(ours, user *tls.Config, srv *http.Server) {
 	to, from := reflect.ValueOf(ours).Elem(), reflect.ValueOf(user).Elem()
 	for i := range to.NumField() {
@@ -79,13 +83,15 @@ func fillTLS(ours, user *tls.Config, srv *http.Server) {
 	ours.NextProtos = enabledProtocols(protos, srv)
 }
 
-// enabledProtocols returns those of protos that srv speaks. The user may have switched HTTP/2 off in any
-// of the ways that http.Server has.
+// enabledProtocols returns those of protos that srv speaks. The user may have switched HTTP/2 off
+// in any of the ways that http.Server has.
 func enabledProtocols(protos []string, srv *http.Server) []string {
 	_, own := srv.TLSNextProto["h2"]
 	h1, h2 := true, own || srv.TLSNextProto == nil
 	if srv.Protocols != nil {
 		h1, h2 = srv.Protocols.HTTP1(), srv.Protocols.HTTP2()
 	}
-	return slices.DeleteFunc(slices.Clone(protos), func(p string) bool { return p == "h2" && !h2 || p == "http/1.1" && !h1 })
+	return slices.DeleteFunc(slices.Clone(protos), func(p string) bool {
+		return p == "h2" && !h2 || p == "http/1.1" && !h1
+	})
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/mholt/acmez/v3"
 )
 
-// mergeTLS keeps what the user sets in a tls.Config, field by field. A field that Go adds is included, or
-// this test fails.
+// mergeTLS keeps what the user sets in a tls.Config, field by field. A field that Go adds is
+// included, or this test fails.
 func TestMergeTLSKnowsEveryField(t *testing.T) {
 	apart := map[string]bool{"NextProtos": true, "GetConfigForClient": true} // see the tests below
 	fields := reflect.TypeFor[tls.Config]()
@@ -135,8 +135,8 @@ func TestMergeTLSProtocols(t *testing.T) {
 	}
 }
 
-// A configuration that either side has for one client is completed by the other side's, so that no client
-// gets past ClientAuth.
+// A configuration that either side has for one client is completed by the other side's, so that no
+// client gets past ClientAuth.
 func TestMergeTLSForClient(t *testing.T) {
 	special := func(c *tls.Config) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return func(*tls.ClientHelloInfo) (*tls.Config, error) { return c, nil }

@@ -28,12 +28,17 @@ func newPort(ln *Listener, accept net.Listener, srv *http.Server, log *slog.Logg
 // Addr returns the address that the port listens at.
 func (p *Port) Addr() net.Addr { return p.ln.Addr() }
 
-// Serve serves clients, and returns why it has ended. That is an *errs.ConfigError if the http.Server
-// was shut down, which Drain and Close do, and which nobody else may do. It is called once.
+// Serve serves clients, and returns why it has ended. That is an *errs.ConfigError if the
+// http.Server was shut down, which Drain and Close do, and which nobody else may do. It is called
+// once.
 func (p *Port) Serve() error {
 	err := p.srv.Serve(p.accept)
 	if errors.Is(err, http.ErrServerClosed) {
-		return &errs.ConfigError{Field: "Server", Reason: "it has been shut down; it serves once, and it is ended by the end of Serve's context", Err: err}
+		return &errs.ConfigError{
+			Field:  "Server",
+			Reason: "it has been shut down; it serves once, and ends with the context of Serve",
+			Err:    err,
+		}
 	}
 	return err
 }

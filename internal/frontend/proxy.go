@@ -21,8 +21,8 @@ func withProxyHeader(ln net.Listener, proxies []netip.Prefix) net.Listener {
 	return &proxyproto.Listener{Listener: ln, ConnPolicy: proxyPolicy(proxies), ReadHeaderTimeout: proxyHeaderTimeout}
 }
 
-// proxyPolicy requires the header of proxies, and does not look for one from other peers. With a softer
-// rule, a client behind a balancer that does not send headers could choose its own address
+// proxyPolicy requires the header of proxies, and does not look for one from other peers. With a
+// softer rule, a client behind a balancer that does not send headers could choose its own address
 // (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, section 2).
 func proxyPolicy(proxies []netip.Prefix) proxyproto.ConnPolicyFunc {
 	return func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
@@ -90,7 +90,8 @@ func (p *proxyMistakes) report(m proxyMistake, client *clientConn) {
 	}
 }
 
-// among reports whether addr is in one of prefixes. An IPv4 address written as one of IPv6 is the same.
+// among reports whether addr is in one of prefixes. An IPv4 address written as one of IPv6 is the
+// same.
 func among(prefixes []netip.Prefix, addr netip.Addr) bool {
 	addr = plainAddr(addr)
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })

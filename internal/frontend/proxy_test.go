@@ -100,8 +100,8 @@ func TestProxyHeader(t *testing.T) {
 	}
 }
 
-// getOver makes a TLS handshake on conn, for HTTP of the version proto, and returns the answer to a request.
-// It returns false if the handshake fails.
+// getOver makes a TLS handshake on conn, for HTTP of the version proto, and returns the answer to a
+// request. It returns false if the handshake fails.
 func getOver(t *testing.T, conn net.Conn, proto string) (body string, ok bool) {
 	t.Helper()
 	config := insecure()
@@ -127,7 +127,8 @@ func getOver(t *testing.T, conn net.Conn, proto string) (body string, ok bool) {
 	return string(b), true
 }
 
-// net/http clones the configuration that it is given. Wrap must not, or later ticket keys would not be used.
+// net/http clones the configuration that it is given. Wrap must not, or later ticket keys would not
+// be used.
 func TestWrapKeepsConfig(t *testing.T) {
 	config, _ := testTLS(t)
 	addr := serveBehind(t, serverWith(nil, unchanged), config, http.NotFound)

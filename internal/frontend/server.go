@@ -12,8 +12,8 @@ import (
 	"sync/atomic"
 )
 
-// Server is what the clients of a node connect to: its ports share the limits, and DrainAddr reaches
-// the clients of all of them. Its methods are safe for concurrent use.
+// Server is what the clients of a node connect to: its ports share the limits, and DrainAddr
+// reaches the clients of all of them. Its methods are safe for concurrent use.
 type Server struct {
 	log     *slog.Logger
 	proxies []netip.Prefix // balancers that begin every connection with a PROXY header
@@ -35,11 +35,11 @@ func newServer(log *slog.Logger, proxies []netip.Prefix, limits limits) *Server 
 
 // Wrap returns a listener whose connections have passed the PROXY header, where one is due, and the
 // limits, and speak TLS unless config is nil. With TLS they are *tls.Conn, which net/http needs to
-// see for HTTP/2. The config is used as it is and not cloned, as http.Server.ServeTLS would: a clone
-// misses session ticket keys that are set later (golang/go#22018).
+// see for HTTP/2. The config is used as it is and not cloned, as http.Server.ServeTLS would: a
+// clone misses session ticket keys that are set later (golang/go#22018).
 //
-// A handshake runs in the goroutine that reads first, never in Accept. RemoteAddr waits for the PROXY
-// header, so Accept does not call it either.
+// A handshake runs in the goroutine that reads first, never in Accept. RemoteAddr waits for the
+// PROXY header, so Accept does not call it either.
 func (s *Server) Wrap(ln net.Listener, config *tls.Config) net.Listener {
 	if len(s.proxies) > 0 {
 		ln = withProxyHeader(ln, s.proxies)

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Limits of the http.Servers for redirects, challenges and health, whose requests and answers are small.
+// Limits of the http.Servers for redirects, challenges and health, whose requests and answers are
+// small.
 const (
 	smallTimeout  = 10 * time.Second // for a whole request, and for an answer
 	smallIdle     = 30 * time.Second
@@ -30,9 +31,9 @@ func smallServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// maxConns bounds the connections of an http.Server whose requests are short. When there is one more,
-// it closes the connection whose last change of state is the oldest. Without it silent connections,
-// which stay for seconds each, could use up all descriptors.
+// maxConns bounds the connections of an http.Server whose requests are short. When there is one
+// more, it closes the connection whose last change of state is the oldest. Without it silent
+// connections, which stay for seconds each, could use up all descriptors.
 type maxConns struct {
 	max int
 

@@ -3,7 +3,7 @@
 //
 // # Waiting for a condition
 //
-// A condition is a function that looks at some state. Whoever changes that state calls
+// A condition is a function that looks at some state. Code that changes the state calls
 // Signal.Notify after the change. Until calls the condition at once and again after each Notify,
 // and returns when it is true. Retry and Loop do the same for actions that may fail and for steps
 // that also depend on time.

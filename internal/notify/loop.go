@@ -12,9 +12,9 @@ func Until(ctx context.Context, ok func() bool, signals ...*Signal) error {
 	return Loop(ctx, func() (time.Time, bool) { return time.Time{}, ok() }, signals...)
 }
 
-// Retry returns nil as soon as f succeeds. It calls f at once, and after a failure again at the next
-// Notify of one of the signals, or when the pause is over; a pause of zero has no end. When ctx
-// ends first, the error wraps the cause and the last error of f.
+// Retry returns nil as soon as f succeeds. It calls f at once, and after a failure again at the
+// next Notify of one of the signals, or when the pause is over; a pause of zero has no end. When
+// ctx ends first, the error wraps the cause and the last error of f.
 func Retry(ctx context.Context, pause time.Duration, f func() error, signals ...*Signal) error {
 	var last error
 	err := Loop(ctx, func() (next time.Time, done bool) {

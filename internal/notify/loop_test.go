@@ -166,7 +166,8 @@ func TestLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s Signal
 		begun := time.Now()
-		// When each step says that it wants the next one, as seconds since the beginning; zero: not by itself.
+		// When each step says that it wants the next one, as seconds since the beginning; zero: not
+		// by itself.
 		plan := []time.Duration{10, 20, 0, 5, 100}
 		var at []time.Duration
 		time.AfterFunc(15*time.Second, s.Notify) // before the time that a step has asked for

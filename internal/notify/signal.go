@@ -36,7 +36,8 @@ func (s *Signal) Notify() {
 	}
 }
 
-// subscribe has every Notify put a value into woken, which has a buffer of one, unless it holds one.
+// subscribe has every Notify put a value into woken, which has a buffer of one, unless it holds
+// one.
 func (s *Signal) subscribe(woken chan<- struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
-// Identity returns a certificate for the names, which is its own authority, and the pool that verifies
-// it. It is good for a server, for a client, and for an authority.
+// Identity returns a certificate for the names, which is its own authority, and the pool that
+// verifies it. It is good for a server, for a client, and for an authority.
 func Identity(t testing.TB, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

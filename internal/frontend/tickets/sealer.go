@@ -22,8 +22,8 @@ const (
 	clockShare = 12 // a clock that may be wrong rotates at most so many times in a period
 )
 
-// Sealer seals and opens the session tickets of a node. Its methods are safe for concurrent use, except
-// Follow.
+// Sealer seals and opens the session tickets of a node. Its methods are safe for concurrent use,
+// except Follow.
 type Sealer struct {
 	period  time.Duration
 	leased  func() bool
@@ -85,8 +85,9 @@ func (s *Sealer) Current() *state.TicketKeys {
 	return k
 }
 
-// Due reports whether the current key of k has been in use for a period. It goes by the time that this
-// process has had it, and by the clock unless clockWrong says that the clock is known to be wrong.
+// Due reports whether the current key of k has been in use for a period. It goes by the time that
+// this process has had it, and by the clock unless clockWrong says that the clock is known to be
+// wrong.
 func (s *Sealer) Due(k *state.TicketKeys, clockWrong bool) bool {
 	seen := s.using.Load()
 	if seen.keys.MadeAt() != k.Index {
@@ -96,11 +97,12 @@ func (s *Sealer) Due(k *state.TicketKeys, clockWrong bool) bool {
 	return here >= s.period || !clockWrong && clock >= s.period && here >= s.period/clockShare
 }
 
-// Bind makes cfg, and clones of it, use the cluster's tickets. A ticket is good for the server name that
-// it was given for, under the same demands on the client, and for nothing else: what one configuration
-// has verified about a client means nothing to another. Names for which provisional returns true get
-// worthless tickets, since their client would not see the certificate that replaces the self-signed
-// one. (tls.Config.SetSessionTicketKeys does less, and not for clones, which http.Server.ServeTLS makes.)
+// Bind makes cfg, and clones of it, use the cluster's tickets. A ticket is good for the server name
+// that it was given for, under the same demands on the client, and for nothing else: what one
+// configuration has verified about a client means nothing to another. Names for which provisional
+// returns true get worthless tickets, since their client would not see the certificate that
+// replaces the self-signed one. (tls.Config.SetSessionTicketKeys does less, and not for clones,
+// which http.Server.ServeTLS makes.)
 func (s *Sealer) Bind(cfg *tls.Config, provisional func(name string) bool) {
 	demands := new(demandsCache)
 	cfg.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
@@ -127,8 +129,8 @@ func (s *Sealer) Bind(cfg *tls.Config, provisional func(name string) bool) {
 	}
 }
 
-// newBox returns a configuration that seals with the first key and opens with each of them. It is used
-// for nothing else.
+// newBox returns a configuration that seals with the first key and opens with each of them. It is
+// used for nothing else.
 func newBox(keys ...[]byte) *tls.Config {
 	box := new(tls.Config)
 	raw := make([][state.TicketKeySize]byte, len(keys))

@@ -16,7 +16,8 @@ import (
 // always is for a node that knows the cluster's newest keys.
 func always() bool { return true }
 
-// ticketServers returns a server configuration for each sealer, all with one certificate, and a client's.
+// ticketServers returns a server configuration for each sealer, all with one certificate, and a
+// client's.
 func ticketServers(t *testing.T, sealers ...*Sealer) (servers []*tls.Config, client *tls.Config) {
 	t.Helper()
 	cert, pool := testtls.Identity(t, "a.test", "b.test")
@@ -88,8 +89,8 @@ func TestTicketBinding(t *testing.T) {
 	}
 }
 
-// A session with a self-signed certificate is not resumed, so that the client sees the real certificate as
-// soon as there is one.
+// A session with a self-signed certificate is not resumed, so that the client sees the real
+// certificate as soon as there is one.
 func TestTicketsOfProvisionalCertificates(t *testing.T) {
 	for _, provisional := range []bool{false, true} {
 		s := New(time.Hour, always)
@@ -102,8 +103,8 @@ func TestTicketsOfProvisionalCertificates(t *testing.T) {
 	}
 }
 
-// Keys are due after a period, by this process or by the clock, but a wrong clock does not rotate them all the
-// time.
+// Keys are due after a period, by this process or by the clock, but a wrong clock does not rotate
+// them all the time.
 func TestTicketsDue(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
