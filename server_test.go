@@ -1,8 +1,6 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -24,6 +22,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 )
 
 // serving is a cluster of one that serves app.test on the sockets of this machine.
@@ -35,7 +35,7 @@ type serving struct {
 	ended chan error
 }
 
-// serveReal serves h with cfg on every address of this machine, in the way of Node.Serve.
+// serveReal serves h with cfg on every address of this machine, by Node.Serve.
 func serveReal(t *testing.T, cfg Config, h http.Handler) *serving {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(freeAddr(t))
@@ -57,13 +57,13 @@ func serveReal(t *testing.T, cfg Config, h http.Handler) *serving {
 	return s
 }
 
-// ownIssuer has the cluster issue its certificates itself.
+// ownIssuer makes the cluster issue its certificates itself.
 func ownIssuer(c *certmagic.Config, _ *certmagic.ACMEIssuer) {
 	c.Issuers = []certmagic.Issuer{&devca.Issuer{Storage: c.Storage}}
 }
 
-// awaitCertificate waits for the certificate of app.test, and returns who has signed it. It fails the
-// test if Serve ends first, which ended tells.
+// awaitCertificate waits for the certificate of app.test, and returns its authority. It fails the
+// test if Serve ends first, whose error ended gets.
 func awaitCertificate(t *testing.T, n *Node, ended chan error) *x509.CertPool {
 	t.Helper()
 	if err := n.Ready(t.Context()); err != nil {
@@ -84,7 +84,7 @@ func awaitCertificate(t *testing.T, n *Node, ended chan error) *x509.CertPool {
 		case <-known():
 			return rootPool(t, n.storage)
 		case err := <-ended:
-			ended <- err // for those who wait for it as well
+			ended <- err // for others who wait for it
 			t.Fatalf("Serve has ended before there was a certificate: %v", err)
 		case <-tick.C:
 		}
@@ -96,7 +96,8 @@ func (s *serving) tls(protos ...string) *tls.Config {
 	return &tls.Config{RootCAs: s.roots, ServerName: "app.test", NextProtos: protos}
 }
 
-// Clients show certificates if the user's server wants them; the certificate authority does not have to.
+// Clients must show certificates if the user's server requires them. The certificate authority need
+// not.
 func TestServeWithClientCertificates(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -158,11 +159,11 @@ func TestServeWithClientCertificates(t *testing.T) {
 	if _, err := bare.Get("https://" + addr); err == nil || !strings.Contains(err.Error(), "tls: certificate required") {
 		t.Errorf("a client without a certificate is served: %v", err)
 	}
-	// ALPN that only looks like a challenge gets no further.
+	// ALPN that only resembles a challenge does not help.
 	for _, protos := range [][]string{{acmez.ACMETLS1Protocol, "http/1.1"}, {"http/1.1", acmez.ACMETLS1Protocol}} {
 		conn, err := tls.Dial("tcp", addr, s.tls(protos...))
 		if err == nil {
-			_, err = conn.Read(make([]byte, 1)) // in TLS 1.3 the client hears of it here
+			_, err = conn.Read(make([]byte, 1)) // in TLS 1.3 the client gets the alert here
 			conn.Close()
 		}
 		if !strings.Contains(err.Error(), "certificate required") {
@@ -195,7 +196,7 @@ func TestServeWithClientCertificates(t *testing.T) {
 	}
 }
 
-// A server serves once, and one that has been shut down not at all.
+// An http.Server serves once, and one that has been shut down does not serve.
 func TestServerServesOnce(t *testing.T) {
 	fault := func(err error, want string) {
 		t.Helper()

@@ -29,7 +29,8 @@ func resumes(t *testing.T, client, server *tls.Config) bool {
 	return testtls.Resumes(t, client, server)
 }
 
-// ticketServers returns a server configuration for each node, all with one certificate, and a client's.
+// ticketServers returns a server configuration for each node, all with one certificate, and a
+// client's.
 func ticketServers(t *testing.T, nodes []*Node) (servers []*tls.Config, client *tls.Config) {
 	t.Helper()
 	cert, pool := identityFor(t, "a.test", "b.test")
@@ -41,7 +42,7 @@ func ticketServers(t *testing.T, nodes []*Node) (servers []*tls.Config, client *
 	return servers, &tls.Config{RootCAs: pool, ServerName: "a.test", ClientSessionCache: tls.NewLRUClientSessionCache(10)}
 }
 
-// awaitTickets waits until every node has keys that ok is true for.
+// awaitTickets waits until ok is true of every node's keys.
 func awaitTickets(t *testing.T, nodes []*Node, ok func(*state.TicketKeys) bool) {
 	t.Helper()
 	for _, n := range nodes {
@@ -49,13 +50,13 @@ func awaitTickets(t *testing.T, nodes []*Node, ok func(*state.TicketKeys) bool) 
 			t.Fatal(err)
 		}
 	}
-	synctest.Wait() // what follows from it has been done
+	synctest.Wait() // for the consequences
 }
 
 func hasCurrent(k *state.TicketKeys) bool { return k.Current != nil }
 
-// A client that goes round the nodes makes one full handshake, across rotations and a leader's death; one more with a node that is cut off, and one after
-// a drop.
+// A client that uses all nodes in turn makes one full handshake, across rotations and a leader's
+// death. It makes another one with a node that is cut off, and one after a drop.
 func TestTicketsAcrossNodes(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -110,7 +111,8 @@ func TestTicketsAcrossNodes(t *testing.T) {
 	}
 }
 
-// A node that is cut off for two rotations gives out tickets all the time that the others accept, and opens those of others when it is back.
+// A node that is cut off for two rotations still gives out tickets that the others accept. When it
+// is back, it opens those of the others.
 func TestTicketsOfANodeThatSlept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -144,7 +146,8 @@ func TestTicketsOfANodeThatSlept(t *testing.T) {
 	})
 }
 
-// No node uses a key that another lacks: while one hears nothing the others go without, until it hears again.
+// No node uses a key that another node does not have. While one node receives nothing, the others
+// use no new key.
 func TestTicketsWaitForEveryNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

@@ -9,8 +9,8 @@ import (
 	"github.com/mholt/acmez/v3"
 )
 
-// mergeTLS adds what the user has set to our configuration. It changes ours in place, so that
-// those who have it see the change. Fields that ours sets win, except MinVersion. NextProtos has both
+// mergeTLS adds what the user has set to our configuration. It changes ours in place, so that those
+// who have it see the change. Fields that ours sets win, except MinVersion. NextProtos has both
 // lists, and GetConfigForClient asks both sides. bind is called with each further configuration
 // that results.
 func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) {

@@ -79,7 +79,7 @@ func servingRows() []row {
 			"internal/frontend/proxy.go", "proxyPolicy", `if among(proxies, tcp.AddrPort().Addr()) {`, `if tcp != nil {`),
 		m("a balancer that sends no header is logged", "TestServePlainBehindBalancer",
 			"internal/frontend/proxy.go", "check", `case err != nil && client.spoke.Load() && strings.HasPrefix(err.Error(), "proxyproto: "):`, `case false:`).of("."),
-		m("a header of an unknown sender is logged", "TestStrangersHeaderIsReported",
+		m("a header of an unknown sender is logged", "TestUnknownSendersHeaderIsLogged",
 			"internal/frontend/proxy.go", "check", `case bytes.HasPrefix(first, proxyproto.SIGV1) || bytes.HasPrefix(first, proxyproto.SIGV2[:5]):`, `case false:`).of("."),
 		m("what an authority says about waiting is heeded", "TestRetryAfterHoldsForTheCluster",
 			"internal/certs/backoff/authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``).of(".").slow(),
@@ -92,7 +92,7 @@ func servingRows() []row {
 		m("a server that drains accepts what waits in the kernel", "TestDrainHandsOutTheAcceptQueue",
 			"internal/frontend/listener_linux.go", "acceptQueue", `n = int(info.Unacked)`, `n = 0 * int(info.Unacked)`),
 		m("an idle connection gets a last answer", "TestDrainAnswersOnIdleConnections",
-			"internal/frontend/drainer.go", "drain", `d.await(ctx, func() bool { return !d.busy() && !d.freshlyIdle(begun) }, func() {`, `d.await(ctx, func() bool { return !d.busy() }, func() {`),
+			"internal/frontend/drainer.go", "drain", `d.await(ctx, func() bool { return !d.busy() && !d.freshlyIdle(begun) }, func() {`, `d.await(ctx, func() bool { return !d.busy() && !begun.IsZero() }, func() {`),
 		m("DrainAddr reaches what waits in the kernel", "TestDrainAddrTakesTheAcceptQueue",
 			"internal/frontend/drainer.go", "drainAddr", `d.ln.settle(context.WithoutCancel(ctx))`, ``),
 
