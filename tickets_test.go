@@ -20,13 +20,21 @@ import (
 // identityFor is testtls.Identity.
 func identityFor(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
-	return testtls.Identity(t, names...)
+	cert, pool, err := testtls.Identity(names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, pool
 }
 
 // resumes is testtls.Resumes.
 func resumes(t *testing.T, client, server *tls.Config) bool {
 	t.Helper()
-	return testtls.Resumes(t, client, server)
+	resumed, err := testtls.Resumes(t.Context(), client, server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resumed
 }
 
 // ticketServers returns a server configuration for each node, all with one certificate, and a

@@ -40,7 +40,10 @@ func unchanged(*limits) {}
 // that verifies it.
 func testTLS(tb testing.TB) (*tls.Config, *x509.CertPool) {
 	tb.Helper()
-	cert, roots := testtls.Identity(tb, "a.test")
+	cert, roots, err := testtls.Identity("a.test")
+	if err != nil {
+		tb.Fatal(err)
+	}
 	return &tls.Config{
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return nil, Slots{}.Acquire(hello) },
 		GetCertificate:     func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, Slots{}.Acquire(hello) },

@@ -8,8 +8,9 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // Each test in this file is of one guard, and fails without it: see TESTING.md.

@@ -1,8 +1,6 @@
 package frontend
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // answering returns a server that answers every request with a name.

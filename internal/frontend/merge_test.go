@@ -10,8 +10,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/mholt/acmez/v3"
+
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // mergeTLS keeps what the user sets in a tls.Config, field by field. A field that Go adds is

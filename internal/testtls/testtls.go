@@ -2,15 +2,16 @@
 package testtls
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"io"
 	"math/big"
-	"testing"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -18,15 +19,14 @@ import (
 
 // Identity returns a certificate for the names, which is its own authority, and the pool that
 // verifies it. It is good for a server, for a client, and for an authority.
-func Identity(t testing.TB, names ...string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
+func Identity(names ...string) (tls.Certificate, *x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		return tls.Certificate{}, nil, err
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
-		t.Fatal(err)
+		return tls.Certificate{}, nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
@@ -36,24 +36,23 @@ func Identity(t testing.TB, names ...string) (tls.Certificate, *x509.CertPool) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		t.Fatal(err)
+		return tls.Certificate{}, nil, err
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		return tls.Certificate{}, nil, err
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool, nil
 }
 
 // Resumes makes one connection, in memory, and reports whether its session was resumed.
-func Resumes(t testing.TB, client, server *tls.Config) bool {
-	t.Helper()
+func Resumes(ctx context.Context, client, server *tls.Config) (bool, error) {
 	wire := simnet.New()
 	ln, err := wire.Host("server").Listen("tcp", "server:443")
 	if err != nil {
-		t.Fatal(err)
+		return false, err
 	}
 	served := make(chan error, 1)
 	go func() {
@@ -64,17 +63,17 @@ func Resumes(t testing.TB, client, server *tls.Config) bool {
 		}
 		served <- err
 	}()
-	near, err := wire.Host("client").Dial(t.Context(), "tcp", "server:443")
+	near, err := wire.Host("client").Dial(ctx, "tcp", "server:443")
 	if err != nil {
-		t.Fatal(err)
+		return false, err
 	}
 	conn := tls.Client(near, client)
 	_, err = io.ReadFull(conn, make([]byte, 1)) // in TLS 1.3 the ticket comes before the byte
 	near.Close()
 	if serr := <-served; err != nil || serr != nil {
-		t.Fatalf("client: %v; server: %v", err, serr)
+		return false, fmt.Errorf("client: %w; server: %w", err, serr)
 	}
-	return conn.ConnectionState().DidResume
+	return conn.ConnectionState().DidResume, nil
 }
 
 // OneSession is a cache that offers the same session to every server, as an attacker would.

@@ -4,23 +4,44 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/testtls"
-	"github.com/google/go-cmp/cmp"
 )
 
 // always is for a node that knows the cluster's newest keys.
 func always() bool { return true }
 
+// identityFor is testtls.Identity.
+func identityFor(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	cert, pool, err := testtls.Identity(names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, pool
+}
+
+// resumes is testtls.Resumes.
+func resumes(t *testing.T, client, server *tls.Config) bool {
+	t.Helper()
+	resumed, err := testtls.Resumes(t.Context(), client, server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resumed
+}
+
 // ticketServers returns a server configuration for each sealer, all with one certificate, and a
 // client's.
 func ticketServers(t *testing.T, sealers ...*Sealer) (servers []*tls.Config, client *tls.Config) {
 	t.Helper()
-	cert, pool := testtls.Identity(t, "a.test", "b.test")
+	cert, pool := identityFor(t, "a.test", "b.test")
 	for _, s := range sealers {
 		cfg := &tls.Config{Certificates: []tls.Certificate{cert}}
 		s.Bind(cfg, func(string) bool { return false })
@@ -36,8 +57,8 @@ func TestTicketBinding(t *testing.T) {
 	for _, s := range sealers {
 		s.Follow(keys)
 	}
-	clientCert, clients := testtls.Identity(t, "client")
-	_, strangers := testtls.Identity(t, "client of another authority")
+	clientCert, clients := identityFor(t, "client")
+	_, strangers := identityFor(t, "client of another authority")
 	mutual := func(auth tls.ClientAuthType, pool *x509.CertPool) func(*tls.Config) {
 		return func(c *tls.Config) { c.ClientAuth, c.ClientCAs = auth, pool }
 	}
@@ -77,11 +98,11 @@ func TestTicketBinding(t *testing.T) {
 				client.Certificates = []tls.Certificate{clientCert}
 				cache := client.ClientSessionCache
 				client.ClientSessionCache = testtls.OneSession{ClientSessionCache: cache} // for every server name
-				testtls.Resumes(t, client, servers[0])
+				resumes(t, client, servers[0])
 				if tt.server != "" {
 					client.ServerName = tt.server
 				}
-				if got := testtls.Resumes(t, client, servers[1]); got != tt.want {
+				if got := resumes(t, client, servers[1]); got != tt.want {
 					t.Errorf("resumed: %v, want %v", got, tt.want)
 				}
 			})
@@ -96,8 +117,8 @@ func TestTicketsOfProvisionalCertificates(t *testing.T) {
 		s := New(time.Hour, always)
 		servers, client := ticketServers(t, s)
 		s.Bind(servers[0], func(string) bool { return provisional })
-		testtls.Resumes(t, client, servers[0])
-		if got := testtls.Resumes(t, client, servers[0]); got == provisional {
+		resumes(t, client, servers[0])
+		if got := resumes(t, client, servers[0]); got == provisional {
 			t.Errorf("provisional %v: resumed %v", provisional, got)
 		}
 	}
