@@ -85,14 +85,17 @@ func get(t *testing.T, c *http.Client, path string) (reused, last bool, err erro
 }
 
 // awaitLocked waits until ok is true of the listener, whose mutex is held during the call.
-func awaitLocked(ln *Listener, ok func() bool) {
+func awaitLocked(t *testing.T, ln *Listener, ok func() bool) {
+	t.Helper()
 	done := func() bool {
 		ln.mu.Lock()
 		defer ln.mu.Unlock()
 		return ok()
 	}
-	for !done() {
-		<-time.After(time.Millisecond)
+	for end := time.Now().Add(5 * time.Second); !done(); <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not happen")
+		}
 	}
 }
 
@@ -131,7 +134,7 @@ func TestDrainAddr(t *testing.T) {
 				<-under
 				existing := s.ln.clients(leaves)
 				go func() { drained <- s.DrainAddr(t.Context(), netip.AddrFrom16(leaves.As16())) }()
-				awaitLocked(s.ln, func() bool { return s.ln.leaving[leaves] > 0 })
+				awaitLocked(t, s.ln, func() bool { return s.ln.leaving[leaves] > 0 })
 				reused, last, err := get(t, there, "/")
 				if err != nil || !reused || last != !h2 {
 					t.Errorf("an idle connection: reused %v, last %v, %v", reused, last, err)
@@ -273,7 +276,7 @@ func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
 	}
 	left := make(chan int, 1)
 	go func() { left <- d.drainAddr(t.Context(), stays) }()
-	awaitLocked(ln, func() bool { return ln.asked > 0 })
+	awaitLocked(t, ln, func() bool { return ln.asked > 0 })
 	go srv.Serve(ln)
 	defer srv.Close()
 	for _, conn := range conns {

@@ -288,7 +288,7 @@ func TestHandshakesAtOnce(t *testing.T) {
 	gone.Write(helloBytes("a.test"))
 	select {
 	case err := <-done:
-		t.Errorf("a handshake did not wait for a slot: %v", err)
+		t.Fatalf("a handshake did not wait for a slot: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	<-s.limiter.slots
