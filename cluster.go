@@ -33,6 +33,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -67,11 +68,11 @@ type Node struct {
 	storage *Storage
 	own     *ownStorage // what TLS.PerNode keeps from the others
 	certs   *certs.Certs
-	tickets *frontend.Tickets
-	gate    *frontend.Limiter // of all listeners for clients
-	fronts  frontend.Fronts
+	tickets *tickets.Sealer
 	space   *spaceWatch
 	remarks remarks
+
+	frontend *frontend.Server // its own and the programs' listeners for clients
 
 	// What does: made by attach, once or, for a node that begins anew, twice.
 	self    *self.Self
@@ -140,7 +141,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		told:     n.told,
 		restored: func(s *state.State) (*state.State, error) { return n.replica.Restored(s) },
 	})
-	n.tickets = frontend.NewTickets(n.cfg.TLS.TicketRotation, ready)
+	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	n.storage = newStorage(func() *storageNode {
 		return &storageNode{cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica, keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets}
@@ -150,7 +151,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if n.cfg.TLS.PerNode {
 		storage = n.own
 	}
-	n.gate = frontend.NewLimiter(n.log)
+	n.frontend = frontend.New(n.log, n.cfg.Proxies)
 	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.Changed.Notify, Name: n.book.NameOf, Log: n.log})
 	var err error
 	t := n.cfg.TLS
@@ -244,7 +245,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	for _, m := range id.Peers {
 		n.book.Learn(m)
 	}
-	port, err := n.openPort(listener, opened)
+	port, err := n.openPeerPort(listener, opened)
 	if err != nil {
 		return errors.Join(err, listener.Close(), closeAll())
 	}
@@ -267,8 +268,8 @@ func closeDir(dir *durable.Dir) error {
 	return dir.Close()
 }
 
-// openPort opens the port for peers. What they say is heard once opened is closed.
-func (n *Node) openPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
+// openPeerPort opens the port for peers. What they say is heard once opened is closed.
+func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
 	return wire.Open(wire.Config{
 		ID:       n.self.ID,
 		Process:  n.self.Incarnation,

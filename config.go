@@ -18,7 +18,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs"
-	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
@@ -222,7 +222,7 @@ func (c *Config) complete() error {
 		return bad("Expect", fmt.Sprintf("a cluster is formed by 1 to %d nodes, not %d; more may join it later", membership.MaxVoters, c.Expect))
 	case c.Expect > 1 && c.Peers == nil:
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
-	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < frontend.MinTicketPeriod:
+	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < tickets.MinRotation:
 		return bad("TLS.TicketRotation", "it must be a second at least, or zero for 12 hours")
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
@@ -291,7 +291,7 @@ func (c *Config) complete() error {
 		c.dev = true
 	}
 	if c.TLS.TicketRotation == 0 {
-		c.TLS.TicketRotation = frontend.TicketRotation
+		c.TLS.TicketRotation = tickets.Rotation
 	}
 	if c.Drain.Patience == 0 {
 		c.Drain.Patience = drainPatience

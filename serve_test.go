@@ -38,7 +38,8 @@ func freeAddrs(t testing.TB, n int) (addrs []string) {
 
 func freeAddr(t testing.TB) string { return freeAddrs(t, 1)[0] }
 
-// The whole of a development server: HTTPS with a certificate, the redirect, health, and an end that answers what is under way.
+// A whole development server: HTTPS with a certificate, the redirect, health, and an end that
+// answers the requests under way.
 func TestServe(t *testing.T) {
 	cfg := Config{HTTPSAddr: freeAddr(t), HTTPAddr: freeAddr(t), HealthAddr: freeAddr(t), Name: "dev"}
 	n, err := Open(t.Context(), cfg)
@@ -151,7 +152,8 @@ func TestServeErrors(t *testing.T) {
 	})
 }
 
-// A node that shuts down is not ready from the first moment on, and one that is alone is live and not ready.
+// A node that shuts down is not ready from the first moment on. A failed node is live and not
+// ready.
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

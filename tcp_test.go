@@ -12,7 +12,7 @@ const proxyV1 = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
 // listenLoopback listens as the ports for clients do, until the test ends.
 func listenLoopback(t testing.TB, addr string) *frontend.Listener {
 	t.Helper()
-	ln, err := frontend.ListenTCP(t.Context(), "tcp", addr)
+	ln, err := frontend.Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

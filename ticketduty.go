@@ -9,7 +9,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
-	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -17,7 +17,7 @@ import (
 // keepTickets makes and rotates the keys while this node leads.
 func (n *Node) keepTickets(l *replica.Leadership) {
 	for l.Ctx.Err() == nil {
-		changed, wait := n.tickets.Changed.Wait(), min(time.Minute, n.tickets.Period/4)
+		changed, wait := n.tickets.Changed().Wait(), min(time.Minute, n.cfg.TLS.TicketRotation/4)
 		k := n.store.State().Tickets
 		if k == nil || k.Current == nil || n.tickets.Due(k, n.clocks.Check(clocks.MaxOffset) != nil) {
 			err := n.nextTickets(l, k)
@@ -44,7 +44,7 @@ func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 			return err
 		}
 	}
-	a, err := n.replica.Writes.Do(l.Ctx, state.Command{Change: state.RotateTickets{Key: frontend.NewTicketKey(), Follows: k.MadeAt()}})
+	a, err := n.replica.Writes.Do(l.Ctx, state.Command{Change: state.RotateTickets{Key: tickets.NewKey(), Follows: k.MadeAt()}})
 	if err == nil && a.Code != state.CodeChanged {
 		err = a.Code.Err()
 	}
@@ -57,7 +57,7 @@ func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 // certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
 // is another key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
-	_, err := n.replica.Writes.Do(ctx, state.Command{Change: state.DropTickets{Key: frontend.NewTicketKey()}})
+	_, err := n.replica.Writes.Do(ctx, state.Command{Change: state.DropTickets{Key: tickets.NewKey()}})
 	return errs.Edge("dropping session tickets", err)
 }
 

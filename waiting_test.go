@@ -19,8 +19,8 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
-	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -63,7 +63,7 @@ func TestWaitingIntervals(t *testing.T) {
 		var mu sync.Mutex
 		var at []time.Duration
 		begun := time.Now()
-		log := slog.New(slog.NewTextHandler(slogbridge.WriterFunc(func(p []byte) {
+		log := slog.New(slog.NewTextHandler(testlog.WriterFunc(func(p []byte) {
 			mu.Lock()
 			defer mu.Unlock()
 			if bytes.Contains(p, []byte("level=WARN")) {

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/frontend"
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/mholt/acmez/v3"
@@ -86,7 +86,7 @@ func TestSelfSignedSessionsEnd(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				frontend.NewTickets(time.Hour, func() bool { return true }).Bind(server, c.Provisional)
+				tickets.New(time.Hour, func() bool { return true }).Bind(server, c.Provisional)
 				clients := make(map[string]*tls.Config)
 				for _, name := range []string{"a.test", "x.wild.test", ""} {
 					clients[name] = &tls.Config{

@@ -1,4 +1,4 @@
-// Package errs holds the errors that callers of the library tell apart. It lies below every other
+// Package errs holds the errors that callers of the library distinguish. It lies below every other
 // package, so that each part can return them; the root package shows them to users under its own
 // name.
 package errs
@@ -13,13 +13,13 @@ var (
 	// NoLeader is wrapped by the error of a write that found no leader in time, or lost it.
 	NoLeader = errors.New("no leader")
 
-	// NotReady is wrapped by the error of a read on a node that cannot tell whether a name exists.
+	// NotReady is wrapped by the error of a read on a node that cannot know whether a name exists.
 	NotReady = errors.New("node is not ready")
 
-	// Sealed is wrapped by the error of anything that was sealed with an unknown key, or was changed.
+	// Sealed is wrapped by the error for data that was sealed with an unknown key, or was changed.
 	Sealed = errors.New("cannot open what is sealed")
 
-	// TooLarge is wrapped by the error of a write for which there is no room.
+	// TooLarge is wrapped by the error of a write that is too large, or for which there is no room.
 	TooLarge = errors.New("too large")
 
 	// Lost is wrapped by the error of an action under a lease that has ended.

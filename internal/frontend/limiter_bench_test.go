@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,31 +18,28 @@ import (
 	"time"
 )
 
-// BenchmarkListener shows what the listener costs over crypto/tls alone with the same configuration: a connection, its full handshake, and a
-// byte, in ratios of medians: for nobody's PROXY header, for one that others send, and for one that is sent. Listeners take turns within a run, so
-// that all have the same machine. No more than 1.05 is wanted; -benchtime=2000x.
-func BenchmarkListener(b *testing.B) {
-	g, config, _ := testTLS(b)
-	const header = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
-	elsewhere, here := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	listen := func() net.Listener {
-		ln, err := ListenTCP(b.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
-		}
-		return ln
+// BenchmarkWrap shows what the limits cost over crypto/tls alone, with the same configuration, for
+// a connection with its full handshake and a byte. It reports ratios of medians: without PROXY
+// headers, with headers that only other peers send, and with a header. The listeners alternate
+// within a run, so that all have the same machine. The ratios should be at most 1.05;
+// -benchtime=2000x.
+func BenchmarkWrap(b *testing.B) {
+	config, _ := testTLS(b)
+	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	wrapped := func(proxies []netip.Prefix) net.Listener {
+		return serverWith(proxies, unchanged).Wrap(listenLoopback(b, "127.0.0.1:0"), config)
 	}
 	kinds := []struct {
 		name, header string
 		ln           net.Listener
 		spent        []time.Duration
 	}{
-		{name: "bare", ln: tls.NewListener(listen(), config)},
-		{name: "none", ln: Wrap(g, listen(), nil, config)},
-		{name: "other", ln: Wrap(g, listen(), elsewhere, config)},
-		{name: "header", ln: Wrap(g, listen(), here, config), header: header},
+		{name: "bare", ln: tls.NewListener(listenLoopback(b, "127.0.0.1:0"), config)},
+		{name: "none", ln: wrapped(nil)},
+		{name: "other", ln: wrapped(elsewhere)},
+		{name: "header", ln: wrapped(loopback()), header: proxyV1},
 	}
-	client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}
+	client := insecure()
 	for _, k := range kinds {
 		defer k.ln.Close()
 		go func() {
@@ -92,25 +88,12 @@ func BenchmarkListener(b *testing.B) {
 	}
 }
 
-// floodEnv makes the test binary a client that begins handshakes and hears their answers, with no cryptography of its own: it says a recorded
-// hello again and again, to the address that it last read, and for each address that it reads it says how many answers there were.
+// floodEnv makes the test binary a client that begins handshakes and counts the answers, without
+// any cryptography: it sends a recorded hello again and again, to the address that it last read
+// from its standard input. For each address that it reads it prints how many answers there were.
 const floodEnv = "FLOTILLA_TEST_FLOOD"
 
-// helloBytes returns a ClientHello.
-func helloBytes(name string) []byte {
-	client, server := net.Pipe()
-	defer server.Close()
-	go func() {
-		defer client.Close()
-		tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
-	}()
-	buf := make([]byte, 16<<10)
-	n, _ := io.ReadAtLeast(server, buf, 5)
-	m, _ := io.ReadFull(server, buf[n:5+int(buf[3])<<8+int(buf[4])])
-	return buf[:n+m]
-}
-
-// TestFloodClient is not a test, but the process of BenchmarkFlood.
+// TestFloodClient is no test, but the process of BenchmarkFlood.
 func TestFloodClient(t *testing.T) {
 	if os.Getenv(floodEnv) == "" {
 		t.Skip("it runs in a process of its own")
@@ -145,13 +128,14 @@ func TestFloodClient(t *testing.T) {
 	}
 }
 
-// BenchmarkFlood shows how long requests on established connections take during a flood of handshakes, with and without the bound on those
-// that are computed at once, and how many were answered meanwhile. Servers take turns within each round; -benchtime=20x.
+// BenchmarkFlood shows how long requests on established connections take during a flood of
+// handshakes, with and without the bound on handshakes that are computed at once, and how many
+// handshakes were answered meanwhile. The servers alternate within each round; -benchtime=20x.
 func BenchmarkFlood(b *testing.B) {
 	const (
 		clients  = 4
 		requests = 50
-		before   = 300 * time.Millisecond // until the flood has gone over
+		before   = 300 * time.Millisecond // until the flood has moved to the next server
 	)
 	kinds := []*struct {
 		name     string
@@ -161,22 +145,20 @@ func BenchmarkFlood(b *testing.B) {
 		spent    []time.Duration
 		took     time.Duration
 		answered int
-	}{{name: "calm"}, {name: "one-left", slots: max(1, runtime.GOMAXPROCS(0)-1)}, {name: "bound-1x", slots: runtime.GOMAXPROCS(0)}, {name: "bound-2x", slots: 2 * runtime.GOMAXPROCS(0)}, {name: "unbounded", slots: 1 << 20}}
+	}{
+		{name: "calm"}, {name: "one-left", slots: max(1, runtime.GOMAXPROCS(0)-1)}, {name: "bound-1x", slots: runtime.GOMAXPROCS(0)},
+		{name: "bound-2x", slots: 2 * runtime.GOMAXPROCS(0)}, {name: "unbounded", slots: 1 << 20},
+	}
 	for _, k := range kinds {
-		g, config, _ := testTLS(b)
-		g.Slots = make(chan struct{}, max(1, k.slots))
-		tcp, err := ListenTCP(b.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
-		}
-		srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })}
-		go srv.Serve(Wrap(g, tcp, nil, config))
-		defer srv.Close()
-		k.addr = tcp.Addr().String()
+		config, _ := testTLS(b)
+		server := serverWith(nil, func(l *limits) { l.slots = max(1, k.slots) })
+		k.addr = serveBehind(b, server, config, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
 		for i := range k.conns {
-			if k.conns[i], err = tls.Dial("tcp", k.addr, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}); err != nil {
+			conn, err := tls.Dial("tcp", k.addr, insecure())
+			if err != nil {
 				b.Fatal(err)
 			}
+			k.conns[i] = conn
 			defer k.conns[i].Close()
 		}
 	}

@@ -2,33 +2,27 @@ package frontend
 
 import (
 	"bytes"
-	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
 )
 
-const headerWait = 5 * time.Second // for a balancer to send its whole PROXY header, at the first read
+// proxyHeaderTimeout is for a balancer to send its whole PROXY header, from the first read on.
+const proxyHeaderTimeout = 5 * time.Second
 
-// Wrap returns the listener of a port for clients: ln, then the PROXY header where one is due, then the gate, then TLS unless cfg
-// is nil. Its connections are *tls.Conn then, which is what net/http needs to see for HTTP/2. It keeps the very cfg it is given:
-// http.Server.ServeTLS would clone it, and session ticket keys set later would be lost (golang/go#22018).
-//
-// A handshake runs in the goroutine that first reads, never in Accept. Nothing asks in Accept for RemoteAddr, which waits for
-// the PROXY header.
-func Wrap(g *Limiter, ln net.Listener, proxies []netip.Prefix, cfg *tls.Config) net.Listener {
-	if len(proxies) > 0 {
-		ln = &proxyproto.Listener{Listener: ln, ConnPolicy: proxyPolicy(proxies), ReadHeaderTimeout: headerWait}
-	}
-	return &limitedListener{Listener: ln, gate: g, config: cfg}
+// withProxyHeader returns ln, with the PROXY header required of the peers in proxies.
+func withProxyHeader(ln net.Listener, proxies []netip.Prefix) net.Listener {
+	return &proxyproto.Listener{Listener: ln, ConnPolicy: proxyPolicy(proxies), ReadHeaderTimeout: proxyHeaderTimeout}
 }
 
-// proxyPolicy says that the header is required of proxies, and that what anybody else sends is not looked at. Any softer rule lets
-// a client behind a balancer that was not told to send headers choose its own address
+// proxyPolicy requires the header of proxies, and does not look for one from other peers. With a
+// softer rule, a client behind a balancer that does not send headers could choose its own address
 // (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, section 2).
 func proxyPolicy(proxies []netip.Prefix) proxyproto.ConnPolicyFunc {
 	return func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
@@ -36,54 +30,69 @@ func proxyPolicy(proxies []netip.Prefix) proxyproto.ConnPolicyFunc {
 		if !ok {
 			return proxyproto.SKIP, nil
 		}
-		if Among(proxies, tcp.AddrPort().Addr()) {
+		if among(proxies, tcp.AddrPort().Addr()) {
 			return proxyproto.REQUIRE, nil
 		}
 		return proxyproto.SKIP, nil
 	}
 }
 
-// proxyMistake is a way in which balancers and Config.Proxies do not go together. Clients see nothing but a closed connection.
+// proxyMistakes logs that balancers and Config.Proxies do not match. Clients only see a closed
+// connection. It logs each kind of mistake once a minute, since anybody can cause the second kind.
+type proxyMistakes struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	logged map[proxyMistake]time.Time
+}
+
+// proxyMistake is a way in which balancers and Config.Proxies do not match.
 type proxyMistake int
 
 const (
-	noHeader       proxyMistake = iota + 1 // a listed balancer sends none, or a damaged one
-	strangerHeader                         // somebody who is not listed sends one
+	noHeader      proxyMistake = iota + 1 // a listed balancer sends no header, or a damaged one
+	unknownSender                         // a peer that is not listed sends one
 )
 
-// mistakeOf returns what is wrong with the first bytes of a connection, 0 if nothing is.
-func mistakeOf(c *limitedConn, first []byte, err error) proxyMistake {
+func newProxyMistakes(log *slog.Logger) *proxyMistakes {
+	return &proxyMistakes{log: log, logged: make(map[proxyMistake]time.Time)}
+}
+
+// check looks for a mistake in the first bytes of a connection, or in the error instead of them.
+func (p *proxyMistakes) check(client *clientConn, first []byte, err error) {
 	switch {
-	case c.client == nil:
-	case err != nil && c.client.spoke.Load() && strings.HasPrefix(err.Error(), "proxyproto: "):
-		return noHeader
+	case client == nil:
+	case err != nil && client.spoke.Load() && strings.HasPrefix(err.Error(), "proxyproto: "):
+		p.report(noHeader, client)
 	case bytes.HasPrefix(first, proxyproto.SIGV1) || bytes.HasPrefix(first, proxyproto.SIGV2[:5]):
-		return strangerHeader
-	}
-	return 0
-}
-
-// report logs a mistake, each kind once a minute: anybody can make the second.
-func (g *Limiter) report(m proxyMistake, c *clientConn) {
-	g.mu.Lock()
-	pass := time.Since(g.said[m]) >= time.Minute
-	if pass {
-		g.said[m] = time.Now()
-	}
-	g.mu.Unlock()
-	switch {
-	case !pass:
-	case m == noHeader:
-		g.log.Warn("connections are refused: a balancer in Config.Proxies must begin each with a PROXY header, and did not; have it send the header, or take it out of Proxies",
-			"balancer", c.TCPConn.RemoteAddr().String(), "at", c.TCPConn.LocalAddr().String())
-	default:
-		g.log.Warn("connections are refused: one begins with a PROXY header, and its sender is not in Config.Proxies; if it is a balancer of yours, add its address there",
-			"sender", c.TCPConn.RemoteAddr().String(), "at", c.TCPConn.LocalAddr().String())
+		p.report(unknownSender, client)
 	}
 }
 
-// Among reports whether addr is in one of prefixes. An IPv4 address written as one of IPv6 is the same.
-func Among(prefixes []netip.Prefix, addr netip.Addr) bool {
-	addr = addr.Unmap().WithZone("")
+func (p *proxyMistakes) report(m proxyMistake, client *clientConn) {
+	p.mu.Lock()
+	due := time.Since(p.logged[m]) >= time.Minute
+	if due {
+		p.logged[m] = time.Now()
+	}
+	p.mu.Unlock()
+	if !due {
+		return
+	}
+	peer, at := client.RemoteAddr().String(), client.LocalAddr().String()
+	switch m {
+	case noHeader:
+		p.log.Warn("connections are refused: a balancer in Config.Proxies must begin each with a PROXY header, and did not; "+
+			"have it send the header, or take it out of Proxies", "balancer", peer, "at", at)
+	case unknownSender:
+		p.log.Warn("connections are refused: one begins with a PROXY header, and its sender is not in Config.Proxies; "+
+			"if it is your balancer, add its address there", "sender", peer, "at", at)
+	}
+}
+
+// among reports whether addr is in one of prefixes. An IPv4 address written as one of IPv6 is the
+// same.
+func among(prefixes []netip.Prefix, addr netip.Addr) bool {
+	addr = plainAddr(addr)
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -1,11 +1,9 @@
 package frontend
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,17 +11,6 @@ import (
 	"testing"
 	"time"
 )
-
-// listenLoopback listens on addr, which is on loopback or on all interfaces, until the test ends.
-func listenLoopback(t *testing.T, addr string) *Listener {
-	t.Helper()
-	ln, err := ListenTCP(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	return ln
-}
 
 func TestProxyHeader(t *testing.T) {
 	const (
@@ -38,9 +25,9 @@ func TestProxyHeader(t *testing.T) {
 		v2Big   = v2 + "\x21\x11\x0b\xc7" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb" + "\x04\x0b\xb8"       // and 3000 bytes of padding
 		v2Long  = v2 + "\x21\x11\xea\x60"
 	)
-	loopback := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("127.0.0.0/8")}
+	here := append([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, loopback()...)
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::/0")}
-	g, cfg, _ := testTLS(t)
+	config, _ := testTLS(t)
 	for _, tc := range []struct {
 		name    string
 		listen  string
@@ -50,22 +37,22 @@ func TestProxyHeader(t *testing.T) {
 	}{
 		{"nobody trusted, none", "127.0.0.1:0", nil, "", "self"},
 		{"nobody trusted, v1", "127.0.0.1:0", nil, v1, ""},
-		{"trusted, v1", "127.0.0.1:0", loopback, v1, "203.0.113.7:4711"},
-		{"trusted, v1 of IPv6", "127.0.0.1:0", loopback, v1v6, "[2001:db8::7]:4711"},
-		{"trusted, v2", "127.0.0.1:0", loopback, v2TCP4, "203.0.113.7:4711"},
-		{"trusted, v2, both families listening", ":0", loopback, v2TCP4, "203.0.113.7:4711"},
-		{"trusted, LOCAL", "127.0.0.1:0", loopback, v2Local, "self"},
-		{"trusted, UNKNOWN", "127.0.0.1:0", loopback, unknown, "self"},
-		{"trusted, v2 of IPv6", "127.0.0.1:0", loopback, v2TCP6, "[2001:db8::7]:4711"},
-		{"trusted, v2 with the SNI", "127.0.0.1:0", loopback, v2TLV, "203.0.113.7:4711"},
-		{"trusted, v2 with 3000 bytes more", "127.0.0.1:0", loopback, v2Big + strings.Repeat("\x00", 3000), "203.0.113.7:4711"},
-		{"trusted, v1 ended by LF", "127.0.0.1:0", loopback, strings.ReplaceAll(v1, "\r", ""), ""},
-		{"trusted, v1 twice", "127.0.0.1:0", loopback, v1 + v1, ""},
-		{"trusted, too long for v1", "127.0.0.1:0", loopback, "PROXY TCP4 " + strings.Repeat("1", 300) + "\r\n", ""},
-		{"trusted, none", "127.0.0.1:0", loopback, "", ""},
-		{"trusted, twice", "127.0.0.1:0", loopback, v2TCP4 + v1, ""},
-		{"trusted, garbage", "127.0.0.1:0", loopback, "PROXY TCP4 x\r\n", ""},
-		{"trusted, cut short", "127.0.0.1:0", loopback, v2Long, ""},
+		{"trusted, v1", "127.0.0.1:0", here, v1, "203.0.113.7:4711"},
+		{"trusted, v1 of IPv6", "127.0.0.1:0", here, v1v6, "[2001:db8::7]:4711"},
+		{"trusted, v2", "127.0.0.1:0", here, v2TCP4, "203.0.113.7:4711"},
+		{"trusted, v2, both families listening", ":0", here, v2TCP4, "203.0.113.7:4711"},
+		{"trusted, LOCAL", "127.0.0.1:0", here, v2Local, "self"},
+		{"trusted, UNKNOWN", "127.0.0.1:0", here, unknown, "self"},
+		{"trusted, v2 of IPv6", "127.0.0.1:0", here, v2TCP6, "[2001:db8::7]:4711"},
+		{"trusted, v2 with the SNI", "127.0.0.1:0", here, v2TLV, "203.0.113.7:4711"},
+		{"trusted, v2 with 3000 bytes more", "127.0.0.1:0", here, v2Big + strings.Repeat("\x00", 3000), "203.0.113.7:4711"},
+		{"trusted, v1 ended by LF", "127.0.0.1:0", here, strings.ReplaceAll(v1, "\r", ""), ""},
+		{"trusted, v1 twice", "127.0.0.1:0", here, v1 + v1, ""},
+		{"trusted, too long for v1", "127.0.0.1:0", here, "PROXY TCP4 " + strings.Repeat("1", 300) + "\r\n", ""},
+		{"trusted, none", "127.0.0.1:0", here, "", ""},
+		{"trusted, twice", "127.0.0.1:0", here, v2TCP4 + v1, ""},
+		{"trusted, garbage", "127.0.0.1:0", here, "PROXY TCP4 x\r\n", ""},
+		{"trusted, cut short", "127.0.0.1:0", here, v2Long, ""},
 		{"not trusted, none", "127.0.0.1:0", elsewhere, "", "self"},
 		{"not trusted, v1", "127.0.0.1:0", elsewhere, v1, ""},
 		{"not trusted, v2", "127.0.0.1:0", elsewhere, v2TCP4, ""},
@@ -75,48 +62,27 @@ func TestProxyHeader(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, proto := range []string{"plain", "http/1.1", "h2"} {
 				t.Run(proto, func(t *testing.T) {
-					ln := Wrap(g, listenLoopback(t, tc.listen), tc.proxies, nil)
+					var with *tls.Config
 					if proto != "plain" {
-						ln = Wrap(g, listenLoopback(t, tc.listen), tc.proxies, cfg)
+						with = config
 					}
-					srv := &http.Server{ReadHeaderTimeout: 20 * time.Second, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						io.WriteString(w, r.Proto+" "+r.RemoteAddr)
-					})}
-					done := make(chan struct{})
-					go func() { defer close(done); srv.Serve(ln) }()
-					defer func() { srv.Close(); <-done }()
+					ln := serverWith(tc.proxies, unchanged).Wrap(listenLoopback(t, tc.listen), with)
+					serveOn(t, ln, 20*time.Second, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto+" "+r.RemoteAddr) })
 					_, port, _ := net.SplitHostPort(ln.Addr().String())
-					conn, err := net.Dial("tcp4", "127.0.0.1:"+port)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer conn.Close()
+					conn := dialClient(t, "127.0.0.1:"+port)
 					if _, err := io.WriteString(conn, tc.header); err != nil {
 						t.Fatal(err)
 					}
 					if tc.header == v2Long {
-						conn.(*net.TCPConn).CloseWrite() // or it waits for the rest, as long as it may take
+						conn.(*net.TCPConn).CloseWrite() // or the server waits for the rest until its timeout
 					}
 					got := ""
 					if proto == "plain" {
-						io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
-						if res, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil && res.StatusCode == http.StatusOK {
-							body, _ := io.ReadAll(res.Body)
-							got = string(body)
+						if res, body, err := ask(conn, false); err == nil && res.StatusCode == http.StatusOK {
+							got = body
 						}
-					} else if client := tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, NextProtos: []string{proto}}); client.Handshake() == nil {
-						transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return client, nil }}
-						defer transport.CloseIdleConnections()
-						res, err := (&http.Client{Transport: transport}).Get("https://a.test/")
-						if err != nil {
-							t.Fatal(err)
-						}
-						defer res.Body.Close()
-						body, err := io.ReadAll(res.Body)
-						if err != nil {
-							t.Error(err)
-						}
-						got = string(body)
+					} else if body, ok := getOver(t, conn, proto); ok {
+						got = body
 					}
 					want := tc.want
 					if want == "self" {
@@ -134,46 +100,56 @@ func TestProxyHeader(t *testing.T) {
 	}
 }
 
-// askOn sends one request on conn and returns the answer's body.
-func askOn(conn net.Conn) (string, error) {
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"); err != nil {
-		return "", err
+// getOver makes a TLS handshake on conn, for HTTP of the version proto, and returns the answer to a
+// request. It returns false if the handshake fails.
+func getOver(t *testing.T, conn net.Conn, proto string) (body string, ok bool) {
+	t.Helper()
+	config := insecure()
+	config.NextProtos = []string{proto}
+	client := tls.Client(conn, config)
+	if client.Handshake() != nil {
+		return "", false
 	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return client, nil },
+	}
+	defer transport.CloseIdleConnections()
+	res, err := (&http.Client{Transport: transport}).Get("https://a.test/")
 	if err != nil {
-		return "", err
+		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	return string(body), err
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b), true
 }
 
-// net/http clones the configuration that it is given; this listener must not, or new ticket keys would not be used.
-func TestListenTLSKeepsConfig(t *testing.T) {
-	g, cfg, _ := testTLS(t)
-	ln := Wrap(g, listenLoopback(t, "127.0.0.1:0"), nil, cfg)
-	srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)}
-	done := make(chan struct{})
-	go func() { defer close(done); srv.Serve(ln) }()
-	defer func() { srv.Close(); <-done }()
-
-	client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+// net/http clones the configuration that it is given. Wrap must not, or later ticket keys would not
+// be used.
+func TestWrapKeepsConfig(t *testing.T) {
+	config, _ := testTLS(t)
+	addr := serveBehind(t, serverWith(nil, unchanged), config, http.NotFound)
+	client := insecure()
+	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	resumed := func() bool {
-		conn, err := tls.Dial("tcp", ln.Addr().String(), client)
+		conn, err := tls.Dial("tcp", addr, client)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if _, err := askOn(conn); err != nil { // tickets come with the first data
+		if _, _, err := ask(conn, true); err != nil { // tickets come with the first data
 			t.Fatal(err)
 		}
 		return conn.ConnectionState().DidResume
 	}
-	cfg.SetSessionTicketKeys([][32]byte{{1}})
+	config.SetSessionTicketKeys([][32]byte{{1}})
 	if resumed() || !resumed() {
 		t.Fatal("sessions are not resumed")
 	}
-	cfg.SetSessionTicketKeys([][32]byte{{2}})
+	config.SetSessionTicketKeys([][32]byte{{2}})
 	if resumed() {
 		t.Error("a session was resumed by a key that has been replaced")
 	}

@@ -1,8 +1,6 @@
 package slogbridge
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"errors"
 	"fmt"
@@ -17,6 +15,8 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 type keyring struct{ Key string }
@@ -37,7 +37,8 @@ func TestZapBridge(t *testing.T) {
 			"level=DEBUG msg=a\nlevel=INFO msg=b\nlevel=WARN msg=c\nlevel=ERROR msg=d\n"},
 		{"names", func(l *zap.Logger) { l.Named("a").Named("b").Info("x") }, "level=INFO msg=x logger=a.b\n"},
 		{"scalars", func(l *zap.Logger) {
-			l.Info("x", zap.String("s", "v"), zap.Int("i", -1), zap.Uint8("u", 2), zap.Bool("b", true), zap.Float64("f", .5), zap.Duration("d", time.Second), zap.Strings("l", []string{"a", "b"}), zap.Skip())
+			l.Info("x", zap.String("s", "v"), zap.Int("i", -1), zap.Uint8("u", 2), zap.Bool("b", true), zap.Float64("f", .5),
+				zap.Duration("d", time.Second), zap.Strings("l", []string{"a", "b"}), zap.Skip())
 		}, "level=INFO msg=x s=v i=-1 u=2 b=true f=0.5 d=1s l=\"[a b]\"\n"},
 		{"time", func(l *zap.Logger) { l.Info("x", zap.Time("t", time.Unix(0, 0).UTC())) }, "level=INFO msg=x t=1970-01-01T00:00:00.000Z\n"},
 		{"errors", func(l *zap.Logger) { l.Info("x", zap.Error(errors.New("bad")), zap.Error(nil)) }, "level=INFO msg=x error=bad\n"},
@@ -63,7 +64,8 @@ func TestZapBridge(t *testing.T) {
 			b.Info("x")
 			c.Info("x")
 		}, "level=INFO msg=x a=1 b=2\nlevel=INFO msg=x a=1 c=3\n"},
-		{"scanners are no error", func(l *zap.Logger) { l.Error("tls-alpn challenge", zap.Error(errors.New("bad"))) }, "level=DEBUG msg=\"tls-alpn challenge\" error=bad\n"},
+		{"scanners are no error", func(l *zap.Logger) { l.Error("tls-alpn challenge", zap.Error(errors.New("bad"))) },
+			"level=DEBUG msg=\"tls-alpn challenge\" error=bad\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -168,5 +170,5 @@ func TestHclogBridge(t *testing.T) {
 	}
 }
 
-// nobodyAbsent is the word of a cluster whose members are all there.
+// nobodyAbsent is for a cluster whose members are all there.
 func nobodyAbsent(string) bool { return false }

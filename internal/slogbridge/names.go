@@ -5,15 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
-	"slices"
-	"strings"
 )
 
-// nodeID finds what may be the ID of a node.
+// nodeID returns what matches the ID of a node.
 func nodeID() *regexp.Regexp { return regexp.MustCompile(`\b[0-9a-f]{32}\b`) }
 
-// nameHandler is a slog.Handler that puts names in the place of node IDs: "n1 (98801e51)". Lines of raft, errors and lists have IDs, and people
-// know names.
+// nameHandler is a slog.Handler that replaces node IDs by names: "n1 (98801e51)". Raft, errors and
+// lists use IDs, and people know names.
 type nameHandler struct {
 	slog.Handler
 	ids  *regexp.Regexp
@@ -79,14 +77,7 @@ func (h *nameHandler) text(s string) string {
 	})
 }
 
-// aboutPeer are the beginnings of raft's lines about a peer that it cannot reach.
-func aboutPeer(msg string) bool {
-	return slices.ContainsFunc([]string{"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
-		"failed to start pipeline replication to", "failed to contact", "failed to send snapshot to", "failed to send timeout now"},
-		func(part string) bool { return strings.HasPrefix(msg, part) })
-}
-
-// Short is enough of an ID to tell two apart.
+// Short returns enough of an ID to distinguish it from others.
 func Short(id string) string {
 	if len(id) > 8 {
 		return id[:8]

@@ -1,4 +1,4 @@
-package flotilla
+package frontend
 
 import (
 	"net/http"
@@ -38,14 +38,17 @@ func TestTrustForwarded(t *testing.T) {
 		{"zone", proxy, []string{"fe80::1%eth0"}, "[fe80::1]:0"},
 		{"proxy by IPv6", "[fd00::9]:1", []string{"203.0.113.7"}, "203.0.113.7:0"},
 		{"proxy by IPv4 as IPv6", "[::ffff:10.0.0.1]:1", []string{"203.0.113.7"}, "203.0.113.7:0"},
-		{"somebody else", other, []string{"203.0.113.7"}, other},
-		{"somebody else, as a proxy", other, []string{"203.0.113.7, 10.0.0.1"}, other},
+		{"another peer", other, []string{"203.0.113.7"}, other},
+		{"another peer that names a proxy", other, []string{"203.0.113.7, 10.0.0.1"}, other},
 		{"no address", "@", []string{"203.0.113.7"}, "@"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.RemoteAddr = tc.peer
-			r.Header = http.Header{"Accept": {"x"}, "X-Forwarded-For": tc.lines, "X-Forwarded-Proto": {"https"}, "Forwarded": {"for=6.6.6.6"}, "X-Real-Ip": {"6.6.6.6"}}
+			r.Header = http.Header{
+				"Accept": {"x"}, "X-Forwarded-For": tc.lines, "X-Forwarded-Proto": {"https"},
+				"Forwarded": {"for=6.6.6.6"}, "X-Real-Ip": {"6.6.6.6"},
+			}
 			before := r.Header.Clone()
 			want := http.Header{"Accept": {"x"}}
 			if tc.peer != other && tc.peer != "@" {
@@ -60,7 +63,7 @@ func TestTrustForwarded(t *testing.T) {
 					t.Errorf("header (-want +got):\n%s", diff)
 				}
 			}))
-			given[0] = netip.MustParsePrefix("198.51.100.0/24") // what the caller does with it later
+			given[0] = netip.MustParsePrefix("198.51.100.0/24") // the caller may use it for something else
 			h.ServeHTTP(httptest.NewRecorder(), r)
 			if diff := cmp.Diff(before, r.Header); diff != "" || r.RemoteAddr != tc.peer {
 				t.Errorf("the server's request was changed (-before +after):\n%s", diff)
@@ -69,7 +72,7 @@ func TestTrustForwarded(t *testing.T) {
 	}
 }
 
-// Whatever a client writes into the header, the proxy that appends its address decides.
+// The address that the proxy appends counts, whatever a client writes into the header.
 func FuzzTrustForwarded(f *testing.F) {
 	f.Add("6.6.6.6", "10.0.0.1:5000")
 	f.Add("6.6.6.6, x,, [::1", "10.0.0.1:5000")
@@ -80,7 +83,8 @@ func FuzzTrustForwarded(f *testing.F) {
 		serve := func(peer string, lines ...string) (addr string) {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.RemoteAddr, r.Header = peer, http.Header{"X-Forwarded-For": lines}
-			TrustForwarded(proxies, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { addr = r.RemoteAddr })).ServeHTTP(httptest.NewRecorder(), r)
+			h := TrustForwarded(proxies, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { addr = r.RemoteAddr }))
+			h.ServeHTTP(httptest.NewRecorder(), r)
 			return addr
 		}
 		for _, lines := range [][]string{{said, "203.0.113.7"}, {said + ",203.0.113.7"}, {said, "203.0.113.7, 10.0.0.2"}} {

@@ -4,7 +4,8 @@ package frontend
 
 import "syscall"
 
-// openFiles is a number that every system allows once package os has raised its limit.
+// openFiles returns a number of descriptors that every system allows after package os has raised
+// its limit.
 func openFiles() int { return 4096 }
 
 // wakeWriters is for net.ListenConfig.

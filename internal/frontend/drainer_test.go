@@ -1,15 +1,11 @@
 package frontend
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"syscall"
@@ -17,23 +13,24 @@ import (
 	"time"
 )
 
-// After announce a response is the last of its connection, over HTTP/1.1 and HTTP/2, and new connections are taken.
+// After announce each answer is the last of its connection, over HTTP/1.1 and HTTP/2, and new
+// connections are accepted.
 func TestDrainerAnnounces(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[h2], func(t *testing.T) {
-			g, cfg, roots := testTLS(t)
-			tcp := listenLoopback(t, "127.0.0.1:0")
+			config, roots := testTLS(t)
+			ln := listenLoopback(t, "127.0.0.1:0")
 			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-			d := NewDrainer(srv, testlog.None())
+			d := drainerOf(srv, ln)
 			served := make(chan error, 1)
-			go func() { served <- srv.Serve(Wrap(g, tcp, nil, cfg)) }()
+			go func() { served <- srv.Serve(serverWith(nil, unchanged).Wrap(ln, config)) }()
 
 			transport := &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "a.test"}}
 			defer transport.CloseIdleConnections()
 			get := func() (reused bool) {
 				t.Helper()
-				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
-				req, err := http.NewRequestWithContext(ctx, "GET", "https://"+tcp.Addr().String(), nil)
+				trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+				req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", "https://"+ln.Addr().String(), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -55,27 +52,28 @@ func TestDrainerAnnounces(t *testing.T) {
 			}
 			d.announce()
 			get()
-			// Over HTTP/2 the GOAWAY comes with the response or right after it, so that a request may slip between: the
-			// server does not answer it, and the client repeats it on a new connection.
+			// Over HTTP/2 the GOAWAY comes with the answer or right after it, so that a request may
+			// slip in between. The server does not answer it, and the client repeats it on a new
+			// connection.
 			for n := 0; get(); n++ {
 				if n == 100 {
 					t.Fatal("the connection is still in use")
 				}
 			}
-			if err := d.End(t.Context(), tcp); err != nil {
+			if err := d.drain(t.Context()); err != nil {
 				t.Error(err)
 			}
 			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}
 			if d.busy() {
-				t.Errorf("an answer is due after the end: %v", d.all)
+				t.Errorf("an answer is due after the drain: %v", d.conns)
 			}
 		})
 	}
 }
 
-// A request that takes longer than there is time is cut off, and end says so.
+// A request that takes longer than there is time is cut, and the error says so.
 func TestDrainerGivesUp(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	begun, cut := make(chan struct{}), make(chan struct{})
@@ -84,7 +82,7 @@ func TestDrainerGivesUp(t *testing.T) {
 		<-r.Context().Done()
 		close(cut)
 	})}
-	d := NewDrainer(srv, testlog.None())
+	d := drainerOf(srv, ln)
 	go srv.Serve(ln)
 	asked := make(chan error, 1)
 	go func() {
@@ -94,8 +92,8 @@ func TestDrainerGivesUp(t *testing.T) {
 	<-begun
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := d.End(ctx, ln); !errors.Is(err, context.Canceled) {
-		t.Errorf("end: %v", err)
+	if err := d.drain(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("drain: %v", err)
 	}
 	<-cut
 	if err := <-asked; !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
@@ -103,88 +101,73 @@ func TestDrainerGivesUp(t *testing.T) {
 	}
 }
 
-// A connection at rest gets one more answer, which says that it is the last: its client may have sent at the very moment that
-// the server ends.
-func TestDrainAnswersOnConnectionsAtRest(t *testing.T) {
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
-	d := NewDrainer(srv, testlog.None())
+// An idle connection gets one more answer, which says that it is the last: its client may be
+// sending at the moment when the drain begins.
+func TestDrainAnswersOnIdleConnections(t *testing.T) {
+	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	ln := listenLoopback(t, "127.0.0.1:0")
+	d := drainerOf(srv, ln)
 	go srv.Serve(ln)
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
+	conn := dialClient(t, ln.Addr().String())
+	if _, _, err := ask(conn, false); err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	r := bufio.NewReader(conn)
-	ask := func() *http.Response {
-		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatalf("no answer: %v", err)
-		}
-		io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		return resp
-	}
-	ask()
 	ended := make(chan error, 1)
-	go func() { ended <- d.End(t.Context(), ln) }()
+	go func() { ended <- d.drain(t.Context()) }()
 	select {
 	case <-ln.resting: // the listener is drained: Shutdown would come next
 	case err := <-ended: // where listeners cannot be drained
 		t.Skipf("needs a system where listeners can be drained, as Linux: %v", err)
 	}
-	if resp := ask(); !resp.Close {
-		t.Error("the answer does not say that it is the last")
+	if res, _, err := ask(conn, false); err != nil || !res.Close {
+		t.Errorf("the answer does not say that it is the last: %v", err)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 }
 
-// An answer that began before the end cannot say that it is the last, so the connection gets another one even when it took long.
+// An answer that began before the drain cannot say that it is the last. So its connection gets
+// another answer, even if the first took long.
 func TestDrainAnswersAfterALongAnswer(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/long" {
+		select {
+		case <-release:
+		default:
 			w.(http.Flusher).Flush()
 			close(begun)
 			<-release
 		}
 	})}
-	d := NewDrainer(srv, testlog.None())
 	ln := listenLoopback(t, "127.0.0.1:0")
+	d := drainerOf(srv, ln)
 	go srv.Serve(ln)
 	conn := dialClient(t, ln.Addr().String())
-	r := bufio.NewReader(conn)
-	answer := func() *http.Response {
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatalf("no answer: %v", err)
-		}
-		io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		return resp
+	type answer struct {
+		last bool
+		err  error
 	}
-	io.WriteString(conn, "GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+	long := make(chan answer, 1)
+	go func() {
+		res, _, err := ask(conn, false)
+		long <- answer{err == nil && res.Close, err}
+	}()
 	<-begun
 	ended := make(chan error, 1)
-	go func() { ended <- d.End(t.Context(), ln) }()
+	go func() { ended <- d.drain(t.Context()) }()
 	select {
 	case err := <-ended:
-		t.Errorf("the end, with a request under way: %v", err)
+		t.Errorf("the drain ends with a request under way: %v", err)
 	case <-time.After(idleGrace + drainTimeout):
 	}
 	close(release)
-	if resp := answer(); resp.Close {
-		t.Fatal("this answer was to begin before the end")
+	if got := <-long; got.err != nil || got.last {
+		t.Fatalf("this answer was to begin before the drain: %+v", got)
 	}
 	<-time.After(50 * time.Millisecond)
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	if resp := answer(); !resp.Close {
-		t.Error("the answer does not say that it is the last")
+	if res, _, err := ask(conn, false); err != nil || !res.Close {
+		t.Errorf("the answer does not say that it is the last: %v", err)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -7,8 +7,9 @@ import (
 	"net"
 )
 
-// Other systems have no way known to us of refusing new connections while the completed ones are still accepted: closing a
-// listener there may reset a connection that was made in the last moment. drain does nothing.
+// We know of no way, on other systems, to refuse new connections while completed ones are still
+// accepted. Closing a listener there may reset a connection of the last moment, and Listener.drain
+// does nothing.
 
 func dropSYN(*net.TCPListener) error { return errors.ErrUnsupported }
 

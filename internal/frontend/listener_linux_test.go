@@ -1,9 +1,6 @@
 package frontend
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,33 +18,25 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
-// answering returns a server that answers every request with its name.
+// answering returns a server that answers every request with a name.
 func answering(name string) *http.Server {
-	return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Connection", "close")
-		io.WriteString(w, name)
-	})}
+	return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name) })}
 }
 
-// ask sends one request on conn and returns the answer.
-func ask(conn net.Conn) (string, error) {
+// askOnce sends the only request of conn and returns the answer's body.
+func askOnce(conn net.Conn) (string, error) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
-		return "", err
-	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	return string(body), err
+	_, body, err := ask(conn, true)
+	return body, err
 }
 
-// Connections that the kernel has completed while nobody accepts: Close resets them all, drain has them all served.
+// Of connections that the kernel has completed while nobody accepts, Close resets all, and after a
+// drain all are served.
 func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 	const clients = 20
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
@@ -56,11 +45,7 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 				ln := listenLoopback(t, addr)
 				var conns []net.Conn
 				for range clients {
-					conn, err := net.Dial("tcp", ln.Addr().String())
-					if err != nil {
-						t.Fatal(err)
-					}
-					conns = append(conns, conn)
+					conns = append(conns, dialClient(t, ln.Addr().String()))
 				}
 				if n, err := acceptQueue(ln.tcp); err != nil || n != clients {
 					t.Fatalf("acceptQueue: %d, %v; want %d", n, err, clients)
@@ -68,16 +53,16 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 				served, ended := make(chan error, 1), make(chan error, 1)
 				if drained {
 					srv := answering("x")
-					d := NewDrainer(srv, testlog.None())
+					d := drainerOf(srv, ln)
 					go func() { served <- srv.Serve(ln) }()
-					go func() { ended <- d.End(t.Context(), ln) }()
+					go func() { ended <- d.drain(t.Context()) }()
 					<-ln.resting // the clients send when nobody is accepting any more
 				} else {
 					ln.Close()
 				}
 				failed := 0
 				for _, conn := range conns {
-					if _, err := ask(conn); err != nil {
+					if _, err := askOnce(conn); err != nil {
 						failed++
 					}
 				}
@@ -97,7 +82,8 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 	}
 }
 
-// A client that comes while the listener drains is refused when it repeats its SYN, so that a balancer goes on to another node.
+// A client that comes while the listener drains is refused when it repeats its SYN, so that a
+// balancer goes on to another node.
 func TestDrainRefusesNewClients(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	if err := dropSYN(ln.tcp); err != nil {
@@ -108,26 +94,30 @@ func TestDrainRefusesNewClients(t *testing.T) {
 		_, err := net.Dial("tcp", ln.Addr().String())
 		dialed <- err
 	}()
-	// The SYN is on its way once the client has a socket; until it is repeated nothing tells of it. If the close comes first,
-	// the answer is the same.
+	// The SYN is on its way once the client has a socket. Nothing shows that until it is repeated.
+	// If the close comes first, the answer is the same.
 	time.AfterFunc(50*time.Millisecond, func() { ln.Close() })
 	if err := <-dialed; !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial: %v, want connection refused", err)
 	}
 }
 
-// A handshake that has begun is waited for. TCP_DEFER_ACCEPT keeps it half open until the client sends.
-func TestDrainWaitsForHandshakes(t *testing.T) {
+// listenDeferring returns a listener whose handshakes stay half open until the client sends.
+func listenDeferring(t *testing.T) *Listener {
+	t.Helper()
 	ln := listenLoopback(t, "127.0.0.1:0")
 	if err := control(ln.tcp, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
 	}); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	return ln
+}
+
+// A drain waits for a handshake that has begun.
+func TestDrainWaitsForHandshakes(t *testing.T) {
+	ln := listenDeferring(t)
+	conn := dialClient(t, ln.Addr().String())
 	if n, err := halfOpen(ln.tcp); err != nil || n != 1 {
 		t.Fatalf("halfOpen: %d, %v; want 1", n, err)
 	}
@@ -135,7 +125,7 @@ func TestDrainWaitsForHandshakes(t *testing.T) {
 	go srv.Serve(ln)
 	drained := make(chan error, 1)
 	go func() { drained <- ln.drain(t.Context()) }()
-	if body, err := ask(conn); err != nil || body != "x" {
+	if body, err := askOnce(conn); err != nil || body != "x" {
 		t.Errorf("answer %q, %v", body, err)
 	}
 	if err := <-drained; err != nil {
@@ -149,14 +139,9 @@ func TestDrainWaitsForHandshakes(t *testing.T) {
 	}
 }
 
-// A handshake that never ends is waited for in vain, and nothing else is lost by that.
+// A drain gives up a handshake that never ends, and nothing else is lost by that.
 func TestDrainGivesUpHandshakes(t *testing.T) {
-	ln := listenLoopback(t, "127.0.0.1:0")
-	if err := control(ln.tcp, func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
-	}); err != nil {
-		t.Fatal(err)
-	}
+	ln := listenDeferring(t)
 	dialClient(t, ln.Addr().String())
 	srv := answering("x")
 	go srv.Serve(ln)
@@ -173,11 +158,7 @@ func TestDrainGivesUpHandshakes(t *testing.T) {
 
 func TestDrainWithoutAccept(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	dialClient(t, ln.Addr().String())
 	if err := ln.drain(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("drain with nobody accepting: %v, want a deadline", err)
 	}
@@ -209,8 +190,9 @@ func TestDropSYNRefusesMultipath(t *testing.T) {
 	}
 }
 
-// A node behind a balancer that looks at nothing is restarted again and again on one port while clients connect as fast as they can.
-// As the balancer does, a client that is not connected tries the other node; once connected it expects an answer.
+// A node behind a balancer without health checks is restarted again and again on one port, while
+// clients connect as fast as they can. As the balancer does, a client that is not connected tries
+// the other node. Once connected it expects an answer.
 func TestRollingRestartUnderLoad(t *testing.T) {
 	rounds := 60
 	if testing.Short() {
@@ -241,7 +223,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 							}
 						}
 						asked.Add(1)
-						name, err := ask(conn)
+						name, err := askOnce(conn)
 						if err != nil {
 							lost.Add(1)
 							first.CompareAndSwap(nil, &err)
@@ -257,7 +239,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 			}
 			for range rounds {
 				srv := answering("node")
-				d := NewDrainer(srv, testlog.None())
+				d := drainerOf(srv, ln)
 				served := make(chan error, 1)
 				go func() { served <- srv.Serve(ln) }()
 				for range 20 {
@@ -265,7 +247,7 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 				}
 				end := srv.Shutdown
 				if drained {
-					end = func(ctx context.Context) error { return d.End(ctx, ln) }
+					end = func(ctx context.Context) error { return d.drain(ctx) }
 				}
 				if err := end(t.Context()); err != nil {
 					t.Error(err)
@@ -287,42 +269,38 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 	}
 }
 
-// Through TLS, with a PROXY header and without: neither a handshake that is under way when the server ends nor the request after it is lost,
-// however slow the client is, and a connection at rest gets its last answer.
+// Through TLS, with and without a PROXY header, a drain loses neither a handshake that is under way
+// nor the request after it, however slow the client is. An idle connection gets its last answer.
 func TestDrainThroughTLS(t *testing.T) {
 	for _, header := range []string{"", proxyV1} {
 		t.Run(fmt.Sprintf("proxied=%v", header != ""), func(t *testing.T) {
-			g, config, _ := testTLS(t)
-			tcp := listenLoopback(t, "127.0.0.1:0")
-			srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") })}
-			d := NewDrainer(srv, testlog.None())
-			d.silent = 4 * time.Second
+			const silent = 4 * time.Second
+			config, _ := testTLS(t)
+			ln := listenLoopback(t, "127.0.0.1:0")
+			srv := &http.Server{
+				ErrorLog: log.New(io.Discard, "", 0),
+				Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "yes") }),
+			}
+			d := newDrainer(srv, ln, testlog.None(), silent)
 			var proxies []netip.Prefix
 			if header != "" {
-				proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+				proxies = loopback()
 			}
-			go srv.Serve(Wrap(g, tcp, proxies, config))
-			client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true}
+			go srv.Serve(serverWith(proxies, unchanged).Wrap(ln, config))
 			dial := func() net.Conn {
-				conn := dialClient(t, tcp.Addr().String())
+				conn := dialClient(t, ln.Addr().String())
 				io.WriteString(conn, header)
 				return conn
 			}
-			rests := tls.Client(dial(), client)
-			r := bufio.NewReader(rests)
-			if _, err := io.WriteString(rests, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"); err != nil {
-				t.Fatal(err)
-			}
-			if resp, err := http.ReadResponse(r, nil); err != nil || resp.Close {
-				t.Fatalf("%+v, %v", resp, err)
-			} else {
-				io.Copy(io.Discard, resp.Body)
+			idle := tls.Client(dial(), insecure())
+			if res, _, err := ask(idle, false); err != nil || res.Close {
+				t.Fatalf("%+v, %v", res, err)
 			}
 			slow := &haltingConn{Conn: dial(), said: make(chan struct{}), resume: make(chan struct{})}
 			answer := make(chan error, 1)
-			<-time.After(d.silent - 3*time.Second/2) // it has been there for long when it says something
+			<-time.After(silent - 3*time.Second/2) // it has been there for long when it sends something
 			go func() {
-				body, err := askOn(tls.Client(slow, client))
+				_, body, err := ask(tls.Client(slow, insecure()), true)
 				if err == nil && body != "yes" {
 					err = fmt.Errorf("answer %q", body)
 				}
@@ -330,18 +308,15 @@ func TestDrainThroughTLS(t *testing.T) {
 			}()
 			<-slow.said
 			ended := make(chan error, 1)
-			go func() { ended <- d.End(t.Context(), tcp) }()
-			<-tcp.resting
-			if _, err := io.WriteString(rests, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"); err != nil {
-				t.Error(err)
+			go func() { ended <- d.drain(t.Context()) }()
+			<-ln.resting
+			if res, _, err := ask(idle, false); err != nil || !res.Close {
+				t.Errorf("on an idle connection: %+v, %v", res, err)
 			}
-			if resp, err := http.ReadResponse(r, nil); err != nil || !resp.Close {
-				t.Errorf("on a connection at rest: %+v, %v", resp, err)
-			}
-			rests.Close()
+			idle.Close()
 			select {
 			case err := <-ended:
-				t.Errorf("the end, while a client is in its handshake: %v", err)
+				t.Errorf("the drain ends while a client is in its handshake: %v", err)
 			case <-time.After(2 * idleGrace):
 			}
 			close(slow.resume)
@@ -355,7 +330,7 @@ func TestDrainThroughTLS(t *testing.T) {
 	}
 }
 
-// haltingConn is that of a client which waits between its hello and the end of its handshake.
+// haltingConn is of a client that waits between its hello and the end of its handshake.
 type haltingConn struct {
 	net.Conn
 	writes       int

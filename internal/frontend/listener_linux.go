@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropSYN makes the kernel drop segments that would begin a connection to ln, by a classic BPF filter on the listening socket
-// (socket(7), SO_ATTACH_FILTER), which needs no privilege. Such a filter sees a segment from its TCP header on, and the flags
-// are its byte 13. The ACK that completes a handshake passes. Accepted sockets inherit the filter, and see no SYN.
+// dropSYN makes the kernel drop segments that would begin a connection to ln. It attaches a classic
+// BPF filter to the listening socket (socket(7), SO_ATTACH_FILTER), which needs no privilege. The
+// filter sees a segment from its TCP header on; byte 13 has the flags. The ACK that completes a
+// handshake passes. Accepted sockets inherit the filter, and never get a SYN.
 func dropSYN(ln *net.TCPListener) error {
 	const syn, ack = 0x02, 0x10
 	prog := []unix.SockFilter{
@@ -22,17 +23,18 @@ func dropSYN(ln *net.TCPListener) error {
 		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
 	}
 	return control(ln, func(fd int) error {
-		// Here the filter would be accepted and never run.
+		// On a Multipath TCP socket the kernel would take the filter and never run it.
 		if proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || proto != unix.IPPROTO_TCP {
 			return errors.Join(errors.New("not a plain TCP socket"), err)
 		}
-		err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]})
+		filter := &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+		err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, filter)
 		return os.NewSyscallError("setsockopt", err)
 	})
 }
 
-// acceptQueue returns how many connections to ln are complete and not accepted: tcpi_unacked of a listening socket
-// (tcp_get_info in net/ipv4/tcp.c).
+// acceptQueue returns how many connections to ln are complete and not accepted. For a listening
+// socket tcpi_unacked has that number (tcp_get_info in net/ipv4/tcp.c).
 func acceptQueue(ln *net.TCPListener) (int, error) {
 	var n int
 	err := control(ln, func(fd int) error {
@@ -45,8 +47,8 @@ func acceptQueue(ln *net.TCPListener) (int, error) {
 	return n, err
 }
 
-// halfOpen returns how many handshakes with the port of ln have begun and are not complete: the sockets in state SYN_RECV, asked of
-// the kernel by sock_diag(7).
+// halfOpen returns how many handshakes with the port of ln have begun and are not complete. It asks
+// the kernel for the sockets in state SYN_RECV, by sock_diag(7).
 func halfOpen(ln *net.TCPListener) (int, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -55,7 +57,7 @@ func halfOpen(ln *net.TCPListener) (int, error) {
 	defer unix.Close(fd)
 	port := ln.Addr().(*net.TCPAddr).Port
 	total := 0
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // a socket for both has handshakes of both
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // a dual-stack socket has handshakes of both
 		n, err := countSynRecv(fd, family, uint16(port))
 		if err != nil {
 			return 0, err
@@ -65,7 +67,7 @@ func halfOpen(ln *net.TCPListener) (int, error) {
 	return total, nil
 }
 
-// countSynRecv asks by fd, a sock_diag socket, and counts the answers.
+// countSynRecv asks for one address family over fd, a sock_diag socket, and counts the answers.
 func countSynRecv(fd int, family uint8, port uint16) (int, error) {
 	const (
 		sockDiagByFamily   = 20

@@ -1,0 +1,84 @@
+package frontend
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/errs"
+)
+
+// Limits of an http.Server for HTTPS that the user has not set. The doc of Config.Server names
+// them.
+const (
+	headerTimeout   = 10 * time.Second // for a TLS handshake, and for a request's header
+	idleTimeout     = 2 * time.Minute  // between requests
+	maxHeader       = 64 << 10
+	sendPingTimeout = 30 * time.Second // HTTP/2: silence of a client before it is asked whether it is there
+	pingTimeout     = 15 * time.Second // HTTP/2: for its answer
+	byteTimeout     = 30 * time.Second // HTTP/2: for one byte to be written
+)
+
+// HTTPS is what a port for HTTPS serves.
+type HTTPS struct {
+	// Server is the user's; nil: a new one. Its limits get defaults where they are zero.
+	Server *http.Server
+
+	// Handler replaces that of Server, unless it is nil.
+	Handler http.Handler
+
+	// TLS has the certificates and answers challenges. What Server.TLSConfig sets is added to it.
+	TLS *tls.Config
+
+	// Bind is called with each further configuration that a handshake may get, so that its session
+	// tickets can be bound to it.
+	Bind func(*tls.Config)
+}
+
+// server returns the http.Server, complete.
+func (o *HTTPS) server(log *slog.Logger) (*http.Server, error) {
+	srv := o.Server
+	if srv == nil {
+		srv = new(http.Server)
+	}
+	if _, used := srv.Handler.(*drainHandler); used {
+		return nil, &errs.ConfigError{
+			Field:  "Server",
+			Reason: "it has served before; give every node, and every call of Serve, an http.Server of its own",
+		}
+	}
+	if o.Handler != nil {
+		srv.Handler = o.Handler
+	}
+	if srv.ReadTimeout <= 0 { // net/http uses it for the two below where they are zero
+		setDefault(&srv.ReadHeaderTimeout, headerTimeout)
+		setDefault(&srv.IdleTimeout, idleTimeout)
+	}
+	setDefault(&srv.MaxHeaderBytes, maxHeader)
+	if srv.ErrorLog == nil {
+		srv.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	}
+	var h2 http.HTTP2Config
+	if srv.HTTP2 != nil {
+		h2 = *srv.HTTP2
+	}
+	setDefault(&h2.SendPingTimeout, sendPingTimeout)
+	setDefault(&h2.PingTimeout, pingTimeout)
+	setDefault(&h2.WriteByteTimeout, byteTimeout)
+	srv.HTTP2 = &h2
+	if user := srv.TLSConfig; user != nil {
+		mergeTLS(o.TLS, user, srv, o.Bind)
+	} else {
+		o.TLS.NextProtos = enabledProtocols(o.TLS.NextProtos, srv)
+	}
+	srv.TLSConfig = o.TLS // where net/http looks for h2
+	return srv, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

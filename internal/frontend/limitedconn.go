@@ -1,0 +1,217 @@
+package frontend
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// limitedConn is a client's connection under a limiter, below TLS if there is any.
+type limitedConn struct {
+	net.Conn
+	client  *clientConn // below Conn; nil: the listener is not a Listener
+	limiter *limiter
+	tls     *tls.Conn // on top; nil: a plain connection
+
+	// The mutex of the limiter guards these.
+	timer *time.Timer   // ends the handshake timeout
+	place *list.Element // in limiter.pending, or nil
+
+	// Only the goroutine of the handshake uses it. It is closed at the end of the handshake; nil: no
+	// ClientHello yet.
+	done <-chan struct{}
+
+	closed      chan struct{}
+	closeOnce   sync.Once
+	established atomic.Bool // the handshake is known to be complete, or a plain connection has sent a byte
+	slot        atomic.Bool // it has one
+
+	writeMu sync.Mutex
+	theirs  time.Time // the write deadline that is set from above, or zero
+	ours    time.Time // the deadline for a write under way, or zero
+}
+
+// NetConn returns the connection below c, for clientOf.
+func (c *limitedConn) NetConn() net.Conn { return c.Conn }
+
+// expire closes c unless it is established. With TLS, HandshakeContext does that; it returns when
+// the handshake under way notices.
+func (c *limitedConn) expire() {
+	if c.tls == nil {
+		if !c.established.Load() {
+			c.Close()
+		}
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c.tls.HandshakeContext(ctx)
+}
+
+// Slots bounds the handshakes that are computed at once, for those who make a tls.Config for
+// Server.Wrap. It has no effect on other connections. The zero value is ready.
+type Slots struct{}
+
+// Acquire waits until the handshake of hello may be computed. It is for
+// tls.Config.GetConfigForClient, and for the end of GetCertificate after Release. It returns
+// net.ErrClosed when the connection is closed first.
+func (Slots) Acquire(hello *tls.ClientHelloInfo) error {
+	if c, ok := hello.Conn.(*limitedConn); ok {
+		return c.acquire(hello.Context().Done())
+	}
+	return nil
+}
+
+// Release lets other handshakes be computed until Acquire is called again. It is for callbacks of a
+// tls.Config that may have to wait, such as for a certificate.
+func (Slots) Release(conn net.Conn) {
+	if c, ok := conn.(*limitedConn); ok {
+		c.release()
+	}
+}
+
+// acquire takes a slot, in the order of arrival, unless c has one. It fails when c is closed first.
+// The goroutine of the handshake calls it; done is closed when the handshake ends.
+func (c *limitedConn) acquire(done <-chan struct{}) error {
+	c.done = done
+	if c.slot.Load() {
+		return nil
+	}
+	select {
+	case c.limiter.slots <- struct{}{}:
+	case <-c.closed:
+		return net.ErrClosed
+	}
+	c.slot.Store(true)
+	select {
+	case <-c.closed: // Close may have come before the line above, when there was no slot to give back
+		c.release()
+		return net.ErrClosed
+	default:
+	}
+	c.limiter.progress(c)
+	return nil
+}
+
+// release gives the slot back, if c has one.
+func (c *limitedConn) release() {
+	if c.slot.Load() && c.slot.Swap(false) {
+		<-c.limiter.slots
+	}
+}
+
+// checkHandshake takes c off the pending connections when its handshake is over. A failed handshake
+// closes the connection without further reads or writes, so a read or write after the end means
+// success. This saves a goroutine that waits for the end.
+func (c *limitedConn) checkHandshake() {
+	if c.established.Load() {
+		return
+	}
+	select {
+	case <-c.done:
+		c.establish()
+	default:
+	}
+}
+
+func (c *limitedConn) establish() {
+	c.established.Store(true)
+	c.limiter.remove(c)
+}
+
+// Read holds no slot while it waits.
+func (c *limitedConn) Read(b []byte) (int, error) {
+	c.release()
+	c.checkHandshake()
+	n, err := c.Conn.Read(b)
+	if c.established.Load() {
+		return n, err
+	}
+	if n > 0 && c.client != nil {
+		c.client.progress.Store(int64(time.Since(c.client.begun)))
+	}
+	if c.tls == nil && n > 0 {
+		c.establish()
+	}
+	c.limiter.mistakes.check(c.client, b[:n], err)
+	return n, err
+}
+
+// Write fails and closes the connection when it takes longer than the stall timeout: the client
+// does not read. crypto/tls writes record by record, and wakeWriters makes the kernel report room
+// for a record as soon as the client has taken some.
+func (c *limitedConn) Write(b []byte) (int, error) {
+	c.release()
+	c.checkHandshake()
+	if err := c.armWrite(); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.stalled() {
+		if c.client != nil {
+			c.client.SetLinger(0) // nobody takes what the kernel still has
+		}
+		c.Close()
+		err = fmt.Errorf("the client has taken nothing for %v: %w", c.limiter.limits.stallTimeout, err)
+	}
+	return n, err
+}
+
+// armWrite makes a write that begins now end in time. It sets a somewhat later deadline than
+// needed, so that most writes do not have to set one.
+func (c *limitedConn) armWrite() error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	now, stall := time.Now(), c.limiter.limits.stallTimeout
+	if c.ours.Sub(now) >= stall {
+		return nil
+	}
+	c.ours = now.Add(stall + stall/4)
+	return c.setWriteDeadline()
+}
+
+// stalled reports whether the deadline that has passed is ours, and not the one from above.
+func (c *limitedConn) stalled() bool {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return c.theirs.IsZero() || c.ours.Before(c.theirs)
+}
+
+// setWriteDeadline sets the earlier of the two deadlines. c.writeMu is held.
+func (c *limitedConn) setWriteDeadline() error {
+	t := c.theirs
+	if t.IsZero() || !c.ours.IsZero() && c.ours.Before(t) {
+		t = c.ours
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *limitedConn) SetWriteDeadline(t time.Time) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.theirs = t
+	return c.setWriteDeadline()
+}
+
+// SetDeadline implements net.Conn.
+func (c *limitedConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// Close implements net.Conn.
+func (c *limitedConn) Close() error {
+	c.closeOnce.Do(func() {
+		close(c.closed)
+		c.limiter.remove(c)
+		c.release()
+	})
+	return c.Conn.Close()
+}

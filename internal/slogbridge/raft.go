@@ -1,0 +1,65 @@
+package slogbridge
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// level returns the level of a line.
+func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
+	to := raftLevel(level, msg)
+	if to < slog.LevelWarn || !aboutPeer(msg) {
+		return to
+	}
+	for _, arg := range args {
+		if id := h.ids.FindString(fmt.Sprint(arg)); id != "" && h.absent(id) {
+			return slog.LevelDebug
+		}
+	}
+	return to
+}
+
+// raftLevel returns the level of a line of raft. Raft warns of ordinary steps of an election, and
+// of every attempt to reach a peer that is down.
+func raftLevel(level hclog.Level, msg string) slog.Level {
+	switch level {
+	case hclog.Trace, hclog.Debug:
+		return slog.LevelDebug
+	case hclog.Warn:
+		lower := strings.ToLower(msg)
+		for _, ordinary := range []string{"election", "stepping down", "rejecting vote request", "rejecting pre-vote request",
+			"duplicate requestvote", "sending older logs", "previous log term mis-match", "clearing log suffix",
+			"skipping application of old log",
+			"failed to contact", // the failure detector reports it sooner, with the consequences
+			"failed to get previous log", "pre-vote is disabled"} {
+			if strings.Contains(lower, ordinary) {
+				return slog.LevelInfo
+			}
+		}
+		return slog.LevelWarn
+	case hclog.Error:
+		if strings.HasPrefix(msg, "peer has newer term") {
+			return slog.LevelInfo
+		}
+		for _, peer := range []string{"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries",
+			"failed to make requestVote RPC", "failed to start pipeline replication to"} {
+			if strings.HasPrefix(msg, peer) {
+				return slog.LevelWarn
+			}
+		}
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// aboutPeer reports whether a line of raft is about a peer that it cannot reach.
+func aboutPeer(msg string) bool {
+	return slices.ContainsFunc([]string{
+		"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
+		"failed to start pipeline replication to", "failed to contact", "failed to send snapshot to", "failed to send timeout now"},
+		func(part string) bool { return strings.HasPrefix(msg, part) })
+}

@@ -1,0 +1,116 @@
+package slogbridge
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// NewZap returns a zap logger, for certmagic, that writes to l. With a nil l it writes nothing.
+func NewZap(l *slog.Logger) *zap.Logger {
+	if l == nil {
+		return zap.NewNop()
+	}
+	return zap.New(&zapCore{log: l})
+}
+
+// zapCore is a zapcore.Core on a slog.Logger.
+type zapCore struct {
+	log    *slog.Logger
+	fields []zapcore.Field // of With; converted only when a record is written, since certmagic calls With on every handshake
+}
+
+func (c *zapCore) Enabled(lvl zapcore.Level) bool {
+	return c.log.Enabled(context.Background(), zapLevel(lvl))
+}
+
+func (c *zapCore) With(fields []zapcore.Field) zapcore.Core {
+	return &zapCore{log: c.log, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+}
+
+func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	level := zapLevel(e.Level)
+	if e.Message == "tls-alpn challenge" { // any ClientHello can cause it; the CA's own answer reports a real failure
+		level = slog.LevelDebug
+	}
+	attrs := make([]slog.Attr, 0, 1+len(c.fields)+len(fields))
+	if e.LoggerName != "" {
+		attrs = append(attrs, slog.String("logger", e.LoggerName))
+	}
+	for _, fs := range [][]zapcore.Field{c.fields, fields} {
+		for _, f := range fs {
+			if f.Type != zapcore.SkipType {
+				attrs = append(attrs, slog.Any(f.Key, zapValue(f)))
+			}
+		}
+	}
+	c.log.LogAttrs(context.Background(), level, e.Message, attrs...)
+	return nil
+}
+
+func (c *zapCore) Sync() error { return nil }
+
+func zapLevel(lvl zapcore.Level) slog.Level {
+	switch {
+	case lvl < zapcore.InfoLevel:
+		return slog.LevelDebug
+	case lvl == zapcore.InfoLevel:
+		return slog.LevelInfo
+	case lvl == zapcore.WarnLevel:
+		return slog.LevelWarn
+	}
+	return slog.LevelError
+}
+
+// zapValue returns the value of f. Of a value that is neither a scalar, a list of scalars, an error
+// nor a Stringer it returns only the type: a structure may hold a key.
+func zapValue(f zapcore.Field) any {
+	switch f.Type {
+	case zapcore.ReflectType:
+		switch v := f.Interface.(type) {
+		case nil:
+			return nil
+		case error, fmt.Stringer:
+			return fmt.Sprint(v) // accepts a nil pointer
+		case string, bool, int, uint, int64, uint64, float64, []string:
+			return v
+		}
+		return fmt.Sprintf("%T", f.Interface)
+	case zapcore.BinaryType, zapcore.ByteStringType:
+		return fmt.Sprintf("%d bytes", len(f.Interface.([]byte)))
+	case zapcore.ObjectMarshalerType, zapcore.InlineMarshalerType:
+		if f.Key == "problem" {
+			return zapProblem(f)
+		}
+		return fmt.Sprintf("%T", f.Interface)
+	}
+	enc := zapcore.NewMapObjectEncoder()
+	f.AddTo(enc)
+	return enc.Fields[f.Key]
+}
+
+// zapProblem returns the problem that a certificate authority reports (RFC 8555, section 6.7),
+// since operators need the reason.
+func zapProblem(f zapcore.Field) any {
+	enc := zapcore.NewMapObjectEncoder()
+	f.AddTo(enc)
+	problem, _ := enc.Fields[f.Key].(map[string]any)
+	var parts []string
+	for _, name := range []string{"status_code", "type", "title", "detail"} {
+		if v, ok := problem[name]; ok && fmt.Sprint(v) != "" {
+			parts = append(parts, fmt.Sprint(v))
+		}
+	}
+	return strings.Join(parts, ": ")
+}

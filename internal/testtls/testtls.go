@@ -1,0 +1,86 @@
+// Package testtls has certificates and handshakes for tests.
+package testtls
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"math/big"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+)
+
+// Identity returns a certificate for the names, which is its own authority, and the pool that
+// verifies it. It is good for a server, for a client, and for an authority.
+func Identity(names ...string) (tls.Certificate, *x509.CertPool, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IsCA:        true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool, nil
+}
+
+// Resumes makes one connection, in memory, and reports whether its session was resumed.
+func Resumes(ctx context.Context, client, server *tls.Config) (bool, error) {
+	wire := simnet.New()
+	ln, err := wire.Host("server").Listen("tcp", "server:443")
+	if err != nil {
+		return false, err
+	}
+	served := make(chan error, 1)
+	go func() {
+		far, err := ln.Accept()
+		if err == nil {
+			_, err = tls.Server(far, server).Write([]byte("x"))
+			far.Close()
+		}
+		served <- err
+	}()
+	near, err := wire.Host("client").Dial(ctx, "tcp", "server:443")
+	if err != nil {
+		return false, err
+	}
+	conn := tls.Client(near, client)
+	_, err = io.ReadFull(conn, make([]byte, 1)) // in TLS 1.3 the ticket comes before the byte
+	near.Close()
+	if serr := <-served; err != nil || serr != nil {
+		return false, fmt.Errorf("client: %w; server: %w", err, serr)
+	}
+	return conn.ConnectionState().DidResume, nil
+}
+
+// OneSession is a cache that offers the same session to every server, as an attacker would.
+type OneSession struct{ tls.ClientSessionCache }
+
+// Get returns the session, whatever the server's name is.
+func (c OneSession) Get(string) (*tls.ClientSessionState, bool) { return c.ClientSessionCache.Get("") }
+
+// Put keeps the session.
+func (c OneSession) Put(_ string, s *tls.ClientSessionState) { c.ClientSessionCache.Put("", s) }
