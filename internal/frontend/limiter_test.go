@@ -252,7 +252,7 @@ func TestPlainConnectionsAreLimited(t *testing.T) {
 // certificate, and every slot comes back.
 func TestHandshakesAtOnce(t *testing.T) {
 	config, _ := testTLS(t)
-	s := serverWith(nil, func(l *limits) { l.slots, l.handshakeTimeout = 1, time.Minute })
+	s := serverWith(nil, func(l *limits) { l.slots, l.handshakeTimeout = 1, 20*time.Second })
 	known, certificate := make(chan struct{}), config.GetCertificate
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if hello.ServerName == "slow.test" {
