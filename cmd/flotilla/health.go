@@ -4,8 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
@@ -44,23 +42,17 @@ Exit codes: 0 healthy, 1 not healthy, 3 no node answered.
 				}
 				ctx, cancel := context.WithTimeoutCause(ctx, *timeout, noAnswer(*timeout))
 				defer cancel()
-				h := &healthReport{env: env}
-				if err := cluster.WithView(ctx, func(_ *admin.Client, v *view.Cluster) error {
+				return cluster.WithView(ctx, func(_ *admin.Client, v *view.Cluster) error {
+					checks := v.Health()
 					if len(args) > 0 {
-						return h.node(v, args[0])
+						n, err := v.Find(args[0])
+						if err != nil {
+							return err
+						}
+						checks = v.NodeHealth(n)
 					}
-					h.cluster(v)
-					return nil
-				}); err != nil {
-					return err
-				}
-				if !*quiet {
-					fmt.Fprintln(env.Stdout, strings.Join(h.lines, "\n"))
-				}
-				if h.faulty {
-					return cli.ErrReported
-				}
-				return nil
+					return reportHealth(env, checks, *quiet)
+				})
 			}
 		},
 	}
@@ -72,65 +64,16 @@ func noAnswer(timeout time.Duration) error {
 		"are the addresses right, and does every firewall let their port pass?", timeout)}
 }
 
-// healthReport is a line for each thing that was looked at.
-type healthReport struct {
-	env    *cli.Env
-	lines  []string
-	faulty bool // something is not healthy
-}
-
-func (h *healthReport) cluster(v *view.Cluster) {
-	if fault := v.Fault(); fault != "" {
-		h.fault("cluster", fault, term.Bad)
-	}
-	for _, n := range v.Nodes {
-		h.nodeLine(n)
-	}
-	for _, s := range v.Space() {
-		switch warning := s.Warning(); {
-		case s.Full():
-			h.fault("state", warning, term.Bad)
-		case warning != "":
-			h.line("state: ok, but "+warning, term.Odd)
+func reportHealth(env *cli.Env, checks []view.Check, quiet bool) error {
+	var err error
+	for _, c := range checks {
+		if !c.Healthy {
+			err = cli.ErrReported
+		}
+		if !quiet {
+			line := env.Wrap(term.Safe(c.What) + ": " + term.Safe(c.Text))
+			fmt.Fprintln(env.Stdout, env.Style().Paint(line, c.Hue))
 		}
 	}
-	h.certificates(v, func(*view.Certificate) bool { return true })
-}
-
-func (h *healthReport) node(v *view.Cluster, name string) error {
-	n, err := v.Find(name)
-	if err != nil {
-		return err
-	}
-	h.nodeLine(n)
-	h.certificates(v, func(c *view.Certificate) bool { return slices.Contains(c.Nodes, n.Name) })
-	return nil
-}
-
-func (h *healthReport) nodeLine(n view.Node) {
-	fault := n.Fault()
-	if fault == "" {
-		h.line(term.Safe(n.Name)+": ok", term.Good)
-		return
-	}
-	_, hue := n.State()
-	h.fault(n.Name, fault, hue)
-}
-
-func (h *healthReport) certificates(v *view.Cluster, wanted func(*view.Certificate) bool) {
-	all, _ := v.Certificates()
-	for _, c := range all {
-		if text, _ := c.State(); c.Expired() && wanted(&c) {
-			h.fault("certificate "+c.Name, text, term.Bad)
-		}
-	}
-}
-
-func (h *healthReport) fault(what, text string, hue term.Hue) {
-	h.faulty = true
-	h.line(term.Safe(what)+": "+term.Safe(text), hue)
-}
-
-func (h *healthReport) line(text string, hue term.Hue) {
-	h.lines = append(h.lines, h.env.Style().Paint(h.env.Wrap(text), hue))
+	return err
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,6 +54,8 @@ import (
 //	account DIR EMAIL       write the files of an ACME account
 //	seal KEYFILE DIR DIR    seal all files of a directory as objects of an S3 storage
 //	fill FILE N [TEXT]      write a file of N bytes: blanks, and TEXT at the end
+//
+// There are no real sockets in a bubble. Scripts that need them are in testdata/program.
 //
 // With -update, files that "cmp" finds different are written into the scripts.
 func TestScripts(t *testing.T) {
@@ -156,6 +160,7 @@ func (s *script) commands() map[string]func(ts *testscript.TestScript, neg bool,
 func (s *script) operator(ts *testscript.TestScript) *operator {
 	o := &operator{stdin: s.input, getenv: ts.Getenv, watch: s.watched}
 	s.input = ""
+	o.dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("there is no network") }
 	if s.cluster != nil {
 		host := 0 // from which it dials: one that runs, if there is any
 		if live := s.cluster.Live(); len(live) > 0 {

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +167,19 @@ func clusters(t *testing.T) map[string]*Cluster {
 		s.Roles[0].Name = "\x1b[2J" + strings.Repeat("long", 40)
 		s.Members[0].Name = "n1"
 	})
+	crowded := threeNodes()
+	for i, s := range crowded {
+		s.Space = []flotilla.SpaceStatus{
+			{What: "records of programs", Bytes: int64(70 + 13*i), Limit: 100},
+			{What: "certificates", Bytes: 96, Limit: int64(200 - 50*i)},
+			{What: "locks", Bytes: 85, Limit: 100},
+			{What: "roles", Bytes: 1, Limit: 100},
+		}
+		s.Certificates[0].Err, s.Certificates[0].DaysLeft = "acme: rate limited", 2
+		s.Certificates[0].Next = today().Add(time.Hour)
+		s.Certificates = append(s.Certificates, flotilla.Certificate{Name: "none.example.com", Err: "acme: unauthorized"})
+		s.Members[2].Voter = false
+	}
 	fresh := []*flotilla.Status{{ID: idOne, Name: "n1", Addr: "10.0.0.1:7373"}}
 	return map[string]*Cluster{
 		"well":    clusterOf(t, threeNodes(), nil),
@@ -176,6 +192,7 @@ func clusters(t *testing.T) map[string]*Cluster {
 		"odd":       clusterOf(t, strange, map[string]string{"n2": "no answer in time"}),
 		"hostile":   clusterOf(t, hostile, nil),
 		"contested": clusterOf(t, contested, nil),
+		"crowded":   clusterOf(t, crowded, nil),
 		"new":       clusterOf(t, fresh, map[string]string{"n1": "it has found no cluster yet"}),
 	}
 }
@@ -201,6 +218,70 @@ func TestWrite(t *testing.T) {
 		clusters(t)["absent"].WriteRoles(&out, term.Style{}, today())
 		golden(t, "roles_absent", out.String())
 	})
+}
+
+// Every cluster is judged as a whole, and each node for itself.
+func TestHealth(t *testing.T) {
+	var out bytes.Buffer
+	write := func(name string, checks []Check) {
+		fmt.Fprintf(&out, "-- %s\n", name)
+		for _, c := range checks {
+			mark := "  "
+			if !c.Healthy {
+				mark = "! "
+			}
+			fmt.Fprintf(&out, "%s%s: %s\n", mark, c.What, term.Safe(c.Text))
+		}
+	}
+	all := clusters(t)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		write(name, all[name].Health())
+	}
+	for _, n := range all["odd"].Nodes {
+		write("odd, node "+n.Name, all["odd"].NodeHealth(n))
+	}
+	sameAsFile(t, "health", out.String())
+}
+
+func TestNodeState(t *testing.T) {
+	present, suspect := flotilla.Member{Present: true}, flotilla.Member{Present: true, Suspect: true}
+	for name, test := range map[string]struct {
+		node         Node
+		state, fault string
+	}{
+		"ready":              {Node{Member: present, Status: &flotilla.Status{Ready: true}}, "ready", ""},
+		"drained":            {Node{Member: present, Status: &flotilla.Status{Draining: true, Drained: true}}, "drained", "an operator has drained it (flotilla undrain undoes that)"},
+		"draining":           {Node{Member: present, Status: &flotilla.Status{Ready: true, Draining: true}}, "draining", "it is shutting down"},
+		"not ready":          {Node{Member: present, Status: &flotilla.Status{}, why: "w"}, "not ready", "it is not ready: w"},
+		"clock wrong":        {Node{Member: present, Status: &flotilla.Status{Ready: true, Clock: "c"}}, "clock wrong", "c"},
+		"suspect":            {Node{Member: suspect, Status: &flotilla.Status{Ready: true}}, "suspect", "the leader has not heard from it lately"},
+		"suspect and silent": {Node{Member: suspect, why: "w"}, "suspect", "the leader has not heard from it lately, and it does not answer: w"},
+		"silent":             {Node{Member: present, why: "w"}, "silent", "it does not answer: w"},
+		"absent":             {Node{why: "w"}, "absent", "it does not answer: w"},
+		"failed":             {Node{Member: present, Status: &flotilla.Status{Ready: true, Err: "e"}}, "failed", "it takes no part in the cluster any more: e"},
+		"failed for now":     {Node{Member: present, Status: &flotilla.Status{Err: "e", Retries: true}}, "failed", "it takes no part in the cluster for now: e"},
+		"differs": {
+			Node{Member: present, Status: &flotilla.Status{Ready: true, Peers: []flotilla.PeerStatus{{Name: "n2", Differs: []string{"X: 1 here, 2 there"}}}}},
+			"ready", "its configuration differs from that of others: X: 1 here, 2 there (n2)",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if state, _ := test.node.State(); state != test.state {
+				t.Errorf("it is %s, want %s", state, test.state)
+			}
+			if fault := test.node.Fault(); fault != test.fault {
+				t.Errorf("the fault is %q, want %q", fault, test.fault)
+			}
+		})
+	}
+}
+
+// A node of another version may say what this one does not understand.
+func TestMalformedStatus(t *testing.T) {
+	_, err := New(remote.StatusReply{Nodes: []remote.NodeStatus{{ID: idOne, Name: "n1", Status: []byte("{")}}})
+	if err == nil || !strings.Contains(err.Error(), "the status of n1 is malformed; it runs another version of flotilla") {
+		t.Errorf("it says %v", err)
+	}
 }
 
 func TestJSON(t *testing.T) {
