@@ -34,8 +34,8 @@ import (
 //	input FILE              give the next run a standard input
 //	watched on|off          a person watches the output of the runs that follow
 //	start ARGS...           start the command
-//	end CODE                wait until it ends; it must exit with CODE
-//	interrupt CODE          interrupt it, and end
+//	ended CODE              it must have ended by now, with CODE
+//	interrupt CODE          interrupt it; it must exit with CODE
 //	narrow                  the last output has no line of more than 80 columns
 //	cluster N [LIMIT]       start nodes n0, n1 …, which all vote; set FLOTILLA_SECRETS,
 //	                        FLOTILLA_PEERS, $LEADER, $FOLLOWER, $OTHER, and $ID_n0, $DIR_n0 …;
@@ -102,7 +102,7 @@ type script struct {
 	watched bool
 
 	cancel context.CancelFunc // interrupts what was started
-	ended  chan said
+	done   chan said
 }
 
 func (s *script) setup(env *testscript.Env) error {
@@ -127,8 +127,8 @@ func (s *script) commands() map[string]func(ts *testscript.TestScript, neg bool,
 		"input":       {1, 1, func(ts *testscript.TestScript, args []string) { s.input = ts.ReadFile(args[0]) }},
 		"watched":     {1, 1, func(_ *testscript.TestScript, args []string) { s.watched = args[0] == "on" }},
 		"start":       {1, 20, s.start},
-		"end":         {1, 1, s.end},
-		"interrupt":   {1, 1, func(ts *testscript.TestScript, args []string) { s.cancel(); s.end(ts, args) }},
+		"ended":       {1, 1, s.ended},
+		"interrupt":   {1, 1, s.interrupt},
 		"narrow":      {0, 0, s.narrow},
 		"cluster":     {1, 2, s.startCluster},
 		"node":        {1, 3, s.node},
@@ -189,14 +189,25 @@ func (s *script) check(ts *testscript.TestScript, code int, got said) {
 
 func (s *script) start(ts *testscript.TestScript, args []string) {
 	ctx, cancel := context.WithCancel(s.t.Context())
-	s.cancel, s.ended = cancel, make(chan said, 1)
+	s.cancel, s.done = cancel, make(chan said, 1)
 	o := s.operator(ts)
-	go func() { s.ended <- o.run(ctx, args...) }()
+	go func() { s.done <- o.run(ctx, args...) }()
 }
 
-func (s *script) end(ts *testscript.TestScript, args []string) {
-	s.check(ts, number(ts, args[0]), <-s.ended)
+func (s *script) ended(ts *testscript.TestScript, args []string) {
+	synctest.Wait()
+	select {
+	case got := <-s.done:
+		s.cancel()
+		s.check(ts, number(ts, args[0]), got)
+	default:
+		ts.Fatalf("it still runs")
+	}
+}
+
+func (s *script) interrupt(ts *testscript.TestScript, args []string) {
 	s.cancel()
+	s.check(ts, number(ts, args[0]), <-s.done)
 }
 
 func (s *script) narrow(ts *testscript.TestScript, _ []string) {

@@ -276,6 +276,31 @@ func TestNodeState(t *testing.T) {
 	}
 }
 
+// The leader's description is believed, else that of the node that knows most.
+func TestBest(t *testing.T) {
+	for name, test := range map[string]struct {
+		all  [3]flotilla.Status
+		best string
+	}{
+		"the leader":          {[3]flotilla.Status{{Term: 4, Index: 9}, {Leader: idTwo, Term: 4, Index: 8}, {Term: 4, Index: 9}}, idTwo},
+		"two claim to lead":   {[3]flotilla.Status{{Leader: idOne, Term: 4, Index: 9}, {}, {Leader: idThree, Term: 5, Index: 8}}, idThree},
+		"none, a later term":  {[3]flotilla.Status{{Term: 4, Index: 9}, {Term: 5, Index: 1}, {Term: 4, Index: 10}}, idTwo},
+		"none, a later entry": {[3]flotilla.Status{{Term: 4, Index: 9}, {Term: 4, Index: 8}, {Term: 4, Index: 10}}, idThree},
+		"all the same":        {[3]flotilla.Status{}, idOne},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var all []*flotilla.Status
+			for i, id := range []string{idOne, idTwo, idThree} {
+				test.all[i].ID = id
+				all = append(all, &test.all[i])
+			}
+			if got := clusterOf(t, all, nil).Best.ID; got != test.best {
+				t.Errorf("%s is believed, want %s", got, test.best)
+			}
+		})
+	}
+}
+
 // A node of another version may say what this one does not understand.
 func TestMalformedStatus(t *testing.T) {
 	_, err := New(remote.StatusReply{Nodes: []remote.NodeStatus{{ID: idOne, Name: "n1", Status: []byte("{")}}})
