@@ -21,7 +21,7 @@
 //
 // Imports go down this list, never up.
 //
-//	main                 one file for each command or pair of commands, and the table of them
+//	main                 a file for each command, or for those about the same thing; their table
 //	internal/admin       the admin client: find and authenticate to a node, ask it
 //	internal/view        a cluster as its nodes describe it, as tables, remarks, JSON and changes
 //	internal/importer    plan, read, check and store the records of a directory

@@ -75,7 +75,8 @@ func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSO
 		writeInspection(env.Stdout, env.Style(), &in, count, time.Now())
 	}
 	if err != nil {
-		return errors.New(strings.TrimPrefix(err.Error(), "flotilla: ")) // the message will begin with the program's name
+		// The message begins with the name of the program anyway.
+		return errors.New(strings.TrimPrefix(err.Error(), "flotilla: "))
 	}
 	return nil
 }
