@@ -22,11 +22,11 @@ func checkArgs(c Command, args []string) error {
 	extra := args[len(names)]
 	switch len(names) {
 	case 0:
-		return Usagef("it takes no arguments; %q is too much", extra)
+		return Usagef("it takes no arguments; %q is one too many", extra)
 	case 1:
-		return Usagef("there is one %s, and flags stand before it; %q is too much", names[0], extra)
+		return Usagef("there is one %s, and flags go before it; %q is one too many", names[0], extra)
 	}
-	return Usagef("there is one %s, and flags stand before them; %q is too much",
+	return Usagef("there is one %s, and flags go before them; %q is one too many",
 		strings.Join(names, " and one "), extra)
 }
 
@@ -37,7 +37,7 @@ func checkSubcommand(t Table, c Command, args []string) error {
 		return nil
 	}
 	if _, ok := t.Find(c.Name + " " + args[0]); ok {
-		return Usagef("flags stand after both words: flotilla %s %s [flags]", c.Name, args[0])
+		return Usagef("flags go after both words: flotilla %s %s [flags]", c.Name, args[0])
 	}
 	return Usagef("there is no command %q", c.Name+" "+args[0])
 }

@@ -33,7 +33,7 @@ func help(w io.Writer, t Table, args []string) error {
 		return Usagef("there is no command %q; \"flotilla help\" lists them", args[0])
 	}
 	if len(rest) > 0 {
-		return Usagef("there is one COMMAND; %q is too much", rest[0])
+		return Usagef("there is one COMMAND; %q is one too many", rest[0])
 	}
 	writeCommandHelp(w, c)
 	return nil
