@@ -5,38 +5,40 @@ import (
 	"flag"
 	"fmt"
 
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
-func drainCommand() command {
-	return command{
-		name:    "drain",
-		args:    "NODE",
-		summary: "have a node hand over its roles and take no new clients",
-		text: `
-NODE is the name of a node, or its ID or the beginning of that. It is not ready
-any more in the eyes of balancers (/readyz), hands over its roles, floating
-addresses among them, and gets none, for as long as it is drained. It stays a
-member, goes on answering whoever comes, and goes on leading if it leads
+func drainCommand() cli.Command {
+	return cli.Command{
+		Name:    "drain",
+		Args:    "NODE",
+		Summary: "take roles and new clients off a node",
+		Text: `
+NODE is the name of a node, its ID, or the beginning of its ID. While it is
+drained, it tells balancers that it is not ready (/readyz), and it holds no
+roles and no floating addresses: it hands over those that it has. It stays a
+member, answers every request that reaches it, and still leads if it led
 ("flotilla members transfer" changes that).
 
 "flotilla undrain" undoes it, and so does a restart of the node. The last node
-that is ready is not drained without -force.
-` + connectText,
-		examples: []string{"flotilla drain n1", "flotilla undrain n1"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
+that is ready is drained only with -force.
+` + admin.Help,
+		Examples: []string{"flotilla drain n1", "flotilla undrain n1"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
 			force := flags.Bool("force", false, "even if no other node is ready")
 			return func(ctx context.Context, args []string) error {
-				name, err := oneArg(args, "NODE")
-				if err != nil {
-					return err
-				}
-				return p.withNode(ctx, conn, name, func(client *remote.Client, pic *picture, n node) error {
-					if !*force && !pic.othersReady(n.ID) {
-						return fmt.Errorf("no other node is ready, so nobody would be left for balancers to choose; -force drains %s all the same", shown(n.Name))
+				return cluster.WithNode(ctx, args[0], func(client *admin.Client, v *view.Cluster, n view.Node) error {
+					name := term.Safe(n.Name)
+					if !*force && !v.OthersReady(n.ID) {
+						return fmt.Errorf("no other node is ready, so balancers would have none to choose; "+
+							"to drain %s all the same, give -force", name)
 					}
-					return p.ask("draining "+shown(n.Name), func() (remote.Answer, error) {
+					return client.Do("draining "+name, func() (remote.Answer, error) {
 						return client.Drain(ctx, remote.DrainRequest{Node: n.ID})
 					})
 				})
@@ -45,35 +47,21 @@ that is ready is not drained without -force.
 	}
 }
 
-// othersReady reports whether a node other than that of the ID is ready.
-func (pic *picture) othersReady(id string) bool {
-	for _, n := range pic.nodes {
-		if state, _ := n.state(); n.ID != id && state == "ready" {
-			return true
-		}
-	}
-	return false
-}
-
-func undrainCommand() command {
-	return command{
-		name:    "undrain",
-		args:    "NODE",
-		summary: "have a drained node take part again",
-		text: `
-It is ready again, and claims its roles. What other nodes hold by now comes back
-to it only as the roles' priorities and groups say.
-` + connectText,
-		examples: []string{"flotilla undrain n1"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
+func undrainCommand() cli.Command {
+	return cli.Command{
+		Name:    "undrain",
+		Args:    "NODE",
+		Summary: "let a drained node take part again",
+		Text: `
+The node is ready again and claims its roles. A role that another node holds now
+comes back only if the role's priorities and groups say so.
+` + admin.Help,
+		Examples: []string{"flotilla undrain n1"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
 			return func(ctx context.Context, args []string) error {
-				name, err := oneArg(args, "NODE")
-				if err != nil {
-					return err
-				}
-				return p.withNode(ctx, conn, name, func(client *remote.Client, _ *picture, n node) error {
-					return p.ask("undraining "+shown(n.Name), func() (remote.Answer, error) {
+				return cluster.WithNode(ctx, args[0], func(client *admin.Client, _ *view.Cluster, n view.Node) error {
+					return client.Do("undraining "+term.Safe(n.Name), func() (remote.Answer, error) {
 						return client.Drain(ctx, remote.DrainRequest{Node: n.ID, Undo: true})
 					})
 				})

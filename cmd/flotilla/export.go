@@ -5,48 +5,47 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"slices"
 
-	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/exporter"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/records"
 )
 
-func exportCommand() command {
-	return command{
-		name:    "export",
-		args:    "DIR",
-		summary: "write the cluster's certificates and accounts to a directory",
-		text: `
+func exportCommand() cli.Command {
+	return cli.Command{
+		Name:    "export",
+		Args:    "DIR",
+		Summary: "export certificates and accounts to a directory",
+		Text: `
 DIR becomes a directory of certmagic's FileStorage, which any program that uses
-certmagic can take over. It is made if it is not there; else it must be empty,
-or hold nothing but the result of an export that was interrupted: what is equal
-stays, what is not is refused. PRIVATE KEYS ARE WRITTEN UNENCRYPTED: whoever can
-read DIR, or a backup of it, can impersonate your sites. -plain-keys says that
-you want that.
+certmagic can take over. It is created if it does not exist. Otherwise it must
+be empty, or hold only the result of an interrupted export: files that are equal
+stay, files that differ are refused. PRIVATE KEYS ARE WRITTEN UNENCRYPTED:
+anyone who can read DIR or a backup of it can impersonate your sites. Confirm
+this with -plain-keys.
 
 Directories get mode 0700, files 0600. Locks and challenge tokens are left out.
-Without a leader a node gives what it has, and the report says that it may not
-be the newest.
-` + connectText,
-		examples: []string{"flotilla export -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373,10.0.0.2:7373 -plain-keys ./certificates"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
+Without a leader a node gives what it has, and the report says that newer
+records may exist.
+` + admin.Help,
+		Examples: []string{"flotilla export -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373,10.0.0.2:7373 -plain-keys ./certificates"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
 			plain := flags.Bool("plain-keys", false, "yes, write private keys unencrypted")
 			return func(ctx context.Context, args []string) error {
-				dir, err := oneArg(args, "DIR")
-				if err != nil {
-					return err
-				}
 				if !*plain {
-					return usagef("private keys would be written unencrypted to %s, for anybody who can read it; give -plain-keys if you want that", dir)
+					return cli.Usagef("private keys would be written unencrypted to %s, "+
+						"where anyone who can read it gets them; confirm this with -plain-keys", args[0])
 				}
-				return p.export(ctx, conn, dir)
+				return export(ctx, env, cluster, args[0])
 			}
 		},
 	}
 }
 
-func (p *program) export(ctx context.Context, conn *connection, dir string) error {
-	client, err := conn.open()
+func export(ctx context.Context, env *cli.Env, cluster *admin.Flags, dir string) error {
+	client, err := cluster.Open()
 	if err != nil {
 		return err
 	}
@@ -55,66 +54,32 @@ func (p *program) export(ctx context.Context, conn *connection, dir string) erro
 	if err != nil {
 		return err
 	}
-	left := make(map[kind]int)
-	keys = slices.DeleteFunc(keys, func(key string) bool {
-		k, _ := kindOf(key)
-		if k.leftOut() {
-			left[k]++
-		}
-		return k.leftOut()
-	})
-	t, err := openTarget(dir, keys)
+	keys, left := exporter.Select(keys)
+	target, err := exporter.OpenTarget(dir, keys)
 	if err != nil {
 		return err
 	}
-	defer t.close()
+	defer target.Close()
 	if !current {
-		fmt.Fprintln(p.stdout, "remark: no leader could be asked; this is what one node has, and it may not be the newest")
+		fmt.Fprintln(env.Stdout, "remark: no leader answered; these are the records of one node, and newer ones may exist")
 	}
-	if t.open {
-		fmt.Fprintf(p.stdout, "remark: others than its owner may enter %s; its files are for its owner alone\n", dir)
+	if target.Open() {
+		fmt.Fprintf(env.Stdout, "remark: users other than the owner may enter %s; they cannot read the files in it\n", dir)
 	}
-	r := newReport("files", len(keys), left, outcomeWritten, outcomeSame, outcomeRefused)
-	g := p.startProgress("exporting", len(keys))
-	err = exportAll(ctx, client, t, keys, r, g)
-	g.end()
-	err = errors.Join(err, t.sync())
-	r.write(p.stdout)
+	r := records.NewReport("files", left, records.Written, records.Same, records.Refused)
+	progress := env.StartProgress("exporting", len(keys))
+	err = exporter.Run(ctx, client, target, keys, r, progress.Add)
+	progress.End()
+	err = errors.Join(err, target.Sync())
+	r.Write(env.Stdout)
+	if len(keys) == 0 {
+		fmt.Fprintln(env.Stdout, "there is nothing to export")
+	}
 	if err != nil {
-		return fmt.Errorf("stopped after %d of %d; repeat it to complete it: %w", g.done.Load(), len(keys), err)
+		return fmt.Errorf("stopped after %d of %d; repeat it to complete it: %w", progress.Done(), len(keys), err)
 	}
-	return r.err()
-}
-
-// exportAll writes what keys hold. Keys that cannot be file names are refused before they are asked for.
-func exportAll(ctx context.Context, client *remote.Client, t *target, keys []string, r *report, g *progress) error {
-	keys = slices.DeleteFunc(keys, func(key string) bool {
-		err := checkName(key)
-		if err != nil {
-			r.add(kindFile(key), key, outcomeRefused, err.Error())
-		}
-		return err != nil
-	})
-	for record, err := range client.Load(ctx, keys) {
-		if err != nil {
-			return err
-		}
-		done, err := t.write(record.Key, record.Value)
-		switch {
-		case err != nil:
-			r.add(kindFile(record.Key), record.Key, outcomeRefused, err.Error())
-		case done:
-			r.add(kindFile(record.Key), record.Key, outcomeWritten, "")
-		default:
-			r.add(kindFile(record.Key), record.Key, outcomeSame, "")
-		}
-		g.done.Add(1)
+	if r.AnyRefused() {
+		return cli.ErrReported
 	}
 	return nil
-}
-
-// kindFile is the kind of a key.
-func kindFile(key string) kind {
-	k, _ := kindOf(key)
-	return k
 }

@@ -4,217 +4,136 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/importer"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/records"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 )
 
-const importers = 8 // groups under way at once, so that the cluster can commit several together
-
-func importCommand() command {
-	return command{
-		name:    "import",
-		args:    "DIR",
-		summary: "bring certificates and accounts into the cluster",
-		text: `
+func importCommand() cli.Command {
+	return cli.Command{
+		Name:    "import",
+		Args:    "DIR",
+		Summary: "import certificates and accounts into the cluster",
+		Text: `
 DIR is a directory of certmagic's FileStorage, such as Caddy's data directory.
 With -from-s3 it is a directory of objects that were downloaded from the bucket
 of one of the storages github.com/thomersch/certmagic-generic-s3 and
 github.com/techknowlogick/certmagic-s3.
 
-The three files of a certificate go together, in one write, and only if they are
-all there and the private key belongs to the certificate. Locks, challenge
-tokens and other leftovers are left out. What the cluster has already is not
-written again, so a run that was interrupted is completed by repeating it. What
-the cluster has with another content is refused, unless -overwrite is given. The
-report says what was refused and why.
-` + connectText,
-		examples: []string{
+The three files of a certificate are imported together, in one write, and only
+if all are there and the private key belongs to the certificate. Locks,
+challenge tokens and other leftovers are left out. Records that the cluster
+already has are not written again, so repeating an interrupted run completes it.
+Records that the cluster has with another content are refused, unless -overwrite
+is given. The report says what was refused and why.
+` + admin.Help,
+		Examples: []string{
 			"flotilla import -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373 -dry-run /var/lib/caddy/.local/share/caddy",
 			"flotilla import -from-s3 -s3-key-file s3.key -prefix acme ./bucket",
 		},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			o := importOptions{
-				connection: connectFlags(p, flags),
-				fromS3:     flags.Bool("from-s3", false, "DIR holds objects of an S3 storage"),
-				keyFile: flags.String("s3-key-file", "", "`FILE` with the key that the objects are sealed with: 32 bytes, or\n"+
-					"64 hexadecimal digits, or the base64 of 32 bytes; without it they are\n"+
-					"in clear"),
-				prefix:    flags.String("prefix", "", "take the `PREFIX` off the names, and leave out what is not below it"),
-				overwrite: flags.Bool("overwrite", false, "replace what the cluster has with another content"),
-				dryRun:    flags.Bool("dry-run", false, "say what would be done, and do nothing"),
-			}
-			return func(ctx context.Context, args []string) error { return p.importDir(ctx, o, args) }
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			im := &importRun{env: env, cluster: admin.NewFlags(env, flags)}
+			flags.BoolVar(&im.fromS3, "from-s3", false, "DIR holds objects of an S3 storage")
+			flags.StringVar(&im.keyFile, "s3-key-file", "", "`FILE` with the key that the objects are sealed with: 32 bytes, or\n"+
+				"64 hexadecimal digits, or the base64 of 32 bytes; without it they are\n"+
+				"in clear")
+			flags.StringVar(&im.prefix, "prefix", "", "cut the `PREFIX` off the names, and leave out files without it")
+			flags.BoolVar(&im.overwrite, "overwrite", false, "replace records that the cluster has with another content")
+			flags.BoolVar(&im.dryRun, "dry-run", false, "show what would be done, and change nothing")
+			return func(ctx context.Context, args []string) error { return im.run(ctx, args[0]) }
 		},
 	}
 }
 
-type importOptions struct {
-	*connection
-	fromS3, overwrite, dryRun *bool
-	keyFile, prefix           *string
+// importRun is "import" with its flags.
+type importRun struct {
+	env     *cli.Env
+	cluster *admin.Flags
+
+	fromS3, overwrite, dryRun bool
+	keyFile, prefix           string
 }
 
-// source returns what is to be imported, before anything of it is read.
-func (o *importOptions) source(p *program, args []string) (*source, error) {
-	dir, err := oneArg(args, "DIR")
-	if err != nil {
-		return nil, err
-	}
-	s := new(source)
-	if *o.keyFile != "" {
-		if !*o.fromS3 {
-			return nil, usagef("-s3-key-file is for objects of an S3 storage; give -from-s3 too")
-		}
-		b, err := p.readSmall(*o.keyFile)
-		if err == nil {
-			s.key, err = parseObjectKey(b)
-		}
-		if err != nil {
-			return nil, usagef("-s3-key-file: %v", err)
-		}
-	}
-	if prefix := strings.Trim(*o.prefix, "/"); prefix != "" {
-		s.prefix = prefix + "/"
-	}
-	if s.root, err = os.OpenRoot(dir); err != nil {
-		return nil, usagef("DIR: %v", err)
-	}
-	return s, nil
-}
-
-func (p *program) importDir(ctx context.Context, o importOptions, args []string) error {
-	s, err := o.source(p, args)
+func (im *importRun) run(ctx context.Context, dir string) error {
+	source, err := im.source(dir)
 	if err != nil {
 		return err
 	}
-	defer s.root.Close()
-	client, err := o.open()
+	defer source.Close()
+	client, err := im.cluster.Open()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	c, err := s.scan()
+	plan, err := source.Scan()
 	if err != nil {
-		return usagef("DIR cannot be read: %v", err)
+		return cli.Usagef("DIR cannot be read: %v", err)
 	}
-	if c.hint != "" {
-		return usagef("the names in DIR seem to have a prefix; give -prefix %s", shown(c.hint))
+	if plan.Prefix != "" {
+		return cli.Usagef("the names in DIR seem to have a prefix; give -prefix %s", term.Safe(plan.Prefix))
 	}
-	r := newReport("", len(c.groups), c.left, outcomeTaken, outcomeReplaced, outcomeSame, outcomeRefused)
-	im := &importer{client: client, source: s, mode: remote.Keep, overwrite: *o.overwrite, now: time.Now()}
-	switch {
-	case *o.dryRun:
-		im.mode = remote.Check
-		fmt.Fprintln(p.stdout, "dry run: nothing is stored, and this is what would be done")
-	case *o.overwrite:
-		im.mode = remote.Overwrite
+	if im.dryRun {
+		fmt.Fprintln(im.env.Stdout, "dry run: nothing is stored, and this is what would be done")
 	}
-	g := p.startProgress("importing", len(c.groups))
-	results, err := im.run(ctx, c.groups, g)
-	g.end()
-	for i, res := range results {
-		if res.outcome != "" {
-			r.add(c.groups[i].kind, c.groups[i].name, res.outcome, res.text)
+	progress := im.env.StartProgress("importing", len(plan.Groups))
+	job := &importer.Import{
+		Store:     client,
+		Source:    source,
+		Overwrite: im.overwrite,
+		DryRun:    im.dryRun,
+		Now:       time.Now(),
+		Progress:  progress.Add,
+	}
+	results, err := job.Run(ctx, plan.Groups)
+	progress.End()
+	return im.report(plan, results, err)
+}
+
+// source opens the directory. It reads nothing in it yet.
+func (im *importRun) source(dir string) (*importer.Source, error) {
+	var key importer.ObjectKey
+	if im.keyFile != "" {
+		if !im.fromS3 {
+			return nil, cli.Usagef("-s3-key-file is for objects of an S3 storage; give -from-s3 too")
+		}
+		b, err := admin.ReadKeyFile(im.env, im.keyFile)
+		if err == nil {
+			key, err = importer.ParseObjectKey(b)
+		}
+		if err != nil {
+			return nil, cli.Usagef("-s3-key-file: %v", err)
 		}
 	}
-	r.write(p.stdout)
+	source, err := importer.Open(dir, im.prefix, key)
 	if err != nil {
-		done := len(results) - countZero(results)
+		return nil, cli.Usagef("DIR: %v", err)
+	}
+	return source, nil
+}
+
+// report prints what became of the groups. The error is that of the run.
+func (im *importRun) report(plan *importer.Plan, results []importer.Result, err error) error {
+	r := records.NewReport("", plan.Left, records.Taken, records.Replaced, records.Same, records.Refused)
+	done := 0
+	for i, res := range results {
+		if res.Outcome != "" {
+			r.Add(plan.Groups[i].Kind, plan.Groups[i].Name, res.Outcome, res.Text)
+			done++
+		}
+	}
+	r.Write(im.env.Stdout)
+	if len(plan.Groups) == 0 {
+		fmt.Fprintln(im.env.Stdout, "there is nothing to import")
+	}
+	if err != nil {
 		return fmt.Errorf("stopped after %d of %d; repeat it to complete it: %w", done, len(results), err)
 	}
-	return r.err()
-}
-
-func countZero(results []result) int {
-	n := 0
-	for _, r := range results {
-		if r.outcome == "" {
-			n++
-		}
+	if r.AnyRefused() {
+		return cli.ErrReported
 	}
-	return n
-}
-
-// importer takes groups to a cluster.
-type importer struct {
-	client    *remote.Client
-	source    *source
-	mode      remote.Mode
-	overwrite bool
-	now       time.Time // certificates that end before it have expired
-}
-
-// result is what has become of one group; the zero result says that it was not come to.
-type result struct {
-	outcome outcome
-	text    string
-}
-
-// run takes all groups, some at once. The error is the first one that is not about one group alone; what was under way then is
-// given up.
-func (im *importer) run(ctx context.Context, groups []*group, g *progress) ([]result, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	results := make([]result, len(groups))
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range importers {
-		wg.Go(func() {
-			for i := range next {
-				var err error
-				if results[i], err = im.take(ctx, groups[i]); err != nil {
-					cancel(err)
-					return
-				}
-				g.done.Add(1)
-			}
-		})
-	}
-	for i := range groups {
-		select {
-		case next <- i:
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	close(next)
-	wg.Wait()
-	return results, context.Cause(ctx)
-}
-
-// take takes one group. An error says that no node could be asked.
-func (im *importer) take(ctx context.Context, g *group) (result, error) {
-	records, err := im.source.read(g)
-	remark := ""
-	if err == nil {
-		switch g.kind {
-		case kindCertificate:
-			remark, err = checkCertificate(g.name, records, im.now)
-		case kindAccount:
-			err = checkAccount(records)
-		}
-	}
-	if err != nil {
-		return result{outcomeRefused, err.Error()}, nil
-	}
-	reply, err := im.client.Put(ctx, im.mode, records)
-	if err != nil {
-		return result{}, err
-	}
-	switch {
-	case reply.Outcome == remote.Stored:
-		return result{outcomeTaken, remark}, nil
-	case reply.Outcome == remote.Replaced, reply.Outcome == remote.Differs && im.mode == remote.Check && im.overwrite:
-		return result{outcomeReplaced, remark}, nil
-	case reply.Outcome == remote.Same:
-		return result{outcomeSame, remark}, nil
-	case reply.Outcome == remote.Differs:
-		return result{outcomeRefused, reply.Reason + "; give -overwrite to replace it"}, nil
-	}
-	return result{outcomeRefused, reply.Reason}, nil
+	return nil
 }

@@ -6,38 +6,38 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 )
 
-func inspectCommand() command {
-	return command{
-		name:    "inspect",
-		args:    "DIR",
-		summary: "say what a node's data directory holds",
-		text: `
+func inspectCommand() cli.Command {
+	return cli.Command{
+		Name:    "inspect",
+		Args:    "DIR",
+		Summary: "show what a node's data directory holds",
+		Text: `
 DIR is the directory that a node keeps its state in (FLOTILLA_DIR), or a copy of
 it. Nothing in it is changed. The log is checked from the first to the last
-byte, and the newest snapshot is opened. What the records hold is never shown,
-their names with -records.
+byte, and the newest snapshot is opened. The names of records are shown with
+-records, their values never.
 
-If a node runs with DIR its log is left alone, because it changes all the time:
-who the node is and its snapshots are shown, and the rest by "flotilla status".
-While this command reads the directory of a node that does not run, which takes
-a moment, the node cannot start.
-` + secretText,
-		examples: []string{"flotilla inspect -secret-file /etc/flotilla/secret /var/lib/flotilla"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := &connection{p: p, secretFile: secretFlag(flags)}
-			asJSON := jsonFlag(flags)
+If a node is running with DIR, its log changes all the time and is not read: the
+command shows who the node is and what its newest snapshot holds. For the rest
+use "flotilla status". If no node is running, the command takes a moment to read
+DIR, and no node can start with it meanwhile.
+` + admin.SecretHelp,
+		Examples: []string{"flotilla inspect -secret-file /etc/flotilla/secret /var/lib/flotilla"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			secret := admin.NewSecretFlags(env, flags)
+			asJSON := cli.JSONFlag(flags)
 			records := flags.Bool("records", false, "list the names of the stored records")
 			return func(_ context.Context, args []string) error {
-				dir, err := oneArg(args, "DIR")
-				if err != nil {
-					return err
-				}
-				raw, err := conn.secrets()
+				raw, err := secret.Secrets()
 				if err != nil {
 					return err
 				}
@@ -49,32 +49,43 @@ a moment, the node cannot start.
 					}
 					secrets = append(secrets, s)
 				}
-				var in flotilla.Inspection
-				p.waiting("reading "+shown(dir), func() { in, err = flotilla.Inspect(dir, secrets...) })
-				count := len(in.Records)
-				if !*records {
-					in.Records = nil
-				}
-				if *asJSON && in.ID != "" {
-					err = errors.Join(p.writeJSON(struct {
-						flotilla.Inspection
-						RecordCount int
-					}{in, count}, true), err)
-				} else if in.ID != "" {
-					writeInspection(p.stdout, p.style(), &in, count, time.Now())
-				}
-				return plainError(err)
+				return inspect(env, args[0], secrets, *records, *asJSON)
 			}
 		},
 	}
 }
 
-// writeInspection prints what was found, as far as it was.
-func writeInspection(w io.Writer, s style, in *flotilla.Inspection, records int, now time.Time) {
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s%s\n", s.paint(fmt.Sprintf("%-11s", name), strong), fmt.Sprintf(format, args...))
+// inspect prints what it finds, even if it finds an error too.
+func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSON bool) error {
+	var in flotilla.Inspection
+	var err error
+	env.Await("reading "+term.Safe(dir), func() { in, err = flotilla.Inspect(dir, secrets...) })
+	count := len(in.Records)
+	if !records {
+		in.Records = nil
 	}
-	line("node", "%s  %s", shown(in.Name), in.ID)
+	switch {
+	case in.ID == "": // nothing was found
+	case asJSON:
+		err = errors.Join(env.WriteJSON(struct {
+			flotilla.Inspection
+			RecordCount int
+		}{in, count}), err)
+	default:
+		writeInspection(env.Stdout, env.Style(), &in, count, time.Now())
+	}
+	if err != nil {
+		// The message begins with the name of the program anyway.
+		return errors.New(strings.TrimPrefix(err.Error(), "flotilla: "))
+	}
+	return nil
+}
+
+func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records int, now time.Time) {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s%s\n", s.Paint(fmt.Sprintf("%-11s", name), term.Strong), fmt.Sprintf(format, args...))
+	}
+	line("node", "%s  %s", term.Safe(in.Name), in.ID)
 	switch {
 	case in.Left:
 		line("cluster", "%s, which it has left; it starts as a new node", in.Cluster)
@@ -86,61 +97,50 @@ func writeInspection(w io.Writer, s style, in *flotilla.Inspection, records int,
 	line("secret", "%s", in.Secret)
 	line("restarts", "%d", in.Starts)
 	if in.InUse {
-		line("in use", "by a running node: its log was not read (ask it by \"flotilla status\")")
+		line("in use", "by a running node, so its log was not read (use \"flotilla status\")")
 	}
 	if in.Snapshots > 0 {
-		line("snapshots", "%d; the newest up to entry %d of term %d, %s, %s ago", in.Snapshots, in.SnapshotIndex, in.SnapshotTerm, size(in.SnapshotBytes), span(now.Sub(in.SnapshotTime)))
+		line("snapshots", "%d; the newest up to entry %d of term %d, %s, %s ago", in.Snapshots, in.SnapshotIndex,
+			in.SnapshotTerm, term.Size(in.SnapshotBytes), term.Span(now.Sub(in.SnapshotTime)))
 	} else {
 		line("snapshots", "none")
 	}
 	if in.Last > 0 {
-		line("log", "entries %d to %d, %s", in.First, in.Last, size(in.LogBytes))
+		line("log", "entries %d to %d, %s", in.First, in.Last, term.Size(in.LogBytes))
 		line("term", "%d", in.Term)
 	} else if in.LogBytes > 0 {
-		line("log", "no entries, %s", size(in.LogBytes))
+		line("log", "no entries, %s", term.Size(in.LogBytes))
 		line("term", "%d", in.Term)
 	}
 	if in.Index == 0 {
-		return
+		return // no state was read
 	}
 	if in.InUse {
-		line("state", "up to entry %d, with which the newest snapshot ends", in.Index)
+		line("state", "up to entry %d, the last one of the newest snapshot", in.Index)
 	} else {
-		line("state", "up to entry %d; the last ones may not have been agreed upon", in.Index)
+		line("state", "up to entry %d; the last ones may not be committed", in.Index)
 	}
-	line("records", "%d, %s with names", records, size(in.Bytes))
+	line("records", "%d, %s with names", records, term.Size(in.Bytes))
 	line("roles", "%d held", len(in.Roles))
 	line("members", "%d", len(in.Members))
 	fmt.Fprintln(w)
-	t := table{head: []string{"NODE", "RAFT", "ID", "ADDRESS"}}
-	for _, m := range in.Members {
+	writeInspectedMembers(w, s, in.Members)
+	if len(in.Records) > 0 {
+		fmt.Fprintln(w)
+		for _, r := range in.Records {
+			fmt.Fprintln(w, term.Safe(r))
+		}
+	}
+}
+
+func writeInspectedMembers(w io.Writer, s term.Style, members []flotilla.Member) {
+	t := term.NewTable("NODE", "RAFT", "ID", "ADDRESS")
+	for _, m := range members {
 		raft := "follows"
 		if m.Voter {
 			raft = "votes"
 		}
-		t.row(m.Name, raft, m.ID, m.Addr)
+		t.Row(m.Name, raft, m.ID, m.Addr)
 	}
-	t.write(w, s)
-	if len(in.Records) > 0 {
-		fmt.Fprintln(w)
-		for _, r := range in.Records {
-			fmt.Fprintln(w, shown(r))
-		}
-	}
-}
-
-// plainError takes the library's name off an error, which the program has put before it already.
-func plainError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return errors.New(trim(err.Error()))
-}
-
-func trim(text string) string {
-	const name = "flotilla: "
-	if len(text) > len(name) && text[:len(name)] == name {
-		return text[len(name):]
-	}
-	return text
+	t.Write(w, s)
 }

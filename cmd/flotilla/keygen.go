@@ -11,40 +11,40 @@ import (
 	"path/filepath"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
 )
 
-func keygenCommand() command {
-	return command{
-		name:    "keygen",
-		summary: "print a new cluster secret",
-		text: `
+func keygenCommand() cli.Command {
+	return cli.Command{
+		Name:    "keygen",
+		Summary: "print a new cluster secret",
+		Text: `
 Give the same secret to every node, by FLOTILLA_SECRETS_FILE or
-FLOTILLA_SECRETS. Whoever has it is a member of the cluster and can read
-everything: keep the file readable by its owner alone, and a copy in a safe
+FLOTILLA_SECRETS. Anyone who has it is a member of the cluster and can read
+everything: let only the owner of its file read it, and keep a copy in a safe
 place.`,
-		examples: []string{
+		Examples: []string{
 			"(umask 077; flotilla keygen > /etc/flotilla/secret)",
 			"flotilla keygen -out /etc/flotilla/secret",
 		},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			out := flags.String("out", "", "write it to `FILE`, readable by its owner alone; a FILE that is\nthere stays as it is")
-			return func(_ context.Context, args []string) error {
-				if err := noArgs(args); err != nil {
-					return err
-				}
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			out := flags.String("out", "", "write it to `FILE`, readable by its owner alone; an existing FILE\n"+
+				"stays as it is")
+			return func(context.Context, []string) error {
 				text := flotilla.NewSecret().Encode() + "\n"
 				if *out != "" {
-					return writeNew(p, *out, text)
+					return writeSecret(env, *out, text)
 				}
-				_, err := io.WriteString(p.stdout, text)
+				_, err := io.WriteString(env.Stdout, text)
 				return err
 			}
 		},
 	}
 }
 
-// writeNew makes a file with a secret, or leaves the one that is there. It is there as a whole or not at all: half a secret would be kept for ever.
-func writeNew(p *program, file, secret string) error {
+// writeSecret creates a file with a secret. An existing file stays. The file appears as a whole or
+// not at all, because half a secret would stay there for ever.
+func writeSecret(env *cli.Env, file, secret string) error {
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".keygen-*") // mode 0600
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func writeNew(p *program, file, secret string) error {
 	}
 	err = os.Link(tmp.Name(), file)
 	if errors.Is(err, fs.ErrExist) {
-		fmt.Fprintf(p.stderr, "flotilla keygen: %s is there already, and stays\n", file)
+		fmt.Fprintf(env.Stderr, "flotilla keygen: %s exists and stays as it is\n", file)
 		return nil
 	}
 	return err

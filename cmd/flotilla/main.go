@@ -1,35 +1,49 @@
-// Flotilla is the operators' command: it shows a running cluster, changes who is in it and who does what, brings certificates in and out, and makes
-// secrets.
-//
-// It asks a node over the cluster's own port, with the cluster's secret, and is no member itself. "flotilla help" lists what it does.
 package main
 
 import (
 	"context"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
-}
-
-// run is the program. It returns the exit code.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, env: env, terminal: isTerminal(stderr), screen: isTerminal(stdout), height: func() int { return height(stdout) }}
-	return p.run(ctx, args)
-}
-
-// isTerminal reports whether somebody watches what is written to w.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
+	env := &cli.Env{
+		Stdin:    os.Stdin,
+		Stdout:   os.Stdout,
+		Stderr:   os.Stderr,
+		Getenv:   os.Getenv,
+		Screen:   term.IsTerminal(os.Stdout),
+		Height:   func() int { return term.Height(os.Stdout) },
+		Progress: term.IsTerminal(os.Stderr),
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	os.Exit(commands().Run(ctx, env, os.Args[1:]))
+}
+
+// commands returns all commands, in the order of the help.
+func commands() cli.Table {
+	return cli.Table{
+		keygenCommand(),
+		statusCommand(),
+		healthCommand(),
+		membersCommand(),
+		membersRemoveCommand(),
+		membersTransferCommand(),
+		rolesCommand(),
+		rolesMoveCommand(),
+		rolesYieldCommand(),
+		drainCommand(),
+		undrainCommand(),
+		inspectCommand(),
+		importCommand(),
+		exportCommand(),
+		completionCommand(commands),
+		versionCommand(),
+		cli.HelpCommand(commands),
+	}
 }

@@ -2,48 +2,33 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
-func membersCommand() command {
-	return command{
-		name:    "members",
-		summary: "list the members, with their whole IDs",
-		text: `
-STATE and RAFT are those of "flotilla status". Below the table it says of each
-member that does not vote, or votes and is gone, why that is so.
-` + connectText,
-		examples: []string{"flotilla members -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
-			asJSON := jsonFlag(flags)
-			return func(ctx context.Context, args []string) error {
-				if err := noWord("members", args); err != nil {
-					return err
-				}
-				return p.withPicture(ctx, conn, func(_ *remote.Client, pic *picture) error {
+func membersCommand() cli.Command {
+	return cli.Command{
+		Name:    "members",
+		Summary: "list the members, with their whole IDs",
+		Text: `
+STATE and RAFT are those of "flotilla status". Below the table, the command says
+why a member does not vote, or what to do about a voter that is gone.
+` + admin.Help,
+		Examples: []string{"flotilla members -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
+			asJSON := cli.JSONFlag(flags)
+			return func(ctx context.Context, _ []string) error {
+				return cluster.WithView(ctx, func(_ *admin.Client, v *view.Cluster) error {
 					if *asJSON {
-						out := pic.json()
-						for i := range out.Nodes {
-							out.Nodes[i].Status = nil
-						}
-						return p.writeJSON(out, true)
+						return env.WriteJSON(v.MembersJSON())
 					}
-					t := table{head: []string{"NODE", "STATE", "RAFT", "ID", "ADDRESS"}}
-					for _, n := range pic.nodes {
-						state, h := n.state()
-						t.row(n.Name, state, h, pic.raft(&n), n.ID, n.Addr)
-					}
-					t.write(p.stdout, p.style())
-					for _, n := range pic.nodes {
-						if n.Why != "" {
-							fmt.Fprintf(p.stdout, "%s: %s\n", shown(n.Name), n.Why)
-						}
-					}
+					v.WriteMembers(env.Stdout, env.Style())
 					return nil
 				})
 			}
@@ -51,32 +36,28 @@ member that does not vote, or votes and is gone, why that is so.
 	}
 }
 
-func removeCommand() command {
-	return command{
-		name:    "members remove",
-		args:    "NODE",
-		summary: "take a node that will not come back out of the cluster",
-		text: `
-A node that is gone votes no more once another member can vote in its place, and
-is removed after a day (FLOTILLA_REMOVE_DEAD). This is for one that should go
-now. NODE is its name, or its ID or the beginning of that.
+func membersRemoveCommand() cli.Command {
+	return cli.Command{
+		Name:    "members remove",
+		Args:    "NODE",
+		Summary: "remove a node that will not come back",
+		Text: `
+A node that is gone loses its vote once another member can vote in its place,
+and is removed after a day (FLOTILLA_REMOVE_DEAD). This command removes it now.
+NODE is its name, its ID, or the beginning of its ID.
 
-A node that is present is not taken out: stop it first, or have its program call
-Node.Leave. With -force it is, and it can come back only with an empty
-directory, as a new node. The leader is never taken out, nor is a node without
-which no majority of the voters that are left would be there. It needs a leader.
-` + connectText,
-		examples: []string{"flotilla members remove n2", "flotilla members remove -force 5f3a9c01"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
+A node that is present is not removed: stop it first, or let its program call
+Node.Leave. With -force it is removed, and can come back only with an empty
+directory, as a new node. The leader is never removed, nor is a node without
+which the remaining voters would have no majority. The command needs a leader.
+` + admin.Help,
+		Examples: []string{"flotilla members remove n2", "flotilla members remove -force 5f3a9c01"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
 			force := flags.Bool("force", false, "even if the node is present")
 			return func(ctx context.Context, args []string) error {
-				name, err := oneArg(args, "NODE")
-				if err != nil {
-					return err
-				}
-				return p.withNode(ctx, conn, name, func(client *remote.Client, pic *picture, n node) error {
-					return p.ask("removing "+shown(n.Name), func() (remote.Answer, error) {
+				return cluster.WithNode(ctx, args[0], func(client *admin.Client, _ *view.Cluster, n view.Node) error {
+					return client.Do("removing "+term.Safe(n.Name), func() (remote.Answer, error) {
 						return client.Remove(ctx, remote.RemoveRequest{Node: n.ID, Force: *force})
 					})
 				})
@@ -85,91 +66,37 @@ which no majority of the voters that are left would be there. It needs a leader.
 	}
 }
 
-func transferCommand() command {
-	return command{
-		name:    "members transfer",
-		args:    "[NODE]",
-		summary: "hand the leadership over",
-		text: `
-NODE is the name of a node that votes, or its ID or the beginning of that.
-Without it any voter that has every entry is taken. Writes wait for the fraction
-of a second that it takes; reads and requests do not.
-` + connectText,
-		examples: []string{"flotilla members transfer", "flotilla members transfer n1"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
+func membersTransferCommand() cli.Command {
+	return cli.Command{
+		Name:    "members transfer",
+		Args:    "[NODE]",
+		Summary: "transfer the leadership",
+		Text: `
+NODE is the name of a voter, its ID, or the beginning of its ID. Without NODE,
+any voter that has every log entry becomes the leader. Writes wait for the
+fraction of a second that the transfer takes; reads and requests do not.
+` + admin.Help,
+		Examples: []string{"flotilla members transfer", "flotilla members transfer n1"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
 			return func(ctx context.Context, args []string) error {
-				name := ""
-				if len(args) > 0 {
-					var err error
-					if name, err = oneArg(args, "NODE"); err != nil {
-						return err
-					}
-				}
-				return p.withPicture(ctx, conn, func(client *remote.Client, pic *picture) error {
-					q := remote.TransferRequest{From: pic.best.Leader}
-					if name != "" {
-						n, err := pic.find(name)
+				return cluster.WithView(ctx, func(client *admin.Client, v *view.Cluster) error {
+					q := remote.TransferRequest{From: v.Best.Leader}
+					if len(args) > 0 {
+						n, err := v.Find(args[0])
 						if err != nil {
 							return err
 						}
 						q.To = n.ID
 					}
-					if q.From == "" {
-						return pic.leaderless()
+					if !v.HasLeader() {
+						return v.NoLeader()
 					}
-					return p.ask("handing over the leadership", func() (remote.Answer, error) { return client.Transfer(ctx, q) })
+					return client.Do("transferring the leadership", func() (remote.Answer, error) {
+						return client.Transfer(ctx, q)
+					})
 				})
 			}
 		},
 	}
-}
-
-// leaderless is the error of what needs a leader, and there is none.
-func (pic *picture) leaderless() error {
-	text := pic.quorum()
-	if text == "" {
-		text = "the node that was asked is in no cluster yet"
-	}
-	return &remote.UnreachableError{Err: errors.New(text)}
-}
-
-// withPicture calls f with a client, and what the cluster looks like.
-func (p *program) withPicture(ctx context.Context, conn *connection, f func(*remote.Client, *picture) error) error {
-	client, err := conn.open()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	pic, err := p.lookSlowly(ctx, client)
-	if err != nil {
-		return err
-	}
-	return f(client, pic)
-}
-
-// withNode is withPicture, and calls f with the node that an operator has named.
-func (p *program) withNode(ctx context.Context, conn *connection, name string, f func(*remote.Client, *picture, node) error) error {
-	return p.withPicture(ctx, conn, func(client *remote.Client, pic *picture) error {
-		n, err := pic.find(name)
-		if err != nil {
-			return err
-		}
-		return f(client, pic, n)
-	})
-}
-
-// ask has something done and says what has become of it.
-func (p *program) ask(doing string, f func() (remote.Answer, error)) error {
-	var a remote.Answer
-	var err error
-	p.waiting(doing, func() { a, err = f() })
-	if err != nil {
-		return err
-	}
-	if a.Refused {
-		return errors.New(shown(a.Text))
-	}
-	_, err = fmt.Fprintln(p.stdout, shown(a.Text))
-	return err
 }

@@ -8,35 +8,36 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/admin"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
 
-func rolesCommand() command {
-	return command{
-		name:    "roles",
-		summary: "list the roles and who holds them",
-		text: `
-Roles are what one node does at a time: the program's own (Node.Hold), and
-floating addresses. WAITING counts the other claims. FENCE is the number of the
-tenure; a later one has a higher number.
-` + connectText,
-		examples: []string{"flotilla roles -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
-			asJSON := jsonFlag(flags)
-			return func(ctx context.Context, args []string) error {
-				if err := noWord("roles", args); err != nil {
-					return err
-				}
-				return p.withPicture(ctx, conn, func(_ *remote.Client, pic *picture) error {
-					roles := pic.best.Roles
+func rolesCommand() cli.Command {
+	return cli.Command{
+		Name:    "roles",
+		Summary: "list the roles and their holders",
+		Text: `
+A role is a task that one node has at a time: one of the program's own
+(Node.Hold), or a floating address. WAITING counts the other claims. FENCE is
+the number of the tenure; a later tenure has a higher number.
+` + admin.Help,
+		Examples: []string{"flotilla roles -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
+			asJSON := cli.JSONFlag(flags)
+			return func(ctx context.Context, _ []string) error {
+				return cluster.WithView(ctx, func(_ *admin.Client, v *view.Cluster) error {
+					roles := v.Best.Roles
 					switch {
 					case *asJSON:
-						return p.writeJSON(struct{ Roles []flotilla.RoleStatus }{append([]flotilla.RoleStatus{}, roles...)}, true)
+						return env.WriteJSON(struct{ Roles []flotilla.RoleStatus }{append([]flotilla.RoleStatus{}, roles...)})
 					case len(roles) == 0:
-						fmt.Fprintln(p.stdout, "no role is held")
+						fmt.Fprintln(env.Stdout, "no role is held")
 					default:
-						pic.writeRoles(p.stdout, p.style(), time.Now(), true)
+						v.WriteRoles(env.Stdout, env.Style(), time.Now())
 					}
 					return nil
 				})
@@ -45,67 +46,60 @@ tenure; a later one has a higher number.
 	}
 }
 
-func moveCommand() command {
-	return command{
-		name:    "roles move",
-		args:    "ROLE NODE",
-		summary: "have a role handed over to a node",
-		text: `
-NODE, given by its name or ID, must be waiting for ROLE. Whoever holds the role
-is asked to hand over and has ten seconds for that. NODE keeps the role then,
-although others may have a higher priority, until it gives it up. It needs a
+func rolesMoveCommand() cli.Command {
+	return cli.Command{
+		Name:    "roles move",
+		Args:    "ROLE NODE",
+		Summary: "move a role to a node",
+		Text: `
+NODE, given by its name or ID, must be waiting for ROLE. The holder is asked to
+hand the role over and has ten seconds to do so. NODE then keeps the role until
+it gives it up, even if others have a higher priority. The command needs a
 leader.
-` + connectText,
-		examples: []string{"flotilla roles move mailer n1"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
+` + admin.Help,
+		Examples: []string{"flotilla roles move mailer n1"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
 			return func(ctx context.Context, args []string) error {
-				role, name, err := twoArgs(args, "ROLE", "NODE")
-				if err != nil {
-					return err
-				}
-				return p.withNode(ctx, conn, name, func(client *remote.Client, pic *picture, n node) error {
-					return p.moveRole(ctx, client, pic, role, n.ID)
+				return cluster.WithNode(ctx, args[1], func(client *admin.Client, v *view.Cluster, n view.Node) error {
+					return moveRole(ctx, client, v, args[0], n.ID)
 				})
 			}
 		},
 	}
 }
 
-func yieldCommand() command {
-	return command{
-		name:    "roles yield",
-		args:    "ROLE",
-		summary: "have a role handed over to any other node",
-		text: `
-It goes to the node that would get it if its holder were gone, and stays there
-as after "flotilla roles move". If no other node waits for it, it stays where it
-is.
-` + connectText,
-		examples: []string{"flotilla roles yield mailer"},
-		prepare: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {
-			conn := connectFlags(p, flags)
+func rolesYieldCommand() cli.Command {
+	return cli.Command{
+		Name:    "roles yield",
+		Args:    "ROLE",
+		Summary: "move a role to any other node",
+		Text: `
+The role goes to the node that would get it if its holder were gone, and stays
+there as after "flotilla roles move". If no other node waits for the role, it
+does not move.
+` + admin.Help,
+		Examples: []string{"flotilla roles yield mailer"},
+		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
+			cluster := admin.NewFlags(env, flags)
 			return func(ctx context.Context, args []string) error {
-				role, err := oneArg(args, "ROLE")
-				if err != nil {
-					return err
-				}
-				return p.withPicture(ctx, conn, func(client *remote.Client, pic *picture) error {
-					return p.moveRole(ctx, client, pic, role, "")
+				return cluster.WithView(ctx, func(client *admin.Client, v *view.Cluster) error {
+					return moveRole(ctx, client, v, args[0], "")
 				})
 			}
 		},
 	}
 }
 
-func (p *program) moveRole(ctx context.Context, client *remote.Client, pic *picture, role, to string) error {
-	i := slices.IndexFunc(pic.best.Roles, func(r flotilla.RoleStatus) bool { return r.Name == role })
+// moveRole moves a role to the node of an ID, or to any other node if it is empty.
+func moveRole(ctx context.Context, client *admin.Client, v *view.Cluster, role, to string) error {
+	i := slices.IndexFunc(v.Best.Roles, func(r flotilla.RoleStatus) bool { return r.Name == role })
 	if i < 0 {
-		return fmt.Errorf("no node holds a role %s; \"flotilla roles\" lists them", shown(role))
+		return fmt.Errorf("no node holds a role %s; \"flotilla roles\" lists them", term.Safe(role))
 	}
-	if !pic.led() {
-		return pic.leaderless()
+	if !v.HasLeader() {
+		return v.NoLeader()
 	}
-	q := remote.MoveRequest{Role: role, Fence: pic.best.Roles[i].Fence, To: to}
-	return p.ask("moving "+shown(role), func() (remote.Answer, error) { return client.Move(ctx, q) })
+	q := remote.MoveRequest{Role: role, Fence: v.Best.Roles[i].Fence, To: to}
+	return client.Do("moving "+term.Safe(role), func() (remote.Answer, error) { return client.Move(ctx, q) })
 }

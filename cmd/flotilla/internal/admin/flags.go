@@ -1,0 +1,94 @@
+package admin
+
+import (
+	"context"
+	"flag"
+
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
+	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+)
+
+// Help explains the flags of NewFlags in the help of each command that has them.
+const Help = `
+The secret and the nodes' addresses come from the flags, or from the variables
+that nodes read: FLOTILLA_SECRETS_FILE, FLOTILLA_SECRETS and FLOTILLA_PEERS. The
+command line never holds a secret. The mode of the secret's file is not checked:
+let nobody but its owner read it.`
+
+// SecretHelp is Help for a command that asks no node.
+const SecretHelp = `
+The secret comes from the flag, or from the variables that nodes read:
+FLOTILLA_SECRETS_FILE and FLOTILLA_SECRETS. The command line never holds it.`
+
+// Flags are the flags by which a command finds its cluster. Variables of the environment stand in
+// for those that are not given.
+type Flags struct {
+	env               *cli.Env
+	secretFile, peers *string
+}
+
+// NewFlags registers the flags.
+func NewFlags(env *cli.Env, flags *flag.FlagSet) *Flags {
+	return &Flags{
+		env:        env,
+		secretFile: secretFlag(flags),
+		peers: flags.String("peers", "", "`ADDRESSES` of nodes: a:7373,b:7373, or dns:app:7373, or\n"+
+			"srv:_flotilla._tcp.example.com; one that answers is enough"),
+	}
+}
+
+// NewSecretFlags registers the flags of a command that asks no node.
+func NewSecretFlags(env *cli.Env, flags *flag.FlagSet) *Flags {
+	return &Flags{env: env, secretFile: secretFlag(flags)}
+}
+
+func secretFlag(flags *flag.FlagSet) *string {
+	return flags.String("secret-file", "", "`FILE` that holds the cluster's secret; \"-\" is standard input")
+}
+
+// Open returns a client for the cluster. It asks no node yet. The caller closes it.
+func (f *Flags) Open() (*Client, error) {
+	secrets, err := f.Secrets()
+	if err != nil {
+		return nil, err
+	}
+	peers, err := findPeers(f.env, *f.peers)
+	if err != nil {
+		return nil, err
+	}
+	client, err := remote.Open(remote.Config{Secrets: secrets, Peers: peers, Dial: f.env.Dial})
+	if err != nil {
+		return nil, err
+	}
+	return &Client{Client: client, env: f.env}, nil
+}
+
+// Secrets returns the cluster's secrets. There is at least one.
+func (f *Flags) Secrets() ([]seal.Secret, error) { return readSecrets(f.env, *f.secretFile) }
+
+// WithView opens a client and calls do with it and with what the cluster is like.
+func (f *Flags) WithView(ctx context.Context, do func(*Client, *view.Cluster) error) error {
+	client, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	v, err := client.View(ctx)
+	if err != nil {
+		return err
+	}
+	return do(client, v)
+}
+
+// WithNode is WithView for one node, by its name, its ID, or the beginning of its ID.
+func (f *Flags) WithNode(ctx context.Context, node string, do func(*Client, *view.Cluster, view.Node) error) error {
+	return f.WithView(ctx, func(client *Client, v *view.Cluster) error {
+		n, err := v.Find(node)
+		if err != nil {
+			return err
+		}
+		return do(client, v, n)
+	})
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
+)
+
+// Env is what a run of the program gets from its process.
+type Env struct {
+	// Stdin, Stdout and Stderr are the standard streams.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+
+	// Getenv returns the value of an environment variable.
+	Getenv func(name string) string
+
+	// Screen says that a person watches Stdout: it gets colours, and text may be redrawn in place.
+	Screen bool
+
+	// Height returns how many lines the screen has now, 0 if that is not known.
+	Height func() int
+
+	// Progress says that a person watches Stderr: long runs show progress there.
+	Progress bool
+
+	// Dial replaces the network. Nil means the network.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Style returns the style of Stdout. Colours are for people at a terminal who have not set NO_COLOR
+// (no-color.org).
+func (e *Env) Style() term.Style {
+	return term.Style{On: e.Screen && e.Getenv("NO_COLOR") == "" && e.Getenv("TERM") != "dumb"}
+}
+
+// Wrap breaks a long line for a screen. Programs that read the output get one line.
+func (e *Env) Wrap(text string) string {
+	if e.Screen {
+		return term.Wrap(text)
+	}
+	return text
+}
+
+// StartProgress shows on a watched Stderr how far a long run is. The caller ends it.
+func (e *Env) StartProgress(doing string, total int) *term.Progress {
+	if !e.Progress {
+		return term.StartProgress(nil, doing, total)
+	}
+	return term.StartProgress(e.Stderr, doing, total)
+}
+
+// Await runs f and shows the time that it takes on a watched Stderr.
+func (e *Env) Await(doing string, f func()) {
+	p := e.StartProgress(doing, 0)
+	defer p.End()
+	f()
+}
+
+// WriteJSON prints a value as JSON, indented over several lines.
+func (e *Env) WriteJSON(v any) error {
+	enc := json.NewEncoder(e.Stdout)
+	enc.SetIndent("", "\t")
+	return enc.Encode(v)
+}
+
+// WriteJSONLine prints a value as JSON in one line.
+func (e *Env) WriteJSONLine(v any) error { return json.NewEncoder(e.Stdout).Encode(v) }
