@@ -1,12 +1,26 @@
-// Mutants proves that the tests watch the guards. Each row of its table breaks one guard of the code, by one line, and names a
-// test that must fail then. The files stay as they are: the compiler is given the broken line with -overlay.
+// Mutants proves that the tests watch the guards. Each row of its tables breaks one guard of the
+// code, by one line, and names a test that must fail then. The files stay as they are: the compiler
+// is given the broken line with -overlay.
 //
 //	go run ./internal/mutants                     all of them, some minutes
 //	go run ./internal/mutants -only 'role.go'     those whose file, function or test matches
 //	go run ./internal/mutants -sample 20          some of them, other ones every day
 //	go run ./internal/mutants -markdown           writes the table into TESTING.md
+//	go run ./internal/mutants -relocate           makes the rows follow code that has moved
 //
-// It fails if a mutant survives, if one does not compile, and if a test fails without any mutant. It is for the root of the repository.
+// It fails if a mutant survives, if one does not compile, and if a test fails without any mutant.
+// Run it in the root of the repository.
+//
+// A row names a file, a function and an exact line. When you move code, run -relocate. It rewrites
+// the tables:
+//
+//   - a row whose line is in exactly one other production file gets the name of that file;
+//   - a row whose line is in a function of another name gets that name;
+//   - a row whose test is in another package than its file says so, with of.
+//
+// It prints each row that it has changed. It also prints each row that it cannot place, with the
+// line of the code that is most like its own, and fails if there are any. Those rows need you: a
+// line that has changed may have another purpose.
 package main
 
 import (
@@ -17,6 +31,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
@@ -29,9 +44,17 @@ func main() {
 	jobs := flag.Int("j", 2, "how many mutants are tried at once")
 	find := flag.String("find", "", "say which of the tests that match this regular expression notice each mutant: for a new row")
 	markdown := flag.Bool("markdown", false, "write the table into TESTING.md and run nothing")
+	follow := flag.Bool("relocate", false, "rewrite the rows of code that has moved, and run nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *follow {
+		if err := relocate(".", filepath.Join("internal", "mutants"), os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "mutants:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := start(ctx, *only, *sample, *seed, *jobs, *find, *markdown); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		stop()
