@@ -61,21 +61,14 @@ func relocateTable(path string, src *source, out io.Writer) (lost int, err error
 		if moved == e.row {
 			continue
 		}
-		fmt.Fprintf(out, "%s:%d: %s -> %s, tested in %s\n", filepath.Base(path), e.number, e.place(), moved.place(), moved.where())
+		fmt.Fprintf(out, "%s:%d: %s -> %s, tested in %s\n",
+			filepath.Base(path), e.number, e.place(), moved.place(), moved.where())
 		edits = append(edits, e.rewrite(moved)...)
 	}
 	if len(edits) == 0 {
 		return lost, nil
 	}
 	return lost, os.WriteFile(path, []byte(apply(string(text), edits)), 0o644)
-}
-
-// place names a row's file and function.
-func (r row) place() string {
-	if r.in == "" {
-		return r.file
-	}
-	return r.file + " " + r.in
 }
 
 // follow returns the row as it must be now: with the file and the function that its line is in, and
@@ -95,8 +88,7 @@ func (s *source) follow(r row) (row, error) {
 // locate finds the row's line elsewhere: in another file's function of the same name, else
 // anywhere.
 func (s *source) locate(r row) (row, error) {
-	if r.line == r.mutant || r.test == "" || r.guard == "" {
-		_, err := r.find("")
+	if err := r.check(); err != nil {
 		return r, err
 	}
 	var found []row

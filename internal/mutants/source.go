@@ -34,7 +34,7 @@ func readSource(root, tables string) (*source, error) {
 		}
 		rel = filepath.ToSlash(rel)
 		if d.IsDir() {
-			if rel != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || filepath.Clean(name) == filepath.Clean(tables) || hasModule(name)) {
+			if rel != "." && (leftOut(name, d.Name()) || filepath.Clean(name) == filepath.Clean(tables)) {
 				return filepath.SkipDir
 			}
 			return nil
@@ -52,7 +52,12 @@ func readSource(root, tables string) (*source, error) {
 	return s, err
 }
 
-func hasModule(dir string) bool {
+// leftOut is true for directories without production code of the module: hidden ones, test data,
+// and other modules.
+func leftOut(dir, base string) bool {
+	if strings.HasPrefix(base, ".") || base == "testdata" {
+		return true
+	}
 	_, err := os.Stat(filepath.Join(dir, "go.mod"))
 	return err == nil
 }
@@ -104,18 +109,12 @@ func (s *source) nearest(r row) string {
 // functionAt returns the name of the function that a line is in; empty: it is in none.
 func functionAt(lines []string, i int) string {
 	for ; i >= 0; i-- {
-		rest, ok := strings.CutPrefix(lines[i], "func ")
-		if !ok {
-			if lines[i] == "}" {
-				return ""
-			}
-			continue
+		if name := functionName(lines[i]); name != "" {
+			return name
 		}
-		if strings.HasPrefix(rest, "(") {
-			_, rest, _ = strings.Cut(rest, ") ")
+		if lines[i] == "}" {
+			break
 		}
-		end := strings.IndexAny(rest, "([")
-		return rest[:max(end, 0)]
 	}
 	return ""
 }
