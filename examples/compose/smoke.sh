@@ -154,9 +154,9 @@ serial=
 
 # look waits until all is well again, and says what the clients have seen since the last look.
 look() {
-	local what=$1 until=${2:-settle} kind=${3:-} start=${4:-} word
+	local what=$1 until=${2:-steady} kind=${3:-} start=${4:-} word
 	tell "$until"
-	[[ $said == settled ]] || broken "$what: $said"
+	[[ $said == steady ]] || broken "$what: $said"
 	local took=
 	[[ -z $start ]] || took=", all well after $(($(now) - start)) ms"
 	tell report
@@ -202,7 +202,7 @@ mend() { # kind node
 # suffer hurts a node and mends it.
 suffer() { # kind node
 	hurt "$1" "$2"
-	look "$1 $2" settle "$1"
+	look "$1 $2" steady "$1"
 	local start
 	start=$(now)
 	mend "$1" "$2"

@@ -1,10 +1,15 @@
 // Command probe is a client of the compose example, for people and for smoke.sh.
 //
-//	probe get [-roots FILE] [-at ADDRESS] URL   one request: what is answered, and with which certificate
-//	probe count [-roots FILE] [-at ADDRESS] [-n NUMBER] URL   many: who has answered, and for whom they took the client
-//	probe watch [-roots FILE] NAME              asks all addresses of NAME until it is interrupted, and says when another node answers there
-//	probe measure [-roots FILE] NAME            the same for programs, with commands on standard input: see measure.go
-//	probe addresses                             the IP addresses that this machine's kernel has, one a line
+//	probe get [-roots FILE] [-at ADDRESS] URL
+//	    makes one request, and prints the answer and the certificate
+//	probe count [-roots FILE] [-at ADDRESS] [-n NUMBER] URL
+//	    makes many requests, and prints which nodes answered and which address of the client they saw
+//	probe watch [-roots FILE] NAME
+//	    asks all addresses of NAME until it is interrupted, and prints when another node answers there
+//	probe measure [-roots FILE] NAME
+//	    does the same for programs, with commands on standard input: see measure.go
+//	probe addresses
+//	    prints the IP addresses of this machine, one per line
 package main
 
 import (
@@ -41,9 +46,9 @@ func run(args []string) error {
 	}
 	flags := flag.NewFlagSet(args[0], flag.ExitOnError)
 	rootFile := flags.String("roots", "", "`file` with the certificates to trust; empty: those of the system")
-	at := flags.String("at", "", "host:port to connect to, instead of what the name server says; for get and count")
-	number := flags.Int("n", 60, "of requests; for count")
-	every := flags.Duration("every", 10*time.Millisecond, "between two requests to an address; for measure")
+	at := flags.String("at", "", "host:port to connect to, instead of the addresses of the name; for get and count")
+	number := flags.Int("n", 60, "the number of requests; for count")
+	every := flags.Duration("every", 10*time.Millisecond, "the time between two requests to an address; for measure")
 	flags.Parse(args[1:])
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -77,15 +82,16 @@ func run(args []string) error {
 	return fmt.Errorf("there is no command %q", args[0])
 }
 
-// client returns one that makes a new connection for each request, to at unless it is empty.
-func client(at string, roots *x509.CertPool, patience time.Duration) *http.Client {
+// client returns a client that makes a new connection for each request. It connects to at, unless
+// that is empty.
+func client(at string, roots *x509.CertPool, timeout time.Duration) *http.Client {
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if at != "" {
 			addr = at
 		}
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
-	return &http.Client{Timeout: patience, Transport: &http.Transport{
+	return &http.Client{Timeout: timeout, Transport: &http.Transport{
 		DialContext: dial, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots},
 	}}
 }
@@ -112,14 +118,14 @@ func get(ctx context.Context, url, at string, roots *x509.CertPool) error {
 	return err
 }
 
-// answer is what a server of the example says of itself.
+// answer is the answer of a server of the example.
 type answer struct {
 	ServedBy string
 	Client   string
-	serial   string // of the certificate that it has shown
+	serial   string // of the certificate of the server
 }
 
-// ask has a server say who it is.
+// ask requests the name of the server.
 func ask(ctx context.Context, c *http.Client, url string) (answer, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -138,8 +144,8 @@ func ask(ctx context.Context, c *http.Client, url string) (answer, error) {
 	return a, nil
 }
 
-// count makes requests one after another, says on standard error when a node answers for the first
-// time, and prints figures as words key=value.
+// count makes requests one after another, and prints figures as words key=value. On standard error
+// it reports when a node answers for the first time.
 func count(ctx context.Context, url, at string, roots *x509.CertPool, n int) error {
 	c := client(at, roots, 2*time.Second)
 	nodes, clients := make(map[string]bool), make(map[string]bool)
@@ -167,12 +173,12 @@ func count(ctx context.Context, url, at string, roots *x509.CertPool, n int) err
 
 func join(set map[string]bool) string { return strings.Join(slices.Sorted(maps.Keys(set)), ",") }
 
-// httpsAt returns the client and the URL that reach name's server at an address.
-func httpsAt(name string, addr netip.Addr, roots *x509.CertPool, patience time.Duration) (*http.Client, string) {
-	return client(netip.AddrPortFrom(addr, 443).String(), roots, patience), "https://" + name + "/"
+// httpsAt returns a client and a URL for the server of name at an address.
+func httpsAt(name string, addr netip.Addr, roots *x509.CertPool, timeout time.Duration) (*http.Client, string) {
+	return client(netip.AddrPortFrom(addr, 443).String(), roots, timeout), "https://" + name + "/"
 }
 
-// addresses prints those of all interfaces.
+// addresses prints the addresses of all interfaces.
 func addresses() error {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
@@ -186,7 +192,7 @@ func addresses() error {
 	return nil
 }
 
-// lookup returns the addresses of name in order.
+// lookup returns the addresses of name, sorted.
 func lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	if err != nil {
