@@ -6,7 +6,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -17,8 +16,6 @@ type source struct {
 	names []string                   // of the files, in order
 	tests map[string]map[string]bool // the functions of the test files, by directory
 }
-
-var testFunc = regexp.MustCompile(`(?m)^func (\w+)\(`)
 
 // readSource reads the module at root. It leaves out modules within it, and the directory of the
 // tables.
@@ -72,8 +69,10 @@ func (s *source) add(name, text string) {
 	if s.tests[dir] == nil {
 		s.tests[dir] = make(map[string]bool)
 	}
-	for _, match := range testFunc.FindAllStringSubmatch(text, -1) {
-		s.tests[dir][match[1]] = true
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "func (") { // no method
+			s.tests[dir][functionName(line)] = true
+		}
 	}
 }
 
