@@ -23,14 +23,14 @@ var (
 // addressSystem keeps the floating addresses of three nodes. Without faults group k is at node k.
 // On each node a program answers at all addresses of the node.
 type addressSystem interface {
-	// start starts what does not run on a node: the program, and the keeper of the addresses.
+	// start starts what does not run on a node: the program, and what keeps the addresses.
 	start(node int) error
 	// killProgram kills only the program, by SIGKILL. What would report the death to the rest does
 	// so.
 	killProgram(node int) error
 	// term ends a node as its operator would, and returns when all its processes have ended.
 	term(node int) error
-	// stops returns true for the processes that SIGSTOP to the program and to the keeper of the
+	// stops returns true for the processes that SIGSTOP to the program and to what keeps the
 	// addresses would hit.
 	stops(netlab.Running) bool
 	// leads returns the node on which the others depend; -1 if there is none.

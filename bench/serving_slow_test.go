@@ -157,7 +157,7 @@ func slowClientsOf(b *testing.B, role string) {
 		b.Fatal(err)
 	}
 	node := newServers(b, role, g, "")[0]
-	crowd := newSlow(b, g, node.https)
+	slow := newSlow(b, g, node.https)
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", node.https)
 	}
@@ -193,7 +193,7 @@ func slowClientsOf(b *testing.B, role string) {
 		wg.Wait()
 	}
 	say := func(line string) string {
-		answer, err := crowd.Ask(line)
+		answer, err := slow.Ask(line)
 		if err != nil {
 			b.Fatal(err)
 		}

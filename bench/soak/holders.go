@@ -19,9 +19,9 @@ type held struct {
 	at    int64
 }
 
-// judgeHolders checks all records of held roles. The fences of a role must not go back. If they do,
+// checkHolders checks all records of held roles. The fences of a role must not go back. If they do,
 // two nodes held the role at the same time, or an older holder came after a newer one.
-func (c *cluster) judgeHolders() error {
+func (c *cluster) checkHolders() error {
 	byRole := make(map[string][]held)
 	for _, n := range c.nodes {
 		if err := readHolders(n.holders, byRole); err != nil {

@@ -37,7 +37,7 @@ func kills(ctx context.Context, c *cluster, events int) error {
 		err = c.awaitReady(ctx)
 	}
 	if err == nil {
-		err = c.judgeWrites(ctx, l)
+		err = c.checkWrites(ctx, l)
 	}
 	return err
 }
@@ -202,9 +202,9 @@ func (c *cluster) keepReading(ctx context.Context, l *ledger, rng *rand.Rand) {
 	}
 }
 
-// judgeWrites compares the records of every node with the acknowledged writes, and the nodes with
+// checkWrites compares the records of every node with the acknowledged writes, and the nodes with
 // each other.
-func (c *cluster) judgeWrites(ctx context.Context, l *ledger) error {
+func (c *cluster) checkWrites(ctx context.Context, l *ledger) error {
 	for _, key := range l.keys { // the writers have ended
 		acked, tried := l.acked[key], l.tried[key]
 		for _, n := range c.nodes {

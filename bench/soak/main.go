@@ -130,7 +130,7 @@ func runCluster(ctx context.Context, m mode, events int, dir, timing string, rng
 	if err := m.run(ctx, c, events); err != nil {
 		return err
 	}
-	return c.judgeHolders()
+	return c.checkHolders()
 }
 
 // runFresh runs a mode that has a cluster for each event. It removes the files of each good event

@@ -56,9 +56,9 @@ func (c *cluster) wakeup(ctx context.Context, i int) error {
 	}
 	var wg sync.WaitGroup
 	for range readers {
-		wg.Go(func() { c.judgeRead(ctx, victim, key, value) })
+		wg.Go(func() { c.checkRead(ctx, victim, key, value) })
 	}
-	wg.Go(func() { c.judgeStatus(ctx, victim, known) })
+	wg.Go(func() { c.checkStatus(ctx, victim, known) })
 	// Now all requests are in the queues of the kernel.
 	if !pause(ctx, c.between(20*time.Millisecond, 100*time.Millisecond)) {
 		return nil
@@ -70,7 +70,7 @@ func (c *cluster) wakeup(ctx context.Context, i int) error {
 	return c.awaitReady(ctx)
 }
 
-func (c *cluster) judgeRead(ctx context.Context, victim *node, key, want string) {
+func (c *cluster) checkRead(ctx context.Context, victim *node, key, want string) {
 	got, err := c.read(ctx, victim, key)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -86,8 +86,8 @@ func (c *cluster) judgeRead(ctx context.Context, victim *node, key, want string)
 	}
 }
 
-// judgeStatus asks a waking node for its status. Known is what another node said before.
-func (c *cluster) judgeStatus(ctx context.Context, victim *node, known flotilla.Status) {
+// checkStatus asks a waking node for its status. Known is what another node said before.
+func (c *cluster) checkStatus(ctx context.Context, victim *node, known flotilla.Status) {
 	body, err := c.get(ctx, victim, "/status")
 	var got flotilla.Status
 	if err == nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
-// note adds a line to the closing table.
-func (d *demo) note(held bool, what, want, seen string, args ...any) {
+// record adds a line to the closing table.
+func (d *demo) record(held bool, what, want, seen string, args ...any) {
 	d.results = append(d.results, result{what: what, want: want, seen: fmt.Sprintf(seen, args...), held: held})
 }
 
@@ -59,7 +59,7 @@ func (d *demo) form(ctx context.Context) (*x509.Certificate, error) {
 		}
 	}
 	d.scr.line("cluster", "%s formed it after %s; %s leads, term %d", list(names), span(formed), leader.Name(), status.Term)
-	d.note(voters == 3, "voting members of the cluster", "3", "%d after %s", voters, span(formed))
+	d.record(voters == 3, "voting members of the cluster", "3", "%d after %s", voters, span(formed))
 
 	var leaf *x509.Certificate
 	served := 0
@@ -73,7 +73,7 @@ func (d *demo) form(ctx context.Context) (*x509.Certificate, error) {
 	d.scr.line("orders", "%d at the authority, for %s", d.ca.Orders.Load(), domain)
 	d.scr.line("certificate", "serial %s, after %s, until %s", serial(leaf), span(time.Since(begun)), leaf.NotAfter.Format(time.DateOnly))
 	d.scr.line("served by", "%s: the same on all, each asked directly", list(names))
-	d.note(served == 3, "nodes that serve the same certificate", "3", "%d", served)
+	d.record(served == 3, "nodes that serve the same certificate", "3", "%d", served)
 	return leaf, nil
 }
 
@@ -120,8 +120,8 @@ func (d *demo) killLeader(ctx context.Context) error {
 	}
 	t := d.load.take()
 	d.requests(t)
-	d.note(leader != old, "a new leader", "yes", "%s after %s", leader.Name(), span(took))
-	d.note(t.failed == 0 && t.sent > 0, "requests failed while the leader was killed", "0", "%d of %d", t.failed, t.sent)
+	d.record(leader != old, "a new leader", "yes", "%s after %s", leader.Name(), span(took))
+	d.record(t.failed == 0 && t.sent > 0, "requests failed while the leader was killed", "0", "%d of %d", t.failed, t.sent)
 	return nil
 }
 
@@ -138,7 +138,7 @@ func (d *demo) restartAll(ctx context.Context, leaf *x509.Certificate) error {
 			return err
 		}
 		d.scr.line(m.Name(), "is back and has caught up, at index %d, after %s", index, span(took))
-		d.note(true, "the killed node caught up", "yes", "after %s", span(took))
+		d.record(true, "the killed node caught up", "yes", "after %s", span(took))
 	}
 	for _, m := range d.cluster.members {
 		begun := time.Now()
@@ -183,11 +183,11 @@ func (d *demo) restartAll(ctx context.Context, leaf *x509.Certificate) error {
 	d.load.close()
 	d.load = nil
 	d.requests(t)
-	d.note(t.failed == 0 && t.sent > 0, "requests failed in the rolling restart", "0", "%d of %d", t.failed, t.sent)
-	d.note(t.retried == 0, "requests retried in the rolling restart", "0", "%d", t.retried)
-	d.note(served == 3, "nodes that serve it still", "3", "%d", served)
+	d.record(t.failed == 0 && t.sent > 0, "requests failed in the rolling restart", "0", "%d of %d", t.failed, t.sent)
+	d.record(t.retried == 0, "requests retried in the rolling restart", "0", "%d", t.retried)
+	d.record(served == 3, "nodes that serve it still", "3", "%d", served)
 	orders := d.ca.Orders.Load()
-	d.note(orders == 1, "orders placed at the authority in all", "1", "%d", orders)
+	d.record(orders == 1, "orders placed at the authority in all", "1", "%d", orders)
 	return nil
 }
 
@@ -252,8 +252,8 @@ func (d *demo) search(ctx context.Context, leaf *x509.Certificate) error {
 		found += len(seen.findings)
 		looked = looked && seen.files > 0 && seen.bytes > int64(len(leaf.Raw))
 	}
-	d.note(len(missed) == 0, "planted things found by the search", fmt.Sprint(len(list)), "%d", len(list)-len(missed))
-	d.note(found == 0 && looked, "of these found in the nodes' files", "0", "%d", found)
+	d.record(len(missed) == 0, "planted things found by the search", fmt.Sprint(len(list)), "%d", len(list)-len(missed))
+	d.record(found == 0 && looked, "of these found in the nodes' files", "0", "%d", found)
 	return nil
 }
 

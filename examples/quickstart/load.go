@@ -74,7 +74,7 @@ func startLoad(ctx context.Context, domain, addr string, roots *x509.CertPool) *
 				if ctx.Err() != nil {
 					return // the end of the load is no failure
 				}
-				l.note(cause, err)
+				l.record(cause, err)
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func (l *load) close() {
 	l.done.Wait()
 }
 
-func (l *load) note(cause, err error) {
+func (l *load) record(cause, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sum.sent++

@@ -178,6 +178,20 @@ func httpsAt(name string, addr netip.Addr, roots *x509.CertPool, timeout time.Du
 	return client(netip.AddrPortFrom(addr, 443).String(), roots, timeout), "https://" + name + "/"
 }
 
+// repeat calls f at each interval until ctx ends.
+func repeat(ctx context.Context, interval time.Duration, f func()) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			f()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // addresses prints the addresses of all interfaces.
 func addresses() error {
 	all, err := net.InterfaceAddrs()

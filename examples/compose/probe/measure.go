@@ -104,18 +104,11 @@ func (r *record) knock(ctx context.Context, offset, every time.Duration) {
 	go func() {
 		defer close(results)
 		time.Sleep(offset)
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
+		repeat(ctx, every, func() {
 			one := result{time.Now(), make(chan error, 1)}
 			go func() { one.err <- knock(r.addr) }()
 			results <- one
-		}
+		})
 	}()
 	for one := range results {
 		err := <-one.err
@@ -164,14 +157,7 @@ func knock(addr netip.Addr) error {
 // check makes requests by HTTPS.
 func (r *record) check(ctx context.Context, name string, roots *x509.CertPool) {
 	c, url := httpsAt(name, r.addr, roots, 2*measureTimeout)
-	tick := time.NewTicker(tlsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	repeat(ctx, tlsEvery, func() {
 		began := time.Now()
 		a, err := ask(ctx, c, url)
 		r.mu.Lock()
@@ -183,7 +169,7 @@ func (r *record) check(ctx context.Context, name string, roots *x509.CertPool) {
 			r.serials[a.serial] = true
 		}
 		r.mu.Unlock()
-	}
+	})
 }
 
 // awaitSteady waits until all addresses answer, and with spread another node at each.

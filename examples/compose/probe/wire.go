@@ -109,14 +109,7 @@ func (w *wire) close() {
 
 // ask asks one question for each address at each interval.
 func (w *wire) ask(ctx context.Context) {
-	tick := time.NewTicker(wireEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	repeat(ctx, wireEvery, func() {
 		for _, t := range w.targets {
 			conn, asker := w.arp, w.asker4
 			if t.Is6() {
@@ -125,7 +118,7 @@ func (w *wire) ask(ctx context.Context) {
 			f := frame.Question(frame.MAC(w.ifi.HardwareAddr), w.next(t), asker, t)
 			conn.WriteTo(f, &packet.Addr{HardwareAddr: f[:6]})
 		}
-	}
+	})
 }
 
 // next records a question, and returns its tag.
