@@ -106,6 +106,9 @@ func (a *Authority) Close() {
 	a.names.close()
 }
 
+// Texts returns the number of TXT records in the zone.
+func (a *Authority) Texts() int { return a.names.count() }
+
 // count counts the orders that h accepts: it answers 201 Created (RFC 8555, section 7.4).
 func (a *Authority) count(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -93,11 +93,11 @@ func (s *nameServer) records(q dns.Question) []dns.RR {
 	return nil
 }
 
-// Texts returns the number of TXT records in the zone.
-func (a *Authority) Texts() int {
-	a.names.mu.Lock()
-	defer a.names.mu.Unlock()
-	return len(a.names.texts)
+// count returns the number of TXT records in the zone.
+func (s *nameServer) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.texts)
 }
 
 // update adds TXT records to the zone, and removes those with class NONE (RFC 2136).
