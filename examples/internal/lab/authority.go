@@ -37,8 +37,9 @@ type Authority struct {
 	Orders   atomic.Int64      // that it has accepted
 	Store    *db.MemoryStore   // Pebble's records
 
-	srv   *http.Server
-	names *nameServer
+	srv     *http.Server
+	names   *nameServer
+	serials *serials
 }
 
 // StartAuthority starts an authority. The function where returns the address of a name, or nil if
@@ -87,6 +88,7 @@ func StartAuthority(
 		Store:    store,
 		DNS:      names.addr,
 		names:    names,
+		serials:  &serials{store: store},
 	}
 	handler := a.count(endpoint.Handler())
 	if front != nil {
@@ -116,10 +118,12 @@ func (a *Authority) count(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
+		a.serials.update()
 		cw := &statusWriter{ResponseWriter: w}
 		h.ServeHTTP(cw, r)
 		if cw.status == http.StatusCreated {
 			a.Orders.Add(1)
+			a.serials.add(w.Header().Get("Location"))
 		}
 	})
 }
