@@ -11,9 +11,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// addressFlotilla is a program that imports flotilla.
+// addressFlotilla is a program that uses flotilla.
 type addressFlotilla struct {
-	fleet    labnode.Fleet
+	cluster  labnode.Cluster
 	programs []*netlab.Process
 }
 
@@ -30,12 +30,15 @@ func newAddressFlotilla(lab *netlab.Lab, dir string, timing flotilla.Timing) *ad
 		}
 		units = append(units, unit)
 	}
-	return &addressFlotilla{fleet: labnode.Fleet{Lab: lab, Dir: dir, Timing: timing, Units: units}, programs: make([]*netlab.Process, len(lab.Nodes))}
+	return &addressFlotilla{
+		cluster:  labnode.Cluster{Lab: lab, Dir: dir, Timing: timing, Units: units},
+		programs: make([]*netlab.Process, len(lab.Nodes)),
+	}
 }
 
 func (f *addressFlotilla) start(i int) (err error) {
 	if !runs(f.programs[i]) {
-		f.programs[i], err = f.fleet.Start(i)
+		f.programs[i], err = f.cluster.Start(i)
 	}
 	return err
 }
@@ -52,12 +55,12 @@ func (f *addressFlotilla) term(i int) error {
 	return nil
 }
 
-// stops spares the guard: it is the program that is stopped.
+// stops leaves out the guard: only the program is stopped.
 func (f *addressFlotilla) stops(r netlab.Running) bool { return !labnode.IsGuard(r) }
 
 func (f *addressFlotilla) leads() int {
 	for i := range f.programs {
-		if l := f.fleet.Leader(i); l >= 0 {
+		if l := f.cluster.Leader(i); l >= 0 {
 			return l
 		}
 	}

@@ -16,44 +16,49 @@ import (
 )
 
 var (
-	systemsFlag = flag.String("systems", "", "systems of BenchmarkAddresses, separated by commas; empty: all that are there")
-	eventsFlag  = flag.String("events", "", "events of BenchmarkAddresses, by parts of their names, separated by commas; empty: all")
+	systemsFlag = flag.String("systems", "", "systems of BenchmarkAddresses, separated by commas; empty: all")
+	eventsFlag  = flag.String("events", "", "parts of names of events of BenchmarkAddresses, with commas; empty: all")
 )
 
-// addressSystem is what keeps the floating addresses of three nodes: group k is node k's in good times. On each node a program answers at all
-// addresses that the node has.
+// addressSystem keeps the floating addresses of three nodes. Without faults group k is at node k.
+// On each node a program answers at all addresses of the node.
 type addressSystem interface {
 	// start starts what does not run on a node: the program, and what keeps the addresses.
 	start(node int) error
-	// killProgram kills the program alone, by SIGKILL, and whatever would tell the rest of it does so.
+	// killProgram kills only the program, by SIGKILL. What would report the death to the rest does
+	// so.
 	killProgram(node int) error
-	// term ends a node as its operator would, and returns when nothing of it runs any more.
+	// term ends a node as its operator would, and returns when all its processes have ended.
 	term(node int) error
-	// stops says whether SIGSTOP to the program and to what keeps the addresses hits a process.
+	// stops returns true for the processes that SIGSTOP to the program and to what keeps the
+	// addresses would hit.
 	stops(netlab.Running) bool
-	// leads returns the node that others depend on, -1 if there is none.
+	// leads returns the node on which the others depend; -1 if there is none.
 	leads() int
-	// log returns what a node has said.
+	// log returns the output of a node.
 	log(node int) string
 }
 
 // addressGroups are the addresses of BenchmarkAddresses.
 func addressGroups() (groups [][]netip.Addr) {
 	for k := range 3 {
-		groups = append(groups, []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", 51+k)), netip.MustParseAddr(fmt.Sprintf("fd77::%d", 51+k))})
+		groups = append(groups, []netip.Addr{
+			netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", 51+k)),
+			netip.MustParseAddr(fmt.Sprintf("fd77::%d", 51+k)),
+		})
 	}
 	return groups
 }
 
-// addressEvent is one thing that happens to a node that owns addresses.
+// addressEvent is a fault of a node that owns addresses.
 type addressEvent struct {
 	name   string
 	inject func(t *addressTrial) error
-	lasts  time.Duration // at least that long; 0: until the addresses are elsewhere
+	lasts  time.Duration // at least; 0: until the addresses are elsewhere
 	undo   func(t *addressTrial) error
 }
 
-// addressEvents returns them in the order of the table.
+// addressEvents returns the events in the order of the table.
 func addressEvents() []addressEvent {
 	restart := func(t *addressTrial) error { return t.system.start(t.victim) }
 	hosts := func(t *addressTrial) *netlab.Host { return t.lab.Nodes[t.victim] }
@@ -66,7 +71,8 @@ func addressEvents() []addressEvent {
 			return err
 		}, 0, restart},
 		{"SIGTERM", func(t *addressTrial) error { return t.system.term(t.victim) }, 0, restart},
-		{"link down", func(t *addressTrial) error { return hosts(t).LinkDown() }, 0, func(t *addressTrial) error { return hosts(t).LinkUp() }},
+		{"link down", func(t *addressTrial) error { return hosts(t).LinkDown() }, 0,
+			func(t *addressTrial) error { return hosts(t).LinkUp() }},
 		{"cut at the bridge", func(t *addressTrial) error { return hosts(t).Cut() }, 0, mend},
 		{"partition 1 + 2", func(t *addressTrial) error {
 			return t.lab.Partition([]*netlab.Host{hosts(t), t.lab.Clients[1]})
@@ -80,20 +86,21 @@ func addressEvents() []addressEvent {
 			_, err := hosts(t).Kill(syscall.SIGCONT, t.system.stops)
 			return err
 		}},
-		{"frozen 5 s", func(t *addressTrial) error { return hosts(t).Freeze() }, 5 * time.Second, func(t *addressTrial) error { return hosts(t).Thaw() }},
+		{"frozen 5 s", func(t *addressTrial) error { return hosts(t).Freeze() }, 5 * time.Second,
+			func(t *addressTrial) error { return hosts(t).Thaw() }},
 	}
 }
 
-// addressTrial is one event on one node, and what was seen of it.
+// addressTrial is one event on one node, with its measurements.
 type addressTrial struct {
 	lab    *netlab.Lab
 	system addressSystem
 	victim int
-	leads  bool // the victim did, before the event
+	leads  bool // the victim led before the event
 
-	// Of the victim's addresses, as client 0 saw it:
-	away   time.Duration // without an answer, from the event on
-	back   time.Duration // and from the undoing on, until all are at home again
+	// Of the addresses of the victim, as client 0 saw them:
+	away   time.Duration // without an answer, after the event
+	back   time.Duration // without an answer, after its end, until all are at home again
 	failed int           // connections that were refused, reset or not answered in three seconds
 	// Of all addresses:
 	kernels, wire time.Duration // longest with two owners
@@ -101,13 +108,14 @@ type addressTrial struct {
 }
 
 const (
-	addressPace  = 5 * time.Millisecond   // of the client
-	addressCalm  = 500 * time.Millisecond // before an event, and after all is well again
-	addressAfter = time.Second            // what comes late is seen
-	addressLimit = 8 * time.Second        // who is not back by then is not back
+	addressInterval = 5 * time.Millisecond   // between questions of the client
+	addressCalm     = 500 * time.Millisecond // before an event
+	addressAfter    = time.Second            // to see late effects
+	addressLimit    = 8 * time.Second        // for another owner to answer
 )
 
-// run does the event, waits until somebody else answers at the victim's addresses, undoes it, and waits until all are at home.
+// run injects the event, waits until another node answers at the addresses of the victim, ends the
+// event, and waits until all addresses are at home.
 func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) {
 	groups := addressGroups()
 	all := slices.Concat(groups...)
@@ -126,7 +134,7 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 	var udp, tcp []*netlab.Probe
 	for _, addr := range groups[t.victim] {
 		to := netip.AddrPortFrom(addr, netlab.Port)
-		u, err := t.lab.Clients[0].ProbeUDP(to, addressPace)
+		u, err := t.lab.Clients[0].ProbeUDP(to, addressInterval)
 		if err != nil {
 			return err
 		}
@@ -138,11 +146,12 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 		closers = append(closers, c.Close)
 		udp, tcp = append(udp, u), append(tcp, c)
 	}
-	if err := t.settle(ctx, w, udp); err != nil {
+	if err := t.awaitHome(ctx, w, udp); err != nil {
 		return fmt.Errorf("before: %w", err)
 	}
 	t.leads = t.system.leads() == t.victim
-	// The moment within an advertisement or a renewal makes a difference, so every trial has another.
+	// The effect depends on the moment within an advertisement or a renewal. So every trial waits
+	// for another time.
 	time.Sleep(addressCalm + rand.N(time.Second))
 
 	began := time.Now()
@@ -157,7 +166,7 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 	if err := event.undo(t); err != nil {
 		return err
 	}
-	if err := t.settle(ctx, w, udp); err != nil {
+	if err := t.awaitHome(ctx, w, udp); err != nil {
 		return fmt.Errorf("after: %w", err)
 	}
 	time.Sleep(addressAfter)
@@ -165,8 +174,8 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 	for _, p := range udp {
 		a, b := p.Report(began, undone), p.Report(undone, ended)
 		t.away = max(t.away, a.Outage)
-		// An outage that lasted until the event's end is not counted twice.
-		t.back = max(t.back, b.Outage-max(0, undone.Sub(b.OutageFrom)-addressPace))
+		// An outage that lasted until the end of the event does not count twice.
+		t.back = max(t.back, b.Outage-max(0, undone.Sub(b.OutageFrom)-addressInterval))
 		t.stall = max(t.stall, a.Stall, b.Stall)
 	}
 	for _, p := range tcp {
@@ -178,7 +187,7 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 	return nil
 }
 
-// elsewhere reports whether another node than the victim has answered all probes since then.
+// elsewhere returns true if another node than the victim has answered all probes since a time.
 func (t *addressTrial) elsewhere(probes []*netlab.Probe, since time.Time) bool {
 	return !slices.ContainsFunc(probes, func(p *netlab.Probe) bool {
 		last := p.Latest()
@@ -186,8 +195,8 @@ func (t *addressTrial) elsewhere(probes []*netlab.Probe, since time.Time) bool {
 	})
 }
 
-// settle waits until every address is at home, and the victim answers at its own.
-func (t *addressTrial) settle(ctx context.Context, w *netlab.Watcher, probes []*netlab.Probe) error {
+// awaitHome waits until every address is at home, and the victim answers at its own.
+func (t *addressTrial) awaitHome(ctx context.Context, w *netlab.Watcher, probes []*netlab.Probe) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	err := w.Await(ctx, func(owners []*netlab.Host) bool {
@@ -210,15 +219,18 @@ func (t *addressTrial) settle(ctx context.Context, w *netlab.Watcher, probes []*
 	return err
 }
 
-// BenchmarkAddresses compares what keeps floating addresses: three nodes and two clients in network namespaces of this machine, three
-// groups of an IPv4 and an IPv6 address, one for each node. The same events happen to a node under each system, in turn to each node (where one
-// leads, as many times while another leads as while it does itself), and the same
-// instruments watch. It needs root, and says what else is missing.
+// BenchmarkAddresses compares systems that keep floating addresses. Three nodes and two clients are
+// network namespaces of this machine. Each node is the home of an IPv4 and an IPv6 address. The
+// same events happen to each node in turn under each system, and the same instruments watch. Where
+// one node leads, there are as many trials with the leader elsewhere as on the victim. The
+// benchmark needs root, and says what else is missing.
 func BenchmarkAddresses(b *testing.B) {
 	if err := netlab.Available(); err != nil {
 		b.Skip(err)
 	}
-	fmt.Print("\nmilliseconds, median/maximum\n| system | event | trials | away | after its end | two owners in kernels | on the wire | failed connections | probes' own pauses |\n" +
+	fmt.Print("\nmilliseconds, median/maximum\n" +
+		"| system | event | trials | away | after its end | two owners in kernels | on the wire " +
+		"| failed connections | probes' own pauses |\n" +
 		"|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range addressSystems() {
 		if *systemsFlag != "" && !slices.Contains(strings.Split(*systemsFlag, ","), s.name) {
@@ -274,10 +286,11 @@ func BenchmarkAddresses(b *testing.B) {
 }
 
 func wanted(event string) bool {
-	return *eventsFlag == "" || slices.ContainsFunc(strings.Split(*eventsFlag, ","), func(part string) bool { return strings.Contains(event, part) })
+	contained := func(part string) bool { return strings.Contains(event, part) }
+	return *eventsFlag == "" || slices.ContainsFunc(strings.Split(*eventsFlag, ","), contained)
 }
 
-// addressRow is a line of the table.
+// addressRow returns a line of the table.
 func addressRow(system, event string, trials []*addressTrial) string {
 	figure := func(of func(*addressTrial) time.Duration) string {
 		var all []time.Duration

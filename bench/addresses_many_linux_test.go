@@ -16,7 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// manyAddresses are n units of one IPv4 address.
+// manyAddresses returns n units of one IPv4 address.
 func manyAddresses(n int) (units labnode.Units, addrs []netip.Addr) {
 	for k := range n {
 		a := netip.AddrFrom4([4]byte{10, 77, 0, byte(120 + k)})
@@ -25,8 +25,9 @@ func manyAddresses(n int) (units labnode.Units, addrs []netip.Addr) {
 	return units, addrs
 }
 
-// BenchmarkManyAddresses measures what a hundred addresses, spread over three nodes, cost at rest, and how long they are away when the machine of one
-// node is cut off, beside one address alone.
+// BenchmarkManyAddresses measures a hundred addresses that are spread over three nodes, and one
+// address for comparison: what they cost at rest, and how long they are away when the machine of
+// one node is cut off.
 func BenchmarkManyAddresses(b *testing.B) {
 	if err := netlab.Available(); err != nil {
 		b.Skip(err)
@@ -68,12 +69,13 @@ func newManySite(b *testing.B, n int) *manySite {
 	s := &manySite{lab: lab}
 	var units labnode.Units
 	units, s.addrs = manyAddresses(n)
-	if s.watch, err = lab.Watch(time.Second, s.addrs...); err != nil { // the kernels are enough
+	// The kernels are enough: the clients hardly ask.
+	if s.watch, err = lab.Watch(time.Second, s.addrs...); err != nil {
 		b.Fatal(err)
 	}
-	fleet := labnode.Fleet{Lab: lab, Dir: b.TempDir(), Units: units, Spread: true}
+	cluster := labnode.Cluster{Lab: lab, Dir: b.TempDir(), Units: units, Spread: true}
 	for i := range 3 {
-		p, err := fleet.Start(i)
+		p, err := cluster.Start(i)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -83,7 +85,8 @@ func newManySite(b *testing.B, n int) *manySite {
 	defer cancel()
 	err = s.watch.Await(ctx, func(owners []*netlab.Host) bool {
 		for _, h := range lab.Nodes {
-			if held := len(slices.DeleteFunc(slices.Clone(owners), func(o *netlab.Host) bool { return o != h })); n > 1 && held < n/3 {
+			others := func(o *netlab.Host) bool { return o != h }
+			if held := len(slices.DeleteFunc(slices.Clone(owners), others)); n > 1 && held < n/3 {
 				return false
 			}
 		}
@@ -105,7 +108,7 @@ func (s *manySite) close(b *testing.B) {
 	}
 }
 
-// idle measures the processor's time of each node, its guard included.
+// idle measures the processor time of each node, its guard included.
 func (s *manySite) idle(b *testing.B) {
 	b.Helper()
 	const period = 30 * time.Second
@@ -123,7 +126,7 @@ func (s *manySite) idle(b *testing.B) {
 	b.ReportMetric(most, "%-of-a-core/busiest")
 }
 
-// cpuOf returns the processor's time of all processes of a host so far.
+// cpuOf returns the processor time of all processes of a host so far.
 func cpuOf(b *testing.B, h *netlab.Host) (all time.Duration) {
 	b.Helper()
 	running, err := h.Processes()
@@ -150,8 +153,8 @@ func cpuOf(b *testing.B, h *netlab.Host) (all time.Duration) {
 	return all
 }
 
-// cutOff cuts a node's machine off, and returns how long it took until the last of its addresses was another's, and how long between the first and the
-// last of them.
+// cutOff cuts off the machine of a node. It returns the time until another node has the last of its
+// addresses, and the time between the first and the last of them.
 func (s *manySite) cutOff(b *testing.B) (took, between time.Duration) {
 	b.Helper()
 	victim := s.watch.Owners(s.addrs[0])[0]
@@ -169,7 +172,7 @@ func (s *manySite) cutOff(b *testing.B) (took, between time.Duration) {
 		history := s.watch.History(a)
 		at := history[len(history)-1].From
 		if at.Before(began) {
-			continue // it was not the victim's
+			continue // another node had it
 		}
 		if first.IsZero() || at.Before(first) {
 			first = at

@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/keepalived"
 )
 
 // addressKind is a system that BenchmarkAddresses can run.
@@ -17,15 +18,15 @@ type addressKind struct {
 }
 
 func addressSystems() []addressKind {
-	keepalived := func(name string, fast bool) addressKind {
+	withKeepalived := func(name string, fast bool) addressKind {
 		return addressKind{
 			name:      name,
-			available: netlab.Keepalived{}.Available,
+			available: keepalived.Available,
 			open: func(lab *netlab.Lab, dir string) addressSystem {
 				n := len(lab.Nodes)
-				return &keepalived{
+				return &addressKeepalived{
 					lab:      lab,
-					peer:     netlab.Keepalived{Dir: dir, Fast: fast, Addrs: addressGroups()},
+					setup:    keepalived.Setup{Lab: lab, Dir: dir, Fast: fast, Addrs: addressGroups()},
 					programs: make([]*netlab.Process, n),
 					daemons:  make([]*netlab.Process, n),
 				}
@@ -40,21 +41,22 @@ func addressSystems() []addressKind {
 		}
 	}
 	return []addressKind{
-		keepalived("keepalived", false),
-		keepalived("keepalived-100ms", true),
+		withKeepalived("keepalived", false),
+		withKeepalived("keepalived-100ms", true),
 		nodes("flotilla-lan", flotilla.LAN),
 		nodes("flotilla-fast", flotilla.Fast),
 	}
 }
 
-// keepalived is keepalived beside a program. It is told at once when the program dies, and ended before it.
-type keepalived struct {
+// addressKeepalived is keepalived beside a program. It learns at once when the program dies, and is
+// ended before the program.
+type addressKeepalived struct {
 	lab               *netlab.Lab
-	peer              netlab.Keepalived
+	setup             keepalived.Setup
 	programs, daemons []*netlab.Process
 }
 
-func (k *keepalived) start(i int) (err error) {
+func (k *addressKeepalived) start(i int) (err error) {
 	node := k.lab.Nodes[i]
 	if !runs(k.programs[i]) {
 		if k.programs[i], err = node.Respond(); err != nil {
@@ -62,13 +64,13 @@ func (k *keepalived) start(i int) (err error) {
 		}
 	}
 	if !runs(k.daemons[i]) {
-		k.daemons[i], err = k.peer.Start(node)
+		k.daemons[i], err = k.setup.Start(i)
 		return err
 	}
-	return k.peer.Tell(node, true)
+	return k.setup.SetAlive(i, true)
 }
 
-// runs reports whether a process was started and has not ended.
+// runs returns true if a process was started and has not ended.
 func runs(p *netlab.Process) bool {
 	if p == nil {
 		return false
@@ -81,15 +83,15 @@ func runs(p *netlab.Process) bool {
 	}
 }
 
-func (k *keepalived) killProgram(i int) error {
+func (k *addressKeepalived) killProgram(i int) error {
 	if err := k.programs[i].Kill(syscall.SIGKILL); err != nil {
 		return err
 	}
 	<-k.programs[i].Done()
-	return k.peer.Tell(k.lab.Nodes[i], false)
+	return k.setup.SetAlive(i, false)
 }
 
-func (k *keepalived) term(i int) error {
+func (k *addressKeepalived) term(i int) error {
 	for _, p := range []*netlab.Process{k.daemons[i], k.programs[i]} {
 		if err := p.Kill(syscall.SIGTERM); err != nil {
 			return err
@@ -101,8 +103,8 @@ func (k *keepalived) term(i int) error {
 	return nil
 }
 
-func (k *keepalived) stops(netlab.Running) bool { return true }
+func (k *addressKeepalived) stops(netlab.Running) bool { return true }
 
-func (k *keepalived) leads() int { return -1 }
+func (k *addressKeepalived) leads() int { return -1 }
 
-func (k *keepalived) log(i int) string { return k.daemons[i].Output() }
+func (k *addressKeepalived) log(i int) string { return k.daemons[i].Output() }

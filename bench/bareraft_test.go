@@ -13,7 +13,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
-// nothing is a state machine that keeps nothing.
+// nothing is a state machine without a state.
 type nothing struct{}
 
 func (nothing) Apply(*raft.Log) any                 { return nil }
@@ -22,8 +22,8 @@ func (nothing) Snapshot() (raft.FSMSnapshot, error) { return nothing{}, nil }
 func (nothing) Persist(s raft.SnapshotSink) error   { return s.Close() }
 func (nothing) Release()                            {}
 
-// newBareRaft starts three instances of raft as its documentation has them: default configuration, TCP, raft-boltdb with its
-// default options. It returns a function that commits a value on the leader.
+// newBareRaft starts three instances of raft as its documentation shows: default configuration,
+// TCP, raft-boltdb with default options. It returns a function that commits a value on the leader.
 func newBareRaft(b *testing.B) func(ctx context.Context, key string, value []byte) error {
 	b.Helper()
 	addrs, dir := freeAddrs(b, 3), b.TempDir()
@@ -55,7 +55,7 @@ func newBareRaft(b *testing.B) func(ctx context.Context, key string, value []byt
 		b.Cleanup(func() { r.Shutdown().Error(); trans.Close() })
 		all = append(all, r)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(readyTimeout); ; {
 		for _, r := range all {
 			if r.State() == raft.Leader {
 				return func(_ context.Context, _ string, value []byte) error { return r.Apply(value, 30*time.Second).Error() }

@@ -12,7 +12,7 @@ import (
 	"github.com/flotilla-ha/flotilla/bench/internal/proc"
 )
 
-const patience = time.Minute // for a cluster to be ready
+const readyTimeout = time.Minute // of a cluster
 
 // freeAddrs returns addresses on loopback whose ports are free now.
 func freeAddrs(b *testing.B, n int) []string {
@@ -46,7 +46,7 @@ func newCluster(b *testing.B) *cluster {
 		b.Cleanup(func() { n.Close() })
 		c.nodes = append(c.nodes, n)
 	}
-	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	ctx, cancel := context.WithTimeout(b.Context(), readyTimeout)
 	defer cancel()
 	for _, n := range c.nodes {
 		if err := n.Ready(ctx); err != nil {

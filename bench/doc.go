@@ -1,4 +1,4 @@
-// Package bench holds the benchmarks that run flotilla beside other software, in processes of its own, or for long: they are in
-// its test files, and README.md says how to run them. It is a module of its own, so that nobody who imports flotilla has etcd in
-// the module graph.
+// Package bench has benchmarks that run for long, run flotilla in several processes, or compare it
+// with other software. They are in its test files. README.md says how to run them. The package is a
+// module of its own, so that programs that import flotilla do not get etcd into their module graph.
 package bench

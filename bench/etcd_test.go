@@ -14,8 +14,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// newEtcd starts three members of etcd with default options (fsync, no TLS), and returns functions that put a value through
-// its own client: one connected to a member that follows alone, one to the leader alone.
+// newEtcd starts three members of etcd with default options (fsync, no TLS). It returns two
+// functions that put a value, each through its own client: one client is connected only to a
+// follower, the other only to the leader.
 func newEtcd(b *testing.B) (follower, leader func(ctx context.Context, key string, value []byte) error) {
 	b.Helper()
 	addrs, dir := freeAddrs(b, 6), b.TempDir()
@@ -43,10 +44,10 @@ func newEtcd(b *testing.B) (follower, leader func(ctx context.Context, key strin
 	for i, e := range all {
 		select {
 		case <-e.Server.ReadyNotify():
-		case <-time.After(patience):
+		case <-time.After(readyTimeout):
 			b.Fatalf("member %d of etcd is not ready", i)
 		}
-		client, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + addrs[3+i]}, Logger: zap.NewNop(), DialTimeout: patience})
+		client, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + addrs[3+i]}, Logger: zap.NewNop(), DialTimeout: readyTimeout})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -27,7 +27,8 @@ func median[T time.Duration | float64](d []T) T { return quantile(d, 0.5) }
 
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
-// side is one of those that a benchmark compares. A run's figures are medians of its rounds.
+// side is one of the systems that a benchmark compares. The figures of a run are medians of its
+// rounds.
 type side struct {
 	name string
 	put  store
@@ -36,7 +37,7 @@ type side struct {
 	rate     []float64 // operations per second
 }
 
-// round has writers write ops values in all, and notes how it went.
+// round writes ops values with several writers, and records the figures.
 func (s *side) round(b *testing.B, writers, ops int) {
 	b.Helper()
 	var (
@@ -86,7 +87,8 @@ func ratios[T time.Duration | float64](a, b []T) []float64 {
 	return r
 }
 
-// newDisk returns a store that overwrites 4 KiB of a file and syncs it: what the disk itself takes.
+// newDisk returns a store that overwrites 4 KiB of a file and syncs it. It shows the time of the
+// disk alone.
 func newDisk(b *testing.B) store {
 	b.Helper()
 	f, err := os.Create(filepath.Join(b.TempDir(), "f"))

@@ -11,9 +11,10 @@ import (
 	"github.com/flotilla-ha/flotilla/clustertest"
 )
 
-// BenchmarkIsolatedLeader cuts the leader's machine off, so that nobody is told that it is gone, while another node writes one
-// value after another, and measures in the cluster's own, virtual time from there to the end of the first write that began after
-// it. Processors and disks take no virtual time: what is measured is how long the nodes wait.
+// BenchmarkIsolatedLeader cuts off the machine of the leader, without any notice to the others.
+// Another node writes one value after another. The benchmark measures the time from the cut to the
+// end of the first write that began after it. It is virtual time: processors and disks take none,
+// so it is the time that the nodes wait.
 func BenchmarkIsolatedLeader(b *testing.B) {
 	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast} {
 		b.Run(timing.String(), func(b *testing.B) {
@@ -39,7 +40,7 @@ func isolate(t *testing.T, timing flotilla.Timing, trial int) time.Duration {
 	stop := make(chan struct{})
 	go func() {
 		for i := 0; ; i++ {
-			after := false // this write begins after the cut
+			after := false // this write began after the cut
 			select {
 			case <-stop:
 				after = true
@@ -55,7 +56,7 @@ func isolate(t *testing.T, timing flotilla.Timing, trial int) time.Duration {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}()
-	// The moment within a heartbeat makes a difference, so every trial has another.
+	// The effect depends on the moment within a heartbeat. So every trial waits for another time.
 	time.Sleep(3*time.Second + time.Duration(trial)*37*time.Millisecond)
 	cut = time.Now()
 	c.Isolate(leader)
@@ -63,7 +64,7 @@ func isolate(t *testing.T, timing flotilla.Timing, trial int) time.Duration {
 	return <-done
 }
 
-// inBubble runs f as a test within a synctest bubble, which a benchmark cannot open itself.
+// inBubble runs f as a test in a synctest bubble. A benchmark cannot open one itself.
 func inBubble(b *testing.B, f func(t *testing.T)) {
 	b.Helper()
 	all := func(_, _ string) (bool, error) { return true, nil }

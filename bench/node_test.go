@@ -41,14 +41,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// vitals is what a node process says of itself.
+// vitals are figures that a node process reports about itself.
 type vitals struct {
 	flotilla.Status
 	CPU time.Duration // used so far, user and system
 }
 
-// runNode is a node in a process of its own. It answers each line on its standard input by one on its standard output, and
-// ends with the input.
+// runNode is a node in its own process. It answers each line of its standard input by a line on its
+// standard output, and ends with the input.
 func runNode(ctx context.Context) error {
 	cfg, err := flotilla.ConfigFromEnv()
 	if err != nil {
@@ -97,10 +97,10 @@ func runNode(ctx context.Context) error {
 	return in.Err()
 }
 
-// process is a node in a process of its own. It is asked by one goroutine at a time.
+// process is a node in its own process. One goroutine at a time asks it.
 type process struct{ *proc.Process }
 
-// newProcesses prepares three nodes that are to form a cluster, and starts none.
+// newProcesses prepares three nodes that will form a cluster, and starts none.
 func newProcesses(b *testing.B) []*process {
 	b.Helper()
 	nodes, _, err := proc.NewCluster(3, b.TempDir())
@@ -122,7 +122,7 @@ func (p *process) start(b *testing.B) {
 	}
 }
 
-// awaitReady waits until all are ready.
+// awaitReady waits until all nodes are ready.
 func awaitReady(b *testing.B, all []*process) {
 	b.Helper()
 	for _, p := range all {
@@ -145,10 +145,10 @@ func (p *process) vitals(b *testing.B) vitals {
 	return v
 }
 
-// leaderOf waits until all agree on a leader among them, and returns its number.
+// leaderOf waits until all nodes agree on a leader, and returns its number.
 func leaderOf(b *testing.B, all []*process) int {
 	b.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(readyTimeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		leader, agree := -1, 0
 		var id string
 		for i, p := range all {

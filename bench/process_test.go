@@ -16,7 +16,7 @@ import (
 
 var (
 	idle   = flag.Duration("idle", 30*time.Second, "how long BenchmarkIdle watches the cluster")
-	settle = flag.Duration("settle", 15*time.Second, "how long BenchmarkIdle waits before that")
+	warmup = flag.Duration("warmup", 15*time.Second, "how long BenchmarkIdle waits before it measures")
 	trials = flag.Int("trials", 0, "trials of the benchmarks that have trials; 0: 20 of a failover, 10 of a start, 4 of slow clients")
 )
 
@@ -33,7 +33,8 @@ func reportTrials(b *testing.B, d []time.Duration) {
 	b.ReportMetric(ms(d[len(d)-1]), "max-ms")
 }
 
-// BenchmarkColdStart measures three processes with empty directories, from the start of the first to the last being ready.
+// BenchmarkColdStart starts three processes with empty directories. It measures from the start of
+// the first until the last is ready.
 func BenchmarkColdStart(b *testing.B) {
 	var took []time.Duration
 	for range tries(10) {
@@ -51,8 +52,9 @@ func BenchmarkColdStart(b *testing.B) {
 	reportTrials(b, took)
 }
 
-// BenchmarkFailover kills the process of the leader with SIGKILL while the other two each write one value after another, and
-// measures from the kill to the end of the first write that began after it. The killed node is started again before the next trial.
+// BenchmarkFailover kills the process of the leader by SIGKILL while each of the others writes one
+// value after another. It measures from the kill to the end of the first write that began after it.
+// Then it restarts the killed node for the next trial.
 func BenchmarkFailover(b *testing.B) {
 	all := newProcesses(b)
 	for _, p := range all {
@@ -80,7 +82,7 @@ func BenchmarkFailover(b *testing.B) {
 					case at = <-killed:
 					default:
 					}
-					final := !at.IsZero() // this write begins after the kill
+					final := !at.IsZero() // this write began after the kill
 					_, err := p.Ask("store bench/failover/" + string(rune('0'+i)))
 					mu.Lock()
 					if err != nil {
@@ -95,7 +97,7 @@ func BenchmarkFailover(b *testing.B) {
 				}
 			})
 		}
-		time.Sleep(300 * time.Millisecond) // the writers are under way
+		time.Sleep(300 * time.Millisecond) // the writers write
 		at := time.Now()
 		all[dead].Cmd.Process.Kill()
 		killed <- at
@@ -114,9 +116,9 @@ func BenchmarkFailover(b *testing.B) {
 	b.ReportMetric(ms(median(last)), "both-median-ms")
 }
 
-// BenchmarkRoleFailover kills the process of the node that holds a role with SIGKILL, while another node waits for the role, and
-// measures from the kill to the grant. No guard process tells of the death, so the role is free when the lease has
-// expired. In half of the trials the holder is the leader of the cluster too.
+// BenchmarkRoleFailover kills the holder of a role by SIGKILL while another node waits for the
+// role. It measures from the kill to the grant. No guard sends a death notice, so the role is free
+// when the lease has expired. In half of the trials the holder also leads the cluster.
 func BenchmarkRoleFailover(b *testing.B) {
 	all := newProcesses(b)
 	for _, p := range all {
@@ -139,7 +141,7 @@ func BenchmarkRoleFailover(b *testing.B) {
 			_, err := all[next].Ask(role)
 			granted <- err
 		}()
-		time.Sleep(300 * time.Millisecond) // the other one waits for the role
+		time.Sleep(300 * time.Millisecond) // the other node waits for the role
 		began := time.Now()
 		all[holder].Cmd.Process.Kill()
 		if err := <-granted; err != nil {
@@ -156,15 +158,15 @@ func BenchmarkRoleFailover(b *testing.B) {
 	b.ReportMetric(ms(leads[len(leads)-1]), "leads-max-ms")
 }
 
-// BenchmarkIdle leaves a cluster alone and reports what it costs: the processor time of each process in percent of one core, the
-// largest first, and how many entries the log has grown by.
+// BenchmarkIdle leaves a cluster alone and reports its costs: the processor time of each process in
+// percent of one core, the largest first, and the growth of the log in entries.
 func BenchmarkIdle(b *testing.B) {
 	all := newProcesses(b)
 	for _, p := range all {
 		p.start(b)
 	}
 	awaitReady(b, all)
-	time.Sleep(*settle)
+	time.Sleep(*warmup)
 	before, began := make([]vitals, len(all)), time.Now()
 	for i, p := range all {
 		before[i] = p.vitals(b)
@@ -183,7 +185,7 @@ func BenchmarkIdle(b *testing.B) {
 	for _, p := range all {
 		p.Kill()
 	}
-	var last uint64 // what the files say, entries that were not applied among them
+	var last uint64 // from the files, which also have entries that were not applied
 	for _, p := range all {
 		last = max(last, lastIndex(b, p.Dir))
 	}

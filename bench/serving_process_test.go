@@ -37,7 +37,7 @@ import (
 )
 
 const (
-	host = "bench.test" // what all serve
+	host = "bench.test" // that all servers serve
 
 	// asCert names the directory of the certificate that a server process serves.
 	asCert = "BENCH_CERT"
@@ -48,7 +48,8 @@ const (
 // answer is the handler of all servers.
 func answer(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }
 
-// given is a certificate and its key, made beforehand: issuer and key source at once, so that flotilla serves the very same as the others.
+// given is a ready certificate and its key. It is issuer and key source at once, so flotilla serves
+// exactly the same as the others.
 type given struct{ dir string }
 
 func (g given) IssuerKey() string { return "given" }
@@ -123,13 +124,13 @@ func (g given) client() (*tls.Config, error) {
 	}, nil
 }
 
-// endWithInput ends this process when its parent has gone.
+// endWithInput ends this process when its parent is gone.
 func endWithInput() {
 	io.Copy(io.Discard, os.Stdin)
 	os.Exit(1)
 }
 
-// runFlotilla is a node that serves, until SIGTERM.
+// runFlotilla is a node that serves until SIGTERM.
 func runFlotilla(ctx context.Context) error {
 	cfg, err := flotilla.ConfigFromEnv()
 	if err != nil {
@@ -145,7 +146,8 @@ func runFlotilla(ctx context.Context) error {
 	return flotilla.Serve(ctx, cfg, http.HandlerFunc(answer), host)
 }
 
-// runPlain is net/http and crypto/tls with a certificate from files, with flotilla's deadlines. It reads the variables that a node does.
+// runPlain is net/http and crypto/tls with a certificate from files and flotilla's deadlines. It
+// reads the same variables as a node.
 func runPlain(context.Context) error {
 	cfg, err := flotilla.ConfigFromEnv()
 	if err != nil {
@@ -180,8 +182,8 @@ type server struct {
 	https, health string
 }
 
-// newServers starts three servers, "flotilla" or "plain", and waits until they serve. If proxies is not empty they require a
-// PROXY header from there.
+// newServers starts three servers, "flotilla" or "plain", and waits until they serve. They require
+// a PROXY header from proxies, unless that is empty.
 func newServers(b *testing.B, role string, g given, proxies string) []*server {
 	b.Helper()
 	all, addrs := make([]*server, 3), freeAddrs(b, 9)
@@ -212,7 +214,7 @@ func (s *server) await(b *testing.B, g given, proxied bool) {
 		}
 		return conn, err
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(readyTimeout); ; time.Sleep(20 * time.Millisecond) {
 		if err = isReady(b.Context(), s.health); err == nil {
 			if _, err = visit(b.Context(), dial, config); err == nil {
 				return
@@ -240,12 +242,13 @@ func isReady(ctx context.Context, health string) error {
 	return nil
 }
 
-// restart ends the process by SIGTERM, waits until it has gone, and starts it again. One that drains has to end well.
+// restart ends the process by SIGTERM, waits for its end, and starts it again. A process that
+// drains must end with status 0.
 func (s *server) restart(b *testing.B, drains bool) {
 	b.Helper()
 	running := s.Cmd.Process
 	running.Signal(syscall.SIGTERM)
-	late := time.AfterFunc(patience, func() { running.Kill() })
+	late := time.AfterFunc(readyTimeout, func() { running.Kill() })
 	var said []string
 	for s.Out.Scan() {
 		said = append(said, s.Out.Text())
@@ -261,11 +264,12 @@ func (s *server) restart(b *testing.B, drains bool) {
 const (
 	passing     = "passing"     // mode tcp
 	proxying    = "proxying"    // mode tcp, with a PROXY header
-	terminating = "terminating" // mode http: TLS ends here, and begins anew towards the servers, which is reused as is usual
-	pooling     = "pooling"     // the same, with connections to the servers that all clients share
+	terminating = "terminating" // mode http: it ends TLS and encrypts anew, with usual reuse
+	pooling     = "pooling"     // the same, and all clients share connections to the servers
 )
 
-// untilUp is how long a balancer takes to notice that a server is ready again: two checks, and a little more.
+// untilUp is the time until a balancer notices that a server is ready again: two checks, and a
+// little more.
 const untilUp = 1500 * time.Millisecond
 
 // balancer is a process of HAProxy in front of servers.
@@ -274,7 +278,7 @@ type balancer struct {
 	pid  int
 }
 
-// newBalancer starts an HAProxy, which ends with the benchmark.
+// newBalancer starts an HAProxy that ends with the benchmark.
 func newBalancer(b *testing.B, kind string, g given, servers []*server) balancer {
 	b.Helper()
 	path := needHAProxy(b)
@@ -319,7 +323,7 @@ listen tls
 	if err := os.WriteFile(file, []byte(conf.String()), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	// The shell ends it when this process has gone, however that comes.
+	// The shell ends it when this process is gone, for any reason.
 	cmd := exec.Command("sh", "-c", `"$0" -db -f "$1" >"$2" 2>&1 & echo $!; read x; kill -9 $!; wait`, path, file, output)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -368,7 +372,7 @@ func needHAProxy(b *testing.B) string {
 	return ""
 }
 
-// cpu returns the processor time that a process has used so far, all threads together.
+// cpu returns the processor time that all threads of a process have used so far.
 func cpu(b *testing.B, pid int) time.Duration {
 	b.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
@@ -394,7 +398,8 @@ func cpu(b *testing.B, pid int) time.Duration {
 	return sum
 }
 
-// needFiles skips the benchmark where processes may not have n files open. The soft limit is raised by Go on start.
+// needFiles skips the benchmark if processes may not have n open files. Go raises the soft limit at
+// start.
 func needFiles(b *testing.B, n uint64) {
 	b.Helper()
 	var limit syscall.Rlimit

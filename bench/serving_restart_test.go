@@ -17,11 +17,12 @@ import (
 
 var restarting = flag.Duration("restarting", time.Minute, "how long BenchmarkServingRollingRestart restarts nodes, each once at least; with -short 15 s at most")
 
-// BenchmarkServingRollingRestart makes 500 requests a second while the three nodes are restarted one after another, by SIGTERM,
-// again and again: through HAProxy, which asks /readyz, and without one, where clients try the next node when one
-// refuses the connection. Two fifths come on new connections, two fifths on connections of HTTP/1.1 that stay open, one fifth on such of HTTP/2; none
-// is repeated once it was sent. Reported are the requests that failed, the longest time without an answer to anybody, and the
-// longest that one client waited.
+// BenchmarkServingRollingRestart makes 500 requests a second and restarts the three nodes one after
+// another by SIGTERM, again and again. It does so through HAProxy, which checks /readyz, and
+// without a balancer, where clients try the next node when one refuses the connection. Two fifths
+// of the requests use new connections, two fifths kept HTTP/1.1 connections, and one fifth kept
+// HTTP/2 connections. No request is repeated once it was sent. The benchmark reports the failed
+// requests, the longest time without any answer, and the longest wait of one client.
 func BenchmarkServingRollingRestart(b *testing.B) {
 	for _, name := range []string{"haproxy", "direct"} {
 		b.Run(name, func(b *testing.B) {
@@ -71,7 +72,7 @@ func BenchmarkServingRollingRestart(b *testing.B) {
 	}
 }
 
-// nextOf returns a dialer that takes the nodes in turn, and the next one where a node refuses.
+// nextOf returns a dialer that uses the nodes in turn, and the next one if a node refuses.
 func nextOf(nodes []*server) dialer {
 	addrs := make([]string, len(nodes))
 	for i, n := range nodes {
@@ -90,7 +91,7 @@ func nextOf(nodes []*server) dialer {
 	}
 }
 
-// load makes requests at a steady pace.
+// load makes requests at a fixed rate.
 type load struct {
 	ops []func(context.Context) error
 
@@ -99,7 +100,7 @@ type load struct {
 	gap  time.Duration
 }
 
-// tally is how a load went.
+// tally is the result of a load.
 type tally struct {
 	asked        int
 	fails        []error
@@ -127,7 +128,7 @@ func (l *load) run(ctx context.Context) tally {
 	l.last = time.Now()
 	every := time.Second * time.Duration(len(l.ops)) / 500
 	took, fails := paced(ctx, len(l.ops), every, func(i int) error {
-		err := l.ops[i](context.WithoutCancel(ctx)) // the last are to end well
+		err := l.ops[i](context.WithoutCancel(ctx)) // the last requests must complete
 		if err == nil {
 			l.answered(time.Now())
 		}
@@ -136,7 +137,7 @@ func (l *load) run(ctx context.Context) tally {
 	return tally{asked: len(took), fails: fails, gap: l.gap, longest: took[len(took)-1]}
 }
 
-// answered notes that a client has its answer.
+// answered records that a client has its answer.
 func (l *load) answered(at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

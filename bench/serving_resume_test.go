@@ -11,9 +11,11 @@ import (
 	"time"
 )
 
-// BenchmarkServingResumption measures how many handshakes resume a session, in percent, when HAProxy hands the connections of each
-// client to three nodes in turn: of flotilla, and of net/http as it comes, where each process makes its own ticket keys. Then one
-// process of each is started again, and the same clients go on. A client's first connection, which has nothing to resume, does not count.
+// BenchmarkServingResumption measures the percentage of handshakes that resume a session, when
+// HAProxy sends the connections of each client to three nodes in turn. It does so for flotilla, and
+// for plain net/http, where each process makes its own ticket keys. Then it restarts one process of
+// each, and the same clients go on. The first connection of a client does not count, because it has
+// nothing to resume.
 func BenchmarkServingResumption(b *testing.B) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		b.Run(strings.ReplaceAll(tls.VersionName(version), " ", ""), func(b *testing.B) {
@@ -49,8 +51,9 @@ func BenchmarkServingResumption(b *testing.B) {
 	}
 }
 
-// newReturning makes clients with a session cache each. The function that it returns has each of them make a number of
-// connections through l, one after another, and returns the share that resumed a session, in percent.
+// newReturning makes clients with a session cache each. The function that it returns lets each
+// client make a number of connections through l, one after another. It returns the percentage that
+// resumed a session.
 func newReturning(b *testing.B, g given, l balancer, version uint16) func() float64 {
 	const connections = 20
 	configs := make([]*tls.Config, servingClients)
@@ -60,7 +63,8 @@ func newReturning(b *testing.B, g given, l balancer, version uint16) func() floa
 			b.Fatal(err)
 		}
 		config.MinVersion, config.MaxVersion = version, version
-		config.CurvePreferences = append(config.CurvePreferences, tls.CurveP256) // for the certificate, in TLS 1.2
+		// TLS 1.2 needs it for the certificate.
+		config.CurvePreferences = append(config.CurvePreferences, tls.CurveP256)
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		if _, err := visit(b.Context(), l.dial, config); err != nil {
 			b.Fatal(err)

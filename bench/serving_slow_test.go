@@ -24,15 +24,15 @@ import (
 const (
 	slowTarget = "BENCH_TARGET" // names the variable with the address that slow clients connect to
 
-	slowClients = 5100             // some of whom are between two connections
-	slowSources = 50               // addresses that they come from
-	slowRamp    = 10 * time.Second // in which they come, as long as a server bears with them: so they also return evenly
+	slowClients = 5100             // some are between two connections
+	slowSources = 50               // their addresses
+	slowRamp    = 10 * time.Second // they begin evenly in this time, and so also return evenly
 	slowDrip    = 3 * time.Second  // between bytes
 	slowMeasure = 4 * time.Second
 )
 
-// runSlow keeps slow connections open, and opens anew what is closed. It answers each line on its standard input by one on its
-// standard output: "open", "count" and "close".
+// runSlow keeps slow connections open, and reopens those that are closed. It answers the lines
+// "open", "count" and "close" of its standard input, each by a line on its standard output.
 func runSlow(ctx context.Context) error {
 	config, err := given{os.Getenv(asCert)}.client()
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *slow) stay(ctx context.Context, i int) {
 	}
 }
 
-// once connects, says too little, and returns when the server has had enough.
+// once connects, sends too little, and returns when the server closes the connection.
 func (s *slow) once(ctx context.Context, i int) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%slowSources))}, Timeout: servingLimit}
 	conn, err := dialer.DialContext(ctx, "tcp", s.target)
@@ -127,20 +127,22 @@ func (s *slow) once(ctx context.Context, i int) {
 	}
 }
 
-// newSlow starts a process of slow clients of a server, which has none open.
+// newSlow starts a process of slow clients of a server. No connection is open yet.
 func newSlow(b *testing.B, g given, target string) *process {
 	b.Helper()
 	env := append(os.Environ(), proc.RoleVariable+"=slow", asCert+"="+g.dir, slowTarget+"="+target)
-	p := &process{&proc.Process{Env: env, Meek: true}} // such clients have machines of their own
+	p := &process{&proc.Process{Env: env, Nice: true}} // real clients have their own machines
 	b.Cleanup(p.Kill)
 	p.start(b)
 	return p
 }
 
-// BenchmarkServingSlowClients measures what healthy clients of a node wait for, new connections and such that stay open apart,
-// while 5,000 slow connections to it are open and while none is, in turns: a third is silent, a third sends its hello byte by byte, a
-// third its header. The node closes them after a while, and they come back at once: 500 in a second, a third of them with a whole handshake. The clients keep a
-// steady pace. net/http with the same deadlines is there to show what the machine, which has both ends, adds.
+// BenchmarkServingSlowClients measures the waits of healthy clients of a node, separately for new
+// connections and for kept ones, while 5,000 slow connections to the node are open and while none
+// is, in turn. A third of the slow clients is silent, a third sends its hello byte by byte, a third
+// its header. The node closes them after a while, and they come back at once: 500 in a second, a
+// third of them with a complete handshake. The clients keep a fixed rate. net/http with the same
+// deadlines shows the part of the machine, which has both ends.
 func BenchmarkServingSlowClients(b *testing.B) {
 	needFiles(b, slowClients+1000)
 	for _, role := range []string{"flotilla", "plain"} {
@@ -155,7 +157,7 @@ func slowClientsOf(b *testing.B, role string) {
 		b.Fatal(err)
 	}
 	node := newServers(b, role, g, "")[0]
-	crowd := newSlow(b, g, node.https)
+	slow := newSlow(b, g, node.https)
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", node.https)
 	}
@@ -191,13 +193,13 @@ func slowClientsOf(b *testing.B, role string) {
 		wg.Wait()
 	}
 	say := func(line string) string {
-		answer, err := crowd.Ask(line)
+		answer, err := slow.Ask(line)
 		if err != nil {
 			b.Fatal(err)
 		}
 		return answer
 	}
-	measure(new(wait)) // connections, caches
+	measure(new(wait)) // fills connections and caches
 	b.ResetTimer()
 	var open []float64
 	count := func() {
@@ -214,7 +216,7 @@ func slowClientsOf(b *testing.B, role string) {
 		measure(&crowded)
 		count()
 		say("close")
-		time.Sleep(time.Second) // the node has noticed
+		time.Sleep(time.Second) // the node notices
 	}
 	if first != nil {
 		b.Logf("%d of %d requests failed, the first: %v", failed, asked, first)

@@ -25,7 +25,7 @@ const (
 
 type dialer = func(context.Context) (net.Conn, error)
 
-// greet dials and completes the handshake. The connection ends with ctx only until then.
+// greet dials and completes the handshake. Only until then does the end of ctx end the connection.
 func greet(ctx context.Context, dial dialer, config *tls.Config) (*tls.Conn, error) {
 	raw, err := dial(ctx)
 	if err != nil {
@@ -39,7 +39,7 @@ func greet(ctx context.Context, dial dialer, config *tls.Config) (*tls.Conn, err
 	return conn, nil
 }
 
-// visit makes one request on a connection of its own, and reports whether its TLS session was resumed.
+// visit makes one request on its own connection. It returns true if the TLS session was resumed.
 func visit(ctx context.Context, dial dialer, config *tls.Config) (resumed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, servingLimit)
 	defer cancel()
@@ -59,7 +59,7 @@ func visit(ctx context.Context, dial dialer, config *tls.Config) (resumed bool, 
 	if err := finish(resp); err != nil {
 		return false, err
 	}
-	if _, err := io.Copy(io.Discard, conn); err != nil { // to its end, so that neither side resets it
+	if _, err := io.Copy(io.Discard, conn); err != nil { // so that neither side resets it
 		return false, err
 	}
 	return conn.ConnectionState().DidResume, nil
@@ -77,7 +77,7 @@ func finish(resp *http.Response) error {
 	return nil
 }
 
-// newClient returns a client that keeps its connections and speaks HTTP/1.1, or HTTP/2.
+// newClient returns a client that keeps its connections. It speaks HTTP/1.1 or HTTP/2.
 func newClient(b *testing.B, dial dialer, config *tls.Config, http2 bool) *http.Client {
 	config = config.Clone()
 	t := &http.Transport{
@@ -94,7 +94,7 @@ func newClient(b *testing.B, dial dialer, config *tls.Config, http2 bool) *http.
 	return &http.Client{Transport: t, Timeout: servingLimit}
 }
 
-// ask makes one request. It is a POST, which net/http does not repeat on its own once it was sent.
+// ask makes one request. It is a POST, which net/http does not repeat once it was sent.
 func ask(c *http.Client) error {
 	resp, err := c.Post("https://"+host+"/", "text/plain", http.NoBody)
 	if err != nil {
@@ -103,7 +103,7 @@ func ask(c *http.Client) error {
 	return finish(resp)
 }
 
-// system is one of those that a benchmark compares: a balancer and three servers.
+// system is one of the systems that a benchmark compares: a balancer and three servers.
 type system struct {
 	name  string
 	nodes []*server
@@ -111,10 +111,10 @@ type system struct {
 	op    func(client int) error
 
 	rate              []float64 // of each round: operations per second
-	onNodes, onLB, on []float64 // processor time for one, in µs: of the servers, of the balancer, of both
+	onNodes, onLB, on []float64 // processor time of one in µs: of the servers, the balancer, both
 }
 
-// round has all clients repeat the operation for a time, and notes how it went.
+// round lets all clients repeat the operation for a time, and records the figures.
 func (s *system) round(b *testing.B) {
 	b.Helper()
 	used := func() (nodes, lb time.Duration) {
@@ -157,12 +157,12 @@ func (s *system) round(b *testing.B) {
 	s.on = append(s.on, per(nodesAfter-nodes+lbAfter-lb))
 }
 
-// compare runs rounds of all systems in turns, and reports the first beside each of the others: the rate's ratio is better when
-// greater, that of the processor time when smaller.
+// compare runs rounds of all systems in turn, and reports the first one beside each of the others.
+// A greater ratio of the rates is better, and a smaller one of the processor times.
 func compare(b *testing.B, all []*system) {
 	b.Helper()
 	for _, s := range all {
-		s.round(b) // connections, caches
+		s.round(b) // fills connections and caches
 		s.rate, s.onNodes, s.onLB, s.on = nil, nil, nil, nil
 	}
 	b.ResetTimer()
@@ -185,8 +185,8 @@ func compare(b *testing.B, all []*system) {
 	}
 }
 
-// newSystems starts flotilla and plain net/http behind an HAProxy each, of the same kind; and, if there are more kinds, flotilla
-// behind those.
+// newSystems starts flotilla and plain net/http, each behind an HAProxy of one kind. For more kinds
+// it starts flotilla behind those, too.
 func newSystems(b *testing.B, g given, kind string, more ...string) []*system {
 	b.Helper()
 	needHAProxy(b)
@@ -205,9 +205,22 @@ func newSystems(b *testing.B, g given, kind string, more ...string) []*system {
 	return all
 }
 
-// BenchmarkServingHandshakes compares three nodes behind HAProxy in mode tcp with three processes of net/http and crypto/tls that
-// have the same certificate in files, and with HAProxy that terminates TLS and encrypts anew to the same nodes. Each operation
-// is a new connection: a full handshake of TLS 1.3, X25519 and ECDSA on P-256, one request, the end.
+// newComparison makes a certificate, starts systems with it, and returns the configuration of their
+// clients.
+func newComparison(b *testing.B, kind string, more ...string) (*tls.Config, []*system) {
+	b.Helper()
+	g := newGiven(b)
+	config, err := g.client()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return config, newSystems(b, g, kind, more...)
+}
+
+// BenchmarkServingHandshakes compares three nodes behind HAProxy in mode tcp with two others: three
+// processes of net/http and crypto/tls with the same certificate in files, and HAProxy that ends
+// TLS and encrypts anew to the same nodes. Each operation is a new connection: a full handshake of
+// TLS 1.3, X25519 and ECDSA on P-256, and one request.
 func BenchmarkServingHandshakes(b *testing.B) {
 	for _, v := range []struct {
 		kind string
@@ -217,12 +230,7 @@ func BenchmarkServingHandshakes(b *testing.B) {
 		{proxying, nil},
 	} {
 		b.Run(v.kind, func(b *testing.B) {
-			g := newGiven(b)
-			config, err := g.client()
-			if err != nil {
-				b.Fatal(err)
-			}
-			all := newSystems(b, g, v.kind, v.more...)
+			config, all := newComparison(b, v.kind, v.more...)
 			for _, s := range all {
 				s.op = func(int) error {
 					resumed, err := visit(b.Context(), s.lb.dial, config)
@@ -237,8 +245,8 @@ func BenchmarkServingHandshakes(b *testing.B) {
 	}
 }
 
-// BenchmarkServingRequests compares the same with requests on connections that stay open: 16 of HTTP/1.1, or four of HTTP/2 with
-// four requests at a time each.
+// BenchmarkServingRequests compares the same systems with requests on kept connections: 16 of
+// HTTP/1.1, or four of HTTP/2 with four requests at a time each.
 func BenchmarkServingRequests(b *testing.B) {
 	for _, v := range []struct {
 		name    string
@@ -251,12 +259,7 @@ func BenchmarkServingRequests(b *testing.B) {
 		{"http1-proxying", proxying, servingClients, nil},
 	} {
 		b.Run(v.name, func(b *testing.B) {
-			g := newGiven(b)
-			config, err := g.client()
-			if err != nil {
-				b.Fatal(err)
-			}
-			all := newSystems(b, g, v.kind, v.more...)
+			config, all := newComparison(b, v.kind, v.more...)
 			for _, s := range all {
 				clients := make([]*http.Client, v.clients)
 				for i := range clients {
@@ -269,7 +272,8 @@ func BenchmarkServingRequests(b *testing.B) {
 	}
 }
 
-// paced has clients repeat op at a steady pace until ctx is done, and returns how long each took. A client that is late catches up.
+// paced lets clients repeat op at a fixed rate until ctx is done, and returns the time of each
+// operation. A client that is late catches up.
 func paced(ctx context.Context, clients int, every time.Duration, op func(client int) error) (took []time.Duration, fails []error) {
 	var (
 		wg sync.WaitGroup
@@ -289,7 +293,7 @@ func paced(ctx context.Context, clients int, every time.Duration, op func(client
 				if err != nil {
 					fails = append(fails, fmt.Errorf("after %v, client %d: %w", time.Since(began).Round(time.Millisecond), i, err))
 				}
-				took = append(took, time.Since(next)) // what a client that came at that time has waited
+				took = append(took, time.Since(next)) // the wait of a client that came at that time
 				mu.Unlock()
 			}
 		})

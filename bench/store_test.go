@@ -7,16 +7,17 @@ import (
 
 var rounds = flag.Int("rounds", 9, "rounds of the benchmarks that compare")
 
-// BenchmarkStoreFollower compares one writer of 4 KiB on a follower of flotilla, which returns when every node has applied
-// the write, with raft and raft-boltdb as they come, on the leader, which return when the leader has. The rounds alternate. Reported are
-// medians over the rounds; ratio is that of the medians within one round.
+// BenchmarkStoreFollower compares two writers of 4 KiB. One writes on a follower of flotilla, and
+// returns when every node has applied the write. The other writes on the leader of raft and
+// raft-boltdb without flotilla, and returns when the leader has applied it. The rounds alternate.
+// The figures are medians over the rounds; ratio is the median of the quotients within one round.
 func BenchmarkStoreFollower(b *testing.B) {
 	const ops = 200
 	disk := &side{name: "disk", put: newDisk(b)}
 	bare := &side{name: "raft", put: newBareRaft(b)}
 	ours := &side{name: "flotilla", put: writer(newCluster(b).follower(b))}
 	for _, s := range []*side{bare, ours} {
-		(&side{name: s.name, put: s.put}).round(b, 1, ops) // connections, caches
+		(&side{name: s.name, put: s.put}).round(b, 1, ops) // fills connections and caches
 	}
 	b.ResetTimer()
 	for range *rounds {
@@ -33,9 +34,10 @@ func BenchmarkStoreFollower(b *testing.B) {
 	b.ReportMetric(ms(median(disk.p50)), "fsync-p50-ms")
 }
 
-// BenchmarkStore64 compares 64 writers of 4 KiB on a follower of flotilla with one writer there, and with 64 writers through
-// etcd's client, connected to a follower and to the leader. The rounds alternate. times-one and times-etcd, against the client of the
-// follower, are medians of the quotients within one round.
+// BenchmarkStore64 compares 64 writers of 4 KiB on a follower of flotilla with one writer there,
+// and with 64 writers through etcd's client, connected to a follower and to the leader. The rounds
+// alternate. The figures times-one and times-etcd (the client of the follower) are medians of the
+// quotients within one round.
 func BenchmarkStore64(b *testing.B) {
 	const writers, ops, few = 64, 3200, 200
 	follower, leader := newEtcd(b)

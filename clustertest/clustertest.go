@@ -1,6 +1,6 @@
-// Package clustertest runs clusters of real nodes in one process, over a network in memory: with their raft, their files, their
-// TLS between nodes and their storage, and with production timings. It is made for testing/synctest, where seconds of a
-// cluster's life take milliseconds:
+// Package clustertest runs clusters of real nodes in one process, over a network in memory. The
+// nodes have their own raft, files, storage, and TLS between them, and production timings. The
+// package is made for testing/synctest, where seconds of a cluster take milliseconds:
 //
 //	func TestFailover(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
@@ -11,12 +11,13 @@
 //		})
 //	}
 //
-// It works without a bubble too, in real time. What it cannot show: certmagic keeps what it knows of ACME challenges in variables
-// of the process, so nodes of one process see each other's; orders across nodes need several processes. And in a bubble there
-// must be no real sockets: use Node.TLSConfig on connections in memory, not Node.ListenTLS.
+// It also works without a bubble, in real time. Two things need more. certmagic keeps ACME
+// challenges in variables of the process, so the nodes of one process see each other's: orders
+// across nodes need several processes. And a bubble must contain no real sockets: use
+// Node.TLSConfig on connections in memory, not Node.ListenTLS.
 //
-// With -race, give go test the flag -cpu=1 as well if it is of Go 1.26, whose race detector now and then crashes in bubbles whose
-// timers run on two threads. Go 1.27 has mended that.
+// With -race and Go 1.26, also give go test the flag -cpu=1. The race detector of Go 1.26 sometimes
+// crashes in bubbles whose timers run on two threads. Go 1.27 has fixed that.
 package clustertest
 
 import (
@@ -33,13 +34,13 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
-// patience is how long a cluster may take for what it is expected to do. In a bubble it costs nothing.
-const patience = time.Minute
+// stepTimeout bounds everything that a cluster is expected to do. In a bubble it costs nothing.
+const stepTimeout = time.Minute
 
-// Cluster is a number of nodes and the network between them. Its methods fail the test rather than return errors. They are
-// to be called from the test's goroutine.
+// Cluster is a number of nodes and the network between them. Its methods fail the test instead of
+// returning errors. Call them from the goroutine of the test.
 type Cluster struct {
-	// Nodes are the nodes by number; one that was killed stays until Restart puts another in its place.
+	// Nodes are the nodes by number. A killed node stays until Restart replaces it.
 	Nodes []*flotilla.Node
 
 	t       testing.TB
@@ -49,13 +50,14 @@ type Cluster struct {
 	dead    []bool
 }
 
-// New starts n nodes that form a cluster, named n0, n1 and so on, each with a directory of its own. configure, if not nil, may
-// change each configuration; with an empty Dir a node keeps nothing. The nodes are closed when the test ends. Call Settle to wait
-// until they are ready.
+// New starts n nodes that form a cluster. Their names are n0, n1 and so on, and each has its own
+// directory. The function configure, if not nil, may change each configuration; with an empty Dir a
+// node keeps nothing. The nodes are closed when the test ends. Call Settle to wait until they are
+// ready.
 func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, net: simnet.New()}
-	c.dir = t.TempDir() // before the clean-up below, which is then the first to run
+	c.dir = t.TempDir() // before the clean-up below, which so runs first
 	t.Cleanup(func() {
 		c.net.Heal()
 		for i := range c.Nodes {
@@ -122,10 +124,10 @@ func (c *Cluster) Add(configure func(i int, c *flotilla.Config)) int {
 	return len(c.Nodes) - 1
 }
 
-// Config returns the configuration that node i was started with, and Restart starts it with.
+// Config returns the configuration of node i, with which Restart starts it.
 func (c *Cluster) Config(i int) *flotilla.Config { return &c.configs[i] }
 
-// Live returns the numbers of the nodes that run.
+// Live returns the numbers of the running nodes.
 func (c *Cluster) Live() []int {
 	var live []int
 	for i := range c.Nodes {
@@ -136,13 +138,14 @@ func (c *Cluster) Live() []int {
 	return live
 }
 
-// Settle waits until every node that runs is ready. It is no use while a partition keeps one from its cluster.
+// Settle waits until every running node is ready. It fails while a partition keeps a node from its
+// cluster.
 func (c *Cluster) Settle() { c.t.Helper(); c.SettleNodes(c.Live()...) }
 
-// SettleNodes waits until these nodes are ready and agree on a leader among those that run.
+// SettleNodes waits until these nodes are ready and agree on a leader among the running nodes.
 func (c *Cluster) SettleNodes(nodes ...int) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), stepTimeout)
 	defer cancel()
 	for _, i := range nodes {
 		if err := c.Nodes[i].Ready(ctx); err != nil {
@@ -162,7 +165,8 @@ func (c *Cluster) SettleNodes(nodes ...int) {
 	})
 }
 
-// Leader waits until a node that runs leads, and returns its number. Of two that both think so it is the one of the later term.
+// Leader waits until a running node leads, and returns its number. If two nodes believe that they
+// lead, it is the one with the later term.
 func (c *Cluster) Leader() int {
 	c.t.Helper()
 	leader := -1
@@ -178,13 +182,13 @@ func (c *Cluster) Leader() int {
 	return leader
 }
 
-// await looks again and again.
+// await checks a condition again and again.
 func (c *Cluster) await(what string, ok func() bool) {
 	c.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(stepTimeout)
 	for !ok() {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("no %s within %v\n%s", what, patience, c.describe())
+			c.t.Fatalf("no %s within %v\n%s", what, stepTimeout, c.describe())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -199,10 +203,11 @@ func (c *Cluster) describe() string {
 	return s
 }
 
-// Kill ends node i as kill -9 does: its connections are reset before it can say a word. What it had on disk stays.
+// Kill ends node i as kill -9 does. Its connections are reset before it can send anything. Its
+// files stay.
 func (c *Cluster) Kill(i int) {
 	c.t.Helper()
-	c.net.Host(name(i)).Kill() // nobody hears of what it does from now on
+	c.net.Host(name(i)).Kill() // from now on nobody sees what it does
 	c.Nodes[i].Close()
 	c.dead[i] = true
 }
@@ -210,7 +215,7 @@ func (c *Cluster) Kill(i int) {
 // Stop shuts node i down as an operator does: it hands over first.
 func (c *Cluster) Stop(i int) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), stepTimeout)
 	defer cancel()
 	if err := c.Nodes[i].Shutdown(ctx); err != nil {
 		c.t.Errorf("stopping %s: %v", name(i), err)
@@ -221,7 +226,7 @@ func (c *Cluster) Stop(i int) {
 // Leave makes node i leave the cluster for good. Restart starts it as a new node.
 func (c *Cluster) Leave(i int) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), stepTimeout)
 	defer cancel()
 	if err := c.Nodes[i].Leave(ctx); err != nil {
 		c.t.Errorf("%s leaves: %v", name(i), err)
@@ -229,7 +234,7 @@ func (c *Cluster) Leave(i int) {
 	c.dead[i] = true
 }
 
-// Restart starts a node that was killed or stopped again, with its directory.
+// Restart starts a killed or stopped node again, with its directory.
 func (c *Cluster) Restart(i int) {
 	c.t.Helper()
 	if !c.dead[i] {
@@ -238,7 +243,8 @@ func (c *Cluster) Restart(i int) {
 	c.start(i)
 }
 
-// Isolate cuts node i off from all others, both ways. What was sent before or is sent now arrives after Heal.
+// Isolate cuts node i off from all others in both directions. What was sent before or is sent
+// meanwhile arrives after Heal.
 func (c *Cluster) Isolate(i int) { c.net.Isolate(name(i)) }
 
 // Block cuts one direction between two nodes.
@@ -247,10 +253,10 @@ func (c *Cluster) Block(from, to int) { c.net.Block(name(from), name(to)) }
 // Unblock undoes Block.
 func (c *Cluster) Unblock(from, to int) { c.net.Unblock(name(from), name(to)) }
 
-// SetLatency sets how long bytes are under way from one node to another, from now on.
+// SetLatency sets the one-way latency between nodes, from now on.
 func (c *Cluster) SetLatency(d time.Duration) { c.net.SetLatency(d) }
 
-// Partition cuts the network into groups that cannot reach one another.
+// Partition cuts the network into groups that cannot reach each other.
 func (c *Cluster) Partition(groups ...[]int) {
 	named := make([][]string, len(groups))
 	for g, group := range groups {

@@ -21,11 +21,12 @@ import (
 )
 
 const (
-	nodes    = 3
-	patience = time.Minute // for whatever must happen by itself
+	nodes       = 3
+	stepTimeout = time.Minute // of everything that must happen by itself
 )
 
-// cluster is three processes and the way to ask them. Its rng and the starting and ending of nodes are one goroutine's.
+// cluster is three processes and the means to ask them. One goroutine uses its rng, and starts and
+// ends nodes.
 type cluster struct {
 	nodes  []*node
 	rng    *rand.Rand
@@ -34,12 +35,12 @@ type cluster struct {
 	trust  *http.Transport
 }
 
-// node is one of them.
+// node is a process of a cluster.
 type node struct {
 	*proc.Process
 	name, http string
-	addr       string // what the other nodes dial
-	holders    string // the file in which it says what it holds
+	addr       string // that the other nodes dial
+	holders    string // the file in which it records the roles that it holds
 }
 
 // newCluster starts three nodes.
@@ -71,7 +72,7 @@ func prepareCluster(dir, timing string, rng *rand.Rand, r *report) (*cluster, er
 		return nil, err
 	}
 	c := &cluster{rng: rng, report: r, trust: &http.Transport{MaxIdleConnsPerHost: 16}}
-	c.client = &http.Client{Transport: c.trust, Timeout: patience}
+	c.client = &http.Client{Transport: c.trust, Timeout: stepTimeout}
 	for i, p := range processes {
 		n := &node{Process: p, name: fmt.Sprintf("n%d", i), http: addrs[i], addr: peers[i], holders: filepath.Join(dir, fmt.Sprintf("holders-%d", i))}
 		p.Env = append(p.Env, "FLOTILLA_TIMING="+timing, httpVariable+"="+n.http, holdersVariable+"="+n.holders)
@@ -94,7 +95,7 @@ func (c *cluster) close() {
 
 func (n *node) signal(s syscall.Signal) error { return n.Cmd.Process.Signal(s) }
 
-// get asks a node, and returns the body of an answer with status 200.
+// get makes a request to a node, and returns the body of an answer with status 200.
 func (c *cluster) get(ctx context.Context, n *node, path string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.http+path, nil)
 	if err != nil {
@@ -142,7 +143,7 @@ func (c *cluster) status(ctx context.Context, n *node) (s flotilla.Status, err e
 
 // awaitReady waits until all nodes are ready.
 func (c *cluster) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	for _, n := range c.nodes {
 		for {
@@ -151,7 +152,7 @@ func (c *cluster) awaitReady(ctx context.Context) error {
 				break
 			}
 			if ctx.Err() != nil {
-				return fmt.Errorf("%s, at http://%s, is not ready after %v: %w", n.name, n.http, patience, err)
+				return fmt.Errorf("%s, at http://%s, is not ready after %v: %w", n.name, n.http, stepTimeout, err)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
@@ -159,7 +160,7 @@ func (c *cluster) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-// pause waits, and reports whether ctx lasts.
+// pause waits. It returns false if ctx ends before.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):

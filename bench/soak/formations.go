@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// quick is how long three processes may take to form a cluster when nothing disturbs them.
+// quick is the time in which three undisturbed processes must form a cluster.
 const quick = 10 * time.Second
 
-// starts forms a cluster, as benchmarks do.
+// starts forms a cluster without disturbance, as benchmarks do.
 func starts(ctx context.Context, c *cluster) error {
 	began := time.Now()
 	for _, n := range c.nodes {
@@ -32,7 +32,8 @@ func starts(ctx context.Context, c *cluster) error {
 	return nil
 }
 
-// formations forms a cluster and disturbs that. In the end it must be there, with all nodes, and be one.
+// formations forms a cluster and disturbs that. In the end there must be one cluster with all
+// nodes.
 func formations(ctx context.Context, c *cluster) error {
 	did := c.misguide()
 	for _, n := range c.nodes {
@@ -63,7 +64,7 @@ func formations(ctx context.Context, c *cluster) error {
 			}
 		}
 	}
-	if c.rng.IntN(8) == 0 { // longer than the patience of those who have promised themselves
+	if c.rng.IntN(8) == 0 { // longer than nodes are bound to a formation that they have agreed to
 		pause(ctx, c.between(5*time.Second, 15*time.Second))
 	}
 	began := time.Now()
@@ -89,7 +90,7 @@ func formations(ctx context.Context, c *cluster) error {
 	return nil
 }
 
-// misguide has some nodes tell the others a wrong address.
+// misguide makes some nodes advertise a wrong address.
 func (c *cluster) misguide() (did []string) {
 	for i, n := range c.nodes {
 		if c.rng.IntN(4) > 0 {

@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// held is one moment at which a node held a role.
+// held is a moment at which a node held a role.
 type held struct {
 	fence uint64
 	node  string
 	at    int64
 }
 
-// judgeHolders looks at all that the nodes have held, and when. A role's fences must not go back: where they do, two nodes have held it at
-// the same time, or the older holder after the newer one.
-func (c *cluster) judgeHolders() error {
+// checkHolders checks all records of held roles. The fences of a role must not go back. If they do,
+// two nodes held the role at the same time, or an older holder came after a newer one.
+func (c *cluster) checkHolders() error {
 	byRole := make(map[string][]held)
 	for _, n := range c.nodes {
 		if err := readHolders(n.holders, byRole); err != nil {
@@ -57,7 +57,7 @@ func readHolders(file string, byRole map[string][]held) error {
 	for {
 		line, err := in.ReadString('\n')
 		if err == io.EOF {
-			return nil // a last line that is not complete was cut off by a SIGKILL
+			return nil // SIGKILL has cut off the last line
 		}
 		if err != nil {
 			return err

@@ -18,8 +18,8 @@ const (
 	keysPerWriter = 40
 )
 
-// kills ends, stops and restarts nodes at random moments while writers and readers use all of them. Afterwards no acknowledged write may be
-// lost, and the nodes must have equal states.
+// kills ends, stops and restarts nodes at random moments while writers and readers use all of them.
+// Afterwards no acknowledged write may be lost, and the states of the nodes must be equal.
 func kills(ctx context.Context, c *cluster, events int) error {
 	load, stop := context.WithCancel(ctx)
 	l := newLedger()
@@ -37,12 +37,12 @@ func kills(ctx context.Context, c *cluster, events int) error {
 		err = c.awaitReady(ctx)
 	}
 	if err == nil {
-		err = c.judgeWrites(ctx, l)
+		err = c.checkWrites(ctx, l)
 	}
 	return err
 }
 
-// hurt does one thing after another to a node, and sometimes to two, or to all.
+// hurt injects faults into one node, and sometimes into two or all, one after another.
 func (c *cluster) hurt(ctx context.Context, events int) error {
 	for done := 0; done < events; {
 		victims := 1
@@ -75,7 +75,7 @@ func (c *cluster) hurt(ctx context.Context, events int) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if c.rng.IntN(3) > 0 { // else the next blow comes while they find their way back
+		if c.rng.IntN(3) > 0 { // else the next fault comes while they recover
 			if err := c.awaitReady(ctx); err != nil {
 				return err
 			}
@@ -84,7 +84,7 @@ func (c *cluster) hurt(ctx context.Context, events int) error {
 	return nil
 }
 
-// hurtOne does something to a node and returns what undoes it.
+// hurtOne injects a fault into a node. The function that it returns undoes the fault.
 func (c *cluster) hurtOne(n *node) (undo func() error, err error) {
 	switch c.rng.IntN(4) {
 	case 0:
@@ -95,12 +95,12 @@ func (c *cluster) hurtOne(n *node) (undo func() error, err error) {
 		running := n.Cmd.Process
 		err := running.Signal(syscall.SIGTERM)
 		return func() error {
-			late := time.AfterFunc(patience, func() { running.Kill() })
+			late := time.AfterFunc(stepTimeout, func() { running.Kill() })
 			if err := n.Wait(); err != nil {
 				c.report.count("orderly ends that were not complete")
 			}
 			if !late.Stop() {
-				c.report.violate("%s has not ended %v after SIGTERM", n.name, patience)
+				c.report.violate("%s has not ended %v after SIGTERM", n.name, stepTimeout)
 			}
 			return n.Start()
 		}, err
@@ -111,8 +111,8 @@ func (c *cluster) hurtOne(n *node) (undo func() error, err error) {
 	}
 }
 
-// ledger is what the writers know of each key. A key has one writer, which writes one number after another, and none after a write whose
-// outcome is not known: that one may still be under way.
+// ledger has the writes of each key. A key has one writer, which writes one number after another.
+// It stops after a write with an unknown outcome, because that write may still happen.
 type ledger struct {
 	mu           sync.Mutex
 	keys         []string
@@ -129,7 +129,7 @@ func (l *ledger) newKey() string {
 	return key
 }
 
-// anyKey returns a key, and what was acknowledged of it; 0: nothing.
+// anyKey returns a key and its last acknowledged number; 0: none.
 func (l *ledger) anyKey(rng *rand.Rand) (key string, acked int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -168,7 +168,7 @@ func (c *cluster) keepWriting(ctx context.Context, l *ledger, rng *rand.Rand) {
 		case err == nil:
 			l.ack(keys[i], n)
 			c.report.count("writes acknowledged")
-		case errors.Is(err, syscall.ECONNREFUSED): // nobody has heard of it
+		case errors.Is(err, syscall.ECONNREFUSED): // no node has received it
 			c.report.count("writes refused")
 		default:
 			c.report.count("writes whose outcome is not known")
@@ -202,8 +202,9 @@ func (c *cluster) keepReading(ctx context.Context, l *ledger, rng *rand.Rand) {
 	}
 }
 
-// judgeWrites compares what every node has with what was acknowledged, and the nodes with each other.
-func (c *cluster) judgeWrites(ctx context.Context, l *ledger) error {
+// checkWrites compares the records of every node with the acknowledged writes, and the nodes with
+// each other.
+func (c *cluster) checkWrites(ctx context.Context, l *ledger) error {
 	for _, key := range l.keys { // the writers have ended
 		acked, tried := l.acked[key], l.tried[key]
 		for _, n := range c.nodes {
@@ -216,7 +217,7 @@ func (c *cluster) judgeWrites(ctx context.Context, l *ledger) error {
 			}
 		}
 	}
-	// A node without a lease may be some entries behind. Only a difference that stays counts.
+	// A node without a lease may be some entries behind. Only a lasting difference counts.
 	var differs string
 	for range 100 {
 		first := ""

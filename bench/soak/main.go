@@ -1,14 +1,15 @@
 //go:build unix
 
-// Command soak runs clusters of real processes on loopback, hurts them, and judges what they answer.
+// Command soak runs clusters of real processes on loopback, injects faults, and checks their
+// answers.
 //
 //	go run ./soak -wakeups 2000 -clusters 4
 //	go run ./soak -kills 1000 -clusters 4 -busy
 //	go run ./soak -formations 200 -clusters 2
 //	go run ./soak -starts 5000 -clusters 2
 //
-// It prints the seed of its schedule, how far it is, and a summary. It exits with 1 if anything that flotilla promises was broken, and
-// keeps the directories of that cluster.
+// It prints the seed of its schedule, its progress, and a summary. If a guarantee of flotilla was
+// violated it exits with 1, and keeps the directories of that cluster.
 package main
 
 import (
@@ -28,11 +29,11 @@ import (
 	"github.com/flotilla-ha/flotilla/bench/internal/proc"
 )
 
-// mode is one way to hurt a cluster.
+// mode is a kind of faults.
 type mode struct {
 	name, usage string
 	run         func(ctx context.Context, c *cluster, events int) error
-	fresh       func(ctx context.Context, c *cluster) error // in place of run: an event, with a cluster of its own that is not started
+	fresh       func(ctx context.Context, c *cluster) error // instead of run: on a new cluster
 }
 
 func modes() []mode {
@@ -49,10 +50,10 @@ func main() {
 		os.Exit(runAs(role))
 	}
 	var (
-		clusters = flag.Int("clusters", 1, "clusters side by side, which share the events")
-		busy     = flag.Bool("busy", false, "burn twice as many processors as there are beside it")
-		timing   = flag.String("timing", "lan", "the nodes' timing: lan, fast or wan")
-		seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the schedule")
+		clusters = flag.Int("clusters", 1, "the number of clusters, which run at the same time and share the events")
+		busy     = flag.Bool("busy", false, "keep twice as many processors busy as there are")
+		timing   = flag.String("timing", "lan", "the timing of the nodes: lan, fast or wan")
+		seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "the seed of the schedule")
 		all      = modes()
 		events   = make([]*int, len(all))
 	)
@@ -78,7 +79,7 @@ func main() {
 	}
 }
 
-// soak runs one mode and reports whether all went well.
+// soak runs one mode. It returns true if there was no violation.
 func soak(ctx context.Context, m mode, events, clusters int, timing string, seed uint64) bool {
 	dir, err := os.MkdirTemp("", "soak-"+m.name+"-")
 	if err != nil {
@@ -129,10 +130,11 @@ func runCluster(ctx context.Context, m mode, events int, dir, timing string, rng
 	if err := m.run(ctx, c, events); err != nil {
 		return err
 	}
-	return c.judgeHolders()
+	return c.checkHolders()
 }
 
-// runFresh runs a mode whose events have a cluster each. What went well is removed at once.
+// runFresh runs a mode that has a cluster for each event. It removes the files of each good event
+// at once.
 func runFresh(ctx context.Context, m mode, events int, dir, timing string, rng *rand.Rand, r *report) {
 	for i := 0; i < events && ctx.Err() == nil; i++ {
 		home := filepath.Join(dir, fmt.Sprint(i))
@@ -153,7 +155,7 @@ func runFresh(ctx context.Context, m mode, events int, dir, timing string, rng *
 	}
 }
 
-// burn starts processes that only burn time, until stop is called.
+// burn starts processes that only use processor time, until stop is called.
 func burn(n int) (stop func()) {
 	var all []*exec.Cmd
 	for range n {

@@ -23,14 +23,14 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
-// Variables of a node's process.
+// The environment variables of a node process.
 const (
-	httpVariable    = "SOAK_HTTP"    // where it answers
-	debugVariable   = "SOAK_DEBUG"   // it logs all
-	holdersVariable = "SOAK_HOLDERS" // the file in which it says what it holds
+	httpVariable    = "SOAK_HTTP"    // the address at which it answers
+	debugVariable   = "SOAK_DEBUG"   // it logs everything
+	holdersVariable = "SOAK_HOLDERS" // the file in which it records the roles that it holds
 )
 
-// roles are what the nodes compete for.
+// roles are the roles that the nodes compete for.
 func roles() []string { return []string{"one", "two"} }
 
 func runAs(role string) int {
@@ -56,7 +56,7 @@ func runAs(role string) int {
 	return 0
 }
 
-// runNode is one node. It ends with SIGTERM, or when its parent has gone.
+// runNode is one node. It ends with SIGTERM, or when its parent is gone.
 func runNode() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -93,7 +93,7 @@ func runNode() error {
 	return n.Shutdown(bounded)
 }
 
-// read is a node's answer to GET /read.
+// read is the answer of a node to GET /read.
 type read struct {
 	Value string
 	Err   string
@@ -125,12 +125,12 @@ func handler(n *flotilla.Node) http.Handler {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		}
 	})
-	// The digest of all records: nodes whose states are equal say the same.
+	// The digest of all records: nodes with equal states have equal digests.
 	mux.HandleFunc("GET /digest", func(w http.ResponseWriter, r *http.Request) {
 		keys, err := n.Storage().List(r.Context(), "", true)
 		h := sha256.New()
 		for _, key := range keys {
-			value, _ := n.Storage().Load(r.Context(), key) // a directory has none
+			value, _ := n.Storage().Load(r.Context(), key) // a directory has no value
 			fmt.Fprintf(h, "%q %q\n", key, value)
 		}
 		if err != nil {
@@ -142,8 +142,8 @@ func handler(n *flotilla.Node) http.Handler {
 	return mux
 }
 
-// holdForEver competes for a role, and says in the file when it held it: role, fence, name, and the monotonic time, which all processes of a
-// machine share.
+// holdForEver competes for a role. While it holds the role it records that in the file: role,
+// fence, name, and the monotonic time, which all processes of a machine share.
 func holdForEver(ctx context.Context, n *flotilla.Node, role string, file *os.File) {
 	name := n.Status().Name
 	for ctx.Err() == nil {
@@ -151,7 +151,7 @@ func holdForEver(ctx context.Context, n *flotilla.Node, role string, file *os.Fi
 			ticker := time.NewTicker(5 * time.Millisecond)
 			defer ticker.Stop()
 			for {
-				at := monotonic() // before the node is asked whether it holds the role, so it held it then
+				at := monotonic() // before the question whether it holds the role
 				if ctx.Err() != nil || !time.Now().Before(t.Deadline()) {
 					return nil
 				}
@@ -169,7 +169,7 @@ func holdForEver(ctx context.Context, n *flotilla.Node, role string, file *os.Fi
 	}
 }
 
-// monotonic returns the machine's monotonic time.
+// monotonic returns the monotonic time of the machine.
 func monotonic() int64 {
 	var t unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)

@@ -12,7 +12,7 @@ import (
 
 const shownViolations = 20
 
-// report counts what the clusters of one mode did, and what went wrong.
+// report counts the events and the violations of the clusters of one mode.
 type report struct {
 	mode   string
 	events int
@@ -27,7 +27,7 @@ func newReport(mode string, events int) *report {
 	return &report{mode: mode, events: events, counts: make(map[string]int)}
 }
 
-// count notes that something happened once more. The mode's own name counts its events.
+// count counts one more of something. The name of the mode counts its events.
 func (r *report) count(what string) { r.add(what, 1) }
 
 func (r *report) add(what string, n int) {
@@ -36,14 +36,14 @@ func (r *report) add(what string, n int) {
 	r.counts[what] += n
 }
 
-// lasted notes how long an event took.
+// lasted records how long an event took.
 func (r *report) lasted(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.took = append(r.took, d)
 }
 
-// violate notes that something that flotilla promises was broken.
+// violate records that a guarantee of flotilla was violated.
 func (r *report) violate(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	r.mu.Lock()
@@ -61,7 +61,7 @@ func (r *report) bad() bool {
 	return len(r.violations) > 0
 }
 
-// progress prints a line now and then until stop is called.
+// progress prints a line from time to time until stop is called.
 func (r *report) progress(every time.Duration) (stop func()) {
 	done := make(chan struct{})
 	ticker := time.NewTicker(every)

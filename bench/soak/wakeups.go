@@ -14,12 +14,14 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
-// readers ask a stopped node. The kernel takes their connections and keeps their requests until it wakes.
+// readers is the number of reads from a stopped node. The kernel accepts their connections, and
+// keeps their requests until the node wakes.
 const readers = 8
 
-// wakeups stops one node after another, overwrites a value through another one until that is acknowledged, and asks the stopped node
-// while it wakes. What it answers must not be older than that write if it says that it has a lease, and it must not say that of the session, or
-// of a role, that the others know to be over.
+// wakeups stops one node after another, overwrites a value through another node until that is
+// acknowledged, and sends requests to the stopped node, which it answers when it wakes. If it says
+// that it has a lease, its answers must not be older than the write. It must not claim a session or
+// a role that the others know to be over.
 func wakeups(ctx context.Context, c *cluster, events int) error {
 	for i := 0; i < events && ctx.Err() == nil; i++ {
 		if err := c.wakeup(ctx, i); err != nil {
@@ -54,10 +56,11 @@ func (c *cluster) wakeup(ctx context.Context, i int) error {
 	}
 	var wg sync.WaitGroup
 	for range readers {
-		wg.Go(func() { c.judgeRead(ctx, victim, key, value) })
+		wg.Go(func() { c.checkRead(ctx, victim, key, value) })
 	}
-	wg.Go(func() { c.judgeStatus(ctx, victim, known) })
-	if !pause(ctx, c.between(20*time.Millisecond, 100*time.Millisecond)) { // all of them are in the kernel's queues
+	wg.Go(func() { c.checkStatus(ctx, victim, known) })
+	// Now all requests are in the queues of the kernel.
+	if !pause(ctx, c.between(20*time.Millisecond, 100*time.Millisecond)) {
 		return nil
 	}
 	if err := victim.signal(syscall.SIGCONT); err != nil {
@@ -67,7 +70,7 @@ func (c *cluster) wakeup(ctx context.Context, i int) error {
 	return c.awaitReady(ctx)
 }
 
-func (c *cluster) judgeRead(ctx context.Context, victim *node, key, want string) {
+func (c *cluster) checkRead(ctx context.Context, victim *node, key, want string) {
 	got, err := c.read(ctx, victim, key)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -83,8 +86,8 @@ func (c *cluster) judgeRead(ctx context.Context, victim *node, key, want string)
 	}
 }
 
-// judgeStatus asks a node that wakes what it says of itself; known is what another one has said before.
-func (c *cluster) judgeStatus(ctx context.Context, victim *node, known flotilla.Status) {
+// checkStatus asks a waking node for its status. Known is what another node said before.
+func (c *cluster) checkStatus(ctx context.Context, victim *node, known flotilla.Status) {
 	body, err := c.get(ctx, victim, "/status")
 	var got flotilla.Status
 	if err == nil {

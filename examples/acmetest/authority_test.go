@@ -16,31 +16,31 @@ import (
 	"github.com/flotilla-ha/flotilla/examples/internal/lab"
 )
 
-// Where Pebble takes what is counted. They are not constants that Pebble exports; a test that expects a number above zero fails
-// if they change.
+// The paths of Pebble whose requests are counted. Pebble does not export them. If they change, a
+// test that expects a number above zero fails.
 const (
 	newAccountPath = "/sign-me-up"
-	finalizePath   = "/finalize-order/" // and an ID
-	ariPath        = "/renewalInfo/"    // in the middle of it
+	finalizePath   = "/finalize-order/" // followed by an ID
+	ariPath        = "/renewalInfo/"    // within the path
 )
 
-// ariRetryAfter is how long clients are told to keep ARI. Pebble says six hours.
+// ariRetryAfter is the time for which clients keep ARI. Pebble alone says six hours.
 const ariRetryAfter = time.Second
 
-// authority is one whose requests are counted and whose names can be moved.
+// authority counts its requests, and can move names to other addresses.
 type authority struct {
 	*lab.Authority
-	roots *x509.CertPool // of the certificates that it issues
+	roots *x509.CertPool // of its certificates
 
-	requests, accounts, issued atomic.Int64 // that have come, that it has opened, and certificates
+	requests, accounts, issued atomic.Int64 // requests, new accounts, and issued certificates
 
 	mu    sync.Mutex
-	where func(name string) []net.IP // asked for the addresses of a name
-	asked map[string]int             // how often, by name
+	where func(name string) []net.IP // returns the addresses of a name
+	asked map[string]int             // questions, by name
 }
 
-// newAuthority starts an authority that finds HTTP and TLS at these ports of the addresses that where returns. It lives as long
-// as the test.
+// newAuthority starts an authority that ends with the test. It finds HTTP and TLS at these ports of
+// the addresses that where returns.
 func newAuthority(t *testing.T, httpPort, tlsPort int, where func(name string) []net.IP) *authority {
 	t.Helper()
 	a := &authority{where: where, asked: make(map[string]int), roots: x509.NewCertPool()}
@@ -53,7 +53,7 @@ func newAuthority(t *testing.T, httpPort, tlsPort int, where func(name string) [
 	return a
 }
 
-// front counts what h does, by its own answers, and changes how long clients keep ARI.
+// front counts the answers of h, and changes the time for which clients keep ARI.
 func (a *authority) front(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
@@ -70,7 +70,7 @@ func (a *authority) front(h http.Handler) http.Handler {
 	})
 }
 
-// frontWriter calls headed before the header is written.
+// frontWriter calls headed before it writes the header.
 type frontWriter struct {
 	http.ResponseWriter
 	headed func(status int)
@@ -92,20 +92,23 @@ func (w *frontWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// resolve makes where answer from now on.
+// resolve replaces the function that returns the addresses of a name.
 func (a *authority) resolve(where func(name string) []net.IP) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.where = where
 }
 
-// renewNow makes the authority say, to whoever asks, that the certificate should have been renewed an hour ago.
+// renewNow makes the authority say by ARI that the certificate should have been renewed an hour
+// ago.
 func (a *authority) renewNow(serial *big.Int) error {
 	at := func(ago time.Duration) string { return time.Now().Add(-ago).UTC().Format(time.RFC3339) }
-	return a.Store.SetARIResponse(serial, fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`, at(2*time.Hour), at(time.Hour)))
+	window := fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`, at(2*time.Hour), at(time.Hour))
+	return a.Store.SetARIResponse(serial, window)
 }
 
-// next returns the next address of name, each in its turn, as Pebble takes the first of several; nil if it has none.
+// next returns one address of name, each in turn; nil if it has none. (Pebble takes the first of
+// several.)
 func (a *authority) next(name string) net.IP {
 	a.mu.Lock()
 	where := a.where

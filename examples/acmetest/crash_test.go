@@ -11,31 +11,31 @@ import (
 	"time"
 )
 
-// A node that gets a certificate is killed instead of making its first call of the storage, its second, and so on, until it needs no
-// more calls. Whatever it left behind, all three nodes serve a valid certificate afterwards, it among them.
+// A node obtains a certificate and is killed before its first storage call, then before its second,
+// and so on through the last. Each time all three nodes serve a valid certificate afterwards.
 func TestKilledBetweenStorageCalls(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		fewer int // calls than that, and the test has not looked at what it should
-		point func(ctx context.Context, f *fleet, name string, n int) (killed bool, err error)
-		fresh bool // each time another name
+		fewer int // with fewer calls the test proves nothing
+		point func(ctx context.Context, c *cluster, name string, n int) (killed bool, err error)
+		fresh bool // another name each time
 	}{
 		{"obtain", 15, killedWhileObtaining, true},
 		{"renew", 12, killedWhileRenewing, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if testing.Short() {
-				t.Skip("kills a process some forty times, and waits for its return")
+				t.Skip("kills and restarts a process some forty times")
 			}
 			t.Parallel()
 			var next, last atomic.Int64
 			last.Store(math.MaxInt64)
-			// Most of it is waiting for the authority, so several fleets do it together.
+			// Most of the time they wait for the authority, so several clusters work at once.
 			var work sync.WaitGroup
 			for i := range 3 {
-				f := newFleet(t, options{})
+				c := newCluster(t, options{})
 				work.Go(func() {
-					if err := f.start(t.Context()); err != nil {
+					if err := c.start(t.Context()); err != nil {
 						t.Error(err)
 						return
 					}
@@ -45,17 +45,17 @@ func TestKilledBetweenStorageCalls(t *testing.T) {
 							name = fmt.Sprintf("%s-%d-%d.%s", tt.name, i, names, zone)
 							names++
 						}
-						killed, err := tt.point(t.Context(), f, name, n)
+						killed, err := tt.point(t.Context(), c, name, n)
 						if err != nil {
 							t.Errorf("call %d: %v", n, err)
-							name = "" // what is broken now shall not break the others
+							name = "" // a broken name must not break the next round
 						}
 						if !killed {
 							for old := last.Load(); int64(n) < old && !last.CompareAndSwap(old, int64(n)); old = last.Load() {
 							}
 							return
 						}
-						if err := f.revive(t.Context()); err != nil {
+						if err := c.revive(t.Context()); err != nil {
 							t.Error(err)
 							return
 						}
@@ -64,7 +64,7 @@ func TestKilledBetweenStorageCalls(t *testing.T) {
 			}
 			work.Wait()
 			if calls := last.Load(); calls < int64(tt.fewer) || calls == math.MaxInt64 {
-				t.Errorf("there was no call %d to be killed at, want more than %d of them", calls, tt.fewer)
+				t.Errorf("the node made %d storage calls, want at least %d", calls, tt.fewer)
 			} else {
 				t.Logf("killed at each of %d calls", calls-1)
 			}
@@ -72,11 +72,11 @@ func TestKilledBetweenStorageCalls(t *testing.T) {
 	}
 }
 
-// killedWhileObtaining has a node killed at call n on its way to the first certificate for name, and to an ACME account. The others learn
-// afterwards that they shall serve it too.
-func killedWhileObtaining(ctx context.Context, f *fleet, name string, n int) (killed bool, err error) {
-	victim := f.nodes[n%len(f.nodes)]
-	if _, err := f.others(victim)[0].ask(ctx, question{Ask: askForget, Name: "acme"}); err != nil {
+// killedWhileObtaining kills a node at storage call n while it obtains the first certificate for
+// name, and an ACME account. The other nodes get the name afterwards.
+func killedWhileObtaining(ctx context.Context, c *cluster, name string, n int) (killed bool, err error) {
+	victim := c.nodes[n%len(c.nodes)]
+	if _, err := c.others(victim)[0].ask(ctx, question{Ask: askForget, Name: "acme"}); err != nil {
 		return false, err
 	}
 	last, killed, err := victim.killedAt(ctx, n, question{Ask: askAdd, Name: name})
@@ -84,30 +84,31 @@ func killedWhileObtaining(ctx context.Context, f *fleet, name string, n int) (ki
 		return killed, err
 	}
 	var work sync.WaitGroup
-	errs := make([]error, len(f.nodes))
-	for i, m := range f.others(victim) {
+	errs := make([]error, len(c.nodes))
+	for i, m := range c.others(victim) {
 		work.Go(func() { _, errs[i] = m.ask(ctx, question{Ask: askAdd, Name: name}) })
 	}
 	errs[2] = victim.comeBack(ctx, name)
 	work.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return true, fmt.Errorf("killed instead of %s of %s: %w", last.Op, last.Key, err)
+		return true, fmt.Errorf("killed before %s of %s: %w", last.Op, last.Key, err)
 	}
-	if err := f.agree(ctx, name); err != nil {
-		return true, fmt.Errorf("killed instead of %s of %s: %w", last.Op, last.Key, err)
+	if err := c.agree(ctx, name); err != nil {
+		return true, fmt.Errorf("killed before %s of %s: %w", last.Op, last.Key, err)
 	}
 	return true, nil
 }
 
-// killedWhileRenewing has a node killed at call n while it renews the certificate for name, which all nodes serve, and go on serving.
-func killedWhileRenewing(ctx context.Context, f *fleet, name string, n int) (killed bool, err error) {
-	victim := f.nodes[n%len(f.nodes)]
-	for _, m := range f.nodes {
+// killedWhileRenewing kills a node at storage call n while it renews the certificate for name. All
+// nodes serve the certificate, and the others never stop.
+func killedWhileRenewing(ctx context.Context, c *cluster, name string, n int) (killed bool, err error) {
+	victim := c.nodes[n%len(c.nodes)]
+	for _, m := range c.nodes {
 		if _, err := m.ask(ctx, question{Ask: askAdd, Name: name}); err != nil {
 			return false, err
 		}
 	}
-	stop := watch(ctx, f.others(victim), name)
+	stop := watch(ctx, c.others(victim), name)
 	last, killed, err := victim.killedAt(ctx, n, question{Ask: askRenew, Name: name})
 	if killed && err == nil {
 		if err = victim.comeBack(ctx, name); err == nil {
@@ -115,19 +116,20 @@ func killedWhileRenewing(ctx context.Context, f *fleet, name string, n int) (kil
 		}
 	}
 	if err = errors.Join(err, stop()); killed && err != nil {
-		err = fmt.Errorf("killed instead of %s of %s: %w", last.Op, last.Key, err)
+		err = fmt.Errorf("killed before %s of %s: %w", last.Op, last.Key, err)
 	}
 	return killed, err
 }
 
-// killedAt asks a question, in answering which the node kills itself at storage call n. It returns that call, and whether it came to it.
+// killedAt asks a question. The node kills itself at storage call n while it works on the answer.
+// killedAt returns that call, and false if the node made fewer calls.
 func (m *member) killedAt(ctx context.Context, n int, q question) (last answer, killed bool, err error) {
 	if _, err := m.ask(ctx, question{Ask: askArm, N: n, Name: q.Name}); err != nil {
 		return answer{}, false, err
 	}
 	_, err = m.ask(ctx, q)
 	if err == nil {
-		// It may come to it in what it does on its own afterwards.
+		// The node may still make the call afterwards, on its own.
 		_, err = m.ask(ctx, question{Ask: askArm})
 		if err == nil {
 			return answer{}, false, nil
@@ -140,7 +142,7 @@ func (m *member) killedAt(ctx context.Context, n int, q question) (last answer, 
 	return last, true, err
 }
 
-// comeBack starts a node that was killed, and waits until it serves name.
+// comeBack restarts a killed node, and waits until it serves name.
 func (m *member) comeBack(ctx context.Context, name string) error {
 	m.settings.Domains = []string{home, name}
 	if err := m.start(); err != nil {
@@ -150,9 +152,9 @@ func (m *member) comeBack(ctx context.Context, name string) error {
 	return err
 }
 
-// agree checks that all nodes serve the certificate that is in storage.
-func (f *fleet) agree(ctx context.Context, name string) error {
-	for _, m := range f.nodes {
+// agree checks that all nodes serve the certificate in storage.
+func (c *cluster) agree(ctx context.Context, name string) error {
+	for _, m := range c.nodes {
 		a, err := m.ask(ctx, question{Ask: askBundle, Name: name})
 		if err != nil {
 			return err
@@ -164,15 +166,13 @@ func (f *fleet) agree(ctx context.Context, name string) error {
 	return nil
 }
 
-// revive waits until all nodes serve, those that are gone after another start.
-func (f *fleet) revive(ctx context.Context) error {
-	for _, m := range f.nodes {
-		select {
-		case <-m.exited:
+// revive restarts the nodes that are gone, and waits until all nodes serve.
+func (c *cluster) revive(ctx context.Context) error {
+	for _, m := range c.nodes {
+		if !m.Running() {
 			if err := m.start(); err != nil {
 				return err
 			}
-		default:
 		}
 		if _, err := m.serves(ctx, home, nil); err != nil {
 			return err
@@ -181,7 +181,8 @@ func (f *fleet) revive(ctx context.Context) error {
 	return nil
 }
 
-// watch has clients come to the nodes until stop is called, which returns the first error.
+// watch makes handshakes with the nodes until stop is called. Stop returns the first error of each
+// node.
 func watch(ctx context.Context, nodes []*member, name string) (stop func() error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup

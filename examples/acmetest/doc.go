@@ -1,10 +1,13 @@
-// Package acmetest tests what a cluster does with a certificate authority that is as strict as the real ones: Pebble, which is
-// the ACME server that Let's Encrypt tests clients with. It has tests and nothing to import.
+// Package acmetest tests a cluster with a certificate authority that is as strict as the real ones:
+// Pebble, the ACME server that Let's Encrypt offers for tests of clients. It has tests and nothing
+// to import.
 //
-// certmagic keeps the challenges that it solves in variables of the process, so nodes in one process would answer for each other
-// whatever the cluster does. Here each node is a process, this test's own binary, with a directory and a loopback address of its
-// own. All nodes listen on the same ports, and the authority asks a name server of ours which of the addresses a name has: a
-// balancer without a balancer, which can be told to send the authority to one node and not to another.
+// certmagic keeps the challenges that it solves in variables of the process. Nodes in one process
+// would therefore answer for each other, whatever the cluster does. Here each node is a process of
+// its own, the test binary once more, with its own directory and loopback address. All nodes listen
+// on the same ports. The authority asks a name server of the test which address a name has. The
+// test can thus send the authority to one node and not to another, without a balancer.
 //
-// Pebble v2.10.1 has a data race where an order replaces a certificate: with -race these tests may fail for it.
+// Pebble v2.10.1 has a data race where an order replaces a certificate. With -race these tests may
+// fail because of it.
 package acmetest

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// nodeEnv makes a process of this test's binary a node.
+// nodeEnv is the environment variable that makes a process of the test binary a node.
 const nodeEnv = "FLOTILLA_ACMETEST_NODE"
 
 func TestMain(m *testing.M) {

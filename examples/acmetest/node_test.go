@@ -15,37 +15,37 @@ import (
 	"reflect"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/examples/internal/process"
 )
 
-// settings is what a node is told on its standard input, in one line of JSON. What it is asked and answers afterwards are lines too.
+// settings is what a node needs to know. Questions and answers follow as lines.
 type settings struct {
 	Name, Dir, Secret string
 	Addr, HTTPS, HTTP string
 	Peers             []string
 	Domains           []string
 	CA, Roots         string // URL of the ACME directory, and PEM of the certificate that it shows
-	TestCA            string // URL of another, which must not be used
-	Challenge         string // the only one; empty: any but DNS-01
-	PerNode           bool   // each node has certificates of its own
-	DNS               string // the name server that takes answers to DNS-01
+	TestCA            string // URL of another, which the node must not use
+	Challenge         string // the only kind; empty: any but DNS-01
+	PerNode           bool   // each node has its own certificates
+	DNS               string // the name server that accepts answers to DNS-01
 }
 
 // The questions.
 const (
-	askAdd      = "add"      // have the certificate of Name managed; answered when there is one
-	askState    = "state"    // what is known of Name, without waiting
+	askAdd      = "add"      // manage the certificate of Name; the answer comes when there is one
+	askState    = "state"    // what the node knows of Name, without waiting
 	askRenew    = "renew"    // renew the certificate of Name, due or not
-	askMaintain = "maintain" // look once for certificates that are due, as certmagic does every ten minutes
+	askMaintain = "maintain" // look for due certificates once, as certmagic does every ten minutes
 	askForget   = "forget"   // delete Name from storage
 	askBundle   = "bundle"   // the certificate of Name in storage, checked
-	askTokens   = "tokens"   // how often this process stored and loaded the token of Name's challenge
-	askArm      = "arm"      // die at the storage call number N; 0: never. Name's calls are counted, and those of no name
+	askTokens   = "tokens"   // count how often this process stored and loaded the token for Name
+	askArm      = "arm"      // die at call N of the storage for Name or for no name; 0: never
 )
 
 type question struct {
@@ -56,9 +56,9 @@ type question struct {
 }
 
 type answer struct {
-	ID             int    // of the question; 0: nobody has asked
+	ID             int    // of the question; 0: this is no answer
 	Err            string `json:",omitempty"`
-	Dying          bool   `json:",omitempty"` // instead of storage call number N, which is Op of Key
+	Dying          bool   `json:",omitempty"` // before storage call N, which is Op of Key
 	N              int    `json:",omitempty"` // calls counted since the node was armed
 	Op, Key        string `json:",omitempty"`
 	Serial         string `json:",omitempty"` // of the certificate in storage, hexadecimal
@@ -78,15 +78,11 @@ type worker struct {
 	out *json.Encoder
 }
 
-// nodeMain is main in a node's process. When its input ends, the test is gone, and so is the node.
+// nodeMain is main in the process of a node. It ends with the test: when its input ends.
 func nodeMain() int {
-	signal.Ignore(os.Interrupt) // which reaches every process of the terminal; the test's end is what counts
-	in := bufio.NewReader(os.Stdin)
+	signal.Ignore(os.Interrupt) // it reaches all processes of the terminal: the test decides
 	w := &worker{out: json.NewEncoder(os.Stdout)}
-	line, err := in.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &w.settings)
-	}
+	in, err := process.ReadSettings(&w.settings)
 	if err == nil {
 		err = w.serve(in)
 	}
@@ -142,7 +138,8 @@ func (w *worker) serve(in *bufio.Reader) error {
 	return w.node.Serve(ctx, hello, w.settings.Domains...)
 }
 
-// die is what a power cut at a storage call looks like, but for what the disk has not written yet.
+// die kills the process, as a power cut at a storage call would. Only the disk keeps what it has
+// not written yet.
 func (w *worker) die(n int, op, key string) {
 	w.say(answer{Dying: true, N: n, Op: op, Key: key})
 	self, err := os.FindProcess(os.Getpid())
@@ -153,7 +150,7 @@ func (w *worker) die(n int, op, key string) {
 		fmt.Fprintln(os.Stderr, "the node cannot kill itself:", err)
 		os.Exit(1)
 	}
-	select {} // the call that has brought us here is not made
+	select {} // the storage call is not made
 }
 
 func (w *worker) say(a answer) {
@@ -188,14 +185,14 @@ func (w *worker) answerAll(ctx context.Context, in *bufio.Reader) {
 }
 
 func (w *worker) answer(ctx context.Context, q question) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, waitLimit)
 	defer cancel()
 	switch q.Ask {
 	case askAdd:
 		if _, err := w.node.TLSConfig(q.Name); err != nil {
 			return answer{}, err
 		}
-		return answer{}, await(ctx, func(context.Context) error {
+		return answer{}, process.Await(ctx, waitLimit, func(context.Context) error {
 			if c := w.state(q.Name); c.Serial == "" || c.Err != "" {
 				return fmt.Errorf("no certificate for %s: %s", q.Name, c.Err)
 			}
@@ -207,7 +204,8 @@ func (w *worker) answer(ctx context.Context, q question) (answer, error) {
 	case askRenew:
 		return answer{}, w.config.RenewCertSync(ctx, q.Name, true)
 	case askMaintain:
-		return answer{}, w.cache().RenewManagedCertificates(context.WithoutCancel(ctx)) // its jobs go on after it
+		// Its jobs go on afterwards.
+		return answer{}, w.cache().RenewManagedCertificates(context.WithoutCancel(ctx))
 	case askForget:
 		return answer{}, w.node.Storage().Delete(ctx, q.Name)
 	case askBundle:
@@ -221,7 +219,7 @@ func (w *worker) answer(ctx context.Context, q question) (answer, error) {
 	return answer{}, fmt.Errorf("%q is not a question", q.Ask)
 }
 
-// state returns what the node says about the certificate of a name.
+// state returns the status of the certificate for a name.
 func (w *worker) state(name string) flotilla.Certificate {
 	for _, c := range w.node.Status().Certificates {
 		if c.Name == name {
@@ -231,13 +229,13 @@ func (w *worker) state(name string) flotilla.Certificate {
 	return flotilla.Certificate{Err: "not managed"}
 }
 
-// cache returns certmagic's cache, whose maintenance has to be called here rather than waited ten minutes for. Nothing that is
-// exported leads to it.
+// cache returns certmagic's cache. A test calls its maintenance, instead of waiting ten minutes for
+// it. certmagic exports no way to it.
 func (w *worker) cache() *certmagic.Cache {
 	return (*certmagic.Cache)(reflect.ValueOf(w.config).Elem().FieldByName("certCache").UnsafePointer())
 }
 
-// bundle reads the three records of a certificate and checks that they belong together.
+// bundle reads the three records of a certificate, and checks that they belong together.
 func (w *worker) bundle(ctx context.Context, name string) (answer, error) {
 	issuer, key := w.config.Issuers[0].IssuerKey(), new(certmagic.KeyBuilder)
 	var records [3][]byte
@@ -272,34 +270,7 @@ func (w *worker) bundle(ctx context.Context, name string) (answer, error) {
 	return answer{Serial: pair.Leaf.SerialNumber.Text(16)}, nil
 }
 
-// await calls f until it succeeds, for as long as patience goes; then it returns f's error.
-func await(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	var last error // not the one that only says that ctx is done
-	for {
-		err := f(ctx)
-		var hopeless *hopelessError
-		if err == nil || errors.As(err, &hopeless) {
-			return err
-		}
-		select {
-		case <-tick.C:
-			last = err
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), last)
-		}
-	}
-}
-
-// hopelessError is what no patience mends.
-type hopelessError struct{ error }
-
-func (e *hopelessError) Unwrap() error { return e.error }
-
-// tokenOf reports whether key is where the token of a challenge for name is.
+// tokenOf returns true if key is that of the token of a challenge for name.
 func tokenOf(key, name string) bool {
 	return strings.Contains(key, "/challenge_tokens/") && strings.HasSuffix(key, "/"+name+".json")
 }

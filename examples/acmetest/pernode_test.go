@@ -5,15 +5,16 @@ import (
 	"testing"
 )
 
-// With TLS.PerNode each node has a certificate and a key of its own, whose challenge the others answer, and has them after a restart.
+// With TLS.PerNode each node has its own certificate and key. The others answer the challenges, and
+// the node keeps the certificate when it restarts.
 func TestPerNode(t *testing.T) {
 	for _, challenge := range []string{http01, tlsALPN} {
 		t.Run(challenge, func(t *testing.T) {
 			t.Parallel()
-			f := startFleet(t, options{challenge: challenge, perNode: true})
+			c := startCluster(t, options{challenge: challenge, perNode: true})
 			keys := make(map[string]bool)
-			serials := make([]string, len(f.nodes))
-			for i, m := range f.nodes {
+			serials := make([]string, len(c.nodes))
+			for i, m := range c.nodes {
 				leaf, err := m.shake(t.Context(), home)
 				if err != nil {
 					t.Fatal(err)
@@ -21,33 +22,33 @@ func TestPerNode(t *testing.T) {
 				keys[string(leaf.RawSubjectPublicKeyInfo)] = true
 				serials[i] = leaf.SerialNumber.Text(16)
 			}
-			if n := f.ca.Orders.Load(); len(keys) != 3 || n != 3 {
+			if n := c.ca.Orders.Load(); len(keys) != 3 || n != 3 {
 				t.Errorf("%d keys and %d orders for three nodes", len(keys), n)
 			}
-			for _, orderer := range f.nodes {
-				name := "of-" + orderer.settings.Name + "." + zone
-				f.ca.resolve(func(string) []net.IP { return f.without(orderer) })
+			for _, orderer := range c.nodes {
+				name := "of-" + orderer.Name() + "." + zone
+				c.ca.resolve(func(string) []net.IP { return c.without(orderer) })
 				if _, err := orderer.ask(t.Context(), question{Ask: askAdd, Name: name}); err != nil {
 					t.Fatal(err)
 				}
-				answeredByOthers(t, orderer, f.others(orderer), name)
+				answeredByOthers(t, orderer, c.others(orderer), name)
 			}
-			orders := f.ca.Orders.Load()
-			for _, m := range f.nodes {
-				m.kill()
+			orders := c.ca.Orders.Load()
+			for _, m := range c.nodes {
+				m.Kill()
 			}
-			if err := f.start(t.Context()); err != nil {
+			if err := c.start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			for i, m := range f.nodes {
+			for i, m := range c.nodes {
 				if _, err := m.serves(t.Context(), home, serial(serials[i])); err != nil {
 					t.Error(err)
 				}
 			}
-			if n := f.ca.Orders.Load() - orders; n != 0 {
+			if n := c.ca.Orders.Load() - orders; n != 0 {
 				t.Errorf("%d orders after a restart, want none", n)
 			}
-			if n := f.ca.accounts.Load(); n != 1 {
+			if n := c.ca.accounts.Load(); n != 1 {
 				t.Errorf("%d accounts were opened, want 1", n)
 			}
 		})

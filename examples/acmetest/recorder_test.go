@@ -7,16 +7,16 @@ import (
 	"sync"
 )
 
-// recorder looks at the records that flotilla.Storage logs, at level Debug, before each call. It counts them, and may call die
-// instead of letting one go on.
+// recorder counts the storage calls of a node. flotilla.Storage logs each call at level Debug
+// before it makes it. The recorder may call die instead of letting the call go on.
 type recorder struct {
 	die func(n int, op, key string)
 
 	mu    sync.Mutex
 	seen  map[storageCall]int
 	at    int    // die at this call; 0: never
-	name  string // whose calls are counted
-	calls int    // since arm
+	name  string // calls for it count
+	calls int    // since the last arm
 }
 
 type storageCall struct{ op, key string }
@@ -25,11 +25,12 @@ func newRecorder(die func(n int, op, key string)) *recorder {
 	return &recorder{die: die, seen: make(map[storageCall]int)}
 }
 
-// handler returns a handler that gives all other records to next.
+// handler returns a handler that passes all other records on to next.
 func (r *recorder) handler(next slog.Handler) slog.Handler { return recordHandler{r: r, next: next} }
 
-// arm makes call number n from now on the last one, and returns how many there were since the last arm. Calls for other names are not
-// counted: a node looks now and then for what it could not get.
+// arm makes call number n from now the last one; 0: none. It returns the number of calls since the
+// last arm. Calls for other names do not count: a node looks again from time to time for what it
+// could not get.
 func (r *recorder) arm(n int, name string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,7 +39,7 @@ func (r *recorder) arm(n int, name string) int {
 	return calls
 }
 
-// tokens returns how often the token of a challenge was stored and loaded.
+// tokens returns how often this process stored and loaded the token of a challenge.
 func (r *recorder) tokens(name string) (stores, loads int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,7 +72,7 @@ type recordHandler struct {
 	next slog.Handler
 }
 
-// Enabled is true of every level: storage calls are logged at the lowest.
+// Enabled returns true for every level: storage calls are logged at the lowest.
 func (h recordHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h recordHandler) Handle(ctx context.Context, rec slog.Record) error {

@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// provider is a libdns provider: it changes the zone of the name server at its address by updates.
+// provider is a libdns provider. It sends updates (RFC 2136) to the name server at its address.
 type provider struct{ addr string }
 
 func (p provider) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
@@ -33,36 +33,37 @@ func (p provider) send(ctx context.Context, zone string, recs []libdns.Record, c
 	client := &dns.Client{Net: "tcp"}
 	reply, _, err := client.ExchangeContext(ctx, update, p.addr)
 	if err == nil && reply.Rcode != dns.RcodeSuccess {
-		err = fmt.Errorf("the name server says %s", dns.RcodeToString[reply.Rcode])
+		err = fmt.Errorf("the name server answers %s", dns.RcodeToString[reply.Rcode])
 	}
 	return err
 }
 
-// A wildcard is proved by a record in the zone, ordered once, and served by every node, for the names that it is for.
+// A wildcard certificate is validated by a DNS record and ordered once. Every node serves it, for
+// exactly the names that it covers.
 func TestWildcard(t *testing.T) {
 	t.Parallel()
-	f := startFleet(t, options{challenge: dns01, domains: []string{home, "*.wild." + zone}})
-	leaf, err := f.nodes[0].serves(t.Context(), "a.wild."+zone, nil)
+	c := startCluster(t, options{challenge: dns01, domains: []string{home, "*.wild." + zone}})
+	leaf, err := c.nodes[0].serves(t.Context(), "a.wild."+zone, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(leaf.DNSNames) != 1 || leaf.DNSNames[0] != "*.wild."+zone {
 		t.Errorf("the certificate is for %q", leaf.DNSNames)
 	}
-	for _, m := range f.nodes {
+	for _, m := range c.nodes {
 		if _, err := m.serves(t.Context(), "b.wild."+zone, serial(leaf.SerialNumber.Text(16))); err != nil {
 			t.Error(err)
 		}
 		for _, name := range []string{"b.a.wild." + zone, "wild." + zone} {
 			if leaf, err := m.shake(t.Context(), name); err == nil || !strings.Contains(err.Error(), "remote error: tls:") {
-				t.Errorf("node %s answers for %s: %v, %v; want that it refuses", m.settings.Name, name, leaf, err)
+				t.Errorf("node %s answers for %s: %v, %v; want a refusal", m.Name(), name, leaf, err)
 			}
 		}
 	}
-	if n := f.ca.Orders.Load(); n != 2 {
+	if n := c.ca.Orders.Load(); n != 2 {
 		t.Errorf("%d orders for two names", n)
 	}
-	if n := f.ca.Texts(); n != 0 {
+	if n := c.ca.Texts(); n != 0 {
 		t.Errorf("the nodes have left %d records in the zone", n)
 	}
 }

@@ -1,15 +1,18 @@
-// Command api is an API server on three machines as a user of flotilla would write it: HTTPS that it ends itself, certificates that its
-// instances share, and floating addresses that are always at one that lives. It answers who it is and who has what.
+// Command api is an API server for three machines, as a user of flotilla would write it. It serves
+// HTTPS itself, its instances share certificates, and floating addresses are always at a living
+// instance. It answers with its name and the owners of the addresses.
 //
 // The cluster is configured by FLOTILLA_* (see flotilla.ConfigFromEnv), the server by
 //
-//	API_DOMAINS      names to serve, separated by commas; empty: a private certificate for the floating addresses, for trials
-//	API_HTTPS_ADDR   where clients come to; :443
-//	API_HTTP_ADDR    where challenges are answered, and redirects; :80
-//	API_HEALTH_ADDR  for balancers and people; :8081
-//	API_VIPS         floating addresses, as 192.0.2.100/24@eth0 or without @ and the interface; several with commas; those joined by + stay together
+//	API_DOMAINS      names to serve, separated by commas; empty: for trials, a private certificate for
+//	                 the floating addresses
+//	API_HTTPS_ADDR   for clients; default :443
+//	API_HTTP_ADDR    for challenges, and for redirects to HTTPS; default :80
+//	API_HEALTH_ADDR  for balancers and people; default :8081
+//	API_VIPS         floating addresses, separated by commas, as 192.0.2.100/24@eth0 or without
+//	                 @ and the interface; addresses joined by + stay together
 //
-// "api health" asks the one that runs on this machine whether it is ready, and exits with 0 if it is.
+// "api health" exits with 0 if the server on this machine is ready.
 package main
 
 import (
@@ -43,7 +46,8 @@ func main() {
 		}
 		return
 	}
-	// SIGTERM is how init systems and docker ask: the address moves, requests end, then the process.
+	// Init systems and docker send SIGTERM. Then the address moves, requests end, and then the
+	// process.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -57,14 +61,15 @@ func run(ctx context.Context) error {
 		return err
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	cfg.HTTPSAddr, cfg.HTTPAddr, cfg.HealthAddr = env("API_HTTPS_ADDR", ":443"), env("API_HTTP_ADDR", ":80"), env("API_HEALTH_ADDR", ":8081")
+	cfg.HTTPSAddr, cfg.HTTPAddr = env("API_HTTPS_ADDR", ":443"), env("API_HTTP_ADDR", ":80")
+	cfg.HealthAddr = env("API_HEALTH_ADDR", ":8081")
 	addrs, err := parseVIPs(os.Getenv("API_VIPS"))
 	if err != nil {
 		return err
 	}
 	domains := strings.FieldsFunc(os.Getenv("API_DOMAINS"), func(r rune) bool { return r == ',' || r == ' ' })
 	if len(domains) == 0 {
-		cfg.TLS.Private = true // nobody's browser trusts it
+		cfg.TLS.Private = true // browsers do not trust it
 		domains = []string{"localhost"}
 		for _, v := range addrs {
 			for _, a := range append([]netip.Prefix{v.Addr}, v.With...) {
@@ -72,7 +77,7 @@ func run(ctx context.Context) error {
 			}
 		}
 	}
-	// No balancer asks whether it may come when clients come to the address itself: it moves at once.
+	// When clients use the address itself, no balancer needs time: the address moves at once.
 	if len(addrs) > 0 && len(cfg.Proxies) == 0 {
 		cfg.Drain.Grace = -1
 	}
@@ -81,9 +86,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// An address is at a node for as long as the node can serve: Serve waits until it has moved.
+	// An address stays at a node while the node can serve: Serve waits until the address has moved.
 	var floating sync.WaitGroup
-	asked := ctx // to end
+	signalled := ctx // ends by a signal
 	ctx, cancel := context.WithCancelCause(ctx)
 	for _, v := range addrs {
 		v.Logger = cfg.Logger.With("node", node.Status().Name)
@@ -96,18 +101,18 @@ func run(ctx context.Context) error {
 	err = node.Serve(ctx, handler(node), domains...)
 	cancel(err)
 	floating.Wait()
-	hand, done := context.WithTimeout(context.Background(), 10*time.Second)
+	ending, done := context.WithTimeout(context.Background(), 10*time.Second)
 	defer done()
-	if closed := node.Shutdown(hand); err == nil {
+	if closed := node.Shutdown(ending); err == nil {
 		err = closed
 	}
-	if cause := context.Cause(ctx); err == nil && asked.Err() == nil && cause != context.Canceled {
+	if cause := context.Cause(ctx); err == nil && signalled.Err() == nil && cause != context.Canceled {
 		err = cause
 	}
 	return err
 }
 
-// handler is the API: one question.
+// handler is the API. It has one method.
 func handler(node *flotilla.Node) http.Handler {
 	type role struct {
 		Name, Owner string
@@ -131,7 +136,9 @@ func handler(node *flotilla.Node) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
-		e.Encode(map[string]any{"servedBy": s.Name, "at": at, "client": r.RemoteAddr, "leader": s.LeaderName, "ready": s.Ready, "roles": roles})
+		e.Encode(map[string]any{
+			"servedBy": s.Name, "at": at, "client": r.RemoteAddr, "leader": s.LeaderName, "ready": s.Ready, "roles": roles,
+		})
 	})
 	return mux
 }
@@ -158,7 +165,7 @@ func parseVIPs(text string) ([]vip.Config, error) {
 	return all, nil
 }
 
-// health asks this machine's own server.
+// health asks the server on this machine.
 func health() error {
 	host, port, err := net.SplitHostPort(env("API_HEALTH_ADDR", ":8081"))
 	if err != nil {

@@ -14,19 +14,22 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/examples/internal/lab"
+	"github.com/flotilla-ha/flotilla/examples/internal/process"
 )
 
-// configure writes the configuration beside this file into a directory of the test, with what is in edits, pairs of old and new, changed,
-// and the nodes' addresses too. Each must be there: a test of a file that nobody has is worth nothing.
-func (f *fleet) configure(t *testing.T, name string, edits ...string) string {
+// configure writes a configuration of this directory into a directory of the test. It replaces the
+// addresses of the nodes and the edits, which are pairs of old and new texts. Each old text must
+// exist, so that the test is about the real file.
+func (cl *cluster) configure(t *testing.T, name string, edits ...string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, m := range f.nodes {
-		edits = append(edits, fmt.Sprintf("10.0.0.1%d:443", i+1), m.settings.HTTPS, fmt.Sprintf("10.0.0.1%d:80", i+1), m.settings.HTTP)
+	for i, m := range cl.nodes {
+		edits = append(edits,
+			fmt.Sprintf("10.0.0.1%d:443", i+1), m.settings.HTTPS,
+			fmt.Sprintf("10.0.0.1%d:80", i+1), m.settings.HTTP)
 	}
 	text := string(content)
 	for i := 0; i < len(edits); i += 2 {
@@ -42,48 +45,48 @@ func (f *fleet) configure(t *testing.T, name string, edits ...string) string {
 	return path
 }
 
-// startHAProxy starts it for as long as the test lives.
-func (f *fleet) startHAProxy(t *testing.T) {
+// startHAProxy starts HAProxy until the end of the test.
+func (cl *cluster) startHAProxy(t *testing.T) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "flotilla") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f.stats = filepath.Join(dir, "s")
-	path := f.configure(t, "haproxy.cfg",
+	cl.stats = filepath.Join(dir, "s")
+	path := cl.configure(t, "haproxy.cfg",
 		"\tuser haproxy\n\tgroup haproxy\n", "",
-		"/run/haproxy/admin.sock", f.stats,
+		"/run/haproxy/admin.sock", cl.stats,
 		"maxconn 20000\n", "maxconn 1000\n",
-		"bind :443\n", "bind "+f.haproxy().addr+"\n",
-		"bind :80\n", "bind "+lab.HostPort(net.ParseIP(proxyIP), f.httpPort())+"\n",
-		"port 8081", fmt.Sprint("port ", f.ports[3]))
+		"bind :443\n", "bind "+cl.haproxy().addr+"\n",
+		"bind :80\n", "bind "+process.HostPort(net.ParseIP(proxyIP), cl.httpPort())+"\n",
+		"port 8081", fmt.Sprint("port ", cl.ports[3]))
 	run(t, exec.Command("haproxy", "-db", "-f", path), syscall.SIGTERM)
-	await(t, func(ctx context.Context) error { _, err := f.states(ctx); return err })
+	await(t, func(ctx context.Context) error { _, err := cl.states(ctx); return err })
 }
 
-// startNginx starts it, after the nodes, for as long as the test lives. If it is not installed, tests of it skip.
-func (f *fleet) startNginx(t *testing.T) {
+// startNginx starts nginx until the end of the test, if it is installed. The nodes must run.
+func (cl *cluster) startNginx(t *testing.T) {
 	t.Helper()
 	if missingNginx() != "" {
 		return
 	}
-	path := f.configure(t, "nginx.conf",
+	path := cl.configure(t, "nginx.conf",
 		"user www-data;\n", "",
-		"worker_processes auto;", "worker_processes 1;", // each has its own opinion of the nodes
+		"worker_processes auto;", "worker_processes 1;", // each has its own view of the nodes
 		"worker_rlimit_nofile 40000;\n", "",
 		"worker_connections 20000;", "worker_connections 1000;",
 		"/run/nginx.pid", filepath.Join(t.TempDir(), "pid"),
 		"/var/log/nginx/error.log", "stderr",
-		"listen 443 ", "listen "+f.nginx().addr+" ",
-		"listen 80 ", "listen "+lab.HostPort(net.ParseIP(nginxIP), f.httpPort())+" ")
+		"listen 443 ", "listen "+cl.nginx().addr+" ",
+		"listen 80 ", "listen "+process.HostPort(net.ParseIP(nginxIP), cl.httpPort())+" ")
 	run(t, exec.Command("nginx", "-e", "stderr", "-c", path, "-g", "daemon off;"), syscall.SIGTERM)
-	c := f.client(f.nginx(), "HTTP/1.1")
+	c := cl.client(cl.nginx(), "HTTP/1.1")
 	defer c.CloseIdleConnections()
 	await(t, func(ctx context.Context) error { _, err := ask(ctx, c, nil); return err })
 }
 
-// missingNginx says what there is not of nginx; empty: nothing.
+// missingNginx returns the missing part of nginx; empty: none.
 func missingNginx() string {
 	path, err := exec.LookPath("nginx")
 	if err != nil {
@@ -91,17 +94,18 @@ func missingNginx() string {
 	}
 	built, err := exec.Command(path, "-V").CombinedOutput()
 	modules, _ := filepath.Glob("/etc/nginx/modules-enabled/*stream.conf")
-	if err != nil || len(modules) == 0 && (!strings.Contains(string(built), "--with-stream") || strings.Contains(string(built), "--with-stream=dynamic")) {
+	static := strings.Contains(string(built), "--with-stream") && !strings.Contains(string(built), "--with-stream=dynamic")
+	if err != nil || len(modules) == 0 && !static {
 		return "libnginx-mod-stream"
 	}
 	return ""
 }
 
-// run runs a program until the end of the test, and shows what it said if the test failed.
+// run runs a program until the end of the test. It shows the output if the test fails.
 func run(t *testing.T, cmd *exec.Cmd, end syscall.Signal) {
 	t.Helper()
-	var log logbook
-	cmd.Stdout, cmd.Stderr = &log, &log
+	log := process.NewLog(nil)
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -119,14 +123,14 @@ func run(t *testing.T, cmd *exec.Cmd, end syscall.Signal) {
 			<-exited
 		}
 		if t.Failed() {
-			t.Logf("%s has said\n%s", cmd.Path, log.tail())
+			t.Logf("the last lines of %s:\n%s", cmd.Path, log.Tail(40))
 		}
 	})
 }
 
 // states asks HAProxy for the states of its servers, by backend and server: "UP L7OK".
-func (f *fleet) states(ctx context.Context) (map[string]string, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", f.stats)
+func (cl *cluster) states(ctx context.Context) (map[string]string, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", cl.stats)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +146,7 @@ func (f *fleet) states(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	if len(rows) == 0 {
-		return nil, errors.New("HAProxy says nothing of its servers")
+		return nil, errors.New("HAProxy lists no servers")
 	}
 	column := make(map[string]int)
 	for i, name := range rows[0] {
@@ -150,25 +154,26 @@ func (f *fleet) states(ctx context.Context) (map[string]string, error) {
 	}
 	states := make(map[string]string)
 	for _, row := range rows[1:] {
-		states[row[column["pxname"]]+"/"+row[column["svname"]]] = strings.TrimSpace(row[column["status"]] + " " + row[column["check_status"]])
+		server := row[column["pxname"]] + "/" + row[column["svname"]]
+		states[server] = strings.TrimSpace(row[column["status"]] + " " + row[column["check_status"]])
 	}
 	return states, nil
 }
 
-// awaitState waits until HAProxy says of m that it is in this state, for one of these reasons.
-func (f *fleet) awaitState(t *testing.T, m *member, state string, checks ...string) {
+// awaitState waits until HAProxy reports this state of m, for one of these reasons.
+func (cl *cluster) awaitState(t *testing.T, m *member, state string, checks ...string) {
 	t.Helper()
 	await(t, func(ctx context.Context) error {
-		states, err := f.states(ctx)
+		states, err := cl.states(ctx)
 		if err != nil {
 			return err
 		}
-		got := states["https/"+m.settings.Name]
+		got := states["https/"+m.Name()]
 		for _, check := range checks {
 			if got == state+" "+check {
 				return nil
 			}
 		}
-		return fmt.Errorf("HAProxy says that %s is %s, want %s %q", m.settings.Name, got, state, checks)
+		return fmt.Errorf("HAProxy reports that %s is %s, want %s %q", m.Name(), got, state, checks)
 	})
 }

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// HAProxy tells a node that drains from one that is dead, and from one that is frozen: it sends none of them anybody new, and cuts off those
-// whom only the last two have.
+// HAProxy sends no new connections to a node that drains, is dead, or is frozen. It cuts the
+// connections of a dead or frozen node, and keeps those of a draining one.
 func TestChecks(t *testing.T) {
-	f := startFleet(t, "")
+	cl := startCluster(t, "")
 	for _, tt := range []struct {
 		name   string
 		to     syscall.Signal
@@ -26,54 +26,56 @@ func TestChecks(t *testing.T) {
 		{"frozen", syscall.SIGSTOP, "DOWN", []string{"L7TOUT", "L4TOUT"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := f.nodes[1]
-			// A request whose end the client has not sent yet, on a connection of its own to that node, through HAProxy.
-			pending := f.begin(t, m)
+			m := cl.nodes[1]
+			// A request that the client has not finished, on its own connection to the node through
+			// HAProxy.
+			pending := cl.begin(t, m)
 			m.signal(t, tt.to)
 			signalled := time.Now()
-			f.awaitState(t, m, tt.state, tt.checks...)
-			t.Logf("HAProxy says %s after %s", tt.state, time.Since(signalled).Round(time.Millisecond))
+			cl.awaitState(t, m, tt.state, tt.checks...)
+			t.Logf("HAProxy reports %s after %s", tt.state, time.Since(signalled).Round(time.Millisecond))
 
-			c := f.client(f.haproxy(), fresh)
+			c := cl.client(cl.haproxy(), fresh)
 			for range 10 {
 				a, err := ask(t.Context(), c, nil)
 				c.CloseIdleConnections()
-				if err != nil || a.Node == m.settings.Name {
+				if err != nil || a.Node == m.Name() {
 					t.Errorf("a new connection: %q, %v", a.Node, err)
 				}
 			}
 			a, err := pending()
 			if cut := err != nil; cut != tt.cut || errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("the request under way: %q, %v", a.Node, err)
+				t.Errorf("the unfinished request: %q, %v", a.Node, err)
 			}
 			switch tt.to {
 			case syscall.SIGTERM:
 				m.awaitEnd(t)
-				f.awaitState(t, m, "DOWN", "L4CON")
+				cl.awaitState(t, m, "DOWN", "L4CON")
 			case syscall.SIGSTOP:
 				m.signal(t, syscall.SIGCONT)
 			}
 			if tt.to != syscall.SIGSTOP {
-				m.kill()
+				m.Kill()
 				if err := m.start(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			f.awaitServing(t, m)
+			cl.awaitServing(t, m)
 		})
 	}
 }
 
-// begin sends m all of a request through HAProxy but its end, and returns what sends that and waits for the answer.
-func (f *fleet) begin(t *testing.T, m *member) (end func() (answer, error)) {
+// begin sends a request to m through HAProxy, except its end. The function that it returns sends
+// the end and waits for the answer.
+func (cl *cluster) begin(t *testing.T, m *member) (end func() (answer, error)) {
 	t.Helper()
-	c := f.client(f.haproxy(), kept)
+	c := cl.client(cl.haproxy(), kept)
 	t.Cleanup(c.CloseIdleConnections)
 	await(t, func(ctx context.Context) error {
 		a, err := ask(ctx, c, nil)
-		if err == nil && a.Node != m.settings.Name {
+		if err == nil && a.Node != m.Name() {
 			c.CloseIdleConnections()
-			err = fmt.Errorf("this is %s", a.Node)
+			err = fmt.Errorf("HAProxy has chosen %s", a.Node)
 		}
 		return err
 	})
@@ -84,13 +86,13 @@ func (f *fleet) begin(t *testing.T, m *member) (end func() (answer, error)) {
 	body, sender := io.Pipe()
 	done := make(chan result, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 		defer cancel()
 		a, err := ask(ctx, c, body)
-		body.CloseWithError(io.ErrUnexpectedEOF) // so that what is written no longer waits for a reader
+		body.CloseWithError(io.ErrUnexpectedEOF) // so that a write no longer waits for a reader
 		done <- result{a, err}
 	}()
-	if _, err := io.WriteString(sender, "begun"); err != nil { // the connection has taken it
+	if _, err := io.WriteString(sender, "begun"); err != nil { // the connection has it
 		t.Fatal(err)
 	}
 	return func() (answer, error) {
@@ -100,43 +102,45 @@ func (f *fleet) begin(t *testing.T, m *member) (end func() (answer, error)) {
 	}
 }
 
-// Two of three nodes are killed: the last has no quorum and is not ready, and gets everybody all the same. Whom it had before stays.
+// Two of three nodes are killed. The last has no quorum and is not ready, but still gets all new
+// connections, and keeps those that it has.
 func TestWithoutQuorum(t *testing.T) {
-	f := startFleet(t, "")
-	last := f.nodes[0]
-	pending := f.begin(t, last)
-	loads := f.startLoads(t, fresh)
+	cl := startCluster(t, "")
+	last := cl.nodes[0]
+	pending := cl.begin(t, last)
+	loads := cl.startLoads(t, fresh)
 	more(t, loads, 20)
-	for _, m := range f.others(last) {
-		m.kill()
+	for _, m := range cl.others(last) {
+		m.Kill()
 	}
 	killed := time.Now()
-	f.awaitState(t, last, "NOLB", "L7OKC")
+	cl.awaitState(t, last, "NOLB", "L7OKC")
 	notReady := time.Since(killed)
-	for _, m := range f.others(last) {
-		f.awaitState(t, m, "DOWN", "L4CON")
+	for _, m := range cl.others(last) {
+		cl.awaitState(t, m, "DOWN", "L4CON")
 	}
-	t.Logf("two nodes killed; HAProxy knew that the third was not ready after %s, and all after %s", notReady.Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
+	t.Logf("two nodes killed; HAProxy found the third not ready after %s, and the others down after %s",
+		notReady.Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
 	noticed := time.Now()
 	more(t, loads, 100)
 	for _, l := range loads {
 		l.lost(t, killed, noticed)
 	}
-	if a, err := pending(); err != nil || a.Node != last.settings.Name {
-		t.Errorf("the request that was under way before: %q, %v", a.Node, err)
+	if a, err := pending(); err != nil || a.Node != last.Name() {
+		t.Errorf("the request that began before: %q, %v", a.Node, err)
 	}
-	c := f.client(f.haproxy(), h2)
+	c := cl.client(cl.haproxy(), h2)
 	defer c.CloseIdleConnections()
 	if _, err := ask(t.Context(), c, nil); err != nil {
 		t.Error(err)
 	}
 
-	for _, m := range f.others(last) {
+	for _, m := range cl.others(last) {
 		if err := m.start(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, m := range f.nodes {
-		f.awaitServing(t, m)
+	for _, m := range cl.nodes {
+		cl.awaitServing(t, m)
 	}
 }

@@ -19,7 +19,7 @@ const (
 	pause          = 15 * time.Millisecond // between two requests of one client
 )
 
-// load is clients that send requests without end, all of them POSTs, none of which is repeated.
+// load is clients that send POST requests all the time. They repeat none.
 type load struct {
 	way    way
 	cancel context.CancelFunc
@@ -31,21 +31,21 @@ type load struct {
 	failed   []failure
 }
 
-// failure is a request that has had no good answer.
+// failure is a request without a good answer.
 type failure struct {
 	kind         string
 	begun, ended time.Time
 	err          error
 }
 
-// startLoad starts clients of each kind, which come this way. They end with the test, if not before.
-func (f *fleet) startLoad(t *testing.T, w way, kinds ...string) *load {
+// startLoad starts clients of each kind that use this way. They end with the test at the latest.
+func (cl *cluster) startLoad(t *testing.T, w way, kinds ...string) *load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{way: w, cancel: cancel, answered: make(map[string]int), nodes: make(map[string]int)}
 	for _, kind := range kinds {
 		l.answered[kind] = 0
 		for range clientsOfAKind {
-			c := f.client(w, kind)
+			c := cl.client(w, kind)
 			c.Transport.(*http.Transport).DisableKeepAlives = kind == fresh
 			l.done.Go(func() { l.run(ctx, c, kind) })
 		}
@@ -54,19 +54,19 @@ func (f *fleet) startLoad(t *testing.T, w way, kinds ...string) *load {
 	return l
 }
 
-// startLoads starts clients that come by every way that there is.
-func (f *fleet) startLoads(t *testing.T, kinds ...string) (loads []*load) {
-	ways := []way{f.haproxy(), f.roundRobin()}
+// startLoads starts clients for every available way.
+func (cl *cluster) startLoads(t *testing.T, kinds ...string) (loads []*load) {
+	ways := []way{cl.haproxy(), cl.roundRobin()}
 	if missingNginx() == "" {
-		ways = append(ways, f.nginx())
+		ways = append(ways, cl.nginx())
 	}
 	for _, w := range ways {
-		loads = append(loads, f.startLoad(t, w, kinds...))
+		loads = append(loads, cl.startLoad(t, w, kinds...))
 	}
 	return loads
 }
 
-// more waits until n more requests of each kind were answered, by every way.
+// more waits for n more answers to requests of each kind, by every way.
 func more(t *testing.T, loads []*load, n int) {
 	t.Helper()
 	for _, l := range loads {
@@ -74,24 +74,25 @@ func more(t *testing.T, loads []*load, n int) {
 	}
 }
 
-// moreBy waits until a node that is back has answered through every balancer. nginx does not ask a
-// node for a second after it refused. When all have refused, nginx refuses the clients.
+// moreBy waits until a restarted node has answered by every way. nginx does not use a node for a
+// second after it has refused. If all have refused, nginx refuses the clients.
 func moreBy(t *testing.T, loads []*load, node string) {
 	t.Helper()
 	for _, l := range loads {
 		_, before, _ := l.total()
 		await(t, func(context.Context) error {
 			if _, now, _ := l.total(); now[node] == before[node] {
-				return fmt.Errorf("%s: %s has not answered since it is back", l.way.name, node)
+				return fmt.Errorf("%s: %s has not answered since its restart", l.way.name, node)
 			}
 			return nil
 		})
 	}
 }
 
-// lost fails the test for each new connection that was begun after the nodes were killed and failed, and returns how many other requests
-// have failed since then or shortly before. One new connection is among these that was begun before noticed: at that moment HAProxy cuts all that
-// it has for the node, and so also one that it is only about to take elsewhere.
+// lost fails the test for each new connection that began after the nodes were killed and failed. It
+// returns the number of other requests that failed since then or shortly before. They may include
+// one new connection through HAProxy that began before noticed. At that moment HAProxy cuts all
+// connections of the node, and so also one that it was about to send to another node.
 func (l *load) lost(t *testing.T, killed, noticed time.Time) (others int) {
 	t.Helper()
 	_, _, failed := l.total()
@@ -104,7 +105,8 @@ func (l *load) lost(t *testing.T, killed, noticed time.Time) (others int) {
 		case l.way.name == "HAProxy" && cut == 0 && bad.begun.Before(noticed):
 			cut++
 		default:
-			t.Errorf("%s: a new connection failed, begun %s after the end of the node: %v", l.way.name, bad.begun.Sub(killed).Round(time.Millisecond), bad.err)
+			t.Errorf("%s: a new connection failed, begun %s after the end of the node: %v",
+				l.way.name, bad.begun.Sub(killed).Round(time.Millisecond), bad.err)
 		}
 	}
 	return others + cut
@@ -126,11 +128,11 @@ func (l *load) run(ctx context.Context, c *http.Client, kind string) {
 		case <-tick.C:
 		}
 		begun := time.Now()
-		once, cancel := context.WithTimeout(ctx, patience)
+		once, cancel := context.WithTimeout(ctx, waitLimit)
 		a, err := ask(once, c, strings.NewReader("x"))
 		cancel()
 		if ctx.Err() != nil {
-			return // what the end of the test cuts off has not failed
+			return // the test has ended: this is no failure
 		}
 		l.mu.Lock()
 		if err != nil {
@@ -143,7 +145,7 @@ func (l *load) run(ctx context.Context, c *http.Client, kind string) {
 	}
 }
 
-// total returns how many requests were answered, and what those were that were not.
+// total returns the numbers of answers by kind and by node, and the failed requests.
 func (l *load) total() (answered map[string]int, nodes map[string]int, failed []failure) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -157,7 +159,7 @@ func (l *load) total() (answered map[string]int, nodes map[string]int, failed []
 	return answered, nodes, append(failed, l.failed...)
 }
 
-// more waits until n more requests of each kind were answered.
+// more waits for n more answers to requests of each kind.
 func (l *load) more(t *testing.T, n int) {
 	t.Helper()
 	before, _, _ := l.total()
@@ -165,7 +167,7 @@ func (l *load) more(t *testing.T, n int) {
 		now, _, _ := l.total()
 		for kind := range before {
 			if now[kind] < before[kind]+n {
-				return fmt.Errorf("%s: of %s, %d answers in place of %d", l.way.name, kind, now[kind]-before[kind], n)
+				return fmt.Errorf("%s: of %s, %d answers, want %d", l.way.name, kind, now[kind]-before[kind], n)
 			}
 		}
 		return nil

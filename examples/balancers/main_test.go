@@ -1,7 +1,6 @@
 package balancers
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,9 +20,10 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/examples/internal/process"
 )
 
-// nodeEnv makes a process of this test's binary a node.
+// nodeEnv is the environment variable that makes a process of the test binary a node.
 const nodeEnv = "FLOTILLA_BALANCERS_NODE"
 
 func TestMain(m *testing.M) {
@@ -37,37 +37,30 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// checkInterval is HAProxy's, and one check that says 503 is enough for it.
+// checkInterval is that of haproxy.cfg, where one answer 503 is enough.
 const checkInterval = 500 * time.Millisecond
 
-// settings is what a node is told on its standard input, in one line of JSON.
+// settings is what a node needs to know.
 type settings struct {
 	Name, Dir, Secret         string
 	Addr, HTTPS, HTTP, Health string
 	Peers                     []string
-	CA, Roots                 string // URL of the ACME directory, and PEM of the certificate that it shows
-	Challenge                 string // the only one that is solved; empty: any
+	CA, Roots                 string // URL of the ACME directory, and PEM of its certificate
+	Challenge                 string // the only kind that the node solves; empty: any
 }
 
-// nodeMain is main in a node's process: a web server that is a member of a cluster, until SIGTERM. When its input ends, the test is
-// gone, and so is the node.
+// nodeMain is main in the process of a node: a web server that is a member of a cluster, until
+// SIGTERM. It also ends with the test: when its input ends.
 func nodeMain() error {
-	signal.Ignore(os.Interrupt) // which reaches every process of the terminal; the test's end is what counts
+	signal.Ignore(os.Interrupt) // it reaches all processes of the terminal: the test decides
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	in := bufio.NewReader(os.Stdin)
-	line, err := in.ReadBytes('\n')
+	var s settings
+	in, err := process.ReadSettings(&s)
 	if err != nil {
 		return err
 	}
-	go func() {
-		io.Copy(io.Discard, in)
-		os.Exit(1)
-	}()
-	var s settings
-	if err := json.Unmarshal(line, &s); err != nil {
-		return err
-	}
+	go process.ExitWithParent(in)
 	secret, err := flotilla.ParseSecret(s.Secret)
 	if err != nil {
 		return err
@@ -99,7 +92,7 @@ func nodeMain() error {
 	}, echo(s.Name), domain)
 }
 
-// answer is what a node says of a request.
+// answer describes a request as the node sees it.
 type answer struct {
 	Node    string
 	Remote  string // Request.RemoteAddr
@@ -108,7 +101,7 @@ type answer struct {
 	Resumed bool
 }
 
-// echo reads the request to its end, however long that takes, and answers with what it has seen.
+// echo reads the request to its end, however long that takes, and answers with its description.
 func echo(node string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {

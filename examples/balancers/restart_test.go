@@ -6,31 +6,31 @@ import (
 	"time"
 )
 
-// Each node in its turn is told to end by SIGTERM, ends, and comes back, while clients send requests through HAProxy, through nginx, and with
-// nothing between. None fails.
+// Each node in turn gets SIGTERM, ends, and comes back. Meanwhile clients send requests through
+// HAProxy, through nginx, and directly. None fails.
 func TestRollingRestart(t *testing.T) {
-	f := startFleet(t, "")
-	loads := f.startLoads(t, fresh, kept, h2)
+	cl := startCluster(t, "")
+	loads := cl.startLoads(t, fresh, kept, h2)
 	begun := time.Now()
 	more(t, loads, 20)
-	for _, m := range f.nodes {
+	for _, m := range cl.nodes {
 		m.signal(t, syscall.SIGTERM)
 		m.awaitEnd(t)
 		more(t, loads, 20)
 		if err := m.start(); err != nil {
 			t.Fatal(err)
 		}
-		f.awaitServing(t, m)
+		cl.awaitServing(t, m)
 		more(t, loads, 20)
-		moreBy(t, loads, m.settings.Name)
+		moreBy(t, loads, m.Name())
 	}
 	took := time.Since(begun)
 	for _, l := range loads {
 		l.stop()
 		answered, nodes, failed := l.total()
 		t.Logf("%s: %v answered in %.1f s, by %v", l.way.name, answered, took.Seconds(), nodes)
-		if len(nodes) != len(f.nodes) {
-			t.Errorf("%s: only %v have answered", l.way.name, nodes)
+		if len(nodes) != len(cl.nodes) {
+			t.Errorf("%s: only %v answered", l.way.name, nodes)
 		}
 		report(t, l, failed)
 	}
@@ -47,29 +47,31 @@ func report(t *testing.T, l *load, failed []failure) {
 			t.Errorf("and %d more", len(failed)-i)
 			return
 		}
-		t.Errorf("%s, %s: failed after %s: %v", l.way.name, bad.kind, bad.ended.Sub(bad.begun).Round(time.Millisecond), bad.err)
+		took := bad.ended.Sub(bad.begun).Round(time.Millisecond)
+		t.Errorf("%s, %s: failed after %s: %v", l.way.name, bad.kind, took, bad.err)
 	}
 }
 
-// A node is killed, and nobody has noticed yet: where a connection is refused, another node is taken. What was on the node itself is lost.
+// A node is killed. Before any balancer notices, a refused connection goes to another node.
+// Requests that the node had are lost.
 func TestKill(t *testing.T) {
-	f := startFleet(t, "")
-	loads := f.startLoads(t, fresh, kept, h2)
+	cl := startCluster(t, "")
+	loads := cl.startLoads(t, fresh, kept, h2)
 	more(t, loads, 20)
-	for _, m := range f.nodes {
-		m.kill()
+	for _, m := range cl.nodes {
+		m.Kill()
 		killed := time.Now()
-		f.awaitState(t, m, "DOWN", "L4CON")
+		cl.awaitState(t, m, "DOWN", "L4CON")
 		noticed := time.Now()
-		t.Logf("%s killed; HAProxy knew after %s", m.settings.Name, noticed.Sub(killed).Round(time.Millisecond))
+		t.Logf("%s killed; HAProxy noticed after %s", m.Name(), noticed.Sub(killed).Round(time.Millisecond))
 		more(t, loads, 20)
 		for _, l := range loads {
-			t.Logf("%s: %d requests on it were lost", l.way.name, l.lost(t, killed, noticed))
+			t.Logf("%s: %d requests of it were lost", l.way.name, l.lost(t, killed, noticed))
 		}
 		if err := m.start(); err != nil {
 			t.Fatal(err)
 		}
-		f.awaitServing(t, m)
-		moreBy(t, loads, m.settings.Name)
+		cl.awaitServing(t, m)
+		moreBy(t, loads, m.Name())
 	}
 }

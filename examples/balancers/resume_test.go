@@ -13,18 +13,18 @@ import (
 	"testing"
 )
 
-// Clients that come back resume their TLS sessions at whichever node HAProxy sends them to.
+// Clients resume their TLS sessions at every node that HAProxy sends them to.
 func TestResumption(t *testing.T) {
-	f := startFleet(t, "")
+	cl := startCluster(t, "")
 	for _, tt := range []struct {
 		client   string
 		versions []string
 		ask      func(t *testing.T, version string, n int) []answer
 		n        int
 	}{
-		{"crypto/tls", []string{"1.2", "1.3"}, f.resumeGo, 300},
-		{"curl", []string{"1.3"}, f.resumeCurl, 100}, // with TLS 1.2 it wants no tickets, and package crypto/tls has nothing else
-		{"openssl", []string{"1.2", "1.3"}, f.resumeOpenSSL, 20},
+		{"crypto/tls", []string{"1.2", "1.3"}, cl.resumeGo, 300},
+		{"curl", []string{"1.3"}, cl.resumeCurl, 100}, // with TLS 1.2 it accepts no tickets
+		{"openssl", []string{"1.2", "1.3"}, cl.resumeOpenSSL, 20},
 	} {
 		for _, version := range tt.versions {
 			t.Run(tt.client+" "+version, func(t *testing.T) {
@@ -34,9 +34,9 @@ func TestResumption(t *testing.T) {
 				nodes, resumed := make(map[string]int), 0
 				answers := tt.ask(t, version, tt.n+1)
 				if len(answers) != tt.n+1 {
-					t.Fatalf("%d answers in place of %d", len(answers), tt.n+1)
+					t.Fatalf("%d answers, want %d", len(answers), tt.n+1)
 				}
-				for _, a := range answers[1:] { // the first has nothing to resume
+				for _, a := range answers[1:] { // the first cannot resume
 					nodes[a.Node]++
 					if a.Resumed {
 						resumed++
@@ -49,7 +49,7 @@ func TestResumption(t *testing.T) {
 				if resumed*100 < tt.n*99 {
 					t.Errorf("%d of %d connections resumed a session, want 99 %%", resumed, tt.n)
 				}
-				if len(nodes) != len(f.nodes) {
+				if len(nodes) != len(cl.nodes) {
 					t.Errorf("only %v have answered", nodes)
 				}
 			})
@@ -57,8 +57,8 @@ func TestResumption(t *testing.T) {
 	}
 }
 
-func (f *fleet) resumeGo(t *testing.T, version string, n int) (answers []answer) {
-	c := f.client(f.haproxy(), fresh)
+func (cl *cluster) resumeGo(t *testing.T, version string, n int) (answers []answer) {
+	c := cl.client(cl.haproxy(), fresh)
 	transport := c.Transport.(*http.Transport)
 	transport.DisableKeepAlives = true
 	transport.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
@@ -75,30 +75,32 @@ func (f *fleet) resumeGo(t *testing.T, version string, n int) (answers []answer)
 	return answers
 }
 
-// resumeCurl has one curl make all connections: it keeps sessions for as long as it runs.
-func (f *fleet) resumeCurl(t *testing.T, version string, n int) []answer {
+// resumeCurl makes all connections by one curl, which keeps sessions while it runs.
+func (cl *cluster) resumeCurl(t *testing.T, version string, n int) []answer {
 	args := []string{"--http1.1", "--header", "Connection: close", "--tlsv" + version, "--tls-max", version}
 	for range n {
 		args = append(args, "https://"+domain+"/")
 	}
-	out, err := f.curl(t.Context(), f.haproxy(), args...).Output()
+	out, err := cl.curl(t.Context(), cl.haproxy(), args...).Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return decode(t, out)
 }
 
-// resumeOpenSSL runs openssl anew for each connection: sessions go through a file.
-func (f *fleet) resumeOpenSSL(t *testing.T, version string, n int) (answers []answer) {
+// resumeOpenSSL runs openssl once for each connection. The sessions are in a file.
+func (cl *cluster) resumeOpenSSL(t *testing.T, version string, n int) (answers []answer) {
 	session := filepath.Join(t.TempDir(), "session")
 	request := fmt.Sprintf("GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", domain)
 	for i := range n {
-		args := []string{"s_client", "-connect", f.haproxy().addr, "-servername", domain, "-CAfile", f.rootCA, "-verify_return_error",
-			"-tls" + strings.ReplaceAll(version, ".", "_"), "-quiet", "-sess_out", session}
+		args := []string{
+			"s_client", "-connect", cl.haproxy().addr, "-servername", domain, "-CAfile", cl.rootCA, "-verify_return_error",
+			"-tls" + strings.ReplaceAll(version, ".", "_"), "-quiet", "-sess_out", session,
+		}
 		if i > 0 {
 			args = append(args, "-sess_in", session)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 		cmd := exec.CommandContext(ctx, "openssl", args...)
 		cmd.Stdin = strings.NewReader(request)
 		var stderr bytes.Buffer
@@ -114,7 +116,7 @@ func (f *fleet) resumeOpenSSL(t *testing.T, version string, n int) (answers []an
 	return answers
 }
 
-// decode reads answers, one after the other.
+// decode reads a sequence of answers.
 func decode(t *testing.T, text []byte) (answers []answer) {
 	t.Helper()
 	for d := json.NewDecoder(bytes.NewReader(text)); d.More(); {

@@ -1,10 +1,12 @@
-// Command cloudip moves an address that belongs to a cloud: one that no kernel can take, but an API gives to one machine at a time.
+// Command cloudip moves an address that belongs to a cloud: an API gives it to one machine at a
+// time, and no kernel can take it.
 //
 //	go run ./examples/cloudip
 //
-// It runs a pretend cloud and three nodes, kills the owner of the address, and shows who gets it. And it shows what the fence is for: a call of the
-// dead owner that was on its way, and comes late, is refused. To use it with a real cloud, replace assign by a call of its API, and keep the fence somewhere that
-// the call is checked against, a tag of the address for instance.
+// It runs a simulated cloud and three nodes, kills the owner of the address, and shows which node
+// gets it. It also shows the purpose of the fence: the cloud refuses a late call of the dead owner.
+// To use it with a real cloud, replace assign by a call of its API. Keep the fence where the call
+// can be checked against it, for instance in a tag of the address.
 package main
 
 import (
@@ -32,12 +34,12 @@ func main() {
 	log.SetFlags(0)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := show(ctx, os.Stdout); err != nil {
+	if err := demo(ctx, os.Stdout); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// cloud gives an address to one machine at a time, to whoever shows the highest fence.
+// cloud gives an address to one machine at a time: to the one with the highest fence.
 type cloud struct {
 	out io.Writer
 
@@ -57,24 +59,24 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if fence < c.fence {
-		fmt.Fprintf(c.out, "cloud  refuses %s, whose fence is %d: %s has shown %d\n", r.FormValue("owner"), fence, c.owner, c.fence)
-		http.Error(w, "somebody newer owns it", http.StatusConflict)
+		fmt.Fprintf(c.out, "cloud  refuses %s with fence %d: %s has shown %d\n", r.FormValue("owner"), fence, c.owner, c.fence)
+		http.Error(w, "a machine with a higher fence owns it", http.StatusConflict)
 		return
 	}
 	c.owner, c.fence = r.FormValue("owner"), fence
-	fmt.Fprintf(c.out, "cloud  gives the address to %s, whose fence is %d\n", c.owner, fence)
+	fmt.Fprintf(c.out, "cloud  gives the address to %s with fence %d\n", c.owner, fence)
 	close(c.moved)
 	c.moved = make(chan struct{})
 }
 
-// next returns who owns the address, and a channel that is closed when somebody else does.
+// next returns the owner of the address, and a channel that is closed when the owner changes.
 func (c *cloud) next() (owner string, fence uint64, moved <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.owner, c.fence, c.moved
 }
 
-// assign is the call of the cloud's API.
+// assign calls the API of the cloud.
 func assign(ctx context.Context, api, owner string, fence uint64) error {
 	query := url.Values{"owner": {owner}, "fence": {strconv.FormatUint(fence, 10)}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, api+"/address?"+query.Encode(), nil)
@@ -88,12 +90,12 @@ func assign(ctx context.Context, api, owner string, fence uint64) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-		return fmt.Errorf("the cloud says %s: %s", resp.Status, strings.TrimSpace(string(text)))
+		return fmt.Errorf("the cloud answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
 	return nil
 }
 
-// run is what a program does: it competes for the address, and tells the cloud when it has it.
+// run does what a program does: it competes for the address, and calls the cloud when it has it.
 func run(ctx context.Context, node *flotilla.Node, api, name string) error {
 	return vip.Run(ctx, node, vip.Config{
 		Addr:   netip.MustParsePrefix("198.51.100.7/32"),
@@ -101,7 +103,8 @@ func run(ctx context.Context, node *flotilla.Node, api, name string) error {
 	})
 }
 
-func show(ctx context.Context, out io.Writer) (err error) {
+// demo runs the cloud and the nodes, and kills the owner of the address.
+func demo(ctx context.Context, out io.Writer) (err error) {
 	c := &cloud{out: out, moved: make(chan struct{})}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -136,7 +139,7 @@ func show(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
-	fmt.Fprintf(out, "show   kills %s\n", owner)
+	fmt.Fprintf(out, "demo   kills %s\n", owner)
 	dead, start := owner, time.Now()
 	nodes[dead].Close()
 	for ; owner == dead; owner, _, moved = c.next() {
@@ -144,8 +147,8 @@ func show(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
-	fmt.Fprintf(out, "show   %s has the address after %v\n", owner, time.Since(start).Round(10*time.Millisecond))
-	fmt.Fprintf(out, "show   a call that %s made before it died comes late\n", dead)
+	fmt.Fprintf(out, "demo   %s has the address after %v\n", owner, time.Since(start).Round(10*time.Millisecond))
+	fmt.Fprintf(out, "demo   a call that %s made before its death arrives late\n", dead)
 	if err := assign(ctx, api, dead, fence); err == nil {
 		return errors.New("the cloud has given the address to a dead machine")
 	}
@@ -157,13 +160,13 @@ func wait(ctx context.Context, moved <-chan struct{}) error {
 	case <-moved:
 		return nil
 	case <-time.After(30 * time.Second):
-		return errors.New("nobody got the address within 30 s")
+		return errors.New("no machine got the address within 30 s")
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// cluster starts three nodes in this process. Real ones are on three machines.
+// cluster starts three nodes in this process. Real nodes are on three machines.
 func cluster(ctx context.Context) (map[string]*flotilla.Node, error) {
 	secret := flotilla.NewSecret()
 	var addrs []string

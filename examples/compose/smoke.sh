@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Brings the example up, hurts each node in each way, and looks whether what README.md says is so. It exits with 0 only if all of it held, and takes
-# everything away again, whatever happens.
+# It starts the example, injects each fault into each node, and checks the claims of README.md. It
+# exits with 0 only if all of them hold. It removes everything at the end, whatever happens.
 #
 #   smoke.sh                   everything once for each node, in a minute and a half
-#   smoke.sh -trials 20        instead, 20 times each of kill, stop, pause and disconnect, for figures
-#   smoke.sh -up 20            instead, 20 times from nothing to the first answer with a certificate of the authority
-#   smoke.sh -idle             instead, what an idle node costs
+#   smoke.sh -trials 20        only kill, stop, pause and disconnect, 20 times each, for figures
+#   smoke.sh -up 20            only from nothing to the first answer with a certificate, 20 times
+#   smoke.sh -idle             only the costs of an idle node
 #
-# It needs bash, Go, and a Docker engine with compose: the plugin, or docker-compose. COMPOSE names another command. No image is pulled.
+# It needs bash, Go, and a Docker engine with compose: the plugin, or docker-compose. COMPOSE names
+# another command. No image is pulled.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -38,14 +39,14 @@ now() { local t=${EPOCHREALTIME/[.,]/}; echo $((t / 1000)); } # milliseconds
 begin=$(now)
 say() { printf '%7.1f s  %s\n' "$(($(now) - begin))e-3" "$*"; }
 
-# broken remembers what did not hold, and goes on: one fault does not hide the rest.
+# broken records a violation, and goes on: one fault does not hide the others.
 faults=()
 broken() {
 	faults+=("$*")
 	say "BROKEN: $*"
 }
 
-# quiet runs a command, and shows what it said only if it failed.
+# quiet runs a command, and shows its output only if it failed.
 quiet() {
 	if ! "$@" >"$tmp/quiet" 2>&1; then
 		cat "$tmp/quiet" >&2
@@ -65,7 +66,7 @@ cleanup() {
 	exec 7>&- 8<&-
 	docker rm -f $project-probe >/dev/null 2>&1 || true
 	"${compose[@]}" --profile balancer --profile client down -v --rmi all --remove-orphans -t 2 >/dev/null 2>&1 || true
-	docker image prune -f --filter label=flotilla.example=compose >/dev/null 2>&1 || true # what compose has built twice
+	docker image prune -f --filter label=flotilla.example=compose >/dev/null 2>&1 || true # images that compose has built twice
 	rm -rf "$tmp"
 	if [[ -n ${made_dist:-} ]]; then rm -rf dist; fi
 	exit "$code"
@@ -79,7 +80,8 @@ id() {
 		--filter "label=com.docker.compose.oneoff=False"
 }
 
-# first_answer waits until an address answers with a certificate of the authority, asked from the authority's own machine.
+# first_answer waits until an address answers with a certificate of the authority. It asks from the
+# machine of the authority.
 first_answer() {
 	local ca end=$((SECONDS + 120))
 	while ((SECONDS < end)); do
@@ -106,7 +108,7 @@ up() {
 	wait $! || { cat "$tmp/up" >&2 && exit 1; }
 }
 
-# start_probe starts the client that measures, with a pipe to it (7) and from it (8).
+# start_probe starts the measuring client, with a pipe to it (7) and from it (8).
 start_probe() {
 	mkfifo "$tmp/in" "$tmp/out"
 	docker run -i --rm --name $project-probe --network ${project}_lan --dns 198.18.0.2 --cap-drop ALL --cap-add NET_RAW --read-only \
@@ -114,7 +116,7 @@ start_probe() {
 	exec 7>"$tmp/in" 8<"$tmp/out"
 }
 
-# tell gives the probe a command, and sets said to what it says.
+# tell sends a command to the probe, and sets said to its answer.
 tell() {
 	echo "$1" >&7
 	if ! read -r -t 60 said <&8; then
@@ -124,7 +126,7 @@ tell() {
 	fi
 }
 
-# kernel_addrs prints the addresses in the kernel of a container, also of a paused one.
+# kernel_addrs prints the addresses in the kernel of a container, even of a paused one.
 kernel_addrs() {
 	local id=$1 pid
 	pid=$(docker inspect -f '{{.State.Pid}}' "$id")
@@ -137,7 +139,8 @@ kernel_addrs() {
 	fi
 }
 
-# kernels asks each node's kernel: each address must be in one of them. A paused node may still have it, muted, and is not counted.
+# kernels checks the kernels of all nodes: each address must be in exactly one. A paused node does
+# not count. It may still have addresses, but is muted.
 kernels() {
 	local what=$1 n a all=
 	for n in n1 n2 n3; do
@@ -152,22 +155,24 @@ kernels() {
 declare -A outages # by kind of event, in milliseconds
 serial=
 
-# look waits until all is well again, and says what the clients have seen since the last look.
+# look waits until all addresses are steady, and reports what the clients have seen since the last
+# look.
 look() {
-	local what=$1 until=${2:-settle} kind=${3:-} start=${4:-} word
+	local what=$1 until=${2:-steady} kind=${3:-} start=${4:-} word
 	tell "$until"
-	[[ $said == settled ]] || broken "$what: $said"
+	[[ $said == steady ]] || broken "$what: $said"
 	local took=
-	[[ -z $start ]] || took=", all well after $(($(now) - start)) ms"
+	[[ -z $start ]] || took=", steady after $(($(now) - start)) ms"
 	tell report
 	local -A seen=()
 	for word in $said; do seen[${word%%=*}]=${word#*=}; done
 	kernels "$what"
 	[[ ${seen[stations]} == 1 ]] || broken "$what: ${seen[stations]} stations answered for one address: $said"
-	((seen[answers] * 10 > seen[questions] * 6)) || broken "$what: only ${seen[answers]} of ${seen[questions]} questions on the link were answered"
-	[[ ${seen[distrust]} == 0 ]] || broken "$what: a certificate that is not the authority's was shown"
+	((seen[answers] * 10 > seen[questions] * 6)) ||
+		broken "$what: only ${seen[answers]} of ${seen[questions]} questions on the link were answered"
+	[[ ${seen[distrust]} == 0 ]] || broken "$what: a certificate of another authority was shown"
 	serial=${serial:-${seen[serials]}}
-	[[ ${seen[serials]} == "$serial" ]] || broken "$what: the certificate was $serial, and there is ${seen[serials]}"
+	[[ ${seen[serials]} == "$serial" ]] || broken "$what: the certificate was $serial, and is now ${seen[serials]}"
 	[[ -z $kind ]] || outages[$kind]+="${seen[outage]} "
 	say "$(printf '%-14s outage %4d ms, %5d requests, %3d failed; owners %s; %d of %d questions on the link answered, never by two%s' \
 		"$what" "${seen[outage]}" "${seen[asked]}" "${seen[failed]}" "$(cut -d, -f1-3 <<<"${seen[owners]}")" "${seen[answers]}" "${seen[questions]}" "$took")"
@@ -199,17 +204,17 @@ mend() { # kind node
 	disconnect) quiet docker network connect --ip "$(address_of "$2")" --ip6 "fd7a:f107:111a::1${2#n}" ${project}_lan "$c" ;;
 	esac
 }
-# suffer hurts a node and mends it.
+# suffer injects a fault into a node and ends it.
 suffer() { # kind node
 	hurt "$1" "$2"
-	look "$1 $2" settle "$1"
+	look "$1 $2" steady "$1"
 	local start
 	start=$(now)
 	mend "$1" "$2"
 	look "$2 is back" spread "back after $1" "$start"
 }
 
-# figures prints median and maximum of what was measured.
+# figures prints median and maximum of the measurements.
 figures() {
 	local kind sorted
 	for kind in "$@"; do
@@ -223,7 +228,7 @@ figures() {
 
 "${compose[@]}" version >/dev/null || { echo "there is no $COMPOSE" >&2 && exit 1; }
 say "compose: $("${compose[@]}" version --short), engine: $(docker version -f '{{.Server.Version}}')"
-"${compose[@]}" --profile balancer --profile client down -v --remove-orphans -t 2 >/dev/null 2>&1 || true # left by one that was killed
+"${compose[@]}" --profile balancer --profile client down -v --remove-orphans -t 2 >/dev/null 2>&1 || true # left by a killed run
 
 [[ -d dist ]] || made_dist=1
 (cd ../.. && CGO_ENABLED=0 GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
@@ -231,7 +236,7 @@ say "compose: $("${compose[@]}" version --short), engine: $(docker version -f '{
 say "binaries are built"
 quiet "${compose[@]}" build
 size=$(docker image inspect -f '{{.Size}}' flotilla-example-api:$FLOTILLA_TARGET)
-say "images are built; the server's has $((size / 100000))e5 bytes"
+say "images are built; that of the server has $((size / 100000))e5 bytes"
 ((size <= 25000000)) || broken "the image has $size bytes"
 
 if ((ups > 0)); then
@@ -248,14 +253,15 @@ fi
 up
 say "up: the first answer with a certificate of the authority after $answered ms"
 start_probe
-look "peace" spread
+look "no fault" spread
 
 if [[ -n $idle ]]; then
 	exec 7>&- 8<&- # without the probe
 	sleep 10
 	ids=$(id n1; id n2; id n3)
 	docker stats --no-stream $ids
-	# The engine's figure is of one second. Over half a minute, where the kernel's accounts of version 1 or 2 are to be had:
+	# The figure of the engine is of one second. This is over half a minute, from the accounts of
+	# the kernel.
 	used() {
 		local f
 		for f in /sys/fs/cgroup/cpuacct/docker/$1/cpuacct.usage /sys/fs/cgroup/system.slice/docker-$1.scope/cpu.stat; do
@@ -276,7 +282,7 @@ if ((trials > 0)); then
 		for kind in kill stop pause disconnect; do suffer $kind n$((i % 3 + 1)); done
 	done
 else
-	# The host is a client too, where the engine is on it.
+	# The host is also a client, if the engine is on it.
 	"${compose[@]}" exec -T ca /ca root >"$tmp/root.pem"
 	if grep -q "$(id n1)" "/proc/$(docker inspect -f '{{.State.Pid}}' "$(id n1)")/cgroup" 2>/dev/null; then
 		for a in "${addrs4[@]}" "${addrs6[@]/#/[}"; do
@@ -304,7 +310,7 @@ else
 	wait $! || true
 	cat "$tmp/progress" >&2
 	said=$(<"$tmp/count")
-	# A request that was at the node when it died is lost, as with any balancer.
+	# A request that the node had when it died is lost, as with any balancer.
 	[[ $said =~ failed=[01]\ nodes=n1,n2,n3 ]] || broken "through the balancer, while n2 was killed: $said"
 	say "through the balancer, while n2 was killed: $said"
 	quiet docker start "$(id n2)"
@@ -313,7 +319,7 @@ fi
 
 figures kill stop pause disconnect restart "back after kill" "back after stop" "back after pause" "back after disconnect"
 if ((${#faults[@]} > 0)); then
-	printf '   %d things did NOT hold:\n' ${#faults[@]}
+	printf '   %d claims did NOT hold:\n' ${#faults[@]}
 	printf '   %s\n' "${faults[@]}"
 	exit 1
 fi

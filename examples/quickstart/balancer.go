@@ -9,11 +9,13 @@ import (
 	"time"
 )
 
-// connectTimeout is how long the balancer waits for a node to take a connection before it tries the next.
+// connectTimeout bounds the wait for a node to accept a connection. Then the balancer tries the
+// next.
 const connectTimeout = 250 * time.Millisecond
 
-// balancer hands TCP connections to its backends in turn. It is as dumb as they come: it checks nobody's health, reads nothing
-// that it carries, and knows no TLS. If a backend does not take a connection, it tries the next, as every balancer does.
+// balancer sends TCP connections to its backends in turn. It is very simple: it makes no health
+// checks, does not read what it carries, and knows no TLS. If a backend does not accept a
+// connection, it tries the next one, as every balancer does.
 type balancer struct {
 	ln       net.Listener
 	backends []string
@@ -22,7 +24,7 @@ type balancer struct {
 	done   sync.WaitGroup     // the goroutines
 
 	mu    sync.Mutex // guards the rest
-	next  int        // backend whose turn it is
+	next  int        // backend of the next connection
 	conns map[net.Conn]struct{}
 }
 
@@ -40,7 +42,7 @@ func startBalancer(addr string, backends ...string) (*balancer, error) {
 
 func (b *balancer) port() int { return b.ln.Addr().(*net.TCPAddr).Port }
 
-// close ends every connection and returns when they are gone.
+// close ends all connections, and returns when they are gone.
 func (b *balancer) close() {
 	b.cancel()
 	b.ln.Close()
@@ -48,7 +50,7 @@ func (b *balancer) close() {
 	for c := range b.conns {
 		c.Close()
 	}
-	b.conns = nil // keep knows by this that it is too late
+	b.conns = nil // for keep
 	b.mu.Unlock()
 	b.done.Wait()
 }
@@ -66,7 +68,8 @@ func (b *balancer) accept(ctx context.Context) {
 	}
 }
 
-// carry finds a backend for client and copies both ways until both have said all.
+// carry finds a backend for the client, and copies in both directions until both have sent
+// everything.
 func (b *balancer) carry(ctx context.Context, client net.Conn) {
 	defer client.Close()
 	if !b.keep(client) {
@@ -89,7 +92,8 @@ func (b *balancer) carry(ctx context.Context, client net.Conn) {
 	back.Wait()
 }
 
-// connect returns a connection to the backend whose turn it is, or to the next that takes one, or nil.
+// connect returns a connection to the next backend, or to the first after it that accepts one, or
+// nil.
 func (b *balancer) connect(ctx context.Context) net.Conn {
 	b.mu.Lock()
 	first := b.next
@@ -105,7 +109,8 @@ func (b *balancer) connect(ctx context.Context) net.Conn {
 	return nil
 }
 
-// pipe copies from src to dst. When src has said all, dst is told so and may go on talking itself; when either breaks, both end.
+// pipe copies from src to dst. When src has sent everything, dst sees the end and may still send.
+// If one breaks, both end.
 func pipe(dst, src net.Conn) {
 	_, err := io.Copy(dst, src)
 	if err == nil {
@@ -117,7 +122,7 @@ func pipe(dst, src net.Conn) {
 	}
 }
 
-// keep notes a connection for close. It reports false if that has been called.
+// keep remembers a connection for close. It returns false if close was called.
 func (b *balancer) keep(c net.Conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

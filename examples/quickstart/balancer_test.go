@@ -28,7 +28,7 @@ func backend(t *testing.T, serve func(*net.TCPConn)) string {
 	return ln.Addr().String()
 }
 
-// refused returns an address where nobody listens.
+// refused returns an address at which nobody listens.
 func refused(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,7 +39,7 @@ func refused(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// says returns a backend's behaviour: it says name and ends the connection.
+// says returns the behaviour of a backend that sends name and closes the connection.
 func says(name string) func(*net.TCPConn) {
 	return func(c *net.TCPConn) {
 		io.WriteString(c, name)
@@ -93,11 +93,11 @@ func TestBalancerTurns(t *testing.T) {
 	}
 }
 
-// One side may say all that it has to say, and then still hear the other.
+// One side may send everything, and then still receive from the other.
 func TestBalancerHalfClose(t *testing.T) {
 	b := testBalancer(t, backend(t, func(c *net.TCPConn) {
 		defer c.Close()
-		question, err := io.ReadAll(c) // returns only if the client's end arrives
+		question, err := io.ReadAll(c) // returns only if the end of the client arrives
 		if err == nil {
 			io.WriteString(c, "you said "+string(question))
 		}
@@ -115,10 +115,10 @@ func TestBalancerHalfClose(t *testing.T) {
 	}
 }
 
-// A node that dies ends its clients' connections, also those that say nothing.
+// A node that dies ends the connections of its clients, also idle ones.
 func TestBalancerBrokenNode(t *testing.T) {
 	b := testBalancer(t, backend(t, func(c *net.TCPConn) {
-		c.SetLinger(0) // Close sends a reset, as the kernel does for a dead process with unread data
+		c.SetLinger(0) // Close sends a reset, as for a dead process with unread data
 		c.Close()
 	}))
 	_, err := io.ReadAll(dial(t, b))
@@ -136,7 +136,7 @@ func TestBalancerClose(t *testing.T) {
 	}))
 	c := dial(t, b)
 	<-carried
-	b.close() // returns only when the connection's goroutines have ended
+	b.close() // returns only when the goroutines of the connection have ended
 	if _, err := io.ReadAll(c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want the end of the connection", err)
 	}

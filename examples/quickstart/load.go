@@ -16,26 +16,26 @@ import (
 )
 
 const (
-	clients        = 6                    // half with a connection that they keep, half with a new one for each request
+	clients        = 6                    // half keep a connection, half open one for each request
 	clientPause    = 8 * time.Millisecond // between two requests of one client
 	requestTimeout = 2500 * time.Millisecond
 
-	// retryPause lets a process that is being killed be gone: until the kernel has closed all that it had, its port still
-	// takes connections.
+	// retryPause is enough for the end of a killed process. Its port still accepts connections
+	// until the kernel has closed everything.
 	retryPause = 50 * time.Millisecond
 )
 
-// tally is what the clients have seen.
+// tally counts what the clients have seen.
 type tally struct {
-	sent    int           // requests that were begun and have ended
-	failed  int           // of these, without a good answer in the end
-	retried int           // of these, sent a second time because the connection broke before any answer
+	sent    int           // requests that have ended
+	failed  int           // of these, without a good answer
+	retried int           // of these, sent again because the connection broke before any answer
 	gap     time.Duration // the longest time between two good answers
-	err     error         // of the last that failed
-	cause   error         // why the last was sent a second time
+	err     error         // of the last failure
+	cause   error         // of the last retry
 }
 
-// load is a number of clients that send requests without end.
+// load is a number of clients that send requests all the time.
 type load struct {
 	url    string
 	cancel context.CancelFunc
@@ -43,10 +43,10 @@ type load struct {
 
 	mu   sync.Mutex // guards the rest
 	sum  tally
-	last time.Time // of the last good answer, or of the begin
+	last time.Time // of the last good answer, or of the start
 }
 
-// startLoad starts clients of https://domain, which they find at addr. They trust roots only.
+// startLoad starts clients of https://domain, which is at addr. They trust only roots.
 func startLoad(ctx context.Context, domain, addr string, roots *x509.CertPool) *load {
 	ctx, cancel := context.WithCancel(ctx)
 	_, port, _ := net.SplitHostPort(addr)
@@ -72,9 +72,9 @@ func startLoad(ctx context.Context, domain, addr string, roots *x509.CertPool) *
 				}
 				cause, err := request(ctx, client, l.url)
 				if ctx.Err() != nil {
-					return // what was cut off by the end of the show has not failed
+					return // the end of the load is no failure
 				}
-				l.note(cause, err)
+				l.record(cause, err)
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func (l *load) close() {
 	l.done.Wait()
 }
 
-func (l *load) note(cause, err error) {
+func (l *load) record(cause, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sum.sent++
@@ -124,12 +124,13 @@ func (l *load) take() tally {
 	return t
 }
 
-// errReused is the cause of what net/http has sent a second time by itself.
+// errReused is the cause of a retry that net/http makes by itself.
 var errReused = errors.New("a used connection was closed")
 
-// request sends one GET, and once more after a pause if its connection breaks before any answer: a GET may be repeated (RFC 9110,
-// section 9.2.2), and so do browsers. It returns why it did so. Where it was a used connection, net/http repeats by itself, at once;
-// a trace tells, and it counts alike.
+// request sends one GET. If the connection breaks before any answer, it sends the GET again after a
+// pause, as browsers do: a GET may be repeated (RFC 9110, section 9.2.2). It returns the cause of
+// the retry. On a used connection net/http retries by itself, at once. A trace shows that, and it
+// counts too.
 func request(ctx context.Context, client *http.Client, url string) (cause, err error) {
 	for again := true; ; again = false {
 		conns, answered := 0, false
@@ -157,8 +158,8 @@ func request(ctx context.Context, client *http.Client, url string) (cause, err e
 	}
 }
 
-// broken reports whether err is about a connection, and not about what came over it: a certificate that is not trusted, or an alert,
-// is a server's answer too.
+// broken returns true if the connection itself failed. An untrusted certificate or an alert is an
+// answer of the server.
 func broken(err error) bool {
 	var verify *tls.CertificateVerificationError
 	if errors.As(err, &verify) {
@@ -175,7 +176,7 @@ func broken(err error) bool {
 	return true
 }
 
-// get sends one GET and reads the answer, which must be a node's greeting.
+// get sends one GET and reads the answer, which must be the greeting of a node.
 func get(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

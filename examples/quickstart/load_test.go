@@ -22,9 +22,9 @@ func TestRequest(t *testing.T) {
 	tests := []struct {
 		name    string
 		serve   func(n int64, w http.ResponseWriter) // the answer to the n-th request
-		warm    bool                                 // a request goes before, so that there is a used connection
+		warm    bool                                 // a request before it makes a used connection
 		retried bool
-		fails   string // a part of the error; empty: it does not
+		fails   string // part of the error; empty: none
 	}{
 		{"answered", func(_ int64, w http.ResponseWriter) { greet(w) }, false, false, ""},
 		{"broken once", func(n int64, w http.ResponseWriter) {
@@ -70,7 +70,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// A handshake that fails is a failure, and no reason to try again.
+// A failed handshake is a failure, and is not tried again.
 func TestRequestHandshake(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -86,7 +86,7 @@ func TestRequestHandshake(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := httptest.NewUnstartedServer(http.NotFoundHandler())
-			srv.Config.ErrorLog = log.New(io.Discard, "", 0) // it is told of the failure
+			srv.Config.ErrorLog = log.New(io.Discard, "", 0) // it logs the failure
 			srv.TLS = tt.server
 			srv.StartTLS()
 			defer srv.Close()

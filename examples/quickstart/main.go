@@ -1,26 +1,29 @@
-// Quickstart shows what flotilla is for, on real parts, in one command that needs nothing but Go:
+// Quickstart shows what flotilla is for, with real parts, in one command that needs nothing but Go:
 //
 //	go run ./examples/quickstart
 //
-// It starts a certificate authority (Let's Encrypt's test server, Pebble), three nodes as processes of their own, and a TCP
-// balancer that looks at nothing. The nodes form a cluster and obtain one certificate. Then the leader is killed under load,
-// comes back, and all three are restarted one after the other. At the end every file that the nodes wrote is searched for
-// what must not be there.
+// It starts a certificate authority (Pebble, Let's Encrypt's test server), three nodes as processes
+// of their own, and a TCP balancer without health checks. The nodes form a cluster and obtain one
+// certificate. Then the leader is killed under load and comes back, and all three nodes are
+// restarted one after the other. At the end the program searches every file that the nodes have
+// written for texts that must not be there.
 //
-// To learn how a program uses flotilla read node.go: it is all that a node does. The rest stands in for the world around it:
+// To learn how a program uses flotilla, read node.go: it is all that a node does. The rest is the
+// world around it:
 //
-//	main.go       flags, signals, exit status
-//	show.go       the show: what is set up, and how it waits
-//	acts.go       its five acts
-//	node.go       one node: a web server that is a member of a cluster
-//	fleet.go      starts, kills, stops and asks the three processes
-//	logs.go       what becomes of their logs
-//	proc_*.go     so that no process is left behind
-//	internal/lab  the certificate authority and its resolver, shared with the tests beside this
-//	balancer.go   the TCP balancer
-//	load.go       the clients
-//	scan.go       the search through the files
-//	screen.go     what you see of it
+//	main.go           flags, signals, exit status
+//	demo.go           the demonstration: what is set up, and how it waits
+//	acts.go           its five acts
+//	node.go           one node: a web server that is a member of a cluster
+//	cluster.go        the three nodes as the parent sees them
+//	logs.go           their logs on the terminal
+//	proc_*.go         no process is left behind
+//	balancer.go       the TCP balancer
+//	load.go           the clients
+//	scan.go           the search through the files
+//	screen.go         the output
+//	internal/lab      the certificate authority and its name server, shared with the tests of other examples
+//	internal/process  nodes as processes, shared likewise
 package main
 
 import (
@@ -45,23 +48,23 @@ usage: go run ./examples/quickstart [-keep] [-dir DIR] [-v]
   -keep      leave everything running at the end, and print a curl command for it;
              ctrl-C ends it
   -dir DIR   keep the nodes' files in DIR, which must be empty or not exist yet.
-             They are sealed with a secret that exists only while this runs:
-             what can be done with them later is to look for what is not in them
+             They are sealed with a secret that exists only while this runs,
+             so afterwards you can only check what they do not contain
   -v         show the logs of the nodes and of the certificate authority on stderr
 
 exit status: 0 every line of the closing table held, 1 one did not or something
-went wrong, 2 the command line is wrong, 130 ctrl-C (128 and the number of the
+went wrong, 2 the command line is wrong, 130 ctrl-C (128 plus the number of the
 signal that ended it)
 `
 
-// options is what the command line asks for.
+// options are the flags of the command line.
 type options struct {
 	keep    bool
 	dir     string // empty: a temporary directory
 	verbose bool
 }
 
-// parseArgs reads the command line. It returns flag.ErrHelp if that asks for help, and otherwise an error that is a sentence.
+// parseArgs reads the command line. It returns flag.ErrHelp for -help. Other errors are sentences.
 func parseArgs(args []string) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
@@ -86,12 +89,12 @@ func parseArgs(args []string) (options, error) {
 	return o, nil
 }
 
-// interrupted is the cause that ends the show when a signal arrives.
+// interrupted is the cause of the end when a signal arrives.
 type interrupted struct{ sig os.Signal }
 
 func (e interrupted) Error() string { return "ended by signal: " + e.sig.String() }
 
-// status is the exit status that shells expect of a program ended by this signal.
+// status returns the exit status that shells expect of a program that this signal has ended.
 func (e interrupted) status() int {
 	if s, ok := e.sig.(syscall.Signal); ok {
 		return 128 + int(s)
@@ -103,12 +106,12 @@ func main() {
 	if os.Getenv(nodeEnv) != "" {
 		os.Exit(nodeMain())
 	}
-	// The kernel is asked to end the nodes when the thread that started them ends, so it must be one that stays.
+	// The kernel ends the nodes when the thread that started them ends. So this thread must stay.
 	runtime.LockOSThread()
 	os.Exit(parentMain())
 }
 
-// parentMain runs the show and returns the exit status.
+// parentMain runs the demonstration and returns the exit status.
 func parentMain() int {
 	opts, err := parseArgs(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
@@ -125,8 +128,8 @@ func parentMain() int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() { cancel(interrupted{<-signals}) }()
-	// "| head" ends a program by SIGPIPE at its next line, at once. With somebody to take the signal, the write fails instead. The
-	// signal itself says nothing: sockets cause it too.
+	// "| head" would end this program by SIGPIPE at its next line. Because the signal is handled,
+	// the write fails instead. The signal itself is ignored: sockets cause it too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	unseen := func() { cancel(interrupted{syscall.SIGPIPE}) }
 
@@ -138,7 +141,7 @@ func parentMain() int {
 	defer remove()
 
 	scr := newScreen(os.Stdout, unseen)
-	held, err := show(ctx, scr, dir, opts)
+	held, err := runDemo(ctx, scr, dir, opts)
 	scr.clear()
 	var stop interrupted
 	switch {
@@ -154,7 +157,8 @@ func parentMain() int {
 	return 0
 }
 
-// workDir returns the directory for the nodes' files and what removes it at the end: nothing, if the user named it.
+// workDir returns the directory for the files of the nodes. The function removes it at the end,
+// unless the user has named it.
 func workDir(dir string) (string, func(), error) {
 	if dir == "" {
 		tmp, err := os.MkdirTemp("", "flotilla-quickstart-")

@@ -76,7 +76,7 @@ type run struct {
 	stderr bytes.Buffer
 }
 
-// start starts exe. It does not live longer than the test.
+// start starts exe. It ends with the test at the latest.
 func start(t *testing.T, exe string, args ...string) *run {
 	t.Helper()
 	r := &run{cmd: exec.Command(exe, args...), tmp: t.TempDir()}
@@ -136,7 +136,7 @@ func TestQuickstart(t *testing.T) {
 		t.Errorf("written to stderr: %s", r.stderr.Bytes())
 	}
 	if strings.Contains(r.output.String(), "\x1b") {
-		t.Error("there are escape sequences in what is not a terminal")
+		t.Error("there are escape sequences, though the output is no terminal")
 	}
 	want := []string{
 		"voting members of the cluster",
@@ -162,7 +162,7 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
-// With -keep the printed curl command is good for a request, until ctrl-C ends it all.
+// With -keep the printed curl command works until ctrl-C ends everything.
 func TestKeep(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	r := start(t, build(t), "-keep", "-dir", dir)
@@ -199,7 +199,7 @@ func TestKeep(t *testing.T) {
 		t.Errorf("-dir keeps %v, %v; want the directories of three nodes", kept, err)
 	}
 	if _, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("something still listens at the balancer's address: %v", err)
+		t.Errorf("something still listens at the address of the balancer: %v", err)
 	}
 
 	t.Run("a used directory is refused", func(t *testing.T) {
@@ -225,7 +225,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// Whoever has read enough of the output ends it too.
+// The program ends when its output is closed.
 func TestOutputClosed(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("has no SIGPIPE")
@@ -236,7 +236,7 @@ func TestOutputClosed(t *testing.T) {
 	r.end(t, 128+int(syscall.SIGPIPE))
 }
 
-// No node outlives the parent, also one that is killed.
+// No node outlives the parent, even if the parent is killed.
 func TestParentKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("finds the nodes by /proc")
@@ -281,7 +281,7 @@ func procStat(pid int) (state string, parent int, err error) {
 	return fields[0], parent, err
 }
 
-// alive reports whether a process runs; one that has ended and that nobody has asked for does not.
+// alive returns true if a process runs. A zombie does not.
 func alive(pid int) bool {
 	state, _, err := procStat(pid)
 	return err == nil && state != "Z"

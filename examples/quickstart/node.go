@@ -17,13 +17,15 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/examples/internal/process"
 )
 
 // nodeEnv is the environment variable that makes a process of this program a node.
 const nodeEnv = "FLOTILLA_QUICKSTART_NODE"
 
-// settings is what a node is told on its standard input, in one line of JSON. The secret is among it, so that it is neither
-// in a file nor in the environment, where other processes of the user could read it.
+// settings is what a node needs to know. The parent sends it to the standard input of the node. So
+// the secret is neither in a file nor in the environment, where other processes of the user could
+// read it.
 type settings struct {
 	Name   string
 	Dir    string
@@ -31,20 +33,21 @@ type settings struct {
 	Peers  []string // cluster addresses of all nodes
 	Domain string
 	CA     string // URL of the ACME directory
-	Roots  string // PEM of the certificate that the ACME server shows
+	Roots  string // PEM of the certificate of the ACME server
 	Email  string
 	Ports  ports
 }
 
-// ports is what a node listens on, always on 127.0.0.1.
+// ports are the ports of a node, all on 127.0.0.1.
 type ports struct{ Cluster, TLS, HTTP, Health int }
 
 func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// serveNode is a web server that is a member of a cluster. It is all that a program has to do to use flotilla: open a node, wait
-// until it is ready, serve, and say goodbye when ctx ends. flotilla.Serve is all of these in one call.
+// serveNode is a web server that is a member of a cluster. It does all that a program has to do to
+// use flotilla: open a node, wait until it is ready, serve, and shut down when ctx ends.
+// flotilla.Serve does all of this in one call.
 //
-// started is called with the open node, for what this show wants to know of it.
+// serveNode calls started with the open node, because this demonstration asks it for more.
 func serveNode(ctx context.Context, s settings, log *slog.Logger, started func(*flotilla.Node)) error {
 	secret, err := flotilla.ParseSecret(s.Secret)
 	if err != nil {
@@ -55,7 +58,7 @@ func serveNode(ctx context.Context, s settings, log *slog.Logger, started func(*
 		return errors.New("the certificate of the ACME server is not PEM")
 	}
 
-	// Every node has the same configuration, but for its directory, its name and its addresses.
+	// Every node has the same configuration, except its directory, its name and its addresses.
 	node, err := flotilla.Open(ctx, flotilla.Config{
 		Dir:        s.Dir,
 		Name:       s.Name,
@@ -67,7 +70,7 @@ func serveNode(ctx context.Context, s settings, log *slog.Logger, started func(*
 		HTTPSAddr:  local(s.Ports.TLS),
 		HTTPAddr:   local(s.Ports.HTTP),
 		HealthAddr: local(s.Ports.Health),
-		Drain:      flotilla.Drain{Grace: -1}, // the balancer looks at nothing, and need not be given time to
+		Drain:      flotilla.Drain{Grace: -1}, // the balancer makes no health checks that need time
 		Logger:     log,
 	})
 	if err != nil {
@@ -76,50 +79,49 @@ func serveNode(ctx context.Context, s settings, log *slog.Logger, started func(*
 	defer node.Close() // does nothing after Shutdown
 	started(node)
 
-	// The balancer looks at nothing: to it an open port is a working node. So the ports open when the node works.
+	// To a balancer without health checks an open port is a working node. So the ports open when
+	// the node works.
 	if err := node.Ready(ctx); err != nil {
 		return err
 	}
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "hello from %s\n", s.Name)
 	})
-	served := node.Serve(ctx, hello, s.Domain) // until SIGTERM; then every request under way gets its answer
+	// Until SIGTERM, and until every open request has its answer.
+	served := node.Serve(ctx, hello, s.Domain)
 
-	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	return errors.Join(served, node.Shutdown(bye)) // hands over what it leads, and ends
+	return errors.Join(served, node.Shutdown(ending)) // hands over its leadership
 }
 
-// nodeMain is main in a node's process. Its parent talks to it through standard input and output: first the settings, then
-// questions, each a line. When the input ends, the parent is gone, and so is the node.
+// nodeMain is main in the process of a node. The parent sends the settings and then questions to
+// its standard input, each as a line. The node ends when the input ends: then the parent is gone.
 func nodeMain() int {
-	// Ctrl-C reaches every process of the terminal; what it means to the nodes is for the parent to say.
+	// Ctrl-C reaches all processes of the terminal. The parent decides when the nodes end.
 	signal.Ignore(os.Interrupt, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 
-	in := bufio.NewReader(os.Stdin)
 	var s settings
-	line, err := in.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &s)
-	}
+	in, err := process.ReadSettings(&s)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s is set, so standard input must give a node's settings: %v\n", nodeEnv, err)
+		fmt.Fprintf(os.Stderr, "%s is set: %v\n", nodeEnv, err)
 		return 2
 	}
 
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	err = serveNode(ctx, s, log, func(node *flotilla.Node) { go answer(in, os.Stdout, node) })
-	if err != nil && !(ctx.Err() != nil && errors.Is(err, ctx.Err())) { // ended before it was ready is a good end
+	// It is no failure to end before the node is ready.
+	if err != nil && !(ctx.Err() != nil && errors.Is(err, ctx.Err())) {
 		log.Error("the node has failed", "err", err)
 		return 1
 	}
 	return 0
 }
 
-// answer answers the parent's one question, for the private keys in the cluster's storage, so that the parent can search
-// the disks for them. They go through a pipe between the two processes and nowhere else.
+// answer answers one question of the parent: for the private keys in the storage of the cluster.
+// The parent searches the disks for them. They only go through a pipe between the two processes.
 func answer(in *bufio.Reader, out io.Writer, node *flotilla.Node) {
 	for {
 		line, err := in.ReadString('\n')
@@ -145,7 +147,7 @@ type keysAnswer struct {
 	Err  string
 }
 
-// privateKeys returns every private key in storage: the certificate's and the ACME account's.
+// privateKeys returns all private keys in storage: of the certificate and of the ACME account.
 func privateKeys(node *flotilla.Node) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -2,5 +2,6 @@ package main
 
 import "syscall"
 
-// procAttr asks the kernel to kill a node when its parent dies, even one that is stopped and cannot see its input end.
+// procAttr makes the kernel kill a node when its parent dies. A stopped node could not see the end
+// of its input.
 func procAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

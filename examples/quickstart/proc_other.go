@@ -4,5 +4,5 @@ package main
 
 import "syscall"
 
-// procAttr asks for nothing: a node notices by the end of its input that its parent has died.
+// procAttr sets nothing: a node sees the end of its input when its parent dies.
 func procAttr() *syscall.SysProcAttr { return nil }

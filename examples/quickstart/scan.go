@@ -18,7 +18,7 @@ import (
 	"strings"
 )
 
-// needle is something that must not be in any file of a node.
+// needle is a text that must not be in any file of a node.
 type needle struct {
 	what  string
 	bytes []byte
@@ -30,15 +30,15 @@ type finding struct {
 	file string
 }
 
-// scanned is what a search has seen.
+// scanned is the result of a search.
 type scanned struct {
 	files    int
 	bytes    int64
 	findings []finding
 }
 
-// needles returns everything to look for: the names, each private key and the leaf in every form in which software writes
-// them, and the cluster's secret.
+// needles returns everything to look for: the names, the secret of the cluster, and the certificate
+// and each private key in every form in which software writes them.
 func needles(domain, email, secret string, leaf *x509.Certificate, keys map[string]string) ([]needle, error) {
 	list := []needle{
 		{"the domain", []byte(domain)},
@@ -75,13 +75,14 @@ func needles(domain, email, secret string, leaf *x509.Certificate, keys map[stri
 		matched = matched || key.PublicKey.Equal(leaf.PublicKey)
 	}
 	if !matched {
-		return nil, errors.New("none of the private keys in storage is that of the certificate served, so there is nothing to search for")
+		return nil, errors.New("no private key in storage belongs to the served certificate, so the search would prove nothing")
 	}
 	return list, nil
 }
 
-// forms returns the needles for b as it is, in hexadecimal and in base64. Base64 depends on where b begins within three bytes;
-// the part that does not is what is looked for.
+// forms returns the needles for b as it is, in hexadecimal and in base64. Base64 depends on the
+// position of b within three bytes, except for its middle part: the needle is that part, for each
+// position.
 func forms(what string, b []byte) []needle {
 	list := []needle{
 		{what, b},
@@ -94,7 +95,7 @@ func forms(what string, b []byte) []needle {
 			*base64.Encoding
 		}{{"base64", base64.StdEncoding}, {"base64url", base64.URLEncoding}} {
 			text := enc.EncodeToString(append(make([]byte, shift), b...))
-			text = text[4 : len(text)-4] // the ends hold bits of the neighbours
+			text = text[4 : len(text)-4] // the ends contain bits of the neighbours
 			name := fmt.Sprintf("%s in %s, shifted by %d", what, enc.name, shift)
 			list = append(list, needle{name, []byte(text)})
 		}
@@ -102,7 +103,8 @@ func forms(what string, b []byte) []needle {
 	return list
 }
 
-// rawSecret returns the bytes behind the text form of a secret: 32, in base32 after the first underscore.
+// rawSecret returns the 32 bytes of a secret. They follow the first underscore of its text, in
+// base32.
 func rawSecret(text string) ([]byte, error) {
 	_, body, _ := strings.Cut(strings.ToUpper(text), "_")
 	const chars = 52 // 32 bytes
@@ -112,7 +114,7 @@ func rawSecret(text string) ([]byte, error) {
 	return base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(body[:chars])
 }
 
-// parseKey reads an ECDSA key in either of the two ways that PEM files of keys are written.
+// parseKey reads an ECDSA key in either of the two forms of PEM files.
 func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
 	if key, err := x509.ParseECPrivateKey(der); err == nil {
 		return key, nil
@@ -133,7 +135,7 @@ func scan(dir string, list []needle) (scanned, error) {
 	var s scanned
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // deleted since its name was read: a temporary file, or an old snapshot
+			return nil // deleted meanwhile: a temporary file, or an old snapshot
 		}
 		if err != nil {
 			return err
@@ -169,8 +171,8 @@ func scan(dir string, list []needle) (scanned, error) {
 	return s, err
 }
 
-// control proves that scan finds: it plants every needle in a temporary file of its own, amid random bytes, and returns what scan
-// did not find. The files are removed.
+// control proves that scan finds needles. It puts each needle into a temporary file among random
+// bytes, and returns those that scan did not find. It removes the files.
 func control(list []needle) (missed []string, err error) {
 	tmp, err := os.MkdirTemp("", "flotilla-quickstart-control-")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/flotilla-ha/flotilla/examples/internal/lab"
 )
 
-// testNeedles returns needles of a fresh key, certificate and secret, and the key.
+// testNeedles returns the needles of a new key, certificate and secret, and the key.
 func testNeedles(t *testing.T) ([]needle, *ecdsa.PrivateKey, flotilla.Secret) {
 	t.Helper()
 	cert, err := lab.SelfSigned()
@@ -56,7 +56,7 @@ func TestScan(t *testing.T) {
 	tests := []struct {
 		name, file string
 		data       []byte
-		want       string // part of what is found; empty: nothing is
+		want       string // part of the finding; empty: none
 	}{
 		{"noise", "raft.db", noise(7, 100_000), ""},
 		{"empty", "raft.db", nil, ""},
@@ -108,7 +108,7 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// The raw secret is read from its text by the scan's own means: it must be what the library means by it.
+// The scan decodes the text of the secret itself. The library must decode the same bytes.
 func TestRawSecret(t *testing.T) {
 	secret := flotilla.NewSecret()
 	a, err := rawSecret(secret.Encode())
@@ -137,8 +137,8 @@ func TestNeedlesWantsTheServedKey(t *testing.T) {
 		keys map[string]string
 		want string
 	}{
-		"no key":      {map[string]string{}, "none of the private keys in storage is that of the certificate served"},
-		"another key": {map[string]string{"x.key": keyPEM(t, other)}, "none of the private keys in storage is that of the certificate served"},
+		"no key":      {map[string]string{}, "no private key in storage belongs to the served certificate"},
+		"another key": {map[string]string{"x.key": keyPEM(t, other)}, "no private key in storage belongs to the served certificate"},
 		"no PEM":      {map[string]string{"x.key": "-"}, "x.key in storage is not PEM"},
 	} {
 		t.Run(name, func(t *testing.T) {

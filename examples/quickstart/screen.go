@@ -11,14 +11,14 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// screen writes the transcript. On a terminal it has colours, and a last line whose numbers move while something is waited
-// for; elsewhere, plain lines. It is for one goroutine.
+// screen writes the output. On a terminal it has colours, and a last line that changes while the
+// program waits. Elsewhere it has plain lines. It is for one goroutine.
 type screen struct {
 	out   io.Writer
-	moves bool // a line may be written over
+	moves bool // a line may be overwritten
 	color bool
 
-	shown time.Time // when the moving line was last written; zero: there is none
+	shown time.Time // the time of the moving line; zero: there is none
 }
 
 // Colours, as in ECMA-48, section 8.3.117.
@@ -32,7 +32,8 @@ const (
 // labelWidth is the width of the column of labels.
 const labelWidth = 13
 
-// newScreen returns a screen on out, which calls unseen when it can write no more. No colours appear if NO_COLOR is set (https://no-color.org).
+// newScreen returns a screen on out. It calls unseen when it can no longer write. It uses no
+// colours if NO_COLOR is set (https://no-color.org).
 func newScreen(out *os.File, unseen func()) *screen {
 	terminal := (isatty.IsTerminal(out.Fd()) || isatty.IsCygwinTerminal(out.Fd())) && os.Getenv("TERM") != "dumb"
 	return &screen{out: watched{out, unseen}, moves: terminal, color: terminal && os.Getenv("NO_COLOR") == ""}
@@ -77,7 +78,7 @@ func (s *screen) text(text string) {
 	fmt.Fprintln(s.out, text)
 }
 
-// moving writes the moving line, not more often than an eye can follow.
+// moving writes the moving line, as often as an eye can follow.
 func (s *screen) moving(label, format string, args ...any) {
 	const step = 80 * time.Millisecond
 	if !s.moves || time.Since(s.shown) < step {
@@ -85,7 +86,7 @@ func (s *screen) moving(label, format string, args ...any) {
 	}
 	s.shown = time.Now()
 	text := []rune(fmt.Sprintf(format, args...))
-	text = text[:min(len(text), 64)] // one line of a narrow terminal, or it could not be written over
+	text = text[:min(len(text), 64)] // one line of a narrow terminal: only that can be overwritten
 	fmt.Fprintf(s.out, "\r\x1b[K   %s", s.paint(dim, pad(label, labelWidth)+string(text)))
 }
 
@@ -103,7 +104,7 @@ type result struct {
 	held             bool
 }
 
-// table writes the closing table and reports whether every line of it held.
+// table writes the closing table. It returns true if every line held.
 func (s *screen) table(results []result) bool {
 	s.clear()
 	all := true
@@ -126,7 +127,7 @@ func pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(1, width-utf8.RuneCountInString(text)))
 }
 
-// span writes a duration as people say it.
+// span formats a duration for people.
 func span(d time.Duration) string {
 	if d < time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
@@ -134,7 +135,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%.2f s", d.Seconds())
 }
 
-// size writes a number of bytes as people say it.
+// size formats a number of bytes for people.
 func size(n int64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%d KiB", (n+1023)>>10)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The table in the document stands between these lines.
+// The table in the document is between these lines.
 const (
 	documentBegin = "<!-- The table is written by go run ./internal/mutants -markdown. -->"
 	documentEnd   = "<!-- End of the table. -->"
@@ -54,7 +54,7 @@ func document(text string, all []*mutant) (string, error) {
 	return b.String() + "\n" + documentEnd + after, nil
 }
 
-// code is text as code within a cell of a table.
+// code formats text as code in a cell of a table.
 func code(text string) string {
 	text = strings.ReplaceAll(text, "|", "\\|")
 	if strings.Contains(text, "`") {

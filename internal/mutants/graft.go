@@ -9,13 +9,16 @@ import (
 	"strings"
 )
 
-// All mutants of a package are compiled at once, since compiling is what takes long. Each function with a mutant in it gets a copy that has
-// the broken line, and begins with a look at whether the copy is to be called in its place. The environment variable says which mutant it is.
-
+// variable is the environment variable with the number of the mutant that is in force.
+//
+// All mutants of a package are compiled at once, because compiling takes most of the time. Each
+// function with a mutant gets a copy with the broken line. The function begins with a test whether
+// to call the copy in its place.
 const variable = "FLOTILLA_MUTANT"
 
-// switchFile is the file that each package with mutants gets. A process whose program was started without the environment of its parent, as a
-// guard is, looks at that of the processes above it.
+// switchFile returns the file that is added to each package with mutants. It reads the variable.
+// The guard is started without the environment of its parent. So the file also looks at the
+// environment of the processes above its own.
 func switchFile(pkg string) string {
 	return fmt.Sprintf(`package %s
 
@@ -47,14 +50,16 @@ func findMutant() string {
 `, pkg, variable, variable+"=")
 }
 
-// edit puts text in the place of a part of a file.
+// edit replaces a part of a file.
 type edit struct {
 	from, to int
 	text     string
 }
 
+// apply returns the text with the edits made.
 func apply(text string, edits []edit) string {
-	slices.SortStableFunc(edits, func(a, b edit) int { return b.from - a.from }) // from the end, so that offsets stay right
+	// From the end, so that the offsets of the others stay right.
+	slices.SortStableFunc(edits, func(a, b edit) int { return b.from - a.from })
 	for _, e := range edits {
 		text = text[:e.from] + e.text + text[e.to:]
 	}
@@ -73,14 +78,10 @@ func graft(path, text string, mutants []*mutant) (grafted, pkg string, err error
 	var copies strings.Builder
 	named := make(map[*ast.FuncDecl]bool)
 	for _, m := range mutants {
-		i := slices.IndexFunc(file.Decls, func(d ast.Decl) bool {
-			f, ok := d.(*ast.FuncDecl)
-			return ok && f.Body != nil && fset.Position(f.Pos()).Line <= m.number && m.number <= fset.Position(f.End()).Line
-		})
-		if i < 0 {
+		f := functionOf(fset, file, m.number)
+		if f == nil {
 			return "", "", fmt.Errorf("%s: the line is in no function", m.name())
 		}
-		f := file.Decls[i].(*ast.FuncDecl)
 		if f.Type.TypeParams != nil {
 			return "", "", fmt.Errorf("%s: a generic function cannot be copied", m.name())
 		}
@@ -89,11 +90,12 @@ func graft(path, text string, mutants []*mutant) (grafted, pkg string, err error
 		lines[m.number-first] = m.mutant
 		copied := fmt.Sprintf("%s_mutant%d", f.Name.Name, m.id)
 		head := at(f.Name.Pos()) - at(f.Pos())
-		if m.number == first { // a function of one line: the mutant has the name in it
+		if m.number == first { // a function of one line: the mutant contains its name
 			head = strings.Index(lines[0], f.Name.Name+"(")
 		}
 		lines[0] = lines[0][:head] + copied + lines[0][head+len(f.Name.Name):]
-		fmt.Fprintf(&copies, "\n//line %s:%d\n%s\n", path, first, strings.Join(lines, "\n")) // for the compiler to complain about
+		// Messages of the compiler then name the line of the original.
+		fmt.Fprintf(&copies, "\n//line %s:%d\n%s\n", path, first, strings.Join(lines, "\n"))
 
 		names, renamed := parameters(f, at)
 		if !named[f] {
@@ -115,7 +117,19 @@ func graft(path, text string, mutants []*mutant) (grafted, pkg string, err error
 	return apply(text, edits) + copies.String(), file.Name.Name, nil
 }
 
-// parameters returns what a function calls its receiver, empty if it has none, and its parameters, and what gives names to those without.
+// functionOf returns the function that a line of a file is in, or nil.
+func functionOf(fset *token.FileSet, file *ast.File, number int) *ast.FuncDecl {
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if ok && f.Body != nil && fset.Position(f.Pos()).Line <= number && number <= fset.Position(f.End()).Line {
+			return f
+		}
+	}
+	return nil
+}
+
+// parameters returns the names of a function's receiver, empty if it has none, and parameters. The
+// edits give names to those that have none.
 func parameters(f *ast.FuncDecl, at func(token.Pos) int) (names []string, edits []edit) {
 	fields := slices.Clone(f.Type.Params.List)
 	if f.Recv == nil {

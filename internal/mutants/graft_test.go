@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Without the variable nothing has changed, and with it the mutant of that number is in force, and no other.
+// Without the variable nothing changes. With it only the mutant of that number is in force.
 func TestGraft(t *testing.T) {
 	const source = `package main
 
@@ -67,11 +67,9 @@ func (t T) say(text string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"main.go": grafted, "switch.go": switchFile(pkg), "go.mod": "module m\n\ngo 1.26\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write(t, dir, "main.go", grafted)
+	write(t, dir, "switch.go", switchFile(pkg))
+	write(t, dir, "go.mod", "module m\n\ngo 1.26\n")
 	build := exec.Command("go", "build", "-o", "program", ".")
 	build.Dir, build.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -4,32 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 )
 
-// row is one mutant as the table has it.
-type row struct {
-	file   string // from the root of the repository
-	in     string // the function that the line is in; empty: the line is the only one of its kind in the file
-	line   string // the original line, without the space around it
-	mutant string // what it becomes; empty: it is deleted
-	test   string // the test that must fail then
-	pkg    string // the package of the test; empty: that of the file
-	guard  string // what the line is for
-	long   bool   // the test sees it without -short only
-	hangs  bool   // the test fails by its time-out
-}
-
-// mutant is a row that has been found in the source.
+// mutant is a row whose line was found in the source.
 type mutant struct {
 	row
 	id     int // from 1
 	number int // of the line in the file
 }
 
-// load finds all rows in the source at root. Its error tells of every row that does not apply.
+// name identifies a mutant in the output.
+func (m *mutant) name() string { return fmt.Sprintf("%s:%d", m.file, m.number) }
+
+// load finds all rows in the source at root. Its error names every row that does not apply.
 func load(root string, rows []row) ([]*mutant, error) {
 	var all []*mutant
 	var errs []error
@@ -53,10 +42,10 @@ func load(root string, rows []row) ([]*mutant, error) {
 	return all, errors.Join(errs...)
 }
 
-// find finds the row's line in a file's content.
+// find finds the line of the row in the text of a file.
 func (r row) find(content string) (*mutant, error) {
-	if r.line == r.mutant || r.test == "" || r.guard == "" {
-		return nil, errors.New("the row changes nothing, or names no test or no guard")
+	if err := r.check(); err != nil {
+		return nil, err
 	}
 	lines := strings.Split(content, "\n")
 	from, to := 0, len(lines)
@@ -72,7 +61,8 @@ func (r row) find(content string) (*mutant, error) {
 			continue
 		}
 		if found >= 0 {
-			return nil, fmt.Errorf("the line is there twice, as %d and %d: say which function it is in, or choose another", found+1, i+1)
+			return nil, fmt.Errorf(
+				"the line is there twice, as %d and %d: name its function, or choose another line", found+1, i+1)
 		}
 		found = i
 	}
@@ -82,11 +72,19 @@ func (r row) find(content string) (*mutant, error) {
 	return &mutant{row: r, number: found + 1}, nil
 }
 
-// function returns the lines of a function or method.
+// check returns what the row lacks.
+func (r row) check() error {
+	if r.line == r.mutant || r.test == "" || r.guard == "" {
+		return errors.New("the row changes nothing, or names no test or no guard")
+	}
+	return nil
+}
+
+// function returns the range of lines of the only function or method with this name.
 func function(lines []string, name string) (from, to int, err error) {
 	from = -1
 	for i, l := range lines {
-		if !strings.HasPrefix(l, "func ") || !strings.HasPrefix(l, "func "+name+"(") && !strings.Contains(l, ") "+name+"(") && !strings.HasPrefix(l, "func "+name+"[") {
+		if functionName(l) != name {
 			continue
 		}
 		if from >= 0 {
@@ -102,13 +100,14 @@ func function(lines []string, name string) (from, to int, err error) {
 	return from, min(to+1, len(lines)), nil
 }
 
-// where returns the package whose test must fail, as go test takes it.
-func (r row) where() string {
-	if r.pkg != "" {
-		return r.pkg
+// functionName returns the name of the function or method that begins in a line; empty: none does.
+func functionName(line string) string {
+	rest, ok := strings.CutPrefix(line, "func ")
+	if !ok {
+		return ""
 	}
-	return "./" + path.Dir(r.file)
+	if strings.HasPrefix(rest, "(") {
+		_, rest, _ = strings.Cut(rest, ") ")
+	}
+	return rest[:max(strings.IndexAny(rest, "(["), 0)]
 }
-
-// name is how a mutant is called in what is printed.
-func (m *mutant) name() string { return fmt.Sprintf("%s:%d", m.file, m.number) }

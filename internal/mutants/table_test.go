@@ -12,7 +12,7 @@ import (
 
 const root = "../.."
 
-// Every row applies to the source of now, and names a test that there is.
+// Every row applies to the present source, and names a test that exists.
 func TestTable(t *testing.T) {
 	all, err := load(root, table())
 	if err != nil {
@@ -62,11 +62,11 @@ func testsOf(t *testing.T, pkg string) map[string]bool {
 	return names
 }
 
-// The document has the table of now.
+// The table in the document is up to date.
 func TestDocument(t *testing.T) {
 	all, err := load(root, table())
 	if err != nil {
-		t.Skip("TestTable says what is wrong with the table")
+		t.Skip("TestTable reports what is wrong with the table")
 	}
 	b, err := os.ReadFile(filepath.Join(root, "TESTING.md"))
 	if err != nil {
@@ -77,13 +77,28 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want != string(b) {
-		t.Error("the table in TESTING.md is another one than that of this package: go run ./internal/mutants -markdown")
+		t.Error("the table in TESTING.md is stale: go run ./internal/mutants -markdown")
 	}
 }
 
-// A row that does not apply, or that applies twice, is an error that says which.
+// A row that does not apply, or that applies twice, is an error that names the row.
 func TestFind(t *testing.T) {
-	source := "package p\n\nfunc f() {\n\tif a {\n\t}\n}\n\nfunc (t T) g() {\n\tif a {\n\t}\n\tif b {\n\t}\n\tif b {\n\t}\n}\n"
+	const source = `package p
+
+func f() {
+	if a {
+	}
+}
+
+func (t T) g() {
+	if a {
+	}
+	if b {
+	}
+	if b {
+	}
+}
+`
 	valid := row{file: "p.go", in: "f", line: "if a {", mutant: "if false {", test: "TestX", guard: "why"}
 	for _, test := range []struct {
 		name, want string

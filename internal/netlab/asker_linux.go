@@ -9,33 +9,37 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/flotilla-ha/flotilla/internal/netlab/frame"
+	"github.com/flotilla-ha/flotilla/internal/netlab/span"
 )
 
-// asker asks from a client, over and over, who has some addresses, and records who answers which question.
+// asker asks from one client, again and again, who has some addresses. It records who answers which
+// question.
 //
-// The questions are broadcasts (IPv6: to the solicited-node group) like those of a client that knows nothing, and nobody's cache has a
-// part in it. To know which question an answer is to, each asks for the answer at a hardware address of its own; the asking protocol address is
-// nobody's either, so that what nodes learn from the questions concerns no host of the lab.
+// The questions are broadcasts (IPv6: to the solicited-node group), like those of a client that
+// knows nothing. No cache is involved. Each question asks for its answer at a hardware address of
+// its own, which tells the answers apart. The asking protocol address belongs to no host either, so
+// the questions teach the nodes nothing about hosts of the lab.
 type asker struct {
-	client   *Host
-	number   int
-	interval time.Duration
-	arp, nd  *os.File
-	stop     chan struct{}
-	running  sync.WaitGroup
+	client    *Host
+	number    int
+	interval  time.Duration
+	ownerName func(frame.MAC) string
+	arp, nd   *packetSocket
+	stop      chan struct{}
+	running   sync.WaitGroup
 
-	mu        sync.Mutex
-	err       error
-	questions map[netip.Addr][]asked
-	numbers   []numbered // by the question's number
-	heard     []Announcement
+	mu            sync.Mutex
+	err           error
+	questions     map[netip.Addr][]asked
+	numbers       []numbered // by the number of the question
+	announcements []Announcement
 }
 
-// asked is a question, and who answered.
+// asked is a question, and who answered it.
 type asked struct {
 	at   time.Time
-	macs []hardware
+	macs []frame.MAC
 }
 
 // numbered finds a question by its number.
@@ -44,21 +48,25 @@ type numbered struct {
 	index int
 }
 
-// settled is how old a question is before it counts: until then its answers may be under way.
-const settled = 50 * time.Millisecond
+// answerTime is the age at which a question counts. Until then answers may be under way.
+const answerTime = 50 * time.Millisecond
 
-func newAsker(c *Host, number int, interval time.Duration, addrs []netip.Addr) (*asker, error) {
-	a := &asker{client: c, number: number, interval: interval, stop: make(chan struct{}), questions: make(map[netip.Addr][]asked)}
+func newAsker(
+	c *Host, number int, interval time.Duration, addrs []netip.Addr, ownerName func(frame.MAC) string,
+) (*asker, error) {
+	a := &asker{
+		client: c, number: number, interval: interval, ownerName: ownerName,
+		stop: make(chan struct{}), questions: make(map[netip.Addr][]asked),
+	}
 	for _, addr := range addrs {
-		a.questions[addr] = nil // what is announced counts before the first question, too
+		a.questions[addr] = nil // announcements count before the first question, too
 	}
 	var err error
-	if a.arp, err = openPacketOf(c, etherARP); err != nil {
+	if a.arp, err = c.link.openPacket(frame.EtherARP); err != nil {
 		return nil, err
 	}
-	if a.nd, err = openPacketOf(c, etherIPv6); err != nil {
-		a.arp.Close()
-		return nil, err
+	if a.nd, err = c.link.openPacket(frame.EtherIPv6); err != nil {
+		return nil, errors.Join(err, a.arp.Close())
 	}
 	a.running.Go(func() { a.ask(addrs) })
 	a.running.Go(func() { a.listen(a.arp) })
@@ -66,35 +74,9 @@ func newAsker(c *Host, number int, interval time.Duration, addrs []netip.Addr) (
 	return a, nil
 }
 
-// openPacketOf opens a socket that sees the frames of a kind that arrive at a host, for whomever they are.
-func openPacketOf(h *Host, kind uint16) (f *os.File, err error) {
-	err = h.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return err
-		}
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
-		if err == nil {
-			err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: kind<<8 | kind>>8, Ifindex: h.eth.Attrs().Index})
-		}
-		if err != nil {
-			unix.Close(fd)
-			return err
-		}
-		f = os.NewFile(uintptr(fd), h.Name)
-		return nil
-	})
-	return f, err
-}
-
-// noLink reports whether a frame could not be sent because the interface is down, or has no carrier.
-func noLink(err error) bool {
-	return errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOBUFS)
-}
-
-// tag is the hardware address at which the answer to a question is asked for.
-func (a *asker) tag(number int) hardware {
-	return hardware{0x02, 0x5a, byte(a.number), byte(number >> 16), byte(number >> 8), byte(number)}
+// tag returns the hardware address at which a question asks for its answer.
+func (a *asker) tag(number int) frame.MAC {
+	return frame.MAC{0x02, 0x5a, byte(a.number), byte(number >> 16), byte(number >> 8), byte(number)}
 }
 
 func (a *asker) ask(addrs []netip.Addr) {
@@ -108,7 +90,8 @@ func (a *asker) ask(addrs []netip.Addr) {
 			if addr.Is6() {
 				asker = asker6
 			}
-			if _, err := a.arp.Write(question(hardware(a.client.MAC), a.next(addr), asker, addr)); err != nil && !noLink(err) && !errors.Is(err, os.ErrClosed) {
+			q := frame.Question(frame.MAC(a.client.MAC), a.next(addr), asker, addr)
+			if err := a.arp.send(q); err != nil && !errors.Is(err, os.ErrClosed) {
 				a.fail(err)
 			}
 		}
@@ -120,8 +103,8 @@ func (a *asker) ask(addrs []netip.Addr) {
 	}
 }
 
-// next notes a question, and returns its tag.
-func (a *asker) next(addr netip.Addr) hardware {
+// next records a question, and returns its tag.
+func (a *asker) next(addr netip.Addr) frame.MAC {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.numbers = append(a.numbers, numbered{addr, len(a.questions[addr])})
@@ -129,46 +112,45 @@ func (a *asker) next(addr netip.Addr) hardware {
 	return a.tag(len(a.numbers) - 1)
 }
 
-func (a *asker) listen(f *os.File) {
+func (a *asker) listen(socket *packetSocket) {
 	buf := make([]byte, 2048)
 	for {
-		n, err := f.Read(buf)
-		switch {
-		case errors.Is(err, os.ErrClosed):
+		n, err := socket.Read(buf)
+		if errors.Is(err, os.ErrClosed) {
 			return
-		case errors.Is(err, unix.ENETDOWN):
-			continue
-		case err != nil:
+		}
+		if err != nil {
 			a.fail(err)
 			return
 		}
-		if c, ok := parseClaim(buf[:n]); ok {
-			a.hear(c)
+		if c, ok := frame.ParseClaim(buf[:n]); ok {
+			a.observe(c)
 		}
 	}
 }
 
-// hear notes an answer or an announcement.
-func (a *asker) hear(c claim) {
+// observe records an answer or an announcement.
+func (a *asker) observe(c frame.Claim) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, watched := a.questions[c.addr]; !watched {
+	if _, watched := a.questions[c.Addr]; !watched {
 		return
 	}
-	if !c.asked {
-		a.heard = append(a.heard, Announcement{
-			At: now, Client: a.client.Name, Addr: c.addr, Owner: a.client.lab.byMAC(c.mac), Form: c.form, Override: c.override, Target: c.target,
+	if !c.Asked {
+		a.announcements = append(a.announcements, Announcement{
+			At: now, Client: a.client.Name, Addr: c.Addr, Owner: a.ownerName(c.MAC),
+			Form: c.Form, Override: c.Override, Target: c.Target,
 		})
 		return
 	}
-	number := int(c.to[3])<<16 | int(c.to[4])<<8 | int(c.to[5])
-	if number >= len(a.numbers) || c.to != a.tag(number) || a.numbers[number].addr != c.addr {
-		return // to somebody else
+	number := int(c.To[3])<<16 | int(c.To[4])<<8 | int(c.To[5])
+	if number >= len(a.numbers) || c.To != a.tag(number) || a.numbers[number].addr != c.Addr {
+		return // an answer to another question
 	}
-	q := &a.questions[c.addr][a.numbers[number].index]
-	if !slices.Contains(q.macs, c.mac) {
-		q.macs = append(q.macs, c.mac)
+	q := &a.questions[c.Addr][a.numbers[number].index]
+	if !slices.Contains(q.macs, c.MAC) {
+		q.macs = append(q.macs, c.MAC)
 	}
 }
 
@@ -185,55 +167,57 @@ func (a *asker) close() error {
 	return errors.Join(err, a.err)
 }
 
-// within returns the questions of a period that have settled.
-func (a *asker) within(addr netip.Addr, whole span) (all []asked) {
-	latest := time.Now().Add(-settled)
+// within returns the questions of a period that count.
+func (a *asker) within(addr netip.Addr, whole span.Span) (all []asked) {
+	latest := time.Now().Add(-answerTime)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, q := range a.questions[addr] {
-		if !q.at.Before(whole.from) && q.at.Before(whole.to) && q.at.Before(latest) {
+		if !q.at.Before(whole.From) && q.at.Before(whole.To) && q.at.Before(latest) {
 			all = append(all, asked{q.at, slices.Clone(q.macs)})
 		}
 	}
 	return all
 }
 
-// where returns the periods of the questions that are so: from each to one interval later.
-func (a *asker) where(addr netip.Addr, whole span, is func(asked) bool) (all []span) {
+// where returns the periods of the questions for which is returns true. A period lasts from a
+// question to one interval later.
+func (a *asker) where(addr netip.Addr, whole span.Span, is func(asked) bool) (all []span.Span) {
 	questions := a.within(addr, whole)
 	for i, q := range questions {
 		if !is(q) {
 			continue
 		}
-		s := span{q.at, q.at.Add(a.interval)}
+		s := span.Span{From: q.at, To: q.at.Add(a.interval)}
 		if i+1 < len(questions) && is(questions[i+1]) {
-			s.to = questions[i+1].at // no hole between two, however late the second was
+			s.To = questions[i+1].at // no gap between two, however late the second was
 		}
 		all = append(all, s)
 	}
-	return union(all)
+	return span.Union(all)
 }
 
-// doubles returns when a question had answers from two.
-func (a *asker) doubles(addr netip.Addr, whole span) []span {
+// doubles returns the periods of the questions that two answered.
+func (a *asker) doubles(addr netip.Addr, whole span.Span) []span.Span {
 	return a.where(addr, whole, func(q asked) bool { return len(q.macs) > 1 })
 }
 
-// unanswered returns when a question had no answer.
-func (a *asker) unanswered(addr netip.Addr, whole span) []span {
+// unanswered returns the periods of the questions that nobody answered.
+func (a *asker) unanswered(addr netip.Addr, whole span.Span) []span.Span {
 	return a.where(addr, whole, func(q asked) bool { return len(q.macs) == 0 })
 }
 
-// answers returns, for each owner, from which question to which it answered without a pause. A single answer has no length.
-func (a *asker) answers(addr netip.Addr, whole span) map[hardware][]span {
-	runs := make(map[hardware][]span)
+// answers returns for each owner the periods in which it answered every question: from the first to
+// the last. The period of a single answer has no length.
+func (a *asker) answers(addr netip.Addr, whole span.Span) map[frame.MAC][]span.Span {
+	runs := make(map[frame.MAC][]span.Span)
 	var last time.Time
 	for _, q := range a.within(addr, whole) {
 		for _, mac := range q.macs {
-			if n := len(runs[mac]); n > 0 && runs[mac][n-1].to.Equal(last) {
-				runs[mac][n-1].to = q.at
+			if n := len(runs[mac]); n > 0 && runs[mac][n-1].To.Equal(last) {
+				runs[mac][n-1].To = q.at
 			} else {
-				runs[mac] = append(runs[mac], span{q.at, q.at})
+				runs[mac] = append(runs[mac], span.Span{From: q.at, To: q.at})
 			}
 		}
 		last = q.at
@@ -241,14 +225,14 @@ func (a *asker) answers(addr netip.Addr, whole span) map[hardware][]span {
 	return runs
 }
 
-// latest returns who answered the latest question that was answered.
+// latest returns who answered the latest question that anybody answered.
 func (a *asker) latest(addr netip.Addr) (owners []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	questions := a.questions[addr]
 	for i := len(questions) - 1; i >= 0; i-- {
 		for _, mac := range questions[i].macs {
-			owners = append(owners, a.client.lab.byMAC(mac))
+			owners = append(owners, a.ownerName(mac))
 		}
 		if len(owners) > 0 {
 			return owners
@@ -260,5 +244,5 @@ func (a *asker) latest(addr netip.Addr) (owners []string) {
 func (a *asker) announced() []Announcement {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.heard)
+	return slices.Clone(a.announcements)
 }

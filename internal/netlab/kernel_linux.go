@@ -11,42 +11,49 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/span"
 )
 
-// kernels reads the address events of several namespaces on one thread, so that the order of what it notes is, but for events within
-// microseconds, the order in which things happened.
+// kernels reads the address events of several namespaces. It reads all of them on one thread, so it
+// records events in the order in which they happened, except events within microseconds.
 type kernels struct {
 	fds    []int // one socket per node
 	stop   [2]int
 	notify func()
 	done   chan struct{}
-	ready  chan struct{} // every kernel has said what it has to begin with
+	ready  chan struct{} // closed when every kernel has listed its addresses
 
 	mu    sync.Mutex
 	err   error
 	addrs map[netip.Addr][]holding // per node
 }
 
-// holding is what one node had of one address.
+// holding is the history of one address at one node.
 type holding struct {
-	keys  map[addrKey]bool // where it has it now
+	keys  map[addrKey]bool // the copies that it has now
 	spans []held
 }
 
-// addrKey tells apart copies of an address in one kernel.
+// addrKey tells copies of an address in one kernel apart.
 type addrKey struct {
 	link   uint32
 	prefix uint8
 }
 
-// held is a span that may still be open.
+// held is a period that may still last.
 type held struct {
-	span
+	span.Span
 	open bool
 }
 
 func watchKernels(nodes []*Host, addrs []netip.Addr, notify func()) (*kernels, error) {
-	k := &kernels{notify: notify, done: make(chan struct{}), ready: make(chan struct{}), addrs: make(map[netip.Addr][]holding)}
+	k := &kernels{
+		notify: notify,
+		done:   make(chan struct{}),
+		ready:  make(chan struct{}),
+		addrs:  make(map[netip.Addr][]holding),
+	}
 	for _, a := range addrs {
 		k.addrs[a] = make([]holding, len(nodes))
 		for i := range nodes {
@@ -69,11 +76,11 @@ func watchKernels(nodes []*Host, addrs []netip.Addr, notify func()) (*kernels, e
 	case <-k.ready:
 		return k, nil
 	case <-time.After(5 * time.Second):
-		return nil, errors.Join(errors.New("the kernels do not say what addresses they have"), k.close())
+		return nil, errors.Join(errors.New("the kernels do not list their addresses"), k.close())
 	}
 }
 
-// listen opens a socket in the calling thread's namespace, and asks for the addresses that are there.
+// listen opens a socket in the namespace of the calling thread, and asks for the addresses there.
 func (k *kernels) listen() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -144,7 +151,7 @@ func (k *kernels) fail(err error) {
 	k.err = errors.Join(k.err, err)
 }
 
-// take notes what a node's kernel says; ended is whether it is done with what was there to begin with.
+// take records the events of a node. It returns true at the end of the list of its addresses.
 func (k *kernels) take(node int, b []byte, now time.Time) (ended bool, err error) {
 	messages, err := syscall.ParseNetlinkMessage(b)
 	if err != nil {
@@ -155,7 +162,7 @@ func (k *kernels) take(node int, b []byte, now time.Time) (ended bool, err error
 		case unix.NLMSG_DONE:
 			ended = true
 		case unix.NLMSG_ERROR:
-			err = errors.Join(err, fmt.Errorf("node %d does not say what it has", node))
+			err = errors.Join(err, fmt.Errorf("node %d does not list its addresses", node))
 		case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 			addr, key, usable, perr := parseAddr(&m)
 			err = errors.Join(err, perr)
@@ -167,7 +174,8 @@ func (k *kernels) take(node int, b []byte, now time.Time) (ended bool, err error
 	return ended, err
 }
 
-// set notes whether a node has a copy of an address, and reports whether that changes who has it.
+// set records whether a node has a copy of an address. It returns true if that changes whether the
+// node has the address at all.
 func (k *kernels) set(node int, addr netip.Addr, key addrKey, has bool, now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -184,17 +192,18 @@ func (k *kernels) set(node int, addr netip.Addr, key addrKey, has bool, now time
 	}
 	switch after := len(h.keys) > 0; {
 	case after && !before:
-		h.spans = append(h.spans, held{span{from: now}, true})
+		h.spans = append(h.spans, held{span.Span{From: now}, true})
 	case before && !after:
 		last := &h.spans[len(h.spans)-1]
-		last.to, last.open = now, false
+		last.To, last.open = now, false
 	default:
 		return false
 	}
 	return true
 }
 
-// spans returns, for each node, when it had the address; what is open ends at now for the time being.
+// spans returns for each node the periods in which it had the address. A period that still lasts
+// ends now.
 func (k *kernels) spans(addr netip.Addr, now time.Time) [][]held {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -202,7 +211,7 @@ func (k *kernels) spans(addr netip.Addr, now time.Time) [][]held {
 	for _, h := range k.addrs[addr] {
 		spans := slices.Clone(h.spans)
 		if n := len(spans); n > 0 && spans[n-1].open {
-			spans[n-1].to = now
+			spans[n-1].To = now
 		}
 		all = append(all, spans)
 	}
@@ -220,7 +229,8 @@ func (k *kernels) close() error {
 	return k.err
 }
 
-// parseAddr reads an event. An address that duplicate address detection is still checking, or has refused, is not usable.
+// parseAddr reads an event. An address is not usable while duplicate address detection checks it,
+// or after it was refused.
 func parseAddr(m *syscall.NetlinkMessage) (addr netip.Addr, key addrKey, usable bool, err error) {
 	if len(m.Data) < unix.SizeofIfAddrmsg {
 		return addr, key, false, errors.New("an event of an address is too short")

@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/frame"
+	"github.com/flotilla-ha/flotilla/internal/netlab/freezer"
+	"github.com/flotilla-ha/flotilla/internal/netlab/namespace"
 )
 
 func TestMain(m *testing.M) {
@@ -25,13 +29,13 @@ func open(t *testing.T, nodes, clients int) *Lab {
 	return openWith(t, nodes, clients, 0)
 }
 
-func openWith(t *testing.T, nodes, clients int, freezer Freezer) *Lab {
+func openWith(t *testing.T, nodes, clients int, kind freezer.Kind) *Lab {
 	t.Helper()
 	if err := Available(); err != nil {
 		t.Skip(err)
 	}
-	l, err := newLab(nodes, clients, freezer)
-	if errors.Is(err, errNoFreezer) {
+	l, err := newLab(nodes, clients, kind)
+	if errors.Is(err, freezer.ErrUnavailable) {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -52,28 +56,26 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// after waits in real time: for what is given that long to happen, and must not, or for a fault to last.
+// after waits in real time, while a fault lasts, or for something that must not happen.
 func after(d time.Duration) { <-time.After(d) }
 
-// matrix sends a frame from every host to all others, and returns which arrived: "node0>client0". It is below ARP and IP, so one
-// direction does not need the other.
+// matrix sends a frame from every host to all others, and returns which arrived: "node0>client0".
+// The frames are below ARP and IP, so no direction needs the other.
 func matrix(t *testing.T, l *Lab) map[string]bool {
 	t.Helper()
 	const kind = 0x88b5 // for local experiments
 	hosts := l.hosts()
-	sockets := make([]*os.File, len(hosts))
+	sockets := make([]*packetSocket, len(hosts))
 	for i, h := range hosts {
 		var err error
-		sockets[i], err = openPacketOf(h, kind)
+		sockets[i], err = h.link.openPacket(kind)
 		must(t, err)
 		defer sockets[i].Close()
 	}
 	for i, h := range hosts {
-		f := ethernet(hardware{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, hardware(h.MAC), kind)
+		f := frame.Ethernet(frame.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, frame.MAC(h.MAC), kind)
 		f = binary.BigEndian.AppendUint16(f, uint16(i))
-		if _, err := sockets[i].Write(append(f, make([]byte, 46)...)); err != nil && !noLink(err) {
-			t.Fatal(err)
-		}
+		must(t, sockets[i].send(append(f, make([]byte, 46)...)))
 	}
 	arrived := make(map[string]bool)
 	buf := make([]byte, 64)
@@ -81,9 +83,6 @@ func matrix(t *testing.T, l *Lab) map[string]bool {
 		sockets[i].SetReadDeadline(time.Now().Add(30 * time.Millisecond))
 		for {
 			n, err := sockets[i].Read(buf)
-			if errors.Is(err, unix.ENETDOWN) {
-				continue
-			}
 			if err != nil {
 				break
 			}
@@ -117,8 +116,9 @@ func TestFaults(t *testing.T) {
 		{"partition", func() error { return l.Partition([]*Host{n[0], c[1]}, []*Host{n[1], n[2], c[0]}) }, l.Heal,
 			func(from, to *Host) bool { return (from == n[0] || from == c[1]) == (to == n[0] || to == c[1]) }},
 		{"partition without the rest", func() error { return l.Partition([]*Host{n[0]}) }, l.Heal, isolated(n[0])},
-		{"one partition after another", func() error { return errors.Join(l.Partition([]*Host{n[0]}), l.Partition([]*Host{n[1]})) }, l.Heal,
-			isolated(n[1])},
+		{"one partition after another", func() error {
+			return errors.Join(l.Partition([]*Host{n[0]}), l.Partition([]*Host{n[1]}))
+		}, l.Heal, isolated(n[1])},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			check := func(delivers func(from, to *Host) bool) {
@@ -146,7 +146,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A node's own addresses are back after its link was down.
+// A node has its own addresses again after its link was down.
 func TestLinkUp(t *testing.T) {
 	l := open(t, 1, 1)
 	must(t, l.Nodes[0].LinkDown(), l.Nodes[0].LinkUp())
@@ -155,10 +155,10 @@ func TestLinkUp(t *testing.T) {
 	must(t, w.Await(soon(t), nil), w.Close())
 }
 
-// carrier says whether a host's interface has one.
+// carrier returns true if the interface of a host has a carrier.
 func carrier(t *testing.T, h *Host) bool {
 	t.Helper()
-	link, err := h.site.handle.LinkByName(Interface)
+	link, err := h.link.ns.Handle.LinkByName(Interface)
 	must(t, err)
 	return link.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
 }
@@ -184,7 +184,7 @@ func TestCarrier(t *testing.T) {
 	}
 }
 
-// Two labs at once have nothing in common, though their names and addresses are the same.
+// Two labs at once share nothing, though their names and addresses are the same.
 func TestTwoLabs(t *testing.T) {
 	a, b := open(t, 1, 1), open(t, 1, 1)
 	_, err := a.Nodes[0].Respond()
@@ -200,7 +200,7 @@ func TestTwoLabs(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for _, n := range [][2]int{{0, 0}, {-1, 3}, {81, 0}, {1, 81}} {
-		if _, err := New(n[0], n[1]); err == nil || !strings.Contains(err.Error(), "make no lab") {
+		if _, err := New(n[0], n[1]); err == nil || !strings.Contains(err.Error(), "a lab needs") {
 			t.Errorf("a lab of %v was made: %v", n, err)
 		}
 	}
@@ -223,7 +223,8 @@ func BenchmarkNew(b *testing.B) {
 	}
 }
 
-// inNamespaces returns the processes that are in one of the namespaces, or hold a descriptor of one.
+// inNamespaces returns the processes that are in a namespace of the list, or hold a descriptor of
+// one.
 func inNamespaces(t *testing.T, inodes []uint64) (found []string) {
 	t.Helper()
 	links, err := filepath.Glob("/proc/[0-9]*/task/*/ns/net")
@@ -245,36 +246,34 @@ func inNamespaces(t *testing.T, inodes []uint64) (found []string) {
 }
 
 func TestClose(t *testing.T) {
-	for _, freezer := range []Freezer{CgroupV2, CgroupV1, Signals} {
-		t.Run(strings.ReplaceAll(freezer.String(), " ", "-"), func(t *testing.T) {
-			l := openWith(t, 2, 1, freezer)
+	for _, kind := range []freezer.Kind{freezer.CgroupV2, freezer.CgroupV1, freezer.Signals} {
+		t.Run(strings.ReplaceAll(kind.String(), " ", "-"), func(t *testing.T) {
+			l := openWith(t, 2, 1, kind)
 			inodes := []uint64{}
-			for _, s := range []*site{l.bridge, l.Nodes[0].site, l.Nodes[1].site, l.Clients[0].site} {
+			for _, s := range []*namespace.Namespace{l.bridge, l.links[0].ns, l.links[1].ns, l.links[2].ns} {
 				var stat unix.Stat_t
-				must(t, unix.Fstat(int(s.ns), &stat))
+				must(t, unix.Fstat(int(s.NS), &stat))
 				inodes = append(inodes, stat.Ino)
 			}
-			// One that ignores what it can, one that has left its parent, one that stands still.
+			// Programs that ignore signals, that have left their parent, and that stand still.
 			must(t, start(l.Nodes[0], "trap '' TERM HUP; while :; do sleep 1; done"))
 			must(t, start(l.Nodes[0], "sleep 1000 & exec sleep 1000"))
 			must(t, start(l.Nodes[1], "exec sleep 1000"))
-			if freezer != Signals {
+			if kind != freezer.Signals {
 				must(t, start(l.Nodes[0], "setsid sleep 1000 & exit"))
 			}
 			must(t, l.Nodes[1].Freeze())
 			if len(inNamespaces(t, inodes)) == 0 {
-				t.Error("nothing is found in the namespaces before: this test sees nothing")
+				t.Error("no process is found in the namespaces before Close: this test sees nothing")
 			}
 			must(t, l.Close())
 			if left := inNamespaces(t, inodes); len(left) > 0 {
 				t.Errorf("left: %q", left)
 			}
-			if l.groups.root != "" {
-				if left, err := filepath.Glob(filepath.Join(l.groups.root, l.groups.prefix+"*")); len(left) > 0 || err != nil {
-					t.Errorf("left: %q, %v", left, err)
-				}
+			if left, err := l.groups.Left(); len(left) > 0 || err != nil {
+				t.Errorf("left: %q, %v", left, err)
 			}
-			l.Nodes, l.Clients, l.bridge, l.filters = nil, nil, nil, nil // closed
+			*l = Lab{} // closed
 		})
 	}
 }

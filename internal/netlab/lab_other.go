@@ -4,7 +4,7 @@ package netlab
 
 import "errors"
 
-// Available says in one sentence why there is no laboratory here.
+// Available returns an error of one sentence that says why no laboratory can be made here.
 func Available() error {
 	return errors.New("a laboratory of network namespaces needs Linux")
 }

@@ -9,61 +9,127 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/namespace"
+	"github.com/flotilla-ha/flotilla/internal/netlab/poll"
 )
 
-// addBridge makes the bridge: no spanning tree, so a port forwards as soon as it is up, and multicast goes everywhere.
-func (s *site) addBridge() (netlink.Link, error) {
+// Interface is the name of the interface of every host.
+const Interface = "eth0"
+
+// addBridge makes a bridge. It has no spanning tree, so a port forwards as soon as it is up.
+// Multicast goes to all ports.
+func addBridge(ns *namespace.Namespace) (netlink.Link, error) {
 	snooping := false
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "br0"
 	br := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}
-	if err := s.handle.LinkAdd(br); err != nil {
-		return nil, fmt.Errorf("the bridge: %w", err)
+	if err := ns.Handle.LinkAdd(br); err != nil {
+		return nil, fmt.Errorf("make a bridge: %w", err)
 	}
-	return br, s.handle.LinkSetUp(br)
+	return br, ns.Handle.LinkSetUp(br)
 }
 
-// connect makes the interface of the host and its port of the bridge.
-func (h *Host) connect(bridge netlink.Link) error {
+// link is the namespace of one host and its connection to the bridge.
+type link struct {
+	name  string // of the host, and of its port
+	addrs []netip.Prefix
+
+	ns    *namespace.Namespace // of the host
+	ports *namespace.Namespace // of the bridge
+	eth   netlink.Link         // in ns
+	port  netlink.Link         // in ports
+}
+
+// newLink makes a namespace with an interface, and connects the interface to the bridge.
+func newLink(ports *namespace.Namespace, bridge netlink.Link, id identity) (*link, error) {
+	ns, err := namespace.New()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", id.name, err)
+	}
+	l := &link{name: id.name, addrs: id.prefixes(), ns: ns, ports: ports}
+	if err := l.connect(bridge, id.mac); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", id.name, err), ns.Close())
+	}
+	return l, nil
+}
+
+func (l *link) connect(bridge netlink.Link, mac net.HardwareAddr) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = h.Name
+	attrs.Name = l.name
 	attrs.MasterIndex = bridge.Attrs().Index
 	attrs.Flags = net.FlagUp
-	ports := h.lab.bridge.handle
-	if err := ports.LinkAdd(&netlink.Veth{
+	err := l.ports.Handle.LinkAdd(&netlink.Veth{
 		LinkAttrs:        attrs,
 		PeerName:         Interface,
-		PeerHardwareAddr: h.MAC,
-		PeerNamespace:    netlink.NsFd(h.site.ns),
-	}); err != nil {
-		return fmt.Errorf("its link: %w", err)
+		PeerHardwareAddr: mac,
+		PeerNamespace:    netlink.NsFd(l.ns.NS),
+	})
+	if err != nil {
+		return fmt.Errorf("make its link: %w", err)
 	}
+	if l.port, err = l.ports.Handle.LinkByName(l.name); err != nil {
+		return err
+	}
+	if l.eth, err = l.ns.Handle.LinkByName(Interface); err != nil {
+		return err
+	}
+	return l.setInterface(true)
+}
+
+// setInterface takes the interface of the host up or down. The addresses of the host come back with
+// the interface.
+func (l *link) setInterface(up bool) error {
+	if !up {
+		return l.ns.Handle.LinkSetDown(l.eth)
+	}
+	if err := l.ns.Handle.LinkSetUp(l.eth); err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range l.addrs {
+		errs = append(errs, l.add(a))
+	}
+	return errors.Join(errs...)
+}
+
+// setPort takes the bridge port up or down.
+func (l *link) setPort(up bool) error {
+	if up {
+		return l.ports.Handle.LinkSetUp(l.port)
+	}
+	return l.ports.Handle.LinkSetDown(l.port)
+}
+
+// await waits until frames pass the link. The ends are up at once, but the kernel attaches their
+// queues a little later.
+func (l *link) await() error {
 	var err error
-	if h.port, err = ports.LinkByName(h.Name); err != nil {
-		return err
+	up := func(ns *namespace.Namespace, end netlink.Link) bool {
+		now, e := ns.Handle.LinkByIndex(end.Attrs().Index)
+		err = errors.Join(err, e)
+		return e == nil && now.Attrs().OperState == netlink.OperUp
 	}
-	if h.eth, err = h.site.handle.LinkByName(Interface); err != nil {
-		return err
+	if !poll.Until(5*time.Second, func() bool { return err != nil || up(l.ns, l.eth) && up(l.ports, l.port) }) {
+		return fmt.Errorf("%s: its link does not come up", l.name)
 	}
-	if err := h.site.handle.LinkSetUp(h.eth); err != nil {
-		return err
-	}
-	return h.address()
+	return err
 }
 
-// address gives the host its own addresses.
-func (h *Host) address() error {
-	return errors.Join(h.AddAddr(netip.PrefixFrom(h.Addr4, 24)), h.AddAddr(netip.PrefixFrom(h.Addr6, 64)))
-}
+func (l *link) add(p netip.Prefix) error    { return l.ns.Handle.AddrReplace(l.eth, netlinkAddr(p)) }
+func (l *link) remove(p netip.Prefix) error { return l.ns.Handle.AddrDel(l.eth, netlinkAddr(p)) }
 
-// AddAddr adds an address to the host, without duplicate address detection.
-func (h *Host) AddAddr(p netip.Prefix) error {
-	return h.site.handle.AddrReplace(h.eth, netlinkAddr(p))
-}
+func (l *link) close() error { return l.ns.Close() }
 
-// DelAddr removes an address from the host.
-func (h *Host) DelAddr(p netip.Prefix) error {
-	return h.site.handle.AddrDel(h.eth, netlinkAddr(p))
+// openPacket opens a socket in the host for all frames of one protocol that arrive, whatever their
+// destination.
+func (l *link) openPacket(protocol uint16) (*packetSocket, error) {
+	var s *packetSocket
+	err := l.ns.Do(func() (err error) {
+		s, err = newPacketSocket(l.name, protocol, l.eth.Attrs().Index)
+		return err
+	})
+	return s, err
 }
 
 func netlinkAddr(p netip.Prefix) *netlink.Addr {
@@ -72,68 +138,4 @@ func netlinkAddr(p netip.Prefix) *netlink.Addr {
 		a.Flags = unix.IFA_F_NODAD
 	}
 	return a
-}
-
-// awaitUp is awaitLink unless something else keeps the link down.
-func (h *Host) awaitUp() error {
-	h.lab.mu.Lock()
-	down := h.lab.net.down[h.index] || h.lab.net.cut[h.index]
-	h.lab.mu.Unlock()
-	if down {
-		return nil
-	}
-	return h.awaitLink()
-}
-
-// awaitLink waits until frames pass the link: its ends are up at once, and the kernel attaches their queues a little later.
-func (h *Host) awaitLink() error {
-	var err error
-	up := func(s *site, l netlink.Link) bool {
-		now, e := s.handle.LinkByIndex(l.Attrs().Index)
-		err = errors.Join(err, e)
-		return e == nil && now.Attrs().OperState == netlink.OperUp
-	}
-	if !poll(5*time.Second, func() bool { return err != nil || up(h.site, h.eth) && up(h.lab.bridge, h.port) }) {
-		return fmt.Errorf("%s: its link does not come up", h.Name)
-	}
-	return err
-}
-
-// LinkDown takes the host's own interface down. The kernel then removes its IPv6 addresses, not those of IPv4.
-func (h *Host) LinkDown() error {
-	if err := h.site.handle.LinkSetDown(h.eth); err != nil {
-		return err
-	}
-	return h.lab.change(func(n *network) { n.down[h.index] = true })
-}
-
-// LinkUp takes the host's own interface up again, and gives the host its own addresses back.
-func (h *Host) LinkUp() error {
-	if err := h.site.handle.LinkSetUp(h.eth); err != nil {
-		return err
-	}
-	if err := errors.Join(h.address(), h.lab.change(func(n *network) { n.down[h.index] = false })); err != nil {
-		return err
-	}
-	return h.awaitUp()
-}
-
-// Cut takes down the port of the bridge that the host is connected to: its own interface stays up, and loses its carrier, as if the
-// cable was pulled.
-func (h *Host) Cut() error {
-	if err := h.lab.bridge.handle.LinkSetDown(h.port); err != nil {
-		return err
-	}
-	return h.lab.change(func(n *network) { n.cut[h.index] = true })
-}
-
-// Mend ends what Cut, CutSending and CutReceiving began.
-func (h *Host) Mend() error {
-	if err := h.lab.bridge.handle.LinkSetUp(h.port); err != nil {
-		return err
-	}
-	if err := h.lab.change(func(n *network) { n.cut[h.index], n.mute[h.index], n.deaf[h.index] = false, false, false }); err != nil {
-		return err
-	}
-	return h.awaitUp()
 }

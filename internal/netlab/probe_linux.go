@@ -15,20 +15,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe is a client that asks a responder who it is, at a steady pace, each question independent of the others.
+// Probe is a client that asks a responder for its name at a fixed interval. The questions do not
+// wait for each other.
 type Probe struct {
-	interval, patience time.Duration
-	stop               chan struct{}
-	running            sync.WaitGroup
-	end                func() error
+	interval, timeout time.Duration
+	stop              chan struct{}
+	running           sync.WaitGroup
+	end               func() error
 
 	mu       sync.Mutex
 	attempts []Attempt
 	latest   Attempt
 }
 
-// ProbeUDP asks by a datagram every interval; 0 is 5 ms. Nothing is sent twice, so this measures how long an address was away and
-// nothing else. A datagram without answer is lost after a second.
+// ProbeUDP sends a datagram every interval; 0 is 5 ms. Nothing is sent twice, so it measures
+// exactly how long an address was away. A datagram counts as lost after a second without an answer.
 func (h *Host) ProbeUDP(to netip.AddrPort, interval time.Duration) (*Probe, error) {
 	p := newProbe(interval, time.Second)
 	var conn *net.UDPConn
@@ -53,7 +54,7 @@ func (h *Host) ProbeUDP(to netip.AddrPort, interval time.Duration) (*Probe, erro
 		}
 	})
 	p.running.Go(func() {
-		p.pace(func(n int) {
+		p.every(func(n int) {
 			if _, err := conn.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, uint64(n)), to); err != nil {
 				p.answered(n, "", err)
 			}
@@ -62,15 +63,16 @@ func (h *Host) ProbeUDP(to netip.AddrPort, interval time.Duration) (*Probe, erro
 	return p, nil
 }
 
-// ProbeTCP opens a connection every interval, reads the responder's name to the end and closes; 0 is 5 ms. The kernel sends a lost SYN
-// again after a second, as for every client. An attempt that has no answer after three seconds has failed.
+// ProbeTCP opens a connection every interval, and reads the name of the responder to the end; 0 is
+// 5 ms. The kernel repeats a lost SYN after a second, as for every client. An attempt fails after
+// three seconds without an answer.
 func (h *Host) ProbeTCP(to netip.AddrPort, interval time.Duration) (*Probe, error) {
 	p := newProbe(interval, 3*time.Second)
 	p.end = func() error { return nil }
 	p.running.Go(func() {
-		// The thread stays in the namespace, and makes all sockets.
+		// One thread stays in the namespace and makes all sockets.
 		err := h.Do(func() error {
-			p.pace(func(n int) {
+			p.every(func(n int) {
 				conn, err := connect(to)
 				if err != nil {
 					p.answered(n, "", err)
@@ -78,7 +80,7 @@ func (h *Host) ProbeTCP(to netip.AddrPort, interval time.Duration) (*Probe, erro
 				}
 				p.running.Go(func() {
 					defer conn.Close()
-					name, err := readAll(conn, p.patience)
+					name, err := readAll(conn, p.timeout)
 					p.answered(n, name, err)
 				})
 			})
@@ -91,11 +93,11 @@ func (h *Host) ProbeTCP(to netip.AddrPort, interval time.Duration) (*Probe, erro
 	return p, nil
 }
 
-func newProbe(interval, patience time.Duration) *Probe {
+func newProbe(interval, timeout time.Duration) *Probe {
 	if interval == 0 {
 		interval = 5 * time.Millisecond
 	}
-	return &Probe{interval: interval, patience: patience, stop: make(chan struct{})}
+	return &Probe{interval: interval, timeout: timeout, stop: make(chan struct{})}
 }
 
 func unspecified(a netip.Addr) netip.Addr {
@@ -105,7 +107,7 @@ func unspecified(a netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-// connect begins to connect from the calling thread's namespace.
+// connect begins to connect from the namespace of the calling thread.
 func connect(to netip.AddrPort) (*os.File, error) {
 	var family int
 	var sa unix.Sockaddr
@@ -125,8 +127,8 @@ func connect(to netip.AddrPort) (*os.File, error) {
 	return os.NewFile(uintptr(fd), to.String()), nil
 }
 
-func readAll(conn *os.File, patience time.Duration) (string, error) {
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+func readAll(conn *os.File, timeout time.Duration) (string, error) {
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return "", err
 	}
 	name, err := io.ReadAll(conn)
@@ -136,8 +138,8 @@ func readAll(conn *os.File, patience time.Duration) (string, error) {
 	return string(name), err
 }
 
-// pace calls send with the number of each attempt.
-func (p *Probe) pace(send func(n int)) {
+// every calls send at each interval, with the number of the attempt.
+func (p *Probe) every(send func(n int)) {
 	ticker := time.NewTicker(p.interval)
 	defer ticker.Stop()
 	for {
@@ -150,7 +152,7 @@ func (p *Probe) pace(send func(n int)) {
 	}
 }
 
-// sent notes that the next attempt is being made.
+// sent records the next attempt and returns its number.
 func (p *Probe) sent() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,7 +173,7 @@ func (p *Probe) answered(n int, by string, err error) {
 	}
 }
 
-// Close stops asking, and waits for the connections that are under way.
+// Close stops asking, and waits for the open connections.
 func (p *Probe) Close() error {
 	close(p.stop)
 	err := p.end()
@@ -179,12 +181,12 @@ func (p *Probe) Close() error {
 	return err
 }
 
-// Report judges what the client got from one time to another.
+// Report evaluates what the client got from one time to another.
 func (p *Probe) Report(from, to time.Time) Service {
-	return serviceOf(p.Attempts(), from, to, p.interval, p.patience)
+	return serviceOf(p.Attempts(), from, to, p.interval, p.timeout)
 }
 
-// Latest returns the attempt whose answer arrived last; none, if none has.
+// Latest returns the attempt whose answer arrived last; the zero value before the first answer.
 func (p *Probe) Latest() Attempt {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,6 +6,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/frame"
+	"github.com/flotilla-ha/flotilla/internal/netlab/poll"
 )
 
 // probes asks for each address by datagrams and by connections.
@@ -30,7 +33,7 @@ func probes(t *testing.T, c *Host, addrs []netip.Addr) (udp, tcp []*Probe) {
 	return udp, tcp
 }
 
-// An address that is nowhere for a while, and then on another node that announces it, is an outage of that length.
+// An address moves to another node, which announces it. The time between is the outage.
 func TestProbeSeesMove(t *testing.T) {
 	l := open(t, 2, 1)
 	addrs, prefixes := floating()
@@ -40,7 +43,8 @@ func TestProbeSeesMove(t *testing.T) {
 	}
 	must(t, l.Nodes[0].AddAddr(prefixes[0]), l.Nodes[0].AddAddr(prefixes[1]))
 	w := watch(t, l, addrs)
-	if !poll(5*time.Second, func() bool { return len(w.Answerers(0, addrs[0])) > 0 && len(w.Answerers(0, addrs[1])) > 0 }) {
+	answers := func() bool { return len(w.Answerers(0, addrs[0])) > 0 && len(w.Answerers(0, addrs[1])) > 0 }
+	if !poll.Until(5*time.Second, answers) {
 		t.Fatal("node0 does not answer for its addresses")
 	}
 	udp, tcp := probes(t, l.Clients[0], addrs)
@@ -59,33 +63,33 @@ func TestProbeSeesMove(t *testing.T) {
 		if want := []string{"node0", "node1"}; !slices.Equal(u.By, want) || !slices.Equal(c.By, want) {
 			t.Errorf("answered by %v and %v", u.By, c.By)
 		}
-		// A SYN that was lost is sent again after a second.
+		// The kernel repeats a lost SYN after a second.
 		about(t, "slowest by TCP", c.Slowest, time.Second)
 	}
 }
 
-// announce tells everybody where addresses are.
+// announce broadcasts where addresses are.
 func announce(h *Host, addrs []netip.Addr) error {
-	s, err := openPacketOf(h, etherARP)
+	s, err := h.link.openPacket(frame.EtherARP)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	mac := hardware(h.MAC)
+	mac := frame.MAC(h.MAC)
 	for _, a := range addrs {
-		f := advertisement(mac, a, 0x20, true)
+		f := frame.Unsolicited(mac, a, 0x20, true)
 		if a.Is4() {
-			f = question(mac, mac, a, a)
+			f = frame.Gratuitous(mac, a, frame.GratuitousRequest)
 		}
-		if _, err := s.Write(f); err != nil {
+		if err := s.send(f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// A program that stands still answers nothing, and what was asked meanwhile is answered after; one that is killed answers nothing, and
-// its connections are refused.
+// A frozen program answers nothing, and answers all questions afterwards. A killed program answers
+// nothing, and its connections are refused.
 func TestProbeSeesProgram(t *testing.T) {
 	l := open(t, 1, 1)
 	n := l.Nodes[0]

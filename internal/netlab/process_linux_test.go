@@ -5,14 +5,14 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/freezer"
+	"github.com/flotilla-ha/flotilla/internal/netlab/poll"
 )
 
 // start runs a script in a host.
@@ -21,7 +21,7 @@ func start(h *Host, script string) error {
 	return err
 }
 
-// ask returns who answers at a host's address; empty if nobody does.
+// ask returns the name that answers at the address of a host; empty without an answer.
 func ask(t *testing.T, from, at *Host) string {
 	t.Helper()
 	var name string
@@ -45,7 +45,7 @@ func TestRespond(t *testing.T) {
 		t.Errorf("answered by %q", got)
 	}
 	if got := ask(t, l.Clients[0], l.Nodes[0]); got != "" {
-		t.Errorf("answered by %q where nobody is", got)
+		t.Errorf("answered by %q where nobody listens", got)
 	}
 	must(t, p.Kill(syscall.SIGTERM))
 	if err := p.Wait(); err != nil {
@@ -69,10 +69,10 @@ func TestStart(t *testing.T) {
 		t.Errorf("printed %q", out)
 	}
 	if after, err := net.Interfaces(); err != nil || len(after) != len(before) {
-		t.Errorf("this process is not where it was: %v, before %v", after, before)
+		t.Errorf("this process has the interfaces %v, before %v", after, before)
 	}
 	if _, err := l.Nodes[0].Start(exec.Command("/nonexistent")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what is not there was started: %v", err)
+		t.Errorf("a missing program was started: %v", err)
 	}
 }
 
@@ -93,13 +93,14 @@ func TestKill(t *testing.T) {
 		}
 		return n
 	}
-	if !poll(5*time.Second, func() bool { return count(l.Nodes[0], "1001") == 1 && count(l.Nodes[0], "1002") == 1 }) {
+	started := func() bool { return count(l.Nodes[0], "1001") == 1 && count(l.Nodes[0], "1002") == 1 }
+	if !poll.Until(5*time.Second, started) {
 		t.Fatal("the descendants do not start")
 	}
 	if n, err := l.Nodes[0].Kill(syscall.SIGKILL, is("1001")); n != 1 || err != nil {
 		t.Errorf("%d killed, %v", n, err)
 	}
-	if !poll(5*time.Second, func() bool { return count(l.Nodes[0], "1001") == 0 }) {
+	if !poll.Until(5*time.Second, func() bool { return count(l.Nodes[0], "1001") == 0 }) {
 		t.Error("it was not killed")
 	}
 	if count(l.Nodes[0], "1002") != 1 || count(l.Nodes[1], "1001") != 1 {
@@ -110,11 +111,12 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// A frozen host does nothing at all, its grandchildren included, and goes on afterwards as if nothing had been.
+// A frozen host does nothing, its grandchildren included. Afterwards it goes on as if nothing had
+// happened.
 func TestFreeze(t *testing.T) {
-	for _, freezer := range []Freezer{CgroupV2, CgroupV1, Signals} {
-		t.Run(strings.ReplaceAll(freezer.String(), " ", "-"), func(t *testing.T) {
-			l := openWith(t, 2, 0, freezer)
+	for _, kind := range []freezer.Kind{freezer.CgroupV2, freezer.CgroupV1, freezer.Signals} {
+		t.Run(strings.ReplaceAll(kind.String(), " ", "-"), func(t *testing.T) {
+			l := openWith(t, 2, 0, kind)
 			const tick = "(while :; do echo tick; sleep 0.01; done) & wait"
 			p, err := l.Nodes[0].Start(exec.Command("sh", "-c", tick))
 			must(t, err)
@@ -122,14 +124,14 @@ func TestFreeze(t *testing.T) {
 			must(t, err)
 			grows := func(p *Process) bool {
 				n := len(p.Output())
-				return poll(5*time.Second, func() bool { return len(p.Output()) > n })
+				return poll.Until(5*time.Second, func() bool { return len(p.Output()) > n })
 			}
 			if !grows(p) {
 				t.Fatal("it does not tick")
 			}
 			must(t, l.Nodes[0].Freeze())
-			if freezer == Signals {
-				after(20 * time.Millisecond) // it does not promise that all stand still at once
+			if kind == freezer.Signals {
+				after(20 * time.Millisecond) // the processes do not stop at the same instant
 			}
 			frozen := p.Output()
 			after(100 * time.Millisecond)
@@ -142,43 +144,6 @@ func TestFreeze(t *testing.T) {
 			must(t, l.Nodes[0].Thaw())
 			if !grows(p) {
 				t.Error("it does not go on")
-			}
-		})
-	}
-}
-
-// What a lab left behind whose process was killed is removed by the next, running programs included; what a living process has is not.
-func TestSweep(t *testing.T) {
-	for _, freezer := range []Freezer{CgroupV2, CgroupV1} {
-		t.Run(strings.ReplaceAll(freezer.String(), " ", "-"), func(t *testing.T) {
-			l := openWith(t, 1, 0, freezer)
-			dead := exec.Command("true")
-			must(t, dead.Run())
-			began, err := startOf(os.Getpid())
-			must(t, err)
-			stale := &cgroup{groups: l.groups, dir: filepath.Join(l.groups.root, "netlab-"+strconv.Itoa(dead.Process.Pid)+"-"+began+"-1-node0")}
-			reused := &cgroup{groups: l.groups, dir: filepath.Join(l.groups.root, "netlab-"+strconv.Itoa(os.Getpid())+"-1-1-node0")}
-			must(t, os.Mkdir(stale.dir, 0o755), os.Mkdir(reused.dir, 0o755))
-			own := l.Nodes[0].group
-			l.Nodes[0].group = stale
-			p, err := l.Nodes[0].Start(exec.Command("sleep", "1000"))
-			l.Nodes[0].group = own
-			must(t, err)
-			must(t, stale.freeze(true))
-
-			openWith(t, 1, 0, freezer)
-			for _, dir := range []string{stale.dir, reused.dir} {
-				if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("%s is still there: %v", dir, err)
-				}
-			}
-			select {
-			case <-p.Done():
-			case <-time.After(5 * time.Second):
-				t.Error("its program still runs")
-			}
-			if _, err := os.Stat(own.(*cgroup).dir); err != nil {
-				t.Errorf("this lab's own: %v", err)
 			}
 		})
 	}

@@ -11,13 +11,14 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// Port is where responders answer.
+// Port is the port at which responders answer.
 const Port = 7777
 
-// Respond answers everybody who asks who this is, by UDP and TCP at [Port] of all addresses, until ctx ends. It calls ready once it can.
+// Respond answers questions for its name, by UDP and TCP at [Port] of all addresses, until ctx
+// ends. It calls ready when it can answer.
 //
-// A datagram is answered from the address that it was sent to, with its first 8 bytes and the name; a connection gets the name and
-// is closed.
+// The answer to a datagram comes from the address that it was sent to. It contains the first 8
+// bytes of the datagram, and the name. A connection gets the name and is closed.
 func Respond(ctx context.Context, name string, ready func()) error {
 	var lc net.ListenConfig
 	address := fmt.Sprintf(":%d", Port)
@@ -51,7 +52,8 @@ func Respond(ctx context.Context, name string, ready func()) error {
 			n, cm, from, err := p4.ReadFrom(b)
 			return n, func(b []byte) {
 				if cm != nil {
-					p4.WriteTo(b, &ipv4.ControlMessage{Src: cm.Dst}, from) // fails if the address has gone meanwhile
+					// It fails if the address is gone by now.
+					p4.WriteTo(b, &ipv4.ControlMessage{Src: cm.Dst}, from)
 				}
 			}, err
 		})

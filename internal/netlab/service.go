@@ -5,48 +5,51 @@ import (
 	"time"
 )
 
-// Attempt is one question that a probe asked.
+// Attempt is one question of a probe.
 type Attempt struct {
-	// Sent is when.
+	// Sent is the time when it was sent.
 	Sent time.Time
-	// Answered is when the answer was there; zero if none came.
+	// Answered is the time when the answer arrived; zero without an answer.
 	Answered time.Time
-	// By is the name of who answered.
+	// By is the name of the responder that answered.
 	By string
-	// Err is why there was no answer, if that is known.
+	// Err says why there was no answer, if that is known.
 	Err error
 }
 
 // Service is what a probe got in a period.
 type Service struct {
-	// Sent is how many questions were asked in the period.
+	// Sent counts the questions that were sent in the period.
 	Sent int
-	// Failed is how many of them had no answer, or an error. Those that may still be answered do not count.
+	// Failed counts those that had no answer, or an error. A question that may still be answered
+	// does not count.
 	Failed int
-	// Outage is the longest time in which no answer arrived, less the interval at which questions are asked. It is the client's view:
-	// a question that waits in the client's own queue until the address is found again, or in that of a program that stands still,
-	// is answered when it is answered. Judged by sending times instead, such a question would hide the outage that it sat through.
+	// Outage is the longest time in which no answer arrived, less the interval between questions.
+	// It is the view of the client. A question may wait in the queue of the client until the
+	// address is found again, or in the queue of a program that stands still. It counts when its
+	// answer arrives. If it counted when it was sent, it would hide the outage in which it waited.
 	Outage time.Duration
 	// OutageFrom is the arrival of the last answer before the outage.
 	OutageFrom time.Time
-	// Slowest is the longest that an answer took.
+	// Slowest is the longest time from a question to its answer.
 	Slowest time.Duration
-	// Stall is the longest time in which the probe itself did not ask, less the interval: how much of the outage may be the
-	// machine's own business.
+	// Stall is the longest time in which the probe itself did not ask, less the interval. So much
+	// of the outage may be due to the machine of the probe.
 	Stall time.Duration
-	// By is who answered, in the order of their first answers.
+	// By has the names that answered, in the order of their first answers.
 	By []string
 }
 
-// serviceOf judges the attempts, in the order in which they were sent, of a period. An attempt is given up after patience.
-func serviceOf(all []Attempt, from, to time.Time, interval, patience time.Duration) (s Service) {
+// serviceOf evaluates the attempts of a period, which are in the order of sending. An attempt
+// without an answer fails after the timeout.
+func serviceOf(all []Attempt, from, to time.Time, interval, timeout time.Duration) (s Service) {
 	var arrivals []time.Time
 	var before, lastSent time.Time
 	for _, a := range all {
 		inside := !a.Sent.Before(from) && a.Sent.Before(to)
 		if inside {
 			s.Sent++
-			if a.Answered.IsZero() && (a.Err != nil || to.Sub(a.Sent) > patience) {
+			if a.Answered.IsZero() && (a.Err != nil || to.Sub(a.Sent) > timeout) {
 				s.Failed++
 			}
 			if !lastSent.IsZero() {

@@ -8,9 +8,13 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/frame"
+	"github.com/flotilla-ha/flotilla/internal/netlab/span"
 )
 
-// Watcher records who has some addresses: in the kernels of all nodes, and on the wire as each client sees it.
+// Watcher records who has some addresses: in the kernels of all nodes, and on the wire as each
+// client sees it.
 type Watcher struct {
 	lab     *Lab
 	addrs   []netip.Addr
@@ -18,7 +22,7 @@ type Watcher struct {
 	askers  []*asker
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change in a kernel
+	changed chan struct{} // closed by the next change in a kernel
 }
 
 // Watch begins to watch addresses. Every client asks for each of them every interval; 0 is 5 ms.
@@ -32,7 +36,7 @@ func (l *Lab) Watch(interval time.Duration, addrs ...netip.Addr) (*Watcher, erro
 		return nil, err
 	}
 	for i, c := range l.Clients {
-		a, err := newAsker(c, i, interval, addrs)
+		a, err := newAsker(c, i, interval, addrs, l.ownerName)
 		if err != nil {
 			return nil, errors.Join(err, w.Close())
 		}
@@ -48,8 +52,8 @@ func (w *Watcher) notify() {
 	w.changed = make(chan struct{})
 }
 
-// Close ends watching; what was recorded can be asked for all the same. Its error says what was missed, if anything was: figures
-// of a watcher that has missed something are worth nothing.
+// Close stops watching. The records stay available. Its error says what the watcher has missed:
+// then its figures are worthless.
 func (w *Watcher) Close() error {
 	var errs []error
 	for _, a := range w.askers {
@@ -69,8 +73,8 @@ func (w *Watcher) Owners(addr netip.Addr) []*Host {
 	return owners
 }
 
-// Await waits until every address has one owner in the kernels, and accept, if not nil, likes the owners, which are in the order of the
-// addresses.
+// Await waits until every address has exactly one owner in the kernels and accept, if not nil,
+// returns true. The owners are in the order of the addresses.
 func (w *Watcher) Await(ctx context.Context, accept func(owners []*Host) bool) error {
 	for {
 		w.mu.Lock()
@@ -92,7 +96,7 @@ func (w *Watcher) Await(ctx context.Context, accept func(owners []*Host) bool) e
 		case <-changed:
 		case <-ctx.Done():
 			if len(faults) == 0 {
-				faults = append(faults, errors.New("not the owners that were waited for"))
+				faults = append(faults, errors.New("these are not the expected owners"))
 			}
 			return errors.Join(append(faults, context.Cause(ctx))...)
 		}
@@ -103,20 +107,20 @@ func (w *Watcher) Await(ctx context.Context, accept func(owners []*Host) bool) e
 type Held struct {
 	// Node is the name of the node.
 	Node string
-	// From is when the kernel said that it has the address.
+	// From is the time when the kernel reported the address.
 	From time.Time
-	// To is when it said that it has not; zero if it still has.
+	// To is the time when the kernel reported its loss; zero if it still has the address.
 	To time.Time
 }
 
-// History returns who had the address in their kernels, in order.
+// History returns the nodes that had the address in their kernels, in order.
 func (w *Watcher) History(addr netip.Addr) []Held {
 	var all []Held
 	for i, spans := range w.kernels.spans(addr, time.Now()) {
 		for _, s := range spans {
-			h := Held{Node: w.lab.Nodes[i].Name, From: s.from}
+			h := Held{Node: w.lab.Nodes[i].Name, From: s.From}
 			if !s.open {
-				h.To = s.to
+				h.To = s.To
 			}
 			all = append(all, h)
 		}
@@ -129,40 +133,41 @@ func (w *Watcher) History(addr netip.Addr) []Held {
 type Ownership struct {
 	// Addr is the address.
 	Addr netip.Addr
-	// TwoInKernels is the time in which two nodes or more had it in their kernels. Kernels are read by one thread, whose delay is its
-	// error: up to a millisecond on a busy machine.
-	TwoInKernels Extent
-	// TwoOnWire is the time in which two answered for it: to the same question, or to those of two clients that could reach one another. A
-	// question whose answers came from two counts as one interval.
-	TwoOnWire Extent
+	// TwoInKernels is the time in which two nodes or more had it in their kernels. One thread reads
+	// the events. Its delay is the error: up to a millisecond on a busy machine.
+	TwoInKernels span.Extent
+	// TwoOnWire is the time in which two nodes answered for it: the same question, or questions of
+	// two clients that could reach each other. A question with answers from two counts as one
+	// interval.
+	TwoOnWire span.Extent
 	// NoneInKernels is the time in which no node had it.
-	NoneInKernels Extent
-	// Unanswered has, for each client, the time in which nobody answered it.
-	Unanswered []Extent
+	NoneInKernels span.Extent
+	// Unanswered has for each client the time in which nobody answered it.
+	Unanswered []span.Extent
 }
 
-// Report returns what was seen from one time to another of each address.
+// Report returns what the watcher saw of each address from one time to another.
 func (w *Watcher) Report(from, to time.Time) []Ownership {
-	whole := span{from, to}
+	whole := span.Span{From: from, To: to}
 	var all []Ownership
 	for _, addr := range w.addrs {
 		o := Ownership{Addr: addr}
-		var lists [][]span
-		var held []span
+		var lists [][]span.Span
+		var held []span.Span
 		for _, spans := range w.kernels.spans(addr, to) {
-			var mine []span
+			var mine []span.Span
 			for _, s := range spans {
-				if c, ok := s.clip(whole); ok {
+				if c, ok := s.Clip(whole); ok {
 					mine = append(mine, c)
 				}
 			}
 			lists, held = append(lists, mine), append(held, mine...)
 		}
-		o.TwoInKernels = extent(twice(lists))
-		o.NoneInKernels = extent(gaps(whole, held))
-		o.TwoOnWire = extent(w.doubles(addr, whole))
+		o.TwoInKernels = span.ExtentOf(span.Overlaps(lists))
+		o.NoneInKernels = span.ExtentOf(span.Gaps(whole, held))
+		o.TwoOnWire = span.ExtentOf(w.doubles(addr, whole))
 		for _, a := range w.askers {
-			o.Unanswered = append(o.Unanswered, extent(a.unanswered(addr, whole)))
+			o.Unanswered = append(o.Unanswered, span.ExtentOf(a.unanswered(addr, whole)))
 		}
 		all = append(all, o)
 	}
@@ -170,50 +175,32 @@ func (w *Watcher) Report(from, to time.Time) []Ownership {
 }
 
 // doubles returns the periods in which two owners answered.
-func (w *Watcher) doubles(addr netip.Addr, whole span) (all []span) {
+func (w *Watcher) doubles(addr netip.Addr, whole span.Span) (all []span.Span) {
 	for i, a := range w.askers {
 		all = append(all, a.doubles(addr, whole)...)
 		for j := range i {
 			b := w.askers[j]
-			// Both asked on the same network and one believes this, the other that.
+			// On one network one client gets this answer, the other client that one.
 			both := contradictions(a.answers(addr, whole), b.answers(addr, whole))
-			all = append(all, intersect(both, w.lab.joined(a.client.index, b.client.index))...)
+			all = append(all, span.Intersect(both, w.lab.faults.joined(a.client.index, b.client.index))...)
 		}
 	}
-	return union(all)
+	return span.Union(all)
 }
 
 // contradictions returns the periods in which two clients got answers from different owners.
-func contradictions(a, b map[hardware][]span) (all []span) {
+func contradictions(a, b map[frame.MAC][]span.Span) (all []span.Span) {
 	for x, xs := range a {
 		for y, ys := range b {
 			if x != y {
-				all = append(all, intersect(xs, ys)...)
+				all = append(all, span.Intersect(xs, ys)...)
 			}
 		}
 	}
-	return union(all)
+	return span.Union(all)
 }
 
-// Announcement is a claim of an address that nobody had asked for.
-type Announcement struct {
-	// At is when a client received it.
-	At time.Time
-	// Client is the client's name.
-	Client string
-	// Addr is the address.
-	Addr netip.Addr
-	// Owner is the node that claims it; a hardware address if it is none of the lab.
-	Owner string
-	// Form is ARP's request or reply, or a neighbour advertisement.
-	Form Form
-	// Override is whether a neighbour advertisement replaces what is in caches.
-	Override bool
-	// Target is whether a neighbour advertisement has the target link-layer address.
-	Target bool
-}
-
-// Announcements returns what was announced, in the order of receipt, by each client.
+// Announcements returns the announcements that clients received, in the order of receipt.
 func (w *Watcher) Announcements() []Announcement {
 	var all []Announcement
 	for _, a := range w.askers {
@@ -223,7 +210,8 @@ func (w *Watcher) Announcements() []Announcement {
 	return all
 }
 
-// Answerers returns the owners that answered a client's latest question about the address that was answered at all.
+// Answerers returns the owners that answered the latest question of a client about the address.
+// Questions that nobody answered do not count.
 func (w *Watcher) Answerers(client int, addr netip.Addr) []string {
 	return w.askers[client].latest(addr)
 }

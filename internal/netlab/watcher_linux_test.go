@@ -7,6 +7,10 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/netlab/frame"
+	"github.com/flotilla-ha/flotilla/internal/netlab/poll"
+	"github.com/flotilla-ha/flotilla/internal/netlab/span"
 )
 
 // floating returns an IPv4 and an IPv6 address that no host has, and the prefixes to add them by.
@@ -31,14 +35,15 @@ func watch(t *testing.T, l *Lab, addrs []netip.Addr) *Watcher {
 	return w
 }
 
-// soon is for what happens at once, unless it does not happen.
+// soon returns a context for what happens at once if it happens.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// about checks a time that a fault by hand took and that an instrument has measured: on a machine that does much else besides, neither is exact.
+// about compares the time that a fault took with the time that an instrument has measured. On a
+// busy machine neither is exact.
 func about(t *testing.T, what string, got, want time.Duration) {
 	t.Helper()
 	t.Logf("%s: %v, by hand %v", what, got, want)
@@ -59,14 +64,16 @@ func TestTwoOwners(t *testing.T) {
 			began := time.Now()
 			must(t, b.AddAddr(p))
 			after(300 * time.Millisecond)
-			if got := w.Answerers(0, addrs[i]); len(got) != 2 || !slices.Contains(got, "node0") || !slices.Contains(got, "node1") {
+			got := w.Answerers(0, addrs[i])
+			slices.Sort(got)
+			if !slices.Equal(got, []string{"node0", "node1"}) {
 				t.Errorf("%v answer", got)
 			}
 			must(t, a.DelAddr(p))
 			ended := time.Now()
 			after(100 * time.Millisecond)
 			must(t, b.DelAddr(p))
-			after(settled)
+			after(answerTime)
 
 			o := w.Report(began.Add(-50*time.Millisecond), ended.Add(50*time.Millisecond))[0]
 			two := ended.Sub(began)
@@ -79,7 +86,7 @@ func TestTwoOwners(t *testing.T) {
 	}
 }
 
-// A hand-over without a gap, and one without an overlap, show no two owners on the wire; the gap shows as time without an owner.
+// A hand-over with a gap shows no two owners. The gap shows as time without an owner.
 func TestHandOver(t *testing.T) {
 	l := open(t, 2, 2)
 	addrs, prefixes := floating()
@@ -111,7 +118,8 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// In a partition each client sees its own side's owner: two in the kernels, and one on each wire. Once the sides are joined there are two.
+// In a partition each client sees the owner on its own side: there are two in the kernels, and one
+// on each wire. When the sides are joined there are two on the wire.
 func TestTwoOwnersInPartition(t *testing.T) {
 	l := open(t, 2, 2)
 	addrs, prefixes := floating()
@@ -131,7 +139,7 @@ func TestTwoOwnersInPartition(t *testing.T) {
 	}
 	healed := time.Now()
 	must(t, l.Heal())
-	after(300*time.Millisecond + settled)
+	after(300*time.Millisecond + answerTime)
 	for i, o := range w.Report(began, healed) {
 		if o.TwoOnWire.Total != 0 {
 			t.Errorf("%s: two on the wire for %v while there were two wires", addrs[i], o.TwoOnWire)
@@ -143,24 +151,25 @@ func TestTwoOwnersInPartition(t *testing.T) {
 	}
 }
 
-// Two clients on one network, each of which hears another owner, are two owners on the wire, though no question has two answers.
+// Two clients on one network that get answers from different owners show two owners on the wire,
+// even if no question has two answers.
 func TestTwoOwnersForTwoClients(t *testing.T) {
 	l := open(t, 2, 2)
 	addrs, prefixes := floating()
 	w := watch(t, l, addrs)
-	// No fault of the lab makes this: a node may be deaf to one client by itself.
-	must(t, l.filters.dropFurther([2]*Host{l.Clients[0], l.Nodes[1]}, [2]*Host{l.Clients[1], l.Nodes[0]}))
+	// No fault of the lab does this. A node may be deaf to one client for its own reasons.
+	must(t, l.faults.filters.dropFurther([2]*Host{l.Clients[0], l.Nodes[1]}, [2]*Host{l.Clients[1], l.Nodes[0]}))
 	for _, p := range prefixes {
 		must(t, l.Nodes[0].AddAddr(p), l.Nodes[1].AddAddr(p))
 	}
 	began := time.Now()
 	after(300 * time.Millisecond)
 	ended := time.Now()
-	after(settled)
+	after(answerTime)
 	for i, a := range w.askers {
 		for _, addr := range addrs {
-			if d := a.doubles(addr, span{began, ended}); len(d) != 0 {
-				t.Errorf("client %d has questions with two answers: the test is not what it says", i)
+			if d := a.doubles(addr, span.Span{From: began, To: ended}); len(d) != 0 {
+				t.Errorf("client %d has questions with two answers: this test proves nothing", i)
 			}
 		}
 	}
@@ -171,12 +180,12 @@ func TestTwoOwnersForTwoClients(t *testing.T) {
 
 func (f *filters) dropFurther(pairs ...[2]*Host) error {
 	for _, p := range pairs {
-		f.conn.AddRule(f.rule(p[0], p[1]))
+		f.conn.AddRule(f.rule(p[0].index, p[1].index))
 	}
 	return f.conn.Flush()
 }
 
-// What was there before is known, and what is announced is heard with its form.
+// A watcher knows addresses that were there before, and observes announcements with their form.
 func TestAnnouncements(t *testing.T) {
 	l := open(t, 1, 1)
 	n := l.Nodes[0]
@@ -185,42 +194,41 @@ func TestAnnouncements(t *testing.T) {
 	w := watch(t, l, addrs)
 	must(t, w.Await(soon(t), nil))
 
-	s, err := openPacketOf(n, etherARP)
+	s, err := n.link.openPacket(frame.EtherARP)
 	must(t, err)
 	defer s.Close()
-	mac := hardware(n.MAC)
+	mac := frame.MAC(n.MAC)
 	for _, f := range [][]byte{
-		question(mac, mac, addrs[0], addrs[0]),
-		asReply(question(mac, mac, addrs[0], addrs[0])),
-		advertisement(mac, addrs[1], 0x20, true),
-		advertisement(mac, addrs[1], 0, false),
+		frame.Gratuitous(mac, addrs[0], frame.GratuitousRequest),
+		frame.Gratuitous(mac, addrs[0], frame.GratuitousReply),
+		frame.Unsolicited(mac, addrs[1], 0x20, true),
+		frame.Unsolicited(mac, addrs[1], 0, false),
 	} {
-		_, err := s.Write(f)
-		must(t, err)
+		must(t, s.send(f))
 	}
-	if !poll(5*time.Second, func() bool { return len(w.Announcements()) >= 4 }) {
-		t.Fatalf("heard %v", w.Announcements())
+	if !poll.Until(5*time.Second, func() bool { return len(w.Announcements()) >= 4 }) {
+		t.Fatalf("observed %v", w.Announcements())
 	}
-	type heard struct {
+	type observed struct {
 		addr             netip.Addr
-		form             Form
+		form             frame.Form
 		override, target bool
 	}
-	want := map[heard]bool{
-		{addrs[0], GratuitousRequest, false, false}: true,
-		{addrs[0], GratuitousReply, false, false}:   true,
-		{addrs[1], Advertisement, true, true}:       true,
-		{addrs[1], Advertisement, false, false}:     true,
+	want := map[observed]bool{
+		{addrs[0], frame.GratuitousRequest, false, false}: true,
+		{addrs[0], frame.GratuitousReply, false, false}:   true,
+		{addrs[1], frame.Advertisement, true, true}:       true,
+		{addrs[1], frame.Advertisement, false, false}:     true,
 	}
 	for _, a := range w.Announcements() {
-		h := heard{a.Addr, a.Form, a.Override, a.Target}
+		h := observed{a.Addr, a.Form, a.Override, a.Target}
 		if !want[h] || a.Owner != "node0" || a.Client != "client0" {
-			t.Errorf("heard %+v", a)
+			t.Errorf("observed %+v", a)
 		}
 		delete(want, h)
 	}
 	if len(want) != 0 {
-		t.Errorf("not heard: %v", want)
+		t.Errorf("not observed: %v", want)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// kind is what a packet is.
+// kind is the kind of a packet.
 type kind int
 
 const (
@@ -18,27 +18,27 @@ const (
 	reset      // the connection is no more: syscall.ECONNRESET
 )
 
-// packet is what one Write or Close sends.
+// packet is sent by one Write or Close.
 type packet struct {
 	kind kind
 	data []byte
 	at   time.Time // of arrival
-	held bool      // sent into a cut path: it does not arrive before that is mended
+	held bool      // sent into a cut path: it arrives after that is mended
 }
 
 // stream is one direction of a connection. The network's mutex guards it.
 type stream struct {
 	net     *Network
 	back    *stream  // the other direction
-	queue   []packet // sent and not read, in order; those that are held come last, and nothing after a reset
+	queue   []packet // sent and not read, in order; held ones come last, and a reset ends it
 	cut     bool     // the path is cut
-	shut    bool     // a fin or a reset was sent: nothing follows but a reset
+	shut    bool     // a fin or a reset was sent: only a reset may follow
 	closed  bool     // the receiving end is closed
-	unheard bool     // something was sent into a cut path to a receiving end that is closed
+	lost    bool     // sent into a cut path to a closed receiving end
 	changed signal   // for the reader
 }
 
-// send puts a packet under way, after a delay.
+// send sends a packet, which arrives after a delay.
 func (s *stream) send(p packet, delay time.Duration) {
 	if n := len(s.queue); n > 0 && s.queue[n-1].kind == reset || s.shut && p.kind != reset {
 		return
@@ -46,7 +46,7 @@ func (s *stream) send(p packet, delay time.Duration) {
 	s.shut = s.shut || p.kind != data
 	if s.closed {
 		if p.kind == data && s.cut {
-			s.unheard = true
+			s.lost = true
 		} else if p.kind == data {
 			s.refuse()
 		}
@@ -54,7 +54,7 @@ func (s *stream) send(p packet, delay time.Duration) {
 	}
 	p.held = s.cut
 	p.at = time.Now().Add(delay + s.net.latency)
-	// A latency that was made shorter lets nothing overtake.
+	// A shorter latency lets nothing overtake.
 	if n := len(s.queue); n > 0 && s.queue[n-1].at.After(p.at) {
 		p.at = s.queue[n-1].at
 	}
@@ -62,10 +62,11 @@ func (s *stream) send(p packet, delay time.Duration) {
 	s.changed.broadcast()
 }
 
-// refuse answers what arrives one latency from now at a receiving end that is closed.
+// refuse answers what arrives one latency from now at a closed receiving end.
 func (s *stream) refuse() { s.back.send(packet{kind: reset}, s.net.latency) }
 
-// setCut holds what is under way when the path is cut, and sends it again when it is mended.
+// setCut holds the packets on their way when the path is cut, and sends them again when it is
+// mended.
 func (s *stream) setCut(cut bool, now time.Time) {
 	if cut == s.cut {
 		return
@@ -79,19 +80,19 @@ func (s *stream) setCut(cut bool, now time.Time) {
 			p.held, p.at = false, now.Add(s.net.latency)
 		}
 	}
-	if !cut && s.unheard {
-		s.unheard = false
+	if !cut && s.lost {
+		s.lost = false
 		s.refuse()
 	}
 	s.changed.broadcast()
 }
 
-// arrived reports whether the first packet of the stream has arrived.
+// arrived returns true if the first packet of the stream has arrived.
 func (s *stream) arrived(now time.Time) bool {
 	return len(s.queue) > 0 && !s.queue[0].held && !s.queue[0].at.After(now)
 }
 
-// wasReset reports whether a reset has arrived, with or without bytes before it.
+// wasReset returns true if a reset has arrived, with or without bytes before it.
 func (s *stream) wasReset(now time.Time) bool {
 	n := len(s.queue)
 	return n > 0 && s.queue[n-1].kind == reset && !s.queue[n-1].held && !s.queue[n-1].at.After(now)
@@ -100,7 +101,7 @@ func (s *stream) wasReset(now time.Time) bool {
 // link is a connection: two ends. It is in the network's list until both are closed.
 type link struct{ ends [2]*conn }
 
-// conn is one end of a connection. It implements net.Conn, and its methods may be called by any goroutine.
+// conn is one end of a connection. It implements net.Conn. Any goroutine may call its methods.
 type conn struct {
 	host          *Host
 	link          *link
@@ -108,7 +109,7 @@ type conn struct {
 	local, remote addr
 
 	// Guarded by host.net.mu.
-	in                          *stream // what the peer sends
+	in                          *stream // from the peer
 	readDeadline, writeDeadline time.Time
 }
 
@@ -128,7 +129,8 @@ func (c *conn) fail(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.local, Addr: c.remote, Err: err}
 }
 
-// Read waits for bytes. Bytes that arrived before the end of the connection come first, then io.EOF or syscall.ECONNRESET.
+// Read waits for bytes. Bytes that arrived before the end of the connection come first, then io.EOF
+// or syscall.ECONNRESET.
 func (c *conn) Read(p []byte) (int, error) {
 	mu := &c.host.net.mu
 	mu.Lock()
@@ -158,12 +160,12 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
-// take reads from what has arrived, of which there is something.
+// take reads from what has arrived. Something must have.
 func (c *conn) take(p []byte, now time.Time) (n int, err error) {
 	s := c.in
 	switch s.queue[0].kind {
 	case fin:
-		// It stays where it is: the next Read finds it again, unless a reset came after it.
+		// It stays in the queue: the next Read finds it again, unless a reset came after it.
 		if s.wasReset(now) {
 			return 0, c.fail("read", os.NewSyscallError("read", syscall.ECONNRESET))
 		}
@@ -182,7 +184,7 @@ func (c *conn) take(p []byte, now time.Time) (n int, err error) {
 	return n, nil
 }
 
-// waitUntil returns when wake is closed, or at the time next unless that is zero.
+// waitUntil returns when wake is closed, or at the time next, unless that is zero.
 func waitUntil(wake <-chan struct{}, next, now time.Time) {
 	if next.IsZero() {
 		<-wake
@@ -198,7 +200,7 @@ func waitUntil(wake <-chan struct{}, next, now time.Time) {
 
 func expired(deadline, now time.Time) bool { return !deadline.IsZero() && !now.Before(deadline) }
 
-// Write sends a copy of p. It does not wait for anything.
+// Write sends a copy of p. It never waits.
 func (c *conn) Write(p []byte) (int, error) {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
@@ -219,8 +221,8 @@ func (c *conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close ends the connection in both directions. The peer reads what was sent, then io.EOF. What the peer sends is answered by a
-// reset.
+// Close ends the connection in both directions. The peer reads what was sent, then io.EOF. Whatever
+// the peer sends is answered by a reset.
 func (c *conn) Close() error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
@@ -231,7 +233,8 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// CloseWrite ends the direction to the peer. The peer reads what was sent, then io.EOF; this end may read on.
+// CloseWrite ends the direction to the peer. The peer reads what was sent, then io.EOF. This end
+// may still read.
 func (c *conn) CloseWrite() error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
@@ -242,7 +245,8 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// end closes this end of the connection, with a fin or a reset for the peer. The caller holds the lock.
+// end closes this end of the connection, with a fin or a reset for the peer. The caller holds the
+// lock.
 func (c *conn) end(k kind) {
 	if c.in.closed {
 		return
@@ -266,10 +270,12 @@ func (c *conn) SetDeadline(t time.Time) error {
 	return c.setDeadlines(t, &c.readDeadline, &c.writeDeadline)
 }
 
-// SetReadDeadline sets when Read fails with os.ErrDeadlineExceeded, also one that waits already. The zero time: never.
+// SetReadDeadline sets the time at which Read fails with os.ErrDeadlineExceeded, also a Read that
+// waits already. The zero time means never.
 func (c *conn) SetReadDeadline(t time.Time) error { return c.setDeadlines(t, &c.readDeadline) }
 
-// SetWriteDeadline sets when Write begins to fail with os.ErrDeadlineExceeded. The zero time: never.
+// SetWriteDeadline sets the time from which Write fails with os.ErrDeadlineExceeded. The zero time
+// means never.
 func (c *conn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(t, &c.writeDeadline) }
 
 func (c *conn) setDeadlines(t time.Time, which ...*time.Time) error {

@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// firstPort and lastPort bound the ports that are picked.
+// firstPort and lastPort bound the ports that Listen and Dial pick.
 const firstPort, lastPort = 32768, 65535
 
-// Host is one machine, or one process: it has ports to listen on, and connections. Its methods may be called by any goroutine.
+// Host is one machine, or one process. It has ports to listen on, and connections. Any goroutine
+// may call its methods.
 type Host struct {
 	net  *Network
 	name string
@@ -38,8 +39,9 @@ func (h *Host) addr(port int) addr { return addr(net.JoinHostPort(h.name, strcon
 // Name returns the name of the host.
 func (h *Host) Name() string { return h.name }
 
-// Listen listens on a port of h. The network is tcp, tcp4 or tcp6; the host part of address is empty, an unspecified or loopback
-// address, or the name of h; port 0 picks a free one. Errors are *net.OpError; a port in use is syscall.EADDRINUSE.
+// Listen listens on a port of h. The network is tcp, tcp4 or tcp6. The host part of address is
+// empty, an unspecified or loopback address, or the name of h. Port 0 picks a free one. Errors are
+// *net.OpError; for a port in use they wrap syscall.EADDRINUSE.
 func (h *Host) Listen(network, address string) (net.Listener, error) {
 	fail := func(err error) (net.Listener, error) {
 		return nil, &net.OpError{Op: "listen", Net: network, Addr: addr(address), Err: err}
@@ -67,9 +69,9 @@ func (h *Host) Listen(network, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// Dial connects to "name:port". It takes one latency there and one back. Errors are *net.OpError: syscall.ECONNREFUSED when
-// nobody listens there, the error of ctx when it is done, syscall.ECONNABORTED when h crashes meanwhile. While either direction
-// is cut, Dial waits.
+// Dial connects to "name:port". It takes one latency there and one back. Errors are *net.OpError.
+// They wrap syscall.ECONNREFUSED if nobody listens there, the error of ctx if it is done, and
+// syscall.ECONNABORTED if h crashes meanwhile. While either direction is cut, Dial waits.
 func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: addr(address), Err: err}
@@ -92,7 +94,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 		if away && !cut {
 			break
 		}
-		// A request that finds the path cut is lost, and sent again when it is mended.
+		// On a cut path the request is lost. It is sent again when the path is mended.
 		away = !cut
 		wake, rtt := n.changed.wait(), 2*n.latency
 		n.mu.Unlock()
@@ -117,9 +119,10 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return near, nil
 }
 
-// Crash does what a kill -9 of the process would do: all connections are reset, which peers read as syscall.ECONNRESET, and all
-// listeners are gone. On this side whatever still uses them gets net.ErrClosed. Afterwards the host may listen and dial again, as
-// a new process. Nothing of it crosses a cut path before that is mended: for the death of a machine, Isolate it first.
+// Crash does what kill -9 of the process would do. All connections are reset, which peers read as
+// syscall.ECONNRESET, and all listeners are gone. Code on this side that still uses them gets
+// net.ErrClosed. Afterwards the host may listen and dial again, as a new process. Nothing of the
+// crash crosses a cut path before that is mended. For the death of a machine, Isolate it first.
 func (h *Host) Crash() {
 	n := h.net
 	n.mu.Lock()
@@ -138,8 +141,8 @@ func (h *Host) Crash() {
 	n.changed.broadcast()
 }
 
-// Kill is Crash for a process whose code goes on running, as a test's does: until Revive the host can neither listen nor dial, so nobody
-// hears of what that code still does.
+// Kill is Crash for a process whose code goes on running, as in a test. Until Revive the host can
+// neither listen nor dial, so no other host sees what the code still does.
 func (h *Host) Kill() {
 	h.setDown(true)
 	h.Crash()
@@ -168,7 +171,7 @@ func (h *Host) pick() int {
 	return lastPort
 }
 
-// parse returns the host and the port that address means on h.
+// parse returns the host and the port of an address, as h means it.
 func (h *Host) parse(network, address string) (name string, port int, err error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6":
@@ -190,7 +193,8 @@ func (h *Host) parse(network, address string) (name string, port int, err error)
 	return name, int(p), nil
 }
 
-// wait returns when wake is closed or, if it is nil, when d has passed; in any case when ctx is done.
+// wait returns when wake is closed or, if wake is nil, when d has passed. It also returns when ctx
+// is done.
 func wait(ctx context.Context, wake <-chan struct{}, d time.Duration) {
 	var after <-chan time.Time
 	if wake == nil {
@@ -216,7 +220,8 @@ type listener struct {
 	closed  bool
 }
 
-// Accept waits for a connection. After Close, or when the host has crashed, the error is a net.ErrClosed.
+// Accept waits for a connection. After Close, or when the host has crashed, the error wraps
+// net.ErrClosed.
 func (l *listener) Accept() (net.Conn, error) {
 	mu := &l.host.net.mu
 	mu.Lock()
@@ -237,7 +242,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends the listener and resets the connections that nobody has accepted.
+// Close ends the listener, and resets the connections that were not accepted.
 func (l *listener) Close() error {
 	mu := &l.host.net.mu
 	mu.Lock()
@@ -259,5 +264,5 @@ func (l *listener) close() {
 	l.arrived.broadcast()
 }
 
-// Addr returns the host's name and the port.
+// Addr returns the name of the host and the port.
 func (l *listener) Addr() net.Addr { return l.host.addr(l.port) }

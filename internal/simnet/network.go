@@ -1,11 +1,16 @@
-// Package simnet is a network of TCP-like connections in memory. It is made for testing/synctest: whoever waits in it is durably
-// blocked, so virtual time goes on, and it has no goroutine of its own. It works in real time too.
+// Package simnet is a network of TCP-like connections in memory. It is made for testing/synctest:
+// every wait in it is durably blocked, so virtual time goes on. It has no goroutines of its own. It
+// also works in real time.
 //
-// What is like TCP: bytes arrive in order, after a latency; a closed connection is read to its end and then gives io.EOF; a dead
-// process resets its connections; a cut wire loses nothing, what was sent arrives after the wire is mended; a dial to a port where
-// nobody listens is refused, over a cut wire it hangs. What is not: buffers have no bound, so Write never blocks and a lock that a
-// caller holds while it writes cannot stop virtual time; a connection over a cut wire stays up for ever; retransmission begins at
-// the moment the wire is mended; and what is under way to an end when that closes is lost without a reset.
+// Some things are as with TCP. Bytes arrive in order, after a latency. A closed connection can be
+// read to its end and then returns io.EOF. A dead process resets its connections. A cut path loses
+// nothing: what was sent arrives after the path is mended. A dial to a port without a listener is
+// refused; over a cut path it hangs.
+//
+// Other things are not. Buffers have no bound, so Write never blocks, and a lock that a caller
+// holds while it writes cannot stop virtual time. A connection over a cut path stays up for ever.
+// Retransmission begins at the moment the path is mended. Bytes on their way to an end that closes
+// are lost without a reset.
 package simnet
 
 import (
@@ -13,14 +18,14 @@ import (
 	"time"
 )
 
-// defaultLatency is that of a new network, one way.
+// defaultLatency is the one-way latency of a new network.
 const defaultLatency = 100 * time.Microsecond
 
 // path is a direction between two hosts, by their names.
 type path struct{ from, to string }
 
-// Network connects hosts. Its methods may be called by any goroutine at any time. One lock guards the whole network, its
-// hosts, listeners and connections; it is held for memory only, never across a wait.
+// Network connects hosts. Any goroutine may call its methods at any time. One lock guards the whole
+// network, its hosts, listeners and connections. It is held for memory only, never across a wait.
 type Network struct {
 	mu       sync.Mutex
 	hosts    map[string]*Host
@@ -28,11 +33,11 @@ type Network struct {
 	latency  time.Duration
 	blocks   map[path]bool   // by Block
 	isolated map[string]bool // by Isolate
-	group    map[string]int  // by Partition; hosts that are not in it are in no group
-	changed  signal          // when a path may have been mended, or a host crashed
+	group    map[string]int  // by Partition; other hosts are in no group
+	changed  signal          // a path may be mended, or a host has crashed
 }
 
-// New returns a network with no hosts, no blocks and a latency of 100 µs.
+// New returns a network without hosts and blocks, with a latency of 100 µs.
 func New() *Network {
 	n := &Network{hosts: make(map[string]*Host), links: make(map[*link]struct{}), latency: defaultLatency}
 	n.clear()
@@ -51,7 +56,8 @@ func (n *Network) Host(name string) *Host {
 	return h
 }
 
-// SetLatency sets how long bytes are under way, one way, from now on, between all hosts. A host that dials itself waits as long.
+// SetLatency sets the one-way latency between all hosts, from now on. It also applies to a host
+// that dials itself.
 func (n *Network) SetLatency(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -68,13 +74,14 @@ func (n *Network) Unblock(from, to string) {
 	n.change(func() { delete(n.blocks, path{from, to}) })
 }
 
-// Isolate cuts a host from all others, in both directions, also from hosts that come later. It still reaches itself.
+// Isolate cuts a host off from all others in both directions, also from hosts that are added later.
+// The host still reaches itself.
 func (n *Network) Isolate(name string) {
 	n.change(func() { n.isolated[name] = true })
 }
 
-// Partition cuts hosts of different groups from one another, in place of an earlier partition. Hosts that are in no group reach
-// all.
+// Partition cuts hosts of different groups off from each other. It replaces an earlier partition.
+// Hosts in no group reach all.
 func (n *Network) Partition(groups ...[]string) {
 	n.change(func() {
 		clear(n.group)
@@ -86,14 +93,14 @@ func (n *Network) Partition(groups ...[]string) {
 	})
 }
 
-// Heal undoes every Block, Isolate and Partition. What was held back is then under way.
+// Heal undoes every Block, Isolate and Partition. Bytes that were held back are then on their way.
 func (n *Network) Heal() { n.change(n.clear) }
 
 func (n *Network) clear() {
 	n.blocks, n.isolated, n.group = make(map[path]bool), make(map[string]bool), make(map[string]int)
 }
 
-// change changes which paths are cut, and lets the connections know.
+// change changes which paths are cut, and tells the connections.
 func (n *Network) change(f func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -107,7 +114,7 @@ func (n *Network) change(f func()) {
 	n.changed.broadcast()
 }
 
-// cut reports whether nothing gets from one host to another. The caller holds mu.
+// cut returns true if nothing gets from one host to another. The caller holds mu.
 func (n *Network) cut(from, to string) bool {
 	if n.blocks[path{from, to}] {
 		return true
@@ -120,7 +127,7 @@ func (n *Network) cut(from, to string) bool {
 	return n.isolated[from] || n.isolated[to] || ok1 && ok2 && f != t
 }
 
-// signal wakes all that wait. The network's mutex guards it.
+// signal wakes all waiters. The network's mutex guards it.
 type signal struct{ c chan struct{} }
 
 // wait returns a channel that the next broadcast closes.

@@ -20,7 +20,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// certificate returns a configuration for both ends, with a new certificate of the name "b".
+// certificate returns a configuration for both ends, with a new certificate for the name "b".
 func certificate(t *testing.T) *tls.Config {
 	t.Helper()
 	pub, key, err := ed25519.GenerateKey(rand.Reader)

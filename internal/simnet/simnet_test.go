@@ -17,7 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// pair returns the two ends of a connection from host a to host b. Both are closed when the test ends.
+// pair returns the two ends of a connection from host a to host b. Both are closed when the test
+// ends.
 func pair(t *testing.T, n *Network) (a, b net.Conn) {
 	t.Helper()
 	l := listen(t, n.Host("b"), ":0")
@@ -61,7 +62,7 @@ func expect(t *testing.T, c net.Conn, want string) {
 	}
 }
 
-// silent checks that nothing, no bytes and no end, arrives on c within an hour.
+// silent checks that nothing, neither bytes nor an end, arrives on c within an hour.
 func silent(t *testing.T, c net.Conn) {
 	t.Helper()
 	c.SetReadDeadline(time.Now().Add(time.Hour))
@@ -185,7 +186,7 @@ func TestDialOverCutPath(t *testing.T) {
 				} else {
 					s.Close()
 				}
-				// One that is cut while it is under way.
+				// A path that is cut while the packet is on its way.
 				n.SetLatency(time.Second)
 				time.AfterFunc(time.Second, func() { n.Isolate("b") })
 				ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
@@ -331,7 +332,7 @@ func TestCrashBehindPartition(t *testing.T) {
 		n.Host("b").Crash()
 		expect(t, a, "sent before")
 		silent(t, a)
-		write(t, a, "y") // it does not know yet
+		write(t, a, "y") // a does not know yet
 		n.Heal()
 		expect(t, a, ", sent after")
 		fails(t, a, syscall.ECONNRESET)
@@ -379,7 +380,7 @@ func TestCutKeepsOrder(t *testing.T) {
 		start := time.Now()
 		write(t, a, "1") // arrives before the cut, and is read after it
 		time.Sleep(1500 * time.Millisecond)
-		write(t, a, "2") // is under way when the path is cut
+		write(t, a, "2") // is on its way when the path is cut
 		time.Sleep(500 * time.Millisecond)
 		n.Block("a", "b")
 		write(t, a, "3")
@@ -487,7 +488,7 @@ func TestDeadlines(t *testing.T) {
 		}
 		write(t, b, "x")
 		time.Sleep(time.Second)
-		timedOut(read()) // as with a socket, although there is something to read
+		timedOut(read()) // as with a socket, even with bytes to read
 		a.SetReadDeadline(time.Time{})
 		if err := read(); err != nil {
 			t.Fatal(err)

@@ -6,7 +6,7 @@ import "runtime"
 
 const restricts = true
 
-// restrict leaves one P, and returns what gives the others back.
+// restrict leaves one P. The function that it returns restores the others.
 func restrict() func() {
 	procs := runtime.GOMAXPROCS(1)
 	return func() { runtime.GOMAXPROCS(procs) }

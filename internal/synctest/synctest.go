@@ -1,9 +1,12 @@
-// Package synctest is testing/synctest for this module's tests, without what makes the race detector of Go 1.26 crash now and then.
+// Package synctest is testing/synctest for the tests of this module. It avoids crashes of the race
+// detector of Go 1.26.
 //
-// There, all timers of a bubble share one context of the race detector. A timer that is due at once, or whose channel is looked at
-// when it is overdue, runs on the thread of the goroutine that set it or looks, beside those that the bubble's
-// clock runs on another. Two threads in one context are nothing that the detector can bear: it ends the process with a
-// SIGSEGV in __tsan::SlotLock, or says that a CHECK failed. Since Go 1.27 timers use the context of their thread's P.
+// There, all timers of a bubble share one context of the race detector. The clock of the bubble
+// runs timers on one thread. A timer that is due at once, or whose channel is read when it is
+// overdue, runs on the thread of the goroutine that sets or reads it. The detector does not support
+// two threads in one context: it ends the process with a SIGSEGV in __tsan::SlotLock, or with a
+// failed CHECK. Since Go
+// 1.27 timers use the context of the P of their thread.
 package synctest
 
 import (
@@ -11,8 +14,9 @@ import (
 	"testing/synctest"
 )
 
-// Test is synctest.Test, with one P alone where two could crash the race detector: then no two timers run at a time.
-// Bubbles beside each other would end each other's restriction, so with such a race detector tests must not be parallel.
+// Test is synctest.Test. Where the race detector could crash it uses only one P, so that no two
+// timers run at a time. Bubbles that run at the same time would end each other's restriction. So
+// with such a race detector tests must not be parallel.
 func Test(t *testing.T, f func(*testing.T)) {
 	t.Helper()
 	defer restrict()()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Timers that are overdue are run by those who look at them: on many threads, if there are many. With two, bare testing/synctest of Go
-// 1.26 seldom gets to the end of this with the race detector.
+// Overdue timers run on the threads of the goroutines that read them: on many, if there are many.
+// With two threads, testing/synctest of Go 1.26 seldom survives this test under the race detector.
 func TestOverdueTimers(t *testing.T) {
 	for range 100 {
 		Test(t, func(t *testing.T) {

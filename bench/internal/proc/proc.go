@@ -1,6 +1,7 @@
 //go:build unix
 
-// Package proc runs nodes in processes of their own, on loopback: the running program once more, which a variable tells to be a node.
+// Package proc runs nodes as processes on loopback. A node is the running program once more: an
+// environment variable tells it so.
 package proc
 
 import (
@@ -16,23 +17,26 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
-// RoleVariable is the environment variable that tells a process what it is to be. A program that starts processes looks at it first.
+// RoleVariable is the environment variable that tells a process its role. A program that starts
+// processes reads it first.
 const RoleVariable = "BENCH_ROLE"
 
-// Process is a process of a node, which may be started and ended many times. One goroutine at a time uses it.
+// Process is the process of a node, which can be started and ended many times. One goroutine at a
+// time uses it.
 type Process struct {
-	Dir  string   // the node's directory
+	Dir  string   // of the node
 	Env  []string // its environment
-	Meek bool     // it has the processor when nobody else wants it
-	Log  *os.File // its standard error; nil: this process's
+	Nice bool     // it only gets processor time that others do not want
+	Log  *os.File // its standard error; nil: that of this process
 
 	Cmd *exec.Cmd // nil while it does not run
 	In  *os.File  // its standard input; a node ends when that does
 	Out *bufio.Scanner
 }
 
-// FreeAddrs returns addresses on loopback whose ports are free now. They are below those that systems give to outgoing connections: one of
-// these would take a port before its node does, and that node would end while the others wait for it.
+// FreeAddrs returns addresses on loopback whose ports are free now. The ports are below those that
+// systems give to outgoing connections: such a connection could take a port before its node does,
+// and the node would fail while the others wait for it.
 func FreeAddrs(n int) ([]string, error) {
 	var addrs []string
 	for try := 0; len(addrs) < n; try++ {
@@ -49,7 +53,8 @@ func FreeAddrs(n int) ([]string, error) {
 	return addrs, nil
 }
 
-// NewCluster prepares n nodes below dir that are to form a cluster, and starts none. The addresses are those of its nodes, by number.
+// NewCluster prepares n nodes that will form a cluster, with directories in dir, and starts none.
+// The addresses are in the order of the nodes.
 func NewCluster(n int, dir string) (nodes []*Process, addrs []string, err error) {
 	if addrs, err = FreeAddrs(n); err != nil {
 		return nil, nil, err
@@ -57,8 +62,14 @@ func NewCluster(n int, dir string) (nodes []*Process, addrs []string, err error)
 	secret := flotilla.NewSecret().Encode()
 	for i, addr := range addrs {
 		p := &Process{Dir: filepath.Join(dir, fmt.Sprint(i))}
-		p.Env = append(os.Environ(), RoleVariable+"=node", "FLOTILLA_DIR="+p.Dir, "FLOTILLA_ADDR="+addr, fmt.Sprintf("FLOTILLA_NAME=n%d", i),
-			"FLOTILLA_SECRETS="+secret, "FLOTILLA_PEERS="+strings.Join(addrs, ","), fmt.Sprintf("FLOTILLA_EXPECT=%d", n))
+		p.Env = append(os.Environ(),
+			RoleVariable+"=node",
+			"FLOTILLA_DIR="+p.Dir,
+			"FLOTILLA_ADDR="+addr,
+			fmt.Sprintf("FLOTILLA_NAME=n%d", i),
+			"FLOTILLA_SECRETS="+secret,
+			"FLOTILLA_PEERS="+strings.Join(addrs, ","),
+			fmt.Sprintf("FLOTILLA_EXPECT=%d", n))
 		nodes = append(nodes, p)
 	}
 	return nodes, addrs, nil
@@ -76,7 +87,7 @@ func (p *Process) Start() error {
 	}
 	defer inR.Close()
 	cmd := exec.Command(self)
-	if p.Meek {
+	if p.Nice {
 		cmd = exec.Command("nice", "-n", "19", self)
 	}
 	cmd.Env, cmd.Stdin, cmd.Stderr = p.Env, inR, os.Stderr
@@ -96,7 +107,7 @@ func (p *Process) Start() error {
 	return nil
 }
 
-// Kill ends the process by SIGKILL and waits until it is gone.
+// Kill kills the process and waits for its end.
 func (p *Process) Kill() {
 	if p.Cmd == nil {
 		return
@@ -105,7 +116,7 @@ func (p *Process) Kill() {
 	p.Wait()
 }
 
-// Wait waits for the process's end, which somebody else brings about.
+// Wait waits for the end of the process.
 func (p *Process) Wait() error {
 	err := p.Cmd.Wait()
 	p.In.Close()
@@ -119,7 +130,7 @@ func (p *Process) Ask(line string) (string, error) {
 		return "", err
 	}
 	if !p.Out.Scan() {
-		return "", fmt.Errorf("%s: the process says nothing (%v)", line, p.Out.Err())
+		return "", fmt.Errorf("%s: the process does not answer (%v)", line, p.Out.Err())
 	}
 	if e, bad := strings.CutPrefix(p.Out.Text(), "error "); bad {
 		return "", fmt.Errorf("%s: %s", line, e)

@@ -1,6 +1,7 @@
-// Command balancer hands TCP connections to its backends in turn. It is as dumb as they come: it ends no TLS, reads nothing that it
-// carries, and checks nobody's health; if a backend does not take a connection at once, it tries the next. It tells the backend where the client is by
-// a PROXY header, version 2.
+// Command balancer sends TCP connections to its backends in turn. It is very simple: it does not
+// end TLS, does not read what it carries, and makes no health checks. If a backend does not accept
+// a connection at once, it tries the next one. A PROXY header of version 2 tells the backend the
+// address of the client.
 //
 //	balancer -listen :443 198.18.0.11:443 198.18.0.12:443 198.18.0.13:443
 package main
@@ -21,12 +22,12 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 )
 
-// connectTimeout is how long a backend may take to accept a connection, before the next is tried.
+// connectTimeout bounds the wait for a backend to accept a connection. Then the next one is tried.
 const connectTimeout = 250 * time.Millisecond
 
 func main() {
 	log.SetFlags(0)
-	listen := flag.String("listen", ":443", "where clients come")
+	listen := flag.String("listen", ":443", "the address for clients")
 	flag.Parse()
 	backends := flag.Args()
 	if len(backends) == 0 {
@@ -51,7 +52,8 @@ func main() {
 	}
 }
 
-// carry finds a backend for client, beginning with the one whose turn it is, and copies both ways until both have said all.
+// carry finds a backend for the client, and copies in both directions until both have sent
+// everything. It begins with backend number turn.
 func carry(client *net.TCPConn, backends []string, turn int) {
 	defer client.Close()
 	for i := range backends {
@@ -72,7 +74,8 @@ func carry(client *net.TCPConn, backends []string, turn int) {
 	}
 }
 
-// pipe copies from src to dst. When src has said all, dst is told so and may go on itself; when either breaks, both end.
+// pipe copies from src to dst. When src has sent everything, dst sees the end and may still send.
+// If one breaks, both end.
 func pipe(dst, src *net.TCPConn) {
 	_, err := io.Copy(dst, src)
 	if err == nil {

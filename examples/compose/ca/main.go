@@ -1,12 +1,13 @@
-// Command ca is what the world outside gives a web server, for the compose example: a certificate authority that speaks ACME, Pebble, and a name
-// server that knows where the domain is. In production that is Let's Encrypt and your DNS provider.
+// Command ca stands for the outside world in the compose example. It is an ACME certificate
+// authority, Pebble, and a name server that knows the addresses of the domain. In production you
+// use Let's Encrypt and your DNS provider.
 //
 //	ca -name api.flotilla.test=198.18.0.101,198.18.0.102
 //	ca root     prints the roots of the certificates that it has issued
 //
-// Like any authority it connects to what the name server says about a name before it believes that an applicant has it. It forgets everything when it
-// ends, and has another root the next time: Pebble is for trials. The certificate of its own endpoint stays the same, for the
-// nodes are told at their start to trust it.
+// Like any authority it connects to the addresses of a name before it issues a certificate. It
+// forgets everything when it ends, and has another root the next time: Pebble is for tests. The
+// certificate of its own endpoint stays the same, because the nodes read it once, when they start.
 package main
 
 import (
@@ -43,11 +44,11 @@ func main() {
 	log.SetFlags(0)
 	names := make(zone)
 	flag.Func("name", "a domain and its addresses, `name=address,address`; may be repeated", names.add)
-	listen := flag.String("listen", ":14000", "where nodes ask for certificates, by https")
-	resolver := flag.String("dns", ":53", "where clients, and the authority itself, ask for names")
-	host := flag.String("host", "ca", "name by which nodes know this machine")
-	private := flag.String("private", "/private", "directory for what must stay here")
-	public := flag.String("public", "/trust", "directory for what others are to trust: acme.pem and root.pem")
+	listen := flag.String("listen", ":14000", "the address at which nodes ask for certificates, by https")
+	resolver := flag.String("dns", ":53", "the address of the name server, for clients and the authority")
+	host := flag.String("host", "ca", "the name by which nodes know this machine")
+	private := flag.String("private", "/private", "the directory for secret files")
+	public := flag.String("public", "/trust", "the directory for certificates that others should trust: acme.pem and root.pem")
 	flag.Parse()
 	root := filepath.Join(*public, "root.pem")
 	if flag.Arg(0) == "root" {
@@ -76,7 +77,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Certificates of before are good until they are renewed, so their roots stay.
+	// Earlier certificates are valid until they are renewed, so their roots stay.
 	before, err := os.ReadFile(root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Fatal(err)
@@ -95,9 +96,11 @@ func main() {
 	}
 }
 
-// authority returns Pebble, which asks the name server at the address given, and the root of what it issues.
+// authority returns Pebble, which uses the name server at the resolver address, and the root of its
+// certificates.
 func authority(resolver string) (http.Handler, *x509.Certificate, error) {
-	// Pebble is made to be hard on its clients: it waits at random and refuses good nonces. This is where it is told not to.
+	// Pebble makes life hard for clients: it waits at random and refuses good nonces. These
+	// variables switch that off.
 	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"} {
 		if err := os.Setenv(name, value); err != nil {
 			return nil, nil, err
@@ -112,7 +115,7 @@ func authority(resolver string) (http.Handler, *x509.Certificate, error) {
 	return front.Handler(), issuer.GetRootCert(0).Cert, nil
 }
 
-// identity returns the certificate of the endpoint, which is made when there is none in dir.
+// identity returns the certificate of the endpoint. It makes one if there is none in dir.
 func identity(dir, host string) (tls.Certificate, error) {
 	file := filepath.Join(dir, "endpoint.pem") // key and certificate
 	both, err := os.ReadFile(file)
@@ -127,7 +130,7 @@ func identity(dir, host string) (tls.Certificate, error) {
 	return tls.X509KeyPair(both, both)
 }
 
-// selfSigned makes a certificate for host, which holds for ten years.
+// selfSigned makes a certificate for host that is valid for ten years.
 func selfSigned(host string) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -155,12 +158,12 @@ func selfSigned(host string) ([]byte, error) {
 	return append(both, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...), nil
 }
 
-// text is a certificate as others read it.
+// text returns a certificate as PEM.
 func text(cert *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }
 
-// replace writes a file that nobody sees half written.
+// replace writes a file atomically.
 func replace(file string, content []byte, mode fs.FileMode) error {
 	if err := os.WriteFile(file+".new", content, mode); err != nil {
 		return err
@@ -168,7 +171,7 @@ func replace(file string, content []byte, mode fs.FileMode) error {
 	return os.Rename(file+".new", file)
 }
 
-// add is the flag -name.
+// add parses a value of the flag -name.
 func (z zone) add(text string) error {
 	name, list, ok := strings.Cut(text, "=")
 	if !ok || name == "" {

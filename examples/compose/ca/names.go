@@ -11,10 +11,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// zone is what the name server knows: the addresses of names. Whatever else is asked for does not exist.
+// zone has the addresses of names. No other names exist.
 type zone map[string][]net.IP
 
-// serve answers at addr, over UDP and TCP, and returns where this machine itself can ask: Pebble does, over TCP.
+// serve answers at addr over UDP, and over TCP, which Pebble uses. It returns the address for
+// programs on this machine.
 func (z zone) serve(addr string) (string, error) {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -35,7 +36,8 @@ func (z zone) serve(addr string) (string, error) {
 	return net.JoinHostPort("127.0.0.1", port), nil
 }
 
-// answer answers one question. The order of the addresses changes each time, as with any provider: it spreads clients.
+// answer answers one question. The order of the addresses changes each time, to spread clients, as
+// at any provider.
 func (z zone) answer(w dns.ResponseWriter, question *dns.Msg) {
 	answer := new(dns.Msg)
 	answer.SetReply(question)
@@ -56,5 +58,5 @@ func (z zone) answer(w dns.ResponseWriter, question *dns.Msg) {
 			}
 		}
 	}
-	w.WriteMsg(answer) // who asked asks again if it is lost
+	w.WriteMsg(answer) // a client that gets nothing asks again
 }

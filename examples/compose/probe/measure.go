@@ -16,33 +16,36 @@ import (
 )
 
 const (
-	tlsEvery  = 200 * time.Millisecond
-	calm      = 500 * time.Millisecond // without a failure is an end to an outage
-	settleMax = 30 * time.Second
+	tlsEvery   = 200 * time.Millisecond
+	steadyTime = 500 * time.Millisecond // without a failure ends an outage
+	steadyMax  = 30 * time.Second
 )
 
-// record is what was seen of one address since the last report.
+// record is what one address did since the last report.
 type record struct {
 	addr netip.Addr
 
 	mu       sync.Mutex
-	done     time.Time // all requests that began until then have an end
-	good     time.Time // since then none has failed; zero: the last one did
-	failing  time.Time // the first of those that failed since the last success; zero: it did not
+	done     time.Time // all requests that began until then have ended
+	good     time.Time // none has failed since then; zero: the last one has
+	failing  time.Time // the first failure since the last success; zero: none
 	outage   time.Duration
 	asked    int
 	failed   int
 	owner    string
 	checked  time.Time // the last success by HTTPS
 	serials  map[string]bool
-	distrust string // the first certificate that was not to be trusted
+	distrust string // the error of the first untrusted certificate
 }
 
-// measure makes a request of each address of name every so often, by plain HTTP to a new connection, which costs both sides little; now and then by
-// HTTPS, which says who answers and with which certificate; and asks the link who has the address. It obeys lines on standard input:
+// measure makes a request to each address of name at an interval, by plain HTTP on a new
+// connection: that costs both sides little. Less often it makes a request by HTTPS, which shows the
+// node and its certificate. It also asks the link who has the address. It reads commands from
+// standard input:
 //
-//	settle   waits until all addresses have answered for a while, and says "settled", or after half a minute which has not
-//	spread   waits until, in addition, each IPv4 address is answered by another node
+//	steady   waits until all addresses have answered for a while, and prints "steady"; after half a
+//	         minute it prints the addresses that have not
+//	spread   also waits until another node answers at each IPv4 address
 //	report   prints what was seen since the last report
 func measure(ctx context.Context, name string, roots *x509.CertPool, every time.Duration) error {
 	addrs, err := lookup(ctx, name)
@@ -72,10 +75,10 @@ func measure(ctx context.Context, name string, roots *x509.CertPool, every time.
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		switch in.Text() {
-		case "settle":
-			fmt.Println(settle(ctx, records, false))
+		case "steady":
+			fmt.Println(awaitSteady(ctx, records, false))
 		case "spread":
-			fmt.Println(settle(ctx, records, true))
+			fmt.Println(awaitSteady(ctx, records, true))
 		case "report":
 			fmt.Println(report(records, wire))
 		default:
@@ -90,28 +93,22 @@ func (r *record) clear() {
 	r.serials = make(map[string]bool)
 }
 
-// knock begins a request every so often, and takes their results in the order in which they began.
+// knock starts a request at each interval. It records their results in the order in which they
+// began.
 func (r *record) knock(ctx context.Context, offset, every time.Duration) {
 	type result struct {
 		began time.Time
 		err   chan error
 	}
-	results := make(chan result, 2*patience/every)
+	results := make(chan result, 2*measureTimeout/every)
 	go func() {
 		defer close(results)
 		time.Sleep(offset)
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
+		repeat(ctx, every, func() {
 			one := result{time.Now(), make(chan error, 1)}
 			go func() { one.err <- knock(r.addr) }()
 			results <- one
-		}
+		})
 	}()
 	for one := range results {
 		err := <-one.err
@@ -138,10 +135,10 @@ func (r *record) knock(ctx context.Context, offset, every time.Duration) {
 	}
 }
 
-// knock asks by plain HTTP, and wants any answer.
+// knock makes a request by plain HTTP. Any answer will do.
 func knock(addr netip.Addr) error {
-	end := time.Now().Add(patience)
-	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(addr, 80).String(), patience)
+	end := time.Now().Add(measureTimeout)
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(addr, 80).String(), measureTimeout)
 	if err != nil {
 		return err
 	}
@@ -157,17 +154,10 @@ func knock(addr netip.Addr) error {
 	return err
 }
 
-// check asks by HTTPS.
+// check makes requests by HTTPS.
 func (r *record) check(ctx context.Context, name string, roots *x509.CertPool) {
-	c, url := httpsAt(name, r.addr, roots, 2*patience)
-	tick := time.NewTicker(tlsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	c, url := httpsAt(name, r.addr, roots, 2*measureTimeout)
+	repeat(ctx, tlsEvery, func() {
 		began := time.Now()
 		a, err := ask(ctx, c, url)
 		r.mu.Lock()
@@ -179,11 +169,11 @@ func (r *record) check(ctx context.Context, name string, roots *x509.CertPool) {
 			r.serials[a.serial] = true
 		}
 		r.mu.Unlock()
-	}
+	})
 }
 
-// settle waits until all addresses answer, and if spread is set each by another node.
-func settle(ctx context.Context, records []*record, spread bool) string {
+// awaitSteady waits until all addresses answer, and with spread another node at each.
+func awaitSteady(ctx context.Context, records []*record, spread bool) string {
 	start := time.Now()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -197,7 +187,7 @@ func settle(ctx context.Context, records []*record, spread bool) string {
 			if since.Before(start) {
 				since = start
 			}
-			if r.good.IsZero() || r.done.Sub(since) < calm || r.checked.Before(start) {
+			if r.good.IsZero() || r.done.Sub(since) < steadyTime || r.checked.Before(start) {
 				bad = append(bad, r.addr.String())
 			}
 			if r.addr.Is4() {
@@ -210,10 +200,10 @@ func settle(ctx context.Context, records []*record, spread bool) string {
 			bad = append(bad, fmt.Sprintf("answered by only %d nodes", len(owners)))
 		}
 		if len(bad) == 0 {
-			return "settled"
+			return "steady"
 		}
-		if time.Since(start) > settleMax || ctx.Err() != nil {
-			return "not settled: " + strings.Join(bad, ", ")
+		if time.Since(start) > steadyMax || ctx.Err() != nil {
+			return "not steady: " + strings.Join(bad, ", ")
 		}
 		select {
 		case <-tick.C:
@@ -222,8 +212,9 @@ func settle(ctx context.Context, records []*record, spread bool) string {
 	}
 }
 
-// report prints figures as words key=value, and begins anew: the longest outage in milliseconds, and for each address; how many stations the link
-// has shown for one address at one time; the certificates seen.
+// report returns figures as words key=value, and begins anew. They are the longest outage in
+// milliseconds, of all and of each address, the most stations that had one address at a time, and
+// the certificates.
 func report(records []*record, w *wire) string {
 	var worst time.Duration
 	var each, owners []string
@@ -244,7 +235,8 @@ func report(records []*record, w *wire) string {
 		r.mu.Unlock()
 	}
 	questions, answers, most := w.report()
-	return fmt.Sprintf("outage=%d each=%s owners=%s asked=%d failed=%d questions=%d answers=%d stations=%d serials=%s distrust=%d", worst.Milliseconds(),
-		strings.Join(each, ","), strings.Join(owners, ","), asked, failed, questions, answers, most,
+	return fmt.Sprintf("outage=%d each=%s owners=%s asked=%d failed=%d "+
+		"questions=%d answers=%d stations=%d serials=%s distrust=%d",
+		worst.Milliseconds(), strings.Join(each, ","), strings.Join(owners, ","), asked, failed, questions, answers, most,
 		join(serials), distrust)
 }

@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	watchEvery    = 100 * time.Millisecond
-	watchPatience = 200 * time.Millisecond // of one of its requests
-	patience      = 500 * time.Millisecond // of one that is measured
+	watchEvery     = 100 * time.Millisecond
+	watchTimeout   = 200 * time.Millisecond // of a request of watch
+	measureTimeout = 500 * time.Millisecond // of a request of measure
 )
 
-// watch prints a line for each address whenever another node answers there than before.
+// watch prints a line when another node answers at an address than before.
 func watch(ctx context.Context, name string, roots *x509.CertPool) error {
 	addrs, err := lookup(ctx, name)
 	if err != nil {
@@ -26,7 +26,7 @@ func watch(ctx context.Context, name string, roots *x509.CertPool) error {
 	for _, addr := range addrs {
 		all.Go(func() {
 			owner, silent := "", start
-			c, url := httpsAt(name, addr, roots, watchPatience)
+			c, url := httpsAt(name, addr, roots, watchTimeout)
 			tick := time.NewTicker(watchEvery)
 			defer tick.Stop()
 			for {
@@ -42,7 +42,7 @@ func watch(ctx context.Context, name string, roots *x509.CertPool) error {
 						if owner != "" {
 							fmt.Printf(", before that %s", owner)
 							if silent != (time.Time{}) {
-								fmt.Printf("; nobody for %d ms", time.Since(silent).Milliseconds())
+								fmt.Printf("; no answer for %d ms", time.Since(silent).Milliseconds())
 							}
 						}
 						fmt.Println()

@@ -23,29 +23,34 @@ import (
 	"github.com/letsencrypt/pebble/v2/wfe"
 )
 
-// newOrderPath is where Pebble takes orders. It is not a constant that Pebble exports: a test that expects an order fails if it
-// changes.
+// newOrderPath is the path of Pebble for orders. Pebble does not export it. If it changes, a test
+// that expects an order fails.
 const newOrderPath = "/order-plz"
 
-// Authority is a certificate authority that speaks ACME: Pebble, in this process, with a name server that it asks. It proves that an
-// applicant has a name by connecting to it, three times at once.
+// Authority is an ACME certificate authority, Pebble, in this process, with a name server. It
+// validates a name by three connections to it at once.
 type Authority struct {
 	URL      string            // of the ACME directory
-	Endpoint string            // PEM of the certificate that the directory is served with
-	Root     *x509.Certificate // of the certificates that it issues
-	DNS      string            // address of the name server that it asks, which takes answers to DNS-01 for names in Zone
+	Endpoint string            // PEM of the certificate of the directory
+	Root     *x509.Certificate // of its certificates
+	DNS      string            // address of the name server, which accepts updates for DNS-01
 	Orders   atomic.Int64      // that it has accepted
 	Store    *db.MemoryStore   // Pebble's records
 
-	srv   *http.Server
-	names *nameServer
+	srv     *http.Server
+	names   *nameServer
+	serials *serials
 }
 
-// StartAuthority starts an authority that finds HTTP and TLS at these ports of the address that where returns for a name, nil for one that does
-// not exist. It logs to logTo. If front is not nil, it is put in front of Pebble's own handler.
-func StartAuthority(httpPort, tlsPort int, where func(name string) net.IP, logTo io.Writer, front func(http.Handler) http.Handler) (*Authority, error) {
-	// Pebble is made to be hard on its clients: it waits at random, refuses good nonces, skips proofs that it has seen before.
-	// This is where it is told not to; it reads these when it is made.
+// StartAuthority starts an authority. The function where returns the address of a name, or nil if
+// the name does not exist. The authority finds HTTP and TLS at these ports of the address. It logs
+// to logTo. If front is not nil, it wraps the handler of Pebble.
+func StartAuthority(
+	httpPort, tlsPort int, where func(name string) net.IP, logTo io.Writer, front func(http.Handler) http.Handler,
+) (*Authority, error) {
+	// Pebble makes life hard for clients: it waits at random, refuses good nonces, and skips
+	// validations that it has made before. These variables switch that off. Pebble reads them when
+	// it is made.
 	for name, value := range map[string]string{
 		"PEBBLE_VA_NOSLEEP":      "1",
 		"PEBBLE_WFE_NONCEREJECT": "0",
@@ -83,14 +88,17 @@ func StartAuthority(httpPort, tlsPort int, where func(name string) net.IP, logTo
 		Store:    store,
 		DNS:      names.addr,
 		names:    names,
+		serials:  &serials{store: store},
 	}
 	handler := a.count(endpoint.Handler())
 	if front != nil {
 		handler = front(handler)
 	}
-	// ACME signs the URL of each request, and Pebble accepts only https in it: the endpoint has to be TLS, on loopback too.
+	// ACME signs the URL of each request, and Pebble accepts only https in it. So the endpoint uses
+	// TLS, even on loopback.
 	a.srv = &http.Server{Handler: handler, ErrorLog: logger, ReadHeaderTimeout: 5 * time.Second}
-	go a.srv.Serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}})) // ends with Close
+	// It ends with Close.
+	go a.srv.Serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}}))
 	return a, nil
 }
 
@@ -100,22 +108,27 @@ func (a *Authority) Close() {
 	a.names.close()
 }
 
-// count counts the orders that h accepts, by its own answers: RFC 8555, section 7.4, says 201 Created.
+// Texts returns the number of TXT records in the zone.
+func (a *Authority) Texts() int { return a.names.count() }
+
+// count counts the orders that h accepts: it answers 201 Created (RFC 8555, section 7.4).
 func (a *Authority) count(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost || r.URL.Path != newOrderPath {
 			h.ServeHTTP(w, r)
 			return
 		}
+		a.serials.update()
 		cw := &statusWriter{ResponseWriter: w}
 		h.ServeHTTP(cw, r)
 		if cw.status == http.StatusCreated {
 			a.Orders.Add(1)
+			a.serials.add(w.Header().Get("Location"))
 		}
 	})
 }
 
-// statusWriter remembers the status of an answer.
+// statusWriter records the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -126,7 +139,7 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// SelfSigned makes an ECDSA certificate for 127.0.0.1, which holds for a day.
+// SelfSigned makes an ECDSA certificate for 127.0.0.1 that is valid for a day.
 func SelfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -11,10 +11,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Zone is the zone that the name server says it has: the parent of all names that it lets be updated.
+// Zone is the zone of the name server. It accepts updates of names in it.
 const Zone = "test"
 
-// nameServer answers DNS questions, over TCP, which is how Pebble asks, and over UDP. It lets anybody put TXT records into the zone.
+// nameServer answers DNS questions over UDP, and over TCP, which Pebble uses. It accepts updates of
+// TXT records from everybody.
 type nameServer struct {
 	addr  string
 	where func(name string) net.IP // nil for a name that does not exist
@@ -34,10 +35,11 @@ func newNameServer(where func(name string) net.IP) (*nameServer, error) {
 		return nil, errors.Join(err, ln.Close())
 	}
 	s := &nameServer{addr: ln.Addr().String(), where: where, stop: []func() error{ln.Close, udp.Close}}
-	accept := func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept } // updates are not accepted otherwise
+	// By default updates are refused.
+	accept := func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
 	for _, srv := range []*dns.Server{{Listener: ln}, {PacketConn: udp}} {
 		srv.ReadTimeout, srv.Handler, srv.MsgAcceptFunc = 5*time.Second, dns.HandlerFunc(s.serve), accept
-		go srv.ActivateAndServe() // ends with what it listens at
+		go srv.ActivateAndServe() // ends with its listener
 	}
 	return s, nil
 }
@@ -61,7 +63,7 @@ func (s *nameServer) serve(w dns.ResponseWriter, question *dns.Msg) {
 			answer.Rcode = dns.RcodeNameError
 		}
 	}
-	w.WriteMsg(answer) // who asks asks again if the connection is gone
+	w.WriteMsg(answer) // a client that gets nothing asks again
 }
 
 // records returns the answers to one question.
@@ -91,14 +93,14 @@ func (s *nameServer) records(q dns.Question) []dns.RR {
 	return nil
 }
 
-// Texts returns how many TXT records are in the zone.
-func (a *Authority) Texts() int {
-	a.names.mu.Lock()
-	defer a.names.mu.Unlock()
-	return len(a.names.texts)
+// count returns the number of TXT records in the zone.
+func (s *nameServer) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.texts)
 }
 
-// update puts TXT records into the zone, and takes those out again that are sent with class NONE (RFC 2136).
+// update adds TXT records to the zone, and removes those with class NONE (RFC 2136).
 func (s *nameServer) update(changes []dns.RR) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,3 +1,2 @@
-// Package lab holds what the examples and their tests need around a cluster on one machine: a certificate authority with its name server, and
-// ports of loopback addresses.
+// Package lab has a certificate authority with a name server, for clusters on one machine.
 package lab
