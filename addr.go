@@ -1,8 +1,12 @@
 package flotilla
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"syscall"
 )
 
 // dialable is an address at which peers may find a listener, if nothing better is given.
@@ -50,4 +54,29 @@ func machineName() string {
 		return "node"
 	}
 	return name
+}
+
+// checkHostPort checks the form of an address.
+func checkHostPort(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q is not a port", port)
+	}
+	return nil
+}
+
+// listenRemedy says what to do about the error of a listener.
+func listenRemedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ", where another process listens; stop it, or choose another address"
+	case errors.Is(err, syscall.EACCES):
+		return ": ports below 1024 need the right to bind them, as by AmbientCapabilities=CAP_NET_BIND_SERVICE of systemd"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ", which is no address of this machine"
+	}
+	return ""
 }

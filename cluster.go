@@ -6,13 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
@@ -36,55 +33,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/flotilla-ha/flotilla/internal/timing"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
-
-const (
-	companyTime  = 5 * time.Second        // how long the first orders of a node wait for the other members
-	companyPause = 250 * time.Millisecond // and then for them to open their ports
-	settleTime   = 2 * time.Second        // how long a first certificate is kept back at the most
-)
-
-// Node is one running member of a cluster, or one on its way to become that. It is open from Open until Close, Shutdown
-// or Leave; there are no other states. Methods are safe for concurrent use. A context bounds the call that it is given to and
-// is not kept.
-type Node struct {
-	cfg     Config
-	timing  timing.Timing
-	secrets []seal.Secret
-	log     *slog.Logger
-	life    *lifecycle.Life
-	label   atomic.Pointer[string] // the node's name in the log; nil: not known yet
-
-	// What does not depend on the directory: made by open.
-	store   *applied.Store
-	fsm     *fsm
-	book    *peers.Table
-	clocks  *clocks.Clocks
-	storage *Storage
-	own     *ownStorage // what TLS.PerNode keeps from the others
-	certs   *certs.Certs
-	tickets *tickets.Sealer
-	space   *spaceWatch
-	remarks remarks
-
-	frontend *frontend.Server // its own and the programs' listeners for clients
-
-	// What does: made by attach, once or, for a node that begins anew, twice.
-	self    *self.Self
-	replica *replica.Replica
-	keeper  *lease.Manager
-	members *membership.Membership
-	roles   *roles.Holder
-	ops     *ops.Operator
-	waiting *waiting
-
-	closeOnce sync.Once
-}
 
 // Open starts a node and returns once its files, keys and ports are found right: it listens for peers then, and looks for its
 // cluster in the background. It does not wait for a leader; Ready does. What is wrong is told by a *ConfigError, and
@@ -430,9 +382,6 @@ func (n *Node) Ready(ctx context.Context) error {
 	}
 	return errs.Edge("node is not ready: "+n.members.WhyNot(), err)
 }
-
-// Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
-func (n *Node) Storage() *Storage { return n.storage }
 
 // Close ends the node at once. It stays a member; what it holds is another's when its lease has lapsed. Functions of Hold that have not
 // returned are waited for until then.

@@ -169,6 +169,11 @@ type Drain struct {
 	Patience time.Duration
 }
 
+const (
+	drainGrace    = 3 * time.Second  // the default of Drain.Grace
+	drainPatience = 20 * time.Second // the default of Drain.Patience
+)
+
 // Timing is how patient a cluster is. All nodes of a cluster must have the same.
 type Timing int
 
@@ -370,18 +375,6 @@ func (c *Config) checkPeers() error {
 	var wrong *ConfigError
 	if errors.As(err, &wrong) {
 		return wrong
-	}
-	return nil
-}
-
-// checkHostPort checks the form of an address.
-func checkHostPort(addr string) error {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return fmt.Errorf("%q is not a port", port)
 	}
 	return nil
 }

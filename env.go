@@ -51,10 +51,6 @@ func ConfigFromEnv() (Config, error) {
 	return c, nil
 }
 
-func envError(field, variable, reason string, err error) error {
-	return &ConfigError{Field: field, Reason: variable + " " + reason, Err: err}
-}
-
 // tildeHint explains a file that begins with what only shells replace.
 func tildeHint(file string) string {
 	if strings.HasPrefix(file, "~") || strings.HasPrefix(file, "$") {

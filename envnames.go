@@ -81,3 +81,8 @@ func editDistance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// envError blames a variable for what is wrong with a field.
+func envError(field, variable, reason string, err error) error {
+	return &ConfigError{Field: field, Reason: variable + " " + reason, Err: err}
+}

@@ -41,7 +41,9 @@ func (n *Node) Holder(role string) (fence uint64, own bool) {
 // Remark has Status say something of a role on this node, such as why it cannot serve it; empty: nothing
 // any more. It is for those who build on Hold, as package vip does.
 func (n *Node) Remark(role, text string) {
-	n.remark(role, text)
+	if n.remarks.set(role, text) {
+		n.life.Changed.Notify()
+	}
 }
 
 // Role names something that one node does at a time, and says how much this node wants to be the one: see hold.Role.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -18,11 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
-const (
-	drainGrace    = 3 * time.Second  // for balancers to see that the node is not ready
-	drainPatience = 20 * time.Second // for requests under way to finish
-	handPatience  = 5 * time.Second  // for handing over what the node leads and holds
-)
+// handPatience is the time for handing over what the node leads and holds.
+const handPatience = 5 * time.Second
 
 // Serve opens a node and serves h with HTTPS for domains, until ctx is done. Then it leaves as
 // Config.Drain says: requests under way get their answers, no connection is lost, the node hands
@@ -250,19 +246,6 @@ func (n *Node) mayListen(field, addr string) error {
 		return nil
 	}
 	return loopbackOnly(field, addr)
-}
-
-// listenRemedy says what to do about the error of a listener.
-func listenRemedy(err error) string {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return ", where another process listens; stop it, or choose another address"
-	case errors.Is(err, syscall.EACCES):
-		return ": ports below 1024 need the right to bind them, as by AmbientCapabilities=CAP_NET_BIND_SERVICE of systemd"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return ", which is no address of this machine"
-	}
-	return ""
 }
 
 // listenAt opens the socket of ListenTLS or Listen.

@@ -9,6 +9,12 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
+const (
+	companyTime  = 5 * time.Second        // how long the first orders of a node wait for the other members
+	companyPause = 250 * time.Millisecond // and then for them to open their ports
+	settleTime   = 2 * time.Second        // how long a first certificate is kept back at the most
+)
+
 // told acts upon what the state machine has applied. It is called by raft's goroutine and does not block.
 func (n *Node) told(fx *state.Effects) {
 	if fx == nil { // from a snapshot: anything may have changed

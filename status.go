@@ -140,7 +140,7 @@ func (n *Node) Status() Status {
 		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
 		Drained:      n.life.Cordoned.Load(),
 		Lease:        lease,
-		Roles:        n.remarks.add(n.roleStatus(s, lease)),
+		Roles:        withRemarks(n.roleStatus(s, lease), n.remarks.copy()),
 		Certificates: n.certificates(),
 		Tickets:      ticketStatus(n.tickets.Current()),
 		Space:        spaceOf(s, n.cfg.MaxState),
@@ -322,4 +322,21 @@ func peerStatusOf(all []membership.PeerStatus) []PeerStatus {
 		out = append(out, PeerStatus(p))
 	}
 	return out
+}
+
+// withRemarks puts remarks to the roles that they are about. A role that nobody holds is listed for
+// its remark. It uses up the map.
+func withRemarks(roles []RoleStatus, remarks map[string]string) []RoleStatus {
+	if len(remarks) == 0 {
+		return roles
+	}
+	for i := range roles {
+		roles[i].Remark = remarks[roles[i].Name]
+		delete(remarks, roles[i].Name)
+	}
+	for role, text := range remarks {
+		roles = append(roles, RoleStatus{Name: role, Remark: text})
+	}
+	slices.SortFunc(roles, func(a, b RoleStatus) int { return strings.Compare(a.Name, b.Name) })
+	return roles
 }
