@@ -26,8 +26,9 @@ func dialable(a net.Addr) string {
 	return (&net.TCPAddr{IP: ip, Port: tcp.Port}).String()
 }
 
-// reachable returns the address that peers on the same network can dial where there is no route out: the first of an interface, of IPv4 if there is one, that
-// shares its subnet with others, as no floating address does.
+// reachable returns the address that peers on the same network can dial where there is no route
+// out: the first of an interface, of IPv4 if there is one, that shares its subnet with others, as
+// no floating address does.
 func reachable(addrs []net.Addr, otherwise net.IP) net.IP {
 	best := otherwise
 	for _, a := range addrs {

@@ -18,15 +18,17 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// certmagic stores a certificate as three records, one after another, and takes back what it has stored if one fails. A crash in between
-// would leave a key that does not belong to its certificate, which certmagic never gets over, and taking back deletes the
-// old key. So what is stored of a certificate under its issue lock is kept here until the last of the three, and committed in one
-// entry, on the condition that the lock is still held.
+// certmagic stores a certificate as three records, one after another, and takes back what it has
+// stored if one fails. A crash in between would leave a key that does not belong to its
+// certificate, which certmagic never gets over, and taking back deletes the old key. So what is
+// stored of a certificate under its issue lock is kept here until the last of the three, and
+// committed in one entry, on the condition that the lock is still held.
 
 // maxPut is how many bytes records of one entry have at most: they fit into one call to the leader.
 const maxPut = 3*MaxValue + MaxValue/2
 
-// issueSite returns the site that certmagic's lock of that name is for, empty if it is another lock.
+// issueSite returns the site that certmagic's lock of that name is for, empty if it is another
+// lock.
 func issueSite(lock string) string {
 	name, ok := strings.CutPrefix(lock, keyspace.IssueLock)
 	if !ok {
@@ -38,7 +40,8 @@ func issueSite(lock string) string {
 // bundle is what has been stored of a certificate under its issue lock, and is not committed.
 type bundle struct {
 	pending map[string][]byte // by key
-	failed  map[string]bool   // keys of a commit that failed: what certmagic deletes of them is not taken back
+	// keys of a commit that failed: what certmagic deletes of them is not taken back
+	failed map[string]bool
 }
 
 // hold keeps a part of a bundle back, and returns true then.
@@ -54,8 +57,9 @@ func (b *bundle) hold(key string, value []byte) bool {
 	return true
 }
 
-// complete returns the records to commit when meta, the last part, is stored at key; nil if this is not the last part of the bundle but
-// what certmagic writes about an older certificate at the same time.
+// complete returns the records to commit when meta, the last part, is stored at key; nil if this is
+// not the last part of the bundle but what certmagic writes about an older certificate at the same
+// time.
 func (b *bundle) complete(key string, meta []byte) []state.Record {
 	stem := strings.TrimSuffix(key, ".json")
 	private, cert := b.pending[stem+".key"], b.pending[stem+".crt"]
@@ -65,7 +69,8 @@ func (b *bundle) complete(key string, meta []byte) []state.Record {
 	return []state.Record{{Key: stem + ".key", Value: private}, {Key: stem + ".crt", Value: cert}, {Key: key, Value: meta}}
 }
 
-// forget drops a part, and reports whether there was one, or would have been one: then there is nothing else to delete, once.
+// forget drops a part, and reports whether there was one, or would have been one: then there is
+// nothing else to delete, once.
 func (b *bundle) forget(key string) bool {
 	_, ok := b.pending[key]
 	ok = ok || b.failed[key]
@@ -96,8 +101,9 @@ func (b *bundle) rest() []state.Record {
 	return records
 }
 
-// isAbout reports whether the metadata that certmagic stores belongs to the certificate, as far as it says: the authority's renewal
-// information, which certmagic also writes outside of its lock, names one.
+// isAbout reports whether the metadata that certmagic stores belongs to the certificate, as far as
+// it says: the authority's renewal information, which certmagic also writes outside of its lock,
+// names one.
 func isAbout(meta, cert []byte) bool {
 	var m struct {
 		Issuer struct {
@@ -153,8 +159,9 @@ func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
 	return state.Command{Change: c}, errors.Join(errs...)
 }
 
-// storeMeta stores metadata of a certificate, unless they are about another one than that in the state: after a renewal a
-// node that has not noticed it yet writes what it knows of the old one, and would have the new one renewed.
+// storeMeta stores metadata of a certificate, unless they are about another one than that in the
+// state: after a renewal a node that has not noticed it yet writes what it knows of the old one,
+// and would have the new one renewed.
 func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done bool, err error) {
 	crt := strings.TrimSuffix(key, ".json") + ".crt"
 	r, ok := s.at().store.State().Records.Get(keyspace.Tree(crt))

@@ -10,7 +10,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 
-// shown returns the serial number of the certificate that a client gets for name, empty if it gets none.
+// shown returns the serial number of the certificate that a client gets for name, empty if it gets
+// none.
 func shown(cfg *tls.Config, name string) string {
 	client, server := net.Pipe()
 	defer client.Close()
@@ -36,7 +37,8 @@ func serve(t *testing.T, nodes []*Node, names ...string) {
 	}
 }
 
-// stubTLS has a node order at ca, and keeps it from the network. more, if not nil, configures the rest.
+// stubTLS has a node order at ca, and keeps it from the network. more, if not nil, configures the
+// rest.
 func stubTLS(c *Config, ca *stubca.CA, more func(*certmagic.Config)) {
 	c.TLS = TLS{CA: ca.URL, Configure: ca.Configure(more)}
 	c.certs = offline

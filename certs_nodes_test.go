@@ -51,7 +51,8 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 	})
 }
 
-// With OnDemand set, declared names are obtained as always, and handshakes get others beside them. Both are in status.
+// With OnDemand set, declared names are obtained as always, and handshakes get others beside them.
+// Both are in status.
 func TestOnDemandBesideDeclared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var declared atomic.Int64 // times that the decision function was asked for the declared name
@@ -183,7 +184,8 @@ func TestFloodOfUnknownNames(t *testing.T) {
 			t.Errorf("%s is served", name)
 		}
 	}
-	// A node writes some entries of its own when it has just started, or when a busy machine makes it lose its lease.
+	// A node writes some entries of its own when it has just started, or when a busy machine makes it
+	// lose its lease.
 	if entries := n.Status().Index - index; entries > names/10 {
 		t.Errorf("%d entries in raft's log for %d names", entries, names)
 	}

@@ -38,9 +38,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// Open starts a node and returns once its files, keys and ports are found right: it listens for peers then, and looks for its
-// cluster in the background. It does not wait for a leader; Ready does. What is wrong is told by a *ConfigError, and
-// nothing has been written then. The context bounds the call to Open alone.
+// Open starts a node and returns once its files, keys and ports are found right: it listens for
+// peers then, and looks for its cluster in the background. It does not wait for a leader; Ready
+// does. What is wrong is told by a *ConfigError, and nothing has been written then. The context
+// bounds the call to Open alone.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
 	return open(ctx, cfg, func(*Node) error { return nil })
 }
@@ -350,8 +351,9 @@ func (n *Node) run(ctx context.Context) {
 	}
 }
 
-// lookAround greets the peers while there is no leader: they, or this node, may have moved, or it may have been removed. It tells them besides when
-// what they compare has changed, such as the domains that are served.
+// lookAround greets the peers while there is no leader: they, or this node, may have moved, or it
+// may have been removed. It tells them besides when what they compare has changed, such as the
+// domains that are served.
 func (n *Node) lookAround(ctx context.Context) {
 	var told membership.Settings
 	for first := true; ; first = false {
@@ -373,8 +375,9 @@ func (n *Node) lookAround(ctx context.Context) {
 	}
 }
 
-// Ready waits until this node is a member of a cluster with a leader and has caught up with it. It returns at once when the
-// node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
+// Ready waits until this node is a member of a cluster with a leader and has caught up with it. It
+// returns at once when the node cannot get there: with ErrClosed, or with the reason. When ctx ends
+// first, the error tells what was missing.
 func (n *Node) Ready(ctx context.Context) error {
 	err := n.keeper.AwaitReady(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || n.life.Works.Err() != nil {
@@ -383,9 +386,9 @@ func (n *Node) Ready(ctx context.Context) error {
 	return errs.Edge("node is not ready: "+n.members.WhyNot(), err)
 }
 
-// Close ends the node at once. It stays a member; what it holds is another's when its lease has lapsed. Functions of Hold that have not
-// returned are waited for until then.
-// It returns ErrClosed when the node is closed already.
+// Close ends the node at once. It stays a member; what it holds is another's when its lease has
+// lapsed. Functions of Hold that have not returned are waited for until then. It returns ErrClosed
+// when the node is closed already.
 func (n *Node) Close() error {
 	err := error(ErrClosed)
 	n.closeOnce.Do(func() { err = n.shut() })
@@ -416,10 +419,11 @@ func (n *Node) shut() error {
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 
-// Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back, unless it has no directory: then
-// it leaves, for it could not come back. When ctx ends first, the node is closed all the same, and the error says what was not done. When no
-// majority of the voters stays, because the others leave too or are gone, there is nobody to hand over to: it does not wait then, and that is no
-// error.
+// Shutdown hands over what this node leads and holds, and closes it. It stays a member and is
+// expected back, unless it has no directory: then it leaves, for it could not come back. When ctx
+// ends first, the node is closed all the same, and the error says what was not done. When no
+// majority of the voters stays, because the others leave too or are gone, there is nobody to hand
+// over to: it does not wait then, and that is no error.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if n.life.Open.Err() != nil {
 		return ErrClosed
@@ -439,8 +443,8 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	return errors.Join(errs.Edge("handing over", err), n.Close())
 }
 
-// Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a new one the next time. The
-// last member cannot leave.
+// Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a
+// new one the next time. The last member cannot leave.
 func (n *Node) Leave(ctx context.Context) error {
 	if n.life.Open.Err() != nil {
 		return ErrClosed
@@ -488,8 +492,8 @@ func (n *Node) depart(ctx context.Context) error {
 	}
 }
 
-// beginAnew has a node whose directory is an older copy begin again as a new one, before anything has come
-// of it.
+// beginAnew has a node whose directory is an older copy begin again as a new one, before anything
+// has come of it.
 func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) error {
 	aside := durable.AsideName(time.Now())
 	old := n.self.ID
@@ -500,6 +504,7 @@ func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) erro
 	if err := errors.Join(n.replica.Port.Close(), n.replica.EndRaft(), n.replica.Dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}
-	n.replica, n.keeper, n.members, n.roles, n.ops = nil, nil, nil, nil, nil // they are those of the node that this one was
+	// they are those of the node that this one was
+	n.replica, n.keeper, n.members, n.roles, n.ops = nil, nil, nil, nil, nil
 	return n.attach(ctx)
 }

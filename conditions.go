@@ -12,7 +12,8 @@ import (
 // writeWait is how long a write may take before that is worth a word.
 const writeWait = 2 * time.Second
 
-// conditions are all that this node may wait for. A standby that waits for a role is not among them: that is its place, and Status.Roles tells it.
+// conditions are all that this node may wait for. A standby that waits for a role is not among
+// them: that is its place, and Status.Roles tells it.
 func (n *Node) conditions() []condition {
 	while := func(ok func() bool, why func() string) func() string {
 		return func() string {
@@ -36,7 +37,8 @@ func (n *Node) conditions() []condition {
 		{"other nodes cannot be reached", while(led, n.members.Unreachable)},
 		{"nodes are configured differently", while(always, n.members.Misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
-		{"certificates are missing", while(n.keeper.IsReady, n.certs.Missing)}, // before that they wait for what the others tell
+		// before that they wait for what the others tell
+		{"certificates are missing", while(n.keeper.IsReady, n.certs.Missing)},
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.life.Leaving.Load, n.stillHeld)},
 	}

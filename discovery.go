@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// Discovery finds addresses, host:port, at which nodes of the cluster may be reached. Duplicates, this node's own address and
-// addresses where nobody answers are fine; an error is logged and the question asked again. It must honour ctx. Open asks once with a ctx that
-// is over already, only to learn whether it is a *ConfigError: whether what the discovery was told can never be right.
+// Discovery finds addresses, host:port, at which nodes of the cluster may be reached. Duplicates,
+// this node's own address and addresses where nobody answers are fine; an error is logged and the
+// question asked again. It must honour ctx. Open asks once with a ctx that is over already, only to
+// learn whether it is a *ConfigError: whether what the discovery was told can never be right.
 type Discovery func(ctx context.Context) ([]string, error)
 
 // Static finds always the same addresses.
@@ -38,8 +39,9 @@ func checkPeer(addr string) error {
 	return nil
 }
 
-// DNS finds every A and AAAA record of the host in hostport, with its port: a service of docker compose, a headless
-// service of Kubernetes (with publishNotReadyAddresses, or nobody is ready first).
+// DNS finds every A and AAAA record of the host in hostport, with its port: a service of docker
+// compose, a headless service of Kubernetes (with publishNotReadyAddresses, or nobody is ready
+// first).
 func DNS(hostport string) Discovery {
 	return func(ctx context.Context) ([]string, error) {
 		if err := checkPeer(hostport); err != nil {
@@ -61,7 +63,8 @@ func DNS(hostport string) Discovery {
 	}
 }
 
-// SRV finds the targets and ports of the SRV record name, which is looked up as it stands: "_flotilla._tcp.example.com".
+// SRV finds the targets and ports of the SRV record name, which is looked up as it stands:
+// "_flotilla._tcp.example.com".
 func SRV(name string) Discovery {
 	return func(ctx context.Context) ([]string, error) {
 		if name == "" || strings.ContainsAny(name, " /:,") {

@@ -24,11 +24,12 @@ import (
 //	FLOTILLA_PROXIES        prefixes or addresses, separated by space or commas
 //	FLOTILLA_HTTPS_ADDR, _HTTP_ADDR, _HEALTH_ADDR   as the fields
 //
-// FLOTILLA_SECRETS_FILE names a file that holds the secrets instead, for those who hand them over as files. An error is a
-// *ConfigError that names the variable; it never repeats a secret.
+// FLOTILLA_SECRETS_FILE names a file that holds the secrets instead, for those who hand them over
+// as files. An error is a *ConfigError that names the variable; it never repeats a secret.
 //
-// Any other variable that begins with FLOTILLA_ is an error too, so that a misspelt one cannot be overlooked. What Kubernetes sets for
-// a service whose name begins so is left alone, and FLOTILLA_TEST_ is for tests.
+// Any other variable that begins with FLOTILLA_ is an error too, so that a misspelt one cannot be
+// overlooked. What Kubernetes sets for a service whose name begins so is left alone, and
+// FLOTILLA_TEST_ is for tests.
 func ConfigFromEnv() (Config, error) {
 	if err := unknownVariables(os.Environ()); err != nil {
 		return Config{}, err

@@ -7,22 +7,25 @@ import (
 )
 
 var (
-	// ErrNoLeader is wrapped by the error of a write that found no leader in time, or lost it. The write may still take effect.
+	// ErrNoLeader is wrapped by the error of a write that found no leader in time, or lost it. The
+	// write may still take effect.
 	ErrNoLeader = errs.NoLeader
 
-	// ErrNotReady is wrapped by the error of a read on a node that has not caught up with its cluster since it started, and
-	// that cannot tell whether the name exists.
+	// ErrNotReady is wrapped by the error of a read on a node that has not caught up with its cluster
+	// since it started, and that cannot tell whether the name exists.
 	ErrNotReady = errs.NotReady
 
-	// ErrSealed is wrapped by the error of anything that was sealed with a key that this node has not got, or was changed since.
+	// ErrSealed is wrapped by the error of anything that was sealed with a key that this node has not
+	// got, or was changed since.
 	ErrSealed = errs.Sealed
 
-	// ErrTooLarge is wrapped by the error of a write of more than MaxValue bytes, of a name of more than MaxName, or of one
-	// for which there is no room: see Config.MaxState. Nothing was written.
+	// ErrTooLarge is wrapped by the error of a write of more than MaxValue bytes, of a name of more
+	// than MaxName, or of one for which there is no room: see Config.MaxState. Nothing was written.
 	ErrTooLarge = errs.TooLarge
 
-	// ErrLost is wrapped by the error of what this node was doing when the cluster took it for gone: what it held, locks for one, it
-	// holds no more. A write that was under way may have taken effect before; it does not any more.
+	// ErrLost is wrapped by the error of what this node was doing when the cluster took it for gone:
+	// what it held, locks for one, it holds no more. A write that was under way may have taken effect
+	// before; it does not any more.
 	ErrLost = errs.Lost
 
 	// ErrYielded is the cause of the end of a context of Hold when the role is to be handed over.
@@ -41,10 +44,10 @@ const (
 	MaxName  = keyspace.MaxName  // bytes in a name
 )
 
-// ConfigError names the field of a Config that is wrong, or that points to something wrong, and says
-// what to do about it. Its fields are
+// ConfigError names the field of a Config that is wrong, or that points to something wrong, and
+// says what to do about it. Its fields are
 //
-//	Field  string // the field's name, such as "Dir" or "TLS.CA"; "domains" for that argument; empty: none
+//	Field  string // such as "Dir" or "TLS.CA"; "domains" for that argument; empty: none
 //	Reason string // what is wrong, and the remedy
 //	Err    error  // the cause, if there is one
 type ConfigError = errs.ConfigError

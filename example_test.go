@@ -63,8 +63,8 @@ func ExampleOpen_cluster() {
 	defer node.Close()
 }
 
-// A web server that serves HTTPS with certificates of its own: alone on a developer's machine, as one of several nodes where
-// the environment says so.
+// A web server that serves HTTPS with certificates of its own: alone on a developer's machine, as
+// one of several nodes where the environment says so.
 func ExampleServe() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -113,7 +113,8 @@ func ExampleParseSecret() {
 	// flotilla: the checksum of this secret is wrong; copy it again, whole
 }
 
-// Without variables of its own a program runs in development mode; with them it is a node of a cluster.
+// Without variables of its own a program runs in development mode; with them it is a node of a
+// cluster.
 func ExampleConfigFromEnv() {
 	os.Setenv("FLOTILLA_EXPECT", "three")
 	defer os.Unsetenv("FLOTILLA_EXPECT")
@@ -124,8 +125,8 @@ func ExampleConfigFromEnv() {
 	cfg, err := flotilla.ConfigFromEnv()
 	fmt.Println(cfg.Expect, err)
 	// Output:
-	// flotilla: Config.Expect: FLOTILLA_EXPECT must be a number: strconv.Atoi: parsing "three": invalid syntax
-	// 3 <nil>
+	// flotilla: Config.Expect: FLOTILLA_EXPECT must be a number: strconv.Atoi: parsing "three":
+	// invalid syntax 3 <nil>
 }
 
 func ExampleNode_Hold() {
@@ -159,7 +160,8 @@ func ExampleTrustForwarded() {
 	h := flotilla.TrustForwarded([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, app)
 
 	r := httptest.NewRequest("GET", "/", nil)
-	r.Header.Set("X-Forwarded-For", "6.6.6.6, 203.0.113.7") // the first is what the client said, the second what the proxy saw
+	// the first is what the client said, the second what the proxy saw
+	r.Header.Set("X-Forwarded-For", "6.6.6.6, 203.0.113.7")
 	r.RemoteAddr = "10.0.0.1:5000"
 	h.ServeHTTP(httptest.NewRecorder(), r)
 	r.RemoteAddr = "198.51.100.1:5000" // not the proxy

@@ -18,8 +18,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// fsm is raft's state machine. It opens entries, gives them to state.apply and publishes the state that results. It knows
-// nothing of networks, clocks or certificates.
+// fsm is raft's state machine. It opens entries, gives them to state.apply and publishes the state
+// that results. It knows nothing of networks, clocks or certificates.
 type fsm struct {
 	fsmConfig
 	*applied.Store // raft's goroutine alone publishes
@@ -36,11 +36,12 @@ type fsmConfig struct {
 	// failed is called, on its own goroutine, when an entry cannot be applied: the node must stop.
 	failed func(error)
 
-	// told is called by raft's goroutine after a publication, with what follows from it; nil: from a snapshot, and anything may. It must
-	// not block.
+	// told is called by raft's goroutine after a publication, with what follows from it; nil: from a
+	// snapshot, and anything may. It must not block.
 	told func(*state.Effects)
 
-	// restored is called by raft's goroutine when a snapshot has been read, and returns the state to go on from. Nil: that of the snapshot.
+	// restored is called by raft's goroutine when a snapshot has been read, and returns the state to
+	// go on from. Nil: that of the snapshot.
 	restored func(*state.State) (*state.State, error)
 }
 
@@ -49,7 +50,8 @@ func newFSM(cfg fsmConfig) *fsm { return &fsm{fsmConfig: cfg, Store: cfg.store} 
 // Apply is never called by raft, which uses ApplyBatch.
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch applies committed entries, commands and configurations, and publishes the state after the last of them.
+// ApplyBatch applies committed entries, commands and configurations, and publishes the state after
+// the last of them.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	s := f.State()
 	out := make([]any, len(logs))
@@ -60,8 +62,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		next, err := f.ApplyOne(s, l, &fx)
 		if err != nil {
-			// Skipping an entry would let this replica differ from the others for ever, and a panic would end the host
-			// program. So this goroutine of raft ends here; its deferred calls keep raft's own books right.
+			// Skipping an entry would let this replica differ from the others for ever, and a panic would
+			// end the host program. So this goroutine of raft ends here; its deferred calls keep raft's own
+			// books right.
 			f.Publish(s)
 			f.told(&fx)
 			go f.failed(fmt.Errorf("entry %d of the log: %w", l.Index, err))
@@ -118,7 +121,8 @@ func (f *fsm) change(s *state.State, l *raft.Log, fx *state.Effects) (*state.Sta
 	}
 }
 
-// applyKeyring takes the keyring of a new cluster. Two leaders may each have proposed one: the first counts.
+// applyKeyring takes the keyring of a new cluster. Two leaders may each have proposed one: the
+// first counts.
 func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State, error) {
 	ring, err := state.DecodeKeyring(b)
 	if err != nil {
@@ -137,19 +141,20 @@ func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State
 	return &n, nil
 }
 
-// StoreConfiguration is never called by raft, which hands configurations to ApplyBatch. Having it lets raft take a snapshot
-// right after a change of membership.
+// StoreConfiguration is never called by raft, which hands configurations to ApplyBatch. Having it
+// lets raft take a snapshot right after a change of membership.
 func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	f.ApplyBatch([]*raft.Log{{Index: index, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}})
 }
 
-// Snapshot returns the current state, which never changes: the writers are held up for the length of a pointer's copy.
+// Snapshot returns the current state, which never changes: the writers are held up for the length
+// of a pointer's copy.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	return &snapshot{f.State(), f.written.Notify}, nil
 }
 
-// Restore replaces the state by a snapshot's. On an error it leaves the state as it is, and also if that is newer: a node that has acted on an
-// entry must not forget it.
+// Restore replaces the state by a snapshot's. On an error it leaves the state as it is, and also if
+// that is newer: a node that has acted on an entry must not forget it.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	s, err := state.ReadSnapshot(r, f.secrets)

@@ -99,7 +99,8 @@ func TestRestoreKeepsTheStateOnError(t *testing.T) {
 	}
 }
 
-// The state never goes back, whatever raft replays: a voter that has applied a suspicion and acted on it must go on knowing it.
+// The state never goes back, whatever raft replays: a voter that has applied a suspicion and acted
+// on it must go on knowing it.
 func TestStateNeverGoesBack(t *testing.T) {
 	secret := seal.Secret{1}
 	keys := seal.NewKeyring()
@@ -134,8 +135,8 @@ func TestStateNeverGoesBack(t *testing.T) {
 	}
 }
 
-// A caller that looked at the state before its session was replaced does not make numbers come twice: the second command would be
-// answered from memory, and not carried out.
+// A caller that looked at the state before its session was replaced does not make numbers come
+// twice: the second command would be answered from memory, and not carried out.
 func TestNumbersComeOnce(t *testing.T) {
 	m := newMachine(t)
 	p := replica.NewProposer(nil)
@@ -174,7 +175,8 @@ func TestGivenUpCommandIsAnswered(t *testing.T) {
 	}
 }
 
-// Two leaders may each have made keys for a new cluster: those of the first entry are the cluster's.
+// Two leaders may each have made keys for a new cluster: those of the first entry are the
+// cluster's.
 func TestFirstKeyringCounts(t *testing.T) {
 	secret := seal.Secret{1}
 	var entries []*raft.Log

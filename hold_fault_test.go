@@ -21,17 +21,19 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// Each test in this file has failed once. Its comment tells what happened then, and must not happen.
+// Each test in this file has failed once. Its comment tells what happened then, and must not
+// happen.
 
-// Shutdown between the grant and the beginning of the tenure: yieldAll finds nobody, f begins, and the session is ended at once.
-// This repeats enterTenure and handOver step by step.
+// Shutdown between the grant and the beginning of the tenure: yieldAll finds nobody, f begins, and
+// the session is ended at once. This repeats enterTenure and handOver step by step.
 func TestShutdownWhileEntering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
 		c := state.ClaimRole{Role: keyspace.RolePrefix + "r", Wait: true, MaxState: n.cfg.MaxState}
-		ref, index, err := n.roles.Await(t.Context(), c, nil) // enterTenure is here; await has looked at leaving for the last time
+		// enterTenure is here; await has looked at leaving for the last time
+		ref, index, err := n.roles.Await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,14 +109,15 @@ func TestBundleIsTiedToTheTenure(t *testing.T) {
 	})
 }
 
-// Lock or Hold with the context of a tenure that was lost never returns, runs a CPU hot, and leaves claims behind that hold
-// the lock for as long as the session lives.
+// Lock or Hold with the context of a tenure that was lost never returns, runs a CPU hot, and leaves
+// claims behind that hold the lock for as long as the session lives.
 func TestLockWithLostContext(t *testing.T) {
 	nodes := trio(t, simnet.New(), nil)
 	_, others := leaderOf(t, nodes)
 	n := others[0]
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(fmt.Errorf("%w: the node's lease has lapsed", ErrLost)) // as keeper.look does to f's context
+	// as keeper.look does to f's context
+	cancel(fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
 	done := make(chan error, 1)
 	go func() { done <- n.storage.Lock(ctx, "l") }()
 	select {
@@ -129,21 +132,24 @@ func TestLockWithLostContext(t *testing.T) {
 	n.Close()
 }
 
-// A claim that is overtaken by its own withdrawal stays in the state for as long as the session lives, if an earlier command of
-// the session is open still: the number up to which all is answered does not cover it.
+// A claim that is overtaken by its own withdrawal stays in the state for as long as the session
+// lives, if an earlier command of the session is open still: the number up to which all is answered
+// does not cover it.
 func TestClaimOvertakenByItsRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		session := n.self.Session(n.store.State())
-		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
+		// A large value is being stored, in the same call to the leader as the claim: its bytes are under
+		// way for long.
 		early, _ := n.replica.Writes.Begin(session)
 		lock := state.ClaimRole{Role: keyspace.LockPrefix + "l", Wait: true, MaxState: n.cfg.MaxState}
 		claim := state.Command{Node: n.self.ID, Session: session, Change: lock}
 		claim.Seq, claim.Acked = n.replica.Writes.Begin(session)
 		entry := state.SealCommand(n.store.State().Keys, &claim)
-		n.replica.Writes.End(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
+		// the context of Lock ends; await withdraws the claim, which is a small call of its own
+		n.replica.Writes.End(session, claim.Seq)
 		n.roles.Withdraw(lock.Role, state.Ref{Node: n.self.ID, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
@@ -163,8 +169,9 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 	})
 }
 
-// A node that reaches the leader but no majority has a session and no lease. It asks a holder to hand over to it, is
-// granted the role, cannot use it, and is never suspected since the leader hears it: nobody has the role.
+// A node that reaches the leader but no majority has a session and no lease. It asks a holder to
+// hand over to it, is granted the role, cannot use it, and is never suspected since the leader
+// hears it: nobody has the role.
 func TestNoRoleWithoutLease(t *testing.T) {
 	for _, priority := range []int{0, 1} {
 		t.Run(fmt.Sprint("priority ", priority), func(t *testing.T) {
@@ -228,7 +235,8 @@ func TestNoRoleWithoutLease(t *testing.T) {
 	}
 }
 
-// Shutdown without a deadline never ends if f does not heed its context, although the role goes on after ten seconds.
+// Shutdown without a deadline never ends if f does not heed its context, although the role goes on
+// after ten seconds.
 func TestShutdownWithStuckHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -258,7 +266,8 @@ func TestShutdownWithStuckHolder(t *testing.T) {
 	})
 }
 
-// Each Lock that fails for want of a leader leaves a goroutine that tries to withdraw it for as long as there is none.
+// Each Lock that fails for want of a leader leaves a goroutine that tries to withdraw it for as
+// long as there is none.
 func TestWithdrawalsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -284,7 +293,8 @@ func TestWithdrawalsAreFew(t *testing.T) {
 	})
 }
 
-// What f was asked to yield while its release was under way is reported ten seconds later as not handed over.
+// What f was asked to yield while its release was under way is reported ten seconds later as not
+// handed over.
 func TestNoFalseAlarmAfterYield(t *testing.T) {
 	for _, stubborn := range []bool{false, true} {
 		t.Run(fmt.Sprint("stubborn ", stubborn), func(t *testing.T) {
@@ -323,7 +333,8 @@ func testAlarm(t *testing.T, stubborn bool) {
 		<-ctx.Done()
 		return nil
 	})
-	for { // until the leader has asked: then the release comes a little later than the request in the log
+	for {
+		// until the leader has asked: then the release comes a little later than the request in the log
 		queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 		if len(queue) == 2 {
 			break
@@ -350,8 +361,8 @@ type toFunc func([]byte) (int, error)
 
 func (f toFunc) Write(b []byte) (int, error) { return f(b) }
 
-// After a bundle's commit failed once, Delete of its keys by the holder of the lock does nothing and says that it did, even after they
-// were stored.
+// After a bundle's commit failed once, Delete of its keys by the holder of the lock does nothing
+// and says that it did, even after they were stored.
 func TestDeleteAfterFailedCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -377,7 +388,8 @@ func TestDeleteAfterFailedCommit(t *testing.T) {
 	})
 }
 
-// Hold "waits until this node holds the role", but fails after 30 s without a leader, if the leader is missing when it begins.
+// Hold "waits until this node holds the role", but fails after 30 s without a leader, if the leader
+// is missing when it begins.
 func TestHoldWithoutLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -396,7 +408,8 @@ func TestHoldWithoutLeader(t *testing.T) {
 	})
 }
 
-// The context of an inner Hold forgets the outer role: a late write with it takes effect after the outer role is another's.
+// The context of an inner Hold forgets the outer role: a late write with it takes effect after the
+// outer role is another's.
 func TestNestedHoldKeepsOuter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -41,8 +41,9 @@ type Inspection struct {
 	SnapshotBytes int64     // its size
 	SnapshotTime  time.Time // when it was begun, by this machine's clock then; zero: there is none
 
-	// Index is the last entry in what follows, which is the newest snapshot, and the entries of the log if that was read. Which of the newest
-	// entries the cluster had agreed on the directory alone does not tell.
+	// Index is the last entry in what follows, which is the newest snapshot, and the entries of the
+	// log if that was read. Which of the newest entries the cluster had agreed on the directory alone
+	// does not tell.
 	Index   uint64
 	Members []Member     // the cluster's
 	Roles   []RoleStatus // which were held
@@ -50,9 +51,10 @@ type Inspection struct {
 	Bytes   int64        // of all names and values
 }
 
-// Inspect reads a node's data directory and changes nothing in it. It needs one of the secrets that the cluster had. If a node
-// runs with the directory the log is left alone, because it changes all the time; and a node cannot start with it while Inspect reads. With an error
-// the Inspection holds what was found before that.
+// Inspect reads a node's data directory and changes nothing in it. It needs one of the secrets that
+// the cluster had. If a node runs with the directory the log is left alone, because it changes all
+// the time; and a node cannot start with it while Inspect reads. With an error the Inspection holds
+// what was found before that.
 func Inspect(dir string, secrets ...Secret) (Inspection, error) {
 	var out Inspection
 	if len(secrets) == 0 {
@@ -92,7 +94,8 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	}
 	f := newFSM(fsmConfig{store: applied.New(), secrets: secrets})
 	s, err := out.readSnapshots(v, secrets)
-	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ { // newer ones have taken its place
+	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ {
+		// newer ones have taken its place
 		s, err = out.readSnapshots(v, secrets)
 	}
 	if err != nil {

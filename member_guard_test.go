@@ -27,7 +27,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// The tests in this file are of single guards of the membership. Without its guard each of them fails: see TESTING.md.
+// The tests in this file are of single guards of the membership. Without its guard each of them
+// fails: see TESTING.md.
 
 // join opens one more node beside those that are there. It does not wait for it.
 func join(t *testing.T, net *simnet.Network, beside *Node, name string, configure func(*Config)) *Node {
@@ -121,7 +122,8 @@ func TestGreetingsOfLiars(t *testing.T) {
 	})
 }
 
-// A node that takes no part any more tells nobody that he was removed, or that his directory is another's.
+// A node that takes no part any more tells nobody that he was removed, or that his directory is
+// another's.
 func TestFailedNodePassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
@@ -138,7 +140,8 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 	})
 }
 
-// A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not know the newest members.
+// A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not
+// know the newest members.
 func TestOldLeaderPassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -210,7 +213,8 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 	}
 }
 
-// A log without a file that says whose it is stays as it is: a new node over it would vote with another's log.
+// A log without a file that says whose it is stays as it is: a new node over it would vote with
+// another's log.
 func TestLogWithoutIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
@@ -248,7 +252,8 @@ func TestAtMostFiveVote(t *testing.T) {
 	})
 }
 
-// A member that has gone before it could vote does not vote: it would count for the majority and give no answer.
+// A member that has gone before it could vote does not vote: it would count for the majority and
+// give no answer.
 func TestAbsentNodeDoesNotVote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -283,7 +288,8 @@ func voting(t *testing.T, nodes []*Node) (voters int) {
 	return voters
 }
 
-// An index is current when a majority of the voters says, after the question, that there is no later term.
+// An index is current when a majority of the voters says, after the question, that there is no
+// later term.
 func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -305,7 +311,8 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
-// A node promises itself to one proposal, of a group that it is in, and stays with it for as long as that stands.
+// A node promises itself to one proposal, of a group that it is in, and stays with it for as long
+// as that stands.
 func TestPromisesThatAreRefused(t *testing.T) {
 	in := membership.Proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "own"}, Number: 2}
 	of := func(cluster, proposer string, number uint64, s membership.Step) *membership.Stand {
@@ -420,10 +427,11 @@ func refusedWhy(g membership.Greeting) string {
 // A proposal goes on when others have said what it needs, and is left when that is known.
 func TestProposalsWaitForOthers(t *testing.T) {
 	for _, test := range []struct {
-		name     string
-		step     membership.Step
-		greeted  map[string]membership.Greeting // made with the proposal
-		cluster  string                         // that this node stood by when it asked; empty: the proposed one
+		name    string
+		step    membership.Step
+		greeted map[string]membership.Greeting // made with the proposal
+		// that this node stood by when it asked; empty: the proposed one
+		cluster  string
 		want     string
 		standing bool // by the proposal, in the end
 	}{
@@ -539,8 +547,8 @@ func TestRosterSparesTheLiving(t *testing.T) {
 	}
 }
 
-// A node hears late that the process which led before is dead. The leader's next process was elected
-// by then, and stays the leader.
+// A node hears late that the process which led before is dead. The leader's next process was
+// elected by then, and stays the leader.
 func TestNewProcessLeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

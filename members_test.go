@@ -84,8 +84,8 @@ func TestRosterDecides(t *testing.T) {
 	}
 }
 
-// Whatever happens to machines, no change needs a member that is gone, none is taken from a member that is there, and a cluster whose dead
-// voters can be replaced has none a while later.
+// Whatever happens to machines, no change needs a member that is gone, none is taken from a member
+// that is there, and a cluster whose dead voters can be replaced has none a while later.
 func TestRosterInChurn(t *testing.T) {
 	for seed := range uint64(3000) {
 		churn(t, rand.New(rand.NewPCG(seed, 3)), seed)

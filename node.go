@@ -23,8 +23,8 @@ import (
 )
 
 // Node is one running member of a cluster, or a program that is about to become one. It is open
-// from Open until Close, Shutdown or Leave. Its methods are safe for concurrent use. A context bounds
-// the call that gets it, and is not kept.
+// from Open until Close, Shutdown or Leave. Its methods are safe for concurrent use. A context
+// bounds the call that gets it, and is not kept.
 type Node struct {
 	cfg     Config
 	timing  timing.Timing
@@ -59,5 +59,6 @@ type Node struct {
 	closeOnce sync.Once
 }
 
-// Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
+// Storage returns the cluster's storage for certmagic, which is also good for small records of your
+// own.
 func (n *Node) Storage() *Storage { return n.storage }

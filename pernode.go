@@ -21,12 +21,14 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// How a node keeps its certificates to itself, see TLS.PerNode. What certmagic keeps below certificates/ and ocsp/ does not
-// go into the log, but into a state of the node's own, of the same make: so it behaves as the cluster's does. It has one file, which
-// is a snapshot. All else is the cluster's: accounts, so that there is one; the tokens of challenges, so that every node answers;
+// How a node keeps its certificates to itself, see TLS.PerNode. What certmagic keeps below
+// certificates/ and ocsp/ does not go into the log, but into a state of the node's own, of the same
+// make: so it behaves as the cluster's does. It has one file, which is a snapshot. All else is the
+// cluster's: accounts, so that there is one; the tokens of challenges, so that every node answers;
 // and locks, for two orders of one name at a time would put their tokens in the same place.
 
-// ownStorage is the cluster's storage but for what is the node's own. It gives no lock and no key away that Storage does not.
+// ownStorage is the cluster's storage but for what is the node's own. It gives no lock and no key
+// away that Storage does not.
 type ownStorage struct {
 	*Storage
 	told func(site string) // of a change, after it; must not block
@@ -34,9 +36,10 @@ type ownStorage struct {
 	dir     *durable.Dir // nil: in memory
 	current atomic.Pointer[state.State]
 
-	mu      sync.Mutex // held to change current, across the write to the disk: only those wait who write too
-	bundle  bundle     // of all names
-	unsaved bool       // current is not on disk: flush tries again
+	// held to change current, across the write to the disk: only those wait who write too
+	mu      sync.Mutex
+	bundle  bundle // of all names
+	unsaved bool   // current is not on disk: flush tries again
 }
 
 var (
@@ -84,7 +87,8 @@ func isOwn(key string) bool {
 	return top == "certificates" || top == "ocsp"
 }
 
-// own brings key into its one form, and reports whether it is the node's own, or the root, which is above both.
+// own brings key into its one form, and reports whether it is the node's own, or the root, which is
+// above both.
 func (o *ownStorage) own(key string) (clean string, own, root bool) {
 	clean, err := keyspace.Clean(key)
 	return clean, err == nil && isOwn(clean), err == nil && clean == ""
@@ -114,7 +118,8 @@ func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error 
 	return pathError("store", key, err)
 }
 
-// store is storePart and storeMeta of Storage, for one who needs no lock: nobody else comes between.
+// store is storePart and storeMeta of Storage, for one who needs no lock: nobody else comes
+// between.
 func (o *ownStorage) store(key string, value []byte) (fx state.Effects, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -134,8 +139,9 @@ func (o *ownStorage) store(key string, value []byte) (fx state.Effects, err erro
 	return o.change(state.PutRecords{Records: records, MaxState: o.limit()})
 }
 
-// change applies a command as the state machine does, and writes down what comes of it. What the disk does not take now is kept in
-// memory until it does: a certificate that was given back for that would be ordered again and again. o.mu is held.
+// change applies a command as the state machine does, and writes down what comes of it. What the
+// disk does not take now is kept in memory until it does: a certificate that was given back for
+// that would be ordered again and again. o.mu is held.
 func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 	old := o.current.Load()
 	next, a := old.Apply(old.Index+1, &state.Command{Time: time.Now().UnixNano(), Change: c}, &fx)

@@ -61,7 +61,8 @@ func files(t *testing.T, dir string) []byte {
 	return all
 }
 
-// Each node has a key of its own, which is nowhere else; it is still there after a restart, alone, and without another order.
+// Each node has a key of its own, which is nowhere else; it is still there after a restart, alone,
+// and without another order.
 func TestPerNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "own.example"
@@ -181,7 +182,8 @@ func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 	return o
 }
 
-// What is asked of the storage is answered as the cluster's storage answers it, whoever keeps it, and after a restart.
+// What is asked of the storage is answered as the cluster's storage answers it, whoever keeps it,
+// and after a restart.
 func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
@@ -261,7 +263,8 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 	})
 }
 
-// A certificate is there as a whole or not at all, and metadata of one that has been replaced are dropped.
+// A certificate is there as a whole or not at all, and metadata of one that has been replaced are
+// dropped.
 func TestOwnBundle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
@@ -406,7 +409,8 @@ func TestPerNodeCompromised(t *testing.T) {
 	})
 }
 
-// Every node cleans what it has for itself; the one that cleans for the cluster also what is left there from before.
+// Every node cleans what it has for itself; the one that cleans for the cluster also what is left
+// there from before.
 func TestPerNodeIsCleaned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "expired.example"
@@ -446,7 +450,8 @@ func TestPerNodeIsCleaned(t *testing.T) {
 	})
 }
 
-// A certificate that the disk does not take is kept and served, and written down when it does. It is not ordered again.
+// A certificate that the disk does not take is kept and served, and written down when it does. It
+// is not ordered again.
 func TestPerNodeOnFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "full.example"

@@ -23,7 +23,8 @@ func snapshotIndex(t *testing.T, n *Node) uint64 {
 	return have[0].Index
 }
 
-// A node that is started alone after a power cut has the certificates that were stored a while before. So has one that was shut down in order.
+// A node that is started alone after a power cut has the certificates that were stored a while
+// before. So has one that was shut down in order.
 func TestRestartAlone(t *testing.T) {
 	const key = "certificates/ca.example/site.example/site.example.crt"
 	for _, test := range []struct {

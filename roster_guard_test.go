@@ -12,8 +12,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// The tests in this file are of single guards of who is let in, votes and is removed. Without its guard each of them fails:
-// see TESTING.md.
+// The tests in this file are of single guards of who is let in, votes and is removed. Without its
+// guard each of them fails: see TESTING.md.
 
 // The leader lets no node in whose Timing is another, whatever other nodes have told it.
 func TestAnotherTimingDoesNotJoin(t *testing.T) {

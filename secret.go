@@ -8,11 +8,12 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-// Secret is the 32 random bytes that make a cluster: whoever has it is a member. It seals the replicated state, the log
-// and the snapshots, and it is the seed of the certificate authority that nodes know one another by. It is never stored.
+// Secret is the 32 random bytes that make a cluster: whoever has it is a member. It seals the
+// replicated state, the log and the snapshots, and it is the seed of the certificate authority that
+// nodes know one another by. It is never stored.
 //
-// Nothing that formats a Secret prints it: String, every fmt verb, JSON and slog give a fingerprint. Encode is the only
-// way to its text form. The zero Secret is not valid.
+// Nothing that formats a Secret prints it: String, every fmt verb, JSON and slog give a
+// fingerprint. Encode is the only way to its text form. The zero Secret is not valid.
 type Secret struct{ raw seal.Secret }
 
 // NewSecret returns a new random secret. Use Encode to write it down.
@@ -22,8 +23,9 @@ func NewSecret() Secret {
 	return s
 }
 
-// ParseSecret reads the text form of a secret: "flt1_", 52 letters and digits, and a checksum of 7 more, upper or lower case,
-// with space around it allowed. An error says what is wrong and never repeats the text.
+// ParseSecret reads the text form of a secret: "flt1_", 52 letters and digits, and a checksum of 7
+// more, upper or lower case, with space around it allowed. An error says what is wrong and never
+// repeats the text.
 func ParseSecret(text string) (Secret, error) {
 	raw, err := seal.ParseSecret(text)
 	if err != nil {
@@ -32,13 +34,15 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{raw}, nil
 }
 
-// Encode returns the text form that ParseSecret reads. It is the secret itself: print it nowhere but to its owner.
+// Encode returns the text form that ParseSecret reads. It is the secret itself: print it nowhere
+// but to its owner.
 func (s Secret) Encode() string { return s.raw.Encode() }
 
 // IsZero reports whether s is the zero Secret, which is not valid.
 func (s Secret) IsZero() bool { return s == Secret{} }
 
-// String returns a fingerprint of the secret, the same on every node, from which the secret cannot be found.
+// String returns a fingerprint of the secret, the same on every node, from which the secret cannot
+// be found.
 func (s Secret) String() string {
 	if s.IsZero() {
 		return "secret(none)"

@@ -10,12 +10,14 @@ import (
 )
 
 const (
-	companyTime  = 5 * time.Second        // how long the first orders of a node wait for the other members
+	// how long the first orders of a node wait for the other members
+	companyTime  = 5 * time.Second
 	companyPause = 250 * time.Millisecond // and then for them to open their ports
 	settleTime   = 2 * time.Second        // how long a first certificate is kept back at the most
 )
 
-// told acts upon what the state machine has applied. It is called by raft's goroutine and does not block.
+// told acts upon what the state machine has applied. It is called by raft's goroutine and does not
+// block.
 func (n *Node) told(fx *state.Effects) {
 	if fx == nil { // from a snapshot: anything may have changed
 		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
@@ -50,8 +52,9 @@ func (n *Node) told(fx *state.Effects) {
 	}
 }
 
-// company waits until all members have been there for a moment, in the first seconds after this node was ready for the first time. The
-// first node of a cluster that starts would order otherwise while others have not opened the ports yet that the authority may come to.
+// company waits until all members have been there for a moment, in the first seconds after this
+// node was ready for the first time. The first node of a cluster that starts would order otherwise
+// while others have not opened the ports yet that the authority may come to.
 func (n *Node) company(ctx context.Context) {
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.Started.Add(time.Duration(n.keeper.First.Load())+companyTime))
 	defer cancel()
@@ -71,8 +74,9 @@ func (n *Node) company(ctx context.Context) {
 	}
 }
 
-// settled waits until every session has applied what this node has, by a write that changes nothing: that is what a write waits for.
-// Whoever shows something that it read before that has a client find nothing on the next node.
+// settled waits until every session has applied what this node has, by a write that changes
+// nothing: that is what a write waits for. Whoever shows something that it read before that has a
+// client find nothing on the next node.
 func (n *Node) settled(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()

@@ -15,11 +15,13 @@ const (
 	spaceCalm   = 5  // percent below that at which it is said no more
 )
 
-// SpaceStatus tells how full a budget of the replicated state is. Budgets are apart: that of programs may be full while certificates go on.
+// SpaceStatus tells how full a budget of the replicated state is. Budgets are apart: that of
+// programs may be full while certificates go on.
 type SpaceStatus struct {
-	What  string // records of programs, certificates, roles and locks of programs, or locks of certificates
-	Bytes int64  // used, names included
-	Limit int64  // what has no room below it is refused with ErrTooLarge; see Config.MaxState
+	// records of programs, certificates, roles and locks of programs, or locks of certificates
+	What  string
+	Bytes int64 // used, names included
+	Limit int64 // what has no room below it is refused with ErrTooLarge; see Config.MaxState
 }
 
 // Percent returns how much of the limit is used.

@@ -29,51 +29,60 @@ type Status struct {
 	Index      uint64 // of the newest entry that this node has applied
 	Ready      bool   // see Node.Ready
 	Draining   bool   // on the way out, or Drained: no new clients, please
-	Drained    bool   `json:",omitempty"` // by an operator, until he undoes that: it holds no roles either
-	Err        string // why the node takes no part in the cluster, and what to do; empty: it does
-	Retries    bool   `json:",omitempty"` // the node tries again by itself, and Err ends with its cause: a disk that is full, for one
-	// SetAside is a directory in Config.Dir with the state of another node, which this one was before: it was
-	// an older copy, for example from a backup. It may be deleted.
+	// by an operator, until he undoes that: it holds no roles either
+	Drained bool   `json:",omitempty"`
+	Err     string // why the node takes no part in the cluster, and what to do; empty: it does
+	// the node tries again by itself, and Err ends with its cause: a disk that is full, for one
+	Retries bool `json:",omitempty"`
+	// SetAside is a directory in Config.Dir with the state of another node, which this one was before:
+	// it was an older copy, for example from a backup. It may be deleted.
 	SetAside string `json:",omitempty"`
 	Lease    LeaseStatus
 	Members  []Member
 	Roles    []RoleStatus
-	// Certificates are those that this node serves: all declared ones, and of those on demand the hundred that expire first. OnDemand is how
-	// many of those there are in memory.
+	// Certificates are those that this node serves: all declared ones, and of those on demand the
+	// hundred that expire first. OnDemand is how many of those there are in memory.
 	Certificates []Certificate
 	OnDemand     int `json:",omitempty"`
-	// Clock says that this node's wall clock is not to be relied on, and why: it is more than an hour away from those of most of its peers, and
-	// no certificates are ordered or deleted here until it is set; empty: all is well.
+	// Clock says that this node's wall clock is not to be relied on, and why: it is more than an hour
+	// away from those of most of its peers, and no certificates are ordered or deleted here until it
+	// is set; empty: all is well.
 	Clock   string `json:",omitempty"`
 	Tickets TicketStatus
 	// Space says how full the replicated state is.
 	Space []SpaceStatus
-	// Waiting is what the node has waited for for some seconds, and Peers are the nodes that it cannot reach, or whose configuration differs from its own.
-	// Both are empty when all is well. The log has them too.
+	// Waiting is what the node has waited for for some seconds, and Peers are the nodes that it cannot
+	// reach, or whose configuration differs from its own. Both are empty when all is well. The log has
+	// them too.
 	Waiting []WaitStatus `json:",omitempty"`
 	Peers   []PeerStatus `json:",omitempty"`
 }
 
 // Member is one node of the cluster.
 type Member struct {
-	ID    string // 32 hexadecimal digits, made up once
-	Name  string // for people
-	Addr  string // what peers dial
-	Voter bool   `json:",omitempty"` // false while it is new, and beyond five voters; it serves all the same
+	ID   string // 32 hexadecimal digits, made up once
+	Name string // for people
+	Addr string // what peers dial
+	// false while it is new, and beyond five voters; it serves all the same
+	Voter bool `json:",omitempty"`
 
-	// Present says that the cluster takes it for alive: it has a session, on which its locks and roles hang. Suspect says that the leader has
-	// not heard of it, and that its session ends unless it is heard of again.
+	// Present says that the cluster takes it for alive: it has a session, on which its locks and roles
+	// hang. Suspect says that the leader has not heard of it, and that its session ends unless it is
+	// heard of again.
 	Present, Suspect bool `json:",omitempty"`
 
-	// ClockAhead is by how much its wall clock is ahead of this node's, negative if it is behind; 0: by less than a minute, or nothing is known.
+	// ClockAhead is by how much its wall clock is ahead of this node's, negative if it is behind; 0:
+	// by less than a minute, or nothing is known.
 	ClockAhead time.Duration `json:",omitempty"`
 
-	// InMemory says that it has no directory, and so cannot come back once its process has ended. Former is the ID of the node that it was before it
-	// set its directory aside, which cannot come back either.
+	// InMemory says that it has no directory, and so cannot come back once its process has ended.
+	// Former is the ID of the node that it was before it set its directory aside, which cannot come
+	// back either.
 	InMemory bool   `json:",omitempty"`
 	Former   string `json:",omitempty"`
 
-	// Why says why it does not vote, or what is to be done about a voter that is gone. Empty: it votes and all is well.
+	// Why says why it does not vote, or what is to be done about a voter that is gone. Empty: it votes
+	// and all is well.
 	Why string `json:",omitempty"`
 }
 
@@ -86,20 +95,24 @@ type LeaseStatus struct {
 
 // RoleStatus is a role that a node of the cluster holds, as this node has heard of it.
 type RoleStatus struct {
-	Name    string // as in Role
-	Group   string // of the holder's claim
-	Holder  string // the holder's node ID; empty: none is known, because this node has lost its lease, or nobody holds it and there is a Remark
+	Name  string // as in Role
+	Group string // of the holder's claim
+	// the holder's node ID; empty: none is known, because this node has lost its lease, or nobody
+	// holds it and there is a Remark
+	Holder  string
 	Fence   uint64 // of its tenure
 	Yields  bool   // it has been asked to hand over
 	Waiting int    // others that want it
-	// Since is when it got the role, by the clock of the node that wrote so. Outage is for how long nobody that lived had it before, as far as the leader
-	// knows: 0 if it was handed over.
+	// Since is when it got the role, by the clock of the node that wrote so. Outage is for how long
+	// nobody that lived had it before, as far as the leader knows: 0 if it was handed over.
 	Since  time.Time
 	Outage time.Duration
-	// Pinned says that it got the role by Move, and nobody better takes it. Ghost says that it is gone, and others wait until nothing of it can be seen.
+	// Pinned says that it got the role by Move, and nobody better takes it. Ghost says that it is
+	// gone, and others wait until nothing of it can be seen.
 	Pinned, Ghost bool `json:",omitempty"`
-	// Remark is what this node, whether it is the holder or not, has to say of the role: that it cannot put a floating address in place, or that
-	// another machine claims it. Others do not know of it.
+	// Remark is what this node, whether it is the holder or not, has to say of the role: that it
+	// cannot put a floating address in place, or that another machine claims it. Others do not know of
+	// it.
 	Remark string `json:",omitempty"`
 }
 
@@ -110,21 +123,23 @@ type Certificate struct {
 	Serial   string    // hexadecimal
 	NotAfter time.Time // zero: there is none yet
 	DaysLeft int       // until NotAfter, negative after it; 0 if there is none yet
-	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a self-signed one until the authority has
-	// answered. Issuer, Serial and NotAfter are empty then.
+	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a
+	// self-signed one until the authority has answered. Issuer, Serial and NotAfter are empty then.
 	SelfSigned bool `json:",omitempty"`
-	// OnDemand says that Name was not declared: a handshake asked for it, and TLS.Configure's OnDemand allowed it.
+	// OnDemand says that Name was not declared: a handshake asked for it, and TLS.Configure's OnDemand
+	// allowed it.
 	OnDemand bool   `json:",omitempty"`
 	Err      string // why there is none, or none newer; empty: all is well
-	// Next is when the next order is tried, if there is an Err. Failures is how many orders for Name the authority has refused since the last that
-	// it did not, whichever node placed them.
+	// Next is when the next order is tried, if there is an Err. Failures is how many orders for Name
+	// the authority has refused since the last that it did not, whichever node placed them.
 	Next     time.Time `json:",omitzero"`
 	Failures int       `json:",omitempty"`
 }
 
 // Status returns what the node knows now. It is cheap and asks nobody.
 func (n *Node) Status() Status {
-	// The lease is asked for before the state is taken, as for a read; all that depends on it below goes by this one answer.
+	// The lease is asked for before the state is taken, as for a read; all that depends on it below
+	// goes by this one answer.
 	left := n.keeper.Left()
 	s := n.store.State()
 	lease := n.leaseStatus(s, left)
@@ -229,8 +244,8 @@ func (n *Node) roleStatus(s *state.State, lease LeaseStatus) []RoleStatus {
 	return roles
 }
 
-// Watch yields the status now and after each change, until the loop ends, ctx is done or the node closes. Whoever is slow misses
-// what lay between, never the newest.
+// Watch yields the status now and after each change, until the loop ends, ctx is done or the node
+// closes. Whoever is slow misses what lay between, never the newest.
 func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		var last Status
@@ -302,7 +317,8 @@ func rolesOf(s *state.State) []RoleStatus {
 	return out
 }
 
-// PeerStatus is another node that this one cannot reach, or whose configuration differs from its own.
+// PeerStatus is another node that this one cannot reach, or whose configuration differs from its
+// own.
 type PeerStatus struct {
 	ID, Name string // empty: not known; at that address nobody has answered yet
 	Addr     string // that this node dials
@@ -311,7 +327,8 @@ type PeerStatus struct {
 	Since time.Time
 	// Stopped says that it was shut down, by its own word.
 	Stopped bool `json:",omitempty"`
-	// Differs lists the settings that all nodes should have the same, and that this one has otherwise: "Timing: fast here, lan there".
+	// Differs lists the settings that all nodes should have the same, and that this one has otherwise:
+	// "Timing: fast here, lan there".
 	Differs []string `json:",omitempty"`
 }
 

@@ -22,22 +22,27 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// readTimeout is how long reads on a node without a lease wait for one, from its loss or the node's start on, before they answer what is there.
+// readTimeout is how long reads on a node without a lease wait for one, from its loss or the node's
+// start on, before they answer what is there.
 const readTimeout = 2 * time.Second
 
-// Storage is the cluster's storage, on every node the same. It implements certmagic.Storage, certmagic.TryLocker and
-// certmagic.LockLeaseRenewer with the semantics of certmagic's FileStorage: keys are paths, and what lies above a key is a directory,
-// which exists as long as there is something in it.
+// Storage is the cluster's storage, on every node the same. It implements certmagic.Storage,
+// certmagic.TryLocker and certmagic.LockLeaseRenewer with the semantics of certmagic's FileStorage:
+// keys are paths, and what lies above a key is a directory, which exists as long as there is
+// something in it.
 //
-// Writes, locks and roles are linearizable; reads are regular: never older than the last completed write. A write returns when it is
-// committed and every session in the state has applied it or has lapsed, so that whoever reads on any node that has a lease finds it. It
-// waits for a leader, for 30 seconds at most; an error that wraps ErrNoLeader leaves open whether it takes effect. A read is answered from
-// this node's memory, without network. A node without a lease tries to get one for two seconds, once; then it answers what is there, and
-// with ErrNotReady rather than say that something does not exist.
+// Writes, locks and roles are linearizable; reads are regular: never older than the last completed
+// write. A write returns when it is committed and every session in the state has applied it or has
+// lapsed, so that whoever reads on any node that has a lease finds it. It waits for a leader, for
+// 30 seconds at most; an error that wraps ErrNoLeader leaves open whether it takes effect. A read
+// is answered from this node's memory, without network. A node without a lease tries to get one for
+// two seconds, once; then it answers what is there, and with ErrNotReady rather than say that
+// something does not exist.
 //
-// Locks exclude each other across the cluster, and are lost with the node's lease. What certmagic stores of a certificate under its
-// lock is committed in one step, when it is complete, and only if the lock is still held then. Other writes are not tied to locks;
-// see Node.Hold for those that should be.
+// Locks exclude each other across the cluster, and are lost with the node's lease. What certmagic
+// stores of a certificate under its lock is committed in one step, when it is complete, and only if
+// the lock is still held then. Other writes are not tied to locks; see Node.Hold for those that
+// should be.
 type Storage struct {
 	at func() *storageNode // the parts of the node
 
@@ -88,9 +93,10 @@ func (s *Storage) trace(ctx context.Context, op, key string) {
 // String names the storage in logs.
 func (s *Storage) String() string { return "flotilla(" + s.at().self.Name + ")" }
 
-// Store puts value at key, in place of what was there. It fails if there are keys below key, or a value above it, and with ErrTooLarge
-// if key or value is longer than MaxName or MaxValue or there is no room: see Config.MaxState. A key that leads out of the storage, or would stand in the
-// way of what certmagic keeps in its directories, is fs.ErrInvalid.
+// Store puts value at key, in place of what was there. It fails if there are keys below key, or a
+// value above it, and with ErrTooLarge if key or value is longer than MaxName or MaxValue or there
+// is no room: see Config.MaxState. A key that leads out of the storage, or would stand in the way
+// of what certmagic keeps in its directories, is fs.ErrInvalid.
 func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	s.trace(ctx, "store", key)
 	clean, err := keyspace.CleanToStore(key)
@@ -121,7 +127,8 @@ func (s *Storage) store(ctx context.Context, key string, value []byte) error {
 	return err
 }
 
-// storePart stores a part of a certificate, if this node holds its issue lock: in memory until it is complete.
+// storePart stores a part of a certificate, if this node holds its issue lock: in memory until it
+// is complete.
 func (s *Storage) storePart(ctx context.Context, site, key string, value []byte) (done bool, err error) {
 	s.mu.Lock()
 	var name string
@@ -181,7 +188,8 @@ func (s *Storage) room(key string, value []byte) error {
 // limit is what the state may have at the most, for a command.
 func (s *Storage) limit() int64 { return s.at().cfg.MaxState }
 
-// Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory is another error.
+// Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory
+// is another error.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 	s.trace(ctx, "load", key)
 	clean, err := keyspace.Clean(key)
@@ -207,8 +215,9 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 	return pathError("delete", key, err)
 }
 
-// forget drops a part of a certificate that is not committed, and reports whether key is one. certmagic deletes what it has stored of
-// a certificate when it cannot store the rest; the one before it is not to go with it.
+// forget drops a part of a certificate that is not committed, and reports whether key is one.
+// certmagic deletes what it has stored of a certificate when it cannot store the rest; the one
+// before it is not to go with it.
 func (s *Storage) forget(key string) bool {
 	site, part := keyspace.BundlePart(key)
 	if part == "" {
@@ -224,16 +233,17 @@ func (s *Storage) forget(key string) bool {
 	return false
 }
 
-// Exists reports whether there is a value at key or below it. It cannot tell of an error: before this node has caught up, false may mean
-// that it does not know.
+// Exists reports whether there is a value at key or below it. It cannot tell of an error: before
+// this node has caught up, false may mean that it does not know.
 func (s *Storage) Exists(ctx context.Context, key string) bool {
 	s.trace(ctx, "exists", key)
 	_, err := s.stat(ctx, key)
 	return err == nil
 }
 
-// List returns the keys in the directory at dir, values and directories, in the order of a walk; if recursive, with all that is below
-// them. A directory that does not exist is fs.ErrNotExist; of a value the list is empty.
+// List returns the keys in the directory at dir, values and directories, in the order of a walk; if
+// recursive, with all that is below them. A directory that does not exist is fs.ErrNotExist; of a
+// value the list is empty.
 func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
 	s.trace(ctx, "list", dir)
 	clean, err := keyspace.Clean(dir)
@@ -245,7 +255,8 @@ func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]strin
 	return keys, pathError("list", dir, err)
 }
 
-// Stat describes the value or the directory at key. The time of modification is the writer's clock's; a directory has none.
+// Stat describes the value or the directory at key. The time of modification is the writer's
+// clock's; a directory has none.
 func (s *Storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	s.trace(ctx, "stat", key)
 	return s.stat(ctx, key)
@@ -276,16 +287,19 @@ func keyInfo(key string, i state.Info) certmagic.KeyInfo {
 // read returns the state to answer from, and whether it is current.
 func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	n := s.at()
-	// The lease is asked for first, and the state is taken then. At the moment at which the lease is valid, which is after the call began, all
-	// that was acknowledged until then has been applied here. This process may stand still at any step after that, for as long as it likes:
-	// the state that it takes is that one or a newer one, so the answer is no older than what was acknowledged when the call began. The other
-	// way round the state would be of a moment at which nothing is known about the lease.
+	// The lease is asked for first, and the state is taken then. At the moment at which the lease is
+	// valid, which is after the call began, all that was acknowledged until then has been applied
+	// here. This process may stand still at any step after that, for as long as it likes: the state
+	// that it takes is that one or a newer one, so the answer is no older than what was acknowledged
+	// when the call began. The other way round the state would be of a moment at which nothing is
+	// known about the lease.
 	if n.keeper.Valid() {
 		return n.store.State(), true
 	}
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.Without().Add(readTimeout))
 	defer cancel()
-	current := n.life.Works.Err() == nil && n.keeper.AwaitReady(ctx) == nil // in this order again: it has asked the clock last
+	// in this order again: it has asked the clock last
+	current := n.life.Works.Err() == nil && n.keeper.AwaitReady(ctx) == nil
 	return n.store.State(), current
 }
 
@@ -297,19 +311,22 @@ func (s *Storage) absent(current bool) error {
 	return ErrNotReady
 }
 
-// Lock waits until this caller holds the lock of that name, alone in the cluster. Those who wait get it in the order in which they
-// came. When it returns, this node's state holds everything that was written before the lock was granted.
+// Lock waits until this caller holds the lock of that name, alone in the cluster. Those who wait
+// get it in the order in which they came. When it returns, this node's state holds everything that
+// was written before the lock was granted.
 func (s *Storage) Lock(ctx context.Context, name string) error {
 	s.trace(ctx, "lock", name)
 	_, err := s.lock(ctx, name, true)
 	return pathError("lock", name, err)
 }
 
-// TryLock is Lock for those who do not wait: it reports whether the lock was free. One that was granted to a caller who has given up, or whose
-// node is cut off before he hears of it, is free when that is taken back or the session has ended.
+// TryLock is Lock for those who do not wait: it reports whether the lock was free. One that was
+// granted to a caller who has given up, or whose node is cut off before he hears of it, is free
+// when that is taken back or the session has ended.
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
-	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
+	// This node knows of all that was completed before this call; if somebody holds it by that,
+	// nothing needs to be written.
 	if ctx.Err() == nil && s.at().keeper.Valid() && len(s.at().store.State().Claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
@@ -317,8 +334,9 @@ func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	return held, pathError("lock", name, err)
 }
 
-// RenewLockLease makes sure that this node still holds a lock, and takes it again if it was lost and is free. A lock needs no renewal
-// as long as its node has its lease, so the duration means nothing. The error wraps ErrLost if another node holds it by now.
+// RenewLockLease makes sure that this node still holds a lock, and takes it again if it was lost
+// and is free. A lock needs no renewal as long as its node has its lease, so the duration means
+// nothing. The error wraps ErrLost if another node holds it by now.
 func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Duration) error {
 	s.trace(ctx, "renew", name)
 	s.mu.Lock()
@@ -342,7 +360,8 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 	return pathError("renew lock", name, err)
 }
 
-// keep notes that the claim is held, in place of what was noted before; it reports whether that was so.
+// keep notes that the claim is held, in place of what was noted before; it reports whether that was
+// so.
 func (s *Storage) keep(name string, before *heldLock, ref state.Ref) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -373,7 +392,8 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		if err != nil || ref.Seq == 0 {
 			return false, err
 		}
-		// A caller on this node who has lost the lock and does not know it yet is waited for: certmagic would store both certificates.
+		// A caller on this node who has lost the lock and does not know it yet is waited for: certmagic
+		// would store both certificates.
 		for {
 			freed := s.freed.Wait()
 			kept := s.keep(name, nil, ref)
@@ -418,8 +438,8 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 	return ref, err
 }
 
-// Unlock gives up a lock that this node's callers hold; another node's cannot be given up. The error wraps fs.ErrNotExist if it is not held,
-// and ErrLost if it was lost before.
+// Unlock gives up a lock that this node's callers hold; another node's cannot be given up. The
+// error wraps fs.ErrNotExist if it is not held, and ErrLost if it was lost before.
 func (s *Storage) Unlock(ctx context.Context, name string) error {
 	s.trace(ctx, "unlock", name)
 	s.mu.Lock()

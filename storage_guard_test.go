@@ -15,10 +15,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// The tests in this file are of single guards of the storage and of what writes. Without its guard each of them fails: see
-// TESTING.md.
+// The tests in this file are of single guards of the storage and of what writes. Without its guard
+// each of them fails: see TESTING.md.
 
-// Of the callers on one node one has the lock, and a renewal counts for the caller that it was made for.
+// Of the callers on one node one has the lock, and a renewal counts for the caller that it was made
+// for.
 func TestLockHasOneCaller(t *testing.T) {
 	s := newStorage(nil)
 	first, second := state.Ref{Session: 1, Seq: 1}, state.Ref{Session: 2, Seq: 1}
@@ -64,7 +65,8 @@ func TestEmptyKeys(t *testing.T) {
 	}
 }
 
-// A certificate is complete with all of its parts, and what is deleted of one that was not committed deletes nothing else.
+// A certificate is complete with all of its parts, and what is deleted of one that was not
+// committed deletes nothing else.
 func TestBundleParts(t *testing.T) {
 	const stem = "certificates/ca/a.test/a.test"
 	cert, id := pemCertificate(t, 1)

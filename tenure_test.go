@@ -25,7 +25,8 @@ func wakeUps(ts *roles.Tenures) int {
 	return ts.Woken
 }
 
-// A thousand waiters are served in the order in which they came, and each is woken once: by its own grant.
+// A thousand waiters are served in the order in which they came, and each is woken once: by its own
+// grant.
 func TestThousandWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		waiters := OrShort(1000, 200)
@@ -49,7 +50,8 @@ func TestThousandWaiters(t *testing.T) {
 					t.Errorf("waiter %d: %v", i, err)
 				}
 			})
-			for len(nodes[0].store.State().Claims(keyspace.RolePrefix+"r")) <= i { // so that there is an order
+			for len(nodes[0].store.State().Claims(keyspace.RolePrefix+"r")) <= i {
+				// so that there is an order
 				<-nodes[0].store.Next()
 			}
 		}
@@ -82,7 +84,8 @@ func TestThousandWaiters(t *testing.T) {
 	})
 }
 
-// An idle cluster whose nodes hold roles and wait for others writes nothing, and keeps its leases through an election.
+// An idle cluster whose nodes hold roles and wait for others writes nothing, and keeps its leases
+// through an election.
 func TestIdleWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -128,12 +131,14 @@ func TestIdleWritesNothing(t *testing.T) {
 	})
 }
 
-// A voter that has restarted says of nobody that he has lapsed, for as long as a promise of its last life may last.
+// A voter that has restarted says of nobody that he has lapsed, for as long as a promise of its
+// last life may last.
 func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		id := lease.SessionID{Node: nodes[1].self.ID, Number: nodes[1].self.Session(nodes[1].store.State())}
-		k := lease.New(nodes[0].keeper.Config) // the next life of the keeper, in a node that has all of the log
+		// the next life of the keeper, in a node that has all of the log
+		k := lease.New(nodes[0].keeper.Config)
 		if k.Ask(id.Node, id.Number) {
 			t.Error("it promises before it has caught up")
 		}
@@ -155,7 +160,8 @@ func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	})
 }
 
-// A machine whose clock stood still while its session ended hears of that with its next renewal, not when its lease ends by its clock.
+// A machine whose clock stood still while its session ended hears of that with its next renewal,
+// not when its lease ends by its clock.
 func TestEndedSessionIsToldSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -191,7 +197,8 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 	})
 }
 
-// A leader that was suspected by the one before it, which was cut off for a moment, keeps its lease and what it holds by it.
+// A leader that was suspected by the one before it, which was cut off for a moment, keeps its lease
+// and what it holds by it.
 func TestLeaderUnderSuspicion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, _ := leaderOf(t, trio(t, simnet.New(), nil))
@@ -230,7 +237,8 @@ func FuzzNoted(f *testing.F) {
 	})
 }
 
-// The directory of a closed node is free only when nothing is held by it any more: the node's next process ends its session at once.
+// The directory of a closed node is free only when nothing is held by it any more: the node's next
+// process ends its session at once.
 func TestCloseWaitsForHolders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -255,7 +263,8 @@ func TestCloseWaitsForHolders(t *testing.T) {
 	})
 }
 
-// The first orders wait until all members are there, later ones and those of a cluster that is not complete do not, or not for long.
+// The first orders wait until all members are there, later ones and those of a cluster that is not
+// complete do not, or not for long.
 func TestFirstOrdersWaitForCompany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -51,11 +51,13 @@ func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 	return err
 }
 
-// DropTickets makes every session ticket that the cluster has given out worthless, at once: for when somebody may know the keys of tickets, or
-// clients must not go on with what they have seen before. Each client makes one full handshake. A node that is cut off cannot hear of it, so no node
-// opens tickets without a lease; those that it gives out meanwhile may be worthless. The cluster does it by itself when a
-// certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
-// is another key, for until then clients have seen the old certificate. It needs a leader.
+// DropTickets makes every session ticket that the cluster has given out worthless, at once: for
+// when somebody may know the keys of tickets, or clients must not go on with what they have seen
+// before. Each client makes one full handshake. A node that is cut off cannot hear of it, so no
+// node opens tickets without a lease; those that it gives out meanwhile may be worthless. The
+// cluster does it by itself when a certificate's key is marked as compromised, as certmagic does
+// when the authority has revoked the certificate for that reason, and again when there is another
+// key, for until then clients have seen the old certificate. It needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
 	_, err := n.replica.Writes.Do(ctx, state.Command{Change: state.DropTickets{Key: tickets.NewKey()}})
 	return errs.Edge("dropping session tickets", err)
@@ -63,7 +65,9 @@ func (n *Node) DropTickets(ctx context.Context) error {
 
 // TicketStatus tells about the keys of session tickets that the cluster shares.
 type TicketStatus struct {
-	Key        string    // names the current key, and is not part of it; empty: there is none yet, and no other node opens this one's tickets
+	// names the current key, and is not part of it; empty: there is none yet, and no other node opens
+	// this one's tickets
+	Key        string
 	Since      time.Time // when it became current, by the clock of the node that led then
 	AgeSeconds int64     // since then, by this node's clock
 	Previous   int       // older keys whose tickets are still accepted

@@ -50,8 +50,8 @@ func (nullFSM) Apply(*raft.Log) any                 { return nil }
 func (nullFSM) Snapshot() (raft.FSMSnapshot, error) { return nil, io.EOF }
 func (nullFSM) Restore(r io.ReadCloser) error       { return r.Close() }
 
-// lateTransport keeps the answers to AppendEntries back while hold is not nil, as a process that stood still finds them in its
-// sockets.
+// lateTransport keeps the answers to AppendEntries back while hold is not nil, as a process that
+// stood still finds them in its sockets.
 type lateTransport struct {
 	*raft.InmemTransport
 	hold *atomic.Pointer[chan struct{}]
@@ -69,8 +69,8 @@ func (d *lateTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress)
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
-// bareTrio is three instances of raft as it comes. With a lease longer than the time-outs of the others the first one, which leads,
-// stands for one whose clock stood still.
+// bareTrio is three instances of raft as it comes. With a lease longer than the time-outs of the
+// others the first one, which leads, stands for one whose clock stood still.
 func bareTrio(t *testing.T, lease time.Duration) (rafts []*raft.Raft, transports []*raft.InmemTransport, hold *atomic.Pointer[chan struct{}]) {
 	t.Helper()
 	hold = new(atomic.Pointer[chan struct{}])
@@ -126,8 +126,8 @@ func elect(t *testing.T, rafts []*raft.Raft, transports []*raft.InmemTransport, 
 	t.Fatalf("raft %d does not win", i)
 }
 
-// raft's VerifyLeader counts answers to questions that were put before the read began. So a leader that has been replaced while
-// it stood still takes itself for current; confirm asks anew.
+// raft's VerifyLeader counts answers to questions that were put before the read began. So a leader
+// that has been replaced while it stood still takes itself for current; confirm asks anew.
 func TestVerifyLeaderOfTheOld(t *testing.T) {
 	t.Run("bare raft", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -178,8 +178,8 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 	})
 }
 
-// Two transfers of leadership to a peer that cannot be reached, and the loss of leadership, leave raft refusing every write for
-// ever (hashicorp/raft#696). The second one is never made.
+// Two transfers of leadership to a peer that cannot be reached, and the loss of leadership, leave
+// raft refusing every write for ever (hashicorp/raft#696). The second one is never made.
 func TestTransferTwice(t *testing.T) {
 	const child, refused = "FLOTILLA_TEST_TRANSFER", "raft refuses every write"
 	if os.Getenv(child) != "" {
@@ -242,7 +242,8 @@ func transferTwiceBare(t *testing.T, refused string) {
 			if err := rafts[0].Apply([]byte("1"), time.Second).Error(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Minute + time.Duration(try)*700*time.Millisecond) // both transfers are to fall into one of the waits
+			// both transfers are to fall into one of the waits
+			time.Sleep(time.Minute + time.Duration(try)*700*time.Millisecond)
 			if rafts[0].State() != raft.Leader {
 				return
 			}
@@ -270,7 +271,8 @@ func transferTwiceBare(t *testing.T, refused string) {
 	}
 }
 
-// A snapshot that conflicts with the last entry of the log can be taken in only by another instance of raft.
+// A snapshot that conflicts with the last entry of the log can be taken in only by another instance
+// of raft.
 func TestRaftIsStartedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -327,7 +329,8 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 	})
 }
 
-// A disk that fails ends this node's part in the cluster, not the program that it lives in: it goes on answering reads.
+// A disk that fails ends this node's part in the cluster, not the program that it lives in: it goes
+// on answering reads.
 func TestFailedNodeGoesOnServing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

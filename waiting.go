@@ -22,14 +22,15 @@ type WaitStatus struct {
 	Since time.Time
 }
 
-// condition is a state in which something waits. Why says for what and for whom; empty: nothing waits.
+// condition is a state in which something waits. Why says for what and for whom; empty: nothing
+// waits.
 type condition struct {
 	what string
 	why  func() string
 }
 
-// waiting reports what a node waits for: nothing does so in silence. It looks at conditions once a second, so whoever waits has nothing to
-// say to it. Its methods are safe for concurrent use.
+// waiting reports what a node waits for: nothing does so in silence. It looks at conditions once a
+// second, so whoever waits has nothing to say to it. Its methods are safe for concurrent use.
 type waiting struct {
 	log        *slog.Logger
 	conditions []condition

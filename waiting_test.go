@@ -57,7 +57,8 @@ func (l *logbook) with(words ...string) []string {
 	return found
 }
 
-// The log hears of what waits after 5 s, then again after 5, 10, 20 s and so on, at most every five minutes; and when it is over.
+// The log hears of what waits after 5 s, then again after 5, 10, 20 s and so on, at most every five
+// minutes; and when it is over.
 func TestWaitingIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -119,8 +120,9 @@ func TestWaitingIntervals(t *testing.T) {
 	})
 }
 
-// Nodes that cannot reach one another say so after 5 s, each with the address and the cause of every peer, in the log and in Status; and again at
-// growing intervals. When they can, that is told too.
+// Nodes that cannot reach one another say so after 5 s, each with the address and the cause of
+// every peer, in the log and in Status; and again at growing intervals. When they can, that is told
+// too.
 func TestNodesThatCannotReachOneAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
@@ -180,7 +182,8 @@ func TestNodesThatCannotReachOneAnother(t *testing.T) {
 	})
 }
 
-// In a cluster too: a member that cannot be reached, the loss of the leader, and writes that wait for one.
+// In a cluster too: a member that cannot be reached, the loss of the leader, and writes that wait
+// for one.
 func TestMembersThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()

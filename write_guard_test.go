@@ -15,9 +15,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// The tests in this file are of single guards of writes. Without its guard each of them fails: see TESTING.md.
+// The tests in this file are of single guards of writes. Without its guard each of them fails: see
+// TESTING.md.
 
-// A member proposes for itself, and what it says about a proposal is true: the leader waits for the answer to that one.
+// A member proposes for itself, and what it says about a proposal is true: the leader waits for the
+// answer to that one.
 func TestForgedProposals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -29,8 +29,8 @@ func New() *Store {
 // State returns the newest state. It takes no lock.
 func (s *Store) State() *state.State { return s.current.Load() }
 
-// Next returns a channel that is closed when a state newer than that of any earlier call of State is
-// published.
+// Next returns a channel that is closed when a state newer than that of any earlier call of State
+// is published.
 func (s *Store) Next() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()

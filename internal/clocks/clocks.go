@@ -11,15 +11,16 @@ import (
 	"time"
 )
 
-// Certificates are valid by the wall clock, so a node whose wall clock is wrong would order what the
-// cluster has, and delete what others need. Each promise of a lease carries the voter's wall clock. It
-// was read between the question and the arrival of the answer, by this node's own watch, so an answer
-// that comes late proves less and never something wrong. Nothing but certificates, and what is cleaned
-// up with them, depends on these clocks: leases and roles go by elapsed time alone.
+// Certificates are valid by the wall clock, so a node whose wall clock is wrong would order what
+// the cluster has, and delete what others need. Each promise of a lease carries the voter's wall
+// clock. It was read between the question and the arrival of the answer, by this node's own watch,
+// so an answer that comes late proves less and never something wrong. Nothing but certificates, and
+// what is cleaned up with them, depends on these clocks: leases and roles go by elapsed time alone.
 
 const (
-	Tolerance     = time.Minute // a difference of more is told
-	MaxOffset     = time.Hour   // more than this from the majority of the peers, and a node orders nothing
+	Tolerance = time.Minute // a difference of more is told
+	// more than this from the majority of the peers, and a node orders nothing
+	MaxOffset     = time.Hour
 	LifetimeShare = 10          // or more than this part of a certificate's life
 	ClockFresh    = time.Minute // how long a peer's clock counts after it was heard
 	clockKept     = time.Hour   // and an authority's
@@ -29,7 +30,8 @@ const (
 	theirClock    = "the certificate authority"
 )
 
-// Clocks compares this node's wall clock with those of others. Its methods are safe for concurrent use.
+// Clocks compares this node's wall clock with those of others. Its methods are safe for concurrent
+// use.
 type Clocks struct {
 	Config
 	skewed atomic.Int64 // nanoseconds
@@ -100,8 +102,8 @@ func (c *Clocks) ObserveAuthority(date time.Time) {
 	c.Observe(theirClock, date, now.Add(-2*time.Second)) // whole seconds
 }
 
-// ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest difference
-// that what was heard allows for.
+// ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest
+// difference that what was heard allows for.
 func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
 	own := now.Round(0).Add(time.Duration(c.skewed.Load()))
 	low := p.wall.Add(now.Sub(p.to)).Sub(own)
@@ -177,7 +179,8 @@ func (c *Clocks) Look() {
 		return
 	}
 	if jump := now.Round(0).Sub(c.looked.Round(0)) - now.Sub(c.looked); max(jump, -jump) > Tolerance {
-		delete(c.peers, theirClock) // the clock was set, or the machine has slept: its watch stood still then
+		// the clock was set, or the machine has slept: its watch stood still then
+		delete(c.peers, theirClock)
 	}
 	c.looked = now
 	for peer, p := range c.peers {
@@ -223,8 +226,8 @@ func (c *Clocks) tell(peer string, p *peerClock, now time.Time) {
 	}
 }
 
-// Offset returns by how much a peer's clock is ahead of this node's, 0 if that is less than a minute
-// or not known.
+// Offset returns by how much a peer's clock is ahead of this node's, 0 if that is less than a
+// minute or not known.
 func (c *Clocks) Offset(peer string) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

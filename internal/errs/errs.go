@@ -39,7 +39,8 @@ const Domains = "domains"
 // ConfigError names the field of a configuration that is wrong, or that points to something wrong,
 // and says what to do about it.
 type ConfigError struct {
-	Field  string // the field's name, such as "Dir" or "TLS.CA"; Domains for that argument; empty: none
+	// the field's name, such as "Dir" or "TLS.CA"; Domains for that argument; empty: none
+	Field  string
 	Reason string // what is wrong, and the remedy
 	Err    error  // the cause, if there is one
 }
@@ -63,7 +64,8 @@ func (e *ConfigError) Error() string {
 // Unwrap returns the cause.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// Edge prefixes an error on its way to a caller with what was being done. Closed needs no more words.
+// Edge prefixes an error on its way to a caller with what was being done. Closed needs no more
+// words.
 func Edge(doing string, err error) error {
 	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, Closed) {
 		return err

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	idleGrace      = time.Second     // for an idle connection, whose client may be sending
-	silentTimeout  = 5 * time.Second // for a new connection to send something, as in http.Server.Shutdown
+	idleGrace = time.Second // for an idle connection, whose client may be sending
+	// for a new connection to send something, as in http.Server.Shutdown
+	silentTimeout  = 5 * time.Second
 	pollInterval   = 2 * time.Millisecond
 	reportInterval = time.Second // between log lines that say what is waited for
 )

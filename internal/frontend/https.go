@@ -12,10 +12,11 @@ import (
 // Limits of an http.Server for HTTPS that the user has not set. The doc of Config.Server names
 // them.
 const (
-	headerTimeout   = 10 * time.Second // for a TLS handshake, and for a request's header
-	idleTimeout     = 2 * time.Minute  // between requests
-	maxHeader       = 64 << 10
-	sendPingTimeout = 30 * time.Second // HTTP/2: silence of a client before it is asked whether it is there
+	headerTimeout = 10 * time.Second // for a TLS handshake, and for a request's header
+	idleTimeout   = 2 * time.Minute  // between requests
+	maxHeader     = 64 << 10
+	// HTTP/2: silence of a client before it is asked whether it is there
+	sendPingTimeout = 30 * time.Second
 	pingTimeout     = 15 * time.Second // HTTP/2: for its answer
 	byteTimeout     = 30 * time.Second // HTTP/2: for one byte to be written
 )

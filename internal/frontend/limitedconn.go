@@ -28,9 +28,10 @@ type limitedConn struct {
 	// ClientHello yet.
 	done <-chan struct{}
 
-	closed      chan struct{}
-	closeOnce   sync.Once
-	established atomic.Bool // the handshake is known to be complete, or a plain connection has sent a byte
+	closed    chan struct{}
+	closeOnce sync.Once
+	// the handshake is known to be complete, or a plain connection has sent a byte
+	established atomic.Bool
 	slot        atomic.Bool // it has one
 
 	writeMu sync.Mutex

@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	handshakeTimeout = 10 * time.Second // for PROXY header and TLS handshake together; on a plain port, for the first byte
-	stallTimeout     = 30 * time.Second // for one write to be taken by the client: a TLS record, 16 KiB
-	maxPending       = 16384            // pending connections
+	// for PROXY header and TLS handshake together; on a plain port, for the first byte
+	handshakeTimeout = 10 * time.Second
+	// for one write to be taken by the client: a TLS record, 16 KiB
+	stallTimeout = 30 * time.Second
+	maxPending   = 16384 // pending connections
 )
 
 // limits are what a limiter allows.
@@ -48,7 +50,8 @@ func defaultLimits() limits {
 type limiter struct {
 	limits   limits
 	mistakes *proxyMistakes
-	slots    chan struct{} // one value for each handshake between ClientHello and answer, which is nearly all of its cost
+	// one value for each handshake between ClientHello and answer, which is nearly all of its cost
+	slots chan struct{}
 
 	mu      sync.Mutex
 	pending list.List // of *limitedConn; the one without progress for longest is in front

@@ -28,6 +28,7 @@ const maxUnsent = 128 << 10
 // use.
 func wakeWriters(_, _ string, raw syscall.RawConn) error {
 	return raw.Control(func(fd uintptr) {
-		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent) // an improvement only
+		// an improvement only
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent)
 	})
 }

@@ -35,7 +35,8 @@ type Listener struct {
 	asked, answered uint64                   // questions of settle, and those that Accept has answered
 	final           bool                     // drain has begun: Accept is to rest
 	conns           map[*clientConn]struct{} // open ones
-	leaving         map[netip.Addr]int       // local addresses whose clients are to leave, with the number of drains
+	// local addresses whose clients are to leave, with the number of drains
+	leaving map[netip.Addr]int
 }
 
 // Listen listens on addr; the network is tcp, tcp4 or tcp6. It leaves out Multipath TCP, which

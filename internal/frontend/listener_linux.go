@@ -57,7 +57,8 @@ func halfOpen(ln *net.TCPListener) (int, error) {
 	defer unix.Close(fd)
 	port := ln.Addr().(*net.TCPAddr).Port
 	total := 0
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // a dual-stack socket has handshakes of both
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		// a dual-stack socket has handshakes of both
 		n, err := countSynRecv(fd, family, uint16(port))
 		if err != nil {
 			return 0, err

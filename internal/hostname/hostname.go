@@ -11,8 +11,9 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// ForCertificates returns the names that certificates of domains are for, in the one form that certmagic stores certificates under: under
-// another it would find none, and each node would order its own. The error is a *ConfigError that says how to write a domain.
+// ForCertificates returns the names that certificates of domains are for, in the one form that
+// certmagic stores certificates under: under another it would find none, and each node would order
+// its own. The error is a *ConfigError that says how to write a domain.
 func ForCertificates(domains []string, wildcards bool) ([]string, error) {
 	names := make([]string, 0, len(domains))
 	for _, d := range domains {
@@ -75,8 +76,8 @@ func forCertificate(domain string) (name, remedy string) {
 }
 
 // OfRequest returns the host that r is for, without its port: a name in lower case without the dot
-// at its end, or an address as netip.Addr writes it. It reports false for anything that is not one of
-// the two in the strictest reading, or that a browser would take for something else.
+// at its end, or an address as netip.Addr writes it. It reports false for anything that is not one
+// of the two in the strictest reading, or that a browser would take for something else.
 func OfRequest(r *http.Request) (string, bool) {
 	host := r.Host
 	if rest, ok := strings.CutPrefix(host, "["); ok {
@@ -109,9 +110,9 @@ func isPort(s string) bool {
 	return s == "" || err == nil && n > 0
 }
 
-// IsValid reports whether s is a host name in lower case: labels of letters, digits and hyphens (RFC
-// 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be a
-// number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
+// IsValid reports whether s is a host name in lower case: labels of letters, digits and hyphens
+// (RFC 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be
+// a number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
 func IsValid(s string) bool {
 	if len(s) > MaxLength {
 		return false
@@ -133,5 +134,6 @@ func IsValid(s string) bool {
 	return !digits && !(isHex && strings.TrimLeft(hex, "0123456789abcdef") == "")
 }
 
-// MaxLength is how many bytes a name has at most. certmagic looks for wildcards of a name in the square of its length.
+// MaxLength is how many bytes a name has at most. certmagic looks for wildcards of a name in the
+// square of its length.
 const MaxLength = 253

@@ -11,18 +11,22 @@ import (
 // Life is how far a node is between its opening and its end, and what all of its parts have to
 // know of that. Its methods are safe for concurrent use.
 type Life struct {
-	// Open ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
+	// Open ends with Close, works with Close or when the node can go on no more. They are the node's
+	// own, no caller's.
 	Open, Works context.Context
 	End, Break  context.CancelCauseFunc
 	Tasks       notify.Tasks // the goroutines of the node
 
-	Leaving  atomic.Bool // on the way out: opens no session
-	Drained  atomic.Bool // takes no new connections
-	Cordoned atomic.Bool // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
+	Leaving atomic.Bool // on the way out: opens no session
+	Drained atomic.Bool // takes no new connections
+	// an operator has drained it, until he undoes that: holds no roles, and wants no new clients
+	Cordoned atomic.Bool
 
-	Changed  notify.Signal          // any of the above, raft's leader, or what is known of certificates
-	Sessions notify.Signal          // the state has other sessions or other servers
-	WaitsFor atomic.Pointer[string] // why the node is not in a cluster yet, or what keeps it from getting ready
+	// any of the above, raft's leader, or what is known of certificates
+	Changed  notify.Signal
+	Sessions notify.Signal // the state has other sessions or other servers
+	// why the node is not in a cluster yet, or what keeps it from getting ready
+	WaitsFor atomic.Pointer[string]
 
 	Setback     atomic.Pointer[Setback] // nil: the disk does what it should
 	Setbacks    atomic.Uint64           // how many there have been
@@ -75,7 +79,8 @@ func (n *Life) Because(err error) error {
 	return n.Explain(err)
 }
 
-// Setback is why this node takes no part in its cluster now. It ends by itself when its cause does, unlike what fail is told.
+// Setback is why this node takes no part in its cluster now. It ends by itself when its cause does,
+// unlike what fail is told.
 type Setback struct{ Err error }
 
 // AwaitChanged waits until ok is true of what n.changed tells of.

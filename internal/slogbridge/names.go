@@ -19,8 +19,8 @@ type nameHandler struct {
 	self func() string          // the name of this node; empty: it is not known
 }
 
-// NewNamed returns a logger that writes to l with the names that name knows, and with the name of this node in each record, as
-// soon as self returns one.
+// NewNamed returns a logger that writes to l with the names that name knows, and with the name of
+// this node in each record, as soon as self returns one.
 func NewNamed(l *slog.Logger, name func(id string) string, self func() string) *slog.Logger {
 	return slog.New(&nameHandler{l.Handler(), nodeID(), name, self})
 }

@@ -20,8 +20,9 @@ func NewZap(l *slog.Logger) *zap.Logger {
 
 // zapCore is a zapcore.Core on a slog.Logger.
 type zapCore struct {
-	log    *slog.Logger
-	fields []zapcore.Field // of With; converted only when a record is written, since certmagic calls With on every handshake
+	log *slog.Logger
+	// of With; converted only when a record is written, since certmagic calls With on every handshake
+	fields []zapcore.Field
 }
 
 func (c *zapCore) Enabled(lvl zapcore.Level) bool {
@@ -41,7 +42,8 @@ func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 
 func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := zapLevel(e.Level)
-	if e.Message == "tls-alpn challenge" { // any ClientHello can cause it; the CA's own answer reports a real failure
+	if e.Message == "tls-alpn challenge" {
+		// any ClientHello can cause it; the CA's own answer reports a real failure
 		level = slog.LevelDebug
 	}
 	attrs := make([]slog.Attr, 0, 1+len(c.fields)+len(fields))

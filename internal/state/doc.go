@@ -51,6 +51,6 @@
 //  4. Add the decode function to decoderOf in entry.go.
 //  5. Add an example to changes in command_test.go. The fuzz test takes it from there.
 //  6. Describe what it does in testdata, in the words of the runner in script_test.go.
-//  7. After the first release: raise [Version], and set Requires of the new command to it. The nodes
-//     propose it only once [State.Version] has reached that version.
+//  7. After the first release: raise [Version], and set Requires of the new command to it. The
+//     nodes propose it only once [State.Version] has reached that version.
 package state

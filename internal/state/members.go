@@ -8,10 +8,11 @@ import (
 
 // Member is what a node says of itself.
 type Member struct {
-	ID       string // 32 hexadecimal digits, made up once
-	Name     string // for people
-	Addr     string // what peers dial
-	InMemory bool   `json:",omitempty"` // it has no directory, and cannot come back once its process has ended
+	ID   string // 32 hexadecimal digits, made up once
+	Name string // for people
+	Addr string // what peers dial
+	// it has no directory, and cannot come back once its process has ended
+	InMemory bool   `json:",omitempty"`
 	Former   string `json:",omitempty"` // the ID of the node that it was before; empty: it was none
 }
 

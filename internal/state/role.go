@@ -27,17 +27,22 @@ type Claim struct {
 	priority   int64
 	Yield      uint64 // index of the entry that asked it to hand over; 0: none has
 	Transferee Ref    // the claim that asked for it
-	Moved      bool   // an operator asked: the transferee gets the role even if another claim is better
-	Pinned     bool   // an operator moved the role here: it stays, even if another claim is better
+	// an operator asked: the transferee gets the role even if another claim is better
+	Moved  bool
+	Pinned bool // an operator moved the role here: it stays, even if another claim is better
 
 	public          bool          // see hold.Role
 	HoldDownTime    time.Duration // see hold.Role
 	ReleasedOnDeath bool          // see hold.Role
-	HoldDown        uint64        // index of the entry that ended its session: it holds the role until the hold-down expires; 0: it is alive
-	Expired         bool          // its lease had expired by then
+	// index of the entry that ended its session: it holds the role until the hold-down expires; 0: it
+	// is alive
+	HoldDown uint64
+	Expired  bool // its lease had expired by then
 
-	Since  int64         // clock of the proposer of the grant, in Unix nanoseconds; shown, never compared
-	Outage time.Duration // for which the role had no live holder before, as far as the leader knows; shown
+	// clock of the proposer of the grant, in Unix nanoseconds; shown, never compared
+	Since int64
+	// for which the role had no live holder before, as far as the leader knows; shown
+	Outage time.Duration
 }
 
 // moment is when roles change hands: the index of the entry, and what is shown of it.
@@ -51,10 +56,13 @@ type moment struct {
 type ending byte
 
 const (
-	endsClean         ending = iota + 1 // nothing of it is visible to clients any more
-	endsExpired                         // its lease has expired, and what has a hold-down time may be visible for that long
-	endsByDeathNotice                   // its process is dead, and its guarded set has been removed from the kernel
-	endsUnconfirmed                     // its process is gone, or said to be, and its kernel acts until the lease would have expired
+	endsClean ending = iota + 1 // nothing of it is visible to clients any more
+	// its lease has expired, and what has a hold-down time may be visible for that long
+	endsExpired
+	// its process is dead, and its guarded set has been removed from the kernel
+	endsByDeathNotice
+	// its process is gone, or said to be, and its kernel acts until the lease would have expired
+	endsUnconfirmed
 )
 
 // entersHoldDown reports whether a claim that holds a role goes on holding it after such an end.

@@ -11,9 +11,10 @@ import (
 type Session struct {
 	Number      uint64 // index of the entry that opened it
 	Incarnation string // of the process that it belongs to
-	Suspect     uint64 // index of the entry that suspected it: nobody grants it a lease; 0: it is not suspected
-	acked       uint64
-	Answers     []Answer // to commands after acked, by seq
+	// index of the entry that suspected it: nobody grants it a lease; 0: it is not suspected
+	Suspect uint64
+	acked   uint64
+	Answers []Answer // to commands after acked, by seq
 }
 
 func (ses *Session) encode(e *codec.Encoder) {
@@ -206,8 +207,9 @@ func (c OpenSession) follows(last Process, ok bool) bool {
 
 // LeaveSession ends the proposer's own session.
 type LeaveSession struct {
-	Number   uint64 // of the session
-	HoldDown bool   // public roles with a hold-down time enter hold-down: the addresses may be visible for that long
+	Number uint64 // of the session
+	// public roles with a hold-down time enter hold-down: the addresses may be visible for that long
+	HoldDown bool
 	Stored   uint64 // an entry that the node is known to have on its disk; 0: none is known
 }
 

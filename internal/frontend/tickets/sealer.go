@@ -114,7 +114,8 @@ func (s *Sealer) Bind(cfg *tls.Config, provisional func(name string) bool) {
 		return box.EncryptTicket(cs, ss)
 	}
 	cfg.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-		if !s.leased() { // the cluster may have dropped all tickets, and only this node would still open them
+		if !s.leased() {
+			// the cluster may have dropped all tickets, and only this node would still open them
 			return nil, nil
 		}
 		ss, err := s.using.Load().box.DecryptTicket(ticket, cs)
