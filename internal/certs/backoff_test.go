@@ -234,13 +234,13 @@ func TestPausesAreCleaned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		c := stubbed(t, stubca.New(t), 1, storage, nil, nil)[0]
-		c.pauses.Put(t.Context(), backoff.OfIssuer("x", "all"), backoff.Pause{Wait: time.Hour, Err: "slow down"})
+		c.orders.backoff.Put(t.Context(), backoff.OfIssuer("x", "all"), backoff.Pause{Wait: time.Hour, Err: "slow down"})
 		put(t, storage, map[string]string{backoff.OfName("a.example"): "{garbage"})
-		if err := c.mayOrder("a.example", false); err != nil {
+		if err := c.orders.mayOrder("a.example", false); err != nil {
 			t.Errorf("a record that cannot be read is heeded: %v", err)
 		}
 		for range 24 * 3 {
-			c.pauses.Sweep(t.Context())
+			c.orders.backoff.Sweep(t.Context())
 			time.Sleep(time.Hour)
 		}
 		if len(storage.data) != 0 {

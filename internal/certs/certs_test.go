@@ -90,7 +90,7 @@ func leafOf(t *testing.T, addr, name string, roots *x509.CertPool) (*x509.Certif
 // settle waits until all names of c have a certificate.
 func settle(t *testing.T, c *Certs) {
 	t.Helper()
-	c.work.Wait()
+	c.obtainer.work.Wait()
 	for _, s := range c.Status() {
 		if !s.Managed || s.Err != nil {
 			t.Fatalf("no certificate: %+v", s)
@@ -129,8 +129,8 @@ func TestDevelopmentCertificateIsServed(t *testing.T) {
 	if diff := cmp.Diff(want, all[1]); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
-	for _, cert := range c.matching("local.test") {
-		if cert.NeedsRenewal(c.config) {
+	for _, cert := range c.loader.matching("local.test") {
+		if cert.NeedsRenewal(c.loader.config) {
 			t.Error("a new certificate is due for renewal")
 		}
 	}
@@ -185,20 +185,20 @@ func TestRefreshReplaces(t *testing.T) {
 	addr := serveTLS(t, b, http.NotFoundHandler(), "new.test")
 	settle(t, b)
 	old := b.Status()[0].Serial
-	if err := a.config.RenewCertSync(t.Context(), "new.test", true); err != nil {
+	if err := a.loader.config.RenewCertSync(t.Context(), "new.test", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.refresh(t.Context(), "new.test"); err != nil {
+	if err := b.loader.refresh(t.Context(), "new.test"); err != nil {
 		t.Fatal(err)
 	}
 	leaf, err := leafOf(t, addr, "new.test", stubca.DevRoots(t, storage))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := leaf.SerialNumber.Text(16); got == old || got != b.Status()[0].Serial || len(b.matching("new.test")) != 1 {
+	if got := leaf.SerialNumber.Text(16); got == old || got != b.Status()[0].Serial || len(b.loader.matching("new.test")) != 1 {
 		t.Errorf("serves %s after %s, status %+v", got, old, b.Status())
 	}
-	if err := b.refresh(t.Context(), "none.test"); !errors.Is(err, fs.ErrNotExist) {
+	if err := b.loader.refresh(t.Context(), "none.test"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("refresh of a name without certificate: %v", err)
 	}
 }
@@ -285,7 +285,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := b.TLSConfig("bad.test"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(orderJitter + retryLook)
+			time.Sleep(orderJitter + lookInterval)
 			synctest.Wait()
 			if s := a.Status()[0]; !s.Managed || s.Serial != b.Status()[0].Serial {
 				t.Errorf("status: %+v, of the other node: %+v", s, b.Status()[0])
@@ -329,7 +329,7 @@ func TestObtainRetries(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
-			if s := c.Status()[0]; s.Err != nil || s.Serial == old || len(c.matching("old.test")) != 1 {
+			if s := c.Status()[0]; s.Err != nil || s.Serial == old || len(c.loader.matching("old.test")) != 1 {
 				t.Errorf("status: %+v", s)
 			}
 		})
@@ -401,7 +401,7 @@ func TestACMEIssuerIsTamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	i := c.config.Issuers[0].(*certmagic.ACMEIssuer)
+	i := c.loader.config.Issuers[0].(*certmagic.ACMEIssuer)
 	if i != given || i.CA != certmagic.LetsEncryptProductionCA || i.TestCA != "" || !i.Agreed {
 		t.Errorf("CA %q, test CA %q, agreed %v", i.CA, i.TestCA, i.Agreed)
 	}

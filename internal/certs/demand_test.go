@@ -231,12 +231,12 @@ func TestOnDemandWithWrongClock(t *testing.T) {
 			t.Fatal(err)
 		}
 		old := shown(cfg, "a.wanted.example")
-		c.Clocks.Observe("b", time.Now().Add(-farAhead), time.Now())
-		if _, err := c.demand("b.wanted.example"); err != nil {
+		c.orders.clocks.Observe("b", time.Now().Add(-farAhead), time.Now())
+		if _, err := c.demands.start("b.wanted.example"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if err := c.order(t.Context(), "a.wanted.example", true, attempt{}); !errors.As(err, new(*clocks.Error)) {
+		if err := c.orders.order(t.Context(), "a.wanted.example", true, attempt{}); !errors.As(err, new(*clocks.Error)) {
 			t.Errorf("an order: %v", err)
 		}
 		began := time.Now()

@@ -107,7 +107,7 @@ func TestSelfSignedSessionsEnd(t *testing.T) {
 						}
 					}
 				}
-				if all, a, wild := c.given.Load(), c.names["a.test"].given, c.names["*.wild.test"].given; all != 0 || a != 0 || wild != 0 {
+				if all, a, wild := c.loader.names.given, c.loader.names.names["a.test"].given, c.loader.names.names["*.wild.test"].given; all != 0 || a != 0 || wild != 0 {
 					t.Errorf("handshakes under way: %d, %d and %d of them", all, a, wild)
 				}
 			})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
@@ -119,7 +120,7 @@ func TestWhichCertificate(t *testing.T) {
 	storage := newMemStorage()
 	start := func(def string, managed ...string) (*Certs, []*tls.Config) {
 		c := bootCerts(t, storage, always, func() error { return nil }, nil)
-		c.config.DefaultServerName = def
+		c.loader.config.DefaultServerName = def
 		var configs []*tls.Config
 		for _, names := range managed {
 			cfg, err := c.TLSConfig(strings.Split(names, " ")...)
@@ -177,14 +178,14 @@ func TestWhichCertificate(t *testing.T) {
 		}
 	})
 	t.Run("what the program put there itself", func(t *testing.T) {
-		own, err := newSelfSigned("own.test", devca.NewSerial(), time.Now())
+		own, err := selfsign.New("own.test", devca.NewSerial(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.config.CacheUnmanagedTLSCertificate(t.Context(), *own, nil); err != nil {
+		if _, err := c.loader.config.CacheUnmanagedTLSCertificate(t.Context(), *own, nil); err != nil {
 			t.Fatal(err)
 		}
-		if leaf := leafFrom(plain[0], "own.test", ""); leaf == nil || leaf.Subject.CommonName != selfSignedName {
+		if leaf := leafFrom(plain[0], "own.test", ""); leaf == nil || leaf.Subject.CommonName != selfsign.CommonName {
 			t.Errorf("shown %+v", leaf)
 		}
 	})
@@ -211,7 +212,7 @@ func TestChallengeIsNotSelfSigned(t *testing.T) {
 		defer conn.Close()
 		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
 	}
-	if got := shown("h2"); got != selfSignedName {
+	if got := shown("h2"); got != selfsign.CommonName {
 		t.Errorf("shown %q", got)
 	}
 	for _, protos := range [][]string{{acmez.ACMETLS1Protocol}, {acmez.ACMETLS1Protocol, "h2"}} {
@@ -258,7 +259,7 @@ func BenchmarkUnknownName(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c.work.Wait()
+	c.obtainer.work.Wait()
 	late := cfg.Clone()
 	late.GetConfigForClient = nil
 	for _, bc := range []struct {

@@ -26,12 +26,13 @@ const stapleLife = 4 * 24 * time.Hour // of the answers of an ocspCA, if they ar
 
 // ocspCA is an authority whose certificates name a responder, which it is too.
 type ocspCA struct {
-	url    string // that its certificates name; empty: none
-	alone  bool   // its certificates come without a chain
-	root   *x509.Certificate
-	key    crypto.Signer
-	issued atomic.Int64
-	asked  atomic.Int64
+	url       string            // that its certificates name; empty: none
+	overrides map[string]string // other responders to ask
+	alone     bool              // its certificates come without a chain
+	root      *x509.Certificate
+	key       crypto.Signer
+	issued    atomic.Int64
+	asked     atomic.Int64
 
 	mu   sync.Mutex
 	fail error                                   // of orders
@@ -150,14 +151,16 @@ func (a *ocspCA) nodes(t *testing.T, n int, storage *memStorage, bubble bool, l 
 		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			cfg.Issuers = []certmagic.Issuer{a}
 			cfg.OCSP.DisableStapling = false // is not heeded
-		}}, storage, true, always, l)
+			cfg.OCSP.ResponderOverrides = a.overrides
+		}}, storage, true, always, l, func(c *Config) {
+			if bubble {
+				c.Network = a
+			}
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
-		if bubble {
-			c.staples.client.Transport = a
-		}
 		nodes[i] = c
 	}
 	storage.tell(nodes...)

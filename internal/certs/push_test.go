@@ -76,10 +76,10 @@ func inStorage(t *testing.T, storage *memStorage, name string) string {
 	t.Helper()
 	c := devCerts(t, storage, nil)
 	defer c.Close()
-	if err := c.refresh(t.Context(), name); err != nil {
+	if err := c.loader.refresh(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	return c.matching(name)[0].Leaf.SerialNumber.Text(16)
+	return c.loader.matching(name)[0].Leaf.SerialNumber.Text(16)
 }
 
 func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
@@ -103,7 +103,7 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 				}
 				for i, name := range names {
 					want := []string{shown(configs[1], asked[0]), shown(configs[1], asked[1])}
-					if err := nodes[0].config.RenewCertSync(t.Context(), name, true); err != nil {
+					if err := nodes[0].loader.config.RenewCertSync(t.Context(), name, true); err != nil {
 						t.Fatal(err)
 					}
 					renewed := inStorage(t, storage, name)
@@ -118,7 +118,7 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 						if got := []string{shown(configs[n], asked[0]), shown(configs[n], asked[1])}; !slices.Equal(got, want) {
 							t.Errorf("%s: node %d shows %v, want %v", name, n, got, want)
 						}
-						if n := len(c.matching(asked[0])); n != 2 {
+						if n := len(c.loader.matching(asked[0])); n != 2 {
 							t.Errorf("%d certificates are in memory, want 2", n)
 						}
 					}
@@ -154,7 +154,7 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 				t.Errorf("node %d shows %q before there is another, want %s", i, got, old)
 			}
 		}
-		time.Sleep(orderSettle + orderJitter)
+		time.Sleep(deleteSettle + orderJitter)
 		synctest.Wait()
 		if issued.Load() != 2 {
 			t.Errorf("%d certificates were ordered, want one and one more", issued.Load())
@@ -211,7 +211,7 @@ func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 		configs := manageOn(t, nodes, "a.example", "b.example")
 		old := shown(configs[1], "a.example")
 		for _, name := range []string{"a.example", "b.example"} {
-			if err := nodes[0].config.RenewCertSync(t.Context(), name, true); err != nil {
+			if err := nodes[0].loader.config.RenewCertSync(t.Context(), name, true); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -257,7 +257,7 @@ func TestPushesAreCoalesced(t *testing.T) {
 		})
 		nodes[0].Stored("busy.example")
 		synctest.Wait()
-		if err := nodes[0].refresh(t.Context(), "idle.example"); err != nil {
+		if err := nodes[0].loader.refresh(t.Context(), "idle.example"); err != nil {
 			t.Error(err) // it would not return if it waited for the other
 		}
 		for range 1000 { // blocks for none of them
@@ -265,7 +265,7 @@ func TestPushesAreCoalesced(t *testing.T) {
 			nodes[0].Stored("unknown.example")
 			nodes[0].StoredAny()
 		}
-		go nodes[0].refresh(t.Context(), "busy.example")
+		go nodes[0].loader.refresh(t.Context(), "busy.example")
 		synctest.Wait()
 		if looks.Load() != 1 {
 			t.Errorf("%d looks at the same time", looks.Load())
@@ -332,7 +332,7 @@ func TestPushOnDemand(t *testing.T) {
 		if got := shown(bConfig, "demand.example"); got != first || first == "" {
 			t.Fatalf("shows %q and %q", first, got)
 		}
-		if err := a.config.RenewCertSync(t.Context(), "demand.example", true); err != nil {
+		if err := a.loader.config.RenewCertSync(t.Context(), "demand.example", true); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -353,8 +353,8 @@ func TestPushOnDemand(t *testing.T) {
 			t.Errorf("the other node shows %q, want %q", got, third)
 		}
 		synctest.Wait()
-		if len(a.sites) != 1 || len(b.sites) != 1 {
-			t.Errorf("sites: %v, %v", a.sites, b.sites)
+		if len(a.loader.names.sites) != 1 || len(b.loader.names.sites) != 1 {
+			t.Errorf("sites: %v, %v", a.loader.names.sites, b.loader.names.sites)
 		}
 	})
 }
@@ -391,13 +391,13 @@ func TestJitterBeforeOrdersOnly(t *testing.T) {
 			if _, err := nodes[0].TLSConfig(name); err != nil {
 				t.Fatal(err)
 			}
-			nodes[0].work.Wait()
+			nodes[0].obtainer.work.Wait()
 			waits = append(waits, time.Since(at))
 			at = time.Now()
 			if _, err := nodes[1].TLSConfig(name); err != nil {
 				t.Fatal(err)
 			}
-			nodes[1].work.Wait()
+			nodes[1].obtainer.work.Wait()
 			if d := time.Since(at); d != 0 {
 				t.Errorf("what is in the storage was served after %v", d)
 			}
@@ -419,15 +419,15 @@ func TestOrderIsBounded(t *testing.T) {
 		if _, err := nodes[0].TLSConfig("held.example"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(orderLimit + orderJitter)
+		time.Sleep(orderTimeout + orderJitter)
 		synctest.Wait()
-		if s := nodes[0].Status()[0]; !errors.Is(s.Err, errOrderLimit) {
+		if s := nodes[0].Status()[0]; !errors.Is(s.Err, errOrderTimeout) {
 			t.Errorf("status: %+v", s)
 		}
 		if err := storage.Unlock(t.Context(), "issue_cert_held.example"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * retryLook)
+		time.Sleep(2 * lookInterval)
 		settle(t, nodes[0])
 	})
 }
@@ -463,7 +463,7 @@ func TestFailedRenewalShowsInStatus(t *testing.T) {
 		if s := c.Status()[0]; s.Err != nil || !s.Managed || time.Until(s.NotAfter) < devca.DevLeafLife-8*time.Hour {
 			t.Errorf("status after a renewal: %+v", s)
 		}
-		if err := c.refresh(t.Context(), "none.example"); !errors.Is(err, fs.ErrNotExist) {
+		if err := c.loader.refresh(t.Context(), "none.example"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("refresh of an unknown name: %v", err)
 		}
 	})

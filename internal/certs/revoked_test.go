@@ -78,7 +78,7 @@ func TestRevoked(t *testing.T) {
 			nodes := a.nodes(t, 2, storage, true, nil)
 			configs := manageOn(t, nodes, "a.example")
 			storage.tell() // nobody: both go on with the old one
-			if err := nodes[0].config.RenewCertSync(t.Context(), "a.example", true); err != nil {
+			if err := nodes[0].loader.config.RenewCertSync(t.Context(), "a.example", true); err != nil {
 				t.Fatal(err)
 			}
 			a.answers(revoked(ocsp.Superseded, func(*big.Int) bool { return true }))

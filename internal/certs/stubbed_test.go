@@ -32,7 +32,9 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func acmeIssuer(c *Certs) *certmagic.ACMEIssuer { return c.config.Issuers[0].(*certmagic.ACMEIssuer) }
+func acmeIssuer(c *Certs) *certmagic.ACMEIssuer {
+	return c.loader.config.Issuers[0].(*certmagic.ACMEIssuer)
+}
 
 // limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders is there already, outside of any bubble:
 // it has a goroutine that never ends.
@@ -40,7 +42,7 @@ func limitedByCertmagic(t *testing.T) string {
 	t.Helper()
 	ca := stubca.New(t)
 	c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
-	if err := c.config.ObtainCertSync(t.Context(), "first.example"); err != nil {
+	if err := c.loader.config.ObtainCertSync(t.Context(), "first.example"); err != nil {
 		t.Fatal(err)
 	}
 	return ca.URL

@@ -1,8 +1,8 @@
 package certs
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -84,7 +84,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if got := shown(cfg, fine); got == "" {
 						t.Error("the other name is not served")
 					}
-					if got := shown(cfg, name); !boots && got == "" || got == nodes[0].marker(name).Text(16) {
+					if got := shown(cfg, name); !boots && got == "" || got == nodes[0].handshakes.provisional.marker(name).Text(16) {
 						t.Errorf("shows %q while what is stored cannot be read", got)
 					}
 					time.Sleep(30 * time.Second)
@@ -104,7 +104,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					aside := 0
 					synctest.Wait()
 					for k, v := range storage.data {
-						if strings.HasPrefix(k, asidePlace) && strings.HasSuffix(k, key) {
+						if strings.HasPrefix(k, quarantine.Place) && strings.HasSuffix(k, key) {
 							aside++
 							if !bytes.Equal(v, value) {
 								t.Errorf("%q is kept of %q", v, value)
@@ -126,11 +126,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 // inStorageOf returns the serial number of the certificate for name that the storage of a node has.
 func inStorageOf(t *testing.T, c *Certs, name string) string {
 	t.Helper()
-	bad, _, err := c.damage(t.Context(), name)
-	if bad != nil || err != nil {
-		t.Fatalf("in the storage: %v, %v", bad, err)
-	}
-	x, err := c.config.CacheManagedCertificate(t.Context(), name)
+	x, err := c.loader.config.CacheManagedCertificate(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +146,7 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 		stem := strings.TrimSuffix(certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0]).IssuerKey(), "a.example"), ".crt")
 		for _, part := range []string{".key", ".crt", ".json"} {
 			put(t, storage, map[string]string{stem + part: string(source.data[stem+part])})
-			time.Sleep(asideSettle * 3 / 4)
+			time.Sleep(quarantine.Settle * 3 / 4)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -231,31 +227,4 @@ func TestDamagedAccountIsReplaced(t *testing.T) {
 			})
 		}
 	}
-}
-
-// What is kept aside is bounded in number and in time.
-func TestAsideIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
-		c := stubbed(t, stubca.New(t), 1, storage, nil, nil)[0]
-		for range 2 * asideMost {
-			if _, err := c.keepAside(t.Context(), []state.Record{{Key: "certificates/x/a/a.crt", Value: make([]byte, 2*asideBytes)}}); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Minute)
-		}
-		if n := len(storage.data); n != asideMost {
-			t.Errorf("%d are kept", n)
-		}
-		for _, v := range storage.data {
-			if len(v) != asideBytes {
-				t.Errorf("%d bytes are kept of one", len(v))
-			}
-		}
-		s := &sweeper{storage: storage, log: testlog.None(), seen: map[string]sighting{}}
-		s.sweepAside(t.Context(), time.Now().Add(asideAge-asideMost*time.Minute/2))
-		if n := len(storage.data); n < asideMost/2-1 || n > asideMost/2+1 {
-			t.Errorf("%d are left after their time, want half", n)
-		}
-	})
 }
