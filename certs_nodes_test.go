@@ -45,7 +45,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 				t.Errorf("%s: %s", n.name, s.Err)
 			}
 		}
-		if kept, err := nodes[2].Storage().List(t.Context(), "flotilla/aside", false); err != nil || len(kept) != 1 {
+		if kept, err := nodes[2].Storage().List(t.Context(), "flotilla/quarantine", false); err != nil || len(kept) != 1 {
 			t.Errorf("kept aside: %v, %v", kept, err)
 		}
 	})

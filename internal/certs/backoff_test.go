@@ -16,7 +16,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// What an authority says about waiting holds for all nodes, however it says so, and survives that all of them are started anew.
+// A pause that an authority demands holds for all nodes, in whatever form it comes, and across a
+// restart of all of them.
 func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 	skipShort(t)
 	const wait = 3 * time.Hour
@@ -92,7 +93,7 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 					t.Errorf("%d orders", n)
 				}
 				for key := range storage.data {
-					if strings.HasPrefix(key, backoff.PausesPlace+"/names") {
+					if strings.HasPrefix(key, backoff.Place+"/names") {
 						t.Errorf("%s is left after the order has not failed", key)
 					}
 				}
@@ -101,8 +102,8 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 	}
 }
 
-// A limit of one name is not another's, and one of the account is everybody's: if the authority does not say which, one other name
-// finds out.
+// A limit of one name holds for that name, and one of the account for all names. If the authority
+// does not say which it is, one other name finds out.
 func TestLimitsOfNamesAndAccounts(t *testing.T) {
 	skipShort(t)
 	for _, tc := range []struct {
@@ -145,7 +146,8 @@ func TestLimitsOfNamesAndAccounts(t *testing.T) {
 	}
 }
 
-// Failures are counted for the cluster: three nodes fail as often as one would, and another node goes on where one has stopped.
+// Failures are counted for the cluster: three nodes fail as often as one would, and another node
+// goes on where one has stopped.
 func TestFailuresAreTheClusters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -162,7 +164,7 @@ func TestFailuresAreTheClusters(t *testing.T) {
 		nodes[0].Close()
 		nodes[1].Close()
 		nodes = append(nodes[2:], stubbed(t, ca, 1, storage, nil, nil)...)
-		storage.tell(nodes...)
+		storage.notify(nodes...)
 		startAll(t, nodes, "a.example")
 		time.Sleep(40 * time.Minute)
 		synctest.Wait()
@@ -183,7 +185,7 @@ func TestFailuresAreTheClusters(t *testing.T) {
 	})
 }
 
-// A nonce that has grown old is nobody's failure.
+// An old nonce does not count as a failure.
 func TestOldNonceIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -201,7 +203,7 @@ func TestOldNonceIsNoFailure(t *testing.T) {
 	})
 }
 
-// An authority that cannot be reached is asked again soon, and that costs no patience.
+// An authority that cannot be reached is asked again soon, and that does not count as a failure.
 func TestUnreachableAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -229,7 +231,8 @@ func TestUnreachableAuthority(t *testing.T) {
 	})
 }
 
-// The record of a limit goes when it says nothing any more, and one that cannot be read is not heeded.
+// The record of a limit is deleted some time after its end. A record that cannot be read is
+// ignored.
 func TestPausesAreCleaned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -249,7 +252,7 @@ func TestPausesAreCleaned(t *testing.T) {
 	})
 }
 
-// A clock that is wrong makes a pause longer by its length at most, and never endless.
+// A wrong clock can at most double a pause.
 func TestPauseWithWrongClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()

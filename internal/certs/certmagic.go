@@ -94,7 +94,7 @@ func checkConfigured(config *certmagic.Config, storage certmagic.Storage) error 
 func eachACME(config *certmagic.Config, log *slog.Logger, f func(*certmagic.ACMEIssuer) bool) {
 	for _, i := range config.Issuers {
 		if i, ok := i.(*certmagic.ACMEIssuer); ok && !f(i) {
-			log.Warn("this version of certmagic does not let an authority's wish for fewer requests be heard", "issuer", i.IssuerKey())
+			log.Warn("this version of certmagic does not show the pauses that an authority demands", "issuer", i.IssuerKey())
 		}
 	}
 }

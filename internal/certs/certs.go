@@ -57,10 +57,12 @@ func New(cfg Config) (*Certs, error) {
 
 	names := newNameTable(cfg.Changed)
 	l := &loader{
-		config: config, cache: cache, names: names, life: life, barrier: cfg.Barrier, log: log, busy: make(map[string]chan struct{}),
+		config: config, cache: cache, names: names, life: life, barrier: cfg.Barrier, log: log,
+		busy: make(map[string]chan struct{}),
 	}
 	q := quarantine.New(quarantine.Config{
-		Certmagic: config, Subject: l.subject, Clocks: cfg.Clocks, Keyless: cfg.perNode(), Damaged: names.damaged, Found: l.found, Log: log,
+		Certmagic: config, Subject: l.subject, Clocks: cfg.Clocks, Keyless: cfg.perNode(),
+		Damaged: names.damaged, Found: l.found, Log: log,
 	})
 	o := &orderer{
 		loader: l, backoff: pauses, clocks: cfg.Clocks, quarantine: q, slots: slots.New(cfg.Storage, log),
@@ -69,7 +71,8 @@ func New(cfg Config) (*Certs, error) {
 	p := &provisional{loader: l, cluster: cfg.Cluster, perNode: cfg.perNode(), log: log}
 	prober := probe.New(probe.Config{Off: l.solvesDNS(), Lookup: cfg.Lookup, Dial: cfg.Dial, Ours: p.ours})
 	ob := &obtainer{
-		loader: l, orders: o, prober: prober, ready: cfg.Ready, awaitPeers: cfg.AwaitPeers, log: log, life: life, jobs: make(map[string]*job),
+		loader: l, orders: o, prober: prober, ready: cfg.Ready, awaitPeers: cfg.AwaitPeers, log: log, life: life,
+		jobs: make(map[string]*job),
 	}
 	release := func(hello *tls.ClientHelloInfo) { cfg.Limit.Release(hello.Conn) }
 	d := &demands{
@@ -78,12 +81,14 @@ func New(cfg Config) (*Certs, error) {
 	}
 	rep := &replacer{loader: l, orders: o, life: life, log: log}
 	staples := staple.New(staple.Config{
-		Storage: cfg.Storage, OCSP: config.OCSP, Matching: l.matching, Revoked: rep.replace, Network: cfg.Network, Log: log,
+		Storage: cfg.Storage, OCSP: config.OCSP, Matching: l.matching, Revoked: rep.replace,
+		Network: cfg.Network, Log: log,
 	})
 	c := &Certs{
 		loader: l, orders: o, obtainer: ob, demands: d,
 		pusher: &pusher{
-			loader: l, obtainer: ob, demands: d, quarantine: q, log: log, life: life, pushing: make(map[string]chan struct{}),
+			loader: l, obtainer: ob, demands: d, quarantine: q, log: log, life: life,
+			pushing: make(map[string]chan struct{}),
 		},
 		handshakes: &handshakes{loader: l, demands: d, provisional: p, staples: staples, limit: cfg.Limit},
 		blocker:    blocker.New(cfg.Listen, config.Issuers),
@@ -103,7 +108,7 @@ func New(cfg Config) (*Certs, error) {
 	return c, nil
 }
 
-func newSweeper(cfg *Config, pauses *backoff.Pauses, q *quarantine.Quarantine) *sweep.Sweeper {
+func newSweeper(cfg *Config, pauses *backoff.Backoff, q *quarantine.Quarantine) *sweep.Sweeper {
 	s := sweep.Config{
 		Shared: cfg.Shared, Log: cfg.Log,
 		Clock: func() error { return cfg.Clocks.Check(clocks.MaxOffset) },
@@ -115,8 +120,8 @@ func newSweeper(cfg *Config, pauses *backoff.Pauses, q *quarantine.Quarantine) *
 	return sweep.New(s)
 }
 
-// Close ends all background work and waits for it. Handshakes go on with what is in memory. Calls of
-// the storage that are under way are waited for; they end when the storage is closed.
+// Close ends all background work and waits for it. Handshakes go on with what is in memory. Calls
+// of the storage that are under way are waited for; they end when the storage is closed.
 func (c *Certs) Close() {
 	c.end()
 	// certmagic.CleanUpOwnLocks is for the whole process and would take the locks of other nodes in

@@ -44,7 +44,8 @@ func (i *countingIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest
 
 func always(context.Context) error { return nil }
 
-// devCerts returns certificates of the development CA in storage, counting those issued if issued is not nil.
+// devCerts returns certificates of the development CA in storage, counting those issued if issued
+// is not nil.
 func devCerts(t *testing.T, storage certmagic.Storage, issued *atomic.Int64) *Certs {
 	t.Helper()
 	var cfg Policy
@@ -303,7 +304,7 @@ func TestObtainRetries(t *testing.T) {
 			synctest.Wait()
 			old := first.Status()[0].Serial
 			first.Close()
-			time.Sleep(devca.DevLeafLife + time.Hour)
+			time.Sleep(devca.LeafLife + time.Hour)
 
 			refuse := true
 			c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
@@ -414,7 +415,7 @@ func TestACMEIssuerIsTamed(t *testing.T) {
 	}
 }
 
-// What the development CA has stored may be damaged; it must not be replaced then, for others trust it.
+// A damaged root of the development CA is not replaced: others trust it.
 func TestDevIssuerDamagedRoot(t *testing.T) {
 	storage := newMemStorage()
 	i := &devca.Issuer{Storage: storage}
@@ -426,7 +427,7 @@ func TestDevIssuerDamagedRoot(t *testing.T) {
 	if err != nil || !again.Equal(root) {
 		t.Errorf("second root: %v", err)
 	}
-	good := storage.data[devca.DevRootRecord]
+	good := storage.data[devca.RootRecord]
 	block, rest := pem.Decode(good)
 	for name, text := range map[string][]byte{
 		"empty":     {},
@@ -435,15 +436,15 @@ func TestDevIssuerDamagedRoot(t *testing.T) {
 		"bad key":   append(devca.PEM("CERTIFICATE", block.Bytes), devca.PEM("PRIVATE KEY", []byte("x"))...),
 		"cut short": good[:len(good)-30],
 	} {
-		storage.data[devca.DevRootRecord] = text
-		if _, err := i.Root(t.Context()); err == nil || !strings.Contains(err.Error(), "development CA: "+devca.DevRootRecord) {
+		storage.data[devca.RootRecord] = text
+		if _, err := i.Root(t.Context()); err == nil || !strings.Contains(err.Error(), "development CA: "+devca.RootRecord) {
 			t.Errorf("%s: the error is %v", name, err)
 		}
-		if !cmp.Equal(storage.data[devca.DevRootRecord], text) {
+		if !cmp.Equal(storage.data[devca.RootRecord], text) {
 			t.Errorf("%s: it was replaced", name)
 		}
 	}
-	storage.data[devca.DevRootRecord] = good
+	storage.data[devca.RootRecord] = good
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -101,7 +101,8 @@ func TestHTTPHandler(t *testing.T) {
 	})
 }
 
-// The certificate that proves control of a name (RFC 8737) is shown by a node that did not place the order.
+// A node that did not place the order shows the certificate that proves control of a name (RFC
+// 8737).
 func TestTLSALPNChallengeOfAnotherNode(t *testing.T) {
 	storage := newMemStorage()
 	c := acmeCerts(t, storage, nil)
@@ -143,7 +144,7 @@ func TestTLSALPNChallengeOfAnotherNode(t *testing.T) {
 	}
 }
 
-// certmagic's solvers must find their port taken, and answered.
+// certmagic's solvers find their port in use, and connections to it are closed.
 func TestBlocker(t *testing.T) {
 	c := acmeCerts(t, newMemStorage(), nil)
 	i := c.loader.config.Issuers[0].(*certmagic.ACMEIssuer)

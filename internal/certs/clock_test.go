@@ -14,7 +14,7 @@ import (
 
 const farAhead = 100 * 24 * time.Hour // more than the life of a certificate
 
-// The authority's clock is one of the peers': a node alone has no other.
+// The authority's clock counts as that of a peer: a single node has no other one.
 func TestAuthoritysClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -44,7 +44,7 @@ func TestWrongClockDeletesNothing(t *testing.T) {
 		if err := c.loader.config.ObtainCertSync(t.Context(), "a.example"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(devca.DevLeafLife + time.Hour)
+		time.Sleep(devca.LeafLife + time.Hour)
 		key := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "a.example")
 		for _, ahead := range []time.Duration{-farAhead, 0} {
 			c.orders.clocks.Observe("b", time.Now().Add(ahead), time.Now())

@@ -40,7 +40,8 @@ func (p *Policy) check() error {
 	}
 	u, err := url.Parse(p.CA)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
-		// Neither the text nor the error of url.Parse, which has the text: there may be a password in it.
+		// Neither the text nor the error of url.Parse, which has the text: there may be a password
+		// in it.
 		return &errs.ConfigError{Field: "TLS.CA", Reason: "it must be the https URL of an ACME directory, such as " + certmagic.LetsEncryptProductionCA}
 	}
 	return nil
@@ -146,7 +147,8 @@ type Limiter interface {
 	// Acquire returns when the handshake may go on. It is called in GetConfigForClient, and at the
 	// end of GetCertificate.
 	Acquire(*tls.ClientHelloInfo) error
-	// Release lets others go on until Acquire is called again. GetCertificate calls it before it waits.
+	// Release lets others go on until Acquire is called again. GetCertificate calls it before it
+	// waits.
 	Release(net.Conn)
 }
 

@@ -129,8 +129,8 @@ func (d *demands) await(hello *tls.ClientHelloInfo, name string) (*tls.Certifica
 	}
 }
 
-// start has name loaded or ordered, once for all clients that ask at that time. It goes on when they
-// have gone.
+// start has name loaded or ordered, once for all clients that ask at that time. It goes on when
+// they have gone.
 func (d *demands) start(name string) (*demandOrder, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -4,8 +4,8 @@
 // # Guarantees
 //
 //   - A name costs the cluster one order, however many nodes serve it. Orders stay within
-//     certmagic's limit for the whole cluster (package slots), and pauses that an authority demands,
-//     or that follow failures, hold for all nodes (package backoff).
+//     certmagic's limit for the whole cluster (package slots). Pauses that an authority demands, or
+//     that follow failures, hold for all nodes (package backoff).
 //   - A certificate is served by every node as soon as it is stored.
 //   - A self-signed certificate is served only while the cluster has never had another one for the
 //     name. No node serves it after any node has served a real one.
@@ -28,13 +28,13 @@
 //	    prober, AwaitPeers    wait until the name leads here and the peers serve
 //	    orderer.order → certmagic → events: orderer.admit (clock, pauses, slot) → authority
 //	    loader.refresh
-//	challenge: stored by certmagic's solver, answered by every node from the storage (handshakes, web);
-//	    the solver itself must not open a port (blocker)
+//	challenge: stored by certmagic's solver, answered by every node from the storage (handshakes,
+//	    web); the solver itself must not open a port (blocker)
 //	push: Stored → pusher → loader.refresh, on every node
 //	renewal: certmagic, when due → events, as for the first order; obtainer takes over at expiry
 //	revocation: staple → replacer → orderer
 //	on demand: handshakes → demands → loader.refresh or orderer.order, in slots of their own
-//	handshake: handshakes.admit → wait → provisional (self-signed) → demands → certmagic's cache → staple
+//	handshake: admit → wait → provisional (self-signed) → demands → certmagic's cache → staple
 //	cleaning: sweep, by one node at a time
 //
 // Every component gets what it needs in New and points to no component above it.

@@ -7,8 +7,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 )
 
-// events handles certmagic's events, before TLS.Configure's OnEvent does, on the goroutine that does
-// what the event is about.
+// events handles certmagic's events, before TLS.Configure's OnEvent does, on the goroutine that
+// does what the event is about.
 type events struct {
 	orders   *orderer
 	obtainer *obtainer

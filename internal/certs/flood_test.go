@@ -75,7 +75,8 @@ func TestFloodOfUnknownNames(t *testing.T) {
 	}
 }
 
-// A session that began with a self-signed certificate is not resumed, and one that began with a real one is, from the first on.
+// A session that began with a self-signed certificate is not resumed. One that began with a real
+// certificate is.
 func TestSelfSignedSessionsEnd(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {

@@ -21,8 +21,8 @@ const (
 	maxDots       = 10              // unmanaged names with more dots are not looked up in certmagic's cache
 )
 
-// errUnknownName refuses a client at its first message. The name is not in it: otherwise an attacker
-// could fill the log with names.
+// errUnknownName refuses a client at its first message. The name is not in it: otherwise an
+// attacker could fill the log with names.
 var errUnknownName = errors.New("flotilla: no certificate is served for this name")
 
 // handshakes chooses certificates for handshakes. Its methods are safe for concurrent use.
@@ -146,8 +146,8 @@ func (h *handshakes) defaultName(conn net.Conn, first string) string {
 }
 
 // wait makes a client wait until it is known whether there is a certificate, as on a node that has
-// just started. A balancer without health checks takes an open port for a working node, and a client
-// whose handshake is refused is not sent to another node.
+// just started. A balancer without health checks takes an open port for a working node, and a
+// client whose handshake is refused is not sent to another node.
 func (h *handshakes) wait(hello *tls.ClientHelloInfo, name string) {
 	known, none := h.loader.names.awaits(name)
 	if known == nil {

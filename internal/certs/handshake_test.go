@@ -93,7 +93,8 @@ func (h countedLog) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// flood dials addr n times, each time for another name that nobody serves, and returns how many got through.
+// flood dials addr n times, each time for another name that is not served, and returns how many got
+// through.
 func flood(t *testing.T, addr string, n int, protos ...string) int64 {
 	t.Helper()
 	var through atomic.Int64
@@ -191,7 +192,8 @@ func TestWhichCertificate(t *testing.T) {
 	})
 }
 
-// A challenge is answered on a node that shows a self-signed certificate otherwise, and never with that one.
+// A node that serves a self-signed certificate answers a challenge, and never with that
+// certificate.
 func TestChallengeIsNotSelfSigned(t *testing.T) {
 	storage := newMemStorage()
 	wait, _ := stubca.Barrier()
@@ -246,8 +248,9 @@ func (*scripted) Close() error                { return nil }
 func (*scripted) LocalAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 443} }
 func (*scripted) RemoteAddr() net.Addr        { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 99), Port: 4} }
 
-// BenchmarkUnknownName measures what a client's hello costs the node: one for a name that nobody serves, refused at once; the same refused when a
-// certificate is looked for, as crypto/tls would by itself; and one that is served, up to the point where the node waits for the client.
+// BenchmarkUnknownName measures the cost of a ClientHello: for a name that is not served, refused
+// at once; the same, refused when a certificate is looked for, as crypto/tls does by itself; and
+// for a name that is served, until the node waits for the client.
 func BenchmarkUnknownName(b *testing.B) {
 	storage := newMemStorage()
 	c, err := openCerts(Policy{}, storage, true, always, nil)

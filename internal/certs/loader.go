@@ -60,12 +60,15 @@ func (l *loader) matching(name string) []certmagic.Certificate {
 	if len(name) > hostname.MaxLength {
 		return nil
 	}
-	return slices.DeleteFunc(l.cache.AllMatchingCertificates(name), func(x certmagic.Certificate) bool { return x.Leaf == nil })
+	all := l.cache.AllMatchingCertificates(name)
+	return slices.DeleteFunc(all, func(x certmagic.Certificate) bool { return x.Leaf == nil })
 }
 
 // exact returns the certificates in memory for exactly this name.
 func (l *loader) exact(name string) []certmagic.Certificate {
-	return slices.DeleteFunc(l.matching(name), func(x certmagic.Certificate) bool { return !slices.Contains(x.Names, name) })
+	return slices.DeleteFunc(l.matching(name), func(x certmagic.Certificate) bool {
+		return !slices.Contains(x.Names, name)
+	})
 }
 
 // serves reports whether a certificate for name is in memory that has not expired.

@@ -106,8 +106,8 @@ func (t *nameTable) awaits(name string) (known <-chan struct{}, none bool) {
 	return m.known, m.none
 }
 
-// tried records how a try for name ended. loaded says that a certificate is in memory: handshakes do
-// not wait for a better one.
+// tried records how a try for name ended. loaded says that a certificate is in memory: handshakes
+// do not wait for a better one.
 func (t *nameTable) tried(name string, err error, loaded bool) {
 	t.update(name, func(m *managed) {
 		if m.err = err; err == nil {
@@ -134,7 +134,8 @@ func (t *nameTable) notRenewed(name string, err error) (news bool) {
 // damaged records that what is stored for name cannot be read, until there is a certificate.
 func (t *nameTable) damaged(name string, bad error) {
 	t.update(name, func(m *managed) {
-		m.damage = fmt.Errorf("the certificate in the storage cannot be read, and is ordered anew (a copy is below %s): %w", quarantine.Place, bad)
+		m.damage = fmt.Errorf("the certificate in the storage cannot be read, and is ordered anew (a copy is below %s): %w",
+			quarantine.Place, bad)
 		if m.err != nil {
 			m.err = m.damage
 		}

@@ -16,7 +16,8 @@ import (
 	"github.com/mholt/acmez/v3"
 )
 
-// A name of many labels that nobody manages is not looked for, even if the program has a certificate for it.
+// An unmanaged name with many labels is not looked up, even if the program has a certificate for
+// it.
 func TestManyLabelsAreNotLookedFor(t *testing.T) {
 	c := bootCerts(t, newMemStorage(), always, func() error { return nil }, nil)
 	config, err := c.TLSConfig("a.test")
@@ -39,7 +40,8 @@ func TestManyLabelsAreNotLookedFor(t *testing.T) {
 	}
 }
 
-// certmagic looks for wildcards in a time that is the square of a name's length: seconds of a processor for one ClientHello, or one Host.
+// Long names are refused before certmagic looks for wildcards: that takes time in the square of the
+// length, seconds of CPU for one ClientHello or Host.
 func TestLongNamesAreRefused(t *testing.T) {
 	name := strings.Repeat("a.", 3000) + "test"
 	hosts := map[string]func(*certmagic.Config){
@@ -79,7 +81,8 @@ func TestLongNamesAreRefused(t *testing.T) {
 	}
 }
 
-// A client that offers a challenge's protocol among others is no authority's, and a name that nobody serves is not its way past the door.
+// A client that offers the challenge's protocol among others is not an authority, and is refused
+// for a name that is not served.
 func TestChallengeAmongOtherProtocols(t *testing.T) {
 	c := devCerts(t, newMemStorage(), nil)
 	cfg, err := c.TLSConfig("a.test")

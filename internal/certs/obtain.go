@@ -64,7 +64,8 @@ func (o *obtainer) job(name string) *job {
 	return j
 }
 
-// start has a certificate obtained for name. A job that runs already looks once more before it ends.
+// start has a certificate obtained for name. A job that runs already looks once more before it
+// ends.
 func (o *obtainer) start(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -155,10 +156,12 @@ func (o *obtainer) run(ctx context.Context, name string) {
 	}
 }
 
-// pause returns how long to pause after err. wait is the pause after a failure of storage or network.
+// pause returns how long to pause after err. wait is the pause after a failure of storage or
+// network.
 func (o *obtainer) pause(name string, err error, wait time.Duration) time.Duration {
 	pause := wait/2 + rand.N(wait) // nodes that failed together must not try again together
-	if x, left := o.orders.backoff.Get(backoff.OfName(name)); errors.As(err, new(*backoff.Error)) || left > 0 && x.Failures > 0 {
+	x, left := o.orders.backoff.Get(backoff.OfName(name))
+	if errors.As(err, new(*backoff.Error)) || left > 0 && x.Failures > 0 {
 		if p := o.orders.backoff.For(name, o.loader.config.Issuers, false); p != nil { // it holds for the cluster
 			pause = time.Until(p.Until) + time.Second + rand.N(backoff.RetryFirst)
 		}
@@ -232,8 +235,8 @@ func (o *obtainer) try(ctx context.Context, name string, led bool) (probe.Lead, 
 	return lead, nil
 }
 
-// await waits until the storage has a certificate for name, and reports whether it does. It gives up
-// after d, or when led, if not nil, returns true.
+// await waits until the storage has a certificate for name, and reports whether it does. It gives
+// up after d, or when led, if not nil, returns true.
 func (o *obtainer) await(ctx context.Context, name string, d time.Duration, led func(context.Context) bool) bool {
 	for end := time.Now().Add(d); ; {
 		select {
@@ -267,7 +270,8 @@ func (o *obtainer) takeOver(ctx context.Context, name string) {
 		return
 	}
 	j.waits = true
-	end := time.Until(found[0].Leaf.NotAfter) + 2*time.Second + rand.N(backoff.RetryFirst) // certmagic lets it live a second longer
+	// certmagic lets a certificate live a second longer.
+	end := time.Until(found[0].Leaf.NotAfter) + 2*time.Second + rand.N(backoff.RetryFirst)
 	o.tasks.Go(func() {
 		select {
 		case <-time.After(end):

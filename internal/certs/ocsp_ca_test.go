@@ -54,7 +54,7 @@ func signed(t *testing.T, tmpl, parent *x509.Certificate, signer crypto.Signer) 
 		t.Fatal(err)
 	}
 	tmpl.SerialNumber, tmpl.NotBefore = devca.NewSerial(), time.Now().Add(-devca.Backdate)
-	tmpl.NotAfter, tmpl.Subject = time.Now().Add(devca.DevRootLife), pkix.Name{CommonName: "test"}
+	tmpl.NotAfter, tmpl.Subject = time.Now().Add(devca.RootLife), pkix.Name{CommonName: "test"}
 	if parent == nil {
 		parent, signer = tmpl, key
 	}
@@ -143,7 +143,8 @@ func (a *ocspCA) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// nodes returns the certificates of n nodes of a cluster, which ask the responder without a network if bubble.
+// nodes returns the certificates of n nodes of a cluster. With bubble they ask the responder
+// without a network.
 func (a *ocspCA) nodes(t *testing.T, n int, storage *memStorage, bubble bool, l *slog.Logger) []*Certs {
 	t.Helper()
 	nodes := make([]*Certs, n)
@@ -163,6 +164,6 @@ func (a *ocspCA) nodes(t *testing.T, n int, storage *memStorage, bubble bool, l 
 		t.Cleanup(c.Close)
 		nodes[i] = c
 	}
-	storage.tell(nodes...)
+	storage.notify(nodes...)
 	return nodes
 }

@@ -19,7 +19,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 )
 
-// orderTimeout is for one try: the lock, which another node may hold for its own order, and the order.
+// orderTimeout is for one try: the lock, which another node may hold for its own order, and the
+// order.
 const orderTimeout = 5 * time.Minute
 
 var (
@@ -31,7 +32,7 @@ var (
 // use.
 type orderer struct {
 	loader     *loader
-	backoff    *backoff.Pauses
+	backoff    *backoff.Backoff
 	clocks     *clocks.Clocks
 	quarantine *quarantine.Quarantine
 	slots      *slots.Slots
@@ -105,7 +106,9 @@ func (o *orderer) clockLimit(name string) time.Duration {
 // admit decides, under the lock of the name, whether an order for it may be placed, and waits for a
 // slot if orders are limited. demand says that the name is on demand. allowed, if not nil, asks the
 // program. release takes the order back.
-func (o *orderer) admit(ctx context.Context, name string, demand bool, allowed func(context.Context, string) error) (release func(), err error) {
+func (o *orderer) admit(
+	ctx context.Context, name string, demand bool, allowed func(context.Context, string) error,
+) (release func(), err error) {
 	a := attemptOf(ctx)
 	if err := o.mayOrder(name, a.led); err != nil {
 		return nil, err
@@ -143,8 +146,8 @@ func (o *orderer) slot(ctx context.Context, a attempt, demand bool) (release fun
 	return o.slots.Acquire(ctx, demand)
 }
 
-// failed records, for all nodes, that the authority refused an order for name. It records nothing if
-// the authority could not be reached: another node may reach it.
+// failed records, for all nodes, that the authority refused an order for name. It records nothing
+// if the authority could not be reached: another node may reach it.
 func (o *orderer) failed(ctx context.Context, name string, err error) {
 	o.mu.Lock()
 	refused := o.refusals.Load() > o.before[name]
@@ -154,7 +157,7 @@ func (o *orderer) failed(ctx context.Context, name string, err error) {
 		return
 	}
 	a := attemptOf(ctx)
-	o.backoff.Fail(ctx, name, err, a.lead.Away != nil, a.lead.Stranger, a.led)
+	o.backoff.Fail(ctx, name, err, backoff.Failure{Away: a.lead.Away != nil, Stranger: a.lead.Stranger, Led: a.led})
 }
 
 // obtained records that an order for name has succeeded, unless the certificate is of no use.
@@ -165,10 +168,11 @@ func (o *orderer) obtained(ctx context.Context, name, place string) {
 	text, err := o.loader.config.Storage.Load(ctx, place)
 	if block, _ := pem.Decode(text); err == nil && block != nil {
 		leaf, err := x509.ParseCertificate(block.Bytes)
-		if now := o.clocks.Now(); err == nil && (now.After(leaf.NotAfter) || now.Before(leaf.NotBefore.Add(-clocks.Tolerance))) {
+		now := o.clocks.Now()
+		if err == nil && (now.After(leaf.NotAfter) || now.Before(leaf.NotBefore.Add(-clocks.Tolerance))) {
 			o.log.Error("the authority's new certificate is not valid by this node's clock; one of the two clocks is wrong",
 				"domain", name, "from", leaf.NotBefore, "until", leaf.NotAfter, "now", now)
-			o.backoff.Fail(ctx, name, errNotValid, false, true, false)
+			o.backoff.Fail(ctx, name, errNotValid, backoff.Failure{Stranger: true})
 			return
 		}
 	}

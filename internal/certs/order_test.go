@@ -51,14 +51,14 @@ func startAll(t *testing.T, nodes []*Certs, names ...string) {
 }
 
 func TestOneOrderForEachName(t *testing.T) {
-	for _, told := range []bool{true, false} {
-		t.Run(fmt.Sprintf("told %v", told), func(t *testing.T) {
+	for _, notified := range []bool{true, false} {
+		t.Run(fmt.Sprintf("notified %v", notified), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var book stubca.Orders
 				storage := newMemStorage()
 				nodes := bookedNodes(t, 3, storage, &book, nil)
-				if told {
-					storage.tell(nodes...)
+				if notified {
+					storage.notify(nodes...)
 				}
 				startAll(t, nodes, stubca.Names("once", 20)...)
 				time.Sleep(time.Minute)
@@ -83,7 +83,7 @@ func TestOrdersAreLimited(t *testing.T) {
 		var out bytes.Buffer
 		storage := newMemStorage()
 		nodes := bookedNodes(t, 3, storage, &book, testlog.To(&out, slog.LevelWarn))
-		storage.tell(nodes...)
+		storage.notify(nodes...)
 		for i, c := range nodes {
 			startAll(t, []*Certs{c}, stubca.Names("own"+fmt.Sprint(i)+"x", 15)...)
 		}
@@ -211,7 +211,7 @@ func TestOrdersWithoutLimit(t *testing.T) {
 	})
 }
 
-// TLS.Configure's own ears hear everything, and may veto an order, which then counts for nothing.
+// TLS.Configure's OnEvent gets every event and may veto an order, which then does not count.
 func TestEventsReachTheUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var veto atomic.Bool

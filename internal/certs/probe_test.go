@@ -97,7 +97,7 @@ func silent(context.Context) (net.Conn, error) {
 	return client, nil
 }
 
-// acmeOrders is what a node with an ACME issuer does with its orders: they are taken down, and refused.
+// acmeOrders are the certificates of a node whose orders are recorded, and refused.
 type acmeOrders struct {
 	*Certs
 	book stubca.Orders
@@ -190,7 +190,7 @@ func TestOrderWaitsForTheName(t *testing.T) {
 	}
 }
 
-// A node that has an old certificate, or whose certificate was deleted, is known by that.
+// A probe recognizes a node by a certificate that is in this node's memory.
 func TestProbeKnowsWhatIsServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -201,7 +201,7 @@ func TestProbeKnowsWhatIsServed(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		settle(t, first)
-		time.Sleep(devca.DevLeafLife)
+		time.Sleep(devca.LeafLife)
 		world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
 		world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)})
 		c := newACMEOrders(t, storage, "this", world, errInjected)
@@ -230,7 +230,8 @@ func counts(c *acmeOrders, at ...time.Duration) []int {
 	return counts
 }
 
-// An authority that has refused is asked again a few times, not for ever, and not while the name leads elsewhere.
+// An authority that has refused an order gets a few more at growing intervals, and none for a name
+// that leads elsewhere.
 func TestRetriesSpareTheAuthority(t *testing.T) {
 	skipShort(t)
 	refusal := errors.New("the proof was wrong")
@@ -336,7 +337,8 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 	})
 }
 
-// The other nodes' certificates are not this node's where each has its own, and an old machine has none that an authority would give.
+// If each node has certificates of its own, a probe accepts any that an authority has issued for
+// the name, and no self-signed one of an old machine.
 func TestProbeOfNodesWithTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		real := devCerts(t, newMemStorage(), nil)
@@ -373,7 +375,7 @@ func TestProbeOfNodesWithTheirOwn(t *testing.T) {
 	})
 }
 
-// identityFor returns a certificate for the names, and the pool that verifies it: of a server, of a client, or of an authority.
+// identityFor returns a certificate for the names, and the pool that verifies it.
 func identityFor(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -19,10 +19,10 @@ const (
 	pushTimeout = 10 * time.Second       // for one look
 )
 
-// pusher makes this node serve certificates as soon as they are stored, whichever node ordered them.
-// certmagic looks into the storage only when the certificate in memory is due. So it would serve one
-// that was replaced early for weeks, and take the renewal information of one certificate for that of
-// another. Its methods are safe for concurrent use.
+// pusher makes this node serve certificates as soon as they are stored, whichever node ordered
+// them. certmagic looks into the storage only when the certificate in memory is due. So it would
+// serve one that was replaced early for weeks, and take the renewal information of one certificate
+// for that of another. Its methods are safe for concurrent use.
 type pusher struct {
 	loader     *loader
 	obtainer   *obtainer
@@ -38,7 +38,8 @@ type pusher struct {
 }
 
 // stored is called on every node after something below certificates/ISSUER/site/ has changed, by
-// the goroutine that applies the change. It does not block. Changes during a look cost one more look.
+// the goroutine that applies the change. It does not block. Changes during a look cost one more
+// look.
 func (p *pusher) stored(site string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,7 +113,8 @@ func (p *pusher) lookAt(name string) bool {
 			p.obtainer.start(name)
 			return true
 		}
-		if p.loader.names.notRenewed(name, fmt.Errorf("the newest certificate cannot be loaded: %w", err)) && p.life.Err() == nil {
+		stale := fmt.Errorf("the newest certificate cannot be loaded: %w", err)
+		if p.loader.names.notRenewed(name, stale) && p.life.Err() == nil {
 			p.log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
 		}
 		return false
@@ -136,7 +138,8 @@ func (p *pusher) lookOnDemand(site, name string) bool {
 			p.log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
 			return false
 		}
-		p.demands.withdraw(name) // it was deleted; the next handshake asks whether there may be another one, and orders it
+		// It was deleted. The next handshake asks whether there may be another one, and orders it.
+		p.demands.withdraw(name)
 	}
 	p.loader.names.drop(site, name)
 	return true

@@ -17,7 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// damages are ways in which a stored certificate is of no use. Each changes one record of damaged.example; other is another name's.
+// damages are ways to damage a stored certificate. Each changes one record of damaged.example;
+// other is another name's.
 func damages(storage *memStorage, stem, other string) map[string]func() (key string, value []byte) {
 	of := func(key string) []byte { return slices.Clone(storage.data[key]) }
 	return map[string]func() (string, []byte){
@@ -34,8 +35,8 @@ func damages(storage *memStorage, stem, other string) map[string]func() (key str
 	}
 }
 
-// A certificate that cannot be read counts as missing: one node orders another, and the old one is kept aside. Other names do not notice,
-// and what is in memory is served meanwhile.
+// A certificate that cannot be read counts as missing: one node orders another, and the old one is
+// quarantined. Other names are not affected, and what is in memory is served meanwhile.
 func TestDamagedCertificateIsReplaced(t *testing.T) {
 	const name, fine = "damaged.example", "fine.example"
 	for _, boots := range []bool{true, false} {
@@ -55,7 +56,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 						for _, c := range nodes {
 							c.Close()
 						}
-						storage.tell()
+						storage.notify()
 					}
 					key, value := damages(storage, stem(name), stem(fine))[what]()
 					put(t, storage, map[string]string{key: string(value)})
@@ -70,7 +71,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 							t.Cleanup(c.Close)
 							nodes = append(nodes, c)
 						}
-						storage.tell(nodes...)
+						storage.notify(nodes...)
 					}
 					cfg, err := nodes[0].TLSConfig(name, fine)
 					if err != nil {
@@ -101,18 +102,18 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if got, want := shown(cfg, name), inStorageOf(t, nodes[0], name); got != want {
 						t.Errorf("shows %q, want %q", got, want)
 					}
-					aside := 0
+					copies := 0
 					synctest.Wait()
 					for k, v := range storage.data {
 						if strings.HasPrefix(k, quarantine.Place) && strings.HasSuffix(k, key) {
-							aside++
+							copies++
 							if !bytes.Equal(v, value) {
-								t.Errorf("%q is kept of %q", v, value)
+								t.Errorf("%q is quarantined of %q", v, value)
 							}
 						}
 					}
-					if aside != 1 {
-						t.Errorf("%d copies are kept aside, want 1", aside)
+					if copies != 1 {
+						t.Errorf("%d copies are quarantined, want 1", copies)
 					}
 					if boots && !strings.Contains(out.String(), "a certificate in the storage cannot be read") {
 						t.Errorf("logged:\n%s", out.String())
@@ -133,7 +134,7 @@ func inStorageOf(t *testing.T, c *Certs, name string) string {
 	return x.Leaf.SerialNumber.Text(16)
 }
 
-// Somebody who writes a certificate part by part is not disturbed.
+// A certificate that is being written part by part is not damaged.
 func TestHalfWrittenIsNotDamaged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -162,7 +163,8 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 	})
 }
 
-// A renewal is written part by part, too. Nobody takes that for damage, and all nodes serve it soon.
+// A renewal is written part by part, too. That does not count as damage, and all nodes serve it
+// soon.
 func TestRenewalIsNotDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)

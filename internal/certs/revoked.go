@@ -57,7 +57,8 @@ func (p *replacer) replace(old certmagic.Certificate, r *ocsp.Response) {
 			err = p.orders.order(p.life, name, true, attempt{})
 		}
 		if err != nil && p.life.Err() == nil {
-			p.log.Warn("the revoked certificate was not replaced; will try again", "domain", name, "error", err, "in", staple.RevokedRest)
+			p.log.Warn("the revoked certificate was not replaced; will try again",
+				"domain", name, "error", err, "in", staple.RevokedRest)
 		}
 	}
 }

@@ -30,7 +30,8 @@ type addrConn struct {
 
 func (c *addrConn) LocalAddr() net.Addr { return c.local }
 
-// leafFrom returns what a client that says hello for name, and has dialled local, is shown by cfg; nil: it is refused.
+// leafFrom returns the certificate that cfg shows to a client for name that has dialled local, nil
+// if it is refused.
 func leafFrom(cfg *tls.Config, name, local string) *x509.Certificate {
 	client, server := net.Pipe()
 	defer client.Close()
@@ -78,7 +79,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 			t.Error("self-signed before it is known whether there is one")
 		}
 
-		// Whoever waits gets it as soon as it is known.
+		// A handshake that waits gets it as soon as it is known.
 		held := make(chan *x509.Certificate)
 		go func() { held <- leafFrom(cfg, "a.test", "") }()
 		synctest.Wait()
@@ -146,7 +147,8 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 	})
 }
 
-// Once the cluster has had a certificate, whatever has become of it, no node shows a self-signed one.
+// Once the cluster has had a certificate, no node shows a self-signed one, even if the certificate
+// is gone or of no use.
 func TestNeverSelfSignedAgain(t *testing.T) {
 	down := func() error { return errInjected }
 	crt := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "a.test")
@@ -160,7 +162,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 	}{
 		{name: "the authority is down", ready: true, want: true},
 		{name: "no quorum", want: true},
-		{name: "expired", ready: true, after: devca.DevLeafLife + time.Hour, want: true},
+		{name: "expired", ready: true, after: devca.LeafLife + time.Hour, want: true},
 		{name: "unreadable", ready: true, change: func(s *memStorage) { s.data[crt] = []byte("x") }},
 		{name: "another node was luckier", ready: true, late: true, want: true},
 		{name: "unreadable from another node", ready: true, late: true, change: func(s *memStorage) { s.data[crt] = []byte("x") }},
@@ -227,7 +229,8 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 	}
 }
 
-// While the storage cannot be read nothing is known, and a node that has asked it does not take its silence for an answer.
+// While the storage cannot be read, it is not known whether there is a certificate, and no
+// self-signed one is shown.
 func TestNotSelfSignedForFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -257,7 +260,7 @@ func TestNotSelfSignedForFaults(t *testing.T) {
 	})
 }
 
-// A name of its own has what a wildcard has, while there is nothing better.
+// A name is served with a wildcard's certificate until it has its own.
 func TestWildcardBeforeSelfSigned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := devCerts(t, newMemStorage(), new(atomic.Int64))
@@ -276,7 +279,7 @@ func TestWildcardBeforeSelfSigned(t *testing.T) {
 	})
 }
 
-// The marker is the same on all nodes of a cluster, and tells clusters and names apart.
+// The marker is the same on all nodes of a cluster, and different for other clusters and names.
 func TestMarker(t *testing.T) {
 	marker := func(cluster, name string) string {
 		return selfsign.Marker(cluster, name).Text(16)

@@ -127,9 +127,10 @@ func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
 		if n := locks.Load(); n != 0 {
 			t.Errorf("a new node took %d locks, which go through the log", n)
 		}
-		storage.tell(append(nodes, next...)...)
+		storage.notify(append(nodes, next...)...)
 
-		// The responder fails: what is there is given until its end, and no longer, and the responder is not overrun.
+		// The responder fails: the staple is given until its end and no longer, and the responder
+		// is not overrun.
 		a.answers(func(w http.ResponseWriter, _ *saying) bool { w.WriteHeader(http.StatusBadGateway); return true })
 		r, err := ocsp.ParseResponse(second, a.root)
 		if err != nil {

@@ -55,7 +55,7 @@ func (t *nameTable) statuses() []Status {
 }
 
 // status returns what is known about each declared name, in alphabetical order.
-func status(l *loader, pauses *backoff.Pauses) []Status {
+func status(l *loader, pauses *backoff.Backoff) []Status {
 	all := l.names.statuses()
 	for i := range all {
 		s := &all[i]

@@ -20,7 +20,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// maintained runs the maintenance of a node on storage, until the test ends, and returns what it logs.
+// maintained runs the maintenance of a node on storage, until the test ends, and returns what it
+// logs.
 func maintained(t *testing.T, storage *memStorage) *bytes.Buffer {
 	t.Helper()
 	var out bytes.Buffer
@@ -89,8 +90,8 @@ func TestSweep(t *testing.T) {
 	})
 }
 
-// A storage that fails costs time, and a certificate that cannot be read costs the cleaning of the others until it is deleted; neither ends
-// the maintenance.
+// Neither a storage that fails nor a certificate that cannot be read ends the maintenance. The
+// certificate stops the cleaning of others until it is deleted.
 func TestMaintenanceGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -139,7 +140,7 @@ func TestCleaning(t *testing.T) {
 		old := order("old.example")
 		time.Sleep(10 * 24 * time.Hour)
 		recent := order("recent.example")
-		time.Sleep(devca.DevLeafLife + sweep.Grace - 10*24*time.Hour)
+		time.Sleep(devca.LeafLife + sweep.Grace - 10*24*time.Hour)
 		const bad, staple = "certificates/flotilla-dev/bad.example/bad.example.crt", "ocsp/old.example-1234"
 		put(t, storage, map[string]string{bad: "nonsense", staple: "nonsense"})
 

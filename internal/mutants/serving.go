@@ -84,11 +84,11 @@ func servingRows() []row {
 		m("what an authority says about waiting is heeded", "TestRetryAfterHoldsForTheCluster",
 			"internal/certs/backoff/authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``).of("./internal/certs").slow(),
 		m("a clock is wrong when most others say so", "TestClocksAgree",
-			"internal/clocks/clocks.go", "wrong", `if 2*len(off) <= heard {`, `if len(off) == 0 {`),
+			"internal/clocks/clocks.go", "wrong", `if 2*len(off) <= observed {`, `if len(off) == 0 {`),
 		m("names on demand have slots of their own", "TestFloodOnDemandStarvesNobody",
 			"internal/certs/slots/slots.go", "budget", `b.slot, b.front = demandName, s.demand`, ``).of("./internal/certs"),
 		m("all nodes know of a pause", "TestLimitInTheReplicatedState",
-			"internal/certs/backoff/pauses.go", "Put", `if err := p.storage.Store(ctx, key, raw); err != nil {`, `if err := p.storage.Store(ctx, key+"-lost", raw); err != nil {`).of("."),
+			"internal/certs/backoff/backoff.go", "Put", `if err := p.storage.Store(ctx, key, raw); err != nil {`, `if err := p.storage.Store(ctx, key+"-lost", raw); err != nil {`).of("."),
 		m("a server that ends takes what waits in the kernel", "TestDrainHandsOutTheAcceptQueue",
 			"internal/frontend/drain_linux.go", "acceptQueue", `n = int(info.Unacked)`, `n = 0 * int(info.Unacked)`),
 	}

@@ -49,7 +49,8 @@ type Config struct {
 	Off    bool // probes know nothing: orders do not depend on where the names lead
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
-	Ours   func(name string, leaf *x509.Certificate) bool // reports whether a node of this cluster would show leaf for name
+	// Ours reports whether a node of this cluster would show leaf to a client that asks for name.
+	Ours func(name string, leaf *x509.Certificate) bool
 }
 
 // Prober probes names. Its methods are safe for concurrent use.

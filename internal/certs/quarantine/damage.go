@@ -23,7 +23,8 @@ import (
 func (q *Quarantine) damage(ctx context.Context, name string) (bad error, records []state.Record, err error) {
 	subject := q.Subject(name)
 	for _, i := range q.Certmagic.Issuers {
-		stem := strings.TrimSuffix(certmagic.StorageKeys.SiteCert(i.IssuerKey(), certmagic.StorageKeys.Safe(subject)), ".crt")
+		crt := certmagic.StorageKeys.SiteCert(i.IssuerKey(), certmagic.StorageKeys.Safe(subject))
+		stem := strings.TrimSuffix(crt, ".crt")
 		var parts []state.Record
 		for _, ext := range []string{".key", ".crt", ".json"} {
 			value, err := q.Certmagic.Storage.Load(ctx, stem+ext)

@@ -19,11 +19,12 @@ import (
 // Place is the directory in the storage that copies of damaged records are in.
 const Place = "flotilla/quarantine"
 
-// Settle is how long records must be damaged, and the same. Until then somebody may be writing them.
+// Settle is how long records must be damaged, and the same. Until then somebody may be writing
+// them.
 const Settle = 3 * time.Second
 
 const (
-	interval      = 250 * time.Millisecond // between looks meanwhile: short, so that no renewal waits longer or looks like damage
+	interval      = 250 * time.Millisecond // between looks meanwhile: short, because renewals wait for it
 	maxCopies     = 20                     // times for which copies are kept
 	maxAge        = 30 * 24 * time.Hour    // of copies
 	maxBytes      = 64 << 10               // of each record
@@ -46,7 +47,7 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Quarantine sets damaged records aside. Its methods are safe for concurrent use.
+// Quarantine quarantines damaged records. Its methods are safe for concurrent use.
 type Quarantine struct{ Config }
 
 // New returns a quarantine.
@@ -100,7 +101,8 @@ func (q *Quarantine) Certificate(ctx context.Context, name string, cause error) 
 	if err := q.Certmagic.Storage.Delete(ctx, records[len(records)-1].Key); err != nil {
 		return errors.Join(cause, err)
 	}
-	q.Log.Error("a certificate in the storage cannot be read; it is ordered anew", "domain", name, "error", bad, "quarantined", place)
+	q.Log.Error("a certificate in the storage cannot be read; it is ordered anew",
+		"domain", name, "error", bad, "quarantined", place)
 	return nil
 }
 
@@ -158,7 +160,8 @@ func (q *Quarantine) account(ctx context.Context, user string) error {
 			return err
 		}
 	}
-	q.Log.Error("an ACME account in the storage cannot be read; another is opened", "account", user, "error", bad, "quarantined", place)
+	q.Log.Error("an ACME account in the storage cannot be read; another is opened",
+		"account", user, "error", bad, "quarantined", place)
 	return nil
 }
 

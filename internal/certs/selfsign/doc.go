@@ -2,6 +2,6 @@
 // answered for the first time.
 //
 // Their serial number is a marker: the same on every node of a cluster and different in another
-// cluster. Nodes recognize their own cluster by it. It proves nothing: whoever forges it makes a
+// cluster. Nodes recognize their own cluster by it. It proves nothing: who forges it makes a
 // node place an order, no more.
 package selfsign

@@ -32,8 +32,8 @@ func Marker(cluster, name string) *big.Int {
 	return new(big.Int).SetBytes(sum)
 }
 
-// Marks reports whether leaf has the marker of the cluster, for the name that is in it. asked stands
-// in for a name if leaf has none.
+// Marks reports whether leaf has the marker of the cluster, for the name that is in it. asked
+// stands in for a name if leaf has none.
 func Marks(cluster, asked string, leaf *x509.Certificate) bool {
 	switch {
 	case len(leaf.DNSNames) > 0:

@@ -41,7 +41,8 @@ func (s *Stapler) ask(ctx context.Context, x *stapled, issuer *x509.Certificate)
 	return read(raw, x.Leaf, issuer, time.Now())
 }
 
-// read returns the answer in raw if clients will accept it. Its NextUpdate is when they no longer do.
+// read returns the answer in raw if clients will accept it. Its NextUpdate is when they no longer
+// do.
 func read(raw []byte, leaf, issuer *x509.Certificate, now time.Time) (*ocsp.Response, error) {
 	r, err := ocsp.ParseResponseForCert(raw, leaf, issuer)
 	if err != nil {

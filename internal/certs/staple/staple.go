@@ -36,11 +36,12 @@ const (
 // Config is what a stapler needs.
 type Config struct {
 	Storage  certmagic.Storage
-	OCSP     certmagic.OCSPConfig                        // proxy and overrides of responders
-	Matching func(name string) []certmagic.Certificate   // returns the certificates in memory for name
-	Revoked  func(certmagic.Certificate, *ocsp.Response) // is called for a revoked certificate by the node that has the lock; may block
-	Network  http.RoundTripper                           // for questions; nil: the real one
-	Log      *slog.Logger
+	OCSP     certmagic.OCSPConfig                      // proxy, and other responders to ask
+	Matching func(name string) []certmagic.Certificate // returns the certificates in memory for name
+	// Revoked is called for a revoked certificate by the node that has the lock. It may block.
+	Revoked func(certmagic.Certificate, *ocsp.Response)
+	Network http.RoundTripper // for questions; nil: the real one
+	Log     *slog.Logger
 }
 
 // Stapler keeps staples for the certificates in memory. Its methods are safe for concurrent use.
@@ -55,8 +56,8 @@ type Stapler struct {
 	tasks notify.Tasks
 }
 
-// New returns a stapler. Redirects of responders are not followed: most responders are asked without
-// TLS, and anybody on the path could send this node to places that only it can reach.
+// New returns a stapler. Redirects of responders are not followed: most responders are asked
+// without TLS, and anybody on the path could send this node to places that only it can reach.
 func New(cfg Config) *Stapler {
 	proxy := cfg.OCSP.HTTPProxy
 	if proxy == nil {

@@ -196,8 +196,11 @@ func (ca *CA) sign(text string) ([]byte, error) {
 		return nil, err
 	}
 	now := ca.Now()
-	leaf := &x509.Certificate{SerialNumber: devca.NewSerial(), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ca.Life), DNSNames: csr.DNSNames,
-		IPAddresses: csr.IPAddresses, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	leaf := &x509.Certificate{
+		SerialNumber: devca.NewSerial(), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ca.Life),
+		DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	if der, err = x509.CreateCertificate(rand.Reader, leaf, ca.root, csr.PublicKey, ca.key); err != nil {
 		return nil, err
 	}

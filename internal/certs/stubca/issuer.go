@@ -95,7 +95,8 @@ func Names(prefix string, n int) []string {
 }
 
 // StoreToken stores a challenge of the given kind as the solver of another node does. An order in
-// this process would prove nothing: certmagic keeps its own challenges in a variable of the process.
+// this process would prove nothing: certmagic keeps its own challenges in a variable of the
+// process.
 func StoreToken(t *testing.T, storage certmagic.Storage, issuer, kind, name string) acme.Challenge {
 	t.Helper()
 	token := acme.Challenge{

@@ -3,6 +3,6 @@
 //
 // One node of the cluster runs it at a time. It goes by elapsed time of its own: the times in the
 // storage are those of other nodes' clocks. A leftover is deleted when the sweeper has seen it, the
-// same, for an hour. Expired certificates are deleted by certmagic, and only while this node's clock
-// agrees with most others.
+// same, for an hour. Expired certificates are deleted by certmagic, and only while this node's
+// clock agrees with most others.
 package sweep
