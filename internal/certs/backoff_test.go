@@ -3,7 +3,6 @@ package certs
 import (
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"errors"
 	"fmt"
@@ -228,55 +227,5 @@ func TestUnreachableAuthority(t *testing.T) {
 		time.Sleep(2 * backoff.RetryLimit)
 		synctest.Wait()
 		settle(t, c)
-	})
-}
-
-// The record of a limit is deleted some time after its end. A record that cannot be read is
-// ignored.
-func TestPausesAreCleaned(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
-		c := stubbed(t, stubca.New(t), 1, storage, nil, nil)[0]
-		c.orders.backoff.Put(t.Context(), backoff.OfIssuer("x", "all"), backoff.Pause{Wait: time.Hour, Err: "slow down"})
-		put(t, storage, map[string]string{backoff.OfName("a.example"): "{garbage"})
-		if err := c.orders.mayOrder("a.example", false); err != nil {
-			t.Errorf("a record that cannot be read is heeded: %v", err)
-		}
-		for range 24 * 3 {
-			c.orders.backoff.Sweep(t.Context())
-			time.Sleep(time.Hour)
-		}
-		if len(storage.data) != 0 {
-			t.Errorf("left: %v", storage.data)
-		}
-	})
-}
-
-// A wrong clock can at most double a pause.
-func TestPauseWithWrongClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
-		const year = 365 * 24 * time.Hour
-		for name, ahead := range map[string]time.Duration{"ahead": year, "right": 0} {
-			at := time.Now().Add(ahead)
-			peek := func(key string) ([]byte, bool) {
-				value, err := storage.Load(t.Context(), key)
-				return value, err == nil
-			}
-			p := backoff.New(peek, func() string { return "" }, storage, testlog.None())
-			key := backoff.OfName(name)
-			put(t, storage, map[string]string{key: fmt.Sprintf(`{"at":%q,"wait":%d,"failures":1}`, at.Format(time.RFC3339), time.Hour)})
-			if _, left := p.Get(key); left != time.Hour {
-				t.Errorf("%s: %v are left at first", name, left)
-			}
-			time.Sleep(time.Hour - time.Second)
-			if _, left := p.Get(key); left != time.Second {
-				t.Errorf("%s: %v are left at last", name, left)
-			}
-			time.Sleep(time.Second)
-			if _, left := p.Get(key); left != 0 {
-				t.Errorf("%s: %v are left after its end", name, left)
-			}
-		}
 	})
 }

@@ -88,7 +88,7 @@ func servingRows() []row {
 		m("names on demand have slots of their own", "TestFloodOnDemandStarvesNobody",
 			"internal/certs/slots/slots.go", "budget", `b.slot, b.front = demandName, s.demand`, ``).of("./internal/certs"),
 		m("all nodes know of a pause", "TestLimitInTheReplicatedState",
-			"internal/certs/backoff/backoff.go", "Put", `if err := p.storage.Store(ctx, key, raw); err != nil {`, `if err := p.storage.Store(ctx, key+"-lost", raw); err != nil {`).of("."),
+			"internal/certs/backoff/backoff.go", "put", `if err := p.storage.Store(ctx, key, raw); err != nil {`, `if err := p.storage.Store(ctx, key+"-lost", raw); err != nil {`).of("."),
 		m("a server that ends takes what waits in the kernel", "TestDrainHandsOutTheAcceptQueue",
 			"internal/frontend/drain_linux.go", "acceptQueue", `n = int(info.Unacked)`, `n = 0 * int(info.Unacked)`),
 	}

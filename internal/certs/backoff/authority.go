@@ -140,9 +140,9 @@ func readQuestion(r *http.Request) question {
 // held returns why a request may not be sent now, nil if it may.
 func (a *authority) held(q question) error {
 	key := a.issuer.IssuerKey()
-	longest, most := a.pauses.Get(OfIssuer(key, "all"))
+	longest, most := a.pauses.Get(ofIssuer(key, "all"))
 	if q.account {
-		if x, left := a.pauses.Get(OfIssuer(key, "new")); x.Sure && left > most {
+		if x, left := a.pauses.Get(ofIssuer(key, "new")); x.Sure && left > most {
 			longest, most = x, left
 		}
 	}
@@ -190,10 +190,10 @@ func (a *authority) heed(ctx context.Context, q question, res *http.Response, p 
 	var where []string
 	switch {
 	case res.StatusCode == http.StatusServiceUnavailable || len(q.names) == 0 && !q.account:
-		where = []string{OfIssuer(key, "all")}
+		where = []string{ofIssuer(key, "all")}
 	case q.account:
 		x.Sure = true
-		where = []string{OfIssuer(key, "new")}
+		where = []string{ofIssuer(key, "new")}
 	default:
 		names, clear := limitedNames(q.names, p)
 		x.Name = strings.Join(names, ",")
@@ -202,16 +202,16 @@ func (a *authority) heed(ctx context.Context, q question, res *http.Response, p 
 		}
 		if !clear {
 			// It is not clear whether the account or the name is limited. One other name may find out.
-			old, left := a.pauses.Get(OfIssuer(key, "new"))
+			old, left := a.pauses.Get(ofIssuer(key, "new"))
 			x.Sure = left > 0 && (old.Sure || old.Name != x.Name)
-			where = append(where, OfIssuer(key, "new"))
+			where = append(where, ofIssuer(key, "new"))
 		}
 	}
 	a.pauses.log.Warn("the authority wants fewer requests",
 		"issuer", key, "error", p.Error(), "names", q.names, "wait", wait, "said", said)
 	for _, place := range where {
 		if _, left := a.pauses.Get(place); left < wait || x.Sure {
-			a.pauses.Put(ctx, place, x)
+			a.pauses.put(ctx, place, x)
 		}
 	}
 }
@@ -239,7 +239,7 @@ func limitedNames(names []string, p acme.Problem) (limited []string, clear bool)
 
 // accepted records that the authority accepts orders: only a name was limited.
 func (a *authority) accepted(ctx context.Context, q question) {
-	key := OfIssuer(a.issuer.IssuerKey(), "new")
+	key := ofIssuer(a.issuer.IssuerKey(), "new")
 	if x, left := a.pauses.Get(key); left > 0 && !x.Sure && x.Name != strings.Join(q.names, ",") {
 		a.pauses.Drop(ctx, key)
 	}

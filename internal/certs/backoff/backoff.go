@@ -91,13 +91,13 @@ func New(peek func(string) ([]byte, bool), node func() string, storage certmagic
 // OfName returns the key of the failed orders for a name.
 func OfName(name string) string { return Place + "/names/" + certmagic.StorageKeys.Safe(name) }
 
-// OfIssuer returns the key of an issuer's limit; what is "all", "new", or "name/" and a name.
-func OfIssuer(issuer, what string) string {
+// ofIssuer returns the key of an issuer's limit; what is "all", "new", or "name/" and a name.
+func ofIssuer(issuer, what string) string {
 	return Place + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
 }
 
 func ofIssuerName(issuer, name string) string {
-	return OfIssuer(issuer, "name/"+certmagic.StorageKeys.Safe(name))
+	return ofIssuer(issuer, "name/"+certmagic.StorageKeys.Safe(name))
 }
 
 // Get returns the pause at key, and how much of it is left: 0 if it is over, or there is none.
@@ -127,8 +127,8 @@ func (k *knownPause) left(now time.Time) time.Duration {
 	return max(0, min(k.Wait, pauseLongest)-passed)
 }
 
-// Put stores a pause that begins now. On this node it holds even if storing fails.
-func (p *Backoff) Put(ctx context.Context, key string, x Pause) {
+// put stores a pause that begins now. On this node it holds even if storing fails.
+func (p *Backoff) put(ctx context.Context, key string, x Pause) {
 	x.At, x.Node = time.Now().Round(0).UTC(), p.node()
 	x.Err = x.Err[:min(len(x.Err), pauseText)]
 	raw, err := json.Marshal(x)
@@ -193,7 +193,7 @@ func (p *Backoff) Fail(ctx context.Context, name string, err error, f Failure) {
 		p.mu.Unlock()
 		return
 	}
-	p.Put(ctx, key, x)
+	p.put(ctx, key, x)
 }
 
 // full reports whether there are so many names with failed orders that no more are stored.
@@ -264,9 +264,9 @@ func (p *Backoff) limits(name string, issuers []certmagic.Issuer) (first Pause, 
 
 // limit returns the longest limit of an issuer for an order of name.
 func (p *Backoff) limit(issuer, name string) (longest Pause, most time.Duration) {
-	for _, key := range []string{OfIssuer(issuer, "all"), OfIssuer(issuer, "new"), ofIssuerName(issuer, name)} {
+	for _, key := range []string{ofIssuer(issuer, "all"), ofIssuer(issuer, "new"), ofIssuerName(issuer, name)} {
 		x, left := p.Get(key)
-		if key == OfIssuer(issuer, "new") && !x.Sure {
+		if key == ofIssuer(issuer, "new") && !x.Sure {
 			continue
 		}
 		if left > most {
