@@ -18,11 +18,13 @@ import (
 
 // Policy is what the user has chosen: see TLS of the root package.
 type Policy struct {
-	Email        string
-	CA           string // URL of an ACME directory; empty: Let's Encrypt
-	Private      bool   // an authority of the cluster's own signs the certificates
-	TrustedRoots *x509.CertPool
-	Configure    func(*certmagic.Config, *certmagic.ACMEIssuer)
+	Email        string         // of the ACME account; empty: none
+	CA           string         // URL of an ACME directory; empty: Let's Encrypt
+	Private      bool           // an authority of the cluster's own signs the certificates
+	TrustedRoots *x509.CertPool // for connections to the authority; nil: the system's
+	// Configure changes certmagic's configuration, and that of the ACME issuer, which is nil if there
+	// is none. Nil changes nothing.
+	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
 }
 
 // check returns what is wrong with p.
@@ -49,9 +51,9 @@ func (p *Policy) check() error {
 
 // Config is what certificates need of the node around them. Policy, Storage and Ready are required.
 type Config struct {
-	Policy         Policy
-	Development    bool // the cluster's own authority signs the certificates, unless Policy names another one
-	RedirectStatus int  // of redirects to https; 0: 308
+	Policy         Policy // what the user has chosen
+	Development    bool   // the cluster's own authority signs the certificates, unless Policy names another one
+	RedirectStatus int    // of redirects to https; 0: 308
 
 	// Storage is where certificates are kept. Shared is the cluster's storage, if that is another
 	// one: then each node has certificates of its own. Nil: it is the same.

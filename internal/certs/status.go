@@ -15,14 +15,14 @@ const maxListed = 10 // names in one line
 
 // Status is what is known about the certificate of one name.
 type Status struct {
-	Domain   string
+	Domain   string    // the name
 	Serial   string    // in hexadecimal; empty: no certificate is loaded
 	Issuer   string    // its common name
 	NotAfter time.Time // zero: no certificate is loaded
 	Managed  bool      // it is loaded, and renewed when due
 	// SelfSigned says that there has never been a certificate, and a self-signed one is served.
 	SelfSigned bool
-	OnDemand   bool
+	OnDemand   bool      // it was not declared: a handshake asked for it
 	Err        error     // why there is no certificate, or only an old one, or nil
 	Next       time.Time // of the next try, if there was an error
 	Failures   int       // orders of the cluster that failed since the last one that succeeded

@@ -124,6 +124,7 @@ type Error struct {
 	off map[string]time.Duration // by how much the peers that disagree are ahead
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	var who []string
 	for _, name := range slices.Sorted(maps.Keys(e.off)) {

@@ -3,8 +3,9 @@ package clocks
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 )

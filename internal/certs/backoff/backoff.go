@@ -56,10 +56,11 @@ type Pause struct {
 
 // Error means that an order was not placed, and tells when the next may be.
 type Error struct {
-	Until time.Time
-	Why   string
+	Until time.Time // when the next order may be placed
+	Why   string    // the error that caused the pause
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	return fmt.Sprintf("nothing is ordered before %s: %s", e.Until.UTC().Format(time.RFC3339), e.Why)
 }

@@ -26,7 +26,7 @@ const (
 
 // Lead is where a public name leads. The zero Lead means that nothing is known.
 type Lead struct {
-	Here bool
+	Here bool  // a node of this cluster answers
 	Away error // why the name does not lead here; nil: nothing is known
 	// Stranger says that a node of another cluster, or no node, answers there. Otherwise the
 	// authority may still reach a node where this node does not.

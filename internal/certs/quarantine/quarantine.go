@@ -35,16 +35,16 @@ const (
 
 // Config is what a quarantine needs. All fields but Keyless are required.
 type Config struct {
-	Certmagic *certmagic.Config
+	Certmagic *certmagic.Config        // its storage and issuers
 	Subject   func(name string) string // returns the name that is ordered for name
-	Clocks    *clocks.Clocks
-	Keyless   bool // private keys are not copied: they must not leave this node
+	Clocks    *clocks.Clocks           // for the names of copies, and their age
+	Keyless   bool                     // private keys are not copied: they must not leave this node
 
 	// Damaged is called when the records of name turn out to be damaged, and Found when the
 	// cluster is known to have had a certificate for it.
 	Damaged func(name string, bad error)
 	Found   func(name string)
-	Log     *slog.Logger
+	Log     *slog.Logger // receives what was quarantined
 }
 
 // Quarantine quarantines damaged records. Its methods are safe for concurrent use.

@@ -35,13 +35,13 @@ const (
 
 // Config is what a stapler needs.
 type Config struct {
-	Storage  certmagic.Storage
+	Storage  certmagic.Storage                         // of answers, and the lock to ask
 	OCSP     certmagic.OCSPConfig                      // proxy, and other responders to ask
 	Matching func(name string) []certmagic.Certificate // returns the certificates in memory for name
 	// Revoked is called for a revoked certificate by the node that has the lock. It may block.
 	Revoked func(certmagic.Certificate, *ocsp.Response)
 	Network http.RoundTripper // for questions; nil: the real one
-	Log     *slog.Logger
+	Log     *slog.Logger      // required
 }
 
 // Stapler keeps staples for the certificates in memory. Its methods are safe for concurrent use.

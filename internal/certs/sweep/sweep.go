@@ -30,7 +30,7 @@ type Config struct {
 	Clock func() error
 	// Also are further parts that are swept each time.
 	Also []func(ctx context.Context)
-	Log  *slog.Logger
+	Log  *slog.Logger // required
 }
 
 // Sweeper sweeps and cleans the storage of the cluster and of this node.

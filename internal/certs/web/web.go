@@ -17,7 +17,7 @@ type Config struct {
 	Serves      func(name string) bool // reports whether the node has a valid certificate for name
 	Development bool                   // redirects lead to the node's own port, and HSTS is not set
 	Status      int                    // of redirects
-	Log         *slog.Logger
+	Log         *slog.Logger           // required
 }
 
 // Handlers makes HTTP handlers. Its methods, and its handlers, are safe for concurrent use.
