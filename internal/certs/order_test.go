@@ -2,6 +2,7 @@ package certs
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/slots"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -50,14 +51,14 @@ func startAll(t *testing.T, nodes []*Certs, names ...string) {
 }
 
 func TestOneOrderForEachName(t *testing.T) {
-	for _, told := range []bool{true, false} {
-		t.Run(fmt.Sprintf("told %v", told), func(t *testing.T) {
+	for _, notified := range []bool{true, false} {
+		t.Run(fmt.Sprintf("notified %v", notified), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var book stubca.Orders
 				storage := newMemStorage()
 				nodes := bookedNodes(t, 3, storage, &book, nil)
-				if told {
-					storage.tell(nodes...)
+				if notified {
+					storage.notify(nodes...)
 				}
 				startAll(t, nodes, stubca.Names("once", 20)...)
 				time.Sleep(time.Minute)
@@ -82,7 +83,7 @@ func TestOrdersAreLimited(t *testing.T) {
 		var out bytes.Buffer
 		storage := newMemStorage()
 		nodes := bookedNodes(t, 3, storage, &book, testlog.To(&out, slog.LevelWarn))
-		storage.tell(nodes...)
+		storage.notify(nodes...)
 		for i, c := range nodes {
 			startAll(t, []*Certs{c}, stubca.Names("own"+fmt.Sprint(i)+"x", 15)...)
 		}
@@ -94,11 +95,11 @@ func TestOrdersAreLimited(t *testing.T) {
 			t.Errorf("53 orders took %v", d)
 		}
 		for i := range 12 { // renewals count
-			go nodes[i%3].config.RenewCertSync(t.Context(), fmt.Sprintf("own%dx%d.example", i%3, i/3), true)
+			go nodes[i%3].loader.config.RenewCertSync(t.Context(), fmt.Sprintf("own%dx%d.example", i%3, i/3), true)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if err := nodes[0].config.RenewCertSync(t.Context(), "common.example", true); err != nil {
+		if err := nodes[0].loader.config.RenewCertSync(t.Context(), "common.example", true); err != nil {
 			t.Fatal(err)
 		}
 		book.Check(t, 46+7+12+1)
@@ -113,7 +114,7 @@ func TestOrdersAreLimited(t *testing.T) {
 			t.Errorf("close took %v", d)
 		}
 		for i := range 10 {
-			if free, err := storage.TryLock(t.Context(), slotName(i)); !free || err != nil {
+			if free, err := storage.TryLock(t.Context(), slots.Name(i)); !free || err != nil {
 				t.Errorf("slot %d is held after close: %v", i, err)
 			}
 		}
@@ -131,7 +132,7 @@ func TestManyOrdersWait(t *testing.T) {
 		var book stubca.Orders
 		nodes := bookedNodes(t, 1, newMemStorage(), &book, testlog.To(&out, slog.LevelWarn))
 		startAll(t, nodes, stubca.Names("many", names)...)
-		time.Sleep(orderLimit + 40*time.Second)
+		time.Sleep(orderTimeout + 40*time.Second)
 		synctest.Wait()
 		book.Check(t, names)
 		settle(t, nodes[0])
@@ -151,13 +152,13 @@ func TestSlotsThatAreStuck(t *testing.T) {
 		warns  bool
 	}{
 		{"all but one", 9, nil, 6, 10 * time.Minute, false},
-		{"all", 10, nil, 1, slotPatience/2 + slotLimit*10*time.Second + slotPause, true},
+		{"all", 10, nil, 1, slots.StorageWait/2 + slots.MaxWindows*10*time.Second + slots.Pause, true},
 		{"storage fails", 0, func(op, key string) error {
 			if op == "lock" && strings.HasPrefix(key, "order_slot_") {
 				return errInjected
 			}
 			return nil
-		}, 1, slotPatience/2 + slotPause, true},
+		}, 1, slots.StorageWait/2 + slots.Pause, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -166,13 +167,13 @@ func TestSlotsThatAreStuck(t *testing.T) {
 				storage := newMemStorage()
 				storage.denyAll(tc.deny)
 				for i := range tc.stuck {
-					if err := storage.Lock(t.Context(), slotName(i)); err != nil {
+					if err := storage.Lock(t.Context(), slots.Name(i)); err != nil {
 						t.Fatal(err)
 					}
 				}
 				nodes := bookedNodes(t, 2, storage, &book, testlog.To(&out, slog.LevelWarn))
 				startAll(t, nodes, stubca.Names("stuck", tc.names)...)
-				time.Sleep(slotPatience / 2)
+				time.Sleep(slots.StorageWait / 2)
 				if n := book.Count(); tc.warns && n > 0 {
 					t.Errorf("%d orders at once", n)
 				}
@@ -210,7 +211,7 @@ func TestOrdersWithoutLimit(t *testing.T) {
 	})
 }
 
-// TLS.Configure's own ears hear everything, and may veto an order, which then counts for nothing.
+// TLS.Configure's OnEvent gets every event and may veto an order, which then does not count.
 func TestEventsReachTheUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var veto atomic.Bool
@@ -241,7 +242,7 @@ func TestEventsReachTheUser(t *testing.T) {
 			t.Errorf("status: %+v", s)
 		}
 		for i := range 10 {
-			if len(storage.lock(slotName(i))) != 0 {
+			if len(storage.lock(slots.Name(i))) != 0 {
 				t.Errorf("slot %d is held for an order that was vetoed", i)
 			}
 		}
@@ -249,7 +250,7 @@ func TestEventsReachTheUser(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		settle(t, c)
-		if dev := devCerts(t, storage, nil); dev.config.ShouldEmitFunc("tls_get_certificate") || c.config.ShouldEmitFunc != nil {
+		if dev := devCerts(t, storage, nil); dev.loader.config.ShouldEmitFunc("tls_get_certificate") || c.loader.config.ShouldEmitFunc != nil {
 			t.Error("handshakes make events for nobody, or not for the user")
 		}
 		for _, event := range []string{"cert_obtaining", "cert_obtained", "cached_managed_cert"} {

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/sweep"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
@@ -19,7 +20,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// maintained runs the maintenance of a node on storage, until the test ends, and returns what it logs.
+// maintained runs the maintenance of a node on storage, until the test ends, and returns what it
+// logs.
 func maintained(t *testing.T, storage *memStorage) *bytes.Buffer {
 	t.Helper()
 	var out bytes.Buffer
@@ -88,8 +90,8 @@ func TestSweep(t *testing.T) {
 	})
 }
 
-// A storage that fails costs time, and a certificate that cannot be read costs the cleaning of the others until it is deleted; neither ends
-// the maintenance.
+// Neither a storage that fails nor a certificate that cannot be read ends the maintenance. The
+// certificate stops the cleaning of others until it is deleted.
 func TestMaintenanceGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -130,7 +132,7 @@ func TestCleaning(t *testing.T) {
 		order := func(name string) string {
 			c := devCerts(t, storage, nil)
 			defer c.Close()
-			if err := c.config.ObtainCertSync(t.Context(), name); err != nil {
+			if err := c.loader.config.ObtainCertSync(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
 			return certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, name)
@@ -138,12 +140,12 @@ func TestCleaning(t *testing.T) {
 		old := order("old.example")
 		time.Sleep(10 * 24 * time.Hour)
 		recent := order("recent.example")
-		time.Sleep(devca.DevLeafLife + cleanGrace - 10*24*time.Hour)
+		time.Sleep(devca.LeafLife + sweep.Grace - 10*24*time.Hour)
 		const bad, staple = "certificates/flotilla-dev/bad.example/bad.example.crt", "ocsp/old.example-1234"
 		put(t, storage, map[string]string{bad: "nonsense", staple: "nonsense"})
 
 		out := maintained(t, storage)
-		time.Sleep(cleanFirst + sweepEvery)
+		time.Sleep(sweep.CleanFirst + sweep.Every)
 		synctest.Wait()
 		if g := gone(storage, bad, old, recent, staple); !slices.Equal(g, []string{staple}) {
 			t.Errorf("deleted: %v, want the staple alone", g)
@@ -155,7 +157,7 @@ func TestCleaning(t *testing.T) {
 			t.Fatal(err)
 		}
 		storage.fail.Store(-1) // a day is lost
-		time.Sleep(cleanEvery)
+		time.Sleep(sweep.CleanEvery)
 		synctest.Wait()
 		storage.fail.Store(0)
 		if g := gone(storage, old, recent); len(g) > 0 {
@@ -164,7 +166,7 @@ func TestCleaning(t *testing.T) {
 		if !strings.Contains(out.String(), "was not cleaned") {
 			t.Errorf("no word about the failure:\n%s", out.String())
 		}
-		time.Sleep(cleanEvery)
+		time.Sleep(sweep.CleanEvery)
 		synctest.Wait()
 		if g := gone(storage, old, recent); !slices.Equal(g, []string{old}) {
 			t.Errorf("deleted: %v, want %s", g, old)

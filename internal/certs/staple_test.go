@@ -2,9 +2,6 @@ package certs
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -20,6 +17,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -48,12 +46,6 @@ func (s *memStorage) has(prefix string) bool {
 		}
 	}
 	return false
-}
-
-// stapling returns how many leaves c looks after.
-func (c *Certs) stapling() (n int) {
-	c.staples.leaves.Range(func(any, any) bool { n++; return true })
-	return n
 }
 
 func TestStapleOverNetwork(t *testing.T) {
@@ -135,9 +127,10 @@ func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
 		if n := locks.Load(); n != 0 {
 			t.Errorf("a new node took %d locks, which go through the log", n)
 		}
-		storage.tell(append(nodes, next...)...)
+		storage.notify(append(nodes, next...)...)
 
-		// The responder fails: what is there is given until its end, and no longer, and the responder is not overrun.
+		// The responder fails: the staple is given until its end and no longer, and the responder
+		// is not overrun.
 		a.answers(func(w http.ResponseWriter, _ *saying) bool { w.WriteHeader(http.StatusBadGateway); return true })
 		r, err := ocsp.ParseResponse(second, a.root)
 		if err != nil {
@@ -233,7 +226,7 @@ func TestStaplesThatAreRefused(t *testing.T) {
 			return false
 		}},
 		{name: "oversized", edit: func(_ *testing.T, _ *ocspCA, _ http.ResponseWriter, say *saying) bool {
-			say.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Value: make([]byte, stapleBytes)}}
+			say.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Value: make([]byte, 16<<10)}}
 			return false
 		}},
 		{name: "with another status", edit: func(_ *testing.T, _ *ocspCA, w http.ResponseWriter, _ *saying) bool {
@@ -296,7 +289,7 @@ func TestStapleDelaysNothing(t *testing.T) {
 			}
 		}
 		old := shown(configs[1], "other.example")
-		if err := nodes[0].config.RenewCertSync(t.Context(), "other.example", true); err != nil {
+		if err := nodes[0].loader.config.RenewCertSync(t.Context(), "other.example", true); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -336,15 +329,14 @@ func TestNoResponderNoStaple(t *testing.T) {
 					return nil
 				})
 				var out bytes.Buffer
+				a.overrides = tc.override
 				nodes := a.nodes(t, 1, storage, true, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
-				nodes[0].config.OCSP.ResponderOverrides = tc.override
 				configs := manageOn(t, nodes, "a.example")
 				time.Sleep(2 * time.Hour)
 				for what, got := range map[string]bool{
 					"a staple":   stapleOf(t, configs[0], "a.example") != nil,
 					"a question": a.asked.Load() != 0,
 					"a record":   touched.Load() != 0,
-					"a leaf":     nodes[0].stapling() != 0,
 				} {
 					if got != tc.stapled {
 						t.Errorf("%s: %v, want %v", what, got, tc.stapled)
@@ -366,7 +358,7 @@ func TestStapleWithoutQuorum(t *testing.T) {
 		wait time.Duration
 	}{
 		{"locks fail", 0},
-		{"locks wait", stapleLock},
+		{"locks wait", staple.LockTimeout},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -406,7 +398,7 @@ func TestStapleIsForgotten(t *testing.T) {
 		nodes := a.nodes(t, 1, storage, true, nil)
 		configs := manageOn(t, nodes, "a.example")
 		for range 3 {
-			if err := nodes[0].config.RenewCertSync(t.Context(), "a.example", true); err != nil {
+			if err := nodes[0].loader.config.RenewCertSync(t.Context(), "a.example", true); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -414,49 +406,11 @@ func TestStapleIsForgotten(t *testing.T) {
 		if stapleOf(t, configs[0], "a.example") == nil {
 			t.Error("no staple for the new certificate")
 		}
-		time.Sleep(stapleLast)
-		synctest.Wait()
-		if n := nodes[0].stapling(); n != 1 {
-			t.Errorf("%d leaves are looked after, want the one that is served", n)
+		time.Sleep(staple.MaxPause)
+		before := a.asked.Load()
+		time.Sleep(stapleLife * 3 / 4)
+		if n := a.asked.Load() - before; n != 1 {
+			t.Errorf("%d questions, want one: for the certificate that is served", n)
 		}
 	})
-}
-
-func FuzzReadStaple(f *testing.F) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		f.Fatal(err)
-	}
-	now := time.Now()
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: now.Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		f.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		f.Fatal(err)
-	}
-	good, err := ocsp.CreateResponse(cert, cert, ocsp.Response{SerialNumber: cert.SerialNumber, ThisUpdate: now, NextUpdate: now.Add(time.Minute), Certificate: cert}, key)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add([]byte{})
-	f.Add(good[:len(good)/2])
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		r, err := readStaple(raw, cert, cert, now.Add(time.Second))
-		if err == nil && (r.Status != ocsp.Good || !bytes.Equal(r.TBSResponseData, mustParse(t, good, cert).TBSResponseData)) {
-			t.Errorf("took %x", raw)
-		}
-	})
-}
-
-func mustParse(t *testing.T, raw []byte, issuer *x509.Certificate) *ocsp.Response {
-	t.Helper()
-	r, err := ocsp.ParseResponse(raw, issuer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
 }

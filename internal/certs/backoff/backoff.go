@@ -15,41 +15,24 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// What one node learns from an authority, all nodes know: failed orders, refusals, and how long not
-// to ask again. It is in records of the cluster's storage, below flotilla/orders:
-//
-//	names/NAME                 the orders for a name that failed, one after another
-//	limits/ISSUER/all          the authority takes no requests at all
-//	limits/ISSUER/new          it takes no orders; not yet sure while only one name was refused
-//	limits/ISSUER/name/NAME    it takes no orders for this name
-//
-// Nobody else writes the record of a name while this node has the lock of the name. The limits have
-// no lock: of two nodes that learn something at once the later one wins, and what was lost is
-// learned again.
-//
-// A pause is a duration and the wall clock of the node that wrote it. A reader counts it as over
-// when its own wall clock says so, or when it has known of the pause for so long by its own watch.
-// So it ends in time after all nodes were restarted, and a clock that is wrong can make it longer by
-// at most its length. A node that knows its clock to be wrong orders nothing, see clocks.
-
 // How long to wait between tries.
 const (
-	RetryFirst = time.Second      // after the first failure to get a certificate; doubled with each
+	RetryFirst = time.Second      // after the first failure; doubled with each
 	RetryLimit = time.Minute      // between tries when the storage or the network failed
-	RetryQuick = 1                // such pauses at most before a try whose last order the CA refused, then
+	RetryQuick = 1                // such pauses at most after orders that the authority refused, then
 	RetrySlow  = 5 * time.Minute  // doubled with each; Let's Encrypt takes five failures of a name in an hour
 	RetryLast  = time.Hour        // at most
 	RetryLed   = 10 * time.Minute // between tries that were brought forward because the name leads here now
 )
 
 const (
-	PausesPlace  = "flotilla/orders"
-	pauseLongest = 8 * 24 * time.Hour // the longest that an authority is believed; Let's Encrypt's limits count for a week
-	pauseDefault = RetrySlow          // when an authority limits and does not say for how long
+	Place        = "flotilla/orders"  // the directory of the records
+	pauseLongest = 8 * 24 * time.Hour // no longer pause is accepted; Let's Encrypt's limits count for a week
+	pauseDefault = RetrySlow          // if an authority limits and does not say for how long
 	pauseText    = 500                // bytes of an error that are kept
-	pauseStore   = 5 * time.Second    // for writing one down
-	pauseForget  = 48 * time.Hour     // a record is deleted when it has been there, the same, for so long after its end
-	pausesAtOnce = 1000               // records of names; further ones stay in the memory of their node
+	pauseStore   = 5 * time.Second    // for storing one
+	pauseForget  = 48 * time.Hour     // a record is deleted when it has not changed for so long after its end
+	pausesAtOnce = 1000               // records of names; more stay in the memory of their node
 )
 
 // Pause is a time in which nothing is ordered.
@@ -57,7 +40,7 @@ type Pause struct {
 	At   time.Time     `json:"at"`   // when it began, by the clock of the node that wrote it
 	Wait time.Duration `json:"wait"` // how long it lasts
 	Err  string        `json:"error,omitempty"`
-	Node string        `json:"node,omitempty"` // who wrote it, for people
+	Node string        `json:"node,omitempty"` // the node that wrote it, for people
 
 	// Of a name.
 	Name     string        `json:"name,omitempty"`
@@ -71,18 +54,19 @@ type Pause struct {
 	Sure bool `json:"sure,omitempty"` // more than one name was refused: it holds for all
 }
 
-// Error says that an order was not placed, and when the next may be.
+// Error means that an order was not placed, and tells when the next may be.
 type Error struct {
-	Until time.Time
-	Why   string
+	Until time.Time // when the next order may be placed
+	Why   string    // the error that caused the pause
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	return fmt.Sprintf("nothing is ordered before %s: %s", e.Until.UTC().Format(time.RFC3339), e.Why)
 }
 
-// Pauses reads and writes them. Its methods are safe for concurrent use.
-type Pauses struct {
+// Backoff reads and writes pauses. Its methods are safe for concurrent use.
+type Backoff struct {
 	storage certmagic.Storage
 	peek    func(key string) ([]byte, bool) // reads a record from memory, without waiting
 	node    func() string                   // the name of this node
@@ -95,27 +79,30 @@ type Pauses struct {
 // knownPause is a pause as this process has it.
 type knownPause struct {
 	Pause
-	raw   string    // as it is stored; empty: it could not be written down
-	since time.Time // when this process heard of it
+	raw   string    // as it is stored; empty: it could not be stored
+	since time.Time // when this process learned of it
 }
 
-func New(peek func(string) ([]byte, bool), node func() string, storage certmagic.Storage, l *slog.Logger) *Pauses {
-	return &Pauses{storage: storage, peek: peek, node: node, log: l, known: make(map[string]knownPause)}
+// New returns the backoff of the cluster with that storage. peek reads a record from memory,
+// without waiting, and node returns the name of this node.
+func New(peek func(string) ([]byte, bool), node func() string, storage certmagic.Storage, l *slog.Logger) *Backoff {
+	return &Backoff{storage: storage, peek: peek, node: node, log: l, known: make(map[string]knownPause)}
 }
 
-func OfName(name string) string { return PausesPlace + "/names/" + certmagic.StorageKeys.Safe(name) }
+// OfName returns the key of the failed orders for a name.
+func OfName(name string) string { return Place + "/names/" + certmagic.StorageKeys.Safe(name) }
 
-// OfIssuer returns the place of an issuer's limit; what is "all", "new", or "name/" and a name.
-func OfIssuer(issuer, what string) string {
-	return PausesPlace + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
+// ofIssuer returns the key of an issuer's limit; what is "all", "new", or "name/" and a name.
+func ofIssuer(issuer, what string) string {
+	return Place + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
 }
 
-func OfIssuerName(issuer, name string) string {
-	return OfIssuer(issuer, "name/"+certmagic.StorageKeys.Safe(name))
+func ofIssuerName(issuer, name string) string {
+	return ofIssuer(issuer, "name/"+certmagic.StorageKeys.Safe(name))
 }
 
 // Get returns the pause at key, and how much of it is left: 0 if it is over, or there is none.
-func (p *Pauses) Get(key string) (Pause, time.Duration) {
+func (p *Backoff) Get(key string) (Pause, time.Duration) {
 	raw, stored := p.peek(key)
 	now := time.Now()
 	p.mu.Lock()
@@ -128,7 +115,7 @@ func (p *Pauses) Get(key string) (Pause, time.Duration) {
 	case stored && (!ok || k.raw != string(raw)):
 		k = knownPause{raw: string(raw), since: now}
 		if err := json.Unmarshal(raw, &k.Pause); err != nil {
-			p.log.Error("what is known of failed orders cannot be read and is not heeded", "key", key, "error", err)
+			p.log.Error("a record of failed orders cannot be read and is ignored", "key", key, "error", err)
 		}
 		p.known[key] = k
 	}
@@ -141,13 +128,13 @@ func (k *knownPause) left(now time.Time) time.Duration {
 	return max(0, min(k.Wait, pauseLongest)-passed)
 }
 
-// Put writes a pause down. It counts from now on this node even if that fails.
-func (p *Pauses) Put(ctx context.Context, key string, x Pause) {
+// put stores a pause that begins now. On this node it holds even if storing fails.
+func (p *Backoff) put(ctx context.Context, key string, x Pause) {
 	x.At, x.Node = time.Now().Round(0).UTC(), p.node()
 	x.Err = x.Err[:min(len(x.Err), pauseText)]
 	raw, err := json.Marshal(x)
 	if err != nil {
-		p.log.Error("a failed order was not written down", "key", key, "error", err)
+		p.log.Error("a failed order was not recorded", "key", key, "error", err)
 		return
 	}
 	p.mu.Lock()
@@ -156,12 +143,12 @@ func (p *Pauses) Put(ctx context.Context, key string, x Pause) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseStore)
 	defer cancel()
 	if err := p.storage.Store(ctx, key, raw); err != nil {
-		p.log.Warn("the other nodes cannot be told of a failed order", "key", key, "error", err)
+		p.log.Warn("a failed order is not known to the other nodes", "key", key, "error", err)
 	}
 }
 
 // Drop deletes the pause at key, if there is one.
-func (p *Pauses) Drop(ctx context.Context, key string) {
+func (p *Backoff) Drop(ctx context.Context, key string) {
 	_, stored := p.peek(key)
 	p.mu.Lock()
 	delete(p.known, key)
@@ -172,21 +159,27 @@ func (p *Pauses) Drop(ctx context.Context, key string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseStore)
 	defer cancel()
 	if err := p.storage.Delete(ctx, key); err != nil {
-		p.log.Warn("a failed order that was made good cannot be forgotten", "key", key, "error", err)
+		p.log.Warn("the record of a failed order cannot be deleted", "key", key, "error", err)
 	}
 }
 
-// Fail takes down that an order for name has failed while the name led away
-// from this cluster, and to a stranger.
-func (p *Pauses) Fail(ctx context.Context, name string, err error, away, stranger, led bool) {
+// Failure is what is known about an order that failed.
+type Failure struct {
+	Away     bool // the name did not lead to this cluster
+	Stranger bool // it led to a machine that is none of its nodes, or another try will not help soon
+	Led      bool // the order had been brought forward because the name led here
+}
+
+// Fail records that an order for name has failed.
+func (p *Backoff) Fail(ctx context.Context, name string, err error, f Failure) {
 	key := OfName(name)
 	x, _ := p.Get(key)
-	x.Name, x.Err, x.Away = name, err.Error(), away
+	x.Name, x.Err, x.Away = name, err.Error(), f.Away
 	x.Failures++
-	if led {
+	if f.Led {
 		x.Led = time.Now().Round(0).UTC()
 	}
-	if stranger || x.Quick >= RetryQuick || isFinal(err) {
+	if f.Stranger || x.Quick >= RetryQuick || isFinal(err) {
 		x.Slow = min(max(2*x.Slow, RetrySlow), RetryLast)
 		x.Wait = x.Slow
 	} else {
@@ -194,23 +187,23 @@ func (p *Pauses) Fail(ctx context.Context, name string, err error, away, strange
 		x.Quick++
 	}
 	x.Wait = x.Wait/2 + rand.N(x.Wait)
-	if x.Failures == 1 && p.crowded(ctx) {
+	if x.Failures == 1 && p.full(ctx) {
 		p.mu.Lock()
 		x.At = time.Now().Round(0)
 		p.known[key] = knownPause{Pause: x, since: time.Now()}
 		p.mu.Unlock()
 		return
 	}
-	p.Put(ctx, key, x)
+	p.put(ctx, key, x)
 }
 
-// crowded reports whether there are so many names with failed orders that no more are written down.
-func (p *Pauses) crowded(ctx context.Context) bool {
-	keys, err := p.storage.List(ctx, PausesPlace+"/names", false)
+// full reports whether there are so many names with failed orders that no more are stored.
+func (p *Backoff) full(ctx context.Context) bool {
+	keys, err := p.storage.List(ctx, Place+"/names", false)
 	return err == nil && len(keys) >= pausesAtOnce
 }
 
-// isFinal reports whether a refusal is such that the same order will not do better in a moment.
+// isFinal reports whether the same order would be refused again in a moment.
 func isFinal(err error) bool {
 	problem := acme.Problem{}
 	if !errors.As(err, &problem) {
@@ -225,23 +218,23 @@ func isFinal(err error) bool {
 	return problem.Status == statusTooManyRequests
 }
 
-// Refused reports whether err is what an authority said to an order, and not, as a nonce that is too
-// old, something that acmez has tried again.
+// Refused reports whether err is an authority's answer to an order. An old nonce does not count:
+// acmez tries again by itself.
 func Refused(err error) bool {
 	problem := acme.Problem{}
 	return errors.As(err, &problem) && problem.Type != acme.ProblemTypeBadNonce
 }
 
 // forward reports whether an order for name may be brought forward because the name leads here now.
-func (p *Pauses) forward(name string) bool {
+func (p *Backoff) forward(name string) bool {
 	x, _ := p.Get(OfName(name))
 	passed := time.Now().Round(0).Sub(x.Led)
 	return x.Away && (passed < 0 || passed >= RetryLed)
 }
 
-// For returns what keeps name from being ordered at any of the issuers, nil if nothing does. With led
-// the failures of the name itself are passed over, if that may be.
-func (p *Pauses) For(name string, issuers []certmagic.Issuer, led bool) *Error {
+// For returns what keeps name from being ordered at any of the issuers, nil if nothing does. With
+// led the failures of the name itself are ignored, if that is allowed now.
+func (p *Backoff) For(name string, issuers []certmagic.Issuer, led bool) *Error {
 	var longest time.Duration
 	var why string
 	if x, left := p.Get(OfName(name)); left > 0 && !(led && p.forward(name)) {
@@ -256,8 +249,8 @@ func (p *Pauses) For(name string, issuers []certmagic.Issuer, led bool) *Error {
 	return &Error{Until: time.Now().Round(0).Add(longest).Round(time.Second), Why: why}
 }
 
-// limits returns the limit of the issuer that takes an order for name first.
-func (p *Pauses) limits(name string, issuers []certmagic.Issuer) (first Pause, least time.Duration) {
+// limits returns the limit of the issuer that will accept an order for name first.
+func (p *Backoff) limits(name string, issuers []certmagic.Issuer) (first Pause, least time.Duration) {
 	for i, issuer := range issuers {
 		x, left := p.limit(issuer.IssuerKey(), name)
 		if left <= 0 {
@@ -271,10 +264,10 @@ func (p *Pauses) limits(name string, issuers []certmagic.Issuer) (first Pause, l
 }
 
 // limit returns the longest limit of an issuer for an order of name.
-func (p *Pauses) limit(issuer, name string) (longest Pause, most time.Duration) {
-	for _, key := range []string{OfIssuer(issuer, "all"), OfIssuer(issuer, "new"), OfIssuerName(issuer, name)} {
+func (p *Backoff) limit(issuer, name string) (longest Pause, most time.Duration) {
+	for _, key := range []string{ofIssuer(issuer, "all"), ofIssuer(issuer, "new"), ofIssuerName(issuer, name)} {
 		x, left := p.Get(key)
-		if key == OfIssuer(issuer, "new") && !x.Sure {
+		if key == ofIssuer(issuer, "new") && !x.Sure {
 			continue
 		}
 		if left > most {
@@ -284,12 +277,12 @@ func (p *Pauses) limit(issuer, name string) (longest Pause, most time.Duration) 
 	return longest, most
 }
 
-// Sweep deletes the records that say nothing any more.
-func (p *Pauses) Sweep(ctx context.Context) {
-	keys, err := p.storage.List(ctx, PausesPlace, true)
+// Sweep deletes records that have been over for a long time.
+func (p *Backoff) Sweep(ctx context.Context) {
+	keys, err := p.storage.List(ctx, Place, true)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
-			p.log.Warn("failed orders of before cannot be cleaned up; will try again", "error", err)
+			p.log.Warn("records of failed orders cannot be cleaned up; will try again", "error", err)
 		}
 		return
 	}

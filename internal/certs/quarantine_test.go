@@ -1,8 +1,8 @@
 package certs
 
 import (
+	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -17,7 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// damages are ways in which a stored certificate is of no use. Each changes one record of damaged.example; other is another name's.
+// damages are ways to damage a stored certificate. Each changes one record of damaged.example;
+// other is another name's.
 func damages(storage *memStorage, stem, other string) map[string]func() (key string, value []byte) {
 	of := func(key string) []byte { return slices.Clone(storage.data[key]) }
 	return map[string]func() (string, []byte){
@@ -34,8 +35,8 @@ func damages(storage *memStorage, stem, other string) map[string]func() (key str
 	}
 }
 
-// A certificate that cannot be read counts as missing: one node orders another, and the old one is kept aside. Other names do not notice,
-// and what is in memory is served meanwhile.
+// A certificate that cannot be read counts as missing: one node orders another, and the old one is
+// quarantined. Other names are not affected, and what is in memory is served meanwhile.
 func TestDamagedCertificateIsReplaced(t *testing.T) {
 	const name, fine = "damaged.example", "fine.example"
 	for _, boots := range []bool{true, false} {
@@ -55,7 +56,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 						for _, c := range nodes {
 							c.Close()
 						}
-						storage.tell()
+						storage.notify()
 					}
 					key, value := damages(storage, stem(name), stem(fine))[what]()
 					put(t, storage, map[string]string{key: string(value)})
@@ -70,7 +71,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 							t.Cleanup(c.Close)
 							nodes = append(nodes, c)
 						}
-						storage.tell(nodes...)
+						storage.notify(nodes...)
 					}
 					cfg, err := nodes[0].TLSConfig(name, fine)
 					if err != nil {
@@ -84,7 +85,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if got := shown(cfg, fine); got == "" {
 						t.Error("the other name is not served")
 					}
-					if got := shown(cfg, name); !boots && got == "" || got == nodes[0].marker(name).Text(16) {
+					if got := shown(cfg, name); !boots && got == "" || got == nodes[0].handshakes.provisional.marker(name).Text(16) {
 						t.Errorf("shows %q while what is stored cannot be read", got)
 					}
 					time.Sleep(30 * time.Second)
@@ -101,18 +102,18 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if got, want := shown(cfg, name), inStorageOf(t, nodes[0], name); got != want {
 						t.Errorf("shows %q, want %q", got, want)
 					}
-					aside := 0
+					copies := 0
 					synctest.Wait()
 					for k, v := range storage.data {
-						if strings.HasPrefix(k, asidePlace) && strings.HasSuffix(k, key) {
-							aside++
+						if strings.HasPrefix(k, quarantine.Place) && strings.HasSuffix(k, key) {
+							copies++
 							if !bytes.Equal(v, value) {
-								t.Errorf("%q is kept of %q", v, value)
+								t.Errorf("%q is quarantined of %q", v, value)
 							}
 						}
 					}
-					if aside != 1 {
-						t.Errorf("%d copies are kept aside, want 1", aside)
+					if copies != 1 {
+						t.Errorf("%d copies are quarantined, want 1", copies)
 					}
 					if boots && !strings.Contains(out.String(), "a certificate in the storage cannot be read") {
 						t.Errorf("logged:\n%s", out.String())
@@ -126,18 +127,14 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 // inStorageOf returns the serial number of the certificate for name that the storage of a node has.
 func inStorageOf(t *testing.T, c *Certs, name string) string {
 	t.Helper()
-	bad, _, err := c.damage(t.Context(), name)
-	if bad != nil || err != nil {
-		t.Fatalf("in the storage: %v, %v", bad, err)
-	}
-	x, err := c.config.CacheManagedCertificate(t.Context(), name)
+	x, err := c.loader.config.CacheManagedCertificate(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return x.Leaf.SerialNumber.Text(16)
 }
 
-// Somebody who writes a certificate part by part is not disturbed.
+// A certificate that is being written part by part is not damaged.
 func TestHalfWrittenIsNotDamaged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -150,7 +147,7 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 		stem := strings.TrimSuffix(certmagic.StorageKeys.SiteCert(acmeIssuer(nodes[0]).IssuerKey(), "a.example"), ".crt")
 		for _, part := range []string{".key", ".crt", ".json"} {
 			put(t, storage, map[string]string{stem + part: string(source.data[stem+part])})
-			time.Sleep(asideSettle * 3 / 4)
+			time.Sleep(quarantine.Settle * 3 / 4)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -166,7 +163,8 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 	})
 }
 
-// A renewal is written part by part, too. Nobody takes that for damage, and all nodes serve it soon.
+// A renewal is written part by part, too. That does not count as damage, and all nodes serve it
+// soon.
 func TestRenewalIsNotDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -231,31 +229,4 @@ func TestDamagedAccountIsReplaced(t *testing.T) {
 			})
 		}
 	}
-}
-
-// What is kept aside is bounded in number and in time.
-func TestAsideIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
-		c := stubbed(t, stubca.New(t), 1, storage, nil, nil)[0]
-		for range 2 * asideMost {
-			if _, err := c.keepAside(t.Context(), []state.Record{{Key: "certificates/x/a/a.crt", Value: make([]byte, 2*asideBytes)}}); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Minute)
-		}
-		if n := len(storage.data); n != asideMost {
-			t.Errorf("%d are kept", n)
-		}
-		for _, v := range storage.data {
-			if len(v) != asideBytes {
-				t.Errorf("%d bytes are kept of one", len(v))
-			}
-		}
-		s := &sweeper{storage: storage, log: testlog.None(), seen: map[string]sighting{}}
-		s.sweepAside(t.Context(), time.Now().Add(asideAge-asideMost*time.Minute/2))
-		if n := len(storage.data); n < asideMost/2-1 || n > asideMost/2+1 {
-			t.Errorf("%d are left after their time, want half", n)
-		}
-	})
 }
