@@ -55,9 +55,6 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 		return nil, err
 	}
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
-	for _, s := range cfg.Secrets {
-		n.secrets = append(n.secrets, s.raw)
-	}
 	n.book = peers.NewTable(n.store)
 	n.log = slogbridge.NewNamed(cfg.Logger, n.book.Name, func() string {
 		if label := n.label.Load(); label != nil {
@@ -88,7 +85,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	ready := func() bool { return n.keeper.IsReady() }
 	n.fsm = newFSM(fsmConfig{
 		store:    n.store,
-		secrets:  n.secrets,
+		secrets:  n.cfg.rawSecrets(),
 		log:      n.log,
 		failed:   func(err error) { n.replica.Fail(err) },
 		told:     n.told,
@@ -96,9 +93,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
-	n.storage = newStorage(func() *storageNode {
-		return &storageNode{cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica, keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets}
-	})
+	n.storage = newStorage(func() *storageNode { return n.beneath })
 	var storage certmagic.Storage = n.storage
 	n.own = newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })
 	if n.cfg.TLS.PerNode {
@@ -148,17 +143,17 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 // attach takes the directory and the port, and makes what depends on them.
 func (n *Node) attach(ctx context.Context) (err error) {
 	var dir *durable.Dir
-	id, written := membership.NewIdentity(n.secrets), false
+	id, written := membership.NewIdentity(n.cfg.rawSecrets()), false
 	if n.cfg.Dir != "" {
 		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if id, written, err = membership.LoadIdentity(dir, n.secrets); err != nil {
+		if id, written, err = membership.LoadIdentity(dir, n.cfg.rawSecrets()); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
 	if n.cfg.TLS.PerNode {
-		if err := n.own.open(dir, n.secrets); err != nil {
+		if err := n.own.open(dir, n.cfg.rawSecrets()); err != nil {
 			return errors.Join(err, closeDir(dir))
 		}
 	}
@@ -226,7 +221,7 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 	return wire.Open(wire.Config{
 		ID:       n.self.ID,
 		Process:  n.self.Incarnation,
-		Secrets:  n.secrets,
+		Secrets:  n.cfg.rawSecrets(),
 		Listener: listener,
 		Dial:     n.cfg.PeerDial,
 		Resolve:  n.book.Addr,
@@ -273,7 +268,7 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 // assemble makes the parts of a node that take part in its cluster, each of what is below it.
 func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
-		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
+		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.cfg.rawSecrets(), Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
@@ -318,6 +313,10 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			StoreAll: n.storage.storeAll,
 		},
 	})
+	n.beneath = &storageNode{
+		cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica,
+		keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets,
+	}
 	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)
 }
 

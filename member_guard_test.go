@@ -104,7 +104,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 		}
 		said := honest.members.Greeting()
 		port, err := wire.Open(wire.Config{
-			ID: id, Secrets: leader.secrets, Listener: ln, Dial: host.Dial,
+			ID: id, Secrets: leader.cfg.rawSecrets(), Listener: ln, Dial: host.Dial,
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(said) }),
 		})
 		if err != nil {
