@@ -134,6 +134,30 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 	})
 }
 
+// A node that speaks a later version of the greeting is answered as any other one. The log says once
+// that this node is the older one.
+func TestNewerGreetingIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		books := make(map[string]*logbook)
+		leader, others := leaderOf(t, trio(t, simnet.New(), func(c *Config) {
+			books[c.Name] = newLogbook()
+			c.Logger = books[c.Name].logger()
+		}))
+		newer := others[0].members.Greeting()
+		newer.Protocol++
+		for range 2 {
+			out, err := leader.members.ServeHello(t.Context(), newer.ID, newer)
+			if err != nil || out.Refused != nil || out.ID != leader.self.ID || out.Protocol != membership.Protocol {
+				t.Errorf("it is answered %+v, %v", out, err)
+			}
+		}
+		said := books[leader.self.Name].with("level=WARN", "a node is newer than this one", "upgrade this node")
+		if len(said) != 1 {
+			t.Errorf("the log says %q", said)
+		}
+	})
+}
+
 // A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not know the newest members.
 func TestOldLeaderPassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -22,8 +22,8 @@ import (
 // keepPause is the longest time between two looks of a leader at the members.
 const keepPause = time.Second
 
-// Configurator changes raft's configuration while this node leads: it lets nodes in and out at their
-// own wish, and carries out what the roster decides.
+// Configurator changes raft's configuration while this node leads: it lets nodes in and out at
+// their own wish, and carries out what the roster decides.
 type Configurator struct {
 	removeDead time.Duration
 	log        *slog.Logger

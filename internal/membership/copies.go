@@ -23,18 +23,19 @@ import (
 // Copies tells copies of a data directory apart: it decides which process of a node has the node's
 // place in the cluster.
 //
-// Each process has an incarnation, and the state keeps that of the process that last had a session.
-// The directory keeps it too, with all processes since. So a process whose directory does not know
-// the one in the state belongs to an older copy, or to the original of a newer copy. It has forgotten
-// what the other one acknowledged and voted for, and must not take part as this node. What follows
-// depends on whether the other process lives:
+// Each process has an incarnation, and the state keeps that of the process that last had a
+// session. The directory keeps it too, with all processes since. So a process whose directory
+// does not know the one in the state belongs to an older copy, or to the original of a newer
+// copy. It has forgotten what the other one acknowledged and voted for, and must not take part as
+// this node. What follows depends on whether the other process lives:
 //
 //   - It lives: this one is refused for good, and the other one is not disturbed.
 //   - It has ended: the state of this directory is set aside, and the node joins as a new one.
 //
-// A copy that was made while that very process lived does know it. If it lacks committed entries that
-// the node is known to have stored, it is an older copy all the same. If the process lives, the copy
-// is refused. Else nothing can tell the two apart, and the first that gets a session goes on.
+// A copy that was made while that very process lived does know it. If it lacks committed entries
+// that the node is known to have stored, it is an older copy all the same. If the process lives,
+// the copy is refused. Else nothing can tell the two apart, and the first that gets a session
+// goes on.
 type Copies struct {
 	timing  timing.Timing
 	log     *slog.Logger
@@ -83,8 +84,8 @@ func (c *Copies) serveProcess(context.Context, string, rpc.Empty) (ProcessName, 
 	return ProcessName{c.self.Incarnation}, nil
 }
 
-// Meet judges a process of another node of this cluster that has spoken. If the process can go on as
-// its node, Meet has the peer table observe it and returns nil.
+// Meet judges a process of another node of this cluster that has spoken. If the process can go on
+// as its node, Meet has the peer table observe it and returns nil.
 func (c *Copies) Meet(ctx context.Context, in *Greeting) *Refusal {
 	no, ended := c.examine(ctx, in)
 	if no != nil {
@@ -101,8 +102,8 @@ func (c *Copies) Meet(ctx context.Context, in *Greeting) *Refusal {
 	return nil
 }
 
-// examine judges the process of another node that greets. It also reports whether the process before
-// it is known to have ended.
+// examine judges the process of another node that greets. It also reports whether the process
+// before it is known to have ended.
 func (c *Copies) examine(ctx context.Context, in *Greeting) (no *Refusal, ended bool) {
 	last, recorded, ok := c.table.Latest(in.ID)
 	if !ok || last.Incarnation == in.Incarnation {
@@ -193,9 +194,9 @@ func (c *Copies) refuse(in *Greeting, no *Refusal) {
 	}
 }
 
-// heeds reports whether the refusal of a peer counts. A node of another cluster that was started here
-// by mistake harms nobody but itself. A process that the cluster has given a session has the node's
-// place, whatever a peer that was away knew before.
+// heeds reports whether the refusal of a peer counts. A node of another cluster that was started
+// here by mistake harms nobody but itself. A process that the cluster has given a session has the
+// node's place, whatever a peer that was away knew before.
 func (c *Copies) heeds(g *Greeting) bool {
 	own := c.ident.Identity()
 	switch last, _ := c.store.State().Process(c.self.ID); {

@@ -11,8 +11,8 @@ import (
 )
 
 // EndDead ends the session of a process that is dead and has left nothing that can be seen, by a
-// death notice. The bearer of the notice has nothing else to do, so EndDead tries until it succeeds,
-// ctx ends, or replica.WriteTimeout has passed.
+// death notice. The bearer of the notice has nothing else to do, so EndDead tries until it
+// succeeds, ctx ends, or replica.WriteTimeout has passed.
 func (s *Sessions) EndDead(ctx context.Context, node string, number uint64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.NoLeader)
 	defer cancel()

@@ -16,16 +16,17 @@
 //
 // # Flow
 //
-// Audit asks the peers whether the directory is an older copy. Enter greets them until the node runs
-// raft. Then the node runs, in turn, OpenSession, RecordSession and Live, for as long as it is open.
-// A leader also runs Lead.
+// Audit asks the peers whether the directory is an older copy. Enter greets them until the node
+// runs raft. Then the node runs, in turn, OpenSession, RecordSession and Live, for as long as it
+// is open. A leader also runs Lead.
 //
 // # Guarantees
 //
-// Two clusters never come of one formation, and a formation completes after any interruption, once a
-// majority of the group is there. A directory that has forgotten acknowledged entries takes no part
-// as its node. A change of the voters leaves a majority of them there, and takes nothing from a
-// member that is there. An address proves nothing about which node is there: the certificate does.
+// Two clusters never come of one formation, and a formation completes after any interruption,
+// once a majority of the group is there. A directory that has forgotten acknowledged entries
+// takes no part as its node. A change of the voters leaves a majority of them there, and takes
+// nothing from a member that is there. An address proves nothing about which node is there: the
+// certificate does.
 //
 // # Assumptions
 //
@@ -38,7 +39,7 @@
 // Greetings and formation are JSON: unknown fields are skipped, and an absent field means zero. The
 // others are binary.
 //
-// To add a field to the greeting: declare it in [Greeting], where zero means "not said"; set it in
-// Greetings.Greeting; and read it in ServeHello (of the caller) and Greetings.observe (of an answer).
-// Raise [Protocol] only if nodes without the field must know that they lack it.
+// To add a field to the greeting: declare it in [Greeting], where zero means "not said"; set it
+// in Greetings.Greeting; and read it in ServeHello (of the caller) and Greetings.observe (of an
+// answer). Raise [Protocol] only if nodes without the field must know that they lack it.
 package membership

@@ -75,8 +75,8 @@ func (e *Entry) Audit(ctx context.Context) error {
 }
 
 // Enter makes this node run raft: at once if it is a member, else when it has found a cluster or
-// formed one. It is called once, after Audit, and returns nil when raft runs or may yet. An error is
-// final.
+// formed one. It is called once, after Audit, and returns nil when raft runs or may yet. An error
+// is final.
 func (e *Entry) Enter(ctx context.Context) error {
 	wait := seekShortest
 	for {
@@ -99,7 +99,8 @@ func (e *Entry) Enter(ctx context.Context) error {
 				return nil
 			}
 		}
-		if done && err != nil && replica.MayPass(err) { // the disk's: nothing has come of it, or all but raft's start
+		// An error of the disk may pass. Nothing has come of it, or everything but raft's start.
+		if done && err != nil && replica.MayPass(err) {
 			if done = e.ident.Identity().Member; done {
 				e.replica.Interrupt(err)
 				return nil
@@ -175,7 +176,8 @@ func (e *Entry) join(ctx context.Context, g *Greeting) (done bool, err error) {
 	if g.Leader == "" {
 		return false, fmt.Errorf("the cluster of the node at %s has no leader", g.Addr)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*e.replica.AttemptTimeout()) // the leader takes one at most
+	// Two attempts are long enough: the leader needs one at most.
+	ctx, cancel := context.WithTimeout(ctx, 2*e.replica.AttemptTimeout())
 	defer cancel()
 	in, err := rpc.Call(ctx, e.replica.Port, g.Leader, rpc.Join, e.greetings.Greeting(), DecodeJoining)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// Explain says in plain words why a peer cannot be reached. The words stay the same as long as the cause does.
+// Explain says in plain words why a peer cannot be reached. The words stay the same as long as the
+// cause does.
 func Explain(err error) string {
 	var (
 		secret  *wire.WrongSecretError

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	proposalTime = 5 * time.Second  // how long a proposal may wait for promises before it is withdrawn
-	voidTime     = 10 * time.Second // how long a proposer may be silent before others try to void its proposal
+	proposalTime = 5 * time.Second  // how long a proposal waits for promises before it is withdrawn
+	voidTime     = 10 * time.Second // how long a proposer is silent before its proposal may be voided
 )
 
 // formation forms a new cluster with other nodes. It carries out what proposal.go describes and
@@ -33,8 +33,8 @@ type formation struct {
 	table  *peers.Table
 	peers  formationPeers
 
-	since time.Time                 // when this node proposed, or began to look for others; of the goroutine above
-	heard atomic.Pointer[time.Time] // when the proposer that has this node's promise was heard of, or the process began
+	since time.Time                 // when this node proposed, or the process began; of that goroutine
+	heard atomic.Pointer[time.Time] // when the promised proposer was heard of, or the process began
 }
 
 func newFormation(
@@ -131,9 +131,9 @@ func (f *formation) begin(ctx context.Context, r *Round) (*Proposal, error) {
 	return f.pursue(ctx, r, s)
 }
 
-// pursue goes on with the proposal that this node stands by. It returns the proposal if its cluster
-// lives: then this node belongs to it, and has yet to start raft. Else the error says what this node
-// waits for.
+// pursue goes on with the proposal that this node stands by. It returns the proposal if its
+// cluster lives: then this node belongs to it, and has yet to start raft. Else the error says
+// what this node waits for.
 func (f *formation) pursue(ctx context.Context, r *Round, s Stand) (*Proposal, error) {
 	if _, ok := r.Greeted[s.Proposer]; ok {
 		f.observeProposer()
@@ -174,8 +174,8 @@ func (f *formation) pursue(ctx context.Context, r *Round, s Stand) (*Proposal, e
 	return nil, nil
 }
 
-// tally counts how many of the group have accepted a proposal and how many have voided it, as far as
-// r and this node know.
+// tally counts how many of the group have accepted a proposal and how many have voided it, as far
+// as r and this node know.
 func (f *formation) tally(r *Round, p *Proposal) (accepts, voids int) {
 	return p.tally(func(id string) (Standing, bool) {
 		if id == f.self.ID {
@@ -197,8 +197,9 @@ func (f *formation) hasEnded(r *Round, id string) bool {
 	return answered && other != id
 }
 
-// collectPromises asks the group for their promises, and reports whether it has them all. A proposal
-// that is refused, or has to wait for long, is withdrawn: its group may be gone, or bound elsewhere.
+// collectPromises asks the group for their promises, and reports whether it has them all. A
+// proposal that is refused, or has to wait for long, is withdrawn: its group may be gone, or
+// bound elsewhere.
 func (f *formation) collectPromises(ctx context.Context, r *Round, s Stand) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -239,7 +240,8 @@ func (f *formation) awaitProposer(ctx context.Context, r *Round, s Stand) error 
 			voids++
 		}
 	}
-	if len(s.Group)-voids-1 >= s.majority() { // too few others: voiding it here would only hinder a proposer that comes back
+	// With too few others, voiding it here would only hinder a proposer that comes back.
+	if len(s.Group)-voids-1 >= s.majority() {
 		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s",
 			why, f.without(r, &s.Proposal, (*Standing).standsBy), asNew(f.peers.Greeting().Member))
 	}
@@ -262,8 +264,8 @@ func (f *formation) advance(s Stand, to Step) error {
 	return err
 }
 
-// leave has this node stand by no proposal any more. Of a dead one it goes on to say that it takes no
-// part.
+// leave has this node stand by no proposal any more. Of a dead one it goes on to say that it
+// takes no part.
 func (f *formation) leave(s Stand, dead bool) error {
 	f.log.Info("a proposed cluster came to nothing", "cluster", s.Cluster, "proposer", s.Proposer, "voided", dead)
 	return f.ident.Save(func(id *Identity) { id.leave(s.Cluster, dead) })
@@ -320,7 +322,8 @@ func (f *formation) servePromise(ctx context.Context, peer string, in Proposal) 
 		return rpc.Empty{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", f.table.NameOf(b.Proposer))
 	}
 	var why error
-	err := f.ident.Save(func(id *Identity) { why = id.promise(&in, before) }) // decided under its lock: two may ask at once
+	// The decision is made under the lock of the file: two nodes may ask at once.
+	err := f.ident.Save(func(id *Identity) { why = id.promise(&in, before) })
 	if err := errors.Join(why, err); err != nil {
 		return rpc.Empty{}, err
 	}

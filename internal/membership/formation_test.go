@@ -22,7 +22,7 @@ import (
 type others struct {
 	f        *formation
 	greeted  map[string]Greeting
-	promises map[string]error // what a node answers that is asked for its promise; absent: it cannot be reached
+	promises map[string]error // answers of nodes that are asked for a promise; others are unreachable
 	voids    []string         // nodes that void what they are asked to
 }
 

@@ -14,9 +14,9 @@ const Protocol = 1
 // of the call Hello and of its answer, and the body of the call Join.
 type Greeting struct {
 	Protocol           int      // the version of this message that the node speaks
-	Supports           uint64   // the highest cluster version that the node supports, see state.Version
+	Supports           uint64   // the highest cluster version that the node supports
 	ClusterIncarnation uint64   // of the node's cluster; 0: it was never restored
-	Keys               []string `json:",omitempty"` // IDs of the secrets that the node has, the first seals
+	Keys               []string `json:",omitempty"` // IDs of the node's secrets, the first seals
 
 	state.Member          // the node, and where it is
 	Incarnation  string   // of the process
@@ -29,11 +29,12 @@ type Greeting struct {
 	Servers   []string       // node IDs of raft's configuration as this node has it
 	Committed []string       // node IDs of the newest configuration that this node has applied
 	Voters    int            // how many of the servers vote
-	Lost      uint64         `json:",omitempty"` // a session of this process that it has given up: nothing is held by it, or read
+	Lost      uint64         `json:",omitempty"` // a session that this process has given up
 	Members   []state.Member // what the node knows of others
 	Settings  Settings       // what all nodes should have alike
 
-	Refused *Refusal `json:",omitempty"` // in an answer, about the caller: why it cannot go on; nil: it can
+	// Refused is about the caller, in an answer: why it cannot go on. Nil: it can.
+	Refused *Refusal `json:",omitempty"`
 }
 
 // Encode returns a greeting as JSON.
@@ -44,7 +45,7 @@ func DecodeGreeting(b []byte) (Greeting, error) { return decodeJSON[Greeting](b)
 
 // progress says how far a node is on its way into a cluster. It is only compared.
 func (g *Greeting) progress() string {
-	said := fmt.Sprint(g.Incarnation, g.Addr, g.Cluster, g.InRaft, g.Leader != "", len(g.Committed), len(g.Void))
+	said := fmt.Sprint(g.Protocol, g.Incarnation, g.Addr, g.Cluster, g.InRaft, g.Leader != "", len(g.Committed), len(g.Void))
 	if g.Formation != nil {
 		said += g.Formation.Cluster + string(g.Formation.Step)
 	}

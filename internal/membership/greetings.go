@@ -153,14 +153,15 @@ func (g *Greetings) hasRemoved(id string) bool {
 	return g.replica.Leading.Load() != nil && len(servers) > 0 && !slices.Contains(servers, id)
 }
 
-// leads reports whether a majority confirms that this node leads. A leader that stood still may know
-// neither its successor nor the newest members.
+// leads reports whether a majority confirms that this node leads. A leader that stood still may
+// know neither its successor nor the newest members.
 func (g *Greetings) leads(ctx context.Context) bool {
 	_, err := g.replica.Confirm(ctx)
 	return err == nil
 }
 
-// observeLoss takes a node's word that a session of its is over. If that node leads, it is replaced.
+// observeLoss takes a node's word that a session of its is over. If that node leads, it is
+// replaced.
 func (g *Greetings) observeLoss(in *Greeting) {
 	g.table.SessionOver(in.ID, in.Lost)
 	lost := func() bool {

@@ -17,28 +17,28 @@ import (
 // version 2 knew no processes.
 const identityVersion = 3
 
-// Identity is what a node knows of itself before it has read its log. It is on disk before any other
-// node hears of it: what others count on must not be forgotten.
+// Identity is what a node knows of itself before it has read its log. It is on disk before any
+// other node hears of it: what others count on must not be forgotten.
 type Identity struct {
 	Version     int    // of this format
 	ID          string // 32 hexadecimal digits
-	Former      string `json:",omitempty"` // the ID of the node that this was before, which cannot come back
+	Former      string `json:",omitempty"` // the node that this was, which cannot come back
 	Name        string // for people
 	Key         string // ID of the secret that the directory is sealed with
 	Incarnation uint64 `json:",omitempty"` // of the cluster; 0: it was never restored
 	Pledges
 	Member bool                    // there is a log, and it must not be missing
-	Left   bool                    // the node has left the cluster, and the next start makes a new one
-	Starts uint64                  // how many processes have opened the directory since this was first written
-	Peers  map[string]state.Member `json:",omitempty"` // the members, for a start at which nobody else is found
+	Left   bool                    // the node has left the cluster; the next start makes a new one
+	Starts uint64                  // how many processes have opened the written directory
+	Peers  map[string]state.Member `json:",omitempty"` // the members, by node ID
 
-	// Processes are the incarnations of the processes that have had the directory: the last one that
-	// had a session, as far as is known here, and all since. The state knows that one too. So a
-	// directory that does not know the one in the state is an older copy, or the original of a newer
-	// copy.
+	// Processes are the incarnations of the processes that have had the directory: the last one
+	// that had a session, as far as is known here, and all since. The state knows that one too. So
+	// a directory that does not know the one in the state is an older copy, or the original of a
+	// newer copy.
 	Processes []string `json:",omitempty"`
 
-	Aside string `json:",omitempty"` // the next start sets the state aside, in a directory of that name
+	Aside string `json:",omitempty"` // the next start sets the state aside, in this directory
 	Kept  string `json:",omitempty"` // the directory with the state of Former
 }
 

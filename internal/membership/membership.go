@@ -21,8 +21,8 @@ import (
 // say otherwise.
 type Config struct {
 	Peers      func(context.Context) ([]string, error) // finds addresses of nodes; nil: there are none
-	Expect     int                                     // how many nodes form a new cluster together; 0 or 1: this one alone
-	RemoveDead time.Duration                           // how long a member is gone before it is removed; not positive: never
+	Expect     int                                     // nodes of a new cluster; 0 or 1: this one alone
+	RemoveDead time.Duration                           // until a dead member is removed; <= 0: never
 	Keys       []string                                // IDs of this node's secrets, the first seals
 	Timing     timing.Timing
 	Log        *slog.Logger
@@ -43,8 +43,8 @@ type Up struct {
 }
 
 // Membership leads a node into its cluster and keeps it there, and decides which nodes are in one
-// cluster with it. It consists of parts with a job each. Make one with New. Its methods are safe for
-// concurrent use.
+// cluster with it. It consists of parts with a job each. Make one with New. Its methods are safe
+// for concurrent use.
 type Membership struct {
 	Ident *IdentityFile
 	*Greetings

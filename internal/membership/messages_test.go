@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// fuzz checks that a message is the same after it was encoded and decoded: the example, and all that
-// decode accepts.
+// fuzz checks that a message is the same after it was encoded and decoded: the example, and all
+// that decode accepts.
 func fuzz[M interface{ Encode() []byte }](f *testing.F, decode func([]byte) (M, error), example M) {
 	f.Helper()
 	same := func(t testing.TB, want M) {

@@ -25,10 +25,10 @@ import (
 // it:
 //
 //  1. A node accepts or voids a proposal, never both, with one exception: a node that has voided a
-//     living proposal may accept it, and one that has accepted a dead one may leave it. So the nodes
-//     that accepted before the proposal lived, and the nodes that voided it before it was dead, are
-//     different ones. They cannot both be enough. A proposal lives, or is dead, or is neither yet,
-//     and what it is it stays.
+//     living proposal may accept it, and one that has accepted a dead one may leave it. So the
+//     nodes that accepted before the proposal lived, and the nodes that voided it before it was
+//     dead, are different ones. They cannot both be enough. A proposal lives, or is dead, or is
+//     neither yet, and what it is it stays.
 //  2. A proposal that was withdrawn was accepted by nobody, for its proposer accepts first.
 //  3. So each node of the group of a living cluster has promised itself to it and has not left it.
 //     Two groups that share a node cannot both have its promise.
@@ -41,8 +41,8 @@ import (
 // so an old answer is as good as a new one. That a proposal was withdrawn is different: only the
 // answer to a question that was asked after the promise was on disk can tell.
 
-// Proposal is a cluster that one node proposes to form with others. It is also the body of the calls
-// Promise and Void.
+// Proposal is a cluster that one node proposes to form with others. It is also the body of the
+// calls Promise and Void.
 type Proposal struct {
 	Cluster  string   // the identity that the cluster would have
 	Proposer string   // node ID
@@ -59,9 +59,9 @@ func DecodeProposal(b []byte) (Proposal, error) { return decodeJSON[Proposal](b)
 // majority is how many nodes of the group have to accept.
 func (p *Proposal) majority() int { return len(p.Group)/2 + 1 }
 
-// tally counts how many nodes of the group have accepted the proposal, and how many have voided it.
-// standing returns what is known of a node, and gone whether its process has ended and has taken its
-// promise with it.
+// tally counts how many nodes of the group have accepted the proposal, and how many have voided
+// it. standing returns what is known of a node, and gone whether its process has ended and has
+// taken its promise with it.
 func (p *Proposal) tally(standing func(id string) (Standing, bool), gone func(id string) bool) (accepts, voids int) {
 	for _, id := range p.Group {
 		s, ok := standing(id)
@@ -133,7 +133,7 @@ type Pledges struct {
 	Cluster   string   // the identity of the node's cluster; empty: none yet
 	Proposals uint64   // how many clusters this node has proposed
 	Formation *Stand   `json:",omitempty"` // the proposal that this node stands by
-	Void      []string `json:",omitempty"` // the proposed clusters that this node takes no part in, for good
+	Void      []string `json:",omitempty"` // proposed clusters that it takes no part in, for good
 }
 
 // propose has the node stand by a proposal of its own, and numbers it. It reports false, and does
@@ -205,8 +205,8 @@ func (l *Pledges) hasVoided(cluster string) bool {
 	return slices.Contains(l.Void, cluster) || f != nil && f.Cluster == cluster && f.Step == voided
 }
 
-// advance has the node go on from s to another step. It reports false, and does nothing, if the node
-// does not stand there any more.
+// advance has the node go on from s to another step. It reports false, and does nothing, if the
+// node does not stand there any more.
 func (l *Pledges) advance(s Stand, to Step) bool {
 	if f := l.Formation; f == nil || f.Cluster != s.Cluster || f.Step != s.Step {
 		return false

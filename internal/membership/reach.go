@@ -32,8 +32,8 @@ func (p *PeerStatus) describe() string {
 	return who + ": " + p.Err
 }
 
-// unanswered is what the last round of greetings could not reach, by address. The zero unanswered is
-// ready.
+// unanswered is what the last round of greetings could not reach, by address. The zero unanswered
+// is ready.
 type unanswered struct {
 	mu sync.Mutex
 	m  map[string]PeerStatus
@@ -115,7 +115,8 @@ func (r *Reach) Unreachable() string {
 	return strings.Join(all, "; ")
 }
 
-// Misconfigured lists the nodes whose settings differ from this one's. It is empty if there are none.
+// Misconfigured lists the nodes whose settings differ from this one's. It is empty if there are
+// none.
 func (r *Reach) Misconfigured() string {
 	var all []string
 	for _, p := range r.PeerStatus() {

@@ -15,8 +15,8 @@ const (
 	// RemoveDead is how long a member must have been gone before it is removed, by default.
 	RemoveDead = 24 * time.Hour
 
-	goneTime   = 10 * time.Second // how long a voter must have been gone before another one votes in its place
-	silentTime = time.Minute      // the same for a node that cannot come back, and whose process may only be cut off
+	goneTime   = 10 * time.Second // how long a voter is gone before another one votes in its place
+	silentTime = time.Minute      // the same if the process cannot come back, but may be cut off
 )
 
 // Member is what a leader sees of a member.

@@ -130,8 +130,9 @@ func (c *cluster) show() string {
 	return fmt.Sprintf("voters %v, others %v", voters, others)
 }
 
-// Whatever happens to machines, no change needs a member that is gone, and none takes anything from a
-// member that is there. A cluster whose dead voters can be replaced has none a while later.
+// Whatever happens to machines, no change needs a member that is gone, and none takes anything
+// from a member that is there. A cluster whose dead voters can be replaced has none a while
+// later.
 func TestRosterInChurn(t *testing.T) {
 	for seed := range uint64(3000) {
 		churn(t, rand.New(rand.NewPCG(seed, 3)), seed)

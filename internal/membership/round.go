@@ -23,10 +23,10 @@ type Round struct {
 	Err     error               // why this node cannot go on
 
 	notFound error             // why addresses of peers could not be found
-	stoodBy  string            // the proposed cluster that this node stood by before it greeted anybody
+	stoodBy  string            // the proposed cluster that this node stood by before the round
 	at       map[string]string // who answered, by address
 	silent   []string          // addresses that neither answered nor refused
-	unsafe   []string          // nodes that cannot be in one cluster with this one as they are configured, and why
+	unsafe   []string          // nodes with settings that do not go with this one's, and why
 	wait     error             // why this node cannot go on yet
 }
 
@@ -144,7 +144,8 @@ func (g *Greetings) observe(r *Round, own Settings, a answer) *RefusedError {
 	return nil
 }
 
-// meetAll judges those who have answered, and keeps those in the round who can go on as their nodes.
+// meetAll judges those who have answered, and keeps those in the round who can go on as their
+// nodes.
 func (g *Greetings) meetAll(ctx context.Context, r *Round) {
 	cluster := g.ident.ClusterID()
 	var mu sync.Mutex

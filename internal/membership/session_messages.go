@@ -40,7 +40,7 @@ func DecodeOpenSession(b []byte) (OpenSession, error) {
 // EndSession asks the leader to end the caller's session.
 type EndSession struct {
 	Number   uint64 // of the session
-	HoldDown bool   // something that the session held may be seen yet, so its public roles enter hold-down
+	HoldDown bool   // something of it may be seen yet, so its public roles enter hold-down
 }
 
 // Encode returns the message in its binary form.

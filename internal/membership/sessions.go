@@ -82,7 +82,8 @@ func (s *Sessions) RecordSession() {
 		return
 	}
 	if err := s.ident.Save(func(id *Identity) { id.Processes = []string{s.self.Incarnation} }); err != nil {
-		s.log.Debug("that this process has had a session cannot be written down", "err", err) // all processes are known anyway
+		// The directory goes on to know all of them.
+		s.log.Debug("that this process has had a session cannot be written down", "err", err)
 	}
 }
 
@@ -137,8 +138,8 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 	return 0
 }
 
-// EndSession has the cluster end a session of this node at its own wish; number 0 is none. Clean says
-// that nothing that it held can be seen any more. It tries until it succeeds or ctx ends.
+// EndSession has the cluster end a session of this node at its own wish; number 0 is none. Clean
+// says that nothing that it held can be seen any more. It tries until it succeeds or ctx ends.
 func (s *Sessions) EndSession(ctx context.Context, number uint64, clean bool) error {
 	if number == 0 {
 		return nil
@@ -159,8 +160,8 @@ func (s *Sessions) EndSession(ctx context.Context, number uint64, clean bool) er
 	}
 }
 
-// ServeOpen opens a session for the caller's process, as a leader. The caller waits for it in its own
-// state. The body is an [OpenSession].
+// ServeOpen opens a session for the caller's process, as a leader. The caller waits for it in its
+// own state. The body is an [OpenSession].
 func (s *Sessions) ServeOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
 	in, err := DecodeOpenSession(body)
 	if err != nil {

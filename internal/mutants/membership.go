@@ -8,7 +8,7 @@ func membershipRows() []row {
 		m("a cluster lives when a majority of its group has accepted", "TestProposalsWaitForOthers",
 			"internal/membership/formation.go", "pursue", `case accepts >= s.majority():`, `case accepts >= 1:`),
 		m("a proposal dies when the others are no majority", "TestProposalsWaitForOthers",
-			"internal/membership/formation.go", "awaitProposer", `if len(s.Group)-voids-1 >= s.majority() { // too few others: voiding it here would only hinder a proposer that comes back`, `if len(s.Group)-voids >= 0 {`),
+			"internal/membership/formation.go", "awaitProposer", `if len(s.Group)-voids-1 >= s.majority() {`, `if len(s.Group)-voids >= 0 {`),
 		m("a proposal is accepted when all have promised", "TestProposalsWaitForOthers",
 			"internal/membership/formation.go", "pursue", `if ok, err := f.collectPromises(ctx, r, s); !ok {`, `if ok, err := f.collectPromises(ctx, r, s); !ok && s.Group == nil {`),
 		m("only an answer that is newer than the promise shows a withdrawal", "TestProposalsWaitForOthers",

@@ -10,23 +10,24 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// maxProcesses is how many barred processes, and how many ended ones, are remembered. When there are
-// more the table forgets all of them: those that still matter are reported again.
+// maxProcesses is how many barred processes, and how many ended ones, are remembered. When there
+// are more the table forgets all of them: those that still matter are reported again.
 const maxProcesses = 1024
 
-// Table is the peer table of a node. Make one with NewTable. Its methods are safe for concurrent use.
+// Table is the peer table of a node. Make one with NewTable. Its methods are safe for concurrent
+// use.
 type Table struct {
 	store *applied.Store
 
 	mu       sync.Mutex
-	greeted  map[string]greeted // by node ID
-	learned  map[string]state.Member
-	barred   map[string]error // by incarnation: why that process is not talked to
-	ended    map[string]bool  // by incarnation: another process of its node has answered at its address
-	changed  chan struct{}    // closed and replaced at a change
-	progress map[string]string
-	leaving  map[string]bool
-	over     map[string]uint64 // the newest session of a node that it said is over
+	greeted  map[string]greeted      // by node ID
+	learned  map[string]state.Member // by node ID
+	barred   map[string]error        // by incarnation: why this node does not talk to that process
+	ended    map[string]bool         // by incarnation: that process is known to have ended
+	changed  chan struct{}           // closed and replaced at a change
+	progress map[string]string       // by node ID: what IsNews was told last
+	leaving  map[string]bool         // by node ID
+	over     map[string]uint64       // by node ID: its newest session that is over by its own word
 }
 
 // greeted is what a node said of itself.
@@ -107,8 +108,8 @@ func (t *Table) Learn(m state.Member) {
 	t.learned[m.ID] = m
 }
 
-// SetLeaving says whether a node is shutting down. It reports whether that is news. Another process of
-// the node is taken to stay.
+// SetLeaving says whether a node is shutting down. It reports whether that is news. Another
+// process of the node is taken to stay.
 func (t *Table) SetLeaving(id string, leaving bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -152,8 +153,8 @@ func (t *Table) Name(id string) string {
 	return t.learned[id].Name
 }
 
-// Latest returns the newest process of a node that is known. It is recorded if the state has it: then
-// it has had a session.
+// Latest returns the newest process of a node that is known. It is recorded if the state has it:
+// then it has had a session.
 func (t *Table) Latest(id string) (p state.Process, recorded, ok bool) {
 	on, has := t.store.State().Process(id)
 	t.mu.Lock()

@@ -74,7 +74,8 @@ func TestLateGreeting(t *testing.T) {
 	}
 }
 
-// The newest process of a node is the one that greeted, until the state has a session of a later one.
+// The newest process of a node is the one that greeted, until the state has a session of a later
+// one.
 func TestLatest(t *testing.T) {
 	store := applied.New()
 	table := NewTable(store)

@@ -103,8 +103,8 @@ func Call[Out any](
 	return decode(reply)
 }
 
-// CallAddr is Call for an address at which any node may answer. It also returns the ID of that node,
-// if one has answered.
+// CallAddr is Call for an address at which any node may answer. It also returns the ID of that
+// node, if one has answered.
 func CallAddr[Out any](
 	ctx context.Context, port *wire.Port, addr, path string, in Message, decode func([]byte) (Out, error),
 ) (id string, out Out, err error) {
