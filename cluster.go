@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
@@ -21,7 +20,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
-	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/caddyserver/certmagic"
@@ -201,7 +200,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	n.book.Observe(n.members.AsMember(), n.self.Incarnation, 0)
 	// Before anybody hears of this node: those who do count on its being the same one when it is back.
 	if err := n.members.Ident.Save(func(now *membership.Identity) {
-		now.Processes = membership.Shorten(append(slices.Clone(now.Processes), n.self.Incarnation))
+		now.AddProcess(n.self.Incarnation)
 	}); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
@@ -265,6 +264,15 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 	})
 }
 
+// secretIDs returns the IDs of secrets, in their order.
+func secretIDs(secrets []seal.Secret) []string {
+	var ids []string
+	for _, s := range secrets {
+		ids = append(ids, s.ID().String())
+	}
+	return ids
+}
+
 // assemble makes the parts of a node that take part in its cluster, each of what is below it.
 func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
@@ -292,7 +300,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.Tenures.Lose(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
-		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Book: n.book, Port: port, Replica: n.replica, Keeper: n.keeper,
+		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.book, Keys: secretIDs(n.cfg.rawSecrets()), Replica: n.replica, Keeper: n.keeper,
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
 			StillSeen:   func(session uint64) bool { return n.roles.Tenures.Seen(session) },
@@ -477,7 +485,7 @@ func (n *Node) depart(ctx context.Context) error {
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = rpc.Call[state.Member](ctx, n.replica.Port, leader, rpc.Leave, n.members.AsMember())
+			err = n.members.AskLeave(ctx, leader)
 		}
 		if err == nil {
 			return nil
