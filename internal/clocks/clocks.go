@@ -11,72 +11,88 @@ import (
 	"time"
 )
 
-// Certificates are valid by the wall clock, so a node whose wall clock is wrong would order what
-// the cluster has, and delete what others need. Each promise of a lease carries the voter's wall
-// clock. It was read between the question and the arrival of the answer, by this node's own watch,
-// so an answer that comes late proves less and never something wrong. Nothing but certificates, and
-// what is cleaned up with them, depends on these clocks: leases and roles go by elapsed time alone.
+const (
+	// Tolerance is the largest difference between two clocks that is not reported.
+	Tolerance = time.Minute
+
+	// MaxOffset is the largest difference from most of the peers with which a node orders
+	// certificates.
+	MaxOffset = time.Hour
+
+	// LifetimeShare bounds the difference for certificates with a short life: the limit is the
+	// certificate's life divided by LifetimeShare, if that is less than MaxOffset.
+	LifetimeShare = 10
+)
 
 const (
-	Tolerance = time.Minute // a difference of more is told
-	// more than this from the majority of the peers, and a node orders nothing
-	MaxOffset     = time.Hour
-	LifetimeShare = 10          // or more than this part of a certificate's life
-	ClockFresh    = time.Minute // how long a peer's clock counts after it was heard
-	clockKept     = time.Hour   // and an authority's
-	clockAgain    = time.Hour   // between complaints
-	clockLook     = time.Second // between looks whether there is something to tell
-	clockSteady   = 5 * time.Second
-	theirClock    = "the certificate authority"
+	peerKept      = time.Minute // how long an observation of a peer counts
+	authorityKept = time.Hour   // how long an observation of an authority counts
+	reportEvery   = time.Hour   // between reports of the same fault
+	lookEvery     = time.Second // between looks at the observations
+	showStep      = 5 * time.Second
+	authority     = "the certificate authority"
 )
 
 // Clocks compares this node's wall clock with those of others. Its methods are safe for concurrent
 // use.
 type Clocks struct {
-	Config
+	cfg    Config
 	skewed atomic.Int64 // nanoseconds
 
-	mu     sync.Mutex
-	peers  map[string]*peerClock
-	looked time.Time
-	told   time.Time // when it was last told that this node's clock is wrong; zero: it is not
+	mu       sync.Mutex
+	peers    map[string]*peerClock
+	looked   time.Time
+	reported time.Time // when this node's clock was last reported as wrong; zero: it is right
 }
 
-// peerClock is a clock as it was heard.
+// peerClock is what was observed of a peer's clock.
 type peerClock struct {
-	from, to time.Time     // the peer's wall clock was read between these moments of this node's watch
-	wall     time.Time     // what it said
-	shown    time.Duration // by how much it is ahead, as status tells; 0: by less than a minute
-	told     time.Time     // when that was last told
+	// The peer's wall clock was read between these moments of this node's monotonic clock.
+	from, to time.Time
+	wall     time.Time     // what it showed
+	shown    time.Duration // by how much Offset says it is ahead; 0: by at most Tolerance
+	reported time.Time     // when that was last logged; zero: never
 }
 
-// Config is what clocks need. Zero fields do nothing.
+// Config is what Clocks needs of the node around it. Log is required.
 type Config struct {
-	Skew    time.Duration // see shift
-	Changed func()        // what status returns is another; must not block
-	Name    func(peer string) string
-	Log     *slog.Logger
+	// Skew is by how much this node's clock seems to be ahead. See Clocks.Shift.
+	Skew time.Duration
+
+	// Changed is called when the result of Check or Offset changes. A lock is held meanwhile, so
+	// Changed must neither block nor call a method of Clocks. Nil: nothing is called.
+	Changed func()
+
+	// Name returns the name of a peer for people. A lock is held meanwhile, so Name must not call
+	// a method of Clocks. Nil: the name is the ID.
+	Name func(peer string) string
+
+	// Log receives a line when a clock differs, once an hour while it does, and when it agrees
+	// again.
+	Log *slog.Logger
 }
 
+// New returns Clocks that have observed nothing yet, and so find no fault.
 func New(cfg Config) *Clocks {
-	c := &Clocks{Config: cfg, peers: make(map[string]*peerClock)}
+	c := &Clocks{cfg: cfg, peers: make(map[string]*peerClock)}
 	c.Shift(cfg.Skew)
-	if c.Changed == nil {
-		c.Changed = func() {}
+	if c.cfg.Changed == nil {
+		c.cfg.Changed = func() {}
 	}
-	if c.Name == nil {
-		c.Name = func(peer string) string { return peer }
+	if c.cfg.Name == nil {
+		c.cfg.Name = func(peer string) string { return peer }
 	}
 	return c
 }
 
-// Shift makes this node's clock one that is ahead by so much, for tests whose nodes have one clock.
+// Shift makes this node's clock seem to be ahead by the given time. Tests use it when their nodes
+// share one clock.
 func (c *Clocks) Shift(by time.Duration) { c.skewed.Store(int64(by)) }
 
-// Now is this node's wall clock.
+// Now returns what this node's wall clock shows.
 func (c *Clocks) Now() time.Time { return time.Now().Round(0).Add(time.Duration(c.skewed.Load())) }
 
-// Observe takes down what a peer's wall clock said between from and now.
+// Observe records that a peer's wall clock showed wall at some moment between from and now.
 func (c *Clocks) Observe(peer string, wall, from time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,22 +104,22 @@ func (c *Clocks) Observe(peer string, wall, from time.Time) {
 	p.wall, p.from, p.to = wall, from, time.Now()
 }
 
-// called returns what people call a peer.
-func (c *Clocks) called(peer string) string {
-	if peer == theirClock {
+// nameOf returns the name of a peer for people.
+func (c *Clocks) nameOf(peer string) string {
+	if peer == authority {
 		return peer
 	}
-	return c.Name(peer)
+	return c.cfg.Name(peer)
 }
 
-// ObserveAuthority takes down what an authority's clock said in an answer that has just come.
+// ObserveAuthority records the date of an answer that an authority has just sent.
 func (c *Clocks) ObserveAuthority(date time.Time) {
 	now := time.Now()
-	c.Observe(theirClock, date, now.Add(-2*time.Second)) // whole seconds
+	c.Observe(authority, date, now.Add(-2*time.Second)) // a date has whole seconds
 }
 
-// ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest
-// difference that what was heard allows for.
+// ahead returns by how much a peer's clock is ahead of this node's: the smallest difference that
+// the observation allows.
 func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
 	own := now.Round(0).Add(time.Duration(c.skewed.Load()))
 	low := p.wall.Add(now.Sub(p.to)).Sub(own)
@@ -117,19 +133,20 @@ func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
 	return 0
 }
 
-// fresh reports whether a peer's clock still counts.
+// fresh reports whether the observation of a peer still counts.
 func fresh(peer string, p *peerClock, now time.Time) bool {
-	if peer == theirClock {
-		return now.Sub(p.to) < clockKept
+	if peer == authority {
+		return now.Sub(p.to) < authorityKept
 	}
-	return now.Sub(p.to) < ClockFresh
+	return now.Sub(p.to) < peerKept
 }
 
-// Error says that this node's clock is not to be relied on.
+// Error says that this node's clock cannot be relied on.
 type Error struct {
-	off map[string]time.Duration // by how much those who disagree are ahead
+	off map[string]time.Duration // by how much the clocks that disagree are ahead
 }
 
+// Error names the clocks that disagree, and by how much, and gives the remedy.
 func (e *Error) Error() string {
 	var who []string
 	for _, name := range slices.Sorted(maps.Keys(e.off)) {
@@ -144,90 +161,92 @@ func (e *Error) Error() string {
 		"; set it, and keep it right by NTP. Until then this node orders no certificates and deletes none"
 }
 
-// Check returns a *Error if this node's clock is more than limit away from those of most of its
-// peers; of two, each disagrees with most of its peers.
+// Check returns an *Error if this node's clock differs by more than limit from most of its peers'
+// clocks. In a cluster of two nodes whose clocks differ, both get an error.
 func (c *Clocks) Check(limit time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.wrong(limit, time.Now())
 }
 
-// wrong is check; c.mu is held.
+// wrong does the work of Check. The caller holds c.mu.
 func (c *Clocks) wrong(limit time.Duration, now time.Time) error {
-	heard, off := 0, make(map[string]time.Duration)
+	observed, off := 0, make(map[string]time.Duration)
 	for peer, p := range c.peers {
 		if !fresh(peer, p, now) {
 			continue
 		}
-		heard++
+		observed++
 		if d := c.ahead(p, now); max(d, -d) > limit {
-			off[c.called(peer)] = d
+			off[c.nameOf(peer)] = d
 		}
 	}
-	if 2*len(off) <= heard {
+	if 2*len(off) <= observed {
 		return nil
 	}
 	return &Error{off: off}
 }
 
-// Look tells of clocks that differ. It is called often, and looks once in a while.
+// Look logs which clocks differ, and which agree again. It looks at most once a second, so callers
+// may call it as often as they like.
 func (c *Clocks) Look() {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Sub(c.looked) < clockLook {
+	if now.Sub(c.looked) < lookEvery {
 		return
 	}
 	if jump := now.Round(0).Sub(c.looked.Round(0)) - now.Sub(c.looked); max(jump, -jump) > Tolerance {
-		// the clock was set, or the machine has slept: its watch stood still then
-		delete(c.peers, theirClock)
+		// The clock was set, or the machine has slept. A monotonic clock stands still in sleep, so
+		// an old observation of the authority would be wrong.
+		delete(c.peers, authority)
 	}
 	c.looked = now
 	for peer, p := range c.peers {
 		if !fresh(peer, p, now) {
 			if p.shown != 0 {
-				c.Changed()
+				c.cfg.Changed()
 			}
 			delete(c.peers, peer)
 			continue
 		}
-		c.tell(peer, p, now)
+		c.report(peer, p, now)
 	}
 	switch err := c.wrong(MaxOffset, now); {
-	case err != nil && now.Sub(c.told) >= clockAgain:
-		c.told = now
-		c.Log.Error("the clock of this node cannot be relied on", "error", err)
-		c.Changed()
-	case err == nil && !c.told.IsZero():
-		c.told = time.Time{}
-		c.Log.Info("the clock of this node agrees with most others again")
-		c.Changed()
+	case err != nil && now.Sub(c.reported) >= reportEvery:
+		c.reported = now
+		c.cfg.Log.Error("the clock of this node cannot be relied on", "error", err)
+		c.cfg.Changed()
+	case err == nil && !c.reported.IsZero():
+		c.reported = time.Time{}
+		c.cfg.Log.Info("the clock of this node agrees with most others again")
+		c.cfg.Changed()
 	}
 }
 
-// tell tells of one clock; c.mu is held.
-func (c *Clocks) tell(peer string, p *peerClock, now time.Time) {
+// report logs what has changed about one clock. The caller holds c.mu.
+func (c *Clocks) report(peer string, p *peerClock, now time.Time) {
 	d := c.ahead(p, now)
 	if max(d, -d) <= Tolerance {
 		if p.shown != 0 {
-			p.shown, p.told = 0, time.Time{}
-			c.Log.Info("a clock agrees with this node's again", "peer", c.called(peer))
-			c.Changed()
+			p.shown, p.reported = 0, time.Time{}
+			c.cfg.Log.Info("a clock agrees with this node's again", "peer", c.nameOf(peer))
+			c.cfg.Changed()
 		}
 		return
 	}
-	if change := d - p.shown; max(change, -change) > clockSteady {
+	if change := d - p.shown; max(change, -change) > showStep {
 		p.shown = d.Round(time.Second)
-		c.Changed()
+		c.cfg.Changed()
 	}
-	if now.Sub(p.told) >= clockAgain {
-		p.told = now
-		c.Log.Warn("a clock differs from this node's; one of them is wrong", "peer", c.called(peer), "ahead", p.shown)
+	if now.Sub(p.reported) >= reportEvery {
+		p.reported = now
+		c.cfg.Log.Warn("a clock differs from this node's; one of them is wrong", "peer", c.nameOf(peer), "ahead", p.shown)
 	}
 }
 
-// Offset returns by how much a peer's clock is ahead of this node's, 0 if that is less than a
-// minute or not known.
+// Offset returns by how much a peer's clock is ahead of this node's. It returns 0 if the difference
+// is at most Tolerance, or is not known.
 func (c *Clocks) Offset(peer string) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -80,7 +80,7 @@ func servingRows() []row {
 		m("what an authority says about waiting is heeded", "TestRetryAfterHoldsForTheCluster",
 			"internal/certs/backoff/authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``).of("./internal/certs").slow(),
 		m("a clock is wrong when most others say so", "TestClocksAgree",
-			"internal/clocks/clocks.go", "wrong", `if 2*len(off) <= heard {`, `if len(off) == 0 {`),
+			"internal/clocks/clocks.go", "wrong", `if 2*len(off) <= observed {`, `if len(off) == 0 {`),
 		m("names on demand have slots of their own", "TestFloodOnDemandStarvesNobody",
 			"internal/certs/orders.go", "budget", `b.slot, b.front = demandSlotName, c.demandFront`, ``),
 		m("all nodes know of a pause", "TestLimitInTheReplicatedState",
