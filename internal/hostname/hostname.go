@@ -11,9 +11,14 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// ForCertificates returns the names that certificates of domains are for, in the one form that
-// certmagic stores certificates under: under another it would find none, and each node would order
-// its own. The error is a *ConfigError that says how to write a domain.
+// MaxLength is the largest number of bytes in a name. It also bounds certmagic's search for
+// wildcards, which takes time in the square of the length.
+const MaxLength = 253
+
+// ForCertificates returns the names of the certificates for domains, in their order. A name has the
+// form under which certmagic stores certificates. Under another form certmagic would find none, and
+// each node would order its own. Wildcards are refused unless wildcards is true. The error is an
+// *errs.ConfigError that says how to write the domain.
 func ForCertificates(domains []string, wildcards bool) ([]string, error) {
 	names := make([]string, 0, len(domains))
 	for _, d := range domains {
@@ -29,7 +34,8 @@ func ForCertificates(domains []string, wildcards bool) ([]string, error) {
 	return names, nil
 }
 
-// forCertificate returns the name of a domain, or what is wrong with it and what to do about it.
+// forCertificate returns the name for a domain. If the domain is wrong, it returns the remedy
+// instead.
 func forCertificate(domain string) (name, remedy string) {
 	name = strings.ToLower(strings.TrimSpace(domain))
 	if ip, err := netip.ParseAddr(name); err == nil {
@@ -75,9 +81,9 @@ func forCertificate(domain string) (name, remedy string) {
 	return ascii, ""
 }
 
-// OfRequest returns the host that r is for, without its port: a name in lower case without the dot
-// at its end, or an address as netip.Addr writes it. It reports false for anything that is not one
-// of the two in the strictest reading, or that a browser would take for something else.
+// OfRequest returns the host of a request, without its port. The host is a name in lower case
+// without a dot at its end, or an address as netip.Addr writes it. OfRequest reports false for a
+// host that is neither by the strictest reading, or that a browser would read as something else.
 func OfRequest(r *http.Request) (string, bool) {
 	host := r.Host
 	if rest, ok := strings.CutPrefix(host, "["); ok {
@@ -99,7 +105,8 @@ func OfRequest(r *http.Request) (string, bool) {
 	return host, IsValid(host)
 }
 
-// isPort reports whether s is a port. Nothing after the colon is the default one (RFC 3986, 3.2.3).
+// isPort reports whether s is a port number or empty. An empty port stands for the default port
+// (RFC 3986, 3.2.3).
 func isPort(s string) bool {
 	for _, c := range []byte(s) {
 		if c < '0' || c > '9' {
@@ -110,9 +117,9 @@ func isPort(s string) bool {
 	return s == "" || err == nil && n > 0
 }
 
-// IsValid reports whether s is a host name in lower case: labels of letters, digits and hyphens
-// (RFC 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be
-// a number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
+// IsValid reports whether s is a host name in lower case. Its labels have letters, digits and
+// hyphens (RFC 1123, 2.1). Labels of internationalized names are in their ASCII form. The last label
+// must not be a number: browsers would read the name as an IPv4 address (WHATWG URL, 3.5).
 func IsValid(s string) bool {
 	if len(s) > MaxLength {
 		return false
@@ -133,7 +140,3 @@ func IsValid(s string) bool {
 	hex, isHex := strings.CutPrefix(last, "0x")
 	return !digits && !(isHex && strings.TrimLeft(hex, "0123456789abcdef") == "")
 }
-
-// MaxLength is how many bytes a name has at most. certmagic looks for wildcards of a name in the
-// square of its length.
-const MaxLength = 253
