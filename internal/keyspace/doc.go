@@ -4,5 +4,5 @@
 // state. certmagic and flotilla keep certificates below a few names; [Misplaced] refuses keys that
 // would stand in their way. A name also decides which [Budget] a record or a claim counts against.
 //
-// The package has no state. It imports errors, and nothing of flotilla that acts.
+// The package has no state and does no I/O.
 package keyspace
