@@ -118,8 +118,8 @@ func isPort(s string) bool {
 }
 
 // IsValid reports whether s is a host name in lower case. Its labels have letters, digits and
-// hyphens (RFC 1123, 2.1). Labels of internationalized names are in their ASCII form. The last label
-// must not be a number: browsers would read the name as an IPv4 address (WHATWG URL, 3.5).
+// hyphens (RFC 1123, 2.1). Labels of internationalized names are in their ASCII form. The last
+// label must not be a number: browsers would read the name as an IPv4 address (WHATWG URL, 3.5).
 func IsValid(s string) bool {
 	if len(s) > MaxLength {
 		return false
