@@ -69,8 +69,8 @@ func (e *ConfigError) Error() string {
 // Unwrap returns Err.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// Edge returns the error of a public call: err behind a prefix that says what the call was doing. It
-// returns nil for nil. It returns an err that wraps Closed as it is.
+// Edge returns the error of a public call: err behind a prefix that says what the call was doing.
+// It returns nil for nil. It returns an err that wraps Closed as it is.
 func Edge(doing string, err error) error {
 	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, Closed) {
 		return err

@@ -56,13 +56,13 @@ func (c *limitedConn) expire() {
 	c.tls.HandshakeContext(ctx)
 }
 
-// Slots bounds the handshakes that are computed at once, for those who make a tls.Config for
+// Slots bounds the handshakes that are computed at once. It is for code that makes a tls.Config for
 // Server.Wrap. It has no effect on other connections. The zero value is ready.
 type Slots struct{}
 
-// Acquire waits until the handshake of hello may be computed. It is for
-// tls.Config.GetConfigForClient, and for the end of GetCertificate after Release. It returns
-// net.ErrClosed when the connection is closed first.
+// Acquire waits until the handshake of hello may be computed. tls.Config.GetConfigForClient calls
+// it, and GetCertificate calls it at its end if it has called Release. It returns net.ErrClosed
+// when the connection is closed first.
 func (Slots) Acquire(hello *tls.ClientHelloInfo) error {
 	if c, ok := hello.Conn.(*limitedConn); ok {
 		return c.acquire(hello.Context().Done())
@@ -70,8 +70,8 @@ func (Slots) Acquire(hello *tls.ClientHelloInfo) error {
 	return nil
 }
 
-// Release lets other handshakes be computed until Acquire is called again. It is for callbacks of a
-// tls.Config that may have to wait, such as for a certificate.
+// Release gives the slot to other handshakes until Acquire is called again. Callbacks of a
+// tls.Config call it before they wait, such as for a certificate.
 func (Slots) Release(conn net.Conn) {
 	if c, ok := conn.(*limitedConn); ok {
 		c.release()

@@ -55,8 +55,8 @@ func Listen(ctx context.Context, network, addr string) (*Listener, error) {
 	}, nil
 }
 
-// Accept is for one goroutine. It must have recorded a connection before it calls Accept again,
-// which it does at once, as http.Server.Serve does.
+// Accept returns the next connection. Only one goroutine may call it, at once again each time, as
+// http.Server.Serve does. It must have recorded a connection before it calls Accept again.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.tcp.AcceptTCP()

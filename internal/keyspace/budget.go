@@ -8,8 +8,8 @@ import (
 )
 
 // Budget is a share of the state with a limit of its own. Budgets keep what programs store from
-// stopping certificates, locks and roles. The name of a record or role decides which budget it counts
-// against, since certmagic stores through the same Storage as a program does.
+// stopping certificates, locks and roles. The name of a record or role decides which budget it
+// counts against, since certmagic stores through the same Storage as a program does.
 type Budget int
 
 const (

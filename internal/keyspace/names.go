@@ -91,8 +91,8 @@ func CleanToStore(key string) (string, error) {
 }
 
 // Clean returns the one form of a key. That form has no slash at either end, and no part that is
-// empty, "." or "..". All keys of the storage are below the empty key. The error wraps errs.TooLarge
-// or fs.ErrInvalid.
+// empty, "." or "..". All keys of the storage are below the empty key. The error wraps
+// errs.TooLarge or fs.ErrInvalid.
 func Clean(key string) (string, error) {
 	if len(key) > MaxName {
 		return "", fmt.Errorf("%w: the key has %d bytes, the limit is %d", errs.TooLarge, len(key), MaxName)
@@ -123,9 +123,9 @@ func isClean(key string) bool {
 	return true
 }
 
-// Misplaced returns an error if a value at a clean key would be in the way of certmagic or flotilla:
-// they need a directory there, or a value above it. Such a value would stop a certificate, or all
-// certificates of an authority. The error wraps fs.ErrInvalid.
+// Misplaced returns an error if a value at a clean key would be in the way of certmagic or
+// flotilla: they need a directory there, or a value above it. Such a value would stop a
+// certificate, or all certificates of an authority. The error wraps fs.ErrInvalid.
 func Misplaced(key string) error {
 	parts := strings.Split(key, "/")
 	var ok bool
@@ -160,8 +160,8 @@ func Misplaced(key string) error {
 		fs.ErrInvalid, parts[0], form)
 }
 
-// Tree returns the form that a key has in the tree of the state, with a zero byte for each slash. In
-// that form keys sort in the order of a walk through directories.
+// Tree returns the form that a key has in the tree of the state, with a zero byte for each slash.
+// In that form keys sort in the order of a walk through directories.
 func Tree(key string) []byte {
 	k := []byte(key)
 	for i, c := range k {

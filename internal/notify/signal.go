@@ -36,8 +36,8 @@ func (s *Signal) Notify() {
 	}
 }
 
-// subscribe makes every Notify put a value into woken, unless woken holds one already. The buffer of
-// woken has room for one.
+// subscribe makes every Notify put a value into woken, unless woken holds one already. The buffer
+// of woken has room for one.
 func (s *Signal) subscribe(woken chan<- struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

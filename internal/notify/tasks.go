@@ -19,8 +19,8 @@ func (t *Tasks) Go(f func()) {
 	}
 }
 
-// Close waits for the goroutines that run, and lets no other one start. It must not be called by one
-// of them.
+// Close waits for the goroutines that run, and lets no other one start. It must not be called by
+// one of them.
 func (t *Tasks) Close() {
 	t.mu.Lock()
 	t.closed = true

@@ -14,7 +14,8 @@ const (
 
 // StatusRequest asks what nodes know of the cluster.
 type StatusRequest struct {
-	Node string // ID of one node; empty: all members
+	// Node is the ID of one node. Empty: all members are asked.
+	Node string
 }
 
 // Encode returns the message's bytes.
@@ -33,7 +34,8 @@ func DecodeStatusRequest(b []byte) (StatusRequest, error) {
 
 // StatusReply answers a StatusRequest.
 type StatusReply struct {
-	Nodes []NodeStatus // the node that answers comes first
+	// Nodes has one element for each node that was asked. The node that answers comes first.
+	Nodes []NodeStatus
 }
 
 // Encode returns the message's bytes.
@@ -65,16 +67,23 @@ func DecodeStatusReply(b []byte) (StatusReply, error) {
 
 // NodeStatus is what one node says of itself, or why it does not.
 type NodeStatus struct {
-	ID, Name, Addr string // as the cluster knows the node
+	// ID, Name and Addr are those under which the cluster knows the node.
+	ID, Name, Addr string
 
-	Status []byte // flotilla.Status in JSON; empty: the node did not answer
-	Why    string // why it did not answer, or what it waits for until it is ready; empty: all is well
+	// Status is a flotilla.Status in JSON. Empty: the node did not answer.
+	Status []byte
+
+	// Why is why the node did not answer, or what it waits for until it is ready. Empty: all is well.
+	Why string
 }
 
 // RemoveRequest asks to take a member out of the cluster for good.
 type RemoveRequest struct {
-	Node  string // its ID
-	Force bool   // also if the member is present
+	// Node is the member's ID.
+	Node string
+
+	// Force removes the member even if it is present.
+	Force bool
 }
 
 // Encode returns the message's bytes.
@@ -98,7 +107,8 @@ type TransferRequest struct {
 	// nothing is left to do, unless To names a third one.
 	From string
 
-	To string // ID of a voter; empty: any but From
+	// To is the ID of a voter. Empty: any voter but From.
+	To string
 }
 
 // Encode returns the message's bytes.
@@ -118,13 +128,15 @@ func DecodeTransferRequest(b []byte) (TransferRequest, error) {
 
 // MoveRequest asks the holder of a role to hand the role over.
 type MoveRequest struct {
-	Role string // its name
+	// Role is the role's name.
+	Role string
 
 	// Fence is that of the tenure that is to end. If it has ended already, nothing is left to do,
 	// unless To names another node than the present holder.
 	Fence uint64
 
-	To string // ID of the node that is to have the role; empty: any other
+	// To is the ID of the node that is to have the role. Empty: any other node.
+	To string
 }
 
 // Encode returns the message's bytes.
@@ -145,8 +157,11 @@ func DecodeMoveRequest(b []byte) (MoveRequest, error) {
 
 // DrainRequest asks a node to take no new clients and no roles.
 type DrainRequest struct {
-	Node string // its ID
-	Undo bool   // take them again
+	// Node is the node's ID.
+	Node string
+
+	// Undo ends the drain: the node takes clients and roles again.
+	Undo bool
 }
 
 // Encode returns the message's bytes.
@@ -167,8 +182,11 @@ func DecodeDrainRequest(b []byte) (DrainRequest, error) {
 // Answer says what was done about a request. A refused request was understood, and any node would
 // refuse it.
 type Answer struct {
-	Refused bool   // nothing was done, or not everything
-	Text    string // what was done, or why it was not
+	// Refused says that the request was not carried out, or not completely.
+	Refused bool
+
+	// Text is what was done, or why it was not.
+	Text string
 }
 
 // Encode returns the message's bytes.

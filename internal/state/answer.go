@@ -35,8 +35,11 @@ func (c Code) String() string {
 
 // Answer is the outcome of a command, and the index of the entry that it was in.
 type Answer struct {
-	Seq, Index uint64 // number of the command in its session, and of the entry
-	Code       Code   // the outcome
+	// Seq is the number of the command in its session, and Index that of the entry.
+	Seq, Index uint64
+
+	// Code is the outcome.
+	Code Code
 }
 
 func bySeq(a Answer, seq uint64) int { return cmp.Compare(a.Seq, seq) }
