@@ -22,8 +22,9 @@ import (
 
 const farAhead = 100 * 24 * time.Hour // more than a certificate's life
 
-// A node whose clock is ahead by more than a certificate's life orders nothing, deletes nothing,
-// serves what there is, and says why. The others do not mind. All goes on when the clock is set.
+// A node whose clock is ahead by more than the life of a certificate orders nothing, deletes
+// nothing, serves what there is, and reports why. The others go on, and so does the node when its
+// clock is set.
 func TestNodeWithWrongClock(t *testing.T) {
 	SkipShort(t)
 	url := limitedByCertmagic(t)
@@ -48,7 +49,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 			c.Logger = testlog.To(logs[c.Name], slog.LevelWarn)
 		})
 		wrong, right := nodes[0], nodes[1:]
-		serve(t, nodes, name)
+		serveNames(t, nodes, name)
 		time.Sleep(time.Minute)
 		old := sameSerial(t, nodes, name, "")
 		if n := len(cas["a"].Placed("")) + len(cas["b"].Placed("")) + len(cas["c"].Placed("")); n != 1 {
@@ -56,8 +57,8 @@ func TestNodeWithWrongClock(t *testing.T) {
 		}
 		before := len(cas["a"].Placed(""))
 
-		// All nodes have one clock here, which certmagic reads. So that of the others is set back: it is
-		// the right one, by which the certificate has not expired when it has by this one.
+		// certmagic reads the one clock that all nodes have here. So the clock of the others is set back:
+		// by that, the right one, the certificate has not expired when it has by this one.
 		refusing.Store(true)
 		for _, n := range right {
 			n.clocks.Shift(-farAhead)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
@@ -21,7 +20,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
-	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/caddyserver/certmagic"
@@ -55,9 +54,6 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 		return nil, err
 	}
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
-	for _, s := range cfg.Secrets {
-		n.secrets = append(n.secrets, s.raw)
-	}
 	n.book = peers.NewTable(n.store)
 	n.log = slogbridge.NewNamed(cfg.Logger, n.book.Name, func() string {
 		if label := n.label.Load(); label != nil {
@@ -88,7 +84,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	ready := func() bool { return n.keeper.IsReady() }
 	n.fsm = newFSM(fsmConfig{
 		store:     n.store,
-		secrets:   n.secrets,
+		secrets:   n.cfg.rawSecrets(),
 		log:       n.log,
 		failed:    func(err error) { n.replica.Fail(err) },
 		onApplied: n.onApplied,
@@ -96,9 +92,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
-	n.storage = newStorage(func() *storageNode {
-		return &storageNode{cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica, keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets}
-	})
+	n.storage = newStorage(func() *storageNode { return n.beneath })
 	var storage certmagic.Storage = n.storage
 	n.own = newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })
 	if n.cfg.TLS.PerNode {
@@ -148,17 +142,17 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 // attach locks the directory, opens the peer port, and makes the parts that depend on them.
 func (n *Node) attach(ctx context.Context) (err error) {
 	var dir *durable.Dir
-	id, written := membership.NewIdentity(n.secrets), false
+	id, written := membership.NewIdentity(n.cfg.rawSecrets()), false
 	if n.cfg.Dir != "" {
 		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if id, written, err = membership.LoadIdentity(dir, n.secrets); err != nil {
+		if id, written, err = membership.LoadIdentity(dir, n.cfg.rawSecrets()); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
 	if n.cfg.TLS.PerNode {
-		if err := n.own.open(dir, n.secrets); err != nil {
+		if err := n.own.open(dir, n.cfg.rawSecrets()); err != nil {
 			return errors.Join(err, closeDir(dir))
 		}
 	}
@@ -206,7 +200,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	n.book.Observe(n.members.AsMember(), n.self.Incarnation, 0)
 	// This is saved before any peer hears of this node: peers rely on recognizing it when it is back.
 	if err := n.members.Ident.Save(func(now *membership.Identity) {
-		now.Processes = membership.Shorten(append(slices.Clone(now.Processes), n.self.Incarnation))
+		now.AddProcess(n.self.Incarnation)
 	}); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
@@ -226,7 +220,7 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 	return wire.Open(wire.Config{
 		ID:       n.self.ID,
 		Process:  n.self.Incarnation,
-		Secrets:  n.secrets,
+		Secrets:  n.cfg.rawSecrets(),
 		Listener: listener,
 		Dial:     n.cfg.PeerDial,
 		Resolve:  n.book.Addr,
@@ -270,11 +264,20 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 	})
 }
 
+// secretIDs returns the IDs of secrets, in their order.
+func secretIDs(secrets []seal.Secret) []string {
+	var ids []string
+	for _, s := range secrets {
+		ids = append(ids, s.ID().String())
+	}
+	return ids
+}
+
 // assemble makes the parts of a node that take part in its cluster, from the bottom up: each gets
 // the parts below it.
 func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
-		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
+		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.cfg.rawSecrets(), Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
@@ -298,7 +301,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.Tenures.Lose(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
-		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Book: n.book, Port: port, Replica: n.replica, Keeper: n.keeper,
+		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.book, Keys: secretIDs(n.cfg.rawSecrets()), Replica: n.replica, Keeper: n.keeper,
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
 			StillSeen:   func(session uint64) bool { return n.roles.Tenures.Seen(session) },
@@ -319,6 +322,10 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			StoreAll: n.storage.storeAll,
 		},
 	})
+	n.beneath = &storageNode{
+		cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica,
+		keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets,
+	}
 	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)
 }
 
@@ -480,7 +487,7 @@ func (n *Node) depart(ctx context.Context) error {
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = rpc.Call[state.Member](ctx, n.replica.Port, leader, rpc.Leave, n.members.AsMember())
+			err = n.members.AskLeave(ctx, leader)
 		}
 		if err == nil {
 			return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
@@ -235,6 +236,15 @@ const (
 	// WAN suits nodes far apart. Its lease is 3 s long.
 	WAN
 )
+
+// rawSecrets returns the secrets in the form that the internal packages use.
+func (c *Config) rawSecrets() []seal.Secret {
+	raw := make([]seal.Secret, len(c.Secrets))
+	for i, s := range c.Secrets {
+		raw[i] = s.raw
+	}
+	return raw
+}
 
 // String returns the name that FLOTILLA_TIMING has for t.
 func (t Timing) String() string {

@@ -2,6 +2,7 @@ package flotilla_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -119,14 +120,15 @@ func ExampleConfigFromEnv() {
 	os.Setenv("FLOTILLA_EXPECT", "three")
 	defer os.Unsetenv("FLOTILLA_EXPECT")
 	_, err := flotilla.ConfigFromEnv()
-	fmt.Println(err)
+	var wrong *flotilla.ConfigError
+	fmt.Println(errors.As(err, &wrong), wrong.Field)
 
 	os.Setenv("FLOTILLA_EXPECT", "3")
 	cfg, err := flotilla.ConfigFromEnv()
 	fmt.Println(cfg.Expect, err)
 	// Output:
-	// flotilla: Config.Expect: FLOTILLA_EXPECT must be a number: strconv.Atoi: parsing "three":
-	// invalid syntax 3 <nil>
+	// true Expect
+	// 3 <nil>
 }
 
 func ExampleNode_Hold() {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -55,9 +56,8 @@ func TestShutdownWhileEntering(t *testing.T) {
 		// f has begun; handOver goes on after yieldAll
 		number := n.self.Session(n.store.State())
 		n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
-		var e codec.Encoder
-		e.Uint(number)
-		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
+		end := membership.EndSession{Number: number}
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode()); err != nil {
 			t.Fatal(err)
 		}
 		select {

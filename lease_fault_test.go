@@ -123,7 +123,7 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		old := n.members.Greeting()
-		old.Boot = "the boot of a process that is dead"
+		old.Incarnation = "the incarnation of a process that is dead"
 		if _, err := leader.members.ServeHello(t.Context(), n.self.ID, old); err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
-	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
@@ -26,12 +25,11 @@ import (
 // from Open until Close, Shutdown or Leave. Its methods are safe for concurrent use. A context
 // bounds only the call that gets it; no method keeps it.
 type Node struct {
-	cfg     Config
-	timing  timing.Timing
-	secrets []seal.Secret
-	log     *slog.Logger
-	life    *lifecycle.Life
-	label   atomic.Pointer[string] // the node's name in the log; nil: not known yet
+	cfg    Config
+	timing timing.Timing
+	log    *slog.Logger
+	life   *lifecycle.Life
+	label  atomic.Pointer[string] // the node's name in the log; nil: not known yet
 
 	// These parts do not depend on the directory. open makes them.
 	store   *applied.Store
@@ -56,6 +54,7 @@ type Node struct {
 	roles   *roles.Holder
 	ops     *ops.Operator
 	waiting *waiting
+	beneath *storageNode // the parts that storage uses
 
 	closeOnce sync.Once
 }

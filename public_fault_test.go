@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
@@ -133,10 +133,8 @@ func TestGhostIsNoGrant(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var e codec.Encoder
-		e.Uint(ref.Session)
-		e.Bool(true)
-		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
+		end := membership.EndSession{Number: ref.Session, HoldDown: true}
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

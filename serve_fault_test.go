@@ -26,7 +26,7 @@ func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
 		awaitTickets(t, nodes, hasCurrent)
 		before := nodes[0].store.State().Tickets
 		_, rest := leaderOf(t, nodes)
-		if err := own(rest[0]).Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("x")); err != nil {
+		if err := certStorage(rest[0]).Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		if now := nodes[0].store.State().Tickets; now != nil && slices.ContainsFunc(append(now.Previous, now.Current), func(k []byte) bool { return bytes.Equal(k, before.Current) }) {
@@ -75,9 +75,9 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 			}
 		}
 		check("nothing")
-		serve(t, []*Node{n}, "a.test")
+		serveNames(t, []*Node{n}, "a.test")
 		check("a name")
-		serve(t, []*Node{n}, "b.test")
+		serveNames(t, []*Node{n}, "b.test")
 		check("another name")
 		enter()
 		check("self-signed")

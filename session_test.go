@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -61,15 +61,11 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 	})
 }
 
-// openRequest is what a process asks the leader for a session with. It has left nothing to be seen.
-func openRequest(boot string, seen uint64) []byte {
-	var e codec.Encoder
-	e.String(boot)
-	e.Uint(seen)
-	e.Bool(true)
-	e.String("x:7373")
-	e.Bytes(state.EncodeProcesses([]string{boot}))
-	return e.B
+// openRequest is what a process asks the leader for a session with. Nothing that it held can be seen.
+func openRequest(incarnation string, replaces uint64) []byte {
+	return membership.OpenSession{
+		Incarnation: incarnation, Addr: "x:7373", Replaces: replaces, Clean: true, Processes: []string{incarnation},
+	}.Encode()
 }
 
 // Only members get sessions: a write would wait for a stranger's.

@@ -3,7 +3,6 @@ package state
 import (
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
@@ -34,12 +33,6 @@ func (p Process) encode(e *codec.Encoder) {
 func decodeProcess(d *codec.Decoder) Process {
 	return Process{Incarnation: d.String(), Addr: d.String(), Opened: d.Uint(), ended: d.Uint(), Time: d.Int(), stored: d.Uint()}
 }
-
-// EncodeProcesses returns a list of incarnations as one text. DecodeProcesses is the inverse.
-func EncodeProcesses(incarnations []string) []byte { return []byte(strings.Join(incarnations, "\n")) }
-
-// DecodeProcesses is the inverse of EncodeProcesses.
-func DecodeProcesses(b []byte) []string { return strings.Split(string(b), "\n") }
 
 // ComesAfter reports whether a directory that has had these processes comes after the process last:
 // it knows that process, or its first process is newer.
