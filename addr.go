@@ -9,14 +9,15 @@ import (
 	"syscall"
 )
 
-// dialable is an address at which peers may find a listener, if nothing better is given.
+// dialable returns an address at which peers can probably reach a listener, for a node without
+// Config.Advertise.
 func dialable(a net.Addr) string {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {
 		return a.String()
 	}
 	ip := net.IPv4(127, 0, 0, 1)
-	// No packet is sent: connecting a UDP socket only asks for the route out.
+	// Connecting a UDP socket sends no packet. It only looks up the outgoing route.
 	if c, err := net.Dial("udp", "192.0.2.1:9"); err == nil {
 		ip = c.LocalAddr().(*net.UDPAddr).IP
 		c.Close()
@@ -26,9 +27,9 @@ func dialable(a net.Addr) string {
 	return (&net.TCPAddr{IP: ip, Port: tcp.Port}).String()
 }
 
-// reachable returns the address that peers on the same network can dial where there is no route
-// out: the first of an interface, of IPv4 if there is one, that shares its subnet with others, as
-// no floating address does.
+// reachable returns the address that peers on the same network can dial if there is no route out.
+// It is the first address of an interface that shares its subnet with others, which excludes
+// floating addresses. IPv4 is preferred.
 func reachable(addrs []net.Addr, otherwise net.IP) net.IP {
 	best := otherwise
 	for _, a := range addrs {
@@ -69,7 +70,7 @@ func checkHostPort(addr string) error {
 	return nil
 }
 
-// listenRemedy says what to do about the error of a listener.
+// listenRemedy returns the remedy for a listener's error, to be appended to a message.
 func listenRemedy(err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

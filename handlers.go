@@ -6,7 +6,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 )
 
-// handler serves the other nodes, which have proved that they know the secret.
+// handler serves the requests of other nodes, which have proved that they know the secret.
 func (n *Node) handler() http.Handler {
 	mux := http.NewServeMux()
 	n.members.Handle(mux)

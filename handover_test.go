@@ -24,7 +24,7 @@ func shutdownAll(t *testing.T, nodes []*Node, gap time.Duration) time.Duration {
 	for i, n := range nodes {
 		ends.Go(func() {
 			<-time.After(time.Duration(i) * gap)
-			ctx, cancel := context.WithTimeout(context.Background(), handPatience)
+			ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
 			defer cancel()
 			begun := time.Now()
 			if err := n.Shutdown(ctx); err != nil {

@@ -24,9 +24,9 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 		slow, next := others[0], others[1]
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		gate, told := make(chan struct{}), slow.fsm.told
-		slow.fsm.told = func(fx *state.Effects) { // applies one entry, and the next one when it may
-			told(fx)
+		gate, onApplied := make(chan struct{}), slow.fsm.onApplied
+		slow.fsm.onApplied = func(fx *state.Effects) { // applies one entry, and the next one when it may
+			onApplied(fx)
 			<-gate
 		}
 		old := leader.self.Session(leader.store.State())

@@ -23,7 +23,7 @@ import (
 
 // Node is one running member of a cluster, or a program that is about to become one. It is open
 // from Open until Close, Shutdown or Leave. Its methods are safe for concurrent use. A context
-// bounds the call that gets it, and is not kept.
+// bounds only the call that gets it; no method keeps it.
 type Node struct {
 	cfg    Config
 	timing timing.Timing
@@ -31,21 +31,22 @@ type Node struct {
 	life   *lifecycle.Life
 	label  atomic.Pointer[string] // the node's name in the log; nil: not known yet
 
-	// What does not depend on the directory: made by open.
+	// These parts do not depend on the directory. open makes them.
 	store   *applied.Store
 	fsm     *fsm
 	book    *peers.Table
 	clocks  *clocks.Clocks
 	storage *Storage
-	own     *ownStorage // what TLS.PerNode keeps from the others
+	own     *ownStorage // the node's own certificates, see TLS.PerNode
 	certs   *certs.Certs
 	tickets *tickets.Sealer
 	space   *spaceWatch
 	remarks remarks
 
-	frontend *frontend.Server // its own and the programs' listeners for clients
+	frontend *frontend.Server // listeners for clients: those of Serve and those of the program
 
-	// What does: made by attach, once or, for a node that begins anew, twice.
+	// These parts depend on the directory. attach makes them, and makes them again for a node that
+	// starts as a new one.
 	self    *self.Self
 	replica *replica.Replica
 	keeper  *lease.Manager
@@ -53,11 +54,10 @@ type Node struct {
 	roles   *roles.Holder
 	ops     *ops.Operator
 	waiting *waiting
-	beneath *storageNode // what storage works on
+	beneath *storageNode // the parts that storage uses
 
 	closeOnce sync.Once
 }
 
-// Storage returns the cluster's storage for certmagic, which is also good for small records of your
-// own.
+// Storage returns the cluster's storage for certmagic. It can also keep small records of your own.
 func (n *Node) Storage() *Storage { return n.storage }

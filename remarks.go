@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// remarks are what this node has to say of roles, by the role's name.
+// remarks are this node's remarks about roles, by the role's name.
 type remarks struct {
 	mu  sync.Mutex
 	all map[string]string
 }
 
-// set replaces the remark about a role, and reports whether it differs from the one before.
+// set replaces the remark about a role, and reports whether it has changed.
 func (r *remarks) set(role, text string) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -270,15 +270,15 @@ func TestFirstOrdersWaitForCompany(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		took := func(n *Node) time.Duration {
 			start := time.Now()
-			n.company(t.Context())
+			n.awaitPeers(t.Context())
 			return time.Since(start)
 		}
-		if d := took(nodes[0]); d != companyPause {
+		if d := took(nodes[0]); d != peersPause {
 			t.Errorf("with all members there it takes %v", d)
 		}
 		nodes[2].Close()
 		time.Sleep(time.Second) // its session ends
-		if d := took(nodes[0]); d < time.Second || d > companyTime {
+		if d := took(nodes[0]); d < time.Second || d > peersTime {
 			t.Errorf("with one missing it takes %v", d)
 		}
 		if d := took(nodes[0]); d != 0 {

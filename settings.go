@@ -11,7 +11,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/membership"
 )
 
-// ownSettings returns this node's. The domains are those that it serves at this moment.
+// ownSettings returns this node's settings that are compared with those of its peers. The domains
+// are those that it serves at this moment.
 func (n *Node) ownSettings() membership.Settings {
 	issuers := n.certs.Issuers()
 	v := map[string]string{
@@ -27,9 +28,9 @@ func (n *Node) ownSettings() membership.Settings {
 		v["TLS.CA"] = certmagic.LetsEncryptProductionCA
 	}
 	if n.cfg.TLS.Private {
-		delete(v, "TLS.CA") // nobody is asked
+		delete(v, "TLS.CA") // not used
 	}
-	if domains := n.certs.Domains(); len(domains) > 0 { // else it serves none, or not yet
+	if domains := n.certs.Domains(); len(domains) > 0 { // it may serve none, or none yet
 		text := strings.Join(domains, ", ")
 		if len(text) > membership.LongestSetting {
 			text = fmt.Sprintf("%d names, checksum %x", len(domains), sha256.Sum256([]byte(text)))
