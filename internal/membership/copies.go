@@ -109,30 +109,66 @@ func (c *Copies) examine(ctx context.Context, in *Greeting) (no *Refusal, ended 
 	if !ok || last.Incarnation == in.Incarnation {
 		return nil, false
 	}
-	knows := state.ComesAfter(in.Processes, last.Incarnation)
-	l := c.lifeOf(ctx, in.ID, last)
-	present := c.store.State().Session(in.ID) != nil
-	switch {
-	case l == lifeGoes && (recorded || knows):
-		return &Refusal{refusedCopy, c.copyText(in.ID, last)}, false
-	case l == lifeGoes && in.Incarnation < last.Incarnation:
-		return &Refusal{refusedWait, "another process of the node " + in.ID + " runs at " + last.Addr +
-			", with a copy of its data directory; the cluster goes on with the one of the two that gets a session first"}, false
-	case recorded && !knows && (l == lifeEnded || !present):
-		return &Refusal{refusedOlder, c.olderText(in.ID, last)}, l == lifeEnded
-	case recorded && !knows:
-		return undecided(last), false
+	q := claim{
+		recorded: recorded,
+		knows:    state.ComesAfter(in.Processes, last.Incarnation),
+		earlier:  in.Incarnation < last.Incarnation,
+		life:     c.lifeOf(ctx, in.ID, last),
+		present:  c.store.State().Session(in.ID) != nil,
+		last:     in.Last,
+		stored:   c.replica.StoredBy(in.ID, last.Incarnation),
 	}
-	stored := c.replica.StoredBy(in.ID, last.Incarnation)
-	switch {
-	case in.Last >= stored:
-		return nil, l == lifeEnded
-	case l == lifeEnded || !present:
+	ended = q.life == lifeEnded
+	switch q.judge() {
+	case refusedCopy:
+		return &Refusal{refusedCopy, c.copyText(in.ID, last)}, ended
+	case refusedOlder:
+		if q.recorded && !q.knows {
+			return &Refusal{refusedOlder, c.olderText(in.ID, last)}, ended
+		}
 		return &Refusal{refusedOlder, fmt.Sprintf(
 			"its log ends with entry %d, and it has acknowledged entry %d: its data directory was restored from an older copy",
-			in.Last, stored)}, l == lifeEnded
+			q.last, q.stored)}, ended
+	case refusedWait:
+		if q.life == lifeGoes && q.earlier {
+			return &Refusal{refusedWait, "another process of the node " + in.ID + " runs at " + last.Addr +
+				", with a copy of its data directory; the cluster goes on with the one of the two that gets a session first"}, ended
+		}
+		return undecided(last), ended
 	}
-	return undecided(last), false
+	return nil, ended
+}
+
+// claim is what is known of a process that claims its node's place, and of the last process that
+// had it.
+type claim struct {
+	recorded bool   // the last process has had a session
+	knows    bool   // the directory of this process knows the last one, or comes after it
+	earlier  bool   // this process started before the last one
+	life     life   // of the last process
+	present  bool   // the node has a session
+	last     uint64 // index of the newest entry in the log of this process
+	stored   uint64 // an entry that the last process had on its disk
+}
+
+// judge returns the kind of the refusal, empty if the process can go on as its node.
+func (q claim) judge() string {
+	gone := q.life == lifeEnded || !q.present
+	switch {
+	case q.life == lifeGoes && (q.recorded || q.knows):
+		return refusedCopy
+	case q.life == lifeGoes && q.earlier:
+		return refusedWait
+	case q.recorded && !q.knows && gone:
+		return refusedOlder
+	case q.recorded && !q.knows:
+		return refusedWait
+	case q.last >= q.stored:
+		return ""
+	case gone:
+		return refusedOlder
+	}
+	return refusedWait
 }
 
 // meetTwin judges another process of this very node that greets it. Nil: this process is the one

@@ -38,7 +38,7 @@ type Greetings struct {
 	store    *applied.Store
 	table    *peers.Table
 	replica  *replica.Replica
-	keeper   *lease.Manager
+	leases   *lease.Manager
 	copies   *Copies
 
 	peerSettings peerSettings
@@ -118,7 +118,7 @@ func (g *Greetings) ServeHello(ctx context.Context, peer string, in Greeting) (G
 	}
 	g.observeLoss(&in)
 	news := g.peerSettings.observe(in.ID, in.Settings)
-	if why := in.Settings.unsafe(out.Settings); why != "" && g.keeper.IsReady() {
+	if why := in.Settings.unsafe(out.Settings); why != "" && g.leases.IsReady() {
 		out.Refused = &Refusal{refusedSettings, why}
 		if news {
 			g.log.Warn("a node is refused: "+why, "node", in.ID, "name", in.Name, "addr", in.Addr)

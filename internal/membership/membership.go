@@ -21,7 +21,7 @@ import (
 // say otherwise.
 type Config struct {
 	Peers      func(context.Context) ([]string, error) // finds addresses of nodes; nil: there are none
-	Expect     int                                     // nodes of a new cluster; 0 or 1: this one alone
+	Expect     int                                     // nodes of a new cluster; <= 1: this one alone
 	RemoveDead time.Duration                           // until a dead member is removed; <= 0: never
 	Keys       []string                                // IDs of this node's secrets, the first seals
 	Timing     timing.Timing
@@ -32,7 +32,7 @@ type Config struct {
 	Store      *applied.Store
 	Table      *peers.Table
 	Replica    *replica.Replica
-	Keeper     *lease.Manager
+	Leases     *lease.Manager
 	Up         Up
 }
 
@@ -46,7 +46,7 @@ type Up struct {
 // cluster with it. It consists of parts with a job each. Make one with New. Its methods are safe
 // for concurrent use.
 type Membership struct {
-	Ident *IdentityFile
+	Ident *IdentityFile // what the node must not forget
 	*Greetings
 	*Copies
 	*Entry
@@ -63,7 +63,7 @@ func New(c Config) *Membership {
 	}
 	m.Greetings = &Greetings{
 		discover: c.Peers, keys: c.Keys, settings: c.Up.OwnSettings, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident,
-		store: c.Store, table: c.Table, replica: c.Replica, keeper: c.Keeper, copies: m.Copies,
+		store: c.Store, table: c.Table, replica: c.Replica, leases: c.Leases, copies: m.Copies,
 	}
 	m.Entry = &Entry{
 		timing: c.Timing, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident, store: c.Store, table: c.Table,
@@ -72,7 +72,7 @@ func New(c Config) *Membership {
 	}
 	m.Sessions = &Sessions{
 		timing: c.Timing, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident, store: c.Store, replica: c.Replica,
-		keeper: c.Keeper, copies: m.Copies, greetings: m.Greetings, stillSeen: c.Up.StillSeen,
+		leases: c.Leases, copies: m.Copies, greetings: m.Greetings, stillSeen: c.Up.StillSeen,
 	}
 	m.Configurator = &Configurator{
 		removeDead: c.RemoveDead, log: c.Log, self: c.Self, ident: c.Ident, store: c.Store, table: c.Table,

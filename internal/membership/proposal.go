@@ -89,7 +89,7 @@ const (
 // Stand is a proposal that a node stands by, and how far it has gone with it.
 type Stand struct {
 	Proposal
-	Step Step
+	Step Step // none of the steps is empty
 }
 
 // Standing is what a node says of clusters and proposals. It is part of a greeting.

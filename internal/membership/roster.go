@@ -21,22 +21,22 @@ const (
 
 // Member is what a leader sees of a member.
 type Member struct {
-	ID      string
-	Votes   bool
-	Leads   bool // it is the leader itself
-	Absent  bool // it has no session, and was not heard of within the last lease
-	Refused bool // its port refuses
-	Current bool // it is there, and has what the leader has
-	Lost    bool // it has no directory, so it cannot come back once its process has ended
-	Ended   bool // another process was seen at its address
-	Former  bool // a new node says that it was this one; it may also be a copy of it
+	ID      string // node ID
+	Votes   bool   // it is a voter
+	Leads   bool   // it is the leader itself
+	Absent  bool   // it has no session, and was not heard of within the last lease
+	Refused bool   // its port refuses
+	Current bool   // it is there, and has what the leader has
+	Lost    bool   // it has no directory, so it cannot come back once its process has ended
+	Ended   bool   // another process was seen at its address
+	Former  bool   // a new node says that it was this one; it may also be a copy of it
 }
 
 // Change is a change of the membership.
 type Change struct {
-	Kind ChangeKind
-	ID   string // of the member
-	Why  string // for people
+	Kind ChangeKind // what becomes of the member
+	ID   string     // of the member
+	Why  string     // for people
 }
 
 // ChangeKind is what a change does to a member.

@@ -29,7 +29,7 @@ type Sessions struct {
 	ident     *IdentityFile
 	store     *applied.Store
 	replica   *replica.Replica
-	keeper    *lease.Manager
+	leases    *lease.Manager
 	copies    *Copies
 	greetings *Greetings
 	stillSeen func(session uint64) bool
@@ -95,28 +95,28 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 	if session == 0 {
 		return 0 // it has ended already
 	}
-	over := s.keeper.Begin(session)
+	over := s.leases.Begin(session)
 	if s.life.Setbacks.Load() != setbacks {
-		s.keeper.Lose(errs.Lost)
+		s.leases.Lose(errs.Lost)
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
-		renewed, changed := s.keeper.Renewed.Wait(), s.life.Sessions.Wait()
+		renewed, changed := s.leases.Renewed.Wait(), s.life.Sessions.Wait()
 		now := s.store.State()
 		if leased && len(now.Servers) > 0 && !slices.Contains(now.Servers, s.self.ID) {
 			s.replica.Fail(fmt.Errorf("%w; %s to join as a new node", errs.Removed, asNew(s.greetings.AsMember())))
 			return 0
 		}
 		if s.self.Session(now) != session {
-			s.keeper.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
+			s.leases.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
 			return 0
 		}
-		if !leased && s.keeper.Valid() {
+		if !leased && s.leases.Valid() {
 			leased = true
-			s.keeper.First.CompareAndSwap(0, int64(time.Since(s.keeper.Started)))
+			s.leases.First.CompareAndSwap(0, int64(time.Since(s.leases.Started)))
 			// What was acknowledged before the session's entry has been applied here, and what
 			// comes later waits for this node.
-			s.keeper.Current.Store(true)
+			s.leases.Current.Store(true)
 			s.life.Changed.Notify()
 		}
 		if leased {
@@ -128,7 +128,7 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 		case <-over:
 			// Until the lease ends, something may still be letting go of what it held by it.
 			select {
-			case <-time.After(time.Until(s.keeper.Until())):
+			case <-time.After(time.Until(s.leases.Until())):
 			case <-ctx.Done():
 			}
 			return session

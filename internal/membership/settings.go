@@ -11,7 +11,7 @@ import (
 // greetings. No secret is among them, and nothing that may differ. A name that one side does not
 // know says nothing about the other.
 type Settings struct {
-	Version int
+	Version int               // SettingsVersion of the node that says them
 	Values  map[string]string // by the field of Config, or "domains"
 }
 

@@ -27,6 +27,12 @@ func copyRows() []row {
 		m("a deleted entry has no sum", "TestSumsFollowTheLog",
 			"internal/history/log.go", "DeleteRange", `l.points = l.points[:min(lo-l.base, uint64(len(l.points)))]`, ``),
 		m("an older directory is refused", "TestRolledBackDirectory",
-			"internal/membership/copies.go", "examine", `case recorded && !knows && (l == lifeEnded || !present):`, `case false:`).of("."),
+			"internal/membership/copies.go", "judge", `case q.recorded && !q.knows && gone:`, `case false:`).of("."),
+		m("a process that may live keeps its place", "TestWhoHasThePlaceOfItsNode",
+			"internal/membership/copies.go", "judge", `gone := q.life == lifeEnded || !q.present`, `gone := true`),
+		m("a copy beside its original is refused", "TestWhoHasThePlaceOfItsNode",
+			"internal/membership/copies.go", "judge", `case q.life == lifeGoes && (q.recorded || q.knows):`, `case false:`),
+		m("a log that was set back is refused", "TestWhoHasThePlaceOfItsNode",
+			"internal/membership/copies.go", "judge", `case q.last >= q.stored:`, `case true:`),
 	}
 }

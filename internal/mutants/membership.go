@@ -107,7 +107,7 @@ func membershipRows() []row {
 		m("a search for peers that fails is reported", "TestDiscoveryThatFails",
 			"internal/membership/round.go", "find", `if err == nil || ctx.Err() != nil {`, `if err == nil || bounded.Err() == nil {`),
 		m("a node with another Timing is refused", "TestAnotherTimingIsRefused",
-			"internal/membership/greetings.go", "ServeHello", `if why := in.Settings.unsafe(out.Settings); why != "" && g.keeper.IsReady() {`, `if why := in.Settings.unsafe(out.Settings); why == "x" {`).of("."),
+			"internal/membership/greetings.go", "ServeHello", `if why := in.Settings.unsafe(out.Settings); why != "" && g.leases.IsReady() {`, `if why := in.Settings.unsafe(out.Settings); why == "x" {`).of("."),
 		m("a node with another Timing does not join", "TestAnotherTimingDoesNotJoin",
 			"internal/membership/configurator.go", "ServeJoin", `if why := in.Settings.unsafe(c.settings()); why != "" {`, `if why := in.Settings.unsafe(c.settings()); why == "x" {`).of("."),
 		m("a difference of the configurations is told", "TestSettingsDiffer",

@@ -133,7 +133,9 @@ var ErrNotLeader = errors.New("this node does not lead")
 
 // SupersededError is the answer to a process that cannot go on as its node. It learns the reason
 // from the answer to its next greeting.
-type SupersededError struct{ Why string }
+type SupersededError struct {
+	Why string // for people
+}
 
 // Error returns the reason.
 func (e *SupersededError) Error() string { return e.Why }
