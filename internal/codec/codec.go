@@ -25,7 +25,7 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("version %d of a format is not known, the newest known one is %d", e.Got, e.Newest)
 }
 
-// Is reports whether target is ErrMalformed, for callers that do not tell the two apart.
+// Is reports whether target is ErrMalformed, so that callers need not distinguish the two.
 func (e *VersionError) Is(target error) bool { return target == ErrMalformed }
 
 // Skippable reports whether a reader that does not know a kind of record may skip the record. Odd

@@ -26,7 +26,7 @@
 // # Guarantees
 //
 //   - Port.Drain loses no request and no connection: what the kernel has queued is accepted and
-//     answered, and new clients are refused by then. It needs Linux; elsewhere a connection that
+//     answered, and new clients are refused by then. It needs Linux: elsewhere a connection that
 //     arrives in the last moment may be reset.
 //   - Silent clients, slow clients and floods of handshakes keep nobody else out.
 //   - Server.DrainAddr disconnects the clients of one local address and leaves the others alone.

@@ -42,7 +42,7 @@ type limitedConn struct {
 // NetConn returns the connection below c, for clientOf.
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
-// expire closes c unless it is established. With TLS, HandshakeContext does that; it returns when
+// expire closes c unless it is established. With TLS, HandshakeContext does that. It returns when
 // the handshake under way notices.
 func (c *limitedConn) expire() {
 	if c.tls == nil {
@@ -79,7 +79,7 @@ func (Slots) Release(conn net.Conn) {
 }
 
 // acquire takes a slot, in the order of arrival, unless c has one. It fails when c is closed first.
-// The goroutine of the handshake calls it; done is closed when the handshake ends.
+// The goroutine of the handshake calls it. done is closed when the handshake ends.
 func (c *limitedConn) acquire(done <-chan struct{}) error {
 	c.done = done
 	if c.slot.Load() {

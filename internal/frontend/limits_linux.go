@@ -22,7 +22,7 @@ func openFiles() int {
 const maxUnsent = 128 << 10
 
 // wakeWriters is for net.ListenConfig. It makes the kernel wake a writer as soon as less than half
-// of maxUnsent is unsent (tcp(7), TCP_NOTSENT_LOWAT); connections inherit that from their listener.
+// of maxUnsent is unsent (tcp(7), TCP_NOTSENT_LOWAT). Connections inherit that from their listener.
 // By default the kernel may wait until a third of its buffer is free, which can be more than a
 // megabyte: more than a slow client takes within the stall timeout, and all that memory stays in
 // use.

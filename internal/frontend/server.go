@@ -24,7 +24,7 @@ type Server struct {
 }
 
 // New returns a server without ports. Peers in proxies must begin each connection with a PROXY
-// header; no other peer's header is accepted.
+// header. No other peer's header is accepted.
 func New(log *slog.Logger, proxies []netip.Prefix) *Server {
 	return newServer(log, proxies, defaultLimits())
 }

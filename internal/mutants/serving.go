@@ -90,7 +90,7 @@ func servingRows() []row {
 		m("an idle connection gets a last answer", "TestDrainAnswersOnIdleConnections",
 			"internal/frontend/drainer.go", "drain", `d.await(ctx, func() bool { return !d.busy() && !d.freshlyIdle(begun) }, func() {`, `d.await(ctx, func() bool { return !d.busy() && !begun.IsZero() }, func() {`),
 		m("DrainAddr reaches what waits in the kernel", "TestDrainAddrTakesTheAcceptQueue",
-			"internal/frontend/drainer.go", "drainAddr", `d.ln.settle(context.WithoutCancel(ctx))`, ``),
+			"internal/frontend/drainer.go", "drainAddr", `d.ln.awaitAccepted(context.WithoutCancel(ctx))`, ``),
 
 		m("a change during a look is seen", "TestNotifyWhileLooking",
 			"internal/notify/loop.go", "Loop", `s.subscribe(woken)`, ``),

@@ -12,7 +12,7 @@
 // Each request and each reply is a Go type with its encoder and decoder beside it, see package
 // codec. Packages above this one answer them. Their version is in the path of the RPC. A message is
 // never changed: a new one gets a new path. A node that does not know a path answers 404, and one
-// that cannot read a message 400; the Client then says which side to upgrade.
+// that cannot read a message 400. The Client then says which side to upgrade.
 //
 //	orders.go    about the cluster: status, members, roles, draining
 //	records.go   about the cluster's storage

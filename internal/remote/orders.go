@@ -2,14 +2,23 @@ package remote
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// Paths of the RPCs about the cluster itself. Any node takes them, and passes them on to the node
-// that can answer. The comment names request and reply.
+// These are the paths of the RPCs about the cluster itself. Any node takes them, and passes them on
+// to the node that can answer.
 const (
-	CallStatus   = "/1/status"           // StatusRequest, StatusReply
-	CallRemove   = "/1/members/remove"   // RemoveRequest, Answer
-	CallTransfer = "/1/members/transfer" // TransferRequest, Answer
-	CallMove     = "/1/roles/move"       // MoveRequest, Answer
-	CallDrain    = "/1/drain"            // DrainRequest, Answer
+	// CallStatus takes a StatusRequest. Its reply is a StatusReply.
+	CallStatus = "/1/status"
+
+	// CallRemove takes a RemoveRequest. Its reply is an Answer.
+	CallRemove = "/1/members/remove"
+
+	// CallTransfer takes a TransferRequest. Its reply is an Answer.
+	CallTransfer = "/1/members/transfer"
+
+	// CallMove takes a MoveRequest. Its reply is an Answer.
+	CallMove = "/1/roles/move"
+
+	// CallDrain takes a DrainRequest. Its reply is an Answer.
+	CallDrain = "/1/drain"
 )
 
 // StatusRequest asks what nodes know of the cluster.

@@ -2,11 +2,16 @@ package remote
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// Paths of the RPCs about records. The comment names request and reply.
+// These are the paths of the RPCs about records.
 const (
-	CallList = "/1/records/list" // ListRequest, ListReply
-	CallLoad = "/1/records/load" // LoadRequest, LoadReply
-	CallPut  = "/1/records/put"  // PutRequest, PutReply
+	// CallList takes a ListRequest. Its reply is a ListReply.
+	CallList = "/1/records/list"
+
+	// CallLoad takes a LoadRequest. Its reply is a LoadReply.
+	CallLoad = "/1/records/load"
+
+	// CallPut takes a PutRequest. Its reply is a PutReply.
+	CallPut = "/1/records/put"
 )
 
 // Record is one key of the cluster's storage, and its value.
@@ -43,7 +48,7 @@ func DecodeListRequest(b []byte) (ListRequest, error) {
 	return m, d.End()
 }
 
-// ListReply is a page of keys; directories are not among them.
+// ListReply is a page of keys. Directories are not among them.
 type ListReply struct {
 	// Keys are in the storage's order.
 	Keys []string

@@ -25,7 +25,7 @@ type Self struct {
 }
 
 // Session returns the number of this process's session in a state. It returns 0 if the process has
-// no session; a session of an earlier process does not count.
+// no session. A session of an earlier process does not count.
 func (me *Self) Session(s *state.State) uint64 {
 	if ses := s.Session(me.ID); ses != nil && ses.Incarnation == me.Incarnation {
 		return ses.Number

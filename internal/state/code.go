@@ -23,7 +23,7 @@ func (c Code) Err() error {
 	case CodeNoTransferee:
 		return ErrNoTransferee
 	case CodeFull:
-		return fmt.Errorf("%w: the limit for what is of this kind is reached; delete something or raise Config.MaxState", errs.TooLarge)
+		return fmt.Errorf("%w: the limit for data of this kind is reached; delete something or raise Config.MaxState", errs.TooLarge)
 	}
 	return nil
 }

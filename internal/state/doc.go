@@ -18,7 +18,7 @@
 // # Assumptions
 //
 // Entries arrive in the order of the log, each once. The caller skips those that it has applied. A
-// command was checked by the node that proposed it; the state machine checks only what depends on
+// command was checked by the node that proposed it. The state machine checks only what depends on
 // the state.
 //
 // # Formats
@@ -44,7 +44,7 @@
 //
 //  1. Give it the next free number in command.go. Numbers are in logs: none is used twice.
 //  2. Declare its type in the file of its noun, with a comment that says what it does and when it
-//     does nothing. A field has one meaning in all cases; what only some cases need is a pointer to
+//     does nothing. A field has one meaning in all cases. What only some cases need is a pointer to
 //     a struct of its own.
 //  3. Beside it write encode, its decode function, and apply. Encode and decode list the fields in
 //     the same order.

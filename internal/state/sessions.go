@@ -321,7 +321,7 @@ func (c EndSession) apply(s *State, e entry) Code {
 }
 
 // EndByDeathNotice ends a session whose process has died, as the process's guard has found. It
-// frees the roles that are released on death; other public roles enter hold-down.
+// frees the roles that are released on death. Other public roles enter hold-down.
 type EndByDeathNotice struct {
 	// Node is the ID of the node whose session it is.
 	Node string
