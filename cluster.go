@@ -330,12 +330,6 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			Lead:      n.lead,
 			LoseLease: func(cause error) uint64 { return n.keeper.Lose(cause) },
 			WakeLease: func() { n.keeper.Wake() },
-			ServeOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.ServeOpen(ctx, peer, body)
-			},
-			ServeEnd: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.ServeEnd(ctx, peer, body)
-			},
 		},
 	})
 	n.keeper = lease.New(lease.Config{

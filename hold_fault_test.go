@@ -55,7 +55,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		var e codec.Encoder
 		e.Uint(number)
-		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B, n.members.ServeEnd); err != nil {
 			t.Fatal(err)
 		}
 		select {

@@ -205,10 +205,10 @@ func (n *Membership) ServeLeave(ctx context.Context, peer string, in state.Membe
 	if !slices.Contains(n.Store.State().Servers, peer) {
 		return in, nil // the answer to an earlier call was lost
 	}
-	if left, there := l.Without(n.Replica, peer); there <= left/2 {
+	if left, there := l.Without(peer); there <= left/2 {
 		return state.Member{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
-	settled, err := l.AwaitStable(ctx, n.Replica)
+	settled, err := l.AwaitStable(ctx)
 	if err != nil {
 		return state.Member{}, err
 	}

@@ -70,7 +70,7 @@ func (n *Membership) record(l *replica.Leadership, id string) error {
 		return nil
 	}
 	c := state.Command{Node: n.Self.ID, Change: state.SetMember{Member: known}}
-	err := l.Apply(l.Ctx, n.Replica, state.SealCommand(n.Store.State().Keys, &c), func(s *state.State) bool {
+	err := l.Apply(l.Ctx, state.SealCommand(n.Store.State().Keys, &c), func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == known
 	})
@@ -87,7 +87,7 @@ func (n *Membership) CarryOut(ctx context.Context, l *replica.Leadership, c Chan
 		n.Log.Warn("removing a member", "member", n.Book.NameOf(c.ID), "id", c.ID, "why", c.Why)
 		return n.Remove(ctx, l, c.ID)
 	}
-	settled, err := l.AwaitStable(ctx, n.Replica)
+	settled, err := l.AwaitStable(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,16 +109,16 @@ func (n *Membership) CarryOut(ctx context.Context, l *replica.Leadership, c Chan
 
 // Remove takes another member out of the cluster. Its session, if it has one, is ended first.
 func (n *Membership) Remove(ctx context.Context, l *replica.Leadership, id string) error {
-	settled, err := l.AwaitStable(ctx, n.Replica)
+	settled, err := l.AwaitStable(ctx)
 	if err != nil {
 		return err
 	}
-	stop, err := l.Expel(ctx, n.Replica, id)
+	stop, err := l.Expel(ctx, id)
 	if err != nil {
 		return fmt.Errorf("ending its session: %w", err)
 	}
 	defer stop()
-	if left, there := l.Without(n.Replica, id); there <= left/2 {
+	if left, there := l.Without(id); there <= left/2 {
 		return fmt.Errorf("only %d of the %d voters that are left are there", there, left)
 	}
 	if err := replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(id), settled, n.Replica.AttemptTimeout())); err != nil {

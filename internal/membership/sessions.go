@@ -33,7 +33,7 @@ func (n *Membership) OpenSession(ctx context.Context, lost uint64) error {
 	e.Bool(lost != 0 && s.Number(n.Self.ID) == lost && !n.Up.StillSeen(lost)) // else something of the last one may be seen yet
 	e.String(n.Self.Addr)
 	e.Bytes(state.EncodeProcesses(n.Ident.Identity().Processes))
-	if _, err := n.Replica.AskLeader(ctx, rpc.OpenSession, e.B); err != nil {
+	if _, err := n.Replica.AskLeader(ctx, rpc.OpenSession, e.B, n.ServeOpen); err != nil {
 		if refused := new(wire.CallError); errors.As(err, &refused) && refused.Status == http.StatusConflict {
 			if r := n.Greet(ctx); r.Err != nil {
 				n.GiveUp(r.Err)
@@ -119,7 +119,7 @@ func (n *Membership) EndSession(ctx context.Context, number uint64, clean bool) 
 		var e codec.Encoder
 		e.Uint(number)
 		e.Bool(!clean)
-		_, err := n.Replica.AskLeader(ctx, rpc.EndSession, e.B)
+		_, err := n.Replica.AskLeader(ctx, rpc.EndSession, e.B, n.ServeEnd)
 		if err == nil {
 			break
 		}

@@ -53,7 +53,7 @@ func membershipRows() []row {
 		m("a node leaves for itself", "TestGreetingsOfLiars",
 			"internal/membership/greeting.go", "ServeLeave", `if in.ID != peer {`, `if false {`).of("."),
 		m("a leave costs no quorum", "TestLeaveThatWouldCostTheQuorum",
-			"internal/membership/greeting.go", "ServeLeave", `if left, there := l.Without(n.Replica, peer); there <= left/2 {`, `if left, there := l.Without(n, peer); there <= left/2 && left < 0 {`).of("."),
+			"internal/membership/greeting.go", "ServeLeave", `if left, there := l.Without(peer); there <= left/2 {`, `if left, there := l.Without(n, peer); there <= left/2 && left < 0 {`).of("."),
 		m("two leaves at once are two changes", "TestTwoLeavesAtOnce",
 			"internal/membership/greeting.go", "ServeLeave", `return in, replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(peer), settled, n.Replica.AttemptTimeout()))`, `return in, Replica.WaitFuture(ctx, l.raft.RemoveServer(raft.ServerID(peer), settled*0, n.Replica.AttemptTimeout()))`).of("."),
 		m("only members have sessions", "TestNoSessionForStrangers",
@@ -76,7 +76,7 @@ func membershipRows() []row {
 		m("another change of the voters waits for promises of before", "TestVoterChangesAreALeaseApart",
 			"internal/replica/leader.go", "AwaitStable", `case <-time.After(time.Until(at.Add(n.Timing.Grant()))):`, `case <-time.After(time.Until(at)):`).of("."),
 		m("another change of the voters waits for every session", "TestVoterChangeWaitsForEverySession",
-			"internal/replica/leader.go", "AwaitStable", `if err := l.AwaitApplied(ctx, n, s.Elected); err != nil {`, `if err := l.AwaitApplied(ctx, n, 0); err != nil {`).of("."),
+			"internal/replica/leader.go", "AwaitStable", `if err := l.AwaitApplied(ctx, s.Elected); err != nil {`, `if err := l.AwaitApplied(ctx, 0); err != nil {`).of("."),
 		m("who says that it was another node takes that one's place when it is gone", "TestRosterDecides",
 			"internal/membership/roster.go", "Next", `case m.Refused || m.Ended:`, `case true:`).of("."),
 		m("nothing changes while the voters have no majority", "TestRosterDecides",
@@ -132,6 +132,6 @@ func membershipRows() []row {
 		m("nobody votes who is gone again", "TestChangesOfThoseWhoAreBack",
 			"internal/membership/members.go", "CarryOut", `case c.Kind == Promote && m.Current:`, `case c.Kind == Promote:`).of("."),
 		m("a removal leaves a majority", "TestRemovalLeavesAMajority",
-			"internal/membership/members.go", "Remove", `if left, there := l.Without(n.Replica, id); there <= left/2 {`, `if left, there := l.Without(n, id); there <= left/2 && left < 0 {`).of("."),
+			"internal/membership/members.go", "Remove", `if left, there := l.Without(id); there <= left/2 {`, `if left, there := l.Without(n, id); there <= left/2 && left < 0 {`).of("."),
 	}
 }

@@ -36,7 +36,7 @@ func (n *Replica) CatchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.AttemptTimeout())
 	defer cancel()
 	applied := n.Store.State().Index
-	reply, err := n.AskLeader(ctx, rpc.Confirm, nil)
+	reply, err := n.AskLeader(ctx, rpc.Confirm, nil, n.ServeConfirm)
 	if err != nil {
 		return err
 	}
@@ -91,19 +91,13 @@ func (n *Replica) ServeTerm(context.Context, string, []byte) ([]byte, error) {
 	return e.B, nil
 }
 
-// AskLeader calls whoever leads, this node too.
-func (n *Replica) AskLeader(ctx context.Context, path string, body []byte) ([]byte, error) {
+// AskLeader calls the leader, with the function that serves such calls if this node is the leader.
+func (n *Replica) AskLeader(ctx context.Context, path string, body []byte, here func(ctx context.Context, peer string, body []byte) ([]byte, error)) ([]byte, error) {
 	switch leader := n.Leader(); leader {
 	case "":
 		return nil, errs.NoLeader
 	case n.Self.ID:
-		switch path {
-		case rpc.OpenSession:
-			return n.Up.ServeOpen(ctx, n.Self.ID, body)
-		case rpc.EndSession:
-			return n.Up.ServeEnd(ctx, n.Self.ID, body)
-		}
-		return n.ServeConfirm(ctx, n.Self.ID, body)
+		return here(ctx, n.Self.ID, body)
 	default:
 		return n.Port.Call(ctx, leader, path, body)
 	}

@@ -108,7 +108,7 @@ func (n *Replica) startTerm(l *Leadership) bool {
 			return false
 		}
 		first := l.Raft.LastIndex() // of this term or later: raft's own first entry at least
-		err = l.Apply(l.Ctx, n, entry, func(s *state.State) bool { return s.Index > first })
+		err = l.Apply(l.Ctx, entry, func(s *state.State) bool { return s.Index > first })
 		if err == nil && n.Store.State().Keys != nil {
 			return true
 		}

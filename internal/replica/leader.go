@@ -14,6 +14,7 @@ import (
 
 // Leadership is one term of this node as leader.
 type Leadership struct {
+	n     *Replica
 	Ctx   context.Context // the node's own, until the term is over
 	stop  context.CancelFunc
 	Raft  *raft.Raft
@@ -32,7 +33,7 @@ type Leadership struct {
 }
 
 func NewLeadership(ctx context.Context, n *Replica, r *raft.Raft, term uint64) *Leadership {
-	l := &Leadership{Raft: r, Term: term, Since: time.Now(), Tried: make(map[raft.ServerID]bool), Expelled: make(map[string]bool)}
+	l := &Leadership{n: n, Raft: r, Term: term, Since: time.Now(), Tried: make(map[raft.ServerID]bool), Expelled: make(map[string]bool)}
 	l.Ctx, l.stop = context.WithCancel(ctx)
 	l.Acks = NewAcks(n, l)
 	return l
@@ -41,9 +42,10 @@ func NewLeadership(ctx context.Context, n *Replica, r *raft.Raft, term uint64) *
 // AwaitStable returns when another voter may come or go. Majorities of the voters before and after one such change always meet. So that a
 // lease and a verdict cannot come from voters that are two changes apart, every session must have applied the last one, and promises that
 // were counted before that must have lapsed. It returns the index of the configuration that this is true of, and the change must be of that one.
-func (l *Leadership) AwaitStable(ctx context.Context, n *Replica) (uint64, error) {
+func (l *Leadership) AwaitStable(ctx context.Context) (uint64, error) {
+	n := l.n
 	s := n.Store.State()
-	if err := l.AwaitApplied(ctx, n, s.Elected); err != nil {
+	if err := l.AwaitApplied(ctx, s.Elected); err != nil {
 		return 0, fmt.Errorf("the last change of the voters: %w", err)
 	}
 	l.Mu.Lock()
@@ -63,7 +65,8 @@ func (l *Leadership) AwaitStable(ctx context.Context, n *Replica) (uint64, error
 }
 
 // AwaitApplied returns when every session in the state has applied index.
-func (l *Leadership) AwaitApplied(ctx context.Context, n *Replica, index uint64) error {
+func (l *Leadership) AwaitApplied(ctx context.Context, index uint64) error {
+	n := l.n
 	for {
 		missing, poke := l.Acks.want(index, func(string, *state.Session) bool { return false })
 		if len(missing) == 0 {
@@ -82,7 +85,8 @@ func (l *Leadership) AwaitApplied(ctx context.Context, n *Replica, index uint64)
 
 // Expel ends a member's session by a verdict, as if it were silent: what it holds is free when its lease is over, and no sooner. No other session of
 // it is opened until stop is called.
-func (l *Leadership) Expel(ctx context.Context, n *Replica, id string) (stop func(), err error) {
+func (l *Leadership) Expel(ctx context.Context, id string) (stop func(), err error) {
+	n := l.n
 	l.Mu.Lock()
 	l.Expelled[id] = true
 	l.Mu.Unlock()
@@ -107,7 +111,8 @@ func (l *Leadership) Expels(id string) bool {
 
 // Without counts the voters that are left when a node is gone, and those of them that are there. The change is committed by those who stay: without a
 // majority of them it would never be, and nothing after it.
-func (l *Leadership) Without(n *Replica, gone string) (left, there int) {
+func (l *Leadership) Without(gone string) (left, there int) {
+	n := l.n
 	for _, srv := range n.Servers() {
 		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != gone {
 			left++

@@ -353,8 +353,9 @@ func (n *Replica) proposeBatch(ctx context.Context, l *Leadership, node string, 
 func (n *Replica) AttemptTimeout() time.Duration { return n.Timing.Attempt() }
 
 // ApplyAndNotify is apply for what others wait for: they are told at once.
-func (l *Leadership) ApplyAndNotify(ctx context.Context, n *Replica, c *state.Command, done func(*state.State) bool) error {
-	err := l.Apply(ctx, n, state.SealCommand(n.Store.State().Keys, c), done)
+func (l *Leadership) ApplyAndNotify(ctx context.Context, c *state.Command, done func(*state.State) bool) error {
+	n := l.n
+	err := l.Apply(ctx, state.SealCommand(n.Store.State().Keys, c), done)
 	if err == nil {
 		l.Acks.want(n.Store.State().Index, l.Acks.Gone)
 	}
@@ -362,7 +363,8 @@ func (l *Leadership) ApplyAndNotify(ctx context.Context, n *Replica, c *state.Co
 }
 
 // Apply proposes a command of the leader's own, which belongs to no session and may be repeated, and waits until done.
-func (l *Leadership) Apply(ctx context.Context, n *Replica, entry []byte, done func(*state.State) bool) error {
+func (l *Leadership) Apply(ctx context.Context, entry []byte, done func(*state.State) bool) error {
+	n := l.n
 	ctx, cancel := context.WithTimeout(ctx, n.AttemptTimeout())
 	defer cancel()
 	l.Raft.Apply(entry, n.AttemptTimeout())
@@ -376,5 +378,5 @@ func (n *Replica) ChangeSession(ctx context.Context, c state.Command, done func(
 		return err
 	}
 	c.Time = time.Now().UnixNano()
-	return l.ApplyAndNotify(ctx, n, &c, done)
+	return l.ApplyAndNotify(ctx, &c, done)
 }

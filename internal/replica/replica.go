@@ -69,8 +69,6 @@ type Up struct {
 	Lead      func(l *Leadership)       // does what falls to a leader, until the end of its term
 	LoseLease func(cause error) uint64  // gives the lease up, and returns what session it was for
 	WakeLease func()                    // has the lease manager look at everything now
-	ServeOpen func(ctx context.Context, peer string, body []byte) ([]byte, error)
-	ServeEnd  func(ctx context.Context, peer string, body []byte) ([]byte, error)
 }
 
 // Replica is this node's part in the raft group.
