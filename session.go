@@ -40,7 +40,7 @@ func (n *Node) told(fx *state.Effects) {
 		n.certs.Stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
-		n.replica.SnapshotSoon()
+		n.replica.Snapshots.Soon()
 	}
 }
 

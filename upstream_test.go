@@ -276,7 +276,7 @@ func TestRaftIsStartedAnew(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		for round := range 2 {
 			for _, n := range nodes {
-				if err := n.replica.Restart(time.Now()); err != nil {
+				if err := n.replica.Disk.Restart(time.Now()); err != nil {
 					t.Fatal(err)
 				}
 				if err := n.Storage().Store(t.Context(), "k", []byte(n.self.Name+strconv.Itoa(round))); err != nil {
@@ -361,12 +361,8 @@ func TestMalformedProposal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		l, others := leaderOf(t, nodes)
-		var e codec.Encoder
-		e.Uint(1)
-		e.Uint(1)
-		e.Uint(1)
-		e.Bytes([]byte("garbage"))
-		_, err := others[0].replica.Port.Call(t.Context(), l.self.ID, rpc.Apply, e.B)
+		request := replica.ApplyRequest{Proposals: []replica.Proposal{{Session: 1, Seq: 1, Entry: []byte("garbage")}}}
+		_, err := others[0].replica.Port.Call(t.Context(), l.self.ID, rpc.Apply, request.Encode())
 		var answer *wire.CallError
 		if !errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error()) {
 			t.Errorf("a malformed proposal is taken: %v", err)
