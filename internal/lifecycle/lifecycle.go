@@ -8,87 +8,86 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
-// Life is how far a node is between its opening and its end, and what all of its parts have to
-// know of that. Its methods are safe for concurrent use.
+// Life is where a node is between its opening and its end. New makes one. Its methods and fields are
+// safe for concurrent use; the contexts and functions are never replaced.
 type Life struct {
-	// Open ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
-	Open, Works context.Context
-	End, Break  context.CancelCauseFunc
-	Tasks       notify.Tasks // the goroutines of the node
+	Open  context.Context         // ends when the node is closed
+	Works context.Context         // ends when the node is closed or fails
+	End   context.CancelCauseFunc // ends Open, and Works with it; the first cause counts
+	Break context.CancelCauseFunc // ends Works; the first cause counts
+	Tasks notify.Tasks            // the node's goroutines
 
-	Leaving  atomic.Bool // on the way out: opens no session
-	Drained  atomic.Bool // takes no new connections
-	Cordoned atomic.Bool // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
+	Leaving  atomic.Bool // the node is about to stop, and opens no session
+	Drained  atomic.Bool // it takes no new connections
+	Cordoned atomic.Bool // an operator has drained it: it holds no roles and wants no new clients
 
-	Changed  notify.Signal          // any of the above, raft's leader, or what is known of certificates
-	Sessions notify.Signal          // the state has other sessions or other servers
-	WaitsFor atomic.Pointer[string] // why the node is not in a cluster yet, or what keeps it from getting ready
+	Changed  notify.Signal          // a field here, raft's leader or what is known of certificates
+	Sessions notify.Signal          // the sessions or the servers in the state
+	WaitsFor atomic.Pointer[string] // why it is in no cluster or not ready yet; nil: not known
 
-	Setback     atomic.Pointer[Setback] // nil: the disk does what it should
+	Setback     atomic.Pointer[Setback] // nil: there is none
 	Setbacks    atomic.Uint64           // how many there have been
-	LostSession atomic.Uint64           // the last session that one of them ended
+	LostSession atomic.Uint64           // the last session that a setback ended; 0: none
 }
 
+// New returns the life of a node that is open and works.
 func New() *Life {
-	n := new(Life)
-	n.Open, n.End = context.WithCancelCause(context.Background())
-	n.Works, n.Break = context.WithCancelCause(n.Open)
-	return n
+	l := new(Life)
+	l.Open, l.End = context.WithCancelCause(context.Background())
+	l.Works, l.Break = context.WithCancelCause(l.Open)
+	return l
 }
 
-// Failure returns why the node takes no part in the cluster, for good or for now; nil if it does.
-func (n *Life) Failure() error {
-	switch s := n.Setback.Load(); {
-	case n.Open.Err() != nil:
+// Setback is the reason why a node takes no part in its cluster now. Unlike a failure it ends when
+// its cause does.
+type Setback struct {
+	Err error // what happened, and the remedy
+}
+
+// Failure returns why an open node takes no part in its cluster, now or for good. It returns nil if
+// the node works or is closed.
+func (l *Life) Failure() error {
+	switch s := l.Setback.Load(); {
+	case l.Open.Err() != nil:
 		return nil
-	case n.Works.Err() != nil:
-		return context.Cause(n.Works)
+	case l.Works.Err() != nil:
+		return context.Cause(l.Works)
 	case s != nil:
 		return s.Err
 	}
 	return nil
 }
 
-// WhileOpen returns a context that also ends when the node closes or fails, with that cause.
-func (n *Life) WhileOpen(ctx context.Context) (context.Context, func()) {
+// WhileOpen returns a context that also ends, with that cause, when the node is closed or fails. The
+// caller must call the function that is returned.
+func (l *Life) WhileOpen(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(n.Works, func() { cancel(context.Cause(n.Works)) })
+	stop := context.AfterFunc(l.Works, func() { cancel(context.Cause(l.Works)) })
 	return ctx, func() {
 		stop()
 		cancel(nil)
 	}
 }
 
-// Explain replaces a context's error by why the node ended, if it did.
-func (n *Life) Explain(err error) error {
-	if n.Works.Err() != nil {
-		return context.Cause(n.Works)
+// Explain returns why the node was closed or failed, or err if it works.
+func (l *Life) Explain(err error) error {
+	if l.Works.Err() != nil {
+		return context.Cause(l.Works)
 	}
 	return err
 }
 
-// Because is lifeError for those who waited in vain: a setback is why.
-func (n *Life) Because(err error) error {
-	if s := n.Setback.Load(); s != nil && n.Works.Err() == nil {
+// Because is Explain for an error of a call that has waited in vain. It adds the setback to err, if
+// there is one.
+func (l *Life) Because(err error) error {
+	if s := l.Setback.Load(); s != nil && l.Works.Err() == nil {
 		return fmt.Errorf("%w: %w", err, s.Err)
 	}
-	return n.Explain(err)
+	return l.Explain(err)
 }
 
-// Setback is why this node takes no part in its cluster now. It ends by itself when its cause does, unlike what fail is told.
-type Setback struct{ Err error }
-
-// AwaitChanged waits until ok is true of what n.changed tells of.
-func (n *Life) AwaitChanged(ctx context.Context, ok func() bool) error {
-	for {
-		changed := n.Changed.Wait()
-		if ok() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+// AwaitChanged waits until ok, which looks at what Changed notifies of, returns true. Otherwise it
+// returns the cause of ctx.
+func (l *Life) AwaitChanged(ctx context.Context, ok func() bool) error {
+	return notify.Until(ctx, ok, &l.Changed)
 }

@@ -85,8 +85,8 @@ func (a *Acks) Gone(id string, ses *state.Session) bool {
 	return a.group.book.OverSession(id) >= ses.Number || a.group.book.HasEnded(ses.Incarnation) || a.group.port.HungUp(id)
 }
 
-// Late reports whether a member has come no closer for three leases to what writers wait for. A slow
-// link alone is no reason to go on without it.
+// Late reports whether a member has come no closer for three leases to what writers wait for. A
+// slow link alone is no reason to go on without it.
 func (a *Acks) Late(id string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

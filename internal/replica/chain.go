@@ -53,7 +53,8 @@ func (c *Chain) CompareLog(peer string, term uint64, claim history.Claim) error 
 		return nil
 	}
 	conflict := log.Compare(claim)
-	if conflict == nil || term < c.group.Term() { // in this order: an older leader may lack what a newer one has brought meanwhile
+	// The term is asked for last: an older leader may lack what a newer one has brought meanwhile.
+	if conflict == nil || term < c.group.Term() {
 		return nil
 	}
 	err := state.Diverged("compared with %s, which leads, %v", c.book.NameOf(peer), conflict)

@@ -43,8 +43,8 @@ func (c *committer) ServeApply(ctx context.Context, peer string, body []byte) ([
 }
 
 // propose proposes a node's commands to raft, and returns when all of them are applied here and on
-// every node that is there. It waits for the state, because raft does not answer its futures in some
-// of the ways that an instance can end.
+// every node that is there. It waits for the state, because raft does not answer its futures in
+// some of the ways that an instance can end.
 func (c *committer) propose(ctx context.Context, l *Leadership, node string, proposals []Proposal) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timing.Attempt())
 	defer cancel()

@@ -19,9 +19,9 @@ import (
 
 // Config is what a replica needs of the node around it.
 type Config struct {
-	Timing  timing.Timing
+	Timing  timing.Timing         // the cluster's
 	Secrets []seal.Secret         // the first seals the keyring of a new cluster, all of them open
-	Fault   func(op string) error // fails operations of the disk, for tests (see durable.LogOptions); nil: none
+	Fault   func(op string) error // fails operations of the disk, for tests; nil: none
 	Log     *slog.Logger
 	Life    *lifecycle.Life
 	Self    *self.Self

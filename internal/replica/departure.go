@@ -43,9 +43,9 @@ func (d *Departure) hasMajority(counts func(id string) bool) bool {
 	return yes > len(voters)/2
 }
 
-// WhileSomebodyStays returns a context that also ends, with the cause ErrNobodyStays, when this node
-// is about to stop and no majority stays to hand over to. It ends only after patience, unless the
-// other processes are known to be dead. The caller must call the function that is returned.
+// WhileSomebodyStays returns a context that also ends, with the cause ErrNobodyStays, when this
+// node is about to stop and no majority stays to hand over to. It ends only after patience, unless
+// the other processes are known to be dead. The caller must call the function that is returned.
 func (d *Departure) WhileSomebodyStays(ctx context.Context, patience time.Duration) (context.Context, func()) {
 	life := d.group.life
 	ctx, cancel := context.WithCancelCause(ctx)

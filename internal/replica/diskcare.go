@@ -57,7 +57,7 @@ func (c *DiskCare) OnFailure(err error) {
 		c.outage.trouble.Notify()
 	case !MayPass(err):
 		c.outage.Fail(err)
-	case c.isMember(): // else no other node depends on it, and the caller that makes it a member has the error
+	case c.isMember(): // else nobody depends on the disk, and Runner returns the error
 		c.outage.Interrupt(err)
 	}
 }
@@ -133,7 +133,8 @@ func (c *DiskCare) mend(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil && c.life.Setback.CompareAndSwap(before, nil) { // else it has failed again meanwhile
+		// If the setback is another one now, the disk has failed again meanwhile.
+		if err == nil && c.life.Setback.CompareAndSwap(before, nil) {
 			if before != nil {
 				c.log.Info("the disk works again: this node takes part in the cluster", "after", time.Since(began).Round(time.Millisecond))
 			}

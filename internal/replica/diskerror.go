@@ -16,8 +16,8 @@ const restoreAfter = 30 * time.Second
 // OfDisk reports whether an error comes from the operating system, and is not about what was read.
 func OfDisk(err error) bool { return errors.As(err, new(syscall.Errno)) }
 
-// MayPass reports whether the cause of an error may go away by itself, so that another attempt makes
-// sense. An error that knows better has a method Permanent.
+// MayPass reports whether the cause of an error may go away by itself, so that another attempt
+// makes sense. An error that knows better has a method Permanent.
 func MayPass(err error) bool {
 	p, ok := errors.AsType[interface {
 		error

@@ -77,7 +77,7 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 		select {
 		case <-woken:
 		case leads := <-r.LeaderCh():
-			if !leads { // only now has raft told its replication to stop: before that it would repeat calls that are released
+			if !leads { // raft has told its replication to stop, and does not repeat calls that end
 				transport().Release(led)
 			}
 		case <-ctx.Done():
@@ -142,7 +142,7 @@ func (d *duties) startTerm(l *Leadership) bool {
 			d.outage.Fail(err)
 			return false
 		}
-		first := l.Raft.LastIndex() // of this term or later, since raft itself begins a term with an entry
+		first := l.Raft.LastIndex() // of this term: raft itself begins it with an entry
 		err = l.Apply(l.Ctx, entry, func(s *state.State) bool { return s.Index > first })
 		if err == nil && d.store.State().Keys != nil {
 			return true

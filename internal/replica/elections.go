@@ -79,8 +79,8 @@ func (e *Elections) StandForDead(id, process string) {
 }
 
 // StandFor has this node stand for election in place of the leader, whose process is dead or whose
-// lease has expired. It is an ordinary vote, as after a transfer of the leadership. The voters stand
-// one after another, for as long as reason returns true.
+// lease has expired. It is an ordinary vote, as after a transfer of the leadership. The voters
+// stand one after another, for as long as reason returns true.
 func (e *Elections) StandFor(ctx context.Context, dead string, reason func() bool) {
 	r := e.group.Raft.Load()
 	if r == nil || e.group.Leader() != dead || e.group.life.Leaving.Load() {

@@ -32,7 +32,7 @@ type Leadership struct {
 	mu       sync.Mutex
 	offered  map[raft.ServerID]bool // peers that the leadership was offered to
 	expelled map[string]bool        // members that are being removed although they are present
-	stable   uint64                 // the last configuration that every session is known to have applied
+	stable   uint64                 // the last configuration that every session has applied
 	stableAt time.Time              // and since when
 }
 

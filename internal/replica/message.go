@@ -5,13 +5,15 @@ import "github.com/flotilla-ha/flotilla/internal/codec"
 // Proposal is a sealed command on its way to the leader. Session and Seq are those in the command,
 // so that the leader knows which answer to wait for.
 type Proposal struct {
-	Session, Seq uint64
-	Entry        []byte
+	Session, Seq uint64 // the command's own
+	Entry        []byte // the command as it will be in the log
 }
 
-// ApplyRequest is the body of rpc.Apply: commands for the leader to propose. It has at least one.
-// The answer is empty; the commands' own answers arrive with the log.
-type ApplyRequest struct{ Proposals []Proposal }
+// ApplyRequest is the body of rpc.Apply: commands for the leader to propose. The answer is empty;
+// the commands' own answers arrive with the log.
+type ApplyRequest struct {
+	Proposals []Proposal // at least one, of the node that calls
+}
 
 // Encode returns the wire form of m.
 func (m ApplyRequest) Encode() []byte {
@@ -67,7 +69,9 @@ func DecodeConfirmReply(b []byte) (ConfirmReply, error) {
 }
 
 // TermReply is the answer to rpc.Term, whose request is empty: the current term of the node's raft.
-type TermReply struct{ Term uint64 }
+type TermReply struct {
+	Term uint64 // of a raft that runs
+}
 
 // Encode returns the wire form of m.
 func (m TermReply) Encode() []byte {

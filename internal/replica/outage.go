@@ -10,8 +10,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// Outage ends this node's part in the cluster, for now or for good. The node goes on serving what it
-// has in memory. Its methods are safe for concurrent use.
+// Outage ends this node's part in the cluster, for now or for good. The node goes on serving what
+// it has in memory. Its methods are safe for concurrent use.
 type Outage struct {
 	trouble notify.Signal // the disk wants care
 

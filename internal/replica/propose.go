@@ -44,8 +44,8 @@ func (p *Proposer) Fenced(ctx context.Context, session uint64, fence state.Fence
 // applied here and on every node that is there. After an error the outcome is not known. An error
 // that wraps errs.Lost says that nothing of this session will take effect any more.
 //
-// If ctx is that of a tenure, or of one within another, the command takes effect only as long as all
-// of them last.
+// If ctx is that of a tenure, or of one within another, the command takes effect only as long as
+// all of them last.
 func (p *Proposer) Do(ctx context.Context, c state.Command) (state.Answer, error) {
 	if err := applyFences(ctx, p, &c); err != nil {
 		return state.Answer{}, err
@@ -184,8 +184,8 @@ func (p *Proposer) gather(ctx context.Context, first *attempt, slots chan<- stru
 	}
 }
 
-// forward calls the leader with a batch. The answers to the commands come by the log, to this node's
-// own state machine.
+// forward calls the leader with a batch. The answers to the commands come by the log, to this
+// node's own state machine.
 func (p *Proposer) forward(ctx context.Context, b *batch) error {
 	leader := p.group.Leader()
 	if leader == "" || leader == p.self.ID {

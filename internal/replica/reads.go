@@ -152,8 +152,8 @@ func (x *ReadIndex) Until(ctx context.Context, f func(context.Context) error) {
 }
 
 // AwaitApplied waits until this node has applied index, for a lease at most, as its leader does.
-// Entries of raft's own, which the state machine does not see, come only at the beginning of a term,
-// before the leader tells anybody of a commit.
+// Entries of raft's own, which the state machine does not see, come only at the beginning of a
+// term, before the leader tells anybody of a commit.
 func (x *ReadIndex) AwaitApplied(index uint64) error {
 	ctx, cancel := context.WithTimeout(x.life.Works, x.timing.Lease)
 	defer cancel()

@@ -131,7 +131,7 @@ func (r *Runner) config() *raft.Config {
 	c.LocalID = raft.ServerID(r.self.ID)
 	c.HeartbeatTimeout = r.timing.Heartbeat
 	c.ElectionTimeout = r.timing.Heartbeat
-	c.LeaderLeaseTimeout = r.timing.Heartbeat // no guarantee depends on it: nodes' leases and Confirm give those
+	c.LeaderLeaseTimeout = r.timing.Heartbeat // guarantees depend on leases and Confirm
 	c.CommitTimeout = r.timing.Attempt()      // Acks tells followers of commits at once
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false

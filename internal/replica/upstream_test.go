@@ -43,8 +43,8 @@ func (d *lateTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress)
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
-// bareTrio starts three instances of raft without this package. The first one leads. If its lease is
-// longer than the timeouts of the others, it behaves like a leader whose clock stood still.
+// bareTrio starts three instances of raft without this package. The first one leads. If its lease
+// is longer than the timeouts of the others, it behaves like a leader whose clock stood still.
 func bareTrio(t *testing.T, lease time.Duration) (rafts []*raft.Raft, transports []*raft.InmemTransport, hold *atomic.Pointer[chan struct{}]) {
 	t.Helper()
 	hold = new(atomic.Pointer[chan struct{}])
@@ -152,7 +152,8 @@ func transferTwiceBare(t *testing.T, refused string) {
 			if err := rafts[0].Apply([]byte("1"), time.Second).Error(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Minute + time.Duration(try)*700*time.Millisecond) // both transfers are to fall into one of the waits
+			// Both transfers are to fall into one of the waits.
+			time.Sleep(time.Minute + time.Duration(try)*700*time.Millisecond)
 			if rafts[0].State() != raft.Leader {
 				return
 			}
