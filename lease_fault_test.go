@@ -157,7 +157,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		n.life.Leaving.Store(true)
 		number := n.self.Session(n.store.State())
 		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: number}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -421,7 +421,7 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: n.self.ID, Number: number}}
 		k := lease.New(leader.keeper.Config) // of a process that has just been started
 		time.Sleep(time.Second)
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()

@@ -134,7 +134,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 			t.Fatal(err)
 		}
 		end := membership.EndSession{Number: ref.Session, HoldDown: true}
-		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode()); err != nil {
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode(), n.members.ServeEnd); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -192,7 +192,7 @@ func TestRemovedHolderHasItsLease(t *testing.T) {
 			tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 			got := holdUntil(t.Context(), next, Role{Name: "r"})
 			l := leader.replica.Leading.Load()
-			if _, err := l.AwaitStable(t.Context(), leader.replica); err != nil { // as for a removal before
+			if _, err := l.AwaitStable(t.Context()); err != nil { // as for a removal before
 				t.Fatal(err)
 			}
 			if cut {

@@ -48,7 +48,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 		n.certs.Stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
-		n.replica.SnapshotSoon()
+		n.replica.Snapshots.Soon()
 	}
 }
 

@@ -169,7 +169,7 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		n := others[0]
 		old := n.self.Session(n.store.State())
 		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: old}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) != old }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) != old }); err != nil {
 			t.Fatal(err)
 		}
 		k := lease.New(n.keeper.Config) // which has not heard of it
@@ -212,7 +212,7 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		before := leader.store.State().Index
 		number := leader.self.Session(leader.store.State())
 		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: leader.self.ID, Number: number}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.timing.Lease)
