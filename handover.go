@@ -26,7 +26,7 @@ func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
 	n.roles.Tenures.Recheck()
-	n.keeper.SendLeaving(n.replica.Others())
+	n.keeper.AnnounceLeaving()
 }
 
 // handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.

@@ -47,7 +47,7 @@ func (n *Node) told(fx *state.Effects) {
 // company waits until all members have been there for a moment, in the first seconds after this node was ready for the first time. The
 // first node of a cluster that starts would order otherwise while others have not opened the ports yet that the authority may come to.
 func (n *Node) company(ctx context.Context) {
-	ctx, cancel := context.WithDeadline(ctx, n.keeper.Started.Add(time.Duration(n.keeper.First.Load())+companyTime))
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.FirstReady().Add(companyTime))
 	defer cancel()
 	for settled := false; !settled && ctx.Err() == nil; {
 		changed := n.life.Sessions.Wait()

@@ -89,8 +89,7 @@ func (n *Membership) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 		}
 		if !leased && n.Keeper.Valid() {
 			leased = true
-			n.Keeper.First.CompareAndSwap(0, int64(time.Since(n.Keeper.Started)))
-			n.Keeper.Current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
+			n.Keeper.MarkCurrent()
 			n.Life.Changed.Notify()
 		}
 		if leased {
