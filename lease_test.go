@@ -16,9 +16,9 @@ import (
 // The tests in this file show with whole nodes what internal/lease shows of its own.
 
 // A voter may be asked for a grant before it has applied the opening of the session: the leader and
-// the other voter are enough to commit that. If the leader is cut off right then, that voter must be
-// able to say that the leader's lease has expired. Otherwise raft's own timeouts decide, more than a
-// second later.
+// the other voter are enough to commit that. If the leader is cut off right then, that voter must
+// be able to say that the leader's lease has expired. Otherwise raft's own timeouts decide, more
+// than a second later.
 func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -57,7 +57,8 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 	})
 }
 
-// A node whose disk hangs asks for no lease, not even from itself: writers would have to wait for it.
+// A node whose disk hangs asks for no lease, not even from itself: writers would have to wait for
+// it.
 func TestNoLeaseOnAHangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
@@ -104,8 +105,8 @@ func TestHoldDownTime(t *testing.T) {
 	})
 }
 
-// After a time without a leader, the new one leaves the old sessions alone for a moment. A node that
-// lives opens its next session in that time, and keeps what it has.
+// After a time without a leader, the new one leaves the old sessions alone for a moment. A node
+// that lives opens its next session in that time, and keeps what it has.
 func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

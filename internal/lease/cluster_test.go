@@ -29,9 +29,9 @@ const (
 	testStagger = 11*time.Millisecond + 171*time.Microsecond // between the starts of nodes
 )
 
-// testCluster is Managers on a network and a log in memory, in virtual time. It has one leader, whose
-// word a node follows as long as both can reach each other. An entry is committed when the leader
-// reaches a majority of the voters. The network loses what it cannot deliver.
+// testCluster is Managers on a network and a log in memory, in virtual time. It has one leader,
+// whose word a node follows as long as both can reach each other. An entry is committed when the
+// leader reaches a majority of the voters. The network loses what it cannot deliver.
 type testCluster struct {
 	t     testing.TB
 	ctx   context.Context
@@ -210,8 +210,8 @@ func (c *testCluster) takeEvents() []testEvent {
 }
 
 // latency returns how long the next message takes. It is different each time, so that no two things
-// happen at the same moment: what follows would depend on which one comes first. The caller holds the
-// lock.
+// happen at the same moment: what follows would depend on which one comes first. The caller holds
+// the lock.
 func (c *testCluster) latency(from, to string) time.Duration {
 	link := from + " " + to
 	c.sends[link]++

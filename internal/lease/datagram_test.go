@@ -40,8 +40,8 @@ func TestDatagrams(t *testing.T) {
 	}
 }
 
-// Datagrams come from the network: all bytes are taken or ignored. What is taken means the same when
-// it is encoded again.
+// Datagrams come from the network: all bytes are taken or ignored. What is taken means the same
+// when it is encoded again.
 func FuzzDatagrams(f *testing.F) {
 	for _, d := range datagrams() {
 		f.Add(encode(d))

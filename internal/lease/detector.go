@@ -3,10 +3,12 @@ package lease
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -40,79 +42,108 @@ type subject struct {
 
 func newDetector(cfg *Config, v *voter, wake func()) *detector {
 	return &detector{
-		timing: cfg.Timing, log: cfg.Log, life: cfg.Life, self: cfg.Self, store: cfg.Store, voter: v, wake: wake,
+		timing: cfg.Timing, log: cfg.Log, life: cfg.Life, self: cfg.Self, store: cfg.Store,
+		voter: v, wake: wake,
 		holdDowns: holdDowns{timing: cfg.Timing},
 		reports:   make(map[Suspicion]map[string]bool), pending: make(map[subject]bool),
 	}
 }
 
-// evaluate decides about all sessions and hold-downs. awake is since when this process has run
-// without a gap: what others sent before that may still be under way. It returns when the next
-// hold-down expires, zero if none does.
+// round is one look of a leader at all sessions.
+type round struct {
+	term  Term
+	state *state.State
+	now   time.Time
+
+	// awake is since when this process has run without a gap: what others sent before that may still
+	// be under way.
+	awake time.Time
+}
+
+// proposal is a change that a leader proposes, and why.
+type proposal struct {
+	about  subject
+	change state.Change
+	why    string
+	level  slog.Level // of the log line
+	attrs  []any      // of it
+}
+
+// evaluate decides about all sessions and hold-downs. It returns when the next hold-down expires,
+// zero if none does.
 func (d *detector) evaluate(ctx context.Context, term Term, now, awake time.Time) (next time.Time) {
 	s := d.store.State()
 	seen := time.Now() // not before s: this process may have stood still since now
 	next = d.holdDowns.expired(s, seen, func(h holdDown, after time.Duration) {
-		d.propose(ctx, term, subject{holdDown: h}, "a role is free: what its last holder left cannot be seen any more", slog.LevelInfo,
-			[]any{"node", h.role, "session", h.began}, state.ExpireHoldDown{Role: h.role, Began: h.began, After: after})
+		d.propose(ctx, term, proposal{
+			about:  subject{holdDown: h},
+			change: state.ExpireHoldDown{Role: h.role, Began: h.began, After: after},
+			why:    "a role is free: what its last holder left cannot be seen any more",
+			attrs:  []any{"role", strings.TrimPrefix(h.role, keyspace.RolePrefix), "since entry", h.began},
+		})
 	})
 	d.voter.observeSessions(s) // SessionsChanged may be about to be called
 	it := s.Sessions.Root().Iterator()
 	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
-		d.evaluateSession(ctx, term, s, string(node), ses, now, awake)
+		if p, ok := d.decide(round{term, s, now, awake}, string(node), ses); ok {
+			d.propose(ctx, term, p)
+		}
 	}
 	return next
 }
 
-// evaluateSession decides about one session.
-func (d *detector) evaluateSession(ctx context.Context, term Term, s *state.State, node string, ses *state.Session, now, awake time.Time) {
+// decide returns what to propose about a session, if anything.
+func (d *detector) decide(r round, node string, ses *state.Session) (p proposal, ok bool) {
 	// The leader's own session needs no suspicion: a leader without the grants of a majority leads no
 	// more. But the leader before it may have suspected it.
 	if ses.Incarnation == d.self.Incarnation && ses.Suspect == 0 {
-		return
+		return p, false
 	}
 	id := SessionID{node, ses.Number}
-	silent := now.Sub(later(d.voter.lastAsked(id), awake))
+	silent := r.now.Sub(later(d.voter.lastAsked(id), r.awake))
 	overdue := silent > d.timing.Silence()
-	if term.Since().Sub(now.Add(-silent)) > d.timing.Leaderless() {
+	if r.term.Since().Sub(r.now.Add(-silent)) > d.timing.Leaderless() {
 		// There was no leader for long. A live node opens a new session when it finds this one. Until
 		// then its old session stays, and with it what the node has kept.
-		overdue = now.Sub(later(term.Since(), awake)) > d.timing.Retry()
+		overdue = r.now.Sub(later(r.term.Since(), r.awake)) > d.timing.Retry()
 	}
-	late := term.Late(node, now) || term.Expels(node)
-	propose := func(why string, level slog.Level, change state.Change) {
-		d.propose(ctx, term, subject{session: id}, why, level, []any{"node", node, "session", ses.Number}, change)
-	}
+	expelled := r.term.Expels(node)
+	late := r.term.Late(node, r.now) || expelled
+	p = proposal{about: subject{session: id}, attrs: []any{"node", node, "session", ses.Number}}
 	switch {
-	case ses.Suspect != 0 && d.isExpired(Suspicion{id, ses.Suspect}, s.Voters):
-		level := slog.LevelWarn
-		if term.Expels(node) {
-			level = slog.LevelInfo // it is planned
+	case ses.Suspect != 0 && d.isExpired(Suspicion{id, ses.Suspect}, r.state.Voters):
+		p.why = "a node is gone; what it held is free"
+		if !expelled {
+			p.level = slog.LevelWarn // nobody has planned it
 		}
-		propose("a node is gone; what it held is free", level, state.EndSession{
-			Node: node, Number: ses.Number, Suspicion: ses.Suspect, Voters: s.Elected, Silent: silent, Stored: term.Stored(node, ses.Incarnation),
-		})
+		p.change = state.EndSession{
+			Node: node, Number: ses.Number, Suspicion: ses.Suspect, Voters: r.state.Elected, Silent: silent,
+			Stored: r.term.Stored(node, ses.Incarnation),
+		}
 	case ses.Suspect == 0 && (overdue || late):
-		propose("a node is silent", slog.LevelInfo, state.Suspect{Node: node, Number: ses.Number, Stored: term.Stored(node, ses.Incarnation)})
+		p.why = "a node is silent"
+		p.change = state.Suspect{Node: node, Number: ses.Number, Stored: r.term.Stored(node, ses.Incarnation)}
 	case ses.Suspect != 0 && silent < d.timing.Heard() && !late:
-		propose("a node is heard again", slog.LevelInfo, state.ClearSuspicion{Node: node, Number: ses.Number, Suspicion: ses.Suspect})
+		p.why = "a node is heard again"
+		p.change = state.ClearSuspicion{Node: node, Number: ses.Number, Suspicion: ses.Suspect}
 	}
+	return p, p.change != nil
 }
 
 // propose logs why and proposes a change, one at a time about a subject.
-func (d *detector) propose(ctx context.Context, term Term, about subject, why string, level slog.Level, attrs []any, change state.Change) {
+func (d *detector) propose(ctx context.Context, term Term, p proposal) {
 	d.mu.Lock()
-	busy := d.pending[about]
-	d.pending[about] = true
+	busy := d.pending[p.about]
+	d.pending[p.about] = true
 	d.mu.Unlock()
 	if busy {
 		return
 	}
-	d.log.Log(ctx, level, why, attrs...)
+	d.log.Log(ctx, p.level, p.why, p.attrs...)
 	d.life.Tasks.Go(func() {
-		err := term.Propose(change) // it does nothing if its subject has changed meanwhile
+		err := term.Propose(p.change) // it does nothing if its subject has changed meanwhile
 		d.mu.Lock()
-		delete(d.pending, about)
+		delete(d.pending, p.about)
 		d.mu.Unlock()
 		if err == nil { // else the subject is evaluated again in the next round
 			d.wake()

@@ -25,7 +25,7 @@ func (e event) String() string {
 type explorable[W comparable] interface {
 	next(w W, to func(event, W)) // calls to with every state that may come next
 	forget(w W) W                // w without what can make no difference any more
-	rename(w W) W                // w, or the state that stands for it and all that differ in the names of equals
+	rename(w W) W                // the state that stands for w and all with other names of equals
 	wrong(w W) bool
 }
 

@@ -33,7 +33,10 @@ type follower struct {
 }
 
 func newFollower(cfg *Config, v *voter) *follower {
-	return &follower{timing: cfg.Timing, log: cfg.Log, life: cfg.Life, self: cfg.Self, store: cfg.Store, replica: cfg.Replica, voter: v}
+	return &follower{
+		timing: cfg.Timing, log: cfg.Log, life: cfg.Life, self: cfg.Self, store: cfg.Store,
+		replica: cfg.Replica, voter: v,
+	}
 }
 
 // observeLeader remembers who leads.

@@ -36,7 +36,9 @@ func TestGrantOfAnotherSession(t *testing.T) {
 
 // More than half is a majority, and half is none.
 func TestMajorities(t *testing.T) {
-	for reported, enough := range map[string]bool{"a": false, "ab": false, "abc": true, "abcd": true, "": false, "xyz": false} {
+	for reported, enough := range map[string]bool{
+		"a": false, "ab": false, "abc": true, "abcd": true, "": false, "xyz": false,
+	} {
 		set := make(map[string]bool)
 		for _, v := range reported {
 			set[string(v)] = true
@@ -47,8 +49,8 @@ func TestMajorities(t *testing.T) {
 	}
 }
 
-// A lease needs the grants of more than half of the voters. It lasts as long as the newest grants that
-// are enough.
+// A lease needs the grants of more than half of the voters. It lasts as long as the newest grants
+// that are enough.
 func TestLeaseNeedsAMajority(t *testing.T) {
 	now := time.Now()
 	for _, test := range []struct{ voters, enough int }{{1, 1}, {2, 2}, {3, 2}, {4, 3}, {5, 3}} {
@@ -78,8 +80,10 @@ func TestHoldDownOutlastsSlowClocks(t *testing.T) {
 			if !expired {
 				seen += float64(testTiming().Held()) / slow
 			}
-			if d := float64(holdDownTime(testTiming(), &state.Claim{Expired: expired, HoldDownTime: kernel})) / fast; d < seen {
-				t.Errorf("hold-down time %v, lease expired %v: it expires after %v, and something is seen for %v", kernel, expired, time.Duration(d), time.Duration(seen))
+			claim := state.Claim{Expired: expired, HoldDownTime: kernel}
+			if d := float64(holdDownTime(testTiming(), &claim)) / fast; d < seen {
+				t.Errorf("hold-down time %v, lease expired %v: it expires after %v, and something is seen for %v",
+					kernel, expired, time.Duration(d), time.Duration(seen))
 			}
 		}
 	}
@@ -155,7 +159,8 @@ func TestLeaseOfAStoppedProcess(t *testing.T) {
 	})
 }
 
-// A voter that has not caught up and finds a suspicion in its state looks at that only now and then.
+// A voter that has not caught up and finds a suspicion in its state looks at that only now and
+// then.
 func TestReportIsNoHotLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := soloManager()

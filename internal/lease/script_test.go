@@ -20,8 +20,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the results into testdata")
 
-// TestScripts runs the scripts in testdata. They describe what Managers do together. What a word of a
-// script means is in the table of player.do.
+// TestScripts runs the scripts in testdata. They describe what Managers do together. What a word of
+// a script means is in the table of player.do.
 func TestScripts(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(paths) == 0 {
@@ -278,8 +278,8 @@ func (p *player) sessions(*script.Command) string {
 	return strings.Join(out, "\n")
 }
 
-// grants A: for how long A is bound to whom. The time until a restarted voter may report anything is
-// in that.
+// grants A: for how long A is bound to whom. The time until a restarted voter may report anything
+// is in that.
 func (p *player) grants(c *script.Command) string {
 	v := p.node(c.Arg()).voter
 	v.mu.Lock()

@@ -43,7 +43,7 @@ type leaseModel struct {
 
 // brokenRules are rules that do not hold. The protocol breaks none.
 type brokenRules struct {
-	hasty         bool // a voter that has just started does not wait for what it may have granted before
+	hasty         bool // a restarted voter does not wait for what it may have granted
 	blind         bool // a voter that has just started grants leases before it has caught up
 	anySuspicion  bool // an end counts whichever suspicion it is about
 	grantSuspects bool // a suspect is granted a lease
@@ -139,10 +139,10 @@ type leaseWorld struct {
 
 type leaseVoter struct {
 	bound    int16  // how long grants bind it, or may, by its clock
-	reported uint16 // set of entries: suspicions that it has reported to have applied while nothing bound it
+	reported uint16 // set of entries: suspicions under which it has reported
 	applied  uint8  // entries of the log
 	behind   uint8  // the entry that it must apply to have caught up since it started; 0: it has
-	granted  uint8  // the newest renewal that X knows to be granted by it: 1 + the moment it was sent; 0: none
+	granted  uint8  // 1 + the moment of the newest renewal that X knows it granted; 0: none
 	answers  uint8  // set of moments: when the renewals were sent whose answers are under way to X
 }
 

@@ -23,7 +23,7 @@ type votersModel struct {
 // brokenChanges are rules about changes of the voters that do not hold.
 type brokenChanges struct {
 	unapplied bool // a change does not wait until X has applied the last one
-	hasty     bool // a change does not wait until the grants have expired that were counted before that
+	hasty     bool // a change does not wait until the grants before it have expired
 	together  bool // two changes that were each allowed by the same check may both be made
 	late      bool // a majority of earlier voters, found before a change, may end the session after it
 }
@@ -122,7 +122,7 @@ func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(ev
 		n.wait = max(0, w.wait-rates[len(w.members)])
 		to(event{what: "time passes; X's clock advances by %d", args: [3]int16{rates[0]}}, n)
 	case i > 0 && i < len(w.members) && w.members[i].bound == 0, i == len(w.members) && w.wait == 0:
-		m.timePasses(w, i+1, append(rates, m.rates[0]), to) // it does not matter to one that waits for nothing
+		m.timePasses(w, i+1, append(rates, m.rates[0]), to) // it waits for nothing
 	default:
 		for _, rate := range m.rates {
 			m.timePasses(w, i+1, append(rates, rate), to)

@@ -84,7 +84,7 @@ func (v *voter) answer(r request) (answer datagram, wake bool) {
 		v.owed[r.node] = g
 		return nil, !time.Now().Before(v.renewal.Add(-v.timing.Renewal() / 2))
 	case s.Index >= r.Session && s.Number(r.node) != r.Session:
-		return Ended{Session: r.Session}, false // by its own clock, which may have stood still, it may not know
+		return Ended{Session: r.Session}, false // it may not know, if its clock stood still
 	}
 	return nil, false
 }
@@ -166,8 +166,8 @@ func (v *voter) observeSessions(s *state.State) {
 	}
 }
 
-// lastAsked returns when a session last asked. A session that this process found in the state counts
-// as if it had asked then.
+// lastAsked returns when a session last asked. A session that this process found in the state
+// counts as if it had asked then.
 func (v *voter) lastAsked(id SessionID) time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package timing holds the lengths of time that follow from the length of a lease. Every wait of the
-// cluster's protocols has its name here, so that they can be read side by side.
+// Package timing holds the lengths of time that follow from the length of a lease. Every wait of
+// the cluster's protocols has its name here, so that they can be read side by side.
 //
 // All of them are measured on one node's monotonic clock. Clocks may run at different rates: see
 // Drift.
@@ -24,8 +24,8 @@ type Timing struct {
 // Of returns the timing for a lease of that length.
 func Of(lease time.Duration) Timing { return Timing{Lease: lease, Heartbeat: 2 * lease} }
 
-// At returns the timing of a node whose clock runs at that rate; 0 is 1. Fast clocks are the first to
-// say that a time is over.
+// At returns the timing of a node whose clock runs at that rate; 0 is 1. Fast clocks are the first
+// to say that a time is over.
 func (t Timing) At(rate float64) Timing {
 	if rate != 0 {
 		t.Lease = time.Duration(float64(t.Lease) / rate)
@@ -37,16 +37,17 @@ func (t Timing) At(rate float64) Timing {
 // Grant is how long a voter's grant binds it, from its answer on.
 func (t Timing) Grant() time.Duration { return t.Lease + t.Lease/Drift }
 
-// Held is how long a grant is good for the node that it was given to, from the sending of the request
-// on. It is shorter than Grant by what the two clocks may differ.
+// Held is how long a grant is good for the node that it was given to, from the sending of the
+// request on. It is shorter than Grant by what the two clocks may differ.
 func (t Timing) Held() time.Duration { return t.Lease - t.Lease/Drift }
 
-// Renewal is how often a node asks for its lease. A grant may come only with the voter's next request,
-// so at two fifths of the lease's age. Another fifth is Margin. The rest, 240 ms of 600, is for a lost
-// packet that TCP sends again.
+// Renewal is how often a node asks for its lease. A grant may come only with the voter's next
+// request, so at two fifths of the lease's age. Another fifth is Margin. The rest, 240 ms of 600,
+// is for a lost packet that TCP sends again.
 func (t Timing) Renewal() time.Duration { return t.Lease / 5 }
 
-// Margin is how long before its end a lease is given up, so that what depends on it has ended by then.
+// Margin is how long before its end a lease is given up, so that what depends on it has ended by
+// then.
 func (t Timing) Margin() time.Duration { return t.Lease / 5 }
 
 // Urgent is how much of a lease is left when its node asks for an answer at once.
@@ -56,7 +57,8 @@ func (t Timing) Urgent() time.Duration { return t.Lease / 2 }
 // costs no time.
 func (t Timing) Silence() time.Duration { return t.Lease / 2 }
 
-// Heard is how recently a suspected session must have been heard of for the suspicion to be dropped.
+// Heard is how recently a suspected session must have been heard of for the suspicion to be
+// dropped.
 func (t Timing) Heard() time.Duration { return t.Lease / 3 }
 
 // Leaderless is how long a cluster has had no leader when its sessions count as heard of once more.
