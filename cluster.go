@@ -156,7 +156,8 @@ func (n *Node) attach(ctx context.Context) (err error) {
 			return errors.Join(err, closeDir(dir))
 		}
 	}
-	opened := make(chan struct{}) // closed when all parts exist: callbacks of disk and peers wait for it
+	// closed when all parts exist: callbacks of disk and peers wait for it
+	opened := make(chan struct{})
 	defer close(opened)
 	var member *replica.Disk
 	if id.Member {
@@ -281,7 +282,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
-			IsCurrent: func() bool { return n.keeper.Current.Load() },
+			IsCurrent: func() bool { return n.keeper.IsCurrent() },
 			Rewrite:   func() error { return ident.Save(func(*membership.Identity) {}) },
 			Excuse:    func(ctx context.Context) { n.members.AnnounceLoss(ctx) },
 			FlushOwn:  n.own.flush,
@@ -291,7 +292,14 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		},
 	})
 	n.keeper = lease.New(lease.Config{
-		Timing: n.timing, Held: n.cfg.held, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Clocks: n.clocks, Replica: n.replica,
+		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.book, Clocks: n.clocks, Replica: n.replica,
+		Term: func() lease.Term {
+			if t := n.replica.LeaseTerm(); t != nil {
+				return t
+			}
+			return nil
+		},
+		Delay:  n.cfg.held,
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.Tenures.Lose(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{

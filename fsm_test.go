@@ -133,7 +133,8 @@ func TestStateNeverGoesBack(t *testing.T) {
 	}
 }
 
-// Two leaders may each have made keys for a new cluster: those of the first entry are the cluster's.
+// Two leaders may each have made keys for a new cluster: those of the first entry are the
+// cluster's.
 func TestFirstKeyringCounts(t *testing.T) {
 	secret := seal.Secret{1}
 	var entries []*raft.Log

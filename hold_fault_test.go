@@ -139,8 +139,8 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		session := n.self.Session(n.store.State())
-		// The claim is on its way to the leader for long, such as behind a large value. Its number is above
-		// all that the session's other commands say is answered.
+		// The claim is on its way to the leader for long, such as behind a large value. Its number is
+		// above all that the session's other commands say is answered.
 		lock := state.ClaimRole{Role: keyspace.LockPrefix + "l", Wait: true, MaxState: n.cfg.MaxState}
 		claim := state.Command{Node: n.self.ID, Session: session, Seq: 1000, Change: lock}
 		entry := state.SealCommand(n.store.State().Keys, &claim)

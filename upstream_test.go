@@ -36,8 +36,8 @@ func leaderOf(t *testing.T, nodes []*Node) (*Node, []*Node) {
 	return nil, nil
 }
 
-// A leader that was replaced while it stood still is not told that it is current, whatever answers to
-// earlier questions arrive then. raft's own VerifyLeader counts those: see
+// A leader that was replaced while it stood still is not told that it is current, whatever answers
+// to earlier questions arrive then. raft's own VerifyLeader counts those: see
 // TestVerifyLeaderOfBareRaft of package replica.
 func TestVerifyLeaderOfTheOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -66,9 +66,9 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 	})
 }
 
-// Transfers of the leadership to peers that cannot be reached leave a cluster that can be written to
-// under every leader. In raft itself a second transfer would not: see TestTransferTwiceInBareRaft of
-// package replica.
+// Transfers of the leadership to peers that cannot be reached leave a cluster that can be written
+// to under every leader. In raft itself a second transfer would not: see
+// TestTransferTwiceInBareRaft of package replica.
 func TestTransferTwice(t *testing.T) {
 	for range 5 {
 		synctest.Test(t, func(t *testing.T) {

@@ -113,10 +113,9 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 		}
 		if !leased && s.leases.Valid() {
 			leased = true
-			s.leases.First.CompareAndSwap(0, int64(time.Since(s.leases.Started)))
 			// What was acknowledged before the session's entry has been applied here, and what
 			// comes later waits for this node.
-			s.leases.Current.Store(true)
+			s.leases.MarkCurrent()
 			s.life.Changed.Notify()
 		}
 		if leased {
