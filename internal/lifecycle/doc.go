@@ -9,7 +9,7 @@
 //
 // # Guarantees and assumptions
 //
-// Every change of the fields of Life is followed by a call of Changed.Notify, by the code that makes
-// the change. Code that waits for a state uses AwaitChanged, or package notify with Changed. The
-// package holds no lock while it calls anything.
+// Code that changes Leaving, Drained, Cordoned or Setback calls Changed.Notify after it. Code that
+// waits for one of them uses AwaitChanged, or package notify with Changed. The package holds no lock
+// while it calls anything.
 package lifecycle

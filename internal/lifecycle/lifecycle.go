@@ -8,8 +8,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
-// Life is where a node is between its opening and its end. New makes one. Its methods and fields are
-// safe for concurrent use; the contexts and functions are never replaced.
+// Life is where a node is between its opening and its end. New makes one. Its methods and fields
+// are safe for concurrent use; the contexts and functions are never replaced.
 type Life struct {
 	Open  context.Context         // ends when the node is closed
 	Works context.Context         // ends when the node is closed or fails
@@ -58,8 +58,8 @@ func (l *Life) Failure() error {
 	return nil
 }
 
-// WhileOpen returns a context that also ends, with that cause, when the node is closed or fails. The
-// caller must call the function that is returned.
+// WhileOpen returns a context that also ends, with that cause, when the node is closed or fails.
+// The caller must call the function that is returned.
 func (l *Life) WhileOpen(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(l.Works, func() { cancel(context.Cause(l.Works)) })
