@@ -115,7 +115,7 @@ func (c *DiskCare) check() {
 	case errors.As(err, &moved) && moved.Missing && !moved.Dir: // there is only the identity yet
 		c.log.Error("a file was deleted under this node; it is written again", "err", err)
 		if err := c.rewrite(); err != nil {
-			c.log.Error("it cannot be", "err", c.outage.Explain(err))
+			c.log.Error("the deleted file cannot be written again", "err", c.outage.Explain(err))
 		}
 	case MayPass(err): // the next operation of the node needs the disk, and reports it
 	default:
