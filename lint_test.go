@@ -106,6 +106,7 @@ func layers() [][]string {
 		{"vip", "kv"},
 		{"internal/frontend"},
 		{"internal/frontend/tickets", "internal/certs"},
+		{"internal/certs/quarantine"},
 		{"internal/ops"},
 		{"internal/membership", "internal/roles"},
 		{"internal/lease"},

@@ -1,7 +1,3 @@
-// Package applied publishes the newest state that a node has applied, and wakes the goroutines that
-// wait for one. It is all that the parts of a node share of the replicated state.
-//
-// A reader may skip intermediate states, but always gets the latest.
 package applied
 
 import (

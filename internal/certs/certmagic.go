@@ -25,10 +25,11 @@ func newCertmagic(cfg *Config) (*certmagic.Config, *certmagic.Cache, *certmagic.
 		Logger:           zl,
 	})
 	config = certmagic.New(cache, certmagic.Config{
-		Storage:             cfg.Storage,
-		Issuers:             []certmagic.Issuer{},
-		KeySource:           certmagic.StandardKeyGenerator{KeyType: certmagic.P256},
-		DisableStorageCheck: true, // it would write and delete 10 KiB for each order, to find out what Ready knows
+		Storage:   cfg.Storage,
+		Issuers:   []certmagic.Issuer{},
+		KeySource: certmagic.StandardKeyGenerator{KeyType: certmagic.P256},
+		// it would write and delete 10 KiB for each order, to find out what Ready knows
+		DisableStorageCheck: true,
 		OCSP:                certmagic.OCSPConfig{DisableStapling: true},
 		Logger:              zl,
 	})
@@ -70,7 +71,8 @@ func newCertmagic(cfg *Config) (*certmagic.Config, *certmagic.Cache, *certmagic.
 	}
 	demand := config.OnDemand
 	config.OnDemand = nil
-	config.OCSP.DisableStapling = true // certmagic would ask while it loads a certificate, without a deadline
+	// certmagic would ask while it loads a certificate, without a deadline
+	config.OCSP.DisableStapling = true
 	return config, cache, demand, nil
 }
 

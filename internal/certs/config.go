@@ -51,9 +51,10 @@ func (p *Policy) check() error {
 
 // Config is what certificates need of the node around them. Policy, Storage and Ready are required.
 type Config struct {
-	Policy         Policy // what the user has chosen
-	Development    bool   // the cluster's own authority signs the certificates, unless Policy names another one
-	RedirectStatus int    // of redirects to https; 0: 308
+	Policy Policy // what the user has chosen
+	// the cluster's own authority signs the certificates, unless Policy names another one
+	Development    bool
+	RedirectStatus int // of redirects to https; 0: 308
 
 	// Storage is where certificates are kept. Shared is the cluster's storage, if that is another
 	// one: then each node has certificates of its own. Nil: it is the same.

@@ -30,7 +30,8 @@ func TestFloodOfUnknownNames(t *testing.T) {
 		ops      int64 // of the storage for each
 	}{
 		{name: "ordinary", n: names},
-		{name: "as a challenge", n: 200, protos: []string{acmez.ACMETLS1Protocol}, ops: 1}, // memory of this node: another node may have ordered
+		// memory of this node: another node may have ordered
+		{name: "as a challenge", n: 200, protos: []string{acmez.ACMETLS1Protocol}, ops: 1},
 		{name: "on demand, not wanted", n: 200, onDemand: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

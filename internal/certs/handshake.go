@@ -18,7 +18,8 @@ import (
 
 const (
 	handshakeWait = 5 * time.Second // until it is known what a handshake gets
-	maxDots       = 10              // unmanaged names with more dots are not looked up in certmagic's cache
+	// unmanaged names with more dots are not looked up in certmagic's cache
+	maxDots = 10
 )
 
 // errUnknownName refuses a client at its first message. The name is not in it: otherwise an

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	lookInterval = 5 * time.Second // between looks into the storage while a try is due: another node may succeed
+	// between looks into the storage while a try is due: another node may succeed
+	lookInterval = 5 * time.Second
 
 	// orderJitter is the longest pause before an order: nodes that start together must not all want
 	// the lock of a name.
@@ -162,7 +163,8 @@ func (o *obtainer) pause(name string, err error, wait time.Duration) time.Durati
 	pause := wait/2 + rand.N(wait) // nodes that failed together must not try again together
 	x, left := o.orders.backoff.Get(backoff.OfName(name))
 	if errors.As(err, new(*backoff.Error)) || left > 0 && x.Failures > 0 {
-		if p := o.orders.backoff.For(name, o.loader.config.Issuers, false); p != nil { // it holds for the cluster
+		if p := o.orders.backoff.For(name, o.loader.config.Issuers, false); p != nil {
+			// it holds for the cluster
 			pause = time.Until(p.Until) + time.Second + rand.N(backoff.RetryFirst)
 		}
 	} else if errors.As(err, new(*clocks.Error)) {

@@ -35,8 +35,9 @@ type ocspCA struct {
 	asked     atomic.Int64
 
 	mu   sync.Mutex
-	fail error                                   // of orders
-	edit func(http.ResponseWriter, *saying) bool // if not nil, has its way with an answer, and reports whether it is all written
+	fail error // of orders
+	// if not nil, has its way with an answer, and reports whether it is all written
+	edit func(http.ResponseWriter, *saying) bool
 }
 
 // saying is what an ocspCA is about to say.

@@ -126,7 +126,8 @@ func (o *orderer) admit(
 		if release, err = o.slot(ctx, a, demand); err != nil {
 			return nil, err
 		}
-		if err := o.mayOrder(name, a.led); err != nil { // other nodes may have learned something meanwhile
+		if err := o.mayOrder(name, a.led); err != nil {
+			// other nodes may have learned something meanwhile
 			release()
 			return nil, err
 		}

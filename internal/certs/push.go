@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	pushRetry   = 250 * time.Millisecond // after the first failure to read the storage; doubled with each
-	pushLimit   = time.Minute            // the longest pause
-	pushTimeout = 10 * time.Second       // for one look
+	// after the first failure to read the storage; doubled with each
+	pushRetry   = 250 * time.Millisecond
+	pushLimit   = time.Minute      // the longest pause
+	pushTimeout = 10 * time.Second // for one look
 )
 
 // pusher makes this node serve certificates as soon as they are stored, whichever node ordered
@@ -33,8 +34,9 @@ type pusher struct {
 	life  context.Context
 	tasks notify.Tasks
 
-	mu      sync.Mutex
-	pushing map[string]chan struct{} // of a directory that a goroutine looks after; an element makes it look once more
+	mu sync.Mutex
+	// of a directory that a goroutine looks after; an element makes it look once more
+	pushing map[string]chan struct{}
 }
 
 // stored is called on every node after something below certificates/ISSUER/site/ has changed, by

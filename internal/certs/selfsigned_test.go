@@ -105,7 +105,8 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 		}
-		time.Sleep(selfsign.Life + time.Minute) // the authority sleeps longer than a self-signed certificate lives
+		// the authority sleeps longer than a self-signed certificate lives
+		time.Sleep(selfsign.Life + time.Minute)
 		if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || time.Now().After(leaf.NotAfter) {
 			t.Errorf("a day later: %+v", leaf)
 		}

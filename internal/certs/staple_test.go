@@ -278,7 +278,8 @@ func TestStapleDelaysNothing(t *testing.T) {
 		a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
 		a.answers(func(_ http.ResponseWriter, say *saying) bool { <-say.Context().Done(); return true })
 		nodes := a.nodes(t, 2, storage, true, nil)
-		configs := manageOn(t, nodes, "hangs.example", "other.example") // within the pause before an order
+		// within the pause before an order
+		configs := manageOn(t, nodes, "hangs.example", "other.example")
 		start := time.Now()
 		if a.asked.Load() == 0 {
 			t.Fatal("the responder was not asked")

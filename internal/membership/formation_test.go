@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/codec"
@@ -157,8 +158,11 @@ func TestPromiseAfterAWithdrawal(t *testing.T) {
 				o.greeted["b"] = stands("b", test.proposer)
 			}
 			_, err := f.servePromise(t.Context(), "a", in)
-			if got := f.ident.Identity().Formation.Cluster == "new"; got != test.want || (err == nil) != test.want {
+			if got := f.ident.Identity().Formation.Cluster == "new"; got != test.want {
 				t.Errorf("it promises: %v, %v", got, err)
+			}
+			if !test.want && (err == nil || !strings.Contains(err.Error(), "this node has promised itself")) {
+				t.Errorf("the answer to the one that asks: %v", err)
 			}
 		})
 	}

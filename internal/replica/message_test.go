@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"errors"
 	"testing"
 
+	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -31,14 +33,14 @@ func TestMessages(t *testing.T) {
 				t.Error(diff)
 			}
 			for name, b := range map[string][]byte{"empty": nil, "cut": test.body[:len(test.body)-1], "more": append(test.body, 0)} {
-				if got, err := test.decode(b); err == nil {
-					t.Errorf("%s: %+v", name, got)
+				if got, err := test.decode(b); !errors.Is(err, codec.ErrMalformed) {
+					t.Errorf("%s: %+v, %v", name, got, err)
 				}
 			}
 		})
 	}
-	if _, err := DecodeApplyRequest(ApplyRequest{}.Encode()); err == nil {
-		t.Error("a request without a proposal is accepted")
+	if _, err := DecodeApplyRequest(ApplyRequest{}.Encode()); !errors.Is(err, codec.ErrMalformed) {
+		t.Errorf("a request without a proposal: %v", err)
 	}
 }
 

@@ -17,22 +17,26 @@ import (
 
 // How long to wait between tries.
 const (
-	RetryFirst = time.Second      // after the first failure; doubled with each
-	RetryLimit = time.Minute      // between tries when the storage or the network failed
-	RetryQuick = 1                // such pauses at most after orders that the authority refused, then
-	RetrySlow  = 5 * time.Minute  // doubled with each; Let's Encrypt takes five failures of a name in an hour
-	RetryLast  = time.Hour        // at most
-	RetryLed   = 10 * time.Minute // between tries that were brought forward because the name leads here now
+	RetryFirst = time.Second // after the first failure; doubled with each
+	RetryLimit = time.Minute // between tries when the storage or the network failed
+	RetryQuick = 1           // such pauses at most after orders that the authority refused, then
+	// doubled with each; Let's Encrypt takes five failures of a name in an hour
+	RetrySlow = 5 * time.Minute
+	RetryLast = time.Hour // at most
+	// between tries that were brought forward because the name leads here now
+	RetryLed = 10 * time.Minute
 )
 
 const (
-	Place        = "flotilla/orders"  // the directory of the records
-	pauseLongest = 8 * 24 * time.Hour // no longer pause is accepted; Let's Encrypt's limits count for a week
-	pauseDefault = RetrySlow          // if an authority limits and does not say for how long
-	pauseText    = 500                // bytes of an error that are kept
-	pauseStore   = 5 * time.Second    // for storing one
-	pauseForget  = 48 * time.Hour     // a record is deleted when it has not changed for so long after its end
-	pausesAtOnce = 1000               // records of names; more stay in the memory of their node
+	Place = "flotilla/orders" // the directory of the records
+	// no longer pause is accepted; Let's Encrypt's limits count for a week
+	pauseLongest = 8 * 24 * time.Hour
+	pauseDefault = RetrySlow       // if an authority limits and does not say for how long
+	pauseText    = 500             // bytes of an error that are kept
+	pauseStore   = 5 * time.Second // for storing one
+	// a record is deleted when it has not changed for so long after its end
+	pauseForget  = 48 * time.Hour
+	pausesAtOnce = 1000 // records of names; more stay in the memory of their node
 )
 
 // Pause is a time in which nothing is ordered.
@@ -43,12 +47,14 @@ type Pause struct {
 	Node string        `json:"node,omitempty"` // the node that wrote it, for people
 
 	// Of a name.
-	Name     string        `json:"name,omitempty"`
-	Failures int           `json:"failures,omitempty"` // orders that failed since the last that did not
-	Quick    int           `json:"quick,omitempty"`    // pauses that were short
-	Slow     time.Duration `json:"slow,omitempty"`     // the last long one
-	Away     bool          `json:"away,omitempty"`     // the name did not lead to this cluster then
-	Led      time.Time     `json:"led,omitzero"`       // when an order was brought forward because it led here
+	Name string `json:"name,omitempty"`
+	// orders that failed since the last that did not
+	Failures int           `json:"failures,omitempty"`
+	Quick    int           `json:"quick,omitempty"` // pauses that were short
+	Slow     time.Duration `json:"slow,omitempty"`  // the last long one
+	Away     bool          `json:"away,omitempty"`  // the name did not lead to this cluster then
+	// when an order was brought forward because it led here
+	Led time.Time `json:"led,omitzero"`
 
 	// Of limits/ISSUER/new.
 	Sure bool `json:"sure,omitempty"` // more than one name was refused: it holds for all

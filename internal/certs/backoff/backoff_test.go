@@ -21,7 +21,8 @@ func opened(t *testing.T) (*Backoff, certmagic.Storage) {
 	return New(peek, func() string { return "" }, storage, testlog.None()), storage
 }
 
-// The record of a limit is deleted some time after its end. A record that cannot be read is ignored.
+// The record of a limit is deleted some time after its end. A record that cannot be read is
+// ignored.
 func TestSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, storage := opened(t)

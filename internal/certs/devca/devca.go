@@ -20,10 +20,11 @@ import (
 )
 
 const (
-	RootRecord = "flotilla/development-ca.pem" // the root and its key in one value, so that they are written together
-	RootLife   = 10 * 365 * 24 * time.Hour     // of the root's certificate
-	LeafLife   = 7 * 24 * time.Hour            // renewed by certmagic when a third of it is left
-	Backdate   = time.Hour                     // for clients whose clock is behind
+	// the root and its key in one value, so that they are written together
+	RootRecord = "flotilla/development-ca.pem"
+	RootLife   = 10 * 365 * 24 * time.Hour // of the root's certificate
+	LeafLife   = 7 * 24 * time.Hour        // renewed by certmagic when a third of it is left
+	Backdate   = time.Hour                 // for clients whose clock is behind
 )
 
 // Issuer is the authority: a certmagic.Issuer whose root and key are in Storage. Its methods are

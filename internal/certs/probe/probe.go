@@ -14,10 +14,12 @@ import (
 
 // Times of probes.
 const (
-	Timeout  = time.Second            // to resolve the name, and again for all its addresses to show a certificate
+	// to resolve the name, and again for all its addresses to show a certificate
+	Timeout  = time.Second
 	SeekTime = 5 * time.Second        // about how long an order waits until the name leads here
 	Interval = 750 * time.Millisecond // from the beginning of one probe to that of the next
-	Again    = 15 * time.Second       // between probes while an order waits for its next try; up to twice that
+	// between probes while an order waits for its next try; up to twice that
+	Again = 15 * time.Second
 
 	maxAddrs   = 8  // of a name
 	maxProbes  = 32 // of a node at once; a probe that gets no slot within Timeout knows nothing

@@ -24,11 +24,12 @@ const Place = "flotilla/quarantine"
 const Settle = 3 * time.Second
 
 const (
-	interval      = 250 * time.Millisecond // between looks meanwhile: short, because renewals wait for it
-	maxCopies     = 20                     // times for which copies are kept
-	maxAge        = 30 * 24 * time.Hour    // of copies
-	maxBytes      = 64 << 10               // of each record
-	timeout       = time.Minute            // for all of it
+	// between looks meanwhile: short, because renewals wait for it
+	interval      = 250 * time.Millisecond
+	maxCopies     = 20                  // times for which copies are kept
+	maxAge        = 30 * 24 * time.Hour // of copies
+	maxBytes      = 64 << 10            // of each record
+	timeout       = time.Minute         // for all of it
 	unlockTimeout = 5 * time.Second
 	layout        = "20060102T150405.000Z"
 )
@@ -79,7 +80,8 @@ func (q *Quarantine) Certificate(ctx context.Context, name string, cause error) 
 		}
 		q.Damaged(name, bad)
 	}
-	lock := keyspace.IssueLock + q.Subject(name) // certmagic's own: nobody else is writing a better one
+	// certmagic's own: nobody else is writing a better one
+	lock := keyspace.IssueLock + q.Subject(name)
 	if err := q.Certmagic.Storage.Lock(ctx, lock); err != nil {
 		return errors.Join(cause, err)
 	}

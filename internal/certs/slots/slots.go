@@ -17,14 +17,17 @@ import (
 // Limits of waiting.
 const (
 	StorageWait = time.Minute // how long an order waits while the storage fails
-	MaxWindows  = 20          // windows that an order waits at most; after these something is wrong with the slots
-	Pause       = time.Second // after a failure
+	// windows that an order waits at most; after these something is wrong with the slots
+	MaxWindows = 20
+	Pause      = time.Second // after a failure
 
-	looksPerWindow = 10              // looks for another slot, if another order in the queue has taken this one
+	// looks for another slot, if another order in the queue has taken this one
+	looksPerWindow = 10
 	maxTries       = 16              // slots that are tried before one is waited for
 	unlockTimeout  = 5 * time.Second // for giving one back
 
-	demandWindows = 60 // a window of names on demand is this many of certmagic's: ten orders in ten minutes
+	// a window of names on demand is this many of certmagic's: ten orders in ten minutes
+	demandWindows = 60
 )
 
 // errTaken means that the time for one queue is over.
@@ -82,7 +85,8 @@ func (s *Slots) Acquire(ctx context.Context, demand bool) (release func(), err e
 		ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
 		defer cancel()
 		if err := s.storage.Unlock(ctx, slot); err != nil {
-			s.log.Debug("slot for orders was not given back", "slot", slot, "error", err) // the storage goes on trying
+			// the storage goes on trying
+			s.log.Debug("slot for orders was not given back", "slot", slot, "error", err)
 		}
 	})
 	return sync.OnceFunc(func() { close(back) }), nil

@@ -64,7 +64,8 @@ func read(raw []byte, leaf, issuer *x509.Certificate, now time.Time) (*ocsp.Resp
 	case now.Before(r.ThisUpdate) || !now.Before(r.NextUpdate):
 		return nil, fmt.Errorf("the answer is valid from %v to %v", r.ThisUpdate, r.NextUpdate)
 	case r.NextUpdate.After(leaf.NotAfter.Add(time.Second)):
-		return nil, errors.New("the answer outlives the certificate") // some clients refuse such an answer
+		// some clients refuse such an answer
+		return nil, errors.New("the answer outlives the certificate")
 	}
 	return r, nil
 }

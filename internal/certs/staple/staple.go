@@ -22,8 +22,9 @@ import (
 // Times of staples.
 const (
 	LockTimeout = 30 * time.Second // to wait for the lock, which another node has while it asks
-	MaxPause    = time.Hour        // between tries, and between looks whether the certificate is still served
-	RevokedRest = time.Hour        // between two tries of the cluster to replace a revoked certificate
+	// between tries, and between looks whether the certificate is still served
+	MaxPause    = time.Hour
+	RevokedRest = time.Hour // between two tries of the cluster to replace a revoked certificate
 
 	askTimeout    = 10 * time.Second // for one question
 	timeout       = time.Minute      // for question, lock and storage

@@ -14,8 +14,9 @@ import (
 
 // When the storage is swept and cleaned.
 const (
-	Every      = 10 * time.Minute    // between sweeps
-	CleanFirst = time.Hour           // after the start, so that frequent changes of the node do not clean all the time
+	Every = 10 * time.Minute // between sweeps
+	// after the start, so that frequent changes of the node do not clean all the time
+	CleanFirst = time.Hour
 	CleanEvery = 24 * time.Hour      // later on
 	Grace      = 14 * 24 * time.Hour // for which expired certificates are kept
 

@@ -27,7 +27,8 @@ func (h *Handlers) redirect(w http.ResponseWriter, r *http.Request) {
 		RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery,
 	}
 	if port := h.port.Load(); h.Development && port != 0 {
-		to.Host = net.JoinHostPort(host, strconv.Itoa(int(port))) // nothing forwards port 443 to a development node
+		// nothing forwards port 443 to a development node
+		to.Host = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	} else if strings.Contains(host, ":") {
 		to.Host = "[" + host + "]"
 	}

@@ -11,8 +11,9 @@ import (
 
 // Config is what handlers need. All fields are required.
 type Config struct {
-	Issuers     []certmagic.Issuer     // whose challenges are answered
-	Current     func() bool            // reports whether a record that is missing here is missing in the cluster
+	Issuers []certmagic.Issuer // whose challenges are answered
+	// reports whether a record that is missing here is missing in the cluster
+	Current     func() bool
 	Manages     func(name string) bool // reports whether the node obtains certificates for name
 	Serves      func(name string) bool // reports whether the node has a valid certificate for name
 	Development bool                   // redirects lead to the node's own port, and HSTS is not set
