@@ -78,7 +78,7 @@ func listenRemedy(err error) string {
 	case errors.Is(err, syscall.EACCES):
 		return ": ports below 1024 need the right to bind them, as by AmbientCapabilities=CAP_NET_BIND_SERVICE of systemd"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return ", which is no address of this machine"
+		return ", which is not an address of this machine"
 	}
 	return ""
 }

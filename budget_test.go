@@ -135,7 +135,7 @@ func (c *counts) of(level slog.Level, part string) (n int) {
 	return n
 }
 
-// A state that gets full is told of in the log and in the status, before it is full and once each
+// A state that gets full is reported in the log and in the status before it is full, and once each
 // time.
 func TestSpaceWarns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestSpaceWarns(t *testing.T) {
 			{50, 0, 0, 0}, {82, 1, 0, 0}, {78, 1, 0, 0}, {85, 1, 0, 0}, {97, 1, 1, 0}, {92, 1, 1, 0}, {97, 1, 1, 0}, {88, 1, 1, 1}, {70, 1, 1, 2}, {90, 2, 1, 2},
 		} {
 			percent(step.percent)
-			got := [3]int{log.of(slog.LevelWarn, "gets full"), log.of(slog.LevelError, "hardly any room"), log.of(slog.LevelInfo, "more room")}
+			got := [3]int{log.of(slog.LevelWarn, "getting full"), log.of(slog.LevelError, "hardly any room"), log.of(slog.LevelInfo, "more room")}
 			if want := [3]int{step.warned, step.shouted, step.calmed}; got != want {
 				t.Errorf("at %d %%: %v, want %v", step.percent, got, want)
 			}

@@ -443,7 +443,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 		ctx, stop := n.replica.WhileSomebodyStays(ctx, 0)
 		if err := n.depart(ctx); err != nil {
-			n.log.Info("this node cannot come back, and has not left the cluster, which removes it when it has noticed", "err", err)
+			n.log.Info("this node cannot come back and has not left the cluster; the cluster removes it soon", "err", err)
 		}
 		stop()
 		cancel()

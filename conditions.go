@@ -50,7 +50,7 @@ func (n *Node) whyLeaderless() string {
 	if all := n.members.Unreachable(); all != "" {
 		return why + "; " + all
 	}
-	return why + ", and all that this node knows can be reached; see what they wait for"
+	return why + "; this node can reach all that it knows, so see what they wait for"
 }
 
 // whyWrites says what the writes of this node wait for. It returns an empty string if none is late.
@@ -61,7 +61,7 @@ func (n *Node) whyWrites() string {
 	}
 	why := "there is no leader"
 	if leader := n.replica.Leader(); leader == n.self.ID {
-		why = "a majority of the voters, or a node that is there, has not confirmed them"
+		why = "a majority of the voters, or a node that is present, has not confirmed them"
 	} else if leader != "" {
 		why = "the leader, " + n.book.NameOf(leader) + ", has not confirmed them"
 	}

@@ -286,7 +286,7 @@ func (c *Config) complete() error {
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
 	case c.Drain.Patience < 0:
-		return bad("Drain.Patience", "it cannot be negative; a nanosecond is as good as none")
+		return bad("Drain.Patience", "it cannot be negative; use 1 ns for none")
 	case c.Redirect != 0 && c.Redirect != http.StatusPermanentRedirect && c.Redirect != http.StatusMovedPermanently:
 		return bad("Redirect", fmt.Sprintf("it must be 308 or 301, not %d", c.Redirect))
 	case len(c.Name) > 255 || strings.ContainsFunc(c.Name, unicode.IsControl):
@@ -303,7 +303,7 @@ func (c *Config) complete() error {
 			return bad("Secrets", fmt.Sprintf("number %d is empty; use NewSecret or ParseSecret", i+1))
 		}
 		if slices.Contains(c.Secrets[:i], s) {
-			return bad("Secrets", fmt.Sprintf("number %d stands there twice", i+1))
+			return bad("Secrets", fmt.Sprintf("number %d is listed twice", i+1))
 		}
 	}
 	c.Proxies = slices.Clone(c.Proxies)

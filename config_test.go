@@ -37,7 +37,7 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{"no secret", func(c *flotilla.Config) { c.Secrets = nil }, "Secrets", "NewSecret"},
 		{"empty secret", func(c *flotilla.Config) { c.Secrets = append(c.Secrets, flotilla.Secret{}) }, "Secrets", "number 2 is empty"},
-		{"secret twice", func(c *flotilla.Config) { c.Secrets = append(c.Secrets, secret) }, "Secrets", "number 2 stands there twice"},
+		{"secret twice", func(c *flotilla.Config) { c.Secrets = append(c.Secrets, secret) }, "Secrets", "number 2 is listed twice"},
 		{"directory is a file", func(c *flotilla.Config) { c.Dir = file }, "Dir", file},
 		{"directory below a file", func(c *flotilla.Config) { c.Dir = filepath.Join(file, "x") }, "Dir", file},
 		{"home directory of a shell", func(c *flotilla.Config) { c.Dir = "~/data" }, "Dir", "write the path in full"},
@@ -46,7 +46,7 @@ func TestConfigErrors(t *testing.T) {
 		{"directory with a newline", func(c *flotilla.Config) { c.Dir += "\n" }, "Dir", "without them"},
 		{"same address twice", func(c *flotilla.Config) { c.HTTPSAddr, c.HealthAddr = ":8443", ":8443" }, "HealthAddr", "it is :8443, as HTTPSAddr is"},
 		{"client port for peers", func(c *flotilla.Config) { c.Addr = ":443" }, "HTTPSAddr", "as Addr is"},
-		{"peer without port", func(c *flotilla.Config) { c.Peers = flotilla.Static("10.0.0.1:7373", "10.0.0.2") }, "Peers", `"10.0.0.2" is no address of a peer`},
+		{"peer without port", func(c *flotilla.Config) { c.Peers = flotilla.Static("10.0.0.1:7373", "10.0.0.2") }, "Peers", `"10.0.0.2" is not the address of a peer`},
 		{"peer without host", func(c *flotilla.Config) { c.Peers = flotilla.Static(":7373") }, "Peers", "write host:port"},
 		{"peer that is a URL", func(c *flotilla.Config) { c.Peers = flotilla.Static("https://a:7373") }, "Peers", "write host:port"},
 		{"peers in one string", func(c *flotilla.Config) { c.Peers = flotilla.Static("a:7373,b:7373") }, "Peers", "write host:port"},

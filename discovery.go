@@ -35,7 +35,7 @@ func checkPeer(addr string) error {
 		err = checkHostPort(addr)
 	}
 	if err != nil || host == "" || port == "0" || port == "" || strings.ContainsAny(addr, " /,") {
-		return &ConfigError{Field: "Peers", Reason: strconv.Quote(addr) + " is no address of a peer; write host:port, such as 10.0.0.1:7373", Err: err}
+		return &ConfigError{Field: "Peers", Reason: strconv.Quote(addr) + " is not the address of a peer; write host:port, such as 10.0.0.1:7373", Err: err}
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ func DNS(hostport string) Discovery {
 func SRV(name string) Discovery {
 	return func(ctx context.Context) ([]string, error) {
 		if name == "" || strings.ContainsAny(name, " /:,") {
-			return nil, &ConfigError{Field: "Peers", Reason: strconv.Quote(name) + " is no name of an SRV record, such as _flotilla._tcp.example.com"}
+			return nil, &ConfigError{Field: "Peers", Reason: strconv.Quote(name) + " is not the name of an SRV record, such as _flotilla._tcp.example.com"}
 		}
 		_, records, err := net.DefaultResolver.LookupSRV(ctx, "", "", name)
 		if err != nil {

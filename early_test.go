@@ -53,7 +53,7 @@ func TestServeFindsErrorsFirst(t *testing.T) {
 		{"HTTP port in use", func(c *flotilla.Config) { c.HTTPAddr = port }, []string{"app.test"}, "HTTPAddr", "another process listens"},
 		{"health port in use", func(c *flotilla.Config) { c.HealthAddr = port }, []string{"app.test"}, "HealthAddr", "another process listens"},
 		{"peers' port in use", func(c *flotilla.Config) { c.Addr = port }, []string{"app.test"}, "Addr", "another process listens"},
-		{"no address of this machine", func(c *flotilla.Config) { c.HTTPSAddr = "192.0.2.1:443" }, []string{"app.test"}, "HTTPSAddr", "no address of this machine"},
+		{"no address of this machine", func(c *flotilla.Config) { c.HTTPSAddr = "192.0.2.1:443" }, []string{"app.test"}, "HTTPSAddr", "not an address of this machine"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")

@@ -45,7 +45,7 @@ func unknownVariables(environ []string) error {
 		field = known[nearest]
 		reason += "is " + envPrefix + nearest + " meant? Otherwise unset it"
 	} else {
-		reason += "unset it, or see ConfigFromEnv for those that are"
+		reason += "unset it, or see ConfigFromEnv for the known ones"
 	}
 	return envError(field, unknown[0], reason, nil)
 }

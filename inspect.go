@@ -76,7 +76,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	out.InUse = v.InUse
 	b, err := v.ReadFile(durable.IdentityFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("it has no file \"" + durable.IdentityFile + "\", so it is no node's data directory, or its node was never in a cluster")
+		return errors.New("it has no file \"" + durable.IdentityFile + "\", so it is not a node's data directory, or its node was never in a cluster")
 	}
 	var id membership.Identity
 	if err == nil {
@@ -90,7 +90,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	}
 	out.ID, out.Name, out.Cluster, out.Secret, out.Starts, out.Left = id.ID, id.Name, id.Cluster, id.Key, id.Starts, id.Left
 	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
-		return fmt.Errorf("it is sealed with the secret %s, and none of the %d given is that; give the right one", id.Key, len(secrets))
+		return fmt.Errorf("it is sealed with the secret %s, and none of the %d given secrets is that one; give the right one", id.Key, len(secrets))
 	}
 	f := newFSM(fsmConfig{store: applied.New(), secrets: secrets})
 	s, err := out.readSnapshots(v, secrets)

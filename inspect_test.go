@@ -100,7 +100,7 @@ func TestInspectNothing(t *testing.T) {
 	if _, err := flotilla.Inspect(filepath.Join(t.TempDir(), "none"), flotilla.NewSecret()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
-	if _, err := flotilla.Inspect(t.TempDir(), flotilla.NewSecret()); err == nil || !strings.Contains(err.Error(), "it is no node's data directory") {
+	if _, err := flotilla.Inspect(t.TempDir(), flotilla.NewSecret()); err == nil || !strings.Contains(err.Error(), "it is not a node's data directory") {
 		t.Errorf("an empty directory: %v", err)
 	}
 }

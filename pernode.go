@@ -73,7 +73,7 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 		if errors.As(err, new(*seal.WrongSecretError)) {
 			field = "Secrets"
 		}
-		return &ConfigError{Field: field, Reason: fmt.Sprintf("the certificates that this node has for itself, in the file %q in %s, cannot be read; "+
+		return &ConfigError{Field: field, Reason: fmt.Sprintf("this node's own certificates, in the file %q in %s, cannot be read; "+
 			"restore it, or remove it to have new ones ordered", durable.OwnFile, dir.Path()), Err: err}
 	}
 	if s.Wrapped, err = s.Keys.Wrap(secrets...); err != nil {
@@ -154,7 +154,7 @@ func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 			return state.Effects{}, err
 		}
 		if !o.unsaved {
-			o.at().log.Error("the node's own certificates cannot be written down; they are in memory until they can", "err", o.at().replica.Explain(err))
+			o.at().log.Error("the node's own certificates cannot be written to disk; they stay in memory until they can", "err", o.at().replica.Explain(err))
 		}
 		o.unsaved = true
 	} else {
@@ -184,7 +184,7 @@ func (o *ownStorage) flush() {
 		return
 	}
 	o.unsaved = false
-	o.at().log.Info("the node's own certificates are written down now")
+	o.at().log.Info("the node's own certificates are on disk again")
 }
 
 func (o *ownStorage) tell(fx state.Effects) {

@@ -72,7 +72,7 @@ func TestMachinesAreReplaced(t *testing.T) {
 			}
 		}
 		for _, m := range c.Nodes[0].Status().Members {
-			if !m.Present && (m.Voter || !strings.Contains(m.Why, "is removed when it has been for 4m")) {
+			if !m.Present && (m.Voter || !strings.Contains(m.Why, "is removed when it has been gone for 4m")) {
 				t.Errorf("a dead member: %+v", m)
 			}
 		}

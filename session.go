@@ -97,7 +97,7 @@ func (n *Node) maintain(ctx context.Context) {
 			n.certs.Maintain(ctx)
 			return ctx.Err()
 		})
-		n.log.Debug("this node keeps the storage clean no longer", "why", err)
+		n.log.Debug("this node no longer cleans the storage", "why", err)
 		select {
 		case <-time.After(time.Second): // a full state refuses the claim at once
 		case <-ctx.Done():

@@ -61,7 +61,7 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 	})
 }
 
-// openRequest is what a process asks the leader for a session with. Nothing that it held can be
+// openRequest is the request of a process to the leader for a session. Nothing that it held can be
 // seen.
 func openRequest(incarnation string, replaces uint64) []byte {
 	return membership.OpenSession{

@@ -37,7 +37,7 @@ func (s SpaceStatus) Warning() string {
 	if s.Percent() < spaceScarce {
 		return ""
 	}
-	return fmt.Sprintf("%s take %d %% of their limit of %d bytes, and over it they are refused; delete some or raise Config.MaxState", s.What, s.Percent(), s.Limit)
+	return fmt.Sprintf("%s take %d %% of their limit of %d bytes, and writes beyond it are refused; delete some or raise Config.MaxState", s.What, s.Percent(), s.Limit)
 }
 
 // Full reports whether there is hardly any room left.
@@ -79,7 +79,7 @@ func (w *spaceWatch) look(s *state.State) func() {
 				w.log.Error("the state has hardly any room left; delete something or raise Config.MaxState", attrs...)
 			})
 		case level > before:
-			say = append(say, func() { w.log.Warn("the state gets full; delete something or raise Config.MaxState", attrs...) })
+			say = append(say, func() { w.log.Warn("the state is getting full; delete something or raise Config.MaxState", attrs...) })
 		default:
 			say = append(say, func() { w.log.Info("the state has more room again", attrs...) })
 		}

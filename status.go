@@ -217,15 +217,15 @@ func (m *Member) why(voters int, removeDead time.Duration) string {
 	case m.Present && voters >= membership.MaxVoters:
 		return fmt.Sprintf("%d others vote; it votes when one of them is gone", voters)
 	case m.Present:
-		return "it votes when it has been there, and up to date, for " + membership.SteadyTime.String()
+		return "it votes when it has been present and up to date for " + membership.SteadyTime.String()
 	case m.InMemory:
-		return "it is gone, and cannot come back without a directory: it is removed soon, if a majority is there"
+		return "it is gone, and cannot come back without a directory: it is removed soon, if a majority is present"
 	case m.Voter && voters > membership.MinVoters && removeDead > 0:
 		return fmt.Sprintf("it is gone, and counts for the majority until another member can vote in its place, or for %v", removeDead)
 	case m.Voter:
 		return "it is gone, and counts for the majority until another member can vote in its place, or it is removed (flotilla members remove)"
 	case removeDead > 0:
-		return fmt.Sprintf("it is gone, and is removed when it has been for %v", removeDead)
+		return fmt.Sprintf("it is gone, and is removed when it has been gone for %v", removeDead)
 	}
 	return "it is gone, and stays a member until it is removed (flotilla members remove)"
 }
