@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -40,9 +41,9 @@ func TestGhostHasItsTime(t *testing.T) {
 		nodes := trio(t, net, nil)
 		_, others := leaderOf(t, nodes)
 		holder := others[0]
-		const linger = 5 * time.Second
-		<-holdUntil(t.Context(), holder, Role{Name: "r", Public: true, Linger: linger})
-		next := holdUntil(t.Context(), others[1], Role{Name: "r", Public: true, Linger: linger})
+		const holdDown = 5 * time.Second
+		<-holdPublicUntil(t.Context(), holder, Role{Name: "r"}, hold.Public{HoldDown: holdDown})
+		next := holdPublicUntil(t.Context(), others[1], Role{Name: "r"}, hold.Public{HoldDown: holdDown})
 		net.Isolate(holder.self.Name)
 		over := holder.keeper.Until() // the last one: nobody renews it any more
 		for granted := false; !granted; {
@@ -53,7 +54,7 @@ func TestGhostHasItsTime(t *testing.T) {
 				over = lease.MaxTime(over, holder.keeper.Until())
 			}
 		}
-		if early := time.Until(over.Add(linger)); early > 0 {
+		if early := time.Until(over.Add(holdDown)); early > 0 {
 			t.Errorf("the next holder has it %v before what the last one left is over", early)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
@@ -31,14 +32,14 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		held, returned := make(chan uint64, 1), make(chan error, 1)
 		go func() {
-			returned <- n.Hold(ctx, Role{Name: "r", Public: true, Keep: true}, func(ctx context.Context, _ Tenure) error {
+			returned <- n.HoldPublic(ctx, Role{Name: "r"}, hold.Public{Keep: true}, func(ctx context.Context, _ Tenure) error {
 				held <- n.self.Session(n.store.State())
 				<-ctx.Done()
 				return nil
 			})
 		}()
 		session := <-held
-		got := holdUntil(t.Context(), next, Role{Name: "r", Public: true})
+		got := holdPublicUntil(t.Context(), next, Role{Name: "r"}, hold.Public{})
 		time.Sleep(time.Second)
 		net.Isolate(leader.self.Name)
 		cancel()
@@ -141,7 +142,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if index, err := n.roles.Granted(ctx, c, ref, nil); index != 0 || err != nil {
+		if index, err := n.roles.AwaitGrant(ctx, c, ref); index != 0 || err != nil {
 			t.Errorf("what is left of the claim is granted at %d, %v; want that it is gone", index, err)
 		}
 	})
@@ -152,7 +153,7 @@ func TestGhostIsNoGrant(t *testing.T) {
 func TestGhostsOutlastSlowClocks(t *testing.T) {
 	k := loneKeeper()
 	const slow, fast = 1 - 1./timing.Drift, 1 + 1./timing.Drift
-	for _, linger := range []time.Duration{0, 10 * time.Millisecond, 2500 * time.Millisecond, roles.MaxLinger} {
+	for _, linger := range []time.Duration{0, 10 * time.Millisecond, 2500 * time.Millisecond, roles.MaxHoldDown} {
 		for _, lapsed := range []bool{true, false} {
 			seen := float64(linger) / slow
 			if !lapsed {
@@ -162,17 +163,6 @@ func TestGhostsOutlastSlowClocks(t *testing.T) {
 				t.Errorf("linger %v, lapsed %v: the ghost is gone after %v, and something is seen for %v", linger, lapsed, time.Duration(ghost), time.Duration(seen))
 			}
 		}
-	}
-}
-
-// A holder whose session is long over comes to say that it keeps. What the newest session keeps was forgotten, and that session ended as one that leaves nothing.
-func TestNewestKeptSessionCounts(t *testing.T) {
-	ts := roles.NewTenures()
-	for _, session := range []uint64{8, 5} {
-		ts.Keep(&roles.Tenure{Ref: state.Ref{Session: session}})
-	}
-	if !ts.Seen(8) {
-		t.Error("what session 8 keeps is forgotten")
 	}
 }
 
