@@ -23,7 +23,6 @@ func known() map[string]int {
 		"comments examples/compose/probe":    10,
 		"comments examples/internal/lab":     16,
 		"comments examples/quickstart":       53,
-		"comments hold":                      23,
 		"comments internal/codec":            3,
 		"comments internal/durable":          69,
 		"comments internal/fence":            87,

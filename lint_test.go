@@ -107,6 +107,7 @@ func layers() [][]string {
 		{"internal/frontend"},
 		{"internal/certs"},
 		{"internal/ops"},
+		{"internal/roles"},
 		{"internal/membership"},
 		{"internal/lease"},
 		{"internal/replica"},
