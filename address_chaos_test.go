@@ -138,7 +138,8 @@ func (f *addressFleet) restart(i int) {
 	f.run(i)
 }
 
-// owner returns the number of the machine that alone answers for an address, -1 if it is none or more than one.
+// owner returns the number of the machine that alone answers for an address, -1 if it is none or
+// more than one.
 func (f *addressFleet) owner(k int) int {
 	owners := f.link.Owners(f.addrs[k].Addr())
 	if len(owners) != 1 {
@@ -215,8 +216,9 @@ func addressSeeds(t *testing.T, usual int) (first, n uint64) {
 	return rand.Uint64N(1 << 32), n
 }
 
-// Whatever happens, no two machines answer for an address at the same time, and afterwards one does. Clocks run up to one part in a hundred wrong,
-// guards are there or not, kernels have a fence or linger.
+// Whatever happens, no two machines answer for an address at the same time, and afterwards one
+// does. Clocks run up to one part in a hundred wrong, guards are there or not, kernels have a fence
+// or linger.
 func TestAddressesUnderFaults(t *testing.T) {
 	usual := 12
 	if testing.Short() || flotilla.RaceEnabled {

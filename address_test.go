@@ -13,7 +13,8 @@ import (
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
-// For how long nobody answers for an address after each event, with production timings, and never two at once.
+// For how long nobody answers for an address after each event, with production timings, and never
+// two at once.
 func TestAddressOutages(t *testing.T) {
 	lan, fast := 600*time.Millisecond, 200*time.Millisecond
 	for _, test := range []struct {
@@ -84,7 +85,8 @@ func TestAddressOutages(t *testing.T) {
 	}
 }
 
-// Three addresses on three nodes are one on each; when a node is gone the others have them all, and when it is back it gets one again.
+// Three addresses on three nodes are one on each; when a node is gone the others have them all, and
+// when it is back it gets one again.
 func TestAddressesSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 3, nil, nil)
@@ -207,7 +209,8 @@ func TestAddressWithoutQuorum(t *testing.T) {
 	}
 }
 
-// In a partition the majority gives a kept address to another node, so two answer, each on its side; the one without the role lets go when the network is whole.
+// In a partition the majority gives a kept address to another node, so two answer, each on its
+// side; the one without the role lets go when the network is whole.
 func TestKeptAddressInAPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 1, func(_, _ int, cfg *vip.Config) { cfg.Quorum = vip.Keep }, nil)
@@ -248,7 +251,8 @@ func TestAddressMovesByHand(t *testing.T) {
 	})
 }
 
-// Two hundred addresses of one group, held by three nodes, are spread, move when a node dies, and cost no entry of the log at rest.
+// Two hundred addresses of one group, held by three nodes, are spread, move when a node dies, and
+// cost no entry of the log at rest.
 func TestManyAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 100

@@ -65,7 +65,8 @@ func (p *failingPlace) Check(context.Context) error {
 	return p.b.why
 }
 
-// A node that cannot put an address in place costs the one that has it no client, whatever its priority, and says in the status what is wrong.
+// A node that cannot put an address in place costs the one that has it no client, whatever its
+// priority, and says in the status what is wrong.
 func TestAddressUnfitNode(t *testing.T) {
 	flotilla.SkipShort(t)
 	for _, checks := range []bool{false, true} {
@@ -106,7 +107,8 @@ func TestAddressUnfitNode(t *testing.T) {
 					t.Errorf("the status of the node says %q", said)
 				}
 
-				// When nobody else is there it tries again; what has gone before counts no more once that went well.
+				// When nobody else is there it tries again; what has gone before counts no more once that went
+				// well.
 				bad.set(nil)
 				if !checks {
 					f.end(1)

@@ -19,7 +19,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// office is an operator's place: a client of all nodes of a cluster, which dials from the machine of one that is not killed.
+// office is an operator's place: a client of all nodes of a cluster, which dials from the machine
+// of one that is not killed.
 func office(t *testing.T, c *clustertest.Cluster, from int) *remote.Client {
 	t.Helper()
 	var addrs []string
@@ -37,7 +38,8 @@ func wantAnswer(t *testing.T, what string, got remote.Answer, err error, refused
 	}
 }
 
-// wantServers waits until every node that runs takes these for the members, which it needs no more than a few leases for.
+// wantServers waits until every node that runs takes these for the members, which it needs no more
+// than a few leases for.
 func wantServers(t *testing.T, c *clustertest.Cluster, names ...string) {
 	t.Helper()
 	for range 100 {
@@ -251,7 +253,8 @@ func TestOperatorTransfersTheLeadership(t *testing.T) {
 		if second == first {
 			t.Fatal("the same node leads")
 		}
-		ask(remote.TransferRequest{From: id(first)}, false, c.Config(second).Name+" leads") // the same question again changes nothing
+		// the same question again changes nothing
+		ask(remote.TransferRequest{From: id(first)}, false, c.Config(second).Name+" leads")
 		for to := range 3 {
 			ask(remote.TransferRequest{From: id(first), To: id(to)}, false, c.Config(to).Name+" leads")
 			c.Settle()
@@ -269,7 +272,8 @@ func TestOperatorTransfersTheLeadership(t *testing.T) {
 	})
 }
 
-// The bytes come from whoever has the secret: whatever they are, a node answers, and nothing changes.
+// The bytes come from whoever has the secret: whatever they are, a node answers, and nothing
+// changes.
 func TestOperatorSendsNonsenseAboutMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 2, nil)
@@ -317,7 +321,8 @@ func wantHeld(t *testing.T, c *clustertest.Cluster, want map[string]int) {
 	t.Errorf("roles are held by %v, want %v", got, want)
 }
 
-// A node that an operator drains wants no new clients and no roles, goes on serving, and takes part again when that is undone.
+// A node that an operator drains wants no new clients and no roles, goes on serving, and takes part
+// again when that is undone.
 func TestOperatorDrainsANode(t *testing.T) {
 	for name, public := range map[string]bool{"roles": false, "public roles": true} {
 		t.Run(name, func(t *testing.T) {
@@ -438,7 +443,8 @@ func TestOperatorMovesRoles(t *testing.T) {
 		wantHeld(t, c, map[string]int{"r": 0})
 		fence := c.Nodes[0].Status().Roles[0].Fence
 		id := func(i int) string { return c.Nodes[i].Status().ID }
-		for asked := range 3 { // any node can be asked, and one that is asked again after the role has moved does nothing
+		for asked := range 3 {
+			// any node can be asked, and one that is asked again after the role has moved does nothing
 			client := operator(t, c, 0, c.Config(0).Secrets[0], fmt.Sprintf("n%d:7373", asked))
 			got, err := client.Move(t.Context(), remote.MoveRequest{Role: "r", Fence: fence})
 			wantAnswer(t, "yield", got, err, false, "n1 holds r")

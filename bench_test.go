@@ -24,7 +24,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-// More benchmarks, those that need other software or processes of their own, are in the module in bench.
+// More benchmarks, those that need other software or processes of their own, are in the module in
+// bench.
 
 const benchValue = 4 << 10
 
@@ -86,7 +87,8 @@ func BenchmarkStatus(b *testing.B) {
 	}
 }
 
-// benchRecords is how many records the snapshots below have; 100,000 of 4 KiB each are 400 MiB, and need some 3 GiB of memory.
+// benchRecords is how many records the snapshots below have; 100,000 of 4 KiB each are 400 MiB, and
+// need some 3 GiB of memory.
 var benchRecords = flag.Int("records", 100_000, "records in BenchmarkSnapshot…")
 
 func benchKey(i int) string { return fmt.Sprintf("certificates/acme/example-%d.com/%d.crt", i%1000, i) }
@@ -135,8 +137,8 @@ func BenchmarkSnapshotRead(b *testing.B) {
 	}
 }
 
-// BenchmarkSnapshotFiles writes a snapshot to the files that raft has it in, and reads it from there as a start of the node does.
-// The first is write-MB/s, the second the benchmark's own rate.
+// BenchmarkSnapshotFiles writes a snapshot to the files that raft has it in, and reads it from
+// there as a start of the node does. The first is write-MB/s, the second the benchmark's own rate.
 func BenchmarkSnapshotFiles(b *testing.B) {
 	s, secret := benchState(b, *benchRecords)
 	dir, err := durable.Lock(filepath.Join(b.TempDir(), "node"))
@@ -180,9 +182,10 @@ func BenchmarkSnapshotFiles(b *testing.B) {
 	b.ReportMetric(float64(s.Bytes())/1e6/took.Seconds(), "write-MB/s")
 }
 
-// BenchmarkSnapshotWriters measures how long writers wait while the leader of three nodes takes a snapshot of a large state, writes it to
-// its files and shortens its log, beside the same time without one. The first snapshot takes the entries of the whole state out
-// of the log, the next only what has come since.
+// BenchmarkSnapshotWriters measures how long writers wait while the leader of three nodes takes a
+// snapshot of a large state, writes it to its files and shortens its log, beside the same time
+// without one. The first snapshot takes the entries of the whole state out of the log, the next
+// only what has come since.
 func BenchmarkSnapshotWriters(b *testing.B) {
 	nodes := benchCluster(b, 3, func(c *Config) { c.MaxState = 4 << 30 })
 	fill := make(chan int)
@@ -228,7 +231,8 @@ func BenchmarkSnapshotWriters(b *testing.B) {
 	}
 }
 
-// writeWhile has one writer on each node write until f has returned, and returns how long each write took.
+// writeWhile has one writer on each node write until f has returned, and returns how long each
+// write took.
 func writeWhile(b *testing.B, nodes []*Node, f func()) []time.Duration {
 	var (
 		wg   sync.WaitGroup

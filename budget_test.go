@@ -49,8 +49,8 @@ func claimAll(t *testing.T, n *flotilla.Node) {
 	}
 }
 
-// A program that stores, and locks, all that it can stops no certificate, no lock of certmagic, no record that is there and no deletion; and what it
-// stores stops no role.
+// A program that stores, and locks, all that it can stops no certificate, no lock of certmagic, no
+// record that is there and no deletion; and what it stores stops no role.
 func TestProgramsStopNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 20 })
@@ -135,7 +135,8 @@ func (c *counts) of(level slog.Level, part string) (n int) {
 	return n
 }
 
-// A state that gets full is told of in the log and in the status, before it is full and once each time.
+// A state that gets full is told of in the log and in the status, before it is full and once each
+// time.
 func TestSpaceWarns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &counts{said: make(map[string]int)}

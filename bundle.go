@@ -18,15 +18,18 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// certmagic stores a certificate as three records, one after another, and takes back what it has stored if one fails. A crash in between
-// would leave a key that does not belong to its certificate, which certmagic never gets over, and taking back deletes the
-// old key. So what is stored of a certificate under its issue lock is kept here until the last of the three, and committed in one
-// entry, on the condition that the lock is still held.
+// certmagic stores a certificate as three records, one after another. If one fails, it deletes
+// those that it has stored. A crash in between would leave a key that does not belong to its
+// certificate, and certmagic cannot recover from that. The deletion would remove the old key. So
+// the parts that are stored under an issue lock stay here until the last of the three. They are
+// then committed in one entry, on the condition that the lock is still held.
 
-// maxPut is how many bytes records of one entry have at most: they fit into one call to the leader.
+// maxPut is the maximum size of the records of one entry, in bytes: they fit into one call to the
+// leader.
 const maxPut = 3*MaxValue + MaxValue/2
 
-// issueSite returns the site that certmagic's lock of that name is for, empty if it is another lock.
+// issueSite returns the site of certmagic's issue lock with that name, or an empty string if it is
+// another lock.
 func issueSite(lock string) string {
 	name, ok := strings.CutPrefix(lock, keyspace.IssueLock)
 	if !ok {
@@ -35,13 +38,15 @@ func issueSite(lock string) string {
 	return certmagic.StorageKeys.Safe(name)
 }
 
-// bundle is what has been stored of a certificate under its issue lock, and is not committed.
+// bundle is the parts of a certificate that have been stored under its issue lock and are not
+// committed.
 type bundle struct {
 	pending map[string][]byte // by key
-	failed  map[string]bool   // keys of a commit that failed: what certmagic deletes of them is not taken back
+	// keys of a failed commit: when certmagic deletes them, nothing else is deleted
+	failed map[string]bool
 }
 
-// hold keeps a part of a bundle back, and returns true then.
+// hold keeps a part in the bundle and returns true, unless it is the last part, the metadata.
 func (b *bundle) hold(key string, value []byte) bool {
 	if path.Ext(key) == ".json" {
 		return false
@@ -54,8 +59,9 @@ func (b *bundle) hold(key string, value []byte) bool {
 	return true
 }
 
-// complete returns the records to commit when meta, the last part, is stored at key; nil if this is not the last part of the bundle but
-// what certmagic writes about an older certificate at the same time.
+// complete returns the records to commit when meta, the last part, is stored at key. It returns nil
+// if meta is not the last part of this bundle: certmagic may write the metadata of an older
+// certificate at the same time.
 func (b *bundle) complete(key string, meta []byte) []state.Record {
 	stem := strings.TrimSuffix(key, ".json")
 	private, cert := b.pending[stem+".key"], b.pending[stem+".crt"]
@@ -65,7 +71,8 @@ func (b *bundle) complete(key string, meta []byte) []state.Record {
 	return []state.Record{{Key: stem + ".key", Value: private}, {Key: stem + ".crt", Value: cert}, {Key: key, Value: meta}}
 }
 
-// forget drops a part, and reports whether there was one, or would have been one: then there is nothing else to delete, once.
+// forget drops a part. It reports whether the part was in the bundle or in a commit that failed;
+// then there is nothing else to delete. For a failed commit it reports this once.
 func (b *bundle) forget(key string) bool {
 	_, ok := b.pending[key]
 	ok = ok || b.failed[key]
@@ -74,7 +81,7 @@ func (b *bundle) forget(key string) bool {
 	return ok
 }
 
-// commits notes how a commit ended. One that failed may still have taken effect.
+// commits records how a commit ended. A failed commit may still have taken effect.
 func (b *bundle) commits(records []state.Record, err error) {
 	for _, r := range records {
 		delete(b.pending, r.Key)
@@ -87,7 +94,7 @@ func (b *bundle) commits(records []state.Record, err error) {
 	}
 }
 
-// rest returns what is left to commit when the lock is given up.
+// rest returns the parts that are still not committed when the lock is given up.
 func (b *bundle) rest() []state.Record {
 	var records []state.Record
 	for _, key := range slices.Sorted(maps.Keys(b.pending)) {
@@ -96,8 +103,9 @@ func (b *bundle) rest() []state.Record {
 	return records
 }
 
-// isAbout reports whether the metadata that certmagic stores belongs to the certificate, as far as it says: the authority's renewal
-// information, which certmagic also writes outside of its lock, names one.
+// isAbout reports whether metadata of certmagic belongs to the certificate, as far as the metadata
+// shows that. Renewal information of the authority names a certificate, and certmagic writes it
+// outside of its lock too.
 func isAbout(meta, cert []byte) bool {
 	var m struct {
 		Issuer struct {
@@ -121,7 +129,7 @@ func isAbout(meta, cert []byte) bool {
 	return err != nil || id == m.Issuer.Renewal.ID
 }
 
-// storeAll stores all of the records in one entry, or none.
+// storeAll stores all records in one entry, or none.
 func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
 	c, err := s.putCommand(records)
 	if err != nil {
@@ -134,7 +142,7 @@ func (s *Storage) storeAll(ctx context.Context, records []state.Record) error {
 	return err
 }
 
-// putCommand checks records and makes the command of them.
+// putCommand checks records and returns the command that stores them.
 func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
 	clean := make([]state.Record, len(records))
 	var errs []error
@@ -153,8 +161,9 @@ func (s *Storage) putCommand(records []state.Record) (state.Command, error) {
 	return state.Command{Change: c}, errors.Join(errs...)
 }
 
-// storeMeta stores metadata of a certificate, unless they are about another one than that in the state: after a renewal a
-// node that has not noticed it yet writes what it knows of the old one, and would have the new one renewed.
+// storeMeta stores metadata of a certificate, unless they belong to another certificate than the
+// one in the state. After a renewal, a node that has not noticed it yet may write the metadata of
+// the old certificate. That would cause the new one to be renewed.
 func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done bool, err error) {
 	crt := strings.TrimSuffix(key, ".json") + ".crt"
 	r, ok := s.at().store.State().Records.Get(keyspace.Tree(crt))

@@ -54,7 +54,8 @@ func wantRecords(t *testing.T, n *Node, key, crt, meta string) {
 	}
 }
 
-// What certmagic stores of a certificate under its lock is there at once or not at all, whatever happens in between.
+// What certmagic stores of a certificate under its lock is there at once or not at all, whatever
+// happens in between.
 func TestBundle(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -107,7 +108,8 @@ func TestBundle(t *testing.T) {
 			if err := <-late; !errors.Is(err, ErrLost) {
 				t.Errorf("the last part of a holder that was deposed: %v, want ErrLost", err)
 			}
-			for _, ext := range []string{".crt", ".key"} { // certmagic takes back what it has stored, and the old key is not to go
+			for _, ext := range []string{".crt", ".key"} {
+				// certmagic takes back what it has stored, and the old key is not to go
 				if err := n.storage.Delete(t.Context(), bundleStem+ext); err != nil {
 					t.Error(err)
 				}
@@ -178,7 +180,8 @@ func metaAbout(id, what string) string {
 	return fmt.Sprintf(`{"issuer_data":{"url":%q,"renewal_info":{"_uniqueIdentifier":%q}}}`, what, id)
 }
 
-// Renewal information of a certificate that has been replaced is not stored, also while another bundle is being stored.
+// Renewal information of a certificate that has been replaced is not stored, also while another
+// bundle is being stored.
 func TestMetadataOfTheOldCertificateAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -237,7 +240,8 @@ func TestBundleNames(t *testing.T) {
 	}
 }
 
-// A lock needs no renewal while the node has its lease. One that was lost is taken again if it is free, and else it is an error.
+// A lock needs no renewal while the node has its lease. One that was lost is taken again if it is
+// free, and else it is an error.
 func TestRenewLockLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -279,7 +283,8 @@ func TestRenewLockLease(t *testing.T) {
 	})
 }
 
-// Who has lost a lock and goes on without knowing it keeps others of its own process out until it unlocks: their records could not be told apart.
+// Who has lost a lock and goes on without knowing it keeps others of its own process out until it
+// unlocks: their records could not be told apart.
 func TestLostLockIsWaitedForOnItsNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

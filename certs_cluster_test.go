@@ -15,7 +15,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// sameSerial fails the test unless all nodes serve the same certificate for name, and another than old, which it returns.
+// sameSerial returns the serial number of the certificate that all nodes serve for name. The test
+// fails if they differ, or if it is old.
 func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 	t.Helper()
 	serial := ""
@@ -33,7 +34,8 @@ func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 	return serial
 }
 
-// Real nodes: orders are shared and limited by the replicated locks, and the state machine tells of what is stored and deleted.
+// On real nodes the replicated locks share and limit the orders, and the state machine notifies of
+// what is stored and deleted.
 func TestClusterSharesCertificates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const names = 25
@@ -45,7 +47,7 @@ func TestClusterSharesCertificates(t *testing.T) {
 				configs[c.Name] = cfg
 			}
 		})
-		serve(t, nodes, stubca.Names("real", names)...)
+		serveNames(t, nodes, stubca.Names("real", names)...)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		book.Check(t, names)
@@ -70,8 +72,8 @@ func TestClusterSharesCertificates(t *testing.T) {
 	})
 }
 
-// Once any node has shown the first certificate of a name, none shows a self-signed one: it is on its way to all of them for a moment,
-// and some have it before others.
+// Once any node has shown the first certificate of a name, none shows a self-signed one, although
+// some nodes have it before others.
 func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "first.example"

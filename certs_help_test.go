@@ -10,7 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 
-// shown returns the serial number of the certificate that a client gets for name, empty if it gets none.
+// shown returns the serial number of the certificate that a client gets for name, empty if none.
 func shown(cfg *tls.Config, name string) string {
 	client, server := net.Pipe()
 	defer client.Close()
@@ -26,8 +26,8 @@ func shown(cfg *tls.Config, name string) string {
 	return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
 }
 
-// serve has each node serve names.
-func serve(t *testing.T, nodes []*Node, names ...string) {
+// serveNames has each node serve names.
+func serveNames(t *testing.T, nodes []*Node, names ...string) {
 	t.Helper()
 	for _, n := range nodes {
 		if _, err := n.TLSConfig(names...); err != nil {
@@ -36,7 +36,8 @@ func serve(t *testing.T, nodes []*Node, names ...string) {
 	}
 }
 
-// stubTLS has a node order at ca, and keeps it from the network. more, if not nil, configures the rest.
+// stubTLS has a node order at ca, and keeps it from the network. more, if not nil, configures the
+// rest.
 func stubTLS(c *Config, ca *stubca.CA, more func(*certmagic.Config)) {
 	c.TLS = TLS{CA: ca.URL, Configure: ca.Configure(more)}
 	c.certs = offline
@@ -45,8 +46,8 @@ func stubTLS(c *Config, ca *stubca.CA, more func(*certmagic.Config)) {
 // offline keeps a node from the network.
 func offline(c *certs.Config) { c.Lookup, c.Dial, c.Listen = stubca.Lookup, stubca.Dial, stubca.Listen }
 
-// own returns the storage that a node keeps its certificates in.
-func own(n *Node) certmagic.Storage {
+// certStorage returns the storage that a node keeps its certificates in.
+func certStorage(n *Node) certmagic.Storage {
 	if n.cfg.TLS.PerNode {
 		return n.own
 	}

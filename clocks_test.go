@@ -22,8 +22,9 @@ import (
 
 const farAhead = 100 * 24 * time.Hour // more than a certificate's life
 
-// A node whose clock is ahead by more than a certificate's life orders nothing, deletes nothing, serves what there is, and says why. The
-// others do not mind. All goes on when the clock is set.
+// A node whose clock is ahead by more than the life of a certificate orders nothing, deletes
+// nothing, serves what there is, and reports why. The others go on, and so does the node when its
+// clock is set.
 func TestNodeWithWrongClock(t *testing.T) {
 	SkipShort(t)
 	url := limitedByCertmagic(t)
@@ -34,7 +35,8 @@ func TestNodeWithWrongClock(t *testing.T) {
 		nodes := trio(t, simnet.New(), func(c *Config) {
 			ca := stubca.New(t)
 			ca.URL, ca.Life = url, time.Hour
-			if c.Name != "a" { // or they would see to it that the one whose clock is wrong has nothing to order
+			if c.Name != "a" {
+				// or they would see to it that the one whose clock is wrong has nothing to order
 				ca.Refuse = func(what string, _ []string) *http.Response {
 					if what != "order" || !refusing.Load() {
 						return nil
@@ -47,7 +49,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 			c.Logger = testlog.To(logs[c.Name], slog.LevelWarn)
 		})
 		wrong, right := nodes[0], nodes[1:]
-		serve(t, nodes, name)
+		serveNames(t, nodes, name)
 		time.Sleep(time.Minute)
 		old := sameSerial(t, nodes, name, "")
 		if n := len(cas["a"].Placed("")) + len(cas["b"].Placed("")) + len(cas["c"].Placed("")); n != 1 {
@@ -55,15 +57,16 @@ func TestNodeWithWrongClock(t *testing.T) {
 		}
 		before := len(cas["a"].Placed(""))
 
-		// All nodes have one clock here, which certmagic reads. So that of the others is set back: it is the right one, by which the certificate
-		// has not expired when it has by this one.
+		// certmagic reads the one clock that all nodes have here. So the clock of the others is set back:
+		// by that, the right one, the certificate has not expired when it has by this one.
 		refusing.Store(true)
 		for _, n := range right {
 			n.clocks.Shift(-farAhead)
 			cas[n.self.Name].Set(-farAhead)
 		}
 		time.Sleep(time.Hour + time.Minute)
-		wrong.certs.Stored(certmagic.StorageKeys.Safe(name)) // certmagic renews one name once in a process, whichever node that is for
+		// certmagic renews one name once in a process, whichever node that is for
+		wrong.certs.Stored(certmagic.StorageKeys.Safe(name))
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		for _, name := range []string{name, "new.example"} {
@@ -121,8 +124,8 @@ func TestNodeWithWrongClock(t *testing.T) {
 	})
 }
 
-// limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders exists
-// already, outside of any bubble: it has a goroutine that never ends.
+// limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders
+// exists already, outside of any bubble: it has a goroutine that never ends.
 func limitedByCertmagic(t *testing.T) string {
 	t.Helper()
 	ca := stubca.New(t)

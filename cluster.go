@@ -6,13 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
@@ -24,7 +20,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
-	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
 
 	"github.com/caddyserver/certmagic"
@@ -36,64 +32,20 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/flotilla-ha/flotilla/internal/timing"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-const (
-	companyTime  = 5 * time.Second        // how long the first orders of a node wait for the other members
-	companyPause = 250 * time.Millisecond // and then for them to open their ports
-	settleTime   = 2 * time.Second        // how long a first certificate is kept back at the most
-)
-
-// Node is one running member of a cluster, or one on its way to become that. It is open from Open until Close, Shutdown
-// or Leave; there are no other states. Methods are safe for concurrent use. A context bounds the call that it is given to and
-// is not kept.
-type Node struct {
-	cfg     Config
-	timing  timing.Timing
-	secrets []seal.Secret
-	log     *slog.Logger
-	life    *lifecycle.Life
-	label   atomic.Pointer[string] // the node's name in the log; nil: not known yet
-
-	// What does not depend on the directory: made by open.
-	store   *applied.Store
-	fsm     *fsm
-	book    *peers.Table
-	clocks  *clocks.Clocks
-	storage *Storage
-	own     *ownStorage // what TLS.PerNode keeps from the others
-	certs   *certs.Certs
-	tickets *tickets.Sealer
-	space   *spaceWatch
-	remarks remarks
-
-	frontend *frontend.Server // its own and the programs' listeners for clients
-
-	// What does: made by attach, once or, for a node that begins anew, twice.
-	self    *self.Self
-	replica *replica.Replica
-	keeper  *lease.Manager
-	members *membership.Membership
-	roles   *roles.Holder
-	ops     *ops.Operator
-	waiting *waiting
-
-	closeOnce sync.Once
-}
-
-// Open starts a node and returns once its files, keys and ports are found right: it listens for peers then, and looks for its
-// cluster in the background. It does not wait for a leader; Ready does. What is wrong is told by a *ConfigError, and
-// nothing has been written then. The context bounds the call to Open alone.
+// Open starts a node. It returns when the node's files, keys and ports have been checked: the node
+// then listens for peers and looks for its cluster in the background. Open does not wait for a
+// leader; Ready does. A wrong configuration is reported as a *ConfigError, and then nothing has
+// been written. The context bounds only the call to Open.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
 	return open(ctx, cfg, func(*Node) error { return nil })
 }
 
-// open is Open. first is done before anything is written, and before anybody hears of the node.
+// open is Open. It calls first before anything is written and before the node contacts others.
 func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("flotilla: opening a node: %w", context.Cause(ctx))
@@ -102,9 +54,6 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 		return nil, err
 	}
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
-	for _, s := range cfg.Secrets {
-		n.secrets = append(n.secrets, s.raw)
-	}
 	n.book = peers.NewTable(n.store)
 	n.log = slogbridge.NewNamed(cfg.Logger, n.book.Name, func() string {
 		if label := n.label.Load(); label != nil {
@@ -124,28 +73,26 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	}
 	n.life.Tasks.Go(func() { n.replica.Writes.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.keeper.Run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.replica.KeepDisk(n.life.Works) })
+	n.life.Tasks.Go(func() { n.replica.Disk.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
 	return n, nil
 }
 
-// open makes what does not depend on the directory, and attaches the node.
+// open makes the parts that do not depend on the directory, and then calls attach.
 func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	ready := func() bool { return n.keeper.IsReady() }
 	n.fsm = newFSM(fsmConfig{
-		store:    n.store,
-		secrets:  n.secrets,
-		log:      n.log,
-		failed:   func(err error) { n.replica.Fail(err) },
-		told:     n.told,
-		restored: func(s *state.State) (*state.State, error) { return n.replica.Restored(s) },
+		store:     n.store,
+		secrets:   n.cfg.rawSecrets(),
+		log:       n.log,
+		failed:    func(err error) { n.replica.Fail(err) },
+		onApplied: n.onApplied,
+		restored:  func(s *state.State) (*state.State, error) { return n.replica.Restored(s) },
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
-	n.storage = newStorage(func() *storageNode {
-		return &storageNode{cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica, keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets}
-	})
+	n.storage = newStorage(func() *storageNode { return n.beneath })
 	var storage certmagic.Storage = n.storage
 	n.own = newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })
 	if n.cfg.TLS.PerNode {
@@ -162,8 +109,8 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		Storage:        storage,
 		Shared:         n.storage,
 		Ready:          n.Ready,
-		AwaitPeers:     n.company,
-		Barrier:        n.settled,
+		AwaitPeers:     n.awaitPeers,
+		Barrier:        n.barrier,
 		Current:        ready,
 		Cluster:        func() string { return n.members.Ident.ClusterID() },
 		Changed:        n.life.Changed.Notify,
@@ -192,31 +139,31 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	return n.attach(ctx)
 }
 
-// attach takes the directory and the port, and makes what depends on them.
+// attach locks the directory, opens the peer port, and makes the parts that depend on them.
 func (n *Node) attach(ctx context.Context) (err error) {
 	var dir *durable.Dir
-	id, written := membership.NewIdentity(n.secrets), false
+	id, written := membership.NewIdentity(n.cfg.rawSecrets()), false
 	if n.cfg.Dir != "" {
 		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if id, written, err = membership.LoadIdentity(dir, n.secrets); err != nil {
+		if id, written, err = membership.LoadIdentity(dir, n.cfg.rawSecrets()); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
 	if n.cfg.TLS.PerNode {
-		if err := n.own.open(dir, n.secrets); err != nil {
+		if err := n.own.open(dir, n.cfg.rawSecrets()); err != nil {
 			return errors.Join(err, closeDir(dir))
 		}
 	}
-	opened := make(chan struct{}) // neither the disk nor a peer is heard before all is there
+	opened := make(chan struct{}) // closed when all parts exist: callbacks of disk and peers wait for it
 	defer close(opened)
 	var member *replica.Disk
 	if id.Member {
 		member, err = replica.OpenDisk(dir, replica.DiskOptions{Fault: n.cfg.diskFault, Log: n.log, Failed: func(err error) {
 			<-opened
-			if n.replica != nil { // else Open fails for another reason
-				n.replica.DiskFailed(err)
+			if n.replica != nil { // nil: Open has failed for another reason
+				n.replica.Disk.OnFailure(err)
 			}
 		}})
 		if err != nil {
@@ -251,9 +198,9 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	}
 	n.assemble(membership.NewIdentityFile(dir, id), dir, member, port)
 	n.book.Observe(n.members.AsMember(), n.self.Incarnation, 0)
-	// Before anybody hears of this node: those who do count on its being the same one when it is back.
+	// This is saved before any peer hears of this node: peers rely on recognizing it when it is back.
 	if err := n.members.Ident.Save(func(now *membership.Identity) {
-		now.Processes = membership.Shorten(append(slices.Clone(now.Processes), n.self.Incarnation))
+		now.AddProcess(n.self.Incarnation)
 	}); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
@@ -268,12 +215,12 @@ func closeDir(dir *durable.Dir) error {
 	return dir.Close()
 }
 
-// openPeerPort opens the port for peers. What they say is heard once opened is closed.
+// openPeerPort opens the port for peers. Their requests wait until opened is closed.
 func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
 	return wire.Open(wire.Config{
 		ID:       n.self.ID,
 		Process:  n.self.Incarnation,
-		Secrets:  n.secrets,
+		Secrets:  n.cfg.rawSecrets(),
 		Listener: listener,
 		Dial:     n.cfg.PeerDial,
 		Resolve:  n.book.Addr,
@@ -317,10 +264,20 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 	})
 }
 
-// assemble makes the parts of a node that take part in its cluster, each of what is below it.
+// secretIDs returns the IDs of secrets, in their order.
+func secretIDs(secrets []seal.Secret) []string {
+	var ids []string
+	for _, s := range secrets {
+		ids = append(ids, s.ID().String())
+	}
+	return ids
+}
+
+// assemble makes the parts of a node that take part in its cluster, from the bottom up: each gets
+// the parts below it.
 func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
-		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
+		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.cfg.rawSecrets(), Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
@@ -331,12 +288,6 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			Lead:      n.lead,
 			LoseLease: func(cause error) uint64 { return n.keeper.Lose(cause) },
 			WakeLease: func() { n.keeper.Wake() },
-			ServeOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.ServeOpen(ctx, peer, body)
-			},
-			ServeEnd: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.ServeEnd(ctx, peer, body)
-			},
 		},
 	})
 	n.keeper = lease.New(lease.Config{
@@ -344,7 +295,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.OnLost(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
-		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Book: n.book, Port: port, Replica: n.replica, Keeper: n.keeper,
+		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.book, Keys: secretIDs(n.cfg.rawSecrets()), Replica: n.replica, Leases: n.keeper,
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
 			StillSeen:   func(session uint64) bool { return n.roles.IsVisible(session) },
@@ -365,23 +316,26 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			StoreAll: n.storage.storeAll,
 		},
 	})
+	n.beneath = &storageNode{
+		cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica,
+		keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets,
+	}
 	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)
 }
 
-// run leads the node into its cluster and keeps it there.
+// run takes the node into its cluster and keeps it there until ctx ends.
 func (n *Node) run(ctx context.Context) {
 	if err := n.members.Enter(ctx); err != nil {
 		n.members.GiveUp(err)
 		return
 	}
-	n.replica.Entered.Store(true)
-	n.replica.Troubled.Notify()
+	n.replica.Disk.Entered()
 	n.life.Tasks.Go(func() { n.members.Remember(ctx) })
-	n.life.Tasks.Go(func() { n.lookAround(ctx) })
+	n.life.Tasks.Go(func() { n.greetPeers(ctx) })
 	n.life.Tasks.Go(func() { n.maintain(ctx) })
 	n.life.Tasks.Go(func() { n.certs.CleanOwn(ctx) })
-	n.life.Tasks.Go(func() { n.replica.KeepSnapshots(ctx) })
-	var lost uint64 // the session whose lease has lapsed
+	n.life.Tasks.Go(func() { n.replica.Snapshots.Run(ctx) })
+	var lost uint64 // the session whose lease has expired
 	for ctx.Err() == nil {
 		setbacks := n.life.Setbacks.Load()
 		n.replica.Until(ctx, n.replica.CatchUp)
@@ -398,10 +352,11 @@ func (n *Node) run(ctx context.Context) {
 	}
 }
 
-// lookAround greets the peers while there is no leader: they, or this node, may have moved, or it may have been removed. It tells them besides when
-// what they compare has changed, such as the domains that are served.
-func (n *Node) lookAround(ctx context.Context) {
-	var told membership.Settings
+// greetPeers greets the peers while there is no leader: they or this node may have moved, or this
+// node may have been removed. With a leader, it greets them when the settings have changed that
+// nodes compare, such as the domains that are served.
+func (n *Node) greetPeers(ctx context.Context) {
+	var sent membership.Settings
 	for first := true; ; first = false {
 		own := n.ownSettings()
 		if n.replica.Leader() == "" || first {
@@ -409,10 +364,10 @@ func (n *Node) lookAround(ctx context.Context) {
 				n.members.GiveUp(r.Err)
 				return
 			}
-		} else if len(own.Differ(told)) > 0 || len(own.Values) != len(told.Values) {
-			n.members.Greet(ctx) // only to tell: what is answered is for those who look for their cluster
+		} else if len(own.Differ(sent)) > 0 || len(own.Values) != len(sent.Values) {
+			n.members.Greet(ctx) // only to send the settings: the answers matter to nodes without a leader
 		}
-		told = own
+		sent = own
 		select {
 		case <-time.After(n.timing.Greeting()):
 		case <-ctx.Done():
@@ -421,8 +376,9 @@ func (n *Node) lookAround(ctx context.Context) {
 	}
 }
 
-// Ready waits until this node is a member of a cluster with a leader and has caught up with it. It returns at once when the
-// node cannot get there: with ErrClosed, or with the reason. When ctx ends first, the error tells what was missing.
+// Ready waits until this node is a member of a cluster with a leader and has caught up with it. If
+// the node cannot get there, Ready returns at once, with ErrClosed or with the reason. If ctx ends
+// first, the error says what was missing.
 func (n *Node) Ready(ctx context.Context) error {
 	err := n.keeper.AwaitReady(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || n.life.Works.Err() != nil {
@@ -431,12 +387,9 @@ func (n *Node) Ready(ctx context.Context) error {
 	return errs.Edge("node is not ready: "+n.members.WhyNot(), err)
 }
 
-// Storage returns the cluster's storage for certmagic, which is also good for small records of your own.
-func (n *Node) Storage() *Storage { return n.storage }
-
-// Close ends the node at once. It stays a member; what it holds is another's when its lease has lapsed. Functions of Hold that have not
-// returned are waited for until then.
-// It returns ErrClosed when the node is closed already.
+// Close ends the node at once. The node stays a member. Its roles and locks become free when its
+// lease has expired. Until then, Close waits for functions of Hold that have not returned. It
+// returns ErrClosed if the node is already closed.
 func (n *Node) Close() error {
 	err := error(ErrClosed)
 	n.closeOnce.Do(func() { err = n.shut() })
@@ -444,7 +397,7 @@ func (n *Node) Close() error {
 }
 
 func (n *Node) shut() error {
-	if n.replica == nil { // it has no port, and so no part in anything
+	if n.replica == nil { // the node has no port, so peers do not know of it
 		n.life.End(ErrClosed)
 		if n.certs != nil {
 			n.certs.Close()
@@ -452,25 +405,26 @@ func (n *Node) shut() error {
 		n.life.Tasks.Close()
 		return nil
 	}
-	n.keeper.Lose(ErrClosed) // before others can think that this process is gone
+	n.keeper.Lose(ErrClosed) // before others can conclude that this process is gone
 	n.life.End(ErrClosed)
 	n.life.Changed.Notify()
 	n.certs.Close()
 	failed := []error{n.replica.Port.Close()}
-	n.life.Tasks.Close() // one of them may just be starting raft
+	n.life.Tasks.Close() // before EndRaft: a task may be starting raft at this moment
 	ended := n.replica.EndRaft()
 	if failed = append(failed, ended); ended == nil {
-		n.replica.LeaveDir()
+		n.replica.Disk.Leave()
 	}
 	n.own.flush()
 	n.roles.AwaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 
-// Shutdown hands over what this node leads and holds, and closes it. It stays a member and is expected back, unless it has no directory: then
-// it leaves, for it could not come back. When ctx ends first, the node is closed all the same, and the error says what was not done. When no
-// majority of the voters stays, because the others leave too or are gone, there is nobody to hand over to: it does not wait then, and that is no
-// error.
+// Shutdown hands over the leadership, roles and locks of this node, and closes it. The node stays a
+// member and is expected back. A node without a directory leaves the cluster instead, because it
+// could not come back. If ctx ends first, the node is closed all the same, and the error says what
+// was not done. If no majority of the voters stays, because the others are leaving too or are gone,
+// there is nobody to hand over to. Shutdown does not wait then, and that is not an error.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if n.life.Open.Err() != nil {
 		return ErrClosed
@@ -486,12 +440,13 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		stop()
 		cancel()
 	}
-	n.replica.LastSnapshot(ctx)
+	n.replica.Snapshots.TakeLast(ctx)
 	return errors.Join(errs.Edge("handing over", err), n.Close())
 }
 
-// Leave is Shutdown for good: the cluster counts this node no more, and its directory starts as a new one the next time. The
-// last member cannot leave.
+// Leave is Shutdown for good: it also removes this node from the cluster. The next process with its
+// directory starts as a new node. The last member cannot leave. If the cluster does not confirm the
+// removal, Leave returns an error and the node stays open.
 func (n *Node) Leave(ctx context.Context) error {
 	if n.life.Open.Err() != nil {
 		return ErrClosed
@@ -513,19 +468,19 @@ func (n *Node) Leave(ctx context.Context) error {
 	return errors.Join(errs.Edge("leaving", err), n.Close())
 }
 
-// depart has the cluster count this node no more.
+// depart removes this node from the cluster. It tries again until ctx ends.
 func (n *Node) depart(ctx context.Context) error {
 	for {
 		changed := n.life.Changed.Wait()
 		leader, err := n.replica.Leader(), error(ErrNoLeader)
-		if leader == n.self.ID { // a voter may have come since it handed over
+		if leader == n.self.ID { // a voter may have joined since the node handed over
 			attempt, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 			if err = n.replica.Transfer(attempt, ""); err == nil {
 				err = errors.New("this node still leads")
 			}
 			cancel()
 		} else if leader != "" {
-			_, err = rpc.Call[state.Member](ctx, n.replica.Port, leader, rpc.Leave, n.members.AsMember())
+			err = n.members.AskLeave(ctx, leader)
 		}
 		if err == nil {
 			return nil
@@ -539,8 +494,8 @@ func (n *Node) depart(ctx context.Context) error {
 	}
 }
 
-// beginAnew has a node whose directory is an older copy begin again as a new one, before anything has come
-// of it.
+// beginAnew makes a node whose directory is an older copy start as a new node. It sets the old
+// state aside, before the node has done anything with it.
 func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) error {
 	aside := durable.AsideName(time.Now())
 	old := n.self.ID
@@ -551,6 +506,7 @@ func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) erro
 	if err := errors.Join(n.replica.Port.Close(), n.replica.EndRaft(), n.replica.Dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}
-	n.replica, n.keeper, n.members, n.roles, n.ops = nil, nil, nil, nil, nil // they are those of the node that this one was
+	// These parts belong to the former node.
+	n.replica, n.keeper, n.members, n.roles, n.ops = nil, nil, nil, nil, nil
 	return n.attach(ctx)
 }

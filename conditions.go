@@ -10,10 +10,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
-// writeWait is how long a write may take before that is worth a word.
+// writeWait is how long a write may take before it is reported as waiting.
 const writeWait = 2 * time.Second
 
-// conditions are all that this node may wait for. A standby that waits for a role is not among them: that is its place, and Status.Roles tells it.
+// conditions are all conditions in which this node may wait. A standby that waits for a role is not
+// among them, because that is its normal state; Status.Roles shows it.
 func (n *Node) conditions() []condition {
 	while := func(ok func() bool, why func() string) func() string {
 		return func() string {
@@ -37,13 +38,14 @@ func (n *Node) conditions() []condition {
 		{"other nodes cannot be reached", while(led, n.members.Unreachable)},
 		{"nodes are configured differently", while(always, n.members.Misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
-		{"certificates are missing", while(n.keeper.IsReady, n.certs.Missing)}, // before that they wait for what the others tell
+		// A node that is not ready does not know the cluster's certificates yet.
+		{"certificates are missing", while(n.keeper.IsReady, n.certs.Missing)},
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.life.Leaving.Load, n.stillHeld)},
 	}
 }
 
-// whyLeaderless says what is known of a cluster without a leader.
+// whyLeaderless says what is known about a cluster without a leader.
 func (n *Node) whyLeaderless() string {
 	why := fmt.Sprintf("a majority of the %d voters is needed", len(n.store.State().Voters))
 	if all := n.members.Unreachable(); all != "" {
@@ -52,7 +54,7 @@ func (n *Node) whyLeaderless() string {
 	return why + ", and all that this node knows can be reached; see what they wait for"
 }
 
-// whyWrites says what the writes of this node wait for.
+// whyWrites says what the writes of this node wait for. It returns an empty string if none is late.
 func (n *Node) whyWrites() string {
 	count, since := n.replica.Writes.Oldest()
 	if count == 0 || time.Since(since) < writeWait {
@@ -70,7 +72,7 @@ func (n *Node) whyWrites() string {
 	return why
 }
 
-// heldDown lists the roles that nobody may have yet.
+// heldDown lists the roles that are in hold-down.
 func (n *Node) heldDown() string {
 	var all []string
 	for key, c := range n.store.State().InHoldDown() {
@@ -80,7 +82,7 @@ func (n *Node) heldDown() string {
 	return strings.Join(all, "; ")
 }
 
-// stillHeld lists what this node, on its way out, still holds.
+// stillHeld lists what this node still holds while it shuts down.
 func (n *Node) stillHeld() string {
 	all := n.roles.Held((*roles.Tenure).Any)
 	for i, key := range all {

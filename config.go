@@ -20,172 +20,231 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// Config describes one node. It is copied by Open; later changes have no effect.
+// Config describes one node. Open copies it; later changes have no effect.
 //
-// With Dir, Peers and Secrets all empty it describes the development mode: one node, in memory, with a private certificate
-// authority, on loopback addresses only. Any other address is then an error, so that a forgotten variable cannot serve a
-// private certificate to the world.
+// With Dir, Peers and Secrets all empty, it describes the development mode: one node in memory,
+// with a private certificate authority, on loopback addresses only. Any other address is then an
+// error. So a forgotten variable cannot serve a private certificate to the public.
 type Config struct {
-	// Dir holds the node's identity, its raft log and its snapshots, all sealed. It belongs to one process at a time. Empty:
-	// everything is in memory, and the node is a new one on every start: Shutdown then leaves the cluster, and a killed one is removed soon.
+	// Dir is the directory of the node's identity, its raft log and its snapshots, all sealed. Only
+	// one process at a time can use it. Empty: everything is in memory, and each start makes a new
+	// node. Shutdown then leaves the cluster, and a node that was killed is removed soon.
 	Dir string
 
-	// Name is shown to people. It need not be unique. Empty: the one saved in Dir, else the host name.
+	// Name is shown to people. It need not be unique. Empty: the name saved in Dir, or else the host
+	// name.
 	Name string
 
-	// Addr is the TCP address that the other nodes reach this node at. Empty: ":7373", in development mode "127.0.0.1:0".
+	// Addr is the TCP address on which the node listens for other nodes. Empty: ":7373", or
+	// "127.0.0.1:0" in development mode.
 	Addr string
 
-	// Advertise is the address that the other nodes dial. Empty: the address of the listener, with the address of the
-	// outgoing interface in place of an unspecified one, or where there is no route out the first one that is no floating address.
+	// Advertise is the address that the other nodes dial. Empty: the address of the listener. If that
+	// is unspecified, the address of the outgoing interface takes its place. Without a route out, it
+	// is the first address that is not a floating one.
 	Advertise string
 
-	// Secrets are the cluster's secrets. The first is shown to peers, and all are accepted of them. The keys to the replicated state are sealed
-	// with all that the node had which formed the cluster; any one of those opens them, and they cannot be replaced yet. At least
-	// one is needed, except in development mode.
+	// Secrets are the cluster's secrets. The node proves itself to peers with the first, and accepts
+	// all of them from peers. The keys of the replicated state are sealed with all secrets of the node
+	// that formed the cluster. Any one of those opens them. They cannot be replaced yet. At least one
+	// secret is needed, except in development mode.
 	Secrets []Secret
 
-	// Peers finds addresses of other nodes. It is asked on every start, until this node is a member. Its own address among
-	// them is fine. Nil: nobody.
+	// Peers finds addresses of other nodes. It is asked on every start, until this node is a member.
+	// It may return this node's own address. Nil: there are no other nodes to find.
 	Peers Discovery
 
-	// Expect is the number of nodes that form a new cluster together; all of them must see one another. 0 or 1: this node
-	// forms one alone, unless Peers finds a cluster to join. Nodes of an existing cluster ignore it.
+	// Expect is the number of nodes that form a new cluster together. All of them must see one
+	// another. 0 or 1: this node forms a cluster alone, unless Peers finds one to join. Nodes of an
+	// existing cluster ignore it.
 	Expect int
 
 	// TLS says how certificates are obtained.
 	TLS TLS
 
-	// Proxies are the balancers whose PROXY protocol header, version 1 or 2, is required and believed, on all ports that clients use: those of
-	// Serve, ListenTLS and Listen, with TLS and without. A header from anybody else is not read, and its connection is refused.
-	// Health is no such port.
+	// Proxies are the balancers that must send a PROXY protocol header, version 1 or 2, on every
+	// connection. The node trusts their headers. This applies to all ports for clients, with TLS and
+	// without: those of Serve, ListenTLS and Listen, but not that of Health. A header from another
+	// address is not read, and its connection is refused.
 	Proxies []netip.Prefix
 
-	// Timing is how patient the cluster is: LAN by default.
+	// Timing sets the length of leases and timeouts. The default is LAN.
 	Timing Timing
 
-	// MaxState bounds what programs store, in bytes of names and values, and, apart from that, what certmagic stores. Roles and locks of programs may
-	// have a sixteenth of it more, those of certificates another. So programs that have no room left can stop no certificate, lock or role. What has
-	// no room is refused with ErrTooLarge; Status.Space and the log say so before. All nodes should have the same. 0: 64 MiB.
+	// MaxState limits the records of programs, in bytes of names and values. The records of certmagic
+	// have a separate limit of the same size. Roles and locks of programs may take a sixteenth of it
+	// in addition, and locks of certificates another sixteenth. So programs that use up their limit
+	// cannot block a certificate, lock or role. A write for which there is no room is refused with
+	// ErrTooLarge. Status.Space and the log warn before that. All nodes should have the same value. 0:
+	// 64 MiB.
 	MaxState int64
 
-	// RemoveDead is how long a member may be gone before the leader removes it. A leader counts from when it began to lead, so it may take
-	// longer. A voter stays if fewer than three would be left, or if those that are there would not be a majority. A removed node that comes back
-	// needs an empty directory. Whatever this is, a voter that is gone for ten seconds votes no more when another member can vote in its place, and a
-	// member without a directory is removed soon. 0: a day; negative: never. All nodes should have the same.
+	// RemoveDead is how long a member may be gone before the leader removes it. A leader counts from
+	// the moment at which it began to lead, so it may take longer. A voter stays if fewer than three
+	// would be left, or if the voters that are present would not be a majority. A removed node needs
+	// an empty directory to come back. Two rules do not depend on RemoveDead: a voter that has been
+	// gone for ten seconds loses its vote when another member can vote in its place, and a member
+	// without a directory is removed soon. 0: a day; negative: never. All nodes should have the same
+	// value.
 	RemoveDead time.Duration
 
-	// HTTPSAddr and HTTPAddr are the addresses that Serve listens on. Empty: ":443" and ":80", in development mode
-	// "127.0.0.1:8443" and "127.0.0.1:8080". HealthAddr is where it serves Health; empty: nowhere. Nothing else uses them.
+	// HTTPSAddr and HTTPAddr are the addresses that Serve listens on. Empty: ":443" and ":80", or
+	// "127.0.0.1:8443" and "127.0.0.1:8080" in development mode. HealthAddr is where Serve serves
+	// Health. Empty: nowhere. Only Serve uses these addresses.
 	HTTPSAddr, HTTPAddr, HealthAddr string
 
-	// Server is what Serve serves HTTPS with, for those who want other limits, hooks, or certificates of clients; nil: one of its own. Serve completes it:
-	//   - What is zero gets flotilla's defaults: ReadHeaderTimeout, which bounds a TLS handshake too, 10 s, and IdleTimeout 2 min, both unless ReadTimeout is
-	//     set, which then stands for them; MaxHeaderBytes 64 KiB; ErrorLog: Logger at debug level; in HTTP2 SendPingTimeout 30 s, PingTimeout
-	//     15 s and WriteByteTimeout 30 s. A negative duration means none, a negative MaxHeaderBytes or PingTimeout net/http's own default. ReadTimeout and
-	//     WriteTimeout stay as they are, with zero for none, because they would end long streams.
-	//   - All of its TLSConfig is kept, such as ClientAuth and MinVersion, save what TLSConfig of Node sets itself, GetCertificate for one. NextProtos has
-	//     both. TLS-ALPN-01 challenges are answered without regard to it: certificate authorities show no certificate.
-	//   - Its Handler serves if Serve is given none. Its hooks are called as ever, with connections that lead to flotilla's.
+	// Server is the http.Server with which Serve serves HTTPS. Set it to have other limits, hooks, or
+	// client certificates. Nil: Serve makes its own. Serve completes it:
+	//   - Fields that are zero get flotilla's defaults. ReadHeaderTimeout, which also bounds the TLS
+	//     handshake, is 10 s and IdleTimeout 2 min; if ReadTimeout is set, it stands for both.
+	//     MaxHeaderBytes is 64 KiB. ErrorLog writes to Logger at debug level. In HTTP2,
+	//     SendPingTimeout is 30 s, PingTimeout 15 s and WriteByteTimeout 30 s. A negative duration
+	//     means none. A negative MaxHeaderBytes or PingTimeout means the default of net/http.
+	//     ReadTimeout and WriteTimeout stay as they are, and zero means none, because they would end
+	//     long streams.
+	//   - Its TLSConfig is kept, such as ClientAuth and MinVersion, except for the fields that
+	//     TLSConfig of Node sets itself, such as GetCertificate. NextProtos has the protocols of both.
+	//     TLS-ALPN-01 challenges are answered regardless of it, because certificate authorities show
+	//     no certificate.
+	//   - Its Handler serves if Serve is given none. Its hooks are called as usual, with connections
+	//     that wrap flotilla's.
 	//
-	// Addr is not used. A Server serves once; another Serve with the same one is an error, as is one that has been shut down.
-	// It is ended by the end of Serve's context, not by its own Shutdown.
+	// Addr is not used. A Server can serve only once: another Serve with the same one is an error, and
+	// so is a Server that has been shut down. The end of Serve's context ends it, not its own
+	// Shutdown.
 	Server *http.Server
 
-	// Drain says how long Serve takes its leave.
+	// Drain bounds the time that Serve takes to end.
 	Drain Drain
 
-	// Redirect is the status that HTTPHandler sends visitors to https with: 308, which keeps the method and the body, or 301, for clients
-	// that do not know 308. 0: 308.
+	// Redirect is the status with which HTTPHandler redirects visitors to https: 308, which keeps the
+	// method and the body, or 301, for clients that do not know 308. 0: 308.
 	Redirect int
 
-	// Logger receives what happens. Nil: slog.Default(). No record holds a secret, a key or a value. Nothing waits in silence: what takes longer than
-	// five seconds is logged with level WARN, with the reason and the peers that it waits for, and again at growing intervals.
+	// Logger receives the node's log. Nil: slog.Default(). No record contains a secret, a key or a
+	// value. Nothing waits in silence: an operation that takes longer than five seconds is logged with
+	// level WARN, with the reason and the peers that it waits for. The log repeats this at growing
+	// intervals.
 	Logger *slog.Logger
 
 	// PeerListen and PeerDial replace the network between nodes. Nil: net.Listen and a net.Dialer.
-	// Connections are authenticated and encrypted on top in any case. They have nothing to do with the
+	// Connections are always authenticated and encrypted on top of them. They do not affect the
 	// addresses that clients use.
 	PeerListen func(network, addr string) (net.Listener, error)
 	PeerDial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	dev       bool                  // development mode, decided by complete before it puts a secret in
-	held      func()                // called before the lease manager looks at the clock, for tests of one that comes late; nil: nothing
-	rate      float64               // how fast this node's clock runs, for tests whose nodes have one clock; 0: 1
+	dev bool // development mode; complete sets it before it adds a secret
+	// called before the lease manager reads the clock, for tests that delay it; nil: not called
+	held func()
+	// rate of this node's clock, for tests in which all nodes share one real clock; 0: 1
+	rate      float64
 	diskFault func(op string) error // see durable.LogOptions, for tests; nil: none
-	skew      time.Duration         // by how much this node's wall clock is ahead, for the same tests
-	certs     func(*certs.Config)   // changes what the certificates get, for tests; nil: nothing is changed
+	skew      time.Duration         // how far this node's wall clock is ahead, for the same tests
+	// changes the Config of the certificates, for tests; nil: not called
+	certs func(*certs.Config)
 }
 
-// TLS says how a node obtains certificates. The zero TLS asks Let's Encrypt, without an e-mail address. All nodes of a cluster
-// must have the same.
+// TLS says how a node obtains certificates. The zero TLS uses Let's Encrypt, without an e-mail
+// address. All nodes of a cluster must have the same TLS.
 type TLS struct {
 	// Email is the contact of the ACME account.
 	Email string
 
-	// CA is the URL of the ACME directory. Empty: Let's Encrypt's, in development mode a private one within the node.
+	// CA is the URL of the ACME directory. Empty: that of Let's Encrypt, or in development mode a
+	// private authority within the node.
 	CA string
 
-	// Private has certificates signed by an authority of the cluster's own, as in development mode, whose root is in the cluster's storage and which
-	// no client trusts: for clusters that are tried out. CA must be empty.
+	// Private makes an authority of the cluster's own sign the certificates, as in development mode.
+	// Its root is in the cluster's storage, and no client trusts it. It is for trying out a cluster.
+	// CA must be empty.
 	Private bool
 
-	// TrustedRoots verify the ACME server. Nil: the system's roots.
+	// TrustedRoots are the roots that verify the ACME server. Nil: the system's roots.
 	TrustedRoots *x509.CertPool
 
-	// TicketRotation is how long one key seals session tickets, with which clients resume on any node. Their tickets are accepted
-	// for two to three times as long. 0: 12 hours. It is a second at least.
+	// TicketRotation is how long one key seals session tickets, with which clients resume on any node.
+	// Tickets are accepted for two to three times as long. 0: 12 hours. The minimum is a second.
 	TicketRotation time.Duration
 
-	// PerNode has each node order certificates of its own, with a key of its own that never leaves it: for those who must tell
-	// nodes apart, or take one's key back without the others'. It makes one order per node and name, against the limits of the
-	// authority. Certificates are then in Dir, sealed, or in memory alone without it, and not in the cluster's storage, nor in what
-	// the flotilla command exports; accounts, challenges and limits are the cluster's as ever, and any node answers for all. When it
-	// is switched on or off the certificates are ordered anew; those of before are kept where they are.
+	// PerNode makes each node order its own certificates, with keys that never leave the node. It is
+	// for clusters that must tell nodes apart, or revoke one node's key alone. Each node and name
+	// costs one order, which counts against the limits of the authority. The certificates are then
+	// sealed in Dir, or only in memory without one. They are neither in the cluster's storage nor in
+	// the exports of the flotilla command. Accounts, challenges and limits are still the cluster's,
+	// and any node answers challenges for all. When PerNode is switched on or off, the certificates
+	// are ordered anew, and the earlier ones stay where they are.
 	PerNode bool
 
-	// Configure, if not nil, may change what flotilla has prepared, before it is used: other challenges, key types, DNS
-	// providers. OnDemand needs a DecisionFunc, and lets handshakes have names ordered beside the declared ones, ten in ten minutes. The issuer is nil
-	// in development mode. Storage must stay as it is. Where a certificate names an OCSP responder, flotilla
-	// staples itself, and heeds HTTPProxy and ResponderOverrides of certmagic's OCSP, of which one that is empty has nobody asked.
+	// Configure, if not nil, may change what flotilla has prepared, before it is used: other
+	// challenges, key types or DNS providers. OnDemand needs a DecisionFunc. Handshakes can then have
+	// further names ordered beside the declared ones, at most ten in ten minutes. The issuer is nil in
+	// development mode. Storage must stay as it is. If a certificate names an OCSP responder, flotilla
+	// staples the answer itself. It follows HTTPProxy and ResponderOverrides of certmagic's OCSP; an
+	// empty override disables a responder.
 	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
 }
 
-// Drain says how long a node takes its leave when the context of Serve ends. The steps: it is not ready any more, which Health and Status tell; Grace goes by;
-// every answer says that it is the last of its connection, and no new connection is taken; Patience goes by, or less; roles
-// are handed over, then the leadership; the node closes. Serve of a Node ends before the roles: Shutdown does the rest.
+// Drain bounds the time of a shutdown that begins when the context of Serve ends. The steps are:
+//   - The node is not ready any more, as Health and Status show.
+//   - Grace passes.
+//   - Every answer says that it is the last of its connection, and no new connection is accepted.
+//     This takes at most Patience.
+//   - Roles are handed over, then the leadership.
+//   - The node closes.
 //
-// A connection that a handler has hijacked, such as a WebSocket, is not waited for, as net/http has it, and ends with the process. A handler that wants more says
-// farewell when Status says Draining.
+// Serve of a Node ends before roles are handed over: Shutdown does the rest.
+//
+// Serve does not wait for connections that a handler has hijacked, such as a WebSocket, and neither
+// does net/http. They end with the process. Such a handler can say goodbye when Status says
+// Draining.
 type Drain struct {
-	// Grace is how long the node goes on as usual although it is not ready, so that the checks of balancers see that. It should be longer than their interval
-	// times the number of failures that they want. 0: 3 s if Config.HealthAddr is set, else none, as nobody could see it. Negative: none.
+	// Grace is how long the node works as usual although it is not ready, so that the checks of
+	// balancers notice that. It should be longer than their interval times the number of failures that
+	// they need. 0: 3 s if Config.HealthAddr is set, otherwise none, because nobody could notice it.
+	// Negative: none.
 	Grace time.Duration
 
-	// Patience is how long requests under way have to end; those that are left are cut, and Serve's error says how many. 0: 20 s. It cannot be negative.
+	// Patience is how long requests under way may take to end. Those that are left are cut, and
+	// Serve's error says how many. 0: 20 s. It cannot be negative.
 	Patience time.Duration
 }
 
-// Timing is how patient a cluster is. All nodes of a cluster must have the same.
+const (
+	drainGrace    = 3 * time.Second  // the default of Drain.Grace
+	drainPatience = 20 * time.Second // the default of Drain.Patience
+)
+
+// Timing sets the length of leases and timeouts. All nodes of a cluster must have the same.
 type Timing int
 
 const (
-	// LAN suits nodes in one data centre. Its lease is 600 ms long. A machine that dies is replaced after that
-	// time, as leader and as holder of anything (BenchmarkIsolatedLeader, BenchmarkRoleFailover in bench). A
-	// leader whose process dies is replaced as soon as its port refuses (BenchmarkFailover); the locks and roles
-	// of that process are free when its lease has expired, or at once if a guard process tells of the death, as
-	// that of package vip does (BenchmarkAddresses).
+	// LAN suits nodes in one data centre. Its lease is 600 ms long. If a machine dies, the other nodes
+	// replace it after that time, as leader and as holder of roles and locks (BenchmarkIsolatedLeader,
+	// BenchmarkRoleFailover in bench). If only the process of a leader dies, it is replaced as soon as
+	// its port refuses connections (BenchmarkFailover). The locks and roles of that process are free
+	// when its lease has expired. They are free at once if a guard process reports the death, as that
+	// of package vip does (BenchmarkAddresses).
 	LAN Timing = iota
 
-	// Fast suits nodes on one quiet network: 0.2 s.
+	// Fast suits nodes on one quiet network. Its lease is 200 ms long.
 	Fast
 
-	// WAN suits nodes far apart: 3 s.
+	// WAN suits nodes far apart. Its lease is 3 s long.
 	WAN
 )
+
+// rawSecrets returns the secrets in the form that the internal packages use.
+func (c *Config) rawSecrets() []seal.Secret {
+	raw := make([]seal.Secret, len(c.Secrets))
+	for i, s := range c.Secrets {
+		raw[i] = s.raw
+	}
+	return raw
+}
 
 // String returns the name that FLOTILLA_TIMING has for t.
 func (t Timing) String() string {
@@ -200,7 +259,7 @@ func (t Timing) String() string {
 	return "unknown"
 }
 
-// lengths returns the lengths of time that t stands for.
+// lengths returns the durations for t.
 func (t Timing) lengths() timing.Timing {
 	switch t {
 	case Fast:
@@ -211,7 +270,7 @@ func (t Timing) lengths() timing.Timing {
 	return timing.Of(600 * time.Millisecond)
 }
 
-// complete checks c and puts in what is not said.
+// complete checks c and sets the defaults.
 func (c *Config) complete() error {
 	bad := func(field, reason string) error { return &ConfigError{Field: field, Reason: reason} }
 	dev := c.development()
@@ -320,7 +379,8 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// checkDir refuses what a shell would have replaced: it would become a directory of that very name.
+// checkDir refuses a path that a shell would have expanded. It would become a directory of that
+// literal name.
 func checkDir(dir string) error {
 	bad := func(reason string) error {
 		return &ConfigError{Field: "Dir", Reason: fmt.Sprintf("%q %s", dir, reason)}
@@ -359,7 +419,8 @@ func (c *Config) checkPorts() error {
 	return nil
 }
 
-// checkPeers returns what Peers finds wrong with what it was told. Its context is over, so it looks for nobody.
+// checkPeers calls Peers with a context that has ended, so that it checks its arguments without
+// looking for anybody. It returns the *ConfigError of Peers, if any.
 func (c *Config) checkPeers() error {
 	if c.Peers == nil {
 		return nil
@@ -374,24 +435,13 @@ func (c *Config) checkPeers() error {
 	return nil
 }
 
-// checkHostPort checks the form of an address.
-func checkHostPort(addr string) error {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return fmt.Errorf("%q is not a port", port)
-	}
-	return nil
-}
-
 // development reports whether c asks for the development mode.
 func (c *Config) development() bool {
 	return c.dev || c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0
 }
 
-// loopbackOnly returns a *ConfigError naming field unless addr, "host:port", can be reached from this machine alone.
+// loopbackOnly returns a *ConfigError naming field unless addr, "host:port", can be reached from
+// this machine alone.
 func loopbackOnly(field, addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

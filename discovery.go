@@ -8,12 +8,14 @@ import (
 	"strings"
 )
 
-// Discovery finds addresses, host:port, at which nodes of the cluster may be reached. Duplicates, this node's own address and
-// addresses where nobody answers are fine; an error is logged and the question asked again. It must honour ctx. Open asks once with a ctx that
-// is over already, only to learn whether it is a *ConfigError: whether what the discovery was told can never be right.
+// Discovery returns addresses, as host:port, at which nodes of the cluster may be reached. It may
+// return duplicates, this node's own address and addresses where no node answers. An error is
+// logged, and the Discovery is called again. It must honour ctx. Open calls it once with a ctx that
+// has already ended. That call only serves to find a *ConfigError, which means that the arguments
+// of the Discovery can never work.
 type Discovery func(ctx context.Context) ([]string, error)
 
-// Static finds always the same addresses.
+// Static returns a Discovery that always finds the same addresses.
 func Static(addrs ...string) Discovery {
 	addrs = slices.Clone(addrs)
 	return func(context.Context) ([]string, error) {
@@ -26,7 +28,7 @@ func Static(addrs ...string) Discovery {
 	}
 }
 
-// checkPeer returns a *ConfigError unless addr can be dialled.
+// checkPeer returns a *ConfigError if addr cannot be dialled.
 func checkPeer(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
@@ -38,8 +40,9 @@ func checkPeer(addr string) error {
 	return nil
 }
 
-// DNS finds every A and AAAA record of the host in hostport, with its port: a service of docker compose, a headless
-// service of Kubernetes (with publishNotReadyAddresses, or nobody is ready first).
+// DNS returns a Discovery that finds every A and AAAA record of the host in hostport, and combines
+// it with the port. It suits a service of docker compose, and a headless service of Kubernetes. The
+// latter needs publishNotReadyAddresses, because otherwise no node becomes ready first.
 func DNS(hostport string) Discovery {
 	return func(ctx context.Context) ([]string, error) {
 		if err := checkPeer(hostport); err != nil {
@@ -61,7 +64,8 @@ func DNS(hostport string) Discovery {
 	}
 }
 
-// SRV finds the targets and ports of the SRV record name, which is looked up as it stands: "_flotilla._tcp.example.com".
+// SRV returns a Discovery that finds the targets and ports of the SRV record name. The name is
+// looked up as it is, for example "_flotilla._tcp.example.com".
 func SRV(name string) Discovery {
 	return func(ctx context.Context) ([]string, error) {
 		if name == "" || strings.ContainsAny(name, " /:,") {

@@ -16,7 +16,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// The disks of all three nodes are full, and there is room again: real file systems, which say so where they please. All are back by themselves.
+// The disks of all three nodes are full, and there is room again: real file systems, which say so
+// where they please. All are back by themselves.
 func TestFullDisks(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount file systems of a few MiB")
@@ -84,7 +85,8 @@ func TestFullDisks(t *testing.T) {
 	})
 }
 
-// The disk is made read-only under an idle node, which writes nothing and so would not notice by itself.
+// The disk is made read-only under an idle node, which writes nothing and so would not notice by
+// itself.
 func TestReadOnlyUnderTheNode(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount file systems")
@@ -102,7 +104,8 @@ func TestReadOnlyUnderTheNode(t *testing.T) {
 			}
 		})
 		n := nodes[0]
-		// A file system with files open for writing cannot be made read-only by hand; another one over it is the same to the node.
+		// A file system with files open for writing cannot be made read-only by hand; another one over it
+		// is the same to the node.
 		mustDo(t, unix.Mount("over", dir, "tmpfs", unix.MS_RDONLY, ""))
 		eventually(t, 3*time.Second, "it has noticed", func() bool { return n.Status().Err != "" })
 		wantOut(t, n, dir+" was replaced", "put the original back")

@@ -113,7 +113,8 @@ func wantOut(t *testing.T, n *Node, parts ...string) {
 	}
 }
 
-// A disk that is full, or fails, for a while keeps its node out for that while and a moment, not until somebody starts the process again.
+// A disk that is full, or fails, for a while keeps its node out for that while and a moment, not
+// until somebody starts the process again.
 func TestDiskErrorPasses(t *testing.T) {
 	faults := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS}
 	for _, fault := range faults[:OrShort(3, 1)] {
@@ -177,7 +178,8 @@ func TestDiskErrorPasses(t *testing.T) {
 	}
 }
 
-// Whatever was acknowledged while disks failed and came back is there at the end, on every node and on every disk.
+// Whatever was acknowledged while disks failed and came back is there at the end, on every node and
+// on every disk.
 func TestDiskErrorsLoseNothing(t *testing.T) {
 	for seed := range uint64(OrShort(6, 2)) {
 		synctest.Test(t, func(t *testing.T) {
@@ -251,9 +253,10 @@ func TestHangingDiskIsSaid(t *testing.T) {
 	})
 }
 
-// A node whose log was deleted or replaced, or whose directory is gone, notices within seconds, takes no part and says what to do; it goes on serving. It
-// is back when the file is, or when it has written it anew. Nothing that was acknowledged is lost, as happened when two of three voters went on
-// writing to files without a name.
+// A node whose log was deleted or replaced, or whose directory is gone, notices within seconds,
+// takes no part and says what to do; it goes on serving. It is back when the file is, or when it
+// has written it anew. Nothing that was acknowledged is lost, as happened when two of three voters
+// went on writing to files without a name.
 func TestDeletedUnderTheNode(t *testing.T) {
 	at := func(n *Node, name string) string { return filepath.Join(n.cfg.Dir, name) }
 	remove := func(name string) func(*testing.T, *Node) {
@@ -263,7 +266,8 @@ func TestDeletedUnderTheNode(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		do   func(*testing.T, *Node)
-		undo func(*testing.T, *Node) // what is there, or elsewhere, is not overwritten meanwhile. Nil: the node helps itself
+		// what is there, or elsewhere, is not overwritten meanwhile. Nil: the node helps itself
+		undo func(*testing.T, *Node)
 		says string
 	}{
 		{"raft.db", remove("raft.db"), nil, "raft.db was deleted"},
@@ -300,7 +304,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 				nodes := trio(t, net, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(logs, nil)) })
 				storeWithin(t, time.Second, nodes[0], "j", "1")
 				for _, n := range nodes {
-					mustDo(t, n.replica.Snapshot(t.Context()))
+					mustDo(t, n.replica.Snapshots.Take(t.Context()))
 				}
 				storeWithin(t, time.Second, nodes[0], "k", "1")
 				leader, others := leaderOf(t, nodes)
@@ -359,7 +363,8 @@ func TestDeletedUnderTheNode(t *testing.T) {
 	}
 }
 
-// The lock file is deleted: it is locked again before another process can take the directory. One that was faster has it, and this node stops.
+// The lock file is deleted: it is locked again before another process can take the directory. One
+// that was faster has it, and this node stops.
 func TestDeletedLock(t *testing.T) {
 	for _, taken := range []bool{false, true} {
 		t.Run(strconv.FormatBool(taken), func(t *testing.T) {
@@ -387,7 +392,8 @@ func TestDeletedLock(t *testing.T) {
 	}
 }
 
-// A node ends in order while its log is deleted: it leaves it behind, since nobody else has it. Whoever has deleted all wants a new node.
+// A node ends in order while its log is deleted: it leaves it behind, since nobody else has it.
+// Whoever has deleted all wants a new node.
 func TestDeletedLogIsLeftBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -438,7 +444,8 @@ func TestFormOnFullDisk(t *testing.T) {
 	}
 }
 
-// The identity is deleted while the node waits for others to form a cluster with: what it has promised must not be forgotten.
+// The identity is deleted while the node waits for others to form a cluster with: what it has
+// promised must not be forgotten.
 func TestDeletedIdentityWhileForming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := simnet.New().Host("a")
@@ -459,7 +466,8 @@ func TestDeletedIdentityWhileForming(t *testing.T) {
 	})
 }
 
-// A voter whose raft does not run says nothing of its term: a leader that has been replaced would take a 0 for a confirmation.
+// A voter whose raft does not run says nothing of its term: a leader that has been replaced would
+// take a 0 for a confirmation.
 func TestTermOfOneThatIsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()

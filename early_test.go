@@ -16,7 +16,8 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
-// What is wrong with domains and ports is found before anything is touched: no directory is made, and no other node hears of this one.
+// What is wrong with domains and ports is found before anything is touched: no directory is made,
+// and no other node hears of this one.
 func TestServeFindsErrorsFirst(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,7 +76,8 @@ func TestServeFindsErrorsFirst(t *testing.T) {
 	}
 }
 
-// What a node leaves on disk is for its user alone, in a directory that was there before as well, and where a copy has widened the modes.
+// What a node leaves on disk is for its user alone, in a directory that was there before as well,
+// and where a copy has widened the modes.
 func TestFilesArePrivate(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("files have no modes here")

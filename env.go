@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// ConfigFromEnv reads a Config from the environment. What is not set keeps its zero value.
+// ConfigFromEnv reads a Config from the environment. Fields without a variable stay zero.
 //
 //	FLOTILLA_DIR, _NAME, _ADDR, _ADVERTISE   as the fields
 //	FLOTILLA_SECRETS        one or more secrets, separated by space or commas
@@ -24,11 +24,12 @@ import (
 //	FLOTILLA_PROXIES        prefixes or addresses, separated by space or commas
 //	FLOTILLA_HTTPS_ADDR, _HTTP_ADDR, _HEALTH_ADDR   as the fields
 //
-// FLOTILLA_SECRETS_FILE names a file that holds the secrets instead, for those who hand them over as files. An error is a
-// *ConfigError that names the variable; it never repeats a secret.
+// FLOTILLA_SECRETS_FILE names a file that holds the secrets, instead of FLOTILLA_SECRETS. An error
+// is a *ConfigError that names the variable. It never repeats a secret.
 //
-// Any other variable that begins with FLOTILLA_ is an error too, so that a misspelt one cannot be overlooked. What Kubernetes sets for
-// a service whose name begins so is left alone, and FLOTILLA_TEST_ is for tests.
+// Any other variable that begins with FLOTILLA_ is an error too, so that a misspelt one is noticed.
+// Exceptions are the variables that Kubernetes sets for a service whose name begins so, and those
+// that begin with FLOTILLA_TEST_, which are for tests.
 func ConfigFromEnv() (Config, error) {
 	if err := unknownVariables(os.Environ()); err != nil {
 		return Config{}, err
@@ -51,11 +52,7 @@ func ConfigFromEnv() (Config, error) {
 	return c, nil
 }
 
-func envError(field, variable, reason string, err error) error {
-	return &ConfigError{Field: field, Reason: variable + " " + reason, Err: err}
-}
-
-// tildeHint explains a file that begins with what only shells replace.
+// tildeHint returns a remedy for a file name that a shell would have expanded.
 func tildeHint(file string) string {
 	if strings.HasPrefix(file, "~") || strings.HasPrefix(file, "$") {
 		return "; write its path in full, only shells replace ~ and variables"

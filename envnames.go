@@ -8,7 +8,8 @@ import (
 
 const envPrefix = "FLOTILLA_"
 
-// envNames returns the variables that ConfigFromEnv reads, without their prefix, and the field that each sets.
+// envNames returns the variables that ConfigFromEnv reads, without their prefix, and the field that
+// each sets.
 func envNames() map[string]string {
 	return map[string]string{
 		"DIR": "Dir", "NAME": "Name", "ADDR": "Addr", "ADVERTISE": "Advertise", "SECRETS": "Secrets", "SECRETS_FILE": "Secrets",
@@ -17,7 +18,8 @@ func envNames() map[string]string {
 	}
 }
 
-// unknownVariables returns a *ConfigError for the first variable, in alphabetical order, that is flotilla's by its name and is read by nobody.
+// unknownVariables returns a *ConfigError for the first variable, in alphabetical order, that has
+// flotilla's prefix and that nothing reads.
 func unknownVariables(environ []string) error {
 	known := envNames()
 	var unknown []string
@@ -48,8 +50,9 @@ func unknownVariables(environ []string) error {
 	return envError(field, unknown[0], reason, nil)
 }
 
-// othersVariable reports whether a variable that begins with our prefix is somebody else's: the guard's, that of a test, or one of
-// those that Kubernetes sets for a service, such as FLOTILLA_SERVICE_HOST and FLOTILLA_PORT_443_TCP.
+// othersVariable reports whether a variable with our prefix belongs to something else: the guard, a
+// test, or Kubernetes, which sets variables such as FLOTILLA_SERVICE_HOST and FLOTILLA_PORT_443_TCP
+// for a service.
 func othersVariable(name string, environ []string) bool {
 	if name == envPrefix+"GUARD" || strings.HasPrefix(name, envPrefix+"TEST_") {
 		return true
@@ -61,7 +64,7 @@ func othersVariable(name string, environ []string) bool {
 	})
 }
 
-// editDistance is how many letters must be put in, taken out or replaced to make b of a.
+// editDistance returns how many letters must be inserted, deleted or replaced to turn a into b.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -80,4 +83,9 @@ func editDistance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// envError returns a *ConfigError for a field whose value came from a variable.
+func envError(field, variable, reason string, err error) error {
+	return &ConfigError{Field: field, Reason: variable + " " + reason, Err: err}
 }

@@ -2,6 +2,7 @@ package flotilla_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -63,8 +64,8 @@ func ExampleOpen_cluster() {
 	defer node.Close()
 }
 
-// A web server that serves HTTPS with certificates of its own: alone on a developer's machine, as one of several nodes where
-// the environment says so.
+// A web server that serves HTTPS with certificates of its own: alone on a developer's machine, as
+// one of several nodes where the environment says so.
 func ExampleServe() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -113,18 +114,20 @@ func ExampleParseSecret() {
 	// flotilla: the checksum of this secret is wrong; copy it again, whole
 }
 
-// Without variables of its own a program runs in development mode; with them it is a node of a cluster.
+// Without variables of its own a program runs in development mode; with them it is a node of a
+// cluster.
 func ExampleConfigFromEnv() {
 	os.Setenv("FLOTILLA_EXPECT", "three")
 	defer os.Unsetenv("FLOTILLA_EXPECT")
 	_, err := flotilla.ConfigFromEnv()
-	fmt.Println(err)
+	var wrong *flotilla.ConfigError
+	fmt.Println(errors.As(err, &wrong), wrong.Field)
 
 	os.Setenv("FLOTILLA_EXPECT", "3")
 	cfg, err := flotilla.ConfigFromEnv()
 	fmt.Println(cfg.Expect, err)
 	// Output:
-	// flotilla: Config.Expect: FLOTILLA_EXPECT must be a number: strconv.Atoi: parsing "three": invalid syntax
+	// true Expect
 	// 3 <nil>
 }
 
@@ -159,7 +162,8 @@ func ExampleTrustForwarded() {
 	h := flotilla.TrustForwarded([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, app)
 
 	r := httptest.NewRequest("GET", "/", nil)
-	r.Header.Set("X-Forwarded-For", "6.6.6.6, 203.0.113.7") // the first is what the client said, the second what the proxy saw
+	// the first is what the client said, the second what the proxy saw
+	r.Header.Set("X-Forwarded-For", "6.6.6.6, 203.0.113.7")
 	r.RemoteAddr = "10.0.0.1:5000"
 	h.ServeHTTP(httptest.NewRecorder(), r)
 	r.RemoteAddr = "198.51.100.1:5000" // not the proxy

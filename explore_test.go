@@ -25,12 +25,13 @@ func (e event) String() string {
 type explorable[W comparable] interface {
 	next(w W, to func(event, W)) // calls to with every state that may come next
 	forget(w W) W                // w without what can make no difference any more
-	rename(w W) W                // the one that stands for all which differ from w only in which one of its equals is which
+	// the one that stands for all which differ from w only in which one of its equals is which
+	rename(w W) W
 	wrong(w W) bool
 }
 
-// explore visits every state that can be reached from the first, nearest ones first. It returns how many there are, and, if one of
-// them is wrong, a shortest way to it.
+// explore visits every state that can be reached from the first, nearest ones first. It returns how
+// many there are, and, if one of them is wrong, a shortest way to it.
 func explore[W comparable](m explorable[W], first W) (states int, way []event) {
 	type arrival struct {
 		from int32
@@ -38,7 +39,8 @@ func explore[W comparable](m explorable[W], first W) (states int, way []event) {
 	}
 	seen := map[W]struct{}{m.rename(m.forget(first)): {}}
 	arrivals := []arrival{{from: -1}}
-	at, edge := 0, []W{m.forget(first)} // the states that have not been left yet; the first of them is number at
+	// the states that have not been left yet; the first of them is number at
+	at, edge := 0, []W{m.forget(first)}
 	for ; len(edge) > 0 && way == nil; at++ {
 		w := edge[0]
 		edge = edge[1:]

@@ -2,7 +2,8 @@ package flotilla
 
 import "testing"
 
-// SetClock has the clock of the node that c is for run at that rate: 1.01 is one part in a hundred too fast.
+// SetClock has the clock of the node that c is for run at that rate: 1.01 is one part in a hundred
+// too fast.
 func SetClock(c *Config, rate float64) { c.rate = rate }
 
 // OrShort returns how many cases a test goes through: all, or fewer in the short form.

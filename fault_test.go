@@ -14,7 +14,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// The time in which a leader whose machine is cut off is replaced, as a writer on another node sees it.
+// The time in which a leader whose machine is cut off is replaced, as a writer on another node sees
+// it.
 func TestLeaderIsCutOff(t *testing.T) {
 	for _, test := range []struct {
 		timing flotilla.Timing
@@ -28,7 +29,8 @@ func TestLeaderIsCutOff(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = test.timing })
 					c.Settle()
-					time.Sleep(3*time.Second + rand.N(time.Second)) // any moment between two renewals, and two heartbeats
+					// any moment between two renewals, and two heartbeats
+					time.Sleep(3*time.Second + rand.N(time.Second))
 					old := c.Leader()
 					c.Isolate(old)
 					start := time.Now()
@@ -69,7 +71,8 @@ func TestSilentFollowerHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// An answer that is lost does not make a command take effect twice: TryLock would find the lock held, by itself.
+// An answer that is lost does not make a command take effect twice: TryLock would find the lock
+// held, by itself.
 func TestCommandsTakeEffectOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -193,7 +196,8 @@ func TestIdleClusterWritesNothing(t *testing.T) {
 	})
 }
 
-// A node that is heard but hears nothing cannot follow what is written: it loses its lease, and writers wait for it no longer.
+// A node that is heard but hears nothing cannot follow what is written: it loses its lease, and
+// writers wait for it no longer.
 func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -220,7 +224,8 @@ func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// A node that leads soon after its start has heard of nobody yet. It must not take the others for gone.
+// A node that leads soon after its start has heard of nobody yet. It must not take the others for
+// gone.
 func TestLeaderThatHasJustStarted(t *testing.T) {
 	step := time.Duration(flotilla.OrShort(10, 95)) * time.Millisecond
 	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += step {
@@ -261,8 +266,8 @@ func TestLeaderThatHasJustStarted(t *testing.T) {
 	}
 }
 
-// A node that comes back meets a leader whose process it does not know yet. That one stays: only the
-// process before it is dead.
+// A node that comes back meets a leader whose process it does not know yet. That one stays: only
+// the process before it is dead.
 func TestLeaderStaysWhenANodeComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)

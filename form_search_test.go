@@ -19,9 +19,9 @@ var (
 	formationSeed = flag.Uint64("formation", 0, "the seed of the first of them")
 )
 
-// A cluster forms by itself after any interruption: kills of any nodes at any time, wrong addresses that are put right
-// later, a network that fails, a directory that is lost. It never becomes two. A failed schedule prints its seed; with
-// -formation that seed and -formations 1 it runs again.
+// A cluster forms by itself after any interruption: kills of any nodes at any time, wrong addresses
+// that are put right later, a network that fails, a directory that is lost. It never becomes two. A
+// failed schedule prints its seed; with -formation that seed and -formations 1 it runs again.
 func TestFormationSchedules(t *testing.T) {
 	n := *formations
 	if n == 0 {

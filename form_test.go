@@ -220,7 +220,8 @@ func TestLastMemberCannotLeave(t *testing.T) {
 	})
 }
 
-// The wrong secret, the wrong cluster, a copied directory: each has its sentence, and nothing is written.
+// The wrong secret, the wrong cluster, a copied directory: each has its sentence, and nothing is
+// written.
 func TestWrongDirectoryOrSecret(t *testing.T) {
 	t.Run("secret of another cluster", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -425,7 +426,8 @@ func awaitStep(t *testing.T, c *clustertest.Cluster, i int, step string) {
 	}
 }
 
-// byID returns the numbers of the nodes in the order of their IDs: the first one proposes a cluster.
+// byID returns the numbers of the nodes in the order of their IDs: the first one proposes a
+// cluster.
 func byID(c *clustertest.Cluster) []int {
 	var order []int
 	for i := range c.Nodes {
@@ -435,8 +437,8 @@ func byID(c *clustertest.Cluster) []int {
 	return order
 }
 
-// One of a group that is cut off from the others cannot know whether they have formed the cluster: it forms no other one, however long
-// that lasts and however many could do so with it.
+// One of a group that is cut off from the others cannot know whether they have formed the cluster:
+// it forms no other one, however long that lasts and however many could do so with it.
 func TestOneAloneVoidsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -465,14 +467,16 @@ func TestOneAloneVoidsNothing(t *testing.T) {
 	})
 }
 
-// A proposer that has accepted its own cluster finds, when it is back, that the others have voided it.
+// A proposer that has accepted its own cluster finds, when it is back, that the others have voided
+// it.
 func TestProposerFindsItsProposalVoided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		order := byID(c)
 		c.SetLatency(5 * time.Millisecond)
 		awaitStep(t, c, order[2], "promised")
-		for _, i := range order[1:] { // the proposer hears the last promise, and nobody hears that it accepts
+		for _, i := range order[1:] {
+			// the proposer hears the last promise, and nobody hears that it accepts
 			c.Block(order[0], i)
 		}
 		awaitStep(t, c, order[0], "accepted")
@@ -493,7 +497,8 @@ func TestProposerFindsItsProposalVoided(t *testing.T) {
 	})
 }
 
-// A proposer that is lost for good while others have promised themselves to it keeps nobody from forming another cluster.
+// A proposer that is lost for good while others have promised themselves to it keeps nobody from
+// forming another cluster.
 func TestProposerNeverComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -532,7 +537,8 @@ func (l *logHas) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// What a node without a directory has promised is gone with its process: one that survives does not wait for it.
+// What a node without a directory has promised is gone with its process: one that survives does not
+// wait for it.
 func TestFormationWithoutDirectories(t *testing.T) {
 	for k := 0; k < 60; k += flotilla.OrShort(1, 5) {
 		synctest.Test(t, func(t *testing.T) {

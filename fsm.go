@@ -18,13 +18,13 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// fsm is raft's state machine. It opens entries, gives them to state.apply and publishes the state that results. It knows
-// nothing of networks, clocks or certificates.
+// fsm is raft's state machine. It opens sealed entries, passes them to state.Apply and publishes
+// the resulting state. It knows nothing about networks, clocks or certificates.
 type fsm struct {
 	fsmConfig
-	*applied.Store // raft's goroutine alone publishes
+	*applied.Store // only raft's goroutine publishes
 
-	written notify.Signal // raft has done with a snapshot, well or badly
+	written notify.Signal // raft has finished with a snapshot, whether it succeeded or not
 }
 
 // fsmConfig is what an fsm needs.
@@ -33,44 +33,48 @@ type fsmConfig struct {
 	secrets []seal.Secret
 	log     *slog.Logger
 
-	// failed is called, on its own goroutine, when an entry cannot be applied: the node must stop.
+	// failed is called on its own goroutine when an entry cannot be applied. The node must stop then.
 	failed func(error)
 
-	// told is called by raft's goroutine after a publication, with what follows from it; nil: from a snapshot, and anything may. It must
-	// not block.
-	told func(*state.Effects)
+	// onApplied is called by raft's goroutine after a publication, with the effects of the entries.
+	// Nil effects mean that a snapshot was restored, and that anything may have changed. It must not
+	// block.
+	onApplied func(*state.Effects)
 
-	// restored is called by raft's goroutine when a snapshot has been read, and returns the state to go on from. Nil: that of the snapshot.
+	// restored is called by raft's goroutine when a snapshot has been read. It returns the state to
+	// continue with. Nil: that of the snapshot.
 	restored func(*state.State) (*state.State, error)
 }
 
 func newFSM(cfg fsmConfig) *fsm { return &fsm{fsmConfig: cfg, Store: cfg.store} }
 
-// Apply is never called by raft, which uses ApplyBatch.
+// Apply is not called by raft, which uses ApplyBatch.
 func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch applies committed entries, commands and configurations, and publishes the state after the last of them.
+// ApplyBatch applies committed entries, commands and configurations, and publishes the state after
+// the last of them.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	s := f.State()
 	out := make([]any, len(logs))
 	var fx state.Effects
 	for _, l := range logs {
 		if l.Index <= s.Index {
-			continue // raft was started anew from a snapshot that is older than what was applied since
+			continue // raft was restarted from a snapshot that is older than the state
 		}
 		next, err := f.ApplyOne(s, l, &fx)
 		if err != nil {
-			// Skipping an entry would let this replica differ from the others for ever, and a panic would end the host
-			// program. So this goroutine of raft ends here; its deferred calls keep raft's own books right.
+			// Skipping an entry would make this replica differ from the others for ever, and a panic would
+			// end the host program. So this goroutine of raft ends here. Its deferred calls keep raft's own
+			// bookkeeping right.
 			f.Publish(s)
-			f.told(&fx)
+			f.onApplied(&fx)
 			go f.failed(fmt.Errorf("entry %d of the log: %w", l.Index, err))
 			runtime.Goexit()
 		}
 		s = next
 	}
 	f.Publish(s)
-	f.told(&fx)
+	f.onApplied(&fx)
 	return out
 }
 
@@ -82,7 +86,7 @@ func (f *fsm) ApplyOne(s *state.State, l *raft.Log, fx *state.Effects) (*state.S
 	return next, err
 }
 
-// change returns a state of its own after the entry.
+// change returns a new state: s after the entry.
 func (f *fsm) change(s *state.State, l *raft.Log, fx *state.Effects) (*state.State, error) {
 	if l.Type == raft.LogConfiguration {
 		var servers, voters []string
@@ -118,7 +122,8 @@ func (f *fsm) change(s *state.State, l *raft.Log, fx *state.Effects) (*state.Sta
 	}
 }
 
-// applyKeyring takes the keyring of a new cluster. Two leaders may each have proposed one: the first counts.
+// applyKeyring stores the keyring of a new cluster. Two leaders may each have proposed one: the
+// first counts.
 func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State, error) {
 	ring, err := state.DecodeKeyring(b)
 	if err != nil {
@@ -137,28 +142,29 @@ func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State
 	return &n, nil
 }
 
-// StoreConfiguration is never called by raft, which hands configurations to ApplyBatch. Having it lets raft take a snapshot
-// right after a change of membership.
+// StoreConfiguration is not called by raft, which passes configurations to ApplyBatch. Its
+// existence lets raft take a snapshot right after a change of membership.
 func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	f.ApplyBatch([]*raft.Log{{Index: index, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}})
 }
 
-// Snapshot returns the current state, which never changes: the writers are held up for the length of a pointer's copy.
+// Snapshot returns the current state. A state never changes, so writers wait only while a pointer
+// is copied.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	return &snapshot{f.State(), f.written.Notify}, nil
 }
 
-// Restore replaces the state by a snapshot's. On an error it leaves the state as it is, and also if that is newer: a node that has acted on an
-// entry must not forget it.
+// Restore replaces the state with that of a snapshot. It keeps the present state on an error, and
+// also if the present state is newer: a node that has acted on an entry must not forget it.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	s, err := state.ReadSnapshot(r, f.secrets)
 	if err != nil {
 		err = fmt.Errorf("snapshot: %w", err)
 		if replica.OfDisk(err) {
-			return err // the disk's, which may pass
+			return err // a disk error may be temporary
 		}
-		go f.failed(err) // the leader would send the same again, for ever
+		go f.failed(err) // otherwise the leader would send the same snapshot for ever
 		return err
 	}
 	have := f.State()
@@ -178,7 +184,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	if s.Index >= have.Index {
 		f.Publish(s)
-		f.told(nil)
+		f.onApplied(nil)
 	}
 	return nil
 }
@@ -186,7 +192,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 // snapshot writes one state. It implements raft.FSMSnapshot.
 type snapshot struct {
 	s    *state.State
-	done func() // called when raft needs it no more
+	done func() // called when raft no longer needs it
 }
 
 // Persist writes the sealed state to the sink. It runs beside Apply.
@@ -198,14 +204,15 @@ func (p *snapshot) Persist(sink raft.SnapshotSink) error {
 	return sink.Close()
 }
 
-// Release tells that raft is done with it. The state belongs to the garbage collector.
+// Release reports that raft has finished with the snapshot. The garbage collector frees the state.
 func (p *snapshot) Release() { p.done() }
 
-// Adopt makes s the newest state, from which anything may follow.
+// Adopt publishes s as the newest state. Anything may have changed.
 func (f *fsm) Adopt(s *state.State) {
 	f.Publish(s)
-	f.told(nil)
+	f.onApplied(nil)
 }
 
-// Written returns a channel that is closed when raft has done with a snapshot, well or badly.
+// Written returns a channel that is closed when raft has finished with a snapshot, whether it
+// succeeded or not.
 func (f *fsm) Written() <-chan struct{} { return f.written.Wait() }

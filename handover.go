@@ -10,13 +10,14 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
-// How a node on its way out hands over. It needs a majority of the voters for that. When they leave as well there is nobody to
-// hand over to, and waiting for them would only make a stop of the whole cluster slow: so nodes tell each other that they leave.
+// This file is about how a node that shuts down hands over. It needs a majority of the voters for
+// that. If they leave as well, there is nobody to hand over to. Waiting for them would only make a
+// stop of the whole cluster slow. So nodes tell each other when they leave.
 
-// startLeaving has this node hold nothing more, and says so to the others.
+// startLeaving makes this node give up and claim no more roles, and announces that it leaves.
 func (n *Node) startLeaving() { n.setLeaving(true) }
 
-// stopLeaving takes that back.
+// stopLeaving undoes startLeaving.
 func (n *Node) stopLeaving() {
 	n.setLeaving(false)
 	n.keeper.Renewed.Notify()
@@ -29,7 +30,8 @@ func (n *Node) setLeaving(leaving bool) {
 	n.keeper.SendLeaving(n.replica.Others())
 }
 
-// handOver gives up what this node holds, its leadership and its session, in this order, so that nobody waits for any of them.
+// handOver gives up the roles and locks of this node, its leadership and its session, in this
+// order, so that nobody has to wait for any of them.
 func (n *Node) handOver(ctx context.Context) error {
 	yielded := n.roles.YieldAll(ctx, (*roles.Tenure).Any)
 	if n.replica.Raft.Load() == nil || n.life.Failure() != nil || len(n.replica.Others()) == 0 {
@@ -38,7 +40,8 @@ func (n *Node) handOver(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 	defer cancel()
 	if !n.keeper.Valid() {
-		// A majority has not answered for as long as a lease: nobody would hear of it, and the cluster, if there is one, has given up this node.
+		// A majority has not answered for one lease. Nobody would learn of the hand-over, and a majority
+		// elsewhere, if there is one, has given up this node.
 		n.log.Info("nothing is handed over: the node has no lease")
 		return yielded
 	}
@@ -49,10 +52,11 @@ func (n *Node) handOver(ctx context.Context) error {
 	number := n.self.Session(n.store.State())
 	n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 	if yielded != nil {
-		time.Sleep(time.Until(n.keeper.Until())) // whoever still holds something has until then; ctx may be over
+		// Functions that have not returned have until then. ctx may have ended.
+		time.Sleep(time.Until(n.keeper.Until()))
 	}
 	ended := n.members.EndSession(ctx, number, yielded == nil)
-	if n.replica.Term() != term { // it has been elected meanwhile, by nodes that had not heard
+	if n.replica.Term() != term { // nodes that do not know that it leaves have elected it meanwhile
 		moved = n.replica.PassLeadership(ctx)
 	}
 	if errors.Is(context.Cause(ctx), replica.ErrNobodyStays) || !n.replica.MajorityStays() {

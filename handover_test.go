@@ -14,7 +14,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// shutdownAll shuts nodes down, each so long after the one before it, and returns how long the longest took.
+// shutdownAll shuts nodes down, each so long after the one before it, and returns how long the
+// longest took.
 func shutdownAll(t *testing.T, nodes []*Node, gap time.Duration) time.Duration {
 	t.Helper()
 	var ends sync.WaitGroup
@@ -23,7 +24,7 @@ func shutdownAll(t *testing.T, nodes []*Node, gap time.Duration) time.Duration {
 	for i, n := range nodes {
 		ends.Go(func() {
 			<-time.After(time.Duration(i) * gap)
-			ctx, cancel := context.WithTimeout(context.Background(), handPatience)
+			ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
 			defer cancel()
 			begun := time.Now()
 			if err := n.Shutdown(ctx); err != nil {
@@ -38,7 +39,8 @@ func shutdownAll(t *testing.T, nodes []*Node, gap time.Duration) time.Duration {
 	return longest
 }
 
-// All nodes are stopped at once, in every order: none fails, and none waits for somebody to hand over to.
+// All nodes are stopped at once, in every order: none fails, and none waits for somebody to hand
+// over to.
 func TestShutdownOfAll(t *testing.T) {
 	orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
 	for _, gap := range []time.Duration{0, time.Millisecond, 15 * time.Millisecond, 80 * time.Millisecond, 400 * time.Millisecond} {
@@ -87,7 +89,8 @@ func TestShutdownOfMost(t *testing.T) {
 	}
 }
 
-// Two of five leave at once, and the others go on without a pause: the leadership is not left with one who leaves.
+// Two of five leave at once, and the others go on without a pause: the leadership is not left with
+// one who leaves.
 func TestShutdownOfSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b", "c", "d", "e"}, nil)
@@ -113,7 +116,8 @@ func TestShutdownOfSome(t *testing.T) {
 	})
 }
 
-// A node whose cluster is gone does not wait for it, and nor does one that has never found its cluster.
+// A node whose cluster is gone does not wait for it, and nor does one that has never found its
+// cluster.
 func TestShutdownAlone(t *testing.T) {
 	quick := func(t *testing.T, n *Node) {
 		t.Helper()

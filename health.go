@@ -5,13 +5,16 @@ import (
 	"net/http"
 )
 
-// Health serves what balancers and operators ask, on a port of its own, never on the public one:
+// Health returns a handler for balancers and operators. Serve it on a port of its own, never on the
+// public one:
 //
-//	/livez   200 as long as the process can serve TLS; it can without a quorum
-//	/readyz  200 when the node should get requests; 503 before that, while it drains, and while an operator has drained it
+//	/livez   200 as long as the process can serve TLS, which does not need a quorum
+//	/readyz  200 when the node should get requests; 503 before that, while it drains, and while
+//	         an operator has drained it
 //	/status  Status as JSON
 //
-// A balancer that takes out every node that is not live must ask /livez: without a quorum no node is ready, and all can serve.
+// A balancer that removes every failing node must check /livez: without a quorum no node is ready,
+// but all of them can serve.
 func (n *Node) Health() http.Handler {
 	mux := http.NewServeMux()
 	say := func(w http.ResponseWriter, ok bool, yes, no string) {

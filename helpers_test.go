@@ -13,6 +13,6 @@ import (
 func leasedAlways() bool { return true }
 
 // testFSM returns a state machine that belongs to no node.
-func testFSM(store *applied.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), told func(*state.Effects)) *fsm {
-	return newFSM(fsmConfig{store: store, secrets: secrets, log: log, failed: failed, told: told})
+func testFSM(store *applied.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), onApplied func(*state.Effects)) *fsm {
+	return newFSM(fsmConfig{store: store, secrets: secrets, log: log, failed: failed, onApplied: onApplied})
 }

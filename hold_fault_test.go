@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -21,7 +22,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// Each test in this file has failed once. Its comment tells what happened then, and must not happen.
+// Each test in this file has failed once. Its comment tells what happened then, and must not
+// happen.
 
 // Shutdown may come between a grant and the beginning of its tenure. f then does not begin, or the
 // role is not granted again before the deadline of f. The test repeats the steps of Hold and
@@ -32,7 +34,8 @@ func TestShutdownWhileEntering(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
 		c := state.ClaimRole{Role: keyspace.RolePrefix + "r", Wait: true, MaxState: n.cfg.MaxState}
-		ref, index, err := n.roles.Await(t.Context(), c, nil) // Hold is here, and has looked at Leaving for the last time
+		// Hold is here. It has looked at Leaving for the last time.
+		ref, index, err := n.roles.Await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,9 +53,8 @@ func TestShutdownWhileEntering(t *testing.T) {
 		// f has begun; handOver goes on after yieldAll
 		number := n.self.Session(n.store.State())
 		n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
-		var e codec.Encoder
-		e.Uint(number)
-		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
+		end := membership.EndSession{Number: number}
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode(), n.members.ServeEnd); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -104,55 +106,49 @@ func TestBundleIsTiedToTheTenure(t *testing.T) {
 	})
 }
 
-// Lock or Hold with the context of a tenure that was lost never returns, runs a CPU hot, and leaves claims behind that hold
-// the lock for as long as the session lives.
+// Lock or Hold with the context of a tenure that was lost never returns, runs a CPU hot, and leaves
+// claims behind that hold the lock for as long as the session lives.
 func TestLockWithLostContext(t *testing.T) {
 	nodes := trio(t, simnet.New(), nil)
 	_, others := leaderOf(t, nodes)
 	n := others[0]
 	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(fmt.Errorf("%w: the node's lease has lapsed", ErrLost)) // as keeper.look does to f's context
+	// as keeper.look does to f's context
+	cancel(fmt.Errorf("%w: the node's lease has lapsed", ErrLost))
 	done := make(chan error, 1)
 	go func() { done <- n.storage.Lock(ctx, "l") }()
 	select {
 	case err := <-done:
 		t.Logf("Lock returned %v", err)
 	case <-time.After(3 * time.Second):
-		n.replica.Writes.Mu.Lock()
-		seq := n.replica.Writes.Seq
-		n.replica.Writes.Mu.Unlock()
-		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.store.State().Claims(keyspace.LockPrefix+"l")))
+		open, _ := n.replica.Writes.Oldest()
+		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands wait, %d claims of it are in the queue of the lock", open, len(n.store.State().Claims(keyspace.LockPrefix+"l")))
 	}
 	n.Close()
 }
 
-// A claim that is overtaken by its own withdrawal stays in the state for as long as the session lives, if an earlier command of
-// the session is open still: the number up to which all is answered does not cover it.
+// A claim that is overtaken by its own withdrawal stays in the state for as long as the session
+// lives, if an earlier command of the session is open still: the number up to which all is answered
+// does not cover it.
 func TestClaimOvertakenByItsRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		session := n.self.Session(n.store.State())
-		// A large value is being stored, in the same call to the leader as the claim: its bytes are under way for long.
-		early, _ := n.replica.Writes.Begin(session)
+		// The claim is on its way to the leader for long, such as behind a large value. Its number is above
+		// all that the session's other commands say is answered.
 		lock := state.ClaimRole{Role: keyspace.LockPrefix + "l", Wait: true, MaxState: n.cfg.MaxState}
-		claim := state.Command{Node: n.self.ID, Session: session, Change: lock}
-		claim.Seq, claim.Acked = n.replica.Writes.Begin(session)
+		claim := state.Command{Node: n.self.ID, Session: session, Seq: 1000, Change: lock}
 		entry := state.SealCommand(n.store.State().Keys, &claim)
-		n.replica.Writes.End(session, claim.Seq) // the context of Lock ends; await withdraws the claim, which is a small call of its own
+		// The context of Lock ends, and the claim is withdrawn by a small call of its own.
 		n.roles.Withdraw(lock.Role, state.Ref{Node: n.self.ID, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
-		var e codec.Encoder
-		e.Uint(1)
-		e.Uint(session)
-		e.Uint(claim.Seq)
-		e.Bytes(entry)
-		if _, err := leader.replica.ServeApply(t.Context(), n.self.ID, e.B); err != nil {
+		late := replica.ApplyRequest{Proposals: []replica.Proposal{{Session: session, Seq: claim.Seq, Entry: entry}}}
+		if _, err := leader.replica.ServeApply(t.Context(), n.self.ID, late.Encode()); err != nil {
 			t.Fatal(err)
 		}
-		n.replica.Writes.End(session, early)
 		time.Sleep(time.Minute)
 		if queue := leader.store.State().Claims(lock.Role); len(queue) > 0 {
 			t.Errorf("a minute later the lock is held by a claim that nobody waits for: %+v", queue)
@@ -160,8 +156,9 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 	})
 }
 
-// A node that reaches the leader but no majority has a session and no lease. It asks a holder to hand over to it, is
-// granted the role, cannot use it, and is never suspected since the leader hears it: nobody has the role.
+// A node that reaches the leader but no majority has a session and no lease. It asks a holder to
+// hand over to it, is granted the role, cannot use it, and is never suspected since the leader
+// hears it: nobody has the role.
 func TestNoRoleWithoutLease(t *testing.T) {
 	for _, priority := range []int{0, 1} {
 		t.Run(fmt.Sprint("priority ", priority), func(t *testing.T) {
@@ -225,7 +222,8 @@ func TestNoRoleWithoutLease(t *testing.T) {
 	}
 }
 
-// Shutdown without a deadline never ends if f does not heed its context, although the role goes on after ten seconds.
+// Shutdown without a deadline never ends if f does not heed its context, although the role goes on
+// after ten seconds.
 func TestShutdownWithStuckHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -255,7 +253,8 @@ func TestShutdownWithStuckHolder(t *testing.T) {
 	})
 }
 
-// Each Lock that fails for want of a leader leaves a goroutine that tries to withdraw it for as long as there is none.
+// Each Lock that fails for want of a leader leaves a goroutine that tries to withdraw it for as
+// long as there is none.
 func TestWithdrawalsAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -270,9 +269,7 @@ func TestWithdrawalsAreFew(t *testing.T) {
 			n.storage.TryLock(ctx, "l")
 			cancel()
 		}
-		n.replica.Writes.Mu.Lock()
-		open := len(n.replica.Writes.Open)
-		n.replica.Writes.Mu.Unlock()
+		open, _ := n.replica.Writes.Oldest()
 		if more := runtime.NumGoroutine() - before; more > 50 {
 			t.Errorf("200 TryLocks that have returned left %d goroutines and %d open commands", more, open)
 		}
@@ -281,7 +278,8 @@ func TestWithdrawalsAreFew(t *testing.T) {
 	})
 }
 
-// What f was asked to yield while its release was under way is reported ten seconds later as not handed over.
+// What f was asked to yield while its release was under way is reported ten seconds later as not
+// handed over.
 func TestNoFalseAlarmAfterYield(t *testing.T) {
 	for _, stubborn := range []bool{false, true} {
 		t.Run(fmt.Sprint("stubborn ", stubborn), func(t *testing.T) {
@@ -320,7 +318,8 @@ func testAlarm(t *testing.T, stubborn bool) {
 		<-ctx.Done()
 		return nil
 	})
-	for { // until the leader has asked: then the release comes a little later than the request in the log
+	for {
+		// until the leader has asked: then the release comes a little later than the request in the log
 		queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 		if len(queue) == 2 {
 			break
@@ -347,8 +346,8 @@ type toFunc func([]byte) (int, error)
 
 func (f toFunc) Write(b []byte) (int, error) { return f(b) }
 
-// After a bundle's commit failed once, Delete of its keys by the holder of the lock does nothing and says that it did, even after they
-// were stored.
+// After a bundle's commit failed once, Delete of its keys by the holder of the lock does nothing
+// and says that it did, even after they were stored.
 func TestDeleteAfterFailedCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -374,7 +373,8 @@ func TestDeleteAfterFailedCommit(t *testing.T) {
 	})
 }
 
-// Hold "waits until this node holds the role", but fails after 30 s without a leader, if the leader is missing when it begins.
+// Hold "waits until this node holds the role", but fails after 30 s without a leader, if the leader
+// is missing when it begins.
 func TestHoldWithoutLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -393,7 +393,8 @@ func TestHoldWithoutLeader(t *testing.T) {
 	})
 }
 
-// The context of an inner Hold forgets the outer role: a late write with it takes effect after the outer role is another's.
+// The context of an inner Hold forgets the outer role: a late write with it takes effect after the
+// outer role is another's.
 func TestNestedHoldKeepsOuter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

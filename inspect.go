@@ -21,38 +21,40 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// Inspection is what a node's data directory holds.
+// Inspection describes the contents of a node's data directory.
 type Inspection struct {
 	ID      string // of the node
-	Name    string // for people; as it was when the node joined
-	Cluster string // the cluster's identity; empty: none yet
-	Secret  string // ID of the secret that the directory is sealed with
-	Starts  uint64 // how many processes have been started with it since the one that made it
-	Left    bool   // the node has left its cluster, and starts as a new one
-	InUse   bool   // by a process: its log was not read, and what follows from the log is not here
+	Name    string // for people, as it was when the node joined
+	Cluster string // the cluster's ID; empty: none yet
+	Secret  string // ID of the secret with which the directory is sealed
+	Starts  uint64 // processes started with it, not counting the one that made it
+	Left    bool   // the node has left its cluster, and will start as a new node
+	InUse   bool   // a process uses it: its log was not read, so entries of the log are missing here
 
 	Term        uint64 // raft's; 0 if the log was not read
-	First, Last uint64 // entries in the log; 0: none, or not read
-	LogBytes    int64  // size of the log's file
+	First, Last uint64 // indexes of the first and last entry in the log; 0: none, or not read
+	LogBytes    int64  // size of the log's file in bytes
 
-	Snapshots     int       // how many there are
-	SnapshotIndex uint64    // of the newest: the last entry in it
+	Snapshots     int       // number of snapshots
+	SnapshotIndex uint64    // index of the last entry in the newest snapshot
 	SnapshotTerm  uint64    // the term of that entry
-	SnapshotBytes int64     // its size
-	SnapshotTime  time.Time // when it was begun, by this machine's clock then; zero: there is none
+	SnapshotBytes int64     // size of the newest snapshot in bytes
+	SnapshotTime  time.Time // when it was begun, by this machine's clock; zero: there is none
 
-	// Index is the last entry in what follows, which is the newest snapshot, and the entries of the log if that was read. Which of the newest
-	// entries the cluster had agreed on the directory alone does not tell.
+	// Index is the last entry that the fields below include. They come from the newest snapshot, and
+	// from the entries of the log if that was read. The directory alone does not show which of the
+	// newest entries the cluster had agreed on.
 	Index   uint64
 	Members []Member     // the cluster's
-	Roles   []RoleStatus // which were held
+	Roles   []RoleStatus // roles that were held
 	Records []string     // names of the stored records; values are not shown
-	Bytes   int64        // of all names and values
+	Bytes   int64        // size of all names and values
 }
 
-// Inspect reads a node's data directory and changes nothing in it. It needs one of the secrets that the cluster had. If a node
-// runs with the directory the log is left alone, because it changes all the time; and a node cannot start with it while Inspect reads. With an error
-// the Inspection holds what was found before that.
+// Inspect reads a node's data directory and changes nothing in it. It needs one of the cluster's
+// secrets. If a node runs with the directory, the log is not read, because it changes all the time.
+// A node cannot start with the directory while Inspect reads it. If Inspect returns an error, the
+// Inspection holds what was found before that.
 func Inspect(dir string, secrets ...Secret) (Inspection, error) {
 	var out Inspection
 	if len(secrets) == 0 {
@@ -92,7 +94,8 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	}
 	f := newFSM(fsmConfig{store: applied.New(), secrets: secrets})
 	s, err := out.readSnapshots(v, secrets)
-	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ { // newer ones have taken its place
+	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ {
+		// A newer snapshot has replaced it.
 		s, err = out.readSnapshots(v, secrets)
 	}
 	if err != nil {
@@ -117,7 +120,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	return err
 }
 
-// readSnapshots reads the newest snapshot, and takes what there is to say of all.
+// readSnapshots reads the newest snapshot, and records what is known about all of them.
 func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*state.State, error) {
 	snaps, err := v.Snapshots()
 	if err != nil {
@@ -145,7 +148,7 @@ func readSnapshotOf(v *durable.View, id string, secrets []seal.Secret) (*state.S
 	return state.ReadSnapshot(r, secrets)
 }
 
-// snapshotTime returns when a snapshot was begun, which raft puts into its name.
+// snapshotTime returns when a snapshot was begun. raft puts the time into the snapshot's name.
 func snapshotTime(id string) time.Time {
 	var term, index uint64
 	var ms int64
@@ -155,7 +158,7 @@ func snapshotTime(id string) time.Time {
 	return time.UnixMilli(ms)
 }
 
-// show takes what a state has.
+// show copies the contents of a state to out.
 func (out *Inspection) show(s *state.State) {
 	out.Index, out.Bytes, out.Roles = s.Index, s.Bytes(), rolesOf(s)
 	for _, id := range s.Servers {

@@ -39,7 +39,8 @@ func TestInspect(t *testing.T) {
 	})
 }
 
-// What a directory shows is what its node knew, from snapshot and log; and nothing in it is changed.
+// What a directory shows is what its node knew, from snapshot and log; and nothing in it is
+// changed.
 func TestInspectStoppedNode(t *testing.T) {
 	for name, end := range map[string]func(c *clustertest.Cluster){
 		"killed":  func(c *clustertest.Cluster) { c.Kill(0) },

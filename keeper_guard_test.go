@@ -15,7 +15,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A node whose disk hangs asks for no lease, not even from itself. Writers would have to wait for it.
+// A node whose disk hangs asks for no lease, not even from itself. Writers would have to wait for
+// it.
 func TestNoLeaseOnAHangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
@@ -83,8 +84,8 @@ func TestAloneBesideASilentPeer(t *testing.T) {
 	})
 }
 
-// After a time without a leader, the new one leaves the old sessions alone for a moment. A node that
-// lives opens its next session in that time, and keeps what it has.
+// After a time without a leader, the new one leaves the old sessions alone for a moment. A node
+// that lives opens its next session in that time, and keeps what it has.
 func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

@@ -12,9 +12,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A voter may be asked for a promise before it has applied the opening of the session: the leader and the other voter are enough for that
-// to be committed. When the leader is cut off right then, that voter must be able to say that the leader's lease has lapsed, or raft's
-// own time-outs decide, more than a second later.
+// A voter may be asked for a promise before it has applied the opening of the session: the leader
+// and the other voter are enough for that to be committed. When the leader is cut off right then,
+// that voter must be able to say that the leader's lease has lapsed, or raft's own time-outs
+// decide, more than a second later.
 func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -23,9 +24,9 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 		slow, next := others[0], others[1]
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		gate, told := make(chan struct{}), slow.fsm.told
-		slow.fsm.told = func(fx *state.Effects) { // applies one entry, and the next one when it may
-			told(fx)
+		gate, onApplied := make(chan struct{}), slow.fsm.onApplied
+		slow.fsm.onApplied = func(fx *state.Effects) { // applies one entry, and the next one when it may
+			onApplied(fx)
 			<-gate
 		}
 		old := leader.self.Session(leader.store.State())
@@ -53,13 +54,15 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 	})
 }
 
-// A voter that has just started and is asked before it has caught up promises when it has, not with the next request only.
+// A voter that has just started and is asked before it has caught up promises when it has, not with
+// the next request only.
 func TestAskedBeforeCaughtUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		id := lease.SessionID{Node: leader.self.ID, Number: leader.self.Session(leader.store.State())}
-		k := lease.New(others[0].keeper.Config) // the next life of the keeper, in a node that has all of the log
+		// the next life of the keeper, in a node that has all of the log
+		k := lease.New(others[0].keeper.Config)
 		go k.Run(t.Context())
 		var e codec.Encoder
 		e.Byte(lease.DatagramRenew)

@@ -33,7 +33,8 @@ func median(d []time.Duration) time.Duration {
 	return d[len(d)/2]
 }
 
-// Lock and Unlock of a lock that nobody else wants, on a follower; in turns with a Store there, for comparison.
+// Lock and Unlock of a lock that nobody else wants, on a follower; in turns with a Store there, for
+// comparison.
 func BenchmarkLockUnlock(b *testing.B) {
 	s := followers(b, benchCluster(b, 3, nil))[0].Storage()
 	var locks, stores []time.Duration

@@ -15,8 +15,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// standstill holds a node's lease manager back, as the first moments of a process that stood still do: the clock has gone on, and what takes note of
-// that has not run yet.
+// standstill holds a node's lease manager back, as the first moments of a process that stood still
+// do: the clock has gone on, and what takes note of that has not run yet.
 type standstill struct{ gate atomic.Pointer[chan struct{}] }
 
 func (s *standstill) held() {
@@ -47,8 +47,9 @@ type sleeper struct {
 	hold   <-chan error    // what Hold returned
 }
 
-// newSleeper has a node, the leader or another one, hold a role and a lock and then stand still, until the others have ended its session and written
-// on: the value at "k" is "new" and not "old", and all tickets are dropped. during is called before the others write.
+// newSleeper has a node, the leader or another one, hold a role and a lock and then stand still,
+// until the others have ended its session and written on: the value at "k" is "new" and not "old",
+// and all tickets are dropped. during is called before the others write.
 func newSleeper(t *testing.T, leads bool, before func(*sleeper)) *sleeper {
 	t.Helper()
 	net, stills := simnet.New(), make(map[string]*standstill)
@@ -101,7 +102,8 @@ func (s *sleeper) wake() {
 	s.still.end()
 }
 
-// A process that wakes does not claim its lease, or what hung on it, before anything in it has taken note of the end.
+// A process that wakes does not claim its lease, or what hung on it, before anything in it has
+// taken note of the end.
 func TestClockDecides(t *testing.T) {
 	for _, who := range []string{"follower", "leader"} {
 		t.Run(who, func(t *testing.T) {

@@ -21,7 +21,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// Each test in this file has failed once. Its comment tells what happened then, and must not happen.
+// Each test in this file has failed once. Its comment tells what happened then, and must not
+// happen.
 
 // fleet starts nodes over net that form a cluster.
 func fleet(t *testing.T, net *simnet.Network, names []string, configure func(*Config)) []*Node {
@@ -63,7 +64,8 @@ func mustBeReady(t *testing.T, n *Node) {
 	}
 }
 
-// holdUntil holds a role until ctx ends or stay is over, and then lingers for as long as the deadline allows, as the doc of Hold lets f do.
+// holdUntil holds a role until ctx ends or stay is over, and then lingers for as long as the
+// deadline allows, as the doc of Hold lets f do.
 func holdUntil(ctx context.Context, n *Node, r Role) <-chan Tenure {
 	got := make(chan Tenure, 1)
 	go n.Hold(ctx, r, untilDeadline(got))
@@ -87,8 +89,9 @@ func untilDeadline(got chan<- Tenure) func(context.Context, Tenure) error {
 	}
 }
 
-// Two voters that leave at the same moment both pass settle, and the configuration changes twice without a lease in between. A
-// session whose lease comes from a majority of five is then ended by a majority of three that do not meet it.
+// Two voters that leave at the same moment both pass settle, and the configuration changes twice
+// without a lease in between. A session whose lease comes from a majority of five is then ended by
+// a majority of three that do not meet it.
 func TestTwoLeavesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -120,15 +123,16 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 	})
 }
 
-// A greeting of a node's earlier process, which arrives late, makes the leader think that the process that runs now is gone: no
-// write waits for it any more, and it goes on reading with its lease. Nothing corrects that as long as there is a leader.
+// A greeting of a node's earlier process, which arrives late, makes the leader think that the
+// process that runs now is gone: no write waits for it any more, and it goes on reading with its
+// lease. Nothing corrects that as long as there is a leader.
 func TestLateGreetingOfEarlierProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		old := n.members.Greeting()
-		old.Boot = "the boot of a process that is dead"
+		old.Incarnation = "the incarnation of a process that is dead"
 		if _, err := leader.members.ServeHello(t.Context(), n.self.ID, old); err != nil {
 			t.Fatal(err)
 		}
@@ -151,20 +155,23 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 	})
 }
 
-// When the session ends between openSession's look at the state and live's, live waits for a session 0 for ever.
+// When the session ends between openSession's look at the state and live's, live waits for a
+// session 0 for ever.
 func TestLiveWithoutSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
-		n.life.Leaving.Store(true) // keeps the node's own loop from opening a session while this test plays it
+		// keeps the node's own loop from opening a session while this test plays it
+		n.life.Leaving.Store(true)
 		number := n.self.Session(n.store.State())
 		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: number}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
-		// run: openSession has seen the session in the state and returned nil; the verdict is applied; then:
+		// run: openSession has seen the session in the state and returned nil; the verdict is applied;
+		// then:
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		done := make(chan struct{})
@@ -180,8 +187,9 @@ func TestLiveWithoutSession(t *testing.T) {
 	})
 }
 
-// A voter says of any session that it does not know that its lease has lapsed. So a node with an old state has all voters agree
-// that the leader, which has a new session and a lease, is to be replaced.
+// A voter says of any session that it does not know that its lease has lapsed. So a node with an
+// old state has all voters agree that the leader, which has a new session and a lease, is to be
+// replaced.
 func TestLapsedOfUnknownSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -213,8 +221,8 @@ func reviewReopen(t *testing.T, n *Node) *Node {
 	return next
 }
 
-// After a full restart from snapshots each new leader is deposed at once, because the session of its last process, which the
-// snapshot has, is not renewed.
+// After a full restart from snapshots each new leader is deposed at once, because the session of
+// its last process, which the snapshot has, is not renewed.
 func TestFullRestartFromSnapshot(t *testing.T) {
 	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
 		for _, snapshot := range []bool{false, true} {
@@ -258,8 +266,9 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 	}
 }
 
-// A node that restarts with a snapshot that is older than the leader's session, and needs longer than a lease to reach the leader,
-// deposes it: in its own state the leader's session is the old one, and the others say of that one that it has lapsed.
+// A node that restarts with a snapshot that is older than the leader's session, and needs longer
+// than a lease to reach the leader, deposes it: in its own state the leader's session is the old
+// one, and the others say of that one that it has lapsed.
 func TestRestartWithOldSnapshot(t *testing.T) {
 	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
 		for _, away := range []time.Duration{0, 700 * time.Millisecond, 760 * time.Millisecond} {
@@ -376,8 +385,9 @@ func TestLeaveAfterTheEnd(t *testing.T) {
 	}
 }
 
-// A node that has a session opened while another one falls silent: the leader's answer waits for the verdict, the new session is not
-// renewed meanwhile, and is ended; the node waits for it for another three seconds.
+// A node that has a session opened while another one falls silent: the leader's answer waits for
+// the verdict, the new session is not renewed meanwhile, and is ended; the node waits for it for
+// another three seconds.
 func TestOpenWhileAnotherDies(t *testing.T) {
 	delays := []time.Duration{2, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60}
 	for i := 0; i < len(delays); i += OrShort(1, 4) {
@@ -409,7 +419,8 @@ func TestOpenWhileAnotherDies(t *testing.T) {
 	}
 }
 
-// A voter that has not caught up and has a suspicion in its snapshot looks at everything a thousand times in a second.
+// A voter that has not caught up and has a suspicion in its snapshot looks at everything a thousand
+// times in a second.
 func TestReportIsNoHotLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -419,7 +430,7 @@ func TestReportIsNoHotLoop(t *testing.T) {
 		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: n.self.ID, Number: number}}
 		k := lease.New(leader.keeper.Config) // of a process that has just been started
 		time.Sleep(time.Second)
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
 			t.Fatal(err)
 		}
 		now := time.Now()
@@ -533,8 +544,8 @@ func TestSmallClustersComeBack(t *testing.T) {
 	}
 }
 
-// A verdict that another configuration overtakes does nothing, and the leader waits three seconds for its effect before it
-// judges that session anew.
+// A verdict that another configuration overtakes does nothing, and the leader waits three seconds
+// for its effect before it judges that session anew.
 func TestVerdictWhileANodeJoins(t *testing.T) {
 	for at := 550; at <= 610; at += OrShort(1, 7) {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
@@ -561,7 +572,8 @@ func TestVerdictWhileANodeJoins(t *testing.T) {
 	}
 }
 
-// A node whose raft is stuck while all else in it goes on kept writers waiting for as long as it renewed its lease.
+// A node whose raft is stuck while all else in it goes on kept writers waiting for as long as it
+// renewed its lease.
 func TestStuckRaftHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -24,7 +24,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// The tests in this file are of single guards of the lease. Without its guard each of them fails: see TESTING.md.
+// The tests in this file are of single guards of the lease. Without its guard each of them fails:
+// see TESTING.md.
 
 // A promise counts for the session that it was given to, and for none if there is none.
 func TestPromiseOfAnotherSession(t *testing.T) {
@@ -75,7 +76,8 @@ func TestLeaseNeedsAMajority(t *testing.T) {
 	}
 }
 
-// A voter reports that nothing binds it when that is so, and not before it has caught up: it may have to apply a suspicion first.
+// A voter reports that nothing binds it when that is so, and not before it has caught up: it may
+// have to apply a suspicion first.
 func TestReportsAreTrue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
@@ -120,7 +122,8 @@ func loneKeeper() *lease.Manager {
 	})
 }
 
-// keeperOf returns the lease manager of a node that has a state and nothing else, and has caught up.
+// keeperOf returns the lease manager of a node that has a state and nothing else, and has caught
+// up.
 func keeperOf(s *state.State) *lease.Manager {
 	k := loneKeeper()
 	k.Store.Publish(s)
@@ -164,7 +167,8 @@ func TestVoterWithoutDiskPromisesNothing(t *testing.T) {
 	})
 }
 
-// A voter that has not applied a session's opening says nothing of it. One that has, and knows it no more, says that it has ended.
+// A voter that has not applied a session's opening says nothing of it. One that has, and knows it
+// no more, says that it has ended.
 func TestVoterThatLagsSaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -236,7 +240,8 @@ func TestNotesAreDoubted(t *testing.T) {
 	})
 }
 
-// A lease ends by the clock, also when nobody has looked at it: a process that stood still must not act before it has.
+// A lease ends by the clock, also when nobody has looked at it: a process that stood still must not
+// act before it has.
 func TestLeaseOfAStoppedProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := state.New()
@@ -279,7 +284,8 @@ func TestSessionEndsAfterItsLease(t *testing.T) {
 	}
 }
 
-// The leader is replaced when a majority of the voters finds its lease over. One that is cut off itself finds that alone.
+// The leader is replaced when a majority of the voters finds its lease over. One that is cut off
+// itself finds that alone.
 func TestLapsedNeedsAMajority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

@@ -9,23 +9,29 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// The tests in this file and in lease_voters_test.go go through all that can happen to the lease of one session, in a small model, and look
-// for a moment at which the session has been ended though its node still counts on its lease. The rules of time are those of lease
-// and promises themselves. What is around them, keeper, verdict and the state machine, is modelled, as follows.
+// The tests in this file and in lease_voters_test.go go through all that can happen to the lease of
+// one session, in a small model, and look for a moment at which the session has been ended though
+// its node still counts on its lease. The rules of time are those of lease and promises themselves.
+// What is around them, keeper, verdict and the state machine, is modelled, as follows.
 //
-// There is one session, X. Its node is voter 0, so both have one clock; voters 1 and 2 have their own. Time passes in steps, of which one
-// or two make a lease. In each step each clock advances by what the slowest or the fastest clock would show. Between two steps anything may
-// happen, in any order and as often as it likes:
+// There is one session, X. Its node is voter 0, so both have one clock; voters 1 and 2 have their
+// own. Time passes in steps, of which one or two make a lease. In each step each clock advances by
+// what the slowest or the fastest clock would show. Between two steps anything may happen, in any
+// order and as often as it likes:
 //
-//   - X sends renewals at every moment. A renewal, or its answer, may arrive at any later moment, more than once, or never.
-//   - Leaders commit suspect, clear and end. Which node leads and why it does so does not matter, only that an end needs reports. A
-//     report is for ever under way once it was made, and an end for ever possible once there were enough.
+//   - X sends renewals at every moment. A renewal, or its answer, may arrive at any later moment,
+//     more than once, or never.
+//   - Leaders commit suspect, clear and end. Which node leads and why it does so does not matter,
+//     only that an end needs reports. A report is for ever under way once it was made, and an end
+//     for ever possible once there were enough.
 //   - A voter applies the next committed entry, or lags.
-//   - Voter 1 or 2 starts anew: it forgets its promises and goes back to the beginning of the log. (Voter 0 does not: X would end with it.)
+//   - Voter 1 or 2 starts anew: it forgets its promises and goes back to the beginning of the log.
+//     (Voter 0 does not: X would end with it.)
 //
-// States are told apart only by what can make a difference: times are relative to each clock's now, and are forgotten once they are
-// too long ago to matter; voters 1 and 2 may change places. So the space is finite without a bound on time, messages or restarts. The
-// only bound is the length of the log.
+// States are told apart only by what can make a difference: times are relative to each clock's now,
+// and are forgotten once they are too long ago to matter; voters 1 and 2 may change places. So the
+// space is finite without a bound on time, messages or restarts. The only bound is the length of
+// the log.
 
 // leaseModel is what the search goes through.
 type leaseModel struct {
@@ -36,7 +42,8 @@ type leaseModel struct {
 
 // brokenRules are rules that do not hold. The protocol breaks none.
 type brokenRules struct {
-	hasty           bool // a voter that has just started does not wait for the promises that it may have given before
+	// a voter that has just started does not wait for the promises that it may have given before
+	hasty           bool
 	blind           bool // a voter that has just started promises before it has caught up
 	anySuspicion    bool // an end counts whichever suspicion it is about
 	promiseSuspects bool // a suspect is promised a lease
@@ -53,7 +60,8 @@ func newLeaseModel(length, step int16, entries int, broken brokenRules) *leaseMo
 	return m
 }
 
-// leaseRules are the rules of time, which are not modelled. The present is always the same; what is past is known by how long ago it was.
+// leaseRules are the rules of time, which are not modelled. The present is always the same; what is
+// past is known by how long ago it was.
 type leaseRules struct {
 	now     time.Time
 	lease   time.Duration // see timing.Held
@@ -63,7 +71,8 @@ type leaseRules struct {
 	names   []string // of voters
 }
 
-// newLeaseRules returns those for leases and steps of such lengths, before the margins and by a right clock. Two steps must fit an int16.
+// newLeaseRules returns those for leases and steps of such lengths, before the margins and by a
+// right clock. Two steps must fit an int16.
 func newLeaseRules(length, step int16) leaseRules {
 	return leaseRules{
 		now: time.Unix(0, 0), lease: timing.Of(time.Duration(length)).Held(), promise: timing.Of(time.Duration(length)).Grant(),
@@ -71,7 +80,8 @@ func newLeaseRules(length, step int16) leaseRules {
 	}
 }
 
-// promises returns what a voter has promised that is bound for that long. What an earlier process of it may have promised is in that.
+// promises returns what a voter has promised that is bound for that long. What an earlier process
+// of it may have promised is in that.
 func (r *leaseRules) promises(bound int16) *lease.Grants {
 	p := lease.NewGrants(r.promise, r.now.Add(-r.promise))
 	if bound > 0 {
@@ -99,14 +109,16 @@ func (r *leaseRules) holder() *lease.Held {
 	return l
 }
 
-// promised has X count the promise of a voter for a renewal that was sent so long ago, and reports whether it is the newest one.
+// promised has X count the promise of a voter for a renewal that was sent so long ago, and reports
+// whether it is the newest one.
 func (r *leaseRules) promised(l *lease.Held, voter int, ago int16) bool {
 	sent := r.now.Add(-time.Duration(ago))
 	l.Grant(r.names[voter], r.x.Number, sent)
 	return l.Granted[r.names[voter]].Equal(sent)
 }
 
-// laterBy returns how long ago the last moments were, after a step of X's clock. Moments that are no longer ago than a lease are known.
+// laterBy returns how long ago the last moments were, after a step of X's clock. Moments that are
+// no longer ago than a lease are known.
 func (r *leaseRules) laterBy(rate int16, ago [4]int16) (later [4]int16) {
 	for i := range len(ago) - 1 {
 		if t := ago[i] + rate; (i == 0 || ago[i] != 0) && time.Duration(t) < r.lease {
@@ -119,17 +131,21 @@ func (r *leaseRules) laterBy(rate int16, ago [4]int16) (later [4]int16) {
 // leaseWorld is a state of the model.
 type leaseWorld struct {
 	voters [3]leaseVoter
-	ago    [4]int16 // how long ago the last moments were by X's clock, the present one first; 0: longer than a lease
-	log    [6]leaseEntry
+	// how long ago the last moments were by X's clock, the present one first; 0: longer than a lease
+	ago [4]int16
+	log [6]leaseEntry
 }
 
 type leaseVoter struct {
-	bound    int16  // how long promises bind it, or may, by its clock
-	reported uint16 // set of entries: suspicions that it has reported to have applied while nothing bound it
-	applied  uint8  // entries of the log
-	behind   uint8  // the entry that a voter that has just started must apply to have caught up; 0: it has
-	promised uint8  // the newest renewal that X knows to be answered by it: 1 + the moment when that was sent; 0: none
-	answers  uint8  // set of moments: when the renewals were sent whose answers are under way to X
+	bound int16 // how long promises bind it, or may, by its clock
+	// set of entries: suspicions that it has reported to have applied while nothing bound it
+	reported uint16
+	applied  uint8 // entries of the log
+	// the entry that a voter that has just started must apply to have caught up; 0: it has
+	behind uint8
+	// the newest renewal that X knows to be answered by it: 1 + the moment when that was sent; 0: none
+	promised uint8
+	answers  uint8 // set of moments: when the renewals were sent whose answers are under way to X
 }
 
 type leaseEntry struct {
@@ -145,8 +161,8 @@ const (
 	ruleEnd
 )
 
-// after returns what the state machine knows of X after that many entries: the suspicion that it is under, 0 if none, and whether it
-// has ended.
+// after returns what the state machine knows of X after that many entries: the suspicion that it is
+// under, 0 if none, and whether it has ended.
 func (m *leaseModel) after(w *leaseWorld, entries uint8) (suspicion uint8, ended bool) {
 	for i, e := range w.log[:entries] {
 		switch {
@@ -360,8 +376,9 @@ func (m *leaseModel) wrong(w leaseWorld) bool {
 	return ended && m.now.Before(m.holder(&w).End(m.names[:len(w.voters)]))
 }
 
-// TestLeaseStateSpace searches the protocol as it is, with bounds that are far or with time in finer steps. The numbers of states are
-// there so that a fault of the search, which would see less, is seen itself.
+// TestLeaseStateSpace searches the protocol as it is, with bounds that are far or with time in
+// finer steps. The numbers of states are there so that a fault of the search, which would see less,
+// is seen itself.
 func TestLeaseStateSpace(t *testing.T) {
 	for _, test := range []struct {
 		name         string

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// votersModel is about changes of the voters while X has a lease. X counts majorities of the configuration that it has applied, the
-// leader those of the newest one. It has five members: voter 0, which is X's node and stays, and four that come and go as voters, one at a
-// time. Each has its own clock, and the leader one more. Restarts and cleared suspicions are leaseModel's; here X hears of a promise when
-// it is given, and any member may answer a renewal as long as it is of use. The number of changes has no bound: only those
-// configurations matter that X has not left behind.
+// votersModel is about changes of the voters while X has a lease. X counts majorities of the
+// configuration that it has applied, the leader those of the newest one. It has five members: voter
+// 0, which is X's node and stays, and four that come and go as voters, one at a time. Each has its
+// own clock, and the leader one more. Restarts and cleared suspicions are leaseModel's; here X
+// hears of a promise when it is given, and any member may answer a renewal as long as it is of use.
+// The number of changes has no bound: only those configurations matter that X has not left behind.
 type votersModel struct {
 	leaseRules
 	least, most int // voters
@@ -20,21 +21,27 @@ type votersModel struct {
 
 // brokenChanges are rules about changes of the voters that do not hold.
 type brokenChanges struct {
-	unheard  bool // a change does not wait until X has applied the last one
-	hasty    bool // a change does not wait until the promises have lapsed that were counted before that
-	together bool // a change that was found in order may come after another one that was found in order at the same time
+	unheard bool // a change does not wait until X has applied the last one
+	// a change does not wait until the promises have lapsed that were counted before that
+	hasty bool
+	// a change that was found in order may come after another one that was found in order at the same
+	// time
+	together bool
 	late     bool // a majority of earlier voters, found before a change, may end the session after it
 }
 
-// votersWorld is a state of the model. Of the configurations it has the one that X has applied, and those after it.
+// votersWorld is a state of the model. Of the configurations it has the one that X has applied, and
+// those after it.
 type votersWorld struct {
 	members [5]votersMember
 	ago     [4]int16 // see leaseWorld
-	end     int16    // how long the lease lasts still, by X's clock: the longest that X has ever found, whatever voters it counted then
-	settle  int16    // how long the leader waits still before another change, by its clock
-	confs   uint8    // how many configurations there are
-	also    uint8    // 1: another change was found in order together with the last one
-	verdict uint16   // how far leaders are with X
+	// how long the lease lasts still, by X's clock: the longest that X has ever found, whatever voters
+	// it counted then
+	end     int16
+	settle  int16  // how long the leader waits still before another change, by its clock
+	confs   uint8  // how many configurations there are
+	also    uint8  // 1: another change was found in order together with the last one
+	verdict uint16 // how far leaders are with X
 }
 
 type votersMember struct {
@@ -77,7 +84,8 @@ func (m *votersModel) voters(w *votersWorld, conf uint8) []string {
 	return voters
 }
 
-// count has X look how long its lease lasts, by the voters that it knows. It never takes back what it has found.
+// count has X look how long its lease lasts, by the voters that it knows. It never takes back what
+// it has found.
 func (m *votersModel) count(w *votersWorld) {
 	l := m.holder()
 	for i, v := range w.members {
@@ -116,7 +124,8 @@ func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(ev
 		n.settle = max(0, w.settle-rates[len(w.members)])
 		to(event{what: "time passes; X's clock advances by %d", args: [3]int16{rates[0]}}, n)
 	case i > 0 && i < len(w.members) && w.members[i].bound == 0, i == len(w.members) && w.settle == 0:
-		m.timePasses(w, i+1, append(rates, m.rates[0]), to) // it does not matter to one that waits for nothing
+		// it does not matter to one that waits for nothing
+		m.timePasses(w, i+1, append(rates, m.rates[0]), to)
 	default:
 		for _, rate := range m.rates {
 			m.timePasses(w, i+1, append(rates, rate), to)
@@ -124,7 +133,8 @@ func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(ev
 	}
 }
 
-// memberActs lets a member answer a renewal, apply the suspicion, or report, and X's node apply a configuration.
+// memberActs lets a member answer a renewal, apply the suspicion, or report, and X's node apply a
+// configuration.
 func (m *votersModel) memberActs(w votersWorld, i int, to func(event, votersWorld)) {
 	v := &w.members[i]
 	for moment, ago := range w.ago {
@@ -243,8 +253,8 @@ func (v votersMember) number() uint64 {
 
 func (m *votersModel) wrong(w votersWorld) bool { return w.verdict == isEnded && w.end > 0 }
 
-// TestLeaseAcrossVoterChanges searches changes of the voters, with the rules of leadership.settle and with one of them broken at a
-// time. The numbers of states are there as in TestLeaseStateSpace.
+// TestLeaseAcrossVoterChanges searches changes of the voters, with the rules of leadership.settle
+// and with one of them broken at a time. The numbers of states are there as in TestLeaseStateSpace.
 func TestLeaseAcrossVoterChanges(t *testing.T) {
 	search := func(length, step int16, least, most int, broken brokenChanges) (int, []event) {
 		m := &votersModel{leaseRules: newLeaseRules(length, step), least: least, most: most, broken: broken}

@@ -18,10 +18,12 @@ const (
 	// lossSlack is how long after a fault of its node a lock may still be lost for it.
 	lossSlack = 2 * time.Second
 
-	// lossAfter is the part of a lease for which a node may be cut off without losing its locks, whoever else is.
+	// lossAfter is the part of a lease for which a node may be cut off without losing its locks,
+	// whoever else is.
 	lossAfter = 0.5
 
-	// ghostSlack is how long after the last fault of its node a claim may stand that its caller has given up, or that was a dead process's.
+	// ghostSlack is how long after the last fault of its node a claim may stand that its caller has
+	// given up, or that was a dead process's.
 	ghostSlack = 10 * time.Second
 )
 
@@ -53,13 +55,14 @@ const (
 
 // operation is one call of one client, from its beginning to its end.
 type operation struct {
-	kind      kind
-	node      int
-	key       string
-	value     string
-	holding   int64 // which lock and unlock have in common
-	open      bool  // whether it took effect is not known, and it may still do
-	lost      bool  // the lock that was to be unlocked is; a write may have taken effect, but not after its end
+	kind    kind
+	node    int
+	key     string
+	value   string
+	holding int64 // which lock and unlock have in common
+	open    bool  // whether it took effect is not known, and it may still do
+	// the lock that was to be unlocked is; a write may have taken effect, but not after its end
+	lost      bool
 	excused   bool  // busy: there may have been a claim that nobody knows of
 	final     bool  // read: everything was over
 	unready   bool  // read: the node said that it was not ready
@@ -97,9 +100,9 @@ func (h *history) judge() (faults []string, reads int) {
 			if g.key != o.key {
 				return false
 			}
-			// Either a claim whose caller has given up; or the claim of a session that has ended before its caller heard of the grant, who
-			// goes on with another claim in the next session; or a caller who has lost the lock and does not know it yet, for whom the
-			// next one of its node has to wait.
+			// Either a claim whose caller has given up; or the claim of a session that has ended before its
+			// caller heard of the grant, who goes on with another claim in the next session; or a caller who
+			// has lost the lock and does not know it yet, for whom the next one of its node has to wait.
 			return g.kind == locked && g.open && g.call < o.ret && o.from <= h.calmAfter(g.node, g.to) ||
 				(g.kind == locked || g.kind == busy) && g.call < o.ret && o.call < g.ret && g.holding != o.holding && h.lossy(g.node, g.from, g.to) ||
 				g.kind == unlocked && g.lost && g.holding < o.ret && o.call < g.ret
@@ -163,7 +166,8 @@ func search(model porcupine.Model, ops []operation) (faults []string) {
 		result, good, len(ops), strings.Join(lines, "\n"))}
 }
 
-// checkWrites checks that the acknowledged writes to one key are there in the end, as far as none came later.
+// checkWrites checks that the acknowledged writes to one key are there in the end, as far as none
+// came later.
 func checkWrites(ops []operation) []string {
 	model := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{""} },
@@ -183,9 +187,9 @@ func checkWrites(ops []operation) []string {
 	return search(model.ToModel(), slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.kind == loaded && !o.final }))
 }
 
-// checkReads checks that the reads of one key, on nodes that say that they are ready, give a value that was written, not after their
-// end, and not replaced for certain before their beginning: a write after whose end another one began that was acknowledged before the
-// read began is too old.
+// checkReads checks that the reads of one key, on nodes that say that they are ready, give a value
+// that was written, not after their end, and not replaced for certain before their beginning: a
+// write after whose end another one began that was acknowledged before the read began is too old.
 func checkReads(ops []operation) (faults []string) {
 	writes := []operation{{kind: wrote, call: -1, ret: -1}} // nothing was there at first
 	for _, o := range ops {
@@ -197,7 +201,8 @@ func checkReads(ops []operation) (faults []string) {
 		if r.kind != loaded || r.unready {
 			continue
 		}
-		var replaced []operation // the last write that would have been right if it were not too old, and what came after it
+		// the last write that would have been right if it were not too old, and what came after it
+		var replaced []operation
 		fresh := slices.ContainsFunc(writes, func(w operation) bool {
 			if w.value != r.value || w.call > r.ret {
 				return false
@@ -217,7 +222,8 @@ func checkReads(ops []operation) (faults []string) {
 	return faults
 }
 
-// checkLock checks that one lock had one holder at a time. lossy reports whether a node may have lost its locks in a time.
+// checkLock checks that one lock had one holder at a time. lossy reports whether a node may have
+// lost its locks in a time.
 func checkLock(ops []operation, lossy func(node int, from, to time.Duration) bool) []string {
 	type holder struct {
 		holding int64 // 0: nobody
@@ -241,18 +247,20 @@ func checkLock(ops []operation, lossy func(node int, from, to time.Duration) boo
 			}
 		},
 	}
-	// A claim of which its caller heard nothing is no holder that anybody knows of: see operation.excused.
+	// A claim of which its caller heard nothing is no holder that anybody knows of: see
+	// operation.excused.
 	return search(model, slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.kind == locked && o.open }))
 }
 
-// holders checks tenures of roles: those of one role do not overlap, and their fences grow. It may be used by all nodes at once.
+// holders checks tenures of roles: those of one role do not overlap, and their fences grow. It may
+// be used by all nodes at once.
 type holders struct {
 	mu  sync.Mutex
 	all []tenure // in the order in which they began
 }
 
-// tenure is the time for which a node knew that it had a role: until its context ended or its function returned. Times are since
-// some start.
+// tenure is the time for which a node knew that it had a role: until its context ended or its
+// function returned. Times are since some start.
 type tenure struct {
 	role       string
 	node       int
@@ -265,7 +273,8 @@ func (t tenure) String() string {
 	return fmt.Sprintf("%s n%d fence %d %v–%v", t.role, t.node, t.fence, t.begin, t.end)
 }
 
-// begin records that a tenure has begun, and returns what is to be called when it ends; later calls do nothing.
+// begin records that a tenure has begun, and returns what is to be called when it ends; later calls
+// do nothing.
 func (h *holders) begin(role string, node int, fence uint64, now func() time.Duration) (end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -411,14 +420,16 @@ func TestLinearCheckersSeeMutants(t *testing.T) {
 	}
 }
 
-// A lock may be found held by the claim of a call that has lost its session and goes on in the next, and by nothing else that nobody knows of.
+// A lock may be found held by the claim of a call that has lost its session and goes on in the
+// next, and by nothing else that nobody knows of.
 func TestLinearBusyByALostClaim(t *testing.T) {
 	at := func(k kind, node int, holding, call, ret int64) operation {
 		return operation{kind: k, node: node, key: "lock/a", holding: holding, call: call, ret: ret, from: time.Duration(call), to: time.Duration(ret)}
 	}
 	long := window{from: 2, to: 8}
 	between := []operation{at(locked, 2, 4, 4, 5), at(unlocked, 2, 4, 6, 7)}
-	slow := []operation{at(locked, 1, 1, 1, 10), at(unlocked, 1, 1, 11, 12)} // granted after those between
+	// granted after those between
+	slow := []operation{at(locked, 1, 1, 1, 10), at(unlocked, 1, 1, 11, 12)}
 	for _, test := range []struct {
 		name  string
 		cut   window // of node 1

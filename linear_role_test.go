@@ -11,7 +11,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// Whatever happens to nodes and network, a role has one holder at a time, and each has a higher fence than the one before.
+// Whatever happens to nodes and network, a role has one holder at a time, and each has a higher
+// fence than the one before.
 func TestRolesUnderFaults(t *testing.T) {
 	tempInMemory(t)
 	for _, run := range chaosRuns(t) {
@@ -55,7 +56,8 @@ func TestRolesUnderFaults(t *testing.T) {
 	}
 }
 
-// hold contends for a role once. Whoever has it works for a while, and sometimes goes on when the tenure is over: that must not matter.
+// hold contends for a role once. Whoever has it works for a while, and sometimes goes on when the
+// tenure is over: that must not matter.
 func (h *chaos) hold(ctx context.Context, random *rand.Rand, held *holders, node int, role string) {
 	patience, work := time.Duration(random.IntN(20000))*time.Millisecond, time.Duration(1+random.IntN(8000))*time.Millisecond
 	stubborn := random.IntN(5) == 0
@@ -66,12 +68,14 @@ func (h *chaos) hold(ctx context.Context, random *rand.Rand, held *holders, node
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// Its error is nothing to be judged: the role was not given in time, or was lost, or the node is closed.
+	// Its error is nothing to be judged: the role was not given in time, or was lost, or the node is
+	// closed.
 	n.Hold(ctx, flotilla.Role{Name: role}, func(ctx context.Context, t flotilla.Tenure) error {
 		if h.nodes[node].Load() != n {
 			return nil // this process is dead, and only its code does not know
 		}
-		// It may go on when its context is over, until the deadline: nobody else may have the role before.
+		// It may go on when its context is over, until the deadline: nobody else may have the role
+		// before.
 		defer held.begin(role, node, t.Fence(), func() time.Duration { return min(h.now(), t.Deadline().Sub(h.start)) })()
 		stop := context.AfterFunc(ctx, func() {
 			if late := time.Since(t.Deadline()); late > 0 && h.nodes[node].Load() == n {

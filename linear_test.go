@@ -27,9 +27,10 @@ type chaos struct {
 	c      *clustertest.Cluster
 	random *rand.Rand
 	start  time.Time
-	ticks  atomic.Int64                    // order in which calls begin and end: virtual times are often equal
-	nodes  []atomic.Pointer[flotilla.Node] // nil while a node is dead; for clients, who may not use c
-	died   func(node int)                  // called when a node's process ends; nil: nobody asks
+	// order in which calls begin and end: virtual times are often equal
+	ticks atomic.Int64
+	nodes []atomic.Pointer[flotilla.Node] // nil while a node is dead; for clients, who may not use c
+	died  func(node int)                  // called when a node's process ends; nil: nobody asks
 
 	cut   []bool // nodes that the fault at hand touches, or dead
 	calls sync.WaitGroup
@@ -61,7 +62,8 @@ func newChaos(t *testing.T, seed uint64, nodes int) *chaos {
 
 func (h *chaos) now() time.Duration { return time.Since(h.start) }
 
-// touch says which nodes cannot reach all others from now on. If they leave no majority, nobody is untouched.
+// touch says which nodes cannot reach all others from now on. If they leave no majority, nobody is
+// untouched.
 func (h *chaos) touch(nodes ...int) {
 	for i := range h.cut {
 		h.cut[i] = slices.Contains(nodes, i) || h.nodes[i].Load() == nil
@@ -119,7 +121,8 @@ func (h *chaos) restart() {
 	}
 }
 
-// run lets one fault after the other happen for a time, with calm between them, and mends everything.
+// run lets one fault after the other happen for a time, with calm between them, and mends
+// everything.
 func (h *chaos) run(d time.Duration) {
 	n := len(h.nodes)
 	for h.now() < d {
@@ -217,7 +220,8 @@ func (h *chaos) client(ctx context.Context, seed uint64, id, clients, keys int) 
 	at := id % len(h.nodes)
 	var mine []int
 	for k := range keys {
-		if (id-k%clients+clients)%clients < 5 { // no more than five share a key: a check takes exponential time
+		if (id-k%clients+clients)%clients < 5 {
+			// no more than five share a key: a check takes exponential time
 			mine = append(mine, k)
 		}
 	}
@@ -277,7 +281,8 @@ func (h *chaos) read(n *flotilla.Node, o operation) {
 	})
 }
 
-// acquire takes a lock by Lock or TryLock. One that was not granted in time may yet be, for a while.
+// acquire takes a lock by Lock or TryLock. One that was not granted in time may yet be, for a
+// while.
 func (h *chaos) acquire(s *flotilla.Storage, o operation, wait bool, limit time.Duration) (operation, bool) {
 	ctx, cancel := context.WithTimeout(h.t.Context(), limit)
 	defer cancel()
@@ -311,8 +316,9 @@ func (h *chaos) release(s *flotilla.Storage, o operation, limit time.Duration) {
 	})
 }
 
-// Whatever happens to nodes and network, writes and locks are linearizable, and a read is never older than the last write that was
-// acknowledged before it began. LINEAR_SEED=n runs one seed alone.
+// Whatever happens to nodes and network, writes and locks are linearizable, and a read is never
+// older than the last write that was acknowledged before it began. LINEAR_SEED=n runs one seed
+// alone.
 func TestLinearizableUnderFaults(t *testing.T) {
 	tempInMemory(t)
 	for _, run := range chaosRuns(t) {

@@ -6,13 +6,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,13 +18,13 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
-	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// The tests in this file are of single guards of the membership. Without its guard each of them fails: see TESTING.md.
+// The tests in this file are of single guards of the membership. Without its guard each of them
+// fails: see TESTING.md.
 
 // join opens one more node beside those that are there. It does not wait for it.
 func join(t *testing.T, net *simnet.Network, beside *Node, name string, configure func(*Config)) *Node {
@@ -91,7 +88,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 				t.Errorf("%s in its own name is answered %v", name, err)
 			}
 		}
-		if _, err := leader.members.ServeLeave(t.Context(), liar.self.ID, honest.members.Greeting().Member); !errors.Is(err, codec.ErrMalformed) {
+		if _, err := leader.members.ServeLeave(t.Context(), liar.self.ID, membership.Leaving{ID: honest.self.ID}); !errors.Is(err, codec.ErrMalformed) {
 			t.Errorf("a wish to leave in the name of another is answered %v", err)
 		}
 
@@ -103,14 +100,14 @@ func TestGreetingsOfLiars(t *testing.T) {
 		}
 		said := honest.members.Greeting()
 		port, err := wire.Open(wire.Config{
-			ID: id, Secrets: leader.secrets, Listener: ln, Dial: host.Dial,
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(said) }),
+			ID: id, Secrets: leader.cfg.rawSecrets(), Listener: ln, Dial: host.Dial,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(said.Encode()) }),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { port.Close() })
-		leader.members.Peers = Static("x:7373")
+		leader.book.Learn(state.Member{ID: id, Addr: "x:7373"})
 		if r := leader.members.Greet(t.Context()); r.Err != nil || len(r.Greeted) != 2 || r.Greeted[honest.self.ID].Name != honest.self.Name {
 			t.Errorf("a liar is believed: %+v", r)
 		}
@@ -121,13 +118,14 @@ func TestGreetingsOfLiars(t *testing.T) {
 	})
 }
 
-// A node that takes no part any more tells nobody that he was removed, or that his directory is another's.
+// A node that takes no part any more tells nobody that he was removed, or that his directory is
+// another's.
 func TestFailedNodePassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
 		removed := n.members.Greeting()
-		removed.Member, removed.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
+		removed.Member, removed.Incarnation = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		if out, err := leader.members.ServeHello(t.Context(), removed.ID, removed); err != nil || !strings.Contains(refusedWhy(out), "the cluster has removed it") {
 			t.Fatalf("one who is no member any more is answered %q, %v", refusedWhy(out), err)
 		}
@@ -138,13 +136,38 @@ func TestFailedNodePassesNoVerdict(t *testing.T) {
 	})
 }
 
-// A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not know the newest members.
+// A node that speaks a later version of the greeting is answered as any other one. The log says
+// once that this node is the older one.
+func TestNewerGreetingIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		books := make(map[string]*logbook)
+		leader, others := leaderOf(t, trio(t, simnet.New(), func(c *Config) {
+			books[c.Name] = newLogbook()
+			c.Logger = books[c.Name].logger()
+		}))
+		newer := others[0].members.Greeting()
+		newer.Protocol++
+		for range 2 {
+			out, err := leader.members.ServeHello(t.Context(), newer.ID, newer)
+			if err != nil || out.Refused != nil || out.ID != leader.self.ID || out.Protocol != membership.Protocol {
+				t.Errorf("it is answered %+v, %v", out, err)
+			}
+		}
+		said := books[leader.self.Name].with("level=WARN", "a node is newer than this one", "upgrade this node")
+		if len(said) != 1 {
+			t.Errorf("the log says %q", said)
+		}
+	})
+}
+
+// A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not
+// know the newest members.
 func TestOldLeaderPassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		stranger := others[0].members.Greeting()
-		stranger.Member, stranger.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
+		stranger.Member, stranger.Incarnation = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		hello := func() string {
 			t.Helper()
 			out, err := leader.members.ServeHello(t.Context(), stranger.ID, stranger)
@@ -166,51 +189,8 @@ func TestOldLeaderPassesNoVerdict(t *testing.T) {
 	})
 }
 
-// What a node is, is read from its directory or not at all.
-func TestIdentitiesThatAreRefused(t *testing.T) {
-	secret := NewSecret()
-	valid := membership.Identity{Version: membership.IdentityVersion, ID: self.NewID(), Key: secret.raw.ID().String(), Member: true}
-	write := func(change func(*membership.Identity)) []byte {
-		id := valid
-		change(&id)
-		b, err := json.Marshal(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	for _, test := range []struct {
-		name, field, want string
-		content           []byte
-	}{
-		{"as it is", "", "", write(func(*membership.Identity) {})},
-		{"of a later version", "Dir", "was written by a later version", write(func(id *membership.Identity) { id.Version++ })},
-		{"of an earlier version", "Dir", "was written by an earlier version", write(func(id *membership.Identity) { id.Version-- })},
-		{"of another secret", "Secrets", "is sealed with the secret", write(func(id *membership.Identity) { id.Key = NewSecret().raw.ID().String() })},
-		{"no JSON", "Dir", "the node's identity cannot be read", []byte("x")},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			dir, err := durable.Lock(filepath.Join(t.TempDir(), "node"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer dir.Close()
-			if err := dir.WriteFile(durable.IdentityFile, test.content); err != nil {
-				t.Fatal(err)
-			}
-			id, _, err := membership.LoadIdentity(dir, []seal.Secret{secret.raw})
-			var wrong *ConfigError
-			switch {
-			case test.want == "" && (err != nil || id.ID != valid.ID):
-				t.Errorf("%+v, %v", id, err)
-			case test.want != "" && (!errors.As(err, &wrong) || wrong.Field != test.field || !strings.Contains(wrong.Reason, test.want)):
-				t.Errorf("the error is %v, want one about %s with %q", err, test.field, test.want)
-			}
-		})
-	}
-}
-
-// A log without a file that says whose it is stays as it is: a new node over it would vote with another's log.
+// A log without a file that says whose it is stays as it is: a new node over it would vote with
+// another's log.
 func TestLogWithoutIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
@@ -248,7 +228,8 @@ func TestAtMostFiveVote(t *testing.T) {
 	})
 }
 
-// A member that has gone before it could vote does not vote: it would count for the majority and give no answer.
+// A member that has gone before it could vote does not vote: it would count for the majority and
+// give no answer.
 func TestAbsentNodeDoesNotVote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -283,7 +264,8 @@ func voting(t *testing.T, nodes []*Node) (voters int) {
 	return voters
 }
 
-// An index is current when a majority of the voters says, after the question, that there is no later term.
+// An index is current when a majority of the voters says, after the question, that there is no
+// later term.
 func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -292,7 +274,7 @@ func TestConfirm(t *testing.T) {
 			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.store.State().Index, err)
 		}
 		l := leader.replica.Leading.Load()
-		before := replica.NewLeadership(l.Ctx, leader.replica, l.Raft, l.Term-1)
+		before := &replica.Leadership{Ctx: l.Ctx, Raft: l.Raft, Term: l.Term - 1}
 		leader.replica.Leading.Store(before)
 		if _, err := leader.replica.Confirm(t.Context()); !errors.Is(err, rpc.ErrNotLeader) {
 			t.Errorf("one that led in an earlier term confirms an index: %v", err)
@@ -305,110 +287,6 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
-// A node promises itself to one proposal, of a group that it is in, and stays with it for as long as that stands.
-func TestPromisesThatAreRefused(t *testing.T) {
-	in := membership.Proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "own"}, Number: 2}
-	of := func(cluster, proposer string, number uint64, s membership.Step) *membership.Stand {
-		return &membership.Stand{Proposed: membership.Proposed{Cluster: cluster, Proposer: proposer, Group: in.Group, Number: number}, Step: s}
-	}
-	for _, test := range []struct {
-		name      string
-		id        membership.Identity
-		withdrawn *membership.Stand
-		want      string // empty: it promises
-	}{
-		{"a new node", membership.Identity{}, nil, ""},
-		{"one that has promised itself to it", membership.Identity{Formation: of("new", "a", 2, membership.Promised)}, nil, ""},
-		{"one that has promised itself to the proposer's earlier one", membership.Identity{Formation: of("old", "a", 1, membership.Promised)}, nil, ""},
-		{"one that has promised itself to one that was withdrawn", membership.Identity{Formation: of("old", "b", 1, membership.Promised)}, of("old", "b", 1, membership.Promised), ""},
-		{"a member", membership.Identity{Cluster: "other"}, nil, "belongs to a cluster already"},
-		{"one that has voided it", membership.Identity{Formation: of("new", "a", 2, membership.Voided)}, nil, "takes no part in that cluster"},
-		{"one that has voided it and left it", membership.Identity{Void: []string{"new"}}, nil, "takes no part in that cluster"},
-		{"one that proposes itself", membership.Identity{Formation: of("old", "own", 1, membership.Proposes)}, nil, "proposes a cluster itself"},
-		{"one that has promised itself to the proposer's later one", membership.Identity{Formation: of("later", "a", 3, membership.Promised)}, nil, "has promised itself to another"},
-		{"one that has promised itself to another's", membership.Identity{Formation: of("old", "b", 1, membership.Promised)}, nil, "has promised itself to another"},
-		{"one that has promised itself to another's since", membership.Identity{Formation: of("old", "b", 1, membership.Promised)}, of("older", "c", 1, membership.Promised), "has promised itself to another"},
-	} {
-		if err := test.id.Refuses(&in, test.withdrawn); test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
-			t.Errorf("%s: %v, want %q", test.name, err, test.want)
-		}
-	}
-
-	synctest.Test(t, func(t *testing.T) {
-		n := lonely(t)
-		for _, test := range []struct {
-			name, peer string
-			group      []string
-			want       error
-		}{
-			{"not the proposer", "b", []string{"a", "b", n.self.ID}, codec.ErrMalformed},
-			{"another group", "a", []string{"a", "b"}, codec.ErrMalformed},
-			{"the proposer", "a", []string{"a", n.self.ID}, nil},
-		} {
-			_, err := n.members.ServePromise(t.Context(), test.peer, membership.Proposed{Cluster: "new", Proposer: "a", Group: test.group, Number: 1})
-			if !errors.Is(err, test.want) || (n.members.Ident.Identity().Formation != nil) != (test.want == nil) {
-				t.Errorf("asked by %s: %v, want %v; it stands by %+v", test.name, err, test.want, n.members.Ident.Identity().Formation)
-			}
-		}
-	})
-}
-
-// lonely returns a node that waits for two others.
-func lonely(t *testing.T) *Node {
-	t.Helper()
-	host := simnet.New().Host("x")
-	n, err := Open(t.Context(), Config{
-		Dir: t.TempDir(), Name: "x", Secrets: []Secret{NewSecret()}, Peers: Static("y:7373", "z:7373"), Expect: 3,
-		PeerListen: host.Listen, PeerDial: host.Dial, Logger: testlog.None(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { n.Close() })
-	return n
-}
-
-// A node voids a proposal for who is in its group, unless it has accepted it or hears its proposer.
-func TestVoidings(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		step   membership.Step // empty: it stands by none
-		silent bool            // the proposer, for long
-		peer   string
-		voided bool
-		want   error
-	}{
-		{"none that it knows", "", false, "b", true, nil},
-		{"promised, and the proposer is silent", membership.Promised, true, "b", true, nil},
-		{"promised, and the proposer is heard", membership.Promised, false, "b", false, nil},
-		{"accepted", membership.Accepted, true, "b", false, nil},
-		{"voided before", membership.Voided, false, "b", true, nil},
-		{"asked by a stranger", membership.Promised, true, "c", false, codec.ErrMalformed},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := lonely(t)
-				p := membership.Proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}
-				n.members.Forming.Heard()
-				if test.silent {
-					n.members.Forming.Proposer.Store(new(time.Now().Add(-membership.VoidTime)))
-				}
-				if err := n.members.Ident.Save(func(id *membership.Identity) {
-					if id.Formation = nil; test.step != "" {
-						id.Formation = &membership.Stand{Proposed: p, Step: test.step}
-					}
-				}); err != nil {
-					t.Fatal(err)
-				}
-				out, err := n.members.ServeVoid(t.Context(), test.peer, p)
-				if !errors.Is(err, test.want) || out.Voided != test.voided {
-					t.Errorf("voided: %v, %v; want %v, %v", out.Voided, err, test.voided, test.want)
-				}
-			})
-		})
-	}
-}
-
 // refusedWhy is what a peer says to one that it refuses.
 func refusedWhy(g membership.Greeting) string {
 	if g.Refused == nil {
@@ -417,62 +295,13 @@ func refusedWhy(g membership.Greeting) string {
 	return g.Refused.Why
 }
 
-// A proposal goes on when others have said what it needs, and is left when that is known.
-func TestProposalsWaitForOthers(t *testing.T) {
-	for _, test := range []struct {
-		name     string
-		step     membership.Step
-		greeted  map[string]membership.Greeting // made with the proposal
-		cluster  string                         // that this node stood by when it asked; empty: the proposed one
-		want     string
-		standing bool // by the proposal, in the end
-	}{
-		{"one of three has accepted", membership.Accepted, nil, "", "1 of 3 nodes have accepted", true},
-		{"nobody has promised", membership.Proposes, nil, "", "waiting for the promise of", true},
-		{"the proposer has not accepted", membership.Promised, map[string]membership.Greeting{"a": {Formation: &membership.Stand{Step: membership.Proposes}}}, "", "which forms the cluster", true},
-		{"the proposer had not proposed it yet when it answered", membership.Promised, map[string]membership.Greeting{"a": {}}, "another", "which forms the cluster", true},
-		{"the proposer has withdrawn it", membership.Promised, map[string]membership.Greeting{"a": {}}, "", "has withdrawn the cluster", false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := lonely(t)
-				synctest.Wait() // it looks for others now
-				s := membership.Stand{Proposed: membership.Proposed{Cluster: "new", Proposer: "a", Group: []string{"a", "b", n.self.ID}, Number: 1}, Step: test.step}
-				if test.step == membership.Proposes {
-					s.Proposer, n.members.Forming.Since = n.self.ID, time.Now()
-				}
-				if err := n.members.Ident.Save(func(id *membership.Identity) { id.Formation = &s }); err != nil {
-					t.Fatal(err)
-				}
-				r := membership.Round{Cluster: test.cluster, Greeted: make(map[string]membership.Greeting)}
-				if r.Cluster == "" {
-					r.Cluster = s.Cluster
-				}
-				for id, g := range test.greeted {
-					if g.ID = id; g.Formation != nil {
-						g.Formation = &membership.Stand{Proposed: s.Proposed, Step: g.Formation.Step}
-					}
-					r.Greeted[id] = g
-				}
-				done, err := n.members.Pursue(t.Context(), &r, s)
-				if done || err == nil || !strings.Contains(err.Error(), test.want) {
-					t.Errorf("done %v, %v; want %q", done, err, test.want)
-				}
-				if got := n.members.Ident.Identity(); got.Cluster != "" || (got.Formation != nil) != test.standing {
-					t.Errorf("it belongs to %q and stands by %+v", got.Cluster, got.Formation)
-				}
-			})
-		})
-	}
-}
-
 // A node that wants to join is told that it has when that is committed. Until then nobody knows.
 func TestJoiningIsCommittedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
 		x := others[0].members.Greeting()
-		x.Member, x.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
+		x.Member, x.Incarnation = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		net.Isolate(leader.self.Name)
 		for _, want := range []string{context.DeadlineExceeded.Error(), "it is being let in"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -489,58 +318,23 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
-		l := leader.replica.Leading.Load()
-		expel := func(is bool) {
-			l.Mu.Lock()
-			defer l.Mu.Unlock()
-			l.Expelled[n.self.ID] = is
-		}
 		request := openRequest(n.self.Incarnation, leader.store.State().Number(n.self.ID))
-		expel(true)
+		stop, err := leader.replica.Leading.Load().Expel(t.Context(), n.self.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
 		}
-		expel(false)
+		stop()
 		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err != nil {
 			t.Errorf("a member is told %v", err)
 		}
 	})
 }
 
-// The leadership is offered to each peer once in a term.
-func TestLeadershipIsOfferedOnce(t *testing.T) {
-	l := &replica.Leadership{Tried: make(map[raft.ServerID]bool)}
-	if !l.Try("a") || l.Try("a") || !l.Try("b") || !l.Offered("a") || l.Offered("c") {
-		t.Errorf("offered: %v", l.Tried)
-	}
-}
-
-// Who is there is neither removed nor demoted, and the dead stay if the configuration says so.
-func TestRosterSparesTheLiving(t *testing.T) {
-	living := []membership.Member{{ID: "a", Votes: true, Leads: true}, {ID: "b", Votes: true}, {ID: "c", Votes: true}}
-	dead, steady := membership.Member{ID: "d", Absent: true}, membership.Member{ID: "d", Current: true}
-	for _, test := range []struct {
-		name       string
-		removeDead time.Duration
-		fourth     membership.Member
-		want       membership.ChangeKind // 0: none
-	}{
-		{"a dead one, never", 0, dead, 0},
-		{"a dead one, never by another word", -1, dead, 0},
-		{"a dead one, after an hour", time.Hour, dead, membership.Remove},
-		{"a steady one", time.Hour, steady, membership.Promote},
-	} {
-		r, start := membership.NewRoster(test.removeDead), time.Now()
-		all := append(living[:len(living):len(living)], test.fourth)
-		r.Next(start, all)
-		if c, ok := r.Next(start.Add(1000*time.Hour), all); c.Kind != test.want || ok != (test.want != 0) || ok && c.ID != "d" {
-			t.Errorf("%s: %+v, want %d of d", test.name, c, test.want)
-		}
-	}
-}
-
-// A node hears late that the process which led before is dead. The leader's next process was elected
-// by then, and stays the leader.
+// A node hears late that the process which led before is dead. The leader's next process was
+// elected by then, and stays the leader.
 func TestNewProcessLeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -548,16 +342,9 @@ func TestNewProcessLeads(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		n, term := others[0], leader.replica.Term()
 		before := self.NewIncarnation(0)
-		now, _ := n.store.State().Process(leader.self.ID)
-		n.book.Mu.Lock()
-		heard := n.book.Heard[leader.self.ID]
-		heard.Boot, heard.Opened = before, now.Opened
-		n.book.Heard[leader.self.ID] = heard
-		n.book.Mu.Unlock()
-		in := membership.Greeting{
-			Member: heard.Member, Boot: leader.self.Incarnation, Processes: []string{before, leader.self.Incarnation},
-			Last: leader.replica.LastIndex(), Applied: leader.replica.Applied(),
-		}
+		n.book.Observe(leader.members.AsMember(), before, 0)
+		in := leader.members.Greeting()
+		in.Processes = []string{before, leader.self.Incarnation}
 		if no := n.members.Meet(t.Context(), &in); no != nil {
 			t.Fatalf("the leader is refused: %s", no.Why)
 		}

@@ -17,8 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A node whose joining was begun by a leader that lost its place joins with the next one. That it is told so only when that is
-// committed is for TestJoiningIsCommittedFirst.
+// A node whose joining was begun by a leader that lost its place joins with the next one. That it
+// is told so only when that is committed is for TestJoiningIsCommittedFirst.
 func TestJoinThatIsNotCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -84,7 +84,8 @@ func TestCopyIsRefused(t *testing.T) {
 	})
 }
 
-// Nor does a node that has lost its directory, and has formed a cluster of its own while it was alone.
+// Nor does a node that has lost its directory, and has formed a cluster of its own while it was
+// alone.
 func TestEmptyNodePassesNoVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(i int, cfg *flotilla.Config) {})

@@ -11,7 +11,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A checker that finds nothing may be one that sees nothing: each of these mistakes has to be found.
+// A checker that finds nothing may be one that sees nothing: each of these mistakes has to be
+// found.
 func TestOracleSeesMutants(t *testing.T) {
 	tempInMemory(t)
 	synctest.Test(t, func(t *testing.T) {

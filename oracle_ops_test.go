@@ -27,7 +27,8 @@ const (
 	opNone     // nothing is asked
 )
 
-// op is one operation, on one node. What it means does not depend on those before it, so that they can be left out.
+// op is one operation, on one node. What it means does not depend on those before it, so that they
+// can be left out.
 type op struct {
 	kind      opKind
 	node      int
@@ -57,7 +58,8 @@ func (o op) String() string {
 
 func (o op) locks() bool { return o.kind >= opLock }
 
-// randomOps makes operations on few keys, so that files, directories and names that begin alike meet often.
+// randomOps makes operations on few keys, so that files, directories and names that begin alike
+// meet often.
 func randomOps(random *rand.Rand, nodes, n int) []op {
 	ops := make([]op, n)
 	for i := range ops {

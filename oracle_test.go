@@ -26,8 +26,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// certmagic's FileStorage is the oracle of Storage: the same random operations go to both, each to any node of a cluster, and the answers
-// are equal but for the deviations below. ORACLE_SEED=n runs one seed alone, ORACLE_OPS=n sets how many operations a seed has.
+// certmagic's FileStorage is the oracle of Storage: the same random operations go to both, each to
+// any node of a cluster, and the answers are equal but for the deviations below. ORACLE_SEED=n runs
+// one seed alone, ORACLE_OPS=n sets how many operations a seed has.
 
 // lockingStorage is what both sides are.
 type lockingStorage interface {
@@ -37,8 +38,10 @@ type lockingStorage interface {
 
 // answer is what an operation gives, as far as it has to be equal.
 type answer struct {
-	Err   string // see errorKind
-	First string // that of the same write with a context that was over before, which leaves open whether it took effect
+	Err string // see errorKind
+	// that of the same write with a context that was over before, which leaves open whether it took
+	// effect
+	First string
 	Yes   bool   // of Exists and TryLock
 	Slow  bool   // took more than half a second, of those that do not wait
 	Value []byte // nil and empty differ
@@ -54,7 +57,8 @@ type stat struct {
 	IsTerminal bool
 }
 
-// errorKind sorts errors as far as certmagic and its users do. Whether one that is none of these is EISDIR or EEXIST is all the same.
+// errorKind sorts errors as far as certmagic and its users do. Whether one that is none of these is
+// EISDIR or EEXIST is all the same.
 func errorKind(err error) string {
 	switch {
 	case err == nil:
@@ -80,9 +84,11 @@ func climbs(key string) bool {
 // deviation is one way in which Storage differs from FileStorage on purpose.
 type deviation struct {
 	name string
-	call func(w *world, o op) op               // what FileStorage is asked instead; nil: the same
-	want func(w *world, o op, a answer) answer // what Storage answers when FileStorage answers a; nil: the same
-	tidy func(w *world, o op) (deviated bool)  // what has to be done to the files afterwards; nil: nothing
+	call func(w *world, o op) op // what FileStorage is asked instead; nil: the same
+	// what Storage answers when FileStorage answers a; nil: the same
+	want func(w *world, o op, a answer) answer
+	// what has to be done to the files afterwards; nil: nothing
+	tidy func(w *world, o op) (deviated bool)
 }
 
 // deviations are all of them. Each one has to occur in a run.
@@ -130,8 +136,9 @@ func deviations() []deviation {
 			return ask(o, len(o.key) > flotilla.MaxName && o.kind != opExists, a, answer{Err: "too large"})
 		},
 	}, {
-		// FileStorage does not look at the context in most places, and takes a free lock for somebody who has gone. In ours a read, which
-		// does not wait, does not look at it either, and a write whose caller has gone is an error.
+		// FileStorage does not look at the context in most places, and takes a free lock for somebody who
+		// has gone. In ours a read, which does not wait, does not look at it either, and a write whose
+		// caller has gone is an error.
 		name: "a context that is over",
 		call: func(_ *world, o op) op {
 			if o.cancelled && (o.kind == opLock || o.kind == opTryLock) {
@@ -158,13 +165,15 @@ func deviations() []deviation {
 			return ask(o, o.kind == opExists && err != nil, a, answer{Yes: false})
 		},
 	}, {
-		// FileStorage deletes a key with a zero byte in it when there is no directory that it could be in.
+		// FileStorage deletes a key with a zero byte in it when there is no directory that it could be
+		// in.
 		name: "to delete an impossible key is an error",
 		want: func(_ *world, o op, a answer) answer {
 			return ask(o, o.kind == opDelete && strings.Contains(o.key, "\x00"), a, answer{Err: "other"})
 		},
 	}, {
-		// FileStorage answers ENOTDIR, which is not fs.ErrNotExist, and then certmagic does not obtain a certificate.
+		// FileStorage answers ENOTDIR, which is not fs.ErrNotExist, and then certmagic does not obtain a
+		// certificate.
 		name: "below a value nothing exists",
 		want: func(w *world, o op, a answer) answer {
 			_, err := os.Stat(w.files.Filename(o.key))
@@ -190,7 +199,8 @@ func deviations() []deviation {
 			return a
 		},
 	}, {
-		// FileStorage's directories are things of their own, with the size and the time that the file system gives them.
+		// FileStorage's directories are things of their own, with the size and the time that the file
+		// system gives them.
 		name: "a directory has neither size nor time",
 		want: func(_ *world, o op, a answer) answer {
 			if a.Stat != nil && !a.Stat.IsTerminal {
@@ -199,7 +209,8 @@ func deviations() []deviation {
 			return a
 		},
 	}, {
-		// FileStorage leaves the directory when the last of its files is deleted, or was not stored after all.
+		// FileStorage leaves the directory when the last of its files is deleted, or was not stored after
+		// all.
 		name: "empty directories vanish",
 		tidy: func(w *world, o op) (vanished bool) {
 			if o.kind != opDelete && o.kind != opStore {
@@ -238,8 +249,9 @@ func deviations() []deviation {
 			return ask(o, o.kind == opUnlock && held && holder != o.node, a, answer{Err: "not exist"})
 		},
 	}, {
-		// FileStorage's locks are files in a directory of the same tree, under names that two locks can share. It also leaves goroutines
-		// behind that spoil the file if the same lock is taken soon again, so here each holding has a file of its own.
+		// FileStorage's locks are files in a directory of the same tree, under names that two locks can
+		// share. It also leaves goroutines behind that spoil the file if the same lock is taken soon
+		// again, so here each holding has a file of its own.
 		name: "locks are not keys",
 		call: func(w *world, o op) op {
 			if o.locks() && o.kind != opNone {
@@ -290,7 +302,8 @@ func (w *world) reset() {
 // release gives up all locks, so that no goroutine is left of FileStorage's.
 func (w *world) release() {
 	for name, holder := range w.holders {
-		w.nodes[holder].Unlock(w.t.Context(), name) // a mutant may have an error here, which is not looked for
+		// a mutant may have an error here, which is not looked for
+		w.nodes[holder].Unlock(w.t.Context(), name)
 	}
 	if err := os.RemoveAll(w.locks.Path); err != nil {
 		w.t.Error(err)
@@ -298,7 +311,8 @@ func (w *world) release() {
 	time.Sleep(10 * time.Second)
 }
 
-// run does the operations in order until the answers differ, and returns the number of that one and how; -1 if they do not.
+// run does the operations in order until the answers differ, and returns the number of that one and
+// how; -1 if they do not.
 func (w *world) run(ops []op) (int, string) {
 	for i, o := range ops {
 		if diff := w.step(o); diff != "" {
@@ -407,7 +421,8 @@ func (w *world) ask(s, from lockingStorage, o op) (a answer) {
 		defer cancel()
 		err = s.Lock(ctx, o.key)
 	case opHandOver:
-		time.Sleep(37 * time.Millisecond) // else two of FileStorage's goroutines may write one file at the same time, for ever
+		// else two of FileStorage's goroutines may write one file at the same time, for ever
+		time.Sleep(37 * time.Millisecond)
 		waiting := make(chan error)
 		go func() { waiting <- s.Lock(w.t.Context(), o.key) }()
 		if from != nil {
@@ -434,7 +449,8 @@ func change(ctx context.Context, s lockingStorage, o op) error {
 	return s.Store(ctx, o.key, value)
 }
 
-// shrink leaves out of operations, the last of which has shown a difference, what the difference does not need. It does not try for ever.
+// shrink leaves out of operations, the last of which has shown a difference, what the difference
+// does not need. It does not try for ever.
 func (w *world) shrink(ops []op) []op {
 	tries := 0
 	fails := func(ops []op) bool {
@@ -481,8 +497,8 @@ func oracleCluster(t *testing.T, n int) []lockingStorage {
 	return nodes
 }
 
-// tempInMemory has t.TempDir make directories in memory where there is such a place: FileStorage syncs each file, which is what most of the
-// time goes for on a disk.
+// tempInMemory has t.TempDir make directories in memory where there is such a place: FileStorage
+// syncs each file, which is what most of the time goes for on a disk.
 func tempInMemory(t *testing.T) {
 	t.Helper()
 	if dir, err := os.MkdirTemp("/dev/shm", ""); err == nil {
@@ -535,7 +551,8 @@ func TestStorageAgainstOracle(t *testing.T) {
 		})
 	}
 	for _, d := range deviations() {
-		if occurred[d.name] == 0 && count*len(seeds) > 10_000 && !t.Failed() { // the rarest come some ten times in as many
+		if occurred[d.name] == 0 && count*len(seeds) > 10_000 && !t.Failed() {
+			// the rarest come some ten times in as many
 			t.Errorf("no such deviation any more: %s", d.name)
 		}
 	}

@@ -21,22 +21,26 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// How a node keeps its certificates to itself, see TLS.PerNode. What certmagic keeps below certificates/ and ocsp/ does not
-// go into the log, but into a state of the node's own, of the same make: so it behaves as the cluster's does. It has one file, which
-// is a snapshot. All else is the cluster's: accounts, so that there is one; the tokens of challenges, so that every node answers;
-// and locks, for two orders of one name at a time would put their tokens in the same place.
+// This file implements TLS.PerNode: a node keeps its certificates to itself. What certmagic stores
+// below certificates/ and ocsp/ does not go into the log but into a state of the node's own. That
+// state has the same type as the cluster's, so it behaves the same. It is stored in one file, a
+// snapshot. Everything else is the cluster's. Accounts are shared, so that there is only one. The
+// tokens of challenges are shared, so that every node can answer. Locks are shared, because two
+// orders of one name at a time would put their tokens in the same place.
 
-// ownStorage is the cluster's storage but for what is the node's own. It gives no lock and no key away that Storage does not.
+// ownStorage is the cluster's storage, except for the records that are the node's own. It exposes
+// no lock and no key that Storage does not expose.
 type ownStorage struct {
 	*Storage
-	told func(site string) // of a change, after it; must not block
+	onChange func(site string) // called after a change; must not block
 
 	dir     *durable.Dir // nil: in memory
 	current atomic.Pointer[state.State]
 
-	mu      sync.Mutex // held to change current, across the write to the disk: only those wait who write too
-	bundle  bundle     // of all names
-	unsaved bool       // current is not on disk: flush tries again
+	// held while current is changed, across the write to the disk: only other writers wait
+	mu      sync.Mutex
+	bundle  bundle // uncommitted parts of all names
+	unsaved bool   // current is not on disk; flush tries again
 }
 
 var (
@@ -45,13 +49,14 @@ var (
 	_ certmagic.LockLeaseRenewer = (*ownStorage)(nil)
 )
 
-func newOwnStorage(s *Storage, told func(site string)) *ownStorage {
-	o := &ownStorage{Storage: s, told: told}
+func newOwnStorage(s *Storage, onChange func(site string)) *ownStorage {
+	o := &ownStorage{Storage: s, onChange: onChange}
 	o.current.Store(state.New())
 	return o
 }
 
-// open reads what the node has kept, before anybody else uses o. Nothing is written.
+// open reads the node's own records from its directory, before anything else uses o. It writes
+// nothing.
 func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 	o.dir = dir
 	if dir == nil {
@@ -78,13 +83,13 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 	return nil
 }
 
-// isOwn reports whether a key in its one form is the node's own.
+// isOwn reports whether a clean key is the node's own.
 func isOwn(key string) bool {
 	top, _, _ := strings.Cut(key, "/")
 	return top == "certificates" || top == "ocsp"
 }
 
-// own brings key into its one form, and reports whether it is the node's own, or the root, which is above both.
+// own cleans key, and reports whether it is the node's own, or the root, which is above both kinds.
 func (o *ownStorage) own(key string) (clean string, own, root bool) {
 	clean, err := keyspace.Clean(key)
 	return clean, err == nil && isOwn(clean), err == nil && clean == ""
@@ -108,13 +113,14 @@ func (o *ownStorage) Store(ctx context.Context, key string, value []byte) error 
 	}
 	fx, err := o.store(clean, value)
 	o.tell(fx)
-	if err == nil && fx.Tickets { // their keys are the cluster's
+	if err == nil && fx.Tickets { // the keys of tickets are the cluster's
 		err = o.at().dropTickets(ctx)
 	}
 	return pathError("store", key, err)
 }
 
-// store is storePart and storeMeta of Storage, for one who needs no lock: nobody else comes between.
+// store does the work of storePart and storeMeta of Storage. It needs no lock of the cluster,
+// because no other node uses these records.
 func (o *ownStorage) store(key string, value []byte) (fx state.Effects, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -128,14 +134,15 @@ func (o *ownStorage) store(key string, value []byte) (fx state.Effects, err erro
 		if all := o.bundle.complete(key, value); all != nil {
 			records = all
 		} else if stored && !isAbout(value, crt.Value) {
-			return fx, nil // of a certificate that has been replaced
+			return fx, nil // metadata of a certificate that has been replaced
 		}
 	}
 	return o.change(state.PutRecords{Records: records, MaxState: o.limit()})
 }
 
-// change applies a command as the state machine does, and writes down what comes of it. What the disk does not take now is kept in
-// memory until it does: a certificate that was given back for that would be ordered again and again. o.mu is held.
+// change applies a command as the state machine does, and writes the result to disk. If the disk
+// fails, the result stays in memory until it can be written. An error would make certmagic give up
+// the certificate and order it again and again. The caller holds o.mu.
 func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 	old := o.current.Load()
 	next, a := old.Apply(old.Index+1, &state.Command{Time: time.Now().UnixNano(), Change: c}, &fx)
@@ -157,7 +164,7 @@ func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 	return fx, nil
 }
 
-// write writes s down. o.mu is held.
+// write writes s to disk. The caller holds o.mu.
 func (o *ownStorage) write(s *state.State) error {
 	if o.dir == nil {
 		return nil
@@ -169,7 +176,7 @@ func (o *ownStorage) write(s *state.State) error {
 	return o.dir.WriteFile(durable.OwnFile, b.Bytes())
 }
 
-// flush writes down what could not be written before.
+// flush writes to disk what could not be written before.
 func (o *ownStorage) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -182,7 +189,7 @@ func (o *ownStorage) flush() {
 
 func (o *ownStorage) tell(fx state.Effects) {
 	for _, site := range keyspace.CertificateSites(fx.Keys) {
-		o.told(site)
+		o.onChange(site)
 	}
 }
 

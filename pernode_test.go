@@ -24,7 +24,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// perNode has each node order from the development CA, counted, certificates of its own.
+// perNode has each node order certificates of its own from the development CA, and records the
+// orders.
 func perNode(book *stubca.Orders) func(*Config) {
 	return func(c *Config) {
 		c.TLS.PerNode = true
@@ -35,14 +36,14 @@ func perNode(book *stubca.Orders) func(*Config) {
 // ownKey returns the private key that a node has for name, as it is stored.
 func ownKey(t *testing.T, n *Node, name string) string {
 	t.Helper()
-	key, err := own(n).Load(t.Context(), certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, name))
+	key, err := certStorage(n).Load(t.Context(), certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(key)
 }
 
-// files returns all that is in a directory, names too.
+// files returns the names and the content of all files in a directory.
 func files(t *testing.T, dir string) []byte {
 	t.Helper()
 	var all []byte
@@ -61,7 +62,8 @@ func files(t *testing.T, dir string) []byte {
 	return all
 }
 
-// Each node has a key of its own, which is nowhere else; it is still there after a restart, alone, and without another order.
+// Each node has a key of its own, which is nowhere else. It is still there after a restart of the
+// node alone, without another order.
 func TestPerNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "own.example"
@@ -78,7 +80,7 @@ func TestPerNode(t *testing.T) {
 		keys := make(map[string]bool)
 		serials := make(map[string]bool)
 		for _, n := range nodes {
-			serve(t, []*Node{n}, name)
+			serveNames(t, []*Node{n}, name)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -127,7 +129,7 @@ func TestPerNode(t *testing.T) {
 			n.Close()
 		}
 		alone := reviewReopen(t, nodes[1])
-		serve(t, []*Node{alone}, name)
+		serveNames(t, []*Node{alone}, name)
 		time.Sleep(time.Second)
 		if got := alone.certs.Status()[0]; got.Serial != renewed || got.Err != nil {
 			t.Errorf("after a restart, alone: %+v, want %s", got, renewed)
@@ -136,7 +138,7 @@ func TestPerNode(t *testing.T) {
 	})
 }
 
-// The option can be switched on and off: what was there before stays where it is.
+// The option can be switched on and off. The certificates of before stay where they are.
 func TestPerNodeSwitched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "switched.example"
@@ -160,7 +162,7 @@ func TestPerNodeSwitched(t *testing.T) {
 				t.Cleanup(func() { n.Close() })
 				mustBeReady(t, n)
 			}
-			serve(t, []*Node{n}, name)
+			serveNames(t, []*Node{n}, name)
 			time.Sleep(10 * time.Second)
 			serials = append(serials, n.certs.Status()[0].Serial)
 		}
@@ -171,17 +173,18 @@ func TestPerNodeSwitched(t *testing.T) {
 	})
 }
 
-// ownOver opens storage of a node's own over that of a node.
+// ownOver opens a storage for a node's own certificates over the storage of the node.
 func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 	t.Helper()
 	o := newOwnStorage(n.storage, told)
-	if err := o.open(n.replica.Dir, n.secrets); err != nil {
+	if err := o.open(n.replica.Dir, n.cfg.rawSecrets()); err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
-// What is asked of the storage is answered as the cluster's storage answers it, whoever keeps it, and after a restart.
+// The storage answers like the cluster's storage, for the node's own records too, and after a
+// restart.
 func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
@@ -246,7 +249,7 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 		if err := shared.Delete(t.Context(), ""); err != nil || !own.Exists(t.Context(), "") {
 			t.Errorf("nothing is the cluster's, and there is no root: %v", err)
 		}
-		// As of a time before the option was switched on.
+		// A record of a time before the option was switched on.
 		if err := shared.Store(t.Context(), "certificates/ca/old/old.txt", nil); err != nil {
 			t.Fatal(err)
 		}
@@ -261,7 +264,8 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 	})
 }
 
-// A certificate is there as a whole or not at all, and metadata of one that has been replaced are dropped.
+// A certificate is stored as a whole or not at all, and metadata of one that was replaced are
+// dropped.
 func TestOwnBundle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
@@ -296,7 +300,7 @@ func TestOwnBundle(t *testing.T) {
 		}
 		store(".json", metaAbout(otherID, "another"))
 		has(".json", meta)
-		// What certmagic takes back when the rest cannot be stored.
+		// certmagic deletes the key if it cannot store the rest.
 		store(".key", "key 2")
 		if err := own.Delete(ctx, stem+".key"); err != nil {
 			t.Fatal(err)
@@ -314,7 +318,7 @@ func TestOwnBundle(t *testing.T) {
 func TestOwnFileIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) { c.TLS.PerNode = true })[0]
-		if err := own(n).Store(t.Context(), "certificates/ca/k/k.txt", []byte("value")); err != nil {
+		if err := certStorage(n).Store(t.Context(), "certificates/ca/k/k.txt", []byte("value")); err != nil {
 			t.Fatal(err)
 		}
 		cfg := n.cfg
@@ -366,11 +370,11 @@ func TestOwnFileIsRefused(t *testing.T) {
 	})
 }
 
-// A node that has left keeps no keys of the cluster's names.
+// A node that has left keeps no private keys.
 func TestPerNodeLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
-		if err := own(nodes[1]).Store(t.Context(), "certificates/ca/k/k.txt", nil); err != nil {
+		if err := certStorage(nodes[1]).Store(t.Context(), "certificates/ca/k/k.txt", nil); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -379,7 +383,7 @@ func TestPerNodeLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := reviewReopen(t, nodes[1])
-		if own(again).Exists(t.Context(), "certificates/ca/k/k.txt") {
+		if certStorage(again).Exists(t.Context(), "certificates/ca/k/k.txt") {
 			t.Error("it is still there")
 		}
 	})
@@ -391,7 +395,7 @@ func TestPerNodeCompromised(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
 		before := nodes[0].store.State().Tickets
-		if err := own(nodes[1]).Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("k")); err != nil {
+		if err := certStorage(nodes[1]).Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("k")); err != nil {
 			t.Fatal(err)
 		}
 		awaitTickets(t, nodes, func(k *state.TicketKeys) bool { return k.Index > before.Index && k.Current != nil })
@@ -406,7 +410,8 @@ func TestPerNodeCompromised(t *testing.T) {
 	})
 }
 
-// Every node cleans what it has for itself; the one that cleans for the cluster also what is left there from before.
+// Every node cleans its own records. The node that cleans for the cluster also cleans what is left
+// there from before.
 func TestPerNodeIsCleaned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "expired.example"
@@ -422,11 +427,11 @@ func TestPerNodeIsCleaned(t *testing.T) {
 		}
 		for _, n := range nodes {
 			for _, k := range []string{strings.TrimSuffix(key, ".crt") + ".key", key, strings.TrimSuffix(key, ".crt") + ".json"} {
-				if err := own(n).Store(t.Context(), k, []byte(crt)); err != nil {
+				if err := certStorage(n).Store(t.Context(), k, []byte(crt)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if !own(n).Exists(t.Context(), key) {
+			if !certStorage(n).Exists(t.Context(), key) {
 				t.Error("it is not stored")
 			}
 			if _, err := n.TLSConfig("other.example"); err != nil {
@@ -436,7 +441,7 @@ func TestPerNodeIsCleaned(t *testing.T) {
 		time.Sleep(80 * time.Minute)
 		synctest.Wait()
 		for _, n := range nodes {
-			if own(n).Exists(t.Context(), key) {
+			if certStorage(n).Exists(t.Context(), key) {
 				t.Errorf("%s keeps an expired certificate", n.self.Name)
 			}
 		}
@@ -446,7 +451,8 @@ func TestPerNodeIsCleaned(t *testing.T) {
 	})
 }
 
-// A certificate that the disk does not take is kept and served, and written down when it does. It is not ordered again.
+// A certificate that cannot be written to disk is kept in memory and served, and written when the
+// disk allows it. It is not ordered again.
 func TestPerNodeOnFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "full.example"
@@ -456,7 +462,7 @@ func TestPerNodeOnFullDisk(t *testing.T) {
 		if err := os.Mkdir(obstacle, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		serve(t, []*Node{n}, name)
+		serveNames(t, []*Node{n}, name)
 		time.Sleep(10 * time.Minute)
 		book.Check(t, 1)
 		got := n.certs.Status()[0]
@@ -472,7 +478,7 @@ func TestPerNodeOnFullDisk(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		n.Close()
 		again := reviewReopen(t, n)
-		serve(t, []*Node{again}, name)
+		serveNames(t, []*Node{again}, name)
 		time.Sleep(time.Minute)
 		if now := again.certs.Status()[0]; now.Serial != got.Serial {
 			t.Errorf("after a restart: %+v, want %s", now, got.Serial)

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/hold"
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
@@ -19,10 +19,12 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// Each test in this file has failed once. Its comment tells what happened then, and must not happen.
+// Each test in this file has failed once. Its comment tells what happened then, and must not
+// happen.
 
-// The holder of a role with Keep hands over while there is no leader. Its claim was taken for one that is kept, stayed in the queue for as long as
-// the session lived, and nobody got the role any more.
+// The holder of a role with Keep hands over while there is no leader. Its claim was taken for one
+// that is kept, stayed in the queue for as long as the session lived, and nobody got the role any
+// more.
 func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -55,7 +57,8 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 	})
 }
 
-// A node that shuts down waits for a role. It was granted that, and nobody did what goes with it until the last of what the node held was handed over.
+// A node that shuts down waits for a role. It was granted that, and nobody did what goes with it
+// until the last of what the node held was handed over.
 func TestLeavingNodeIsGrantedNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -90,7 +93,8 @@ func TestLeavingNodeIsGrantedNothing(t *testing.T) {
 	})
 }
 
-// A role goes to somebody else than it was to be moved to, because that one has left. Move waited for thirty seconds, and said that there was no leader.
+// A role goes to somebody else than it was to be moved to, because that one has left. Move waited
+// for thirty seconds, and said that there was no leader.
 func TestMoveToOneThatLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -118,8 +122,8 @@ func TestMoveToOneThatLeaves(t *testing.T) {
 	})
 }
 
-// A session ends between the grant of a public role and the beginning of its tenure. The claim's ghost was taken for the claim, and Hold waited in no queue
-// until the ghost was gone.
+// A session ends between the grant of a public role and the beginning of its tenure. The claim's
+// ghost was taken for the claim, and Hold waited in no queue until the ghost was gone.
 func TestGhostIsNoGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -130,10 +134,8 @@ func TestGhostIsNoGrant(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var e codec.Encoder
-		e.Uint(ref.Session)
-		e.Bool(true)
-		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, e.B); err != nil {
+		end := membership.EndSession{Number: ref.Session, HoldDown: true}
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode(), n.members.ServeEnd); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -148,8 +150,8 @@ func TestGhostIsNoGrant(t *testing.T) {
 	})
 }
 
-// Whatever the clocks do within their bounds, a ghost stays until its machine's kernel has ended what is to be seen. A linger that a slow clock counts there was
-// over earlier by a fast one.
+// Whatever the clocks do within their bounds, a ghost stays until its machine's kernel has ended
+// what is to be seen. A linger that a slow clock counts there was over earlier by a fast one.
 func TestGhostsOutlastSlowClocks(t *testing.T) {
 	k := loneKeeper()
 	const slow, fast = 1 - 1./timing.Drift, 1 + 1./timing.Drift
@@ -166,8 +168,9 @@ func TestGhostsOutlastSlowClocks(t *testing.T) {
 	}
 }
 
-// An operator removes by force a node that is present. What it held was granted to another one at once, while its lease lasted: for a moment if the
-// leader could tell it, else until the lease was over.
+// An operator removes by force a node that is present. What it held was granted to another one at
+// once, while its lease lasted: for a moment if the leader could tell it, else until the lease was
+// over.
 func TestRemovedHolderHasItsLease(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -178,7 +181,7 @@ func TestRemovedHolderHasItsLease(t *testing.T) {
 			tenure := <-holdUntil(t.Context(), holder, Role{Name: "r"})
 			got := holdUntil(t.Context(), next, Role{Name: "r"})
 			l := leader.replica.Leading.Load()
-			if _, err := l.AwaitStable(t.Context(), leader.replica); err != nil { // as for a removal before
+			if _, err := l.AwaitStable(t.Context()); err != nil { // as for a removal before
 				t.Fatal(err)
 			}
 			if cut {

@@ -266,7 +266,8 @@ func TestOperatorGivesUp(t *testing.T) {
 	})
 }
 
-// The bytes of the calls come from whoever has the secret: whatever they are, a node answers, and stores nothing.
+// The bytes of the calls come from whoever has the secret: whatever they are, a node answers, and
+// stores nothing.
 func TestOperatorSendsNonsense(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)

@@ -13,7 +13,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// membersOf returns the names of the members that vote, and of those that do not, as node i sees them.
+// membersOf returns the names of the members that vote, and of those that do not, as node i sees
+// them.
 func membersOf(c *clustertest.Cluster, i int) (voters, others []string) {
 	for _, m := range c.Nodes[i].Status().Members {
 		id := m.Name + " " + m.ID
@@ -46,7 +47,8 @@ func wantVoters(t *testing.T, c *clustertest.Cluster, want []string) {
 	}
 }
 
-// Machines are replaced by others with empty directories, one a minute. The cluster goes on all the time, and the dead do not vote.
+// Machines are replaced by others with empty directories, one a minute. The cluster goes on all the
+// time, and the dead do not vote.
 func TestMachinesAreReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = 4 * time.Minute })
@@ -84,7 +86,8 @@ func TestMachinesAreReplaced(t *testing.T) {
 	})
 }
 
-// A dead voter that was replaced comes back as a member without a vote, and votes when it is needed.
+// A dead voter that was replaced comes back as a member without a vote, and votes when it is
+// needed.
 func TestReplacedVoterComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5, nil)
@@ -123,8 +126,9 @@ func TestReplacedVoterComesBack(t *testing.T) {
 	})
 }
 
-// After the time that is configured dead members are removed, as long as three voters are left; one that comes back after that hears why it
-// cannot. (hashicorp/consul#5922: what is left must be a majority, and go on being one when the next one dies.)
+// After the time that is configured dead members are removed, as long as three voters are left; one
+// that comes back after that hears why it cannot. (hashicorp/consul#5922: what is left must be a
+// majority, and go on being one when the next one dies.)
 func TestDeadMembersAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = time.Minute })
@@ -151,8 +155,8 @@ func TestDeadMembersAreRemoved(t *testing.T) {
 	})
 }
 
-// Nodes that are restarted one after another stay members, however long each takes and however soon the dead are removed, and the cluster
-// lives. (hashicorp/consul#8118)
+// Nodes that are restarted one after another stay members, however long each takes and however soon
+// the dead are removed, and the cluster lives. (hashicorp/consul#8118)
 func TestRollingReboot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = 10 * time.Second })
@@ -268,8 +272,8 @@ func TestAddressesAreNoIdentities(t *testing.T) {
 			}
 		})
 	})
-	// The new leader still has a session of its previous process, and another node answers at that process's
-	// address.
+	// The new leader still has a session of its previous process, and another node answers at that
+	// process's address.
 	t.Run("all nodes go round", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, nil)

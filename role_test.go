@@ -142,7 +142,8 @@ func TestHoldInOrder(t *testing.T) {
 	})
 }
 
-// The next one has the role when the holder has let go, at once if it can say so, else when its lease is over.
+// The next one has the role when the holder has let go, at once if it can say so, else when its
+// lease is over.
 func TestHandOver(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -284,7 +285,8 @@ func TestGroupSpreads(t *testing.T) {
 	})
 }
 
-// A contender that is better only for a while does not disturb anybody, and one that leaves is forgotten.
+// A contender that is better only for a while does not disturb anybody, and one that leaves is
+// forgotten.
 func TestWaiterLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -333,7 +335,8 @@ func TestPanicGivesTheRoleUp(t *testing.T) {
 	})
 }
 
-// One who does not hand over is passed over after his time, and his writes are refused from then on.
+// One who does not hand over is passed over after his time, and his writes are refused from then
+// on.
 func TestYieldIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -383,7 +386,8 @@ func TestYieldIsBounded(t *testing.T) {
 	})
 }
 
-// A holder that is cut off hears of it before its deadline, in time to stop; a write that it still tries is refused when it is back.
+// A holder that is cut off hears of it before its deadline, in time to stop; a write that it still
+// tries is refused when it is back.
 func TestLostHolder(t *testing.T) {
 	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast, flotilla.WAN} {
 		t.Run(timing.String(), func(t *testing.T) {

@@ -56,11 +56,15 @@ func (n *Node) Holder(role string) (fence uint64, own bool) { return n.roles.Cur
 
 // Remark makes Status say something about a role on this node, such as why the node cannot serve it.
 // An empty text removes the remark. It is for packages that build on Hold, such as vip.
-func (n *Node) Remark(role, text string) { n.remark(role, text) }
+func (n *Node) Remark(role, text string) {
+	if n.remarks.set(role, text) {
+		n.life.Changed.Notify()
+	}
+}
 
 // Role names a task that one node performs at a time, and says how much this node wants it: see
 // hold.Role.
 type Role = hold.Role
 
-// Tenure is one node's time as the holder of a role: see hold.Tenure.
+// Tenure is the time for which one node holds a role; see hold.Tenure.
 type Tenure = hold.Tenure

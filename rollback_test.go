@@ -41,7 +41,8 @@ func restoreDir(t *testing.T, from, dir string) {
 	}
 }
 
-// stopAlone stops a node as an operator does, though nobody may be there whom it could hand over to.
+// stopAlone stops a node as an operator does, though nobody may be there whom it could hand over
+// to.
 func stopAlone(c *clustertest.Cluster, i int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -158,9 +159,9 @@ func wantEqual(t *testing.T, a, b *flotilla.Node) {
 	}
 }
 
-// A directory that is restored from an older copy in a healthy cluster is noticed at once, whatever the
-// others know it by: its state is set aside, and the node joins as a new one. Nothing is lost, and nobody
-// reads what is old.
+// A directory that is restored from an older copy in a healthy cluster is noticed at once, whatever
+// the others know it by: its state is set aside, and the node joins as a new one. Nothing is lost,
+// and nobody reads what is old.
 func TestRolledBackDirectory(t *testing.T) {
 	for _, test := range []struct {
 		name          string
@@ -291,8 +292,8 @@ func TestCopyBesideOriginal(t *testing.T) {
 	}
 }
 
-// An older copy that starts while the original is cut off joins as a new node. It says that it was the
-// original, but the original is not removed in the moments for which a line may be down.
+// An older copy that starts while the original is cut off joins as a new node. It says that it was
+// the original, but the original is not removed in the moments for which a line may be down.
 func TestCopyOfOneThatIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -323,7 +324,8 @@ func TestCopyOfOneThatIsCutOff(t *testing.T) {
 	})
 }
 
-// An original and a copy that start together: the cluster goes on with one of them, and the other is told.
+// An original and a copy that start together: the cluster goes on with one of them, and the other
+// is told.
 func TestCopyStartsWithOriginal(t *testing.T) {
 	for seed := range 8 {
 		synctest.Test(t, func(t *testing.T) {

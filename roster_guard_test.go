@@ -12,15 +12,15 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// The tests in this file are of single guards of who is let in, votes and is removed. Without its guard each of them fails:
-// see TESTING.md.
+// The tests in this file are of single guards of who is let in, votes and is removed. Without its
+// guard each of them fails: see TESTING.md.
 
 // The leader lets no node in whose Timing is another, whatever other nodes have told it.
 func TestAnotherTimingDoesNotJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		x := others[0].members.Greeting()
-		x.Member, x.Boot = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
+		x.Member, x.Incarnation = state.Member{ID: self.NewID(), Addr: "x:7373"}, self.NewIncarnation(1)
 		x.Settings.Values[membership.TimingSetting] = WAN.String()
 		if _, err := leader.members.ServeJoin(t.Context(), x.ID, x); err == nil || !strings.Contains(err.Error(), "its Timing is wan") {
 			t.Errorf("it is told %v", err)
@@ -44,24 +44,6 @@ func TestFormerNodes(t *testing.T) {
 			t.Errorf("%s is a former node: %v, want %v", id, got, want)
 		}
 	}
-}
-
-// A node whose state was set aside waits for its cluster. It would form another one beside it.
-func TestFormerMemberFormsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := lonely(t)
-		for former, want := range map[string]string{
-			"its former ID": "waiting for the cluster that this node belonged to",
-			"":              "1 of the 3 nodes that form the cluster are there",
-		} {
-			if err := n.members.Ident.Save(func(id *membership.Identity) { id.Former = former }); err != nil {
-				t.Fatal(err)
-			}
-			if done, err := n.members.Begin(t.Context(), &membership.Round{}); done || err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("one that was %q: done %v, %v; want %q", former, done, err, want)
-			}
-		}
-	})
 }
 
 // A change is made if its reason is still there when the change of before has settled.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -18,18 +17,16 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
-const (
-	drainGrace    = 3 * time.Second  // for balancers to see that the node is not ready
-	drainPatience = 20 * time.Second // for requests under way to finish
-	handPatience  = 5 * time.Second  // for handing over what the node leads and holds
-)
+// handOverTime is how long handing over roles and the leadership may take.
+const handOverTime = 5 * time.Second
 
-// Serve opens a node and serves h with HTTPS for domains, until ctx is done. Then it leaves as
-// Config.Drain says: requests under way get their answers, no connection is lost, the node hands
-// over and closes, and Serve returns nil. Health is served until the very end. Open, Node.Serve and
-// Node.Shutdown do the same in steps.
+// Serve opens a node and serves h with HTTPS for domains, until ctx is done. Then it shuts down as
+// Config.Drain says: requests under way are answered, no connection is lost, the node hands over
+// its roles and the leadership, and closes. Serve then returns nil. Health is served until the very
+// end. Open, Node.Serve and Node.Shutdown do the same in steps.
 //
-// In development mode no domain stands for localhost, and the addresses are Config's for that mode.
+// In development mode, no domains means localhost, and the addresses are those of Config for that
+// mode.
 func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) error {
 	var p *ports
 	// The ports are opened before anything is written and before this node contacts others.
@@ -44,27 +41,27 @@ func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) e
 	return n.serveToTheEnd(ctx, h, p)
 }
 
-// serveToTheEnd is Serve on a node that is open.
+// serveToTheEnd is Serve on a node that is already open.
 func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, p *ports) error {
-	// Not one of the node's tasks, since Shutdown waits for those.
+	// This does not run as a task of the node, because Shutdown waits for tasks.
 	health, stopHealth := n.serveHealth(p.health, func(f func()) { go f() })
 	defer stopHealth()
 	err := n.serve(ctx, h, p, health)
-	hand, cancel := context.WithTimeout(context.WithoutCancel(ctx), handPatience)
+	hand, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTime)
 	defer cancel()
 	return errors.Join(err, n.Shutdown(hand))
 }
 
 // Serve serves h, or the handler of Config.Server if h is nil, with HTTPS for domains at
-// Config.HTTPSAddr. At Config.HTTPAddr it serves the challenges of the certificate authority and
-// redirects to https, and at Config.HealthAddr, if that is set, Health. When ctx is done it drains
-// as Config.Drain says, and returns nil once every request under way has its answer; if some had to
-// be cut, the error says how many. It returns an error when something fails: a *ConfigError for a
-// port that is in use, and for a domain that is none. The node stays open, and Health reports that
-// it is not ready any more.
+// Config.HTTPSAddr. At Config.HTTPAddr it answers the challenges of the certificate authority and
+// redirects all else to https. At Config.HealthAddr, if that is set, it serves Health. When ctx is
+// done, it drains as Config.Drain says. It returns nil if every request under way was answered. If
+// some had to be cut, the error says how many. It returns an error when something fails, and a
+// *ConfigError if a port is in use or a domain is not valid. The node stays open, and Health
+// reports that it is not ready any more.
 //
-// A program that wants an http.Server of its own should pass it as Config.Server rather than use
-// ListenTLS: closing that listener, or http.Server.Shutdown, loses connections that wait to be
+// A program that wants its own http.Server should pass it as Config.Server rather than use
+// ListenTLS. Closing that listener, or http.Server.Shutdown, loses connections that wait to be
 // accepted.
 func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) error {
 	p, err := n.openPorts(ctx, domains)
@@ -76,7 +73,7 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 	return n.serve(ctx, h, p, health)
 }
 
-// ports are what Serve listens at, and for which names.
+// ports are the listeners of Serve, and the domains that it serves.
 type ports struct {
 	domains              []string
 	https, plain, health *frontend.Listener // health is nil if Config.HealthAddr is empty
@@ -113,7 +110,7 @@ func (n *Node) openPorts(ctx context.Context, domains []string) (_ *ports, err e
 	return p, nil
 }
 
-// close closes all of them; p may be nil.
+// close closes all listeners. p may be nil.
 func (p *ports) close() {
 	if p == nil {
 		return
@@ -125,8 +122,8 @@ func (p *ports) close() {
 	}
 }
 
-// serveHealth serves Health at ln, unless ln is nil, on a goroutine that run starts. The channel
-// gets the error that ends it.
+// serveHealth serves Health at ln on a goroutine that run starts. It does nothing if ln is nil. The
+// channel gets the error that ends it.
 func (n *Node) serveHealth(ln *frontend.Listener, run func(func())) (failed <-chan error, stop func()) {
 	if ln == nil {
 		return nil, func() {}
@@ -142,7 +139,8 @@ func startPort(p *frontend.Port, run func(func())) <-chan error {
 	return failed
 }
 
-// serve is Serve without the health port, whose failure it watches. It closes the two other ports.
+// serve is Serve without the health port. It ends when healthFailed reports a failure. It closes
+// the two other ports.
 func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed <-chan error) error {
 	defer p.https.Close()
 	defer p.plain.Close()
@@ -177,8 +175,8 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed
 	return n.drain(context.WithoutCancel(ctx), https, plain)
 }
 
-// drain makes the node not ready, hands over what clients see of it, and ends the ports without
-// losing a request.
+// drain makes the node not ready, hands over its public roles, and ends the ports without losing a
+// request.
 func (n *Node) drain(ctx context.Context, https, plain *frontend.Port) error {
 	n.life.Drained.Store(true)
 	n.life.Changed.Notify()
@@ -188,7 +186,7 @@ func (n *Node) drain(ctx context.Context, https, plain *frontend.Port) error {
 	defer grace.Stop()
 	ctx, cancel := context.WithTimeout(ctx, graceTime+n.cfg.Drain.Patience)
 	defer cancel()
-	// While the node holds an address, clients come to it. So addresses go first.
+	// Clients come to the node while it holds a floating address. So addresses go first.
 	if err := n.roles.YieldAll(ctx, (*roles.Tenure).IsPublic); err != nil {
 		n.log.Warn("draining: the public roles of this node were not handed over in time", "err", err)
 	}
@@ -206,15 +204,15 @@ func (n *Node) drain(ctx context.Context, https, plain *frontend.Port) error {
 	return errs.Edge("draining", errors.Join(httpsErr, plainErr))
 }
 
-// DrainAddr disconnects the clients that are connected to one address of this machine, as when a
-// floating address is about to leave it: otherwise their connections would stay established for
-// ever. What counts is the connection's own local address, not the one in a PROXY header, and it is
-// about connections of Serve. The next answer on each of them says that it is the last. Requests
-// under way have until ctx ends, and no longer than Config.Drain.Patience. Idle connections are
-// closed after a second. Then all that are left are closed, hijacked ones too. When DrainAddr
-// returns, every connection that was open when it was called is closed. Connections that arrived
-// meanwhile were told to leave as well; call it again when the address has left to close them. With
-// a ctx that has ended it closes everything at once.
+// DrainAddr disconnects the clients of one address of this machine. Call it before a floating
+// address leaves the machine: otherwise those connections would stay established for ever. It
+// applies to connections of Serve. It compares the connection's own local address, not the one in a
+// PROXY header. The next answer on each connection says that it is the last. Requests under way
+// have until ctx ends, but at most Config.Drain.Patience. Idle connections are closed after a
+// second. Then all that are left are closed, including hijacked ones. When DrainAddr returns, every
+// connection that was open when it was called is closed. Connections that arrived meanwhile were
+// told to close as well; to close them, call DrainAddr again when the address has left. With a ctx
+// that has ended, it closes everything at once.
 //
 // It returns nil if no request was cut, and otherwise an error that says how many were.
 func (n *Node) DrainAddr(ctx context.Context, addr netip.Addr) error {
@@ -243,26 +241,13 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	return ln, nil
 }
 
-// mayListen returns an error if the node must not listen at addr. The field is the one of Config
-// that has such an address.
+// mayListen returns an error if the node must not listen at addr. field is the field of Config for
+// such an address.
 func (n *Node) mayListen(field, addr string) error {
 	if !n.cfg.dev {
 		return nil
 	}
 	return loopbackOnly(field, addr)
-}
-
-// listenRemedy says what to do about the error of a listener.
-func listenRemedy(err error) string {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return ", where another process listens; stop it, or choose another address"
-	case errors.Is(err, syscall.EACCES):
-		return ": ports below 1024 need the right to bind them, as by AmbientCapabilities=CAP_NET_BIND_SERVICE of systemd"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return ", which is no address of this machine"
-	}
-	return ""
 }
 
 // listenAt opens the socket of ListenTLS or Listen.
@@ -277,15 +262,15 @@ func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error)
 	return ln, nil
 }
 
-// TLSConfig returns a configuration that serves the certificates of domains, has them obtained and
-// renewed, and answers TLS-ALPN-01 challenges for any node of the cluster. Its sessions resume on
-// any node. It does not wait for certificates: as long as the cluster has none for a domain,
-// clients get a self-signed one. While this node cannot know, handshakes wait, five seconds at
-// most, and then fail.
+// TLSConfig returns a configuration that serves the certificates of domains. The node has them
+// obtained and renewed. The configuration answers TLS-ALPN-01 challenges for any node of the
+// cluster, and its sessions resume on any node. TLSConfig does not wait for certificates: while the
+// cluster has none for a domain, clients get a self-signed one. While this node cannot know whether
+// there is one, handshakes wait for at most five seconds and then fail.
 //
-// Session tickets are bound to what is added to it before it is used, such as ClientAuth. If you
-// change a clone instead, its clients must not resume the sessions of other clones' clients, and
-// the other way round: set SessionTicketsDisabled.
+// Session tickets are bound to the fields that you set before the configuration is used, such as
+// ClientAuth. If you change a clone instead, its clients must not resume the sessions of other
+// clones, and theirs must not resume its sessions: set SessionTicketsDisabled.
 func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.Open.Err() != nil {
 		return nil, ErrClosed
@@ -298,10 +283,10 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	return config, nil
 }
 
-// ListenTLS listens for clients on a TCP address and speaks TLS with them, after the PROXY header
-// where Config.Proxies says so, with the certificates of domains as TLSConfig does. The network is
-// "tcp", "tcp4" or "tcp6". With an http.Server, call Serve on it, not ServeTLS. In development mode
-// the address must be a loopback one.
+// ListenTLS listens for clients on a TCP address and speaks TLS with the certificates of domains,
+// as TLSConfig does. It reads the PROXY header first where Config.Proxies says so. The network is
+// "tcp", "tcp4" or "tcp6". With an http.Server, call Serve on the listener, not ServeTLS. In
+// development mode the address must be a loopback address.
 func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener, error) {
 	config, err := n.TLSConfig(domains...)
 	if err != nil {
@@ -315,10 +300,10 @@ func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener,
 	return n.frontend.Wrap(ln, config), nil
 }
 
-// Listen is ListenTLS for the plain port: it listens for clients on a TCP address, and reads the
-// PROXY header where Config.Proxies says so. RemoteAddr of its connections is then the client's. A
-// client must send its first byte within ten seconds, and one that takes nothing for thirty seconds
-// loses its connection. Programs that do not use Serve serve HTTPHandler on it.
+// Listen is ListenTLS without TLS: it listens for clients on a TCP address, and reads the PROXY
+// header where Config.Proxies says so. RemoteAddr of its connections is then the address of the
+// client. A client must send its first byte within ten seconds. A client that reads nothing for
+// thirty seconds loses its connection. Programs that do not use Serve serve HTTPHandler on it.
 func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	if n.life.Open.Err() != nil {
 		return nil, ErrClosed
@@ -330,7 +315,7 @@ func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	return n.frontend.Wrap(ln, nil), nil
 }
 
-// noteTLSPort gives the port of HTTPS to the redirects of development mode.
+// noteTLSPort tells the redirects of development mode the port of HTTPS.
 func (n *Node) noteTLSPort(at net.Addr) {
 	if addr, ok := at.(*net.TCPAddr); ok {
 		n.certs.ServedAt(addr.Port)
@@ -339,17 +324,17 @@ func (n *Node) noteTLSPort(at net.Addr) {
 
 // HTTPHandler answers the HTTP-01 challenges of the certificate authority for any node of the
 // cluster, from this node's memory. All other requests go to next. If next is nil, they are
-// redirected to https, to the same path of the same host. A request whose Host is not a valid host
-// name or address, or whose target is not a path of it, gets 400.
+// redirected to https, to the same path of the same host. A request gets status 400 if its Host is
+// not a valid host name or address, or if its target is not a path of that host.
 func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.HTTPHandler(next) }
 
-// HSTS tells browsers to use https alone for maxAge, counted in full seconds and from each answer
-// on: it sets Strict-Transport-Security (RFC 6797) on the answers of next. It does so only over
-// TLS, and only for hosts that have a certificate from the certificate authority, since a browser
-// that has seen the header lets nobody click a warning away. It never does so for IP addresses, nor
-// in development mode. Zero makes browsers forget. A negative maxAge, or one below a second, such
-// as a bare number of seconds, sets nothing and is logged as an error. A header that next sets
-// itself is left alone.
+// HSTS tells browsers to use only https for maxAge, counted in full seconds from each answer. It
+// sets Strict-Transport-Security (RFC 6797) on the answers of next. It does so only over TLS, and
+// only for hosts that have a certificate from the certificate authority, because a browser that has
+// seen the header lets nobody skip a certificate warning. It never does so for IP addresses or in
+// development mode. Zero makes browsers forget it. A negative maxAge, or one below a second, such
+// as a number of seconds without a unit, sets nothing and is logged as an error. A header that next
+// sets itself is kept.
 func (n *Node) HSTS(maxAge time.Duration, next http.Handler) http.Handler {
 	return n.certs.HSTS(maxAge, next)
 }

@@ -163,7 +163,8 @@ func TestServeLeavesInOrder(t *testing.T) {
 		t.Errorf("readyz at once: %d %q %v", code, text, err)
 	}
 	for {
-		last, err := ask("/") // in the grace the node goes on as usual, and then says on every answer that it is the last
+		// in the grace the node goes on as usual, and then says on every answer that it is the last
+		last, err := ask("/")
 		if err != nil || last {
 			if since := time.Since(begun); since < cfgs[at].Drain.Grace {
 				t.Errorf("a node in its grace after %v: last %v, %v", since, last, err)
@@ -404,7 +405,8 @@ func TestRollingRestartBehindBalancers(t *testing.T) {
 			transport := &http.Transport{
 				ForceAttemptHTTP2: kind == "HTTP/2.0",
 				DisableKeepAlives: kind == "new connections",
-				TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: "app.test"}, // the nodes' own authority is not what this is about
+				// the nodes' own authority is not what this is about
+				TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "app.test"},
 			}
 			defer transport.CloseIdleConnections()
 			client := &http.Client{Transport: transport, Timeout: 20 * time.Second}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
 		awaitTickets(t, nodes, hasCurrent)
 		before := nodes[0].store.State().Tickets
 		_, rest := leaderOf(t, nodes)
-		if err := own(rest[0]).Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("x")); err != nil {
+		if err := certStorage(rest[0]).Store(t.Context(), "certificates/ca/a.test/a.test.key.compromised", []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		if now := nodes[0].store.State().Tickets; now != nil && slices.ContainsFunc(append(now.Previous, now.Current), func(k []byte) bool { return bytes.Equal(k, before.Current) }) {
@@ -75,9 +76,9 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 			}
 		}
 		check("nothing")
-		serve(t, []*Node{n}, "a.test")
+		serveNames(t, []*Node{n}, "a.test")
 		check("a name")
-		serve(t, []*Node{n}, "b.test")
+		serveNames(t, []*Node{n}, "b.test")
 		check("another name")
 		enter()
 		check("self-signed")
@@ -90,8 +91,8 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 			t.Errorf("after the authority has answered: %+v", s)
 		}
 		refuse.Store(true)
-		if err := orders.RenewCertSync(t.Context(), "a.test", true); err == nil {
-			t.Error("a refused renewal has succeeded")
+		if err := orders.RenewCertSync(t.Context(), "a.test", true); err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("a renewal that the authority refuses: %v", err)
 		}
 		check("not renewed")
 		if s := n.Status().Certificates; s[0].Err == "" {

@@ -9,9 +9,17 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// told acts upon what the state machine has applied. It is called by raft's goroutine and does not block.
-func (n *Node) told(fx *state.Effects) {
-	if fx == nil { // from a snapshot: anything may have changed
+const (
+	// how long the first orders of a node wait for the other members
+	peersTime   = 5 * time.Second
+	peersPause  = 250 * time.Millisecond // then, time for them to open their ports
+	barrierTime = 2 * time.Second        // longest delay of a first certificate
+)
+
+// onApplied acts on the effects of applied entries. raft's goroutine calls it, and it does not
+// block.
+func (n *Node) onApplied(fx *state.Effects) {
+	if fx == nil { // a snapshot was restored: anything may have changed
 		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
 		fx.Claims = n.roles.Claims()
 		n.certs.StoredAny()
@@ -20,7 +28,7 @@ func (n *Node) told(fx *state.Effects) {
 		n.keeper.SessionsChanged()
 		n.roles.OnSessions(n.store.State())
 		n.life.Sessions.Notify()
-		n.life.Tasks.Go(n.replica.Port.Recheck) // another process may have taken a node's place
+		n.life.Tasks.Go(n.replica.Port.Recheck) // a newer process of a node may have replaced another
 	}
 	if len(fx.Claims) > 0 {
 		n.roles.OnClaims(n.store.State(), fx.Claims)
@@ -40,42 +48,45 @@ func (n *Node) told(fx *state.Effects) {
 		n.certs.Stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
-		n.replica.SnapshotSoon()
+		n.replica.Snapshots.Soon()
 	}
 }
 
-// company waits until all members have been there for a moment, in the first seconds after this node was ready for the first time. The
-// first node of a cluster that starts would order otherwise while others have not opened the ports yet that the authority may come to.
-func (n *Node) company(ctx context.Context) {
-	ctx, cancel := context.WithDeadline(ctx, n.keeper.Started.Add(time.Duration(n.keeper.First.Load())+companyTime))
+// awaitPeers waits until all members have been present for a moment. It waits only in the first
+// seconds after this node became ready for the first time. Otherwise the first node of a starting
+// cluster would order certificates before other nodes have opened the ports that the authority may
+// contact.
+func (n *Node) awaitPeers(ctx context.Context) {
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.Started.Add(time.Duration(n.keeper.First.Load())+peersTime))
 	defer cancel()
-	for settled := false; !settled && ctx.Err() == nil; {
+	for steady := false; !steady && ctx.Err() == nil; {
 		changed := n.life.Sessions.Wait()
 		s := n.store.State()
 		var moment <-chan time.Time
 		if !slices.ContainsFunc(s.Servers, func(id string) bool { return s.Session(id) == nil }) {
-			moment = time.After(companyPause)
+			moment = time.After(peersPause)
 		}
 		select {
 		case <-changed:
 		case <-moment:
-			settled = true
+			steady = true
 		case <-ctx.Done():
 		}
 	}
 }
 
-// settled waits until every session has applied what this node has, by a write that changes nothing: that is what a write waits for.
-// Whoever shows something that it read before that has a client find nothing on the next node.
-func (n *Node) settled(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+// barrier waits until every session has applied what this node has applied. It makes a write that
+// changes nothing, because a write waits for exactly that. Without it, a client could find on one
+// node what the next node does not have yet.
+func (n *Node) barrier(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, barrierTime)
 	defer cancel()
 	if err := n.storage.Delete(ctx, "flotilla/nothing"); err != nil {
 		n.log.Debug("a first certificate is shown before it is known to be on every node", "error", err)
 	}
 }
 
-// maintain has one node of those that serve certificates keep the storage clean.
+// maintain makes one of the nodes that serve certificates clean the storage.
 func (n *Node) maintain(ctx context.Context) {
 	select {
 	case <-n.certs.Used():
@@ -88,7 +99,7 @@ func (n *Node) maintain(ctx context.Context) {
 		})
 		n.log.Debug("this node keeps the storage clean no longer", "why", err)
 		select {
-		case <-time.After(time.Second): // a state without room refuses at once
+		case <-time.After(time.Second): // a full state refuses the claim at once
 		case <-ctx.Done():
 		}
 	}

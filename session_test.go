@@ -5,15 +5,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A request to open a session that arrives late, of a node's earlier process or a second time of the one that runs, ends the session
-// of the process that runs now, whose lease lasts.
+// A request to open a session that arrives late, of a node's earlier process or a second time of
+// the one that runs, ends the session of the process that runs now, whose lease lasts.
 func TestLateOpenOfEarlierProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -25,7 +25,8 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 		if _, err := leader.members.ServeOpen(t.Context(), holder.self.ID, openRequest(self.NewIncarnation(0), 0)); err == nil || !strings.Contains(err.Error(), "one of the two data directories is a copy") {
 			t.Errorf("another process asks for a session while the holder's runs, and is told %v", err)
 		}
-		open := func(boot string, seen uint64, before ...string) { // as if the leader had proposed it before it knew better
+		open := func(boot string, seen uint64, before ...string) {
+			// as if the leader had proposed it before it knew better
 			t.Helper()
 			time.Sleep(time.Second)
 			c := state.Command{Node: holder.self.ID, Change: state.OpenSession{Incarnation: boot, Processes: append(before, boot), Replaces: seen, Clean: true}}
@@ -60,15 +61,11 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 	})
 }
 
-// openRequest is what a process asks the leader for a session with. It has left nothing to be seen.
-func openRequest(boot string, seen uint64) []byte {
-	var e codec.Encoder
-	e.String(boot)
-	e.Uint(seen)
-	e.Bool(true)
-	e.String("x:7373")
-	e.Bytes(state.EncodeProcesses([]string{boot}))
-	return e.B
+// openRequest is what a process asks the leader for a session with. Nothing that it held can be seen.
+func openRequest(incarnation string, replaces uint64) []byte {
+	return membership.OpenSession{
+		Incarnation: incarnation, Addr: "x:7373", Replaces: replaces, Clean: true, Processes: []string{incarnation},
+	}.Encode()
 }
 
 // Only members get sessions: a write would wait for a stranger's.

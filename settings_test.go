@@ -26,8 +26,8 @@ func differing(t *testing.T, network *simnet.Network, books map[string]*logbook,
 	})
 }
 
-// What nodes should have alike and have not is told on both sides, with the field and both values, and again until a node has restarted with
-// another configuration.
+// What nodes should have alike and have not is told on both sides, with the field and both values,
+// and again until a node has restarted with another configuration.
 func TestDifferentSettings(t *testing.T) {
 	for _, tc := range []struct {
 		field     string
@@ -104,7 +104,8 @@ func TestDifferentDomains(t *testing.T) {
 	})
 }
 
-// Leases of different length do not go together. Nodes that form a cluster wait for one whose Timing is repaired, and say so.
+// Leases of different length do not go together. Nodes that form a cluster wait for one whose
+// Timing is repaired, and say so.
 func TestNoFormationWithAnotherTiming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, secret, books := simnet.New(), NewSecret(), make(map[string]*logbook)
@@ -142,7 +143,8 @@ func TestNoFormationWithAnotherTiming(t *testing.T) {
 	})
 }
 
-// A cluster refuses a member that comes back with another Timing, and a new node; both hear why, and so does the cluster's log. The others go on.
+// A cluster refuses a member that comes back with another Timing, and a new node; both hear why,
+// and so does the cluster's log. The others go on.
 func TestAnotherTimingIsRefused(t *testing.T) {
 	for _, joins := range []bool{false, true} {
 		t.Run(fmt.Sprintf("new node %v", joins), func(t *testing.T) {
@@ -201,7 +203,8 @@ func TestAnotherTimingIsRefused(t *testing.T) {
 	}
 }
 
-// All members restart at once, one of them with another Timing: it waits, and those who agree go on without it.
+// All members restart at once, one of them with another Timing: it waits, and those who agree go on
+// without it.
 func TestRestartWithAnotherTiming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, books := simnet.New(), make(map[string]*logbook)

@@ -15,8 +15,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// Changes of the voters are a promise's length apart, also when two nodes ask for one at the same moment. Otherwise a lease
-// and a verdict could come from majorities that do not meet, as TestLeaseAcrossVoterChanges shows.
+// Changes of the voters are a promise's length apart, also when two nodes ask for one at the same
+// moment. Otherwise a lease and a verdict could come from majorities that do not meet, as
+// TestLeaseAcrossVoterChanges shows.
 func TestVoterChangesAreALeaseApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b", "c", "d", "e"}, nil)
@@ -56,7 +57,7 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		deaf, gone := others[0], others[1]
 		l := leader.replica.Leading.Load()
-		if _, err := l.AwaitStable(t.Context(), leader.replica); err != nil {
+		if _, err := l.AwaitStable(t.Context()); err != nil {
 			t.Fatalf("before any change: %v", err)
 		}
 		for _, n := range nodes {
@@ -71,10 +72,10 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), leader.timing.Retry())
 		defer cancel()
-		if _, err := l.AwaitStable(ctx, leader.replica); err == nil || !strings.Contains(err.Error(), deaf.self.ID+" has not heard of it") {
+		if _, err := l.AwaitStable(ctx); err == nil || !strings.Contains(err.Error(), deaf.self.ID+" has not heard of it") {
 			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.self.ID, err)
 		}
-		settled, err := l.AwaitStable(t.Context(), leader.replica)
+		settled, err := l.AwaitStable(t.Context())
 		if err != nil || settled != s.Elected {
 			t.Errorf("settled is configuration %d and not %d: %v", settled, s.Elected, err)
 		}

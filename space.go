@@ -10,19 +10,21 @@ import (
 )
 
 const (
-	spaceScarce = 80 // percent of a budget from which on it is said that it gets full
-	spaceFull   = 95 // percent from which on it is said with emphasis, and the cluster is not well
-	spaceCalm   = 5  // percent below that at which it is said no more
+	spaceScarce = 80 // percent of a budget at which a warning is logged
+	spaceFull   = 95 // percent at which an error is logged, and the cluster is not healthy
+	spaceCalm   = 5  // percent below these at which a message is withdrawn
 )
 
-// SpaceStatus tells how full a budget of the replicated state is. Budgets are apart: that of programs may be full while certificates go on.
+// SpaceStatus says how full a budget of the replicated state is. Budgets are separate: that of
+// programs may be full while certificates still have room.
 type SpaceStatus struct {
-	What  string // records of programs, certificates, roles and locks of programs, or locks of certificates
-	Bytes int64  // used, names included
-	Limit int64  // what has no room below it is refused with ErrTooLarge; see Config.MaxState
+	// records of programs, certificates, roles and locks of programs, or locks of certificates
+	What  string
+	Bytes int64 // bytes used, including names
+	Limit int64 // bytes; writes beyond it are refused with ErrTooLarge, see Config.MaxState
 }
 
-// Percent returns how much of the limit is used.
+// Percent returns how much of the limit is used, rounded down. It is 0 if there is no limit.
 func (s SpaceStatus) Percent() int {
 	if s.Limit <= 0 {
 		return 0
@@ -30,7 +32,7 @@ func (s SpaceStatus) Percent() int {
 	return int(100 * s.Bytes / s.Limit)
 }
 
-// Warning says in a few words that the budget is nearly full; empty: it is not.
+// Warning returns a short text if the budget is nearly full, and an empty string otherwise.
 func (s SpaceStatus) Warning() string {
 	if s.Percent() < spaceScarce {
 		return ""
@@ -38,19 +40,19 @@ func (s SpaceStatus) Warning() string {
 	return fmt.Sprintf("%s take %d %% of their limit of %d bytes, and over it they are refused; delete some or raise Config.MaxState", s.What, s.Percent(), s.Limit)
 }
 
-// Full reports whether hardly anything more has room.
+// Full reports whether there is hardly any room left.
 func (s SpaceStatus) Full() bool { return s.Percent() >= spaceFull }
 
-// spaceWatch logs when a budget gets full, once each way.
+// spaceWatch logs when a budget becomes full and when it has room again, once each.
 type spaceWatch struct {
 	maxState int64
 	log      *slog.Logger
 
 	mu    sync.Mutex
-	level [keyspace.Budgets]int // the percentage that was warned of; 0: none
+	level [keyspace.Budgets]int // percentage of the last warning; 0: none
 }
 
-// look returns what is to be logged now, nil if nothing is. It does not block.
+// look returns a function that logs what has changed, or nil if nothing has. It does not block.
 func (w *spaceWatch) look(s *state.State) func() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -17,114 +17,131 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Status is what a node knows of itself and its cluster, without asking anybody.
+// Status is what a node knows about itself and its cluster, without asking other nodes.
 type Status struct {
 	ID         string // of this node
 	Name       string
 	Addr       string // what peers dial
-	Cluster    string // the cluster's identity; empty: none yet
+	Cluster    string // the cluster's ID; empty: none yet
 	Leader     string // the leader's ID; empty: none known
 	LeaderName string
 	Term       uint64 // raft's
 	Index      uint64 // of the newest entry that this node has applied
 	Ready      bool   // see Node.Ready
-	Draining   bool   // on the way out, or Drained: no new clients, please
-	Drained    bool   `json:",omitempty"` // by an operator, until he undoes that: it holds no roles either
-	Err        string // why the node takes no part in the cluster, and what to do; empty: it does
-	Retries    bool   `json:",omitempty"` // the node tries again by itself, and Err ends with its cause: a disk that is full, for one
-	// SetAside is a directory in Config.Dir with the state of another node, which this one was before: it was
-	// an older copy, for example from a backup. It may be deleted.
+	Draining   bool   // the node shuts down, or is Drained: send it no new clients
+	// an operator has drained the node, until that is undone: it holds no roles either
+	Drained bool   `json:",omitempty"`
+	Err     string // why the node takes no part in the cluster, and the remedy; empty: it takes part
+	// the node tries again by itself, and Err ends when its cause does, such as a full disk
+	Retries bool `json:",omitempty"`
+	// SetAside is a directory in Config.Dir with the state of the node that this one was before. That
+	// state was an older copy, for example from a backup. The directory may be deleted.
 	SetAside string `json:",omitempty"`
 	Lease    LeaseStatus
 	Members  []Member
 	Roles    []RoleStatus
-	// Certificates are those that this node serves: all declared ones, and of those on demand the hundred that expire first. OnDemand is how
-	// many of those there are in memory.
+	// Certificates are those that this node serves: all declared ones, and the hundred on-demand ones
+	// that expire first. OnDemand is the number of on-demand certificates in memory.
 	Certificates []Certificate
 	OnDemand     int `json:",omitempty"`
-	// Clock says that this node's wall clock is not to be relied on, and why: it is more than an hour away from those of most of its peers, and
-	// no certificates are ordered or deleted here until it is set; empty: all is well.
+	// Clock says why this node's wall clock cannot be relied on. It is then more than an hour away
+	// from the clocks of most peers, and this node orders and deletes no certificates until it is set.
+	// Empty: the clock is all right.
 	Clock   string `json:",omitempty"`
 	Tickets TicketStatus
 	// Space says how full the replicated state is.
 	Space []SpaceStatus
-	// Waiting is what the node has waited for for some seconds, and Peers are the nodes that it cannot reach, or whose configuration differs from its own.
-	// Both are empty when all is well. The log has them too.
+	// Waiting is what the node has been waiting for for some seconds. Peers are the nodes that it
+	// cannot reach, or whose configuration differs from its own. Both are empty when all is well. The
+	// log has the same information.
 	Waiting []WaitStatus `json:",omitempty"`
 	Peers   []PeerStatus `json:",omitempty"`
 }
 
 // Member is one node of the cluster.
 type Member struct {
-	ID    string // 32 hexadecimal digits, made up once
-	Name  string // for people
-	Addr  string // what peers dial
-	Voter bool   `json:",omitempty"` // false while it is new, and beyond five voters; it serves all the same
+	ID   string // 32 random hexadecimal digits, made once
+	Name string // for people
+	Addr string // what peers dial
+	// false while it is new, and if there are five other voters; it serves clients all the same
+	Voter bool `json:",omitempty"`
 
-	// Present says that the cluster takes it for alive: it has a session, on which its locks and roles hang. Suspect says that the leader has
-	// not heard of it, and that its session ends unless it is heard of again.
+	// Present says that the cluster considers it alive: it has a session, to which its locks and roles
+	// belong. Suspect says that the leader has not heard from it. Its session ends unless the leader
+	// hears from it again.
 	Present, Suspect bool `json:",omitempty"`
 
-	// ClockAhead is by how much its wall clock is ahead of this node's, negative if it is behind; 0: by less than a minute, or nothing is known.
+	// ClockAhead is how far its wall clock is ahead of this node's, or negative if it is behind. 0:
+	// the difference is below a minute or not known.
 	ClockAhead time.Duration `json:",omitempty"`
 
-	// InMemory says that it has no directory, and so cannot come back once its process has ended. Former is the ID of the node that it was before it
-	// set its directory aside, which cannot come back either.
+	// InMemory says that it has no directory. It cannot come back once its process has ended. Former
+	// is the ID of the node that it was before it set its directory aside. That node cannot come back
+	// either.
 	InMemory bool   `json:",omitempty"`
 	Former   string `json:",omitempty"`
 
-	// Why says why it does not vote, or what is to be done about a voter that is gone. Empty: it votes and all is well.
+	// Why says why it does not vote, or what to do about a voter that is gone. Empty: it votes and is
+	// present.
 	Why string `json:",omitempty"`
 }
 
-// LeaseStatus is the state of a node's own lease, see package documentation.
+// LeaseStatus is the state of a node's own lease; see the package documentation.
 type LeaseStatus struct {
-	Held       bool   // false: the node holds no locks and roles, and what it reads may be old
-	LeftMillis int64  // how long it lasts if nobody renews it
-	Session    uint64 // number of the node's session, 0: it has none
+	Held       bool   // false: the node holds no locks or roles, and its reads may be old
+	LeftMillis int64  // milliseconds until it expires if it is not renewed
+	Session    uint64 // number of the node's session; 0: it has none
 }
 
-// RoleStatus is a role that a node of the cluster holds, as this node has heard of it.
+// RoleStatus is a role that a node of the cluster holds, according to this node's state.
 type RoleStatus struct {
-	Name    string // as in Role
-	Group   string // of the holder's claim
-	Holder  string // the holder's node ID; empty: none is known, because this node has lost its lease, or nobody holds it and there is a Remark
+	Name  string // as in Role
+	Group string // of the holder's claim
+	// the holder's node ID. Empty: no holder is known, because this node has lost its lease, or the
+	// role has no holder and is listed for its Remark
+	Holder  string
 	Fence   uint64 // of its tenure
 	Yields  bool   // it has been asked to hand over
-	Waiting int    // others that want it
-	// Since is when it got the role, by the clock of the node that wrote so. Outage is for how long nobody that lived had it before, as far as the leader
-	// knows: 0 if it was handed over.
+	Waiting int    // number of other contenders
+	// Since is when the holder got the role, by the clock of the node that wrote the entry. Outage is
+	// how long no live node held it before that, as far as the leader knows. It is 0 if the role was
+	// handed over.
 	Since  time.Time
 	Outage time.Duration
-	// Pinned says that it got the role by Move, and nobody better takes it. Ghost says that it is gone, and others wait until nothing of it can be seen.
+	// Pinned says that the holder got the role by Move: it keeps the role even if a better contender
+	// waits. Ghost says that the holder is gone and the role is in hold-down: others wait until
+	// nothing of the holder can be seen.
 	Pinned, Ghost bool `json:",omitempty"`
-	// Remark is what this node, whether it is the holder or not, has to say of the role: that it cannot put a floating address in place, or that
-	// another machine claims it. Others do not know of it.
+	// Remark is this node's remark about the role, for example that it cannot put a floating address
+	// in place, or that another machine claims it. The node need not be the holder. Other nodes do not
+	// know the remark.
 	Remark string `json:",omitempty"`
 }
 
-// Certificate is one that a node serves.
+// Certificate describes a certificate that a node serves.
 type Certificate struct {
 	Name     string    // the domain
-	Issuer   string    // its common name; empty: there is no certificate yet
+	Issuer   string    // the issuer's common name; empty: there is no certificate yet
 	Serial   string    // hexadecimal
 	NotAfter time.Time // zero: there is none yet
 	DaysLeft int       // until NotAfter, negative after it; 0 if there is none yet
-	// SelfSigned says that the cluster has never had a certificate for Name, and clients get a self-signed one until the authority has
-	// answered. Issuer, Serial and NotAfter are empty then.
+	// SelfSigned says that the cluster has never had a certificate for Name. Clients get a self-signed
+	// one until the authority has answered. Issuer, Serial and NotAfter are empty then.
 	SelfSigned bool `json:",omitempty"`
-	// OnDemand says that Name was not declared: a handshake asked for it, and TLS.Configure's OnDemand allowed it.
+	// OnDemand says that Name was not declared: a handshake asked for it, and OnDemand in
+	// TLS.Configure allowed it.
 	OnDemand bool   `json:",omitempty"`
-	Err      string // why there is none, or none newer; empty: all is well
-	// Next is when the next order is tried, if there is an Err. Failures is how many orders for Name the authority has refused since the last that
-	// it did not, whichever node placed them.
+	Err      string // why there is no certificate, or no newer one; empty: all is well
+	// Next is when the next order is tried, if Err is not empty. Failures is how many orders for Name
+	// the authority has refused since the last one that it did not refuse, on all nodes together.
 	Next     time.Time `json:",omitzero"`
 	Failures int       `json:",omitempty"`
 }
 
-// Status returns what the node knows now. It is cheap and asks nobody.
+// Status returns what the node knows now. It is cheap and asks no other node.
 func (n *Node) Status() Status {
-	// The lease is asked for before the state is taken, as for a read; all that depends on it below goes by this one answer.
+	// The lease is checked before the state is taken, as for a read. Everything below that depends on
+	// the lease uses this one answer.
 	left := n.keeper.Left()
 	s := n.store.State()
 	lease := n.leaseStatus(s, left)
@@ -140,7 +157,7 @@ func (n *Node) Status() Status {
 		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
 		Drained:      n.life.Cordoned.Load(),
 		Lease:        lease,
-		Roles:        n.remarks.add(n.roleStatus(s, lease)),
+		Roles:        withRemarks(n.roleStatus(s, lease), n.remarks.copy()),
 		Certificates: n.certificates(),
 		Tickets:      ticketStatus(n.tickets.Current()),
 		Space:        spaceOf(s, n.cfg.MaxState),
@@ -187,12 +204,12 @@ func (n *Node) Status() Status {
 	return out
 }
 
-// memberOf returns what a node says of itself as a Member.
+// memberOf returns a node's description of itself as a Member.
 func memberOf(m state.Member) Member {
 	return Member{ID: m.ID, Name: m.Name, Addr: m.Addr, InMemory: m.InMemory, Former: m.Former}
 }
 
-// why says why a member does not vote, or what is to be done about a voter that is gone.
+// why says why a member does not vote, or what to do about a voter that is gone.
 func (m *Member) why(voters int, removeDead time.Duration) string {
 	switch {
 	case m.Present && m.Voter:
@@ -213,12 +230,12 @@ func (m *Member) why(voters int, removeDead time.Duration) string {
 	return "it is gone, and stays a member until it is removed (flotilla members remove)"
 }
 
-// leaseStatus describes the lease of which so much is left.
+// leaseStatus describes a lease that lasts for left.
 func (n *Node) leaseStatus(s *state.State, left time.Duration) LeaseStatus {
 	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.self.Session(s)}
 }
 
-// roleStatus lists the roles, without this node as the holder of what it may hold no more.
+// roleStatus lists the roles. It does not name this node as a holder if the node has no lease.
 func (n *Node) roleStatus(s *state.State, lease LeaseStatus) []RoleStatus {
 	roles := rolesOf(s)
 	for i := range roles {
@@ -229,8 +246,8 @@ func (n *Node) roleStatus(s *state.State, lease LeaseStatus) []RoleStatus {
 	return roles
 }
 
-// Watch yields the status now and after each change, until the loop ends, ctx is done or the node closes. Whoever is slow misses
-// what lay between, never the newest.
+// Watch yields the status now and after each change, until the loop ends, ctx is done or the node
+// closes. A slow reader may skip intermediate states but always gets the latest.
 func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		var last Status
@@ -254,14 +271,14 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 	}
 }
 
-// sameStatus reports whether nothing has changed but that time has passed.
+// sameStatus reports whether two statuses differ only in values that change with time alone.
 func sameStatus(a, b Status) bool {
 	a.Lease.LeftMillis, b.Lease.LeftMillis = 0, 0
 	a.Tickets.AgeSeconds, b.Tickets.AgeSeconds = 0, 0
 	for _, s := range []*Status{&a, &b} {
 		s.Certificates = slices.Clone(s.Certificates)
 		for i := range s.Certificates {
-			s.Certificates[i].DaysLeft = 0 // NotAfter says as much
+			s.Certificates[i].DaysLeft = 0 // NotAfter shows the same
 		}
 	}
 	return reflect.DeepEqual(a, b)
@@ -287,7 +304,7 @@ func (n *Node) certificates() []Certificate {
 	return out
 }
 
-// rolesOf lists the roles of Hold by name; locks are not among them.
+// rolesOf lists the roles of Hold by name, without locks.
 func rolesOf(s *state.State) []RoleStatus {
 	var out []RoleStatus
 	it := s.Roles.Root().Iterator()
@@ -302,24 +319,43 @@ func rolesOf(s *state.State) []RoleStatus {
 	return out
 }
 
-// PeerStatus is another node that this one cannot reach, or whose configuration differs from its own.
+// PeerStatus describes another node that this node cannot reach, or whose configuration differs
+// from its own.
 type PeerStatus struct {
-	ID, Name string // empty: not known; at that address nobody has answered yet
-	Addr     string // that this node dials
-	// Err is why it cannot be reached, since Since; empty: it can.
+	ID, Name string // empty: not known, because no node has answered at Addr yet
+	Addr     string // the address that this node dials
+	// Err is why it has not been reachable since Since. Empty: it can be reached.
 	Err   string
 	Since time.Time
-	// Stopped says that it was shut down, by its own word.
+	// Stopped says that the node has announced its shutdown.
 	Stopped bool `json:",omitempty"`
-	// Differs lists the settings that all nodes should have the same, and that this one has otherwise: "Timing: fast here, lan there".
+	// Differs lists the settings that should be the same on all nodes and differ between the two:
+	// "Timing: fast here, lan there".
 	Differs []string `json:",omitempty"`
 }
 
-// peerStatusOf returns what a node knows of others for Status.
+// peerStatusOf converts what a node knows about its peers for Status.
 func peerStatusOf(all []membership.PeerStatus) []PeerStatus {
 	var out []PeerStatus
 	for _, p := range all {
 		out = append(out, PeerStatus(p))
 	}
 	return out
+}
+
+// withRemarks adds the remarks to their roles. A role without a holder is listed if it has a
+// remark. It empties the map.
+func withRemarks(roles []RoleStatus, remarks map[string]string) []RoleStatus {
+	if len(remarks) == 0 {
+		return roles
+	}
+	for i := range roles {
+		roles[i].Remark = remarks[roles[i].Name]
+		delete(remarks, roles[i].Name)
+	}
+	for role, text := range remarks {
+		roles = append(roles, RoleStatus{Name: role, Remark: text})
+	}
+	slices.SortFunc(roles, func(a, b RoleStatus) int { return strings.Compare(a.Name, b.Name) })
+	return roles
 }

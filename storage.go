@@ -22,26 +22,31 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// readTimeout is how long reads on a node without a lease wait for one, from its loss or the node's start on, before they answer what is there.
+// readTimeout is how long reads on a node without a lease wait for one, counted from the loss of
+// the lease or the start of the node. After that they are answered from what the node has.
 const readTimeout = 2 * time.Second
 
-// Storage is the cluster's storage, on every node the same. It implements certmagic.Storage, certmagic.TryLocker and
-// certmagic.LockLeaseRenewer with the semantics of certmagic's FileStorage: keys are paths, and what lies above a key is a directory,
-// which exists as long as there is something in it.
+// Storage is the cluster's storage, the same on every node. It implements certmagic.Storage,
+// certmagic.TryLocker and certmagic.LockLeaseRenewer with the semantics of certmagic's FileStorage.
+// Keys are paths. The parents of a key are directories, and a directory exists as long as there is
+// something in it.
 //
-// Writes, locks and roles are linearizable; reads are regular: never older than the last completed write. A write returns when it is
-// committed and every session in the state has applied it or has lapsed, so that whoever reads on any node that has a lease finds it. It
-// waits for a leader, for 30 seconds at most; an error that wraps ErrNoLeader leaves open whether it takes effect. A read is answered from
-// this node's memory, without network. A node without a lease tries to get one for two seconds, once; then it answers what is there, and
-// with ErrNotReady rather than say that something does not exist.
+// Writes, locks and roles are linearizable. Reads are regular: a read is never older than the last
+// completed write. A write returns when it is committed and every session in the state has applied
+// it or has expired. So every node that has a lease then returns it. A write waits for a leader for
+// at most 30 seconds. If its error wraps ErrNoLeader, it may still take effect. A read is answered
+// from this node's memory, without the network. A node without a lease tries to get one for two
+// seconds, once. After that it answers with what it has, and returns ErrNotReady instead of
+// fs.ErrNotExist for a key that it does not have.
 //
-// Locks exclude each other across the cluster, and are lost with the node's lease. What certmagic stores of a certificate under its
-// lock is committed in one step, when it is complete, and only if the lock is still held then. Other writes are not tied to locks;
-// see Node.Hold for those that should be.
+// Locks exclude each other across the cluster. They are lost with the node's lease. The parts of a
+// certificate that certmagic stores under its lock are committed in one step, when they are
+// complete, and only if the lock is still held then. Other writes are not tied to locks; see
+// Node.Hold for writes that should be.
 type Storage struct {
 	at func() *storageNode // the parts of the node
 
-	freed notify.Signal // a lock was taken out of held
+	freed notify.Signal // a lock was removed from held
 
 	mu   sync.Mutex
 	held map[string]*heldLock
@@ -61,10 +66,10 @@ type storageNode struct {
 	dropTickets func(ctx context.Context) error
 }
 
-// heldLock is a lock that this node's callers hold, or have lost and not unlocked yet.
+// heldLock is a lock that a caller on this node holds, or has lost and not unlocked yet.
 type heldLock struct {
 	ref    state.Ref
-	site   string // whose certificate it is for, empty: no certificate
+	site   string // the site whose certificate it protects; empty: none
 	bundle bundle // guarded by Storage.mu
 }
 
@@ -78,7 +83,7 @@ func newStorage(at func() *storageNode) *Storage {
 	return &Storage{at: at, held: make(map[string]*heldLock)}
 }
 
-// trace logs a call before it does anything.
+// trace logs a call. It is called before the call does anything.
 func (s *Storage) trace(ctx context.Context, op, key string) {
 	if s.at().log.Enabled(ctx, slog.LevelDebug) {
 		s.at().log.DebugContext(ctx, "storage", "op", op, "key", key)
@@ -88,9 +93,10 @@ func (s *Storage) trace(ctx context.Context, op, key string) {
 // String names the storage in logs.
 func (s *Storage) String() string { return "flotilla(" + s.at().self.Name + ")" }
 
-// Store puts value at key, in place of what was there. It fails if there are keys below key, or a value above it, and with ErrTooLarge
-// if key or value is longer than MaxName or MaxValue or there is no room: see Config.MaxState. A key that leads out of the storage, or would stand in the
-// way of what certmagic keeps in its directories, is fs.ErrInvalid.
+// Store stores value at key and replaces an earlier value. It fails if there are keys below key, or
+// a value at a parent of key. It fails with ErrTooLarge if key is longer than MaxName, value is
+// longer than MaxValue, or there is no room (see Config.MaxState). It fails with fs.ErrInvalid if
+// key leads out of the storage, or would conflict with what certmagic keeps in its directories.
 func (s *Storage) Store(ctx context.Context, key string, value []byte) error {
 	s.trace(ctx, "store", key)
 	clean, err := keyspace.CleanToStore(key)
@@ -121,7 +127,8 @@ func (s *Storage) store(ctx context.Context, key string, value []byte) error {
 	return err
 }
 
-// storePart stores a part of a certificate, if this node holds its issue lock: in memory until it is complete.
+// storePart stores a part of a certificate if this node holds the issue lock of its site. The parts
+// stay in memory until they are complete.
 func (s *Storage) storePart(ctx context.Context, site, key string, value []byte) (done bool, err error) {
 	s.mu.Lock()
 	var name string
@@ -178,10 +185,11 @@ func (s *Storage) room(key string, value []byte) error {
 	return nil
 }
 
-// limit is what the state may have at the most, for a command.
+// limit is the limit of the state's size, for a command.
 func (s *Storage) limit() int64 { return s.at().cfg.MaxState }
 
-// Load returns a copy of the value at key. A key that does not exist is fs.ErrNotExist; a directory is another error.
+// Load returns a copy of the value at key. The error wraps fs.ErrNotExist if the key does not
+// exist, and is another one if key is a directory.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 	s.trace(ctx, "load", key)
 	clean, err := keyspace.Clean(key)
@@ -193,7 +201,7 @@ func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
 	return value, pathError("load", key, err)
 }
 
-// Delete removes key and all below it. What does not exist is deleted already.
+// Delete removes key and everything below it. It returns nil if there is nothing to delete.
 func (s *Storage) Delete(ctx context.Context, key string) error {
 	s.trace(ctx, "delete", key)
 	clean, err := keyspace.Clean(key)
@@ -207,8 +215,9 @@ func (s *Storage) Delete(ctx context.Context, key string) error {
 	return pathError("delete", key, err)
 }
 
-// forget drops a part of a certificate that is not committed, and reports whether key is one. certmagic deletes what it has stored of
-// a certificate when it cannot store the rest; the one before it is not to go with it.
+// forget drops a part of a certificate that is not committed, and reports whether key is such a
+// part. certmagic deletes the parts that it has stored when it cannot store the rest. The earlier
+// certificate must survive that.
 func (s *Storage) forget(key string) bool {
 	site, part := keyspace.BundlePart(key)
 	if part == "" {
@@ -224,16 +233,17 @@ func (s *Storage) forget(key string) bool {
 	return false
 }
 
-// Exists reports whether there is a value at key or below it. It cannot tell of an error: before this node has caught up, false may mean
-// that it does not know.
+// Exists reports whether there is a value at key or below it. It cannot return an error: on a node
+// that has not caught up, false may mean that the node does not know.
 func (s *Storage) Exists(ctx context.Context, key string) bool {
 	s.trace(ctx, "exists", key)
 	_, err := s.stat(ctx, key)
 	return err == nil
 }
 
-// List returns the keys in the directory at dir, values and directories, in the order of a walk; if recursive, with all that is below
-// them. A directory that does not exist is fs.ErrNotExist; of a value the list is empty.
+// List returns the values and directories in the directory dir, in the order of a walk. If
+// recursive is set, it includes everything below them. The error wraps fs.ErrNotExist if the
+// directory does not exist. If dir is a value, the list is empty.
 func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
 	s.trace(ctx, "list", dir)
 	clean, err := keyspace.Clean(dir)
@@ -245,7 +255,8 @@ func (s *Storage) List(ctx context.Context, dir string, recursive bool) ([]strin
 	return keys, pathError("list", dir, err)
 }
 
-// Stat describes the value or the directory at key. The time of modification is the writer's clock's; a directory has none.
+// Stat describes the value or the directory at key. The modification time is by the clock of the
+// node that wrote the value. A directory has none.
 func (s *Storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
 	s.trace(ctx, "stat", key)
 	return s.stat(ctx, key)
@@ -264,7 +275,7 @@ func (s *Storage) stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 	return keyInfo(key, info), nil
 }
 
-// keyInfo is what certmagic wants to know of a key, as the caller has put it.
+// keyInfo describes a key for certmagic, in the form in which the caller wrote it.
 func keyInfo(key string, i state.Info) certmagic.KeyInfo {
 	out := certmagic.KeyInfo{Key: key, Size: i.Size, IsTerminal: i.Terminal}
 	if i.Terminal {
@@ -276,20 +287,22 @@ func keyInfo(key string, i state.Info) certmagic.KeyInfo {
 // read returns the state to answer from, and whether it is current.
 func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	n := s.at()
-	// The lease is asked for first, and the state is taken then. At the moment at which the lease is valid, which is after the call began, all
-	// that was acknowledged until then has been applied here. This process may stand still at any step after that, for as long as it likes:
-	// the state that it takes is that one or a newer one, so the answer is no older than what was acknowledged when the call began. The other
-	// way round the state would be of a moment at which nothing is known about the lease.
+	// The lease is checked first, and the state is taken afterwards. The lease is valid at a moment
+	// after the call began. At that moment this node has applied everything that was acknowledged by
+	// then. The process may pause for any time after that: the state that it takes is that one or a
+	// newer one. So the answer is no older than what was acknowledged when the call began. In the
+	// other order, the state would be of a moment for which nothing is known about the lease.
 	if n.keeper.Valid() {
 		return n.store.State(), true
 	}
 	ctx, cancel := context.WithDeadline(ctx, n.keeper.Without().Add(readTimeout))
 	defer cancel()
-	current := n.life.Works.Err() == nil && n.keeper.AwaitReady(ctx) == nil // in this order again: it has asked the clock last
+	// the same order again: AwaitReady checks the lease before the state is taken
+	current := n.life.Works.Err() == nil && n.keeper.AwaitReady(ctx) == nil
 	return n.store.State(), current
 }
 
-// absent is the error for what is not in the state.
+// absent is the error for a key that is not in the state.
 func (s *Storage) absent(current bool) error {
 	if current {
 		return fs.ErrNotExist
@@ -297,19 +310,22 @@ func (s *Storage) absent(current bool) error {
 	return ErrNotReady
 }
 
-// Lock waits until this caller holds the lock of that name, alone in the cluster. Those who wait get it in the order in which they
-// came. When it returns, this node's state holds everything that was written before the lock was granted.
+// Lock waits until this caller holds the lock of that name, alone in the cluster. Waiting callers
+// get it in the order in which they came. When Lock returns, this node's state contains everything
+// that was written before the lock was granted.
 func (s *Storage) Lock(ctx context.Context, name string) error {
 	s.trace(ctx, "lock", name)
 	_, err := s.lock(ctx, name, true)
 	return pathError("lock", name, err)
 }
 
-// TryLock is Lock for those who do not wait: it reports whether the lock was free. One that was granted to a caller who has given up, or whose
-// node is cut off before he hears of it, is free when that is taken back or the session has ended.
+// TryLock is Lock without waiting: it reports whether the lock was free. If a lock was granted to a
+// caller that has given up, or whose node was cut off before it learned of the grant, it is free
+// when the grant is withdrawn or the session has ended.
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
-	// This node knows of all that was completed before this call; if somebody holds it by that, nothing needs to be written.
+	// This node knows everything that was completed before this call. If somebody holds the lock
+	// according to that, no write is needed.
 	if ctx.Err() == nil && s.at().keeper.Valid() && len(s.at().store.State().Claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
@@ -317,8 +333,9 @@ func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	return held, pathError("lock", name, err)
 }
 
-// RenewLockLease makes sure that this node still holds a lock, and takes it again if it was lost and is free. A lock needs no renewal
-// as long as its node has its lease, so the duration means nothing. The error wraps ErrLost if another node holds it by now.
+// RenewLockLease makes sure that this node still holds a lock. It takes the lock again if it was
+// lost and is free. A lock needs no renewal while its node has its lease, so the duration is
+// ignored. The error wraps ErrLost if another node holds the lock by now.
 func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Duration) error {
 	s.trace(ctx, "renew", name)
 	s.mu.Lock()
@@ -342,7 +359,8 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 	return pathError("renew lock", name, err)
 }
 
-// keep notes that the claim is held, in place of what was noted before; it reports whether that was so.
+// keep records the claim as held if before is still what is recorded for the lock. It reports
+// whether it was.
 func (s *Storage) keep(name string, before *heldLock, ref state.Ref) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -357,7 +375,7 @@ func (s *Storage) keep(name string, before *heldLock, ref state.Ref) bool {
 	return true
 }
 
-// drop takes back keep.
+// drop undoes keep.
 func (s *Storage) drop(name string, ref state.Ref) {
 	s.mu.Lock()
 	if lock := s.held[name]; lock != nil && lock.ref == ref {
@@ -373,11 +391,12 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		if err != nil || ref.Seq == 0 {
 			return false, err
 		}
-		// A caller on this node who has lost the lock and does not know it yet is waited for: certmagic would store both certificates.
+		// A caller on this node may have lost the lock and not know it yet. This call waits for it:
+		// otherwise certmagic would store both certificates.
 		for {
 			freed := s.freed.Wait()
 			kept := s.keep(name, nil, ref)
-			if !s.at().keeper.Usable(ref.Session) { // asked last
+			if !s.at().keeper.Usable(ref.Session) { // checked after keep
 				if kept {
 					s.drop(name, ref)
 				}
@@ -403,7 +422,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 	}
 }
 
-// claim claims a lock. The zero Ref says that it is held and that the caller does not wait.
+// claim claims a lock. It returns the zero Ref if the lock is held and wait is false.
 func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref, error) {
 	if len(name) > MaxName {
 		return state.Ref{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
@@ -418,8 +437,9 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 	return ref, err
 }
 
-// Unlock gives up a lock that this node's callers hold; another node's cannot be given up. The error wraps fs.ErrNotExist if it is not held,
-// and ErrLost if it was lost before.
+// Unlock gives up a lock that a caller on this node holds. It cannot give up another node's lock.
+// The error wraps fs.ErrNotExist if this node does not hold the lock, and ErrLost if it lost the
+// lock before.
 func (s *Storage) Unlock(ctx context.Context, name string) error {
 	s.trace(ctx, "unlock", name)
 	s.mu.Lock()
@@ -431,7 +451,7 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	}
 	s.freed.Notify()
 	var errs []error
-	if rest := lock.bundle.rest(); len(rest) > 0 { // somebody else's way to store a certificate
+	if rest := lock.bundle.rest(); len(rest) > 0 { // stored in an order that certmagic does not use
 		errs = append(errs, s.storeFenced(ctx, name, lock.ref, rest))
 	}
 	_, a, err := s.at().replica.Writes.DoIn(ctx, state.Command{Session: lock.ref.Session, Change: state.ReleaseRole{Role: keyspace.LockPrefix + name, Claim: lock.ref.Seq}})
@@ -443,7 +463,7 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 	return pathError("unlock", name, errors.Join(append(errs, err)...))
 }
 
-// pathError says which operation failed on what.
+// pathError adds the operation and the key to an error.
 func pathError(op, key string, err error) error {
 	if err == nil {
 		return nil

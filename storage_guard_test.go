@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -15,10 +14,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// The tests in this file are of single guards of the storage and of what writes. Without its guard each of them fails: see
-// TESTING.md.
+// The tests in this file are of single guards of the storage and of what writes. Without its guard
+// each of them fails: see TESTING.md.
 
-// Of the callers on one node one has the lock, and a renewal counts for the caller that it was made for.
+// Of the callers on one node one has the lock, and a renewal counts for the caller that it was made
+// for.
 func TestLockHasOneCaller(t *testing.T) {
 	s := newStorage(nil)
 	first, second := state.Ref{Session: 1, Seq: 1}, state.Ref{Session: 2, Seq: 1}
@@ -64,7 +64,8 @@ func TestEmptyKeys(t *testing.T) {
 	}
 }
 
-// A certificate is complete with all of its parts, and what is deleted of one that was not committed deletes nothing else.
+// A certificate is complete with all of its parts, and what is deleted of one that was not
+// committed deletes nothing else.
 func TestBundleParts(t *testing.T) {
 	const stem = "certificates/ca/a.test/a.test"
 	cert, id := pemCertificate(t, 1)
@@ -137,27 +138,4 @@ func TestCommandsOfOthers(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A member is late that has come no closer for three leases to what is wanted of it.
-func TestLateMembers(t *testing.T) {
-	now := time.Now()
-	n := replica.New(replica.Config{Timing: LAN.lengths()})
-	a := replica.NewAcks(n, nil)
-	for _, test := range []struct {
-		name            string
-		applied, wanted uint64
-		stuck           time.Duration
-		late            bool
-	}{
-		{"nothing is wanted", 0, 0, time.Hour, false},
-		{"it has all", 5, 5, time.Hour, false},
-		{"it comes closer", 4, 5, 3 * n.Timing.Lease, false},
-		{"it comes no closer", 4, 5, 3*n.Timing.Lease + 1, true},
-	} {
-		a.Applied["m"], a.Wanted["m"], a.Stuck["m"] = test.applied, test.wanted, now.Add(-test.stuck)
-		if got := a.Late("m", now); got != test.late {
-			t.Errorf("%s: late %v, want %v", test.name, got, test.late)
-		}
-	}
 }

@@ -229,8 +229,8 @@ func TestCancelledWaiterLeavesTheQueue(t *testing.T) {
 	})
 }
 
-// A lock ends with its node's session: soon if the node shuts down or comes back, after a while if it is gone. What the old holder
-// still wants to write is refused.
+// A lock ends with its node's session: soon if the node shuts down or comes back, after a while if
+// it is gone. What the old holder still wants to write is refused.
 func TestLockOfALostNode(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -262,7 +262,8 @@ func TestLockOfALostNode(t *testing.T) {
 					return
 				}
 				late := make(chan error)
-				go func() { late <- held.Store(t.Context(), "late", []byte("x")) }() // proposed in the session that has ended
+				// proposed in the session that has ended
+				go func() { late <- held.Store(t.Context(), "late", []byte("x")) }()
 				time.Sleep(time.Second)
 				c.Heal()
 				if err := <-late; !errors.Is(err, flotilla.ErrLost) {
@@ -283,7 +284,8 @@ func TestLockOfALostNode(t *testing.T) {
 	}
 }
 
-// Without a quorum a node answers what it has and admits what it cannot know; writes wait and then name the reason.
+// Without a quorum a node answers what it has and admits what it cannot know; writes wait and then
+// name the reason.
 func TestWithoutQuorum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -314,7 +316,8 @@ func TestWithoutQuorum(t *testing.T) {
 		if _, err := c.Nodes[0].Storage().List(t.Context(), "nothing", true); !errors.Is(err, flotilla.ErrNotReady) {
 			t.Errorf("a list after a restart alone: %v; want ErrNotReady", err)
 		}
-		// What it had applied it has again, although no snapshot was taken and no leader says that it is committed.
+		// What it had applied it has again, although no snapshot was taken and no leader says that it is
+		// committed.
 		if keys, err := c.Nodes[0].Storage().List(t.Context(), "", true); err != nil || !slices.Equal(keys, []string{"k", "unknown"}) {
 			t.Errorf("a list of what it has: %q, %v", keys, err)
 		}

@@ -17,7 +17,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A thousand waiters are served in the order in which they came, and each is woken once: by its own grant.
+// A thousand waiters are served in the order in which they came, and each is woken once: by its own
+// grant.
 func TestThousandWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		waiters := OrShort(1000, 200)
@@ -41,7 +42,8 @@ func TestThousandWaiters(t *testing.T) {
 					t.Errorf("waiter %d: %v", i, err)
 				}
 			})
-			for len(nodes[0].store.State().Claims(keyspace.RolePrefix+"r")) <= i { // so that there is an order
+			for len(nodes[0].store.State().Claims(keyspace.RolePrefix+"r")) <= i {
+				// so that there is an order
 				<-nodes[0].store.Next()
 			}
 		}
@@ -74,7 +76,8 @@ func TestThousandWaiters(t *testing.T) {
 	})
 }
 
-// An idle cluster whose nodes hold roles and wait for others writes nothing, and keeps its leases through an election.
+// An idle cluster whose nodes hold roles and wait for others writes nothing, and keeps its leases
+// through an election.
 func TestIdleWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -120,12 +123,14 @@ func TestIdleWritesNothing(t *testing.T) {
 	})
 }
 
-// A voter that has restarted says of nobody that he has lapsed, for as long as a promise of its last life may last.
+// A voter that has restarted says of nobody that he has lapsed, for as long as a promise of its
+// last life may last.
 func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		id := lease.SessionID{Node: nodes[1].self.ID, Number: nodes[1].self.Session(nodes[1].store.State())}
-		k := lease.New(nodes[0].keeper.Config) // the next life of the keeper, in a node that has all of the log
+		// the next life of the keeper, in a node that has all of the log
+		k := lease.New(nodes[0].keeper.Config)
 		if k.Ask(id.Node, id.Number) {
 			t.Error("it promises before it has caught up")
 		}
@@ -147,7 +152,8 @@ func TestRestartedVoterKeepsItsPromises(t *testing.T) {
 	})
 }
 
-// A machine whose clock stood still while its session ended hears of that with its next renewal, not when its lease ends by its clock.
+// A machine whose clock stood still while its session ended hears of that with its next renewal,
+// not when its lease ends by its clock.
 func TestEndedSessionIsToldSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -155,7 +161,7 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 		n := others[0]
 		old := n.self.Session(n.store.State())
 		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: old}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) != old }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) != old }); err != nil {
 			t.Fatal(err)
 		}
 		k := lease.New(n.keeper.Config) // which has not heard of it
@@ -183,7 +189,8 @@ func TestEndedSessionIsToldSo(t *testing.T) {
 	})
 }
 
-// A leader that was suspected by the one before it, which was cut off for a moment, keeps its lease and what it holds by it.
+// A leader that was suspected by the one before it, which was cut off for a moment, keeps its lease
+// and what it holds by it.
 func TestLeaderUnderSuspicion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, _ := leaderOf(t, trio(t, simnet.New(), nil))
@@ -197,7 +204,7 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		before := leader.store.State().Index
 		number := leader.self.Session(leader.store.State())
 		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: leader.self.ID, Number: number}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.timing.Lease)
@@ -222,7 +229,8 @@ func FuzzNoted(f *testing.F) {
 	})
 }
 
-// The directory of a closed node is free only when nothing is held by it any more: the node's next process ends its session at once.
+// The directory of a closed node is free only when nothing is held by it any more: the node's next
+// process ends its session at once.
 func TestCloseWaitsForHolders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -247,21 +255,22 @@ func TestCloseWaitsForHolders(t *testing.T) {
 	})
 }
 
-// The first orders wait until all members are there, later ones and those of a cluster that is not complete do not, or not for long.
+// The first orders wait until all members are there, later ones and those of a cluster that is not
+// complete do not, or not for long.
 func TestFirstOrdersWaitForCompany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		took := func(n *Node) time.Duration {
 			start := time.Now()
-			n.company(t.Context())
+			n.awaitPeers(t.Context())
 			return time.Since(start)
 		}
-		if d := took(nodes[0]); d != companyPause {
+		if d := took(nodes[0]); d != peersPause {
 			t.Errorf("with all members there it takes %v", d)
 		}
 		nodes[2].Close()
 		time.Sleep(time.Second) // its session ends
-		if d := took(nodes[0]); d < time.Second || d > companyTime {
+		if d := took(nodes[0]); d < time.Second || d > peersTime {
 			t.Errorf("with one missing it takes %v", d)
 		}
 		if d := took(nodes[0]); d != 0 {

@@ -14,7 +14,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// keepTickets makes and rotates the keys while this node leads.
+// keepTickets makes and rotates the keys of session tickets while this node leads.
 func (n *Node) keepTickets(l *replica.Leadership) {
 	for l.Ctx.Err() == nil {
 		changed, wait := n.tickets.Changed().Wait(), min(time.Minute, n.cfg.TLS.TicketRotation/4)
@@ -37,10 +37,10 @@ func (n *Node) keepTickets(l *replica.Leadership) {
 	}
 }
 
-// nextTickets rotates the keys once every session has them.
+// nextTickets rotates the keys once every session has applied the present ones.
 func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 	if k != nil {
-		if err := l.AwaitApplied(l.Ctx, n.replica, k.Index); err != nil {
+		if err := l.AwaitApplied(l.Ctx, k.Index); err != nil {
 			return err
 		}
 	}
@@ -51,22 +51,26 @@ func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 	return err
 }
 
-// DropTickets makes every session ticket that the cluster has given out worthless, at once: for when somebody may know the keys of tickets, or
-// clients must not go on with what they have seen before. Each client makes one full handshake. A node that is cut off cannot hear of it, so no node
-// opens tickets without a lease; those that it gives out meanwhile may be worthless. The cluster does it by itself when a
-// certificate's key is marked as compromised, as certmagic does when the authority has revoked the certificate for that reason, and again when there
-// is another key, for until then clients have seen the old certificate. It needs a leader.
+// DropTickets invalidates every session ticket that the cluster has issued, at once. Use it when
+// somebody may know the keys of tickets, or when clients must not resume sessions. Each client then
+// makes one full handshake. A node that is cut off cannot learn of this, so no node opens tickets
+// without a lease. The tickets that such a node issues meanwhile may be invalid. The cluster drops
+// tickets by itself when the key of a certificate is marked as compromised, as certmagic does when
+// the authority has revoked the certificate for that reason. It drops them again when there is a
+// new key, because until then clients have seen the old certificate. DropTickets needs a leader.
 func (n *Node) DropTickets(ctx context.Context) error {
 	_, err := n.replica.Writes.Do(ctx, state.Command{Change: state.DropTickets{Key: tickets.NewKey()}})
 	return errs.Edge("dropping session tickets", err)
 }
 
-// TicketStatus tells about the keys of session tickets that the cluster shares.
+// TicketStatus describes the keys of session tickets that the cluster shares.
 type TicketStatus struct {
-	Key        string    // names the current key, and is not part of it; empty: there is none yet, and no other node opens this one's tickets
-	Since      time.Time // when it became current, by the clock of the node that led then
-	AgeSeconds int64     // since then, by this node's clock
-	Previous   int       // older keys whose tickets are still accepted
+	// identifies the current key without revealing it; empty: there is none yet, and no other node
+	// opens this node's tickets
+	Key        string
+	Since      time.Time // when it became current, by the clock of the leader at that time
+	AgeSeconds int64     // seconds since then, by this node's clock
+	Previous   int       // number of older keys whose tickets are still accepted
 }
 
 func ticketStatus(k *state.TicketKeys) TicketStatus {
@@ -78,7 +82,7 @@ func ticketStatus(k *state.TicketKeys) TicketStatus {
 	return TicketStatus{Key: hex.EncodeToString(sum[:4]), Since: since, AgeSeconds: max(0, int64(time.Since(since).Seconds())), Previous: len(k.Previous)}
 }
 
-// lead does what falls to a leader beyond raft, until its term is over.
+// lead does the duties of a leader beyond raft's, until its term ends.
 func (n *Node) lead(l *replica.Leadership) {
 	var tickets sync.WaitGroup
 	defer tickets.Wait()

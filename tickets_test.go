@@ -93,8 +93,10 @@ func TestTicketsAcrossNodes(t *testing.T) {
 				leader, rest := leaderOf(t, nodes)
 				leader.Close()
 				now := rest[0].store.State().Tickets.Index
-				awaitTickets(t, rest, func(k *state.TicketKeys) bool { return k.Index > now }) // the new leader rotates
-				round(1)                                                                       // the dead node's memory is that of a node cut off
+				// the new leader rotates
+				awaitTickets(t, rest, func(k *state.TicketKeys) bool { return k.Index > now })
+				// the dead node's memory is that of a node cut off
+				round(1)
 				if full != 2 {
 					t.Errorf("%d full handshakes, want the first, and one with the node that has no lease", full)
 				}
@@ -164,7 +166,8 @@ func TestTicketsWaitForEveryNode(t *testing.T) {
 		dropped := make(chan error, 1)
 		go func() { dropped <- leader.DropTickets(t.Context()) }()
 		awaitTickets(t, []*Node{leader, rest[1]}, func(k *state.TicketKeys) bool { return k.Index > before.Index })
-		time.Sleep(leader.timing.Lease / 4) // far more than a round to the two takes, and less than a verdict
+		// far more than a round to the two takes, and less than a verdict
+		time.Sleep(leader.timing.Lease / 4)
 		if rest[0].store.State().Tickets != before || rest[0].self.Session(leader.store.State()) == 0 {
 			t.Fatal("the node has heard of the drop, or is given up already")
 		}

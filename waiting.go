@@ -10,30 +10,32 @@ import (
 )
 
 const (
-	waitFirst   = 5 * time.Second // after so long the log hears that something waits
-	waitLongest = 5 * time.Minute // and then again after twice as long each time, up to this
+	waitFirst   = 5 * time.Second // a wait is first logged after this time
+	waitLongest = 5 * time.Minute // the interval doubles with each log line, up to this
 	waitLook    = time.Second
 )
 
-// WaitStatus is something that a node has been waiting for, for some seconds at least.
+// WaitStatus describes something that a node has been waiting for, for at least some seconds.
 type WaitStatus struct {
-	What  string // what waits, or is not as it should be
-	Why   string // for whom it waits, and what is known of them
+	What  string // what waits, or is wrong
+	Why   string // the nodes that it waits for, and what is known about them
 	Since time.Time
 }
 
-// condition is a state in which something waits. Why says for what and for whom; empty: nothing waits.
+// condition is a state in which something waits. why returns what it waits for and which nodes that
+// concerns, or an empty string if nothing waits.
 type condition struct {
 	what string
 	why  func() string
 }
 
-// waiting reports what a node waits for: nothing does so in silence. It looks at conditions once a second, so whoever waits has nothing to
-// say to it. Its methods are safe for concurrent use.
+// waiting reports what a node waits for, so that nothing waits in silence. It checks all conditions
+// once a second, so code that waits need not report anything. Its methods are safe for concurrent
+// use.
 type waiting struct {
 	log        *slog.Logger
 	conditions []condition
-	changed    func() // list returns something else
+	changed    func() // called when the result of list has changed
 
 	mu  sync.Mutex
 	all map[string]*wait
@@ -42,7 +44,7 @@ type waiting struct {
 // wait is one condition that is true.
 type wait struct {
 	WaitStatus
-	next  time.Time // when the log hears of it
+	next  time.Time // of the next log line
 	pause time.Duration
 }
 
@@ -50,7 +52,7 @@ func newWaiting(l *slog.Logger, changed func(), conditions ...condition) *waitin
 	return &waiting{log: l, conditions: conditions, changed: changed, all: make(map[string]*wait)}
 }
 
-// run looks at the conditions until ctx ends.
+// run checks the conditions until ctx ends.
 func (w *waiting) run(ctx context.Context) {
 	tick := time.NewTicker(waitLook)
 	defer tick.Stop()
@@ -66,7 +68,7 @@ func (w *waiting) run(ctx context.Context) {
 	}
 }
 
-// look takes down what a condition says now.
+// look records the present answer of a condition.
 func (w *waiting) look(what, why string, now time.Time) {
 	w.mu.Lock()
 	s := w.all[what]
@@ -102,7 +104,7 @@ func (w *waiting) look(what, why string, now time.Time) {
 	}
 }
 
-// list returns what the log has heard of.
+// list returns the waits that have been logged.
 func (w *waiting) list() []WaitStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -3,12 +3,8 @@ package flotilla
 import (
 	"bytes"
 	"context"
-	"errors"
-	"io"
-	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,11 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
-	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
 // logbook keeps what is logged, with the time.
@@ -57,7 +51,8 @@ func (l *logbook) with(words ...string) []string {
 	return found
 }
 
-// The log hears of what waits after 5 s, then again after 5, 10, 20 s and so on, at most every five minutes; and when it is over.
+// The log hears of what waits after 5 s, then again after 5, 10, 20 s and so on, at most every five
+// minutes; and when it is over.
 func TestWaitingIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -119,8 +114,9 @@ func TestWaitingIntervals(t *testing.T) {
 	})
 }
 
-// Nodes that cannot reach one another say so after 5 s, each with the address and the cause of every peer, in the log and in Status; and again at
-// growing intervals. When they can, that is told too.
+// Nodes that cannot reach one another say so after 5 s, each with the address and the cause of
+// every peer, in the log and in Status; and again at growing intervals. When they can, that is told
+// too.
 func TestNodesThatCannotReachOneAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
@@ -180,7 +176,8 @@ func TestNodesThatCannotReachOneAnother(t *testing.T) {
 	})
 }
 
-// In a cluster too: a member that cannot be reached, the loss of the leader, and writes that wait for one.
+// In a cluster too: a member that cannot be reached, the loss of the leader, and writes that wait
+// for one.
 func TestMembersThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
@@ -257,33 +254,5 @@ func TestLoggerByDefault(t *testing.T) {
 	}
 	if cfg.Logger != slog.Default() {
 		t.Error("nothing is logged by a program that has no Logger")
-	}
-}
-
-func TestExplain(t *testing.T) {
-	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
-	for _, tc := range []struct {
-		err  error
-		want string
-	}{
-		{refused, "connection refused"},
-		{&net.OpError{Op: "dial", Err: &net.DNSError{Name: "x", IsNotFound: true}}, "not known to DNS: x"},
-		{&net.OpError{Op: "dial", Err: &net.DNSError{Name: "x", IsTimeout: true}}, "DNS does not answer"},
-		{&net.OpError{Op: "dial", Err: &net.DNSError{Name: "x", Err: "server misbehaving"}}, "cannot be resolved: server misbehaving"},
-		{&net.OpError{Op: "dial", Err: &net.AddrError{Err: "missing port in address", Addr: "x"}}, "missing port"},
-		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}, "no route"},
-		{context.DeadlineExceeded, "no answer in time"},
-		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, "no answer in time"},
-		{&wire.WrongSecretError{Addr: "x"}, "another cluster secret"},
-		{&wire.WrongNodeError{Got: "0123456789"}, "another node, 01234567"},
-		{&wire.RefusedError{Reason: "not a member"}, "refuses the connection: not a member"},
-		{&wire.CallError{Message: "no"}, "answers with an error: no"},
-		{io.EOF, "closes the connection"},
-		{checkPeer("x"), "no address of a peer"},
-		{fs.ErrInvalid, "invalid argument"},
-	} {
-		if got := membership.Explain(errors.Join(tc.err)); !strings.Contains(got, tc.want) {
-			t.Errorf("%v: %q, want %q", tc.err, got, tc.want)
-		}
 	}
 }

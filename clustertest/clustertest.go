@@ -84,14 +84,14 @@ func (c *Cluster) add(secret flotilla.Secret, dir string, addrs []string, expect
 	i := len(c.Nodes)
 	host := c.net.Host(name(i))
 	cfg := flotilla.Config{
-		Dir:     dir,
-		Name:    name(i),
-		Secrets: []flotilla.Secret{secret},
-		Peers:   flotilla.Static(addrs...),
-		Expect:  expect,
-		Logger:  slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
-		PeerListen:  host.Listen,
-		PeerDial:    host.Dial,
+		Dir:        dir,
+		Name:       name(i),
+		Secrets:    []flotilla.Secret{secret},
+		Peers:      flotilla.Static(addrs...),
+		Expect:     expect,
+		Logger:     slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+		PeerListen: host.Listen,
+		PeerDial:   host.Dial,
 	}
 	if configure != nil {
 		configure(i, &cfg)

@@ -4,8 +4,8 @@
 //
 // The cluster is configured by FLOTILLA_* (see flotilla.ConfigFromEnv), the server by
 //
-//	API_DOMAINS      names to serve, separated by commas; empty: for trials, a private certificate for
-//	                 the floating addresses
+//	API_DOMAINS      names to serve, separated by commas; empty: for trials, a private
+//	                 certificate for the floating addresses
 //	API_HTTPS_ADDR   for clients; default :443
 //	API_HTTP_ADDR    for challenges, and for redirects to HTTPS; default :80
 //	API_HEALTH_ADDR  for balancers and people; default :8081

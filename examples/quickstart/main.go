@@ -22,7 +22,7 @@
 //	load.go           the clients
 //	scan.go           the search through the files
 //	screen.go         the output
-//	internal/lab      the certificate authority and its name server, shared with the tests of other examples
+//	internal/lab      the certificate authority and its name server, shared with other tests
 //	internal/process  nodes as processes, shared likewise
 package main
 

@@ -3,7 +3,6 @@ package certs
 import (
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"errors"
 	"fmt"
@@ -16,7 +15,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// What an authority says about waiting holds for all nodes, however it says so, and survives that all of them are started anew.
+// A pause that an authority demands holds for all nodes, in whatever form it comes, and across a
+// restart of all of them.
 func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 	skipShort(t)
 	const wait = 3 * time.Hour
@@ -92,7 +92,7 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 					t.Errorf("%d orders", n)
 				}
 				for key := range storage.data {
-					if strings.HasPrefix(key, backoff.PausesPlace+"/names") {
+					if strings.HasPrefix(key, backoff.Place+"/names") {
 						t.Errorf("%s is left after the order has not failed", key)
 					}
 				}
@@ -101,8 +101,8 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 	}
 }
 
-// A limit of one name is not another's, and one of the account is everybody's: if the authority does not say which, one other name
-// finds out.
+// A limit of one name holds for that name, and one of the account for all names. If the authority
+// does not say which it is, one other name finds out.
 func TestLimitsOfNamesAndAccounts(t *testing.T) {
 	skipShort(t)
 	for _, tc := range []struct {
@@ -145,7 +145,8 @@ func TestLimitsOfNamesAndAccounts(t *testing.T) {
 	}
 }
 
-// Failures are counted for the cluster: three nodes fail as often as one would, and another node goes on where one has stopped.
+// Failures are counted for the cluster: three nodes fail as often as one would, and another node
+// goes on where one has stopped.
 func TestFailuresAreTheClusters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -162,7 +163,7 @@ func TestFailuresAreTheClusters(t *testing.T) {
 		nodes[0].Close()
 		nodes[1].Close()
 		nodes = append(nodes[2:], stubbed(t, ca, 1, storage, nil, nil)...)
-		storage.tell(nodes...)
+		storage.notify(nodes...)
 		startAll(t, nodes, "a.example")
 		time.Sleep(40 * time.Minute)
 		synctest.Wait()
@@ -183,7 +184,7 @@ func TestFailuresAreTheClusters(t *testing.T) {
 	})
 }
 
-// A nonce that has grown old is nobody's failure.
+// An old nonce does not count as a failure.
 func TestOldNonceIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -201,7 +202,7 @@ func TestOldNonceIsNoFailure(t *testing.T) {
 	})
 }
 
-// An authority that cannot be reached is asked again soon, and that costs no patience.
+// An authority that cannot be reached is asked again soon, and that does not count as a failure.
 func TestUnreachableAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -226,54 +227,5 @@ func TestUnreachableAuthority(t *testing.T) {
 		time.Sleep(2 * backoff.RetryLimit)
 		synctest.Wait()
 		settle(t, c)
-	})
-}
-
-// The record of a limit goes when it says nothing any more, and one that cannot be read is not heeded.
-func TestPausesAreCleaned(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
-		c := stubbed(t, stubca.New(t), 1, storage, nil, nil)[0]
-		c.pauses.Put(t.Context(), backoff.OfIssuer("x", "all"), backoff.Pause{Wait: time.Hour, Err: "slow down"})
-		put(t, storage, map[string]string{backoff.OfName("a.example"): "{garbage"})
-		if err := c.mayOrder("a.example", false); err != nil {
-			t.Errorf("a record that cannot be read is heeded: %v", err)
-		}
-		for range 24 * 3 {
-			c.pauses.Sweep(t.Context())
-			time.Sleep(time.Hour)
-		}
-		if len(storage.data) != 0 {
-			t.Errorf("left: %v", storage.data)
-		}
-	})
-}
-
-// A clock that is wrong makes a pause longer by its length at most, and never endless.
-func TestPauseWithWrongClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
-		const year = 365 * 24 * time.Hour
-		for name, ahead := range map[string]time.Duration{"ahead": year, "right": 0} {
-			at := time.Now().Add(ahead)
-			peek := func(key string) ([]byte, bool) {
-				value, err := storage.Load(t.Context(), key)
-				return value, err == nil
-			}
-			p := backoff.New(peek, func() string { return "" }, storage, testlog.None())
-			key := backoff.OfName(name)
-			put(t, storage, map[string]string{key: fmt.Sprintf(`{"at":%q,"wait":%d,"failures":1}`, at.Format(time.RFC3339), time.Hour)})
-			if _, left := p.Get(key); left != time.Hour {
-				t.Errorf("%s: %v are left at first", name, left)
-			}
-			time.Sleep(time.Hour - time.Second)
-			if _, left := p.Get(key); left != time.Second {
-				t.Errorf("%s: %v are left at last", name, left)
-			}
-			time.Sleep(time.Second)
-			if _, left := p.Get(key); left != 0 {
-				t.Errorf("%s: %v are left after its end", name, left)
-			}
-		}
 	})
 }

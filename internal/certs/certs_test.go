@@ -44,7 +44,8 @@ func (i *countingIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest
 
 func always(context.Context) error { return nil }
 
-// devCerts returns certificates of the development CA in storage, counting those issued if issued is not nil.
+// devCerts returns certificates of the development CA in storage, counting those issued if issued
+// is not nil.
 func devCerts(t *testing.T, storage certmagic.Storage, issued *atomic.Int64) *Certs {
 	t.Helper()
 	var cfg Policy
@@ -90,7 +91,7 @@ func leafOf(t *testing.T, addr, name string, roots *x509.CertPool) (*x509.Certif
 // settle waits until all names of c have a certificate.
 func settle(t *testing.T, c *Certs) {
 	t.Helper()
-	c.work.Wait()
+	c.obtainer.work.Wait()
 	for _, s := range c.Status() {
 		if !s.Managed || s.Err != nil {
 			t.Fatalf("no certificate: %+v", s)
@@ -129,8 +130,8 @@ func TestDevelopmentCertificateIsServed(t *testing.T) {
 	if diff := cmp.Diff(want, all[1]); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
-	for _, cert := range c.matching("local.test") {
-		if cert.NeedsRenewal(c.config) {
+	for _, cert := range c.loader.matching("local.test") {
+		if cert.NeedsRenewal(c.loader.config) {
 			t.Error("a new certificate is due for renewal")
 		}
 	}
@@ -185,20 +186,20 @@ func TestRefreshReplaces(t *testing.T) {
 	addr := serveTLS(t, b, http.NotFoundHandler(), "new.test")
 	settle(t, b)
 	old := b.Status()[0].Serial
-	if err := a.config.RenewCertSync(t.Context(), "new.test", true); err != nil {
+	if err := a.loader.config.RenewCertSync(t.Context(), "new.test", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.refresh(t.Context(), "new.test"); err != nil {
+	if err := b.loader.refresh(t.Context(), "new.test"); err != nil {
 		t.Fatal(err)
 	}
 	leaf, err := leafOf(t, addr, "new.test", stubca.DevRoots(t, storage))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := leaf.SerialNumber.Text(16); got == old || got != b.Status()[0].Serial || len(b.matching("new.test")) != 1 {
+	if got := leaf.SerialNumber.Text(16); got == old || got != b.Status()[0].Serial || len(b.loader.matching("new.test")) != 1 {
 		t.Errorf("serves %s after %s, status %+v", got, old, b.Status())
 	}
-	if err := b.refresh(t.Context(), "none.test"); !errors.Is(err, fs.ErrNotExist) {
+	if err := b.loader.refresh(t.Context(), "none.test"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("refresh of a name without certificate: %v", err)
 	}
 }
@@ -285,7 +286,7 @@ func TestObtainRetries(t *testing.T) {
 			if _, err := b.TLSConfig("bad.test"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(orderJitter + retryLook)
+			time.Sleep(orderJitter + lookInterval)
 			synctest.Wait()
 			if s := a.Status()[0]; !s.Managed || s.Serial != b.Status()[0].Serial {
 				t.Errorf("status: %+v, of the other node: %+v", s, b.Status()[0])
@@ -303,7 +304,7 @@ func TestObtainRetries(t *testing.T) {
 			synctest.Wait()
 			old := first.Status()[0].Serial
 			first.Close()
-			time.Sleep(devca.DevLeafLife + time.Hour)
+			time.Sleep(devca.LeafLife + time.Hour)
 
 			refuse := true
 			c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
@@ -329,7 +330,7 @@ func TestObtainRetries(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
-			if s := c.Status()[0]; s.Err != nil || s.Serial == old || len(c.matching("old.test")) != 1 {
+			if s := c.Status()[0]; s.Err != nil || s.Serial == old || len(c.loader.matching("old.test")) != 1 {
 				t.Errorf("status: %+v", s)
 			}
 		})
@@ -401,7 +402,7 @@ func TestACMEIssuerIsTamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	i := c.config.Issuers[0].(*certmagic.ACMEIssuer)
+	i := c.loader.config.Issuers[0].(*certmagic.ACMEIssuer)
 	if i != given || i.CA != certmagic.LetsEncryptProductionCA || i.TestCA != "" || !i.Agreed {
 		t.Errorf("CA %q, test CA %q, agreed %v", i.CA, i.TestCA, i.Agreed)
 	}
@@ -414,7 +415,7 @@ func TestACMEIssuerIsTamed(t *testing.T) {
 	}
 }
 
-// What the development CA has stored may be damaged; it must not be replaced then, for others trust it.
+// A damaged root of the development CA is not replaced: others trust it.
 func TestDevIssuerDamagedRoot(t *testing.T) {
 	storage := newMemStorage()
 	i := &devca.Issuer{Storage: storage}
@@ -426,7 +427,7 @@ func TestDevIssuerDamagedRoot(t *testing.T) {
 	if err != nil || !again.Equal(root) {
 		t.Errorf("second root: %v", err)
 	}
-	good := storage.data[devca.DevRootRecord]
+	good := storage.data[devca.RootRecord]
 	block, rest := pem.Decode(good)
 	for name, text := range map[string][]byte{
 		"empty":     {},
@@ -435,15 +436,15 @@ func TestDevIssuerDamagedRoot(t *testing.T) {
 		"bad key":   append(devca.PEM("CERTIFICATE", block.Bytes), devca.PEM("PRIVATE KEY", []byte("x"))...),
 		"cut short": good[:len(good)-30],
 	} {
-		storage.data[devca.DevRootRecord] = text
-		if _, err := i.Root(t.Context()); err == nil || !strings.Contains(err.Error(), "development CA: "+devca.DevRootRecord) {
+		storage.data[devca.RootRecord] = text
+		if _, err := i.Root(t.Context()); err == nil || !strings.Contains(err.Error(), "development CA: "+devca.RootRecord) {
 			t.Errorf("%s: the error is %v", name, err)
 		}
-		if !cmp.Equal(storage.data[devca.DevRootRecord], text) {
+		if !cmp.Equal(storage.data[devca.RootRecord], text) {
 			t.Errorf("%s: it was replaced", name)
 		}
 	}
-	storage.data[devca.DevRootRecord] = good
+	storage.data[devca.RootRecord] = good
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

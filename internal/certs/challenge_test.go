@@ -101,7 +101,8 @@ func TestHTTPHandler(t *testing.T) {
 	})
 }
 
-// The certificate that proves control of a name (RFC 8737) is shown by a node that did not place the order.
+// A node that did not place the order shows the certificate that proves control of a name (RFC
+// 8737).
 func TestTLSALPNChallengeOfAnotherNode(t *testing.T) {
 	storage := newMemStorage()
 	c := acmeCerts(t, storage, nil)
@@ -143,12 +144,12 @@ func TestTLSALPNChallengeOfAnotherNode(t *testing.T) {
 	}
 }
 
-// certmagic's solvers must find their port taken, and answered.
-func TestDecoy(t *testing.T) {
+// certmagic's solvers find their port in use, and connections to it are closed.
+func TestBlocker(t *testing.T) {
 	c := acmeCerts(t, newMemStorage(), nil)
-	i := c.config.Issuers[0].(*certmagic.ACMEIssuer)
-	if _, err := c.TLSConfig(); err != nil || c.decoy != nil {
-		t.Errorf("a decoy without a name: %v, %v", c.decoy, err)
+	i := c.loader.config.Issuers[0].(*certmagic.ACMEIssuer)
+	if _, err := c.TLSConfig(); err != nil || i.AltHTTPPort != 0 {
+		t.Errorf("a blocker without a name: port %d, %v", i.AltHTTPPort, err)
 	}
 	if _, err := c.TLSConfig("a.test", "b.test"); err != nil {
 		t.Fatal(err)
@@ -166,20 +167,20 @@ func TestDecoy(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := conn.Read(make([]byte, 1)); err != io.EOF && !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("the decoy does not close what connects: %v", err)
+			t.Errorf("the blocker does not close what connects: %v", err)
 		}
 		conn.Close()
 	}
 	c.Close()
 	if _, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("the decoy outlives close: %v", err)
+		t.Errorf("the blocker outlives close: %v", err)
 	}
 
 	own := acmeCerts(t, newMemStorage(), func(_ *certmagic.Config, i *certmagic.ACMEIssuer) { i.AltHTTPPort = 5002 })
 	if _, err := own.TLSConfig("a.test"); err != nil {
 		t.Fatal(err)
 	}
-	if i := own.config.Issuers[0].(*certmagic.ACMEIssuer); i.AltHTTPPort != 5002 || i.ListenHost != "" {
+	if i := own.loader.config.Issuers[0].(*certmagic.ACMEIssuer); i.AltHTTPPort != 5002 || i.ListenHost != "" {
 		t.Errorf("ports set on purpose became %q %d", i.ListenHost, i.AltHTTPPort)
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 const farAhead = 100 * 24 * time.Hour // more than the life of a certificate
 
-// The authority's clock is one of the peers': a node alone has no other.
+// The authority's clock counts as that of a peer: a single node has no other one.
 func TestAuthoritysClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -41,14 +41,14 @@ func TestWrongClockDeletesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		c := devCerts(t, storage, nil)
-		if err := c.config.ObtainCertSync(t.Context(), "a.example"); err != nil {
+		if err := c.loader.config.ObtainCertSync(t.Context(), "a.example"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(devca.DevLeafLife + time.Hour)
+		time.Sleep(devca.LeafLife + time.Hour)
 		key := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "a.example")
 		for _, ahead := range []time.Duration{-farAhead, 0} {
-			c.Clocks.Observe("b", time.Now().Add(ahead), time.Now())
-			c.cleanWith(t.Context(), storage, 0)
+			c.orders.clocks.Observe("b", time.Now().Add(ahead), time.Now())
+			c.sweeper.Clean(t.Context(), storage, 0)
 			if got, want := storage.Exists(t.Context(), key), ahead != 0; got != want {
 				t.Errorf("the others' clocks are ahead by %v: the expired certificate is there: %v, want %v", ahead, got, want)
 			}

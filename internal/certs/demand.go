@@ -16,15 +16,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
-
-// Certificates on demand: a name that was not declared gets one when a handshake asks for it and
-// TLS.Configure's OnDemand decides so. They are beside the declared ones and take nothing from them:
-// their orders have slots of their own, see orders.go. certmagic itself knows nothing of this, for its
-// way would make the declared names wait for handshakes, hold the lock of a name through hours of
-// retries, and have a handshake wait for the renewal of what this node's clock takes for expired.
-//
-// Once loaded they are renewed as the others are, after OnDemand was asked again.
 
 const (
 	demandWait   = time.Minute // for a handshake, at most; clients wait less
@@ -35,34 +28,51 @@ const (
 // errDemand refuses a client while too many names are being ordered.
 var errDemand = errors.New("flotilla: too many certificates are being ordered on demand; try again")
 
-// deniedError says that the program does not want a certificate for a name.
+// deniedError means that the program does not want a certificate for a name.
 type deniedError struct{ err error }
 
 func (e *deniedError) Error() string { return "the decision function refuses it: " + e.err.Error() }
 func (e *deniedError) Unwrap() error { return e.err }
 
-// askedNames are the names that handshakes have asked for. Its methods are safe for concurrent use.
-type askedNames struct {
-	config *certmagic.OnDemandConfig // nil: there are none
+// demands are the names on demand: a name that was not declared gets a certificate when a handshake
+// asks for it and TLS.Configure's OnDemand allows it. They take nothing from the declared names:
+// their orders have slots of their own. Once loaded they are renewed as the others are, after
+// OnDemand was asked again.
+//
+// certmagic knows nothing of this. It would make the declared names wait for handshakes, hold the
+// lock of a name through hours of retries, and make a handshake wait for the renewal of a
+// certificate that has expired by this node's clock only.
+type demands struct {
+	config  *certmagic.OnDemandConfig // nil: there are none
+	loader  *loader
+	orders  *orderer
+	ready   func(context.Context) error
+	release func(tls *tls.ClientHelloInfo) // lets other handshakes go on while this one waits
+	log     *slog.Logger
 
-	mu     sync.Mutex
-	orders map[string]*demand // under way
-	served map[string]Status  // what is in memory, by name
-	view   []Status           // those of served that status shows; nil: it is to be made anew
+	life  context.Context
+	tasks notify.Tasks
+
+	mu    sync.Mutex
+	asked map[string]*demandOrder // under way
+	known map[string]Status       // what is in memory, by name
+	view  []Status                // those of known that status shows; nil: to be made anew
 }
 
-// demand is a name that is being loaded or ordered.
-type demand struct {
+// demandOrder is a name that is being loaded or ordered.
+type demandOrder struct {
 	done chan struct{} // closed at the end
 	err  error
 }
 
+// has reports whether name is not declared and handshakes may have it ordered.
+func (d *demands) has(name string) bool {
+	return d.config != nil && name != "" && !d.loader.names.manages(name)
+}
+
 // allowed asks the program whether name may have a certificate.
-func (d *askedNames) allowed(ctx context.Context, name string) error {
-	if d.config == nil {
-		return errUnknownName
-	}
-	if !certmagic.SubjectQualifiesForCert(name) {
+func (d *demands) allowed(ctx context.Context, name string) error {
+	if d.config == nil || !certmagic.SubjectQualifiesForCert(name) {
 		return errUnknownName
 	}
 	if err := d.config.DecisionFunc(ctx, name); err != nil {
@@ -71,8 +81,19 @@ func (d *askedNames) allowed(ctx context.Context, name string) error {
 	return nil
 }
 
-// managed returns what one of OnDemand's Managers has for a client; nil: none has anything.
-func (d *askedNames) managed(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
+// renewable asks the program whether the certificate in memory may be renewed. One that may not is
+// no longer served.
+func (d *demands) renewable(ctx context.Context, name string) error {
+	err := d.allowed(ctx, name)
+	if denied := (*deniedError)(nil); errors.As(err, &denied) {
+		d.log.Warn("a certificate on demand is not wanted any more, and not renewed", "domain", name, "error", err)
+		d.withdraw(name)
+	}
+	return err
+}
+
+// managed returns what one of OnDemand's Managers has for a client, nil if none has anything.
+func (d *demands) managed(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
 	for _, m := range d.config.Managers {
 		if cert, err = m.GetCertificate(hello.Context(), hello); cert != nil {
 			return cert, nil
@@ -81,156 +102,125 @@ func (d *askedNames) managed(hello *tls.ClientHelloInfo) (cert *tls.Certificate,
 	return nil, err
 }
 
-// isDemanded reports whether name is not declared and handshakes may have it ordered.
-func (c *Certs) isDemanded(name string) bool {
-	if c.demands.config == nil || name == "" {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.find(name) == nil
-}
-
-// demanded sees to it that there is a certificate for a client that asks for a name which was not
-// declared, or returns one that is somebody else's to manage.
-func (c *Certs) demanded(hello *tls.ClientHelloInfo, name string) (*tls.Certificate, error) {
-	if len(c.matching(name)) > 0 {
+// await loads or orders a certificate for a client that asks for a name which was not declared. It
+// returns one only if another manager has it.
+func (d *demands) await(hello *tls.ClientHelloInfo, name string) (*tls.Certificate, error) {
+	if len(d.loader.matching(name)) > 0 {
 		return nil, nil
 	}
-	c.Limit.Release(hello.Conn)
-	if cert, err := c.demands.managed(hello); cert != nil || err != nil {
+	d.release(hello)
+	if cert, err := d.managed(hello); cert != nil || err != nil {
 		return cert, err
 	}
 	ctx, cancel := context.WithTimeout(hello.Context(), demandWait)
 	defer cancel()
-	if err := c.demands.allowed(ctx, name); err != nil {
+	if err := d.allowed(ctx, name); err != nil {
 		return nil, err
 	}
-	d, err := c.demand(name)
+	order, err := d.start(name)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case <-d.done:
-		return nil, d.err
+	case <-order.done:
+		return nil, order.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("flotilla: a certificate on demand: %w", ctx.Err())
 	}
 }
 
-// demand has name loaded or ordered, once for all who ask at that time. It does not end with them.
-func (c *Certs) demand(name string) (*demand, error) {
-	c.demands.mu.Lock()
-	defer c.demands.mu.Unlock()
-	if d := c.demands.orders[name]; d != nil {
-		return d, nil
+// start has name loaded or ordered, once for all clients that ask at that time. It goes on when
+// they have gone.
+func (d *demands) start(name string) (*demandOrder, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if order := d.asked[name]; order != nil {
+		return order, nil
 	}
-	if len(c.demands.orders) >= demandAtOnce {
+	if len(d.asked) >= demandAtOnce {
 		return nil, errDemand
 	}
-	if c.life.Err() != nil {
+	if d.life.Err() != nil {
 		return nil, errs.Closed
 	}
-	d := &demand{done: make(chan struct{})}
-	c.demands.orders[name] = d
-	c.tasks.Go(func() {
-		err := c.fetch(c.life, name)
-		c.demands.mu.Lock()
-		delete(c.demands.orders, name)
-		c.demands.mu.Unlock()
-		if d.err = err; err != nil {
+	order := &demandOrder{done: make(chan struct{})}
+	d.asked[name] = order
+	d.tasks.Go(func() {
+		err := d.fetch(d.life, name)
+		d.mu.Lock()
+		delete(d.asked, name)
+		d.mu.Unlock()
+		if order.err = err; err != nil {
 			level := slog.LevelWarn
-			if errors.As(err, new(*backoff.Error)) || c.life.Err() != nil {
-				level = slog.LevelDebug // it was told when it happened
+			if errors.As(err, new(*backoff.Error)) || d.life.Err() != nil {
+				level = slog.LevelDebug // it was logged when it happened
 			}
-			c.Log.Log(c.life, level, "no certificate on demand", "domain", name, "error", err)
+			d.log.Log(d.life, level, "no certificate on demand", "domain", name, "error", err)
 		}
-		close(d.done)
+		close(order.done)
 	})
-	return d, nil
+	return order, nil
 }
 
 // fetch loads the certificate of a name on demand, or orders it.
-func (c *Certs) fetch(ctx context.Context, name string) error {
-	err := c.refresh(ctx, name)
+func (d *demands) fetch(ctx context.Context, name string) error {
+	err := d.loader.refresh(ctx, name)
 	switch {
-	case err == nil && (c.serves(name) || c.Clocks.Check(clocks.MaxOffset) != nil):
+	case err == nil && (d.loader.serves(name) || d.orders.clocks.Check(clocks.MaxOffset) != nil):
 		return nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		if err := c.setAside(ctx, name, err); err != nil {
+		if err := d.orders.quarantine.Certificate(ctx, name, err); err != nil {
 			return err
 		}
 	}
-	if err := c.Ready(ctx); err != nil {
+	if err := d.ready(ctx); err != nil {
 		return err
 	}
-	if err := c.order(ctx, name, false, attempt{demand: true}); err != nil {
+	if err := d.orders.order(ctx, name, false, attempt{demand: true}); err != nil {
 		return err
 	}
-	return c.refresh(ctx, name)
-}
-
-// renewable asks whether a certificate on demand that is in memory may be renewed. One that may not is
-// no longer served.
-func (c *Certs) renewable(ctx context.Context, name string) error {
-	err := c.demands.allowed(ctx, name)
-	if denied := (*deniedError)(nil); errors.As(err, &denied) {
-		c.Log.Warn("a certificate on demand is not wanted any more, and not renewed", "domain", name, "error", err)
-		c.withdraw(name)
-	}
-	return err
+	return d.loader.refresh(ctx, name)
 }
 
 // withdraw takes the certificates of exactly this name out of memory.
-func (c *Certs) withdraw(name string) {
-	var gone []string
-	for _, x := range c.matching(name) {
-		if slices.Contains(x.Names, name) {
-			gone = append(gone, x.Hash())
-		}
-	}
-	c.cache.Remove(gone)
-	c.demands.forget(name)
-	c.Changed()
+func (d *demands) withdraw(name string) {
+	d.loader.withdraw(name)
+	d.forget(name)
+	d.loader.names.changed()
 }
 
-// learn takes down certificates that were loaded for names which are not declared.
-func (c *Certs) learn(names []string) {
+// learn records certificates that were loaded for names which are not declared.
+func (d *demands) learn(names []string) {
 	for _, name := range names {
-		if !c.isDemanded(name) {
+		if !d.has(name) {
 			continue
 		}
-		site := certmagic.StorageKeys.Safe(name)
-		c.mu.Lock()
-		if !slices.Contains(c.sites[site], name) {
-			c.sites[site] = append(c.sites[site], name)
-		}
-		c.mu.Unlock()
-		if found := c.matching(name); len(found) > 0 {
+		d.loader.names.learn(certmagic.StorageKeys.Safe(name), name)
+		if found := d.loader.matching(name); len(found) > 0 {
 			s := Status{Domain: name, Managed: true, OnDemand: true}
 			s.show(found)
-			c.demands.mu.Lock()
-			c.demands.served[name], c.demands.view = s, nil
-			c.demands.mu.Unlock()
-			c.Changed()
+			d.mu.Lock()
+			d.known[name], d.view = s, nil
+			d.mu.Unlock()
+			d.loader.names.changed()
 		}
 	}
 }
 
 // forget drops what is known of a name.
-func (d *askedNames) forget(name string) {
+func (d *demands) forget(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.served, name)
+	delete(d.known, name)
 	d.view = nil
 }
 
 // status returns those that expire first, and how many there are.
-func (d *askedNames) status() (first []Status, all int) {
+func (d *demands) status() (first []Status, all int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.view == nil && len(d.served) > 0 {
-		for _, s := range d.served {
+	if d.view == nil && len(d.known) > 0 {
+		for _, s := range d.known {
 			d.view = append(d.view, s)
 		}
 		slices.SortFunc(d.view, func(a, b Status) int {
@@ -238,5 +228,5 @@ func (d *askedNames) status() (first []Status, all int) {
 		})
 		d.view = slices.Clone(d.view[:min(len(d.view), demandShown)])
 	}
-	return d.view, len(d.served)
+	return d.view, len(d.known)
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// wishes decides which names may have a certificate on demand: those below wanted.example that were not forbidden.
+// wishes allows certificates on demand for names below wanted.example that were not forbidden.
 type wishes struct {
 	mu        sync.Mutex
 	asked     map[string]int
@@ -46,7 +46,7 @@ func (w *wishes) decide(_ context.Context, name string) error {
 	return nil
 }
 
-// What is shown of many is bounded: those that expire first.
+// Status shows a bounded number of names on demand: those that expire first.
 func TestOnDemandStatusIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
@@ -73,8 +73,8 @@ func TestOnDemandStatusIsBounded(t *testing.T) {
 	})
 }
 
-// A certificate on demand is renewed by one node, after the program was asked again; one that is not wanted any more, or was deleted, is no
-// longer served.
+// One node renews a certificate on demand, after it has asked the program again. A certificate that
+// is not wanted any more, or was deleted, is no longer served.
 func TestOnDemandIsRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
@@ -100,7 +100,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 			}
 			nodes, configs = append(nodes, c), append(configs, cfg)
 		}
-		storage.tell(nodes...)
+		storage.notify(nodes...)
 		const keeps, ends = "keeps.wanted.example", "ends.wanted.example"
 		old := map[string]string{}
 		for _, cfg := range configs {
@@ -111,7 +111,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 		w.mu.Lock()
 		w.forbidden[ends] = true
 		w.mu.Unlock()
-		time.Sleep(devca.DevLeafLife * 3 / 4)
+		time.Sleep(devca.LeafLife * 3 / 4)
 		synctest.Wait()
 		issued.Check(t, 3)
 		for i, cfg := range configs {
@@ -141,7 +141,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 	})
 }
 
-// A flood of names that the program allows takes no order from the declared ones, and is limited for the cluster.
+// A flood of allowed names takes no order from the declared ones, and is limited for the cluster.
 func TestFloodOnDemandStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
@@ -180,7 +180,7 @@ func TestFloodOnDemandStarvesNobody(t *testing.T) {
 	})
 }
 
-// An authority that refuses a name on demand is not asked again for each handshake.
+// A handshake does not ask an authority again that has refused its name.
 func TestRefusedOnDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
@@ -215,7 +215,8 @@ func TestRefusedOnDemand(t *testing.T) {
 	})
 }
 
-// A clock that is wrong makes nobody wait for the renewal of what has expired by it alone.
+// With a wrong clock no client waits for the renewal of a certificate that has expired by that
+// clock only.
 func TestOnDemandWithWrongClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
@@ -231,12 +232,12 @@ func TestOnDemandWithWrongClock(t *testing.T) {
 			t.Fatal(err)
 		}
 		old := shown(cfg, "a.wanted.example")
-		c.Clocks.Observe("b", time.Now().Add(-farAhead), time.Now())
-		if _, err := c.demand("b.wanted.example"); err != nil {
+		c.orders.clocks.Observe("b", time.Now().Add(-farAhead), time.Now())
+		if _, err := c.demands.start("b.wanted.example"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if err := c.order(t.Context(), "a.wanted.example", true, attempt{}); !errors.As(err, new(*clocks.Error)) {
+		if err := c.orders.order(t.Context(), "a.wanted.example", true, attempt{}); !errors.As(err, new(*clocks.Error)) {
 			t.Errorf("an order: %v", err)
 		}
 		began := time.Now()

@@ -75,7 +75,8 @@ func TestFloodOfUnknownNames(t *testing.T) {
 	}
 }
 
-// A session that began with a self-signed certificate is not resumed, and one that began with a real one is, from the first on.
+// A session that began with a self-signed certificate is not resumed. One that began with a real
+// certificate is.
 func TestSelfSignedSessionsEnd(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -107,7 +108,7 @@ func TestSelfSignedSessionsEnd(t *testing.T) {
 						}
 					}
 				}
-				if all, a, wild := c.given.Load(), c.names["a.test"].given, c.names["*.wild.test"].given; all != 0 || a != 0 || wild != 0 {
+				if all, a, wild := c.loader.names.given, c.loader.names.names["a.test"].given, c.loader.names.names["*.wild.test"].given; all != 0 || a != 0 || wild != 0 {
 					t.Errorf("handshakes under way: %d, %d and %d of them", all, a, wild)
 				}
 			})

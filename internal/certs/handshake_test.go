@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
@@ -92,7 +93,8 @@ func (h countedLog) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// flood dials addr n times, each time for another name that nobody serves, and returns how many got through.
+// flood dials addr n times, each time for another name that is not served, and returns how many got
+// through.
 func flood(t *testing.T, addr string, n int, protos ...string) int64 {
 	t.Helper()
 	var through atomic.Int64
@@ -119,7 +121,7 @@ func TestWhichCertificate(t *testing.T) {
 	storage := newMemStorage()
 	start := func(def string, managed ...string) (*Certs, []*tls.Config) {
 		c := bootCerts(t, storage, always, func() error { return nil }, nil)
-		c.config.DefaultServerName = def
+		c.loader.config.DefaultServerName = def
 		var configs []*tls.Config
 		for _, names := range managed {
 			cfg, err := c.TLSConfig(strings.Split(names, " ")...)
@@ -177,20 +179,21 @@ func TestWhichCertificate(t *testing.T) {
 		}
 	})
 	t.Run("what the program put there itself", func(t *testing.T) {
-		own, err := newSelfSigned("own.test", devca.NewSerial(), time.Now())
+		own, err := selfsign.New("own.test", devca.NewSerial(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.config.CacheUnmanagedTLSCertificate(t.Context(), *own, nil); err != nil {
+		if _, err := c.loader.config.CacheUnmanagedTLSCertificate(t.Context(), *own, nil); err != nil {
 			t.Fatal(err)
 		}
-		if leaf := leafFrom(plain[0], "own.test", ""); leaf == nil || leaf.Subject.CommonName != selfSignedName {
+		if leaf := leafFrom(plain[0], "own.test", ""); leaf == nil || leaf.Subject.CommonName != selfsign.CommonName {
 			t.Errorf("shown %+v", leaf)
 		}
 	})
 }
 
-// A challenge is answered on a node that shows a self-signed certificate otherwise, and never with that one.
+// A node that serves a self-signed certificate answers a challenge, and never with that
+// certificate.
 func TestChallengeIsNotSelfSigned(t *testing.T) {
 	storage := newMemStorage()
 	wait, _ := stubca.Barrier()
@@ -211,7 +214,7 @@ func TestChallengeIsNotSelfSigned(t *testing.T) {
 		defer conn.Close()
 		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
 	}
-	if got := shown("h2"); got != selfSignedName {
+	if got := shown("h2"); got != selfsign.CommonName {
 		t.Errorf("shown %q", got)
 	}
 	for _, protos := range [][]string{{acmez.ACMETLS1Protocol}, {acmez.ACMETLS1Protocol, "h2"}} {
@@ -245,8 +248,9 @@ func (*scripted) Close() error                { return nil }
 func (*scripted) LocalAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 443} }
 func (*scripted) RemoteAddr() net.Addr        { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 99), Port: 4} }
 
-// BenchmarkUnknownName measures what a client's hello costs the node: one for a name that nobody serves, refused at once; the same refused when a
-// certificate is looked for, as crypto/tls would by itself; and one that is served, up to the point where the node waits for the client.
+// BenchmarkUnknownName measures the cost of a ClientHello: for a name that is not served, refused
+// at once; the same, refused when a certificate is looked for, as crypto/tls does by itself; and
+// for a name that is served, until the node waits for the client.
 func BenchmarkUnknownName(b *testing.B) {
 	storage := newMemStorage()
 	c, err := openCerts(Policy{}, storage, true, always, nil)
@@ -258,7 +262,7 @@ func BenchmarkUnknownName(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c.work.Wait()
+	c.obtainer.work.Wait()
 	late := cfg.Clone()
 	late.GetConfigForClient = nil
 	for _, bc := range []struct {

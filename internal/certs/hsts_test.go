@@ -2,6 +2,7 @@ package certs
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 
 	"bytes"
@@ -30,11 +31,11 @@ func TestHSTS(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, c)
-	old, err := newSelfSigned("old.test", c.marker("old.test"), time.Now().Add(-2*selfSignedLife))
+	old, err := selfsign.New("old.test", c.handshakes.provisional.marker("old.test"), time.Now().Add(-2*selfsign.Life))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.config.CacheUnmanagedTLSCertificate(t.Context(), *old, nil); err != nil || len(c.matching("old.test")) != 1 {
+	if _, err := c.loader.config.CacheUnmanagedTLSCertificate(t.Context(), *old, nil); err != nil || len(c.loader.matching("old.test")) != 1 {
 		t.Fatal(err)
 	}
 	dev := devCerts(t, storage, nil)

@@ -14,7 +14,8 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// memStorage is a certmagic.Storage in memory for several nodes of one test, whose calls can be made to fail.
+// memStorage is a certmagic.Storage in memory for several nodes of one test. Its calls can be made
+// to fail.
 type memStorage struct {
 	fail atomic.Int64 // so many calls of Load, Store, Lock and TryLock fail; negative: all
 
@@ -23,7 +24,7 @@ type memStorage struct {
 	times map[string]time.Time // when each was stored
 	locks map[string]chan struct{}
 	deny  func(op, key string) error // called for load, store, delete, list and lock, if it is not nil
-	nodes []*Certs                   // are told of changes, as the state machine of each node tells it
+	nodes []*Certs                   // observe changes, as from the state machine of each node
 }
 
 var errInjected = errors.New("injected fault")
@@ -49,15 +50,15 @@ func (s *memStorage) denied(op, key string) error {
 	return deny(op, key)
 }
 
-// denyAll makes deny the judge of calls from now on.
+// denyAll makes deny decide on calls from now on.
 func (s *memStorage) denyAll(deny func(op, key string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deny = deny
 }
 
-// tell makes nodes hear of changes from now on.
-func (s *memStorage) tell(nodes ...*Certs) {
+// notify has nodes observe changes from now on.
+func (s *memStorage) notify(nodes ...*Certs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nodes = nodes

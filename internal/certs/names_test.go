@@ -12,10 +12,12 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
 	"github.com/mholt/acmez/v3"
 )
 
-// A name of many labels that nobody manages is not looked for, even if the program has a certificate for it.
+// An unmanaged name with many labels is not looked up, even if the program has a certificate for
+// it.
 func TestManyLabelsAreNotLookedFor(t *testing.T) {
 	c := bootCerts(t, newMemStorage(), always, func() error { return nil }, nil)
 	config, err := c.TLSConfig("a.test")
@@ -23,13 +25,13 @@ func TestManyLabelsAreNotLookedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, c)
-	for dots, want := range map[int]error{strangeDots: nil, strangeDots + 1: errUnknownName} {
+	for dots, want := range map[int]error{maxDots: nil, maxDots + 1: errUnknownName} {
 		name := strings.Repeat("a.", dots) + "test"
-		own, err := newSelfSigned(name, devca.NewSerial(), time.Now())
+		own, err := selfsign.New(name, devca.NewSerial(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.config.CacheUnmanagedTLSCertificate(t.Context(), *own, nil); err != nil {
+		if _, err := c.loader.config.CacheUnmanagedTLSCertificate(t.Context(), *own, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := config.GetConfigForClient(&tls.ClientHelloInfo{ServerName: name}); !errors.Is(err, want) {
@@ -38,7 +40,8 @@ func TestManyLabelsAreNotLookedFor(t *testing.T) {
 	}
 }
 
-// certmagic looks for wildcards in a time that is the square of a name's length: seconds of a processor for one ClientHello, or one Host.
+// Long names are refused before certmagic looks for wildcards: that takes time in the square of the
+// length, seconds of CPU for one ClientHello or Host.
 func TestLongNamesAreRefused(t *testing.T) {
 	name := strings.Repeat("a.", 3000) + "test"
 	hosts := map[string]func(*certmagic.Config){
@@ -78,7 +81,8 @@ func TestLongNamesAreRefused(t *testing.T) {
 	}
 }
 
-// A client that offers a challenge's protocol among others is no authority's, and a name that nobody serves is not its way past the door.
+// A client that offers the challenge's protocol among others is not an authority, and is refused
+// for a name that is not served.
 func TestChallengeAmongOtherProtocols(t *testing.T) {
 	c := devCerts(t, newMemStorage(), nil)
 	cfg, err := c.TLSConfig("a.test")

@@ -3,98 +3,138 @@ package certs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
-	"slices"
+	"sync"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/probe"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
-	"github.com/flotilla-ha/flotilla/internal/hostname"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
 const (
-	retryLook = 5 * time.Second // between looks into the storage meanwhile: another node may have been luckier
+	lookInterval = 5 * time.Second // between looks into the storage while a try is due: another node may succeed
 
-	orderJitter = 250 * time.Millisecond // at most, before an order: nodes that start together shall not all want the lock of a name
-	orderSettle = time.Second            // more, when the certificate was deleted: certmagic deletes its parts one by one
-	orderLimit  = 5 * time.Minute        // for one try: the lock, which another node may hold for its order, and the order
+	// orderJitter is the longest pause before an order: nodes that start together must not all want
+	// the lock of a name.
+	orderJitter = 250 * time.Millisecond
+	// deleteSettle is added if the certificate was deleted: certmagic deletes its parts one by one.
+	deleteSettle = time.Second
 )
 
-var (
-	// errOrderLimit ends a try.
-	errOrderLimit = errors.New("a try has taken too long")
+// errOtherName means that a certificate is stored in the wrong place.
+var errOtherName = errors.New("the stored certificate is for another name")
 
-	// errOtherName says that a certificate is stored in the wrong place.
-	errOtherName = errors.New("the stored certificate is for another name")
+// obtainer gets certificates for declared names. It has a goroutine for each name without one. Its
+// methods are safe for concurrent use.
+type obtainer struct {
+	loader     *loader
+	orders     *orderer
+	prober     *probe.Prober
+	ready      func(context.Context) error
+	awaitPeers func(context.Context)
+	log        *slog.Logger
 
-	// errNotValid says that an order was in vain.
-	errNotValid = errors.New("the authority's new certificate is not valid by this node's clock; one of the two clocks is wrong")
-)
+	life  context.Context
+	work  sync.WaitGroup // a goroutine for each name that has no certificate
+	tasks notify.Tasks   // renewals to take over
 
-// start starts obtain for a name, or has the one that runs look once more before it ends. c.mu is held.
-func (c *Certs) start(name string) {
-	m := c.names[name]
-	if m.running || c.closed {
-		m.again = true
+	mu     sync.Mutex
+	jobs   map[string]*job
+	closed bool
+}
+
+// job is the work for one name.
+type job struct {
+	running bool
+	again   bool // it must look once more before it ends
+	waits   bool // takeOver waits for the certificate to expire
+}
+
+// job returns the job of a name. o.mu is held.
+func (o *obtainer) job(name string) *job {
+	j := o.jobs[name]
+	if j == nil {
+		j = new(job)
+		o.jobs[name] = j
+	}
+	return j
+}
+
+// start has a certificate obtained for name. A job that runs already looks once more before it
+// ends.
+func (o *obtainer) start(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	j := o.job(name)
+	if j.running || o.closed {
+		j.again = true
 		return
 	}
-	m.running = true
-	c.work.Go(func() { c.obtain(c.life, name) })
+	j.running = true
+	o.work.Go(func() { o.run(o.life, name) })
 }
 
-// finish reports whether obtain has nothing left to do.
-func (c *Certs) finish(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m := c.names[name]
-	m.running, m.again = m.again, false
-	return !m.running
+// finish reports whether the job of name has nothing left to do.
+func (o *obtainer) finish(name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	j := o.job(name)
+	j.running, j.again = j.again, false
+	return !j.running
 }
 
-// obtain tries until name has a certificate; certmagic renews it from then on. The retries are ours because certmagic's keep the
-// cluster-wide lock of the name for up to 30 days, and do not happen at all when the storage fails. When several nodes try
-// at once one of them has the lock, and the others find its certificate in the storage when they get it.
+// close lets no other job start and waits for those that run. life must be over.
+func (o *obtainer) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.work.Wait()
+	o.tasks.Close()
+}
+
+// tried records how a try for name ended.
+func (o *obtainer) tried(name string, err error) {
+	o.loader.names.tried(name, err, len(o.loader.matching(name)) > 0)
+}
+
+// run tries until name has a certificate; from then on certmagic renews it. certmagic's own retries
+// are not used: they keep the cluster-wide lock of the name for up to 30 days, and do not happen at
+// all when the storage fails. If several nodes try at once, one gets the lock, and the others find
+// its certificate in the storage.
 //
-// What the storage has is served before that, even if the cluster has no leader. An order that fails is followed by a quick one,
-// unless the name leads to somebody else, and then by slow ones, whichever node places them; see pauses. One of those is brought
-// forward when the name is seen to lead here.
-func (c *Certs) obtain(ctx context.Context, name string) {
-	if c.refresh(ctx, name) == nil && c.serves(name) {
-		c.note(name, nil)
+// What the storage has is served first, even without a leader. An order that fails is followed by a
+// quick one, unless the name leads to another machine, and then by slow ones, whichever nodes place
+// them. A slow one is brought forward when the name leads here.
+func (o *obtainer) run(ctx context.Context, name string) {
+	if o.loader.refresh(ctx, name) == nil && o.loader.serves(name) {
+		o.tried(name, nil)
 	}
 	var pauses retries
 	led := false
 	for {
-		l, err := c.try(ctx, name, led)
+		lead, err := o.try(ctx, name, led)
 		if ctx.Err() != nil {
 			return
 		}
-		c.note(name, l.explain(err))
+		o.tried(name, lead.Explain(err))
 		if err == nil {
-			c.Log.Info("certificate is being served", "domain", name)
-			if c.finish(name) {
+			o.log.Info("certificate is being served", "domain", name)
+			if o.finish(name) {
 				return
 			}
 			pauses = retries{}
 			continue
 		}
-		wait := pauses.next(l)
-		pause := wait/2 + rand.N(wait) // nodes that failed together do not try again together
-		if x, left := c.pauses.Get(backoff.OfName(name)); errors.As(err, new(*backoff.Error)) || left > 0 && x.Failures > 0 {
-			if p := c.pauses.For(name, c.config.Issuers, false); p != nil { // the cluster's pause, which all nodes know
-				pause = time.Until(p.Until) + time.Second + rand.N(backoff.RetryFirst)
-			}
-		} else if errors.As(err, new(*clocks.Error)) {
-			pause = backoff.RetryLimit/2 + rand.N(backoff.RetryLimit)
-		}
-		c.scheduled(name, time.Now().Add(pause))
-		c.complain(name, l.explain(err), pause)
+		pause := o.pause(name, err, pauses.next(lead))
+		o.loader.names.scheduled(name, time.Now().Add(pause))
+		o.complain(name, lead.Explain(err), pause)
 		var leads func(context.Context) bool
-		if led = false; !l.here && !c.SolvesDNS() && time.Since(pauses.led) > backoff.RetryLed {
-			looks := c.watch(name, func(l lead) { c.note(name, l.explain(err)) })
+		if led = false; !lead.Here && time.Since(pauses.led) > backoff.RetryLed {
+			looks := o.prober.Watch(name, func(l probe.Lead) { o.tried(name, l.Explain(err)) })
 			leads = func(ctx context.Context) bool {
 				if looks(ctx) {
 					led, pauses.led = true, time.Now()
@@ -102,10 +142,10 @@ func (c *Certs) obtain(ctx context.Context, name string) {
 				return led
 			}
 		}
-		if c.await(ctx, name, pause, leads) {
-			c.note(name, nil)
-			c.Log.Info("certificate of another node is being served", "domain", name)
-			if c.finish(name) {
+		if o.await(ctx, name, pause, leads) {
+			o.tried(name, nil)
+			o.log.Info("certificate of another node is being served", "domain", name)
+			if o.finish(name) {
 				return
 			}
 			pauses = retries{}
@@ -116,132 +156,95 @@ func (c *Certs) obtain(ctx context.Context, name string) {
 	}
 }
 
-// try makes one attempt to load, obtain or renew the certificate of name. It orders nothing if the storage has one that is valid: certmagic
-// sees to it when that is due. It returns where the name led before an order.
-func (c *Certs) try(ctx context.Context, name string, led bool) (lead, error) {
-	if err := c.Ready(ctx); err != nil {
-		return lead{}, err
+// pause returns how long to pause after err. wait is the pause after a failure of storage or
+// network.
+func (o *obtainer) pause(name string, err error, wait time.Duration) time.Duration {
+	pause := wait/2 + rand.N(wait) // nodes that failed together must not try again together
+	x, left := o.orders.backoff.Get(backoff.OfName(name))
+	if errors.As(err, new(*backoff.Error)) || left > 0 && x.Failures > 0 {
+		if p := o.orders.backoff.For(name, o.loader.config.Issuers, false); p != nil { // it holds for the cluster
+			pause = time.Until(p.Until) + time.Second + rand.N(backoff.RetryFirst)
+		}
+	} else if errors.As(err, new(*clocks.Error)) {
+		pause = backoff.RetryLimit/2 + rand.N(backoff.RetryLimit)
 	}
-	err := c.refresh(ctx, name)
-	if err == nil && len(c.matching(name)) == 0 {
+	return pause
+}
+
+// complain logs why name has no certificate, the reason of a pause only once.
+func (o *obtainer) complain(name string, err error, pause time.Duration) {
+	text, level := err.Error(), slog.LevelWarn
+	paused := (*backoff.Error)(nil)
+	if errors.As(err, &paused) {
+		text = paused.Why
+	}
+	if again := o.loader.names.logs(name, text); again && paused != nil {
+		level = slog.LevelDebug
+	}
+	o.log.Log(o.life, level, "no certificate; will try again", "domain", name, "error", err, "in", pause)
+}
+
+// try makes one attempt to load or order the certificate of name. It orders nothing if the storage
+// has a valid one: certmagic renews that when it is due. It returns where the name led before an
+// order.
+func (o *obtainer) try(ctx context.Context, name string, led bool) (probe.Lead, error) {
+	if err := o.ready(ctx); err != nil {
+		return probe.Lead{}, err
+	}
+	err := o.loader.refresh(ctx, name)
+	if err == nil && len(o.loader.matching(name)) == 0 {
 		err = errOtherName
 	}
 	switch {
-	case err == nil && c.serves(name):
-		return lead{}, nil
+	case err == nil && o.loader.serves(name):
+		return probe.Lead{}, nil
 	case errors.Is(err, fs.ErrNotExist):
-		c.absent(name)
+		if !o.loader.isLocal() {
+			o.loader.names.absent(name)
+		}
 	case err != nil:
-		if err := c.setAside(ctx, name, err); err != nil {
-			return lead{}, err
+		if err := o.orders.quarantine.Certificate(ctx, name, err); err != nil {
+			return probe.Lead{}, err
 		}
 	}
-	if err := c.mayOrder(name, led); err != nil {
-		return lead{}, err
+	if err := o.orders.mayOrder(name, led); err != nil {
+		return probe.Lead{}, err
 	}
 	pause := rand.N(orderJitter)
-	if c.serves(name) {
-		pause += orderSettle
+	if o.loader.serves(name) {
+		pause += deleteSettle
 	}
 	select {
 	case <-ctx.Done():
-		return lead{}, ctx.Err()
+		return probe.Lead{}, ctx.Err()
 	case <-time.After(pause):
 	}
-	sought := make(chan lead, 1)
-	go func() { sought <- c.seek(ctx, name) }()
-	c.AwaitPeers(ctx)
-	l := <-sought
-	if err := c.order(ctx, name, false, attempt{lead: l, led: led}); err != nil {
-		return l, err
+	sought := make(chan probe.Lead, 1)
+	go func() { sought <- o.prober.Seek(ctx, name) }()
+	o.awaitPeers(ctx)
+	lead := <-sought
+	if err := o.orders.order(ctx, name, false, attempt{lead: lead, led: led}); err != nil {
+		return lead, err
 	}
-	if err := c.refresh(ctx, name); err != nil {
-		return l, err
+	if err := o.loader.refresh(ctx, name); err != nil {
+		return lead, err
 	}
-	if !c.serves(name) {
-		return l, errNotValid
+	if !o.loader.serves(name) {
+		return lead, errNotValid
 	}
-	return l, nil
+	return lead, nil
 }
 
-// mayOrder returns why no order for name is placed now, nil if one may be.
-func (c *Certs) mayOrder(name string, led bool) error {
-	if err := c.Clocks.Check(c.clockLimit(name)); err != nil {
-		return err
-	}
-	if p := c.pauses.For(name, c.config.Issuers, led); p != nil {
-		return p
-	}
-	return nil
-}
-
-// clockLimit returns how wrong this node's clock may be for an order of name: little if its
-// certificates are short-lived.
-func (c *Certs) clockLimit(name string) time.Duration {
-	limit := clocks.MaxOffset
-	for _, x := range c.matching(name) {
-		limit = min(limit, x.Lifetime()/clocks.LifetimeShare)
-	}
-	return max(limit, clocks.Tolerance)
-}
-
-// retries are the pauses between the tries for one name. The zero value comes before the first failure.
-type retries struct {
-	quick int           // how many were short
-	slow  time.Duration // the last long one
-	led   time.Time     // when the last was cut short because the name leads here now
-}
-
-// next returns about how long to pause after a failure of the storage, or of the network, while the name led where l says. For
-// an order that an authority refused see pauses.
-func (r *retries) next(l lead) time.Duration {
-	if l.stranger {
-		r.slow = min(max(2*r.slow, backoff.RetrySlow), backoff.RetryLast)
-		return r.slow
-	}
-	r.quick++
-	return min(backoff.RetryFirst<<min(r.quick-1, 10), backoff.RetryLimit)
-}
-
-// order has a certificate ordered that is not in the storage, or not a valid one, unless another node does it: once it has the lock
-// of the name, certmagic looks again. With force it does not, and there is an order in any case.
-func (c *Certs) order(ctx context.Context, name string, force bool, a attempt) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	limit := time.AfterFunc(orderLimit, func() { cancel(errOrderLimit) })
-	defer limit.Stop()
-	a.limit = limit
-	// certmagic's limit of orders in a process would have declared names wait behind those on demand. It lets further attempts pass.
-	second := 1
-	ctx = context.WithValue(context.WithValue(ctx, attemptKey{}, a), certmagic.AttemptsCtxKey, &second)
-	err := c.config.RenewCertSync(ctx, name, force)
-	if err != nil && context.Cause(ctx) == errOrderLimit {
-		return fmt.Errorf("%w: %w", errOrderLimit, err)
-	}
-	return err
-}
-
-// attempt is what is known of an order before it is placed. The zero attempt is certmagic's own, when a certificate is due.
-type attempt struct {
-	limit  *time.Timer // ends it
-	lead   lead        // where the name led
-	led    bool        // it was brought forward because the name leads here now
-	demand bool        // for a name on demand
-}
-
-// attemptKey is the context's key for an attempt.
-type attemptKey struct{}
-
-// await waits for d, or until led, if not nil, says that this is enough, or until the storage has a certificate for name, and reports whether
-// it has.
-func (c *Certs) await(ctx context.Context, name string, d time.Duration, led func(context.Context) bool) bool {
+// await waits until the storage has a certificate for name, and reports whether it does. It gives
+// up after d, or when led, if not nil, returns true.
+func (o *obtainer) await(ctx context.Context, name string, d time.Duration, led func(context.Context) bool) bool {
 	for end := time.Now().Add(d); ; {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-time.After(min(time.Until(end), retryLook)):
+		case <-time.After(min(time.Until(end), lookInterval)):
 		}
-		if c.refresh(ctx, name) == nil && c.serves(name) {
+		if o.loader.refresh(ctx, name) == nil && o.loader.serves(name) {
 			return true
 		}
 		if !time.Now().Before(end) || led != nil && led(ctx) {
@@ -250,99 +253,51 @@ func (c *Certs) await(ctx context.Context, name string, d time.Duration, led fun
 	}
 }
 
-// refresh makes this node serve the certificate that the storage has for name, whoever obtained it, at once: certmagic by itself looks
-// only when the one in memory is due.
-func (c *Certs) refresh(ctx context.Context, name string) error {
-	// One at a time: of two, the slower might remove what the other has just put there.
-	done, err := c.turn(ctx, c.site(name))
-	if err != nil {
-		return err
+// takeOver has this node obtain a certificate itself once the present one has expired, if certmagic
+// could not renew it: its tries may be hours apart by then. ctx is that of the failed order.
+func (o *obtainer) takeOver(ctx context.Context, name string) {
+	if attemptOf(ctx).limit != nil {
+		return // the order is not certmagic's
 	}
-	defer done()
-	c.mu.Lock()
-	first := c.names[name] != nil && c.names[name].none
-	c.mu.Unlock()
-	if first {
-		if has, err := c.inStorage(ctx, name); err == nil && has {
-			c.Barrier(ctx) // others show a self-signed one until they have this, and none may after this node has not
-		}
+	found := o.loader.matching(name)
+	if len(found) == 0 || !o.loader.names.isDeclared(name) {
+		return
 	}
-	old := c.matching(name)
-	cert, err := c.config.CacheManagedCertificate(ctx, name)
-	if err != nil {
-		return err
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	j := o.job(name)
+	if j.waits {
+		return
 	}
-	c.present(name)
-	// A handshake takes the first that is valid, so the older ones have to go, after the new one is there.
-	var stale []string
-	for _, o := range old {
-		if o.Hash() != cert.Hash() && slices.Equal(o.Names, cert.Names) && (o.Expired() || !cert.Expired()) {
-			stale = append(stale, o.Hash())
-		}
-	}
-	if len(stale) > 0 {
-		c.cache.Remove(stale)
-		c.Log.Info("a newer certificate is being served", "domain", name, "serial", cert.Leaf.SerialNumber.Text(16))
-	}
-	return nil
-}
-
-// inStorage reports whether the storage has a certificate for name, which may be damaged. An error says that it cannot know.
-func (c *Certs) inStorage(ctx context.Context, name string) (bool, error) {
-	for _, i := range c.config.Issuers {
-		_, err := c.config.Storage.Stat(ctx, certmagic.StorageKeys.SiteCert(i.IssuerKey(), c.site(name)))
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return err == nil, err
-		}
-	}
-	return false, nil
-}
-
-// turn waits until nobody else refreshes what is in this directory of the storage; done lets the next one do it.
-func (c *Certs) turn(ctx context.Context, site string) (done func(), err error) {
-	for {
-		c.mu.Lock()
-		busy := c.turns[site]
-		if busy == nil {
-			mine := make(chan struct{})
-			c.turns[site] = mine
-			c.mu.Unlock()
-			return func() {
-				c.mu.Lock()
-				delete(c.turns, site)
-				c.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		c.mu.Unlock()
+	j.waits = true
+	// certmagic lets a certificate live a second longer.
+	end := time.Until(found[0].Leaf.NotAfter) + 2*time.Second + rand.N(backoff.RetryFirst)
+	o.tasks.Go(func() {
 		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		case <-time.After(end):
+		case <-o.life.Done():
 		}
-	}
+		o.mu.Lock()
+		j.waits = false
+		o.mu.Unlock()
+		o.start(name) // which finds out whether there is a newer one
+	})
 }
 
-// site returns the directory in the storage, below the issuer's, that certmagic keeps the certificate of name in.
-func (c *Certs) site(name string) string { return certmagic.StorageKeys.Safe(c.subject(name)) }
-
-// subject returns the name that is ordered for name.
-func (c *Certs) subject(name string) string {
-	if c.config.SubjectTransformer != nil {
-		return c.config.SubjectTransformer(c.life, name)
-	}
-	return name
+// retries are the pauses between the tries for one name, after failures of the storage or the
+// network. The zero value comes before the first failure.
+type retries struct {
+	quick int           // how many were short
+	slow  time.Duration // the last long one
+	led   time.Time     // when the last was cut short because the name leads here now
 }
 
-// matching returns the certificates in memory that name itself, or a wildcard for it, is on.
-func (c *Certs) matching(name string) []certmagic.Certificate {
-	if len(name) > hostname.MaxLength {
-		return nil
+// next returns about how long to pause while the name leads where l says.
+func (r *retries) next(l probe.Lead) time.Duration {
+	if l.Stranger {
+		r.slow = min(max(2*r.slow, backoff.RetrySlow), backoff.RetryLast)
+		return r.slow
 	}
-	return slices.DeleteFunc(c.cache.AllMatchingCertificates(name), func(x certmagic.Certificate) bool { return x.Leaf == nil })
-}
-
-// serves reports whether a certificate for name is in memory that has not expired.
-func (c *Certs) serves(name string) bool {
-	return slices.ContainsFunc(c.matching(name), func(x certmagic.Certificate) bool { return !x.Expired() })
+	r.quick++
+	return min(backoff.RetryFirst<<min(r.quick-1, 10), backoff.RetryLimit)
 }

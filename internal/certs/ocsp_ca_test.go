@@ -26,12 +26,13 @@ const stapleLife = 4 * 24 * time.Hour // of the answers of an ocspCA, if they ar
 
 // ocspCA is an authority whose certificates name a responder, which it is too.
 type ocspCA struct {
-	url    string // that its certificates name; empty: none
-	alone  bool   // its certificates come without a chain
-	root   *x509.Certificate
-	key    crypto.Signer
-	issued atomic.Int64
-	asked  atomic.Int64
+	url       string            // that its certificates name; empty: none
+	overrides map[string]string // other responders to ask
+	alone     bool              // its certificates come without a chain
+	root      *x509.Certificate
+	key       crypto.Signer
+	issued    atomic.Int64
+	asked     atomic.Int64
 
 	mu   sync.Mutex
 	fail error                                   // of orders
@@ -53,7 +54,7 @@ func signed(t *testing.T, tmpl, parent *x509.Certificate, signer crypto.Signer) 
 		t.Fatal(err)
 	}
 	tmpl.SerialNumber, tmpl.NotBefore = devca.NewSerial(), time.Now().Add(-devca.Backdate)
-	tmpl.NotAfter, tmpl.Subject = time.Now().Add(devca.DevRootLife), pkix.Name{CommonName: "test"}
+	tmpl.NotAfter, tmpl.Subject = time.Now().Add(devca.RootLife), pkix.Name{CommonName: "test"}
 	if parent == nil {
 		parent, signer = tmpl, key
 	}
@@ -142,7 +143,8 @@ func (a *ocspCA) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// nodes returns the certificates of n nodes of a cluster, which ask the responder without a network if bubble.
+// nodes returns the certificates of n nodes of a cluster. With bubble they ask the responder
+// without a network.
 func (a *ocspCA) nodes(t *testing.T, n int, storage *memStorage, bubble bool, l *slog.Logger) []*Certs {
 	t.Helper()
 	nodes := make([]*Certs, n)
@@ -150,16 +152,18 @@ func (a *ocspCA) nodes(t *testing.T, n int, storage *memStorage, bubble bool, l 
 		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
 			cfg.Issuers = []certmagic.Issuer{a}
 			cfg.OCSP.DisableStapling = false // is not heeded
-		}}, storage, true, always, l)
+			cfg.OCSP.ResponderOverrides = a.overrides
+		}}, storage, true, always, l, func(c *Config) {
+			if bubble {
+				c.Network = a
+			}
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
-		if bubble {
-			c.staples.client.Transport = a
-		}
 		nodes[i] = c
 	}
-	storage.tell(nodes...)
+	storage.notify(nodes...)
 	return nodes
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/probe"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -96,7 +97,7 @@ func silent(context.Context) (net.Conn, error) {
 	return client, nil
 }
 
-// acmeOrders is what a node with an ACME issuer does with its orders: they are taken down, and refused.
+// acmeOrders are the certificates of a node whose orders are recorded, and refused.
 type acmeOrders struct {
 	*Certs
 	book stubca.Orders
@@ -135,14 +136,14 @@ func TestOrderWaitsForTheName(t *testing.T) {
 		dialed   string
 	}{
 		{name: "nobody knows the name", max: orderJitter},
-		{name: "the resolver does not answer", leads: []string{"never"}, min: probeTime, max: probeTime + orderJitter},
+		{name: "the resolver does not answer", leads: []string{"never"}, min: probe.Timeout, max: probe.Timeout + orderJitter},
 		{name: "to this node", leads: []string{one}, max: orderJitter, dialed: one + ":443"},
 		{name: "to another node", leads: []string{"192.0.2.2"}, max: orderJitter, dialed: "192.0.2.2:443"},
 		{name: "by one of its addresses", leads: []string{other, "2001:db8::1"}, max: orderJitter},
-		{name: "to another cluster", leads: []string{"192.0.2.8"}, min: probeWait, max: probeWait + probePause + orderJitter, dialed: "192.0.2.8:443"},
-		{name: "refused", leads: []string{other}, min: probeWait, max: probeWait + probePause + orderJitter, dialed: other + ":443"},
-		{name: "silent", leads: []string{"192.0.2.7"}, min: probeWait, max: probeWait + probeTime + orderJitter},
-		{name: "elsewhere at first", leads: []string{other}, later: []string{one}, min: 2 * time.Second, max: 2*time.Second + probePause + orderJitter},
+		{name: "to another cluster", leads: []string{"192.0.2.8"}, min: probe.SeekTime, max: probe.SeekTime + probe.Interval + orderJitter, dialed: "192.0.2.8:443"},
+		{name: "refused", leads: []string{other}, min: probe.SeekTime, max: probe.SeekTime + probe.Interval + orderJitter, dialed: other + ":443"},
+		{name: "silent", leads: []string{"192.0.2.7"}, min: probe.SeekTime, max: probe.SeekTime + probe.Timeout + orderJitter},
+		{name: "elsewhere at first", leads: []string{other}, later: []string{one}, min: 2 * time.Second, max: 2*time.Second + probe.Interval + orderJitter},
 		{name: "an address", domain: one, max: orderJitter, dialed: one + ":443"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -189,7 +190,7 @@ func TestOrderWaitsForTheName(t *testing.T) {
 	}
 }
 
-// A node that has an old certificate, or whose certificate was deleted, is known by that.
+// A probe recognizes a node by a certificate that is in this node's memory.
 func TestProbeKnowsWhatIsServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -200,18 +201,18 @@ func TestProbeKnowsWhatIsServed(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		settle(t, first)
-		time.Sleep(devca.DevLeafLife)
+		time.Sleep(devca.LeafLife)
 		world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
 		world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(cfg)})
 		c := newACMEOrders(t, storage, "this", world, errInjected)
-		if l := c.probe(t.Context(), "a.test"); l.here || l.away == nil {
+		if l := c.obtainer.prober.Probe(t.Context(), "a.test"); l.Here || l.Away == nil {
 			t.Errorf("a certificate that this node has not: %+v", l)
 		}
-		c.config.Issuers = append(c.config.Issuers, &devca.Issuer{Storage: storage})
-		if err := c.refresh(t.Context(), "a.test"); err != nil {
+		c.loader.config.Issuers = append(c.loader.config.Issuers, &devca.Issuer{Storage: storage})
+		if err := c.loader.refresh(t.Context(), "a.test"); err != nil {
 			t.Fatal(err)
 		}
-		if l := c.probe(t.Context(), "a.test"); !l.here {
+		if l := c.obtainer.prober.Probe(t.Context(), "a.test"); !l.Here {
 			t.Errorf("its own certificate: %+v", l)
 		}
 	})
@@ -229,7 +230,8 @@ func counts(c *acmeOrders, at ...time.Duration) []int {
 	return counts
 }
 
-// An authority that has refused is asked again a few times, not for ever, and not while the name leads elsewhere.
+// An authority that has refused an order gets a few more at growing intervals, and none for a name
+// that leads elsewhere.
 func TestRetriesSpareTheAuthority(t *testing.T) {
 	skipShort(t)
 	refusal := errors.New("the proof was wrong")
@@ -254,7 +256,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 	}{
 		{name: "nowhere"},
 		{name: "here", leads: []string{"192.0.2.1"}},
-		{name: "to where nobody answers this node", leads: []string{"192.0.2.5"}, probe: probeWait + probePause},
+		{name: "to where nobody answers this node", leads: []string{"192.0.2.5"}, probe: probe.SeekTime + probe.Interval},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -272,7 +274,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 	t.Run("elsewhere, then here", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, world := start(t, "192.0.2.9")
-			counts(c, probeWait+3*time.Second)
+			counts(c, probe.SeekTime+3*time.Second)
 			text := c.Status()[0].Err.Error()
 			if got := counts(c, 2*time.Minute); got[0] != 1 {
 				t.Errorf("%d orders while the name leads elsewhere, want 1", got[0])
@@ -284,7 +286,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 			}
 			world.lead("a.test", "192.0.2.1")
 			// One probe, one look, and then as many quick ones as if nothing had been ordered yet.
-			got := counts(c, 2*probeAgain+retryLook+orderJitter, time.Minute)
+			got := counts(c, 2*probe.Again+lookInterval+orderJitter, time.Minute)
 			if got[0] < 2 || got[1] != 2+backoff.RetryQuick {
 				t.Errorf("%v orders when it leads here", got)
 			}
@@ -314,7 +316,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 			var here time.Time // last
 			c := newACMEOrders(t, newMemStorage(), "this", world, refusal, func(c *Config) {
 				c.Lookup = func(ctx context.Context, network, name string) ([]netip.Addr, error) {
-					if time.Since(here) < probeWait+time.Second {
+					if time.Since(here) < probe.SeekTime+time.Second {
 						return []netip.Addr{netip.MustParseAddr("192.0.2.9")}, nil
 					}
 					here = time.Now()
@@ -335,7 +337,8 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 	})
 }
 
-// The other nodes' certificates are not this node's where each has its own, and an old machine has none that an authority would give.
+// If each node has certificates of its own, a probe accepts any that an authority has issued for
+// the name, and no self-signed one of an old machine.
 func TestProbeOfNodesWithTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		real := devCerts(t, newMemStorage(), nil)
@@ -362,16 +365,17 @@ func TestProbeOfNodesWithTheirOwn(t *testing.T) {
 		} {
 			world := &internet{names: map[string][]string{"a.test": {"192.0.2.1"}}}
 			world.open(map[string]func(context.Context) (net.Conn, error){"192.0.2.1:443": node(tc.shown)})
-			c := newACMEOrders(t, newMemStorage(), "this", world, errInjected)
-			c.Shared = newMemStorage() // another than its own
-			if l := c.probe(t.Context(), "a.test"); l.here != tc.here || (l.away == nil) != tc.here {
+			c := newACMEOrders(t, newMemStorage(), "this", world, errInjected, func(c *Config) {
+				c.Shared = newMemStorage() // another than its own
+			})
+			if l := c.obtainer.prober.Probe(t.Context(), "a.test"); l.Here != tc.here || (l.Away == nil) != tc.here {
 				t.Errorf("%s: %+v", what, l)
 			}
 		}
 	})
 }
 
-// identityFor returns a certificate for the names, and the pool that verifies it: of a server, of a client, or of an authority.
+// identityFor returns a certificate for the names, and the pool that verifies it.
 func identityFor(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -5,34 +5,49 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
+	"log/slog"
+	"sync"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
-
-// How a certificate reaches the nodes that did not order it. Every node has it as soon as it is stored; but certmagic looks into the
-// storage only when the one in memory is due, so a certificate that was replaced early would be served for weeks, and one node's
-// renewal information be taken for that of another certificate. So the state machine tells of each change, on every node, and
-// what is there then is served at once.
 
 const (
 	pushRetry   = 250 * time.Millisecond // after the first failure to read the storage; doubled with each
-	pushLimit   = time.Minute            // at most
+	pushLimit   = time.Minute            // the longest pause
 	pushTimeout = 10 * time.Second       // for one look
 )
 
-// stored tells that something below certificates/<issuer>/<site>/ has changed in the storage. It is called on every node after the
-// change, by the goroutine that applies it, and does not block. What changes while a look is under way costs one more.
-func (c *Certs) Stored(site string) {
-	c.pushMu.Lock()
-	defer c.pushMu.Unlock()
-	wake := c.pushing[site]
+// pusher makes this node serve certificates as soon as they are stored, whichever node ordered
+// them. certmagic looks into the storage only when the certificate in memory is due. So it would
+// serve one that was replaced early for weeks, and take the renewal information of one certificate
+// for that of another. Its methods are safe for concurrent use.
+type pusher struct {
+	loader     *loader
+	obtainer   *obtainer
+	demands    *demands
+	quarantine *quarantine.Quarantine
+	log        *slog.Logger
+
+	life  context.Context
+	tasks notify.Tasks
+
+	mu      sync.Mutex
+	pushing map[string]chan struct{} // of a directory that a goroutine looks after; an element makes it look once more
+}
+
+// stored is called on every node after something below certificates/ISSUER/site/ has changed, by
+// the goroutine that applies the change. It does not block. Changes during a look cost one more
+// look.
+func (p *pusher) stored(site string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	wake := p.pushing[site]
 	if wake == nil {
 		wake = make(chan struct{}, 1)
-		c.pushing[site] = wake
-		c.tasks.Go(func() { c.push(site, wake) })
+		p.pushing[site] = wake
+		p.tasks.Go(func() { p.push(site, wake) })
 		return
 	}
 	select {
@@ -41,38 +56,25 @@ func (c *Certs) Stored(site string) {
 	}
 }
 
-// storedAny tells that anything may have changed, as after a snapshot.
-func (c *Certs) StoredAny() {
-	c.mu.Lock()
-	sites := make([]string, 0, len(c.sites))
-	for site := range c.sites {
-		sites = append(sites, site)
-	}
-	c.mu.Unlock()
-	for _, site := range sites {
-		c.Stored(site)
-	}
-}
-
-// push looks at one directory until what it holds is served. It does not give up: a node that serves an old certificate may serve
-// one whose key is known to others.
-func (c *Certs) push(site string, wake <-chan struct{}) {
+// push looks at one directory until its certificates are served. It does not give up: the private
+// key of an old certificate may be known to others.
+func (p *pusher) push(site string, wake <-chan struct{}) {
 	for pause := pushRetry; ; {
-		if c.look(site) {
-			c.pushMu.Lock()
+		if p.look(site) {
+			p.mu.Lock()
 			select {
 			case <-wake:
-				c.pushMu.Unlock()
+				p.mu.Unlock()
 				pause = pushRetry
 				continue
 			default:
 			}
-			delete(c.pushing, site)
-			c.pushMu.Unlock()
+			delete(p.pushing, site)
+			p.mu.Unlock()
 			return
 		}
 		select {
-		case <-c.life.Done():
+		case <-p.life.Done():
 			return
 		case <-wake:
 		case <-time.After(pause):
@@ -81,125 +83,64 @@ func (c *Certs) push(site string, wake <-chan struct{}) {
 	}
 }
 
-// look refreshes the names whose certificates are in this directory, and reports whether that is done.
-func (c *Certs) look(site string) bool {
-	c.mu.Lock()
-	names := slices.Clone(c.sites[site])
-	c.mu.Unlock()
+// look refreshes the names whose certificates are in a directory, and reports whether that is done.
+func (p *pusher) look(site string) bool {
 	ok := true
-	for _, name := range names {
-		c.mu.Lock()
-		declared := c.names[name] != nil
-		c.mu.Unlock()
-		if declared {
-			ok = c.lookAt(name) && ok
+	for _, name := range p.loader.names.at(site) {
+		if p.loader.names.isDeclared(name) {
+			ok = p.lookAt(name) && ok
 		} else {
-			ok = c.lookOnDemand(site, name) && ok
+			ok = p.lookOnDemand(site, name) && ok
 		}
 	}
 	return ok
 }
 
-// lookAt is look for one name that is managed.
-func (c *Certs) lookAt(name string) bool {
-	ctx, cancel := context.WithTimeout(c.life, pushTimeout)
+// lookAt is look for one declared name.
+func (p *pusher) lookAt(name string) bool {
+	ctx, cancel := context.WithTimeout(p.life, pushTimeout)
 	defer cancel()
-	err := c.refresh(ctx, name)
+	err := p.loader.refresh(ctx, name)
 	switch {
-	case err == nil && c.serves(name):
-		c.note(name, nil)
+	case err == nil && p.loader.serves(name):
+		p.obtainer.tried(name, nil)
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-		// It has expired, or was deleted, which is what certmagic does with one that it has revoked. What is in memory
-		// is served until there is another.
-		c.mu.Lock()
-		c.start(name)
-		c.mu.Unlock()
+		// It has expired, or was deleted: certmagic deletes what it has revoked. What is in memory is
+		// served until there is another one.
+		p.obtainer.start(name)
 	default:
-		if err = c.setAside(c.life, name, err); err == nil {
-			c.mu.Lock()
-			c.start(name)
-			c.mu.Unlock()
+		if err = p.quarantine.Certificate(p.life, name, err); err == nil {
+			p.obtainer.start(name)
 			return true
 		}
-		if c.noteStale(name, fmt.Errorf("the newest certificate cannot be loaded: %w", err)) && c.life.Err() == nil {
-			c.Log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
+		stale := fmt.Errorf("the newest certificate cannot be loaded: %w", err)
+		if p.loader.names.notRenewed(name, stale) && p.life.Err() == nil {
+			p.log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
 		}
 		return false
 	}
 	return true
 }
 
-// lookOnDemand is look for one name that a handshake has asked for.
-func (c *Certs) lookOnDemand(site, name string) bool {
-	exact := func() []certmagic.Certificate {
-		return slices.DeleteFunc(c.matching(name), func(x certmagic.Certificate) bool { return !slices.Contains(x.Names, name) })
-	}
-	if len(exact()) > 0 {
-		ctx, cancel := context.WithTimeout(c.life, pushTimeout)
+// lookOnDemand is look for one name on demand.
+func (p *pusher) lookOnDemand(site, name string) bool {
+	if len(p.loader.exact(name)) > 0 {
+		ctx, cancel := context.WithTimeout(p.life, pushTimeout)
 		defer cancel()
-		err := c.refresh(ctx, name)
+		err := p.loader.refresh(ctx, name)
 		if err == nil {
 			return true
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			if c.setAside(c.life, name, err) == nil {
-				return false // and then it is missing
+			if p.quarantine.Certificate(p.life, name, err) == nil {
+				return false // it is missing now
 			}
-			c.Log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
+			p.log.Warn("the newest certificate cannot be loaded; will try again", "domain", name, "error", err)
 			return false
 		}
-		c.withdraw(name) // it was deleted; the next handshake asks whether there may be another, and orders it
+		// It was deleted. The next handshake asks whether there may be another one, and orders it.
+		p.demands.withdraw(name)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.sites[site] = slices.DeleteFunc(c.sites[site], func(s string) bool { return s == name })
-	if len(c.sites[site]) == 0 {
-		delete(c.sites, site)
-	}
+	p.loader.names.drop(site, name)
 	return true
-}
-
-// observe has this node hear certmagic's events, before TLS.Configure's OnEvent does, on the goroutine that does what is told.
-func (c *Certs) observe() {
-	user := c.config.OnEvent
-	if user == nil {
-		// Else each handshake would put together an event that nobody hears.
-		c.config.ShouldEmitFunc = func(event string) bool { return event != "tls_get_certificate" }
-	}
-	limited := slices.ContainsFunc(c.config.Issuers, func(i certmagic.Issuer) bool {
-		_, dev := i.(*devca.Issuer)
-		return !dev
-	})
-	c.config.OnEvent = func(ctx context.Context, event string, data map[string]any) error {
-		release := func() {}
-		name, _ := data["identifier"].(string)
-		switch event {
-		case "cert_obtaining": // for renewals too, and before each retry; the lock of the name is held
-			var err error
-			if release, err = c.obtaining(ctx, name, limited); err != nil {
-				c.noteStale(name, fmt.Errorf("there is no newer certificate: %w", err))
-				c.takeOver(ctx, name)
-				return err
-			}
-		case "cert_failed":
-			if err, ok := data["error"].(error); ok {
-				c.failed(ctx, name, err)
-			}
-		case "cert_obtained":
-			place, _ := data["certificate_path"].(string)
-			c.obtained(ctx, name, place)
-		case "cached_managed_cert":
-			sans, _ := data["sans"].([]string)
-			c.learn(sans)
-			c.staple(sans)
-		}
-		if user == nil {
-			return nil
-		}
-		err := user(ctx, event, data)
-		if err != nil {
-			release() // there is no order
-		}
-		return err
-	}
 }

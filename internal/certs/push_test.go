@@ -55,7 +55,7 @@ func manageOn(t *testing.T, nodes []*Certs, domains ...string) []*tls.Config {
 	return configs
 }
 
-// shown returns the serial number of the certificate that a client gets for name, empty if it gets none.
+// shown returns the serial number of the certificate that a client gets for name, empty if none.
 func shown(cfg *tls.Config, name string) string {
 	client, server := net.Pipe()
 	defer client.Close()
@@ -76,20 +76,20 @@ func inStorage(t *testing.T, storage *memStorage, name string) string {
 	t.Helper()
 	c := devCerts(t, storage, nil)
 	defer c.Close()
-	if err := c.refresh(t.Context(), name); err != nil {
+	if err := c.loader.refresh(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	return c.matching(name)[0].Leaf.SerialNumber.Text(16)
+	return c.loader.matching(name)[0].Leaf.SerialNumber.Text(16)
 }
 
 func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 	for _, tc := range []struct {
-		name string
-		told bool
-		wait time.Duration
+		name     string
+		notified bool
+		wait     time.Duration
 	}{
-		{"told", true, time.Millisecond},
-		{"not told", false, time.Hour}, // certmagic does nothing: this is what being told is for
+		{"notified", true, time.Millisecond},
+		{"not notified", false, time.Hour}, // certmagic does nothing: this is what being notified is for
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -98,19 +98,19 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 				names := []string{"one.forced.example", "*.forced.example"}
 				asked := []string{"one.forced.example", "x.forced.example"}
 				configs := manageOn(t, nodes, names...)
-				if tc.told {
-					storage.tell(nodes...)
+				if tc.notified {
+					storage.notify(nodes...)
 				}
 				for i, name := range names {
 					want := []string{shown(configs[1], asked[0]), shown(configs[1], asked[1])}
-					if err := nodes[0].config.RenewCertSync(t.Context(), name, true); err != nil {
+					if err := nodes[0].loader.config.RenewCertSync(t.Context(), name, true); err != nil {
 						t.Fatal(err)
 					}
 					renewed := inStorage(t, storage, name)
 					if renewed == want[i] || want[i] == "" {
 						t.Fatalf("renewed %q to %q", want[i], renewed)
 					}
-					if tc.told {
+					if tc.notified {
 						want[i] = renewed
 					}
 					time.Sleep(tc.wait)
@@ -118,7 +118,7 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 						if got := []string{shown(configs[n], asked[0]), shown(configs[n], asked[1])}; !slices.Equal(got, want) {
 							t.Errorf("%s: node %d shows %v, want %v", name, n, got, want)
 						}
-						if n := len(c.matching(asked[0])); n != 2 {
+						if n := len(c.loader.matching(asked[0])); n != 2 {
 							t.Errorf("%d certificates are in memory, want 2", n)
 						}
 					}
@@ -128,14 +128,14 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 	}
 }
 
-// certmagic deletes what it has revoked, part by part.
+// certmagic deletes a certificate that it has revoked part by part: it is ordered once.
 func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var issued atomic.Int64
 		storage := newMemStorage()
 		nodes := nodesOf(t, 3, storage, &issued)
 		configs := manageOn(t, nodes, "revoked.example")
-		storage.tell(nodes...)
+		storage.notify(nodes...)
 		old := shown(configs[0], "revoked.example")
 		for _, key := range []string{
 			certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "revoked.example"),
@@ -154,7 +154,7 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 				t.Errorf("node %d shows %q before there is another, want %s", i, got, old)
 			}
 		}
-		time.Sleep(orderSettle + orderJitter)
+		time.Sleep(deleteSettle + orderJitter)
 		synctest.Wait()
 		if issued.Load() != 2 {
 			t.Errorf("%d certificates were ordered, want one and one more", issued.Load())
@@ -171,7 +171,7 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 	})
 }
 
-// Between the last look of what obtains a certificate and its end, the certificate may be deleted.
+// A certificate that is deleted between the obtainer's last look and its end is ordered again.
 func TestDeletedAtTheLastMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var once sync.Once
@@ -181,7 +181,7 @@ func TestDeletedAtTheLastMoment(t *testing.T) {
 			if a.Value.String() == "certificate is being served" {
 				once.Do(func() {
 					storage.Delete(context.Background(), key)
-					synctest.Wait() // it was told
+					synctest.Wait() // it was notified
 				})
 			}
 			return a
@@ -191,7 +191,7 @@ func TestDeletedAtTheLastMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
-		storage.tell(c)
+		storage.notify(c)
 		cfg, err := c.TLSConfig("late.example")
 		if err != nil {
 			t.Fatal(err)
@@ -203,7 +203,7 @@ func TestDeletedAtTheLastMoment(t *testing.T) {
 	})
 }
 
-// A node that was not told, as one that was away, serves the newest after a snapshot, as soon as it can be read.
+// A node that was away serves the newest certificate after a snapshot, as soon as it can be read.
 func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -211,7 +211,7 @@ func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 		configs := manageOn(t, nodes, "a.example", "b.example")
 		old := shown(configs[1], "a.example")
 		for _, name := range []string{"a.example", "b.example"} {
-			if err := nodes[0].config.RenewCertSync(t.Context(), name, true); err != nil {
+			if err := nodes[0].loader.config.RenewCertSync(t.Context(), name, true); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -257,7 +257,7 @@ func TestPushesAreCoalesced(t *testing.T) {
 		})
 		nodes[0].Stored("busy.example")
 		synctest.Wait()
-		if err := nodes[0].refresh(t.Context(), "idle.example"); err != nil {
+		if err := nodes[0].loader.refresh(t.Context(), "idle.example"); err != nil {
 			t.Error(err) // it would not return if it waited for the other
 		}
 		for range 1000 { // blocks for none of them
@@ -265,7 +265,7 @@ func TestPushesAreCoalesced(t *testing.T) {
 			nodes[0].Stored("unknown.example")
 			nodes[0].StoredAny()
 		}
-		go nodes[0].refresh(t.Context(), "busy.example")
+		go nodes[0].loader.refresh(t.Context(), "busy.example")
 		synctest.Wait()
 		if looks.Load() != 1 {
 			t.Errorf("%d looks at the same time", looks.Load())
@@ -273,12 +273,12 @@ func TestPushesAreCoalesced(t *testing.T) {
 		close(gate)
 		synctest.Wait()
 		if looks.Load() != 3 {
-			t.Errorf("%d looks in all, want 3: the first, one for all that were told, and one by hand", looks.Load())
+			t.Errorf("%d looks in all, want 3: the first, one for all that were notified, and one by hand", looks.Load())
 		}
 	})
 }
 
-// A backup may bring back what has expired since.
+// An expired certificate that a backup brings back does not replace a valid one.
 func TestExpiredCertificateReplacesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -287,7 +287,7 @@ func TestExpiredCertificateReplacesNone(t *testing.T) {
 		storage.mu.Lock()
 		backup := maps.Clone(storage.data)
 		storage.mu.Unlock()
-		time.Sleep(devca.DevLeafLife - time.Hour)
+		time.Sleep(devca.LeafLife - time.Hour)
 		want := shown(configs[0], "backup.example") // renewed meanwhile
 		time.Sleep(2 * time.Hour)
 		storage.mu.Lock()
@@ -327,15 +327,15 @@ func TestPushOnDemand(t *testing.T) {
 		storage := newMemStorage()
 		a, aConfig := onDemand(t, storage, &asked)
 		b, bConfig := onDemand(t, storage, &asked)
-		storage.tell(a, b)
+		storage.notify(a, b)
 		first := shown(aConfig, "demand.example")
 		if got := shown(bConfig, "demand.example"); got != first || first == "" {
 			t.Fatalf("shows %q and %q", first, got)
 		}
-		if err := a.config.RenewCertSync(t.Context(), "demand.example", true); err != nil {
+		if err := a.loader.config.RenewCertSync(t.Context(), "demand.example", true); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		time.Sleep(10 * time.Second) // what was seen half-written is looked at again
 		second, want := shown(bConfig, "demand.example"), inStorage(t, storage, "demand.example")
 		if second != want || second == first {
 			t.Errorf("shows %s after a forced renewal, want %s", second, want)
@@ -344,22 +344,23 @@ func TestPushOnDemand(t *testing.T) {
 		if err := storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "demand.example")); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		time.Sleep(10 * time.Second)
 		third := shown(bConfig, "demand.example")
 		if third == second || third == "" || asked.Load() == before {
 			t.Errorf("shows %q after a deletion, and was asked %d times; before %q", third, asked.Load()-before, second)
 		}
+		time.Sleep(10 * time.Second)
 		if got := shown(aConfig, "demand.example"); got != third {
 			t.Errorf("the other node shows %q, want %q", got, third)
 		}
 		synctest.Wait()
-		if len(a.sites) != 1 || len(b.sites) != 1 {
-			t.Errorf("sites: %v, %v", a.sites, b.sites)
+		if len(a.loader.names.sites) != 1 || len(b.loader.names.sites) != 1 {
+			t.Errorf("sites: %v, %v", a.loader.names.sites, b.loader.names.sites)
 		}
 	})
 }
 
-// Names that can be written in several ways are stored under one of them.
+// Names that can be written in several ways are stored in one form.
 func TestOneFormOfEachName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var issued atomic.Int64
@@ -379,7 +380,7 @@ func TestOneFormOfEachName(t *testing.T) {
 	})
 }
 
-// What the storage has is served at once; nodes wait a moment before they order only.
+// What the storage has is served at once. Nodes pause only before orders.
 func TestJitterBeforeOrdersOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -391,13 +392,13 @@ func TestJitterBeforeOrdersOnly(t *testing.T) {
 			if _, err := nodes[0].TLSConfig(name); err != nil {
 				t.Fatal(err)
 			}
-			nodes[0].work.Wait()
+			nodes[0].obtainer.work.Wait()
 			waits = append(waits, time.Since(at))
 			at = time.Now()
 			if _, err := nodes[1].TLSConfig(name); err != nil {
 				t.Fatal(err)
 			}
-			nodes[1].work.Wait()
+			nodes[1].obtainer.work.Wait()
 			if d := time.Since(at); d != 0 {
 				t.Errorf("what is in the storage was served after %v", d)
 			}
@@ -408,7 +409,7 @@ func TestJitterBeforeOrdersOnly(t *testing.T) {
 	})
 }
 
-// A try ends, whoever holds the lock of the name, and the next one succeeds.
+// A try ends even if the lock of the name is held, and the next one succeeds.
 func TestOrderIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -419,20 +420,20 @@ func TestOrderIsBounded(t *testing.T) {
 		if _, err := nodes[0].TLSConfig("held.example"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(orderLimit + orderJitter)
+		time.Sleep(orderTimeout + orderJitter)
 		synctest.Wait()
-		if s := nodes[0].Status()[0]; !errors.Is(s.Err, errOrderLimit) {
+		if s := nodes[0].Status()[0]; !errors.Is(s.Err, errOrderTimeout) {
 			t.Errorf("status: %+v", s)
 		}
 		if err := storage.Unlock(t.Context(), "issue_cert_held.example"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * retryLook)
+		time.Sleep(2 * lookInterval)
 		settle(t, nodes[0])
 	})
 }
 
-// A renewal that fails is told, while the certificate is good.
+// A failed renewal is in the status while the certificate is valid.
 func TestFailedRenewalShowsInStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -452,18 +453,18 @@ func TestFailedRenewalShowsInStatus(t *testing.T) {
 		}
 		t.Cleanup(c.Close)
 		manageOn(t, []*Certs{c}, "fails.example")
-		storage.tell(c)
+		storage.notify(c)
 		broken.Store(true)
-		time.Sleep(devca.DevLeafLife - 24*time.Hour)
+		time.Sleep(devca.LeafLife - 24*time.Hour)
 		if s := c.Status()[0]; !errors.Is(s.Err, refuse) || !s.Managed {
 			t.Errorf("status when renewals fail: %+v", s)
 		}
 		broken.Store(false)
 		time.Sleep(7 * time.Hour) // certmagic's longest pause
-		if s := c.Status()[0]; s.Err != nil || !s.Managed || time.Until(s.NotAfter) < devca.DevLeafLife-8*time.Hour {
+		if s := c.Status()[0]; s.Err != nil || !s.Managed || time.Until(s.NotAfter) < devca.LeafLife-8*time.Hour {
 			t.Errorf("status after a renewal: %+v", s)
 		}
-		if err := c.refresh(t.Context(), "none.example"); !errors.Is(err, fs.ErrNotExist) {
+		if err := c.loader.refresh(t.Context(), "none.example"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("refresh of an unknown name: %v", err)
 		}
 	})

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// A visitor is redirected to the page that was asked for on the host that was asked for, or not at all.
-// The requests go through net/http, byte for byte.
+// A visitor is redirected to the same page of the same host, or not at all. The requests go through
+// net/http, byte for byte.
 func TestRedirectTargets(t *testing.T) {
 	c := acmeCerts(t, newMemStorage(), nil)
 	if _, err := c.TLSConfig("served.test"); err != nil {
@@ -106,7 +106,7 @@ func TestRedirectTargets(t *testing.T) {
 	}
 }
 
-// browserHost returns the host that a browser goes to, as the WHATWG URL standard has it parse an https URL.
+// browserHost returns the host that a browser goes to for an https URL, by the WHATWG URL standard.
 func browserHost(location string) string {
 	location = strings.NewReplacer("\t", "", "\n", "", "\r", "", `\`, "/").Replace(location)
 	rest, ok := strings.CutPrefix(location, "https:")
@@ -126,7 +126,7 @@ func browserHost(location string) string {
 	return host
 }
 
-// Whatever the request line and the Host: a Location leads to that Host, for net/url and for browsers alike.
+// For every request line and Host, a Location leads to that Host, for net/url and for browsers.
 func FuzzRedirect(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"GET / HTTP/1.1", "good.test"}, {"GET x:@evil.test/ HTTP/1.1", "good.test"}, {"GET / HTTP/1.1", "good.test;evil"},

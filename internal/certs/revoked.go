@@ -5,48 +5,60 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"golang.org/x/crypto/ocsp"
 )
 
-// revokedRest is between two tries of the cluster to replace a revoked certificate, and before the new one is replaced in its turn.
-const revokedRest = time.Hour
+const replaceTimeout = time.Minute // for looking into the storage
 
-// replace has a revoked certificate replaced, once in a while, by the node that has the lock. It goes on being served until then.
-func (c *Certs) replace(s *stapled, r *ocsp.Response) {
-	name, storage := s.Names[0], c.config.Storage
-	if c.Clocks.Check(clocks.MaxOffset) != nil {
-		return // by this clock the new one may be long there
+// replacer replaces revoked certificates.
+type replacer struct {
+	loader *loader
+	orders *orderer
+	life   context.Context
+	log    *slog.Logger
+}
+
+// replace has a revoked certificate replaced, once in a while, by the node that has the lock. The
+// certificate is served until then.
+func (p *replacer) replace(old certmagic.Certificate, r *ocsp.Response) {
+	name, storage := old.Names[0], p.loader.config.Storage
+	if p.orders.clocks.Check(clocks.MaxOffset) != nil {
+		return // the new one may have been there for a long time
 	}
-	ctx, cancel := context.WithTimeout(c.life, stapleLimit)
+	ctx, cancel := context.WithTimeout(p.life, replaceTimeout)
 	defer cancel()
-	for _, i := range c.config.Issuers {
-		place := certmagic.StorageKeys.SiteCert(i.IssuerKey(), c.site(name))
+	for _, i := range p.loader.config.Issuers {
+		place := certmagic.StorageKeys.SiteCert(i.IssuerKey(), p.loader.site(name))
 		text, err := storage.Load(ctx, place)
-		if block, _ := pem.Decode(text); err != nil || block == nil || !bytes.Equal(block.Bytes, s.Leaf.Raw) {
-			continue // another one is there already
+		if block, _ := pem.Decode(text); err != nil || block == nil || !bytes.Equal(block.Bytes, old.Leaf.Raw) {
+			continue // there is another one already
 		}
 		info, err := storage.Stat(ctx, place)
 		switch {
 		case err != nil:
-		case time.Since(info.Modified) < revokedRest:
+		case time.Since(info.Modified) < staple.RevokedRest:
 			err = errors.New("it was issued less than an hour ago")
 		case r.RevocationReason == ocsp.KeyCompromise:
-			// What misses its key is ordered anew, see lookAt; the mark has session tickets dropped.
-			key := certmagic.StorageKeys.SitePrivateKey(i.IssuerKey(), c.site(name))
+			// A certificate without its key is ordered anew: see pusher.lookAt. The mark makes the
+			// cluster drop its session tickets.
+			key := certmagic.StorageKeys.SitePrivateKey(i.IssuerKey(), p.loader.site(name))
 			var pair []byte
 			if pair, err = storage.Load(ctx, key); err == nil {
 				err = storage.Store(ctx, key+".compromised", pair)
 				err = errors.Join(err, storage.Delete(ctx, key))
 			}
 		default:
-			err = c.order(c.life, name, true, attempt{})
+			err = p.orders.order(p.life, name, true, attempt{})
 		}
-		if err != nil && c.life.Err() == nil {
-			c.Log.Warn("the revoked certificate was not replaced; will try again", "domain", name, "error", err, "in", revokedRest)
+		if err != nil && p.life.Err() == nil {
+			p.log.Warn("the revoked certificate was not replaced; will try again",
+				"domain", name, "error", err, "in", staple.RevokedRest)
 		}
 	}
 }

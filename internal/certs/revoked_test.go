@@ -58,7 +58,7 @@ func TestRevoked(t *testing.T) {
 					t.Errorf("%d orders, want the first and one more", n)
 				}
 				if mark, ok := storage.data[key+".compromised"]; ok != tc.moved || ok && !bytes.Equal(mark, pair) {
-					t.Errorf("the old key is set aside: %v, %q", ok, mark)
+					t.Errorf("the old key is kept: %v, %q", ok, mark)
 				}
 				if bytes.Equal(storage.data[key], pair) {
 					t.Error("the old key is in use")
@@ -77,8 +77,8 @@ func TestRevoked(t *testing.T) {
 			a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
 			nodes := a.nodes(t, 2, storage, true, nil)
 			configs := manageOn(t, nodes, "a.example")
-			storage.tell() // nobody: both go on with the old one
-			if err := nodes[0].config.RenewCertSync(t.Context(), "a.example", true); err != nil {
+			storage.notify() // nobody: both go on with the old one
+			if err := nodes[0].loader.config.RenewCertSync(t.Context(), "a.example", true); err != nil {
 				t.Fatal(err)
 			}
 			a.answers(revoked(ocsp.Superseded, func(*big.Int) bool { return true }))

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -29,7 +30,8 @@ type addrConn struct {
 
 func (c *addrConn) LocalAddr() net.Addr { return c.local }
 
-// leafFrom returns what a client that says hello for name, and has dialled local, is shown by cfg; nil: it is refused.
+// leafFrom returns the certificate that cfg shows to a client for name that has dialled local, nil
+// if it is refused.
 func leafFrom(cfg *tls.Config, name, local string) *x509.Certificate {
 	client, server := net.Pipe()
 	defer client.Close()
@@ -70,26 +72,26 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if leaf := leafFrom(cfg, "a.test", ""); leaf != nil || time.Since(began) != handshakeHold {
+		if leaf := leafFrom(cfg, "a.test", ""); leaf != nil || time.Since(began) != handshakeWait {
 			t.Errorf("before it is known whether there is one: %v after %v", leaf, time.Since(began))
 		}
 		if c.Status()[1].SelfSigned {
 			t.Error("self-signed before it is known whether there is one")
 		}
 
-		// Whoever waits gets it as soon as it is known.
+		// A handshake that waits gets it as soon as it is known.
 		held := make(chan *x509.Certificate)
 		go func() { held <- leafFrom(cfg, "a.test", "") }()
 		synctest.Wait()
 		began = time.Now()
 		enter()
-		if leaf := <-held; leaf == nil || leaf.SerialNumber.Cmp(c.marker("a.test")) != 0 || time.Since(began) != 0 {
+		if leaf := <-held; leaf == nil || leaf.SerialNumber.Cmp(c.handshakes.provisional.marker("a.test")) != 0 || time.Since(began) != 0 {
 			t.Errorf("a handshake that waited got %v after %v", leaf, time.Since(began))
 		}
 		synctest.Wait()
 		for sni, name := range map[string]string{"a.test": "a.test", "A.Test": "a.test", "x.wild.test": "*.wild.test", "": "a.test", "b.test": "b.test"} {
 			leaf := leafFrom(cfg, sni, "")
-			if leaf == nil || leaf.SerialNumber.Cmp(c.marker(name)) != 0 || leaf.Subject.CommonName != selfSignedName || len(leaf.DNSNames) != 1 || leaf.DNSNames[0] != name {
+			if leaf == nil || leaf.SerialNumber.Cmp(c.handshakes.provisional.marker(name)) != 0 || leaf.Subject.CommonName != selfsign.CommonName || len(leaf.DNSNames) != 1 || leaf.DNSNames[0] != name {
 				t.Errorf("%q is shown %+v", sni, leaf)
 			} else if again := leafFrom(cfg, sni, ""); !again.Equal(leaf) {
 				t.Errorf("%q is shown another the second time", sni)
@@ -103,7 +105,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 		}
-		time.Sleep(selfSignedLife + time.Minute) // the authority sleeps longer than a self-signed certificate lives
+		time.Sleep(selfsign.Life + time.Minute) // the authority sleeps longer than a self-signed certificate lives
 		if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || time.Now().After(leaf.NotAfter) {
 			t.Errorf("a day later: %+v", leaf)
 		}
@@ -115,7 +117,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 			if leaf == nil {
 				t.Fatal("a gap between the two")
 			}
-			if leaf.Subject.CommonName != selfSignedName {
+			if leaf.Subject.CommonName != selfsign.CommonName {
 				serial = leaf.SerialNumber.Text(16)
 			}
 			time.Sleep(time.Millisecond)
@@ -126,12 +128,12 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 		}
-		if err := c.config.Storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "a.test")); err != nil {
+		if err := c.loader.config.Storage.Delete(t.Context(), certmagic.StorageKeys.CertsSitePrefix(keyspace.DevIssuer, "a.test")); err != nil {
 			t.Fatal(err)
 		}
 		c.Stored("a.test")
 		for range 100 {
-			if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName == selfSignedName {
+			if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName == selfsign.CommonName {
 				t.Fatalf("after it was deleted: %+v", leaf)
 			}
 			time.Sleep(30 * time.Millisecond)
@@ -145,7 +147,8 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 	})
 }
 
-// Once the cluster has had a certificate, whatever has become of it, no node shows a self-signed one.
+// Once the cluster has had a certificate, no node shows a self-signed one, even if the certificate
+// is gone or of no use.
 func TestNeverSelfSignedAgain(t *testing.T) {
 	down := func() error { return errInjected }
 	crt := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "a.test")
@@ -159,7 +162,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 	}{
 		{name: "the authority is down", ready: true, want: true},
 		{name: "no quorum", want: true},
-		{name: "expired", ready: true, after: devca.DevLeafLife + time.Hour, want: true},
+		{name: "expired", ready: true, after: devca.LeafLife + time.Hour, want: true},
 		{name: "unreadable", ready: true, change: func(s *memStorage) { s.data[crt] = []byte("x") }},
 		{name: "another node was luckier", ready: true, late: true, want: true},
 		{name: "unreadable from another node", ready: true, late: true, change: func(s *memStorage) { s.data[crt] = []byte("x") }},
@@ -193,7 +196,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 				if tc.late {
-					if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName != selfSignedName {
+					if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName != selfsign.CommonName {
 						t.Fatalf("shown %+v", leaf)
 					}
 					storage.mu.Lock()
@@ -213,7 +216,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 					if want := map[bool]string{true: serial}[tc.want]; got != want {
 						t.Fatalf("shown %q, want %q", got, want)
 					}
-					if tc.want && time.Since(began) >= handshakeHold {
+					if tc.want && time.Since(began) >= handshakeWait {
 						t.Errorf("it came after %v", time.Since(began))
 					}
 					if c.Status()[0].SelfSigned {
@@ -226,7 +229,8 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 	}
 }
 
-// While the storage cannot be read nothing is known, and a node that has asked it does not take its silence for an answer.
+// While the storage cannot be read, it is not known whether there is a certificate, and no
+// self-signed one is shown.
 func TestNotSelfSignedForFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
@@ -240,8 +244,8 @@ func TestNotSelfSignedForFaults(t *testing.T) {
 			t.Errorf("shown %+v", leaf)
 		}
 		storage.fail.Store(0)
-		time.Sleep(retryLook + time.Minute)
-		if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName != selfSignedName {
+		time.Sleep(lookInterval + time.Minute)
+		if leaf := leafFrom(cfg, "a.test", ""); leaf == nil || leaf.Subject.CommonName != selfsign.CommonName {
 			t.Errorf("shown %+v when the storage could be read", leaf)
 		}
 		storage.denyAll(func(op, _ string) error {
@@ -256,7 +260,7 @@ func TestNotSelfSignedForFaults(t *testing.T) {
 	})
 }
 
-// A name of its own has what a wildcard has, while there is nothing better.
+// A name is served with a wildcard's certificate until it has its own.
 func TestWildcardBeforeSelfSigned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := devCerts(t, newMemStorage(), new(atomic.Int64))
@@ -266,7 +270,7 @@ func TestWildcardBeforeSelfSigned(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if leaf := leafFrom(cfg, "bad.wild.test", ""); leaf == nil || leaf.Subject.CommonName == selfSignedName {
+		if leaf := leafFrom(cfg, "bad.wild.test", ""); leaf == nil || leaf.Subject.CommonName == selfsign.CommonName {
 			t.Errorf("shown %+v", leaf)
 		}
 		if s := c.Status()[1]; s.Domain != "bad.wild.test" || s.SelfSigned || s.Err == nil {
@@ -275,11 +279,10 @@ func TestWildcardBeforeSelfSigned(t *testing.T) {
 	})
 }
 
-// The marker is the same on all nodes of a cluster, and tells clusters and names apart.
+// The marker is the same on all nodes of a cluster, and different for other clusters and names.
 func TestMarker(t *testing.T) {
 	marker := func(cluster, name string) string {
-		c := &Certs{Config: Config{Cluster: func() string { return cluster }}}
-		return c.marker(name).Text(16)
+		return selfsign.Marker(cluster, name).Text(16)
 	}
 	if a, b := marker("one", "a.test"), marker("one", "a.test"); a != b || len(a) != 32 {
 		t.Errorf("%s, %s", a, b)

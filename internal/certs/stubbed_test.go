@@ -8,7 +8,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 
-// stubbed returns the certificates of n nodes that order at the authority. They listen nowhere, and no name leads anywhere.
+// stubbed returns the certificates of n nodes that order at ca. They do not listen, and names lead
+// nowhere.
 func stubbed(t *testing.T, ca *stubca.CA, n int, storage *memStorage, more func(*certmagic.Config), configure func(*Certs)) []*Certs {
 	t.Helper()
 	var nodes []*Certs
@@ -23,7 +24,7 @@ func stubbed(t *testing.T, ca *stubca.CA, n int, storage *memStorage, more func(
 		t.Cleanup(c.Close)
 		nodes = append(nodes, c)
 	}
-	storage.tell(nodes...)
+	storage.notify(nodes...)
 	return nodes
 }
 
@@ -32,21 +33,23 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func acmeIssuer(c *Certs) *certmagic.ACMEIssuer { return c.config.Issuers[0].(*certmagic.ACMEIssuer) }
+func acmeIssuer(c *Certs) *certmagic.ACMEIssuer {
+	return c.loader.config.Issuers[0].(*certmagic.ACMEIssuer)
+}
 
-// limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders is there already, outside of any bubble:
-// it has a goroutine that never ends.
+// limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders
+// exists already, outside of any bubble: it has a goroutine that never ends.
 func limitedByCertmagic(t *testing.T) string {
 	t.Helper()
 	ca := stubca.New(t)
 	c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
-	if err := c.config.ObtainCertSync(t.Context(), "first.example"); err != nil {
+	if err := c.loader.config.ObtainCertSync(t.Context(), "first.example"); err != nil {
 		t.Fatal(err)
 	}
 	return ca.URL
 }
 
-// policyOf returns the policy of a node that orders at the authority. What else is to be configured comes after.
+// policyOf returns the policy of a node that orders at ca. more, if not nil, configures the rest.
 func policyOf(ca *stubca.CA, more func(*certmagic.Config)) Policy {
 	return Policy{CA: ca.URL, Configure: ca.Configure(more)}
 }

@@ -11,25 +11,20 @@ import (
 	"time"
 )
 
-// Certificates are valid by the wall clock, so a node whose wall clock is wrong would order what the
-// cluster has, and delete what others need. Each promise of a lease carries the voter's wall clock. It
-// was read between the question and the arrival of the answer, by this node's own watch, so an answer
-// that comes late proves less and never something wrong. Nothing but certificates, and what is cleaned
-// up with them, depends on these clocks: leases and roles go by elapsed time alone.
-
 const (
-	Tolerance     = time.Minute // a difference of more is told
-	MaxOffset     = time.Hour   // more than this from the majority of the peers, and a node orders nothing
+	Tolerance     = time.Minute // larger differences are reported
+	MaxOffset     = time.Hour   // a node that differs more from most of its peers orders nothing
 	LifetimeShare = 10          // or more than this part of a certificate's life
-	ClockFresh    = time.Minute // how long a peer's clock counts after it was heard
-	clockKept     = time.Hour   // and an authority's
-	clockAgain    = time.Hour   // between complaints
-	clockLook     = time.Second // between looks whether there is something to tell
-	clockSteady   = 5 * time.Second
-	theirClock    = "the certificate authority"
+	freshFor      = time.Minute // how long an observation of a peer's clock counts
+	authorityFor  = time.Hour   // and one of an authority's
+	complainEvery = time.Hour
+	lookEvery     = time.Second
+	steady        = 5 * time.Second             // smaller changes of a difference are not reported
+	authority     = "the certificate authority" // its name among the peers
 )
 
-// Clocks compares this node's wall clock with those of others. Its methods are safe for concurrent use.
+// Clocks compares this node's wall clock with those of others. Its methods are safe for concurrent
+// use.
 type Clocks struct {
 	Config
 	skewed atomic.Int64 // nanoseconds
@@ -37,25 +32,28 @@ type Clocks struct {
 	mu     sync.Mutex
 	peers  map[string]*peerClock
 	looked time.Time
-	told   time.Time // when it was last told that this node's clock is wrong; zero: it is not
+	logged time.Time // when it was last logged that this node's clock is wrong; zero: it is not
 }
 
-// peerClock is a clock as it was heard.
+// peerClock is an observation of a clock.
 type peerClock struct {
-	from, to time.Time     // the peer's wall clock was read between these moments of this node's watch
+	// the peer's wall clock was read between these times, by this node's monotonic clock
+	from, to time.Time
 	wall     time.Time     // what it said
-	shown    time.Duration // by how much it is ahead, as status tells; 0: by less than a minute
-	told     time.Time     // when that was last told
+	shown    time.Duration // by how much it is ahead, as status shows; 0: by less than a minute
+	logged   time.Time     // when that was last logged
 }
 
-// Config is what clocks need. Zero fields do nothing.
+// Config is what clocks need. Nil functions do nothing.
 type Config struct {
-	Skew    time.Duration // see shift
-	Changed func()        // what status returns is another; must not block
-	Name    func(peer string) string
+	Skew time.Duration // by which this node's clock is ahead, see Shift
+	// is called when Check or Offset return something else; must not block
+	Changed func()
+	Name    func(peer string) string // returns the name of a peer for people
 	Log     *slog.Logger
 }
 
+// New returns clocks that have observed nothing.
 func New(cfg Config) *Clocks {
 	c := &Clocks{Config: cfg, peers: make(map[string]*peerClock)}
 	c.Shift(cfg.Skew)
@@ -68,13 +66,13 @@ func New(cfg Config) *Clocks {
 	return c
 }
 
-// Shift makes this node's clock one that is ahead by so much, for tests whose nodes have one clock.
+// Shift makes this node's clock ahead by so much, for tests whose nodes share one clock.
 func (c *Clocks) Shift(by time.Duration) { c.skewed.Store(int64(by)) }
 
-// Now is this node's wall clock.
+// Now returns this node's wall clock.
 func (c *Clocks) Now() time.Time { return time.Now().Round(0).Add(time.Duration(c.skewed.Load())) }
 
-// Observe takes down what a peer's wall clock said between from and now.
+// Observe records what a peer's wall clock said between from and now.
 func (c *Clocks) Observe(peer string, wall, from time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,22 +84,22 @@ func (c *Clocks) Observe(peer string, wall, from time.Time) {
 	p.wall, p.from, p.to = wall, from, time.Now()
 }
 
-// called returns what people call a peer.
-func (c *Clocks) called(peer string) string {
-	if peer == theirClock {
+// name returns the name of a peer for people.
+func (c *Clocks) name(peer string) string {
+	if peer == authority {
 		return peer
 	}
 	return c.Name(peer)
 }
 
-// ObserveAuthority takes down what an authority's clock said in an answer that has just come.
+// ObserveAuthority records what an authority's clock said in an answer that has just come.
 func (c *Clocks) ObserveAuthority(date time.Time) {
 	now := time.Now()
-	c.Observe(theirClock, date, now.Add(-2*time.Second)) // whole seconds
+	c.Observe(authority, date, now.Add(-2*time.Second)) // whole seconds
 }
 
-// ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest difference
-// that what was heard allows for.
+// ahead returns by how much a peer's clock is ahead of this node's, at least: the smallest
+// difference that agrees with the observation.
 func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
 	own := now.Round(0).Add(time.Duration(c.skewed.Load()))
 	low := p.wall.Add(now.Sub(p.to)).Sub(own)
@@ -115,19 +113,20 @@ func (c *Clocks) ahead(p *peerClock, now time.Time) time.Duration {
 	return 0
 }
 
-// fresh reports whether a peer's clock still counts.
+// fresh reports whether an observation still counts.
 func fresh(peer string, p *peerClock, now time.Time) bool {
-	if peer == theirClock {
-		return now.Sub(p.to) < clockKept
+	if peer == authority {
+		return now.Sub(p.to) < authorityFor
 	}
-	return now.Sub(p.to) < ClockFresh
+	return now.Sub(p.to) < freshFor
 }
 
-// Error says that this node's clock is not to be relied on.
+// Error means that this node's clock is not to be relied on.
 type Error struct {
-	off map[string]time.Duration // by how much those who disagree are ahead
+	off map[string]time.Duration // by how much the peers that disagree are ahead
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	var who []string
 	for _, name := range slices.Sorted(maps.Keys(e.off)) {
@@ -142,42 +141,43 @@ func (e *Error) Error() string {
 		"; set it, and keep it right by NTP. Until then this node orders no certificates and deletes none"
 }
 
-// Check returns a *Error if this node's clock is more than limit away from those of most of its
-// peers; of two, each disagrees with most of its peers.
+// Check returns a *Error if this node's clock differs by more than limit from those of most of its
+// peers. If there are only two nodes and they differ, both get the error.
 func (c *Clocks) Check(limit time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.wrong(limit, time.Now())
 }
 
-// wrong is check; c.mu is held.
+// wrong is Check; c.mu is held.
 func (c *Clocks) wrong(limit time.Duration, now time.Time) error {
-	heard, off := 0, make(map[string]time.Duration)
+	observed, off := 0, make(map[string]time.Duration)
 	for peer, p := range c.peers {
 		if !fresh(peer, p, now) {
 			continue
 		}
-		heard++
+		observed++
 		if d := c.ahead(p, now); max(d, -d) > limit {
-			off[c.called(peer)] = d
+			off[c.name(peer)] = d
 		}
 	}
-	if 2*len(off) <= heard {
+	if 2*len(off) <= observed {
 		return nil
 	}
 	return &Error{off: off}
 }
 
-// Look tells of clocks that differ. It is called often, and looks once in a while.
+// Look logs clocks that differ. It may be called often, and looks once in a second.
 func (c *Clocks) Look() {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Sub(c.looked) < clockLook {
+	if now.Sub(c.looked) < lookEvery {
 		return
 	}
 	if jump := now.Round(0).Sub(c.looked.Round(0)) - now.Sub(c.looked); max(jump, -jump) > Tolerance {
-		delete(c.peers, theirClock) // the clock was set, or the machine has slept: its watch stood still then
+		// the clock was set, or the machine has slept and its monotonic clock stood still
+		delete(c.peers, authority)
 	}
 	c.looked = now
 	for peer, p := range c.peers {
@@ -188,43 +188,43 @@ func (c *Clocks) Look() {
 			delete(c.peers, peer)
 			continue
 		}
-		c.tell(peer, p, now)
+		c.compare(peer, p, now)
 	}
 	switch err := c.wrong(MaxOffset, now); {
-	case err != nil && now.Sub(c.told) >= clockAgain:
-		c.told = now
+	case err != nil && now.Sub(c.logged) >= complainEvery:
+		c.logged = now
 		c.Log.Error("the clock of this node cannot be relied on", "error", err)
 		c.Changed()
-	case err == nil && !c.told.IsZero():
-		c.told = time.Time{}
+	case err == nil && !c.logged.IsZero():
+		c.logged = time.Time{}
 		c.Log.Info("the clock of this node agrees with most others again")
 		c.Changed()
 	}
 }
 
-// tell tells of one clock; c.mu is held.
-func (c *Clocks) tell(peer string, p *peerClock, now time.Time) {
+// compare logs whether one clock differs. c.mu is held.
+func (c *Clocks) compare(peer string, p *peerClock, now time.Time) {
 	d := c.ahead(p, now)
 	if max(d, -d) <= Tolerance {
 		if p.shown != 0 {
-			p.shown, p.told = 0, time.Time{}
-			c.Log.Info("a clock agrees with this node's again", "peer", c.called(peer))
+			p.shown, p.logged = 0, time.Time{}
+			c.Log.Info("a clock agrees with this node's again", "peer", c.name(peer))
 			c.Changed()
 		}
 		return
 	}
-	if change := d - p.shown; max(change, -change) > clockSteady {
+	if change := d - p.shown; max(change, -change) > steady {
 		p.shown = d.Round(time.Second)
 		c.Changed()
 	}
-	if now.Sub(p.told) >= clockAgain {
-		p.told = now
-		c.Log.Warn("a clock differs from this node's; one of them is wrong", "peer", c.called(peer), "ahead", p.shown)
+	if now.Sub(p.logged) >= complainEvery {
+		p.logged = now
+		c.Log.Warn("a clock differs from this node's; one of them is wrong", "peer", c.name(peer), "ahead", p.shown)
 	}
 }
 
-// Offset returns by how much a peer's clock is ahead of this node's, 0 if that is less than a minute
-// or not known.
+// Offset returns by how much a peer's clock is ahead of this node's, 0 if that is less than a
+// minute or not known.
 func (c *Clocks) Offset(peer string) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

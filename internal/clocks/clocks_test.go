@@ -3,8 +3,9 @@ package clocks
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
@@ -42,9 +43,9 @@ func TestClocksAgree(t *testing.T) {
 				if err := c.Check(MaxOffset); errors.As(err, new(*Error)) != tc.wrong {
 					t.Errorf("check: %v, want an error: %v", err, tc.wrong)
 				}
-				time.Sleep(ClockFresh)
+				time.Sleep(freshFor)
 				if err := c.Check(MaxOffset); err != nil {
-					t.Errorf("what was heard a minute ago counts: %v", err)
+					t.Errorf("an observation of a minute ago counts: %v", err)
 				}
 			})
 		})

@@ -6,14 +6,18 @@ import (
 	"fmt"
 )
 
-// ErrMalformed is the error of [Decoder.End] for everything but versions. It has no details: the
-// bytes were authenticated before, so a correct program wrote them or none did.
+// ErrMalformed is the error of [Decoder.End] for all faults but unknown versions. It has no
+// details, because the bytes were authenticated before: a fault means that the program that wrote
+// them has one.
 var ErrMalformed = errors.New("malformed encoding")
 
 // VersionError says that a message has a format that this program does not know.
 type VersionError struct {
-	Got    byte // the version of the message
-	Newest byte // the newest version that this program knows
+	// Got is the version of the message.
+	Got byte
+
+	// Newest is the newest version that this program knows.
+	Newest byte
 }
 
 // Error names both versions.
@@ -21,16 +25,18 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("version %d of a format is not known, the newest known one is %d", e.Got, e.Newest)
 }
 
-// Is makes a VersionError an ErrMalformed for those who do not care.
+// Is reports whether target is ErrMalformed, so that callers need not distinguish the two.
 func (e *VersionError) Is(target error) bool { return target == ErrMalformed }
 
-// Skippable reports whether a reader that does not know a kind of record may skip the record. It
-// may skip odd kinds.
+// Skippable reports whether a reader that does not know a kind of record may skip the record. Odd
+// kinds are skippable.
 func Skippable(kind uint64) bool { return kind&1 == 1 }
 
-// Encoder appends to B: integers as varints, strings and byte slices behind their lengths.
+// Encoder appends to B. It writes integers as varints, and strings and byte slices behind their
+// lengths. The zero Encoder is ready.
 type Encoder struct {
-	B []byte // what has been written; it may begin with something else
+	// B is what has been written. The caller may begin with bytes of its own.
+	B []byte
 }
 
 // Byte appends one byte.
@@ -71,11 +77,14 @@ func (e *Encoder) Record(kind uint64, f func(*Encoder)) {
 	e.Nest(f)
 }
 
-// Decoder reads what Encoder wrote. After the first fault every read returns a zero value, Bad is
-// true, and End returns an error.
+// Decoder reads what an Encoder wrote. After the first fault every read returns a zero value, Bad
+// is true, and End returns an error.
 type Decoder struct {
-	B   []byte // what is left to read
-	Bad bool   // a read failed, or the caller found a value wrong
+	// B is what is left to read.
+	B []byte
+
+	// Bad says that a read failed. The caller sets it when it finds a value wrong.
+	Bad bool
 
 	version *VersionError // why it is bad; nil: it is malformed
 }
@@ -125,7 +134,7 @@ func (d *Decoder) Int() int64 {
 	return v
 }
 
-// Bytes returns a part of the Decoder's input, not a copy.
+// Bytes reads bytes behind their length. It returns a part of the Decoder's input, not a copy.
 func (d *Decoder) Bytes() []byte {
 	n := d.Uint()
 	if d.Bad || n > uint64(len(d.B)) {
@@ -140,7 +149,7 @@ func (d *Decoder) Bytes() []byte {
 // String reads a text.
 func (d *Decoder) String() string { return string(d.Bytes()) }
 
-// Bool reads a boolean. Any other byte than 0 and 1 is a fault.
+// Bool reads a boolean. A byte other than 0 and 1 is a fault.
 func (d *Decoder) Bool() bool {
 	v := d.Byte()
 	d.Bad = d.Bad || v > 1
@@ -158,8 +167,8 @@ func (d *Decoder) Count() int {
 	return int(n)
 }
 
-// Nest returns a Decoder for what Encoder.Nest wrote. The caller must call End or EndOpen of that
-// one too.
+// Nest returns a Decoder for what Encoder.Nest wrote. The caller must also call End or EndOpen of
+// the returned Decoder.
 func (d *Decoder) Nest() *Decoder {
 	b := d.Bytes()
 	return &Decoder{B: b, Bad: d.Bad}
@@ -172,8 +181,8 @@ func (d *Decoder) Record() (kind uint64, body *Decoder) {
 	return kind, d.Nest()
 }
 
-// Unknown says that the caller does not know a kind of record. That is a fault unless the kind is
-// [Skippable].
+// Unknown reports to the Decoder that the caller does not know a kind of record. That is a fault
+// unless the kind is [Skippable].
 func (d *Decoder) Unknown(kind uint64) { d.Bad = d.Bad || !Skippable(kind) }
 
 // More reports whether anything is left to read. It is false after a fault. A field that a later

@@ -119,7 +119,8 @@ func TestConfigurationVariables(t *testing.T) {
 	}
 }
 
-// TestVariablesAreRead checks that envNames, which the other tests go by, lists what the code reads.
+// TestVariablesAreRead checks that envNames, which the other tests go by, lists what the code
+// reads.
 func TestVariablesAreRead(t *testing.T) {
 	files := goFiles(t, ".", false)
 	vars := variables(t, files)

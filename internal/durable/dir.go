@@ -114,7 +114,8 @@ func (d *Dir) join(name string) string { return filepath.Join(d.path, name) }
 // empty again, what Lock has made is removed.
 func (d *Dir) Close() error {
 	if left, err := os.ReadDir(d.path); d.created && err == nil && len(left) == 1 {
-		_ = os.Remove(d.lock.Name()) // before the lock is released: a process that waits for it starts again
+		// before the lock is released: a process that waits for it starts again
+		_ = os.Remove(d.lock.Name())
 		for _, m := range d.made {
 			_ = os.Remove(m)
 		}

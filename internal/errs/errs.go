@@ -1,6 +1,6 @@
 // Package errs holds the errors that callers of the library distinguish. It lies below every other
-// package, so that each part can return them; the root package shows them to users under its own
-// name.
+// package, so that each part can return them. The root package exports them to users under names of
+// its own.
 package errs
 
 import (
@@ -32,16 +32,22 @@ var (
 	Closed = fmt.Errorf("flotilla: node is closed: %w", net.ErrClosed)
 )
 
-// Domains is the Field of a ConfigError about the domains to serve, which are an argument and no
+// Domains is the Field of a ConfigError about the domains to serve. They are an argument, not a
 // field of a Config.
 const Domains = "domains"
 
 // ConfigError names the field of a configuration that is wrong, or that points to something wrong,
 // and says what to do about it.
 type ConfigError struct {
-	Field  string // the field's name, such as "Dir" or "TLS.CA"; Domains for that argument; empty: none
-	Reason string // what is wrong, and the remedy
-	Err    error  // the cause, if there is one
+	// Field is the name of the field, such as "Dir" or "TLS.CA", or Domains. It is empty if the
+	// error is about no single field.
+	Field string
+
+	// Reason says what is wrong, and what to do about it.
+	Reason string
+
+	// Err is the cause. Nil: there is no other error behind this one.
+	Err error
 }
 
 // Error names the field, the reason and the cause.
@@ -60,10 +66,11 @@ func (e *ConfigError) Error() string {
 	return text
 }
 
-// Unwrap returns the cause.
+// Unwrap returns Err.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// Edge prefixes an error on its way to a caller with what was being done. Closed needs no more words.
+// Edge returns the error of a public call: err behind a prefix that says what the call was doing.
+// It returns nil for nil. It returns an err that wraps Closed as it is.
 func Edge(doing string, err error) error {
 	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, Closed) {
 		return err

@@ -16,11 +16,11 @@ type clientConn struct {
 	onClose func(*clientConn)
 
 	// The mutex of the drainer guards these.
-	top   net.Conn // what http.Server has of it; nil: not yet
+	top   net.Conn // the connection that http.Server has; nil: it has none yet
 	phase phase
-	since time.Time // the begin of phaseIdle
+	since time.Time // when phaseIdle began
 
-	progress atomic.Int64 // when its handshake last got on, as a time.Duration since begun
+	progress atomic.Int64 // when its handshake last made progress, as a time.Duration since begun
 	leaving  atomic.Bool  // every answer is the last
 	requests atomic.Int32 // that handlers have
 	closed   atomic.Bool

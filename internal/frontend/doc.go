@@ -1,15 +1,15 @@
-// Package frontend is the way of a client's connection from the socket to the HTTP handler, and the
-// end of it without a lost request.
+// Package frontend takes a client's connection from the socket to the HTTP handler, and ends it
+// without a lost request.
 //
 // # The path of a connection
 //
 //  1. The kernel completes the TCP handshake and queues the connection.
-//  2. Listener.Accept takes it out of the queue. From now on the listener knows it, by the local
-//     address it came to, until it is closed.
+//  2. Listener.Accept takes it out of the queue. The listener knows it from now on until it is
+//     closed, by the local address that the client has connected to.
 //  3. The limiter makes it a pending connection: it has 10 s to complete its TLS handshake, and
 //     there is a maximum of pending connections. Accept returns it at once, before any byte is
 //     read.
-//  4. http.Server starts a goroutine for it and tells the drainer, which counts it from here on.
+//  4. http.Server starts a goroutine for it. The drainer counts it from here on.
 //  5. The first read takes the PROXY header, if the peer is one of the balancers that must send
 //     one.
 //  6. The same read runs the TLS handshake. The handshake takes a slot while it computes, and gives
@@ -26,7 +26,7 @@
 // # Guarantees
 //
 //   - Port.Drain loses no request and no connection: what the kernel has queued is accepted and
-//     answered, and new clients are refused by then. It needs Linux; elsewhere a connection that
+//     answered, and new clients are refused by then. It needs Linux: elsewhere a connection that
 //     arrives in the last moment may be reset.
 //   - Silent clients, slow clients and floods of handshakes keep nobody else out.
 //   - Server.DrainAddr disconnects the clients of one local address and leaves the others alone.

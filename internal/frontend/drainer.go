@@ -17,10 +17,15 @@ import (
 )
 
 const (
-	idleGrace      = time.Second     // for an idle connection, whose client may be sending
-	silentTimeout  = 5 * time.Second // for a new connection to send something, as in http.Server.Shutdown
+	// idleGrace is how long an idle connection stays open, since its client may be sending.
+	idleGrace = time.Second
+
+	// silentTimeout bounds the wait for the first byte of a new connection, as in
+	// http.Server.Shutdown.
+	silentTimeout = 5 * time.Second
+
 	pollInterval   = 2 * time.Millisecond
-	reportInterval = time.Second // between log lines that say what is waited for
+	reportInterval = time.Second // between log lines about what the drain waits for
 )
 
 // drainer takes an http.Server out of service without losing a request. http.Server.Shutdown alone
@@ -40,8 +45,8 @@ type drainer struct {
 	conns map[*clientConn]struct{} // that http.Server has
 }
 
-// newDrainer puts a drainer around the Handler, the ConnState and the ConnContext of srv, which
-// serves ln or something that wraps it, and which must not be serving yet.
+// newDrainer puts a drainer around the Handler, the ConnState and the ConnContext of srv. The
+// server is to serve ln, or a listener that wraps it, and must not be serving yet.
 func newDrainer(srv *http.Server, ln *Listener, log *slog.Logger, silent time.Duration) *drainer {
 	d := &drainer{srv: srv, ln: ln, log: log, silent: silent, conns: make(map[*clientConn]struct{})}
 	next, state, connContext := srv.Handler, srv.ConnState, srv.ConnContext
@@ -139,11 +144,11 @@ func (d *drainer) drain(ctx context.Context) error {
 	return errors.Join(lost, err)
 }
 
-// drainAddr is Server.DrainAddr for one port; addr is a plain address.
+// drainAddr is Server.DrainAddr for one port. addr is a plain address.
 func (d *drainer) drainAddr(ctx context.Context, addr netip.Addr) (cut int) {
 	d.ln.setLeaving(addr, true)
 	defer d.ln.setLeaving(addr, false)
-	d.ln.settle(context.WithoutCancel(ctx))
+	d.ln.awaitAccepted(context.WithoutCancel(ctx))
 	clients := d.ln.clients(addr)
 	var closing sync.WaitGroup
 	defer closing.Wait()
@@ -161,7 +166,7 @@ func (d *drainer) drainAddr(ctx context.Context, addr netip.Addr) (cut int) {
 			cut += n
 			closing.Go(func() {
 				if top != nil && !over {
-					top.Close() // TLS tells the client, which takes seconds if the client does not read
+					top.Close() // TLS sends an alert, which takes seconds if the client does not read
 				}
 				c.Close()
 			})

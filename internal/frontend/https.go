@@ -12,23 +12,25 @@ import (
 // Limits of an http.Server for HTTPS that the user has not set. The doc of Config.Server names
 // them.
 const (
-	headerTimeout   = 10 * time.Second // for a TLS handshake, and for a request's header
-	idleTimeout     = 2 * time.Minute  // between requests
-	maxHeader       = 64 << 10
-	sendPingTimeout = 30 * time.Second // HTTP/2: silence of a client before it is asked whether it is there
-	pingTimeout     = 15 * time.Second // HTTP/2: for its answer
+	headerTimeout = 10 * time.Second // for a TLS handshake, and for a request's header
+	idleTimeout   = 2 * time.Minute  // between requests
+	maxHeader     = 64 << 10
+	// HTTP/2: how long a client is silent before the server sends it a ping
+	sendPingTimeout = 30 * time.Second
+	pingTimeout     = 15 * time.Second // HTTP/2: for the answer to a ping
 	byteTimeout     = 30 * time.Second // HTTP/2: for one byte to be written
 )
 
 // HTTPS is what a port for HTTPS serves.
 type HTTPS struct {
-	// Server is the user's; nil: a new one. Its limits get defaults where they are zero.
+	// Server is the user's http.Server. Nil: the port makes one. A limit that is zero gets a default.
 	Server *http.Server
 
-	// Handler replaces that of Server, unless it is nil.
+	// Handler replaces the handler of Server, unless Handler is nil.
 	Handler http.Handler
 
-	// TLS has the certificates and answers challenges. What Server.TLSConfig sets is added to it.
+	// TLS has the certificates and answers challenges. The port adds what Server.TLSConfig sets, in
+	// place.
 	TLS *tls.Config
 
 	// Bind is called with each further configuration that a handshake may get, so that its session

@@ -28,9 +28,10 @@ type limitedConn struct {
 	// ClientHello yet.
 	done <-chan struct{}
 
-	closed      chan struct{}
-	closeOnce   sync.Once
-	established atomic.Bool // the handshake is known to be complete, or a plain connection has sent a byte
+	closed    chan struct{}
+	closeOnce sync.Once
+	// the handshake is known to be complete, or a plain connection has sent a byte
+	established atomic.Bool
 	slot        atomic.Bool // it has one
 
 	writeMu sync.Mutex
@@ -41,7 +42,7 @@ type limitedConn struct {
 // NetConn returns the connection below c, for clientOf.
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
-// expire closes c unless it is established. With TLS, HandshakeContext does that; it returns when
+// expire closes c unless it is established. With TLS, HandshakeContext does that. It returns when
 // the handshake under way notices.
 func (c *limitedConn) expire() {
 	if c.tls == nil {
@@ -55,13 +56,13 @@ func (c *limitedConn) expire() {
 	c.tls.HandshakeContext(ctx)
 }
 
-// Slots bounds the handshakes that are computed at once, for those who make a tls.Config for
+// Slots bounds the handshakes that are computed at once. It is for code that makes a tls.Config for
 // Server.Wrap. It has no effect on other connections. The zero value is ready.
 type Slots struct{}
 
-// Acquire waits until the handshake of hello may be computed. It is for
-// tls.Config.GetConfigForClient, and for the end of GetCertificate after Release. It returns
-// net.ErrClosed when the connection is closed first.
+// Acquire waits until the handshake of hello may be computed. tls.Config.GetConfigForClient calls
+// it, and GetCertificate calls it at its end if it has called Release. It returns net.ErrClosed
+// when the connection is closed first.
 func (Slots) Acquire(hello *tls.ClientHelloInfo) error {
 	if c, ok := hello.Conn.(*limitedConn); ok {
 		return c.acquire(hello.Context().Done())
@@ -69,8 +70,8 @@ func (Slots) Acquire(hello *tls.ClientHelloInfo) error {
 	return nil
 }
 
-// Release lets other handshakes be computed until Acquire is called again. It is for callbacks of a
-// tls.Config that may have to wait, such as for a certificate.
+// Release gives the slot to other handshakes until Acquire is called again. Callbacks of a
+// tls.Config call it before they wait, such as for a certificate.
 func (Slots) Release(conn net.Conn) {
 	if c, ok := conn.(*limitedConn); ok {
 		c.release()
@@ -78,7 +79,7 @@ func (Slots) Release(conn net.Conn) {
 }
 
 // acquire takes a slot, in the order of arrival, unless c has one. It fails when c is closed first.
-// The goroutine of the handshake calls it; done is closed when the handshake ends.
+// The goroutine of the handshake calls it. done is closed when the handshake ends.
 func (c *limitedConn) acquire(done <-chan struct{}) error {
 	c.done = done
 	if c.slot.Load() {

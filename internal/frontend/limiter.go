@@ -11,9 +11,14 @@ import (
 )
 
 const (
-	handshakeTimeout = 10 * time.Second // for PROXY header and TLS handshake together; on a plain port, for the first byte
-	stallTimeout     = 30 * time.Second // for one write to be taken by the client: a TLS record, 16 KiB
-	maxPending       = 16384            // pending connections
+	// handshakeTimeout bounds the PROXY header and the TLS handshake together. On a plain port it
+	// bounds the wait for the first byte.
+	handshakeTimeout = 10 * time.Second
+
+	// stallTimeout bounds the time in which a client takes one write: a TLS record, 16 KiB.
+	stallTimeout = 30 * time.Second
+
+	maxPending = 16384 // pending connections
 )
 
 // limits are what a limiter allows.
@@ -29,9 +34,9 @@ func defaultLimits() limits {
 		handshakeTimeout: handshakeTimeout, stallTimeout: stallTimeout,
 		// Most descriptors are for established connections, and some for raft and files.
 		maxPending: max(1, min(maxPending, openFiles()/4)),
-		// One for each processor. With more, requests wait longer and no handshake is sooner done.
+		// One slot for each processor. With more, requests wait longer and no handshake ends sooner.
 		// With one fewer, requests do not wait at all, since the runtime always polls the network
-		// at once, but a machine with two processors loses 40 % of its handshakes.
+		// at once. But a machine with two processors loses 40 % of its handshakes.
 		slots: runtime.GOMAXPROCS(0),
 	}
 }
@@ -48,7 +53,8 @@ func defaultLimits() limits {
 type limiter struct {
 	limits   limits
 	mistakes *proxyMistakes
-	slots    chan struct{} // one value for each handshake between ClientHello and answer, which is nearly all of its cost
+	// one value for each handshake between ClientHello and answer, which is nearly all of its cost
+	slots chan struct{}
 
 	mu      sync.Mutex
 	pending list.List // of *limitedConn; the one without progress for longest is in front

@@ -31,7 +31,8 @@ func TestSlowClients(t *testing.T) {
 		t.Skipf("%d files are too few", openFiles())
 	}
 	const timeout = 4 * time.Second
-	slowly := func(l *limits) { l.handshakeTimeout, l.maxPending = timeout, 2*n } // time closes them, not number
+	// time closes them, not number
+	slowly := func(l *limits) { l.handshakeTimeout, l.maxPending = timeout, 2*n }
 	direct, proxied := serverWith(nil, slowly), serverWith(loopback(), slowly)
 	hello := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) }
 	directAddr, proxiedAddr := serveBehind(t, direct, config, hello), serveBehind(t, proxied, config, hello)
@@ -264,7 +265,8 @@ func TestHandshakesAtOnce(t *testing.T) {
 	addr := serveBehind(t, s, config, func(w http.ResponseWriter, r *http.Request) {})
 	handshake := func() error {
 		conn := dialClient(t, addr)
-		conn.SetDeadline(time.Now().Add(3 * time.Second)) // less than the time after which the slow ones give up
+		// less than the time after which the slow ones give up
+		conn.SetDeadline(time.Now().Add(3 * time.Second))
 		_, _, err := ask(tls.Client(conn, insecure()), true)
 		return err
 	}

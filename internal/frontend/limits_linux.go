@@ -22,12 +22,13 @@ func openFiles() int {
 const maxUnsent = 128 << 10
 
 // wakeWriters is for net.ListenConfig. It makes the kernel wake a writer as soon as less than half
-// of maxUnsent is unsent (tcp(7), TCP_NOTSENT_LOWAT); connections inherit that from their listener.
+// of maxUnsent is unsent (tcp(7), TCP_NOTSENT_LOWAT). Connections inherit that from their listener.
 // By default the kernel may wait until a third of its buffer is free, which can be more than a
 // megabyte: more than a slow client takes within the stall timeout, and all that memory stays in
 // use.
 func wakeWriters(_, _ string, raw syscall.RawConn) error {
 	return raw.Control(func(fd uintptr) {
-		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent) // an improvement only
+		// an improvement only
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent)
 	})
 }

@@ -24,21 +24,22 @@ const drainTimeout = 500 * time.Millisecond
 type Listener struct {
 	tcp *net.TCPListener
 
-	resting   chan struct{} // closed by the goroutine that runs Accept when it accepts nothing more
+	resting   chan struct{} // the goroutine that runs Accept closes it when it accepts nothing more
 	restOnce  sync.Once
-	closed    chan struct{} // closed by Close
+	closed    chan struct{} // Close closes it
 	closeOnce sync.Once
 
-	changed notify.Signal // answered, resting or closed
+	changed notify.Signal // of answered, resting and closed
 
 	mu              sync.Mutex
-	asked, answered uint64                   // questions of settle, and those that Accept has answered
+	asked, answered uint64                   // questions of awaitAccepted, and answers of Accept
 	final           bool                     // drain has begun: Accept is to rest
 	conns           map[*clientConn]struct{} // open ones
-	leaving         map[netip.Addr]int       // local addresses whose clients are to leave, with the number of drains
+	// local addresses whose clients are to leave, with the number of drains
+	leaving map[netip.Addr]int
 }
 
-// Listen listens on addr; the network is tcp, tcp4 or tcp6. It leaves out Multipath TCP, which
+// Listen listens on addr. The network is tcp, tcp4 or tcp6. It leaves out Multipath TCP, which
 // package net uses by default: such a listener does not pass a socket filter on, so that drain
 // would lose connections.
 func Listen(ctx context.Context, network, addr string) (*Listener, error) {
@@ -54,8 +55,8 @@ func Listen(ctx context.Context, network, addr string) (*Listener, error) {
 	}, nil
 }
 
-// Accept is for one goroutine. It must have recorded a connection before it calls Accept again,
-// which it does at once, as http.Server.Serve does.
+// Accept returns the next connection. Only one goroutine may call it, at once again each time, as
+// http.Server.Serve does. It must have recorded a connection before it calls Accept again.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.tcp.AcceptTCP()
@@ -65,7 +66,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
-		// Only drain and settle set deadlines. They ask whether the queue is empty.
+		// Only drain and awaitAccepted set deadlines. They ask whether the queue is empty.
 		l.mu.Lock()
 		asked, final := l.asked, l.final
 		l.mu.Unlock()
@@ -96,9 +97,9 @@ func (l *Listener) answer(asked uint64) {
 	l.changed.Notify()
 }
 
-// settle waits until Accept has returned every connection that the kernel has completed, and its
-// caller has recorded them. It waits for drainTimeout at most.
-func (l *Listener) settle(ctx context.Context) {
+// awaitAccepted waits until Accept has returned every connection that the kernel has completed, and
+// its caller has recorded them. It waits for drainTimeout at most.
+func (l *Listener) awaitAccepted(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	l.mu.Lock()
@@ -191,13 +192,14 @@ func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
 // drain makes Close safe. It stops the kernel from answering new clients, waits until Accept has
 // returned every connection that had begun before, and returns when the goroutine that runs Accept
-// has recorded the last of them. Close must follow at once: a client that came meanwhile repeats
-// its SYN after a second (RFC 6298, 2.1) and is refused then, which balancers understand.
+// has recorded the last of them. Close must follow at once. A client that came meanwhile repeats
+// its SYN after a second (RFC 6298, 2.1), and the kernel refuses it then, which balancers
+// understand.
 //
 // It is called while Accept is being called, and before http.Server.Shutdown. It waits for
-// handshakes for drainTimeout at most: those that are not complete by then are a flood or a dead
-// client. Then it waits for Accept as long at most. An error means that Close may lose connections;
-// nothing else has changed.
+// handshakes for drainTimeout at most. Those that are not complete by then are of a flood or of a
+// dead client. Then drain waits for Accept, again for drainTimeout at most. An error means that
+// Close may lose connections. Nothing else has changed then.
 func (l *Listener) drain(ctx context.Context) error {
 	err := dropSYN(l.tcp)
 	if errors.Is(err, errors.ErrUnsupported) {

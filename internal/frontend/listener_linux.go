@@ -11,7 +11,7 @@ import (
 
 // dropSYN makes the kernel drop segments that would begin a connection to ln. It attaches a classic
 // BPF filter to the listening socket (socket(7), SO_ATTACH_FILTER), which needs no privilege. The
-// filter sees a segment from its TCP header on; byte 13 has the flags. The ACK that completes a
+// filter sees a segment from its TCP header on. Byte 13 has the flags. The ACK that completes a
 // handshake passes. Accepted sockets inherit the filter, and never get a SYN.
 func dropSYN(ln *net.TCPListener) error {
 	const syn, ack = 0x02, 0x10
@@ -57,7 +57,8 @@ func halfOpen(ln *net.TCPListener) (int, error) {
 	defer unix.Close(fd)
 	port := ln.Addr().(*net.TCPAddr).Port
 	total := 0
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // a dual-stack socket has handshakes of both
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		// a dual-stack socket has handshakes of both
 		n, err := countSynRecv(fd, family, uint16(port))
 		if err != nil {
 			return 0, err

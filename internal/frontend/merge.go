@@ -9,10 +9,10 @@ import (
 	"github.com/mholt/acmez/v3"
 )
 
-// mergeTLS adds what the user has set to our configuration. It changes ours in place, so that those
-// who have it see the change. Fields that ours sets win, except MinVersion. NextProtos has both
-// lists, and GetConfigForClient asks both sides. bind is called with each further configuration
-// that results.
+// mergeTLS adds what the user has set to our configuration. It changes ours in place, so that all
+// code that has it sees the change. Fields that ours sets win, except MinVersion. NextProtos has
+// both lists, and GetConfigForClient asks both sides. mergeTLS calls bind with each further
+// configuration that results.
 func mergeTLS(ours, user *tls.Config, srv *http.Server, bind func(*tls.Config)) {
 	base := ours.Clone() // for handshakes that get another configuration
 	own, theirs := base.GetConfigForClient, user.GetConfigForClient
@@ -62,8 +62,8 @@ func configFor(
 	return got, nil
 }
 
-// fillTLS sets the fields of ours that are zero to the user's. It uses reflection to include fields
-// that Go will add.
+// fillTLS sets those fields of ours that are zero to the values of user. It uses reflection to
+// include fields that Go will add.
 func fillTLS(ours, user *tls.Config, srv *http.Server) {
 	to, from := reflect.ValueOf(ours).Elem(), reflect.ValueOf(user).Elem()
 	for i := range to.NumField() {

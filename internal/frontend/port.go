@@ -10,7 +10,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
-// Port is a listener with the http.Server that serves it. A Server makes it.
+// Port is a listener with the http.Server that serves it. A Server makes it. Its methods are safe
+// for concurrent use.
 type Port struct {
 	ln      *Listener
 	accept  net.Listener // ln, or what wraps it
@@ -28,9 +29,9 @@ func newPort(ln *Listener, accept net.Listener, srv *http.Server, log *slog.Logg
 // Addr returns the address that the port listens at.
 func (p *Port) Addr() net.Addr { return p.ln.Addr() }
 
-// Serve serves clients, and returns why it has ended. That is an *errs.ConfigError if the
-// http.Server was shut down, which Drain and Close do, and which nobody else may do. It is called
-// once.
+// Serve serves clients until the port ends, and returns why it has ended. The caller calls it once.
+// The error is an *errs.ConfigError if the http.Server was shut down. Drain and Close shut it down,
+// and no other code may.
 func (p *Port) Serve() error {
 	err := p.srv.Serve(p.accept)
 	if errors.Is(err, http.ErrServerClosed) {
@@ -43,10 +44,10 @@ func (p *Port) Serve() error {
 	return err
 }
 
-// Drain ends the port without losing a request: it accepts every connection that the kernel has
+// Drain ends the port without losing a request. It accepts every connection that the kernel has
 // completed, refuses new ones, waits until every request has its answer, and shuts the http.Server
 // down. Serve must be running. When ctx ends first, Drain cuts the requests that are left, and
-// returns an error that says how many. An error may also mean that a connection was lost; the
+// returns an error that says how many. An error may also mean that a connection was lost. The
 // http.Server is shut down in any case.
 func (p *Port) Drain(ctx context.Context) error { return p.drainer.drain(ctx) }
 

@@ -21,9 +21,11 @@ func TestProxyHeader(t *testing.T) {
 		v2Local = v2 + "\x20\x00\x00\x00"
 		v2TCP4  = v2 + "\x21\x11\x00\x0c" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb"
 		v2TCP6  = v2 + "\x21\x21\x00\x24" + "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07" + "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01" + "\x12\x67\x01\xbb"
-		v2TLV   = v2 + "\x21\x11\x00\x15" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb" + "\x02\x00\x06a.test" // the SNI
-		v2Big   = v2 + "\x21\x11\x0b\xc7" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb" + "\x04\x0b\xb8"       // and 3000 bytes of padding
-		v2Long  = v2 + "\x21\x11\xea\x60"
+		// the SNI
+		v2TLV = v2 + "\x21\x11\x00\x15" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb" + "\x02\x00\x06a.test"
+		// and 3000 bytes of padding
+		v2Big  = v2 + "\x21\x11\x0b\xc7" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb" + "\x04\x0b\xb8"
+		v2Long = v2 + "\x21\x11\xea\x60"
 	)
 	here := append([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, loopback()...)
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("::/0")}
@@ -33,7 +35,8 @@ func TestProxyHeader(t *testing.T) {
 		listen  string
 		proxies []netip.Prefix
 		header  string
-		want    string // the client as the handler sees it; "self": the address of the socket; empty: refused
+		// the client as the handler sees it; "self": the address of the socket; empty: refused
+		want string
 	}{
 		{"nobody trusted, none", "127.0.0.1:0", nil, "", "self"},
 		{"nobody trusted, v1", "127.0.0.1:0", nil, v1, ""},

@@ -12,8 +12,8 @@ import (
 	"sync/atomic"
 )
 
-// Server is what the clients of a node connect to: its ports share the limits, and DrainAddr
-// reaches the clients of all of them. Its methods are safe for concurrent use.
+// Server is what the clients of a node connect to. Its ports share the limits, and DrainAddr
+// reaches the clients of all of them. Make it with New. Its methods are safe for concurrent use.
 type Server struct {
 	log     *slog.Logger
 	proxies []netip.Prefix // balancers that begin every connection with a PROXY header
@@ -24,7 +24,7 @@ type Server struct {
 }
 
 // New returns a server without ports. Peers in proxies must begin each connection with a PROXY
-// header; no other peer's header is accepted.
+// header. No other peer's header is accepted.
 func New(log *slog.Logger, proxies []netip.Prefix) *Server {
 	return newServer(log, proxies, defaultLimits())
 }
@@ -57,15 +57,15 @@ func (s *Server) HTTPS(ln *Listener, o HTTPS) (*Port, error) {
 	return s.open(ln, s.Wrap(ln, o.TLS), srv), nil
 }
 
-// Plain returns the port of ln, which serves h without TLS, for requests that take no more than
+// Plain returns a port on ln that serves h without TLS. It is for requests that take no more than
 // seconds. The caller runs Port.Serve, and closes the port.
 func (s *Server) Plain(ln *Listener, h http.Handler) *Port {
 	return s.open(ln, s.Wrap(ln, nil), smallServer(h, s.log))
 }
 
-// Health returns the port of ln, which serves h to the checks of balancers and operators: without
-// TLS, without PROXY header, and out of reach of DrainAddr. The caller runs Port.Serve, and closes
-// the port.
+// Health returns a port on ln that serves h to the checks of balancers and operators. It speaks
+// neither TLS nor the PROXY protocol, and DrainAddr leaves it alone. The caller runs Port.Serve,
+// and closes the port.
 func (s *Server) Health(ln *Listener, h http.Handler) *Port {
 	return newPort(ln, ln, smallServer(h, s.log), s.log, func(*Port) {})
 }
@@ -88,8 +88,8 @@ func (s *Server) forget(p *Port) {
 
 // DrainAddr disconnects the clients that are connected to a local address. Their next answer says
 // that it is the last. Requests under way have until ctx ends, and idle connections a second. Then
-// every connection that was open when DrainAddr was called is closed. Connections that arrive
-// meanwhile are told to leave too, and may remain. It returns the number of requests that were cut.
+// every connection that was open when DrainAddr was called is closed. A connection that arrives
+// meanwhile gets the same answer, but may remain. DrainAddr returns how many requests it has cut.
 func (s *Server) DrainAddr(ctx context.Context, addr netip.Addr) (cut int) {
 	s.mu.Lock()
 	ports := slices.Clone(s.ports)

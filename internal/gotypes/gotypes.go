@@ -1,6 +1,6 @@
-// Package gotypes parses and checks the packages of a module, for the repository's own checks. It
-// asks the go command for the list of files and for the export data of other modules, so it needs
-// nothing beside the standard library and compiles nothing of this module. It sees the files of the
+// Package gotypes parses and type-checks the packages of a module, for the repository's own checks.
+// It asks the go command for the list of files and for the export data of other modules. So it
+// needs only the standard library, and compiles nothing of this module. It sees the files of the
 // platform that the go command builds for, and no tests.
 package gotypes
 
@@ -24,12 +24,23 @@ import (
 
 // Package is one package of the module.
 type Package struct {
-	Path  string         // import path
-	Name  string         // as in its package clause
-	Fset  *token.FileSet // of Files
-	Files []*ast.File    // without comments
-	Types *types.Package // as the type checker sees it
-	Info  *types.Info    // Uses and Types only
+	// Path is the import path.
+	Path string
+
+	// Name is the name in the package clause.
+	Name string
+
+	// Fset has the positions of Files.
+	Fset *token.FileSet
+
+	// Files are the parsed files, without comments.
+	Files []*ast.File
+
+	// Types is what the type checker makes of the package.
+	Types *types.Package
+
+	// Info has Uses and Types only.
+	Info *types.Info
 }
 
 // listed is what the go command says about a package.
@@ -40,8 +51,9 @@ type listed struct {
 	Module                        *struct{ Main bool }
 }
 
-// Load checks the packages of the module in dir that match the patterns. Each comes after those
-// that it imports.
+// Load parses and checks the packages of the module in dir that match the patterns, as for go list.
+// Each package comes after those that it imports. The error is that of the go command, the parser
+// or the type checker.
 func Load(dir string, patterns ...string) ([]*Package, error) {
 	all, err := list(dir, append([]string{"-deps", "-json=ImportPath,Name,Dir,GoFiles,Imports,DepOnly,Module"}, patterns...))
 	if err != nil {

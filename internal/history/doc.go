@@ -2,12 +2,12 @@
 //
 // # The problem
 //
-// raft compares entries by index and term alone. That is enough as long as no voter forgets: two
-// logs with an entry of the same index and term are then equal up to that entry. But a voter whose
-// directory was restored from an older copy has forgotten entries and votes. It may help to elect a
-// leader that lacks acknowledged entries. The same indices are then assigned a second time, perhaps
-// in the same term. raft continues with different logs, or replaces entries that were acknowledged
-// and applied.
+// raft compares entries by index and term alone. That is enough while no voter forgets anything:
+// two logs with an entry of the same index and term are then equal up to that entry. But a voter
+// whose directory was restored from an older copy has forgotten entries and votes. It may help to
+// elect a leader that lacks acknowledged entries. The same indices are then assigned a second time,
+// perhaps in the same term. raft continues with different logs, or replaces entries that were
+// acknowledged and applied.
 //
 // # Guarantees
 //
@@ -17,9 +17,9 @@
 //
 // # Assumptions
 //
-// Sums find accidents, not attacks. Entries that raft writes for itself, which no state machine
-// sees, have no content and do not count. So the state machine computes the same sums from what it
-// applies.
+// Sums find accidents, not attacks. Entries that raft writes for itself have no content and do not
+// count. No state machine sees them. So the state machine computes the same sums from the entries
+// that it applies.
 //
 // # Flow
 //

@@ -10,10 +10,17 @@ import (
 
 // Conflict says that two logs contradict each other in an entry.
 type Conflict struct {
-	Index   uint64 // of the entry
-	Own     uint64 // its term in this log; 0: not known
-	Other   uint64 // its term in the other log; 0: raft wants to delete it
-	Applied uint64 // index of the newest entry that was applied here
+	// Index is the index of the entry.
+	Index uint64
+
+	// Own is the entry's term in this log. 0: it is not known.
+	Own uint64
+
+	// Other is the entry's term in the other log. 0: raft wants to delete the entry.
+	Other uint64
+
+	// Applied is the index of the newest entry that was applied here.
+	Applied uint64
 }
 
 // Error names the entry and the contradiction.
@@ -28,8 +35,8 @@ func (c *Conflict) Error() string {
 	return fmt.Sprintf("entry %d has the term %d here and %d there, and was applied here", c.Index, c.Own, c.Other)
 }
 
-// Log is a raft.LogStore that knows the sum at each of its entries. One goroutine at a time writes,
-// as raft does. Its other methods may be called by any goroutine.
+// Log is a raft.LogStore that knows the sum at each of its entries. Make it with NewLog. Only one
+// goroutine at a time may write, as raft does. Any goroutine may call the other methods.
 type Log struct {
 	raft.LogStore
 	applied func() uint64   // index of the newest entry that this node has applied
@@ -47,13 +54,15 @@ type point struct {
 	known bool // the sum is
 }
 
-// NewLog returns a Log on s that knows nothing until Seed is called.
+// NewLog returns a Log on s. It knows no sums until Seed is called. applied returns the index of
+// the newest entry that this node has applied. refuse is called when raft wants to delete such an
+// entry.
 func NewLog(s raft.LogStore, applied func() uint64, refuse func(*Conflict)) *Log {
 	return &Log{LogStore: s, applied: applied, refuse: refuse}
 }
 
-// Seed sets the sum at index, which comes from a snapshot. It is 0 at 0 for a log that begins with
-// its first entry. Seed reads all entries.
+// Seed sets the sum at index, which comes from a snapshot. For a log without a snapshot both are 0.
+// Seed reads all entries. Its error is that of the store.
 func (l *Log) Seed(index uint64, sum Sum) error {
 	first, err := l.LogStore.FirstIndex()
 	if err != nil {
@@ -93,7 +102,7 @@ func (l *Log) Seed(index uint64, sum Sum) error {
 	return nil
 }
 
-// at needs mu.
+// at returns what is known of the entry at index. The caller holds l.mu.
 func (l *Log) at(index uint64) (point, bool) {
 	if index < l.base || index-l.base >= uint64(len(l.points)) {
 		return point{}, false
@@ -112,16 +121,25 @@ func (l *Log) At(index, term uint64) (Sum, bool) {
 
 // Claim is what a leader says about its log: term and sum of one entry, and what follows it.
 type Claim struct {
-	Index   uint64      // of the entry
-	Term    uint64      // of the entry
-	Sum     Sum         // of everything up to the entry
-	Known   bool        // Sum is known
-	Entries []*raft.Log // what follows it
+	// Index is the index of the entry.
+	Index uint64
+
+	// Term is the entry's term.
+	Term uint64
+
+	// Sum is the sum of all entries up to this one. It counts only if Known is true.
+	Sum Sum
+
+	// Known says that the leader knows Sum.
+	Known bool
+
+	// Entries are the entries that follow.
+	Entries []*raft.Log
 }
 
-// Compare returns where a leader's log contradicts this one; nil if it may be the same log. Use it
-// only for a leader whose term is not behind this node's: such a leader has everything that this
-// node has applied.
+// Compare returns where a leader's log contradicts this one. It returns nil if the two may be the
+// same log. Use it only for a leader whose term is not behind this node's: such a leader has
+// everything that this node has applied.
 func (l *Log) Compare(c Claim) *Conflict {
 	applied := l.applied()
 	l.mu.RLock()
@@ -160,7 +178,8 @@ func (l *Log) Compare(c Claim) *Conflict {
 // StoreLog stores one entry.
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
-// StoreLogs stores entries. They may replace others only behind the newest that was applied.
+// StoreLogs stores entries of consecutive indices. They may replace others only behind the newest
+// entry that was applied.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if err := l.LogStore.StoreLogs(entries); err != nil || len(entries) == 0 {
 		return err
@@ -188,11 +207,12 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	return nil
 }
 
-// errApplied is what raft gets.
+// errApplied is the error that raft gets when it wants to delete an applied entry at the end.
 var errApplied = errors.New("entries that were applied are not deleted")
 
-// DeleteRange deletes entries at either end. Applied entries are deleted only at the beginning,
-// where a snapshot replaces them.
+// DeleteRange deletes the entries from lo to hi at one end of the log. It deletes applied entries
+// only at the beginning, where a snapshot replaces them. At the other end it refuses to, and
+// returns an error.
 func (l *Log) DeleteRange(lo, hi uint64) error {
 	last, err := l.LogStore.LastIndex()
 	if err != nil {

@@ -29,15 +29,15 @@ func sumOf(entries ...*raft.Log) (s Sum) {
 // reports.
 func newLog(t *testing.T, applied uint64, entries ...*raft.Log) (*Log, *[]*Conflict) {
 	t.Helper()
-	told := new([]*Conflict)
-	l := NewLog(raft.NewInmemStore(), func() uint64 { return applied }, func(c *Conflict) { *told = append(*told, c) })
+	refusals := new([]*Conflict)
+	l := NewLog(raft.NewInmemStore(), func() uint64 { return applied }, func(c *Conflict) { *refusals = append(*refusals, c) })
 	if err := l.Seed(0, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.StoreLogs(entries); err != nil {
 		t.Fatal(err)
 	}
-	return l, told
+	return l, refusals
 }
 
 func TestCompare(t *testing.T) {
@@ -86,11 +86,11 @@ func TestAppliedEntriesStay(t *testing.T) {
 		{"the beginning", 3, 1, 2, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			l, told := newLog(t, test.applied, three()...)
+			l, refusals := newLog(t, test.applied, three()...)
 			err := l.DeleteRange(test.lo, test.hi)
-			if refused := errors.Is(err, errApplied); refused != test.refused || refused != (len(*told) == 1) ||
+			if refused := errors.Is(err, errApplied); refused != test.refused || refused != (len(*refusals) == 1) ||
 				err != nil && !refused {
-				t.Errorf("got %v, and was told of %v; want a refusal: %v", err, *told, test.refused)
+				t.Errorf("got %v, and refusals %v; want a refusal: %v", err, *refusals, test.refused)
 			}
 			if err := l.GetLog(1, new(raft.Log)); err != nil && !errors.Is(err, raft.ErrLogNotFound) ||
 				(err == nil) != test.exist {

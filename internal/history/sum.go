@@ -12,7 +12,7 @@ import (
 // entries.
 type Sum uint64
 
-// Next returns the sum of the log that goes on with e.
+// Next returns the sum of the log after e is appended to it.
 func (s Sum) Next(e *raft.Log) Sum {
 	if e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 		return s

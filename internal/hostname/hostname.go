@@ -11,8 +11,9 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// ForCertificates returns the names that certificates of domains are for, in the one form that certmagic stores certificates under: under
-// another it would find none, and each node would order its own. The error is a *ConfigError that says how to write a domain.
+// ForCertificates returns the names in the certificates of domains, in the one form under which
+// certmagic stores certificates. Under another form it would find none, and each node would order
+// its own. The error is an *errs.ConfigError that says how to write a domain.
 func ForCertificates(domains []string, wildcards bool) ([]string, error) {
 	names := make([]string, 0, len(domains))
 	for _, d := range domains {
@@ -28,7 +29,7 @@ func ForCertificates(domains []string, wildcards bool) ([]string, error) {
 	return names, nil
 }
 
-// forCertificate returns the name of a domain, or what is wrong with it and what to do about it.
+// forCertificate returns the name of a domain, or what is wrong with it and the remedy.
 func forCertificate(domain string) (name, remedy string) {
 	name = strings.ToLower(strings.TrimSpace(domain))
 	if ip, err := netip.ParseAddr(name); err == nil {
@@ -75,8 +76,8 @@ func forCertificate(domain string) (name, remedy string) {
 }
 
 // OfRequest returns the host that r is for, without its port: a name in lower case without the dot
-// at its end, or an address as netip.Addr writes it. It reports false for anything that is not one of
-// the two in the strictest reading, or that a browser would take for something else.
+// at its end, or an address as netip.Addr writes it. It reports false for anything that is neither
+// in the strictest reading, or that a browser would read differently.
 func OfRequest(r *http.Request) (string, bool) {
 	host := r.Host
 	if rest, ok := strings.CutPrefix(host, "["); ok {
@@ -98,7 +99,8 @@ func OfRequest(r *http.Request) (string, bool) {
 	return host, IsValid(host)
 }
 
-// isPort reports whether s is a port. Nothing after the colon is the default one (RFC 3986, 3.2.3).
+// isPort reports whether s is a port. An empty one after the colon is the default (RFC 3986,
+// 3.2.3).
 func isPort(s string) bool {
 	for _, c := range []byte(s) {
 		if c < '0' || c > '9' {
@@ -109,9 +111,9 @@ func isPort(s string) bool {
 	return s == "" || err == nil && n > 0
 }
 
-// IsValid reports whether s is a host name in lower case: labels of letters, digits and hyphens (RFC
-// 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be a
-// number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
+// IsValid reports whether s is a host name in lower case: labels of letters, digits and hyphens
+// (RFC 1123, 2.1), those of internationalized names in their ASCII form. The last label must not be
+// a number, or browsers read the name as an IPv4 address (WHATWG URL, 3.5).
 func IsValid(s string) bool {
 	if len(s) > MaxLength {
 		return false
@@ -133,5 +135,6 @@ func IsValid(s string) bool {
 	return !digits && !(isHex && strings.TrimLeft(hex, "0123456789abcdef") == "")
 }
 
-// MaxLength is how many bytes a name has at most. certmagic looks for wildcards of a name in the square of its length.
+// MaxLength is the longest name in bytes. certmagic's search for wildcards takes time in the square
+// of the length.
 const MaxLength = 253

@@ -7,25 +7,30 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
-// Budget is a share of the state with a limit of its own, so that what programs store can stop no
-// certificate, no lock and no role. The name of a record or role decides what it counts against:
-// certmagic stores through the same Storage as a program does.
+// Budget is a share of the state with a limit of its own. Budgets keep what programs store from
+// stopping certificates, locks and roles. The name of a record or role decides which budget it
+// counts against, since certmagic stores through the same Storage as a program does.
 type Budget int
 
 const (
-	programRecords     Budget = iota // all other records
-	CertificateRecords               // records of certmagic and flotilla
-	programClaims                    // roles of Hold, and locks that certmagic does not take
-	ownClaims                        // certmagic's locks, and flotilla's own roles
+	programRecords Budget = iota // all other records
 
-	Budgets // how many there are
+	// CertificateRecords is the budget of the records of certmagic and flotilla.
+	CertificateRecords
+
+	programClaims // roles of Hold, and locks that certmagic does not take
+	ownClaims     // certmagic's locks, and flotilla's own roles
+
+	// Budgets is the number of budgets.
+	Budgets
 )
 
 const (
-	claimShare = 16        // the limit of claims is this part of the limit of records
-	minClaims  = 256 << 10 // bytes; no limit but that of programs' records is smaller
+	claimShare = 16        // the limit of claims is the limit of records divided by this
+	minClaims  = 256 << 10 // bytes; only the limit of programs' records may be smaller
 
-	ClaimCost = 64 // bytes that a claim counts besides its names
+	// ClaimCost is the number of bytes that a claim counts besides its names.
+	ClaimCost = 64
 )
 
 // String names the budget for people.
@@ -41,7 +46,7 @@ func (b Budget) String() string {
 	return "locks of certificates"
 }
 
-// Limit returns how many bytes the budget has with that Config.MaxState.
+// Limit returns how many bytes the budget has if Config.MaxState is maxState bytes.
 func (b Budget) Limit(maxState int64) int64 {
 	switch b {
 	case programRecords:
@@ -52,14 +57,15 @@ func (b Budget) Limit(maxState int64) int64 {
 	return max(maxState/claimShare, minClaims)
 }
 
-// Refuse returns the error of a write that has no room. It wraps errs.TooLarge.
+// Refuse returns the error of a write for which the budget has no room. used is how many bytes the
+// budget has in use. The error wraps errs.TooLarge.
 func (b Budget) Refuse(used, maxState int64) error {
 	return fmt.Errorf("%w: the %s have %d bytes, the limit is %d; delete something or raise Config.MaxState",
 		errs.TooLarge, b, used, b.Limit(maxState))
 }
 
-// OfRecord returns the budget that a record at key counts against. The key may be in the tree's
-// form.
+// OfRecord returns the budget that a record at key counts against. The key may be in its clean form
+// or in the tree's form.
 func OfRecord(key string) Budget {
 	top := key
 	if i := strings.IndexAny(key, "/\x00"); i >= 0 {
@@ -72,18 +78,19 @@ func OfRecord(key string) Budget {
 	return programRecords
 }
 
-// OfClaim returns the budget that a claim to that role counts against.
+// OfClaim returns the budget that a claim to a role counts against. role is the name in the tree,
+// with its prefix.
 func OfClaim(role string) Budget {
 	lock, isLock := strings.CutPrefix(role, LockPrefix)
-	if strings.HasPrefix(role, OwnPrefix) || isLock && IsCertificateLock(lock) {
+	if strings.HasPrefix(role, OwnPrefix) || isLock && isCertificateLock(lock) {
 		return ownClaims
 	}
 	return programClaims
 }
 
-// IsCertificateLock reports whether certmagic takes a lock of that name, or flotilla takes it for
+// isCertificateLock reports whether certmagic takes a lock of that name, or flotilla takes it for
 // certificates.
-func IsCertificateLock(name string) bool {
+func isCertificateLock(name string) bool {
 	for _, prefix := range []string{IssueLock, "register_acme_account", "ari_", SlotLock, StapleLock, DamagedLock, DevIssuer} {
 		if strings.HasPrefix(name, prefix) {
 			return true

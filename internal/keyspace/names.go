@@ -11,34 +11,52 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
-// What the names of roles begin with. Locks, roles of Hold and flotilla's own roles share no names.
+// The names of roles begin with one of these, so that the three kinds share no names.
 const (
+	// LockPrefix begins the names of locks.
 	LockPrefix = "lock/"
+
+	// RolePrefix begins the names of the roles of Hold.
 	RolePrefix = "role/"
-	OwnPrefix  = "own/"
+
+	// OwnPrefix begins the names of flotilla's own roles.
+	OwnPrefix = "own/"
 )
 
-// Names, or beginnings of names, of the locks that belong to certificates.
+// These are the names, or the beginnings of the names, of locks that belong to certificates.
 const (
-	IssueLock   = "issue_cert_" // certmagic's, for one certificate
-	SlotLock    = "order_slot_"
-	StapleLock  = "ocsp_"
+	// IssueLock begins the name of certmagic's lock for one certificate.
+	IssueLock = "issue_cert_"
+
+	// SlotLock begins the names of the locks that bound the orders under way.
+	SlotLock = "order_slot_"
+
+	// StapleLock begins the names of the locks for OCSP staples.
+	StapleLock = "ocsp_"
+
+	// DamagedLock is the name of the lock for moving damaged bundles away.
 	DamagedLock = "flotilla_aside"
-	DevIssuer   = "flotilla-dev" // also the issuer's part of storage keys
+
+	// DevIssuer begins the names of the locks of the development CA. It is also that issuer's part
+	// of storage keys.
+	DevIssuer = "flotilla-dev"
 )
 
-// Limits of one record.
+// These are the limits of one record.
 const (
-	MaxValue = 1 << 20 // bytes in a value
-	MaxName  = 1024    // bytes in a key, or in the name of a role or lock
+	// MaxValue is the largest number of bytes in a value.
+	MaxValue = 1 << 20
+
+	// MaxName is the largest number of bytes in a key, or in the name of a role or lock.
+	MaxName = 1024
 )
 
 // cleaningRecord is where certmagic notes when it cleaned the storage.
 const cleaningRecord = "last_clean.json"
 
-// CertificateSite returns the directory name of the certificate that a key belongs to: SITE in
+// certificateSite returns the directory name of the certificate that a key belongs to: SITE in
 // certificates/ISSUER/SITE/….
-func CertificateSite(key string) (site string, ok bool) {
+func certificateSite(key string) (site string, ok bool) {
 	rest, ok := strings.CutPrefix(key, "certificates/")
 	if !ok {
 		return "", false
@@ -51,7 +69,7 @@ func CertificateSite(key string) (site string, ok bool) {
 // BundlePart returns which part of a certificate's bundle a key is, ".key", ".crt" or ".json", and
 // the directory name of the certificate. Both are empty for another key.
 func BundlePart(key string) (site, part string) {
-	site, ok := CertificateSite(key)
+	site, ok := certificateSite(key)
 	ext := path.Ext(key)
 	if !ok || strings.Count(key, "/") != 3 || path.Base(key) != site+ext || ext != ".key" && ext != ".crt" && ext != ".json" {
 		return "", ""
@@ -59,8 +77,8 @@ func BundlePart(key string) (site, part string) {
 	return site, ext
 }
 
-// CleanToStore is Clean for a key that a value is to be stored at. It also refuses the empty key,
-// and keys that are Misplaced.
+// CleanToStore is Clean for the key of a value to store. It also refuses the empty key, and keys
+// that Misplaced refuses.
 func CleanToStore(key string) (string, error) {
 	clean, err := Clean(key)
 	if err == nil && clean == "" {
@@ -72,9 +90,9 @@ func CleanToStore(key string) (string, error) {
 	return clean, err
 }
 
-// Clean returns the one form of a key: without a slash at its ends, without empty parts, dots, or
-// two dots. All keys of the storage are below the empty key. The error wraps errs.TooLarge or
-// fs.ErrInvalid.
+// Clean returns the one form of a key. That form has no slash at either end, and no part that is
+// empty, "." or "..". All keys of the storage are below the empty key. The error wraps
+// errs.TooLarge or fs.ErrInvalid.
 func Clean(key string) (string, error) {
 	if len(key) > MaxName {
 		return "", fmt.Errorf("%w: the key has %d bytes, the limit is %d", errs.TooLarge, len(key), MaxName)
@@ -105,9 +123,9 @@ func isClean(key string) bool {
 	return true
 }
 
-// Misplaced returns an error if no value can be stored at a clean key, because certmagic or
-// flotilla needs a directory there, or a value above it. Such a value would stop a certificate, or
-// all those of an authority. The error wraps fs.ErrInvalid.
+// Misplaced returns an error if a value at a clean key would be in the way of certmagic or
+// flotilla: they need a directory there, or a value above it. Such a value would stop a
+// certificate, or all certificates of an authority. The error wraps fs.ErrInvalid.
 func Misplaced(key string) error {
 	parts := strings.Split(key, "/")
 	var ok bool
@@ -142,8 +160,8 @@ func Misplaced(key string) error {
 		fs.ErrInvalid, parts[0], form)
 }
 
-// Tree returns the form of a key in the tree, with a zero byte for each slash. So keys sort in the
-// order of a walk through directories.
+// Tree returns the form that a key has in the tree of the state, with a zero byte for each slash.
+// In that form keys sort in the order of a walk through directories.
 func Tree(key string) []byte {
 	k := []byte(key)
 	for i, c := range k {
@@ -157,7 +175,7 @@ func Tree(key string) []byte {
 // Plain is the inverse of Tree.
 func Plain(k []byte) string { return string(bytes.ReplaceAll(k, []byte{0}, []byte{'/'})) }
 
-// Below returns what all keys below key begin with in the tree.
+// Below returns the prefix that all keys below key have in the tree. It is nil for the empty key.
 func Below(key string) []byte {
 	if key == "" {
 		return nil
@@ -170,7 +188,7 @@ func Below(key string) []byte {
 func CertificateSites(keys []string) []string {
 	var sites []string
 	for _, key := range keys {
-		if site, ok := CertificateSite(key); ok {
+		if site, ok := certificateSite(key); ok {
 			sites = append(sites, site)
 		}
 	}

@@ -132,7 +132,7 @@ func (k *Manager) propose(l *replica.Leadership, id SessionID, why string, chang
 		c := state.Command{Node: k.Self.ID, Time: time.Now().UnixNano(), Change: change}
 		last := l.Raft.LastIndex()
 		// It may do nothing, if things have changed before it is in the log.
-		err := l.ApplyAndNotify(l.Ctx, k.Replica, &c, func(s *state.State) bool { return s.Index > last })
+		err := l.ApplyAndNotify(l.Ctx, &c, func(s *state.State) bool { return s.Index > last })
 		k.Mu.Lock()
 		delete(k.pending, id)
 		k.Mu.Unlock()

@@ -243,7 +243,7 @@ func (k *Manager) Run(ctx context.Context) {
 		last = now
 		if now.Sub(looked) >= replica.DiskLook { // this process is awake: that costs no other timer
 			looked = now
-			k.Replica.Looks.Notify()
+			k.Replica.Disk.Look()
 		}
 		session, loss := k.look(now)
 		k.answerPostponed()

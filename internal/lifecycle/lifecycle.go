@@ -8,87 +8,116 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
-// Life is how far a node is between its opening and its end, and what all of its parts have to
-// know of that. Its methods are safe for concurrent use.
+// Life is the progress of one node through its life. Make it with New. All parts of the node share
+// it. Its methods and fields are safe for concurrent use.
 type Life struct {
-	// Open ends with Close, works with Close or when the node can go on no more. They are the node's own, no caller's.
-	Open, Works context.Context
-	End, Break  context.CancelCauseFunc
-	Tasks       notify.Tasks // the goroutines of the node
+	// Open is a context that ends when the node is closed. It belongs to the node, not to a caller.
+	Open context.Context
 
-	Leaving  atomic.Bool // on the way out: opens no session
-	Drained  atomic.Bool // takes no new connections
-	Cordoned atomic.Bool // an operator has drained it, until he undoes that: holds no roles, and wants no new clients
+	// Works is a context that ends with Open, or earlier when the node has failed for good. Its
+	// cause is the reason.
+	Works context.Context
 
-	Changed  notify.Signal          // any of the above, raft's leader, or what is known of certificates
-	Sessions notify.Signal          // the state has other sessions or other servers
-	WaitsFor atomic.Pointer[string] // why the node is not in a cluster yet, or what keeps it from getting ready
+	// End ends Open and Works with the given cause. Only the first call counts.
+	End context.CancelCauseFunc
 
-	Setback     atomic.Pointer[Setback] // nil: the disk does what it should
-	Setbacks    atomic.Uint64           // how many there have been
-	LostSession atomic.Uint64           // the last session that one of them ended
+	// Break ends Works with the given cause, after a failure from which the node cannot recover.
+	// Only the first call counts.
+	Break context.CancelCauseFunc
+
+	// Tasks are the goroutines of the node.
+	Tasks notify.Tasks
+
+	// Leaving says that the node is on its way out and opens no session.
+	Leaving atomic.Bool
+
+	// Drained says that the node takes no new connections.
+	Drained atomic.Bool
+
+	// Cordoned says that an operator has drained the node until he undoes that. The node holds no
+	// roles and wants no new clients.
+	Cordoned atomic.Bool
+
+	// Changed is notified when a field of Life, raft's leader, or what is known of certificates has
+	// changed.
+	Changed notify.Signal
+
+	// Sessions is notified when the state has other sessions or other servers.
+	Sessions notify.Signal
+
+	// WaitsFor is why the node is not ready, for people: why it is not in a cluster yet, or what
+	// else it waits for. Nil: it waits for nothing that is known.
+	WaitsFor atomic.Pointer[string]
+
+	// Setback is why the node takes no part in its cluster at this moment. Nil: there is no setback.
+	Setback atomic.Pointer[Setback]
+
+	// Setbacks is how many setbacks there have been.
+	Setbacks atomic.Uint64
+
+	// LostSession is the number of the last session that a setback ended. 0: there was none.
+	LostSession atomic.Uint64
 }
 
+// New returns the Life of a node that is open and works.
 func New() *Life {
-	n := new(Life)
-	n.Open, n.End = context.WithCancelCause(context.Background())
-	n.Works, n.Break = context.WithCancelCause(n.Open)
-	return n
+	l := new(Life)
+	l.Open, l.End = context.WithCancelCause(context.Background())
+	l.Works, l.Break = context.WithCancelCause(l.Open)
+	return l
 }
 
-// Failure returns why the node takes no part in the cluster, for good or for now; nil if it does.
-func (n *Life) Failure() error {
-	switch s := n.Setback.Load(); {
-	case n.Open.Err() != nil:
+// Failure returns why an open node takes no part in its cluster, for good or for now. It returns
+// nil if the node works without a setback, or is closed.
+func (l *Life) Failure() error {
+	switch s := l.Setback.Load(); {
+	case l.Open.Err() != nil:
 		return nil
-	case n.Works.Err() != nil:
-		return context.Cause(n.Works)
+	case l.Works.Err() != nil:
+		return context.Cause(l.Works)
 	case s != nil:
 		return s.Err
 	}
 	return nil
 }
 
-// WhileOpen returns a context that also ends when the node closes or fails, with that cause.
-func (n *Life) WhileOpen(ctx context.Context) (context.Context, func()) {
+// WhileOpen returns a context that ends with ctx, or when the node stops working. In the second
+// case its cause is that of Works. The caller must call the returned function when it is done.
+func (l *Life) WhileOpen(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(n.Works, func() { cancel(context.Cause(n.Works)) })
+	stop := context.AfterFunc(l.Works, func() { cancel(context.Cause(l.Works)) })
 	return ctx, func() {
 		stop()
 		cancel(nil)
 	}
 }
 
-// Explain replaces a context's error by why the node ended, if it did.
-func (n *Life) Explain(err error) error {
-	if n.Works.Err() != nil {
-		return context.Cause(n.Works)
+// Explain returns why the node stopped working, if it did, and err otherwise. Callers pass it the
+// error of a context that may have ended with the node.
+func (l *Life) Explain(err error) error {
+	if l.Works.Err() != nil {
+		return context.Cause(l.Works)
 	}
 	return err
 }
 
-// Because is lifeError for those who waited in vain: a setback is why.
-func (n *Life) Because(err error) error {
-	if s := n.Setback.Load(); s != nil && n.Works.Err() == nil {
+// Because is Explain for the error of a wait that was in vain. If there is a setback, the error
+// that it returns wraps both err and the setback's error.
+func (l *Life) Because(err error) error {
+	if s := l.Setback.Load(); s != nil && l.Works.Err() == nil {
 		return fmt.Errorf("%w: %w", err, s.Err)
 	}
-	return n.Explain(err)
+	return l.Explain(err)
 }
 
-// Setback is why this node takes no part in its cluster now. It ends by itself when its cause does, unlike what fail is told.
-type Setback struct{ Err error }
+// Setback is a failure that ends by itself when its cause does, unlike one that Break reports.
+type Setback struct {
+	// Err is the cause. It is never nil.
+	Err error
+}
 
-// AwaitChanged waits until ok is true of what n.changed tells of.
-func (n *Life) AwaitChanged(ctx context.Context, ok func() bool) error {
-	for {
-		changed := n.Changed.Wait()
-		if ok() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+// AwaitChanged returns nil as soon as ok returns true. It calls ok at once and after each Notify of
+// Changed. When ctx ends first, it returns the cause.
+func (l *Life) AwaitChanged(ctx context.Context, ok func() bool) error {
+	return notify.Until(ctx, ok, &l.Changed)
 }

@@ -1,282 +1,331 @@
 package membership
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// How copies of a data directory are told apart.
+// Copies tells copies of a data directory apart: it decides which process of a node has the node's
+// place in the cluster.
 //
-// Each process of a node has a name of its own, and the state keeps the one that last had a session.
-// The directory keeps it too, with all processes since. So a process whose directory does not know the
-// one in the state is of an older copy, or of the original of a newer copy: it has forgotten what that
-// one acknowledged and voted for. It must not take part as this node. What then happens hangs on whether
-// the other process lives:
+// Each process has an incarnation, and the state keeps that of the process that last had a
+// session. The directory keeps it too, with all processes since. So a process whose directory
+// does not know the one in the state belongs to an older copy, or to the original of a newer
+// copy. It has forgotten what the other one acknowledged and voted for, and must not take part as
+// this node. What follows depends on whether the other process lives:
 //
-//   - It does: this one is refused, for good, and the other one is not disturbed.
-//   - It does not: the state of this directory is set aside, and the node joins as a new one.
+//   - It lives: this one is refused for good, and the other one is not disturbed.
+//   - It has ended: the state of this directory is set aside, and the node joins as a new one.
 //
-// A copy that was made in the life of that very process knows it. If it lacks committed entries that the
-// node is known to have stored, it is an older copy all the same; if the process lives, it is refused; else
-// nothing can tell the two apart, and the first that gets a session goes on.
-
-// refusal is why a process cannot go on as its node. Its text goes on from "this node's".
-type refusal struct {
-	Kind refusalKind
-	Why  string
-}
-
-type refusalKind string
-
-const (
-	refusedForeign  refusalKind = "foreign"  // it is of another cluster
-	refusedRemoved  refusalKind = "removed"  // the node is no member any more
-	refusedCopy     refusalKind = "copy"     // another process of the node lives, and is the one
-	refusedOlder    refusalKind = "older"    // another process of the node has had the node's place, and is gone
-	refusedSettings refusalKind = "settings" // it is not configured as the others are
-	refusedWait     refusalKind = "wait"     // it is not known yet which process is the one
-)
-
-// weight tells of two refusals which one counts.
-func (k refusalKind) weight() int {
-	return slices.Index([]refusalKind{refusedWait, refusedOlder, refusedCopy, refusedForeign, refusedRemoved}, k)
-}
-
-// RefusedError is the error of a node that a peer has refused.
-type RefusedError struct {
-	refusal
-	peer string // who says so
-}
-
-func (e *RefusedError) Error() string {
-	return "the node at " + e.peer + " refuses this node: " + e.Why
-}
-
-// Is makes a refusal an errs.Removed if it is one.
-func (e *RefusedError) Is(target error) bool {
-	return target == errs.Removed && e.Kind == refusedRemoved
+// A copy that was made while that very process lived does know it. If it lacks committed entries
+// that the node is known to have stored, it is an older copy all the same. If the process lives,
+// the copy is refused. Else nothing can tell the two apart, and the first that gets a session
+// goes on.
+type Copies struct {
+	timing  timing.Timing
+	log     *slog.Logger
+	self    *self.Self
+	ident   *IdentityFile
+	store   *applied.Store
+	table   *peers.Table
+	replica *replica.Replica
 }
 
 // life is what is known of a process.
 type life int
 
 const (
-	lifeUnknown life = iota // its address does not answer, or another node does there
+	lifeUnknown life = iota // its address does not answer, or another node answers there
 	lifeGoes                // it answers at its address
 	lifeEnded               // the port there refuses, or another process of its node answers
 )
 
 // lifeOf asks at the address of a process whether it lives.
-func (n *Membership) lifeOf(ctx context.Context, id string, p state.Process) (l life, by string) {
+func (c *Copies) lifeOf(ctx context.Context, id string, p state.Process) life {
 	switch {
-	case p.Addr == n.Self.Addr && id != n.Self.ID:
-		return lifeUnknown, n.Self.ID // this node is there
-	case p.Addr == n.Self.Addr && p.Incarnation != n.Self.Incarnation:
-		n.Book.End(p.Incarnation)
-		return lifeEnded, n.Self.ID
+	case p.Addr == c.self.Addr && id != c.self.ID:
+		return lifeUnknown // this node is there
+	case p.Addr == c.self.Addr && p.Incarnation != c.self.Incarnation:
+		c.table.End(p.Incarnation)
+		return lifeEnded
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout/2)
 	defer cancel()
-	by, reply, err := n.Replica.Port.CallAddr(ctx, p.Addr, rpc.Process, nil)
+	by, answer, err := rpc.CallAddr(ctx, c.replica.Port, p.Addr, rpc.Process, rpc.Empty{}, DecodeProcessName)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return lifeEnded, ""
+		return lifeEnded
 	case err != nil || by != id:
-		return lifeUnknown, by
-	case string(reply) == p.Incarnation:
-		return lifeGoes, by
+		return lifeUnknown
+	case answer.Incarnation == p.Incarnation:
+		return lifeGoes
 	}
-	n.Book.End(p.Incarnation)
-	return lifeEnded, by
+	c.table.End(p.Incarnation)
+	return lifeEnded
 }
 
-// ServeProcess says which process this is, to whoever asks.
-func (n *Membership) ServeProcess(context.Context, string, []byte) ([]byte, error) {
-	return []byte(n.Self.Incarnation), nil
+// serveProcess answers which process this is.
+func (c *Copies) serveProcess(context.Context, string, rpc.Empty) (ProcessName, error) {
+	return ProcessName{c.self.Incarnation}, nil
 }
 
-// examine judges the process of another node that greets. It also reports whether the process before it
-// is known to have ended.
-func (n *Membership) examine(ctx context.Context, in *Greeting) (no *refusal, ended bool) {
-	last, recorded, ok := n.Book.Latest(in.ID)
-	if !ok || last.Incarnation == in.Boot {
+// Meet judges a process of another node of this cluster that has spoken. If the process can go on
+// as its node, Meet has the peer table observe it and returns nil.
+func (c *Copies) Meet(ctx context.Context, in *Greeting) *Refusal {
+	no, ended := c.examine(ctx, in)
+	if no != nil {
+		c.refuse(in, no)
+		return no
+	}
+	if ended && c.replica.Leader() == in.ID {
+		// The process that led is dead, unless the one that speaks was elected since.
+		if led := c.replica.Port.Transport().LedBy(in.ID); led != in.Incarnation {
+			c.replica.StandForDead(in.ID, led)
+		}
+	}
+	c.table.Observe(in.Member, in.Incarnation, in.Applied)
+	return nil
+}
+
+// examine judges the process of another node that greets. It also reports whether the process
+// before it is known to have ended.
+func (c *Copies) examine(ctx context.Context, in *Greeting) (no *Refusal, ended bool) {
+	last, recorded, ok := c.table.Latest(in.ID)
+	if !ok || last.Incarnation == in.Incarnation {
 		return nil, false
 	}
-	knows := state.ComesAfter(in.Processes, last.Incarnation)
-	l, _ := n.lifeOf(ctx, in.ID, last)
-	present := n.Store.State().Session(in.ID) != nil
-	switch {
-	case l == lifeGoes && (recorded || knows):
-		return &refusal{refusedCopy, n.copyText(in.ID, last)}, false
-	case l == lifeGoes && in.Boot < last.Incarnation:
-		return &refusal{refusedWait, "another process of the node " + in.ID + " runs at " + last.Addr + ", with a copy of its data directory; the cluster goes on with the one of the two that gets a session first"}, false
-	case recorded && !knows && (l == lifeEnded || !present):
-		return &refusal{refusedOlder, n.olderText(in.ID, last)}, l == lifeEnded
-	case recorded && !knows:
-		return n.undecided(last), false
+	q := claim{
+		recorded: recorded,
+		knows:    state.ComesAfter(in.Processes, last.Incarnation),
+		earlier:  in.Incarnation < last.Incarnation,
+		life:     c.lifeOf(ctx, in.ID, last),
+		present:  c.store.State().Session(in.ID) != nil,
+		last:     in.Last,
+		stored:   c.replica.StoredBy(in.ID, last.Incarnation),
 	}
-	stored := n.Replica.StoredBy(in.ID, last.Incarnation)
-	switch {
-	case in.Last >= stored:
-		return nil, l == lifeEnded
-	case l == lifeEnded || !present:
-		return &refusal{refusedOlder, fmt.Sprintf("its log ends with entry %d, and it has acknowledged entry %d: its data directory was restored from an older copy", in.Last, stored)}, l == lifeEnded
+	ended = q.life == lifeEnded
+	switch q.judge() {
+	case refusedCopy:
+		return &Refusal{refusedCopy, c.copyText(in.ID, last)}, ended
+	case refusedOlder:
+		if q.recorded && !q.knows {
+			return &Refusal{refusedOlder, c.olderText(in.ID, last)}, ended
+		}
+		return &Refusal{refusedOlder, fmt.Sprintf(
+			"its log ends with entry %d, and it has acknowledged entry %d: its data directory was restored from an older copy",
+			q.last, q.stored)}, ended
+	case refusedWait:
+		if q.life == lifeGoes && q.earlier {
+			return &Refusal{refusedWait, "another process of the node " + in.ID + " runs at " + last.Addr +
+				", with a copy of its data directory; the cluster goes on with the one of the two that gets a session first"}, ended
+		}
+		return undecided(last), ended
 	}
-	return n.undecided(last), false
+	return nil, ended
 }
 
-// examineTwin judges another process of this very node that greets it.
-func (n *Membership) examineTwin(in *Greeting) *refusal {
-	last, _ := n.Store.State().Process(n.Self.ID)
-	self := state.Process{Incarnation: n.Self.Incarnation, Addr: n.Self.Addr, Time: last.Time}
+// claim is what is known of a process that claims its node's place, and of the last process that
+// had it.
+type claim struct {
+	recorded bool   // the last process has had a session
+	knows    bool   // the directory of this process knows the last one, or comes after it
+	earlier  bool   // this process started before the last one
+	life     life   // of the last process
+	present  bool   // the node has a session
+	last     uint64 // index of the newest entry in the log of this process
+	stored   uint64 // an entry that the last process had on its disk
+}
+
+// judge returns the kind of the refusal, empty if the process can go on as its node.
+func (q claim) judge() string {
+	gone := q.life == lifeEnded || !q.present
 	switch {
-	case last.Incarnation == n.Self.Incarnation, last.Incarnation != in.Boot && slices.Contains(in.Processes, n.Self.Incarnation):
-		return &refusal{refusedCopy, n.copyText(n.Self.ID, self)}
-	case last.Incarnation == in.Boot, slices.Contains(n.Ident.Identity().Processes, in.Boot):
-		return nil // it is this one that has to go
-	case in.Boot < n.Self.Incarnation:
-		return n.undecided(self)
+	case q.life == lifeGoes && (q.recorded || q.knows):
+		return refusedCopy
+	case q.life == lifeGoes && q.earlier:
+		return refusedWait
+	case q.recorded && !q.knows && gone:
+		return refusedOlder
+	case q.recorded && !q.knows:
+		return refusedWait
+	case q.last >= q.stored:
+		return ""
+	case gone:
+		return refusedOlder
+	}
+	return refusedWait
+}
+
+// meetTwin judges another process of this very node that greets it. Nil: this process is the one
+// that has to go.
+func (c *Copies) meetTwin(in *Greeting) *Refusal {
+	no := c.examineTwin(in)
+	if no != nil {
+		c.refuse(in, no)
+	}
+	return no
+}
+
+func (c *Copies) examineTwin(in *Greeting) *Refusal {
+	last, _ := c.store.State().Process(c.self.ID)
+	own := state.Process{Incarnation: c.self.Incarnation, Addr: c.self.Addr, Time: last.Time}
+	switch {
+	case last.Incarnation == own.Incarnation,
+		last.Incarnation != in.Incarnation && slices.Contains(in.Processes, own.Incarnation):
+		return &Refusal{refusedCopy, c.copyText(c.self.ID, own)}
+	case last.Incarnation == in.Incarnation, slices.Contains(c.ident.Identity().Processes, in.Incarnation):
+		return nil
+	case in.Incarnation < own.Incarnation:
+		return undecided(own)
 	}
 	return nil
 }
 
-func (n *Membership) undecided(last state.Process) *refusal {
-	return &refusal{refusedWait, "another process of this node, at " + last.Addr + ", may still run; it is waited for its session to end"}
+// undecided makes a process wait until it is known what became of the last one.
+func undecided(last state.Process) *Refusal {
+	return &Refusal{refusedWait, "another process of this node, at " + last.Addr + ", may still run; waiting for its session to end"}
 }
 
-// copyText says that another process is the one, and how to go on.
-func (n *Membership) copyText(id string, p state.Process) string {
+// copyText says that another process has the node's place, and what to do.
+func (c *Copies) copyText(id string, p state.Process) string {
 	since := ""
 	if p.Time != 0 {
 		since = " (in the cluster since " + time.Unix(0, p.Time).UTC().Format(time.RFC3339) + ")"
 	}
 	return fmt.Sprintf("its node ID %s is that of %s, which runs at %s%s: one of the two data directories is a copy."+
 		" The cluster goes on with that process, and this one takes no part. Give this one an empty directory, and it joins as a new node;"+
-		" or, if this is the directory to go on with, stop the process at %s first", id, n.Book.NameOf(id), p.Addr, since, p.Addr)
+		" or, if this is the directory to go on with, stop the process at %s first", id, c.table.NameOf(id), p.Addr, since, p.Addr)
 }
 
 // olderText says that a directory has forgotten what a later process has done.
-func (n *Membership) olderText(id string, p state.Process) string {
+func (c *Copies) olderText(id string, p state.Process) string {
 	return fmt.Sprintf("its data directory is an older copy: it does not know the process of %s that had its place in the cluster since %s, at %s",
-		n.Book.NameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
+		c.table.NameOf(id), time.Unix(0, p.Time).UTC().Format(time.RFC3339), p.Addr)
 }
 
-// IsNewest is asked by the port whether a process of a node may be talked to.
-func (n *Membership) IsNewest(id, boot string) error {
-	if id == n.Self.ID {
+// refuse logs that a process of a node is refused, and keeps this node from talking to it.
+func (c *Copies) refuse(in *Greeting, no *Refusal) {
+	if no.Kind == refusedWait {
+		c.log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		return
+	}
+	if c.table.Bar(in.Incarnation, errors.New(no.Why)) {
+		c.log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
+		c.replica.Port.Recheck()
+	}
+}
+
+// heeds reports whether the refusal of a peer counts. A node of another cluster that was started
+// here by mistake harms nobody but itself. A process that the cluster has given a session has the
+// node's place, whatever a peer that was away knew before.
+func (c *Copies) heeds(g *Greeting) bool {
+	own := c.ident.Identity()
+	switch last, _ := c.store.State().Process(c.self.ID); {
+	case own.Cluster == "":
+		return true
+	case g.Cluster != own.Cluster:
+		return g.Refused.Kind == refusedForeign && len(own.Peers) < 2
+	case g.Refused.Kind == refusedRemoved:
+		return true
+	default:
+		return last.Incarnation != c.self.Incarnation
+	}
+}
+
+// IsNewest returns why this node must not talk to a process of a node, nil if it may.
+func (c *Copies) IsNewest(id, incarnation string) error {
+	if id == c.self.ID {
 		return nil
 	}
-	if err := n.Book.IsBarred(boot); err != nil {
+	if err := c.table.IsBarred(incarnation); err != nil {
 		return err
 	}
-	last, _, ok := n.Book.Latest(id)
-	if ok && last.Incarnation != boot && state.StartOf(boot) <= state.StartOf(last.Incarnation) {
-		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", n.Book.NameOf(id), last.Addr)
+	last, _, ok := c.table.Latest(id)
+	if ok && last.Incarnation != incarnation && state.StartOf(incarnation) <= state.StartOf(last.Incarnation) {
+		return fmt.Errorf("another process of %s, at %s, has its place in the cluster", c.table.NameOf(id), last.Addr)
 	}
 	return nil
 }
 
-// MayLead is asked by the port whether a node whose log ends with that entry may be voted for. A log that
-// lacks what another node has applied can win only because a voter was rolled back. Nodes greet one
-// another again and again as long as there is no leader, so what they say is recent.
-func (n *Membership) MayLead(last uint64) error {
-	servers := n.Store.State().Servers
-	applied, by := n.Book.Furthest(time.Now().Add(-n.Timing.Recent()), func(id string) bool {
-		return id != n.Self.ID && slices.Contains(servers, id) && !n.Replica.Port.HungUp(id)
+// MayLead returns why this node must not vote for a node whose log ends with the entry last, nil if
+// it may. A log that lacks what another node has applied can win an election only if a voter was
+// rolled back. Nodes greet one another as long as there is no leader, so what they say is recent.
+func (c *Copies) MayLead(last uint64) error {
+	servers := c.store.State().Servers
+	applied, by := c.table.Furthest(time.Now().Add(-c.timing.Recent()), func(id string) bool {
+		return id != c.self.ID && slices.Contains(servers, id) && !c.replica.Port.HungUp(id)
 	})
 	if applied <= last {
 		return nil
 	}
-	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied", last, n.Book.NameOf(by), applied)
+	return fmt.Errorf("its log ends with entry %d, and %s has applied entry %d: a leader must have all that any node has applied",
+		last, c.table.NameOf(by), applied)
 }
 
-// refuse notes and tells that a process of a node is refused.
-func (n *Membership) refuse(in *Greeting, no *refusal) {
-	if no.Kind == refusedWait {
-		n.Log.Info("a process of a node has to wait", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
-		return
-	}
-	if n.Book.Bar(in.Boot, errors.New(no.Why)) {
-		n.Log.Warn("a process of a node is refused", "node", in.ID, "name", in.Name, "addr", in.Addr, "why", no.Why)
-		n.Replica.Port.Recheck()
-	}
-}
-
-// Meet judges a process of another node of this cluster that has spoken, and notes what it says if it is
-// to be believed.
-func (n *Membership) Meet(ctx context.Context, in *Greeting) *refusal {
-	no, ended := n.examine(ctx, in)
-	if no != nil {
-		n.refuse(in, no)
-		return no
-	}
-	if ended && n.Replica.Leader() == in.ID {
-		// Unless it is this process that was elected, the leader is dead.
-		if led := n.Replica.Port.Transport().LedBy(in.ID); led != in.Boot {
-			n.Replica.StandForDead(in.ID, led)
-		}
-	}
-	n.Book.Observe(in.Member, in.Boot, in.Applied)
-	return nil
-}
-
-// superseded returns why this process cannot go on as its node, by what this node itself has applied.
-func (n *Membership) superseded(ctx context.Context) error {
-	s := n.Store.State()
-	last, ok := s.Process(n.Self.ID)
-	if !ok || last.Incarnation == n.Self.Incarnation || state.ComesAfter(n.Ident.Identity().Processes, last.Incarnation) {
+// superseded returns why this process cannot go on as its node, by what this node itself has
+// applied.
+func (c *Copies) superseded(ctx context.Context) error {
+	s := c.store.State()
+	last, ok := s.Process(c.self.ID)
+	if !ok || last.Incarnation == c.self.Incarnation || state.ComesAfter(c.ident.Identity().Processes, last.Incarnation) {
 		return nil
 	}
-	no := refusal{refusedOlder, n.olderText(n.Self.ID, last)}
-	if l, _ := n.lifeOf(ctx, n.Self.ID, last); l == lifeGoes {
-		no = refusal{refusedCopy, n.copyText(n.Self.ID, last)}
-	} else if l == lifeUnknown && s.Session(n.Self.ID) != nil {
-		return nil // it is asked again
+	no := Refusal{refusedOlder, c.olderText(c.self.ID, last)}
+	if l := c.lifeOf(ctx, c.self.ID, last); l == lifeGoes {
+		no = Refusal{refusedCopy, c.copyText(c.self.ID, last)}
+	} else if l == lifeUnknown && s.Session(c.self.ID) != nil {
+		return nil // the node asks again
 	}
-	return &RefusedError{no, n.Self.Addr}
+	return &RefusedError{no, c.self.Addr}
 }
 
-// mayOpen is asked of the leader whether a process may have a session opened. It may not as long as the
-// process that has one may live: that process would lose all that it holds.
-func (n *Membership) mayOpen(ctx context.Context, id, boot string, processes []string) error {
-	s := n.Store.State()
+// mayOpen returns why a leader must not open a session for a process of a node, nil if it may. As
+// long as the process that has a session may live, no other one gets one: the first would lose all
+// that it holds.
+func (c *Copies) mayOpen(ctx context.Context, id, incarnation string, processes []string) error {
+	s := c.store.State()
 	last, ok := s.Process(id)
-	if !ok || last.Incarnation == boot {
+	if !ok || last.Incarnation == incarnation {
 		return nil
 	}
-	l, _ := n.lifeOf(ctx, id, last)
+	l := c.lifeOf(ctx, id, last)
 	switch {
 	case l == lifeGoes:
-		return &rpc.SupersededError{Why: n.copyText(id, last)}
+		return &rpc.SupersededError{Why: c.copyText(id, last)}
 	case !state.ComesAfter(processes, last.Incarnation):
-		return &rpc.SupersededError{Why: n.olderText(id, last)}
+		return &rpc.SupersededError{Why: c.olderText(id, last)}
 	case l == lifeUnknown && s.Session(id) != nil:
 		return fmt.Errorf("the process that this node had before, at %s, may still run; its session has to end first", last.Addr)
 	}
 	return nil
 }
 
-// worst returns the refusal that counts.
-func worst(a, b *RefusedError) *RefusedError {
-	if a == nil || b != nil && cmp.Compare(b.Kind.weight(), a.Kind.weight()) > 0 {
-		return b
+// GiveUp ends the part that this node takes in the cluster, for the reason err. If its directory is
+// an older copy, the next start sets its state aside.
+func (c *Copies) GiveUp(err error) {
+	if no := new(RefusedError); errors.As(err, &no) && no.Kind == refusedOlder && c.replica.Dir != nil {
+		aside := durable.AsideName(time.Now())
+		if saved := c.ident.Save(func(id *Identity) { id.Aside = aside }); saved != nil {
+			err = errors.Join(err, saved)
+		} else {
+			err = fmt.Errorf("%w; start it again: its state is then set aside in %s, and it joins as a new node",
+				err, filepath.Join(c.replica.Dir.Path(), aside))
+		}
 	}
-	return a
-}
-
-// Shorten returns the processes that a directory keeps: the first, and the newest.
-func Shorten(processes []string) []string {
-	if len(processes) <= state.MaxProcesses {
-		return processes
-	}
-	return append(processes[:1:1], processes[len(processes)-state.MaxProcesses+1:]...)
+	c.replica.Fail(err)
 }

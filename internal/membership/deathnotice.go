@@ -4,34 +4,24 @@ import (
 	"context"
 	"errors"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// EndDead ends the session of a process that is dead, and has left nothing to be seen, as the bearer of its will says. The bearer has only that to do, so
-// it is seen to here until it is done.
-func (n *Membership) EndDead(ctx context.Context, node string, number uint64) error {
-	done := func(s *state.State) bool {
-		if s.Index < number || s.Number(node) == number {
-			return false
-		}
-		for _, g := range s.InHoldDown() {
-			if g.Node == node && g.Session == number && g.ReleasedOnDeath {
-				return false
-			}
-		}
-		return true
-	}
+// EndDead ends the session of a process that is dead and has left nothing that can be seen, by a
+// death notice. The bearer of the notice has nothing else to do, so EndDead tries until it
+// succeeds, ctx ends, or replica.WriteTimeout has passed.
+func (s *Sessions) EndDead(ctx context.Context, node string, number uint64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.NoLeader)
 	defer cancel()
-	ctx, stop := n.Life.WhileOpen(ctx)
+	ctx, stop := s.life.WhileOpen(ctx)
 	defer stop()
+	notice := DeathNotice{Node: node, Number: number}
 	var last error // of the attempts
-	n.Replica.Until(ctx, func(ctx context.Context) error {
-		last = n.endDeadOnce(ctx, node, number, done)
+	s.replica.Until(ctx, func(ctx context.Context) error {
+		last = s.endDeadOnce(ctx, notice)
 		return last
 	})
 	if ctx.Err() != nil {
@@ -40,33 +30,40 @@ func (n *Membership) EndDead(ctx context.Context, node string, number uint64) er
 	return nil
 }
 
-// endDeadOnce has the leader do it.
-func (n *Membership) endDeadOnce(ctx context.Context, node string, number uint64, done func(*state.State) bool) error {
-	if done(n.Store.State()) {
+// endDeadOnce has the leader end the session, once.
+func (s *Sessions) endDeadOnce(ctx context.Context, n DeathNotice) error {
+	if n.isDone(s.store.State()) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.Replica.AttemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, s.replica.AttemptTimeout())
 	defer cancel()
-	switch leader := n.Replica.Leader(); leader {
+	switch leader := s.replica.Leader(); leader {
 	case "":
 		return errs.NoLeader
-	case n.Self.ID:
-		return n.Replica.ChangeSession(ctx, state.Command{Node: n.Self.ID, Change: state.EndByDeathNotice{Node: node, Number: number}}, done)
+	case s.self.ID:
+		end := state.EndByDeathNotice{Node: n.Node, Number: n.Number}
+		return s.replica.ChangeSession(ctx, state.Command{Node: s.self.ID, Change: end}, n.isDone)
 	default:
-		var e codec.Encoder
-		e.String(node)
-		e.Uint(number)
-		_, err := n.Replica.Port.Call(ctx, leader, rpc.DeathNotice, e.B)
+		_, err := rpc.Call(ctx, s.replica.Port, leader, rpc.DeathNotice, n, rpc.DecodeEmpty)
 		return err
 	}
 }
 
-// ServeDeathNotice is the leader's end of passOn.
-func (n *Membership) ServeDeathNotice(ctx context.Context, _ string, body []byte) ([]byte, error) {
-	d := codec.Decoder{B: body}
-	node, number := d.String(), d.Uint()
-	if err := d.End(); err != nil {
-		return nil, err
+// isDone reports whether the session is over in a state, and none of its roles that are released on
+// death is in hold-down.
+func (n DeathNotice) isDone(s *state.State) bool {
+	if s.Index < n.Number || s.Number(n.Node) == n.Number {
+		return false
 	}
-	return nil, n.EndDead(ctx, node, number)
+	for _, c := range s.InHoldDown() {
+		if c.Node == n.Node && c.Session == n.Number && c.ReleasedOnDeath {
+			return false
+		}
+	}
+	return true
+}
+
+// serveDeathNotice takes a death notice as a leader.
+func (s *Sessions) serveDeathNotice(ctx context.Context, _ string, in DeathNotice) (rpc.Empty, error) {
+	return rpc.Empty{}, s.EndDead(ctx, in.Node, in.Number)
 }

@@ -4,363 +4,295 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
+	"github.com/flotilla-ha/flotilla/internal/wire"
 )
-
-// Formation: how nodes that belong to no cluster become one.
-//
-// A node proposes a cluster of a group of nodes, itself among them, and asks each of the others for its promise. When all
-// have promised it accepts its own proposal. The others accept when they see that anybody has. The cluster lives once a
-// majority of its group has accepted, and raft starts on a node only then. All this is on disk before anybody hears of it.
-//
-// A proposal must also be able to end, for its proposer may never come back.
-//
-//   - The proposer withdraws it, which it may do until it accepts.
-//   - A node voids it: it says, for good, that it takes no part. It may do that until it accepts. When so many have voided
-//     it that the others are no majority, the proposal is dead.
-//
-// A node leaves a proposal only when that is withdrawn, or dead. Two clusters never come of it:
-//
-//  1. A node accepts or voids a proposal, never both, with one exception: a node that has voided a living proposal may
-//     accept it, and one that has accepted a dead one may leave it. So those who accepted before the proposal lived, and
-//     those who voided it before it was dead, are apart. Both cannot be enough: a proposal lives, or is dead, or neither
-//     yet, and what it is it stays.
-//  2. A proposal that was withdrawn was accepted by nobody, for its proposer accepts first.
-//  3. So each node of the group of a cluster that lives has promised itself to it and has not left it. Two groups that
-//     share a node cannot both have its promise.
-//
-// A node without a directory forgets all this with its process. When another process answers where it listened it takes part in
-// nothing any more, and counts as one that has voided the proposal.
-//
-// What others have accepted or voided never becomes untrue in a way that matters (1), so an old answer is as good as a new
-// one. That a proposal was withdrawn only an answer can tell whose question was put after the promise was on disk.
 
 const (
-	proposalTime = 5 * time.Second  // how long a proposal may wait for promises before it is withdrawn
-	VoidTime     = 10 * time.Second // how long a proposer may be silent before those who promised try to void its proposal
+	proposalTime = 5 * time.Second  // how long a proposal waits for promises before it is withdrawn
+	voidTime     = 10 * time.Second // how long a proposer is silent before its proposal may be voided
 )
 
-// Proposed is a cluster that one node would form with others.
-type Proposed struct {
-	Cluster  string
-	Proposer string   // node ID
-	Group    []string // node IDs, the proposer's among them
-	Number   uint64   // of the proposer's proposals; it has withdrawn all earlier ones
+// formation forms a new cluster with other nodes. It carries out what proposal.go describes and
+// decides. Its begin and pursue are called by one goroutine, after each round of greetings.
+type formation struct {
+	expect int // how many nodes form a cluster together; 0 or 1: this one alone
+	log    *slog.Logger
+	self   *self.Self
+	ident  *IdentityFile
+	table  *peers.Table
+	peers  formationPeers
+
+	since time.Time                 // when this node proposed, or the process began; of that goroutine
+	heard atomic.Pointer[time.Time] // when the promised proposer was heard of, or the process began
 }
 
-// majority is how many of the group have to accept.
-func (p *Proposed) majority() int { return len(p.Group)/2 + 1 }
-
-// Stand is how far a node has gone with a proposal.
-type Stand struct {
-	Proposed
-	Step Step
+func newFormation(
+	expect int, log *slog.Logger, own *self.Self, ident *IdentityFile, table *peers.Table, others formationPeers,
+) *formation {
+	f := &formation{expect: expect, log: log, self: own, ident: ident, table: table, peers: others, since: time.Now()}
+	f.observeProposer()
+	return f
 }
 
-type Step string
-
-const (
-	Proposes Step = "proposes" // it is this node's own, which may withdraw it
-	Promised Step = "promised" // this node belongs to no other cluster
-	Voided   Step = "voided"   // it was promised, and this node takes no part unless the cluster lives
-	Accepted Step = "accepted" // this node takes part
-)
-
-// standsBy reports whether a node stands by a proposal, or is in the cluster that came of it.
-func (g *Greeting) standsBy(p *Proposed) bool {
-	return g.Cluster == p.Cluster || g.Formation != nil && g.Formation.Cluster == p.Cluster
+// formationPeers are the other nodes, as a formation sees them.
+type formationPeers interface {
+	// Greeting returns what this node says of itself.
+	Greeting() Greeting
+	// Greet makes another round of greetings.
+	Greet(ctx context.Context) Round
+	// hello greets one node.
+	hello(ctx context.Context, id string) (Greeting, error)
+	// promise asks a node for its promise. The error says whether the node has refused, see
+	// rpc.IsRefused.
+	promise(ctx context.Context, id string, p Proposal) error
+	// void asks a node to void a proposal, and reports whether it has.
+	void(ctx context.Context, id string, p Proposal) bool
 }
 
-// accepts reports whether a node has accepted a proposal.
-func (g *Greeting) accepts(p *Proposed) bool {
-	return g.InRaft && g.Cluster == p.Cluster || g.standsBy(p) && g.Formation != nil && g.Formation.Step == Accepted
+// formationCalls are formationPeers over the network.
+type formationCalls struct {
+	*Greetings
+	port *wire.Port
 }
 
-// voids reports whether a node has voided a proposal, or belongs to another cluster, which is as good.
-func (g *Greeting) voids(p *Proposed) bool {
-	return g.InRaft && g.Cluster != p.Cluster || slices.Contains(g.Void, p.Cluster) || g.standsBy(p) && g.Formation != nil && g.Formation.Step == Voided
+func (c formationCalls) hello(ctx context.Context, id string) (Greeting, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	return rpc.Call(ctx, c.port, id, rpc.Hello, c.Greeting(), DecodeGreeting)
 }
 
-// isFresh reports whether a node could promise itself to a proposal of proposer's.
-func (g *Greeting) isFresh(proposer string) bool {
-	return !g.InRaft && g.Cluster == "" && (g.Formation == nil || g.Formation.Proposer == proposer)
+func (c formationCalls) promise(ctx context.Context, id string, p Proposal) error {
+	_, err := rpc.Call(ctx, c.port, id, rpc.Promise, p, rpc.DecodeEmpty)
+	return err
 }
 
-// forming is how long a node has been waiting while a cluster is formed. Another process begins to count anew.
-type forming struct {
-	Since    time.Time // that this node has stood by its own proposal; enter's alone
-	Proposer atomic.Pointer[time.Time]
+func (c formationCalls) void(ctx context.Context, id string, p Proposal) bool {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	out, err := rpc.Call(ctx, c.port, id, rpc.Void, p, DecodeVoiding)
+	return err == nil && out.Voided
 }
 
-// Heard is called when the proposer of the cluster that this node has promised itself to was heard of.
-func (f *forming) Heard() { f.Proposer.Store(new(time.Now())) }
+// observeProposer is called when the proposer that has this node's promise was heard of.
+func (f *formation) observeProposer() { f.heard.Store(new(time.Now())) }
 
-// silent returns for how long it was not.
-func (f *forming) silent() time.Duration { return time.Since(*f.Proposer.Load()) }
+// isSilent reports whether that proposer was not heard of for so long that its proposal may be
+// voided.
+func (f *formation) isSilent() bool { return time.Since(*f.heard.Load()) >= voidTime }
 
-// Begin proposes a cluster, if this node is the one that has to. An error without done is only for the log.
-func (n *Membership) Begin(ctx context.Context, r *Round) (done bool, err error) {
-	if n.Ident.Identity().Former != "" {
-		return false, errors.New("waiting for the cluster that this node belonged to before its state was set aside")
+// begin proposes a cluster, if this node is the one that has to. It returns the proposal if its
+// cluster lives. Else the error says what this node waits for.
+func (f *formation) begin(ctx context.Context, r *Round) (*Proposal, error) {
+	if f.ident.Identity().Former != "" {
+		return nil, errors.New("waiting for the cluster that this node belonged to before its state was set aside")
 	}
-	fresh := []string{n.Self.ID}
+	free := []string{f.self.ID}
 	var bound []string
 	for id, g := range r.Greeted {
-		if g.isFresh(n.Self.ID) {
-			fresh = append(fresh, id)
+		if g.isFree(f.self.ID) {
+			free = append(free, id)
 		} else {
-			bound = append(bound, n.called(r, id))
+			bound = append(bound, f.called(r, id))
 		}
 	}
-	slices.Sort(fresh)
-	expect := max(n.Expect, 1)
+	slices.Sort(free)
+	expect, there := max(f.expect, 1), len(free)+len(bound)
 	switch {
-	case len(fresh)+len(bound) < expect:
-		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there", len(fresh)+len(bound), expect)
-	case len(fresh) < expect:
-		return false, fmt.Errorf("%d of the %d nodes that form the cluster are there, but others have promised themselves to a cluster that was proposed before: %s", len(fresh)+len(bound), expect, strings.Join(bound, ", "))
-	case fresh[0] != n.Self.ID:
-		return false, fmt.Errorf("the node %s forms the cluster", n.called(r, fresh[0]))
+	case there < expect:
+		return nil, fmt.Errorf("%d of the %d nodes that form the cluster are there", there, expect)
+	case len(free) < expect:
+		return nil, fmt.Errorf("%d of the %d nodes that form the cluster are there, but others have promised themselves to a cluster that was proposed before: %s",
+			there, expect, strings.Join(bound, ", "))
+	case free[0] != f.self.ID:
+		return nil, fmt.Errorf("the node %s forms the cluster", f.called(r, free[0]))
+	case expect == 1 && r.notFound != nil:
+		return nil, fmt.Errorf("there may be a cluster, and looking for it failed: %w", r.notFound)
 	case expect == 1 && len(r.silent) > 0:
-		return false, fmt.Errorf("there may be a cluster at %s, which does not answer", r.silent[0])
+		return nil, fmt.Errorf("there may be a cluster at %s, which does not answer", r.silent[0])
 	}
-	s := Stand{Proposed{Cluster: self.NewID(), Proposer: n.Self.ID, Group: fresh[:expect]}, Proposes}
-	var taken bool
-	err = n.Ident.Save(func(now *Identity) {
-		if taken = now.Formation != nil || now.Cluster != ""; !taken {
-			now.Proposals++
-			s.Number = now.Proposals
-			now.Formation = &s
-		}
-	})
-	if err != nil || taken {
-		return false, err
+	s := Stand{Proposal{Cluster: self.NewID(), Proposer: f.self.ID, Group: free[:expect]}, proposes}
+	var mine bool
+	err := f.ident.Save(func(id *Identity) { mine = id.propose(&s.Proposal) })
+	if err != nil || !mine {
+		return nil, err
 	}
-	n.Forming.Since = time.Now()
-	return n.Pursue(ctx, r, s)
+	f.since = time.Now()
+	return f.pursue(ctx, r, s)
 }
 
-// count returns how many of the group have accepted a proposal and how many have voided it, as far as r and this node know.
-func (n *Membership) count(r *Round, p *Proposed) (accepts, voids int) {
-	for _, id := range p.Group {
-		g, ok := r.Greeted[id]
-		if id == n.Self.ID {
-			g, ok = n.Greeting(), true
-		}
-		switch {
-		case ok && g.accepts(p):
-			accepts++
-		case ok && g.voids(p), n.hasEnded(r, id):
-			voids++
-		}
-	}
-	return accepts, voids
-}
-
-// Pursue goes on with the proposal that this node stands by. An error without done is only for the log.
-func (n *Membership) Pursue(ctx context.Context, r *Round, s Stand) (done bool, err error) {
+// pursue goes on with the proposal that this node stands by. It returns the proposal if its
+// cluster lives: then this node belongs to it, and has yet to start raft. Else the error says
+// what this node waits for.
+func (f *formation) pursue(ctx context.Context, r *Round, s Stand) (*Proposal, error) {
 	if _, ok := r.Greeted[s.Proposer]; ok {
-		n.Forming.Heard()
+		f.observeProposer()
 	}
 	for range 2 { // again when this node has just accepted
-		accepts, voids := n.count(r, &s.Proposed)
+		accepts, voids := f.tally(r, &s.Proposal)
 		switch {
 		case accepts >= s.majority():
-			return n.found(ctx, s)
+			return f.join(s)
 		case len(s.Group)-voids < s.majority():
-			err := n.leaveProposal(s, true)
-			return false, errors.Join(fmt.Errorf("the cluster that %s proposed can never come to life; another one is formed", n.called(r, s.Proposer)), err)
+			err := f.leave(s, true)
+			return nil, errors.Join(fmt.Errorf("the cluster that %s proposed can never come to life; another one is formed", f.called(r, s.Proposer)), err)
 		}
 		switch s.Step {
-		case Proposes:
-			if ok, err := n.collectPromises(ctx, r, s); !ok {
-				return false, err
+		case proposes:
+			if ok, err := f.collectPromises(ctx, r, s); !ok {
+				return nil, err
 			}
-		case Promised:
+		case promised:
 			if accepts == 0 {
-				return false, n.awaitProposer(ctx, r, s)
+				return nil, f.awaitProposer(ctx, r, s)
 			}
-		case Voided:
-			return false, n.awaitProposer(ctx, r, s)
-		case Accepted:
-			return false, fmt.Errorf("%d of %d nodes have accepted the cluster that %s proposed, and %d are needed: waiting for %s", accepts, len(s.Group), n.called(r, s.Proposer), s.majority(), n.without(r, &s.Proposed, (*Greeting).accepts))
+		case voided:
+			return nil, f.awaitProposer(ctx, r, s)
+		case accepted:
+			return nil, fmt.Errorf("%d of %d nodes have accepted the cluster that %s proposed, and %d are needed: waiting for %s",
+				accepts, len(s.Group), f.called(r, s.Proposer), s.majority(), f.without(r, &s.Proposal, (*Standing).accepts))
 		}
-		if err := n.step(s, Accepted); err != nil {
-			return false, err
+		if err := f.advance(s, accepted); err != nil {
+			return nil, err
 		}
-		n.Log.Info("taking part in a new cluster", "cluster", s.Cluster, "nodes", s.Group)
-		s.Step = Accepted
+		f.log.Info("taking part in a new cluster", "cluster", s.Cluster, "nodes", s.Group)
+		s.Step = accepted
 		if accepts+1 < s.majority() { // the others hear of it, and may have accepted too
-			*r = n.Greet(ctx)
+			*r = f.peers.Greet(ctx)
 		}
 	}
-	return false, nil
+	return nil, nil
 }
 
-// hasEnded reports whether the process of a node that keeps nothing on disk is gone, and what it has promised or accepted with it: another
-// one answers where it listened.
-func (n *Membership) hasEnded(r *Round, id string) bool {
-	m, heard := n.Book.Get(id)
-	if _, there := r.Greeted[id]; there || !heard || !m.InMemory || id == n.Self.ID {
+// tally counts how many of the group have accepted a proposal and how many have voided it, as far
+// as r and this node know.
+func (f *formation) tally(r *Round, p *Proposal) (accepts, voids int) {
+	return p.tally(func(id string) (Standing, bool) {
+		if id == f.self.ID {
+			return f.peers.Greeting().Standing, true
+		}
+		g, ok := r.Greeted[id]
+		return g.Standing, ok
+	}, func(id string) bool { return f.hasEnded(r, id) })
+}
+
+// hasEnded reports whether the process of a node without a directory has ended, and what it has
+// promised or accepted is gone with it: another node answers at its address.
+func (f *formation) hasEnded(r *Round, id string) bool {
+	m, known := f.table.Get(id)
+	if _, there := r.Greeted[id]; there || !known || !m.InMemory || id == f.self.ID {
 		return false
 	}
 	other, answered := r.at[m.Addr]
 	return answered && other != id
 }
 
-// collectPromises asks the group for their promises, and reports whether it has them all. A proposal that is refused, or has to wait
-// for long, is withdrawn: it may be of nodes that do not exist any more, or are another's by now.
-func (n *Membership) collectPromises(ctx context.Context, r *Round, s Stand) (bool, error) {
+// collectPromises asks the group for their promises, and reports whether it has them all. A
+// proposal that is refused, or has to wait for long, is withdrawn: its group may be gone, or
+// bound elsewhere.
+func (f *formation) collectPromises(ctx context.Context, r *Round, s Stand) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	for _, id := range s.Group {
-		if id == n.Self.ID {
+		if id == f.self.ID {
 			continue
 		}
-		_, err := rpc.Call[Proposed](ctx, n.Replica.Port, id, rpc.Promise, s.Proposed)
+		err := f.peers.promise(ctx, id, s.Proposal)
 		if err == nil {
 			continue
 		}
-		err = fmt.Errorf("waiting for the promise of %s: %w", n.called(r, id), err)
-		if rpc.IsRefused(err) || time.Since(n.Forming.Since) > proposalTime {
-			err = errors.Join(err, n.leaveProposal(s, false))
+		err = fmt.Errorf("waiting for the promise of %s: %w", f.called(r, id), err)
+		if rpc.IsRefused(err) || time.Since(f.since) > proposalTime {
+			err = errors.Join(err, f.leave(s, false))
 		}
 		return false, err
 	}
 	return true, nil
 }
 
-// awaitProposer looks what became of a proposal that this node has promised itself to.
-func (n *Membership) awaitProposer(ctx context.Context, r *Round, s Stand) error {
+// awaitProposer looks what became of a proposal that this node has promised itself to. If its
+// proposer is silent for long, the proposal is voided together with the others of its group.
+func (f *formation) awaitProposer(ctx context.Context, r *Round, s Stand) error {
 	g, ok := r.Greeted[s.Proposer]
-	if ok && !g.standsBy(&s.Proposed) && r.Cluster == s.Cluster {
-		return errors.Join(fmt.Errorf("%s has withdrawn the cluster that it proposed", n.called(r, s.Proposer)), n.leaveProposal(s, false))
+	if ok && !g.standsBy(&s.Proposal) && r.stoodBy == s.Cluster {
+		return errors.Join(fmt.Errorf("%s has withdrawn the cluster that it proposed", f.called(r, s.Proposer)), f.leave(s, false))
 	}
 	if ok {
-		return fmt.Errorf("waiting for %s, which forms the cluster", n.called(r, s.Proposer))
+		return fmt.Errorf("waiting for %s, which forms the cluster", f.called(r, s.Proposer))
 	}
-	why := fmt.Errorf("waiting for %s, which has proposed a cluster that this node has promised itself to", n.called(r, s.Proposer))
-	if n.Forming.silent() < VoidTime {
+	why := fmt.Errorf("waiting for %s, which has proposed a cluster that this node has promised itself to", f.called(r, s.Proposer))
+	if !f.isSilent() {
 		return why
 	}
 	voids := 0
 	for _, id := range s.Group {
-		if id == n.Self.ID || id == s.Proposer {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-		out, err := rpc.Call[voiding](ctx, n.Replica.Port, id, rpc.Void, s.Proposed)
-		cancel()
-		if err == nil && out.Voided {
+		if id != f.self.ID && id != s.Proposer && f.peers.void(ctx, id, s.Proposal) {
 			voids++
 		}
 	}
-	if len(s.Group)-voids-1 >= s.majority() { // without enough others it would only make it harder to go on when the proposer is back
-		self := n.AsMember()
-		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s", why, n.without(r, &s.Proposed, (*Greeting).standsBy), asNew(self))
+	// With too few others, voiding it here would only hinder a proposer that comes back.
+	if len(s.Group)-voids-1 >= s.majority() {
+		return fmt.Errorf("%w; if it is lost for good, and so are others of its group (%s), %s",
+			why, f.without(r, &s.Proposal, (*Standing).standsBy), asNew(f.peers.Greeting().Member))
 	}
-	if s.Step == Promised {
-		if err := n.step(s, Voided); err != nil {
+	if s.Step == promised {
+		if err := f.advance(s, voided); err != nil {
 			return errors.Join(why, err)
 		}
-		s.Step = Voided
+		s.Step = voided
 	}
-	return errors.Join(fmt.Errorf("%s, which has proposed a cluster, does not come back; another one is formed", n.called(r, s.Proposer)), n.leaveProposal(s, true))
+	return errors.Join(fmt.Errorf("%s, which has proposed a cluster, does not come back; another one is formed", f.called(r, s.Proposer)), f.leave(s, true))
 }
 
-// step has this node go on from s, unless that has changed meanwhile.
-func (n *Membership) step(s Stand, to Step) error {
-	var changed bool
-	err := n.Ident.Save(func(now *Identity) {
-		if changed = now.Formation == nil || now.Formation.Cluster != s.Cluster || now.Formation.Step != s.Step; !changed {
-			now.Formation = &Stand{s.Proposed, to}
-		}
-	})
-	if changed {
+// advance has this node go on from s, unless that has changed meanwhile.
+func (f *formation) advance(s Stand, to Step) error {
+	var ok bool
+	err := f.ident.Save(func(id *Identity) { ok = id.advance(s, to) })
+	if err == nil && !ok {
 		return errors.New("this node's part in the proposed cluster has changed just now")
 	}
 	return err
 }
 
-// leaveProposal has this node stand by no proposal any more. Of a dead one it goes on to say that it takes no part.
-func (n *Membership) leaveProposal(s Stand, dead bool) error {
-	n.Log.Info("a proposed cluster came to nothing", "cluster", s.Cluster, "proposer", s.Proposer, "voided", dead)
-	return n.Ident.Save(func(now *Identity) {
-		if now.Formation == nil || now.Formation.Cluster != s.Cluster {
-			return
-		}
-		if now.Formation = nil; dead {
-			now.Void = append(slices.Clone(now.Void), s.Cluster)
-		}
-	})
+// leave has this node stand by no proposal any more. Of a dead one it goes on to say that it
+// takes no part.
+func (f *formation) leave(s Stand, dead bool) error {
+	f.log.Info("a proposed cluster came to nothing", "cluster", s.Cluster, "proposer", s.Proposer, "voided", dead)
+	return f.ident.Save(func(id *Identity) { id.leave(s.Cluster, dead) })
 }
 
-// found makes this node a member of a cluster that lives.
-func (n *Membership) found(ctx context.Context, s Stand) (done bool, err error) {
-	if s.Step != Accepted { // others did without it, and it may have voided the proposal
-		if err := n.step(s, Accepted); err != nil {
-			return false, err
+// join has this node belong to a cluster that lives.
+func (f *formation) join(s Stand) (*Proposal, error) {
+	if s.Step != accepted { // the others did without this node, which may have voided the proposal
+		if err := f.advance(s, accepted); err != nil {
+			return nil, err
 		}
 	}
-	if err := n.Ident.reserve(s.Cluster); err != nil {
-		return false, err
+	if err := f.ident.reserve(s.Cluster); err != nil {
+		return nil, err
 	}
-	var conf raft.Configuration
-	for _, id := range s.Group {
-		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
-	}
-	if err := n.become(s.Cluster, &conf); err != nil {
-		return true, err
-	}
-	n.Life.Tasks.Go(func() { n.gather(ctx, s.Proposed) })
-	return true, nil
+	return &s.Proposal, nil
 }
 
-// gather wakes the others of a group that has just been formed. The proposer stands for election as soon as a majority can vote.
-func (n *Membership) gather(ctx context.Context, p Proposed) {
-	for range 40 {
-		r := n.Greet(ctx)
-		if p.Proposer != n.Self.ID {
-			return
-		}
-		voters := 1
-		for _, id := range p.Group {
-			if r.Greeted[id].InRaft {
-				voters++
-			}
-		}
-		if voters >= p.majority() {
-			n.Replica.Stand(ctx)
-			return
-		}
-		select {
-		case <-n.greeted.Wait():
-		case <-time.After(seekShortest):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// called is what people call a node, with where it is thought to be.
-func (n *Membership) called(r *Round, id string) string {
+// called returns the name of a node, with its address if that is known.
+func (f *formation) called(r *Round, id string) string {
 	g, ok := r.Greeted[id]
-	if id == n.Self.ID {
-		g, ok = n.Greeting(), true
+	if id == f.self.ID {
+		g, ok = f.peers.Greeting(), true
 	}
 	m := g.Member
 	if !ok {
-		m = n.Book.All()[id]
+		m = f.table.All()[id]
 	}
 	if m.Addr == "" {
 		return slogbridge.Short(id)
@@ -369,91 +301,51 @@ func (n *Membership) called(r *Round, id string) string {
 }
 
 // without lists the others of a group that do not say of themselves what is asked for.
-func (n *Membership) without(r *Round, p *Proposed, says func(*Greeting, *Proposed) bool) string {
+func (f *formation) without(r *Round, p *Proposal, says func(*Standing, *Proposal) bool) string {
 	var all []string
 	for _, id := range p.Group {
-		if g, ok := r.Greeted[id]; id != n.Self.ID && (!ok || !says(&g, p)) {
-			all = append(all, n.called(r, id))
+		if g, ok := r.Greeted[id]; id != f.self.ID && (!ok || !says(&g.Standing, p)) {
+			all = append(all, f.called(r, id))
 		}
 	}
 	return strings.Join(all, ", ")
 }
 
-// ServePromise promises this node to a cluster, and to no other for as long as the proposal stands.
-func (n *Membership) ServePromise(ctx context.Context, peer string, in Proposed) (Proposed, error) {
-	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, n.Self.ID) {
-		return Proposed{}, codec.ErrMalformed
+// servePromise promises this node to a cluster, and to no other one for as long as the proposal
+// stands.
+func (f *formation) servePromise(ctx context.Context, peer string, in Proposal) (rpc.Empty, error) {
+	if in.Proposer != peer || in.Cluster == "" || !slices.Contains(in.Group, f.self.ID) {
+		return rpc.Empty{}, codec.ErrMalformed
 	}
-	id := n.Ident.Identity()
-	if f := id.Formation; f != nil && f.Step != Proposes && f.Proposer != peer && !n.withdrawn(ctx, &f.Proposed) {
-		return Proposed{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", n.Book.NameOf(f.Proposer))
+	before := f.ident.Identity().Formation
+	if b := before; b != nil && b.Step != proposes && b.Proposer != peer && !f.isWithdrawn(ctx, &b.Proposal) {
+		return rpc.Empty{}, fmt.Errorf("this node has promised itself to the cluster that %s proposes", f.table.NameOf(b.Proposer))
 	}
-	// Looked at again under the lock of save: two may ask at once.
 	var why error
-	err := n.Ident.Save(func(now *Identity) {
-		if why = now.Refuses(&in, id.Formation); why == nil && (now.Formation == nil || now.Formation.Cluster != in.Cluster) {
-			now.Formation = &Stand{in, Promised}
-		}
-	})
-	if err = errors.Join(why, err); err != nil {
-		return Proposed{}, err
+	// The decision is made under the lock of the file: two nodes may ask at once.
+	err := f.ident.Save(func(id *Identity) { why = id.promise(&in, before) })
+	if err := errors.Join(why, err); err != nil {
+		return rpc.Empty{}, err
 	}
-	n.Forming.Heard()
-	return in, nil
+	f.observeProposer()
+	return rpc.Empty{}, nil
 }
 
-// Refuses returns why a node cannot promise itself to a proposal. withdrawn is a proposal of another node's that is known to be
-// withdrawn.
-func (id *Identity) Refuses(p *Proposed, withdrawn *Stand) error {
-	f := id.Formation
-	switch {
-	case id.Cluster != "":
-		return errors.New("this node belongs to a cluster already")
-	case slices.Contains(id.Void, p.Cluster), f != nil && f.Cluster == p.Cluster && f.Step == Voided:
-		return errors.New("this node takes no part in that cluster any more")
-	case f == nil, f.Cluster == p.Cluster:
-		return nil
-	case f.Step == Proposes:
-		return errors.New("this node proposes a cluster itself")
-	case f.Proposer == p.Proposer && f.Number < p.Number:
-		return nil
-	case f.Proposer != p.Proposer && withdrawn != nil && withdrawn.Cluster == f.Cluster:
-		return nil
-	}
-	return errors.New("this node has promised itself to another cluster")
-}
-
-// withdrawn reports whether the proposer says that it no longer stands by p.
-func (n *Membership) withdrawn(ctx context.Context, p *Proposed) bool {
-	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
-	defer cancel()
-	g, err := rpc.Call[Greeting](ctx, n.Replica.Port, p.Proposer, rpc.Hello, n.Greeting())
+// isWithdrawn reports whether the proposer says that it no longer stands by a proposal.
+func (f *formation) isWithdrawn(ctx context.Context, p *Proposal) bool {
+	g, err := f.peers.hello(ctx, p.Proposer)
 	return err == nil && !g.standsBy(p)
 }
 
-// voiding is the answer to a node that would void a proposal, because its proposer does not come back.
-type voiding struct {
-	Voided bool // this node takes no part in it, for good
-}
-
-// ServeVoid voids a proposal, unless this node has accepted it or hears its proposer.
-func (n *Membership) ServeVoid(_ context.Context, peer string, in Proposed) (voiding, error) {
-	if in.Cluster == "" || !slices.Contains(in.Group, n.Self.ID) || !slices.Contains(in.Group, peer) {
-		return voiding{}, codec.ErrMalformed
+// serveVoid voids a proposal, unless this node has accepted it or hears its proposer.
+func (f *formation) serveVoid(_ context.Context, peer string, in Proposal) (Voiding, error) {
+	if in.Cluster == "" || !slices.Contains(in.Group, f.self.ID) || !slices.Contains(in.Group, peer) {
+		return Voiding{}, codec.ErrMalformed
 	}
-	silent := n.Forming.silent() >= VoidTime
-	var out voiding
-	err := n.Ident.Save(func(now *Identity) {
-		f := now.Formation
-		switch {
-		case slices.Contains(now.Void, in.Cluster), f != nil && f.Cluster == in.Cluster && f.Step == Voided:
-			out.Voided = true
-		case now.Cluster == in.Cluster, f != nil && f.Cluster == in.Cluster && (f.Step != Promised || !silent):
-		case f != nil && f.Cluster == in.Cluster:
-			out.Voided, now.Formation = true, &Stand{f.Proposed, Voided}
-		default:
-			out.Voided, now.Void = true, append(slices.Clone(now.Void), in.Cluster)
-		}
-	})
-	return voiding{out.Voided && err == nil}, err
+	silent := f.isSilent()
+	var out Voiding
+	if err := f.ident.Save(func(id *Identity) { out.Voided = id.void(&in, silent) }); err != nil {
+		return Voiding{}, err
+	}
+	return out, nil
 }

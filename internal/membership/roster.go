@@ -3,57 +3,67 @@ package membership
 import "time"
 
 const (
-	MaxVoters  = 5                // further members stay non-voters and serve all the same
-	MinVoters  = 3                // a voter that may come back is not removed by the leader alone when fewer would be left
-	SteadyTime = 10 * time.Second // how long a non-voter must have been there before it votes
-	GoneTime   = 10 * time.Second // how long a voter must have been gone before another one votes in its place
-	silentTime = time.Minute      // the same for a node that cannot come back, and whose process may only be cut off
-	RemoveDead = 24 * time.Hour   // how long a member must have been gone before it is removed, by default
+	// MaxVoters is how many members vote. Further members stay non-voters and serve all the same.
+	MaxVoters = 5
+
+	// MinVoters is how many voters the leader leaves: with fewer, it removes none that may come back.
+	MinVoters = 3
+
+	// SteadyTime is how long a non-voter must have been there before it votes.
+	SteadyTime = 10 * time.Second
+
+	// RemoveDead is how long a member must have been gone before it is removed, by default.
+	RemoveDead = 24 * time.Hour
+
+	goneTime   = 10 * time.Second // how long a voter is gone before another one votes in its place
+	silentTime = time.Minute      // the same if the process cannot come back, but may be cut off
 )
 
 // Member is what a leader sees of a member.
 type Member struct {
-	ID      string
-	Votes   bool
-	Leads   bool // it is the leader itself
-	Absent  bool // it has no session, and was not heard of within the last lease
-	Refused bool // its port refuses
-	Current bool // it is there, and has what the leader has
-	Lost    bool // it cannot come back once its process has ended: it has no directory
-	Ended   bool // another process was seen at its address
-	Former  bool // it cannot come back: the new node that it is now says so, which may be a copy of it
+	ID      string // node ID
+	Votes   bool   // it is a voter
+	Leads   bool   // it is the leader itself
+	Absent  bool   // it has no session, and was not heard of within the last lease
+	Refused bool   // its port refuses
+	Current bool   // it is there, and has what the leader has
+	Lost    bool   // it has no directory, so it cannot come back once its process has ended
+	Ended   bool   // another process was seen at its address
+	Former  bool   // a new node says that it was this one; it may also be a copy of it
 }
 
 // Change is a change of the membership.
 type Change struct {
-	Kind ChangeKind
-	ID   string
-	Why  string
+	Kind ChangeKind // what becomes of the member
+	ID   string     // of the member
+	Why  string     // for people
 }
 
+// ChangeKind is what a change does to a member.
 type ChangeKind int
 
+// The changes.
 const (
-	Promote ChangeKind = iota + 1 // let it vote
-	Demote                        // let it vote no more
-	Remove
+	Promote ChangeKind = iota + 1 // the member votes from now on
+	Demote                        // the member votes no more
+	Remove                        // the member is none any more
 )
 
-// roster decides who votes, and who is a member no more. It looks again and again at what the leader sees, by the leader's clock, and
-// decides on one change at a time. It says nothing that would leave the voters that are there without a majority, and takes nothing from
-// a member that is there.
+// roster decides which members vote and which are removed. It looks again and again at what the
+// leader sees, by the leader's clock, and decides on one change at a time. No change leaves the
+// voters that are there without a majority, and none takes anything from a member that is there.
 type roster struct {
 	removeDead time.Duration        // not positive: never
-	Absent     map[string]time.Time // since when a member has been gone
-	Steady     map[string]time.Time // since when a non-voter has been there and current
+	absent     map[string]time.Time // since when a member has been gone
+	steady     map[string]time.Time // since when a non-voter has been there and current
 }
 
-func NewRoster(removeDead time.Duration) *roster {
-	return &roster{removeDead: removeDead, Absent: make(map[string]time.Time), Steady: make(map[string]time.Time)}
+func newRoster(removeDead time.Duration) *roster {
+	return &roster{removeDead: removeDead, absent: make(map[string]time.Time), steady: make(map[string]time.Time)}
 }
 
-// Look notes what the leader sees.
-func (r *roster) Look(now time.Time, members []Member) {
+// look takes what the leader sees.
+func (r *roster) look(now time.Time, members []Member) {
 	since := func(times map[string]time.Time, id string, is bool) {
 		if _, known := times[id]; !is {
 			delete(times, id)
@@ -64,10 +74,10 @@ func (r *roster) Look(now time.Time, members []Member) {
 	known := make(map[string]bool)
 	for _, m := range members {
 		known[m.ID] = true
-		since(r.Absent, m.ID, m.Absent && !m.Leads)
-		since(r.Steady, m.ID, m.Current && !m.Votes)
+		since(r.absent, m.ID, m.Absent && !m.Leads)
+		since(r.steady, m.ID, m.Current && !m.Votes)
 	}
-	for _, times := range []map[string]time.Time{r.Absent, r.Steady} {
+	for _, times := range []map[string]time.Time{r.absent, r.steady} {
 		for id := range times {
 			if !known[id] {
 				delete(times, id)
@@ -76,26 +86,26 @@ func (r *roster) Look(now time.Time, members []Member) {
 	}
 }
 
-// Next returns the change that is due, if there is one. A dead voter goes before its substitute votes: then no majority ever hangs on the
-// newcomer.
-func (r *roster) Next(now time.Time, members []Member) (Change, bool) {
-	r.Look(now, members)
-	if !CanDoWithout(members, "") {
+// next returns the change that is due, if there is one. A dead voter goes before its substitute
+// votes: then no majority ever depends on the newcomer.
+func (r *roster) next(now time.Time, members []Member) (Change, bool) {
+	r.look(now, members)
+	if !canDoWithout(members, "") {
 		return Change{}, false
 	}
 	voters, ready := 0, ""
 	for _, m := range members {
 		if m.Votes {
 			voters++
-		} else if at, ok := r.Steady[m.ID]; ok && now.Sub(at) >= SteadyTime && ready == "" {
+		} else if at, ok := r.steady[m.ID]; ok && now.Sub(at) >= SteadyTime && ready == "" {
 			ready = m.ID
 		}
 	}
 	longest := func(atLeast func(Member) time.Duration) (Member, bool) {
 		var found Member
 		for _, m := range members {
-			at, gone := r.Absent[m.ID]
-			if gone && now.Sub(at) >= atLeast(m) && (found.ID == "" || at.Before(r.Absent[found.ID])) {
+			at, gone := r.absent[m.ID]
+			if gone && now.Sub(at) >= atLeast(m) && (found.ID == "" || at.Before(r.absent[found.ID])) {
 				found = m
 			}
 		}
@@ -107,18 +117,19 @@ func (r *roster) Next(now time.Time, members []Member) (Change, bool) {
 		case !m.Lost && !m.Former:
 			return never
 		case m.Refused || m.Ended:
-			return GoneTime
+			return goneTime
 		}
 		return silentTime
 	}); ok {
 		return Change{Remove, m.ID, "it cannot come back"}, true
 	}
-	// Four voters survive no more than three of them do: whenever a majority of the four is there, so is one of the three.
+	// Four voters survive no more failures than three of them do: whenever a majority of the four is
+	// there, so is one of the three.
 	spare := voters%2 == 0 && voters > MinVoters
 	if ready != "" || spare {
 		if m, ok := longest(func(m Member) time.Duration {
 			if m.Votes {
-				return GoneTime
+				return goneTime
 			}
 			return never
 		}); ok {
@@ -143,8 +154,9 @@ func (r *roster) Next(now time.Time, members []Member) (Change, bool) {
 	return Change{}, false
 }
 
-// CanDoWithout reports whether the voters that are left without a member, and are there, are a majority of those that are left.
-func CanDoWithout(members []Member, id string) bool {
+// canDoWithout reports whether enough voters are there without a member: a majority of those that
+// would be left.
+func canDoWithout(members []Member, id string) bool {
 	left, there := 0, 0
 	for _, m := range members {
 		if m.Votes && m.ID != id {

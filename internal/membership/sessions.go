@@ -4,94 +4,120 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/lease"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// OpenSession has the cluster open a session for this process, in place of one whose lease has lapsed, if lost is not 0.
-func (n *Membership) OpenSession(ctx context.Context, lost uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, n.Replica.AttemptTimeout())
+// Sessions opens and ends sessions: this node's own, and as a leader those of others.
+type Sessions struct {
+	timing    timing.Timing
+	log       *slog.Logger
+	life      *lifecycle.Life
+	self      *self.Self
+	ident     *IdentityFile
+	store     *applied.Store
+	replica   *replica.Replica
+	leases    *lease.Manager
+	copies    *Copies
+	greetings *Greetings
+	stillSeen func(session uint64) bool
+}
+
+// OpenSession has the cluster open a session for this process. If lost is not 0, the session takes
+// the place of that one, whose lease has expired. A process that cannot go on as its node gives up.
+func (s *Sessions) OpenSession(ctx context.Context, lost uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.replica.AttemptTimeout())
 	defer cancel()
-	if err := n.superseded(ctx); err != nil {
-		n.GiveUp(err)
+	if err := s.copies.superseded(ctx); err != nil {
+		s.copies.GiveUp(err)
 		return err
 	}
-	s := n.Store.State()
-	if own := n.Self.Session(s); own != 0 && own != lost {
+	now := s.store.State()
+	if own := s.self.Session(now); own != 0 && own != lost {
 		return nil // the answer to an earlier call was lost
 	}
-	var e codec.Encoder
-	e.String(n.Self.Incarnation)
-	e.Uint(s.Number(n.Self.ID))
-	e.Bool(lost != 0 && s.Number(n.Self.ID) == lost && !n.Up.StillSeen(lost)) // else something of the last one may be seen yet
-	e.String(n.Self.Addr)
-	e.Bytes(state.EncodeProcesses(n.Ident.Identity().Processes))
-	if _, err := n.Replica.AskLeader(ctx, rpc.OpenSession, e.B); err != nil {
-		if refused := new(wire.CallError); errors.As(err, &refused) && refused.Status == http.StatusConflict {
-			if r := n.Greet(ctx); r.Err != nil {
-				n.GiveUp(r.Err)
+	seen := now.Number(s.self.ID)
+	request := OpenSession{
+		Incarnation: s.self.Incarnation,
+		Addr:        s.self.Addr,
+		Replaces:    seen,
+		Clean:       lost != 0 && seen == lost && !s.stillSeen(lost),
+		Processes:   s.ident.Identity().Processes,
+	}
+	if _, err := s.replica.AskLeader(ctx, rpc.OpenSession, request.Encode(), s.ServeOpen); err != nil {
+		if rpc.IsSuperseded(err) {
+			if r := s.greetings.Greet(ctx); r.Err != nil {
+				s.copies.GiveUp(r.Err)
 			}
 		}
 		return err
 	}
-	seen := s.Number(n.Self.ID)
-	s, err := n.Store.Wait(ctx, func(s *state.State) bool {
-		last, _ := s.Process(n.Self.ID)
-		return s.Number(n.Self.ID) != seen || last.Incarnation != "" && last.Incarnation != n.Self.Incarnation && !state.ComesAfter(n.Ident.Identity().Processes, last.Incarnation)
+	now, err := s.store.Wait(ctx, func(now *state.State) bool {
+		last, _ := now.Process(s.self.ID)
+		another := last.Incarnation != "" && last.Incarnation != s.self.Incarnation
+		return now.Number(s.self.ID) != seen || another && !state.ComesAfter(s.ident.Identity().Processes, last.Incarnation)
 	})
-	if err == nil && n.Self.Session(s) == 0 {
+	if err == nil && s.self.Session(now) == 0 {
 		err = errors.New("the session that was to be replaced has ended")
 	}
 	return err
 }
 
-// RecordSession has the directory know that this process has had a session, and so which process the
-// cluster has on record.
-func (n *Membership) RecordSession() {
-	if processes := n.Ident.Identity().Processes; len(processes) < 2 || n.Self.Session(n.Store.State()) == 0 {
+// RecordSession writes down that this process has had a session: the state now has its incarnation,
+// and the directory can forget those of earlier processes.
+func (s *Sessions) RecordSession() {
+	if processes := s.ident.Identity().Processes; len(processes) < 2 || s.self.Session(s.store.State()) == 0 {
 		return
 	}
-	if err := n.Ident.Save(func(id *Identity) { id.Processes = []string{n.Self.Incarnation} }); err != nil {
-		n.Log.Debug("that this process has had a session cannot be written down", "err", err) // all processes are known anyway
+	if err := s.ident.Save(func(id *Identity) { id.Processes = []string{s.self.Incarnation} }); err != nil {
+		// The directory goes on to know all of them.
+		s.log.Debug("that this process has had a session cannot be written down", "err", err)
 	}
 }
 
-// Live sees to the session for as long as it has a lease. It returns when all that hung on it is over, with the session's
-// number if the cluster may still believe in it. A setback since there were that many ends it at once: the node has not caught up since.
-func (n *Membership) Live(ctx context.Context, setbacks uint64) (lost uint64) {
-	session := n.Self.Session(n.Store.State())
+// Live sees to this node's session for as long as that has a lease. It returns when everything that
+// depended on the session is over, with its number if the cluster may still believe in it. Setbacks
+// is how many there were when the node had caught up: one since then ends the session at once.
+func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
+	session := s.self.Session(s.store.State())
 	if session == 0 {
 		return 0 // it has ended already
 	}
-	over := n.Keeper.Begin(session)
-	if n.Life.Setbacks.Load() != setbacks {
-		n.Keeper.Lose(errs.Lost)
+	over := s.leases.Begin(session)
+	if s.life.Setbacks.Load() != setbacks {
+		s.leases.Lose(errs.Lost)
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
-		renewed, changed := n.Keeper.Renewed.Wait(), n.Life.Sessions.Wait()
-		s := n.Store.State()
-		if leased && len(s.Servers) > 0 && !slices.Contains(s.Servers, n.Self.ID) {
-			self := n.AsMember()
-			n.Replica.Fail(fmt.Errorf("%w; %s to join as a new node", errs.Removed, asNew(self)))
+		renewed, changed := s.leases.Renewed.Wait(), s.life.Sessions.Wait()
+		now := s.store.State()
+		if leased && len(now.Servers) > 0 && !slices.Contains(now.Servers, s.self.ID) {
+			s.replica.Fail(fmt.Errorf("%w; %s to join as a new node", errs.Removed, asNew(s.greetings.AsMember())))
 			return 0
 		}
-		if n.Self.Session(s) != session {
-			n.Keeper.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
+		if s.self.Session(now) != session {
+			s.leases.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
 			return 0
 		}
-		if !leased && n.Keeper.Valid() {
+		if !leased && s.leases.Valid() {
 			leased = true
-			n.Keeper.First.CompareAndSwap(0, int64(time.Since(n.Keeper.Started)))
-			n.Keeper.Current.Store(true) // what was acknowledged before the session's entry has been applied, and the rest waits for this node
-			n.Life.Changed.Notify()
+			s.leases.First.CompareAndSwap(0, int64(time.Since(s.leases.Started)))
+			// What was acknowledged before the session's entry has been applied here, and what
+			// comes later waits for this node.
+			s.leases.Current.Store(true)
+			s.life.Changed.Notify()
 		}
 		if leased {
 			renewed = nil
@@ -100,9 +126,9 @@ func (n *Membership) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 		case <-renewed:
 		case <-changed:
 		case <-over:
-			// Until its end somebody may still be letting go of what he held by the lease.
+			// Until the lease ends, something may still be letting go of what it held by it.
 			select {
-			case <-time.After(time.Until(n.Keeper.Until())):
+			case <-time.After(time.Until(s.leases.Until())):
 			case <-ctx.Done():
 			}
 			return session
@@ -112,58 +138,61 @@ func (n *Membership) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 	return 0
 }
 
-// EndSession has the cluster end the session of this node at its own word. If not all was given up in time, something of it may be seen yet.
-func (n *Membership) EndSession(ctx context.Context, number uint64, clean bool) error {
-	for number != 0 {
-		changed := n.Life.Changed.Wait()
-		var e codec.Encoder
-		e.Uint(number)
-		e.Bool(!clean)
-		_, err := n.Replica.AskLeader(ctx, rpc.EndSession, e.B)
+// EndSession has the cluster end a session of this node at its own wish; number 0 is none. Clean
+// says that nothing that it held can be seen any more. It tries until it succeeds or ctx ends.
+func (s *Sessions) EndSession(ctx context.Context, number uint64, clean bool) error {
+	if number == 0 {
+		return nil
+	}
+	request := EndSession{Number: number, HoldDown: !clean}
+	for {
+		changed := s.life.Changed.Wait()
+		_, err := s.replica.AskLeader(ctx, rpc.EndSession, request.Encode(), s.ServeEnd)
 		if err == nil {
-			break
+			return nil
 		}
 		select {
 		case <-changed:
-		case <-time.After(n.Timing.Poll()):
+		case <-time.After(s.timing.Poll()):
 		case <-ctx.Done():
 			return fmt.Errorf("ending the session: %w", err)
 		}
 	}
-	return nil
 }
 
-// ServeOpen opens a session for the caller's process, in place of the one that it has seen, its last process's or one whose lease it
-// has lost. The caller waits for it in its own state.
-func (n *Membership) ServeOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := codec.Decoder{B: body}
-	boot, seen, clean, addr, processes := d.String(), d.Uint(), d.Bool(), d.String(), d.Bytes()
-	if err := d.End(); err != nil {
+// ServeOpen opens a session for the caller's process, as a leader. The caller waits for it in its
+// own state. The body is an [OpenSession].
+func (s *Sessions) ServeOpen(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	in, err := DecodeOpenSession(body)
+	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(n.Store.State().Servers, peer) {
+	if !slices.Contains(s.store.State().Servers, peer) {
 		return nil, errors.New("not a member of the cluster")
 	}
-	if l := n.Replica.Leading.Load(); l != nil && l.Expels(peer) {
+	if l := s.replica.Leading.Load(); l != nil && l.Expels(peer) {
 		return nil, errors.New("it is being removed from the cluster")
 	}
-	if err := n.mayOpen(ctx, peer, boot, state.DecodeProcesses(processes)); err != nil {
+	if err := s.copies.mayOpen(ctx, peer, in.Incarnation, in.Processes); err != nil {
 		return nil, err
 	}
-	return nil, n.Replica.ChangeSession(ctx, state.Command{Node: peer, Change: state.OpenSession{Incarnation: boot, Addr: addr, Processes: state.DecodeProcesses(processes), Replaces: seen, Clean: clean}}, func(s *state.State) bool {
-		return s.Number(peer) != seen
+	open := state.OpenSession{
+		Incarnation: in.Incarnation, Addr: in.Addr, Processes: in.Processes, Replaces: in.Replaces, Clean: in.Clean,
+	}
+	return nil, s.replica.ChangeSession(ctx, state.Command{Node: peer, Change: open}, func(now *state.State) bool {
+		return now.Number(peer) != in.Replaces
 	})
 }
 
-// ServeEnd ends the caller's session, at its own wish.
-func (n *Membership) ServeEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
-	d := codec.Decoder{B: body}
-	number, lingers := d.Uint(), d.Bool()
-	if err := d.End(); err != nil {
+// ServeEnd ends the caller's session at its own wish, as a leader. The body is an [EndSession].
+func (s *Sessions) ServeEnd(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	in, err := DecodeEndSession(body)
+	if err != nil {
 		return nil, err
 	}
-	return nil, n.Replica.ChangeSession(ctx, state.Command{Node: peer, Change: state.LeaveSession{Number: number, HoldDown: lingers, Stored: n.Replica.StoredBy(peer, wire.Process(ctx))}}, func(s *state.State) bool {
-		ses := s.Session(peer)
-		return ses == nil || ses.Number != number
+	end := state.LeaveSession{Number: in.Number, HoldDown: in.HoldDown, Stored: s.replica.StoredBy(peer, wire.Process(ctx))}
+	return nil, s.replica.ChangeSession(ctx, state.Command{Node: peer, Change: end}, func(now *state.State) bool {
+		ses := now.Session(peer)
+		return ses == nil || ses.Number != in.Number
 	})
 }

@@ -4,24 +4,28 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 )
 
-// Settings are what all nodes of a cluster should have configured alike, as they tell each other in greetings. No secret is among them, and nothing
-// that may differ. A name that one side does not know says nothing about the other.
+// Settings are what all nodes of a cluster should have configured alike. Nodes tell each other in
+// greetings. No secret is among them, and nothing that may differ. A name that one side does not
+// know says nothing about the other.
 type Settings struct {
-	Version int
+	Version int               // SettingsVersion of the node that says them
 	Values  map[string]string // by the field of Config, or "domains"
 }
 
 const (
+	// SettingsVersion is the version of the settings that this program writes.
 	SettingsVersion = 1
-	LongestSetting  = 1024 // bytes of a value; of a longer one there is a checksum
-)
 
-// TimingSetting is the one that must not differ: leases of different length would overlap.
-const TimingSetting = "Timing"
+	// LongestSetting is how many bytes a value may have. A longer one is replaced by a checksum.
+	LongestSetting = 1024
+
+	// TimingSetting is the one setting that must not differ: leases of different length would
+	// overlap.
+	TimingSetting = "Timing"
+)
 
 // Differ returns the names of the settings that differ.
 func (s Settings) Differ(from Settings) []string {
@@ -35,23 +39,26 @@ func (s Settings) Differ(from Settings) []string {
 	return names
 }
 
-// unsafe says why a node with these settings cannot be in one cluster with this node, empty if it can.
+// unsafe says why a node with these settings cannot be in one cluster with this node, empty if it
+// can.
 func (s Settings) unsafe(own Settings) string {
 	theirs, ours := s.Values[TimingSetting], own.Values[TimingSetting]
 	if theirs == "" || theirs == ours {
 		return ""
 	}
-	return fmt.Sprintf("its Timing is %s, and that of this cluster is %s; give all nodes the same. To change it, stop all of them first", theirs, ours)
+	return fmt.Sprintf("its Timing is %s, and that of this cluster is %s; give all nodes the same. "+
+		"To change it, stop all of them first", theirs, ours)
 }
 
-// peerSettings are what the other nodes have configured, by their last word. The zero peerSettings is ready.
+// peerSettings are what the other nodes have configured, by their last word. The zero peerSettings
+// is ready.
 type peerSettings struct {
 	mu sync.Mutex
 	m  map[string]Settings // by node ID
 }
 
-// hear takes down what a node says, and reports whether that is news.
-func (p *peerSettings) hear(id string, s Settings) bool {
+// observe takes what a node says, and reports whether that is news.
+func (p *peerSettings) observe(id string, s Settings) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {
@@ -75,15 +82,4 @@ func (p *peerSettings) differences(own Settings) map[string][]string {
 		}
 	}
 	return out
-}
-
-// Misconfigured lists the nodes whose settings differ from this one's.
-func (n *Membership) Misconfigured() string {
-	var all []string
-	for _, p := range n.PeerStatus() {
-		for _, d := range p.Differs {
-			all = append(all, p.Name+" at "+p.Addr+": "+d)
-		}
-	}
-	return strings.Join(all, "; ")
 }

@@ -13,7 +13,7 @@ func Until(ctx context.Context, ok func() bool, signals ...*Signal) error {
 }
 
 // Retry returns nil as soon as f succeeds. It calls f at once, and after a failure again at the
-// next Notify of one of the signals, or when the pause is over; a pause of zero has no end. When
+// next Notify of one of the signals, or when the pause is over. A pause of zero never ends. When
 // ctx ends first, the error wraps the cause and the last error of f.
 func Retry(ctx context.Context, pause time.Duration, f func() error, signals ...*Signal) error {
 	var last error
@@ -29,9 +29,9 @@ func Retry(ctx context.Context, pause time.Duration, f func() error, signals ...
 	return nil
 }
 
-// Loop calls step until it is done, and then returns nil. It calls step at once, again after each
-// Notify of one of the signals, and when the next time that step has returned has come; the zero
-// time never comes. When ctx ends first, Loop returns the cause.
+// Loop calls step until step reports that it is done, and then returns nil. It calls step at once,
+// and again after each Notify of one of the signals. It also calls step at the time next that step
+// has returned, unless that is zero. When ctx ends first, Loop returns the cause.
 func Loop(ctx context.Context, step func() (next time.Time, done bool), signals ...*Signal) error {
 	woken := make(chan struct{}, 1)
 	for _, s := range signals {

@@ -182,7 +182,8 @@ func TestLoop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, want := range []time.Duration{0, 10, 15, 60, 60} { // the fourth asked for a time that was past
+		for i, want := range []time.Duration{0, 10, 15, 60, 60} {
+			// the fourth asked for a time that was past
 			if at[i] != want {
 				t.Errorf("step %d after %ds, want %ds", i, at[i], want)
 			}

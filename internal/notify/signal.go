@@ -6,7 +6,7 @@ import "sync"
 // are safe for concurrent use.
 type Signal struct {
 	mu          sync.Mutex
-	ch          chan struct{}                // closed and dropped by the next Notify; nil: nobody has asked for it
+	ch          chan struct{}                // the next Notify closes and drops it; nil: nobody waits
 	subscribers map[chan<- struct{}]struct{} // each has a buffer of one
 }
 
@@ -31,13 +31,13 @@ func (s *Signal) Notify() {
 	for woken := range s.subscribers {
 		select {
 		case woken <- struct{}{}:
-		default: // it has not seen the last one yet, and will look after this one
+		default: // it has yet to see the last value, and looks again then
 		}
 	}
 }
 
-// subscribe has every Notify put a value into woken, which has a buffer of one, unless it holds
-// one.
+// subscribe makes every Notify put a value into woken, unless woken holds one already. The buffer
+// of woken has room for one.
 func (s *Signal) subscribe(woken chan<- struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,7 +10,7 @@ type Tasks struct {
 	wg     sync.WaitGroup
 }
 
-// Go runs f on a goroutine of its own. After Close it does nothing.
+// Go runs f on a goroutine of its own. After Close has been called, Go does nothing.
 func (t *Tasks) Go(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -19,7 +19,8 @@ func (t *Tasks) Go(f func()) {
 	}
 }
 
-// Close lets no further goroutine start, and waits for those that run.
+// Close waits for the goroutines that run, and lets no other one start. It must not be called by
+// one of them.
 func (t *Tasks) Close() {
 	t.mu.Lock()
 	t.closed = true

@@ -6,196 +6,208 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
-
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// Table knows where nodes are: from their own greetings, else from what the cluster has recorded.
+// maxProcesses is how many barred processes, and how many ended ones, are remembered. When there
+// are more the table forgets all of them: those that still matter are reported again.
+const maxProcesses = 1024
+
+// Table is the peer table of a node. Make one with NewTable. Its methods are safe for concurrent
+// use.
 type Table struct {
 	store *applied.Store
 
-	Mu     sync.Mutex
-	Heard  map[string]Greeted
-	barred map[string]error // by boot number: why that process is not talked to
-	ended  map[string]bool  // by boot number: another process of its node has answered at its address
-	poke   chan struct{}    // closed and replaced at a change
-	stored map[string]state.Member
-	said   map[string]string // by node ID: how far it was, when it last greeted this node
-	going  map[string]bool   // on their way out, by their own word
-	over   map[string]uint64 // the newest session of a node that it said is over
+	mu       sync.Mutex
+	greeted  map[string]greeted      // by node ID
+	learned  map[string]state.Member // by node ID
+	barred   map[string]error        // by incarnation: why this node does not talk to that process
+	ended    map[string]bool         // by incarnation: that process is known to have ended
+	changed  chan struct{}           // closed and replaced at a change
+	progress map[string]string       // by node ID: what IsNews was told last
+	leaving  map[string]bool         // by node ID
+	over     map[string]uint64       // by node ID: its newest session that is over by its own word
 }
 
-// Greeted is what a node said of itself.
-type Greeted struct {
+// greeted is what a node said of itself.
+type greeted struct {
 	state.Member
-	Boot     string
-	recorded string // the address that the cluster had on record then
-	Opened   uint64 // the session that it had on record then
-	applied  uint64 // what the node said to have applied
-	at       time.Time
+	incarnation string
+	recorded    string // the address that the state had for the node then
+	opened      uint64 // the session that the state had for the node then
+	applied     uint64 // the index that the node said it has applied
+	at          time.Time
 }
 
-const maxEnded = 1024 // processes that are remembered; those that still count are told again
-
+// NewTable returns an empty table over the state in store.
 func NewTable(store *applied.Store) *Table {
 	return &Table{
-		store: store, Heard: make(map[string]Greeted), barred: make(map[string]error), ended: make(map[string]bool), poke: make(chan struct{}), stored: make(map[string]state.Member), said: make(map[string]string),
-		going: make(map[string]bool), over: make(map[string]uint64),
+		store:    store,
+		greeted:  make(map[string]greeted),
+		learned:  make(map[string]state.Member),
+		barred:   make(map[string]error),
+		ended:    make(map[string]bool),
+		changed:  make(chan struct{}),
+		progress: make(map[string]string),
+		leaving:  make(map[string]bool),
+		over:     make(map[string]uint64),
 	}
 }
 
-// Observe notes what a process of a node says of itself, and how far it has applied the log.
-func (b *Table) Observe(m state.Member, boot string, applied uint64) {
-	s := b.store.State()
+// Observe takes what a process of a node says of itself, and the index that it has applied.
+func (t *Table) Observe(m state.Member, incarnation string, applied uint64) {
+	s := t.store.State()
 	on, _ := s.Member(m.ID)
 	last, _ := s.Process(m.ID)
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	old, g := b.Heard[m.ID], Greeted{m, boot, on.Addr, last.Opened, applied, time.Now()}
-	if state.StartOf(boot) < state.StartOf(old.Boot) && old.Opened == g.Opened { // said long ago, by a process that is dead
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, g := t.greeted[m.ID], greeted{m, incarnation, on.Addr, last.Opened, applied, time.Now()}
+	if state.StartOf(incarnation) < state.StartOf(old.incarnation) && old.opened == g.opened {
+		return // an earlier process said it, and the message was late
+	}
+	if old.incarnation != incarnation {
+		delete(t.leaving, m.ID) // that was another process
+	}
+	t.greeted[m.ID] = g
+	if old.Member == g.Member && old.incarnation == g.incarnation && old.recorded == g.recorded {
 		return
 	}
-	if b.Heard[m.ID].Boot != boot {
-		delete(b.going, m.ID) // that was another process
-	}
-	b.Heard[m.ID] = g
-	if old.Member == g.Member && old.Boot == g.Boot && old.recorded == g.recorded {
-		return
-	}
-	close(b.poke)
-	b.poke = make(chan struct{})
+	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
-// IsNews reports whether what a node says of how far it is differs from when it last said so.
-func (b *Table) IsNews(id, said string) bool {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	news := b.said[id] != said
-	b.said[id] = said
+// IsNews reports whether a node says something else of its progress than the last time.
+func (t *Table) IsNews(id, said string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	news := t.progress[id] != said
+	t.progress[id] = said
 	return news
 }
 
-// SessionOver notes that a node says that its session is over. Sessions are numbered by the log, so earlier ones are as well.
-func (b *Table) SessionOver(id string, session uint64) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	b.over[id] = max(b.over[id], session)
+// SessionOver takes a node's word that its session is over. Sessions are numbered by the log, so
+// earlier ones are over too.
+func (t *Table) SessionOver(id string, session uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over[id] = max(t.over[id], session)
 }
 
-// OverSession returns the newest session of a node that it said is over, 0 if there is none.
-func (b *Table) OverSession(id string) uint64 {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	return b.over[id]
+// OverSession returns the newest session of a node that the node said is over, 0 if there is none.
+func (t *Table) OverSession(id string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over[id]
 }
 
-// Learn notes what others say of a node, unless it has spoken for itself.
-func (b *Table) Learn(m state.Member) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	b.stored[m.ID] = m
+// Learn takes what others say of a node. It counts until the node speaks for itself.
+func (t *Table) Learn(m state.Member) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.learned[m.ID] = m
 }
 
-// SetLeaving notes whether a node is on its way out, and reports whether that is news.
-func (b *Table) SetLeaving(id string, leaving bool) bool {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	news := b.going[id] != leaving
-	b.going[id] = leaving
+// SetLeaving says whether a node is shutting down. It reports whether that is news. Another
+// process of the node is taken to stay.
+func (t *Table) SetLeaving(id string, leaving bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	news := t.leaving[id] != leaving
+	t.leaving[id] = leaving
 	return news
 }
 
-// IsLeaving reports whether a node is on its way out.
-func (b *Table) IsLeaving(id string) bool {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	return b.going[id]
+// IsLeaving reports whether a node said that it is shutting down.
+func (t *Table) IsLeaving(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leaving[id]
 }
 
-// Changed returns a channel that is closed when a node says something new.
-func (b *Table) Changed() <-chan struct{} {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	return b.poke
+// Changed returns a channel that is closed when a node says something new of itself.
+func (t *Table) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
 }
 
 // Get returns what a node last said of itself.
-func (b *Table) Get(id string) (state.Member, bool) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	g, ok := b.Heard[id]
+func (t *Table) Get(id string) (state.Member, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g, ok := t.greeted[id]
 	return g.Member, ok
 }
 
-// Name returns what people call a node; empty: nothing is known.
-func (b *Table) Name(id string) string {
-	if m, ok := b.store.State().Member(id); ok && m.Name != "" {
+// Name returns the name that people gave a node, empty if it is not known.
+func (t *Table) Name(id string) string {
+	if m, ok := t.store.State().Member(id); ok && m.Name != "" {
 		return m.Name
 	}
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if g, ok := b.Heard[id]; ok {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g, ok := t.greeted[id]; ok {
 		return g.Name
 	}
-	return b.stored[id].Name
+	return t.learned[id].Name
 }
 
-// Latest returns the newest process of a node that is known, and whether the cluster has it on record:
+// Latest returns the newest process of a node that is known. It is recorded if the state has it:
 // then it has had a session.
-func (b *Table) Latest(id string) (p state.Process, recorded, ok bool) {
-	on, has := b.store.State().Process(id)
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	g, ok := b.Heard[id]
-	if ok && g.Boot != "" && (!has || g.Opened == on.Opened) {
-		return state.Process{Incarnation: g.Boot, Addr: g.Addr}, has && g.Boot == on.Incarnation, true
+func (t *Table) Latest(id string) (p state.Process, recorded, ok bool) {
+	on, has := t.store.State().Process(id)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g, ok := t.greeted[id]
+	if ok && g.incarnation != "" && (!has || g.opened == on.Opened) {
+		return state.Process{Incarnation: g.incarnation, Addr: g.Addr}, has && g.incarnation == on.Incarnation, true
 	}
 	return on, has, has
 }
 
-// Bar has a process not talked to any more. It reports whether that is new.
-func (b *Table) Bar(boot string, why error) bool {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	_, old := b.barred[boot]
-	if len(b.barred) >= maxEnded {
-		clear(b.barred)
+// Bar keeps this node from talking to a process. It reports whether that is new.
+func (t *Table) Bar(incarnation string, why error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, old := t.barred[incarnation]
+	if len(t.barred) >= maxProcesses {
+		clear(t.barred)
 	}
-	b.barred[boot] = why
+	t.barred[incarnation] = why
 	return !old
 }
 
-// IsBarred returns why a process is not talked to, nil if it may be.
-func (b *Table) IsBarred(boot string) error {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	return b.barred[boot]
+// IsBarred returns why this node does not talk to a process, nil if it does.
+func (t *Table) IsBarred(incarnation string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.barred[incarnation]
 }
 
-// End notes that a process has ended.
-func (b *Table) End(boot string) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if len(b.ended) >= maxEnded {
-		clear(b.ended)
+// End takes that a process has ended.
+func (t *Table) End(incarnation string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.ended) >= maxProcesses {
+		clear(t.ended)
 	}
-	b.ended[boot] = true
+	t.ended[incarnation] = true
 }
 
 // HasEnded reports whether a process is known to have ended.
-func (b *Table) HasEnded(boot string) bool {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	return b.ended[boot]
+func (t *Table) HasEnded(incarnation string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended[incarnation]
 }
 
-// Furthest returns the highest index that a node has said to have applied since then, of those that are
-// there.
-func (b *Table) Furthest(since time.Time, there func(id string) bool) (index uint64, node string) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	for id, g := range b.Heard {
+// Furthest returns the highest index that a node says it has applied, and that node. Only greetings
+// after since count, and only nodes of which there says yes.
+func (t *Table) Furthest(since time.Time, there func(id string) bool) (index uint64, node string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, g := range t.greeted {
 		if g.applied > index && g.at.After(since) && there(id) {
 			index, node = g.applied, id
 		}
@@ -204,40 +216,40 @@ func (b *Table) Furthest(since time.Time, there func(id string) bool) (index uin
 }
 
 // Addr returns the address to dial a node at.
-func (b *Table) Addr(id string) (string, bool) {
-	on, recorded := b.store.State().Member(id)
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if g, ok := b.Heard[id]; ok && (!recorded || g.recorded == on.Addr) {
+func (t *Table) Addr(id string) (string, bool) {
+	on, recorded := t.store.State().Member(id)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g, ok := t.greeted[id]; ok && (!recorded || g.recorded == on.Addr) {
 		return g.Addr, true
 	}
 	if recorded {
 		return on.Addr, true
 	}
-	m, ok := b.stored[id]
+	m, ok := t.learned[id]
 	return m.Addr, ok
 }
 
-// All returns every node that anything is known of.
-func (b *Table) All() map[string]state.Member {
-	b.Mu.Lock()
-	all := maps.Clone(b.stored)
-	b.Mu.Unlock()
-	it := b.store.State().Members.Root().Iterator()
+// All returns everything that is known of nodes, by node ID. The map is the caller's.
+func (t *Table) All() map[string]state.Member {
+	t.mu.Lock()
+	all := maps.Clone(t.learned)
+	t.mu.Unlock()
+	it := t.store.State().Members.Root().Iterator()
 	for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
 		all[m.ID] = m
 	}
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	for id, g := range b.Heard {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, g := range t.greeted {
 		all[id] = g.Member
 	}
 	return all
 }
 
-// NameOf returns what people call a node.
-func (b *Table) NameOf(id string) string {
-	if name := b.Name(id); name != "" {
+// NameOf returns the name of a node, or the beginning of its ID if the name is not known.
+func (t *Table) NameOf(id string) string {
+	if name := t.Name(id); name != "" {
 		return name
 	}
 	return slogbridge.Short(id)

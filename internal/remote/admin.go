@@ -2,7 +2,7 @@ package remote
 
 import "context"
 
-// Status asks what nodes know: the node with that ID, or all members if it is empty.
+// Status asks a node what it knows of the cluster. An empty ID stands for all members.
 func (c *Client) Status(ctx context.Context, node string) (StatusReply, error) {
 	reply, err := c.call(ctx, CallStatus, StatusRequest{Node: node}.Encode())
 	if err != nil {
@@ -11,7 +11,7 @@ func (c *Client) Status(ctx context.Context, node string) (StatusReply, error) {
 	return DecodeStatusReply(reply)
 }
 
-// Remove takes a member out of the cluster.
+// Remove takes a member out of the cluster for good.
 func (c *Client) Remove(ctx context.Context, q RemoveRequest) (Answer, error) {
 	return c.ask(ctx, CallRemove, q.Encode())
 }
@@ -26,7 +26,7 @@ func (c *Client) Move(ctx context.Context, q MoveRequest) (Answer, error) {
 	return c.ask(ctx, CallMove, q.Encode())
 }
 
-// Drain drains a node, or ends that.
+// Drain makes a node take no new clients and no roles, or undoes that.
 func (c *Client) Drain(ctx context.Context, q DrainRequest) (Answer, error) {
 	return c.ask(ctx, CallDrain, q.Encode())
 }

@@ -14,23 +14,23 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// callTimeout is that of one RPC to one node. The node itself waits at most 30 s for a leader.
+// callTimeout bounds one RPC to one node. The node itself waits at most 30 s for a leader.
 const callTimeout = 45 * time.Second
 
 // Config describes a Client.
 type Config struct {
-	// Secrets are those of the cluster. One that its nodes have is enough.
+	// Secrets are secrets of the cluster. One that its nodes have is enough.
 	Secrets []seal.Secret
 
-	// Peers finds addresses of nodes, host:port. One node that answers is enough.
+	// Peers returns addresses of nodes, host:port. One node that answers is enough.
 	Peers func(ctx context.Context) ([]string, error)
 
-	// Dial replaces the network. Nil: a net.Dialer.
+	// Dial connects to a node. Nil: a net.Dialer does.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Client asks a cluster. Its methods may be called from several goroutines at once. They try the
-// nodes in turn, beginning with the one that answered last.
+// Client asks a cluster. Its methods are safe for concurrent use. They try the nodes in turn,
+// beginning with the one that answered last. If none answers, the error is an *UnreachableError.
 type Client struct {
 	port *wire.Port
 	find func(ctx context.Context) ([]string, error)
@@ -39,7 +39,7 @@ type Client struct {
 	addrs []string // in the order in which they are tried; empty: not found yet
 }
 
-// Open makes a Client. It connects to no node yet.
+// Open returns a Client. It connects to no node yet. The error says what is wrong with cfg.
 func Open(cfg Config) (*Client, error) {
 	port, err := wire.OpenClient(wire.Config{Secrets: cfg.Secrets, Dial: cfg.Dial})
 	if err != nil {
@@ -51,7 +51,7 @@ func Open(cfg Config) (*Client, error) {
 // Close ends the Client's connections.
 func (c *Client) Close() error { return c.port.Close() }
 
-// call asks one node after the other until one answers. If none does the error is an
+// call asks one node after another until one answers. If none does, the error is an
 // *UnreachableError.
 func (c *Client) call(ctx context.Context, path string, body []byte) ([]byte, error) {
 	addrs, err := c.addresses(ctx)

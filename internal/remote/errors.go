@@ -16,17 +16,23 @@ import (
 
 // UnreachableError says that no node answered, and why.
 type UnreachableError struct {
-	Faults []Fault // one for each address, in the order in which they were tried
-	Err    error   // why there is no address to try; nil if there was one
+	// Faults has one element for each address, in the order in which they were tried.
+	Faults []Fault
+
+	// Err is why there is no address to try. Nil: there was one.
+	Err error
 }
 
 // Fault says what went wrong at one address.
 type Fault struct {
-	Addr string // host:port
-	Err  error  // of the connection or of the call
+	// Addr is the address, host:port.
+	Addr string
+
+	// Err is the error of the connection or of the call.
+	Err error
 }
 
-// Error has one line for each address, with the remedy.
+// Error returns one line for each address, with the remedy.
 func (e *UnreachableError) Error() string {
 	if e.Err != nil {
 		return e.Err.Error()

@@ -2,19 +2,29 @@ package remote
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// Paths of the RPCs about the cluster itself. Any node takes them, and passes them on to the node
-// that can answer. The comment names request and reply.
+// These are the paths of the RPCs about the cluster itself. Any node takes them, and passes them on
+// to the node that can answer.
 const (
-	CallStatus   = "/1/status"           // StatusRequest, StatusReply
-	CallRemove   = "/1/members/remove"   // RemoveRequest, Answer
-	CallTransfer = "/1/members/transfer" // TransferRequest, Answer
-	CallMove     = "/1/roles/move"       // MoveRequest, Answer
-	CallDrain    = "/1/drain"            // DrainRequest, Answer
+	// CallStatus takes a StatusRequest. Its reply is a StatusReply.
+	CallStatus = "/1/status"
+
+	// CallRemove takes a RemoveRequest. Its reply is an Answer.
+	CallRemove = "/1/members/remove"
+
+	// CallTransfer takes a TransferRequest. Its reply is an Answer.
+	CallTransfer = "/1/members/transfer"
+
+	// CallMove takes a MoveRequest. Its reply is an Answer.
+	CallMove = "/1/roles/move"
+
+	// CallDrain takes a DrainRequest. Its reply is an Answer.
+	CallDrain = "/1/drain"
 )
 
 // StatusRequest asks what nodes know of the cluster.
 type StatusRequest struct {
-	Node string // ID of one node; empty: all members
+	// Node is the ID of one node. Empty: all members are asked.
+	Node string
 }
 
 // Encode returns the message's bytes.
@@ -33,7 +43,8 @@ func DecodeStatusRequest(b []byte) (StatusRequest, error) {
 
 // StatusReply answers a StatusRequest.
 type StatusReply struct {
-	Nodes []NodeStatus // the node that answers comes first
+	// Nodes has one element for each node that was asked. The node that answers comes first.
+	Nodes []NodeStatus
 }
 
 // Encode returns the message's bytes.
@@ -65,16 +76,23 @@ func DecodeStatusReply(b []byte) (StatusReply, error) {
 
 // NodeStatus is what one node says of itself, or why it does not.
 type NodeStatus struct {
-	ID, Name, Addr string // as the cluster knows the node
+	// ID, Name and Addr are those under which the cluster knows the node.
+	ID, Name, Addr string
 
-	Status []byte // flotilla.Status in JSON; empty: the node did not answer
-	Why    string // why it did not answer, or what it waits for until it is ready; empty: all is well
+	// Status is a flotilla.Status in JSON. Empty: the node did not answer.
+	Status []byte
+
+	// Why is why the node did not answer, or what it waits for until it is ready. Empty: all is well.
+	Why string
 }
 
 // RemoveRequest asks to take a member out of the cluster for good.
 type RemoveRequest struct {
-	Node  string // its ID
-	Force bool   // also if the member is present
+	// Node is the member's ID.
+	Node string
+
+	// Force removes the member even if it is present.
+	Force bool
 }
 
 // Encode returns the message's bytes.
@@ -98,7 +116,8 @@ type TransferRequest struct {
 	// nothing is left to do, unless To names a third one.
 	From string
 
-	To string // ID of a voter; empty: any but From
+	// To is the ID of a voter. Empty: any voter but From.
+	To string
 }
 
 // Encode returns the message's bytes.
@@ -118,13 +137,15 @@ func DecodeTransferRequest(b []byte) (TransferRequest, error) {
 
 // MoveRequest asks the holder of a role to hand the role over.
 type MoveRequest struct {
-	Role string // its name
+	// Role is the role's name.
+	Role string
 
 	// Fence is that of the tenure that is to end. If it has ended already, nothing is left to do,
 	// unless To names another node than the present holder.
 	Fence uint64
 
-	To string // ID of the node that is to have the role; empty: any other
+	// To is the ID of the node that is to have the role. Empty: any other node.
+	To string
 }
 
 // Encode returns the message's bytes.
@@ -145,8 +166,11 @@ func DecodeMoveRequest(b []byte) (MoveRequest, error) {
 
 // DrainRequest asks a node to take no new clients and no roles.
 type DrainRequest struct {
-	Node string // its ID
-	Undo bool   // take them again
+	// Node is the node's ID.
+	Node string
+
+	// Undo ends the drain: the node takes clients and roles again.
+	Undo bool
 }
 
 // Encode returns the message's bytes.
@@ -167,8 +191,11 @@ func DecodeDrainRequest(b []byte) (DrainRequest, error) {
 // Answer says what was done about a request. A refused request was understood, and any node would
 // refuse it.
 type Answer struct {
-	Refused bool   // nothing was done, or not everything
-	Text    string // what was done, or why it was not
+	// Refused says that the request was not carried out, or not completely.
+	Refused bool
+
+	// Text is what was done, or why it was not.
+	Text string
 }
 
 // Encode returns the message's bytes.

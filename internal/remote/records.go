@@ -2,22 +2,31 @@ package remote
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// Paths of the RPCs about records. The comment names request and reply.
+// These are the paths of the RPCs about records.
 const (
-	CallList = "/1/records/list" // ListRequest, ListReply
-	CallLoad = "/1/records/load" // LoadRequest, LoadReply
-	CallPut  = "/1/records/put"  // PutRequest, PutReply
+	// CallList takes a ListRequest. Its reply is a ListReply.
+	CallList = "/1/records/list"
+
+	// CallLoad takes a LoadRequest. Its reply is a LoadReply.
+	CallLoad = "/1/records/load"
+
+	// CallPut takes a PutRequest. Its reply is a PutReply.
+	CallPut = "/1/records/put"
 )
 
 // Record is one key of the cluster's storage, and its value.
 type Record struct {
-	Key   string // in its clean form
-	Value []byte // at most flotilla.MaxValue bytes
+	// Key is the key in its clean form.
+	Key string
+
+	// Value is the value, at most flotilla.MaxValue bytes.
+	Value []byte
 }
 
 // ListRequest asks for keys below a directory, in the storage's order.
 type ListRequest struct {
-	Dir string // empty: all
+	// Dir is the directory. Empty: all keys.
+	Dir string
 
 	// After is the last key of the page before. Empty: the first page, and the node catches up
 	// before it answers.
@@ -39,11 +48,17 @@ func DecodeListRequest(b []byte) (ListRequest, error) {
 	return m, d.End()
 }
 
-// ListReply is a page of keys; directories are not among them.
+// ListReply is a page of keys. Directories are not among them.
 type ListReply struct {
-	Keys    []string // in the storage's order
-	More    bool     // there are more keys behind the last of these
-	Current bool     // the node had everything written before the first request; false with After
+	// Keys are in the storage's order.
+	Keys []string
+
+	// More says that there are more keys behind the last of these.
+	More bool
+
+	// Current says that the node had everything written before the first request. It is false in
+	// a later page.
+	Current bool
 }
 
 // Encode returns the message's bytes.
@@ -64,7 +79,8 @@ func DecodeListReply(b []byte) (ListReply, error) {
 
 // LoadRequest asks for values.
 type LoadRequest struct {
-	Keys []string // in any order
+	// Keys may be in any order.
+	Keys []string
 }
 
 // Encode returns the message's bytes.
@@ -81,10 +97,11 @@ func DecodeLoadRequest(b []byte) (LoadRequest, error) {
 	return m, d.End()
 }
 
-// LoadReply has the values of the first keys of the request: at least one, and as many as a reply
-// should carry.
+// LoadReply has the values of the first keys of the request. It has at least one value, and as many
+// as one reply should carry.
 type LoadReply struct {
-	Values []Value // in the order of the request's keys
+	// Values are in the order of the request's keys.
+	Values []Value
 }
 
 // Encode returns the message's bytes.
@@ -116,23 +133,34 @@ func DecodeLoadReply(b []byte) (LoadReply, error) {
 
 // Value is the value of a key, if it has one.
 type Value struct {
-	Found bool   // there is a value
-	Bytes []byte // the value, which may be empty
+	// Found says that there is a value.
+	Found bool
+
+	// Bytes is the value, which may be empty.
+	Bytes []byte
 }
 
 // Mode says what a PutRequest does.
 type Mode byte
 
 const (
-	Check     Mode = 0 // reports what Keep would do, and stores nothing
-	Keep      Mode = 1 // stores, unless a key has another value already
-	Overwrite Mode = 2 // stores in any case
+	// Check reports what Keep would do, and stores nothing.
+	Check Mode = 0
+
+	// Keep stores the records unless a key has another value already.
+	Keep Mode = 1
+
+	// Overwrite stores the records in any case.
+	Overwrite Mode = 2
 )
 
 // PutRequest asks to store records together: all of them in one write, or none.
 type PutRequest struct {
-	Mode    Mode     // what to do about existing values
-	Records []Record // at least one, each key once
+	// Mode says what to do about existing values.
+	Mode Mode
+
+	// Records has at least one record, and each key once.
+	Records []Record
 }
 
 // Encode returns the message's bytes.
@@ -164,17 +192,29 @@ func DecodePutRequest(b []byte) (PutRequest, error) {
 type Outcome byte
 
 const (
-	Stored   Outcome = 1 // they were stored; for Check: they would be
-	Replaced Outcome = 2 // as Stored, and at least one had another value before
-	Same     Outcome = 3 // all were there already
-	Differs  Outcome = 4 // nothing was stored: at least one has another value
-	Refused  Outcome = 5 // nothing was stored, for the given reason
+	// Stored says that the records were stored. As an answer to Check, that they would be.
+	Stored Outcome = 1
+
+	// Replaced is Stored for records of which at least one had another value before.
+	Replaced Outcome = 2
+
+	// Same says that all records were there already.
+	Same Outcome = 3
+
+	// Differs says that nothing was stored, because at least one key has another value.
+	Differs Outcome = 4
+
+	// Refused says that nothing was stored, for the given reason.
+	Refused Outcome = 5
 )
 
 // PutReply answers a PutRequest.
 type PutReply struct {
-	Outcome Outcome // of all records together
-	Reason  string  // of Differs and Refused
+	// Outcome is that of all records together.
+	Outcome Outcome
+
+	// Reason is set for Differs and Refused.
+	Reason string
 }
 
 // Encode returns the message's bytes.

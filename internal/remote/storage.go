@@ -9,11 +9,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-const loadKeys = 256 // in one request
+const loadKeys = 256 // keys in one request
 
-// List returns all keys below dir, without the directories, in the storage's order. current says
-// whether the node that answered had everything written before; without a leader it cannot know. A
-// write during the call may be seen or not.
+// List returns all keys below dir in the storage's order. Directories are not among them. current
+// says whether the node that answered had everything written before the call. Without a leader no
+// node knows that. List may see a write during the call or not.
 func (c *Client) List(ctx context.Context, dir string) (keys []string, current bool, err error) {
 	after := ""
 	for {
@@ -33,14 +33,14 @@ func (c *Client) List(ctx context.Context, dir string) (keys []string, current b
 			return keys, current, nil
 		}
 		if len(reply.Keys) == 0 || keys[len(keys)-1] == after {
-			return nil, false, codec.ErrMalformed // it would never end
+			return nil, false, codec.ErrMalformed // the list would never end
 		}
 		after = keys[len(keys)-1]
 	}
 }
 
-// Load yields the records of the keys that have a value, in the order of the keys. It ends with the
-// first error.
+// Load yields the records of those keys that have a value, in the order of the keys. It ends after
+// the first error.
 func (c *Client) Load(ctx context.Context, keys []string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for len(keys) > 0 {
@@ -67,7 +67,8 @@ func (c *Client) Load(ctx context.Context, keys []string) iter.Seq2[Record, erro
 	}
 }
 
-// Put stores records together: all of them or none.
+// Put stores records together: all of them or none. If they are too large for one write, the reply
+// is Refused.
 func (c *Client) Put(ctx context.Context, mode Mode, records []Record) (PutReply, error) {
 	body := PutRequest{Mode: mode, Records: records}.Encode()
 	if len(body) > wire.MaxRequest {

@@ -10,16 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Capability is one of capabilities(7).
+// Capability is a capability of Linux, see capabilities(7).
 type Capability int
 
-// The capabilities that floating addresses need.
+// These are the capabilities that floating addresses need.
 const (
+	// NetAdmin allows a process to change the network's configuration.
 	NetAdmin Capability = unix.CAP_NET_ADMIN
-	NetRaw   Capability = unix.CAP_NET_RAW
+
+	// NetRaw allows a process to use raw and packet sockets.
+	NetRaw Capability = unix.CAP_NET_RAW
 )
 
-// String returns its name.
+// String returns the capability's name without the prefix CAP_.
 func (c Capability) String() string {
 	switch c {
 	case NetAdmin:
@@ -30,8 +33,8 @@ func (c Capability) String() string {
 	return fmt.Sprintf("capability %d", int(c))
 }
 
-// Missing returns those capabilities that are not in the effective set of this process. If the
-// kernel does not tell, it returns none.
+// Missing returns those of needs that are not in the effective set of this process. It returns none
+// if the set cannot be read.
 func Missing(needs ...Capability) (missing []Capability) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -46,8 +49,8 @@ func Missing(needs ...Capability) (missing []Capability) {
 	return missing
 }
 
-// Explain returns an error that says "cannot", then what, then the reason. needs are the
-// capabilities that the action needs. It returns nil if err is nil.
+// Explain returns an error that says "cannot", then what, then the reason. It wraps err, and is nil
+// if err is nil. needs are the capabilities that the action needs.
 func Explain(what string, err error, needs ...Capability) error {
 	if err == nil {
 		return nil
@@ -58,8 +61,8 @@ func Explain(what string, err error, needs ...Capability) error {
 	return fmt.Errorf("cannot %s: %w", what, err)
 }
 
-// Why returns the reason for a missing permission, and the remedy. It returns an empty string if
-// err has another cause.
+// Why returns the reason for err, and the remedy, if err is os.ErrPermission. Otherwise it returns
+// an empty string. needs are the capabilities that the action needs.
 func Why(err error, needs ...Capability) string {
 	if !errors.Is(err, os.ErrPermission) {
 		return ""

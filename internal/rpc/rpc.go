@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -12,24 +11,38 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// Calls between nodes. Their paths carry the version.
+// The paths of the calls. Each begins with the version of its message.
 const (
-	Hello       = "/1/hello"   // who is there
-	Promise     = "/1/promise" // will you form a cluster with us
-	Void        = "/1/void"    // will you take no part in a proposed cluster, whose proposer does not come back
-	Process     = "/1/process" // which process of your node are you
-	Join        = "/1/join"    // let me in; for the leader
-	Leave       = "/1/leave"   // let me go; for the leader
-	OpenSession = "/1/open"    // open a session for this process; for the leader
-	EndSession  = "/1/end"     // end my session; for the leader
-	Apply       = "/1/apply"   // commands; for the leader
-	Confirm     = "/1/confirm" // which index is current; for the leader
-	Term        = "/1/term"    // your raft term
-	Expired     = "/1/lapsed"  // has this session's lease lapsed for you
-	DeathNotice = "/1/will"    // the process of this session is dead; for the leader
+	Hello       = "/1/hello"        // says who the caller is, and asks who is there
+	Promise     = "/1/promise"      // asks for a promise to form a cluster with the caller
+	Void        = "/1/void"         // asks a node to take no part in a cluster whose proposer is gone
+	Process     = "/1/process"      // asks which process of its node this is
+	Join        = "/1/join"         // asks the leader to let the caller in
+	Leave       = "/1/leave"        // asks the leader to remove the caller
+	OpenSession = "/1/open"         // asks the leader for a session of the caller's process
+	EndSession  = "/1/end"          // asks the leader to end the caller's session
+	Apply       = "/1/apply"        // gives the leader commands
+	Confirm     = "/1/confirm"      // asks the leader which index is current
+	Term        = "/1/term"         // asks for the node's raft term
+	Expired     = "/1/expired"      // asks whether the node's grant to a session has expired
+	DeathNotice = "/1/death-notice" // tells the leader that the process of a session is dead
 )
 
-// Bytes makes a handler of a function on bytes.
+// Message is the body of a call or of its answer.
+type Message interface {
+	Encode() []byte
+}
+
+// Empty is a body that says nothing: the call itself is the question, or the answer is yes.
+type Empty struct{}
+
+// Encode returns nothing.
+func (Empty) Encode() []byte { return nil }
+
+// DecodeEmpty is the inverse of Encode. It accepts any body, so that an answer may say more later.
+func DecodeEmpty([]byte) (Empty, error) { return Empty{}, nil }
+
+// Bytes makes a handler of a function on bytes. The peer is the node ID that the caller has proved.
 func Bytes(f func(ctx context.Context, peer string, body []byte) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -46,21 +59,25 @@ func Bytes(f func(ctx context.Context, peer string, body []byte) ([]byte, error)
 	}
 }
 
-// JSON makes a handler of a function on a value.
-func JSON[In, Out any](f func(ctx context.Context, peer string, in In) (Out, error)) http.HandlerFunc {
+// Serve makes a handler of a function on messages. A body that decode refuses is answered with its
+// error.
+func Serve[In any, Out Message](
+	decode func([]byte) (In, error), f func(ctx context.Context, peer string, in In) (Out, error),
+) http.HandlerFunc {
 	return Bytes(func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-		var in In
-		if err := json.Unmarshal(body, &in); err != nil {
-			return nil, codec.ErrMalformed
+		in, err := decode(body)
+		if err != nil {
+			return nil, err
 		}
 		out, err := f(ctx, peer, in)
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(out)
+		return out.Encode(), nil
 	})
 }
 
+// statusOf returns the HTTP status that tells a caller what kind of error it is.
 func statusOf(err error) int {
 	switch {
 	case errors.Is(err, ErrNotLeader), errors.Is(err, errs.NoLeader):
@@ -73,18 +90,30 @@ func statusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-// Call asks a node a question in JSON.
-func Call[Out any](ctx context.Context, port *wire.Port, id, path string, in any) (Out, error) {
-	var out Out
-	body, err := json.Marshal(in)
+// Call sends a message to a node and decodes the answer. The error is a *wire.CallError if the node
+// answered with an error.
+func Call[Out any](
+	ctx context.Context, port *wire.Port, id, path string, in Message, decode func([]byte) (Out, error),
+) (Out, error) {
+	reply, err := port.Call(ctx, id, path, in.Encode())
 	if err != nil {
-		return out, err
+		var none Out
+		return none, err
 	}
-	reply, err := port.Call(ctx, id, path, body)
+	return decode(reply)
+}
+
+// CallAddr is Call for an address at which any node may answer. It also returns the ID of that
+// node, if one has answered.
+func CallAddr[Out any](
+	ctx context.Context, port *wire.Port, addr, path string, in Message, decode func([]byte) (Out, error),
+) (id string, out Out, err error) {
+	id, reply, err := port.CallAddr(ctx, addr, path, in.Encode())
 	if err != nil {
-		return out, err
+		return id, out, err
 	}
-	return out, json.Unmarshal(reply, &out)
+	out, err = decode(reply)
+	return id, out, err
 }
 
 // IsRefused reports whether a peer answered, and answered no.
@@ -93,9 +122,20 @@ func IsRefused(err error) bool {
 	return errors.As(err, &e)
 }
 
+// IsSuperseded reports whether a peer answered with a [SupersededError].
+func IsSuperseded(err error) bool {
+	var e *wire.CallError
+	return errors.As(err, &e) && e.Status == http.StatusConflict
+}
+
+// ErrNotLeader is the answer of a node that was asked for what only the leader can do.
 var ErrNotLeader = errors.New("this node does not lead")
 
-// SupersededError is the answer to a process that is to learn, by a greeting, why it cannot go on.
-type SupersededError struct{ Why string }
+// SupersededError is the answer to a process that cannot go on as its node. It learns the reason
+// from the answer to its next greeting.
+type SupersededError struct {
+	Why string // for people
+}
 
+// Error returns the reason.
 func (e *SupersededError) Error() string { return e.Why }

@@ -1,4 +1,4 @@
-// Package script runs tests that are written as text. A test is a file of blocks like this:
+// Package script runs tests that are written as text files. A file consists of blocks like this:
 //
 //	# A record can be read after it was stored.
 //	store a key value=1
@@ -7,9 +7,9 @@
 //	entry 3: ok
 //	1
 //
-// The lines before ---- are commands, one each. The lines after it, up to an empty line, are what
-// the commands print together. A command is a name, arguments, and options of the form name=value.
-// Lines that begin with # are comments. The caller gives the commands their meaning.
+// The lines before ---- are commands, one each. The lines after it, up to an empty line, are the
+// output of the commands together. A command is a name, arguments, and options of the form
+// name=value. Lines that begin with # are comments. The caller gives the commands their meaning.
 package script
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// T is what a script needs of a *testing.T.
+// T is the part of *testing.T that a script needs.
 type T interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -29,8 +29,9 @@ type T interface {
 
 const separator = "----"
 
-// Run runs the commands of a file one after another, and compares what do returns for them with
-// what the file says. If rewrite, it writes what they return into the file instead.
+// Run runs the commands of the file at path one after another, and compares what do returns for
+// them with the output in the file. If rewrite is true, it writes the new output into the file
+// instead.
 func Run(t T, path string, rewrite bool, do func(*Command) string) {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -38,7 +39,7 @@ func Run(t T, path string, rewrite bool, do func(*Command) string) {
 		t.Fatalf("%v", err)
 	}
 	lines := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
-	var file strings.Builder // with the output that came
+	var file strings.Builder // the file with the new output
 	for i := 0; i < len(lines); {
 		var got, want strings.Builder
 		for ; i < len(lines) && lines[i] != separator; i++ {
@@ -78,7 +79,9 @@ func writeLines(b *strings.Builder, text string) {
 
 // Command is one line of a script. Its methods end the test if the line is wrong.
 type Command struct {
-	Name    string // the first word of the line
+	// Name is the first word of the line.
+	Name string
+
 	t       T
 	where   string
 	args    []string
@@ -101,13 +104,13 @@ func parse(t T, path string, line int, text string) *Command {
 	return c
 }
 
-// Fatalf ends the test with the place of the command.
+// Fatalf ends the test with a message that begins with the place of the command.
 func (c *Command) Fatalf(format string, args ...any) {
 	c.t.Helper()
 	c.t.Fatalf(c.where+": "+c.Name+": "+format, args...)
 }
 
-// Arg takes the next argument.
+// Arg takes the next argument. It ends the test if there is none.
 func (c *Command) Arg() string {
 	if len(c.args) == 0 {
 		c.Fatalf("an argument is missing")
@@ -124,7 +127,7 @@ func (c *Command) Args() []string {
 	return all
 }
 
-// Option takes an option, or returns the default.
+// Option takes an option. It returns otherwise if the command does not have the option.
 func (c *Command) Option(name, otherwise string) string {
 	if v, ok := c.options[name]; ok {
 		delete(c.options, name)
@@ -133,7 +136,8 @@ func (c *Command) Option(name, otherwise string) string {
 	return otherwise
 }
 
-// Uint takes an option that is a number, or returns the default.
+// Uint takes an option that is a number. It returns otherwise if the command does not have the
+// option.
 func (c *Command) Uint(name string, otherwise uint64) uint64 {
 	v, err := strconv.ParseUint(c.Option(name, strconv.FormatUint(otherwise, 10)), 10, 64)
 	if err != nil {
@@ -142,7 +146,7 @@ func (c *Command) Uint(name string, otherwise uint64) uint64 {
 	return v
 }
 
-// end ends the test if something of the command was not taken.
+// end ends the test if an argument or an option was not taken.
 func (c *Command) end() {
 	c.t.Helper()
 	if len(c.args) > 0 || len(c.options) > 0 {

@@ -47,7 +47,8 @@ func newDataKey(raw []byte) *dataKey {
 //
 // The ID of a key is derived from the key and never stored, so no key can pass for another.
 type Keyring struct {
-	keys []*dataKey // at least one; pointers, so that fmt shows no key even where it does not call Format
+	// at least one; pointers, so that fmt shows no key even where it does not call Format
+	keys []*dataKey
 }
 
 // NewKeyring returns a keyring with one new random data key.

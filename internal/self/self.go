@@ -8,17 +8,26 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// Self is who a node is, for as long as its process has its directory. It does not change.
+// Self is the identity of a node while its process uses its directory. It does not change, so all
+// parts of the node may share it.
 type Self struct {
-	ID          string // of the node, for as long as it has its directory
-	Incarnation string // of this process
-	Name        string // for people
-	Addr        string // what peers dial
+	// ID names the node: 32 hexadecimal digits. The node has it for as long as it has its directory.
+	ID string
+
+	// Incarnation names this process of the node. See NewIncarnation.
+	Incarnation string
+
+	// Name is the node's name for people.
+	Name string
+
+	// Addr is the address that peers dial, host:port.
+	Addr string
 }
 
-// Session returns the number of this process's session, 0 if it has none.
-func (n *Self) Session(s *state.State) uint64 {
-	if ses := s.Session(n.ID); ses != nil && ses.Incarnation == n.Incarnation {
+// Session returns the number of this process's session in a state. It returns 0 if the process has
+// no session. A session of an earlier process does not count.
+func (me *Self) Session(s *state.State) uint64 {
+	if ses := s.Session(me.ID); ses != nil && ses.Incarnation == me.Incarnation {
 		return ses.Number
 	}
 	return 0
@@ -31,5 +40,6 @@ func NewID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// NewIncarnation makes up the name of a process, the node's starts-th.
+// NewIncarnation returns a new name for a process of a node. starts is the number of times that the
+// node has been started, this time included. Later processes have greater names.
 func NewIncarnation(starts uint64) string { return fmt.Sprintf("%016x%s", starts, NewID()) }

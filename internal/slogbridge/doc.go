@@ -1,20 +1,20 @@
-// Package slogbridge makes one log of three: certmagic logs to zap, raft to hclog, and everything
-// ends in a slog.Logger.
+// Package slogbridge joins three logs in one slog.Logger: certmagic's, which goes to zap, raft's,
+// which goes to hclog, and flotilla's own.
 //
 // # Guarantees
 //
-//   - Values that may hold keys are logged by their type only.
-//   - Levels mean what operators expect: ordinary steps of an election are no warnings, nor are
-//     peers that are known to be absent.
-//   - Node IDs appear with the node's name (NewNamed).
+//   - Of a value that may hold keys, the log has only the type.
+//   - Levels mean what operators expect. Ordinary steps of an election are no warnings. Neither are
+//     failures to reach a peer that is known to be absent.
+//   - A node ID appears with the node's name (NewNamed).
 //
 // # Flow
 //
-// NewZap and NewHclog convert each record when it is written, and leave the decision whether a
-// level is enabled to the slog.Logger. A nil slog.Logger makes a logger that writes nothing.
+// NewZap and NewHclog make loggers that convert each record when it is written. The slog.Logger
+// decides which levels are enabled. For a nil slog.Logger they make a logger that writes nothing.
 //
 // # Assumptions
 //
-// The wording of raft's and certmagic's lines, by which their levels are changed. Where a release
-// changes its wording, a line has the level that the library gives it.
+// The package changes the level of a line of raft or certmagic by its wording. If a release changes
+// the wording, the line has the level that the library gives it.
 package slogbridge

@@ -12,9 +12,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// NewHclog returns an hclog logger, for raft, that writes to l. With a nil l it writes nothing. It
-// has no level of its own. Lines about a peer for which absent returns true have level debug: the
-// cluster knows that the peer is down, or an operator has planned it.
+// NewHclog returns an hclog logger, for raft, that writes to l. With a nil l it writes nothing. The
+// logger has no level of its own. absent reports whether the cluster knows that a peer is down, or
+// an operator has planned it. Lines about an absent peer have level debug. Any goroutine may call
+// absent.
 func NewHclog(l *slog.Logger, absent func(id string) bool) hclog.Logger {
 	if l == nil {
 		l = slog.New(slog.DiscardHandler)

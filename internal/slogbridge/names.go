@@ -7,11 +7,11 @@ import (
 	"regexp"
 )
 
-// nodeID returns what matches the ID of a node.
+// nodeID returns an expression that matches the ID of a node.
 func nodeID() *regexp.Regexp { return regexp.MustCompile(`\b[0-9a-f]{32}\b`) }
 
-// nameHandler is a slog.Handler that replaces node IDs by names: "n1 (98801e51)". Raft, errors and
-// lists use IDs, and people know names.
+// nameHandler is a slog.Handler that adds names to node IDs, as in "n1 (98801e51)". Raft, errors
+// and lists use IDs, but people know names.
 type nameHandler struct {
 	slog.Handler
 	ids  *regexp.Regexp
@@ -19,8 +19,10 @@ type nameHandler struct {
 	self func() string          // the name of this node; empty: it is not known
 }
 
-// NewNamed returns a logger that writes to l with the names that name knows, and with the name of this node in each record, as
-// soon as self returns one.
+// NewNamed returns a logger that writes to l. It replaces the ID of a node by the node's name and
+// the beginning of the ID. name returns the name of a node, or an empty string if it is not known.
+// self returns the name of this node, which each record gets, or an empty string while it is not
+// known. Any goroutine may call both functions.
 func NewNamed(l *slog.Logger, name func(id string) string, self func() string) *slog.Logger {
 	return slog.New(&nameHandler{l.Handler(), nodeID(), name, self})
 }
@@ -77,7 +79,7 @@ func (h *nameHandler) text(s string) string {
 	})
 }
 
-// Short returns enough of an ID to distinguish it from others.
+// Short returns the first eight characters of an ID. They distinguish it from others in practice.
 func Short(id string) string {
 	if len(id) > 8 {
 		return id[:8]

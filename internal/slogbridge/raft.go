@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// level returns the level of a line.
+// level returns the level that a line of raft has in the log.
 func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
 	to := raftLevel(level, msg)
 	if to < slog.LevelWarn || !aboutPeer(msg) {
@@ -23,8 +23,8 @@ func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
 	return to
 }
 
-// raftLevel returns the level of a line of raft. Raft warns of ordinary steps of an election, and
-// of every attempt to reach a peer that is down.
+// raftLevel returns the level of a line of raft about a peer that is not absent. Raft itself warns
+// of ordinary steps of an election, and of each attempt to reach a peer that is down.
 func raftLevel(level hclog.Level, msg string) slog.Level {
 	switch level {
 	case hclog.Trace, hclog.Debug:

@@ -20,8 +20,10 @@ func NewZap(l *slog.Logger) *zap.Logger {
 
 // zapCore is a zapcore.Core on a slog.Logger.
 type zapCore struct {
-	log    *slog.Logger
-	fields []zapcore.Field // of With; converted only when a record is written, since certmagic calls With on every handshake
+	log *slog.Logger
+	// With adds them. They are converted only when a record is written, since certmagic calls With in
+	// every handshake.
+	fields []zapcore.Field
 }
 
 func (c *zapCore) Enabled(lvl zapcore.Level) bool {
@@ -41,7 +43,8 @@ func (c *zapCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 
 func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := zapLevel(e.Level)
-	if e.Message == "tls-alpn challenge" { // any ClientHello can cause it; the CA's own answer reports a real failure
+	if e.Message == "tls-alpn challenge" {
+		// Any ClientHello can cause this line. The CA's own answer reports a real failure.
 		level = slog.LevelDebug
 	}
 	attrs := make([]slog.Attr, 0, 1+len(c.fields)+len(fields))
@@ -73,8 +76,8 @@ func zapLevel(lvl zapcore.Level) slog.Level {
 	return slog.LevelError
 }
 
-// zapValue returns the value of f. Of a value that is neither a scalar, a list of scalars, an error
-// nor a Stringer it returns only the type: a structure may hold a key.
+// zapValue returns the value of f if it is a scalar, a list of scalars, an error or a Stringer. For
+// any other value it returns the type only, since a structure may hold a key.
 func zapValue(f zapcore.Field) any {
 	switch f.Type {
 	case zapcore.ReflectType:
@@ -100,8 +103,8 @@ func zapValue(f zapcore.Field) any {
 	return enc.Fields[f.Key]
 }
 
-// zapProblem returns the problem that a certificate authority reports (RFC 8555, section 6.7),
-// since operators need the reason.
+// zapProblem returns the problem that a certificate authority reports (RFC 8555, section 6.7).
+// Operators need that reason.
 func zapProblem(f zapcore.Field) any {
 	enc := zapcore.NewMapObjectEncoder()
 	f.AddTo(enc)

@@ -8,20 +8,40 @@ import (
 // Code is the outcome of a command.
 type Code byte
 
-// The outcomes. Their numbers are in snapshots.
+// These are the outcomes of commands. Their numbers are in snapshots.
 const (
-	CodeOK           Code = 0
-	CodeEnded        Code = 1 // the session has ended, so the command did nothing
-	CodeQueued       Code = 2 // another claim holds the role, and this one waits
-	CodeHeld         Code = 3 // another claim holds the role, and this one does not wait
-	CodeNotHeld      Code = 4 // the claim does not hold the role, or is gone
-	CodeIsDir        Code = 5 // the key has keys below it
-	CodeNotDir       Code = 6 // a key above it has a value
-	CodeFull         Code = 7 // the state has no room
-	CodeChanged      Code = 8 // the state is not the one that the command depends on
-	CodeNoTransferee Code = 9 // no waiting claim fits
+	// CodeOK says that the command did what it says.
+	CodeOK Code = 0
 
-	codeSuperseded Code = 10 // a process that this one's directory does not know has had a session
+	// CodeEnded says that the session has ended, so the command did nothing.
+	CodeEnded Code = 1
+
+	// CodeQueued says that another claim holds the role, and that this one waits.
+	CodeQueued Code = 2
+
+	// CodeHeld says that another claim holds the role, and that this one does not wait.
+	CodeHeld Code = 3
+
+	// CodeNotHeld says that the claim does not hold the role, or is gone.
+	CodeNotHeld Code = 4
+
+	// CodeIsDir says that there are keys below the key.
+	CodeIsDir Code = 5
+
+	// CodeNotDir says that a key above the key has a value.
+	CodeNotDir Code = 6
+
+	// CodeFull says that the state has no room.
+	CodeFull Code = 7
+
+	// CodeChanged says that the state is not the one that the command depends on.
+	CodeChanged Code = 8
+
+	// CodeNoTransferee says that no waiting claim fits.
+	CodeNoTransferee Code = 9
+
+	// A process that this one's directory does not know has had a session.
+	codeSuperseded Code = 10
 )
 
 // String names the outcome.
@@ -35,8 +55,11 @@ func (c Code) String() string {
 
 // Answer is the outcome of a command, and the index of the entry that it was in.
 type Answer struct {
-	Seq, Index uint64 // number of the command in its session, and of the entry
-	Code       Code   // the outcome
+	// Seq is the number of the command in its session, and Index that of the entry.
+	Seq, Index uint64
+
+	// Code is the outcome.
+	Code Code
 }
 
 func bySeq(a Answer, seq uint64) int { return cmp.Compare(a.Seq, seq) }

@@ -8,10 +8,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
-// ErrNoTransferee is why a role stays where it is.
+// ErrNoTransferee is the error of a move of a role that no waiting claim fits.
 var ErrNoTransferee = errors.New("no node waits for it that it could go to")
 
-// Err returns the error that an outcome stands for, nil if it is none.
+// Err returns the error that an outcome stands for. It returns nil for an outcome that is no error.
 func (c Code) Err() error {
 	switch c {
 	case CodeIsDir:
@@ -23,7 +23,7 @@ func (c Code) Err() error {
 	case CodeNoTransferee:
 		return ErrNoTransferee
 	case CodeFull:
-		return fmt.Errorf("%w: the limit for what is of this kind is reached; delete something or raise Config.MaxState", errs.TooLarge)
+		return fmt.Errorf("%w: the limit for data of this kind is reached; delete something or raise Config.MaxState", errs.TooLarge)
 	}
 	return nil
 }

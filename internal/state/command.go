@@ -28,21 +28,39 @@ const (
 
 // Command is one change of the state, and what all of them have in common.
 type Command struct {
-	Requires uint64 // the cluster version that a node must support to apply it; 0: any
-	Node     string // the node that proposes it
-	Session  uint64 // of that node; 0: the command needs none, and may be applied twice
-	Seq      uint64 // number within the session, from 1
-	Acked    uint64 // the node has the answers to all commands up to this number
-	Time     int64  // the proposer's clock in Unix nanoseconds: shown, never compared
+	// Requires is the cluster version that a node must support to apply the command. 0: any version.
+	Requires uint64
 
-	Fences []Fence // the command does nothing unless all of them are true
-	Change Change  // what it does
+	// Node is the ID of the node that proposes the command.
+	Node string
+
+	// Session is the number of that node's session. 0: the command needs none, and may be applied
+	// twice.
+	Session uint64
+
+	// Seq is the number of the command within its session, from 1.
+	Seq uint64
+
+	// Acked says that the node has the answers to all commands up to this number.
+	Acked uint64
+
+	// Time is the proposer's clock in Unix nanoseconds. It is shown, never compared.
+	Time int64
+
+	// Fences are conditions. The command does nothing unless all of them are true.
+	Fences []Fence
+
+	// Change is what the command does. It is never nil.
+	Change Change
 }
 
 // Fence is a condition: the claim that this session made with the command Seq holds the role.
 type Fence struct {
-	Role string // the name in the tree, with its prefix
-	Seq  uint64 // of the command that made the claim
+	// Role is the role's name in the tree, with its prefix.
+	Role string
+
+	// Seq is the number of the command that made the claim.
+	Seq uint64
 }
 
 // Change is what a command does. There is one type for each command.

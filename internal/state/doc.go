@@ -18,7 +18,7 @@
 // # Assumptions
 //
 // Entries arrive in the order of the log, each once. The caller skips those that it has applied. A
-// command was checked by the node that proposed it; the state machine checks only what depends on
+// command was checked by the node that proposed it. The state machine checks only what depends on
 // the state.
 //
 // # Formats
@@ -44,13 +44,13 @@
 //
 //  1. Give it the next free number in command.go. Numbers are in logs: none is used twice.
 //  2. Declare its type in the file of its noun, with a comment that says what it does and when it
-//     does nothing. A field has one meaning in all cases; what only some cases need is a pointer to
+//     does nothing. A field has one meaning in all cases. What only some cases need is a pointer to
 //     a struct of its own.
 //  3. Beside it write encode, its decode function, and apply. Encode and decode list the fields in
 //     the same order.
 //  4. Add the decode function to decoderOf in entry.go.
 //  5. Add an example to changes in command_test.go. The fuzz test takes it from there.
 //  6. Describe what it does in testdata, in the words of the runner in script_test.go.
-//  7. After the first release: raise [Version], and set Requires of the new command to it. The nodes
-//     propose it only once [State.Version] has reached that version.
+//  7. After the first release: raise [Version], and set Requires of the new command to it. The
+//     nodes propose it only once [State.Version] has reached that version.
 package state

@@ -3,12 +3,24 @@ package state
 // Effects collects what a node acts on after entries, besides the state that results. The methods
 // of a nil *Effects do nothing.
 type Effects struct {
-	Claims   []Ref    // granted, asked to hand over, or ended
-	Keys     []string // records that have changed; for a deleted directory, all that were in it
-	Roles    bool     // a role has another holder or another queue
-	Sessions bool     // a session was opened, suspected, cleared or ended
-	Tickets  bool     // the ticket keys are others
-	Dropped  bool     // the former ticket keys must not be used any more
+	// Claims are the claims that were granted, asked to hand over, or ended.
+	Claims []Ref
+
+	// Keys are the keys of the records that have changed. A deleted directory has all keys that
+	// were in it.
+	Keys []string
+
+	// Roles says that a role has another holder or another queue.
+	Roles bool
+
+	// Sessions says that a session was opened, suspected, cleared or ended.
+	Sessions bool
+
+	// Tickets says that the ticket keys have changed.
+	Tickets bool
+
+	// Dropped says that the former ticket keys must not be used any more.
+	Dropped bool
 }
 
 // add adds the effects of a part.

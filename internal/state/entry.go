@@ -8,10 +8,15 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-// A log entry is a version, a kind and the rest: either a keyring, or a sealed command.
+// A log entry is a version, a kind, and the rest: either a keyring, or a sealed command.
 const (
+	// EntryVersion is the format version of log entries. It is the first byte.
 	EntryVersion = 3
+
+	// EntryKeyring is the kind of an entry with a Keyring. The kind is the second byte.
 	EntryKeyring = 'K'
+
+	// EntryCommand is the kind of an entry with a sealed Command.
 	EntryCommand = 'C'
 )
 
@@ -59,7 +64,7 @@ func decoderOf(number byte) func(*codec.Decoder) Change {
 }
 
 // DecodeCommand is the inverse of [Command.Encode]. It refuses a number or a cluster version that
-// it does not know before it reads on, for what follows may have another form then.
+// it does not know before it reads on, because the rest may have another form then.
 func DecodeCommand(b []byte) (Command, error) {
 	d := codec.Decoder{B: b}
 	number := d.Byte()
@@ -104,8 +109,11 @@ func OpenCommand(k *seal.Keyring, entry []byte) (Command, error) {
 
 // Keyring is the entry that gives a new cluster its identity and its keys.
 type Keyring struct {
-	Cluster string // identity of the cluster
-	Wrapped []byte // the keyring, wrapped with the operator's secrets
+	// Cluster is the identity of the cluster.
+	Cluster string
+
+	// Wrapped is the keyring, wrapped with the operator's secrets.
+	Wrapped []byte
 }
 
 // Entry returns the whole log entry. [DecodeKeyring] reads what follows the version and the kind.
@@ -126,7 +134,8 @@ func DecodeKeyring(b []byte) (Keyring, error) {
 	return k, nil
 }
 
-// UnknownVersion returns the error for what has another format version than this program writes.
+// UnknownVersion returns the error for data with the format version got. own is the version that
+// this program writes.
 func UnknownVersion(got, own byte) error {
 	if got < own {
 		return fmt.Errorf("format %d is of a development version of flotilla and cannot be read any more; empty the data directory to join as a new node", got)

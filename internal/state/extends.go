@@ -2,7 +2,7 @@ package state
 
 import "fmt"
 
-// divergedError says that a node's past is not that of its cluster.
+// divergedError says that a node has another past than its cluster.
 type divergedError struct{ detail string }
 
 func (e *divergedError) Error() string {
@@ -11,14 +11,15 @@ func (e *divergedError) Error() string {
 		" This node's directory is left as it is. To go on with what the cluster has, move the directory away and start the node again: it joins as a new one"
 }
 
-// Diverged returns the error of a node whose past is not that of its cluster.
+// Diverged returns the error of a node that has another past than its cluster. The arguments
+// describe the difference, as for fmt.Sprintf.
 func Diverged(format string, args ...any) error {
 	return &divergedError{fmt.Sprintf(format, args...)}
 }
 
-// Extends returns an error unless old can be in the past of s: what has not changed in s since old
-// must be in old. An error is proof of two pasts. No error is no proof of one past; comparing the
-// logs tells that.
+// Extends returns an error unless old can be in the past of s. What has not changed in s since old
+// must be in old. An error proves that there are two pasts. No error proves nothing: only a
+// comparison of the logs shows that the past is one.
 func (s *State) Extends(old *State) error {
 	if s.Index == old.Index && s.Past.Sum != old.Past.Sum {
 		return Diverged("what leads to entry %d differs", s.Index)

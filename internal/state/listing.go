@@ -8,7 +8,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
-// Load returns a copy of the value at key, never nil. absent is the error if there is none.
+// Load returns a copy of the value at key. The copy is never nil. The error is absent if there is
+// neither a value nor a directory, and syscall.EISDIR for a directory.
 func (s *State) Load(key string, absent error) ([]byte, error) {
 	if r, ok := s.Record(key); ok {
 		return append(make([]byte, 0, len(r.Value)), r.Value...), nil
@@ -21,12 +22,17 @@ func (s *State) Load(key string, absent error) ([]byte, error) {
 
 // Info describes the value or the directory at a key. A directory has no time and no size.
 type Info struct {
-	Modified int64 // clock of the writer, in Unix nanoseconds
-	Size     int64 // bytes
-	Terminal bool  // it is a value
+	// Modified is when the value was stored, by the writer's clock in Unix nanoseconds.
+	Modified int64
+
+	// Size is the number of bytes in the value.
+	Size int64
+
+	// Terminal says that the key has a value. Otherwise it is a directory.
+	Terminal bool
 }
 
-// Stat describes what is at key. absent is the error if there is nothing.
+// Stat describes what is at key. The error is absent if there is nothing.
 func (s *State) Stat(key string, absent error) (Info, error) {
 	if r, ok := s.Record(key); ok {
 		return Info{Modified: r.modified, Size: int64(len(r.Value)), Terminal: true}, nil
@@ -37,7 +43,7 @@ func (s *State) Stat(key string, absent error) (Info, error) {
 	return Info{}, absent
 }
 
-// ListAll is List with an error: absent, if there is neither a directory nor a value at dir.
+// ListAll is List, but its error is absent if there is neither a directory nor a value at dir.
 func (s *State) ListAll(dir string, recursive bool, absent error) ([]string, error) {
 	keys := s.List(dir, recursive)
 	if len(keys) > 0 {

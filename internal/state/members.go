@@ -8,11 +8,20 @@ import (
 
 // Member is what a node says of itself.
 type Member struct {
-	ID       string // 32 hexadecimal digits, made up once
-	Name     string // for people
-	Addr     string // what peers dial
-	InMemory bool   `json:",omitempty"` // it has no directory, and cannot come back once its process has ended
-	Former   string `json:",omitempty"` // the ID of the node that it was before; empty: it was none
+	// ID is the node's ID: 32 hexadecimal digits, made up once.
+	ID string
+
+	// Name is the node's name for people.
+	Name string
+
+	// Addr is the address that peers dial.
+	Addr string
+
+	// InMemory says that the node has no directory. It cannot come back once its process has ended.
+	InMemory bool `json:",omitempty"`
+
+	// Former is the ID of the node that it was before. Empty: it was none.
+	Former string `json:",omitempty"`
 }
 
 func (m Member) encode(e *codec.Encoder) {
@@ -27,10 +36,10 @@ func decodeMember(d *codec.Decoder) Member {
 	return Member{ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String()}
 }
 
-// Member returns what is known of a member.
+// Member returns what a member says of itself, and whether it has said anything.
 func (s *State) Member(id string) (Member, bool) { return s.Members.Get([]byte(id)) }
 
-// IsFormer reports whether a member says that it was the node id before.
+// IsFormer reports whether any member says that it was the node id before.
 func (s *State) IsFormer(id string) bool {
 	for _, other := range s.Servers {
 		if m, ok := s.Member(other); ok && m.Former == id {
@@ -42,7 +51,8 @@ func (s *State) IsFormer(id string) bool {
 
 // SetMember records what a member says of itself.
 type SetMember struct {
-	Member Member // its ID says which one
+	// Member is what the member says. Its ID says which member it is.
+	Member Member
 }
 
 func (SetMember) number() byte { return numberSetMember }
@@ -56,8 +66,8 @@ func (c SetMember) apply(s *State, _ entry) Code {
 	return CodeOK
 }
 
-// Configure returns the state after a change of raft's configuration. A server that is gone is
-// forgotten, and its session ends. Configure sorts its arguments in place and keeps them.
+// Configure returns the state after a change of raft's configuration. It forgets a server that is
+// gone, and ends that server's session. Configure sorts servers and voters in place and keeps them.
 func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *State {
 	n := *s
 	n.Index = index

@@ -13,9 +13,13 @@ const compromised = ".compromised"
 
 // Value is one stored value. Its slice is never written to.
 type Value struct {
-	Value    []byte // what was stored
-	modified int64  // clock of the writer, in Unix nanoseconds
-	Index    uint64 // of the entry that stored it
+	// Value is what was stored.
+	Value []byte
+
+	modified int64 // clock of the writer, in Unix nanoseconds
+
+	// Index is the index of the entry that stored the value.
+	Index uint64
 }
 
 func (v *Value) encode(e *codec.Encoder) {
@@ -30,8 +34,11 @@ func decodeValue(d *codec.Decoder) *Value {
 
 // Record is one value to store.
 type Record struct {
-	Key   string // in its clean form
-	Value []byte // what is stored
+	// Key is the key in its clean form.
+	Key string
+
+	// Value is what is stored.
+	Value []byte
 }
 
 // Record returns the record at key.
@@ -45,13 +52,13 @@ func (s *State) RecordGrows(key string, value []byte) int64 {
 	return int64(len(key) + len(value))
 }
 
-// HasRoom reports whether a budget has room for so many more bytes. The limit comes with the
-// command, so every node finds the same.
+// HasRoom reports whether a budget has room for grows more bytes if Config.MaxState is maxState
+// bytes. The limit comes with the command, so every node gets the same result.
 func (s *State) HasRoom(b keyspace.Budget, grows, maxState int64) bool {
 	return grows <= 0 || s.Used[b]+grows <= b.Limit(maxState)
 }
 
-// Bytes returns how large the state is.
+// Bytes returns how many bytes of the state count against the budgets.
 func (s *State) Bytes() (sum int64) {
 	for _, used := range s.Used {
 		sum += used
@@ -108,16 +115,26 @@ func (s *State) store(r Record, maxState int64, e entry) Code {
 
 // StoreRecord stores a value.
 type StoreRecord struct {
-	Key      string     // in its clean form
-	Value    []byte     // what is stored
-	MaxState int64      // the proposer's limit of the state's size, in bytes
-	If       *Condition // do nothing unless this is so; nil: no condition
+	// Key is the key in its clean form.
+	Key string
+
+	// Value is what is stored.
+	Value []byte
+
+	// MaxState is the proposer's limit of the state's size, in bytes.
+	MaxState int64
+
+	// If is a condition without which the command does nothing. Nil: there is no condition.
+	If *Condition
 }
 
 // Condition is that the record at Key is the one that the entry Index stored.
 type Condition struct {
-	Key   string // in its clean form
-	Index uint64 // of the entry
+	// Key is the key in its clean form.
+	Key string
+
+	// Index is the index of the entry.
+	Index uint64
 }
 
 func (StoreRecord) number() byte { return numberStoreRecord }
@@ -150,10 +167,13 @@ func (c StoreRecord) apply(s *State, e entry) Code {
 	return s.store(Record{c.Key, c.Value}, c.MaxState, e)
 }
 
-// PutRecords stores several values, all or none.
+// PutRecords stores several values: all of them or none.
 type PutRecords struct {
-	Records  []Record // in their clean form
-	MaxState int64    // the proposer's limit of the state's size, in bytes
+	// Records are what is stored. Their keys are in their clean form.
+	Records []Record
+
+	// MaxState is the proposer's limit of the state's size, in bytes.
+	MaxState int64
 }
 
 // Size returns how many bytes the records take in the entry.
@@ -197,7 +217,8 @@ func (c PutRecords) apply(s *State, e entry) Code {
 
 // DeleteRecords deletes the value at a key, and all values below it.
 type DeleteRecords struct {
-	Key string // empty: all values
+	// Key is the key in its clean form. Empty: all values are deleted.
+	Key string
 }
 
 func (DeleteRecords) number() byte { return numberDeleteRecords }

@@ -7,37 +7,71 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
-// Role is the queue of the claims to a role. The first one holds it. The others wait in the order
-// in which they came.
+// Role is the queue of the claims to a role. The first claim holds the role. The others wait, in
+// the order in which they came.
 type Role struct {
-	Queue []Claim // never empty in a state
+	// Queue has the holder's claim first. It is never empty in a state.
+	Queue []Claim
 }
 
 // Ref names a claim: the command Seq of the session has made it.
 type Ref struct {
-	Node         string // whose claim it is
-	Session, Seq uint64 // of that node, and of the command in the session
+	// Node is the ID of the node whose claim it is.
+	Node string
+
+	// Session is the number of that node's session, and Seq that of the command in the session.
+	Session, Seq uint64
 }
 
 // Claim is a place in a role's queue.
 type Claim struct {
 	Ref
-	Index      uint64 // of the entry that granted it, which is its fence; 0 while it waits
-	Group      string // roles of a group are spread over the nodes; empty: none
-	priority   int64
-	Yield      uint64 // index of the entry that asked it to hand over; 0: none has
-	Transferee Ref    // the claim that asked for it
-	Moved      bool   // an operator asked: the transferee gets the role even if another claim is better
-	Pinned     bool   // an operator moved the role here: it stays, even if another claim is better
 
-	public          bool          // see hold.Role
-	HoldDownTime    time.Duration // see hold.Role
-	ReleasedOnDeath bool          // see hold.Role
-	HoldDown        uint64        // index of the entry that ended its session: it holds the role until the hold-down expires; 0: it is alive
-	Expired         bool          // its lease had expired by then
+	// Index is the index of the entry that granted the claim, which is its fence. It is 0 while the
+	// claim waits.
+	Index uint64
 
-	Since  int64         // clock of the proposer of the grant, in Unix nanoseconds; shown, never compared
-	Outage time.Duration // for which the role had no live holder before, as far as the leader knows; shown
+	// Group is the group whose roles are spread over the nodes. Empty: the role is in no group.
+	Group string
+
+	priority int64
+
+	// Yield is the index of the entry that asked the claim to hand over. 0: no entry has.
+	Yield uint64
+
+	// Transferee is the claim for which the holder was asked to hand over. It is set with Yield.
+	Transferee Ref
+
+	// Moved says that an operator asked the claim to hand over. The transferee then gets the role
+	// even if another claim is better.
+	Moved bool
+
+	// Pinned says that an operator moved the role here. It stays even if another claim is better.
+	Pinned bool
+
+	public bool // see hold.Role
+
+	// HoldDownTime is how long the role's effect may be visible after its lease has expired. See
+	// hold.Role.
+	HoldDownTime time.Duration
+
+	// ReleasedOnDeath says that nothing of the role is visible after a death notice. See hold.Role.
+	ReleasedOnDeath bool
+
+	// HoldDown is the index of the entry that ended the claim's session. The claim holds the role
+	// until the hold-down expires. 0: the claim is not in hold-down.
+	HoldDown uint64
+
+	// Expired says that the lease had expired when the hold-down began.
+	Expired bool
+
+	// Since is when the claim was granted, by the proposer's clock in Unix nanoseconds. It is shown,
+	// never compared.
+	Since int64
+
+	// Outage is how long the role had no live holder before, as far as the leader knows. It is shown,
+	// never compared.
+	Outage time.Duration
 }
 
 // moment is when roles change hands: the index of the entry, and what is shown of it.
@@ -51,13 +85,22 @@ type moment struct {
 type ending byte
 
 const (
-	endsClean         ending = iota + 1 // nothing of it is visible to clients any more
-	endsExpired                         // its lease has expired, and what has a hold-down time may be visible for that long
-	endsByDeathNotice                   // its process is dead, and its guarded set has been removed from the kernel
-	endsUnconfirmed                     // its process is gone, or said to be, and its kernel acts until the lease would have expired
+	// Nothing of the session is visible to clients any more.
+	endsClean ending = iota + 1
+
+	// The session's lease has expired. Roles may be visible for their hold-down time.
+	endsExpired
+
+	// The session's process is dead, and its guarded set has been removed from the kernel.
+	endsByDeathNotice
+
+	// The session's process is gone, or said to be. Its kernel acts until the lease would have
+	// expired.
+	endsUnconfirmed
 )
 
-// entersHoldDown reports whether a claim that holds a role goes on holding it after such an end.
+// entersHoldDown reports whether a claim that holds a role continues to hold it when its session
+// ends in the given way.
 func (c *Claim) entersHoldDown(how ending) bool {
 	switch {
 	case !c.public:
@@ -75,7 +118,7 @@ func (c *Claim) entersHoldDown(how ending) bool {
 // cost returns how many bytes the claim counts.
 func (c *Claim) cost(role string) int64 { return int64(len(role) + len(c.Group) + keyspace.ClaimCost) }
 
-// grant makes the claim the holder's.
+// grant makes the claim that of the holder.
 func (c *Claim) grant(at moment) { c.Index, c.Since, c.Outage = at.index, at.time, at.outage }
 
 func (r *Role) encode(e *codec.Encoder) {

@@ -74,9 +74,9 @@ func (s *State) Loads(group, except string) map[string]int {
 	return loads
 }
 
-// Better reports whether a waiting claim should get the role from its holder: it has the higher
-// priority, or the same priority and its node would hold fewer roles of the group than the holder's
-// node does now.
+// Better reports whether a waiting claim should get the role from its holder. It should if it has
+// the higher priority. With the same priority it should if its node would then hold fewer roles of
+// the group than the holder's node holds now.
 func (s *State) Better(role string, ref Ref) bool {
 	mine, i := s.FindClaim(role, ref)
 	if i <= 0 {
@@ -96,8 +96,8 @@ func (s *State) Better(role string, ref Ref) bool {
 	return loads[mine.Node]+1 < loads[holder.Node]
 }
 
-// best returns the place of the waiting claim that a free role goes to: the highest priority, then
-// the node with the fewest roles of the group, then the one that came first.
+// best returns the place of the waiting claim that a free role goes to. The highest priority
+// decides first, then the fewest roles of the group on the claim's node, then the order of arrival.
 func (s *State) best(role string, waiting []Claim) int {
 	best, bestLoad := 0, math.MaxInt
 	loads := make(map[string]map[string]int) // by group and node
@@ -124,8 +124,8 @@ func (s *State) ask(role string, transferee Ref, moved bool, e entry) {
 	s.setQueue(role, queue)
 }
 
-// release takes a claim out of a role's queue. If it was the holder's, the role goes to the claim
-// that it was moved to, else to the best one.
+// release takes a claim out of a role's queue. If the claim held the role, the role goes to the
+// claim that an operator moved it to, or else to the best one.
 func (s *State) release(at moment, role string, ref Ref, fx *Effects) Code {
 	gone, i := s.FindClaim(role, ref)
 	if i < 0 {
@@ -186,21 +186,36 @@ func (s *State) releaseAll(at moment, node string, number uint64, how ending, fx
 	}
 }
 
-// ClaimRole asks for a role, or for a lock, which is a role too. The claim is named by the
-// command's node, session and seq.
+// ClaimRole asks for a role, or for a lock, which is a role too. The command's node, session and
+// seq name the claim.
 type ClaimRole struct {
-	Role     string // its name in the tree, with its prefix
-	Group    string // roles of a group are spread over the nodes; empty: none
+	// Role is its name in the tree, with its prefix.
+	Role string
+
+	// Group is the group whose roles are spread over the nodes. Empty: the role is in no group.
+	Group string
+
+	// Priority decides first which waiting claim is the best. A greater one is better.
 	Priority int64
-	Wait     bool        // join the queue if the role is held
-	MaxState int64       // the proposer's limit of the state's size, in bytes
-	Public   *PublicRole // nil: nothing of the role is visible to clients
+
+	// Wait says that the claim joins the queue if the role is held.
+	Wait bool
+
+	// MaxState is the proposer's limit of the state's size, in bytes.
+	MaxState int64
+
+	// Public describes a public role. Nil: nothing of the role is visible to clients.
+	Public *PublicRole
 }
 
-// PublicRole is what only public roles have: those whose effect clients see, as a floating address.
+// PublicRole is what only public roles have. Clients see the effect of a public role, such as a
+// floating address.
 type PublicRole struct {
-	HoldDown        time.Duration // how long something may be visible after the lease has expired
-	ReleasedOnDeath bool          // a death notice means that nothing is visible any more
+	// HoldDown is how long the role's effect may be visible after the lease has expired.
+	HoldDown time.Duration
+
+	// ReleasedOnDeath says that nothing is visible any more after a death notice.
+	ReleasedOnDeath bool
 }
 
 func (ClaimRole) number() byte { return numberClaimRole }
@@ -251,11 +266,14 @@ func (c ClaimRole) apply(s *State, e entry) Code {
 	return out
 }
 
-// ReleaseRole gives a claim of the command's session up, whether it holds the role or waits. If the
-// release overtakes its claim, the claim does nothing when it is applied.
+// ReleaseRole gives up a claim of the command's session, whether the claim holds the role or waits.
+// If the release overtakes its claim, the claim does nothing when it is applied.
 type ReleaseRole struct {
-	Role  string // its name in the tree, with its prefix
-	Claim uint64 // the seq of the command that made it
+	// Role is its name in the tree, with its prefix.
+	Role string
+
+	// Claim is the Seq of the command that made the claim.
+	Claim uint64
 }
 
 func (ReleaseRole) number() byte { return numberReleaseRole }
@@ -280,8 +298,11 @@ func (c ReleaseRole) apply(s *State, e entry) Code {
 // YieldRole asks the holder of a role to hand over to a claim of the command's session. It does
 // nothing unless that claim is better.
 type YieldRole struct {
-	Role  string // its name in the tree, with its prefix
-	Claim uint64 // the seq of the command that made it
+	// Role is its name in the tree, with its prefix.
+	Role string
+
+	// Claim is the Seq of the command that made the claim.
+	Claim uint64
 }
 
 func (YieldRole) number() byte { return numberYieldRole }
@@ -303,8 +324,11 @@ func (c YieldRole) apply(s *State, e entry) Code {
 // MoveRole asks the holder of a role to hand over to the best claim of a node, even if another
 // claim is better. An operator has asked for it.
 type MoveRole struct {
-	Role string // its name in the tree, with its prefix
-	Node string // empty: any but the holder's
+	// Role is its name in the tree, with its prefix.
+	Role string
+
+	// Node is the ID of the node that is to have the role. Empty: any node but the holder's.
+	Node string
 }
 
 func (MoveRole) number() byte { return numberMoveRole }
@@ -341,9 +365,14 @@ func (c MoveRole) apply(s *State, e entry) Code {
 // ExpireHoldDown passes on a role whose holder has been in hold-down for long enough. It does
 // nothing if the holder is in another hold-down.
 type ExpireHoldDown struct {
-	Role  string        // its name in the tree, with its prefix
-	Began uint64        // index of the entry that ended the holder's session
-	After time.Duration // how long the leader has waited; shown
+	// Role is its name in the tree, with its prefix.
+	Role string
+
+	// Began is the index of the entry that ended the holder's session.
+	Began uint64
+
+	// After is how long the leader has waited. It is shown, never compared.
+	After time.Duration
 }
 
 func (ExpireHoldDown) number() byte { return numberExpireHoldDown }

@@ -9,11 +9,20 @@ import (
 
 // Session is one life of a node, as the cluster knows it.
 type Session struct {
-	Number      uint64 // index of the entry that opened it
-	Incarnation string // of the process that it belongs to
-	Suspect     uint64 // index of the entry that suspected it: nobody grants it a lease; 0: it is not suspected
-	acked       uint64
-	Answers     []Answer // to commands after acked, by seq
+	// Number is the index of the entry that opened the session.
+	Number uint64
+
+	// Incarnation names the process that has the session.
+	Incarnation string
+
+	// Suspect is the index of the entry that suspected the session. No voter grants a suspected
+	// session a lease. 0: the session is not suspected.
+	Suspect uint64
+
+	acked uint64
+
+	// Answers are the answers to the commands after acked, in the order of their Seq.
+	Answers []Answer
 }
 
 func (ses *Session) encode(e *codec.Encoder) {
@@ -37,13 +46,13 @@ func decodeSession(d *codec.Decoder) *Session {
 	return ses
 }
 
-// Session returns the session of a node, nil if it has none.
+// Session returns the session of a node. It returns nil if the node has no session.
 func (s *State) Session(node string) *Session {
 	v, _ := s.Sessions.Get([]byte(node))
 	return v
 }
 
-// Number returns the number of a node's session, 0 if it has none.
+// Number returns the number of a node's session. It returns 0 if the node has no session.
 func (s *State) Number(node string) uint64 {
 	if ses := s.Session(node); ses != nil {
 		return ses.Number
@@ -95,15 +104,16 @@ func (s *State) forestall(node string, number uint64, a Answer) {
 // Process returns the last process of a node that had a session.
 func (s *State) Process(node string) (Process, bool) { return s.processes.Get([]byte(node)) }
 
-// Stored returns an entry that a node is known to have had on its disk, 0 if none is known.
+// Stored returns the index of an entry that a node is known to have had on its disk. It returns 0
+// if none is known.
 func (s *State) Stored(node string) uint64 {
 	p, _ := s.Process(node)
 	return p.stored
 }
 
-// noteStored remembers what the leader knew of a node's disk when the session ended or was
+// recordStored remembers what the leader knew of a node's disk when the session ended or was
 // suspected.
-func (s *State) noteStored(node string, number, stored uint64) {
+func (s *State) recordStored(node string, number, stored uint64) {
 	p, ok := s.Process(node)
 	if !ok || p.Opened != number || p.stored >= stored {
 		return
@@ -112,8 +122,8 @@ func (s *State) noteStored(node string, number, stored uint64) {
 	s.processes, _, _ = s.processes.Insert([]byte(node), p)
 }
 
-// endSession frees, in this one step, all that the session holds and waits for. Roles that enter
-// hold-down stay held.
+// endSession ends a session and frees, in the same step, all that the session holds and waits for.
+// Roles that enter hold-down stay held.
 func (s *State) endSession(at moment, node string, number uint64, how ending, fx *Effects) {
 	if s.Session(node) == nil {
 		return
@@ -127,7 +137,8 @@ func (s *State) endSession(at moment, node string, number uint64, how ending, fx
 	s.releaseAll(at, node, number, how, fx)
 }
 
-// suspect changes the suspicion of a session, if it is before.
+// suspect changes the suspicion of a session from before to after. It does nothing if the suspicion
+// is another one.
 func (s *State) suspect(node string, number, before, after uint64, fx *Effects) {
 	if ses := s.Session(node); ses != nil && ses.Number == number && ses.Suspect == before {
 		next := *ses
@@ -146,15 +157,24 @@ func decodeStartTerm(*codec.Decoder) Change { return StartTerm{} }
 func (StartTerm) apply(*State, entry) Code  { return CodeOK }
 
 // OpenSession begins a session of the proposer. It is refused if the last process that had a
-// session is not among Processes: then the directory is an older copy, or the process died long
-// ago. It does nothing if the node's session is not the one that it replaces: then the command was
+// session is not among Processes. Then the directory is an older copy, or the process died long
+// ago. It does nothing if the node's session is not the one that it replaces. Then the command was
 // proposed twice.
 type OpenSession struct {
-	Incarnation string   // of the process
-	Addr        string   // what peers dial
-	Processes   []string // incarnations that the process's directory knows
-	Replaces    uint64   // number of the session that ends; 0: there is none
-	Clean       bool     // nothing of that session can be visible to clients any more
+	// Incarnation names the process that opens the session.
+	Incarnation string
+
+	// Addr is the address that peers dial.
+	Addr string
+
+	// Processes are the incarnations that the process's directory knows.
+	Processes []string
+
+	// Replaces is the number of the session that ends. 0: there is none.
+	Replaces uint64
+
+	// Clean says that nothing of that session can be visible to clients any more.
+	Clean bool
 }
 
 func (OpenSession) number() byte { return numberOpenSession }
@@ -206,9 +226,15 @@ func (c OpenSession) follows(last Process, ok bool) bool {
 
 // LeaveSession ends the proposer's own session.
 type LeaveSession struct {
-	Number   uint64 // of the session
-	HoldDown bool   // public roles with a hold-down time enter hold-down: the addresses may be visible for that long
-	Stored   uint64 // an entry that the node is known to have on its disk; 0: none is known
+	// Number is the number of the session.
+	Number uint64
+
+	// HoldDown says that public roles with a hold-down time enter hold-down: their addresses may be
+	// visible for that long.
+	HoldDown bool
+
+	// Stored is the index of an entry that the node is known to have on its disk. 0: none is known.
+	Stored uint64
 }
 
 func (LeaveSession) number() byte { return numberLeaveSession }
@@ -224,7 +250,7 @@ func decodeLeaveSession(d *codec.Decoder) Change {
 }
 
 func (c LeaveSession) apply(s *State, e entry) Code {
-	s.noteStored(e.Node, c.Number, c.Stored)
+	s.recordStored(e.Node, c.Number, c.Stored)
 	how := endsClean
 	if c.HoldDown {
 		how = endsExpired
@@ -233,8 +259,8 @@ func (c LeaveSession) apply(s *State, e entry) Code {
 	return CodeOK
 }
 
-// end ends a session whose process says, or is known, to be gone. If the session has ended before,
-// its roles in hold-down may be freed now.
+// end ends a session whose process is known to be gone, or says that it goes. If the session has
+// ended before, end may free its roles that are in hold-down.
 func (s *State) end(at moment, node string, number uint64, how ending, fx *Effects) {
 	if s.Number(node) == number {
 		s.endSession(at, node, number, how, fx)
@@ -246,12 +272,23 @@ func (s *State) end(at moment, node string, number uint64, how ending, fx *Effec
 // EndSession ends a session whose lease has expired, as the failure detector has found. It does
 // nothing unless the session is under that suspicion, and the voters are still those that reported.
 type EndSession struct {
-	Node      string        // whose session it is
-	Number    uint64        // of the session
-	Suspicion uint64        // index of the entry that suspected it
-	Voters    uint64        // index of the configuration whose voters have reported
-	Silent    time.Duration // how long the node was silent; shown
-	Stored    uint64        // an entry that the node is known to have on its disk; 0: none is known
+	// Node is the ID of the node whose session it is.
+	Node string
+
+	// Number is the number of the session.
+	Number uint64
+
+	// Suspicion is the index of the entry that suspected the session.
+	Suspicion uint64
+
+	// Voters is the index of the configuration whose voters have reported.
+	Voters uint64
+
+	// Silent is how long the node was silent. It is shown, never compared.
+	Silent time.Duration
+
+	// Stored is the index of an entry that the node is known to have on its disk. 0: none is known.
+	Stored uint64
 }
 
 func (EndSession) number() byte { return numberEndSession }
@@ -272,7 +309,7 @@ func decodeEndSession(d *codec.Decoder) Change {
 }
 
 func (c EndSession) apply(s *State, e entry) Code {
-	s.noteStored(c.Node, c.Number, c.Stored)
+	s.recordStored(c.Node, c.Number, c.Stored)
 	ses := s.Session(c.Node)
 	if ses == nil || ses.Number != c.Number || ses.Suspect == 0 {
 		return CodeOK
@@ -284,10 +321,13 @@ func (c EndSession) apply(s *State, e entry) Code {
 }
 
 // EndByDeathNotice ends a session whose process has died, as the process's guard has found. It
-// frees the roles that are released on death; other public roles enter hold-down.
+// frees the roles that are released on death. Other public roles enter hold-down.
 type EndByDeathNotice struct {
-	Node   string // whose session it is
-	Number uint64 // of the session
+	// Node is the ID of the node whose session it is.
+	Node string
+
+	// Number is the number of the session.
+	Number uint64
 }
 
 func (EndByDeathNotice) number() byte { return numberEndByDeathNotice }
@@ -306,12 +346,17 @@ func (c EndByDeathNotice) apply(s *State, e entry) Code {
 	return CodeOK
 }
 
-// Suspect makes the voters grant a session no more lease. It does nothing if the session is
-// suspected.
+// Suspect stops the voters from granting a session a lease. It does nothing if the session is
+// already suspected.
 type Suspect struct {
-	Node   string // whose session it is
-	Number uint64 // of the session
-	Stored uint64 // an entry that the node is known to have on its disk; 0: none is known
+	// Node is the ID of the node whose session it is.
+	Node string
+
+	// Number is the number of the session.
+	Number uint64
+
+	// Stored is the index of an entry that the node is known to have on its disk. 0: none is known.
+	Stored uint64
 }
 
 func (Suspect) number() byte { return numberSuspect }
@@ -327,16 +372,21 @@ func decodeSuspect(d *codec.Decoder) Change {
 }
 
 func (c Suspect) apply(s *State, e entry) Code {
-	s.noteStored(c.Node, c.Number, c.Stored)
+	s.recordStored(c.Node, c.Number, c.Stored)
 	s.suspect(c.Node, c.Number, 0, e.index, e.fx)
 	return CodeOK
 }
 
 // ClearSuspicion takes a suspicion back. It does nothing if the session is under another one.
 type ClearSuspicion struct {
-	Node      string // whose session it is
-	Number    uint64 // of the session
-	Suspicion uint64 // index of the entry that suspected it
+	// Node is the ID of the node whose session it is.
+	Node string
+
+	// Number is the number of the session.
+	Number uint64
+
+	// Suspicion is the index of the entry that suspected the session.
+	Suspicion uint64
 }
 
 func (ClearSuspicion) number() byte { return numberClearSuspicion }

@@ -14,27 +14,56 @@ const Version = 1
 
 // State is what the cluster agrees on after the entry Index. It is immutable.
 type State struct {
-	Index       uint64        // of the newest entry
-	Version     uint64        // the cluster version: every member supports it
-	Cluster     string        // identity of the cluster; empty before the keyring's entry
-	Incarnation uint64        // of the cluster: each restore from a backup begins another one
-	Past        past          // stands for all entries up to Index
-	Keys        *seal.Keyring // nil before the keyring's entry
-	Wrapped     []byte        // the keyring as the log and snapshots have it
+	// Index is the index of the newest entry.
+	Index uint64
 
-	Records *iradix.Tree[*Value]    // by the tree form of their keys
-	Used    [keyspace.Budgets]int64 // bytes that count against each budget
-	Roles   *iradix.Tree[*Role]     // by name; a role without claims is not there
-	Tickets *TicketKeys             // nil: there are none yet, or they were dropped
+	// Version is the cluster version. Every member supports it.
+	Version uint64
 
-	Members  *iradix.Tree[Member]   // by node ID
-	Sessions *iradix.Tree[*Session] // by node ID
-	// processes are the last ones of the members that have had a session, kept beyond it.
+	// Cluster is the identity of the cluster. It is empty before the keyring's entry.
+	Cluster string
+
+	// Incarnation is that of the cluster. Each restore from a backup begins another one.
+	Incarnation uint64
+
+	// Past stands for all entries up to Index.
+	Past past
+
+	// Keys is the keyring. It is nil before the keyring's entry.
+	Keys *seal.Keyring
+
+	// Wrapped is the keyring in the form that the log and snapshots have.
+	Wrapped []byte
+
+	// Records are the stored values by the tree form of their keys.
+	Records *iradix.Tree[*Value]
+
+	// Used is how many bytes count against each budget.
+	Used [keyspace.Budgets]int64
+
+	// Roles are the queues of roles and locks by name. A role without claims is not there.
+	Roles *iradix.Tree[*Role]
+
+	// Tickets are the keys of session tickets. Nil: there are none yet, or they were dropped.
+	Tickets *TicketKeys
+
+	// Members is what members say of themselves, by node ID.
+	Members *iradix.Tree[Member]
+
+	// Sessions are the open sessions by node ID.
+	Sessions *iradix.Tree[*Session]
+
+	// processes are the last processes of members that have had a session. They outlast the session.
 	processes *iradix.Tree[Process]
 
-	Servers []string // node IDs of raft's configuration, sorted
-	Voters  []string // those of them that vote, sorted
-	Elected uint64   // index of that configuration
+	// Servers are the node IDs of raft's configuration, sorted.
+	Servers []string
+
+	// Voters are those Servers that vote, sorted.
+	Voters []string
+
+	// Elected is the index of that configuration.
+	Elected uint64
 }
 
 // New returns the state before the first entry.

@@ -2,22 +2,34 @@ package state
 
 import "github.com/flotilla-ha/flotilla/internal/codec"
 
-// The keys of session tickets.
+// These are the limits of ticket keys.
 const (
-	PreviousTickets = 2  // keys that are accepted after they were current
-	TicketKeySize   = 32 // bytes
+	// PreviousTickets is the number of keys that are accepted after they were current.
+	PreviousTickets = 2
+
+	// TicketKeySize is the number of bytes in a key.
+	TicketKeySize = 32
 )
 
 // TicketKeys are the keys of session tickets. They are immutable.
 type TicketKeys struct {
-	Index    uint64   // of the entry that made them
-	Time     int64    // the proposer's clock in Unix nanoseconds
-	Next     []byte   // the next current key; every node has it before it is used
-	Current  []byte   // seals tickets; nil: no key has been current yet
-	Previous [][]byte // the newest first
+	// Index is the index of the entry that made the keys.
+	Index uint64
+
+	// Time is when they were made, by the proposer's clock in Unix nanoseconds.
+	Time int64
+
+	// Next is the key that becomes current next. Every node has it before it is used.
+	Next []byte
+
+	// Current is the key that seals tickets. Nil: no key has been current yet.
+	Current []byte
+
+	// Previous are the keys that were current before, the newest first.
+	Previous [][]byte
 }
 
-// MadeAt returns the index of the keys, 0 if there are none.
+// MadeAt returns the index of the keys. It returns 0 if there are none, that is, if k is nil.
 func (k *TicketKeys) MadeAt() uint64 {
 	if k == nil {
 		return 0
@@ -65,8 +77,11 @@ func decodeTicketKey(d *codec.Decoder) []byte {
 // RotateTickets makes the next key the current one, and adds another next key. It does nothing if
 // the keys are not those that it follows.
 type RotateTickets struct {
-	Key     []byte // TicketKeySize random bytes
-	Follows uint64 // MadeAt of the keys that it follows; 0: there are none
+	// Key is the new next key, TicketKeySize random bytes.
+	Key []byte
+
+	// Follows is MadeAt of the keys that the command follows. 0: there are none.
+	Follows uint64
 }
 
 func (RotateTickets) number() byte { return numberRotateTickets }
@@ -99,7 +114,8 @@ func (c RotateTickets) apply(s *State, e entry) Code {
 
 // DropTickets makes all tickets worthless: the new keys are a next key and nothing else.
 type DropTickets struct {
-	Key []byte // TicketKeySize random bytes
+	// Key is the new next key, TicketKeySize random bytes.
+	Key []byte
 }
 
 func (DropTickets) number() byte { return numberDropTickets }

@@ -6,7 +6,8 @@ import (
 	"log/slog"
 )
 
-// To returns a logger that writes lines without time to w, from the given level on.
+// To returns a logger that writes to w. Its lines have no time. It leaves out records below the
+// given level.
 func To(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTime}))
 }
@@ -21,10 +22,11 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 // None returns a logger that writes nothing.
 func None() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// WriterFunc is an io.Writer that passes each line to a function.
+// WriterFunc is a function that serves as an io.Writer. A logger calls it once for each line. The
+// function must not keep the line.
 type WriterFunc func(line []byte)
 
-// Write implements io.Writer.
+// Write calls f with the line, and never fails.
 func (f WriterFunc) Write(line []byte) (int, error) {
 	f(line)
 	return len(line), nil

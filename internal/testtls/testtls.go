@@ -1,4 +1,4 @@
-// Package testtls has certificates and handshakes for tests.
+// Package testtls makes certificates and TLS handshakes for tests.
 package testtls
 
 import (
@@ -17,8 +17,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
-// Identity returns a certificate for the names, which is its own authority, and the pool that
-// verifies it. It is good for a server, for a client, and for an authority.
+// Identity returns a new certificate for the names, and the pool that verifies it. The certificate
+// is its own authority. It is good for a server, for a client, and for an authority. At least one
+// name is needed.
 func Identity(names ...string) (tls.Certificate, *x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -47,7 +48,8 @@ func Identity(names ...string) (tls.Certificate, *x509.CertPool, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool, nil
 }
 
-// Resumes makes one connection, in memory, and reports whether its session was resumed.
+// Resumes makes one connection in memory between the two sides, and reports whether it resumed a
+// session.
 func Resumes(ctx context.Context, client, server *tls.Config) (bool, error) {
 	wire := simnet.New()
 	ln, err := wire.Host("server").Listen("tcp", "server:443")
@@ -76,11 +78,12 @@ func Resumes(ctx context.Context, client, server *tls.Config) (bool, error) {
 	return conn.ConnectionState().DidResume, nil
 }
 
-// OneSession is a cache that offers the same session to every server, as an attacker would.
+// OneSession is a session cache that offers the same session to every server, as an attacker would.
+// The embedded cache holds the session.
 type OneSession struct{ tls.ClientSessionCache }
 
-// Get returns the session, whatever the server's name is.
+// Get returns the session for any server name.
 func (c OneSession) Get(string) (*tls.ClientSessionState, bool) { return c.ClientSessionCache.Get("") }
 
-// Put keeps the session.
+// Put keeps the session, in place of the one before.
 func (c OneSession) Put(_ string, s *tls.ClientSessionState) { c.ClientSessionCache.Put("", s) }

@@ -1,31 +1,32 @@
-// Package timing holds the lengths of time that follow from the length of a lease. Every wait of the
-// cluster's protocols has its name here, so that they can be read side by side.
+// Package timing holds the lengths of time that follow from the length of a lease. Every wait of
+// the cluster's protocols has its name here, so that they can be read side by side.
 //
-// All of them are measured on one node's monotonic clock. Clocks may run at different rates: see
-// Drift.
+// Each node measures them on its own monotonic clock. Clocks may run at different rates: see Drift.
 package timing
 
 import "time"
 
-// Drift is how much faster or slower than right any clock may run: one part in a hundred.
+// Drift bounds how much faster or slower than right any clock may run. The bound is one part in
+// Drift, a hundredth.
 const Drift = 100
 
-// Timing is how patient a cluster is.
+// Timing holds the two lengths of time from which a cluster's other waits follow. Make it with Of.
 type Timing struct {
-	// Lease is the length of a lease. A node that has not been heard of for so long is taken for gone.
+	// Lease is the length of a lease. The cluster takes a node for gone that has been silent for
+	// so long.
 	Lease time.Duration
 
-	// Heartbeat is raft's heartbeat and election timeout. It is twice the lease: a heartbeat may come
-	// after two fifths of it, and a follower that raft makes a candidate before the leader's lease has
-	// expired is in the way of the one that stands then.
+	// Heartbeat is raft's heartbeat and election timeout, twice the lease. A heartbeat may come only
+	// after two fifths of it. Also, raft must not make a follower a candidate before the leader's
+	// lease has expired: that candidate would be in the way of the one that stands then.
 	Heartbeat time.Duration
 }
 
-// Of returns the timing for a lease of that length.
+// Of returns the timing for a lease of the given length.
 func Of(lease time.Duration) Timing { return Timing{Lease: lease, Heartbeat: 2 * lease} }
 
-// At returns the timing of a node whose clock runs at that rate; 0 is 1. Fast clocks are the first to
-// say that a time is over.
+// At returns the timing of a node whose clock runs at the given rate, for tests. A rate of 0 stands
+// for 1. The times of a node with a fast clock end early.
 func (t Timing) At(rate float64) Timing {
 	if rate != 0 {
 		t.Lease = time.Duration(float64(t.Lease) / rate)
@@ -34,59 +35,61 @@ func (t Timing) At(rate float64) Timing {
 	return t
 }
 
-// Grant is how long a voter's grant binds it, from its answer on.
+// Grant is how long a grant binds the voter, counted from the voter's answer.
 func (t Timing) Grant() time.Duration { return t.Lease + t.Lease/Drift }
 
-// Held is how long a grant is good for the node that it was given to, from the sending of the request
-// on. It is shorter than Grant by what the two clocks may differ.
+// Held is how long a grant is good for the node that receives it, counted from the moment when it
+// sent the request. Held is shorter than Grant by as much as the two clocks may differ.
 func (t Timing) Held() time.Duration { return t.Lease - t.Lease/Drift }
 
-// Renewal is how often a node asks for its lease. A grant may come only with the voter's next request,
-// so at two fifths of the lease's age. Another fifth is Margin. The rest, 240 ms of 600, is for a lost
-// packet that TCP sends again.
+// Renewal is the pause between requests for a lease. A grant may come only with the voter's next
+// request, when the lease has used up two fifths. Margin takes another fifth. The rest, 240 ms of
+// 600, is for a lost packet that TCP sends again.
 func (t Timing) Renewal() time.Duration { return t.Lease / 5 }
 
-// Margin is how long before its end a lease is given up, so that what depends on it has ended by then.
+// Margin is how long before its end a node gives a lease up. What depends on the lease ends within
+// that time.
 func (t Timing) Margin() time.Duration { return t.Lease / 5 }
 
 // Urgent is how much of a lease is left when its node asks for an answer at once.
 func (t Timing) Urgent() time.Duration { return t.Lease / 2 }
 
-// Silence is how long a session may be silent until it is suspected. Suspicion starts early, so it
-// costs no time.
+// Silence is how long a session may be silent before it is suspected. Suspicion starts early, so it
+// does not delay the end of the session.
 func (t Timing) Silence() time.Duration { return t.Lease / 2 }
 
-// Heard is how recently a suspected session must have been heard of for the suspicion to be dropped.
+// Heard bounds how old the last sign of a suspected session may be for the suspicion to be dropped.
 func (t Timing) Heard() time.Duration { return t.Lease / 3 }
 
-// Leaderless is how long a cluster has had no leader when its sessions count as heard of once more.
+// Leaderless is how long a cluster must have been without a leader for a new leader to let each
+// session start afresh, as if it had just given a sign.
 func (t Timing) Leaderless() time.Duration { return 2 * t.Lease }
 
-// Stuck is how long a member may come no closer to what writers wait for. A slow line alone is no
-// reason to do without it.
+// Stuck is how long a member may make no progress towards what writers wait for. After that time
+// they stop waiting for it. A slow line alone is no reason to stop.
 func (t Timing) Stuck() time.Duration { return 3 * t.Lease }
 
-// Recent is how long what a peer has said of its log counts.
+// Recent is how long a peer's report about its log counts.
 func (t Timing) Recent() time.Duration { return 12 * t.Lease }
 
-// Attempt bounds one attempt of what is tried again.
+// Attempt bounds one attempt of an action that is tried again.
 func (t Timing) Attempt() time.Duration { return 5 * t.Lease }
 
-// Greeting is how often peers are greeted while there is no leader.
+// Greeting is the pause between greetings to the peers while there is no leader.
 func (t Timing) Greeting() time.Duration { return 5 * t.Lease }
 
-// Query bounds a question to the voters whether a lease has expired.
+// Query bounds the question to the voters whether a lease has expired.
 func (t Timing) Query() time.Duration { return t.Lease / 3 }
 
-// HandOver is how long a node that leaves goes on handing over when nobody seems to stay.
+// HandOver is how long a leaving node continues to hand over when no other node seems to stay.
 func (t Timing) HandOver() time.Duration { return t.Lease / 2 }
 
-// Retry is the pause between attempts of what needs a leader, and how long a process must have run
-// without a gap before it concludes anything from silence.
+// Retry is the pause between attempts of an action that needs a leader. It is also how long a
+// process must have run without a gap before it concludes anything from silence.
 func (t Timing) Retry() time.Duration { return t.Lease / 6 }
 
-// Poll is the pause between looks at what no signal tells of.
+// Poll is the pause between looks at a state that no signal announces.
 func (t Timing) Poll() time.Duration { return t.Lease / 12 }
 
-// Glance is the pause between looks at what is about to change.
+// Glance is the pause between looks at a state that is about to change.
 func (t Timing) Glance() time.Duration { return t.Lease / 24 }

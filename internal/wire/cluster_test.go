@@ -296,7 +296,8 @@ func (n *node) end() {
 	}
 	down := n.raft.Shutdown()
 	if n.net != nil {
-		n.trans.(*bareTransport).NetworkTransport.Close() // closes the listener and, by bareNet.Close, all else
+		// closes the listener and, by bareNet.Close, all else
+		n.trans.(*bareTransport).NetworkTransport.Close()
 	}
 	down.Error()
 }

@@ -3,7 +3,8 @@
 //	probe get [-roots FILE] [-at ADDRESS] URL
 //	    makes one request, and prints the answer and the certificate
 //	probe count [-roots FILE] [-at ADDRESS] [-n NUMBER] URL
-//	    makes many requests, and prints which nodes answered and which address of the client they saw
+//	    makes many requests, and prints which nodes answered and what address of the client
+//	    they saw
 //	probe watch [-roots FILE] NAME
 //	    asks all addresses of NAME until it is interrupted, and prints when another node answers there
 //	probe measure [-roots FILE] NAME

@@ -20,22 +20,24 @@ import (
 
 const (
 	statusTooManyRequests = http.StatusTooManyRequests
-	problemBytes          = 64 << 10 // of an authority's answer that are looked at
+	problemBytes          = 64 << 10 // of an authority's answer that are read
 )
 
-// authority is the way of an issuer's requests. It hears how long the authority wants not to be asked
-// (RFC 8555, 6.6), which acmez drops, and keeps requests back until then: acmez repeats some at once.
+// authority is the transport of an issuer's requests. It reads how long the authority wants no
+// requests (RFC 8555, 6.6), which acmez drops, and holds requests back until then: acmez repeats
+// some of them at once.
 type authority struct {
 	http.RoundTripper
-	pauses  *Pauses
+	pauses  *Backoff
 	issuer  *certmagic.ACMEIssuer
-	told    func(time.Time) // the authority's clock
+	observe func(time.Time) // receives the authority's clock
 	refused *atomic.Int64   // answers of authorities that were errors
 }
 
-// Observe puts an authority into the way of an issuer's requests. told gets the authority's clock from its answers, and
-// refused counts those that are errors. It reports whether that could be done.
-func Observe(issuer *certmagic.ACMEIssuer, p *Pauses, told func(time.Time), refused *atomic.Int64) bool {
+// Observe makes an issuer's requests heed the pauses that its authority demands. observe receives
+// the authority's clock from its answers, and refused counts answers that are errors. Observe
+// reports whether this version of certmagic allows that.
+func Observe(issuer *certmagic.ACMEIssuer, p *Backoff, observe func(time.Time), refused *atomic.Int64) bool {
 	client := HTTPClientOf(issuer)
 	if client == nil {
 		return false
@@ -44,12 +46,12 @@ func Observe(issuer *certmagic.ACMEIssuer, p *Pauses, told func(time.Time), refu
 	if next == nil {
 		next = http.DefaultTransport
 	}
-	client.Transport = &authority{RoundTripper: next, pauses: p, issuer: issuer, told: told, refused: refused}
+	client.Transport = &authority{RoundTripper: next, pauses: p, issuer: issuer, observe: observe, refused: refused}
 	return true
 }
 
-// HTTPClientOf returns the client that an issuer's requests go through, nil if this version of certmagic
-// has it elsewhere. Nothing that is exported leads to it.
+// HTTPClientOf returns the client of an issuer's requests, nil if this version of certmagic has it
+// elsewhere. certmagic exports nothing that leads to it.
 func HTTPClientOf(i *certmagic.ACMEIssuer) *http.Client {
 	field := reflect.ValueOf(i).Elem().FieldByName("httpClient")
 	if !field.IsValid() || field.Type() != reflect.TypeFor[*http.Client]() {
@@ -58,7 +60,7 @@ func HTTPClientOf(i *certmagic.ACMEIssuer) *http.Client {
 	return (*http.Client)(field.UnsafePointer())
 }
 
-// RoundTrip sends a request, unless the authority has asked not to get it yet.
+// RoundTrip sends a request, unless the authority does not want it yet.
 func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
 	q := readQuestion(r)
 	if err := a.held(q); err != nil {
@@ -71,8 +73,9 @@ func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.Method != http.MethodGet { // those may come from a cache
-		a.told(date)
+	// The answer to a GET may come from a cache.
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.Method != http.MethodGet {
+		a.observe(date)
 	}
 	if res.StatusCode < http.StatusBadRequest {
 		if len(q.names) > 0 {
@@ -81,7 +84,7 @@ func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
 		return res, nil
 	}
 	if r.Method == http.MethodGet && r.URL.String() != a.issuer.CA {
-		return res, nil // renewal information, which no order depends on
+		return res, nil // renewal information: no order depends on it
 	}
 	problem, err := readProblem(res)
 	if err != nil {
@@ -94,13 +97,13 @@ func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// question is what a request asks for.
+// question is what a request is about.
 type question struct {
 	names   []string // it is an order for these
 	account bool     // it opens an account
 }
 
-// readQuestion looks into the body of a request, and leaves it as it is.
+// readQuestion reads the body of a request, and leaves it as it is.
 func readQuestion(r *http.Request) question {
 	if r.Method != http.MethodPost || r.GetBody == nil {
 		return question{}
@@ -122,7 +125,7 @@ func readQuestion(r *http.Request) question {
 	}
 	decode := func(text string, into any) {
 		if b, err := base64.RawURLEncoding.DecodeString(text); err == nil {
-			json.Unmarshal(b, into) // what cannot be read asks for nothing
+			json.Unmarshal(b, into) // a body that cannot be read asks for nothing
 		}
 	}
 	decode(jws.Protected, &head)
@@ -134,12 +137,12 @@ func readQuestion(r *http.Request) question {
 	return q
 }
 
-// held says why a request is not sent now.
+// held returns why a request may not be sent now, nil if it may.
 func (a *authority) held(q question) error {
 	key := a.issuer.IssuerKey()
-	longest, most := a.pauses.Get(OfIssuer(key, "all"))
+	longest, most := a.pauses.Get(ofIssuer(key, "all"))
 	if q.account {
-		if x, left := a.pauses.Get(OfIssuer(key, "new")); x.Sure && left > most {
+		if x, left := a.pauses.Get(ofIssuer(key, "new")); x.Sure && left > most {
 			longest, most = x, left
 		}
 	}
@@ -154,7 +157,7 @@ func (a *authority) held(q question) error {
 	return &Error{Until: time.Now().Round(0).Add(most).Round(time.Second), Why: longest.Err}
 }
 
-// readProblem reads what an error says, and leaves it to be read again.
+// readProblem reads the problem document of an answer, and leaves it to be read again.
 func readProblem(res *http.Response) (acme.Problem, error) {
 	head, err := io.ReadAll(io.LimitReader(res.Body, problemBytes))
 	rest := res.Body
@@ -173,7 +176,7 @@ func readProblem(res *http.Response) (acme.Problem, error) {
 	return p, nil
 }
 
-// heed takes down how long the authority wants not to be asked.
+// heed records how long the authority wants no requests.
 func (a *authority) heed(ctx context.Context, q question, res *http.Response, p acme.Problem) {
 	limited := p.Type == acme.ProblemTypeRateLimited || res.StatusCode == statusTooManyRequests
 	wait, said := retryAfter(res.Header, time.Now())
@@ -187,33 +190,34 @@ func (a *authority) heed(ctx context.Context, q question, res *http.Response, p 
 	var where []string
 	switch {
 	case res.StatusCode == http.StatusServiceUnavailable || len(q.names) == 0 && !q.account:
-		where = []string{OfIssuer(key, "all")}
+		where = []string{ofIssuer(key, "all")}
 	case q.account:
 		x.Sure = true
-		where = []string{OfIssuer(key, "new")}
+		where = []string{ofIssuer(key, "new")}
 	default:
 		names, clear := limitedNames(q.names, p)
 		x.Name = strings.Join(names, ",")
 		for _, name := range names {
-			where = append(where, OfIssuerName(key, name))
+			where = append(where, ofIssuerName(key, name))
 		}
 		if !clear {
-			// Whether the account or the name is limited is not said. One other name may find out.
-			old, left := a.pauses.Get(OfIssuer(key, "new"))
+			// It is not clear whether the account or the name is limited. One other name may find out.
+			old, left := a.pauses.Get(ofIssuer(key, "new"))
 			x.Sure = left > 0 && (old.Sure || old.Name != x.Name)
-			where = append(where, OfIssuer(key, "new"))
+			where = append(where, ofIssuer(key, "new"))
 		}
 	}
-	a.pauses.log.Warn("the authority wants fewer requests", "issuer", key, "error", p.Error(), "names", q.names, "wait", wait, "said", said)
+	a.pauses.log.Warn("the authority wants fewer requests",
+		"issuer", key, "error", p.Error(), "names", q.names, "wait", wait, "said", said)
 	for _, place := range where {
 		if _, left := a.pauses.Get(place); left < wait || x.Sure {
-			a.pauses.Put(ctx, place, x)
+			a.pauses.put(ctx, place, x)
 		}
 	}
 }
 
-// limitedNames returns which of the names of an order a limit is about, and whether the authority has
-// said so.
+// limitedNames returns which names of an order a limit is about, and whether the authority has said
+// so.
 func limitedNames(names []string, p acme.Problem) (limited []string, clear bool) {
 	for _, sub := range p.Subproblems {
 		if slices.Contains(names, sub.Identifier.Value) {
@@ -233,16 +237,16 @@ func limitedNames(names []string, p acme.Problem) (limited []string, clear bool)
 	return names, about
 }
 
-// accepted takes down that the authority takes orders: what was refused was a name.
+// accepted records that the authority accepts orders: only a name was limited.
 func (a *authority) accepted(ctx context.Context, q question) {
-	key := OfIssuer(a.issuer.IssuerKey(), "new")
+	key := ofIssuer(a.issuer.IssuerKey(), "new")
 	if x, left := a.pauses.Get(key); left > 0 && !x.Sure && x.Name != strings.Join(q.names, ",") {
 		a.pauses.Drop(ctx, key)
 	}
 }
 
-// retryAfter returns what the header says (RFC 9110, 10.2.3). A date is compared with the authority's
-// own clock.
+// retryAfter returns the pause of the header (RFC 9110, 10.2.3). A date is compared with the
+// authority's own clock.
 func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

@@ -20,21 +20,19 @@ import (
 )
 
 const (
-	DevRootRecord = "flotilla/development-ca.pem" // certificate and key in one value, so that they are written together
-	DevRootLife   = 10 * 365 * 24 * time.Hour
-	DevLeafLife   = 7 * 24 * time.Hour // renewed by certmagic when a third of it is left
-	Backdate      = time.Hour          // for clients whose clock is behind
+	RootRecord = "flotilla/development-ca.pem" // the root and its key in one value, so that they are written together
+	RootLife   = 10 * 365 * 24 * time.Hour     // of the root's certificate
+	LeafLife   = 7 * 24 * time.Hour            // renewed by certmagic when a third of it is left
+	Backdate   = time.Hour                     // for clients whose clock is behind
 )
 
-// Issuer is the private certificate authority of the development mode and of tests: a certmagic.Issuer that signs whatever name it is
-// asked for, with a root that nobody trusts and whose key lies in the storage beside the certificates. It proves nothing
-// about who controls a name, revokes nothing and keeps no record. It is not for serving anybody but the people at this machine,
-// and its root belongs in no trust store.
+// Issuer is the authority: a certmagic.Issuer whose root and key are in Storage. Its methods are
+// safe for concurrent use.
 type Issuer struct {
-	Storage certmagic.Storage
+	Storage certmagic.Storage // of the root and its key
 }
 
-// IssuerKey returns the part of storage names that tells this issuer's certificates from others'.
+// IssuerKey returns the part of storage keys that distinguishes this issuer's certificates.
 func (i *Issuer) IssuerKey() string { return keyspace.DevIssuer }
 
 // Issue signs a certificate for the names and addresses in csr.
@@ -50,7 +48,7 @@ func (i *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 	leaf := &x509.Certificate{
 		SerialNumber:   NewSerial(),
 		NotBefore:      now.Add(-Backdate),
-		NotAfter:       now.Add(DevLeafLife),
+		NotAfter:       now.Add(LeafLife),
 		KeyUsage:       x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:    []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:       csr.DNSNames,
@@ -67,7 +65,7 @@ func (i *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 	return &certmagic.IssuedCertificate{Certificate: PEM("CERTIFICATE", der)}, nil
 }
 
-// Root returns the certificate that clients are to trust, and makes it if there is none yet.
+// Root returns the certificate that clients must trust, and makes it if there is none yet.
 func (i *Issuer) Root(ctx context.Context) (*x509.Certificate, error) {
 	cert, _, err := i.loadOrCreate(ctx)
 	if err != nil {
@@ -83,7 +81,8 @@ func (i *Issuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto.Si
 	if err := i.Storage.Lock(ctx, keyspace.DevIssuer); err != nil {
 		return nil, nil, err
 	}
-	defer i.Storage.Unlock(context.WithoutCancel(ctx), keyspace.DevIssuer) // an unlock that fails ends with this node's session
+	// A lock that is not given back ends with this node's session.
+	defer i.Storage.Unlock(context.WithoutCancel(ctx), keyspace.DevIssuer)
 	if cert, key, err := i.load(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return cert, key, err // another node was faster
 	}
@@ -96,7 +95,7 @@ func (i *Issuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto.Si
 		SerialNumber: NewSerial(),
 		Subject:      pkix.Name{CommonName: "flotilla development CA", Organization: []string{"private: trust it on no other machine"}},
 		NotBefore:    now.Add(-Backdate),
-		NotAfter:     now.Add(DevRootLife),
+		NotAfter:     now.Add(RootLife),
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:         true,
 
@@ -111,33 +110,33 @@ func (i *Issuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto.Si
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := i.Storage.Store(ctx, DevRootRecord, append(PEM("CERTIFICATE", der), PEM("PRIVATE KEY", keyDER)...)); err != nil {
+	if err := i.Storage.Store(ctx, RootRecord, append(PEM("CERTIFICATE", der), PEM("PRIVATE KEY", keyDER)...)); err != nil {
 		return nil, nil, err
 	}
 	return i.load(ctx)
 }
 
 func (i *Issuer) load(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {
-	text, err := i.Storage.Load(ctx, DevRootRecord)
+	text, err := i.Storage.Load(ctx, RootRecord)
 	if err != nil {
 		return nil, nil, err
 	}
 	certBlock, rest := pem.Decode(text)
 	keyBlock, _ := pem.Decode(rest)
 	if certBlock == nil || keyBlock == nil {
-		return nil, nil, fmt.Errorf("%s is not two PEM blocks", DevRootRecord)
+		return nil, nil, fmt.Errorf("%s is not two PEM blocks", RootRecord)
 	}
 	cert, err := x509.ParseCertificate(certBlock.Bytes)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", DevRootRecord, err)
+		return nil, nil, fmt.Errorf("%s: %w", RootRecord, err)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", DevRootRecord, err)
+		return nil, nil, fmt.Errorf("%s: %w", RootRecord, err)
 	}
 	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, nil, fmt.Errorf("%s holds a %T, which cannot sign", DevRootRecord, parsed)
+		return nil, nil, fmt.Errorf("%s holds a %T, which cannot sign", RootRecord, parsed)
 	}
 	return cert, key, nil
 }
@@ -150,6 +149,7 @@ func NewSerial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
+// PEM returns der as a PEM block.
 func PEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -48,12 +47,12 @@ type CA struct {
 
 // Order is an order that was placed.
 type Order struct {
-	At   time.Time
-	Name string // several are joined by commas
+	At   time.Time // when it was placed
+	Name string    // several are joined by commas
 }
 
 // New returns an authority whose directory no other test of the process uses.
-func New(t testing.TB) *CA {
+func New(t T) *CA {
 	t.Helper()
 	ca := &CA{
 		Life: 90 * 24 * time.Hour, requests: make(map[string]int),
@@ -196,8 +195,11 @@ func (ca *CA) sign(text string) ([]byte, error) {
 		return nil, err
 	}
 	now := ca.Now()
-	leaf := &x509.Certificate{SerialNumber: devca.NewSerial(), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ca.Life), DNSNames: csr.DNSNames,
-		IPAddresses: csr.IPAddresses, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	leaf := &x509.Certificate{
+		SerialNumber: devca.NewSerial(), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(ca.Life),
+		DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	if der, err = x509.CreateCertificate(rand.Reader, leaf, ca.root, csr.PublicKey, ca.key); err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -15,11 +14,20 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
+// T is what is used of a *testing.T, without its package: only tests may link that.
+type T interface {
+	Helper()
+	Context() context.Context
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // Issuer is the development CA, which fails when Fails says so. It counts as a public authority, so
 // the cluster's limit of orders holds for it.
 type Issuer struct {
 	devca.Issuer
-	Fails func() error
+	Fails func() error // returns the error of an order, nil for one that succeeds
 }
 
 // Issue implements certmagic.Issuer.
@@ -70,7 +78,7 @@ func (o *Orders) Took() time.Duration {
 
 // Check fails the test unless there were n orders, and never more of them in a window than
 // certmagic allows.
-func (o *Orders) Check(t *testing.T, n int) {
+func (o *Orders) Check(t T, n int) {
 	t.Helper()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -95,8 +103,9 @@ func Names(prefix string, n int) []string {
 }
 
 // StoreToken stores a challenge of the given kind as the solver of another node does. An order in
-// this process would prove nothing: certmagic keeps its own challenges in a variable of the process.
-func StoreToken(t *testing.T, storage certmagic.Storage, issuer, kind, name string) acme.Challenge {
+// this process would prove nothing: certmagic keeps its own challenges in a variable of the
+// process.
+func StoreToken(t T, storage certmagic.Storage, issuer, kind, name string) acme.Challenge {
 	t.Helper()
 	token := acme.Challenge{
 		Type: kind, Token: "token-of-" + name, KeyAuthorization: "token-of-" + name + ".thumbprint",
@@ -114,7 +123,7 @@ func StoreToken(t *testing.T, storage certmagic.Storage, issuer, kind, name stri
 }
 
 // DevRoots returns the root of the development CA whose key is in storage.
-func DevRoots(t *testing.T, storage certmagic.Storage) *x509.CertPool {
+func DevRoots(t T, storage certmagic.Storage) *x509.CertPool {
 	t.Helper()
 	root, err := (&devca.Issuer{Storage: storage}).Root(t.Context())
 	if err != nil {

@@ -163,7 +163,8 @@ func (l *Log) fail(op string, panicked bool, err error) {
 	l.broken = l.broken || panicked
 	l.mu.Unlock()
 	if first {
-		l.opts.Logger.Debug("raft log failed", "path", l.opts.Path, "error", err) // the owner logs it for the operator
+		// the owner logs it for the operator
+		l.opts.Logger.Debug("raft log failed", "path", l.opts.Path, "error", err)
 		if l.opts.OnFail != nil {
 			go l.opts.OnFail(err)
 		}

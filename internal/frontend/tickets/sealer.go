@@ -28,7 +28,7 @@ type Sealer struct {
 	period  time.Duration
 	leased  func() bool
 	using   atomic.Pointer[keySet] // replaced by Follow
-	changed notify.Signal          // using is another one
+	changed notify.Signal          // notified after using was replaced
 	dud     *tls.Config            // its key opens nothing
 }
 
@@ -39,22 +39,24 @@ type keySet struct {
 	box   *tls.Config       // whose keys seal and open
 }
 
-// New returns a Sealer without the cluster's keys. The period is that of rotations. leased reports
-// whether the node is sure to know the cluster's newest keys.
+// New returns a Sealer that does not have the cluster's keys yet. period is the time between
+// rotations of the keys. leased reports whether the node is sure to know the cluster's newest keys.
+// Any goroutine may call leased.
 func New(period time.Duration, leased func() bool) *Sealer {
 	s := &Sealer{period: period, leased: leased, dud: newBox(NewKey())}
 	s.Follow(nil)
 	return s
 }
 
-// NewKey returns a random key.
+// NewKey returns a random key of state.TicketKeySize bytes.
 func NewKey() []byte {
 	key := make([]byte, state.TicketKeySize)
 	rand.Read(key) // never fails
 	return key
 }
 
-// Follow takes the keys that the state has, which may be nil. One goroutine calls it at a time.
+// Follow makes the Sealer use the keys that the state has. k may be nil. Only one goroutine at a
+// time may call Follow.
 func (s *Sealer) Follow(k *state.TicketKeys) {
 	if now := s.using.Load(); now != nil && now.keys.MadeAt() == k.MadeAt() {
 		return
@@ -73,10 +75,10 @@ func (s *Sealer) Follow(k *state.TicketKeys) {
 	s.changed.Notify()
 }
 
-// Changed is notified when Follow has taken other keys.
+// Changed returns a signal that is notified when the Sealer uses other keys.
 func (s *Sealer) Changed() *notify.Signal { return &s.changed }
 
-// Current returns the cluster's keys, or nil if none of them is current.
+// Current returns the cluster's keys. It returns nil if none of them is current.
 func (s *Sealer) Current() *state.TicketKeys {
 	k := s.using.Load().keys
 	if k == nil || k.Current == nil {
@@ -85,9 +87,9 @@ func (s *Sealer) Current() *state.TicketKeys {
 	return k
 }
 
-// Due reports whether the current key of k has been in use for a period. It goes by the time that
-// this process has had it, and by the clock unless clockWrong says that the clock is known to be
-// wrong.
+// Due reports whether the current key of k has been in use for a period. It goes by the time for
+// which this process has had the key. It also goes by the wall clock, unless clockWrong says that
+// the clock is known to be wrong.
 func (s *Sealer) Due(k *state.TicketKeys, clockWrong bool) bool {
 	seen := s.using.Load()
 	if seen.keys.MadeAt() != k.Index {
@@ -114,7 +116,8 @@ func (s *Sealer) Bind(cfg *tls.Config, provisional func(name string) bool) {
 		return box.EncryptTicket(cs, ss)
 	}
 	cfg.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-		if !s.leased() { // the cluster may have dropped all tickets, and only this node would still open them
+		if !s.leased() {
+			// the cluster may have dropped all tickets, and only this node would still open them
 			return nil, nil
 		}
 		ss, err := s.using.Load().box.DecryptTicket(ticket, cs)

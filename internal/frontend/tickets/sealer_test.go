@@ -97,7 +97,8 @@ func TestTicketBinding(t *testing.T) {
 				client.MaxVersion = version
 				client.Certificates = []tls.Certificate{clientCert}
 				cache := client.ClientSessionCache
-				client.ClientSessionCache = testtls.OneSession{ClientSessionCache: cache} // for every server name
+				// for every server name
+				client.ClientSessionCache = testtls.OneSession{ClientSessionCache: cache}
 				resumes(t, client, servers[0])
 				if tt.server != "" {
 					client.ServerName = tt.server
@@ -128,8 +129,9 @@ func TestTicketsOfProvisionalCertificates(t *testing.T) {
 // them all the time.
 func TestTicketsDue(t *testing.T) {
 	for _, tt := range []struct {
-		name        string
-		here, clock time.Duration // since this process has had the keys, and since they were made by the clock
+		name string
+		// since this process has had the keys, and since they were made by the clock
+		here, clock time.Duration
 		want        bool
 	}{
 		{"young", 11 * time.Hour, 11 * time.Hour, false},

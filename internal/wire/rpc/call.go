@@ -74,7 +74,8 @@ func (s *Service) post(
 	}
 	defer resp.Body.Close()
 	if peer == "" {
-		return nil, "", errors.New("the answer came from nobody") // cannot be: our dial makes every connection
+		// cannot be: our dial makes every connection
+		return nil, "", errors.New("the answer came from nobody")
 	}
 	s.cfg.Peers.Answered(peer)
 	if resp.StatusCode != http.StatusOK {

@@ -1,0 +1,236 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/peers"
+	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
+
+// keepPause is the longest time between two looks of a leader at the members.
+const keepPause = time.Second
+
+// Configurator changes raft's configuration while this node leads: it lets nodes in and out at
+// their own wish, and carries out what the roster decides.
+type Configurator struct {
+	removeDead time.Duration
+	log        *slog.Logger
+	self       *self.Self
+	ident      *IdentityFile
+	store      *applied.Store
+	table      *peers.Table
+	replica    *replica.Replica
+	copies     *Copies
+	settings   func() Settings
+}
+
+// Lead looks after the members for one term of this node as leader. It returns when the term is
+// over.
+func (c *Configurator) Lead(l *replica.Leadership) {
+	r := newRoster(c.removeDead)
+	for {
+		if err := c.keepMembers(l, r); err != nil && l.Ctx.Err() == nil {
+			c.log.Warn("a change of the membership failed; it is tried again", "err", err)
+		}
+		select {
+		case <-c.table.Changed():
+		case <-time.After(keepPause):
+		case <-l.Ctx.Done():
+			return
+		}
+	}
+}
+
+// keepMembers records members' names and addresses, and makes the change of the membership that is
+// due.
+func (c *Configurator) keepMembers(l *replica.Leadership, r *roster) error {
+	all, err := c.view(l)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if err := c.record(l, m.ID); err != nil {
+			return err
+		}
+	}
+	due, ok := r.next(time.Now(), all)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(l.Ctx, 2*c.replica.AttemptTimeout())
+	defer cancel()
+	if err := c.CarryOut(ctx, l, due); err != nil {
+		return fmt.Errorf("%s: %w", c.table.NameOf(due.ID), err)
+	}
+	return nil
+}
+
+// view returns what this leader sees of the members.
+func (c *Configurator) view(l *replica.Leadership) ([]Member, error) {
+	conf := l.Raft.GetConfiguration()
+	if err := conf.Error(); err != nil {
+		return nil, err
+	}
+	s := c.store.State()
+	var all []Member
+	for _, srv := range conf.Configuration().Servers {
+		id := string(srv.ID)
+		there := id == c.self.ID || l.Acks.There(id)
+		index, _ := c.replica.Port.Transport().Match(id, l.Term)
+		known, _ := s.Member(id)
+		last, _ := s.Process(id)
+		all = append(all, Member{
+			ID:      id,
+			Votes:   srv.Suffrage == raft.Voter,
+			Leads:   id == c.self.ID,
+			Absent:  !there && s.Session(id) == nil,
+			Refused: id != c.self.ID && c.replica.Port.Transport().Refused(id),
+			Current: there && index+replica.MaxBatch >= l.Raft.LastIndex(),
+			Lost:    known.InMemory,
+			Ended:   c.table.HasEnded(last.Incarnation),
+			Former:  s.IsFormer(id),
+		})
+	}
+	return all, nil
+}
+
+// record has the cluster know what a member says of itself.
+func (c *Configurator) record(l *replica.Leadership, id string) error {
+	said, ok := c.table.Get(id)
+	if m, recorded := c.store.State().Member(id); !ok || recorded && m == said {
+		return nil
+	}
+	set := state.Command{Node: c.self.ID, Change: state.SetMember{Member: said}}
+	err := l.Apply(l.Ctx, state.SealCommand(c.store.State().Keys, &set), func(s *state.State) bool {
+		m, ok := s.Member(id)
+		return ok && m == said
+	})
+	if err != nil {
+		return fmt.Errorf("recording the address of %s: %w", id, err)
+	}
+	return nil
+}
+
+// CarryOut makes a change of the membership, if its reason still holds once the configuration is
+// stable. It returns when the change is committed.
+func (c *Configurator) CarryOut(ctx context.Context, l *replica.Leadership, due Change) error {
+	id := raft.ServerID(due.ID)
+	if due.Kind == Remove {
+		c.log.Warn("removing a member", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
+		return c.Remove(ctx, l, due.ID)
+	}
+	stable, err := l.AwaitStable(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := c.view(l) // it took a moment
+	i := slices.IndexFunc(all, func(m Member) bool { return m.ID == due.ID })
+	if err != nil || i < 0 {
+		return err
+	}
+	switch m := all[i]; {
+	case due.Kind == Demote && m.Votes && m.Absent && canDoWithout(all, due.ID):
+		c.log.Warn("a member votes no more", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
+		return replica.WaitFuture(ctx, l.Raft.DemoteVoter(id, stable, c.replica.AttemptTimeout()))
+	case due.Kind == Promote && m.Current:
+		c.log.Info("a member votes from now on", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
+		return replica.WaitFuture(ctx, l.Raft.AddVoter(id, raft.ServerAddress(id), stable, c.replica.AttemptTimeout()))
+	}
+	return nil
+}
+
+// Remove takes another member out of the cluster. If the member has a session, it ends that first.
+// It returns an error if the voters that are left could not go on.
+func (c *Configurator) Remove(ctx context.Context, l *replica.Leadership, id string) error {
+	stable, err := l.AwaitStable(ctx)
+	if err != nil {
+		return err
+	}
+	stop, err := l.Expel(ctx, id)
+	if err != nil {
+		return fmt.Errorf("ending its session: %w", err)
+	}
+	defer stop()
+	if left, there := l.Without(id); there <= left/2 {
+		return fmt.Errorf("only %d of the %d voters that are left are there", there, left)
+	}
+	if err := replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(id), stable, c.replica.AttemptTimeout())); err != nil {
+		return err
+	}
+	_, err = c.store.Wait(ctx, func(s *state.State) bool { return !slices.Contains(s.Servers, id) })
+	return err
+}
+
+// ServeJoin lets a node in that asks for it. The node votes later, when it has shown that it is
+// there to stay: a voter that is not there costs a quorum.
+func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) (Joining, error) {
+	l, err := c.replica.AwaitLeading(ctx)
+	if err != nil {
+		return Joining{}, err
+	}
+	if in.ID != peer {
+		return Joining{}, codec.ErrMalformed
+	}
+	out := Joining{Cluster: c.ident.ClusterID()}
+	for _, m := range c.table.All() {
+		out.Members = append(out.Members, m)
+	}
+	for _, srv := range c.replica.Servers() {
+		if string(srv.ID) == peer {
+			if !slices.Contains(c.store.State().Servers, peer) {
+				return out, errors.New("it is being let in")
+			}
+			return out, nil
+		}
+	}
+	if why := in.Settings.unsafe(c.settings()); why != "" {
+		return Joining{}, errors.New(why)
+	}
+	if no := c.copies.Meet(ctx, &in); no != nil {
+		return out, errors.New(no.Why)
+	}
+	c.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
+	return out, replica.WaitFuture(ctx, l.Raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, c.replica.AttemptTimeout()))
+}
+
+// ServeLeave removes a node that asks for it. It returns an error if the voters that are left could
+// not go on.
+func (c *Configurator) ServeLeave(ctx context.Context, peer string, in Leaving) (rpc.Empty, error) {
+	l, err := c.replica.AwaitLeading(ctx)
+	if err != nil || peer == c.self.ID {
+		return rpc.Empty{}, rpc.ErrNotLeader
+	}
+	if in.ID != peer {
+		return rpc.Empty{}, codec.ErrMalformed
+	}
+	if !slices.Contains(c.store.State().Servers, peer) {
+		return rpc.Empty{}, nil // the answer to an earlier call was lost
+	}
+	if left, there := l.Without(peer); there <= left/2 {
+		return rpc.Empty{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
+	}
+	stable, err := l.AwaitStable(ctx)
+	if err != nil {
+		return rpc.Empty{}, err
+	}
+	c.log.Info("a node leaves", "node", in.ID, "name", in.Name)
+	return rpc.Empty{}, replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable, c.replica.AttemptTimeout()))
+}
+
+// AskLeave asks the leader to remove this node, and returns nil when it has.
+func (c *Configurator) AskLeave(ctx context.Context, leader string) error {
+	_, err := rpc.Call(ctx, c.replica.Port, leader, rpc.Leave, Leaving{ID: c.self.ID, Name: c.self.Name}, rpc.DecodeEmpty)
+	return err
+}

@@ -1,0 +1,52 @@
+package membership
+
+import (
+	"slices"
+
+	"github.com/flotilla-ha/flotilla/internal/errs"
+)
+
+// Refusal is why a process cannot go on as its node. It is part of the answer to a greeting.
+type Refusal struct {
+	Kind string // one of the kinds below, or one of a later version
+	Why  string // a text that goes on from "this node refuses it: "
+}
+
+// The kinds of refusals. A process that is refused ends, unless it only has to wait.
+const (
+	refusedForeign  = "foreign"  // it belongs to another cluster
+	refusedRemoved  = "removed"  // the node is no member any more
+	refusedCopy     = "copy"     // another process of the node lives, and has the node's place
+	refusedOlder    = "older"    // another process of the node has had the node's place, and is gone
+	refusedSettings = "settings" // it is not configured as the others are
+	refusedWait     = "wait"     // it is not known yet which process has the node's place
+)
+
+// weight says which of two refusals counts: the one with the higher weight.
+func (r *Refusal) weight() int {
+	return slices.Index([]string{refusedWait, refusedOlder, refusedCopy, refusedForeign, refusedRemoved}, r.Kind)
+}
+
+// RefusedError is the error of a node that a peer has refused.
+type RefusedError struct {
+	Refusal
+	peer string // the address of the peer
+}
+
+// Error says which peer refuses the node, and why.
+func (e *RefusedError) Error() string {
+	return "the node at " + e.peer + " refuses this node: " + e.Why
+}
+
+// Is makes the refusal of a removed node an errs.Removed.
+func (e *RefusedError) Is(target error) bool {
+	return target == errs.Removed && e.Kind == refusedRemoved
+}
+
+// worst returns the refusal that counts. Either may be nil.
+func worst(a, b *RefusedError) *RefusedError {
+	if a == nil || b != nil && b.weight() > a.weight() {
+		return b
+	}
+	return a
+}
