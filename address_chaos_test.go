@@ -250,7 +250,7 @@ func addressChaos(t *testing.T, seed uint64) {
 	guarded := seed%5 != 0
 	for i := range f.runs { // before it is attached to
 		if random.IntN(3) == 0 {
-			f.machine(i).SetLinger(time.Duration(random.IntN(2500)) * time.Millisecond)
+			f.machine(i).SetHoldDown(time.Duration(random.IntN(2500)) * time.Millisecond)
 		}
 	}
 	f.start()

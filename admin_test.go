@@ -331,9 +331,13 @@ func TestOperatorDrainsANode(t *testing.T) {
 				c.Settle()
 				client := office(t, c, 0)
 				s := newStage(t)
+				play := s.play
+				if public {
+					play = s.playPublic
+				}
 				for _, role := range []string{"a", "b"} {
 					for i := range 3 {
-						s.play(t.Context(), c, i, flotilla.Role{Name: role, Priority: 10 - i, Public: public})
+						play(t.Context(), c, i, flotilla.Role{Name: role, Priority: 10 - i})
 					}
 				}
 				wantHeld(t, c, map[string]int{"a": 0, "b": 0})

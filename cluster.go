@@ -300,20 +300,20 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 			return nil
 		},
 		Delay:  n.cfg.held,
-		OnLost: func(session uint64, end time.Time, cause error) { n.roles.Tenures.Lose(session, end, cause) },
+		OnLost: func(session uint64, end time.Time, cause error) { n.roles.OnLost(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
 		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.book, Keys: secretIDs(n.cfg.rawSecrets()), Replica: n.replica, Leases: n.keeper,
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
-			StillSeen:   func(session uint64) bool { return n.roles.Tenures.Seen(session) },
+			StillSeen:   func(session uint64) bool { return n.roles.IsVisible(session) },
 		},
 	})
 	n.roles = roles.New(roles.Config{
-		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Replica: n.replica, Keeper: n.keeper,
+		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.book, Replica: n.replica, Lease: n.keeper,
 	})
 	n.ops = ops.New(ops.Config{
-		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Replica: n.replica, Members: n.members, Roles: n.roles,
+		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.book, Replica: n.replica, Members: n.members, Roles: n.roles,
 		Up: ops.Up{
 			Status: func() ([]byte, bool, error) {
 				s := n.Status()
@@ -424,7 +424,7 @@ func (n *Node) shut() error {
 		n.replica.Disk.Leave()
 	}
 	n.own.flush()
-	n.roles.Tenures.AwaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
+	n.roles.AwaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 

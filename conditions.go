@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
 // writeWait is how long a write may take before it is reported as waiting.
@@ -83,10 +84,9 @@ func (n *Node) heldDown() string {
 
 // stillHeld lists what this node still holds while it shuts down.
 func (n *Node) stillHeld() string {
-	var all []string
-	for _, t := range n.roles.Tenures.All() {
-		all = append(all, strings.TrimPrefix(t.Key, keyspace.RolePrefix))
+	all := n.roles.Held((*roles.Tenure).Any)
+	for i, key := range all {
+		all[i] = strings.TrimPrefix(key, keyspace.RolePrefix)
 	}
-	slices.Sort(all)
 	return strings.Join(all, ", ")
 }

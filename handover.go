@@ -26,7 +26,7 @@ func (n *Node) stopLeaving() {
 func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
-	n.roles.Tenures.Recheck()
+	n.roles.Recheck()
 	n.keeper.AnnounceLeaving()
 }
 

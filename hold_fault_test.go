@@ -25,15 +25,16 @@ import (
 // Each test in this file has failed once. Its comment tells what happened then, and must not
 // happen.
 
-// Shutdown between the grant and the beginning of the tenure: yieldAll finds nobody, f begins, and
-// the session is ended at once. This repeats enterTenure and handOver step by step.
+// Shutdown may come between a grant and the beginning of its tenure. f then does not begin, or the
+// role is not granted again before the deadline of f. The test repeats the steps of Hold and
+// handOver one by one.
 func TestShutdownWhileEntering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
 		n, second := others[0], others[1]
 		c := state.ClaimRole{Role: keyspace.RolePrefix + "r", Wait: true, MaxState: n.cfg.MaxState}
-		// enterTenure is here; await has looked at leaving for the last time
+		// Hold is here. It has looked at Leaving for the last time.
 		ref, index, err := n.roles.Await(t.Context(), c, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -45,12 +46,8 @@ func TestShutdownWhileEntering(t *testing.T) {
 		if err := n.roles.YieldAll(t.Context(), (*roles.Tenure).Any); err != nil { // handOver
 			t.Fatal(err)
 		}
-		// enterTenure goes on
-		held := &roles.Tenure{N: n.roles, Key: c.Role, Ref: ref, At: index}
-		held.Ctx, held.Stop = context.WithCancelCause(t.Context())
-		held.Unwatch = context.AfterFunc(n.life.Works, func() {})
-		if !n.roles.BeginTenure(held) {
-			n.roles.EndTenure(held)
+		held, begun := n.roles.Begin(t.Context(), c, ref, index) // Hold goes on
+		if !begun {
 			return // f does not begin
 		}
 		// f has begun; handOver goes on after yieldAll
@@ -68,7 +65,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		if left := time.Until(held.Deadline()); left > 0 {
 			t.Errorf("the role is granted again %v before the deadline of f, which has begun", left)
 		}
-		n.roles.EndTenure(held)
+		held.End()
 	})
 }
 

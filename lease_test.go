@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -85,8 +86,8 @@ func TestHoldDownTime(t *testing.T) {
 		_, others := leaderOf(t, nodes)
 		holder := others[0]
 		const holdDown = 5 * time.Second
-		<-holdUntil(t.Context(), holder, Role{Name: "r", Public: true, Linger: holdDown})
-		next := holdUntil(t.Context(), others[1], Role{Name: "r", Public: true, Linger: holdDown})
+		<-holdPublicUntil(t.Context(), holder, Role{Name: "r"}, hold.Public{HoldDown: holdDown})
+		next := holdPublicUntil(t.Context(), others[1], Role{Name: "r"}, hold.Public{HoldDown: holdDown})
 		net.Isolate(holder.self.Name)
 		over := holder.keeper.Until() // the last one: nobody renews it any more
 		for granted := false; !granted; {

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/remote"
-	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -32,14 +32,14 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		held, returned := make(chan uint64, 1), make(chan error, 1)
 		go func() {
-			returned <- n.Hold(ctx, Role{Name: "r", Public: true, Keep: true}, func(ctx context.Context, _ Tenure) error {
+			returned <- n.HoldPublic(ctx, Role{Name: "r"}, hold.Public{Keep: true}, func(ctx context.Context, _ Tenure) error {
 				held <- n.self.Session(n.store.State())
 				<-ctx.Done()
 				return nil
 			})
 		}()
 		session := <-held
-		got := holdUntil(t.Context(), next, Role{Name: "r", Public: true})
+		got := holdPublicUntil(t.Context(), next, Role{Name: "r"}, hold.Public{})
 		time.Sleep(time.Second)
 		net.Isolate(leader.self.Name)
 		cancel()
@@ -142,22 +142,10 @@ func TestGhostIsNoGrant(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if index, err := n.roles.Granted(ctx, c, ref, nil); index != 0 || err != nil {
+		if index, err := n.roles.AwaitGrant(ctx, c, ref); index != 0 || err != nil {
 			t.Errorf("what is left of the claim is granted at %d, %v; want that it is gone", index, err)
 		}
 	})
-}
-
-// A holder whose session is long over comes to say that it keeps. What the newest session keeps was
-// forgotten, and that session ended as one that leaves nothing.
-func TestNewestKeptSessionCounts(t *testing.T) {
-	ts := roles.NewTenures()
-	for _, session := range []uint64{8, 5} {
-		ts.Keep(&roles.Tenure{Ref: state.Ref{Session: session}})
-	}
-	if !ts.Seen(8) {
-		t.Error("what session 8 keeps is forgotten")
-	}
 }
 
 // An operator removes by force a node that is present. What it held was granted to another one at

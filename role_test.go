@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -74,19 +75,32 @@ func (s *stage) since() time.Time {
 
 // play holds a role on a node again and again until ctx ends.
 func (s *stage) play(ctx context.Context, c *clustertest.Cluster, node int, r flotilla.Role) {
-	n := c.Nodes[node]
+	s.repeat(ctx, node, r.Name, func(f func(context.Context, flotilla.Tenure) error) error {
+		return c.Nodes[node].Hold(ctx, r, f)
+	})
+}
+
+// playPublic is play for a public role.
+func (s *stage) playPublic(ctx context.Context, c *clustertest.Cluster, node int, r flotilla.Role) {
+	s.repeat(ctx, node, r.Name, func(f func(context.Context, flotilla.Tenure) error) error {
+		return c.Nodes[node].HoldPublic(ctx, r, hold.Public{}, f)
+	})
+}
+
+// repeat calls holds, which holds a role on a node, again and again until ctx ends.
+func (s *stage) repeat(ctx context.Context, node int, role string, holds func(f func(context.Context, flotilla.Tenure) error) error) {
+	play := func(ctx context.Context, t flotilla.Tenure) error {
+		s.enter(role, node, t)
+		<-ctx.Done()
+		if time.Now().After(t.Deadline()) {
+			s.t.Errorf("node %d learns that it has lost %s %v after its deadline", node, role, time.Since(t.Deadline()))
+		}
+		s.leave(role)
+		return ctx.Err()
+	}
 	go func() {
 		for ctx.Err() == nil {
-			err := n.Hold(ctx, r, func(ctx context.Context, t flotilla.Tenure) error {
-				s.enter(r.Name, node, t)
-				<-ctx.Done()
-				if time.Now().After(t.Deadline()) {
-					s.t.Errorf("node %d hears that it has lost %s %v after its deadline", node, r.Name, time.Since(t.Deadline()))
-				}
-				s.leave(r.Name)
-				return ctx.Err()
-			})
-			if errors.Is(err, flotilla.ErrClosed) {
+			if errors.Is(holds(play), flotilla.ErrClosed) {
 				return
 			}
 		}

@@ -21,20 +21,20 @@ const (
 func (n *Node) onApplied(fx *state.Effects) {
 	if fx == nil { // a snapshot was restored: anything may have changed
 		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
-		fx.Claims = n.roles.Tenures.Refs()
+		fx.Claims = n.roles.Claims()
 		n.certs.StoredAny()
 	}
 	if fx.Sessions {
 		n.keeper.SessionsChanged()
-		n.roles.Presence.Observe(n.store.State())
+		n.roles.OnSessions(n.store.State())
 		n.life.Sessions.Notify()
 		n.life.Tasks.Go(n.replica.Port.Recheck) // a newer process of a node may have replaced another
 	}
 	if len(fx.Claims) > 0 {
-		n.roles.Tenures.Notify(n.store.State(), fx.Claims)
+		n.roles.OnClaims(n.store.State(), fx.Claims)
 	}
 	if fx.Roles {
-		n.roles.Tenures.Contested.Notify()
+		n.roles.OnRoles()
 	}
 	if fx.Tickets {
 		n.tickets.Follow(n.store.State().Tickets)
@@ -93,7 +93,7 @@ func (n *Node) maintain(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
-		err := n.roles.HoldClaim(ctx, state.ClaimRole{Role: keyspace.OwnPrefix + "maintain", Wait: true}, nil, func(ctx context.Context, _ Tenure) error {
+		err := n.roles.HoldClaim(ctx, state.ClaimRole{Role: keyspace.OwnPrefix + "maintain", Wait: true}, func(ctx context.Context) error {
 			n.certs.Maintain(ctx)
 			return ctx.Err()
 		})

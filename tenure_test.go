@@ -2,7 +2,6 @@ package flotilla
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/state"
 
 	"context"
@@ -15,13 +14,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
-
-// wakeUps returns how often a waiter was told something.
-func wakeUps(ts *roles.Tenures) int {
-	ts.Mu.Lock()
-	defer ts.Mu.Unlock()
-	return ts.Woken
-}
 
 // A thousand waiters are served in the order in which they came, and each is woken once: by its own
 // grant.
@@ -60,7 +52,7 @@ func TestThousandWaiters(t *testing.T) {
 		start := nodes[0].store.State().Index
 		var woken [3]int
 		for i, n := range nodes {
-			woken[i] = wakeUps(n.roles.Tenures)
+			woken[i] = n.roles.Wakeups()
 		}
 		close(release)
 		wg.Wait()
@@ -71,7 +63,7 @@ func TestThousandWaiters(t *testing.T) {
 		}
 		all := 0
 		for i, n := range nodes {
-			all += wakeUps(n.roles.Tenures) - woken[i]
+			all += n.roles.Wakeups() - woken[i]
 		}
 		if all != waiters-1 {
 			t.Errorf("%d waiters were woken %d times", waiters-1, all)

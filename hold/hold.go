@@ -1,5 +1,6 @@
-// Package hold has the words that a cluster shares with those who hold something by it. Package flotilla gives them their
-// meaning, as Node.Hold; package vip, which knows nothing of clusters, builds on them.
+// Package hold declares the types that are shared by a cluster and the programs that hold roles
+// in it. Package flotilla implements them: see Node.Hold. Package vip builds on them and knows
+// nothing else of a cluster.
 package hold
 
 import (
@@ -7,64 +8,83 @@ import (
 	"time"
 )
 
-// ErrYielded is the cause of the end of the context that a holder gets when it is to hand over. With any other cause but the end of the
-// caller's own context the role is lost, or about to be.
+// ErrYielded is the cause with which a holder's context ends when the holder is asked to hand the
+// role over. If the context ends with another cause, and not because the caller's own context has
+// ended, the role is lost or about to be lost.
 var ErrYielded = errors.New("the role is to be handed over")
 
-// Role names something that one node does at a time, and says how much this node wants to be the one. Contenders for a
-// role are compared by Priority, then by how few roles of the Group each node holds, then by who came first.
+// Role names a task that one node performs at a time, and says how much this node wants it. The
+// cluster compares contenders by Priority, then by how few roles of the Group their nodes hold,
+// then by the order in which they came.
 type Role struct {
-	// Name is the role's, the same on all nodes: at most MaxName bytes.
+	// Name is the name of the role. It is the same on all nodes and has 1 to 1024 bytes.
 	Name string
 
-	// Group spreads roles: of contenders with the same priority that one gets the role whose node holds fewest of the group. Empty: it
-	// does not matter what else a node holds. Contenders should agree on it.
+	// Group spreads roles over nodes. Among contenders with the same priority, the one whose node
+	// holds the fewest roles of the group gets the role. Empty means that other roles do not
+	// matter. All contenders should name the same group. It has at most 1024 bytes.
 	Group string
 
-	// Priority is higher for nodes that should rather have the role. Zero is usual.
+	// Priority is the rank of this contender. A higher one wins. Zero is usual.
 	Priority int
 
-	// NoPreempt makes this contender wait until the role is free, even if it is better than the holder.
+	// NoPreempt makes this contender wait until the role is free, even if it is better than the
+	// holder.
 	NoPreempt bool
 
-	// PreemptDelay is how long this contender must have been better than the holder, without a break, before the holder is asked to
-	// hand over. Zero: not at all. A node that has just come back may want some time to see whether it stays.
+	// PreemptDelay is how long this contender must have been better than the holder, without a
+	// break, before the holder is asked to hand over. Zero means at once. A longer delay shows
+	// whether a node that has just returned stays.
 	PreemptDelay time.Duration
+}
 
-	// Public says that the role is seen from outside of the process, as an address in the kernel is, and may outlast the process. When
-	// the process dies without a word nobody else gets the role before the lease is over, even if the node's next process is there earlier.
-	// And the role is handed over when the node begins to drain, before it stops to take connections.
-	Public bool
+// Public describes a role that can be seen outside the holder's process, as an address in a
+// kernel can. Its effect may outlast the process. The zero value is such a role whose effect ends
+// with the lease at the latest.
+//
+// If the holder's process dies without a death notice, nobody else gets a public role before the
+// lease has ended, even if the node's next process starts earlier. A node that begins to drain
+// hands its public roles over before it stops accepting connections.
+type Public struct {
+	// HoldDown is the hold-down time: for how long after the end of the lease the effect may
+	// still be seen when the node dies or stands still. Nobody else gets the role in that time.
+	// Zero means that something independent of the process, such as a timer of the kernel, ends
+	// the effect with the lease. It is at most an hour.
+	HoldDown time.Duration
 
-	// Linger is how much longer than the lease a Public role may be seen when its node dies or stands still: so long nobody else gets it
-	// then. Zero: something, such as a timer of the kernel, ends it with the lease, whatever happens to the process.
-	Linger time.Duration
+	// ReleasedOnDeath says that the bearer of the tenure's death notice removes the effect of
+	// this role before it sends the notice. The notice then frees the role at once. A death
+	// notice covers the whole process, and its bearer may not know about other public roles.
+	// Those stay in hold-down after a death notice too.
+	ReleasedOnDeath bool
 
-	// Bequeathed says that whoever has the tenure's Will ends what is to be seen of this role before he shows it. A will is its whole process's, and its
-	// bearer may know nothing of other Public roles: without Bequeathed they wait for the lease's end, and Linger, though a will says that
-	// the process is dead.
-	Bequeathed bool
-
-	// Keep says that the holder of a Public role does not let go when the lease is lost, until somebody else is known to hold it. When its node has the
-	// cluster back, nobody gets the role for the time of a lease, in which that node claims it again, as one of those who wait.
+	// Keep says that the holder does not let go when the lease is lost, until it knows that
+	// another node holds the role. When the node has reached the cluster again, nobody gets the
+	// role for the length of a lease. In that time the node can claim it again.
 	Keep bool
 }
 
 // Tenure is one node's time as the holder of a role. Its methods are safe for concurrent use.
 type Tenure interface {
-	// Fence is the number of this tenure: higher than that of any earlier one of the role. Whoever is told what to do by holders of a
-	// role, and remembers the highest fence that he has seen, can refuse one who does not know yet that he is not the holder any more.
+	// Fence returns the number of this tenure. It is higher than that of every earlier tenure of
+	// the role. A service that remembers the highest fence it has seen can refuse a former holder
+	// that does not know yet that it has lost the role.
 	Fence() uint64
 
-	// Deadline is until when the role is held for certain, as known now, on this machine's monotonic clock. It moves on as the lease
-	// is renewed. From then on somebody else may be the holder.
+	// Deadline returns the time until which the role is certainly held, on this machine's
+	// monotonic clock, as known now. It moves when the lease is renewed. Another node may hold
+	// the role from then on.
 	Deadline() time.Time
 
-	// Renewed returns a channel that is closed when Deadline moves, in either direction, for the next time.
+	// Renewed returns a channel that is closed the next time Deadline moves, in either direction.
 	Renewed() <-chan struct{}
 
-	// Will returns what another process on this machine can show to the cluster when this one is dead, to have all that it held passed on
-	// without waiting for the lease's end. It is a credential for just that, good for this one session, and should be kept from others. Whoever
-	// shows it says that the process is dead, and that nothing of its Bequeathed roles is to be seen any more. Nil: the cluster takes none.
-	Will() []byte
+	// DeathNotice returns a message that another process on this machine can send to the cluster
+	// when this process is dead. All roles of the process are then passed on without waiting for
+	// the end of the lease. Public roles without ReleasedOnDeath still wait. The sender states
+	// that the process is dead, and that the effects of its roles with ReleasedOnDeath are gone.
+	//
+	// The notice is a credential for this one session and for nothing else. It should be kept
+	// secret. Nil means that the cluster accepts none.
+	DeathNotice() []byte
 }

@@ -28,13 +28,13 @@ type Unit struct {
 // Place is where a unit can be put, for one Run. It may also implement Guarded, Prober, Checker and
 // Contested.
 //
-// Linger, Usable and Changed may be called at any time. Extend and Unbind may be called during
+// HoldDown, Usable and Changed may be called at any time. Extend and Unbind may be called during
 // Quiesce or Release. Unbind is then called because the lease ends, and must not wait for them.
 // Apart from that, one method is called at a time.
 type Place interface {
-	// Linger is the hold-down time: for how long after the lease the addresses may still be seen
-	// here if everything stands still. See hold.Role.
-	Linger() time.Duration
+	// HoldDown is the hold-down time: for how long after the lease the addresses may still be seen
+	// here if everything stands still. See hold.Public.
+	HoldDown() time.Duration
 
 	// Usable returns nil if the addresses could be put in place now. Otherwise it returns the
 	// reason, such as an interface that is not there.
@@ -78,9 +78,9 @@ type Place interface {
 
 // Grant is what a Bind is based on.
 type Grant struct {
-	Fence uint64        // see hold.Tenure
-	Until time.Time     // the tenure's deadline
-	Will  func() []byte // returns the death notice of this process; see hold.Tenure
+	Fence       uint64        // see hold.Tenure
+	Until       time.Time     // the tenure's deadline
+	DeathNotice func() []byte // returns the death notice of this process; see hold.Tenure
 }
 
 // Guarded is a Place whose addresses are removed when the program dies, before the death notice of

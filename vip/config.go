@@ -13,12 +13,26 @@ import (
 	"github.com/flotilla-ha/flotilla/hold"
 )
 
-// Holder is the cluster. *flotilla.Node is one. Further methods of a Node are used if the Holder
-// has them: DrainAddr is the default of Config.Drain. Holder reports that another node has the
-// role, so that an address that is kept without a majority goes. Remark puts problems with an
-// address into the cluster's status.
+// Holder is the cluster. *flotilla.Node is one. Run uses further methods of a Node if the Holder
+// has them:
+//
+//   - HoldPublic takes the place of Hold: see PublicHolder.
+//   - DrainAddr is the default of Config.Drain.
+//   - Holder reports that another node has the role, so that an address that is kept without a
+//     majority goes.
+//   - Remark puts problems with an address into the cluster's status.
+//
+// A type that wraps a Node should embed it, so that it has these methods too.
 type Holder interface {
 	Hold(ctx context.Context, r hold.Role, f func(ctx context.Context, t hold.Tenure) error) error
+}
+
+// PublicHolder is what a Holder also implements if it knows that an address may outlast the
+// process. Run then calls HoldPublic in place of Hold. Another Holder may grant the role again
+// while the kernel of a dead process still has the address. Run logs a warning about such a Holder,
+// and does not accept Keep with it.
+type PublicHolder interface {
+	HoldPublic(ctx context.Context, r hold.Role, p hold.Public, f func(ctx context.Context, t hold.Tenure) error) error
 }
 
 // Quorum says what happens to an address when its owner cannot reach a majority of the cluster.
@@ -173,6 +187,9 @@ func (c *Config) complete(h Holder) error {
 	}
 	if h == nil {
 		return errors.New("vip: there is no cluster to hold the address by; pass a *flotilla.Node to Run")
+	}
+	if _, ok := h.(PublicHolder); !ok && c.Quorum == Keep {
+		return bad("Quorum", "Keep needs a Holder that is a PublicHolder; pass a *flotilla.Node to Run")
 	}
 	if c.Drain == nil {
 		if d, ok := h.(interface {

@@ -43,6 +43,7 @@ func TestConfig(t *testing.T) {
 		{"delay", Config{Addr: p("192.0.2.100/24"), PreemptDelay: -1}, "PreemptDelay"},
 		{"drain", Config{Addr: p("192.0.2.100/24"), DrainTime: time.Minute}, "DrainTime"},
 		{"quorum", Config{Addr: p("192.0.2.100/24"), Quorum: 7}, "neither Release nor Keep"},
+		{"keep", Config{Addr: p("192.0.2.100/24"), Quorum: Keep}, "PublicHolder"},
 		{"name", Config{Addr: p("192.0.2.100/24"), Name: strings.Repeat("x", 300)}, "Name"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -72,7 +72,7 @@ func newFakePlace() *fakePlace {
 }
 
 func (p *fakePlace) Attach(context.Context, Unit) (Place, error) { return p, nil }
-func (p *fakePlace) Linger() time.Duration                       { return 0 }
+func (p *fakePlace) HoldDown() time.Duration                     { return 0 }
 func (p *fakePlace) Usable() error                               { return nil }
 
 func (p *fakePlace) Changed() <-chan struct{} {
@@ -162,6 +162,7 @@ func (p *fakePlace) stale() bool {
 type fakeCluster struct {
 	mu       sync.Mutex
 	asked    []hold.Role
+	public   []hold.Public // of the requests
 	at       []time.Time
 	remark   string
 	returned chan struct{}
@@ -183,6 +184,13 @@ func (c *fakeCluster) Hold(ctx context.Context, r hold.Role, f func(context.Cont
 		return context.Cause(held)
 	}
 	return err
+}
+
+func (c *fakeCluster) HoldPublic(ctx context.Context, r hold.Role, p hold.Public, f func(context.Context, hold.Tenure) error) error {
+	c.mu.Lock()
+	c.public = append(c.public, p)
+	c.mu.Unlock()
+	return c.Hold(ctx, r, f)
 }
 
 func (c *fakeCluster) Remark(_, text string) {

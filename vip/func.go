@@ -26,9 +26,9 @@ type Func struct {
 	// nodes must not lose their clients to a node that cannot serve them.
 	Check func(ctx context.Context, m Move) error
 
-	// Linger is the hold-down time, as in hold.Role, if something goes on here while the program
+	// HoldDown is the hold-down time, as in hold.Public, if something goes on here while the program
 	// stands still.
-	Linger time.Duration
+	HoldDown time.Duration
 }
 
 // Move is what the functions of a Func get.
@@ -59,8 +59,8 @@ type funcPlace struct {
 	bound bool
 }
 
-// Linger implements Place.
-func (p *funcPlace) Linger() time.Duration { return p.f.Linger }
+// HoldDown implements Place.
+func (p *funcPlace) HoldDown() time.Duration { return p.f.HoldDown }
 
 // Usable implements Place: it always is.
 func (p *funcPlace) Usable() error { return nil }

@@ -29,7 +29,7 @@ type grantedUntil struct{ until time.Time }
 func (g grantedUntil) Fence() uint64            { return 7 }
 func (g grantedUntil) Deadline() time.Time      { return g.until }
 func (g grantedUntil) Renewed() <-chan struct{} { return nil }
-func (g grantedUntil) Will() []byte             { return nil }
+func (g grantedUntil) DeathNotice() []byte      { return nil }
 
 func (o *once) Hold(ctx context.Context, _ hold.Role, f func(context.Context, hold.Tenure) error) error {
 	if err := ctx.Err(); err != nil {

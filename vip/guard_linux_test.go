@@ -48,7 +48,7 @@ func vip0() (func(addr string, bare bool) Unit, error) {
 
 // grant lasts long enough for a test.
 func grant() Grant {
-	return Grant{Fence: 1, Until: time.Now().Add(time.Hour), Will: func() []byte { return nil }}
+	return Grant{Fence: 1, Until: time.Now().Add(time.Hour), DeathNotice: func() []byte { return nil }}
 }
 
 // alone runs the calling test again in a process and network namespace of its own, where it calls

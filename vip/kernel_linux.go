@@ -68,8 +68,8 @@ type kernelPlace struct {
 	cancel    context.CancelFunc
 }
 
-// Linger implements Place. A fence ends with the lease, or a little earlier.
-func (p *kernelPlace) Linger() time.Duration {
+// HoldDown implements Place. A fence ends with the lease, or a little earlier.
+func (p *kernelPlace) HoldDown() time.Duration {
 	if p.system.table.fenced() {
 		return 0
 	}
@@ -141,7 +141,7 @@ func (p *kernelPlace) Bind(_ context.Context, g Grant) error {
 		return err
 	}
 	p.bound = true
-	p.system.guard.deathNotice(g.Will(), p.unit.Log)
+	p.system.guard.deathNotice(g.DeathNotice(), p.unit.Log)
 	return nil
 }
 

@@ -11,7 +11,8 @@ import (
 // Every address has a lifetime in the kernel, which is renewed while the lease lasts. It removes
 // the address when program and guard are killed together. Until then clients on this machine reach
 // nobody, so it is as short as the kernel's whole seconds allow. With a fence, other machines do
-// not depend on it. Without a fence they do, and the cluster waits for it: see kernelPlace.Linger.
+// not depend on it. Without a fence they do, and the cluster waits for it: see
+// kernelPlace.HoldDown.
 const (
 	shortestLife = time.Second
 	longestLife  = 30 * time.Second // for longer leases, and for addresses that are kept

@@ -139,9 +139,9 @@ type Machine struct {
 	down     bool
 }
 
-// SetLinger sets the hold-down time. The machine's kernel then ends addresses that were not
+// SetHoldDown sets the hold-down time. The machine's kernel then ends addresses that were not
 // extended so much later than the lease, as a kernel without nftables does.
-func (h *Machine) SetLinger(d time.Duration) {
+func (h *Machine) SetHoldDown(d time.Duration) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.holdDown = d
@@ -265,8 +265,8 @@ func (p *memoryPlace) close(now bool) {
 	p.spans = nil
 }
 
-// Linger implements Place.
-func (p *memoryPlace) Linger() time.Duration {
+// HoldDown implements Place.
+func (p *memoryPlace) HoldDown() time.Duration {
 	p.host.net.mu.Lock()
 	defer p.host.net.mu.Unlock()
 	return p.host.holdDown
@@ -309,7 +309,7 @@ func (p *memoryPlace) Bind(_ context.Context, g Grant) error {
 	if p.host.down {
 		return errors.New("the interface is down")
 	}
-	p.notice = g.Will()
+	p.notice = g.DeathNotice()
 	p.close(true)
 	for _, a := range p.unit.Addrs {
 		s := &span{addr: a.Addr(), host: p.host.name, from: now, to: g.Until.Add(p.host.holdDown), open: true}

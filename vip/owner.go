@@ -107,7 +107,7 @@ func (o *owner) probe(ctx context.Context, kept bool) error {
 // bind puts the addresses in place.
 func (o *owner) bind(held context.Context, t hold.Tenure) error {
 	changed := o.place.Changed()
-	if err := o.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), Will: t.Will}); err != nil {
+	if err := o.place.Bind(held, Grant{Fence: t.Fence(), Until: t.Deadline(), DeathNotice: t.DeathNotice}); err != nil {
 		if held.Err() == nil && !errors.Is(err, errExpired) {
 			err = fmt.Errorf("%w: %w", errUnable, err)
 			select {

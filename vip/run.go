@@ -35,6 +35,10 @@ func Run(ctx context.Context, h Holder, cfg Config) error {
 		}
 		return fmt.Errorf("vip: %s: %w", cfg.Name, err)
 	}
+	if _, ok := h.(PublicHolder); !ok {
+		cfg.Logger.Warn("floating address: the holder does not wait for what a dead process leaves in the kernel; " +
+			"use one that is a vip.PublicHolder")
+	}
 	r := newRunner(h, &cfg, place)
 	err = r.run(ctx)
 	r.owner.endKeeping()
@@ -148,11 +152,19 @@ func (r *runner) compete(ctx context.Context) error {
 			cancel(fmt.Errorf("%w: %w", errUnfit, r.readiness.unfit()))
 		}
 	})
-	guarded, ok := r.place.(Guarded)
-	role := hold.Role{
-		Name: r.cfg.Name, Group: r.cfg.Group, PreemptDelay: r.cfg.PreemptDelay,
-		Public: true, Linger: r.place.Linger(), Keep: r.cfg.Quorum == Keep, Bequeathed: ok && guarded.Guarded(),
-	}
+	role := hold.Role{Name: r.cfg.Name, Group: r.cfg.Group, PreemptDelay: r.cfg.PreemptDelay}
 	role.Priority, role.NoPreempt = r.owner.fitness.rank(r.cfg.Priority, r.cfg.NoPreempt)
-	return r.h.Hold(ctx, role, func(held context.Context, t hold.Tenure) error { return r.owner.hold(ctx, held, t) })
+	own := func(held context.Context, t hold.Tenure) error { return r.owner.hold(ctx, held, t) }
+	if h, ok := r.h.(PublicHolder); ok {
+		return h.HoldPublic(ctx, role, r.public(), own)
+	}
+	return r.h.Hold(ctx, role, own)
+}
+
+// public returns what the cluster must know about the effect of the role outside the process.
+func (r *runner) public() hold.Public {
+	guarded, ok := r.place.(Guarded)
+	return hold.Public{
+		HoldDown: r.place.HoldDown(), ReleasedOnDeath: ok && guarded.Guarded(), Keep: r.cfg.Quorum == Keep,
+	}
 }

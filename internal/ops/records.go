@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"slices"
 	"sort"
 	"strings"
@@ -16,35 +15,27 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/remote"
-	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// What one reply about records carries; a caller asks again for the rest.
+// These limit one reply about records. The caller asks again for the rest.
 const (
 	remotePage = 1 << 20 // bytes of keys
-	remoteLoad = 4 << 20 // bytes of values, beyond which no other one is added
+	remoteLoad = 4 << 20 // bytes of values, after which no other value is added
 )
 
-// HandleRecords serves the calls of operators' programs, which are no members. They have proved that they know the secret, and
-// whoever knows it is trusted.
-func (n *Operator) HandleRecords(mux *http.ServeMux) {
-	mux.HandleFunc("POST "+remote.CallList, rpc.Bytes(n.serveRecordList))
-	mux.HandleFunc("POST "+remote.CallLoad, rpc.Bytes(n.serveRecordLoad))
-	mux.HandleFunc("POST "+remote.CallPut, rpc.Bytes(n.serveRecordPut))
-}
-
-// serveRecordList answers without a leader too, and says so: what a node has is worth saving then.
-func (n *Operator) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
+// serveRecordList lists keys. It also answers without a leader, and says so, because an operator
+// may then want to save what the node has.
+func (o *Operator) serveRecordList(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeListRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
 	}
 	var reply remote.ListReply
 	if q.After == "" {
-		reply.Current = n.Replica.CaughtUp(ctx, 1)
+		reply.Current = o.cfg.Replica.CaughtUp(ctx, 1)
 	}
-	keys, err := n.Up.Records.List(ctx, q.Dir, true)
+	keys, err := o.cfg.Up.Records.List(ctx, q.Dir, true)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -64,7 +55,8 @@ func (n *Operator) serveRecordList(ctx context.Context, _ string, body []byte) (
 	return reply.Encode(), nil
 }
 
-func (n *Operator) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
+// serveRecordLoad returns the values of keys.
+func (o *Operator) serveRecordLoad(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodeLoadRequest(body)
 	if err != nil {
 		return nil, codec.ErrMalformed
@@ -75,7 +67,7 @@ func (n *Operator) serveRecordLoad(ctx context.Context, _ string, body []byte) (
 		if size > remoteLoad {
 			break
 		}
-		value, found, err := n.recordValue(ctx, key)
+		value, found, err := o.recordValue(ctx, key)
 		if err != nil {
 			return nil, err
 		}
@@ -85,18 +77,19 @@ func (n *Operator) serveRecordLoad(ctx context.Context, _ string, body []byte) (
 	return reply.Encode(), nil
 }
 
-// recordValue returns the value at key, if there is one.
-func (n *Operator) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
-	value, err := n.Up.Records.Load(ctx, key)
+// recordValue returns the value of key. It reports false if there is none.
+func (o *Operator) recordValue(ctx context.Context, key string) ([]byte, bool, error) {
+	value, err := o.cfg.Up.Records.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) {
 		return nil, false, nil
 	}
 	return value, err == nil, err
 }
 
-// serveRecordPut stores records in one write, after it has looked what is there. Somebody else may write between the two; an operator
-// who asks for records to be kept is answered for the moment of the question.
-func (n *Operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
+// serveRecordPut compares records with what is stored, and then stores them in one write. Another
+// program may write in between: the answer to a request to keep records is true for the moment of
+// the comparison.
+func (o *Operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([]byte, error) {
 	q, err := remote.DecodePutRequest(body)
 	if err != nil || len(q.Records) == 0 {
 		return nil, codec.ErrMalformed
@@ -114,19 +107,19 @@ func (n *Operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 		}
 		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
-	if !n.Replica.CaughtUp(ctx, 4) {
-		return nil, n.Life.Explain(errs.NoLeader)
+	if !o.cfg.Replica.CaughtUp(ctx, 4) {
+		return nil, o.cfg.Life.Explain(errs.NoLeader)
 	}
-	reply, err := n.compare(ctx, records)
+	reply, err := o.compare(ctx, records)
 	if err != nil {
 		return nil, err
 	}
 	if reply.Outcome == remote.Same || q.Mode == remote.Check || q.Mode == remote.Keep && reply.Outcome == remote.Differs {
 		return reply.Encode(), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*n.Replica.AttemptTimeout(), errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*o.cfg.Replica.AttemptTimeout(), errs.NoLeader)
 	defer cancel()
-	err = n.Up.StoreAll(ctx, records)
+	err = o.cfg.Up.StoreAll(ctx, records)
 	if reason, refused := refusedBecause(err); refused {
 		return remote.PutReply{Outcome: remote.Refused, Reason: reason}.Encode(), nil
 	}
@@ -139,12 +132,12 @@ func (n *Operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 	return remote.PutReply{Outcome: remote.Stored}.Encode(), nil
 }
 
-// compare says what storing records would change: Stored, Same or Differs.
-func (n *Operator) compare(ctx context.Context, records []state.Record) (remote.PutReply, error) {
+// compare says what a write of the records would change: Stored, Same or Differs.
+func (o *Operator) compare(ctx context.Context, records []state.Record) (remote.PutReply, error) {
 	same := 0
 	var differ []string
 	for _, r := range records {
-		value, found, err := n.recordValue(ctx, r.Key)
+		value, found, err := o.recordValue(ctx, r.Key)
 		switch {
 		case err != nil:
 			return remote.PutReply{}, err
@@ -164,7 +157,7 @@ func (n *Operator) compare(ctx context.Context, records []state.Record) (remote.
 	return remote.PutReply{Outcome: remote.Stored}, nil
 }
 
-// refusedBecause reports whether a write failed because of what was to be written, and in which words.
+// refusedBecause reports whether a write failed because of its records, and the reason.
 func refusedBecause(err error) (string, bool) {
 	switch {
 	case errors.Is(err, syscall.EISDIR):

@@ -10,71 +10,69 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// Move is Node.Move.
-func (n *Holder) Move(ctx context.Context, role, node string) error {
-	if err := n.MoveRole(ctx, role, node); err != nil {
-		return errs.Edge("moving the role "+role, err)
-	}
-	return nil
-}
-
-func (n *Holder) MoveRole(ctx context.Context, role, node string) error {
+// Move has a role handed over, as Node.Move describes. node is the ID or name of the new holder.
+// Empty means the best of those who wait. An error wraps state.ErrNoTransferee if the node does
+// not wait for the role, or nobody does.
+func (h *Holder) Move(ctx context.Context, role, node string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.NoLeader)
 	defer cancel()
 	id := ""
 	if node != "" {
 		var err error
-		if id, err = n.memberID(node); err != nil {
+		if id, err = h.memberID(node); err != nil {
 			return err
 		}
 	}
 	key := keyspace.RolePrefix + role
-	_, a, err := n.Replica.Writes.DoIn(ctx, state.Command{Change: state.MoveRole{Role: key, Node: id}})
+	_, a, err := h.cfg.Replica.Writes.DoIn(ctx, state.Command{Change: state.MoveRole{Role: key, Node: id}})
 	if err != nil {
 		return err
 	}
 	if err := a.Code.Err(); err != nil {
 		return err
 	}
-	s, err := n.Store.Wait(ctx, func(s *state.State) bool {
-		queue := s.Claims(key) // empty: its holder has left, and the heir too
+	s, err := h.cfg.Store.Wait(ctx, func(s *state.State) bool {
+		queue := s.Claims(key) // empty: the holder has left, and so has the transferee
 		return len(queue) == 0 || queue[0].Node == id || queue[0].Index > a.Index || queue[0].HoldDown != 0
 	})
 	if err != nil {
 		return err
 	}
+	name := h.cfg.Peers.NameOf
 	switch queue := s.Claims(key); {
 	case len(queue) == 0 || queue[0].Node == id:
 		return nil
 	case queue[0].HoldDown != 0:
-		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", n.Book.NameOf(queue[0].Node))
+		return fmt.Errorf("%s, which held it, is gone; it goes to another node as soon as that is safe", name(queue[0].Node))
 	case id != "":
-		return fmt.Errorf("%s waits for it no more, and %s has it now", n.Book.NameOf(id), n.Book.NameOf(queue[0].Node))
+		return fmt.Errorf("%s waits for it no more, and %s has it now", name(id), name(queue[0].Node))
 	}
 	return nil
 }
 
-// Holder is Node.Holder.
-func (n *Holder) Holder(role string) (fence uint64, own bool) {
-	queue := n.Store.State().Claims(keyspace.RolePrefix + role)
+// Current returns the fence of the role's holder, as this node knows it, and whether this node is
+// the holder. The fence is 0 if the role is free or in hold-down, or if this node held it and has
+// lost its lease.
+func (h *Holder) Current(role string) (fence uint64, own bool) {
+	queue := h.cfg.Store.State().Claims(keyspace.RolePrefix + role)
 	if len(queue) == 0 || queue[0].HoldDown != 0 {
 		return 0, false
 	}
-	if own = queue[0].Node == n.Self.ID; own && !n.Keeper.Usable(queue[0].Session) {
+	if own = queue[0].Node == h.cfg.Self.ID; own && !h.cfg.Lease.Usable(queue[0].Session) {
 		return 0, false
 	}
 	return queue[0].Index, own
 }
 
-// memberID returns the ID of the member with that ID or name.
-func (n *Holder) memberID(node string) (string, error) {
+// memberID returns the ID of the member that has the given ID or name.
+func (h *Holder) memberID(node string) (string, error) {
 	found := ""
-	for _, srv := range n.Replica.Servers() {
+	for _, srv := range h.cfg.Replica.Servers() {
 		id := string(srv.ID)
 		if id == node {
 			return node, nil
 		}
-		if n.Book.Name(id) == node {
+		if h.cfg.Peers.Name(id) == node {
 			if found != "" {
 				return "", fmt.Errorf("several members have the name %s; use the ID", node)
 			}
@@ -85,25 +83,4 @@ func (n *Holder) memberID(node string) (string, error) {
 		return "", fmt.Errorf("no member has the ID or name %s", node)
 	}
 	return found, nil
-}
-
-// Will implements Tenure.
-func (t *Tenure) Will() []byte {
-	will, err := t.N.Replica.Port.Will(t.N.Self.ID, t.Ref.Session, t.N.addresses())
-	if err != nil {
-		t.N.Log.Warn("there is no will; if this process dies, others wait for its lease to end", "err", err)
-		return nil
-	}
-	return will
-}
-
-// addresses returns where the other members are.
-func (n *Holder) addresses() []string {
-	var all []string
-	for _, id := range n.Replica.Others() {
-		if addr, ok := n.Book.Addr(id); ok {
-			all = append(all, addr)
-		}
-	}
-	return all
 }

@@ -5,30 +5,26 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// presence tells when a node that was not there, or was silent, is there again.
+// presence notices when a node that was absent or suspected is present again.
 type presence struct {
-	back notify.Signal
+	returned notify.Signal
 
-	there map[string]uint64 // sessions that nobody suspects; raft's goroutine alone touches it
+	present map[string]uint64 // sessions that are not suspected, by node; for raft's goroutine only
 }
 
-// Observe compares the sessions with those of before. It is called by raft's goroutine.
-func (p *presence) Observe(s *state.State) {
+// onSessions compares the sessions with those of the last call. Raft's goroutine calls it.
+func (p *presence) onSessions(s *state.State) {
 	now := make(map[string]uint64)
 	more := false
 	it := s.Sessions.Root().Iterator()
 	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
 		if ses.Suspect == 0 {
 			now[string(node)] = ses.Number
-			more = more || p.there[string(node)] != ses.Number
+			more = more || p.present[string(node)] != ses.Number
 		}
 	}
-	p.there = now
+	p.present = now
 	if more {
-		p.back.Notify()
+		p.returned.Notify()
 	}
 }
-
-// Returned returns a channel that is closed when a node that the cluster did not hear is there again, as after a partition. Package vip asks
-// for it: those who were on that node's side may not know yet who has an address now.
-func (t *Tenure) Returned() <-chan struct{} { return t.N.Presence.back.Wait() }

@@ -1,0 +1,68 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/errs"
+	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+)
+
+// leaderCall carries out a request on the leader. An error means that another attempt may
+// succeed. An Answer, even one that refuses, is final.
+type leaderCall func(context.Context, *replica.Leadership) (remote.Answer, error)
+
+// toLeader has the leader carry out a request: this node by serve, or another node by a call. It
+// tries again for the time of some attempts.
+func (o *Operator) toLeader(ctx context.Context, peer, path string, body []byte, serve leaderCall) ([]byte, error) {
+	if o.cfg.Replica.Raft.Load() == nil {
+		return nil, fmt.Errorf("%w: %s", errs.NotReady, o.cfg.Members.WhyNot())
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, min(4*o.cfg.Replica.AttemptTimeout(), replica.WriteTimeout), errs.NoLeader)
+	defer cancel()
+	ctx, stop := o.cfg.Life.WhileOpen(ctx)
+	defer stop()
+	for {
+		changed := o.cfg.Life.Changed.Wait()
+		reply, err := o.toLeaderOnce(ctx, peer, path, body, serve)
+		if err == nil || o.cfg.Replica.IsServer(peer) {
+			return reply, err
+		}
+		o.cfg.Log.Debug("what an operator asks for has to wait", "call", path, "err", err)
+		select {
+		case <-changed:
+		case <-time.After(o.cfg.Timing.Retry()):
+		case <-ctx.Done():
+			if o.cfg.Replica.Leader() == "" || o.cfg.Life.Works.Err() != nil {
+				err = o.cfg.Life.Explain(errs.NoLeader)
+			}
+			return nil, err
+		}
+	}
+}
+
+// toLeaderOnce is one attempt of toLeader. A request that a member has passed on is not passed on
+// again, because two nodes may each take the other for the leader.
+func (o *Operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve leaderCall) ([]byte, error) {
+	switch leader := o.cfg.Replica.Leader(); {
+	case leader == o.cfg.Self.ID:
+		l, err := o.cfg.Replica.AwaitLeading(ctx)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := serve(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		return answer.Encode(), nil
+	case leader == "":
+		return nil, errs.NoLeader
+	case o.cfg.Replica.IsServer(peer):
+		return nil, rpc.ErrNotLeader
+	default:
+		return o.cfg.Replica.Port.Call(ctx, leader, path, body)
+	}
+}
