@@ -73,7 +73,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	}
 	n.life.Tasks.Go(func() { n.replica.Writes.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.keeper.Run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.replica.KeepDisk(n.life.Works) })
+	n.life.Tasks.Go(func() { n.replica.Disk.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
 	return n, nil
@@ -156,14 +156,15 @@ func (n *Node) attach(ctx context.Context) (err error) {
 			return errors.Join(err, closeDir(dir))
 		}
 	}
-	opened := make(chan struct{}) // closed when all parts exist: callbacks of disk and peers wait for it
+	// closed when all parts exist: callbacks of disk and peers wait for it
+	opened := make(chan struct{})
 	defer close(opened)
 	var member *replica.Disk
 	if id.Member {
 		member, err = replica.OpenDisk(dir, replica.DiskOptions{Fault: n.cfg.diskFault, Log: n.log, Failed: func(err error) {
 			<-opened
 			if n.replica != nil { // nil: Open has failed for another reason
-				n.replica.DiskFailed(err)
+				n.replica.Disk.OnFailure(err)
 			}
 		}})
 		if err != nil {
@@ -281,23 +282,24 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
-			IsCurrent: func() bool { return n.keeper.Current.Load() },
+			IsCurrent: func() bool { return n.keeper.IsCurrent() },
 			Rewrite:   func() error { return ident.Save(func(*membership.Identity) {}) },
 			Excuse:    func(ctx context.Context) { n.members.AnnounceLoss(ctx) },
 			FlushOwn:  n.own.flush,
 			Lead:      n.lead,
 			LoseLease: func(cause error) uint64 { return n.keeper.Lose(cause) },
 			WakeLease: func() { n.keeper.Wake() },
-			ServeOpen: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.ServeOpen(ctx, peer, body)
-			},
-			ServeEnd: func(ctx context.Context, peer string, body []byte) ([]byte, error) {
-				return n.members.ServeEnd(ctx, peer, body)
-			},
 		},
 	})
 	n.keeper = lease.New(lease.Config{
-		Timing: n.timing, Held: n.cfg.held, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Book: n.book, Clocks: n.clocks, Replica: n.replica,
+		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.book, Clocks: n.clocks, Replica: n.replica,
+		Term: func() lease.Term {
+			if t := n.replica.LeaseTerm(); t != nil {
+				return t
+			}
+			return nil
+		},
+		Delay:  n.cfg.held,
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.Tenures.Lose(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
@@ -335,13 +337,12 @@ func (n *Node) run(ctx context.Context) {
 		n.members.GiveUp(err)
 		return
 	}
-	n.replica.Entered.Store(true)
-	n.replica.Troubled.Notify()
+	n.replica.Disk.Entered()
 	n.life.Tasks.Go(func() { n.members.Remember(ctx) })
 	n.life.Tasks.Go(func() { n.greetPeers(ctx) })
 	n.life.Tasks.Go(func() { n.maintain(ctx) })
 	n.life.Tasks.Go(func() { n.certs.CleanOwn(ctx) })
-	n.life.Tasks.Go(func() { n.replica.KeepSnapshots(ctx) })
+	n.life.Tasks.Go(func() { n.replica.Snapshots.Run(ctx) })
 	var lost uint64 // the session whose lease has expired
 	for ctx.Err() == nil {
 		setbacks := n.life.Setbacks.Load()
@@ -420,7 +421,7 @@ func (n *Node) shut() error {
 	n.life.Tasks.Close() // before EndRaft: a task may be starting raft at this moment
 	ended := n.replica.EndRaft()
 	if failed = append(failed, ended); ended == nil {
-		n.replica.LeaveDir()
+		n.replica.Disk.Leave()
 	}
 	n.own.flush()
 	n.roles.Tenures.AwaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
@@ -447,7 +448,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		stop()
 		cancel()
 	}
-	n.replica.LastSnapshot(ctx)
+	n.replica.Snapshots.TakeLast(ctx)
 	return errors.Join(errs.Edge("handing over", err), n.Close())
 }
 

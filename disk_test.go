@@ -304,7 +304,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 				nodes := trio(t, net, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(logs, nil)) })
 				storeWithin(t, time.Second, nodes[0], "j", "1")
 				for _, n := range nodes {
-					mustDo(t, n.replica.Snapshot(t.Context()))
+					mustDo(t, n.replica.Snapshots.Take(t.Context()))
 				}
 				storeWithin(t, time.Second, nodes[0], "k", "1")
 				leader, others := leaderOf(t, nodes)

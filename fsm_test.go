@@ -8,11 +8,9 @@ import (
 	"testing"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
-	"github.com/flotilla-ha/flotilla/internal/replica"
 
 	"github.com/hashicorp/raft"
 
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -132,46 +130,6 @@ func TestStateNeverGoesBack(t *testing.T) {
 	f.ApplyBatch(entries[1:])
 	if ses := f.State().Session("a"); ses == nil || ses.Suspect != 3 || f.State().Index != 3 {
 		t.Errorf("after a replay the session is %+v at index %d", ses, f.State().Index)
-	}
-}
-
-// A caller that looked at the state before its session was replaced does not make numbers come
-// twice: the second command would be answered from memory, and not carried out.
-func TestNumbersComeOnce(t *testing.T) {
-	m := newMachine(t)
-	p := replica.NewProposer(nil)
-	m.open("other")
-	ses := m.open("a")
-	put := func(key string) {
-		seq, acked := p.Begin(ses)
-		a := m.do(state.Command{Node: "a", Session: ses, Seq: seq, Acked: acked, Change: state.StoreRecord{Key: key, MaxState: 1 << 20}})
-		p.End(ses, seq)
-		if _, ok := m.s.Records.Get(keyspace.Tree(key)); !ok {
-			t.Errorf("%s: answer %+v, and it is not stored", key, a)
-		}
-	}
-	put("one")
-	p.Begin(ses - 1)
-	put("two")
-}
-
-// A command that its caller has given up is answered too: others travel with it.
-func TestGivenUpCommandIsAnswered(t *testing.T) {
-	m := newMachine(t)
-	ses := m.open("a")
-	p := replica.NewProposer(nil)
-	a, ackedA := p.Begin(ses)
-	b, ackedB := p.Begin(ses)
-	p.End(ses, a) // its context is over
-	c, ackedC := p.Begin(ses)
-	for _, x := range [][2]uint64{{a, ackedA}, {b, ackedB}, {c, ackedC}} {
-		m.do(state.Command{Node: "a", Session: ses, Seq: x[0], Acked: x[1], Change: state.StoreRecord{Key: "k", MaxState: 1 << 20}})
-	}
-	// what Node.lead waits for, for the batch of A and B, on the first state that it can see
-	for _, seq := range []uint64{a, b} {
-		if _, ok := m.s.Answer("a", ses, seq); !ok {
-			t.Errorf("lead waits in vain for the answer to %d", seq)
-		}
 	}
 }
 

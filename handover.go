@@ -27,7 +27,7 @@ func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
 	n.roles.Tenures.Recheck()
-	n.keeper.SendLeaving(n.replica.Others())
+	n.keeper.AnnounceLeaving()
 }
 
 // handOver gives up the roles and locks of this node, its leadership and its session, in this

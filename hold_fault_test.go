@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -57,7 +57,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		number := n.self.Session(n.store.State())
 		n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		end := membership.EndSession{Number: number}
-		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode()); err != nil {
+		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode(), n.members.ServeEnd); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -124,10 +124,8 @@ func TestLockWithLostContext(t *testing.T) {
 	case err := <-done:
 		t.Logf("Lock returned %v", err)
 	case <-time.After(3 * time.Second):
-		n.replica.Writes.Mu.Lock()
-		seq := n.replica.Writes.Seq
-		n.replica.Writes.Mu.Unlock()
-		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands were numbered, %d claims of it are in the queue of the lock", seq, len(n.store.State().Claims(keyspace.LockPrefix+"l")))
+		open, _ := n.replica.Writes.Oldest()
+		t.Errorf("Lock with a context that has ended has not returned after 3 s; %d commands wait, %d claims of it are in the queue of the lock", open, len(n.store.State().Claims(keyspace.LockPrefix+"l")))
 	}
 	n.Close()
 }
@@ -141,27 +139,19 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		n := others[0]
 		session := n.self.Session(n.store.State())
-		// A large value is being stored, in the same call to the leader as the claim: its bytes are under
-		// way for long.
-		early, _ := n.replica.Writes.Begin(session)
+		// The claim is on its way to the leader for long, such as behind a large value. Its number is
+		// above all that the session's other commands say is answered.
 		lock := state.ClaimRole{Role: keyspace.LockPrefix + "l", Wait: true, MaxState: n.cfg.MaxState}
-		claim := state.Command{Node: n.self.ID, Session: session, Change: lock}
-		claim.Seq, claim.Acked = n.replica.Writes.Begin(session)
+		claim := state.Command{Node: n.self.ID, Session: session, Seq: 1000, Change: lock}
 		entry := state.SealCommand(n.store.State().Keys, &claim)
-		// the context of Lock ends; await withdraws the claim, which is a small call of its own
-		n.replica.Writes.End(session, claim.Seq)
+		// The context of Lock ends, and the claim is withdrawn by a small call of its own.
 		n.roles.Withdraw(lock.Role, state.Ref{Node: n.self.ID, Session: session, Seq: claim.Seq})
 		time.Sleep(time.Second)
 		// The first call arrives.
-		var e codec.Encoder
-		e.Uint(1)
-		e.Uint(session)
-		e.Uint(claim.Seq)
-		e.Bytes(entry)
-		if _, err := leader.replica.ServeApply(t.Context(), n.self.ID, e.B); err != nil {
+		late := replica.ApplyRequest{Proposals: []replica.Proposal{{Session: session, Seq: claim.Seq, Entry: entry}}}
+		if _, err := leader.replica.ServeApply(t.Context(), n.self.ID, late.Encode()); err != nil {
 			t.Fatal(err)
 		}
-		n.replica.Writes.End(session, early)
 		time.Sleep(time.Minute)
 		if queue := leader.store.State().Claims(lock.Role); len(queue) > 0 {
 			t.Errorf("a minute later the lock is held by a claim that nobody waits for: %+v", queue)
@@ -282,9 +272,7 @@ func TestWithdrawalsAreFew(t *testing.T) {
 			n.storage.TryLock(ctx, "l")
 			cancel()
 		}
-		n.replica.Writes.Mu.Lock()
-		open := len(n.replica.Writes.Open)
-		n.replica.Writes.Mu.Unlock()
+		open, _ := n.replica.Writes.Oldest()
 		if more := runtime.NumGoroutine() - before; more > 50 {
 			t.Errorf("200 TryLocks that have returned left %d goroutines and %d open commands", more, open)
 		}

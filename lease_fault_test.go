@@ -12,8 +12,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
-	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -157,7 +155,7 @@ func TestLiveWithoutSession(t *testing.T) {
 		n.life.Leaving.Store(true)
 		number := n.self.Session(n.store.State())
 		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: number}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) == 0 }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -174,28 +172,6 @@ func TestLiveWithoutSession(t *testing.T) {
 		<-done
 		if took := time.Since(start); took > time.Minute {
 			t.Errorf("live without a session returned after %v, when its context ended", took)
-		}
-	})
-}
-
-// A voter says of any session that it does not know that its lease has lapsed. So a node with an
-// old state has all voters agree that the leader, which has a new session and a lease, is to be
-// replaced.
-func TestLapsedOfUnknownSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nodes := trio(t, simnet.New(), nil)
-		leader, others := leaderOf(t, nodes)
-		time.Sleep(5 * time.Second)
-		if !leader.keeper.Valid() {
-			t.Fatal("the leader has no lease")
-		}
-		var e codec.Encoder
-		e.String(leader.self.ID)
-		e.Uint(leader.self.Session(leader.store.State()) - 1) // the one before, in an old snapshot
-		for _, n := range nodes {
-			if reply, err := n.keeper.ServeExpired(t.Context(), others[0].self.ID, e.B); err != nil || reply[0] != 0 {
-				t.Errorf("%s says that the leader's lease has lapsed: %v, %v", n.self.Name, reply, err)
-			}
 		}
 	})
 }
@@ -408,27 +384,6 @@ func TestOpenWhileAnotherDies(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A voter that has not caught up and has a suspicion in its snapshot looks at everything a thousand
-// times in a second.
-func TestReportIsNoHotLoop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nodes := trio(t, simnet.New(), nil)
-		leader, others := leaderOf(t, nodes)
-		n := others[0]
-		number := n.self.Session(n.store.State())
-		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: n.self.ID, Number: number}}
-		k := lease.New(leader.keeper.Config) // of a process that has just been started
-		time.Sleep(time.Second)
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Session(n.self.ID).Suspect != 0 }); err != nil {
-			t.Fatal(err)
-		}
-		now := time.Now()
-		if next := k.Report(now); next.Sub(now) < 10*time.Millisecond {
-			t.Errorf("it wants to look again in %v, and will as long as it has not caught up", next.Sub(now))
-		}
-	})
 }
 
 // A member that is removed while it is ready says so, soon.

@@ -274,7 +274,7 @@ func TestConfirm(t *testing.T) {
 			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.store.State().Index, err)
 		}
 		l := leader.replica.Leading.Load()
-		before := replica.NewLeadership(l.Ctx, leader.replica, l.Raft, l.Term-1)
+		before := &replica.Leadership{Ctx: l.Ctx, Raft: l.Raft, Term: l.Term - 1}
 		leader.replica.Leading.Store(before)
 		if _, err := leader.replica.Confirm(t.Context()); !errors.Is(err, rpc.ErrNotLeader) {
 			t.Errorf("one that led in an earlier term confirms an index: %v", err)
@@ -318,30 +318,19 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
-		l := leader.replica.Leading.Load()
-		expel := func(is bool) {
-			l.Mu.Lock()
-			defer l.Mu.Unlock()
-			l.Expelled[n.self.ID] = is
-		}
 		request := openRequest(n.self.Incarnation, leader.store.State().Number(n.self.ID))
-		expel(true)
+		stop, err := leader.replica.Leading.Load().Expel(t.Context(), n.self.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
 		}
-		expel(false)
+		stop()
 		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err != nil {
 			t.Errorf("a member is told %v", err)
 		}
 	})
-}
-
-// The leadership is offered to each peer once in a term.
-func TestLeadershipIsOfferedOnce(t *testing.T) {
-	l := &replica.Leadership{Tried: make(map[raft.ServerID]bool)}
-	if !l.Try("a") || l.Try("a") || !l.Try("b") || !l.Offered("a") || l.Offered("c") {
-		t.Errorf("offered: %v", l.Tried)
-	}
 }
 
 // A node hears late that the process which led before is dead. The leader's next process was

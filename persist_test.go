@@ -13,14 +13,11 @@ import (
 // snapshotIndex returns the index of a node's newest snapshot, 0 if it has none.
 func snapshotIndex(t *testing.T, n *Node) uint64 {
 	t.Helper()
-	have, err := n.replica.Disk.Load().Snaps.List()
+	index, err := n.replica.Snapshots.Newest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(have) == 0 {
-		return 0
-	}
-	return have[0].Index
+	return index
 }
 
 // A node that is started alone after a power cut has the certificates that were stored a while

@@ -48,7 +48,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 		n.certs.Stored(site)
 	}
 	if len(sites) > 0 || fx.Dropped {
-		n.replica.SnapshotSoon()
+		n.replica.Snapshots.Soon()
 	}
 }
 
@@ -57,7 +57,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 // cluster would order certificates before other nodes have opened the ports that the authority may
 // contact.
 func (n *Node) awaitPeers(ctx context.Context) {
-	ctx, cancel := context.WithDeadline(ctx, n.keeper.Started.Add(time.Duration(n.keeper.First.Load())+peersTime))
+	ctx, cancel := context.WithDeadline(ctx, n.keeper.FirstReady().Add(peersTime))
 	defer cancel()
 	for steady := false; !steady && ctx.Err() == nil; {
 		changed := n.life.Sessions.Wait()

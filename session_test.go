@@ -61,7 +61,8 @@ func TestLateOpenOfEarlierProcess(t *testing.T) {
 	})
 }
 
-// openRequest is what a process asks the leader for a session with. Nothing that it held can be seen.
+// openRequest is what a process asks the leader for a session with. Nothing that it held can be
+// seen.
 func openRequest(incarnation string, replaces uint64) []byte {
 	return membership.OpenSession{
 		Incarnation: incarnation, Addr: "x:7373", Replaces: replaces, Clean: true, Processes: []string{incarnation},

@@ -57,7 +57,7 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		leader, others := leaderOf(t, nodes)
 		deaf, gone := others[0], others[1]
 		l := leader.replica.Leading.Load()
-		if _, err := l.AwaitStable(t.Context(), leader.replica); err != nil {
+		if _, err := l.AwaitStable(t.Context()); err != nil {
 			t.Fatalf("before any change: %v", err)
 		}
 		for _, n := range nodes {
@@ -72,10 +72,10 @@ func TestVoterChangeWaitsForEverySession(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), leader.timing.Retry())
 		defer cancel()
-		if _, err := l.AwaitStable(ctx, leader.replica); err == nil || !strings.Contains(err.Error(), deaf.self.ID+" has not heard of it") {
+		if _, err := l.AwaitStable(ctx); err == nil || !strings.Contains(err.Error(), deaf.self.ID+" has not heard of it") {
 			t.Errorf("another change may follow one that %s has not heard of: %v", deaf.self.ID, err)
 		}
-		settled, err := l.AwaitStable(t.Context(), leader.replica)
+		settled, err := l.AwaitStable(t.Context())
 		if err != nil || settled != s.Elected {
 			t.Errorf("settled is configuration %d and not %d: %v", settled, s.Elected, err)
 		}

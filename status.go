@@ -153,7 +153,7 @@ func (n *Node) Status() Status {
 		Leader:       n.replica.Leader(),
 		Term:         n.replica.Term(),
 		Index:        s.Index,
-		Ready:        lease.Held && n.keeper.Current.Load() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
+		Ready:        lease.Held && n.keeper.IsCurrent() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
 		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
 		Drained:      n.life.Cordoned.Load(),
 		Lease:        lease,

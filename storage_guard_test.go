@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -139,27 +138,4 @@ func TestCommandsOfOthers(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A member is late that has come no closer for three leases to what is wanted of it.
-func TestLateMembers(t *testing.T) {
-	now := time.Now()
-	n := replica.New(replica.Config{Timing: LAN.lengths()})
-	a := replica.NewAcks(n, nil)
-	for _, test := range []struct {
-		name            string
-		applied, wanted uint64
-		stuck           time.Duration
-		late            bool
-	}{
-		{"nothing is wanted", 0, 0, time.Hour, false},
-		{"it has all", 5, 5, time.Hour, false},
-		{"it comes closer", 4, 5, 3 * n.Timing.Lease, false},
-		{"it comes no closer", 4, 5, 3*n.Timing.Lease + 1, true},
-	} {
-		a.Applied["m"], a.Wanted["m"], a.Stuck["m"] = test.applied, test.wanted, now.Add(-test.stuck)
-		if got := a.Late("m", now); got != test.late {
-			t.Errorf("%s: late %v, want %v", test.name, got, test.late)
-		}
-	}
 }

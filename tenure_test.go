@@ -2,7 +2,6 @@ package flotilla
 
 import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/state"
 
@@ -13,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -131,72 +129,6 @@ func TestIdleWritesNothing(t *testing.T) {
 	})
 }
 
-// A voter that has restarted says of nobody that he has lapsed, for as long as a promise of its
-// last life may last.
-func TestRestartedVoterKeepsItsPromises(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nodes := trio(t, simnet.New(), nil)
-		id := lease.SessionID{Node: nodes[1].self.ID, Number: nodes[1].self.Session(nodes[1].store.State())}
-		// the next life of the keeper, in a node that has all of the log
-		k := lease.New(nodes[0].keeper.Config)
-		if k.Ask(id.Node, id.Number) {
-			t.Error("it promises before it has caught up")
-		}
-		time.Sleep(nodes[0].timing.Lease)
-		if k.Given.Expired(id, time.Now()) {
-			t.Error("it says that a promise has lapsed which an earlier process may have given")
-		}
-		time.Sleep(nodes[0].timing.Lease / 50)
-		if !k.Given.Expired(id, time.Now()) {
-			t.Error("it never says that a promise has lapsed")
-		}
-		k.CatchUp()
-		if !k.Ask(id.Node, id.Number) || k.Ask(id.Node, id.Number+1) || k.Ask("nobody", id.Number) {
-			t.Error("it promises to the wrong ones")
-		}
-		if k.Given.Expired(id, time.Now()) {
-			t.Error("its own promise does not count")
-		}
-	})
-}
-
-// A machine whose clock stood still while its session ended hears of that with its next renewal,
-// not when its lease ends by its clock.
-func TestEndedSessionIsToldSo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nodes := trio(t, simnet.New(), nil)
-		leader, others := leaderOf(t, nodes)
-		n := others[0]
-		old := n.self.Session(n.store.State())
-		end := state.Command{Node: n.self.ID, Change: state.LeaveSession{Number: old}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &end), func(s *state.State) bool { return s.Number(n.self.ID) != old }); err != nil {
-			t.Fatal(err)
-		}
-		k := lease.New(n.keeper.Config) // which has not heard of it
-		k.Begin(old)
-		k.Given.Began = time.Now().Add(-time.Hour)
-		k.Granted(leader.self.ID, old, time.Now())
-		k.Granted(others[1].self.ID, old, time.Now())
-		if !k.Valid() {
-			t.Fatal("it has no lease")
-		}
-		var e codec.Encoder
-		e.Byte(lease.DatagramEnded)
-		e.Uint(old + 1)
-		k.OnDatagram(leader.self.ID, e.B)
-		if !k.Valid() {
-			t.Error("it gives up another session")
-		}
-		e.B = nil
-		e.Byte(lease.DatagramEnded)
-		e.Uint(old)
-		k.OnDatagram(leader.self.ID, e.B)
-		if k.Valid() {
-			t.Error("it goes on as if it had a lease")
-		}
-	})
-}
-
 // A leader that was suspected by the one before it, which was cut off for a moment, keeps its lease
 // and what it holds by it.
 func TestLeaderUnderSuspicion(t *testing.T) {
@@ -212,7 +144,7 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		before := leader.store.State().Index
 		number := leader.self.Session(leader.store.State())
 		c := state.Command{Node: leader.self.ID, Change: state.Suspect{Node: leader.self.ID, Number: number}}
-		if err := leader.replica.Leading.Load().Apply(t.Context(), leader.replica, state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
+		if err := leader.replica.Leading.Load().Apply(t.Context(), state.SealCommand(leader.store.State().Keys, &c), func(s *state.State) bool { return s.Index > before }); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * leader.timing.Lease)
@@ -222,18 +154,6 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 		if err := context.Cause(tenure); err != nil {
 			t.Error(err)
 		}
-	})
-}
-
-// Notes come from the network: whatever they hold is taken or left.
-func FuzzNoted(f *testing.F) {
-	f.Add([]byte{lease.DatagramRenew, 1, 2, 1, lease.DatagramGrant, 1, 2})
-	f.Add([]byte{lease.DatagramGrant, 1, 2})
-	f.Add(append([]byte{lease.DatagramExpired, 1, 'a'}, 1, 2))
-	f.Add([]byte{lease.DatagramEnded, 9})
-	f.Fuzz(func(t *testing.T, note []byte) {
-		n := loneKeeper()
-		n.OnDatagram("a", note) // nothing is answered: the state knows no session, and is behind any
 	})
 }
 

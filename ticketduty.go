@@ -40,7 +40,7 @@ func (n *Node) keepTickets(l *replica.Leadership) {
 // nextTickets rotates the keys once every session has applied the present ones.
 func (n *Node) nextTickets(l *replica.Leadership, k *state.TicketKeys) error {
 	if k != nil {
-		if err := l.AwaitApplied(l.Ctx, n.replica, k.Index); err != nil {
+		if err := l.AwaitApplied(l.Ctx, k.Index); err != nil {
 			return err
 		}
 	}

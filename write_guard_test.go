@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -44,12 +45,8 @@ func TestForgedProposals(t *testing.T) {
 			session, seq := n.self.Session(n.store.State()), uint64(1000)
 			c := state.Command{Node: n.self.ID, Session: session, Seq: seq, Change: state.StoreRecord{Key: key, Value: []byte("1"), MaxState: 1 << 20}}
 			test.change(&c, &session, &seq)
-			var e codec.Encoder
-			e.Uint(1)
-			e.Uint(session)
-			e.Uint(seq)
-			e.Bytes(state.SealCommand(keys, &c))
-			_, err := n.replica.Port.Call(t.Context(), leader.self.ID, rpc.Apply, e.B)
+			request := replica.ApplyRequest{Proposals: []replica.Proposal{{Session: session, Seq: seq, Entry: state.SealCommand(keys, &c)}}}
+			_, err := n.replica.Port.Call(t.Context(), leader.self.ID, rpc.Apply, request.Encode())
 			var answer *wire.CallError
 			if test.taken && err != nil || !test.taken && (!errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error())) {
 				t.Errorf("a proposal, %s, is answered %v", test.name, err)

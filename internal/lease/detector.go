@@ -3,235 +3,196 @@ package lease
 import (
 	"context"
 	"log/slog"
+	"strings"
+	"sync"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
-	"github.com/flotilla-ha/flotilla/internal/replica"
-	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// Evaluate is the leader's part: it suspects sessions that have fallen silent, clears those that speak again, and ends those that a majority of
-// the voters is bound to no more. A session ends only so, by its node's own word, or with its process.
-func (k *Manager) Evaluate(l *replica.Leadership, now, awake time.Time) {
-	s := k.Store.State()
-	k.expireHoldDowns(l, s, time.Now()) // not before s: this process may have stood still since now
-	it := s.Sessions.Root().Iterator()
-	for key, ses, ok := it.Next(); ok; key, ses, ok = it.Next() {
-		id := SessionID{string(key), ses.Number}
-		if ses.Incarnation == k.Self.Incarnation && ses.Suspect == 0 {
-			continue // who leads has the promises of a majority, or leads no more; but it may be suspected by the one before it
-		}
-		k.Mu.Lock()
-		silent, patience := now.Sub(MaxTime(k.Given.LastAsked(id), awake)), k.Timing.Silence()
-		if k.Given.LastAsked(id).Equal(k.Given.Began) {
-			patience = k.Given.length // it may not have found this process yet
-		}
-		gone := ses.Suspect != 0 && IsMajority(k.Reports[Suspicion{id, ses.Suspect}], s.Voters)
-		k.Mu.Unlock()
-		overdue := silent > patience
-		if l.Since.Sub(now.Add(-silent)) > k.Timing.Leaderless() {
-			// There was no leader for long. A live node opens a new session when it hears of this one.
-			// Until then its old session stays, and with it what the node has kept.
-			overdue = now.Sub(MaxTime(l.Since, awake)) > k.Timing.Retry()
-		}
-		late := l.Acks.Late(id.Node, now) || l.Expels(id.Node)
-		switch {
-		case gone:
-			k.propose(l, id, "a node is gone; what it held is free", state.EndSession{Node: id.Node, Number: id.Number, Suspicion: ses.Suspect, Voters: s.Elected, Silent: silent, Stored: k.Replica.StoredBy(id.Node, ses.Incarnation)})
-		case ses.Suspect == 0 && (overdue || late):
-			k.propose(l, id, "a node is silent", state.Suspect{Node: id.Node, Number: id.Number, Stored: k.Replica.StoredBy(id.Node, ses.Incarnation)})
-		case ses.Suspect != 0 && silent < k.Timing.Heard() && !late:
-			k.propose(l, id, "a node is heard again", state.ClearSuspicion{Node: id.Node, Number: id.Number, Suspicion: ses.Suspect})
-		}
+// detector is the failure detector of a leader. It suspects sessions that have fallen silent,
+// clears those that ask again, and ends those that a majority of the voters reports as expired. It
+// also frees roles whose hold-down has expired.
+type detector struct {
+	timing timing.Timing
+	log    *slog.Logger
+	life   *lifecycle.Life
+	self   *self.Self
+	store  *applied.Store
+	voter  *voter // knows when sessions last asked
+	wake   func()
+
+	holdDowns holdDowns
+
+	mu      sync.Mutex
+	reports map[Suspicion]map[string]bool // which voters have reported that nothing binds them
+	pending map[subject]bool              // a change about it is under way
+}
+
+// subject is what the leader proposes a change about: a session, or a role in hold-down.
+type subject struct {
+	session  SessionID
+	holdDown holdDown
+}
+
+func newDetector(cfg *Config, v *voter, wake func()) *detector {
+	return &detector{
+		timing: cfg.Timing, log: cfg.Log, life: cfg.Life, self: cfg.Self, store: cfg.Store,
+		voter: v, wake: wake,
+		holdDowns: holdDowns{timing: cfg.Timing},
+		reports:   make(map[Suspicion]map[string]bool), pending: make(map[subject]bool),
 	}
 }
 
-// expireHoldDowns frees the roles whose holder's ghost has had its time: what was to be seen of it is over, by this leader's clock, however slow that is.
-func (k *Manager) expireHoldDowns(l *replica.Leadership, s *state.State, now time.Time) {
-	if s.Roles == k.noneHeldDown {
+// round is one look of a leader at all sessions.
+type round struct {
+	term  Term
+	state *state.State
+	now   time.Time
+
+	// awake is since when this process has run without a gap: what others sent before that may still
+	// be under way.
+	awake time.Time
+}
+
+// proposal is a change that a leader proposes, and why.
+type proposal struct {
+	about  subject
+	change state.Change
+	why    string
+	level  slog.Level // of the log line
+	attrs  []any      // of it
+}
+
+// evaluate decides about all sessions and hold-downs. It returns when the next hold-down expires,
+// zero if none does.
+func (d *detector) evaluate(ctx context.Context, term Term, now, awake time.Time) (next time.Time) {
+	s := d.store.State()
+	seen := time.Now() // not before s: this process may have stood still since now
+	next = d.holdDowns.expired(s, seen, func(h holdDown, after time.Duration) {
+		d.propose(ctx, term, proposal{
+			about:  subject{holdDown: h},
+			change: state.ExpireHoldDown{Role: h.role, Began: h.began, After: after},
+			why:    "a role is free: what its last holder left cannot be seen any more",
+			attrs:  []any{"role", strings.TrimPrefix(h.role, keyspace.RolePrefix), "since entry", h.began},
+		})
+	})
+	d.voter.observeSessions(s) // SessionsChanged may be about to be called
+	it := s.Sessions.Root().Iterator()
+	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
+		if p, ok := d.decide(round{term, s, now, awake}, string(node), ses); ok {
+			d.propose(ctx, term, p)
+		}
+	}
+	return next
+}
+
+// decide returns what to propose about a session, if anything.
+func (d *detector) decide(r round, node string, ses *state.Session) (p proposal, ok bool) {
+	// The leader's own session needs no suspicion: a leader without the grants of a majority leads no
+	// more. But the leader before it may have suspected it.
+	if ses.Incarnation == d.self.Incarnation && ses.Suspect == 0 {
+		return p, false
+	}
+	id := SessionID{node, ses.Number}
+	silent := r.now.Sub(later(d.voter.lastAsked(id), r.awake))
+	overdue := silent > d.timing.Silence()
+	if r.term.Since().Sub(r.now.Add(-silent)) > d.timing.Leaderless() {
+		// There was no leader for long. A live node opens a new session when it finds this one. Until
+		// then its old session stays, and with it what the node has kept.
+		overdue = r.now.Sub(later(r.term.Since(), r.awake)) > d.timing.Retry()
+	}
+	expelled := r.term.Expels(node)
+	late := r.term.Late(node, r.now) || expelled
+	p = proposal{about: subject{session: id}, attrs: []any{"node", node, "session", ses.Number}}
+	switch {
+	case ses.Suspect != 0 && d.isExpired(Suspicion{id, ses.Suspect}, r.state.Voters):
+		p.why = "a node is gone; what it held is free"
+		if !expelled {
+			p.level = slog.LevelWarn // nobody has planned it
+		}
+		p.change = state.EndSession{
+			Node: node, Number: ses.Number, Suspicion: ses.Suspect, Voters: r.state.Elected, Silent: silent,
+			Stored: r.term.Stored(node, ses.Incarnation),
+		}
+	case ses.Suspect == 0 && (overdue || late):
+		p.why = "a node is silent"
+		p.change = state.Suspect{Node: node, Number: ses.Number, Stored: r.term.Stored(node, ses.Incarnation)}
+	case ses.Suspect != 0 && silent < d.timing.Heard() && !late:
+		p.why = "a node is heard again"
+		p.change = state.ClearSuspicion{Node: node, Number: ses.Number, Suspicion: ses.Suspect}
+	}
+	return p, p.change != nil
+}
+
+// propose logs why and proposes a change, one at a time about a subject.
+func (d *detector) propose(ctx context.Context, term Term, p proposal) {
+	d.mu.Lock()
+	busy := d.pending[p.about]
+	d.pending[p.about] = true
+	d.mu.Unlock()
+	if busy {
 		return
 	}
-	ghosts := s.InHoldDown()
-	if len(ghosts) == 0 {
-		k.noneHeldDown = s.Roles
-	}
-	k.Mu.Lock()
-	seen := make(map[HeldDown]time.Time, len(ghosts))
-	for key, c := range ghosts {
-		g := HeldDown{key, c.HoldDown}
-		if seen[g] = k.heldDown[g]; seen[g].IsZero() {
-			seen[g] = now
+	d.log.Log(ctx, p.level, p.why, p.attrs...)
+	d.life.Tasks.Go(func() {
+		err := term.Propose(p.change) // it does nothing if its subject has changed meanwhile
+		d.mu.Lock()
+		delete(d.pending, p.about)
+		d.mu.Unlock()
+		if err == nil { // else the subject is evaluated again in the next round
+			d.wake()
 		}
-	}
-	k.heldDown = seen
-	k.Mu.Unlock()
-	for key, c := range ghosts {
-		since := now.Sub(seen[HeldDown{key, c.HoldDown}])
-		if since >= k.HoldDownTime(&c) {
-			k.propose(l, SessionID{key, c.HoldDown}, "a role is free: what its last holder left cannot be seen any more", state.ExpireHoldDown{Role: key, Began: c.HoldDown, After: since})
-		}
-	}
+	})
 }
 
-// HoldDownTime returns how long a ghost keeps its role.
-func (k *Manager) HoldDownTime(c *state.Claim) time.Duration {
-	d := c.HoldDownTime
-	d += 2 * d / timing.Drift // a slow clock may count it, where that of a lease has a hundredth taken off
-	if !c.Expired {
-		d += k.Timing.Grant()
-	}
-	return d + d/timing.Drift
+// isExpired reports whether a majority of the voters has reported under this suspicion.
+func (d *detector) isExpired(who Suspicion, voters []string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return isMajority(d.reports[who], voters)
 }
 
-// nextHoldDownExpiry returns when the first ghost that this leader has seen has had its time, zero if there is none but those that it is freeing already.
-func (k *Manager) nextHoldDownExpiry() (first time.Time) {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	if len(k.heldDown) == 0 {
-		return time.Time{}
-	}
-	ghosts := k.Store.State().InHoldDown()
-	for g, since := range k.heldDown {
-		if c, ok := ghosts[g.role]; ok && c.HoldDown == g.index && !k.pending[SessionID{g.role, g.index}] {
-			if at := since.Add(k.HoldDownTime(&c)); first.IsZero() || at.Before(first) {
-				first = at
-			}
-		}
-	}
-	return first
-}
-
-// IsMajority reports whether those who spoke are more than half of the voters.
-func IsMajority(spoke map[string]bool, voters []string) bool {
+// isMajority reports whether more than half of the voters have reported.
+func isMajority(reported map[string]bool, voters []string) bool {
 	n := 0
 	for _, v := range voters {
-		if spoke[v] {
+		if reported[v] {
 			n++
 		}
 	}
 	return n > len(voters)/2
 }
 
-// propose proposes a command about a session, one at a time, and logs why.
-func (k *Manager) propose(l *replica.Leadership, id SessionID, why string, change state.Change) {
-	k.Mu.Lock()
-	busy := k.pending[id]
-	k.pending[id] = true
-	k.Mu.Unlock()
-	if busy {
+// observe takes the report of a voter that no grant binds it to a suspected session. It stays true
+// under this suspicion: a voter that restarts applies the suspicion again before it grants
+// anything.
+func (d *detector) observe(voter string, who Suspicion) {
+	s := d.store.State()
+	stands := func(who Suspicion) bool {
+		ses := s.Session(who.Node)
+		return ses != nil && ses.Number == who.Number && ses.Suspect == who.Index
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for old := range d.reports {
+		if !stands(old) {
+			delete(d.reports, old)
+		}
+	}
+	if !stands(who) {
 		return
 	}
-	level := slog.LevelInfo
-	if _, ends := change.(state.EndSession); ends && !l.Expels(id.Node) {
-		level = slog.LevelWarn // nobody has planned it
+	if d.reports[who] == nil {
+		d.reports[who] = make(map[string]bool)
 	}
-	k.Log.Log(l.Ctx, level, why, "node", id.Node, "session", id.Number)
-	k.Life.Tasks.Go(func() {
-		c := state.Command{Node: k.Self.ID, Time: time.Now().UnixNano(), Change: change}
-		last := l.Raft.LastIndex()
-		// It may do nothing, if things have changed before it is in the log.
-		err := l.ApplyAndNotify(l.Ctx, k.Replica, &c, func(s *state.State) bool { return s.Index > last })
-		k.Mu.Lock()
-		delete(k.pending, id)
-		k.Mu.Unlock()
-		if err == nil { // else it is judged anew, in its time
-			k.Wake()
-		}
-	})
-}
-
-// reported notes, for the leader, that a voter is bound to a suspected session no more. It never will be under this suspicion: a voter that
-// has restarted first applies it again.
-func (k *Manager) reported(voter string, who Suspicion) {
-	s := k.Store.State()
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	for other := range k.Reports {
-		if ses := s.Session(other.Node); ses == nil || ses.Number != other.Number || ses.Suspect != other.Index {
-			delete(k.Reports, other)
-		}
+	if !d.reports[who][voter] {
+		d.reports[who][voter] = true
+		d.wake()
 	}
-	if ses := s.Session(who.Node); ses == nil || ses.Number != who.Number || ses.Suspect != who.Index {
-		return
-	}
-	if k.Reports[who] == nil {
-		k.Reports[who] = make(map[string]bool)
-	}
-	if !k.Reports[who][voter] {
-		k.Reports[who][voter] = true
-		k.Wake()
-	}
-}
-
-// replaceLeader makes this voter stand for election when a majority of the voters says that the leader's lease has lapsed, or finds that it
-// has not.
-func (k *Manager) replaceLeader(ctx context.Context, id SessionID) {
-	for range 4 { // their clocks say so a little earlier or later
-		s := k.Store.State()
-		if k.Replica.Leader() != id.Node || !k.overdue(id, time.Now()) {
-			return
-		}
-		if k.MajorityAgrees(ctx, s.Voters, id) {
-			k.Log.Info("the leader's lease has lapsed", "leader", id.Node)
-			k.Replica.StandFor(ctx, id.Node, func() bool { return k.overdue(id, time.Now()) })
-			return
-		}
-		select {
-		case <-time.After(k.Timing.Glance()):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// MajorityAgrees asks the other voters whether a session has lapsed for them, as it has for this one.
-func (k *Manager) MajorityAgrees(ctx context.Context, voters []string, id SessionID) bool {
-	ctx, cancel := context.WithTimeout(ctx, k.Timing.Query())
-	defer cancel()
-	var e codec.Encoder
-	e.String(id.Node)
-	e.Uint(id.Number)
-	answers := make(chan bool)
-	for _, v := range voters {
-		if v == k.Self.ID {
-			continue
-		}
-		k.Life.Tasks.Go(func() {
-			reply, err := k.Replica.Port.Call(ctx, v, rpc.Expired, e.B)
-			select {
-			case answers <- err == nil && len(reply) == 1 && reply[0] == 1:
-			case <-ctx.Done():
-			}
-		})
-	}
-	yes := 1 // this one
-	for range len(voters) - 1 {
-		select {
-		case ok := <-answers:
-			if ok {
-				yes++
-			}
-		case <-ctx.Done():
-			return false
-		}
-		if yes > len(voters)/2 {
-			return true
-		}
-	}
-	return yes > len(voters)/2
-}
-
-// ServeExpired answers majoritySays.
-func (k *Manager) ServeExpired(_ context.Context, _ string, body []byte) ([]byte, error) {
-	d := codec.Decoder{B: body}
-	id := SessionID{d.String(), d.Uint()}
-	if err := d.End(); err != nil {
-		return nil, err
-	}
-	if k.overdue(id, time.Now()) {
-		return []byte{1}, nil
-	}
-	return []byte{0}, nil
 }

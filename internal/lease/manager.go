@@ -3,604 +3,229 @@ package lease
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/errs"
-	"github.com/flotilla-ha/flotilla/internal/lifecycle"
-	"github.com/flotilla-ha/flotilla/internal/peers"
-	"github.com/flotilla-ha/flotilla/internal/replica"
-	"github.com/flotilla-ha/flotilla/internal/self"
-
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
-	"github.com/flotilla-ha/flotilla/internal/clocks"
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/notify"
-	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// What keepers tell each other, one thing after another in a note. Notes may be lost, and each thing says all that it means.
-const (
-	DatagramRenew   = 1 // promise a lease to my session: session, when this was sent; true: I need the answer now, not with your next note
-	DatagramGrant   = 2 // the answer: session, when it was sent, and this voter's wall clock in Unix milliseconds
-	DatagramExpired = 3 // to the leader: node, session, suspicion: I have applied it, and nothing binds me to that session any more
-	DatagramEnded   = 4 // your session has ended: session
-	DatagramLeaving = 5 // I am on my way out; false: not any more
-)
-
-// Config is what a keeper needs of the node around it.
-type Config struct {
-	Timing  timing.Timing
-	Held    func() // called before it looks at the clock, for tests of one that comes late; nil: nothing
-	Log     *slog.Logger
-	Life    *lifecycle.Life
-	Self    *self.Self
-	Store   *applied.Store
-	Book    *peers.Table
-	Clocks  *clocks.Clocks
-	Replica *replica.Replica
-	OnLost  func(session uint64, end time.Time, cause error) // ends what is held by the lease of a session
-}
-
-// Manager keeps this node's lease, keeps its promises to others as a voter, and, while this node leads, passes the verdict on sessions
-// that have fallen silent. It needs no leader for the first two, and nobody needs a disk.
+// Manager keeps this node's own lease, gives grants to others as a voter, and, while this node
+// leads, detects failed nodes. Its methods are safe for concurrent use and do not wait, unless they
+// say so.
 type Manager struct {
-	Config
-	Started time.Time // times in notes of this node count from it
-	poke    chan struct{}
-	Renewed notify.Signal // the lease has grown, or is lost
+	// Renewed is notified when the lease has grown, or is lost.
+	Renewed notify.Signal
 
-	// useBy is until when the lease may be relied on, in nanoseconds since started: some time before its end, so that whoever holds something
-	// by it can let go in time. 0: there is none.
-	useBy atomic.Int64
+	cfg      Config
+	own      *own
+	voter    *voter
+	detector *detector
+	follower *follower
+	poke     chan struct{}
 
-	noneHeldDown *iradix.Tree[*state.Role] // roles without a ghost; of run alone
-
-	idle atomic.Int64 // since when there is none, as useBy; 0: since the start
-
-	Current atomic.Bool  // has caught up with a leader since it was started
-	First   atomic.Int64 // when it was ready for the first time, in nanoseconds since keeper.started
-
-	Mu        sync.Mutex
-	Own       Held
-	end       time.Time     // of the lease of the session leased; kept when it is lost
-	leased    uint64        // the newest session that has or had a lease
-	lost      chan struct{} // closed when own is lost; nil: there is none
-	Given     *Grants
-	Caught    bool                          // this node has caught up since its process started: it may have applied a suspicion before
-	Reports   map[Suspicion]map[string]bool // which voters said DatagramExpired
-	pending   map[SessionID]bool            // the leader's command about a session, or a ghost, is under way
-	heldDown  map[HeldDown]time.Time        // since when this leader has seen it
-	owed      map[string][]byte             // promises given to nodes that are told with the next note to them
-	postponed []Request                     // what cannot be answered yet, one of a node
-	next      time.Time                     // when run renews again
-	leader    string                        // as far as run knows
-	since     time.Time                     // when it was found to lead
-	asking    bool                          // whether the leader's lease has lapsed
+	current    atomic.Bool  // see MarkCurrent
+	firstReady atomic.Int64 // when that was for the first time, in nanoseconds since own.started
 }
 
-// Suspicion is one of a session.
-type Suspicion struct {
-	SessionID
-	Index uint64
-}
-
-// HeldDown is what is left of a role's holder whose session ended by the entry index.
-type HeldDown struct {
-	role  string
-	index uint64
-}
-
-// Request is one for a promise.
-type Request struct {
-	Node    string
-	Session uint64
-	sent    uint64 // when, by that node's clock
-	Urgent  bool
-}
-
+// New returns the Manager of a process that has just started. It does nothing until Run is called.
 func New(cfg Config) *Manager {
 	now := time.Now()
-	k := &Manager{
-		Config: cfg, Started: now, poke: make(chan struct{}, 1),
-		Own: Held{Length: cfg.Timing.Held()}, Given: NewGrants(cfg.Timing.Grant(), now),
-		Reports: make(map[Suspicion]map[string]bool), pending: make(map[SessionID]bool),
-		owed: make(map[string][]byte),
-	}
-	k.Own.Begin(0)
-	return k
+	m := &Manager{cfg: cfg, poke: make(chan struct{}, 1)}
+	m.own = newOwn(&m.cfg, now)
+	m.voter = newVoter(&m.cfg, now)
+	m.detector = newDetector(&m.cfg, m.voter, m.Wake)
+	m.follower = newFollower(&m.cfg, m.voter)
+	return m
 }
 
-// Wake has the keeper look at everything now.
-func (k *Manager) Wake() {
+// Wake makes Run look at everything now.
+func (m *Manager) Wake() {
 	select {
-	case k.poke <- struct{}{}:
+	case m.poke <- struct{}{}:
 	default:
 	}
 }
 
-// CatchUp says that this node has caught up with a leader since its process started.
-func (k *Manager) CatchUp() {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	k.Caught = true
-	k.Wake()
+// CatchUp says that this node has caught up with a leader since its process started. From then on
+// it grants leases and reports expired ones.
+func (m *Manager) CatchUp() {
+	m.voter.catchUp()
+	m.Wake()
 }
 
-// Begin has a lease asked for, for a session of this node. The channel is closed when the lease, once it was there, is lost: for good, since
-// what it guarded is being given up.
-func (k *Manager) Begin(session uint64) <-chan struct{} {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	k.Own.Begin(session)
-	k.lost, k.end, k.leased = make(chan struct{}), time.Time{}, session
-	defer k.Wake()
-	return k.lost
+// SessionsChanged says that the state has other sessions or suspicions.
+func (m *Manager) SessionsChanged() {
+	m.voter.observeSessions(m.cfg.Store.State())
+	m.Wake()
 }
 
-// Lose gives the lease up, and returns what session it was for, 0 if for none. What hung on it ends with that cause.
-func (k *Manager) Lose(cause error) (session uint64) {
-	k.Mu.Lock()
-	session = k.Own.Session
+// Begin asks for a lease for a session of this node, in place of the one before. The channel is
+// closed when the lease is lost. That is final: the node needs another session to get a lease
+// again.
+func (m *Manager) Begin(session uint64) (lost <-chan struct{}) {
+	defer m.Wake()
+	return m.own.begin(session)
+}
+
+// Lose gives the lease up. Everything that depends on it ends with that cause. It returns the
+// session whose lease it was, 0 if there was none.
+func (m *Manager) Lose(cause error) (session uint64) {
+	session, end, lost := m.own.lose()
 	if session == 0 {
-		k.Mu.Unlock()
 		return 0
 	}
-	k.useBy.Store(0)
-	k.idle.Store(int64(time.Since(k.Started)))
-	k.Own.Begin(0)
-	end, lost := k.end, k.lost
-	k.Mu.Unlock()
-	k.OnLost(session, end, cause)
+	m.cfg.OnLost(session, end, cause)
 	close(lost) // another session may begin from now on
-	k.Life.Changed.Notify()
-	k.Renewed.Notify()
+	m.cfg.Life.Changed.Notify()
+	m.Renewed.Notify()
 	return session
 }
 
-// Valid reports whether this node has a lease that may be relied on. The clock decides, at the moment of the call: a process that stood
-// still finds its lease over although nothing in it has taken note of that yet. All that a node does on its own hangs on this function. A lease
-// that valid has denied may be valid again, if a promise was given before its end and arrives now; that breaks nothing, since a write
-// waits for this session until the cluster has ended it.
-func (k *Manager) Valid() bool { return k.Left() > 0 }
+// Valid reports whether this node has a lease that may be relied on. The clock decides, at the
+// moment of the call: a process that stood still finds its lease over although nothing in it has
+// noticed that yet. A lease that was over can be valid again, if a voter granted it before its end
+// and the grant arrives late. That breaks nothing: writes wait for this session until the cluster
+// has ended it.
+func (m *Manager) Valid() bool { return m.own.valid() }
 
-// Left returns how long the lease may be relied on if nobody renews it.
-func (k *Manager) Left() time.Duration {
-	return time.Duration(k.useBy.Load()) - time.Since(k.Started)
-}
+// Left returns how long the lease may be relied on if nobody renews it. It is not positive without
+// a lease.
+func (m *Manager) Left() time.Duration { return m.own.left() }
 
-// Without returns since when this node has no lease. One that is over and was not given up yet has been over for no time: a process
-// that stood still has not tried to get another one.
-func (k *Manager) Without() time.Time {
-	if k.useBy.Load() != 0 {
-		return time.Now()
-	}
-	return k.Started.Add(time.Duration(k.idle.Load()))
-}
+// Without returns since when this node has no lease. That is now if it has one, and also if the
+// lease is over but not given up yet: a process that stood still has not tried to get another one.
+func (m *Manager) Without() time.Time { return m.own.without() }
 
 // Usable reports whether the lease of that session may be relied on.
-func (k *Manager) Usable(session uint64) bool {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	return k.Own.Session == session && k.Valid()
+func (m *Manager) Usable(session uint64) bool { return m.own.usable(session) }
+
+// Until returns when the lease of the newest session ends or ended, zero if it has had none.
+func (m *Manager) Until() time.Time {
+	_, end := m.own.until()
+	return end
 }
 
-// holds reports whether the lease is that session's, or is asked for it.
-func (k *Manager) holds(session uint64) bool {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	return session != 0 && k.Own.Session == session
-}
-
-// Until returns when the newest lease of this node ends or ended; zero if it has had none in this session.
-func (k *Manager) Until() time.Time {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	return k.end
-}
-
-// UntilOf is until for the lease of that session; zero if there is a newer one, which says nothing about it.
-func (k *Manager) UntilOf(session uint64) time.Time {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	if k.leased != session {
+// UntilOf is Until for that session. It is zero if there is a newer one, which says nothing about
+// it.
+func (m *Manager) UntilOf(session uint64) time.Time {
+	newest, end := m.own.until()
+	if newest != session {
 		return time.Time{}
 	}
-	return k.end
+	return end
 }
 
-// margin is how long before its end a lease is given up, so that all that hangs on it has ended by then.
-func (k *Manager) margin() time.Duration { return k.Timing.Margin() }
-
-// Run renews, reports and judges until ctx ends.
-func (k *Manager) Run(ctx context.Context) {
-	every := k.Timing.Renewal()
-	var renewal, last, looked time.Time
-	awake := time.Now() // since when this loop has run without a gap
-	begun := uint64(0)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-k.poke:
-		case <-ctx.Done():
-			return
-		}
-		if k.Held != nil {
-			k.Held()
-		}
-		now := time.Now()
-		if now.Sub(last) > 2*every {
-			awake = now // this process stood still: what others said meanwhile is still on its way
-		}
-		last = now
-		if now.Sub(looked) >= replica.DiskLook { // this process is awake: that costs no other timer
-			looked = now
-			k.Replica.Looks.Notify()
-		}
-		session, loss := k.look(now)
-		k.answerPostponed()
-		if !now.Before(renewal.Add(-every/2)) || session != begun {
-			k.renew(now, session)
-			renewal, begun = now.Add(every), session
-			k.Mu.Lock()
-			k.next = renewal
-			k.Mu.Unlock()
-		}
-		k.Clocks.Look()
-		next := k.Report(now)
-		k.follow(now)
-		var free time.Time
-		if l := k.Replica.Leading.Load(); l != nil {
-			k.Evaluate(l, now, awake)
-			if free = k.nextHoldDownExpiry(); !free.IsZero() {
-				free = MaxTime(free, now.Add(time.Millisecond))
-			}
-		} else {
-			k.forget()
-			k.watchLeader(ctx, now, awake)
-		}
-		wait := renewal
-		for _, t := range []time.Time{loss, next, free} {
-			if !t.IsZero() && t.Before(wait) {
-				wait = t
-			}
-		}
-		timer.Reset(time.Until(wait))
-	}
+// MarkCurrent says that this node has caught up and has a lease: all that was acknowledged before
+// is applied here, and later writes wait for this node.
+func (m *Manager) MarkCurrent() {
+	m.firstReady.CompareAndSwap(0, int64(time.Since(m.own.started)))
+	m.current.Store(true)
 }
 
-// look returns the session that has or wants a lease, and when the lease must be given up unless it is renewed; it does so if that time has
-// come.
-func (k *Manager) look(now time.Time) (session uint64, loss time.Time) {
-	k.Mu.Lock()
-	session, end := k.Own.Session, k.end
-	k.Mu.Unlock()
-	if session == 0 || end.IsZero() {
-		return session, time.Time{}
-	}
-	loss = end.Add(-k.margin())
-	if now.Before(loss) {
-		return session, loss
-	}
-	k.Log.Warn("the lease has lapsed: a majority of the voters has not renewed it", "session", session)
-	k.Lose(fmt.Errorf("%w: the node's lease has lapsed", errs.Lost))
-	return 0, time.Time{}
+// IsCurrent reports whether MarkCurrent was called.
+func (m *Manager) IsCurrent() bool { return m.current.Load() }
+
+// FirstReady returns when MarkCurrent was called for the first time. Before that it returns when
+// the Manager was made.
+func (m *Manager) FirstReady() time.Time {
+	return m.own.started.Add(time.Duration(m.firstReady.Load()))
 }
 
-// renew asks all voters for promises, and tells those who have asked of this node's.
-func (k *Manager) renew(now time.Time, session uint64) {
-	k.Mu.Lock()
-	urgent := k.end.Sub(now) < k.Timing.Urgent()
-	notes := k.owed
-	k.owed = make(map[string][]byte)
-	k.Mu.Unlock()
-	if session != 0 && !k.Replica.Stalled() && k.Life.Setback.Load() == nil { // nobody is to wait for a node whose disk hangs
-		var e codec.Encoder
-		e.Byte(DatagramRenew)
-		e.Uint(session)
-		e.Uint(uint64(now.Sub(k.Started)))
-		e.Bool(urgent)
-		for _, id := range k.Store.State().Voters {
-			if id != k.Self.ID {
-				notes[id] = append(notes[id], e.B...)
-			} else if k.Ask(id, session) {
-				k.Granted(id, session, now)
-			}
-		}
-	}
-	for id, note := range notes {
-		k.Replica.Port.Note(id, note)
-	}
-	if k.Life.Leaving.Load() {
-		k.SendLeaving(k.Replica.Others()) // notes may be lost
-	}
+// IsReady reports whether this node is current, takes part in the cluster and has a lease, by the
+// clock.
+func (m *Manager) IsReady() bool {
+	return m.IsCurrent() && m.cfg.Life.Works.Err() == nil && m.cfg.Life.Setback.Load() == nil && m.Valid()
 }
 
-// forget has this node see every ghost anew when it leads again.
-func (k *Manager) forget() {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	k.heldDown = nil
-}
-
-// OnDatagram takes a note of another node.
-func (k *Manager) OnDatagram(peer string, note []byte) {
-	for d := (codec.Decoder{B: note}); len(d.B) > 0 && !d.Bad; {
-		switch d.Byte() {
-		case DatagramRenew:
-			r := Request{Node: peer, Session: d.Uint(), sent: d.Uint(), Urgent: d.Bool()}
-			if !d.Bad {
-				k.Answer(r)
-			}
-		case DatagramGrant:
-			session, sent, clock := d.Uint(), time.Duration(d.Uint()), d.Int()
-			if !d.Bad && sent >= 0 && sent <= time.Since(k.Started) {
-				k.Granted(peer, session, k.Started.Add(sent))
-				k.Clocks.Observe(peer, time.UnixMilli(clock), k.Started.Add(sent))
-			}
-		case DatagramEnded:
-			session := d.Uint()
-			if !d.Bad && k.holds(session) {
-				k.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
-			}
-		case DatagramExpired:
-			who := Suspicion{SessionID{d.String(), d.Uint()}, d.Uint()}
-			if !d.Bad {
-				k.reported(peer, who)
-			}
-		case DatagramLeaving:
-			leaving := d.Bool()
-			if !d.Bad {
-				k.onLeaving(peer, leaving)
-			}
-		default:
-			return // a newer version may say more
-		}
-	}
-}
-
-// Answer answers a node that asks for a promise. The promise binds from now on, and is told when there is something else to say to that
-// node, which is soon: every word costs both of them a moment's work, all day long.
-func (k *Manager) Answer(r Request) {
-	k.postpone(r)
-	var e codec.Encoder
-	switch s := k.Store.State(); {
-	case k.Ask(r.Node, r.Session):
-		e.Byte(DatagramGrant)
-		e.Uint(r.Session)
-		e.Uint(r.sent)
-		e.Int(k.Clocks.Now().UnixMilli())
-		if !r.Urgent {
-			k.Mu.Lock()
-			k.owed[r.Node] = e.B
-			early := !time.Now().Before(k.next.Add(-k.Timing.Renewal() / 2))
-			k.Mu.Unlock()
-			if early {
-				k.Wake() // this process is awake now, and need not be woken again so soon
-			}
-			return
-		}
-	case s.Index >= r.Session && s.Number(r.Node) != r.Session:
-		// A machine whose clock stood still may not know, by that clock.
-		e.Byte(DatagramEnded)
-		e.Uint(r.Session)
-	default:
-		return
-	}
-	k.Replica.Port.Note(r.Node, e.B)
-}
-
-// postpone keeps a request that this voter cannot answer yet, because it has not applied the session's opening or has not caught up. The next
-// request comes only with the next renewal, and until then this voter, having promised nothing, could not say that the lease has lapsed.
-func (k *Manager) postpone(r Request) {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	if k.Caught && k.Store.State().Index >= r.Session {
-		return
-	}
-	k.postponed = append(slices.DeleteFunc(k.postponed, func(old Request) bool { return old.Node == r.Node }), r)
-}
-
-// answerPostponed answers what was kept.
-func (k *Manager) answerPostponed() {
-	k.Mu.Lock()
-	early := k.postponed
-	k.postponed = nil
-	k.Mu.Unlock()
-	for _, r := range early {
-		k.Answer(r)
-	}
-}
-
-// Ask answers for this voter whether it promises a lease. It looks at the state and promises in one step: report must not come in
-// between.
-func (k *Manager) Ask(node string, session uint64) bool {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	now, id := time.Now(), SessionID{node, session}
-	ses := k.Store.State().Session(node)
-	if ses == nil || ses.Number != session {
-		return false
-	}
-	k.Given.ask(id, now)
-	if ses.Suspect != 0 || !k.Caught || k.Life.Works.Err() != nil || k.Life.Setback.Load() != nil {
-		return false
-	}
-	k.Given.Grant(id, now)
-	return true
-}
-
-// Granted notes a voter's promise.
-func (k *Manager) Granted(voter string, session uint64, sent time.Time) {
-	k.Mu.Lock()
-	k.Own.Grant(voter, session, sent)
-	end := k.Own.End(k.Store.State().Voters) // under the lock: no promise that came after a change is counted for those before it
-	longer := k.Own.Session != 0 && end.After(k.end)
-	if longer {
-		if k.end.IsZero() {
-			defer k.Wake() // the time to give it up is known now
-		}
-		k.end = end
-		k.useBy.Store(int64(end.Add(-k.margin()).Sub(k.Started)))
-	}
-	k.Mu.Unlock()
-	if longer {
-		k.Renewed.Notify()
-	}
-}
-
-// Report tells the leader of the suspected sessions that nothing binds this voter to any more. It returns when there will be more to tell.
-func (k *Manager) Report(now time.Time) (next time.Time) {
-	leader := k.Replica.Leader()
-	k.Mu.Lock()
-	s := k.Store.State()
-	var lapsed []Suspicion
-	for node, ses := range s.Suspects() {
-		id := SessionID{node, ses.Number}
-		at := k.Given.Expires(id)
-		if k.Caught && k.Given.Expired(id, now) {
-			lapsed = append(lapsed, Suspicion{id, ses.Suspect})
-			at = now.Add(k.Timing.Poll()) // again, until it is heard
-		} else if !k.Caught {
-			at = now.Add(k.Timing.Poll())
-		}
-		if at = MaxTime(at, now.Add(time.Millisecond)); next.IsZero() || at.Before(next) {
-			next = at
-		}
-	}
-	k.Given.forget(func(id SessionID) bool {
-		ses := s.Session(id.Node)
-		return ses != nil && ses.Number == id.Number
-	})
-	k.Mu.Unlock()
-	for _, who := range lapsed {
-		if leader == k.Self.ID {
-			k.reported(k.Self.ID, who)
-			continue
-		}
-		var e codec.Encoder
-		e.Byte(DatagramExpired)
-		e.String(who.Node)
-		e.Uint(who.Number)
-		e.Uint(who.Index)
-		k.Replica.Port.Note(leader, e.B)
-	}
-	return next
-}
-
-func MaxTime(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// SessionsChanged is called when the state has other sessions, or thinks otherwise of one.
-func (k *Manager) SessionsChanged() {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	now := time.Now()
-	it := k.Store.State().Sessions.Root().Iterator()
-	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
-		id := SessionID{string(node), ses.Number}
-		if _, known := k.Given.asked[id]; !known {
-			k.Given.ask(id, now) // it has spoken by being opened
-		}
-	}
-	k.Wake()
-}
-
-// follow notes who leads.
-func (k *Manager) follow(now time.Time) {
-	leader := k.Replica.Leader()
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	if leader != k.leader {
-		k.leader, k.since = leader, now
-	}
-}
-
-// watchLeader has a voter stand for election when a majority of the voters says that the leader's lease has lapsed: raft's own time-outs
-// are longer.
-func (k *Manager) watchLeader(ctx context.Context, now, awake time.Time) {
-	leader, s := k.Replica.Leader(), k.Store.State()
-	if leader == "" || leader == k.Self.ID || !slices.Contains(s.Voters, k.Self.ID) || now.Sub(awake) < k.Timing.Retry() {
-		return
-	}
-	ses := s.Session(leader)
-	if ses == nil || !k.overdue(SessionID{leader, ses.Number}, now) {
-		return
-	}
-	k.Mu.Lock()
-	asking := k.asking
-	k.asking = true
-	k.Mu.Unlock()
-	if asking {
-		return
-	}
-	k.Life.Tasks.Go(func() {
-		k.replaceLeader(ctx, SessionID{leader, ses.Number})
-		k.Mu.Lock()
-		defer k.Mu.Unlock()
-		k.asking = false
-	})
-}
-
-// overdue reports whether a session to which this process has promised a lease has not asked for so long that no promise holds. Of
-// sessions that it has promised nothing it says nothing: their nodes may have newer ones.
-func (k *Manager) overdue(id SessionID, now time.Time) bool {
-	k.Mu.Lock()
-	defer k.Mu.Unlock()
-	if id.Node == k.leader && now.Sub(k.since) < k.Given.length {
-		return false // it has just been elected, and may be about to have a new session opened
-	}
-	return !k.Given.Until[id].IsZero() && k.Given.Expired(id, now) && now.Sub(k.Given.LastAsked(id)) >= k.Given.length
-}
-
-// IsReady reports whether this node has a session and a lease, by the clock.
-func (k *Manager) IsReady() bool {
-	return k.Current.Load() && k.Life.Works.Err() == nil && k.Life.Setback.Load() == nil && k.Valid()
-}
-
-// AwaitReady waits until this node has a session and a lease.
-func (k *Manager) AwaitReady(ctx context.Context) error {
-	ctx, stop := k.Life.WhileOpen(ctx)
+// AwaitReady waits until IsReady. When ctx ends first it returns its cause; when the node ends
+// first, it returns the reason for that.
+func (m *Manager) AwaitReady(ctx context.Context) error {
+	ctx, stop := m.cfg.Life.WhileOpen(ctx)
 	defer stop()
 	for {
-		changed, renewed := k.Life.Changed.Wait(), k.Renewed.Wait()
-		if k.IsReady() {
+		changed, renewed := m.cfg.Life.Changed.Wait(), m.Renewed.Wait()
+		if m.IsReady() {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-renewed: // a lease that was over may last again
 		case <-ctx.Done():
-			return k.Life.Explain(context.Cause(ctx))
+			return m.cfg.Life.Explain(context.Cause(ctx))
 		}
 	}
 }
 
-// SendLeaving tells other nodes whether this one is on its way out.
-func (k *Manager) SendLeaving(ids []string) {
-	var e codec.Encoder
-	e.Byte(DatagramLeaving)
-	e.Bool(k.Life.Leaving.Load())
-	for _, id := range ids {
-		k.Replica.Port.Note(id, e.B)
+// AnnounceLeaving tells the other members whether this node is shutting down, by life.Leaving.
+func (m *Manager) AnnounceLeaving() {
+	for _, id := range m.cfg.Replica.Others() {
+		m.send(id, Leaving{m.cfg.Life.Leaving.Load()})
 	}
 }
 
-// onLeaving notes that a peer is on its way out, or is not any more.
-func (k *Manager) onLeaving(peer string, leaving bool) {
-	if k.Book.SetLeaving(peer, leaving) {
-		k.Life.Changed.Notify()
+// ServeExpired answers the rpc.Expired of another voter: whether the lease of a session has expired
+// by the grants that this one has given.
+func (m *Manager) ServeExpired(_ context.Context, _ string, body []byte) ([]byte, error) {
+	q, err := decodeExpiredQuery(body)
+	if err != nil {
+		return nil, err
+	}
+	return expiredAnswer{m.follower.hasExpired(q.SessionID, time.Now())}.encode(), nil
+}
+
+// OnDatagram takes the datagrams of another node.
+func (m *Manager) OnDatagram(peer string, datagrams []byte) {
+	for d := range decode(datagrams) {
+		switch d := d.(type) {
+		case Renew:
+			m.answer(request{peer, d})
+		case Grant:
+			m.onGrant(peer, d)
+		case Ended:
+			if m.own.holds(d.Session) {
+				m.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
+			}
+		case Expired:
+			m.detector.observe(peer, d.Suspicion)
+		case Leaving:
+			if m.cfg.Peers.SetLeaving(peer, d.Leaving) {
+				m.cfg.Life.Changed.Notify()
+			}
+		}
 	}
 }
+
+// onGrant counts a grant, if it can be true.
+func (m *Manager) onGrant(voter string, g Grant) {
+	if g.Sent > uint64(time.Since(m.own.started)) {
+		return
+	}
+	sent := m.own.started.Add(time.Duration(g.Sent))
+	m.granted(voter, g.Session, sent)
+	m.cfg.Clocks.Observe(voter, time.UnixMilli(g.Clock), sent)
+}
+
+// granted counts a voter's grant for a request that was sent at that time.
+func (m *Manager) granted(voter string, session uint64, sent time.Time) {
+	longer, first := m.own.granted(voter, session, sent)
+	if first {
+		m.Wake() // the time to give it up is known now
+	}
+	if longer {
+		m.Renewed.Notify()
+	}
+}
+
+// answer answers a request.
+func (m *Manager) answer(r request) {
+	d, wake := m.voter.answer(r)
+	if d != nil {
+		m.send(r.node, d)
+	}
+	if wake {
+		m.Wake()
+	}
+}
+
+func (m *Manager) send(node string, d ...datagram) { m.cfg.Replica.Send(node, encode(d...)) }

@@ -113,7 +113,7 @@ func (c *Configurator) record(l *replica.Leadership, id string) error {
 		return nil
 	}
 	set := state.Command{Node: c.self.ID, Change: state.SetMember{Member: said}}
-	err := l.Apply(l.Ctx, c.replica, state.SealCommand(c.store.State().Keys, &set), func(s *state.State) bool {
+	err := l.Apply(l.Ctx, state.SealCommand(c.store.State().Keys, &set), func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == said
 	})
@@ -131,7 +131,7 @@ func (c *Configurator) CarryOut(ctx context.Context, l *replica.Leadership, due 
 		c.log.Warn("removing a member", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
 		return c.Remove(ctx, l, due.ID)
 	}
-	stable, err := l.AwaitStable(ctx, c.replica)
+	stable, err := l.AwaitStable(ctx)
 	if err != nil {
 		return err
 	}
@@ -154,16 +154,16 @@ func (c *Configurator) CarryOut(ctx context.Context, l *replica.Leadership, due 
 // Remove takes another member out of the cluster. If the member has a session, it ends that first.
 // It returns an error if the voters that are left could not go on.
 func (c *Configurator) Remove(ctx context.Context, l *replica.Leadership, id string) error {
-	stable, err := l.AwaitStable(ctx, c.replica)
+	stable, err := l.AwaitStable(ctx)
 	if err != nil {
 		return err
 	}
-	stop, err := l.Expel(ctx, c.replica, id)
+	stop, err := l.Expel(ctx, id)
 	if err != nil {
 		return fmt.Errorf("ending its session: %w", err)
 	}
 	defer stop()
-	if left, there := l.Without(c.replica, id); there <= left/2 {
+	if left, there := l.Without(id); there <= left/2 {
 		return fmt.Errorf("only %d of the %d voters that are left are there", there, left)
 	}
 	if err := replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(id), stable, c.replica.AttemptTimeout())); err != nil {
@@ -218,10 +218,10 @@ func (c *Configurator) ServeLeave(ctx context.Context, peer string, in Leaving) 
 	if !slices.Contains(c.store.State().Servers, peer) {
 		return rpc.Empty{}, nil // the answer to an earlier call was lost
 	}
-	if left, there := l.Without(c.replica, peer); there <= left/2 {
+	if left, there := l.Without(peer); there <= left/2 {
 		return rpc.Empty{}, fmt.Errorf("without it only %d of the %d voters that are left would be there; start the others first", there, left)
 	}
-	stable, err := l.AwaitStable(ctx, c.replica)
+	stable, err := l.AwaitStable(ctx)
 	if err != nil {
 		return rpc.Empty{}, err
 	}

@@ -56,7 +56,7 @@ func (s *Sessions) OpenSession(ctx context.Context, lost uint64) error {
 		Clean:       lost != 0 && seen == lost && !s.stillSeen(lost),
 		Processes:   s.ident.Identity().Processes,
 	}
-	if _, err := s.replica.AskLeader(ctx, rpc.OpenSession, request.Encode()); err != nil {
+	if _, err := s.replica.AskLeader(ctx, rpc.OpenSession, request.Encode(), s.ServeOpen); err != nil {
 		if rpc.IsSuperseded(err) {
 			if r := s.greetings.Greet(ctx); r.Err != nil {
 				s.copies.GiveUp(r.Err)
@@ -113,10 +113,9 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 		}
 		if !leased && s.leases.Valid() {
 			leased = true
-			s.leases.First.CompareAndSwap(0, int64(time.Since(s.leases.Started)))
 			// What was acknowledged before the session's entry has been applied here, and what
 			// comes later waits for this node.
-			s.leases.Current.Store(true)
+			s.leases.MarkCurrent()
 			s.life.Changed.Notify()
 		}
 		if leased {
@@ -147,7 +146,7 @@ func (s *Sessions) EndSession(ctx context.Context, number uint64, clean bool) er
 	request := EndSession{Number: number, HoldDown: !clean}
 	for {
 		changed := s.life.Changed.Wait()
-		_, err := s.replica.AskLeader(ctx, rpc.EndSession, request.Encode())
+		_, err := s.replica.AskLeader(ctx, rpc.EndSession, request.Encode(), s.ServeEnd)
 		if err == nil {
 			return nil
 		}

@@ -245,7 +245,7 @@ func (n *Operator) RemoveMember(ctx context.Context, l *replica.Leadership, q re
 	case !q.Force && l.Acks.There(q.Node):
 		return refuse("%s answers, and is about to be present; stop it first. With -force it is removed all the same", name)
 	}
-	if left, there := l.Without(n.Replica, q.Node); there <= left/2 {
+	if left, there := l.Without(q.Node); there <= left/2 {
 		return refuse("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
 	}
 	n.Log.Info("an operator removes a member", "node", q.Node, "name", name, "force", q.Force)

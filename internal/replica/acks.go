@@ -5,60 +5,61 @@ import (
 	"sync"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// acks lets a leader know which index each other member has applied. A write is acknowledged when every session in the state has
-// it, so that whoever asks any node that has a lease finds it; a session that is gone has ended, which takes the promises of
-// a majority to lapse. raft tells followers of a commit only with the next entry or after a while; the leader says the same true thing
-// at once.
-type acks struct {
-	n    *Replica
-	l    *Leadership
-	poke chan struct{} // closed and replaced, under mu, when anything below changes
+// Acks tells a leader which index each other member has applied. A write is acknowledged when every
+// session in the state has applied it, so that every node with a lease can read it. A session that
+// does not answer ends when a majority's grants to it have expired.
+//
+// raft tells followers of a commit only with the next entry or after a while, so Acks tells them at
+// once. The methods are safe for concurrent use.
+type Acks struct {
+	group  *Group
+	timing timing.Timing
+	ctx    context.Context // of the term
+	raft   *raft.Raft
+	term   uint64
+	since  time.Time // when the term began
+	before string    // the leader of the last term
+	heard  time.Time // when this node had last heard of it
 
-	mu      sync.Mutex
-	Applied map[string]uint64
-	Wanted  map[string]uint64
-	asking  map[string]bool      // a goroutine is at it
-	Stuck   map[string]time.Time // since when a member has not come closer to what is wanted of it
+	progress notify.Signal // a field below has changed
+	mu       sync.Mutex
+	applied  map[string]uint64
+	wanted   map[string]uint64
+	asking   map[string]bool      // a goroutine asks the member
+	stuck    map[string]time.Time // since when the member has not come closer to what is wanted of it
 }
 
-func NewAcks(n *Replica, l *Leadership) *acks {
-	return &acks{n: n, l: l, poke: make(chan struct{}), Applied: map[string]uint64{}, Wanted: map[string]uint64{}, asking: map[string]bool{}, Stuck: map[string]time.Time{}}
-}
-
-// wait returns when every session in the state has applied index, but for those whose process is gone.
-func (a *acks) wait(ctx context.Context, index uint64) error {
-	for {
-		missing, poke := a.want(index, a.Gone)
-		if len(missing) == 0 {
-			return nil
-		}
-		// A session leaves by an entry, and a process without telling anybody.
-		timer := time.NewTimer(a.n.Timing.Poll())
-		select {
-		case <-poke:
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return errUnknown
-		}
-		timer.Stop()
+// wait returns when every session in the state has applied index, except those whose process is
+// gone.
+func (a *Acks) wait(ctx context.Context, index uint64) error {
+	err := notify.Loop(ctx, func() (time.Time, bool) {
+		// A session ends by an entry, and a process without a message to anybody.
+		return time.Now().Add(a.timing.Poll()), len(a.want(index, a.Gone)) == 0
+	}, &a.progress)
+	if err != nil {
+		return errUnknown
 	}
+	return nil
 }
 
-// want has every session asked for index, except those that skip is true for, and returns those that have not got it.
-func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missing []string, poke <-chan struct{}) {
+// want has every session asked for index, except those that skip is true for. It returns the nodes
+// of the sessions that have not applied index.
+func (a *Acks) want(index uint64, skip func(string, *state.Session) bool) (missing []string) {
 	var there []string
-	it := a.n.Store.State().Sessions.Root().Iterator()
+	it := a.group.store.State().Sessions.Root().Iterator()
 	for k, ses, ok := it.Next(); ok; k, ses, ok = it.Next() {
 		id := string(k)
 		switch {
-		case ses.Incarnation == a.n.Self.Incarnation || skip(id, ses):
-		case id == a.n.Self.ID:
-			missing = append(missing, id) // an earlier process of this node, which nobody can ask
+		case ses.Incarnation == a.group.self.Incarnation || skip(id, ses):
+		case id == a.group.self.ID:
+			missing = append(missing, id) // an earlier process of this node, which cannot be asked
 		default:
 			there = append(there, id)
 		}
@@ -66,125 +67,138 @@ func (a *acks) want(index uint64, skip func(string, *state.Session) bool) (missi
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, id := range there {
-		if a.Applied[id] >= index {
+		if a.applied[id] >= index {
 			continue
 		}
 		missing = append(missing, id)
 		a.demand(id, index)
 	}
-	return missing, a.poke
+	return missing
 }
 
-// Gone reports whether a session's process reads no more: it has said itself that the session is over, another
-// process of its node answers at its address, or its connections have been closed and its port refuses. The latter is
-// evidence and no proof, since a firewall can do the same; so it excuses from reading along, and never frees what the
-// session holds. That another process of the node has spoken is no evidence: it may be of a copy of the directory.
-func (a *acks) Gone(id string, ses *state.Session) bool {
-	return a.n.Book.OverSession(id) >= ses.Number || a.n.Book.HasEnded(ses.Incarnation) || a.n.Port.HungUp(id)
+// Gone reports whether a session's process reads no more: it has said that its session is over,
+// another process of its node answers at its address, or its connections were closed and its port
+// refuses. The last of these is evidence and no proof, since a firewall can do the same. So it
+// excuses a session from having applied writes, and never frees what the session holds. A message
+// of another process of the node is no evidence: that may be of a copy of the directory.
+func (a *Acks) Gone(id string, ses *state.Session) bool {
+	return a.group.book.OverSession(id) >= ses.Number || a.group.book.HasEnded(ses.Incarnation) || a.group.port.HungUp(id)
 }
 
-// Late reports whether a member has come no closer to what writers wait for in three leases: a slow line alone is no reason to do without it.
-func (a *acks) Late(id string, now time.Time) bool {
+// Late reports whether a member has come no closer for three leases to what writers wait for. A
+// slow link alone is no reason to go on without it.
+func (a *Acks) Late(id string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.Applied[id] < a.Wanted[id] && now.Sub(a.Stuck[id]) > a.n.Timing.Stuck()
+	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.timing.Stuck()
 }
 
-// There reports whether a member has been heard of within the last lease. Nothing that is promised hangs on that.
-func (a *acks) There(id string) bool {
-	t := a.n.Port.Transport()
+// There reports whether this node has heard of a member within the last lease. No guarantee depends
+// on it.
+func (a *Acks) There(id string) bool {
+	t := a.group.port.Transport()
 	if t.Refused(id) {
 		return false
 	}
-	heard, first := t.Contact(id), a.l.Since // a new leader has not heard of anybody yet
-	if id == a.l.before {
-		first = a.l.beforeHeard
+	heard, first := t.Contact(id), a.since // a new leader has not heard of anybody yet
+	if id == a.before {
+		first = a.heard
 	}
 	if heard.Before(first) {
 		heard = first
 	}
-	return time.Since(heard) < a.n.Timing.Lease
+	return time.Since(heard) < a.timing.Lease
 }
 
-// Matched is called when a member has stored more entries. One that has been away is told at once how far they are committed.
-func (a *acks) Matched(id string) {
-	index, _ := a.n.Port.Transport().Match(id, a.l.Term)
-	commit := min(a.l.Raft.CommitIndex(), index)
+// Matched is called when a member has stored more entries. A member that was away is told at once
+// how far they are committed.
+func (a *Acks) Matched(id string) {
+	index, _ := a.group.port.Transport().Match(id, a.term)
+	commit := min(a.raft.CommitIndex(), index)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	close(a.poke)
-	a.poke = make(chan struct{})
-	if a.Applied[id] < commit {
+	if a.applied[id] < commit {
 		a.demand(id, commit)
 	}
+	a.mu.Unlock()
+	a.progress.Notify()
 }
 
-// returned is called when a member has to catch up: what it had applied went with its last process.
-func (a *acks) returned(id string, index uint64) {
+// returned is called when a member has to catch up: its last process took with it what it had
+// applied.
+func (a *Acks) returned(id string, index uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.Applied[id], a.Stuck[id] = 0, time.Now()
+	a.applied[id], a.stuck[id] = 0, time.Now()
 	a.demand(id, index)
 }
 
 // demand has a member asked until it has applied index. The caller holds the lock.
-func (a *acks) demand(id string, index uint64) {
-	if a.Applied[id] >= a.Wanted[id] {
-		a.Stuck[id] = time.Now()
+func (a *Acks) demand(id string, index uint64) {
+	if a.applied[id] >= a.wanted[id] {
+		a.stuck[id] = time.Now()
 	}
-	a.Wanted[id] = max(a.Wanted[id], index)
+	a.wanted[id] = max(a.wanted[id], index)
 	if !a.asking[id] {
 		a.asking[id] = true
-		a.n.Life.Tasks.Go(func() { a.ask(a.l.Ctx, id) })
+		a.group.life.Tasks.Go(func() { a.ask(id) })
 	}
 }
 
-// ask tells a member of the commit until it has applied all that is wanted of it, or is gone.
-func (a *acks) ask(ctx context.Context, id string) {
-	for {
-		a.mu.Lock()
-		poke, want := a.poke, a.Wanted[id]
-		if a.Applied[id] >= want || ctx.Err() != nil {
-			a.asking[id] = false
-			a.mu.Unlock()
-			return
-		}
-		a.mu.Unlock()
-		if applied := a.tell(id, want); applied > 0 {
-			a.mu.Lock()
-			a.Applied[id], a.Stuck[id] = max(a.Applied[id], applied), time.Now()
-			close(a.poke)
-			a.poke = make(chan struct{})
-			a.mu.Unlock()
-			continue
+// ask tells a member of the commit until it has applied everything that is wanted of it, is not
+// there or the term ends.
+func (a *Acks) ask(id string) {
+	_ = notify.Loop(a.ctx, func() (time.Time, bool) {
+		for a.ctx.Err() == nil {
+			want, more := a.missing(id)
+			if !more {
+				return time.Time{}, true
+			}
+			applied := a.tell(id, want)
+			if applied == 0 {
+				break
+			}
+			a.advance(id, applied)
 		}
 		if !a.There(id) {
 			a.mu.Lock()
 			a.asking[id] = false
 			a.mu.Unlock()
-			return
+			return time.Time{}, true
 		}
-		timer := time.NewTimer(a.n.Timing.Poll())
-		select {
-		case <-poke:
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-	}
+		return time.Now().Add(a.timing.Poll()), false
+	}, &a.progress)
 }
 
-// tell says to a member how far the log is committed, if it has stored that far, and returns the index that it has then applied,
-// 0 if it has not got as far as want. It is an AppendEntries without entries, which raft judges as any other.
-func (a *acks) tell(id string, want uint64) uint64 {
-	index, term := a.n.Port.Transport().Match(id, a.l.Term)
-	commit := min(a.l.Raft.CommitIndex(), index)
+// missing returns what is wanted of a member. If it has applied that, nobody asks it any more.
+func (a *Acks) missing(id string) (want uint64, more bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	want = a.wanted[id]
+	more = a.applied[id] < want
+	a.asking[id] = more
+	return want, more
+}
+
+// advance notes what a member has applied.
+func (a *Acks) advance(id string, index uint64) {
+	a.mu.Lock()
+	a.applied[id], a.stuck[id] = max(a.applied[id], index), time.Now()
+	a.mu.Unlock()
+	a.progress.Notify()
+}
+
+// tell tells a member how far the log is committed, if it has stored that far. It returns the index
+// that the member has applied then, 0 if that is less than want. The message is an AppendEntries
+// without entries, which raft treats as any other.
+func (a *Acks) tell(id string, want uint64) uint64 {
+	index, term := a.group.port.Transport().Match(id, a.term)
+	commit := min(a.raft.CommitIndex(), index)
 	if commit < want {
 		return 0
 	}
-	ok := a.n.Port.Transport().Tell(id, raft.AppendEntriesRequest{
-		RPCHeader:         a.n.rpcHeader(),
-		Term:              a.l.Term,
+	ok := a.group.port.Transport().Tell(id, raft.AppendEntriesRequest{
+		RPCHeader:         a.group.header(),
+		Term:              a.term,
 		PrevLogEntry:      index,
 		PrevLogTerm:       term,
 		LeaderCommitIndex: commit,
@@ -193,13 +207,4 @@ func (a *acks) tell(id string, want uint64) uint64 {
 		return 0
 	}
 	return commit
-}
-
-// AwaitApplied waits until this node has applied index, as long as the leader waits for it. Entries of raft's own, which the state
-// machine does not see, come only at the beginning of a term, before anybody is told of anything.
-func (n *Replica) AwaitApplied(index uint64) error {
-	ctx, cancel := context.WithTimeout(n.Life.Works, n.Timing.Lease)
-	defer cancel()
-	_, err := n.Store.Wait(ctx, func(s *state.State) bool { return s.Index >= index })
-	return err
 }

@@ -2,21 +2,41 @@ package replica
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/hashicorp/raft"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// watchRaft keeps the node's picture of raft: it runs the leader's duties while this node leads, and wakes those who wait
-// for a leader. Observations only poke it: raft blocks while they are delivered, and may drop them.
-func (n *Replica) watchRaft(ctx context.Context, r *raft.Raft) {
-	poke := make(chan struct{}, 1)
+// duties notices when this node begins and ceases to lead, and runs a leader's duties meanwhile.
+type duties struct {
+	timing  timing.Timing
+	secrets []seal.Secret
+	log     *slog.Logger
+	store   *applied.Store
+	group   *Group
+	leads   *LeaderState
+	outage  *Outage
+
+	clusterID func() string
+	perform   func(*Leadership) // does the other parts' duties until the end of the term
+	wakeLease func()
+}
+
+// watch runs a leader's duties while this node leads, and wakes those who wait for a leader, until
+// ctx ends. raft's observations only wake it, because raft blocks while it delivers them and may
+// drop some.
+func (d *duties) watch(ctx context.Context, r *raft.Raft) {
+	woken := make(chan struct{}, 1)
 	observer := raft.NewObserver(nil, false, func(*raft.Observation) bool {
 		select {
-		case poke <- struct{}{}:
+		case woken <- struct{}{}:
 		default:
 		}
 		return false
@@ -24,41 +44,41 @@ func (n *Replica) watchRaft(ctx context.Context, r *raft.Raft) {
 	r.RegisterObserver(observer)
 	defer r.DeregisterObserver(observer)
 
+	transport := d.group.port.Transport
 	var l *Leadership // whose duties run
-	led := uint64(0)  // the last term of ours that is over
-	var duties sync.WaitGroup
+	led := uint64(0)  // the last term of this node as leader that is over
+	var run sync.WaitGroup
 	end := func() {
 		if l != nil {
 			l.stop()
-			duties.Wait()
-			n.beat(r, n.Timing.Heartbeat)
-			n.Port.Transport().Release(l.Term)
+			run.Wait()
+			d.beat(r, d.timing.Heartbeat)
+			transport().Release(l.Term)
 			led, l = l.Term, nil
 		}
 	}
 	defer end()
-	before := ""
+	before := "" // the leader before this node
 	for {
 		term, leads := r.CurrentTerm(), r.State() == raft.Leader
-		if leader := n.Leader(); leader != "" && leader != n.Self.ID {
+		if leader := d.group.Leader(); leader != "" && leader != d.group.self.ID {
 			before = leader
 		}
 		if l != nil && (!leads || l.Term != term) {
 			end()
 		}
 		if leads && l == nil {
-			l = NewLeadership(ctx, n, r, term)
-			l.before, l.beforeHeard = before, r.LastContact()
-			n.beat(r, 2*n.Timing.Heartbeat)
-			run := l
-			duties.Go(func() { n.runDuties(run) })
+			l = d.begin(ctx, r, term, before)
+			d.beat(r, 2*d.timing.Heartbeat)
+			begun := l
+			run.Go(func() { d.lead(begun) })
 		}
-		n.Life.Changed.Notify()
+		d.group.life.Changed.Notify()
 		select {
-		case <-poke:
+		case <-woken:
 		case leads := <-r.LeaderCh():
-			if !leads { // only now has raft told its replication to stop: calls that are held would be made again before
-				n.Port.Transport().Release(led)
+			if !leads { // raft has told its replication to stop, and does not repeat calls that end
+				transport().Release(led)
 			}
 		case <-ctx.Done():
 			return
@@ -66,61 +86,76 @@ func (n *Replica) watchRaft(ctx context.Context, r *raft.Raft) {
 	}
 }
 
-// beat has raft wait that long for a leader's heartbeats, and as a leader send them ten times as often. That rate is all that a leader's
-// own time-out is for, and it is the larger part of what a leader has to do at rest.
-func (n *Replica) beat(r *raft.Raft, timeout time.Duration) {
+// begin returns a new term of this node as leader.
+func (d *duties) begin(ctx context.Context, r *raft.Raft, term uint64, before string) *Leadership {
+	l := &Leadership{
+		Raft: r, Term: term, Since: time.Now(),
+		timing: d.timing, group: d.group, store: d.store, wakeLease: d.wakeLease,
+		offered: make(map[raft.ServerID]bool), expelled: make(map[string]bool),
+	}
+	l.Ctx, l.stop = context.WithCancel(ctx)
+	l.Acks = &Acks{
+		group: d.group, timing: d.timing, ctx: l.Ctx, raft: r, term: term, since: l.Since, before: before, heard: r.LastContact(),
+		applied: make(map[string]uint64), wanted: make(map[string]uint64), asking: make(map[string]bool), stuck: make(map[string]time.Time),
+	}
+	return l
+}
+
+// beat sets raft's election timeout. A leader sends heartbeats at a tenth of its own timeout, which
+// has no other purpose there. Heartbeats are most of the work of an idle leader.
+func (d *duties) beat(r *raft.Raft, timeout time.Duration) {
 	c := r.ReloadableConfig()
 	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
 	if err := r.ReloadConfig(c); err != nil {
-		n.Log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
+		d.log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
 	}
 }
 
-// runDuties does what falls to a leader, for one term.
-func (n *Replica) runDuties(l *Leadership) {
-	if !n.startTerm(l) {
+// lead does a leader's duties for one term.
+func (d *duties) lead(l *Leadership) {
+	if !d.startTerm(l) {
 		return
 	}
-	n.Leading.Store(l)
-	n.Life.Changed.Notify()
-	n.Up.WakeLease()
+	d.leads.Leading.Store(l)
+	d.group.life.Changed.Notify()
+	d.wakeLease()
 	defer func() {
-		n.Leading.Store(nil)
-		n.Life.Changed.Notify()
+		d.leads.Leading.Store(nil)
+		d.group.life.Changed.Notify()
 	}()
-	n.Up.Lead(l)
+	d.perform(l)
 }
 
-// startTerm has an entry of this term applied: only then has this node everything that was acknowledged before. In a new
-// cluster that entry brings the keys.
-func (n *Replica) startTerm(l *Leadership) bool {
+// startTerm has an entry of this term applied. Only then is everything applied here that was
+// acknowledged before. In a new cluster the entry brings the keyring.
+func (d *duties) startTerm(l *Leadership) bool {
 	for l.Ctx.Err() == nil {
-		s := n.Store.State()
+		s := d.store.State()
 		var entry []byte
 		var err error
 		if s.Keys == nil {
-			entry, err = n.newKeyring()
+			entry, err = d.newKeyring()
 		} else {
-			entry = state.SealCommand(s.Keys, &state.Command{Node: n.Self.ID, Change: state.StartTerm{}})
+			entry = state.SealCommand(s.Keys, &state.Command{Node: d.group.self.ID, Change: state.StartTerm{}})
 		}
 		if err != nil {
-			n.Fail(err)
+			d.outage.Fail(err)
 			return false
 		}
-		first := l.Raft.LastIndex() // of this term or later: raft's own first entry at least
-		err = l.Apply(l.Ctx, n, entry, func(s *state.State) bool { return s.Index > first })
-		if err == nil && n.Store.State().Keys != nil {
+		first := l.Raft.LastIndex() // of this term: raft itself begins it with an entry
+		err = l.Apply(l.Ctx, entry, func(s *state.State) bool { return s.Index > first })
+		if err == nil && d.store.State().Keys != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// newKeyring makes the entry that a new cluster begins with.
-func (n *Replica) newKeyring() ([]byte, error) {
-	wrapped, err := seal.NewKeyring().Wrap(n.Secrets...)
+// newKeyring returns the first command of a new cluster.
+func (d *duties) newKeyring() ([]byte, error) {
+	wrapped, err := seal.NewKeyring().Wrap(d.secrets...)
 	if err != nil {
 		return nil, err
 	}
-	return state.Keyring{Cluster: n.Up.ClusterID(), Wrapped: wrapped}.Entry(), nil
+	return state.Keyring{Cluster: d.clusterID(), Wrapped: wrapped}.Entry(), nil
 }

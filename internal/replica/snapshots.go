@@ -3,45 +3,64 @@ package replica
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 )
 
-// When a node takes a snapshot. raft does not write down how far its log is committed, so a node that is started alone, as after
-// a power cut that only one machine has survived, knows no more than its newest snapshot. raft by itself takes one after some
-// thousand entries, which a cluster of a few certificates does not see in a year. So there is one soon after a change that a node
-// cannot serve without, or must not forget, and one at the end.
-
 const (
-	SnapshotQuiet    = 5 * time.Second  // how long nothing is to change, before a snapshot
-	SnapshotJitter   = 5 * time.Second  // more, at most: nodes shall not all write at once
-	snapshotPatience = 30 * time.Second // how long changes that do not end may put it off
+	// SnapshotQuiet is how long nothing must change before a snapshot.
+	SnapshotQuiet = 5 * time.Second
+	// SnapshotJitter is the random time at most that is added, so that nodes do not write at once.
+	SnapshotJitter = 5 * time.Second
+
+	snapshotPatience = 30 * time.Second // how long changes that do not end may delay one
 	snapshotRest     = 30 * time.Second // between two, at least
 	snapshotRestMiB  = 10 * time.Second // more, for each MiB of the state
 	snapshotLimit    = 10 * time.Second // for one; what takes longer is found when the next is due
 )
 
-// SnapshotSoon has this node take a snapshot when things have calmed down. It does not block.
-func (n *Replica) SnapshotSoon() {
+// Snapshots decides when this node takes a snapshot.
+//
+// raft does not write down how far its log is committed. So a node that is started alone, such as
+// the only machine that survived a power cut, knows no more than its newest snapshot and the mark
+// (see Chain). raft by itself takes a snapshot after some thousand entries, which a cluster with a
+// few certificates does not see in a year. So a node takes one soon after a change that it cannot
+// serve without or must not forget, and one at its end.
+type Snapshots struct {
+	log    *slog.Logger
+	life   *lifecycle.Life
+	group  *Group
+	files  *files
+	store  *applied.Store
+	fsm    Machine
+	wanted chan struct{} // holds an element if somebody wants one; buffered
+}
+
+// Soon has this node take a snapshot when changes have calmed down. It does not block.
+func (s *Snapshots) Soon() {
 	select {
-	case n.snapshots <- struct{}{}:
+	case s.wanted <- struct{}{}:
 	default:
 	}
 }
 
-// KeepSnapshots takes the snapshots that snapshotSoon asks for, until ctx is done.
-func (n *Replica) KeepSnapshots(ctx context.Context) {
+// Run takes the snapshots that Soon asks for, until ctx ends.
+func (s *Snapshots) Run(ctx context.Context) {
 	for {
 		select {
-		case <-n.snapshots:
+		case <-s.wanted:
 		case <-ctx.Done():
 			return
 		}
-		n.awaitQuiet(ctx)
-		rest := snapshotRest + time.Duration(n.Store.State().Bytes())*snapshotRestMiB>>20
-		if err := n.Snapshot(ctx); err != nil && ctx.Err() == nil {
-			n.Log.Warn("no snapshot; will try again", "err", err, "in", rest)
-			n.SnapshotSoon()
+		s.awaitQuiet(ctx)
+		rest := snapshotRest + time.Duration(s.store.State().Bytes())*snapshotRestMiB>>20
+		if err := s.Take(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("no snapshot; will try again", "err", err, "in", rest)
+			s.Soon()
 		}
 		select {
 		case <-time.After(rest):
@@ -51,14 +70,14 @@ func (n *Replica) KeepSnapshots(ctx context.Context) {
 	}
 }
 
-// awaitQuiet returns when snapshotSoon has not been called for a while, or for too long called too often.
-func (n *Replica) awaitQuiet(ctx context.Context) {
+// awaitQuiet returns when Soon has not been called for a while, or after snapshotPatience.
+func (s *Snapshots) awaitQuiet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotPatience)
 	defer cancel()
 	quiet := SnapshotQuiet + rand.N(SnapshotJitter)
 	for {
 		select {
-		case <-n.snapshots:
+		case <-s.wanted:
 		case <-time.After(quiet):
 			return
 		case <-ctx.Done():
@@ -67,38 +86,51 @@ func (n *Replica) awaitQuiet(ctx context.Context) {
 	}
 }
 
-// LastSnapshot is for a node that shuts down. One that fails is no reason not to.
-func (n *Replica) LastSnapshot(ctx context.Context) {
-	if err := n.Snapshot(ctx); err != nil {
-		n.Log.Warn("the node leaves no snapshot of its last changes; started alone it would not know them", "err", err)
+// TakeLast takes a snapshot for a node that shuts down. It logs an error, which must not keep the
+// node from that.
+func (s *Snapshots) TakeLast(ctx context.Context) {
+	if err := s.Take(ctx); err != nil {
+		s.log.Warn("the node leaves no snapshot of its last changes; started alone it would not know them", "err", err)
 	}
 }
 
-// Snapshot writes down what this node has applied, if its newest snapshot does not have it.
-func (n *Replica) Snapshot(ctx context.Context) error {
-	r, d := n.Raft.Load(), n.Disk.Load()
-	if n.Dir == nil || r == nil || n.Life.Works.Err() != nil || n.Life.Setback.Load() != nil {
+// Newest returns the index of the newest snapshot, 0 if there is none.
+func (s *Snapshots) Newest() (uint64, error) {
+	d := s.files.disk.Load()
+	if d == nil {
+		return 0, nil
+	}
+	return d.newestSnapshot()
+}
+
+// Take writes a snapshot, unless the newest one has all that this node has applied, the node has no
+// directory or takes no part in the cluster. It returns when the snapshot is written.
+func (s *Snapshots) Take(ctx context.Context) error {
+	r := s.group.Raft.Load()
+	if s.files.dir == nil || r == nil || s.life.Works.Err() != nil || s.life.Setback.Load() != nil {
 		return nil
 	}
-	have, err := d.Snaps.List()
+	want := s.store.State().Index
+	newest, err := s.Newest()
 	if err != nil {
 		return fmt.Errorf("looking for snapshots: %w", err)
 	}
-	want := n.Store.State().Index
-	if len(have) > 0 && have[0].Index >= want {
+	if newest >= want && newest > 0 {
 		return nil // raft would log an error
 	}
-	go r.Snapshot() // its future is not waited for, as that of Apply is not: raft does not answer all; this ends with raft
-	ctx, stop := n.Life.WhileOpen(ctx)
+	// Its future is not waited for, because raft does not answer all of them. The goroutine ends with
+	// raft.
+	go r.Snapshot()
+	ctx, stop := s.life.WhileOpen(ctx)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, snapshotLimit)
 	defer cancel()
 	for {
-		written := n.FSM.Written()
-		if have, err = d.Snaps.List(); err != nil {
+		written := s.fsm.Written()
+		if newest, err = s.Newest(); err != nil {
 			return fmt.Errorf("looking for the snapshot: %w", err)
 		}
-		if len(have) > 0 && have[0].Index >= want {
+		if newest >= want && newest > 0 {
 			return nil
 		}
 		select {

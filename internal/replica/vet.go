@@ -11,20 +11,16 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// vetted returns a store of snapshots that refuses one which contradicts what this node has applied,
-// before it takes the place of anything.
-func (n *Replica) vetted(s raft.SnapshotStore) raft.SnapshotStore {
-	return &vettedSnapshots{SnapshotStore: s, store: n.Store, failed: n.Fail, secrets: n.Secrets}
-}
-
+// vettedSnapshots refuses a snapshot that contradicts what this node has applied, before the
+// snapshot replaces anything.
 type vettedSnapshots struct {
 	raft.SnapshotStore
 	store   *applied.Store
-	failed  func(error)
+	failed  func(error) // called on its own goroutine when a snapshot is refused
 	secrets []seal.Secret
 }
 
-// Create begins a snapshot: a leader's, if it is ahead of this node.
+// Create begins a snapshot. It is a leader's if it is ahead of what this node has applied.
 func (v *vettedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
 	sink, err := v.SnapshotStore.Create(version, index, term, conf, confIndex, trans)
 	have := v.store.State()
@@ -38,7 +34,7 @@ func (v *vettedSnapshots) Create(version raft.SnapshotVersion, index, term uint6
 		if err == nil {
 			err = s.Extends(have)
 		} else {
-			err = nil // the state machine will say so
+			err = nil // the state machine reports it
 		}
 		out.found <- err
 		io.Copy(io.Discard, r)
@@ -78,7 +74,7 @@ func (s *vettedSink) Close() error {
 	return s.err
 }
 
-// Cancel gives the snapshot up.
+// Cancel gives up the snapshot.
 func (s *vettedSink) Cancel() error {
 	s.done = true
 	s.copy.CloseWithError(errors.New("the snapshot is given up"))

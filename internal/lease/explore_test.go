@@ -1,4 +1,4 @@
-package flotilla
+package lease
 
 import (
 	"fmt"
@@ -25,13 +25,12 @@ func (e event) String() string {
 type explorable[W comparable] interface {
 	next(w W, to func(event, W)) // calls to with every state that may come next
 	forget(w W) W                // w without what can make no difference any more
-	// the one that stands for all which differ from w only in which one of its equals is which
-	rename(w W) W
+	rename(w W) W                // the state that stands for w and all with other names of equals
 	wrong(w W) bool
 }
 
 // explore visits every state that can be reached from the first, nearest ones first. It returns how
-// many there are, and, if one of them is wrong, a shortest way to it.
+// many there are and, if one of them is wrong, a shortest way to it.
 func explore[W comparable](m explorable[W], first W) (states int, way []event) {
 	type arrival struct {
 		from int32
@@ -39,8 +38,7 @@ func explore[W comparable](m explorable[W], first W) (states int, way []event) {
 	}
 	seen := map[W]struct{}{m.rename(m.forget(first)): {}}
 	arrivals := []arrival{{from: -1}}
-	// the states that have not been left yet; the first of them is number at
-	at, edge := 0, []W{m.forget(first)}
+	at, edge := 0, []W{m.forget(first)} // the states that were not left yet; the first is number at
 	for ; len(edge) > 0 && way == nil; at++ {
 		w := edge[0]
 		edge = edge[1:]

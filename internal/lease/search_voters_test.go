@@ -1,4 +1,4 @@
-package flotilla
+package lease
 
 import (
 	"fmt"
@@ -10,9 +10,10 @@ import (
 // votersModel is about changes of the voters while X has a lease. X counts majorities of the
 // configuration that it has applied, the leader those of the newest one. It has five members: voter
 // 0, which is X's node and stays, and four that come and go as voters, one at a time. Each has its
-// own clock, and the leader one more. Restarts and cleared suspicions are leaseModel's; here X
-// hears of a promise when it is given, and any member may answer a renewal as long as it is of use.
-// The number of changes has no bound: only those configurations matter that X has not left behind.
+// own clock, and the leader has another one. Restarts and cleared suspicions are in leaseModel.
+// Here X gets a grant when it is given, and any member may answer a renewal as long as it is of
+// use. The number of changes has no bound: only those configurations matter that X has not left
+// behind.
 type votersModel struct {
 	leaseRules
 	least, most int // voters
@@ -21,13 +22,10 @@ type votersModel struct {
 
 // brokenChanges are rules about changes of the voters that do not hold.
 type brokenChanges struct {
-	unheard bool // a change does not wait until X has applied the last one
-	// a change does not wait until the promises have lapsed that were counted before that
-	hasty bool
-	// a change that was found in order may come after another one that was found in order at the same
-	// time
-	together bool
-	late     bool // a majority of earlier voters, found before a change, may end the session after it
+	unapplied bool // a change does not wait until X has applied the last one
+	hasty     bool // a change does not wait until the grants before it have expired
+	together  bool // two changes that were each allowed by the same check may both be made
+	late      bool // a majority of earlier voters, found before a change, may end the session after it
 }
 
 // votersWorld is a state of the model. Of the configurations it has the one that X has applied, and
@@ -35,32 +33,32 @@ type brokenChanges struct {
 type votersWorld struct {
 	members [5]votersMember
 	ago     [4]int16 // see leaseWorld
-	// how long the lease lasts still, by X's clock: the longest that X has ever found, whatever voters
-	// it counted then
-	end     int16
-	settle  int16  // how long the leader waits still before another change, by its clock
-	confs   uint8  // how many configurations there are
-	also    uint8  // 1: another change was found in order together with the last one
-	verdict uint16 // how far leaders are with X
+	// end is how long the lease lasts still, by X's clock: the longest that X has ever found, whatever
+	// voters it counted then.
+	end      int16
+	wait     int16  // how long the leader waits still before another change, by its clock
+	confs    uint8  // how many configurations there are
+	also     uint8  // 1: another change was allowed together with the last one
+	detected uint16 // how far leaders are with X
 }
 
 type votersMember struct {
-	bound    int16  // see leaseVoter
-	promised uint8  // see leaseVoter
-	votes    uint8  // set of configurations
-	told     uint16 // what it knows of the suspicion
+	bound   int16  // see leaseVoter
+	granted uint8  // see leaseVoter
+	votes   uint8  // set of configurations
+	done    uint16 // with the suspicion
 }
 
-// Of votersWorld.verdict.
+// Of votersWorld.detected.
 const (
 	isSuspected = 1 + iota
-	isCondemned // a majority has reported; only if that may count later
+	isReported  // by a majority; only if that may count later
 	isEnded
 )
 
-// Of votersMember.told.
+// Of votersMember.done.
 const (
-	hasApplied  = 1 + iota // the suspicion: it promises no more
+	hasApplied  = 1 + iota // the suspicion: it grants no more
 	hasReported            // that nothing binds it
 )
 
@@ -84,16 +82,16 @@ func (m *votersModel) voters(w *votersWorld, conf uint8) []string {
 	return voters
 }
 
-// count has X look how long its lease lasts, by the voters that it knows. It never takes back what
-// it has found.
+// count makes X look how long its lease lasts, by the voters that it knows. It never takes back
+// what it has found.
 func (m *votersModel) count(w *votersWorld) {
-	l := m.holder()
+	h := m.holder()
 	for i, v := range w.members {
-		if v.promised != 0 {
-			m.promised(l, i, w.ago[v.promised-1])
+		if v.granted != 0 {
+			m.granted(h, i, w.ago[v.granted-1])
 		}
 	}
-	if end := l.End(m.voters(w, 0)); !end.IsZero() {
+	if end := h.end(m.voters(w, 0)); !end.IsZero() {
 		w.end = max(w.end, int16(end.Sub(m.now)))
 	}
 }
@@ -104,7 +102,7 @@ func (m *votersModel) next(w votersWorld, to func(event, votersWorld)) {
 		m.memberActs(w, i, to)
 	}
 	m.configures(w, to)
-	m.judges(w, to)
+	m.detects(w, to)
 }
 
 // timePasses lets each clock go at its own rate, X's first and the leader's last.
@@ -117,15 +115,14 @@ func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(ev
 		for i := range n.members {
 			v := &n.members[i]
 			v.bound = max(0, v.bound-rates[i])
-			if v.promised != 0 {
-				v.promised++
+			if v.granted != 0 {
+				v.granted++
 			}
 		}
-		n.settle = max(0, w.settle-rates[len(w.members)])
+		n.wait = max(0, w.wait-rates[len(w.members)])
 		to(event{what: "time passes; X's clock advances by %d", args: [3]int16{rates[0]}}, n)
-	case i > 0 && i < len(w.members) && w.members[i].bound == 0, i == len(w.members) && w.settle == 0:
-		// it does not matter to one that waits for nothing
-		m.timePasses(w, i+1, append(rates, m.rates[0]), to)
+	case i > 0 && i < len(w.members) && w.members[i].bound == 0, i == len(w.members) && w.wait == 0:
+		m.timePasses(w, i+1, append(rates, m.rates[0]), to) // it waits for nothing
 	default:
 		for _, rate := range m.rates {
 			m.timePasses(w, i+1, append(rates, rate), to)
@@ -138,25 +135,25 @@ func (m *votersModel) timePasses(w votersWorld, i int, rates []int16, to func(ev
 func (m *votersModel) memberActs(w votersWorld, i int, to func(event, votersWorld)) {
 	v := &w.members[i]
 	for moment, ago := range w.ago {
-		if v.told >= hasApplied || moment > 0 && (ago == 0 || i == 0) {
+		if v.done >= hasApplied || moment > 0 && (ago == 0 || i == 0) {
 			break
 		}
 		n := w
 		v := &n.members[i]
 		v.bound = m.given(v.bound)
-		if v.promised == 0 || v.promised > uint8(moment)+1 {
-			v.promised = uint8(moment) + 1
+		if v.granted == 0 || v.granted > uint8(moment)+1 {
+			v.granted = uint8(moment) + 1
 		}
 		m.count(&n)
-		to(event{what: "member %d promises, and X hears of it; the renewal was sent %d before", args: [3]int16{int16(i), ago}}, n)
+		to(event{what: "member %d grants a lease, and X gets the grant; the renewal was sent %d before", args: [3]int16{int16(i), ago}}, n)
 	}
 	n := w
 	switch {
-	case w.verdict >= isSuspected && v.told == 0:
-		n.members[i].told = hasApplied
+	case w.detected >= isSuspected && v.done == 0:
+		n.members[i].done = hasApplied
 		to(event{what: "member %d applies the suspicion", args: [3]int16{int16(i)}}, n)
-	case v.told == hasApplied && m.lapsed(v.bound):
-		n.members[i].told = hasReported
+	case v.done == hasApplied && m.expired(v.bound):
+		n.members[i].done = hasReported
 		to(event{what: "member %d reports that nothing binds it", args: [3]int16{int16(i)}}, n)
 	}
 	if i == 0 && w.confs > 1 {
@@ -165,33 +162,33 @@ func (m *votersModel) memberActs(w votersWorld, i int, to func(event, votersWorl
 		for i := range n.members {
 			n.members[i].votes >>= 1
 		}
-		if n.confs == 1 && !m.broken.unheard {
-			n.settle = int16(m.promise)
+		if n.confs == 1 && !m.broken.unapplied {
+			n.wait = int16(m.grant)
 		}
 		m.count(&n)
 		to(event{what: "X applies the next configuration, of %d voters", args: [3]int16{int16(len(m.voters(&n, 0)))}}, n)
 	}
 }
 
-// configures lets a leader make a voter of another member, or a voter vote no more.
+// configures lets a leader make a voter of another member, or take the vote from one.
 func (m *votersModel) configures(w votersWorld, to func(event, votersWorld)) {
-	order := (w.confs == 1 || m.broken.unheard) && (w.settle == 0 || m.broken.hasty)
-	if w.verdict == isEnded || w.confs == 3 || !order && w.also == 0 {
+	allowed := (w.confs == 1 || m.broken.unapplied) && (w.wait == 0 || m.broken.hasty)
+	if w.detected == isEnded || w.confs == 3 || !allowed && w.also == 0 {
 		return
 	}
 	for i := 1; i < len(w.members); i++ {
 		n := w
 		n.confs++
 		n.also = 0
-		if order && m.broken.together {
+		if allowed && m.broken.together {
 			n.also = 1
 		}
 		for i := range n.members {
 			n.members[i].votes |= n.members[i].votes & (1 << (w.confs - 1)) << 1
 		}
 		n.members[i].votes ^= 1 << w.confs
-		if m.broken.unheard {
-			n.settle = int16(m.promise)
+		if m.broken.unapplied {
+			n.wait = int16(m.grant)
 		}
 		what := "a configuration is committed in which member %d votes, one of %d"
 		if n.members[i].votes&(1<<w.confs) == 0 {
@@ -203,25 +200,25 @@ func (m *votersModel) configures(w votersWorld, to func(event, votersWorld)) {
 	}
 }
 
-// judges lets a leader suspect X, and end it when a majority has reported.
-func (m *votersModel) judges(w votersWorld, to func(event, votersWorld)) {
+// detects lets a leader suspect X, and end it when a majority has reported.
+func (m *votersModel) detects(w votersWorld, to func(event, votersWorld)) {
 	voters := m.voters(&w, w.confs-1)
 	reports := 0
 	for i, v := range w.members {
-		if v.told == hasReported && slices.Contains(voters, m.names[i]) {
+		if v.done == hasReported && slices.Contains(voters, m.names[i]) {
 			reports++
 		}
 	}
 	n := w
 	switch {
-	case w.verdict == 0:
-		n.verdict = isSuspected
+	case w.detected == 0:
+		n.detected = isSuspected
 		to(event{what: "X is suspected"}, n)
-	case w.verdict == isCondemned, w.verdict == isSuspected && reports > len(voters)/2 && !m.broken.late:
-		n.verdict = isEnded
+	case w.detected == isReported, w.detected == isSuspected && reports > len(voters)/2 && !m.broken.late:
+		n.detected = isEnded
 		to(event{what: "X is ended"}, n)
-	case w.verdict == isSuspected && reports > len(voters)/2:
-		n.verdict = isCondemned
+	case w.detected == isSuspected && reports > len(voters)/2:
+		n.detected = isReported
 		to(event{what: "a leader finds that a majority has reported"}, n)
 	}
 }
@@ -229,15 +226,15 @@ func (m *votersModel) judges(w votersWorld, to func(event, votersWorld)) {
 func (m *votersModel) forget(w votersWorld) votersWorld {
 	for i := range w.members {
 		v := &w.members[i]
-		if v.promised > 1 && (int(v.promised) > len(w.ago) || w.ago[v.promised-1] == 0) {
-			v.promised = 0
+		if v.granted > 1 && (int(v.granted) > len(w.ago) || w.ago[v.granted-1] == 0) {
+			v.granted = 0
 		}
-		if w.verdict == isEnded {
-			v.told = min(v.told, hasApplied)
+		if w.detected == isEnded {
+			v.done = min(v.done, hasApplied)
 		}
 	}
-	if w.verdict == isEnded {
-		w.settle, w.also = 0, 0
+	if w.detected == isEnded {
+		w.wait, w.also = 0, 0
 	}
 	return w
 }
@@ -248,28 +245,29 @@ func (m *votersModel) rename(w votersWorld) votersWorld {
 }
 
 func (v votersMember) number() uint64 {
-	return uint64(v.bound)<<24 | uint64(v.promised)<<16 | uint64(v.votes)<<8 | uint64(v.told)
+	return uint64(v.bound)<<24 | uint64(v.granted)<<16 | uint64(v.votes)<<8 | uint64(v.done)
 }
 
-func (m *votersModel) wrong(w votersWorld) bool { return w.verdict == isEnded && w.end > 0 }
+func (m *votersModel) wrong(w votersWorld) bool { return w.detected == isEnded && w.end > 0 }
 
-// TestLeaseAcrossVoterChanges searches changes of the voters, with the rules of leadership.settle
-// and with one of them broken at a time. The numbers of states are there as in TestLeaseStateSpace.
+// TestLeaseAcrossVoterChanges searches changes of the voters, with the rules of
+// replica.Leadership.AwaitStable and with one of them broken at a time. The numbers of states are
+// there as in TestLeaseStateSpace.
 func TestLeaseAcrossVoterChanges(t *testing.T) {
 	search := func(length, step int16, least, most int, broken brokenChanges) (int, []event) {
 		m := &votersModel{leaseRules: newLeaseRules(length, step), least: least, most: most, broken: broken}
 		return explore(m, m.first())
 	}
 	for _, test := range []struct {
-		short        bool
+		long         bool
 		length, step int16
 		least, most  int
 		states       int
 	}{
-		{true, 100, 100, 3, 4, 50693},
-		{false, 100, 100, 1, 5, 111378},
+		{false, 100, 100, 3, 4, 50693},
+		{true, 100, 100, 1, 5, 111378},
 	} {
-		if test.short != (testing.Short() || RaceEnabled) {
+		if test.long != *long {
 			continue
 		}
 		t.Run(fmt.Sprintf("%d to %d voters, a lease of %d in steps of %d", test.least, test.most, test.length, test.step), func(t *testing.T) {
@@ -289,10 +287,10 @@ func TestLeaseAcrossVoterChanges(t *testing.T) {
 		name   string
 		broken brokenChanges
 	}{
-		{"a change does not wait until the session has applied the last one", brokenChanges{unheard: true}},
-		{"a change does not wait for older promises", brokenChanges{hasty: true}},
-		{"two changes are found in order at once", brokenChanges{together: true}},
-		{"a verdict of earlier voters counts", brokenChanges{late: true}},
+		{"a change does not wait until the session has applied the last one", brokenChanges{unapplied: true}},
+		{"a change does not wait for older grants", brokenChanges{hasty: true}},
+		{"two changes are allowed by one check", brokenChanges{together: true}},
+		{"a majority of earlier voters counts", brokenChanges{late: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			states, way := search(100, 100, 3, 4, test.broken)

@@ -1,0 +1,145 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/timing"
+)
+
+// Elections gives this node the leadership, or hands it over, without raft's own timeouts. Its
+// methods are safe for concurrent use.
+type Elections struct {
+	timing timing.Timing
+	log    *slog.Logger
+	group  *Group
+	leads  *LeaderState
+}
+
+// Transfer hands the leadership to a voter that is there and has every entry; to is its node ID,
+// empty stands for any. It returns nil if this node does not lead. It tries each voter once in a
+// term, because a second attempt that times out as the first did would leave raft refusing writes
+// for ever (hashicorp/raft#696).
+func (e *Elections) Transfer(ctx context.Context, to string) error {
+	l := e.leads.Leading.Load()
+	if l == nil {
+		return nil
+	}
+	failed := errors.New("no other voter is there and up to date")
+	if to != "" {
+		failed = errors.New("it is not up to date")
+	}
+	for {
+		for _, srv := range e.group.Servers() {
+			if to != "" && string(srv.ID) != to || !e.canTakeOver(l, srv) || !l.offer(srv.ID) {
+				continue
+			}
+			// Nobody answers a future that reaches raft as it ends, so it is not waited for. raft itself
+			// gives up after its election timeout.
+			l.Raft.LeadershipTransferToServer(srv.ID, srv.Address)
+			select {
+			case <-time.After(e.timing.Heartbeat):
+				failed = fmt.Errorf("%s has not taken over within %v", e.group.book.NameOf(string(srv.ID)), e.timing.Heartbeat)
+			case <-l.Ctx.Done():
+				return nil
+			case <-ctx.Done():
+				return fmt.Errorf("handing over the leadership to %s: %w", srv.ID, context.Cause(ctx))
+			}
+		}
+		select {
+		case <-time.After(e.timing.Poll()):
+		case <-l.Ctx.Done():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("handing over the leadership: %w", failed)
+		}
+	}
+}
+
+// canTakeOver reports whether another node votes, is there to stay, and has every entry.
+func (e *Elections) canTakeOver(l *Leadership, srv raft.Server) bool {
+	id := string(srv.ID)
+	index, _ := e.group.port.Transport().Match(id, l.Term)
+	return id != e.group.self.ID && srv.Suffrage == raft.Voter && !e.group.book.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()
+}
+
+// StandForDead has this node stand for election because a process of the leader is dead, unless
+// another process of that node leads by then. It does not block.
+func (e *Elections) StandForDead(id, process string) {
+	life := e.group.life
+	life.Tasks.Go(func() {
+		e.StandFor(life.Works, id, func() bool { return e.group.port.Transport().LedBy(id) == process })
+	})
+}
+
+// StandFor has this node stand for election in place of the leader, whose process is dead or whose
+// lease has expired. It is an ordinary vote, as after a transfer of the leadership. The voters
+// stand one after another, for as long as reason returns true.
+func (e *Elections) StandFor(ctx context.Context, dead string, reason func() bool) {
+	r := e.group.Raft.Load()
+	if r == nil || e.group.Leader() != dead || e.group.life.Leaving.Load() {
+		return
+	}
+	var voters []string
+	for _, srv := range e.group.Servers() {
+		if id := string(srv.ID); srv.Suffrage == raft.Voter && id != dead {
+			voters = append(voters, id)
+		}
+	}
+	slices.Sort(voters)
+	rank := slices.Index(voters, e.group.self.ID)
+	if rank < 0 {
+		return
+	}
+	// The first to stand loses if it lacks entries that the others have, and then the next one
+	// stands. Two that stand at once may both lose, and then raft waits for its election timeout. So
+	// each looks first whether one before it stands.
+	wait, term := time.Duration(rank)*100*time.Millisecond, r.CurrentTerm()
+	for range 10 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		if leader := e.group.Leader(); leader != dead && leader != "" || !reason() {
+			return
+		}
+		now := r.CurrentTerm()
+		for _, id := range voters[:rank] {
+			now = max(now, e.termAt(ctx, id))
+		}
+		if now > term {
+			term = now
+		} else {
+			e.log.Info("standing for election", "in place of", dead)
+			e.Stand(ctx)
+		}
+		wait = 60 * time.Millisecond
+	}
+}
+
+// termAt returns the term of a node, 0 if it does not answer quickly.
+func (e *Elections) termAt(ctx context.Context, id string) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	term, err := e.group.TermOf(ctx, id)
+	if err != nil {
+		return 0
+	}
+	return term
+}
+
+// Stand has raft stand for election at once.
+func (e *Elections) Stand(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, e.timing.Lease)
+	defer cancel()
+	if _, err := e.group.port.Transport().Inject(ctx, &raft.TimeoutNowRequest{RPCHeader: e.group.header()}); err != nil {
+		e.log.Debug("standing for election", "err", err)
+	}
+}
