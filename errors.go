@@ -9,36 +9,36 @@ import (
 var (
 	// ErrNoLeader is wrapped by the error of a write that found no leader in time, or that lost it.
 	// The write may still take effect.
-	ErrNoLeader = errs.NoLeader
+	ErrNoLeader = errs.ErrNoLeader
 
 	// ErrNotReady is wrapped by the error of a read that found nothing on a node that is not up to
 	// date, because it has not caught up with its cluster or has no lease. The record may exist all
 	// the same.
-	ErrNotReady = errs.NotReady
+	ErrNotReady = errs.ErrNotReady
 
 	// ErrSealed is wrapped by the error of an operation on sealed data that this node cannot open: it
 	// was sealed with a key that the node does not have, or was changed since.
-	ErrSealed = errs.Sealed
+	ErrSealed = errs.ErrSealed
 
 	// ErrTooLarge is wrapped by the error of a write that exceeds a limit: a value of more than
 	// MaxValue bytes, a name of more than MaxName bytes, or a record for which there is no room (see
 	// Config.MaxState). Nothing was written.
-	ErrTooLarge = errs.TooLarge
+	ErrTooLarge = errs.ErrTooLarge
 
 	// ErrLost is wrapped by the error of an operation that was interrupted because the cluster took
 	// this node for dead. The node has lost all that it held, such as locks. A write that was under
 	// way may have taken effect before; it cannot take effect any more.
-	ErrLost = errs.Lost
+	ErrLost = errs.ErrLost
 
 	// ErrYielded is the cause with which a context of Hold ends when the role is to be handed over.
 	ErrYielded = hold.ErrYielded
 
 	// ErrRemoved is wrapped by the errors of a node that is no longer a member of the cluster.
-	ErrRemoved = errs.Removed
+	ErrRemoved = errs.ErrRemoved
 
 	// ErrClosed is returned by methods that are called after Close, Shutdown or Leave. It wraps
 	// net.ErrClosed.
-	ErrClosed = errs.Closed
+	ErrClosed = errs.ErrClosed
 )
 
 // Limits of one record, in bytes.

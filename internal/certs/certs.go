@@ -152,7 +152,7 @@ func (c *Certs) TLSConfig(domains ...string) (*tls.Config, error) {
 		return nil, err
 	}
 	if c.loader.life.Err() != nil {
-		return nil, errs.Closed
+		return nil, errs.ErrClosed
 	}
 	if len(names) == 0 {
 		c.use()

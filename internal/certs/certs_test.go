@@ -387,7 +387,7 @@ func TestTLSConfigRefuses(t *testing.T) {
 		t.Errorf("%d names are managed", n)
 	}
 	c.Close()
-	if _, err := c.TLSConfig("a.test"); !errors.Is(err, errs.Closed) {
+	if _, err := c.TLSConfig("a.test"); !errors.Is(err, errs.ErrClosed) {
 		t.Errorf("tlsConfig after close: %v", err)
 	}
 }

@@ -141,7 +141,7 @@ func (d *demands) start(name string) (*demandOrder, error) {
 		return nil, errDemand
 	}
 	if d.life.Err() != nil {
-		return nil, errs.Closed
+		return nil, errs.ErrClosed
 	}
 	order := &demandOrder{done: make(chan struct{})}
 	d.asked[name] = order

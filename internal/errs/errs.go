@@ -10,26 +10,26 @@ import (
 )
 
 var (
-	// NoLeader is wrapped by the error of a write that found no leader in time, or lost it.
-	NoLeader = errors.New("no leader")
+	// ErrNoLeader is wrapped by the error of a write that found no leader in time, or lost it.
+	ErrNoLeader = errors.New("no leader")
 
-	// NotReady is wrapped by the error of a read on a node that cannot know whether a name exists.
-	NotReady = errors.New("node is not ready")
+	// ErrNotReady is wrapped by the error of a read on a node that cannot know whether a name exists.
+	ErrNotReady = errors.New("node is not ready")
 
-	// Sealed is wrapped by the error for data that was sealed with an unknown key, or was changed.
-	Sealed = errors.New("cannot open what is sealed")
+	// ErrSealed is wrapped by the error for data that was sealed with an unknown key, or was changed.
+	ErrSealed = errors.New("cannot open what is sealed")
 
-	// TooLarge is wrapped by the error of a write that is too large, or for which there is no room.
-	TooLarge = errors.New("too large")
+	// ErrTooLarge is wrapped by the error of a write that is too large, or for which there is no room.
+	ErrTooLarge = errors.New("too large")
 
-	// Lost is wrapped by the error of an action under a lease that has ended.
-	Lost = errors.New("lost")
+	// ErrLost is wrapped by the error of an action under a lease that has ended.
+	ErrLost = errors.New("lost")
 
-	// Removed is wrapped by the error of a node that is no longer a member.
-	Removed = errors.New("node was removed from the cluster")
+	// ErrRemoved is wrapped by the error of a node that is no longer a member.
+	ErrRemoved = errors.New("node was removed from the cluster")
 
-	// Closed is the error of a call on a closed node. It is a net.ErrClosed.
-	Closed = fmt.Errorf("flotilla: node is closed: %w", net.ErrClosed)
+	// ErrClosed is the error of a call on a closed node. It is a net.ErrClosed.
+	ErrClosed = fmt.Errorf("flotilla: node is closed: %w", net.ErrClosed)
 )
 
 // Domains is the Field of a ConfigError about the domains to serve. They are an argument, not a
@@ -70,9 +70,9 @@ func (e *ConfigError) Error() string {
 func (e *ConfigError) Unwrap() error { return e.Err }
 
 // Edge returns the error of a public call: err behind a prefix that says what the call was doing.
-// It returns nil for nil. It returns an err that wraps Closed as it is.
+// It returns nil for nil. It returns an err that wraps ErrClosed as it is.
 func Edge(doing string, err error) error {
-	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, Closed) {
+	if err == nil || errors.Is(err, net.ErrClosed) && errors.Is(err, ErrClosed) {
 		return err
 	}
 	return fmt.Errorf("flotilla: %s: %w", doing, err)

@@ -58,10 +58,10 @@ func (b Budget) Limit(maxState int64) int64 {
 }
 
 // Refuse returns the error of a write for which the budget has no room. used is how many bytes the
-// budget has in use. The error wraps errs.TooLarge.
+// budget has in use. The error wraps errs.ErrTooLarge.
 func (b Budget) Refuse(used, maxState int64) error {
 	return fmt.Errorf("%w: the %s have %d bytes, the limit is %d; delete something or raise Config.MaxState",
-		errs.TooLarge, b, used, b.Limit(maxState))
+		errs.ErrTooLarge, b, used, b.Limit(maxState))
 }
 
 // OfRecord returns the budget that a record at key counts against. The key may be in its clean form

@@ -92,10 +92,10 @@ func CleanToStore(key string) (string, error) {
 
 // Clean returns the one form of a key. That form has no slash at either end, and no part that is
 // empty, "." or "..". All keys of the storage are below the empty key. The error wraps
-// errs.TooLarge or fs.ErrInvalid.
+// errs.ErrTooLarge or fs.ErrInvalid.
 func Clean(key string) (string, error) {
 	if len(key) > MaxName {
-		return "", fmt.Errorf("%w: the key has %d bytes, the limit is %d", errs.TooLarge, len(key), MaxName)
+		return "", fmt.Errorf("%w: the key has %d bytes, the limit is %d", errs.ErrTooLarge, len(key), MaxName)
 	}
 	if strings.IndexByte(key, 0) >= 0 {
 		return "", fmt.Errorf("%w: the key has a zero byte in it", fs.ErrInvalid)

@@ -39,7 +39,7 @@ func TestCleanToStore(t *testing.T) {
 			t.Errorf("%q: %v", key, err)
 		}
 	}
-	for key, want := range map[string]error{"": fs.ErrInvalid, "a/..": fs.ErrInvalid, "a\x00b": fs.ErrInvalid, strings.Repeat("k", MaxName+1): errs.TooLarge} {
+	for key, want := range map[string]error{"": fs.ErrInvalid, "a/..": fs.ErrInvalid, "a\x00b": fs.ErrInvalid, strings.Repeat("k", MaxName+1): errs.ErrTooLarge} {
 		if _, err := CleanToStore(key); !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", key, err, want)
 		}

@@ -184,7 +184,7 @@ func (m *Manager) OnDatagram(peer string, datagrams []byte) {
 			m.onGrant(peer, d)
 		case Ended:
 			if m.own.holds(d.Session) {
-				m.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
+				m.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.ErrLost))
 			}
 		case Expired:
 			m.detector.observe(peer, d.Suspicion)

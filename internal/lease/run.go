@@ -63,7 +63,7 @@ func (m *Manager) checkOwn(now time.Time) (session uint64, loss time.Time) {
 		return session, loss
 	}
 	m.cfg.Log.Warn("the lease has expired: no majority of the voters has renewed it", "session", session)
-	m.Lose(fmt.Errorf("%w: the node's lease has expired", errs.Lost))
+	m.Lose(fmt.Errorf("%w: the node's lease has expired", errs.ErrLost))
 	return 0, time.Time{}
 }
 

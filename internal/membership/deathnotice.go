@@ -14,7 +14,7 @@ import (
 // death notice. The bearer of the notice has nothing else to do, so EndDead tries until it
 // succeeds, ctx ends, or replica.WriteTimeout has passed.
 func (s *Sessions) EndDead(ctx context.Context, node string, number uint64) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.ErrNoLeader)
 	defer cancel()
 	ctx, stop := s.life.WhileOpen(ctx)
 	defer stop()
@@ -39,7 +39,7 @@ func (s *Sessions) endDeadOnce(ctx context.Context, n DeathNotice) error {
 	defer cancel()
 	switch leader := s.replica.Leader(); leader {
 	case "":
-		return errs.NoLeader
+		return errs.ErrNoLeader
 	case s.self.ID:
 		end := state.EndByDeathNotice{Node: n.Node, Number: n.Number}
 		return s.replica.ChangeSession(ctx, state.Command{Node: s.self.ID, Change: end}, n.isDone)

@@ -38,9 +38,9 @@ func (e *RefusedError) Error() string {
 	return "the node at " + e.peer + " refuses this node: " + e.Why
 }
 
-// Is makes the refusal of a removed node an errs.Removed.
+// Is makes the refusal of a removed node an errs.ErrRemoved.
 func (e *RefusedError) Is(target error) bool {
-	return target == errs.Removed && e.Kind == refusedRemoved
+	return target == errs.ErrRemoved && e.Kind == refusedRemoved
 }
 
 // worst returns the refusal that counts. Either may be nil.

@@ -97,18 +97,18 @@ func (s *Sessions) Live(ctx context.Context, setbacks uint64) (lost uint64) {
 	}
 	over := s.leases.Begin(session)
 	if s.life.Setbacks.Load() != setbacks {
-		s.leases.Lose(errs.Lost)
+		s.leases.Lose(errs.ErrLost)
 		return session
 	}
 	for leased := false; ctx.Err() == nil; {
 		renewed, changed := s.leases.Renewed.Wait(), s.life.Sessions.Wait()
 		now := s.store.State()
 		if leased && len(now.Servers) > 0 && !slices.Contains(now.Servers, s.self.ID) {
-			s.replica.Fail(fmt.Errorf("%w; %s to join as a new node", errs.Removed, asNew(s.greetings.AsMember())))
+			s.replica.Fail(fmt.Errorf("%w; %s to join as a new node", errs.ErrRemoved, asNew(s.greetings.AsMember())))
 			return 0
 		}
 		if s.self.Session(now) != session {
-			s.leases.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.Lost))
+			s.leases.Lose(fmt.Errorf("%w: the cluster has ended the node's session", errs.ErrLost))
 			return 0
 		}
 		if !leased && s.leases.Valid() {

@@ -19,9 +19,9 @@ type leaderCall func(context.Context, *replica.Leadership) (remote.Answer, error
 // tries again for the time of some attempts.
 func (o *Operator) toLeader(ctx context.Context, peer, path string, body []byte, serve leaderCall) ([]byte, error) {
 	if o.cfg.Replica.Raft.Load() == nil {
-		return nil, fmt.Errorf("%w: %s", errs.NotReady, o.cfg.Members.WhyNot())
+		return nil, fmt.Errorf("%w: %s", errs.ErrNotReady, o.cfg.Members.WhyNot())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, min(4*o.cfg.Replica.AttemptTimeout(), replica.WriteTimeout), errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(4*o.cfg.Replica.AttemptTimeout(), replica.WriteTimeout), errs.ErrNoLeader)
 	defer cancel()
 	ctx, stop := o.cfg.Life.WhileOpen(ctx)
 	defer stop()
@@ -37,7 +37,7 @@ func (o *Operator) toLeader(ctx context.Context, peer, path string, body []byte,
 		case <-time.After(o.cfg.Timing.Retry()):
 		case <-ctx.Done():
 			if o.cfg.Replica.Leader() == "" || o.cfg.Life.Works.Err() != nil {
-				err = o.cfg.Life.Explain(errs.NoLeader)
+				err = o.cfg.Life.Explain(errs.ErrNoLeader)
 			}
 			return nil, err
 		}
@@ -59,7 +59,7 @@ func (o *Operator) toLeaderOnce(ctx context.Context, peer, path string, body []b
 		}
 		return answer.Encode(), nil
 	case leader == "":
-		return nil, errs.NoLeader
+		return nil, errs.ErrNoLeader
 	case o.cfg.Replica.IsServer(peer):
 		return nil, rpc.ErrNotLeader
 	default:

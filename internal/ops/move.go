@@ -18,7 +18,7 @@ func (o *Operator) serveMove(ctx context.Context, _ string, body []byte) ([]byte
 		return nil, codec.ErrMalformed
 	}
 	if !o.cfg.Replica.CaughtUp(ctx, 4) {
-		return nil, o.cfg.Life.Explain(errs.NoLeader)
+		return nil, o.cfg.Life.Explain(errs.ErrNoLeader)
 	}
 	answer, err := o.moveFor(ctx, q)
 	if err != nil {
@@ -50,7 +50,7 @@ func (o *Operator) moveFor(ctx context.Context, q remote.MoveRequest) (remote.An
 		return refuse("no other node waits for %s", q.Role)
 	case errors.Is(err, state.ErrNoTransferee):
 		return refuse("%s does not wait for %s, so it cannot have it", o.cfg.Peers.NameOf(q.To), q.Role)
-	case errors.Is(err, errs.NoLeader), errors.Is(err, errs.Lost), errors.Is(err, errs.Closed):
+	case errors.Is(err, errs.ErrNoLeader), errors.Is(err, errs.ErrLost), errors.Is(err, errs.ErrClosed):
 		return remote.Answer{}, err
 	case err != nil:
 		return refuse("%s stays where it is: %v", q.Role, err)

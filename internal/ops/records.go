@@ -108,7 +108,7 @@ func (o *Operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 		records = append(records, state.Record{Key: r.Key, Value: r.Value})
 	}
 	if !o.cfg.Replica.CaughtUp(ctx, 4) {
-		return nil, o.cfg.Life.Explain(errs.NoLeader)
+		return nil, o.cfg.Life.Explain(errs.ErrNoLeader)
 	}
 	reply, err := o.compare(ctx, records)
 	if err != nil {
@@ -117,7 +117,7 @@ func (o *Operator) serveRecordPut(ctx context.Context, _ string, body []byte) ([
 	if reply.Outcome == remote.Same || q.Mode == remote.Check || q.Mode == remote.Keep && reply.Outcome == remote.Differs {
 		return reply.Encode(), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*o.cfg.Replica.AttemptTimeout(), errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*o.cfg.Replica.AttemptTimeout(), errs.ErrNoLeader)
 	defer cancel()
 	err = o.cfg.Up.StoreAll(ctx, records)
 	if reason, refused := refusedBecause(err); refused {
@@ -164,7 +164,7 @@ func refusedBecause(err error) (string, bool) {
 		return "there are keys below it", true
 	case errors.Is(err, syscall.ENOTDIR):
 		return "a key above it has a value", true
-	case errors.Is(err, errs.TooLarge), errors.Is(err, fs.ErrInvalid):
+	case errors.Is(err, errs.ErrTooLarge), errors.Is(err, fs.ErrInvalid):
 		if e := (*fs.PathError)(nil); errors.As(err, &e) {
 			err = e.Err
 		}

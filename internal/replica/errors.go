@@ -8,8 +8,8 @@ import (
 )
 
 var (
-	// ErrEnded is the outcome of a command whose session has ended. It wraps errs.Lost.
-	ErrEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its session", errs.Lost)
+	// ErrEnded is the outcome of a command whose session has ended. It wraps errs.ErrLost.
+	ErrEnded = fmt.Errorf("%w: the cluster took this node for gone and ended its session", errs.ErrLost)
 
 	// ErrNobodyStays is the reason why something was not handed over.
 	ErrNobodyStays = errors.New("no majority of the voters stays")

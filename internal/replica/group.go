@@ -89,7 +89,7 @@ func (g *Group) Leader() string {
 func (g *Group) AskLeader(ctx context.Context, path string, body []byte, here func(ctx context.Context, peer string, body []byte) ([]byte, error)) ([]byte, error) {
 	switch leader := g.Leader(); leader {
 	case "":
-		return nil, errs.NoLeader
+		return nil, errs.ErrNoLeader
 	case g.self.ID:
 		return here(ctx, g.self.ID, body)
 	default:

@@ -42,7 +42,7 @@ func (p *Proposer) Fenced(ctx context.Context, session uint64, fence state.Fence
 
 // Do proposes c in this node's session. It returns the answer once the command is committed and
 // applied here and on every node that is there. After an error the outcome is not known. An error
-// that wraps errs.Lost says that nothing of this session will take effect any more.
+// that wraps errs.ErrLost says that nothing of this session will take effect any more.
 //
 // If ctx is that of a tenure, or of one within another, the command takes effect only as long as
 // all of them last.
@@ -61,7 +61,7 @@ func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	if ctx.Err() != nil {
 		return 0, state.Answer{}, context.Cause(ctx)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, WriteTimeout, errs.ErrNoLeader)
 	defer cancel()
 	ctx, stop := p.life.WhileOpen(ctx)
 	defer stop()
@@ -189,7 +189,7 @@ func (p *Proposer) gather(ctx context.Context, first *attempt, slots chan<- stru
 func (p *Proposer) forward(ctx context.Context, b *batch) error {
 	leader := p.group.Leader()
 	if leader == "" || leader == p.self.ID {
-		return errs.NoLeader
+		return errs.ErrNoLeader
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timing.Attempt())
 	defer cancel()

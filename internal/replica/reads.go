@@ -33,7 +33,7 @@ type ReadIndex struct {
 // Confirm returns an index that no acknowledged write is above. This node led when Confirm was
 // called: after that a majority of the voters said that they know no later term. (raft's
 // VerifyLeader also counts answers to earlier questions.) The error wraps rpc.ErrNotLeader or
-// errs.NoLeader.
+// errs.ErrNoLeader.
 func (x *ReadIndex) Confirm(ctx context.Context) (uint64, error) {
 	l := x.leads.Leading.Load()
 	if l == nil {
@@ -68,7 +68,7 @@ func (x *ReadIndex) Confirm(ctx context.Context) (uint64, error) {
 				yes++
 			}
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%w: a majority of the voters does not answer", errs.NoLeader)
+			return 0, fmt.Errorf("%w: a majority of the voters does not answer", errs.ErrNoLeader)
 		}
 		if yes > voters/2 {
 			return index, nil

@@ -46,7 +46,7 @@ func (c *claimer) await(ctx context.Context, claim state.ClaimRole, contest Cont
 		}
 		session, a, err := c.cfg.Replica.Writes.DoIn(ctx, state.Command{Change: claim})
 		ref := state.Ref{Node: c.cfg.Self.ID, Session: session, Seq: a.Seq}
-		if errors.Is(err, errs.Lost) && ctx.Err() == nil {
+		if errors.Is(err, errs.ErrLost) && ctx.Err() == nil {
 			continue // the claim ended with its session; the next claim belongs to a new one
 		}
 		if err != nil {
@@ -150,7 +150,7 @@ func (c *claimer) preempt(ctx context.Context, key string, ref state.Ref, delay 
 			if wait <= 0 {
 				change := state.YieldRole{Role: key, Claim: ref.Seq}
 				_, _, err := c.cfg.Replica.Writes.DoIn(ctx, state.Command{Session: ref.Session, Change: change})
-				if errors.Is(err, errs.Lost) {
+				if errors.Is(err, errs.ErrLost) {
 					return
 				}
 				wait = c.cfg.Timing.Lease // if the hand-over has not begun by then, ask again

@@ -14,7 +14,7 @@ import (
 // Empty means the best of those who wait. An error wraps state.ErrNoTransferee if the node does
 // not wait for the role, or nobody does.
 func (h *Holder) Move(ctx context.Context, role, node string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.NoLeader)
+	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.ErrNoLeader)
 	defer cancel()
 	id := ""
 	if node != "" {

@@ -47,7 +47,7 @@ func (c tenureContext) Err() error {
 		return err
 	}
 	if lease, session := c.t.of.cfg.Lease, c.t.ref.Session; !lease.Usable(session) {
-		c.t.lose(lease.UntilOf(session), fmt.Errorf("%w: the node's lease has expired", errs.Lost))
+		c.t.lose(lease.UntilOf(session), fmt.Errorf("%w: the node's lease has expired", errs.ErrLost))
 	}
 	return c.Context.Err()
 }
@@ -151,7 +151,7 @@ func (t *Tenure) End() {
 	t.mu.Unlock()
 	if !lost {
 		err := t.release()
-		withdraw = err != nil && !errors.Is(err, errs.Lost)
+		withdraw = err != nil && !errors.Is(err, errs.ErrLost)
 	}
 	if withdraw {
 		t.of.withdrawals.add(t.key, t.ref)

@@ -51,7 +51,7 @@ func (w *withdrawals) work() {
 			return
 		}
 		for w.life.Works.Err() == nil {
-			if err := w.release(w.life.Works, key, ref); err == nil || errors.Is(err, errs.Lost) {
+			if err := w.release(w.life.Works, key, ref); err == nil || errors.Is(err, errs.ErrLost) {
 				break
 			}
 		}

@@ -80,7 +80,7 @@ func Serve[In any, Out Message](
 // statusOf returns the HTTP status that tells a caller what kind of error it is.
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrNotLeader), errors.Is(err, errs.NoLeader):
+	case errors.Is(err, ErrNotLeader), errors.Is(err, errs.ErrNoLeader):
 		return http.StatusMisdirectedRequest
 	case errors.Is(err, codec.ErrMalformed):
 		return http.StatusBadRequest

@@ -35,7 +35,7 @@ func TestServe(t *testing.T) {
 		{"an answer", "a", nil, http.StatusOK, "for a"},
 		{"a body that cannot be decoded", "", nil, http.StatusBadRequest, codec.ErrMalformed.Error()},
 		{"the node does not lead", "a", fmt.Errorf("no: %w", ErrNotLeader), http.StatusMisdirectedRequest, ErrNotLeader.Error()},
-		{"there is no leader", "a", errs.NoLeader, http.StatusMisdirectedRequest, errs.NoLeader.Error()},
+		{"there is no leader", "a", errs.ErrNoLeader, http.StatusMisdirectedRequest, errs.ErrNoLeader.Error()},
 		{"another process has taken over", "a", &SupersededError{"it is a copy"}, http.StatusConflict, "it is a copy"},
 		{"another error", "a", errors.New("the disk is full"), http.StatusServiceUnavailable, "the disk is full"},
 	} {

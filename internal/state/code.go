@@ -19,11 +19,11 @@ func (c Code) Err() error {
 	case CodeNotDir:
 		return syscall.ENOTDIR
 	case CodeNotHeld:
-		return errs.Lost
+		return errs.ErrLost
 	case CodeNoTransferee:
 		return ErrNoTransferee
 	case CodeFull:
-		return fmt.Errorf("%w: the limit for data of this kind is reached; delete something or raise Config.MaxState", errs.TooLarge)
+		return fmt.Errorf("%w: the limit for data of this kind is reached; delete something or raise Config.MaxState", errs.ErrTooLarge)
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func OpenCommand(k *seal.Keyring, entry []byte) (Command, error) {
 	}
 	plain, err := k.Open(entry[2:])
 	if err != nil {
-		return Command{}, fmt.Errorf("%w: %w", errs.Sealed, err)
+		return Command{}, fmt.Errorf("%w: %w", errs.ErrSealed, err)
 	}
 	return DecodeCommand(plain)
 }

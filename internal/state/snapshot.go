@@ -134,12 +134,12 @@ func (f *framer) end(tag byte) {
 	f.e.B = f.e.B[:0]
 }
 
-// ReadSnapshot reads what WriteSnapshot wrote. Its error wraps errs.Sealed if no secret opens the
+// ReadSnapshot reads what WriteSnapshot wrote. Its error wraps errs.ErrSealed if no secret opens the
 // stream, or if it was changed or cut.
 func ReadSnapshot(r io.Reader, secrets []seal.Secret) (*State, error) {
 	sealed, err := seal.NewReader(r, secrets...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errs.Sealed, err)
+		return nil, fmt.Errorf("%w: %w", errs.ErrSealed, err)
 	}
 	s := New()
 	s.Keys, s.Wrapped = sealed.Keyring(), sealed.Wrapped()
@@ -230,5 +230,5 @@ func streamError(err error) error {
 	if err == nil || err == io.EOF || err == io.ErrUnexpectedEOF {
 		return codec.ErrMalformed
 	}
-	return fmt.Errorf("%w: %w", errs.Sealed, err)
+	return fmt.Errorf("%w: %w", errs.ErrSealed, err)
 }

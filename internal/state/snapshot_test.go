@@ -50,16 +50,16 @@ func TestSnapshot(t *testing.T) {
 			t.Errorf("the snapshot has %q in it", plain)
 		}
 	}
-	if _, err := ReadSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{{2}}); !errors.Is(err, errs.Sealed) {
-		t.Errorf("with another secret: %v, want errs.Sealed", err)
+	if _, err := ReadSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{{2}}); !errors.Is(err, errs.ErrSealed) {
+		t.Errorf("with another secret: %v, want errs.ErrSealed", err)
 	}
 	for cut := range 200 {
-		if _, err := ReadSnapshot(bytes.NewReader(sealed.Bytes()[:sealed.Len()*cut/200]), []seal.Secret{m.secret}); !errors.Is(err, errs.Sealed) {
-			t.Fatalf("a snapshot cut at %d/200: %v, want errs.Sealed", cut, err)
+		if _, err := ReadSnapshot(bytes.NewReader(sealed.Bytes()[:sealed.Len()*cut/200]), []seal.Secret{m.secret}); !errors.Is(err, errs.ErrSealed) {
+			t.Fatalf("a snapshot cut at %d/200: %v, want errs.ErrSealed", cut, err)
 		}
 	}
-	if _, err := ReadSnapshot(strings.NewReader("not a snapshot"), []seal.Secret{m.secret}); !errors.Is(err, errs.Sealed) {
-		t.Errorf("of other bytes the error is %v, want errs.Sealed", err)
+	if _, err := ReadSnapshot(strings.NewReader("not a snapshot"), []seal.Secret{m.secret}); !errors.Is(err, errs.ErrSealed) {
+		t.Errorf("of other bytes the error is %v, want errs.ErrSealed", err)
 	}
 }
 
