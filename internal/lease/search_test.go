@@ -23,11 +23,11 @@ import (
 //   - X sends renewals at every moment. A renewal, or its answer, may arrive at any later moment,
 //     more than once, or never.
 //   - Leaders commit suspect, clear and end. Which node leads and why it does so does not matter,
-//     only that an end needs reports. A report is under way for ever once it was made, and an end is
-//     possible for ever once there were enough reports.
+//     only that an end needs reports. A report is under way for ever once it was made, and an end
+//     is possible for ever once there were enough reports.
 //   - A voter applies the next committed entry, or lags.
-//   - Voter 1 or 2 restarts: it forgets its grants and goes back to the beginning of the log. (Voter
-//     0 does not restart: X would end with it.)
+//   - Voter 1 or 2 restarts: it forgets its grants and goes back to the beginning of the log.
+//     (Voter 0 does not restart: X would end with it.)
 //
 // Two states are different only if the difference can matter. Times are relative to the present of
 // each clock, and are forgotten when they are too long ago to matter. Voters 1 and 2 may change
