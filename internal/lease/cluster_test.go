@@ -91,7 +91,7 @@ func newTestCluster(t testing.TB, names, voters []string) *testCluster {
 	for _, name := range names {
 		c.open(name)
 	}
-	time.Sleep(5 * time.Second)
+	c.sleep(5 * time.Second)
 	for _, n := range c.nodes {
 		if !n.Valid() {
 			t.Fatalf("%s has no lease", n.name)
@@ -121,7 +121,7 @@ func (c *testCluster) start(name string) *testNode {
 	c.mu.Unlock()
 	n.restart()
 	n.CatchUp()
-	time.Sleep(testStagger)
+	c.sleep(testStagger)
 	return n
 }
 
@@ -220,6 +220,10 @@ func (c *testCluster) latency(from, to string) time.Duration {
 
 // connected reports whether two nodes reach each other. The caller holds the lock.
 func (c *testCluster) connected(a, b string) bool { return !c.down[a+" "+b] && !c.down[b+" "+a] }
+
+// sleep lets virtual time pass. Managers call it through interfaces, so TestNoSleepOutsideBubbles
+// could not see that time.Sleep is called in bubbles only.
+func (c *testCluster) sleep(d time.Duration) { <-time.After(d) }
 
 // cut lets nothing through between two nodes any more.
 func (c *testCluster) cut(a, b string) {
@@ -381,12 +385,12 @@ func (n *testNode) Call(ctx context.Context, to, _ string, body []byte) ([]byte,
 	out, back := n.c.latency(n.name, to), n.c.latency(to, n.name)
 	ok := n.c.connected(n.name, to)
 	n.c.mu.Unlock()
-	time.Sleep(out)
+	n.c.sleep(out)
 	if !ok {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
 	}
-	defer time.Sleep(back)
+	defer n.c.sleep(back)
 	return n.c.manager(to).ServeExpired(ctx, n.name, body)
 }
 
@@ -394,7 +398,7 @@ func (n *testNode) StandFor(_ context.Context, leader string, reason func() bool
 	n.c.mu.Lock()
 	rank := slices.Index(n.state.Voters, n.name)
 	n.c.mu.Unlock()
-	time.Sleep(time.Duration(rank) * 100 * time.Millisecond) // one after another
+	n.c.sleep(time.Duration(rank) * 100 * time.Millisecond) // one after another
 	if !reason() || n.Leader() != leader {
 		return
 	}
@@ -454,7 +458,7 @@ func (t *testTerm) Stored(string, string) uint64 { return 0 }
 // Propose commits a change. A session may be ended only when its node does not count on its lease.
 func (t *testTerm) Propose(change state.Change) error {
 	c := t.n.c
-	time.Sleep(testLatency)
+	c.sleep(testLatency)
 	var text, about string
 	switch ch := change.(type) {
 	case state.Suspect:
@@ -469,7 +473,7 @@ func (t *testTerm) Propose(change state.Change) error {
 	}
 	if !c.leads(t) || !c.change(change) {
 		c.event("%s %s in vain", t.n.name, text)
-		time.Sleep(time.Second)
+		c.sleep(time.Second)
 		return errors.New("nobody commits it")
 	}
 	c.event("%s %s", t.n.name, text)

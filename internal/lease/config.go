@@ -19,14 +19,14 @@ const diskLook = time.Second
 
 // Config is what a Manager needs of the node around it. All fields but Delay are required.
 type Config struct {
-	Timing  timing.Timing
-	Log     *slog.Logger
-	Life    *lifecycle.Life
-	Self    *self.Self
-	Store   *applied.Store // the state that this node has applied
-	Peers   *peers.Table   // learns which peers are shutting down
-	Clocks  *clocks.Clocks // learns the wall clocks of the voters
-	Replica Replica
+	Timing  timing.Timing   // the same on all nodes of a cluster
+	Log     *slog.Logger    // gets what operators should know
+	Life    *lifecycle.Life // of the node; its Tasks run what the Manager does in the background
+	Self    *self.Self      // this node's ID and process incarnation
+	Store   *applied.Store  // the state that this node has applied
+	Peers   *peers.Table    // learns which peers are shutting down
+	Clocks  *clocks.Clocks  // learns the wall clocks of the voters
+	Replica Replica         // this node's part in the raft group
 
 	// Term returns the present term of this node as leader, nil if it does not lead.
 	Term func() Term

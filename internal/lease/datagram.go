@@ -17,14 +17,14 @@ const (
 
 // Renew asks a voter to grant the sender's session a lease.
 type Renew struct {
-	Session uint64
+	Session uint64 // of the sender
 	Sent    uint64 // when this was sent, in a form that only the sender understands
 	Urgent  bool   // answer at once, not together with your next datagram to me
 }
 
 // Grant answers a Renew: the sender is bound to the session from now on.
 type Grant struct {
-	Session uint64
+	Session uint64 // that of the Renew
 	Sent    uint64 // that of the Renew
 	Clock   int64  // the sender's wall clock in Unix milliseconds; no lease depends on it
 }
@@ -34,10 +34,14 @@ type Grant struct {
 type Expired struct{ Suspicion }
 
 // Ended answers a Renew whose session has ended.
-type Ended struct{ Session uint64 }
+type Ended struct {
+	Session uint64 // that of the Renew
+}
 
 // Leaving says whether the sender is shutting down.
-type Leaving struct{ Leaving bool }
+type Leaving struct {
+	Leaving bool // false: not any more
+}
 
 // Suspicion is one suspicion of a session.
 type Suspicion struct {

@@ -7,8 +7,8 @@ import (
 
 // SessionID names a session.
 type SessionID struct {
-	Node   string
-	Number uint64
+	Node   string // the node ID
+	Number uint64 // the index of the entry that opened it
 }
 
 // held is what a node knows of the grants that voters have given to its session. It looks at no

@@ -159,6 +159,29 @@ func TestLeaseOfAStoppedProcess(t *testing.T) {
 	})
 }
 
+// The leader is replaced when a majority of the voters finds that its lease has expired. That is
+// not before the lease is over.
+func TestReplacingTheLeaderNeedsAMajority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		voters := []string{"a", "b", "c"}
+		c := newTestCluster(t, voters, voters)
+		defer c.close()
+		leader := SessionID{"a", c.newest().Number("a")}
+		agree := func() bool { return c.node("b").follower.majorityAgrees(t.Context(), voters, leader) }
+		if agree() {
+			t.Error("a majority finds the lease of the leader over, and all of them renew it")
+		}
+		c.cut("a", "b")
+		c.cut("a", "c")
+		for start := time.Now(); !agree(); time.Sleep(time.Millisecond) {
+			if time.Since(start) > time.Minute {
+				t.Fatal("no majority ever finds the lease of a leader over that is cut off")
+			}
+		}
+		c.mustBeOver("a")
+	})
+}
+
 // A voter that has not caught up and finds a suspicion in its state looks at that only now and
 // then.
 func TestReportIsNoHotLoop(t *testing.T) {

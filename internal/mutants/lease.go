@@ -45,7 +45,7 @@ func leaseRows() []row {
 		m("a voter that has granted a session nothing does not say that it has expired", "TestScripts/follower",
 			"internal/lease/voter.go", "hasExpired", `return v.given.hasGranted(id) && v.given.expired(id, now) && now.Sub(v.given.lastAsked(id)) >= v.given.length`, `return v.given.expired(id, now) && now.Sub(v.given.lastAsked(id)) >= v.given.length`),
 		m("a leader that was just elected gets the time of a grant", "TestScripts/follower",
-			"internal/lease/follower.go", "hasExpired", `return !isNew && f.voter.hasExpired(id, now)`, `return f.voter.hasExpired(id, now)`),
+			"internal/lease/follower.go", "hasExpired", `isNew := id.Node == f.leader && now.Sub(f.since) < f.timing.Grant()`, `isNew := false`),
 		m("a lock of a lease that was lost is not renewed", "TestRenewLockLease",
 			"internal/lease/own.go", "usable", `return o.held.session == session && o.valid()`, `return o.valid()`).of("."),
 
@@ -65,7 +65,7 @@ func leaseRows() []row {
 			"internal/lease/holddown.go", "holdDownTime", `if !c.Expired {`, `if false {`),
 		m("a role is granted again after its hold-down, not before", "TestScripts/holddown",
 			"internal/lease/holddown.go", "expired", `if since := now.Sub(seen[key]); since >= length {`, `if since := now.Sub(seen[key]); true {`),
-		m("a leader is replaced when a majority finds its lease over", "TestScripts/follower",
+		m("a leader is replaced when a majority finds its lease over", "TestReplacingTheLeaderNeedsAMajority",
 			"internal/lease/follower.go", "majorityAgrees", `return yes > len(voters)/2`, `return true`),
 		m("a node whose disk hangs asks for no lease", "TestScripts/leases",
 			"internal/lease/run.go", "renew", `stalled := m.cfg.Replica.Stalled() || m.cfg.Life.Setback.Load() != nil`, `stalled := m.cfg.Life.Setback.Load() != nil`),
