@@ -8,12 +8,13 @@ import (
 )
 
 // Hold waits until this node alone in the cluster holds the role, and calls f. It gives the role up
-// when f returns or panics, and the next contender gets it in the same step. Hold returns f's error.
+// when f returns or panics, and the next contender gets it in the same step. Hold returns f's
+// error.
 //
 // The context of f ends with ctx. It also ends
 //   - when the node's lease is about to end because the node has not reached a majority of the
-//     voters. The cause then wraps ErrLost. f must return by the tenure's Deadline, which is about a
-//     fifth of a lease away. Another node may hold the role after that.
+//     voters. The cause then wraps ErrLost. f must return by the tenure's Deadline, which is about
+//     a fifth of a lease away. Another node may hold the role after that.
 //   - when the role is to be handed over: a better contender waits, Move was called, or the node
 //     shuts down. The cause then is ErrYielded. f has ten seconds from then on, for as long as the
 //     lease lasts. Another node gets the role when f returns.
@@ -24,15 +25,15 @@ import (
 //
 // Contenders on one node compete like those on different nodes. A call that waits costs nothing and
 // leaves the queue when ctx ends. A node that loses its lease while it waits goes to the end of the
-// queue. A node that shuts down, or that an operator has drained, waits in no queue. Hold then waits
-// until that is undone or the node is closed.
+// queue. A node that shuts down, or that an operator has drained, waits in no queue. Hold then
+// waits until that is undone or the node is closed.
 func (n *Node) Hold(ctx context.Context, r Role, f func(ctx context.Context, t Tenure) error) error {
 	return n.roles.Hold(ctx, r, f)
 }
 
-// HoldPublic is Hold for a role that can be seen outside the process, as a floating address can: see
-// hold.Public. The context of f also ends with the cause ErrYielded when the node begins to drain,
-// and a node that drains waits in no queue of such a role. Package vip uses HoldPublic.
+// HoldPublic is Hold for a role that can be seen outside the process, as a floating address can:
+// see hold.Public. The context of f also ends with the cause ErrYielded when the node begins to
+// drain, and a node that drains waits in no queue of such a role. Package vip uses HoldPublic.
 func (n *Node) HoldPublic(ctx context.Context, r Role, p hold.Public, f func(ctx context.Context, t Tenure) error) error {
 	return n.roles.HoldPublic(ctx, r, p, f)
 }
@@ -54,8 +55,8 @@ func (n *Node) Move(ctx context.Context, role, node string) error {
 // held it and has lost its lease.
 func (n *Node) Holder(role string) (fence uint64, own bool) { return n.roles.Current(role) }
 
-// Remark makes Status say something about a role on this node, such as why the node cannot serve it.
-// An empty text removes the remark. It is for packages that build on Hold, such as vip.
+// Remark makes Status say something about a role on this node, such as why the node cannot serve
+// it. An empty text removes the remark. It is for packages that build on Hold, such as vip.
 func (n *Node) Remark(role, text string) {
 	if n.remarks.set(role, text) {
 		n.life.Changed.Notify()

@@ -134,8 +134,8 @@ func (f *framer) end(tag byte) {
 	f.e.B = f.e.B[:0]
 }
 
-// ReadSnapshot reads what WriteSnapshot wrote. Its error wraps errs.ErrSealed if no secret opens the
-// stream, or if it was changed or cut.
+// ReadSnapshot reads what WriteSnapshot wrote. Its error wraps errs.ErrSealed if no secret opens
+// the stream, or if it was changed or cut.
 func ReadSnapshot(r io.Reader, secrets []seal.Secret) (*State, error) {
 	sealed, err := seal.NewReader(r, secrets...)
 	if err != nil {

@@ -39,7 +39,8 @@ func (t *Transport) AppendEntries(
 		before := t.streams.broken(peer)
 		*resp = raft.AppendEntriesResponse{}
 		sent := *req
-		sent.Leader = t.annotate(false, req.PrevLogEntry, req.PrevLogTerm) //lint:ignore SA1019 see annotation
+		// lint:ignore SA1019 see annotation
+		sent.Leader = t.annotate(false, req.PrevLogEntry, req.PrevLogTerm)
 		err := t.out.AppendEntries(id, raft.ServerAddress(id), &sent, resp)
 		switch {
 		case err == nil:
@@ -175,7 +176,8 @@ func (t *Transport) Tell(id string, req raft.AppendEntriesRequest) bool {
 	if t.maySend() != nil {
 		return false
 	}
-	req.Leader = t.annotate(true, req.PrevLogEntry, req.PrevLogTerm) //lint:ignore SA1019 see annotation
+	// lint:ignore SA1019 see annotation
+	req.Leader = t.annotate(true, req.PrevLogEntry, req.PrevLogTerm)
 	var resp raft.AppendEntriesResponse
 	err := t.out.AppendEntries(raft.ServerID(id), raft.ServerAddress(id), &req, &resp)
 	if isContradiction(err) {
