@@ -16,27 +16,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
-// machine applies commands one after another, as the log would.
-type machine struct {
-	t *testing.T
-	s *state.State
-}
-
-func newMachine(t *testing.T) *machine { return &machine{t: t, s: state.New()} }
-
-func (m *machine) do(c state.Command) state.Answer {
-	m.t.Helper()
-	next, a := m.s.Apply(m.s.Index+1, &c, nil)
-	m.s = next
-	return a
-}
-
-func (m *machine) open(node string) uint64 {
-	m.t.Helper()
-	m.do(state.Command{Node: node, Change: state.OpenSession{Incarnation: "boot of " + node}})
-	return m.s.Session(node).Number
-}
-
 func TestEntriesThatStopTheNode(t *testing.T) {
 	secret, other := seal.Secret{1}, seal.Secret{2}
 	keys := seal.NewKeyring()

@@ -9,9 +9,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// leasedAlways is the word of a node that has its lease.
-func leasedAlways() bool { return true }
-
 // testFSM returns a state machine that belongs to no node.
 func testFSM(store *applied.Store, secrets []seal.Secret, log *slog.Logger, failed func(error), onApplied func(*state.Effects)) *fsm {
 	return newFSM(fsmConfig{store: store, secrets: secrets, log: log, failed: failed, onApplied: onApplied})

@@ -3,22 +3,9 @@ package flotilla
 import (
 	"net"
 	"testing"
-
-	"github.com/flotilla-ha/flotilla/internal/frontend"
 )
 
 const proxyV1 = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
-
-// listenLoopback listens as the ports for clients do, until the test ends.
-func listenLoopback(t testing.TB, addr string) *frontend.Listener {
-	t.Helper()
-	ln, err := frontend.Listen(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	return ln
-}
 
 // dialClient connects to addr until the test ends.
 func dialClient(t testing.TB, addr string) net.Conn {

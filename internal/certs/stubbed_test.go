@@ -37,18 +37,6 @@ func acmeIssuer(c *Certs) *certmagic.ACMEIssuer {
 	return c.loader.config.Issuers[0].(*certmagic.ACMEIssuer)
 }
 
-// limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders
-// exists already, outside of any bubble: it has a goroutine that never ends.
-func limitedByCertmagic(t *testing.T) string {
-	t.Helper()
-	ca := stubca.New(t)
-	c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
-	if err := c.loader.config.ObtainCertSync(t.Context(), "first.example"); err != nil {
-		t.Fatal(err)
-	}
-	return ca.URL
-}
-
 // policyOf returns the policy of a node that orders at ca. more, if not nil, configures the rest.
 func policyOf(ca *stubca.CA, more func(*certmagic.Config)) Policy {
 	return Policy{CA: ca.URL, Configure: ca.Configure(more)}

@@ -36,7 +36,7 @@ func TestNames(t *testing.T) {
 	if a, b := NewIncarnation(0xf), NewIncarnation(0x10); a >= b {
 		t.Errorf("%s is not before %s", a, b)
 	}
-	if NewIncarnation(1) == NewIncarnation(1) {
+	if a, b := NewIncarnation(1), NewIncarnation(1); a == b {
 		t.Error("two processes have one name")
 	}
 }

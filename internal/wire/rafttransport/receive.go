@@ -92,7 +92,8 @@ func (t *Transport) pump(peer, incarnation string, rpcs <-chan raft.RPC) {
 		}
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 			t.progress.leads(peer, incarnation, req.LeaderCommitIndex)
-			if decodeAnnotation(req.Leader).notify { //lint:ignore SA1019 see annotation
+			//lint:ignore SA1019 see annotation
+			if decodeAnnotation(req.Leader).notify {
 				rpc.RespChan = t.afterApplied(req.LeaderCommitIndex, rpc.RespChan)
 			}
 		}

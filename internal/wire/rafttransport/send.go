@@ -39,7 +39,7 @@ func (t *Transport) AppendEntries(
 		before := t.streams.broken(peer)
 		*resp = raft.AppendEntriesResponse{}
 		sent := *req
-		// lint:ignore SA1019 see annotation
+		//lint:ignore SA1019 see annotation
 		sent.Leader = t.annotate(false, req.PrevLogEntry, req.PrevLogTerm)
 		err := t.out.AppendEntries(id, raft.ServerAddress(id), &sent, resp)
 		switch {
@@ -176,7 +176,7 @@ func (t *Transport) Tell(id string, req raft.AppendEntriesRequest) bool {
 	if t.maySend() != nil {
 		return false
 	}
-	// lint:ignore SA1019 see annotation
+	//lint:ignore SA1019 see annotation
 	req.Leader = t.annotate(true, req.PrevLogEntry, req.PrevLogTerm)
 	var resp raft.AppendEntriesResponse
 	err := t.out.AppendEntries(raft.ServerID(id), raft.ServerAddress(id), &req, &resp)
