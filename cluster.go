@@ -54,8 +54,8 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 		return nil, err
 	}
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
-	n.book = peers.NewTable(n.store)
-	n.log = slogbridge.NewNamed(cfg.Logger, n.book.Name, func() string {
+	n.peers = peers.NewTable(n.store)
+	n.log = slogbridge.NewNamed(cfg.Logger, n.peers.Name, func() string {
 		if label := n.label.Load(); label != nil {
 			return *label
 		}
@@ -72,7 +72,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 		return nil, errors.Join(err, n.Close())
 	}
 	n.life.Tasks.Go(func() { n.replica.Writes.Run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.keeper.Run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.leases.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.replica.Disk.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
@@ -81,7 +81,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 
 // open makes the parts that do not depend on the directory, and then calls attach.
 func (n *Node) open(ctx context.Context, first func(*Node) error) error {
-	ready := func() bool { return n.keeper.IsReady() }
+	ready := func() bool { return n.leases.IsReady() }
 	n.fsm = newFSM(fsmConfig{
 		store:     n.store,
 		secrets:   n.cfg.rawSecrets(),
@@ -99,7 +99,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		storage = n.own
 	}
 	n.frontend = frontend.New(n.log, n.cfg.Proxies)
-	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.Changed.Notify, Name: n.book.NameOf, Log: n.log})
+	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.Changed.Notify, Name: n.peers.NameOf, Log: n.log})
 	var err error
 	t := n.cfg.TLS
 	cfg := certs.Config{
@@ -191,14 +191,14 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	}
 	n.label.Store(&n.self.Name)
 	for _, m := range id.Peers {
-		n.book.Learn(m)
+		n.peers.Learn(m)
 	}
 	port, err := n.openPeerPort(listener, opened)
 	if err != nil {
 		return errors.Join(err, listener.Close(), closeAll())
 	}
 	n.assemble(membership.NewIdentityFile(dir, id), dir, member, port)
-	n.book.Observe(n.members.AsMember(), n.self.Incarnation, 0)
+	n.peers.Observe(n.members.AsMember(), n.self.Incarnation, 0)
 	// This is saved before any peer hears of this node: peers rely on recognizing it when it is back.
 	if err := n.members.Ident.Save(func(now *membership.Identity) {
 		now.AddProcess(n.self.Incarnation)
@@ -219,14 +219,14 @@ func closeDir(dir *durable.Dir) error {
 // openPeerPort opens the port for peers. Their requests wait until opened is closed.
 func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
 	return wire.Open(wire.Config{
-		ID:       n.self.ID,
-		Process:  n.self.Incarnation,
-		Secrets:  n.cfg.rawSecrets(),
-		Listener: listener,
-		Dial:     n.cfg.PeerDial,
-		Resolve:  n.book.Addr,
-		Company:  n.timing.Renewal(),
-		Logger:   n.log,
+		ID:             n.self.ID,
+		Incarnation:    n.self.Incarnation,
+		Secrets:        n.cfg.rawSecrets(),
+		Listener:       listener,
+		Dial:           n.cfg.PeerDial,
+		Resolve:        n.peers.Addr,
+		HeartbeatDelay: n.timing.Renewal(),
+		Logger:         n.log,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-opened
 			n.handler().ServeHTTP(w, r)
@@ -249,11 +249,11 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 			n.replica.StandForDead(id, n.replica.Port.Transport().LedBy(id))
 		},
 		Applied: func(index uint64) error { return n.replica.AwaitApplied(index) },
-		Noted: func(peer string, note []byte) {
+		OnDatagram: func(peer string, note []byte) {
 			<-opened
-			n.keeper.OnDatagram(peer, note)
+			n.leases.OnDatagram(peer, note)
 		},
-		Will: func(ctx context.Context, node string, number uint64) error {
+		DeathNotice: func(ctx context.Context, node string, number uint64) error {
 			<-opened
 			return n.members.EndDead(ctx, node, number)
 		},
@@ -278,21 +278,21 @@ func secretIDs(secrets []seal.Secret) []string {
 // the parts below it.
 func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
-		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.cfg.rawSecrets(), Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Book: n.book, Dir: dir, Member: member, Port: port,
+		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.cfg.rawSecrets(), Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Peers: n.peers, Dir: dir, Member: member, Port: port,
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
-			IsCurrent: func() bool { return n.keeper.IsCurrent() },
+			IsCurrent: func() bool { return n.leases.IsCurrent() },
 			Rewrite:   func() error { return ident.Save(func(*membership.Identity) {}) },
 			Excuse:    func(ctx context.Context) { n.members.AnnounceLoss(ctx) },
 			FlushOwn:  n.own.flush,
 			Lead:      n.lead,
-			LoseLease: func(cause error) uint64 { return n.keeper.Lose(cause) },
-			WakeLease: func() { n.keeper.Wake() },
+			LoseLease: func(cause error) uint64 { return n.leases.Lose(cause) },
+			WakeLease: func() { n.leases.Wake() },
 		},
 	})
-	n.keeper = lease.New(lease.Config{
-		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.book, Clocks: n.clocks, Replica: n.replica,
+	n.leases = lease.New(lease.Config{
+		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Clocks: n.clocks, Replica: n.replica,
 		Term: func() lease.Term {
 			if t := n.replica.LeaseTerm(); t != nil {
 				return t
@@ -303,17 +303,17 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.OnLost(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
-		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.book, Keys: secretIDs(n.cfg.rawSecrets()), Replica: n.replica, Leases: n.keeper,
+		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.peers, Keys: secretIDs(n.cfg.rawSecrets()), Replica: n.replica, Leases: n.leases,
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
 			StillSeen:   func(session uint64) bool { return n.roles.IsVisible(session) },
 		},
 	})
 	n.roles = roles.New(roles.Config{
-		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.book, Replica: n.replica, Lease: n.keeper,
+		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Lease: n.leases,
 	})
 	n.ops = ops.New(ops.Config{
-		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.book, Replica: n.replica, Members: n.members, Roles: n.roles,
+		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members, Roles: n.roles,
 		Up: ops.Up{
 			Status: func() ([]byte, bool, error) {
 				s := n.Status()
@@ -326,7 +326,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 	})
 	n.beneath = &storageNode{
 		cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica,
-		keeper: n.keeper, roles: n.roles, dropTickets: n.DropTickets,
+		leases: n.leases, roles: n.roles, dropTickets: n.DropTickets,
 	}
 	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)
 }
@@ -347,7 +347,7 @@ func (n *Node) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		setbacks := n.life.Setbacks.Load()
 		n.replica.Until(ctx, n.replica.CatchUp)
-		n.keeper.CatchUp()
+		n.leases.CatchUp()
 		n.replica.Until(ctx, func(ctx context.Context) error { return n.members.OpenSession(ctx, lost) })
 		n.members.RecordSession()
 		lost = n.members.Live(ctx, setbacks)
@@ -388,7 +388,7 @@ func (n *Node) greetPeers(ctx context.Context) {
 // the node cannot get there, Ready returns at once, with ErrClosed or with the reason. If ctx ends
 // first, the error says what was missing.
 func (n *Node) Ready(ctx context.Context) error {
-	err := n.keeper.AwaitReady(ctx)
+	err := n.leases.AwaitReady(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || n.life.Works.Err() != nil {
 		return errs.Edge("node is not ready", err)
 	}
@@ -413,7 +413,7 @@ func (n *Node) shut() error {
 		n.life.Tasks.Close()
 		return nil
 	}
-	n.keeper.Lose(ErrClosed) // before others can conclude that this process is gone
+	n.leases.Lose(ErrClosed) // before others can conclude that this process is gone
 	n.life.End(ErrClosed)
 	n.life.Changed.Notify()
 	n.certs.Close()
@@ -424,7 +424,7 @@ func (n *Node) shut() error {
 		n.replica.Disk.Leave()
 	}
 	n.own.flush()
-	n.roles.AwaitEnd(n.keeper.Until()) // the directory's next process ends this one's session
+	n.roles.AwaitEnd(n.leases.Until()) // the directory's next process ends this one's session
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 
@@ -515,6 +515,6 @@ func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) erro
 		return fmt.Errorf("setting the state aside: %w", err)
 	}
 	// These parts belong to the former node.
-	n.replica, n.keeper, n.members, n.roles, n.ops = nil, nil, nil, nil, nil
+	n.replica, n.leases, n.members, n.roles, n.ops = nil, nil, nil, nil, nil
 	return n.attach(ctx)
 }

@@ -28,7 +28,7 @@ func (n *Node) conditions() []condition {
 	member := func() bool { return n.replica.Raft.Load() != nil }
 	leaderless := func() bool { return member() && n.replica.Leader() == "" }
 	unready := func() bool {
-		return member() && n.replica.Leader() != "" && !n.keeper.IsReady() && !n.life.Leaving.Load()
+		return member() && n.replica.Leader() != "" && !n.leases.IsReady() && !n.life.Leaving.Load()
 	}
 	led := func() bool { return member() && n.replica.Leader() != "" }
 	return []condition{
@@ -39,7 +39,7 @@ func (n *Node) conditions() []condition {
 		{"nodes are configured differently", while(always, n.members.Misconfigured)},
 		{"writes wait", while(member, n.whyWrites)},
 		// A node that is not ready does not know the cluster's certificates yet.
-		{"certificates are missing", while(n.keeper.IsReady, n.certs.Missing)},
+		{"certificates are missing", while(n.leases.IsReady, n.certs.Missing)},
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.life.Leaving.Load, n.stillHeld)},
 	}
@@ -64,7 +64,7 @@ func (n *Node) whyWrites() string {
 	if leader := n.replica.Leader(); leader == n.self.ID {
 		why = "a majority of the voters, or a node that is present, has not confirmed them"
 	} else if leader != "" {
-		why = "the leader, " + n.book.NameOf(leader) + ", has not confirmed them"
+		why = "the leader, " + n.peers.NameOf(leader) + ", has not confirmed them"
 	}
 	if all := n.members.Unreachable(); all != "" {
 		why += "; " + all
@@ -76,7 +76,7 @@ func (n *Node) whyWrites() string {
 func (n *Node) heldDown() string {
 	var all []string
 	for key, c := range n.store.State().InHoldDown() {
-		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.book.NameOf(c.Node))
+		all = append(all, strings.TrimPrefix(key, keyspace.RolePrefix)+", last held by "+n.peers.NameOf(c.Node))
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")

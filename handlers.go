@@ -13,7 +13,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("POST "+rpc.Apply, rpc.Bytes(n.replica.ServeApply))
 	mux.HandleFunc("POST "+rpc.Confirm, rpc.Bytes(n.replica.ServeConfirm))
 	mux.HandleFunc("POST "+rpc.Term, rpc.Bytes(n.replica.ServeTerm))
-	mux.HandleFunc("POST "+rpc.Expired, rpc.Bytes(n.keeper.ServeExpired))
+	mux.HandleFunc("POST "+rpc.Expired, rpc.Bytes(n.leases.ServeExpired))
 	n.ops.HandleRecords(mux)
 	n.ops.HandleAdmin(mux)
 	return n.members.OnlyNewest(mux)

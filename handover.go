@@ -20,14 +20,14 @@ func (n *Node) startLeaving() { n.setLeaving(true) }
 // stopLeaving undoes startLeaving.
 func (n *Node) stopLeaving() {
 	n.setLeaving(false)
-	n.keeper.Renewed.Notify()
+	n.leases.Renewed.Notify()
 }
 
 func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
 	n.roles.Recheck()
-	n.keeper.AnnounceLeaving()
+	n.leases.AnnounceLeaving()
 }
 
 // handOver gives up the roles and locks of this node, its leadership and its session, in this
@@ -39,7 +39,7 @@ func (n *Node) handOver(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
 	defer cancel()
-	if !n.keeper.Valid() {
+	if !n.leases.Valid() {
 		// A majority has not answered for one lease. Nobody would learn of the hand-over, and a majority
 		// elsewhere, if there is one, has given up this node.
 		n.log.Info("nothing is handed over: the node has no lease")
@@ -50,10 +50,10 @@ func (n *Node) handOver(ctx context.Context) error {
 	moved := n.replica.PassLeadership(ctx)
 	term := n.replica.Term()
 	number := n.self.Session(n.store.State())
-	n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
+	n.leases.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 	if yielded != nil {
 		// Functions that have not returned have until then. ctx may have ended.
-		time.Sleep(time.Until(n.keeper.Until()))
+		time.Sleep(time.Until(n.leases.Until()))
 	}
 	ended := n.members.EndSession(ctx, number, yielded == nil)
 	if n.replica.Term() != term { // nodes that do not know that it leaves have elected it meanwhile

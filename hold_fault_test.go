@@ -52,7 +52,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 		}
 		// f has begun; handOver goes on after yieldAll
 		number := n.self.Session(n.store.State())
-		n.keeper.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
+		n.leases.Lose(fmt.Errorf("%w: the node shuts down", ErrLost))
 		end := membership.EndSession{Number: number}
 		if _, err := n.replica.AskLeader(t.Context(), rpc.EndSession, end.Encode(), n.members.ServeEnd); err != nil {
 			t.Fatal(err)
@@ -211,7 +211,7 @@ func TestNoRoleWithoutLease(t *testing.T) {
 				if held < 500 {
 					queue := leader.store.State().Claims(keyspace.RolePrefix + "r")
 					t.Errorf("in a minute the role was held for %d tenths of a second; its holder in the state is %v's node: %v, which has a lease: %v, suspected: %v",
-						held, queue[0].Node[:4], queue[0].Node == poor.self.ID, poor.keeper.Valid(), leader.store.State().Session(poor.self.ID).Suspect)
+						held, queue[0].Node[:4], queue[0].Node == poor.self.ID, poor.leases.Valid(), leader.store.State().Session(poor.self.ID).Suspect)
 				}
 				net.Heal()
 				for _, n := range nodes {

@@ -90,7 +90,7 @@ func newSleeper(t *testing.T, leads bool, before func(*sleeper)) *sleeper {
 	if err := s.others[0].DropTickets(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if s.keeper.Without().Before(time.Now()) || s.ctx.Err() == nil && s.keeper.Valid() {
+	if s.leases.Without().Before(time.Now()) || s.ctx.Err() == nil && s.leases.Valid() {
 		t.Fatal("the node has taken note of the end of its lease, or still has it: the test shows nothing")
 	}
 	return s

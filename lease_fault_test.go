@@ -135,7 +135,7 @@ func TestLateGreetingOfEarlierProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if ses := leader.store.State().Session(n.self.ID); leader.replica.Leading.Load().Acks.Gone(n.self.ID, ses) && n.keeper.Valid() {
+		if ses := leader.store.State().Session(n.self.ID); leader.replica.Leading.Load().Acks.Gone(n.self.ID, ses) && n.leases.Valid() {
 			t.Error("a minute later the leader takes a process for gone that has a lease; writes do not wait for its reads")
 		}
 		stale := 0
@@ -261,7 +261,7 @@ func TestRestartWithOldSnapshot(t *testing.T) {
 					}
 					_, others := leaderOf(t, nodes)
 					next, late := others[0], others[1]
-					next.keeper.Lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
+					next.leases.Lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 					time.Sleep(5 * time.Second)
 					for leader, _ := leaderOf(t, nodes); leader != next; leader, _ = leaderOf(t, nodes) {
 						if err := replica.WaitFuture(t.Context(), leader.replica.Raft.Load().LeadershipTransferToServer(raft.ServerID(next.self.ID), raft.ServerAddress(next.self.ID))); err != nil {
@@ -468,7 +468,7 @@ func TestSmallClustersComeBack(t *testing.T) {
 						t.Log(what, time.Since(start))
 					}
 					for _, n := range nodes {
-						n.keeper.Lose(fmt.Errorf("%w: test", ErrLost))
+						n.leases.Lose(fmt.Errorf("%w: test", ErrLost))
 					}
 					time.Sleep(time.Second)
 					check("lease lost")
@@ -501,7 +501,7 @@ func TestSmallClustersComeBack(t *testing.T) {
 
 // A verdict that another configuration overtakes does nothing, and the leader waits three seconds
 // for its effect before it judges that session anew.
-func TestVerdictWhileANodeJoins(t *testing.T) {
+func TestFailureDetectorWhileANodeJoins(t *testing.T) {
 	for at := 550; at <= 610; at += OrShort(1, 7) {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -539,7 +539,7 @@ func TestStuckRaftHoldsNobodyUp(t *testing.T) {
 		if took := time.Since(start); took > 5*leader.timing.Lease {
 			t.Errorf("the first write took %v", took)
 		}
-		if others[0].keeper.Valid() {
+		if others[0].leases.Valid() {
 			t.Error("the node that has missed a write has a lease")
 		}
 		start = time.Now()

@@ -34,9 +34,9 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 			<-gate
 		}
 		old := leader.self.Session(leader.store.State())
-		leader.keeper.Lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
+		leader.leases.Lose(fmt.Errorf("%w: test", ErrLost)) // has another session opened
 		mustStore(t, next, "k", "1")
-		for number := old; number == old || !leader.keeper.Usable(number); number = leader.self.Session(leader.store.State()) {
+		for number := old; number == old || !leader.leases.Usable(number); number = leader.self.Session(leader.store.State()) {
 			time.Sleep(time.Millisecond)
 		}
 		synctest.Wait() // the leader has asked
@@ -68,12 +68,12 @@ func TestNoLeaseOnAHangingDisk(t *testing.T) {
 		defer goOn()
 		go n.storage.Store(t.Context(), "k", nil)
 		time.Sleep(replica.Hanging / 2)
-		if !n.keeper.Valid() {
+		if !n.leases.Valid() {
 			t.Error("it has no lease, and its disk is only slow")
 		}
 		time.Sleep(replica.Hanging + 2*n.timing.Lease)
-		if n.keeper.Valid() {
-			t.Errorf("it has a lease for %v while its disk hangs", n.keeper.Left())
+		if n.leases.Valid() {
+			t.Errorf("it has a lease for %v while its disk hangs", n.leases.Left())
 		}
 	})
 }
@@ -89,13 +89,13 @@ func TestHoldDownTime(t *testing.T) {
 		<-holdPublicUntil(t.Context(), holder, Role{Name: "r"}, hold.Public{HoldDown: holdDown})
 		next := holdPublicUntil(t.Context(), others[1], Role{Name: "r"}, hold.Public{HoldDown: holdDown})
 		net.Isolate(holder.self.Name)
-		over := holder.keeper.Until() // the last one: nobody renews it any more
+		over := holder.leases.Until() // the last one: nobody renews it any more
 		for granted := false; !granted; {
 			select {
 			case <-next:
 				granted = true
 			case <-time.After(10 * time.Millisecond):
-				if until := holder.keeper.Until(); until.After(over) {
+				if until := holder.leases.Until(); until.After(over) {
 					over = until
 				}
 			}
@@ -161,7 +161,7 @@ func TestSessionEndsAfterItsLease(t *testing.T) {
 				if _, err := leader.store.Wait(ctx, func(s *state.State) bool { return s.Session(silent.self.ID) == nil }); err != nil {
 					t.Fatalf("the session never ends: %v", err)
 				}
-				if left := time.Until(silent.keeper.Until()); left > 0 {
+				if left := time.Until(silent.leases.Until()); left > 0 {
 					t.Errorf("the session ends %v before the lease of its node", left)
 				}
 			})

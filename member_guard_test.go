@@ -107,7 +107,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { port.Close() })
-		leader.book.Learn(state.Member{ID: id, Addr: "x:7373"})
+		leader.peers.Learn(state.Member{ID: id, Addr: "x:7373"})
 		if r := leader.members.Greet(t.Context()); r.Err != nil || len(r.Greeted) != 2 || r.Greeted[honest.self.ID].Name != honest.self.Name {
 			t.Errorf("a liar is believed: %+v", r)
 		}
@@ -120,7 +120,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 
 // A node that takes no part any more tells nobody that he was removed, or that his directory is
 // another's.
-func TestFailedNodePassesNoVerdict(t *testing.T) {
+func TestFailedNodeRefusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
@@ -162,7 +162,7 @@ func TestNewerGreetingIsAnswered(t *testing.T) {
 
 // A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not
 // know the newest members.
-func TestOldLeaderPassesNoVerdict(t *testing.T) {
+func TestOldLeaderRefusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
@@ -342,13 +342,13 @@ func TestNewProcessLeads(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		n, term := others[0], leader.replica.Term()
 		before := self.NewIncarnation(0)
-		n.book.Observe(leader.members.AsMember(), before, 0)
+		n.peers.Observe(leader.members.AsMember(), before, 0)
 		in := leader.members.Greeting()
 		in.Processes = []string{before, leader.self.Incarnation}
 		if no := n.members.Meet(t.Context(), &in); no != nil {
 			t.Fatalf("the leader is refused: %s", no.Why)
 		}
-		if !n.book.HasEnded(before) {
+		if !n.peers.HasEnded(before) {
 			t.Error("the process before is not known to be dead: this shows nothing")
 		}
 		time.Sleep(2 * time.Second)

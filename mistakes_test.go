@@ -37,7 +37,7 @@ func TestJoinThatIsNotCommitted(t *testing.T) {
 }
 
 // A node of another cluster that was started here by mistake harms nobody but itself.
-func TestForeignNodePassesNoVerdict(t *testing.T) {
+func TestForeignNodeRefusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secret := flotilla.NewSecret()
 		same := func(i int, cfg *flotilla.Config) { cfg.Secrets = []flotilla.Secret{secret} }
@@ -86,7 +86,7 @@ func TestCopyIsRefused(t *testing.T) {
 
 // Nor does a node that has lost its directory, and has formed a cluster of its own while it was
 // alone.
-func TestEmptyNodePassesNoVerdict(t *testing.T) {
+func TestEmptyNodeRefusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(i int, cfg *flotilla.Config) {})
 		c.Settle()

@@ -34,7 +34,7 @@ type Node struct {
 	// These parts do not depend on the directory. open makes them.
 	store   *applied.Store
 	fsm     *fsm
-	book    *peers.Table
+	peers   *peers.Table
 	clocks  *clocks.Clocks
 	storage *Storage
 	own     *ownStorage // the node's own certificates, see TLS.PerNode
@@ -49,7 +49,7 @@ type Node struct {
 	// starts as a new one.
 	self    *self.Self
 	replica *replica.Replica
-	keeper  *lease.Manager
+	leases  *lease.Manager
 	members *membership.Membership
 	roles   *roles.Holder
 	ops     *ops.Operator

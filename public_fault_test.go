@@ -122,7 +122,7 @@ func TestMoveToOneThatLeaves(t *testing.T) {
 
 // A session ends between the grant of a public role and the beginning of its tenure. The claim's
 // ghost was taken for the claim, and Hold waited in no queue until the ghost was gone.
-func TestGhostIsNoGrant(t *testing.T) {
+func TestHoldDownIsNoGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)

@@ -25,7 +25,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 		n.certs.StoredAny()
 	}
 	if fx.Sessions {
-		n.keeper.SessionsChanged()
+		n.leases.SessionsChanged()
 		n.roles.OnSessions(n.store.State())
 		n.life.Sessions.Notify()
 		n.life.Tasks.Go(n.replica.Port.Recheck) // a newer process of a node may have replaced another
@@ -57,7 +57,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 // cluster would order certificates before other nodes have opened the ports that the authority may
 // contact.
 func (n *Node) awaitPeers(ctx context.Context) {
-	ctx, cancel := context.WithDeadline(ctx, n.keeper.FirstReady().Add(peersTime))
+	ctx, cancel := context.WithDeadline(ctx, n.leases.FirstReady().Add(peersTime))
 	defer cancel()
 	for steady := false; !steady && ctx.Err() == nil; {
 		changed := n.life.Sessions.Wait()

@@ -226,7 +226,7 @@ func TestRestartWithAnotherTiming(t *testing.T) {
 		mustBeReady(t, nodes[0])
 		mustBeReady(t, nodes[1])
 		time.Sleep(10 * time.Second)
-		if nodes[2].keeper.IsReady() || nodes[2].replica.Raft.Load() != nil {
+		if nodes[2].leases.IsReady() || nodes[2].replica.Raft.Load() != nil {
 			t.Error("a node with shorter leases takes part")
 		}
 		if len(books["c"].with("its Timing is", "give all nodes the same")) == 0 {

@@ -109,9 +109,9 @@ type RoleStatus struct {
 	Since  time.Time
 	Outage time.Duration
 	// Pinned says that the holder got the role by Move: it keeps the role even if a better contender
-	// waits. Ghost says that the holder is gone and the role is in hold-down: others wait until
+	// waits. HoldDown says that the holder is gone and the role is in hold-down: others wait until
 	// nothing of the holder can be seen.
-	Pinned, Ghost bool `json:",omitempty"`
+	Pinned, HoldDown bool `json:",omitempty"`
 	// Remark is this node's remark about the role, for example that it cannot put a floating address
 	// in place, or that another machine claims it. The node need not be the holder. Other nodes do not
 	// know the remark.
@@ -142,7 +142,7 @@ type Certificate struct {
 func (n *Node) Status() Status {
 	// The lease is checked before the state is taken, as for a read. Everything below that depends on
 	// the lease uses this one answer.
-	left := n.keeper.Left()
+	left := n.leases.Left()
 	s := n.store.State()
 	lease := n.leaseStatus(s, left)
 	out := Status{
@@ -153,7 +153,7 @@ func (n *Node) Status() Status {
 		Leader:       n.replica.Leader(),
 		Term:         n.replica.Term(),
 		Index:        s.Index,
-		Ready:        lease.Held && n.keeper.IsCurrent() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
+		Ready:        lease.Held && n.leases.IsCurrent() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
 		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
 		Drained:      n.life.Cordoned.Load(),
 		Lease:        lease,
@@ -177,7 +177,7 @@ func (n *Node) Status() Status {
 	for _, srv := range n.replica.Servers() {
 		known, ok := s.Member(string(srv.ID))
 		if !ok {
-			known, _ = n.book.Get(string(srv.ID))
+			known, _ = n.peers.Get(string(srv.ID))
 			known.ID = string(srv.ID)
 		}
 		m := memberOf(known)
@@ -313,7 +313,7 @@ func rolesOf(s *state.State) []RoleStatus {
 		q := r.Queue[0]
 		out = append(out, RoleStatus{
 			Name: strings.TrimPrefix(string(k), keyspace.RolePrefix), Group: q.Group, Holder: q.Node, Fence: q.Index, Yields: q.Yield != 0, Waiting: len(r.Queue) - 1,
-			Since: time.Unix(0, q.Since), Outage: q.Outage, Pinned: q.Pinned, Ghost: q.HoldDown != 0,
+			Since: time.Unix(0, q.Since), Outage: q.Outage, Pinned: q.Pinned, HoldDown: q.HoldDown != 0,
 		})
 	}
 	return out

@@ -60,7 +60,7 @@ type storageNode struct {
 	self    *self.Self
 	store   *applied.Store
 	replica *replica.Replica
-	keeper  *lease.Manager
+	leases  *lease.Manager
 	roles   *roles.Holder
 
 	dropTickets func(ctx context.Context) error
@@ -292,13 +292,13 @@ func (s *Storage) read(ctx context.Context) (*state.State, bool) {
 	// then. The process may pause for any time after that: the state that it takes is that one or a
 	// newer one. So the answer is no older than what was acknowledged when the call began. In the
 	// other order, the state would be of a moment for which nothing is known about the lease.
-	if n.keeper.Valid() {
+	if n.leases.Valid() {
 		return n.store.State(), true
 	}
-	ctx, cancel := context.WithDeadline(ctx, n.keeper.Without().Add(readTimeout))
+	ctx, cancel := context.WithDeadline(ctx, n.leases.Without().Add(readTimeout))
 	defer cancel()
 	// the same order again: AwaitReady checks the lease before the state is taken
-	current := n.life.Works.Err() == nil && n.keeper.AwaitReady(ctx) == nil
+	current := n.life.Works.Err() == nil && n.leases.AwaitReady(ctx) == nil
 	return n.store.State(), current
 }
 
@@ -326,7 +326,7 @@ func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	s.trace(ctx, "trylock", name)
 	// This node knows everything that was completed before this call. If somebody holds the lock
 	// according to that, no write is needed.
-	if ctx.Err() == nil && s.at().keeper.Valid() && len(s.at().store.State().Claims(keyspace.LockPrefix+name)) > 0 {
+	if ctx.Err() == nil && s.at().leases.Valid() && len(s.at().store.State().Claims(keyspace.LockPrefix+name)) > 0 {
 		return false, nil
 	}
 	held, err := s.lock(ctx, name, false)
@@ -345,7 +345,7 @@ func (s *Storage) RenewLockLease(ctx context.Context, name string, _ time.Durati
 		ref = lock.ref
 	}
 	s.mu.Unlock()
-	if lock != nil && s.at().keeper.Usable(ref.Session) {
+	if lock != nil && s.at().leases.Usable(ref.Session) {
 		return nil
 	}
 	ref, err := s.claim(ctx, name, false)
@@ -396,7 +396,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 		for {
 			freed := s.freed.Wait()
 			kept := s.keep(name, nil, ref)
-			if !s.at().keeper.Usable(ref.Session) { // checked after keep
+			if !s.at().leases.Usable(ref.Session) { // checked after keep
 				if kept {
 					s.drop(name, ref)
 				}
@@ -410,7 +410,7 @@ func (s *Storage) lock(ctx context.Context, name string, wait bool) (bool, error
 				s.at().roles.Withdraw(keyspace.LockPrefix+name, ref)
 				return false, nil
 			}
-			renewed := s.at().keeper.Renewed.Wait()
+			renewed := s.at().leases.Renewed.Wait()
 			select {
 			case <-freed:
 			case <-renewed:
@@ -428,7 +428,7 @@ func (s *Storage) claim(ctx context.Context, name string, wait bool) (state.Ref,
 		return state.Ref{}, fmt.Errorf("%w: the name has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxName)
 	}
 	ready, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, ErrNoLeader)
-	err := s.at().keeper.AwaitReady(ready)
+	err := s.at().leases.AwaitReady(ready)
 	cancel()
 	if err != nil {
 		return state.Ref{}, err

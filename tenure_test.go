@@ -177,7 +177,7 @@ func TestCloseWaitsForHolders(t *testing.T) {
 
 // The first orders wait until all members are there, later ones and those of a cluster that is not
 // complete do not, or not for long.
-func TestFirstOrdersWaitForCompany(t *testing.T) {
+func TestFirstOrdersWaitForPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		took := func(n *Node) time.Duration {

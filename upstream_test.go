@@ -200,7 +200,7 @@ func TestMalformedProposal(t *testing.T) {
 		l, others := leaderOf(t, nodes)
 		request := replica.ApplyRequest{Proposals: []replica.Proposal{{Session: 1, Seq: 1, Entry: []byte("garbage")}}}
 		_, err := others[0].replica.Port.Call(t.Context(), l.self.ID, rpc.Apply, request.Encode())
-		var answer *wire.CallError
+		var answer *wire.RPCError
 		if !errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error()) {
 			t.Errorf("a malformed proposal is taken: %v", err)
 		}

@@ -47,7 +47,7 @@ func TestForgedProposals(t *testing.T) {
 			test.change(&c, &session, &seq)
 			request := replica.ApplyRequest{Proposals: []replica.Proposal{{Session: session, Seq: seq, Entry: state.SealCommand(keys, &c)}}}
 			_, err := n.replica.Port.Call(t.Context(), leader.self.ID, rpc.Apply, request.Encode())
-			var answer *wire.CallError
+			var answer *wire.RPCError
 			if test.taken && err != nil || !test.taken && (!errors.As(err, &answer) || !strings.Contains(answer.Error(), codec.ErrMalformed.Error())) {
 				t.Errorf("a proposal, %s, is answered %v", test.name, err)
 			}

@@ -268,7 +268,7 @@ func (c *Copies) IsNewest(id, incarnation string) error {
 func (c *Copies) MayLead(last uint64) error {
 	servers := c.store.State().Servers
 	applied, by := c.table.Furthest(time.Now().Add(-c.timing.Recent()), func(id string) bool {
-		return id != c.self.ID && slices.Contains(servers, id) && !c.replica.Port.HungUp(id)
+		return id != c.self.ID && slices.Contains(servers, id) && !c.replica.Port.BelievedDead(id)
 	})
 	if applied <= last {
 		return nil

@@ -23,7 +23,7 @@ func Explain(err error) string {
 		secret  *wire.WrongSecretError
 		node    *wire.WrongNodeError
 		refused *wire.RefusedError
-		call    *wire.CallError
+		call    *wire.RPCError
 		dns     *net.DNSError
 		addr    *net.AddrError
 		config  *errs.ConfigError

@@ -33,7 +33,7 @@ func TestExplain(t *testing.T) {
 		{&wire.WrongSecretError{Addr: "x"}, "another cluster secret"},
 		{&wire.WrongNodeError{Got: "0123456789"}, "another node, 01234567"},
 		{&wire.RefusedError{Reason: "not a member"}, "refuses the connection: not a member"},
-		{&wire.CallError{Message: "no"}, "answers with an error: no"},
+		{&wire.RPCError{Message: "no"}, "answers with an error: no"},
 		{io.EOF, "closes the connection"},
 		{&errs.ConfigError{Field: "Peers", Reason: "x is no address of a peer"}, "no address of a peer"},
 		{fs.ErrInvalid, "invalid argument"},

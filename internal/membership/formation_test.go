@@ -232,7 +232,7 @@ func TestProposalsWaitForOthers(t *testing.T) {
 		{name: "one has promised", stand: Stand{own, proposes}, want: "waiting for the promise of b", stays: true,
 			prepare: func(o *others) { o.promises = map[string]error{"a": nil} }},
 		{name: "one refuses", stand: Stand{own, proposes}, want: "waiting for the promise of a",
-			prepare: func(o *others) { o.promises = map[string]error{"a": &wire.CallError{Message: "no"}} }},
+			prepare: func(o *others) { o.promises = map[string]error{"a": &wire.RPCError{Message: "no"}} }},
 		{name: "nobody has promised for long", stand: Stand{own, proposes}, silent: true, want: "waiting for the promise of"},
 		{name: "all have promised", stand: Stand{own, proposes}, want: "1 of 3 nodes have accepted", stays: true,
 			prepare: func(o *others) { o.promises = map[string]error{"a": nil, "b": nil} }},

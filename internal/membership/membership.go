@@ -99,7 +99,7 @@ func (m *Membership) Handle(mux *http.ServeMux) {
 // taken. They may still ask why.
 func (m *Membership) OnlyNewest(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		process := wire.Process(r.Context())
+		process := wire.Incarnation(r.Context())
 		if process != "" && r.URL.Path != rpc.Hello && r.URL.Path != rpc.Process {
 			if err := m.IsNewest(wire.Peer(r.Context()), process); err != nil {
 				http.Error(w, err.Error(), http.StatusConflict)

@@ -189,7 +189,7 @@ func (s *Sessions) ServeEnd(ctx context.Context, peer string, body []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	end := state.LeaveSession{Number: in.Number, HoldDown: in.HoldDown, Stored: s.replica.StoredBy(peer, wire.Process(ctx))}
+	end := state.LeaveSession{Number: in.Number, HoldDown: in.HoldDown, Stored: s.replica.StoredBy(peer, wire.Incarnation(ctx))}
 	return nil, s.replica.ChangeSession(ctx, state.Command{Node: peer, Change: end}, func(now *state.State) bool {
 		ses := now.Session(peer)
 		return ses == nil || ses.Number != in.Number

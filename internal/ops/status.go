@@ -90,7 +90,7 @@ func (o *Operator) fillStatus(ctx context.Context, out *remote.NodeStatus, local
 
 // unreached says in a few words why another node did not answer.
 func unreached(ctx context.Context, err error) string {
-	var answer *wire.CallError
+	var answer *wire.RPCError
 	switch {
 	case errors.As(err, &answer) && answer.Status == http.StatusNotFound:
 		return "it runs an older version of flotilla, which does not know the question"

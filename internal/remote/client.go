@@ -68,7 +68,7 @@ func (c *Client) call(ctx context.Context, path string, body []byte) ([]byte, er
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if e := (*wire.CallError)(nil); errors.As(err, &e) && e.Status == http.StatusBadRequest {
+		if e := (*wire.RPCError)(nil); errors.As(err, &e) && e.Status == http.StatusBadRequest {
 			return nil, fmt.Errorf("the node at %s did not understand the question (%w); "+
 				"it runs another version of flotilla: upgrade the older of the two", addr, err)
 		}

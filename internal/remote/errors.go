@@ -61,7 +61,7 @@ func (e *UnreachableError) Unwrap() []error {
 func (f Fault) explain() string {
 	var wrong *wire.WrongSecretError
 	var refused *wire.RefusedError
-	var answer *wire.CallError
+	var answer *wire.RPCError
 	var dns *net.DNSError
 	var noTLS tls.RecordHeaderError
 	var op *net.OpError
@@ -97,7 +97,7 @@ func notANode(err error) string {
 		"); give the address that the other nodes dial, port 7373 unless it was given another"
 }
 
-func explainStatus(e *wire.CallError) string {
+func explainStatus(e *wire.RPCError) string {
 	switch e.Status {
 	case http.StatusMisdirectedRequest:
 		return "the cluster has no leader; a majority of its voters must run and reach one another: " +

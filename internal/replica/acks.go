@@ -82,7 +82,7 @@ func (a *Acks) want(index uint64, skip func(string, *state.Session) bool) (missi
 // excuses a session from having applied writes, and never frees what the session holds. A message
 // of another process of the node is no evidence: that may be of a copy of the directory.
 func (a *Acks) Gone(id string, ses *state.Session) bool {
-	return a.group.book.OverSession(id) >= ses.Number || a.group.book.HasEnded(ses.Incarnation) || a.group.port.HungUp(id)
+	return a.group.peers.OverSession(id) >= ses.Number || a.group.peers.HasEnded(ses.Incarnation) || a.group.port.BelievedDead(id)
 }
 
 // Late reports whether a member has come no closer for three leases to what writers wait for. A

@@ -35,7 +35,7 @@ type Chain struct {
 	timing timing.Timing
 	store  *applied.Store
 	fsm    Machine
-	book   *peers.Table
+	peers  *peers.Table
 	group  *Group
 	outage *Outage
 
@@ -57,7 +57,7 @@ func (c *Chain) CompareLog(peer string, term uint64, claim history.Claim) error 
 	if conflict == nil || term < c.group.Term() {
 		return nil
 	}
-	err := state.Diverged("compared with %s, which leads, %v", c.book.NameOf(peer), conflict)
+	err := state.Diverged("compared with %s, which leads, %v", c.peers.NameOf(peer), conflict)
 	c.outage.failSoon(err, c.timing.Poll()) // the answer goes to the peer first
 	return err
 }
@@ -88,7 +88,7 @@ func (c *Chain) checkConfirmed(m ConfirmReply) error {
 	if !m.Known || !ok || own == m.Sum {
 		return nil
 	}
-	err := state.Diverged("what leads to entry %d differs from what the leader has, %s", m.Index, c.book.NameOf(c.group.Leader()))
+	err := state.Diverged("what leads to entry %d differs from what the leader has, %s", m.Index, c.peers.NameOf(c.group.Leader()))
 	c.outage.Fail(err)
 	return err
 }

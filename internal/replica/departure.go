@@ -23,14 +23,14 @@ type Departure struct {
 // neither leave nor are known to be dead.
 func (d *Departure) MajorityStays() bool {
 	g := d.group
-	return d.hasMajority(func(id string) bool { return id != g.self.ID && !g.book.IsLeaving(id) && !g.port.HungUp(id) })
+	return d.hasMajority(func(id string) bool { return id != g.self.ID && !g.peers.IsLeaving(id) && !g.port.BelievedDead(id) })
 }
 
 // majorityRuns reports whether the processes of a majority of the voters may be running, this one
 // among them.
 func (d *Departure) majorityRuns() bool {
 	g := d.group
-	return d.hasMajority(func(id string) bool { return id == g.self.ID || !g.port.HungUp(id) })
+	return d.hasMajority(func(id string) bool { return id == g.self.ID || !g.port.BelievedDead(id) })
 }
 
 func (d *Departure) hasMajority(counts func(id string) bool) bool {

@@ -45,7 +45,7 @@ func (e *Elections) Transfer(ctx context.Context, to string) error {
 			l.Raft.LeadershipTransferToServer(srv.ID, srv.Address)
 			select {
 			case <-time.After(e.timing.Heartbeat):
-				failed = fmt.Errorf("%s has not taken over within %v", e.group.book.NameOf(string(srv.ID)), e.timing.Heartbeat)
+				failed = fmt.Errorf("%s has not taken over within %v", e.group.peers.NameOf(string(srv.ID)), e.timing.Heartbeat)
 			case <-l.Ctx.Done():
 				return nil
 			case <-ctx.Done():
@@ -66,7 +66,7 @@ func (e *Elections) Transfer(ctx context.Context, to string) error {
 func (e *Elections) canTakeOver(l *Leadership, srv raft.Server) bool {
 	id := string(srv.ID)
 	index, _ := e.group.port.Transport().Match(id, l.Term)
-	return id != e.group.self.ID && srv.Suffrage == raft.Voter && !e.group.book.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()
+	return id != e.group.self.ID && srv.Suffrage == raft.Voter && !e.group.peers.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()
 }
 
 // StandForDead has this node stand for election because a process of the leader is dead, unless

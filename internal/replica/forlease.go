@@ -11,7 +11,7 @@ import (
 // Stalled and StandFor.
 
 // Send sends datagrams to a node. It does not wait, and they may be lost.
-func (r *Replica) Send(node string, datagrams []byte) { r.Port.Note(node, datagrams) }
+func (r *Replica) Send(node string, datagrams []byte) { r.Port.SendDatagram(node, datagrams) }
 
 // Call asks a node a question and waits for the answer until ctx ends.
 func (r *Replica) Call(ctx context.Context, node, path string, body []byte) ([]byte, error) {

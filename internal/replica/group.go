@@ -25,7 +25,7 @@ type Group struct {
 	self      *self.Self
 	life      *lifecycle.Life
 	store     *applied.Store
-	book      *peers.Table
+	peers     *peers.Table
 	port      *wire.Port
 	isCurrent func() bool
 	stalled   func() bool // the disk hangs
@@ -139,7 +139,7 @@ func (g *Group) Admit(id string) error {
 	if g.Raft.Load() == nil {
 		return errors.New("not in a cluster yet")
 	}
-	if _, known := g.book.Addr(id); known && !g.isCurrent() {
+	if _, known := g.peers.Addr(id); known && !g.isCurrent() {
 		return nil
 	}
 	return errors.New("not a member of the cluster")

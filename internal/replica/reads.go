@@ -109,7 +109,7 @@ func (x *ReadIndex) CatchUp(ctx context.Context) error {
 		return err
 	}
 	if applied > m.Last {
-		err := state.Diverged("entry %d was applied here, and the log of the leader, %s, ends with entry %d", applied, x.group.book.NameOf(x.group.Leader()), m.Last)
+		err := state.Diverged("entry %d was applied here, and the log of the leader, %s, ends with entry %d", applied, x.group.peers.NameOf(x.group.Leader()), m.Last)
 		x.outage.Fail(err)
 		return err
 	}

@@ -38,10 +38,10 @@ func New(cfg Config) *Replica {
 	var care *DiskCare
 	f := &files{dir: cfg.Dir, fault: cfg.Fault, log: cfg.Log, failed: func(err error) { care.OnFailure(err) }}
 	f.disk.Store(cfg.Member)
-	group := &Group{self: cfg.Self, life: cfg.Life, store: cfg.Store, book: cfg.Book, port: cfg.Port, isCurrent: cfg.Up.IsCurrent, stalled: f.stalled}
+	group := &Group{self: cfg.Self, life: cfg.Life, store: cfg.Store, peers: cfg.Peers, port: cfg.Port, isCurrent: cfg.Up.IsCurrent, stalled: f.stalled}
 	leads := &LeaderState{timing: cfg.Timing, group: group}
 	outage := &Outage{log: cfg.Log, life: cfg.Life, group: group, port: cfg.Port, path: path(cfg.Dir), loseLease: cfg.Up.LoseLease, excuse: cfg.Up.Excuse}
-	chain := &Chain{dir: cfg.Dir, log: cfg.Log, life: cfg.Life, timing: cfg.Timing, store: cfg.Store, fsm: cfg.FSM, book: cfg.Book, group: group, outage: outage}
+	chain := &Chain{dir: cfg.Dir, log: cfg.Log, life: cfg.Life, timing: cfg.Timing, store: cfg.Store, fsm: cfg.FSM, peers: cfg.Peers, group: group, outage: outage}
 	run := &Runner{
 		timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, life: cfg.Life, self: cfg.Self, port: cfg.Port, fsm: cfg.FSM, files: f, group: group, chain: chain, outage: outage,
 		duties: &duties{

@@ -81,7 +81,7 @@ func (t *Tenure) DeathNotice() []byte {
 			addrs = append(addrs, addr)
 		}
 	}
-	notice, err := cfg.Replica.Port.Will(cfg.Self.ID, t.ref.Session, addrs)
+	notice, err := cfg.Replica.Port.DeathNotice(cfg.Self.ID, t.ref.Session, addrs)
 	if err != nil {
 		cfg.Log.Warn("no death notice can be made; if this process dies, others wait for its lease to end", "err", err)
 		return nil

@@ -5,6 +5,6 @@
 // certificate. The body is one [Message]. Its type, with Encode and a decode function, is declared
 // by the package that serves the call. [Serve] and [Call] are the two ends.
 //
-// An answer with an error is a status and a text. The caller sees it as a *wire.CallError.
+// An answer with an error is a status and a text. The caller sees it as a *wire.RPCError.
 // [IsRefused] tells such an answer from a peer that could not be reached.
 package rpc

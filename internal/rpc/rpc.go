@@ -90,7 +90,7 @@ func statusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-// Call sends a message to a node and decodes the answer. The error is a *wire.CallError if the node
+// Call sends a message to a node and decodes the answer. The error is a *wire.RPCError if the node
 // answered with an error.
 func Call[Out any](
 	ctx context.Context, port *wire.Port, id, path string, in Message, decode func([]byte) (Out, error),
@@ -118,13 +118,13 @@ func CallAddr[Out any](
 
 // IsRefused reports whether a peer answered, and answered no.
 func IsRefused(err error) bool {
-	var e *wire.CallError
+	var e *wire.RPCError
 	return errors.As(err, &e)
 }
 
 // IsSuperseded reports whether a peer answered with a [SupersededError].
 func IsSuperseded(err error) bool {
-	var e *wire.CallError
+	var e *wire.RPCError
 	return errors.As(err, &e) && e.Status == http.StatusConflict
 }
 

@@ -56,8 +56,8 @@ func TestWhatAnErrorSays(t *testing.T) {
 		refused, superseded bool
 	}{
 		{errors.New("connection refused"), false, false},
-		{&wire.CallError{Status: http.StatusServiceUnavailable}, true, false},
-		{fmt.Errorf("opening: %w", &wire.CallError{Status: http.StatusConflict}), true, true},
+		{&wire.RPCError{Status: http.StatusServiceUnavailable}, true, false},
+		{fmt.Errorf("opening: %w", &wire.RPCError{Status: http.StatusConflict}), true, true},
 	} {
 		if IsRefused(test.err) != test.refused || IsSuperseded(test.err) != test.superseded {
 			t.Errorf("%v: refused %v, superseded %v", test.err, IsRefused(test.err), IsSuperseded(test.err))

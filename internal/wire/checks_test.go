@@ -40,7 +40,7 @@ func TestNodeRefusesForRaft(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := simnet.New()
-				a := open(t, n, 1, func(c *Config) { c.Process = "older" })
+				a := open(t, n, 1, func(c *Config) { c.Incarnation = "older" })
 				b := open(t, n, 2, test.configure)
 				taken := ack(b)
 				id := raft.ServerID(nodeID(2))

@@ -20,9 +20,9 @@ type Config struct {
 	// raft.ServerAddress, so that a new IP address never touches raft's configuration.
 	ID string
 
-	// Process is the incarnation of the node: it tells this run of the node's process from others.
+	// Incarnation is the incarnation of the node: it tells this run of the node's process from others.
 	// Peers see it in the certificate. Empty: they see none.
-	Process string
+	Incarnation string
 
 	// Secrets are the cluster's secrets, at least one. A peer that does not say which one it wants
 	// sees the first. All are accepted. Dialling tries them in order.
@@ -83,24 +83,24 @@ type Config struct {
 	// Handler answers RPCs of nodes. Peer returns the caller. Nil: every RPC is answered with 404.
 	Handler http.Handler
 
-	// Will is called for the bearer of a death notice: the process of that session is dead. Nil:
+	// DeathNotice is called for the bearer of a death notice: the process of that session is dead. Nil:
 	// death notices are refused.
-	Will func(ctx context.Context, node string, session uint64) error
+	DeathNotice func(ctx context.Context, node string, session uint64) error
 
-	// Noted gets each datagram of an authenticated peer. It is valid during the call only. For one
+	// OnDatagram gets each datagram of an authenticated peer. It is valid during the call only. For one
 	// peer there is one call at a time, on the goroutine of its connection, so it must not block.
 	// Nil: connections for datagrams are refused.
-	Noted func(id string, note []byte)
+	OnDatagram func(id string, note []byte)
 
 	// Timeout bounds a raft request and the writing of datagrams, and is the interval of the pings
 	// on connections for RPCs. The answer that a receiver of datagrams is there may take a quarter
 	// of it. 0: 2 s.
 	Timeout time.Duration
 
-	// Company is how long a heartbeat may wait for a datagram to the same peer, so that both are
+	// HeartbeatDelay is how long a heartbeat may wait for a datagram to the same peer, so that both are
 	// sent and taken together. Each packet that wakes a machine costs it as much as all the rest.
 	// 0: it does not wait.
-	Company time.Duration
+	HeartbeatDelay time.Duration
 
 	// Logger receives what happens. Nil: nothing is logged.
 	Logger *slog.Logger

@@ -28,11 +28,11 @@ func TestDatagramsBesideDeadNamesake(t *testing.T) {
 			c.Resolve = func(id string) (string, bool) { return nodeAt(2), id == nodeID(2) || id == nodeID(3) }
 		})
 		var arrived atomic.Int32
-		open(t, n, 2, func(c *Config) { c.Noted = func(string, []byte) { arrived.Add(1) } })
+		open(t, n, 2, func(c *Config) { c.OnDatagram = func(string, []byte) { arrived.Add(1) } })
 		const sent = 100
 		for range sent {
-			a.Note(nodeID(2), []byte("you"))
-			a.Note(nodeID(3), []byte("the one before"))
+			a.SendDatagram(nodeID(2), []byte("you"))
+			a.SendDatagram(nodeID(3), []byte("the one before"))
 			time.Sleep(50 * time.Millisecond)
 		}
 		if got := arrived.Load(); got != sent {
@@ -84,7 +84,7 @@ func TestDatagramsOfDeadPeer(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
 		open(t, n, 2, discard)
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(2 * time.Second)
 		if len(datagramConns(a, 2, false)) != 1 {
 			t.Fatal("no connection")
@@ -192,10 +192,10 @@ func TestDatagramsToPeerThatStopsReading(t *testing.T) {
 				}
 			})
 			open(t, n, 2, e.use)
-			a.Note(nodeID(2), []byte("1"))
+			a.SendDatagram(nodeID(2), []byte("1"))
 			time.Sleep(datagram.AskInterval / 2) // the peer has answered, and is not asked again yet
 			full.Store(true)
-			a.Note(nodeID(2), []byte("2"))
+			a.SendDatagram(nodeID(2), []byte("2"))
 			time.Sleep(rpcTimeout - time.Millisecond)
 			if len(a.conns.All()) != 1 {
 				t.Fatal("gave up early")
@@ -205,7 +205,7 @@ func TestDatagramsToPeerThatStopsReading(t *testing.T) {
 				t.Fatal("still waits")
 			}
 			full.Store(false)
-			a.Note(nodeID(2), []byte("3"))
+			a.SendDatagram(nodeID(2), []byte("3"))
 			time.Sleep(10 * time.Millisecond)
 			if diff := cmp.Diff([]string{"1: 1", "1: 3"}, e.take()); diff != "" {
 				t.Fatal(diff)
@@ -218,7 +218,7 @@ func TestDatagramsToPeerThatStopsReading(t *testing.T) {
 			var d dials
 			a := open(t, n, 1, d.use)
 			hang := make(chan struct{})
-			b := open(t, n, 2, func(c *Config) { c.Noted = func(string, []byte) { <-hang } })
+			b := open(t, n, 2, func(c *Config) { c.OnDatagram = func(string, []byte) { <-hang } })
 			stop := sendEvery(a, 2, 10*time.Millisecond)
 			time.Sleep(10 * time.Second)
 			// Each connection is given up after Timeout/4, and there is a pause.
@@ -230,7 +230,7 @@ func TestDatagramsToPeerThatStopsReading(t *testing.T) {
 				t.Errorf("%d connections pile up", got)
 			}
 			close(hang)
-			a.Note(nodeID(2), nil)
+			a.SendDatagram(nodeID(2), nil)
 			time.Sleep(10 * time.Second)
 			if len(a.conns.All()) != 1 || len(b.conns.All()) != 1 {
 				t.Errorf("%d and %d connections once it reads", len(a.conns.All()), len(b.conns.All()))
@@ -276,14 +276,14 @@ func TestDatagramShowsThatSenderIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a, b := open(t, n, 1, discard), open(t, n, 2, discard)
-		b.Note(nodeID(1), nil)
-		a.Note(nodeID(2), nil)
+		b.SendDatagram(nodeID(1), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(2 * datagram.AskInterval)
 		for _, p := range []*Port{a, b} { // a by an answer and b by a datagram
 			p.peers.Failed(nodeID(1), syscall.ECONNREFUSED)
 			p.peers.Failed(nodeID(2), syscall.ECONNREFUSED)
 		}
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(10 * time.Millisecond)
 		if b.peers.Up(nodeID(1)) != nil || a.peers.Up(nodeID(2)) != nil {
 			t.Error("not seen")
@@ -297,12 +297,12 @@ func TestDatagramShowsThatSenderIsThere(t *testing.T) {
 	})
 }
 
-func TestHungUp(t *testing.T) {
+func TestBelievedDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		is := func(p *Port, what string, want bool) {
 			t.Helper()
-			if got := p.HungUp(nodeID(2)); got != want {
+			if got := p.BelievedDead(nodeID(2)); got != want {
 				t.Errorf("%s: %v", what, got)
 			}
 		}
@@ -316,7 +316,7 @@ func TestHungUp(t *testing.T) {
 			}
 		})
 		is(a, "never dialled", false)
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(10 * time.Millisecond)
 		is(a, "never there", true)
 
@@ -327,18 +327,18 @@ func TestHungUp(t *testing.T) {
 		b.Close()
 		time.Sleep(10 * time.Millisecond)
 		is(a, "not dialled since it died", false)
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(10 * time.Millisecond)
 		is(a, "it died", true)
 
 		open(t, n, 2, discard)
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(time.Second)
 		is(a, "dialled since it is back", false)
 		n.Isolate("b")
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(2 * time.Second)
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(2 * time.Second)
 		is(a, "cut off", false)
 		n.Heal()

@@ -33,7 +33,7 @@ type collector struct {
 }
 
 func (e *collector) use(c *Config) {
-	c.Noted = func(id string, data []byte) {
+	c.OnDatagram = func(id string, data []byte) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.datagrams = append(e.datagrams, strings.TrimLeft(id, "0")+": "+string(data))
@@ -63,7 +63,7 @@ func (e *collector) after(from time.Time) (time.Duration, bool) {
 }
 
 // discard takes datagrams and does nothing with them.
-func discard(c *Config) { c.Noted = func(string, []byte) {} }
+func discard(c *Config) { c.OnDatagram = func(string, []byte) {} }
 
 // dials counts the dials of a node.
 type dials struct{ n atomic.Int32 }
@@ -88,7 +88,7 @@ func sendEvery(p *Port, to int, every time.Duration) (stop func()) {
 		for i := 0; ; i++ {
 			select {
 			case <-tick.C:
-				p.Note(nodeID(to), strconv.AppendInt(nil, int64(i), 10))
+				p.SendDatagram(nodeID(to), strconv.AppendInt(nil, int64(i), 10))
 			case <-done:
 				return
 			}
@@ -138,23 +138,23 @@ func TestDatagramsComeInOrder(t *testing.T) {
 		a := open(t, n, 1, func(c *Config) { d.use(c); back.use(c) })
 		b := open(t, n, 2, e.use)
 		var want []string
-		data := make([]byte, 0, MaxNote)
+		data := make([]byte, 0, MaxDatagram)
 		for i := range 1000 {
-			data = fmt.Append(data[:0], i, strings.Repeat("x", i%(MaxNote-4)))
+			data = fmt.Append(data[:0], i, strings.Repeat("x", i%(MaxDatagram-4)))
 			switch i % 100 {
 			case 98:
 				data = data[:0]
 			case 99:
-				data = append(data, make([]byte, MaxNote-len(data))...)
+				data = append(data, make([]byte, MaxDatagram-len(data))...)
 			}
-			a.Note(nodeID(2), data)
+			a.SendDatagram(nodeID(2), data)
 			want = append(want, "1: "+string(data))
 			clear(data)
 			if i%datagram.MaxQueued == datagram.MaxQueued-1 {
 				time.Sleep(50 * time.Millisecond)
 			}
 		}
-		b.Note(nodeID(1), []byte("thanks"))
+		b.SendDatagram(nodeID(1), []byte("thanks"))
 		time.Sleep(50 * time.Millisecond)
 		if diff := cmp.Diff(want, e.take()); diff != "" {
 			t.Fatal(diff)
@@ -170,7 +170,7 @@ func TestDatagramsComeInOrder(t *testing.T) {
 		if len(datagramConns(a, 2, false)) != 0 {
 			t.Fatal("an idle connection stays")
 		}
-		a.Note(nodeID(2), []byte("again"))
+		a.SendDatagram(nodeID(2), []byte("again"))
 		time.Sleep(10 * time.Millisecond)
 		if diff := cmp.Diff([]string{"1: again"}, e.take()); diff != "" {
 			t.Fatal(diff)
@@ -186,7 +186,7 @@ func TestOldestDatagramIsDropped(t *testing.T) {
 		open(t, n, 2, e.use)
 		var want []string
 		for i := range 100 {
-			a.Note(nodeID(2), strconv.AppendInt(nil, int64(i), 10))
+			a.SendDatagram(nodeID(2), strconv.AppendInt(nil, int64(i), 10))
 			if i >= 100-datagram.MaxQueued {
 				want = append(want, fmt.Sprint("1: ", i))
 			}
@@ -207,8 +207,8 @@ func TestInvalidDatagramIsDropped(t *testing.T) {
 			c.Logger = slog.New(slog.NewTextHandler(&j, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		})
 		open(t, n, 2, e.use)
-		a.Note(nodeID(2), make([]byte, MaxNote+1))
-		a.Note("x", nil)
+		a.SendDatagram(nodeID(2), make([]byte, MaxDatagram+1))
+		a.SendDatagram("x", nil)
 		time.Sleep(time.Second)
 		if got := e.take(); len(got) != 0 || strings.Count(j.String(), "dropped a datagram") != 2 {
 			t.Fatal(got, j.String())
@@ -243,7 +243,7 @@ func TestSendNeverBlocks(t *testing.T) {
 				})
 				start := time.Now()
 				for range 10000 {
-					a.Note(nodeID(2), []byte("x"))
+					a.SendDatagram(nodeID(2), []byte("x"))
 				}
 				if took := time.Since(start); took != 0 {
 					t.Fatalf("blocked for %v", took)
@@ -274,8 +274,8 @@ func TestDatagramsOfTwoConnections(t *testing.T) {
 		hang := make(chan struct{})
 		b := open(t, n, 2, func(c *Config) {
 			e.use(c)
-			noted := c.Noted
-			c.Noted = func(id string, data []byte) {
+			noted := c.OnDatagram
+			c.OnDatagram = func(id string, data []byte) {
 				<-hang
 				noted(id, data)
 			}
@@ -348,7 +348,7 @@ func TestDatagramsNotTaken(t *testing.T) {
 		{"it hangs up", func(t *testing.T, n *simnet.Network) {
 			var b *Port
 			b = open(t, n, 2, func(c *Config) {
-				c.Noted = func(string, []byte) {
+				c.OnDatagram = func(string, []byte) {
 					for _, c := range datagramConns(b, 1, true) {
 						c.Close()
 					}
@@ -408,7 +408,7 @@ func TestDatagramsAreNonsense(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a, b := open(t, n, 1, nil), open(t, n, 2, discard)
-		a.Note(nodeID(2), nil)
+		a.SendDatagram(nodeID(2), nil)
 		time.Sleep(10 * time.Millisecond)
 		datagramConns(b, 1, true)[0].Write([]byte{1})
 		time.Sleep(10 * time.Millisecond)
@@ -439,9 +439,9 @@ func BenchmarkDatagram(b *testing.B) {
 				}
 				return "", false
 			},
-			Noted: func(id string, data []byte) {
+			OnDatagram: func(id string, data []byte) {
 				if i == 2 {
-					ports[2].Note(id, data)
+					ports[2].SendDatagram(id, data)
 				} else {
 					answered <- struct{}{}
 				}
@@ -454,7 +454,7 @@ func BenchmarkDatagram(b *testing.B) {
 	}
 	data, peer := make([]byte, 64), nodeID(2)
 	round := func() {
-		ports[1].Note(peer, data)
+		ports[1].SendDatagram(peer, data)
 		select {
 		case <-answered:
 		case <-b.Context().Done():

@@ -24,5 +24,5 @@
 //
 //	TCP ─ limiter ─ TLS 1.3 ─ answer ─ ALPN ┬ raft       requests are checked ─► raft
 //	                                        ├ rpc        net/http ─► Config.Handler
-//	                                        └ datagrams  frames ─► Config.Noted
+//	                                        └ datagrams  frames ─► Config.OnDatagram
 package wire

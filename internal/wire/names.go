@@ -15,8 +15,8 @@ type (
 	// Transport is a node's raft.Transport.
 	Transport = rafttransport.Transport
 
-	// CallError says that the peer answered an RPC with an error.
-	CallError = rpc.Error
+	// RPCError says that the peer answered an RPC with an error.
+	RPCError = rpc.Error
 
 	// WrongSecretError says that the peer at an address has none of our secrets.
 	WrongSecretError = peertls.WrongSecretError
@@ -30,9 +30,9 @@ type (
 
 // Bounds of messages, in bytes.
 const (
-	MaxRequest = rpc.MaxRequest // the body of an RPC
-	MaxReply   = rpc.MaxReply   // the body of its answer
-	MaxNote    = datagram.MaxSize
+	MaxRequest  = rpc.MaxRequest // the body of an RPC
+	MaxReply    = rpc.MaxReply   // the body of its answer
+	MaxDatagram = datagram.MaxSize
 )
 
 // ErrClosed is wrapped by the errors of a Port or Transport that was closed or stopped. It is a
@@ -42,5 +42,5 @@ var ErrClosed = peerconn.ErrClosed
 // Peer returns the node ID that the caller of Config.Handler has proven; empty outside of it.
 func Peer(ctx context.Context) string { return rpc.Caller(ctx) }
 
-// Process returns which incarnation of Peer calls; empty if it did not say.
-func Process(ctx context.Context) string { return rpc.Incarnation(ctx) }
+// Incarnation returns which incarnation of Peer calls; empty if it did not say.
+func Incarnation(ctx context.Context) string { return rpc.Incarnation(ctx) }

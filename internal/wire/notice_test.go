@@ -24,7 +24,7 @@ func TestDeathNotice(t *testing.T) {
 		var told []string
 		fail := 2
 		accept := func(c *Config) {
-			c.Will = func(_ context.Context, node string, session uint64) error {
+			c.DeathNotice = func(_ context.Context, node string, session uint64) error {
 				if fail--; fail >= 0 {
 					return errors.New("no leader yet")
 				}
@@ -34,7 +34,7 @@ func TestDeathNotice(t *testing.T) {
 		}
 		open(t, net, 1, accept)
 		sender := open(t, net, 2, nil)
-		b, err := sender.Will(nodeID(2), 42, []string{nodeAt(1), "z:1"}) // one of them is not there
+		b, err := sender.DeathNotice(nodeID(2), 42, []string{nodeAt(1), "z:1"}) // one of them is not there
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func TestDeathNoticeRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		open(t, net, 1, nil)
-		b, err := open(t, net, 2, nil).Will(nodeID(2), 1, []string{nodeAt(1)})
+		b, err := open(t, net, 2, nil).DeathNotice(nodeID(2), 1, []string{nodeAt(1)})
 		if err != nil {
 			t.Fatal(err)
 		}

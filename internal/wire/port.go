@@ -55,7 +55,7 @@ func Open(cfg Config) (*Port, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	identities, err := peertls.NewNodes(cfg.Secrets, cfg.ID, cfg.Process)
+	identities, err := peertls.NewNodes(cfg.Secrets, cfg.ID, cfg.Incarnation)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (p *Port) start(identities peertls.Identities) {
 		Life:        p.life,
 		Peers:       p.peers,
 		Handler:     cfg.Handler,
-		DeathNotice: cfg.Will,
+		DeathNotice: cfg.DeathNotice,
 		Timeout:     cfg.Timeout,
 		Logger:      cfg.Logger,
 	})
@@ -92,7 +92,7 @@ func (p *Port) start(identities peertls.Identities) {
 		Dialer:     p.dialer,
 		Life:       p.life,
 		Peers:      p.peers,
-		OnDatagram: cfg.Noted,
+		OnDatagram: cfg.OnDatagram,
 		Fresh:      p.callbacks.Fresh,
 		Timeout:    cfg.Timeout,
 		Logger:     cfg.Logger,
@@ -125,10 +125,10 @@ func (p *Port) start(identities peertls.Identities) {
 	})
 }
 
-// awaitDatagram waits for the next datagram to a peer, but no longer than Config.Company.
+// awaitDatagram waits for the next datagram to a peer, but no longer than Config.HeartbeatDelay.
 func (p *Port) awaitDatagram(id string) {
-	if p.cfg.Company > 0 {
-		p.datagrams.AwaitNext(id, p.cfg.Company)
+	if p.cfg.HeartbeatDelay > 0 {
+		p.datagrams.AwaitNext(id, p.cfg.HeartbeatDelay)
 	}
 }
 
@@ -149,24 +149,24 @@ func (p *Port) Call(ctx context.Context, id, path string, body []byte) ([]byte, 
 }
 
 // CallAddr posts body to path at whatever node is at addr, host:port, and returns that node's ID
-// and its answer. The ID is also returned with a *CallError.
+// and its answer. The ID is also returned with a *RPCError.
 func (p *Port) CallAddr(ctx context.Context, addr, path string, body []byte) (id string, reply []byte, err error) {
 	return p.rpc.CallAddr(ctx, addr, path, body)
 }
 
-// Note sends a datagram to the node id, for that node's Config.Noted. It never blocks and promises
+// SendDatagram sends a datagram to the node id, for that node's Config.OnDatagram. It never blocks and promises
 // nothing, see package datagram. The caller may use the slice again after the call.
-func (p *Port) Note(id string, note []byte) { p.datagrams.Send(id, note) }
+func (p *Port) SendDatagram(id string, note []byte) { p.datagrams.Send(id, note) }
 
 // LastError returns why the node id cannot be reached, and since when: the error of the last dial.
 // It is nil if nobody dialled, if the dial worked, or if the node was seen since.
 func (p *Port) LastError(id string) (since time.Time, err error) { return p.peers.LastError(id) }
 
-// HungUp reports whether the process of the node id is believed to be gone: its port refused the
+// BelievedDead reports whether the process of the node id is believed to be gone: its port refused the
 // last dial, it has not been seen since, and no authenticated connection from it is open. It is
 // false for a node that was never dialled. This is evidence and no proof: a firewall that resets
 // everything looks the same, and so does a wrong address while the node says nothing.
-func (p *Port) HungUp(id string) bool { return p.peers.HungUp(id) }
+func (p *Port) BelievedDead(id string) bool { return p.peers.BelievedDead(id) }
 
 // Recheck closes all connections, except those for RPCs, of incarnations that Config.Fresh refuses
 // by now. RPCs are refused one by one, so that the caller learns why.

@@ -125,9 +125,9 @@ func TestCall(t *testing.T) {
 			err != nil {
 			t.Fatal(diff, err)
 		}
-		var failed *CallError
+		var failed *RPCError
 		if _, err := a.Call(t.Context(), nodeID(2), "/fail", nil); !errors.As(err, &failed) ||
-			*failed != (CallError{Status: 409, Message: "no such luck"}) {
+			*failed != (RPCError{Status: 409, Message: "no such luck"}) {
 			t.Fatal(err)
 		}
 		if id, _, err := a.CallAddr(t.Context(), nodeAt(2), "/fail", nil); !errors.As(err, &failed) || id != nodeID(2) {
@@ -402,7 +402,7 @@ func TestCloseEndsCalls(t *testing.T) {
 		if !ended {
 			t.Fatal("Close did not wait for a call")
 		}
-		var answer *CallError
+		var answer *RPCError
 		if err := <-done; err == nil || errors.As(err, &answer) {
 			t.Fatal("answered:", err)
 		}

@@ -107,8 +107,8 @@ func TestTable(t *testing.T) {
 				t.Errorf("the last error is %v, want %v", err, test.err)
 			}
 			up := p.Up("a")
-			if (up != nil) != test.down || p.Refused("a") != test.refused || p.HungUp("a") != test.hungUp {
-				t.Errorf("down %v, refused %v, hung up %v", up != nil, p.Refused("a"), p.HungUp("a"))
+			if (up != nil) != test.down || p.Refused("a") != test.refused || p.BelievedDead("a") != test.hungUp {
+				t.Errorf("down %v, refused %v, hung up %v", up != nil, p.Refused("a"), p.BelievedDead("a"))
 			}
 			if p.Observe("a"); up != nil {
 				<-up

@@ -29,7 +29,7 @@ func (c *Cluster) Facts() Facts {
 	}
 	for _, r := range c.Best.Roles {
 		holder := c.holder(r)
-		if r.Ghost {
+		if r.HoldDown {
 			holder += ", which is gone"
 		}
 		f["role "+r.Name] = holder

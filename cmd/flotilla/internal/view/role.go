@@ -31,7 +31,7 @@ func roleNote(r flotilla.RoleStatus) (string, term.Hue) {
 	switch {
 	case r.Holder == "":
 		return "", term.Bad
-	case r.Ghost:
+	case r.HoldDown:
 		return "its holder is gone", term.Bad
 	case r.Yields:
 		return "is being handed over", term.Odd

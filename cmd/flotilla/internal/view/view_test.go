@@ -134,7 +134,7 @@ func clusters(t *testing.T) map[string]*Cluster {
 	absent[2] = nil
 	each(absent, func(s *flotilla.Status) {
 		s.Members[2].Present = false
-		s.Roles[1].Ghost, s.Roles[1].Pinned = true, false
+		s.Roles[1].HoldDown, s.Roles[1].Pinned = true, false
 		s.Roles[0].Yields = true
 	})
 
