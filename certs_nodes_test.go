@@ -121,8 +121,10 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 func TestLimitInTheReplicatedState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
+		var limited atomic.Bool
+		limited.Store(true)
 		ca.Refuse = func(what string, _ []string) *http.Response {
-			if what != "order" {
+			if what != "order" || !limited.Load() {
 				return nil
 			}
 			return ca.Problem(429, "rateLimited", "slow down", "1800")
@@ -145,7 +147,7 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 		if n := len(ca.Placed("")); n != 1 {
 			t.Errorf("%d orders, want 1", n)
 		}
-		ca.Refuse = nil
+		limited.Store(false)
 		time.Sleep(21 * time.Minute)
 		synctest.Wait()
 		for _, n := range nodes {

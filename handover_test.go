@@ -185,6 +185,28 @@ func TestShutdownAlone(t *testing.T) {
 			quick(t, n)
 		})
 	})
+	t.Run("a member that has restarted alone and knows more than its snapshot", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			nodes := trio(t, simnet.New(), nil)
+			if err := nodes[0].replica.Snapshots.Take(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mustStore(t, nodes[0], "k", "1")
+			time.Sleep(time.Minute)
+			for _, n := range nodes {
+				n.Close()
+			}
+			n, err := Open(t.Context(), nodes[0].cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * time.Second)
+			if newest, err := n.replica.Snapshots.Newest(); err != nil || newest == 0 || newest >= n.store.State().Index {
+				t.Fatalf("the newest snapshot, %d, has all: %v", newest, err)
+			}
+			quick(t, n)
+		})
+	})
 }
 
 // A node whose leave was not confirmed stays, and the others hand over to it again.

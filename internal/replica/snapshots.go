@@ -103,7 +103,7 @@ func (s *Snapshots) Newest() (uint64, error) {
 	return d.newestSnapshot()
 }
 
-// Take writes a snapshot, unless the newest one has all that this node has applied, the node has no
+// Take writes a snapshot, unless the newest one has all that raft has applied, the node has no
 // directory or takes no part in the cluster. It returns when the snapshot is written.
 func (s *Snapshots) Take(ctx context.Context) error {
 	r := s.group.Raft.Load()
@@ -115,8 +115,10 @@ func (s *Snapshots) Take(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("looking for snapshots: %w", err)
 	}
-	if newest >= want && newest > 0 {
-		return nil // raft would log an error
+	// A node that has started without a leader may have applied more than its snapshot, up to the
+	// mark. raft does not know that, and would log an error.
+	if newest > 0 && (newest >= want || newest >= r.AppliedIndex()) {
+		return nil
 	}
 	// Its future is not waited for, because raft does not answer all of them. The goroutine ends with
 	// raft.
