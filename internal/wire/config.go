@@ -83,12 +83,12 @@ type Config struct {
 	// Handler answers RPCs of nodes. Peer returns the caller. Nil: every RPC is answered with 404.
 	Handler http.Handler
 
-	// DeathNotice is called for the bearer of a death notice: the process of that session is dead. Nil:
-	// death notices are refused.
+	// DeathNotice is called for the bearer of a death notice: the process of that session is dead.
+	// Nil: death notices are refused.
 	DeathNotice func(ctx context.Context, node string, session uint64) error
 
-	// OnDatagram gets each datagram of an authenticated peer. It is valid during the call only. For one
-	// peer there is one call at a time, on the goroutine of its connection, so it must not block.
+	// OnDatagram gets each datagram of an authenticated peer. It is valid during the call only. For
+	// one peer there is one call at a time, on the goroutine of its connection, so it must not block.
 	// Nil: connections for datagrams are refused.
 	OnDatagram func(id string, note []byte)
 
@@ -97,8 +97,8 @@ type Config struct {
 	// of it. 0: 2 s.
 	Timeout time.Duration
 
-	// HeartbeatDelay is how long a heartbeat may wait for a datagram to the same peer, so that both are
-	// sent and taken together. Each packet that wakes a machine costs it as much as all the rest.
+	// HeartbeatDelay is how long a heartbeat may wait for a datagram to the same peer, so that both
+	// are sent and taken together. Each packet that wakes a machine costs it as much as all the rest.
 	// 0: it does not wait.
 	HeartbeatDelay time.Duration
 

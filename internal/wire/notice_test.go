@@ -34,7 +34,8 @@ func TestDeathNotice(t *testing.T) {
 		}
 		open(t, net, 1, accept)
 		sender := open(t, net, 2, nil)
-		b, err := sender.DeathNotice(nodeID(2), 42, []string{nodeAt(1), "z:1"}) // one of them is not there
+		// one of them is not there
+		b, err := sender.DeathNotice(nodeID(2), 42, []string{nodeAt(1), "z:1"})
 		if err != nil {
 			t.Fatal(err)
 		}

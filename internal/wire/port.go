@@ -154,16 +154,16 @@ func (p *Port) CallAddr(ctx context.Context, addr, path string, body []byte) (id
 	return p.rpc.CallAddr(ctx, addr, path, body)
 }
 
-// SendDatagram sends a datagram to the node id, for that node's Config.OnDatagram. It never blocks and promises
-// nothing, see package datagram. The caller may use the slice again after the call.
+// SendDatagram sends a datagram to the node id, for that node's Config.OnDatagram. It never blocks
+// and promises nothing, see package datagram. The caller may use the slice again after the call.
 func (p *Port) SendDatagram(id string, note []byte) { p.datagrams.Send(id, note) }
 
 // LastError returns why the node id cannot be reached, and since when: the error of the last dial.
 // It is nil if nobody dialled, if the dial worked, or if the node was seen since.
 func (p *Port) LastError(id string) (since time.Time, err error) { return p.peers.LastError(id) }
 
-// BelievedDead reports whether the process of the node id is believed to be gone: its port refused the
-// last dial, it has not been seen since, and no authenticated connection from it is open. It is
+// BelievedDead reports whether the process of the node id is believed to be gone: its port refused
+// the last dial, it has not been seen since, and no authenticated connection from it is open. It is
 // false for a node that was never dialled. This is evidence and no proof: a firewall that resets
 // everything looks the same, and so does a wrong address while the node says nothing.
 func (p *Port) BelievedDead(id string) bool { return p.peers.BelievedDead(id) }

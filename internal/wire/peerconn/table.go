@@ -105,9 +105,9 @@ func (t *Table) Refused(id string) bool {
 	return p != nil && p.refused
 }
 
-// BelievedDead is Refused, and no authenticated connection from the peer is open. It is false for a node
-// that was never dialled. This is evidence and no proof: a firewall that resets everything looks
-// the same, and so does a wrong address while the node says nothing.
+// BelievedDead is Refused, and no authenticated connection from the peer is open. It is false for a
+// node that was never dialled. This is evidence and no proof: a firewall that resets everything
+// looks the same, and so does a wrong address while the node says nothing.
 func (t *Table) BelievedDead(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
