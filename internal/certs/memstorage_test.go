@@ -12,12 +12,15 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // memStorage is a certmagic.Storage in memory for several nodes of one test. Its calls can be made
 // to fail.
 type memStorage struct {
 	fail atomic.Int64 // so many calls of Load, Store, Lock and TryLock fail; negative: all
+
+	inBundles atomic.Bool // see notifyOfBundles
 
 	mu    sync.Mutex
 	data  map[string][]byte
@@ -57,6 +60,13 @@ func (s *memStorage) denyAll(deny func(op, key string) error) {
 	s.deny = deny
 }
 
+// notifyOfBundles has nodes observe changes from now on, and those of a certificate when the last of
+// its three parts is stored: a cluster commits them in one entry.
+func (s *memStorage) notifyOfBundles(nodes ...*Certs) {
+	s.inBundles.Store(true)
+	s.notify(nodes...)
+}
+
 // notify has nodes observe changes from now on.
 func (s *memStorage) notify(nodes ...*Certs) {
 	s.mu.Lock()
@@ -83,7 +93,9 @@ func (s *memStorage) Store(_ context.Context, key string, value []byte) error {
 	s.data[key] = slices.Clone(value)
 	s.times[key] = time.Now()
 	s.mu.Unlock()
-	s.changed(key)
+	if _, part := keyspace.BundlePart(key); part == "" || part == ".json" || !s.inBundles.Load() {
+		s.changed(key)
+	}
 	return nil
 }
 
