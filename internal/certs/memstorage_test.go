@@ -60,8 +60,8 @@ func (s *memStorage) denyAll(deny func(op, key string) error) {
 	s.deny = deny
 }
 
-// notifyOfBundles has nodes observe changes from now on, and those of a certificate when the last of
-// its three parts is stored: a cluster commits them in one entry.
+// notifyOfBundles has nodes observe changes from now on, and those of a certificate when the last
+// of its three parts is stored: a cluster commits them in one entry.
 func (s *memStorage) notifyOfBundles(nodes ...*Certs) {
 	s.inBundles.Store(true)
 	s.notify(nodes...)
