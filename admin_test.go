@@ -272,8 +272,7 @@ func TestOperatorTransfersTheLeadership(t *testing.T) {
 	})
 }
 
-// The bytes come from whoever has the secret: whatever they are, a node answers, and nothing
-// changes.
+// A node answers a request from a client that has the secret but sends nonsense. Nothing changes.
 func TestOperatorSendsNonsenseAboutMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 2, nil)

@@ -392,8 +392,8 @@ func TestDeletedLock(t *testing.T) {
 	}
 }
 
-// A node ends in order while its log is deleted: it leaves it behind, since nobody else has it.
-// Whoever has deleted all wants a new node.
+// A node whose log file is deleted writes the log again when it ends, because no other node has it.
+// If its identity is deleted too, the operator wants a new node, and no log is written.
 func TestDeletedLogIsLeftBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -171,7 +171,7 @@ func (f *formation) look() {
 	}
 }
 
-// mend puts right what is wrong, and starts whoever is dead.
+// mend repairs the network and the addresses, and starts the nodes that are dead.
 func (f *formation) mend() {
 	f.look()
 	f.c.Heal()

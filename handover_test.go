@@ -70,7 +70,8 @@ func TestShutdownOfAll(t *testing.T) {
 	}
 }
 
-// Those who stay are no majority: there is nobody to hand over to, whoever leads.
+// When the nodes that stay are no majority, there is no node to hand over to. It does not matter
+// which node leads.
 func TestShutdownOfMost(t *testing.T) {
 	for _, leads := range []bool{true, false} {
 		t.Run(fmt.Sprintf("leader among them %v", leads), func(t *testing.T) {

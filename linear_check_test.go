@@ -18,8 +18,8 @@ const (
 	// lossSlack is how long after a fault of its node a lock may still be lost for it.
 	lossSlack = 2 * time.Second
 
-	// lossAfter is the part of a lease for which a node may be cut off without losing its locks,
-	// whoever else is.
+	// lossAfter is the part of a lease for which a node may be cut off without losing its locks, even
+	// if other nodes are cut off too.
 	lossAfter = 0.5
 
 	// ghostSlack is how long after the last fault of its node a claim may stand that its caller has

@@ -56,8 +56,8 @@ func TestRolesUnderFaults(t *testing.T) {
 	}
 }
 
-// hold contends for a role once. Whoever has it works for a while, and sometimes goes on when the
-// tenure is over: that must not matter.
+// hold contends for a role once. The holder works for a while, and sometimes goes on after its
+// tenure. That must not matter.
 func (h *chaos) hold(ctx context.Context, random *rand.Rand, held *holders, node int, role string) {
 	patience, work := time.Duration(random.IntN(20000))*time.Millisecond, time.Duration(1+random.IntN(8000))*time.Millisecond
 	stubborn := random.IntN(5) == 0

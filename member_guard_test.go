@@ -92,7 +92,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 			t.Errorf("a wish to leave in the name of another is answered %v", err)
 		}
 
-		// The other way round: whoever answers is who the certificate says.
+		// The other way round: the node that answers is the one that its certificate names.
 		host, id := net.Host("x"), self.NewID()
 		ln, err := host.Listen("tcp", ":7373")
 		if err != nil {

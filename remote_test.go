@@ -266,8 +266,7 @@ func TestOperatorGivesUp(t *testing.T) {
 	})
 }
 
-// The bytes of the calls come from whoever has the secret: whatever they are, a node answers, and
-// stores nothing.
+// A node answers a call from a client that has the secret but sends nonsense. It stores nothing.
 func TestOperatorSendsNonsense(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)

@@ -36,7 +36,7 @@ func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
 	})
 }
 
-// Whoever watches the status hears of certificates, although nothing else happens then.
+// A watcher of the status sees changes of certificates, even if nothing else changes.
 func TestWatchTellsOfCertificates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answer, answers := stubca.Barrier()

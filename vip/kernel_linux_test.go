@@ -24,7 +24,7 @@ import (
 // An address that somebody removes while it is held, and a table that somebody flushes, are
 // restored.
 func TestMeddling(t *testing.T) {
-	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	node := s.lab.Nodes[0]
 	for _, a := range s.addrs {
@@ -70,7 +70,7 @@ func TestMeddling(t *testing.T) {
 
 // Run does not touch an address that somebody else has configured, and says so.
 func TestConfiguredByHand(t *testing.T) {
-	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	s.must(s.procs[0].Kill(syscall.SIGTERM))
 	s.must(s.procs[0].Wait())

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 type site struct {
 	*testing.T
 	lab   *netlab.Lab
-	fleet *labnode.Fleet
+	fleet *labnode.Cluster
 	addrs []netip.Addr
 	procs []*netlab.Process
 	watch *netlab.Watcher
@@ -49,7 +49,7 @@ func units(n int) (all labnode.Units) {
 }
 
 // newSite starts the programs.
-func newSite(t *testing.T, nodes int, fleet labnode.Fleet) *site {
+func newSite(t *testing.T, nodes int, fleet labnode.Cluster) *site {
 	t.Helper()
 	if err := netlab.Available(); err != nil {
 		t.Skip(err)
@@ -197,7 +197,7 @@ func events() []event {
 // nodes ever answer for one.
 func TestEvents(t *testing.T) {
 	for _, e := range events() {
-		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Fleet{}) })
+		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Cluster{}) })
 	}
 }
 
@@ -206,13 +206,13 @@ func TestEvents(t *testing.T) {
 func TestEventsWithLess(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		fleet  labnode.Fleet
+		fleet  labnode.Cluster
 		events []string
 		stays  bool // nothing removes the address from the kernel
 	}{
-		{"without a fence", labnode.Fleet{NoFence: true}, []string{"program killed", "program and guard killed", "terminated", "frozen"}, false},
-		{"without a guard", labnode.Fleet{NoGuard: true}, []string{"program killed"}, true},
-		{"without both", labnode.Fleet{NoFence: true, NoGuard: true}, []string{"program killed", "partition"}, false},
+		{"without a fence", labnode.Cluster{NoFence: true}, []string{"program killed", "program and guard killed", "terminated", "frozen"}, false},
+		{"without a guard", labnode.Cluster{NoGuard: true}, []string{"program killed"}, true},
+		{"without both", labnode.Cluster{NoFence: true, NoGuard: true}, []string{"program killed", "partition"}, false},
 	} {
 		for _, e := range events() {
 			if slices.Contains(test.events, e.name) {
@@ -224,7 +224,7 @@ func TestEventsWithLess(t *testing.T) {
 }
 
 // happens makes an event happen to the leader and to another node.
-func happens(t *testing.T, e event, fleet labnode.Fleet) {
+func happens(t *testing.T, e event, fleet labnode.Cluster) {
 	fleet.Units = units(3)
 	s := newSite(t, 3, fleet)
 	s.owners("at first", s.home)
@@ -276,7 +276,7 @@ func (s *site) poll(what string, ok func() bool) {
 // Clients connect every few milliseconds during fifty moves by hand. No connection is refused or
 // reset, and none waits for its second SYN.
 func TestMovesUnderLoad(t *testing.T) {
-	s := newSite(t, 3, labnode.Fleet{Units: units(1)})
+	s := newSite(t, 3, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	var probes []*netlab.Probe
 	for _, a := range s.addrs {
@@ -311,7 +311,7 @@ func TestMovesUnderLoad(t *testing.T) {
 func TestLostQuorum(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(map[bool]string{false: "release", true: "keep"}[keep], func(t *testing.T) {
-			s := newSite(t, 3, labnode.Fleet{Units: units(3), Timing: flotilla.Fast, Keep: keep})
+			s := newSite(t, 3, labnode.Cluster{Units: units(3), Timing: flotilla.Fast, Keep: keep})
 			s.owners("at first", s.home)
 			for _, i := range []int{1, 2} {
 				s.must(s.procs[i].Kill(syscall.SIGKILL))
@@ -339,7 +339,7 @@ func TestLostQuorum(t *testing.T) {
 
 // Two of five nodes die, one after the other.
 func TestTwoOfFive(t *testing.T) {
-	s := newSite(t, 5, labnode.Fleet{Units: units(5)})
+	s := newSite(t, 5, labnode.Cluster{Units: units(5)})
 	s.owners("at first", s.home)
 	leader := s.fleet.Leader(0)
 	other := (leader + 1) % 5
@@ -355,7 +355,7 @@ func TestTwoOfFive(t *testing.T) {
 // After a node has stood still, its guard does not remove what the node has been granted since:
 // there is nothing to mend.
 func TestThaw(t *testing.T) {
-	s := newSite(t, 3, labnode.Fleet{Units: units(3)})
+	s := newSite(t, 3, labnode.Cluster{Units: units(3)})
 	s.owners("at first", s.home)
 	for i := range s.procs {
 		s.must(s.lab.Nodes[i].Freeze())

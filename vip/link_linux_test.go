@@ -17,7 +17,7 @@ import (
 // A node does not take an address that another machine answers for, and reports that. It takes the
 // address when the other machine has given it up.
 func TestProbe(t *testing.T) {
-	s := newSite(t, 1, labnode.Fleet{Units: units(1), Probe: true})
+	s := newSite(t, 1, labnode.Cluster{Units: units(1), Probe: true})
 	s.owners("at first", nil)
 	s.must(s.procs[0].Kill(syscall.SIGTERM))
 	s.must(s.procs[0].Wait())
@@ -43,7 +43,7 @@ func (s *site) said(what string, times int) {
 // later or is there already.
 func TestInterfaceReplaced(t *testing.T) {
 	addr := netip.MustParsePrefix("10.88.0.51/24")
-	s := newSite(t, 1, labnode.Fleet{Units: labnode.Units{{addr}}})
+	s := newSite(t, 1, labnode.Cluster{Units: labnode.Units{{addr}}})
 	node := s.lab.Nodes[0]
 	plug := func(name, own string) {
 		t.Helper()
@@ -114,7 +114,7 @@ func TestInterfaceReplaced(t *testing.T) {
 // An interface is found by its subnet under any name. After a change of its name its addresses are
 // fenced, and answered for, as before.
 func TestRename(t *testing.T) {
-	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	node := s.lab.Nodes[0]
 	link := func(name string, do func(l netlink.Link) error) {

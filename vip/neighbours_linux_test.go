@@ -74,7 +74,7 @@ func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Dur
 // A switch port that begins to forward late, as under spanning tree, does not keep clients from an
 // address for long.
 func TestLatePort(t *testing.T) {
-	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	node, client := s.lab.Nodes[0], s.lab.Clients[0]
 	s.owners("at first", nil)
 	s.must(s.procs[0].Kill(syscall.SIGTERM))
@@ -93,7 +93,7 @@ func TestLatePort(t *testing.T) {
 func TestHardwareAddressChanges(t *testing.T) {
 	for _, kind := range []string{"interface", "macvlan", "bridge", "bridge's port"} {
 		t.Run(kind, func(t *testing.T) {
-			s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+			s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 			node, client := s.lab.Nodes[0], s.lab.Clients[0]
 			s.owners("at first", nil)
 			name, made := netlab.Interface, netlink.Link(nil)
@@ -204,7 +204,7 @@ func TestHardwareAddressChanges(t *testing.T) {
 // After a partition, clients on the side of the last owner learn at once which node has the address
 // now.
 func TestPartitionHeals(t *testing.T) {
-	s := newSite(t, 3, labnode.Fleet{Units: units(1), Spread: true})
+	s := newSite(t, 3, labnode.Cluster{Units: units(1), Spread: true})
 	s.owners("at first", nil)
 	client := s.lab.Clients[1]
 	last := s.watch.Owners(s.addrs[0])[0]
@@ -221,7 +221,7 @@ func TestPartitionHeals(t *testing.T) {
 // Another machine that takes an address later is noticed and reported, whether it announces that or
 // not. It attracts no client for long.
 func TestClaimedByAnother(t *testing.T) {
-	s := newSite(t, 1, labnode.Fleet{Units: units(1)})
+	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	node, client, other := s.lab.Nodes[0], s.lab.Clients[0], s.lab.Clients[1]
 	claims := func(a netip.Addr, what string) func() bool {
@@ -296,7 +296,7 @@ func TestClaimedByAnother(t *testing.T) {
 // A node that cannot put an address in place does not take it from one that can, whatever its
 // priority. It reports the kernel's reason, and gets the address back when the cause has gone.
 func TestUnfitNode(t *testing.T) {
-	s := newSite(t, 3, labnode.Fleet{Units: units(1)})
+	s := newSite(t, 3, labnode.Cluster{Units: units(1)})
 	s.owners("at first", s.home)
 	node := s.lab.Nodes[0]
 	set := func(value string) {
@@ -326,7 +326,7 @@ func TestUnfitNode(t *testing.T) {
 func TestLocalClient(t *testing.T) {
 	for _, noFence := range []bool{false, true} {
 		t.Run(map[bool]string{false: "with a fence", true: "without a fence"}[noFence], func(t *testing.T) {
-			s := newSite(t, 3, labnode.Fleet{Units: units(3), NoFence: noFence})
+			s := newSite(t, 3, labnode.Cluster{Units: units(3), NoFence: noFence})
 			s.owners("at first", s.home)
 			<-time.After(time.Second)
 			most := 1300 * time.Millisecond

@@ -311,8 +311,9 @@ func icmp(mask, typ byte) []expr.Any {
 // nd holds for a neighbour discovery message of a type.
 func nd(typ byte) []expr.Any { return join(protocol(unix.ETH_P_IPV6), icmp(0xff, typ)) }
 
-// guarded4 is the rule that has the verdict for packets that what holds for, if their address,
-// which addr loads, is guarded on the interface that the key names.
+// guarded4 returns a rule for packets that fulfil the conditions in what. The rule has the verdict
+// if the address of the packet is guarded on its interface. addr loads the address, key the
+// interface.
 func (l *layout) guarded4(verdict *expr.Verdict, what []expr.Any, key expr.MetaKey, addr []expr.Any) []expr.Any {
 	return then(verdict, what, meta(key, reg), addr, l.member(setGuarded4, reg))
 }

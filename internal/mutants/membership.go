@@ -38,7 +38,7 @@ func membershipRows() []row {
 		m("a peer is who it proved to be", "TestGreetingsOfLiars",
 			"internal/membership/round.go", "observe", `case a.id != a.ID:`, `case false:`).of("."),
 
-		m("a node that has failed passes no verdict", "TestFailedNodeRefusesNobody",
+		m("a node that has failed refuses nobody", "TestFailedNodeRefusesNobody",
 			"internal/membership/greetings.go", "ServeHello", `if g.life.Failure() != nil {`, `if false {`).of("."),
 		m("a greeting is its sender's", "TestGreetingsOfLiars",
 			"internal/membership/greetings.go", "ServeHello", `if in.ID != peer {`, `if false {`).of("."),

@@ -122,9 +122,6 @@ func (l *Lab) ownerName(mac frame.MAC) string {
 	return net.HardwareAddr(mac[:]).String()
 }
 
-// Freezer returns the mechanism that freezes hosts here.
-func (l *Lab) Freezer() freezer.Kind { return l.groups.Kind() }
-
 // Close kills every process that was started in the lab and its descendants, waits for them, and
 // removes everything else. Close watchers and probes before.
 func (l *Lab) Close() error {

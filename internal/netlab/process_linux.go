@@ -25,9 +25,6 @@ func newProcess(cmd *exec.Cmd, log *os.File) *Process {
 	return p
 }
 
-// PID returns the number of the process.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
-
 // Done is closed when the process has ended. Its descendants may still run.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

@@ -51,9 +51,6 @@ func New(kind Kind) (*Groups, error) {
 	return g, g.sweep()
 }
 
-// Kind returns the mechanism.
-func (g *Groups) Kind() Kind { return g.kind }
-
 // Add makes an empty group.
 func (g *Groups) Add(name string) (Group, error) {
 	if g.kind == Signals {

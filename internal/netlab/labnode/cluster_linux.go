@@ -31,9 +31,6 @@ type Cluster struct {
 	secret string // made by the first Start
 }
 
-// Fleet is the former name of Cluster.
-type Fleet = Cluster
-
 // Start starts the program on node i, and returns when it answers. The program is the running one,
 // so its TestMain must call Main. Start must not be called concurrently.
 func (c *Cluster) Start(i int) (*netlab.Process, error) {
