@@ -102,10 +102,11 @@ func (h *history) judge() (faults []string, reads int) {
 			}
 			// Either a claim whose caller has given up; or the claim of a session that has ended before its
 			// caller heard of the grant, who goes on with another claim in the next session; or a caller who
-			// has lost the lock and does not know it yet, for whom the next one of its node has to wait.
+			// has lost the lock and does not know it yet, for whom the next one of its node has to wait. An
+			// unlock that was never answered does not say whether its lock was lost.
 			return g.kind == locked && g.open && g.call < o.ret && o.from <= h.calmAfter(g.node, g.to) ||
 				(g.kind == locked || g.kind == busy) && g.call < o.ret && o.call < g.ret && g.holding != o.holding && h.lossy(g.node, g.from, g.to) ||
-				g.kind == unlocked && g.lost && g.holding < o.ret && o.call < g.ret
+				g.kind == unlocked && g.holding < o.ret && (g.lost && o.call < g.ret || g.open && o.from <= g.to)
 		})
 	}
 	byKey := make(map[string][]operation)
@@ -426,6 +427,7 @@ func TestLinearBusyByALostClaim(t *testing.T) {
 	at := func(k kind, node int, holding, call, ret int64) operation {
 		return operation{kind: k, node: node, key: "lock/a", holding: holding, call: call, ret: ret, from: time.Duration(call), to: time.Duration(ret)}
 	}
+	open := func(o operation) operation { o.open, o.ret = true, math.MaxInt64; return o }
 	long := window{from: 2, to: 8}
 	between := []operation{at(locked, 2, 4, 4, 5), at(unlocked, 2, 4, 6, 7)}
 	// granted after those between
@@ -441,6 +443,12 @@ func TestLinearBusyByALostClaim(t *testing.T) {
 		{"no session can have been lost", window{from: 2, to: 3}, append(slow, at(busy, 0, 2, 2, 3)), true},
 		{"the call is over", long, append(slow, at(busy, 0, 13, 13, 14)), true},
 		{"the call has not begun", long, append(slow, at(busy, 0, -1, -1, 0)), true},
+		{"its node stops before it hears of the loss", long, []operation{
+			at(locked, 1, 1, 1, 2), at(busy, 1, 9, 9, 10), open(at(unlocked, 1, 1, 11, 12)),
+		}, false},
+		{"its node has stopped", long, []operation{
+			at(locked, 1, 1, 1, 2), open(at(unlocked, 1, 1, 11, 12)), at(busy, 0, 13, 13, 14),
+		}, true},
 		{"no other call", long, []operation{at(busy, 1, 9, 9, 10)}, true},
 	} {
 		h := history{lease: 10, cuts: [][]window{nil, {test.cut}, nil}, ops: slices.Concat(test.ops, between)}
