@@ -16,14 +16,14 @@ import (
 )
 
 // memStorage is a certmagic.Storage in memory for several nodes of one test. Its calls can be made
-// to fail.
+// to fail. As in a cluster, the parts of a certificate that are stored under its issue lock appear
+// at once, when the last part is stored.
 type memStorage struct {
 	fail atomic.Int64 // so many calls of Load, Store, Lock and TryLock fail; negative: all
 
-	inBundles atomic.Bool // see notifyOfBundles
-
 	mu    sync.Mutex
 	data  map[string][]byte
+	parts map[string][]byte    // of certificates that are not complete
 	times map[string]time.Time // when each was stored
 	locks map[string]chan struct{}
 	deny  func(op, key string) error // called for load, store, delete, list and lock, if it is not nil
@@ -33,7 +33,7 @@ type memStorage struct {
 var errInjected = errors.New("injected fault")
 
 func newMemStorage() *memStorage {
-	return &memStorage{data: map[string][]byte{}, times: map[string]time.Time{}, locks: map[string]chan struct{}{}}
+	return &memStorage{data: map[string][]byte{}, parts: map[string][]byte{}, times: map[string]time.Time{}, locks: map[string]chan struct{}{}}
 }
 
 func (s *memStorage) fault() error {
@@ -60,13 +60,6 @@ func (s *memStorage) denyAll(deny func(op, key string) error) {
 	s.deny = deny
 }
 
-// notifyOfBundles has nodes observe changes from now on, and those of a certificate when the last
-// of its three parts is stored: a cluster commits them in one entry.
-func (s *memStorage) notifyOfBundles(nodes ...*Certs) {
-	s.inBundles.Store(true)
-	s.notify(nodes...)
-}
-
 // notify has nodes observe changes from now on.
 func (s *memStorage) notify(nodes ...*Certs) {
 	s.mu.Lock()
@@ -89,14 +82,45 @@ func (s *memStorage) Store(_ context.Context, key string, value []byte) error {
 	if err := errors.Join(s.fault(), s.denied("store", key)); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.data[key] = slices.Clone(value)
-	s.times[key] = time.Now()
-	s.mu.Unlock()
-	if _, part := keyspace.BundlePart(key); part == "" || part == ".json" || !s.inBundles.Load() {
+	if s.put(key, slices.Clone(value)) {
 		s.changed(key)
 	}
 	return nil
+}
+
+// put stores a value, unless it is a part of a certificate that is not complete.
+func (s *memStorage) put(key string, value []byte) (stored bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	site, part := keyspace.BundlePart(key)
+	if part != "" && part != ".json" && s.issuing(site) {
+		s.parts[key] = value
+		return false
+	}
+	values := map[string][]byte{key: value}
+	if stem, ok := strings.CutSuffix(key, ".json"); ok {
+		for _, other := range []string{stem + ".key", stem + ".crt"} {
+			if part, ok := s.parts[other]; ok {
+				values[other] = part
+				delete(s.parts, other)
+			}
+		}
+	}
+	for key, value := range values {
+		s.data[key], s.times[key] = value, time.Now()
+	}
+	return true
+}
+
+// issuing reports whether somebody holds the issue lock of a certificate. s.mu is held.
+func (s *memStorage) issuing(site string) bool {
+	for lock, holders := range s.locks {
+		name, ok := strings.CutPrefix(lock, keyspace.IssueLock)
+		if ok && certmagic.StorageKeys.Safe(name) == site && len(holders) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *memStorage) Load(_ context.Context, key string) ([]byte, error) {
@@ -117,6 +141,11 @@ func (s *memStorage) Delete(_ context.Context, key string) error {
 		return err
 	}
 	s.mu.Lock()
+	if _, ok := s.parts[key]; ok { // certmagic takes back what it has stored
+		delete(s.parts, key)
+		s.mu.Unlock()
+		return nil
+	}
 	maps.DeleteFunc(s.data, func(k string, _ []byte) bool { return k == key || strings.HasPrefix(k, key+"/") })
 	s.mu.Unlock()
 	s.changed(key)

@@ -99,7 +99,7 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 				asked := []string{"one.forced.example", "x.forced.example"}
 				configs := manageOn(t, nodes, names...)
 				if tc.notified {
-					storage.notifyOfBundles(nodes...)
+					storage.notify(nodes...)
 				}
 				for i, name := range names {
 					want := []string{shown(configs[1], asked[0]), shown(configs[1], asked[1])}
