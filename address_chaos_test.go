@@ -220,11 +220,8 @@ func addressSeeds(t *testing.T, usual int) (first, n uint64) {
 // does. Clocks run up to one part in a hundred wrong, guards are there or not, kernels have a fence
 // or linger.
 func TestAddressesUnderFaults(t *testing.T) {
-	usual := 12
-	if testing.Short() || flotilla.RaceEnabled {
-		usual = 3
-	}
-	first, n := addressSeeds(t, usual)
+	flotilla.SkipShort(t)
+	first, n := addressSeeds(t, flotilla.Cases(12, 3))
 	for seed := first; seed < first+n; seed++ {
 		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { addressChaos(t, seed) })

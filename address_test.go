@@ -16,6 +16,7 @@ import (
 // For how long nobody answers for an address after each event, with production timings, and never
 // two at once.
 func TestAddressOutages(t *testing.T) {
+	flotilla.SkipShort(t)
 	lan, fast := 600*time.Millisecond, 200*time.Millisecond
 	for _, test := range []struct {
 		name  string
@@ -172,6 +173,7 @@ func TestAddressFollowsReady(t *testing.T) {
 
 // Without a majority the address is released, or kept, as the configuration says.
 func TestAddressWithoutQuorum(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, keep := range []bool{false, true} {
 		t.Run(map[bool]string{false: "release", true: "keep"}[keep], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,6 +256,7 @@ func TestAddressMovesByHand(t *testing.T) {
 // Two hundred addresses of one group, held by three nodes, are spread, move when a node dies, and
 // cost no entry of the log at rest.
 func TestManyAddresses(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const n = 100
 		f := newAddressFleet(t, 1, 3, n, nil, nil)

@@ -68,7 +68,7 @@ func (p *failingPlace) Check(context.Context) error {
 // A node that cannot put an address in place costs the one that has it no client, whatever its
 // priority, and says in the status what is wrong.
 func TestAddressUnfitNode(t *testing.T) {
-	flotilla.SkipShort(t)
+	flotilla.OnlyLong(t)
 	for _, checks := range []bool{false, true} {
 		t.Run(map[bool]string{false: "it must try", true: "it can tell"}[checks], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

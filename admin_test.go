@@ -323,6 +323,7 @@ func wantHeld(t *testing.T, c *clustertest.Cluster, want map[string]int) {
 // A node that an operator drains wants no new clients and no roles, goes on serving, and takes part
 // again when that is undone.
 func TestOperatorDrainsANode(t *testing.T) {
+	flotilla.SkipShort(t)
 	for name, public := range map[string]bool{"roles": false, "public roles": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -432,6 +433,7 @@ func readyz(n *flotilla.Node) (int, string) {
 }
 
 func TestOperatorMovesRoles(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()

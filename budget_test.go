@@ -52,6 +52,7 @@ func claimAll(t *testing.T, n *flotilla.Node) {
 // A program that stores, and locks, all that it can stops no certificate, no lock of certmagic, no
 // record that is there and no deletion; and what it stores stops no role.
 func TestProgramsStopNothing(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 20 })
 		c.Settle()
@@ -138,6 +139,7 @@ func (c *counts) of(level slog.Level, part string) (n int) {
 // A state that gets full is reported in the log and in the status before it is full, and once each
 // time.
 func TestSpaceWarns(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		log := &counts{said: make(map[string]int)}
 		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.MaxState, cfg.Logger = 1<<20, slog.New(log) })

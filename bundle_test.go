@@ -57,6 +57,7 @@ func wantRecords(t *testing.T, n *Node, key, crt, meta string) {
 // What certmagic stores of a certificate under its lock is there at once or not at all, whatever
 // happens in between.
 func TestBundle(t *testing.T) {
+	SkipShort(t)
 	for _, test := range []struct {
 		name string
 		then func(t *testing.T, n, other *Node, net *simnet.Network)
@@ -317,12 +318,13 @@ func TestLostLockIsWaitedForOnItsNode(t *testing.T) {
 
 // Large entries and small ones that wait together go to the leader in calls that it takes.
 func TestLargeBundlesAmongSmallWrites(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), func(c *Config) { c.MaxState = 1 << 30 })
 		_, others := leaderOf(t, nodes)
 		var wg sync.WaitGroup
 		start := time.Now()
-		for i := range OrShort(12, 5) {
+		for i := range Cases(12, 5) {
 			wg.Go(func() {
 				var records []state.Record
 				for j := range 3 {

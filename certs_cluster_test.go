@@ -37,6 +37,7 @@ func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 // On real nodes the replicated locks share and limit the orders, and the state machine notifies of
 // what is stored and deleted.
 func TestClusterSharesCertificates(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const names = 25
 		var book stubca.Orders
@@ -75,6 +76,7 @@ func TestClusterSharesCertificates(t *testing.T) {
 // Once any node has shown the first certificate of a name, none shows a self-signed one, although
 // some nodes have it before others.
 func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "first.example"
 		net := simnet.New()

@@ -20,6 +20,7 @@ import (
 
 // A certificate that is damaged in the replicated state is ordered once, and quarantined.
 func TestDamagedCertificateOfTheCluster(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"
 		ca := stubca.New(t)
@@ -54,6 +55,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 // With OnDemand set, declared names are obtained as always, and handshakes get other names beside
 // them. Status has both.
 func TestOnDemandBesideDeclared(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		var declared atomic.Int64 // times that the decision function was asked for the declared name
 		decide := func(cfg *certmagic.Config) {
@@ -119,6 +121,7 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 
 // A limit that one node learns of is in the replicated state, and in the status of all nodes.
 func TestLimitInTheReplicatedState(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		var limited atomic.Bool
@@ -160,6 +163,7 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 
 // A flood of names that are not served leaves no trace in raft's log.
 func TestFloodOfUnknownNames(t *testing.T) {
+	SkipShort(t)
 	const names = 2000
 	n, err := Open(t.Context(), Config{})
 	if err != nil {

@@ -26,7 +26,7 @@ const farAhead = 100 * 24 * time.Hour // more than a certificate's life
 // nothing, serves what there is, and reports why. The others go on, and so does the node when its
 // clock is set.
 func TestNodeWithWrongClock(t *testing.T) {
-	SkipShort(t)
+	OnlyLong(t)
 	url := limitedByCertmagic(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"

@@ -19,6 +19,7 @@ import (
 // The disks of all three nodes are full, and there is room again: real file systems, which say so
 // where they please. All are back by themselves.
 func TestFullDisks(t *testing.T) {
+	SkipShort(t)
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount file systems of a few MiB")
 	}
@@ -88,6 +89,7 @@ func TestFullDisks(t *testing.T) {
 // The disk is made read-only under an idle node, which writes nothing and so would not notice by
 // itself.
 func TestReadOnlyUnderTheNode(t *testing.T) {
+	SkipShort(t)
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount file systems")
 	}

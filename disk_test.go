@@ -116,8 +116,9 @@ func wantOut(t *testing.T, n *Node, parts ...string) {
 // A disk that is full, or fails, for a while keeps its node out for that while and a moment, not
 // until somebody starts the process again.
 func TestDiskErrorPasses(t *testing.T) {
+	SkipShort(t)
 	faults := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS}
-	for _, fault := range faults[:OrShort(3, 1)] {
+	for _, fault := range faults[:Cases(3, 1)] {
 		for _, who := range []string{"leader", "follower", "two", "all"} {
 			for _, long := range []time.Duration{50 * time.Millisecond, time.Second, 20 * time.Second} {
 				if fault != syscall.ENOSPC && long > time.Second {
@@ -181,7 +182,8 @@ func TestDiskErrorPasses(t *testing.T) {
 // Whatever was acknowledged while disks failed and came back is there at the end, on every node and
 // on every disk.
 func TestDiskErrorsLoseNothing(t *testing.T) {
-	for seed := range uint64(OrShort(6, 2)) {
+	SkipShort(t)
+	for seed := range uint64(Cases(6, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			ds := newDisks()
 			net := simnet.New()
@@ -234,6 +236,7 @@ func TestDiskErrorsLoseNothing(t *testing.T) {
 
 // A disk that hangs for a while is said to, and its node is back when it hangs no more.
 func TestHangingDiskIsSaid(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
 		nodes := trio(t, simnet.New(), ds.attach)
@@ -258,6 +261,7 @@ func TestHangingDiskIsSaid(t *testing.T) {
 // has written it anew. Nothing that was acknowledged is lost, as happened when two of three voters
 // went on writing to files without a name.
 func TestDeletedUnderTheNode(t *testing.T) {
+	SkipShort(t)
 	at := func(n *Node, name string) string { return filepath.Join(n.cfg.Dir, name) }
 	remove := func(name string) func(*testing.T, *Node) {
 		return func(t *testing.T, n *Node) { mustDo(t, os.RemoveAll(at(n, name))) }
@@ -420,6 +424,7 @@ func TestDeletedLogIsLeftBehind(t *testing.T) {
 
 // The disk is full while a cluster forms, and while a node joins. Both go on when there is room.
 func TestFormOnFullDisk(t *testing.T) {
+	SkipShort(t)
 	for _, op := range []string{"open", "store the term", "store entries", "store the vote"} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

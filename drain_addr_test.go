@@ -13,6 +13,7 @@ import (
 
 // DrainAddr says how many requests it has cut, and nothing if there were none.
 func TestDrainAddrSaysWhatIsCut(t *testing.T) {
+	SkipShort(t)
 	under := make(chan struct{})
 	s := serveReal(t, Config{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(under)

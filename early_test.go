@@ -79,6 +79,8 @@ func TestServeFindsErrorsFirst(t *testing.T) {
 // What a node leaves on disk is for its user alone, in a directory that was there before as well,
 // and where a copy has widened the modes.
 func TestFilesArePrivate(t *testing.T) {
+	flotilla.SkipShort(t)
+	t.Parallel() // it waits
 	if runtime.GOOS == "windows" {
 		t.Skip("files have no modes here")
 	}

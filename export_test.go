@@ -1,23 +1,40 @@
 package flotilla
 
-import "testing"
+import (
+	"flag"
+	"testing"
+)
 
 // SetClock has the clock of the node that c is for run at that rate: 1.01 is one part in a hundred
 // too fast.
 func SetClock(c *Config, rate float64) { c.rate = rate }
 
-// OrShort returns how many cases a test goes through: all, or fewer in the short form.
-func OrShort(all, fewer int) int {
-	if testing.Short() {
-		return fewer
+// long makes tests go through more cases.
+var long = flag.Bool("long", false, "go through all cases of large tests and searches")
+
+// Long reports whether tests go through all their cases.
+func Long() bool { return *long }
+
+// Cases returns how many cases a test goes through: all with -long, else the usual number.
+func Cases(all, usual int) int {
+	if Long() {
+		return all
 	}
-	return all
+	return usual
 }
 
-// SkipShort leaves a test out of the short form, because it goes through hours of virtual time.
-func SkipShort(t *testing.T) {
+// SkipShort leaves a test out of the short form, because it takes more than 0.1 s.
+func SkipShort(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("goes through hours of virtual time: it runs without -short")
+		t.Skip("a slow test: it runs without -short")
+	}
+}
+
+// OnlyLong leaves a test out unless -long is set, because it goes through hours of virtual time.
+func OnlyLong(t testing.TB) {
+	t.Helper()
+	if !Long() {
+		t.Skip("goes through hours of virtual time: it runs with -long")
 	}
 }

@@ -17,6 +17,7 @@ import (
 // The time in which a leader whose machine is cut off is replaced, as a writer on another node sees
 // it.
 func TestLeaderIsCutOff(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, test := range []struct {
 		timing flotilla.Timing
 		limit  time.Duration
@@ -25,7 +26,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 		{flotilla.Fast, 260 * time.Millisecond},
 	} {
 		t.Run(test.timing.String(), func(t *testing.T) {
-			for range flotilla.OrShort(30, 5) {
+			for range flotilla.Cases(30, 5) {
 				synctest.Test(t, func(t *testing.T) {
 					c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = test.timing })
 					c.Settle()
@@ -74,6 +75,7 @@ func TestSilentFollowerHoldsNobodyUp(t *testing.T) {
 // An answer that is lost does not make a command take effect twice: TryLock would find the lock
 // held, by itself.
 func TestCommandsTakeEffectOnce(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -124,7 +126,8 @@ func TestCommandsTakeEffectOnce(t *testing.T) {
 
 // What was acknowledged survives whatever happens, and is read on every node.
 func TestAcknowledgedWritesSurvive(t *testing.T) {
-	for seed := range uint64(flotilla.OrShort(8, 2)) {
+	flotilla.SkipShort(t)
+	for seed := range uint64(flotilla.Cases(8, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Timing(seed % 2) })
 			c.Settle()
@@ -179,6 +182,7 @@ func write(t *testing.T, c *clustertest.Cluster, random *rand.Rand, acknowledged
 }
 
 func TestIdleClusterWritesNothing(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -227,7 +231,8 @@ func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 // A node that leads soon after its start has heard of nobody yet. It must not take the others for
 // gone.
 func TestLeaderThatHasJustStarted(t *testing.T) {
-	step := time.Duration(flotilla.OrShort(10, 95)) * time.Millisecond
+	flotilla.SkipShort(t)
+	step := time.Duration(flotilla.Cases(10, 95)) * time.Millisecond
 	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += step {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Fast })
@@ -269,10 +274,11 @@ func TestLeaderThatHasJustStarted(t *testing.T) {
 // A node that comes back meets a leader whose process it does not know yet. That one stays: only
 // the process before it is dead.
 func TestLeaderStaysWhenANodeComesBack(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
-		for round := range flotilla.OrShort(24, 6) {
+		for round := range flotilla.Cases(24, 6) {
 			back := round % 3
 			for i := range 3 {
 				c.Kill(i)

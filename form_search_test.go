@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	formations    = flag.Int("formations", 0, "schedules that TestFormationSchedules goes through; 0: 30, in the short form 10")
+	formations    = flag.Int("formations", 0, "schedules that TestFormationSchedules goes through; 0: 10, with -long 30")
 	formationSeed = flag.Uint64("formation", 0, "the seed of the first of them")
 )
 
@@ -23,9 +23,10 @@ var (
 // that are put right later, a network that fails, a directory that is lost. It never becomes two. A
 // failed schedule prints its seed; with -formation that seed and -formations 1 it runs again.
 func TestFormationSchedules(t *testing.T) {
+	flotilla.SkipShort(t)
 	n := *formations
 	if n == 0 {
-		n = flotilla.OrShort(30, 10)
+		n = flotilla.Cases(30, 10)
 	}
 	for seed := *formationSeed; seed < *formationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -35,7 +35,8 @@ func TestFormationWaitsForAll(t *testing.T) {
 
 // However the network fails while nodes form a cluster, they end in one.
 func TestFormationEndsInOneCluster(t *testing.T) {
-	for seed := range uint64(flotilla.OrShort(15, 4)) {
+	flotilla.SkipShort(t)
+	for seed := range uint64(flotilla.Cases(15, 4)) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			c := clustertest.New(t, 4, func(i int, cfg *flotilla.Config) { cfg.Expect = 3 })
@@ -121,6 +122,7 @@ func TestRestart(t *testing.T) {
 }
 
 func TestRollingRestart(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -143,6 +145,7 @@ func TestRollingRestart(t *testing.T) {
 
 // A node that was away is current as soon as it is back, however long it was away.
 func TestReturnAfterLong(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -223,6 +226,7 @@ func TestLastMemberCannotLeave(t *testing.T) {
 // The wrong secret, the wrong cluster, a copied directory: each has its sentence, and nothing is
 // written.
 func TestWrongDirectoryOrSecret(t *testing.T) {
+	flotilla.SkipShort(t)
 	t.Run("secret of another cluster", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 1, nil)
@@ -440,6 +444,7 @@ func byID(c *clustertest.Cluster) []int {
 // One of a group that is cut off from the others cannot know whether they have formed the cluster:
 // it forms no other one, however long that lasts and however many could do so with it.
 func TestOneAloneVoidsNothing(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.SetLatency(5 * time.Millisecond)
@@ -470,6 +475,7 @@ func TestOneAloneVoidsNothing(t *testing.T) {
 // A proposer that has accepted its own cluster finds, when it is back, that the others have voided
 // it.
 func TestProposerFindsItsProposalVoided(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		order := byID(c)
@@ -540,7 +546,8 @@ func (l *logHas) Write(p []byte) (int, error) {
 // What a node without a directory has promised is gone with its process: one that survives does not
 // wait for it.
 func TestFormationWithoutDirectories(t *testing.T) {
-	for k := 0; k < 60; k += flotilla.OrShort(1, 5) {
+	flotilla.SkipShort(t)
+	for k := 0; k < 60; k += flotilla.Cases(1, 5) {
 		synctest.Test(t, func(t *testing.T) {
 			var lives logHas
 			lives.text = "taking part in a new cluster"

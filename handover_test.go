@@ -42,6 +42,7 @@ func shutdownAll(t *testing.T, nodes []*Node, gap time.Duration) time.Duration {
 // All nodes are stopped at once, in every order: none fails, and none waits for somebody to hand
 // over to.
 func TestShutdownOfAll(t *testing.T) {
+	SkipShort(t)
 	orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
 	for _, gap := range []time.Duration{0, time.Millisecond, 15 * time.Millisecond, 80 * time.Millisecond, 400 * time.Millisecond} {
 		for _, order := range orders {
@@ -93,6 +94,7 @@ func TestShutdownOfMost(t *testing.T) {
 // Two of five leave at once, and the others go on without a pause: the leadership is not left with
 // one who leaves.
 func TestShutdownOfSome(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b", "c", "d", "e"}, nil)
 		leader, others := leaderOf(t, nodes)
@@ -120,6 +122,7 @@ func TestShutdownOfSome(t *testing.T) {
 // A node whose cluster is gone does not wait for it, and nor does one that has never found its
 // cluster.
 func TestShutdownAlone(t *testing.T) {
+	SkipShort(t)
 	quick := func(t *testing.T, n *Node) {
 		t.Helper()
 		if took := shutdownAll(t, []*Node{n}, 0); took > n.timing.HandOver() {
@@ -239,6 +242,7 @@ func TestLeaveThatFailsIsTakenBack(t *testing.T) {
 
 // Serve of all nodes ends at once: no error, and no longer than its own grace and a moment.
 func TestServeOfAllEnds(t *testing.T) {
+	SkipShort(t)
 	cfgs := realTrio(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

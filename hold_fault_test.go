@@ -131,6 +131,7 @@ func TestLockWithLostContext(t *testing.T) {
 // lives, if an earlier command of the session is open still: the number up to which all is answered
 // does not cover it.
 func TestClaimOvertakenByItsRelease(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
@@ -160,6 +161,7 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 // hand over to it, is granted the role, cannot use it, and is never suspected since the leader
 // hears it: nobody has the role.
 func TestNoRoleWithoutLease(t *testing.T) {
+	SkipShort(t)
 	for _, priority := range []int{0, 1} {
 		t.Run(fmt.Sprint("priority ", priority), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -256,6 +258,7 @@ func TestShutdownWithStuckHolder(t *testing.T) {
 // Each Lock that fails for want of a leader leaves a goroutine that tries to withdraw it for as
 // long as there is none.
 func TestWithdrawalsAreFew(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -281,6 +284,7 @@ func TestWithdrawalsAreFew(t *testing.T) {
 // What f was asked to yield while its release was under way is reported ten seconds later as not
 // handed over.
 func TestNoFalseAlarmAfterYield(t *testing.T) {
+	SkipShort(t)
 	for _, stubborn := range []bool{false, true} {
 		t.Run(fmt.Sprint("stubborn ", stubborn), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { testAlarm(t, stubborn) })
@@ -376,6 +380,7 @@ func TestDeleteAfterFailedCommit(t *testing.T) {
 // Hold "waits until this node holds the role", but fails after 30 s without a leader, if the leader
 // is missing when it begins.
 func TestHoldWithoutLeader(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -421,6 +426,7 @@ func TestNestedHoldKeepsOuter(t *testing.T) {
 
 // A tenure's deadline goes on moving when the tenure is over.
 func TestDeadlineAfterTheEnd(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		var kept Tenure

@@ -105,6 +105,7 @@ func (s *sleeper) wake() {
 // A process that wakes does not claim its lease, or what hung on it, before anything in it has
 // taken note of the end.
 func TestClockDecides(t *testing.T) {
+	SkipShort(t)
 	for _, who := range []string{"follower", "leader"} {
 		t.Run(who, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -167,6 +168,7 @@ func TestClockDecides(t *testing.T) {
 
 // A read on a node that wakes waits for another lease, and then finds the newest value.
 func TestReadAfterStandstill(t *testing.T) {
+	SkipShort(t)
 	for _, who := range []string{"follower", "leader"} {
 		t.Run(who, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

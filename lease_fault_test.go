@@ -91,6 +91,7 @@ func untilDeadline(got chan<- Tenure) func(context.Context, Tenure) error {
 // without a lease in between. A session whose lease comes from a majority of five is then ended by
 // a majority of three that do not meet it.
 func TestTwoLeavesAtOnce(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := fleet(t, net, []string{"a", "b", "c", "d", "e"}, nil)
@@ -125,6 +126,7 @@ func TestTwoLeavesAtOnce(t *testing.T) {
 // process that runs now is gone: no write waits for it any more, and it goes on reading with its
 // lease. Nothing corrects that as long as there is a leader.
 func TestLateGreetingOfEarlierProcess(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
@@ -200,6 +202,7 @@ func reviewReopen(t *testing.T, n *Node) *Node {
 // After a full restart from snapshots each new leader is deposed at once, because the session of
 // its last process, which the snapshot has, is not renewed.
 func TestFullRestartFromSnapshot(t *testing.T) {
+	SkipShort(t)
 	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
 		for _, snapshot := range []bool{false, true} {
 			t.Run(fmt.Sprint(latency, " snapshot ", snapshot), func(t *testing.T) {
@@ -246,6 +249,7 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 // than a lease to reach the leader, deposes it: in its own state the leader's session is the old
 // one, and the others say of that one that it has lapsed.
 func TestRestartWithOldSnapshot(t *testing.T) {
+	SkipShort(t)
 	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
 		for _, away := range []time.Duration{0, 700 * time.Millisecond, 760 * time.Millisecond} {
 			t.Run(fmt.Sprint(latency, away), func(t *testing.T) {
@@ -329,6 +333,7 @@ func TestTwoLeavers(t *testing.T) {
 
 // Leave goes on after Close, or when the node has failed, until its context ends.
 func TestLeaveAfterTheEnd(t *testing.T) {
+	SkipShort(t)
 	for _, test := range []struct {
 		name string
 		end  func(*Node)
@@ -365,8 +370,9 @@ func TestLeaveAfterTheEnd(t *testing.T) {
 // the verdict, the new session is not renewed meanwhile, and is ended; the node waits for it for
 // another three seconds.
 func TestOpenWhileAnotherDies(t *testing.T) {
+	SkipShort(t)
 	delays := []time.Duration{2, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60}
-	for i := 0; i < len(delays); i += OrShort(1, 4) {
+	for i := 0; i < len(delays); i += Cases(1, 4) {
 		after := delays[i]
 		t.Run(fmt.Sprintf("%d ms", after), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -418,6 +424,7 @@ func TestRemovedWhileReady(t *testing.T) {
 
 // How many elections there are when the leader falls silent for a moment.
 func TestSilentLeader(t *testing.T) {
+	SkipShort(t)
 	for _, latency := range []time.Duration{0, 5 * time.Millisecond} {
 		for _, away := range []time.Duration{400, 500, 600, 650, 700, 900} {
 			t.Run(fmt.Sprintf("%v away %d ms", latency, away), func(t *testing.T) {
@@ -451,6 +458,7 @@ func TestSilentLeader(t *testing.T) {
 
 // Small clusters come back.
 func TestSmallClustersComeBack(t *testing.T) {
+	SkipShort(t)
 	for _, names := range [][]string{{"a"}, {"a", "b"}} {
 		for _, snapshot := range []bool{false, true} {
 			t.Run(fmt.Sprint(len(names), snapshot), func(t *testing.T) {
@@ -502,7 +510,8 @@ func TestSmallClustersComeBack(t *testing.T) {
 // A verdict that another configuration overtakes does nothing, and the leader waits three seconds
 // for its effect before it judges that session anew.
 func TestFailureDetectorWhileANodeJoins(t *testing.T) {
-	for at := 550; at <= 610; at += OrShort(1, 7) {
+	SkipShort(t)
+	for at := 550; at <= 610; at += Cases(1, 7) {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				net := simnet.New()

@@ -147,6 +147,7 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 
 // A session that has fallen silent ends when its node's lease is over, and no sooner.
 func TestSessionEndsAfterItsLease(t *testing.T) {
+	SkipShort(t)
 	for _, voters := range []int{3, 4, 5} {
 		t.Run(fmt.Sprint(voters, " voters"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

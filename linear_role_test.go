@@ -14,7 +14,7 @@ import (
 // Whatever happens to nodes and network, a role has one holder at a time, and each has a higher
 // fence than the one before.
 func TestRolesUnderFaults(t *testing.T) {
-	tempInMemory(t)
+	flotilla.SkipShort(t)
 	for _, run := range chaosRuns(t) {
 		t.Run(fmt.Sprintf("%d nodes, seed %d", run.nodes, run.seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

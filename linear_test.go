@@ -320,7 +320,7 @@ func (h *chaos) release(s *flotilla.Storage, o operation, limit time.Duration) {
 // older than the last write that was acknowledged before it began. LINEAR_SEED=n runs one seed
 // alone.
 func TestLinearizableUnderFaults(t *testing.T) {
-	tempInMemory(t)
+	flotilla.SkipShort(t)
 	for _, run := range chaosRuns(t) {
 		t.Run(fmt.Sprintf("%d nodes, seed %d", run.nodes, run.seed), func(t *testing.T) {
 			var rec *history
@@ -372,10 +372,10 @@ func chaosRuns(t *testing.T) []chaosRun {
 		}
 		return []chaosRun{{3, seed}, {5, seed}}
 	}
-	if testing.Short() || flotilla.RaceEnabled {
-		return []chaosRun{{3, rand.Uint64()}}
+	if flotilla.Long() {
+		return []chaosRun{{3, 0}, {3, 1}, {3, rand.Uint64()}, {5, 0}, {5, rand.Uint64()}}
 	}
-	return []chaosRun{{3, 0}, {3, 1}, {3, rand.Uint64()}, {5, 0}, {5, rand.Uint64()}}
+	return []chaosRun{{3, rand.Uint64()}}
 }
 
 // readAll reads all keys on all nodes, when all is over.

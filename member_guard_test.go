@@ -215,6 +215,7 @@ func TestLogWithoutIdentity(t *testing.T) {
 
 // More than five members serve, and five of them vote.
 func TestAtMostFiveVote(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
@@ -231,6 +232,7 @@ func TestAtMostFiveVote(t *testing.T) {
 // A member that has gone before it could vote does not vote: it would count for the majority and
 // give no answer.
 func TestAbsentNodeDoesNotVote(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)

@@ -38,6 +38,7 @@ func TestJoinThatIsNotCommitted(t *testing.T) {
 
 // A node of another cluster that was started here by mistake harms nobody but itself.
 func TestForeignNodeRefusesNobody(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		secret := flotilla.NewSecret()
 		same := func(i int, cfg *flotilla.Config) { cfg.Secrets = []flotilla.Secret{secret} }
@@ -60,6 +61,7 @@ func TestForeignNodeRefusesNobody(t *testing.T) {
 
 // Nor does a copy of a directory, which is refused while the original lives.
 func TestCopyIsRefused(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {
 			cfg.Peers = flotilla.Static("n0:7373", "n1:7373", "n2:7373", "n3:7373")
@@ -87,6 +89,7 @@ func TestCopyIsRefused(t *testing.T) {
 // Nor does a node that has lost its directory, and has formed a cluster of its own while it was
 // alone.
 func TestEmptyNodeRefusesNobody(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(i int, cfg *flotilla.Config) {})
 		c.Settle()
@@ -135,6 +138,7 @@ func TestLeaveThatWouldCostTheQuorum(t *testing.T) {
 
 // A lock whose Unlock got no answer is free in the end.
 func TestUnlockWithoutAnswer(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -161,6 +165,7 @@ func TestUnlockWithoutAnswer(t *testing.T) {
 
 // So is the place in the queue of one who gave up waiting, however long there was no quorum.
 func TestClaimIsWithdrawnInTheEnd(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -213,6 +218,7 @@ func TestLeaveOfTheOnlyVoter(t *testing.T) {
 
 // Writers at the same moment cannot pass the limit together, and locks count.
 func TestQuotaHoldsForAllAtOnce(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 20 })
 		c.Settle()
@@ -244,6 +250,7 @@ func TestQuotaHoldsForAllAtOnce(t *testing.T) {
 
 // A node that did not hear another move goes by what the cluster has recorded.
 func TestStaleAddress(t *testing.T) {
+	flotilla.SkipShort(t)
 	shown := false
 	for range 12 {
 		synctest.Test(t, func(t *testing.T) {
@@ -282,6 +289,7 @@ func TestStaleAddress(t *testing.T) {
 
 // A new node forms nothing beside members that are only just starting.
 func TestFormationBesideAStartingCluster(t *testing.T) {
+	flotilla.SkipShort(t)
 	for range 8 {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 2, nil)
@@ -303,6 +311,7 @@ func TestFormationBesideAStartingCluster(t *testing.T) {
 
 // A node that has promised itself to a cluster joins no other.
 func TestPromiseIsKept(t *testing.T) {
+	flotilla.SkipShort(t)
 	for range 4 {
 		synctest.Test(t, func(t *testing.T) {
 			all := flotilla.Static("n0:7373", "n1:7373", "n2:7373", "n3:7373")
@@ -356,6 +365,7 @@ func TestPromiseIsKept(t *testing.T) {
 
 // A member that has much to catch up with holds no writer up.
 func TestCatchingUpHoldsNobodyUp(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.WAN })
 		c.Settle()
@@ -389,6 +399,7 @@ func TestCatchingUpHoldsNobodyUp(t *testing.T) {
 
 // Shutdown, Leave and Close at once, at any step, during writes and locks.
 func TestEndsAtOnce(t *testing.T) {
+	flotilla.SkipShort(t)
 	for seed := range 12 {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, nil)

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // A checker that finds nothing may be one that sees nothing: each of these mistakes has to be
 // found.
 func TestOracleSeesMutants(t *testing.T) {
-	tempInMemory(t)
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		plain := oracleCluster(t, 1)[0]
 		for _, mutant := range []struct {

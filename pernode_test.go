@@ -65,6 +65,7 @@ func files(t *testing.T, dir string) []byte {
 // Each node has a key of its own, which is nowhere else. It is still there after a restart of the
 // node alone, without another order.
 func TestPerNode(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "own.example"
 		var book stubca.Orders
@@ -413,6 +414,7 @@ func TestPerNodeCompromised(t *testing.T) {
 // Every node cleans its own records. The node that cleans for the cluster also cleans what is left
 // there from before.
 func TestPerNodeIsCleaned(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "expired.example"
 		var book stubca.Orders
@@ -454,6 +456,7 @@ func TestPerNodeIsCleaned(t *testing.T) {
 // A certificate that cannot be written to disk is kept in memory and served, and written when the
 // disk allows it. It is not ordered again.
 func TestPerNodeOnFullDisk(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "full.example"
 		var book stubca.Orders

@@ -34,6 +34,7 @@ func askPlain(t *testing.T, addr, text string) (status int, location, body strin
 // Behind a balancer that begins every connection with a PROXY header, the plain port works as the
 // port for HTTPS does. The health port takes no header. The log reports what does not match.
 func TestServePlainBehindBalancer(t *testing.T) {
+	SkipShort(t)
 	out := new(lockedBuffer)
 	cfg := Config{
 		Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, HealthAddr: freeAddr(t),
@@ -74,6 +75,7 @@ func TestServePlainBehindBalancer(t *testing.T) {
 
 // The log reports a PROXY header from a peer that is not listed, on both ports.
 func TestUnknownSendersHeaderIsLogged(t *testing.T) {
+	SkipShort(t)
 	for _, port := range []string{"HTTPSAddr", "HTTPAddr"} {
 		t.Run(port, func(t *testing.T) {
 			out := new(lockedBuffer)

@@ -152,6 +152,7 @@ func TestHoldDownIsNoGrant(t *testing.T) {
 // once, while its lease lasted: for a moment if the leader could tell it, else until the lease was
 // over.
 func TestRemovedHolderHasItsLease(t *testing.T) {
+	SkipShort(t)
 	for _, cut := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			net := simnet.New()

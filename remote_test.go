@@ -115,6 +115,7 @@ func TestOperatorStoresRecords(t *testing.T) {
 
 // What does not fit into one answer comes in several.
 func TestOperatorReadsInPages(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()
@@ -169,6 +170,7 @@ func TestOperatorReadsInPages(t *testing.T) {
 
 // Any node will do, and a client is neither taken for a member nor worth a line in the nodes' logs.
 func TestOperatorIsNoMember(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var log bytes.Buffer

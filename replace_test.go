@@ -50,6 +50,7 @@ func wantVoters(t *testing.T, c *clustertest.Cluster, want []string) {
 // Machines are replaced by others with empty directories, one a minute. The cluster goes on all the
 // time, and the dead do not vote.
 func TestMachinesAreReplaced(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = 4 * time.Minute })
 		c.Settle()
@@ -89,6 +90,7 @@ func TestMachinesAreReplaced(t *testing.T) {
 // A dead voter that was replaced comes back as a member without a vote, and votes when it is
 // needed.
 func TestReplacedVoterComesBack(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5, nil)
 		c.Settle()
@@ -130,6 +132,7 @@ func TestReplacedVoterComesBack(t *testing.T) {
 // that comes back after that hears why it cannot. (hashicorp/consul#5922: what is left must be a
 // majority, and go on being one when the next one dies.)
 func TestDeadMembersAreRemoved(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = time.Minute })
 		c.Settle()
@@ -158,6 +161,7 @@ func TestDeadMembersAreRemoved(t *testing.T) {
 // Nodes that are restarted one after another stay members, however long each takes and however soon
 // the dead are removed, and the cluster lives. (hashicorp/consul#8118)
 func TestRollingReboot(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = 10 * time.Second })
 		c.Settle()
@@ -177,6 +181,7 @@ func TestRollingReboot(t *testing.T) {
 
 // A node without a directory leaves when it is shut down, and is removed when it dies.
 func TestNodesWithoutDirectory(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Dir = "" })
 		c.Settle()
@@ -232,6 +237,7 @@ func TestNodesWithoutDirectoryEndTogether(t *testing.T) {
 
 // An address says nothing about who is there.
 func TestAddressesAreNoIdentities(t *testing.T) {
+	flotilla.SkipShort(t)
 	t.Run("all nodes move at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {

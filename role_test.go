@@ -145,6 +145,7 @@ func TestHoldInOrder(t *testing.T) {
 // The next one has the role when the holder has let go, at once if it can say so, else when its
 // lease is over.
 func TestHandOver(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, test := range []struct {
 		name  string
 		lose  func(c *clustertest.Cluster, holder int, cancel func())
@@ -188,6 +189,7 @@ func TestHandOver(t *testing.T) {
 }
 
 func TestPriority(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, test := range []struct {
 		name   string
 		better flotilla.Role
@@ -230,6 +232,7 @@ func TestPriority(t *testing.T) {
 
 // Three addresses on three nodes: one each, and so again when a node comes back.
 func TestGroupSpreads(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -389,6 +392,7 @@ func TestYieldIsBounded(t *testing.T) {
 // A holder that is cut off hears of it before its deadline, in time to stop; a write that it still
 // tries is refused when it is back.
 func TestLostHolder(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast, flotilla.WAN} {
 		t.Run(timing.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

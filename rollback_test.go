@@ -61,6 +61,7 @@ func storeMany(t *testing.T, n *flotilla.Node, prefix string, count int) {
 // A voter's directory is restored from an older copy while the only node that knows better is down.
 // What was acknowledged meanwhile is lost to the two others. The node that has it stops, loudly.
 func TestRolledBackWhileNobodyKnows(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, test := range []struct {
 		name string
 		copy string // "before": before the leader of the lost writes was elected; "after"
@@ -117,6 +118,7 @@ func TestRolledBackWhileNobodyKnows(t *testing.T) {
 
 // The same, but the node that knows is there first: nothing is lost.
 func TestRolledBackAndRestored(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -163,6 +165,7 @@ func wantEqual(t *testing.T, a, b *flotilla.Node) {
 // the others know it by: its state is set aside, and the node joins as a new one. Nothing is lost,
 // and nobody reads what is old.
 func TestRolledBackDirectory(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, test := range []struct {
 		name          string
 		earlier, lead bool          // the copy is of an earlier process; the node leads when it is killed
@@ -249,6 +252,7 @@ func TestRolledBackDirectory(t *testing.T) {
 
 // A copy that runs beside the original is refused, and the original loses nothing.
 func TestCopyBesideOriginal(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, when := range []string{"in its life", "before its life"} {
 		t.Run(when, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -295,6 +299,7 @@ func TestCopyBesideOriginal(t *testing.T) {
 // An older copy that starts while the original is cut off joins as a new node. It says that it was
 // the original, but the original is not removed in the moments for which a line may be down.
 func TestCopyOfOneThatIsCutOff(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -327,6 +332,7 @@ func TestCopyOfOneThatIsCutOff(t *testing.T) {
 // An original and a copy that start together: the cluster goes on with one of them, and the other
 // is told.
 func TestCopyStartsWithOriginal(t *testing.T) {
+	flotilla.SkipShort(t)
 	for seed := range 8 {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {

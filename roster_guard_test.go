@@ -48,6 +48,7 @@ func TestFormerNodes(t *testing.T) {
 
 // A change is made if its reason is still there when the change of before has settled.
 func TestChangesOfThoseWhoAreBack(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)

@@ -65,6 +65,8 @@ func (j *journal) add(step string) {
 
 // A node shuts down in the order that Config.Drain describes.
 func TestServeLeavesInOrder(t *testing.T) {
+	SkipShort(t)
+	t.Parallel() // it waits
 	cfgs := realTrio(t)
 	var j journal
 	nodes := make([]*Node, len(cfgs))
@@ -208,6 +210,8 @@ func TestServeLeavesInOrder(t *testing.T) {
 
 // A request that takes longer than Patience is cut, and Serve says so.
 func TestServeCutsWhatTakesTooLong(t *testing.T) {
+	SkipShort(t)
+	t.Parallel() // it waits
 	under, cut := make(chan struct{}), make(chan struct{})
 	log := new(lockedBuffer)
 	s := serveReal(t, Config{Drain: Drain{Patience: 1500 * time.Millisecond}, Logger: slog.New(slog.NewTextHandler(log, nil))}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -364,6 +368,7 @@ func (r *relay) connect() net.Conn {
 // Three nodes are restarted one after the other, with clients of every kind behind balancers of
 // both kinds. No request is lost.
 func TestRollingRestartBehindBalancers(t *testing.T) {
+	SkipShort(t)
 	cfgs := realTrio(t)
 	stops, ended := make([]context.CancelFunc, len(cfgs)), make([]chan error, len(cfgs))
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })

@@ -113,6 +113,7 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 
 // Keys that were dropped stay dropped on a node that is started alone.
 func TestDroppedTicketsStayDropped(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)

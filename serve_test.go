@@ -41,6 +41,8 @@ func freeAddr(t testing.TB) string { return freeAddrs(t, 1)[0] }
 // A whole development server: HTTPS with a certificate, the redirect, health, and an end that
 // answers the requests under way.
 func TestServe(t *testing.T) {
+	SkipShort(t)
+	t.Parallel() // it waits
 	cfg := Config{HTTPSAddr: freeAddr(t), HTTPAddr: freeAddr(t), HealthAddr: freeAddr(t), Name: "dev"}
 	n, err := Open(t.Context(), cfg)
 	if err != nil {

@@ -94,6 +94,7 @@ func (s *serving) tls(protos ...string) *tls.Config {
 // Clients must show certificates if the user's server requires them. The certificate authority need
 // not.
 func TestServeWithClientCertificates(t *testing.T) {
+	SkipShort(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -193,6 +194,7 @@ func TestServeWithClientCertificates(t *testing.T) {
 
 // An http.Server serves once, and one that has been shut down does not serve.
 func TestServerServesOnce(t *testing.T) {
+	SkipShort(t)
 	fault := func(err error, want string) {
 		t.Helper()
 		var ce *ConfigError

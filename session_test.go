@@ -15,6 +15,7 @@ import (
 // A request to open a session that arrives late, of a node's earlier process or a second time of
 // the one that runs, ends the session of the process that runs now, whose lease lasts.
 func TestLateOpenOfEarlierProcess(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)

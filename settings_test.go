@@ -29,6 +29,7 @@ func differing(t *testing.T, network *simnet.Network, books map[string]*logbook,
 // What nodes should have alike and have not is told on both sides, with the field and both values,
 // and again until a node has restarted with another configuration.
 func TestDifferentSettings(t *testing.T) {
+	SkipShort(t)
 	for _, tc := range []struct {
 		field     string
 		otherwise func(*Config)
@@ -146,6 +147,7 @@ func TestNoFormationWithAnotherTiming(t *testing.T) {
 // A cluster refuses a member that comes back with another Timing, and a new node; both hear why,
 // and so does the cluster's log. The others go on.
 func TestAnotherTimingIsRefused(t *testing.T) {
+	SkipShort(t)
 	for _, joins := range []bool{false, true} {
 		t.Run(fmt.Sprintf("new node %v", joins), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -98,6 +98,7 @@ func second[T any](_ T, err error) error { return err }
 
 // What is too large is refused before it is proposed: the log does not grow.
 func TestLimits(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 3 << 20 })
 		c.Settle()
@@ -140,6 +141,7 @@ func TestLimits(t *testing.T) {
 
 // Many large writes at once go to the leader in calls of a bounded size.
 func TestManyLargeWrites(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 30 })
 		c.Settle()
@@ -232,6 +234,7 @@ func TestCancelledWaiterLeavesTheQueue(t *testing.T) {
 // A lock ends with its node's session: soon if the node shuts down or comes back, after a while if
 // it is gone. What the old holder still wants to write is refused.
 func TestLockOfALostNode(t *testing.T) {
+	flotilla.SkipShort(t)
 	for _, test := range []struct {
 		name  string
 		lose  func(c *clustertest.Cluster)

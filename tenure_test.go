@@ -18,8 +18,9 @@ import (
 // A thousand waiters are served in the order in which they came, and each is woken once: by its own
 // grant.
 func TestThousandWaiters(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
-		waiters := OrShort(1000, 200)
+		waiters := Cases(1000, 200)
 		nodes := trio(t, simnet.New(), nil)
 		release := make(chan struct{})
 		var mu sync.Mutex
@@ -77,6 +78,7 @@ func TestThousandWaiters(t *testing.T) {
 // An idle cluster whose nodes hold roles and wait for others writes nothing, and keeps its leases
 // through an election.
 func TestIdleWritesNothing(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -63,6 +63,7 @@ func hasCurrent(k *state.TicketKeys) bool { return k.Current != nil }
 // A client that uses all nodes in turn makes one full handshake, across rotations and a leader's
 // death. It makes another one with a node that is cut off, and one after a drop.
 func TestTicketsAcrossNodes(t *testing.T) {
+	SkipShort(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -121,6 +122,7 @@ func TestTicketsAcrossNodes(t *testing.T) {
 // A node that is cut off for two rotations still gives out tickets that the others accept. When it
 // is back, it opens those of the others.
 func TestTicketsOfANodeThatSlept(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, func(c *Config) { c.TLS.TicketRotation = time.Minute })

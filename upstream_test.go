@@ -70,6 +70,7 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 // to under every leader. In raft itself a second transfer would not: see
 // TestTransferTwiceInBareRaft of package replica.
 func TestTransferTwice(t *testing.T) {
+	SkipShort(t)
 	for range 5 {
 		synctest.Test(t, func(t *testing.T) {
 			net := simnet.New()

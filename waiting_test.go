@@ -118,6 +118,7 @@ func TestWaitingIntervals(t *testing.T) {
 // every peer, in the log and in Status; and again at growing intervals. When they can, that is told
 // too.
 func TestNodesThatCannotReachOneAnother(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
 		secret := NewSecret()
@@ -179,6 +180,7 @@ func TestNodesThatCannotReachOneAnother(t *testing.T) {
 // In a cluster too: a member that cannot be reached, the loss of the leader, and writes that wait
 // for one.
 func TestMembersThatCannotBeReached(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
 		books := make(map[string]*logbook)

@@ -62,6 +62,7 @@ func TestForgedProposals(t *testing.T) {
 
 // Records of one entry have a limit together: a larger one would not fit a call to the leader.
 func TestPutLimits(t *testing.T) {
+	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
 		records := func(count int) (all []state.Record) {

@@ -155,6 +155,9 @@ func (m *moved) Hold(ctx context.Context, _ hold.Role, f func(context.Context, h
 // If the lease ends while Unbind runs, the wait for Unbind ends too, and Unbind is not called
 // again.
 func TestFuncSlowUnbind(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	unbound := 0
 	err := Run(ctx, new(moved), Config{

@@ -169,6 +169,9 @@ func stubborn(ctx context.Context) error {
 // Where nothing else silences an address, Unbind returns only when the address is gone, if
 // necessary by the end of its lifetime. The cluster grants the address again after that.
 func TestUnbindOutlasts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	addrs, rest, _ := alone(t, stubborn)
 	if n := len(addrs()); n != 1 {
 		t.Fatalf("%d addresses at first", n)
@@ -228,7 +231,12 @@ func expire(on netlink.Link, prefix netip.Prefix) (over bool, err error) {
 
 // An address that a dead program has left is recognized until it is gone. The kernel removes it a
 // little after the end of its lifetime, and answers for it until then if its table is gone.
-func TestOverdueAddressIsLeft(t *testing.T) { alone(t, overdue) }
+func TestOverdueAddressIsLeft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	alone(t, overdue)
+}
 
 // asking makes the kernel ask for neighbours before the address is in place.
 func asking(ctx context.Context) error {

@@ -17,6 +17,7 @@ import (
 // A node does not take an address that another machine answers for, and reports that. It takes the
 // address when the other machine has given it up.
 func TestProbe(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 1, labnode.Cluster{Units: units(1), Probe: true})
 	s.owners("at first", nil)
 	s.must(s.procs[0].Kill(syscall.SIGTERM))

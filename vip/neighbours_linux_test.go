@@ -74,6 +74,7 @@ func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Dur
 // A switch port that begins to forward late, as under spanning tree, does not keep clients from an
 // address for long.
 func TestLatePort(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	node, client := s.lab.Nodes[0], s.lab.Clients[0]
 	s.owners("at first", nil)
@@ -91,7 +92,12 @@ func TestLatePort(t *testing.T) {
 // When the hardware address of an interface, bridge or macvlan with addresses changes, clients find
 // the addresses at once.
 func TestHardwareAddressChanges(t *testing.T) {
-	for _, kind := range []string{"interface", "macvlan", "bridge", "bridge's port"} {
+	t.Parallel() // it waits, and has hosts of its own
+	kinds := []string{"interface", "macvlan", "bridge", "bridge's port"}
+	if !*long {
+		kinds = kinds[:2]
+	}
+	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 			node, client := s.lab.Nodes[0], s.lab.Clients[0]
@@ -204,6 +210,7 @@ func TestHardwareAddressChanges(t *testing.T) {
 // After a partition, clients on the side of the last owner learn at once which node has the address
 // now.
 func TestPartitionHeals(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 3, labnode.Cluster{Units: units(1), Spread: true})
 	s.owners("at first", nil)
 	client := s.lab.Clients[1]
@@ -221,6 +228,7 @@ func TestPartitionHeals(t *testing.T) {
 // Another machine that takes an address later is noticed and reported, whether it announces that or
 // not. It attracts no client for long.
 func TestClaimedByAnother(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	node, client, other := s.lab.Nodes[0], s.lab.Clients[0], s.lab.Clients[1]
@@ -296,6 +304,7 @@ func TestClaimedByAnother(t *testing.T) {
 // A node that cannot put an address in place does not take it from one that can, whatever its
 // priority. It reports the kernel's reason, and gets the address back when the cause has gone.
 func TestUnfitNode(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 3, labnode.Cluster{Units: units(1)})
 	s.owners("at first", s.home)
 	node := s.lab.Nodes[0]
@@ -324,7 +333,11 @@ func TestUnfitNode(t *testing.T) {
 // When program and guard are killed together, the next owner answers a client on that very machine
 // as soon as the kernel's whole seconds allow.
 func TestLocalClient(t *testing.T) {
-	for _, noFence := range []bool{false, true} {
+	cases := 1
+	if *long {
+		cases = 2
+	}
+	for _, noFence := range []bool{false, true}[:cases] {
 		t.Run(map[bool]string{false: "with a fence", true: "without a fence"}[noFence], func(t *testing.T) {
 			s := newSite(t, 3, labnode.Cluster{Units: units(3), NoFence: noFence})
 			s.owners("at first", s.home)

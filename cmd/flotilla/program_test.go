@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 // secret, and $SILENT is the address of one that answers nothing. The command "asked" waits until
 // somebody has connected to $SILENT.
 func TestProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -59,6 +59,9 @@ import (
 //
 // With -update, files that "cmp" finds different are written into the scripts.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	files, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("there are no scripts: %v", err)

@@ -23,6 +23,9 @@ import (
 // The majority dies in the middle of an import. Each certificate is there whole or not at all, and
 // a second run takes the rest.
 func TestImportIsInterrupted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()

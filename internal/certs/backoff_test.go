@@ -148,6 +148,7 @@ func TestLimitsOfNamesAndAccounts(t *testing.T) {
 // Failures are counted for the cluster: three nodes fail as often as one would, and another node
 // goes on where one has stopped.
 func TestFailuresAreTheClusters(t *testing.T) {
+	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		ca.Refuse = func(what string, _ []string) *http.Response {

@@ -143,6 +143,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 
 // A flood of allowed names takes no order from the declared ones, and is limited for the cluster.
 func TestFloodOnDemandStarvesNobody(t *testing.T) {
+	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		ca := stubca.New(t)

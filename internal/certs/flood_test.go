@@ -21,6 +21,7 @@ import (
 
 // A flood of names that nobody serves costs next to nothing.
 func TestFloodOfUnknownNames(t *testing.T) {
+	skipShort(t)
 	const names = 2000
 	for _, tc := range []struct {
 		name     string

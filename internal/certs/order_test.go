@@ -126,6 +126,7 @@ func TestOrdersAreLimited(t *testing.T) {
 
 // A long queue is not a failed try.
 func TestManyOrdersWait(t *testing.T) {
+	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const names = 330 // the last one waits longer than a try may take
 		var out bytes.Buffer

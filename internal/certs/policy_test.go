@@ -24,11 +24,11 @@ func openCerts(
 // offline keeps a node from the network.
 func offline(c *Config) { c.Lookup, c.Dial, c.Listen = stubca.Lookup, stubca.Dial, stubca.Listen }
 
-// skipShort leaves a test out of the short form, because it goes through hours of virtual time.
+// skipShort leaves a test out of the short form.
 func skipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("goes through hours of virtual time: it runs without -short")
+		t.Skip("a slow test: it runs without -short")
 	}
 }
 

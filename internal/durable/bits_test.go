@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"flag"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -112,13 +113,16 @@ func readSnapshot(d *Dir, l *Log, s *state) error {
 	return err
 }
 
+// long makes TestEveryBit flip every bit, and not one of 37.
+var long = flag.Bool("long", false, "go through all cases")
+
 // TestEveryBit flips every bit of the small files and snapshots, one at a time. Each time the
 // directory is refused as damaged, or holds exactly what it held. Package boltlog does the same for
 // the log.
 func TestEveryBit(t *testing.T) {
-	step := 1
-	if testing.Short() || raceEnabled {
-		step = 37
+	step := 37
+	if *long {
+		step = 1
 	}
 	path := memDir(t)
 	want := fill(t, path)

@@ -203,6 +203,9 @@ func TestReopenAfterPanic(t *testing.T) {
 
 // TestSecondProcessWithoutLock: a process that finds no lock file finds the log locked.
 func TestSecondProcessWithoutLock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	d, _, _ := keptDir(t)
 	must(t, os.Remove(filepath.Join(d.path, lockName)))
 	other := lock(t, d.path)

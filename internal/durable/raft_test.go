@@ -366,6 +366,9 @@ func (s *badStable) SetUint64(k []byte, v uint64) error {
 // TestDiskErrorPanicsHost: raft panics when its stable store fails, on a goroutine of its own, and
 // the host program ends. A Log ends only raft.
 func TestDiskErrorPanicsHost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	if os.Getenv(childKey) != "" {
 		s := &badStable{StableStore: raft.NewInmemStore(), bad: make(chan struct{})}
 		logs := raft.NewInmemStore()

@@ -40,6 +40,9 @@ func must(t testing.TB, err error) {
 // TestEnds measures when the kernel closes an address: at the end of the lease, and at the limit of
 // a state.
 func TestEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t)
 	fence := l.open("ends", v4().addr, v6().addr)
 	const span = 150 * time.Millisecond

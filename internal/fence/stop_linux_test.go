@@ -93,6 +93,9 @@ func monotonic() time.Duration {
 
 // TestStopped stops a program while it extends its lease. No process is left to act for it.
 func TestStopped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t)
 	openAt(t, l.node, "works-here")
 	for i := range 3 {

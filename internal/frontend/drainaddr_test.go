@@ -101,9 +101,14 @@ func awaitLocked(t *testing.T, ln *Listener, ok func() bool) {
 
 // The clients of one address leave, with their answers, and those of another notice nothing.
 func TestDrainAddr(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	for _, proxied := range []bool{false, true} {
 		for _, h2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("proxied=%v/HTTP2=%v", proxied, h2), func(t *testing.T) {
+				t.Parallel()
 				under, release := make(chan struct{}), make(chan struct{})
 				var proxies []netip.Prefix
 				if proxied {
@@ -189,6 +194,10 @@ func TestDrainAddr(t *testing.T) {
 // Every connection is closed, whatever it is doing: after a second if no answer is due, the others
 // when time is up.
 func TestDrainAddrClosesAll(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	for _, hurry := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hurry=%v", hurry), func(t *testing.T) {
 			under, wasCut := make(chan struct{}, 1), make(chan struct{})
@@ -266,6 +275,10 @@ func TestDrainAddrClosesAll(t *testing.T) {
 // Connections that the kernel has completed and nobody has accepted belong to the address too, and
 // get one answer.
 func TestDrainAddrTakesTheAcceptQueue(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	ln := listenLoopback(t, "127.0.0.1:0")
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})}
 	d := drainerOf(srv, ln)

@@ -130,6 +130,10 @@ func TestDrainAnswersOnIdleConnections(t *testing.T) {
 // An answer that began before the drain cannot say that it is the last. So its connection gets
 // another answer, even if the first took long.
 func TestDrainAnswersAfterALongAnswer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	begun, release := make(chan struct{}), make(chan struct{})
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {

@@ -22,6 +22,9 @@ import (
 // Thousands of connections that are slow in every possible way keep nobody else out, and none
 // stays.
 func TestSlowClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	config, _ := testTLS(t)
 	n := min(5000, (openFiles()-1000)/2)
 	if raceEnabled {
@@ -308,6 +311,10 @@ func TestHandshakesAtOnce(t *testing.T) {
 // A client that does not read is closed after a time, and one that reads slowly is not. Deadlines
 // from above hold.
 func TestWriteStall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	listen := func(t *testing.T, stall time.Duration) (server *limitedConn, client *net.TCPConn) {
 		ln := listenLoopback(t, "127.0.0.1:0")
 		peer := dialClient(t, ln.Addr().String())

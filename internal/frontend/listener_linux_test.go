@@ -85,6 +85,10 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 // A client that comes while the listener drains is refused when it repeats its SYN, so that a
 // balancer goes on to another node.
 func TestDrainRefusesNewClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	ln := listenLoopback(t, "127.0.0.1:0")
 	if err := dropSYN(ln.tcp); err != nil {
 		t.Fatal(err)
@@ -141,6 +145,10 @@ func TestDrainWaitsForHandshakes(t *testing.T) {
 
 // A drain gives up a handshake that never ends, and nothing else is lost by that.
 func TestDrainGivesUpHandshakes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	ln := listenDeferring(t)
 	dialClient(t, ln.Addr().String())
 	srv := answering("x")
@@ -157,6 +165,10 @@ func TestDrainGivesUpHandshakes(t *testing.T) {
 }
 
 func TestDrainWithoutAccept(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	ln := listenLoopback(t, "127.0.0.1:0")
 	dialClient(t, ln.Addr().String())
 	if err := ln.drain(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
@@ -272,8 +284,13 @@ func TestRollingRestartUnderLoad(t *testing.T) {
 // Through TLS, with and without a PROXY header, a drain loses neither a handshake that is under way
 // nor the request after it, however slow the client is. An idle connection gets its last answer.
 func TestDrainThroughTLS(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	t.Parallel() // it waits
 	for _, header := range []string{"", proxyV1} {
 		t.Run(fmt.Sprintf("proxied=%v", header != ""), func(t *testing.T) {
+			t.Parallel()
 			const silent = 4 * time.Second
 			config, _ := testTLS(t)
 			ln := listenLoopback(t, "127.0.0.1:0")

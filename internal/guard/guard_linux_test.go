@@ -192,6 +192,9 @@ func TestAddressAfterTheDeadline(t *testing.T) {
 
 // A guard whose deadline keeps moving removes nothing.
 func TestExtended(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	n := newNetwork(t)
 	h := owner(t, n)
 	end := time.Now().Add(2 * time.Second) // several deadlines
@@ -211,6 +214,9 @@ func TestExtended(t *testing.T) {
 
 // A guard that dies or stands still is replaced by one that knows everything.
 func TestGuardReplaced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, c := range []struct {
 		name  string
 		spoil func(h *host)

@@ -109,6 +109,9 @@ func TestOpenErrors(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t, 3)
 	a, b, witness := l[0], l[1], l[2]
 	for _, addr := range addresses() {

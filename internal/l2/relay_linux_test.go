@@ -16,6 +16,9 @@ import (
 // the address is muted or gone, until the new owner announces it. The client's kernel repeats an
 // unanswered SYN after a second; tcpi_total_retrans tells whether it had to.
 func TestRelay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	const clients = 40
 	for _, tc := range []struct {
 		name  string

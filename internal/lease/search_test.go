@@ -381,6 +381,9 @@ var long = flag.Bool("long", false, "search the large state spaces of the lease"
 // finer steps. The numbers of states are there so that a fault of the search, which would see less,
 // is seen itself.
 func TestLeaseStateSpace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, test := range []struct {
 		name         string
 		long         bool
@@ -419,6 +422,9 @@ func TestLeaseStateSpace(t *testing.T) {
 
 // TestLeaseStateSpaceSeesMutants breaks one rule at a time. Each is needed, and the search sees it.
 func TestLeaseStateSpaceSeesMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, test := range []struct {
 		name         string
 		length, step int16

@@ -254,6 +254,9 @@ func (m *votersModel) wrong(w votersWorld) bool { return w.detected == isEnded &
 // replica.Leadership.AwaitStable and with one of them broken at a time. The numbers of states are
 // there as in TestLeaseStateSpace.
 func TestLeaseAcrossVoterChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	search := func(length, step int16, least, most int, broken brokenChanges) (int, []event) {
 		m := &votersModel{leaseRules: newLeaseRules(length, step), least: least, most: most, broken: broken}
 		return explore(m, m.first())

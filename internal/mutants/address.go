@@ -32,7 +32,7 @@ func addressRows() []row {
 			"internal/guard/guard.go", "check", `case a.Index <= 0 || a.Index > 1<<31-1:`, `case false:`),
 
 		m("an address with a foreign owner is not taken", "TestProbe",
-			"vip/owner.go", "probe", `if err == nil && other != "" {`, `if false {`).slow(),
+			"vip/owner.go", "probe", `if err == nil && other != "" {`, `if false {`),
 		m("an address goes when the lease is lost", "TestAddressWithoutQuorum",
 			"vip/owner.go", "hold", `if o.cfg.Quorum == Keep && !planned && time.Now().Before(t.Deadline()) {`, `if !planned && time.Now().Before(t.Deadline()) {`).of("."),
 		m("a kept address goes when another node has it", "TestKeptAddressInAPartition",
@@ -40,7 +40,7 @@ func addressRows() []row {
 		m("a node that is not ready does not compete", "TestAddressFollowsReady",
 			"vip/readiness.go", "unready", `if r.ready != nil && !r.ready() {`, `if false {`).of("."),
 		m("an address that somebody else has configured is not touched", "TestConfiguredByHand",
-			"vip/leftover_linux.go", "clean", `if !left {`, `if false {`).slow(),
+			"vip/leftover_linux.go", "clean", `if !left {`, `if false {`),
 		m("what a dead program has left is recognized until the kernel removes it", "TestOverdueAddressIsLeft",
 			"vip/leftover_linux.go", "eachAddr", `if err := f(l, a, prefix.IsSingleIP() && a.Flags&unix.IFA_F_PERMANENT == 0); err != nil {`,
 			`if err := f(l, a, prefix.IsSingleIP() && a.ValidLft > 0 && a.ValidLft != 1<<32-1); err != nil {`),

@@ -45,7 +45,7 @@ func entriesOf(path, text string) ([]entry, error) {
 func entryOf(fset *token.FileSet, call *ast.CallExpr) (entry, bool) {
 	at := func(p token.Pos) int { return fset.Position(p).Offset }
 	switch f := call.Fun.(type) {
-	case *ast.SelectorExpr: // of or slow, called on a row
+	case *ast.SelectorExpr: // of, called on a row
 		inner, ok := f.X.(*ast.CallExpr)
 		if !ok {
 			return entry{}, false

@@ -47,8 +47,8 @@ func TestRelocate(t *testing.T) {
 				"internal/p/b.go": "func (x X) f() {\n\tguard()\n}\n",
 				"a_test.go":       "func TestF() {}\n",
 			},
-			row:  `m("why", "TestF/sub", "a.go", "f", "guard()", "").slow()`,
-			want: `m("why", "TestF/sub", "internal/p/b.go", "f", "guard()", "").of(".").slow()`,
+			row:  `m("why", "TestF/sub", "a.go", "f", "guard()", "")`,
+			want: `m("why", "TestF/sub", "internal/p/b.go", "f", "guard()", "").of(".")`,
 		},
 		{
 			name: "to another package, with the test",
@@ -65,8 +65,8 @@ func TestRelocate(t *testing.T) {
 				"vip/b.go":      "func (x X) f() {\n\tguard()\n}\n",
 				"vip/b_test.go": "func TestF() {}\n",
 			},
-			row:  `m("why", "TestF", "a.go", "f", "guard()", "").of("./vip").slow()`,
-			want: `m("why", "TestF", "vip/b.go", "f", "guard()", "").slow()`,
+			row:  `m("why", "TestF", "a.go", "f", "guard()", "").of("./vip")`,
+			want: `m("why", "TestF", "vip/b.go", "f", "guard()", "")`,
 		},
 		{
 			name: "the test alone has moved",

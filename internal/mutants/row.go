@@ -11,7 +11,6 @@ type row struct {
 	test   string // the test that must fail then
 	pkg    string // the package of the test; empty: that of the file
 	guard  string // the purpose of the line
-	long   bool   // only without -short does the test notice the mutant
 	hangs  bool   // the test fails by its time-out
 }
 
@@ -24,12 +23,6 @@ func m(guard, test, file, in, line, mutant string) row {
 // of names the package of the test where that is not the package of the file.
 func (r row) of(pkg string) row {
 	r.pkg = pkg
-	return r
-}
-
-// slow marks a row whose test notices the mutant only without -short.
-func (r row) slow() row {
-	r.long = true
 	return r
 }
 

@@ -38,10 +38,9 @@ const noRun = "the test is skipped here"
 // testRun is a test as one mutant needs it.
 type testRun struct {
 	pkg, test string
-	long      bool
 }
 
-func (m *mutant) needs() testRun { return testRun{m.where(), m.test, m.long} }
+func (m *mutant) needs() testRun { return testRun{m.where(), m.test} }
 
 func newRunner(tests *binaries, jobs int) *runner {
 	return &runner{tests: tests, jobs: max(1, jobs), counts: make(map[result]int)}
@@ -105,7 +104,7 @@ func (r *runner) clean(ctx context.Context, all []*mutant) map[testRun]string {
 func (r *runner) passes(ctx context.Context, t testRun) (why string) {
 	top, _, _ := strings.Cut(t.test, "/")
 	for range attempts {
-		out, err := r.tests.test(ctx, noMutant, t.pkg, pattern(t.test), flags(t.long, true)...)
+		out, err := r.tests.test(ctx, noMutant, t.pkg, pattern(t.test), "-test.failfast")
 		switch {
 		case err != nil:
 			why = "the test fails without the mutant: " + strings.Join(failed(out), " ")
@@ -122,7 +121,7 @@ func (r *runner) passes(ctx context.Context, t testRun) (why string) {
 
 // try runs the test of a mutant with the mutant in force.
 func (r *runner) try(ctx context.Context, m *mutant) (got result, why string) {
-	out, err := r.tests.test(ctx, m.id, m.where(), pattern(m.test), flags(m.long, true)...)
+	out, err := r.tests.test(ctx, m.id, m.where(), pattern(m.test), "-test.failfast")
 	hung := strings.Contains(out, "panic: test timed out")
 	switch {
 	case ctx.Err() != nil:
@@ -135,17 +134,6 @@ func (r *runner) try(ctx context.Context, m *mutant) (got result, why string) {
 		return broken, "the test ended in another way: " + err.Error() + ": " + firstLines(out)
 	}
 	return killed, ""
-}
-
-// flags returns the flags of a test run.
-func flags(long, stop bool) (flags []string) {
-	if !long {
-		flags = append(flags, "-test.short")
-	}
-	if stop {
-		flags = append(flags, "-test.failfast")
-	}
-	return flags
 }
 
 // report counts and prints what became of a mutant.
@@ -168,7 +156,7 @@ func (r *runner) report(m *mutant, got result, why string, took time.Duration, o
 func (r *runner) find(ctx context.Context, all []*mutant, tests string) error {
 	parallel(r.jobs, all, func(m *mutant) {
 		// The tests that fail are the result.
-		out, _ := r.tests.test(ctx, m.id, m.where(), tests, flags(m.long, false)...)
+		out, _ := r.tests.test(ctx, m.id, m.where(), tests)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		fmt.Printf("%s %s, named %s: %s\n", m.name(), m.in, m.test, strings.Join(failed(out), " "))

@@ -78,7 +78,7 @@ func servingRows() []row {
 		m("a header of an unknown sender is logged", "TestUnknownSendersHeaderIsLogged",
 			"internal/frontend/proxy.go", "check", `case bytes.HasPrefix(first, proxyproto.SIGV1) || bytes.HasPrefix(first, proxyproto.SIGV2[:5]):`, `case false:`).of("."),
 		m("what an authority says about waiting is heeded", "TestRetryAfterHoldsForTheCluster",
-			"internal/certs/backoff/authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``).of("./internal/certs").slow(),
+			"internal/certs/backoff/authority.go", "RoundTrip", `a.heed(r.Context(), q, res, problem)`, ``).of("./internal/certs"),
 		m("a clock is wrong when most others say so", "TestClocksAgree",
 			"internal/clocks/clocks.go", "wrong", `if 2*len(off) <= observed {`, `if len(off) == 0 {`),
 		m("names on demand have slots of their own", "TestFloodOnDemandStarvesNobody",

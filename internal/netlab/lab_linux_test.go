@@ -95,6 +95,9 @@ func matrix(t *testing.T, l *Lab) map[string]bool {
 }
 
 func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := open(t, 3, 2)
 	n, c := l.Nodes, l.Clients
 	isolated := func(broken ...*Host) func(from, to *Host) bool {
@@ -246,6 +249,9 @@ func inNamespaces(t *testing.T, inodes []uint64) (found []string) {
 }
 
 func TestClose(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, kind := range []freezer.Kind{freezer.CgroupV2, freezer.CgroupV1, freezer.Signals} {
 		t.Run(strings.ReplaceAll(kind.String(), " ", "-"), func(t *testing.T) {
 			l := openWith(t, 2, 1, kind)

@@ -35,6 +35,9 @@ func probes(t *testing.T, c *Host, addrs []netip.Addr) (udp, tcp []*Probe) {
 
 // An address moves to another node, which announces it. The time between is the outage.
 func TestProbeSeesMove(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := open(t, 2, 1)
 	addrs, prefixes := floating()
 	for _, n := range l.Nodes {
@@ -91,6 +94,9 @@ func announce(h *Host, addrs []netip.Addr) error {
 // A frozen program answers nothing, and answers all questions afterwards. A killed program answers
 // nothing, and its connections are refused.
 func TestProbeSeesProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := open(t, 1, 1)
 	n := l.Nodes[0]
 	p, err := n.Respond()

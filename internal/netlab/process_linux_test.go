@@ -114,6 +114,9 @@ func TestKill(t *testing.T) {
 // A frozen host does nothing, its grandchildren included. Afterwards it goes on as if nothing had
 // happened.
 func TestFreeze(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, kind := range []freezer.Kind{freezer.CgroupV2, freezer.CgroupV1, freezer.Signals} {
 		t.Run(strings.ReplaceAll(kind.String(), " ", "-"), func(t *testing.T) {
 			l := openWith(t, 2, 0, kind)

@@ -53,6 +53,9 @@ func about(t *testing.T, what string, got, want time.Duration) {
 }
 
 func TestTwoOwners(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := open(t, 2, 1)
 	a, b := l.Nodes[0], l.Nodes[1]
 	addrs, prefixes := floating()
@@ -88,6 +91,9 @@ func TestTwoOwners(t *testing.T) {
 
 // A hand-over with a gap shows no two owners. The gap shows as time without an owner.
 func TestHandOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := open(t, 2, 2)
 	addrs, prefixes := floating()
 	w := watch(t, l, addrs)
@@ -121,6 +127,9 @@ func TestHandOver(t *testing.T) {
 // In a partition each client sees the owner on its own side: there are two in the kernels, and one
 // on each wire. When the sides are joined there are two on the wire.
 func TestTwoOwnersInPartition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := open(t, 2, 2)
 	addrs, prefixes := floating()
 	w := watch(t, l, addrs)
@@ -154,6 +163,9 @@ func TestTwoOwnersInPartition(t *testing.T) {
 // Two clients on one network that get answers from different owners show two owners on the wire,
 // even if no question has two answers.
 func TestTwoOwnersForTwoClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := open(t, 2, 2)
 	addrs, prefixes := floating()
 	w := watch(t, l, addrs)

@@ -30,6 +30,9 @@ func both(t *testing.T, f func(t *testing.T, bare bool)) {
 // goroutine. Its main loop still waits in leaderLoop. It then stamps the next entry with the new
 // leader's term: https://github.com/hashicorp/raft/issues/695.
 func TestDivergenceAfterStall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	diverged := map[bool]int{}
 	const runs = 3
 	for range runs {
@@ -185,6 +188,9 @@ func TestForgedTerm(t *testing.T) {
 
 // raft waits up to 10 s between two attempts to replicate to a node that was down for a while.
 func TestReturnIsCurrentAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	took := map[bool][]time.Duration{}
 	for run := range 5 {
 		both(t, func(t *testing.T, bare bool) {

@@ -19,6 +19,9 @@ import (
 // Whatever the bearer of a death notice asks, the node is told of that death. It can do nothing
 // else.
 func TestDeathNotice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		var told []string

@@ -440,6 +440,9 @@ func TestGone(t *testing.T) {
 
 // TestIdleFlood is the one test on real sockets: ten thousand connections that say nothing.
 func TestIdleFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	const count = 10_000
 	if err := raiseFiles(count + 1000); err != nil {
 		t.Skip("not enough file descriptors: ", err)

@@ -2,6 +2,7 @@ package boltlog
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,16 +15,22 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// long makes TestEveryBit flip every bit, and not one of 37.
+var long = flag.Bool("long", false, "go through all cases")
+
 // TestEveryBit flips every bit of a log file, one at a time. Each time the file is refused as
 // damaged, or holds exactly what it held. bbolt opens the files that the check lets pass, and must
 // find the same keys and values. Some of them are opened as a log too.
 func TestEveryBit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, test := range []struct{ pageSize, step int }{
 		{1 << 10, 1}, // the smallest file: the least padding
 		{os.Getpagesize(), 37},
 	} {
 		step := test.step
-		if testing.Short() || raceEnabled {
+		if !*long {
 			step = 37
 		}
 		if step != 1 {

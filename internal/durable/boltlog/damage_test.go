@@ -135,6 +135,9 @@ func TestZeroedMeta(t *testing.T) {
 
 // TestBadSectors overwrites 512 bytes anywhere. The log is refused or has all its entries.
 func TestBadSectors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	file, b, _ := filled(t)
 	put(t, file, b)
 	want, err := readLog(file)

@@ -13,6 +13,9 @@ import (
 // TestRandomOperations compares a log with raft's in-memory store over random operations. The file
 // must pass its check after each, because the check demands bbolt's exact way of writing.
 func TestRandomOperations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		l := newLog(t)
@@ -20,11 +23,7 @@ func TestRandomOperations(t *testing.T) {
 		model := raft.NewInmemStore()
 		var first, last, term uint64 = 1, 0, 1
 		var want state
-		steps := 150
-		if testing.Short() {
-			steps = 40
-		}
-		for step := range steps {
+		for step := range 150 {
 			switch k := r.IntN(20); {
 			case k < 11:
 				n := 1 + r.Uint64N(64)

@@ -1,5 +1,0 @@
-//go:build race
-
-package boltlog
-
-const raceEnabled = true

@@ -1,5 +1,0 @@
-//go:build !race
-
-package durable
-
-const raceEnabled = false
