@@ -7,16 +7,15 @@ export FUZZTIME ?= 10s
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-short: ## tests in the short form: 3 minutes
+short: ## quick tests of the library: a minute
 	go test -short ./...
 
-test: ## all tests of the library: 5 minutes
+test: ## all tests of the library: 4 minutes
 	go test ./...
 
-long: ## short tests with the race detector, all tests, the examples: half an hour
-	go test -race -short -timeout=25m ./...
-	go test -count=1 -timeout=25m ./...
-	go test -count=1 -timeout=15m ./internal/lease -long
+long: ## all tests with the race detector, with all cases, the examples: half an hour
+	go test -race -timeout=25m ./...
+	go test -count=1 -timeout=25m . ./vip ./internal/lease ./internal/durable ./internal/durable/boltlog -long
 	cd examples && GOWORK=off go test -count=1 -timeout=10m ./...
 
 lint: ## gofmt, vet, staticcheck, tidy modules, commit subjects

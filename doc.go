@@ -62,8 +62,9 @@
 //
 // Writes, locks and roles are linearizable. Reads are regular: a read is never older than the last
 // completed write. A write returns when a majority of the voters has stored it, on disk if they
-// have a Dir, and every session in the state has applied it or has expired. A session is one run of
-// a node. A write also does not wait for a session whose process is gone, which shows when its
+// have a Dir, and every session in the state has applied it or has expired. A session lasts from
+// when a node gets a place in the cluster until it loses its lease or ends. A write also does not
+// wait for a session whose process is gone, which shows when its
 // connections were closed and its port refuses new ones. So a value that was written through one
 // node can be read at once through any other node that has its lease. A write is carried out once,
 // however often it had to be sent. Without a majority of the voters a write waits for at most 30
@@ -78,8 +79,9 @@
 // [Node.Hold] runs a function on one node at a time. Its context ends before the lease does. The
 // next holder, on any node, begins after that. This is true in a crash, a pause, a partition, and
 // when a clock shows the wrong time. It assumes that the rate of every clock is within one per cent
-// of the true rate; the time that a clock shows does not matter. A sleeping machine's clock stops;
-// its holders learn of the loss with the first answer after waking. A write with the context of
+// of the true rate; the time that a clock shows does not matter. On a machine whose clock stops, as
+// in suspend to RAM or in a pause that a hypervisor hides, the function may run on after waking,
+// until the first answer from the cluster. A write with the context of
 // Hold takes effect only while the role is held. Locks of [Storage] are roles without a function.
 // certmagic uses them, and its certificates are stored only while the lock is held.
 //

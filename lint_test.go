@@ -103,7 +103,7 @@ func within(path, p string) bool { return path == p || strings.HasPrefix(path, p
 func layers() [][]string {
 	return [][]string{
 		{"."},
-		{"vip", "kv"},
+		{"vip"},
 		{"internal/frontend"},
 		{"internal/frontend/tickets", "internal/certs"},
 		{"internal/certs/quarantine"},

@@ -9,16 +9,17 @@
 //
 // # Guarantees
 //
-// No two nodes answer for an address at the same time: in a crash, a pause, a partition or a jump
-// of the clock. The address comes back sooner than with VRRP. Other addresses of the interface are
-// never touched.
+// No two nodes answer for an address at the same time: in a crash, a stop of the process, a
+// partition or a jump of the clock. Config.Quorum says what holds without a majority. The address
+// comes back sooner than with VRRP. Other addresses of the interface are never touched.
 //
 // # Assumptions
 //
-// Clocks run at nearly the same rate. The machine runs Linux and the process has the capabilities
-// NET_ADMIN and NET_RAW. On other systems, and for addresses that a cloud assigns, use a Binder of
-// your own: see Func and Exec. Listen on the wildcard address, because a program cannot listen on
-// an address that is not there yet.
+// Clocks run at nearly the same rate, and do not stop: a machine that sleeps, or that a hypervisor
+// pauses in secret, may answer for what was left of its lease when it goes on. The machine runs
+// Linux and the process has the capabilities NET_ADMIN and NET_RAW. On other systems, and for
+// addresses that a cloud assigns, use a Binder of your own: see Func and Exec. Listen on the
+// wildcard address, because a program cannot listen on an address that is not there yet.
 //
 // # How an address is granted and announced
 //

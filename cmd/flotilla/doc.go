@@ -42,8 +42,12 @@
 //  2. Into the table in main.go. Dispatch, help, completion and the check of the arguments follow
 //     from the table.
 //  3. Into docs/command.md.
-//  4. Into a script in testdata/script. The scripts run the command against clusters in one process
-//     and virtual time; script_test.go explains what they can do.
+//  4. Into a script of its own in testdata/script, and into help.txtar and completion.txtar there.
+//     The scripts run the command against clusters in one process and virtual time; script_test.go
+//     explains what they can do.
+//  5. If it asks the cluster something new: its path and messages go into orders.go of
+//     internal/remote, its client method into admin.go there, a round trip into records_test.go,
+//     and the answer into internal/ops. TestOperatorSendsNonsenseAboutMembers lists the paths.
 //
 // An action returns an error and prints none. A cli.UsageError exits with 2, an unreachable cluster
 // with 3, and any other error with 1. cli.ErrReported is for a command whose output already says

@@ -8,9 +8,10 @@
 //
 // # How formats change
 //
-//  1. The first byte of everything that is stored, and of every message that stands alone, is the
-//     version of its format ([Decoder.Version]). For an RPC the version is in the path instead, and
-//     for a connection in the name of its protocol. A reader refuses a newer version and says so.
+//  1. Everything that is stored, and every message that stands alone, names the version of its
+//     format near its beginning ([Decoder.Version]). For an RPC the version is in the path instead,
+//     and for a connection in the name of its protocol. A reader refuses a newer version and says
+//     so.
 //  2. Without a new version, a message may only grow: a field is added at the end, never removed,
 //     moved or given another meaning. An absent field means zero ([Decoder.More]). So a newer
 //     reader understands an older writer.
@@ -24,6 +25,9 @@
 //  5. A number of a kind, a flag or a command is never used again.
 //
 // # A cluster with several versions of the program
+//
+// This is the plan for the first release. The command that raises the cluster version does not
+// exist yet: it is 1, and a new command needs all nodes to be stopped and upgraded together.
 //
 // What is written to the log must mean the same to every node, so no node may write what another
 // does not know. The cluster version, a number in the replicated state, decides what may be

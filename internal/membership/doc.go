@@ -35,11 +35,21 @@
 //
 // # Messages
 //
-// Each call has a type with Encode and a decode function beside it, and one fuzz test for all.
-// Greetings and formation are JSON: unknown fields are skipped, and an absent field means zero. The
-// others are binary.
+// Each call has a type with Encode and a decode function beside it, and a fuzz test in
+// messages_test.go. Greetings, formation, join and leave are JSON: unknown fields are skipped, and
+// an absent field means zero. Those of sessions, processes and death notices are binary.
 //
-// To add a field to the greeting: declare it in [Greeting], where zero means "not said"; set it
-// in Greetings.Greeting; and read it in ServeHello (of the caller) and Greetings.observe (of an
-// answer). Raise [Protocol] only if nodes without the field must know that they lack it.
+// To add a field to the greeting:
+//
+//  1. Declare it in [Greeting], where zero means "not said". Never rename or reuse a field.
+//     [Greeting] embeds state.Member, whose fields are in the log and in snapshots too: a field of
+//     the greeting alone does not go there.
+//  2. Set it in Greetings.Greeting. Read it in ServeHello (of the caller) and Greetings.observe (of
+//     an answer). The same body comes with a request to join.
+//  3. If a node that waits should look again when it changes, add it to Greeting.progress.
+//  4. Add it to the example in FuzzGreeting, and to TestGreetingsOfOtherVersions.
+//  5. Raise [Protocol] only if nodes without the field must know that they lack it. A greater
+//     Protocol is logged, and refuses nobody.
+//
+// A setting that nodes compare needs no field: it goes into ownSettings in settings.go of the root.
 package membership

@@ -28,9 +28,10 @@
 // key of that keyring. A snapshot is a sealed stream that names its own format version
 // ([SnapshotVersion]). Another format version is refused.
 //
-// Both also name a cluster version. [State.Version] is the version that every member supports. A
-// command names the version that its reader must support in Requires. A node that does not support
-// it, or does not know the number of a command, stops: it never skips a command.
+// Commands and snapshots also name a cluster version. [State.Version] is the version that every
+// member supports. A command names the version that its reader must support in Requires. A node
+// that does not support it, or does not know the number of a command, stops: it never skips a
+// command.
 //
 // # Files
 //
@@ -42,15 +43,23 @@
 //
 // # Where a new command goes
 //
-//  1. Give it the next free number in command.go. Numbers are in logs: none is used twice.
+//  1. Give it the next free number in command.go, and move lastNumber. Numbers are in logs: none is
+//     used twice.
 //  2. Declare its type in the file of its noun, with a comment that says what it does and when it
 //     does nothing. A field has one meaning in all cases. What only some cases need is a pointer to
 //     a struct of its own.
 //  3. Beside it write encode, its decode function, and apply. Encode and decode list the fields in
-//     the same order.
+//     the same order. A new outcome is a [Code] in answer.go, with its error in code.go. If nodes
+//     act on what the command changes, add that to [Effects], and act in Node.onApplied.
 //  4. Add the decode function to decoderOf in entry.go.
 //  5. Add an example to changes in command_test.go. The fuzz test takes it from there.
-//  6. Describe what it does in testdata, in the words of the runner in script_test.go.
-//  7. After the first release: raise [Version], and set Requires of the new command to it. The
-//     nodes propose it only once [State.Version] has reached that version.
+//  6. Add a word for it to the runner in script_test.go, and describe what it does in testdata.
+//  7. New data in the state also goes into snapshots: snapshot.go. If two logs could differ in it,
+//     also into extends.go.
+//  8. Propose it. A node uses Proposer.Do of internal/replica, which numbers it within the session,
+//     so it takes effect once. A leader uses Leadership.Apply, which has no session: the command
+//     may take effect twice. Commands of records may be needed in pernode.go of the root too.
+//  9. After the first release: raise [Version], and set Requires of the new command to it. The
+//     nodes propose it only once [State.Version] has reached that version. The command that raises
+//     State.Version does not exist yet; write it first.
 package state

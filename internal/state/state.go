@@ -69,7 +69,7 @@ type State struct {
 // New returns the state before the first entry.
 func New() *State {
 	return &State{
-		Version:   1, // a command raises it
+		Version:   1, // nothing raises it yet: see the package comment of internal/codec
 		Records:   iradix.New[*Value](),
 		Roles:     iradix.New[*Role](),
 		Members:   iradix.New[Member](),
