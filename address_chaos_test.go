@@ -217,8 +217,8 @@ func addressSeeds(t *testing.T, usual int) (first, n uint64) {
 }
 
 // Whatever happens, no two machines answer for an address at the same time, and afterwards one
-// does. Clocks run up to one part in a hundred wrong, guards are there or not, kernels have a fence
-// or linger.
+// does. Clocks run up to one part in a hundred wrong, guards are there or not, and so are
+// fences.
 func TestAddressesUnderFaults(t *testing.T) {
 	flotilla.SkipShort(t)
 	first, n := addressSeeds(t, flotilla.Cases(12, 3))

@@ -179,6 +179,6 @@ func (s *Storage) storeMeta(ctx context.Context, key string, meta []byte) (done 
 			return true, err
 		}
 	}
-	s.at().log.Debug("metadata of a certificate that has been replaced are dropped", "key", key)
+	s.log.Debug("metadata of a certificate that has been replaced are dropped", "key", key)
 	return true, nil
 }

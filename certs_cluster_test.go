@@ -40,18 +40,18 @@ func TestClusterSharesCertificates(t *testing.T) {
 	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const names = 25
-		var book stubca.Orders
+		var placed stubca.Orders
 		configs := make(map[string]*certmagic.Config)
 		nodes := trio(t, simnet.New(), func(c *Config) {
 			c.TLS.Configure = func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
-				book.Configure(cfg, i)
+				placed.Configure(cfg, i)
 				configs[c.Name] = cfg
 			}
 		})
 		serveNames(t, nodes, stubca.Names("real", names)...)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		book.Check(t, names)
+		placed.Check(t, names)
 		for _, name := range stubca.Names("real", names) {
 			sameSerial(t, nodes, name, "")
 		}
@@ -69,7 +69,7 @@ func TestClusterSharesCertificates(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		sameSerial(t, nodes, "real0.example", old)
-		book.Check(t, names+2)
+		placed.Check(t, names+2)
 	})
 }
 

@@ -92,7 +92,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
 	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
-	n.storage = newStorage(func() *storageNode { return n.beneath })
+	n.storage = newStorage(func() *storageNode { return n.beneath }, n.log)
 	var storage certmagic.Storage = n.storage
 	n.own = newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })
 	if n.cfg.TLS.PerNode {
@@ -325,7 +325,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		},
 	})
 	n.beneath = &storageNode{
-		cfg: n.cfg, log: n.log, life: n.life, self: n.self, store: n.store, replica: n.replica,
+		cfg: n.cfg, life: n.life, self: n.self, store: n.store, replica: n.replica,
 		leases: n.leases, roles: n.roles, dropTickets: n.DropTickets,
 	}
 	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)

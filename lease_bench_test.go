@@ -175,7 +175,7 @@ func BenchmarkIdle(b *testing.B) {
 				cancel()
 				nodes = append(nodes, node)
 			}
-			<-time.After(5 * time.Second) // the last to come are being entered in the book
+			<-time.After(5 * time.Second) // the last to come are being recorded as members
 			for b.Loop() {
 				before, index := cpuTime(b), nodes[0].store.State().Index
 				const span = 10 * time.Second

@@ -18,13 +18,13 @@ const (
 	// lossSlack is how long after a fault of its node a lock may still be lost for it.
 	lossSlack = 2 * time.Second
 
-	// lossAfter is the part of a lease for which a node may be cut off without losing its locks, even
-	// if other nodes are cut off too.
+	// lossAfter is the part of a lease for which a node may be cut off without losing its locks,
+	// even if other nodes are cut off too.
 	lossAfter = 0.5
 
-	// ghostSlack is how long after the last fault of its node a claim may stand that its caller has
-	// given up, or that was a dead process's.
-	ghostSlack = 10 * time.Second
+	// abandonedSlack is how long after the last fault of its node a claim may stand that its caller
+	// has given up, or that was a dead process's.
+	abandonedSlack = 10 * time.Second
 )
 
 // history is what happened to a cluster and what came of it.
@@ -100,10 +100,11 @@ func (h *history) judge() (faults []string, reads int) {
 			if g.key != o.key {
 				return false
 			}
-			// Either a claim whose caller has given up; or the claim of a session that has ended before its
-			// caller heard of the grant, who goes on with another claim in the next session; or a caller who
-			// has lost the lock and does not know it yet, for whom the next one of its node has to wait. An
-			// unlock that was never answered does not say whether its lock was lost.
+			// Either a claim whose caller has given up; or the claim of a session that has ended
+			// before its caller heard of the grant, who goes on with another claim in the next
+			// session; or a caller who has lost the lock and does not know it yet, for whom the
+			// next one of its node has to wait. An unlock that was never answered does not say
+			// whether its lock was lost.
 			return g.kind == locked && g.open && g.call < o.ret && o.from <= h.calmAfter(g.node, g.to) ||
 				(g.kind == locked || g.kind == busy) && g.call < o.ret && o.call < g.ret && g.holding != o.holding && h.lossy(g.node, g.from, g.to) ||
 				g.kind == unlocked && g.holding < o.ret && (g.lost && o.call < g.ret || g.open && o.from <= g.to)
@@ -127,12 +128,12 @@ func (h *history) judge() (faults []string, reads int) {
 	return faults, reads
 }
 
-// calmAfter is when a node has been well for ghostSlack, after t.
+// calmAfter is when a node has been well for abandonedSlack, after t.
 func (h *history) calmAfter(node int, t time.Duration) time.Duration {
-	t += ghostSlack
+	t += abandonedSlack
 	for _, w := range h.cuts[node] {
-		if w.from <= t && w.to+ghostSlack > t {
-			t = w.to + ghostSlack
+		if w.from <= t && w.to+abandonedSlack > t {
+			t = w.to + abandonedSlack
 		}
 	}
 	return t

@@ -195,7 +195,7 @@ func (h *chaos) settle() {
 	h.t.Helper()
 	h.calls.Wait()
 	h.c.Settle()
-	time.Sleep(ghostSlack)
+	time.Sleep(abandonedSlack)
 }
 
 // call runs f as an operation. f fills in what came of it, and returns whether it is to be judged.

@@ -1,6 +1,7 @@
 package flotilla_test
 
 import (
+	"flag"
 	"os"
 	"runtime/debug"
 	"syscall"
@@ -15,6 +16,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &fs) == nil && int64(fs.Bavail)*fs.Bsize >= room {
 		os.Setenv("TMPDIR", memory)
 	}
-	debug.SetGCPercent(400) // there is little to collect, and much is allocated
+	flag.Parse()
+	if bench := flag.Lookup("test.bench"); bench.Value.String() == "" {
+		debug.SetGCPercent(400) // there is little to collect, and much is allocated
+	}
 	os.Exit(m.Run())
 }

@@ -154,7 +154,7 @@ func (o *ownStorage) change(c state.Change) (fx state.Effects, err error) {
 			return state.Effects{}, err
 		}
 		if !o.unsaved {
-			o.at().log.Error("the node's own certificates cannot be written to disk; they stay in memory until they can", "err", o.at().replica.Explain(err))
+			o.log.Error("the node's own certificates cannot be written to disk; they stay in memory until they can", "err", o.at().replica.Explain(err))
 		}
 		o.unsaved = true
 	} else {
@@ -184,7 +184,7 @@ func (o *ownStorage) flush() {
 		return
 	}
 	o.unsaved = false
-	o.at().log.Info("the node's own certificates are on disk again")
+	o.log.Info("the node's own certificates are on disk again")
 }
 
 func (o *ownStorage) tell(fx state.Effects) {

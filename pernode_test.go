@@ -26,10 +26,10 @@ import (
 
 // perNode has each node order certificates of its own from the development CA, and records the
 // orders.
-func perNode(book *stubca.Orders) func(*Config) {
+func perNode(placed *stubca.Orders) func(*Config) {
 	return func(c *Config) {
 		c.TLS.PerNode = true
-		c.TLS.Configure = book.Configure
+		c.TLS.Configure = placed.Configure
 	}
 }
 
@@ -68,13 +68,13 @@ func TestPerNode(t *testing.T) {
 	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "own.example"
-		var book stubca.Orders
+		var placed stubca.Orders
 		net := simnet.New()
 		configs := make(map[string]*certmagic.Config)
 		nodes := trio(t, net, func(c *Config) {
-			perNode(&book)(c)
+			perNode(&placed)(c)
 			c.TLS.Configure = func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
-				book.Configure(cfg, i)
+				placed.Configure(cfg, i)
 				configs[c.Name] = cfg
 			}
 		})
@@ -85,7 +85,7 @@ func TestPerNode(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		book.Check(t, 3)
+		placed.Check(t, 3)
 		for _, n := range nodes {
 			key := ownKey(t, n, name)
 			keys[key] = true
@@ -121,7 +121,7 @@ func TestPerNode(t *testing.T) {
 		if renewed == old || !serials[nodes[0].certs.Status()[0].Serial] || !serials[nodes[2].certs.Status()[0].Serial] {
 			t.Errorf("after a renewal: %s, before %s", renewed, old)
 		}
-		book.Check(t, 4)
+		placed.Check(t, 4)
 
 		for _, n := range nodes {
 			if n != nodes[1] {
@@ -135,7 +135,7 @@ func TestPerNode(t *testing.T) {
 		if got := alone.certs.Status()[0]; got.Serial != renewed || got.Err != nil {
 			t.Errorf("after a restart, alone: %+v, want %s", got, renewed)
 		}
-		book.Check(t, 4)
+		placed.Check(t, 4)
 	})
 }
 
@@ -143,9 +143,9 @@ func TestPerNode(t *testing.T) {
 func TestPerNodeSwitched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "switched.example"
-		var book stubca.Orders
+		var placed stubca.Orders
 		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) {
-			perNode(&book)(c)
+			perNode(&placed)(c)
 			c.TLS.PerNode = false
 		})[0]
 		var serials []string
@@ -170,7 +170,7 @@ func TestPerNodeSwitched(t *testing.T) {
 		if serials[0] == serials[1] || serials[0] == "" || serials[1] == "" || serials[2] != serials[0] || serials[3] != serials[1] {
 			t.Errorf("certificates with the option off, on, off, on: %v", serials)
 		}
-		book.Check(t, 2)
+		placed.Check(t, 2)
 	})
 }
 
@@ -417,10 +417,10 @@ func TestPerNodeIsCleaned(t *testing.T) {
 	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "expired.example"
-		var book stubca.Orders
+		var placed stubca.Orders
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) {
 			c.Timing = WAN // an hour of it is done sooner
-			perNode(&book)(c)
+			perNode(&placed)(c)
 		})
 		key := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, name)
 		crt, _ := pemCertificate(t, 1) // which is out of date
@@ -459,15 +459,15 @@ func TestPerNodeOnFullDisk(t *testing.T) {
 	SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "full.example"
-		var book stubca.Orders
-		n := fleet(t, simnet.New(), []string{"a"}, perNode(&book))[0]
+		var placed stubca.Orders
+		n := fleet(t, simnet.New(), []string{"a"}, perNode(&placed))[0]
 		obstacle := filepath.Join(n.cfg.Dir, durable.OwnFile+".tmp")
 		if err := os.Mkdir(obstacle, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		serveNames(t, []*Node{n}, name)
 		time.Sleep(10 * time.Minute)
-		book.Check(t, 1)
+		placed.Check(t, 1)
 		got := n.certs.Status()[0]
 		if got.Serial == "" || got.Err != nil {
 			t.Errorf("it serves %+v", got)
@@ -486,6 +486,6 @@ func TestPerNodeOnFullDisk(t *testing.T) {
 		if now := again.certs.Status()[0]; now.Serial != got.Serial {
 			t.Errorf("after a restart: %+v, want %s", now, got.Serial)
 		}
-		book.Check(t, 1)
+		placed.Check(t, 1)
 	})
 }

@@ -121,7 +121,7 @@ func TestMoveToOneThatLeaves(t *testing.T) {
 }
 
 // A session ends between the grant of a public role and the beginning of its tenure. The claim's
-// ghost was taken for the claim, and Hold waited in no queue until the ghost was gone.
+// hold-down was taken for the claim, and Hold waited in no queue until the hold-down was over.
 func TestHoldDownIsNoGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -138,7 +138,7 @@ func TestHoldDownIsNoGrant(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if q := n.store.State().Claims(c.Role); len(q) != 1 || q[0].HoldDown == 0 {
-			t.Fatalf("there is no ghost: %+v", q)
+			t.Fatalf("there is no hold-down: %+v", q)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -44,7 +44,8 @@ const readTimeout = 2 * time.Second
 // complete, and only if the lock is still held then. Other writes are not tied to locks; see
 // Node.Hold for writes that should be.
 type Storage struct {
-	at func() *storageNode // the parts of the node
+	at  func() *storageNode // the parts of the node
+	log *slog.Logger
 
 	freed notify.Signal // a lock was removed from held
 
@@ -55,7 +56,6 @@ type Storage struct {
 // storageNode is what a Storage needs of the node around it.
 type storageNode struct {
 	cfg     Config
-	log     *slog.Logger
 	life    *lifecycle.Life
 	self    *self.Self
 	store   *applied.Store
@@ -79,14 +79,14 @@ var (
 	_ certmagic.LockLeaseRenewer = (*Storage)(nil)
 )
 
-func newStorage(at func() *storageNode) *Storage {
-	return &Storage{at: at, held: make(map[string]*heldLock)}
+func newStorage(at func() *storageNode, log *slog.Logger) *Storage {
+	return &Storage{at: at, log: log, held: make(map[string]*heldLock)}
 }
 
 // trace logs a call. It is called before the call does anything.
 func (s *Storage) trace(ctx context.Context, op, key string) {
-	if s.at().log.Enabled(ctx, slog.LevelDebug) {
-		s.at().log.DebugContext(ctx, "storage", "op", op, "key", key)
+	if s.log.Enabled(ctx, slog.LevelDebug) {
+		s.log.DebugContext(ctx, "storage", "op", op, "key", key)
 	}
 }
 

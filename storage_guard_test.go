@@ -20,7 +20,7 @@ import (
 // Of the callers on one node one has the lock, and a renewal counts for the caller that it was made
 // for.
 func TestLockHasOneCaller(t *testing.T) {
-	s := newStorage(nil)
+	s := newStorage(nil, nil)
 	first, second := state.Ref{Session: 1, Seq: 1}, state.Ref{Session: 2, Seq: 1}
 	if !s.keep("l", nil, first) {
 		t.Fatal("the first caller does not get it")

@@ -23,13 +23,13 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// bookedNodes returns the certificates of n nodes whose orders are taken down in book.
-func bookedNodes(t *testing.T, n int, storage *memStorage, book *stubca.Orders, l *slog.Logger) []*Certs {
+// recordedNodes returns the certificates of n nodes whose orders are recorded in placed.
+func recordedNodes(t *testing.T, n int, storage *memStorage, placed *stubca.Orders, l *slog.Logger) []*Certs {
 	t.Helper()
 	nodes := make([]*Certs, n)
 	for i := range nodes {
 		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{&stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: book.Place}}
+			cfg.Issuers = []certmagic.Issuer{&stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: placed.Place}}
 		}}, storage, true, always, l)
 		if err != nil {
 			t.Fatal(err)
@@ -54,16 +54,16 @@ func TestOneOrderForEachName(t *testing.T) {
 	for _, notified := range []bool{true, false} {
 		t.Run(fmt.Sprintf("notified %v", notified), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var book stubca.Orders
+				var placed stubca.Orders
 				storage := newMemStorage()
-				nodes := bookedNodes(t, 3, storage, &book, nil)
+				nodes := recordedNodes(t, 3, storage, &placed, nil)
 				if notified {
 					storage.notify(nodes...)
 				}
 				startAll(t, nodes, stubca.Names("once", 20)...)
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				book.Check(t, 20)
+				placed.Check(t, 20)
 				for _, c := range nodes {
 					settle(t, c)
 				}
@@ -74,7 +74,7 @@ func TestOneOrderForEachName(t *testing.T) {
 
 func TestOrdersAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		book := stubca.Orders{Fail: func(nth int) error {
+		placed := stubca.Orders{Fail: func(nth int) error {
 			if nth%7 == 0 && nth < 50 {
 				return errInjected // and the next try is an order as well
 			}
@@ -82,7 +82,7 @@ func TestOrdersAreLimited(t *testing.T) {
 		}}
 		var out bytes.Buffer
 		storage := newMemStorage()
-		nodes := bookedNodes(t, 3, storage, &book, testlog.To(&out, slog.LevelWarn))
+		nodes := recordedNodes(t, 3, storage, &placed, testlog.To(&out, slog.LevelWarn))
 		storage.notify(nodes...)
 		for i, c := range nodes {
 			startAll(t, []*Certs{c}, stubca.Names("own"+fmt.Sprint(i)+"x", 15)...)
@@ -90,8 +90,8 @@ func TestOrdersAreLimited(t *testing.T) {
 		startAll(t, nodes, "common.example")
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		book.Check(t, 46+7) // names and retries
-		if d := book.Took(); d > 80*time.Second {
+		placed.Check(t, 46+7) // names and retries
+		if d := placed.Took(); d > 80*time.Second {
 			t.Errorf("53 orders took %v", d)
 		}
 		for i := range 12 { // renewals count
@@ -102,7 +102,7 @@ func TestOrdersAreLimited(t *testing.T) {
 		if err := nodes[0].loader.config.RenewCertSync(t.Context(), "common.example", true); err != nil {
 			t.Fatal(err)
 		}
-		book.Check(t, 46+7+12+1)
+		placed.Check(t, 46+7+12+1)
 		for _, c := range nodes {
 			settle(t, c)
 		}
@@ -130,12 +130,12 @@ func TestManyOrdersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const names = 330 // the last one waits longer than a try may take
 		var out bytes.Buffer
-		var book stubca.Orders
-		nodes := bookedNodes(t, 1, newMemStorage(), &book, testlog.To(&out, slog.LevelWarn))
+		var placed stubca.Orders
+		nodes := recordedNodes(t, 1, newMemStorage(), &placed, testlog.To(&out, slog.LevelWarn))
 		startAll(t, nodes, stubca.Names("many", names)...)
 		time.Sleep(orderTimeout + 40*time.Second)
 		synctest.Wait()
-		book.Check(t, names)
+		placed.Check(t, names)
 		settle(t, nodes[0])
 		if out.Len() > 0 {
 			t.Errorf("logged:\n%.500s", out.String())
@@ -164,7 +164,7 @@ func TestSlotsThatAreStuck(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				var book stubca.Orders
+				var placed stubca.Orders
 				storage := newMemStorage()
 				storage.denyAll(tc.deny)
 				for i := range tc.stuck {
@@ -172,15 +172,15 @@ func TestSlotsThatAreStuck(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				nodes := bookedNodes(t, 2, storage, &book, testlog.To(&out, slog.LevelWarn))
+				nodes := recordedNodes(t, 2, storage, &placed, testlog.To(&out, slog.LevelWarn))
 				startAll(t, nodes, stubca.Names("stuck", tc.names)...)
 				time.Sleep(slots.StorageWait / 2)
-				if n := book.Count(); tc.warns && n > 0 {
+				if n := placed.Count(); tc.warns && n > 0 {
 					t.Errorf("%d orders at once", n)
 				}
 				time.Sleep(tc.within)
 				synctest.Wait()
-				book.Check(t, tc.names)
+				placed.Check(t, tc.names)
 				for _, c := range nodes {
 					settle(t, c)
 				}
@@ -208,7 +208,7 @@ func TestOrdersWithoutLimit(t *testing.T) {
 	t.Run("switched off", func(t *testing.T) {
 		defer func(n int) { certmagic.RateLimitEvents = n }(certmagic.RateLimitEvents)
 		certmagic.RateLimitEvents = 0
-		synctest.Test(t, func(t *testing.T) { atOnce(t, bookedNodes(t, 1, newMemStorage(), new(stubca.Orders), nil)[0]) })
+		synctest.Test(t, func(t *testing.T) { atOnce(t, recordedNodes(t, 1, newMemStorage(), new(stubca.Orders), nil)[0]) })
 	})
 }
 

@@ -100,7 +100,7 @@ func silent(context.Context) (net.Conn, error) {
 // acmeOrders are the certificates of a node whose orders are recorded, and refused.
 type acmeOrders struct {
 	*Certs
-	book stubca.Orders
+	placed stubca.Orders
 }
 
 func newACMEOrders(t *testing.T, storage certmagic.Storage, cluster string, net *internet, refusal error, with ...func(*Config)) *acmeOrders {
@@ -111,7 +111,7 @@ func newACMEOrders(t *testing.T, storage certmagic.Storage, cluster string, net 
 		if what != "order" {
 			return nil
 		}
-		a.book.Place()
+		a.placed.Place()
 		return ca.Problem(http.StatusForbidden, "unauthorized", refusal.Error(), "")
 	}
 	c, err := openCerts(policyOf(ca, nil), storage, false, always, nil, append([]func(*Config){func(c *Config) {
@@ -174,11 +174,11 @@ func TestOrderWaitsForTheName(t *testing.T) {
 					time.Sleep(2 * time.Second)
 					world.lead("a.test", tc.later...)
 				}
-				for this.book.Count() == 0 && time.Since(began) < time.Minute {
+				for this.placed.Count() == 0 && time.Since(began) < time.Minute {
 					time.Sleep(time.Millisecond)
 				}
-				if d := time.Since(began) - time.Millisecond; this.book.Count() == 0 || d < tc.min || d > tc.max {
-					t.Errorf("%d orders after %v, want one between %v and %v", this.book.Count(), d, tc.min, tc.max)
+				if d := time.Since(began) - time.Millisecond; this.placed.Count() == 0 || d < tc.min || d > tc.max {
+					t.Errorf("%d orders after %v, want one between %v and %v", this.placed.Count(), d, tc.min, tc.max)
 				}
 				world.mu.Lock()
 				defer world.mu.Unlock()
@@ -225,7 +225,7 @@ func counts(c *acmeOrders, at ...time.Duration) []int {
 	for _, d := range at {
 		time.Sleep(d - time.Since(began))
 		synctest.Wait()
-		counts = append(counts, c.book.Count())
+		counts = append(counts, c.placed.Count())
 	}
 	return counts
 }
@@ -297,7 +297,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 				world.lead("a.test", "192.0.2.1")
 				time.Sleep(20 * time.Second)
 			}
-			if n := c.book.Count(); n > 2+backoff.RetryQuick+3 {
+			if n := c.placed.Count(); n > 2+backoff.RetryQuick+3 {
 				t.Errorf("%d orders for a name that comes and goes", n)
 			}
 		})

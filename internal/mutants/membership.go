@@ -128,7 +128,7 @@ func membershipRows() []row {
 		m("a member whose process has ended is removed soon", "TestRosterDecides",
 			"internal/membership/roster.go", "next", `case m.Refused || m.Ended:`, `case m.Refused:`),
 		m("what a node was is what it says itself", "TestFormerNodes",
-			"internal/state/members.go", "IsFormer", `if m, ok := s.Member(other); ok && m.Former == id {`, `if m, ok := s.Member(other); ok && m.Former != "" {`).of("."),
+			"internal/state/members.go", "IsFormer", `if m, ok := s.Member(other); ok && m.Former == id {`, `if m, ok := s.Member(other); ok && m.Former != "" {`),
 		m("a node that belonged to a cluster forms none", "TestWhoProposes",
 			"internal/membership/formation.go", "begin", `if f.ident.Identity().Former != "" {`, `if false {`),
 		m("a member that is there again keeps its vote", "TestChangesOfThoseWhoAreBack",
