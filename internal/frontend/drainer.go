@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -125,6 +126,10 @@ func (d *drainer) announce() { d.ending.Store(true) }
 func (d *drainer) drain(ctx context.Context) error {
 	d.announce()
 	lost := d.ln.drain(ctx)
+	if errors.Is(lost, os.ErrPermission) {
+		d.log.Warn("draining: connections of the last moment may be reset; with CAP_NET_ADMIN none would be", "addr", d.ln.Addr(), "error", lost)
+		lost = nil
+	}
 	if d.ln.isResting() {
 		// The socket must go before a dropped SYN is repeated, so that the client is refused then.
 		// Accept itself rests until Shutdown.

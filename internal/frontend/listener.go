@@ -199,13 +199,17 @@ func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 // It is called while Accept is being called, and before http.Server.Shutdown. It waits for
 // handshakes for drainTimeout at most. Those that are not complete by then are of a flood or of a
 // dead client. Then drain waits for Accept, again for drainTimeout at most. An error means that
-// Close may lose connections. Nothing else has changed then.
+// Close may lose connections.
+//
+// If this process may not stop the kernel from answering, drain does the rest, and returns an error
+// that is os.ErrPermission: Close may lose those who come in the last moment.
 func (l *Listener) drain(ctx context.Context) error {
-	err := dropSYN(l.tcp)
-	if errors.Is(err, errors.ErrUnsupported) {
+	refused := dropSYN(l.tcp)
+	if errors.Is(refused, errors.ErrUnsupported) {
 		return nil
 	}
-	if err == nil {
+	err := refused
+	if err == nil || errors.Is(err, os.ErrPermission) {
 		err = l.awaitHandshakes(ctx)
 	}
 	if err == nil {
@@ -222,7 +226,7 @@ func (l *Listener) drain(ctx context.Context) error {
 	defer rest.Stop()
 	select {
 	case <-l.resting:
-		return nil
+		return refused
 	case <-rest.C:
 		return fmt.Errorf("drain %v: connections were still waiting to be accepted: %w", l.Addr(), context.DeadlineExceeded)
 	}

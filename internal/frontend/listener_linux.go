@@ -10,9 +10,10 @@ import (
 )
 
 // dropSYN makes the kernel drop segments that would begin a connection to ln. It attaches a classic
-// BPF filter to the listening socket (socket(7), SO_ATTACH_FILTER), which needs no privilege. The
-// filter sees a segment from its TCP header on. Byte 13 has the flags. The ACK that completes a
-// handshake passes. Accepted sockets inherit the filter, and never get a SYN.
+// BPF filter to the listening socket (socket(7), SO_ATTACH_FILTER), which needs no privilege on
+// most kernels, and CAP_NET_ADMIN on some. The filter sees a segment from its TCP header on. Byte
+// 13 has the flags. The ACK that completes a handshake passes. Accepted sockets inherit the filter,
+// and never get a SYN.
 func dropSYN(ln *net.TCPListener) error {
 	const syn, ack = 0x02, 0x10
 	prog := []unix.SockFilter{

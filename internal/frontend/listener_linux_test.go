@@ -1,15 +1,18 @@
 package frontend
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,6 +85,52 @@ func TestDrainHandsOutTheAcceptQueue(t *testing.T) {
 	}
 }
 
+// Where the process may attach no filter, a drain still hands out what the kernel has queued, says
+// that it cannot promise more, and is no error. A locked filter is refused as a missing capability
+// is (socket(7), SO_LOCK_FILTER).
+func TestDrainWithoutFilter(t *testing.T) {
+	const clients = 20
+	ln := listenLoopback(t, "127.0.0.1:0")
+	if err := control(ln.tcp, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var conns []net.Conn
+	for range clients {
+		conns = append(conns, dialClient(t, ln.Addr().String()))
+	}
+	var said bytes.Buffer
+	srv := answering("x")
+	d := newDrainer(srv, ln, slog.New(slog.NewTextHandler(&said, nil)), silentTimeout)
+	served, ended := make(chan error, 1), make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	go func() { ended <- d.drain(t.Context()) }()
+	<-ln.resting
+	for _, conn := range conns {
+		if body, err := askOnce(conn); err != nil || body != "x" {
+			t.Errorf("a client of the queue got %q, %v", body, err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+	if text := said.String(); !strings.Contains(text, "CAP_NET_ADMIN") || !strings.Contains(text, "operation not permitted") {
+		t.Errorf("the log does not say what is missing:\n%s", text)
+	}
+}
+
+// needsFilter skips a test where this process may attach no filter to a port.
+func needsFilter(t *testing.T) {
+	t.Helper()
+	if err := dropSYN(listenLoopback(t, "127.0.0.1:0").tcp); errors.Is(err, os.ErrPermission) {
+		t.Skipf("this kernel wants CAP_NET_ADMIN for a filter: %v", err)
+	}
+}
+
 // A client that comes while the listener drains is refused when it repeats its SYN, so that a
 // balancer goes on to another node.
 func TestDrainRefusesNewClients(t *testing.T) {
@@ -89,6 +138,7 @@ func TestDrainRefusesNewClients(t *testing.T) {
 		t.Skip("a slow test: it runs without -short")
 	}
 	t.Parallel() // it waits
+	needsFilter(t)
 	ln := listenLoopback(t, "127.0.0.1:0")
 	if err := dropSYN(ln.tcp); err != nil {
 		t.Fatal(err)
@@ -120,6 +170,7 @@ func listenDeferring(t *testing.T) *Listener {
 
 // A drain waits for a handshake that has begun.
 func TestDrainWaitsForHandshakes(t *testing.T) {
+	needsFilter(t)
 	ln := listenDeferring(t)
 	conn := dialClient(t, ln.Addr().String())
 	if n, err := halfOpen(ln.tcp); err != nil || n != 1 {
@@ -149,6 +200,7 @@ func TestDrainGivesUpHandshakes(t *testing.T) {
 		t.Skip("a slow test: it runs without -short")
 	}
 	t.Parallel() // it waits
+	needsFilter(t)
 	ln := listenDeferring(t)
 	dialClient(t, ln.Addr().String())
 	srv := answering("x")
@@ -206,6 +258,7 @@ func TestDropSYNRefusesMultipath(t *testing.T) {
 // clients connect as fast as they can. As the balancer does, a client that is not connected tries
 // the other node. Once connected it expects an answer.
 func TestRollingRestartUnderLoad(t *testing.T) {
+	needsFilter(t)
 	rounds := 60
 	if testing.Short() {
 		rounds = 10
