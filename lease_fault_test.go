@@ -447,7 +447,9 @@ func TestSilentLeader(t *testing.T) {
 					time.Sleep(5 * time.Second)
 					d := leader.replica.Term() - term
 					t.Logf("%d terms; all ready %v after the end of it", d, took)
-					if d > 2 || took > 3*time.Second {
+					// The first candidate's log may be behind. Then raft's own timeouts decide, and the
+					// node that has lost its lease tries for a session once a second.
+					if d > 2 || took > 4*time.Second {
 						t.Errorf("%d elections, ready after %v", d, took)
 					}
 				})

@@ -93,7 +93,9 @@ func TestKill(t *testing.T) {
 		}
 		return n
 	}
-	started := func() bool { return count(l.Nodes[0], "1001") == 1 && count(l.Nodes[0], "1002") == 1 }
+	started := func() bool {
+		return count(l.Nodes[0], "1001") == 1 && count(l.Nodes[0], "1002") == 1 && count(l.Nodes[1], "1001") == 1
+	}
 	if !poll.Until(5*time.Second, started) {
 		t.Fatal("the descendants do not start")
 	}
