@@ -207,12 +207,7 @@ func events() []event {
 // nodes ever answer for one.
 func TestEvents(t *testing.T) {
 	for _, e := range events() {
-		t.Run(e.name, func(t *testing.T) {
-			if !*long {
-				t.Parallel()
-			}
-			happens(t, e, labnode.Cluster{})
-		})
+		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Cluster{}) })
 	}
 }
 
