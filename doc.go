@@ -64,12 +64,11 @@
 // completed write. A write returns when a majority of the voters has stored it, on disk if they
 // have a Dir, and every session in the state has applied it or has expired. A session lasts from
 // when a node gets a place in the cluster until it loses its lease or ends. A write also does not
-// wait for a session whose process is gone, which shows when its
-// connections were closed and its port refuses new ones. So a value that was written through one
-// node can be read at once through any other node that has its lease. A write is carried out once,
-// however often it had to be sent. Without a majority of the voters a write waits for at most 30
-// seconds. Then it fails with [ErrNoLeader], or with its context's error if the context ends
-// earlier. It may still take effect.
+// wait for a session whose process is gone, which shows when its connections were closed and its
+// port refuses new ones. So a value that was written through one node can be read at once through
+// any other node that has its lease. A write is carried out once, however often it had to be sent.
+// Without a majority of the voters a write waits for at most 30 seconds. Then it fails with
+// [ErrNoLeader], or with its context's error if the context ends earlier. It may still take effect.
 //
 // A read is answered from the node's own memory. It needs no network and no majority. A node
 // without a lease tries to get one for two seconds. After that it answers with what it has, so
@@ -81,9 +80,9 @@
 // when a clock shows the wrong time. It assumes that the rate of every clock is within one per cent
 // of the true rate; the time that a clock shows does not matter. On a machine whose clock stops, as
 // in suspend to RAM or in a pause that a hypervisor hides, the function may run on after waking,
-// until the first answer from the cluster. A write with the context of
-// Hold takes effect only while the role is held. Locks of [Storage] are roles without a function.
-// certmagic uses them, and its certificates are stored only while the lock is held.
+// until the first answer from the cluster. A write with the context of Hold takes effect only while
+// the role is held. Locks of [Storage] are roles without a function. certmagic uses them, and its
+// certificates are stored only while the lock is held.
 //
 // The log, the snapshots and the traffic between nodes are sealed with keys that only the secret
 // opens. SECURITY.md describes the attackers against whom that helps.

@@ -65,7 +65,7 @@ func newSite(t *testing.T, nodes int, fleet labnode.Cluster) *site {
 		t.Skip(err)
 	}
 	if testing.Short() {
-		t.Skip("real processes in real time")
+		t.Skip("real processes in real time: it runs without -short")
 	}
 	dir := t.TempDir() // first: it is removed when all processes have ended
 	lab, err := netlab.New(nodes, 2)

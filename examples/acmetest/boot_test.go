@@ -8,7 +8,7 @@ import (
 // Three new nodes with the same twenty names order each certificate once, on one account.
 func TestFirstBoot(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes 20 seconds: certmagic limits orders to ten in ten seconds")
+		t.Skip("it takes 20 seconds: certmagic limits orders to ten in ten seconds; it runs without -short")
 	}
 	t.Parallel()
 	var names []string

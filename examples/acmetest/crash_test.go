@@ -25,7 +25,7 @@ func TestKilledBetweenStorageCalls(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if testing.Short() {
-				t.Skip("kills and restarts a process some forty times")
+				t.Skip("kills and restarts a process some forty times: it runs without -short")
 			}
 			t.Parallel()
 			var next, last atomic.Int64

@@ -56,7 +56,7 @@ func TestParseArgs(t *testing.T) {
 func build(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("runs the whole program")
+		t.Skip("starts all processes: it runs without -short")
 	}
 	exe := filepath.Join(t.TempDir(), "quickstart")
 	out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput()

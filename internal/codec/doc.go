@@ -27,7 +27,8 @@
 // # A cluster with several versions of the program
 //
 // This is the plan for the first release. The command that raises the cluster version does not
-// exist yet: it is 1, and a new command needs all nodes to be stopped and upgraded together.
+// exist yet, so that version is always 1. Until it exists, all nodes must be stopped and upgraded
+// together if a command is new.
 //
 // What is written to the log must mean the same to every node, so no node may write what another
 // does not know. The cluster version, a number in the replicated state, decides what may be

@@ -18,7 +18,7 @@ func TestKeepalived(t *testing.T) {
 		name := map[bool]string{true: "fast", false: "default"}[fast]
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && !fast {
-				t.Skip("it takes ten seconds")
+				t.Skip("it takes ten seconds: it runs without -short")
 			}
 			s := start(t, fast)
 			s.await(0, 1)
