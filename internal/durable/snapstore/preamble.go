@@ -6,7 +6,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/hashicorp/raft"
 
@@ -35,20 +34,25 @@ func preamble(m *raft.SnapshotMeta) []byte {
 	return diskfile.AppendSum(b)
 }
 
-// strip reads the preamble off r, compares it with the description, and returns the description
-// that raft may see. Its Size is that of the rest, because it announces the bytes that follow an
+// stripFile is strip for an open file, which may have been removed meanwhile.
+func stripFile(id string, m *raft.SnapshotMeta, f *os.File) (*raft.SnapshotMeta, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return strip(id, m, f, fi.Size())
+}
+
+// strip reads the preamble off r, which has size bytes in all, compares it with the description,
+// and returns the description that raft may see. Its Size is that of the rest, because it announces the bytes that follow an
 // InstallSnapshot. Its Peers are empty: only snapshots of version 0 need them, and no checksum
 // covers them.
-func strip(dir, id string, m *raft.SnapshotMeta, r io.Reader) (*raft.SnapshotMeta, error) {
+func strip(id string, m *raft.SnapshotMeta, r io.Reader, size int64) (*raft.SnapshotMeta, error) {
 	var p [preambleSize]byte
 	if _, err := io.ReadFull(r, p[:]); err != nil {
 		return nil, fmt.Errorf("snapshot %s: it is too short", id)
 	}
-	fi, err := os.Stat(filepath.Join(dir, id, StateName))
-	if err != nil {
-		return nil, err
-	}
-	if m.ID != id || m.Size != fi.Size() || string(p[:]) != string(preamble(m)) {
+	if m.ID != id || m.Size != size || string(p[:]) != string(preamble(m)) {
 		return nil, fmt.Errorf("snapshot %s: %s does not describe its content", id, MetaName)
 	}
 	out := *m

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -174,27 +175,45 @@ func (s *Store) makePrivate(id string) error {
 	return nil
 }
 
-// List returns the snapshots, newest first. It fails if one of them is damaged. It implements
-// raft.SnapshotStore.
+// List returns the snapshots, newest first. It fails if one of them is damaged. It leaves out one
+// that is removed meanwhile because a newer one is finished. It implements raft.SnapshotStore.
 func (s *Store) List() ([]*raft.SnapshotMeta, error) {
-	found, err := s.files.List()
-	if err != nil {
-		return nil, err
-	}
-	all := make([]*raft.SnapshotMeta, 0, len(found))
-	for _, m := range found {
-		f, err := os.Open(filepath.Join(s.dir, m.ID, StateName))
+	for {
+		found, err := s.files.List()
 		if err != nil {
 			return nil, err
 		}
-		out, err := strip(s.dir, m.ID, m, f)
+		all, gone, err := s.describe(found)
+		if err != nil || !gone {
+			return all, err
+		}
+	}
+}
+
+// describe returns the descriptions of the snapshots that raft has found, newest first. gone says
+// that the newest of them is removed already, so that newer ones are finished.
+func (s *Store) describe(found []*raft.SnapshotMeta) (all []*raft.SnapshotMeta, gone bool, err error) {
+	for i, m := range found {
+		f, err := os.Open(filepath.Join(s.dir, m.ID, StateName))
+		if errors.Is(err, fs.ErrNotExist) {
+			if i > 0 {
+				continue
+			}
+			if newer, again := s.files.List(); again == nil && len(newer) > 0 && newer[0].ID != m.ID {
+				return nil, true, nil
+			}
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		out, err := stripFile(m.ID, m, f)
 		_ = f.Close()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		all = append(all, out)
 	}
-	return all, nil
+	return all, false, nil
 }
 
 // Open returns a snapshot's content, after it has read the content once and found it right. It
@@ -204,7 +223,12 @@ func (s *Store) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	out, err := strip(s.dir, id, m, r)
+	fi, err := os.Stat(filepath.Join(s.dir, id, StateName))
+	if err != nil {
+		_ = r.Close()
+		return nil, nil, err
+	}
+	out, err := strip(id, m, r, fi.Size())
 	if err != nil {
 		_ = r.Close()
 		return nil, nil, err

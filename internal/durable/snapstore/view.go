@@ -17,17 +17,31 @@ import (
 // nothing. Size is that of the content. changing says that a node uses the directory: a snapshot
 // that it removes meanwhile is left out.
 func View(data string, changing bool) ([]*raft.SnapshotMeta, error) {
-	names, _, err := list(filepath.Join(data, DirName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	for {
+		names, _, err := list(filepath.Join(data, DirName))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all, err := view(data, names, changing)
+		if !errors.Is(err, fs.ErrNotExist) || !changing {
+			return all, err
+		}
+		// The node removes the newest only after it has finished newer ones.
+		if newer, _, again := list(filepath.Join(data, DirName)); again != nil || len(newer) == 0 || newer[0] == names[0] {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	var all []*raft.SnapshotMeta
-	for _, n := range names {
+}
+
+// view returns the descriptions of the snapshots with the given names. It leaves out one behind the
+// first that is removed meanwhile.
+func view(data string, names []name, changing bool) (all []*raft.SnapshotMeta, err error) {
+	for i, n := range names {
 		m, r, err := ViewOne(data, n.id)
-		if errors.Is(err, fs.ErrNotExist) && changing {
+		if errors.Is(err, fs.ErrNotExist) && changing && i > 0 {
 			continue
 		}
 		if err != nil {
@@ -57,7 +71,7 @@ func ViewOne(data, id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	out, err := strip(dir, id, &meta, f)
+	out, err := stripFile(id, &meta, f)
 	if err != nil {
 		return nil, nil, errors.Join(
 			&diskfile.DamagedError{Path: filepath.Join(dir, id), Reason: err.Error()},

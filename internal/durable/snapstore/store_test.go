@@ -1,0 +1,115 @@
+package snapstore_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
+)
+
+func open(t *testing.T, data string) *snapstore.Store {
+	t.Helper()
+	s, _, err := snapstore.Open(data, new(diskfile.Places), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// take may be called from any goroutine.
+func take(t *testing.T, s *snapstore.Store, index uint64) (id string) {
+	t.Helper()
+	sink, err := s.Create(1, index, 2, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Errorf("snapshot %d: %v", index, err)
+		return ""
+	}
+	_, err = sink.Write([]byte("content"))
+	if err := errors.Join(err, sink.Close()); err != nil {
+		t.Errorf("snapshot %d: %v", index, err)
+	}
+	return sink.ID()
+}
+
+func indexes(t *testing.T, list []*raft.SnapshotMeta, err error) (all []uint64) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list {
+		all = append(all, m.Index)
+	}
+	return all
+}
+
+// A finished snapshot removes the one before the last while somebody lists them. That is neither an
+// error nor damage, whichever file is removed first.
+func TestListWhileOneIsRemoved(t *testing.T) {
+	for _, first := range []string{snapstore.StateName, snapstore.MetaName} {
+		t.Run(first, func(t *testing.T) {
+			data := t.TempDir()
+			s := open(t, data)
+			older := take(t, s, 10)
+			take(t, s, 20)
+			if err := os.Remove(filepath.Join(data, snapstore.DirName, older, first)); err != nil {
+				t.Fatal(err)
+			}
+			list, err := s.List()
+			if diff := cmp.Diff([]uint64{20}, indexes(t, list, err)); diff != "" {
+				t.Errorf("List: %s", diff)
+			}
+			list, err = snapstore.View(data, true)
+			if diff := cmp.Diff([]uint64{20}, indexes(t, list, err)); diff != "" {
+				t.Errorf("View: %s", diff)
+			}
+		})
+	}
+}
+
+// Whoever lists while snapshots are taken gets one that is at least as new as the last that was
+// finished before.
+func TestListWhileSnapshotsAreTaken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	data := t.TempDir()
+	s := open(t, data)
+	lists := []func() ([]*raft.SnapshotMeta, error){
+		s.List,
+		func() ([]*raft.SnapshotMeta, error) { return snapstore.View(data, true) },
+	}
+	take(t, s, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for index := uint64(2); index <= 60; index++ {
+			take(t, s, index)
+		}
+	}()
+	var last uint64
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		for _, f := range lists {
+			list, err := f()
+			all := indexes(t, list, err)
+			if len(all) == 0 || all[0] < last {
+				t.Fatalf("the newest is one of %d, and %d was seen before", all, last)
+			}
+			last = all[0]
+		}
+	}
+	if last != 60 {
+		t.Errorf("the newest is %d, want 60", last)
+	}
+}
