@@ -80,7 +80,8 @@ func (e *Elections) StandForDead(id, process string) {
 
 // StandFor has this node stand for election in place of the leader, whose process is dead or whose
 // lease has expired. It is an ordinary vote, as after a transfer of the leadership. The voters
-// stand one after another, for as long as reason returns true.
+// stand one after another until one wins, or until reason returns false and that leader still
+// leads.
 func (e *Elections) StandFor(ctx context.Context, dead string, reason func() bool) {
 	r := e.group.Raft.Load()
 	if r == nil || e.group.Leader() != dead || e.group.life.Leaving.Load() {
@@ -107,7 +108,13 @@ func (e *Elections) StandFor(ctx context.Context, dead string, reason func() boo
 		case <-ctx.Done():
 			return
 		}
-		if leader := e.group.Leader(); leader != dead && leader != "" || !reason() {
+		switch e.group.Leader() {
+		case dead:
+			if !reason() {
+				return
+			}
+		case "": // a candidate has ended its term, and may have lost; requests of it may come late
+		default:
 			return
 		}
 		now := r.CurrentTerm()

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
@@ -85,16 +87,32 @@ func (g *Group) Leader() string {
 }
 
 // AskLeader calls the leader. If this node leads, it calls here instead, which is the function that
-// serves such calls.
+// serves such calls. A call that is under way when another node leads is given up, because a node
+// that is cut off may never answer. The error then wraps rpc.ErrNotLeader, and whether the old
+// leader has done what it was asked is not known.
 func (g *Group) AskLeader(ctx context.Context, path string, body []byte, here func(ctx context.Context, peer string, body []byte) ([]byte, error)) ([]byte, error) {
-	switch leader := g.Leader(); leader {
-	case "":
+	leader := g.Leader()
+	if leader == "" {
 		return nil, errs.ErrNoLeader
-	case g.self.ID:
-		return here(ctx, g.self.ID, body)
-	default:
-		return g.port.Call(ctx, leader, path, body)
 	}
+	asked, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer notify.Beside(asked, func(ctx context.Context) {
+		if notify.Until(ctx, func() bool { now := g.Leader(); return now != leader && now != "" }, &g.life.Changed) == nil {
+			cancel(rpc.ErrNotLeader)
+		}
+	})()
+	var reply []byte
+	var err error
+	if leader == g.self.ID {
+		reply, err = here(asked, g.self.ID, body)
+	} else {
+		reply, err = g.port.Call(asked, leader, path, body)
+	}
+	if err != nil && context.Cause(asked) == rpc.ErrNotLeader {
+		err = fmt.Errorf("%s leads no more: %w", g.peers.NameOf(leader), rpc.ErrNotLeader)
+	}
+	return reply, err
 }
 
 // Servers returns the newest configuration of raft that this node has, nil if it has none.

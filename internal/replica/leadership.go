@@ -54,21 +54,31 @@ func (l *Leadership) AwaitStable(ctx context.Context) (uint64, error) {
 	}
 	at := l.stableAt
 	l.mu.Unlock()
+	ctx, stop := l.whileLeading(ctx)
+	defer stop()
 	select {
 	case <-time.After(time.Until(at.Add(l.timing.Grant()))):
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
-	case <-l.Ctx.Done():
-		return 0, rpc.ErrNotLeader
 	}
 	return s.Elected, nil
 }
 
+// whileLeading returns a context that ends with ctx, with the term or by stop. After the term its
+// cause is rpc.ErrNotLeader.
+func (l *Leadership) whileLeading(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	detach := context.AfterFunc(l.Ctx, func() { cancel(rpc.ErrNotLeader) })
+	return ctx, func() {
+		detach()
+		cancel(nil)
+	}
+}
+
 // AwaitApplied returns when every session in the state has applied index.
 func (l *Leadership) AwaitApplied(ctx context.Context, index uint64) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(l.Ctx, func() { cancel(rpc.ErrNotLeader) })()
+	ctx, stop := l.whileLeading(ctx)
+	defer stop()
 	var missing []string
 	err := notify.Loop(ctx, func() (time.Time, bool) {
 		missing = l.Acks.want(index, func(string, *state.Session) bool { return false })
@@ -81,10 +91,13 @@ func (l *Leadership) AwaitApplied(ctx context.Context, index uint64) error {
 }
 
 // Apply proposes an entry of the leader's own, which belongs to no session and may be repeated. It
-// waits until done is true of the state.
+// waits until done is true of the state. If the term ends first, the error is rpc.ErrNotLeader; the
+// next leader may still commit the entry.
 func (l *Leadership) Apply(ctx context.Context, entry []byte, done func(*state.State) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, l.timing.Attempt())
 	defer cancel()
+	ctx, stop := l.whileLeading(ctx)
+	defer stop()
 	l.Raft.Apply(entry, l.timing.Attempt())
 	_, err := l.store.Wait(ctx, done)
 	return err
@@ -113,6 +126,8 @@ func (l *Leadership) Expel(ctx context.Context, id string) (stop func(), err err
 		delete(l.expelled, id)
 	}
 	l.wakeLease()
+	ctx, detach := l.whileLeading(ctx)
+	defer detach()
 	if _, err = l.store.Wait(ctx, func(s *state.State) bool { return s.Session(id) == nil }); err != nil {
 		stop()
 	}
