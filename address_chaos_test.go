@@ -221,6 +221,7 @@ func addressSeeds(t *testing.T, usual int) (first, n uint64) {
 // fences.
 func TestAddressesUnderFaults(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	first, n := addressSeeds(t, flotilla.Cases(12, 3))
 	for seed := first; seed < first+n; seed++ {
 		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {

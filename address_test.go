@@ -17,6 +17,7 @@ import (
 // two at once.
 func TestAddressOutages(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	lan, fast := 600*time.Millisecond, 200*time.Millisecond
 	for _, test := range []struct {
 		name  string
@@ -40,6 +41,9 @@ func TestAddressOutages(t *testing.T) {
 		}, map[time.Duration]time.Duration{lan: 700 * time.Millisecond, fast: 300 * time.Millisecond}},
 	} {
 		for lease, most := range test.most {
+			if lease == fast && !flotilla.Long() {
+				continue
+			}
 			t.Run(test.name+" "+lease.String(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					timing := flotilla.LAN
@@ -89,6 +93,7 @@ func TestAddressOutages(t *testing.T) {
 // Three addresses on three nodes are one on each; when a node is gone the others have them all, and
 // when it is back it gets one again.
 func TestAddressesSpread(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 3, nil, nil)
 		f.start()
@@ -111,6 +116,7 @@ func TestAddressesSpread(t *testing.T) {
 
 // A node with a higher priority that is back gets its address by plan, after the delay.
 func TestAddressFailsBack(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const delay = 3 * time.Second
 		f := newAddressFleet(t, 1, 3, 1, func(i, _ int, cfg *vip.Config) {
@@ -137,6 +143,7 @@ func TestAddressFailsBack(t *testing.T) {
 
 // A program that is not ready hands its address over, and does not get it back before it is.
 func TestAddressFollowsReady(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var sick atomic.Bool
 		var kinds []vip.Kind
@@ -174,6 +181,7 @@ func TestAddressFollowsReady(t *testing.T) {
 // Without a majority the address is released, or kept, as the configuration says.
 func TestAddressWithoutQuorum(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, keep := range []bool{false, true} {
 		t.Run(map[bool]string{false: "release", true: "keep"}[keep], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -214,6 +222,7 @@ func TestAddressWithoutQuorum(t *testing.T) {
 // In a partition the majority gives a kept address to another node, so two answer, each on its
 // side; the one without the role lets go when the network is whole.
 func TestKeptAddressInAPartition(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 1, func(_, _ int, cfg *vip.Config) { cfg.Quorum = vip.Keep }, nil)
 		f.start()
@@ -227,6 +236,7 @@ func TestKeptAddressInAPartition(t *testing.T) {
 
 // Move takes an address to another node, where it stays although the others are better.
 func TestAddressMovesByHand(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 1, func(i, _ int, cfg *vip.Config) { cfg.Priority = 10 - i }, nil)
 		f.start()
@@ -257,6 +267,7 @@ func TestAddressMovesByHand(t *testing.T) {
 // cost no entry of the log at rest.
 func TestManyAddresses(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const n = 100
 		f := newAddressFleet(t, 1, 3, n, nil, nil)
@@ -297,6 +308,7 @@ func TestManyAddresses(t *testing.T) {
 
 // Serve keeps an address until it has moved: clients are served until then.
 func TestDrainMovesAddressesFirst(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 1, nil, nil)
 		f.start()

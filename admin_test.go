@@ -80,6 +80,7 @@ func steady(t *testing.T, c *clustertest.Cluster, voters int) {
 }
 
 func TestOperatorSeesAllNodes(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -122,6 +123,7 @@ func TestOperatorSeesAllNodes(t *testing.T) {
 
 // A node that has found nobody says so, and what it waits for.
 func TestOperatorSeesANodeWithoutCluster(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.Expect = 3 })
 		time.Sleep(5 * time.Second)
@@ -137,6 +139,7 @@ func TestOperatorSeesANodeWithoutCluster(t *testing.T) {
 }
 
 func TestOperatorRemovesADeadMember(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -179,6 +182,7 @@ func TestOperatorRemovesADeadMember(t *testing.T) {
 
 // Nobody is taken out whom the others need to go on, not by force either.
 func TestOperatorKeepsTheQuorum(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -211,6 +215,7 @@ func TestOperatorKeepsTheQuorum(t *testing.T) {
 
 // Without a quorum nothing is changed, and the error says what to do.
 func TestOperatorChangesNothingWithoutQuorum(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -234,6 +239,7 @@ func TestOperatorChangesNothingWithoutQuorum(t *testing.T) {
 }
 
 func TestOperatorTransfersTheLeadership(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -274,6 +280,7 @@ func TestOperatorTransfersTheLeadership(t *testing.T) {
 
 // A node answers a request from a client that has the secret but sends nonsense. Nothing changes.
 func TestOperatorSendsNonsenseAboutMembers(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 2, nil)
 		c.Settle()
@@ -324,6 +331,7 @@ func wantHeld(t *testing.T, c *clustertest.Cluster, want map[string]int) {
 // again when that is undone.
 func TestOperatorDrainsANode(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for name, public := range map[string]bool{"roles": false, "public roles": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -404,6 +412,7 @@ func TestOperatorDrainsANode(t *testing.T) {
 
 // A holder that does not let go holds the drain up for no longer than it may hold the role.
 func TestOperatorDrainsAStubbornNode(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()
@@ -434,6 +443,7 @@ func readyz(n *flotilla.Node) (int, string) {
 
 func TestOperatorMovesRoles(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()

@@ -11,6 +11,7 @@ import (
 
 // A node that is to form a cluster alone does not while a peer is silent: that may belong to one.
 func TestAloneBesideASilentPeer(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		host := net.Host("x")

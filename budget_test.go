@@ -53,6 +53,7 @@ func claimAll(t *testing.T, n *flotilla.Node) {
 // record that is there and no deletion; and what it stores stops no role.
 func TestProgramsStopNothing(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 20 })
 		c.Settle()
@@ -140,6 +141,7 @@ func (c *counts) of(level slog.Level, part string) (n int) {
 // time.
 func TestSpaceWarns(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		log := &counts{said: make(map[string]int)}
 		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.MaxState, cfg.Logger = 1<<20, slog.New(log) })
@@ -177,6 +179,7 @@ func TestSpaceWarns(t *testing.T) {
 
 // No key of a program stands in the way of what certmagic and flotilla keep, however it is written.
 func TestMisplacedKeys(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()

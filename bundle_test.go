@@ -58,6 +58,7 @@ func wantRecords(t *testing.T, n *Node, key, crt, meta string) {
 // happens in between.
 func TestBundle(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, test := range []struct {
 		name string
 		then func(t *testing.T, n, other *Node, net *simnet.Network)
@@ -184,6 +185,7 @@ func metaAbout(id, what string) string {
 // Renewal information of a certificate that has been replaced is not stored, also while another
 // bundle is being stored.
 func TestMetadataOfTheOldCertificateAreDropped(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		a, b := nodes[0], nodes[1]
@@ -244,6 +246,7 @@ func TestBundleNames(t *testing.T) {
 // A lock needs no renewal while the node has its lease. One that was lost is taken again if it is
 // free, and else it is an error.
 func TestRenewLockLease(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -287,6 +290,7 @@ func TestRenewLockLease(t *testing.T) {
 // Who has lost a lock and goes on without knowing it keeps others of its own process out until it
 // unlocks: their records could not be told apart.
 func TestLostLockIsWaitedForOnItsNode(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -319,6 +323,7 @@ func TestLostLockIsWaitedForOnItsNode(t *testing.T) {
 // Large entries and small ones that wait together go to the leader in calls that it takes.
 func TestLargeBundlesAmongSmallWrites(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), func(c *Config) { c.MaxState = 1 << 30 })
 		_, others := leaderOf(t, nodes)

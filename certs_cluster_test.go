@@ -38,6 +38,7 @@ func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 // what is stored and deleted.
 func TestClusterSharesCertificates(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const names = 25
 		var placed stubca.Orders
@@ -77,6 +78,7 @@ func TestClusterSharesCertificates(t *testing.T) {
 // some nodes have it before others.
 func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "first.example"
 		net := simnet.New()

@@ -21,6 +21,7 @@ import (
 // A certificate that is damaged in the replicated state is ordered once, and quarantined.
 func TestDamagedCertificateOfTheCluster(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"
 		ca := stubca.New(t)
@@ -56,6 +57,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 // them. Status has both.
 func TestOnDemandBesideDeclared(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var declared atomic.Int64 // times that the decision function was asked for the declared name
 		decide := func(cfg *certmagic.Config) {
@@ -122,6 +124,7 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 // A limit that one node learns of is in the replicated state, and in the status of all nodes.
 func TestLimitInTheReplicatedState(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		var limited atomic.Bool

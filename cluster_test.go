@@ -28,6 +28,7 @@ func store(t *testing.T, n *flotilla.Node, key, value string) {
 }
 
 func TestWriteAnywhereReadEverywhere(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -40,6 +41,7 @@ func TestWriteAnywhereReadEverywhere(t *testing.T) {
 }
 
 func TestLeaderIsKilled(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()

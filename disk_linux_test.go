@@ -20,6 +20,7 @@ import (
 // where they please. All are back by themselves.
 func TestFullDisks(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount file systems of a few MiB")
 	}
@@ -90,6 +91,7 @@ func TestFullDisks(t *testing.T) {
 // itself.
 func TestReadOnlyUnderTheNode(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount file systems")
 	}

@@ -117,6 +117,7 @@ func wantOut(t *testing.T, n *Node, parts ...string) {
 // until somebody starts the process again.
 func TestDiskErrorPasses(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	faults := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS}
 	for _, fault := range faults[:Cases(3, 1)] {
 		for _, who := range []string{"leader", "follower", "two", "all"} {
@@ -183,6 +184,7 @@ func TestDiskErrorPasses(t *testing.T) {
 // on every disk.
 func TestDiskErrorsLoseNothing(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for seed := range uint64(Cases(6, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			ds := newDisks()
@@ -237,6 +239,7 @@ func TestDiskErrorsLoseNothing(t *testing.T) {
 // A disk that hangs for a while is said to, and its node is back when it hangs no more.
 func TestHangingDiskIsSaid(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
 		nodes := trio(t, simnet.New(), ds.attach)
@@ -262,12 +265,13 @@ func TestHangingDiskIsSaid(t *testing.T) {
 // went on writing to files without a name.
 func TestDeletedUnderTheNode(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	at := func(n *Node, name string) string { return filepath.Join(n.cfg.Dir, name) }
 	remove := func(name string) func(*testing.T, *Node) {
 		return func(t *testing.T, n *Node) { mustDo(t, os.RemoveAll(at(n, name))) }
 	}
 	move := func(n *Node, name string) (from, to string) { return at(n, name), n.cfg.Dir + "-away" }
-	for _, test := range []struct {
+	for _, test := range Some([]struct {
 		name string
 		do   func(*testing.T, *Node)
 		// what is there, or elsewhere, is not overwritten meanwhile. Nil: the node helps itself
@@ -300,7 +304,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 			mustDo(t, os.WriteFile(at(n, "copy"), b, 0o600))
 			mustDo(t, os.Rename(at(n, "copy"), at(n, "node")))
 		}, remove("node"), "was replaced"},
-	} {
+	}, 2) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				logs := new(logText)
@@ -370,6 +374,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 // The lock file is deleted: it is locked again before another process can take the directory. One
 // that was faster has it, and this node stops.
 func TestDeletedLock(t *testing.T) {
+	synctest.Parallel(t)
 	for _, taken := range []bool{false, true} {
 		t.Run(strconv.FormatBool(taken), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -399,6 +404,7 @@ func TestDeletedLock(t *testing.T) {
 // A node whose log file is deleted writes the log again when it ends, because no other node has it.
 // If its identity is deleted too, the operator wants a new node, and no log is written.
 func TestDeletedLogIsLeftBehind(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		storeWithin(t, time.Second, nodes[0], "k", "1")
@@ -425,6 +431,7 @@ func TestDeletedLogIsLeftBehind(t *testing.T) {
 // The disk is full while a cluster forms, and while a node joins. Both go on when there is room.
 func TestFormOnFullDisk(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, op := range []string{"open", "store the term", "store entries", "store the vote"} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -452,6 +459,7 @@ func TestFormOnFullDisk(t *testing.T) {
 // The identity is deleted while the node waits for others to form a cluster with: what it has
 // promised must not be forgotten.
 func TestDeletedIdentityWhileForming(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		host := simnet.New().Host("a")
 		n, err := Open(t.Context(), Config{Dir: t.TempDir(), Name: "a", Secrets: []Secret{NewSecret()}, Expect: 3, PeerListen: host.Listen, PeerDial: host.Dial, Peers: Static("b:7373"),
@@ -474,6 +482,7 @@ func TestDeletedIdentityWhileForming(t *testing.T) {
 // A voter whose raft does not run says nothing of its term: a leader that has been replaced would
 // take a 0 for a confirmation.
 func TestTermOfOneThatIsOut(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
 		nodes := trio(t, simnet.New(), ds.attach)
@@ -497,6 +506,7 @@ func TestTermOfOneThatIsOut(t *testing.T) {
 
 // An error that no later attempt would change ends the node's part for good.
 func TestDamageDoesNotPass(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
 		nodes := trio(t, simnet.New(), ds.attach)

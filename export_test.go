@@ -23,6 +23,18 @@ func Cases(all, usual int) int {
 	return usual
 }
 
+// Some returns all cases with -long, else every step-th one from the first.
+func Some[T any](all []T, step int) []T {
+	if Long() {
+		return all
+	}
+	var some []T
+	for i := 0; i < len(all); i += step {
+		some = append(some, all[i])
+	}
+	return some
+}
+
 // SkipShort leaves a test out of the short form, because it takes more than 0.1 s.
 func SkipShort(t testing.TB) {
 	t.Helper()

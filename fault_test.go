@@ -18,6 +18,7 @@ import (
 // it.
 func TestLeaderIsCutOff(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, test := range []struct {
 		timing flotilla.Timing
 		limit  time.Duration
@@ -50,6 +51,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 
 // A follower that is cut off holds writes up no longer than a lease.
 func TestSilentFollowerHoldsNobodyUp(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -76,6 +78,7 @@ func TestSilentFollowerHoldsNobodyUp(t *testing.T) {
 // held, by itself.
 func TestCommandsTakeEffectOnce(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -127,6 +130,7 @@ func TestCommandsTakeEffectOnce(t *testing.T) {
 // What was acknowledged survives whatever happens, and is read on every node.
 func TestAcknowledgedWritesSurvive(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for seed := range uint64(flotilla.Cases(8, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Timing(seed % 2) })
@@ -183,6 +187,7 @@ func write(t *testing.T, c *clustertest.Cluster, random *rand.Rand, acknowledged
 
 func TestIdleClusterWritesNothing(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -203,6 +208,7 @@ func TestIdleClusterWritesNothing(t *testing.T) {
 // A node that is heard but hears nothing cannot follow what is written: it loses its lease, and
 // writers wait for it no longer.
 func TestDeafNodeHoldsNobodyUp(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -232,6 +238,7 @@ func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 // gone.
 func TestLeaderThatHasJustStarted(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	step := time.Duration(flotilla.Cases(10, 95)) * time.Millisecond
 	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += step {
 		synctest.Test(t, func(t *testing.T) {
@@ -275,6 +282,7 @@ func TestLeaderThatHasJustStarted(t *testing.T) {
 // the process before it is dead.
 func TestLeaderStaysWhenANodeComesBack(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()

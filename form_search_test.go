@@ -24,9 +24,10 @@ var (
 // failed schedule prints its seed; with -formation that seed and -formations 1 it runs again.
 func TestFormationSchedules(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	n := *formations
 	if n == 0 {
-		n = flotilla.Cases(30, 10)
+		n = flotilla.Cases(30, 6)
 	}
 	for seed := *formationSeed; seed < *formationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 )
 
 func TestFormationWaitsForAll(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Isolate(2)
@@ -36,6 +37,7 @@ func TestFormationWaitsForAll(t *testing.T) {
 // However the network fails while nodes form a cluster, they end in one.
 func TestFormationEndsInOneCluster(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for seed := range uint64(flotilla.Cases(15, 4)) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
@@ -69,6 +71,7 @@ func TestFormationEndsInOneCluster(t *testing.T) {
 }
 
 func TestJoinThenVote(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()
@@ -100,6 +103,7 @@ func TestJoinThenVote(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -123,6 +127,7 @@ func TestRestart(t *testing.T) {
 
 func TestRollingRestart(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -146,6 +151,7 @@ func TestRollingRestart(t *testing.T) {
 // A node that was away is current as soon as it is back, however long it was away.
 func TestReturnAfterLong(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -164,6 +170,7 @@ func TestReturnAfterLong(t *testing.T) {
 }
 
 func TestReturnWithAnotherAddress(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -185,6 +192,7 @@ func TestReturnWithAnotherAddress(t *testing.T) {
 }
 
 func TestLeave(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -212,6 +220,7 @@ func TestLeave(t *testing.T) {
 }
 
 func TestLastMemberCannotLeave(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()
@@ -227,6 +236,7 @@ func TestLastMemberCannotLeave(t *testing.T) {
 // written.
 func TestWrongDirectoryOrSecret(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	t.Run("secret of another cluster", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 1, nil)
@@ -445,6 +455,7 @@ func byID(c *clustertest.Cluster) []int {
 // it forms no other one, however long that lasts and however many could do so with it.
 func TestOneAloneVoidsNothing(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.SetLatency(5 * time.Millisecond)
@@ -476,6 +487,7 @@ func TestOneAloneVoidsNothing(t *testing.T) {
 // it.
 func TestProposerFindsItsProposalVoided(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		order := byID(c)
@@ -506,6 +518,7 @@ func TestProposerFindsItsProposalVoided(t *testing.T) {
 // A proposer that is lost for good while others have promised themselves to it keeps nobody from
 // forming another cluster.
 func TestProposerNeverComesBack(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		order := byID(c)
@@ -547,6 +560,7 @@ func (l *logHas) Write(p []byte) (int, error) {
 // wait for it.
 func TestFormationWithoutDirectories(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for k := 0; k < 60; k += flotilla.Cases(1, 5) {
 		synctest.Test(t, func(t *testing.T) {
 			var lives logHas

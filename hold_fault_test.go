@@ -29,6 +29,7 @@ import (
 // role is not granted again before the deadline of f. The test repeats the steps of Hold and
 // handOver one by one.
 func TestShutdownWhileEntering(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
@@ -71,6 +72,7 @@ func TestShutdownWhileEntering(t *testing.T) {
 
 // A part of a certificate that is stored with the context of Hold is not tied to the role.
 func TestBundleIsTiedToTheTenure(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
@@ -132,6 +134,7 @@ func TestLockWithLostContext(t *testing.T) {
 // does not cover it.
 func TestClaimOvertakenByItsRelease(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
@@ -162,6 +165,7 @@ func TestClaimOvertakenByItsRelease(t *testing.T) {
 // hears it: nobody has the role.
 func TestNoRoleWithoutLease(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, priority := range []int{0, 1} {
 		t.Run(fmt.Sprint("priority ", priority), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -227,6 +231,7 @@ func TestNoRoleWithoutLease(t *testing.T) {
 // Shutdown without a deadline never ends if f does not heed its context, although the role goes on
 // after ten seconds.
 func TestShutdownWithStuckHolder(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		release := make(chan struct{})
@@ -285,6 +290,7 @@ func TestWithdrawalsAreFew(t *testing.T) {
 // handed over.
 func TestNoFalseAlarmAfterYield(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, stubborn := range []bool{false, true} {
 		t.Run(fmt.Sprint("stubborn ", stubborn), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { testAlarm(t, stubborn) })
@@ -353,6 +359,7 @@ func (f toFunc) Write(b []byte) (int, error) { return f(b) }
 // After a bundle's commit failed once, Delete of its keys by the holder of the lock does nothing
 // and says that it did, even after they were stored.
 func TestDeleteAfterFailedCommit(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		n := nodes[0]
@@ -381,6 +388,7 @@ func TestDeleteAfterFailedCommit(t *testing.T) {
 // is missing when it begins.
 func TestHoldWithoutLeader(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -401,6 +409,7 @@ func TestHoldWithoutLeader(t *testing.T) {
 // The context of an inner Hold forgets the outer role: a late write with it takes effect after the
 // outer role is another's.
 func TestNestedHoldKeepsOuter(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
@@ -427,6 +436,7 @@ func TestNestedHoldKeepsOuter(t *testing.T) {
 // A tenure's deadline goes on moving when the tenure is over.
 func TestDeadlineAfterTheEnd(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		var kept Tenure

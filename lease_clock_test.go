@@ -106,6 +106,7 @@ func (s *sleeper) wake() {
 // taken note of the end.
 func TestClockDecides(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, who := range []string{"follower", "leader"} {
 		t.Run(who, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -169,6 +170,7 @@ func TestClockDecides(t *testing.T) {
 // A read on a node that wakes waits for another lease, and then finds the newest value.
 func TestReadAfterStandstill(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, who := range []string{"follower", "leader"} {
 		t.Run(who, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -199,6 +201,7 @@ func TestReadAfterStandstill(t *testing.T) {
 
 // A read that waits for a lease in vain is bounded, and what it finds is not said to be current.
 func TestReadAfterStandstillIsBounded(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newSleeper(t, false, nil)
 		defer s.wake()
@@ -212,6 +215,7 @@ func TestReadAfterStandstillIsBounded(t *testing.T) {
 
 // Tickets that were dropped while a process stood still are not opened when it wakes.
 func TestTicketsAfterStandstill(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var servers []*tls.Config
 		var client *tls.Config
@@ -238,6 +242,7 @@ func TestTicketsAfterStandstill(t *testing.T) {
 
 // A node that cannot know of a token does not say that there is none.
 func TestChallengeAfterStandstill(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := newSleeper(t, false, nil)
 		ask := func() *httptest.ResponseRecorder {

@@ -21,6 +21,7 @@ import (
 // be able to say that the leader's lease has expired. Otherwise raft's own timeouts decide, more
 // than a second later.
 func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -61,6 +62,7 @@ func TestAskedBeforeTheSessionIsApplied(t *testing.T) {
 // A node whose disk hangs asks for no lease, not even from itself: writers would have to wait for
 // it.
 func TestNoLeaseOnAHangingDisk(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()
 		n := fleet(t, simnet.New(), []string{"a"}, ds.attach)[0]
@@ -80,6 +82,7 @@ func TestNoLeaseOnAHangingDisk(t *testing.T) {
 
 // A role whose holder is cut off is granted again after lease and hold-down, and no sooner.
 func TestHoldDownTime(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -109,6 +112,7 @@ func TestHoldDownTime(t *testing.T) {
 // After a time without a leader, the new one leaves the old sessions alone for a moment. A node
 // that lives opens its next session in that time, and keeps what it has.
 func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -148,6 +152,7 @@ func TestNewLeaderWaitsForThoseWhoLive(t *testing.T) {
 // A session that has fallen silent ends when its node's lease is over, and no sooner.
 func TestSessionEndsAfterItsLease(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, voters := range []int{3, 4, 5} {
 		t.Run(fmt.Sprint(voters, " voters"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

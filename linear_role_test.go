@@ -15,6 +15,7 @@ import (
 // fence than the one before.
 func TestRolesUnderFaults(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, run := range chaosRuns(t) {
 		t.Run(fmt.Sprintf("%d nodes, seed %d", run.nodes, run.seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -321,6 +321,7 @@ func (h *chaos) release(s *flotilla.Storage, o operation, limit time.Duration) {
 // alone.
 func TestLinearizableUnderFaults(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, run := range chaosRuns(t) {
 		t.Run(fmt.Sprintf("%d nodes, seed %d", run.nodes, run.seed), func(t *testing.T) {
 			var rec *history

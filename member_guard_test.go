@@ -45,6 +45,7 @@ func join(t *testing.T, net *simnet.Network, beside *Node, name string, configur
 
 // A node whose peers belong to two clusters joins neither, and says so.
 func TestPeersOfTwoClusters(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		one := fleet(t, net, []string{"a"}, nil)[0]
@@ -65,6 +66,7 @@ func TestPeersOfTwoClusters(t *testing.T) {
 
 // Nobody speaks for another node.
 func TestGreetingsOfLiars(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -121,6 +123,7 @@ func TestGreetingsOfLiars(t *testing.T) {
 // A node that takes no part any more tells nobody that he was removed, or that his directory is
 // another's.
 func TestFailedNodeRefusesNobody(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
@@ -139,6 +142,7 @@ func TestFailedNodeRefusesNobody(t *testing.T) {
 // A node that speaks a later version of the greeting is answered as any other one. The log says
 // once that this node is the older one.
 func TestNewerGreetingIsAnswered(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		books := make(map[string]*logbook)
 		leader, others := leaderOf(t, trio(t, simnet.New(), func(c *Config) {
@@ -163,6 +167,7 @@ func TestNewerGreetingIsAnswered(t *testing.T) {
 // A leader that is cut off, and may be none any more, tells nobody that he was removed: it may not
 // know the newest members.
 func TestOldLeaderRefusesNobody(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
@@ -192,6 +197,7 @@ func TestOldLeaderRefusesNobody(t *testing.T) {
 // A log without a file that says whose it is stays as it is: a new node over it would vote with
 // another's log.
 func TestLogWithoutIdentity(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
 		if err := n.Close(); err != nil {
@@ -216,6 +222,7 @@ func TestLogWithoutIdentity(t *testing.T) {
 // More than five members serve, and five of them vote.
 func TestAtMostFiveVote(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
@@ -233,6 +240,7 @@ func TestAtMostFiveVote(t *testing.T) {
 // give no answer.
 func TestAbsentNodeDoesNotVote(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -269,6 +277,7 @@ func voting(t *testing.T, nodes []*Node) (voters int) {
 // An index is current when a majority of the voters says, after the question, that there is no
 // later term.
 func TestConfirm(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, _ := leaderOf(t, trio(t, net, nil))
@@ -299,6 +308,7 @@ func refusedWhy(g membership.Greeting) string {
 
 // A node that wants to join is told that it has when that is committed. Until then nobody knows.
 func TestJoiningIsCommittedFirst(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, others := leaderOf(t, trio(t, net, nil))
@@ -317,6 +327,7 @@ func TestJoiningIsCommittedFirst(t *testing.T) {
 
 // A member that is being removed opens no session meanwhile.
 func TestNoSessionWhileRemoved(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
@@ -338,6 +349,7 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 // A node hears late that the process which led before is dead. The leader's next process was
 // elected by then, and stays the leader.
 func TestNewProcessLeads(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)

@@ -20,6 +20,7 @@ import (
 // A node whose joining was begun by a leader that lost its place joins with the next one. That it
 // is told so only when that is committed is for TestJoiningIsCommittedFirst.
 func TestJoinThatIsNotCommitted(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -39,6 +40,7 @@ func TestJoinThatIsNotCommitted(t *testing.T) {
 // A node of another cluster that was started here by mistake harms nobody but itself.
 func TestForeignNodeRefusesNobody(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		secret := flotilla.NewSecret()
 		same := func(i int, cfg *flotilla.Config) { cfg.Secrets = []flotilla.Secret{secret} }
@@ -62,6 +64,7 @@ func TestForeignNodeRefusesNobody(t *testing.T) {
 // Nor does a copy of a directory, which is refused while the original lives.
 func TestCopyIsRefused(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {
 			cfg.Peers = flotilla.Static("n0:7373", "n1:7373", "n2:7373", "n3:7373")
@@ -90,6 +93,7 @@ func TestCopyIsRefused(t *testing.T) {
 // alone.
 func TestEmptyNodeRefusesNobody(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(i int, cfg *flotilla.Config) {})
 		c.Settle()
@@ -114,6 +118,7 @@ func TestEmptyNodeRefusesNobody(t *testing.T) {
 
 // A node may not leave when those who stay could not commit it: nothing could be after that.
 func TestLeaveThatWouldCostTheQuorum(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -139,6 +144,7 @@ func TestLeaveThatWouldCostTheQuorum(t *testing.T) {
 // A lock whose Unlock got no answer is free in the end.
 func TestUnlockWithoutAnswer(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -166,6 +172,7 @@ func TestUnlockWithoutAnswer(t *testing.T) {
 // So is the place in the queue of one who gave up waiting, however long there was no quorum.
 func TestClaimIsWithdrawnInTheEnd(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -201,6 +208,7 @@ func TestClaimIsWithdrawnInTheEnd(t *testing.T) {
 
 // The only voter leaves when another has become one.
 func TestLeaveOfTheOnlyVoter(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()
@@ -219,6 +227,7 @@ func TestLeaveOfTheOnlyVoter(t *testing.T) {
 // Writers at the same moment cannot pass the limit together, and locks count.
 func TestQuotaHoldsForAllAtOnce(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 20 })
 		c.Settle()
@@ -251,8 +260,9 @@ func TestQuotaHoldsForAllAtOnce(t *testing.T) {
 // A node that did not hear another move goes by what the cluster has recorded.
 func TestStaleAddress(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	shown := false
-	for range 12 {
+	for i := 0; i < 12 && (!shown || i < flotilla.Cases(12, 3)); i++ {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, nil)
 			c.Settle()
@@ -290,6 +300,7 @@ func TestStaleAddress(t *testing.T) {
 // A new node forms nothing beside members that are only just starting.
 func TestFormationBesideAStartingCluster(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for range 8 {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 2, nil)
@@ -312,6 +323,7 @@ func TestFormationBesideAStartingCluster(t *testing.T) {
 // A node that has promised itself to a cluster joins no other.
 func TestPromiseIsKept(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for range 4 {
 		synctest.Test(t, func(t *testing.T) {
 			all := flotilla.Static("n0:7373", "n1:7373", "n2:7373", "n3:7373")
@@ -366,6 +378,7 @@ func TestPromiseIsKept(t *testing.T) {
 // A member that has much to catch up with holds no writer up.
 func TestCatchingUpHoldsNobodyUp(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.WAN })
 		c.Settle()
@@ -400,6 +413,7 @@ func TestCatchingUpHoldsNobodyUp(t *testing.T) {
 // Shutdown, Leave and Close at once, at any step, during writes and locks.
 func TestEndsAtOnce(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for seed := range 12 {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, nil)

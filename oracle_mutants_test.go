@@ -16,6 +16,7 @@ import (
 // found.
 func TestOracleSeesMutants(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		plain := oracleCluster(t, 1)[0]
 		for _, mutant := range []struct {

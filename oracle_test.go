@@ -499,10 +499,11 @@ func oracleCluster(t *testing.T, n int) []lockingStorage {
 
 func TestStorageAgainstOracle(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("the deviations are those from files on Linux; other systems have other errors and other names")
 	}
-	seeds, count := []uint64{3, rand.Uint64()}, 1500
+	seeds, count := []uint64{3, rand.Uint64()}, 1000
 	if flotilla.Long() {
 		seeds, count = []uint64{1, 2, 3, rand.Uint64()}, 6000
 	}

@@ -66,6 +66,7 @@ func files(t *testing.T, dir string) []byte {
 // node alone, without another order.
 func TestPerNode(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "own.example"
 		var placed stubca.Orders
@@ -141,6 +142,7 @@ func TestPerNode(t *testing.T) {
 
 // The option can be switched on and off. The certificates of before stay where they are.
 func TestPerNodeSwitched(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "switched.example"
 		var placed stubca.Orders
@@ -187,6 +189,7 @@ func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 // The storage answers like the cluster's storage, for the node's own records too, and after a
 // restart.
 func TestOwnStorageIsLikeTheClusters(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
 		shared := n.Storage()
@@ -268,6 +271,7 @@ func TestOwnStorageIsLikeTheClusters(t *testing.T) {
 // A certificate is stored as a whole or not at all, and metadata of one that was replaced are
 // dropped.
 func TestOwnBundle(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
 		ctx := t.Context()
@@ -317,6 +321,7 @@ func TestOwnBundle(t *testing.T) {
 
 // A file that is damaged, or sealed with another secret, is refused and left as it is.
 func TestOwnFileIsRefused(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, func(c *Config) { c.TLS.PerNode = true })[0]
 		if err := certStorage(n).Store(t.Context(), "certificates/ca/k/k.txt", []byte("value")); err != nil {
@@ -373,6 +378,7 @@ func TestOwnFileIsRefused(t *testing.T) {
 
 // A node that has left keeps no private keys.
 func TestPerNodeLeft(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
 		if err := certStorage(nodes[1]).Store(t.Context(), "certificates/ca/k/k.txt", nil); err != nil {
@@ -392,6 +398,7 @@ func TestPerNodeLeft(t *testing.T) {
 
 // A compromised key of one node ends the session tickets of all.
 func TestPerNodeCompromised(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b"}, func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
@@ -415,6 +422,7 @@ func TestPerNodeCompromised(t *testing.T) {
 // there from before.
 func TestPerNodeIsCleaned(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "expired.example"
 		var placed stubca.Orders
@@ -457,6 +465,7 @@ func TestPerNodeIsCleaned(t *testing.T) {
 // disk allows it. It is not ordered again.
 func TestPerNodeOnFullDisk(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "full.example"
 		var placed stubca.Orders

@@ -24,6 +24,7 @@ func snapshotIndex(t *testing.T, n *Node) uint64 {
 // before. So has one that was shut down in order.
 func TestRestartAlone(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	const key = "certificates/ca.example/site.example/site.example.crt"
 	for _, test := range []struct {
 		name string
@@ -65,6 +66,7 @@ func TestRestartAlone(t *testing.T) {
 // Snapshots are kept apart, however often the certificates change, and an idle node takes none.
 func TestSnapshotsRest(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		n := fleet(t, net, []string{"a"}, nil)[0]

@@ -24,6 +24,7 @@ import (
 // that is kept, stayed in the queue for as long as the session lived, and nobody got the role any
 // more.
 func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -58,6 +59,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 // A node that shuts down waits for a role. It was granted that, and nobody did what goes with it
 // until the last of what the node held was handed over.
 func TestLeavingNodeIsGrantedNothing(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
@@ -94,6 +96,7 @@ func TestLeavingNodeIsGrantedNothing(t *testing.T) {
 // A role goes to somebody else than it was to be moved to, because that one has left. Move waited
 // for thirty seconds, and said that there was no leader.
 func TestMoveToOneThatLeaves(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		holder, heir, third := nodes[0], nodes[1], nodes[2]
@@ -123,6 +126,7 @@ func TestMoveToOneThatLeaves(t *testing.T) {
 // A session ends between the grant of a public role and the beginning of its tenure. The claim's
 // hold-down was taken for the claim, and Hold waited in no queue until the hold-down was over.
 func TestHoldDownIsNoGrant(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		_, others := leaderOf(t, nodes)
@@ -153,6 +157,7 @@ func TestHoldDownIsNoGrant(t *testing.T) {
 // over.
 func TestRemovedHolderHasItsLease(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, cut := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			net := simnet.New()

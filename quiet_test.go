@@ -60,6 +60,7 @@ func (l *loud) report(t *testing.T, what string) {
 // Whatever an operator plans is no warning, on any node, and a line that names a node has its name.
 func TestPlannedEventsAreNoWarnings(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log loud
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Logger = log.logger(t) })
@@ -130,6 +131,7 @@ func TestPlannedEventsAreNoWarnings(t *testing.T) {
 // A death that nobody has planned is a warning, with the node's name, and is not repeated for ever.
 func TestDeathIsAWarning(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log loud
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Logger = log.logger(t) })

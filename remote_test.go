@@ -53,6 +53,7 @@ func put(t *testing.T, client *remote.Client, mode remote.Mode, pairs ...string)
 }
 
 func TestOperatorStoresRecords(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 64 << 10 })
 		c.Settle()
@@ -116,6 +117,7 @@ func TestOperatorStoresRecords(t *testing.T) {
 // What does not fit into one answer comes in several.
 func TestOperatorReadsInPages(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()
@@ -171,6 +173,7 @@ func TestOperatorReadsInPages(t *testing.T) {
 // Any node will do, and a client is neither taken for a member nor worth a line in the nodes' logs.
 func TestOperatorIsNoMember(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var log bytes.Buffer
@@ -221,6 +224,7 @@ func (w lockedWriter) Write(p []byte) (int, error) {
 }
 
 func TestOperatorWithoutQuorum(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -252,6 +256,7 @@ func TestOperatorWithoutQuorum(t *testing.T) {
 
 // A client that gives up does not leave its question on the node.
 func TestOperatorGivesUp(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -270,6 +275,7 @@ func TestOperatorGivesUp(t *testing.T) {
 
 // A node answers a call from a client that has the secret but sends nonsense. It stores nothing.
 func TestOperatorSendsNonsense(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()

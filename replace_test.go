@@ -51,11 +51,12 @@ func wantVoters(t *testing.T, c *clustertest.Cluster, want []string) {
 // time, and the dead do not vote.
 func TestMachinesAreReplaced(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = 4 * time.Minute })
 		c.Settle()
 		store(t, c.Nodes[0], "k", "1")
-		for round := range 2 {
+		for round := range flotilla.Cases(2, 1) {
 			for i := range 3 {
 				c.Kill(i)
 				if err := os.RemoveAll(c.Config(i).Dir); err != nil {
@@ -91,6 +92,7 @@ func TestMachinesAreReplaced(t *testing.T) {
 // needed.
 func TestReplacedVoterComesBack(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5, nil)
 		c.Settle()
@@ -133,6 +135,7 @@ func TestReplacedVoterComesBack(t *testing.T) {
 // majority, and go on being one when the next one dies.)
 func TestDeadMembersAreRemoved(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = time.Minute })
 		c.Settle()
@@ -162,6 +165,7 @@ func TestDeadMembersAreRemoved(t *testing.T) {
 // the dead are removed, and the cluster lives. (hashicorp/consul#8118)
 func TestRollingReboot(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = 10 * time.Second })
 		c.Settle()
@@ -182,6 +186,7 @@ func TestRollingReboot(t *testing.T) {
 // A node without a directory leaves when it is shut down, and is removed when it dies.
 func TestNodesWithoutDirectory(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Dir = "" })
 		c.Settle()
@@ -215,6 +220,7 @@ func TestNodesWithoutDirectory(t *testing.T) {
 
 // All at once: none waits for long, and the last one does not wait for others that are gone.
 func TestNodesWithoutDirectoryEndTogether(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Dir = "" })
 		c.Settle()
@@ -238,6 +244,7 @@ func TestNodesWithoutDirectoryEndTogether(t *testing.T) {
 // An address says nothing about who is there.
 func TestAddressesAreNoIdentities(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	t.Run("all nodes move at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {

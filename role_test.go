@@ -115,6 +115,7 @@ func wantHolders(t *testing.T, s *stage, want map[string]int) {
 }
 
 func TestHoldInOrder(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -146,6 +147,7 @@ func TestHoldInOrder(t *testing.T) {
 // lease is over.
 func TestHandOver(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, test := range []struct {
 		name  string
 		lose  func(c *clustertest.Cluster, holder int, cancel func())
@@ -190,6 +192,7 @@ func TestHandOver(t *testing.T) {
 
 func TestPriority(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, test := range []struct {
 		name   string
 		better flotilla.Role
@@ -233,6 +236,7 @@ func TestPriority(t *testing.T) {
 // Three addresses on three nodes: one each, and so again when a node comes back.
 func TestGroupSpreads(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -291,6 +295,7 @@ func TestGroupSpreads(t *testing.T) {
 // A contender that is better only for a while does not disturb anybody, and one that leaves is
 // forgotten.
 func TestWaiterLeaves(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -319,6 +324,7 @@ func TestWaiterLeaves(t *testing.T) {
 }
 
 func TestPanicGivesTheRoleUp(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 2, nil)
 		c.Settle()
@@ -341,6 +347,7 @@ func TestPanicGivesTheRoleUp(t *testing.T) {
 // One who does not hand over is passed over after his time, and his writes are refused from then
 // on.
 func TestYieldIsBounded(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -393,6 +400,7 @@ func TestYieldIsBounded(t *testing.T) {
 // tries is refused when it is back.
 func TestLostHolder(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast, flotilla.WAN} {
 		t.Run(timing.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -439,6 +447,7 @@ func expired(t *testing.T) context.Context {
 }
 
 func TestHoldMistakes(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()

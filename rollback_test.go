@@ -62,6 +62,7 @@ func storeMany(t *testing.T, n *flotilla.Node, prefix string, count int) {
 // What was acknowledged meanwhile is lost to the two others. The node that has it stops, loudly.
 func TestRolledBackWhileNobodyKnows(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, test := range []struct {
 		name string
 		copy string // "before": before the leader of the lost writes was elected; "after"
@@ -119,6 +120,7 @@ func TestRolledBackWhileNobodyKnows(t *testing.T) {
 // The same, but the node that knows is there first: nothing is lost.
 func TestRolledBackAndRestored(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -166,7 +168,8 @@ func wantEqual(t *testing.T, a, b *flotilla.Node) {
 // and nobody reads what is old.
 func TestRolledBackDirectory(t *testing.T) {
 	flotilla.SkipShort(t)
-	for _, test := range []struct {
+	synctest.Parallel(t)
+	for _, test := range flotilla.Some([]struct {
 		name          string
 		earlier, lead bool          // the copy is of an earlier process; the node leads when it is killed
 		pause         time.Duration // before it is back
@@ -179,7 +182,7 @@ func TestRolledBackDirectory(t *testing.T) {
 		{"of the same process, at another address", false, false, 0, ":8484"},
 		{"of the same process, which led", false, true, 0, ":7373"},
 		{"of the same process, which led, later, at another address", false, true, 5 * time.Second, ":8484"},
-	} {
+	}, 2) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				said := new(lines)
@@ -253,6 +256,7 @@ func TestRolledBackDirectory(t *testing.T) {
 // A copy that runs beside the original is refused, and the original loses nothing.
 func TestCopyBesideOriginal(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, when := range []string{"in its life", "before its life"} {
 		t.Run(when, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -300,6 +304,7 @@ func TestCopyBesideOriginal(t *testing.T) {
 // the original, but the original is not removed in the moments for which a line may be down.
 func TestCopyOfOneThatIsCutOff(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -333,6 +338,7 @@ func TestCopyOfOneThatIsCutOff(t *testing.T) {
 // is told.
 func TestCopyStartsWithOriginal(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for seed := range 8 {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {

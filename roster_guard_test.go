@@ -17,6 +17,7 @@ import (
 
 // The leader lets no node in whose Timing is another, whatever other nodes have told it.
 func TestAnotherTimingDoesNotJoin(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		x := others[0].members.Greeting()
@@ -35,6 +36,7 @@ func TestAnotherTimingDoesNotJoin(t *testing.T) {
 // A change is made if its reason is still there when the change of before has settled.
 func TestChangesOfThoseWhoAreBack(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
@@ -64,6 +66,7 @@ func TestChangesOfThoseWhoAreBack(t *testing.T) {
 
 // A member is not removed if the voters that are left could not commit that.
 func TestRemovalLeavesAMajority(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)

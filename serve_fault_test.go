@@ -22,6 +22,7 @@ import (
 
 // What a compromised key has vouched for ends everywhere, wherever the key was kept.
 func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), func(c *Config) { c.TLS.PerNode = true })
 		awaitTickets(t, nodes, hasCurrent)
@@ -38,6 +39,7 @@ func TestTicketsOfACompromisedKeyOfANodesOwn(t *testing.T) {
 
 // A watcher of the status sees changes of certificates, even if nothing else changes.
 func TestWatchTellsOfCertificates(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		answer, answers := stubca.Barrier()
 		ready, enter := stubca.Barrier()
@@ -114,6 +116,7 @@ func TestWatchTellsOfCertificates(t *testing.T) {
 // Keys that were dropped stay dropped on a node that is started alone.
 func TestDroppedTicketsStayDropped(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)

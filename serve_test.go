@@ -157,6 +157,7 @@ func TestServeErrors(t *testing.T) {
 // A node that shuts down is not ready from the first moment on. A failed node is live and not
 // ready.
 func TestHealth(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)

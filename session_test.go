@@ -16,6 +16,7 @@ import (
 // the one that runs, ends the session of the process that runs now, whose lease lasts.
 func TestLateOpenOfEarlierProcess(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
@@ -72,6 +73,7 @@ func openRequest(incarnation string, replaces uint64) []byte {
 
 // Only members get sessions: a write would wait for a stranger's.
 func TestNoSessionForStrangers(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		l, others := leaderOf(t, nodes)

@@ -30,6 +30,7 @@ func differing(t *testing.T, network *simnet.Network, books map[string]*logbook,
 // and again until a node has restarted with another configuration.
 func TestDifferentSettings(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, tc := range []struct {
 		field     string
 		otherwise func(*Config)
@@ -83,6 +84,7 @@ func TestDifferentSettings(t *testing.T) {
 
 // Domains are compared among nodes that serve some, whenever they begin to.
 func TestDifferentDomains(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network, books := simnet.New(), make(map[string]*logbook)
 		nodes := differing(t, network, books, func(*Config) {})
@@ -108,6 +110,7 @@ func TestDifferentDomains(t *testing.T) {
 // Leases of different length do not go together. Nodes that form a cluster wait for one whose
 // Timing is repaired, and say so.
 func TestNoFormationWithAnotherTiming(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network, secret, books := simnet.New(), NewSecret(), make(map[string]*logbook)
 		open := func(name string, timing Timing) *Node {
@@ -148,6 +151,7 @@ func TestNoFormationWithAnotherTiming(t *testing.T) {
 // and so does the cluster's log. The others go on.
 func TestAnotherTimingIsRefused(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, joins := range []bool{false, true} {
 		t.Run(fmt.Sprintf("new node %v", joins), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -208,6 +212,7 @@ func TestAnotherTimingIsRefused(t *testing.T) {
 // All members restart at once, one of them with another Timing: it waits, and those who agree go on
 // without it.
 func TestRestartWithAnotherTiming(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network, books := simnet.New(), make(map[string]*logbook)
 		nodes := differing(t, network, books, func(*Config) {})

@@ -40,6 +40,7 @@ func TestLockHasOneCaller(t *testing.T) {
 
 // A value has its limit, however much room there is.
 func TestValueLimit(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
 		if err := n.storage.Store(t.Context(), "k", make([]byte, MaxValue)); err != nil {
@@ -108,6 +109,7 @@ func TestBundleParts(t *testing.T) {
 
 // A command is proposed in the session of its role, of its lock and of this node, or not at all.
 func TestCommandsOfOthers(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		n, other := nodes[0], nodes[1]

@@ -21,6 +21,7 @@ import (
 )
 
 func TestStorageSemantics(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -99,6 +100,7 @@ func second[T any](_ T, err error) error { return err }
 // What is too large is refused before it is proposed: the log does not grow.
 func TestLimits(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 3 << 20 })
 		c.Settle()
@@ -142,6 +144,7 @@ func TestLimits(t *testing.T) {
 // Many large writes at once go to the leader in calls of a bounded size.
 func TestManyLargeWrites(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 30 })
 		c.Settle()
@@ -159,6 +162,7 @@ func TestManyLargeWrites(t *testing.T) {
 }
 
 func TestLocksExcludeInOrder(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -210,6 +214,7 @@ func TestLocksExcludeInOrder(t *testing.T) {
 }
 
 func TestCancelledWaiterLeavesTheQueue(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -235,6 +240,7 @@ func TestCancelledWaiterLeavesTheQueue(t *testing.T) {
 // it is gone. What the old holder still wants to write is refused.
 func TestLockOfALostNode(t *testing.T) {
 	flotilla.SkipShort(t)
+	synctest.Parallel(t)
 	for _, test := range []struct {
 		name  string
 		lose  func(c *clustertest.Cluster)
@@ -290,6 +296,7 @@ func TestLockOfALostNode(t *testing.T) {
 // Without a quorum a node answers what it has and admits what it cannot know; writes wait and then
 // name the reason.
 func TestWithoutQuorum(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
@@ -334,6 +341,7 @@ func TestWithoutQuorum(t *testing.T) {
 }
 
 func TestClosedNode(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1, nil)
 		c.Settle()
@@ -365,6 +373,7 @@ func TestClosedNode(t *testing.T) {
 
 // No name or value is in any file of any node in plain.
 func TestDisksHoldOnlyCiphertext(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()

@@ -19,6 +19,7 @@ import (
 // grant.
 func TestThousandWaiters(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		waiters := Cases(1000, 200)
 		nodes := trio(t, simnet.New(), nil)
@@ -79,6 +80,7 @@ func TestThousandWaiters(t *testing.T) {
 // through an election.
 func TestIdleWritesNothing(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -126,6 +128,7 @@ func TestIdleWritesNothing(t *testing.T) {
 // A leader that was suspected by the one before it, which was cut off for a moment, keeps its lease
 // and what it holds by it.
 func TestLeaderUnderSuspicion(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		leader, _ := leaderOf(t, trio(t, simnet.New(), nil))
 		held := make(chan context.Context)
@@ -154,6 +157,7 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 // The directory of a closed node is free only when nothing is held by it any more: the node's next
 // process ends its session at once.
 func TestCloseWaitsForHolders(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		held, done := make(chan Tenure), make(chan struct{})
@@ -180,6 +184,7 @@ func TestCloseWaitsForHolders(t *testing.T) {
 // The first orders wait until all members are there, later ones and those of a cluster that is not
 // complete do not, or not for long.
 func TestFirstOrdersWaitForPeers(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		took := func(n *Node) time.Duration {

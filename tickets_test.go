@@ -64,6 +64,7 @@ func hasCurrent(k *state.TicketKeys) bool { return k.Current != nil }
 // death. It makes another one with a node that is cut off, and one after a drop.
 func TestTicketsAcrossNodes(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -123,6 +124,7 @@ func TestTicketsAcrossNodes(t *testing.T) {
 // is back, it opens those of the others.
 func TestTicketsOfANodeThatSlept(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, func(c *Config) { c.TLS.TicketRotation = time.Minute })
@@ -158,6 +160,7 @@ func TestTicketsOfANodeThatSlept(t *testing.T) {
 // No node uses a key that another node does not have. While one node receives nothing, the others
 // use no new key.
 func TestTicketsWaitForEveryNode(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)

@@ -40,6 +40,7 @@ func leaderOf(t *testing.T, nodes []*Node) (*Node, []*Node) {
 // to earlier questions arrive then. raft's own VerifyLeader counts those: see
 // TestVerifyLeaderOfBareRaft of package replica.
 func TestVerifyLeaderOfTheOld(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		nodes := trio(t, net, nil)
@@ -71,6 +72,7 @@ func TestVerifyLeaderOfTheOld(t *testing.T) {
 // TestTransferTwiceInBareRaft of package replica.
 func TestTransferTwice(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	for range 5 {
 		synctest.Test(t, func(t *testing.T) {
 			net := simnet.New()
@@ -109,6 +111,7 @@ func TestTransferTwice(t *testing.T) {
 // A snapshot that conflicts with the last entry of the log can be taken in only by another instance
 // of raft.
 func TestRaftIsStartedAnew(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		for round := range 2 {
@@ -131,6 +134,7 @@ func TestRaftIsStartedAnew(t *testing.T) {
 
 // The log asks for another instance of raft, and gets it. The node keeps its lease meanwhile.
 func TestRaftIsStartedAnewByItself(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var once atomic.Bool
 		nodes := trio(t, simnet.New(), func(c *Config) {
@@ -167,6 +171,7 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 // A disk that fails ends this node's part in the cluster, not the program that it lives in: it goes
 // on answering reads.
 func TestFailedNodeGoesOnServing(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		if err := nodes[0].Storage().Store(t.Context(), "k", []byte("1")); err != nil {
@@ -196,6 +201,7 @@ func TestFailedNodeGoesOnServing(t *testing.T) {
 
 // What a member proposes is looked at before it is in the log, where it would end every node.
 func TestMalformedProposal(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		l, others := leaderOf(t, nodes)

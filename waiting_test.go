@@ -54,6 +54,7 @@ func (l *logbook) with(words ...string) []string {
 // The log hears of what waits after 5 s, then again after 5, 10, 20 s and so on, at most every five
 // minutes; and when it is over.
 func TestWaitingIntervals(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var at []time.Duration
@@ -119,6 +120,7 @@ func TestWaitingIntervals(t *testing.T) {
 // too.
 func TestNodesThatCannotReachOneAnother(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
 		secret := NewSecret()
@@ -181,6 +183,7 @@ func TestNodesThatCannotReachOneAnother(t *testing.T) {
 // for one.
 func TestMembersThatCannotBeReached(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
 		books := make(map[string]*logbook)
@@ -227,6 +230,7 @@ func TestMembersThatCannotBeReached(t *testing.T) {
 
 // A node that was shut down is no reason for a warning, one that was killed is.
 func TestPlannedStopIsNoWarning(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network := simnet.New()
 		books := make(map[string]*logbook)

@@ -22,6 +22,7 @@ import (
 // A member proposes for itself, and what it says about a proposal is true: the leader waits for the
 // answer to that one.
 func TestForgedProposals(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		leader, others := leaderOf(t, nodes)
@@ -63,6 +64,7 @@ func TestForgedProposals(t *testing.T) {
 // Records of one entry have a limit together: a larger one would not fit a call to the leader.
 func TestPutLimits(t *testing.T) {
 	SkipShort(t)
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := fleet(t, simnet.New(), []string{"a"}, nil)[0]
 		records := func(count int) (all []state.Record) {

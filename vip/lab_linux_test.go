@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		f.Value.Set("6") // the parallel tests mostly wait
+		f.Value.Set("8") // the parallel tests mostly wait
 	}
 	os.Exit(m.Run())
 }
@@ -181,30 +181,31 @@ type event struct {
 	inject func(s *site, i int)
 	undo   func(s *site, i int)
 	stays  bool // the address stays in the victim's kernel while the event lasts
+	rare   bool // goes with -long
 }
 
 func events() []event {
 	killed := func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGKILL)) }
 	heal := func(s *site, i int) { s.must(s.lab.Heal()) }
 	return []event{
-		{"program killed", killed, (*site).start, false},
+		{"program killed", killed, (*site).start, false, false},
 		{"program and guard killed", func(s *site, i int) {
 			_, err := s.lab.Nodes[i].Kill(syscall.SIGKILL, nil)
 			s.must(err)
-		}, (*site).start, true},
+		}, (*site).start, true, false},
 		{"terminated", func(s *site, i int) {
 			s.must(s.procs[i].Kill(syscall.SIGTERM))
 			s.must(s.procs[i].Wait())
-		}, (*site).start, false},
-		{"crash", func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGQUIT)) }, (*site).start, false},
+		}, (*site).start, false, false},
+		{"crash", func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGQUIT)) }, (*site).start, false, true},
 		{"program stopped", func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGSTOP)) },
-			func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGCONT)) }, false},
-		{"frozen", func(s *site, i int) { s.must(s.lab.Nodes[i].Freeze()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Thaw()) }, true},
-		{"link down", func(s *site, i int) { s.must(s.lab.Nodes[i].LinkDown()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].LinkUp()) }, false},
-		{"cut at the bridge", func(s *site, i int) { s.must(s.lab.Nodes[i].Cut()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Mend()) }, false},
-		{"partition", func(s *site, i int) { s.must(s.lab.Partition([]*netlab.Host{s.lab.Nodes[i], s.lab.Clients[1]})) }, heal, false},
-		{"cannot send", func(s *site, i int) { s.must(s.lab.Nodes[i].CutSending()) }, heal, false},
-		{"cannot receive", func(s *site, i int) { s.must(s.lab.Nodes[i].CutReceiving()) }, heal, false},
+			func(s *site, i int) { s.must(s.procs[i].Kill(syscall.SIGCONT)) }, false, true},
+		{"frozen", func(s *site, i int) { s.must(s.lab.Nodes[i].Freeze()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Thaw()) }, true, false},
+		{"link down", func(s *site, i int) { s.must(s.lab.Nodes[i].LinkDown()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].LinkUp()) }, false, true},
+		{"cut at the bridge", func(s *site, i int) { s.must(s.lab.Nodes[i].Cut()) }, func(s *site, i int) { s.must(s.lab.Nodes[i].Mend()) }, false, true},
+		{"partition", func(s *site, i int) { s.must(s.lab.Partition([]*netlab.Host{s.lab.Nodes[i], s.lab.Clients[1]})) }, heal, false, false},
+		{"cannot send", func(s *site, i int) { s.must(s.lab.Nodes[i].CutSending()) }, heal, false, true},
+		{"cannot receive", func(s *site, i int) { s.must(s.lab.Nodes[i].CutReceiving()) }, heal, false, false},
 	}
 }
 
@@ -212,6 +213,9 @@ func events() []event {
 // nodes ever answer for one.
 func TestEvents(t *testing.T) {
 	for _, e := range events() {
+		if e.rare && !*long {
+			continue
+		}
 		t.Run(e.name, func(t *testing.T) { happens(t, e, labnode.Cluster{}) })
 	}
 }
@@ -295,7 +299,7 @@ func (s *site) poll(what string, ok func() bool) {
 	}
 }
 
-// Clients connect every few milliseconds during fifty moves by hand. No connection is refused or
+// Clients connect every few milliseconds during moves by hand. No connection is refused or
 // reset, and none waits for its second SYN.
 func TestMovesUnderLoad(t *testing.T) {
 	s := newSite(t, 3, labnode.Cluster{Units: units(1)})
@@ -306,8 +310,11 @@ func TestMovesUnderLoad(t *testing.T) {
 		s.must(err)
 		probes = append(probes, p)
 	}
-	moves := 0
-	for ; moves < 50; moves++ {
+	moves, want := 0, 20
+	if *long {
+		want = 50
+	}
+	for ; moves < want; moves++ {
 		owner := s.watch.Owners(s.addrs[0])
 		if len(owner) != 1 {
 			s.Fatalf("%d owners", len(owner))
@@ -331,6 +338,7 @@ func TestMovesUnderLoad(t *testing.T) {
 // Without a majority the last owner lets go of its addresses, or keeps them, as configured. It has
 // them when the majority is back.
 func TestLostQuorum(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	for _, keep := range []bool{false, true} {
 		t.Run(map[bool]string{false: "release", true: "keep"}[keep], func(t *testing.T) {
 			s := newSite(t, 3, labnode.Cluster{Units: units(3), Keep: keep})
@@ -365,6 +373,7 @@ func TestLostQuorum(t *testing.T) {
 
 // Two of five nodes die, one after the other.
 func TestTwoOfFive(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 5, labnode.Cluster{Units: units(5)})
 	s.owners("at first", s.home)
 	leader := s.fleet.Leader(0)
@@ -381,6 +390,7 @@ func TestTwoOfFive(t *testing.T) {
 // After a node has stood still, its guard does not remove what the node has been granted since:
 // there is nothing to mend.
 func TestThaw(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 3, labnode.Cluster{Units: units(3)})
 	s.owners("at first", s.home)
 	for i := range s.procs {

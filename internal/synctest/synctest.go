@@ -15,12 +15,20 @@ import (
 )
 
 // Test is synctest.Test. Where the race detector could crash it uses only one P, so that no two
-// timers run at a time. Bubbles that run at the same time would end each other's restriction. So
-// with such a race detector tests must not be parallel.
+// timers run at a time. Bubbles that run at the same time would end each other's restriction, so
+// tests use Parallel.
 func Test(t *testing.T, f func(*testing.T)) {
 	t.Helper()
 	defer restrict()()
 	synctest.Test(t, f)
+}
+
+// Parallel is t.Parallel, for a test that calls Test later. It does nothing where the race detector
+// could crash. One bubble keeps only one processor busy, so tests in parallel are faster.
+func Parallel(t *testing.T) {
+	if !restricts {
+		t.Parallel()
+	}
 }
 
 // Wait is synctest.Wait.

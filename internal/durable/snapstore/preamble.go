@@ -43,10 +43,10 @@ func stripFile(id string, m *raft.SnapshotMeta, f *os.File) (*raft.SnapshotMeta,
 	return strip(id, m, f, fi.Size())
 }
 
-// strip reads the preamble off r, which has size bytes in all, and compares it with the description.
-// It returns the description that raft may see. Its Size is that of the rest, because it announces
-// the bytes that follow an InstallSnapshot. Its Peers are empty: only snapshots of version 0 need
-// them, and no checksum covers them.
+// strip reads the preamble off r, which has size bytes in all. It compares the preamble with the
+// description, and returns the description that raft may see. Its Size is that of the rest, because
+// it announces the bytes that follow an InstallSnapshot. Its Peers are empty: only snapshots of
+// version 0 need them, and no checksum covers them.
 func strip(id string, m *raft.SnapshotMeta, r io.Reader, size int64) (*raft.SnapshotMeta, error) {
 	var p [preambleSize]byte
 	if _, err := io.ReadFull(r, p[:]); err != nil {
