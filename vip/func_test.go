@@ -158,6 +158,7 @@ func TestFuncSlowUnbind(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits
 	ctx, cancel := context.WithCancel(t.Context())
 	unbound := 0
 	err := Run(ctx, new(moved), Config{

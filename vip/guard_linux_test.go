@@ -172,6 +172,7 @@ func TestUnbindOutlasts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has a process of its own
 	addrs, rest, _ := alone(t, stubborn)
 	if n := len(addrs()); n != 1 {
 		t.Fatalf("%d addresses at first", n)
@@ -235,6 +236,7 @@ func TestOverdueAddressIsLeft(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has a process of its own
 	alone(t, overdue)
 }
 

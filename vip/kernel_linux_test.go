@@ -24,6 +24,7 @@ import (
 // An address that somebody removes while it is held, and a table that somebody flushes, are
 // restored.
 func TestMeddling(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	node := s.lab.Nodes[0]
@@ -70,6 +71,7 @@ func TestMeddling(t *testing.T) {
 
 // Run does not touch an address that somebody else has configured, and says so.
 func TestConfiguredByHand(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	s.must(s.procs[0].Kill(syscall.SIGTERM))

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
+	"github.com/flotilla-ha/flotilla/internal/parallel"
 )
 
 // noRights makes the test binary a program without rights.
@@ -29,9 +28,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		f.Value.Set("8") // the parallel tests mostly wait
-	}
+	parallel.Tests(16)
 	os.Exit(m.Run())
 }
 
@@ -212,6 +209,7 @@ func events() []event {
 // Whatever happens to a node, its addresses move to other nodes and come back afterwards. No two
 // nodes ever answer for one.
 func TestEvents(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	for _, e := range events() {
 		if e.rare && !*long {
 			continue

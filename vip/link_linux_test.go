@@ -43,6 +43,7 @@ func (s *site) said(what string, times int) {
 // An interface that disappears is replaced by another one in the same subnet, whether that comes
 // later or is there already.
 func TestInterfaceReplaced(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	addr := netip.MustParsePrefix("10.88.0.51/24")
 	s := newSite(t, 1, labnode.Cluster{Units: labnode.Units{{addr}}})
 	node := s.lab.Nodes[0]
@@ -115,6 +116,7 @@ func TestInterfaceReplaced(t *testing.T) {
 // An interface is found by its subnet under any name. After a change of its name its addresses are
 // fenced, and answered for, as before.
 func TestRename(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	node := s.lab.Nodes[0]

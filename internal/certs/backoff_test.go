@@ -18,6 +18,7 @@ import (
 // A pause that an authority demands holds for all nodes, in whatever form it comes, and across a
 // restart of all of them.
 func TestRetryAfterHoldsForTheCluster(t *testing.T) {
+	synctest.Parallel(t)
 	skipShort(t)
 	const wait = 3 * time.Hour
 	for _, tc := range []struct {
@@ -104,6 +105,7 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 // A limit of one name holds for that name, and one of the account for all names. If the authority
 // does not say which it is, one other name finds out.
 func TestLimitsOfNamesAndAccounts(t *testing.T) {
+	synctest.Parallel(t)
 	skipShort(t)
 	for _, tc := range []struct {
 		name, detail string
@@ -148,6 +150,7 @@ func TestLimitsOfNamesAndAccounts(t *testing.T) {
 // Failures are counted for the cluster: three nodes fail as often as one would, and another node
 // goes on where one has stopped.
 func TestFailuresAreTheClusters(t *testing.T) {
+	synctest.Parallel(t)
 	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
@@ -187,6 +190,7 @@ func TestFailuresAreTheClusters(t *testing.T) {
 
 // An old nonce does not count as a failure.
 func TestOldNonceIsNoFailure(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		ca.Refuse = func(what string, _ []string) *http.Response {
@@ -205,6 +209,7 @@ func TestOldNonceIsNoFailure(t *testing.T) {
 
 // An authority that cannot be reached is asked again soon, and that does not count as a failure.
 func TestUnreachableAuthority(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		var down atomic.Bool

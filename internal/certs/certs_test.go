@@ -206,6 +206,7 @@ func TestRefreshReplaces(t *testing.T) {
 
 // Retries run in virtual time.
 func TestObtainRetries(t *testing.T) {
+	synctest.Parallel(t)
 	t.Run("storage fails at first", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			storage := newMemStorage()

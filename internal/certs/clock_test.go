@@ -16,6 +16,7 @@ const farAhead = 100 * 24 * time.Hour // more than the life of a certificate
 
 // The authority's clock counts as that of a peer: a single node has no other one.
 func TestAuthoritysClock(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
@@ -38,6 +39,7 @@ func TestAuthoritysClock(t *testing.T) {
 
 // A node whose clock is wrong deletes nothing: what has expired by its clock may be in use.
 func TestWrongClockDeletesNothing(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		c := devCerts(t, storage, nil)

@@ -48,6 +48,7 @@ func (w *wishes) decide(_ context.Context, name string) error {
 
 // Status shows a bounded number of names on demand: those that expire first.
 func TestOnDemandStatusIsBounded(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		storage := newMemStorage()
@@ -76,6 +77,7 @@ func TestOnDemandStatusIsBounded(t *testing.T) {
 // One node renews a certificate on demand, after it has asked the program again. A certificate that
 // is not wanted any more, or was deleted, is no longer served.
 func TestOnDemandIsRenewed(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		var issued stubca.Orders
@@ -143,6 +145,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 
 // A flood of allowed names takes no order from the declared ones, and is limited for the cluster.
 func TestFloodOnDemandStarvesNobody(t *testing.T) {
+	synctest.Parallel(t)
 	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
@@ -183,6 +186,7 @@ func TestFloodOnDemandStarvesNobody(t *testing.T) {
 
 // A handshake does not ask an authority again that has refused its name.
 func TestRefusedOnDemand(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		ca := stubca.New(t)
@@ -219,6 +223,7 @@ func TestRefusedOnDemand(t *testing.T) {
 // With a wrong clock no client waits for the renewal of a certificate that has expired by that
 // clock only.
 func TestOnDemandWithWrongClock(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
 		var out bytes.Buffer

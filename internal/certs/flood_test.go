@@ -80,6 +80,7 @@ func TestFloodOfUnknownNames(t *testing.T) {
 // A session that began with a self-signed certificate is not resumed. One that began with a real
 // certificate is.
 func TestSelfSignedSessionsEnd(t *testing.T) {
+	synctest.Parallel(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

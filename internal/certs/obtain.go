@@ -240,13 +240,16 @@ func (o *obtainer) try(ctx context.Context, name string, led bool) (probe.Lead, 
 // await waits until the storage has a certificate for name, and reports whether it does. It gives
 // up after d, or when led, if not nil, returns true.
 func (o *obtainer) await(ctx context.Context, name string, d time.Duration, led func(context.Context) bool) bool {
+	keys := o.loader.keys(name)
 	for end := time.Now().Add(d); ; {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-time.After(min(time.Until(end), lookInterval)):
 		}
-		if o.loader.refresh(ctx, name) == nil && o.loader.serves(name) {
+		// Looking alone is cheap, and names without a certificate may be many.
+		has, err := o.loader.anyStored(ctx, keys)
+		if (has || err != nil) && o.loader.refresh(ctx, name) == nil && o.loader.serves(name) {
 			return true
 		}
 		if !time.Now().Before(end) || led != nil && led(ctx) {

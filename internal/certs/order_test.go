@@ -51,6 +51,7 @@ func startAll(t *testing.T, nodes []*Certs, names ...string) {
 }
 
 func TestOneOrderForEachName(t *testing.T) {
+	synctest.Parallel(t)
 	for _, notified := range []bool{true, false} {
 		t.Run(fmt.Sprintf("notified %v", notified), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -73,6 +74,7 @@ func TestOneOrderForEachName(t *testing.T) {
 }
 
 func TestOrdersAreLimited(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		placed := stubca.Orders{Fail: func(nth int) error {
 			if nth%7 == 0 && nth < 50 {
@@ -126,6 +128,7 @@ func TestOrdersAreLimited(t *testing.T) {
 
 // A long queue is not a failed try.
 func TestManyOrdersWait(t *testing.T) {
+	synctest.Parallel(t)
 	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		const names = 330 // the last one waits longer than a try may take
@@ -144,6 +147,7 @@ func TestManyOrdersWait(t *testing.T) {
 }
 
 func TestSlotsThatAreStuck(t *testing.T) {
+	synctest.Parallel(t)
 	for _, tc := range []struct {
 		name   string
 		stuck  int // slots that a node took along when it died, and that nobody frees
@@ -193,6 +197,7 @@ func TestSlotsThatAreStuck(t *testing.T) {
 }
 
 func TestOrdersWithoutLimit(t *testing.T) {
+	synctest.Parallel(t)
 	atOnce := func(t *testing.T, c *Certs) {
 		t.Helper()
 		at := time.Now()
@@ -214,6 +219,7 @@ func TestOrdersWithoutLimit(t *testing.T) {
 
 // TLS.Configure's OnEvent gets every event and may veto an order, which then does not count.
 func TestEventsReachTheUser(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var veto atomic.Bool
 		var mu sync.Mutex

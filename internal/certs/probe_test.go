@@ -126,6 +126,7 @@ func newACMEOrders(t *testing.T, storage certmagic.Storage, cluster string, net 
 }
 
 func TestOrderWaitsForTheName(t *testing.T) {
+	synctest.Parallel(t)
 	const one, other = "192.0.2.1", "192.0.2.9"
 	for _, tc := range []struct {
 		name     string
@@ -192,6 +193,7 @@ func TestOrderWaitsForTheName(t *testing.T) {
 
 // A probe recognizes a node by a certificate that is in this node's memory.
 func TestProbeKnowsWhatIsServed(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		first := devCerts(t, storage, nil)
@@ -233,6 +235,7 @@ func counts(c *acmeOrders, at ...time.Duration) []int {
 // An authority that has refused an order gets a few more at growing intervals, and none for a name
 // that leads elsewhere.
 func TestRetriesSpareTheAuthority(t *testing.T) {
+	synctest.Parallel(t)
 	skipShort(t)
 	refusal := errors.New("the proof was wrong")
 	start := func(t *testing.T, leads ...string) (*acmeOrders, *internet) {
@@ -340,6 +343,7 @@ func TestRetriesSpareTheAuthority(t *testing.T) {
 // If each node has certificates of its own, a probe accepts any that an authority has issued for
 // the name, and no self-signed one of an old machine.
 func TestProbeOfNodesWithTheirOwn(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		real := devCerts(t, newMemStorage(), nil)
 		served, err := real.TLSConfig("a.test", "b.test")

@@ -83,6 +83,7 @@ func inStorage(t *testing.T, storage *memStorage, name string) string {
 }
 
 func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
+	synctest.Parallel(t)
 	for _, tc := range []struct {
 		name     string
 		notified bool
@@ -130,6 +131,7 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 
 // certmagic deletes a certificate that it has revoked part by part: it is ordered once.
 func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var issued atomic.Int64
 		storage := newMemStorage()
@@ -173,6 +175,7 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 
 // A certificate that is deleted between the obtainer's last look and its end is ordered again.
 func TestDeletedAtTheLastMoment(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var once sync.Once
 		storage := newMemStorage()
@@ -205,6 +208,7 @@ func TestDeletedAtTheLastMoment(t *testing.T) {
 
 // A node that was away serves the newest certificate after a snapshot, as soon as it can be read.
 func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		nodes := nodesOf(t, 2, storage, nil)
@@ -242,6 +246,7 @@ func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 }
 
 func TestPushesAreCoalesced(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		nodes := nodesOf(t, 1, storage, nil)
@@ -280,6 +285,7 @@ func TestPushesAreCoalesced(t *testing.T) {
 
 // An expired certificate that a backup brings back does not replace a valid one.
 func TestExpiredCertificateReplacesNone(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		nodes := nodesOf(t, 1, storage, nil)
@@ -322,6 +328,7 @@ func onDemand(t *testing.T, storage *memStorage, asked *atomic.Int64) (*Certs, *
 }
 
 func TestPushOnDemand(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
 		storage := newMemStorage()
@@ -362,6 +369,7 @@ func TestPushOnDemand(t *testing.T) {
 
 // Names that can be written in several ways are stored in one form.
 func TestOneFormOfEachName(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var issued atomic.Int64
 		storage := newMemStorage()
@@ -382,6 +390,7 @@ func TestOneFormOfEachName(t *testing.T) {
 
 // What the storage has is served at once. Nodes pause only before orders.
 func TestJitterBeforeOrdersOnly(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		nodes := nodesOf(t, 2, storage, nil)
@@ -411,6 +420,7 @@ func TestJitterBeforeOrdersOnly(t *testing.T) {
 
 // A try ends even if the lock of the name is held, and the next one succeeds.
 func TestOrderIsBounded(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		nodes := nodesOf(t, 1, storage, nil)
@@ -435,6 +445,7 @@ func TestOrderIsBounded(t *testing.T) {
 
 // A failed renewal is in the status while the certificate is valid.
 func TestFailedRenewalShowsInStatus(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		refuse := errors.New("refused")

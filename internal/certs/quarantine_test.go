@@ -38,6 +38,7 @@ func damages(storage *memStorage, stem, other string) map[string]func() (key str
 // A certificate that cannot be read counts as missing: one node orders another, and the old one is
 // quarantined. Other names are not affected, and what is in memory is served meanwhile.
 func TestDamagedCertificateIsReplaced(t *testing.T) {
+	synctest.Parallel(t)
 	const name, fine = "damaged.example", "fine.example"
 	for _, boots := range []bool{true, false} {
 		for what := range damages(newMemStorage(), "", "") {
@@ -136,6 +137,7 @@ func inStorageOf(t *testing.T, c *Certs, name string) string {
 
 // A certificate that is being written part by part is not damaged.
 func TestHalfWrittenIsNotDamaged(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		storage, source := newMemStorage(), newMemStorage()
@@ -166,6 +168,7 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 // A renewal is written part by part, too. That does not count as damage, and all nodes serve it
 // soon.
 func TestRenewalIsNotDamage(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)
 		storage, source := newMemStorage(), newMemStorage()
@@ -199,6 +202,7 @@ func TestRenewalIsNotDamage(t *testing.T) {
 
 // An account that cannot be read is opened anew, by one node.
 func TestDamagedAccountIsReplaced(t *testing.T) {
+	synctest.Parallel(t)
 	for _, part := range []string{".json", ".key"} {
 		for _, value := range []string{"garbage", "", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
 			t.Run(part+" "+value[:min(8, len(value))], func(t *testing.T) {

@@ -61,6 +61,7 @@ func bootCerts(t *testing.T, storage certmagic.Storage, ready func(context.Conte
 }
 
 func TestSelfSignedFromTheFirstSecond(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		ready, enter := stubca.Barrier()
@@ -151,6 +152,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 // Once the cluster has had a certificate, no node shows a self-signed one, even if the certificate
 // is gone or of no use.
 func TestNeverSelfSignedAgain(t *testing.T) {
+	synctest.Parallel(t)
 	down := func() error { return errInjected }
 	crt := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "a.test")
 	for _, tc := range []struct {
@@ -233,6 +235,7 @@ func TestNeverSelfSignedAgain(t *testing.T) {
 // While the storage cannot be read, it is not known whether there is a certificate, and no
 // self-signed one is shown.
 func TestNotSelfSignedForFaults(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		storage.fail.Store(-1)
@@ -263,6 +266,7 @@ func TestNotSelfSignedForFaults(t *testing.T) {
 
 // A name is served with a wildcard's certificate until it has its own.
 func TestWildcardBeforeSelfSigned(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := devCerts(t, newMemStorage(), new(atomic.Int64))
 		cfg, err := c.TLSConfig("*.wild.test", "bad.wild.test")

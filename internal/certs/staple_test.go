@@ -84,6 +84,7 @@ func TestStapleOverNetwork(t *testing.T) {
 }
 
 func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
 		a.answers(func(http.ResponseWriter, *saying) bool { time.Sleep(time.Second); return false })
@@ -176,6 +177,7 @@ func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
 }
 
 func TestStaplesThatAreRefused(t *testing.T) {
+	synctest.Parallel(t)
 	for _, tc := range []struct {
 		name    string
 		prepare func(*testing.T, *ocspCA)
@@ -274,6 +276,7 @@ func TestStaplesThatAreRefused(t *testing.T) {
 }
 
 func TestStapleDelaysNothing(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
 		a.answers(func(_ http.ResponseWriter, say *saying) bool { <-say.Context().Done(); return true })
@@ -310,6 +313,7 @@ func TestStapleDelaysNothing(t *testing.T) {
 }
 
 func TestNoResponderNoStaple(t *testing.T) {
+	synctest.Parallel(t)
 	for _, tc := range []struct {
 		name, url string
 		override  map[string]string
@@ -354,6 +358,7 @@ func TestNoResponderNoStaple(t *testing.T) {
 
 // Without a leader there are no locks, and nothing is stored.
 func TestStapleWithoutQuorum(t *testing.T) {
+	synctest.Parallel(t)
 	for _, tc := range []struct {
 		name string
 		wait time.Duration
@@ -394,6 +399,7 @@ func TestStapleWithoutQuorum(t *testing.T) {
 }
 
 func TestStapleIsForgotten(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
 		nodes := a.nodes(t, 1, storage, true, nil)

@@ -60,6 +60,7 @@ const (
 )
 
 func TestSweep(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		put(t, storage, map[string]string{tokenLeft: "a", tokenUsed: "b", tokenOther: "c", recordTest: "d", accountKey: "e", otherRecord: "f"})
@@ -93,6 +94,7 @@ func TestSweep(t *testing.T) {
 // Neither a storage that fails nor a certificate that cannot be read ends the maintenance. The
 // certificate stops the cleaning of others until it is deleted.
 func TestMaintenanceGoesOn(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		put(t, storage, map[string]string{tokenLeft: "a", tokenOther: "c"})
@@ -127,6 +129,7 @@ func TestMaintenanceGoesOn(t *testing.T) {
 }
 
 func TestCleaning(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		storage := newMemStorage()
 		order := func(name string) string {

@@ -26,7 +26,7 @@ func TestSlowClients(t *testing.T) {
 		t.Skip("a slow test: it runs without -short")
 	}
 	config, _ := testTLS(t)
-	n := min(5000, (openFiles()-1000)/2)
+	n := min(2500, (openFiles()-1000)/2)
 	if raceEnabled {
 		n = min(n, 1000)
 	}

@@ -195,6 +195,7 @@ func TestExtended(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has a network of its own
 	n := newNetwork(t)
 	h := owner(t, n)
 	end := time.Now().Add(2 * time.Second) // several deadlines
@@ -217,6 +218,7 @@ func TestGuardReplaced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has a network of its own
 	for _, c := range []struct {
 		name  string
 		spoil func(h *host)

@@ -112,6 +112,7 @@ func TestProbe(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has hosts of its own
 	l := newLab(t, 3)
 	a, b, witness := l[0], l[1], l[2]
 	for _, addr := range addresses() {

@@ -19,6 +19,7 @@ func TestRelay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has hosts of its own
 	const clients = 40
 	for _, tc := range []struct {
 		name  string

@@ -102,6 +102,7 @@ func soloManager() *Manager {
 
 // A grant is taken if its request can have been sent, and if it can be decoded.
 func TestGrantsAreDoubted(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		m := soloManager()
 		s := state.New()
@@ -129,6 +130,7 @@ func TestGrantsAreDoubted(t *testing.T) {
 // A lease ends by the clock, also when nothing looks at it: a process that stood still must not act
 // before it has.
 func TestLeaseOfAStoppedProcess(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		m := soloManager()
 		s := state.New()
@@ -162,6 +164,7 @@ func TestLeaseOfAStoppedProcess(t *testing.T) {
 // The leader is replaced when a majority of the voters finds that its lease has expired. That is
 // not before the lease is over.
 func TestReplacingTheLeaderNeedsAMajority(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		voters := []string{"a", "b", "c"}
 		c := newTestCluster(t, voters, voters)
@@ -185,6 +188,7 @@ func TestReplacingTheLeaderNeedsAMajority(t *testing.T) {
 // A voter that has not caught up and finds a suspicion in its state looks at that only now and
 // then.
 func TestReportIsNoHotLoop(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		m := soloManager()
 		s := state.New()
@@ -205,6 +209,7 @@ func TestReportIsNoHotLoop(t *testing.T) {
 
 // AwaitReady says why a node does not get ready.
 func TestAwaitReady(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := newTestCluster(t, []string{"a"}, []string{"a"})
 		defer c.close()

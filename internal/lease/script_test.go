@@ -23,6 +23,7 @@ var rewrite = flag.Bool("rewrite", false, "write the results into testdata")
 // TestScripts runs the scripts in testdata. They describe what Managers do together. What a word of
 // a script means is in the table of player.do.
 func TestScripts(t *testing.T) {
+	synctest.Parallel(t)
 	paths, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no scripts", err)

@@ -170,6 +170,7 @@ func TestPromiseAfterAWithdrawal(t *testing.T) {
 
 // A node voids a proposal for a node of its group, unless it has accepted it or hears its proposer.
 func TestVoidings(t *testing.T) {
+	synctest.Parallel(t)
 	p := Proposal{Cluster: "new", Proposer: "a", Group: []string{"a", "b", "own"}, Number: 1}
 	for _, test := range []struct {
 		name   string
@@ -210,6 +211,7 @@ func TestVoidings(t *testing.T) {
 
 // A proposal goes on when others have said what it needs, and is left when it is known to end.
 func TestProposalsWaitForOthers(t *testing.T) {
+	synctest.Parallel(t)
 	p := Proposal{Cluster: "new", Proposer: "a", Group: []string{"a", "b", "own"}, Number: 1}
 	own := p
 	own.Proposer = "own"

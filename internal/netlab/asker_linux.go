@@ -36,9 +36,11 @@ type asker struct {
 	announcements []Announcement
 }
 
-// asked is a question, and who answered it.
+// asked is a question, and who answered it. It was sent between two times, which are far apart if
+// this process had to wait meanwhile.
 type asked struct {
 	at   time.Time
+	sent time.Time // zero if it may not have been sent
 	macs []frame.MAC
 }
 
@@ -94,6 +96,7 @@ func (a *asker) ask(addrs []netip.Addr) {
 			if err := a.arp.send(q); err != nil && !errors.Is(err, os.ErrClosed) {
 				a.fail(err)
 			}
+			a.sent(addr)
 		}
 		select {
 		case <-ticker.C:
@@ -110,6 +113,14 @@ func (a *asker) next(addr netip.Addr) frame.MAC {
 	a.numbers = append(a.numbers, numbered{addr, len(a.questions[addr])})
 	a.questions[addr] = append(a.questions[addr], asked{at: time.Now()})
 	return a.tag(len(a.numbers) - 1)
+}
+
+// sent records that the last question about addr has been sent.
+func (a *asker) sent(addr netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := a.questions[addr]
+	all[len(all)-1].sent = time.Now()
 }
 
 func (a *asker) listen(socket *packetSocket) {
@@ -173,8 +184,8 @@ func (a *asker) within(addr netip.Addr, whole span.Span) (all []asked) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, q := range a.questions[addr] {
-		if !q.at.Before(whole.From) && q.at.Before(whole.To) && q.at.Before(latest) {
-			all = append(all, asked{q.at, slices.Clone(q.macs)})
+		if !q.at.Before(whole.From) && q.at.Before(whole.To) && q.at.Before(latest) && !q.sent.IsZero() {
+			all = append(all, asked{q.at, q.sent, slices.Clone(q.macs)})
 		}
 	}
 	return all
@@ -207,20 +218,20 @@ func (a *asker) unanswered(addr netip.Addr, whole span.Span) []span.Span {
 	return a.where(addr, whole, func(q asked) bool { return len(q.macs) == 0 })
 }
 
-// answers returns for each owner the periods in which it answered every question: from the first to
-// the last. The period of a single answer has no length.
+// answers returns for each owner the periods in which it certainly answered every question: from
+// the first to the last. The period of a single answer has no length.
 func (a *asker) answers(addr netip.Addr, whole span.Span) map[frame.MAC][]span.Span {
 	runs := make(map[frame.MAC][]span.Span)
-	var last time.Time
+	var last []frame.MAC
 	for _, q := range a.within(addr, whole) {
 		for _, mac := range q.macs {
-			if n := len(runs[mac]); n > 0 && runs[mac][n-1].To.Equal(last) {
+			if n := len(runs[mac]); slices.Contains(last, mac) {
 				runs[mac][n-1].To = q.at
 			} else {
-				runs[mac] = append(runs[mac], span.Span{From: q.at, To: q.at})
+				runs[mac] = append(runs[mac], span.Span{From: q.sent, To: q.sent})
 			}
 		}
-		last = q.at
+		last = q.macs
 	}
 	return runs
 }

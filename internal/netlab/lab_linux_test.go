@@ -98,6 +98,7 @@ func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has hosts of its own
 	l := open(t, 3, 2)
 	n, c := l.Nodes, l.Clients
 	isolated := func(broken ...*Host) func(from, to *Host) bool {

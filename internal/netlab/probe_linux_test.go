@@ -38,6 +38,7 @@ func TestProbeSeesMove(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has hosts of its own
 	l := open(t, 2, 1)
 	addrs, prefixes := floating()
 	for _, n := range l.Nodes {

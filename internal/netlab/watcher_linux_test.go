@@ -56,6 +56,7 @@ func TestTwoOwners(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	t.Parallel() // it waits, and has hosts of its own
 	l := open(t, 2, 1)
 	a, b := l.Nodes[0], l.Nodes[1]
 	addrs, prefixes := floating()

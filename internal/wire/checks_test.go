@@ -15,6 +15,7 @@ import (
 // A request reaches raft only if the node has nothing against the log, the candidate and the
 // process.
 func TestNodeRefusesForRaft(t *testing.T) {
+	synctest.Parallel(t)
 	no := errors.New("not so")
 	for _, test := range []struct {
 		name      string
@@ -70,6 +71,7 @@ func TestNodeRefusesForRaft(t *testing.T) {
 // A follower gets the checksum of the leader's log at the entry that a request names, and whether
 // it is known.
 func TestSumsAreTold(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, func(c *Config) {

@@ -22,6 +22,7 @@ import (
 // A node that has lost its directory returns under another ID, at the address of a member that
 // others still dial. Those dials must not disturb what they send to the node itself.
 func TestDatagramsBesideDeadNamesake(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, func(c *Config) {
@@ -42,6 +43,7 @@ func TestDatagramsBesideDeadNamesake(t *testing.T) {
 }
 
 func TestDatagramsAfterRestart(t *testing.T) {
+	synctest.Parallel(t)
 	for _, down := range []time.Duration{0, 100 * time.Millisecond, 10 * time.Second} {
 		for _, calls := range []bool{false, true} {
 			t.Run(fmt.Sprint(down, " and the peer calls: ", calls), func(t *testing.T) {
@@ -80,6 +82,7 @@ func TestDatagramsAfterRestart(t *testing.T) {
 
 // The death of a peer is noticed even while nothing is sent.
 func TestDatagramsOfDeadPeer(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -98,6 +101,7 @@ func TestDatagramsOfDeadPeer(t *testing.T) {
 }
 
 func TestDatagramsAfterPartition(t *testing.T) {
+	synctest.Parallel(t)
 	for name, cut := range map[string]func(*simnet.Network){
 		"both ways": func(n *simnet.Network) { n.Isolate("b") },
 		"to it":     func(n *simnet.Network) { n.Block("a", "b") },
@@ -176,6 +180,7 @@ func (c *clog) Close() error {
 }
 
 func TestDatagramsToPeerThatStopsReading(t *testing.T) {
+	synctest.Parallel(t)
 	t.Run("its buffers are full", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := simnet.New()
@@ -241,6 +246,7 @@ func TestDatagramsToPeerThatStopsReading(t *testing.T) {
 
 // Close ends all goroutines of a Port, without a wait. The bubble waits for all of them.
 func TestCloseEndsDatagrams(t *testing.T) {
+	synctest.Parallel(t)
 	for name, change := range map[string]func(n *simnet.Network){
 		"connected":   func(*simnet.Network) {},
 		"dialling":    func(n *simnet.Network) { n.Isolate("b"); n.Host("b").Crash() },
@@ -273,6 +279,7 @@ func TestCloseEndsDatagrams(t *testing.T) {
 
 // A datagram says that its sender is there.
 func TestDatagramShowsThatSenderIsThere(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a, b := open(t, n, 1, discard), open(t, n, 2, discard)
@@ -298,6 +305,7 @@ func TestDatagramShowsThatSenderIsThere(t *testing.T) {
 }
 
 func TestBelievedDead(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		is := func(p *Port, what string, want bool) {

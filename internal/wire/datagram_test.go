@@ -131,6 +131,7 @@ func framed(datagrams ...string) (b []byte) {
 }
 
 func TestDatagramsComeInOrder(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var d dials
@@ -179,6 +180,7 @@ func TestDatagramsComeInOrder(t *testing.T) {
 }
 
 func TestOldestDatagramIsDropped(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var e collector
@@ -199,6 +201,7 @@ func TestOldestDatagramIsDropped(t *testing.T) {
 }
 
 func TestInvalidDatagramIsDropped(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var e collector
@@ -218,6 +221,7 @@ func TestInvalidDatagramIsDropped(t *testing.T) {
 
 // Whatever the peer does, Note takes no time. Goroutines and dials are few.
 func TestSendNeverBlocks(t *testing.T) {
+	synctest.Parallel(t)
 	for _, c := range []struct {
 		name     string
 		change   func(t *testing.T, n *simnet.Network, c *Config)
@@ -267,6 +271,7 @@ func TestSendNeverBlocks(t *testing.T) {
 
 // Datagrams of a replaced connection are handed out before those of the new one, and none after.
 func TestDatagramsOfTwoConnections(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -316,6 +321,7 @@ func TestDatagramsOfTwoConnections(t *testing.T) {
 
 // A peer that takes no datagrams is there: it is dialled rarely, and raft does not wait for it.
 func TestDatagramsNotTaken(t *testing.T) {
+	synctest.Parallel(t)
 	for _, c := range []struct {
 		name string
 		peer func(t *testing.T, n *simnet.Network)
@@ -381,6 +387,7 @@ func TestDatagramsNotTaken(t *testing.T) {
 }
 
 func TestDatagramsAreNonsense(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var e collector

@@ -238,6 +238,7 @@ func (h *halting) Read(b []byte) (int, error) {
 }
 
 func TestSnapshotThatStops(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, false, nil)
 		leader := c.leader()

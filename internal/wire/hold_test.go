@@ -24,6 +24,7 @@ func later(f func() error) (running bool, result chan error) {
 }
 
 func TestHeldWhileDown(t *testing.T) {
+	synctest.Parallel(t)
 	for _, c := range []struct {
 		name string
 		end  func(t *testing.T, n *simnet.Network, a *Port, admitted *atomic.Bool, term *atomic.Uint64)
@@ -105,6 +106,7 @@ func TestHeldWhileDown(t *testing.T) {
 
 // raft asks for a vote only once. It must not be lost with a connection from before a restart.
 func TestVoteAfterRestart(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a, b := open(t, n, 1, nil), open(t, n, 2, nil)

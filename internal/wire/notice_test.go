@@ -22,6 +22,7 @@ func TestDeathNotice(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		var told []string
@@ -84,6 +85,7 @@ func TestDeathNotice(t *testing.T) {
 
 // A node that takes no death notices says so.
 func TestDeathNoticeRefused(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		open(t, net, 1, nil)

@@ -40,6 +40,7 @@ func stranger(t *testing.T, n *simnet.Network, change func(*tls.Config)) ([]byte
 }
 
 func TestStrangers(t *testing.T) {
+	synctest.Parallel(t)
 	other := func(s byte, id string) []tls.Certificate {
 		i, err := peertls.NewNode(secret(s), id, "")
 		if err != nil {
@@ -122,6 +123,7 @@ func TestStrangers(t *testing.T) {
 }
 
 func TestSilentConnections(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a, b := open(t, n, 1, nil), open(t, n, 2, nil)

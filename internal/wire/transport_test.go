@@ -73,6 +73,7 @@ func send(p *Port, to int, req *raft.AppendEntriesRequest) error {
 }
 
 func TestTransportRefuses(t *testing.T) {
+	synctest.Parallel(t)
 	beat := func(change func(*raft.AppendEntriesRequest)) *raft.AppendEntriesRequest {
 		r := &raft.AppendEntriesRequest{RPCHeader: header(1), Term: 5}
 		change(r)
@@ -113,6 +114,7 @@ func TestTransportRefuses(t *testing.T) {
 }
 
 func TestTransportRefusesAllKinds(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil).Transport()
@@ -147,6 +149,7 @@ func TestTransportRefusesAllKinds(t *testing.T) {
 }
 
 func TestImplausibleAnswer(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, func(c *Config) { c.Term = func() uint64 { return 1 } })
@@ -161,6 +164,7 @@ func TestImplausibleAnswer(t *testing.T) {
 }
 
 func TestNotAdmitted(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var member atomic.Bool
@@ -203,6 +207,7 @@ func entriesBeat() *raft.AppendEntriesRequest {
 }
 
 func TestMatch(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var grew []string
@@ -241,6 +246,7 @@ func TestMatch(t *testing.T) {
 
 // A peer answers Tell when it has applied the commit. It answers other requests at once.
 func TestTell(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -279,6 +285,7 @@ func TestTell(t *testing.T) {
 }
 
 func TestNotSentWhileStalled(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var stalled atomic.Bool
@@ -302,6 +309,7 @@ func TestNotSentWhileStalled(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
@@ -341,6 +349,7 @@ func TestStop(t *testing.T) {
 }
 
 func TestInject(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -362,6 +371,7 @@ func TestInject(t *testing.T) {
 }
 
 func TestInjectedTimeoutNowElects(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, false, nil)
 		old := c.leader()
@@ -390,6 +400,7 @@ func closeOutboundRaft(p *Port) {
 }
 
 func TestGone(t *testing.T) {
+	synctest.Parallel(t)
 	for _, c := range []struct {
 		name string
 		do   func(n *simnet.Network, a, b *Port)

@@ -106,6 +106,7 @@ func TestOpenRefusesBadConfig(t *testing.T) {
 }
 
 func TestCall(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
@@ -156,6 +157,7 @@ func TestCall(t *testing.T) {
 }
 
 func TestCallUsesOneConnection(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var dials atomic.Int32
@@ -179,6 +181,7 @@ func TestCallUsesOneConnection(t *testing.T) {
 }
 
 func TestCallOverDeadPath(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -208,6 +211,7 @@ func TestCallOverDeadPath(t *testing.T) {
 }
 
 func TestCallTooLarge(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -253,6 +257,7 @@ type zeros struct{}
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func TestSecretRotation(t *testing.T) {
+	synctest.Parallel(t)
 	const old, new = 1, 2
 	steps := [][]byte{{old}, {old, new}, {new, old}, {new}}
 	for i, from := range steps {
@@ -309,6 +314,7 @@ func (j *journal) String() string {
 func (j *journal) use(c *Config) { c.Logger = slog.New(slog.NewTextHandler(j, nil)) }
 
 func TestWrongSecret(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		var ja, jb journal
@@ -342,6 +348,7 @@ func TestWrongSecret(t *testing.T) {
 }
 
 func TestWrongNode(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, func(c *Config) { c.Resolve = func(string) (string, bool) { return nodeAt(2), true } })
@@ -358,6 +365,7 @@ func TestWrongNode(t *testing.T) {
 }
 
 func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -383,6 +391,7 @@ func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
 }
 
 func TestCloseEndsCalls(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
@@ -410,6 +419,7 @@ func TestCloseEndsCalls(t *testing.T) {
 }
 
 func TestCloseEndsDial(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		l, err := n.Host("b").Listen("tcp", ":7373") // accepts nothing
@@ -444,6 +454,7 @@ func (f *flaky) Accept() (net.Conn, error) {
 }
 
 func TestAcceptErrorsPass(t *testing.T) {
+	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		a := open(t, n, 1, nil)
