@@ -93,6 +93,7 @@ func TestAddressOutages(t *testing.T) {
 // Three addresses on three nodes are one on each; when a node is gone the others have them all, and
 // when it is back it gets one again.
 func TestAddressesSpread(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 3, nil, nil)
@@ -116,6 +117,7 @@ func TestAddressesSpread(t *testing.T) {
 
 // A node with a higher priority that is back gets its address by plan, after the delay.
 func TestAddressFailsBack(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const delay = 3 * time.Second
@@ -143,6 +145,7 @@ func TestAddressFailsBack(t *testing.T) {
 
 // A program that is not ready hands its address over, and does not get it back before it is.
 func TestAddressFollowsReady(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var sick atomic.Bool
@@ -222,6 +225,7 @@ func TestAddressWithoutQuorum(t *testing.T) {
 // In a partition the majority gives a kept address to another node, so two answer, each on its
 // side; the one without the role lets go when the network is whole.
 func TestKeptAddressInAPartition(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 1, func(_, _ int, cfg *vip.Config) { cfg.Quorum = vip.Keep }, nil)
@@ -236,6 +240,7 @@ func TestKeptAddressInAPartition(t *testing.T) {
 
 // Move takes an address to another node, where it stays although the others are better.
 func TestAddressMovesByHand(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newAddressFleet(t, 1, 3, 1, func(i, _ int, cfg *vip.Config) { cfg.Priority = 10 - i }, nil)

@@ -80,6 +80,7 @@ func steady(t *testing.T, c *clustertest.Cluster, voters int) {
 }
 
 func TestOperatorSeesAllNodes(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -139,6 +140,7 @@ func TestOperatorSeesANodeWithoutCluster(t *testing.T) {
 }
 
 func TestOperatorRemovesADeadMember(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -182,6 +184,7 @@ func TestOperatorRemovesADeadMember(t *testing.T) {
 
 // Nobody is taken out whom the others need to go on, not by force either.
 func TestOperatorKeepsTheQuorum(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -239,6 +242,7 @@ func TestOperatorChangesNothingWithoutQuorum(t *testing.T) {
 }
 
 func TestOperatorTransfersTheLeadership(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)

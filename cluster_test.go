@@ -41,6 +41,7 @@ func TestWriteAnywhereReadEverywhere(t *testing.T) {
 }
 
 func TestLeaderIsKilled(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)

@@ -374,6 +374,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 // The lock file is deleted: it is locked again before another process can take the directory. One
 // that was faster has it, and this node stops.
 func TestDeletedLock(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	for _, taken := range []bool{false, true} {
 		t.Run(strconv.FormatBool(taken), func(t *testing.T) {
@@ -404,6 +405,7 @@ func TestDeletedLock(t *testing.T) {
 // A node whose log file is deleted writes the log again when it ends, because no other node has it.
 // If its identity is deleted too, the operator wants a new node, and no log is written.
 func TestDeletedLogIsLeftBehind(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -506,6 +508,7 @@ func TestTermOfOneThatIsOut(t *testing.T) {
 
 // An error that no later attempt would change ends the node's part for good.
 func TestDamageDoesNotPass(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ds := newDisks()

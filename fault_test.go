@@ -51,6 +51,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 
 // A follower that is cut off holds writes up no longer than a lease.
 func TestSilentFollowerHoldsNobodyUp(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -208,6 +209,7 @@ func TestIdleClusterWritesNothing(t *testing.T) {
 // A node that is heard but hears nothing cannot follow what is written: it loses its lease, and
 // writers wait for it no longer.
 func TestDeafNodeHoldsNobodyUp(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)

@@ -19,6 +19,7 @@ import (
 )
 
 func TestFormationWaitsForAll(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -103,6 +104,7 @@ func TestJoinThenVote(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -170,6 +172,7 @@ func TestReturnAfterLong(t *testing.T) {
 }
 
 func TestReturnWithAnotherAddress(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -192,6 +195,7 @@ func TestReturnWithAnotherAddress(t *testing.T) {
 }
 
 func TestLeave(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -518,6 +522,7 @@ func TestProposerFindsItsProposalVoided(t *testing.T) {
 // A proposer that is lost for good while others have promised themselves to it keeps nobody from
 // forming another cluster.
 func TestProposerNeverComesBack(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)

@@ -75,6 +75,7 @@ func TestShutdownOfAll(t *testing.T) {
 // When the nodes that stay are no majority, there is no node to hand over to. It does not matter
 // which node leads.
 func TestShutdownOfMost(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	for _, leads := range []bool{true, false} {
 		t.Run(fmt.Sprintf("leader among them %v", leads), func(t *testing.T) {

@@ -231,6 +231,7 @@ func TestNoRoleWithoutLease(t *testing.T) {
 // Shutdown without a deadline never ends if f does not heed its context, although the role goes on
 // after ten seconds.
 func TestShutdownWithStuckHolder(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -17,6 +17,7 @@ import (
 )
 
 func TestInspect(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -43,6 +44,7 @@ func TestInspect(t *testing.T) {
 // What a directory shows is what its node knew, from snapshot and log; and nothing in it is
 // changed.
 func TestInspectStoppedNode(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	for name, end := range map[string]func(c *clustertest.Cluster){
 		"killed":  func(c *clustertest.Cluster) { c.Kill(0) },

@@ -19,6 +19,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/flotilla-ha/flotilla/internal/gotypes"
+
+	"github.com/flotilla-ha/flotilla"
 )
 
 var lower = flag.Bool("lower", false, "TestStructure lowers the numbers in lint_known_test.go to the measured ones")
@@ -51,6 +53,7 @@ const maxCommentColumns = 100
 // limit is in the table of lint_known_test.go with its present number. That number may only go
 // down: when the package gets better, lower the number, or remove the entry when the limit is kept.
 func TestStructure(t *testing.T) {
+	flotilla.SkipShort(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("the numbers are those of the files for Linux")
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/flotilla-ha/flotilla"
 )
 
 // A test may sleep only in a bubble of testing/synctest. There a sleep takes no time, and nothing
@@ -17,6 +19,7 @@ import (
 //   - in a table whose functions are called only in bubbles;
 //   - in a function that is used only in such places, or a method whose type is made only there.
 func TestNoSleepOutsideBubbles(t *testing.T) {
+	flotilla.SkipShort(t)
 	excepted := map[string]string{
 		"bench": "benchmarks wait for real processes",
 	}

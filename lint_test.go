@@ -176,7 +176,7 @@ func TestForbiddenImports(t *testing.T) {
 		forbidden map[string]string // import path with all below it: the reason
 	}{
 		{"code", func(s *source) bool {
-			forTests := []string{"clustertest", "internal/synctest", "internal/certs/stubca"}
+			forTests := []string{"clustertest", "internal/synctest", "internal/certs/stubca", "internal/durable/disktest"}
 			return !s.test && !slices.Contains(forTests, s.dir) && !within(s.dir, "bench")
 		}, map[string]string{
 			"testing":                             "its flags and its code do not belong in users' programs",

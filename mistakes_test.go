@@ -20,6 +20,7 @@ import (
 // A node whose joining was begun by a leader that lost its place joins with the next one. That it
 // is told so only when that is committed is for TestJoiningIsCommittedFirst.
 func TestJoinThatIsNotCommitted(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
@@ -118,6 +119,7 @@ func TestEmptyNodeRefusesNobody(t *testing.T) {
 
 // A node may not leave when those who stay could not commit it: nothing could be after that.
 func TestLeaveThatWouldCostTheQuorum(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)

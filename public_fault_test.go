@@ -24,6 +24,7 @@ import (
 // that is kept, stayed in the queue for as long as the session lived, and nobody got the role any
 // more.
 func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -59,6 +60,7 @@ func TestKeptRoleIsGivenUpWithoutLeader(t *testing.T) {
 // A node that shuts down waits for a role. It was granted that, and nobody did what goes with it
 // until the last of what the node held was handed over.
 func TestLeavingNodeIsGrantedNothing(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -96,6 +98,7 @@ func TestLeavingNodeIsGrantedNothing(t *testing.T) {
 // A role goes to somebody else than it was to be moved to, because that one has left. Move waited
 // for thirty seconds, and said that there was no leader.
 func TestMoveToOneThatLeaves(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -126,6 +129,7 @@ func TestMoveToOneThatLeaves(t *testing.T) {
 // A session ends between the grant of a public role and the beginning of its tenure. The claim's
 // hold-down was taken for the claim, and Hold waited in no queue until the hold-down was over.
 func TestHoldDownIsNoGrant(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -53,6 +53,7 @@ func put(t *testing.T, client *remote.Client, mode remote.Mode, pairs ...string)
 }
 
 func TestOperatorStoresRecords(t *testing.T) {
+	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 64 << 10 })

@@ -84,6 +84,7 @@ func TestDifferentSettings(t *testing.T) {
 
 // Domains are compared among nodes that serve some, whenever they begin to.
 func TestDifferentDomains(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network, books := simnet.New(), make(map[string]*logbook)
@@ -110,6 +111,7 @@ func TestDifferentDomains(t *testing.T) {
 // Leases of different length do not go together. Nodes that form a cluster wait for one whose
 // Timing is repaired, and say so.
 func TestNoFormationWithAnotherTiming(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network, secret, books := simnet.New(), NewSecret(), make(map[string]*logbook)
@@ -212,6 +214,7 @@ func TestAnotherTimingIsRefused(t *testing.T) {
 // All members restart at once, one of them with another Timing: it waits, and those who agree go on
 // without it.
 func TestRestartWithAnotherTiming(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		network, books := simnet.New(), make(map[string]*logbook)

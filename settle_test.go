@@ -19,6 +19,7 @@ import (
 // moment. Otherwise a lease and a verdict could come from majorities that do not meet, as
 // TestLeaseAcrossVoterChanges shows.
 func TestVoterChangesAreALeaseApart(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := fleet(t, simnet.New(), []string{"a", "b", "c", "d", "e"}, nil)
@@ -52,6 +53,7 @@ func TestVoterChangesAreALeaseApart(t *testing.T) {
 
 // The voters do not change while a session may be counting on those before the last change.
 func TestVoterChangeWaitsForEverySession(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

@@ -157,6 +157,7 @@ func TestLeaderUnderSuspicion(t *testing.T) {
 // The directory of a closed node is free only when nothing is held by it any more: the node's next
 // process ends its session at once.
 func TestCloseWaitsForHolders(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -40,6 +40,7 @@ func leaderOf(t *testing.T, nodes []*Node) (*Node, []*Node) {
 // to earlier questions arrive then. raft's own VerifyLeader counts those: see
 // TestVerifyLeaderOfBareRaft of package replica.
 func TestVerifyLeaderOfTheOld(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
@@ -111,6 +112,7 @@ func TestTransferTwice(t *testing.T) {
 // A snapshot that conflicts with the last entry of the log can be taken in only by another instance
 // of raft.
 func TestRaftIsStartedAnew(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
@@ -171,6 +173,7 @@ func TestRaftIsStartedAnewByItself(t *testing.T) {
 // A disk that fails ends this node's part in the cluster, not the program that it lives in: it goes
 // on answering reads.
 func TestFailedNodeGoesOnServing(t *testing.T) {
+	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)

@@ -19,6 +19,9 @@ const newsTest = "VIP_TEST_NEWS"
 // A watch that does not read the kernel's news fast enough loses some of them. It learns that, and
 // reads what comes afterwards.
 func TestLostNews(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	if os.Getenv(newsTest) == "" {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestLostNews$", "-test.v")
 		cmd.Env = append(os.Environ(), newsTest+"=1")

@@ -19,6 +19,9 @@ const command = "go run ./internal/apicheck -write"
 
 // The files of api say what the packages export.
 func TestAPI(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	if runtime.GOOS != "linux" {
 		t.Skip("the files of api describe the packages as they are on Linux")
 	}

@@ -100,6 +100,7 @@ func settle(t *testing.T, c *Certs) {
 }
 
 func TestDevelopmentCertificateIsServed(t *testing.T) {
+	skipShort(t)
 	storage := newMemStorage()
 	c := devCerts(t, storage, nil)
 	addr := serveTLS(t, c, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }), "Local.Test", "127.0.0.1")
@@ -157,6 +158,7 @@ func TestDevelopmentCertificateIsServed(t *testing.T) {
 }
 
 func TestNodesShareOneCertificate(t *testing.T) {
+	skipShort(t)
 	var issued atomic.Int64
 	storage := &certmagic.FileStorage{Path: t.TempDir()}
 	var addrs []string
@@ -181,6 +183,7 @@ func TestNodesShareOneCertificate(t *testing.T) {
 }
 
 func TestRefreshReplaces(t *testing.T) {
+	skipShort(t)
 	storage := newMemStorage()
 	a, b := devCerts(t, storage, nil), devCerts(t, storage, nil)
 	addr := serveTLS(t, b, http.NotFoundHandler(), "new.test")

@@ -16,6 +16,7 @@ const farAhead = 100 * 24 * time.Hour // more than the life of a certificate
 
 // The authority's clock counts as that of a peer: a single node has no other one.
 func TestAuthoritysClock(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		ca := stubca.New(t)

@@ -48,6 +48,7 @@ func (w *wishes) decide(_ context.Context, name string) error {
 
 // Status shows a bounded number of names on demand: those that expire first.
 func TestOnDemandStatusIsBounded(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes

@@ -118,6 +118,7 @@ func flood(t *testing.T, addr string, n int, protos ...string) int64 {
 }
 
 func TestWhichCertificate(t *testing.T) {
+	skipShort(t)
 	storage := newMemStorage()
 	start := func(def string, managed ...string) (*Certs, []*tls.Config) {
 		c := bootCerts(t, storage, always, func() error { return nil }, nil)

@@ -13,6 +13,7 @@ import (
 
 // A client that comes before the certificate is there gets its answer when it is.
 func TestHandshakeWaitsForTheFirstCertificate(t *testing.T) {
+	skipShort(t)
 	storage := newMemStorage()
 	gate, asked := make(chan struct{}), make(chan struct{})
 	c, err := openCerts(Policy{}, storage, true, func(ctx context.Context) error {

@@ -51,6 +51,7 @@ func startAll(t *testing.T, nodes []*Certs, names ...string) {
 }
 
 func TestOneOrderForEachName(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	for _, notified := range []bool{true, false} {
 		t.Run(fmt.Sprintf("notified %v", notified), func(t *testing.T) {
@@ -74,6 +75,7 @@ func TestOneOrderForEachName(t *testing.T) {
 }
 
 func TestOrdersAreLimited(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		placed := stubca.Orders{Fail: func(nth int) error {

@@ -38,6 +38,7 @@ func damages(storage *memStorage, stem, other string) map[string]func() (key str
 // A certificate that cannot be read counts as missing: one node orders another, and the old one is
 // quarantined. Other names are not affected, and what is in memory is served meanwhile.
 func TestDamagedCertificateIsReplaced(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	const name, fine = "damaged.example", "fine.example"
 	for _, boots := range []bool{true, false} {
@@ -202,6 +203,7 @@ func TestRenewalIsNotDamage(t *testing.T) {
 
 // An account that cannot be read is opened anew, by one node.
 func TestDamagedAccountIsReplaced(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	for _, part := range []string{".json", ".key"} {
 		for _, value := range []string{"garbage", "", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {

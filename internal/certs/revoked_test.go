@@ -17,6 +17,7 @@ import (
 )
 
 func TestRevoked(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	revoked := func(reason int, only func(*big.Int) bool) func(http.ResponseWriter, *saying) bool {
 		return func(_ http.ResponseWriter, say *saying) bool {

@@ -61,6 +61,7 @@ func bootCerts(t *testing.T, storage certmagic.Storage, ready func(context.Conte
 }
 
 func TestSelfSignedFromTheFirstSecond(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -152,6 +153,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 // Once the cluster has had a certificate, no node shows a self-signed one, even if the certificate
 // is gone or of no use.
 func TestNeverSelfSignedAgain(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	down := func() error { return errInjected }
 	crt := certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "a.test")

@@ -84,6 +84,7 @@ func TestStapleOverNetwork(t *testing.T) {
 }
 
 func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		a, storage := newOCSPCA(t, "http://ocsp.example"), newMemStorage()
@@ -177,6 +178,7 @@ func TestStapleIsFetchedOnceAndRefreshed(t *testing.T) {
 }
 
 func TestStaplesThatAreRefused(t *testing.T) {
+	skipShort(t)
 	synctest.Parallel(t)
 	for _, tc := range []struct {
 		name    string

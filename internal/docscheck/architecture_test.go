@@ -60,6 +60,9 @@ func prose(text string) string {
 
 // TestArchitectureDiagram checks that each arrow of ARCHITECTURE.md is an import.
 func TestArchitectureDiagram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	pairs := arrows(read(t, "ARCHITECTURE.md"))
 	if len(pairs) < 20 {
 		t.Fatalf("only %d arrows are found", len(pairs))
@@ -94,6 +97,9 @@ func TestArchitecturePackages(t *testing.T) {
 // TestArchitectureNames checks that what ARCHITECTURE.md names with a dot exists: a name of a
 // package, such as state.State, or a method or field of a type, such as State.Apply.
 func TestArchitectureNames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	exists := declared(goFiles(t, ".", true))
 	name := regexp.MustCompile(`^\w+\.\w+$`)
 	n := 0

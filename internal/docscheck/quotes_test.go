@@ -30,6 +30,9 @@ func documents(t *testing.T) []string {
 // TestQuotes checks that errors and log lines that documents quote are said by the code. They stand
 // in backticks, in columns with these headings.
 func TestQuotes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	all := literals(goFiles(t, ".", true))
 	n := 0
 	for _, path := range documents(t) {
@@ -115,6 +118,9 @@ func TestREADME(t *testing.T) {
 
 // TestPlainWords checks that documents use the words of the glossary in docs/concepts.md.
 func TestPlainWords(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	instead := map[string]string{
 		`wh(o|om|ich|at)ever`:  "say who",
 		`bequea\w*`:            "released on death",

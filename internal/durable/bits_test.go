@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 // fill makes a data directory with everything in it, and returns what it holds.
@@ -21,18 +23,18 @@ func fill(t testing.TB, path string) state {
 	l := openTestLog(t, d, true)
 	snaps, err := d.OpenSnapshots(l, nil)
 	must(t, err)
-	must(t, l.SetUint64([]byte(keyTerm), 2))
-	must(t, l.StoreLogs(entries(1, 12, 2, 190)))
-	must(t, l.StoreLogs(entries(13, 18, 2, 190)))
-	must(t, l.SetUint64([]byte(keyTerm), 3))
-	must(t, l.SetUint64([]byte(keyVoteTerm), 3))
-	must(t, l.Set([]byte(keyCandidate), []byte("a candidate")))
+	must(t, l.SetUint64([]byte(disktest.KeyTerm), 2))
+	must(t, l.StoreLogs(disktest.Entries(1, 12, 2, 190)))
+	must(t, l.StoreLogs(disktest.Entries(13, 18, 2, 190)))
+	must(t, l.SetUint64([]byte(disktest.KeyTerm), 3))
+	must(t, l.SetUint64([]byte(disktest.KeyVoteTerm), 3))
+	must(t, l.Set([]byte(disktest.KeyCandidate), []byte("a candidate")))
 	must(t, l.DeleteRange(17, 18)) // a conflict, overwritten by the same indexes in term 3
-	must(t, l.StoreLogs(entries(17, 18, 3, 190)))
+	must(t, l.StoreLogs(disktest.Entries(17, 18, 3, 190)))
 	writeSnapshot(t, snaps, 10, 2, "the content of the snapshot")
 	must(t, l.DeleteRange(1, 2))
-	must(t, l.StoreLog(entry(19, 3, 190)))
-	must(t, l.StoreLog(entry(20, 3, 190)))
+	must(t, l.StoreLog(disktest.Entry(19, 3, 190)))
+	must(t, l.StoreLog(disktest.Entry(20, 3, 190)))
 	must(t, l.Close())
 	must(t, d.Close())
 
@@ -79,7 +81,7 @@ func readDir(path string) (s state, err error) {
 	if err := readSnapshot(d, l, &s); err != nil {
 		return s, err
 	}
-	return s, l.Run(func() error { return s.read(l, l) })
+	return s, l.Run(func() error { return s.Read(l, l) })
 }
 
 func readAllSmall(d *Dir) (map[string]string, error) {
@@ -124,7 +126,7 @@ func TestEveryBit(t *testing.T) {
 	if *long {
 		step = 1
 	}
-	path := memDir(t)
+	path := disktest.MemDir(t)
 	want := fill(t, path)
 	var files []string
 	must(t, filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
@@ -139,7 +141,7 @@ func TestEveryBit(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			var refused, same int
-			b := fileBytes(t, file)
+			b := disktest.FileBytes(t, file)
 			flipFile(t, path, file, b, want, step, &refused, &same)
 			t.Logf("%s: %d bytes; flips refused %d, harmless %d", file, len(b), refused, same)
 			if n := (len(b)*8 + step - 1) / step; refused+same != n {
@@ -156,7 +158,7 @@ func flipFile(t *testing.T, path, file string, b []byte, want state, step int, r
 	defer l.Close()
 	for i := 0; i < len(b)*8; i += step {
 		b[i/8] ^= 1 << (i % 8)
-		put(t, file, b)
+		disktest.Put(t, file, b)
 		b[i/8] ^= 1 << (i % 8)
 		small, err := readAllSmall(d)
 		got := state{Small: small}
@@ -176,5 +178,5 @@ func flipFile(t *testing.T, path, file string, b []byte, want state, step int, r
 		}
 		*same++
 	}
-	put(t, file, b)
+	disktest.Put(t, file, b)
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
@@ -24,17 +25,17 @@ func TestDamagedSnapshots(t *testing.T) {
 		{"newest gone", func(t *testing.T, d dirs) { must(t, os.RemoveAll(d.new)) }, "log"},
 		{"all gone", func(t *testing.T, d dirs) { must(t, os.RemoveAll(d.snaps)) }, "log"},
 		{"meta of the other", func(t *testing.T, d dirs) {
-			put(t, filepath.Join(d.new, snapstore.MetaName), fileBytes(t, filepath.Join(d.old, snapstore.MetaName)))
+			disktest.Put(t, filepath.Join(d.new, snapstore.MetaName), disktest.FileBytes(t, filepath.Join(d.old, snapstore.MetaName)))
 		}, "new"},
 		{"unfinished one", func(t *testing.T, d dirs) { must(t, os.Mkdir(filepath.Join(d.snaps, "9-9-9.tmp"), 0o700)) }, ""},
 		{"foreign directory", func(t *testing.T, d dirs) { must(t, os.Mkdir(filepath.Join(d.snaps, "copy"), 0o700)) }, "copy"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := lock(t, memDir(t))
+			d := lock(t, disktest.MemDir(t))
 			l := openTestLog(t, d, true)
 			snaps, err := d.OpenSnapshots(l, nil)
 			must(t, err)
-			must(t, l.StoreLogs(entries(1, 20, 1, 10)))
+			must(t, l.StoreLogs(disktest.Entries(1, 20, 1, 10)))
 			writeSnapshot(t, snaps, 8, 1, "old")
 			writeSnapshot(t, snaps, 16, 1, "new")
 			must(t, l.DeleteRange(1, 12))
@@ -51,7 +52,7 @@ func TestDamagedSnapshots(t *testing.T) {
 			test.damage(t, p)
 			snaps, err = d.OpenSnapshots(l, nil)
 			if test.want != "" {
-				isDamaged(t,
+				disktest.IsDamaged(t,
 					err,
 					map[string]string{"new": p.new, "log": l.Path(), "copy": filepath.Join(p.snaps, "copy")}[test.want],
 				)
@@ -74,7 +75,7 @@ func TestDamagedSnapshots(t *testing.T) {
 
 // TestSnapshotsWithoutLog: a new log beside old snapshots would be a node that forgot its vote.
 func TestSnapshotsWithoutLog(t *testing.T) {
-	d := lock(t, memDir(t))
+	d := lock(t, disktest.MemDir(t))
 	l := openTestLog(t, d, true)
 	snaps, err := d.OpenSnapshots(l, nil)
 	must(t, err)
@@ -82,7 +83,7 @@ func TestSnapshotsWithoutLog(t *testing.T) {
 	must(t, l.Close())
 	must(t, os.Remove(filepath.Join(d.Path(), logName)))
 	_, err = d.OpenLog(LogOptions{Create: true})
-	isDamaged(t, err, filepath.Join(d.Path(), snapsName))
+	disktest.IsDamaged(t, err, filepath.Join(d.Path(), snapsName))
 	must(t, d.RemoveState())
 	if _, err := os.Stat(filepath.Join(d.Path(), snapsName)); err == nil || !os.IsNotExist(err) {
 		t.Errorf("RemoveState left the snapshots: %v", err)

@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 func TestLock(t *testing.T) {
@@ -47,7 +49,7 @@ func TestLock(t *testing.T) {
 	})
 	t.Run("a file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "file")
-		put(t, path, nil)
+		disktest.Put(t, path, nil)
 		for _, path := range []string{path, filepath.Join(path, "below")} {
 			if _, err := Lock(path); !errors.Is(err, syscall.ENOTDIR) {
 				t.Errorf("%s is locked as a directory: %v", path, err)
@@ -56,7 +58,7 @@ func TestLock(t *testing.T) {
 	})
 	t.Run("removes unfinished files", func(t *testing.T) {
 		path := t.TempDir()
-		put(t, filepath.Join(path, "identity.tmp"), []byte("half"))
+		disktest.Put(t, filepath.Join(path, "identity.tmp"), []byte("half"))
 		lock(t, path)
 		if _, err := os.Stat(filepath.Join(path, "identity.tmp")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("it is still there: %v", err)
@@ -83,7 +85,7 @@ func TestLockChild(t *testing.T) {
 }
 
 func TestSmallFiles(t *testing.T) {
-	d := lock(t, memDir(t))
+	d := lock(t, disktest.MemDir(t))
 	if _, err := d.ReadFile("identity"); err != fs.ErrNotExist {
 		t.Errorf("a missing file: %v", err)
 	}
@@ -91,7 +93,7 @@ func TestSmallFiles(t *testing.T) {
 		must(t, d.WriteFile("identity", []byte(data)))
 		got, err := d.ReadFile("identity")
 		must(t, err)
-		diff(t, data, string(got))
+		disktest.Diff(t, data, string(got))
 	}
 	for _, name := range []string{"", ".", "..", "a/b", "../a", lockName, logName, snapsName, "a.tmp"} {
 		if err := d.WriteFile(name, nil); err == nil || !strings.Contains(err.Error(), "no name for a small file") {
@@ -102,15 +104,15 @@ func TestSmallFiles(t *testing.T) {
 		}
 	}
 	path := filepath.Join(d.Path(), "identity")
-	b := fileBytes(t, path)
+	b := disktest.FileBytes(t, path)
 	for n := range b {
-		put(t, path, b[:n])
+		disktest.Put(t, path, b[:n])
 		_, err := d.ReadFile("identity")
-		isDamaged(t, err, path)
+		disktest.IsDamaged(t, err, path)
 	}
-	put(t, path, append(b, 0))
+	disktest.Put(t, path, append(b, 0))
 	_, err := d.ReadFile("identity")
-	isDamaged(t, err, path)
+	disktest.IsDamaged(t, err, path)
 }
 
 // TestKill kills a process that appends entries. All that it had acknowledged are there.
@@ -122,7 +124,7 @@ func TestKill(t *testing.T) {
 	if testing.Short() {
 		rounds = 4
 	}
-	path := memDir(t)
+	path := disktest.MemDir(t)
 	d := lock(t, path)
 	must(t, openTestLog(t, d, true).Close())
 	must(t, d.Close())
@@ -151,7 +153,7 @@ func TestKill(t *testing.T) {
 			t.Fatalf("round %d: the log ends at %d, %d was acknowledged", round, s.Last, acked)
 		}
 		for _, e := range s.Entries {
-			diff(t, *entry(e.Index, e.Term, 300), e)
+			disktest.Diff(t, *disktest.Entry(e.Index, e.Term, 300), e)
 		}
 		must(t, l.Close())
 		must(t, d.Close())
@@ -166,8 +168,8 @@ func appendForEver(t *testing.T, path string) {
 	last, err := l.LastIndex()
 	must(t, err)
 	for term := last + 1; ; term++ {
-		must(t, l.SetUint64([]byte(keyTerm), term))
-		must(t, l.StoreLogs(entries(last+1, last+3, term, 300)))
+		must(t, l.SetUint64([]byte(disktest.KeyTerm), term))
+		must(t, l.StoreLogs(disktest.Entries(last+1, last+3, term, 300)))
 		last += 3
 		if term%8 == 0 && last > 60 {
 			must(t, l.DeleteRange(0, last-50))
@@ -180,7 +182,7 @@ func appendForEver(t *testing.T, path string) {
 
 // BenchmarkStoreLog appends entries of 4 KiB one at a time, each synced to disk.
 func BenchmarkStoreLog(b *testing.B) {
-	e := func(i int) *raft.Log { return entry(uint64(i)+1, 1, 4<<10) }
+	e := func(i int) *raft.Log { return disktest.Entry(uint64(i)+1, 1, 4<<10) }
 	b.Run("raft-boltdb", func(b *testing.B) {
 		s, err := raftboltdb.New(raftboltdb.Options{
 			Path:        filepath.Join(b.TempDir(), logName),

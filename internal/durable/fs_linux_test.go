@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 // tmpfs mounts a small file system in memory.
@@ -55,7 +57,7 @@ func TestUnwritable(t *testing.T) {
 		exe := filepath.Join(dir, "test")
 		self, err := os.Executable()
 		must(t, err)
-		put(t, exe, fileBytes(t, self))
+		disktest.Put(t, exe, disktest.FileBytes(t, self))
 		must(t, os.Chmod(exe, 0o755))
 		for _, path := range []string{dir, filepath.Join(dir, "new")} {
 			c := exec.CommandContext(t.Context(), exe, "-test.run=^TestLockChild$")
@@ -114,12 +116,12 @@ func TestFullDisk(t *testing.T) {
 		failed := make(chan error, 1)
 		l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
 		must(t, err)
-		must(t, l.StoreLogs(entries(1, 10, 1, 100)))
+		must(t, l.StoreLogs(disktest.Entries(1, 10, 1, 100)))
 		fillUp(t, dir)
 		var acked uint64 = 10
 		err = l.Run(func() error {
 			for {
-				if err := l.StoreLog(entry(acked+1, 1, 10000)); err != nil {
+				if err := l.StoreLog(disktest.Entry(acked+1, 1, 10000)); err != nil {
 					return err
 				}
 				acked++
@@ -140,11 +142,11 @@ func TestFullDisk(t *testing.T) {
 // TestFileCutWhileOpen: reading a page that was cut off the mapped file is a SIGBUS, and only fails
 // the log.
 func TestFileCutWhileOpen(t *testing.T) {
-	d := lock(t, memDir(t))
+	d := lock(t, disktest.MemDir(t))
 	failed := make(chan error, 1)
 	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
 	must(t, err)
-	must(t, l.StoreLogs(entries(1, 100, 1, 5000)))
+	must(t, l.StoreLogs(disktest.Entries(1, 100, 1, 5000)))
 	must(t, os.Truncate(l.Path(), 8192))
 	if err := l.Run(func() error { return l.GetLog(50, new(raft.Log)) }); err == nil ||
 		!strings.Contains(err.Error(), "read entry 50: bbolt: runtime error") {

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 func TestOpenLog(t *testing.T) {
@@ -17,20 +19,20 @@ func TestOpenLog(t *testing.T) {
 		t.Error("an empty directory has a log")
 	}
 	_, err := d.OpenLog(LogOptions{})
-	isDamaged(t, err, path)
+	disktest.IsDamaged(t, err, path)
 	l := openTestLog(t, d, true)
 	if !d.HasLog() || l.Size() == 0 {
 		t.Error("there is no log")
 	}
-	for _, key := range []string{keyTerm, keyVoteTerm} {
+	for _, key := range []string{disktest.KeyTerm, disktest.KeyVoteTerm} {
 		if _, err := l.GetUint64([]byte(key)); err == nil || err.Error() != "not found" {
 			t.Errorf("GetUint64(%s) of a new log: %v", key, err)
 		}
 	}
-	if _, err := l.Get([]byte(keyCandidate)); err == nil || err.Error() != "not found" {
+	if _, err := l.Get([]byte(disktest.KeyCandidate)); err == nil || err.Error() != "not found" {
 		t.Errorf("Get of a new log: %v", err)
 	}
-	for _, err := range []error{l.Set([]byte("other"), nil), l.SetUint64([]byte("other"), 1), l.Set([]byte(keyCandidate), make([]byte, 1<<10+1))} {
+	for _, err := range []error{l.Set([]byte("other"), nil), l.SetUint64([]byte("other"), 1), l.Set([]byte(disktest.KeyCandidate), make([]byte, 1<<10+1))} {
 		if err == nil ||
 			!strings.Contains(err.Error(), "unknown key") && !strings.Contains(err.Error(), "is too long") {
 			t.Errorf("an unknown key or a long value was stored: %v", err)

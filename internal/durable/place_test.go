@@ -8,19 +8,21 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
-	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
 // keptDir is a directory with all that a node has in it, and what it holds.
 func keptDir(t *testing.T) (*Dir, *Log, state) {
 	t.Helper()
-	d := lock(t, filepath.Join(memDir(t), "data"))
+	d := lock(t, filepath.Join(disktest.MemDir(t), "data"))
 	must(t, d.WriteFile("node", []byte("identity")))
 	l := openTestLog(t, d, true)
-	must(t, l.SetUint64([]byte(keyTerm), 3))
-	must(t, l.StoreLogs(entries(1, 20, 3, 100)))
+	must(t, l.SetUint64([]byte(disktest.KeyTerm), 3))
+	must(t, l.StoreLogs(disktest.Entries(1, 20, 3, 100)))
 	snaps, err := d.OpenSnapshots(l, nil)
 	must(t, err)
 	for index := uint64(5); index <= 10; index += 5 {
@@ -64,12 +66,12 @@ func TestRestore(t *testing.T) {
 		}, "data", true, false, true},
 		{"log replaced", func(t *testing.T, d *Dir) {
 			path := filepath.Join(d.path, logName)
-			put(t, path+"2", fileBytes(t, path))
+			disktest.Put(t, path+"2", disktest.FileBytes(t, path))
 			must(t, os.Rename(path+"2", path))
 		}, logName, false, false, true},
 		{"snapshot replaced", func(t *testing.T, d *Dir) {
 			path := filepath.Join(d.places.Snapshot().Dir, snapstore.StateName)
-			put(t, path+"2", fileBytes(t, path))
+			disktest.Put(t, path+"2", disktest.FileBytes(t, path))
 			must(t, os.Rename(path+"2", path))
 		}, snapstore.StateName, false, false, true},
 	} {
@@ -94,7 +96,7 @@ func TestRestore(t *testing.T) {
 			must(t, err)
 			must(t, d.Check())
 			got := openTestLog(t, d, false)
-			diff(t, want, all(t, got))
+			disktest.Diff(t, want, all(t, got))
 			snaps, err := d.OpenSnapshots(got, nil)
 			must(t, err)
 			list, err := snaps.List()
@@ -119,17 +121,17 @@ func TestRestore(t *testing.T) {
 // TestNamelessFile: no write to a deleted file is reported as done.
 func TestNamelessFile(t *testing.T) {
 	for op, write := range map[string]func(l *Log) error{
-		"store entries":  func(l *Log) error { return l.StoreLog(entry(2, 1, 10)) },
-		"store the term": func(l *Log) error { return l.SetUint64([]byte(keyTerm), 9) },
-		"store the vote": func(l *Log) error { return l.Set([]byte(keyCandidate), []byte("x")) },
+		"store entries":  func(l *Log) error { return l.StoreLog(disktest.Entry(2, 1, 10)) },
+		"store the term": func(l *Log) error { return l.SetUint64([]byte(disktest.KeyTerm), 9) },
+		"store the vote": func(l *Log) error { return l.Set([]byte(disktest.KeyCandidate), []byte("x")) },
 		"delete entries": func(l *Log) error { return l.DeleteRange(1, 1) },
 	} {
 		t.Run(op, func(t *testing.T) {
-			d := lock(t, memDir(t))
+			d := lock(t, disktest.MemDir(t))
 			failed := make(chan error, 1)
 			l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
 			must(t, err)
-			must(t, l.StoreLog(entry(1, 1, 10)))
+			must(t, l.StoreLog(disktest.Entry(1, 1, 10)))
 			must(t, os.Remove(l.Path()))
 			err = l.Run(func() error { return write(l) })
 			if _, ok := errors.AsType[*MovedError](err); !ok || !strings.Contains(err.Error(), op) {
@@ -146,28 +148,28 @@ func TestNamelessFile(t *testing.T) {
 // TestReopenedLogHoldsAll: a log that holds less than this process has written is refused, even if
 // each of its pages is right.
 func TestReopenedLogHoldsAll(t *testing.T) {
-	d := lock(t, memDir(t))
+	d := lock(t, disktest.MemDir(t))
 	l := openTestLog(t, d, true)
-	must(t, l.StoreLogs(entries(1, 5, 1, 10)))
+	must(t, l.StoreLogs(disktest.Entries(1, 5, 1, 10)))
 	must(t, l.Close())
 	l = openTestLog(t, d, false)
-	before := fileBytes(t, l.Path()) // as on a disk that takes writes and forgets them
-	must(t, l.StoreLog(entry(6, 1, 10)))
+	before := disktest.FileBytes(t, l.Path()) // as on a disk that takes writes and forgets them
+	must(t, l.StoreLog(disktest.Entry(6, 1, 10)))
 	must(t, l.Close())
-	older := filepath.Join(memDir(t), logName)
-	put(t, older, before)
+	older := filepath.Join(disktest.MemDir(t), logName)
+	disktest.Put(t, older, before)
 	if _, err := boltlog.Read(older, nil); err != nil {
 		t.Fatalf("the older state is not right in itself, so this test shows nothing: %v", err)
 	}
-	after := fileBytes(t, l.Path())
+	after := disktest.FileBytes(t, l.Path())
 	overwrite(t, l.Path(), before)
 	_, err := d.OpenLog(LogOptions{})
-	isDamaged(t, err, l.Path())
+	disktest.IsDamaged(t, err, l.Path())
 	if !strings.Contains(err.Error(), "this process has written") {
 		t.Error(err)
 	}
 	overwrite(t, l.Path(), after)
-	diff(t, uint64(6), all(t, openTestLog(t, d, false)).Last)
+	disktest.Diff(t, uint64(6), all(t, openTestLog(t, d, false)).Last)
 }
 
 // overwrite changes the content of a file, and keeps the file itself.
@@ -182,22 +184,22 @@ func overwrite(t *testing.T, path string, b []byte) {
 // TestReopenAfterPanic: bbolt keeps its lock of the file when it panics. The same process must
 // still be able to open the log again.
 func TestReopenAfterPanic(t *testing.T) {
-	d := lock(t, memDir(t))
+	d := lock(t, disktest.MemDir(t))
 	failed := make(chan error, 1)
 	f := &faulty{panics: true}
 	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, wrap: f.wrap})
 	must(t, err)
-	must(t, l.StoreLogs(entries(1, 5, 1, 10)))
+	must(t, l.StoreLogs(disktest.Entries(1, 5, 1, 10)))
 	f.armed = true
-	err = l.Run(func() error { return l.StoreLog(entry(6, 1, 10)) })
+	err = l.Run(func() error { return l.StoreLog(disktest.Entry(6, 1, 10)) })
 	if err == nil || !strings.Contains(err.Error(), "bbolt") {
 		t.Fatal(err)
 	}
 	<-failed
 	must(t, l.Close())
 	again := openTestLog(t, d, false)
-	must(t, again.StoreLog(entry(6, 1, 20)))
-	diff(t, uint64(6), all(t, again).Last)
+	must(t, again.StoreLog(disktest.Entry(6, 1, 20)))
+	disktest.Diff(t, uint64(6), all(t, again).Last)
 	must(t, d.Check())
 }
 

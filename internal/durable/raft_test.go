@@ -18,6 +18,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -117,12 +118,12 @@ func TestVoteHole(t *testing.T) {
 				},
 			),
 		)
-		must(t, logs.StoreLogs(entries(2, 101, 5, 5)))
-		must(t, stable.SetUint64([]byte(keyTerm), 5))
-		must(t, stable.SetUint64([]byte(keyVoteTerm), 5))
-		must(t, stable.Set([]byte(keyCandidate), []byte("y")))
-		must(t, stable.SetUint64([]byte(keyTerm), 6))
-		must(t, stable.SetUint64([]byte(keyVoteTerm), 6))
+		must(t, logs.StoreLogs(disktest.Entries(2, 101, 5, 5)))
+		must(t, stable.SetUint64([]byte(disktest.KeyTerm), 5))
+		must(t, stable.SetUint64([]byte(disktest.KeyVoteTerm), 5))
+		must(t, stable.Set([]byte(disktest.KeyCandidate), []byte("y")))
+		must(t, stable.SetUint64([]byte(disktest.KeyTerm), 6))
+		must(t, stable.SetUint64([]byte(disktest.KeyVoteTerm), 6))
 	}
 	granted := func(t *testing.T, logs raft.LogStore, stable raft.StableStore) (granted bool) {
 		synctest.Test(t, func(t *testing.T) {
@@ -140,7 +141,7 @@ func TestVoteHole(t *testing.T) {
 		return granted
 	}
 	t.Run("raft-boltdb", func(t *testing.T) {
-		file := filepath.Join(memDir(t), logName)
+		file := filepath.Join(disktest.MemDir(t), logName)
 		s, err := raftboltdb.NewBoltStore(file)
 		must(t, err)
 		vote(t, s, s)
@@ -153,7 +154,7 @@ func TestVoteHole(t *testing.T) {
 		}
 	})
 	t.Run("durable", func(t *testing.T) {
-		d := lock(t, memDir(t))
+		d := lock(t, disktest.MemDir(t))
 		l := openTestLog(t, d, true)
 		vote(t, l, l)
 		must(t, l.Close())
@@ -168,6 +169,9 @@ func TestVoteHole(t *testing.T) {
 // TestSnapshotLivelock: the log of a follower conflicts with the snapshot that it gets. Bare raft
 // keeps the log, refuses what follows and gets the snapshot for ever (hashicorp/raft issue 697).
 func TestSnapshotLivelock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	conf := voters("a", "b", "x")
 	bootstrap := &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(conf)}
 	command := func(i, term uint64) *raft.Log {
@@ -186,13 +190,13 @@ func TestSnapshotLivelock(t *testing.T) {
 	}
 	run := func(t *testing.T, last uint64, logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore) (caughtUp bool) {
 		must(t, logs.StoreLogs(append([]*raft.Log{bootstrap}, conflicting[:last-1]...)))
-		must(t, stable.SetUint64([]byte(keyTerm), 3))
+		must(t, stable.SetUint64([]byte(disktest.KeyTerm), 3))
 		synctest.Test(t, func(t *testing.T) {
 			var nodes []*node
 			for _, id := range []string{"a", "b"} {
 				s, sn := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
 				must(t, s.StoreLogs(committed[17:]))
-				must(t, s.SetUint64([]byte(keyTerm), 4))
+				must(t, s.SetUint64([]byte(disktest.KeyTerm), 4))
 				_, trans := raft.NewInmemTransport("a")
 				sink, err := sn.Create(1, 18, 4, conf, 1, trans)
 				must(t, err)
@@ -247,7 +251,7 @@ func TestSnapshotLivelock(t *testing.T) {
 			if s.GetLog(14, &stale) == nil {
 				t.Errorf("entry 14 of term %d was kept", stale.Term)
 			}
-			d := lock(t, memDir(t))
+			d := lock(t, disktest.MemDir(t))
 			l := openTestLog(t, d, true)
 			snaps, err := d.OpenSnapshots(l, nil)
 			must(t, err)
@@ -270,7 +274,7 @@ func TestSnapshotLivelock(t *testing.T) {
 // only at its own memory there, and must be started again.
 func TestSnapshotRestart(t *testing.T) {
 	s := raft.NewInmemStore()
-	must(t, s.StoreLogs(entries(1, 18, 3, 5)))
+	must(t, s.StoreLogs(disktest.Entries(1, 18, 3, 5)))
 	sink, err := GuardSnapshots(raft.NewInmemSnapshotStore(), s).Create(1, 18, 4, voters("x"), 1, delayed{})
 	must(t, err)
 	for range 2 {
@@ -279,13 +283,13 @@ func TestSnapshotRestart(t *testing.T) {
 		}
 	}
 
-	d := lock(t, memDir(t))
+	d := lock(t, disktest.MemDir(t))
 	failed := make(chan error, 1)
 	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
 	must(t, err)
 	snaps, err := d.OpenSnapshots(l, nil)
 	must(t, err)
-	must(t, l.StoreLogs(entries(1, 18, 3, 5)))
+	must(t, l.StoreLogs(disktest.Entries(1, 18, 3, 5)))
 	err = l.Run(func() error { writeSnapshot(t, snaps, 18, 4, "content"); return nil })
 	if got := <-failed; !errors.Is(err, ErrRestart) || !errors.Is(got, ErrRestart) {
 		t.Errorf("got %v, Failed was told %v", err, got)
@@ -304,24 +308,24 @@ func TestCrashAfterSnapshot(t *testing.T) {
 	for _, test := range []struct {
 		name              string
 		last, term, after uint64 // the log's last entry and its term; writes before the crash
-		want              state
+		want              disktest.Log
 	}{
-		{"before anything", 20, 3, 0, state{}},
-		{"with the deletion announced", 20, 3, 1, state{}},
-		{"before the no-op", 20, 3, 3, state{}},
-		{"after all", 20, 3, 9, state{First: 10, Last: 20}},
-		{"log ends before", 7, 3, 0, state{}},
-		{"log ends before, after all", 7, 3, 9, state{First: 10, Last: 10}},
-		{"no conflict", 20, 4, 0, state{First: 1, Last: 20}},
+		{"before anything", 20, 3, 0, disktest.Log{}},
+		{"with the deletion announced", 20, 3, 1, disktest.Log{}},
+		{"before the no-op", 20, 3, 3, disktest.Log{}},
+		{"after all", 20, 3, 9, disktest.Log{First: 10, Last: 20}},
+		{"log ends before", 7, 3, 0, disktest.Log{}},
+		{"log ends before, after all", 7, 3, 9, disktest.Log{First: 10, Last: 10}},
+		{"no conflict", 20, 4, 0, disktest.Log{First: 1, Last: 20}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := lock(t, memDir(t))
+			d := lock(t, disktest.MemDir(t))
 			f := &faulty{after: int(test.after), err: errors.New("crash")}
 			l, err := d.OpenLog(LogOptions{Create: true, wrap: f.wrap})
 			must(t, err)
 			snaps, err := d.OpenSnapshots(l, nil)
 			must(t, err)
-			must(t, l.StoreLogs(entries(1, test.last, test.term, 10)))
+			must(t, l.StoreLogs(disktest.Entries(1, test.last, test.term, 10)))
 			f.armed = true
 			_ = l.Run(func() error { writeSnapshot(t, snaps, 10, 4, "content"); return nil })
 			must(t, f.Store.Close())
@@ -397,7 +401,7 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 		{"read", faulty{reads: true, after: 3}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := lock(t, memDir(t))
+			d := lock(t, disktest.MemDir(t))
 			synctest.Test(t, func(t *testing.T) {
 				failed := make(chan error, 2)
 				f := &test.fault
@@ -446,7 +450,7 @@ func TestDiskErrorPanicsHost(t *testing.T) {
 
 // TestBusy: Busy shows a write that hangs, while it hangs.
 func TestBusy(t *testing.T) {
-	d := lock(t, memDir(t))
+	d := lock(t, disktest.MemDir(t))
 	synctest.Test(t, func(t *testing.T) {
 		l, err := d.OpenLog(LogOptions{Create: true, wrap: func(s boltlog.Store) boltlog.Store { return slow{s} }})
 		must(t, err)
@@ -456,7 +460,7 @@ func TestBusy(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = l.StoreLog(entry(1, 1, 1))
+			_ = l.StoreLog(disktest.Entry(1, 1, 1))
 		}()
 		time.Sleep(3 * time.Second)
 		synctest.Wait()

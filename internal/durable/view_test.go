@@ -9,8 +9,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
 // tree returns names, modes, times and contents of everything below a directory.
@@ -24,7 +26,7 @@ func tree(t *testing.T, dir string) map[string]string {
 		info, err := d.Info()
 		all[path] = info.Mode().String() + " " + info.ModTime().String()
 		if !d.IsDir() {
-			all[path] += " " + string(fileBytes(t, path))
+			all[path] += " " + string(disktest.FileBytes(t, path))
 		}
 		return err
 	}))
@@ -58,12 +60,12 @@ func look(t *testing.T, path string) (view LogView, contents []string, list []*r
 
 // A View shows what is there, and changes nothing.
 func TestLook(t *testing.T) {
-	path := memDir(t)
+	path := disktest.MemDir(t)
 	d := lock(t, path)
 	must(t, d.WriteFile("id", []byte("x")))
 	l := openTestLog(t, d, true)
-	must(t, l.StoreLogs(entries(1, 30, 2, 50)))
-	must(t, l.SetUint64([]byte(keyTerm), 3))
+	must(t, l.StoreLogs(disktest.Entries(1, 30, 2, 50)))
+	must(t, l.SetUint64([]byte(disktest.KeyTerm), 3))
 	snaps, err := d.OpenSnapshots(l, nil)
 	must(t, err)
 	for index := uint64(10); index <= 20; index += 10 {
@@ -83,23 +85,23 @@ func TestLook(t *testing.T) {
 	}
 	must(t, v.Close())
 	_, contents, _, err := look(t, path)
-	diff(t, []string{"s2", "s1"}, contents)
+	disktest.Diff(t, []string{"s2", "s1"}, contents)
 	if !errors.As(err, new(*InUseError)) {
 		t.Errorf("a log in use: %v", err)
 	}
 
 	must(t, l.Close())
 	must(t, d.Close())
-	put(t, filepath.Join(path, "half"+tmpSuffix), []byte("half"))
+	disktest.Put(t, filepath.Join(path, "half"+tmpSuffix), []byte("half"))
 	must(t, os.MkdirAll(filepath.Join(path, snapsName, "3-30-1"+tmpSuffix), 0o700))
 	before := tree(t, path)
 	view, contents, list, err := look(t, path)
 	must(t, err)
 	view.Bytes = 0
-	diff(t, LogView{Term: 3, First: 6, Last: 30}, view)
-	diff(t, []string{"s2", "s1"}, contents)
-	diff(t, entries(6, 30, 2, 50), list)
-	diff(t, before, tree(t, path))
+	disktest.Diff(t, LogView{Term: 3, First: 6, Last: 30}, view)
+	disktest.Diff(t, []string{"s2", "s1"}, contents)
+	disktest.Diff(t, disktest.Entries(6, 30, 2, 50), list)
+	disktest.Diff(t, before, tree(t, path))
 
 	v, err = Look(path)
 	must(t, err)
@@ -119,7 +121,7 @@ func TestLookAtDamage(t *testing.T) {
 		t.Errorf("nothing there: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
-	put(t, file, nil)
+	disktest.Put(t, file, nil)
 	if _, err := Look(file); err == nil || !strings.Contains(err.Error(), "is no directory") {
 		t.Errorf("a file was taken for a directory: %v", err)
 	}
@@ -130,12 +132,12 @@ func TestLookAtDamage(t *testing.T) {
 	if left, _ := os.ReadDir(path); len(left) > 0 {
 		t.Errorf("a View has left %v", left)
 	}
-	put(t, filepath.Join(path, logName), []byte("x"))
+	disktest.Put(t, filepath.Join(path, logName), []byte("x"))
 	if _, _, _, err := look(t, path); !errors.As(err, new(*DamagedError)) {
 		t.Errorf("a damaged log: %v", err)
 	}
 	must(t, os.MkdirAll(filepath.Join(path, snapsName, "1-2-3"), 0o700))
-	put(t, filepath.Join(path, snapsName, "1-2-3", snapstore.MetaName), []byte("{"))
+	disktest.Put(t, filepath.Join(path, snapsName, "1-2-3", snapstore.MetaName), []byte("{"))
 	v, err := Look(path)
 	must(t, err)
 	if _, err := v.Snapshots(); !errors.As(err, new(*DamagedError)) {

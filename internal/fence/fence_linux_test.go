@@ -110,6 +110,9 @@ func (l *lab) evaluate(a netip.Addr, until time.Time) {
 
 // TestExtend extends a lease many times while questions are asked. All of them are answered.
 func TestExtend(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t)
 	fence := l.open("extend", v4().addr)
 	must(t, fence.Set(Serving, 0, v4().addr))
@@ -201,6 +204,9 @@ func TestClosedIPv4(t *testing.T) {
 // TestStandstillInTransaction makes the process stand still between the reading of the clock and
 // the system call.
 func TestStandstillInTransaction(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t)
 	fence := l.open("standstill", v4().addr)
 	must(t, fence.Set(Serving, 0, v4().addr))
@@ -299,6 +305,9 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // TestDevices removes the interface, puts it back and renames it.
 func TestDevices(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t)
 	fence := l.open("devices", v4().addr)
 	ask := func(a netip.Addr) { l.ask(a) }
@@ -354,6 +363,9 @@ func TestDevices(t *testing.T) {
 
 // TestTampered changes the table from outside.
 func TestTampered(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	nft, err := exec.LookPath("nft")
 	if err != nil {
 		t.Skip("nft, which plays the somebody, is not installed")

@@ -109,6 +109,9 @@ func (l *lab) want(answered bool, k kind, f family, done func(netip.Addr)) {
 // TestStates goes through the states with both hooks, and with each alone: one hook could hide a
 // mistake of the other.
 func TestStates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t)
 	l.serve()
 	fence := l.open("states", v4().addr, v6().addr)

@@ -33,7 +33,7 @@ func TestSlowClients(t *testing.T) {
 	if n < 500 {
 		t.Skipf("%d files are too few", openFiles())
 	}
-	const timeout = 4 * time.Second
+	const timeout = 3 * time.Second
 	// time closes them, not number
 	slowly := func(l *limits) { l.handshakeTimeout, l.maxPending = timeout, 2*n }
 	direct, proxied := serverWith(nil, slowly), serverWith(loopback(), slowly)
@@ -255,6 +255,9 @@ func TestPlainConnectionsAreLimited(t *testing.T) {
 // Handshakes wait for a slot. None is held while a handshake waits for the client or for a
 // certificate, and every slot comes back.
 func TestHandshakesAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	config, _ := testTLS(t)
 	s := serverWith(nil, func(l *limits) { l.slots, l.handshakeTimeout = 1, 20*time.Second })
 	known, certificate := make(chan struct{}), config.GetCertificate

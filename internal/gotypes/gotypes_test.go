@@ -8,6 +8,9 @@ import (
 )
 
 func TestLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	pkgs, err := Load("../..", "./hold", "./internal/seal")
 	if err != nil {
 		t.Fatal(err)

@@ -60,6 +60,9 @@ func owner(t testing.TB, n *network) *host {
 // However a program ends, its guard removes the addresses, sends the death notice, removes the
 // table, and exits.
 func TestDeath(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, c := range []struct {
 		name string
 		die  func(h *host)
@@ -123,6 +126,9 @@ func TestClose(t *testing.T) {
 // A program that stands still past its deadline loses its addresses but not the table. When it runs
 // again it learns that, and can put the addresses back.
 func TestStopped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	n := newNetwork(t)
 	h := owner(t, n)
 	h.do("extend 200ms")
@@ -393,6 +399,9 @@ func TestNamespace(t *testing.T) {
 
 // A variable that has leaked does not make a process a guard: what it names must be file 3.
 func TestLeakedVariable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, value := range []string{
 		"", "1", "yes", "1:2:3", fmt.Sprintf("%d:%d:%d", version, os.Getpid(), 4711), "1:x:3", "1:2:", strings.Repeat("1:", 1000),
 	} {

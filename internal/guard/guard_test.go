@@ -24,6 +24,9 @@ func comparable(a, b message) string {
 }
 
 func TestMessages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, m := range []message{
 		{kind: kindWatch, seq: 7, addrs: []Addr{addr(1, "192.0.2.1/32"), addr(1<<31-1, "2001:db8::1/64")}},
 		{kind: kindWatch},

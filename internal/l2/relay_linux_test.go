@@ -115,6 +115,9 @@ func TestRelay(t *testing.T) {
 
 // Each address waits for its own announcement. Await waits for all of them.
 func TestRelayOfMany(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for _, n := range []int{6, 600} { // few enough for the filter, and too many
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			l := newLab(t, 3)
@@ -191,6 +194,9 @@ func TestRelayIgnoresItself(t *testing.T) {
 // An address may move on while the relay is open. Relays that take each other for the owner do not
 // go on for ever.
 func TestRelayInACircle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t, 4)
 	client, addr := l[0], addresses()[0]
 	from := client.tap(relayFilter(nil))
@@ -227,6 +233,9 @@ func TestRelayInACircle(t *testing.T) {
 
 // A flood of attempts takes bounded room, and what is lost is counted.
 func TestRelayBounds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	l := newLab(t, 2)
 	a, b := l[0], l[1]
 	relay, from := a.hold(addresses()...), b.tap(relayFilter(nil))

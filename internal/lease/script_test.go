@@ -23,6 +23,9 @@ var rewrite = flag.Bool("rewrite", false, "write the results into testdata")
 // TestScripts runs the scripts in testdata. They describe what Managers do together. What a word of
 // a script means is in the table of player.do.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Parallel(t)
 	paths, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(paths) == 0 {

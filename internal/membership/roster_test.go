@@ -17,6 +17,9 @@ var rewrite = flag.Bool("rewrite", false, "write the results into testdata")
 
 // TestRosterDecides runs the scripts in testdata. Their words are the methods of cluster.
 func TestRosterDecides(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	paths, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no scripts", err)
@@ -134,6 +137,9 @@ func (c *cluster) show() string {
 // from a member that is there. A cluster whose dead voters can be replaced has none a while
 // later.
 func TestRosterInChurn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for seed := range uint64(3000) {
 		churn(t, rand.New(rand.NewPCG(seed, 3)), seed)
 	}

@@ -10,6 +10,9 @@ import (
 
 // Without the variable nothing changes. With it only the mutant of that number is in force.
 func TestGraft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	const source = `package main
 
 import "fmt"

@@ -58,6 +58,9 @@ func TestWrongSecret(t *testing.T) {
 
 // The node that answered is asked first the next time; the others when it is gone.
 func TestNodesAreTriedInTurn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		cluster := clustertest.New(t, 3, nil)
 		cluster.Settle()
@@ -137,6 +140,9 @@ func answering(t *testing.T, f func(net.Conn)) string {
 
 // Anything may listen at an address.
 func TestNotANode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
 	https := httptest.NewUnstartedServer(http.NotFoundHandler())

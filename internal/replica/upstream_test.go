@@ -128,6 +128,9 @@ func TestVerifyLeaderOfBareRaft(t *testing.T) {
 // leave raft refusing every write for ever (hashicorp/raft#696). Elections.Transfer never makes the
 // second one.
 func TestTransferTwiceInBareRaft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	const child, refused = "FLOTILLA_TEST_TRANSFER", "raft refuses every write"
 	if os.Getenv(child) != "" {
 		transferTwiceBare(t, refused)

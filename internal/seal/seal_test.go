@@ -256,6 +256,9 @@ func TestKeyring(t *testing.T) {
 }
 
 func TestWrap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	k := NewKeyring().Rotate().Rotate()
 	a, b, c, d := secretOf(1), secretOf(2), secretOf(3), secretOf(4)
 	wrapped := wrap(t, k, a, b, a)

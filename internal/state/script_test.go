@@ -28,6 +28,9 @@ var rewrite = flag.Bool("rewrite", false, "write the results into testdata")
 // TestScripts runs the scripts in testdata. They describe what the state machine does. What a word
 // of a script means is in the table of machine.do.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	paths, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no scripts", err)

@@ -36,6 +36,9 @@ func full(t testing.TB, size int) *machine {
 
 // All of a state is in its snapshot, sealed. The machine compares what is read back.
 func TestSnapshot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	m := full(t, 150_000)
 	var sealed bytes.Buffer
 	if err := WriteSnapshot(&sealed, m.s); err != nil {

@@ -10,6 +10,9 @@ import (
 // Overdue timers run on the threads of the goroutines that read them: on many, if there are many.
 // With two threads, testing/synctest of Go 1.26 seldom survives this test under the race detector.
 func TestOverdueTimers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	for range 100 {
 		Test(t, func(t *testing.T) {
 			var wg sync.WaitGroup

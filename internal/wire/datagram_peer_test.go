@@ -101,6 +101,9 @@ func TestDatagramsOfDeadPeer(t *testing.T) {
 }
 
 func TestDatagramsAfterPartition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Parallel(t)
 	for name, cut := range map[string]func(*simnet.Network){
 		"both ways": func(n *simnet.Network) { n.Isolate("b") },

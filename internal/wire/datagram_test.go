@@ -221,6 +221,9 @@ func TestInvalidDatagramIsDropped(t *testing.T) {
 
 // Whatever the peer does, Note takes no time. Goroutines and dials are few.
 func TestSendNeverBlocks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Parallel(t)
 	for _, c := range []struct {
 		name     string

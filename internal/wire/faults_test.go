@@ -95,6 +95,9 @@ func TestDivergenceAfterStall(t *testing.T) {
 // follower gets no more entries, and heartbeats keep it from standing for election:
 // https://github.com/hashicorp/raft/issues/612.
 func TestPipelineDeadlock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	both(t, func(t *testing.T, bare bool) {
 		c := newCluster(t, bare, nil)
 		c.net.SetLatency(5 * time.Millisecond)
@@ -125,6 +128,9 @@ func TestPipelineDeadlock(t *testing.T) {
 // A leader whose disk hangs commits nothing, but goes on sending heartbeats:
 // https://github.com/hashicorp/raft/issues/503.
 func TestHangingDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	both(t, func(t *testing.T, bare bool) {
 		c := newCluster(t, bare, nil)
 		old := c.leader()
@@ -148,6 +154,9 @@ func TestHangingDisk(t *testing.T) {
 
 // After one AppendEntries with a term near 2^64 no node can be elected when the leader is lost.
 func TestForgedTerm(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	both(t, func(t *testing.T, bare bool) {
 		c := newCluster(t, bare, nil)
 		leader := c.leader()

@@ -85,6 +85,9 @@ func TestDeathNotice(t *testing.T) {
 
 // A node that takes no death notices says so.
 func TestDeathNoticeRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()

@@ -257,6 +257,9 @@ type zeros struct{}
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func TestSecretRotation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Parallel(t)
 	const old, new = 1, 2
 	steps := [][]byte{{old}, {old, new}, {new, old}, {new}}
@@ -365,6 +368,9 @@ func TestWrongNode(t *testing.T) {
 }
 
 func TestConnectionsOfOnePeerAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()

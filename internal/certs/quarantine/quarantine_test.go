@@ -14,6 +14,9 @@ import (
 
 // Copies are bounded in number, in size and in time.
 func TestCopiesAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		storage := &certmagic.FileStorage{Path: t.TempDir()}
 		q := New(Config{

@@ -3,6 +3,8 @@ package boltlog
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 // BenchmarkOpenLog checks and opens a log of 1024 entries of 4 KiB.
@@ -11,7 +13,7 @@ func BenchmarkOpenLog(b *testing.B) {
 	must(b, Create(path))
 	l := openLog(b, path)
 	for i := uint64(0); i < 16; i++ {
-		must(b, l.StoreLogs(entries(64*i+1, 64*i+64, 1, 4<<10)))
+		must(b, l.StoreLogs(disktest.Entries(64*i+1, 64*i+64, 1, 4<<10)))
 	}
 	must(b, l.Close())
 	b.Run("check", func(b *testing.B) {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 // long makes TestEveryBit flip every bit, and not one of 37.
@@ -36,9 +38,9 @@ func TestEveryBit(t *testing.T) {
 		if step != 1 {
 			t.Logf("pages of %d bytes: every %dth bit only", test.pageSize, step)
 		}
-		path := filepath.Join(memDir(t), fileName)
+		path := filepath.Join(disktest.MemDir(t), fileName)
 		want := fill(t, path, test.pageSize)
-		b := fileBytes(t, path)
+		b := disktest.FileBytes(t, path)
 		if len(b) > 64<<10 {
 			t.Fatalf("the file has %d bytes", len(b))
 		}
@@ -58,13 +60,13 @@ func TestEveryBit(t *testing.T) {
 }
 
 // flipLog spreads the flips over as many directories as there are processors.
-func flipLog(t *testing.T, path string, b []byte, want state, step int, refused, same *atomic.Int64) {
+func flipLog(t *testing.T, path string, b []byte, want disktest.Log, step int, refused, same *atomic.Int64) {
 	raw, err := readBolt(path)
 	must(t, err)
 	var wg sync.WaitGroup
 	workers := runtime.GOMAXPROCS(0)
 	for w := range workers {
-		dir := memDir(t)
+		dir := disktest.MemDir(t)
 		file := filepath.Join(dir, fileName)
 		wg.Go(func() {
 			own := append([]byte(nil), b...)
@@ -88,7 +90,7 @@ func flipLog(t *testing.T, path string, b []byte, want state, step int, refused,
 }
 
 // harmless opens the log with the byte at i as in b, and then puts old there again.
-func harmless(dir string, b []byte, i int, old byte, raw string, want state, whole bool) error {
+func harmless(dir string, b []byte, i int, old byte, raw string, want disktest.Log, whole bool) error {
 	f, err := os.OpenFile(filepath.Join(dir, fileName), os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -100,7 +102,7 @@ func harmless(dir string, b []byte, i int, old byte, raw string, want state, who
 	got, err := readBolt(f.Name())
 	// Other bytes can mean the same entry: the time of an entry is stored and not used.
 	if err == nil && (whole || got != raw) {
-		var s state
+		var s disktest.Log
 		if s, err = readLog(f.Name()); err == nil && !reflect.DeepEqual(want, s) {
 			err = errors.New(cmp.Diff(want, s))
 		}

@@ -15,13 +15,14 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 // TestBitFlipInLog: bare raft-boltdb returns an entry with a flipped bit and no error.
 func TestBitFlipInLog(t *testing.T) {
 	const marker = "the command that is flipped"
 	flip := func(t *testing.T, file string) {
-		b := fileBytes(t, file)
+		b := disktest.FileBytes(t, file)
 		flipped := 0
 		for i := range b { // in old versions of the page too
 			if strings.HasPrefix(string(b[i:min(len(b), i+len(marker))]), marker) {
@@ -32,7 +33,7 @@ func TestBitFlipInLog(t *testing.T) {
 		if flipped == 0 {
 			t.Fatal("the entry is not in the file")
 		}
-		put(t, file, b)
+		disktest.Put(t, file, b)
 	}
 	e := &raft.Log{Index: 1, Term: 1, Data: []byte(marker)}
 
@@ -58,7 +59,7 @@ func TestBitFlipInLog(t *testing.T) {
 		file := l.Path()
 		flip(t, file)
 		_, err := tryOpen(file, nil)
-		isDamaged(t, err, file)
+		disktest.IsDamaged(t, err, file)
 		if !strings.Contains(err.Error(), "checksum of entry 1") || !strings.Contains(err.Error(), "remove") {
 			t.Errorf("the error does not help: %v", err)
 		}
@@ -69,12 +70,12 @@ func TestBitFlipInLog(t *testing.T) {
 func filled(t *testing.T) (file string, b []byte, pageSize int) {
 	l := newLog(t)
 	for i := uint64(1); i < 60; i += 3 {
-		must(t, l.StoreLogs(entries(i, i+2, 1, 400)))
+		must(t, l.StoreLogs(disktest.Entries(i, i+2, 1, 400)))
 	}
 	must(t, l.SetUint64([]byte(keyTerm), 4))
 	must(t, l.Close())
 	file = l.Path()
-	b = fileBytes(t, file)
+	b = disktest.FileBytes(t, file)
 	m, err := readMeta(bytes.NewReader(b), int64(len(b)))
 	must(t, err)
 	return file, b[:int(m.pages)*m.pageSize], m.pageSize
@@ -91,17 +92,17 @@ func TestTruncated(t *testing.T) {
 		if n >= len(b) {
 			continue
 		}
-		put(t, file, b[:n])
+		disktest.Put(t, file, b[:n])
 		if _, err := tryOpen(file, nil); err == nil {
 			t.Errorf("a log of %d bytes was opened with %d", len(b), n)
 		} else {
-			isDamaged(t, err, file)
+			disktest.IsDamaged(t, err, file)
 		}
-		if got := fileBytes(t, file); len(got) != n {
+		if got := disktest.FileBytes(t, file); len(got) != n {
 			t.Errorf("a damaged file was changed: %d bytes, had %d", len(got), n)
 		}
 	}
-	put(t, file, b)
+	disktest.Put(t, file, b)
 	must(t, openLog(t, file).Close())
 }
 
@@ -112,7 +113,7 @@ func TestZeroedMeta(t *testing.T) {
 	for page := range 2 {
 		bad := slices.Clone(b)
 		clear(bad[page*pageSize : (page+1)*pageSize])
-		put(t, file, bad)
+		disktest.Put(t, file, bad)
 		db, err := bbolt.Open(file, 0o600, &bbolt.Options{ReadOnly: true})
 		must(t, err)
 		must(t, db.View(func(tx *bbolt.Tx) error {
@@ -139,7 +140,7 @@ func TestBadSectors(t *testing.T) {
 		t.Skip("a slow test: it runs without -short")
 	}
 	file, b, _ := filled(t)
-	put(t, file, b)
+	disktest.Put(t, file, b)
 	want, err := readLog(file)
 	must(t, err)
 	r := rand.New(rand.NewPCG(2, 2))
@@ -158,14 +159,14 @@ func TestBadSectors(t *testing.T) {
 			from := r.IntN(len(bad)/512) * 512
 			copy(bad[at:at+512], b[from:from+512])
 		}
-		put(t, file, bad)
+		disktest.Put(t, file, bad)
 		l, err := tryOpen(file, nil)
 		if err != nil {
-			isDamaged(t, err, file)
+			disktest.IsDamaged(t, err, file)
 			refused++
 			continue
 		}
-		diff(t, want, all(t, l))
+		disktest.Diff(t, want, all(t, l))
 		must(t, l.Close())
 	}
 	if refused == 0 || refused == 300 {
@@ -179,11 +180,11 @@ func TestBadSectors(t *testing.T) {
 func TestStalePage(t *testing.T) {
 	l := newLog(t)
 	file := l.Path()
-	must(t, l.StoreLogs(entries(1, 40, 1, 400)))
+	must(t, l.StoreLogs(disktest.Entries(1, 40, 1, 400)))
 	var versions [][]byte
 	for i := uint64(41); i < 61; i++ {
-		must(t, l.StoreLog(entry(i, 1, 10)))
-		versions = append(versions, fileBytes(t, file))
+		must(t, l.StoreLog(disktest.Entry(i, 1, 10)))
+		versions = append(versions, disktest.FileBytes(t, file))
 	}
 	must(t, l.Close())
 	newest := versions[len(versions)-1]
@@ -214,9 +215,9 @@ func TestStalePage(t *testing.T) {
 // FuzzCheck feeds the reader of bbolt's format. bbolt must be able to open and read what it lets
 // pass.
 func FuzzCheck(f *testing.F) {
-	path := filepath.Join(memDir(f), fileName)
+	path := filepath.Join(disktest.MemDir(f), fileName)
 	fill(f, path, 1<<10)
-	seed := fileBytes(f, path)
+	seed := disktest.FileBytes(f, path)
 	f.Add([]byte{}, uint16(0))
 	f.Add([]byte{0x20, 0x13, 1}, uint16(0))  // a page's number
 	f.Add([]byte{0, 0x28, 0xff}, uint16(17)) // the number of pages, and the file cut
@@ -235,8 +236,8 @@ func FuzzCheck(f *testing.F) {
 			}
 			return
 		}
-		file := filepath.Join(memDir(t), fileName)
-		put(t, file, b)
+		file := filepath.Join(disktest.MemDir(t), fileName)
+		disktest.Put(t, file, b)
 		if _, err := readBolt(file); err != nil {
 			t.Fatal(err)
 		}
@@ -246,7 +247,7 @@ func FuzzCheck(f *testing.F) {
 func FuzzDecodeRecords(f *testing.F) {
 	f.Add(trailer{txid: 5, vote: 4, now: span{1, 9, 7}, next: span{1, 5, 3}}.encode())
 	f.Add(voteRecord{txid: 3, hasVote: true, candidate: []byte("n1")}.encode())
-	e, _ := seal(entry(3, 1, 10), 7)
+	e, _ := seal(disktest.Entry(3, 1, 10), 7)
 	f.Add(e.Data)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = diskfile.AppendSum(b)

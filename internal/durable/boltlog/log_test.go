@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
 // TestRandomOperations compares a log with raft's in-memory store over random operations. The file
@@ -22,7 +24,7 @@ func TestRandomOperations(t *testing.T) {
 		path := l.Path()
 		model := raft.NewInmemStore()
 		var first, last, term uint64 = 1, 0, 1
-		var want state
+		var want disktest.Log
 		for step := range 150 {
 			switch k := r.IntN(20); {
 			case k < 11:
@@ -31,7 +33,7 @@ func TestRandomOperations(t *testing.T) {
 				if r.IntN(10) == 0 {
 					size = r.IntN(20000)
 				}
-				batch := entries(last+1, last+n, term, size)
+				batch := disktest.Entries(last+1, last+n, term, size)
 				must(t, l.StoreLogs(batch))
 				must(t, model.StoreLogs(batch))
 				last += n
@@ -75,9 +77,9 @@ func TestRandomOperations(t *testing.T) {
 		must(t, l.Close())
 		l = openLog(t, path)
 		m := raft.NewInmemStore()
-		must(t, want.read(model, m))
+		must(t, want.Read(model, m))
 		want.Term, want.VoteTerm, want.Candidate = all(t, l).Term, all(t, l).VoteTerm, all(t, l).Candidate
-		diff(t, want, all(t, l))
+		disktest.Diff(t, want, all(t, l))
 		must(t, l.Close())
 	}
 }
@@ -100,7 +102,7 @@ func TestCrashInDeletion(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l := newLog(t)
 			path := l.Path()
-			must(t, l.StoreLogs(entries(1, 10, 1, 50)))
+			must(t, l.StoreLogs(disktest.Entries(1, 10, 1, 50)))
 			f := &failing{Store: l.store, after: test.fail, err: errors.New("crash")}
 			l.store, l.opts.OnFail = f, nil
 			if err := l.Run(func() error { return l.DeleteRange(test.lo, test.hi) }); !errors.Is(err, f.err) {
@@ -119,7 +121,7 @@ func TestCrashInDeletion(t *testing.T) {
 			if s := all(t, l); s.First != test.first || s.Last != test.last {
 				t.Errorf("got entries %d to %d, want %d to %d", s.First, s.Last, test.first, test.last)
 			}
-			must(t, l.StoreLog(entry(l.now().last+1, 2, 10)))
+			must(t, l.StoreLog(disktest.Entry(l.now().last+1, 2, 10)))
 			must(t, l.Close())
 			openLog(t, path)
 		})

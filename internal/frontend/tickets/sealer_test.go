@@ -52,6 +52,9 @@ func ticketServers(t *testing.T, sealers ...*Sealer) (servers []*tls.Config, cli
 
 // A ticket is good only for the server name and the demands that it was given for.
 func TestTicketBinding(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	sealers := []*Sealer{New(time.Hour, always), New(time.Hour, always)}
 	keys := &state.TicketKeys{Index: 1, Next: NewKey(), Current: NewKey()}
 	for _, s := range sealers {

@@ -20,6 +20,7 @@ func TestKeepalived(t *testing.T) {
 			if testing.Short() && !fast {
 				t.Skip("it takes ten seconds: it runs without -short")
 			}
+			t.Parallel() // it waits, and has hosts of its own
 			s := start(t, fast)
 			s.await(0, 1)
 			s.check(s.setup.SetAlive(0, false))
