@@ -7,10 +7,10 @@ export FUZZTIME ?= 10s
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-short: ## quick tests of the library: a minute
+short: ## quick tests of the library: half a minute
 	go test -short ./...
 
-test: ## all tests of the library: 4 minutes
+test: ## all tests of the library: 2.5 minutes
 	go test ./...
 
 long: ## all tests with the race detector, with all cases, the examples: half an hour
