@@ -1,11 +1,6 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/applied"
-	"github.com/flotilla-ha/flotilla/internal/self"
-	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -20,8 +15,12 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/self"
+	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // More benchmarks, those that need other software or processes of their own, are in the module in

@@ -13,9 +13,10 @@ import (
 	"strings"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/mholt/acmez/v3/acme"
 )
 
 // certmagic stores a certificate as three records, one after another. If one fails, it deletes

@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 // sameSerial returns the serial number of the certificate that all nodes serve for name. The test
@@ -25,7 +26,7 @@ func sameSerial(t *testing.T, nodes []*Node, name, old string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := shown(cfg, name)
+		got := testtls.Serial(cfg, name)
 		if got == old || i > 0 && got != serial {
 			t.Errorf("%s: node %s shows %q, another %q; before %q", name, n.self.Name, got, serial, old)
 		}
@@ -100,12 +101,12 @@ func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
 			configs = append(configs, cfg)
 		}
 		time.Sleep(time.Second)
-		marker := shown(configs[0], name) // the serial number of the self-signed one
+		marker := testtls.Serial(configs[0], name) // the serial number of the self-signed one
 		if s := nodes[0].Status().Certificates[0]; !s.SelfSigned || marker == "" {
 			t.Fatalf("before there is a certificate: %q, %+v", marker, s)
 		}
 		for i, cfg := range configs {
-			if got := shown(cfg, name); got != marker {
+			if got := testtls.Serial(cfg, name); got != marker {
 				t.Fatalf("node %d shows %q before there is a certificate, want the self-signed %q", i, got, marker)
 			}
 		}
@@ -114,7 +115,7 @@ func TestFirstCertificateIsEverywhereAtOnce(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			var seen []string // what the nodes show, one after the other
 			for _, cfg := range configs {
-				seen = append(seen, shown(cfg, name))
+				seen = append(seen, testtls.Serial(cfg, name))
 			}
 			if first := slices.IndexFunc(seen, func(s string) bool { return s != marker }); first >= 0 {
 				if slices.Contains(seen[first:], marker) {

@@ -1,30 +1,13 @@
 package flotilla
 
 import (
-	"crypto/tls"
-	"net"
 	"testing"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
-
-// shown returns the serial number of the certificate that a client gets for name, empty if none.
-func shown(cfg *tls.Config, name string) string {
-	client, server := net.Pipe()
-	defer client.Close()
-	defer server.Close()
-	go func() {
-		tls.Server(server, cfg).Handshake()
-		server.Close()
-	}()
-	conn := tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true})
-	if conn.Handshake() != nil {
-		return ""
-	}
-	return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
-}
 
 // serveNames has each node serve names.
 func serveNames(t *testing.T, nodes []*Node, names ...string) {

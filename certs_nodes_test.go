@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 // A certificate that is damaged in the replicated state is ordered once, and quarantined.
@@ -89,12 +91,12 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 		if declared.Load() != 0 {
 			t.Error("the decision function was asked for the declared name")
 		}
-		first := shown(configs[0], "a.wanted.example")
+		first := testtls.Serial(configs[0], "a.wanted.example")
 		for i, cfg := range configs {
-			if got := shown(cfg, "a.wanted.example"); got != first || got == "" {
+			if got := testtls.Serial(cfg, "a.wanted.example"); got != first || got == "" {
 				t.Errorf("node %d shows %q, another %q", i, got, first)
 			}
-			if got := shown(cfg, "unwanted.example"); got != "" {
+			if got := testtls.Serial(cfg, "unwanted.example"); got != "" {
 				t.Errorf("shows %q for a name that is not allowed", got)
 			}
 		}

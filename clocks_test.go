@@ -1,10 +1,6 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/clocks"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"errors"
 	"log/slog"
@@ -16,8 +12,11 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 const farAhead = 100 * 24 * time.Hour // more than a certificate's life

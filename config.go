@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/membership"

@@ -74,16 +74,7 @@ func TestFullDisks(t *testing.T) {
 			return true
 		})
 		t.Logf("%d were out; all ready %v after there was room", out, took)
-		storeWithin(t, time.Second, nodes[0], "k", "2")
-		for i, n := range nodes {
-			wantValue(t, n, "k", "2")
-			mustDo(t, n.Close())
-			nodes[i] = reviewReopen(t, n)
-		}
-		for _, n := range nodes {
-			mustBeReady(t, n)
-			wantValue(t, n, "k", "2")
-		}
+		wantAllToRestart(t, nodes)
 	})
 }
 

@@ -356,18 +356,24 @@ func TestDeletedUnderTheNode(t *testing.T) {
 					return true
 				})
 				t.Logf("back after %v", back)
-				storeWithin(t, time.Second, nodes[0], "k", "2")
-				for i, n := range nodes {
-					wantValue(t, n, "k", "2")
-					mustDo(t, n.Close())
-					nodes[i] = reviewReopen(t, n)
-				}
-				for _, n := range nodes {
-					mustBeReady(t, n)
-					wantValue(t, n, "k", "2")
-				}
+				wantAllToRestart(t, nodes)
 			})
 		})
+	}
+}
+
+// wantAllToRestart expects that the nodes can write, and that each keeps that over a restart.
+func wantAllToRestart(t *testing.T, nodes []*Node) {
+	t.Helper()
+	storeWithin(t, time.Second, nodes[0], "k", "2")
+	for i, n := range nodes {
+		wantValue(t, n, "k", "2")
+		mustDo(t, n.Close())
+		nodes[i] = reviewReopen(t, n)
+	}
+	for _, n := range nodes {
+		mustBeReady(t, n)
+		wantValue(t, n, "k", "2")
 	}
 }
 

@@ -7,13 +7,12 @@ import (
 	"log/slog"
 	"runtime"
 
-	"github.com/flotilla-ha/flotilla/internal/applied"
-	"github.com/flotilla-ha/flotilla/internal/replica"
-
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )

@@ -7,10 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/internal/applied"
-
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"

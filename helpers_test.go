@@ -4,7 +4,6 @@ import (
 	"log/slog"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
-
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )

@@ -9,14 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/applied"
-	"github.com/flotilla-ha/flotilla/internal/errs"
-	"github.com/flotilla-ha/flotilla/internal/membership"
-
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )

@@ -18,9 +18,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/flotilla-ha/flotilla/internal/gotypes"
-
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/gotypes"
 )
 
 var lower = flag.Bool("lower", false, "TestStructure lowers the numbers in lint_known_test.go to the measured ones")

@@ -22,6 +22,27 @@ func TestFileLength(t *testing.T) {
 	}
 }
 
+// Imports stand in three groups: the standard library, other modules, this one.
+func TestImportGroups(t *testing.T) {
+	for _, s := range sources(t) {
+		last, line := 0, 0
+		for _, spec := range s.ast.Imports {
+			path := importPath(t, spec)
+			group := 1
+			if within(path, modulePath) {
+				group = 2
+			} else if first, _, _ := strings.Cut(path, "/"); !strings.Contains(first, ".") {
+				group = 0
+			}
+			at := s.fset.Position(spec.Pos()).Line
+			if group < last || group > last && at == line+1 {
+				t.Errorf("%s: %s belongs into another group of imports", s.at(spec), path)
+			}
+			last, line = group, at
+		}
+	}
+}
+
 func TestNoInit(t *testing.T) {
 	allowed := map[string]string{
 		"vip/init_linux.go": "a guard process runs the program's own binary, and must start before its main",

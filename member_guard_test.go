@@ -1,12 +1,6 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/membership"
-	"github.com/flotilla-ha/flotilla/internal/replica"
-	"github.com/flotilla-ha/flotilla/internal/rpc"
-	"github.com/flotilla-ha/flotilla/internal/self"
-	"github.com/flotilla-ha/flotilla/internal/state"
-
 	"context"
 	"errors"
 	"net/http"
@@ -18,7 +12,12 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )

@@ -1,8 +1,6 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -26,6 +24,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 
 // serving is a cluster of one that serves app.test on the sockets of this machine.

@@ -10,11 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/state"
-	"github.com/hashicorp/raft"
 )
 
 // Status is what a node knows about itself and its cluster, without asking other nodes.

@@ -9,16 +9,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/self"
-
-	"github.com/caddyserver/certmagic"
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 

@@ -1,9 +1,6 @@
 package flotilla
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/state"
-
 	"context"
 	"fmt"
 	"sync"
@@ -11,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 

@@ -6,9 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
-	"github.com/google/go-cmp/cmp"
 )
 
 // guardedPlace is a place with a guard and a hold-down time.

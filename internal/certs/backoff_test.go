@@ -1,9 +1,6 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 

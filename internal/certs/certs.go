@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/blocker"
 	"github.com/flotilla-ha/flotilla/internal/certs/probe"

@@ -15,10 +15,11 @@ import (
 	"testing"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/google/go-cmp/cmp"
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 
 const testCA = "https://127.0.0.1:1/dir" // refuses connections, should anything be ordered there

@@ -12,6 +12,7 @@ import (
 	"net/url"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )

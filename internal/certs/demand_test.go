@@ -1,12 +1,6 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/clocks"
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -21,7 +15,13 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/clocks"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 // wishes allows certificates on demand for names below wanted.example that were not forbidden.
@@ -63,7 +63,7 @@ func TestOnDemandStatusIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range demandShown + 20 {
-			if shown(cfg, fmt.Sprintf("n%d.wanted.example", i)) == "" {
+			if testtls.Serial(cfg, fmt.Sprintf("n%d.wanted.example", i)) == "" {
 				t.Fatal("no certificate")
 			}
 			time.Sleep(time.Second)
@@ -108,7 +108,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 		old := map[string]string{}
 		for _, cfg := range configs {
 			for _, name := range []string{keeps, ends} {
-				old[name] = shown(cfg, name)
+				old[name] = testtls.Serial(cfg, name)
 			}
 		}
 		w.mu.Lock()
@@ -118,10 +118,10 @@ func TestOnDemandIsRenewed(t *testing.T) {
 		synctest.Wait()
 		issued.Check(t, 3)
 		for i, cfg := range configs {
-			if got := shown(cfg, keeps); got == old[keeps] || got == "" {
+			if got := testtls.Serial(cfg, keeps); got == old[keeps] || got == "" {
 				t.Errorf("node %d shows %q for what was to be renewed, before %q", i, got, old[keeps])
 			}
-			if got := shown(cfg, ends); got != "" {
+			if got := testtls.Serial(cfg, ends); got != "" {
 				t.Errorf("node %d shows %q for what is not wanted any more", i, got)
 			}
 		}
@@ -136,7 +136,7 @@ func TestOnDemandIsRenewed(t *testing.T) {
 		}
 		synctest.Wait()
 		for i, cfg := range configs {
-			if got := shown(cfg, keeps); got != "" {
+			if got := testtls.Serial(cfg, keeps); got != "" {
 				t.Errorf("node %d shows %q for what was deleted and is not wanted", i, got)
 			}
 		}
@@ -163,7 +163,7 @@ func TestFloodOnDemandStarvesNobody(t *testing.T) {
 				t.Fatal(err)
 			}
 			for j := range 200 {
-				go shown(cfg, fmt.Sprintf("n%d-%d.wanted.example", i, j))
+				go testtls.Serial(cfg, fmt.Sprintf("n%d-%d.wanted.example", i, j))
 			}
 		}
 		time.Sleep(5 * time.Second)
@@ -209,7 +209,7 @@ func TestRefusedOnDemand(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := shown(cfg, "a.wanted.example"); got != "" {
+				if got := testtls.Serial(cfg, "a.wanted.example"); got != "" {
 					t.Errorf("shows %q", got)
 				}
 			}
@@ -238,7 +238,7 @@ func TestOnDemandWithWrongClock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		old := shown(cfg, "a.wanted.example")
+		old := testtls.Serial(cfg, "a.wanted.example")
 		c.orders.clocks.Observe("b", time.Now().Add(-farAhead), time.Now())
 		if _, err := c.demands.start("b.wanted.example"); err != nil {
 			t.Fatal(err)
@@ -248,10 +248,10 @@ func TestOnDemandWithWrongClock(t *testing.T) {
 			t.Errorf("an order: %v", err)
 		}
 		began := time.Now()
-		if got := shown(cfg, "a.wanted.example"); got != old || time.Since(began) > 0 {
+		if got := testtls.Serial(cfg, "a.wanted.example"); got != old || time.Since(began) > 0 {
 			t.Errorf("shows %q after %v, want %q at once", got, time.Since(began), old)
 		}
-		if got := shown(cfg, "b.wanted.example"); got != "" {
+		if got := testtls.Serial(cfg, "b.wanted.example"); got != "" {
 			t.Errorf("shows %q for what may not be ordered now", got)
 		}
 	})

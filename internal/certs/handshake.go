@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/hostname"
-	"github.com/mholt/acmez/v3"
 )
 
 const (

@@ -16,11 +16,12 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/mholt/acmez/v3"
-	"github.com/mholt/acmez/v3/acme"
 )
 
 // countedStorage counts every call.

@@ -1,14 +1,14 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
 	"testing"
+
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // A client that comes before the certificate is there gets its answer when it is.

@@ -1,10 +1,6 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"crypto/tls"
 	"log/slog"
@@ -15,6 +11,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 func TestHSTS(t *testing.T) {

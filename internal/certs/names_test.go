@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/selfsign"
-	"github.com/mholt/acmez/v3"
 )
 
 // An unmanaged name with many labels is not looked up, even if the program has a certificate for

@@ -18,8 +18,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"golang.org/x/crypto/ocsp"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 )
 
 const stapleLife = 4 * 24 * time.Hour // of the answers of an ocspCA, if they are not edited

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/probe"
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"

@@ -1,11 +1,6 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/certs/slots"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"context"
 	"errors"
@@ -20,7 +15,11 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/slots"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // recordedNodes returns the certificates of n nodes whose orders are recorded in placed.

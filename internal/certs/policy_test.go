@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-
 	"net"
 	"net/http"
 	"net/netip"

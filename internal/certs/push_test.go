@@ -1,11 +1,6 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -14,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +18,12 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 // nodesOf returns the certificates of n nodes on one storage, as devCerts does.
@@ -53,22 +52,6 @@ func manageOn(t *testing.T, nodes []*Certs, domains ...string) []*tls.Config {
 		settle(t, c)
 	}
 	return configs
-}
-
-// shown returns the serial number of the certificate that a client gets for name, empty if none.
-func shown(cfg *tls.Config, name string) string {
-	client, server := net.Pipe()
-	defer client.Close()
-	defer server.Close()
-	go func() {
-		tls.Server(server, cfg).Handshake()
-		server.Close()
-	}()
-	conn := tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true})
-	if conn.Handshake() != nil {
-		return ""
-	}
-	return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
 }
 
 // inStorage returns the serial number of the certificate that the storage has for name.
@@ -103,7 +86,7 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 					storage.notify(nodes...)
 				}
 				for i, name := range names {
-					want := []string{shown(configs[1], asked[0]), shown(configs[1], asked[1])}
+					want := []string{testtls.Serial(configs[1], asked[0]), testtls.Serial(configs[1], asked[1])}
 					if err := nodes[0].loader.config.RenewCertSync(t.Context(), name, true); err != nil {
 						t.Fatal(err)
 					}
@@ -116,7 +99,7 @@ func TestForcedRenewalIsServedByAllNodes(t *testing.T) {
 					}
 					time.Sleep(tc.wait)
 					for n, c := range nodes {
-						if got := []string{shown(configs[n], asked[0]), shown(configs[n], asked[1])}; !slices.Equal(got, want) {
+						if got := []string{testtls.Serial(configs[n], asked[0]), testtls.Serial(configs[n], asked[1])}; !slices.Equal(got, want) {
 							t.Errorf("%s: node %d shows %v, want %v", name, n, got, want)
 						}
 						if n := len(c.loader.matching(asked[0])); n != 2 {
@@ -138,7 +121,7 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 		nodes := nodesOf(t, 3, storage, &issued)
 		configs := manageOn(t, nodes, "revoked.example")
 		storage.notify(nodes...)
-		old := shown(configs[0], "revoked.example")
+		old := testtls.Serial(configs[0], "revoked.example")
 		for _, key := range []string{
 			certmagic.StorageKeys.SiteCert(keyspace.DevIssuer, "revoked.example"),
 			certmagic.StorageKeys.SitePrivateKey(keyspace.DevIssuer, "revoked.example"),
@@ -152,7 +135,7 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 		}
 		synctest.Wait()
 		for i, cfg := range configs {
-			if got := shown(cfg, "revoked.example"); got != old {
+			if got := testtls.Serial(cfg, "revoked.example"); got != old {
 				t.Errorf("node %d shows %q before there is another, want %s", i, got, old)
 			}
 		}
@@ -163,7 +146,7 @@ func TestDeletedCertificateIsOrderedOnce(t *testing.T) {
 		}
 		want := inStorage(t, storage, "revoked.example")
 		for i, cfg := range configs {
-			if got := shown(cfg, "revoked.example"); got != want || got == old {
+			if got := testtls.Serial(cfg, "revoked.example"); got != want || got == old {
 				t.Errorf("node %d shows %s, want %s", i, got, want)
 			}
 			if s := nodes[i].Status()[0]; s.Err != nil || !s.Managed {
@@ -200,7 +183,7 @@ func TestDeletedAtTheLastMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if got, want := shown(cfg, "late.example"), inStorage(t, storage, "late.example"); got != want {
+		if got, want := testtls.Serial(cfg, "late.example"), inStorage(t, storage, "late.example"); got != want {
 			t.Errorf("shows %s, want %s", got, want)
 		}
 	})
@@ -213,7 +196,7 @@ func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 		storage := newMemStorage()
 		nodes := nodesOf(t, 2, storage, nil)
 		configs := manageOn(t, nodes, "a.example", "b.example")
-		old := shown(configs[1], "a.example")
+		old := testtls.Serial(configs[1], "a.example")
 		for _, name := range []string{"a.example", "b.example"} {
 			if err := nodes[0].loader.config.RenewCertSync(t.Context(), name, true); err != nil {
 				t.Fatal(err)
@@ -227,7 +210,7 @@ func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 		})
 		nodes[1].StoredAny()
 		synctest.Wait()
-		if got, want := shown(configs[1], "b.example"), inStorage(t, storage, "b.example"); got != want {
+		if got, want := testtls.Serial(configs[1], "b.example"), inStorage(t, storage, "b.example"); got != want {
 			t.Errorf("shows %s, want %s: one name keeps another", got, want)
 		}
 		s := nodes[1].Status()[0]
@@ -239,7 +222,7 @@ func TestPushAfterSnapshotIsTriedAgain(t *testing.T) {
 		time.Sleep(pushLimit)
 		synctest.Wait()
 		s = nodes[1].Status()[0]
-		if want := inStorage(t, storage, "a.example"); s.Err != nil || s.Serial != want || shown(configs[1], "a.example") != want {
+		if want := inStorage(t, storage, "a.example"); s.Err != nil || s.Serial != want || testtls.Serial(configs[1], "a.example") != want {
 			t.Errorf("status: %+v, want serial %s", s, want)
 		}
 	})
@@ -294,14 +277,14 @@ func TestExpiredCertificateReplacesNone(t *testing.T) {
 		backup := maps.Clone(storage.data)
 		storage.mu.Unlock()
 		time.Sleep(devca.LeafLife - time.Hour)
-		want := shown(configs[0], "backup.example") // renewed meanwhile
+		want := testtls.Serial(configs[0], "backup.example") // renewed meanwhile
 		time.Sleep(2 * time.Hour)
 		storage.mu.Lock()
 		storage.data = backup
 		storage.mu.Unlock()
 		nodes[0].StoredAny()
 		synctest.Wait()
-		if got := shown(configs[0], "backup.example"); got != want || want == "" {
+		if got := testtls.Serial(configs[0], "backup.example"); got != want || want == "" {
 			t.Errorf("shows %q, want %q", got, want)
 		}
 	})
@@ -335,15 +318,15 @@ func TestPushOnDemand(t *testing.T) {
 		a, aConfig := onDemand(t, storage, &asked)
 		b, bConfig := onDemand(t, storage, &asked)
 		storage.notify(a, b)
-		first := shown(aConfig, "demand.example")
-		if got := shown(bConfig, "demand.example"); got != first || first == "" {
+		first := testtls.Serial(aConfig, "demand.example")
+		if got := testtls.Serial(bConfig, "demand.example"); got != first || first == "" {
 			t.Fatalf("shows %q and %q", first, got)
 		}
 		if err := a.loader.config.RenewCertSync(t.Context(), "demand.example", true); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second) // what was seen half-written is looked at again
-		second, want := shown(bConfig, "demand.example"), inStorage(t, storage, "demand.example")
+		second, want := testtls.Serial(bConfig, "demand.example"), inStorage(t, storage, "demand.example")
 		if second != want || second == first {
 			t.Errorf("shows %s after a forced renewal, want %s", second, want)
 		}
@@ -352,12 +335,12 @@ func TestPushOnDemand(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
-		third := shown(bConfig, "demand.example")
+		third := testtls.Serial(bConfig, "demand.example")
 		if third == second || third == "" || asked.Load() == before {
 			t.Errorf("shows %q after a deletion, and was asked %d times; before %q", third, asked.Load()-before, second)
 		}
 		time.Sleep(10 * time.Second)
-		if got := shown(aConfig, "demand.example"); got != third {
+		if got := testtls.Serial(aConfig, "demand.example"); got != third {
 			t.Errorf("the other node shows %q, want %q", got, third)
 		}
 		synctest.Wait()

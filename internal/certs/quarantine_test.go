@@ -1,10 +1,6 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"log/slog"
 	"slices"
@@ -14,7 +10,11 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 // damages are ways to damage a stored certificate. Each changes one record of damaged.example;
@@ -84,10 +84,10 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if s := nodes[0].Status()[0]; s.Err == nil || !strings.Contains(s.Err.Error(), "cannot be read") {
 						t.Errorf("status meanwhile: %+v", s)
 					}
-					if got := shown(cfg, fine); got == "" {
+					if got := testtls.Serial(cfg, fine); got == "" {
 						t.Error("the other name is not served")
 					}
-					if got := shown(cfg, name); !boots && got == "" || got == nodes[0].handshakes.provisional.marker(name).Text(16) {
+					if got := testtls.Serial(cfg, name); !boots && got == "" || got == nodes[0].handshakes.provisional.marker(name).Text(16) {
 						t.Errorf("shows %q while what is stored cannot be read", got)
 					}
 					time.Sleep(30 * time.Second)
@@ -101,7 +101,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 					if n := len(ca.Placed(fine)); n != 1 {
 						t.Errorf("%d orders of the other name", n)
 					}
-					if got, want := shown(cfg, name), inStorageOf(t, nodes[0], name); got != want {
+					if got, want := testtls.Serial(cfg, name), inStorageOf(t, nodes[0], name); got != want {
 						t.Errorf("shows %q, want %q", got, want)
 					}
 					copies := 0

@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/crypto/ocsp"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
-	"golang.org/x/crypto/ocsp"
 )
 
 const replaceTimeout = time.Minute // for looking into the storage

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 func TestRevoked(t *testing.T) {
@@ -44,12 +45,12 @@ func TestRevoked(t *testing.T) {
 				var out bytes.Buffer
 				nodes := a.nodes(t, 3, storage, true, slog.New(slog.NewTextHandler(&out, nil)))
 				configs := manageOn(t, nodes, "a.example")
-				old, pair := shown(configs[0], "a.example"), slices.Clone(storage.data[key])
+				old, pair := testtls.Serial(configs[0], "a.example"), slices.Clone(storage.data[key])
 				time.Sleep(time.Hour)
 				a.answers(revoked(tc.reason, func(n *big.Int) bool { return n.Text(16) == old }))
 				time.Sleep(24 * time.Hour)
 				for i, cfg := range configs {
-					if got := shown(cfg, "a.example"); got == old || got != shown(configs[0], "a.example") {
+					if got := testtls.Serial(cfg, "a.example"); got == old || got != testtls.Serial(configs[0], "a.example") {
 						t.Errorf("node %d shows %s, the old one is %s", i, got, old)
 					}
 					if stapleOf(t, cfg, "a.example") == nil {
@@ -116,7 +117,7 @@ func TestRevoked(t *testing.T) {
 				if n := a.issued.Load() - 1; n < 4 || n > 10 {
 					t.Errorf("%d orders in ten hours, want one an hour at most", n)
 				}
-				if shown(configs[0], "a.example") == "" {
+				if testtls.Serial(configs[0], "a.example") == "" {
 					t.Error("nothing is served")
 				}
 			})

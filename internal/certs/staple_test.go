@@ -19,6 +19,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 // stapleOf returns what a client gets with the certificate for name; nil: nothing.
@@ -294,12 +295,12 @@ func TestStapleDelaysNothing(t *testing.T) {
 				t.Error("a staple came out of nothing")
 			}
 		}
-		old := shown(configs[1], "other.example")
+		old := testtls.Serial(configs[1], "other.example")
 		if err := nodes[0].loader.config.RenewCertSync(t.Context(), "other.example", true); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if got := shown(configs[1], "other.example"); got == old || got == "" {
+		if got := testtls.Serial(configs[1], "other.example"); got == old || got == "" {
 			t.Errorf("shows %s after a renewal, as before it", got)
 		}
 		if d := time.Since(start); d != 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 )
 

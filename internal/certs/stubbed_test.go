@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 

@@ -1,11 +1,6 @@
 package certs
 
 import (
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/certs/sweep"
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
-	"github.com/flotilla-ha/flotilla/internal/testlog"
-
 	"bytes"
 	"context"
 	"log/slog"
@@ -17,7 +12,11 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/certs/sweep"
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 
 // maintained runs the maintenance of a node on storage, until the test ends, and returns what it

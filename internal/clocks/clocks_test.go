@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/synctest"
-
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 )
 

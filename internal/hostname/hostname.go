@@ -7,8 +7,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/flotilla-ha/flotilla/internal/errs"
 	"golang.org/x/net/idna"
+
+	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
 // ForCertificates returns the names in the certificates of domains, in the one form under which

@@ -8,13 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/synctest"
-
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/replica"
-
-	"github.com/hashicorp/raft"
 )
 
 // serveRemove removes a member, on the leader.

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
 func sampleRequest() ApplyRequest {

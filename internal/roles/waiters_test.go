@@ -3,8 +3,9 @@ package roles
 import (
 	"testing"
 
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // A change wakes the waiters of its claims and no others, and two changes before a look wake once.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -46,6 +47,23 @@ func Identity(names ...string) (tls.Certificate, *x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	pool.AddCert(leaf)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool, nil
+}
+
+// Serial returns the serial number of the certificate that a client gets for name, in hexadecimal
+// digits; empty if it gets none.
+func Serial(server *tls.Config, name string) string {
+	client, other := net.Pipe()
+	defer client.Close()
+	defer other.Close()
+	go func() {
+		tls.Server(other, server).Handshake()
+		other.Close()
+	}()
+	conn := tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	if conn.Handshake() != nil {
+		return ""
+	}
+	return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
 }
 
 // Resumes makes one connection in memory between the two sides, and reports whether it resumed a

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 

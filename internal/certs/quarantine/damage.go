@@ -14,8 +14,9 @@ import (
 	"strings"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // damage returns what is wrong with the records of name's certificate, and these records. A record

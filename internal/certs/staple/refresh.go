@@ -9,8 +9,9 @@ import (
 	"path"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"golang.org/x/crypto/ocsp"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // refresh gets an answer for x from the storage. If the storage has none, or one that is half way

@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/crypto/ocsp"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/notify"
-	"golang.org/x/crypto/ocsp"
 )
 
 // Times of staples.

@@ -18,9 +18,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/mholt/acmez/v3/acme"
 )
 
 // CA is an ACME authority in memory. It is the transport of issuers, validates nothing, records

@@ -10,8 +10,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 )
 
 // T is what is used of a *testing.T, without its package: only tests may link that.

@@ -63,10 +63,14 @@ func Entries(first, last, term uint64, size int) (list []*raft.Log) {
 
 // Log is all that raft could read from a log.
 type Log struct {
-	First, Last    uint64
-	Entries        []raft.Log
+	// First and Last are the indexes of its first and last entry, 0 if it has none.
+	First, Last uint64
+	// Entries are those from First to Last.
+	Entries []raft.Log
+	// Term is the current term, VoteTerm that of the last vote.
 	Term, VoteTerm uint64
-	Candidate      string
+	// Candidate is whom the last vote was for.
+	Candidate string
 }
 
 // Read reads everything.
