@@ -132,7 +132,7 @@ func (c *cgroup) Remove() error {
 			c.write("freezer.state", "THAWED") // a frozen process cannot die
 		}
 		err = unix.Rmdir(c.dir)
-		return err == nil
+		return err == nil || errors.Is(err, os.ErrNotExist) // another process may sweep it too
 	})
 	if !gone {
 		return fmt.Errorf("remove %s: %w", c.dir, err)

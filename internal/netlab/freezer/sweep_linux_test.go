@@ -51,15 +51,25 @@ func TestSweep(t *testing.T) {
 			check(t, err)
 			stale := g.cgroup("netlab-" + strconv.Itoa(dead.Process.Pid) + "-" + began + "-1-node0")
 			reused := g.cgroup("netlab-" + strconv.Itoa(os.Getpid()) + "-1-1-node0")
-			check(t, os.Mkdir(stale.dir, 0o755), os.Mkdir(reused.dir, 0o755))
-			program := exec.Command("sleep", "1000")
-			runtime.LockOSThread() // version 1 moves the thread
-			err = stale.Start(program)
-			runtime.UnlockOSThread()
+			check(t, os.Mkdir(reused.dir, 0o755))
+			var ended chan error
+			fill := func() error {
+				check(t, os.Mkdir(stale.dir, 0o755))
+				program := exec.Command("sleep", "1000")
+				runtime.LockOSThread() // version 1 moves the thread
+				err := stale.Start(program)
+				runtime.UnlockOSThread()
+				if err != nil {
+					return err
+				}
+				ended = make(chan error, 1)
+				go func() { ended <- program.Wait() }()
+				return stale.Freeze()
+			}
+			// A laboratory of another process may sweep it meanwhile.
+			for err = fill(); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV); err = fill() {
+			}
 			check(t, err)
-			ended := make(chan error, 1)
-			go func() { ended <- program.Wait() }()
-			check(t, stale.Freeze())
 
 			open(t, kind)
 			for _, dir := range []string{stale.dir, reused.dir} {
