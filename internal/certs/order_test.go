@@ -197,8 +197,8 @@ func TestSlotsThatAreStuck(t *testing.T) {
 	}
 }
 
+// It is not parallel, because certmagic's limit is a variable of the package.
 func TestOrdersWithoutLimit(t *testing.T) {
-	synctest.Parallel(t)
 	atOnce := func(t *testing.T, c *Certs) {
 		t.Helper()
 		at := time.Now()
