@@ -197,7 +197,7 @@ func (s *Store) describe(found []*raft.SnapshotMeta) (all []*raft.SnapshotMeta, 
 		f, err := os.Open(filepath.Join(s.dir, m.ID, StateName))
 		if errors.Is(err, fs.ErrNotExist) {
 			if i > 0 {
-				continue
+				continue // it is being removed, and nothing needs it
 			}
 			if newer, again := s.files.List(); again == nil && len(newer) > 0 && newer[0].ID != m.ID {
 				return nil, true, nil

@@ -23,7 +23,7 @@ func open(t *testing.T, data string) *snapstore.Store {
 	return s
 }
 
-// take may be called from any goroutine.
+// take takes a snapshot up to index, and returns its ID. Any goroutine may call it.
 func take(t *testing.T, s *snapstore.Store, index uint64) (id string) {
 	t.Helper()
 	sink, err := s.Create(1, index, 2, raft.Configuration{}, 1, nil)
@@ -73,8 +73,8 @@ func TestListWhileOneIsRemoved(t *testing.T) {
 	}
 }
 
-// Whoever lists while snapshots are taken gets one that is at least as new as the last that was
-// finished before.
+// A list that is made while snapshots are taken begins with the newest, or with one that was
+// finished meanwhile. It never goes back to an older one.
 func TestListWhileSnapshotsAreTaken(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
