@@ -54,8 +54,18 @@ func units(n int) (all labnode.Units) {
 	return all
 }
 
-// newSite starts the programs.
+// newSite builds a laboratory and starts its programs.
 func newSite(t *testing.T, nodes int, fleet labnode.Cluster) *site {
+	t.Helper()
+	s := newIdleSite(t, nodes, fleet)
+	for i := range nodes {
+		s.start(i)
+	}
+	return s
+}
+
+// newIdleSite builds a laboratory in which no program runs yet.
+func newIdleSite(t *testing.T, nodes int, fleet labnode.Cluster) *site {
 	t.Helper()
 	if err := netlab.Available(); err != nil {
 		t.Skip(err)
@@ -84,13 +94,12 @@ func newSite(t *testing.T, nodes int, fleet labnode.Cluster) *site {
 		t.Fatal(err)
 	}
 	s.began = time.Now()
-	for i := range nodes {
-		s.start(i)
-	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for i, p := range s.procs {
-				t.Logf("node %d:\n%s", i, p.Output())
+				if p != nil {
+					t.Logf("node %d:\n%s", i, p.Output())
+				}
 			}
 			for _, a := range s.addrs {
 				t.Logf("%v: %v", a, s.watch.History(a))

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -18,10 +17,7 @@ import (
 // address when the other machine has given it up.
 func TestProbe(t *testing.T) {
 	t.Parallel() // it waits, and has hosts of its own
-	s := newSite(t, 1, labnode.Cluster{Units: units(1), Probe: true})
-	s.owners("at first", nil)
-	s.must(s.procs[0].Kill(syscall.SIGTERM))
-	s.must(s.procs[0].Wait())
+	s := newIdleSite(t, 1, labnode.Cluster{Units: units(1), Probe: true})
 	s.must(s.lab.Clients[1].AddAddr(units(1)[0][0]))
 	s.start(0)
 	s.poll("the conflict is reported", func() bool { return strings.Contains(s.procs[0].Output(), "floating address: conflict") })

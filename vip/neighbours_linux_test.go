@@ -75,11 +75,8 @@ func (s *site) corrected(client *netlab.Host, at net.HardwareAddr, most time.Dur
 // address for long.
 func TestLatePort(t *testing.T) {
 	t.Parallel() // it waits, and has hosts of its own
-	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
+	s := newIdleSite(t, 1, labnode.Cluster{Units: units(1)})
 	node, client := s.lab.Nodes[0], s.lab.Clients[0]
-	s.owners("at first", nil)
-	s.must(s.procs[0].Kill(syscall.SIGTERM))
-	s.must(s.procs[0].Wait())
 	s.stubborn(client, s.lab.Clients[1].MAC)
 	s.must(node.CutSending())
 	s.start(0)
@@ -225,53 +222,64 @@ func TestPartitionHeals(t *testing.T) {
 	s.single()
 }
 
-// Another machine that takes an address later is noticed and reported, whether it announces that or
-// not. It attracts no client for long.
+// claimed waits until the node has reported that another machine has some addresses, or wants them.
+func (s *site) claimed(what string, other *netlab.Host, addrs ...netip.Addr) {
+	s.Helper()
+	for _, a := range addrs {
+		s.poll(fmt.Sprintf("%q is reported of %v", what, a), s.reports(what, other, a))
+	}
+}
+
+// reports returns a function that looks for such a report.
+func (s *site) reports(what string, other *netlab.Host, a netip.Addr) func() bool {
+	return func() bool {
+		for line := range strings.Lines(s.procs[0].Output()) {
+			if strings.Contains(line, "floating address: conflict") && strings.Contains(line, what+" "+a.String()) && strings.Contains(line, other.MAC.String()) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// Another machine that takes an address later and announces it is reported. It attracts no client
+// for long.
 func TestClaimedByAnother(t *testing.T) {
 	t.Parallel() // it waits, and has hosts of its own
 	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 	s.owners("at first", nil)
 	node, client, other := s.lab.Nodes[0], s.lab.Clients[0], s.lab.Clients[1]
-	claims := func(a netip.Addr, what string) func() bool {
-		return func() bool {
-			for line := range strings.Lines(s.procs[0].Output()) {
-				if strings.Contains(line, "floating address: conflict") && strings.Contains(line, what+" "+a.String()) && strings.Contains(line, other.MAC.String()) {
-					return true
-				}
-			}
-			return false
-		}
-	}
 	s.stubborn(client, node.MAC)
 	<-time.After(2500 * time.Millisecond)
 	s.must(other.Do(func() error { return announce(other, s.addrs) }))
-	for _, a := range s.addrs {
-		s.poll(fmt.Sprintf("the claim of %v is reported", a), claims(a, "claims"))
-	}
+	s.claimed("claims", other, s.addrs...)
 	s.corrected(client, node.MAC, 2*time.Second)
+}
 
-	// Without an announcement, and with a new process of the program.
-	s.must(s.procs[0].Kill(syscall.SIGTERM))
-	s.must(s.procs[0].Wait())
-	s.start(0)
-	s.owners("again", nil)
+// Another machine that takes an address and announces nothing is reported as well.
+func TestClaimedInSilence(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
+	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
+	s.owners("at first", nil)
+	other := s.lab.Clients[1]
 	<-time.After(time.Second)
 	began := time.Now()
 	for _, a := range units(1)[0] {
 		s.must(other.AddAddr(a))
 	}
-	for _, a := range s.addrs {
-		s.poll(fmt.Sprintf("the claim of %v is reported", a), claims(a, "claims"))
-	}
+	s.claimed("claims", other, s.addrs...)
 	if took := time.Since(began); took > 12*time.Second {
 		t.Errorf("a silent machine was found out after %v", took)
 	}
-	for _, a := range units(1)[0] {
-		s.must(other.DelAddr(a))
-	}
+}
 
-	// A machine that asks for the address first is refused and reported, unless it receives an
-	// announcement before it has asked.
+// Another machine that asks for the address first is refused and reported, unless it receives an
+// announcement before it has asked.
+func TestAskedForByAnother(t *testing.T) {
+	t.Parallel() // it waits, and has hosts of its own
+	s := newSite(t, 1, labnode.Cluster{Units: units(1)})
+	s.owners("at first", nil)
+	other := s.lab.Clients[1]
 	ask := func(do func(netlink.Link, *netlink.Addr) error) {
 		t.Helper()
 		s.must(other.Do(func() error {
@@ -290,7 +298,7 @@ func TestClaimedByAnother(t *testing.T) {
 		}))
 	}
 	ask(netlink.AddrAdd)
-	asked, reported := time.Now(), claims(s.addrs[1], "wants to take")
+	asked, reported := time.Now(), s.reports("wants to take", other, s.addrs[1])
 	s.poll("the question for the address is reported", func() bool {
 		if time.Since(asked) > 1500*time.Millisecond {
 			ask(netlink.AddrDel)

@@ -2,6 +2,7 @@ package keepalived
 
 import (
 	"context"
+	"flag"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -11,14 +12,20 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 )
 
+// long adds the slow default of keepalived.
+var long = flag.Bool("long", false, "go through all cases")
+
 // Both configurations spread the addresses, move them when the program of their node has died, and
 // bring them back.
 func TestKeepalived(t *testing.T) {
 	for _, fast := range []bool{true, false} {
 		name := map[bool]string{true: "fast", false: "default"}[fast]
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && !fast {
-				t.Skip("it takes ten seconds: it runs without -short")
+			if !fast && !*long {
+				t.Skip("it takes ten seconds: it runs with -long")
+			}
+			if testing.Short() {
+				t.Skip("a slow test: it runs without -short")
 			}
 			t.Parallel() // it waits, and has hosts of its own
 			s := start(t, fast)
