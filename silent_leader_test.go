@@ -2,6 +2,8 @@ package flotilla
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +70,34 @@ func TestLeaderFallsSilentWhileItIsAsked(t *testing.T) {
 		t.Logf("another leader after %v, ready after %v", elected, time.Since(start))
 		if took := time.Since(start) - elected; took > time.Second {
 			t.Errorf("ready %v after the election", took)
+		}
+	})
+}
+
+// A candidate that lacks entries loses. The next voter stands then, although the old leader's late
+// requests make its lease look valid again. It does not wait for raft's own timeouts.
+func TestSecondCandidateStands(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		time.Sleep(5 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		slices.SortFunc(others, func(a, b *Node) int { return strings.Compare(a.self.ID, b.self.ID) })
+		first, second := others[0], others[1]
+		net.Block(leader.self.Name, first.self.Name)
+		if err := leader.replica.Raft.Load().Barrier(time.Second).Error(); err != nil {
+			t.Fatal(err)
+		}
+		if first.replica.LastIndex() >= second.replica.LastIndex() {
+			t.Fatal("the first candidate lacks nothing: this shows nothing")
+		}
+		net.Isolate(leader.self.Name)
+		start := time.Now()
+		first.replica.Stand(t.Context())
+		second.replica.StandFor(t.Context(), leader.self.ID, func() bool { return false })
+		if took := time.Since(start); second.replica.Leader() != second.self.ID || took > time.Second {
+			t.Errorf("after %v %q leads, want %s", took, second.replica.Leader(), second.self.ID)
 		}
 	})
 }

@@ -8,6 +8,8 @@ func copyRows() []row {
 		m("a node that comes back lets a new process lead", "TestNewProcessLeads",
 			"internal/membership/copies.go", "Meet", `if led := c.replica.Port.Transport().LedBy(in.ID); led != in.Incarnation {`,
 			`if led := c.replica.Port.Transport().LedBy(in.ID); led != "" {`).of("."),
+		m("a voter stands after a candidate that lost", "TestSecondCandidateStands",
+			"internal/replica/elections.go", "StandFor", `case "":`, `case "-":`).of("."),
 		m("nobody leads who lacks what a node has applied", "TestRolledBackAndRestored",
 			"internal/membership/copies.go", "MayLead", `if applied <= last {`, `if true {`).of("."),
 		m("a raft request of an older process is refused", "TestNodeRefusesForRaft",

@@ -113,8 +113,9 @@ func (e *Elections) StandFor(ctx context.Context, dead string, reason func() boo
 			if !reason() {
 				return
 			}
-		case "": // A candidate has ended its term, and may have lost. reason may be false by requests
-			// of the old leader that come in late.
+		case "":
+			// A candidate has ended its term, and may have lost. reason may be false by requests of the
+			// old leader that come in late.
 		default:
 			return
 		}
