@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -217,6 +218,7 @@ func closeDir(dir *durable.Dir) error {
 
 // openPeerPort opens the port for peers. Their requests wait until opened is closed.
 func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
+	handler := sync.OnceValue(n.handler) // of the parts, which do not exist yet
 	return wire.Open(wire.Config{
 		ID:             n.self.ID,
 		Incarnation:    n.self.Incarnation,
@@ -228,7 +230,7 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 		Logger:         n.log,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-opened
-			n.handler().ServeHTTP(w, r)
+			handler().ServeHTTP(w, r)
 		}),
 		Fresh: func(id, process string) error {
 			<-opened
