@@ -331,15 +331,17 @@ func TestNoSessionWhileRemoved(t *testing.T) {
 		leader, others := leaderOf(t, trio(t, simnet.New(), nil))
 		n := others[0]
 		request := openRequest(n.self.Incarnation, leader.store.State().Number(n.self.ID))
-		stop, err := leader.replica.Leading.Load().Expel(t.Context(), n.self.ID)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		stop, err := leader.replica.Leading.Load().Expel(ctx, n.self.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
+		if _, err := leader.members.ServeOpen(ctx, n.self.ID, request); err == nil || !strings.Contains(err.Error(), "it is being removed") {
 			t.Errorf("a member that is being removed is told %v", err)
 		}
 		stop()
-		if _, err := leader.members.ServeOpen(t.Context(), n.self.ID, request); err != nil {
+		if _, err := leader.members.ServeOpen(ctx, n.self.ID, request); err != nil {
 			t.Errorf("a member is told %v", err)
 		}
 	})

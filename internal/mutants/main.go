@@ -93,7 +93,11 @@ func start(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	tests, err := compile(ctx, root, dir, chosen)
+	compiled := chosen
+	if o.sample > 0 { // the others are run another day: until then, they must compile
+		compiled = all
+	}
+	tests, err := compile(ctx, root, dir, compiled)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ func storageRows() []row {
 		m("a node without a lease does not say that something is not there", "TestWithoutQuorum",
 			"storage.go", "absent", `if current {`, `if current || s != nil {`),
 		m("a read asks the clock for the lease, not a flag", "TestReadAfterStandstill",
-			"storage.go", "read", `if n.leases.Valid() {`, `if n.ownSession(n.fsm.State()) != 0 {`),
+			"storage.go", "read", `if n.leases.Valid() {`, `if n.store.State().Number(n.self.ID) != 0 {`),
 		m("a lock is given to one caller of a node", "TestLockHasOneCaller",
 			"storage.go", "keep", `if s.held[name] != before {`, `if false {`),
 		m("a value has its limit", "TestValueLimit",
