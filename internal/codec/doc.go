@@ -43,7 +43,8 @@
 //   - A node that finds an unknown command or snapshot record in its log stops with an error. It
 //     never skips one: its state would differ from that of the others.
 //   - Datagrams and RPCs between members follow the same rule: what a cluster version adds is sent
-//     only once it holds.
+//     only once it holds. The JSON messages of internal/membership need no version: a reader skips
+//     what it does not know.
 //   - Everything on disk, on the wire and in a backup keeps the version byte of the format that it
 //     was written in, so a newer program reads an older directory and an older backup.
 package codec

@@ -45,11 +45,13 @@
 //     [Greeting] embeds state.Member, whose fields are in the log and in snapshots too: a field of
 //     the greeting alone does not go there.
 //  2. Set it in Greetings.Greeting. Read it in ServeHello (of the caller) and Greetings.observe (of
-//     an answer). The same body comes with a request to join.
+//     an answer). ServeJoin gets the same body. The answers that formation.hello and AnnounceLoss
+//     get do not pass observe.
 //  3. If a node that waits should look again when it changes, add it to Greeting.progress.
-//  4. Add it to the example in FuzzGreeting, and to TestGreetingsOfOtherVersions.
+//  4. Add the field to the example in FuzzGreeting, which does not notice if it is missing. Add a
+//     row with the field in JSON to TestGreetingsOfOtherVersions, which fixes its name.
 //  5. Raise [Protocol] only if nodes without the field must know that they lack it. A greater
-//     Protocol is logged, and refuses nobody.
+//     Protocol is logged, and refuses nobody. Raise it in the "later" row of that test too.
 //
 // A setting that nodes compare needs no field: it goes into ownSettings in settings.go of the root.
 package membership

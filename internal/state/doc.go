@@ -49,17 +49,25 @@
 //     does nothing. A field has one meaning in all cases. What only some cases need is a pointer to
 //     a struct of its own.
 //  3. Beside it write encode, its decode function, and apply. Encode and decode list the fields in
-//     the same order. A new outcome is a [Code] in answer.go, with its error in code.go. If nodes
-//     act on what the command changes, add that to [Effects], and act in Node.onApplied.
+//     the same order. A new outcome is a [Code] in answer.go, with its word in Code.String and its
+//     error in code.go. If nodes act on what the command changes, add that to [Effects] and to
+//     Effects.add, and act in Node.onApplied. A restored snapshot has no effects: Node.onApplied
+//     then takes everything for changed.
 //  4. Add the decode function to decoderOf in entry.go.
 //  5. Add an example to changes in command_test.go. The fuzz test takes it from there.
 //  6. Add a word for it to the runner in script_test.go, and describe what it does in testdata.
-//  7. New data in the state also goes into snapshots: snapshot.go. If two logs could differ in it,
-//     also into extends.go.
+//     "go test ./internal/state -run TestScripts -rewrite" writes the results there: read the
+//     difference. A new guard also gets a row in internal/mutants.
+//  7. New data in the state also goes into [New] and into snapshots: snapshot.go. The tag of a new
+//     frame comes behind frameEnd, because the others must keep their numbers. A change of a frame
+//     that exists raises [SnapshotVersion]. If two logs could differ in the data, extends.go
+//     compares it too.
 //  8. Propose it. A node uses Proposer.Do of internal/replica, which numbers it within the session,
-//     so it takes effect once. A leader uses Leadership.Apply, which has no session: the command
-//     may take effect twice. Commands of records may be needed in pernode.go of the root too.
+//     so it takes effect once. A leader uses it too, or Leadership.ApplyAndNotify for a command
+//     without a session, which may take effect twice. The failure detector uses LeaseTerm.Propose.
+//     Commands of records may be needed in pernode.go of the root too.
 //  9. After the first release: raise [Version], and set Requires of the new command to it. The
 //     nodes propose it only once [State.Version] has reached that version. The command that raises
-//     State.Version does not exist yet; write it first.
+//     State.Version does not exist yet; write it first. The comment of internal/codec says how
+//     nodes of several versions live together.
 package state

@@ -7,7 +7,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 )
 
-// Session is one life of a node, as the cluster knows it.
+// Session lasts from when a node gets a place in the cluster until it loses its lease or ends.
 type Session struct {
 	// Number is the index of the entry that opened the session.
 	Number uint64
