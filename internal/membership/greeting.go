@@ -14,7 +14,7 @@ const Protocol = 1
 // of the call Hello and of its answer, and the body of the call Join.
 type Greeting struct {
 	Protocol           int      // the version of this message that the node speaks
-	Supports           uint64   // the highest cluster version that the node supports; nobody reads it yet
+	Supports           uint64   // the highest cluster version it supports; not read yet
 	ClusterIncarnation uint64   // of the node's cluster; 0: it was never restored
 	Keys               []string `json:",omitempty"` // IDs of the node's secrets, the first seals
 
