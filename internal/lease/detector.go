@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -69,13 +70,21 @@ type proposal struct {
 	attrs  []any      // of it
 }
 
-// evaluate decides about all sessions and hold-downs. It returns when the next hold-down expires,
-// zero if none does.
+// evaluate decides about all sessions and hold-downs, and proposes one change at a time about each.
+// It returns when the next hold-down expires, zero if none does. One goroutine at a time calls it.
 func (d *detector) evaluate(ctx context.Context, term Term, now, awake time.Time) (next time.Time) {
-	s := d.store.State()
-	seen := time.Now() // not before s: this process may have stood still since now
+	d.mu.Lock()
+	pending := maps.Clone(d.pending)
+	d.mu.Unlock()
+	s := d.store.State() // after pending: what is not under way any more is applied in it
+	seen := time.Now()   // not before s: this process may have stood still since now
+	propose := func(p proposal) {
+		if !pending[p.about] {
+			d.propose(ctx, term, p)
+		}
+	}
 	next = d.holdDowns.expired(s, seen, func(h holdDown, after time.Duration) {
-		d.propose(ctx, term, proposal{
+		propose(proposal{
 			about:  subject{holdDown: h},
 			change: state.ExpireHoldDown{Role: h.role, Began: h.began, After: after},
 			why:    "a role is free: what its last holder left cannot be seen any more",
@@ -86,7 +95,7 @@ func (d *detector) evaluate(ctx context.Context, term Term, now, awake time.Time
 	it := s.Sessions.Root().Iterator()
 	for node, ses, ok := it.Next(); ok; node, ses, ok = it.Next() {
 		if p, ok := d.decide(round{term, s, now, awake}, string(node), ses); ok {
-			d.propose(ctx, term, p)
+			propose(p)
 		}
 	}
 	return next
@@ -130,15 +139,11 @@ func (d *detector) decide(r round, node string, ses *state.Session) (p proposal,
 	return p, p.change != nil
 }
 
-// propose logs why and proposes a change, one at a time about a subject.
+// propose logs why and proposes a change. No other change about its subject may be under way.
 func (d *detector) propose(ctx context.Context, term Term, p proposal) {
 	d.mu.Lock()
-	busy := d.pending[p.about]
 	d.pending[p.about] = true
 	d.mu.Unlock()
-	if busy {
-		return
-	}
 	d.log.Log(ctx, p.level, p.why, p.attrs...)
 	d.life.Tasks.Go(func() {
 		err := term.Propose(p.change) // it does nothing if its subject has changed meanwhile

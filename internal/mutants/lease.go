@@ -3,6 +3,8 @@ package main
 // leaseRows are about the lease: two nodes never count on the same thing.
 func leaseRows() []row {
 	return []row{
+		m("a change under way is not proposed once more", "TestNothingIsProposedTwice",
+			"internal/lease/detector.go", "evaluate", `if !pending[p.about] {`, `if pending != nil {`),
 		m("a grant outlasts the lease by a fast clock", "TestLeaseStateSpace",
 			"internal/timing/timing.go", "", `func (t Timing) Grant() time.Duration { return t.Lease + t.Lease/Drift }`, `func (t Timing) Grant() time.Duration { return t.Lease }`).of("./internal/lease"),
 		m("a lease ends before the grant by a slow clock", "TestLeaseStateSpace",
