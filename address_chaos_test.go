@@ -100,7 +100,7 @@ func (f *addressFleet) end(i int) {
 
 // kill ends a program as SIGKILL does. Its guard, if there is one, acts some milliseconds later.
 func (f *addressFleet) kill(i int, guard bool) {
-	wills := f.machine(i).Die()
+	notices := f.machine(i).Die()
 	f.c.Kill(i)
 	f.end(i)
 	if !guard {
@@ -113,9 +113,9 @@ func (f *addressFleet) kill(i int, guard bool) {
 		dial := f.c.Config((i + 1) % len(f.runs)).PeerDial // that of the dead machine has died with it
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		if len(wills) > 0 {
-			if err := deathnotice.Send(ctx, wills[0], dial); err != nil {
-				f.t.Logf("the will of n%d: %v", i, err)
+		if len(notices) > 0 {
+			if err := deathnotice.Send(ctx, notices[0], dial); err != nil {
+				f.t.Logf("the death notice of n%d: %v", i, err)
 			}
 		}
 	})
@@ -222,7 +222,7 @@ func addressSeeds(t *testing.T, usual int) (first, n uint64) {
 func TestAddressesUnderFaults(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	first, n := addressSeeds(t, flotilla.Cases(12, 3))
+	first, n := addressSeeds(t, flotilla.Cases(t, 12, 3))
 	for seed := first; seed < first+n; seed++ {
 		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { addressChaos(t, seed) })

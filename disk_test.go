@@ -119,7 +119,7 @@ func TestDiskErrorPasses(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
 	faults := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS}
-	for _, fault := range faults[:Cases(3, 1)] {
+	for _, fault := range Some(t, faults, 3) {
 		for _, who := range []string{"leader", "follower", "two", "all"} {
 			for _, long := range []time.Duration{50 * time.Millisecond, time.Second, 20 * time.Second} {
 				if fault != syscall.ENOSPC && long > time.Second {
@@ -185,7 +185,7 @@ func TestDiskErrorPasses(t *testing.T) {
 func TestDiskErrorsLoseNothing(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for seed := range uint64(Cases(6, 2)) {
+	for seed := range uint64(Cases(t, 6, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			ds := newDisks()
 			net := simnet.New()
@@ -271,7 +271,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 		return func(t *testing.T, n *Node) { mustDo(t, os.RemoveAll(at(n, name))) }
 	}
 	move := func(n *Node, name string) (from, to string) { return at(n, name), n.cfg.Dir + "-away" }
-	for _, test := range Some([]struct {
+	for _, test := range Some(t, []struct {
 		name string
 		do   func(*testing.T, *Node)
 		// what is there, or elsewhere, is not overwritten meanwhile. Nil: the node helps itself

@@ -15,16 +15,21 @@ var long = flag.Bool("long", false, "go through all cases of large tests and sea
 // Long reports whether tests go through all their cases.
 func Long() bool { return *long }
 
-// Cases returns how many cases a test goes through: all with -long, else the usual number.
-func Cases(all, usual int) int {
+// Cases returns how many cases a test goes through: all with -long, else the usual number. Then the
+// test's log says so.
+func Cases(t testing.TB, all, usual int) int {
+	t.Helper()
 	if Long() {
 		return all
 	}
+	t.Logf("%d in place of %d; -long goes through all cases", usual, all)
 	return usual
 }
 
-// Some returns all cases with -long, else every step-th one from the first.
-func Some[T any](all []T, step int) []T {
+// Some returns all cases with -long, else every step-th one from the first. Then the test's log
+// says so.
+func Some[T any](t testing.TB, all []T, step int) []T {
+	t.Helper()
 	if Long() {
 		return all
 	}
@@ -32,6 +37,7 @@ func Some[T any](all []T, step int) []T {
 	for i := 0; i < len(all); i += step {
 		some = append(some, all[i])
 	}
+	t.Logf("%d of %d cases; -long goes through all", len(some), len(all))
 	return some
 }
 

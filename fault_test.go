@@ -27,7 +27,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 		{flotilla.Fast, 260 * time.Millisecond},
 	} {
 		t.Run(test.timing.String(), func(t *testing.T) {
-			for range flotilla.Cases(30, 5) {
+			for range flotilla.Cases(t, 30, 5) {
 				synctest.Test(t, func(t *testing.T) {
 					c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = test.timing })
 					c.Settle()
@@ -132,7 +132,7 @@ func TestCommandsTakeEffectOnce(t *testing.T) {
 func TestAcknowledgedWritesSurvive(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for seed := range uint64(flotilla.Cases(8, 2)) {
+	for seed := range uint64(flotilla.Cases(t, 8, 2)) {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Timing(seed % 2) })
 			c.Settle()
@@ -241,7 +241,7 @@ func TestDeafNodeHoldsNobodyUp(t *testing.T) {
 func TestLeaderThatHasJustStarted(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	step := time.Duration(flotilla.Cases(10, 95)) * time.Millisecond
+	step := time.Duration(flotilla.Cases(t, 10, 95)) * time.Millisecond
 	for delay := 10 * time.Millisecond; delay < 200*time.Millisecond; delay += step {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 5, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Fast })
@@ -288,7 +288,7 @@ func TestLeaderStaysWhenANodeComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 3, nil)
 		c.Settle()
-		for round := range flotilla.Cases(24, 6) {
+		for round := range flotilla.Cases(t, 24, 6) {
 			back := round % 3
 			for i := range 3 {
 				c.Kill(i)

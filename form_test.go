@@ -39,7 +39,7 @@ func TestFormationWaitsForAll(t *testing.T) {
 func TestFormationEndsInOneCluster(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for seed := range uint64(flotilla.Cases(15, 4)) {
+	for seed := range uint64(flotilla.Cases(t, 15, 4)) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			c := clustertest.New(t, 4, func(i int, cfg *flotilla.Config) { cfg.Expect = 3 })
@@ -566,7 +566,7 @@ func (l *logHas) Write(p []byte) (int, error) {
 func TestFormationWithoutDirectories(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for k := 0; k < 60; k += flotilla.Cases(1, 5) {
+	for k := 0; k < 60; k += flotilla.Cases(t, 1, 5) {
 		synctest.Test(t, func(t *testing.T) {
 			var lives logHas
 			lives.text = "taking part in a new cluster"

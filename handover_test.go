@@ -46,7 +46,7 @@ func TestShutdownOfAll(t *testing.T) {
 	synctest.Parallel(t)
 	orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
 	for _, gap := range []time.Duration{0, time.Millisecond, 15 * time.Millisecond, 80 * time.Millisecond, 400 * time.Millisecond} {
-		for _, order := range Some(orders, 2) {
+		for _, order := range Some(t, orders, 2) {
 			t.Run(fmt.Sprintf("%v %v", gap, order), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					net := simnet.New()

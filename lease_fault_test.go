@@ -62,8 +62,8 @@ func mustBeReady(t *testing.T, n *Node) {
 	}
 }
 
-// holdUntil holds a role until ctx ends or stay is over, and then lingers for as long as the
-// deadline allows, as the doc of Hold lets f do.
+// holdUntil holds a role until ctx ends, and then for as long as the deadline allows, as the doc of
+// Hold lets f do.
 func holdUntil(ctx context.Context, n *Node, r Role) <-chan Tenure {
 	got := make(chan Tenure, 1)
 	go n.Hold(ctx, r, untilDeadline(got))
@@ -173,8 +173,8 @@ func TestLiveWithoutSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
-		// run: openSession has seen the session in the state and returned nil; the verdict is applied;
-		// then:
+		// run: openSession has seen the session in the state and returned nil; the entry that ends it
+		// is applied; then:
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		done := make(chan struct{})
@@ -255,7 +255,7 @@ func TestFullRestartFromSnapshot(t *testing.T) {
 func TestRestartWithOldSnapshot(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for _, latency := range Some([]time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond}, 2) {
+	for _, latency := range Some(t, []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond}, 2) {
 		for _, away := range []time.Duration{0, 700 * time.Millisecond, 760 * time.Millisecond} {
 			t.Run(fmt.Sprint(latency, away), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -374,13 +374,13 @@ func TestLeaveAfterTheEnd(t *testing.T) {
 }
 
 // A node that has a session opened while another one falls silent: the leader's answer waits for
-// the verdict, the new session is not renewed meanwhile, and is ended; the node waits for it for
-// another three seconds.
+// the end of that one's session, the new session is not renewed meanwhile, and is ended; the node
+// waits for it for another three seconds.
 func TestOpenWhileAnotherDies(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
 	delays := []time.Duration{2, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60}
-	for i := 0; i < len(delays); i += Cases(1, 4) {
+	for i := 0; i < len(delays); i += Cases(t, 1, 4) {
 		after := delays[i]
 		t.Run(fmt.Sprintf("%d ms", after), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -483,12 +483,12 @@ func TestSmallClustersComeBack(t *testing.T) {
 	}
 }
 
-// A verdict that another configuration overtakes does nothing, and the leader waits three seconds
-// for its effect before it judges that session anew.
+// An entry of the failure detector that another configuration overtakes does nothing, and the
+// leader waits three seconds for its effect before it looks at that session anew.
 func TestFailureDetectorWhileANodeJoins(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for at := 550; at <= 610; at += Cases(1, 7) {
+	for at := 550; at <= 610; at += Cases(t, 1, 7) {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				net := simnet.New()

@@ -2,15 +2,18 @@ package flotilla_test
 
 import (
 	"go/ast"
+	"iter"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 )
 
-// TestMarkdown checks that the files, headings and tests that documents name exist.
+// TestMarkdown checks that the files, headings and tests that documents name exist, and that their
+// text is wrapped at 100 columns.
 func TestMarkdown(t *testing.T) {
 	tests := make(map[string]bool)
 	base := make(map[string]bool) // file names
@@ -26,6 +29,9 @@ func TestMarkdown(t *testing.T) {
 	test := regexp.MustCompile("`((?:Test|Fuzz|Benchmark|Example)[A-Z]\\w*)`")
 	file := regexp.MustCompile("`([a-z_]+\\.go)`")
 	err := walk(".md", func(path string, content []byte) error {
+		for n, line := range longLines(string(content)) {
+			t.Errorf("%s:%d is wider than 100 columns: %s", path, n, line)
+		}
 		for _, m := range link.FindAllStringSubmatch(string(content), -1) {
 			target, fragment, _ := strings.Cut(m[1], "#")
 			if strings.Contains(target, ":") {
@@ -56,6 +62,26 @@ func TestMarkdown(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// longLines yields the lines of a document's text that are too long, by number. Tables, code and
+// addresses cannot be wrapped.
+func longLines(text string) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		code, n := false, 0
+		for line := range strings.Lines(text) {
+			n++
+			start := strings.TrimSpace(line)
+			if strings.HasPrefix(start, "```") {
+				code = !code
+			}
+			fixed := code || strings.HasPrefix(start, "|") ||
+				strings.HasPrefix(line, "    ") || strings.Contains(line, "://")
+			if !fixed && utf8.RuneCountInString(strings.TrimRight(line, "\n")) > 100 && !yield(n, start) {
+				return
+			}
+		}
 	}
 }
 

@@ -264,7 +264,7 @@ func TestStaleAddress(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	shown := false
-	for i := 0; i < 12 && (!shown || i < flotilla.Cases(12, 3)); i++ {
+	for i := 0; i < 12 && (!shown || i < flotilla.Cases(t, 12, 3)); i++ {
 		synctest.Test(t, func(t *testing.T) {
 			c := clustertest.New(t, 3, nil)
 			c.Settle()

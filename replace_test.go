@@ -56,7 +56,7 @@ func TestMachinesAreReplaced(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.RemoveDead = 4 * time.Minute })
 		c.Settle()
 		store(t, c.Nodes[0], "k", "1")
-		for round := range flotilla.Cases(2, 1) {
+		for round := range flotilla.Cases(t, 2, 1) {
 			for i := range 3 {
 				c.Kill(i)
 				if err := os.RemoveAll(c.Config(i).Dir); err != nil {

@@ -169,7 +169,7 @@ func wantEqual(t *testing.T, a, b *flotilla.Node) {
 func TestRolledBackDirectory(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for _, test := range flotilla.Some([]struct {
+	for _, test := range flotilla.Some(t, []struct {
 		name          string
 		earlier, lead bool          // the copy is of an earlier process; the node leads when it is killed
 		pause         time.Duration // before it is back

@@ -15,9 +15,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// Changes of the voters are a promise's length apart, also when two nodes ask for one at the same
-// moment. Otherwise a lease and a verdict could come from majorities that do not meet, as
-// TestLeaseAcrossVoterChanges shows.
+// Changes of the voters are a grant's length apart, also when two nodes ask for one at the same
+// moment. Otherwise the majority that grants a lease and the one that ends its session might not
+// meet, as TestLeaseAcrossVoterChanges shows.
 func TestVoterChangesAreALeaseApart(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)

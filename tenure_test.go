@@ -20,7 +20,7 @@ func TestThousandWaiters(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		waiters := Cases(1000, 200)
+		waiters := Cases(t, 1000, 200)
 		nodes := trio(t, simnet.New(), nil)
 		release := make(chan struct{})
 		var mu sync.Mutex

@@ -171,7 +171,7 @@ func TestTicketsWaitForEveryNode(t *testing.T) {
 		dropped := make(chan error, 1)
 		go func() { dropped <- leader.DropTickets(t.Context()) }()
 		awaitTickets(t, []*Node{leader, rest[1]}, func(k *state.TicketKeys) bool { return k.Index > before.Index })
-		// far more than a round to the two takes, and less than a verdict
+		// far more than a round to the two takes, and less than the failure detector needs
 		time.Sleep(leader.timing.Lease / 4)
 		if rest[0].store.State().Tickets != before || rest[0].self.Session(leader.store.State()) == 0 {
 			t.Fatal("the node has heard of the drop, or is given up already")

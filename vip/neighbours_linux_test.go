@@ -90,12 +90,11 @@ func TestLatePort(t *testing.T) {
 // the addresses at once.
 func TestHardwareAddressChanges(t *testing.T) {
 	t.Parallel() // it waits, and has hosts of its own
-	kinds := []string{"interface", "macvlan", "bridge", "bridge's port"}
-	if !*long {
-		kinds = kinds[:2]
-	}
-	for _, kind := range kinds {
+	for i, kind := range []string{"interface", "macvlan", "bridge", "bridge's port"} {
 		t.Run(kind, func(t *testing.T) {
+			if i >= 2 && !*long {
+				t.Skip("much like another kind: it runs with -long")
+			}
 			s := newSite(t, 1, labnode.Cluster{Units: units(1)})
 			node, client := s.lab.Nodes[0], s.lab.Clients[0]
 			s.owners("at first", nil)
@@ -234,7 +233,8 @@ func (s *site) claimed(what string, other *netlab.Host, addrs ...netip.Addr) {
 func (s *site) reports(what string, other *netlab.Host, a netip.Addr) func() bool {
 	return func() bool {
 		for line := range strings.Lines(s.procs[0].Output()) {
-			if strings.Contains(line, "floating address: conflict") && strings.Contains(line, what+" "+a.String()) && strings.Contains(line, other.MAC.String()) {
+			if strings.Contains(line, "floating address: conflict") &&
+				strings.Contains(line, what+" "+a.String()) && strings.Contains(line, other.MAC.String()) {
 				return true
 			}
 		}
@@ -341,12 +341,16 @@ func TestUnfitNode(t *testing.T) {
 // When program and guard are killed together, the next owner answers a client on that very machine
 // as soon as the kernel's whole seconds allow.
 func TestLocalClient(t *testing.T) {
-	cases, machines := 1, 1
-	if *long {
-		cases, machines = 2, 3
+	machines := 3
+	if !*long {
+		machines = 1
+		t.Log("one machine of three; -long kills each")
 	}
-	for _, noFence := range []bool{false, true}[:cases] {
+	for _, noFence := range []bool{false, true} {
 		t.Run(map[bool]string{false: "with a fence", true: "without a fence"}[noFence], func(t *testing.T) {
+			if noFence && !*long {
+				t.Skip("much like the case with a fence: it runs with -long")
+			}
 			s := newSite(t, 3, labnode.Cluster{Units: units(3), NoFence: noFence})
 			s.owners("at first", s.home)
 			<-time.After(time.Second)

@@ -122,9 +122,10 @@ var long = flag.Bool("long", false, "go through all cases")
 // directory is refused as damaged, or holds exactly what it held. Package boltlog does the same for
 // the log.
 func TestEveryBit(t *testing.T) {
-	step := 37
-	if *long {
-		step = 1
+	step := 1
+	if !*long {
+		step = 37
+		t.Logf("every %dth bit only; -long flips each", step)
 	}
 	path := disktest.MemDir(t)
 	want := fill(t, path)
