@@ -245,6 +245,8 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 		Compare: func(peer string, term uint64, c history.Claim) error { return n.replica.CompareLog(peer, term, c) },
 		Term:    func() uint64 { return n.replica.Term() },
 		Stalled: func() bool { return n.replica.Stalled() },
+		Durable: func(index uint64) (<-chan struct{}, error) { return n.replica.Durable(index) },
+		Voted:   func(term uint64) (<-chan struct{}, error) { return n.replica.Voted(term) },
 		Gone: func(id string) {
 			<-opened
 			n.replica.StandForDead(id, n.replica.Port.Transport().LedBy(id))
@@ -344,6 +346,7 @@ func (n *Node) run(ctx context.Context) {
 	n.life.Tasks.Go(func() { n.maintain(ctx) })
 	n.life.Tasks.Go(func() { n.certs.CleanOwn(ctx) })
 	n.life.Tasks.Go(func() { n.replica.Snapshots.Run(ctx) })
+	n.life.Tasks.Go(func() { n.replica.Snapshots.Bound(ctx) })
 	var lost uint64 // the session whose lease has expired
 	for ctx.Err() == nil {
 		setbacks := n.life.Setbacks.Load()

@@ -440,7 +440,7 @@ func TestDeletedLogIsLeftBehind(t *testing.T) {
 func TestFormOnFullDisk(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
-	for _, op := range []string{"open", "store the term", "store entries", "store the vote"} {
+	for _, op := range []string{"open", "store entries", "store the vote"} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var full atomic.Bool

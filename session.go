@@ -43,6 +43,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 	if say := n.space.look(n.store.State()); say != nil {
 		n.life.Tasks.Go(say)
 	}
+	n.replica.Snapshots.Applied()
 	sites := keyspace.CertificateSites(fx.Keys)
 	for _, site := range sites {
 		n.certs.Stored(site)

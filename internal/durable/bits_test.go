@@ -119,8 +119,8 @@ func readSnapshot(d *Dir, l *Log, s *state) error {
 var long = flag.Bool("long", false, "go through all cases")
 
 // TestEveryBit flips every bit of the small files and snapshots, one at a time. Each time the
-// directory is refused as damaged, or holds exactly what it held. Package boltlog does the same for
-// the log.
+// directory is refused as damaged, or holds exactly what it held. Packages boltlog and
+// journal do the same for the log.
 func TestEveryBit(t *testing.T) {
 	step := 1
 	if !*long {
@@ -131,7 +131,7 @@ func TestEveryBit(t *testing.T) {
 	want := fill(t, path)
 	var files []string
 	must(t, filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() && e.Name() != logName {
+		if err == nil && e.Type().IsRegular() && !isLog(e.Name()) {
 			files = append(files, p)
 		}
 		return err

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/raftlog"
 )
 
 const probeSize = 256 << 10
@@ -25,7 +25,7 @@ type Dir struct {
 	made    []string // directories, by Lock, deepest first
 
 	places diskfile.Places
-	known  boltlog.State // of the log that was closed last
+	known  raftlog.State // of the log that was closed last
 	stuck  bool          // bbolt has panicked and holds its lock of the log's file for ever
 }
 

@@ -4,14 +4,15 @@
 // # Parts
 //
 //	Dir        the directory: its lock, small files, rights, and whether everything is in its place
-//	Log        raft's log and stable store. It is boltlog.Log; nothing else here knows bbolt
+//	Log        raft's log and stable store. It is raftlog.Log, which puts a journal in front of
+//	           raft-boltdb; only boltlog knows bbolt, only journal the segments
 //	snapshots  raft's snapshot store. It is snapstore.Store; nothing else here knows its files
 //	View       a directory for a reader that changes nothing
 //	diskfile   checksums, files that survive a crash, files that are kept open
 //
 // raft sees a log only as a raft.LogStore and a raft.StableStore, and snapshots only as a
 // raft.SnapshotStore. [Dir.OpenLog] and [Dir.OpenSnapshots] are the two places where a Dir builds
-// them. Another log in front of the one on bbolt would be built in OpenLog.
+// them.
 //
 // # Guarantees
 //
@@ -25,7 +26,8 @@
 // # What is on disk
 //
 //	lock         empty; locked while the directory is in use
-//	raft.db      the log, see package boltlog
+//	raft-*.log   the newest part of the log, see package journal
+//	raft.db      the older part, and which raft-*.log must be there, see package boltlog
 //	snapshots/   raft's file snapshots, see package snapstore
 //	applied      how far the log was applied, see Mark; not synced
 //	set-aside-*  what SetAside has moved out of the way
@@ -33,6 +35,6 @@
 //
 // # Flow at start
 //
-//	Lock ─► ReadFile(identity) ─► OpenLog (checked as a whole) ─► OpenSnapshots (checked; the log is
-//	made to fit) ─► raft
+//	Lock ─► ReadFile(identity) ─► OpenLog (checked as a whole)
+//	─► OpenSnapshots (checked; the log is made to fit) ─► raft
 package durable

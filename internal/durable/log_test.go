@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
@@ -51,61 +49,26 @@ func TestOpenLog(t *testing.T) {
 	must(t, openTestLog(t, d, true).Close())
 }
 
-// faulty is a store that fails after a number of writes, once it is armed.
+// faulty is a disk that fails after a number of writes, once it is armed.
 type faulty struct {
-	boltlog.Store
-	armed  bool
-	after  int
-	err    error
-	panics bool
-	reads  bool
+	armed bool
+	after int
+	err   error
 }
 
-func (f *faulty) broken() bool {
+// fault is a LogOptions.Fault.
+func (f *faulty) fault(string) error {
 	if !f.armed {
-		return false
+		return nil
 	}
-	f.after--
-	return f.after < 0
+	if f.after--; f.after < 0 {
+		return f.err
+	}
+	return nil
 }
 
-// wrap puts f before a store.
-func (f *faulty) wrap(s boltlog.Store) boltlog.Store {
-	f.Store = s
-	return f
-}
+// panicking is a store of entries and votes that panics, as bbolt does, instead of writing a vote.
+type panicking struct{ boltlog.Store }
 
-func (f *faulty) fault() error {
-	if f.panics {
-		panic(f.err)
-	}
-	return f.err
-}
-
-func (f *faulty) StoreLogs(logs []*raft.Log) error {
-	if f.broken() {
-		return f.fault()
-	}
-	return f.Store.StoreLogs(logs)
-}
-
-func (f *faulty) DeleteRange(lo, hi uint64) error {
-	if f.broken() {
-		return f.fault()
-	}
-	return f.Store.DeleteRange(lo, hi)
-}
-
-func (f *faulty) Set(k, v []byte) error {
-	if f.broken() {
-		return f.fault()
-	}
-	return f.Store.Set(k, v)
-}
-
-func (f *faulty) GetLog(i uint64, e *raft.Log) error {
-	if f.reads && f.broken() {
-		return f.fault()
-	}
-	return f.Store.GetLog(i, e)
-}
+// Set implements boltlog.Store.
+func (panicking) Set(k, v []byte) error { panic("a page is not what it should be") }

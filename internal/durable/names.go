@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/journal"
 	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
@@ -27,10 +28,16 @@ func AsideName(t time.Time) string { return asidePrefix + t.UTC().Format("200601
 // isAside reports whether a name in the directory is one of AsideName.
 func isAside(name string) bool { return strings.HasPrefix(name, asidePrefix) }
 
+// isLog reports whether a file is a part of the raft log.
+func isLog(name string) bool {
+	_, ok := journal.NumberOf(name)
+	return ok || name == logName
+}
+
 // checkName reports whether a small file may have a name.
 func checkName(name string) error {
-	taken := []string{"", ".", "..", lockName, logName, snapsName, markName}
-	if slices.Contains(taken, name) || filepath.Base(name) != name || strings.HasSuffix(name, tmpSuffix) {
+	taken := []string{"", ".", "..", lockName, snapsName, markName}
+	if isLog(name) || slices.Contains(taken, name) || filepath.Base(name) != name || strings.HasSuffix(name, tmpSuffix) {
 		return fmt.Errorf("no name for a small file: %q", name)
 	}
 	return nil

@@ -9,10 +9,12 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/journal"
+	"github.com/flotilla-ha/flotilla/internal/durable/raftlog"
 )
 
 // Log is raft's log and stable store.
-type Log = boltlog.Log
+type Log = raftlog.Log
 
 // LogOptions say how to open a raft log.
 type LogOptions struct {
@@ -33,10 +35,11 @@ type LogOptions struct {
 	Logger *slog.Logger
 
 	wrap func(boltlog.Store) boltlog.Store // for tests; nil: not
+	sys  journal.System                    // for tests; nil: this machine's
 }
 
-// OpenLog opens the raft log or makes a new one. Before bbolt maps the file, the file is checked as
-// a whole; a [DamagedError] says what is wrong. One log at a time may be open.
+// OpenLog opens the raft log or makes a new one. All of its files are checked as a whole; a
+// [DamagedError] says what is wrong. One log at a time may be open.
 func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 	path := d.join(logName)
 	if o.Create {
@@ -65,27 +68,64 @@ func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("open raft log: %w", err)
 	}
-	l, err := boltlog.Open(boltlog.Options{
+	l, err := raftlog.Open(raftlog.Options{
 		Path:    path,
 		File:    f,
+		Files:   logFiles{d},
 		Known:   d.known,
-		InPlace: func() error { return d.places.InPlace(path) },
-		OnFail:  o.Failed,
-		OnClose: func(s boltlog.State, stuck bool) { d.known, d.stuck = s, stuck },
-		Fault:   o.Fault,
-		Wrap:    o.wrap,
 		Logger:  orDiscard(o.Logger),
+		OnFail:  o.Failed,
+		OnClose: func(s raftlog.State, stuck bool) { d.known, d.stuck = s, stuck },
+		Fault:   o.Fault,
+		Sys:     o.sys,
+		Wrap:    o.wrap,
 	})
 	if err != nil {
 		_ = f.Close()
-		if errors.Is(err, boltlog.ErrLocked) {
+		if errors.Is(err, raftlog.ErrLocked) {
 			err = fmt.Errorf("open raft log: %w", &InUseError{Path: d.path})
 		}
 		return nil, err
 	}
 	d.places.KeepOnly(path, nil)
 	d.places.Keep(path, f)
+	l.Start()
 	return l, nil
+}
+
+// logFiles keeps a directory's files open, and knows which of them it has.
+type logFiles struct{ *Dir }
+
+// InPlace implements raftlog.Files.
+func (d logFiles) InPlace(path string) error { return d.places.InPlace(path) }
+
+// Added implements raftlog.Files.
+func (d logFiles) Added(path string) error {
+	f, err := diskfile.OpenKept(path)
+	if err != nil {
+		return err
+	}
+	d.places.KeepOnly(path, nil)
+	d.places.Keep(path, f)
+	return nil
+}
+
+// Removing implements raftlog.Files.
+func (d logFiles) Removing(path string) { d.places.KeepOnly(path, nil) }
+
+// Replace implements raftlog.Files. What the old file held is overwritten.
+func (d logFiles) Replace(tmp, path string) (*os.File, error) {
+	f, err := diskfile.OpenKept(tmp)
+	if err != nil {
+		return nil, err
+	}
+	d.places.Keep(path, f)
+	if err := os.Rename(tmp, path); err != nil {
+		d.places.Drop(path, f)
+		return nil, err
+	}
+	d.places.KeepOnly(path, f)
+	return f, diskfile.SyncDir(d.path)
 }
 
 // createLog makes the file under another name, so that a crash leaves no half-made log.
@@ -99,7 +139,7 @@ func (d *Dir) createLog(path string) error {
 	}
 	tmp := path + tmpSuffix
 	_ = os.Remove(tmp)
-	if err := boltlog.Create(tmp); err != nil {
+	if err := raftlog.Create(tmp, path, nil); err != nil {
 		_ = os.Remove(tmp)
 		return err
 	}

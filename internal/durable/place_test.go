@@ -12,6 +12,8 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
+	"github.com/flotilla-ha/flotilla/internal/durable/journal"
+	"github.com/flotilla-ha/flotilla/internal/durable/raftlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
@@ -122,7 +124,6 @@ func TestRestore(t *testing.T) {
 func TestNamelessFile(t *testing.T) {
 	for op, write := range map[string]func(l *Log) error{
 		"store entries":  func(l *Log) error { return l.StoreLog(disktest.Entry(2, 1, 10)) },
-		"store the term": func(l *Log) error { return l.SetUint64([]byte(disktest.KeyTerm), 9) },
 		"store the vote": func(l *Log) error { return l.Set([]byte(disktest.KeyCandidate), []byte("x")) },
 		"delete entries": func(l *Log) error { return l.DeleteRange(1, 1) },
 	} {
@@ -132,7 +133,7 @@ func TestNamelessFile(t *testing.T) {
 			l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }})
 			must(t, err)
 			must(t, l.StoreLog(disktest.Entry(1, 1, 10)))
-			must(t, os.Remove(l.Path()))
+			removeJournal(t, d)
 			err = l.Run(func() error { return write(l) })
 			if _, ok := errors.AsType[*MovedError](err); !ok || !strings.Contains(err.Error(), op) {
 				t.Errorf("the write says %v", err)
@@ -145,6 +146,12 @@ func TestNamelessFile(t *testing.T) {
 	}
 }
 
+// removeJournal removes the files of the journal.
+func removeJournal(t *testing.T, d *Dir) {
+	t.Helper()
+	must(t, journal.RemoveAll(d.path))
+}
+
 // TestReopenedLogHoldsAll: a log that holds less than this process has written is refused, even if
 // each of its pages is right.
 func TestReopenedLogHoldsAll(t *testing.T) {
@@ -153,22 +160,21 @@ func TestReopenedLogHoldsAll(t *testing.T) {
 	must(t, l.StoreLogs(disktest.Entries(1, 5, 1, 10)))
 	must(t, l.Close())
 	l = openTestLog(t, d, false)
-	before := disktest.FileBytes(t, l.Path()) // as on a disk that takes writes and forgets them
+	front := filepath.Join(d.path, "raft-0000000000000001.log")
+	before := disktest.FileBytes(t, front) // as on a disk that takes writes and forgets them
 	must(t, l.StoreLog(disktest.Entry(6, 1, 10)))
 	must(t, l.Close())
-	older := filepath.Join(disktest.MemDir(t), logName)
-	disktest.Put(t, older, before)
-	if _, err := boltlog.Read(older, nil); err != nil {
-		t.Fatalf("the older state is not right in itself, so this test shows nothing: %v", err)
+	after := disktest.FileBytes(t, front)
+	overwrite(t, front, before)
+	if s, err := raftlog.Read(l.Path(), nil); err != nil || s.Last != 5 {
+		t.Fatalf("the older state is not right in itself, so this test shows nothing: %+v, %v", s, err)
 	}
-	after := disktest.FileBytes(t, l.Path())
-	overwrite(t, l.Path(), before)
 	_, err := d.OpenLog(LogOptions{})
-	disktest.IsDamaged(t, err, l.Path())
+	disktest.IsDamaged(t, err, front)
 	if !strings.Contains(err.Error(), "this process has written") {
 		t.Error(err)
 	}
-	overwrite(t, l.Path(), after)
+	overwrite(t, front, after)
 	disktest.Diff(t, uint64(6), all(t, openTestLog(t, d, false)).Last)
 }
 
@@ -186,20 +192,23 @@ func overwrite(t *testing.T, path string, b []byte) {
 func TestReopenAfterPanic(t *testing.T) {
 	d := lock(t, disktest.MemDir(t))
 	failed := make(chan error, 1)
-	f := &faulty{panics: true}
-	l, err := d.OpenLog(LogOptions{Create: true, Failed: func(err error) { failed <- err }, wrap: f.wrap})
+	l, err := d.OpenLog(LogOptions{
+		Create: true,
+		Failed: func(err error) { failed <- err },
+		wrap:   func(s boltlog.Store) boltlog.Store { return panicking{s} },
+	})
 	must(t, err)
-	must(t, l.StoreLogs(disktest.Entries(1, 5, 1, 10)))
-	f.armed = true
-	err = l.Run(func() error { return l.StoreLog(disktest.Entry(6, 1, 10)) })
-	if err == nil || !strings.Contains(err.Error(), "bbolt") {
+	for i := uint64(1); i <= 200; i++ { // several segments
+		must(t, l.StoreLog(disktest.Entry(i, 1, 2000)))
+	}
+	must(t, l.DeleteRange(1, 190)) // upkeep removes the first ones
+	if err := <-failed; !strings.Contains(err.Error(), "bbolt: a page is not") {
 		t.Fatal(err)
 	}
-	<-failed
 	must(t, l.Close())
 	again := openTestLog(t, d, false)
-	must(t, again.StoreLog(disktest.Entry(6, 1, 20)))
-	disktest.Diff(t, uint64(6), all(t, again).Last)
+	must(t, again.StoreLog(disktest.Entry(201, 1, 20)))
+	disktest.Diff(t, uint64(201), all(t, again).Last)
 	must(t, d.Check())
 }
 

@@ -59,7 +59,10 @@ func (d *Dir) MakePrivate() (exposed []string, err error) {
 // ours reports whether an entry of the data directory is one that this package has made.
 func ours(dir string, e fs.DirEntry) bool {
 	switch e.Name() {
-	case lockName, logName, snapsName, markName:
+	case lockName, snapsName, markName:
+		return true
+	}
+	if isLog(e.Name()) {
 		return true
 	}
 	if e.IsDir() {

@@ -7,16 +7,21 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/journal"
+	"github.com/flotilla-ha/flotilla/internal/durable/raftlog"
 )
 
 // RemoveState deletes the raft log and all snapshots: for a node that left its cluster. Logs and
 // snapshot stores must be closed before. It may be repeated after an error or a crash.
 func (d *Dir) RemoveState() error {
-	d.places.KeepOnly(d.join(logName), nil)
+	for _, path := range d.places.Paths() {
+		if isLog(filepath.Base(path)) {
+			d.places.KeepOnly(path, nil)
+		}
+	}
 	d.places.SetSnapshot(nil)
-	d.known, d.stuck = boltlog.State{}, false
+	d.known, d.stuck = raftlog.State{}, false
 	if err := os.Remove(d.join(markName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the mark of what was applied: %w", err)
 	}
@@ -27,6 +32,9 @@ func (d *Dir) RemoveState() error {
 	}
 	if err := diskfile.SyncDir(d.path); err != nil {
 		return err
+	}
+	if err := journal.RemoveAll(d.path); err != nil {
+		return fmt.Errorf("remove raft log: %w", err)
 	}
 	if err := os.RemoveAll(d.join(snapsName)); err != nil {
 		return fmt.Errorf("remove snapshots: %w", err)

@@ -10,8 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
-	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/raftlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
@@ -74,24 +73,19 @@ func (v *View) ReadFile(name string) ([]byte, error) {
 }
 
 // LogView is what a raft log holds.
-type LogView = boltlog.Summary
+type LogView = raftlog.Summary
 
-// Log checks the raft log. f gets each entry in order, while it is not yet known whether the log is
-// right. The error is exactly fs.ErrNotExist if there is no log, an InUseError if it is in use, a
-// DamagedError if it is damaged, or f's.
+// Log checks the raft log. f gets each entry in order. The error is exactly fs.ErrNotExist if there
+// is no log, an InUseError if it is in use, a DamagedError if it is damaged, or f's.
 func (v *View) Log(f func(*raft.Log) error) (LogView, error) {
 	if v.InUse {
 		return LogView{}, &InUseError{Path: v.path}
 	}
 	path := filepath.Join(v.path, logName)
-	out, err := boltlog.Read(path, f)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return LogView{}, fs.ErrNotExist
 	}
-	if err != nil {
-		return LogView{}, diskfile.Named(path, err)
-	}
-	return out, nil
+	return raftlog.Read(path, f)
 }
 
 // Snapshots returns the descriptions of the snapshots, newest first. Size is that of the content.

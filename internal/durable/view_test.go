@@ -15,24 +15,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
-// tree returns names, modes, times and contents of everything below a directory.
-func tree(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	all := make(map[string]string)
-	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		all[path] = info.Mode().String() + " " + info.ModTime().String()
-		if !d.IsDir() {
-			all[path] += " " + string(disktest.FileBytes(t, path))
-		}
-		return err
-	}))
-	return all
-}
-
 // look returns what a View shows: the log, the content of its snapshots, and its entries.
 func look(t *testing.T, path string) (view LogView, contents []string, list []*raft.Log, err error) {
 	t.Helper()
@@ -94,14 +76,14 @@ func TestLook(t *testing.T) {
 	must(t, d.Close())
 	disktest.Put(t, filepath.Join(path, "half"+tmpSuffix), []byte("half"))
 	must(t, os.MkdirAll(filepath.Join(path, snapsName, "3-30-1"+tmpSuffix), 0o700))
-	before := tree(t, path)
+	before := disktest.Tree(t, path)
 	view, contents, list, err := look(t, path)
 	must(t, err)
 	view.Bytes = 0
 	disktest.Diff(t, LogView{Term: 3, First: 6, Last: 30}, view)
 	disktest.Diff(t, []string{"s2", "s1"}, contents)
 	disktest.Diff(t, disktest.Entries(6, 30, 2, 50), list)
-	disktest.Diff(t, before, tree(t, path))
+	disktest.Diff(t, before, disktest.Tree(t, path))
 
 	v, err = Look(path)
 	must(t, err)

@@ -3,6 +3,7 @@ package history
 import (
 	"errors"
 	"fmt"
+	"sort"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -51,7 +52,8 @@ type Log struct {
 type point struct {
 	term  uint64 // 0: not known
 	sum   Sum
-	known bool // the sum is
+	known bool   // the sum is
+	bytes uint64 // of the entries up to this one, as far as they were seen
 }
 
 // NewLog returns a Log on s. It knows no sums until Seed is called. applied returns the index of
@@ -80,15 +82,16 @@ func (l *Log) Seed(index uint64, sum Sum) error {
 	}
 	points := make([]point, 1, 1+last-min(base, last))
 	if base >= index {
-		points[0] = point{0, sum, true}
+		points[0] = point{sum: sum, known: true}
 	}
 	for i := base + 1; i <= last; i++ {
 		var e raft.Log
 		if err := l.LogStore.GetLog(i, &e); err != nil {
 			return err
 		}
-		p := point{term: e.Term}
-		switch before := points[len(points)-1]; {
+		before := points[len(points)-1]
+		p := point{term: e.Term, bytes: before.bytes + sizeOf(&e)}
+		switch {
 		case i == index:
 			p.sum, p.known = sum, true
 		case i > index:
@@ -117,6 +120,33 @@ func (l *Log) At(index, term uint64) (Sum, bool) {
 	defer l.mu.RUnlock()
 	p, ok := l.at(index)
 	return p.sum, ok && p.known && (term == 0 || p.term == 0 || p.term == term)
+}
+
+// overhead is about what an entry takes beside its content, in bytes.
+const overhead = 64
+
+func sizeOf(e *raft.Log) uint64 { return uint64(len(e.Data)+len(e.Extensions)) + overhead }
+
+// Since returns how many bytes the entries behind index take.
+func (l *Log) Since(index uint64) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	end := len(l.points) - 1
+	if end < 0 || index >= l.base+uint64(end) {
+		return 0
+	}
+	return l.points[end].bytes - l.points[max(index, l.base)-l.base].bytes
+}
+
+// Newest returns how many of the newest entries take no more bytes together than limit.
+func (l *Log) Newest(limit uint64) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	end := len(l.points) - 1
+	if end < 0 {
+		return 0
+	}
+	return uint64(end - sort.Search(end, func(i int) bool { return l.points[end].bytes-l.points[i].bytes <= limit }))
 }
 
 // Claim is what a leader says about its log: term and sum of one entry, and what follows it.
@@ -195,13 +225,13 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 		return nil
 	case before > end: // a snapshot lies between; it ends with entries of raft's own
 		last := l.points[len(l.points)-1]
-		l.base, l.points = before, []point{{0, last.sum, last.known}}
+		l.base, l.points = before, []point{{0, last.sum, last.known, last.bytes}}
 	default:
 		l.points = l.points[:before-l.base+1]
 	}
 	at := l.points[len(l.points)-1]
 	for _, e := range entries {
-		at = point{e.Term, at.sum.Next(e), at.known}
+		at = point{e.Term, at.sum.Next(e), at.known, at.bytes + sizeOf(e)}
 		l.points = append(l.points, at)
 	}
 	return nil

@@ -67,6 +67,6 @@ func storageRows() []row {
 		m("a member on a slow line is not late", "TestLateMembers",
 			"internal/replica/acks.go", "Late", `return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.timing.Stuck()`, `return a.applied[id] < a.wanted[id]`),
 		m("a node that knows more than its snapshot ends at once", "TestShutdownAlone",
-			"internal/replica/snapshots.go", "Take", `if newest > 0 && (newest >= want || newest >= r.AppliedIndex()) {`, `if newest > 0 && newest >= want {`).of("."),
+			"internal/replica/snapshots.go", "take", `if newest > 0 && (newest >= want || newest >= r.AppliedIndex()) {`, `if newest > 0 && newest >= want {`).of("."),
 	}
 }

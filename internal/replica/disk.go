@@ -19,6 +19,7 @@ type Disk struct {
 	logs   raft.LogStore
 	stable raft.StableStore
 	snaps  raft.SnapshotStore
+	log    *durable.Log             // what logs and stable are; nil: they are in memory
 	busy   func() time.Duration     // how long the write under way has taken so far
 	failed func() error             // what ended the log; nil: it works
 	run    func(func() error) error // calls a function that uses the log, and returns the log's error
@@ -74,7 +75,7 @@ func OpenDisk(dir *durable.Dir, o DiskOptions) (*Disk, error) {
 	if err != nil {
 		return nil, errors.Join(&errs.ConfigError{Field: "Dir", Reason: "the snapshots cannot be used", Err: err}, log.Close())
 	}
-	return &Disk{logs: log, stable: log, snaps: snaps, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close, mark: dir.ReadMark()}, nil
+	return &Disk{logs: log, stable: log, snaps: snaps, log: log, busy: log.Busy, failed: log.Err, run: log.Run, close: log.Close, mark: dir.ReadMark()}, nil
 }
 
 // openMemory returns the disk of a node without a directory.

@@ -45,6 +45,23 @@ func (f *files) stalled() bool {
 	return d != nil && d.busy() > Hanging
 }
 
+// durable returns nil, nil if the entries up to index are on the disk. Otherwise it returns a
+// channel that is closed when that may have changed, or why they never will be.
+func (f *files) durable(index uint64) (<-chan struct{}, error) {
+	if d := f.disk.Load(); d != nil && d.log != nil {
+		return d.log.Durable(index)
+	}
+	return nil, nil
+}
+
+// voted is like durable, for this node's vote in a term.
+func (f *files) voted(term uint64) (<-chan struct{}, error) {
+	if d := f.disk.Load(); d != nil && d.log != nil {
+		return d.log.Voted(term)
+	}
+	return nil, nil
+}
+
 // lastIndex returns the newest entry on the disk, 0 if none is open.
 func (f *files) lastIndex() uint64 {
 	d := f.disk.Load()

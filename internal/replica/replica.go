@@ -64,7 +64,7 @@ func New(cfg Config) *Replica {
 			queue: make(chan *attempt),
 		},
 		Disk:      care,
-		Snapshots: &Snapshots{log: cfg.Log, life: cfg.Life, group: group, files: f, store: cfg.Store, fsm: cfg.FSM, wanted: make(chan struct{}, 1)},
+		Snapshots: &Snapshots{log: cfg.Log, life: cfg.Life, group: group, files: f, store: cfg.Store, fsm: cfg.FSM, chain: chain, wanted: make(chan struct{}, 1), grown: make(chan struct{}, 1), taking: make(chan struct{}, 1)},
 		Port:      cfg.Port, Dir: cfg.Dir, timing: cfg.Timing, files: f,
 	}
 }
@@ -81,6 +81,13 @@ func (r *Replica) Fenced(ctx context.Context, session uint64, fence state.Fence)
 // Stalled reports whether the disk hangs. A leader whose disk hangs must not keep its followers
 // quiet.
 func (r *Replica) Stalled() bool { return r.files.stalled() }
+
+// Durable returns nil, nil if the entries up to index are on this node's disk. Otherwise it returns
+// a channel that is closed when that may have changed, or why they never will be.
+func (r *Replica) Durable(index uint64) (<-chan struct{}, error) { return r.files.durable(index) }
+
+// Voted is like Durable, for this node's vote in a term.
+func (r *Replica) Voted(term uint64) (<-chan struct{}, error) { return r.files.voted(term) }
 
 // MakePrivate hides the node's files from other users of this machine, as far as it may.
 func (r *Replica) MakePrivate() error { return r.files.makePrivate() }

@@ -62,16 +62,16 @@ func (r *Runner) StartRaft() error {
 				err = fmt.Errorf("%v", p)
 			}
 		}()
-		log, err := r.chain.watch(d)
-		if err != nil {
-			return err
+		logs := d.logs
+		if d.log != nil {
+			logs = overlapping{d.log, r.group}
 		}
-		cached, err := raft.NewLogCache(128, log)
+		log, err := r.chain.watch(d, logs)
 		if err != nil {
 			return err
 		}
 		vetted := &vettedSnapshots{SnapshotStore: d.snaps, store: r.group.store, failed: r.outage.Fail, secrets: r.secrets}
-		started, err = raft.NewRaft(r.config(), r.fsm, cached, d.stable, vetted, r.port.Transport())
+		started, err = raft.NewRaft(r.config(), r.fsm, log, d.stable, vetted, r.port.Transport())
 		return err
 	})
 	if err != nil {
@@ -134,6 +134,7 @@ func (r *Runner) config() *raft.Config {
 	c.LeaderLeaseTimeout = r.timing.Heartbeat // guarantees depend on leases and Confirm
 	c.CommitTimeout = r.timing.Attempt()      // Acks tells followers of commits at once
 	c.BatchApplyCh = true
+	c.TrailingLogs = 1024 // until Snapshots bounds them by bytes
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true
 	c.Logger = slogbridge.NewHclog(r.log, r.group.isAbsent)

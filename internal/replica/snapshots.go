@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
@@ -21,6 +22,13 @@ const (
 	snapshotRest     = 30 * time.Second // between two, at least
 	snapshotRestMiB  = 10 * time.Second // more, for each MiB of the state
 	snapshotLimit    = 10 * time.Second // for one; what takes longer is found when the next is due
+	snapshotRetry    = time.Second      // after one that failed, if the log is too long
+
+	// The log is bounded by bytes, in proportion to the state. Each node bounds its own.
+	logMost     = 16 << 20 // since the newest snapshot, or half the state if that is more
+	trailMost   = 16 << 20 // before it, for followers that lag: a quarter of the state, within these
+	trailLeast  = 4 << 20
+	trailFewest = 4 // entries, however large they are
 )
 
 // Snapshots decides when this node takes a snapshot.
@@ -37,7 +45,12 @@ type Snapshots struct {
 	files  *files
 	store  *applied.Store
 	fsm    Machine
+	chain  *Chain
 	wanted chan struct{} // holds an element if somebody wants one; buffered
+	grown  chan struct{} // holds an element if the log is too long; buffered
+	taking chan struct{} // holds an element while a snapshot is taken; buffered
+
+	newest atomic.Uint64 // index of the newest snapshot that this node knows of
 }
 
 // Soon has this node take a snapshot when changes have calmed down. It does not block.
@@ -46,6 +59,23 @@ func (s *Snapshots) Soon() {
 	case s.wanted <- struct{}{}:
 	default:
 	}
+}
+
+// Applied is called when entries were applied. It does not block.
+func (s *Snapshots) Applied() {
+	if !s.tooLong() {
+		return
+	}
+	select {
+	case s.grown <- struct{}{}:
+	default:
+	}
+}
+
+// tooLong reports whether the log has grown too much since the newest snapshot.
+func (s *Snapshots) tooLong() bool {
+	log := s.chain.current.Load()
+	return log != nil && log.Since(s.newest.Load()) > max(logMost, uint64(s.store.State().Bytes())/2)
 }
 
 // Run takes the snapshots that Soon asks for, until ctx ends.
@@ -66,6 +96,31 @@ func (s *Snapshots) Run(ctx context.Context) {
 		case <-time.After(rest):
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// Bound takes a snapshot whenever the log is too long, until ctx ends.
+func (s *Snapshots) Bound(ctx context.Context) {
+	if newest, err := s.Newest(); err == nil {
+		s.newest.Store(newest)
+	}
+	for {
+		select {
+		case <-s.grown:
+		case <-ctx.Done():
+			return
+		}
+		if !s.tooLong() {
+			continue
+		}
+		if err := s.take(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("the log is not shortened: no snapshot; will try again", "err", err, "in", snapshotRetry)
+			select {
+			case <-time.After(snapshotRetry):
+				s.Applied()
+			case <-ctx.Done():
+			}
 		}
 	}
 }
@@ -106,8 +161,21 @@ func (s *Snapshots) Newest() (uint64, error) {
 // Take writes a snapshot, unless the newest one has all that raft has applied, the node has no
 // directory or takes no part in the cluster. It returns when the snapshot is written.
 func (s *Snapshots) Take(ctx context.Context) error {
+	if s.files.dir == nil {
+		return nil
+	}
+	return s.take(ctx)
+}
+
+func (s *Snapshots) take(ctx context.Context) error {
+	select {
+	case s.taking <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-s.taking }()
 	r := s.group.Raft.Load()
-	if s.files.dir == nil || r == nil || s.life.Works.Err() != nil || s.life.Setback.Load() != nil {
+	if r == nil || s.life.Works.Err() != nil || s.life.Setback.Load() != nil {
 		return nil
 	}
 	want := s.store.State().Index
@@ -118,7 +186,11 @@ func (s *Snapshots) Take(ctx context.Context) error {
 	// A node that has started without a leader may have applied more than its snapshot, up to the
 	// mark. raft does not know that, and would log an error.
 	if newest > 0 && (newest >= want || newest >= r.AppliedIndex()) {
+		s.newest.Store(newest)
 		return nil
+	}
+	if err := s.trail(r); err != nil {
+		return err
 	}
 	// Its future is not waited for, because raft does not answer all of them. The goroutine ends with
 	// raft.
@@ -133,6 +205,7 @@ func (s *Snapshots) Take(ctx context.Context) error {
 			return fmt.Errorf("looking for the snapshot: %w", err)
 		}
 		if newest >= want && newest > 0 {
+			s.newest.Store(newest)
 			return nil
 		}
 		select {
@@ -141,4 +214,18 @@ func (s *Snapshots) Take(ctx context.Context) error {
 			return fmt.Errorf("waiting for a snapshot: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// trail tells raft how many entries to keep behind the next snapshot. They count as of now.
+func (s *Snapshots) trail(r *Instance) error {
+	log := s.chain.current.Load()
+	if log == nil {
+		return nil
+	}
+	c := r.ReloadableConfig()
+	c.TrailingLogs = max(trailFewest, log.Newest(min(max(trailLeast, uint64(s.store.State().Bytes())/4), trailMost)))
+	if err := r.ReloadConfig(c); err != nil {
+		return fmt.Errorf("bounding the log: %w", err)
+	}
+	return nil
 }

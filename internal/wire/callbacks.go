@@ -72,6 +72,22 @@ func (c callbacks) Term() (term uint64, ok bool) {
 // Stalled is Config.Stalled.
 func (c callbacks) Stalled() bool { return c.cfg.Stalled != nil && c.cfg.Stalled() }
 
+// Durable is Config.Durable.
+func (c callbacks) Durable(index uint64) (<-chan struct{}, error) {
+	if c.cfg.Durable == nil {
+		return nil, nil
+	}
+	return c.cfg.Durable(index)
+}
+
+// Voted is Config.Voted.
+func (c callbacks) Voted(term uint64) (<-chan struct{}, error) {
+	if c.cfg.Voted == nil {
+		return nil, nil
+	}
+	return c.cfg.Voted(term)
+}
+
 // Applied is Config.Applied.
 func (c callbacks) Applied(index uint64) error {
 	if c.cfg.Applied == nil {

@@ -69,6 +69,15 @@ type Config struct {
 	// snapshot is sent. Nil: it never does.
 	Stalled func() bool
 
+	// Durable returns nil, nil if the entries up to index are on this node's disk. Otherwise it
+	// returns a channel that is closed when that may have changed, or why they never will be. As
+	// leader this node counts a peer's success only then. Nil: they always are.
+	Durable func(index uint64) (<-chan struct{}, error)
+
+	// Voted is like Durable, for this node's vote in a term. It asks for votes only then. Nil: it
+	// always is.
+	Voted func(term uint64) (<-chan struct{}, error)
+
 	// Applied waits, for a bounded time, until this node has applied index. A peer that calls
 	// Transport.Tell gets its answer after that. Nil: at once.
 	Applied func(index uint64) error

@@ -10,12 +10,12 @@ import (
 // BenchmarkOpenLog checks and opens a log of 1024 entries of 4 KiB.
 func BenchmarkOpenLog(b *testing.B) {
 	path := filepath.Join(b.TempDir(), fileName)
-	must(b, Create(path))
+	must(b, Create(path, Vote{}, Front{}))
 	l := openLog(b, path)
 	for i := uint64(0); i < 16; i++ {
-		must(b, l.StoreLogs(disktest.Entries(64*i+1, 64*i+64, 1, 4<<10)))
+		store(b, l, disktest.Entries(64*i+1, 64*i+64, 1, 4<<10)...)
 	}
-	must(b, l.Close())
+	closeLog(b, l)
 	b.Run("check", func(b *testing.B) {
 		for b.Loop() {
 			inspect(b, path)
@@ -23,7 +23,7 @@ func BenchmarkOpenLog(b *testing.B) {
 	})
 	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
-			must(b, openLog(b, path).Close())
+			closeLog(b, openLog(b, path))
 		}
 	})
 }

@@ -27,9 +27,13 @@ func TestEveryBit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
-	for _, test := range []struct{ pageSize, step int }{
-		{1 << 10, 1}, // the smallest file: the least padding
-		{os.Getpagesize(), 37},
+	for _, test := range []struct {
+		pageSize, step int
+		fill           func(t testing.TB, path string, pageSize int) state
+	}{
+		{1 << 10, 1, fill}, // the smallest file: the least padding
+		{os.Getpagesize(), 37, fill},
+		{1 << 10, 1, fillOld},
 	} {
 		step := test.step
 		if !*long {
@@ -39,7 +43,7 @@ func TestEveryBit(t *testing.T) {
 			t.Logf("pages of %d bytes: every %dth bit only", test.pageSize, step)
 		}
 		path := filepath.Join(disktest.MemDir(t), fileName)
-		want := fill(t, path, test.pageSize)
+		want := test.fill(t, path, test.pageSize)
 		b := disktest.FileBytes(t, path)
 		if len(b) > 64<<10 {
 			t.Fatalf("the file has %d bytes", len(b))
@@ -59,8 +63,18 @@ func TestEveryBit(t *testing.T) {
 	}
 }
 
+// fillOld makes a log file of the older format. A deletion at its beginning was in progress.
+func fillOld(t testing.TB, path string, pageSize int) state {
+	t.Helper()
+	entries := chain(0, disktest.Entries(1, 12, 2, 190)...)
+	v := Vote{HasTerm: true, Term: 3, HasVote: true, VoteTerm: 3, Candidate: "a candidate"}
+	oldFile(t, path, pageSize, entries, v, &deletion{base: 4, last: 12, done: true})
+	trim(t, path)
+	return stateOf(4, entries[4:], v, Front{})
+}
+
 // flipLog spreads the flips over as many directories as there are processors.
-func flipLog(t *testing.T, path string, b []byte, want disktest.Log, step int, refused, same *atomic.Int64) {
+func flipLog(t *testing.T, path string, b []byte, want state, step int, refused, same *atomic.Int64) {
 	raw, err := readBolt(path)
 	must(t, err)
 	var wg sync.WaitGroup
@@ -90,7 +104,7 @@ func flipLog(t *testing.T, path string, b []byte, want disktest.Log, step int, r
 }
 
 // harmless opens the log with the byte at i as in b, and then puts old there again.
-func harmless(dir string, b []byte, i int, old byte, raw string, want disktest.Log, whole bool) error {
+func harmless(dir string, b []byte, i int, old byte, raw string, want state, whole bool) error {
 	f, err := os.OpenFile(filepath.Join(dir, fileName), os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -102,7 +116,7 @@ func harmless(dir string, b []byte, i int, old byte, raw string, want disktest.L
 	got, err := readBolt(f.Name())
 	// Other bytes can mean the same entry: the time of an entry is stored and not used.
 	if err == nil && (whole || got != raw) {
-		var s disktest.Log
+		var s state
 		if s, err = readLog(f.Name()); err == nil && !reflect.DeepEqual(want, s) {
 			err = errors.New(cmp.Diff(want, s))
 		}

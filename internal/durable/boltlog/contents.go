@@ -26,7 +26,7 @@ type contents struct {
 // Besides the form of bbolt's pages (see image) it checks the checksums of entries and records, and
 // that the transaction numbers agree (see the package comment). So no single flipped bit leads to
 // other values.
-func check(r io.ReaderAt, size int64, each func(*raft.Log) error) (*contents, error) {
+func check(r io.ReaderAt, size int64, each func(*Sealed) error) (*contents, error) {
 	im, err := openImage(r, size)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func check(r io.ReaderAt, size int64, each func(*raft.Log) error) (*contents, er
 }
 
 // checkFile is check of an open file.
-func checkFile(f *os.File, each func(*raft.Log) error) (*contents, error) {
+func checkFile(f *os.File, each func(*Sealed) error) (*contents, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func checkFile(f *os.File, each func(*raft.Log) error) (*contents, error) {
 type buckets struct {
 	names []string
 	dec   entryDecoder
-	each  func(*raft.Log) error
+	each  func(*Sealed) error
 
 	votes int
 	vote  voteRecord
@@ -107,22 +107,21 @@ func (b *buckets) entry(k, v []byte) error {
 		return diskfile.Damaged("entry %d cannot be read", index)
 	}
 	if index == trailerIndex {
-		return b.tail(e)
+		return b.tail(&e.log)
 	}
 	if b.last != 0 && index != b.last+1 || index == 0 {
 		return diskfile.Damaged("entry %d follows entry %d", index, b.last)
 	}
-	prev, sum, ok := unseal(e, index)
-	if !ok {
+	if !e.check(index) {
 		return diskfile.Damaged("the checksum of entry %d is wrong", index)
 	}
-	if b.last != 0 && prev != b.sum {
+	if b.last != 0 && e.prev != b.sum {
 		return diskfile.Damaged("entry %d does not belong behind entry %d", index, b.last)
 	}
 	if b.first == 0 {
 		b.first = index
 	}
-	b.last, b.sum = index, sum
+	b.last, b.sum = index, e.sum
 	if b.each != nil {
 		return b.each(e)
 	}

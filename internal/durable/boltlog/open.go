@@ -3,7 +3,6 @@ package boltlog
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -17,24 +16,15 @@ import (
 // ErrLocked is wrapped by the error of Open when another process has the file open.
 var ErrLocked = errors.New("the raft log is open in another process")
 
-// Options say how to open a log. Path, File and Logger are needed.
+// Options say how to open a log. Path and File are needed.
 type Options struct {
-	Path    string   // of the file
-	File    *os.File // the file, open: what is checked must be what bbolt maps
-	Known   State    // the file must hold at least this
-	Logger  *slog.Logger
-	InPlace func() error // asked after each write: whether Path still leads to the file; nil: it does
+	Path  string   // of the file
+	File  *os.File // the file, open: what is checked must be what bbolt maps
+	Known State    // the file must hold at least this
 
-	// OnFail is called once, on a goroutine of its own, at the first error. Nil: it is not called.
-	OnFail func(error)
-
-	// OnClose is called by Close with the newest state on disk. stuck says that bbolt has panicked:
-	// it holds its lock of the file as long as the process lives. Nil: it is not called.
-	OnClose func(s State, stuck bool)
-
-	// Fault is asked before each write, and its error is taken for the disk's: for tests. Nil:
-	// there is none.
-	Fault func(op string) error
+	// Each gets every entry in order, while it is not yet known whether the file is right. Nil:
+	// nobody looks.
+	Each func(*Sealed) error
 
 	// Wrap replaces the store behind the log: for tests. Nil: it is raft-boltdb.
 	Wrap func(Store) Store
@@ -44,10 +34,10 @@ type Options struct {
 // file is damaged, and ErrLocked or a diskfile.MovedError if another process has it or it was
 // moved.
 func Open(o Options) (*Log, error) {
-	err := readFromDisk(o.File)
+	err := diskfile.ReadFromDisk(o.File)
 	var c *contents
 	if err == nil {
-		c, err = checkFile(o.File, nil)
+		c, err = checkFile(o.File, o.Each)
 	}
 	if err == nil {
 		err = o.Known.check(c)
@@ -84,7 +74,7 @@ func boltOptions() *bbolt.Options {
 // changes nothing. The vote record announces it.
 func connect(o Options, c *contents) (*Log, error) {
 	path := o.Path
-	if err := markOpening(path, c); err != nil {
+	if err := markOpening(path, c, voteRecord{}); err != nil {
 		return nil, err
 	}
 	var store *raftboltdb.BoltStore
@@ -95,15 +85,7 @@ func connect(o Options, c *contents) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{
-		opts:    o,
-		store:   store,
-		born:    time.Now(),
-		writing: make(chan struct{}, 1),
-		tail:    c.tail,
-		span:    c.span,
-		vote:    c.vote,
-	}
+	l := &Log{path: path, store: store, tail: c.tail, span: c.span, vote: c.vote}
 	if o.Wrap != nil {
 		l.store = o.Wrap(store)
 	}
@@ -120,9 +102,9 @@ func connect(o Options, c *contents) (*Log, error) {
 	return l, nil
 }
 
-// markOpening marks in the vote record that raft-boltdb is about to open the file. It makes the
-// file if c is nil. On return c is up to date.
-func markOpening(path string, c *contents) error {
+// markOpening marks in the vote record that raft-boltdb is about to open the file. On return c is
+// up to date. If c is nil it makes the file, with the vote record v.
+func markOpening(path string, c *contents, v voteRecord) error {
 	_, err := guard(func() error {
 		db, err := bbolt.Open(path, 0o600, boltOptions())
 		if err != nil {
@@ -134,7 +116,6 @@ func markOpening(path string, c *contents) error {
 					return err
 				}
 			}
-			var v voteRecord
 			if c != nil {
 				v, v.trailer = c.vote, c.tail
 			}
@@ -168,4 +149,12 @@ func newestTx(path string) (uint64, error) {
 	}
 	m, err := readMeta(f, fi.Size())
 	return m.txid, err
+}
+
+// Create makes a log file without entries. After an error there may be a part of one.
+func Create(path string, v Vote, f Front) error {
+	if err := markOpening(path, nil, voteRecord{Vote: v, Front: f}); err != nil {
+		return fmt.Errorf("make an empty log: %w", err)
+	}
+	return nil
 }

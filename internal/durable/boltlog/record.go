@@ -2,11 +2,9 @@ package boltlog
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 	"math"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
-	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 )
@@ -18,8 +16,8 @@ const (
 
 	trailerIndex = math.MaxUint64 // the trailer's key: behind every entry
 
-	entrySuffix   = 8 // checksum of the entry before, checksum of this one
 	recordVersion = 1
+	voteVersion   = 2 // of the vote record: with the journal in front
 	maxCandidate  = 1 << 10
 )
 
@@ -33,66 +31,19 @@ func (s span) empty() bool { return s.base == s.last }
 
 func (s span) holds(index uint64) bool { return index > s.base && index <= s.last }
 
-// seal returns the entry as it is stored, and its checksum. Behind its data are the checksums of
-// the entry before and of this one. AppendedAt is left out: it is only operational information, and
-// no checksum of ours could cover it.
-func seal(e *raft.Log, prev uint32) (*raft.Log, uint32) {
-	data := make([]byte, 0, len(e.Data)+entrySuffix)
-	data = append(data, e.Data...)
-	data = binary.BigEndian.AppendUint32(data, prev)
-	sum := entrySum(e, data)
-	data = binary.BigEndian.AppendUint32(data, sum)
-	return &raft.Log{Index: e.Index, Term: e.Term, Type: e.Type, Data: data, Extensions: e.Extensions}, sum
-}
-
-// unseal undoes seal in place. It returns the checksums of the entry before and of this one, and
-// false if the entry is not as it was stored.
-func unseal(e *raft.Log, index uint64) (prev, sum uint32, ok bool) {
-	n := len(e.Data) - 4
-	if e.Index != index || n < 4 {
-		return 0, 0, false
-	}
-	sum = binary.BigEndian.Uint32(e.Data[n:])
-	if entrySum(e, e.Data[:n]) != sum {
-		return 0, 0, false
-	}
-	prev = binary.BigEndian.Uint32(e.Data[n-4:])
-	e.Data = e.Data[: n-4 : n-4]
-	if len(e.Data) == 0 {
-		e.Data = nil
-	}
-	if len(e.Extensions) == 0 {
-		e.Extensions = nil
-	}
-	return prev, sum, true
-}
-
-// entrySum is the CRC-32C of everything in the entry that raft relies on. data ends with the
-// checksum of the entry before.
-func entrySum(e *raft.Log, data []byte) uint32 {
-	var head [25]byte
-	binary.BigEndian.PutUint64(head[0:], e.Index)
-	binary.BigEndian.PutUint64(head[8:], e.Term)
-	head[16] = byte(e.Type)
-	binary.BigEndian.PutUint64(head[17:], uint64(len(e.Extensions)))
-	sum := crc32.Update(0, diskfile.Castagnoli(), head[:])
-	sum = crc32.Update(sum, diskfile.Castagnoli(), e.Extensions)
-	return crc32.Update(sum, diskfile.Castagnoli(), data)
-}
-
 // entryDecoder reads what raft-boltdb stores in its bucket "logs". It belongs to one goroutine.
 type entryDecoder struct{ dec *codec.Decoder }
 
-func (d *entryDecoder) decode(value []byte) (*raft.Log, error) {
+func (d *entryDecoder) decode(value []byte) (*Sealed, error) {
 	if d.dec == nil {
 		d.dec = codec.NewDecoderBytes(nil, &codec.MsgpackHandle{})
 	}
-	var e raft.Log
+	var s Sealed
 	d.dec.ResetBytes(value)
-	if err := d.dec.Decode(&e); err != nil {
+	if err := d.dec.Decode(&s.log); err != nil {
 		return nil, err
 	}
-	return &e, nil
+	return &s, nil
 }
 
 // trailer is the record behind the log's entries. It is written in the same transaction as they
@@ -143,38 +94,62 @@ type voteRecord struct {
 	trailer uint64 // the one that wrote the trailer at that time; 0: there was none
 	opening bool   // written at open: one transaction that changes nothing may follow
 
-	hasTerm, hasVote bool
-	term             uint64 // CurrentTerm
-	voteTerm         uint64 // LastVoteTerm
-	candidate        []byte // LastVoteCand
+	Vote
+	Front
+}
+
+// Vote is what raft keeps in its stable store: its term, and its last vote.
+type Vote struct {
+	HasTerm   bool   // CurrentTerm was set
+	HasVote   bool   // there was a vote
+	Term      uint64 // CurrentTerm
+	VoteTerm  uint64 // LastVoteTerm
+	Candidate string // LastVoteCand
+}
+
+// Front says which journal is in front of the log. The zero Front says that there is none.
+type Front struct {
+	ID   uint64 // of the journal
+	From uint64 // its first segment
 }
 
 func (v voteRecord) encode() []byte {
 	var flags byte
-	for i, set := range []bool{v.opening, v.hasTerm, v.hasVote} {
+	for i, set := range []bool{v.opening, v.HasTerm, v.HasVote} {
 		if set {
 			flags |= 1 << i
 		}
 	}
-	b := []byte{recordVersion, flags}
-	for _, n := range []uint64{v.txid, v.trailer, v.term, v.voteTerm} {
+	b := []byte{voteVersion, flags}
+	for _, n := range []uint64{v.txid, v.trailer, v.Term, v.VoteTerm, v.ID, v.From} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
-	return diskfile.AppendSum(append(b, v.candidate...))
+	return diskfile.AppendSum(append(b, v.Candidate...))
 }
 
+// decodeVote reads a record. One of version 1 has no journal in front.
 func decodeVote(b []byte) (voteRecord, error) {
 	b, ok := diskfile.CutSum(b)
-	if !ok || len(b) < 2+4*8 || len(b) > 2+4*8+maxCandidate || b[0] != recordVersion || b[1] > 7 {
+	n := 2 + 4*8
+	if ok && b[0] == voteVersion {
+		n += 2 * 8
+	}
+	if !ok || len(b) < n || len(b) > n+maxCandidate || b[0] != recordVersion && b[0] != voteVersion || b[1] > 7 {
 		return voteRecord{}, diskfile.Damaged("the record of term and vote is wrong")
 	}
 	v := voteRecord{
-		opening: b[1]&1 != 0, hasTerm: b[1]&2 != 0, hasVote: b[1]&4 != 0,
-		txid:     binary.BigEndian.Uint64(b[2:]),
-		trailer:  binary.BigEndian.Uint64(b[10:]),
-		term:     binary.BigEndian.Uint64(b[18:]),
-		voteTerm: binary.BigEndian.Uint64(b[26:]),
+		opening: b[1]&1 != 0,
+		txid:    binary.BigEndian.Uint64(b[2:]),
+		trailer: binary.BigEndian.Uint64(b[10:]),
+		Vote: Vote{
+			HasTerm: b[1]&2 != 0, HasVote: b[1]&4 != 0,
+			Term:      binary.BigEndian.Uint64(b[18:]),
+			VoteTerm:  binary.BigEndian.Uint64(b[26:]),
+			Candidate: string(b[n:]),
+		},
 	}
-	v.candidate = append([]byte{}, b[34:]...)
+	if b[0] == voteVersion {
+		v.Front = Front{binary.BigEndian.Uint64(b[34:]), binary.BigEndian.Uint64(b[42:])}
+	}
 	return v, nil
 }

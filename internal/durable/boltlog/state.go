@@ -1,10 +1,7 @@
 package boltlog
 
 import (
-	"fmt"
 	"os"
-
-	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 )
@@ -29,8 +26,8 @@ func (s State) check(c *contents) error {
 			c.span.last,
 			s.span.last,
 		)
-	case c.vote.term < s.vote.term:
-		return diskfile.Damaged("its term is %d, and this process has written %d", c.vote.term, s.vote.term)
+	case c.vote.Term < s.vote.Term:
+		return diskfile.Damaged("its term is %d, and this process has written %d", c.vote.Term, s.vote.Term)
 	}
 	return nil
 }
@@ -47,14 +44,16 @@ func (s State) Check(f *os.File) error {
 
 // Summary is what a log file holds.
 type Summary struct {
-	Term        uint64 // raft's current term
-	First, Last uint64 // indices of the entries; 0: there are none
-	Bytes       int64  // size of the file
+	Base, Last uint64 // the entries are those from Base+1 to Last
+	Vote       Vote
+	Front      Front
+	Bytes      int64 // size of the file
 }
 
 // Read checks a log file with plain reads. each gets every entry in order, while it is not yet
-// known whether the file is right. The error is a diskfile.Finding, the system's, or each's.
-func Read(path string, each func(*raft.Log) error) (Summary, error) {
+// known whether the file is right; nil: nobody looks. The error is a diskfile.Finding, the
+// system's, or each's.
+func Read(path string, each func(*Sealed) error) (Summary, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Summary{}, err
@@ -68,17 +67,5 @@ func Read(path string, each func(*raft.Log) error) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	s := Summary{Term: c.vote.term, Bytes: fi.Size()}
-	if !c.span.empty() {
-		s.First, s.Last = c.span.base+1, c.span.last
-	}
-	return s, nil
-}
-
-// Create makes an empty log file. After an error there may be a part of one.
-func Create(path string) error {
-	if err := markOpening(path, nil); err != nil {
-		return fmt.Errorf("make an empty log: %w", err)
-	}
-	return nil
+	return Summary{c.span.base, c.span.last, c.vote.Vote, c.vote.Front, fi.Size()}, nil
 }

@@ -42,6 +42,13 @@ type Node interface {
 	// Stalled reports whether this node's disk hangs.
 	Stalled() bool
 
+	// Durable returns nil, nil if the entries up to index are on this node's disk. Otherwise it
+	// returns a channel that is closed when that may have changed, or why they never will be.
+	Durable(index uint64) (<-chan struct{}, error)
+
+	// Voted is like Durable, for this node's vote in a term.
+	Voted(term uint64) (<-chan struct{}, error)
+
 	// Applied waits, for a bounded time, until this node has applied index.
 	Applied(index uint64) error
 

@@ -2,7 +2,9 @@ package rafttransport
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -48,6 +50,11 @@ func (t *Transport) AppendEntries(
 				return err
 			}
 			t.cfg.Peers.Answered(peer)
+			if resp.Success && !beat {
+				if err := t.awaitDurable(peer, req); err != nil {
+					return err
+				}
+			}
 			if resp.Success && !beat && t.progress.confirmed(peer, t.streams.incarnation(peer), req) {
 				t.cfg.Node.Matched(peer)
 			}
@@ -65,6 +72,41 @@ func (t *Transport) AppendEntries(
 			broken++
 		default:
 			return err
+		}
+	}
+}
+
+// awaitDurable waits until this node has on its disk what a peer has confirmed. raft counts the
+// peer's success when AppendEntries returns, and has counted the leader itself before.
+func (t *Transport) awaitDurable(peer string, req *raft.AppendEntriesRequest) error {
+	last := req.PrevLogEntry + uint64(len(req.Entries))
+	for {
+		changed, err := t.cfg.Node.Durable(last)
+		if err != nil || changed == nil {
+			return err
+		}
+		if err := t.holder.await(changed, peer, req.Term); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitVote waits until this node's own vote in a term is on its disk. It must not ask for votes
+// before: it may forget the term in a crash, and the votes of others are remembered.
+func (t *Transport) awaitVote(term uint64) error {
+	patience := time.NewTimer(t.cfg.Timeout)
+	defer patience.Stop()
+	for {
+		changed, err := t.cfg.Node.Voted(term)
+		if err != nil || changed == nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-t.done:
+			return peerconn.ErrClosed
+		case <-patience.C:
+			return fmt.Errorf("this node's own vote in term %d is not on its disk", term)
 		}
 	}
 }
@@ -122,6 +164,9 @@ func (t *Transport) RequestVote(
 ) error {
 	if t.ended() {
 		return peerconn.ErrClosed
+	}
+	if err := t.awaitVote(req.Term); err != nil {
+		return err
 	}
 	err := t.again(string(id), func() error { return t.out.RequestVote(id, raft.ServerAddress(id), req, resp) })
 	return t.finish(string(id), resp.Term, err)

@@ -1,4 +1,4 @@
-package boltlog
+package diskfile
 
 import (
 	"os"
@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readFromDisk makes the next reads of a file come from the disk. After a failed fsync the kernel
+// ReadFromDisk makes the next reads of a file come from the disk. After a failed fsync the kernel
 // keeps pages that are not on the disk and takes them for written
 // (https://wiki.postgresql.org/wiki/Fsync_Errors). Reads from the disk see what a power cut would
 // leave.
-func readFromDisk(f *os.File) error {
+func ReadFromDisk(f *os.File) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
-package boltlog
+package raftlog
 
 import (
 	"fmt"
 
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 )
 
 // What raft keeps in its stable store: these three keys and no others.
@@ -11,28 +13,30 @@ const (
 	keyTerm      = "CurrentTerm"
 	keyVoteTerm  = "LastVoteTerm"
 	keyCandidate = "LastVoteCand"
+
+	maxCandidate = 1 << 10
 )
 
-// SetUint64 stores CurrentTerm. LastVoteTerm is only remembered until Set stores the candidate.
-// raft writes the two one after the other. A crash between them would leave the new term with the
+// SetUint64 stores CurrentTerm, or remembers LastVoteTerm until Set stores the candidate. raft
+// writes the two one after the other. A crash between them would leave the new term with the
 // candidate of an older vote: a vote that was never given (hashicorp/raft issue 661). Other keys
 // are an error.
+//
+// A new term alone is not written to the disk, but together with the first vote or entries of that
+// term; see the package comment. When SetUint64 returns, all entries are on the disk.
 func (l *Log) SetUint64(key []byte, value uint64) error {
+	l.alive()
 	switch string(key) {
 	case keyTerm:
-		l.writeVote("store the term", func(v *voteRecord) bool {
-			if v.hasTerm && v.term == value {
-				return false // raft writes it again at every start
-			}
-			v.hasTerm, v.term = true, value
-			return true
-		})
+		l.flush(l.tickets())
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.now.HasTerm, l.now.Term = true, value
 		return nil
 	case keyVoteTerm:
-		l.write("remember the vote's term", func() error {
-			l.voteTerm = &value
-			return nil
-		})
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.voteTerm = &value
 		return nil
 	}
 	return unknownKey(key)
@@ -41,37 +45,40 @@ func (l *Log) SetUint64(key []byte, value uint64) error {
 // Set stores LastVoteCand, together with the LastVoteTerm that was set before. Other keys are an
 // error, and so is a candidate of more than 1 KiB.
 func (l *Log) Set(key, value []byte) error {
+	l.alive()
 	if string(key) != keyCandidate {
 		return unknownKey(key)
 	}
 	if len(value) > maxCandidate {
 		return fmt.Errorf("a candidate's address of %d bytes is too long", len(value))
 	}
-	l.writeVote("store the vote", func(v *voteRecord) bool {
+	l.changing <- struct{}{}
+	defer func() { <-l.changing }()
+	ticket, _ := l.change("store the vote", func() {
 		if l.voteTerm != nil {
-			v.voteTerm, l.voteTerm = *l.voteTerm, nil
+			l.now.VoteTerm, l.voteTerm = *l.voteTerm, nil
 		}
-		v.hasVote, v.candidate = true, append([]byte{}, value...)
-		return true
+		l.now.HasVote, l.now.Candidate = true, string(value)
 	})
+	l.flush(ticket)
 	return nil
 }
 
-// GetUint64 returns CurrentTerm or LastVoteTerm as they are on disk. If it was never set, the text
-// of the error is "not found", which raft compares.
+// GetUint64 returns CurrentTerm or LastVoteTerm. If it was never set, the text of the error is "not
+// found", which raft compares.
 func (l *Log) GetUint64(key []byte) (uint64, error) {
-	v := l.readVote()
+	v := l.vote()
 	switch string(key) {
 	case keyTerm:
-		if !v.hasTerm {
+		if !v.HasTerm {
 			return 0, raftboltdb.ErrKeyNotFound
 		}
-		return v.term, nil
+		return v.Term, nil
 	case keyVoteTerm:
-		if !v.hasVote {
+		if !v.HasVote {
 			return 0, raftboltdb.ErrKeyNotFound
 		}
-		return v.voteTerm, nil
+		return v.VoteTerm, nil
 	}
 	return 0, unknownKey(key)
 }
@@ -79,42 +86,21 @@ func (l *Log) GetUint64(key []byte) (uint64, error) {
 // Get returns LastVoteCand. If it was never set, the text of the error is "not found", which raft
 // compares.
 func (l *Log) Get(key []byte) ([]byte, error) {
-	v := l.readVote()
+	v := l.vote()
 	if string(key) != keyCandidate {
 		return nil, unknownKey(key)
 	}
-	if !v.hasVote {
+	if !v.HasVote {
 		return nil, raftboltdb.ErrKeyNotFound
 	}
-	return append([]byte{}, v.candidate...), nil
+	return []byte(v.Candidate), nil
 }
 
 func unknownKey(key []byte) error { return fmt.Errorf("unknown key %q in raft's stable store", key) }
 
-func (l *Log) readVote() voteRecord {
+func (l *Log) vote() boltlog.Vote {
 	l.alive()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.vote
-}
-
-// writeVote stores the record as change leaves it, unless change returns false.
-func (l *Log) writeVote(op string, change func(*voteRecord) bool) {
-	l.write(op, func() error {
-		l.mu.RLock()
-		v := l.vote
-		l.mu.RUnlock()
-		if !change(&v) {
-			return nil
-		}
-		v.opening, v.txid, v.trailer = false, l.txid+1, l.tail
-		if err := l.store.Set([]byte(voteKey), v.encode()); err != nil {
-			return err
-		}
-		l.txid = v.txid
-		l.mu.Lock()
-		l.vote = v
-		l.mu.Unlock()
-		return nil
-	})
+	return l.now
 }

@@ -1,0 +1,214 @@
+package raftlog
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/durable/journal"
+)
+
+const (
+	moveAfter  = 48 << 20 // see Options.MoveAfter
+	moveAtOnce = 1 << 20  // bytes of entries in one transaction
+)
+
+// keepUp does upkeep until the log ends.
+func (l *Log) keepUp() {
+	for {
+		select {
+		case <-l.upkeep.wake:
+		case <-l.upkeep.stop:
+			return
+		}
+		l.prepare()
+		l.free()
+		for l.front.Bytes() > l.opts.MoveAfter && l.moveSegment() {
+			l.free()
+		}
+	}
+}
+
+// prepare makes the next segment, so that no write has to wait for it.
+func (l *Log) prepare() {
+	if err := l.front.Prepare(0); err != nil {
+		l.opts.Logger.Warn("no room is made for the raft log ahead of time", "path", l.opts.Path, "err", err)
+	}
+}
+
+// free removes what no entry of the log needs: the oldest segments, and raft-boltdb's file if all
+// of its entries are deleted.
+func (l *Log) free() {
+	first, oldest, ticket := l.oldest()
+	l.mu.RLock()
+	back, base := l.back, l.entries.base
+	l.mu.RUnlock()
+	dead := back.Last() > back.Base() && back.Last() <= base
+	if oldest == first && !dead {
+		return
+	}
+	l.flush(ticket) // that they were deleted
+	front := boltlog.Front{ID: l.id, From: oldest}
+	l.mu.RLock()
+	vote := l.durable.vote
+	l.mu.RUnlock()
+	var err error
+	if dead {
+		err = l.renew(vote, front)
+	} else {
+		err = back.SetVote(vote, front)
+	}
+	if err == nil {
+		err = l.front.Remove(oldest)
+	}
+	if err != nil {
+		l.Fail("free space", err)
+	}
+}
+
+// oldest returns the first segment of the journal, the first one with an entry of the log, and the
+// number of the newest change.
+func (l *Log) oldest() (first, live, ticket uint64) {
+	first, live = l.front.Segments()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, s := range l.entries.slots {
+		if !s.isBack() {
+			if !s.queued {
+				live = s.place.Segment
+			}
+			break
+		}
+	}
+	return first, live, l.queued
+}
+
+// renew puts an empty file in the place of raft-boltdb's. A file of bbolt never shrinks, and keeps
+// what was deleted.
+func (l *Log) renew(v boltlog.Vote, f boltlog.Front) error {
+	tmp := l.opts.Path + diskfile.TmpSuffix
+	_ = os.Remove(tmp)
+	if err := boltlog.Create(tmp, v, f); err != nil {
+		return err
+	}
+	l.mu.RLock()
+	old := l.back
+	l.mu.RUnlock()
+	file, err := l.opts.Files.Replace(tmp, l.opts.Path)
+	if err != nil {
+		return err
+	}
+	back, err := boltlog.Open(boltlog.Options{Path: l.opts.Path, File: file, Wrap: l.opts.Wrap})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.back = back
+	l.mu.Unlock()
+	_, _, err = old.Close()
+	return err
+}
+
+// moveSegment moves the entries of the oldest segment to raft-boltdb. It returns false if there is
+// nothing to move, or if the log ends meanwhile.
+func (l *Log) moveSegment() bool {
+	_, current := l.front.Segments()
+	_, segment, _ := l.oldest()
+	if segment == current {
+		return false
+	}
+	for {
+		began := time.Now()
+		first, slots := l.nextToMove(segment)
+		l.mu.RLock()
+		back := l.back
+		l.mu.RUnlock()
+		if len(slots) == 0 || back.Last() > back.Base() && back.Last() < first-1 {
+			return true // moved, or all that is in raft-boltdb was deleted: free comes first
+		}
+		moved, err := l.moveBatch(back, first, slots)
+		if err != nil {
+			l.Fail("move entries", err)
+		}
+		if moved == 0 { // they were deleted meanwhile
+			return true
+		}
+		l.moved(first, slots[:moved])
+		select {
+		case <-time.After(time.Since(began)):
+		case <-l.upkeep.stop:
+			return false
+		}
+	}
+}
+
+// nextToMove returns the slots of the oldest entries of a segment, and the index of the first.
+func (l *Log) nextToMove(segment uint64) (first uint64, slots []*slot) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	size := 0
+	for i, s := range l.entries.slots {
+		if s.isBack() {
+			continue
+		}
+		if s.queued || s.place.Segment != segment || size > moveAtOnce {
+			break
+		}
+		if len(slots) == 0 {
+			first = l.entries.base + 1 + uint64(i)
+		}
+		slots, size = append(slots, s), size+s.size
+	}
+	return first, slots
+}
+
+// moveBatch stores entries in raft-boltdb, up to the first that was deleted meanwhile. It returns
+// how many they are.
+func (l *Log) moveBatch(back *boltlog.Log, first uint64, slots []*slot) (int, error) {
+	var batch []*boltlog.Sealed
+	for i, s := range slots {
+		index := first + uint64(i)
+		now, ok := l.copyOf(index, s)
+		if !ok {
+			break
+		}
+		e, err := l.readSlot(index, now)
+		if _, ok := l.copyOf(index, s); !ok {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		batch = append(batch, e)
+	}
+	if len(batch) == 0 {
+		return 0, nil
+	}
+	if err := back.Cut(first - 1); err != nil {
+		return 0, fmt.Errorf("cut off entries: %w", err)
+	}
+	return len(batch), back.Append(batch)
+}
+
+// copyOf returns a copy of a slot, or false if it is no longer that of an entry of the log.
+func (l *Log) copyOf(index uint64, s *slot) (slot, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if !l.entries.has(index) || l.entries.slot(index) != s {
+		return slot{}, false
+	}
+	return *s, true
+}
+
+// moved records that raft-boltdb has entries, as far as they are still in the log.
+func (l *Log) moved(first uint64, slots []*slot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, s := range slots {
+		if index := first + uint64(i); l.entries.has(index) && l.entries.slot(index) == s {
+			s.place, s.off = journal.Place{}, 0
+		}
+	}
+}
