@@ -2,12 +2,15 @@ package boltlog
 
 import (
 	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
@@ -47,6 +50,50 @@ func TestFormat(t *testing.T) {
 	must(t, err)
 	if record.Front = (Front{}); v != record {
 		t.Errorf("vote, version 1: got %+v, want %+v", v, record)
+	}
+}
+
+// TestWrongVote: a record that has a right checksum, and is none of ours, is refused.
+func TestWrongVote(t *testing.T) {
+	record := func(version, flags byte, size int) []byte {
+		return diskfile.AppendSum(append([]byte{version, flags}, make([]byte, size)...))
+	}
+	for _, test := range []struct {
+		name string
+		b    []byte
+		ok   bool
+	}{
+		{"version 1", record(1, 7, 32), true},
+		{"version 1, longest", record(1, 7, 32+maxCandidate), true},
+		{"version 1, too long", record(1, 7, 33+maxCandidate), false},
+		{"version 1, too short", record(1, 7, 31), false},
+		{"version 2", record(2, 7, 48), true},
+		{"version 2, longest", record(2, 7, 48+maxCandidate), true},
+		{"version 2, too long", record(2, 7, 49+maxCandidate), false},
+		{"version 2, too short", record(2, 7, 47), false},
+		{"version 0", record(0, 7, 48), false},
+		{"version 3", record(3, 7, 48), false},
+		{"an unknown flag", record(2, 8, 48), false},
+		{"nothing", nil, false},
+	} {
+		_, err := decodeVote(test.b)
+		if _, found := errors.AsType[*diskfile.Finding](err); found == test.ok || found != (err != nil) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+// TestEntryOfAnotherChain: an entry that is right in itself is refused behind one that it was not
+// written behind.
+func TestEntryOfAnotherChain(t *testing.T) {
+	entries := chain(0, disktest.Entries(1, 10, 1, 50)...)
+	entries[5] = chain(1, disktest.Entry(6, 1, 50))[0]
+	path := filepath.Join(disktest.MemDir(t), fileName)
+	oldFile(t, path, os.Getpagesize(), entries, Vote{}, nil)
+	_, err := tryOpen(Options{Path: path})
+	disktest.IsDamaged(t, err, path)
+	if !strings.Contains(err.Error(), "entry 6 does not belong behind entry 5") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package boltlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,19 +34,20 @@ type Log struct {
 	txid  uint64 // the newest transaction; belongs to the goroutine that changes the log, as does tail
 	tail  uint64 // the transaction of the trailer
 
-	mu    sync.RWMutex
-	span  span
-	vote  voteRecord
-	err   error // the first error, or fs.ErrClosed
-	stuck bool  // bbolt panicked and may hold its locks for ever
+	mu     sync.RWMutex
+	span   span
+	vote   voteRecord
+	err    error // the first error, or fs.ErrClosed
+	closed bool
+	stuck  bool // bbolt panicked and may hold its locks for ever
 }
 
 // Close closes the file. It returns the newest state on the disk. stuck says that bbolt has
 // panicked: it holds its lock of the file as long as the process lives. Closing again does nothing.
 func (l *Log) Close() (s State, stuck bool, err error) {
 	l.mu.Lock()
-	again := errors.Is(l.err, fs.ErrClosed)
-	l.err = fs.ErrClosed
+	again := l.closed
+	l.closed, l.err = true, cmp.Or(l.err, fs.ErrClosed)
 	s, stuck = State{l.txid, l.span, l.vote}, l.stuck
 	l.mu.Unlock()
 	if !again && !stuck { // else file and mapping live as long as the process
@@ -54,12 +56,16 @@ func (l *Log) Close() (s State, stuck bool, err error) {
 	return s, stuck, err
 }
 
+// failed returns the first error, or fs.ErrClosed.
+func (l *Log) failed() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.err
+}
+
 // try calls f, which reads or writes, unless the log has failed.
 func (l *Log) try(f func() error) error {
-	l.mu.RLock()
-	err := l.err
-	l.mu.RUnlock()
-	if err != nil {
+	if err := l.failed(); err != nil {
 		return err
 	}
 	panicked, err := guard(f)
@@ -104,6 +110,9 @@ func (l *Log) Vote() (Vote, Front) {
 // Get reads the entry at index as it was stored, and checks it. The error is raft.ErrLogNotFound if
 // there is none.
 func (l *Log) Get(index uint64) (*Sealed, error) {
+	if err := l.failed(); err != nil {
+		return nil, err
+	}
 	if !l.now().holds(index) {
 		return nil, raft.ErrLogNotFound
 	}
@@ -126,11 +135,16 @@ func (l *Log) Get(index uint64) (*Sealed, error) {
 // Append stores entries in one transaction. They follow one another and the newest entry. If the
 // log is empty they may begin anywhere.
 func (l *Log) Append(entries []*Sealed) error {
+	if len(entries) == 0 {
+		return l.failed()
+	}
 	return l.try(func() error {
 		s := l.now()
 		batch := make([]*raft.Log, 0, len(entries)+1)
 		for _, e := range entries {
 			switch {
+			case e.Index() == 0 || e.Index() == trailerIndex:
+				return fmt.Errorf("an entry cannot have the index %d", e.Index())
 			case s.empty() && len(batch) == 0:
 				s.base, s.last = e.Index()-1, e.Index()-1
 			case e.Index() != s.last+1 || e.prev != s.chain:
@@ -165,7 +179,7 @@ func (l *Log) commit(entries []*raft.Log, now, next span) error {
 func (l *Log) Cut(last uint64) error {
 	s := l.now()
 	if last >= s.last {
-		return nil
+		return l.failed()
 	}
 	next := s
 	if next.last = max(last, s.base); next.empty() {
@@ -197,6 +211,9 @@ func (l *Log) Cut(last uint64) error {
 
 // SetVote stores term and vote, and which journal is in front of the log, in one transaction.
 func (l *Log) SetVote(v Vote, f Front) error {
+	if err := v.check(); err != nil {
+		return err
+	}
 	return l.try(func() error {
 		r := voteRecord{txid: l.txid + 1, trailer: l.tail, Vote: v, Front: f}
 		if err := l.store.Set([]byte(voteKey), r.encode()); err != nil {

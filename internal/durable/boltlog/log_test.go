@@ -2,8 +2,10 @@ package boltlog
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -217,7 +219,7 @@ func TestCrashInCut(t *testing.T) {
 // TestCrashInCreate: a file that nobody has opened yet is right at each step of an opening, and
 // keeps what it was made with.
 func TestCrashInCreate(t *testing.T) {
-	path := t.TempDir() + "/" + fileName
+	path := filepath.Join(disktest.MemDir(t), fileName)
 	want := state{Vote: Vote{HasTerm: true, Term: 7, Candidate: "n2"}, Front: Front{ID: 3, From: 4}}
 	must(t, Create(path, want.Vote, want.Front))
 	disktest.Diff(t, want, readFile(t, path))
@@ -346,6 +348,7 @@ func TestAppendOutOfOrder(t *testing.T) {
 		want  string
 	}{
 		{"a gap", entries[6:], "entry 7 does not follow entry 5"},
+		{"a gap in the right chain", chain(entries[4].Sum(), disktest.Entry(7, 1, 10)), "entry 7 does not follow entry 5"},
 		{"an entry that is there", entries[4:], "entry 5 does not follow entry 5"},
 		{"the first entry", entries[:1], "entry 1 does not follow entry 5"},
 		{"of another chain", other[5:], "entry 6 does not follow entry 5"},
@@ -437,6 +440,18 @@ func TestKnown(t *testing.T) {
 			closeLog(t, openLog(t, l.path)) // as another process would
 		})
 	}
+	t.Run("a later transaction with an older term", func(t *testing.T) {
+		l := newLog(t)
+		must(t, l.SetVote(Vote{HasTerm: true, Term: 8}, Front{}))
+		closeLog(t, l)
+		for term, refused := range map[uint64]bool{8: false, 9: true} {
+			known := State{vote: voteRecord{Vote: Vote{Term: term}}}
+			_, found := errors.AsType[*diskfile.Finding](known.check(inspect(t, l.path)))
+			if found != refused {
+				t.Errorf("term %d: refused %v", term, found)
+			}
+		}
+	})
 }
 
 // TestEachFails: the error of whoever looks at the entries ends an opening.
@@ -519,4 +534,50 @@ func TestReadWhileWriting(t *testing.T) {
 	close(done)
 	wg.Wait()
 	closeLog(t, l)
+}
+
+// What could not be read again is refused, and the log goes on.
+func TestUnreadableIsRefused(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		do   func(l *Log) error
+		says string
+	}{
+		{"candidate", func(l *Log) error {
+			return l.SetVote(Vote{HasVote: true, Candidate: strings.Repeat("c", maxCandidate+1)}, Front{})
+		}, "too long"},
+		{"entry 0", func(l *Log) error { return l.Append(chain(0, &raft.Log{Term: 1})) }, "cannot have the index 0"},
+		{"the trailer's entry", func(l *Log) error {
+			return l.Append(chain(0, &raft.Log{Index: trailerIndex, Term: 1}))
+		}, "cannot have the index"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLog(t)
+			if err := test.do(l); err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("got %v", err)
+			}
+			closeLog(t, l)
+			if _, err := Read(l.path, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The first error is every later call's, those included that would change or find nothing. A log
+// that has failed is closed all the same.
+func TestFirstErrorStays(t *testing.T) {
+	l := newLog(t)
+	failAfter(l, 0, false, fmt.Errorf("write: %w", fs.ErrClosed))
+	first := l.SetVote(Vote{HasTerm: true, Term: 9}, Front{})
+	_, gerr := l.Get(6)
+	for _, err := range []error{first, l.Append(nil), l.Cut(5), gerr} {
+		if !errors.Is(err, fs.ErrClosed) || err.Error() != first.Error() {
+			t.Errorf("got %v, want %v", err, first)
+		}
+	}
+	closeLog(t, l)
+	again, err := tryOpen(Options{Path: l.path})
+	must(t, err)
+	closeLog(t, again)
 }

@@ -153,7 +153,11 @@ func newestTx(path string) (uint64, error) {
 
 // Create makes a log file without entries. After an error there may be a part of one.
 func Create(path string, v Vote, f Front) error {
-	if err := markOpening(path, nil, voteRecord{Vote: v, Front: f}); err != nil {
+	err := v.check()
+	if err == nil {
+		err = markOpening(path, nil, voteRecord{Vote: v, Front: f})
+	}
+	if err != nil {
 		return fmt.Errorf("make an empty log: %w", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package boltlog
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
@@ -105,6 +106,14 @@ type Vote struct {
 	Term      uint64 // CurrentTerm
 	VoteTerm  uint64 // LastVoteTerm
 	Candidate string // LastVoteCand
+}
+
+// check reports why a vote cannot be stored.
+func (v Vote) check() error {
+	if len(v.Candidate) > maxCandidate {
+		return fmt.Errorf("a candidate's address of %d bytes is too long", len(v.Candidate))
+	}
+	return nil
 }
 
 // Front says which journal is in front of the log. The zero Front says that there is none.

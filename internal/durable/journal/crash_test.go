@@ -162,6 +162,28 @@ func TestCrash(t *testing.T) {
 	t.Logf("%d crashes in %d series; -long makes 200 series", crashes, seeds)
 }
 
+// A torn batch is followed by one that is shorter. Nothing of the torn one may be left behind it.
+func TestTornBatch(t *testing.T) {
+	j, dir := create(t, Options{})
+	fill(t, j, 1, 5) // the last has many sectors
+	must(t, j.Close())
+	path := filepath.Join(dir, nameOf(1))
+	b := disktest.FileBytes(t, path)
+	clear(b[(j.at-5)*sectorSize:][:sectorSize])
+	disktest.Put(t, path, b)
+	j, got, err := open(t, dir, Options{})
+	must(t, err)
+	want(t, got, 1, 4)
+	short := []byte("short")
+	_, err = add(j, short)
+	must(t, err)
+	must(t, j.Close())
+	_, got, err = open(t, dir, Options{})
+	must(t, err)
+	disktest.Diff(t, short, got[len(got)-1])
+	want(t, got[:4], 1, 4)
+}
+
 // use appends batches and removes segments until the machine is off, or for a while. It returns the
 // last batch that was acknowledged, the first segment and the end.
 func use(t *testing.T, j *Journal, acked int, random *rand.Rand) (int, uint64, Position) {

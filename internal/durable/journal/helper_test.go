@@ -3,7 +3,6 @@ package journal
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
@@ -82,13 +81,4 @@ func want(t testing.TB, got [][]byte, first, last int) {
 			t.Fatalf("batch %d is %q", first+i, b)
 		}
 	}
-}
-
-// flipped returns the bytes of a file with one bit flipped.
-func flipped(t testing.TB, path string, bit int) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	must(t, err)
-	b[bit/8] ^= 1 << (bit % 8)
-	return b
 }

@@ -88,19 +88,30 @@ func TestReadAt(t *testing.T) {
 	}
 }
 
-// A sector that changed since it was written is noticed when it is read.
+// A sector that is not as it was written there is noticed when it is read.
 func TestReadDamage(t *testing.T) {
-	j, dir := create(t, Options{})
-	at, err := add(j, body(5))
-	must(t, err)
-	path := filepath.Join(dir, nameOf(1))
-	for _, b := range [][]byte{flipped(t, path, 8*(2*sectorSize+100)), make([]byte, smallest)} {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		must(t, err)
-		_, err = f.WriteAt(b, 0)
-		must(t, errors.Join(err, f.Close()))
-		_, err = j.ReadAt(at, 0, len(body(5)))
-		disktest.IsDamaged(t, err, path)
+	for _, test := range []struct {
+		name   string
+		change func(b []byte)
+	}{
+		{"flipped", func(b []byte) { b[2*sectorSize+100] ^= 1 }},
+		{"zero", func(b []byte) { clear(b[2*sectorSize:][:sectorSize]) }},
+		{"of another place", func(b []byte) { copy(b[2*sectorSize:][:sectorSize], b[3*sectorSize:]) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			j, dir := create(t, Options{})
+			at, err := add(j, body(5))
+			must(t, err)
+			path := filepath.Join(dir, nameOf(1))
+			b := disktest.FileBytes(t, path)
+			test.change(b)
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			must(t, err)
+			_, err = f.WriteAt(b, 0)
+			must(t, errors.Join(err, f.Close()))
+			_, err = j.ReadAt(at, 0, len(body(5)))
+			disktest.IsDamaged(t, err, path)
+		})
 	}
 }
 

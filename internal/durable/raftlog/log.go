@@ -48,6 +48,7 @@ type Log struct {
 
 	mu       sync.RWMutex
 	back     *boltlog.Log
+	replaced bool     // the file of back was replaced, and the new one could not be opened
 	entries  *entries // with everything that is queued, as is now
 	now      boltlog.Vote
 	voteTerm *uint64       // the term of the vote that Set will write
@@ -145,6 +146,9 @@ func (l *Log) Close() error {
 	l.writing <- struct{}{}
 	defer func() { <-l.writing }()
 	s, stuck, err := l.back.Close()
+	if l.replaced {
+		s = boltlog.State{} // its file is not there any more
+	}
 	if l.opts.OnClose != nil {
 		l.opts.OnClose(State{s, l.front.End()}, stuck)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 	"github.com/flotilla-ha/flotilla/internal/durable/journal"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // long makes the tests go through all cases.
@@ -42,10 +43,11 @@ func pending(t *testing.T, wait <-chan struct{}, err error) bool {
 func TestQueue(t *testing.T) {
 	sys := &slow{outcome: make(chan error, 10)}
 	l := newDir(t).mustOpen(t, Options{Sys: sys})
+	t.Cleanup(func() { close(sys.outcome) })
 	l.Queue(disktest.Entries(1, 3, 1, 10))
 	wait, err := l.Durable(3)
 	if !pending(t, wait, err) {
-		t.Error("an entry is on the disk before its sync")
+		t.Fatal("an entry is on the disk before its sync")
 	}
 	var e raft.Log
 	if err := l.GetLog(2, &e); err != nil || e.Index != 2 {
@@ -59,23 +61,29 @@ func TestQueue(t *testing.T) {
 	if wait, err := l.Durable(4); !pending(t, wait, err) {
 		t.Error("an entry that is not there is on the disk")
 	}
-	close(sys.outcome)
 }
 
 // A new term waits for all entries: a node that learns of a later leader answers for none that it
 // may lose.
 func TestTermWaitsForEntries(t *testing.T) {
-	sys := &slow{outcome: make(chan error)}
-	l := newDir(t).mustOpen(t, Options{Sys: sys})
-	l.Queue(disktest.Entries(1, 3, 1, 10))
-	stored := make(chan error, 1)
-	go func() { stored <- l.SetUint64([]byte(keyTerm), 2) }()
-	sys.outcome <- nil // nobody takes it before the sync
-	must(t, <-stored)
-	if wait, err := l.Durable(3); pending(t, wait, err) {
-		t.Error("the term was stored before the entries")
-	}
-	close(sys.outcome)
+	d := newDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		sys := &slow{outcome: make(chan error)}
+		l := d.mustOpen(t, Options{Sys: sys})
+		l.Queue(disktest.Entries(1, 3, 1, 10))
+		stored := make(chan error, 1)
+		go func() { stored <- l.SetUint64([]byte(keyTerm), 2) }()
+		synctest.Wait()
+		if len(stored) > 0 {
+			t.Error("the term was stored before the entries")
+		}
+		close(sys.outcome)
+		must(t, <-stored)
+		if wait, err := l.Durable(3); pending(t, wait, err) {
+			t.Error("the entries are not on the disk")
+		}
+		must(t, l.Close())
+	})
 }
 
 // What waits for the disk learns that it has failed.
@@ -83,10 +91,11 @@ func TestQueueFails(t *testing.T) {
 	sys := &slow{outcome: make(chan error, 1)}
 	failed := make(chan error, 1)
 	l := newDir(t).mustOpen(t, Options{Sys: sys, OnFail: func(err error) { failed <- err }})
+	t.Cleanup(func() { close(sys.outcome) })
 	l.Queue(disktest.Entries(1, 3, 1, 10))
 	entries, err := l.Durable(3)
 	if !pending(t, entries, err) {
-		t.Error("an entry is on the disk before its sync")
+		t.Fatal("an entry is on the disk before its sync")
 	}
 	sys.outcome <- syscall.EIO
 	<-entries
@@ -101,7 +110,6 @@ func TestQueueFails(t *testing.T) {
 	if err := l.Run(func() error { l.Queue(disktest.Entries(4, 4, 1, 1)); return nil }); !errors.Is(err, syscall.EIO) {
 		t.Errorf("Queue after the error: %v", err)
 	}
-	close(sys.outcome)
 }
 
 // A term is written with the first vote or entries of it, and not before.
@@ -141,6 +149,7 @@ func TestTermAlone(t *testing.T) {
 func TestGroupCommit(t *testing.T) {
 	sys := &slow{outcome: make(chan error)}
 	l := newDir(t).mustOpen(t, Options{Sys: sys})
+	t.Cleanup(func() { close(sys.outcome) })
 	l.Queue(disktest.Entries(1, 1, 1, 10))
 	for i := uint64(2); i <= 50; i++ { // while the first sync waits
 		l.Queue(disktest.Entries(i, i, 1, 10))
@@ -160,5 +169,4 @@ func TestGroupCommit(t *testing.T) {
 	if syncs > 4 {
 		t.Errorf("%d syncs for 51 entries", syncs)
 	}
-	close(sys.outcome)
 }

@@ -101,12 +101,14 @@ func (l *Log) renew(v boltlog.Vote, f boltlog.Front) error {
 		return err
 	}
 	back, err := boltlog.Open(boltlog.Options{Path: l.opts.Path, File: file, Wrap: l.opts.Wrap})
+	l.mu.Lock()
+	if l.replaced = err != nil; !l.replaced {
+		l.back = back
+	}
+	l.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.back = back
-	l.mu.Unlock()
 	_, _, err = old.Close()
 	return err
 }
