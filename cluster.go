@@ -220,14 +220,13 @@ func closeDir(dir *durable.Dir) error {
 func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wire.Port, error) {
 	handler := sync.OnceValue(n.handler) // of the parts, which do not exist yet
 	return wire.Open(wire.Config{
-		ID:             n.self.ID,
-		Incarnation:    n.self.Incarnation,
-		Secrets:        n.cfg.rawSecrets(),
-		Listener:       listener,
-		Dial:           n.cfg.PeerDial,
-		Resolve:        n.peers.Addr,
-		HeartbeatDelay: n.timing.Renewal(),
-		Logger:         n.log,
+		ID:          n.self.ID,
+		Incarnation: n.self.Incarnation,
+		Secrets:     n.cfg.rawSecrets(),
+		Listener:    listener,
+		Dial:        n.cfg.PeerDial,
+		Resolve:     n.peers.Addr,
+		Logger:      n.log,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-opened
 			handler().ServeHTTP(w, r)
@@ -331,7 +330,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		cfg: n.cfg, life: n.life, self: n.self, store: n.store, replica: n.replica,
 		leases: n.leases, roles: n.roles, dropTickets: n.DropTickets,
 	}
-	n.waiting = newWaiting(n.log, n.life.Changed.Notify, n.conditions()...)
+	n.waiting = newWaiting(n.log, &n.life.Second, n.life.Changed.Notify, n.conditions()...)
 }
 
 // run takes the node into its cluster and keeps it there until ctx ends.
@@ -370,7 +369,7 @@ func (n *Node) run(ctx context.Context) {
 func (n *Node) greetPeers(ctx context.Context) {
 	var sent membership.Settings
 	for first := true; ; first = false {
-		own := n.ownSettings()
+		second, own := n.life.Second.Wait(), n.ownSettings()
 		if n.replica.Leader() == "" || first {
 			if r := n.members.Greet(ctx); r.Err != nil && ctx.Err() == nil {
 				n.members.GiveUp(r.Err)
@@ -380,6 +379,14 @@ func (n *Node) greetPeers(ctx context.Context) {
 			n.members.Greet(ctx) // only to send the settings: the answers matter to nodes without a leader
 		}
 		sent = own
+		if n.replica.Leader() != "" {
+			select {
+			case <-second:
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
 		select {
 		case <-time.After(n.timing.Greeting()):
 		case <-ctx.Done():

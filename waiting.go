@@ -7,12 +7,13 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/notify"
 )
 
 const (
 	waitFirst   = 5 * time.Second // a wait is first logged after this time
 	waitLongest = 5 * time.Minute // the interval doubles with each log line, up to this
-	waitLook    = time.Second
 )
 
 // WaitStatus describes something that a node has been waiting for, for at least some seconds.
@@ -30,12 +31,13 @@ type condition struct {
 }
 
 // waiting reports what a node waits for, so that nothing waits in silence. It checks all conditions
-// once a second, so code that waits need not report anything. Its methods are safe for concurrent
-// use.
+// about once a second, so code that waits need not report anything. Its methods are safe for
+// concurrent use.
 type waiting struct {
 	log        *slog.Logger
 	conditions []condition
-	changed    func() // called when the result of list has changed
+	second     *notify.Signal // see lifecycle.Life
+	changed    func()         // called when the result of list has changed
 
 	mu  sync.Mutex
 	all map[string]*wait
@@ -48,24 +50,18 @@ type wait struct {
 	pause time.Duration
 }
 
-func newWaiting(l *slog.Logger, changed func(), conditions ...condition) *waiting {
-	return &waiting{log: l, conditions: conditions, changed: changed, all: make(map[string]*wait)}
+func newWaiting(l *slog.Logger, second *notify.Signal, changed func(), conditions ...condition) *waiting {
+	return &waiting{log: l, conditions: conditions, second: second, changed: changed, all: make(map[string]*wait)}
 }
 
 // run checks the conditions until ctx ends.
 func (w *waiting) run(ctx context.Context) {
-	tick := time.NewTicker(waitLook)
-	defer tick.Stop()
-	for {
+	_ = notify.Loop(ctx, func() (time.Time, bool) {
 		for _, c := range w.conditions {
 			w.look(c.what, c.why(), time.Now())
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+		return time.Time{}, false
+	}, w.second)
 }
 
 // look records the present answer of a condition.

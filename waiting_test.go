@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
@@ -69,11 +70,18 @@ func TestWaitingIntervals(t *testing.T) {
 		var why atomic.Value
 		why.Store("because")
 		var changes atomic.Int64
-		w := newWaiting(log, func() { changes.Add(1) }, condition{"it", func() string { return why.Load().(string) }})
+		var second notify.Signal
+		w := newWaiting(log, &second, func() { changes.Add(1) }, condition{"it", func() string { return why.Load().(string) }})
 		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); w.run(ctx) }()
-		defer func() { stop(); <-done }()
+		var done sync.WaitGroup
+		done.Go(func() { w.run(ctx) })
+		done.Go(func() {
+			for ctx.Err() == nil {
+				second.Notify()
+				time.Sleep(time.Second)
+			}
+		})
+		defer func() { stop(); done.Wait() }()
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		if len(w.list()) != 0 {

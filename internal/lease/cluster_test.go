@@ -364,8 +364,6 @@ func (n *testNode) Stalled() bool {
 	return n.stalled
 }
 
-func (n *testNode) LookAtDisk() {}
-
 func (n *testNode) Send(to string, b []byte) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
@@ -445,6 +443,8 @@ func (t *testTerm) Late(node string, _ time.Time) bool {
 	defer t.n.c.mu.Unlock()
 	return n.late
 }
+
+func (t *testTerm) Beat() {}
 
 func (t *testTerm) Expels(node string) bool {
 	n := t.n.c.node(node)

@@ -14,8 +14,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// diskLook is how often the replica is told to look at its disk.
-const diskLook = time.Second
+// second is the least time between two calls of Life.Second.Notify.
+const second = time.Second
 
 // Config is what a Manager needs of the node around it. All fields but Delay are required.
 type Config struct {
@@ -62,16 +62,16 @@ type Replica interface {
 	// StandFor makes this voter stand for election in the place of a leader, as long as reason
 	// returns true and ctx lasts.
 	StandFor(ctx context.Context, leader string, reason func() bool)
-
-	// LookAtDisk is called about once a second, by a goroutine that is awake anyway. It does not
-	// wait.
-	LookAtDisk()
 }
 
 // Term is one term of this node as leader.
 type Term interface {
 	// Since returns when the term began.
 	Since() time.Time
+
+	// Beat is called when this node's requests for its lease were sent. The leader's heartbeats can
+	// go along with them. It does not wait.
+	Beat()
 
 	// Late reports whether a member keeps writers waiting for too long.
 	Late(node string, now time.Time) bool

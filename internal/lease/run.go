@@ -31,10 +31,6 @@ func (m *Manager) Run(ctx context.Context) {
 			awake = now // this process stood still: what others sent meanwhile is still under way
 		}
 		last = now
-		if now.Sub(looked) >= diskLook {
-			looked = now
-			m.cfg.Replica.LookAtDisk()
-		}
 		session, loss := m.checkOwn(now)
 		for _, r := range m.voter.takePostponed() {
 			m.answer(r)
@@ -45,6 +41,10 @@ func (m *Manager) Run(ctx context.Context) {
 			m.voter.setRenewal(renewal)
 		}
 		m.cfg.Clocks.Look()
+		if now.Sub(looked) >= second {
+			looked = now
+			m.cfg.Life.Second.Notify()
+		}
 		wait := renewal
 		for _, t := range []time.Time{loss, m.report(now), m.detect(ctx, now, awake)} {
 			if !t.IsZero() && t.Before(wait) {
@@ -86,6 +86,9 @@ func (m *Manager) renew(now time.Time, session uint64) {
 	}
 	for id, d := range out {
 		m.send(id, d...)
+	}
+	if term := m.cfg.Term(); term != nil {
+		term.Beat()
 	}
 	if m.cfg.Life.Leaving.Load() {
 		m.AnnounceLeaving() // again, since datagrams may be lost

@@ -45,6 +45,10 @@ type Life struct {
 	// Sessions is notified when the state has other sessions or other servers.
 	Sessions notify.Signal
 
+	// Second is notified about once a second, by a goroutine that is awake anyway. Whatever must look
+	// again and again does so then: a timer of its own would wake an idle process once more.
+	Second notify.Signal
+
 	// WaitsFor is why the node is not ready, for people: why it is not in a cluster yet, or what
 	// else it waits for. Nil: it waits for nothing that is known.
 	WaitsFor atomic.Pointer[string]

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
@@ -19,14 +20,12 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// keepPause is the longest time between two looks of a leader at the members.
-const keepPause = time.Second
-
 // Configurator changes raft's configuration while this node leads: it lets nodes in and out at
 // their own wish, and carries out what the roster decides.
 type Configurator struct {
 	removeDead time.Duration
 	log        *slog.Logger
+	life       *lifecycle.Life
 	self       *self.Self
 	ident      *IdentityFile
 	store      *applied.Store
@@ -38,15 +37,19 @@ type Configurator struct {
 
 // Lead looks after the members for one term of this node as leader. It returns when the term is
 // over.
+//
+// It looks when a member has said something new of itself, and about once a second: what the roster
+// decides also depends on how long a member has been there or away.
 func (c *Configurator) Lead(l *replica.Leadership) {
 	r := newRoster(c.removeDead)
 	for {
+		changed, second := c.table.Changed(), c.life.Second.Wait()
 		if err := c.keepMembers(l, r); err != nil && l.Ctx.Err() == nil {
 			c.log.Warn("a change of the membership failed; it is tried again", "err", err)
 		}
 		select {
-		case <-c.table.Changed():
-		case <-time.After(keepPause):
+		case <-changed:
+		case <-second:
 		case <-l.Ctx.Done():
 			return
 		}

@@ -75,7 +75,7 @@ func New(c Config) *Membership {
 		leases: c.Leases, copies: m.Copies, greetings: m.Greetings, stillSeen: c.Up.StillSeen,
 	}
 	m.Configurator = &Configurator{
-		removeDead: c.RemoveDead, log: c.Log, self: c.Self, ident: c.Ident, store: c.Store, table: c.Table,
+		removeDead: c.RemoveDead, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident, store: c.Store, table: c.Table,
 		replica: c.Replica, copies: m.Copies, settings: c.Up.OwnSettings,
 	}
 	m.Reach = &Reach{life: c.Life, self: c.Self, table: c.Table, replica: c.Replica, greetings: m.Greetings}

@@ -93,8 +93,8 @@ func (a *Acks) Late(id string, now time.Time) bool {
 	return a.applied[id] < a.wanted[id] && now.Sub(a.stuck[id]) > a.timing.Stuck()
 }
 
-// There reports whether this node has heard of a member within the last lease. No guarantee depends
-// on it.
+// There reports whether a member has answered this leader lately. A member that is at rest answers
+// only heartbeats, so that may be two leases ago. No guarantee depends on it.
 func (a *Acks) There(id string) bool {
 	t := a.group.port.Transport()
 	if t.Refused(id) {
@@ -107,7 +107,7 @@ func (a *Acks) There(id string) bool {
 	if heard.Before(first) {
 		heard = first
 	}
-	return time.Since(heard) < a.timing.Lease
+	return time.Since(heard) < a.timing.Heartbeat
 }
 
 // Matched is called when a member has stored more entries. A member that was away is told at once

@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// DiskLook is how often DiskCare.Look should be called.
-	DiskLook = time.Second
-
 	mendShortest = 100 * time.Millisecond // between attempts to go on after a disk error, at first
 	mendLongest  = time.Second
 	mendSilence  = time.Minute // between two log lines about the same obstacle
@@ -36,8 +33,7 @@ type DiskCare struct {
 	rewrite  func() error // writes the identity file again
 	flush    func()       // the disk works: write what it refused before
 
-	looks   notify.Signal // it is time to look at the directory
-	entered atomic.Bool   // raft was started on the log; before that nobody depends on the disk
+	entered atomic.Bool // raft was started on the log; before that nobody depends on the disk
 }
 
 // Entered is called when raft was started for the first time. From then on raft is started again
@@ -46,9 +42,6 @@ func (c *DiskCare) Entered() {
 	c.entered.Store(true)
 	c.outage.trouble.Notify()
 }
-
-// Look has the directory looked at now. It does not block.
-func (c *DiskCare) Look() { c.looks.Notify() }
 
 // OnFailure is called by the log when it has ended.
 func (c *DiskCare) OnFailure(err error) {
@@ -62,7 +55,7 @@ func (c *DiskCare) OnFailure(err error) {
 	}
 }
 
-// Run looks after the directory until ctx ends.
+// Run looks after the directory until ctx ends, about once a second.
 func (c *DiskCare) Run(ctx context.Context) {
 	hung := false
 	_ = notify.Loop(ctx, func() (time.Time, bool) {
@@ -85,7 +78,7 @@ func (c *DiskCare) Run(ctx context.Context) {
 			c.flush()
 		}
 		return time.Time{}, false
-	}, &c.outage.trouble, &c.looks)
+	}, &c.outage.trouble, &c.life.Second)
 }
 
 // wantsRestart reports whether the log has ended in favour of a snapshot, which only another

@@ -45,6 +45,7 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 	defer r.DeregisterObserver(observer)
 
 	transport := d.group.port.Transport
+	beats := heartbeats{timing: d.timing, log: d.log, group: d.group, raft: r}
 	var l *Leadership // whose duties run
 	led := uint64(0)  // the last term of this node as leader that is over
 	var run sync.WaitGroup
@@ -52,7 +53,7 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 		if l != nil {
 			l.stop()
 			run.Wait()
-			d.beat(r, d.timing.Heartbeat)
+			beats.await()
 			transport().Release(l.Term)
 			led, l = l.Term, nil
 		}
@@ -69,19 +70,29 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 		}
 		if leads && l == nil {
 			l = d.begin(ctx, r, term, before)
-			d.beat(r, 2*d.timing.Heartbeat)
+			beats.sendAlone()
 			begun := l
 			run.Go(func() { d.lead(begun) })
 		}
 		d.group.life.Changed.Notify()
-		select {
-		case <-woken:
-		case leads := <-r.LeaderCh():
-			if !leads { // raft has told its replication to stop, and does not repeat calls that end
-				transport().Release(led)
+		var due <-chan struct{}
+		if l != nil {
+			due = l.beats
+		}
+		for looking := false; !looking; {
+			select {
+			case <-woken:
+				looking = true
+			case leads := <-r.LeaderCh():
+				if !leads { // raft has told its replication to stop, and does not repeat calls that end
+					transport().Release(led)
+				}
+				looking = true
+			case <-due:
+				beats.sendAlong()
+			case <-ctx.Done():
+				return
 			}
-		case <-ctx.Done():
-			return
 		}
 	}
 }
@@ -90,7 +101,7 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 func (d *duties) begin(ctx context.Context, r *raft.Raft, term uint64, before string) *Leadership {
 	l := &Leadership{
 		Raft: r, Term: term, Since: time.Now(),
-		timing: d.timing, group: d.group, store: d.store, wakeLease: d.wakeLease,
+		timing: d.timing, group: d.group, store: d.store, wakeLease: d.wakeLease, beats: make(chan struct{}, 1),
 		offered: make(map[raft.ServerID]bool), expelled: make(map[string]bool),
 	}
 	l.Ctx, l.stop = context.WithCancel(ctx)
@@ -99,16 +110,6 @@ func (d *duties) begin(ctx context.Context, r *raft.Raft, term uint64, before st
 		applied: make(map[string]uint64), wanted: make(map[string]uint64), asking: make(map[string]bool), stuck: make(map[string]time.Time),
 	}
 	return l
-}
-
-// beat sets raft's election timeout. A leader sends heartbeats at a tenth of its own timeout, which
-// has no other purpose there. Heartbeats are most of the work of an idle leader.
-func (d *duties) beat(r *raft.Raft, timeout time.Duration) {
-	c := r.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
-	if err := r.ReloadConfig(c); err != nil {
-		d.log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
-	}
 }
 
 // lead does a leader's duties for one term.

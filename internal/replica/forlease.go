@@ -18,9 +18,6 @@ func (r *Replica) Call(ctx context.Context, node, path string, body []byte) ([]b
 	return r.Port.Call(ctx, node, path, body)
 }
 
-// LookAtDisk makes the disk care look at the directory now. It does not wait for that.
-func (r *Replica) LookAtDisk() { r.Disk.Look() }
-
 // LeaseTerm is a term of this node as leader, as far as leases are concerned.
 type LeaseTerm struct {
 	n *Replica
@@ -38,6 +35,9 @@ func (r *Replica) LeaseTerm() *LeaseTerm {
 
 // Since returns when the term began.
 func (t *LeaseTerm) Since() time.Time { return t.l.Since }
+
+// Beat has this leader send heartbeats, if the last ones were sent a lease ago. It does not wait.
+func (t *LeaseTerm) Beat() { t.l.Beat() }
 
 // Late reports whether a member keeps writers waiting for too long.
 func (t *LeaseTerm) Late(node string, now time.Time) bool { return t.l.Acks.Late(node, now) }

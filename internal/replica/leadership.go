@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,12 +29,28 @@ type Leadership struct {
 	group     *Group
 	store     *applied.Store
 	wakeLease func()
+	beats     chan struct{} // holds an element when heartbeats are due
+	beaten    atomic.Int64  // when they last were, in nanoseconds since Since
 
 	mu       sync.Mutex
 	offered  map[raft.ServerID]bool // peers that the leadership was offered to
 	expelled map[string]bool        // members that are being removed although they are present
 	stable   uint64                 // the last configuration that every session has applied
 	stableAt time.Time              // and since when
+}
+
+// Beat says that requests for this node's lease were sent, so that heartbeats can go along with
+// them. One goroutine at a time calls it. It does not block.
+func (l *Leadership) Beat() {
+	now := time.Since(l.Since)
+	if now-time.Duration(l.beaten.Load()) < l.timing.Beat()-l.timing.Renewal()/2 {
+		return
+	}
+	l.beaten.Store(int64(now))
+	select {
+	case l.beats <- struct{}{}:
+	default:
+	}
 }
 
 // AwaitStable returns when another voter may come or go. The caller's change must be of the

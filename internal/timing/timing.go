@@ -17,8 +17,8 @@ type Timing struct {
 	Lease time.Duration
 
 	// Heartbeat is raft's heartbeat and election timeout, twice the lease. A heartbeat may come only
-	// after two fifths of it. Also, raft must not make a follower a candidate before the leader's
-	// lease has expired: that candidate would be in the way of the one that stands then.
+	// after seven tenths of it, see Beat. Also, raft must not make a follower a candidate before the
+	// leader's lease has expired: that candidate would be in the way of the one that stands then.
 	Heartbeat time.Duration
 }
 
@@ -46,6 +46,11 @@ func (t Timing) Held() time.Duration { return t.Lease - t.Lease/Drift }
 // request, when the lease has used up two fifths. Margin takes another fifth. The rest, 240 ms of
 // 600, is for a lost packet that TCP sends again.
 func (t Timing) Renewal() time.Duration { return t.Lease / 5 }
+
+// Beat is the pause between a leader's heartbeats, six renewals. They go along with a renewal, so
+// one may come a renewal late. Until the followers stand for election, or the leader steps down,
+// there is more time left than a lease survives a pause of its process.
+func (t Timing) Beat() time.Duration { return 6 * t.Renewal() }
 
 // Margin is how long before its end a node gives a lease up. What depends on the lease ends within
 // that time.

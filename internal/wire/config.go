@@ -106,11 +106,6 @@ type Config struct {
 	// of it. 0: 2 s.
 	Timeout time.Duration
 
-	// HeartbeatDelay is how long a heartbeat may wait for a datagram to the same peer, so that both
-	// are sent and taken together. Each packet that wakes a machine costs it as much as all the rest.
-	// 0: it does not wait.
-	HeartbeatDelay time.Duration
-
 	// Logger receives what happens. Nil: nothing is logged.
 	Logger *slog.Logger
 }

@@ -99,17 +99,16 @@ func (p *Port) start(identities peertls.Identities) {
 		Throttle:   throttle,
 	})
 	p.raft = rafttransport.NewEndpoint(rafttransport.Config{
-		ID:              cfg.ID,
-		Dialer:          p.dialer,
-		Life:            p.life,
-		Peers:           p.peers,
-		Policy:          p.callbacks,
-		History:         p.callbacks,
-		Node:            p.callbacks,
-		BeforeHeartbeat: p.awaitDatagram,
-		Timeout:         cfg.Timeout,
-		Logger:          cfg.Logger,
-		Throttle:        throttle,
+		ID:       cfg.ID,
+		Dialer:   p.dialer,
+		Life:     p.life,
+		Peers:    p.peers,
+		Policy:   p.callbacks,
+		History:  p.callbacks,
+		Node:     p.callbacks,
+		Timeout:  cfg.Timeout,
+		Logger:   cfg.Logger,
+		Throttle: throttle,
 	})
 	p.acceptor = peerconn.Accept(peerconn.AcceptConfig{
 		Listener:   cfg.Listener,
@@ -123,13 +122,6 @@ func (p *Port) start(identities peertls.Identities) {
 		Logger:   cfg.Logger,
 		Throttle: throttle,
 	})
-}
-
-// awaitDatagram waits for the next datagram to a peer, but no longer than Config.HeartbeatDelay.
-func (p *Port) awaitDatagram(id string) {
-	if p.cfg.HeartbeatDelay > 0 {
-		p.datagrams.AwaitNext(id, p.cfg.HeartbeatDelay)
-	}
 }
 
 // Addr returns the address of the listener.

@@ -13,10 +13,9 @@ type queue struct {
 	frames []byte
 	count  int  // of frames
 	taken  bool // a sender runs, or is about to
-	sent   chan struct{}
 }
 
-func newQueue() *queue { return &queue{wake: make(chan struct{}, 1), sent: make(chan struct{})} }
+func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 
 // put adds a datagram, and drops the oldest if there is no room. It reports whether no sender runs
 // yet: the caller must then start a sender, which ends when rest returns true.
@@ -58,19 +57,4 @@ func (q *queue) rest() bool {
 	defer q.mu.Unlock()
 	q.taken = q.count > 0
 	return !q.taken
-}
-
-// nextSent returns a channel that is closed when frames are sent the next time.
-func (q *queue) nextSent() <-chan struct{} {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.sent
-}
-
-// notifySent records that frames were sent.
-func (q *queue) notifySent() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	close(q.sent)
-	q.sent = make(chan struct{})
 }

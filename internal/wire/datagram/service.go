@@ -3,7 +3,6 @@ package datagram
 import (
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
@@ -32,18 +31,6 @@ func (s *Service) Send(id string, data []byte) {
 		return
 	}
 	s.sender(id).send(data)
-}
-
-// AwaitNext returns when the next datagram is sent to the node, but no later than after limit. What
-// the caller sends then finds both machines awake.
-func (s *Service) AwaitNext(id string, limit time.Duration) {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-s.sender(id).queue.nextSent():
-	case <-timer.C:
-	case <-s.cfg.Life.Done():
-	}
 }
 
 func (s *Service) sender(id string) *sender {

@@ -57,7 +57,6 @@ func (w *writer) run() {
 		if _, err := w.c.Write(frames); err != nil {
 			return
 		}
-		w.queue.notifySent()
 	}
 }
 

@@ -72,8 +72,4 @@ type Config struct {
 	Timeout  time.Duration      // of a request
 	Logger   *slog.Logger       // gets what was refused
 	Throttle *peerconn.Throttle // bounds the lines about one peer
-
-	// BeforeHeartbeat may wait a moment for something else to be sent to the peer, so that both are
-	// sent together: each packet that wakes a machine costs it as much as all the rest.
-	BeforeHeartbeat func(id string)
 }

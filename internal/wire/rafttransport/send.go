@@ -26,9 +26,6 @@ func (t *Transport) AppendEntries(
 	peer := string(id)
 	cut(req)
 	beat := req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
-	if beat {
-		t.cfg.BeforeHeartbeat(peer)
-	}
 	for round, broken := 0, 0; ; {
 		if !beat {
 			if err := t.holder.hold(peer, req.Term, round); err != nil {

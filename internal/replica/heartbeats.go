@@ -1,0 +1,58 @@
+package replica
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/timing"
+)
+
+// heartbeats decides when raft sends the heartbeats of a leader, and how long a follower waits for
+// them. One goroutine uses it.
+//
+// Slow heartbeats delay nothing when a leader fails: leases and connections show that. But raft
+// needs some. By them a follower knows whom to follow, and a leader that reaches no majority steps
+// down. raft would send each at a random time, and so wake the processes on both ends once more.
+// Instead they go along with the requests for the leader's lease.
+//
+// raft sends heartbeats after a tenth to a fifth of its election timeout, which has no other
+// purpose on a leader; and at once when that timeout becomes shorter.
+type heartbeats struct {
+	timing timing.Timing
+	log    *slog.Logger
+	group  *Group
+	raft   *raft.Raft
+}
+
+// await has raft wait for the heartbeats of another node. They come after one lease and a half at
+// most.
+func (h *heartbeats) await() { h.set(h.timing.Heartbeat) }
+
+// sendAlone has raft send heartbeats by itself.
+func (h *heartbeats) sendAlone() { h.set(2 * h.timing.Heartbeat) }
+
+// sendAlong sends heartbeats now, which Leadership.Beat has found to be due. A member that cannot
+// be reached must hear of its leader as soon as it is back. raft retries at growing intervals, up
+// to half the timeout. So raft sends by itself then.
+func (h *heartbeats) sendAlong() {
+	for _, id := range h.group.Others() {
+		if _, err := h.group.port.LastError(id); err != nil {
+			h.sendAlone()
+			return
+		}
+	}
+	long := 7 * h.timing.Heartbeat // a tenth is longer than a Beat
+	h.set(long + 1)
+	h.set(long)
+}
+
+// set sets raft's election timeout.
+func (h *heartbeats) set(timeout time.Duration) {
+	c := h.raft.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
+	if err := h.raft.ReloadConfig(c); err != nil {
+		h.log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
+	}
+}
