@@ -364,6 +364,8 @@ func (n *testNode) Stalled() bool {
 	return n.stalled
 }
 
+func (n *testNode) Answered(string) {}
+
 func (n *testNode) Send(to string, b []byte) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()

@@ -56,6 +56,9 @@ type Replica interface {
 	// Send sends datagrams to a node. It does not wait, and they may be lost.
 	Send(node string, datagrams []byte)
 
+	// Answered is called when a node has granted what was asked of it by a datagram.
+	Answered(node string)
+
 	// Call asks a node a question and waits for the answer until ctx ends.
 	Call(ctx context.Context, node, path string, body []byte) ([]byte, error)
 

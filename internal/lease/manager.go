@@ -202,6 +202,9 @@ func (m *Manager) onGrant(voter string, g Grant) {
 		return
 	}
 	sent := m.own.started.Add(time.Duration(g.Sent))
+	if time.Since(sent) < m.cfg.Timing.Lease {
+		m.cfg.Replica.Answered(voter)
+	}
 	m.granted(voter, g.Session, sent)
 	m.cfg.Clocks.Observe(voter, time.UnixMilli(g.Clock), sent)
 }

@@ -13,6 +13,9 @@ import (
 // Send sends datagrams to a node. It does not wait, and they may be lost.
 func (r *Replica) Send(node string, datagrams []byte) { r.Port.SendDatagram(node, datagrams) }
 
+// Answered says that a node has just answered a datagram.
+func (r *Replica) Answered(node string) { r.Port.DatagramAnswered(node) }
+
 // Call asks a node a question and waits for the answer until ctx ends.
 func (r *Replica) Call(ctx context.Context, node, path string, body []byte) ([]byte, error) {
 	return r.Port.Call(ctx, node, path, body)

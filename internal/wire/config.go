@@ -102,8 +102,8 @@ type Config struct {
 	OnDatagram func(id string, note []byte)
 
 	// Timeout bounds a raft request and the writing of datagrams, and is the interval of the pings
-	// on connections for RPCs. The answer that a receiver of datagrams is there may take a quarter
-	// of it. 0: 2 s.
+	// on connections for RPCs to nodes that answer no datagrams. The answer that a receiver of
+	// datagrams is there may take a quarter of it. 0: 2 s.
 	Timeout time.Duration
 
 	// Logger receives what happens. Nil: nothing is logged.

@@ -110,14 +110,31 @@ func TestDatagramsAfterPartition(t *testing.T) {
 		"to it":     func(n *simnet.Network) { n.Block("a", "b") },
 		"from it":   func(n *simnet.Network) { n.Block("b", "a") },
 	} {
-		for _, last := range []time.Duration{200 * time.Millisecond, 3 * time.Second, time.Minute} {
-			t.Run(fmt.Sprint(name, " for ", last), func(t *testing.T) {
+		for _, c := range []struct {
+			last    time.Duration
+			answers bool // the peer answers datagrams, and is not asked whether it is there
+		}{
+			{200 * time.Millisecond, false}, {3 * time.Second, false}, {time.Minute, false},
+			{200 * time.Millisecond, true}, {3 * time.Second, true}, {time.Minute, true},
+		} {
+			last := c.last
+			t.Run(fmt.Sprint(name, " for ", last, ", with answers: ", c.answers), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := simnet.New()
 					var d dials
 					var e collector
-					a := open(t, n, 1, d.use)
-					open(t, n, 2, e.use)
+					var a, b *Port
+					a = open(t, n, 1, func(cfg *Config) { d.use(cfg); answering(&a)(cfg) })
+					b = open(t, n, 2, func(cfg *Config) {
+						e.use(cfg)
+						collect := cfg.OnDatagram
+						cfg.OnDatagram = func(id string, data []byte) {
+							collect(id, data)
+							if c.answers {
+								b.SendDatagram(id, data)
+							}
+						}
+					})
 					stop := sendEvery(a, 2, 10*time.Millisecond)
 					defer stop()
 					time.Sleep(2 * time.Second)
@@ -129,8 +146,8 @@ func TestDatagramsAfterPartition(t *testing.T) {
 					healed := time.Now()
 					n.Heal()
 					time.Sleep(2 * time.Second)
-					if len(a.conns.All()) != 1 {
-						t.Errorf("%d connections", len(a.conns.All()))
+					if all := datagramConns(a, 2, false); len(all) != 1 {
+						t.Errorf("%d connections", len(all))
 					}
 					if took, ok := e.after(healed); !ok || took > datagram.MaxPause+datagram.MinPause {
 						t.Errorf("datagrams came after %v, %v", took, ok)

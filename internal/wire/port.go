@@ -150,6 +150,10 @@ func (p *Port) CallAddr(ctx context.Context, addr, path string, body []byte) (id
 // and promises nothing, see package datagram. The caller may use the slice again after the call.
 func (p *Port) SendDatagram(id string, note []byte) { p.datagrams.Send(id, note) }
 
+// DatagramAnswered says that the node id has just answered a recent datagram by one of its own.
+// That spares the question whether it is still there.
+func (p *Port) DatagramAnswered(id string) { p.peers.DatagramAnswered(id) }
+
 // LastError returns why the node id cannot be reached, and since when: the error of the last dial.
 // It is nil if nobody dialled, if the dial worked, or if the node was seen since.
 func (p *Port) LastError(id string) (since time.Time, err error) { return p.peers.LastError(id) }

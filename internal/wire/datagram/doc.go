@@ -12,8 +12,9 @@
 //	                                                           ◄─ "here" ──
 //
 // One connection goes to each peer and one comes from it. The writer asks once a second whether the
-// peer is still there. The answer distinguishes a dead path from one on which nothing was lost: TCP
-// would be silent for minutes. After the path works again it would be silent for as long again.
+// peer is still there, unless an answer to a datagram has shown that. Its answer distinguishes a
+// dead path from one on which nothing was lost: TCP would be silent for minutes. After the path
+// works again it would be silent for as long again.
 //
 // Datagrams from a peer's older connection are handed out before those of its newer one, and none
 // of the older one afterwards.

@@ -10,6 +10,11 @@ import (
 // AskInterval is the time between two questions whether the peer is there.
 const AskInterval = time.Second
 
+// proofTime is how long an answer to a datagram stands for an answer to a question. It is longer
+// than the longest pause between two renewals of a lease, so that no question is asked at rest. It
+// is shorter than AskInterval, so that a dead path is noticed no later.
+const proofTime = 3 * AskInterval / 4
+
 // writer sends what is in a queue over one connection.
 type writer struct {
 	cfg   Config
@@ -62,6 +67,9 @@ func (w *writer) run() {
 
 // ask reports whether it is time to ask, and begins to wait for the answer if so.
 func (w *writer) ask(now time.Time) bool {
+	if now.Sub(w.cfg.Peers.DatagramContact(w.id)) < proofTime {
+		return false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.asked || now.Sub(w.last) < AskInterval {

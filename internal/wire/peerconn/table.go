@@ -15,6 +15,7 @@ type Table struct {
 // state is what is known of one peer. Table.mu guards it.
 type state struct {
 	contact time.Time // when it last answered
+	echo    time.Time // when it last answered a datagram
 
 	// Since the last dial failed and until it is seen: closed when it is seen. Else nil.
 	up      chan struct{}
@@ -61,6 +62,27 @@ func (t *Table) Answered(id string) {
 	p := t.get(id)
 	p.contact = time.Now()
 	p.observe()
+}
+
+// DatagramAnswered records that the peer has just answered a recent datagram by one of its own. So
+// the connections for datagrams work both ways.
+func (t *Table) DatagramAnswered(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.get(id)
+	p.contact = time.Now()
+	p.echo = p.contact
+	p.observe()
+}
+
+// DatagramContact returns when the peer last answered a datagram; zero if it never did.
+func (t *Table) DatagramContact(id string) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[id]; p != nil {
+		return p.echo
+	}
+	return time.Time{}
 }
 
 // Failed records that a dial to the peer failed, and why.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
@@ -33,21 +34,27 @@ func (s *Service) Call(ctx context.Context, id, path string, body []byte) ([]byt
 	if !peertls.ValidID(id) {
 		return nil, fmt.Errorf("node ID %q is not 32 lower-case hexadecimal digits", id)
 	}
-	reply, _, err := s.post(ctx, s.byID, id, path, body)
+	t, peer := s.byID, ""
+	if time.Since(s.cfg.Peers.DatagramContact(id)) < s.cfg.Timeout {
+		t, peer = s.quiet, id
+	}
+	reply, _, err := s.post(ctx, t, peer, id, path, body)
 	return reply, err
 }
 
 // CallAddr posts body to path at whatever node is at addr, host:port, and returns that node's ID
 // and its answer. The ID is also returned with an [Error].
 func (s *Service) CallAddr(ctx context.Context, addr, path string, body []byte) (id string, reply []byte, err error) {
-	reply, id, err = s.post(ctx, s.byAddr, addr, path, body)
+	reply, id, err = s.post(ctx, s.byAddr, "", addr, path, body)
 	return id, reply, err
 }
 
+// post makes a call. If watched is a node ID, the connection is closed when that node is not heard
+// for two timeouts.
 func (s *Service) post(
 	ctx context.Context,
 	t *http.Transport,
-	host, path string,
+	watched, host, path string,
 	body []byte,
 ) (reply []byte, id string, err error) {
 	if s.cfg.Life.Ended() {
@@ -56,10 +63,13 @@ func (s *Service) post(
 	if len(body) > MaxRequest {
 		return nil, "", fmt.Errorf("a call of %d bytes is too large: %d are allowed", len(body), MaxRequest)
 	}
+	w := watch{peers: s.cfg.Peers, id: watched, limit: 2 * s.cfg.Timeout}
+	defer w.stop()
 	var peer string
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 		if c, ok := i.Conn.(*peerconn.Conn); ok {
 			peer = c.Peer().ID
+			w.start(c)
 		}
 	}})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/", bytes.NewReader(body))

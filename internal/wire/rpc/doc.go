@@ -7,7 +7,8 @@
 //
 // Guarantees. The caller's node ID is proven, and so is that of the node that answers. A call is
 // sent at most once: after an error, except one from dialling, the peer may or may not have carried
-// it out. Pings notice a path that has died within two timeouts, so a call then ends early.
+// it out. A path that has died is noticed within two timeouts, so a call then ends early: by
+// pings, or without them if answers of the node on other connections have been coming.
 //
 // Limits. A request has at most [MaxRequest] bytes, an answer at most [MaxReply]. The bodies are
 // opaque here; each is one message of the package that owns the path.

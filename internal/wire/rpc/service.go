@@ -17,6 +17,12 @@ const (
 	MaxReply   = 64 << 20 // bytes in the body of an answer
 
 	maxMessage = 4 << 10 // bytes of an Error's message
+
+	idleTime = time.Minute // after which a client closes a connection that no call uses
+
+	// serverPing is after how much silence a server pings. Only callers are in a hurry. A client that
+	// is there has closed the connection before.
+	serverPing = 3 * idleTime / 2
 )
 
 // Config describes a Service. All fields but DeathNotice are needed.
@@ -25,7 +31,7 @@ type Config struct {
 	Life    *peerconn.Life   // bounds the server and its connections
 	Peers   *peerconn.Table  // learns of callers and of answers
 	Handler http.Handler     // answers calls
-	Timeout time.Duration    // of the pings that look whether a connection still lives
+	Timeout time.Duration    // of signs that a connection lives, such as answers to pings
 	Logger  *slog.Logger     // gets the messages of net/http
 
 	// DeathNotice is called for the bearer of a death notice. Nil: death notices are refused.
@@ -39,6 +45,7 @@ type Service struct {
 	server *http.Server
 	queue  *queue
 	byID   *http.Transport // the host of a URL is a node ID; one connection is kept to each
+	quiet  *http.Transport // the same without pings, for nodes that are heard all the time
 	byAddr *http.Transport // the host of a URL is an address
 }
 
@@ -46,9 +53,9 @@ type Service struct {
 func New(cfg Config) *Service {
 	var h2c http.Protocols
 	h2c.SetUnencryptedHTTP2(true) // TLS is below
-	h2 := &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout}
+	pings := &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout}
 	type dialer func(ctx context.Context, addr string) (*peerconn.Conn, error)
-	client := func(idle time.Duration, dial dialer) *http.Transport {
+	client := func(idle time.Duration, h2 *http.HTTP2Config, dial dialer) *http.Transport {
 		return &http.Transport{
 			Protocols:          &h2c,
 			HTTP2:              h2,
@@ -64,20 +71,21 @@ func New(cfg Config) *Service {
 		}
 	}
 	s := &Service{cfg: cfg, queue: newQueue(cfg.Life.Done())}
-	s.byID = client(time.Minute, func(ctx context.Context, addr string) (*peerconn.Conn, error) {
+	node := func(ctx context.Context, addr string) (*peerconn.Conn, error) {
 		id, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return nil, err
 		}
 		return cfg.Dialer.Node(ctx, id, peerconn.RPC)
-	})
-	s.byAddr = client(5*time.Second, func(ctx context.Context, addr string) (*peerconn.Conn, error) {
+	}
+	s.byID, s.quiet = client(idleTime, pings, node), client(idleTime, nil, node)
+	s.byAddr = client(5*time.Second, pings, func(ctx context.Context, addr string) (*peerconn.Conn, error) {
 		return cfg.Dialer.Addr(ctx, addr, peerconn.RPC)
 	})
 	s.server = &http.Server{
 		Handler:           http.HandlerFunc(s.handle),
 		Protocols:         &h2c,
-		HTTP2:             h2,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: serverPing, PingTimeout: cfg.Timeout},
 		ReadHeaderTimeout: peerconn.HandshakeTimeout,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -106,6 +114,7 @@ func (s *Service) Close() {
 // CloseIdle closes the connections of the client that no call uses.
 func (s *Service) CloseIdle() {
 	s.byID.CloseIdleConnections()
+	s.quiet.CloseIdleConnections()
 	s.byAddr.CloseIdleConnections()
 }
 
