@@ -9,14 +9,21 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/fence"
 )
 
-// checkEvery is how often the fence is checked.
-const checkEvery = 2 * time.Second
+// How often the fence is checked. The kernel would announce what others do to it, but also each of
+// our own extensions, and those are far more frequent. So the fence is checked together with one of
+// them. A fence without addresses is checked more rarely. Nothing depends on it, and the next
+// address restores it.
+const (
+	checkEvery = 2 * time.Second
+	checkEmpty = 10 * time.Second
+)
 
 // table is this program's table of nftables: its fence. Where the kernel has no nftables there is
 // no fence, and the methods do nothing.
@@ -25,6 +32,8 @@ type table struct {
 	owner net.Listener // its existence says that the table's program lives
 	fence *fence.Fence // nil: the kernel cannot
 	look  chan struct{}
+	last  atomic.Int64 // when the fence was last checked, in nanoseconds since made
+	made  time.Time
 
 	unfenced error // why there is no fence
 }
@@ -40,7 +49,7 @@ func openTable(log *slog.Logger) (*table, error) {
 	}
 	sweep(log)
 	f, err := fence.Open(name)
-	return &table{name: name, owner: owner, fence: f, unfenced: err, look: make(chan struct{}, 1)}, nil
+	return &table{name: name, owner: owner, fence: f, unfenced: err, look: make(chan struct{}, 1), made: time.Now()}, nil
 }
 
 // ownerSocket returns the name of the abstract socket on which the owner of a table listens. It
@@ -118,6 +127,9 @@ func (t *table) set(state fence.State, limit time.Duration, addrs []netip.Addr) 
 
 // extend says until when the lease lasts.
 func (t *table) extend(until time.Time) error {
+	if time.Since(t.made)-time.Duration(t.last.Load()) >= checkEvery {
+		t.checkNow()
+	}
 	return t.restored(func() error { return t.fence.Extend(until) })
 }
 
@@ -150,16 +162,15 @@ func (t *table) maintain(ctx context.Context, after func(), log *slog.Logger) {
 	if t.fence == nil {
 		return
 	}
-	tick := time.NewTicker(checkEvery)
-	defer tick.Stop()
 	reported := "" // an interface may be missing for long
 	for {
 		select {
-		case <-tick.C:
+		case <-time.After(checkEmpty):
 		case <-t.look:
 		case <-ctx.Done():
 			return
 		}
+		t.last.Store(int64(time.Since(t.made)))
 		err := t.fence.Check()
 		if errors.Is(err, fence.ErrTampered) {
 			if what := err.Error(); what != reported {
