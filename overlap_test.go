@@ -3,6 +3,7 @@ package flotilla
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -13,22 +14,37 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// storing begins a write, and returns a channel with its outcome.
-func storing(t *testing.T, n *Node, key, value string) <-chan error {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() { done <- n.Storage().Store(t.Context(), key, []byte(value)) }()
-	return done
+// write is a write that was begun.
+type write struct {
+	done chan struct{} // closed when there is an outcome
+	err  error
 }
 
-// wantPending fails the test if a write is acknowledged, or has failed.
-func wantPending(t *testing.T, done <-chan error) {
+// storing begins a write.
+func storing(t *testing.T, n *Node, key, value string) *write {
+	t.Helper()
+	w := &write{done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		w.err = n.Storage().Store(t.Context(), key, []byte(value))
+	}()
+	return w
+}
+
+// wantPending fails the test if the write is acknowledged, or has failed.
+func (w *write) wantPending(t *testing.T) {
 	t.Helper()
 	select {
-	case err := <-done:
-		t.Errorf("the write was answered while the leader's disk had not got it: %v", err)
+	case <-w.done:
+		t.Errorf("the write was answered while the leader's disk had not got it: %v", w.err)
 	default:
 	}
+}
+
+// wait returns the outcome.
+func (w *write) wait() error {
+	<-w.done
+	return w.err
 }
 
 // A leader sends entries while its disk writes them. A write counts only when the leader's disk has
@@ -51,13 +67,13 @@ func TestLeaderFailsWhileItWrites(t *testing.T) {
 		done := storing(t, others[0], "k", "2")
 		eventually(t, 300*time.Millisecond, "a follower has the entry", func() bool { return others[1].replica.LastIndex() > last })
 		time.Sleep(100 * time.Millisecond)
-		wantPending(t, done)
+		done.wantPending(t)
 		if wait, err := leader.replica.Durable(leader.replica.LastIndex()); wait == nil || err != nil {
 			t.Errorf("the leader's disk has what it cannot have: %v", err)
 		}
 		d.fail(syscall.EIO, leader) // it dies before its disk has the entry
 		goOn()
-		if err := <-done; err != nil {
+		if err := done.wait(); err != nil {
 			t.Errorf("the write was not made by the next leader: %v", err)
 		}
 		d.fail(nil, leader)
@@ -83,12 +99,12 @@ func TestLeaderIsDeposedWhileItWrites(t *testing.T) {
 		net.Isolate(leader.self.Name)
 		done := storing(t, leader, "lost", "2") // it reaches nobody
 		time.Sleep(100 * time.Millisecond)
-		wantPending(t, done)
+		done.wantPending(t)
 		storeWithin(t, 10*time.Second, others[0], "k", "3")
 		net.Heal()
 		time.Sleep(100 * time.Millisecond)
 		goOn()
-		if err := <-done; !errors.Is(err, ErrLost) {
+		if err := done.wait(); !errors.Is(err, ErrLost) {
 			t.Errorf("a write that reached nobody: %v", err)
 		}
 		mustBeReady(t, leader)
@@ -110,23 +126,27 @@ func TestOnlyVoterWaitsForItsDisk(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		d, net := newDisks(), simnet.New()
-		nodes := fleet(t, net, []string{"a"}, d.attach)
-		other := join(t, net, nodes[0], "b", func(c *Config) { c.diskFault = nil })
-		mustBeReady(t, other)
-		for _, srv := range nodes[0].replica.Servers() {
-			if string(srv.ID) == other.self.ID && srv.Suffrage == raft.Voter {
-				t.Fatal("the second node votes already; the test shows nothing")
-			}
-		}
-		for _, n := range []*Node{nodes[0], other} {
-			goOn := d.stop(nodes[0])
-			done := storing(t, n, "k", n.self.Name)
+		only := fleet(t, net, []string{"a"}, d.attach)[0]
+		check := func(n *Node, value string) {
+			t.Helper()
+			goOn := d.stop(only)
+			done := storing(t, n, "k", value)
 			time.Sleep(100 * time.Millisecond)
-			wantPending(t, done)
+			done.wantPending(t)
 			goOn()
-			if err := <-done; err != nil {
+			if err := done.wait(); err != nil {
 				t.Error(err)
 			}
+		}
+		check(only, "alone")
+		other := join(t, net, only, "b", func(c *Config) { c.diskFault = nil })
+		mustBeReady(t, other)
+		check(only, "by the voter")
+		check(other, "by the other")
+		mustDo(t, other.Close())
+		check(only, "while the other is away")
+		if servers := only.replica.Servers(); len(servers) != 2 || !slices.ContainsFunc(servers, func(s raft.Server) bool { return s.Suffrage != raft.Voter }) {
+			t.Errorf("the members are %v; the test shows nothing", servers)
 		}
 	})
 }
