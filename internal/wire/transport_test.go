@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -447,6 +449,44 @@ func TestGone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While a process dies its listener may outlive its other connections. The kernel then resets a new
+// connection, even before the dial has returned. Only the port that refuses in the end is a proof.
+func TestGoneAfterResets(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var resets atomic.Int32
+		gone := make(chan string, 1)
+		a := open(t, n, 1, func(c *Config) {
+			c.Gone = func(id string) { gone <- id }
+			dial := c.Dial
+			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if resets.Add(-1) >= 0 {
+					return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNRESET)}
+				}
+				return dial(ctx, network, addr)
+			}
+		})
+		b := open(t, n, 2, nil)
+		ack(a)
+		ack(b)
+		if err := send(b, 1, &raft.AppendEntriesRequest{RPCHeader: header(2), Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+		resets.Store(4)
+		n.Host("b").Crash()
+		b.Close()
+		select {
+		case id := <-gone:
+			if id != nodeID(2) {
+				t.Errorf("%s is gone", id)
+			}
+		case <-time.After(100 * time.Millisecond):
+			t.Error("nobody is gone")
+		}
+	})
 }
 
 // TestIdleFlood is the one test on real sockets: ten thousand connections that say nothing.

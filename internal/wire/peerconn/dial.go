@@ -8,10 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
+
+// probePause is the longest pause between two attempts of Probe.
+const probePause = 64 * time.Millisecond
 
 // DialConfig describes a Dialer. All fields are needed.
 type DialConfig struct {
@@ -200,38 +204,52 @@ func (d *Dialer) setHint(addr string, k int) {
 // Probe reports whether the process of a peer is dead, after all its connections for raft have
 // ended. A peer may close connections that it does not need; only a port that refuses is a proof.
 // A connection is no proof of the contrary yet. While a process dies its listener may outlive its
-// other connections for a moment, and then the new connection ends as well.
+// other connections for a moment. Then the new connection ends as well, or the kernel resets it
+// before it is there.
 func (d *Dialer) Probe(id string) (dead bool) {
 	ctx, release, err := d.cfg.Life.Context(context.Background())
 	if err != nil {
 		return false
 	}
 	defer release()
-	for range 3 {
+	for pause := time.Millisecond; pause <= probePause; pause *= 2 {
 		addr, ok := d.cfg.Resolve(id)
 		if !ok {
 			return false
 		}
-		dctx, cancel := context.WithTimeout(ctx, DialTimeout)
-		raw, err := d.cfg.Dial(dctx, "tcp", addr)
-		cancel()
-		if err != nil {
-			if dead = !d.cfg.Life.Ended() && PortRefuses(err); dead {
-				d.cfg.Peers.Failed(id, err)
-			}
-			return dead
+		ended, err := d.touch(ctx, addr)
+		if !d.cfg.Life.Ended() && PortRefuses(err) {
+			d.cfg.Peers.Failed(id, err)
+			return true
 		}
-		c := d.cfg.Conns.Track(raw)
-		if c == nil {
-			raw.Close()
+		if !ended {
 			return false
 		}
-		raw.SetReadDeadline(time.Now().Add(DialTimeout / 2))
-		_, err = raw.Read(make([]byte, 1))
-		c.Close()
-		if IsTimeout(err) {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
 			return false
 		}
 	}
 	return false
+}
+
+// touch connects to addr and waits for the end of the connection. It reports whether the peer, or
+// its kernel, has ended it. The error is that of a dial that failed.
+func (d *Dialer) touch(ctx context.Context, addr string) (ended bool, err error) {
+	dctx, cancel := context.WithTimeout(ctx, DialTimeout)
+	defer cancel()
+	raw, err := d.cfg.Dial(dctx, "tcp", addr)
+	if err != nil {
+		return errors.Is(err, syscall.ECONNRESET), err
+	}
+	c := d.cfg.Conns.Track(raw)
+	if c == nil {
+		raw.Close()
+		return false, ErrClosed
+	}
+	defer c.Close()
+	raw.SetReadDeadline(time.Now().Add(DialTimeout / 2))
+	_, err = raw.Read(make([]byte, 1))
+	return !IsTimeout(err), nil
 }
