@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,6 +99,91 @@ func TestSecondCandidateStands(t *testing.T) {
 		second.replica.StandFor(t.Context(), leader.self.ID, func() bool { return false })
 		if took := time.Since(start); second.replica.Leader() != second.self.ID || took > time.Second {
 			t.Errorf("after %v %q leads, want %s", took, second.replica.Leader(), second.self.ID)
+		}
+	})
+}
+
+// A death notice has a dead leader replaced at once, although its connections stay open: the kernel
+// takes its time to close them. The dead session ends together with the new term's first entry.
+func TestDeathNoticeOfALeader(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		time.Sleep(5 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		number := leader.self.Session(leader.store.State())
+		const latency = 5 * time.Millisecond
+		net.SetLatency(latency)
+		net.Isolate(leader.self.Name)
+		start := time.Now()
+		var notices sync.WaitGroup
+		for _, n := range others {
+			notices.Go(func() {
+				if err := n.members.EndDead(t.Context(), leader.self.ID, number); err != nil {
+					t.Errorf("the death notice at %s: %v", n.self.Name, err)
+				}
+			})
+		}
+		for others[0].replica.Leading.Load() == nil && others[1].replica.Leading.Load() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(start); took > 20*latency {
+			t.Errorf("another node leads after %v", took)
+		}
+		next, _ := leaderOf(t, others)
+		if next.store.State().Number(leader.self.ID) == number {
+			t.Error("the node leads, and the session of the dead leader is not over")
+		}
+		notices.Wait()
+	})
+}
+
+// A death notice of an earlier session of the leader changes nothing.
+func TestDeathNoticeOfAnEarlierSession(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		time.Sleep(5 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		number, term := leader.self.Session(leader.store.State()), leader.replica.Term()
+		leader.leases.Lose(fmt.Errorf("%w: test", ErrLost))
+		time.Sleep(5 * time.Second)
+		mustBeReady(t, leader)
+		later := leader.self.Session(leader.store.State())
+		if later == number {
+			t.Fatal("the leader has the same session: this shows nothing")
+		}
+		for _, n := range others {
+			if err := n.members.EndDead(t.Context(), leader.self.ID, number); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Second)
+		if now := leader.self.Session(leader.store.State()); now != later || leader.replica.Term() != term {
+			t.Errorf("session %d in term %d, want %d in %d", now, leader.replica.Term(), later, term)
+		}
+	})
+}
+
+// A node has one candidacy at a time. A second request to stand could reach raft when the first has
+// won.
+func TestOneCandidacyAtATime(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		time.Sleep(5 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		net.Isolate(leader.self.Name)
+		var first, second bool
+		others[0].replica.StandFor(t.Context(), leader.self.ID, func() bool {
+			first = true
+			others[0].replica.StandFor(t.Context(), leader.self.ID, func() bool { second = true; return false })
+			return false
+		})
+		if !first || second {
+			t.Errorf("the first candidacy is looked into: %v, the second: %v", first, second)
 		}
 	})
 }

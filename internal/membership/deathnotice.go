@@ -13,12 +13,21 @@ import (
 // EndDead ends the session of a process that is dead and has left nothing that can be seen, by a
 // death notice. The bearer of the notice has nothing else to do, so EndDead tries until it
 // succeeds, ctx ends, or replica.WriteTimeout has passed.
+//
+// If the process led the cluster, this node stands for election at once. The kernel may take a
+// tenth of a second to close the connections of a dead process, above all one that had floating
+// addresses, and until then the port of that process does not refuse either.
 func (s *Sessions) EndDead(ctx context.Context, node string, number uint64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, replica.WriteTimeout, errs.ErrNoLeader)
 	defer cancel()
 	ctx, stop := s.life.WhileOpen(ctx)
 	defer stop()
 	notice := DeathNotice{Node: node, Number: number}
+	s.log.Debug("a death notice has come", "node", node, "session", number)
+	defer s.replica.Deaths.Add(notice.change())()
+	if ses := s.store.State().Session(node); ses != nil && ses.Number == number {
+		s.replica.StandForDead(node, ses.Incarnation)
+	}
 	var last error // of the attempts
 	s.replica.Until(ctx, func(ctx context.Context) error {
 		last = s.endDeadOnce(ctx, notice)
@@ -27,6 +36,7 @@ func (s *Sessions) EndDead(ctx context.Context, node string, number uint64) erro
 	if ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), last)
 	}
+	s.log.Debug("the session of a dead process is over", "node", node, "session", number)
 	return nil
 }
 
@@ -41,12 +51,24 @@ func (s *Sessions) endDeadOnce(ctx context.Context, n DeathNotice) error {
 	case "":
 		return errs.ErrNoLeader
 	case s.self.ID:
-		end := state.EndByDeathNotice{Node: n.Node, Number: n.Number}
-		return s.replica.ChangeSession(ctx, state.Command{Node: s.self.ID, Change: end}, n.isDone)
+		if _, err := s.replica.AwaitLeading(ctx); err != nil {
+			return err
+		}
+		if n.isDone(s.store.State()) {
+			return nil // by the first entries of the term
+		}
+		return s.replica.ChangeSession(ctx, state.Command{Node: s.self.ID, Change: n.change()}, n.isDone)
 	default:
-		_, err := rpc.Call(ctx, s.replica.Port, leader, rpc.DeathNotice, n, rpc.DecodeEmpty)
+		_, err := s.replica.AskLeader(ctx, rpc.DeathNotice, n.Encode(), func(context.Context, string, []byte) ([]byte, error) {
+			return nil, rpc.ErrNotLeader // this node leads by now: once more
+		})
 		return err
 	}
+}
+
+// change returns the command that ends the session.
+func (n DeathNotice) change() state.EndByDeathNotice {
+	return state.EndByDeathNotice{Node: n.Node, Number: n.Number}
 }
 
 // isDone reports whether the session is over in a state, and none of its roles that are released on

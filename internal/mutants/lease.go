@@ -51,6 +51,17 @@ func leaseRows() []row {
 		m("a lock of a lease that was lost is not renewed", "TestRenewLockLease",
 			"internal/lease/own.go", "usable", `return o.held.session == session && o.valid()`, `return o.valid()`).of("."),
 
+		m("a dead leader's session ends with the first entry of the next term", "TestDeathNoticeOfALeader",
+			"internal/replica/duties.go", "startTerm", `dead = d.deaths.all()`, `dead = nil`).of("."),
+		m("a death notice has a dead leader replaced at once", "TestDeathNoticeOfALeader",
+			"internal/membership/deathnotice.go", "EndDead", `if ses := s.store.State().Session(node); ses != nil && ses.Number == number {`, `if ses := s.store.State().Session(node); ses != nil && ses.Number < number {`).of("."),
+		m("a death notice of an earlier session has nobody stand for election", "TestDeathNoticeOfAnEarlierSession",
+			"internal/membership/deathnotice.go", "EndDead", `if ses := s.store.State().Session(node); ses != nil && ses.Number == number {`, `if ses := s.store.State().Session(node); ses != nil && ses.Number >= number {`).of("."),
+		m("a node has one candidacy at a time", "TestOneCandidacyAtATime",
+			"internal/replica/elections.go", "StandFor", `if !e.enter() {`, `if false {`).of("."),
+		m("a dial that is reset does not show that a process lives", "TestGoneAfterResets",
+			"internal/wire/peerconn/dial.go", "touch", `return errors.Is(err, syscall.ECONNRESET), err`, `return false, err`).of("./internal/wire"),
+
 		m("the end of a session needs more than half of the voters", "TestMajorities",
 			"internal/lease/detector.go", "isMajority", `return n > len(voters)/2`, `return n >= len(voters)/2`),
 		m("the end of a session needs the reports", "TestScripts/detector",

@@ -23,6 +23,7 @@ type duties struct {
 	group   *Group
 	leads   *LeaderState
 	outage  *Outage
+	deaths  *Deaths
 
 	clusterID func() string
 	perform   func(*Leadership) // does the other parts' duties until the end of the term
@@ -120,6 +121,7 @@ func (d *duties) lead(l *Leadership) {
 	d.leads.Leading.Store(l)
 	d.group.life.Changed.Notify()
 	d.wakeLease()
+	d.log.Debug("this node leads", "term", l.Term)
 	defer func() {
 		d.leads.Leading.Store(nil)
 		d.group.life.Changed.Notify()
@@ -129,25 +131,45 @@ func (d *duties) lead(l *Leadership) {
 
 // startTerm has an entry of this term applied. Only then is everything applied here that was
 // acknowledged before. In a new cluster the entry brings the keyring.
+//
+// The ends of sessions by death notices are proposed together with that entry: the holder of a role
+// may have led, and others wait for the role. A proposal of any other command would have to wait
+// until the entry is applied, because it may rest on a state that is not the newest. These do not
+// rest on the state of this node. A death notice says that the process of one session is dead and
+// has left nothing that can be seen. That was true when the guard sent it, it stays true, and no
+// other session has the number. The state machine looks at the number when the entry is applied,
+// which is after all entries of earlier terms: so it ends this session or does nothing. A port that
+// refuses is evidence enough to stand for election, and never to end a session: what is proposed
+// here is only what a notice has been given for.
 func (d *duties) startTerm(l *Leadership) bool {
 	for l.Ctx.Err() == nil {
 		s := d.store.State()
 		var entry []byte
 		var err error
+		var dead []state.EndByDeathNotice
 		if s.Keys == nil {
 			entry, err = d.newKeyring()
 		} else {
 			entry = state.SealCommand(s.Keys, &state.Command{Node: d.group.self.ID, Change: state.StartTerm{}})
+			dead = d.deaths.all()
 		}
 		if err != nil {
 			d.outage.Fail(err)
 			return false
 		}
 		first := l.Raft.LastIndex() // of this term: raft itself begins it with an entry
-		err = l.Apply(l.Ctx, entry, func(s *state.State) bool { return s.Index > first })
-		if err == nil && d.store.State().Keys != nil {
-			return true
+		for _, end := range dead {
+			c := state.Command{Node: d.group.self.ID, Time: time.Now().UnixNano(), Change: end}
+			l.Raft.Apply(state.SealCommand(s.Keys, &c), d.timing.Attempt())
 		}
+		err = l.Apply(l.Ctx, entry, func(s *state.State) bool { return s.Index > first })
+		if err != nil || d.store.State().Keys == nil {
+			continue
+		}
+		if len(dead) > 0 { // raft would tell the next holders only with the next entry
+			l.Acks.want(d.store.State().Index, l.Acks.Gone)
+		}
+		return true
 	}
 	return false
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,6 +21,9 @@ type Elections struct {
 	log    *slog.Logger
 	group  *Group
 	leads  *LeaderState
+
+	mu       sync.Mutex
+	standing bool // StandFor runs
 }
 
 // Transfer hands the leadership to a voter that is there and has every entry; to is its node ID,
@@ -69,8 +73,8 @@ func (e *Elections) canTakeOver(l *Leadership, srv raft.Server) bool {
 	return id != e.group.self.ID && srv.Suffrage == raft.Voter && !e.group.peers.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()
 }
 
-// StandForDead has this node stand for election because a process of the leader is dead, unless
-// another process of that node leads by then. It does not block.
+// StandForDead has this node stand for election if that process of the leader, which is dead, was
+// the last of its node to lead. It does not block.
 func (e *Elections) StandForDead(id, process string) {
 	life := e.group.life
 	life.Tasks.Go(func() {
@@ -81,8 +85,13 @@ func (e *Elections) StandForDead(id, process string) {
 // StandFor has this node stand for election in place of the leader, whose process is dead or whose
 // lease has expired. It is an ordinary vote, as after a transfer of the leadership. The voters
 // stand one after another until one wins, or until reason returns false and that leader still
-// leads.
+// leads. It does nothing while another call of it runs: of two requests to stand, raft may get the
+// second when the first has won already, and would give the leadership up.
 func (e *Elections) StandFor(ctx context.Context, dead string, reason func() bool) {
+	if !e.enter() {
+		return
+	}
+	defer e.leave()
 	r := e.group.Raft.Load()
 	if r == nil || e.group.Leader() != dead || e.group.life.Leaving.Load() {
 		return
@@ -131,6 +140,21 @@ func (e *Elections) StandFor(ctx context.Context, dead string, reason func() boo
 		}
 		wait = 60 * time.Millisecond
 	}
+}
+
+// enter reports whether no call of StandFor runs, and has leave end this one.
+func (e *Elections) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	free := !e.standing
+	e.standing = true
+	return free
+}
+
+func (e *Elections) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.standing = false
 }
 
 // termAt returns the term of a node, 0 if it does not answer quickly.

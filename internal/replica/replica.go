@@ -23,6 +23,7 @@ type Replica struct {
 	*Chain       // checksums of the log
 	*committer   // the leader's part of writes
 
+	Deaths    *Deaths    // death notices
 	Writes    *Proposer  // this node's writes
 	Disk      *DiskCare  // the care for the directory
 	Snapshots *Snapshots // when snapshots are taken
@@ -41,11 +42,12 @@ func New(cfg Config) *Replica {
 	group := &Group{self: cfg.Self, life: cfg.Life, store: cfg.Store, peers: cfg.Peers, port: cfg.Port, isCurrent: cfg.Up.IsCurrent, stalled: f.stalled}
 	leads := &LeaderState{timing: cfg.Timing, group: group}
 	outage := &Outage{log: cfg.Log, life: cfg.Life, group: group, port: cfg.Port, path: path(cfg.Dir), loseLease: cfg.Up.LoseLease, excuse: cfg.Up.Excuse}
+	deaths := &Deaths{given: make(map[state.EndByDeathNotice]int)}
 	chain := &Chain{dir: cfg.Dir, log: cfg.Log, life: cfg.Life, timing: cfg.Timing, store: cfg.Store, fsm: cfg.FSM, peers: cfg.Peers, group: group, outage: outage}
 	run := &Runner{
 		timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, life: cfg.Life, self: cfg.Self, port: cfg.Port, fsm: cfg.FSM, files: f, group: group, chain: chain, outage: outage,
 		duties: &duties{
-			timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, store: cfg.Store, group: group, leads: leads, outage: outage,
+			timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, store: cfg.Store, group: group, leads: leads, outage: outage, deaths: deaths,
 			clusterID: cfg.Up.ClusterID, perform: cfg.Up.Lead, wakeLease: cfg.Up.WakeLease,
 		},
 	}
@@ -59,6 +61,7 @@ func New(cfg Config) *Replica {
 		Group: group, LeaderState: leads, Elections: elections, Runner: run, Outage: outage, Chain: chain, committer: commit,
 		ReadIndex: &ReadIndex{timing: cfg.Timing, log: cfg.Log, life: cfg.Life, store: cfg.Store, group: group, leads: leads, chain: chain, outage: outage},
 		Departure: &Departure{timing: cfg.Timing, group: group, leads: leads, elections: elections},
+		Deaths:    deaths,
 		Writes: &Proposer{
 			timing: cfg.Timing, life: cfg.Life, self: cfg.Self, store: cfg.Store, port: cfg.Port, group: group, leads: leads, commit: commit,
 			queue: make(chan *attempt),
