@@ -31,7 +31,7 @@ func newAddressFlotilla(lab *netlab.Lab, dir string, timing flotilla.Timing) *ad
 		units = append(units, unit)
 	}
 	return &addressFlotilla{
-		cluster:  labnode.Cluster{Lab: lab, Dir: dir, Timing: timing, Units: units},
+		cluster:  labnode.Cluster{Lab: lab, Dir: dir, Timing: timing, Units: units, Steps: *stepsFlag},
 		programs: make([]*netlab.Process, len(lab.Nodes)),
 	}
 }

@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/steps"
 )
 
 var (
 	systemsFlag = flag.String("systems", "", "systems of BenchmarkAddresses, separated by commas; empty: all")
+	stepsFlag   = flag.Bool("steps", false, "BenchmarkAddresses prints when each step of a fail-over was done")
 	eventsFlag  = flag.String("events", "", "parts of names of events of BenchmarkAddresses, with commas; empty: all")
 )
 
@@ -105,6 +107,8 @@ type addressTrial struct {
 	// Of all addresses:
 	kernels, wire time.Duration // longest with two owners
 	stall         time.Duration // the longest pause of the probes themselves
+
+	steps steps.Trial // of the nodes other than the victim
 }
 
 const (
@@ -162,6 +166,15 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 		time.Sleep(10 * time.Millisecond)
 	}
 	time.Sleep(max(addressAfter, time.Until(began.Add(event.lasts))))
+	if *stepsFlag {
+		var logs []string
+		for i := range t.lab.Nodes {
+			if i != t.victim {
+				logs = append(logs, t.system.log(i))
+			}
+		}
+		t.steps = steps.Read(began, logs...)
+	}
 	undone := time.Now()
 	if err := event.undo(t); err != nil {
 		return err
@@ -277,6 +290,13 @@ func BenchmarkAddresses(b *testing.B) {
 				for _, name := range []string{elsewhere, leader} {
 					if len(trials[name]) > 0 {
 						fmt.Print(addressRow(s.name, name, trials[name]))
+						if *stepsFlag {
+							var seen []steps.Trial
+							for _, t := range trials[name] {
+								seen = append(seen, t.steps)
+							}
+							fmt.Print(steps.Table(s.name+", "+name, seen), "\n")
+						}
 					}
 				}
 			}

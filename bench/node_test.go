@@ -15,9 +15,14 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/bench/internal/proc"
+	"github.com/flotilla-ha/flotilla/internal/guard"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
+	"github.com/flotilla-ha/flotilla/internal/netlab/steps"
 )
+
+// stepsVariable is the environment variable that has a node log all steps of a fail-over.
+const stepsVariable = "BENCH_STEPS"
 
 func TestMain(m *testing.M) {
 	netlab.Main()
@@ -54,6 +59,9 @@ func runNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv(stepsVariable) != "" {
+		cfg.Logger = steps.Logger(os.Stderr)
+	}
 	n, err := flotilla.Open(ctx, cfg)
 	if err != nil {
 		return err
@@ -69,11 +77,15 @@ func runNode(ctx context.Context) error {
 		case "store":
 			err = n.Storage().Store(ctx, rest, make([]byte, valueSize))
 			fmt.Println("ok")
-		case "hold": // until the process ends
+		case "hold", "guarded": // until the process ends; a guard reports its death
 			held := make(chan error, 1)
 			go func() {
-				held <- n.Hold(ctx, flotilla.Role{Name: rest}, func(ctx context.Context, _ flotilla.Tenure) error {
-					held <- nil
+				held <- n.Hold(ctx, flotilla.Role{Name: rest}, func(ctx context.Context, t flotilla.Tenure) error {
+					var err error
+					if word == "guarded" {
+						err = startGuard(ctx, t.DeathNotice())
+					}
+					held <- err
 					<-ctx.Done()
 					return nil
 				})
@@ -95,6 +107,15 @@ func runNode(ctx context.Context) error {
 		}
 	}
 	return in.Err()
+}
+
+// startGuard starts a guard that reports this process's death.
+func startGuard(ctx context.Context, notice []byte) error {
+	g, err := guard.Start(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return g.DeathNotice(ctx, notice)
 }
 
 // process is a node in its own process. One goroutine at a time asks it.

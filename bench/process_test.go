@@ -6,12 +6,16 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
+	"github.com/flotilla-ha/flotilla/internal/netlab/steps"
 )
 
 var (
@@ -117,28 +121,48 @@ func BenchmarkFailover(b *testing.B) {
 }
 
 // BenchmarkRoleFailover kills the holder of a role by SIGKILL while another node waits for the
-// role. It measures from the kill to the grant. No guard sends a death notice, so the role is free
-// when the lease has expired. In half of the trials the holder also leads the cluster.
+// role. It measures from the kill to the grant. In half of the trials the holder also leads the
+// cluster. Without a guard the role is free when the lease has expired. With one, the guard sends a
+// death notice. It prints when each step was done.
 func BenchmarkRoleFailover(b *testing.B) {
+	b.Run("expired", func(b *testing.B) { roleFailover(b, "hold") })
+	b.Run("reported", func(b *testing.B) {
+		if runtime.GOOS != "linux" {
+			b.Skip("a guard needs Linux")
+		}
+		roleFailover(b, "guarded")
+	})
+}
+
+// roleFailover is BenchmarkRoleFailover with the given way to hold the role.
+func roleFailover(b *testing.B, hold string) {
 	all := newProcesses(b)
-	for _, p := range all {
+	for i, p := range all {
+		log, err := os.Create(filepath.Join(b.TempDir(), fmt.Sprint(i)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer log.Close()
+		p.Log, p.Env = log, append(p.Env, stepsVariable+"=1")
 		p.start(b)
 	}
 	awaitReady(b, all)
-	var follows, leads []time.Duration
+	// by whether the holder led
+	took, seen := make(map[bool][]time.Duration), make(map[bool][]steps.Trial)
 	for i := range tries(20) {
-		role := fmt.Sprintf("hold trial%d", i)
+		role := fmt.Sprintf("trial%d", i)
 		leader := leaderOf(b, all)
-		holder, next, took := leader, (leader+1)%len(all), &leads
-		if i%2 == 0 {
-			holder, next, took = next, (leader+2)%len(all), &follows
+		leads := i%2 == 1
+		holder, next := leader, (leader+1)%len(all)
+		if !leads {
+			holder, next = next, (leader+2)%len(all)
 		}
-		if _, err := all[holder].Ask(role); err != nil {
+		if _, err := all[holder].Ask(hold + " " + role); err != nil {
 			b.Fatal(err)
 		}
 		granted := make(chan error, 1)
 		go func() {
-			_, err := all[next].Ask(role)
+			_, err := all[next].Ask("hold " + role)
 			granted <- err
 		}()
 		time.Sleep(300 * time.Millisecond) // the other node waits for the role
@@ -147,15 +171,27 @@ func BenchmarkRoleFailover(b *testing.B) {
 		if err := <-granted; err != nil {
 			b.Fatal(err)
 		}
-		*took = append(*took, time.Since(began))
+		took[leads] = append(took[leads], time.Since(began))
+		var logs []string
+		for k, p := range all {
+			if k != holder {
+				log, err := os.ReadFile(p.Log.Name())
+				if err != nil {
+					b.Fatal(err)
+				}
+				logs = append(logs, string(log))
+			}
+		}
+		seen[leads] = append(seen[leads], steps.Read(began, logs...))
 		all[holder].Kill()
 		all[holder].start(b)
 		awaitReady(b, all)
 	}
-	slices.Sort(leads)
-	reportTrials(b, follows)
-	b.ReportMetric(ms(median(leads)), "leads-median-ms")
-	b.ReportMetric(ms(leads[len(leads)-1]), "leads-max-ms")
+	fmt.Print(steps.Table("holder killed", seen[false]), steps.Table("holder killed that also led", seen[true]))
+	slices.Sort(took[true])
+	reportTrials(b, took[false])
+	b.ReportMetric(ms(median(took[true])), "leads-median-ms")
+	b.ReportMetric(ms(took[true][len(took[true])-1]), "leads-max-ms")
 }
 
 // BenchmarkIdle leaves a cluster alone and reports its costs: the processor time of the leader and

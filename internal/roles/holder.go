@@ -117,6 +117,7 @@ func (h *Holder) Begin(ctx context.Context, claim state.ClaimRole, ref state.Ref
 		return nil, false
 	}
 	h.OnClaims(h.cfg.Store.State(), []state.Ref{ref})
+	h.cfg.Log.Debug("holds", "what", t.key, "since entry", index)
 	return t, true
 }
 

@@ -25,6 +25,8 @@ type Cluster struct {
 	Spread bool
 	// Keep, NoGuard and Probe are as in vip.Config.
 	Keep, NoGuard, Probe bool
+	// Steps makes the nodes log what package steps reads.
+	Steps bool
 	// NoFence makes the kernel refuse nftables.
 	NoFence bool
 
@@ -40,7 +42,7 @@ func (c *Cluster) Start(i int) (*netlab.Process, error) {
 	node := c.Lab.Nodes[i]
 	s := spec{
 		Timing: c.Timing, Units: c.Units, Spread: c.Spread,
-		Keep: c.Keep, NoGuard: c.NoGuard, Probe: c.Probe, NoFence: c.NoFence,
+		Keep: c.Keep, NoGuard: c.NoGuard, Probe: c.Probe, NoFence: c.NoFence, Steps: c.Steps,
 		Number: i, Name: node.Name, Dir: c.nodeDir(i), Addr: addressOf(node), Secret: c.secret,
 	}
 	for _, n := range c.Lab.Nodes {

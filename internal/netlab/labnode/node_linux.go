@@ -16,6 +16,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
+	"github.com/flotilla-ha/flotilla/internal/netlab/steps"
 	"github.com/flotilla-ha/flotilla/vip"
 )
 
@@ -53,6 +54,9 @@ func run(text string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if s.Steps {
+		log = steps.Logger(os.Stderr)
+	}
 	node, err := flotilla.Open(ctx, flotilla.Config{
 		Dir: s.Dir, Name: s.Name, Addr: s.Addr, Secrets: []flotilla.Secret{secret},
 		Peers: flotilla.Static(s.Peers...), Expect: len(s.Peers), Timing: s.Timing, Logger: log,

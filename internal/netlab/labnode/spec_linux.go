@@ -19,7 +19,7 @@ type spec struct {
 	Units                Units
 	Spread               bool
 	Keep, NoGuard, Probe bool
-	NoFence              bool
+	NoFence, Steps       bool
 	Number               int
 	Name, Dir            string
 	Addr, Secret         string

@@ -37,6 +37,7 @@ func (t *Transport) serve(c *peerconn.Conn) {
 
 // probe finds out whether the process of a peer is dead.
 func (t *Transport) probe(id string) {
+	t.cfg.Logger.Debug("a peer's connections have ended", "peer", id)
 	if t.cfg.Dialer.Probe(id) {
 		t.cfg.Node.Gone(id)
 	}
