@@ -15,6 +15,7 @@ func init() {
 		guard.Main(guard.Hooks{
 			RemoveTable: fence.Remove,
 			SendNotice:  func(ctx context.Context, notice []byte) error { return deathnotice.Send(ctx, notice, nil) },
+			Rehearse:    func(ctx context.Context, notice []byte) { deathnotice.Rehearse(ctx, notice, nil) },
 		})
 	}
 }

@@ -24,7 +24,8 @@
 //
 // Package wire creates a Notice and encodes it. Package vip passes the bytes to the guard process.
 // When the program dies the guard calls Send, which tries all nodes at once. The node that answers
-// first passes the notice on to the leader, which ends the session.
+// first passes the notice on to the leader, which ends the session. While the program lives the
+// guard calls Rehearse once.
 //
 // The package knows neither raft nor the cluster's secret, so that a guard stays small.
 package deathnotice

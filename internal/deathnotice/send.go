@@ -29,19 +29,9 @@ type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 // that the session is over. It retries until ctx ends, and then returns the last error of each
 // node. A nil dial stands for that of a net.Dialer.
 func Send(ctx context.Context, notice []byte, dial Dial) error {
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	n, err := Decode(notice)
+	n, config, dial, err := prepare(notice, dial)
 	if err != nil {
 		return err
-	}
-	config, err := n.config()
-	if err != nil {
-		return err
-	}
-	if len(n.Addrs) == 0 {
-		return errors.New("the death notice names no node")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	outcomes := make(chan error, len(n.Addrs))
@@ -60,6 +50,50 @@ func Send(ctx context.Context, notice []byte, dial Dial) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// Rehearse connects to the nodes of an encoded notice as Send does, and sends nothing. After that
+// Send is some milliseconds faster in this process: the code that it needs is in memory. Rehearse
+// returns nil if all nodes have accepted the connection.
+func Rehearse(ctx context.Context, notice []byte, dial Dial) error {
+	n, config, dial, err := prepare(notice, dial)
+	if err != nil {
+		return err
+	}
+	outcomes := make(chan error, len(n.Addrs))
+	for _, addr := range n.Addrs {
+		go func() {
+			conn, err := connect(ctx, "tcp", addr, config, dial)
+			if err == nil {
+				err = conn.Close()
+			}
+			outcomes <- err
+		}()
+	}
+	var errs []error
+	for range n.Addrs {
+		errs = append(errs, <-outcomes)
+	}
+	return errors.Join(errs...)
+}
+
+// prepare returns what Send needs.
+func prepare(notice []byte, dial Dial) (*Notice, *tls.Config, Dial, error) {
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	n, err := Decode(notice)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	config, err := n.config()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if len(n.Addrs) == 0 {
+		return nil, nil, nil, errors.New("the death notice names no node")
+	}
+	return n, config, dial, nil
 }
 
 // retry notifies one node until it accepts the notice or ctx ends. The error that ctx causes in the

@@ -45,7 +45,8 @@ func (a Addr) check() error {
 	return nil
 }
 
-// Hooks are what a guard does. They are called in the guard's process, from one goroutine.
+// Hooks are what a guard does. They are called in the guard's process, from one goroutine; but for
+// Rehearse, which has its own.
 type Hooks struct {
 	// Remove removes addresses. An address that is not there is not an error, and one that cannot
 	// be removed does not stop the removal of the others. Remove is called again with all of them
@@ -59,4 +60,9 @@ type Hooks struct {
 	// SendNotice reports the program's death to the cluster. It is called again until it returns
 	// nil, for about 10 s. If it is nil, death notices are not sent.
 	SendNotice func(ctx context.Context, notice []byte) error
+
+	// Rehearse does what SendNotice will do, as far as that has no effect. It is called once, a
+	// moment after the guard has been given a death notice. A process needs some milliseconds more
+	// for what it does for the first time. If it is nil, nothing is rehearsed.
+	Rehearse func(ctx context.Context, notice []byte)
 }

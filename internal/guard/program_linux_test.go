@@ -62,6 +62,7 @@ func testHooks() Hooks {
 		},
 		RemoveTable: func(name string) error { say("hook table %s", name); return nil },
 		SendNotice:  func(_ context.Context, notice []byte) error { say("hook notice %s", notice); return nil },
+		Rehearse:    func(_ context.Context, notice []byte) { say("rehearsed %s", notice) },
 	}
 }
 

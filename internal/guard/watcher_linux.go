@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +13,8 @@ import (
 )
 
 const (
-	retryPause = 5 * time.Millisecond // between two attempts to remove addresses after the deadline
+	retryPause     = 5 * time.Millisecond   // between attempts to remove addresses after the deadline
+	rehearsalDelay = 200 * time.Millisecond // from the first death notice to its rehearsal
 
 	exitBroken = 2 // the exit code of a guard that cannot work
 )
@@ -28,7 +30,9 @@ type watcher struct {
 	arrival *arrivals // of addresses; nil: not available
 	buf     []byte
 
-	set      guardedSet
+	set       guardedSet
+	rehearsed bool // the sending of a death notice, or that is about to be
+
 	dead     bool   // the program is dead
 	goodbye  bool   // the program has closed the guard
 	expired  bool   // the deadline has passed
@@ -242,6 +246,7 @@ func (w *watcher) accept(m message) {
 		w.set.table = m.text
 	case kindNotice:
 		w.set.notice = m.notice
+		w.rehearse()
 	case kindAsk: // the acknowledgement is all
 	case kindBye:
 		w.goodbye = true
@@ -250,6 +255,21 @@ func (w *watcher) accept(m message) {
 		return
 	}
 	send(message{kind: kindAck, seq: m.seq})
+}
+
+// rehearse has the sending of a death notice rehearsed once. The program is still busy with what it
+// needs the guard for, so that waits a moment.
+func (w *watcher) rehearse() {
+	if w.rehearsed || w.hooks.Rehearse == nil || len(w.set.notice) == 0 {
+		return
+	}
+	w.rehearsed = true
+	notice := w.set.notice
+	time.AfterFunc(rehearsalDelay, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), attemptTime)
+		defer cancel()
+		w.hooks.Rehearse(ctx, notice)
+	})
 }
 
 // send sends a message to the program if the socket has room for it.

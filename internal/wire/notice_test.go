@@ -45,6 +45,10 @@ func TestDeathNotice(t *testing.T) {
 		}
 		sender.Close()
 		guard := net.Host("guard")
+		if err := deathnotice.Rehearse(t.Context(), b, guard.Dial); err == nil ||
+			!strings.Contains(err.Error(), "z:1") || strings.Contains(err.Error(), nodeAt(1)) || fail != 2 {
+			t.Errorf("the rehearsal: %v; asked %d times", err, 2-fail)
+		}
 		if err := deathnotice.Send(t.Context(), b, guard.Dial); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,42 @@
+package guard
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// The guard rehearses once what it will do with a death notice.
+func TestRehearsal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	h := newHost(t, true)
+	h.do("notice first")
+	rehearsals := func() (n int) {
+		for _, line := range h.said() {
+			if strings.Contains(line, ": rehearsed first") {
+				n++
+			}
+		}
+		return n
+	}
+	for end := time.Now().Add(10 * time.Second); rehearsals() == 0; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nothing is rehearsed")
+		}
+	}
+	h.do("notice second")
+	<-time.After(2 * rehearsalDelay)
+	if n := rehearsals(); n != 1 {
+		t.Errorf("%d rehearsals", n)
+	}
+	h.kill(unix.SIGKILL)
+	h.ended()
+	if diff := cmp.Diff([]string{"notice second"}, h.hooked()); diff != "" {
+		t.Error(diff)
+	}
+}
