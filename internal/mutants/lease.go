@@ -59,6 +59,8 @@ func leaseRows() []row {
 			"internal/membership/deathnotice.go", "EndDead", `if ses := s.store.State().Session(node); ses != nil && ses.Number == number {`, `if ses := s.store.State().Session(node); ses != nil && ses.Number >= number {`).of("."),
 		m("a node has one candidacy at a time", "TestOneCandidacyAtATime",
 			"internal/replica/elections.go", "StandFor", `if !e.enter() {`, `if false {`).of("."),
+		m("a candidate uses the connections that are kept ready for it", "TestSpareConnections",
+			"internal/wire/rafttransport/layer.go", "Dial", `c := l.streams.takeSpare(id)`, `var c *peerconn.Conn`).of("./internal/wire"),
 		m("a dial that is reset does not show that a process lives", "TestGoneAfterResets",
 			"internal/wire/peerconn/dial.go", "touch", `return errors.Is(err, syscall.ECONNRESET), err`, `return false, err`).of("./internal/wire"),
 

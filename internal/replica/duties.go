@@ -65,6 +65,7 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 		term, leads := r.CurrentTerm(), r.State() == raft.Leader
 		if leader := d.group.Leader(); leader != "" && leader != d.group.self.ID {
 			before = leader
+			d.prepare(leader)
 		}
 		if l != nil && (!leads || l.Term != term) {
 			end()
@@ -94,6 +95,15 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 			case <-ctx.Done():
 				return
 			}
+		}
+	}
+}
+
+// prepare keeps connections to the other voters ready for an election in place of the leader.
+func (d *duties) prepare(leader string) {
+	for _, id := range d.store.State().Voters {
+		if id != leader && id != d.group.self.ID {
+			d.group.port.Transport().Prepare(id)
 		}
 	}
 }

@@ -62,15 +62,20 @@ func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Con
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	id := string(address)
-	c, err := l.dialer.Node(ctx, id, peerconn.Raft)
-	if err != nil {
-		return nil, err
+	c := l.streams.takeSpare(id)
+	if c == nil {
+		var err error
+		if c, err = l.dialer.Node(ctx, id, peerconn.Raft); err != nil {
+			return nil, err
+		}
 	}
 	l.streams.dialled(id, c.Peer().Incarnation)
 	if !l.streams.keep(c) {
 		c.Close()
 		return nil, peerconn.ErrClosed
 	}
+	l.streams.addOutbound(id, 1)
+	c.AtClose(func() { l.streams.addOutbound(id, -1) })
 	return &outConn{Conn: c, broke: func() { l.streams.broke(id) }}, nil
 }
 

@@ -23,6 +23,7 @@ func (t *Transport) serve(c *peerconn.Conn) {
 			t.cfg.Life.Go(func() { t.probe(peer.ID) })
 		}
 	})
+	t.renew(peer.ID, peer.Incarnation)
 	l := t.inbound(peer.ID, peer.Incarnation)
 	if l == nil {
 		c.Close()

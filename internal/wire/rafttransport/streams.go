@@ -16,9 +16,12 @@ type streams struct {
 
 // peerStreams are those with one peer.
 type peerStreams struct {
-	inbound int    // open connections from it
-	broken  uint64 // how many connections to it broke
-	dialled string // its incarnation at the last dial
+	inbound  int    // open connections from it
+	outbound int    // open connections to it that raft has
+	broken   uint64 // how many connections to it broke
+	dialled  string // its incarnation at the last dial
+	spare    *spare // nil: there is none
+	wanted   bool   // a spare was wanted
 }
 
 func newStreams() *streams {
@@ -73,6 +76,13 @@ func (s *streams) addInbound(id string, n int) int {
 	p := s.get(id)
 	p.inbound += n
 	return p.inbound
+}
+
+// addOutbound changes the number of raft's open connections to a peer.
+func (s *streams) addOutbound(id string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.get(id).outbound += n
 }
 
 // dialled records which incarnation of a peer a dial has reached.
