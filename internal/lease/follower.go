@@ -50,22 +50,29 @@ func (f *follower) observeLeader(now time.Time) {
 }
 
 // evaluate asks the other voters in the background if the leader's lease has expired for this one.
-// awake is since when this process has run without a gap.
-func (f *follower) evaluate(ctx context.Context, now, awake time.Time) {
+// It returns when that will be if nothing is heard; zero if it is not known, or has been. awake is
+// since when this process has run without a gap.
+func (f *follower) evaluate(ctx context.Context, now, awake time.Time) (next time.Time) {
 	leader, s := f.replica.Leader(), f.store.State()
 	if leader == "" || leader == f.self.ID || !slices.Contains(s.Voters, f.self.ID) || now.Sub(awake) < f.timing.Retry() {
-		return
+		return next
 	}
 	ses := s.Session(leader)
-	if ses == nil || !f.hasExpired(SessionID{leader, ses.Number}, now) {
-		return
+	if ses == nil {
+		return next
+	}
+	if id := (SessionID{leader, ses.Number}); !f.hasExpired(id, now) {
+		if next = f.voter.expiry(id); !next.After(now) {
+			next = time.Time{}
+		}
+		return next
 	}
 	f.mu.Lock()
 	asking := f.asking
 	f.asking = true
 	f.mu.Unlock()
 	if asking {
-		return
+		return next
 	}
 	f.life.Tasks.Go(func() {
 		f.replaceLeader(ctx, SessionID{leader, ses.Number})
@@ -73,6 +80,7 @@ func (f *follower) evaluate(ctx context.Context, now, awake time.Time) {
 		defer f.mu.Unlock()
 		f.asking = false
 	})
+	return next
 }
 
 // hasExpired reports whether all grants of this voter to a session have expired. A leader that has

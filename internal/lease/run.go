@@ -120,6 +120,5 @@ func (m *Manager) detect(ctx context.Context, now, awake time.Time) (next time.T
 		return m.detector.evaluate(ctx, term, now, awake)
 	}
 	m.detector.holdDowns.forget()
-	m.follower.evaluate(ctx, now, awake)
-	return time.Time{}
+	return m.follower.evaluate(ctx, now, awake)
 }

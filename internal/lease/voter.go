@@ -174,6 +174,13 @@ func (v *voter) lastAsked(id SessionID) time.Time {
 	return v.given.lastAsked(id)
 }
 
+// expiry returns when the last grant that this voter has given to a session expires.
+func (v *voter) expiry(id SessionID) time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.given.expiry(id)
+}
+
 // hasExpired reports whether every grant that this process has given to a session has expired, and
 // the session has not asked since. It is false for a session to which this process has granted
 // nothing: the node of that may have a newer one.
