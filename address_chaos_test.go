@@ -242,7 +242,7 @@ func addressChaos(t *testing.T, seed uint64) {
 		}
 		cfg.PreemptDelay = time.Duration(random.IntN(3)) * 500 * time.Millisecond
 	}, func(_ int, c *flotilla.Config) {
-		c.Timing = []flotilla.Timing{flotilla.LAN, flotilla.Fast}[seed%2]
+		c.Timing = []flotilla.Timing{flotilla.LAN, flotilla.Fast, flotilla.LAN, flotilla.Turbo}[seed%4]
 		flotilla.SetClock(c, 0.99+0.02*random.Float64())
 	})
 	guarded := seed%5 != 0

@@ -18,38 +18,34 @@ import (
 func TestAddressOutages(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	lan, fast := 600*time.Millisecond, 200*time.Millisecond
+	lan, fast, turbo := flotilla.LAN, flotilla.Fast, flotilla.Turbo
 	for _, test := range []struct {
 		name  string
 		leads bool // the owner does
 		event func(f *addressFleet, owner int)
-		most  map[time.Duration]time.Duration // by lease
+		most  map[flotilla.Timing]time.Duration
 	}{
-		{"killed", false, func(f *addressFleet, i int) { f.kill(i, true) }, map[time.Duration]time.Duration{lan: 30 * time.Millisecond, fast: 30 * time.Millisecond}},
-		{"killed, and leads", true, func(f *addressFleet, i int) { f.kill(i, true) }, map[time.Duration]time.Duration{lan: 250 * time.Millisecond, fast: 200 * time.Millisecond}},
-		{"killed without a guard", false, func(f *addressFleet, i int) { f.kill(i, false) }, map[time.Duration]time.Duration{lan: 700 * time.Millisecond, fast: 250 * time.Millisecond}},
-		{"by plan", false, func(f *addressFleet, i int) { f.end(i) }, map[time.Duration]time.Duration{lan: 10 * time.Millisecond, fast: 10 * time.Millisecond}},
-		{"cut off", false, func(f *addressFleet, i int) { f.c.Isolate(i) }, map[time.Duration]time.Duration{lan: 700 * time.Millisecond, fast: 250 * time.Millisecond}},
-		{"cut off, and leads", true, func(f *addressFleet, i int) { f.c.Isolate(i) }, map[time.Duration]time.Duration{lan: 900 * time.Millisecond, fast: 300 * time.Millisecond}},
+		{"killed", false, func(f *addressFleet, i int) { f.kill(i, true) }, map[flotilla.Timing]time.Duration{lan: 30 * time.Millisecond, fast: 30 * time.Millisecond, turbo: 30 * time.Millisecond}},
+		{"killed, and leads", true, func(f *addressFleet, i int) { f.kill(i, true) }, map[flotilla.Timing]time.Duration{lan: 250 * time.Millisecond, fast: 200 * time.Millisecond, turbo: 150 * time.Millisecond}},
+		{"killed without a guard", false, func(f *addressFleet, i int) { f.kill(i, false) }, map[flotilla.Timing]time.Duration{lan: 700 * time.Millisecond, fast: 250 * time.Millisecond, turbo: 120 * time.Millisecond}},
+		{"by plan", false, func(f *addressFleet, i int) { f.end(i) }, map[flotilla.Timing]time.Duration{lan: 10 * time.Millisecond, fast: 10 * time.Millisecond, turbo: 10 * time.Millisecond}},
+		{"cut off", false, func(f *addressFleet, i int) { f.c.Isolate(i) }, map[flotilla.Timing]time.Duration{lan: 700 * time.Millisecond, fast: 250 * time.Millisecond, turbo: 120 * time.Millisecond}},
+		{"cut off, and leads", true, func(f *addressFleet, i int) { f.c.Isolate(i) }, map[flotilla.Timing]time.Duration{lan: 900 * time.Millisecond, fast: 300 * time.Millisecond, turbo: 120 * time.Millisecond}},
 		{"stands still", false, func(f *addressFleet, i int) {
 			f.machine(i).Freeze()
 			f.c.Isolate(i)
-		}, map[time.Duration]time.Duration{lan: 700 * time.Millisecond, fast: 250 * time.Millisecond}},
+		}, map[flotilla.Timing]time.Duration{lan: 700 * time.Millisecond, fast: 250 * time.Millisecond, turbo: 120 * time.Millisecond}},
 		{"killed and back at once", false, func(f *addressFleet, i int) {
 			f.kill(i, false)
 			f.restart(i)
-		}, map[time.Duration]time.Duration{lan: 700 * time.Millisecond, fast: 300 * time.Millisecond}},
+		}, map[flotilla.Timing]time.Duration{lan: 700 * time.Millisecond, fast: 300 * time.Millisecond, turbo: 120 * time.Millisecond}},
 	} {
-		for lease, most := range test.most {
-			if lease == fast && !flotilla.Long() {
+		for timing, most := range test.most {
+			if timing != lan && !flotilla.Long() {
 				continue
 			}
-			t.Run(test.name+" "+lease.String(), func(t *testing.T) {
+			t.Run(test.name+" "+timing.String(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					timing := flotilla.LAN
-					if lease == fast {
-						timing = flotilla.Fast
-					}
 					f := newAddressFleet(t, 1, 3, 1, nil, func(_ int, c *flotilla.Config) { c.Timing = timing })
 					leader := f.c.Leader()
 					first := (leader + 1) % 3

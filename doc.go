@@ -57,8 +57,8 @@
 // # Guarantees
 //
 // Every node holds a lease, which a majority of the voters grants. The lease is renewed several
-// times within its length: 600 ms at [LAN], 200 ms at [Fast], 3 s at [WAN]. While its lease lasts,
-// a node may act without asking the others.
+// times within its length: 600 ms at [LAN], 200 ms at [Fast], 3 s at [WAN], 90 ms at [Turbo].
+// While its lease lasts, a node may act without asking the others.
 //
 // Writes, locks and roles are linearizable. Reads are regular: a read is never older than the last
 // completed write. A write returns when a majority of the voters has stored it, on disk if they

@@ -16,7 +16,7 @@ import (
 //	FLOTILLA_SECRETS        one or more secrets, separated by space or commas
 //	FLOTILLA_PEERS          "a:7373,b:7373", "dns:app:7373" or "srv:_flotilla._tcp.example.com"
 //	FLOTILLA_EXPECT         a number
-//	FLOTILLA_TIMING         lan, fast or wan
+//	FLOTILLA_TIMING         lan, fast, wan or turbo
 //	FLOTILLA_MAX_STATE      bytes
 //	FLOTILLA_REMOVE_DEAD    a duration such as 48h, or never
 //	FLOTILLA_EMAIL, _ACME_CA                 TLS.Email, TLS.CA
@@ -152,8 +152,10 @@ func envTiming(c *Config) error {
 		c.Timing = Fast
 	case "wan":
 		c.Timing = WAN
+	case "turbo":
+		c.Timing = Turbo
 	default:
-		return envError("Timing", "FLOTILLA_TIMING", fmt.Sprintf("must be lan, fast or wan, not %q", v), nil)
+		return envError("Timing", "FLOTILLA_TIMING", fmt.Sprintf("must be lan, fast, wan or turbo, not %q", v), nil)
 	}
 	return nil
 }

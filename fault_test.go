@@ -25,6 +25,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 	}{
 		{flotilla.LAN, 750 * time.Millisecond},
 		{flotilla.Fast, 260 * time.Millisecond},
+		{flotilla.Turbo, 120 * time.Millisecond},
 	} {
 		t.Run(test.timing.String(), func(t *testing.T) {
 			for range flotilla.Cases(t, 30, 5) {

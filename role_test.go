@@ -401,7 +401,7 @@ func TestYieldIsBounded(t *testing.T) {
 func TestLostHolder(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast, flotilla.WAN} {
+	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast, flotilla.WAN, flotilla.Turbo} {
 		t.Run(timing.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = timing })

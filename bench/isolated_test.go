@@ -16,7 +16,7 @@ import (
 // end of the first write that began after it. It is virtual time: processors and disks take none,
 // so it is the time that the nodes wait.
 func BenchmarkIsolatedLeader(b *testing.B) {
-	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast} {
+	for _, timing := range []flotilla.Timing{flotilla.LAN, flotilla.Fast, flotilla.Turbo} {
 		b.Run(timing.String(), func(b *testing.B) {
 			var took []time.Duration
 			for trial := range tries(20) {

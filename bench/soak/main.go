@@ -52,7 +52,7 @@ func main() {
 	var (
 		clusters = flag.Int("clusters", 1, "the number of clusters, which run at the same time and share the events")
 		busy     = flag.Bool("busy", false, "keep twice as many processors busy as there are")
-		timing   = flag.String("timing", "lan", "the timing of the nodes: lan, fast or wan")
+		timing   = flag.String("timing", "lan", "the timing of the nodes: lan, fast, wan or turbo")
 		seed     = flag.Uint64("seed", uint64(time.Now().UnixNano()), "the seed of the schedule")
 		all      = modes()
 		events   = make([]*int, len(all))

@@ -10,20 +10,34 @@ import "time"
 // Drift, a hundredth.
 const Drift = 100
 
+// tight is the length below which a lease is Tight.
+const tight = 150 * time.Millisecond
+
+// shortestHeartbeat is what raft's heartbeat and election timeout is at least. On a shared machine
+// raft elects leaders without a reason if it is below 200 ms. A shorter one would gain nothing:
+// failures are detected by leases.
+const shortestHeartbeat = 400 * time.Millisecond
+
 // Timing holds the two lengths of time from which a cluster's other waits follow. Make it with Of.
 type Timing struct {
 	// Lease is the length of a lease. The cluster takes a node for gone that has been silent for
 	// so long.
 	Lease time.Duration
 
-	// Heartbeat is raft's heartbeat and election timeout, twice the lease. A heartbeat may come only
-	// after seven tenths of it, see Beat. Also, raft must not make a follower a candidate before the
-	// leader's lease has expired: that candidate would be in the way of the one that stands then.
+	// Heartbeat is raft's heartbeat and election timeout, at least twice the lease. A heartbeat may
+	// come only after seven tenths of it, see Beat. Also, raft must not make a follower a candidate
+	// before the leader's lease has expired: that candidate would be in the way of the one that
+	// stands then.
 	Heartbeat time.Duration
 }
 
 // Of returns the timing for a lease of the given length.
-func Of(lease time.Duration) Timing { return Timing{Lease: lease, Heartbeat: 2 * lease} }
+func Of(lease time.Duration) Timing {
+	return Timing{Lease: lease, Heartbeat: max(2*lease, shortestHeartbeat)}
+}
+
+// Tight reports whether a pause that is common on a shared machine takes a good part of the lease.
+func (t Timing) Tight() bool { return t.Lease < tight }
 
 // At returns the timing of a node whose clock runs at the given rate, for tests. A rate of 0 stands
 // for 1. The times of a node with a fast clock end early.
@@ -56,12 +70,25 @@ func (t Timing) Beat() time.Duration { return 6 * t.Renewal() }
 // that time.
 func (t Timing) Margin() time.Duration { return t.Lease / 5 }
 
-// Urgent is how much of a lease is left when its node asks for an answer at once.
-func (t Timing) Urgent() time.Duration { return t.Lease / 2 }
+// Urgent is how much of a lease is left when its node asks for an answer at once. A node with a
+// tight lease always does: then a pause may last for three fifths of the lease, and not for two.
+func (t Timing) Urgent() time.Duration {
+	if t.Tight() {
+		return t.Lease
+	}
+	return t.Lease / 2
+}
 
 // Silence is how long a session may be silent before it is suspected. Suspicion starts early, so it
-// does not delay the end of the session.
-func (t Timing) Silence() time.Duration { return t.Lease / 2 }
+// does not delay the end of the session. But a suspected session is granted nothing until it is
+// cleared, and a tight lease has no time for that. So it is suspected later. The leader notices
+// that by a fifth of the lease later. The last fifth is for the entry of the suspicion.
+func (t Timing) Silence() time.Duration {
+	if t.Tight() {
+		return 3 * t.Lease / 5
+	}
+	return t.Lease / 2
+}
 
 // Heard bounds how old the last sign of a suspected session may be for the suspicion to be dropped.
 func (t Timing) Heard() time.Duration { return t.Lease / 3 }
