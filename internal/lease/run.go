@@ -10,6 +10,11 @@ import (
 
 // Run renews the lease, reports expired grants and detects failures until ctx ends.
 func (m *Manager) Run(ctx context.Context) {
+	if m.cfg.Timing.Tight() {
+		if err := raisePriority(); err != nil {
+			m.cfg.Log.Debug("other processes may delay this one as much as before", "err", err)
+		}
+	}
 	every := m.cfg.Timing.Renewal()
 	var renewal, last, looked time.Time
 	awake := time.Now() // since when this loop has run without a gap
