@@ -19,7 +19,7 @@ type addressFlotilla struct {
 
 func newAddressFlotilla(lab *netlab.Lab, dir string, timing flotilla.Timing) *addressFlotilla {
 	var units labnode.Units
-	for _, group := range addressGroups() {
+	for _, group := range addressGroups(false) {
 		var unit []netip.Prefix
 		for _, a := range group {
 			bits := 24

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -41,13 +42,15 @@ type addressSystem interface {
 	log(node int) string
 }
 
-// addressGroups are the addresses of BenchmarkAddresses.
-func addressGroups() (groups [][]netip.Addr) {
+// addressGroups are the addresses of BenchmarkAddresses: an IPv4 and, unless only4, an IPv6 address
+// for each node.
+func addressGroups(only4 bool) (groups [][]netip.Addr) {
 	for k := range 3 {
-		groups = append(groups, []netip.Addr{
-			netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", 51+k)),
-			netip.MustParseAddr(fmt.Sprintf("fd77::%d", 51+k)),
-		})
+		group := []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", 51+k))}
+		if !only4 {
+			group = append(group, netip.MustParseAddr(fmt.Sprintf("fd77::%d", 51+k)))
+		}
+		groups = append(groups, group)
 	}
 	return groups
 }
@@ -72,6 +75,14 @@ func addressEvents() []addressEvent {
 			_, err := hosts(t).Kill(syscall.SIGKILL, nil)
 			return err
 		}, 0, restart},
+		// A dead machine sends nothing: no connection is reset.
+		{"machine dies", func(t *addressTrial) error {
+			if err := hosts(t).Cut(); err != nil {
+				return err
+			}
+			_, err := hosts(t).Kill(syscall.SIGKILL, nil)
+			return err
+		}, 0, func(t *addressTrial) error { return errors.Join(mend(t), restart(t)) }},
 		{"SIGTERM", func(t *addressTrial) error { return t.system.term(t.victim) }, 0, restart},
 		{"link down", func(t *addressTrial) error { return hosts(t).LinkDown() }, 0,
 			func(t *addressTrial) error { return hosts(t).LinkUp() }},
@@ -97,6 +108,7 @@ func addressEvents() []addressEvent {
 type addressTrial struct {
 	lab    *netlab.Lab
 	system addressSystem
+	groups [][]netip.Addr
 	victim int
 	leads  bool // the victim led before the event
 
@@ -121,9 +133,7 @@ const (
 // run injects the event, waits until another node answers at the addresses of the victim, ends the
 // event, and waits until all addresses are at home.
 func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) {
-	groups := addressGroups()
-	all := slices.Concat(groups...)
-	w, err := t.lab.Watch(0, all...)
+	w, err := t.lab.Watch(0, slices.Concat(t.groups...)...)
 	if err != nil {
 		return err
 	}
@@ -136,7 +146,7 @@ func (t *addressTrial) run(ctx context.Context, event addressEvent) (err error) 
 		}
 	}()
 	var udp, tcp []*netlab.Probe
-	for _, addr := range groups[t.victim] {
+	for _, addr := range t.groups[t.victim] {
 		to := netip.AddrPortFrom(addr, netlab.Port)
 		u, err := t.lab.Clients[0].ProbeUDP(to, addressInterval)
 		if err != nil {
@@ -214,7 +224,7 @@ func (t *addressTrial) awaitHome(ctx context.Context, w *netlab.Watcher, probes 
 	defer cancel()
 	err := w.Await(ctx, func(owners []*netlab.Host) bool {
 		for i, o := range owners {
-			if o != t.lab.Nodes[i/2] {
+			if o != t.lab.Nodes[i/len(t.groups[0])] {
 				return false
 			}
 		}
@@ -246,7 +256,7 @@ func BenchmarkAddresses(b *testing.B) {
 		"| failed connections | probes' own pauses |\n" +
 		"|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range addressSystems() {
-		if *systemsFlag != "" && !slices.Contains(strings.Split(*systemsFlag, ","), s.name) {
+		if !named(s.name, *systemsFlag) {
 			continue
 		}
 		b.Run(s.name, func(b *testing.B) {
@@ -265,14 +275,14 @@ func BenchmarkAddresses(b *testing.B) {
 				}
 			}
 			for _, event := range addressEvents() {
-				if !wanted(event.name) {
+				if !wanted(event.name, *eventsFlag) {
 					continue
 				}
 				trials := make(map[string][]*addressTrial)
 				elsewhere, leader := event.name, event.name+", leader too"
 				enough := func(name string) bool { return len(trials[name]) >= tries(20) }
 				for i := 0; !enough(elsewhere) || system.leads() >= 0 && !enough(leader); i++ {
-					t := &addressTrial{lab: lab, system: system, victim: i % 3}
+					t := &addressTrial{lab: lab, system: system, groups: addressGroups(s.only4), victim: i % 3}
 					if enough(elsewhere) {
 						t.victim = max(0, system.leads())
 					} else if t.victim == system.leads() && enough(leader) {
@@ -305,9 +315,15 @@ func BenchmarkAddresses(b *testing.B) {
 	}
 }
 
-func wanted(event string) bool {
-	contained := func(part string) bool { return strings.Contains(event, part) }
-	return *eventsFlag == "" || slices.ContainsFunc(strings.Split(*eventsFlag, ","), contained)
+// named reports whether a flag names a system, or none.
+func named(system, flag string) bool {
+	return flag == "" || slices.Contains(strings.Split(flag, ","), system)
+}
+
+// wanted reports whether a flag has a part of a name, or none.
+func wanted(name, flag string) bool {
+	contained := func(part string) bool { return strings.Contains(name, part) }
+	return flag == "" || slices.ContainsFunc(strings.Split(flag, ","), contained)
 }
 
 // addressRow returns a line of the table.

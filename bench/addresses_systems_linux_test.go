@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
@@ -13,12 +14,13 @@ import (
 // addressKind is a system that BenchmarkAddresses can run.
 type addressKind struct {
 	name      string
+	only4     bool // it has no IPv6 addresses
 	available func() error
 	open      func(lab *netlab.Lab, dir string) addressSystem
 }
 
 func addressSystems() []addressKind {
-	withKeepalived := func(name string, fast bool) addressKind {
+	withKeepalived := func(name string, interval time.Duration) addressKind {
 		return addressKind{
 			name:      name,
 			available: keepalived.Available,
@@ -26,7 +28,7 @@ func addressSystems() []addressKind {
 				n := len(lab.Nodes)
 				return &addressKeepalived{
 					lab:      lab,
-					setup:    keepalived.Setup{Lab: lab, Dir: dir, Fast: fast, Addrs: addressGroups()},
+					setup:    keepalived.Setup{Lab: lab, Dir: dir, Interval: interval, Addrs: addressGroups(false)},
 					programs: make([]*netlab.Process, n),
 					daemons:  make([]*netlab.Process, n),
 				}
@@ -41,10 +43,16 @@ func addressSystems() []addressKind {
 		}
 	}
 	return []addressKind{
-		withKeepalived("keepalived", false),
-		withKeepalived("keepalived-100ms", true),
+		withKeepalived("keepalived", 0),
+		withKeepalived("keepalived-100ms", 100*time.Millisecond),
+		withKeepalived("keepalived-10ms", 10*time.Millisecond),
+		{
+			name: "ucarp", only4: true, available: ucarpAvailable,
+			open: func(lab *netlab.Lab, dir string) addressSystem { return newAddressUcarp(lab, dir) },
+		},
 		nodes("flotilla-lan", flotilla.LAN),
 		nodes("flotilla-fast", flotilla.Fast),
+		nodes("flotilla-turbo", flotilla.Turbo),
 	}
 }
 

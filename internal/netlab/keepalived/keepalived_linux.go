@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 )
@@ -28,9 +29,9 @@ type Setup struct {
 	Lab *netlab.Lab
 	// Dir is a directory for its files.
 	Dir string
-	// Fast chooses VRRPv3 with an advertisement every 100 ms. Otherwise all settings are the
-	// defaults: VRRPv2 (v3 for IPv6) with an advertisement every second.
-	Fast bool
+	// Interval chooses VRRPv3 with an advertisement so often, in whole hundredths of a second. If it
+	// is zero all settings are the defaults: VRRPv2 (v3 for IPv6) with one every second.
+	Interval time.Duration
 	// Addrs are the addresses. Those at index k belong to node k (modulo the number of nodes). The
 	// next node takes over, and so on.
 	Addrs [][]netip.Addr
@@ -76,9 +77,9 @@ func (k Setup) config(node int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "global_defs {\n  router_id %s\n", k.Lab.Nodes[node].Name)
 	interval := "1"
-	if k.Fast {
+	if k.Interval != 0 {
 		b.WriteString("  vrrp_version 3\n")
-		interval = "0.1"
+		interval = fmt.Sprintf("%.2f", k.Interval.Seconds())
 	}
 	fmt.Fprintf(&b, "}\ntrack_file program {\n  file %s\n  weight 0\n}\n", k.path(node, "state"))
 	id := 0

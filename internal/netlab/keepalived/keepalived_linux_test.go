@@ -18,17 +18,19 @@ var long = flag.Bool("long", false, "go through all cases")
 // Both configurations spread the addresses, move them when the program of their node has died, and
 // bring them back.
 func TestKeepalived(t *testing.T) {
-	for _, fast := range []bool{true, false} {
-		name := map[bool]string{true: "fast", false: "default"}[fast]
-		t.Run(name, func(t *testing.T) {
-			if !fast && !*long {
+	for _, test := range []struct {
+		name     string
+		interval time.Duration
+	}{{"fastest", 10 * time.Millisecond}, {"fast", 100 * time.Millisecond}, {"default", 0}} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.interval == 0 && !*long {
 				t.Skip("it takes ten seconds: it runs with -long")
 			}
 			if testing.Short() {
 				t.Skip("a slow test: it runs without -short")
 			}
 			t.Parallel() // it waits, and has hosts of its own
-			s := start(t, fast)
+			s := start(t, test.interval)
 			s.await(0, 1)
 			s.check(s.setup.SetAlive(0, false))
 			s.await(1, 1)
@@ -48,7 +50,7 @@ type running struct {
 	daemons []*netlab.Process
 }
 
-func start(t *testing.T, fast bool) *running {
+func start(t *testing.T, interval time.Duration) *running {
 	t.Helper()
 	if err := netlab.Available(); err != nil {
 		t.Skip(err)
@@ -61,7 +63,7 @@ func start(t *testing.T, fast bool) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &running{t: t, setup: Setup{Lab: lab, Dir: dir, Fast: fast, Addrs: [][]netip.Addr{
+	s := &running{t: t, setup: Setup{Lab: lab, Dir: dir, Interval: interval, Addrs: [][]netip.Addr{
 		{netip.MustParseAddr("10.77.0.51"), netip.MustParseAddr("fd77::51")},
 		{netip.MustParseAddr("10.77.0.52"), netip.MustParseAddr("fd77::52")},
 	}}}
