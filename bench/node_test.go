@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 			run = runPlain
 		case "slow":
 			run = runSlow
+		case "thief":
+			run = runThief
 		}
 		if err := run(context.Background()); err != nil {
 			fmt.Println("error", err)

@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package bench
+
+import (
+	"context"
+	"errors"
+)
+
+// runThief is for Linux.
+func runThief(context.Context) error { return errors.ErrUnsupported }
