@@ -85,8 +85,8 @@ func (a *Acks) Gone(id string, ses *state.Session) bool {
 	return a.group.peers.OverSession(id) >= ses.Number || a.group.peers.HasEnded(ses.Incarnation) || a.group.port.BelievedDead(id)
 }
 
-// Late reports whether a member has come no closer for three leases to what writers wait for. A
-// slow link alone is no reason to go on without it.
+// Late reports whether a member has come no closer for a while to what writers wait for. A slow
+// link alone is no reason to go on without it.
 func (a *Acks) Late(id string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -107,7 +107,7 @@ func (a *Acks) There(id string) bool {
 	if heard.Before(first) {
 		heard = first
 	}
-	return time.Since(heard) < a.timing.Heartbeat
+	return time.Since(heard) < a.timing.Present()
 }
 
 // Matched is called when a member has stored more entries. A member that was away is told at once

@@ -7,7 +7,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
-// A member is late if it has come no closer for three leases to what is wanted of it.
+// A member is late if it has come no closer for a while to what is wanted of it.
 func TestLateMembers(t *testing.T) {
 	now, lengths := time.Now(), timing.Of(600*time.Millisecond)
 	for _, test := range []struct {

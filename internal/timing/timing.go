@@ -98,8 +98,13 @@ func (t Timing) Heard() time.Duration { return t.Lease / 3 }
 func (t Timing) Leaderless() time.Duration { return 2 * t.Lease }
 
 // Stuck is how long a member may make no progress towards what writers wait for. After that time
-// they stop waiting for it. A slow line alone is no reason to stop.
-func (t Timing) Stuck() time.Duration { return 3 * t.Lease }
+// they stop waiting for it. A slow line alone is no reason to stop, nor is a disk that pauses for
+// half a second.
+func (t Timing) Stuck() time.Duration { return max(3*t.Lease, 600*time.Millisecond) }
+
+// Present is how long ago a leader's raft may have heard of a member that is there. A member at rest
+// answers only heartbeats, see Beat.
+func (t Timing) Present() time.Duration { return 2 * t.Lease }
 
 // Recent is how long a peer's report about its log counts.
 func (t Timing) Recent() time.Duration { return 12 * t.Lease }

@@ -32,6 +32,9 @@ func TestOf(t *testing.T) {
 			if left := l.Lease - l.Silence() - l.Renewal(); left < l.Lease/5 {
 				t.Errorf("the entry of a suspicion has %v before the last grant expires", left)
 			}
+			if l.Present() < l.Beat()+l.Renewal()+l.Lease/2 || l.Heartbeat < l.Beat()+l.Renewal()+l.Lease/2 {
+				t.Errorf("a leader takes a member for gone after %v, between two heartbeats", l.Present())
+			}
 			if l.Heard() > l.Silence() {
 				t.Errorf("a session that is cleared after %v may be suspected again at once", l.Heard())
 			}
