@@ -105,8 +105,8 @@ func (c *Chain) Restored(s *state.State) (*state.State, error) {
 	return restore(s)
 }
 
-// watch returns a log that keeps checksums of logs, which is that of the disk. It restores the state
-// that this node knows to be committed, unless raft will do so from a snapshot.
+// watch returns a log that keeps checksums of logs, which is that of the disk. It restores the
+// state that this node knows to be committed, unless raft will do so from a snapshot.
 func (c *Chain) watch(d *Disk, logs raft.LogStore) (*history.Log, error) {
 	log := history.NewLog(logs, func() uint64 { return c.store.State().Index }, func(conflict *history.Conflict) {
 		c.life.Tasks.Go(func() { c.outage.Fail(state.Diverged("%v", conflict)) })

@@ -102,8 +102,8 @@ func (t Timing) Leaderless() time.Duration { return 2 * t.Lease }
 // half a second.
 func (t Timing) Stuck() time.Duration { return max(3*t.Lease, 600*time.Millisecond) }
 
-// Present is how long ago a leader's raft may have heard of a member that is there. A member at rest
-// answers only heartbeats, see Beat.
+// Present is how long ago a leader's raft may have heard of a member that is there. A member at
+// rest answers only heartbeats, see Beat.
 func (t Timing) Present() time.Duration { return 2 * t.Lease }
 
 // Recent is how long a peer's report about its log counts.

@@ -285,7 +285,8 @@ func oldFile(t testing.TB, path string, pageSize int, entries []*Sealed, v Vote,
 		return errors.Join(err1, err2, conf.Put([]byte(voteKey), encodeVote1(voteRecord{opening: true, txid: txid})))
 	}))
 	must(t, db.Close())
-	s, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()}) // one of its own
+	// one of its own
+	s, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()})
 	must(t, err)
 	first, end := entries[0], entries[len(entries)-1]
 	now := span{first.Index() - 1, end.Index(), end.Sum()}

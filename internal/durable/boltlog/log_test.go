@@ -52,7 +52,8 @@ func (m model) random(r *rand.Rand, term uint64) (change func(*Log) error, after
 		after.entries = slices.Concat(m.entries, batch)
 		return func(l *Log) error { return l.Append(batch) }, after
 	case k < 13:
-		last := m.last() + 2 - min(m.last(), r.Uint64N(uint64(len(m.entries))+5)) // at either end: beyond it
+		// at either end: beyond it
+		last := m.last() + 2 - min(m.last(), r.Uint64N(uint64(len(m.entries))+5))
 		if r.IntN(20) == 0 {
 			last = m.base
 		}
@@ -149,7 +150,8 @@ func crashAtOpening(t *testing.T, path string) {
 	for range 3 {
 		must(t, markOpening(path, inspect(t, path), voteRecord{}))
 		inspect(t, path)
-		s, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()}) // a transaction of its own
+		// a transaction of its own
+		s, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()})
 		must(t, err)
 		must(t, s.Close())
 		if !inspect(t, path).open {
