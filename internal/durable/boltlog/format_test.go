@@ -167,3 +167,15 @@ func TestOldFile(t *testing.T) {
 		})
 	}
 }
+
+// AppendSealed makes what Seal and Append make.
+func TestAppendSealed(t *testing.T) {
+	for i := uint64(1); i < 20; i++ {
+		e := disktest.Entry(i, 2, int(i)*7)
+		want := Seal(e, 5)
+		got, sum := AppendSealed([]byte("before"), e, 5)
+		if string(got) != "before"+string(want.Append(nil)) || sum != want.Sum() || SealedSize(e) != want.Size() {
+			t.Errorf("entry %d is %x, %x; want %x, %x", i, got, sum, want.Append(nil), want.Sum())
+		}
+	}
+}

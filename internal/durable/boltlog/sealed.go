@@ -69,17 +69,33 @@ func (s *Sealed) Entry() *raft.Log {
 	return &e
 }
 
+// AppendSealed appends to b what Seal(e, prev).Append would, without a copy in between. It also
+// returns the checksum of the entry.
+func AppendSealed(b []byte, e *raft.Log, prev uint32) ([]byte, uint32) {
+	b = appendHead(slices.Grow(b, SealedSize(e)), e)
+	at := len(b)
+	b = append(b, e.Data...)
+	b = binary.BigEndian.AppendUint32(b, prev)
+	sum := entrySum(e, b[at:])
+	return binary.BigEndian.AppendUint32(b, sum), sum
+}
+
+// SealedSize returns the size of an entry that is sealed, in bytes.
+func SealedSize(e *raft.Log) int { return sealedHead + len(e.Data) + entrySuffix + len(e.Extensions) }
+
+// appendHead appends what is before the data of an entry.
+func appendHead(b []byte, e *raft.Log) []byte {
+	b = binary.BigEndian.AppendUint64(b, e.Index)
+	b = binary.BigEndian.AppendUint64(b, e.Term)
+	b = append(b, byte(e.Type))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(e.Extensions)))
+	return append(b, e.Extensions...)
+}
+
 const sealedHead = 8 + 8 + 1 + 4 // index, term, type, length of the extensions
 
 // Append appends the sealed entry to b.
-func (s *Sealed) Append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(b, s.log.Index)
-	b = binary.BigEndian.AppendUint64(b, s.log.Term)
-	b = append(b, byte(s.log.Type))
-	b = binary.BigEndian.AppendUint32(b, uint32(len(s.log.Extensions)))
-	b = append(b, s.log.Extensions...)
-	return append(b, s.log.Data...)
-}
+func (s *Sealed) Append(b []byte) []byte { return append(appendHead(b, &s.log), s.log.Data...) }
 
 // DecodeSealed is the inverse of Append. It returns false if b is no sealed entry. It keeps b.
 func DecodeSealed(b []byte) (*Sealed, bool) {

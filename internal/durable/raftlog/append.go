@@ -14,6 +14,7 @@ import (
 
 const (
 	maxQueue = 4 << 20 // bytes that may wait for the disk; who adds more waits too
+	maxSpare = 1 << 20 // size of a buffer that is kept for the next batch
 )
 
 // queue is a batch that is yet to be written.
@@ -113,11 +114,14 @@ func (l *Log) add(e *raft.Log) {
 	if l.entries.empty() {
 		chain = 0
 	}
-	sealed := boltlog.Seal(&kept, chain)
-	s := &slot{entry: &kept, queued: true, size: sealed.Size()}
-	l.queue.body = appendEntry(l.queue.body, sealed)
-	l.queue.marks = append(l.queue.marks, mark{s, len(l.queue.body) - s.size})
-	l.entries.add(e.Index, s, sealed.Sum())
+	s := &slot{entry: &kept, queued: true, size: boltlog.SealedSize(&kept)}
+	if l.queue.body == nil {
+		l.queue.body, l.spare = l.spare, nil
+	}
+	body, sum := appendEntry(l.queue.body, &kept, chain)
+	l.queue.body = body
+	l.queue.marks = append(l.queue.marks, mark{s, len(body) - s.size})
+	l.entries.add(e.Index, s, sum)
 }
 
 // cut queues that the entries behind last are gone. The caller holds l.mu.
@@ -246,6 +250,9 @@ func (l *Log) write(ticket uint64) {
 		m.queued, m.place, m.slot.off = false, place, skip+m.off
 	}
 	l.written, l.durable = number, now
+	if cap(q.body) <= maxSpare {
+		l.spare = q.body[:0]
+	}
 	l.entries.forget()
 	l.move()
 }

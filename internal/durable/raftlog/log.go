@@ -53,6 +53,7 @@ type Log struct {
 	now      boltlog.Vote
 	voteTerm *uint64       // the term of the vote that Set will write
 	queue    queue         // what is not written yet
+	spare    []byte        // a buffer for the body of the next queue
 	queued   uint64        // number of changes so far
 	written  uint64        // how many of them are on the disk
 	durable  state         // the log without what is queued

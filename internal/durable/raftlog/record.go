@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/flotilla-ha/flotilla/internal/durable/boltlog"
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 )
@@ -31,10 +33,11 @@ type state struct {
 	vote boltlog.Vote
 }
 
-func appendEntry(b []byte, e *boltlog.Sealed) []byte {
+// appendEntry also returns the checksum of the entry.
+func appendEntry(b []byte, e *raft.Log, prev uint32) ([]byte, uint32) {
 	b = append(b, entryRecord)
-	b = binary.BigEndian.AppendUint32(b, uint32(e.Size()))
-	return e.Append(b)
+	b = binary.BigEndian.AppendUint32(b, uint32(boltlog.SealedSize(e)))
+	return boltlog.AppendSealed(b, e, prev)
 }
 
 func appendIndex(b []byte, kind byte, index uint64) []byte {
