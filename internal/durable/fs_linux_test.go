@@ -151,7 +151,10 @@ func TestFileCutWhileOpen(t *testing.T) {
 	l, err := d.OpenLog(LogOptions{Failed: func(err error) { failed <- err }})
 	must(t, err)
 	for _, s := range []string{"raft-0000000000000001.log", "raft-0000000000000002.log"} {
-		must(t, os.Truncate(filepath.Join(d.path, s), 8192))
+		// upkeep removes the first one, which has no entry
+		if err := os.Truncate(filepath.Join(d.path, s), 8192); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
 	}
 	err = l.Run(func() error { return l.GetLog(50, new(raft.Log)) })
 	if !errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "read entry 50") {

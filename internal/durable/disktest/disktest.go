@@ -166,3 +166,23 @@ func Tree(t testing.TB, dir string) map[string]string {
 	}
 	return all
 }
+
+// IsOpen reports whether this process has a file open, as far as the system tells. Windows neither
+// renames nor replaces nor removes such a file.
+func IsOpen(t testing.TB, path string) bool {
+	t.Helper()
+	const mine = "/proc/self/fd"
+	open, err := os.ReadDir(mine)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range open {
+		if to, err := os.Readlink(filepath.Join(mine, e.Name())); err == nil && to == path {
+			return true
+		}
+	}
+	return false
+}

@@ -29,7 +29,7 @@ type Options struct {
 	Sys   System   // nil: this machine's
 
 	// Added is called with the path of each segment that is used from now on, Removed before one
-	// is removed. Nil: they are not called.
+	// is removed or replaced. Nil: they are not called.
 	Added   func(path string) error
 	Removed func(path string)
 }
@@ -176,10 +176,19 @@ func (j *Journal) removeOld() error {
 	all, err := numbers(j.o.Dir)
 	for _, n := range all {
 		if n < j.o.From {
-			err = errors.Join(err, j.o.Sys.Remove(filepath.Join(j.o.Dir, nameOf(n))))
+			path := filepath.Join(j.o.Dir, nameOf(n))
+			j.removed(path)
+			err = errors.Join(err, j.o.Sys.Remove(path))
 		}
 	}
 	return err
+}
+
+// removed tells Options.Removed.
+func (j *Journal) removed(path string) {
+	if j.o.Removed != nil {
+		j.o.Removed(path)
+	}
 }
 
 // all returns all segments, the spare included.
@@ -252,6 +261,9 @@ func (j *Journal) Append(body []byte) (Place, error) {
 }
 
 func (j *Journal) append(flags byte, body []byte) error {
+	if len(body) > MaxBatch { // Open could not read it
+		return fmt.Errorf("a batch of %d bytes is too large", len(body))
+	}
 	h := newHeader(j.end, flags, body)
 	j.buf = j.cur.put(j.buf[:0], j.at, h.end.Number, h.encode(), body)
 	if err := j.o.Sys.WriteAt(j.cur.file, j.buf, int64(j.at)*sectorSize); err != nil {
@@ -294,21 +306,27 @@ func (j *Journal) Prepare(size int) error {
 	if spare != nil && spare.size >= need {
 		return nil
 	}
-	next := segment{id: j.o.ID, number: cur.number + 1, size: max(min(2*cur.size, largest), need)}
-	s, err := makeSegment(j.o.Sys, j.o.Dir, next)
-	j.mu.Lock()
-	j.spare = s // it takes the place of the old one, or nothing does
-	j.mu.Unlock()
-	if spare != nil {
+	if spare != nil { // the new one takes its place, or nothing does
+		j.setSpare(nil)
+		j.removed(spare.path)
 		_ = spare.file.Close()
 	}
+	next := segment{id: j.o.ID, number: cur.number + 1, size: max(min(2*cur.size, largest), need)}
+	s, err := makeSegment(j.o.Sys, j.o.Dir, next)
 	if err != nil {
 		return fmt.Errorf("make the next segment: %w", err)
 	}
+	j.setSpare(s)
 	if j.o.Added != nil {
 		return j.o.Added(s.path)
 	}
 	return nil
+}
+
+func (j *Journal) setSpare(s *segment) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.spare = s
 }
 
 // Remove removes the segments before the given one. Their content is overwritten first.
@@ -323,9 +341,7 @@ func (j *Journal) Remove(before uint64) error {
 		j.segs = slices.Delete(slices.Clone(j.segs), 0, 1)
 		j.mu.Unlock()
 		err := s.erase(j.o.Sys)
-		if j.o.Removed != nil {
-			j.o.Removed(s.path)
-		}
+		j.removed(s.path)
 		if cerr := s.file.Close(); err == nil {
 			err = cerr
 		}

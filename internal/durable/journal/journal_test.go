@@ -198,3 +198,15 @@ func TestRefused(t *testing.T) {
 		})
 	}
 }
+
+// A batch that Open would not read is not written.
+func TestTooLarge(t *testing.T) {
+	j, dir := create(t, Options{})
+	if _, err := j.Append(make([]byte, MaxBatch+1)); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("got %v", err)
+	}
+	must(t, j.Close())
+	_, got, err := open(t, dir, Options{})
+	must(t, err)
+	want(t, got, 1, 0)
+}

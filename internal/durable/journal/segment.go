@@ -115,13 +115,20 @@ func makeSegment(sys System, dir string, s segment) (*segment, error) {
 		return nil, err
 	}
 	s.file = f
-	if err = s.fill(sys); err == nil {
+	err = s.fill(sys)
+	if cerr := f.Close(); err == nil { // Windows renames no open file
+		err = cerr
+	}
+	if err == nil {
 		if err = sys.Rename(tmp, s.path); err == nil {
 			err = sys.SyncDir(dir)
 		}
 	}
+	if err == nil {
+		s.file, err = os.OpenFile(s.path, os.O_RDWR, 0)
+	}
 	if err != nil {
-		_, _, _ = f.Close(), os.Remove(tmp), os.Remove(s.path)
+		_, _ = os.Remove(tmp), os.Remove(s.path)
 		return nil, err
 	}
 	return &s, nil
