@@ -113,19 +113,19 @@ func (d logFiles) Added(path string) error {
 // Removing implements raftlog.Files.
 func (d logFiles) Removing(path string) { d.places.KeepOnly(path, nil) }
 
-// Replace implements raftlog.Files. What the old file held is overwritten.
-func (d logFiles) Replace(tmp, path string) (*os.File, error) {
+// Replace implements raftlog.Files.
+func (d logFiles) Replace(tmp, path string) error {
 	f, err := diskfile.OpenKept(tmp)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	d.places.Keep(path, f)
 	if err := os.Rename(tmp, path); err != nil {
 		d.places.Drop(path, f)
-		return nil, err
+		return err
 	}
 	d.places.KeepOnly(path, f)
-	return f, diskfile.SyncDir(d.path)
+	return diskfile.SyncDir(d.path)
 }
 
 // createLog makes the file under another name, so that a crash leaves no half-made log.

@@ -35,12 +35,7 @@ func (dir) Added(string) error { return nil }
 func (dir) Removing(string) {}
 
 // Replace implements Files.
-func (dir) Replace(tmp, path string) (*os.File, error) {
-	if err := os.Rename(tmp, path); err != nil {
-		return nil, err
-	}
-	return os.OpenFile(path, os.O_RDWR, 0)
-}
+func (dir) Replace(tmp, path string) error { return os.Rename(tmp, path) }
 
 // newDir returns a directory with an empty log.
 func newDir(t testing.TB) dir {

@@ -48,7 +48,7 @@ type Log struct {
 
 	mu       sync.RWMutex
 	back     *boltlog.Log
-	replaced bool     // the file of back was replaced, and the new one could not be opened
+	replaced bool     // the file of back was replaced, or perhaps, and the new one is not open
 	entries  *entries // with everything that is queued, as is now
 	now      boltlog.Vote
 	voteTerm *uint64       // the term of the vote that Set will write

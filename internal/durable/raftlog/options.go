@@ -24,7 +24,7 @@ type Files interface {
 	Removing(path string)
 
 	// Replace gives the file tmp the name path. The file that had it is gone then.
-	Replace(tmp, path string) (*os.File, error)
+	Replace(tmp, path string) error
 }
 
 // Options say how to open a log. Path, File, Files and Logger are needed.

@@ -96,21 +96,29 @@ func (l *Log) renew(v boltlog.Vote, f boltlog.Front) error {
 	l.mu.RLock()
 	old := l.back
 	l.mu.RUnlock()
-	file, err := l.opts.Files.Replace(tmp, l.opts.Path)
-	if err != nil {
+	if _, _, err := old.Close(); err != nil { // Windows replaces no open file
 		return err
 	}
-	back, err := boltlog.Open(boltlog.Options{Path: l.opts.Path, File: file, Wrap: l.opts.Wrap})
+	back, err := l.replace(tmp)
 	l.mu.Lock()
 	if l.replaced = err != nil; !l.replaced {
 		l.back = back
 	}
 	l.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	_, _, err = old.Close()
 	return err
+}
+
+// replace gives the file tmp the place of raft-boltdb's, and opens it.
+func (l *Log) replace(tmp string) (*boltlog.Log, error) {
+	if err := l.opts.Files.Replace(tmp, l.opts.Path); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(l.opts.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return boltlog.Open(boltlog.Options{Path: l.opts.Path, File: f, Wrap: l.opts.Wrap})
 }
 
 // moveSegment moves the entries of the oldest segment to raft-boltdb. It returns false if there is
