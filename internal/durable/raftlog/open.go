@@ -58,7 +58,13 @@ func join(o Options, back *boltlog.Log, r *replay) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.end(o.Path); err != nil {
+	err = r.end(o.Path)
+	if first, current := j.Segments(); err == nil && first != current && j.Fresh() {
+		// A crash came before the first batch of the newest segment. Without it the log would be
+		// unknown once the segments before are gone.
+		_, err = j.Append(appendState(nil, r.now))
+	}
+	if err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
 	return &Log{
