@@ -24,7 +24,7 @@ func logRows() []row {
 		m("entries that are moved follow what is in raft-boltdb", "TestMoveBehindDeleted",
 			"internal/durable/raftlog/upkeep.go", "moveSegment", `if len(slots) == 0 || back.Last() > back.Base() && back.Last() < first-1 {`, `if len(slots) == 0 {`),
 		m("what was replaced leaves raft-boltdb before its place is taken", "TestRandomOperations",
-			"internal/durable/raftlog/upkeep.go", "moveBatch", `if err := back.Cut(first - 1); err != nil {`, `if err := error(nil); err != nil {`),
+			"internal/durable/raftlog/upkeep.go", "moveBatch", `if err := back.Cut(keep); err != nil {`, `if err := error(nil); err != nil {`),
 		m("an entry is chained to the one before, across both stores", "TestJoin",
 			"internal/durable/raftlog/replay.go", "end", `if i > 0 && r.links[i].prev != r.links[i-1].sum {`, `if false {`),
 		m("an entry that is nowhere is missing", "TestJoin",

@@ -196,7 +196,11 @@ func (l *Log) moveBatch(back *boltlog.Log, first uint64, slots []*slot) (int, er
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	if err := back.Cut(first - 1); err != nil {
+	keep := first - 1
+	if batch[0].Prev() == 0 && keep == l.span().base {
+		keep = 0 // they replaced all entries that there were, so those in raft-boltdb are deleted
+	}
+	if err := back.Cut(keep); err != nil {
 		return 0, fmt.Errorf("cut off entries: %w", err)
 	}
 	return len(batch), back.Append(batch)

@@ -1,0 +1,39 @@
+package raftlog
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
+)
+
+// Entries are moved that replace all of a log that raft-boltdb still has.
+func TestMoveOverReplaced(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		do   func(l *Log) error
+	}{
+		{"another leader's entries", func(l *Log) error {
+			return errors.Join(l.DeleteRange(11, 300), l.StoreLog(disktest.Entry(11, 2, 1000)))
+		}},
+		{"a snapshot's last entry", func(l *Log) error { return l.StoreLog(disktest.Entry(11, 2, 1000)) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := moved(t)
+			l := d.mustOpen(t, Options{MoveAfter: 100 << 10})
+			must(t, l.DeleteRange(1, 10))
+			must(t, test.do(l))
+			for i := l.span().last + 1; i <= 700; i++ {
+				must(t, l.StoreLog(disktest.Entry(i, 2, 1000)))
+			}
+			want := all(t, l)
+			must(t, tidy(l))
+			if l.back.Base() != 10 {
+				t.Errorf("raft-boltdb has the entries from %d on", l.back.Base()+1)
+			}
+			disktest.Diff(t, want, all(t, l))
+			must(t, l.Close())
+			disktest.Diff(t, want, all(t, d.mustOpen(t, Options{})))
+		})
+	}
+}
