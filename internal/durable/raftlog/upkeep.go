@@ -41,10 +41,10 @@ func (l *Log) prepare() {
 // free removes what no entry of the log needs: the oldest segments, and raft-boltdb's file if all
 // of its entries are deleted.
 func (l *Log) free() {
-	first, oldest, ticket := l.oldest()
 	l.mu.RLock()
 	back, base := l.back, l.entries.base
 	l.mu.RUnlock()
+	first, oldest, ticket := l.oldest() // after base, so that flush writes what has led to it
 	dead := back.Last() > back.Base() && back.Last() <= base
 	if oldest == first && !dead {
 		return
