@@ -23,6 +23,7 @@ func (l *Log) keepUp() {
 		case <-l.upkeep.stop:
 			return
 		}
+		l.alive() // Close does not wait for the next segment
 		l.prepare()
 		l.free()
 		for l.front.Bytes() > l.opts.MoveAfter && l.moveSegment() {
