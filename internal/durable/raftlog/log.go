@@ -75,6 +75,7 @@ type upkeep struct {
 	wake    chan struct{}  // holds an element if there is something to do; buffered
 	stop    chan struct{}  // closed when the log is closed
 	running sync.WaitGroup // the goroutines of the log
+	full    time.Time      // when the next segment could not be made; belongs to keepUp
 }
 
 // tend wakes upkeep. It does not block.

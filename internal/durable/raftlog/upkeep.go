@@ -13,6 +13,8 @@ import (
 const (
 	moveAfter  = 48 << 20 // see Options.MoveAfter
 	moveAtOnce = 1 << 20  // bytes of entries in one transaction
+
+	prepareRest = 5 * time.Second // after an attempt to make the next segment that failed
 )
 
 // keepUp does upkeep until the log ends.
@@ -32,9 +34,14 @@ func (l *Log) keepUp() {
 	}
 }
 
-// prepare makes the next segment, so that no write has to wait for it.
+// prepare makes the next segment, so that no write has to wait for it. On a full disk each attempt
+// takes all that is left for a moment, so it rests after one that failed.
 func (l *Log) prepare() {
+	if time.Since(l.upkeep.full) < prepareRest {
+		return
+	}
 	if err := l.front.Prepare(0); err != nil {
+		l.upkeep.full = time.Now()
 		l.opts.Logger.Warn("no room is made for the raft log ahead of time", "path", l.opts.Path, "err", err)
 	}
 }

@@ -2,9 +2,15 @@ package raftlog
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
+	"github.com/flotilla-ha/flotilla/internal/durable/journal"
 )
 
 // Entries are moved that replace all of a log that raft-boltdb still has.
@@ -35,5 +41,39 @@ func TestMoveOverReplaced(t *testing.T) {
 			must(t, l.Close())
 			disktest.Diff(t, want, all(t, d.mustOpen(t, Options{})))
 		})
+	}
+}
+
+// full is a System without room for another segment.
+type full struct {
+	journal.OS
+	refused int
+}
+
+// WriteAt implements journal.System.
+func (s *full) WriteAt(f *os.File, b []byte, off int64) error {
+	if strings.HasPrefix(filepath.Base(f.Name()), segment(2)) {
+		s.refused++
+		return syscall.ENOSPC
+	}
+	return s.OS.WriteAt(f, b, off)
+}
+
+// On a full disk the log goes on as long as its segment has room. Upkeep does not try to make
+// another one with each write.
+func TestNoRoomAheadOfTime(t *testing.T) {
+	d, sys := newDir(t), new(full)
+	l := d.mustOpen(t, Options{Sys: sys})
+	for i := uint64(1); i <= 100; i++ {
+		must(t, l.StoreLog(disktest.Entry(i, 1, 10)))
+		must(t, tidy(l))
+	}
+	if sys.refused != 1 {
+		t.Errorf("%d attempts", sys.refused)
+	}
+	sys.refused, l.upkeep.full = 0, time.Now().Add(-prepareRest)
+	must(t, tidy(l))
+	if sys.refused != 1 {
+		t.Errorf("%d attempts after a rest", sys.refused)
 	}
 }
