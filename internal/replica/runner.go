@@ -18,6 +18,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
+// closePatience is how long the files may take to close.
+const closePatience = 10 * time.Second
+
 // Runner runs raft on this node's disk. Its methods must not be called at the same time; the node's
 // way into the cluster, DiskCare and the node's end call them in turn.
 type Runner struct {
@@ -117,12 +120,24 @@ func (r *Runner) EndRaft() error {
 		}
 	}
 	if d := r.files.disk.Load(); d != nil {
-		if busy := d.busy(); busy > Hanging {
-			return errors.Join(append(failed, fmt.Errorf("the disk has hung for %v: the files are left open", busy))...)
-		}
-		failed = append(failed, d.Close())
+		failed = append(failed, closeDisk(d))
 	}
 	return errors.Join(failed...)
+}
+
+// closeDisk closes a disk, as far as it does not hang.
+func closeDisk(d *Disk) error {
+	if busy := d.busy(); busy > Hanging {
+		return fmt.Errorf("the disk has hung for %v: the files are left open", busy)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- d.Close() }() // it writes what is queued, and waits for the log's upkeep
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(closePatience):
+		return errors.New("the disk hangs: the files are left open")
+	}
 }
 
 // config returns raft's configuration.

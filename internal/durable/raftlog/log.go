@@ -43,6 +43,7 @@ type Log struct {
 
 	changing chan struct{} // holds a token while a goroutine changes what the log is
 	writing  chan struct{} // holds a token while a goroutine writes the journal
+	ended    chan struct{} // closed when Close is done
 
 	upkeep upkeep
 
@@ -124,7 +125,7 @@ func (l *Log) Busy() time.Duration {
 }
 
 // Close ends the log: later calls end their goroutine. What is queued is written first. Close waits
-// for the current write, however long the disk takes. Closing again does nothing.
+// for the current write, however long the disk takes. Closing again only waits for that too.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	again, late := l.closing, l.now != l.durable.vote
@@ -136,8 +137,10 @@ func (l *Log) Close() error {
 	ticket := l.queued
 	l.mu.Unlock()
 	if again {
+		<-l.ended
 		return nil
 	}
+	defer close(l.ended)
 	_ = l.Run(func() error { l.flush(ticket); return nil }) // nobody relies on it
 	l.mu.Lock()
 	l.closed = true

@@ -75,6 +75,7 @@ func join(o Options, back *boltlog.Log, r *replay) (*Log, error) {
 		born:     time.Now(),
 		changing: make(chan struct{}, 1),
 		writing:  make(chan struct{}, 1),
+		ended:    make(chan struct{}),
 		upkeep:   upkeep{wake: make(chan struct{}, 1), stop: make(chan struct{})},
 		entries:  newEntries(r.now.span, r.slots),
 		now:      r.now.vote,

@@ -170,3 +170,23 @@ func TestGroupCommit(t *testing.T) {
 		t.Errorf("%d syncs for 51 entries", syncs)
 	}
 }
+
+// Close returns when the files are closed, whoever calls it.
+func TestCloseAgain(t *testing.T) {
+	d := newDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		sys := &slow{outcome: make(chan error)}
+		l := d.mustOpen(t, Options{Sys: sys})
+		l.Queue(disktest.Entries(1, 3, 1, 10))
+		closed := make(chan error, 2)
+		for range 2 {
+			go func() { closed <- l.Close() }()
+			synctest.Wait()
+		}
+		if len(closed) > 0 {
+			t.Error("it is closed while it writes")
+		}
+		close(sys.outcome)
+		must(t, errors.Join(<-closed, <-closed))
+	})
+}

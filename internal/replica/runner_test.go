@@ -1,0 +1,34 @@
+package replica
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// A node ends also while its disk hangs, whether that is known before its files are closed or not.
+func TestEndOnAHangingDisk(t *testing.T) {
+	for name, busy := range map[string]time.Duration{"known": time.Hour, "not known": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				goOn := make(chan struct{})
+				defer close(goOn)
+				r := &Runner{files: new(files), group: new(Group)}
+				r.files.disk.Store(&Disk{
+					busy:  func() time.Duration { return busy },
+					close: func() error { <-goOn; return nil },
+				})
+				began := time.Now()
+				err := r.EndRaft()
+				if err == nil || !strings.Contains(err.Error(), "the files are left open") {
+					t.Errorf("got %v", err)
+				}
+				if took := time.Since(began); took > closePatience {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}
