@@ -18,6 +18,11 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
+const (
+	segmentName = "raft-0000000000000001.log" // of the journal
+	spareName   = "raft-0000000000000002.log" // the next one
+)
+
 // keptDir is a directory with all that a node has in it, and what it holds.
 func keptDir(t *testing.T) (*Dir, *Log, state) {
 	t.Helper()
@@ -25,7 +30,7 @@ func keptDir(t *testing.T) (*Dir, *Log, state) {
 	must(t, d.WriteFile("node", []byte("identity")))
 	l := openTestLog(t, d, true)
 	for {
-		if _, err := os.Stat(filepath.Join(d.path, "raft-0000000000000002.log")); err == nil {
+		if _, err := os.Stat(filepath.Join(d.path, spareName)); err == nil {
 			break // upkeep has made it, and then leaves the directory alone
 		}
 		runtime.Gosched()
@@ -57,6 +62,17 @@ func TestRestore(t *testing.T) {
 		refused bool // Restore touches nothing
 	}{
 		{"log", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, logName))) }, logName, false, true, false},
+		{"segment", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, segmentName))) }, segmentName, false, true, false},
+		{"spare segment", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, spareName))) }, spareName, false, true, false},
+		{"whole log", func(t *testing.T, d *Dir) {
+			removeJournal(t, d)
+			must(t, os.Remove(filepath.Join(d.path, logName)))
+		}, segmentName, false, true, false},
+		{"segment replaced", func(t *testing.T, d *Dir) {
+			path := filepath.Join(d.path, segmentName)
+			disktest.Put(t, path+"2", disktest.FileBytes(t, path))
+			must(t, os.Rename(path+"2", path))
+		}, segmentName, false, false, true},
 		{"small file", func(t *testing.T, d *Dir) { must(t, os.Remove(filepath.Join(d.path, "node"))) }, "node", false, true, false},
 		{"snapshots", func(t *testing.T, d *Dir) { must(t, os.RemoveAll(filepath.Join(d.path, snapsName))) }, "", false, true, false},
 		{"part of a snapshot", func(t *testing.T, d *Dir) {
