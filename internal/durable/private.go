@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // Everything in the directory is for this process's user alone. Directories have mode 0700 and
@@ -33,8 +34,11 @@ func (d *Dir) MakePrivate() (exposed []string, err error) {
 			if err == nil {
 				err = private(path, e)
 			}
-			if errors.Is(err, fs.ErrPermission) {
+			switch {
+			case errors.Is(err, fs.ErrPermission):
 				exposed, err = append(exposed, path), nil
+			case errors.Is(err, fs.ErrNotExist):
+				err = nil // the log's upkeep has removed it meanwhile
 			}
 			return err
 		})
@@ -62,7 +66,7 @@ func ours(dir string, e fs.DirEntry) bool {
 	case lockName, snapsName, markName:
 		return true
 	}
-	if isLog(e.Name()) {
+	if isLog(e.Name()) || strings.HasSuffix(e.Name(), tmpSuffix) {
 		return true
 	}
 	if e.IsDir() {
