@@ -279,6 +279,7 @@ func TestDeletedUnderTheNode(t *testing.T) {
 		says string
 	}{
 		{"raft.db", remove("raft.db"), nil, "raft.db was deleted"},
+		{"segment", remove("raft-0000000000000001.log"), nil, "raft-0000000000000001.log was deleted"},
 		{"identity", remove("node"), nil, "node was deleted"},
 		{"snapshots", remove("snapshots"), nil, "was deleted"},
 		{"log and snapshots", func(t *testing.T, n *Node) { remove("raft.db")(t, n); remove("snapshots")(t, n) }, nil, "was deleted"},
