@@ -205,8 +205,10 @@ func (l *Log) moveBatch(back *boltlog.Log, first uint64, slots []*slot) (int, er
 		return 0, nil
 	}
 	keep := first - 1
-	if batch[0].Prev() == 0 && keep == l.span().base {
-		keep = 0 // they replaced all entries that there were, so those in raft-boltdb are deleted
+	if l.span().base >= keep && back.Last() > back.Base() {
+		// All entries in raft-boltdb are deleted. The one before may be another than the one there.
+		l.flush(l.tickets()) // that they were deleted
+		keep = 0
 	}
 	if err := back.Cut(keep); err != nil {
 		return 0, fmt.Errorf("cut off entries: %w", err)
