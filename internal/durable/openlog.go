@@ -43,7 +43,7 @@ type LogOptions struct {
 func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 	path := d.join(logName)
 	if o.Create {
-		if err := d.createLog(path); err != nil {
+		if err := d.createLog(path, o.sys); err != nil {
 			return nil, fmt.Errorf("create raft log: %w", err)
 		}
 	}
@@ -129,7 +129,7 @@ func (d logFiles) Replace(tmp, path string) error {
 }
 
 // createLog makes the file under another name, so that a crash leaves no half-made log.
-func (d *Dir) createLog(path string) error {
+func (d *Dir) createLog(path string, sys journal.System) error {
 	if d.HasLog() {
 		return &os.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 	}
@@ -139,7 +139,7 @@ func (d *Dir) createLog(path string) error {
 	}
 	tmp := path + tmpSuffix
 	_ = os.Remove(tmp)
-	if err := raftlog.Create(tmp, path, nil); err != nil {
+	if err := raftlog.Create(tmp, path, sys); err != nil {
 		_ = os.Remove(tmp)
 		return err
 	}

@@ -122,8 +122,9 @@ func (l *Log) At(index, term uint64) (Sum, bool) {
 	return p.sum, ok && p.known && (term == 0 || p.term == 0 || p.term == term)
 }
 
-// overhead is about what an entry takes beside its content, in bytes.
-const overhead = 64
+// overhead is about what an entry takes on the disk beside its content, in bytes, if it is written
+// alone.
+const overhead = 512
 
 func sizeOf(e *raft.Log) uint64 { return uint64(len(e.Data)+len(e.Extensions)) + overhead }
 

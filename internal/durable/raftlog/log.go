@@ -70,8 +70,8 @@ var (
 	_ raft.StableStore = (*Log)(nil)
 )
 
-// upkeep frees space, and moves entries from the journal to raft-boltdb. Nobody waits for it, and
-// after each write it leaves the disk to others for as long.
+// upkeep frees space, and moves entries from the journal to raft-boltdb. Only Close waits for it.
+// After it has moved some entries, it leaves the disk to others for as long.
 type upkeep struct {
 	wake    chan struct{}  // holds an element if there is something to do; buffered
 	stop    chan struct{}  // closed when the log is closed
