@@ -144,7 +144,8 @@ func (l *Log) moveSegment() bool {
 		back := l.back
 		l.mu.RUnlock()
 		if len(slots) == 0 || back.Last() > back.Base() && back.Last() < first-1 {
-			return true // moved, or all that is in raft-boltdb was deleted: free comes first
+			// They are moved; or all that is in raft-boltdb is deleted, and free is the quicker way.
+			return true
 		}
 		moved, err := l.moveBatch(back, first, slots)
 		if err != nil {
