@@ -51,7 +51,8 @@ func TestMain(m *testing.M) {
 // vitals are figures that a node process reports about itself.
 type vitals struct {
 	flotilla.Status
-	CPU time.Duration // used so far, user and system
+	CPU      time.Duration // used so far, user and system
+	Resident int64         // bytes in memory; 0 where the system does not say
 }
 
 // runNode is a node in its own process. It answers each line of its standard input by a line on its
@@ -69,7 +70,7 @@ func runNode(ctx context.Context) error {
 		return err
 	}
 	defer n.Close()
-	in := bufio.NewScanner(os.Stdin)
+	in, growth := bufio.NewScanner(os.Stdin), growthNode{node: n}
 	for in.Scan() {
 		word, rest, _ := strings.Cut(in.Text(), " ")
 		switch word {
@@ -98,11 +99,18 @@ func runNode(ctx context.Context) error {
 			var use syscall.Rusage
 			err = syscall.Getrusage(syscall.RUSAGE_SELF, &use)
 			v := vitals{Status: n.Status(), CPU: time.Duration(use.Utime.Nano() + use.Stime.Nano())}
+			v.Resident = residentBytes()
+			v.Roles = nil // which may be many
 			line, jsonErr := json.Marshal(v)
 			if err == nil {
 				err = jsonErr
 			}
 			fmt.Println(string(line))
+		default:
+			var answer string
+			if answer, err = growth.do(ctx, word, rest); err == nil {
+				fmt.Println(answer)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", word, err)
@@ -123,10 +131,10 @@ func startGuard(ctx context.Context, notice []byte) error {
 // process is a node in its own process. One goroutine at a time asks it.
 type process struct{ *proc.Process }
 
-// newProcesses prepares three nodes that will form a cluster, and starts none.
-func newProcesses(b *testing.B) []*process {
+// newProcesses prepares n nodes that will form a cluster, and starts none.
+func newProcesses(b *testing.B, n int) []*process {
 	b.Helper()
-	nodes, _, err := proc.NewCluster(3, b.TempDir())
+	nodes, _, err := proc.NewCluster(n, b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}

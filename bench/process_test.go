@@ -42,7 +42,7 @@ func reportTrials(b *testing.B, d []time.Duration) {
 func BenchmarkColdStart(b *testing.B) {
 	var took []time.Duration
 	for range tries(10) {
-		all := newProcesses(b)
+		all := newProcesses(b, 3)
 		began := time.Now()
 		for _, p := range all {
 			p.start(b)
@@ -60,7 +60,7 @@ func BenchmarkColdStart(b *testing.B) {
 // value after another. It measures from the kill to the end of the first write that began after it.
 // Then it restarts the killed node for the next trial.
 func BenchmarkFailover(b *testing.B) {
-	all := newProcesses(b)
+	all := newProcesses(b, 3)
 	for _, p := range all {
 		p.start(b)
 	}
@@ -136,7 +136,7 @@ func BenchmarkRoleFailover(b *testing.B) {
 
 // roleFailover is BenchmarkRoleFailover with the given way to hold the role.
 func roleFailover(b *testing.B, hold string) {
-	all := newProcesses(b)
+	all := newProcesses(b, 3)
 	for i, p := range all {
 		log, err := os.Create(filepath.Join(b.TempDir(), fmt.Sprint(i)))
 		if err != nil {
@@ -197,7 +197,7 @@ func roleFailover(b *testing.B, hold string) {
 // BenchmarkIdle leaves a cluster alone and reports its costs: the processor time of the leader and
 // of a follower (their mean) in percent of one core, and the growth of the log in entries.
 func BenchmarkIdle(b *testing.B) {
-	all := newProcesses(b)
+	all := newProcesses(b, 3)
 	for _, p := range all {
 		p.start(b)
 	}

@@ -187,7 +187,7 @@ type server struct {
 func newServers(b *testing.B, role string, g given, proxies string) []*server {
 	b.Helper()
 	all, addrs := make([]*server, 3), freeAddrs(b, 9)
-	for i, p := range newProcesses(b) {
+	for i, p := range newProcesses(b, 3) {
 		s := &server{p, addrs[3*i], addrs[3*i+1]}
 		p.Env = append(p.Env, proc.RoleVariable+"="+role, asCert+"="+g.dir, "FLOTILLA_PROXIES="+proxies,
 			"FLOTILLA_HTTPS_ADDR="+s.https, "FLOTILLA_HEALTH_ADDR="+s.health, "FLOTILLA_HTTP_ADDR="+addrs[3*i+2])
