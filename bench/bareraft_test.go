@@ -24,7 +24,7 @@ func (nothing) Release()                            {}
 
 // newBareRaft starts three instances of raft as its documentation shows: default configuration,
 // TCP, raft-boltdb with default options. It returns a function that commits a value on the leader.
-func newBareRaft(b *testing.B) func(ctx context.Context, key string, value []byte) error {
+func newBareRaft(b testing.TB) func(ctx context.Context, key string, value []byte) error {
 	b.Helper()
 	addrs, dir := freeAddrs(b, 3), b.TempDir()
 	var conf raft.Configuration

@@ -15,7 +15,7 @@ import (
 const readyTimeout = time.Minute // of a cluster
 
 // freeAddrs returns addresses on loopback whose ports are free now.
-func freeAddrs(b *testing.B, n int) []string {
+func freeAddrs(b testing.TB, n int) []string {
 	b.Helper()
 	addrs, err := proc.FreeAddrs(n)
 	if err != nil {
@@ -27,7 +27,7 @@ func freeAddrs(b *testing.B, n int) []string {
 // cluster is three nodes of flotilla in this process, on loopback, with files.
 type cluster struct{ nodes []*flotilla.Node }
 
-func newCluster(b *testing.B) *cluster {
+func newCluster(b testing.TB) *cluster {
 	b.Helper()
 	addrs, dir, secret := freeAddrs(b, 3), b.TempDir(), flotilla.NewSecret()
 	c := new(cluster)
@@ -57,7 +57,7 @@ func newCluster(b *testing.B) *cluster {
 }
 
 // follower returns a node that does not lead.
-func (c *cluster) follower(b *testing.B) *flotilla.Node {
+func (c *cluster) follower(b testing.TB) *flotilla.Node {
 	b.Helper()
 	i := slices.IndexFunc(c.nodes, func(n *flotilla.Node) bool { s := n.Status(); return s.Leader != "" && s.Leader != s.ID })
 	if i < 0 {

@@ -38,7 +38,7 @@ type side struct {
 }
 
 // round writes ops values with several writers, and records the figures.
-func (s *side) round(b *testing.B, writers, ops int) {
+func (s *side) round(b testing.TB, writers, ops int) {
 	b.Helper()
 	var (
 		wg   sync.WaitGroup

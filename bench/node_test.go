@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 			run = runPlain
 		case "slow":
 			run = runSlow
+		case "slow disk":
+			run = runSlowDisk
 		case "thief":
 			run = runThief
 		}
