@@ -1,11 +1,11 @@
 # Short names for daily commands. .ci/run is the whole check that a change must pass.
 .DEFAULT_GOAL := help
-.PHONY: help test short long lint fuzz bench docs mutants ci
+.PHONY: help test short long lint fuzz bench bench-plots docs mutants ci
 
 export FUZZTIME ?= 10s
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 short: ## quick tests of the library: half a minute
 	go test -short ./...
@@ -27,6 +27,12 @@ fuzz: ## every fuzz target for FUZZTIME, by default 10s
 bench: ## benchmarks, for a machine that does nothing else
 	go test -run='^$$' -bench=. ./...
 	cd bench && GOWORK=off go test -run='^$$' -bench=. ./...
+
+bench-plots: ## measure growth, slow disks and a simulated day; plots in bench/plots: 20 minutes
+	cd bench && printf 'date: %s\nmachine: %s\ncommit: %s\n' \
+		"$$(date +%F)" "$$(getconf _NPROCESSORS_ONLN) processors" "$$(git describe --always --dirty)" >plots/figures.txt
+	cd bench && GOWORK=off go test -run='^$$' -bench='SlowDisk|Day|Growth' -benchtime=1x -timeout=0 . >>plots/figures.txt
+	cd bench && GOWORK=off go run ./plots -dir plots <plots/figures.txt
 
 docs: ## write the generated files: table of mutants, api/*.txt
 	go run ./internal/mutants -markdown
