@@ -16,13 +16,35 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 )
 
-// manyAddresses returns n units of one IPv4 address.
+// manyAddresses returns n units of one IPv4 address, at most 200. Those of the laboratory's nodes,
+// clients and askers are below 20, above 100 and above 200.
 func manyAddresses(n int) (units labnode.Units, addrs []netip.Addr) {
-	for k := range n {
-		a := netip.AddrFrom4([4]byte{10, 77, 0, byte(120 + k)})
+	for k := 20; len(addrs) < n; k++ {
+		if k%100 < 10 && k > 100 {
+			continue
+		}
+		a := netip.AddrFrom4([4]byte{10, 77, 0, byte(k)})
 		units, addrs = append(units, []netip.Prefix{netip.PrefixFrom(a, 24)}), append(addrs, a)
 	}
 	return units, addrs
+}
+
+// BenchmarkGrowthAddresses has that many addresses, which are spread over three nodes. At the end
+// it cuts off the machine of one, and measures until other nodes have the first and the last of
+// its addresses.
+func BenchmarkGrowthAddresses(b *testing.B) {
+	if err := netlab.Available(); err != nil {
+		b.Skip(err)
+	}
+	grow(b, "addresses", []int{1, 10, 50, 100, 200}, func(b *testing.B, size int) {
+		s := newManySite(b, size)
+		s.idle(b, *growthIdle, "idle-%core", "busiest-%core")
+		last, between := s.cutOff(b)
+		b.ReportMetric(ms(last-between), "first-ms")
+		b.ReportMetric(ms(last), "last-ms")
+		b.ReportMetric(0, "ns/op")
+		s.close(b)
+	})
 }
 
 // BenchmarkManyAddresses measures a hundred addresses that are spread over three nodes, and one
@@ -38,7 +60,7 @@ func BenchmarkManyAddresses(b *testing.B) {
 			for range tries(5) {
 				s := newManySite(b, n)
 				if len(away) == 0 {
-					s.idle(b)
+					s.idle(b, 30*time.Second, "%-of-a-core/node", "%-of-a-core/busiest")
 				}
 				took, all := s.cutOff(b)
 				away, moved = append(away, took), append(moved, all)
@@ -108,10 +130,10 @@ func (s *manySite) close(b *testing.B) {
 	}
 }
 
-// idle measures the processor time of each node, its guard included.
-func (s *manySite) idle(b *testing.B) {
+// idle measures the processor time of each node, its guard included. It reports the mean and the
+// busiest node in these units.
+func (s *manySite) idle(b *testing.B, period time.Duration, mean, busiest string) {
 	b.Helper()
-	const period = 30 * time.Second
 	before := make([]time.Duration, len(s.lab.Nodes))
 	for i, h := range s.lab.Nodes {
 		before[i] = cpuOf(b, h)
@@ -122,8 +144,8 @@ func (s *manySite) idle(b *testing.B) {
 		share := 100 * float64(cpuOf(b, h)-before[i]) / float64(period)
 		most, sum = max(most, share), sum+share
 	}
-	b.ReportMetric(sum/float64(len(s.lab.Nodes)), "%-of-a-core/node")
-	b.ReportMetric(most, "%-of-a-core/busiest")
+	b.ReportMetric(sum/float64(len(s.lab.Nodes)), mean)
+	b.ReportMetric(most, busiest)
 }
 
 // cpuOf returns the processor time of all processes of a host so far.

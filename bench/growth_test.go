@@ -13,7 +13,7 @@ import (
 
 var (
 	growthTo   = flag.Float64("growth-to", 1, "part of the largest sizes up to which the benchmarks Growth… go")
-	growthIdle = flag.Duration("growth-idle", 5*time.Second, "how long the benchmarks Growth… watch nodes at rest")
+	growthIdle = flag.Duration("growth-idle", 10*time.Second, "how long the benchmarks Growth… watch nodes at rest")
 )
 
 // grow runs f for each size, as long as it is not too large.
