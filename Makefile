@@ -26,9 +26,9 @@ fuzz: ## every fuzz target for FUZZTIME, by default 10s
 
 bench: ## benchmarks, for a machine that does nothing else
 	go test -run='^$$' -bench=. ./...
-	cd bench && GOWORK=off go test -run='^$$' -bench=. ./...
+	cd bench && GOWORK=off go test -run='^$$' -bench=. -timeout=0 ./...
 
-bench-plots: ## measure growth, slow disks and a simulated day; plots in bench/plots: 20 minutes
+bench-plots: ## measure growth, slow disks and a simulated day; plots in bench/plots: 15 minutes
 	cd bench && printf 'date: %s\nmachine: %s\ncommit: %s\n' \
 		"$$(date +%F)" "$$(getconf _NPROCESSORS_ONLN) processors" "$$(git describe --always --dirty)" >plots/figures.txt
 	cd bench && GOWORK=off go test -run='^$$' -bench='SlowDisk|Day|Growth' -benchtime=1x -timeout=0 . >>plots/figures.txt
