@@ -119,8 +119,8 @@ func TestLeaderIsDeposedWhileItWrites(t *testing.T) {
 	})
 }
 
-// With one voter nobody's success is waited for. So the disk of that voter must have an entry
-// first, also if other members follow that do not vote.
+// A leader that is the only voter waits for no follower. So its own disk must have an entry first,
+// also if other members follow that do not vote.
 func TestOnlyVoterWaitsForItsDisk(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)

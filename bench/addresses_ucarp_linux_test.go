@@ -13,8 +13,8 @@ import (
 )
 
 // addressUcarp is ucarp beside a program, with its default interval of one second. There is a
-// process of it for each address. It does not look at the program, so whoever sees the program die
-// ends it.
+// process of it for each address. It does not look at the program. The bench ends it when the
+// program dies.
 type addressUcarp struct {
 	lab      *netlab.Lab
 	dir      string

@@ -33,7 +33,7 @@ type duties struct {
 // watch runs a leader's duties while this node leads, and wakes those who wait for a leader, until
 // ctx ends. raft's observations only wake it, because raft blocks while it delivers them and may
 // drop some.
-func (d *duties) watch(ctx context.Context, r *raft.Raft) {
+func (d *duties) watch(ctx context.Context, r *Instance) {
 	woken := make(chan struct{}, 1)
 	observer := raft.NewObserver(nil, false, func(*raft.Observation) bool {
 		select {
@@ -71,7 +71,7 @@ func (d *duties) watch(ctx context.Context, r *raft.Raft) {
 			end()
 		}
 		if leads && l == nil {
-			l = d.begin(ctx, r, term, before)
+			l = d.begin(ctx, r.Raft, term, before)
 			beats.sendAlone()
 			begun := l
 			run.Go(func() { d.lead(begun) })

@@ -23,7 +23,7 @@ type heartbeats struct {
 	timing timing.Timing
 	log    *slog.Logger
 	group  *Group
-	raft   *raft.Raft
+	raft   *Instance
 }
 
 // await has raft wait for the heartbeats of another node. They come after one lease and a half at
@@ -50,9 +50,8 @@ func (h *heartbeats) sendAlong() {
 
 // set sets raft's election timeout.
 func (h *heartbeats) set(timeout time.Duration) {
-	c := h.raft.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout
-	if err := h.raft.ReloadConfig(c); err != nil {
+	err := h.raft.reload(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout })
+	if err != nil {
 		h.log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
 	}
 }

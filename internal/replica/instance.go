@@ -13,6 +13,18 @@ type Instance struct {
 	stop context.CancelFunc // ends the goroutines that watch it
 	once sync.Once
 	done chan struct{} // closed when raft's goroutines have ended
+
+	reloading sync.Mutex // held while raft's configuration is read and written
+}
+
+// reload changes raft's configuration. Goroutines that change different parts of it take turns.
+// Otherwise one of them would write back what another has just replaced.
+func (i *Instance) reload(change func(c *raft.ReloadableConfig)) error {
+	i.reloading.Lock()
+	defer i.reloading.Unlock()
+	c := i.ReloadableConfig()
+	change(&c)
+	return i.ReloadConfig(c)
 }
 
 // shutdown ends raft, and returns a channel that is closed when it has ended. It may be called

@@ -17,8 +17,8 @@ import (
 //
 // These cases must wait for the disk:
 //
-//   - The leader is the only voter: nobody's success would be waited for. Other members count
-//     nothing.
+//   - The leader is the only voter. It waits for no follower, because members that do not vote do
+//     not count.
 //   - The entry is a configuration. With it another number of voters may begin.
 //   - The node does not lead: a follower's answer says that its disk has the entries.
 //

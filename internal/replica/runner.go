@@ -86,7 +86,7 @@ func (r *Runner) StartRaft() error {
 	if r.life.Works.Err() != nil {
 		i.shutdown() // Fail came too early to see it
 	}
-	r.watches.Go(func() { r.duties.watch(ctx, started) })
+	r.watches.Go(func() { r.duties.watch(ctx, i) })
 	if r.files.dir != nil {
 		marking := make(chan struct{})
 		r.marking = marking

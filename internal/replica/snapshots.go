@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 )
@@ -222,9 +224,8 @@ func (s *Snapshots) trail(r *Instance) error {
 	if log == nil {
 		return nil
 	}
-	c := r.ReloadableConfig()
-	c.TrailingLogs = max(trailFewest, log.Newest(min(max(trailLeast, uint64(s.store.State().Bytes())/4), trailMost)))
-	if err := r.ReloadConfig(c); err != nil {
+	keep := max(trailFewest, log.Newest(min(max(trailLeast, uint64(s.store.State().Bytes())/4), trailMost)))
+	if err := r.reload(func(c *raft.ReloadableConfig) { c.TrailingLogs = keep }); err != nil {
 		return fmt.Errorf("bounding the log: %w", err)
 	}
 	return nil

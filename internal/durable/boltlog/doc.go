@@ -24,8 +24,8 @@
 //	write: Append, Cut, SetVote ─► transactions with entries and a record ─► fsync
 //
 // The file has two buckets: "logs" holds the entries and, under the highest key, the trailer;
-// "conf" holds the vote record. Entries are sealed by whoever has them first ([Seal]), so that the
-// journal and this file hold the same bytes.
+// "conf" holds the vote record. The journal seals entries first ([AppendSealed]), and this file
+// holds the same bytes.
 //
 // Append and SetVote are one transaction each. Cut takes three: the trailer announces which entries
 // will go, they go, and the next trailer says that they are gone. The file is right after each, and

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -313,3 +314,17 @@ func oldFile(t testing.TB, path string, pageSize int, entries []*Sealed, v Vote,
 	}
 	must(t, s.Close())
 }
+
+// Seal returns an entry as it is stored, made part by part.
+func Seal(e *raft.Log, prev uint32) *Sealed {
+	data := binary.BigEndian.AppendUint32(slices.Clone(e.Data), prev)
+	sum := entrySum(e, data)
+	data = binary.BigEndian.AppendUint32(data, sum)
+	return &Sealed{
+		log:  raft.Log{Index: e.Index, Term: e.Term, Type: e.Type, Data: data, Extensions: e.Extensions},
+		prev: prev, sum: sum,
+	}
+}
+
+// Append appends the sealed entry to b.
+func (s *Sealed) Append(b []byte) []byte { return append(appendHead(b, &s.log), s.log.Data...) }

@@ -456,7 +456,7 @@ func TestKnown(t *testing.T) {
 	})
 }
 
-// TestEachFails: the error of whoever looks at the entries ends an opening.
+// TestEachFails: the error of Options.Each ends an opening.
 func TestEachFails(t *testing.T) {
 	l := newLog(t)
 	store(t, l, disktest.Entries(1, 5, 1, 10)...)

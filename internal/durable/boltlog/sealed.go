@@ -19,21 +19,6 @@ type Sealed struct {
 	prev, sum uint32
 }
 
-// Seal returns an entry as it is stored. prev is the Sum of the entry before, 0 if there is none.
-// AppendedAt is left out: it is only operational information, and no checksum of ours could cover
-// it.
-func Seal(e *raft.Log, prev uint32) *Sealed {
-	data := make([]byte, 0, len(e.Data)+entrySuffix)
-	data = append(data, e.Data...)
-	data = binary.BigEndian.AppendUint32(data, prev)
-	sum := entrySum(e, data)
-	data = binary.BigEndian.AppendUint32(data, sum)
-	return &Sealed{
-		log:  raft.Log{Index: e.Index, Term: e.Term, Type: e.Type, Data: data, Extensions: e.Extensions},
-		prev: prev, sum: sum,
-	}
-}
-
 // check reports whether an entry that was read is the one at index, as it was stored.
 func (s *Sealed) check(index uint64) bool {
 	n := len(s.log.Data) - 4
@@ -69,8 +54,9 @@ func (s *Sealed) Entry() *raft.Log {
 	return &e
 }
 
-// AppendSealed appends to b what Seal(e, prev).Append would, without a copy in between. It also
-// returns the checksum of the entry.
+// AppendSealed appends an entry to b as it is stored. prev is the Sum of the entry before, 0 if
+// there is none. It also returns the checksum of the entry. AppendedAt is left out: it is only
+// operational information, and no checksum of ours could cover it.
 func AppendSealed(b []byte, e *raft.Log, prev uint32) ([]byte, uint32) {
 	b = appendHead(slices.Grow(b, SealedSize(e)), e)
 	at := len(b)
@@ -94,10 +80,8 @@ func appendHead(b []byte, e *raft.Log) []byte {
 
 const sealedHead = 8 + 8 + 1 + 4 // index, term, type, length of the extensions
 
-// Append appends the sealed entry to b.
-func (s *Sealed) Append(b []byte) []byte { return append(appendHead(b, &s.log), s.log.Data...) }
-
-// DecodeSealed is the inverse of Append. It returns false if b is no sealed entry. It keeps b.
+// DecodeSealed is the inverse of AppendSealed. It returns false if b is no sealed entry. It keeps
+// b.
 func DecodeSealed(b []byte) (*Sealed, bool) {
 	if len(b) < sealedHead {
 		return nil, false

@@ -12,11 +12,18 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
 )
 
+// seal returns an entry as raft-boltdb has it.
+func seal(e *raft.Log, prev uint32) *boltlog.Sealed {
+	b, _ := boltlog.AppendSealed(nil, e, prev)
+	s, _ := boltlog.DecodeSealed(b)
+	return s
+}
+
 // sealed returns entries as raft-boltdb has them.
 func sealed(list []*raft.Log) (out []*boltlog.Sealed) {
 	var sum uint32
 	for _, e := range list {
-		s := boltlog.Seal(e, sum)
+		s := seal(e, sum)
 		out, sum = append(out, s), s.Sum()
 	}
 	return out
@@ -70,14 +77,14 @@ func TestJoin(t *testing.T) {
 			if err := l.Cut(last - 1); err != nil {
 				return err
 			}
-			return l.Append([]*boltlog.Sealed{boltlog.Seal(disktest.Entry(last, 1, 5), before.Sum())})
+			return l.Append([]*boltlog.Sealed{seal(disktest.Entry(last, 1, 5), before.Sum())})
 		}, "does not belong behind"},
 		{"it has more than it should", func(l *boltlog.Log) error {
 			last, err := l.Get(l.Last())
 			if err != nil {
 				return err
 			}
-			return l.Append([]*boltlog.Sealed{boltlog.Seal(disktest.Entry(l.Last()+1, 1, 5), last.Sum())})
+			return l.Append([]*boltlog.Sealed{seal(disktest.Entry(l.Last()+1, 1, 5), last.Sum())})
 		}, ""}, // entries that were replaced in the journal
 		{"its journal is another", func(l *boltlog.Log) error {
 			v, f := l.Vote()

@@ -171,7 +171,7 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// Close returns when the files are closed, whoever calls it.
+// Each Close returns when the files are closed, also one that is called during another.
 func TestCloseAgain(t *testing.T) {
 	d := newDir(t)
 	synctest.Test(t, func(t *testing.T) {
