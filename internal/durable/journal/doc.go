@@ -17,7 +17,10 @@
 //
 // A segment is a file of a fixed size, filled with zeros before it is used: an append then changes
 // no metadata of the file system, and its sync is a single write. (Space that is only allocated
-// would have to be marked as written with each append.) The file consists of sectors of 512 bytes:
+// would have to be marked as written with each append.) A segment that is removed is filled with
+// zeros too, so that nothing of it is left on the disk. The next segment is made of its file.
+//
+// A file consists of sectors of 512 bytes:
 //
 //	kind 1, low bits of the batch's number 4, content 503, CRC-32C 4
 //

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,13 @@ type Options struct {
 	Known Position // the journal must reach at least that far
 	Sys   System   // nil: this machine's
 
+	// Largest is the size of the segments that the journal uses in the long run. 0: 8 MiB.
+	Largest int64
+
+	// Stop is closed before Close is called. Remove then ends early, without an error: the rest is
+	// removed when the journal is opened again. Nil: it never does.
+	Stop <-chan struct{}
+
 	// Added is called with the path of each segment that is used from now on, Removed before one
 	// is removed or replaced. Nil: they are not called.
 	Added   func(path string) error
@@ -43,11 +51,13 @@ type Journal struct {
 	at  int // the next sector of cur
 	buf []byte
 
+	eraser    eraser
 	preparing chan struct{} // holds a token while a goroutine makes the next segment
 
-	mu    sync.Mutex
-	segs  []*segment // without the spare; the last is cur
-	spare *segment   // the next segment; nil: there is none yet
+	mu     sync.Mutex
+	segs   []*segment // without the spare; the last is cur
+	spare  *segment   // the next segment; nil: there is none yet
+	blanks []string   // erased files of the largest size
 }
 
 // Create makes a journal of one empty segment. Segments that are there already are removed.
@@ -58,7 +68,7 @@ func Create(dir string, id, from uint64, sys System) error {
 	if err := RemoveAll(dir); err != nil {
 		return err
 	}
-	s, err := makeSegment(sys, dir, segment{id: id, number: from, size: smallest})
+	s, err := makeSegment(&eraser{sys: sys}, dir, segment{id: id, number: from, size: smallest}, "")
 	if err != nil {
 		return err
 	}
@@ -81,7 +91,8 @@ func Open(o Options, each func(p Place, body []byte) error) (j *Journal, err err
 	if o.Sys == nil {
 		o.Sys = OS{}
 	}
-	j = &Journal{o: o, preparing: make(chan struct{}, 1)}
+	o.Largest = cmp.Or(o.Largest, largest)
+	j = &Journal{o: o, preparing: make(chan struct{}, 1), eraser: eraser{sys: o.Sys, stop: o.Stop}}
 	last, err := j.scan(diskfile.OpenKept, each)
 	if err == nil && last.torn > 0 {
 		b := make([]byte, last.torn*sectorSize)
@@ -171,19 +182,6 @@ func (j *Journal) checkKnown(last *scan) error {
 	return nil
 }
 
-// removeOld removes the segments before the first, which a crash has left.
-func (j *Journal) removeOld() error {
-	all, err := numbers(j.o.Dir)
-	for _, n := range all {
-		if n < j.o.From {
-			path := filepath.Join(j.o.Dir, nameOf(n))
-			j.removed(path)
-			err = errors.Join(err, j.o.Sys.Remove(path))
-		}
-	}
-	return err
-}
-
 // removed tells Options.Removed.
 func (j *Journal) removed(path string) {
 	if j.o.Removed != nil {
@@ -208,6 +206,10 @@ func (j *Journal) Close() error {
 	for _, s := range j.all() {
 		errs = append(errs, s.file.Close())
 	}
+	for _, blank := range j.blanks {
+		errs = append(errs, os.Remove(blank))
+	}
+	j.blanks = nil
 	return errors.Join(errs...)
 }
 
@@ -221,12 +223,20 @@ func (j *Journal) Path() string {
 	return j.segs[len(j.segs)-1].path
 }
 
-// Bytes returns the size of all segments.
+// Bytes returns the size of all segments. Blanks do not count.
 func (j *Journal) Bytes() (n int64) {
 	for _, s := range j.all() {
 		n += s.size
 	}
 	return n
+}
+
+// Size returns the size of all files.
+func (j *Journal) Size() int64 {
+	j.mu.Lock()
+	blanks := int64(len(j.blanks))
+	j.mu.Unlock()
+	return j.Bytes() + blanks*j.o.Largest
 }
 
 // Segments returns the numbers of the first segment and of the one that is written.
@@ -311,8 +321,8 @@ func (j *Journal) Prepare(size int) error {
 		j.removed(spare.path)
 		_ = spare.file.Close()
 	}
-	next := segment{id: j.o.ID, number: cur.number + 1, size: max(min(2*cur.size, largest), need)}
-	s, err := makeSegment(j.o.Sys, j.o.Dir, next)
+	next := segment{id: j.o.ID, number: cur.number + 1, size: max(min(2*cur.size, j.o.Largest), need)}
+	s, err := makeSegment(&j.eraser, j.o.Dir, next, j.takeBlank(next.size))
 	if err != nil {
 		return fmt.Errorf("make the next segment: %w", err)
 	}
@@ -340,13 +350,18 @@ func (j *Journal) Remove(before uint64) error {
 		}
 		j.segs = slices.Delete(slices.Clone(j.segs), 0, 1)
 		j.mu.Unlock()
-		err := s.erase(j.o.Sys)
-		j.removed(s.path)
+		err := j.eraser.erase(s.file, s.size)
+		if err == nil {
+			j.removed(s.path)
+		}
 		if cerr := s.file.Close(); err == nil {
 			err = cerr
 		}
 		if err == nil {
-			err = j.o.Sys.Remove(s.path)
+			err = j.retire(s)
+		}
+		if errors.Is(err, errStopped) {
+			return nil
 		}
 		if err != nil {
 			return err

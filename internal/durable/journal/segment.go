@@ -14,10 +14,9 @@ import (
 
 const (
 	smallest = 64 << 10 // size of the first segment
-	largest  = 8 << 20  // size of later ones, unless a batch needs more
+	largest  = 8 << 20  // see Options.Largest; a batch may need more
 
 	version = 1
-	fillBy  = 256 << 10 // zeros in one write
 )
 
 // segment is one file of a journal.
@@ -81,47 +80,33 @@ func (s *segment) checkHead(b []byte) error {
 	return nil
 }
 
-// fill writes a new segment: its head, and zeros behind it.
-func (s *segment) fill(sys System) error {
-	zero := make([]byte, fillBy)
-	for at := int64(0); at < s.size; at += fillBy {
-		if err := sys.WriteAt(s.file, zero[:min(fillBy, s.size-at)], at); err != nil {
-			return err
-		}
-	}
-	if err := sys.WriteAt(s.file, s.head(), 0); err != nil {
-		return err
-	}
-	return sys.Sync(s.file)
-}
-
-// erase overwrites the file with zeros.
-func (s *segment) erase(sys System) error {
-	zero := make([]byte, fillBy)
-	for at := int64(0); at < s.size; at += fillBy {
-		if err := sys.WriteAt(s.file, zero[:min(fillBy, s.size-at)], at); err != nil {
-			return err
-		}
-	}
-	return sys.Sync(s.file)
-}
-
-// makeSegment makes a segment. A crash leaves the whole file, or one that Dir.Probe removes.
-func makeSegment(sys System, dir string, s segment) (*segment, error) {
+// makeSegment makes a segment of a blank, or of a new file if there is none. A crash leaves the
+// whole file, or one that Dir.Probe removes.
+func makeSegment(e *eraser, dir string, s segment, blank string) (*segment, error) {
 	s.path = filepath.Join(dir, nameOf(s.number))
-	tmp := s.path + diskfile.TmpSuffix
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	tmp, flags := blank, os.O_RDWR
+	if blank == "" {
+		tmp, flags = s.path+diskfile.TmpSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC
+	}
+	f, err := os.OpenFile(tmp, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	s.file = f
-	err = s.fill(sys)
+	if blank == "" {
+		err = e.fill(f, s.size)
+	}
+	if err == nil {
+		err = e.sys.WriteAt(f, s.head(), 0)
+	}
+	if err == nil {
+		err = e.sys.Sync(f)
+	}
 	if cerr := f.Close(); err == nil { // Windows renames no open file
 		err = cerr
 	}
 	if err == nil {
-		if err = sys.Rename(tmp, s.path); err == nil {
-			err = sys.SyncDir(dir)
+		if err = e.sys.Rename(tmp, s.path); err == nil {
+			err = e.sys.SyncDir(dir)
 		}
 	}
 	if err == nil {

@@ -199,7 +199,7 @@ func (l *Log) Fail(op string, err error) {
 }
 
 // Size returns the size of the log's files in bytes.
-func (l *Log) Size() int64 { return l.front.Bytes() + fileSize(l.opts.Path) }
+func (l *Log) Size() int64 { return l.front.Size() + fileSize(l.opts.Path) }
 
 // Durable returns nil, nil if the entries up to index are on the disk. Otherwise it returns a
 // channel that is closed when that may have changed, or the error that has ended the log.

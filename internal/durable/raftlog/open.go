@@ -51,8 +51,9 @@ func join(o Options, back *boltlog.Log, r *replay) (*Log, error) {
 		}
 	}
 	r.begin(back.Base(), back.Last(), vote)
+	stop := make(chan struct{})
 	j, err := journal.Open(journal.Options{
-		Dir: o.dir(), ID: front.ID, From: front.From, Known: o.Known.front, Sys: o.Sys,
+		Dir: o.dir(), ID: front.ID, From: front.From, Known: o.Known.front, Sys: o.Sys, Stop: stop,
 		Added: o.Files.Added, Removed: o.Files.Removing,
 	}, r.batch)
 	if err != nil {
@@ -76,7 +77,7 @@ func join(o Options, back *boltlog.Log, r *replay) (*Log, error) {
 		changing: make(chan struct{}, 1),
 		writing:  make(chan struct{}, 1),
 		ended:    make(chan struct{}),
-		upkeep:   upkeep{wake: make(chan struct{}, 1), stop: make(chan struct{})},
+		upkeep:   upkeep{wake: make(chan struct{}, 1), stop: stop},
 		entries:  newEntries(r.now.span, r.slots),
 		now:      r.now.vote,
 		durable:  r.now,
