@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrMalformed is the error of [Decoder.End] for all faults but unknown versions. It has no
@@ -38,6 +39,9 @@ type Encoder struct {
 	// B is what has been written. The caller may begin with bytes of its own.
 	B []byte
 }
+
+// Grow makes room for n more bytes, so that appending them allocates nothing.
+func (e *Encoder) Grow(n int) { e.B = slices.Grow(e.B, n) }
 
 // Byte appends one byte.
 func (e *Encoder) Byte(v byte) { e.B = append(e.B, v) }

@@ -45,7 +45,7 @@ func DecodeEmpty([]byte) (Empty, error) { return Empty{}, nil }
 // Bytes makes a handler of a function on bytes. The peer is the node ID that the caller has proved.
 func Bytes(f func(ctx context.Context, peer string, body []byte) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
+		body, err := bodyOf(r)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
@@ -57,6 +57,16 @@ func Bytes(f func(ctx context.Context, peer string, body []byte) ([]byte, error)
 		}
 		w.Write(reply)
 	}
+}
+
+// bodyOf reads the body of a call, which package wire limits.
+func bodyOf(r *http.Request) ([]byte, error) {
+	if r.ContentLength < 0 {
+		return io.ReadAll(r.Body)
+	}
+	body := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, body)
+	return body, err
 }
 
 // Serve makes a handler of a function on messages. A body that decode refuses is answered with its

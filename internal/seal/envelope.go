@@ -3,6 +3,7 @@ package seal
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/nacl/secretbox"
 )
@@ -18,11 +19,14 @@ const Overhead = envelopeHead + secretbox.Overhead
 
 // Seal returns an envelope with plain in it. Its form is: 'F', the version 1, the ID of the active
 // data key, a random nonce of 24 bytes, and the secretbox.
-func (k *Keyring) Seal(plain []byte) []byte {
+func (k *Keyring) Seal(plain []byte) []byte { return k.AppendSealed(nil, plain) }
+
+// AppendSealed appends the envelope that Seal returns to out.
+func (k *Keyring) AppendSealed(out, plain []byte) []byte {
 	key := k.keys[0]
 	var nonce [nonceSize]byte
 	rand.Read(nonce[:])
-	out := make([]byte, 0, Overhead+len(plain))
+	out = slices.Grow(out, Overhead+len(plain))
 	out = append(out, magic, version)
 	out = append(out, key.id[:]...)
 	out = append(out, nonce[:]...)

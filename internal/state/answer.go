@@ -64,8 +64,11 @@ type Answer struct {
 
 func bySeq(a Answer, seq uint64) int { return cmp.Compare(a.Seq, seq) }
 
-// insertAnswer returns the answers, which are in the order of their seq, with one more.
-func insertAnswer(answers []Answer, a Answer) []Answer {
+// insertAnswer returns those answers that are not acked, and one more. The answers are in the order
+// of their seq.
+func insertAnswer(answers []Answer, acked uint64, a Answer) []Answer {
+	first, _ := slices.BinarySearchFunc(answers, acked+1, bySeq)
 	at, _ := slices.BinarySearchFunc(answers, a.Seq, bySeq)
-	return slices.Insert(slices.Clone(answers), at, a)
+	at = max(at, first)
+	return slices.Concat(answers[first:at], []Answer{a}, answers[at:])
 }

@@ -42,6 +42,6 @@ func (s *State) remember(c *Command, a Answer) {
 	}
 	next := *ses
 	next.acked = max(ses.acked, c.Acked)
-	next.Answers = insertAnswer(slices.DeleteFunc(slices.Clone(ses.Answers), func(a Answer) bool { return a.Seq <= next.acked }), a)
+	next.Answers = insertAnswer(ses.Answers, next.acked, a)
 	s.Sessions, _, _ = s.Sessions.Insert([]byte(c.Node), &next)
 }

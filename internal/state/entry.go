@@ -91,20 +91,22 @@ func DecodeCommand(b []byte) (Command, error) {
 }
 
 // SealCommand makes the log entry of c.
-func SealCommand(k *seal.Keyring, c *Command) []byte {
-	return append([]byte{EntryVersion, EntryCommand}, k.Seal(c.Encode())...)
+func SealCommand(k *seal.Keyring, c *Command) []byte { return SealEntry(k, c.Encode()) }
+
+// SealEntry makes the log entry of an encoded command.
+func SealEntry(k *seal.Keyring, plain []byte) []byte {
+	return k.AppendSealed(append(make([]byte, 0, 2+seal.Overhead+len(plain)), EntryVersion, EntryCommand), plain)
 }
 
-// OpenCommand is the inverse of SealCommand.
-func OpenCommand(k *seal.Keyring, entry []byte) (Command, error) {
+// OpenEntry is the inverse of SealEntry.
+func OpenEntry(k *seal.Keyring, entry []byte) (plain []byte, err error) {
 	if len(entry) < 2 || entry[0] != EntryVersion || entry[1] != EntryCommand {
-		return Command{}, codec.ErrMalformed
+		return nil, codec.ErrMalformed
 	}
-	plain, err := k.Open(entry[2:])
-	if err != nil {
-		return Command{}, fmt.Errorf("%w: %w", errs.ErrSealed, err)
+	if plain, err = k.Open(entry[2:]); err != nil {
+		return nil, fmt.Errorf("%w: %w", errs.ErrSealed, err)
 	}
-	return DecodeCommand(plain)
+	return plain, nil
 }
 
 // Keyring is the entry that gives a new cluster its identity and its keys.

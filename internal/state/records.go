@@ -140,6 +140,7 @@ type Condition struct {
 func (StoreRecord) number() byte { return numberStoreRecord }
 
 func (c StoreRecord) encode(e *codec.Encoder) {
+	e.Grow(len(c.Key) + len(c.Value) + 64) // and the numbers
 	e.String(c.Key)
 	e.Bytes(c.Value)
 	e.Int(c.MaxState)

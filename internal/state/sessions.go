@@ -97,7 +97,7 @@ func (s *State) forestall(node string, number uint64, a Answer) {
 		return
 	}
 	next := *ses
-	next.Answers = insertAnswer(ses.Answers, a)
+	next.Answers = insertAnswer(ses.Answers, ses.acked, a)
 	s.Sessions, _, _ = s.Sessions.Insert([]byte(node), &next)
 }
 
