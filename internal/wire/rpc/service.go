@@ -85,7 +85,7 @@ func New(cfg Config) *Service {
 	s.server = &http.Server{
 		Handler:           http.HandlerFunc(s.handle),
 		Protocols:         &h2c,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: serverPing, PingTimeout: cfg.Timeout},
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: serverPing, PingTimeout: cfg.Timeout, MaxReadFrameSize: 1 << 20},
 		ReadHeaderTimeout: peerconn.HandshakeTimeout,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
