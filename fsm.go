@@ -23,6 +23,7 @@ type fsm struct {
 	fsmConfig
 	*applied.Store // only raft's goroutine publishes
 
+	opener  replica.Opener
 	written notify.Signal // raft has finished with a snapshot, whether it succeeded or not
 }
 
@@ -110,7 +111,7 @@ func (f *fsm) change(s *state.State, l *raft.Log, fx *state.Effects) (*state.Sta
 		if s.Keys == nil {
 			return nil, fmt.Errorf("%w: a command before the keyring", ErrSealed)
 		}
-		c, err := state.OpenCommand(s.Keys, l.Data)
+		c, err := f.opener.Take(s.Keys, l.Data)
 		if err != nil {
 			return nil, err
 		}

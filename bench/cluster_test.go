@@ -66,6 +66,16 @@ func (c *cluster) follower(b testing.TB) *flotilla.Node {
 	return c.nodes[i]
 }
 
+// leader returns the node that leads.
+func (c *cluster) leader(b testing.TB) *flotilla.Node {
+	b.Helper()
+	i := slices.IndexFunc(c.nodes, func(n *flotilla.Node) bool { s := n.Status(); return s.Leader == s.ID })
+	if i < 0 {
+		b.Fatal("no node leads")
+	}
+	return c.nodes[i]
+}
+
 // writer returns a function that stores a value on a node.
 func writer(n *flotilla.Node) func(ctx context.Context, key string, value []byte) error {
 	return n.Storage().Store

@@ -53,6 +53,12 @@ func storageRows() []row {
 			"internal/replica/commit.go", "ServeApply", `if command.Node != peer || command.Session != q.Session || command.Seq != q.Seq {`, `if command.Node != peer {`).of("."),
 		m("an entry that cannot be opened is not proposed", "TestMalformedProposal",
 			"internal/replica/commit.go", "ServeApply", `return nil, fmt.Errorf("%w: %w", codec.ErrMalformed, err)`, `continue`).of("."),
+		m("an entry is known by all of its bytes", "TestOpener",
+			"internal/replica/opener.go", "take", `if !ok || !known || !bytes.Equal(c.entry, entry) {`, `if !ok || !known {`),
+		m("what is opened too late is not kept", "TestOpenAhead",
+			"internal/replica/opener.go", "keep", `if !ok || stopped != nil && stopped.Load() {`, `if !ok {`),
+		m("a busy node makes large batches", "TestBatches",
+			"internal/replica/batch.go", "admits", `return len(b.attempts) > 0 && l.batches < maxBatches && (b.full() || len(b.attempts) >= l.commands)`, `return len(b.attempts) > 0 && l.batches < maxBatches`),
 		m("a write waits for every node that reads", "TestLinearizableUnderFaults",
 			"internal/replica/commit.go", "propose", `return l.Acks.wait(ctx, index)`, `return nil`).of("."),
 

@@ -2,14 +2,18 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A batch has a limit in bytes, but for a single command that is larger.
+// A batch has a limit in bytes, but for a single command that is larger. What has no room begins
+// the next batch.
 func TestBatchBytes(t *testing.T) {
-	attemptOf := func(size int) *attempt { return &attempt{Proposal: Proposal{Entry: make([]byte, size)}} }
 	for _, test := range []struct {
 		name  string
 		sizes []int
@@ -21,77 +25,128 @@ func TestBatchBytes(t *testing.T) {
 		{"one byte more", []int{batchBytes - 1, 2}, false},
 		{"after a large one", []int{2 * batchBytes, 1}, false},
 	} {
-		var b batch
-		fits := false
-		for _, size := range test.sizes {
-			fits = b.add(attemptOf(size))
-		}
-		if fits != test.fits {
-			t.Errorf("%s: fits %v, want %v", test.name, fits, test.fits)
-		}
-		if sent := len(b.request().Proposals); sent != len(b.attempts) {
-			t.Errorf("%s: %d of %d are sent", test.name, sent, len(b.attempts))
-		}
+		t.Run(test.name, func(t *testing.T) {
+			var b batch
+			for _, size := range test.sizes {
+				b.add(&attempt{Proposal: Proposal{Entry: make([]byte, size)}})
+			}
+			inFirst, inSecond := len(test.sizes), 0
+			if !test.fits {
+				inFirst, inSecond = inFirst-1, 1
+			}
+			next := b.next()
+			if len(b.proposals()) != inFirst || len(next.proposals()) != inSecond {
+				t.Errorf("the batches have %d and %d commands, want %d and %d", len(b.proposals()), len(next.proposals()), inFirst, inSecond)
+			}
+			if b.full() == test.fits {
+				t.Errorf("the first batch is full: %v", b.full())
+			}
+		})
 	}
 }
 
-// A batch takes what waits while no call to the leader is free, up to its limits. What has no room
-// begins the next one.
-func TestGather(t *testing.T) {
-	attemptOf := func(size int) *attempt { return &attempt{Proposal: Proposal{Entry: make([]byte, size)}} }
-	many := make([]int, MaxBatch+1)
-	for i := range many {
-		many[i] = 1
+// deliveries takes batches and keeps them under way until they are let go.
+type deliveries struct {
+	left chan int   // the sizes of batches that have left
+	over chan error // ends one of them
+}
+
+func (d *deliveries) deliver(ctx context.Context, b *batch) error {
+	d.left <- len(b.attempts)
+	select {
+	case err := <-d.over:
+		return err
+	case <-ctx.Done():
+		return errUnknown
+	}
+}
+
+// sizes returns the sizes of the batches that have left since the last call.
+func (d *deliveries) sizes() (all []int) {
+	synctest.Wait()
+	for len(d.left) > 0 {
+		all = append(all, <-d.left)
+	}
+	return all
+}
+
+// A batch leaves when it has as many commands as are under way, or is full.
+func TestBatches(t *testing.T) {
+	type step struct {
+		waiting int // how many commands come along that wait already
+		arrive  int // how many arrive then, one after the other
+		end     int // how many batches end before that
+		leave   []int
 	}
 	for _, test := range []struct {
-		name   string
-		sizes  []int // of what waits, in this order
-		first  int   // how many of them are in the first batch
-		second int   // and how many in the second
+		name  string
+		steps []step
 	}{
-		{"one", []int{1}, 1, 0},
-		{"some", []int{1, 1, 1}, 3, 0},
-		{"more than a batch", many, MaxBatch, 1},
-		{"more bytes than a batch", []int{1, batchBytes, 1}, 1, 1},
+		{"a command of an idle node does not wait", []step{{arrive: 1, leave: []int{1}}}},
+		{"a busy node makes fewer and larger batches", []step{{arrive: 3, leave: []int{1, 1}}, {arrive: 1, leave: []int{2}}, {arrive: 4, leave: []int{4}}}},
+		{"not too many are under way", []step{{arrive: 100, leave: []int{1, 1, 2, 4}}, {end: 1, leave: []int{MaxBatch}}}},
+		{"what waits comes along", []step{{waiting: 10, leave: []int{10}}}},
+		{"the rest of a batch waits", []step{{waiting: MaxBatch + 1, leave: []int{MaxBatch}}, {end: 1, leave: []int{1}}}},
+		{"a full batch need not be as large", []step{{waiting: 3 * MaxBatch, leave: []int{MaxBatch, MaxBatch, MaxBatch}}}},
+		{"the next batch is as large as what is under way", []step{{waiting: 5, arrive: 4, leave: []int{5}}, {arrive: 1, leave: []int{5}}, {arrive: 4, end: 1}, {arrive: 1, leave: []int{5}}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				p := &Proposer{queue: make(chan *attempt)}
-				go func() {
-					for _, size := range test.sizes {
-						select {
-						case p.queue <- attemptOf(size):
-						case <-ctx.Done():
-							return
-						}
+				q, life := batcher{make(chan *attempt)}, lifecycle.New()
+				d := &deliveries{make(chan int, 100), make(chan error)}
+				arrive := func(n int) {
+					for range n {
+						life.Tasks.Go(func() { _ = q.propose(life.Open, Proposal{}) })
 					}
-				}()
-				slots := make(chan struct{}) // no call is free until somebody receives
-				gathered := make(chan *batch)
-				go func() {
-					var next *attempt
-					for b := new(batch); b != nil; {
-						b, next = p.gather(ctx, next, slots)
-						gathered <- b
-					}
-				}()
-				for i, want := range []int{test.first, test.second} {
 					synctest.Wait()
-					if want == 0 {
-						break
+				}
+				arrive(test.steps[0].waiting)
+				life.Tasks.Go(func() { q.run(life.Open, life, d.deliver) })
+				synctest.Wait()
+				for i, step := range test.steps {
+					for range step.end {
+						d.over <- nil
 					}
-					<-slots
-					if b := <-gathered; len(b.attempts) != want {
-						t.Errorf("batch %d has %d attempts, want %d", i, len(b.attempts), want)
+					for range step.arrive {
+						arrive(1)
+					}
+					if diff := cmp.Diff(step.leave, d.sizes()); diff != "" {
+						t.Errorf("step %d: %s", i, diff)
 					}
 				}
-				cancel()
-				if b := <-gathered; b != nil {
-					t.Errorf("after the end there is a batch of %d", len(b.attempts))
-				}
+				life.End(nil)
+				life.Tasks.Close()
 			})
 		})
 	}
+}
+
+// A command gets the outcome of its batch, or learns that it is not known.
+func TestOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, life := batcher{make(chan *attempt)}, lifecycle.New()
+		d := &deliveries{make(chan int, 100), make(chan error)}
+		life.Tasks.Go(func() { q.run(life.Open, life, d.deliver) })
+		outcome, cause := make(chan error, 1), errors.New("refused")
+		propose := func(ctx context.Context) { outcome <- q.propose(ctx, Proposal{}) }
+		for _, want := range []error{nil, cause} {
+			go propose(t.Context())
+			d.over <- want
+			if got := <-outcome; got != want {
+				t.Errorf("the outcome is %v, want %v", got, want)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go propose(ctx)
+		synctest.Wait()
+		cancel()
+		if got := <-outcome; got != errUnknown {
+			t.Errorf("when nobody waits any more the outcome is %v", got)
+		}
+		life.End(nil)
+		if got := q.propose(ctx, Proposal{}); got != errUnknown {
+			t.Errorf("at the end the outcome is %v", got)
+		}
+		life.Tasks.Close()
+	})
 }

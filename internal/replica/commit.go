@@ -16,6 +16,7 @@ type committer struct {
 	timing timing.Timing
 	store  *applied.Store
 	leads  *LeaderState
+	opener *Opener
 }
 
 // ServeApply answers rpc.Apply, with which a member proposes commands.
@@ -31,7 +32,7 @@ func (c *committer) ServeApply(ctx context.Context, peer string, body []byte) ([
 	// An entry that cannot be opened would stop every node that applies it.
 	keys := c.store.State().Keys
 	for _, q := range m.Proposals {
-		command, err := state.OpenCommand(keys, q.Entry)
+		command, err := c.opener.Open(keys, q.Entry)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", codec.ErrMalformed, err)
 		}

@@ -27,6 +27,7 @@ type Config struct {
 	Self    *self.Self
 	Store   *applied.Store // where FSM publishes what it has applied
 	FSM     Machine
+	Opener  *Opener // the one that FSM uses
 	Peers   *peers.Table
 	Dir     *durable.Dir // nil: the replica keeps everything in memory
 	Member  *Disk        // the open disk of a node that is a member already; nil: it is not one yet

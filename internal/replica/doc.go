@@ -23,11 +23,11 @@
 //
 // # Flow
 //
-// A write is sealed by Proposer and taken to the leader, in a batch if another node leads. The
-// leader's committer looks at it, and gives it to raft. raft replicates it by package wire, and the
-// state machine of every node applies it and publishes the state in an applied.Store. The leader's
-// Acks tells the others of the commit and waits for them. Then the proposer, which has waited for
-// the state of its own node, returns the answer.
+// A write is sealed by Proposer and taken to the leader in a batch. The leader's committer looks at
+// it, and gives it to raft. raft replicates it by package wire, and the state machine of every node
+// applies it and publishes the state in an applied.Store. An Opener spares them opening it again.
+// The leader's Acks tells the others of the commit and waits for them. Then the proposer, which has
+// waited for the state of its own node, returns the answer.
 //
 // Runner starts raft on the disk. Its duties begin a Leadership when raft has elected this node,
 // and end it with the term. Group says what raft knows of the servers and the leader; Elections and

@@ -1,6 +1,10 @@
 package replica
 
-import "github.com/flotilla-ha/flotilla/internal/codec"
+import (
+	"encoding/binary"
+
+	"github.com/flotilla-ha/flotilla/internal/codec"
+)
 
 // Proposal is a sealed command on its way to the leader. Session and Seq are those in the command,
 // so that the leader knows which answer to wait for.
@@ -17,7 +21,13 @@ type ApplyRequest struct {
 
 // Encode returns the wire form of m.
 func (m ApplyRequest) Encode() []byte {
+	const head = 3 * binary.MaxVarintLen64
 	var e codec.Encoder
+	size := head
+	for _, p := range m.Proposals {
+		size += head + len(p.Entry)
+	}
+	e.Grow(size)
 	e.Uint(uint64(len(m.Proposals)))
 	for _, p := range m.Proposals {
 		e.Uint(p.Session)

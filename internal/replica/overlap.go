@@ -31,7 +31,8 @@ import (
 // if it had never got the entry from a later leader: it has promised nothing.
 type overlapping struct {
 	*durable.Log
-	group *Group
+	group  *Group
+	opener *Opener
 }
 
 // StoreLog implements raft.LogStore.
@@ -39,11 +40,14 @@ func (l overlapping) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore. raft calls it on its main goroutine.
 func (l overlapping) StoreLogs(entries []*raft.Log) error {
-	if !l.group.leadsOthers() || slices.ContainsFunc(entries, isConfiguration) {
-		return l.Log.StoreLogs(entries)
+	if l.group.leadsOthers() && !slices.ContainsFunc(entries, isConfiguration) {
+		l.Queue(entries)
+		return nil
 	}
-	l.Queue(entries)
-	return nil
+	if keys := l.group.store.State().Keys; keys != nil {
+		defer l.opener.Ahead(keys, entries)()
+	}
+	return l.Log.StoreLogs(entries)
 }
 
 func isConfiguration(e *raft.Log) bool { return e.Type == raft.LogConfiguration }

@@ -29,9 +29,10 @@ type Proposer struct {
 	group  *Group
 	leads  *LeaderState
 	commit *committer
+	opener *Opener
 
 	numbers numbers
-	queue   chan *attempt // for the leader, if it is another node
+	batches batcher
 }
 
 // Fenced returns a context with which this node's commands take effect only while a claim of a
@@ -80,9 +81,9 @@ func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	}
 	defer p.numbers.end(c.Session, c.Seq)
 	a := state.Answer{Seq: c.Seq}
-	proposal := Proposal{Session: c.Session, Seq: c.Seq, Entry: state.SealCommand(s.Keys, &c)}
+	proposal := Proposal{Session: c.Session, Seq: c.Seq, Entry: p.opener.Seal(s.Keys, &c)}
 	err = notify.Loop(ctx, func() (time.Time, bool) {
-		err := p.try(ctx, proposal)
+		err := p.batches.propose(ctx, proposal)
 		return time.Now().Add(p.timing.Poll()), err == nil
 	}, &p.life.Changed)
 	if err != nil {
@@ -104,92 +105,22 @@ func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Ans
 // Oldest returns how many commands wait for their answers, and since when the first of them does.
 func (p *Proposer) Oldest() (waiting int, since time.Time) { return p.numbers.oldest() }
 
-// try takes a proposal to the leader once.
-func (p *Proposer) try(ctx context.Context, q Proposal) error {
-	if p.group.Leader() == p.self.ID {
+// Run takes this node's commands to the leader until ctx ends.
+func (p *Proposer) Run(ctx context.Context) { p.batches.run(ctx, p.life, p.send) }
+
+// send takes a batch to the leader once. The answers to the commands come by the log, to this
+// node's own state machine.
+func (p *Proposer) send(ctx context.Context, b *batch) error {
+	leader := p.group.Leader()
+	switch leader {
+	case "":
+		return errs.ErrNoLeader
+	case p.self.ID:
 		l, err := p.leads.AwaitLeading(ctx)
 		if err != nil {
 			return err
 		}
-		return p.commit.propose(ctx, l, p.self.ID, []Proposal{q})
-	}
-	a := &attempt{Proposal: q, done: make(chan error, 1)}
-	select {
-	case p.queue <- a:
-	case <-ctx.Done():
-		return errUnknown
-	}
-	select {
-	case err := <-a.done:
-		return err
-	case <-ctx.Done():
-		return errUnknown
-	}
-}
-
-// Run takes what waits to the leader until ctx ends. It gathers proposals in batches while earlier
-// calls are under way. So a busy node makes few large calls, and a command of an idle node does not
-// wait.
-func (p *Proposer) Run(ctx context.Context) {
-	slots := make(chan struct{}, maxInFlight)
-	var next *attempt // had no room in the last batch
-	for {
-		var b *batch
-		if b, next = p.gather(ctx, next, slots); b == nil {
-			return
-		}
-		p.life.Tasks.Go(func() {
-			err := p.forward(ctx, b)
-			<-slots
-			for _, a := range b.attempts {
-				a.done <- err
-			}
-		})
-	}
-}
-
-// gather returns the next batch when there is a slot for it, which it takes, and the attempt that
-// had no room in it. first is the first attempt of the batch; nil: it waits for one. The batch is
-// nil if ctx has ended.
-func (p *Proposer) gather(ctx context.Context, first *attempt, slots chan<- struct{}) (b *batch, next *attempt) {
-	b = new(batch)
-	if first == nil {
-		select {
-		case first = <-p.queue:
-		case <-ctx.Done():
-			return nil, nil
-		}
-	}
-	b.add(first)
-	for {
-		more := p.queue
-		if len(b.attempts) >= MaxBatch || next != nil {
-			more = nil
-		}
-		var a *attempt
-		select { // what waits already comes along, even if a slot is free
-		case a = <-more:
-		default:
-			select {
-			case a = <-more:
-			case slots <- struct{}{}:
-				return b, next
-			case <-ctx.Done():
-				return nil, nil
-			}
-		}
-		if !b.add(a) {
-			next = a
-		}
-	}
-}
-
-// forward calls the leader with a batch. The answers to the commands come by the log, to this
-// node's own state machine.
-func (p *Proposer) forward(ctx context.Context, b *batch) error {
-	leader := p.group.Leader()
-	if leader == "" || leader == p.self.ID {
-		return errs.ErrNoLeader
+		return p.commit.propose(ctx, l, p.self.ID, b.proposals())
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timing.Attempt())
 	defer cancel()
@@ -198,6 +129,6 @@ func (p *Proposer) forward(ctx context.Context, b *batch) error {
 			cancel()
 		}
 	})
-	_, err := p.port.Call(ctx, leader, rpc.Apply, b.request().Encode())
+	_, err := p.port.Call(ctx, leader, rpc.Apply, ApplyRequest{b.proposals()}.Encode())
 	return err
 }

@@ -45,7 +45,7 @@ func New(cfg Config) *Replica {
 	deaths := &Deaths{given: make(map[state.EndByDeathNotice]int)}
 	chain := &Chain{dir: cfg.Dir, log: cfg.Log, life: cfg.Life, timing: cfg.Timing, store: cfg.Store, fsm: cfg.FSM, peers: cfg.Peers, group: group, outage: outage}
 	run := &Runner{
-		timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, life: cfg.Life, self: cfg.Self, port: cfg.Port, fsm: cfg.FSM, files: f, group: group, chain: chain, outage: outage,
+		timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, life: cfg.Life, self: cfg.Self, port: cfg.Port, fsm: cfg.FSM, opener: cfg.Opener, files: f, group: group, chain: chain, outage: outage,
 		duties: &duties{
 			timing: cfg.Timing, secrets: cfg.Secrets, log: cfg.Log, store: cfg.Store, group: group, leads: leads, outage: outage, deaths: deaths,
 			clusterID: cfg.Up.ClusterID, perform: cfg.Up.Lead, wakeLease: cfg.Up.WakeLease,
@@ -56,15 +56,15 @@ func New(cfg Config) *Replica {
 		isMember: cfg.Up.IsMember, rewrite: cfg.Up.Rewrite, flush: cfg.Up.FlushOwn,
 	}
 	elections := &Elections{timing: cfg.Timing, log: cfg.Log, group: group, leads: leads}
-	commit := &committer{timing: cfg.Timing, store: cfg.Store, leads: leads}
+	commit := &committer{timing: cfg.Timing, store: cfg.Store, leads: leads, opener: cfg.Opener}
 	return &Replica{
 		Group: group, LeaderState: leads, Elections: elections, Runner: run, Outage: outage, Chain: chain, committer: commit,
 		ReadIndex: &ReadIndex{timing: cfg.Timing, log: cfg.Log, life: cfg.Life, store: cfg.Store, group: group, leads: leads, chain: chain, outage: outage},
 		Departure: &Departure{timing: cfg.Timing, group: group, leads: leads, elections: elections},
 		Deaths:    deaths,
 		Writes: &Proposer{
-			timing: cfg.Timing, life: cfg.Life, self: cfg.Self, store: cfg.Store, port: cfg.Port, group: group, leads: leads, commit: commit,
-			queue: make(chan *attempt),
+			timing: cfg.Timing, life: cfg.Life, self: cfg.Self, store: cfg.Store, port: cfg.Port, group: group, leads: leads, commit: commit, opener: cfg.Opener,
+			batches: batcher{make(chan *attempt)},
 		},
 		Disk:      care,
 		Snapshots: &Snapshots{log: cfg.Log, life: cfg.Life, group: group, files: f, store: cfg.Store, fsm: cfg.FSM, chain: chain, wanted: make(chan struct{}, 1), grown: make(chan struct{}, 1), taking: make(chan struct{}, 1)},

@@ -31,6 +31,7 @@ type Runner struct {
 	self    *self.Self
 	port    *wire.Port
 	fsm     Machine
+	opener  *Opener
 	files   *files
 	group   *Group
 	chain   *Chain
@@ -67,7 +68,7 @@ func (r *Runner) StartRaft() error {
 		}()
 		logs := d.logs
 		if d.log != nil {
-			logs = overlapping{d.log, r.group}
+			logs = overlapping{d.log, r.group, r.opener}
 		}
 		log, err := r.chain.watch(d, logs)
 		if err != nil {
