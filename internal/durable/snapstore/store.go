@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -23,6 +23,8 @@ type Store struct {
 	files  *raft.FileSnapshotStore
 	dir    string
 	places *diskfile.Places // learns which snapshot is the newest
+
+	changing sync.RWMutex // held while a snapshot gets its name, and older ones are removed
 }
 
 // Open opens the snapshots of a data directory, and reads each as a whole. It returns the
@@ -161,7 +163,7 @@ func (s *Store) Create(
 		_ = sink.Cancel()
 		return nil, err
 	}
-	return &syncingSink{SnapshotSink: sink, file: f, finished: s.keep}, nil
+	return &syncingSink{SnapshotSink: sink, file: f, changing: &s.changing, finished: s.keep}, nil
 }
 
 // makePrivate takes back the rights that raft gives to everybody: it makes directories with mode
@@ -175,45 +177,32 @@ func (s *Store) makePrivate(id string) error {
 	return nil
 }
 
-// List returns the snapshots, newest first. It fails if one of them is damaged. It leaves out one
-// that is removed meanwhile because a newer one is finished. It implements raft.SnapshotStore.
-func (s *Store) List() ([]*raft.SnapshotMeta, error) {
-	for {
-		found, err := s.files.List()
-		if err != nil {
-			return nil, err
-		}
-		all, gone, err := s.describe(found)
-		if err != nil || !gone {
-			return all, err
-		}
+// List returns the snapshots, newest first. It fails if one of them is damaged, and leaves out one
+// that was removed in part. It waits while a snapshot is being finished, because a directory that
+// changes is not read as it was at any time. It implements raft.SnapshotStore.
+func (s *Store) List() (all []*raft.SnapshotMeta, err error) {
+	s.changing.RLock()
+	defer s.changing.RUnlock()
+	found, err := s.files.List()
+	if err != nil {
+		return nil, err
 	}
-}
-
-// describe returns the descriptions of the snapshots that raft has found, newest first. gone says
-// that the newest of them is removed already, so that newer ones are finished.
-func (s *Store) describe(found []*raft.SnapshotMeta) (all []*raft.SnapshotMeta, gone bool, err error) {
 	for i, m := range found {
 		f, err := os.Open(filepath.Join(s.dir, m.ID, StateName))
-		if errors.Is(err, fs.ErrNotExist) {
-			if i > 0 {
-				continue // it is being removed, and nothing needs it
-			}
-			if newer, again := s.files.List(); again == nil && len(newer) > 0 && newer[0].ID != m.ID {
-				return nil, true, nil
-			}
+		if i > 0 && errors.Is(err, os.ErrNotExist) {
+			continue // it was removed in part, and nothing needs it
 		}
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		out, err := stripFile(m.ID, m, f)
 		_ = f.Close()
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		all = append(all, out)
 	}
-	return all, false, nil
+	return all, nil
 }
 
 // Open returns a snapshot's content, after it has read the content once and found it right. It

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -18,22 +19,33 @@ import (
 // that it removes meanwhile is left out.
 func View(data string, changing bool) ([]*raft.SnapshotMeta, error) {
 	for {
-		names, _, err := list(filepath.Join(data, DirName))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
+		names, err := namesIn(data)
 		if err != nil {
 			return nil, err
 		}
 		all, err := view(data, names, changing)
-		if !errors.Is(err, fs.ErrNotExist) || !changing {
+		if !changing {
 			return all, err
 		}
-		// The node removes the newest only after it has finished newer ones.
-		if newer, _, again := list(filepath.Join(data, DirName)); again != nil || len(newer) == 0 || newer[0] == names[0] {
-			return nil, err
+		// A directory that changes meanwhile is not read as it was at any time. The node removes the
+		// newest snapshot only after it has finished newer ones.
+		again, againErr := namesIn(data)
+		if againErr != nil {
+			return nil, againErr
+		}
+		if slices.Equal(names[:min(1, len(names))], again[:min(1, len(again))]) {
+			return all, err
 		}
 	}
+}
+
+// namesIn returns the names of the snapshots in a data directory, newest first.
+func namesIn(data string) ([]name, error) {
+	names, _, err := list(filepath.Join(data, DirName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
 }
 
 // view returns the descriptions of the snapshots with the given names. It leaves out one behind the
