@@ -63,6 +63,10 @@ func leaseRows() []row {
 			"internal/wire/rafttransport/layer.go", "Dial", `c := l.streams.takeSpare(id)`, `var c *peerconn.Conn`).of("./internal/wire"),
 		m("a dial that is reset does not show that a process lives", "TestGoneAfterResets",
 			"internal/wire/peerconn/dial.go", "touch", `return errors.Is(err, syscall.ECONNRESET), err`, `return false, err`).of("./internal/wire"),
+		m("a connection is kept while calls use it", "TestCallsKeepTheirConnection",
+			"internal/wire/rpc/line.go", "used", `l.rest.Reset(idleTime)`, ``).of("./internal/wire"),
+		m("calls use the connection that is there", "TestCallsKeepTheirConnection",
+			"internal/wire/rpc/call.go", "Call", `if !l.isOpen() && time.Since(s.cfg.Peers.DatagramContact(id)) < s.cfg.Timeout {`, `if time.Since(s.cfg.Peers.DatagramContact(id)) < s.cfg.Timeout {`).of("./internal/wire"),
 
 		m("the end of a session needs more than half of the voters", "TestMajorities",
 			"internal/lease/detector.go", "isMajority", `return n > len(voters)/2`, `return n >= len(voters)/2`),

@@ -13,9 +13,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// traffic counts how often something is written to the connections that a node has dialled, and how
-// often something comes back on them.
-type traffic struct{ out, back atomic.Int64 }
+// traffic counts the connections that a node has dialled, how often something is written to them,
+// and how often something comes back on them.
+type traffic struct{ dials, out, back atomic.Int64 }
 
 func (f *traffic) use(c *Config) {
 	dial := c.Dial
@@ -24,6 +24,7 @@ func (f *traffic) use(c *Config) {
 		if err != nil {
 			return nil, err
 		}
+		f.dials.Add(1)
 		return &counted{nc, f}, nil
 	}
 }
@@ -77,6 +78,48 @@ func TestNothingBesidesDatagrams(t *testing.T) {
 		}
 		if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// A connection that was made before datagrams were answered serves the calls after that too. When
+// it has been at rest the next connection is one without pings.
+func TestCallsKeepTheirConnection(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		var f traffic
+		var a, b *Port
+		a = open(t, n, 1, func(c *Config) { f.use(c); answering(&a)(c) })
+		b = open(t, n, 2, answering(&b))
+		dials := func() (n int64) {
+			t.Helper()
+			before := f.dials.Load()
+			if _, err := a.Call(t.Context(), nodeID(2), "/", nil); err != nil {
+				t.Fatal(err)
+			}
+			return f.dials.Load() - before
+		}
+		if n := dials(); n != 1 {
+			t.Fatalf("the first call makes %d connections", n)
+		}
+		stopA, stopB := sendEvery(a, 2, 100*time.Millisecond), sendEvery(b, 1, 100*time.Millisecond)
+		defer stopA()
+		defer stopB()
+		for i := range 3 {
+			time.Sleep(45 * time.Second)
+			if n := dials(); n != 0 {
+				t.Errorf("call %d makes %d connections", i, n)
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		if n := dials(); n != 1 {
+			t.Errorf("a call after a long rest makes %d connections", n)
+		}
+		back := f.back.Load()
+		time.Sleep(45 * time.Second)
+		if back = f.back.Load() - back; back != 0 {
+			t.Errorf("%d answers to pings", back)
 		}
 	})
 }

@@ -34,11 +34,14 @@ func (s *Service) Call(ctx context.Context, id, path string, body []byte) ([]byt
 	if !peertls.ValidID(id) {
 		return nil, fmt.Errorf("node ID %q is not 32 lower-case hexadecimal digits", id)
 	}
-	t, peer := s.byID, ""
-	if time.Since(s.cfg.Peers.DatagramContact(id)) < s.cfg.Timeout {
-		t, peer = s.quiet, id
+	peer, watched := s.peer(id), ""
+	l := peer.pinged
+	// Pings are not worth a new connection: one that has them serves until it has been at rest.
+	if !l.isOpen() && time.Since(s.cfg.Peers.DatagramContact(id)) < s.cfg.Timeout {
+		l, watched = peer.quiet, id
 	}
-	reply, _, err := s.post(ctx, t, peer, id, path, body)
+	defer l.used()
+	reply, _, err := s.post(ctx, l.Transport, watched, id, path, body)
 	return reply, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
@@ -44,47 +45,22 @@ type Service struct {
 	cfg    Config
 	server *http.Server
 	queue  *queue
-	byID   *http.Transport // the host of a URL is a node ID; one connection is kept to each
-	quiet  *http.Transport // the same without pings, for nodes that are heard all the time
 	byAddr *http.Transport // the host of a URL is an address
+
+	mu   sync.Mutex
+	byID map[string]*peer
 }
 
 // New begins to serve the connections that Take gets.
 func New(cfg Config) *Service {
-	var h2c http.Protocols
-	h2c.SetUnencryptedHTTP2(true) // TLS is below
-	pings := &http.HTTP2Config{SendPingTimeout: cfg.Timeout, PingTimeout: cfg.Timeout}
-	type dialer func(ctx context.Context, addr string) (*peerconn.Conn, error)
-	client := func(idle time.Duration, h2 *http.HTTP2Config, dial dialer) *http.Transport {
-		return &http.Transport{
-			Protocols:          &h2c,
-			HTTP2:              h2,
-			IdleConnTimeout:    idle,
-			DisableCompression: true,
-			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-				c, err := dial(ctx, addr)
-				if err != nil {
-					return nil, err // a nil *Conn is no nil net.Conn
-				}
-				return c, nil
-			},
-		}
-	}
-	s := &Service{cfg: cfg, queue: newQueue(cfg.Life.Done())}
-	node := func(ctx context.Context, addr string) (*peerconn.Conn, error) {
-		id, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return nil, err
-		}
-		return cfg.Dialer.Node(ctx, id, peerconn.RPC)
-	}
-	s.byID, s.quiet = client(idleTime, pings, node), client(idleTime, nil, node)
-	s.byAddr = client(5*time.Second, pings, func(ctx context.Context, addr string) (*peerconn.Conn, error) {
+	s := &Service{cfg: cfg, queue: newQueue(cfg.Life.Done()), byID: make(map[string]*peer)}
+	s.byAddr = s.client(true, func(ctx context.Context, addr string) (*peerconn.Conn, error) {
 		return cfg.Dialer.Addr(ctx, addr, peerconn.RPC)
 	})
+	s.byAddr.IdleConnTimeout = 5 * time.Second
 	s.server = &http.Server{
 		Handler:           http.HandlerFunc(s.handle),
-		Protocols:         &h2c,
+		Protocols:         onlyHTTP2(),
 		HTTP2:             &http.HTTP2Config{SendPingTimeout: serverPing, PingTimeout: cfg.Timeout, MaxReadFrameSize: 1 << 20},
 		ReadHeaderTimeout: peerconn.HandshakeTimeout,
 		IdleTimeout:       2 * time.Minute,
@@ -105,6 +81,56 @@ func New(cfg Config) *Service {
 	return s
 }
 
+// onlyHTTP2 returns HTTP/2 as the only protocol. TLS is below it.
+func onlyHTTP2() *http.Protocols {
+	var p http.Protocols
+	p.SetUnencryptedHTTP2(true)
+	return &p
+}
+
+// client returns a client whose connections dial makes.
+func (s *Service) client(pings bool, dial func(ctx context.Context, addr string) (*peerconn.Conn, error)) *http.Transport {
+	t := &http.Transport{
+		Protocols:          onlyHTTP2(),
+		DisableCompression: true,
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			c, err := dial(ctx, addr)
+			if err != nil {
+				return nil, err // a nil *Conn is no nil net.Conn
+			}
+			return c, nil
+		},
+	}
+	if pings {
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: s.cfg.Timeout, PingTimeout: s.cfg.Timeout}
+	}
+	return t
+}
+
+// peer returns the clients of a node.
+func (s *Service) peer(id string) *peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.byID[id]
+	if p == nil {
+		p = &peer{pinged: s.line(id, true), quiet: s.line(id, false)}
+		s.byID[id] = p
+	}
+	return p
+}
+
+func (s *Service) line(id string, pings bool) *line {
+	l := new(line)
+	l.Transport = s.client(pings, func(ctx context.Context, _ string) (*peerconn.Conn, error) {
+		c, err := s.cfg.Dialer.Node(ctx, id, peerconn.RPC)
+		if err == nil {
+			l.opened(c)
+		}
+		return c, err
+	})
+	return l
+}
+
 // Close ends the server and the idle connections of the client. The Life must have ended.
 func (s *Service) Close() {
 	s.server.Close()
@@ -113,9 +139,13 @@ func (s *Service) Close() {
 
 // CloseIdle closes the connections of the client that no call uses.
 func (s *Service) CloseIdle() {
-	s.byID.CloseIdleConnections()
-	s.quiet.CloseIdleConnections()
 	s.byAddr.CloseIdleConnections()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.byID {
+		p.pinged.CloseIdleConnections()
+		p.quiet.CloseIdleConnections()
+	}
 }
 
 // Admit implements peerconn.Service. Every authenticated peer may call.
