@@ -7,8 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/flotilla-ha/flotilla"
 )
@@ -29,6 +30,13 @@ func (l *growthNode) do(ctx context.Context, word, rest string) (string, error) 
 			return "", err
 		}
 		return "ok", l.fill(ctx, n, size)
+	case "names": // n names with a certificate
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			return "", err
+		}
+		return "ok", l.names(ctx, n)
+	case "leave": // the node shuts down, and the process goes on
+		return "ok", l.node.Shutdown(ctx)
 	case "write": // n times, one after another
 		if _, err := fmt.Sscan(rest, &n); err != nil {
 			return "", err
@@ -54,28 +62,45 @@ func (l *growthNode) do(ctx context.Context, word, rest string) (string, error) 
 	return "", fmt.Errorf("nobody knows the word %q", word)
 }
 
+// fill stores n records.
 func (l *growthNode) fill(ctx context.Context, n, size int) error {
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex
-		fail error
-	)
+	value := []byte(strings.Repeat("x", size))
+	return each(n, func(i int) error {
+		return l.node.Storage().Store(ctx, fmt.Sprintf("fill/%d/%d", i%1000, i), value)
+	})
+}
+
+// names stores what certmagic stores for n names: for each a chain of two certificates, a key for
+// ECDSA and a description. The sizes are those of Let's Encrypt.
+func (l *growthNode) names(ctx context.Context, n int) error {
+	parts := map[string][]byte{".crt": make([]byte, 2900), ".key": make([]byte, 227), ".json": make([]byte, 1300)}
+	return each(n, func(i int) error {
+		name := fmt.Sprintf("name%d.example.com", i)
+		for suffix, content := range parts {
+			key := fmt.Sprintf("certificates/acme-v02.api.letsencrypt.org-directory/%s/%s%s", name, name, suffix)
+			if err := l.node.Storage().Store(ctx, key, content); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// each calls f for the numbers below n, on 64 goroutines. It returns an error of f.
+func each(n int, f func(i int) error) error {
+	var g errgroup.Group
 	const writers = 64
 	for w := range writers {
-		wg.Go(func() {
-			value := []byte(strings.Repeat("x", size))
+		g.Go(func() error {
 			for i := w; i < n; i += writers {
-				if err := l.node.Storage().Store(ctx, fmt.Sprintf("fill/%d/%d", i%1000, i), value); err != nil {
-					mu.Lock()
-					fail = err
-					mu.Unlock()
-					return
+				if err := f(i); err != nil {
+					return err
 				}
 			}
+			return nil
 		})
 	}
-	wg.Wait()
-	return fail
+	return g.Wait()
 }
 
 // write returns p50 and p99.

@@ -34,11 +34,11 @@ func BenchmarkGrowthRecords(b *testing.B) {
 	})
 }
 
-// BenchmarkGrowthNames has that many records of 100 bytes.
+// BenchmarkGrowthNames has what certmagic stores for that many names.
 func BenchmarkGrowthNames(b *testing.B) {
 	grow(b, "names", []int{10, 100, 1000, 10_000, 100_000}, func(b *testing.B, size int) {
 		c := newGrowing(b, 3)
-		c.ask(0, fmt.Sprintf("fill %d 100", size))
+		c.ask(0, fmt.Sprintf("names %d", size))
 		c.report()
 	})
 }
@@ -48,26 +48,39 @@ func BenchmarkGrowthNodes(b *testing.B) {
 	grow(b, "nodes", []int{3, 5, 9, 15, 25}, func(b *testing.B, size int) { newGrowing(b, size).report() })
 }
 
-// BenchmarkGrowthRoles has a node with that many roles, for all of which another node waits. At the
-// end it kills the holder, and measures until the other node has the first and the last of them.
+// BenchmarkGrowthRoles has a node with that many roles, for all of which another node waits. The
+// holder shuts down, and then the next holder is killed. Each time it measures until the other node
+// has the first and the last of them.
 func BenchmarkGrowthRoles(b *testing.B) {
 	grow(b, "roles", []int{1, 10, 100, 1000, 10_000}, func(b *testing.B, size int) {
 		c := newGrowing(b, 3)
 		leader := leaderOf(b, c.nodes)
 		holder, next := (leader+1)%3, (leader+2)%3
-		c.ask(holder, fmt.Sprintf("want %d", size))
+		want := fmt.Sprintf("want %d", size)
+		wait := func(node int) {
+			c.ask(node, want)
+			time.Sleep(*growthIdle) // it begins to wait for all of them
+		}
+		c.ask(holder, want)
 		c.ask(holder, "held")
-		c.ask(next, fmt.Sprintf("want %d", size))
-		time.Sleep(*growthIdle) // it begins to wait for all of them
+		wait(next)
 		c.report(leader, next)
-		var got [2]time.Time
-		killed := time.Now()
-		c.nodes[holder].Kill()
-		if err := json.Unmarshal([]byte(c.ask(next, "held")), &got); err != nil {
+
+		began := time.Now()
+		left := make(chan error, 1)
+		go func() {
+			_, err := c.nodes[holder].Ask("leave")
+			left <- err
+		}()
+		c.moved(next, began, "planned-first-ms", "planned-last-ms")
+		if err := <-left; err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(ms(got[0].Sub(killed)), "first-ms")
-		b.ReportMetric(ms(got[1].Sub(killed)), "last-ms")
+		c.restart(holder)
+		wait(holder)
+		began = time.Now()
+		c.nodes[next].Kill()
+		c.moved(holder, began, "first-ms", "last-ms")
 	})
 }
 
@@ -107,8 +120,8 @@ func (c *growing) ask(i int, line string) string {
 }
 
 // report measures the nodes of those numbers, or all: processor time and memory of nodes at rest,
-// the time of a write on a follower, and the restart of one that was killed, medians of three. If
-// there are numbers, it kills none.
+// the time of a write on a follower, and the restart of one, medians of three. If there are numbers,
+// it restarts none.
 func (c *growing) report(numbers ...int) {
 	b := c.b
 	b.Helper()
@@ -133,7 +146,7 @@ func (c *growing) report(numbers ...int) {
 		rss += mib(v.Resident) / float64(len(watched))
 	}
 	follower := (leaderOf(b, c.nodes) + len(c.nodes) - 1) % len(c.nodes)
-	var p50, p99, restart []time.Duration
+	var p50, p99 []time.Duration
 	for range 3 {
 		var s []time.Duration
 		if err := json.Unmarshal([]byte(c.ask(follower, "write 200")), &s); err != nil {
@@ -149,13 +162,31 @@ func (c *growing) report(numbers ...int) {
 	if len(numbers) > 0 {
 		return
 	}
-	p := c.nodes[follower]
+	c.restart(follower)
+}
+
+// restart kills and starts a node three times, and reports the median until it is ready.
+func (c *growing) restart(i int) {
+	c.b.Helper()
+	var took []time.Duration
 	for range 3 {
-		p.Kill()
+		c.nodes[i].Kill()
 		began := time.Now()
-		p.start(b)
-		c.ask(follower, "ready")
-		restart = append(restart, time.Since(began))
+		c.nodes[i].start(c.b)
+		c.ask(i, "ready")
+		took = append(took, time.Since(began))
 	}
-	b.ReportMetric(ms(median(restart)), "restart-ms")
+	c.b.ReportMetric(ms(median(took)), "restart-ms")
+}
+
+// moved waits until a node has all roles that it wants, and reports when it had the first and the
+// last.
+func (c *growing) moved(i int, began time.Time, first, last string) {
+	c.b.Helper()
+	var got [2]time.Time
+	if err := json.Unmarshal([]byte(c.ask(i, "held")), &got); err != nil {
+		c.b.Fatal(err)
+	}
+	c.b.ReportMetric(ms(got[0].Sub(began)), first)
+	c.b.ReportMetric(ms(got[1].Sub(began)), last)
 }

@@ -35,9 +35,12 @@ func charts() []chart {
 		aspects        []aspect
 	}{
 		{"GrowthRecords", "MiB", "MiB of records", []aspect{write, restart, memory, idle}},
-		{"GrowthNames", "names", "records of 100 bytes", []aspect{write, restart, memory, idle}},
+		{"GrowthNames", "names", "names with a certificate", []aspect{write, restart, memory, idle}},
 		{"GrowthNodes", "nodes", "nodes", []aspect{write, restart, memory, idle}},
-		{"GrowthRoles", "roles", "roles", []aspect{write, memory, idle, {"move", "From the kill of the holder to the grant elsewhere", "ms", ends}}},
+		{"GrowthRoles", "roles", "roles", []aspect{
+			write, restart, memory, idle, {"move", "From the kill of the holder to the grant elsewhere", "ms", ends},
+			{"planned", "From the shutdown of the holder to the grant elsewhere", "ms", []series{{"planned-first-ms", "the first"}, {"planned-last-ms", "the last"}}},
+		}},
 		{"GrowthAddresses", "addresses", "addresses", []aspect{idle, {"move", "From the cut of a machine until others have its addresses", "ms", ends}}},
 	} {
 		for _, one := range g.aspects {
