@@ -3,6 +3,7 @@
 .PHONY: help test short long lint fuzz bench bench-plots docs mutants ci
 
 export FUZZTIME ?= 10s
+RUNS ?= 1
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +29,10 @@ bench: ## benchmarks, for a machine that does nothing else
 	go test -run='^$$' -bench=. ./...
 	cd bench && GOWORK=off go test -run='^$$' -bench=. -timeout=0 ./...
 
-bench-plots: ## measure growth, slow disks and a simulated day; plots in bench/plots: 15 minutes
+bench-plots: ## measure growth, slow disks and a simulated day; plots in bench/plots: 15 minutes a run, RUNS=1
 	cd bench && printf 'date: %s\nmachine: %s\ncommit: %s\n' \
 		"$$(date +%F)" "$$(getconf _NPROCESSORS_ONLN) processors" "$$(git describe --always --dirty)" >plots/figures.txt
-	cd bench && GOWORK=off go test -run='^$$' -bench='SlowDisk|Day|Growth' -benchtime=1x -timeout=0 . >>plots/figures.txt
+	cd bench && GOWORK=off go test -run='^$$' -bench='SlowDisk|Day|Growth' -benchtime=1x -count=$(RUNS) -timeout=0 . >>plots/figures.txt
 	cd bench && GOWORK=off go run ./plots -dir plots <plots/figures.txt
 
 docs: ## write the generated files: table of mutants, api/*.txt

@@ -2,9 +2,9 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -29,22 +29,49 @@ type chart struct {
 // series is a line in a chart.
 type series struct{ unit, label string }
 
-// points returns what rows have for a chart, in order.
+// points returns what rows have for a chart, in order: the medians of the runs of each size. Only
+// runs of the newest origin count.
 func (c chart) points(rows []row) (all []row) {
+	var mine []row
 	for _, r := range rows {
 		measured := func(s series) bool { _, ok := r.units[s.unit]; return ok }
 		if r.bench == c.bench && r.vary == c.vary && slices.ContainsFunc(c.series, measured) {
-			all = append(all, r)
+			mine = append(mine, r)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b row) int { return cmp.Compare(a.x, b.x) })
+	runs := make(map[float64][]row)
+	for _, r := range mine {
+		if r.from == mine[len(mine)-1].from {
+			runs[r.x] = append(runs[r.x], r)
+		}
+	}
+	for _, x := range slices.Sorted(maps.Keys(runs)) {
+		all = append(all, medians(runs[x]))
+	}
 	return all
+}
+
+// medians returns the median of each figure of some runs.
+func medians(runs []row) row {
+	one := runs[0]
+	one.runs, one.units = len(runs), make(map[string]float64)
+	values := make(map[string][]float64)
+	for _, r := range runs {
+		for unit, v := range r.units {
+			values[unit] = append(values[unit], v)
+		}
+	}
+	for unit, all := range values {
+		slices.Sort(all)
+		one.units[unit] = all[len(all)/2]
+	}
+	return one
 }
 
 // draw returns the picture.
 func (c chart) draw(points []row) ([]byte, error) {
 	p := plot.New()
-	p.Title.Text = fmt.Sprintf("%s\n%s", c.title, points[0].from)
+	p.Title.Text = fmt.Sprintf("%s\n%s", c.title, points[0].caption())
 	p.Title.TextStyle.Font.Size = vg.Points(10)
 	p.X.Label.Text, p.Y.Label.Text = c.x, c.y
 	p.Legend.Top, p.Legend.Left = true, true
@@ -88,7 +115,7 @@ func ticks(points []row) plot.ConstantTicks {
 
 // table writes a section of the document.
 func (c chart) table(w io.Writer, points []row) {
-	fmt.Fprintf(w, "\n## %s\n\n%s.\n\n![%s](%s)\n\n", c.title, points[0].from, c.title, c.file)
+	fmt.Fprintf(w, "\n## %s\n\n%s.\n\n![%s](%s)\n\n", c.title, points[0].caption(), c.title, c.file)
 	columns := slices.Concat(c.series, c.onlyInTables)
 	fmt.Fprintf(w, "| %s |", c.x)
 	for _, s := range columns {

@@ -16,6 +16,15 @@ type row struct {
 	x     float64 // its value
 	units map[string]float64
 	from  origin
+	runs  int // that the figures are medians of; 0: this is one run
+}
+
+// caption says where the figures come from.
+func (r row) caption() string {
+	if r.runs < 2 {
+		return r.from.String()
+	}
+	return fmt.Sprintf("%s, medians of %d runs", r.from, r.runs)
 }
 
 // origin says where figures come from.

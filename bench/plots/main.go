@@ -1,7 +1,8 @@
 // Command plots draws the figures of benchmarks. It reads what go test -bench prints, and writes
 // SVG files and a README.md with the same figures as tables. It leaves out what the input does not
 // have. Names of benchmarks end with what varies: BenchmarkSlowDisk/fsync-ms=2. Lines of the form
-// date:, machine: and commit: say where the figures below them come from.
+// date:, machine: and commit: say where the figures below them come from. Several lines of one name
+// are runs, whose medians are drawn.
 package main
 
 import (

@@ -24,6 +24,9 @@ PASS
 	}
 	c := charts()[0]
 	points := c.points(rows)
+	if got := points[0].caption(); got != "2026-11-29, commit abc, 2 processors of Some CPU" {
+		t.Error(got)
+	}
 	if len(points) != 2 || points[0].x != 0.1 || points[1].units["ratio"] != 0.357 {
 		t.Fatal(points)
 	}
@@ -40,5 +43,30 @@ PASS
 	c.table(&doc, points)
 	if !strings.Contains(doc.String(), "\n| 2 | 3.26 | 9.34 | 0.357 |") {
 		t.Error(doc.String())
+	}
+}
+
+// Several runs give medians. Those that were measured later take the place of all earlier ones.
+func TestRuns(t *testing.T) {
+	const out = `date: 2026-11-28
+machine: 2 processors
+commit: abc
+BenchmarkSlowDisk/fsync-ms=2  1  100 p50-ms
+BenchmarkSlowDisk/fsync-ms=5  1  100 p50-ms
+commit: def
+BenchmarkSlowDisk/fsync-ms=2  1  3 p50-ms
+BenchmarkSlowDisk/fsync-ms=2  1  1 p50-ms  7 ratio
+BenchmarkSlowDisk/fsync-ms=2  1  2 p50-ms
+`
+	rows, err := read(strings.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	points := charts()[0].points(rows)
+	if len(points) != 1 || points[0].units["p50-ms"] != 2 || points[0].units["ratio"] != 7 {
+		t.Errorf("the points are %v", points)
+	}
+	if got := points[0].caption(); !strings.Contains(got, "commit def") || !strings.Contains(got, "medians of 3 runs") {
+		t.Error(got)
 	}
 }
