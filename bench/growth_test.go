@@ -120,8 +120,8 @@ func (c *growing) ask(i int, line string) string {
 }
 
 // report measures the nodes of those numbers, or all: processor time and memory of nodes at rest,
-// the time of a write on a follower, and the restart of one, medians of three. If there are numbers,
-// it restarts none.
+// the time of a write on a follower, and the restart of one, medians of three. If there are
+// numbers, it restarts none.
 func (c *growing) report(numbers ...int) {
 	b := c.b
 	b.Helper()
