@@ -63,7 +63,7 @@ func medians(runs []row) row {
 	}
 	for unit, all := range values {
 		slices.Sort(all)
-		one.units[unit] = all[len(all)/2]
+		one.units[unit] = (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 	}
 	return one
 }

@@ -57,6 +57,8 @@ func storageRows() []row {
 			"internal/replica/opener.go", "take", `if !ok || !known || !bytes.Equal(c.entry, entry) {`, `if !ok || !known {`),
 		m("what is opened too late is not kept", "TestOpenAhead",
 			"internal/replica/opener.go", "keep", `if !ok || stopped != nil && stopped.Load() {`, `if !ok {`),
+		m("a command does not wait for what is stuck", "TestBatches",
+			"internal/replica/batch.go", "run", `late = true`, ``),
 		m("a busy node makes large batches", "TestBatches",
 			"internal/replica/batch.go", "admits", `return len(b.attempts) > 0 && l.batches < maxBatches && (b.full() || len(b.attempts) >= l.commands)`, `return len(b.attempts) > 0 && l.batches < maxBatches`),
 		m("a write waits for every node that reads", "TestLinearizableUnderFaults",

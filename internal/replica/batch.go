@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 )
@@ -91,10 +92,13 @@ func (q batcher) propose(ctx context.Context, proposal Proposal) error {
 
 // run has what waits delivered in batches until ctx ends. A batch leaves when it has as many
 // commands as are under way, or is full. So a command of an idle node does not wait, a busy node
-// makes few large batches, and the leader replicates one while it applies another.
-func (q batcher) run(ctx context.Context, life *lifecycle.Life, deliver func(context.Context, *batch) error) {
+// makes few large batches, and the leader replicates one while it applies another. What is under
+// way may be stuck, so no batch waits for longer than patience.
+func (q batcher) run(ctx context.Context, life *lifecycle.Life, patience time.Duration, deliver func(context.Context, *batch) error) {
 	var b batch
 	var load load
+	var due <-chan time.Time // when b leaves in any case; nil: it is empty
+	late := false            // that was before now
 	ended := make(chan int)
 	for ctx.Err() == nil {
 		waiting := q.waiting
@@ -107,7 +111,8 @@ func (q batcher) run(ctx context.Context, life *lifecycle.Life, deliver func(con
 			continue
 		default:
 		}
-		if load.admits(&b) {
+		if load.admits(&b) || late {
+			due, late = nil, false
 			leaving := b
 			b = leaving.next()
 			load.begin(len(leaving.attempts))
@@ -123,11 +128,16 @@ func (q batcher) run(ctx context.Context, life *lifecycle.Life, deliver func(con
 			})
 			continue
 		}
+		if due == nil && len(b.attempts) > 0 {
+			due = time.After(patience)
+		}
 		select {
 		case a := <-waiting:
 			b.add(a)
 		case n := <-ended:
 			load.end(n)
+		case <-due:
+			late = true
 		case <-ctx.Done():
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -72,10 +73,12 @@ func (d *deliveries) sizes() (all []int) {
 
 // A batch leaves when it has as many commands as are under way, or is full.
 func TestBatches(t *testing.T) {
+	const patience = time.Second
 	type step struct {
 		waiting int // how many commands come along that wait already
 		arrive  int // how many arrive then, one after the other
 		end     int // how many batches end before that
+		pause   time.Duration
 		leave   []int
 	}
 	for _, test := range []struct {
@@ -85,6 +88,9 @@ func TestBatches(t *testing.T) {
 		{"a command of an idle node does not wait", []step{{arrive: 1, leave: []int{1}}}},
 		{"a busy node makes fewer and larger batches", []step{{arrive: 3, leave: []int{1, 1}}, {arrive: 1, leave: []int{2}}, {arrive: 4, leave: []int{4}}}},
 		{"not too many are under way", []step{{arrive: 100, leave: []int{1, 1, 2, 4}}, {end: 1, leave: []int{MaxBatch}}}},
+		{"a command waits for others for a moment only", []step{{arrive: 3, pause: patience - 1, leave: []int{1, 1}}, {pause: 1, leave: []int{1}}}},
+		{"so do commands when many batches are stuck", []step{{arrive: 11, leave: []int{1, 1, 2, 4}}, {pause: patience, leave: []int{3}}}},
+		{"the moment is that of the first of them", []step{{arrive: 3, pause: patience / 2, leave: []int{1, 1}}, {arrive: 0, pause: patience / 2, leave: []int{1}}, {arrive: 1, pause: patience / 2}, {arrive: 1, pause: patience / 2, leave: []int{2}}}},
 		{"what waits comes along", []step{{waiting: 10, leave: []int{10}}}},
 		{"the rest of a batch waits", []step{{waiting: MaxBatch + 1, leave: []int{MaxBatch}}, {end: 1, leave: []int{1}}}},
 		{"a full batch need not be as large", []step{{waiting: 3 * MaxBatch, leave: []int{MaxBatch, MaxBatch, MaxBatch}}}},
@@ -101,7 +107,7 @@ func TestBatches(t *testing.T) {
 					synctest.Wait()
 				}
 				arrive(test.steps[0].waiting)
-				life.Tasks.Go(func() { q.run(life.Open, life, d.deliver) })
+				life.Tasks.Go(func() { q.run(life.Open, life, patience, d.deliver) })
 				synctest.Wait()
 				for i, step := range test.steps {
 					for range step.end {
@@ -110,6 +116,7 @@ func TestBatches(t *testing.T) {
 					for range step.arrive {
 						arrive(1)
 					}
+					time.Sleep(step.pause)
 					if diff := cmp.Diff(step.leave, d.sizes()); diff != "" {
 						t.Errorf("step %d: %s", i, diff)
 					}
@@ -126,7 +133,7 @@ func TestOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, life := batcher{make(chan *attempt)}, lifecycle.New()
 		d := &deliveries{make(chan int, 100), make(chan error)}
-		life.Tasks.Go(func() { q.run(life.Open, life, d.deliver) })
+		life.Tasks.Go(func() { q.run(life.Open, life, time.Second, d.deliver) })
 		outcome, cause := make(chan error, 1), errors.New("refused")
 		propose := func(ctx context.Context) { outcome <- q.propose(ctx, Proposal{}) }
 		for _, want := range []error{nil, cause} {

@@ -106,7 +106,7 @@ func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Ans
 func (p *Proposer) Oldest() (waiting int, since time.Time) { return p.numbers.oldest() }
 
 // Run takes this node's commands to the leader until ctx ends.
-func (p *Proposer) Run(ctx context.Context) { p.batches.run(ctx, p.life, p.send) }
+func (p *Proposer) Run(ctx context.Context) { p.batches.run(ctx, p.life, p.timing.Poll(), p.send) }
 
 // send takes a batch to the leader once. The answers to the commands come by the log, to this
 // node's own state machine.

@@ -199,7 +199,7 @@ func use(t *testing.T, j *Journal, acked int, random *rand.Rand) (int, uint64, P
 		case random.IntN(20) == 0:
 			_, current := j.Segments()
 			from = max(from, current-min(current-1, 1))
-			err = j.Remove(from)
+			err = j.Remove(from, nil)
 		default:
 			if _, err = add(j, body(acked+1)); err == nil {
 				acked, end = acked+1, j.End()
@@ -293,7 +293,7 @@ func TestFailingDisk(t *testing.T) {
 					}
 				}
 				if err == nil {
-					err = j.Remove(2)
+					err = j.Remove(2, nil)
 				}
 				if failed = err != nil; failed && !errors.Is(err, cause.err) {
 					t.Fatalf("call %d: %v", n, err)

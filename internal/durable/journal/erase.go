@@ -29,20 +29,35 @@ func (e *eraser) fill(f *os.File, size int64) error {
 	return e.write(f, size, func(time.Time) error { return nil })
 }
 
-// erase overwrites a file with zeros. It leaves the disk to others in between: one large write
-// would delay the batches behind it.
-func (e *eraser) erase(f *os.File, size int64) error {
-	return e.write(f, size, func(began time.Time) error {
+// erase overwrites a file with zeros. If patient is true it leaves the disk to others in between:
+// one large write would delay the batches behind it. The error is errStopped, or the system's.
+func (e *eraser) erase(f *os.File, size int64, patient bool) error {
+	err := e.write(f, size, func(began time.Time) error {
+		if !patient {
+			return e.stopped()
+		}
 		if err := e.sys.Sync(f); err != nil {
 			return err
 		}
 		select {
 		case <-time.After(2 * time.Since(began)):
-			return nil
 		case <-e.stop:
-			return errStopped
 		}
+		return e.stopped()
 	})
+	if err == nil && !patient {
+		err = e.sys.Sync(f)
+	}
+	return err
+}
+
+func (e *eraser) stopped() error {
+	select {
+	case <-e.stop:
+		return errStopped
+	default:
+		return nil
+	}
 }
 
 // write writes zeros in several writes, and calls after behind each, with the time when it began.
@@ -60,7 +75,7 @@ func (e *eraser) write(f *os.File, size int64, after func(began time.Time) error
 	return nil
 }
 
-// eraseOld is erase for the file of a segment that a crash has left.
+// eraseOld is erase for the file of a segment that a crash has left, before the journal is used.
 func (e *eraser) eraseOld(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -68,7 +83,7 @@ func (e *eraser) eraseOld(path string) error {
 	}
 	fi, err := f.Stat()
 	if err == nil {
-		err = e.erase(f, fi.Size())
+		err = e.erase(f, fi.Size(), false)
 	}
 	return errors.Join(err, f.Close())
 }

@@ -57,7 +57,7 @@ func TestFilesThatGo(t *testing.T) {
 	must(t, j.Prepare(1<<20)) // which the one before has no room for
 	must(t, j.Next(0))
 	fill(t, j, 1, 3)
-	must(t, j.Remove(2))
+	must(t, j.Remove(2, nil))
 	must(t, j.Next(0))
 	fill(t, j, 4, 5)
 	must(t, j.Close())

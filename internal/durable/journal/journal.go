@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -207,7 +208,7 @@ func (j *Journal) Close() error {
 		errs = append(errs, s.file.Close())
 	}
 	for _, blank := range j.blanks {
-		errs = append(errs, os.Remove(blank))
+		_ = os.Remove(blank) // else Dir.Probe does
 	}
 	j.blanks = nil
 	return errors.Join(errs...)
@@ -323,6 +324,9 @@ func (j *Journal) Prepare(size int) error {
 	}
 	next := segment{id: j.o.ID, number: cur.number + 1, size: max(min(2*cur.size, j.o.Largest), need)}
 	s, err := makeSegment(&j.eraser, j.o.Dir, next, j.takeBlank(next.size))
+	if errors.Is(err, fs.ErrNotExist) { // somebody has removed the blank
+		s, err = makeSegment(&j.eraser, j.o.Dir, next, "")
+	}
 	if err != nil {
 		return fmt.Errorf("make the next segment: %w", err)
 	}
@@ -339,8 +343,9 @@ func (j *Journal) setSpare(s *segment) {
 	j.spare = s
 }
 
-// Remove removes the segments before the given one. Their content is overwritten first.
-func (j *Journal) Remove(before uint64) error {
+// Remove removes the segments before the given one. Their content is overwritten first, which may
+// take a while: between is called before each of them, unless it is nil.
+func (j *Journal) Remove(before uint64, between func()) error {
 	for {
 		j.mu.Lock()
 		s := j.segs[0]
@@ -350,7 +355,11 @@ func (j *Journal) Remove(before uint64) error {
 		}
 		j.segs = slices.Delete(slices.Clone(j.segs), 0, 1)
 		j.mu.Unlock()
-		err := j.eraser.erase(s.file, s.size)
+		if between != nil {
+			between()
+		}
+		// If many wait, others fill the disk faster than a patient eraser empties it.
+		err := j.eraser.erase(s.file, s.size, before-s.number <= maxBlanks)
 		if err == nil {
 			j.removed(s.path)
 		}

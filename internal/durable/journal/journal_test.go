@@ -72,7 +72,7 @@ func TestReadAt(t *testing.T) {
 		}
 	}
 	_, current := j.Segments()
-	must(t, j.Remove(current))
+	must(t, j.Remove(current, nil))
 	if _, err := read(1, 0, 1); !errors.Is(err, ErrGone) {
 		t.Errorf("a removed segment: %v", err)
 	}
@@ -122,7 +122,7 @@ func TestRemovedContentIsGone(t *testing.T) {
 	kept, err := os.Open(filepath.Join(dir, nameOf(1)))
 	must(t, err)
 	defer kept.Close()
-	must(t, j.Remove(2))
+	must(t, j.Remove(2, nil))
 	b := make([]byte, smallest)
 	_, err = kept.ReadAt(b, 0)
 	must(t, err)

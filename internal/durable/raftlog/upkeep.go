@@ -69,7 +69,7 @@ func (l *Log) free() {
 		err = back.SetVote(vote, front)
 	}
 	if err == nil {
-		err = l.front.Remove(oldest)
+		err = l.front.Remove(oldest, l.prepare)
 	}
 	if err != nil {
 		l.Fail("free space", err)

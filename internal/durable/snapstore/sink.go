@@ -2,7 +2,6 @@ package snapstore
 
 import (
 	"os"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,7 +15,6 @@ const syncEvery = 512 << 10
 type syncingSink struct {
 	raft.SnapshotSink
 	file     *os.File
-	changing *sync.RWMutex         // Store.changing
 	finished func(id string) error // called once the snapshot is complete
 	dirty    int
 	done     bool // closed or cancelled
@@ -36,9 +34,7 @@ func (s *syncingSink) Write(p []byte) (int, error) {
 // Close implements raft.SnapshotSink.
 func (s *syncingSink) Close() error {
 	s.file.Close()
-	s.changing.Lock()
 	err := s.SnapshotSink.Close()
-	s.changing.Unlock()
 	if err == nil && !s.done {
 		err = s.finished(s.ID())
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -23,8 +22,6 @@ type Store struct {
 	files  *raft.FileSnapshotStore
 	dir    string
 	places *diskfile.Places // learns which snapshot is the newest
-
-	changing sync.RWMutex // held while a snapshot gets its name, and older ones are removed
 }
 
 // Open opens the snapshots of a data directory, and reads each as a whole. It returns the
@@ -163,7 +160,7 @@ func (s *Store) Create(
 		_ = sink.Cancel()
 		return nil, err
 	}
-	return &syncingSink{SnapshotSink: sink, file: f, changing: &s.changing, finished: s.keep}, nil
+	return &syncingSink{SnapshotSink: sink, file: f, finished: s.keep}, nil
 }
 
 // makePrivate takes back the rights that raft gives to everybody: it makes directories with mode
@@ -178,15 +175,34 @@ func (s *Store) makePrivate(id string) error {
 }
 
 // List returns the snapshots, newest first. It fails if one of them is damaged, and leaves out one
-// that was removed in part. It waits while a snapshot is being finished, because a directory that
-// changes is not read as it was at any time. It implements raft.SnapshotStore.
-func (s *Store) List() (all []*raft.SnapshotMeta, err error) {
-	s.changing.RLock()
-	defer s.changing.RUnlock()
-	found, err := s.files.List()
-	if err != nil {
-		return nil, err
+// that was removed in part. It implements raft.SnapshotStore.
+func (s *Store) List() ([]*raft.SnapshotMeta, error) {
+	for {
+		found, err := s.files.List()
+		if err != nil {
+			return nil, err
+		}
+		all, err := s.describe(found)
+		// See View. A lock would be held while a snapshot is written to a disk that may hang.
+		again, againErr := s.files.List()
+		if againErr != nil {
+			return nil, againErr
+		}
+		if newestOf(found) == newestOf(again) {
+			return all, err
+		}
 	}
+}
+
+func newestOf(all []*raft.SnapshotMeta) (id string) {
+	if len(all) > 0 {
+		id = all[0].ID
+	}
+	return id
+}
+
+// describe returns the descriptions of the snapshots that raft has found.
+func (s *Store) describe(found []*raft.SnapshotMeta) (all []*raft.SnapshotMeta, err error) {
 	for i, m := range found {
 		f, err := os.Open(filepath.Join(s.dir, m.ID, StateName))
 		if i > 0 && errors.Is(err, os.ErrNotExist) {

@@ -15,10 +15,11 @@ type peer struct {
 }
 
 // line is a client of one node. It keeps one connection, and closes it when no call has used it for
-// idleTime. http.Transport would do so idleTime after the first call, however many have followed:
-// it notes only when a connection of HTTP/2 became idle for the first time.
+// idleTime. http.Transport would dial another one idleTime after the first call, however many have
+// followed: it notes only when a connection of HTTP/2 became idle for the first time.
 type line struct {
 	*http.Transport
+	atRest func() // called when the connection is closed, and idleTime after a call
 
 	mu    sync.Mutex
 	conns int // that are open
@@ -30,7 +31,10 @@ func (l *line) used() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.rest == nil {
-		l.rest = time.AfterFunc(idleTime, l.CloseIdleConnections)
+		l.rest = time.AfterFunc(idleTime, func() {
+			l.CloseIdleConnections()
+			l.atRest()
+		})
 		return
 	}
 	l.rest.Reset(idleTime)
@@ -39,7 +43,10 @@ func (l *line) used() {
 // opened counts a connection until it is closed.
 func (l *line) opened(c *peerconn.Conn) {
 	l.count(1)
-	c.AtClose(func() { l.count(-1) })
+	c.AtClose(func() {
+		l.count(-1)
+		l.atRest()
+	})
 }
 
 func (l *line) count(n int) {

@@ -3,8 +3,10 @@ package rpc
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,7 +63,7 @@ func New(cfg Config) *Service {
 	s.server = &http.Server{
 		Handler:           http.HandlerFunc(s.handle),
 		Protocols:         onlyHTTP2(),
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: serverPing, PingTimeout: cfg.Timeout, MaxReadFrameSize: 1 << 20},
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: serverPing, PingTimeout: cfg.Timeout},
 		ReadHeaderTimeout: peerconn.HandshakeTimeout,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -119,8 +121,18 @@ func (s *Service) peer(id string) *peer {
 	return p
 }
 
+// forget drops the clients of a node if they have no connections. A call that is about to make one
+// goes on, and a later one does not share it.
+func (s *Service) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.byID[id]; p != nil && !p.pinged.isOpen() && !p.quiet.isOpen() {
+		delete(s.byID, id)
+	}
+}
+
 func (s *Service) line(id string, pings bool) *line {
-	l := new(line)
+	l := &line{atRest: func() { s.forget(id) }}
 	l.Transport = s.client(pings, func(ctx context.Context, _ string) (*peerconn.Conn, error) {
 		c, err := s.cfg.Dialer.Node(ctx, id, peerconn.RPC)
 		if err == nil {
@@ -141,8 +153,9 @@ func (s *Service) Close() {
 func (s *Service) CloseIdle() {
 	s.byAddr.CloseIdleConnections()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.byID {
+	all := slices.Collect(maps.Values(s.byID))
+	s.mu.Unlock() // forget may be called
+	for _, p := range all {
 		p.pinged.CloseIdleConnections()
 		p.quiet.CloseIdleConnections()
 	}
