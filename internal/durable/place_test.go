@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,11 +30,8 @@ func keptDir(t *testing.T) (*Dir, *Log, state) {
 	d := lock(t, filepath.Join(disktest.MemDir(t), "data"))
 	must(t, d.WriteFile("node", []byte("identity")))
 	l := openTestLog(t, d, true)
-	for {
-		if _, err := os.Stat(filepath.Join(d.path, spareName)); err == nil {
-			break // upkeep has made it, and then leaves the directory alone
-		}
-		runtime.Gosched()
+	for !slices.Contains(d.places.Paths(), filepath.Join(d.path, spareName)) {
+		runtime.Gosched() // upkeep makes it, and then leaves the directory alone
 	}
 	must(t, l.SetUint64([]byte(disktest.KeyTerm), 3))
 	must(t, l.StoreLogs(disktest.Entries(1, 20, 3, 100)))

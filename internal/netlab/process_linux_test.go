@@ -102,7 +102,12 @@ func TestKill(t *testing.T) {
 	if n, err := l.Nodes[0].Kill(syscall.SIGKILL, is("1001")); n != 1 || err != nil {
 		t.Errorf("%d killed, %v", n, err)
 	}
-	if !poll.Until(5*time.Second, func() bool { return count(l.Nodes[0], "1001") == 0 }) {
+	gone := func() bool {
+		left, err := l.Nodes[0].Processes() // one that is ending has no arguments any more
+		must(t, err)
+		return len(left) == 2
+	}
+	if !poll.Until(5*time.Second, gone) {
 		t.Error("it was not killed")
 	}
 	if count(l.Nodes[0], "1002") != 1 || count(l.Nodes[1], "1001") != 1 {
