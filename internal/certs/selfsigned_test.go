@@ -141,6 +141,7 @@ func TestSelfSignedFromTheFirstSecond(t *testing.T) {
 			}
 			time.Sleep(30 * time.Millisecond)
 		}
+		synctest.Wait() // nobody writes to the log
 		text := log.String()
 		for _, line := range []string{"a self-signed certificate is being served", "the self-signed certificate is not served any more"} {
 			if n := strings.Count(text, line); n != len(names) {
