@@ -25,6 +25,7 @@ func addresses() (stays, leaves netip.Addr) {
 type serving struct {
 	*Server
 	ln    *Listener
+	port  *Port
 	roots *x509.CertPool
 }
 
@@ -37,6 +38,7 @@ func serveHTTPS(t *testing.T, proxies []netip.Prefix, h http.Handler) *serving {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.port = p
 	done := make(chan struct{})
 	go func() { defer close(done); p.Serve() }()
 	t.Cleanup(func() { p.Close(); <-done })
@@ -87,11 +89,15 @@ func get(t *testing.T, c *http.Client, path string) (reused, last bool, err erro
 // awaitLocked waits until ok is true of the listener, whose mutex is held during the call.
 func awaitLocked(t *testing.T, ln *Listener, ok func() bool) {
 	t.Helper()
-	done := func() bool {
+	await(t, func() bool {
 		ln.mu.Lock()
 		defer ln.mu.Unlock()
 		return ok()
-	}
+	})
+}
+
+func await(t *testing.T, done func() bool) {
+	t.Helper()
 	for end := time.Now().Add(5 * time.Second); !done(); <-time.After(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not happen")
@@ -244,6 +250,8 @@ func TestDrainAddrClosesAll(t *testing.T) {
 			}
 			send("idle", "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			send("hijacked", "GET /hijack HTTP/1.1\r\nHost: a\r\n\r\n")
+			// A client may have its answer before the server knows that it has sent all of it.
+			await(t, func() bool { return !s.port.drainer.busy() })
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if hurry {
