@@ -160,12 +160,6 @@ func (k *Keyring) wrapped(w []byte) bool {
 // Unwrap opens what Wrap returned, with the first of the secrets that it is wrapped for. The error
 // is a *WrongSecretError if there is none. Otherwise it wraps ErrFormat or ErrTampered.
 func Unwrap(wrapped []byte, secrets ...Secret) (*Keyring, error) {
-	if len(wrapped) < wrapHead || len(wrapped) > maxWrapped {
-		return nil, fmt.Errorf("%w: a wrapped keyring of %d bytes", ErrFormat, len(wrapped))
-	}
-	if wrapped[0] != wrapVersion {
-		return nil, fmt.Errorf("%w: a wrapped keyring of version %d", ErrFormat, wrapped[0])
-	}
 	parts, err := entries(wrapped)
 	if err != nil {
 		return nil, err
@@ -184,6 +178,20 @@ func Unwrap(wrapped []byte, secrets ...Secret) (*Keyring, error) {
 		want = append(want, KeyID(p[:len(KeyID{})]))
 	}
 	return nil, &WrongSecretError{Want: want, Have: have}
+}
+
+// SecretsOf returns the IDs of the secrets that a keyring is wrapped for. It opens nothing. The
+// error wraps ErrFormat.
+func SecretsOf(wrapped []byte) ([]KeyID, error) {
+	parts, err := entries(wrapped)
+	if err != nil {
+		return nil, err
+	}
+	var ids []KeyID
+	for _, p := range parts {
+		ids = append(ids, KeyID(p[:len(KeyID{})]))
+	}
+	return ids, nil
 }
 
 // open opens one part of a wrapped keyring with the secret that the part is for. The part is a
@@ -206,6 +214,12 @@ func open(wrapped, part []byte, s Secret) (*Keyring, error) {
 // entries returns the parts of a wrapped keyring, one for each secret. All lengths must agree
 // exactly.
 func entries(wrapped []byte) ([][]byte, error) {
+	if len(wrapped) < wrapHead || len(wrapped) > maxWrapped {
+		return nil, fmt.Errorf("%w: a wrapped keyring of %d bytes", ErrFormat, len(wrapped))
+	}
+	if wrapped[0] != wrapVersion {
+		return nil, fmt.Errorf("%w: a wrapped keyring of version %d", ErrFormat, wrapped[0])
+	}
 	secrets, keys := int(wrapped[1]), int(wrapped[2])
 	size := len(KeyID{}) + nonceSize + secretbox.Overhead + keys*keySize
 	if secrets == 0 || secrets > maxSecrets || keys == 0 || keys > maxKeys ||

@@ -75,7 +75,7 @@ func (m *machine) reset() {
 func plain(s *State) string {
 	var b bytes.Buffer
 	w := bufio.NewWriter(&b)
-	s.writeFrames(&framer{w: w})
+	s.writeFrames(&framer{w: w}, nil)
 	w.Flush()
 	return b.String() + fmt.Sprint(s.Used)
 }

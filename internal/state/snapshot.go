@@ -29,12 +29,16 @@ const (
 	frameRole
 	frameRecord
 	frameEnd
+	frameBackup // behind the head, in a backup only
 
 	maxFrame = 64 << 20 // bytes
 )
 
 // WriteSnapshot writes the sealed state to w.
-func WriteSnapshot(w io.Writer, s *State) error {
+func WriteSnapshot(w io.Writer, s *State) error { return writeSealed(w, s, nil) }
+
+// writeSealed writes a snapshot, or a backup if there is a head.
+func writeSealed(w io.Writer, s *State, h *BackupHead) error {
 	if s.Keys == nil {
 		return errors.New("there is no keyring yet")
 	}
@@ -43,16 +47,20 @@ func WriteSnapshot(w io.Writer, s *State) error {
 		return err
 	}
 	buf := bufio.NewWriterSize(sealed, 128<<10)
-	s.writeFrames(&framer{w: buf})
+	s.writeFrames(&framer{w: buf}, h)
 	if err := buf.Flush(); err != nil {
 		return err
 	}
 	return sealed.Close()
 }
 
-func (s *State) writeFrames(f *framer) {
+func (s *State) writeFrames(f *framer, h *BackupHead) {
 	s.encodeHead(&f.e)
 	f.end(frameHead)
+	if h != nil {
+		h.encode(&f.e)
+		f.end(frameBackup)
+	}
 	if s.Tickets != nil {
 		s.Tickets.Encode(&f.e)
 		f.end(frameTickets)
@@ -137,34 +145,45 @@ func (f *framer) end(tag byte) {
 // ReadSnapshot reads what WriteSnapshot wrote. Its error wraps errs.ErrSealed if no secret opens
 // the stream, or if it was changed or cut.
 func ReadSnapshot(r io.Reader, secrets []seal.Secret) (*State, error) {
+	s, h, err := readSealed(r, secrets)
+	if err == nil && h != nil {
+		return nil, errors.New("it is a backup, and no snapshot of a node: flotilla restore makes a data directory of it")
+	}
+	return s, err
+}
+
+// readSealed reads what writeSealed wrote.
+func readSealed(r io.Reader, secrets []seal.Secret) (s *State, h *BackupHead, err error) {
 	sealed, err := seal.NewReader(r, secrets...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errs.ErrSealed, err)
+		return nil, nil, fmt.Errorf("%w: %w", errs.ErrSealed, err)
 	}
-	s := New()
+	s = New()
 	s.Keys, s.Wrapped = sealed.Keyring(), sealed.Wrapped()
 	buf := bufio.NewReaderSize(sealed, 128<<10)
 	records := s.Records.Txn()
 	for before, tag := byte(0), byte(0); tag != frameEnd; before = tag {
 		var d codec.Decoder
 		if tag, d.B, err = readFrame(buf); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if (tag == frameHead) != (before == 0) {
-			return nil, codec.ErrMalformed
+		if (tag == frameHead) != (before == 0) || tag == frameBackup && before != frameHead {
+			return nil, nil, codec.ErrMalformed
 		}
-		if err := s.decodeFrame(tag, &d, records); err != nil {
-			return nil, err
+		if tag == frameBackup {
+			h = new(decodeBackupHead(&d))
+		} else if err := s.decodeFrame(tag, &d, records); err != nil {
+			return nil, nil, err
 		}
 		if err := d.End(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if _, err := buf.ReadByte(); err != io.EOF {
-		return nil, streamError(err)
+		return nil, nil, streamError(err)
 	}
 	s.Records = records.CommitOnly()
-	return s, nil
+	return s, h, nil
 }
 
 func readFrame(buf *bufio.Reader) (tag byte, body []byte, err error) {
