@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -144,6 +145,12 @@ func (p *Port) Call(ctx context.Context, id, path string, body []byte) ([]byte, 
 // and its answer. The ID is also returned with a *RPCError.
 func (p *Port) CallAddr(ctx context.Context, addr, path string, body []byte) (id string, reply []byte, err error) {
 	return p.rpc.CallAddr(ctx, addr, path, body)
+}
+
+// StreamAddr is CallAddr for an answer of any length, which it copies to w as it comes. After an
+// error a part of it may have been copied.
+func (p *Port) StreamAddr(ctx context.Context, addr, path string, body []byte, w io.Writer) (id string, err error) {
+	return p.rpc.StreamAddr(ctx, addr, path, body, w)
 }
 
 // SendDatagram sends a datagram to the node id, for that node's Config.OnDatagram. It never blocks

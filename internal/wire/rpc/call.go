@@ -41,30 +41,52 @@ func (s *Service) Call(ctx context.Context, id, path string, body []byte) ([]byt
 		l, watched = peer.quiet, id
 	}
 	defer l.used()
-	reply, _, err := s.post(ctx, l.Transport, watched, id, path, body)
+	var reply []byte
+	_, err := s.post(ctx, l.Transport, watched, id, path, body, inMemory(&reply))
 	return reply, err
 }
 
 // CallAddr posts body to path at whatever node is at addr, host:port, and returns that node's ID
 // and its answer. The ID is also returned with an [Error].
 func (s *Service) CallAddr(ctx context.Context, addr, path string, body []byte) (id string, reply []byte, err error) {
-	reply, id, err = s.post(ctx, s.byAddr, "", addr, path, body)
+	id, err = s.post(ctx, s.byAddr, "", addr, path, body, inMemory(&reply))
 	return id, reply, err
 }
 
-// post makes a call. If watched is a node ID, the connection is closed when that node is not heard
-// for two timeouts.
+// StreamAddr is CallAddr for an answer of any length, which it copies to w as it comes. After an
+// error a part of it may have been copied.
+func (s *Service) StreamAddr(ctx context.Context, addr, path string, body []byte, w io.Writer) (id string, err error) {
+	return s.post(ctx, s.byAddr, "", addr, path, body, func(r io.Reader) error {
+		_, err := io.Copy(w, r)
+		return err
+	})
+}
+
+// inMemory returns a function that reads an answer of at most MaxReply bytes.
+func inMemory(reply *[]byte) func(io.Reader) error {
+	return func(r io.Reader) (err error) {
+		*reply, err = io.ReadAll(io.LimitReader(r, MaxReply+1))
+		if err == nil && len(*reply) > MaxReply {
+			*reply, err = nil, fmt.Errorf("the answer is too large: %d bytes are allowed", MaxReply)
+		}
+		return err
+	}
+}
+
+// post makes a call, and has take read the answer. If watched is a node ID, the connection is
+// closed when that node is not heard for two timeouts.
 func (s *Service) post(
 	ctx context.Context,
 	t *http.Transport,
 	watched, host, path string,
 	body []byte,
-) (reply []byte, id string, err error) {
+	take func(io.Reader) error,
+) (id string, err error) {
 	if s.cfg.Life.Ended() {
-		return nil, "", peerconn.ErrClosed
+		return "", peerconn.ErrClosed
 	}
 	if len(body) > MaxRequest {
-		return nil, "", fmt.Errorf("a call of %d bytes is too large: %d are allowed", len(body), MaxRequest)
+		return "", fmt.Errorf("a call of %d bytes is too large: %d are allowed", len(body), MaxRequest)
 	}
 	w := watch{peers: s.cfg.Peers, id: watched, limit: 2 * s.cfg.Timeout}
 	defer w.stop()
@@ -77,33 +99,29 @@ func (s *Service) post(
 	}})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/", bytes.NewReader(body))
 	if err != nil {
-		return nil, "", err
+		return "", err
 	}
 	req.URL = &url.URL{Scheme: "http", Host: host, Path: path}
 	req.Host = ""
 	resp, err := t.RoundTrip(req)
 	if err != nil {
-		return nil, "", peerconn.Cause(ctx, err)
+		return "", peerconn.Cause(ctx, err)
 	}
 	defer resp.Body.Close()
 	if peer == "" {
 		// cannot be: our dial makes every connection
-		return nil, "", errors.New("the answer came from nobody")
+		return "", errors.New("the answer came from nobody")
 	}
 	s.cfg.Peers.Answered(peer)
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
-		return nil, peer, &Error{
+		return peer, &Error{
 			Status:  resp.StatusCode,
 			Message: strings.TrimSpace(strings.ToValidUTF8(string(text), "")),
 		}
 	}
-	reply, err = io.ReadAll(io.LimitReader(resp.Body, MaxReply+1))
-	if err != nil {
-		return nil, peer, peerconn.Cause(ctx, err)
+	if err := take(resp.Body); err != nil {
+		return peer, peerconn.Cause(ctx, err)
 	}
-	if len(reply) > MaxReply {
-		return nil, peer, fmt.Errorf("the answer is too large: %d bytes are allowed", MaxReply)
-	}
-	return reply, peer, nil
+	return peer, nil
 }
