@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"io"
 	"log/slog"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
@@ -34,6 +35,9 @@ type Up struct {
 	// Status returns the node's status as JSON. explained reports that the status itself says
 	// whether the node is ready, or why it is not.
 	Status func() (text []byte, explained bool, err error)
+
+	// Backup writes a sealed backup of the cluster.
+	Backup func(ctx context.Context, w io.Writer) error
 
 	// Records reads what the cluster stores.
 	Records Records

@@ -53,29 +53,46 @@ func (c *Client) Close() error { return c.port.Close() }
 
 // call asks one node after another until one answers. If none does, the error is an
 // *UnreachableError.
-func (c *Client) call(ctx context.Context, path string, body []byte) ([]byte, error) {
+func (c *Client) call(ctx context.Context, path string, body []byte) (reply []byte, err error) {
+	err = c.each(ctx, func(addr string) (err error) {
+		reply, err = c.callAddr(ctx, addr, path, body)
+		return err
+	})
+	return reply, err
+}
+
+// each calls ask with the address of one node after another until it returns nil or a finalError.
+func (c *Client) each(ctx context.Context, ask func(addr string) error) error {
 	addrs, err := c.addresses(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	failed := new(UnreachableError)
 	for _, addr := range addrs {
-		reply, err := c.callAddr(ctx, addr, path, body)
+		err := ask(addr)
 		if err == nil {
 			c.prefer(addr)
-			return reply, nil
+			return nil
 		}
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
+		}
+		if final := (*finalError)(nil); errors.As(err, &final) {
+			return final.err
 		}
 		if e := (*wire.RPCError)(nil); errors.As(err, &e) && e.Status == http.StatusBadRequest {
-			return nil, fmt.Errorf("the node at %s did not understand the question (%w); "+
+			return fmt.Errorf("the node at %s did not understand the question (%w); "+
 				"it runs another version of flotilla: upgrade the older of the two", addr, err)
 		}
 		failed.Faults = append(failed.Faults, Fault{addr, err})
 	}
-	return nil, failed
+	return failed
 }
+
+// finalError is the error of a request that no other node can be asked to carry out.
+type finalError struct{ err error }
+
+func (e *finalError) Error() string { return e.err.Error() }
 
 func (c *Client) callAddr(ctx context.Context, addr, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

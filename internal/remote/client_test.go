@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -246,4 +247,78 @@ func TestAnswersOfANode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// node answers the calls of clients with h, and returns its address. It is no member of a cluster.
+func node(t *testing.T, id string, h http.HandlerFunc) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := wire.Open(wire.Config{ID: strings.Repeat(id, 32), Secrets: []seal.Secret{{1}}, Listener: l, Handler: h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { port.Close() })
+	return l.Addr().String()
+}
+
+// A backup comes from the first node that begins one. It may be longer than other answers. One that
+// is cut off is an error, and so is a fault of the writer.
+func TestBackup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	piece := bytes.Repeat([]byte("backup"), 10_000)
+	write := func(pieces int, cut bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			for range pieces {
+				w.Write(piece)
+			}
+			if cut {
+				http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}
+		}
+	}
+	fails := node(t, "a", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "not now", http.StatusServiceUnavailable) })
+	cut := node(t, "b", write(3, true))
+	const long = 70 << 20
+	works := node(t, "c", write(long/len(piece)+1, false))
+	full := errors.New("the disk is full")
+	for name, test := range map[string]struct {
+		addrs []string
+		w     io.Writer
+		want  string
+	}{
+		"the second answers": {[]string{fails, works}, nil, ""},
+		"cut off":            {[]string{cut, works}, nil, "was cut off after 180000 bytes"},
+		"nobody":             {[]string{fails}, nil, "the node cannot answer now: not now"},
+		"a full disk":        {[]string{works}, brokenWriter{full}, "the disk is full"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static(test.addrs...)})
+			var n counter
+			if test.w == nil {
+				test.w = &n
+			}
+			err := c.Backup(t.Context(), test.w)
+			if test.want == "" && (err != nil || n < long) || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("%d bytes, %v; want an error with %q", n, err, test.want)
+			}
+		})
+	}
+}
+
+type brokenWriter struct{ err error }
+
+func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// counter counts what is written.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }

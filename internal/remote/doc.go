@@ -16,6 +16,7 @@
 //
 //	orders.go    about the cluster: status, members, roles, draining
 //	records.go   about the cluster's storage
+//	backup.go    a backup of the cluster
 //
 // # Flow
 //

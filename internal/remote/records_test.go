@@ -55,6 +55,7 @@ func TestMessages(t *testing.T) {
 	roundTrip(t, remote.TransferRequest{From: "a", To: "b"}, remote.DecodeTransferRequest)
 	roundTrip(t, remote.MoveRequest{Role: "r", Fence: 1 << 40, To: "b"}, remote.DecodeMoveRequest)
 	roundTrip(t, remote.DrainRequest{Node: "a", Undo: true}, remote.DecodeDrainRequest)
+	roundTrip(t, remote.BackupRequest{}, remote.DecodeBackupRequest)
 	roundTrip(t, remote.Answer{Refused: true, Text: "no"}, remote.DecodeAnswer)
 	for name, err := range map[string]error{
 		"mode":         second(remote.DecodePutRequest(remote.PutRequest{Mode: 3}.Encode())),
