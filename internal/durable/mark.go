@@ -3,6 +3,7 @@ package durable
 import (
 	"encoding/binary"
 	"os"
+	"path/filepath"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 )
@@ -38,8 +39,10 @@ func decodeMark(b []byte) Mark {
 }
 
 // ReadMark returns the mark: the zero Mark if there is none, or if it cannot be read.
-func (d *Dir) ReadMark() Mark {
-	b, err := os.ReadFile(d.join(markName))
+func (d *Dir) ReadMark() Mark { return readMark(d.path) }
+
+func readMark(dir string) Mark {
+	b, err := os.ReadFile(filepath.Join(dir, markName))
 	if err != nil {
 		return Mark{}
 	}

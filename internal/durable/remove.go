@@ -46,6 +46,18 @@ func (d *Dir) RemoveState() error {
 // the lock and what was set aside before. The file last goes last: as long as it is there, SetAside
 // is to be repeated. Logs and snapshot stores must be closed before.
 func (d *Dir) SetAside(name, last string) error {
+	if err := d.SetAsideBut(name, last); err != nil {
+		return err
+	}
+	to := d.join(name)
+	if err := os.Rename(d.join(last), filepath.Join(to, last)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set the node's state aside: %w", err)
+	}
+	return errors.Join(diskfile.SyncDir(to), diskfile.SyncDir(d.path))
+}
+
+// SetAsideBut is SetAside, and leaves one file where it is. It may be repeated.
+func (d *Dir) SetAsideBut(name, stays string) error {
 	to := d.join(name)
 	if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("set the node's state aside: %w", err)
@@ -62,7 +74,7 @@ func (d *Dir) SetAside(name, last string) error {
 		return nil
 	}
 	for _, e := range entries {
-		if n := e.Name(); n == lockName || n == last || isAside(n) {
+		if n := e.Name(); n == lockName || n == stays || isAside(n) {
 			continue
 		}
 		if err := move(e.Name()); err != nil {
@@ -74,8 +86,27 @@ func (d *Dir) SetAside(name, last string) error {
 			return err
 		}
 	}
-	if err := move(last); err != nil {
+	return nil
+}
+
+// CopyAside copies a small file into the directory of that name for SetAside, as it is. A copy that
+// is there is replaced.
+func (d *Dir) CopyAside(name, file string) error {
+	to := d.join(name)
+	if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return errors.Join(diskfile.SyncDir(to), diskfile.SyncDir(d.path))
+	b, err := os.ReadFile(d.join(file))
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(to, file)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := diskfile.Create(path, b)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), diskfile.SyncDir(to))
 }

@@ -72,6 +72,9 @@ func (v *View) ReadFile(name string) ([]byte, error) {
 	return data, f.Close()
 }
 
+// ReadMark is that of Dir.
+func (v *View) ReadMark() Mark { return readMark(v.path) }
+
 // LogView is what a raft log holds.
 type LogView = raftlog.Summary
 

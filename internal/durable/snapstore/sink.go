@@ -2,31 +2,26 @@ package snapstore
 
 import (
 	"os"
-	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 )
 
-// syncEvery is how many bytes of a snapshot may wait for the disk.
-const syncEvery = 512 << 10
-
-// syncingSink writes a snapshot to the disk as it comes. If all of it was synced at the end, its
-// hundreds of megabytes would delay the log's next write, and with it every writer of the cluster.
+// syncingSink writes a snapshot to the disk as it comes, see diskfile.Pace.
 type syncingSink struct {
 	raft.SnapshotSink
 	file     *os.File
 	finished func(id string) error // called once the snapshot is complete
-	dirty    int
+	pace     diskfile.Pace
 	done     bool // closed or cancelled
 }
 
 // Write implements raft.SnapshotSink.
 func (s *syncingSink) Write(p []byte) (int, error) {
 	n, err := s.SnapshotSink.Write(p)
-	if s.dirty += n; err == nil && s.dirty >= syncEvery {
-		start := time.Now()
-		s.dirty, err = 0, s.file.Sync()
-		time.Sleep(time.Since(start)) // leave the disk to writers for as long
+	if err == nil {
+		err = s.pace.Wrote(s.file, n)
 	}
 	return n, err
 }
