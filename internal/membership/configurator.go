@@ -186,7 +186,8 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 	if in.ID != peer {
 		return Joining{}, codec.ErrMalformed
 	}
-	out := Joining{Cluster: c.ident.ClusterID()}
+	own := c.ident.Identity()
+	out := Joining{Cluster: own.Cluster, Incarnation: own.Incarnation}
 	for _, m := range c.table.All() {
 		out.Members = append(out.Members, m)
 	}

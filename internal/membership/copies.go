@@ -240,6 +240,8 @@ func (c *Copies) heeds(g *Greeting) bool {
 		return true
 	case g.Cluster != own.Cluster:
 		return g.Refused.Kind == refusedForeign && len(own.Peers) < 2
+	case own.isOfOther(g):
+		return g.Refused.Kind == refusedSuperseded
 	case g.Refused.Kind == refusedRemoved:
 		return true
 	default:
@@ -316,11 +318,17 @@ func (c *Copies) mayOpen(ctx context.Context, id, incarnation string, processes 
 }
 
 // GiveUp ends the part that this node takes in the cluster, for the reason err. If its directory is
-// an older copy, the next start sets its state aside.
+// an older copy, or belongs to an older incarnation, the next start sets its state aside.
 func (c *Copies) GiveUp(err error) {
-	if no := new(RefusedError); errors.As(err, &no) && no.Kind == refusedOlder && c.replica.Dir != nil {
+	if no := new(RefusedError); errors.As(err, &no) && no.setsAside() && c.replica.Dir != nil {
 		aside := durable.AsideName(time.Now())
-		if saved := c.ident.Save(func(id *Identity) { id.Aside = aside }); saved != nil {
+		saved := c.ident.Save(func(id *Identity) {
+			if id.Aside != "" { // several peers have refused this node at once
+				aside = id.Aside
+			}
+			id.Aside = aside
+		})
+		if saved != nil {
 			err = errors.Join(err, saved)
 		} else {
 			err = fmt.Errorf("%w; start it again: its state is then set aside in %s, and it joins as a new node",

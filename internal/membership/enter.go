@@ -60,7 +60,7 @@ func (e *Entry) Audit(ctx context.Context) error {
 	defer cancel()
 	for {
 		r := e.greetings.Greet(ctx)
-		if no := new(RefusedError); errors.As(r.Err, &no) && no.Kind == refusedOlder {
+		if no := new(RefusedError); errors.As(r.Err, &no) && no.setsAside() {
 			return no
 		}
 		if r.wait == nil {
@@ -95,6 +95,8 @@ func (e *Entry) Enter(ctx context.Context) error {
 			if err = e.outvoted(&r); err == nil {
 				if err := e.replica.StartRaft(); err != nil {
 					e.replica.Interrupt(err)
+				} else if servers := e.replica.Servers(); len(servers) == 1 && string(servers[0].ID) == e.self.ID {
+					e.replica.Stand(ctx) // there is nobody whose leadership it could miss
 				}
 				return nil
 			}
@@ -144,9 +146,14 @@ func (e *Entry) outvoted(r *Round) error {
 // for.
 func (e *Entry) tryEnter(ctx context.Context, r *Round) (done bool, err error) {
 	f := e.ident.Identity().Formation
+	newest, err := newestIncarnation(r.Greeted)
+	if err != nil {
+		return false, err
+	}
 	for _, g := range r.Greeted {
-		if g.InRaft && g.Cluster != "" && slices.Contains(g.Committed, e.self.ID) && (f == nil || f.Cluster == g.Cluster) {
-			return e.adopt(g.Cluster, g.Members) // it was let in before
+		if g.InRaft && g.Cluster != "" && g.ClusterIncarnation == newest && slices.Contains(g.Committed, e.self.ID) && (f == nil || f.Cluster == g.Cluster) {
+			// it was let in before
+			return e.adopt(Joining{Cluster: g.Cluster, Incarnation: newest, Members: g.Members})
 		}
 	}
 	if f != nil {
@@ -161,7 +168,7 @@ func (e *Entry) tryEnter(ctx context.Context, r *Round) (done bool, err error) {
 		cluster = max(cluster, g.Cluster)
 	}
 	for _, g := range r.Greeted {
-		if g.InRaft && len(g.Servers) > 0 {
+		if g.InRaft && g.ClusterIncarnation == newest && len(g.Servers) > 0 {
 			return e.join(ctx, &g)
 		}
 	}
@@ -183,20 +190,20 @@ func (e *Entry) join(ctx context.Context, g *Greeting) (done bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("joining: %w", err)
 	}
-	return e.adopt(in.Cluster, in.Members)
+	return e.adopt(in)
 }
 
 // adopt makes this node a member of a cluster that has let it in.
-func (e *Entry) adopt(cluster string, members []state.Member) (done bool, err error) {
-	for _, m := range members {
+func (e *Entry) adopt(in Joining) (done bool, err error) {
+	for _, m := range in.Members {
 		if m.ID != e.self.ID {
 			e.table.Learn(m)
 		}
 	}
-	if err := e.ident.reserve(cluster); err != nil {
+	if err := e.ident.reserve(in.Cluster, in.Incarnation); err != nil {
 		return false, err
 	}
-	return true, e.become(cluster, nil)
+	return true, e.become(in.Cluster, nil)
 }
 
 // found goes on with a proposal. When its cluster lives, this node becomes a member of it.

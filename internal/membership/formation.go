@@ -278,7 +278,7 @@ func (f *formation) join(s Stand) (*Proposal, error) {
 			return nil, err
 		}
 	}
-	if err := f.ident.reserve(s.Cluster); err != nil {
+	if err := f.ident.reserve(s.Cluster, 0); err != nil {
 		return nil, err
 	}
 	return &s.Proposal, nil

@@ -70,8 +70,9 @@ func asNew(m state.Member) string {
 
 // Joining is the leader's answer to the call Join.
 type Joining struct {
-	Cluster string         // the identity of the cluster
-	Members []state.Member // what the leader knows of others
+	Cluster     string         // the identity of the cluster
+	Incarnation uint64         // of the cluster; 0: it was never restored
+	Members     []state.Member // what the leader knows of others
 }
 
 // Encode returns an answer as JSON.

@@ -141,6 +141,8 @@ func (g *Greetings) notOfThisCluster(ctx context.Context, in, own *Greeting) *Re
 	case own.Cluster != "" && in.Cluster != own.Cluster:
 		return &Refusal{refusedForeign, "its directory belongs to the cluster " + slogbridge.Short(in.Cluster) +
 			", and the node at " + g.self.Addr + " to " + slogbridge.Short(own.Cluster) + "; give it the right directory, or other peers"}
+	case own.Cluster != "" && in.ClusterIncarnation != own.ClusterIncarnation:
+		return g.refuseOther(in)
 	case in.Last > 0 && g.hasRemoved(in.ID) && g.leads(ctx):
 		return &Refusal{refusedRemoved, "the cluster has removed it; " + asNew(in.Member) + " to join as a new node"}
 	}

@@ -38,6 +38,8 @@ type Identity struct {
 	// newer copy.
 	Processes []string `json:",omitempty"`
 
+	Restoring bool `json:",omitempty"` // a restore into the directory is not complete
+
 	Aside string `json:",omitempty"` // the next start sets the state aside, in this directory
 	Kept  string `json:",omitempty"` // the directory with the state of Former
 }
@@ -115,14 +117,14 @@ func (f *IdentityFile) Save(change func(*Identity)) error {
 
 // reserve has this node belong to a cluster, and promise itself to no other one from now on. It is
 // not on disk before the node is a member: a process that ends before that begins anew.
-func (f *IdentityFile) reserve(cluster string) error {
+func (f *IdentityFile) reserve(cluster string, incarnation uint64) error {
 	f.saving.Lock()
 	defer f.saving.Unlock()
 	next := f.Identity()
 	if f := next.Formation; f != nil && f.Cluster != cluster {
 		return fmt.Errorf("this node has promised itself to the cluster that %s proposes", slogbridge.Short(f.Proposer))
 	}
-	next.Cluster = cluster
+	next.Cluster, next.Incarnation = cluster, incarnation
 	f.current.Store(&next)
 	return nil
 }

@@ -37,6 +37,8 @@ func LoadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *Identity, writte
 		return nil, false, wrongDir(nil, "%s %v", dir.Path(), err)
 	}
 	switch {
+	case id.Restoring:
+		return nil, false, interrupted(dir, id)
 	case id.Aside != "":
 		fresh.Name = id.Name
 		id, err = setAside(dir, id, fresh)
@@ -59,11 +61,19 @@ func LoadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *Identity, writte
 		dir.Path(), id.Key, len(secrets))}
 }
 
+// interrupted returns the error of a directory that is not complete.
+func interrupted(dir *durable.Dir, id *Identity) error {
+	if id.Kept != "" {
+		return wrongDir(nil, "a recovery of %s was interrupted; run it again (flotilla recover -yes)", dir.Path())
+	}
+	return wrongDir(nil, "a restore into %s was interrupted; run it again (flotilla restore)", dir.Path())
+}
+
 // setAside moves a node's state into a directory of its own. It writes down that the cluster has to
 // forget the node of that state, and that fresh takes its place. It may be repeated.
 func setAside(dir *durable.Dir, id, fresh *Identity) (*Identity, error) {
 	fail := func(err error) (*Identity, error) {
-		return nil, wrongDir(err, "the state of the node, which is an older copy, cannot be set aside; "+
+		return nil, wrongDir(err, "the state of the node, which cannot be used any more, cannot be set aside; "+
 			"move it out of %s to join as a new node", dir.Path())
 	}
 	if err := dir.SetAside(id.Aside, durable.IdentityFile); err != nil {

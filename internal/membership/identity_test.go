@@ -77,10 +77,10 @@ func TestIdentityFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	saved := file.Identity()
-	if err := file.reserve("another"); err == nil || !strings.Contains(err.Error(), "has promised itself") {
+	if err := file.reserve("another", 0); err == nil || !strings.Contains(err.Error(), "has promised itself") {
 		t.Errorf("a node that has promised itself to a cluster belongs to another one: %v", err)
 	}
-	if err := file.reserve(exampleProposal.Cluster); err != nil || file.ClusterID() != exampleProposal.Cluster {
+	if err := file.reserve(exampleProposal.Cluster, 0); err != nil || file.ClusterID() != exampleProposal.Cluster {
 		t.Errorf("it belongs to %q: %v", file.ClusterID(), err)
 	}
 	loaded, written, err := LoadIdentity(dir, secrets)

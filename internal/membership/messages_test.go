@@ -63,7 +63,7 @@ func FuzzDeathNotice(f *testing.F) {
 }
 
 func FuzzJoining(f *testing.F) {
-	fuzz(f, DecodeJoining, Joining{Cluster: "c", Members: []state.Member{exampleMember}})
+	fuzz(f, DecodeJoining, Joining{Cluster: "c", Incarnation: 1 << 32, Members: []state.Member{exampleMember}})
 }
 
 func FuzzOpenSession(f *testing.F) {

@@ -20,12 +20,19 @@ const (
 	refusedOlder    = "older"    // another process of the node has had the node's place, and is gone
 	refusedSettings = "settings" // it is not configured as the others are
 	refusedWait     = "wait"     // it is not known yet which process has the node's place
+
+	refusedSuperseded = "superseded" // it belongs to an older incarnation of the cluster
+	refusedOutdated   = "outdated"   // the node that answers does
+	refusedTwice      = "twice"      // its incarnation and that of the node that answers are as new
 )
 
 // weight says which of two refusals counts: the one with the higher weight.
 func (r *Refusal) weight() int {
-	return slices.Index([]string{refusedWait, refusedOlder, refusedCopy, refusedForeign, refusedRemoved}, r.Kind)
+	return slices.Index([]string{refusedWait, refusedOlder, refusedCopy, refusedForeign, refusedRemoved, refusedSuperseded}, r.Kind)
 }
+
+// setsAside reports whether the node can go on as a new one, without the state of its directory.
+func (r *Refusal) setsAside() bool { return r.Kind == refusedOlder || r.Kind == refusedSuperseded }
 
 // RefusedError is the error of a node that a peer has refused.
 type RefusedError struct {

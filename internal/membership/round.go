@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
 // discoverTimeout bounds the search for addresses of peers.
@@ -80,6 +81,27 @@ func (g *Greetings) Greet(ctx context.Context) Round {
 	return r
 }
 
+// MeetStrangers greets all addresses if there is one that is no member's. Nodes of a former
+// incarnation of the cluster are found so, and learn that they are. The error says that this node
+// belongs to a former one.
+func (g *Greetings) MeetStrangers(ctx context.Context) error {
+	known := map[string]bool{g.self.Addr: true}
+	for _, m := range state.Each(g.store.State().Members, nil) {
+		known[m.Addr] = true
+	}
+	found, _ := g.find(ctx)
+	for _, m := range g.table.All() {
+		found = append(found, m.Addr)
+	}
+	if !slices.ContainsFunc(found, func(addr string) bool { return !known[addr] }) {
+		return nil
+	}
+	if no := new(RefusedError); errors.As(g.Greet(ctx).Err, &no) && no.Kind == refusedSuperseded {
+		return no
+	}
+	return nil
+}
+
 // find asks for addresses of peers. It returns no error when ctx ends.
 func (g *Greetings) find(ctx context.Context) ([]string, error) {
 	if g.discover == nil {
@@ -127,7 +149,9 @@ func (g *Greetings) observe(r *Round, own Settings, a answer) *RefusedError {
 	}
 	r.at[a.addr] = a.id
 	g.peerSettings.observe(a.id, a.Settings)
-	if why := a.Settings.unsafe(own); why != "" {
+	if id := g.ident.Identity(); id.isOfOther(&a.Greeting) {
+		g.log.Debug("a peer belongs to another incarnation of the cluster", "addr", a.addr)
+	} else if why := a.Settings.unsafe(own); why != "" {
 		r.unsafe = append(r.unsafe, fmt.Sprintf("%s at %s: %s", a.Name, a.Addr, why))
 	} else if a.id != g.self.ID {
 		r.Greeted[a.id] = a.Greeting
