@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -91,7 +92,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		restored:  func(s *state.State) (*state.State, error) { return n.replica.Restored(s) },
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
-	n.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
+	n.upkeep.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
 	n.storage = newStorage(func() *storageNode { return n.beneath }, n.log)
 	var storage certmagic.Storage = n.storage
 	n.own = newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })
@@ -136,7 +137,11 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	if err := first(n); err != nil {
 		return err
 	}
-	return n.attach(ctx)
+	if err := n.attach(ctx); err != nil {
+		return err
+	}
+	n.upkeep.backups, err = newKeeper(n)
+	return err
 }
 
 // attach locks the directory, opens the peer port, and makes the parts that depend on them.
@@ -322,6 +327,10 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 				b, err := json.Marshal(s)
 				return b, s.Ready || s.Err != "", err
 			},
+			Backup: func(ctx context.Context, w io.Writer) error {
+				_, err := n.Backup(ctx, w)
+				return err
+			},
 			Records:  n.storage,
 			StoreAll: n.storage.storeAll,
 		},
@@ -343,6 +352,9 @@ func (n *Node) run(ctx context.Context) {
 	n.life.Tasks.Go(func() { n.members.Remember(ctx) })
 	n.life.Tasks.Go(func() { n.greetPeers(ctx) })
 	n.life.Tasks.Go(func() { n.maintain(ctx) })
+	if n.upkeep.backups != nil {
+		n.life.Tasks.Go(func() { keepBackups(ctx, n) })
+	}
 	n.life.Tasks.Go(func() { n.certs.CleanOwn(ctx) })
 	n.life.Tasks.Go(func() { n.replica.Snapshots.Run(ctx) })
 	n.life.Tasks.Go(func() { n.replica.Snapshots.Bound(ctx) })
@@ -366,8 +378,11 @@ func (n *Node) run(ctx context.Context) {
 // greetPeers greets the peers while there is no leader: they or this node may have moved, or this
 // node may have been removed. With a leader, it greets them when the settings have changed that
 // nodes compare, such as the domains that are served.
+//
+// In a cluster that was restored or recovered it also looks for nodes of the former one.
 func (n *Node) greetPeers(ctx context.Context) {
 	var sent membership.Settings
+	met := time.Now()
 	for first := true; ; first = false {
 		second, own := n.life.Second.Wait(), n.ownSettings()
 		if n.replica.Leader() == "" || first {
@@ -377,6 +392,12 @@ func (n *Node) greetPeers(ctx context.Context) {
 			}
 		} else if len(own.Differ(sent)) > 0 || len(own.Values) != len(sent.Values) {
 			n.members.Greet(ctx) // only to send the settings: the answers matter to nodes without a leader
+		} else if time.Since(met) >= strangersTime && n.members.Ident.Identity().Incarnation != 0 {
+			if err := n.members.MeetStrangers(ctx); err != nil && ctx.Err() == nil {
+				n.members.GiveUp(err)
+				return
+			}
+			met = time.Now()
 		}
 		sent = own
 		if n.replica.Leader() != "" {
@@ -513,15 +534,16 @@ func (n *Node) depart(ctx context.Context) error {
 	}
 }
 
-// beginAnew makes a node whose directory is an older copy start as a new node. It sets the old
-// state aside, before the node has done anything with it.
+// beginAnew makes a node start as a new one, because its directory is an older copy or belongs to
+// an older incarnation of the cluster. It sets the old state aside, before the node has done
+// anything with it.
 func (n *Node) beginAnew(ctx context.Context, why *membership.RefusedError) error {
 	aside := durable.AsideName(time.Now())
 	old := n.self.ID
 	if err := n.members.Ident.Save(func(id *membership.Identity) { id.Aside = aside }); err != nil {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
-	n.log.Error("this node's data directory is an older copy; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)
+	n.log.Error("this node cannot go on with its data directory; its state is set aside, and it joins as a new node", "node", old, "aside", filepath.Join(n.replica.Dir.Path(), aside), "why", why)
 	if err := errors.Join(n.replica.Port.Close(), n.replica.EndRaft(), n.replica.Dir.Close()); err != nil {
 		return fmt.Errorf("setting the state aside: %w", err)
 	}

@@ -40,8 +40,9 @@ func (n *Node) conditions() []condition {
 		{"writes wait", while(member, n.whyWrites)},
 		// A node that is not ready does not know the cluster's certificates yet.
 		{"certificates are missing", while(n.leases.IsReady, n.certs.Missing)},
+		{"no backup can be made", while(n.leases.IsReady, n.upkeep.failure)},
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
-		{"functions of Hold have not returned", while(n.life.Leaving.Load, n.stillHeld)},
+		{"functions of Hold have not returned", while(n.life.Leaving.Load, func() string { return stillHeld(n.roles) })},
 	}
 }
 
@@ -82,9 +83,9 @@ func (n *Node) heldDown() string {
 	return strings.Join(all, "; ")
 }
 
-// stillHeld lists what this node still holds while it shuts down.
-func (n *Node) stillHeld() string {
-	all := n.roles.Held((*roles.Tenure).Any)
+// stillHeld lists what a node still holds while it shuts down.
+func stillHeld(h *roles.Holder) string {
+	all := h.Held((*roles.Tenure).Any)
 	for i, key := range all {
 		all[i] = strings.TrimPrefix(key, keyspace.RolePrefix)
 	}

@@ -93,6 +93,10 @@ type Config struct {
 	// value.
 	RemoveDead time.Duration
 
+	// Backups says where backups of the cluster go, and when. One of the nodes that have it makes
+	// them. The zero Backups makes none.
+	Backups Backups
+
 	// HTTPSAddr and HTTPAddr are the addresses that Serve listens on. Empty: ":443" and ":80", or
 	// "127.0.0.1:8443" and "127.0.0.1:8080" in development mode. HealthAddr is where Serve serves
 	// Health. Empty: nowhere. Only Serve uses these addresses.
@@ -243,9 +247,11 @@ const (
 )
 
 // rawSecrets returns the secrets in the form that the internal packages use.
-func (c *Config) rawSecrets() []seal.Secret {
-	raw := make([]seal.Secret, len(c.Secrets))
-	for i, s := range c.Secrets {
+func (c *Config) rawSecrets() []seal.Secret { return rawSecrets(c.Secrets) }
+
+func rawSecrets(secrets []Secret) []seal.Secret {
+	raw := make([]seal.Secret, len(secrets))
+	for i, s := range secrets {
 		raw[i] = s.raw
 	}
 	return raw
@@ -303,7 +309,10 @@ func (c *Config) complete() error {
 	case len(c.Secrets) == 0 && !dev:
 		return bad("Secrets", "there is none; make one with NewSecret, and give the same to every node. (Only with Dir, Peers and Secrets all empty a node runs in development mode.)")
 	}
-	if err := checkDir(c.Dir); err != nil {
+	if err := checkDir("Dir", c.Dir); err != nil {
+		return err
+	}
+	if err := c.Backups.check(); err != nil {
 		return err
 	}
 	c.Secrets = slices.Clone(c.Secrets)
@@ -390,9 +399,9 @@ func (c *Config) complete() error {
 
 // checkDir refuses a path that a shell would have expanded. It would become a directory of that
 // literal name.
-func checkDir(dir string) error {
+func checkDir(field, dir string) error {
 	bad := func(reason string) error {
-		return &ConfigError{Field: "Dir", Reason: fmt.Sprintf("%q %s", dir, reason)}
+		return &ConfigError{Field: field, Reason: fmt.Sprintf("%q %s", dir, reason)}
 	}
 	first, _, _ := strings.Cut(filepath.ToSlash(dir), "/")
 	switch {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -44,6 +45,12 @@ func TestConfigErrors(t *testing.T) {
 		{"home directory of another", func(c *flotilla.Config) { c.Dir = "~me/data" }, "Dir", "write the path in full"},
 		{"variable of a shell", func(c *flotilla.Config) { c.Dir = "${HOME}/data" }, "Dir", "write the path in full"},
 		{"directory with a newline", func(c *flotilla.Config) { c.Dir += "\n" }, "Dir", "without them"},
+		{"backups twice", func(c *flotilla.Config) { c.Backups = flotilla.Backups{Dir: "b", Store: brokenStore{}} }, "Backups.Store", "set one of the two"},
+		{"backups too often", func(c *flotilla.Config) { c.Backups = flotilla.Backups{Dir: "b", Every: time.Second} }, "Backups.Every", "a minute or more"},
+		{"backups for nobody", func(c *flotilla.Config) { c.Backups = flotilla.Backups{Dir: "b", Keep: -1} }, "Backups.Keep", "above 0"},
+		{"backups nowhere", func(c *flotilla.Config) { c.Backups = flotilla.Backups{Every: time.Hour} }, "Backups.Dir", "no place for the backups"},
+		{"backups in the home of a shell", func(c *flotilla.Config) { c.Backups.Dir = "~/b" }, "Backups.Dir", "write the path in full"},
+		{"backups in a file", func(c *flotilla.Config) { c.Backups.Dir = file }, "Backups.Dir", "backups cannot be written there"},
 		{"same address twice", func(c *flotilla.Config) { c.HTTPSAddr, c.HealthAddr = ":8443", ":8443" }, "HealthAddr", "it is :8443, as HTTPSAddr is"},
 		{"client port for peers", func(c *flotilla.Config) { c.Addr = ":443" }, "HTTPSAddr", "as Addr is"},
 		{"peer without port", func(c *flotilla.Config) { c.Peers = flotilla.Static("10.0.0.1:7373", "10.0.0.2") }, "Peers", `"10.0.0.2" is not the address of a peer`},
@@ -144,6 +151,14 @@ func TestConfigFromEnv(t *testing.T) {
 		{"proxies", map[string]string{"PROXIES": "10.0.0.0/8 192.0.2.1, 2001:db8::/32"}, func(c flotilla.Config) bool {
 			return fmt.Sprint(c.Proxies) == "[10.0.0.0/8 192.0.2.1/32 2001:db8::/32]"
 		}, ""},
+		{"backups", map[string]string{"BACKUPS": "/b, every=36h,keep=3"}, func(c flotilla.Config) bool {
+			return c.Backups == flotilla.Backups{Dir: "/b", Every: 36 * time.Hour, Keep: 3}
+		}, ""},
+		{"backups without more", map[string]string{"BACKUPS": "/b"}, func(c flotilla.Config) bool { return c.Backups == flotilla.Backups{Dir: "/b"} }, ""},
+		{"backups nowhere", map[string]string{"BACKUPS": ",every=1h"}, nil, "FLOTILLA_BACKUPS has no directory before the first comma"},
+		{"backups never", map[string]string{"BACKUPS": "/b,every=0"}, nil, "FLOTILLA_BACKUPS must have a duration such as 24h after every="},
+		{"backups for nobody", map[string]string{"BACKUPS": "/b,keep=none"}, nil, "FLOTILLA_BACKUPS must have a number above 0 after keep="},
+		{"backups of something", map[string]string{"BACKUPS": "/b,keeps=3"}, nil, `FLOTILLA_BACKUPS has "keeps=3", and only every= and keep= are known`},
 		{"misspelt", map[string]string{"EXPECTS": "3"}, nil, "Config.Expect: FLOTILLA_EXPECTS is not known; is FLOTILLA_EXPECT meant?"},
 		{"misspelt, set to nothing", map[string]string{"PEER": ""}, nil, "FLOTILLA_PEER is not known; is FLOTILLA_PEERS meant?"},
 		{"a secret under a wrong name", map[string]string{"SECRET": secret.Encode()}, nil, "FLOTILLA_SECRET is not known; is FLOTILLA_SECRETS meant?"},

@@ -19,6 +19,7 @@ import (
 //	FLOTILLA_TIMING         lan, fast, wan or turbo
 //	FLOTILLA_MAX_STATE      bytes
 //	FLOTILLA_REMOVE_DEAD    a duration such as 48h, or never
+//	FLOTILLA_BACKUPS        "/backups" or "/backups,every=24h,keep=14": Backups.Dir, Every and Keep
 //	FLOTILLA_EMAIL, _ACME_CA                 TLS.Email, TLS.CA
 //	FLOTILLA_ACME_ROOTS     file with PEM certificates: TLS.TrustedRoots
 //	FLOTILLA_PROXIES        prefixes or addresses, separated by space or commas
@@ -44,7 +45,7 @@ func ConfigFromEnv() (Config, error) {
 		HealthAddr: os.Getenv("FLOTILLA_HEALTH_ADDR"),
 		TLS:        TLS{Email: os.Getenv("FLOTILLA_EMAIL"), CA: os.Getenv("FLOTILLA_ACME_CA")},
 	}
-	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envRoots, envProxies} {
+	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envRoots, envProxies, envBackups} {
 		if err := read(&c); err != nil {
 			return Config{}, err
 		}
@@ -172,6 +173,35 @@ func envRoots(c *Config) error {
 	c.TLS.TrustedRoots = x509.NewCertPool()
 	if !c.TLS.TrustedRoots.AppendCertsFromPEM(pem) {
 		return envError("TLS.TrustedRoots", "FLOTILLA_ACME_ROOTS", "names a file without a PEM certificate, "+file, nil)
+	}
+	return nil
+}
+
+func envBackups(c *Config) error {
+	const variable = "FLOTILLA_BACKUPS"
+	dir, options, _ := strings.Cut(os.Getenv(variable), ",")
+	c.Backups.Dir = strings.TrimSpace(dir)
+	if c.Backups.Dir == "" && options != "" {
+		return envError("Backups.Dir", variable, "has no directory before the first comma", nil)
+	}
+	for _, o := range words(options) {
+		name, value, _ := strings.Cut(o, "=")
+		switch name {
+		case "every":
+			d, err := time.ParseDuration(value)
+			if err != nil || d <= 0 {
+				return envError("Backups.Every", variable, "must have a duration such as 24h after every=", err)
+			}
+			c.Backups.Every = d
+		case "keep":
+			n, err := strconv.Atoi(value)
+			if err != nil || n <= 0 {
+				return envError("Backups.Keep", variable, "must have a number above 0 after keep=", err)
+			}
+			c.Backups.Keep = n
+		default:
+			return envError("Backups", variable, fmt.Sprintf("has %q, and only every= and keep= are known", o), nil)
+		}
 	}
 	return nil
 }

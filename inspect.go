@@ -40,6 +40,16 @@ type Inspection struct {
 	SnapshotBytes int64     // size of the newest snapshot in bytes
 	SnapshotTime  time.Time // when it was begun, by this machine's clock; zero: there is none
 
+	// Agreed is the newest entry that the node knows the cluster to have agreed on. Tail are those
+	// behind it, on which it may have agreed or not: the directory does not tell. If Agreed is above
+	// Last, entries that were agreed on are missing, as after a power cut of all machines.
+	Agreed uint64
+	Tail   []TailEntry
+
+	// Interrupted says that a Restore into the directory, or a Recover of it, was interrupted. No
+	// node starts with it until that is completed.
+	Interrupted bool
+
 	// Index is the last entry that the fields below include. They come from the newest snapshot, and
 	// from the entries of the log if that was read. The directory alone does not show which of the
 	// newest entries the cluster had agreed on.
@@ -48,6 +58,13 @@ type Inspection struct {
 	Roles   []RoleStatus // roles that were held
 	Records []string     // names of the stored records; values are not shown
 	Bytes   int64        // size of all names and values
+}
+
+// TailEntry is an entry of the log on which a cluster may not have agreed.
+type TailEntry struct {
+	Index uint64 // of the entry
+	Term  uint64 // raft's
+	What  string // what it does, without any value
 }
 
 // Inspect reads a node's data directory and changes nothing in it. It needs one of the cluster's
@@ -59,53 +76,43 @@ func Inspect(dir string, secrets ...Secret) (Inspection, error) {
 	if len(secrets) == 0 {
 		return out, errs.Edge("inspecting "+dir, errors.New("no secret is given"))
 	}
-	var raw []seal.Secret
-	for _, s := range secrets {
-		raw = append(raw, s.raw)
-	}
 	v, err := durable.Look(dir)
 	if err != nil {
 		return out, errs.Edge("inspecting "+dir, err)
 	}
-	err = out.read(v, raw)
+	_, _, err = out.read(v, rawSecrets(secrets))
 	return out, errs.Edge("inspecting "+dir, errors.Join(err, v.Close()))
 }
 
-func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
-	out.InUse = v.InUse
-	b, err := v.ReadFile(durable.IdentityFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("it has no file \"" + durable.IdentityFile + "\", so it is not a node's data directory, or its node was never in a cluster")
-	}
-	var id membership.Identity
-	if err == nil {
-		err = json.Unmarshal(b, &id)
-	}
+// read returns the state that the node knows to be agreed on, and the one with all entries.
+func (out *Inspection) read(v *durable.View, secrets []seal.Secret) (agreed, all *state.State, err error) {
+	id, err := out.readIdentity(v, secrets)
 	if err != nil {
-		return fmt.Errorf("the node's identity cannot be read: %w", err)
-	}
-	if err := id.CheckVersion(); err != nil {
-		return fmt.Errorf("it %w", err)
-	}
-	out.ID, out.Name, out.Cluster, out.Secret, out.Starts, out.Left = id.ID, id.Name, id.Cluster, id.Key, id.Starts, id.Left
-	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
-		return fmt.Errorf("it is sealed with the secret %s, and none of the %d given secrets is that one; give the right one", id.Key, len(secrets))
+		return nil, nil, err
 	}
 	f := newFSM(fsmConfig{store: applied.New(), secrets: secrets})
-	s, err := out.readSnapshots(v, secrets)
+	first, err := out.readSnapshots(v, secrets)
 	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ {
 		// A newer snapshot has replaced it.
-		s, err = out.readSnapshots(v, secrets)
+		first, err = out.readSnapshots(v, secrets)
 	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
+	out.Agreed = max(first.Index, v.ReadMark().Index)
+	agreed, all = first, first
 	log, err := v.Log(func(e *raft.Log) (err error) {
-		if e.Index <= s.Index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
+		if e.Index <= first.Index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 			return nil
 		}
-		if s, err = f.ApplyOne(s, e, nil); err != nil {
+		if e.Index > out.Agreed {
+			out.Tail = append(out.Tail, TailEntry{e.Index, e.Term, describeEntry(all, e)})
+		}
+		if all, err = f.ApplyOne(all, e, nil); err != nil {
 			return fmt.Errorf("entry %d of the log: %w", e.Index, err)
+		}
+		if e.Index <= out.Agreed {
+			agreed = all
 		}
 		return nil
 	})
@@ -114,9 +121,54 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) error {
 	}
 	if err == nil {
 		out.Term, out.First, out.Last, out.LogBytes = log.Term, log.First, log.Last, log.Bytes
-		out.show(s)
+		out.show(all)
 	}
-	return err
+	return agreed, all, err
+}
+
+// describeEntry says what an entry does to the state s.
+func describeEntry(s *state.State, e *raft.Log) string {
+	if e.Type == raft.LogConfiguration {
+		return "changes the members"
+	}
+	if s.Keys == nil {
+		return "gives the cluster its keys"
+	}
+	plain, err := state.OpenEntry(s.Keys, e.Data)
+	if err != nil {
+		return err.Error()
+	}
+	c, err := state.DecodeCommand(plain)
+	if err != nil {
+		return err.Error()
+	}
+	return c.Describe()
+}
+
+// readIdentity reads who the node is. One of the secrets must be that of the directory.
+func (out *Inspection) readIdentity(v *durable.View, secrets []seal.Secret) (id membership.Identity, err error) {
+	out.InUse = v.InUse
+	b, err := v.ReadFile(durable.IdentityFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, errors.New("it has no file \"" + durable.IdentityFile + "\", so it is not a node's data directory, or its node was never in a cluster")
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &id)
+	}
+	if err != nil {
+		return id, fmt.Errorf("the node's identity cannot be read: %w", err)
+	}
+	if err := id.CheckVersion(); err != nil {
+		return id, fmt.Errorf("it %w", err)
+	}
+	if out.Interrupted = id.Restoring; id.Restoring {
+		return id, errors.New("a restore into it, or a recovery of it, was interrupted; run that again")
+	}
+	out.ID, out.Name, out.Cluster, out.Secret, out.Starts, out.Left = id.ID, id.Name, id.Cluster, id.Key, id.Starts, id.Left
+	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
+		return id, fmt.Errorf("it is sealed with the secret %s, and none of the %d given secrets is that one; give the right one", id.Key, len(secrets))
+	}
+	return id, nil
 }
 
 // readSnapshots reads the newest snapshot, and records what is known about all of them.

@@ -11,7 +11,7 @@ import (
 
 const (
 	maxFileLines   = 600
-	maxRootSurface = 45 // exported names of the root package, methods apart
+	maxRootSurface = 53 // exported names of the root package, methods apart
 )
 
 func TestFileLength(t *testing.T) {

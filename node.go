@@ -40,7 +40,7 @@ type Node struct {
 	own     *ownStorage // the node's own certificates, see TLS.PerNode
 	certs   *certs.Certs
 	tickets *tickets.Sealer
-	space   *spaceWatch
+	upkeep  upkeep
 	remarks remarks
 
 	frontend *frontend.Server // listeners for clients: those of Serve and those of the program

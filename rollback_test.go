@@ -227,7 +227,7 @@ func TestRolledBackDirectory(t *testing.T) {
 				}
 				time.Sleep(30 * time.Second)
 				c.Settle()
-				for _, text := range []string{"this node's data directory is an older copy", "a process of a node is refused", "it cannot come back"} {
+				for _, text := range []string{"this node cannot go on with its data directory", "a process of a node is refused", "it cannot come back"} {
 					if !said.have(text) {
 						t.Errorf("nobody has said %q", text)
 					}

@@ -14,12 +14,15 @@ const (
 	peersTime   = 5 * time.Second
 	peersPause  = 250 * time.Millisecond // then, time for them to open their ports
 	barrierTime = 2 * time.Second        // longest delay of a first certificate
+
+	strangersTime = 5 * time.Second // between looks for nodes of a former incarnation
 )
 
 // onApplied acts on the effects of applied entries. raft's goroutine calls it, and it does not
 // block.
 func (n *Node) onApplied(fx *state.Effects) {
-	if fx == nil { // a snapshot was restored: anything may have changed
+	anything := fx == nil
+	if anything { // a snapshot was restored
 		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
 		fx.Claims = n.roles.Claims()
 		n.certs.StoredAny()
@@ -40,7 +43,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 		n.tickets.Follow(n.store.State().Tickets)
 		n.life.Changed.Notify()
 	}
-	if say := n.space.look(n.store.State()); say != nil {
+	if say := n.upkeep.space.look(n.store.State()); say != nil {
 		n.life.Tasks.Go(say)
 	}
 	n.replica.Snapshots.Applied()
@@ -50,6 +53,9 @@ func (n *Node) onApplied(fx *state.Effects) {
 	}
 	if len(sites) > 0 || fx.Dropped {
 		n.replica.Snapshots.Soon()
+	}
+	if len(sites) > 0 || anything {
+		n.upkeep.certificates.Notify()
 	}
 }
 

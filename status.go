@@ -36,7 +36,8 @@ type Status struct {
 	// the node tries again by itself, and Err ends when its cause does, such as a full disk
 	Retries bool `json:",omitempty"`
 	// SetAside is a directory in Config.Dir with the state of the node that this one was before. That
-	// state was an older copy, for example from a backup. The directory may be deleted.
+	// state was an older copy, for example from a backup, or the cluster was restored or recovered
+	// since. The directory may be deleted.
 	SetAside string `json:",omitempty"`
 	Lease    LeaseStatus
 	Members  []Member
@@ -52,6 +53,8 @@ type Status struct {
 	Tickets TicketStatus
 	// Space says how full the replicated state is.
 	Space []SpaceStatus
+	// Backup is the last automatic backup. Nil: there was none, and this node is to make none.
+	Backup *BackupStatus `json:",omitempty"`
 	// Waiting is what the node has been waiting for for some seconds. Peers are the nodes that it
 	// cannot reach, or whose configuration differs from its own. Both are empty when all is well. The
 	// log has the same information.
@@ -162,6 +165,7 @@ func (n *Node) Status() Status {
 		Certificates: n.certificates(),
 		Tickets:      ticketStatus(n.tickets.Current()),
 		Space:        spaceOf(s, n.cfg.MaxState),
+		Backup:       n.upkeep.status(s, n.cfg.Backups.Every),
 		Waiting:      n.waiting.list(),
 		Peers:        peerStatusOf(n.members.PeerStatus()),
 	}
