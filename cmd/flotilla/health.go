@@ -43,7 +43,7 @@ Exit codes: 0 healthy, 1 not healthy, 3 no node answered.
 				ctx, cancel := context.WithTimeoutCause(ctx, *timeout, noAnswer(*timeout))
 				defer cancel()
 				return cluster.WithView(ctx, func(_ *admin.Client, v *view.Cluster) error {
-					checks := v.Health()
+					checks := v.Health(time.Now())
 					if len(args) > 0 {
 						n, err := v.Find(args[0])
 						if err != nil {

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
@@ -37,17 +36,9 @@ DIR, and no node can start with it meanwhile.
 			asJSON := cli.JSONFlag(flags)
 			records := flags.Bool("records", false, "list the names of the stored records")
 			return func(_ context.Context, args []string) error {
-				raw, err := secret.Secrets()
+				secrets, err := secret.OfCluster()
 				if err != nil {
 					return err
-				}
-				var secrets []flotilla.Secret
-				for _, r := range raw {
-					s, err := flotilla.ParseSecret(r.Encode())
-					if err != nil {
-						return err
-					}
-					secrets = append(secrets, s)
 				}
 				return inspect(env, args[0], secrets, *records, *asJSON)
 			}
@@ -74,11 +65,7 @@ func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSO
 	default:
 		writeInspection(env.Stdout, env.Style(), &in, count, time.Now())
 	}
-	if err != nil {
-		// The message begins with the name of the program anyway.
-		return errors.New(strings.TrimPrefix(err.Error(), "flotilla: "))
-	}
-	return nil
+	return cli.Plain(err)
 }
 
 func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records int, now time.Time) {

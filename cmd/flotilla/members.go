@@ -17,7 +17,8 @@ func membersCommand() cli.Command {
 		Summary: "list the members, with their whole IDs",
 		Text: `
 STATE and RAFT are those of "flotilla status". Below the table, the command says
-why a member does not vote, or what to do about a voter that is gone.
+why a member does not vote, or what to do about a voter that is gone, and how
+many more voters may fail before there is no majority.
 ` + admin.Help,
 		Examples: []string{"flotilla members -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373"},
 		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {

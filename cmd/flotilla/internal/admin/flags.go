@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 
+	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/view"
 	"github.com/flotilla-ha/flotilla/internal/remote"
@@ -49,12 +50,15 @@ func secretFlag(flags *flag.FlagSet) *string {
 }
 
 // Open returns a client for the cluster. It asks no node yet. The caller closes it.
-func (f *Flags) Open() (*Client, error) {
+func (f *Flags) Open() (*Client, error) { return f.OpenAt(*f.peers) }
+
+// OpenAt is Open for nodes at the given addresses, in the form of the flag.
+func (f *Flags) OpenAt(addrs string) (*Client, error) {
 	secrets, err := f.Secrets()
 	if err != nil {
 		return nil, err
 	}
-	peers, err := findPeers(f.env, *f.peers)
+	peers, err := findPeers(f.env, addrs)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +71,21 @@ func (f *Flags) Open() (*Client, error) {
 
 // Secrets returns the cluster's secrets. There is at least one.
 func (f *Flags) Secrets() ([]seal.Secret, error) { return readSecrets(f.env, *f.secretFile) }
+
+// OfCluster is Secrets for functions of the library.
+func (f *Flags) OfCluster() ([]flotilla.Secret, error) {
+	raw, err := f.Secrets()
+	if err != nil {
+		return nil, err
+	}
+	secrets := make([]flotilla.Secret, len(raw))
+	for i, r := range raw {
+		if secrets[i], err = flotilla.ParseSecret(r.Encode()); err != nil {
+			return nil, err
+		}
+	}
+	return secrets, nil
+}
 
 // WithView opens a client and calls do with it and with what the cluster is like.
 func (f *Flags) WithView(ctx context.Context, do func(*Client, *view.Cluster) error) error {

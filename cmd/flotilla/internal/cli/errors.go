@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Exit codes.
@@ -27,3 +28,12 @@ func (e *UsageError) Error() string { return e.text }
 
 // Usagef returns a UsageError.
 func Usagef(format string, args ...any) error { return &UsageError{fmt.Sprintf(format, args...)} }
+
+// Plain takes the name of the program from an error of the library, because the report begins with
+// it anyway.
+func Plain(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "flotilla: "))
+}

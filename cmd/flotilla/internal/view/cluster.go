@@ -127,6 +127,13 @@ func (c *Cluster) voters() (all, there int) {
 	return all, there
 }
 
+// Tolerates returns how many more voters may fail before there is no majority. It is negative if
+// there is none now.
+func (c *Cluster) Tolerates() int {
+	all, there := c.voters()
+	return there - (all/2 + 1)
+}
+
 // Fault returns what is wrong with the cluster as a whole, or "".
 func (c *Cluster) Fault() string {
 	if c.HasLeader() {

@@ -2,6 +2,7 @@ package view
 
 import (
 	"slices"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 )
@@ -26,7 +27,7 @@ func fault(what, text string, hue term.Hue) Check {
 }
 
 // Health checks the cluster and all its nodes.
-func (c *Cluster) Health() []Check {
+func (c *Cluster) Health(now time.Time) []Check {
 	var out []Check
 	if text := c.Fault(); text != "" {
 		out = append(out, fault("cluster", text, term.Bad))
@@ -41,6 +42,9 @@ func (c *Cluster) Health() []Check {
 		case warning != "":
 			out = append(out, Check{What: "state", Text: "ok, but " + warning, Healthy: true, Hue: term.Odd})
 		}
+	}
+	if late := c.lateBackup(now); late != "" {
+		out = append(out, fault("backup", late, term.Odd))
 	}
 	all, _ := c.Certificates()
 	return append(out, expired(all)...)

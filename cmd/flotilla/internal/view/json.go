@@ -6,6 +6,10 @@ import "github.com/flotilla-ha/flotilla"
 type JSON struct {
 	// Nodes are by name.
 	Nodes []NodeJSON
+
+	// Tolerates is how many more voters may fail before there is no majority. It is negative if there
+	// is none now.
+	Tolerates int
 }
 
 // NodeJSON is a node for programs.
@@ -33,7 +37,7 @@ func (c *Cluster) JSON() JSON {
 
 // MembersJSON is JSON without what the nodes themselves say.
 func (c *Cluster) MembersJSON() JSON {
-	out := JSON{Nodes: []NodeJSON{}}
+	out := JSON{Nodes: []NodeJSON{}, Tolerates: c.Tolerates()}
 	for _, n := range c.Nodes {
 		state, _ := n.State()
 		out.Nodes = append(out.Nodes, NodeJSON{Member: n.Member, State: state, Why: n.Fault()})

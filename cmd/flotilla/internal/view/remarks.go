@@ -8,7 +8,7 @@ import (
 )
 
 // remarks returns what an operator should know, the most important first.
-func (c *Cluster) remarks() []string {
+func (c *Cluster) remarks(now time.Time) []string {
 	var out []string
 	add := func(parts ...string) { out = append(out, "remark: "+strings.Join(parts, ": ")) }
 	if fault := c.Fault(); fault != "" {
@@ -23,6 +23,9 @@ func (c *Cluster) remarks() []string {
 		if warning := s.Warning(); warning != "" {
 			add(warning)
 		}
+	}
+	if late := c.lateBackup(now); late != "" {
+		add(late)
 	}
 	for _, n := range c.Nodes {
 		if n.Status == nil {
@@ -46,4 +49,29 @@ func (c *Cluster) remarks() []string {
 		add("certificate "+term.Safe(cert.Name)+" ("+strings.Join(cert.Nodes, ", ")+")", term.Safe(cert.Err)+next)
 	}
 	return out
+}
+
+// lateBackup says that the last automatic backup is too old, and why, or "".
+func (c *Cluster) lateBackup(now time.Time) string {
+	text, late := "", false
+	var failing []string
+	for _, n := range c.Nodes {
+		if n.Status == nil || n.Status.Backup == nil || !n.Status.Backup.Makes {
+			continue // nobody is to make backups, or no longer
+		}
+		b := n.Status.Backup
+		if text == "" && b.Time.IsZero() {
+			text = "no backup was made yet"
+		} else if text == "" {
+			text = "the last backup is " + term.Span(now.Sub(b.Time)) + " old"
+		}
+		late = late || b.Late(now)
+		if b.Err != "" {
+			failing = append(failing, term.Safe(n.Name)+" fails to make one: "+term.Safe(b.Err))
+		}
+	}
+	if !late {
+		return ""
+	}
+	return strings.Join(append([]string{text}, failing...), "; ")
 }

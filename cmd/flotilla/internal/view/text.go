@@ -26,7 +26,10 @@ func (c *Cluster) Write(w io.Writer, s term.Style, now time.Time) {
 		age := term.Span(time.Duration(t.AgeSeconds) * time.Second)
 		fmt.Fprintf(w, "\nsession ticket key %s  %s old  earlier keys accepted: %d\n", t.Key, age, t.Previous)
 	}
-	if remarks := c.remarks(); len(remarks) > 0 {
+	if b := c.Best.Backup; b != nil && !b.Time.IsZero() {
+		fmt.Fprintf(w, "\nlast backup %s, %s old, by %s\n", term.Safe(b.Name), term.Span(now.Sub(b.Time)), term.Safe(b.Node))
+	}
+	if remarks := c.remarks(now); len(remarks) > 0 {
 		fmt.Fprintln(w)
 		for _, r := range remarks {
 			fmt.Fprintln(w, s.Paint(term.Wrap(r), term.Odd))
@@ -77,6 +80,22 @@ func (c *Cluster) WriteMembers(w io.Writer, s term.Style) {
 			fmt.Fprintf(w, "%s: %s\n", term.Safe(n.Name), n.Why)
 		}
 	}
+	if all, there := c.voters(); all > 0 {
+		fmt.Fprintf(w, "%d of %d voters are there, so %s\n", there, all, tolerance(c.Tolerates()))
+	}
+}
+
+// tolerance says how many more nodes may fail.
+func tolerance(more int) string {
+	switch {
+	case more < 0:
+		return "there is no majority, and writes wait"
+	case more == 0:
+		return "no other may fail"
+	case more == 1:
+		return "one more may fail"
+	}
+	return fmt.Sprintf("%d more may fail", more)
 }
 
 // raft returns the part that a node plays in raft.

@@ -180,6 +180,18 @@ func clusters(t *testing.T) map[string]*Cluster {
 		s.Certificates = append(s.Certificates, flotilla.Certificate{Name: "none.example.com", Err: "acme: unauthorized"})
 		s.Members[2].Voter = false
 	}
+	backedUp, unsafe := threeNodes(), threeNodes()
+	backup := func(age time.Duration) *flotilla.BackupStatus {
+		return &flotilla.BackupStatus{
+			Time: today().Add(-age), Name: "flotilla-64951a4a-20260228-120000.backup", Node: "n2", Every: 24 * time.Hour, Makes: true,
+		}
+	}
+	each(backedUp, func(s *flotilla.Status) { s.Backup = backup(time.Hour) })
+	each(unsafe, func(s *flotilla.Status) { s.Backup = backup(30 * time.Hour) })
+	unsafe[1].Backup.Err = "storing it: the disk is full"
+	unsafe[2].Backup.Makes = false
+	stopped := threeNodes() // nobody is to make backups any more
+	each(stopped, func(s *flotilla.Status) { s.Backup = backup(300 * time.Hour); s.Backup.Makes = false })
 	fresh := []*flotilla.Status{{ID: idOne, Name: "n1", Addr: "10.0.0.1:7373"}}
 	return map[string]*Cluster{
 		"well":    clusterOf(t, threeNodes(), nil),
@@ -193,6 +205,9 @@ func clusters(t *testing.T) map[string]*Cluster {
 		"hostile":   clusterOf(t, hostile, nil),
 		"contested": clusterOf(t, contested, nil),
 		"crowded":   clusterOf(t, crowded, nil),
+		"backed":    clusterOf(t, backedUp, nil),
+		"unsafe":    clusterOf(t, unsafe, nil),
+		"stopped":   clusterOf(t, stopped, nil),
 		"new":       clusterOf(t, fresh, map[string]string{"n1": "it has found no cluster yet"}),
 	}
 }
@@ -235,7 +250,7 @@ func TestHealth(t *testing.T) {
 	}
 	all := clusters(t)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		write(name, all[name].Health())
+		write(name, all[name].Health(today()))
 	}
 	for _, n := range all["odd"].Nodes {
 		write("odd, node "+n.Name, all["odd"].NodeHealth(n))
