@@ -25,12 +25,21 @@ func freeAddrs(b testing.TB, n int) []string {
 }
 
 // cluster is three nodes of flotilla in this process, on loopback, with files.
-type cluster struct{ nodes []*flotilla.Node }
+type cluster struct {
+	nodes  []*flotilla.Node
+	secret flotilla.Secret
+}
 
 func newCluster(b testing.TB) *cluster {
 	b.Helper()
-	addrs, dir, secret := freeAddrs(b, 3), b.TempDir(), flotilla.NewSecret()
-	c := new(cluster)
+	return startCluster(b, b.TempDir(), freeAddrs(b, 3), flotilla.NewSecret())
+}
+
+// startCluster starts a node for each address, with a directory in dir, and waits until all are
+// ready.
+func startCluster(b testing.TB, dir string, addrs []string, secret flotilla.Secret) *cluster {
+	b.Helper()
+	c := &cluster{secret: secret}
 	for i, addr := range addrs {
 		n, err := flotilla.Open(b.Context(), flotilla.Config{
 			Dir:     filepath.Join(dir, fmt.Sprint(i)),

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 			run = runSlowDisk
 		case "thief":
 			run = runThief
+		case "exchange":
+			run = runExchange
 		}
 		if err := run(context.Background()); err != nil {
 			fmt.Println("error", err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/netlab/steps"
+	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
 var (
@@ -195,19 +196,29 @@ func roleFailover(b *testing.B, hold string) {
 }
 
 // BenchmarkIdle leaves a cluster alone and reports its costs: the processor time of the leader and
-// of a follower (their mean) in percent of one core, and the growth of the log in entries.
+// of a follower (their mean) in percent of one core, and the growth of the log in entries. At the
+// same time three processes exchange messages as often as nodes renew leases, and do nothing else:
+// their mean is a bound for this machine.
 func BenchmarkIdle(b *testing.B) {
 	all := newProcesses(b, 3)
 	for _, p := range all {
 		p.start(b)
 	}
 	awaitReady(b, all)
+	bare := newExchange(b, renewal(b))
 	time.Sleep(*warmup)
 	before, began := make([]vitals, len(all)), time.Now()
 	for i, p := range all {
 		before[i] = p.vitals(b)
 	}
+	var exchanged time.Duration
+	for _, p := range bare {
+		exchanged -= p.vitals(b).CPU
+	}
 	time.Sleep(*idle)
+	for _, p := range bare {
+		exchanged += p.vitals(b).CPU
+	}
 	var index, termBefore, termAfter uint64
 	var leader, followers float64
 	took := time.Since(began)
@@ -232,9 +243,28 @@ func BenchmarkIdle(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(leader, "leader-%core")
 	b.ReportMetric(followers, "follower-%core")
+	b.ReportMetric(100*float64(exchanged)/float64(took)/float64(len(bare)), "bare-%core")
 	b.ReportMetric(float64(last-index), "entries")
 	b.ReportMetric(float64(termAfter-termBefore), "elections")
 	b.ReportMetric(took.Seconds(), "seconds")
+}
+
+// renewal returns how often nodes renew leases, by the timing of FLOTILLA_TIMING.
+func renewal(b *testing.B) time.Duration {
+	b.Helper()
+	switch name := os.Getenv("FLOTILLA_TIMING"); name {
+	case "", "lan":
+		return timing.Of(600 * time.Millisecond).Renewal()
+	case "fast":
+		return timing.Of(200 * time.Millisecond).Renewal()
+	case "wan":
+		return timing.Of(3 * time.Second).Renewal()
+	case "turbo":
+		return timing.Of(90 * time.Millisecond).Renewal()
+	default:
+		b.Fatalf("there is no timing %q", name)
+		return 0
+	}
 }
 
 // lastIndex reads the last index of the log of a node that does not run.
