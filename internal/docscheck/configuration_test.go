@@ -11,10 +11,10 @@ import (
 
 const configuration = "docs/configuration.md"
 
-// fields returns the fields that a user can set, with those of TLS and Drain as "TLS.Email".
+// fields returns the fields that a user can set, with those of its parts as "TLS.Email".
 func fields(t *testing.T, files []*ast.File) []string {
 	all := structFields(t, files, "Config")
-	for _, part := range []string{"TLS", "Drain"} {
+	for _, part := range []string{"TLS", "Drain", "Backups"} {
 		for _, name := range structFields(t, files, part) {
 			all = append(all, part+"."+name)
 		}

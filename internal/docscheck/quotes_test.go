@@ -58,7 +58,7 @@ func TestStatusFields(t *testing.T) {
 	files := goFiles(t, ".", false)
 	within := map[string]string{ // field of Status: type of its elements
 		"Lease": "LeaseStatus", "Members": "Member", "Roles": "RoleStatus", "Certificates": "Certificate",
-		"Tickets": "TicketStatus", "Space": "SpaceStatus", "Waiting": "WaitStatus", "Peers": "PeerStatus",
+		"Tickets": "TicketStatus", "Space": "SpaceStatus", "Waiting": "WaitStatus", "Peers": "PeerStatus", "Backup": "BackupStatus",
 	}
 	fields := structFields(t, files, "Status")
 	said := make(map[string]bool)
