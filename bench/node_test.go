@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 			run = runSlowDisk
 		case "thief":
 			run = runThief
+		case "observer":
+			run = runObserver
 		case "exchange":
 			run = runExchange
 		}

@@ -9,3 +9,6 @@ import (
 
 // runThief is for Linux.
 func runThief(context.Context) error { return errors.ErrUnsupported }
+
+// runObserver is for Linux.
+func runObserver(context.Context) error { return errors.ErrUnsupported }
