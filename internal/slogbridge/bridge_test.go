@@ -115,6 +115,11 @@ func TestHclogBridge(t *testing.T) {
 			"level=INFO msg=\"failed to contact\" time=1s\n" +
 			"level=WARN msg=\"failed to heartbeat to\" peer=x\n" +
 			"level=ERROR msg=\"failed to commit logs\"\n"},
+		{"a follower that needs a snapshot", func(l hclog.Logger) {
+			l.Error("failed to get log", "index", 1, "error", raft.ErrLogNotFound)
+			l.Error("failed to get log", "index", 1, "error", errors.New("bad"))
+		}, "level=INFO msg=\"failed to get log\" index=1 error=\"log not found\"\n" +
+			"level=ERROR msg=\"failed to get log\" index=1 error=bad\n"},
 		{"values", func(l hclog.Logger) {
 			l.Info("x", "f", hclog.Fmt("%d-%s", 1, "a"), "empty", hclog.Format{}, "e", errors.New("bad"), "a", &net.TCPAddr{Port: 1}, 7, 8)
 		}, "level=INFO msg=x f=1-a empty=\"\" e=bad a=:1 7=8\n"},

@@ -1,17 +1,22 @@
 package slogbridge
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // level returns the level that a line of raft has in the log.
 func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
 	to := raftLevel(level, msg)
+	if msg == "failed to get log" && slices.ContainsFunc(args, isNotFound) {
+		return slog.LevelInfo // a leader without that entry sends its snapshot
+	}
 	if to < slog.LevelWarn || !aboutPeer(msg) {
 		return to
 	}
@@ -21,6 +26,11 @@ func (h *hcLogger) level(level hclog.Level, msg string, args []any) slog.Level {
 		}
 	}
 	return to
+}
+
+func isNotFound(arg any) bool {
+	err, ok := arg.(error)
+	return ok && errors.Is(err, raft.ErrLogNotFound)
 }
 
 // raftLevel returns the level of a line of raft about a peer that is not absent. Raft itself warns
