@@ -24,9 +24,10 @@ var (
 const meeting = 8 * time.Second
 
 // One of three nodes is recovered, while the majority is dead, or only cut off, and comes back
-// before, during or after that. Once both sides can reach each other for the time of a meeting, only
-// the recovered one acknowledges writes, and only it holds the role. What it has acknowledged stays.
-// A failed schedule prints its seed; with -recovery that seed and -recoveries 1 it runs again.
+// before, during or after that. Once both sides can reach each other for the time of a meeting,
+// only the recovered one acknowledges writes, and only it holds the role. What it has acknowledged
+// stays. A failed schedule prints its seed; with -recovery that seed and -recoveries 1 it runs
+// again.
 func TestRecoverySchedules(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
