@@ -190,31 +190,22 @@ func streamBackup(ctx context.Context, client *admin.Client, w io.Writer, secret
 
 // verifyFile reads a backup. The name "-" is the standard input.
 func verifyFile(env *cli.Env, file string, secrets []flotilla.Secret) (info flotilla.BackupInfo, err error) {
-	r := env.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return info, err
-		}
-		defer f.Close()
-		r = f
+	r, err := env.OpenInput(file)
+	if err != nil {
+		return info, err
 	}
+	defer r.Close()
 	env.Await("reading "+term.Safe(file), func() { info, err = flotilla.VerifyBackup(r, secrets...) })
 	return info, cli.Plain(err)
 }
 
 func restore(env *cli.Env, dir, file string, secrets []flotilla.Secret) error {
-	r := env.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		r = f
+	r, err := env.OpenInput(file)
+	if err != nil {
+		return err
 	}
+	defer r.Close()
 	var info flotilla.BackupInfo
-	var err error
 	env.Await("restoring", func() { info, err = flotilla.Restore(dir, r, secrets...) })
 	if err != nil {
 		return cli.Plain(err)
@@ -232,7 +223,7 @@ func writeBackup(env *cli.Env, w io.Writer, file string, info flotilla.BackupInf
 	}
 	style := env.Style()
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s%s\n", style.Paint(fmt.Sprintf("%-12s", name), term.Strong), fmt.Sprintf(format, args...))
+		style.Line(w, 12, name, format, args...)
 	}
 	line("backup", "%s, %s", term.Safe(file), term.Size(info.Size))
 	line("cluster", "%s", info.Cluster)

@@ -70,7 +70,7 @@ func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSO
 
 func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records int, now time.Time) {
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s%s\n", s.Paint(fmt.Sprintf("%-11s", name), term.Strong), fmt.Sprintf(format, args...))
+		s.Line(w, 11, name, format, args...)
 	}
 	line("node", "%s  %s", term.Safe(in.Name), in.ID)
 	switch {

@@ -115,7 +115,7 @@ func nextStep(in *flotilla.Inspection) string {
 
 func writeSurvivor(w io.Writer, s term.Style, in *flotilla.Inspection) {
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s%s\n", s.Paint(fmt.Sprintf("%-11s", name), term.Strong), fmt.Sprintf(format, args...))
+		s.Line(w, 11, name, format, args...)
 	}
 	line("survivor", "%s  %s", term.Safe(in.Name), in.ID)
 	line("cluster", "%s", in.Cluster)

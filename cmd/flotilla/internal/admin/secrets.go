@@ -3,7 +3,6 @@ package admin
 import (
 	"errors"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
@@ -48,15 +47,11 @@ func readSecrets(env *cli.Env, file string) ([]seal.Secret, error) {
 
 // ReadKeyFile reads a file with a key or secrets. The name "-" is standard input.
 func ReadKeyFile(env *cli.Env, file string) ([]byte, error) {
-	r := env.Stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		r = f
+	r, err := env.OpenInput(file)
+	if err != nil {
+		return nil, err
 	}
+	defer r.Close()
 	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err == nil && len(b) > maxFile {
 		err = errors.New("the file is too large for a secret")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"os"
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 )
@@ -43,6 +44,14 @@ func (e *Env) Wrap(text string) string {
 		return term.Wrap(text)
 	}
 	return text
+}
+
+// OpenInput opens a file to read. The name "-" is the standard input.
+func (e *Env) OpenInput(file string) (io.ReadCloser, error) {
+	if file == "-" {
+		return io.NopCloser(e.Stdin), nil
+	}
+	return os.Open(file)
 }
 
 // StartProgress shows on a watched Stderr how far a long run is. The caller ends it.

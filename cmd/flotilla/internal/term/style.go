@@ -1,5 +1,10 @@
 package term
 
+import (
+	"fmt"
+	"io"
+)
+
 // Hue is the colour of a text, by its meaning. Its value is the SGR parameter.
 type Hue string
 
@@ -23,4 +28,9 @@ func (s Style) Paint(text string, h Hue) string {
 		return text
 	}
 	return "\x1b[" + string(h) + "m" + text + "\x1b[0m"
+}
+
+// Line writes a value behind its name, which takes width characters.
+func (s Style) Line(w io.Writer, width int, name, format string, args ...any) {
+	fmt.Fprintf(w, "%s%s\n", s.Paint(fmt.Sprintf("%-*s", width, name), Strong), fmt.Sprintf(format, args...))
 }
