@@ -45,8 +45,9 @@ type BackupInfo struct {
 //
 // Every node can make a backup. It has everything that was acknowledged before the call if
 // BackupInfo.Current is true. Without a leader, Backup waits for a few seconds and then writes what
-// the node has. Writers are not delayed. The backup is opened by any secret that the cluster was
-// formed with. After an error what was written is no backup, and [VerifyBackup] says so.
+// the node has. It works slowly, to leave the processor to writers, and never blocks them. The
+// backup is opened by any secret that the cluster was formed with. After an error what was written
+// is no backup, and [VerifyBackup] says so.
 func (n *Node) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
