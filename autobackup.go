@@ -9,6 +9,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/backups"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/rotation"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -77,6 +78,7 @@ type upkeep struct {
 	space        *spaceWatch
 	certificates notify.Signal   // a certificate has changed
 	backups      *backups.Keeper // nil: this node makes no backups
+	seals        *rotation.Keeper
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }

@@ -31,7 +31,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
-	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/rotation"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -77,6 +78,10 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.life.Tasks.Go(func() { n.replica.Disk.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.upkeep.seals.Run(n.life.Works) })
+	if file := n.cfg.SecretsFile; file != "" {
+		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
+	}
 	return n, nil
 }
 
@@ -85,7 +90,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	ready := func() bool { return n.leases.IsReady() }
 	n.fsm = newFSM(fsmConfig{
 		store:     n.store,
-		secrets:   n.cfg.rawSecrets(),
+		secrets:   secrets.New(n.cfg.rawSecrets()),
 		log:       n.log,
 		failed:    func(err error) { n.replica.Fail(err) },
 		onApplied: n.onApplied,
@@ -147,17 +152,17 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 // attach locks the directory, opens the peer port, and makes the parts that depend on them.
 func (n *Node) attach(ctx context.Context) (err error) {
 	var dir *durable.Dir
-	id, written := membership.NewIdentity(n.cfg.rawSecrets()), false
+	id, written := membership.NewIdentity(n.fsm.secrets.Accepted()), false
 	if n.cfg.Dir != "" {
 		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if id, written, err = membership.LoadIdentity(dir, n.cfg.rawSecrets()); err != nil {
+		if id, written, err = membership.LoadIdentity(dir, n.fsm.secrets.Accepted()); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
 	if n.cfg.TLS.PerNode {
-		if err := n.own.open(dir, n.cfg.rawSecrets()); err != nil {
+		if err := n.own.open(dir, n.fsm.secrets); err != nil {
 			return errors.Join(err, closeDir(dir))
 		}
 	}
@@ -227,7 +232,7 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 	return wire.Open(wire.Config{
 		ID:          n.self.ID,
 		Incarnation: n.self.Incarnation,
-		Secrets:     n.cfg.rawSecrets(),
+		Secrets:     n.fsm.secrets.Accepted(),
 		Listener:    listener,
 		Dial:        n.cfg.PeerDial,
 		Resolve:     n.peers.Addr,
@@ -272,20 +277,11 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 	})
 }
 
-// secretIDs returns the IDs of secrets, in their order.
-func secretIDs(secrets []seal.Secret) []string {
-	var ids []string
-	for _, s := range secrets {
-		ids = append(ids, s.ID().String())
-	}
-	return ids
-}
-
 // assemble makes the parts of a node that take part in its cluster, from the bottom up: each gets
 // the parts below it.
 func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member *replica.Disk, port *wire.Port) {
 	n.replica = replica.New(replica.Config{
-		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.cfg.rawSecrets(), Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Opener: &n.fsm.opener, Peers: n.peers, Dir: dir, Member: member, Port: port,
+		Timing: n.timing, Fault: n.cfg.diskFault, Secrets: n.fsm.secrets, Log: n.log, Life: n.life, Self: n.self, Store: n.store, FSM: n.fsm, Opener: &n.fsm.opener, Peers: n.peers, Dir: dir, Member: member, Port: port,
 		Up: replica.Up{
 			ClusterID: ident.ClusterID,
 			IsMember:  func() bool { return ident.Identity().Member },
@@ -310,7 +306,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.OnLost(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
-		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.peers, Keys: secretIDs(n.cfg.rawSecrets()), Replica: n.replica, Leases: n.leases,
+		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.peers, Secrets: n.fsm.secrets, Replica: n.replica, Leases: n.leases,
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
 			StillSeen:   func(session uint64) bool { return n.roles.IsVisible(session) },
@@ -320,6 +316,9 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Lease: n.leases,
 	})
 	n.ops = ops.New(ops.Config{
+		Rotation: rotation.NewDriver(rotation.DriverConfig{
+			Log: n.log, Self: n.self, Store: n.store, Peers: n.peers, Secrets: n.fsm.secrets, Replica: n.replica,
+		}),
 		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members, Roles: n.roles,
 		Up: ops.Up{
 			Status: func() ([]byte, bool, error) {
@@ -331,9 +330,14 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 				_, err := n.Backup(ctx, w)
 				return err
 			},
-			Records:  n.storage,
-			StoreAll: n.storage.storeAll,
+			Records:     n.storage,
+			StoreAll:    n.storage.storeAll,
+			DropTickets: n.DropTickets,
 		},
+	})
+	n.upkeep.seals = rotation.NewKeeper(rotation.KeeperConfig{
+		Log: n.log, Self: n.self, Store: n.store, Secrets: n.fsm.secrets, Replica: n.replica, Members: n.members,
+		Reseal: func() error { return n.own.reseal(n.fsm.secrets.Accepted()) },
 	})
 	n.beneath = &storageNode{
 		cfg: n.cfg, life: n.life, self: n.self, store: n.store, replica: n.replica,

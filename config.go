@@ -22,6 +22,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
@@ -50,10 +51,15 @@ type Config struct {
 	Advertise string
 
 	// Secrets are the cluster's secrets. The node proves itself to peers with the first, and accepts
-	// all of them from peers. The keys of the replicated state are sealed with all secrets of the node
-	// that formed the cluster. Any one of those opens them. They cannot be replaced yet. At least one
-	// secret is needed, except in development mode.
+	// all of them from peers. A new cluster seals its keys with all of them, so that any one opens
+	// them. To replace the secret of a running cluster, give every node the new one too, and run
+	// "flotilla rotate secret". At least one secret is needed, except in development mode.
 	Secrets []Secret
+
+	// SecretsFile is a file with secrets in their text form, one on each line. The node reads it again
+	// when it changes, so that a new secret needs no restart. Its secrets count as Secrets, which must
+	// be empty or the same. Empty: there is no file.
+	SecretsFile string
 
 	// Peers finds addresses of other nodes. It is asked on every start, until this node is a member.
 	// It may return this node's own address. Nil: there are no other nodes to find.
@@ -246,6 +252,26 @@ const (
 	Turbo
 )
 
+// readSecrets reads the file of secrets, if there is one.
+func (c *Config) readSecrets() error {
+	if c.SecretsFile == "" {
+		return nil
+	}
+	raw, err := secrets.ReadFile(c.SecretsFile)
+	if err != nil {
+		return &ConfigError{Field: "SecretsFile", Reason: c.SecretsFile + " cannot be used", Err: err}
+	}
+	var read []Secret
+	for _, r := range raw {
+		read = append(read, Secret{r})
+	}
+	if len(c.Secrets) > 0 && !slices.Equal(c.Secrets, read) {
+		return &ConfigError{Field: "SecretsFile", Reason: c.SecretsFile + " holds other secrets than Secrets; set one of the two"}
+	}
+	c.Secrets = read
+	return nil
+}
+
 // rawSecrets returns the secrets in the form that the internal packages use.
 func (c *Config) rawSecrets() []seal.Secret { return rawSecrets(c.Secrets) }
 
@@ -288,6 +314,10 @@ func (t Timing) lengths() timing.Timing {
 // complete checks c and sets the defaults.
 func (c *Config) complete() error {
 	bad := func(field, reason string) error { return &ConfigError{Field: field, Reason: reason} }
+	c.Secrets = slices.Clone(c.Secrets)
+	if err := c.readSecrets(); err != nil {
+		return err
+	}
 	dev := c.development()
 	switch {
 	case c.Timing < LAN || c.Timing > Turbo:
@@ -315,7 +345,6 @@ func (c *Config) complete() error {
 	if err := c.Backups.check(); err != nil {
 		return err
 	}
-	c.Secrets = slices.Clone(c.Secrets)
 	for i, s := range c.Secrets {
 		if s.IsZero() {
 			return bad("Secrets", fmt.Sprintf("number %d is empty; use NewSecret or ParseSecret", i+1))

@@ -87,6 +87,7 @@ func envSecrets(c *Config) error {
 		}
 		c.Secrets = append(c.Secrets, s)
 	}
+	c.SecretsFile = os.Getenv(fileVariable)
 	return nil
 }
 

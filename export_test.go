@@ -3,6 +3,8 @@ package flotilla
 import (
 	"flag"
 	"testing"
+
+	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
 // SetClock has the clock of the node that c is for run at that rate: 1.01 is one part in a hundred
@@ -56,3 +58,6 @@ func OnlyLong(t testing.TB) {
 		t.Skip("goes through hours of virtual time: it runs with -long")
 	}
 }
+
+// DataKey returns the ID of the data key that a node seals with.
+func DataKey(n *Node) seal.KeyID { return n.store.State().Keys.ID() }

@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -30,7 +31,7 @@ type fsm struct {
 // fsmConfig is what an fsm needs.
 type fsmConfig struct {
 	store   *applied.Store
-	secrets []seal.Secret
+	secrets *secrets.Set
 	log     *slog.Logger
 
 	// failed is called on its own goroutine when an entry cannot be applied. The node must stop then.
@@ -111,15 +112,33 @@ func (f *fsm) change(s *state.State, l *raft.Log, fx *state.Effects) (*state.Sta
 		if s.Keys == nil {
 			return nil, fmt.Errorf("%w: a command before the keyring", ErrSealed)
 		}
-		c, err := f.opener.Take(s.Keys, l.Data)
-		if err != nil {
-			return nil, err
-		}
-		next, _ := s.Apply(l.Index, &c, fx)
-		return next, nil
+		return f.applyCommand(s, l, fx)
 	default:
 		return nil, fmt.Errorf("kind %q is not known to this version of flotilla; upgrade this node", kind)
 	}
+}
+
+// applyCommand opens a command and applies it.
+func (f *fsm) applyCommand(s *state.State, l *raft.Log, fx *state.Effects) (*state.State, error) {
+	if s.Seals.IsTooLate(l.Data) {
+		n := *s
+		n.Index = l.Index
+		return &n, nil
+	}
+	c, err := f.opener.Take(s.Keys, l.Data)
+	if err != nil {
+		return nil, err
+	}
+	var unopened error
+	if r, ok := c.Change.(state.RotateKeys); ok {
+		r.Keys, unopened = seal.Unwrap(r.Wrapped, f.secrets.All()...)
+		c.Change = r
+	}
+	next, _ := s.Apply(l.Index, &c, fx)
+	if next.Keys == nil {
+		return nil, fmt.Errorf("%w: the new keyring: %w", ErrSealed, unopened)
+	}
+	return next, nil
 }
 
 // applyKeyring stores the keyring of a new cluster. Two leaders may each have proposed one: the
@@ -134,7 +153,7 @@ func (f *fsm) applyKeyring(s *state.State, index uint64, b []byte) (*state.State
 	if s.Keys != nil {
 		return &n, nil
 	}
-	keys, err := seal.Unwrap(ring.Wrapped, f.secrets...)
+	keys, err := seal.Unwrap(ring.Wrapped, f.secrets.All()...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
@@ -158,7 +177,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // also if the present state is newer: a node that has acted on an entry must not forget it.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	s, err := state.ReadSnapshot(r, f.secrets)
+	s, err := state.ReadSnapshot(r, f.secrets.All())
 	if err != nil {
 		err = fmt.Errorf("snapshot: %w", err)
 		if replica.OfDisk(err) {

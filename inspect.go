@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	secretset "github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -90,7 +91,7 @@ func (out *Inspection) read(v *durable.View, secrets []seal.Secret) (agreed, all
 	if err != nil {
 		return nil, nil, err
 	}
-	f := newFSM(fsmConfig{store: applied.New(), secrets: secrets})
+	f := newFSM(fsmConfig{store: applied.New(), secrets: secretset.New(secrets)})
 	first, err := out.readSnapshots(v, secrets)
 	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ {
 		// A newer snapshot has replaced it.
@@ -165,7 +166,7 @@ func (out *Inspection) readIdentity(v *durable.View, secrets []seal.Secret) (id 
 		return id, errors.New("a restore into it, or a recovery of it, was interrupted; run that again")
 	}
 	out.ID, out.Name, out.Cluster, out.Secret, out.Starts, out.Left = id.ID, id.Name, id.Cluster, id.Key, id.Starts, id.Left
-	if !slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
+	if !id.OpensWith(secrets) {
 		return id, fmt.Errorf("it is sealed with the secret %s, and none of the %d given secrets is that one; give the right one", id.Key, len(secrets))
 	}
 	return id, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -57,7 +58,7 @@ func newOwnStorage(s *Storage, onChange func(site string)) *ownStorage {
 
 // open reads the node's own records from its directory, before anything else uses o. It writes
 // nothing.
-func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
+func (o *ownStorage) open(dir *durable.Dir, set *secrets.Set) error {
 	o.dir = dir
 	if dir == nil {
 		return nil
@@ -66,7 +67,7 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 	s.Keys = seal.NewKeyring()
 	b, err := dir.ReadFile(durable.OwnFile)
 	if err == nil {
-		s, err = state.ReadSnapshot(bytes.NewReader(b), secrets)
+		s, err = state.ReadSnapshot(bytes.NewReader(b), set.All())
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		field := "Dir"
@@ -76,10 +77,31 @@ func (o *ownStorage) open(dir *durable.Dir, secrets []seal.Secret) error {
 		return &ConfigError{Field: field, Reason: fmt.Sprintf("this node's own certificates, in the file %q in %s, cannot be read; "+
 			"restore it, or remove it to have new ones ordered", durable.OwnFile, dir.Path()), Err: err}
 	}
-	if s.Wrapped, err = s.Keys.Wrap(secrets...); err != nil {
+	if s.Wrapped, err = s.Keys.Wrap(set.Accepted()...); err != nil {
 		return fmt.Errorf("sealing the node's own certificates: %w", err)
 	}
 	o.current.Store(s)
+	return nil
+}
+
+// reseal writes the node's own records anew, with another data key and for those secrets.
+func (o *ownStorage) reseal(secrets []seal.Secret) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := *o.current.Load()
+	if o.dir == nil || s.Keys == nil {
+		return nil
+	}
+	s.Keys = seal.NewKeyring()
+	var err error
+	if s.Wrapped, err = s.Keys.Wrap(secrets...); err == nil {
+		err = o.write(&s)
+	}
+	if err != nil {
+		return err
+	}
+	o.current.Store(&s)
+	o.unsaved = false
 	return nil
 }
 

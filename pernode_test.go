@@ -180,7 +180,7 @@ func TestPerNodeSwitched(t *testing.T) {
 func ownOver(t *testing.T, n *Node, told func(string)) *ownStorage {
 	t.Helper()
 	o := newOwnStorage(n.storage, told)
-	if err := o.open(n.replica.Dir, n.cfg.rawSecrets()); err != nil {
+	if err := o.open(n.replica.Dir, n.fsm.secrets); err != nil {
 		t.Fatal(err)
 	}
 	return o

@@ -23,7 +23,7 @@ const (
 func (n *Node) onApplied(fx *state.Effects) {
 	anything := fx == nil
 	if anything { // a snapshot was restored
-		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true}
+		fx = &state.Effects{Roles: true, Sessions: true, Tickets: true, Seals: true}
 		fx.Claims = n.roles.Claims()
 		n.certs.StoredAny()
 	}
@@ -38,6 +38,9 @@ func (n *Node) onApplied(fx *state.Effects) {
 	}
 	if fx.Roles {
 		n.roles.OnRoles()
+	}
+	if fx.Seals {
+		n.upkeep.seals.Changed.Notify()
 	}
 	if fx.Tickets {
 		n.tickets.Follow(n.store.State().Tickets)

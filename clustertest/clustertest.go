@@ -72,27 +72,22 @@ func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluste
 		addrs = append(addrs, name(i)+":7373")
 	}
 	for i := range n {
-		c.add(secret, filepath.Join(c.dir, name(i)), addrs, n, configure)
+		c.add(flotilla.Config{Secrets: []flotilla.Secret{secret}}, filepath.Join(c.dir, name(i)), addrs, n, configure)
 	}
 	return c
 }
 
 func name(i int) string { return "n" + strconv.Itoa(i) }
 
-func (c *Cluster) add(secret flotilla.Secret, dir string, addrs []string, expect int, configure func(int, *flotilla.Config)) {
+// add adds a node to the cluster whose secrets are those of cfg.
+func (c *Cluster) add(cfg flotilla.Config, dir string, addrs []string, expect int, configure func(int, *flotilla.Config)) {
 	c.t.Helper()
 	i := len(c.Nodes)
 	host := c.net.Host(name(i))
-	cfg := flotilla.Config{
-		Dir:        dir,
-		Name:       name(i),
-		Secrets:    []flotilla.Secret{secret},
-		Peers:      flotilla.Static(addrs...),
-		Expect:     expect,
-		Logger:     slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
-		PeerListen: host.Listen,
-		PeerDial:   host.Dial,
-	}
+	cfg.Dir, cfg.Name = dir, name(i)
+	cfg.Peers, cfg.Expect = flotilla.Static(addrs...), expect
+	cfg.Logger = slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	cfg.PeerListen, cfg.PeerDial = host.Listen, host.Dial
 	if configure != nil {
 		configure(i, &cfg)
 	}
@@ -120,7 +115,7 @@ func (c *Cluster) Add(configure func(i int, c *flotilla.Config)) int {
 	for i := range c.Nodes {
 		addrs = append(addrs, name(i)+":7373")
 	}
-	c.add(first.Secrets[0], filepath.Join(c.dir, name(len(c.Nodes))), addrs, 0, configure)
+	c.add(flotilla.Config{Secrets: first.Secrets, SecretsFile: first.SecretsFile}, filepath.Join(c.dir, name(len(c.Nodes))), addrs, 0, configure)
 	return len(c.Nodes) - 1
 }
 

@@ -45,18 +45,18 @@ func (o *operator) run(ctx context.Context, args ...string) said {
 
 // operatorOf is an operator who can reach all nodes of a cluster.
 func operatorOf(c *clustertest.Cluster) *operator {
-	env := environment(c)
+	env := environment(c, c.Config(0).Secrets[0].Encode())
 	return &operator{getenv: func(name string) string { return env[name] }, dial: c.Config(0).PeerDial}
 }
 
 // environment returns the variables that lead to a cluster.
-func environment(c *clustertest.Cluster) map[string]string {
+func environment(c *clustertest.Cluster, secret string) map[string]string {
 	var addrs []string
 	for i := range c.Nodes {
 		addrs = append(addrs, c.Config(i).Name+":7373")
 	}
 	return map[string]string{
-		"FLOTILLA_SECRETS": c.Config(0).Secrets[0].Encode(),
+		"FLOTILLA_SECRETS": secret,
 		"FLOTILLA_PEERS":   strings.Join(addrs, ","),
 	}
 }

@@ -39,7 +39,8 @@ import (
 //	narrow                  the last output has no line of more than 80 columns
 //	cluster N [LIMIT]       start nodes n0, n1 …, which all vote; set FLOTILLA_SECRETS,
 //	                        FLOTILLA_PEERS, $LEADER, $FOLLOWER, $OTHER, and $ID_n0, $DIR_n0 …;
-//	                        the last has another MaxState
+//	                        the last has another MaxState; they read their secrets from the files
+//	                        secrets_n0 …
 //	node DO NAME [LIMIT]    kill, stop, restart or isolate a node, or heal the network
 //	await                   wait until all nodes are ready and agree on a leader
 //	leads NAME              the node leads
@@ -48,6 +49,7 @@ import (
 //	hold ROLE NAME N [TIME] let a node hold a role with priority N; giving it up takes TIME
 //	store NAME KEY VALUE    store a record through a node
 //	stored NAME DIR         a node has the records of a directory, and no other
+//	append FILE FILE        append a file to another
 //	same DIR DIR            both directories have the same files
 //	certificate DIR SITE [TIME]
 //	                        write the files of a certificate, which lasts so long
@@ -125,23 +127,26 @@ func (s *script) commands() map[string]func(ts *testscript.TestScript, neg bool,
 		least, most int // arguments
 		run         func(ts *testscript.TestScript, args []string)
 	}{
-		"flotilla":    {0, 20, func(ts *testscript.TestScript, args []string) { s.run(ts, 0, args) }},
-		"exits":       {1, 20, func(ts *testscript.TestScript, args []string) { s.run(ts, number(ts, args[0]), args[1:]) }},
-		"input":       {1, 1, func(ts *testscript.TestScript, args []string) { s.input = ts.ReadFile(args[0]) }},
-		"watched":     {1, 1, func(_ *testscript.TestScript, args []string) { s.watched = args[0] == "on" }},
-		"start":       {1, 20, s.start},
-		"ended":       {1, 1, s.ended},
-		"interrupt":   {1, 1, s.interrupt},
-		"narrow":      {0, 0, s.narrow},
-		"cluster":     {1, 2, s.startCluster},
-		"node":        {1, 3, s.node},
-		"await":       {0, 0, func(*testscript.TestScript, []string) { s.cluster.Settle() }},
-		"leads":       {1, 1, s.leads},
-		"elapse":      {1, 1, func(ts *testscript.TestScript, args []string) { time.Sleep(duration(ts, args[0])) }},
-		"latency":     {1, 1, func(ts *testscript.TestScript, args []string) { s.cluster.SetLatency(duration(ts, args[0])) }},
-		"hold":        {3, 4, s.hold},
-		"store":       {3, 3, s.store},
-		"stored":      {2, 2, s.stored},
+		"flotilla":  {0, 20, func(ts *testscript.TestScript, args []string) { s.run(ts, 0, args) }},
+		"exits":     {1, 20, func(ts *testscript.TestScript, args []string) { s.run(ts, number(ts, args[0]), args[1:]) }},
+		"input":     {1, 1, func(ts *testscript.TestScript, args []string) { s.input = ts.ReadFile(args[0]) }},
+		"watched":   {1, 1, func(_ *testscript.TestScript, args []string) { s.watched = args[0] == "on" }},
+		"start":     {1, 20, s.start},
+		"ended":     {1, 1, s.ended},
+		"interrupt": {1, 1, s.interrupt},
+		"narrow":    {0, 0, s.narrow},
+		"cluster":   {1, 2, s.startCluster},
+		"node":      {1, 3, s.node},
+		"await":     {0, 0, func(*testscript.TestScript, []string) { s.cluster.Settle() }},
+		"leads":     {1, 1, s.leads},
+		"elapse":    {1, 1, func(ts *testscript.TestScript, args []string) { time.Sleep(duration(ts, args[0])) }},
+		"latency":   {1, 1, func(ts *testscript.TestScript, args []string) { s.cluster.SetLatency(duration(ts, args[0])) }},
+		"hold":      {3, 4, s.hold},
+		"store":     {3, 3, s.store},
+		"stored":    {2, 2, s.stored},
+		"append": {2, 2, func(ts *testscript.TestScript, args []string) {
+			writeFiles(s.t, ts.MkAbs("."), map[string]string{args[0]: ts.ReadFile(args[0]) + ts.ReadFile(args[1])})
+		}},
 		"same":        {2, 2, s.same},
 		"certificate": {2, 3, s.certificate},
 		"account": {2, 2, func(ts *testscript.TestScript, args []string) {
@@ -227,13 +232,16 @@ func (s *script) startCluster(ts *testscript.TestScript, args []string) {
 		if i == n-1 && len(args) > 1 {
 			cfg.MaxState = int64(number(ts, args[1]))
 		}
+		s.secret = cfg.Secrets[0].Encode()
+		file := "secrets_" + cfg.Name
+		writeFiles(s.t, ts.Getenv("WORK"), map[string]string{file: s.secret + "\n"})
+		cfg.Secrets, cfg.SecretsFile = nil, ts.MkAbs(file)
 	})
 	s.cluster.Settle()
 	time.Sleep(30 * time.Second) // until all vote
 	s.cluster.Settle()
-	s.secret = s.cluster.Config(0).Secrets[0].Encode()
 	writeFiles(s.t, ts.Getenv("WORK"), map[string]string{"secret": s.secret})
-	for name, value := range environment(s.cluster) {
+	for name, value := range environment(s.cluster, s.secret) {
 		ts.Setenv(name, value)
 	}
 	for i, node := range s.cluster.Nodes {

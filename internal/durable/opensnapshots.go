@@ -53,3 +53,12 @@ func fit(log *Log, newest *raft.SnapshotMeta, logger *slog.Logger) error {
 func GuardSnapshots(s raft.SnapshotStore, logs raft.LogStore) raft.SnapshotStore {
 	return snapstore.Guard(s, logs)
 }
+
+// PurgeSnapshots overwrites and removes the snapshots that end before an index. The newest one
+// stays in any case. It may be called while the snapshots are in use.
+func (d *Dir) PurgeSnapshots(before uint64) error {
+	if err := snapstore.Purge(d.path, before); err != nil {
+		return fmt.Errorf("remove old snapshots: %w", err)
+	}
+	return nil
+}

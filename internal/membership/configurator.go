@@ -112,7 +112,9 @@ func (c *Configurator) view(l *replica.Leadership) ([]Member, error) {
 // record has the cluster know what a member says of itself.
 func (c *Configurator) record(l *replica.Leadership, id string) error {
 	said, ok := c.table.Get(id)
-	if m, recorded := c.store.State().Member(id); !ok || recorded && m == said {
+	m, recorded := c.store.State().Member(id)
+	said.Clean = max(said.Clean, m.Clean) // a process that has just started does not know yet
+	if !ok || recorded && m == said {
 		return nil
 	}
 	set := state.Command{Node: c.self.ID, Change: state.SetMember{Member: said}}

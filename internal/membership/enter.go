@@ -286,6 +286,7 @@ func (e *Entry) Remember(ctx context.Context) {
 		now := make(map[string]state.Member)
 		it := e.store.State().Members.Root().Iterator()
 		for _, m, ok := it.Next(); ok; _, m, ok = it.Next() {
+			m.Secrets, m.Clean = "", 0 // only the state needs them
 			now[m.ID] = m
 		}
 		if len(now) > 0 && !maps.Equal(now, last) {

@@ -13,10 +13,9 @@ const Protocol = 1
 // Greeting is what a node says of itself. Nodes tell each other in both directions: it is the body
 // of the call Hello and of its answer, and the body of the call Join.
 type Greeting struct {
-	Protocol           int      // the version of this message that the node speaks
-	Supports           uint64   // the highest cluster version it supports; not read yet
-	ClusterIncarnation uint64   // of the node's cluster; 0: it was never restored
-	Keys               []string `json:",omitempty"` // IDs of the node's secrets, the first seals
+	Protocol           int    // the version of this message that the node speaks
+	Supports           uint64 // the highest cluster version it supports; not read yet
+	ClusterIncarnation uint64 // of the node's cluster; 0: it was never restored
 
 	state.Member          // the node, and where it is
 	Incarnation  string   // of the process

@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -29,7 +30,7 @@ const greetTimeout = time.Second
 // in which it greets all others.
 type Greetings struct {
 	discover func(context.Context) ([]string, error) // nil: there is nobody to find
-	keys     []string                                // IDs of this node's secrets
+	secrets  *secrets.Set                            // of this node
 	settings func() Settings                         // of this node
 	log      *slog.Logger
 	life     *lifecycle.Life
@@ -46,10 +47,25 @@ type Greetings struct {
 	heard        notify.Signal // a peer has said something new of itself
 }
 
+// Announce tells this node's leader what this node is to the others now.
+func (g *Greetings) Announce(ctx context.Context) {
+	g.table.Observe(g.AsMember(), g.self.Incarnation, 0)
+	leader := g.replica.Leader()
+	if leader == "" || leader == g.self.ID {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	if _, err := rpc.Call(ctx, g.replica.Port, leader, rpc.Hello, g.Greeting(), DecodeGreeting); err != nil {
+		g.log.Debug("the leader was not told what this node has done", "leader", leader, "err", err)
+	}
+}
+
 // AsMember returns what this node is to the others.
 func (g *Greetings) AsMember() state.Member {
 	return state.Member{
 		ID: g.self.ID, Name: g.self.Name, Addr: g.self.Addr, InMemory: g.replica.Dir == nil, Former: g.ident.Identity().Former,
+		Secrets: g.secrets.Names(), Clean: g.replica.Snapshots.Cleaned(),
 	}
 }
 
@@ -60,7 +76,6 @@ func (g *Greetings) Greeting() Greeting {
 		Protocol:           Protocol,
 		Supports:           state.Version,
 		ClusterIncarnation: id.Incarnation,
-		Keys:               g.keys,
 		Member:             g.AsMember(),
 		Incarnation:        g.self.Incarnation,
 		Processes:          id.Processes,

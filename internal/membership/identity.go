@@ -3,6 +3,8 @@ package membership
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -24,7 +26,7 @@ type Identity struct {
 	ID          string // 32 hexadecimal digits
 	Former      string `json:",omitempty"` // the node that this was, which cannot come back
 	Name        string // for people
-	Key         string // ID of the secret that the directory is sealed with
+	Key         string // IDs of the secrets that the directory opens with, and spaces
 	Incarnation uint64 `json:",omitempty"` // of the cluster; 0: it was never restored
 	Pledges
 	Member bool                    // there is a log, and it must not be missing
@@ -60,6 +62,13 @@ func (id *Identity) CheckVersion() error {
 			"empty it to join as a new node", id.Version)
 	}
 	return nil
+}
+
+// OpensWith reports whether the directory opens with one of the secrets.
+func (id *Identity) OpensWith(secrets []seal.Secret) bool {
+	return slices.ContainsFunc(secrets, func(s seal.Secret) bool {
+		return slices.Contains(strings.Fields(id.Key), s.ID().String())
+	})
 }
 
 // AddProcess adds a process that has the directory from now on. Of many it keeps the first and the

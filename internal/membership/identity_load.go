@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"slices"
 
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -50,7 +49,7 @@ func LoadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *Identity, writte
 		fresh.Name = id.Name
 		return fresh, false, nil
 	}
-	if slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {
+	if id.OpensWith(secrets) {
 		return id, true, nil
 	}
 	if !id.Member && id.Formation == nil { // nothing is sealed yet, and nobody counts on this node

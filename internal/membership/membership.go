@@ -12,6 +12,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 	"github.com/flotilla-ha/flotilla/internal/wire"
@@ -23,7 +24,7 @@ type Config struct {
 	Peers      func(context.Context) ([]string, error) // finds addresses of nodes; nil: there are none
 	Expect     int                                     // nodes of a new cluster; <= 1: this one alone
 	RemoveDead time.Duration                           // until a dead member is removed; <= 0: never
-	Keys       []string                                // IDs of this node's secrets, the first seals
+	Secrets    *secrets.Set                            // this node's
 	Timing     timing.Timing
 	Log        *slog.Logger
 	Life       *lifecycle.Life
@@ -62,7 +63,7 @@ func New(c Config) *Membership {
 		timing: c.Timing, log: c.Log, self: c.Self, ident: c.Ident, store: c.Store, table: c.Table, replica: c.Replica,
 	}
 	m.Greetings = &Greetings{
-		discover: c.Peers, keys: c.Keys, settings: c.Up.OwnSettings, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident,
+		discover: c.Peers, secrets: c.Secrets, settings: c.Up.OwnSettings, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident,
 		store: c.Store, table: c.Table, replica: c.Replica, leases: c.Leases, copies: m.Copies,
 	}
 	m.Entry = &Entry{

@@ -38,12 +38,12 @@ func fuzz[M interface{ Encode() []byte }](f *testing.F, decode func([]byte) (M, 
 
 var (
 	exampleProposal = Proposal{Cluster: "new", Proposer: "a", Group: []string{"a", "b"}, Number: 2}
-	exampleMember   = state.Member{ID: "a", Name: "n1", Addr: "a:7373", InMemory: true, Former: "b"}
+	exampleMember   = state.Member{ID: "a", Name: "n1", Addr: "a:7373", InMemory: true, Former: "b", Secrets: "11 22", Clean: 4}
 )
 
 func FuzzGreeting(f *testing.F) {
 	fuzz(f, DecodeGreeting, Greeting{
-		Protocol: Protocol, Supports: 1, ClusterIncarnation: 2, Keys: []string{"k"}, Member: exampleMember,
+		Protocol: Protocol, Supports: 1, ClusterIncarnation: 2, Member: exampleMember,
 		Incarnation: "p2", Processes: []string{"p1", "p2"}, Last: 9, Applied: 8,
 		Standing: Standing{Cluster: "c", InRaft: true, Formation: &Stand{exampleProposal, promised}, Void: []string{"v"}},
 		Leader:   "b", Servers: []string{"a", "b"}, Committed: []string{"a"}, Voters: 1, Lost: 7,

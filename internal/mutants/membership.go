@@ -67,7 +67,7 @@ func membershipRows() []row {
 		m("a directory of a later version is refused", "TestIdentitiesThatAreRefused",
 			"internal/membership/identity.go", "CheckVersion", `case id.Version > identityVersion:`, `case false:`),
 		m("a directory is opened with its secret", "TestIdentitiesThatAreRefused",
-			"internal/membership/identity_load.go", "LoadIdentity", `if slices.ContainsFunc(secrets, func(s seal.Secret) bool { return s.ID().String() == id.Key }) {`, `if len(secrets) > 0 {`),
+			"internal/membership/identity_load.go", "LoadIdentity", `if id.OpensWith(secrets) {`, `if len(secrets) > 0 {`),
 		m("a member's directory with another secret is not that of a new node", "TestIdentitiesThatAreRefused",
 			"internal/membership/identity_load.go", "LoadIdentity", `if !id.Member && id.Formation == nil { // nothing is sealed yet, and nobody counts on this node`, `if id.Formation == nil {`),
 

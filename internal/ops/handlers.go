@@ -15,6 +15,7 @@ func (o *Operator) HandleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallTransfer, rpc.Bytes(o.serveTransfer))
 	mux.HandleFunc("POST "+remote.CallMove, rpc.Bytes(o.serveMove))
 	mux.HandleFunc("POST "+remote.CallDrain, rpc.Bytes(o.serveDrain))
+	mux.HandleFunc("POST "+remote.CallRotate, rpc.Bytes(o.serveRotate))
 	mux.HandleFunc("POST "+remote.CallBackup, o.serveBackup)
 }
 

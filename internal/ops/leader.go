@@ -6,18 +6,19 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
-	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 )
 
 // leaderCall carries out a request on the leader. An error means that another attempt may
-// succeed. An Answer, even one that refuses, is final.
-type leaderCall func(context.Context, *replica.Leadership) (remote.Answer, error)
+// succeed. An answer, even one that refuses, is final.
+type leaderCall[T message] func(context.Context, *replica.Leadership) (T, error)
+
+type message interface{ Encode() []byte }
 
 // toLeader has the leader carry out a request: this node by serve, or another node by a call. It
 // tries again for the time of some attempts.
-func (o *Operator) toLeader(ctx context.Context, peer, path string, body []byte, serve leaderCall) ([]byte, error) {
+func toLeader[T message](ctx context.Context, o *Operator, peer, path string, body []byte, serve leaderCall[T]) ([]byte, error) {
 	if o.cfg.Replica.Raft.Load() == nil {
 		return nil, fmt.Errorf("%w: %s", errs.ErrNotReady, o.cfg.Members.WhyNot())
 	}
@@ -27,7 +28,7 @@ func (o *Operator) toLeader(ctx context.Context, peer, path string, body []byte,
 	defer stop()
 	for {
 		changed := o.cfg.Life.Changed.Wait()
-		reply, err := o.toLeaderOnce(ctx, peer, path, body, serve)
+		reply, err := toLeaderOnce(ctx, o, peer, path, body, serve)
 		if err == nil || o.cfg.Replica.IsServer(peer) {
 			return reply, err
 		}
@@ -46,7 +47,7 @@ func (o *Operator) toLeader(ctx context.Context, peer, path string, body []byte,
 
 // toLeaderOnce is one attempt of toLeader. A request that a member has passed on is not passed on
 // again, because two nodes may each take the other for the leader.
-func (o *Operator) toLeaderOnce(ctx context.Context, peer, path string, body []byte, serve leaderCall) ([]byte, error) {
+func toLeaderOnce[T message](ctx context.Context, o *Operator, peer, path string, body []byte, serve leaderCall[T]) ([]byte, error) {
 	switch leader := o.cfg.Replica.Leader(); {
 	case leader == o.cfg.Self.ID:
 		l, err := o.cfg.Replica.AwaitLeading(ctx)

@@ -18,7 +18,7 @@ func (o *Operator) serveRemove(ctx context.Context, peer string, body []byte) ([
 	if err != nil || q.Node == "" {
 		return nil, codec.ErrMalformed
 	}
-	return o.toLeader(ctx, peer, remote.CallRemove, body, func(ctx context.Context, l *replica.Leadership) (remote.Answer, error) {
+	return toLeader(ctx, o, peer, remote.CallRemove, body, func(ctx context.Context, l *replica.Leadership) (remote.Answer, error) {
 		return o.RemoveMember(ctx, l, q)
 	})
 }
@@ -55,7 +55,7 @@ func (o *Operator) serveTransfer(ctx context.Context, peer string, body []byte) 
 	if err != nil || q.From == "" {
 		return nil, codec.ErrMalformed
 	}
-	return o.toLeader(ctx, peer, remote.CallTransfer, body, func(ctx context.Context, l *replica.Leadership) (remote.Answer, error) {
+	return toLeader(ctx, o, peer, remote.CallTransfer, body, func(ctx context.Context, l *replica.Leadership) (remote.Answer, error) {
 		return o.transferFor(ctx, l, q)
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
+	"github.com/flotilla-ha/flotilla/internal/rotation"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
@@ -18,16 +19,17 @@ import (
 
 // Config is what an Operator needs of the node around it. All fields are required.
 type Config struct {
-	Timing  timing.Timing          // how soon a request is tried again
-	Log     *slog.Logger           // receives what operators do
-	Life    *lifecycle.Life        // tells when the node ends; draining by an operator sets Cordoned
-	Self    *self.Self             // names this node
-	Store   *applied.Store         // the state that this node has applied
-	Peers   *peers.Table           // the names and addresses of the other nodes
-	Replica *replica.Replica       // finds the leader and calls other nodes
-	Members *membership.Membership // removes members
-	Roles   *roles.Holder          // moves roles, and gives up those of this node
-	Up      Up                     // what only the node as a whole can do
+	Timing   timing.Timing          // how soon a request is tried again
+	Log      *slog.Logger           // receives what operators do
+	Life     *lifecycle.Life        // tells when the node ends; draining by an operator sets Cordoned
+	Self     *self.Self             // names this node
+	Store    *applied.Store         // the state that this node has applied
+	Peers    *peers.Table           // the names and addresses of the other nodes
+	Replica  *replica.Replica       // finds the leader and calls other nodes
+	Members  *membership.Membership // removes members
+	Roles    *roles.Holder          // moves roles, and gives up those of this node
+	Rotation *rotation.Driver       // replaces secrets and data keys
+	Up       Up                     // what only the node as a whole can do
 }
 
 // Up is what an Operator asks of the node that it belongs to.
@@ -44,6 +46,9 @@ type Up struct {
 
 	// StoreAll stores all records or none.
 	StoreAll func(ctx context.Context, records []state.Record) error
+
+	// DropTickets makes all session tickets worthless.
+	DropTickets func(ctx context.Context) error
 }
 
 // Records reads what the cluster stores, with the semantics of certmagic.Storage.

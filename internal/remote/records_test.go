@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
 // roundTrip decodes what m encodes to, and every part of that, which must not decode.
@@ -56,11 +57,17 @@ func TestMessages(t *testing.T) {
 	roundTrip(t, remote.MoveRequest{Role: "r", Fence: 1 << 40, To: "b"}, remote.DecodeMoveRequest)
 	roundTrip(t, remote.DrainRequest{Node: "a", Undo: true}, remote.DecodeDrainRequest)
 	roundTrip(t, remote.BackupRequest{}, remote.DecodeBackupRequest)
+	roundTrip(t, remote.RotateRequest{What: remote.RotateSecret, Have: []seal.KeyID{{1}, {2}}, Begun: 3}, remote.DecodeRotateRequest)
+	roundTrip(t,
+		remote.RotateReply{Done: true, Refused: true, Step: 1, Steps: 4, Doing: "it", Begun: 300, Waiting: []string{"a", "b"}},
+		remote.DecodeRotateReply,
+	)
 	roundTrip(t, remote.Answer{Refused: true, Text: "no"}, remote.DecodeAnswer)
 	for name, err := range map[string]error{
 		"mode":         second(remote.DecodePutRequest(remote.PutRequest{Mode: 3}.Encode())),
 		"outcome":      second(remote.DecodePutReply(remote.PutReply{Outcome: 6}.Encode())),
 		"outcome zero": second(remote.DecodePutReply(remote.PutReply{}.Encode())),
+		"key ID":       second(remote.DecodeRotateRequest([]byte{0, 1, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0})),
 		"bool":         second(remote.DecodeListReply([]byte{2, 0, 0})),
 	} {
 		if !errors.Is(err, codec.ErrMalformed) {
@@ -93,6 +100,8 @@ func FuzzMessages(f *testing.F) {
 		again(t, b, remote.DecodeTransferRequest)
 		again(t, b, remote.DecodeMoveRequest)
 		again(t, b, remote.DecodeDrainRequest)
+		again(t, b, remote.DecodeRotateRequest)
+		again(t, b, remote.DecodeRotateReply)
 		again(t, b, remote.DecodeAnswer)
 	})
 }

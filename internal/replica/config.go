@@ -10,7 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/peers"
-	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
@@ -20,7 +20,7 @@ import (
 // Config is what a replica needs of the node around it.
 type Config struct {
 	Timing  timing.Timing         // the cluster's
-	Secrets []seal.Secret         // the first seals the keyring of a new cluster, all of them open
+	Secrets *secrets.Set          // seal the keyring of a new cluster
 	Fault   func(op string) error // fails operations of the disk, for tests; nil: none
 	Log     *slog.Logger
 	Life    *lifecycle.Life

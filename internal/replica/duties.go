@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
@@ -17,7 +18,7 @@ import (
 // duties notices when this node begins and ceases to lead, and runs a leader's duties meanwhile.
 type duties struct {
 	timing  timing.Timing
-	secrets []seal.Secret
+	secrets *secrets.Set
 	log     *slog.Logger
 	store   *applied.Store
 	group   *Group
@@ -186,7 +187,7 @@ func (d *duties) startTerm(l *Leadership) bool {
 
 // newKeyring returns the first command of a new cluster.
 func (d *duties) newKeyring() ([]byte, error) {
-	wrapped, err := seal.NewKeyring().Wrap(d.secrets...)
+	wrapped, err := seal.NewKeyring().Wrap(d.secrets.Accepted()...)
 	if err != nil {
 		return nil, err
 	}

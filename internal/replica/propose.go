@@ -81,8 +81,13 @@ func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	}
 	defer p.numbers.end(c.Session, c.Seq)
 	a := state.Answer{Seq: c.Seq}
-	proposal := Proposal{Session: c.Session, Seq: c.Seq, Entry: p.opener.Seal(s.Keys, &c)}
+	keys := s.Keys
+	proposal := Proposal{Session: c.Session, Seq: c.Seq, Entry: p.opener.Seal(keys, &c)}
 	err = notify.Loop(ctx, func() (time.Time, bool) {
+		// The leader may have forgotten the former key meanwhile.
+		if now := p.store.State().Keys; now.ID() != keys.ID() {
+			keys, proposal.Entry = now, p.opener.Seal(now, &c)
+		}
 		err := p.batches.propose(ctx, proposal)
 		return time.Now().Add(p.timing.Poll()), err == nil
 	}, &p.life.Changed)

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
-	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/timing"
@@ -25,7 +25,7 @@ const closePatience = 10 * time.Second
 // way into the cluster, DiskCare and the node's end call them in turn.
 type Runner struct {
 	timing  timing.Timing
-	secrets []seal.Secret
+	secrets *secrets.Set
 	log     *slog.Logger
 	life    *lifecycle.Life
 	self    *self.Self

@@ -52,7 +52,8 @@ type Snapshots struct {
 	grown  chan struct{} // holds an element if the log is too long; buffered
 	taking chan struct{} // holds an element while a snapshot is taken; buffered
 
-	newest atomic.Uint64 // index of the newest snapshot that this node knows of
+	newest  atomic.Uint64 // index of the newest snapshot that this node knows of
+	cleaned atomic.Uint64 // see SetCleaned
 }
 
 // Soon has this node take a snapshot when changes have calmed down. It does not block.

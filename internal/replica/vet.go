@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
-	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -17,7 +17,7 @@ type vettedSnapshots struct {
 	raft.SnapshotStore
 	store   *applied.Store
 	failed  func(error) // called on its own goroutine when a snapshot is refused
-	secrets []seal.Secret
+	secrets *secrets.Set
 }
 
 // Create begins a snapshot. It is a leader's if it is ahead of what this node has applied.
@@ -30,7 +30,7 @@ func (v *vettedSnapshots) Create(version raft.SnapshotVersion, index, term uint6
 	r, w := io.Pipe()
 	out := &vettedSink{SnapshotSink: sink, copy: w, found: make(chan error, 1), failed: v.failed}
 	go func() {
-		s, err := state.ReadSnapshot(r, v.secrets)
+		s, err := state.ReadSnapshot(r, v.secrets.All())
 		if err == nil {
 			err = s.Extends(have)
 		} else {

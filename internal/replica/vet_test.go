@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -58,7 +59,7 @@ func TestVettedSnapshots(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store, below, failed := applied.New(), new(sinks), make(chan error, 1)
 				store.Publish(have)
-				v := &vettedSnapshots{SnapshotStore: below, store: store, secrets: []seal.Secret{secret}, failed: func(err error) { failed <- err }}
+				v := &vettedSnapshots{SnapshotStore: below, store: store, secrets: secrets.New([]seal.Secret{secret}), failed: func(err error) { failed <- err }}
 				out, err := v.Create(raft.SnapshotVersionMax, test.index, 1, raft.Configuration{}, 1, nil)
 				if err != nil {
 					t.Fatal(err)

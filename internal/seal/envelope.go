@@ -33,6 +33,20 @@ func (k *Keyring) AppendSealed(out, plain []byte) []byte {
 	return secretbox.Seal(out, plain, &nonce, &key.record)
 }
 
+// IsSealedBy reports whether an envelope names the data key id. It opens nothing.
+func IsSealedBy(sealed []byte, id KeyID) bool {
+	key, ok := keyOf(sealed)
+	return ok && key == id
+}
+
+// keyOf returns the ID of the data key that an envelope names.
+func keyOf(sealed []byte) (id KeyID, ok bool) {
+	if len(sealed) < Overhead || sealed[0] != magic || sealed[1] != version {
+		return id, false
+	}
+	return KeyID(sealed[2 : 2+len(id)]), true
+}
+
 // Open returns a copy of what is in an envelope. The error is an *UnknownKeyError if the key is not
 // in the keyring. Otherwise it wraps ErrFormat or ErrTampered.
 func (k *Keyring) Open(sealed []byte) ([]byte, error) {

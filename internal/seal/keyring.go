@@ -157,6 +157,12 @@ func (k *Keyring) wrapped(w []byte) bool {
 	return n >= 0 && len(w) <= maxWrapped && hmac.Equal(w[n:], k.wrapMAC(w[:n]))
 }
 
+// IsIn reports whether a wrapped keyring is k. It needs no secret for that.
+func (k *Keyring) IsIn(wrapped []byte) bool {
+	_, err := entries(wrapped)
+	return err == nil && int(wrapped[2]) == len(k.keys) && k.wrapped(wrapped)
+}
+
 // Unwrap opens what Wrap returned, with the first of the secrets that it is wrapped for. The error
 // is a *WrongSecretError if there is none. Otherwise it wraps ErrFormat or ErrTampered.
 func Unwrap(wrapped []byte, secrets ...Secret) (*Keyring, error) {

@@ -42,11 +42,14 @@ const (
 
 	// A process that this one's directory does not know has had a session.
 	codeSuperseded Code = 10
+
+	// CodeUnready says that a member has not acknowledged what the command depends on.
+	CodeUnready Code = 11
 )
 
 // String names the outcome.
 func (c Code) String() string {
-	names := [...]string{"ok", "ended", "queued", "held", "not held", "is a directory", "not a directory", "full", "changed", "no transferee", "superseded"}
+	names := [...]string{"ok", "ended", "queued", "held", "not held", "is a directory", "not a directory", "full", "changed", "no transferee", "superseded", "unready"}
 	if int(c) < len(names) {
 		return names[c]
 	}

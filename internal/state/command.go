@@ -22,8 +22,13 @@ const (
 	numberExpireHoldDown
 	numberRotateTickets
 	numberDropTickets
+	numberAcceptSecret
+	numberUseSecret
+	numberDropSecrets
+	numberRotateKeys
+	numberForgetKeys
 
-	lastNumber = numberDropTickets
+	lastNumber = numberForgetKeys
 )
 
 // Command is one change of the state, and what all of them have in common.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
 // changes returns an example of each command, with all fields set, and some with few.
@@ -28,7 +29,7 @@ func changes() []Change {
 		EndByDeathNotice{Node: "a", Number: 7},
 		Suspect{Node: "a", Number: 7, Stored: 8},
 		ClearSuspicion{Node: "a", Number: 7, Suspicion: 8},
-		SetMember{Member{ID: "a", Name: "one", Addr: "a:7373", InMemory: true, Former: "b"}},
+		SetMember{Member{ID: "a", Name: "one", Addr: "a:7373", InMemory: true, Former: "b", Secrets: "00112233445566ff", Clean: 9}},
 		StoreRecord{Key: "k", Value: []byte("v"), MaxState: 1 << 20, If: &Condition{Key: "other", Index: 7}},
 		StoreRecord{Key: "k"},
 		PutRecords{Records: []Record{{"k", []byte("v")}, {"other", nil}}, MaxState: 1 << 20},
@@ -41,6 +42,11 @@ func changes() []Change {
 		ExpireHoldDown{Role: "r", Began: 7, After: time.Second},
 		RotateTickets{Key: key, Follows: 7},
 		DropTickets{Key: key},
+		AcceptSecret{Secret: seal.KeyID{1, 2}, Wrapped: []byte("w")},
+		UseSecret{Secret: seal.KeyID{1, 2}},
+		DropSecrets{Secret: seal.KeyID{1, 2}, Wrapped: []byte("w")},
+		RotateKeys{Wrapped: []byte("w")},
+		ForgetKeys{Wrapped: []byte("w")},
 	}
 }
 

@@ -21,6 +21,10 @@ type Effects struct {
 
 	// Dropped says that the former ticket keys must not be used any more.
 	Dropped bool
+
+	// Seals says that the secrets or the data keys have changed, or how far their replacement is, or
+	// what members say of it.
+	Seals bool
 }
 
 // add adds the effects of a part.
@@ -31,6 +35,7 @@ func (fx *Effects) add(part Effects) {
 	fx.Claims, fx.Keys = append(fx.Claims, part.Claims...), append(fx.Keys, part.Keys...)
 	fx.Roles, fx.Sessions = fx.Roles || part.Roles, fx.Sessions || part.Sessions
 	fx.Tickets, fx.Dropped = fx.Tickets || part.Tickets, fx.Dropped || part.Dropped
+	fx.Seals = fx.Seals || part.Seals
 }
 
 func (fx *Effects) session() {
@@ -49,6 +54,12 @@ func (fx *Effects) claim(refs ...Ref) {
 func (fx *Effects) record(key string) {
 	if fx != nil {
 		fx.Keys = append(fx.Keys, key)
+	}
+}
+
+func (fx *Effects) seals() {
+	if fx != nil {
+		fx.Seals = true
 	}
 }
 

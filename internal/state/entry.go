@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -59,6 +60,16 @@ func decoderOf(number byte) func(*codec.Decoder) Change {
 		return decodeRotateTickets
 	case numberDropTickets:
 		return decodeDropTickets
+	case numberAcceptSecret:
+		return decodeAcceptSecret
+	case numberUseSecret:
+		return decodeUseSecret
+	case numberDropSecrets:
+		return decodeDropSecrets
+	case numberRotateKeys:
+		return decodeRotateKeys
+	case numberForgetKeys:
+		return decodeForgetKeys
 	}
 	return nil
 }
@@ -148,4 +159,15 @@ func UnknownVersion(got, own byte) error {
 // unsupported returns the error for what requires a later cluster version.
 func unsupported(version uint64) error {
 	return fmt.Errorf("it requires cluster version %d, and this version of flotilla supports %d; upgrade this node", version, Version)
+}
+
+// IsSealedBy reports whether an entry is a command that the data key id has sealed.
+func IsSealedBy(entry []byte, id seal.KeyID) bool {
+	return len(entry) > 2 && entry[0] == EntryVersion && entry[1] == EntryCommand && seal.IsSealedBy(entry[2:], id)
+}
+
+// IsTooLate reports whether an entry is a command that a forgotten data key has sealed. Its node
+// had it on the way when the key was forgotten. No node can open it any more, so it does nothing.
+func (q Seals) IsTooLate(entry []byte) bool {
+	return slices.ContainsFunc(q.Forgotten, func(id seal.KeyID) bool { return IsSealedBy(entry, id) })
 }

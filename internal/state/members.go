@@ -2,8 +2,10 @@ package state
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
 // Member is what a node says of itself.
@@ -22,6 +24,14 @@ type Member struct {
 
 	// Former is the ID of the node that it was before. Empty: it was none.
 	Former string `json:",omitempty"`
+
+	// Secrets are the IDs of the secrets that it accepts from others, with spaces between them. It
+	// proves itself with the first.
+	Secrets string `json:",omitempty"`
+
+	// Clean says that nothing is on its disk that was sealed before the keyring's change by that
+	// entry.
+	Clean uint64 `json:",omitempty"`
 }
 
 func (m Member) encode(e *codec.Encoder) {
@@ -30,10 +40,25 @@ func (m Member) encode(e *codec.Encoder) {
 	e.String(m.Addr)
 	e.Bool(m.InMemory)
 	e.String(m.Former)
+	e.String(m.Secrets)
+	e.Uint(m.Clean)
 }
 
 func decodeMember(d *codec.Decoder) Member {
-	return Member{ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String()}
+	return Member{
+		ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String(), Secrets: d.String(), Clean: d.Uint(),
+	}
+}
+
+// HasSecret reports whether a member says that it has the secret id.
+func (m Member) HasSecret(id seal.KeyID) bool {
+	return slices.Contains(strings.Fields(m.Secrets), id.String())
+}
+
+// Uses reports whether a member says that it proves itself with the secret id.
+func (m Member) Uses(id seal.KeyID) bool {
+	all := strings.Fields(m.Secrets)
+	return len(all) > 0 && all[0] == id.String()
 }
 
 // Member returns what a member says of itself, and whether it has said anything.
@@ -61,7 +86,8 @@ func (c SetMember) encode(e *codec.Encoder) { c.Member.encode(e) }
 
 func decodeSetMember(d *codec.Decoder) Change { return SetMember{Member: decodeMember(d)} }
 
-func (c SetMember) apply(s *State, _ entry) Code {
+func (c SetMember) apply(s *State, e entry) Code {
+	e.fx.seals()
 	s.Members, _, _ = s.Members.Insert([]byte(c.Member.ID), c.Member)
 	return CodeOK
 }
@@ -85,5 +111,6 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 	}
 	n.Servers, n.Voters, n.Elected = servers, voters, index
 	fx.session()
+	fx.seals()
 	return &n
 }

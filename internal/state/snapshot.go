@@ -16,7 +16,7 @@ import (
 )
 
 // SnapshotVersion is the format version that the head of a snapshot names.
-const SnapshotVersion = 4
+const SnapshotVersion = 5
 
 // A snapshot is a sealed stream of frames: a tag, a length, and that many bytes. The head comes
 // first and the end last. A reader refuses a tag that it does not know.
@@ -30,6 +30,7 @@ const (
 	frameRecord
 	frameEnd
 	frameBackup // behind the head, in a backup only
+	frameSeals
 
 	maxFrame = 64 << 20 // bytes
 )
@@ -60,6 +61,10 @@ func (s *State) writeFrames(f *framer, h *BackupHead) {
 	if h != nil {
 		h.encode(&f.e)
 		f.end(frameBackup)
+	}
+	if !s.Seals.isZero() {
+		s.Seals.encode(&f.e)
+		f.end(frameSeals)
 	}
 	if s.Tickets != nil {
 		s.Tickets.Encode(&f.e)
@@ -212,6 +217,8 @@ func (s *State) decodeFrame(tag byte, d *codec.Decoder, records *iradix.Txn[*Val
 	case frameTickets:
 		s.Tickets, err = DecodeTicketKeys(d)
 		return err
+	case frameSeals:
+		s.Seals = decodeSeals(d)
 	case frameMember:
 		m := decodeMember(d)
 		s.Members, _, _ = s.Members.Insert([]byte(m.ID), m)

@@ -35,6 +35,9 @@ type State struct {
 	// Wrapped is the keyring in the form that the log and snapshots have.
 	Wrapped []byte
 
+	// Seals is what is remembered of secrets and data keys that are being replaced, or were.
+	Seals Seals
+
 	// Records are the stored values by the tree form of their keys.
 	Records *iradix.Tree[*Value]
 

@@ -25,7 +25,7 @@ type Config struct {
 	Incarnation string
 
 	// Secrets are the cluster's secrets, at least one. A peer that does not say which one it wants
-	// sees the first. All are accepted. Dialling tries them in order.
+	// sees the first. All are accepted. Dialling tries them in order. Port.SetSecrets replaces them.
 	Secrets []seal.Secret
 
 	// Listener accepts the connections of peers. The Port owns it.

@@ -9,7 +9,10 @@ import (
 // DeathNotice makes the death notice of a session of node, see package deathnotice. Its bearer can
 // have Config.DeathNotice called at the nodes at addrs, and do nothing else.
 func (p *Port) DeathNotice(node string, session uint64, addrs []string) ([]byte, error) {
-	id, err := peertls.NewBearer(p.cfg.Secrets[0], peertls.Notice{Node: node, Session: session})
+	p.mu.Lock()
+	secret := p.secrets[0]
+	p.mu.Unlock()
+	id, err := peertls.NewBearer(secret, peertls.Notice{Node: node, Session: session})
 	if err != nil {
 		return nil, err
 	}

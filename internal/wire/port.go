@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire/datagram"
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
@@ -30,6 +32,10 @@ type Port struct {
 	rpc       *rpc.Service
 	datagrams *datagram.Service
 	raft      *rafttransport.Endpoint
+
+	mu         sync.Mutex
+	secrets    []seal.Secret
+	identities peertls.Identities // of secrets
 }
 
 // Open begins to accept connections on cfg.Listener. When it returns an error the listener is still
@@ -61,16 +67,47 @@ func Open(cfg Config) (*Port, error) {
 		return nil, err
 	}
 	p := &Port{cfg: cfg, life: peerconn.NewLife(), conns: peerconn.NewSet(), peers: peerconn.NewTable()}
+	p.secrets, p.identities = cfg.Secrets, identities
 	p.callbacks = callbacks{&p.cfg}
-	p.start(identities)
+	p.start()
 	return p, nil
 }
 
+// SetSecrets replaces the secrets, see Config.Secrets. Connections that were made with another one
+// are closed: who needs them makes new ones.
+func (p *Port) SetSecrets(secrets []seal.Secret) error {
+	if len(secrets) == 0 {
+		return errors.New("no cluster secret")
+	}
+	p.mu.Lock()
+	next, err := p.identities.Renew(secrets, p.cfg.ID, p.cfg.Incarnation)
+	if err == nil {
+		p.secrets, p.identities = secrets, next
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, c := range p.conns.All() {
+		if made := c.Secret(); made != (seal.KeyID{}) && next.Find(made) == nil {
+			c.Close()
+		}
+	}
+	return nil
+}
+
+// current returns the identities as they are now.
+func (p *Port) current() peertls.Identities {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.identities
+}
+
 // start builds the parts, from the bottom to the top.
-func (p *Port) start(identities peertls.Identities) {
+func (p *Port) start() {
 	cfg, throttle := &p.cfg, peerconn.NewThrottle(time.Minute)
 	p.dialer = peerconn.NewDialer(peerconn.DialConfig{
-		Identities: identities,
+		Identities: p.current,
 		Dial:       cfg.Dial,
 		Resolve:    p.callbacks.Resolve,
 		Fresh:      p.callbacks.Fresh,
@@ -113,7 +150,7 @@ func (p *Port) start(identities peertls.Identities) {
 	})
 	p.acceptor = peerconn.Accept(peerconn.AcceptConfig{
 		Listener:   cfg.Listener,
-		Identities: identities,
+		Identities: p.current,
 		Services: map[peerconn.Protocol]peerconn.Service{
 			peerconn.Raft: p.raft, peerconn.RPC: p.rpc, peerconn.Datagrams: p.datagrams,
 		},

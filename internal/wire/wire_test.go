@@ -289,6 +289,61 @@ func TestSecretRotation(t *testing.T) {
 	}
 }
 
+// A Port takes other secrets while it runs. Connections that were made with a dropped one end, and
+// others are made with one that both have.
+func TestSetSecrets(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New()
+		a, b := open(t, n, 1, nil), open(t, n, 2, nil)
+		call := func(from *Port, to int) error {
+			_, err := from.Call(t.Context(), nodeID(to), "/", nil)
+			return err
+		}
+		set := func(p *Port, bs ...byte) {
+			t.Helper()
+			if err := p.SetSecrets(secrets(bs)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := func(p *Port, secret byte) {
+			t.Helper()
+			time.Sleep(time.Second) // until the other side has heard of it
+			synctest.Wait()
+			for _, c := range p.conns.All() {
+				if c.Secret() != (seal.Secret{secret}).ID() {
+					t.Errorf("a connection is left that was made with %v", c.Secret())
+				}
+			}
+		}
+		if err := call(a, 2); err != nil {
+			t.Fatal(err)
+		}
+		set(a, 1, 2)
+		set(b, 2, 1) // it would dial with the second from now on
+		if err := errors.Join(call(a, 2), call(b, 1)); err != nil {
+			t.Error(err)
+		}
+		set(b, 2)
+		want(b, 2)
+		want(a, 2)
+		if err := errors.Join(call(a, 2), call(b, 1)); err != nil {
+			t.Error(err)
+		}
+		set(a, 1)
+		want(a, 1)
+		for _, err := range []error{call(a, 2), call(b, 1)} {
+			var wrong *WrongSecretError
+			if !errors.As(err, &wrong) {
+				t.Errorf("nodes without a common secret: %v", err)
+			}
+		}
+		if err := a.SetSecrets(nil); err == nil || err.Error() != "no cluster secret" {
+			t.Errorf("no secret: %v", err)
+		}
+	})
+}
+
 func secrets(bs []byte) (all []seal.Secret) {
 	for _, b := range bs {
 		all = append(all, secret(b))

@@ -73,10 +73,11 @@ var (
 // upkeep frees space, and moves entries from the journal to raft-boltdb. Only Close waits for it.
 // After it has moved some entries, it leaves the disk to others for as long.
 type upkeep struct {
-	wake    chan struct{}  // holds an element if there is something to do; buffered
-	stop    chan struct{}  // closed when the log is closed
-	running sync.WaitGroup // the goroutines of the log
-	full    time.Time      // when the next segment could not be made; belongs to keepUp
+	wake    chan struct{}   // holds an element if there is something to do; buffered
+	stop    chan struct{}   // closed when the log is closed
+	purge   chan chan error // takes requests of Purge
+	running sync.WaitGroup  // the goroutines of the log
+	full    time.Time       // when the next segment could not be made; belongs to keepUp
 }
 
 // tend wakes upkeep. It does not block.

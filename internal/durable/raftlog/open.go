@@ -77,7 +77,7 @@ func join(o Options, back *boltlog.Log, r *replay) (*Log, error) {
 		changing: make(chan struct{}, 1),
 		writing:  make(chan struct{}, 1),
 		ended:    make(chan struct{}),
-		upkeep:   upkeep{wake: make(chan struct{}, 1), stop: stop},
+		upkeep:   upkeep{wake: make(chan struct{}, 1), stop: stop, purge: make(chan chan error)},
 		entries:  newEntries(r.now.span, r.slots),
 		now:      r.now.vote,
 		durable:  r.now,

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -22,6 +23,10 @@ func (l *Log) keepUp() {
 	for {
 		select {
 		case <-l.upkeep.wake:
+		case done := <-l.upkeep.purge:
+			l.alive()
+			done <- l.purge()
+			continue
 		case <-l.upkeep.stop:
 			return
 		}
@@ -94,7 +99,7 @@ func (l *Log) oldest() (first, live, ticket uint64) {
 }
 
 // renew puts an empty file in the place of raft-boltdb's. A file of bbolt never shrinks, and keeps
-// what was deleted.
+// what was deleted. So the old one is overwritten.
 func (l *Log) renew(v boltlog.Vote, f boltlog.Front) error {
 	tmp := l.opts.Path + diskfile.TmpSuffix
 	_ = os.Remove(tmp)
@@ -107,13 +112,29 @@ func (l *Log) renew(v boltlog.Vote, f boltlog.Front) error {
 	if _, _, err := old.Close(); err != nil { // Windows replaces no open file
 		return err
 	}
+	// A second name, because Windows replaces no open file.
+	former := l.opts.Path + ".former" + diskfile.TmpSuffix
+	_ = os.Remove(former)
+	if err := os.Link(l.opts.Path, former); err != nil {
+		l.opts.Logger.Warn("the former raft.db is removed and not overwritten", "path", l.opts.Path, "err", err)
+	}
 	back, err := l.replace(tmp)
+	if err == nil {
+		err = errors.Join(diskfile.EraseAt(former), removeIfThere(former))
+	}
 	l.mu.Lock()
 	if l.replaced = err != nil; !l.replaced {
 		l.back = back
 	}
 	l.mu.Unlock()
 	return err
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // replace gives the file tmp the place of raft-boltdb's, and opens it.

@@ -1,7 +1,9 @@
 package snapstore_test
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -111,5 +113,37 @@ func TestListWhileSnapshotsAreTaken(t *testing.T) {
 	}
 	if last != 60 {
 		t.Errorf("the newest is %d, want 60", last)
+	}
+}
+
+// Purge overwrites and removes what is older, and leaves the newest in any case.
+func TestPurge(t *testing.T) {
+	data := t.TempDir()
+	if err := snapstore.Purge(data, 10); err != nil {
+		t.Fatalf("without snapshots: %v", err)
+	}
+	s := open(t, data)
+	older := take(t, s, 10)
+	take(t, s, 20)
+	state, err := os.Open(filepath.Join(data, snapstore.DirName, older, snapstore.StateName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	for _, test := range []struct {
+		before uint64
+		want   []uint64
+	}{{10, []uint64{20, 10}}, {15, []uint64{20}}, {100, []uint64{20}}} {
+		if err := snapstore.Purge(data, test.before); err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.List()
+		if diff := cmp.Diff(test.want, indexes(t, list, err)); diff != "" {
+			t.Errorf("after the purge of those before %d: %s", test.before, diff)
+		}
+	}
+	left, err := io.ReadAll(state)
+	if err != nil || len(bytes.Trim(left, "\x00")) > 0 {
+		t.Errorf("its file has still %q, %v", left, err)
 	}
 }

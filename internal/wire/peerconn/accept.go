@@ -13,14 +13,14 @@ import (
 
 // AcceptConfig describes an Acceptor. All fields are needed.
 type AcceptConfig struct {
-	Listener   net.Listener         // Close it to end the Acceptor
-	Identities peertls.Identities   // one of them must have signed the peer's certificate
-	Services   map[Protocol]Service // what is not here is refused
-	Life       *Life                // bounds all goroutines
-	Conns      *Set                 // tracks the connections
-	Peers      *Table               // learns of peers that connect
-	Logger     *slog.Logger         // gets what goes wrong
-	Throttle   *Throttle            // bounds the lines about one host
+	Listener   net.Listener              // Close it to end the Acceptor
+	Identities func() peertls.Identities // one of them must have signed the peer's certificate
+	Services   map[Protocol]Service      // what is not here is refused
+	Life       *Life                     // bounds all goroutines
+	Conns      *Set                      // tracks the connections
+	Peers      *Table                    // learns of peers that connect
+	Logger     *slog.Logger              // gets what goes wrong
+	Throttle   *Throttle                 // bounds the lines about one host
 }
 
 // Acceptor takes the inbound connections of a node and hands them to its services.
@@ -100,7 +100,7 @@ func (a *Acceptor) greet(c *Conn, p *pending) {
 func (a *Acceptor) admit(c *Conn) (serve func(), err error) {
 	c.raw.SetDeadline(time.Now().Add(HandshakeTimeout))
 	var sni string
-	tc := tls.Server(c.raw, a.cfg.Identities.Server(a.protocols, &sni))
+	tc := tls.Server(c.raw, a.cfg.Identities().Server(a.protocols, &sni))
 	if err := tc.Handshake(); err != nil {
 		a.complain(c.raw.RemoteAddr(), sni, err)
 		return nil, err
@@ -111,7 +111,11 @@ func (a *Acceptor) admit(c *Conn) (serve func(), err error) {
 		return nil, err
 	}
 	protocol := Protocol(state.NegotiatedProtocol)
-	c.identify(peer, protocol, true)
+	signer, _ := a.cfg.Identities().SignerOf(state.PeerCertificates[0])
+	c.identify(peer, protocol, true, signer)
+	if a.cfg.Identities().Find(signer) == nil {
+		return nil, errDropped
+	}
 	c.Conn = tc
 	service, err := a.choose(c, peer, protocol)
 	if err != nil {
@@ -154,10 +158,10 @@ func (a *Acceptor) choose(c *Conn, peer peertls.Peer, protocol Protocol) (Servic
 // minute for each host.
 func (a *Acceptor) complain(from net.Addr, sni string, err error) {
 	kid, ok := peertls.KeyOfServerName(sni)
-	if ok && a.cfg.Identities.Find(kid) == nil {
+	if all := a.cfg.Identities(); ok && all.Find(kid) == nil {
 		if a.cfg.Throttle.Pass("in " + hostOf(from)) {
 			a.cfg.Logger.Warn(fmt.Sprintf("the peer at %v dialled with another cluster secret (its key ID %v, ours %v)",
-				from, kid, a.cfg.Identities[0].KeyID()))
+				from, kid, all[0].KeyID()))
 		}
 		return
 	}

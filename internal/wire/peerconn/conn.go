@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
 
@@ -17,6 +18,7 @@ type Conn struct {
 	peer     peertls.Peer // what the other end has proven to be; zero before that
 	protocol Protocol
 	inbound  bool
+	secret   seal.KeyID // that it was made with; zero before the handshake
 	closed   bool
 	after    []func() // called once it is closed
 }
@@ -42,11 +44,18 @@ func (c *Conn) Inbound() bool {
 	return c.inbound
 }
 
-// identify records what the other end has proven to be.
-func (c *Conn) identify(peer peertls.Peer, protocol Protocol, inbound bool) {
+// Secret returns the ID of the secret that the connection was made with; zero before the handshake.
+func (c *Conn) Secret() seal.KeyID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.peer, c.protocol, c.inbound = peer, protocol, inbound
+	return c.secret
+}
+
+// identify records what the other end has proven to be.
+func (c *Conn) identify(peer peertls.Peer, protocol Protocol, inbound bool, secret seal.KeyID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peer, c.protocol, c.inbound, c.secret = peer, protocol, inbound, secret
 }
 
 // Close closes the TCP connection. It may be called again.

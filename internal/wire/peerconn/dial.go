@@ -7,12 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire/peertls"
 )
+
+// errDropped says that the secret of a connection was dropped while it was made.
+var errDropped = errors.New("the secret that it was made with is used no more")
 
 // probePause is the longest pause between two attempts of Probe.
 const probePause = 64 * time.Millisecond
@@ -28,12 +33,12 @@ type DialConfig struct {
 	// Fresh says why an incarnation of a node is not talked to.
 	Fresh func(id, incarnation string) error
 
-	Identities peertls.Identities // tried in order
-	Life       *Life              // all dials end with it
-	Conns      *Set               // tracks the connections
-	Peers      *Table             // learns whether a dial worked
-	Logger     *slog.Logger       // gets a line about a wrong secret
-	Throttle   *Throttle          // bounds the lines about one address
+	Identities func() peertls.Identities // as they are now; tried in order
+	Life       *Life                     // all dials end with it
+	Conns      *Set                      // tracks the connections
+	Peers      *Table                    // learns whether a dial worked
+	Logger     *slog.Logger              // gets a line about a wrong secret
+	Throttle   *Throttle                 // bounds the lines about one address
 }
 
 // Dialer makes connections to peers. All its dials end with the Life.
@@ -41,11 +46,11 @@ type Dialer struct {
 	cfg DialConfig
 
 	mu    sync.Mutex
-	hints map[string]int // address: which of our secrets its node had last
+	hints map[string]seal.KeyID // address: which of our secrets its node had last, if not our first
 }
 
 // NewDialer returns a dialer.
-func NewDialer(cfg DialConfig) *Dialer { return &Dialer{cfg: cfg, hints: make(map[string]int)} }
+func NewDialer(cfg DialConfig) *Dialer { return &Dialer{cfg: cfg, hints: make(map[string]seal.KeyID)} }
 
 // Node connects to the node id, and records in the peer table whether that worked. The error is a
 // [DialError], or ErrClosed.
@@ -93,13 +98,12 @@ func (d *Dialer) Addr(ctx context.Context, addr string, protocol Protocol) (*Con
 // dial connects to the node want at addr, or to any node there if want is empty. It uses the first
 // of our secrets that the peer has, and begins with the one that worked the last time.
 func (d *Dialer) dial(ctx context.Context, addr string, protocol Protocol, want string) (*Conn, error) {
-	first := d.hint(addr)
 	var wrong *peertls.WrongSecretError
-	for i := range d.cfg.Identities {
-		k := (first + i) % len(d.cfg.Identities)
-		c, err := d.dialWith(ctx, addr, protocol, want, d.cfg.Identities[k])
+	all := d.cfg.Identities()
+	for _, i := range d.inOrder(addr, all) {
+		c, err := d.dialWith(ctx, addr, protocol, want, i)
 		if err == nil {
-			d.setHint(addr, k)
+			d.setHint(addr, i, all)
 			return c, nil
 		}
 		if !errors.As(err, &wrong) {
@@ -157,7 +161,10 @@ func (d *Dialer) dialWith(
 	if err != nil {
 		return nil, err
 	}
-	c.identify(peer, protocol, false)
+	c.identify(peer, protocol, false, as.KeyID())
+	if d.cfg.Identities().Find(as.KeyID()) == nil {
+		return nil, errDropped
+	}
 	if want != "" {
 		if err := d.cfg.Fresh(peer.ID, peer.Incarnation); err != nil {
 			return nil, err
@@ -185,20 +192,29 @@ func Cause(ctx context.Context, err error) error {
 	return err
 }
 
-// hint returns which of our secrets the node at addr had the last time.
-func (d *Dialer) hint(addr string) int {
+// inOrder returns our identities in the order in which to try them at addr. The one that worked
+// there the last time comes first.
+func (d *Dialer) inOrder(addr string, all peertls.Identities) peertls.Identities {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.hints[addr]
+	last := all.Find(d.hints[addr])
+	d.mu.Unlock()
+	if last == nil {
+		return all
+	}
+	return append(peertls.Identities{last}, slices.DeleteFunc(slices.Clone(all), func(i *peertls.Identity) bool { return i == last })...)
 }
 
-func (d *Dialer) setHint(addr string, k int) {
+func (d *Dialer) setHint(addr string, worked *peertls.Identity, all peertls.Identities) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if worked == all[0] {
+		delete(d.hints, addr)
+		return
+	}
 	if len(d.hints) >= 1024 {
 		clear(d.hints)
 	}
-	d.hints[addr] = k
+	d.hints[addr] = worked.KeyID()
 }
 
 // Probe reports whether the process of a peer is dead, after all its connections for raft have

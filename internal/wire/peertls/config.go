@@ -71,6 +71,34 @@ func (all Identities) Find(kid seal.KeyID) *Identity {
 	return nil
 }
 
+// SignerOf returns the ID of the secret behind a client's certificate, and whether it is one of
+// these.
+func (all Identities) SignerOf(cert *x509.Certificate) (seal.KeyID, bool) {
+	for _, i := range all {
+		if i.verify(cert, x509.ExtKeyUsageClientAuth) == nil {
+			return i.kid, true
+		}
+	}
+	return seal.KeyID{}, false
+}
+
+// Renew makes the identities of a node for other secrets. It keeps those that are there already.
+func (all Identities) Renew(secrets []seal.Secret, id, incarnation string) (Identities, error) {
+	var next Identities
+	for _, s := range secrets {
+		if i := all.Find(s.ID()); i != nil {
+			next = append(next, i)
+			continue
+		}
+		made, err := NewNodes([]seal.Secret{s}, id, incarnation)
+		if err != nil {
+			return nil, err
+		}
+		next = append(next, made...)
+	}
+	return next, nil
+}
+
 // Server returns the configuration for one inbound connection. sni receives the server name that
 // the client asks for.
 func (all Identities) Server(protocols []string, sni *string) *tls.Config {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"strings"
 
 	"github.com/flotilla-ha/flotilla/internal/remote"
 )
@@ -21,7 +22,7 @@ func (t Table) Run(ctx context.Context, env *Env, args []string) int {
 	}
 	c, rest, ok := t.lookup(args)
 	if !ok {
-		fmt.Fprintf(env.Stderr, "flotilla: there is no command %q; see \"flotilla help\"\n", args[0])
+		fmt.Fprintf(env.Stderr, "flotilla: there is no command %q; %s\n", args[0], t.hint(args[0]))
 		return ExitUsage
 	}
 	err := t.runCommand(ctx, env, c, rest)
@@ -30,6 +31,20 @@ func (t Table) Run(ctx context.Context, env *Env, args []string) int {
 		return ExitOK
 	}
 	return report(ctx, env, c.Name, err)
+}
+
+// hint says what to type instead of a word that is no command, or only the first half of some.
+func (t Table) hint(word string) string {
+	var whole []string
+	for _, c := range t {
+		if strings.HasPrefix(c.Name, word+" ") {
+			whole = append(whole, fmt.Sprintf("%q", "flotilla "+c.Name))
+		}
+	}
+	if len(whole) == 0 {
+		return `see "flotilla help"`
+	}
+	return "there are " + strings.Join(whole, ", ")
 }
 
 func (t Table) runCommand(ctx context.Context, env *Env, c Command, args []string) error {

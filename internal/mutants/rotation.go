@@ -1,0 +1,41 @@
+package main
+
+// rotationRows are about the replacement of the secret and of data keys.
+func rotationRows() []row {
+	return []row{
+		m("a new secret is accepted when every member has it", "TestReplaceSecret",
+			"internal/state/rotation.go", "", `case len(s.Behind(func(m Member) bool { return m.HasSecret(c.Secret) && s.IsClean(m) })) > 0:`, `case false:`),
+		m("a new secret is used when every disk opens with it", "TestReplaceSecret",
+			"internal/state/rotation.go", "", `case len(s.Behind(func(m Member) bool { return s.IsClean(m) && m.HasSecret(c.Secret) })) > 0:`, `case len(s.Behind(func(m Member) bool { return m.HasSecret(c.Secret) })) > 0:`),
+		m("a secret is dropped when every member uses the new one", "TestReplaceSecret",
+			"internal/state/rotation.go", "", `case len(s.Behind(func(m Member) bool { return m.Uses(c.Secret) && s.IsClean(m) })) > 0:`, `case false:`),
+		m("a member that has said nothing has acknowledged nothing", "TestReplaceSecret",
+			"internal/state/rotation.go", "Behind", `if m, said := s.Member(id); !said || !ok(m) {`, `if m, said := s.Member(id); said && !ok(m) {`),
+		m("a dropped secret is never used again", "TestReplaceSecret",
+			"internal/state/rotation.go", "", `case s.Keys == nil || s.Seals.Rotation != Rotation{} || slices.Contains(s.Seals.Dropped, c.Secret):`, `case s.Keys == nil || s.Seals.Rotation != Rotation{}:`),
+		m("a step changes no data key", "TestReplaceSecret",
+			"internal/state/rotation.go", "rewrap", `if err != nil || !sameIDs(have, secrets) || !keys.IsIn(wrapped) {`, `if err != nil || !sameIDs(have, secrets) {`),
+		m("a step leaves no secret out", "TestReplaceSecret",
+			"internal/state/rotation.go", "rewrap", `if err != nil || !sameIDs(have, secrets) || !keys.IsIn(wrapped) {`, `if err != nil || len(have) > 99 || !keys.IsIn(wrapped) {`),
+		m("a data key is forgotten when nothing is left of it", "TestReplaceDataKey",
+			"internal/state/rotation.go", "", `if len(s.Behind(s.IsClean)) > 0 {`, `if false {`),
+		m("a new data key comes with the present one", "TestReplaceDataKey",
+			"internal/state/rotation.go", "", `case c.Keys != nil && !slices.Equal(c.Keys.IDs()[1:], s.Keys.IDs()):`, `case false:`),
+		m("an entry of a forgotten data key does nothing", "TestReplaceDataKey",
+			"internal/state/entry.go", "IsTooLate", `return slices.ContainsFunc(q.Forgotten, func(id seal.KeyID) bool { return IsSealedBy(entry, id) })`, `return false`),
+		m("a member proves itself with its first secret", "TestReplaceSecret",
+			"internal/state/members.go", "Uses", `return len(all) > 0 && all[0] == id.String()`, `return slices.Contains(all, id.String())`),
+		m("a dropped secret is not accepted from peers", "TestRotateSecret",
+			"internal/secrets/set.go", "order", `if !slices.Contains(out, has) && !slices.Contains(s.dropped, has.ID()) {`, `if !slices.Contains(out, has) {`).of("."),
+		m("connections of a dropped secret are closed", "TestSetSecrets",
+			"internal/wire/port.go", "SetSecrets", `if made := c.Secret(); made != (seal.KeyID{}) && next.Find(made) == nil {`, `if made := c.Secret(); made == (seal.KeyID{}) && next == nil {`),
+		m("a former data key has sealed nothing that is left in a log", "TestRotateData",
+			"internal/replica/clean.go", "drop", `if e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID()) {`, `if keys == nil {`).of("."),
+		m("nothing deleted is left in the parts of a log", "TestPurge",
+			"internal/durable/raftlog/purge.go", "purge", `if err := l.nextSegment(); err != nil {`, `if err := error(nil); err != nil {`),
+		m("a former snapshot is overwritten and removed", "TestPurge",
+			"internal/durable/snapstore/purge.go", "Purge", `if i == 0 || n.index >= before {`, `if i == 0 || n.index >= before || n.index < before {`),
+		m("the newest snapshot stays", "TestPurge",
+			"internal/durable/snapstore/purge.go", "Purge", `if i == 0 || n.index >= before {`, `if i > 99 || n.index >= before {`),
+	}
+}

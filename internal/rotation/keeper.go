@@ -1,0 +1,106 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/secrets"
+	"github.com/flotilla-ha/flotilla/internal/self"
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
+
+// again is how soon a Keeper tries again what failed, and tells the leader again what the state
+// does not show yet.
+const again = time.Second
+
+// KeeperConfig is what a Keeper needs of the node around it. All fields are set.
+type KeeperConfig struct {
+	Log     *slog.Logger           // gets what cannot be done
+	Self    *self.Self             // this node
+	Store   *applied.Store         // what it has applied
+	Secrets *secrets.Set           // the secrets that this node has
+	Replica *replica.Replica       // has the log, the snapshots and the port
+	Members *membership.Membership // tells the leader
+
+	// Reseal seals with the present secrets, and a new data key, what the node has on its disk
+	// besides log and snapshots.
+	Reseal func() error
+}
+
+// Keeper has a node follow the replacement of secrets and of data keys. Make one with NewKeeper.
+type Keeper struct {
+	Changed notify.Signal // the state has other secrets or keys, or another step of a replacement
+
+	cfg KeeperConfig
+}
+
+// NewKeeper returns a Keeper. It does nothing before Run.
+func NewKeeper(c KeeperConfig) *Keeper { return &Keeper{cfg: c} }
+
+// Run follows the state until ctx ends. It must run once.
+func (k *Keeper) Run(ctx context.Context) {
+	reported := false
+	_ = notify.Loop(ctx, func() (time.Time, bool) {
+		s := k.cfg.Store.State()
+		err := k.follow(ctx, s)
+		if err != nil && !reported && ctx.Err() == nil {
+			k.cfg.Log.Warn("this node does not follow the replacement of secrets or data keys; will try again", "err", err)
+		}
+		reported = err != nil
+		if err == nil && k.isKnown(s) {
+			return time.Time{}, false
+		}
+		if err == nil {
+			k.cfg.Members.Announce(ctx)
+		}
+		return time.Now().Add(again), false
+	}, &k.Changed, &k.cfg.Secrets.Changed)
+}
+
+// follow does what the state asks of this node.
+func (k *Keeper) follow(ctx context.Context, s *state.State) error {
+	k.cfg.Secrets.Follow(s.Secrets(), s.Seals.Dropped)
+	if err := k.cfg.Replica.Port.SetSecrets(k.cfg.Secrets.Accepted()); err != nil {
+		return fmt.Errorf("proving the new secret to peers: %w", err)
+	}
+	snapshots := k.cfg.Replica.Snapshots
+	if s.Keys == nil || snapshots.Cleaned() >= s.Seals.Since {
+		return nil
+	}
+	if err := snapshots.Clean(ctx, s.Seals.Since); err != nil {
+		return err
+	}
+	if err := k.cfg.Reseal(); err != nil {
+		return fmt.Errorf("sealing this node's own certificates again: %w", err)
+	}
+	err := k.cfg.Members.Ident.Save(func(id *membership.Identity) { id.Key = names(s.Secrets()) })
+	if err != nil {
+		return fmt.Errorf("writing down which secrets the directory opens with: %w", err)
+	}
+	snapshots.SetCleaned(s.Seals.Since)
+	return nil
+}
+
+// isKnown reports whether the state shows what this node has acknowledged.
+func (k *Keeper) isKnown(s *state.State) bool {
+	m, ok := s.Member(k.cfg.Self.ID)
+	own := k.cfg.Members.AsMember()
+	return !slices.Contains(s.Servers, own.ID) || ok && m.Secrets == own.Secrets && m.Clean == own.Clean
+}
+
+func names(ids []seal.KeyID) string {
+	var all []string
+	for _, id := range ids {
+		all = append(all, id.String())
+	}
+	return strings.Join(all, " ")
+}
