@@ -39,6 +39,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
+// droppedTime is how long a node that no secret opens asks its cluster whether it has replaced them.
+const droppedTime = 5 * time.Second
+
 // Open starts a node. It returns when the node's files, keys and ports have been checked: the node
 // then listens for peers and looks for its cluster in the background. Open does not wait for a
 // leader; Ready does. A wrong configuration is reported as a *ConfigError, and then nothing has
@@ -157,7 +160,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if id, written, err = membership.LoadIdentity(dir, n.fsm.secrets.Accepted()); err != nil {
+		if id, written, err = n.loadIdentity(ctx, dir); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
@@ -216,6 +219,39 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
 	return n.replica.MakePrivate()
+}
+
+// loadIdentity loads the identity in a directory. A directory that opens only with a secret that the
+// cluster has dropped meanwhile is set aside.
+func (n *Node) loadIdentity(ctx context.Context, dir *durable.Dir) (id *membership.Identity, written bool, err error) {
+	id, written, err = membership.LoadIdentity(dir, n.fsm.secrets.Accepted())
+	if err == nil || id == nil {
+		return id, written, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, droppedTime)
+	defer cancel()
+	var addrs []string
+	for _, m := range id.Peers {
+		addrs = append(addrs, m.Addr)
+	}
+	if n.cfg.Peers != nil {
+		found, _ := n.cfg.Peers(ctx) // without them there are those of before
+		addrs = append(addrs, found...)
+	}
+	port, portErr := wire.OpenClient(wire.Config{Secrets: n.fsm.secrets.Accepted(), Dial: n.cfg.PeerDial, Logger: n.log})
+	if portErr != nil {
+		return nil, false, errors.Join(err, portErr)
+	}
+	defer port.Close()
+	if !membership.AskDropped(ctx, port, id, addrs) {
+		return nil, false, err
+	}
+	n.log.Warn("the cluster has replaced its secret while this node was away, and removed it; its state is set aside, and it joins as a new node",
+		"dir", dir.Path(), "opens with", id.Key)
+	if err := membership.SetAsideNext(dir, id); err != nil {
+		return nil, false, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
+	}
+	return membership.LoadIdentity(dir, n.fsm.secrets.Accepted())
 }
 
 // closeDir closes a directory, if there is one.

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	rotations    = flag.Int("rotations", 0, "schedules that TestRotationSchedules goes through; 0: 3, with -long 30")
+	rotations    = flag.Int("rotations", 0, "schedules that TestRotationSchedules goes through; 0: 1, with -long 10")
 	rotationSeed = flag.Uint64("rotation", 0, "the seed of the first of them")
 )
 
@@ -34,7 +34,7 @@ func TestRotationSchedules(t *testing.T) {
 	synctest.Parallel(t)
 	n := *rotations
 	if n == 0 {
-		n = flotilla.Cases(t, 30, 3)
+		n = flotilla.Cases(t, 10, 1)
 	}
 	for seed := *rotationSeed; seed < *rotationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -140,7 +140,7 @@ func (s *rotationSchedule) join(secrets ...flotilla.Secret) {
 	i := len(s.Nodes)
 	s.has = append(s.has, secrets)
 	s.give(i, secrets...)
-	s.Add(func(i int, c *flotilla.Config) { c.Secrets, c.SecretsFile = nil, s.file(i) })
+	s.Add(s.configure)
 }
 
 // step asks for steps until the given time, or the end. It returns the last answer, and why there

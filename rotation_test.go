@@ -30,15 +30,21 @@ type rotating struct {
 }
 
 func newRotating(t *testing.T, nodes int) *rotating {
+	r := newSecrets(t, nodes)
+	r.Cluster = clustertest.New(t, nodes, r.configure)
+	return r
+}
+
+// newSecrets makes the files of the nodes of a cluster that is yet to be made.
+func newSecrets(t *testing.T, nodes int) *rotating {
 	r := &rotating{t: t, dir: t.TempDir(), old: flotilla.NewSecret(), next: flotilla.NewSecret()}
 	for i := range nodes {
 		r.give(i, r.old)
 	}
-	r.Cluster = clustertest.New(t, nodes, func(i int, c *flotilla.Config) {
-		c.Secrets, c.SecretsFile = nil, r.file(i)
-	})
 	return r
 }
+
+func (r *rotating) configure(i int, c *flotilla.Config) { c.Secrets, c.SecretsFile = nil, r.file(i) }
 
 func (r *rotating) file(i int) string { return filepath.Join(r.dir, fmt.Sprint("n", i)) }
 
@@ -219,5 +225,120 @@ func TestRotateData(t *testing.T) {
 		}
 		wantEverywhere(t, r.Cluster, "before", "1")
 		wantEverywhere(t, r.Cluster, "after", "1")
+	})
+}
+
+// A node that was away while the secret was replaced twice, and that was removed, comes back with
+// the newest secret alone. Its directory is set aside, and it joins as a new node.
+func TestAwayWhileSecretIsReplaced(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRotating(t, 4)
+		r.Settle()
+		store(t, r.Nodes[0], "before", "1")
+		away := r.Nodes[3].Status().ID
+		r.Kill(3)
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		defer cancel()
+		if a, err := r.client(r.old).Remove(ctx, remote.RemoveRequest{Node: away, Force: true}); err != nil || a.Refused {
+			t.Fatal(a.Text, err)
+		}
+		for range 2 {
+			for i := range 3 {
+				r.give(i, r.old, r.next)
+			}
+			if p := drive(ctx, t, r.client(r.old, r.next), rotateSecret(t, r.old, r.next)); !p.Done {
+				t.Fatal(p.Doing)
+			}
+			r.old, r.next = r.next, flotilla.NewSecret()
+		}
+		other := *r.Config(3)
+		other.SecretsFile, other.Secrets = "", []flotilla.Secret{r.next}
+		var wrong *flotilla.ConfigError
+		if _, err := flotilla.Open(ctx, other); !errors.As(err, &wrong) || wrong.Field != "Secrets" {
+			t.Fatalf("with a secret of no cluster: %v", err)
+		}
+		r.give(3, r.old)
+		r.Restart(3)
+		r.Settle()
+		if s := r.Nodes[3].Status(); s.ID == away || s.SetAside == "" {
+			t.Errorf("it is %s, and its state is set aside in %q", s.ID, s.SetAside)
+		}
+		wantEverywhere(t, r.Cluster, "before", "1")
+	})
+}
+
+// The guard of an address has a death notice of the new secret, so that the death of its program is
+// noticed at once.
+func TestDeathNoticeAfterSecretIsReplaced(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newSecrets(t, 3)
+		f := newAddressFleet(t, 1, 3, 1, nil, r.configure)
+		r.Cluster = f.c
+		leader := f.c.Leader()
+		owner := (leader + 1) % 3
+		f.run(owner)
+		f.settled(time.Minute)
+		f.run((leader + 2) % 3)
+		f.run(leader)
+		for i := range r.Nodes {
+			r.give(i, r.old, r.next)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if p := drive(ctx, t, r.client(r.old, r.next), rotateSecret(t, r.old, r.next)); !p.Done {
+			t.Fatal(p.Doing)
+		}
+		time.Sleep(5 * time.Second)
+		if f.owner(0) != owner || f.c.Leader() != leader {
+			t.Fatalf("n%d owns the address and n%d leads, want n%d and n%d", f.owner(0), f.c.Leader(), owner, leader)
+		}
+		f.kill(owner, true)
+		f.await("another owner", time.Minute, func() bool { return f.owner(0) >= 0 && f.owner(0) != owner })
+		time.Sleep(10 * time.Millisecond)
+		gaps := f.link.Gaps(f.addrs[0].Addr())
+		if last := gaps[len(gaps)-1]; last > 30*time.Millisecond {
+			t.Errorf("nobody answered for %v: the death notice was of no use", last)
+		}
+	})
+}
+
+// A node without the new secret cannot join while the secret is being replaced: the next step would
+// wait for it.
+func TestJoinWhileSecretIsReplaced(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRotating(t, 3)
+		r.Settle()
+		for i := range r.Nodes {
+			r.give(i, r.old, r.next)
+		}
+		c, q := r.client(r.old, r.next), rotateSecret(t, r.old, r.next)
+		for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+			p, err := c.Rotate(t.Context(), q)
+			if err != nil || time.Since(began) > 10*time.Second {
+				t.Fatal(p, err)
+			}
+			if p.Step == 2 {
+				break
+			}
+		}
+		r.give(3, r.old)
+		r.Add(r.configure)
+		time.Sleep(5 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		const why = "the cluster is replacing its secret by "
+		if err := r.Nodes[3].Ready(ctx); err == nil || !strings.Contains(err.Error(), why) {
+			t.Fatalf("with the former secret alone: %v", err)
+		}
+		r.give(3, r.old, r.next)
+		r.Settle()
+		all, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		defer stop()
+		if p := drive(all, t, c, q); !p.Done {
+			t.Fatal(p.Doing)
+		}
 	})
 }

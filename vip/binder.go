@@ -117,6 +117,12 @@ type movable interface {
 	stale() bool
 }
 
+// noticed is a Place that keeps the death notice of the Grant.
+type noticed interface {
+	// setDeathNotice replaces the notice.
+	setDeathNotice(notice []byte)
+}
+
 // shared is a Place that shares its lease with other places of this process.
 type shared interface {
 	// keep is Extend for addresses that stay without a lease. If other places have a lease, the

@@ -145,6 +145,15 @@ func (p *kernelPlace) Bind(_ context.Context, g Grant) error {
 	return nil
 }
 
+// setDeathNotice implements noticed.
+func (p *kernelPlace) setDeathNotice(notice []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bound {
+		p.system.guard.deathNotice(notice, p.unit.Log)
+	}
+}
+
 // Extend implements Place.
 func (p *kernelPlace) Extend(until time.Time) (again time.Duration, err error) {
 	p.mu.Lock()

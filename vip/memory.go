@@ -319,6 +319,14 @@ func (p *memoryPlace) Bind(_ context.Context, g Grant) error {
 	return nil
 }
 
+// setDeathNotice implements noticed.
+func (p *memoryPlace) setDeathNotice(notice []byte) {
+	if leave, err := p.enter(); err == nil {
+		defer leave()
+		p.notice = notice
+	}
+}
+
 // Extend implements Place.
 func (p *memoryPlace) Extend(until time.Time) (time.Duration, error) {
 	leave, err := p.enter()

@@ -135,7 +135,9 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 		}
 	}
 	moves, _ := o.place.(movable)
+	noticed, _ := o.place.(noticed)
 	returns, _ := t.(interface{ Returned() <-chan struct{} })
+	notices, _ := t.(interface{ NoticeChanged() <-chan struct{} })
 	over := time.NewTimer(conflictOver)
 	over.Stop()
 	announcements := begun(time.Now())
@@ -150,6 +152,10 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 		var returned <-chan struct{}
 		if returns != nil {
 			returned = returns.Returned()
+		}
+		var outdated <-chan struct{}
+		if notices != nil && noticed != nil {
+			outdated = notices.NoticeChanged()
 		}
 		var later <-chan time.Time
 		if until := t.Deadline(); time.Until(until) > 0 {
@@ -185,6 +191,8 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 			// there.
 			announcements.again(time.Now())
 			again.Reset(time.Until(announcements.next()))
+		case <-outdated:
+			noticed.setDeathNotice(t.DeathNotice())
 		case c := <-claims:
 			if !time.Now().Before(t.Deadline()) {
 				continue // the other machine may be the next owner

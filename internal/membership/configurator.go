@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -203,6 +204,9 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 	}
 	if why := in.Settings.unsafe(c.settings()); why != "" {
 		return Joining{}, errors.New(why)
+	}
+	if to := c.store.State().Seals.Rotation.To; to != (seal.KeyID{}) && !in.HasSecret(to) {
+		return Joining{}, fmt.Errorf("the cluster is replacing its secret by %v; add that one to the secrets of this node", to)
 	}
 	if no := c.copies.Meet(ctx, &in); no != nil {
 		return out, errors.New(no.Why)

@@ -14,7 +14,8 @@ import (
 
 // LoadIdentity returns the identity in dir. If there is none, or it must not be used any more, it
 // returns a new one, which is not written yet. A state that is to be set aside is set aside. Errors
-// are an *errs.ConfigError.
+// are an *errs.ConfigError. With an error LoadIdentity returns an identity only if that is a
+// member's, and no secret opens its directory.
 func LoadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *Identity, written bool, err error) {
 	fresh := NewIdentity(secrets)
 	b, err := dir.ReadFile(durable.IdentityFile)
@@ -55,7 +56,7 @@ func LoadIdentity(dir *durable.Dir, secrets []seal.Secret) (id *Identity, writte
 	if !id.Member && id.Formation == nil { // nothing is sealed yet, and nobody counts on this node
 		return fresh, false, nil
 	}
-	return nil, false, &errs.ConfigError{Field: "Secrets", Reason: fmt.Sprintf(
+	return id, false, &errs.ConfigError{Field: "Secrets", Reason: fmt.Sprintf(
 		"%s is sealed with the secret %s, and none of the %d given is that; give the right one, or another directory",
 		dir.Path(), id.Key, len(secrets))}
 }

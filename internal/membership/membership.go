@@ -88,6 +88,7 @@ func (m *Membership) Handle(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+rpc.Hello, rpc.Serve(DecodeGreeting, m.ServeHello))
 	mux.HandleFunc("POST "+rpc.Promise, rpc.Serve(DecodeProposal, m.formation.servePromise))
 	mux.HandleFunc("POST "+rpc.Void, rpc.Serve(DecodeProposal, m.formation.serveVoid))
+	mux.HandleFunc("POST "+rpc.Stale, rpc.Serve(DecodeStale, m.serveStale))
 	mux.HandleFunc("POST "+rpc.Process, rpc.Serve(rpc.DecodeEmpty, m.serveProcess))
 	mux.HandleFunc("POST "+rpc.Join, rpc.Serve(DecodeGreeting, m.ServeJoin))
 	mux.HandleFunc("POST "+rpc.Leave, rpc.Serve(DecodeLeaving, m.ServeLeave))

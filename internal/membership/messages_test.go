@@ -53,6 +53,8 @@ func FuzzGreeting(f *testing.F) {
 	})
 }
 
+func FuzzStale(f *testing.F)      { fuzz(f, DecodeStale, Stale{Cluster: "c", ID: "a", Key: "11 22"}) }
+func FuzzConfirmed(f *testing.F)  { fuzz(f, DecodeConfirmed, Confirmed{true}) }
 func FuzzProposal(f *testing.F)   { fuzz(f, DecodeProposal, exampleProposal) }
 func FuzzVoiding(f *testing.F)    { fuzz(f, DecodeVoiding, Voiding{Voided: true}) }
 func FuzzLeaving(f *testing.F)    { fuzz(f, DecodeLeaving, Leaving{ID: "a", Name: "n1"}) }

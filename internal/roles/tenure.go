@@ -89,6 +89,10 @@ func (t *Tenure) DeathNotice() []byte {
 	return notice
 }
 
+// NoticeChanged returns a channel that is closed when the cluster may refuse what DeathNotice has
+// returned, because it replaces its secret. Package vip asks for it.
+func (t *Tenure) NoticeChanged() <-chan struct{} { return t.of.cfg.Replica.Port.SecretsChanged() }
+
 // Returned returns a channel that is closed when a node that was absent or suspected is present
 // again, as after a partition. Package vip asks for it: machines on that node's side may not know
 // which node has an address.

@@ -16,6 +16,7 @@ const (
 	Hello       = "/1/hello"        // says who the caller is, and asks who is there
 	Promise     = "/1/promise"      // asks for a promise to form a cluster with the caller
 	Void        = "/1/void"         // asks a node to take no part in a cluster whose proposer is gone
+	Stale       = "/1/stale"        // asks whether a directory is of no use any more
 	Process     = "/1/process"      // asks which process of its node this is
 	Join        = "/1/join"         // asks the leader to let the caller in
 	Leave       = "/1/leave"        // asks the leader to remove the caller

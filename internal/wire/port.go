@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/wire/datagram"
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
@@ -33,6 +35,7 @@ type Port struct {
 	datagrams *datagram.Service
 	raft      *rafttransport.Endpoint
 
+	changed    notify.Signal // of secrets
 	mu         sync.Mutex
 	secrets    []seal.Secret
 	identities peertls.Identities // of secrets
@@ -81,10 +84,14 @@ func (p *Port) SetSecrets(secrets []seal.Secret) error {
 	}
 	p.mu.Lock()
 	next, err := p.identities.Renew(secrets, p.cfg.ID, p.cfg.Incarnation)
+	differs := err == nil && !slices.Equal(p.secrets, secrets)
 	if err == nil {
 		p.secrets, p.identities = secrets, next
 	}
 	p.mu.Unlock()
+	if differs {
+		p.changed.Notify()
+	}
 	if err != nil {
 		return err
 	}
@@ -95,6 +102,10 @@ func (p *Port) SetSecrets(secrets []seal.Secret) error {
 	}
 	return nil
 }
+
+// SecretsChanged returns a channel that is closed the next time SetSecrets changes the secrets, or
+// their order. What DeathNotice has made before may be refused then.
+func (p *Port) SecretsChanged() <-chan struct{} { return p.changed.Wait() }
 
 // current returns the identities as they are now.
 func (p *Port) current() peertls.Identities {
