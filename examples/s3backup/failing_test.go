@@ -16,6 +16,9 @@ import (
 	"github.com/flotilla-ha/flotilla/examples/s3backup/s3store"
 )
 
+// nobody is an address at which nobody listens: that of an ancient service, which no system has.
+const nobody = "http://127.0.0.1:1"
+
 // stall is Config.Stall in tests of requests that stand still.
 const stall = 500 * time.Millisecond
 
@@ -28,8 +31,6 @@ func slowDown() fault {
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	f := newFront(t)
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	plain := httptest.NewServer(f.pass)
 	t.Cleanup(plain.Close)
 	for name, test := range map[string]struct {
@@ -37,11 +38,11 @@ func TestUnreachable(t *testing.T) {
 		want   []string
 	}{
 		"refused": {
-			func(c *s3store.Config) { c.Endpoint = closed.URL },
-			[]string{closed.URL, "connection refused", "start the store, or correct S3_ENDPOINT"},
+			func(c *s3store.Config) { c.Endpoint = nobody },
+			[]string{nobody, "connection refused", "start the store, or correct S3_ENDPOINT"},
 		},
 		"wrong secret": {
-			func(c *s3store.Config) { c.Credentials = credentials.NewStaticV4(accessKey, "wrong", "") },
+			func(c *s3store.Config) { c.Credentials = credentials.NewStaticV4(accessKey, "wrong-"+secretKey, "") },
 			[]string{f.URL, "SignatureDoesNotMatch", "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"},
 		},
 		"unknown key": {

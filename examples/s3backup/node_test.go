@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -154,19 +153,17 @@ func TestNode(t *testing.T) {
 // all that its error says. It does not stay in the store.
 func TestFailingNode(t *testing.T) {
 	t.Parallel()
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	for name, test := range map[string]struct {
 		change func(*s3store.Config)
 		fault  func(f *front) fault
 		want   []string
 	}{
 		"unreachable": {
-			change: func(c *s3store.Config) { c.Endpoint = closed.URL },
-			want:   []string{"storing it: ", closed.URL, "/flotilla-", "connection refused", "start the store, or correct S3_ENDPOINT"},
+			change: func(c *s3store.Config) { c.Endpoint = nobody },
+			want:   []string{"storing it: ", nobody, "/flotilla-", "connection refused", "start the store, or correct S3_ENDPOINT"},
 		},
 		"wrong secret": {
-			change: func(c *s3store.Config) { c.Credentials = credentials.NewStaticV4(accessKey, "wrong", "") },
+			change: func(c *s3store.Config) { c.Credentials = credentials.NewStaticV4(accessKey, "wrong-"+secretKey, "") },
 			want:   []string{"storing it: ", "/flotilla-", "SignatureDoesNotMatch", "correct AWS_ACCESS_KEY_ID"},
 		},
 		"overloaded": {

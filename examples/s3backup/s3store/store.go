@@ -3,7 +3,7 @@
 //
 // A [Store] is a flotilla.BackupStore, for flotilla.Config.Backups. A backup has its name in the
 // bucket only when all of it is stored. Small ones are one request, and larger ones are uploaded in
-// parts while they are made, so that at most 8 MiB are in memory. No file is written.
+// parts while they are made, so that about 8 MiB are in memory. No file is written.
 package s3store
 
 import (
