@@ -47,7 +47,7 @@ func TestUnreachable(t *testing.T) {
 		},
 		"unknown key": {
 			func(c *s3store.Config) { c.Credentials = credentials.NewStaticV4("nobody", secretKey, "") },
-			[]string{f.URL, "XAdminUserNotFound", "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"},
+			[]string{f.URL, "InvalidAccessKeyId", "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"},
 		},
 		"no bucket": {
 			func(c *s3store.Config) { c.Bucket = "other-bucket" },

@@ -26,6 +26,7 @@ const (
 	bucket      = "backups"
 	accessKey   = "test-key-id"
 	secretKey   = "test-secret-that-nobody-may-see"
+	userKey     = "test-user-id"   // with the same secret; may do what the policy says
 	limit       = 30 * time.Second // for what takes a second
 	socketName  = "s3"
 	serverFiles = "files"
@@ -61,8 +62,13 @@ func withServer(run func() int) (code int, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("building the S3 server: %w\n%s", err, out)
 	}
+	users := `{"accessAccounts": {"` + userKey + `": {"access": "` + userKey + `", "secret": "` + secretKey + `", "role": "user"}}}`
+	if err := os.WriteFile(filepath.Join(dir, "users.json"), []byte(users), 0o600); err != nil {
+		return 0, err
+	}
 	var log bytes.Buffer
-	server := exec.Command(filepath.Join(dir, "server"), "-child", "-addr", filepath.Join(dir, socketName), "-dir", filepath.Join(dir, serverFiles), "-bucket", bucket)
+	server := exec.Command(filepath.Join(dir, "server"), "-child", "-addr", filepath.Join(dir, socketName),
+		"-dir", filepath.Join(dir, serverFiles), "-bucket", bucket, "-users", dir)
 	server.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID="+accessKey, "AWS_SECRET_ACCESS_KEY="+secretKey)
 	server.Stdout, server.Stderr = &log, &log
 	stdin, err := server.StdinPipe()

@@ -60,8 +60,7 @@ func answered(r minio.ErrorResponse) string {
 		return "make the bucket, or correct S3_BUCKET"
 	case minio.AccessDenied:
 		return "the policy of the access key must allow s3:PutObject, s3:GetObject, s3:DeleteObject and s3:AbortMultipartUpload for the objects, and s3:ListBucket for the bucket"
-	// The last one is that of the Versity S3 Gateway.
-	case minio.InvalidAccessKeyID, minio.SignatureDoesNotMatch, "XAdminUserNotFound":
+	case minio.InvalidAccessKeyID, minio.SignatureDoesNotMatch:
 		return "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 	case "ExpiredToken", "InvalidToken":
 		return "the credentials have ended: renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"

@@ -23,6 +23,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:9000", "`ADDRESS` to listen on, or the path of a Unix socket")
 	dir := flag.String("dir", "s3-data", "`DIR` of the objects")
 	bucket := flag.String("bucket", "backups", "`BUCKET` to make")
+	users := flag.String("users", "", "`DIR` of users.json, with accounts that have the rights of bucket policies")
 	child := flag.Bool("child", false, "end with the standard input")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -33,12 +34,12 @@ func main() {
 			os.Exit(0)
 		}()
 	}
-	if err := run(ctx, *addr, *dir, *bucket); err != nil {
+	if err := run(ctx, *addr, *dir, *bucket, *users); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, addr, dir, bucket string) error {
+func run(ctx context.Context, addr, dir, bucket, users string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -64,6 +65,7 @@ func run(ctx context.Context, addr, dir, bucket string) error {
 	return embedgw.RunVersityGW(ctx, store, &embedgw.Config{
 		RootUserAccess: key, RootUserSecret: secret, Ports: []string{addr},
 		MaxConnections: 100, MaxRequests: 100, MultipartMaxParts: 10_000, KeepAlive: true, Quiet: true,
+		IAMDir: users, IAMCacheDisable: true,
 	})
 }
 
