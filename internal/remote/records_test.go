@@ -56,6 +56,8 @@ func TestMessages(t *testing.T) {
 	roundTrip(t, remote.MoveRequest{Role: "r", Fence: 1 << 40, To: "b"}, remote.DecodeMoveRequest)
 	roundTrip(t, remote.DrainRequest{Node: "a", Undo: true}, remote.DecodeDrainRequest)
 	roundTrip(t, remote.BackupRequest{}, remote.DecodeBackupRequest)
+	roundTrip(t, remote.DiagnoseRequest{Node: "a", Stacks: true}, remote.DecodeDiagnoseRequest)
+	roundTrip(t, remote.DiagnoseReply{Report: []byte("{}"), Stacks: []byte("goroutine"), Why: "no"}, remote.DecodeDiagnoseReply)
 	roundTrip(t, remote.Answer{Refused: true, Text: "no"}, remote.DecodeAnswer)
 	for name, err := range map[string]error{
 		"mode":         second(remote.DecodePutRequest(remote.PutRequest{Mode: 3}.Encode())),
@@ -93,6 +95,8 @@ func FuzzMessages(f *testing.F) {
 		again(t, b, remote.DecodeTransferRequest)
 		again(t, b, remote.DecodeMoveRequest)
 		again(t, b, remote.DecodeDrainRequest)
+		again(t, b, remote.DecodeDiagnoseRequest)
+		again(t, b, remote.DecodeDiagnoseReply)
 		again(t, b, remote.DecodeAnswer)
 	})
 }
