@@ -29,6 +29,7 @@ func main() {
 func commands() cli.Table {
 	return cli.Table{
 		keygenCommand(),
+		checkCommand(),
 		statusCommand(),
 		healthCommand(),
 		membersCommand(),
@@ -39,6 +40,7 @@ func commands() cli.Table {
 		rolesYieldCommand(),
 		drainCommand(),
 		undrainCommand(),
+		debugCommand(),
 		inspectCommand(),
 		backupCommand(),
 		backupVerifyCommand(),
