@@ -228,7 +228,8 @@ func restore(env *cli.Env, dir, file string, secrets []flotilla.Secret) error {
 	defer r.Close()
 	progress := env.StartProgress("reading "+term.Safe(file), cli.GoalOf(r))
 	info, err := flotilla.Restore(dir, progress.Reader(r, func() {
-		progress.Next("making "+term.Safe(dir), term.Goal{})
+		// The directory becomes about as large as the backup.
+		progress.Next("making "+term.Safe(dir), cli.GrowthOf(dir, int64(progress.Done())))
 	}), secrets...)
 	progress.End()
 	if err != nil {

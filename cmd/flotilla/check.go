@@ -109,8 +109,10 @@ func writeFindings(env *cli.Env, report preflight.Report) {
 		if f.Remedy != "" {
 			text += " (remedy: " + f.Remedy + ")"
 		}
-		line := fmt.Sprintf("%-8s %s: %s", f.Level, f.Item, term.Safe(text))
+		// Blanks between words are lost when a line is broken, so others stand for those of the column.
 		head := string(f.Level)
-		fmt.Fprintln(env.Stdout, style.Paint(head, hue)+strings.TrimPrefix(env.Wrap(line), head))
+		column := strings.Repeat("\x00", len(preflight.Warning)-len(head))
+		line := strings.ReplaceAll(env.Wrap(head+column+" "+f.Item+": "+term.Safe(text)), "\x00", " ")
+		fmt.Fprintln(env.Stdout, style.Paint(head, hue)+strings.TrimPrefix(line, head))
 	}
 }

@@ -58,32 +58,6 @@ func (e *Env) OpenInput(file string) (io.ReadCloser, error) {
 	return os.Open(file)
 }
 
-// GoalOf returns how many bytes an input has. That of a file is known.
-func GoalOf(r io.Reader) term.Goal {
-	goal := term.Goal{Bytes: true}
-	if f, ok := r.(*os.File); ok {
-		if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
-			goal.Total = fi.Size()
-		}
-	}
-	return goal
-}
-
-// StartProgress shows on Stderr how far a long run is. The caller ends it.
-func (e *Env) StartProgress(doing string, goal term.Goal) *term.Progress {
-	if e.Quiet {
-		return term.StartProgress(nil, false, doing, goal)
-	}
-	return term.StartProgress(e.Stderr, e.Progress, doing, goal)
-}
-
-// Await runs f and shows the time that it takes.
-func (e *Env) Await(doing string, f func()) {
-	p := e.StartProgress(doing, term.Goal{})
-	defer p.End()
-	f()
-}
-
 // WriteJSON prints a value as JSON, indented over several lines.
 func (e *Env) WriteJSON(v any) error {
 	enc := json.NewEncoder(e.Stdout)

@@ -41,7 +41,7 @@ func (c *checker) compareClocks(context.Context) {
 	case off > clocks.Tolerance:
 		c.warn(item, remedy, "it is %v %s that of %s", off.Round(time.Second), way, worst.whose)
 	default:
-		c.ok(item, "it differs by at most %v from that of %s", max(off, time.Millisecond).Round(time.Millisecond), worst.whose)
+		c.ok(item, "it differs by about %v from that of %s", max(off, time.Millisecond).Round(time.Millisecond), worst.whose)
 	}
 }
 

@@ -83,13 +83,7 @@ func (c *checker) directory(context.Context) {
 
 // missing looks at where a directory would be made.
 func (c *checker) missing(dir string) {
-	above := filepath.Dir(filepath.Clean(dir))
-	for above != filepath.Dir(above) {
-		if _, err := os.Stat(above); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		above = filepath.Dir(above)
-	}
+	above := nearest(dir)
 	if err := tryWrite(above); err != nil {
 		c.fail("directory", "make it for the user of the program: install -d -m 700 -o USER "+dir,
 			"%s is not there and cannot be made: %v", dir, cause(err))
@@ -97,6 +91,32 @@ func (c *checker) missing(dir string) {
 	}
 	c.ok("directory", "%s is not there; the node makes it", dir)
 	c.disk(above)
+}
+
+// nearest returns the directory above one that is missing, in which it would be made.
+func nearest(dir string) string {
+	for dir = filepath.Clean(dir); dir != filepath.Dir(dir); {
+		dir = filepath.Dir(dir)
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return dir
+}
+
+// backups looks at the directory for backups, if there is one. One that is there can be written to,
+// since the configuration was accepted.
+func (c *checker) backups(dir string) {
+	if _, err := os.Stat(dir); err == nil {
+		c.ok("backups", "this user may write to %s", dir)
+		return
+	}
+	if err := tryWrite(nearest(dir)); err != nil {
+		c.fail("backups", "make it for the user of the program: install -d -m 700 -o USER "+dir,
+			"%s is not there and cannot be made: %v", dir, cause(err))
+		return
+	}
+	c.ok("backups", "%s is not there; the node makes it", dir)
 }
 
 // contents looks at what the directory holds.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/diagnosis"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -63,6 +65,16 @@ func TestSlowDisk(t *testing.T) {
 	}
 }
 
+func TestNothingIsLeft(t *testing.T) {
+	c := checkerOf(t, nil)
+	before := tree(t, c.cfg.Dir)
+	c.directory(t.Context())
+	c.want(t, "disk", OK)
+	if diff := cmp.Diff(before, tree(t, c.cfg.Dir)); diff != "" {
+		t.Errorf("the check has changed something (-before +after):\n%s", diff)
+	}
+}
+
 func TestPorts(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,9 +86,11 @@ func TestPorts(t *testing.T) {
 	c.cfg.HTTPSAddr, c.cfg.HTTPAddr, c.cfg.HealthAddr = taken.Addr().String(), "192.0.2.1:80", "127.0.0.1:0"
 	c.ports(t.Context())
 	c.want(t, "port for peers", OK, "can listen at 127.0.0.1:0")
-	c.want(t, "port for HTTPS", Failure, "address already in use", "another process listens; stop it")
-	c.want(t, "port for HTTP", Failure, "is not an address of this machine")
+	c.want(t, "port for HTTPS", Failure, ", where another process listens: address already in use", "stop it, or choose")
+	c.want(t, "port for HTTP", Failure, "which is not an address of this machine: ", "give an address of this machine")
 	c.want(t, "port for health", OK, "can listen")
+	c.fault("port", "127.0.0.1:80", &net.OpError{Op: "listen", Err: syscall.EACCES})
+	c.want(t, "port", Failure, "permission denied", "ports below 1024 need the right")
 	c.Report, c.inUse = nil, true
 	c.ports(t.Context())
 	c.want(t, "port for HTTPS", OK, "as the running node should")
@@ -148,6 +162,28 @@ func TestPeers(t *testing.T) {
 	c.want(t, "peers", OK, "none are configured")
 }
 
+// Which of the peers is this node, before it has an identity.
+func TestOwnAddress(t *testing.T) {
+	for _, tc := range []struct {
+		listens, peer string
+		own           bool
+	}{
+		{":7373", "127.0.0.1:7373", true},
+		{"0.0.0.0:7373", "127.0.0.1:7373", true},
+		{":7373", "127.0.0.1:7374", false},
+		{":7373", "192.0.2.7:7373", false},
+		{"127.0.0.1:7373", "127.0.0.1:7373", true},
+		{"127.0.0.2:7373", "127.0.0.1:7373", false},
+	} {
+		c := checkerOf(t, nil)
+		c.cfg.Addr, c.addr = tc.listens, "10.9.8.7:7373"
+		p := peer{addr: tc.peer, ips: []netip.Addr{netip.MustParseAddrPort(tc.peer).Addr()}, err: syscall.ECONNREFUSED}
+		if got := c.isOwn(&p); got != tc.own {
+			t.Errorf("of a node that listens at %s, the peer %s is its own: %v, want %v", tc.listens, tc.peer, got, tc.own)
+		}
+	}
+}
+
 // A peer that answers is compared.
 func TestCompare(t *testing.T) {
 	for _, tc := range []struct {
@@ -185,7 +221,7 @@ func TestClocks(t *testing.T) {
 		says   string
 	}{
 		{"nobody says", nil, Warning, "neither a peer nor the authority"},
-		{"right", []clock{{"n1", 30 * time.Millisecond, 0}, {"n2", -20 * time.Millisecond, 0}}, OK, "at most 30ms from that of n1"},
+		{"right", []clock{{"n1", 30 * time.Millisecond, 0}, {"n2", -20 * time.Millisecond, 0}}, OK, "about 30ms from that of n1"},
 		{"a little ahead", []clock{{"n1", time.Second, 0}, {"n2", -2 * time.Minute, 0}}, Warning, "2m0s ahead of that of n2"},
 		{"far behind", []clock{{"n1", 3 * time.Hour, 0}}, Failure, "3h0m0s behind that of n1"},
 		{"as far as one can tell", []clock{{"n1", 61 * time.Second, 2 * time.Second}}, OK, "59s"},

@@ -142,7 +142,12 @@ func (c *checker) isOwn(p *peer) bool {
 	}
 	_, port, _ := net.SplitHostPort(p.addr)
 	_, ownPort, _ := net.SplitHostPort(c.addr)
+	listens, _, _ := net.SplitHostPort(c.cfg.Addr)
+	at, err := netip.ParseAddr(listens)
 	here := func(ip netip.Addr) bool { return slices.Contains(c.machine, ip) }
+	if err == nil && !at.IsUnspecified() {
+		here = func(ip netip.Addr) bool { return ip == at.Unmap() }
+	}
 	return p.addr == c.addr || port == ownPort && len(p.ips) > 0 && !slices.ContainsFunc(p.ips, func(ip netip.Addr) bool { return !here(ip) })
 }
 

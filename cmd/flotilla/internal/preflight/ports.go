@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -54,16 +55,29 @@ func (c *checker) listen(item, addr string) net.Listener {
 	case errors.Is(err, syscall.EADDRINUSE) && c.inUse:
 		c.ok(item, "something listens at %s, as the running node should", addr)
 	default:
-		remedy := strings.TrimLeft(errs.ListenRemedy(err), ",: ")
-		if remedy == "" {
-			remedy = "give an address of this machine, as host:port"
-		}
-		if op := (*net.OpError)(nil); errors.As(err, &op) {
-			err = op.Err
-		}
-		c.fail(item, remedy, "the node cannot listen at %s: %v", addr, err)
+		c.fault(item, addr, err)
 	}
 	return nil
+}
+
+// fault says why nobody can listen at an address.
+func (c *checker) fault(item, addr string, err error) {
+	// What is wrong, and behind a semicolon or a colon what to do.
+	what, remedy, _ := strings.Cut(errs.ListenRemedy(err), "; ")
+	if rights, ok := strings.CutPrefix(what, ": "); ok {
+		what, remedy = "", rights
+	}
+	if remedy == "" {
+		remedy = "give an address of this machine, as host:port, or only :port"
+	}
+	var op *net.OpError
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	} else if errors.As(err, &op) {
+		err = op.Err
+	}
+	c.fail(item, remedy, "the node cannot listen at %s%s: %v", addr, what, err)
 }
 
 // advertise checks whether the address that peers are told leads here.

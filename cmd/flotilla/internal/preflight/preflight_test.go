@@ -76,8 +76,9 @@ func TestVariables(t *testing.T) {
 		{"two ports are the same", map[string]string{"SECRETS": secret, "ADDR": ":1", "HTTP_ADDR": ":1"}, "variables", Failure, "Config.HTTPAddr: it is :1, as Addr is"},
 		{"nothing is set", nil, "variables", Warning, "development mode"},
 		{"backups", map[string]string{"SECRETS": secret, "BACKUPS": t.TempDir()}, "backups", OK, "may write to"},
-		{"backups later", map[string]string{"SECRETS": secret, "BACKUPS": filepath.Join(t.TempDir(), "new")}, "backups", OK, "is not there yet"},
+		{"backups later", map[string]string{"SECRETS": secret, "BACKUPS": filepath.Join(t.TempDir(), "new")}, "backups", OK, "is not there; the node makes it"},
 		{"backups into a file", map[string]string{"SECRETS": secret, "BACKUPS": fileIn(t)}, "backups", Failure, "not a directory"},
+		{"backups where no directory can be", map[string]string{"SECRETS": secret, "BACKUPS": "/proc/none/backups"}, "backups", Failure, "cannot be made"},
 		{"in memory", map[string]string{"SECRETS": secret, "PEERS": "127.0.0.1:1"}, "directory", Warning, "in memory"},
 		{"the secret's file is open", map[string]string{"SECRETS_FILE": secretFile(t, secret, 0o644)}, "secret", Warning, "chmod 600"},
 		{"the secret's file is private", map[string]string{"SECRETS_FILE": secretFile(t, secret, 0o600)}, "secret", OK, "its fingerprint is "},
@@ -276,7 +277,7 @@ func TestBesideANode(t *testing.T) {
 		with(t, also("MAX_STATE", "1048576")).want(t, "peer "+addr, Warning, "MaxState is 67108864 there and 1048576 here")
 	})
 	t.Run("its port", func(t *testing.T) {
-		with(t, also("ADDR", addr)).want(t, "port for peers", Failure, "another process listens; stop it")
+		with(t, also("ADDR", addr)).want(t, "port for peers", Failure, "another process listens", "stop it")
 	})
 	node.Close()
 	t.Run("it has ended", func(t *testing.T) {

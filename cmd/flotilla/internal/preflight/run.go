@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -125,7 +124,7 @@ func (c *checker) variables() bool {
 		cfg.Backups = flotilla.Backups{}
 		c.cfg, err = cfg.WithDefaults()
 	} else if err == nil && cfg.Backups.Dir != "" {
-		defer c.ok("backups", "%s", backupText(cfg.Backups.Dir))
+		defer c.backups(cfg.Backups.Dir)
 	}
 	if err != nil {
 		c.fail("variables", "correct it and check again: the rest was not looked at", "%s", plain(err))
@@ -138,14 +137,6 @@ func (c *checker) variables() bool {
 	}
 	c.ok("variables", "all that begin with FLOTILLA_ are known and have the right form")
 	return true
-}
-
-// backupText says what is known of a directory for backups.
-func backupText(dir string) string {
-	if _, err := os.Stat(dir); err != nil {
-		return dir + " is made when the first backup is; it is not there yet"
-	}
-	return "this user may write to " + dir
 }
 
 // plain returns the text of an error of the library in one line, without its prefix.

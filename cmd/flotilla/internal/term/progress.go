@@ -35,6 +35,9 @@ type Goal struct {
 	Total int64 // things or bytes; 0: not known
 	Bytes bool  // what is done is counted in bytes
 	About bool  // Total is an estimate
+
+	// Done returns how much is done, for a run that does not say. Nil: what was added.
+	Done func() int64
 }
 
 // StartProgress shows how far a run is. watched says that w is a terminal. A nil w shows nothing.
@@ -111,6 +114,9 @@ func (p *Progress) text() string {
 	p.mu.Lock()
 	doing, goal, done := p.doing, p.goal, p.done.Load()
 	p.mu.Unlock()
+	if goal.Done != nil {
+		done = goal.Done()
+	}
 	took := fmt.Sprintf("%d s", int(time.Since(p.begun).Seconds()))
 	switch percent := goal.percent(done); {
 	case goal.Total > 0 && goal.About:
@@ -132,7 +138,7 @@ func (g Goal) percent(done int64) int64 {
 	if g.About {
 		most = 99
 	}
-	return min(100*done/g.Total, most)
+	return min(max(100*done/g.Total, 0), most)
 }
 
 // amount returns n things or bytes in words.

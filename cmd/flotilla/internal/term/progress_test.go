@@ -29,6 +29,7 @@ func TestProgress(t *testing.T) {
 		{"bytes", false, Goal{Total: 40 << 20, Bytes: true}, 10 << 20, 6 * time.Second, []string{"doing it: 25 %, 10 MiB of 40 MiB, 5 s"}},
 		{"an estimate", false, Goal{Total: 100, About: true, Bytes: true}, 50, 6 * time.Second, []string{"doing it: about 50 %, 50 bytes so far, 5 s"}},
 		{"an estimate that was too low", false, Goal{Total: 100, About: true, Bytes: true}, 120, 6 * time.Second, []string{"doing it: about 99 %, 120 bytes so far, 5 s"}},
+		{"a run that is looked at", false, Goal{Total: 100, About: true, Bytes: true, Done: func() int64 { return 70 }}, 50, 6 * time.Second, []string{"doing it: about 70 %, 70 bytes so far, 5 s"}},
 		{"bytes of nobody knows how many", false, Goal{Bytes: true}, 20 << 10, 6 * time.Second, []string{"doing it: 20 KiB so far, 5 s"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
