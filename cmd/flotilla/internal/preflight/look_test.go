@@ -67,6 +67,7 @@ func TestSlowDisk(t *testing.T) {
 
 func TestNothingIsLeft(t *testing.T) {
 	c := checkerOf(t, nil)
+	c.measure = quickly
 	before := tree(t, c.cfg.Dir)
 	c.directory(t.Context())
 	c.want(t, "disk", OK)
