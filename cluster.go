@@ -110,9 +110,8 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	n.frontend = frontend.New(n.log, n.cfg.Proxies)
 	n.clocks = clocks.New(clocks.Config{Skew: n.cfg.skew, Changed: n.life.Changed.Notify, Name: n.peers.NameOf, Log: n.log})
 	var err error
-	t := n.cfg.TLS
 	cfg := certs.Config{
-		Policy:         certs.Policy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure},
+		Policy:         n.cfg.policy(),
 		Development:    n.cfg.development() || n.cfg.TLS.Private,
 		RedirectStatus: n.cfg.Redirect,
 		Storage:        storage,
@@ -192,13 +191,13 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	}
 	listener, err := n.cfg.PeerListen("tcp", n.cfg.Addr)
 	if err != nil {
-		err = &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr + listenRemedy(err), Err: err}
+		err = &ConfigError{Field: "Addr", Reason: "the node cannot listen for its peers at " + n.cfg.Addr + errs.ListenRemedy(err), Err: err}
 		return errors.Join(err, closeAll())
 	}
 	if written {
 		id.Starts++
 	}
-	n.self = &self.Self{ID: id.ID, Incarnation: self.NewIncarnation(id.Starts), Name: cmp.Or(n.cfg.Name, id.Name), Addr: cmp.Or(n.cfg.Advertise, dialable(listener.Addr()))}
+	n.self = &self.Self{ID: id.ID, Incarnation: self.NewIncarnation(id.Starts), Name: cmp.Or(n.cfg.Name, id.Name), Addr: cmp.Or(n.cfg.Advertise, self.Dialable(listener.Addr()))}
 	if n.self.Name == "" {
 		n.self.Name = machineName()
 	}

@@ -311,6 +311,24 @@ func (t Timing) lengths() timing.Timing {
 	return timing.Of(600 * time.Millisecond)
 }
 
+// WithDefaults returns c as Open uses it: with the default of each zero value in its place. The
+// error is the *ConfigError that Open would return because of c alone, without a look at Dir and
+// ports. In Backups.Dir it makes a file, and removes it. In development mode it adds a secret.
+func (c Config) WithDefaults() (Config, error) {
+	err := c.complete()
+	if err == nil {
+		policy := c.policy()
+		err = policy.Check()
+	}
+	return c, err
+}
+
+// policy returns how certificates are obtained.
+func (c *Config) policy() certs.Policy {
+	t := c.TLS
+	return certs.Policy{Email: t.Email, CA: t.CA, Private: t.Private, TrustedRoots: t.TrustedRoots, Configure: t.Configure}
+}
+
 // complete checks c and sets the defaults.
 func (c *Config) complete() error {
 	bad := func(field, reason string) error { return &ConfigError{Field: field, Reason: reason} }

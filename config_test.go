@@ -18,6 +18,27 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
+// WithDefaults says what Open would use, and what Open would say of the values.
+func TestWithDefaults(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	cfg := flotilla.Config{Dir: dir, Secrets: []flotilla.Secret{flotilla.NewSecret()}}
+	got, err := cfg.WithDefaults()
+	if err != nil || got.Addr != ":7373" || got.HTTPSAddr != ":443" || got.MaxState != 64<<20 || got.RemoveDead != 24*time.Hour {
+		t.Errorf("%+v: %v", got, err)
+	}
+	if cfg.Addr != "" {
+		t.Error("the given Config was changed")
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory was made: %v", err)
+	}
+	cfg.TLS.CA = "http://ca.test"
+	var wrong *flotilla.ConfigError
+	if _, err := cfg.WithDefaults(); !errors.As(err, &wrong) || wrong.Field != "TLS.CA" {
+		t.Errorf("an authority without TLS: %v", err)
+	}
+}
+
 // Every field with a wrong value has its own sentence.
 func TestConfigErrors(t *testing.T) {
 	secret := flotilla.NewSecret()

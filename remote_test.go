@@ -296,6 +296,44 @@ func TestOperatorSendsNonsense(t *testing.T) {
 	})
 }
 
+// Any node passes on the question of what another one is. The answer has neither values nor names
+// of records.
+func TestDiagnose(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.Settle()
+		client := operator(t, c, 0, c.Config(0).Secrets[0], "n0:7373")
+		put(t, client, remote.Keep, "some/key=value")
+		for i, n := range c.Nodes {
+			s := n.Status()
+			r, stacks, err := client.Diagnose(t.Context(), remote.DiagnoseRequest{Node: s.ID, Stacks: i == 1})
+			if err != nil || r.ID != s.ID || r.Name != s.Name || r.Cluster != s.Cluster || r.Settings["Timing"] != "lan" || r.Records == 0 || r.Disk.Bytes == 0 {
+				t.Errorf("n%d reports %+v: %v", i, r, err)
+			}
+			if all := string(r.Encode()) + string(stacks); strings.Contains(all, "some/key") || (len(stacks) > 0) != (i == 1) {
+				t.Errorf("n%d sends %s", i, all)
+			}
+		}
+		if r, _, err := client.Diagnose(t.Context(), remote.DiagnoseRequest{}); err != nil || r.Name != "n0" {
+			t.Errorf("the node that is asked reports %+v: %v", r, err)
+		}
+		stranger := strings.Repeat("0", 32)
+		if _, _, err := client.Diagnose(t.Context(), remote.DiagnoseRequest{Node: stranger}); err == nil || err.Error() != "00000000 is no member" {
+			t.Errorf("a stranger: %v", err)
+		}
+		gone := c.Nodes[2].Status().ID
+		c.Kill(2)
+		if _, _, err := client.Diagnose(t.Context(), remote.DiagnoseRequest{Node: gone}); err == nil || err.Error() != "nobody listens at its address" {
+			t.Errorf("a dead node: %v", err)
+		}
+		if _, _, err := operatorPort(t, c).CallAddr(t.Context(), "n0:7373", remote.CallDiagnose, []byte{0}); err == nil || !strings.Contains(err.Error(), "malformed encoding (status 400)") {
+			t.Errorf("nonsense: %v", err)
+		}
+	})
+}
+
 // operatorPort is the port of a client.
 func operatorPort(t *testing.T, c *clustertest.Cluster) *wire.Port {
 	t.Helper()

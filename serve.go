@@ -235,7 +235,7 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	}
 	ln, err := frontend.Listen(ctx, "tcp", addr)
 	if err != nil {
-		reason := "the node cannot listen for clients at " + addr + listenRemedy(err)
+		reason := "the node cannot listen for clients at " + addr + errs.ListenRemedy(err)
 		return nil, &ConfigError{Field: field, Reason: reason, Err: err}
 	}
 	return ln, nil

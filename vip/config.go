@@ -134,62 +134,14 @@ const (
 
 // complete checks c and fills in the defaults.
 func (c *Config) complete(h Holder) error {
-	bad := func(field, reason string) error { return fmt.Errorf("vip: Config.%s: %s", field, reason) }
-	for i, a := range c.addrs() {
-		field := "Addr"
-		if i > 0 {
-			field = fmt.Sprintf("With[%d]", i-1)
-		}
-		switch addr := a.Addr(); {
-		case !a.IsValid():
-			return bad(field, "it must be an address with the length of its subnet's prefix, such as 192.0.2.100/24")
-		case addr.IsUnspecified(), addr.IsLoopback(), addr.IsMulticast():
-			return bad(field, fmt.Sprintf("%v cannot be the address of a host on a network", addr))
-		case addr.IsLinkLocalUnicast():
-			return bad(field, fmt.Sprintf("%v is a link-local address, which does not float", addr))
-		case addr.Is4In6() || addr.Zone() != "":
-			return bad(field, fmt.Sprintf("%v must be a plain IPv4 or IPv6 address", addr))
-		case addr.Is4() && a.Bits() < 31 && (a.Masked().Addr() == addr || last4(a) == addr):
-			return bad(field, fmt.Sprintf("%v is the network's own address in %v, or its broadcast address",
-				addr, a.Masked()))
-		}
-		if slices.ContainsFunc(c.addrs()[:i], func(p netip.Prefix) bool { return p.Addr() == a.Addr() }) {
-			return bad(field, fmt.Sprintf("%v is named twice", a.Addr()))
-		}
-	}
-	c.With = slices.Clone(c.With)
-	if c.Name == "" {
-		c.Name = "vip/" + c.Addr.Addr().String()
-	}
-	if len(c.Name) > maxName || len(c.Group) > maxName {
-		return bad("Name", fmt.Sprintf("it and Group have at most %d bytes", maxName))
-	}
-	if c.Group == "" {
-		c.Group = "vip"
-	}
-	if strings.ContainsAny(c.Interface, "/ ") || len(c.Interface) > 15 {
-		return bad("Interface", fmt.Sprintf("%q cannot be the name of an interface", c.Interface))
-	}
-	if c.PreemptDelay < 0 {
-		return bad("PreemptDelay", "it cannot be negative")
-	}
-	if c.DrainTime < 0 || c.DrainTime > maxDrainTime {
-		return bad("DrainTime", fmt.Sprintf("it must be between 0, which means %v, and %v", drainTime, maxDrainTime))
-	}
-	if c.DrainTime == 0 {
-		c.DrainTime = drainTime
-	}
-	if c.Quorum != Release && c.Quorum != Keep {
-		return bad("Quorum", fmt.Sprintf("%d is neither Release nor Keep", c.Quorum))
-	}
-	if c.Conflict != Defend && c.Conflict != Yield {
-		return bad("Conflict", fmt.Sprintf("%d is neither Defend nor Yield", c.Conflict))
+	if err := c.check(); err != nil {
+		return err
 	}
 	if h == nil {
 		return errors.New("vip: there is no cluster to hold the address by; pass a *flotilla.Node to Run")
 	}
 	if _, ok := h.(PublicHolder); !ok && c.Quorum == Keep {
-		return bad("Quorum", "Keep needs a Holder that is a PublicHolder; pass a *flotilla.Node to Run")
+		return wrong("Quorum", "Keep needs a Holder that is a PublicHolder; pass a *flotilla.Node to Run")
 	}
 	if c.Drain == nil {
 		if d, ok := h.(interface {
@@ -197,6 +149,64 @@ func (c *Config) complete(h Holder) error {
 		}); ok {
 			c.Drain = d.DrainAddr
 		}
+	}
+	return nil
+}
+
+// wrong is the error of a field.
+func wrong(field, reason string) error { return fmt.Errorf("vip: Config.%s: %s", field, reason) }
+
+// check checks what does not depend on the Holder, and fills in the defaults.
+func (c *Config) check() error {
+	for i, a := range c.addrs() {
+		field := "Addr"
+		if i > 0 {
+			field = fmt.Sprintf("With[%d]", i-1)
+		}
+		switch addr := a.Addr(); {
+		case !a.IsValid():
+			return wrong(field, "it must be an address with the length of its subnet's prefix, such as 192.0.2.100/24")
+		case addr.IsUnspecified(), addr.IsLoopback(), addr.IsMulticast():
+			return wrong(field, fmt.Sprintf("%v cannot be the address of a host on a network", addr))
+		case addr.IsLinkLocalUnicast():
+			return wrong(field, fmt.Sprintf("%v is a link-local address, which does not float", addr))
+		case addr.Is4In6() || addr.Zone() != "":
+			return wrong(field, fmt.Sprintf("%v must be a plain IPv4 or IPv6 address", addr))
+		case addr.Is4() && a.Bits() < 31 && (a.Masked().Addr() == addr || last4(a) == addr):
+			return wrong(field, fmt.Sprintf("%v is the network's own address in %v, or its broadcast address",
+				addr, a.Masked()))
+		}
+		if slices.ContainsFunc(c.addrs()[:i], func(p netip.Prefix) bool { return p.Addr() == a.Addr() }) {
+			return wrong(field, fmt.Sprintf("%v is named twice", a.Addr()))
+		}
+	}
+	c.With = slices.Clone(c.With)
+	if c.Name == "" {
+		c.Name = "vip/" + c.Addr.Addr().String()
+	}
+	if len(c.Name) > maxName || len(c.Group) > maxName {
+		return wrong("Name", fmt.Sprintf("it and Group have at most %d bytes", maxName))
+	}
+	if c.Group == "" {
+		c.Group = "vip"
+	}
+	if strings.ContainsAny(c.Interface, "/ ") || len(c.Interface) > 15 {
+		return wrong("Interface", fmt.Sprintf("%q cannot be the name of an interface", c.Interface))
+	}
+	if c.PreemptDelay < 0 {
+		return wrong("PreemptDelay", "it cannot be negative")
+	}
+	if c.DrainTime < 0 || c.DrainTime > maxDrainTime {
+		return wrong("DrainTime", fmt.Sprintf("it must be between 0, which means %v, and %v", drainTime, maxDrainTime))
+	}
+	if c.DrainTime == 0 {
+		c.DrainTime = drainTime
+	}
+	if c.Quorum != Release && c.Quorum != Keep {
+		return wrong("Quorum", fmt.Sprintf("%d is neither Release nor Keep", c.Quorum))
+	}
+	if c.Conflict != Defend && c.Conflict != Yield {
+		return wrong("Conflict", fmt.Sprintf("%d is neither Defend nor Yield", c.Conflict))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -3,6 +3,7 @@ package vip
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,24 @@ func TestConfig(t *testing.T) {
 	cfg := Config{Addr: p("192.0.2.100/24")}
 	if err := cfg.complete(nil); err == nil || !strings.Contains(err.Error(), "*flotilla.Node") {
 		t.Errorf("without a cluster: %v", err)
+	}
+}
+
+// Check needs no cluster. Another Binder is not asked.
+func TestCheck(t *testing.T) {
+	addr := netip.MustParsePrefix("198.51.100.7/24")
+	if err := Check(Config{Addr: addr, Binder: NewMemory().Machine("a")}); err != nil {
+		t.Errorf("with a Binder: %v", err)
+	}
+	if err := Check(Config{}); err == nil || !strings.Contains(err.Error(), "Addr: it must be an address") {
+		t.Errorf("without an address: %v", err)
+	}
+	want := "there is no interface none0"
+	if runtime.GOOS != "linux" {
+		want = "need Linux"
+	}
+	if err := Check(Config{Addr: addr, Interface: "none0"}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("without the interface: %v, want %q", err, want)
 	}
 }
 

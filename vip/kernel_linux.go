@@ -52,6 +52,17 @@ func (kernel) Attach(ctx context.Context, u Unit) (Place, error) {
 	return p, nil
 }
 
+// check returns why the addresses of a unit could not be put in place, without preparing anything.
+func (kernel) check(u Unit) error {
+	n, err := findNIC(u.Interface, u.Addrs[0], 0)
+	for _, a := range u.Addrs {
+		if err == nil {
+			err = n.accepts(a.Addr())
+		}
+	}
+	return errors.Join(checkRights(), err)
+}
+
 // kernelPlace is a unit on this machine.
 type kernelPlace struct {
 	unit   Unit

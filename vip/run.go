@@ -48,6 +48,24 @@ func Run(ctx context.Context, h Holder, cfg Config) error {
 	return err
 }
 
+// Check returns why this machine could not have the addresses now: what is wrong with cfg, an
+// interface that is missing or down, or rights that this process lacks. Nil means that Run could
+// put them in place, as far as that can be told without doing it. Check changes nothing, and asks
+// no cluster. With a Config.Binder it looks at cfg alone.
+func Check(cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	k, ok := cfg.Binder.(kernel)
+	if !ok {
+		return nil
+	}
+	if err := k.check(cfg.unit()); err != nil {
+		return fmt.Errorf("vip: %s: %w", cfg.Name, err)
+	}
+	return nil
+}
+
 // runner competes for the role. Its methods are called by the goroutine of Run.
 type runner struct {
 	h         Holder

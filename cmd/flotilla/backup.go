@@ -19,7 +19,11 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 	"github.com/flotilla-ha/flotilla/internal/backups"
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
+	"github.com/flotilla-ha/flotilla/internal/remote"
 )
+
+// goalTime bounds the question of how large a backup will be.
+const goalTime = 3 * time.Second
 
 func backupCommand() cli.Command {
 	return cli.Command{
@@ -135,8 +139,9 @@ func backup(ctx context.Context, env *cli.Env, cluster *admin.Flags, out string,
 	}
 	defer client.Close()
 	if out == "-" {
-		var info flotilla.BackupInfo
-		env.Await("backing up", func() { info, err = streamBackup(ctx, client, env.Stdout, secrets) })
+		progress := env.StartProgress("backing up", backupGoal(ctx, client))
+		info, err := streamBackup(ctx, client, progress.Writer(env.Stdout), secrets)
+		progress.End()
 		if err != nil {
 			return err
 		}
@@ -150,7 +155,9 @@ func backup(ctx context.Context, env *cli.Env, cluster *admin.Flags, out string,
 		return err
 	}
 	defer os.Remove(tmp.Name()) // which does nothing once it has its name
-	env.Await("backing up", func() { err = errors.Join(client.Backup(ctx, tmp), tmp.Sync(), tmp.Close()) })
+	progress := env.StartProgress("backing up", backupGoal(ctx, client))
+	err = errors.Join(client.Backup(ctx, progress.Writer(tmp)), tmp.Sync(), tmp.Close())
+	progress.End()
 	if err != nil {
 		return err
 	}
@@ -168,6 +175,18 @@ func backup(ctx context.Context, env *cli.Env, cluster *admin.Flags, out string,
 		return err
 	}
 	return writeBackup(env, env.Stdout, out, info, asJSON)
+}
+
+// backupGoal returns about how many bytes a backup will have: its records, and little else. Nobody
+// knows that before it is made.
+func backupGoal(ctx context.Context, client *admin.Client) term.Goal {
+	goal := term.Goal{Bytes: true, About: true}
+	ctx, cancel := context.WithTimeout(ctx, goalTime)
+	defer cancel()
+	if report, _, err := client.Diagnose(ctx, remote.DiagnoseRequest{}); err == nil {
+		goal.Total = report.StateBytes
+	}
+	return goal
 }
 
 // streamBackup writes a backup to w and verifies what it writes.
@@ -195,7 +214,9 @@ func verifyFile(env *cli.Env, file string, secrets []flotilla.Secret) (info flot
 		return info, err
 	}
 	defer r.Close()
-	env.Await("reading "+term.Safe(file), func() { info, err = flotilla.VerifyBackup(r, secrets...) })
+	progress := env.StartProgress("reading "+term.Safe(file), cli.GoalOf(r))
+	defer progress.End()
+	info, err = flotilla.VerifyBackup(progress.Reader(r, nil), secrets...)
 	return info, cli.Plain(err)
 }
 
@@ -205,8 +226,12 @@ func restore(env *cli.Env, dir, file string, secrets []flotilla.Secret) error {
 		return err
 	}
 	defer r.Close()
-	var info flotilla.BackupInfo
-	env.Await("restoring", func() { info, err = flotilla.Restore(dir, r, secrets...) })
+	progress := env.StartProgress("reading "+term.Safe(file), cli.GoalOf(r))
+	info, err := flotilla.Restore(dir, progress.Reader(r, func() {
+		// The directory becomes about as large as the backup.
+		progress.Next("making "+term.Safe(dir), cli.GrowthOf(dir, int64(progress.Done())))
+	}), secrets...)
+	progress.End()
 	if err != nil {
 		return cli.Plain(err)
 	}

@@ -1,6 +1,6 @@
-// Flotilla is the operators' command: it shows a running cluster, manages its members and roles,
-// imports and exports certificates, and makes secrets. "flotilla help" lists the commands, and
-// docs/command.md is the manual.
+// Flotilla is the operators' command: it checks machines, shows a running cluster, manages its
+// members and roles, imports and exports certificates, and makes secrets. "flotilla help" lists the
+// commands, and docs/command.md is the manual.
 //
 // # How it works
 //
@@ -24,6 +24,9 @@
 //	main                 a file for each command, or for those about the same thing; their table
 //	internal/admin       the admin client: find and authenticate to a node, ask it
 //	internal/view        a cluster as its nodes describe it, as tables, remarks, JSON and changes
+//	internal/preflight   whether a node could start here, and do its work
+//	internal/bundle      an archive of texts, each without secrets
+//	internal/redact      take what is secret out of texts
 //	internal/importer    plan, read, check and store the records of a directory
 //	internal/exporter    write records to a directory, and nothing outside it
 //	internal/records     certmagic's storage layout, and the report of an import or export

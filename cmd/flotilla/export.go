@@ -10,6 +10,7 @@ import (
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/exporter"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/records"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 )
 
 func exportCommand() cli.Command {
@@ -50,7 +51,9 @@ func export(ctx context.Context, env *cli.Env, cluster *admin.Flags, dir string)
 		return err
 	}
 	defer client.Close()
-	keys, current, err := client.List(ctx, "")
+	var keys []string
+	var current bool
+	env.Await("listing the records", func() { keys, current, err = client.List(ctx, "") })
 	if err != nil {
 		return err
 	}
@@ -67,8 +70,8 @@ func export(ctx context.Context, env *cli.Env, cluster *admin.Flags, dir string)
 		fmt.Fprintf(env.Stdout, "remark: users other than the owner may enter %s; they cannot read the files in it\n", dir)
 	}
 	r := records.NewReport("files", left, records.Written, records.Same, records.Refused)
-	progress := env.StartProgress("exporting", len(keys))
-	err = exporter.Run(ctx, client, target, keys, r, progress.Add)
+	progress := env.StartProgress("exporting", term.Goal{Total: int64(len(keys))})
+	err = exporter.Run(ctx, client, target, keys, r, progress.One)
 	progress.End()
 	err = errors.Join(err, target.Sync())
 	r.Write(env.Stdout)

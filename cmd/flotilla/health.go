@@ -40,6 +40,7 @@ Exit codes: 0 healthy, 1 not healthy, 3 no node answered.
 				if *timeout <= 0 {
 					return cli.Usagef("-timeout must be more than 0")
 				}
+				env.Quiet = *quiet
 				ctx, cancel := context.WithTimeoutCause(ctx, *timeout, noAnswer(*timeout))
 				defer cancel()
 				return cluster.WithView(ctx, func(_ *admin.Client, v *view.Cluster) error {

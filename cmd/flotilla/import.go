@@ -69,7 +69,8 @@ func (im *importRun) run(ctx context.Context, dir string) error {
 		return err
 	}
 	defer client.Close()
-	plan, err := source.Scan()
+	var plan *importer.Plan
+	im.env.Await("reading "+term.Safe(dir), func() { plan, err = source.Scan() })
 	if err != nil {
 		return cli.Usagef("DIR cannot be read: %v", err)
 	}
@@ -79,14 +80,14 @@ func (im *importRun) run(ctx context.Context, dir string) error {
 	if im.dryRun {
 		fmt.Fprintln(im.env.Stdout, "dry run: nothing is stored, and this is what would be done")
 	}
-	progress := im.env.StartProgress("importing", len(plan.Groups))
+	progress := im.env.StartProgress("importing", term.Goal{Total: int64(len(plan.Groups))})
 	job := &importer.Import{
 		Store:     client,
 		Source:    source,
 		Overwrite: im.overwrite,
 		DryRun:    im.dryRun,
 		Now:       time.Now(),
-		Progress:  progress.Add,
+		Progress:  progress.One,
 	}
 	results, err := job.Run(ctx, plan.Groups)
 	progress.End()

@@ -50,7 +50,7 @@ DIR, and no node can start with it meanwhile.
 func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSON bool) error {
 	var in flotilla.Inspection
 	var err error
-	env.Await("reading "+term.Safe(dir), func() { in, err = flotilla.Inspect(dir, secrets...) })
+	env.Await(cli.Reading(dir), func() { in, err = flotilla.Inspect(dir, secrets...) })
 	count := len(in.Records)
 	if !records {
 		in.Records = nil

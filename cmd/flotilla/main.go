@@ -29,6 +29,7 @@ func main() {
 func commands() cli.Table {
 	return cli.Table{
 		keygenCommand(),
+		checkCommand(),
 		statusCommand(),
 		healthCommand(),
 		membersCommand(),
@@ -42,6 +43,7 @@ func commands() cli.Table {
 		rotateTicketsCommand(),
 		drainCommand(),
 		undrainCommand(),
+		debugCommand(),
 		inspectCommand(),
 		backupCommand(),
 		backupVerifyCommand(),

@@ -41,6 +41,7 @@ func TestProgram(t *testing.T) {
 		Advertise:  listener.Addr().String(),
 		Secrets:    []flotilla.Secret{secret},
 		Timing:     flotilla.Fast,
+		TLS:        flotilla.TLS{CA: "https://127.0.0.1:1/dir"}, // nobody answers there
 		Logger:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 		PeerListen: func(string, string) (net.Listener, error) { return listener, nil },
 	})

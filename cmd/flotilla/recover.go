@@ -65,12 +65,13 @@ again, with -yes.
 				if err != nil {
 					return err
 				}
-				found, err := flotilla.Inspect(*dir, secrets...)
+				var found flotilla.Inspection
+				env.Await(cli.Reading(*dir), func() { found, err = flotilla.Inspect(*dir, secrets...) })
 				switch {
 				case found.Interrupted && !*yes:
 					return errors.New("an earlier restore or recovery was interrupted; give -yes to complete a recovery")
 				case found.Interrupted:
-					return doRecover(env, *dir, true, secrets)
+					return doRecover(env, *dir, 0, true, secrets)
 				case err != nil:
 					return cli.Plain(err)
 				case found.InUse:
@@ -89,15 +90,18 @@ again, with -yes.
 				case len(found.Tail) > 0 && *tail == "":
 					return cli.Usagef("give -tail keep or -tail drop: the cluster may have agreed on the last %d entries or not", len(found.Tail))
 				}
-				return doRecover(env, *dir, *tail == "keep", secrets)
+				return doRecover(env, *dir, found.Bytes, *tail == "keep", secrets)
 			}
 		},
 	}
 }
 
-func doRecover(env *cli.Env, dir string, keepTail bool, secrets []flotilla.Secret) (err error) {
-	var aside string
-	env.Await("recovering", func() { aside, err = flotilla.Recover(dir, keepTail, secrets...) })
+// doRecover recovers a directory whose state has so many bytes, 0 if that is not known.
+func doRecover(env *cli.Env, dir string, size int64, keepTail bool, secrets []flotilla.Secret) error {
+	// The state is written twice: as a backup of what was there, and as the new one.
+	progress := env.StartProgress("recovering", cli.GrowthOf(dir, 2*size))
+	aside, err := flotilla.Recover(dir, keepTail, secrets...)
+	progress.End()
 	if err != nil {
 		return cli.Plain(err)
 	}

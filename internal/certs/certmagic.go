@@ -14,7 +14,7 @@ import (
 // program has set for names on demand. A *errs.ConfigError names the field of TLS that is wrong.
 func newCertmagic(cfg *Config) (*certmagic.Config, *certmagic.Cache, *certmagic.OnDemandConfig, error) {
 	t := &cfg.Policy
-	if err := t.check(); err != nil {
+	if err := t.Check(); err != nil {
 		return nil, nil, nil, err
 	}
 	zl := slogbridge.NewZap(cfg.Log)

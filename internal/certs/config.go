@@ -28,8 +28,8 @@ type Policy struct {
 	Configure func(*certmagic.Config, *certmagic.ACMEIssuer)
 }
 
-// check returns what is wrong with p.
-func (p *Policy) check() error {
+// Check returns what is wrong with p, as an *errs.ConfigError.
+func (p *Policy) Check() error {
 	if p.Private && p.CA != "" {
 		return &errs.ConfigError{Field: "TLS.Private", Reason: "TLS.CA names another authority; set one of the two"}
 	}

@@ -11,6 +11,7 @@ import (
 // and asks the leader or another node where that is needed.
 func (o *Operator) HandleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallStatus, rpc.Bytes(o.serveStatus))
+	mux.HandleFunc("POST "+remote.CallDiagnose, rpc.Bytes(o.serveDiagnose))
 	mux.HandleFunc("POST "+remote.CallRemove, rpc.Bytes(o.serveRemove))
 	mux.HandleFunc("POST "+remote.CallTransfer, rpc.Bytes(o.serveTransfer))
 	mux.HandleFunc("POST "+remote.CallMove, rpc.Bytes(o.serveMove))

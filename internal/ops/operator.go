@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
@@ -58,7 +59,10 @@ type Records interface {
 }
 
 // Operator answers the requests of operators. Its methods are safe for concurrent use.
-type Operator struct{ cfg Config }
+type Operator struct {
+	cfg   Config
+	since time.Time // when the node was opened, for people
+}
 
 // New returns an Operator.
-func New(cfg Config) *Operator { return &Operator{cfg} }
+func New(cfg Config) *Operator { return &Operator{cfg, time.Now()} }

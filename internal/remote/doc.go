@@ -17,6 +17,7 @@
 //	orders.go    about the cluster: status, members, roles, draining
 //	records.go   about the cluster's storage
 //	backup.go    a backup of the cluster
+//	diagnose.go  what one node says of itself, for those who look for a fault
 //
 // # Flow
 //

@@ -40,7 +40,7 @@ func (e *UnreachableError) Error() string {
 	var b strings.Builder
 	b.WriteString("no node could answer:")
 	for _, f := range e.Faults {
-		b.WriteString("\n  " + f.Addr + ": " + f.explain())
+		b.WriteString("\n  " + f.Addr + ": " + f.Explain())
 	}
 	return b.String()
 }
@@ -57,8 +57,8 @@ func (e *UnreachableError) Unwrap() []error {
 	return errs
 }
 
-// explain says what is wrong, and what to do about it.
-func (f Fault) explain() string {
+// Explain says what is wrong, and what to do about it.
+func (f Fault) Explain() string {
 	var wrong *wire.WrongSecretError
 	var refused *wire.RefusedError
 	var answer *wire.RPCError

@@ -62,6 +62,8 @@ func TestMessages(t *testing.T) {
 		remote.RotateReply{Done: true, Refused: true, Step: 1, Steps: 4, Doing: "it", Begun: 300, Waiting: []string{"a", "b"}},
 		remote.DecodeRotateReply,
 	)
+	roundTrip(t, remote.DiagnoseRequest{Node: "a", Stacks: true}, remote.DecodeDiagnoseRequest)
+	roundTrip(t, remote.DiagnoseReply{Report: []byte("{}"), Stacks: []byte("goroutine"), Why: "no"}, remote.DecodeDiagnoseReply)
 	roundTrip(t, remote.Answer{Refused: true, Text: "no"}, remote.DecodeAnswer)
 	for name, err := range map[string]error{
 		"mode":         second(remote.DecodePutRequest(remote.PutRequest{Mode: 3}.Encode())),
@@ -102,6 +104,8 @@ func FuzzMessages(f *testing.F) {
 		again(t, b, remote.DecodeDrainRequest)
 		again(t, b, remote.DecodeRotateRequest)
 		again(t, b, remote.DecodeRotateReply)
+		again(t, b, remote.DecodeDiagnoseRequest)
+		again(t, b, remote.DecodeDiagnoseReply)
 		again(t, b, remote.DecodeAnswer)
 	})
 }

@@ -25,8 +25,12 @@ type Env struct {
 	// Height returns how many lines the screen has now, 0 if that is not known.
 	Height func() int
 
-	// Progress says that a person watches Stderr: long runs show progress there.
+	// Progress says that a person watches Stderr: the progress of long runs is one line there, which
+	// changes. Nobody watches: it is a line every few seconds.
 	Progress bool
+
+	// Quiet says that long runs show no progress. The action sets it if it has a flag for that.
+	Quiet bool
 
 	// Dial replaces the network. Nil means the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -52,21 +56,6 @@ func (e *Env) OpenInput(file string) (io.ReadCloser, error) {
 		return io.NopCloser(e.Stdin), nil
 	}
 	return os.Open(file)
-}
-
-// StartProgress shows on a watched Stderr how far a long run is. The caller ends it.
-func (e *Env) StartProgress(doing string, total int) *term.Progress {
-	if !e.Progress {
-		return term.StartProgress(nil, doing, total)
-	}
-	return term.StartProgress(e.Stderr, doing, total)
-}
-
-// Await runs f and shows the time that it takes on a watched Stderr.
-func (e *Env) Await(doing string, f func()) {
-	p := e.StartProgress(doing, 0)
-	defer p.End()
-	f()
 }
 
 // WriteJSON prints a value as JSON, indented over several lines.

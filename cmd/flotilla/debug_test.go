@@ -1,0 +1,315 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/bundle"
+	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/redact"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// canary is something secret that was put where programs keep secrets.
+type canary struct {
+	where  string
+	secret []byte
+}
+
+// canaries are all canaries of a run.
+type canaries struct{ all []canary }
+
+// add returns a new canary as text.
+func (c *canaries) add(where string) string {
+	text := fmt.Sprintf("Canary%02dx%s", len(c.all), strings.Repeat("q7Z", 9))
+	c.all = append(c.all, canary{where, []byte(text)})
+	return text
+}
+
+func (c *canaries) know(where string, secret []byte) { c.all = append(c.all, canary{where, secret}) }
+
+// found returns the canaries that are in files.
+func (c *canaries) found(files map[string]string) (found []string) {
+	for name, content := range files {
+		content = name + "\n" + content
+		squeezed := regexp.MustCompile(`\s|\\n|\\r`).ReplaceAllString(content, "")
+		for _, k := range c.all {
+			for form, text := range forms(k.secret) {
+				if strings.Contains(content, text) || strings.Contains(squeezed, text) {
+					found = append(found, fmt.Sprintf("%s: %s, as %s", name, k.where, form))
+				}
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// forms are the ways in which programs write bytes.
+func forms(secret []byte) map[string]string {
+	return map[string]string{
+		"bytes":      string(secret),
+		"hex":        hex.EncodeToString(secret),
+		"HEX":        strings.ToUpper(hex.EncodeToString(secret)),
+		"base64":     base64.RawStdEncoding.EncodeToString(secret),
+		"base64 URL": base64.RawURLEncoding.EncodeToString(secret),
+		"upper case": strings.ToUpper(string(secret)),
+		"lower case": strings.ToLower(string(secret)),
+	}
+}
+
+// contents returns the files of an archive. An archive among them is opened too.
+func contents(t *testing.T, archive []byte) map[string]string {
+	t.Helper()
+	gz, err := gzip.NewReader(bytes.NewReader(archive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for r := tar.NewReader(gz); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.HasPrefix(content, []byte{0x1f, 0x8b}) {
+			for name, inner := range contents(t, content) {
+				all[path.Join(h.Name, name)] = inner
+			}
+			continue
+		}
+		all[h.Name] = string(content)
+	}
+}
+
+// wrapped breaks a text into lines, as mail and terminals do.
+func wrapped(text string) string {
+	var lines []string
+	for part := range slices.Chunk([]byte(text), 11) {
+		lines = append(lines, string(part))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestDebugHasNoSecrets plants canaries wherever a cluster and its operator keep secrets, and in
+// texts that a node shows, and finds none of them in the archive.
+func TestDebugHasNoSecrets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := new(canaries)
+		ca := "https://ca.test/dir?eab=" + c.add("query of a URL")
+		cluster := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.TLS.CA = ca })
+		cluster.Settle()
+		time.Sleep(20 * time.Second)
+		node := cluster.Nodes[0]
+		for key, value := range c.records() {
+			if err := node.Storage().Store(t.Context(), key, []byte(value)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		secret := cluster.Config(0).Secrets[0]
+		raw, err := seal.ParseSecret(secret.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed := raw.CASeed()
+		c.know("the cluster's secret", raw[:])
+		c.know("the text form of the secret", []byte(secret.Encode()))
+		c.know("the seed of the internal authority", seed[:])
+		for i, text := range c.texts(raw[:], secret.Encode()) {
+			node.Remark(fmt.Sprint("role", i), text)
+		}
+		o := operatorOf(cluster)
+		env := environment(cluster)
+		for name, value := range c.environment(ca) {
+			env[name] = value
+		}
+		o.getenv = func(name string) string { return env[name] }
+		if n := len(c.all); n != 62 {
+			t.Errorf("there are %d canaries, want 62", n)
+		}
+		got := o.run(t.Context(), "debug", "-out", "-")
+		got.want(t, 0, "has the reports of 3 of 3 nodes")
+		files := contents(t, []byte(got.out))
+		for _, text := range c.found(files) {
+			t.Errorf("found in %s", text)
+		}
+		if c.found(map[string]string{"stderr": got.errOut}) != nil {
+			t.Errorf("it prints a secret: %s", got.errOut)
+		}
+		wantFiles(t, files)
+	})
+}
+
+// records returns records of every kind, with a canary in each.
+func (c *canaries) records() map[string]string {
+	all := make(map[string]string)
+	pem := func(what string) string {
+		return "-----BEGIN " + what + "-----\n" + base64.StdEncoding.EncodeToString([]byte(c.add("a record: "+what))) + "\n-----END " + what + "-----\n"
+	}
+	site := "certificates/" + issuer + "/canary.test/canary.test"
+	all[site+".key"], all[site+".crt"], all[site+".json"] = pem("PRIVATE KEY"), pem("CERTIFICATE"), `{"sans":["canary.test"],"x":"`+c.add("metadata of a certificate")+`"}`
+	user := "acme/" + issuer + "/users/a@canary.test/a"
+	all[user+".key"], all[user+".json"] = pem("EC PRIVATE KEY"), `{"status":"valid","externalAccountBinding":"`+c.add("an account's EAB")+`"}`
+	for _, key := range []string{
+		"acme/" + issuer + "/challenge_tokens/canary.test.json", "ocsp/canary.test-1", "dns_credentials/cloud", "last_clean.json",
+		"session_tickets/key", "plain", "deep/er/and/deeper/still", "app/token", "app/password", "app/cookie",
+	} {
+		all[key] = c.add("the record " + key)
+	}
+	for _, where := range []string{"hex", "base64", "json"} {
+		value := c.add("a record in " + where)
+		all["encoded/"+where] = map[string]string{
+			"hex": hex.EncodeToString([]byte(value)), "base64": base64.StdEncoding.EncodeToString([]byte(value)), "json": `{"v":"` + value + `"}`,
+		}[where]
+	}
+	for i := range 4 {
+		all["named/"+c.add("the name of a record")+fmt.Sprint(i)] = "1"
+	}
+	return all
+}
+
+// texts are texts that a node shows, with secrets that slipped into them.
+func (c *canaries) texts(raw []byte, text string) []string {
+	var all []string
+	for _, form := range []string{
+		string(raw), hex.EncodeToString(raw), strings.ToUpper(hex.EncodeToString(raw)), base64.StdEncoding.EncodeToString(raw),
+		base64.URLEncoding.EncodeToString(raw), text, strings.ToUpper(text),
+	} {
+		all = append(all, "cannot open "+form+" now", "cannot open\n"+wrapped(form)+"\nnow", "cannot open "+strings.ReplaceAll(wrapped(form), "\n", "\r\n\t")+".")
+	}
+	all = append(all, text[:30], "in the middle"+text+"of a word")
+	for _, before := range []string{
+		"Authorization: Bearer ", "authorization: basic ", "password=", "PASSWORD: ", "api_key=", "API-Key: ", "aws_secret_access_key = ",
+		"accessKey\":\"", "hmac=", "eab_hmac: ", "session_token=", "client_secret='", "passphrase: ", "X-Auth-Token: ", "private_key=",
+	} {
+		all = append(all, "the authority says: "+before+c.add("behind "+before)+" is wrong")
+	}
+	all = append(all,
+		"-----BEGIN PRIVATE KEY-----\n"+wrapped(base64.StdEncoding.EncodeToString([]byte(c.add("a key in a text"))))+"\n-----END PRIVATE KEY-----",
+		"-----BEGIN RSA PRIVATE KEY-----\n"+base64.StdEncoding.EncodeToString([]byte(c.add("a key that was cut"))),
+		"dial https://"+c.add("user of a URL")+"@db.test/app: refused",
+		"dial postgres://app:"+c.add("password of a database")+"@db.test/app: refused",
+		"get https://store.test/b?X-Amz-Signature="+c.add("a signed URL")+"&x=1: 403",
+		"a random word, "+hex.EncodeToString([]byte(c.add("a long word"))),
+		"another, "+base64.RawURLEncoding.EncodeToString([]byte(c.add("a long word in base64"))),
+	)
+	return all
+}
+
+// environment returns variables, with a canary in each that may hold one.
+func (c *canaries) environment(ca string) map[string]string {
+	all := map[string]string{"FLOTILLA_ACME_CA": ca, "FLOTILLA_TIMING": "lan"}
+	for _, name := range []string{
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "CLOUDFLARE_API_TOKEN", "HCLOUD_TOKEN", "VAULT_TOKEN",
+		"GITHUB_TOKEN", "DATABASE_URL", "ACME_EAB_HMAC", "SMTP_PASSWORD", "HTTPS_PROXY", "FLOTILLA_SECRET", "FLOTILLA_TOKEN", "FLOTILLA_EMAIL",
+	} {
+		all[name] = c.add("the variable " + name)
+	}
+	return all
+}
+
+// wantFiles checks that the archive has what an archive is for.
+func wantFiles(t *testing.T, files map[string]string) {
+	t.Helper()
+	find := func(suffix string) (names []string) {
+		for name := range files {
+			if strings.HasSuffix(name, suffix) {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	for suffix, n := range map[string]int{
+		"/report.json": 3, "/goroutines.txt": 3, "/status.json": 3, "/summary.json": 1, "/environment.json": 1, "/status.txt": 1, "/health.txt": 1,
+	} {
+		if names := find(suffix); len(names) != n {
+			t.Errorf("there are %d files %s, want %d", len(names), suffix, n)
+		}
+	}
+	for suffix, part := range map[string]string{
+		"/report.json": `"Timing": "lan"`, "/goroutines.txt": "goroutine ", "/status.json": `"Leader": "`, "/summary.json": `"Name": "n2"`,
+		"/environment.json": `"FLOTILLA_SECRETS": "(set)"`, "/status.txt": "voters there: 3 of 3", "/health.txt": "n1: ",
+	} {
+		for _, name := range find(suffix) {
+			if !strings.Contains(files[name], part) {
+				t.Errorf("%s does not say %q:\n%.2000s", name, part, files[name])
+			}
+			if strings.HasSuffix(name, ".json") && !json.Valid([]byte(files[name])) {
+				t.Errorf("%s is no JSON", name)
+			}
+		}
+	}
+	for _, name := range find("/status.json") {
+		if strings.Contains(name, "/n0-") && !strings.Contains(files[name], "cannot open "+redact.Mark+" now") {
+			t.Errorf("the texts with secrets are not in %s, so nothing was taken out:\n%.3000s", name, files[name])
+		}
+	}
+}
+
+// The search for canaries finds each of them, in each form.
+func TestCanariesAreFound(t *testing.T) {
+	c := new(canaries)
+	c.add("a")
+	c.know("b", bytes.Repeat([]byte{0xfe, 1, 2, 0x80}, 8))
+	for _, k := range c.all {
+		for form, text := range forms(k.secret) {
+			var inner, outer bytes.Buffer
+			a := bundle.New(&inner, "in", time.Unix(0, 0), redact.New(nil, nil))
+			if err := errors.Join(a.Stacks("x", []byte(wrapped(text))), a.Close()); err != nil {
+				t.Fatal(err)
+			}
+			b := bundle.New(&outer, "out", time.Unix(0, 0), redact.New(nil, nil))
+			if err := errors.Join(b.Stacks("y.tar.gz", inner.Bytes()), b.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if found := c.found(contents(t, outer.Bytes())); len(found) == 0 {
+				t.Errorf("%s is not found as %s", k.where, form)
+			}
+		}
+	}
+}
+
+// The archive lists every variable that nodes read.
+func TestNodeVariables(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile("`(FLOTILLA_[A-Z_]+)`").FindAllStringSubmatch(string(text), -1) {
+		guard := name[1] == "FLOTILLA_GUARD" // a node sets it itself
+		if !guard && !slices.Contains(nodeVariables(), name[1]) {
+			t.Errorf("%s is not listed", name[1])
+		}
+	}
+	for _, name := range nodeVariables() {
+		t.Setenv(name, "")
+	}
+	if _, err := flotilla.ConfigFromEnv(); err != nil {
+		t.Errorf("a variable that no node reads is listed: %v", err)
+	}
+}

@@ -1,0 +1,23 @@
+package main
+
+// operatorRows are about what operators are shown.
+func operatorRows() []row {
+	return []row{
+		m("stacks have no arguments", "TestPlainStacks",
+			"internal/diagnosis/stacks.go", "plainStacks", `line = line[:i] + "(…)"`, ``),
+		m("stacks have no labels", "TestPlainStacks",
+			"internal/diagnosis/stacks.go", "plainStacks", `if head, _, labelled := strings.Cut(line, "{"); labelled {`, `if head, _, labelled := strings.Cut(line, "{"); labelled && head == "" {`),
+		m("a secret that is known is taken out", "TestText",
+			"cmd/flotilla/internal/redact/redact.go", "Known", `text = k.ReplaceAllString(text, Mark)`, `text = k.ReplaceAllString(text, "$0")`),
+		m("the archive has no secret of the environment", "TestDebugHasNoSecrets",
+			"cmd/flotilla/debug.go", "environment", `case name == "FLOTILLA_SECRETS", name == "FLOTILLA_EMAIL":`, `case name == "FLOTILLA_SECRETS":`),
+		m("the archive's JSON passes the redactor", "TestDebugHasNoSecrets",
+			"cmd/flotilla/internal/bundle/bundle.go", "JSON", `b, err = a.redact.JSON(b)`, ``).of("./cmd/flotilla"),
+		m("the archive's texts pass the redactor", "TestDebugHasNoSecrets",
+			"cmd/flotilla/internal/bundle/bundle.go", "Text", `func (a *Archive) Text(name, text string) error { return a.add(name, []byte(a.redact.Text(text))) }`, `func (a *Archive) Text(name, text string) error { return a.add(name, []byte(text)) }`).of("./cmd/flotilla"),
+		m("a check leaves no file behind", "TestNothingIsLeft",
+			"cmd/flotilla/internal/preflight/directory.go", "measureSync", `defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()`, `defer func() { err = errors.Join(err, f.Close()) }()`),
+		m("a peer with another timing fails the check", "TestCompare",
+			"cmd/flotilla/internal/preflight/peers.go", "compare", `case timing != "" && timing != own.Values[membership.TimingSetting]:`, `case timing == "-":`),
+	}
+}
