@@ -144,7 +144,7 @@ func TestDebugHasNoSecrets(t *testing.T) {
 			node.Remark(fmt.Sprint("role", i), text)
 		}
 		o := operatorOf(cluster)
-		env := environment(cluster)
+		env := environment(cluster, cluster.Config(0).Secrets[0].Encode())
 		for name, value := range c.environment(ca) {
 			env[name] = value
 		}
