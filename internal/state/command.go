@@ -22,8 +22,9 @@ const (
 	numberExpireHoldDown
 	numberRotateTickets
 	numberDropTickets
+	numberSetVote
 
-	lastNumber = numberDropTickets
+	lastNumber = numberSetVote
 )
 
 // Command is one change of the state, and what all of them have in common.

@@ -28,7 +28,7 @@ func changes() []Change {
 		EndByDeathNotice{Node: "a", Number: 7},
 		Suspect{Node: "a", Number: 7, Stored: 8},
 		ClearSuspicion{Node: "a", Number: 7, Suspicion: 8},
-		SetMember{Member{ID: "a", Name: "one", Addr: "a:7373", InMemory: true, Former: "b"}},
+		SetMember{Member{ID: "a", Name: "one", Addr: "a:7373", InMemory: true, Former: "b", Zone: "z", Witness: true}},
 		StoreRecord{Key: "k", Value: []byte("v"), MaxState: 1 << 20, If: &Condition{Key: "other", Index: 7}},
 		StoreRecord{Key: "k"},
 		PutRecords{Records: []Record{{"k", []byte("v")}, {"other", nil}}, MaxState: 1 << 20},
@@ -41,6 +41,8 @@ func changes() []Change {
 		ExpireHoldDown{Role: "r", Began: 7, After: time.Second},
 		RotateTickets{Key: key, Follows: 7},
 		DropTickets{Key: key},
+		SetVote{Node: "a", Demotion: &Demotion{Least: 3}},
+		SetVote{Node: "a"},
 	}
 }
 

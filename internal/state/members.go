@@ -22,6 +22,12 @@ type Member struct {
 
 	// Former is the ID of the node that it was before. Empty: it was none.
 	Former string `json:",omitempty"`
+
+	// Zone is the failure domain that it is in. Empty: one of its own.
+	Zone string `json:",omitempty"`
+
+	// Witness says that it votes, and neither leads nor serves.
+	Witness bool `json:",omitempty"`
 }
 
 func (m Member) encode(e *codec.Encoder) {
@@ -30,10 +36,15 @@ func (m Member) encode(e *codec.Encoder) {
 	e.String(m.Addr)
 	e.Bool(m.InMemory)
 	e.String(m.Former)
+	e.String(m.Zone)
+	e.Bool(m.Witness)
 }
 
 func decodeMember(d *codec.Decoder) Member {
-	return Member{ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String()}
+	return Member{
+		ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String(),
+		Zone: d.String(), Witness: d.Bool(),
+	}
 }
 
 // Member returns what a member says of itself, and whether it has said anything.
@@ -82,6 +93,7 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 		}
 		n.Members, _, _ = n.Members.Delete([]byte(id))
 		n.processes, _, _ = n.processes.Delete([]byte(id))
+		n.Demoted, _, _ = n.Demoted.Delete([]byte(id))
 	}
 	n.Servers, n.Voters, n.Elected = servers, voters, index
 	fx.session()

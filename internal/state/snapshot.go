@@ -16,7 +16,7 @@ import (
 )
 
 // SnapshotVersion is the format version that the head of a snapshot names.
-const SnapshotVersion = 4
+const SnapshotVersion = 5
 
 // A snapshot is a sealed stream of frames: a tag, a length, and that many bytes. The head comes
 // first and the end last. A reader refuses a tag that it does not know.
@@ -30,6 +30,7 @@ const (
 	frameRecord
 	frameEnd
 	frameBackup // behind the head, in a backup only
+	frameDemoted
 
 	maxFrame = 64 << 20 // bytes
 )
@@ -68,6 +69,11 @@ func (s *State) writeFrames(f *framer, h *BackupHead) {
 	for _, m := range Each(s.Members, nil) {
 		m.encode(&f.e)
 		f.end(frameMember)
+	}
+	for node, index := range Each(s.Demoted, nil) {
+		f.e.Bytes(node)
+		f.e.Uint(index)
+		f.end(frameDemoted)
 	}
 	for node, ses := range Each(s.Sessions, nil) {
 		f.e.Bytes(node)
@@ -215,6 +221,9 @@ func (s *State) decodeFrame(tag byte, d *codec.Decoder, records *iradix.Txn[*Val
 	case frameMember:
 		m := decodeMember(d)
 		s.Members, _, _ = s.Members.Insert([]byte(m.ID), m)
+	case frameDemoted:
+		node := d.Bytes()
+		s.Demoted, _, _ = s.Demoted.Insert(node, d.Uint())
 	case frameSession:
 		node := d.Bytes()
 		s.Sessions, _, _ = s.Sessions.Insert(node, decodeSession(d))
