@@ -50,6 +50,7 @@ type Greetings struct {
 func (g *Greetings) AsMember() state.Member {
 	return state.Member{
 		ID: g.self.ID, Name: g.self.Name, Addr: g.self.Addr, InMemory: g.replica.Dir == nil, Former: g.ident.Identity().Former,
+		Zone: g.self.Zone, Witness: g.self.Witness,
 	}
 }
 
