@@ -73,8 +73,8 @@ type Config struct {
 	Peers Discovery
 
 	// Expect is the number of nodes that form a new cluster together. All of them must see one
-	// another. 0 or 1: this node forms a cluster alone, unless Peers finds one to join. Nodes of an
-	// existing cluster ignore it.
+	// another, and a Witness does not count. 0 or 1: this node forms a cluster alone, unless Peers
+	// finds one to join. Nodes of an existing cluster ignore it.
 	Expect int
 
 	// TLS says how certificates are obtained.

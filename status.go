@@ -221,9 +221,10 @@ func explainVotes(members []Member, removeDead time.Duration) {
 			voters++
 		}
 	}
+	ofUse := membership.OfUse(all)
 	for i := range members {
 		m := &members[i]
-		m.Why = m.why(voters, membership.IsOfUse(all, m.ID), removeDead)
+		m.Why = m.why(voters, slices.Contains(ofUse, m.ID), removeDead)
 	}
 }
 

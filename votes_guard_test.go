@@ -67,12 +67,15 @@ func TestLivingVotersAreTakenForAReason(t *testing.T) {
 		mustBeReady(t, others[1])
 		time.Sleep(5 * time.Second)
 		carryOut("all are well", membership.Spread, others[0], 3)
-		carryOut("three are left", membership.Spread, others[1], 3)
+		time.Sleep(15 * time.Second)
+		carryOut("nothing", membership.Dismiss, others[0], 4) // four are better after all
 		// What an operator has demoted is not promoted, whoever decided that.
 		demote := state.Command{Change: state.SetVote{Node: others[0].self.ID, Demotion: new(state.Demotion)}}
 		if _, err := leader.replica.Writes.Do(t.Context(), demote); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(5 * time.Second)
 		carryOut("an operator has demoted it", membership.Promote, others[0], 3)
+		carryOut("three are left", membership.Spread, others[1], 3)
 	})
 }

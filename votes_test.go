@@ -2,6 +2,7 @@ package flotilla_test
 
 import (
 	"context"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -195,6 +196,9 @@ func TestTwoMachinesAndAWitness(t *testing.T) {
 		if err := witness.Serve(t.Context(), nil, "example.com"); err == nil || !strings.Contains(err.Error(), "a witness serves no clients") {
 			t.Errorf("serving on the witness: %v", err)
 		}
+		if _, err := witness.Listen("tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "a witness serves no clients") {
+			t.Errorf("listening on the witness: %v", err)
+		}
 		if _, err := witness.TLSConfig("example.com"); err == nil || !strings.Contains(err.Error(), "a witness serves no clients") {
 			t.Errorf("certificates on the witness: %v", err)
 		}
@@ -281,5 +285,39 @@ func TestWitnessFormsNoCluster(t *testing.T) {
 		if c.Leader() != 1 {
 			t.Error("the witness leads")
 		}
+	})
+}
+
+// The directory of a witness has all that the cluster had. A cluster that was recovered from it is
+// led by a node again as soon as one votes.
+func TestClusterOfARecoveredWitness(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 2, nil)
+		w := c.Add(func(_ int, cfg *flotilla.Config) { cfg.Witness = true })
+		c.Settle()
+		steady(t, c, 3)
+		store(t, c.Nodes[0], "k", "1")
+		for i := range 3 {
+			c.Kill(i)
+		}
+		recovered(t, c, w, true)
+		c.Restart(w)
+		c.SettleNodes(w)
+		for i := range 2 {
+			if err := os.RemoveAll(c.Config(i).Dir); err != nil {
+				t.Fatal(err)
+			}
+			c.Config(i).Peers, c.Config(i).Expect = flotilla.Static(c.Config(w).Name+":7373"), 0
+			c.Restart(i)
+		}
+		c.Settle()
+		steady(t, c, 3)
+		time.Sleep(5 * time.Second)
+		if c.Leader() == w {
+			t.Error("the witness leads still")
+		}
+		wantEverywhere(t, c, "k", "1")
 	})
 }

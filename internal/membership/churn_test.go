@@ -42,7 +42,7 @@ type churn struct {
 }
 
 func newChurn(random *rand.Rand) *churn {
-	c := &churn{random: random, zones: random.IntN(4), now: time.Unix(0, 0), dead: time.Duration(random.IntN(3)) * time.Hour, steady: make(map[string]time.Duration)}
+	c := &churn{random: random, zones: random.IntN(6), now: time.Unix(0, 0), dead: time.Duration(random.IntN(3)) * time.Hour, steady: make(map[string]time.Duration)}
 	c.plain, c.roster = c.zones == 0, newRoster(c.dead)
 	for range 3 {
 		c.join()
@@ -266,22 +266,25 @@ func TestChoose(t *testing.T) {
 		best := strengthOf(nil)
 		for set := range 1 << len(candidates) {
 			var voters []Member
-			witnesses := 0
+			witnesses, first := 0, false
 			for i, m := range candidates {
 				if set>>i&1 == 1 {
 					voters = append(voters, m)
 					if m.Witness {
 						witnesses++
+						first = first || m.Votes
 					}
 				}
 			}
-			if s := strengthOf(voters); len(voters) <= MaxVoters && witnesses <= min(1, len(voters)/MinVoters) && s.exceeds(best) {
+			if s := strengthOf(voters); len(voters) <= MaxVoters && witnesses <= 1 && (witnesses == 0 || first || len(voters) >= MinVoters) && s.exceeds(best) {
 				best = s
 			}
 		}
 		switch got := strengthOf(chosen); {
 		case best.exceeds(got):
 			t.Fatalf("%+v are chosen of %+v: %+v, and %+v is possible", chosen, candidates, got, best)
+		case len(chosen) > MaxVoters:
+			t.Fatalf("%+v are chosen of %+v", chosen, candidates)
 		case leads && !slices.ContainsFunc(chosen, func(m Member) bool { return m.Leads }):
 			t.Fatalf("%+v are chosen of %+v, without the leader", chosen, candidates)
 		}

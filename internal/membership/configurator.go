@@ -41,12 +41,16 @@ type Configurator struct {
 // It looks when a member has said something new of itself, and about once a second: what the roster
 // decides also depends on how long a member has been there or away.
 func (c *Configurator) Lead(l *replica.Leadership) {
-	r := newRoster(c.removeDead)
+	r, waits := newRoster(c.removeDead), ""
 	for {
 		changed, second := c.table.Changed(), c.life.Second.Wait()
 		if c.self.Witness || !c.store.State().CanLead(c.self.ID) {
-			c.handOver(l)
-		} else if err := c.keepMembers(l, r); err != nil && l.Ctx.Err() == nil {
+			if why := c.handOver(l); why != nil && why.Error() != waits {
+				waits = why.Error()
+				c.log.Info("this node leads until another voter can", "why", why)
+			}
+		}
+		if err := c.keepMembers(l, r); err != nil && l.Ctx.Err() == nil {
 			c.log.Warn("a change of the membership failed; it is tried again", "err", err)
 		}
 		select {
@@ -68,19 +72,19 @@ func (c *Configurator) Lead(l *replica.Leadership) {
 // and Transfer offers it the leadership as soon as it has all of them.
 //
 // raft takes one offer to a peer in a term only: see Elections.Transfer. So if an offer came to
-// nothing, this node stands for election again, in the next term, and has new ones to make.
-func (c *Configurator) handOver(l *replica.Leadership) {
-	c.log.Info("this node leads until another voter has every entry")
-	ctx, cancel := context.WithTimeout(l.Ctx, 2*c.replica.AttemptTimeout())
+// nothing, this node stands for election again, in the next term, and has new ones to make. Until
+// then it does all that a leader does: it may be the only voter, if its directory was recovered.
+func (c *Configurator) handOver(l *replica.Leadership) error {
+	ctx, cancel := context.WithTimeout(l.Ctx, c.replica.AttemptTimeout())
 	defer cancel()
 	err := c.replica.Transfer(ctx, "")
 	if err == nil || l.Ctx.Err() != nil {
-		return
+		return nil
 	}
-	c.log.Info("no other voter leads yet; this is tried again", "err", err)
 	if l.HasOffered() {
 		c.replica.Stand(l.Ctx)
 	}
+	return err
 }
 
 // keepMembers records members' names and addresses, and makes the change of the membership that is

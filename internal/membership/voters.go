@@ -61,8 +61,8 @@ func (s strength) exceeds(other strength) bool {
 // stays the same while the members that it chose become voters and the others cease to be, one
 // after another: the roster arrives, and does not oscillate.
 //
-// Of several witnesses one votes, and only beside two others: a majority always has a node in it
-// that can lead.
+// Of several witnesses one votes, and gets its vote only beside two others: a majority always has a
+// node in it that can lead. It may be the first voter, if its directory was recovered.
 func choose(candidates []Member) []Member {
 	able := slices.DeleteFunc(slices.Clone(candidates), func(m Member) bool { return m.Witness })
 	var best []Member
@@ -73,16 +73,16 @@ func choose(candidates []Member) []Member {
 			}
 		}
 	}
-	with := func(votes bool) {
+	with := func(votes bool, least int) {
 		for _, m := range candidates {
 			if m.Witness && m.Votes == votes {
-				try(MinVoters, slices.Concat(able, []Member{m}))
+				try(least, slices.Concat(able, []Member{m}))
 			}
 		}
 	}
-	with(true)
+	with(true, 1)
 	try(1, able)
-	with(false)
+	with(false, MinVoters)
 	return best
 }
 
@@ -113,8 +113,9 @@ func goesBefore(a, b *Member, chosen []Member) bool {
 	return a.Votes && !b.Votes
 }
 
-// IsOfUse reports whether a member would vote if it and all others that may vote were steady.
-func IsOfUse(members []Member, id string) bool {
+// OfUse returns those members that do not vote, and would if they and all others that are there
+// were steady.
+func OfUse(members []Member) (ids []string) {
 	var voting, all []Member
 	for _, m := range members {
 		if m.Votes {
@@ -124,8 +125,19 @@ func IsOfUse(members []Member, id string) bool {
 			all = append(all, m)
 		}
 	}
+	if len(all) == len(voting) {
+		return nil
+	}
 	wanted := choose(all)
-	return strengthOf(wanted).exceeds(strengthOf(voting)) && has(wanted, id)
+	if !strengthOf(wanted).exceeds(strengthOf(voting)) {
+		return nil
+	}
+	for _, m := range wanted {
+		if !m.Votes {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
 }
 
 func has(members []Member, id string) bool {
