@@ -121,10 +121,10 @@ func TestConfigFromEnv(t *testing.T) {
 	}{
 		{"nothing", nil, func(c flotilla.Config) bool { return c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0 }, ""},
 		{"plain values", map[string]string{
-			"DIR": "d", "NAME": "n", "ADDR": "a:1", "ADVERTISE": "b:2", "EXPECT": "3", "TIMING": "fast", "EMAIL": "me@example.com",
+			"DIR": "d", "NAME": "n", "ADDR": "a:1", "ADVERTISE": "b:2", "ZONE": "hall 1", "EXPECT": "3", "TIMING": "fast", "EMAIL": "me@example.com",
 			"ACME_CA": "https://ca", "MAX_STATE": "1000", "HTTPS_ADDR": ":1", "HTTP_ADDR": ":2", "HEALTH_ADDR": ":3",
 		}, func(c flotilla.Config) bool {
-			return c.Dir == "d" && c.Name == "n" && c.Addr == "a:1" && c.Advertise == "b:2" && c.Expect == 3 && c.Timing == flotilla.Fast &&
+			return c.Dir == "d" && c.Name == "n" && c.Addr == "a:1" && c.Advertise == "b:2" && c.Zone == "hall 1" && c.Expect == 3 && c.Timing == flotilla.Fast &&
 				c.TLS.Email == "me@example.com" && c.TLS.CA == "https://ca" && c.MaxState == 1000 && c.HTTPSAddr == ":1" && c.HTTPAddr == ":2" && c.HealthAddr == ":3"
 		}, ""},
 		{"secrets", map[string]string{"SECRETS": secret.Encode() + ", " + other.Encode()}, func(c flotilla.Config) bool {

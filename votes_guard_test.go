@@ -79,3 +79,32 @@ func TestLivingVotersAreTakenForAReason(t *testing.T) {
 		carryOut("three are left", membership.Spread, others[1], 3)
 	})
 }
+
+// A leader that stands for election ends its term. So one that must not lead, and has offered the
+// leadership to everybody in vain, can offer it again in the next term.
+func TestLeaderStandsAgain(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, _ := leaderOf(t, nodes)
+		l, term := leader.replica.Leading.Load(), leader.replica.Term()
+		leader.replica.Stand(t.Context())
+		select {
+		case <-l.Ctx.Done():
+		case <-time.After(5 * time.Second):
+			t.Fatal("its term goes on")
+		}
+		for _, n := range nodes {
+			mustBeReady(t, n)
+		}
+		time.Sleep(5 * time.Second)
+		next, _ := leaderOf(t, nodes)
+		if now := next.replica.Term(); now <= term || next.replica.Leading.Load().HasOffered() {
+			t.Errorf("the term was %d and is %d", term, now)
+		}
+		if err := next.storage.Store(t.Context(), "k", []byte("1")); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -249,6 +249,9 @@ func (c *churn) canReplace() bool {
 
 // TestChoose compares the voters that are chosen with the best of all sets.
 func TestChoose(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 3000 {
 		var candidates []Member
