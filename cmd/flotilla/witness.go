@@ -40,7 +40,7 @@ there, and votes after ten seconds. A second witness helps nobody.
 It runs until it gets SIGTERM or SIGINT, and logs to standard error. It exits
 with 1 if it cannot go on as this node; a supervisor should start it again.
 `,
-		Examples: []string{"FLOTILLA_DIR=/var/lib/flotilla FLOTILLA_SECRETS_FILE=/etc/flotilla/secret FLOTILLA_PEERS=10.0.0.1:7373,10.0.0.2:7373 flotilla witness"},
+		Examples: []string{"flotilla witness"},
 		Prepare: func(env *cli.Env, _ *flag.FlagSet) cli.Action {
 			return func(ctx context.Context, _ []string) error {
 				cfg, err := flotilla.ConfigFromEnv()
