@@ -292,7 +292,7 @@ func TestOperatorSendsNonsenseAboutMembers(t *testing.T) {
 		time.Sleep(10 * time.Second) // the first ticket key is in the state
 		before := c.Nodes[0].Status()
 		port := operatorPort(t, c)
-		for _, path := range []string{remote.CallRemove, remote.CallTransfer, remote.CallMove, remote.CallDrain} {
+		for _, path := range []string{remote.CallRemove, remote.CallVote, remote.CallTransfer, remote.CallMove, remote.CallDrain} {
 			for _, body := range []string{"", "\x00", "\xff", "\x00\x00", "\x01\x00", "\x01a\x02", "\x00\x01\x00\x00"} {
 				if _, reply, err := port.CallAddr(t.Context(), "n0:7373", path, []byte(body)); err == nil || !strings.Contains(err.Error(), "malformed encoding (status 400)") {
 					t.Errorf("%s of %q: %q, %v", path, body, reply, err)

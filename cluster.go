@@ -197,7 +197,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	if written {
 		id.Starts++
 	}
-	n.self = &self.Self{ID: id.ID, Incarnation: self.NewIncarnation(id.Starts), Name: cmp.Or(n.cfg.Name, id.Name), Addr: cmp.Or(n.cfg.Advertise, self.Dialable(listener.Addr()))}
+	n.self = &self.Self{ID: id.ID, Incarnation: self.NewIncarnation(id.Starts), Name: cmp.Or(n.cfg.Name, id.Name), Addr: cmp.Or(n.cfg.Advertise, self.Dialable(listener.Addr())), Zone: n.cfg.Zone, Witness: n.cfg.Witness}
 	if n.self.Name == "" {
 		n.self.Name = machineName()
 	}

@@ -45,6 +45,19 @@ type Config struct {
 	// "127.0.0.1:0" in development mode.
 	Addr string
 
+	// Zone names the failure domain of this machine, such as its room, site or provider: what may fail
+	// as a whole. The leader has members vote so that the loss of any one zone leaves a majority, if
+	// there are enough zones for that. Empty: the machine is a zone of its own.
+	Zone string
+
+	// Witness makes this node one that votes and does nothing else. It leads only for a moment, if it
+	// alone has the newest log entries; it holds no roles and no locks, and opens no ports for
+	// clients. With a witness on a third, small machine, two machines survive the death of either. It
+	// joins a cluster that Peers must find, and forms none. It keeps the whole replicated state, as
+	// every node does. Timing and a secret must be those of the cluster; other settings need not. See
+	// "flotilla witness".
+	Witness bool
+
 	// Advertise is the address that the other nodes dial. Empty: the address of the listener. If that
 	// is unspecified, the address of the outgoing interface takes its place. Without a route out, it
 	// is the first address that is not a floating one.
@@ -66,8 +79,8 @@ type Config struct {
 	Peers Discovery
 
 	// Expect is the number of nodes that form a new cluster together. All of them must see one
-	// another. 0 or 1: this node forms a cluster alone, unless Peers finds one to join. Nodes of an
-	// existing cluster ignore it.
+	// another, and a Witness does not count. 0 or 1: this node forms a cluster alone, unless Peers
+	// finds one to join. Nodes of an existing cluster ignore it.
 	Expect int
 
 	// TLS says how certificates are obtained.
@@ -354,6 +367,12 @@ func (c *Config) complete() error {
 		return bad("Redirect", fmt.Sprintf("it must be 308 or 301, not %d", c.Redirect))
 	case len(c.Name) > 255 || strings.ContainsFunc(c.Name, unicode.IsControl):
 		return bad("Name", "it has more than 255 bytes, or characters that cannot be shown")
+	case len(c.Zone) > 255 || strings.TrimSpace(c.Zone) != c.Zone || strings.ContainsFunc(c.Zone, unicode.IsControl):
+		return bad("Zone", "it has more than 255 bytes, spaces at its ends, or characters that cannot be shown")
+	case c.Witness && c.Peers == nil:
+		return bad("Peers", "a witness votes in a cluster of other nodes, and there is no way to find them; set Peers")
+	case c.Witness && (c.Backups.Dir != "" || c.Backups.Store != nil):
+		return bad("Backups", "a witness makes no backups; set Backups on other nodes")
 	case len(c.Secrets) == 0 && !dev:
 		return bad("Secrets", "there is none; make one with NewSecret, and give the same to every node. (Only with Dir, Peers and Secrets all empty a node runs in development mode.)")
 	}

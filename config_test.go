@@ -82,6 +82,10 @@ func TestConfigErrors(t *testing.T) {
 		{"peers by SRV with a port", func(c *flotilla.Config) { c.Peers = flotilla.SRV("app:7373") }, "Peers", "SRV record"},
 		{"name with a newline", func(c *flotilla.Config) { c.Name = "a\nb" }, "Name", "cannot be shown"},
 		{"long name", func(c *flotilla.Config) { c.Name = strings.Repeat("n", 256) }, "Name", "255"},
+		{"long zone", func(c *flotilla.Config) { c.Zone = strings.Repeat("z", 256) }, "Zone", "255"},
+		{"zone with a blank at its end", func(c *flotilla.Config) { c.Zone = "z " }, "Zone", "spaces at its ends"},
+		{"a witness without peers", func(c *flotilla.Config) { c.Witness, c.Peers = true, nil }, "Peers", "a witness votes in a cluster of other nodes"},
+		{"a witness with backups", func(c *flotilla.Config) { c.Witness, c.Backups.Dir = true, "b" }, "Backups", "a witness makes no backups"},
 		{"temporary redirect", func(c *flotilla.Config) { c.Redirect = 302 }, "Redirect", "308 or 301, not 302"},
 		{"address without port", func(c *flotilla.Config) { c.Addr = "127.0.0.1" }, "Addr", "host:port"},
 		{"address with a bad port", func(c *flotilla.Config) { c.Addr = "127.0.0.1:99999" }, "Addr", "99999"},
@@ -138,10 +142,10 @@ func TestConfigFromEnv(t *testing.T) {
 	}{
 		{"nothing", nil, func(c flotilla.Config) bool { return c.Dir == "" && c.Peers == nil && len(c.Secrets) == 0 }, ""},
 		{"plain values", map[string]string{
-			"DIR": "d", "NAME": "n", "ADDR": "a:1", "ADVERTISE": "b:2", "EXPECT": "3", "TIMING": "fast", "EMAIL": "me@example.com",
+			"DIR": "d", "NAME": "n", "ADDR": "a:1", "ADVERTISE": "b:2", "ZONE": "hall 1", "EXPECT": "3", "TIMING": "fast", "EMAIL": "me@example.com",
 			"ACME_CA": "https://ca", "MAX_STATE": "1000", "HTTPS_ADDR": ":1", "HTTP_ADDR": ":2", "HEALTH_ADDR": ":3",
 		}, func(c flotilla.Config) bool {
-			return c.Dir == "d" && c.Name == "n" && c.Addr == "a:1" && c.Advertise == "b:2" && c.Expect == 3 && c.Timing == flotilla.Fast &&
+			return c.Dir == "d" && c.Name == "n" && c.Addr == "a:1" && c.Advertise == "b:2" && c.Zone == "hall 1" && c.Expect == 3 && c.Timing == flotilla.Fast &&
 				c.TLS.Email == "me@example.com" && c.TLS.CA == "https://ca" && c.MaxState == 1000 && c.HTTPSAddr == ":1" && c.HTTPAddr == ":2" && c.HealthAddr == ":3"
 		}, ""},
 		{"secrets", map[string]string{"SECRETS": secret.Encode() + ", " + other.Encode()}, func(c flotilla.Config) bool {

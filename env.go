@@ -12,7 +12,7 @@ import (
 
 // ConfigFromEnv reads a Config from the environment. Fields without a variable stay zero.
 //
-//	FLOTILLA_DIR, _NAME, _ADDR, _ADVERTISE   as the fields
+//	FLOTILLA_DIR, _NAME, _ADDR, _ADVERTISE, _ZONE   as the fields
 //	FLOTILLA_SECRETS        one or more secrets, separated by space or commas
 //	FLOTILLA_PEERS          "a:7373,b:7373", "dns:app:7373" or "srv:_flotilla._tcp.example.com"
 //	FLOTILLA_EXPECT         a number
@@ -40,6 +40,7 @@ func ConfigFromEnv() (Config, error) {
 		Name:       os.Getenv("FLOTILLA_NAME"),
 		Addr:       os.Getenv("FLOTILLA_ADDR"),
 		Advertise:  os.Getenv("FLOTILLA_ADVERTISE"),
+		Zone:       os.Getenv("FLOTILLA_ZONE"),
 		HTTPSAddr:  os.Getenv("FLOTILLA_HTTPS_ADDR"),
 		HTTPAddr:   os.Getenv("FLOTILLA_HTTP_ADDR"),
 		HealthAddr: os.Getenv("FLOTILLA_HEALTH_ADDR"),

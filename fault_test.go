@@ -133,10 +133,23 @@ func TestCommandsTakeEffectOnce(t *testing.T) {
 func TestAcknowledgedWritesSurvive(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
-	for seed := range uint64(flotilla.Cases(t, 8, 2)) {
+	cases := uint64(flotilla.Cases(t, 8, 2))
+	for seed := range cases + cases/2 {
 		synctest.Test(t, func(t *testing.T) {
-			c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Timing(seed % 2) })
+			timing := func(_ int, cfg *flotilla.Config) { cfg.Timing = flotilla.Timing(seed % 2) }
+			witness := -1
+			var c *clustertest.Cluster
+			if seed < cases {
+				c = clustertest.New(t, 3, timing)
+			} else {
+				c = clustertest.New(t, 2, timing)
+				witness = c.Add(func(i int, cfg *flotilla.Config) {
+					timing(i, cfg)
+					cfg.Witness = true
+				})
+			}
 			c.Settle()
+			steady(t, c, 3)
 			random := rand.New(rand.NewPCG(seed, 3))
 			acknowledged := make(map[string]string)
 			for step := range 25 {
@@ -165,6 +178,9 @@ func TestAcknowledgedWritesSurvive(t *testing.T) {
 			c.Heal()
 			c.Settle()
 			time.Sleep(time.Second) // a node that was cut off is told what it missed
+			if c.Leader() == witness {
+				t.Errorf("seed %d: the witness leads", seed)
+			}
 			for key, value := range acknowledged {
 				wantEverywhere(t, c, key, value)
 			}

@@ -241,9 +241,17 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	return ln, nil
 }
 
+// servesNobody returns the error of a witness that is asked to serve clients.
+func servesNobody() error {
+	return &ConfigError{Field: "Witness", Reason: "a witness serves no clients; leave Witness out, or do not have this node serve"}
+}
+
 // mayListen returns an error if the node must not listen at addr. field is the field of Config for
 // such an address.
 func (n *Node) mayListen(field, addr string) error {
+	if n.cfg.Witness {
+		return servesNobody()
+	}
 	if !n.cfg.dev {
 		return nil
 	}
@@ -274,6 +282,9 @@ func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error)
 func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 	if n.life.Open.Err() != nil {
 		return nil, ErrClosed
+	}
+	if n.cfg.Witness {
+		return nil, servesNobody()
 	}
 	config, err := n.certs.TLSConfig(domains...)
 	if err != nil {

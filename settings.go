@@ -15,6 +15,10 @@ import (
 // ownSettings returns this node's settings that are compared with those of its peers. The domains
 // are those that it serves at this moment.
 func (n *Node) ownSettings() membership.Settings {
+	if n.cfg.Witness { // it uses no other
+		v := map[string]string{membership.TimingSetting: n.cfg.Timing.String()}
+		return membership.Settings{Version: membership.SettingsVersion, Values: v}
+	}
 	issuers := n.certs.Issuers()
 	v := map[string]string{
 		membership.TimingSetting: n.cfg.Timing.String(),

@@ -67,8 +67,14 @@ type Member struct {
 	ID   string // 32 random hexadecimal digits, made once
 	Name string // for people
 	Addr string // what peers dial
-	// false while it is new, and if there are five other voters; it serves clients all the same
+	// false while it is new, if the others are enough, and if it is Demoted; it serves clients all the
+	// same
 	Voter bool `json:",omitempty"`
+
+	// Zone is its failure domain: see Config.Zone. Witness says that it votes and does nothing else:
+	// see Config.Witness. Demoted says that an operator does not want it to vote.
+	Zone             string `json:",omitempty"`
+	Witness, Demoted bool   `json:",omitempty"`
 
 	// Present says that the cluster considers it alive: it has a session, to which its locks and roles
 	// belong. Suspect says that the leader has not heard from it. Its session ends unless the leader
@@ -186,7 +192,7 @@ func (n *Node) Status() Status {
 			known.ID = string(srv.ID)
 		}
 		m := memberOf(known)
-		m.Voter = srv.Suffrage == raft.Voter
+		m.Voter, m.Demoted = srv.Suffrage == raft.Voter, s.IsDemoted(m.ID)
 		if ses := s.Session(m.ID); ses != nil {
 			m.Present, m.Suspect = true, ses.Suspect != 0
 		}
@@ -196,31 +202,48 @@ func (n *Node) Status() Status {
 			out.LeaderName = m.Name
 		}
 	}
-	voters := 0
-	for _, m := range out.Members {
-		if m.Voter {
-			voters++
-		}
-	}
-	for i := range out.Members {
-		out.Members[i].Why = out.Members[i].why(voters, n.cfg.RemoveDead)
-	}
+	explainVotes(out.Members, n.cfg.RemoveDead)
 	slices.SortFunc(out.Members, func(a, b Member) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	return out
 }
 
 // memberOf returns a node's description of itself as a Member.
 func memberOf(m state.Member) Member {
-	return Member{ID: m.ID, Name: m.Name, Addr: m.Addr, InMemory: m.InMemory, Former: m.Former}
+	return Member{ID: m.ID, Name: m.Name, Addr: m.Addr, InMemory: m.InMemory, Former: m.Former, Zone: m.Zone, Witness: m.Witness}
 }
 
-// why says why a member does not vote, or what to do about a voter that is gone.
-func (m *Member) why(voters int, removeDead time.Duration) string {
+// explainVotes sets Why of all members.
+func explainVotes(members []Member, removeDead time.Duration) {
+	voters, all := 0, make([]membership.Member, len(members))
+	for i, m := range members {
+		all[i] = membership.Member{ID: m.ID, Zone: m.Zone, Witness: m.Witness, Demoted: m.Demoted, Votes: m.Voter, Absent: !m.Present}
+		if m.Voter {
+			voters++
+		}
+	}
+	ofUse := membership.OfUse(all)
+	for i := range members {
+		m := &members[i]
+		m.Why = m.why(voters, slices.Contains(ofUse, m.ID), removeDead)
+	}
+}
+
+// why says why a member does not vote, or what to do about a voter that is gone. ofUse says that
+// its vote would be of use.
+func (m *Member) why(voters int, ofUse bool, removeDead time.Duration) string {
 	switch {
+	case m.Present && m.Voter && m.Demoted:
+		return "an operator has demoted it; it votes until the others are a majority without it"
 	case m.Present && m.Voter:
 		return ""
+	case m.Present && m.Demoted:
+		return "an operator has demoted it (flotilla members promote undoes that)"
 	case m.Present && voters >= membership.MaxVoters:
 		return fmt.Sprintf("%d others vote; it votes when one of them is gone", voters)
+	case m.Present && !ofUse && m.Witness:
+		return "one witness votes at most, and only beside two other nodes"
+	case m.Present && !ofUse:
+		return "the voters survive the loss of a zone better without its vote; it votes when one of them is gone"
 	case m.Present:
 		return "it votes when it has been present and up to date for " + membership.SteadyTime.String()
 	case m.InMemory:

@@ -86,6 +86,8 @@ func ticketStatus(k *state.TicketKeys) TicketStatus {
 func (n *Node) lead(l *replica.Leadership) {
 	var tickets sync.WaitGroup
 	defer tickets.Wait()
-	tickets.Go(func() { n.keepTickets(l) })
+	if !n.cfg.Witness { // it leads for a moment only
+		tickets.Go(func() { n.keepTickets(l) })
+	}
 	n.members.Lead(l)
 }

@@ -14,6 +14,8 @@
 // that does not have it. There are no users and no permissions: anyone who has the secret may do
 // everything. The protocol is that of the module's package internal/remote.
 //
+// "flotilla witness" is the exception: it runs a node of the cluster, one that only votes.
+//
 // Requests can be repeated. Each names what it is about, such as the fence of the tenure that is to
 // end or the leader that is to hand over. When that has already happened, the request does nothing.
 //

@@ -18,7 +18,8 @@ func membersCommand() cli.Command {
 		Text: `
 STATE and RAFT are those of "flotilla status". Below the table, the command says
 why a member does not vote, or what to do about a voter that is gone, and how
-many more voters may fail before there is no majority.
+many more voters may fail before there is no majority. If nodes have a zone
+(FLOTILLA_ZONE), it says which zones may be lost as a whole.
 ` + admin.Help,
 		Examples: []string{"flotilla members -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373"},
 		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {

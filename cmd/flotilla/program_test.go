@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -24,7 +27,7 @@ func TestMain(m *testing.M) {
 // flotilla", and show what TestScripts cannot: that main connects the command with streams,
 // environment, signals and the network. $PEERS is the address of a node, the file secret holds its
 // secret, and $SILENT is the address of one that answers nothing. The command "asked" waits until
-// somebody has connected to $SILENT.
+// somebody has connected to $SILENT, and "joined NAME" until the node has another member.
 func TestProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
@@ -72,6 +75,16 @@ func TestProgram(t *testing.T) {
 				conn, err := ts.Value("silent").(net.Listener).Accept()
 				ts.Check(err)
 				ts.Defer(func() { conn.Close() })
+			},
+			"joined": func(ts *testscript.TestScript, _ bool, args []string) {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				for s := range node.Watch(ctx) {
+					if slices.ContainsFunc(s.Members, func(m flotilla.Member) bool { return m.Name == args[0] && m.Present }) {
+						return
+					}
+				}
+				ts.Fatalf("%s has not joined", args[0])
 			},
 		},
 	})

@@ -42,9 +42,15 @@ type Configurator struct {
 // It looks when a member has said something new of itself, and about once a second: what the roster
 // decides also depends on how long a member has been there or away.
 func (c *Configurator) Lead(l *replica.Leadership) {
-	r := newRoster(c.removeDead)
+	r, waits := newRoster(c.removeDead), ""
 	for {
 		changed, second := c.table.Changed(), c.life.Second.Wait()
+		if c.self.Witness || !c.store.State().CanLead(c.self.ID) {
+			if why := c.handOver(l); why != nil && why.Error() != waits {
+				waits = why.Error()
+				c.log.Info("this node leads until another voter can", "why", why)
+			}
+		}
 		if err := c.keepMembers(l, r); err != nil && l.Ctx.Err() == nil {
 			c.log.Warn("a change of the membership failed; it is tried again", "err", err)
 		}
@@ -55,6 +61,31 @@ func (c *Configurator) Lead(l *replica.Leadership) {
 			return
 		}
 	}
+}
+
+// handOver has another voter lead, because this node is a witness or was demoted.
+//
+// Such a node stands for election after all others, and may still win: its log may be the only one
+// that is left with the newest entries, and raft passes entries on from the leader alone. Holding
+// back for good would then leave the cluster without a leader, or cost it those entries. So the
+// node leads until another voter has them. That is safe, since it is an ordinary term and an
+// ordinary transfer. It is live, since that voter and this one are a majority: it gets the entries,
+// and Transfer offers it the leadership as soon as it has all of them.
+//
+// raft takes one offer to a peer in a term only: see Elections.Transfer. So if an offer came to
+// nothing, this node stands for election again, in the next term, and has new ones to make. Until
+// then it does all that a leader does: it may be the only voter, if its directory was recovered.
+func (c *Configurator) handOver(l *replica.Leadership) error {
+	ctx, cancel := context.WithTimeout(l.Ctx, c.replica.AttemptTimeout())
+	defer cancel()
+	err := c.replica.Transfer(ctx, "")
+	if err == nil || l.Ctx.Err() != nil {
+		return nil
+	}
+	if l.HasOffered() {
+		c.replica.Stand(l.Ctx)
+	}
+	return err
 }
 
 // keepMembers records members' names and addresses, and makes the change of the membership that is
@@ -103,6 +134,9 @@ func (c *Configurator) view(l *replica.Leadership) ([]Member, error) {
 			Refused: id != c.self.ID && c.replica.Port.Transport().Refused(id),
 			Current: there && index+replica.MaxBatch >= l.Raft.LastIndex(),
 			Lost:    known.InMemory,
+			Zone:    known.Zone,
+			Witness: known.Witness,
+			Demoted: s.IsDemoted(id),
 			Ended:   c.table.HasEnded(last.Incarnation),
 			Former:  s.IsFormer(id),
 		})
@@ -150,7 +184,10 @@ func (c *Configurator) CarryOut(ctx context.Context, l *replica.Leadership, due 
 	case due.Kind == Demote && m.Votes && m.Absent && canDoWithout(all, due.ID):
 		c.log.Warn("a member votes no more", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
 		return replica.WaitFuture(ctx, l.Raft.DemoteVoter(id, stable, c.replica.AttemptTimeout()))
-	case due.Kind == Promote && m.Current:
+	case due.Kind == Dismiss && m.Votes && mayDismiss(all, m), due.Kind == Spread && m.Votes && maySpread(all, m):
+		c.log.Info("a member votes no more, by plan", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
+		return replica.WaitFuture(ctx, l.Raft.DemoteVoter(id, stable, c.replica.AttemptTimeout()))
+	case due.Kind == Promote && m.Current && !m.Demoted:
 		c.log.Info("a member votes from now on", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
 		return replica.WaitFuture(ctx, l.Raft.AddVoter(id, raft.ServerAddress(id), stable, c.replica.AttemptTimeout()))
 	}

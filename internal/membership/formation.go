@@ -94,12 +94,18 @@ func (f *formation) isSilent() bool { return time.Since(*f.heard.Load()) >= void
 // begin proposes a cluster, if this node is the one that has to. It returns the proposal if its
 // cluster lives. Else the error says what this node waits for.
 func (f *formation) begin(ctx context.Context, r *Round) (*Proposal, error) {
+	if f.self.Witness {
+		return nil, errors.New("waiting for a cluster to join: a witness forms none")
+	}
 	if f.ident.Identity().Former != "" {
 		return nil, errors.New("waiting for the cluster that this node belonged to before its state was set aside")
 	}
 	free := []string{f.self.ID}
 	var bound []string
 	for id, g := range r.Greeted {
+		if g.Witness {
+			continue
+		}
 		if g.isFree(f.self.ID) {
 			free = append(free, id)
 		} else {

@@ -66,6 +66,7 @@ func (g *Greetings) AsMember() state.Member {
 	return state.Member{
 		ID: g.self.ID, Name: g.self.Name, Addr: g.self.Addr, InMemory: g.replica.Dir == nil, Former: g.ident.Identity().Former,
 		Secrets: g.secrets.Names(), Clean: g.replica.Snapshots.Cleaned(),
+		Zone: g.self.Zone, Witness: g.self.Witness,
 	}
 }
 

@@ -38,7 +38,9 @@ func fuzz[M interface{ Encode() []byte }](f *testing.F, decode func([]byte) (M, 
 
 var (
 	exampleProposal = Proposal{Cluster: "new", Proposer: "a", Group: []string{"a", "b"}, Number: 2}
-	exampleMember   = state.Member{ID: "a", Name: "n1", Addr: "a:7373", InMemory: true, Former: "b", Secrets: "11 22", Clean: 4}
+	exampleMember   = state.Member{
+		ID: "a", Name: "n1", Addr: "a:7373", InMemory: true, Former: "b", Secrets: "11 22", Clean: 4, Zone: "z", Witness: true,
+	}
 )
 
 func FuzzGreeting(f *testing.F) {
@@ -82,6 +84,8 @@ func TestGreetingsOfOtherVersions(t *testing.T) {
 		tooNew     bool
 	}{
 		{"one that says little", `{"ID":"a"}`, Greeting{Member: state.Member{ID: "a"}}, false},
+		{"one with a zone", `{"ID":"a","Zone":"z"}`, Greeting{Member: state.Member{ID: "a", Zone: "z"}}, false},
+		{"one of a witness", `{"ID":"a","Witness":true}`, Greeting{Member: state.Member{ID: "a", Witness: true}}, false},
 		{"a later one", `{"Protocol":2,"ID":"a","Later":{"x":1},"Incarnation":"p1"}`,
 			Greeting{Protocol: 2, Member: state.Member{ID: "a"}, Incarnation: "p1"}, true},
 	} {

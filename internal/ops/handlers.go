@@ -13,6 +13,7 @@ func (o *Operator) HandleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallStatus, rpc.Bytes(o.serveStatus))
 	mux.HandleFunc("POST "+remote.CallDiagnose, rpc.Bytes(o.serveDiagnose))
 	mux.HandleFunc("POST "+remote.CallRemove, rpc.Bytes(o.serveRemove))
+	mux.HandleFunc("POST "+remote.CallVote, rpc.Bytes(o.serveVote))
 	mux.HandleFunc("POST "+remote.CallTransfer, rpc.Bytes(o.serveTransfer))
 	mux.HandleFunc("POST "+remote.CallMove, rpc.Bytes(o.serveMove))
 	mux.HandleFunc("POST "+remote.CallDrain, rpc.Bytes(o.serveDrain))

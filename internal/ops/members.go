@@ -76,6 +76,8 @@ func (o *Operator) transferFor(ctx context.Context, l *replica.Leadership, q rem
 			return refuse("%s is no member", name)
 		case servers[i].Suffrage != raft.Voter:
 			return refuse("%s does not vote, and so cannot lead", name)
+		case !o.cfg.Store.State().CanLead(q.To):
+			return refuse("%s is a witness or was demoted, and so does not lead; name another node", name)
 		case !l.Acks.There(q.To):
 			return refuse("%s is not there; start it first, or name another node", name)
 		case l.Offered(to):

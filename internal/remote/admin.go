@@ -16,6 +16,11 @@ func (c *Client) Remove(ctx context.Context, q RemoveRequest) (Answer, error) {
 	return c.ask(ctx, CallRemove, q.Encode())
 }
 
+// Vote promotes or demotes a member.
+func (c *Client) Vote(ctx context.Context, q VoteRequest) (Answer, error) {
+	return c.ask(ctx, CallVote, q.Encode())
+}
+
 // Transfer hands over the leadership.
 func (c *Client) Transfer(ctx context.Context, q TransferRequest) (Answer, error) {
 	return c.ask(ctx, CallTransfer, q.Encode())

@@ -11,6 +11,9 @@ const (
 	// CallRemove takes a RemoveRequest. Its reply is an Answer.
 	CallRemove = "/1/members/remove"
 
+	// CallVote takes a VoteRequest. Its reply is an Answer.
+	CallVote = "/1/members/vote"
+
 	// CallTransfer takes a TransferRequest. Its reply is an Answer.
 	CallTransfer = "/1/members/transfer"
 
@@ -107,6 +110,34 @@ func (m RemoveRequest) Encode() []byte {
 func DecodeRemoveRequest(b []byte) (RemoveRequest, error) {
 	d := codec.Decoder{B: b}
 	m := RemoveRequest{Node: d.String(), Force: d.Bool()}
+	return m, d.End()
+}
+
+// VoteRequest asks that a member may vote, or that it does not.
+type VoteRequest struct {
+	// Node is the member's ID.
+	Node string
+
+	// Demote says that it is not to vote.
+	Demote bool
+
+	// Few accepts that fewer than three voters are left.
+	Few bool
+}
+
+// Encode returns the message's bytes.
+func (m VoteRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.Node)
+	e.Bool(m.Demote)
+	e.Bool(m.Few)
+	return e.B
+}
+
+// DecodeVoteRequest is the inverse of Encode.
+func DecodeVoteRequest(b []byte) (VoteRequest, error) {
+	d := codec.Decoder{B: b}
+	m := VoteRequest{Node: d.String(), Demote: d.Bool(), Few: d.Bool()}
 	return m, d.End()
 }
 

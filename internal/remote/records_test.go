@@ -53,6 +53,7 @@ func TestMessages(t *testing.T) {
 		remote.DecodeStatusReply,
 	)
 	roundTrip(t, remote.RemoveRequest{Node: "a", Force: true}, remote.DecodeRemoveRequest)
+	roundTrip(t, remote.VoteRequest{Node: "a", Demote: true, Few: true}, remote.DecodeVoteRequest)
 	roundTrip(t, remote.TransferRequest{From: "a", To: "b"}, remote.DecodeTransferRequest)
 	roundTrip(t, remote.MoveRequest{Role: "r", Fence: 1 << 40, To: "b"}, remote.DecodeMoveRequest)
 	roundTrip(t, remote.DrainRequest{Node: "a", Undo: true}, remote.DecodeDrainRequest)
@@ -99,6 +100,7 @@ func FuzzMessages(f *testing.F) {
 		again(t, b, remote.DecodeStatusRequest)
 		again(t, b, remote.DecodeStatusReply)
 		again(t, b, remote.DecodeRemoveRequest)
+		again(t, b, remote.DecodeVoteRequest)
 		again(t, b, remote.DecodeTransferRequest)
 		again(t, b, remote.DecodeMoveRequest)
 		again(t, b, remote.DecodeDrainRequest)

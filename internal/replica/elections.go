@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,10 +27,10 @@ type Elections struct {
 	standing bool // StandFor runs
 }
 
-// Transfer hands the leadership to a voter that is there and has every entry; to is its node ID,
-// empty stands for any. It returns nil if this node does not lead. It tries each voter once in a
-// term, because a second attempt that times out as the first did would leave raft refusing writes
-// for ever (hashicorp/raft#696).
+// Transfer hands the leadership to a voter that may lead, is there and has every entry; to is its
+// node ID, empty stands for any. It returns nil if this node does not lead. It tries each voter
+// once in a term, because a second attempt that times out as the first did would leave raft
+// refusing writes for ever (hashicorp/raft#696).
 func (e *Elections) Transfer(ctx context.Context, to string) error {
 	l := e.leads.Leading.Load()
 	if l == nil {
@@ -70,7 +71,7 @@ func (e *Elections) Transfer(ctx context.Context, to string) error {
 func (e *Elections) canTakeOver(l *Leadership, srv raft.Server) bool {
 	id := string(srv.ID)
 	index, _ := e.group.port.Transport().Match(id, l.Term)
-	return id != e.group.self.ID && srv.Suffrage == raft.Voter && !e.group.peers.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()
+	return id != e.group.self.ID && srv.Suffrage == raft.Voter && e.group.store.State().CanLead(id) && !e.group.peers.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()
 }
 
 // StandForDead has this node stand for election if that process of the leader, which is dead, was
@@ -102,7 +103,17 @@ func (e *Elections) StandFor(ctx context.Context, dead string, reason func() boo
 			voters = append(voters, id)
 		}
 	}
-	slices.Sort(voters)
+	// Those that must not lead stand last, in case no other voter has all entries.
+	s := e.group.store.State()
+	slices.SortFunc(voters, func(a, b string) int {
+		switch {
+		case s.CanLead(a) && !s.CanLead(b):
+			return -1
+		case s.CanLead(b) && !s.CanLead(a):
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
 	rank := slices.Index(voters, e.group.self.ID)
 	if rank < 0 {
 		return

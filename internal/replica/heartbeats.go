@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
 
@@ -28,7 +29,16 @@ type heartbeats struct {
 
 // await has raft wait for the heartbeats of another node. They come after one lease and a half at
 // most.
-func (h *heartbeats) await() { h.set(h.timing.Heartbeat) }
+func (h *heartbeats) await() { h.set(patience(h.timing, h.group.self)) }
+
+// patience returns how long raft waits for a leader before the node stands for election. raft waits
+// for a random time between this and twice as long. So a witness waits until all others have stood.
+func patience(t timing.Timing, me *self.Self) time.Duration {
+	if me.Witness {
+		return 2 * t.Heartbeat
+	}
+	return t.Heartbeat
+}
 
 // sendAlone has raft send heartbeats by itself.
 func (h *heartbeats) sendAlone() { h.set(2 * h.timing.Heartbeat) }

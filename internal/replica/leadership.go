@@ -185,6 +185,13 @@ func (l *Leadership) offer(id raft.ServerID) bool {
 	return true
 }
 
+// HasOffered reports whether the leadership was offered to anybody in this term.
+func (l *Leadership) HasOffered() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.offered) > 0
+}
+
 // Offered reports whether the leadership was offered to id in this term.
 func (l *Leadership) Offered(id raft.ServerID) bool {
 	l.mu.Lock()

@@ -145,8 +145,8 @@ func closeDisk(d *Disk) error {
 func (r *Runner) config() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(r.self.ID)
-	c.HeartbeatTimeout = r.timing.Heartbeat
-	c.ElectionTimeout = r.timing.Heartbeat
+	c.HeartbeatTimeout = patience(r.timing, r.self)
+	c.ElectionTimeout = c.HeartbeatTimeout
 	c.LeaderLeaseTimeout = r.timing.Heartbeat // guarantees depend on leases and Confirm
 	c.CommitTimeout = r.timing.Attempt()      // Acks tells followers of commits at once
 	c.BatchApplyCh = true

@@ -29,6 +29,9 @@ type claimer struct {
 // It returns the claim and the index of its grant. The index is 0 if the claim is not granted and
 // does not wait. contest, if not nil, runs while the claim waits.
 func (c *claimer) await(ctx context.Context, claim state.ClaimRole, contest Contest) (ref state.Ref, index uint64, err error) {
+	if c.cfg.Self.Witness {
+		return state.Ref{}, 0, errors.New("this node is a witness, which holds no roles and no locks")
+	}
 	life := c.cfg.Life
 	ctx, stop := life.WhileOpen(ctx)
 	defer stop()

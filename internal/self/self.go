@@ -22,6 +22,12 @@ type Self struct {
 
 	// Addr is the address that peers dial, host:port.
 	Addr string
+
+	// Zone is the node's failure domain. Empty: one of its own.
+	Zone string
+
+	// Witness says that the node votes, and neither leads nor serves.
+	Witness bool
 }
 
 // Session returns the number of this process's session in a state. It returns 0 if the process has

@@ -27,8 +27,9 @@ const (
 	numberDropSecrets
 	numberRotateKeys
 	numberForgetKeys
+	numberSetVote
 
-	lastNumber = numberForgetKeys
+	lastNumber = numberSetVote
 )
 
 // Command is one change of the state, and what all of them have in common.

@@ -29,7 +29,7 @@ func changes() []Change {
 		EndByDeathNotice{Node: "a", Number: 7},
 		Suspect{Node: "a", Number: 7, Stored: 8},
 		ClearSuspicion{Node: "a", Number: 7, Suspicion: 8},
-		SetMember{Member{ID: "a", Name: "one", Addr: "a:7373", InMemory: true, Former: "b", Secrets: "00112233445566ff", Clean: 9}},
+		SetMember{Member{ID: "a", Name: "one", Addr: "a:7373", InMemory: true, Former: "b", Secrets: "00112233445566ff", Clean: 9, Zone: "z", Witness: true}},
 		StoreRecord{Key: "k", Value: []byte("v"), MaxState: 1 << 20, If: &Condition{Key: "other", Index: 7}},
 		StoreRecord{Key: "k"},
 		PutRecords{Records: []Record{{"k", []byte("v")}, {"other", nil}}, MaxState: 1 << 20},
@@ -47,6 +47,8 @@ func changes() []Change {
 		DropSecrets{Secret: seal.KeyID{1, 2}, Wrapped: []byte("w")},
 		RotateKeys{Wrapped: []byte("w")},
 		ForgetKeys{Wrapped: []byte("w")},
+		SetVote{Node: "a", Demotion: &Demotion{Least: 3}},
+		SetVote{Node: "a"},
 	}
 }
 

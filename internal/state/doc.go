@@ -35,11 +35,11 @@
 //
 // # Files
 //
-// Each noun has a file: records.go, roles.go, sessions.go, members.go, tickets.go. The file has the
-// noun's type, its form in a snapshot, and the commands that change it. Beside them, role.go has
-// the queue of a role, process.go the incarnations of a node's process, and listing.go the reads of
-// certmagic.Storage. command.go has what all commands share, apply.go applies one, entry.go and
-// snapshot.go are the formats of the log and of snapshots.
+// Each noun has a file: records.go, roles.go, sessions.go, members.go, votes.go, tickets.go. The
+// file has the noun's type, its form in a snapshot, and the commands that change it. Beside them,
+// role.go has the queue of a role, process.go the incarnations of a node's process, and listing.go
+// the reads of certmagic.Storage. command.go has what all commands share, apply.go applies one,
+// entry.go and snapshot.go are the formats of the log and of snapshots.
 //
 // # Where a new command goes
 //

@@ -12,7 +12,7 @@ import (
 // A log entry is a version, a kind, and the rest: either a keyring, or a sealed command.
 const (
 	// EntryVersion is the format version of log entries. It is the first byte.
-	EntryVersion = 3
+	EntryVersion = 4
 
 	// EntryKeyring is the kind of an entry with a Keyring. The kind is the second byte.
 	EntryKeyring = 'K'
@@ -70,6 +70,8 @@ func decoderOf(number byte) func(*codec.Decoder) Change {
 		return decodeRotateKeys
 	case numberForgetKeys:
 		return decodeForgetKeys
+	case numberSetVote:
+		return decodeSetVote
 	}
 	return nil
 }

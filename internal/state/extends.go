@@ -46,6 +46,11 @@ func (s *State) Extends(old *State) error {
 			return Diverged("the session of entry %d did not end here by entry %d", p.Opened, p.ended)
 		}
 	}
+	for id, index := range Each(s.Demoted, nil) {
+		if was, _ := old.Demoted.Get(id); index <= old.Index && was != index {
+			return Diverged("the demotion of entry %d is not known here", index)
+		}
+	}
 	for k, r := range Each(s.Records, nil) {
 		if was, _ := old.Records.Get(k); r.Index <= old.Index && (was == nil || was.Index != r.Index) {
 			return Diverged("the record of entry %d is not known here", r.Index)

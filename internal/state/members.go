@@ -32,6 +32,12 @@ type Member struct {
 	// Clean says that nothing is on its disk that was sealed before the keyring's change by that
 	// entry.
 	Clean uint64 `json:",omitempty"`
+
+	// Zone is the failure domain that it is in. Empty: one of its own.
+	Zone string `json:",omitempty"`
+
+	// Witness says that it votes, and neither leads nor serves.
+	Witness bool `json:",omitempty"`
 }
 
 func (m Member) encode(e *codec.Encoder) {
@@ -42,11 +48,14 @@ func (m Member) encode(e *codec.Encoder) {
 	e.String(m.Former)
 	e.String(m.Secrets)
 	e.Uint(m.Clean)
+	e.String(m.Zone)
+	e.Bool(m.Witness)
 }
 
 func decodeMember(d *codec.Decoder) Member {
 	return Member{
-		ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String(), Secrets: d.String(), Clean: d.Uint(),
+		ID: d.String(), Name: d.String(), Addr: d.String(), InMemory: d.Bool(), Former: d.String(),
+		Secrets: d.String(), Clean: d.Uint(), Zone: d.String(), Witness: d.Bool(),
 	}
 }
 
@@ -108,6 +117,7 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 		}
 		n.Members, _, _ = n.Members.Delete([]byte(id))
 		n.processes, _, _ = n.processes.Delete([]byte(id))
+		n.Demoted, _, _ = n.Demoted.Delete([]byte(id))
 	}
 	n.Servers, n.Voters, n.Elected = servers, voters, index
 	fx.session()

@@ -200,6 +200,9 @@ func (m *machine) do(c *script.Command) string {
 		"answer":       m.answer,
 		"member":       m.member,
 		"members":      m.members,
+		"demote":       m.demote,
+		"promote":      m.promote,
+		"demoted":      m.demoted,
 
 		"store":  m.store,
 		"put":    m.put,
@@ -360,7 +363,7 @@ func (m *machine) answer(c *script.Command) string {
 // member NODE: it says its name and address.
 func (m *machine) member(c *script.Command) string {
 	id := c.Arg()
-	change := SetMember{Member{ID: id, Name: c.Option("name", ""), Addr: c.Option("addr", ""), InMemory: yes(c, "in-memory"), Former: c.Option("former", "")}}
+	change := SetMember{Member{ID: id, Name: c.Option("name", ""), Addr: c.Option("addr", ""), InMemory: yes(c, "in-memory"), Former: c.Option("former", ""), Zone: c.Option("zone", ""), Witness: yes(c, "witness")}}
 	return m.run(Command{Change: change})
 }
 
@@ -368,6 +371,25 @@ func (m *machine) members(*script.Command) string {
 	var out []string
 	for _, v := range Each(m.s.Members, nil) {
 		out = append(out, fmt.Sprintf("%+v", v))
+	}
+	return strings.Join(out, "\n")
+}
+
+// demote NODE: it is not to vote, if least=NUMBER others do.
+func (m *machine) demote(c *script.Command) string {
+	return m.run(Command{Change: SetVote{Node: c.Arg(), Demotion: &Demotion{Least: c.Uint("least", 0)}}})
+}
+
+// promote NODE: it may vote.
+func (m *machine) promote(c *script.Command) string {
+	return m.run(Command{Change: SetVote{Node: c.Arg()}})
+}
+
+// demoted lists the members that are not to vote.
+func (m *machine) demoted(*script.Command) string {
+	var out []string
+	for id, index := range Each(m.s.Demoted, nil) {
+		out = append(out, fmt.Sprintf("%s by entry %d, can lead: %v", id, index, m.s.CanLead(string(id))))
 	}
 	return strings.Join(out, "\n")
 }

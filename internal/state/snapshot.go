@@ -31,6 +31,7 @@ const (
 	frameEnd
 	frameBackup // behind the head, in a backup only
 	frameSeals
+	frameDemoted
 
 	maxFrame = 64 << 20 // bytes
 )
@@ -73,6 +74,11 @@ func (s *State) writeFrames(f *framer, h *BackupHead) {
 	for _, m := range Each(s.Members, nil) {
 		m.encode(&f.e)
 		f.end(frameMember)
+	}
+	for node, index := range Each(s.Demoted, nil) {
+		f.e.Bytes(node)
+		f.e.Uint(index)
+		f.end(frameDemoted)
 	}
 	for node, ses := range Each(s.Sessions, nil) {
 		f.e.Bytes(node)
@@ -222,6 +228,9 @@ func (s *State) decodeFrame(tag byte, d *codec.Decoder, records *iradix.Txn[*Val
 	case frameMember:
 		m := decodeMember(d)
 		s.Members, _, _ = s.Members.Insert([]byte(m.ID), m)
+	case frameDemoted:
+		node := d.Bytes()
+		s.Demoted, _, _ = s.Demoted.Insert(node, d.Uint())
 	case frameSession:
 		node := d.Bytes()
 		s.Sessions, _, _ = s.Sessions.Insert(node, decodeSession(d))

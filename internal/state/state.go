@@ -53,6 +53,10 @@ type State struct {
 	// Members is what members say of themselves, by node ID.
 	Members *iradix.Tree[Member]
 
+	// Demoted are the members that an operator has demoted, by node ID, with the index of the entry
+	// that did it.
+	Demoted *iradix.Tree[uint64]
+
 	// Sessions are the open sessions by node ID.
 	Sessions *iradix.Tree[*Session]
 
@@ -76,6 +80,7 @@ func New() *State {
 		Records:   iradix.New[*Value](),
 		Roles:     iradix.New[*Role](),
 		Members:   iradix.New[Member](),
+		Demoted:   iradix.New[uint64](),
 		Sessions:  iradix.New[*Session](),
 		processes: iradix.New[Process](),
 	}

@@ -43,6 +43,7 @@ func New(reply remote.StatusReply) (*Cluster, error) {
 		for _, m := range c.Best.Members {
 			if m.ID == n.ID {
 				n.Voter, n.Present, n.Suspect, n.Why = m.Voter, m.Present, m.Suspect, m.Why
+				n.Zone, n.Witness, n.Demoted = m.Zone, m.Witness, m.Demoted
 			}
 		}
 	}
@@ -106,11 +107,11 @@ func (c *Cluster) Find(text string) (Node, error) {
 // HasLeader reports whether a leader has answered, or the other nodes know one.
 func (c *Cluster) HasLeader() bool { return c.Best.Leader != "" }
 
-// OthersReady reports whether a node other than that of the ID is ready.
+// OthersReady reports whether a node other than that of the ID is ready to serve.
 func (c *Cluster) OthersReady(id string) bool {
 	return slices.ContainsFunc(c.Nodes, func(n Node) bool {
 		state, _ := n.State()
-		return n.ID != id && state == stateReady
+		return n.ID != id && state == stateReady && !n.Witness
 	})
 }
 

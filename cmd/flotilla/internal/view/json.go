@@ -10,6 +10,9 @@ type JSON struct {
 	// Tolerates is how many more voters may fail before there is no majority. It is negative if there
 	// is none now.
 	Tolerates int
+
+	// FatalZones are the zones whose loss would leave no majority of the voters, by name.
+	FatalZones []string `json:",omitempty"`
 }
 
 // NodeJSON is a node for programs.
@@ -37,7 +40,7 @@ func (c *Cluster) JSON() JSON {
 
 // MembersJSON is JSON without what the nodes themselves say.
 func (c *Cluster) MembersJSON() JSON {
-	out := JSON{Nodes: []NodeJSON{}, Tolerates: c.Tolerates()}
+	out := JSON{Nodes: []NodeJSON{}, Tolerates: c.Tolerates(), FatalZones: c.FatalZones()}
 	for _, n := range c.Nodes {
 		state, _ := n.State()
 		out.Nodes = append(out.Nodes, NodeJSON{Member: n.Member, State: state, Why: n.Fault()})

@@ -52,7 +52,8 @@ func (c *Cluster) writeHead(w io.Writer, s term.Style) {
 }
 
 func (c *Cluster) writeNodes(w io.Writer, s term.Style) {
-	t := term.NewTable("NODE", "STATE", "RAFT", "LEASE", "ID", "ADDRESS")
+	head, zone := c.zoneColumn()
+	t := term.NewTable(append([]string{"NODE", "STATE", "RAFT", "LEASE", "ID", "ADDRESS"}, head...)...)
 	for _, n := range c.Nodes {
 		state, h := n.State()
 		lease := ""
@@ -62,17 +63,18 @@ func (c *Cluster) writeNodes(w io.Writer, s term.Style) {
 				lease = fmt.Sprintf("%d ms", n.Status.Lease.LeftMillis)
 			}
 		}
-		t.Row(n.Name, state, h, c.raft(&n), lease, term.ShortID(n.ID), n.Addr)
+		t.Row(append([]any{n.Name, state, h, c.raft(&n), lease, term.ShortID(n.ID), n.Addr}, zone(&n)...)...)
 	}
 	t.Write(w, s)
 }
 
 // WriteMembers prints the members with their whole IDs, and what hinders those that should vote.
 func (c *Cluster) WriteMembers(w io.Writer, s term.Style) {
-	t := term.NewTable("NODE", "STATE", "RAFT", "ID", "ADDRESS")
+	head, zone := c.zoneColumn()
+	t := term.NewTable(append([]string{"NODE", "STATE", "RAFT", "ID", "ADDRESS"}, head...)...)
 	for _, n := range c.Nodes {
 		state, h := n.State()
-		t.Row(n.Name, state, h, c.raft(&n), n.ID, n.Addr)
+		t.Row(append([]any{n.Name, state, h, c.raft(&n), n.ID, n.Addr}, zone(&n)...)...)
 	}
 	t.Write(w, s)
 	for _, n := range c.Nodes {
@@ -82,6 +84,9 @@ func (c *Cluster) WriteMembers(w io.Writer, s term.Style) {
 	}
 	if all, there := c.voters(); all > 0 {
 		fmt.Fprintf(w, "%d of %d voters are there, so %s\n", there, all, tolerance(c.Tolerates()))
+		if zones := c.zoneTolerance(); zones != "" {
+			fmt.Fprintln(w, zones)
+		}
 	}
 }
 
@@ -103,8 +108,12 @@ func (c *Cluster) raft(n *Node) string {
 	switch {
 	case n.ID == c.Best.Leader:
 		return "leads"
+	case n.Voter && n.Witness:
+		return "witness"
 	case n.Voter:
 		return "votes"
+	case n.Demoted:
+		return "demoted"
 	case c.Best.Cluster == "":
 		return ""
 	}

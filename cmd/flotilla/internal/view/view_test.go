@@ -2,6 +2,7 @@ package view
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
@@ -50,7 +51,7 @@ func sameAsFile(t *testing.T, name, got string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
+	if diff := gocmp.Diff(string(want), got); diff != "" {
 		t.Errorf("it prints something else; -update writes the file anew (-want +got):\n%s", diff)
 	}
 }
@@ -192,6 +193,14 @@ func clusters(t *testing.T) map[string]*Cluster {
 	unsafe[2].Backup.Makes = false
 	stopped := threeNodes() // nobody is to make backups any more
 	each(stopped, func(s *flotilla.Status) { s.Backup = backup(300 * time.Hour); s.Backup.Makes = false })
+	zones := threeNodes()
+	each(zones, func(s *flotilla.Status) {
+		s.Members[0].Zone, s.Members[1].Zone, s.Members[2].Zone = "hall 1", "hall 2", "hall 1"
+		s.Members[2].Voter, s.Members[2].Demoted = false, true
+		s.Members[2].Why = "an operator has demoted it (flotilla members promote undoes that)"
+		s.Members[1].Witness = true
+		s.Roles = nil
+	})
 	fresh := []*flotilla.Status{{ID: idOne, Name: "n1", Addr: "10.0.0.1:7373"}}
 	return map[string]*Cluster{
 		"well":    clusterOf(t, threeNodes(), nil),
@@ -208,6 +217,7 @@ func clusters(t *testing.T) map[string]*Cluster {
 		"backed":    clusterOf(t, backedUp, nil),
 		"unsafe":    clusterOf(t, unsafe, nil),
 		"stopped":   clusterOf(t, stopped, nil),
+		"zones":     clusterOf(t, zones, nil),
 		"new":       clusterOf(t, fresh, map[string]string{"n1": "it has found no cluster yet"}),
 	}
 }
@@ -227,6 +237,11 @@ func TestWrite(t *testing.T) {
 		var out bytes.Buffer
 		clusters(t)["odd"].Write(&out, term.Style{On: true}, today())
 		sameAsFile(t, "status_odd_painted", out.String())
+	})
+	t.Run("members zones", func(t *testing.T) {
+		var out bytes.Buffer
+		clusters(t)["zones"].WriteMembers(&out, term.Style{})
+		golden(t, "members_zones", out.String())
 	})
 	t.Run("roles absent", func(t *testing.T) {
 		var out bytes.Buffer
@@ -330,6 +345,36 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameAsFile(t, "status_absent_json", string(b)+"\n")
+}
+
+// A zone may be lost if the voters elsewhere that are there now are a majority.
+func TestZoneTolerance(t *testing.T) {
+	const none = "there is no line"
+	for name, test := range map[string]struct {
+		zones string // of n1, n2 and n3
+		gone  bool   // n3 does not answer
+		want  string
+	}{
+		"no zones":             {"  ", false, none},
+		"three":                {"x y z", false, "any one zone may be lost"},
+		"two":                  {"x x y", false, "no majority is left if one of these zones is lost: x"},
+		"one node has a zone":  {"x  ", false, "any one zone may be lost"},
+		"one is lost already":  {"x y z", true, "no majority is left if one of these zones is lost: x, y"},
+		"its zone has another": {"x y y", true, "no majority is left if one of these zones is lost: x, y"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := threeNodes()
+			for i, zone := range strings.Split(test.zones, " ") {
+				all[0].Members[i].Zone = zone
+			}
+			if test.gone {
+				all[2] = nil
+			}
+			if got := cmp.Or(clusterOf(t, all, nil).zoneTolerance(), none); got != test.want {
+				t.Errorf("it says %q, want %q", got, test.want)
+			}
+		})
+	}
 }
 
 func TestFind(t *testing.T) {
