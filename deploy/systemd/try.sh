@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # It starts a systemd of its own, with these units, and checks what docs/deploy.md says about them. It
-# needs root on Linux, Go, and Debian's systemd, nftables, iproute2 and
-# curl. The systemd runs in namespaces, over a view of this machine's files: it changes nothing
-# outside, and ends with this script.
+# needs root on Linux, Go, and Debian's systemd, nftables, iproute2 and curl. The systemd runs in
+# namespaces, over a view of this machine's files: it changes nothing outside, and ends with this
+# script.
 set -euo pipefail
+export LC_ALL=C # EPOCHREALTIME with a point
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 manager=
@@ -36,7 +37,11 @@ cleanup() {
 	if ((code != 0)) && [[ -n ${init:-} ]]; then in_there journalctl --no-pager -o short-monotonic -n 40 2>&1 || true; fi
 	if [[ -n $outer ]]; then kill -KILL "$outer" 2>/dev/null || true; wait "$outer" 2>/dev/null || true; fi
 	rm -rf "$work"
-	rmdir "$cgroup" 2>/dev/null || true
+	for ((i = 0; i < 100; i++)); do # what was killed leaves it soon
+		find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
+		[[ -d $cgroup ]] || break
+		sleep 0.05
+	done
 	exit "$code"
 }
 trap cleanup EXIT
@@ -212,7 +217,7 @@ in_there systemctl start api.service || broken "no start with sockets"
 (for ((i = 0; i < 10000; i++)); do
 	serves || echo "request $i failed"
 	[[ ! -e $work/enough ]] || break
-done; echo "$i requests") >"$work/requests" &
+done; echo "$((i + 1)) requests") >"$work/requests" &
 client=$!
 in_there systemctl restart api.service || broken "no restart with sockets"
 await 10 "the address is back" has_address || true
