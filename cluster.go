@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -32,6 +33,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
@@ -39,7 +41,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
-// droppedTime is how long a node that no secret opens asks its cluster whether it has replaced them.
+// droppedTime is how long a node asks its cluster whether it has dropped the secret of a directory.
 const droppedTime = 5 * time.Second
 
 // Open starts a node. It returns when the node's files, keys and ports have been checked: the node
@@ -159,7 +161,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		if dir, err = replica.LockDir(n.cfg.Dir); err != nil {
 			return err
 		}
-		if id, written, err = n.loadIdentity(ctx, dir); err != nil {
+		if id, written, err = loadIdentity(ctx, dir, &n.cfg, n.fsm.secrets.Accepted(), n.log); err != nil {
 			return errors.Join(err, dir.Close())
 		}
 	}
@@ -220,10 +222,12 @@ func (n *Node) attach(ctx context.Context) (err error) {
 	return n.replica.MakePrivate()
 }
 
-// loadIdentity loads the identity in a directory. A directory that opens only with a secret that the
-// cluster has dropped meanwhile is set aside.
-func (n *Node) loadIdentity(ctx context.Context, dir *durable.Dir) (id *membership.Identity, written bool, err error) {
-	id, written, err = membership.LoadIdentity(dir, n.fsm.secrets.Accepted())
+// loadIdentity loads the identity in a directory. A directory that opens only with a secret that
+// the cluster has dropped meanwhile is set aside.
+func loadIdentity(
+	ctx context.Context, dir *durable.Dir, cfg *Config, accepted []seal.Secret, log *slog.Logger,
+) (id *membership.Identity, written bool, err error) {
+	id, written, err = membership.LoadIdentity(dir, accepted)
 	if err == nil || id == nil {
 		return id, written, err
 	}
@@ -233,11 +237,11 @@ func (n *Node) loadIdentity(ctx context.Context, dir *durable.Dir) (id *membersh
 	for _, m := range id.Peers {
 		addrs = append(addrs, m.Addr)
 	}
-	if n.cfg.Peers != nil {
-		found, _ := n.cfg.Peers(ctx) // without them there are those of before
+	if cfg.Peers != nil {
+		found, _ := cfg.Peers(ctx) // without them there are those of before
 		addrs = append(addrs, found...)
 	}
-	port, portErr := wire.OpenClient(wire.Config{Secrets: n.fsm.secrets.Accepted(), Dial: n.cfg.PeerDial, Logger: n.log})
+	port, portErr := wire.OpenClient(wire.Config{Secrets: accepted, Dial: cfg.PeerDial, Logger: log})
 	if portErr != nil {
 		return nil, false, errors.Join(err, portErr)
 	}
@@ -245,12 +249,12 @@ func (n *Node) loadIdentity(ctx context.Context, dir *durable.Dir) (id *membersh
 	if !membership.AskDropped(ctx, port, id, addrs) {
 		return nil, false, err
 	}
-	n.log.Warn("the cluster has replaced its secret while this node was away, and removed it; its state is set aside, and it joins as a new node",
+	log.Warn("the cluster has replaced its secret while this node was away, and removed it; its state is set aside, and it joins as a new node",
 		"dir", dir.Path(), "opens with", id.Key)
 	if err := membership.SetAsideNext(dir, id); err != nil {
 		return nil, false, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
-	return membership.LoadIdentity(dir, n.fsm.secrets.Accepted())
+	return membership.LoadIdentity(dir, accepted)
 }
 
 // closeDir closes a directory, if there is one.

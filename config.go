@@ -161,6 +161,14 @@ type Config struct {
 	PeerListen func(network, addr string) (net.Listener, error)
 	PeerDial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
+	// Listen opens the ports of Serve for clients, at HTTPSAddr, HTTPAddr and HealthAddr, in place of
+	// the node. It is for sockets that a service manager has opened, and for tests. If it returns
+	// neither a listener nor an error, the node listens at that address itself. Serve closes the
+	// listeners. Other processes may have such a socket too, so the kernel goes on completing
+	// connections to it when Serve ends. Those that Serve has not accepted wait for the next process,
+	// if there is one, and are reset otherwise. Nil: the node opens all ports itself.
+	Listen func(network, addr string) (net.Listener, error)
+
 	dev bool // development mode; complete sets it before it adds a secret
 	// called before the lease manager reads the clock, for tests that delay it; nil: not called
 	held func()

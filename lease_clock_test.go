@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -259,6 +260,54 @@ func TestChallengeAfterStandstill(t *testing.T) {
 		mustBeReady(t, s.Node)
 		if w := ask(); w.Code != http.StatusPermanentRedirect {
 			t.Errorf("with a lease: %d %s", w.Code, w.Body)
+		}
+	})
+}
+
+// A watchdog can tell a node that hangs from one that has no majority: only in the first the loop
+// stands still that renews the lease.
+func TestLeaseLoopIsSeen(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		net, still := simnet.New(), new(standstill)
+		n := trio(t, net, func(c *Config) {
+			if c.Name == "a" {
+				c.held = still.held
+			}
+		})[0]
+		longest := func() (idle time.Duration) {
+			for range 200 {
+				time.Sleep(17 * time.Millisecond)
+				idle = max(idle, time.Duration(n.Status().Lease.IdleMillis)*time.Millisecond)
+			}
+			return idle
+		}
+		if idle := longest(); idle == 0 || idle > n.timing.Renewal() {
+			t.Errorf("with a majority the loop is idle for %v, and renews every %v", idle, n.timing.Renewal())
+		}
+		net.Isolate("a")
+		longest() // the node gives up its lease meanwhile
+		if n.leases.Valid() {
+			t.Error("the node has a lease without a majority: the test shows nothing")
+		}
+		if idle := longest(); idle == 0 || idle > n.timing.Renewal() {
+			t.Errorf("without a majority the loop is idle for %v, and renews every %v", idle, n.timing.Renewal())
+		}
+		still.begin()
+		defer still.end()
+		time.Sleep(time.Minute)
+		if idle := n.Status().Lease.IdleMillis; idle < 59_000 {
+			t.Errorf("the loop hangs for a minute, and is idle for %d ms", idle)
+		}
+		still.end()
+		if idle := longest(); idle == 0 || idle > n.timing.Renewal() {
+			t.Errorf("the loop runs again, and is idle for %v", idle)
+		}
+		n.replica.Fail(io.ErrUnexpectedEOF)
+		time.Sleep(time.Minute)
+		if s := n.Status(); s.Err == "" || s.Lease.IdleMillis != 0 {
+			t.Errorf("a node that takes no part any more (%q) is idle for %d ms", s.Err, s.Lease.IdleMillis)
 		}
 	})
 }

@@ -233,6 +233,20 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	if err := n.mayListen(field, addr); err != nil {
 		return nil, err
 	}
+	if n.cfg.Listen != nil {
+		ln, err := n.cfg.Listen("tcp", addr)
+		if err != nil {
+			return nil, &ConfigError{Field: "Listen", Reason: "it opens no listener for " + field + ", " + addr, Err: err}
+		}
+		if ln != nil {
+			if at, ok := ln.Addr().(*net.TCPAddr); ok {
+				if err := n.mayListen("Listen", at.String()); err != nil {
+					return nil, errors.Join(err, ln.Close())
+				}
+			}
+			return frontend.Lent(ln), nil
+		}
+	}
 	ln, err := frontend.Listen(ctx, "tcp", addr)
 	if err != nil {
 		reason := "the node cannot listen for clients at " + addr + errs.ListenRemedy(err)

@@ -101,6 +101,11 @@ type LeaseStatus struct {
 	Held       bool   // false: the node holds no locks or roles, and its reads may be old
 	LeftMillis int64  // milliseconds until it expires if it is not renewed
 	Session    uint64 // number of the node's session; 0: it has none
+	// IdleMillis is how long ago the loop ran that renews the lease, in milliseconds. It is below a
+	// tenth of a second or so while the node works, with WAN timing below a second, and with or
+	// without a majority. It grows while the node hangs: so a watchdog may rely on it. 0 when Err is
+	// final, because the loop has ended then.
+	IdleMillis int64 `json:",omitempty"`
 }
 
 // RoleStatus is a role that a node of the cluster holds, according to this node's state.
@@ -260,7 +265,9 @@ func (m *Member) why(voters int, ofUse bool, removeDead time.Duration) string {
 
 // leaseStatus describes a lease that lasts for left.
 func (n *Node) leaseStatus(s *state.State, left time.Duration) LeaseStatus {
-	return LeaseStatus{Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.self.Session(s)}
+	return LeaseStatus{
+		Held: left > 0, LeftMillis: max(0, left.Milliseconds()), Session: n.self.Session(s), IdleMillis: n.leases.Idle().Milliseconds(),
+	}
 }
 
 // roleStatus lists the roles. It does not name this node as a holder if the node has no lease.
@@ -302,6 +309,7 @@ func (n *Node) Watch(ctx context.Context) iter.Seq[Status] {
 // sameStatus reports whether two statuses differ only in values that change with time alone.
 func sameStatus(a, b Status) bool {
 	a.Lease.LeftMillis, b.Lease.LeftMillis = 0, 0
+	a.Lease.IdleMillis, b.Lease.IdleMillis = 0, 0
 	a.Tickets.AgeSeconds, b.Tickets.AgeSeconds = 0, 0
 	for _, s := range []*Status{&a, &b} {
 		s.Certificates = slices.Clone(s.Certificates)

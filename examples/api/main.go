@@ -13,11 +13,14 @@
 //	                 @ and the interface; addresses joined by + stay together
 //
 // "api health" exits with 0 if the server on this machine is ready.
+//
+// systemd.go has what the program does for systemd. deploy/systemd has the units.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -81,10 +84,18 @@ func run(ctx context.Context) error {
 	if len(addrs) > 0 && len(cfg.Proxies) == 0 {
 		cfg.Drain.Grace = -1
 	}
+	if cfg.Listen, err = activated(cfg.HTTPSAddr, cfg.HTTPAddr, cfg.HealthAddr); err != nil {
+		return err
+	}
 
 	node, err := flotilla.Open(ctx, cfg)
 	if err != nil {
 		return err
+	}
+	telling, toldAll := context.WithCancel(context.WithoutCancel(ctx)) // until the very end
+	defer toldAll()
+	if err := tellSystemd(telling, ctx, node); err != nil {
+		return errors.Join(err, node.Close())
 	}
 	// An address stays at a node while the node can serve: Serve waits until the address has moved.
 	var floating sync.WaitGroup

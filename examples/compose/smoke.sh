@@ -2,10 +2,11 @@
 # It starts the example, injects each fault into each node, and checks the claims of README.md. It
 # exits with 0 only if all of them hold. It removes everything at the end, whatever happens.
 #
-#   smoke.sh                   everything once for each node, in a minute and a half
+#   smoke.sh                   everything once for each node, then the procedures, in three minutes
 #   smoke.sh -trials 20        only kill, stop, pause and disconnect, 20 times each, for figures
 #   smoke.sh -up 20            only from nothing to the first answer with a certificate, 20 times
 #   smoke.sh -idle             only the costs of an idle node
+#   smoke.sh -procedures       only the procedures of docs/operations.md, in a minute
 #
 # It needs bash, Go, and a Docker engine with compose: the plugin, or docker-compose. COMPOSE names
 # another command. No image is pulled.
@@ -18,7 +19,7 @@ addrs6=(fd7a:f107:111a::101 fd7a:f107:111a::102 fd7a:f107:111a::103)
 export COMPOSE_PROJECT_NAME=$project FLOTILLA_TARGET=prebuilt BALANCER_PORT=0 # any port
 image=flotilla-example-tools:$FLOTILLA_TARGET
 tmp=$(mktemp -d)
-trials=0 ups=0 idle=
+trials=0 ups=0 idle= only=
 
 # COMPOSE may be two words.
 if [[ -z ${COMPOSE:-} ]]; then
@@ -31,7 +32,8 @@ while (($#)); do
 	-trials) trials=$2 && shift 2 ;;
 	-up) ups=$2 && shift 2 ;;
 	-idle) idle=1 && shift ;;
-	*) echo "usage: smoke.sh [-trials NUMBER | -up NUMBER | -idle]" >&2 && exit 2 ;;
+	-procedures) only=1 && shift ;;
+	*) echo "usage: smoke.sh [-trials NUMBER | -up NUMBER | -idle | -procedures]" >&2 && exit 2 ;;
 	esac
 done
 
@@ -64,8 +66,8 @@ cleanup() {
 		cat "$tmp/logs"
 	fi
 	exec 7>&- 8<&-
-	docker rm -f $project-probe >/dev/null 2>&1 || true
-	"${compose[@]}" --profile balancer --profile client down -v --rmi all --remove-orphans -t 2 >/dev/null 2>&1 || true
+	docker rm -f $project-probe $project-ops >/dev/null 2>&1 || true
+	"${compose[@]}" --profile balancer --profile client --profile spare down -v --rmi all --remove-orphans -t 2 >/dev/null 2>&1 || true
 	docker image prune -f --filter label=flotilla.example=compose >/dev/null 2>&1 || true # images that compose has built twice
 	rm -rf "$tmp"
 	if [[ -n ${made_dist:-} ]]; then rm -rf dist; fi
@@ -214,6 +216,21 @@ suffer() { # kind node
 	look "$2 is back" spread "back after $1" "$start"
 }
 
+# procedures runs what docs/operations.md describes, one after another on the same cluster. The
+# container of the operator is there for all of them.
+procedures() {
+	local p start
+	exec 7>&- 8<&- # the probe ends
+	# shellcheck source=procedures/lib.sh
+	(source procedures/lib.sh && trap - EXIT)
+	for p in inspect rolling-restart move add-remove replace recover restore; do
+		start=$(now)
+		say "procedure $p"
+		procedures/$p.sh || broken "the procedure $p failed"
+		say "procedure $p: $(($(now) - start)) ms"
+	done
+}
+
 # figures prints median and maximum of the measurements.
 figures() {
 	local kind sorted
@@ -228,7 +245,8 @@ figures() {
 
 "${compose[@]}" version >/dev/null || { echo "there is no $COMPOSE" >&2 && exit 1; }
 say "compose: $("${compose[@]}" version --short), engine: $(docker version -f '{{.Server.Version}}')"
-"${compose[@]}" --profile balancer --profile client down -v --remove-orphans -t 2 >/dev/null 2>&1 || true # left by a killed run
+docker rm -f $project-ops >/dev/null 2>&1 || true
+"${compose[@]}" --profile balancer --profile client --profile spare down -v --remove-orphans -t 2 >/dev/null 2>&1 || true # left by a killed run
 
 [[ -d dist ]] || made_dist=1
 (cd ../.. && CGO_ENABLED=0 GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
@@ -277,7 +295,9 @@ if [[ -n $idle ]]; then
 	exit 0
 fi
 
-if ((trials > 0)); then
+if [[ -n $only ]]; then
+	procedures
+elif ((trials > 0)); then
 	for ((i = 0; i < trials; i++)); do
 		for kind in kill stop pause disconnect; do suffer $kind n$((i % 3 + 1)); done
 	done
@@ -315,6 +335,7 @@ else
 	say "through the balancer, while n2 was killed: $said"
 	quiet docker start "$(id n2)"
 	look "n2 is back" spread
+	procedures
 fi
 
 figures kill stop pause disconnect restart "back after kill" "back after stop" "back after pause" "back after disconnect"

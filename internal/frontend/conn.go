@@ -10,7 +10,7 @@ import (
 // clientConn is a client's connection. Its listener knows it until it is closed. http.Server knows
 // it for a shorter time: it forgets a connection that a handler hijacks.
 type clientConn struct {
-	*net.TCPConn
+	net.Conn
 	local   netip.Addr // what the client has connected to
 	begun   time.Time  // when it was accepted
 	onClose func(*clientConn)
@@ -38,7 +38,7 @@ const (
 
 // Read records that the client has sent something.
 func (c *clientConn) Read(b []byte) (int, error) {
-	n, err := c.TCPConn.Read(b)
+	n, err := c.Conn.Read(b)
 	if n > 0 && !c.spoke.Load() {
 		c.spoke.Store(true)
 	}
@@ -50,7 +50,23 @@ func (c *clientConn) Close() error {
 	if !c.closed.Swap(true) {
 		c.onClose(c)
 	}
-	return c.TCPConn.Close()
+	return c.Conn.Close()
+}
+
+// CloseWrite ends the writing side, if the connection has two. It is for net/http, which does so
+// before it closes a connection of which it has not read everything.
+func (c *clientConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// abandon makes Close throw away what the kernel has not sent yet.
+func (c *clientConn) abandon() {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
 }
 
 // pendingRequests returns the number of requests on a connection in phaseActive. A request that no

@@ -28,7 +28,8 @@
 //   - Port.Drain loses no request and no connection: what the kernel has queued is accepted and
 //     answered, and new clients are refused by then. It needs Linux, and the right to attach a
 //     filter to a socket, which some kernels give only with CAP_NET_ADMIN. Elsewhere a connection
-//     that arrives in the last moment may be reset.
+//     that arrives in the last moment may be reset. A socket that was lent gets no filter: such a
+//     connection waits there for the next process.
 //   - Silent clients, slow clients and floods of handshakes keep nobody else out.
 //   - Server.DrainAddr disconnects the clients of one local address and leaves the others alone.
 //   - A client's address is that of its PROXY header only if a listed balancer sent it.

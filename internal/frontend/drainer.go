@@ -133,7 +133,7 @@ func (d *drainer) drain(ctx context.Context) error {
 	if d.ln.isResting() {
 		// The socket must go before a dropped SYN is repeated, so that the client is refused then.
 		// Accept itself rests until Shutdown.
-		d.ln.tcp.Close()
+		d.ln.socket.Close()
 	}
 	begun := time.Now()
 	d.await(ctx, func() bool { return !d.busy() && !d.freshlyIdle(begun) }, func() {

@@ -157,7 +157,7 @@ func (c *limitedConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) && c.stalled() {
 		if c.client != nil {
-			c.client.SetLinger(0) // nobody takes what the kernel still has
+			c.client.abandon() // nobody takes what the kernel still has
 		}
 		c.Close()
 		err = fmt.Errorf("the client has taken nothing for %v: %w", c.limiter.limits.stallTimeout, err)

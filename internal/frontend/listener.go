@@ -22,7 +22,9 @@ const drainTimeout = 500 * time.Millisecond
 // accepted. Such a client believes itself connected, so neither the client nor a balancer tries
 // another node. drain empties that queue first.
 type Listener struct {
-	tcp *net.TCPListener
+	socket net.Listener
+	tcp    *net.TCPListener // the socket, if it is of TCP; else nil
+	lent   bool             // other processes may have the socket too
 
 	resting   chan struct{} // the goroutine that runs Accept closes it when it accepts nothing more
 	restOnce  sync.Once
@@ -49,21 +51,42 @@ func Listen(ctx context.Context, network, addr string) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newListener(ln), nil
+}
+
+// Lent returns a Listener on a socket that somebody else has made, such as a service manager, which
+// keeps it and gives it to the next process. No filter is attached to it: it would stay when this
+// process has ended, and the next one would get no connection. A connection that arrives in the
+// last moment waits for the next process. It is reset if there is none. If ln is not of TCP, Close
+// may lose those that were not accepted.
+func Lent(ln net.Listener) *Listener {
+	l := newListener(ln)
+	l.lent = true
+	if l.tcp != nil {
+		if raw, err := l.tcp.SyscallConn(); err == nil {
+			wakeWriters("", "", raw)
+		}
+	}
+	return l
+}
+
+func newListener(ln net.Listener) *Listener {
+	tcp, _ := ln.(*net.TCPListener)
 	return &Listener{
-		tcp: ln.(*net.TCPListener), resting: make(chan struct{}), closed: make(chan struct{}),
+		socket: ln, tcp: tcp, resting: make(chan struct{}), closed: make(chan struct{}),
 		conns: make(map[*clientConn]struct{}), leaving: make(map[netip.Addr]int),
-	}, nil
+	}
 }
 
 // Accept returns the next connection. Only one goroutine may call it, at once again each time, as
 // http.Server.Serve does. It must have recorded a connection before it calls Accept again.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
-		conn, err := l.tcp.AcceptTCP()
+		conn, err := l.socket.Accept()
 		if err == nil {
 			return l.admit(conn), nil
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if l.tcp == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
 		// Only drain and awaitAccepted set deadlines. They ask whether the queue is empty.
@@ -98,8 +121,12 @@ func (l *Listener) answer(asked uint64) {
 }
 
 // awaitAccepted waits until Accept has returned every connection that the kernel has completed, and
-// its caller has recorded them. It waits for drainTimeout at most.
+// its caller has recorded them. It waits for drainTimeout at most, and not at all if the socket is
+// not of TCP.
 func (l *Listener) awaitAccepted(ctx context.Context) {
+	if l.tcp == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	l.mu.Lock()
@@ -127,9 +154,9 @@ func isClosed(ch <-chan struct{}) bool {
 }
 
 // admit records a new connection.
-func (l *Listener) admit(tcp *net.TCPConn) *clientConn {
-	c := &clientConn{TCPConn: tcp, begun: time.Now(), onClose: l.forget}
-	if addr, ok := tcp.LocalAddr().(*net.TCPAddr); ok {
+func (l *Listener) admit(conn net.Conn) *clientConn {
+	c := &clientConn{Conn: conn, begun: time.Now(), onClose: l.forget}
+	if addr, ok := conn.LocalAddr().(*net.TCPAddr); ok {
 		c.local = plainAddr(addr.AddrPort().Addr())
 	}
 	l.mu.Lock()
@@ -181,14 +208,14 @@ func (l *Listener) clients(addr netip.Addr) []*clientConn {
 func (l *Listener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
 	l.changed.Notify()
-	if err := l.tcp.Close(); !errors.Is(err, net.ErrClosed) { // a drainer closes the socket earlier
+	if err := l.socket.Close(); !errors.Is(err, net.ErrClosed) { // a drainer closes the socket earlier
 		return err
 	}
 	return nil
 }
 
 // Addr returns the address that the socket is bound to.
-func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
+func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
 
 // drain makes Close safe. It stops the kernel from answering new clients, waits until Accept has
 // returned every connection that had begun before, and returns when the goroutine that runs Accept
@@ -203,14 +230,23 @@ func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 //
 // If this process may not stop the kernel from answering, drain does the rest, and returns an error
 // that is os.ErrPermission: Close may lose those who come in the last moment.
+//
+// A socket that was lent goes on answering new clients, since another process may have it. Accept
+// returns those that have come until it rests.
 func (l *Listener) drain(ctx context.Context) error {
-	refused := dropSYN(l.tcp)
-	if errors.Is(refused, errors.ErrUnsupported) {
+	if l.tcp == nil {
 		return nil
 	}
-	err := refused
-	if err == nil || errors.Is(err, os.ErrPermission) {
-		err = l.awaitHandshakes(ctx)
+	var refused, err error
+	if !l.lent {
+		refused = dropSYN(l.tcp)
+		if errors.Is(refused, errors.ErrUnsupported) {
+			return nil
+		}
+		err = refused
+		if err == nil || errors.Is(err, os.ErrPermission) {
+			err = l.awaitHandshakes(ctx)
+		}
 	}
 	if err == nil {
 		l.mu.Lock()

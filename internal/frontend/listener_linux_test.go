@@ -415,3 +415,63 @@ func (c *haltingConn) Write(b []byte) (int, error) {
 	}
 	return c.Conn.Write(b)
 }
+
+// A socket that was lent is drained without a filter: who comes when nobody accepts any more waits
+// for the next process, and is not kept out.
+func TestDrainOfALentSocket(t *testing.T) {
+	const clients = 20
+	owner := listenLoopback(t, "127.0.0.1:0").tcp
+	file, err := owner.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lent, err := net.FileListener(file)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ln := Lent(lent)
+	if err := control(ln.tcp, func(fd int) error {
+		n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+		if n != maxUnsent {
+			t.Errorf("its connections keep %d bytes unsent", n)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	var conns []net.Conn
+	for range clients {
+		conns = append(conns, dialClient(t, owner.Addr().String()))
+	}
+	srv := answering("x")
+	d := drainerOf(srv, ln)
+	served, ended := make(chan error, 1), make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	go func() { ended <- d.drain(t.Context()) }()
+	<-ln.resting
+	late, err := net.DialTimeout("tcp", owner.Addr().String(), 500*time.Millisecond)
+	if err != nil {
+		t.Fatalf("a client of the next process: %v", err)
+	}
+	defer late.Close()
+	for _, conn := range conns {
+		if body, err := askOnce(conn); err != nil || body != "x" {
+			t.Errorf("a client of the queue got %q, %v", body, err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+	owner.SetDeadline(time.Now().Add(5 * time.Second))
+	conn, err := owner.Accept()
+	if err != nil {
+		t.Fatalf("the next process has no client: %v", err)
+	}
+	defer conn.Close()
+	if conn.RemoteAddr().String() != late.LocalAddr().String() {
+		t.Errorf("the next process has %v, want %v", conn.RemoteAddr(), late.LocalAddr())
+	}
+}

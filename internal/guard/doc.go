@@ -23,8 +23,9 @@
 //     extended. The table stays, because it keeps the addresses closed.
 //   - The guard is killed: the program starts another one. A guard that is stopped (kill -STOP) is
 //     killed and replaced when it has not answered for two seconds.
-//   - SIGTERM, SIGHUP, SIGINT, SIGQUIT and the like do not end it. systemd sends them to all
-//     processes of a service, and the guard must outlive the program's drain.
+//   - SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGABRT and the like do not end it. systemd sends them to
+//     all processes of a service, SIGABRT when its watchdog ends a program that hangs, and the
+//     guard must outlive the program's drain and its end.
 //
 // # Limits
 //

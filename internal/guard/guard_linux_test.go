@@ -73,7 +73,7 @@ func TestDeath(t *testing.T) {
 		{"exit without closing", func(h *host) { h.send("exit") }},
 		{"killed while stopped", func(h *host) { h.stop(); h.kill(unix.SIGKILL) }},
 		{"the guard is sent signals", func(h *host) {
-			for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2} {
+			for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2} {
 				unix.Kill(h.guard, sig)
 			}
 			h.do("watch %s %s", four, six) // it still answers

@@ -26,6 +26,7 @@ type Manager struct {
 
 	current    atomic.Bool  // see MarkCurrent
 	firstReady atomic.Int64 // when that was for the first time, in nanoseconds since own.started
+	ran        atomic.Int64 // when Run looked at everything last, in the same way
 }
 
 // New returns the Manager of a process that has just started. It does nothing until Run is called.
@@ -96,6 +97,16 @@ func (m *Manager) Left() time.Duration { return m.own.left() }
 // Without returns since when this node has no lease. That is now if it has one, and also if the
 // lease is over but not given up yet: a process that stood still has not tried to get another one.
 func (m *Manager) Without() time.Time { return m.own.without() }
+
+// Idle returns how long ago Run looked at everything. While this process works, that is not longer
+// than the time between two renewals, with a majority of the voters and without. It is zero when
+// Run has ended.
+func (m *Manager) Idle() time.Duration {
+	if m.cfg.Life.Works.Err() != nil {
+		return 0
+	}
+	return time.Since(m.own.started) - time.Duration(m.ran.Load())
+}
 
 // Usable reports whether the lease of that session may be relied on.
 func (m *Manager) Usable(session uint64) bool { return m.own.usable(session) }

@@ -32,6 +32,7 @@ func (m *Manager) Run(ctx context.Context) {
 			m.cfg.Delay()
 		}
 		now := time.Now()
+		m.ran.Store(int64(now.Sub(m.own.started)))
 		if now.Sub(last) > 2*every {
 			awake = now // this process stood still: what others sent meanwhile is still under way
 		}

@@ -22,6 +22,8 @@ func addressRows() []row {
 			"internal/guard/watcher_linux.go", "evaluate", `expired := len(w.set.addrs) > 0 && deadline != 0 && now >= deadline`, `expired := len(w.set.addrs) > 0 && deadline != 0`),
 		m("a program that ends as planned keeps its addresses", "TestClose",
 			"internal/guard/watcher_linux.go", "accept", `w.goodbye = true`, ``),
+		m("the watchdog of systemd ends no guard", "TestDeath",
+			"internal/guard/child_linux.go", "run", `signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGABRT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2,`, `signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2,`),
 		m("a dead program's addresses are removed before the death notice is sent", "TestCleanUp",
 			"internal/guard/cleanup.go", "cleanUp", `return false`, ``),
 		m("a message of another version is refused", "TestRefusedMessages",
