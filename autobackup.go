@@ -137,7 +137,7 @@ func newKeeper(n *Node) (*backups.Keeper, error) {
 			return madeOf(info), err
 		},
 		Verify: func(r io.Reader) (backups.Made, error) {
-			info, err := VerifyBackup(r, n.cfg.Secrets...)
+			info, err := VerifyBackup(r, secretsOf(n.fsm.secrets.All())...)
 			return madeOf(info), err
 		},
 		Record: func(ctx context.Context, v backups.Verified) error {

@@ -103,6 +103,9 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
 	n.upkeep.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
+	if n.cfg.Witness { // the limit is that of the others, which need not be its own
+		n.upkeep.space.log = slog.New(slog.DiscardHandler)
+	}
 	n.storage = newStorage(func() *storageNode { return n.beneath }, n.log)
 	var storage certmagic.Storage = n.storage
 	n.own = newOwnStorage(n.storage, func(site string) { n.certs.Stored(site) })

@@ -70,8 +70,8 @@ type Config struct {
 	Secrets []Secret
 
 	// SecretsFile is a file with secrets in their text form, one on each line. The node reads it again
-	// when it changes, so that a new secret needs no restart. Its secrets count as Secrets, which must
-	// be empty or the same. Empty: there is no file.
+	// when it changes, so that a new secret needs no restart. Secrets is not read then. Empty: there
+	// is no file.
 	SecretsFile string
 
 	// Peers finds addresses of other nodes. It is asked on every start, until this node is a member.
@@ -282,15 +282,16 @@ func (c *Config) readSecrets() error {
 	if err != nil {
 		return &ConfigError{Field: "SecretsFile", Reason: c.SecretsFile + " cannot be used", Err: err}
 	}
-	var read []Secret
-	for _, r := range raw {
-		read = append(read, Secret{r})
-	}
-	if len(c.Secrets) > 0 && !slices.Equal(c.Secrets, read) {
-		return &ConfigError{Field: "SecretsFile", Reason: c.SecretsFile + " holds other secrets than Secrets; set one of the two"}
-	}
-	c.Secrets = read
+	c.Secrets = secretsOf(raw)
 	return nil
+}
+
+// secretsOf is the inverse of rawSecrets.
+func secretsOf(raw []seal.Secret) (all []Secret) {
+	for _, r := range raw {
+		all = append(all, Secret{r})
+	}
+	return all
 }
 
 // rawSecrets returns the secrets in the form that the internal packages use.

@@ -93,7 +93,7 @@
 // one, and one of five the loss of two. A value has at most [MaxValue] bytes and a name at most
 // [MaxName]. The records of programs have at most Config.MaxState bytes, 64 MiB by default, and so
 // have certificates, apart from that. Each node keeps all of it in memory. Everybody who has the
-// secret is trusted completely. A secret cannot be replaced in a running cluster yet.
+// secret is trusted completely.
 //
-// Planned, and not in this release: backups and metrics.
+// Planned, and not in this release: metrics.
 package flotilla

@@ -17,12 +17,16 @@ var long = flag.Bool("long", false, "go through all cases of large tests and sea
 // Long reports whether tests go through all their cases.
 func Long() bool { return *long }
 
-// Cases returns how many cases a test goes through: all with -long, else the usual number. Then the
+// Cases returns how many cases a test goes through: all with -long, else the usual number, of which
+// the race detector gets a third, because it makes tests in virtual time five times slower. The
 // test's log says so.
 func Cases(t testing.TB, all, usual int) int {
 	t.Helper()
 	if Long() {
 		return all
+	}
+	if raceDetector && usual < all {
+		usual = max(1, usual/3)
 	}
 	t.Logf("%d in place of %d; -long goes through all cases", usual, all)
 	return usual

@@ -27,7 +27,7 @@ func TestFormationSchedules(t *testing.T) {
 	synctest.Parallel(t)
 	n := *formations
 	if n == 0 {
-		n = flotilla.Cases(t, 30, 6)
+		n = flotilla.Cases(t, 30, 4)
 	}
 	for seed := *formationSeed; seed < *formationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -54,6 +54,7 @@ func restore(path string, backup io.Reader, secrets []Secret) (BackupInfo, error
 	if err != nil {
 		return info, err
 	}
+	secrets = undropped(secrets, s)
 	ident, err := membership.BeginRestore(dir, rawSecrets(secrets), s.Cluster, membership.NextIncarnation(s.Incarnation))
 	if err == nil {
 		err = plant(dir, ident, s, secrets)
@@ -168,11 +169,20 @@ func replant(dir *durable.Dir, aside string, read *membership.Identity, s *state
 	if read != nil && !slices.Equal(read.Processes, now.Processes) {
 		return errors.New("a node has run with it meanwhile; see that none is started, and run this again")
 	}
+	secrets = undropped(secrets, s)
 	ident, err := membership.BeginRecovery(dir, aside, rawSecrets(secrets), s.Cluster, membership.NextIncarnation(s.Incarnation))
 	if err != nil {
 		return err
 	}
 	return plant(dir, ident, s, secrets)
+}
+
+// undropped returns the secrets without those that the cluster has dropped: nobody may use them
+// again. One that has opened what there is is never among these.
+func undropped(secrets []Secret, s *state.State) []Secret {
+	return slices.DeleteFunc(slices.Clone(secrets), func(one Secret) bool {
+		return slices.Contains(s.Seals.Dropped, one.raw.ID())
+	})
 }
 
 // plant makes a directory that of a node with the state s, in the incarnation of its identity.

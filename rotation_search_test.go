@@ -91,7 +91,7 @@ func (s *rotationSchedule) run() {
 	cancel()
 	busy.Wait()
 	s.recover()
-	s.finish(remote.RotateRequest{What: remote.RotateData})
+	s.replaceData()
 	s.check()
 }
 
@@ -121,6 +121,10 @@ func (s *rotationSchedule) replaceSecret() {
 }
 
 func (s *rotationSchedule) replaceData() {
+	s.lock()
+	former := flotilla.DataKey(s.Nodes[s.Live()[0]])
+	s.unlock()
+	s.former = append(s.former, former)
 	s.step(s.client(s.old), remote.RotateRequest{What: remote.RotateData}, time.Now().Add(3*time.Second))
 	s.finish(remote.RotateRequest{What: remote.RotateData})
 }
@@ -231,6 +235,9 @@ func (s *rotationSchedule) write(ctx context.Context) {
 func (s *rotationSchedule) check() {
 	for _, id := range s.former {
 		s.wantGone(id)
+	}
+	if now := flotilla.DataKey(s.Nodes[0]); slices.Contains(s.former, now) {
+		s.t.Errorf("the data key %v was not replaced", now)
 	}
 	for i := range s.Nodes {
 		if e := s.Nodes[i].Status().Err; e != "" {

@@ -304,8 +304,41 @@ func TestDeathNoticeAfterSecretIsReplaced(t *testing.T) {
 	})
 }
 
-// A node without the new secret cannot join while the secret is being replaced: the next step would
-// wait for it.
+// Automatic backups go on with the new secret.
+func TestBackupsAfterSecretIsReplaced(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		r, dir := newSecrets(t, 3), t.TempDir()
+		r.Cluster = clustertest.New(t, 3, func(i int, c *flotilla.Config) {
+			r.configure(i, c)
+			c.Backups = flotilla.Backups{Dir: dir, Every: time.Hour}
+		})
+		r.Settle()
+		for i := range r.Nodes {
+			r.give(i, r.old, r.next)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if p := drive(ctx, t, r.client(r.old, r.next), rotateSecret(t, r.old, r.next)); !p.Done {
+			t.Fatal(p.Doing)
+		}
+		time.Sleep(time.Hour + time.Minute)
+		b := r.Nodes[0].Status().Backup
+		if b == nil || b.Err != "" || b.Late(time.Now()) {
+			t.Fatalf("the last backup is %+v", b)
+		}
+		sealed, err := os.ReadFile(filepath.Join(dir, b.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := flotilla.VerifyBackup(bytes.NewReader(sealed), r.next); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// While the secret is being replaced, a node joins only with what it needs: a secret that opens
+// what the members have, and the new one, for which the last step would wait.
 func TestJoinWhileSecretIsReplaced(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -314,6 +347,20 @@ func TestJoinWhileSecretIsReplaced(t *testing.T) {
 		for i := range r.Nodes {
 			r.give(i, r.old, r.next)
 		}
+		lacks := func(secret flotilla.Secret) {
+			t.Helper()
+			time.Sleep(5 * time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			why := "this node lacks the secret " + raw(t, secret)[0].ID().String()
+			if err := r.Nodes[3].Ready(ctx); err == nil || !strings.Contains(err.Error(), why) {
+				t.Fatalf("it should say that %s: %v", why, err)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		r.give(3, r.next)
+		r.Add(r.configure)
+		lacks(r.old)
 		c, q := r.client(r.old, r.next), rotateSecret(t, r.old, r.next)
 		for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 			p, err := c.Rotate(t.Context(), q)
@@ -324,15 +371,11 @@ func TestJoinWhileSecretIsReplaced(t *testing.T) {
 				break
 			}
 		}
+		lacks(r.old)
+		r.Kill(3)
 		r.give(3, r.old)
-		r.Add(r.configure)
-		time.Sleep(5 * time.Second)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		const why = "the cluster is replacing its secret by "
-		if err := r.Nodes[3].Ready(ctx); err == nil || !strings.Contains(err.Error(), why) {
-			t.Fatalf("with the former secret alone: %v", err)
-		}
+		r.Restart(3)
+		lacks(r.next)
 		r.give(3, r.old, r.next)
 		r.Settle()
 		all, stop := context.WithTimeout(t.Context(), 20*time.Second)

@@ -175,10 +175,12 @@ func (n *Node) Status() Status {
 		Roles:        withRemarks(n.roleStatus(s, lease), n.remarks.copy()),
 		Certificates: n.certificates(),
 		Tickets:      ticketStatus(n.tickets.Current()),
-		Space:        spaceOf(s, n.cfg.MaxState),
 		Backup:       n.upkeep.status(s, n.cfg.Backups.Every),
 		Waiting:      n.waiting.list(),
 		Peers:        peerStatusOf(n.members.PeerStatus()),
+	}
+	if !n.cfg.Witness { // the limit is that of the others, which need not be its own
+		out.Space = spaceOf(s, n.cfg.MaxState)
 	}
 	_, out.OnDemand = n.certs.OnDemand()
 	if err := n.clocks.Check(clocks.MaxOffset); err != nil {
@@ -243,7 +245,7 @@ func (m *Member) why(voters int, ofUse bool, removeDead time.Duration) string {
 		return ""
 	case m.Present && m.Demoted:
 		return "an operator has demoted it (flotilla members promote undoes that)"
-	case m.Present && voters >= membership.MaxVoters:
+	case m.Present && voters >= membership.MaxVoters && !ofUse:
 		return fmt.Sprintf("%d others vote; it votes when one of them is gone", voters)
 	case m.Present && !ofUse && m.Witness:
 		return "one witness votes at most, and only beside two other nodes"

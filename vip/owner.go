@@ -138,6 +138,10 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 	noticed, _ := o.place.(noticed)
 	returns, _ := t.(interface{ Returned() <-chan struct{} })
 	notices, _ := t.(interface{ NoticeChanged() <-chan struct{} })
+	var outdated <-chan struct{} // kept until it fires, so that no change is missed
+	if notices != nil && noticed != nil {
+		outdated = notices.NoticeChanged()
+	}
 	over := time.NewTimer(conflictOver)
 	over.Stop()
 	announcements := begun(time.Now())
@@ -152,10 +156,6 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 		var returned <-chan struct{}
 		if returns != nil {
 			returned = returns.Returned()
-		}
-		var outdated <-chan struct{}
-		if notices != nil && noticed != nil {
-			outdated = notices.NoticeChanged()
 		}
 		var later <-chan time.Time
 		if until := t.Deadline(); time.Until(until) > 0 {
@@ -192,6 +192,7 @@ func (o *owner) stay(held context.Context, t hold.Tenure) error {
 			announcements.again(time.Now())
 			again.Reset(time.Until(announcements.next()))
 		case <-outdated:
+			outdated = notices.NoticeChanged()
 			noticed.setDeathNotice(t.DeathNotice())
 		case c := <-claims:
 			if !time.Now().Before(t.Deadline()) {

@@ -34,7 +34,6 @@ Exit codes: 0 nothing fails, 1 something fails.`,
 		Examples: []string{
 			"flotilla check -domains www.example.com,example.com -addresses 192.0.2.100/24",
 			"flotilla check -json | jq -r '.Findings[] | select(.Level != \"ok\") | .Text'",
-			"systemd-run --wait --pipe --uid=app --property=EnvironmentFile=/etc/app.env flotilla check",
 		},
 		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
 			domains := flags.String("domains", "", "`NAMES` that the program serves: a.example.com,b.example.com")

@@ -34,7 +34,8 @@ the new secret; all have sealed everything for it; all use it among themselves;
 the former one is dropped, and nothing is on any disk that only it opens. It
 says which nodes it waits for, and why. It can be interrupted, and run again at
 any time: it goes on where it was. At the end take the former secret out of
-every file. Backups from before still need it.
+every file. Backups from before still need it. If the cluster was formed with
+several secrets, the first one in the file stays.
 
 Whoever knows the former secret and has a copy of a data directory or a backup
 from before can still read that. Who may have learnt the data keys that way can
@@ -121,6 +122,7 @@ func rotate(ctx context.Context, env *cli.Env, cluster *admin.Flags, q remote.Ro
 		case p.Refused:
 			return errors.New(term.Safe(p.Doing))
 		case p.Done:
+			said.report(p)
 			_, err := fmt.Fprintln(env.Stdout, done)
 			return err
 		default:
@@ -150,7 +152,7 @@ const patience = 30 * time.Second
 
 func (r *rotation) report(p remote.RotateReply) {
 	r.since = time.Time{}
-	if p.Step != r.step {
+	if p.Step != r.step && p.Steps > 1 {
 		r.step, r.wait = p.Step, ""
 		fmt.Fprintf(r.out, "step %d of %d (%d %%, %s): %s\n", p.Step, p.Steps, 100*(p.Step-1)/p.Steps,
 			time.Since(r.began).Round(time.Second), term.Safe(p.Doing))

@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/diskfile"
 	"github.com/flotilla-ha/flotilla/internal/durable/raftlog"
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 )
 
 const probeSize = 256 << 10
@@ -25,8 +27,9 @@ type Dir struct {
 	made    []string // directories, by Lock, deepest first
 
 	places diskfile.Places
-	known  raftlog.State // of the log that was closed last
-	stuck  bool          // bbolt has panicked and holds its lock of the log's file for ever
+	snaps  atomic.Pointer[snapstore.Store] // those that were opened last; nil: none were
+	known  raftlog.State                   // of the log that was closed last
+	stuck  bool                            // bbolt has panicked, and holds its lock for ever
 }
 
 // Lock makes the data directory at path this process's own. It creates the directory (mode 0700) if
@@ -89,7 +92,7 @@ func (d *Dir) Probe() error {
 		if !strings.HasSuffix(e.Name(), tmpSuffix) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(d.path, e.Name())); err != nil {
+		if err := d.removeUnfinished(e.Name()); err != nil {
 			return fmt.Errorf("remove unfinished file: %w", err)
 		}
 	}
@@ -102,6 +105,24 @@ func (d *Dir) Probe() error {
 		return fmt.Errorf("data directory cannot be written: %w", err)
 	}
 	return nil
+}
+
+// removeUnfinished removes a file that is not finished. It overwrites one that was replaced, unless
+// that is still the log under another name.
+func (d *Dir) removeUnfinished(name string) error {
+	path := d.join(name)
+	if name == logName+raftlog.FormerSuffix {
+		former, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if now, err := os.Stat(d.join(logName)); err == nil && !os.SameFile(former, now) {
+			if err := diskfile.EraseAt(path, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return os.Remove(path)
 }
 
 // Path returns the directory as it was given to Lock.

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -22,6 +23,7 @@ func (d *Dir) OpenSnapshots(log *Log, logger *slog.Logger) (raft.SnapshotStore, 
 	if err := log.Run(func() error { return fit(log, newest, logger) }); err != nil {
 		return nil, err
 	}
+	d.snaps.Store(s)
 	return snapstore.Guard(s, log), nil
 }
 
@@ -55,9 +57,14 @@ func GuardSnapshots(s raft.SnapshotStore, logs raft.LogStore) raft.SnapshotStore
 }
 
 // PurgeSnapshots overwrites and removes the snapshots that end before an index. The newest one
-// stays in any case. It may be called while the snapshots are in use.
+// stays in any case. The snapshots must be open. They may be in use: the error wraps
+// snapstore.ErrInUse if one of those is being read.
 func (d *Dir) PurgeSnapshots(before uint64) error {
-	if err := snapstore.Purge(d.path, before); err != nil {
+	s := d.snaps.Load()
+	if s == nil {
+		return errors.New("remove old snapshots: none are open")
+	}
+	if err := s.Purge(before); err != nil {
 		return fmt.Errorf("remove old snapshots: %w", err)
 	}
 	return nil

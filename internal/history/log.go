@@ -238,6 +238,43 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	return nil
 }
 
+// prefixed is a store that can delete entries at its beginning, and never the last one.
+type prefixed interface {
+	DeletePrefix(hi uint64) error
+}
+
+// DeletePrefix deletes the entries up to hi, but never the last one. Another goroutine than raft's
+// may call it: raft may cut off the end of the log meanwhile.
+func (l *Log) DeletePrefix(hi uint64) error {
+	if p, ok := l.LogStore.(prefixed); ok {
+		if err := p.DeletePrefix(hi); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.forget(min(hi, l.base+uint64(max(1, len(l.points)))-2))
+		return nil
+	}
+	first, err := l.LogStore.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := l.LogStore.LastIndex()
+	if hi = min(hi, max(last, 1)-1); err != nil || first == 0 || first > hi {
+		return err
+	}
+	return l.DeleteRange(first, hi)
+}
+
+// forget drops what is known of the entries before base, which becomes the base. The caller holds
+// l.mu.
+func (l *Log) forget(base uint64) {
+	if l.points != nil && base > l.base && base-l.base < uint64(len(l.points)) {
+		l.points = append([]point(nil), l.points[base-l.base:]...)
+		l.base = base
+	}
+}
+
 // errApplied is the error that raft gets when it wants to delete an applied entry at the end.
 var errApplied = errors.New("entries that were applied are not deleted")
 
@@ -269,9 +306,8 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 		l.points = l.points[:min(lo-l.base, uint64(len(l.points)))]
 	case hi >= l.base+uint64(len(l.points)):
 		l.points = nil
-	case hi > l.base:
-		l.points = append([]point(nil), l.points[hi-l.base:]...)
-		l.base = hi
+	default:
+		l.forget(hi)
 	}
 	return nil
 }

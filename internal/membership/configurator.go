@@ -242,14 +242,29 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 	if why := in.Settings.unsafe(c.settings()); why != "" {
 		return Joining{}, errors.New(why)
 	}
-	if to := c.store.State().Seals.Rotation.To; to != (seal.KeyID{}) && !in.HasSecret(to) {
-		return Joining{}, fmt.Errorf("the cluster is replacing its secret by %v; add that one to the secrets of this node", to)
+	if id, lacks := lackedSecret(c.store.State(), in.Member); lacks {
+		return Joining{}, fmt.Errorf("the cluster is replacing its secret, and this node lacks the secret %v; add that one too", id)
 	}
 	if no := c.copies.Meet(ctx, &in); no != nil {
 		return out, errors.New(no.Why)
 	}
 	c.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
 	return out, replica.WaitFuture(ctx, l.Raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, c.replica.AttemptTimeout()))
+}
+
+// lackedSecret returns the ID of a secret without which a node cannot join now. What the members
+// have may still open with a former secret alone, until they use the new one. Then the new one is
+// enough, and the last step would wait for a node without it.
+func lackedSecret(s *state.State, m state.Member) (id seal.KeyID, lacks bool) {
+	to, used := s.Seals.Rotation.To, s.Seals.Rotation.Used
+	if to != (seal.KeyID{}) && !m.HasSecret(to) {
+		return to, true
+	}
+	opens := slices.DeleteFunc(s.Secrets(), func(id seal.KeyID) bool { return !used && id == to })
+	if len(opens) == 0 || slices.ContainsFunc(opens, m.HasSecret) {
+		return seal.KeyID{}, false
+	}
+	return opens[0], true
 }
 
 // ServeLeave removes a node that asks for it. It returns an error if the voters that are left could

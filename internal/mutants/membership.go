@@ -130,7 +130,7 @@ func membershipRows() []row {
 		m("the command leaves three voters", "TestOperatorDemotes",
 			"internal/ops/votes.go", "needed", `case left < membership.MinVoters && !q.Few:`, `case false:`).of("."),
 		m("two demotions at once leave enough voters", "TestScripts",
-			"internal/state/votes.go", "apply", `if slices.Contains(s.Voters, c.Node) && left < c.Demotion.Least {`, `if left < 0 {`),
+			"internal/state/votes.go", "apply", `if slices.Contains(s.Voters, c.Node) && (left < c.Demotion.Least || !leads) {`, `if slices.Contains(s.Voters, c.Node) && !leads {`),
 		m("dead voters are not removed below three", "TestRosterDecides",
 			"internal/membership/roster.go", "next", `if r.removeDead <= 0 || m.Votes && voters <= MinVoters {`, `if r.removeDead <= 0 {`),
 		m("dead members stay if the configuration says so", "TestRosterDecides",

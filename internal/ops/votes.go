@@ -98,16 +98,20 @@ func (o *Operator) demote(ctx context.Context, l *replica.Leadership, q remote.V
 // needed says why a member must go on voting, or "".
 func (o *Operator) needed(l *replica.Leadership, q remote.VoteRequest) string {
 	name, s := o.cfg.Peers.NameOf(q.Node), o.cfg.Store.State()
-	votes, leads := false, false
+	votes, leads, undemoted := false, false, 0
 	for _, srv := range o.cfg.Replica.Servers() {
 		id := string(srv.ID)
-		switch {
-		case srv.Suffrage != raft.Voter:
-		case id == q.Node:
-			votes = true
-		case s.CanLead(id) && (id == o.cfg.Self.ID || l.Acks.There(id)):
-			leads = true
+		if srv.Suffrage != raft.Voter {
+			continue
 		}
+		if id == q.Node {
+			votes = true
+			continue
+		}
+		if !s.IsDemoted(id) {
+			undemoted++
+		}
+		leads = leads || s.CanLead(id) && (id == o.cfg.Self.ID || l.Acks.There(id))
 	}
 	left, there := l.Without(q.Node)
 	switch {
@@ -117,6 +121,8 @@ func (o *Operator) needed(l *replica.Leadership, q remote.VoteRequest) string {
 		return name + " is the only voter; let another node join, and repeat the command when that one votes"
 	case there <= left/2:
 		return fmt.Sprintf("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first", name, there, left)
+	case undemoted < left && undemoted < membership.MinVoters && !q.Few:
+		return fmt.Sprintf("only %d of the voters that would be left without %s are not demoted themselves; promote one first (flotilla members promote)", undemoted, name)
 	case !leads:
 		return fmt.Sprintf("without %s no voter could lead, as the others are witnesses or demoted; promote one first (flotilla members promote)", name)
 	case left < membership.MinVoters && !q.Few:

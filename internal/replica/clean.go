@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 	"github.com/flotilla-ha/flotilla/internal/history"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
@@ -48,29 +49,38 @@ func (s *Snapshots) IsLastOld() bool {
 	return err == nil && old
 }
 
-// Clean returns when this node has nothing that was sealed before the entry since, on its disk or
-// in its log: it takes a snapshot, deletes all entries that the snapshot has, and overwrites what
-// held them. It tries until it succeeds or ctx ends. A follower that lags behind the snapshot gets
-// it.
-func (s *Snapshots) Clean(ctx context.Context, since uint64) error {
+// Clean has this node drop what was sealed before the entry since, on its disk and in its log: it
+// takes a snapshot, deletes the entries before that, and overwrites what held them. It tries until
+// it succeeds, and returns true then. It gives up when ctx ends, or between two attempts when news
+// is closed. A follower that lags behind the snapshot gets it.
+func (s *Snapshots) Clean(ctx context.Context, since uint64, news <-chan struct{}) (done bool) {
 	for reported := false; ; {
 		err := s.clean(ctx, since)
 		if err == nil {
-			return nil
+			return true
 		}
-		if !reported && ctx.Err() == nil && !errors.Is(err, errStillOld) {
+		temporary := errors.Is(err, errStillOld) || errors.Is(err, snapstore.ErrInUse)
+		if !reported && ctx.Err() == nil && !temporary {
 			s.log.Warn("what a former key has sealed is still on the disk; will try again", "err", err)
 			reported = true
 		}
 		select {
 		case <-time.After(cleanRetry):
+		case <-news:
+			return false
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return false
 		}
 	}
 }
 
 func (s *Snapshots) clean(ctx context.Context, since uint64) error {
+	// raft will remove one, and overwrite nothing.
+	if s.files.dir != nil && s.files.disk.Load() != nil {
+		if err := s.files.dir.PurgeSnapshots(since); err != nil {
+			return err
+		}
+	}
 	if err := s.take(ctx); err != nil {
 		return err
 	}
@@ -95,24 +105,34 @@ func (s *Snapshots) drop(d *Disk, log *history.Log, newest, since uint64) error 
 	if err != nil {
 		return err
 	}
-	// raft does the same behind each snapshot, and leaves some entries for followers that lag. The
-	// last entry stays: a log without any knows no checksum of what was before.
-	hi := min(newest, last-1)
-	if first == 0 {
-		hi = last
-	}
+	// raft does the same behind each snapshot, and leaves some entries. The snapshot's own entry has
+	// to stay. A follower looks for the entry before those that it gets in its log, and not in its
+	// snapshot (raft.go, appendEntries): else it would refuse them, and get the snapshot again, for
+	// ever.
+	hi := max(min(newest, last), 1) - 1
 	keys := s.store.State().Keys
-	for i := hi + 1; i <= last; i++ {
+	isOld := func(i uint64) (bool, error) {
 		var e raft.Log
 		if err := log.GetLog(i, &e); err != nil {
-			return fmt.Errorf("reading entry %d of the raft log: %w", i, err)
+			return false, fmt.Errorf("reading entry %d of the raft log: %w", i, err)
 		}
-		if e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID()) {
+		return e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID()), nil
+	}
+	for i := max(hi+1, first); i <= last; i++ {
+		if old, err := isOld(i); err != nil {
+			return err
+		} else if old {
 			return errStillOld
 		}
 	}
+	for hi > max(first, since) && last-hi < trailFewest { // some more, if they are new enough
+		if old, err := isOld(hi); err != nil || old {
+			break
+		}
+		hi--
+	}
 	if first > 0 && first <= hi {
-		if err := log.DeleteRange(first, hi); err != nil {
+		if err := log.DeletePrefix(hi); err != nil {
 			return err
 		}
 	}

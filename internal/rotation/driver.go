@@ -1,7 +1,9 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,8 +50,8 @@ type Progress struct {
 	// Doing is what the cluster does now.
 	Doing string
 
-	// Begun is not zero once the replacement of a data key has begun: a caller that asks again
-	// gives it back. Without it, another replacement begins when the last one is done.
+	// Begun names the data key that is being replaced. A caller that asks again gives it back:
+	// without it, another replacement begins when the last one is done.
 	Begun uint64
 
 	// Waiting has one line for each node that the step waits for, with what to do about it.
@@ -66,7 +68,7 @@ func refused(format string, args ...any) Progress {
 func (d *Driver) Secret(ctx context.Context, have []seal.KeyID) (Progress, error) {
 	p, next, err := d.secret(have)
 	if err != nil || next == nil || len(p.Waiting) > 0 {
-		return p, err
+		return p, errors.Join(err, d.nudge(ctx, p))
 	}
 	if err := d.take(ctx, p, next); err != nil {
 		return p, err
@@ -147,6 +149,8 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 		return no("%s are all new to the cluster; give this command the secret in use and one new one", names(fresh))
 	case len(inUse) == 1 && len(s.Seals.Dropped) > 0 && slices.Contains(have, inUse[0]):
 		return inUse[0], nil // it has been replaced, and the nodes may still be dropping the former one
+	case len(inUse) > 1 && len(have) > 0 && slices.Contains(inUse, have[0]):
+		return have[0], nil // several are in use, and the first that the operator gives stays
 	case len(have) > 0 && slices.ContainsFunc(have, func(id seal.KeyID) bool { return slices.Contains(s.Seals.Dropped, id) }):
 		return no("the cluster has dropped that secret, which is never used again; make a new one (flotilla keygen)")
 	}
@@ -158,41 +162,49 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 // An error says that another attempt may succeed.
 func (d *Driver) Data(ctx context.Context, begun uint64) (Progress, error) {
 	p, next, err := d.data(begun)
-	if err == nil && len(p.Waiting) > 0 && d.cfg.Replica.Snapshots.IsLastOld() {
-		// No node can drop the last entry of its log: another one has to follow.
-		_, err = d.cfg.Replica.Writes.Do(ctx, state.Command{Change: state.StartTerm{}})
-	}
 	if err != nil || next == nil || len(p.Waiting) > 0 {
-		return p, err
+		return p, errors.Join(err, d.nudge(ctx, p))
 	}
 	if err := d.take(ctx, p, next); err != nil {
 		return p, err
 	}
-	p, _, err = d.data(max(p.Begun, 1))
+	p, _, err = d.data(p.Begun)
 	return p, err
 }
 
 // data returns how far the replacement is, and the next step. Nil: there is none.
 func (d *Driver) data(begun uint64) (p Progress, next state.Change, err error) {
 	s := d.cfg.Store.State()
-	p = Progress{Steps: 2, Begun: begun, Waiting: d.unclean(s)}
+	ids := s.Keys.IDs()
+	former := binary.BigEndian.Uint64(ids[len(ids)-1][:])
+	p = Progress{Steps: 2, Begun: cmp.Or(begun, former), Waiting: d.unclean(s)}
 	var wrapped []byte
 	switch {
 	case s.Seals.Rotation != state.Rotation{}:
 		return refused("the cluster is replacing its secret; finish that first (flotilla rotate secret)"), nil, nil
-	case len(s.Keys.IDs()) > 1:
-		p.Step, p.Doing, p.Begun = 1, "the nodes seal everything with the data key "+s.Keys.ID().String(), max(begun, 1)
+	case len(ids) > 1:
+		p.Step, p.Doing = 1, "the nodes seal everything with the data key "+ids[0].String()
 		wrapped, err = d.wrap(s.Keys.Forget(), s.Secrets())
 		next = state.ForgetKeys{Wrapped: wrapped}
-	case begun != 0 || len(p.Waiting) > 0:
+	case p.Begun != former:
 		p.Step, p.Doing = 2, "the nodes drop what the former data key has sealed"
-		p.Done, p.Begun = len(p.Waiting) == 0, max(begun, 1)
+		p.Done = len(p.Waiting) == 0
 	default:
 		p.Step, p.Doing = 1, "the nodes seal everything with a new data key"
 		wrapped, err = d.wrap(s.Keys.Rotate(), s.Secrets())
-		next = state.RotateKeys{Wrapped: wrapped}
+		next = state.RotateKeys{Former: ids[0], Wrapped: wrapped}
 	}
 	return p.orRefused(next, err)
+}
+
+// nudge has another entry follow one that a former data key has sealed, if nodes wait for that. No
+// node can drop the last entry of its log.
+func (d *Driver) nudge(ctx context.Context, p Progress) error {
+	if len(p.Waiting) == 0 || !d.cfg.Replica.Snapshots.IsLastOld() {
+		return nil
+	}
+	_, err := d.cfg.Replica.Writes.Do(ctx, state.Command{Change: state.StartTerm{}})
+	return err
 }
 
 // take proposes the next step. If the state has changed meanwhile, nothing happens, and the caller

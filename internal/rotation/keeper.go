@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -21,6 +22,9 @@ import (
 // again is how soon a Keeper tries again what failed, and tells the leader again what the state
 // does not show yet.
 const again = time.Second
+
+// errNews says that the state, or what the operator has given, is another by now.
+var errNews = errors.New("there is news")
 
 // KeeperConfig is what a Keeper needs of the node around it. All fields are set.
 type KeeperConfig struct {
@@ -50,8 +54,12 @@ func NewKeeper(c KeeperConfig) *Keeper { return &Keeper{cfg: c} }
 func (k *Keeper) Run(ctx context.Context) {
 	reported := false
 	_ = notify.Loop(ctx, func() (time.Time, bool) {
+		changed, given := k.Changed.Wait(), k.cfg.Secrets.Changed.Wait()
 		s := k.cfg.Store.State()
-		err := k.follow(ctx, s)
+		err := k.follow(ctx, s, changed, given)
+		if errors.Is(err, errNews) {
+			return time.Now(), false
+		}
 		if err != nil && !reported && ctx.Err() == nil {
 			k.cfg.Log.Warn("this node does not follow the replacement of secrets or data keys; will try again", "err", err)
 		}
@@ -66,18 +74,32 @@ func (k *Keeper) Run(ctx context.Context) {
 	}, &k.Changed, &k.cfg.Secrets.Changed)
 }
 
-// follow does what the state asks of this node.
-func (k *Keeper) follow(ctx context.Context, s *state.State) error {
+// follow does what the state asks of this node. It ends with errNews when one of the channels is
+// closed while it takes long.
+func (k *Keeper) follow(ctx context.Context, s *state.State, changed, given <-chan struct{}) error {
 	k.cfg.Secrets.Follow(s.Secrets(), s.Seals.Dropped)
 	if err := k.cfg.Replica.Port.SetSecrets(k.cfg.Secrets.Accepted()); err != nil {
 		return fmt.Errorf("proving the new secret to peers: %w", err)
 	}
-	snapshots := k.cfg.Replica.Snapshots
-	if s.Keys == nil || snapshots.Cleaned() >= s.Seals.Since {
+	snapshots, since := k.cfg.Replica.Snapshots, s.Seals.Since
+	if s.Keys == nil || snapshots.Cleaned() >= since {
 		return nil
 	}
-	if err := snapshots.Clean(ctx, s.Seals.Since); err != nil {
-		return err
+	// What this node had acknowledged before its start is true still: nothing older has come since.
+	if m, _ := s.Member(k.cfg.Self.ID); m.Clean < since {
+		news := make(chan struct{})
+		stop := notify.Beside(ctx, func(ctx context.Context) {
+			defer close(news)
+			select {
+			case <-changed:
+			case <-given:
+			case <-ctx.Done():
+			}
+		})
+		defer stop()
+		if !snapshots.Clean(ctx, since, news) {
+			return errNews
+		}
 	}
 	if err := k.cfg.Reseal(); err != nil {
 		return fmt.Errorf("sealing this node's own certificates again: %w", err)
@@ -86,7 +108,7 @@ func (k *Keeper) follow(ctx context.Context, s *state.State) error {
 	if err != nil {
 		return fmt.Errorf("writing down which secrets the directory opens with: %w", err)
 	}
-	snapshots.SetCleaned(s.Seals.Since)
+	snapshots.SetCleaned(since)
 	return nil
 }
 

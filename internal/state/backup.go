@@ -59,6 +59,7 @@ func (s *State) lasting() *State {
 	n := New()
 	n.Index, n.Version, n.Cluster, n.Incarnation, n.Past = s.Index, s.Version, s.Cluster, s.Incarnation, s.Past
 	n.Keys, n.Wrapped, n.Records, n.Tickets, n.Used = s.Keys, s.Wrapped, s.Records, s.Tickets, s.Used
+	n.Seals.Dropped, n.Seals.Forgotten = s.Seals.Dropped, s.Seals.Forgotten
 	for name, r := range Each(s.Roles, nil) {
 		for _, c := range r.Queue {
 			n.Used[keyspace.OfClaim(string(name))] -= c.cost(string(name))

@@ -45,7 +45,7 @@ func changes() []Change {
 		AcceptSecret{Secret: seal.KeyID{1, 2}, Wrapped: []byte("w")},
 		UseSecret{Secret: seal.KeyID{1, 2}},
 		DropSecrets{Secret: seal.KeyID{1, 2}, Wrapped: []byte("w")},
-		RotateKeys{Wrapped: []byte("w")},
+		RotateKeys{Former: seal.KeyID{3}, Wrapped: []byte("w")},
 		ForgetKeys{Wrapped: []byte("w")},
 		SetVote{Node: "a", Demotion: &Demotion{Least: 3}},
 		SetVote{Node: "a"},

@@ -157,6 +157,9 @@ func (c DropSecrets) apply(s *State, e entry) Code {
 // RotateKeys adds a new data key, which seals from then on. It does nothing while the secret is
 // being replaced, or while a member has something that was sealed before the last change.
 type RotateKeys struct {
+	// Former is the ID of the present key.
+	Former seal.KeyID
+
 	// Wrapped is the keyring with the new key and the present one.
 	Wrapped []byte
 
@@ -167,14 +170,21 @@ type RotateKeys struct {
 
 func (RotateKeys) number() byte { return numberRotateKeys }
 
-func (c RotateKeys) encode(e *codec.Encoder) { e.Bytes(c.Wrapped) }
+func (c RotateKeys) encode(e *codec.Encoder) {
+	encodeKeyID(e, c.Former)
+	e.Bytes(c.Wrapped)
+}
 
-func decodeRotateKeys(d *codec.Decoder) Change { return RotateKeys{Wrapped: d.Bytes()} }
+func decodeRotateKeys(d *codec.Decoder) Change {
+	return RotateKeys{Former: decodeKeyID(d), Wrapped: d.Bytes()}
+}
 
 func (c RotateKeys) apply(s *State, e entry) Code {
 	have, err := seal.SecretsOf(c.Wrapped)
 	switch {
-	case s.Keys == nil || s.Seals.Rotation != Rotation{} || err != nil || !sameIDs(have, s.Secrets()) || len(s.Keys.IDs()) > 1:
+	case s.Keys == nil || s.Seals.Rotation != Rotation{} || err != nil || !sameIDs(have, s.Secrets()):
+		return CodeChanged
+	case len(s.Keys.IDs()) > 1 || s.Keys.ID() != c.Former:
 		return CodeChanged
 	case c.Keys != nil && !slices.Equal(c.Keys.IDs()[1:], s.Keys.IDs()):
 		return CodeChanged

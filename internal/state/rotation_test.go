@@ -129,13 +129,13 @@ func TestReplaceSecret(t *testing.T) {
 func TestReplaceDataKey(t *testing.T) {
 	s := newSealed(t)
 	former, next := s.Keys, s.Keys.Rotate()
-	rotate := RotateKeys{Wrapped: s.wrap(next, s.a), Keys: next}
+	rotate := RotateKeys{Former: former.ID(), Wrapped: s.wrap(next, s.a), Keys: next}
 	forget := ForgetKeys{Wrapped: s.wrap(next.Forget(), s.a)}
 
 	s.do(forget, CodeChanged)
-	s.do(RotateKeys{Wrapped: s.wrap(next, s.b), Keys: next}, CodeChanged)
+	s.do(RotateKeys{Former: former.ID(), Wrapped: s.wrap(next, s.b), Keys: next}, CodeChanged)
 	other := seal.NewKeyring()
-	s.do(RotateKeys{Wrapped: s.wrap(other, s.a), Keys: other}, CodeChanged) // it opens nothing of now
+	s.do(RotateKeys{Former: former.ID(), Wrapped: s.wrap(other, s.a), Keys: other}, CodeChanged)
 	s.do(rotate, CodeOK)
 	s.do(rotate, CodeChanged)
 	old := SealEntry(former, []byte("late"))
@@ -155,9 +155,10 @@ func TestReplaceDataKey(t *testing.T) {
 	if len(s.Keys.IDs()) != 1 || s.Keys.ID() != next.ID() {
 		t.Fatalf("the keyring has %v", s.Keys.IDs())
 	}
-	s.do(RotateKeys{Wrapped: s.wrap(s.Keys.Rotate(), s.a)}, CodeUnready) // the disks are not clean
+	s.do(RotateKeys{Former: former.ID(), Wrapped: s.wrap(s.Keys.Rotate(), s.a)}, CodeChanged)
+	s.do(RotateKeys{Former: s.Keys.ID(), Wrapped: s.wrap(s.Keys.Rotate(), s.a)}, CodeUnready)
 	s.both(s.Seals.Since, s.a, s.b)
 	s.do(AcceptSecret{s.b.ID(), s.wrap(s.Keys, s.a, s.b)}, CodeOK)
 	s.both(s.Seals.Since, s.a, s.b)
-	s.do(RotateKeys{Wrapped: s.wrap(s.Keys.Rotate(), s.a, s.b)}, CodeChanged) // not now
+	s.do(RotateKeys{Former: s.Keys.ID(), Wrapped: s.wrap(s.Keys.Rotate(), s.a, s.b)}, CodeChanged)
 }

@@ -20,7 +20,8 @@ func (s *State) CanLead(id string) bool {
 
 // SetVote says whether a member may vote. The vote itself is part of raft's configuration, which
 // the leader changes: this command outlasts the leader. It does nothing if the node is no member,
-// or if too few others would vote. Two operators may ask at the same moment.
+// if too few others would vote, or if none of those could lead. Two operators may ask at the same
+// moment.
 type SetVote struct {
 	// Node is the member's ID.
 	Node string
@@ -61,13 +62,13 @@ func (c SetVote) apply(s *State, e entry) Code {
 		s.Demoted, _, _ = s.Demoted.Delete([]byte(c.Node))
 		return CodeOK
 	}
-	left := uint64(0)
+	left, leads := uint64(0), false
 	for _, id := range s.Voters {
 		if id != c.Node && !s.IsDemoted(id) {
-			left++
+			left, leads = left+1, leads || s.CanLead(id)
 		}
 	}
-	if slices.Contains(s.Voters, c.Node) && left < c.Demotion.Least {
+	if slices.Contains(s.Voters, c.Node) && (left < c.Demotion.Least || !leads) {
 		return CodeChanged
 	}
 	if !s.IsDemoted(c.Node) {

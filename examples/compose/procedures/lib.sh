@@ -35,7 +35,8 @@ id() {
 # The operator's machine: a container with the command, the secret and a place for backups.
 ops=$project-ops
 begin_ops() {
-	docker inspect "$ops" >/dev/null 2>&1 && return
+	[[ $(docker inspect -f '{{.State.Running}}' "$ops" 2>/dev/null) != true ]] || return 0
+	docker rm -f "$ops" >/dev/null 2>&1 || true # of a run that was cut off
 	volume backups
 	docker run -d --name "$ops" --network "${project}_lan" --dns 198.18.0.2 --cap-drop ALL --read-only -v "${project}_secret:/secret:ro" \
 		-v "${project}_trust:/trust:ro" -v "${project}_backups:/backups" -e FLOTILLA_SECRETS_FILE=/secret/flotilla \
@@ -84,6 +85,6 @@ volume() {
 
 # answers prints what the node at an address answers, and serial the number of its certificate.
 answers() { docker exec "$ops" /probe get -roots /trust/root.pem -at "$1:443" "https://$name/"; }
-serial() { answers "$1" 2>&1 >/dev/null | sed -n 's/^certificate \([0-9a-f]*\),.*/\1/p'; }
+serial() { answers "$1" 2>&1 >/dev/null | sed -n 's/^certificate \([0-9a-f]*\),.*/\1/p' | grep .; }
 
 begin_ops

@@ -7,6 +7,7 @@ holder() { flotilla roles | awk -v r="$1" '$1 == r { print $2 }'; }
 held_by() { flotilla roles | awk -v n="$1" '$2 == n' | grep -c . || true; }
 
 healthy
+await 30 "$role is held" eval '[[ -n $(holder $role) ]]'
 show flotilla roles
 from=$(holder $role)
 to=n$((${from#n} % 3 + 1))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Restarts all nodes one after another. No request is lost: smoke.sh measures that.
+# Restarts all nodes one after another.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 healthy

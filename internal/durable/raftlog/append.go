@@ -162,6 +162,21 @@ func (l *Log) DeleteRange(lo, hi uint64) error {
 	return nil
 }
 
+// DeletePrefix deletes the entries up to hi, but never the last one, whatever others delete
+// meanwhile. Nothing is written: upkeep frees the space.
+func (l *Log) DeletePrefix(hi uint64) error {
+	l.alive()
+	l.changing <- struct{}{}
+	defer func() { <-l.changing }()
+	s := l.span()
+	if s.empty() || min(hi, s.last-1) <= s.base {
+		return nil
+	}
+	l.change("delete entries", func() { l.rebase(min(hi, s.last-1)) })
+	l.tend()
+	return nil
+}
+
 // chainAt returns the checksum of an entry, 0 if the log begins behind it.
 func (l *Log) chainAt(op string, index uint64) uint32 {
 	if index == l.span().base {

@@ -34,6 +34,9 @@ func (l *Log) purge() error {
 	if back := l.span(); l.holdsDeleted(back.base) {
 		return errStale
 	}
+	if err := l.front.Prepare(0); err != nil { // such as for lack of room: the log works on
+		return err
+	}
 	if err := l.nextSegment(); err != nil {
 		l.Fail("begin another part", err)
 	}

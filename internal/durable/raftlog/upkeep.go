@@ -15,6 +15,10 @@ const (
 	moveAfter  = 48 << 20 // see Options.MoveAfter
 	moveAtOnce = 1 << 20  // bytes of entries in one transaction
 
+	// FormerSuffix ends the name of a file of raft-boltdb that another has replaced, until it is
+	// overwritten.
+	FormerSuffix = ".former" + diskfile.TmpSuffix
+
 	prepareRest = 5 * time.Second // after an attempt to make the next segment that failed
 )
 
@@ -113,21 +117,34 @@ func (l *Log) renew(v boltlog.Vote, f boltlog.Front) error {
 		return err
 	}
 	// A second name, because Windows replaces no open file.
-	former := l.opts.Path + ".former" + diskfile.TmpSuffix
+	former := l.opts.Path + FormerSuffix
 	_ = os.Remove(former)
 	if err := os.Link(l.opts.Path, former); err != nil {
 		l.opts.Logger.Warn("the former raft.db is removed and not overwritten", "path", l.opts.Path, "err", err)
 	}
 	back, err := l.replace(tmp)
-	if err == nil {
-		err = errors.Join(diskfile.EraseAt(former), removeIfThere(former))
-	}
 	l.mu.Lock()
 	if l.replaced = err != nil; !l.replaced {
 		l.back = back
 	}
 	l.mu.Unlock()
-	return err
+	if err != nil {
+		return err
+	}
+	l.eraseFormer(former)
+	return nil
+}
+
+// eraseFormer overwrites and removes the file that another has replaced. The log does not need it,
+// so an error is only logged: the file is then there when the directory is opened the next time.
+func (l *Log) eraseFormer(path string) {
+	err := diskfile.EraseAt(path, l.upkeep.stop)
+	if err == nil {
+		err = removeIfThere(path)
+	}
+	if err != nil && !errors.Is(err, diskfile.ErrStopped) {
+		l.opts.Logger.Warn("the former raft.db is not overwritten; that is tried again when the node starts", "path", path, "err", err)
+	}
 }
 
 func removeIfThere(path string) error {

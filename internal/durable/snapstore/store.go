@@ -19,9 +19,10 @@ const retain = 2 // snapshots
 
 // Store is raft's store of snapshot files, with a preamble in each.
 type Store struct {
-	files  *raft.FileSnapshotStore
-	dir    string
-	places *diskfile.Places // learns which snapshot is the newest
+	files   *raft.FileSnapshotStore
+	dir     string
+	places  *diskfile.Places // learns which snapshot is the newest
+	readers readers
 }
 
 // Open opens the snapshots of a data directory, and reads each as a whole. It returns the
@@ -36,7 +37,8 @@ func Open(data string, places *diskfile.Places, logger *slog.Logger) (s *Store, 
 		return nil, nil, err
 	}
 	for _, id := range unfinished {
-		if err := os.RemoveAll(filepath.Join(dir, id)); err != nil {
+		err := diskfile.EraseAt(filepath.Join(dir, id, StateName), nil) // Purge was interrupted
+		if err := errors.Join(err, os.RemoveAll(filepath.Join(dir, id))); err != nil {
 			return nil, nil, fmt.Errorf("remove unfinished snapshot: %w", err)
 		}
 	}
@@ -224,6 +226,16 @@ func (s *Store) describe(found []*raft.SnapshotMeta) (all []*raft.SnapshotMeta, 
 // Open returns a snapshot's content, after it has read the content once and found it right. It
 // implements raft.SnapshotStore.
 func (s *Store) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	s.readers.add(id, 1)
+	m, r, err := s.open(id)
+	if err != nil {
+		s.readers.add(id, -1)
+		return nil, nil, err
+	}
+	return m, &counted{ReadCloser: r, done: func() { s.readers.add(id, -1) }}, nil
+}
+
+func (s *Store) open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	m, r, err := s.files.Open(id)
 	if err != nil {
 		return nil, nil, err

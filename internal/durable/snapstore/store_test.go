@@ -119,12 +119,23 @@ func TestListWhileSnapshotsAreTaken(t *testing.T) {
 // Purge overwrites and removes what is older, and leaves the newest in any case.
 func TestPurge(t *testing.T) {
 	data := t.TempDir()
-	if err := snapstore.Purge(data, 10); err != nil {
+	s := open(t, data)
+	if err := s.Purge(10); err != nil {
 		t.Fatalf("without snapshots: %v", err)
 	}
-	s := open(t, data)
 	older := take(t, s, 10)
 	take(t, s, 20)
+	_, reading, err := s.Open(older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(15); !errors.Is(err, snapstore.ErrInUse) {
+		t.Fatalf("while it is read: %v", err)
+	}
+	content, err := io.ReadAll(reading)
+	if err := errors.Join(err, reading.Close()); err != nil || string(content) != "content" {
+		t.Fatalf("it was read as %q, %v", content, err)
+	}
 	state, err := os.Open(filepath.Join(data, snapstore.DirName, older, snapstore.StateName))
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +145,7 @@ func TestPurge(t *testing.T) {
 		before uint64
 		want   []uint64
 	}{{10, []uint64{20, 10}}, {15, []uint64{20}}, {100, []uint64{20}}} {
-		if err := snapstore.Purge(data, test.before); err != nil {
+		if err := s.Purge(test.before); err != nil {
 			t.Fatal(err)
 		}
 		list, err := s.List()
