@@ -333,7 +333,11 @@ func TestLinearizableUnderFaults(t *testing.T) {
 				for id := range 3 * run.nodes {
 					h.calls.Go(func() { h.client(ctx, run.seed, id, 3*run.nodes, keys) })
 				}
-				h.run(time.Duration(flotilla.Cases(t, 100, 60)) * time.Second)
+				length := time.Minute
+				if flotilla.Long() {
+					length = 100 * time.Second
+				}
+				h.run(length)
 				stop()
 				h.settle()
 				h.readAll(keys)

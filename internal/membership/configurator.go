@@ -257,6 +257,9 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 // enough, and the last step would wait for a node without it.
 func lackedSecret(s *state.State, m state.Member) (id seal.KeyID, lacks bool) {
 	to, used := s.Seals.Rotation.To, s.Seals.Rotation.Used
+	if m.Secrets == "" { // it does not say
+		return seal.KeyID{}, false
+	}
 	if to != (seal.KeyID{}) && !m.HasSecret(to) {
 		return to, true
 	}
