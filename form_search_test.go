@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	formations    = flag.Int("formations", 0, "schedules that TestFormationSchedules goes through; 0: 10, with -long 30")
+	formations    = flag.Int("formations", 0, "schedules that TestFormationSchedules goes through; 0: 4, with -long 20")
 	formationSeed = flag.Uint64("formation", 0, "the seed of the first of them")
 )
 
@@ -27,7 +27,7 @@ func TestFormationSchedules(t *testing.T) {
 	synctest.Parallel(t)
 	n := *formations
 	if n == 0 {
-		n = flotilla.Cases(t, 30, 4)
+		n = flotilla.Cases(t, 20, 4)
 	}
 	for seed := *formationSeed; seed < *formationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	recoveries   = flag.Int("recoveries", 0, "schedules that TestRecoverySchedules goes through; 0: 2, with -long 20")
+	recoveries   = flag.Int("recoveries", 0, "schedules that TestRecoverySchedules goes through; 0: 2, with -long 12")
 	recoverySeed = flag.Uint64("recovery", 0, "the seed of the first of them")
 )
 
@@ -33,7 +33,7 @@ func TestRecoverySchedules(t *testing.T) {
 	synctest.Parallel(t)
 	n := *recoveries
 	if n == 0 {
-		n = flotilla.Cases(t, 20, 2)
+		n = flotilla.Cases(t, 12, 2)
 	}
 	for seed := *recoverySeed; seed < *recoverySeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	rotations    = flag.Int("rotations", 0, "schedules that TestRotationSchedules goes through; 0: 1, with -long 10")
+	rotations    = flag.Int("rotations", 0, "schedules that TestRotationSchedules goes through; 0: 1, with -long 6")
 	rotationSeed = flag.Uint64("rotation", 0, "the seed of the first of them")
 )
 
@@ -34,7 +34,7 @@ func TestRotationSchedules(t *testing.T) {
 	synctest.Parallel(t)
 	n := *rotations
 	if n == 0 {
-		n = flotilla.Cases(t, 10, 1)
+		n = flotilla.Cases(t, 6, 1)
 	}
 	for seed := *rotationSeed; seed < *rotationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
