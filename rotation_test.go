@@ -105,6 +105,19 @@ func drive(ctx context.Context, t *testing.T, c *remote.Client, q remote.RotateR
 	}
 }
 
+// replaceByNext replaces the secret of all nodes by the next one.
+func (r *rotating) replaceByNext() {
+	r.t.Helper()
+	for i := range r.Nodes {
+		r.give(i, r.old, r.next)
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	defer cancel()
+	if p := drive(ctx, r.t, r.client(r.old, r.next), rotateSecret(r.t, r.old, r.next)); !p.Done {
+		r.t.Fatal(p.Doing)
+	}
+}
+
 // filesWith returns the files of all nodes that name a key: what a key has sealed names it.
 func (r *rotating) filesWith(id seal.KeyID) (paths []string) {
 	r.t.Helper()
@@ -162,14 +175,7 @@ func TestRotateSecret(t *testing.T) {
 		if len(r.filesWith(raw(t, r.old)[0].ID())) == 0 {
 			t.Fatal("no file names the secret; the test shows nothing")
 		}
-		for i := range r.Nodes {
-			r.give(i, r.old, r.next)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		if p := drive(ctx, t, r.client(r.old, r.next), rotateSecret(t, r.old, r.next)); !p.Done {
-			t.Fatal(p.Doing)
-		}
+		r.replaceByNext()
 		r.wantGone(raw(t, r.old)[0].ID())
 		r.wantRefused(r.client(r.old))
 		for i := range r.Nodes {
@@ -282,14 +288,7 @@ func TestDeathNoticeAfterSecretIsReplaced(t *testing.T) {
 		f.settled(time.Minute)
 		f.run((leader + 2) % 3)
 		f.run(leader)
-		for i := range r.Nodes {
-			r.give(i, r.old, r.next)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		if p := drive(ctx, t, r.client(r.old, r.next), rotateSecret(t, r.old, r.next)); !p.Done {
-			t.Fatal(p.Doing)
-		}
+		r.replaceByNext()
 		time.Sleep(5 * time.Second)
 		if f.owner(0) != owner || f.c.Leader() != leader {
 			t.Fatalf("n%d owns the address and n%d leads, want n%d and n%d", f.owner(0), f.c.Leader(), owner, leader)
@@ -314,14 +313,7 @@ func TestBackupsAfterSecretIsReplaced(t *testing.T) {
 			c.Backups = flotilla.Backups{Dir: dir, Every: time.Hour}
 		})
 		r.Settle()
-		for i := range r.Nodes {
-			r.give(i, r.old, r.next)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		if p := drive(ctx, t, r.client(r.old, r.next), rotateSecret(t, r.old, r.next)); !p.Done {
-			t.Fatal(p.Doing)
-		}
+		r.replaceByNext()
 		time.Sleep(time.Hour + time.Minute)
 		b := r.Nodes[0].Status().Backup
 		if b == nil || b.Err != "" || b.Late(time.Now()) {

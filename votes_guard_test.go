@@ -69,7 +69,7 @@ func TestLivingVotersAreTakenForAReason(t *testing.T) {
 		carryOut("all are well", membership.Spread, others[0], 3)
 		time.Sleep(15 * time.Second)
 		carryOut("nothing", membership.Dismiss, others[0], 4) // four are better after all
-		// What an operator has demoted is not promoted, whoever decided that.
+		// A demoted member is not promoted, even if that was decided before it was demoted.
 		demote := state.Command{Change: state.SetVote{Node: others[0].self.ID, Demotion: new(state.Demotion)}}
 		if _, err := leader.replica.Writes.Do(t.Context(), demote); err != nil {
 			t.Fatal(err)

@@ -88,7 +88,7 @@ func TestVotesAreSpreadOverZones(t *testing.T) {
 	})
 }
 
-// A member that an operator has demoted does not vote, whoever leads. What would endanger the
+// A member that an operator has demoted does not vote, under any leader. What would endanger the
 // majority is refused.
 func TestOperatorDemotes(t *testing.T) {
 	flotilla.SkipShort(t)

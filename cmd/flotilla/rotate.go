@@ -37,9 +37,9 @@ any time: it goes on where it was. At the end take the former secret out of
 every file. Backups from before still need it. If the cluster was formed with
 several secrets, the first one in the file stays.
 
-Whoever knows the former secret and has a copy of a data directory or a backup
-from before can still read that. Who may have learnt the data keys that way can
-read what they seal now too: then run "flotilla rotate data" afterwards.
+Anyone who knows the former secret and has a copy of a data directory or a
+backup from before can still read that copy, and learns the data key from it.
+If there may be such a copy, run "flotilla rotate data" afterwards.
 ` + admin.Help,
 		Examples: []string{"flotilla rotate secret -secret-file /etc/flotilla/secrets"},
 		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {

@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
+	"github.com/flotilla-ha/flotilla/internal/durable/raftlog"
 )
 
 func TestLock(t *testing.T) {
@@ -203,5 +204,39 @@ func benchmarkStore(b *testing.B, s raft.LogStore, e func(int) *raft.Log) {
 	data := e(0).Data
 	for i := 0; b.Loop(); i++ {
 		must(b, s.StoreLog(&raft.Log{Index: uint64(i) + 1, Term: 1, Data: data}))
+	}
+}
+
+// A file that another has taken the place of is overwritten before it is removed. A second name of
+// the log itself only goes: a crash has come before it was replaced.
+func TestFormerLogIsErased(t *testing.T) {
+	for _, replaced := range []bool{true, false} {
+		t.Run(fmt.Sprintf("replaced: %v", replaced), func(t *testing.T) {
+			path := t.TempDir()
+			log := filepath.Join(path, logName)
+			must(t, os.WriteFile(log, []byte("the log"), 0o600))
+			must(t, os.Link(log, log+raftlog.FormerSuffix))
+			if replaced {
+				must(t, os.WriteFile(log+".new", []byte("the log"), 0o600))
+				must(t, os.Rename(log+".new", log))
+			}
+			former, err := os.Open(log + raftlog.FormerSuffix)
+			must(t, err)
+			defer former.Close()
+			lock(t, path)
+			kept := make([]byte, len("the log"))
+			_, err = former.ReadAt(kept, 0)
+			must(t, err)
+			if erased := strings.Trim(string(kept), "\x00") == ""; erased != replaced {
+				t.Errorf("the former file holds %q", kept)
+			}
+			now, err := os.ReadFile(log)
+			if err != nil || string(now) != "the log" {
+				t.Errorf("the log holds %q, %v", now, err)
+			}
+			if _, err := os.Stat(log + raftlog.FormerSuffix); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the former file is still there: %v", err)
+			}
+		})
 	}
 }

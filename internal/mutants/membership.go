@@ -109,7 +109,7 @@ func membershipRows() []row {
 			"internal/membership/voters.go", "goesBefore", `return a.Leads`, `return b.Leads`),
 		m("witnesses are no majority", "TestRosterDecides",
 			"internal/membership/voters.go", "choose", `try(least, slices.Concat(able, []Member{m}))`, `try(least, candidates)`),
-		m("a demoted member is not promoted, whoever decided that", "TestLivingVotersAreTakenForAReason",
+		m("a demoted member is not promoted, even if that was decided before", "TestLivingVotersAreTakenForAReason",
 			"internal/membership/configurator.go", "CarryOut", `case due.Kind == Promote && m.Current && !m.Demoted:`, `case due.Kind == Promote && m.Current:`).of("."),
 		m("a living voter is taken if its reason is still there", "TestLivingVotersAreTakenForAReason",
 			"internal/membership/configurator.go", "CarryOut", `case due.Kind == Dismiss && m.Votes && mayDismiss(all, m), due.Kind == Spread && m.Votes && maySpread(all, m):`, `case due.Kind == Dismiss && m.Votes, due.Kind == Spread && m.Votes:`).of("."),

@@ -30,7 +30,7 @@ func rotationRows() []row {
 		m("connections of a dropped secret are closed", "TestSetSecrets",
 			"internal/wire/port.go", "SetSecrets", `if made := c.Secret(); made != (seal.KeyID{}) && next.Find(made) == nil {`, `if made := c.Secret(); made == (seal.KeyID{}) && next == nil {`),
 		m("a former data key has sealed nothing that is left in a log", "TestRotateData",
-			"internal/replica/clean.go", "drop", `return e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID()), nil`, `return e.Type == raft.LogCommand && keys == nil, nil`).of("."),
+			"internal/replica/clean.go", "isOld", `return e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID()), nil`, `return e.Type == raft.LogCommand && keys == nil, nil`).of("."),
 		m("nothing deleted is left in the parts of a log", "TestPurge",
 			"internal/durable/raftlog/purge.go", "purge", `if err := l.nextSegment(); err != nil {`, `if err := error(nil); err != nil {`),
 		m("a former snapshot is overwritten and removed", "TestPurge",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/durable/snapstore"
 	"github.com/flotilla-ha/flotilla/internal/history"
+	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -39,14 +40,19 @@ func (s *Snapshots) IsLastOld() bool {
 		if err != nil || last == 0 {
 			return err
 		}
-		var e raft.Log
-		if err := log.GetLog(last, &e); err != nil {
-			return err
-		}
-		old = e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID())
-		return nil
+		old, err = isOld(log, last, keys)
+		return err
 	})
 	return err == nil && old
+}
+
+// isOld reports whether another data key than the present one has sealed an entry of a log.
+func isOld(log *history.Log, index uint64, keys *seal.Keyring) (bool, error) {
+	var e raft.Log
+	if err := log.GetLog(index, &e); err != nil {
+		return false, fmt.Errorf("reading entry %d of the raft log: %w", index, err)
+	}
+	return e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID()), nil
 }
 
 // Clean has this node drop what was sealed before the entry since, on its disk and in its log: it
@@ -111,22 +117,15 @@ func (s *Snapshots) drop(d *Disk, log *history.Log, newest, since uint64) error 
 	// ever.
 	hi := max(min(newest, last), 1) - 1
 	keys := s.store.State().Keys
-	isOld := func(i uint64) (bool, error) {
-		var e raft.Log
-		if err := log.GetLog(i, &e); err != nil {
-			return false, fmt.Errorf("reading entry %d of the raft log: %w", i, err)
-		}
-		return e.Type == raft.LogCommand && !state.IsSealedBy(e.Data, keys.ID()), nil
-	}
 	for i := max(hi+1, first); i <= last; i++ {
-		if old, err := isOld(i); err != nil {
+		if old, err := isOld(log, i, keys); err != nil {
 			return err
 		} else if old {
 			return errStillOld
 		}
 	}
 	for hi > max(first, since) && last-hi < trailFewest { // some more, if they are new enough
-		if old, err := isOld(hi); err != nil || old {
+		if old, err := isOld(log, hi, keys); err != nil || old {
 			break
 		}
 		hi--
