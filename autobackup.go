@@ -79,6 +79,7 @@ type upkeep struct {
 	certificates notify.Signal   // a certificate has changed
 	backups      *backups.Keeper // nil: this node makes no backups
 	seals        *rotation.Keeper
+	rotation     *rotation.Driver
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }

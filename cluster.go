@@ -357,11 +357,12 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 	n.roles = roles.New(roles.Config{
 		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Lease: n.leases,
 	})
+	n.upkeep.rotation = rotation.NewDriver(rotation.DriverConfig{
+		Log: n.log, Self: n.self, Store: n.store, Peers: n.peers, Secrets: n.fsm.secrets, Replica: n.replica, Members: n.members,
+		Certificates: rekeyer{n.certs},
+	})
 	n.ops = ops.New(ops.Config{
-		Rotation: rotation.NewDriver(rotation.DriverConfig{
-			Log: n.log, Self: n.self, Store: n.store, Peers: n.peers, Secrets: n.fsm.secrets, Replica: n.replica,
-		}),
-		Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members, Roles: n.roles,
+		Rotation: n.upkeep.rotation, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members, Roles: n.roles,
 		Up: ops.Up{
 			Status: func() ([]byte, bool, error) {
 				s := n.Status()

@@ -40,6 +40,7 @@ func (n *Node) conditions() []condition {
 		{"writes wait", while(member, n.whyWrites)},
 		// A node that is not ready does not know the cluster's certificates yet.
 		{"certificates are missing", while(n.leases.IsReady, n.certs.Missing)},
+		{"an eviction has not ended", while(n.leases.IsReady, n.upkeep.rotation.Unended)},
 		{"no backup can be made", while(n.leases.IsReady, n.upkeep.failure)},
 		{"roles wait until nothing of their last holder can be seen", while(member, n.heldDown)},
 		{"functions of Hold have not returned", while(n.life.Leaving.Load, func() string { return stillHeld(n.roles) })},

@@ -41,6 +41,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 	}
 	if fx.Seals {
 		n.upkeep.seals.Changed.Notify()
+		n.upkeep.rotation.Changed.Notify()
 	}
 	if fx.Tickets {
 		n.tickets.Follow(n.store.State().Tickets)

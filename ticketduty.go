@@ -84,10 +84,11 @@ func ticketStatus(k *state.TicketKeys) TicketStatus {
 
 // lead does the duties of a leader beyond raft's, until its term ends.
 func (n *Node) lead(l *replica.Leadership) {
-	var tickets sync.WaitGroup
-	defer tickets.Wait()
+	var duties sync.WaitGroup
+	defer duties.Wait()
 	if !n.cfg.Witness { // it leads for a moment only
-		tickets.Go(func() { n.keepTickets(l) })
+		duties.Go(func() { n.keepTickets(l) })
+		duties.Go(func() { n.upkeep.rotation.Lead(l) })
 	}
 	n.members.Lead(l)
 }

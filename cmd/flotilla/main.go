@@ -43,6 +43,7 @@ func commands() cli.Table {
 		rotateSecretCommand(),
 		rotateDataCommand(),
 		rotateTicketsCommand(),
+		evictCommand(),
 		drainCommand(),
 		undrainCommand(),
 		debugCommand(),

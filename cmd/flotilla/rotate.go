@@ -109,30 +109,44 @@ func rotate(ctx context.Context, env *cli.Env, cluster *admin.Flags, q remote.Ro
 		return err
 	}
 	defer client.Close()
+	_, err = drive(ctx, env, func() (remote.RotateReply, error) {
+		p, err := client.Rotate(ctx, q)
+		if err == nil {
+			q.Begun = p.Begun
+		}
+		return p, err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(env.Stdout, done)
+	return err
+}
+
+// drive takes steps until nothing is left to do, and says how far that is.
+func drive(ctx context.Context, env *cli.Env, step func() (remote.RotateReply, error)) (last remote.RotateReply, err error) {
 	said := rotation{out: env.Stderr, began: time.Now()}
 	for {
-		p, err := client.Rotate(ctx, q)
+		p, err := step()
 		switch {
 		case err != nil && said.step == 0:
-			return err
+			return p, err
 		case err != nil:
 			if err := said.lost(err); err != nil {
-				return err
+				return p, err
 			}
 		case p.Refused:
-			return errors.New(term.Safe(p.Doing))
-		case p.Done:
-			said.report(p)
-			_, err := fmt.Fprintln(env.Stdout, done)
-			return err
+			return p, errors.New(term.Safe(p.Doing))
 		default:
-			q.Begun = p.Begun
 			said.report(p)
+			if p.Done {
+				return p, nil
+			}
 		}
 		select {
 		case <-time.After(rotateAgain):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return p, context.Cause(ctx)
 		}
 	}
 }
@@ -142,6 +156,7 @@ type rotation struct {
 	out   io.Writer
 	began time.Time
 	step  int
+	doing string    // what was reported of it
 	wait  string    // the last reason to wait that was reported
 	when  time.Time // when
 	since time.Time // no node answers since then; zero: one does
@@ -152,8 +167,8 @@ const patience = 30 * time.Second
 
 func (r *rotation) report(p remote.RotateReply) {
 	r.since = time.Time{}
-	if p.Step != r.step && p.Steps > 1 {
-		r.step, r.wait = p.Step, ""
+	if (p.Step != r.step || p.Doing != r.doing && time.Since(r.when) > rotateRest) && p.Steps > 1 {
+		r.step, r.doing, r.wait, r.when = p.Step, p.Doing, "", time.Now()
 		fmt.Fprintf(r.out, "step %d of %d (%d %%, %s): %s\n", p.Step, p.Steps, 100*(p.Step-1)/p.Steps,
 			time.Since(r.began).Round(time.Second), term.Safe(p.Doing))
 	}

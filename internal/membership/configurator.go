@@ -239,6 +239,9 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 			return out, nil
 		}
 	}
+	if why := mayNotJoin(c.store.State(), in.ID); why != "" {
+		return Joining{}, errors.New(why)
+	}
 	if why := in.Settings.unsafe(c.settings()); why != "" {
 		return Joining{}, errors.New(why)
 	}
@@ -250,6 +253,19 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 	}
 	c.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
 	return out, replica.WaitFuture(ctx, l.Raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, c.replica.AttemptTimeout()))
+}
+
+// mayNotJoin returns why no node, or not this one, may join: it was evicted, or could be one that
+// was, under another name.
+func mayNotJoin(s *state.State, id string) string {
+	if s.Refuses(id) {
+		return "the cluster has evicted this node"
+	}
+	if v, exposed := s.Exposed(); exposed {
+		return fmt.Sprintf("%s was evicted and knows a secret that the cluster uses still, so no node may join; "+
+			"have that secret replaced first (flotilla evict %s)", v, v.Node)
+	}
+	return ""
 }
 
 // lackedSecret returns the ID of a secret without which a node cannot join now. What the members

@@ -149,9 +149,12 @@ func (g *Greetings) ServeHello(ctx context.Context, peer string, in Greeting) (G
 	return out, nil
 }
 
-// notOfThisCluster refuses a node of another cluster, and one that this cluster has removed.
+// notOfThisCluster refuses a node of another cluster, and one that this cluster has removed or
+// evicted.
 func (g *Greetings) notOfThisCluster(ctx context.Context, in, own *Greeting) *Refusal {
 	switch {
+	case g.store.State().Refuses(in.ID):
+		return &Refusal{refusedRemoved, "the cluster has evicted it; " + asNew(in.Member) + " to join as a new node"}
 	case in.Cluster == "":
 		return nil
 	case own.Cluster != "" && in.Cluster != own.Cluster:

@@ -97,11 +97,15 @@ func (m *Membership) Handle(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+rpc.DeathNotice, rpc.Serve(DecodeDeathNotice, m.serveDeathNotice))
 }
 
-// OnlyNewest makes a handler that refuses the processes of a node whose place another process has
-// taken. They may still ask why.
+// OnlyNewest makes a handler that refuses evicted nodes, and the processes of a node whose place
+// another process has taken. They may still ask why.
 func (m *Membership) OnlyNewest(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		process := wire.Incarnation(r.Context())
+		if m.Greetings.store.State().Refuses(wire.Peer(r.Context())) && r.URL.Path != rpc.Hello {
+			http.Error(w, "the cluster has evicted this node", http.StatusForbidden)
+			return
+		}
 		if process != "" && r.URL.Path != rpc.Hello && r.URL.Path != rpc.Process {
 			if err := m.IsNewest(wire.Peer(r.Context()), process); err != nil {
 				http.Error(w, err.Error(), http.StatusConflict)

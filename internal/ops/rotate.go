@@ -43,3 +43,15 @@ func (o *Operator) rotateTickets(ctx context.Context) ([]byte, error) {
 	o.cfg.Log.Info("an operator has made all session tickets worthless")
 	return remote.RotateReply{Done: true, Step: 1, Steps: 1, Doing: "all session tickets are worthless, and new keys are made"}.Encode(), nil
 }
+
+// serveEvict takes the next step of an eviction, on the leader.
+func (o *Operator) serveEvict(ctx context.Context, peer string, body []byte) ([]byte, error) {
+	q, err := remote.DecodeEvictRequest(body)
+	if err != nil || q.Node == "" {
+		return nil, codec.ErrMalformed
+	}
+	return toLeader(ctx, o, peer, remote.CallEvict, body, func(ctx context.Context, l *replica.Leadership) (remote.RotateReply, error) {
+		p, err := o.cfg.Rotation.Evict(ctx, l, q.Node, q.Have)
+		return remote.RotateReply(p), err
+	})
+}

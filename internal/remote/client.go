@@ -55,7 +55,7 @@ func (c *Client) Close() error { return c.port.Close() }
 // *UnreachableError.
 func (c *Client) call(ctx context.Context, path string, body []byte) (reply []byte, err error) {
 	err = c.each(ctx, func(addr string) (err error) {
-		reply, err = c.callAddr(ctx, addr, path, body)
+		_, reply, err = c.callAddr(ctx, addr, path, body)
 		return err
 	})
 	return reply, err
@@ -94,11 +94,11 @@ type finalError struct{ err error }
 
 func (e *finalError) Error() string { return e.err.Error() }
 
-func (c *Client) callAddr(ctx context.Context, addr, path string, body []byte) ([]byte, error) {
+// callAddr asks the node at an address, and returns its ID too.
+func (c *Client) callAddr(ctx context.Context, addr, path string, body []byte) (id string, reply []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, reply, err := c.port.CallAddr(ctx, addr, path, body)
-	return reply, err
+	return c.port.CallAddr(ctx, addr, path, body)
 }
 
 // addresses returns the addresses to ask, in order.

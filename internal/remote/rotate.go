@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -9,6 +10,9 @@ import (
 
 // CallRotate takes a RotateRequest. Its reply is a RotateReply.
 const CallRotate = "/1/rotate"
+
+// CallEvict takes an EvictRequest. Its reply is a RotateReply.
+const CallEvict = "/1/evict"
 
 // What a RotateRequest replaces.
 const (
@@ -33,10 +37,7 @@ type RotateRequest struct {
 func (m RotateRequest) Encode() []byte {
 	var e codec.Encoder
 	e.String(m.What)
-	e.Uint(uint64(len(m.Have)))
-	for _, id := range m.Have {
-		e.Bytes(id[:])
-	}
+	encodeKeyIDs(&e, m.Have)
 	e.Uint(m.Begun)
 	return e.B
 }
@@ -44,15 +45,49 @@ func (m RotateRequest) Encode() []byte {
 // DecodeRotateRequest is the inverse of Encode.
 func DecodeRotateRequest(b []byte) (RotateRequest, error) {
 	d := codec.Decoder{B: b}
-	m := RotateRequest{What: d.String()}
+	m := RotateRequest{What: d.String(), Have: decodeKeyIDs(&d), Begun: d.Uint()}
+	return m, d.End()
+}
+
+func encodeKeyIDs(e *codec.Encoder, ids []seal.KeyID) {
+	e.Uint(uint64(len(ids)))
+	for _, id := range ids {
+		e.Bytes(id[:])
+	}
+}
+
+func decodeKeyIDs(d *codec.Decoder) (ids []seal.KeyID) {
 	for range d.Count() {
 		var id seal.KeyID
 		b := d.Bytes()
 		d.Bad = d.Bad || len(b) != len(id)
 		copy(id[:], b)
-		m.Have = append(m.Have, id)
+		ids = append(ids, id)
 	}
-	m.Begun = d.Uint()
+	return ids
+}
+
+// EvictRequest asks for the next step to evict a node.
+type EvictRequest struct {
+	// Node is the node's ID, its name, or the beginning of its ID.
+	Node string
+
+	// Have are the IDs of the secrets that the operator has.
+	Have []seal.KeyID
+}
+
+// Encode returns the message's bytes.
+func (m EvictRequest) Encode() []byte {
+	var e codec.Encoder
+	e.String(m.Node)
+	encodeKeyIDs(&e, m.Have)
+	return e.B
+}
+
+// DecodeEvictRequest is the inverse of Encode.
+func DecodeEvictRequest(b []byte) (EvictRequest, error) {
+	d := codec.Decoder{B: b}
+	m := EvictRequest{Node: d.String(), Have: decodeKeyIDs(&d)}
 	return m, d.End()
 }
 
@@ -112,4 +147,24 @@ func (c *Client) Rotate(ctx context.Context, q RotateRequest) (RotateReply, erro
 		return RotateReply{}, err
 	}
 	return DecodeRotateReply(reply)
+}
+
+// errEvicted says that the node that is evicted has answered. Its word counts for nothing.
+var errEvicted = errors.New("that is the node to be evicted, which is not asked")
+
+// Evict has the cluster take the next step to evict a node. An answer of the node with the ID evictee
+// does not count.
+func (c *Client) Evict(ctx context.Context, q EvictRequest, evictee string) (out RotateReply, err error) {
+	err = c.each(ctx, func(addr string) error {
+		from, reply, err := c.callAddr(ctx, addr, CallEvict, q.Encode())
+		if err != nil {
+			return err
+		}
+		if from == evictee {
+			return errEvicted
+		}
+		out, err = DecodeRotateReply(reply)
+		return err
+	})
+	return out, err
 }

@@ -157,7 +157,7 @@ func (g *Group) Admit(id string) error {
 	if g.Raft.Load() == nil {
 		return errors.New("not in a cluster yet")
 	}
-	if _, known := g.peers.Addr(id); known && !g.isCurrent() {
+	if _, known := g.peers.Addr(id); known && !g.isCurrent() && !g.store.State().Refuses(id) {
 		return nil
 	}
 	return errors.New("not a member of the cluster")

@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -20,21 +22,28 @@ import (
 
 // DriverConfig is what a Driver needs of the node around it. All fields are set.
 type DriverConfig struct {
-	Log     *slog.Logger     // gets each step that was taken
-	Self    *self.Self       // this node
-	Store   *applied.Store   // what it has applied
-	Peers   *peers.Table     // the names of the others
-	Secrets *secrets.Set     // the secrets that this node has
-	Replica *replica.Replica // proposes the steps
+	Log     *slog.Logger           // gets each step that was taken
+	Self    *self.Self             // this node
+	Store   *applied.Store         // what it has applied
+	Peers   *peers.Table           // the names of the others
+	Secrets *secrets.Set           // the secrets that this node has
+	Replica *replica.Replica       // proposes the steps
+	Members *membership.Membership // removes a node that is evicted
+
+	Certificates Certificates // replaces those that an evicted node knows
 }
 
 // Driver takes the steps of a replacement, on the leader. Make one with NewDriver. Its methods are
 // safe for concurrent use, and may be called by a node that does not lead: the state machine then
 // refuses what is out of order.
-type Driver struct{ cfg DriverConfig }
+type Driver struct {
+	Changed notify.Signal // the state has other secrets or keys, or another step of a replacement
+
+	cfg DriverConfig
+}
 
 // NewDriver returns a Driver.
-func NewDriver(c DriverConfig) *Driver { return &Driver{c} }
+func NewDriver(c DriverConfig) *Driver { return &Driver{cfg: c} }
 
 // Progress is how far a replacement is.
 type Progress struct {
@@ -66,14 +75,19 @@ func refused(format string, args ...any) Progress {
 // has: the one that the cluster does not use yet is the new one. An error says that another attempt
 // may succeed.
 func (d *Driver) Secret(ctx context.Context, have []seal.KeyID) (Progress, error) {
-	p, next, err := d.secret(have)
+	return d.advance(ctx, func() (Progress, state.Change, error) { return d.secret(have) })
+}
+
+// advance takes the next step, if there is one, and returns how far the replacement is then.
+func (d *Driver) advance(ctx context.Context, look func() (Progress, state.Change, error)) (Progress, error) {
+	p, next, err := look()
 	if err != nil || next == nil || len(p.Waiting) > 0 {
 		return p, errors.Join(err, d.nudge(ctx, p))
 	}
 	if err := d.take(ctx, p, next); err != nil {
 		return p, err
 	}
-	p, _, err = d.secret(have)
+	p, _, err = look()
 	return p, err
 }
 
@@ -132,16 +146,7 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 		}
 		return to, nil
 	}
-	inUse := s.Secrets()
-	var fresh []seal.KeyID
-	for _, id := range have {
-		if slices.Contains(s.Seals.Dropped, id) {
-			continue
-		}
-		if !slices.Contains(inUse, id) {
-			fresh = append(fresh, id)
-		}
-	}
+	inUse, fresh := s.Secrets(), fresh(s, have)
 	switch {
 	case len(fresh) == 1:
 		return fresh[0], nil
@@ -154,22 +159,34 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 	case len(have) > 0 && slices.ContainsFunc(have, func(id seal.KeyID) bool { return slices.Contains(s.Seals.Dropped, id) }):
 		return no("the cluster has dropped that secret, which is never used again; make a new one (flotilla keygen)")
 	}
+	for _, id := range have {
+		if v, known := s.Knows(id); known && !slices.Contains(inUse, id) {
+			return no("%s, which was evicted, knows the secret %v; make another one (flotilla keygen)", v, id)
+		}
+	}
 	return no("the cluster uses %s, and no other secret is given; make one (flotilla keygen), add it to the secrets of "+
 		"every node, and give both to this command", names(inUse))
+}
+
+// fresh returns the secrets among have that the cluster may use next.
+func fresh(s *state.State, have []seal.KeyID) (ids []seal.KeyID) {
+	for _, id := range have {
+		_, known := s.Knows(id)
+		if !known && !slices.Contains(s.Seals.Dropped, id) && !slices.Contains(s.Secrets(), id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // Data takes the next step to another data key. begun is what an earlier answer said, 0 at first.
 // An error says that another attempt may succeed.
 func (d *Driver) Data(ctx context.Context, begun uint64) (Progress, error) {
-	p, next, err := d.data(begun)
-	if err != nil || next == nil || len(p.Waiting) > 0 {
-		return p, errors.Join(err, d.nudge(ctx, p))
-	}
-	if err := d.take(ctx, p, next); err != nil {
-		return p, err
-	}
-	p, _, err = d.data(p.Begun)
-	return p, err
+	return d.advance(ctx, func() (p Progress, next state.Change, err error) {
+		p, next, err = d.data(begun)
+		begun = p.Begun
+		return p, next, err
+	})
 }
 
 // data returns how far the replacement is, and the next step. Nil: there is none.

@@ -28,8 +28,12 @@ const (
 	numberRotateKeys
 	numberForgetKeys
 	numberSetVote
+	numberRaiseVersion
+	numberEvictMember
+	numberShutOut
+	numberEndEviction
 
-	lastNumber = numberSetVote
+	lastNumber = numberEndEviction
 )
 
 // Command is one change of the state, and what all of them have in common.

@@ -72,6 +72,12 @@ func decoderOf(number byte) func(*codec.Decoder) Change {
 		return decodeForgetKeys
 	case numberSetVote:
 		return decodeSetVote
+	case numberEvictMember:
+		return decodeEvictMember
+	case numberShutOut:
+		return decodeShutOut
+	case numberEndEviction:
+		return decodeEndEviction
 	}
 	return nil
 }

@@ -51,6 +51,11 @@ func (s *State) Extends(old *State) error {
 			return Diverged("the demotion of entry %d is not known here", index)
 		}
 	}
+	for _, v := range s.Evictions {
+		if was, _ := old.Eviction(v.Node); v.Index <= old.Index && was.Index != v.Index {
+			return Diverged("the eviction of entry %d is not known here", v.Index)
+		}
+	}
 	for k, r := range Each(s.Records, nil) {
 		if was, _ := old.Records.Get(k); r.Index <= old.Index && (was == nil || was.Index != r.Index) {
 			return Diverged("the record of entry %d is not known here", r.Index)

@@ -115,6 +115,9 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 		if ses := n.Session(id); ses != nil {
 			n.endSession(moment{index: index}, id, ses.Number, endsUnconfirmed, fx)
 		}
+		if v, evicted := n.Eviction(id); evicted && n.Keys != nil {
+			n.setEviction(n.learns(v)) // it had all that happened since
+		}
 		n.Members, _, _ = n.Members.Delete([]byte(id))
 		n.processes, _, _ = n.processes.Delete([]byte(id))
 		n.Demoted, _, _ = n.Demoted.Delete([]byte(id))

@@ -79,8 +79,11 @@ func decodeAcceptSecret(d *codec.Decoder) Change {
 }
 
 func (c AcceptSecret) apply(s *State, e entry) Code {
+	_, known := s.Knows(c.Secret)
 	switch {
 	case s.Keys == nil || s.Seals.Rotation != Rotation{} || slices.Contains(s.Seals.Dropped, c.Secret):
+		return CodeChanged
+	case known: // by a node that was evicted
 		return CodeChanged
 	case len(s.Behind(func(m Member) bool { return m.HasSecret(c.Secret) && s.IsClean(m) })) > 0:
 		return CodeUnready

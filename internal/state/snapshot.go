@@ -32,6 +32,7 @@ const (
 	frameBackup // behind the head, in a backup only
 	frameSeals
 	frameDemoted
+	frameEviction
 
 	maxFrame = 64 << 20 // bytes
 )
@@ -79,6 +80,10 @@ func (s *State) writeFrames(f *framer, h *BackupHead) {
 		f.e.Bytes(node)
 		f.e.Uint(index)
 		f.end(frameDemoted)
+	}
+	for _, v := range s.Evictions {
+		v.encode(&f.e)
+		f.end(frameEviction)
 	}
 	for node, ses := range Each(s.Sessions, nil) {
 		f.e.Bytes(node)
@@ -231,6 +236,8 @@ func (s *State) decodeFrame(tag byte, d *codec.Decoder, records *iradix.Txn[*Val
 	case frameDemoted:
 		node := d.Bytes()
 		s.Demoted, _, _ = s.Demoted.Insert(node, d.Uint())
+	case frameEviction:
+		s.Evictions = append(s.Evictions, decodeEviction(d))
 	case frameSession:
 		node := d.Bytes()
 		s.Sessions, _, _ = s.Sessions.Insert(node, decodeSession(d))

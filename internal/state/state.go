@@ -57,6 +57,9 @@ type State struct {
 	// that did it.
 	Demoted *iradix.Tree[uint64]
 
+	// Evictions are the nodes whose machines were taken over, the one that has changed last at the end.
+	Evictions []Eviction
+
 	// Sessions are the open sessions by node ID.
 	Sessions *iradix.Tree[*Session]
 

@@ -1,0 +1,167 @@
+package flotilla_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/remote"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+)
+
+// evicting is a cluster that evicts one of its nodes.
+type evicting struct {
+	*rotating
+	out int // the node that is evicted
+}
+
+// newEvicting returns a settled cluster of four. All nodes but that one have the next secret too.
+func newEvicting(t *testing.T) *evicting {
+	e := &evicting{newRotating(t, 4), 3}
+	e.Settle()
+	store(t, e.Nodes[0], "before", "1")
+	return e
+}
+
+func (e *evicting) stay() (all []int) {
+	for i := range e.Nodes {
+		if i != e.out {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+func (e *evicting) giveNext() {
+	for _, i := range e.stay() {
+		e.give(i, e.old, e.next)
+	}
+}
+
+// request asks to evict the node.
+func (e *evicting) request(node string, secrets ...flotilla.Secret) remote.EvictRequest {
+	e.t.Helper()
+	q := remote.EvictRequest{Node: node}
+	for _, s := range raw(e.t, secrets...) {
+		q.Have = append(q.Have, s.ID())
+	}
+	return q
+}
+
+// evict asks for steps until the eviction is done or refused, or until it is in a step and waits.
+func (e *evicting) evict(c *remote.Client, q remote.EvictRequest, until int) remote.RotateReply {
+	e.t.Helper()
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		p, err := c.Evict(e.t.Context(), q, "")
+		if err == nil && (p.Done || p.Refused || p.Step == until && len(p.Waiting) > 0) {
+			return p
+		}
+		if time.Since(began) > time.Minute {
+			e.t.Fatalf("step %d of %d (%s) waits for: %s; %v", p.Step, p.Steps, p.Doing, strings.Join(p.Waiting, "; "), err)
+		}
+	}
+}
+
+func (e *evicting) all() remote.RotateReply {
+	e.t.Helper()
+	return e.evict(e.client(e.old, e.next), e.request("n3", e.old, e.next), 0)
+}
+
+// wantOut checks that nothing that the node knows is of any use.
+func (e *evicting) wantOut(keys ...seal.KeyID) {
+	e.t.Helper()
+	e.wantRefused(e.client(e.old))
+	paths := e.filesWith(raw(e.t, e.old)[0].ID())
+	for _, key := range keys {
+		paths = append(paths, e.filesWith(key)...)
+	}
+	for _, path := range paths {
+		if !strings.HasPrefix(path, e.Config(e.out).Dir) {
+			e.t.Errorf("%s names a secret or a key that the node knows", path)
+		}
+	}
+	var backup bytes.Buffer
+	if _, err := e.Nodes[e.stay()[0]].Backup(e.t.Context(), &backup); err != nil {
+		e.t.Fatal(err)
+	}
+	if _, err := flotilla.VerifyBackup(bytes.NewReader(backup.Bytes()), e.old); !errors.Is(err, flotilla.ErrSealed) {
+		e.t.Errorf("a backup with the former secret: %v", err)
+	}
+	for _, i := range e.stay() {
+		if got, err := e.Nodes[i].Storage().Load(e.t.Context(), "before"); string(got) != "1" {
+			e.t.Errorf("n%d has %q, %v", i, got, err)
+		}
+	}
+}
+
+// A node is evicted whatever it does: while it runs, while it leads, while it is away, and after it
+// was removed. Afterwards nothing that it knows is of any use to it.
+func TestEvict(t *testing.T) {
+	flotilla.SkipShort(t)
+	for name, prepare := range map[string]func(*evicting) (node string){
+		"runs": func(e *evicting) string { return "n3" },
+		"leads": func(e *evicting) string {
+			for e.Leader() != e.out {
+				a, err := e.client(e.old).Transfer(e.t.Context(), remote.TransferRequest{
+					From: e.Nodes[e.Leader()].Status().ID, To: e.Nodes[e.out].Status().ID,
+				})
+				if err != nil {
+					e.t.Fatal(a, err)
+				}
+				time.Sleep(time.Second)
+			}
+			return "n3"
+		},
+		"is away": func(e *evicting) string {
+			id := e.Nodes[e.out].Status().ID
+			e.Kill(e.out)
+			return id[:8]
+		},
+		"was removed": func(e *evicting) string {
+			id := e.Nodes[e.out].Status().ID
+			e.Kill(e.out)
+			a, err := e.client(e.old).Remove(e.t.Context(), remote.RemoveRequest{Node: id, Force: true})
+			if err != nil || a.Refused {
+				e.t.Fatal(a, err)
+			}
+			return id
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEvicting(t)
+				node, key := prepare(e), flotilla.DataKey(e.Nodes[0])
+				id := e.Nodes[e.out].Status().ID
+				e.giveNext()
+				if p := e.evict(e.client(e.old, e.next), e.request(node, e.old, e.next), 0); !p.Done {
+					t.Fatal(p.Doing)
+				}
+				if p := e.all(); name != "was removed" && !p.Done {
+					t.Errorf("once more: %s", p.Doing)
+				}
+				e.wantOut(key)
+				for _, i := range e.stay() {
+					e.give(i, e.next)
+				}
+				// Its process has ended. Another one of the same directory gets nothing, and neither does one
+				// without a directory.
+				e.Kill(e.out)
+				e.Restart(e.out)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				if err := e.Nodes[e.out].Ready(ctx); err == nil {
+					t.Error("the evicted node is ready")
+				}
+				if s := e.Nodes[e.stay()[0]].Status(); slices.ContainsFunc(s.Members, func(m flotilla.Member) bool { return m.ID == id }) {
+					t.Error("the evicted node is a member")
+				}
+			})
+		})
+	}
+}

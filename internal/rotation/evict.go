@@ -1,0 +1,250 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
+	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
+
+const (
+	idLength      = 32 // hexadecimal digits of a node's ID
+	evictSteps    = 5
+	rekeyAgain    = 5 * time.Second // after the certificates could not be replaced
+)
+
+// Certificates replaces what an evicted node knows of certificates. id names the eviction.
+type Certificates interface {
+	// Rekey replaces the keys of accounts and certificates, and has the former certificates revoked.
+	// It goes on where it was, and returns nil when nothing is left to do.
+	Rekey(ctx context.Context, id string) error
+
+	// Rekeyed says how far that is.
+	Rekeyed(ctx context.Context, id string) (Rekeyed, error)
+}
+
+// Rekeyed is how far the replacement of certificates is.
+type Rekeyed struct {
+	// Accounts, Certificates and Revoked are how many keys of accounts were replaced, how many
+	// certificates have another key, and how many former ones are revoked. All is how many
+	// certificates there are.
+	Accounts, Certificates, Revoked, All int
+
+	// Trouble has one line for each thing that fails now, with when it is tried again.
+	Trouble []string
+}
+
+// Evict takes the next step to evict a node, on the leader. node is its ID, its name, or the
+// beginning of its ID, and have are the IDs of the secrets that the operator has. An error says that
+// another attempt may succeed.
+func (d *Driver) Evict(ctx context.Context, l *replica.Leadership, node string, have []seal.KeyID) (Progress, error) {
+	s := d.cfg.Store.State()
+	v, no := evictee(s, node)
+	switch {
+	case no != "":
+		return refused("%s", no), nil
+	case v.Node == d.cfg.Self.ID:
+		return d.stepDown(ctx)
+	case v.Index == 0:
+		return d.beginEviction(ctx, l, s, v, have)
+	case slices.Contains(s.Servers, v.Node):
+		return d.expel(ctx, l, v)
+	case slices.ContainsFunc(s.Secrets(), v.KnowsSecret) || s.Seals.Rotation != state.Rotation{}:
+		if (s.Seals.Rotation == state.Rotation{}) && len(fresh(s, have)) == 0 {
+			return refused("%s knows the secret that the cluster uses, and no other one is given; make one (flotilla keygen), "+
+				"add it to the secrets of every node, and give both to this command", v), nil
+		}
+		p, err := d.Secret(ctx, have)
+		return p.within(2), err
+	case slices.ContainsFunc(s.Keys.IDs(), func(id seal.KeyID) bool { return slices.Contains(v.Keys, id) }):
+		p, err := d.Data(ctx, 0)
+		return p.within(3), err
+	case v.ShutOut == 0:
+		return d.shutOut(ctx, v)
+	}
+	return d.certificates(ctx, v)
+}
+
+// within makes the progress of a replacement that of an eviction's step.
+func (p Progress) within(step int) Progress {
+	p.Done, p.Step, p.Steps, p.Begun = false, step, evictSteps, 0
+	return p
+}
+
+func evicting(step int, format string, args ...any) Progress {
+	return Progress{Doing: fmt.Sprintf(format, args...)}.within(step)
+}
+
+// evictee returns the eviction of the node that an operator names. One that is yet to begin has no
+// index. If the node cannot be told, evictee returns why.
+func evictee(s *state.State, node string) (v state.Eviction, why string) {
+	var members, evicted []state.Eviction
+	is := func(id, name string) bool { return node == name || node != "" && strings.HasPrefix(id, node) }
+	for _, id := range s.Servers {
+		m, _ := s.Member(id)
+		if v, begun := s.Eviction(id); begun && is(id, v.Name) {
+			evicted = append(evicted, v)
+		} else if is(id, m.Name) {
+			members = append(members, state.Eviction{Node: id, Name: m.Name})
+		}
+	}
+	for _, v := range s.Evictions {
+		if is(v.Node, v.Name) && !slices.Contains(s.Servers, v.Node) {
+			evicted = append(evicted, v)
+		}
+	}
+	unended := slices.DeleteFunc(slices.Clone(evicted), func(v state.Eviction) bool { return v.Ended != 0 })
+	switch {
+	case len(unended) == 1 && len(members) == 0:
+		return unended[0], ""
+	case len(members) == 1 && len(evicted) == 0:
+		return members[0], ""
+	case len(evicted) > 0 && len(members) == 0 && len(unended) == 0:
+		return evicted[len(evicted)-1], ""
+	case len(members)+len(evicted) > 0:
+		var all []string
+		for _, v := range append(evicted, members...) {
+			all = append(all, v.Node)
+		}
+		return v, fmt.Sprintf("%q may be one of several nodes, some of them evicted already; give the whole ID of one: %s",
+			node, strings.Join(all, ", "))
+	case len(node) == idLength && strings.Trim(node, "0123456789abcdef") == "":
+		return state.Eviction{Node: node}, "" // the cluster has removed it
+	}
+	return v, fmt.Sprintf("no member is %q; give the whole ID of a node that was removed before", node)
+}
+
+// stepDown has another node lead, because this one is to be evicted.
+func (d *Driver) stepDown(ctx context.Context) (Progress, error) {
+	p := evicting(1, "%s, which is to be evicted, hands the leadership over", d.cfg.Self.Name)
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Replica.AttemptTimeout())
+	defer cancel()
+	if err := d.cfg.Replica.Transfer(ctx, ""); err != nil {
+		p.Waiting = []string{fmt.Sprintf("%s leads still: %v", d.cfg.Self.Name, err)}
+	}
+	return p, nil
+}
+
+// beginEviction has all nodes refuse the node as soon as it is no member.
+func (d *Driver) beginEviction(
+	ctx context.Context, l *replica.Leadership, s *state.State, v state.Eviction, have []seal.KeyID,
+) (Progress, error) {
+	m, _ := s.Member(v.Node)
+	if !slices.ContainsFunc(fresh(s, have), func(id seal.KeyID) bool { return !m.HasSecret(id) }) && s.Seals.Rotation == (state.Rotation{}) {
+		return refused("%s knows all the secrets that are given; make a new one (flotilla keygen), add it to the secrets of every "+
+			"other node, and give it to this command beside the one in use", v), nil
+	}
+	if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there <= left/2 {
+		return refused("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first",
+			v, there, left), nil
+	}
+	p := evicting(1, "%s is taken out of the cluster and refused", v)
+	d.cfg.Log.Warn("an operator evicts a node", "node", v.Node, "name", v.Name)
+	a, err := d.cfg.Replica.Writes.Do(ctx, state.Command{Change: state.EvictMember{Node: v.Node}})
+	if err == nil && a.Code == state.CodeOK && slices.Contains(s.Servers, v.Node) {
+		return d.expel(ctx, l, v)
+	}
+	return p, err
+}
+
+// expel removes the node from the cluster.
+func (d *Driver) expel(ctx context.Context, l *replica.Leadership, v state.Eviction) (Progress, error) {
+	p := evicting(1, "%s is taken out of the cluster and refused", v)
+	if err := d.cfg.Members.Remove(ctx, l, v.Node); err != nil {
+		p.Waiting = []string{fmt.Sprintf("%s is a member still: %v", v, err)}
+	}
+	return p, nil
+}
+
+// shutOut drops the session tickets when nothing is left of what the node knows.
+func (d *Driver) shutOut(ctx context.Context, v state.Eviction) (Progress, error) {
+	p, err := d.advance(ctx, func() (Progress, state.Change, error) {
+		p := evicting(4, "the nodes drop what was sealed before, and all session tickets")
+		s := d.cfg.Store.State()
+		if v, _ := s.Eviction(v.Node); v.ShutOut != 0 {
+			return p, nil, nil
+		}
+		p.Waiting = d.unclean(s)
+		return p, state.ShutOut{Node: v.Node, Key: tickets.NewKey()}, nil
+	})
+	return p.within(4), err
+}
+
+// certificates says how far the replacement of certificates is, which the leader sees to by itself.
+func (d *Driver) certificates(ctx context.Context, v state.Eviction) (Progress, error) {
+	r, err := d.cfg.Certificates.Rekeyed(ctx, name(v))
+	if err != nil {
+		return Progress{}, err
+	}
+	p := evicting(5, "%d of %d certificates have a new key, and %d former ones are revoked", r.Certificates, r.All, r.Revoked)
+	p.Waiting = r.Trouble
+	if v.Ended == 0 {
+		return p, nil
+	}
+	p.Done, p.Waiting = true, nil
+	p.Doing = fmt.Sprintf("%d account keys and the keys of %d certificates were replaced, and %d certificates revoked",
+		r.Accounts, r.Certificates, r.Revoked)
+	return p, nil
+}
+
+// name returns the name of an eviction for Certificates.
+func name(v state.Eviction) string { return strconv.FormatUint(v.Index, 10) }
+
+// Lead replaces the certificates that an evicted node knows, while this node leads. It returns when
+// the term is over.
+func (d *Driver) Lead(l *replica.Leadership) {
+	for l.Ctx.Err() == nil {
+		changed := d.Changed.Wait()
+		for _, v := range d.cfg.Store.State().Evictions {
+			if v.ShutOut != 0 && v.Ended == 0 {
+				d.endEviction(l, v)
+			}
+		}
+		select {
+		case <-changed:
+		case <-l.Ctx.Done():
+		}
+	}
+}
+
+// endEviction replaces the certificates, again and again until nothing of the former ones is left.
+func (d *Driver) endEviction(l *replica.Leadership, v state.Eviction) {
+	for l.Ctx.Err() == nil {
+		err := d.cfg.Certificates.Rekey(l.Ctx, name(v))
+		if err == nil {
+			_, err = d.cfg.Replica.Writes.Do(l.Ctx, state.Command{Change: state.EndEviction{Node: v.Node}})
+		}
+		if err == nil {
+			d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
+			return
+		}
+		if l.Ctx.Err() == nil {
+			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "node", v.Node, "name", v.Name, "err", err)
+		}
+		select {
+		case <-time.After(rekeyAgain):
+		case <-l.Ctx.Done():
+		}
+	}
+}
+
+// Unended says which evictions have not ended, and what to do. It is empty if all have.
+func (d *Driver) Unended() string {
+	var all []string
+	for _, v := range d.cfg.Store.State().Evictions {
+		switch {
+		case v.ShutOut == 0:
+			all = append(all, fmt.Sprintf("%s was evicted, and what it knows is in use: run the command again (flotilla evict %s)", v, v.Node))
+		case v.Ended == 0:
+			all = append(all, fmt.Sprintf("%s was evicted, and the leader replaces the certificates that it knows", v))
+		}
+	}
+	return strings.Join(all, "; ")
+}
