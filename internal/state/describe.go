@@ -32,6 +32,8 @@ func (c *Command) Describe() string {
 		return "replaces the keys of session tickets"
 	case OpenSession:
 		return "opens a session"
+	case RaiseVersion:
+		return fmt.Sprintf("raises the cluster version to %d", ch.To)
 	case LeaveSession, EndSession, EndByDeathNotice:
 		return "ends a session"
 	}
