@@ -41,7 +41,7 @@ func TestEntriesThatStopTheNode(t *testing.T) {
 		"another key":             {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(seal.NewKeyring(), &state.Command{Change: state.StartTerm{}})}, "cannot open"},
 		"part of a command":       {[]seal.Secret{secret}, [][]byte{ring, command(change.Encode()[:8])}, "malformed"},
 		"more than a command":     {[]seal.Secret{secret}, [][]byte{ring, command(append(change.Encode(), 0))}, "malformed"},
-		"a later cluster version": {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(keys, &state.Command{Requires: state.Version + 1, Change: state.StartTerm{}})}, "requires cluster version 2, and this version of flotilla supports 1"},
+		"a later cluster version": {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(keys, &state.Command{Requires: state.Version + 1, Change: state.StartTerm{}})}, "requires cluster version 3, and this version of flotilla supports 2"},
 		"half a ticket key":       {[]seal.Secret{secret}, [][]byte{ring, state.SealCommand(keys, &state.Command{Change: state.DropTickets{Key: make([]byte, state.TicketKeySize/2)}})}, "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -153,7 +153,7 @@ func (c *Configurator) record(l *replica.Leadership, id string) error {
 		return nil
 	}
 	set := state.Command{Node: c.self.ID, Change: state.SetMember{Member: said}}
-	err := l.Apply(l.Ctx, state.SealCommand(c.store.State().Keys, &set), func(s *state.State) bool {
+	err := l.ApplyCommand(l.Ctx, &set, func(s *state.State) bool {
 		m, ok := s.Member(id)
 		return ok && m == said
 	})

@@ -120,10 +120,20 @@ func (l *Leadership) Apply(ctx context.Context, entry []byte, done func(*state.S
 	return err
 }
 
-// ApplyAndNotify is Apply for a command that other nodes wait for. They are told of the commit at
-// once.
+// ApplyCommand is Apply for a command. A *state.VersionError says that it cannot be proposed in
+// this cluster yet.
+func (l *Leadership) ApplyCommand(ctx context.Context, c *state.Command, done func(*state.State) bool) error {
+	s := l.store.State()
+	if err := s.Admits(c.Change); err != nil {
+		return err
+	}
+	return l.Apply(ctx, state.SealCommand(s.Keys, c), done)
+}
+
+// ApplyAndNotify is ApplyCommand for a command that other nodes wait for. They are told of the
+// commit at once.
 func (l *Leadership) ApplyAndNotify(ctx context.Context, c *state.Command, done func(*state.State) bool) error {
-	err := l.Apply(ctx, state.SealCommand(l.store.State().Keys, c), done)
+	err := l.ApplyCommand(ctx, c, done)
 	if err == nil {
 		l.Acks.want(l.store.State().Index, l.Acks.Gone)
 	}

@@ -43,7 +43,8 @@ func (p *Proposer) Fenced(ctx context.Context, session uint64, fence state.Fence
 
 // Do proposes c in this node's session. It returns the answer once the command is committed and
 // applied here and on every node that is there. After an error the outcome is not known. An error
-// that wraps errs.ErrLost says that nothing of this session will take effect any more.
+// that wraps errs.ErrLost says that nothing of this session will take effect any more. A
+// *state.VersionError says that the command cannot be proposed in this cluster yet.
 //
 // If ctx is that of a tenure, or of one within another, the command takes effect only as long as
 // all of them last.
@@ -74,6 +75,9 @@ func (p *Proposer) DoIn(ctx context.Context, c state.Command) (uint64, state.Ans
 	own := p.self.Session(s)
 	if c.Session != 0 && c.Session != own {
 		return c.Session, state.Answer{}, ErrEnded
+	}
+	if err := s.Admits(c.Change); err != nil {
+		return own, state.Answer{}, err
 	}
 	c.Node, c.Session, c.Time = p.self.ID, own, time.Now().UnixNano()
 	if c.Seq, c.Acked = p.numbers.begin(c.Session); c.Seq == 0 {

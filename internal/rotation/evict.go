@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	idLength      = 32 // hexadecimal digits of a node's ID
-	evictSteps    = 5
-	rekeyAgain    = 5 * time.Second // after the certificates could not be replaced
+	idLength   = 32 // hexadecimal digits of a node's ID
+	evictSteps = 5
+	rekeyAgain = 5 * time.Second // after the certificates could not be replaced
 )
 
 // Certificates replaces what an evicted node knows of certificates. id names the eviction.

@@ -39,6 +39,7 @@ const (
 // Command is one change of the state, and what all of them have in common.
 type Command struct {
 	// Requires is the cluster version that a node must support to apply the command. 0: any version.
+	// Encode raises it to what the change requires, so a proposer leaves it 0.
 	Requires uint64
 
 	// Node is the ID of the node that proposes the command.
@@ -83,6 +84,20 @@ type Change interface {
 	apply(s *State, e entry) Code
 }
 
+// laterChange is a Change that the first cluster version does not have, or not with all its fields.
+type laterChange interface {
+	// requires returns the cluster version that a node must support to read the change as it is.
+	requires() uint64
+}
+
+// requires returns the cluster version that a node must support to read the change. 0: any version.
+func requires(c Change) uint64 {
+	if later, ok := c.(laterChange); ok {
+		return later.requires()
+	}
+	return 0
+}
+
 // entry is a command at its place in the log.
 type entry struct {
 	*Command
@@ -94,7 +109,7 @@ type entry struct {
 func (c *Command) Encode() []byte {
 	e := codec.Encoder{B: make([]byte, 0, 256)}
 	e.Byte(c.Change.number())
-	e.Uint(c.Requires)
+	e.Uint(max(c.Requires, requires(c.Change)))
 	e.String(c.Node)
 	e.Uint(c.Session)
 	e.Uint(c.Seq)

@@ -49,8 +49,16 @@ func changes() []Change {
 		ForgetKeys{Wrapped: []byte("w")},
 		SetVote{Node: "a", Demotion: &Demotion{Least: 3}},
 		SetVote{Node: "a"},
+		RaiseVersion{To: Version, Sessions: []SessionOf{{"a", 7}, {"b", 8}}},
+		RaiseVersion{To: Version},
+		EvictMember{Node: "a"},
+		ShutOut{Node: "a", Key: key},
+		EndEviction{Node: "a"},
 	}
 }
+
+// lastOfVersion1 is the last number that nodes know that support cluster version 1 alone.
+const lastOfVersion1 = numberSetVote
 
 // Each command is read back as it was written, and a part of it is refused, as is one byte more.
 func TestCommands(t *testing.T) {
@@ -58,6 +66,9 @@ func TestCommands(t *testing.T) {
 	for _, change := range changes() {
 		t.Run(fmt.Sprintf("%T", change), func(t *testing.T) {
 			numbers[change.number()] = true
+			if change.number() > lastOfVersion1 && requires(change) < 2 {
+				t.Error("a node that supports version 1 does not know it: it needs a method requires")
+			}
 			c := Command{
 				Requires: Version, Node: "a", Session: 2, Seq: 3, Acked: 1, Time: -5, Fences: []Fence{{"r", 1}, {"other", 2}}, Change: change,
 			}
@@ -97,6 +108,8 @@ func TestUnknownCommands(t *testing.T) {
 		{"a number before the first", []byte{0, 0}, "command 0 is not known to this version of flotilla; upgrade this node"},
 		{"a number after the last", []byte{lastNumber + 1, 0}, fmt.Sprintf("command %d is not known to this version of flotilla; upgrade this node", lastNumber+1)},
 		{"a later cluster version", []byte{numberStartTerm, Version + 1}, fmt.Sprintf("command 1: it requires cluster version %d, and this version of flotilla supports %d; upgrade this node", Version+1, Version)},
+		{"a raise to a later version", (&Command{Change: RaiseVersion{To: Version + 1}}).Encode(), fmt.Sprintf("command 25: it requires cluster version %d, and this version of flotilla supports %d; upgrade this node", Version+1, Version)},
+		{"a raise that requires less than it raises to", []byte{numberRaiseVersion, 1, 0, 0, 0, 0, 0, 0, 2, 0}, codec.ErrMalformed.Error()},
 		{"half a ticket key", (&Command{Change: DropTickets{Key: make([]byte, TicketKeySize/2)}}).Encode(), codec.ErrMalformed.Error()},
 		{"half a next ticket key", (&Command{Change: RotateTickets{Key: make([]byte, TicketKeySize/2)}}).Encode(), codec.ErrMalformed.Error()},
 	} {

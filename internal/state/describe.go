@@ -32,6 +32,10 @@ func (c *Command) Describe() string {
 		return "replaces the keys of session tickets"
 	case OpenSession:
 		return "opens a session"
+	case RaiseVersion:
+		return fmt.Sprintf("raises the cluster version to %d", ch.To)
+	case EvictMember, ShutOut, EndEviction:
+		return "evicts a node"
 	case LeaveSession, EndSession, EndByDeathNotice:
 		return "ends a session"
 	}

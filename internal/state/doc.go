@@ -28,18 +28,18 @@
 // key of that keyring. A snapshot is a sealed stream that names its own format version
 // ([SnapshotVersion]). Another format version is refused.
 //
-// Commands and snapshots also name a cluster version. [State.Version] is the version that every
-// member supports. A command names the version that its reader must support in Requires. A node
-// that does not support it, or does not know the number of a command, stops: it never skips a
-// command.
+// Commands and snapshots also name a cluster version. [State.Version] is a version that every
+// member supports. [RaiseVersion] raises it by one. A command names the version that its reader
+// must support in Requires. No node proposes it before the cluster has that version. A node that
+// does not support it, or does not know the number of a command, stops: it never skips a command.
 //
 // # Files
 //
-// Each noun has a file: records.go, roles.go, sessions.go, members.go, votes.go, tickets.go. The
-// file has the noun's type, its form in a snapshot, and the commands that change it. Beside them,
-// role.go has the queue of a role, process.go the incarnations of a node's process, and listing.go
-// the reads of certmagic.Storage. command.go has what all commands share, apply.go applies one,
-// entry.go and snapshot.go are the formats of the log and of snapshots.
+// Each noun has a file: records.go, roles.go, sessions.go, members.go, votes.go, tickets.go,
+// version.go. The file has the noun's type, its form in a snapshot, and the commands that change
+// it. Beside them, role.go has the queue of a role, process.go the incarnations of a process, and
+// listing.go the reads of certmagic.Storage. command.go has what all commands share, apply.go
+// applies one, entry.go and snapshot.go are the formats of the log and of snapshots.
 //
 // # Where a new command goes
 //
@@ -66,8 +66,9 @@
 //     so it takes effect once. A leader uses it too, or Leadership.ApplyAndNotify for a command
 //     without a session, which may take effect twice. The failure detector uses LeaseTerm.Propose.
 //     Commands of records may be needed in pernode.go of the root too.
-//  9. After the first release: raise [Version], and set Requires of the new command to it. The
-//     nodes propose it only once [State.Version] has reached that version. The command that raises
-//     State.Version does not exist yet; write it first. The comment of internal/codec says how
-//     nodes of several versions live together.
+//  9. Give it a method requires: the cluster version that its reader must support. If the last
+//     release has [Version], raise that by one first. Command.Encode writes the number, and no node
+//     proposes the command before [State.Version] has reached it, see [State.Admits]. A caller gets
+//     a *VersionError until then, and must say so or do without. The same holds for a new field of
+//     a command. The comment of internal/codec says how nodes of several versions live together.
 package state

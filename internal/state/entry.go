@@ -72,6 +72,8 @@ func decoderOf(number byte) func(*codec.Decoder) Change {
 		return decodeForgetKeys
 	case numberSetVote:
 		return decodeSetVote
+	case numberRaiseVersion:
+		return decodeRaiseVersion
 	case numberEvictMember:
 		return decodeEvictMember
 	case numberShutOut:
@@ -105,6 +107,9 @@ func DecodeCommand(b []byte) (Command, error) {
 	c.Change = decode(&d)
 	if err := d.End(); err != nil {
 		return Command{}, err
+	}
+	if c.Requires < requires(c.Change) {
+		return Command{}, codec.ErrMalformed
 	}
 	return c, nil
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -28,6 +29,8 @@ func full(t testing.TB, size int) *machine {
 		{Change: MoveRole{Role: "role/r"}},
 		{Change: Suspect{Node: "a", Number: 2, Stored: 4}},
 		{Change: EndByDeathNotice{Node: "b", Number: 3}},
+		{Change: EvictMember{Node: "c"}},
+		{Change: EvictMember{Node: "a"}},
 	} {
 		m.apply(c)
 	}
@@ -45,7 +48,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := ReadSnapshot(bytes.NewReader(sealed.Bytes()), []seal.Secret{m.secret})
-	if err != nil || got.Incarnation != 3 || got.Version != Version || got.Cluster != "cluster" || got.Index != m.s.Index {
+	if err != nil || got.Incarnation != 3 || got.Version != 1 || got.Cluster != "cluster" || got.Index != m.s.Index {
 		t.Fatalf("the head is read as %+v, %v", got, err)
 	}
 	for _, plain := range []string{"x/y/zx/y/z", "name\x06addr:1", "cluster"} {
@@ -105,7 +108,7 @@ func TestSnapshotsThatAreRefused(t *testing.T) {
 		{"whole", [][]byte{whole, end}, ""},
 		{"of a later format", [][]byte{head(SnapshotVersion+1, Version), end}, "upgrade"},
 		{"of an earlier format", [][]byte{head(SnapshotVersion-1, Version), end}, "cannot be read any more"},
-		{"of a later cluster version", [][]byte{head(SnapshotVersion, Version+1), end}, "requires cluster version 2, and this version of flotilla supports 1; upgrade this node"},
+		{"of a later cluster version", [][]byte{head(SnapshotVersion, Version+1), end}, fmt.Sprintf("requires cluster version %d, and this version of flotilla supports %d; upgrade this node", Version+1, Version)},
 		{"with another part", [][]byte{whole, frame(99, func(*codec.Encoder) {}), end}, "part 99 is not known"},
 		{"with a role that has no holder", [][]byte{whole, empty, end}, malformed},
 		{"with more after its end", [][]byte{whole, end, {0}}, malformed},

@@ -9,15 +9,12 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-// Version is the newest cluster version that this program supports.
-const Version = 1
-
 // State is what the cluster agrees on after the entry Index. It is immutable.
 type State struct {
 	// Index is the index of the newest entry.
 	Index uint64
 
-	// Version is the cluster version. Every member supports it.
+	// Version is the cluster version. Every member supports it. RaiseVersion raises it.
 	Version uint64
 
 	// Cluster is the identity of the cluster. It is empty before the keyring's entry.
@@ -79,7 +76,7 @@ type State struct {
 // New returns the state before the first entry.
 func New() *State {
 	return &State{
-		Version:   1, // nothing raises it yet: see the package comment of internal/codec
+		Version:   1,
 		Records:   iradix.New[*Value](),
 		Roles:     iradix.New[*Role](),
 		Members:   iradix.New[Member](),
