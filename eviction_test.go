@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -21,9 +22,9 @@ type evicting struct {
 	out int // the node that is evicted
 }
 
-// newEvicting returns a settled cluster of four. All nodes but that one have the next secret too.
-func newEvicting(t *testing.T) *evicting {
-	e := &evicting{newRotating(t, 4), 3}
+// newEvicting returns a settled cluster that is to evict its last node.
+func newEvicting(t *testing.T, nodes int) *evicting {
+	e := &evicting{newRotating(t, nodes), nodes - 1}
 	e.Settle()
 	store(t, e.Nodes[0], "before", "1")
 	return e
@@ -135,7 +136,7 @@ func TestEvict(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEvicting(t)
+				e := newEvicting(t, 4)
 				node, key := prepare(e), flotilla.DataKey(e.Nodes[0])
 				id := e.Nodes[e.out].Status().ID
 				e.giveNext()
@@ -164,4 +165,101 @@ func TestEvict(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While the evicted node can still prove that it knows the secret, nobody joins: it could be that
+// node under another name. The eviction says what it waits for, and goes on by itself from there.
+func TestNobodyJoinsDuringEviction(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvicting(t, 4)
+		c, q := e.client(e.old, e.next), e.request("n3", e.old, e.next)
+		p := e.evict(c, q, 2)
+		if want := "n0 does not have it; add it to the secrets of that node"; !slices.Contains(p.Waiting, want) {
+			t.Fatalf("it waits for %q, want %q", p.Waiting, want)
+		}
+		e.give(4, e.old)
+		e.Add(e.configure)
+		time.Sleep(5 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		why := "n3 was evicted and knows a secret that the cluster uses still"
+		if err := e.Nodes[4].Ready(ctx); err == nil || !strings.Contains(err.Error(), why) {
+			t.Fatalf("it should say that %s: %v", why, err)
+		}
+		waits := e.Nodes[0].Status().Waiting
+		if !slices.ContainsFunc(waits, func(w flotilla.WaitStatus) bool { return strings.Contains(w.Why, "run the command again") }) {
+			t.Errorf("the status says nothing of the eviction: %+v", waits)
+		}
+		for i := range 5 {
+			if i != e.out {
+				e.give(i, e.old, e.next)
+			}
+		}
+		if p := e.evict(c, q, 0); !p.Done {
+			t.Fatal(p.Doing)
+		}
+		e.SettleNodes(0, 1, 2, 4)
+	})
+}
+
+// What cannot end well does not begin, and changes nothing.
+func TestEvictionIsRefused(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvicting(t, 4)
+		e.giveNext()
+		refused := func(q remote.EvictRequest, want string) {
+			t.Helper()
+			if p := e.evict(e.client(e.old), q, 0); !p.Refused || !strings.Contains(p.Doing, want) {
+				t.Errorf("%+v, want %q", p, want)
+			}
+			if n := len(e.Nodes[0].Status().Members); n != 4 {
+				t.Errorf("there are %d members", n)
+			}
+		}
+		refused(e.request("n3", e.old), "n3 knows all the secrets that are given")
+		refused(e.request("n9", e.old, e.next), `no member is "n9"`)
+		e.give(3, e.old, e.next)
+		time.Sleep(10 * time.Second)
+		refused(e.request("n3", e.old, e.next), "n3 knows all the secrets that are given")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvicting(t, 3)
+		e.giveNext()
+		e.Kill(1) // the client is at n0
+		time.Sleep(5 * time.Second)
+		p := e.evict(e.client(e.old), e.request("n2", e.old, e.next), 0)
+		if want := "without n2 only 1 of the 2 voters that are left would be there"; !p.Refused || !strings.Contains(p.Doing, want) {
+			t.Errorf("%+v, want %q", p, want)
+		}
+	})
+}
+
+// A machine that takes the evicted one's name is not evicted by the same command once more.
+func TestReplacementIsNotEvicted(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvicting(t, 4)
+		former := e.Nodes[e.out].Status().ID
+		e.giveNext()
+		if p := e.all(); !p.Done {
+			t.Fatal(p.Doing)
+		}
+		e.Kill(e.out)
+		if err := os.RemoveAll(e.Config(e.out).Dir); err != nil {
+			t.Fatal(err)
+		}
+		e.give(e.out, e.next)
+		e.Restart(e.out)
+		e.Settle()
+		now := e.Nodes[e.out].Status().ID
+		p := e.all()
+		if !p.Refused || !strings.Contains(p.Doing, former) || !strings.Contains(p.Doing, now) {
+			t.Errorf("it should ask which of the two is meant: %+v", p)
+		}
+		if !e.Nodes[e.out].Status().Ready {
+			t.Error("the new node is not ready")
+		}
+	})
 }

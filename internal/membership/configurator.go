@@ -263,7 +263,7 @@ func mayNotJoin(s *state.State, id string) string {
 	}
 	if v, exposed := s.Exposed(); exposed {
 		return fmt.Sprintf("%s was evicted and knows a secret that the cluster uses still, so no node may join; "+
-			"have that secret replaced first (flotilla evict %s)", v, v.Node)
+			"have that secret replaced first (flotilla evict %s)", v, v)
 	}
 	return ""
 }

@@ -136,6 +136,9 @@ func (d *Driver) stepDown(ctx context.Context) (Progress, error) {
 func (d *Driver) beginEviction(
 	ctx context.Context, l *replica.Leadership, s *state.State, v state.Eviction, have []seal.KeyID,
 ) (Progress, error) {
+	if err := s.Admits(state.EvictMember{}); err != nil {
+		return refused("%v", err), nil
+	}
 	m, _ := s.Member(v.Node)
 	if !slices.ContainsFunc(fresh(s, have), func(id seal.KeyID) bool { return !m.HasSecret(id) }) && s.Seals.Rotation == (state.Rotation{}) {
 		return refused("%s knows all the secrets that are given; make a new one (flotilla keygen), add it to the secrets of every "+
@@ -241,7 +244,7 @@ func (d *Driver) Unended() string {
 	for _, v := range d.cfg.Store.State().Evictions {
 		switch {
 		case v.ShutOut == 0:
-			all = append(all, fmt.Sprintf("%s was evicted, and what it knows is in use: run the command again (flotilla evict %s)", v, v.Node))
+			all = append(all, fmt.Sprintf("%s was evicted, and what it knows is in use: run the command again (flotilla evict %s)", v, v))
 		case v.Ended == 0:
 			all = append(all, fmt.Sprintf("%s was evicted, and the leader replaces the certificates that it knows", v))
 		}

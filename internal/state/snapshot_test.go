@@ -29,8 +29,8 @@ func full(t testing.TB, size int) *machine {
 		{Change: MoveRole{Role: "role/r"}},
 		{Change: Suspect{Node: "a", Number: 2, Stored: 4}},
 		{Change: EndByDeathNotice{Node: "b", Number: 3}},
-		{Change: EvictMember{Node: "c"}},
-		{Change: EvictMember{Node: "a"}},
+		{Requires: 2, Change: EvictMember{Node: "c"}},
+		{Requires: 2, Change: EvictMember{Node: "a"}},
 	} {
 		m.apply(c)
 	}

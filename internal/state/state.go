@@ -76,7 +76,7 @@ type State struct {
 // New returns the state before the first entry.
 func New() *State {
 	return &State{
-		Version:   1,
+		Version:   2,
 		Records:   iradix.New[*Value](),
 		Roles:     iradix.New[*Role](),
 		Members:   iradix.New[Member](),
