@@ -39,8 +39,7 @@ func TestRotationSchedules(t *testing.T) {
 	for seed := *rotationSeed; seed < *rotationSeed+uint64(n); seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &rotationSchedule{rotating: newRotating(t, 3), random: rand.New(rand.NewPCG(seed, 5)), turn: make(chan struct{}, 1), acked: make(map[string]bool)}
-				s.run()
+				newRotationSchedule(t, 3, rand.New(rand.NewPCG(seed, 5))).run()
 			})
 		})
 	}
@@ -55,7 +54,44 @@ type rotationSchedule struct {
 
 	turn  chan struct{} // holds a token while nodes are killed, started, added or looked at
 	down  int           // the node that is killed or cut off; -1: none
+	out   int           // the node that is evicted, which is left alone; -1: none
 	acked map[string]bool
+}
+
+// newRotationSchedule returns a schedule for a settled cluster.
+func newRotationSchedule(t *testing.T, nodes int, random *rand.Rand) *rotationSchedule {
+	s := &rotationSchedule{
+		rotating: newRotating(t, nodes), random: random, turn: make(chan struct{}, 1), down: -1, out: -1, acked: make(map[string]bool),
+	}
+	s.Settle()
+	for range s.Nodes {
+		s.has = append(s.has, []flotilla.Secret{s.old})
+	}
+	return s
+}
+
+// stay returns all nodes but the one that is evicted.
+func (s *rotationSchedule) stay() []int {
+	var all []int
+	for i := range s.Nodes {
+		if i != s.out {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// beside writes and disturbs until the caller calls stop.
+func (s *rotationSchedule) beside() (stop func()) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	var busy sync.WaitGroup
+	busy.Go(func() { s.write(ctx) })
+	random := rand.New(rand.NewPCG(s.random.Uint64(), 0))
+	busy.Go(func() { s.disturb(ctx, random) })
+	return func() {
+		cancel()
+		busy.Wait()
+	}
 }
 
 // lock takes the token, which unlock gives back. A mutex would keep the bubble's time from going
@@ -71,25 +107,14 @@ func (s *rotationSchedule) pause(d time.Duration) {
 }
 
 func (s *rotationSchedule) run() {
-	s.down = -1
-	s.Settle()
-	for range s.Nodes {
-		s.has = append(s.has, []flotilla.Secret{s.old})
-	}
-	ctx, cancel := context.WithCancel(s.t.Context())
-	defer cancel()
-	var busy sync.WaitGroup
-	busy.Go(func() { s.write(ctx) })
-	random := rand.New(rand.NewPCG(s.random.Uint64(), 0))
-	busy.Go(func() { s.disturb(ctx, random) })
+	stop := s.beside()
 	for range 2 + s.random.IntN(2) {
 		s.replaceSecret()
 		if s.chance(60) {
 			s.replaceData()
 		}
 	}
-	cancel()
-	busy.Wait()
+	stop()
 	s.recover()
 	s.replaceData()
 	s.check()
@@ -182,7 +207,8 @@ func (s *rotationSchedule) disturb(ctx context.Context, random *rand.Rand) {
 	for ctx.Err() == nil {
 		time.Sleep(time.Duration(random.Int64N(int64(4 * time.Second))))
 		s.lock()
-		switch i := random.IntN(len(s.Nodes)); {
+		stay := s.stay()
+		switch i := stay[random.IntN(len(stay))]; {
 		case s.down >= 0:
 			s.up()
 		case random.IntN(2) == 0:
@@ -211,14 +237,14 @@ func (s *rotationSchedule) recover() {
 	if s.down >= 0 {
 		s.up()
 	}
-	s.Settle()
+	s.SettleNodes(s.stay()...)
 }
 
 // write stores records, and remembers those that were acknowledged.
 func (s *rotationSchedule) write(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		s.lock()
-		live := s.Live()
+		live := slices.DeleteFunc(s.Live(), func(i int) bool { return i == s.out })
 		n := s.Nodes[live[i%len(live)]]
 		s.unlock()
 		key := fmt.Sprint("k/", i)
@@ -234,22 +260,22 @@ func (s *rotationSchedule) write(ctx context.Context) {
 // check restarts every node, with the last secret alone, and looks at what they have.
 func (s *rotationSchedule) check() {
 	for _, id := range s.former {
-		s.wantGone(id)
+		s.wantGone(id, s.stay()...)
 	}
 	if now := flotilla.DataKey(s.Nodes[0]); slices.Contains(s.former, now) {
 		s.t.Errorf("the data key %v was not replaced", now)
 	}
-	for i := range s.Nodes {
+	for _, i := range s.stay() {
 		if e := s.Nodes[i].Status().Err; e != "" {
 			s.t.Errorf("n%d has stopped: %s", i, e)
 		}
 		s.Kill(i)
 		s.Restart(i)
-		s.Settle()
+		s.SettleNodes(s.stay()...)
 	}
-	for i, n := range s.Nodes {
+	for _, i := range s.stay() {
 		for key := range s.acked {
-			if v, err := n.Storage().Load(s.t.Context(), key); err != nil || string(v) != "1" {
+			if v, err := s.Nodes[i].Storage().Load(s.t.Context(), key); err != nil || string(v) != "1" {
 				s.t.Errorf("n%d has %q in %s: %v", i, v, key, err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,10 +119,14 @@ func (r *rotating) replaceByNext() {
 	}
 }
 
-// filesWith returns the files of all nodes that name a key: what a key has sealed names it.
-func (r *rotating) filesWith(id seal.KeyID) (paths []string) {
+// filesWith returns the files of nodes that name a key: what a key has sealed names it. No nodes
+// stand for all.
+func (r *rotating) filesWith(id seal.KeyID, nodes ...int) (paths []string) {
 	r.t.Helper()
 	for i := range r.Nodes {
+		if len(nodes) > 0 && !slices.Contains(nodes, i) {
+			continue
+		}
 		err := filepath.WalkDir(r.Config(i).Dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
 				return err
@@ -139,10 +144,10 @@ func (r *rotating) filesWith(id seal.KeyID) (paths []string) {
 	return paths
 }
 
-// wantGone checks that no file of any node names a key.
-func (r *rotating) wantGone(id seal.KeyID) {
+// wantGone checks that no file of the nodes names a key. No nodes stand for all.
+func (r *rotating) wantGone(id seal.KeyID, nodes ...int) {
 	r.t.Helper()
-	if paths := r.filesWith(id); len(paths) > 0 {
+	if paths := r.filesWith(id, nodes...); len(paths) > 0 {
 		r.t.Errorf("%v still name %v", paths, id)
 	}
 }
