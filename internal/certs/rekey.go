@@ -30,13 +30,16 @@ func newRekeyer(cfg *Config, o *orderer, d *demands, used <-chan struct{}) *reke
 			default:
 				return "", errServesNothing
 			}
-			if err := d.allowed(ctx, subject); err != nil {
-				if ctx.Err() != nil {
-					return "", err
-				}
-				return "", fmt.Errorf("%w: %w", rekey.ErrUnwanted, err)
+			err := d.allowed(ctx, subject)
+			switch {
+			case err == nil:
+				return subject, nil
+			case ctx.Err() != nil:
+				return "", err
+			case errors.Is(err, errUnknownName):
+				return "", rekey.ErrUnwanted
 			}
-			return subject, nil
+			return "", fmt.Errorf("%w: %w", rekey.ErrUnwanted, err)
 		},
 		Order: func(ctx context.Context, name string) error {
 			if err := o.mayOrder(name, false); err != nil {

@@ -250,8 +250,23 @@ func (r *Rekeyer) unfinished(ctx context.Context) ([]string, error) {
 			return nil, err
 		case p.Ended.IsZero():
 			ids, begun[id] = append(ids, id), p.Begun
+		default:
+			r.tidy(ctx, id)
 		}
 	}
 	slices.SortFunc(ids, func(a, b string) int { return begun[a].Compare(begun[b]) })
 	return ids, nil
+}
+
+// tidy deletes what a plan that has ended needs no more: all but the plan itself.
+func (r *Rekeyer) tidy(ctx context.Context, id string) {
+	keys, err := r.list(ctx, Place+"/"+id, false)
+	for _, key := range keys {
+		if key != planPlace(id) {
+			err = errors.Join(err, r.Shared.Delete(ctx, key))
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		r.Log.Warn("the list of a re-keying that has ended cannot be deleted; will try again", "id", id, "error", err)
+	}
 }

@@ -136,7 +136,11 @@ func (r *Rekeyer) Sweep(ctx context.Context) {
 	}
 	for _, dir := range dirs {
 		var p plan
-		if r.load(ctx, planPlace(path.Base(dir)), &p) != nil || p.Ended.IsZero() || r.Clocks.Now().Sub(p.Ended) < keepEnded {
+		if r.load(ctx, planPlace(path.Base(dir)), &p) != nil || p.Ended.IsZero() {
+			continue
+		}
+		if r.Clocks.Now().Sub(p.Ended) < keepEnded {
+			r.tidy(ctx, path.Base(dir))
 			continue
 		}
 		if err := r.Shared.Delete(ctx, dir); err != nil && ctx.Err() == nil {

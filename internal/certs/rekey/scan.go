@@ -46,6 +46,9 @@ func (r *Rekeyer) open(ctx context.Context, id string) error {
 	if p.Root != "" {
 		p.note("the cluster's own authority gets another root: give it to every client that trusts the old one, and remove the old one there")
 	}
+	if r.PerNode && p.Root != "" {
+		p.note("each node has certificates of its own, and gets one of the new root when it renews them: until then clients need both roots")
+	}
 	if r.PerNode {
 		p.note("each node keeps its certificates to itself, so nobody else had their keys; " +
 			"if the removed machine had a certificate, revoke it at the authority, which knows its serial number")

@@ -285,11 +285,7 @@ func (w *work) finish(ctx context.Context, t *task) {
 	if ctx.Err() != nil {
 		return
 	}
-	for _, what := range []string{"/trouble.json", "/accounts", "/certificates"} {
-		if err := w.Shared.Delete(ctx, Place+"/"+t.id+what); err != nil {
-			w.Log.Warn("the list of a re-keying that has ended cannot be deleted", "id", t.id, "error", err)
-		}
-	}
+	w.tidy(ctx, t.id)
 	w.Log.Info("all keys of certificates and accounts have been replaced", "id", t.id,
 		"accounts", t.RolledOver, "certificates", t.Rekeyed, "deleted", t.Deleted, "revoked", t.Revoked)
 }
