@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/blocker"
 	"github.com/flotilla-ha/flotilla/internal/certs/probe"
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
+	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
 	"github.com/flotilla-ha/flotilla/internal/certs/slots"
 	"github.com/flotilla-ha/flotilla/internal/certs/staple"
 	"github.com/flotilla-ha/flotilla/internal/certs/sweep"
@@ -33,6 +34,7 @@ type Certs struct {
 	handshakes *handshakes
 	blocker    *blocker.Blocker
 	sweeper    *sweep.Sweeper
+	rekeyer    *rekey.Rekeyer
 	web        *web.Handlers
 
 	end     context.CancelFunc // of all background work
@@ -85,20 +87,22 @@ func New(cfg Config) (*Certs, error) {
 		Storage: cfg.Storage, OCSP: config.OCSP, Matching: l.matching, Revoked: rep.replace,
 		Network: cfg.Network, Log: log,
 	})
+	used := make(chan struct{})
+	rk := newRekeyer(&cfg, o, d, used)
 	c := &Certs{
-		loader: l, orders: o, obtainer: ob, demands: d,
+		loader: l, orders: o, obtainer: ob, demands: d, rekeyer: rk,
 		pusher: &pusher{
 			loader: l, obtainer: ob, demands: d, quarantine: q, log: log, life: life,
 			pushing: make(map[string]chan struct{}),
 		},
 		handshakes: &handshakes{loader: l, demands: d, provisional: p, staples: staples, limit: cfg.Limit},
 		blocker:    blocker.New(cfg.Listen, config.Issuers),
-		sweeper:    newSweeper(&cfg, pauses, q),
+		sweeper:    newSweeper(&cfg, pauses.Sweep, q.Sweep, rk.Sweep),
 		web: web.New(web.Config{
 			Issuers: config.Issuers, Current: cfg.Current, Manages: names.manages, Serves: l.serves,
 			Development: cfg.Development, Status: cfg.RedirectStatus, Log: log,
 		}),
-		end: end, used: make(chan struct{}),
+		end: end, used: used,
 	}
 	e := &events{orders: o, obtainer: ob, demands: d, staples: staples, user: config.OnEvent}
 	if e.user == nil {
@@ -109,11 +113,11 @@ func New(cfg Config) (*Certs, error) {
 	return c, nil
 }
 
-func newSweeper(cfg *Config, pauses *backoff.Backoff, q *quarantine.Quarantine) *sweep.Sweeper {
+func newSweeper(cfg *Config, also ...func(context.Context)) *sweep.Sweeper {
 	s := sweep.Config{
 		Shared: cfg.Shared, Log: cfg.Log,
 		Clock: func() error { return cfg.Clocks.Check(clocks.MaxOffset) },
-		Also:  []func(context.Context){pauses.Sweep, q.Sweep},
+		Also:  also,
 	}
 	if cfg.perNode() {
 		s.Own = cfg.Storage

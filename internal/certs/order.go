@@ -52,6 +52,7 @@ type attempt struct {
 	lead   probe.Lead  // where the name led
 	led    bool        // it was brought forward because the name leads here now
 	demand bool        // for a name on demand
+	fresh  bool        // others may know the key: it is never used again, and a name on demand waits like a declared one
 }
 
 // attemptKey is the context's key for an attempt.
@@ -75,7 +76,13 @@ func (o *orderer) order(ctx context.Context, name string, force bool, a attempt)
 	// demand. It does not hold for further attempts.
 	second := 1
 	ctx = context.WithValue(context.WithValue(ctx, attemptKey{}, a), certmagic.AttemptsCtxKey, &second)
-	err := o.loader.config.RenewCertSync(ctx, name, force)
+	config := o.loader.config
+	if a.fresh && config.ReusePrivateKeys {
+		other := *config
+		other.ReusePrivateKeys = false
+		config = &other
+	}
+	err := config.RenewCertSync(ctx, name, force)
 	if err != nil && context.Cause(ctx) == errOrderTimeout {
 		return fmt.Errorf("%w: %w", errOrderTimeout, err)
 	}
@@ -124,7 +131,7 @@ func (o *orderer) admit(
 	}
 	release = func() {}
 	if o.limited {
-		if release, err = o.slot(ctx, a, demand); err != nil {
+		if release, err = o.slot(ctx, a, demand && !a.fresh); err != nil {
 			return nil, err
 		}
 		if err := o.mayOrder(name, a.led); err != nil {

@@ -37,6 +37,9 @@ const (
 	// DamagedLock is the name of the lock for moving damaged bundles away.
 	DamagedLock = "flotilla_aside"
 
+	// RekeyLock is the name of the lock for replacing all keys of certificates.
+	RekeyLock = "flotilla_rekey"
+
 	// DevIssuer begins the names of the locks of the development CA. It is also that issuer's part
 	// of storage keys.
 	DevIssuer = "flotilla-dev"

@@ -101,6 +101,7 @@ func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
 type question struct {
 	names   []string // it is an order for these
 	account bool     // it opens an account
+	revokes bool     // it has a certificate revoked, and may be signed by the certificate's key
 }
 
 // readQuestion reads the body of a request, and leaves it as it is.
@@ -122,6 +123,7 @@ func readQuestion(r *http.Request) question {
 	}
 	var order struct {
 		Identifiers []acme.Identifier `json:"identifiers"`
+		Certificate string            `json:"certificate"`
 	}
 	decode := func(text string, into any) {
 		if b, err := base64.RawURLEncoding.DecodeString(text); err == nil {
@@ -130,7 +132,7 @@ func readQuestion(r *http.Request) question {
 	}
 	decode(jws.Protected, &head)
 	decode(jws.Payload, &order)
-	q := question{account: head.JWK != nil}
+	q := question{account: head.JWK != nil && order.Certificate == "", revokes: order.Certificate != ""}
 	for _, id := range order.Identifiers {
 		q.names = append(q.names, id.Value)
 	}
@@ -143,6 +145,11 @@ func (a *authority) held(q question) error {
 	longest, most := a.pauses.Get(ofIssuer(key, "all"))
 	if q.account {
 		if x, left := a.pauses.Get(ofIssuer(key, "new")); x.Sure && left > most {
+			longest, most = x, left
+		}
+	}
+	if q.revokes {
+		if x, left := a.pauses.Get(ofIssuer(key, "revoke")); left > most {
 			longest, most = x, left
 		}
 	}
@@ -189,6 +196,8 @@ func (a *authority) heed(ctx context.Context, q question, res *http.Response, p 
 	key, x := a.issuer.IssuerKey(), Pause{Wait: wait, Err: p.Error()}
 	var where []string
 	switch {
+	case q.revokes && res.StatusCode != http.StatusServiceUnavailable:
+		where = []string{ofIssuer(key, "revoke")}
 	case res.StatusCode == http.StatusServiceUnavailable || len(q.names) == 0 && !q.account:
 		where = []string{ofIssuer(key, "all")}
 	case q.account:

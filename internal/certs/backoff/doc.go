@@ -7,6 +7,7 @@
 //	names/NAME                 the orders for a name that failed, one after another
 //	limits/ISSUER/all          the authority accepts no requests at all
 //	limits/ISSUER/new          it accepts no orders; not yet sure while only one name was refused
+//	limits/ISSUER/revoke       it revokes nothing
 //	limits/ISSUER/name/NAME    it accepts no orders for this name
 //
 // The record of a name is written only under the lock of the name. The limits have no lock: of two

@@ -88,9 +88,38 @@ func (i *Issuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto.Si
 	if cert, key, err := i.load(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return cert, key, err // another node was faster
 	}
+	if err := i.create(ctx); err != nil {
+		return nil, nil, err
+	}
+	return i.load(ctx)
+}
+
+// Replace makes another root unless the present one is another than the one that must go. old
+// reports whether a certificate, in DER, is that one.
+func (i *Issuer) Replace(ctx context.Context, old func(der []byte) bool) error {
+	if err := i.Storage.Lock(ctx, keyspace.DevIssuer); err != nil {
+		return fmt.Errorf("development CA: %w", err)
+	}
+	// A lock that is not given back ends with this node's session.
+	defer i.Storage.Unlock(context.WithoutCancel(ctx), keyspace.DevIssuer)
+	root, _, err := i.load(ctx)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !old(root.Raw) {
+		return nil
+	}
+	if err == nil {
+		err = i.create(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("development CA: %w", err)
+	}
+	return nil
+}
+
+// create stores a new root and its key. The lock is held.
+func (i *Issuer) create(ctx context.Context) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	now := time.Now()
 	root := &x509.Certificate{
@@ -106,16 +135,13 @@ func (i *Issuer) loadOrCreate(ctx context.Context) (*x509.Certificate, crypto.Si
 	}
 	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	if err := i.Storage.Store(ctx, RootRecord, append(PEM("CERTIFICATE", der), PEM("PRIVATE KEY", keyDER)...)); err != nil {
-		return nil, nil, err
-	}
-	return i.load(ctx)
+	return i.Storage.Store(ctx, RootRecord, append(PEM("CERTIFICATE", der), PEM("PRIVATE KEY", keyDER)...))
 }
 
 func (i *Issuer) load(ctx context.Context) (*x509.Certificate, crypto.Signer, error) {

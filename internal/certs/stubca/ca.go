@@ -28,7 +28,7 @@ import (
 // each order, and refuses what Refuse says. Its methods are safe for concurrent use.
 type CA struct {
 	// Refuse returns the answer to a request that is refused, nil for one that is not. what is
-	// directory, nonce, account, order, finalize or cert. Nil refuses nothing.
+	// directory, nonce, account, kid, keychange, order, finalize, cert or revoke. Nil refuses nothing.
 	Refuse func(what string, names []string) *http.Response
 	// Life is the lifetime of a certificate.
 	Life time.Duration
@@ -42,8 +42,9 @@ type CA struct {
 	mu       sync.Mutex
 	orders   []Order
 	requests map[string]int // by kind, as in Refuse
-	accounts int
+	accounts []*registered
 	signed   [][]byte // chains
+	revoked  map[string]Revocation
 }
 
 // Order is an order that was placed.
@@ -56,7 +57,7 @@ type Order struct {
 func New(t T) *CA {
 	t.Helper()
 	ca := &CA{
-		Life: 90 * 24 * time.Hour, requests: make(map[string]int),
+		Life: 90 * 24 * time.Hour, requests: make(map[string]int), revoked: make(map[string]Revocation),
 		URL: "https://stub-" + devca.NewSerial().Text(36) + ".example/directory",
 	}
 	var err error
@@ -119,15 +120,14 @@ func (ca *CA) Problem(status int, kind, detail, after string) *http.Response {
 func (ca *CA) RoundTrip(r *http.Request) (*http.Response, error) {
 	base := "https://" + r.URL.Host
 	what := strings.Split(strings.Trim(r.URL.Path, "/"), "/")[0]
-	var payload []byte
+	var jws message
 	if r.Body != nil {
-		var jws struct{ Payload string }
 		if err := json.NewDecoder(r.Body).Decode(&jws); err != nil {
 			return nil, err
 		}
 		r.Body.Close()
-		payload, _ = base64.RawURLEncoding.DecodeString(jws.Payload)
 	}
+	payload := jws.payload()
 	var order struct {
 		Identifiers []acme.Identifier
 		CSR         string
@@ -149,19 +149,30 @@ func (ca *CA) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	header := http.Header{}
+	if r.Method == http.MethodPost && what != "account" && what != "revoke" {
+		a, refusal := ca.signer(jws)
+		if refusal != nil {
+			return refusal, nil
+		}
+		switch what {
+		case "kid":
+			return ca.close(a, jws), nil
+		case "keychange":
+			return ca.changeKey(a, jws), nil
+		}
+	}
 	switch what {
 	case "directory":
 		return ca.Answer(200, http.Header{"Replay-Nonce": nil}, map[string]string{
 			"newNonce": base + "/nonce", "newAccount": base + "/account", "newOrder": base + "/order",
+			"keyChange": base + "/keychange", "revokeCert": base + "/revoke",
 		}), nil
 	case "nonce":
 		return ca.Answer(200, nil, nil), nil
 	case "account":
-		ca.mu.Lock()
-		defer ca.mu.Unlock()
-		ca.accounts++
-		header.Set("Location", fmt.Sprintf("%s/kid/%d", base, ca.accounts))
-		return ca.Answer(201, header, map[string]string{"status": "valid"}), nil
+		return ca.account(base, jws), nil
+	case "revoke":
+		return ca.revoke(jws), nil
 	case "order":
 		header.Set("Location", base+"/placed/"+strings.Join(names, ","))
 		return ca.Answer(201, header, map[string]any{"status": "ready", "identifiers": order.Identifiers, "authorizations": []string{},
@@ -237,11 +248,4 @@ func (ca *CA) Configure(more func(*certmagic.Config)) func(*certmagic.Config, *c
 			more(cfg)
 		}
 	}
-}
-
-// Accounts returns the number of accounts that were opened.
-func (ca *CA) Accounts() int {
-	ca.mu.Lock()
-	defer ca.mu.Unlock()
-	return ca.accounts
 }

@@ -1,0 +1,183 @@
+package rekey
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+const lostPause = time.Minute // before an account counts as lost
+
+// account gives an account another key, or closes it if certmagic has opened another one meanwhile.
+// It is nil when nobody can use the old key.
+func (w *work) account(ctx context.Context, a *account) error {
+	if a.Done {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	client := w.client(a.authority(), w.directory(a.authority()))
+	if client == nil {
+		return &waiting{"no issuer is configured for this authority, and its address is not known: close the account there " +
+			"with the key in " + a.Stem + ".key, or have TLS.CA name the authority; then delete " + a.Dir + " from the storage", retryLast}
+	}
+	var at acme.Account
+	if err := json.Unmarshal(a.Account, &at); err != nil {
+		return err
+	}
+	old, err := decodeKey([]byte(a.Old))
+	if err != nil {
+		return err
+	}
+	fresh, err := w.freshKey(ctx, a)
+	if err != nil {
+		return err
+	}
+	at.PrivateKey = old
+	lost := false
+	if _, err := client.AccountKeyRollover(ctx, at, fresh); err != nil {
+		if _, ok := problem(err); !ok {
+			return err
+		}
+		// It may have happened before an interruption: which key does the authority know?
+		known, bad := knows(ctx, client, fresh)
+		if bad != nil {
+			return errors.Join(err, bad)
+		}
+		if !known {
+			if known, bad = knows(ctx, client, old); bad != nil {
+				return errors.Join(err, bad)
+			}
+			if known {
+				return err
+			}
+			lost = true
+		}
+	}
+	at.PrivateKey = fresh
+	return w.keep(ctx, client, a, at, lost)
+}
+
+// freshKey returns the new key of an account. It is stored before anybody uses it.
+func (w *work) freshKey(ctx context.Context, a *account) (crypto.Signer, error) {
+	if a.New == "" {
+		key, err := certmagic.StandardKeyGenerator{KeyType: certmagic.P256}.GenerateKey()
+		if err != nil {
+			return nil, err
+		}
+		text, err := certmagic.PEMEncodePrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		with := *a
+		with.New = string(text)
+		if err := w.save(ctx, a.place, &with); err != nil {
+			return nil, err
+		}
+		a.New = with.New
+	}
+	return decodeKey([]byte(a.New))
+}
+
+// knows reports whether the authority has an account of that key that is in use.
+func knows(ctx context.Context, client *acme.Client, key crypto.Signer) (bool, error) {
+	found, err := client.GetAccount(ctx, acme.Account{PrivateKey: key})
+	if err == nil {
+		return found.Status == "" || found.Status == acme.StatusValid, nil
+	}
+	// an account that was closed is "unauthorized"
+	p, ok := problem(err)
+	if ok && (p.Type == acme.ProblemTypeAccountDoesNotExist || p.Type == acme.ProblemTypeUnauthorized) {
+		return false, nil
+	}
+	return false, err
+}
+
+// keep stores the new key, unless certmagic has opened another account meanwhile. An account that
+// the authority knows by neither key is lost.
+func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acme.Account, lost bool) error {
+	stored, err := w.Shared.Load(ctx, a.Stem+".key")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch text := string(stored); {
+	case text == a.New:
+	case text != a.Old && !lost:
+		// Nobody uses this one any more.
+		at.Status = "deactivated"
+		if _, err := client.UpdateAccount(ctx, at); err != nil {
+			return fmt.Errorf("closing an account that was replaced: %w", err)
+		}
+	case text != a.Old:
+	case !lost:
+		if err := w.Shared.Store(ctx, a.Stem+".key", []byte(a.New)); err != nil {
+			return err
+		}
+		w.Log.Info("an ACME account has a new key", "account", at.Location)
+	case a.missed:
+		for _, ext := range []string{".json", ".key"} {
+			if err := w.Shared.Delete(ctx, a.Stem+ext); err != nil {
+				return err
+			}
+		}
+		w.Log.Error("the authority knows an ACME account no more by its key: somebody else may have changed that; "+
+			"another account is opened", "account", at.Location)
+	default:
+		a.missed = true
+		return &waiting{"the authority does not know the account; if it says so again, another account is opened", lostPause}
+	}
+	done := &account{Dir: a.Dir, Stem: a.Stem, Done: true}
+	if err := w.save(ctx, a.place, done); err != nil {
+		return err
+	}
+	a.Old, a.New, a.Account, a.Done = "", "", nil, true
+	return nil
+}
+
+// directory returns the URL of an authority that the certificates of the plans name, empty if none
+// does.
+func (w *work) directory(authority string) string {
+	for _, t := range w.tasks {
+		for _, c := range t.certificates {
+			if c.Issuer == authority && c.CA != "" {
+				return c.CA
+			}
+		}
+	}
+	return ""
+}
+
+// accountsOf returns the accounts that the storage has for an authority.
+func (r *Rekeyer) accountsOf(ctx context.Context, authority string) ([]acme.Account, error) {
+	keys, err := r.list(ctx, "acme/"+authority+"/users", true)
+	if err != nil {
+		return nil, err
+	}
+	var out []acme.Account
+	for _, key := range keys {
+		stem, ok := strings.CutSuffix(key, ".key")
+		if !ok {
+			continue
+		}
+		var a acme.Account
+		private, err := r.Shared.Load(ctx, key)
+		if err == nil {
+			err = r.load(ctx, stem+".json", &a)
+		}
+		if err == nil {
+			a.PrivateKey, err = decodeKey(private)
+		}
+		if err == nil {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
