@@ -82,7 +82,7 @@ func (s *rotationSchedule) evict(out int) {
 }
 
 // stepEviction asks for steps for that time, or until the end, as a new operator.
-func (s *rotationSchedule) stepEviction(q remote.EvictRequest, next flotilla.Secret, d time.Duration) (p remote.RotateReply, err error) {
+func (s *rotationSchedule) stepEviction(q remote.EvictRequest, next flotilla.Secret, d time.Duration) (p remote.EvictReply, err error) {
 	c := s.client(s.old, next)
 	defer c.Close()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {

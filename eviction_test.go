@@ -56,7 +56,7 @@ func (e *evicting) request(node string, secrets ...flotilla.Secret) remote.Evict
 }
 
 // evict asks for steps until the eviction is done or refused, or until it is in a step and waits.
-func (e *evicting) evict(c *remote.Client, q remote.EvictRequest, until int) remote.RotateReply {
+func (e *evicting) evict(c *remote.Client, q remote.EvictRequest, until int) remote.EvictReply {
 	e.t.Helper()
 	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		p, err := c.Evict(e.t.Context(), q, "")
@@ -69,7 +69,7 @@ func (e *evicting) evict(c *remote.Client, q remote.EvictRequest, until int) rem
 	}
 }
 
-func (e *evicting) all() remote.RotateReply {
+func (e *evicting) all() remote.EvictReply {
 	e.t.Helper()
 	return e.evict(e.client(e.old, e.next), e.request("n3", e.old, e.next), 0)
 }

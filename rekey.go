@@ -8,12 +8,13 @@ import (
 )
 
 // rekeyer replaces the certificates that an evicted node knows.
-type rekeyer struct{ certs *certs.Certs }
-
-// Rekey implements rotation.Certificates.
-func (r rekeyer) Rekey(ctx context.Context, id string) error { return nil }
+type rekeyer struct{ *certs.Certs }
 
 // Rekeyed implements rotation.Certificates.
 func (r rekeyer) Rekeyed(ctx context.Context, id string) (rotation.Rekeyed, error) {
-	return rotation.Rekeyed{}, nil
+	p, err := r.RekeyProgress(ctx, id)
+	return rotation.Rekeyed{
+		Accounts: p.RolledOver, AllAccounts: p.Accounts, Certificates: p.Rekeyed + p.Deleted, AllCertificates: p.Certificates,
+		Revoked: p.Revoked, Trouble: p.Trouble, Notes: p.Notes,
+	}, err
 }

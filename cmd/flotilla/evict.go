@@ -68,11 +68,19 @@ func evict(ctx context.Context, env *cli.Env, cluster *admin.Flags, node string)
 		for _, s := range secrets {
 			q.Have = append(q.Have, s.ID())
 		}
-		p, err := drive(ctx, env, func() (remote.RotateReply, error) { return client.Evict(ctx, q, id) })
+		var last remote.EvictReply
+		err := drive(ctx, env, func() (_ remote.RotateReply, err error) {
+			last, err = client.Evict(ctx, q, id)
+			return last.RotateReply, err
+		})
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(env.Stdout, "%s is evicted: %s. Take the former secret out of the secrets of every node.\n", term.Safe(name), term.Safe(p.Doing))
+		fmt.Fprintf(env.Stdout, "%s is evicted: %s\n", term.Safe(name), term.Safe(last.Doing))
+		for _, note := range last.Notes {
+			fmt.Fprintln(env.Stdout, "note: "+term.Safe(note))
+		}
+		_, err = fmt.Fprintln(env.Stdout, "take the former secret out of the secrets of every node, make a backup, and delete those from before")
 		return err
 	})
 }

@@ -109,7 +109,7 @@ func rotate(ctx context.Context, env *cli.Env, cluster *admin.Flags, q remote.Ro
 		return err
 	}
 	defer client.Close()
-	_, err = drive(ctx, env, func() (remote.RotateReply, error) {
+	err = drive(ctx, env, func() (remote.RotateReply, error) {
 		p, err := client.Rotate(ctx, q)
 		if err == nil {
 			q.Begun = p.Begun
@@ -124,29 +124,29 @@ func rotate(ctx context.Context, env *cli.Env, cluster *admin.Flags, q remote.Ro
 }
 
 // drive takes steps until nothing is left to do, and says how far that is.
-func drive(ctx context.Context, env *cli.Env, step func() (remote.RotateReply, error)) (last remote.RotateReply, err error) {
+func drive(ctx context.Context, env *cli.Env, step func() (remote.RotateReply, error)) error {
 	said := rotation{out: env.Stderr, began: time.Now()}
 	for {
 		p, err := step()
 		switch {
 		case err != nil && said.step == 0:
-			return p, err
+			return err
 		case err != nil:
 			if err := said.lost(err); err != nil {
-				return p, err
+				return err
 			}
 		case p.Refused:
-			return p, errors.New(term.Safe(p.Doing))
+			return errors.New(term.Safe(p.Doing))
 		default:
 			said.report(p)
 			if p.Done {
-				return p, nil
+				return nil
 			}
 		}
 		select {
 		case <-time.After(rotateAgain):
 		case <-ctx.Done():
-			return p, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -50,8 +50,8 @@ func (o *Operator) serveEvict(ctx context.Context, peer string, body []byte) ([]
 	if err != nil || q.Node == "" {
 		return nil, codec.ErrMalformed
 	}
-	return toLeader(ctx, o, peer, remote.CallEvict, body, func(ctx context.Context, l *replica.Leadership) (remote.RotateReply, error) {
+	return toLeader(ctx, o, peer, remote.CallEvict, body, func(ctx context.Context, l *replica.Leadership) (remote.EvictReply, error) {
 		p, err := o.cfg.Rotation.Evict(ctx, l, q.Node, q.Have)
-		return remote.RotateReply(p), err
+		return remote.EvictReply{RotateReply: remote.RotateReply(p.Progress), Notes: p.Notes}, err
 	})
 }

@@ -60,6 +60,7 @@ func TestMessages(t *testing.T) {
 	roundTrip(t, remote.BackupRequest{}, remote.DecodeBackupRequest)
 	roundTrip(t, remote.RotateRequest{What: remote.RotateSecret, Have: []seal.KeyID{{1}, {2}}, Begun: 3}, remote.DecodeRotateRequest)
 	roundTrip(t, remote.EvictRequest{Node: "n", Have: []seal.KeyID{{1}, {2}}}, remote.DecodeEvictRequest)
+	roundTrip(t, remote.EvictReply{RotateReply: remote.RotateReply{Step: 5, Doing: "it"}, Notes: []string{"a"}}, remote.DecodeEvictReply)
 	roundTrip(t,
 		remote.RotateReply{Done: true, Refused: true, Step: 1, Steps: 4, Doing: "it", Begun: 300, Waiting: []string{"a", "b"}},
 		remote.DecodeRotateReply,
@@ -108,6 +109,7 @@ func FuzzMessages(f *testing.F) {
 		again(t, b, remote.DecodeRotateRequest)
 		again(t, b, remote.DecodeRotateReply)
 		again(t, b, remote.DecodeEvictRequest)
+		again(t, b, remote.DecodeEvictReply)
 		again(t, b, remote.DecodeDiagnoseRequest)
 		again(t, b, remote.DecodeDiagnoseReply)
 		again(t, b, remote.DecodeAnswer)

@@ -11,7 +11,7 @@ import (
 // CallRotate takes a RotateRequest. Its reply is a RotateReply.
 const CallRotate = "/1/rotate"
 
-// CallEvict takes an EvictRequest. Its reply is a RotateReply.
+// CallEvict takes an EvictRequest. Its reply is an EvictReply.
 const CallEvict = "/1/evict"
 
 // What a RotateRequest replaces.
@@ -149,12 +149,43 @@ func (c *Client) Rotate(ctx context.Context, q RotateRequest) (RotateReply, erro
 	return DecodeRotateReply(reply)
 }
 
+// EvictReply says how far an eviction is. The caller asks again until it is done or refused.
+type EvictReply struct {
+	RotateReply
+
+	// Notes has one line for each thing that a person must know or do.
+	Notes []string
+}
+
+// Encode returns the message's bytes.
+func (m EvictReply) Encode() []byte {
+	var e codec.Encoder
+	e.Bytes(m.RotateReply.Encode())
+	e.Uint(uint64(len(m.Notes)))
+	for _, n := range m.Notes {
+		e.String(n)
+	}
+	return e.B
+}
+
+// DecodeEvictReply is the inverse of Encode.
+func DecodeEvictReply(b []byte) (m EvictReply, err error) {
+	d := codec.Decoder{B: b}
+	if m.RotateReply, err = DecodeRotateReply(d.Bytes()); err != nil {
+		return EvictReply{}, err
+	}
+	for range d.Count() {
+		m.Notes = append(m.Notes, d.String())
+	}
+	return m, d.End()
+}
+
 // errEvicted says that the node that is evicted has answered. Its word counts for nothing.
 var errEvicted = errors.New("that is the node to be evicted, which is not asked")
 
 // Evict has the cluster take the next step to evict a node. An answer of the node with the ID evictee
 // does not count.
-func (c *Client) Evict(ctx context.Context, q EvictRequest, evictee string) (out RotateReply, err error) {
+func (c *Client) Evict(ctx context.Context, q EvictRequest, evictee string) (out EvictReply, err error) {
 	err = c.each(ctx, func(addr string) error {
 		from, reply, err := c.callAddr(ctx, addr, CallEvict, q.Encode())
 		if err != nil {
@@ -163,7 +194,7 @@ func (c *Client) Evict(ctx context.Context, q EvictRequest, evictee string) (out
 		if from == evictee {
 			return errEvicted
 		}
-		out, err = DecodeRotateReply(reply)
+		out, err = DecodeEvictReply(reply)
 		return err
 	})
 	return out, err

@@ -32,21 +32,44 @@ type Certificates interface {
 
 // Rekeyed is how far the replacement of certificates is.
 type Rekeyed struct {
-	// Accounts, Certificates and Revoked are how many keys of accounts were replaced, how many
-	// certificates have another key, and how many former ones are revoked. All is how many
-	// certificates there are.
-	Accounts, Certificates, Revoked, All int
+	// Accounts is how many of AllAccounts have another key.
+	Accounts, AllAccounts int
+
+	// Certificates is how many of AllCertificates have another key, or are gone. Revoked is how many
+	// former ones nobody can use any more.
+	Certificates, AllCertificates, Revoked int
 
 	// Trouble has one line for each thing that fails now, with when it is tried again.
 	Trouble []string
+
+	// Notes has one line for each thing that a person must know or do.
+	Notes []string
+}
+
+// EvictProgress is how far an eviction is.
+type EvictProgress struct {
+	Progress
+
+	// Notes has one line for each thing that a person must know or do.
+	Notes []string
 }
 
 // Evict takes the next step to evict a node, on the leader. node is its ID, its name, or the
 // beginning of its ID, and have are the IDs of the secrets that the operator has. An error says that
 // another attempt may succeed.
-func (d *Driver) Evict(ctx context.Context, l *replica.Leadership, node string, have []seal.KeyID) (Progress, error) {
+func (d *Driver) Evict(ctx context.Context, l *replica.Leadership, node string, have []seal.KeyID) (EvictProgress, error) {
+	v, no := evictee(d.cfg.Store.State(), node)
+	if no == "" && v.ShutOut != 0 {
+		return d.certificates(ctx, v)
+	}
+	p, err := d.shutOut(ctx, l, v, no, have)
+	return EvictProgress{Progress: p}, err
+}
+
+// shutOut takes the next step until nothing that a node knows opens anything. no is why there is
+// none.
+func (d *Driver) shutOut(ctx context.Context, l *replica.Leadership, v state.Eviction, no string, have []seal.KeyID) (Progress, error) {
 	s := d.cfg.Store.State()
-	v, no := evictee(s, node)
 	switch {
 	case no != "":
 		return refused("%s", no), nil
@@ -66,10 +89,8 @@ func (d *Driver) Evict(ctx context.Context, l *replica.Leadership, node string, 
 	case slices.ContainsFunc(s.Keys.IDs(), func(id seal.KeyID) bool { return slices.Contains(v.Keys, id) }):
 		p, err := d.Data(ctx, 0)
 		return p.within(3), err
-	case v.ShutOut == 0:
-		return d.shutOut(ctx, v)
 	}
-	return d.certificates(ctx, v)
+	return d.dropTickets(ctx, v)
 }
 
 // within makes the progress of a replacement that of an eviction's step.
@@ -166,8 +187,8 @@ func (d *Driver) expel(ctx context.Context, l *replica.Leadership, v state.Evict
 	return p, nil
 }
 
-// shutOut drops the session tickets when nothing is left of what the node knows.
-func (d *Driver) shutOut(ctx context.Context, v state.Eviction) (Progress, error) {
+// dropTickets drops the session tickets when nothing is left of what the node knows.
+func (d *Driver) dropTickets(ctx context.Context, v state.Eviction) (Progress, error) {
 	p, err := d.advance(ctx, func() (Progress, state.Change, error) {
 		p := evicting(4, "the nodes drop what was sealed before, and all session tickets")
 		s := d.cfg.Store.State()
@@ -181,20 +202,18 @@ func (d *Driver) shutOut(ctx context.Context, v state.Eviction) (Progress, error
 }
 
 // certificates says how far the replacement of certificates is, which the leader sees to by itself.
-func (d *Driver) certificates(ctx context.Context, v state.Eviction) (Progress, error) {
+func (d *Driver) certificates(ctx context.Context, v state.Eviction) (EvictProgress, error) {
 	r, err := d.cfg.Certificates.Rekeyed(ctx, name(v))
 	if err != nil {
-		return Progress{}, err
+		return EvictProgress{}, err
 	}
-	p := evicting(5, "%d of %d certificates have a new key, and %d former ones are revoked", r.Certificates, r.All, r.Revoked)
-	p.Waiting = r.Trouble
-	if v.Ended == 0 {
-		return p, nil
+	p := evicting(5, "the keys of %d of %d accounts and of %d of %d certificates are replaced, and %d certificates revoked",
+		r.Accounts, r.AllAccounts, r.Certificates, r.AllCertificates, r.Revoked)
+	p.Done = v.Ended != 0
+	if !p.Done {
+		p.Waiting = r.Trouble
 	}
-	p.Done, p.Waiting = true, nil
-	p.Doing = fmt.Sprintf("%d account keys and the keys of %d certificates were replaced, and %d certificates revoked",
-		r.Accounts, r.Certificates, r.Revoked)
-	return p, nil
+	return EvictProgress{p, r.Notes}, nil
 }
 
 // name returns the name of an eviction for Certificates.

@@ -76,7 +76,7 @@ type State struct {
 // New returns the state before the first entry.
 func New() *State {
 	return &State{
-		Version:   2,
+		Version:   1,
 		Records:   iradix.New[*Value](),
 		Roles:     iradix.New[*Role](),
 		Members:   iradix.New[Member](),
