@@ -3,7 +3,11 @@ package flotilla_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +15,8 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -182,7 +188,9 @@ func TestNobodyJoinsDuringEviction(t *testing.T) {
 			t.Fatalf("it should say that %s: %v", why, err)
 		}
 		waits := e.Nodes[0].Status().Waiting
-		if !slices.ContainsFunc(waits, func(w flotilla.WaitStatus) bool { return strings.Contains(w.Why, "run the command again") }) {
+		if !slices.ContainsFunc(waits, func(w flotilla.WaitStatus) bool {
+			return w.What == "an eviction has not ended" && strings.Contains(w.Why, "run the command again")
+		}) {
 			t.Errorf("the status says nothing of the eviction: %+v", waits)
 		}
 		for i := range 5 {
@@ -256,4 +264,63 @@ func TestReplacementIsNotEvicted(t *testing.T) {
 			t.Error("the new node is not ready")
 		}
 	})
+}
+
+// Accounts and certificates get other keys, and the former certificates are revoked, while every
+// node serves.
+func TestEvictionReplacesCertificates(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		ca, names := stubca.New(t), stubca.Names("evict", 5)
+		r := newSecrets(t, 4)
+		r.Cluster = clustertest.New(t, 4, func(i int, c *flotilla.Config) {
+			r.configure(i, c)
+			c.TLS.Configure = ca.Configure(nil)
+		})
+		e := &evicting{r, 3}
+		var serves []*tls.Config
+		for _, n := range e.Nodes {
+			cfg, err := n.TLSConfig(names...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			serves = append(serves, cfg)
+		}
+		e.Settle()
+		time.Sleep(time.Minute)
+		before := make(map[string]*x509.Certificate)
+		for _, name := range names {
+			before[name] = served(t, serves[0], name)
+		}
+		e.giveNext()
+		p := e.all()
+		if !p.Done || !strings.Contains(p.Doing, "5 of 5 certificates are replaced, and 5 certificates revoked") {
+			t.Fatalf("%+v", p)
+		}
+		for _, name := range names {
+			old := before[name]
+			for _, i := range e.stay() {
+				now := served(t, serves[i], name)
+				if now.PublicKey.(*ecdsa.PublicKey).Equal(old.PublicKey) {
+					t.Errorf("n%d serves %s with the former key", i, name)
+				}
+			}
+			if why, revoked := ca.Revoked(fmt.Sprintf("%x", old.SerialNumber)); !revoked || why.Reason != 1 {
+				t.Errorf("the former certificate of %s: revoked %v, %+v", name, revoked, why)
+			}
+		}
+		if n := ca.Accounts(); n != 1 {
+			t.Errorf("there are %d accounts", n)
+		}
+	})
+}
+
+// served returns the certificate that a node serves for a name.
+func served(t *testing.T, cfg *tls.Config, name string) *x509.Certificate {
+	t.Helper()
+	c, err := cfg.GetCertificate(&tls.ClientHelloInfo{ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Leaf
 }

@@ -46,6 +46,9 @@ func (c *Cluster) Health(now time.Time) []Check {
 	if late := c.lateBackup(now); late != "" {
 		out = append(out, fault("backup", late, term.Odd))
 	}
+	if open := c.openEviction(); open != "" {
+		out = append(out, fault("eviction", open, term.Bad))
+	}
 	all, _ := c.Certificates()
 	return append(out, expired(all)...)
 }

@@ -27,6 +27,9 @@ func (c *Cluster) remarks(now time.Time) []string {
 	if late := c.lateBackup(now); late != "" {
 		add(late)
 	}
+	if open := c.openEviction(); open != "" {
+		add(open)
+	}
 	for _, n := range c.Nodes {
 		if n.Status == nil {
 			continue
@@ -74,4 +77,19 @@ func (c *Cluster) lateBackup(now time.Time) string {
 		return ""
 	}
 	return strings.Join(append([]string{text}, failing...), "; ")
+}
+
+// openEviction says that an eviction has not ended, and what to do, or "".
+func (c *Cluster) openEviction() string {
+	for _, n := range c.Nodes {
+		if n.Status == nil {
+			continue
+		}
+		for _, w := range n.Status.Waiting {
+			if w.What == "an eviction has not ended" {
+				return w.What + ": " + term.Safe(w.Why)
+			}
+		}
+	}
+	return ""
 }

@@ -128,6 +128,11 @@ func clusters(t *testing.T) map[string]*Cluster {
 		}
 		return all
 	}
+	evicting := threeNodes()
+	evicting[1].Waiting = []flotilla.WaitStatus{{
+		What: "an eviction has not ended", Why: "n4 was evicted, and what it knows is in use: run the command again (flotilla evict n4)", Since: today(),
+	}}
+
 	drained := threeNodes()
 	drained[1].Draining, drained[1].Drained = true, true
 
@@ -203,9 +208,10 @@ func clusters(t *testing.T) map[string]*Cluster {
 	})
 	fresh := []*flotilla.Status{{ID: idOne, Name: "n1", Addr: "10.0.0.1:7373"}}
 	return map[string]*Cluster{
-		"well":    clusterOf(t, threeNodes(), nil),
-		"drained": clusterOf(t, drained, nil),
-		"absent":  clusterOf(t, absent, map[string]string{"n3": "nobody listens at its address"}),
+		"well":     clusterOf(t, threeNodes(), nil),
+		"drained":  clusterOf(t, drained, nil),
+		"evicting": clusterOf(t, evicting, nil),
+		"absent":   clusterOf(t, absent, map[string]string{"n3": "nobody listens at its address"}),
 		"lost": clusterOf(t, lost, map[string]string{
 			"n1": "the cluster has no leader that it can reach; the peer at 10.0.0.2:7373 says last: connection refused",
 			"n2": "nobody listens at its address", "n3": "no answer in time",
