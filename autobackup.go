@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/upgrade"
 )
 
 const (
@@ -79,6 +80,7 @@ type upkeep struct {
 	certificates notify.Signal   // a certificate has changed
 	backups      *backups.Keeper // nil: this node makes no backups
 	seals        *rotation.Keeper
+	version      *upgrade.Raiser
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }

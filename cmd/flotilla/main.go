@@ -43,6 +43,7 @@ func commands() cli.Table {
 		rotateSecretCommand(),
 		rotateDataCommand(),
 		rotateTicketsCommand(),
+		upgradeCommand(),
 		drainCommand(),
 		undrainCommand(),
 		debugCommand(),

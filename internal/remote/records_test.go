@@ -58,6 +58,7 @@ func TestMessages(t *testing.T) {
 	roundTrip(t, remote.MoveRequest{Role: "r", Fence: 1 << 40, To: "b"}, remote.DecodeMoveRequest)
 	roundTrip(t, remote.DrainRequest{Node: "a", Undo: true}, remote.DecodeDrainRequest)
 	roundTrip(t, remote.BackupRequest{}, remote.DecodeBackupRequest)
+	roundTrip(t, remote.UpgradeRequest{}, remote.DecodeUpgradeRequest)
 	roundTrip(t, remote.RotateRequest{What: remote.RotateSecret, Have: []seal.KeyID{{1}, {2}}, Begun: 3}, remote.DecodeRotateRequest)
 	roundTrip(t,
 		remote.RotateReply{Done: true, Refused: true, Step: 1, Steps: 4, Doing: "it", Begun: 300, Waiting: []string{"a", "b"}},
@@ -106,6 +107,7 @@ func FuzzMessages(f *testing.F) {
 		again(t, b, remote.DecodeDrainRequest)
 		again(t, b, remote.DecodeRotateRequest)
 		again(t, b, remote.DecodeRotateReply)
+		again(t, b, remote.DecodeUpgradeRequest)
 		again(t, b, remote.DecodeDiagnoseRequest)
 		again(t, b, remote.DecodeDiagnoseReply)
 		again(t, b, remote.DecodeAnswer)
