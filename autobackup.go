@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/upgrade"
 )
 
 const (
@@ -80,6 +81,7 @@ type upkeep struct {
 	backups      *backups.Keeper // nil: this node makes no backups
 	seals        *rotation.Keeper
 	rotation     *rotation.Driver
+	version      *upgrade.Raiser
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }

@@ -215,7 +215,7 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		return errors.Join(err, listener.Close(), closeAll())
 	}
 	n.assemble(membership.NewIdentityFile(dir, id), dir, member, port)
-	n.peers.Observe(n.members.AsMember(), n.self.Incarnation, 0)
+	n.members.ObserveOwn()
 	// This is saved before any peer hears of this node: peers rely on recognizing it when it is back.
 	if err := n.members.Ident.Save(func(now *membership.Identity) {
 		now.AddProcess(n.self.Incarnation)
@@ -348,7 +348,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		OnLost: func(session uint64, end time.Time, cause error) { n.roles.OnLost(session, end, cause) },
 	})
 	n.members = membership.New(membership.Config{
-		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.peers, Secrets: n.fsm.secrets, Replica: n.replica, Leases: n.leases,
+		Peers: n.cfg.Peers, Expect: n.cfg.Expect, RemoveDead: n.cfg.RemoveDead, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Ident: ident, Store: n.store, Table: n.peers, Secrets: n.fsm.secrets, Replica: n.replica, Leases: n.leases, Supports: n.cfg.version(),
 		Up: membership.Up{
 			OwnSettings: n.ownSettings,
 			StillSeen:   func(session uint64) bool { return n.roles.IsVisible(session) },
@@ -357,12 +357,13 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 	n.roles = roles.New(roles.Config{
 		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Lease: n.leases,
 	})
+	n.upkeep.version = newRaiser(n)
 	n.upkeep.rotation = rotation.NewDriver(rotation.DriverConfig{
 		Log: n.log, Self: n.self, Store: n.store, Peers: n.peers, Secrets: n.fsm.secrets, Replica: n.replica, Members: n.members,
 		Certificates: rekeyer{n.certs},
 	})
 	n.ops = ops.New(ops.Config{
-		Rotation: n.upkeep.rotation, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members, Roles: n.roles,
+		Rotation: n.upkeep.rotation, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members, Roles: n.roles, Version: n.upkeep.version,
 		Up: ops.Up{
 			Status: func() ([]byte, bool, error) {
 				s := n.Status()

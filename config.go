@@ -176,6 +176,7 @@ type Config struct {
 	rate      float64
 	diskFault func(op string) error // see durable.LogOptions, for tests; nil: none
 	skew      time.Duration         // how far this node's wall clock is ahead, for the same tests
+	supports  uint64                // the newest cluster version, for tests; 0: state.Version
 	// changes the Config of the certificates, for tests; nil: not called
 	certs func(*certs.Config)
 }

@@ -11,6 +11,10 @@ import (
 // too fast.
 func SetClock(c *Config, rate float64) { c.rate = rate }
 
+// SetSupports has the node that c is for support that cluster version at most, as a program of an
+// earlier release does. 0: that of this program.
+func SetSupports(c *Config, version uint64) { c.supports = version }
+
 // long makes tests go through more cases.
 var long = flag.Bool("long", false, "go through all cases of large tests and searches")
 

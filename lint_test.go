@@ -108,7 +108,7 @@ func layers() [][]string {
 		{"internal/frontend/tickets", "internal/certs"},
 		{"internal/certs/quarantine"},
 		{"internal/ops"},
-		{"internal/rotation"},
+		{"internal/rotation", "internal/upgrade"},
 		{"internal/membership", "internal/roles"},
 		{"internal/lease"},
 		{"internal/replica"},

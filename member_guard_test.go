@@ -13,6 +13,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/self"
@@ -357,7 +358,7 @@ func TestNewProcessLeads(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		n, term := others[0], leader.replica.Term()
 		before := self.NewIncarnation(0)
-		n.peers.Observe(leader.members.AsMember(), before, 0)
+		n.peers.Observe(leader.members.AsMember(), peers.Process{Incarnation: before})
 		in := leader.members.Greeting()
 		in.Processes = []string{before, leader.self.Incarnation}
 		if no := n.members.Meet(t.Context(), &in); no != nil {

@@ -28,8 +28,10 @@ type Status struct {
 	LeaderName string
 	Term       uint64 // raft's
 	Index      uint64 // of the newest entry that this node has applied
-	Ready      bool   // see Node.Ready
-	Draining   bool   // the node shuts down, or is Drained: send it no new clients
+	// the cluster version, which says what the nodes may write; every node supports it
+	Version  uint64 `json:",omitempty"`
+	Ready    bool   // see Node.Ready
+	Draining bool   // the node shuts down, or is Drained: send it no new clients
 	// an operator has drained the node, until that is undone: it holds no roles either
 	Drained bool   `json:",omitempty"`
 	Err     string // why the node takes no part in the cluster, and the remedy; empty: it takes part
@@ -94,6 +96,12 @@ type Member struct {
 	// Why says why it does not vote, or what to do about a voter that is gone. Empty: it votes and is
 	// present.
 	Why string `json:",omitempty"`
+
+	// Supports is the newest cluster version that its program supports. 0: it is away, or has not
+	// said so to this node. If that is a later one than Status.Version, Since is when the leader has
+	// first seen its present process. Zero: this node does not lead.
+	Supports uint64    `json:",omitempty"`
+	Since    time.Time `json:",omitzero"`
 }
 
 // LeaseStatus is the state of a node's own lease; see the package documentation.
@@ -168,6 +176,7 @@ func (n *Node) Status() Status {
 		Leader:       n.replica.Leader(),
 		Term:         n.replica.Term(),
 		Index:        s.Index,
+		Version:      s.Version,
 		Ready:        lease.Held && n.leases.IsCurrent() && n.life.Works.Err() == nil && n.life.Setback.Load() == nil,
 		Draining:     n.life.Drained.Load() || n.life.Leaving.Load() || n.life.Cordoned.Load(),
 		Drained:      n.life.Cordoned.Load(),
@@ -192,6 +201,7 @@ func (n *Node) Status() Status {
 	} else if n.replica.Stalled() && n.life.Open.Err() == nil {
 		out.Err, out.Retries = "the disk hangs: a write to "+n.cfg.Dir+" is not done; check the disk", true
 	}
+	versions := n.upkeep.version.View()
 	for _, srv := range n.replica.Servers() {
 		known, ok := s.Member(string(srv.ID))
 		if !ok {
@@ -204,6 +214,7 @@ func (n *Node) Status() Status {
 			m.Present, m.Suspect = true, ses.Suspect != 0
 		}
 		m.ClockAhead = n.clocks.Offset(m.ID)
+		m.Supports, m.Since = versions.Of(m.ID)
 		out.Members = append(out.Members, m)
 		if m.ID == out.Leader {
 			out.LeaderName = m.Name

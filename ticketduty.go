@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/state"
+	"github.com/flotilla-ha/flotilla/internal/upgrade"
 )
 
 // keepTickets makes and rotates the keys of session tickets while this node leads.
@@ -90,5 +92,16 @@ func (n *Node) lead(l *replica.Leadership) {
 		duties.Go(func() { n.keepTickets(l) })
 		duties.Go(func() { n.upkeep.rotation.Lead(l) })
 	}
+	duties.Go(func() { n.upkeep.version.Run(l) })
 	n.members.Lead(l)
 }
+
+// newRaiser returns what raises the cluster version while a node leads.
+func newRaiser(n *Node) *upgrade.Raiser {
+	return upgrade.New(upgrade.Config{
+		Supports: n.cfg.version(), Log: n.log, Life: n.life, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members,
+	})
+}
+
+// version returns the newest cluster version that the node supports.
+func (c *Config) version() uint64 { return cmp.Or(c.supports, state.Version) }

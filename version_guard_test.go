@@ -2,6 +2,7 @@ package flotilla
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +50,27 @@ func TestCommandsWaitForTheVersion(t *testing.T) {
 			if err := n.life.Failure(); err != nil || n.replica.LastIndex() != last {
 				t.Errorf("%s has entry %d, and before there was %d: %v", n.self.Name, n.replica.LastIndex(), last, err)
 			}
+		}
+	})
+}
+
+// A node whose program does not support the cluster version is not let in, also if no greeting has
+// told it so.
+func TestOlderProgramDoesNotJoin(t *testing.T) {
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		nodes := trio(t, simnet.New(), nil)
+		leader, _ := leaderOf(t, nodes)
+		time.Sleep(time.Second)
+		in := leader.members.Greeting()
+		in.Member = state.Member{ID: "0123456789abcdef0123456789abcdef", Name: "d", Addr: "d:7373"}
+		in.Incarnation, in.Processes, in.Supports = "p1", []string{"p1"}, state.Version-1
+		_, err := leader.members.ServeJoin(t.Context(), in.ID, in)
+		if want := "upgrade the program of d"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("it is answered %v, want %q", err, want)
+		}
+		if leader.replica.IsServer(in.ID) {
+			t.Error("it is a member")
 		}
 	})
 }

@@ -44,6 +44,7 @@ func commands() cli.Table {
 		rotateDataCommand(),
 		rotateTicketsCommand(),
 		evictCommand(),
+		upgradeCommand(),
 		drainCommand(),
 		undrainCommand(),
 		debugCommand(),

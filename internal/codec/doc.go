@@ -26,25 +26,25 @@
 //
 // # A cluster with several versions of the program
 //
-// This is the plan for the first release. The command that raises the cluster version does not
-// exist yet, so that version is always 1. Until it exists, all nodes must be stopped and upgraded
-// together if a command is new.
-//
 // What is written to the log must mean the same to every node, so no node may write what another
 // does not know. The cluster version, a number in the replicated state, decides what may be
-// written. Each node says at its greeting which cluster versions it supports. The leader raises the
-// cluster version, by a command, when every member supports the next one. From that entry on, and
-// not before, nodes propose the commands and fields that the version adds.
+// written. Each node says at its greeting up to which cluster version its program supports them.
+// The leader raises the cluster version, by a command, when every member supports the next one:
+// package upgrade. From that entry on, and not before, nodes propose the commands and fields that
+// the version adds: State.Admits of internal/state.
 //
 //   - A member that is replaced by an older program before that needs nothing: no log has anything
-//     new in it.
+//     new in it. The command that raises the version names the session of every member, so it does
+//     nothing if a process is another one by then.
 //   - A node that does not support the cluster version is refused at its greeting, with a message
 //     that says what to upgrade.
 //   - A node that finds an unknown command or snapshot record in its log stops with an error. It
 //     never skips one: its state would differ from that of the others.
 //   - Datagrams and RPCs between members follow the same rule: what a cluster version adds is sent
 //     only once it holds. The JSON messages of internal/membership need no version: a reader skips
-//     what it does not know.
+//     what it does not know. An RPC of an operator needs none either: who does not know it says so.
 //   - Everything on disk, on the wire and in a backup keeps the version byte of the format that it
 //     was written in, so a newer program reads an older directory and an older backup.
+//   - A program works together with those of the release before it. Between releases that are
+//     farther apart nothing is promised.
 package codec

@@ -33,6 +33,7 @@ type Configurator struct {
 	table      *peers.Table
 	replica    *replica.Replica
 	copies     *Copies
+	greetings  *Greetings
 	settings   func() Settings
 }
 
@@ -247,6 +248,9 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 	}
 	if id, lacks := lackedSecret(c.store.State(), in.Member); lacks {
 		return Joining{}, fmt.Errorf("the cluster is replacing its secret, and this node lacks the secret %v; add that one too", id)
+	}
+	if no := c.greetings.outgrown(&in); no != nil {
+		return out, errors.New(no.Why)
 	}
 	if no := c.copies.Meet(ctx, &in); no != nil {
 		return out, errors.New(no.Why)

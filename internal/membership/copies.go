@@ -98,7 +98,7 @@ func (c *Copies) Meet(ctx context.Context, in *Greeting) *Refusal {
 			c.replica.StandForDead(in.ID, led)
 		}
 	}
-	c.table.Observe(in.Member, in.Incarnation, in.Applied)
+	c.table.Observe(in.Member, in.process())
 	return nil
 }
 

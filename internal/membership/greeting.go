@@ -3,6 +3,7 @@ package membership
 import (
 	"fmt"
 
+	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -14,7 +15,7 @@ const Protocol = 1
 // of the call Hello and of its answer, and the body of the call Join.
 type Greeting struct {
 	Protocol           int    // the version of this message that the node speaks
-	Supports           uint64 // the highest cluster version it supports; not read yet
+	Supports           uint64 // the newest cluster version that its program supports
 	ClusterIncarnation uint64 // of the node's cluster; 0: it was never restored
 
 	state.Member          // the node, and where it is
@@ -49,6 +50,12 @@ func (g *Greeting) progress() string {
 		said += g.Formation.Cluster + string(g.Formation.Step)
 	}
 	return said
+}
+
+// process returns what the process that greets says of itself. The first programs did not say what
+// they support: that is version 1.
+func (g *Greeting) process() peers.Process {
+	return peers.Process{Incarnation: g.Incarnation, Supports: max(1, g.Supports), Applied: g.Applied}
 }
 
 // tooNew says that a node speaks a later protocol than this one, empty if it does not.

@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -32,6 +33,7 @@ type Greetings struct {
 	discover func(context.Context) ([]string, error) // nil: there is nobody to find
 	secrets  *secrets.Set                            // of this node
 	settings func() Settings                         // of this node
+	supports uint64                                  // the newest cluster version of this program
 	log      *slog.Logger
 	life     *lifecycle.Life
 	self     *self.Self
@@ -49,7 +51,7 @@ type Greetings struct {
 
 // Announce tells this node's leader what this node is to the others now.
 func (g *Greetings) Announce(ctx context.Context) {
-	g.table.Observe(g.AsMember(), g.self.Incarnation, 0)
+	g.ObserveOwn()
 	leader := g.replica.Leader()
 	if leader == "" || leader == g.self.ID {
 		return
@@ -59,6 +61,11 @@ func (g *Greetings) Announce(ctx context.Context) {
 	if _, err := rpc.Call(ctx, g.replica.Port, leader, rpc.Hello, g.Greeting(), DecodeGreeting); err != nil {
 		g.log.Debug("the leader was not told what this node has done", "leader", leader, "err", err)
 	}
+}
+
+// ObserveOwn has the peer table know what this node is to the others.
+func (g *Greetings) ObserveOwn() {
+	g.table.Observe(g.AsMember(), peers.Process{Incarnation: g.self.Incarnation, Supports: g.supports})
 }
 
 // AsMember returns what this node is to the others.
@@ -75,7 +82,7 @@ func (g *Greetings) Greeting() Greeting {
 	id := g.ident.Identity()
 	own := Greeting{
 		Protocol:           Protocol,
-		Supports:           state.Version,
+		Supports:           g.supports,
 		ClusterIncarnation: id.Incarnation,
 		Member:             g.AsMember(),
 		Incarnation:        g.self.Incarnation,
@@ -129,6 +136,12 @@ func (g *Greetings) ServeHello(ctx context.Context, peer string, in Greeting) (G
 	if out.Refused = g.notOfThisCluster(ctx, &in, &out); out.Refused != nil {
 		return out, nil
 	}
+	if out.Refused = g.outgrown(&in); out.Refused != nil {
+		if g.table.IsNews(in.ID, in.progress()) {
+			g.log.Warn("a node is refused: "+out.Refused.Why, "node", in.ID, "name", in.Name, "addr", in.Addr)
+		}
+		return out, nil
+	}
 	if out.Refused = g.copies.Meet(ctx, &in); out.Refused != nil {
 		return out, nil
 	}
@@ -166,6 +179,17 @@ func (g *Greetings) notOfThisCluster(ctx context.Context, in, own *Greeting) *Re
 		return &Refusal{refusedRemoved, "the cluster has removed it; " + asNew(in.Member) + " to join as a new node"}
 	}
 	return nil
+}
+
+// outgrown refuses a node whose program does not support the cluster version. It would stop at the
+// first entry that it does not know.
+func (g *Greetings) outgrown(in *Greeting) *Refusal {
+	supports, version := in.process().Supports, g.store.State().Version
+	if supports >= version {
+		return nil
+	}
+	return &Refusal{refusedVersion, fmt.Sprintf(
+		"the cluster has version %d, and its program supports %d at most; upgrade the program of %s", version, supports, in.Name)}
 }
 
 // hasRemoved reports whether this node, as a leader, knows that a node is not a member.

@@ -25,6 +25,7 @@ type Config struct {
 	Expect     int                                     // nodes of a new cluster; <= 1: this one alone
 	RemoveDead time.Duration                           // until a dead member is removed; <= 0: never
 	Secrets    *secrets.Set                            // this node's
+	Supports   uint64                                  // the newest cluster version of this program
 	Timing     timing.Timing
 	Log        *slog.Logger
 	Life       *lifecycle.Life
@@ -63,7 +64,7 @@ func New(c Config) *Membership {
 		timing: c.Timing, log: c.Log, self: c.Self, ident: c.Ident, store: c.Store, table: c.Table, replica: c.Replica,
 	}
 	m.Greetings = &Greetings{
-		discover: c.Peers, secrets: c.Secrets, settings: c.Up.OwnSettings, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident,
+		discover: c.Peers, secrets: c.Secrets, settings: c.Up.OwnSettings, supports: c.Supports, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident,
 		store: c.Store, table: c.Table, replica: c.Replica, leases: c.Leases, copies: m.Copies,
 	}
 	m.Entry = &Entry{
@@ -77,7 +78,7 @@ func New(c Config) *Membership {
 	}
 	m.Configurator = &Configurator{
 		removeDead: c.RemoveDead, log: c.Log, life: c.Life, self: c.Self, ident: c.Ident, store: c.Store, table: c.Table,
-		replica: c.Replica, copies: m.Copies, settings: c.Up.OwnSettings,
+		replica: c.Replica, copies: m.Copies, greetings: m.Greetings, settings: c.Up.OwnSettings,
 	}
 	m.Reach = &Reach{life: c.Life, self: c.Self, table: c.Table, replica: c.Replica, greetings: m.Greetings}
 	return m

@@ -86,6 +86,7 @@ func TestGreetingsOfOtherVersions(t *testing.T) {
 		{"one that says little", `{"ID":"a"}`, Greeting{Member: state.Member{ID: "a"}}, false},
 		{"one with a zone", `{"ID":"a","Zone":"z"}`, Greeting{Member: state.Member{ID: "a", Zone: "z"}}, false},
 		{"one of a witness", `{"ID":"a","Witness":true}`, Greeting{Member: state.Member{ID: "a", Witness: true}}, false},
+		{"one that says what it supports", `{"ID":"a","Supports":2}`, Greeting{Supports: 2, Member: state.Member{ID: "a"}}, false},
 		{"a later one", `{"Protocol":2,"ID":"a","Later":{"x":1},"Incarnation":"p1"}`,
 			Greeting{Protocol: 2, Member: state.Member{ID: "a"}, Incarnation: "p1"}, true},
 	} {

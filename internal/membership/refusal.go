@@ -20,6 +20,7 @@ const (
 	refusedOlder    = "older"    // another process of the node has had the node's place, and is gone
 	refusedSettings = "settings" // it is not configured as the others are
 	refusedWait     = "wait"     // it is not known yet which process has the node's place
+	refusedVersion  = "version"  // its program does not support the cluster version
 
 	refusedSuperseded = "superseded" // it belongs to an older incarnation of the cluster
 	refusedOutdated   = "outdated"   // the node that answers does
@@ -28,7 +29,7 @@ const (
 
 // weight says which of two refusals counts: the one with the higher weight.
 func (r *Refusal) weight() int {
-	return slices.Index([]string{refusedWait, refusedOlder, refusedCopy, refusedForeign, refusedRemoved, refusedSuperseded}, r.Kind)
+	return slices.Index([]string{refusedWait, refusedOlder, refusedCopy, refusedVersion, refusedForeign, refusedRemoved, refusedSuperseded}, r.Kind)
 }
 
 // setsAside reports whether the node can go on as a new one, without the state of its directory.

@@ -19,6 +19,7 @@ func (o *Operator) HandleAdmin(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+remote.CallDrain, rpc.Bytes(o.serveDrain))
 	mux.HandleFunc("POST "+remote.CallRotate, rpc.Bytes(o.serveRotate))
 	mux.HandleFunc("POST "+remote.CallEvict, rpc.Bytes(o.serveEvict))
+	mux.HandleFunc("POST "+remote.CallUpgrade, rpc.Bytes(o.serveUpgrade))
 	mux.HandleFunc("POST "+remote.CallBackup, o.serveBackup)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/timing"
+	"github.com/flotilla-ha/flotilla/internal/upgrade"
 )
 
 // Config is what an Operator needs of the node around it. All fields are required.
@@ -30,6 +31,7 @@ type Config struct {
 	Members  *membership.Membership // removes members
 	Roles    *roles.Holder          // moves roles, and gives up those of this node
 	Rotation *rotation.Driver       // replaces secrets and data keys
+	Version  *upgrade.Raiser        // raises the cluster version
 	Up       Up                     // what only the node as a whole can do
 }
 

@@ -30,14 +30,20 @@ type Table struct {
 	over     map[string]uint64       // by node ID: its newest session that is over by its own word
 }
 
+// Process is what a process of a node says of itself, besides what it says of the node.
+type Process struct {
+	Incarnation string // names the process
+	Supports    uint64 // the newest cluster version that its program supports
+	Applied     uint64 // the index that it has applied
+}
+
 // greeted is what a node said of itself.
 type greeted struct {
 	state.Member
-	incarnation string
-	recorded    string // the address that the state had for the node then
-	opened      uint64 // the session that the state had for the node then
-	applied     uint64 // the index that the node said it has applied
-	at          time.Time
+	process  Process
+	recorded string // the address that the state had for the node then
+	opened   uint64 // the session that the state had for the node then
+	at       time.Time
 }
 
 // NewTable returns an empty table over the state in store.
@@ -55,22 +61,22 @@ func NewTable(store *applied.Store) *Table {
 	}
 }
 
-// Observe takes what a process of a node says of itself, and the index that it has applied.
-func (t *Table) Observe(m state.Member, incarnation string, applied uint64) {
+// Observe takes what a process says of its node, and of itself.
+func (t *Table) Observe(m state.Member, p Process) {
 	s := t.store.State()
 	on, _ := s.Member(m.ID)
 	last, _ := s.Process(m.ID)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, g := t.greeted[m.ID], greeted{m, incarnation, on.Addr, last.Opened, applied, time.Now()}
-	if state.StartOf(incarnation) < state.StartOf(old.incarnation) && old.opened == g.opened {
+	old, g := t.greeted[m.ID], greeted{m, p, on.Addr, last.Opened, time.Now()}
+	if state.StartOf(p.Incarnation) < state.StartOf(old.process.Incarnation) && old.opened == g.opened {
 		return // an earlier process said it, and the message was late
 	}
-	if old.incarnation != incarnation {
+	if old.process.Incarnation != p.Incarnation {
 		delete(t.leaving, m.ID) // that was another process
 	}
 	t.greeted[m.ID] = g
-	if old.Member == g.Member && old.incarnation == g.incarnation && old.recorded == g.recorded {
+	if old.Member == g.Member && old.process.Incarnation == p.Incarnation && old.recorded == g.recorded {
 		return
 	}
 	close(t.changed)
@@ -140,6 +146,17 @@ func (t *Table) Get(id string) (state.Member, bool) {
 	return g.Member, ok
 }
 
+// Supports returns the newest cluster version that a process of a node supports, 0 if it has not
+// said so. Another process of the node may be another program.
+func (t *Table) Supports(id, incarnation string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.greeted[id].process; p.Incarnation == incarnation {
+		return p.Supports
+	}
+	return 0
+}
+
 // Name returns the name that people gave a node, empty if it is not known.
 func (t *Table) Name(id string) string {
 	if m, ok := t.store.State().Member(id); ok && m.Name != "" {
@@ -160,8 +177,8 @@ func (t *Table) Latest(id string) (p state.Process, recorded, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	g, ok := t.greeted[id]
-	if ok && g.incarnation != "" && (!has || g.opened == on.Opened) {
-		return state.Process{Incarnation: g.incarnation, Addr: g.Addr}, has && g.incarnation == on.Incarnation, true
+	if said := g.process.Incarnation; ok && said != "" && (!has || g.opened == on.Opened) {
+		return state.Process{Incarnation: said, Addr: g.Addr}, has && said == on.Incarnation, true
 	}
 	return on, has, has
 }
@@ -208,8 +225,8 @@ func (t *Table) Furthest(since time.Time, there func(id string) bool) (index uin
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, g := range t.greeted {
-		if g.applied > index && g.at.After(since) && there(id) {
-			index, node = g.applied, id
+		if g.process.Applied > index && g.at.After(since) && there(id) {
+			index, node = g.process.Applied, id
 		}
 	}
 	return index, node

@@ -42,7 +42,7 @@ func TestWhatCounts(t *testing.T) {
 	}
 	table.Learn(state.Member{ID: "a", Name: "learned", Addr: "l:1"})
 	is("when others have spoken", "learned", "l:1")
-	table.Observe(state.Member{ID: "a", Name: "said", Addr: "s:1"}, self.NewIncarnation(1), 3)
+	table.Observe(state.Member{ID: "a", Name: "said", Addr: "s:1"}, Process{Incarnation: self.NewIncarnation(1), Applied: 3})
 	is("when it has spoken", "said", "s:1")
 	table.Learn(state.Member{ID: "a", Name: "learned", Addr: "l:2"})
 	is("when others speak later", "said", "s:1")
@@ -58,9 +58,9 @@ func TestLateGreeting(t *testing.T) {
 	table := NewTable(applied.New())
 	first, second := self.NewIncarnation(1), self.NewIncarnation(2)
 	m := state.Member{ID: "a", Addr: "a:1"}
-	table.Observe(m, second, 9)
+	table.Observe(m, Process{Incarnation: second, Applied: 9})
 	changed := table.Changed()
-	table.Observe(state.Member{ID: "a", Addr: "a:2"}, first, 3)
+	table.Observe(state.Member{ID: "a", Addr: "a:2"}, Process{Incarnation: first, Applied: 3})
 	if p, _, _ := table.Latest("a"); p.Incarnation != second || p.Addr != "a:1" {
 		t.Errorf("the newest process is %+v", p)
 	}
@@ -91,7 +91,7 @@ func TestLatest(t *testing.T) {
 	}
 	record(t, store, "a:1", first)
 	is(first, true)
-	table.Observe(state.Member{ID: "a", Addr: "a:1"}, second, 0)
+	table.Observe(state.Member{ID: "a", Addr: "a:1"}, Process{Incarnation: second, Applied: 0})
 	is(second, false)
 	third := self.NewIncarnation(3)
 	record(t, store, "a:1", third)
@@ -103,15 +103,15 @@ func TestLeaving(t *testing.T) {
 	table := NewTable(applied.New())
 	m := state.Member{ID: "a", Addr: "a:1"}
 	first := self.NewIncarnation(1)
-	table.Observe(m, first, 0)
+	table.Observe(m, Process{Incarnation: first, Applied: 0})
 	if !table.SetLeaving("a", true) || table.SetLeaving("a", true) || !table.IsLeaving("a") {
 		t.Error("that it leaves is news once")
 	}
-	table.Observe(m, first, 1)
+	table.Observe(m, Process{Incarnation: first, Applied: 1})
 	if !table.IsLeaving("a") {
 		t.Error("the same process is taken to stay")
 	}
-	table.Observe(m, self.NewIncarnation(2), 1)
+	table.Observe(m, Process{Incarnation: self.NewIncarnation(2), Applied: 1})
 	if table.IsLeaving("a") {
 		t.Error("another process is taken to leave")
 	}
@@ -132,5 +132,28 @@ func TestProcesses(t *testing.T) {
 	}
 	if !table.IsNews("a", "x") || table.IsNews("a", "x") || !table.IsNews("a", "y") {
 		t.Error("the same progress is news once")
+	}
+}
+
+// What a process supports says nothing of the next one: that may be another program.
+func TestSupports(t *testing.T) {
+	table := NewTable(applied.New())
+	m, first, second := state.Member{ID: "a", Addr: "a:1"}, self.NewIncarnation(1), self.NewIncarnation(2)
+	if got := table.Supports("a", first); got != 0 {
+		t.Errorf("a process that has not spoken supports version %d", got)
+	}
+	table.Observe(m, Process{Incarnation: first, Supports: 2})
+	if a, b := table.Supports("a", first), table.Supports("a", second); a != 2 || b != 0 {
+		t.Errorf("the process supports version %d, and the next one %d", a, b)
+	}
+	changed := table.Changed()
+	table.Observe(m, Process{Incarnation: second, Supports: 1})
+	if a, b := table.Supports("a", first), table.Supports("a", second); a != 0 || b != 1 {
+		t.Errorf("the former process supports version %d, and the present one %d", a, b)
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("that another process has spoken is no change")
 	}
 }

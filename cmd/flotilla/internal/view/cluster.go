@@ -43,6 +43,7 @@ func New(reply remote.StatusReply) (*Cluster, error) {
 		for _, m := range c.Best.Members {
 			if m.ID == n.ID {
 				n.Voter, n.Present, n.Suspect, n.Why = m.Voter, m.Present, m.Suspect, m.Why
+				n.Supports = m.Supports
 				n.Zone, n.Witness, n.Demoted = m.Zone, m.Witness, m.Demoted
 			}
 		}

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,9 @@ func (c *Cluster) Write(w io.Writer, s term.Style, now time.Time) {
 	if t := c.Best.Tickets; t.Key != "" {
 		age := term.Span(time.Duration(t.AgeSeconds) * time.Second)
 		fmt.Fprintf(w, "\nsession ticket key %s  %s old  earlier keys accepted: %d\n", t.Key, age, t.Previous)
+	}
+	if v, ok := c.versions(); ok {
+		fmt.Fprintf(w, "\n%s\n", term.Wrap("cluster "+term.Safe(v.Text(now))))
 	}
 	if b := c.Best.Backup; b != nil && !b.Time.IsZero() {
 		fmt.Fprintf(w, "\nlast backup %s, %s old, by %s\n", term.Safe(b.Name), term.Span(now.Sub(b.Time)), term.Safe(b.Node))
@@ -52,8 +56,9 @@ func (c *Cluster) writeHead(w io.Writer, s term.Style) {
 }
 
 func (c *Cluster) writeNodes(w io.Writer, s term.Style) {
-	head, zone := c.zoneColumn()
-	t := term.NewTable(append([]string{"NODE", "STATE", "RAFT", "LEASE", "ID", "ADDRESS"}, head...)...)
+	zones, zone := c.zoneColumn()
+	versions, version := c.versionColumn()
+	t := term.NewTable(slices.Concat([]string{"NODE", "STATE", "RAFT", "LEASE", "ID", "ADDRESS"}, zones, versions)...)
 	for _, n := range c.Nodes {
 		state, h := n.State()
 		lease := ""
@@ -63,18 +68,19 @@ func (c *Cluster) writeNodes(w io.Writer, s term.Style) {
 				lease = fmt.Sprintf("%d ms", n.Status.Lease.LeftMillis)
 			}
 		}
-		t.Row(append([]any{n.Name, state, h, c.raft(&n), lease, term.ShortID(n.ID), n.Addr}, zone(&n)...)...)
+		t.Row(slices.Concat([]any{n.Name, state, h, c.raft(&n), lease, term.ShortID(n.ID), n.Addr}, zone(&n), version(&n))...)
 	}
 	t.Write(w, s)
 }
 
 // WriteMembers prints the members with their whole IDs, and what hinders those that should vote.
 func (c *Cluster) WriteMembers(w io.Writer, s term.Style) {
-	head, zone := c.zoneColumn()
-	t := term.NewTable(append([]string{"NODE", "STATE", "RAFT", "ID", "ADDRESS"}, head...)...)
+	zones, zone := c.zoneColumn()
+	versions, version := c.versionColumn()
+	t := term.NewTable(slices.Concat([]string{"NODE", "STATE", "RAFT", "ID", "ADDRESS"}, zones, versions)...)
 	for _, n := range c.Nodes {
 		state, h := n.State()
-		t.Row(append([]any{n.Name, state, h, c.raft(&n), n.ID, n.Addr}, zone(&n)...)...)
+		t.Row(slices.Concat([]any{n.Name, state, h, c.raft(&n), n.ID, n.Addr}, zone(&n), version(&n))...)
 	}
 	t.Write(w, s)
 	for _, n := range c.Nodes {

@@ -206,6 +206,29 @@ func clusters(t *testing.T) map[string]*Cluster {
 		s.Members[1].Witness = true
 		s.Roles = nil
 	})
+	of := func(supports ...uint64) func(*flotilla.Status) {
+		return func(s *flotilla.Status) {
+			s.Version = 1
+			for i := range s.Members {
+				s.Members[i].Supports = supports[i]
+			}
+			s.Roles, s.Certificates, s.Tickets = nil, nil, flotilla.TicketStatus{}
+		}
+	}
+	upgrading := each(threeNodes(), of(2, 2, 1))
+	*upgrading[0] = flotilla.Status{ // an older program, which leads
+		ID: idOne, Name: "n1", Addr: "10.0.0.1:7373", Cluster: "3f9a0c12aabbccddeeff001122334455", Leader: idOne, Term: 4, Index: 812, Ready: true,
+		Members: upgrading[1].Members,
+	}
+	each(upgrading, func(s *flotilla.Status) { s.Members = slices.Clone(s.Members); s.Members[0].Supports = 0 })
+	each(upgrading[1:], func(s *flotilla.Status) { s.Members[0].Supports = 1 })
+	upgraded := each(threeNodes(), of(2, 2, 2))
+	for i := range upgraded[0].Members {
+		upgraded[0].Members[i].Since = today().Add(-time.Duration(17+i) * time.Minute)
+	}
+	waiting := each(threeNodes(), of(2, 2, 0))
+	waiting[2] = nil
+	each(waiting, func(s *flotilla.Status) { s.Members[2].Present = false })
 	fresh := []*flotilla.Status{{ID: idOne, Name: "n1", Addr: "10.0.0.1:7373"}}
 	return map[string]*Cluster{
 		"well":     clusterOf(t, threeNodes(), nil),
@@ -224,6 +247,9 @@ func clusters(t *testing.T) map[string]*Cluster {
 		"unsafe":    clusterOf(t, unsafe, nil),
 		"stopped":   clusterOf(t, stopped, nil),
 		"zones":     clusterOf(t, zones, nil),
+		"upgrading": clusterOf(t, upgrading, nil),
+		"upgraded":  clusterOf(t, upgraded, nil),
+		"waiting":   clusterOf(t, waiting, map[string]string{"n3": "nobody listens at its address"}),
 		"new":       clusterOf(t, fresh, map[string]string{"n1": "it has found no cluster yet"}),
 	}
 }
