@@ -276,6 +276,7 @@ func TestEvictionReplacesCertificates(t *testing.T) {
 		r.Cluster = clustertest.New(t, 4, func(i int, c *flotilla.Config) {
 			r.configure(i, c)
 			c.TLS.Configure = ca.Configure(nil)
+			flotilla.Offline(c)
 		})
 		e := &evicting{r, 3}
 		var serves []*tls.Config

@@ -69,3 +69,6 @@ func OnlyLong(t testing.TB) {
 
 // DataKey returns the ID of the data key that a node seals with.
 func DataKey(n *Node) seal.KeyID { return n.store.State().Keys.ID() }
+
+// Offline keeps the certificates of a node off the real network.
+func Offline(c *Config) { c.certs = offline }
