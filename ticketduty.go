@@ -8,10 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/rotation"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/upgrade"
 )
@@ -105,3 +107,15 @@ func newRaiser(n *Node) *upgrade.Raiser {
 
 // version returns the newest cluster version that the node supports.
 func (c *Config) version() uint64 { return cmp.Or(c.supports, state.Version) }
+
+// rekeyer replaces the certificates that an evicted node knows.
+type rekeyer struct{ *certs.Certs }
+
+// Rekeyed implements rotation.Certificates.
+func (r rekeyer) Rekeyed(ctx context.Context, id string) (rotation.Rekeyed, error) {
+	p, err := r.RekeyProgress(ctx, id)
+	return rotation.Rekeyed{
+		Accounts: p.RolledOver, AllAccounts: p.Accounts, Certificates: p.Rekeyed + p.Deleted, AllCertificates: p.Certificates,
+		Revoked: p.Revoked, Trouble: p.Trouble, Notes: p.Notes,
+	}, err
+}

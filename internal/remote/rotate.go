@@ -183,8 +183,8 @@ func DecodeEvictReply(b []byte) (m EvictReply, err error) {
 // errEvicted says that the node that is evicted has answered. Its word counts for nothing.
 var errEvicted = errors.New("that is the node to be evicted, which is not asked")
 
-// Evict has the cluster take the next step to evict a node. An answer of the node with the ID evictee
-// does not count.
+// Evict has the cluster take the next step to evict a node. An answer of the node with the ID
+// evictee does not count.
 func (c *Client) Evict(ctx context.Context, q EvictRequest, evictee string) (out EvictReply, err error) {
 	err = c.each(ctx, func(addr string) error {
 		from, reply, err := c.callAddr(ctx, addr, CallEvict, q.Encode())

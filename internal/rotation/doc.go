@@ -1,5 +1,5 @@
-// Package rotation replaces the secret and the data keys of a running cluster, and evicts nodes whose
-// machines were taken over.
+// Package rotation replaces the secret and the data keys of a running cluster, and evicts nodes
+// whose machines were taken over.
 //
 // # Parts
 //
@@ -18,8 +18,8 @@
 //     asked for again, by anybody, after any interruption.
 //   - A step waits for every member. A node that is away delays the next one until it is back or
 //     removed; it never finds itself unable to read what it has.
-//   - An eviction ends when nothing that the node knew opens or proves anything. Until the secret is
-//     another one, the node can prove itself, so nobody joins.
+//   - An eviction ends when nothing that the node knew opens or proves anything. Until the secret
+//     is another one, the node can prove itself, so nobody joins.
 //   - "Clean" means that nothing is on a node's disk that was sealed before, as far as the file
 //     system and the disk overwrite in place.
 //

@@ -160,7 +160,7 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 		return no("the cluster has dropped that secret, which is never used again; make a new one (flotilla keygen)")
 	}
 	for _, id := range have {
-		if v, known := s.Knows(id); known && !slices.Contains(inUse, id) {
+		if v, known := s.Evictions.Know(id); known && !slices.Contains(inUse, id) {
 			return no("%s, which was evicted, knows the secret %v; make another one (flotilla keygen)", v, id)
 		}
 	}
@@ -171,7 +171,7 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 // fresh returns the secrets among have that the cluster may use next.
 func fresh(s *state.State, have []seal.KeyID) (ids []seal.KeyID) {
 	for _, id := range have {
-		_, known := s.Knows(id)
+		_, known := s.Evictions.Know(id)
 		if !known && !slices.Contains(s.Seals.Dropped, id) && !slices.Contains(s.Secrets(), id) {
 			ids = append(ids, id)
 		}

@@ -2,13 +2,13 @@ package rotation
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/flotilla-ha/flotilla/internal/frontend/tickets"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -55,7 +55,7 @@ type EvictProgress struct {
 }
 
 // Evict takes the next step to evict a node, on the leader. node is its ID, its name, or the
-// beginning of its ID, and have are the IDs of the secrets that the operator has. An error says that
+// beginning of its ID. have are the IDs of the secrets that the operator has. An error says that
 // another attempt may succeed.
 func (d *Driver) Evict(ctx context.Context, l *replica.Leadership, node string, have []seal.KeyID) (EvictProgress, error) {
 	v, no := evictee(d.cfg.Store.State(), node)
@@ -110,7 +110,7 @@ func evictee(s *state.State, node string) (v state.Eviction, why string) {
 	is := func(id, name string) bool { return node == name || node != "" && strings.HasPrefix(id, node) }
 	for _, id := range s.Servers {
 		m, _ := s.Member(id)
-		if v, begun := s.Eviction(id); begun && is(id, v.Name) {
+		if v, begun := s.Evictions.Of(id); begun && is(id, v.Name) {
 			evicted = append(evicted, v)
 		} else if is(id, m.Name) {
 			members = append(members, state.Eviction{Node: id, Name: m.Name})
@@ -192,11 +192,13 @@ func (d *Driver) dropTickets(ctx context.Context, v state.Eviction) (Progress, e
 	p, err := d.advance(ctx, func() (Progress, state.Change, error) {
 		p := evicting(4, "the nodes drop what was sealed before, and all session tickets")
 		s := d.cfg.Store.State()
-		if v, _ := s.Eviction(v.Node); v.ShutOut != 0 {
+		if v, _ := s.Evictions.Of(v.Node); v.ShutOut != 0 {
 			return p, nil, nil
 		}
 		p.Waiting = d.unclean(s)
-		return p, state.ShutOut{Node: v.Node, Key: tickets.NewKey()}, nil
+		key := make([]byte, state.TicketKeySize)
+		rand.Read(key)
+		return p, state.ShutOut{Node: v.Node, Key: key}, nil
 	})
 	return p.within(4), err
 }

@@ -41,7 +41,7 @@ func TestEviction(t *testing.T) {
 	begun = s.Index + 1
 	s.do(EvictMember{"z"}, CodeOK)
 	s.do(EvictMember{"z"}, CodeChanged)
-	v, ok := s.Eviction("z")
+	v, ok := s.Evictions.Of("z")
 	if v.String() != "n3" || !ok || v.Index != begun || !v.KnowsSecret(a.ID()) || v.KnowsSecret(b.ID()) || !v.KnowsSecret(c.ID()) {
 		t.Fatalf("the eviction is %+v", v)
 	}
@@ -56,7 +56,7 @@ func TestEviction(t *testing.T) {
 	s.say("z", s.Seals.Since, a, c)
 	s.do(RotateKeys{Former: former, Wrapped: s.wrap(next, a), Keys: next}, CodeOK) // it gets this one too
 	s.configure("x", "y")
-	if v, _ = s.Eviction("z"); !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
+	if v, _ = s.Evictions.Of("z"); !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
 		t.Fatalf("it knows the keys %v", v.Keys)
 	}
 	if !s.Refuses("z") || s.Refuses("x") {
@@ -102,12 +102,12 @@ func TestEvictionsAreBounded(t *testing.T) {
 	s := newSealed(t)
 	s.do(EvictMember{"open"}, CodeOK)
 	for i := range 2 * mostEvictions {
-		s.setEviction(Eviction{Index: uint64(i + 1), Node: fmt.Sprint(i), ShutOut: 1, Ended: 1})
+		s.Evictions = s.Evictions.with(Eviction{Index: uint64(i + 1), Node: fmt.Sprint(i), ShutOut: 1, Ended: 1})
 	}
-	if _, ok := s.Eviction("open"); !ok || len(s.Evictions) != mostEvictions {
+	if _, ok := s.Evictions.Of("open"); !ok || len(s.Evictions) != mostEvictions {
 		t.Fatalf("there are %d evictions, and the open one is there: %v", len(s.Evictions), ok)
 	}
-	if _, ok := s.Eviction(fmt.Sprint(2*mostEvictions - 1)); !ok {
+	if _, ok := s.Evictions.Of(fmt.Sprint(2*mostEvictions - 1)); !ok {
 		t.Fatal("the newest was forgotten")
 	}
 }

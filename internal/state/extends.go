@@ -52,7 +52,7 @@ func (s *State) Extends(old *State) error {
 		}
 	}
 	for _, v := range s.Evictions {
-		if was, _ := old.Eviction(v.Node); v.Index <= old.Index && was.Index != v.Index {
+		if was, _ := old.Evictions.Of(v.Node); v.Index <= old.Index && was.Index != v.Index {
 			return Diverged("the eviction of entry %d is not known here", v.Index)
 		}
 	}

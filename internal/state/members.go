@@ -115,8 +115,8 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 		if ses := n.Session(id); ses != nil {
 			n.endSession(moment{index: index}, id, ses.Number, endsUnconfirmed, fx)
 		}
-		if v, evicted := n.Eviction(id); evicted && n.Keys != nil {
-			n.setEviction(n.learns(v)) // it had all that happened since
+		if v, evicted := n.Evictions.Of(id); evicted && n.Keys != nil {
+			n.Evictions = n.Evictions.with(told(&n, v)) // it had all that happened since
 		}
 		n.Members, _, _ = n.Members.Delete([]byte(id))
 		n.processes, _, _ = n.processes.Delete([]byte(id))
@@ -126,4 +126,23 @@ func (s *State) Configure(index uint64, servers, voters []string, fx *Effects) *
 	fx.session()
 	fx.seals()
 	return &n
+}
+
+// told returns an eviction whose node knows what the members know now.
+func told(s *State, v Eviction) Eviction {
+	// The operator may have given it the next secret before anybody knew.
+	m, _ := s.Member(v.Node)
+	secrets := slices.Concat(strings.Fields(v.Secrets), strings.Fields(m.Secrets))
+	for _, id := range s.Secrets() {
+		secrets = append(secrets, id.String())
+	}
+	slices.Sort(secrets)
+	v.Secrets = strings.Join(slices.Compact(secrets), " ")
+	v.Keys = slices.Clone(v.Keys)
+	for _, id := range s.Keys.IDs() {
+		if !slices.Contains(v.Keys, id) {
+			v.Keys = append(v.Keys, id)
+		}
+	}
+	return v
 }

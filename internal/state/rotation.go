@@ -7,23 +7,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/seal"
 )
 
-// Secrets returns the IDs of the secrets that open the keyring, in the order in which nodes use
-// them. It returns none before the keyring's entry.
-func (s *State) Secrets() []seal.KeyID {
-	ids, err := seal.SecretsOf(s.Wrapped)
-	if err != nil {
-		return nil
-	}
-	if s.Seals.Rotation.Used {
-		ids = append([]seal.KeyID{s.Seals.Rotation.To}, without(ids, s.Seals.Rotation.To)...)
-	}
-	return ids
-}
-
-func without(ids []seal.KeyID, id seal.KeyID) []seal.KeyID {
-	return slices.DeleteFunc(slices.Clone(ids), func(other seal.KeyID) bool { return other == id })
-}
-
 // Behind returns the IDs of the members for which ok is false, or that have said nothing yet.
 func (s *State) Behind(ok func(Member) bool) (ids []string) {
 	for _, id := range s.Servers {
@@ -79,7 +62,7 @@ func decodeAcceptSecret(d *codec.Decoder) Change {
 }
 
 func (c AcceptSecret) apply(s *State, e entry) Code {
-	_, known := s.Knows(c.Secret)
+	_, known := s.Evictions.Know(c.Secret)
 	switch {
 	case s.Keys == nil || s.Seals.Rotation != Rotation{} || slices.Contains(s.Seals.Dropped, c.Secret):
 		return CodeChanged

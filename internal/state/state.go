@@ -54,8 +54,8 @@ type State struct {
 	// that did it.
 	Demoted *iradix.Tree[uint64]
 
-	// Evictions are the nodes whose machines were taken over, the one that has changed last at the end.
-	Evictions []Eviction
+	// Evictions are those of nodes whose machines were taken over.
+	Evictions Evictions
 
 	// Sessions are the open sessions by node ID.
 	Sessions *iradix.Tree[*Session]
