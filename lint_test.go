@@ -132,7 +132,7 @@ func TestLayers(t *testing.T) {
 		return -1 // above: commands, examples, clustertest
 	}
 	for _, s := range sources(t) {
-		tool := slices.ContainsFunc([]string{"apicheck", "gotypes", "mutants", "netlab", "simnet", "synctest"}, func(name string) bool {
+		tool := slices.ContainsFunc([]string{"apicheck", "gotypes", "mixed", "mutants", "netlab", "simnet", "synctest"}, func(name string) bool {
 			return within(s.dir, "internal/"+name)
 		})
 		if s.test || tool {

@@ -26,8 +26,9 @@
 // a majority of the group is there. A directory that has forgotten acknowledged entries takes no
 // part as its node. A change of the voters leaves a majority of them there. A member that is there
 // is not removed, and keeps its vote unless an operator demotes it or the others survive more
-// without it. A witness and a demoted member lead only until another voter can. An address proves
-// nothing about which node is there: the certificate does.
+// without it. A witness and a demoted member lead only until another voter can. A program that does
+// not support the cluster version takes no part. An address proves nothing about which node is
+// there: the certificate does.
 //
 // # Assumptions
 //

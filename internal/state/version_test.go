@@ -2,8 +2,12 @@ package state
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/flotilla-ha/flotilla/internal/script"
 )
 
 // A change that the cluster's members may not know is not admitted. The one that raises the version
@@ -58,4 +62,31 @@ func TestRequires(t *testing.T) {
 			}
 		})
 	}
+}
+
+// raise VERSION: names the present sessions of the members, but for those in other=NODE@NUMBER,….
+func (m *machine) raise(c *script.Command) string {
+	to, err := strconv.ParseUint(c.Arg(), 10, 64)
+	if err != nil {
+		c.Fatalf("%v", err)
+	}
+	change := RaiseVersion{To: to}
+	other := make(map[string]uint64)
+	for _, text := range split(c.Option("other", "")) {
+		node, number := place(c, text)
+		other[node] = number
+	}
+	for _, id := range m.s.Servers {
+		number, is := other[id]
+		if !is {
+			number = m.s.Number(id)
+		}
+		change.Sessions = append(change.Sessions, SessionOf{id, number})
+	}
+	return m.run(Command{Requires: to, Change: change})
+}
+
+// version shows the cluster version, and whether the members are those that formed the cluster.
+func (m *machine) version(*script.Command) string {
+	return fmt.Sprintf("%d, as formed: %v", m.s.Version, m.s.IsAsFormed())
 }
