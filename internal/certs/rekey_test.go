@@ -30,7 +30,7 @@ func TestRekey(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.leak()
 		old := testtls.Serial(w.configs[0], "a.example")
-		stop := w.watch(2, names...)
+		stop := w.watch(2, time.Second, names...)
 		ended := make(chan error, 2)
 		for _, c := range w.nodes[:2] {
 			go func() { ended <- c.Rekey(t.Context(), "17") }()
@@ -113,7 +113,7 @@ func rekeyDies(t *testing.T, n int, after bool) bool {
 	m.mu.Lock()
 	m.armed, m.left = true, n
 	m.mu.Unlock()
-	stop := w.watch(1, names...)
+	stop := w.watch(1, time.Second, names...)
 	defer stop()
 	err := first.Rekey(ctx, "17")
 	if err == nil {

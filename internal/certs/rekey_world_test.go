@@ -100,13 +100,15 @@ func (w *rekeyWorld) leak() {
 	w.storage.mu.Lock()
 	defer w.storage.mu.Unlock()
 	for key, value := range w.storage.data {
-		switch {
-		case strings.Contains(string(value), "PRIVATE KEY"):
-			lines := strings.Split(strings.TrimSpace(string(value)), "\n")
-			w.secrets[lines[len(lines)-2]] = key
-			if strings.HasPrefix(key, "acme/") {
-				w.account = key
+		lines := strings.Split(strings.ReplaceAll(string(value), `\n`, "\n"), "\n")
+		for i, line := range lines {
+			if strings.HasPrefix(line, "-----END ") && strings.Contains(line, "PRIVATE KEY") {
+				w.secrets[lines[i-1]] = key
 			}
+		}
+		switch {
+		case strings.HasPrefix(key, "acme/") && path.Ext(key) == ".key":
+			w.account = key
 		case path.Ext(key) == ".crt":
 			block, _ := pem.Decode(value)
 			leaf, err := x509.ParseCertificate(block.Bytes)
@@ -118,9 +120,9 @@ func (w *rekeyWorld) leak() {
 	}
 }
 
-// watch makes handshakes for name with a node, once a second, and fails the test if one shows no
+// watch makes handshakes for names with a node, again and again, and fails the test if one shows no
 // certificate. stop ends it.
-func (w *rekeyWorld) watch(node int, names ...string) (stop func()) {
+func (w *rekeyWorld) watch(node int, every time.Duration, names ...string) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -131,7 +133,7 @@ func (w *rekeyWorld) watch(node int, names ...string) (stop func()) {
 				}
 			}
 			select {
-			case <-time.After(time.Second):
+			case <-time.After(every):
 			case <-done:
 				return
 			}

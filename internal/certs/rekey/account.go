@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,11 +34,11 @@ func (w *work) account(ctx context.Context, a *account) error {
 	if err := json.Unmarshal(a.Account, &at); err != nil {
 		return err
 	}
-	old, err := decodeKey([]byte(a.Old))
+	fresh, err := w.freshKey(ctx, a)
 	if err != nil {
 		return err
 	}
-	fresh, err := w.freshKey(ctx, a)
+	old, err := decodeKey([]byte(a.Old))
 	if err != nil {
 		return err
 	}
@@ -69,6 +70,10 @@ func (w *work) account(ctx context.Context, a *account) error {
 // freshKey returns the new key of an account. It is stored before anybody uses it.
 func (w *work) freshKey(ctx context.Context, a *account) (crypto.Signer, error) {
 	if a.New == "" {
+		stored, err := w.Shared.Load(ctx, a.Stem+".key")
+		if err == nil && slices.Contains(a.Given, string(stored)) {
+			a.Old = string(stored) // an earlier re-keying has ended meanwhile
+		}
 		key, err := certmagic.StandardKeyGenerator{KeyType: certmagic.P256}.GenerateKey()
 		if err != nil {
 			return nil, err
@@ -134,11 +139,11 @@ func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acm
 		a.missed = true
 		return &waiting{"the authority does not know the account; if it says so again, another account is opened", lostPause}
 	}
-	done := &account{Dir: a.Dir, Stem: a.Stem, Done: true}
+	done := &account{Dir: a.Dir, Stem: a.Stem, Done: true, place: a.place}
 	if err := w.save(ctx, a.place, done); err != nil {
 		return err
 	}
-	a.Old, a.New, a.Account, a.Done = "", "", nil, true
+	*a = *done
 	return nil
 }
 

@@ -52,7 +52,9 @@ type account struct {
 	Account json.RawMessage `json:"account,omitempty"`
 	Old     string          `json:"old,omitempty"` // PEM of the keys; empty when done
 	New     string          `json:"new,omitempty"`
-	Done    bool            `json:"done,omitempty"`
+	// Given are the keys that earlier re-keyings were about to give it: somebody may know them too.
+	Given []string `json:"given,omitempty"`
+	Done  bool     `json:"done,omitempty"`
 
 	place  string // of this record
 	missed bool   // the authority did not know it at the last look

@@ -127,6 +127,10 @@ func (r *Rekeyer) scanAccounts(ctx context.Context, id string, p *plan) ([]*acco
 	if err != nil {
 		return nil, err
 	}
+	given, err := r.given(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []*account
 	for _, key := range keys {
 		stem, ok := strings.CutSuffix(key, ".key")
@@ -151,9 +155,31 @@ func (r *Rekeyer) scanAccounts(ctx context.Context, id string, p *plan) ([]*acco
 			p.note("the key of the account in " + a.Dir + " is set in the program (AccountKeyPEM): replace it there, on all nodes")
 			continue
 		}
-		a.Old = string(private)
+		a.Old, a.Given = string(private), given[a.Dir]
 		a.place = Place + "/" + id + "/accounts/" + hashOf([]byte(a.Dir + a.Old))[:32]
 		out = append(out, a)
+	}
+	return out, nil
+}
+
+// given returns the keys that plans which have not ended are about to give to accounts, by the
+// directory of the account.
+func (r *Rekeyer) given(ctx context.Context) (map[string][]string, error) {
+	ids, err := r.unfinished(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string][]string)
+	for _, id := range ids {
+		accounts, _, err := r.loadItems(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range accounts {
+			if a.New != "" {
+				out[a.Dir] = append(out[a.Dir], a.New)
+			}
+		}
 	}
 	return out, nil
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,25 +127,30 @@ func (w *work) run(ctx context.Context) error {
 			})
 		}
 	}
-	finished := make(chan struct{})
-	go func() {
-		defer close(finished)
-		var all sync.WaitGroup
-		for _, t := range w.tasks {
-			all.Go(func() { w.finish(ctx, t) })
-		}
-		all.Wait()
-	}()
+	ended := make(chan *task)
+	for _, t := range w.tasks {
+		group.Go(func() {
+			w.finish(ctx, t)
+			select {
+			case ended <- t:
+			case <-ctx.Done():
+			}
+		})
+	}
 	ticker := time.NewTicker(troubleEvery)
 	defer ticker.Stop()
-	for {
+	for open := slices.Clone(w.tasks); len(open) > 0; {
 		select {
-		case <-finished:
-			return ctx.Err()
+		case t := <-ended:
+			open = slices.DeleteFunc(open, func(x *task) bool { return x == t })
+			w.tidy(ctx, t.id) // here, so that no report comes after it
 		case <-ticker.C:
-			w.report(ctx)
+			w.report(ctx, open)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
+	return ctx.Err()
 }
 
 // placed is an item and its plan.
@@ -201,7 +207,7 @@ func (w *work) drive(ctx context.Context, t *task, about string, slots chan stru
 			if limit != nil {
 				text = limit.Why
 			}
-			if text == logged {
+			if strings.Contains(logged, text) {
 				level = slog.LevelDebug
 			}
 			logged = text
@@ -225,8 +231,8 @@ func (t *task) say(about, text string) {
 }
 
 // report stores what fails now.
-func (w *work) report(ctx context.Context) {
-	for _, t := range w.tasks {
+func (w *work) report(ctx context.Context, tasks []*task) {
+	for _, t := range tasks {
 		t.mu.Lock()
 		changed, lines := t.changed, slices.Sorted(maps.Values(t.trouble))
 		t.changed = false
@@ -285,7 +291,6 @@ func (w *work) finish(ctx context.Context, t *task) {
 	if ctx.Err() != nil {
 		return
 	}
-	w.tidy(ctx, t.id)
 	w.Log.Info("all keys of certificates and accounts have been replaced", "id", t.id,
 		"accounts", t.RolledOver, "certificates", t.Rekeyed, "deleted", t.Deleted, "revoked", t.Revoked)
 }
