@@ -109,7 +109,7 @@ func (w *rekeyWorld) leak() {
 		switch {
 		case strings.HasPrefix(key, "acme/") && path.Ext(key) == ".key":
 			w.account = key
-		case path.Ext(key) == ".crt":
+		case strings.HasPrefix(key, "certificates/") && path.Ext(key) == ".crt":
 			block, _ := pem.Decode(value)
 			leaf, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
