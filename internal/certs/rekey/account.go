@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -25,7 +24,7 @@ func (w *work) account(ctx context.Context, a *account) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	client := w.client(a.authority(), w.directory(a.authority()))
+	client := w.client(a.authority(), w.urls[a.authority()])
 	if client == nil {
 		return &waiting{"no issuer is configured for this authority, and its address is not known: close the account there " +
 			"with the key in " + a.Stem + ".key, or have TLS.CA name the authority; then delete " + a.Dir + " from the storage", retryLast}
@@ -145,44 +144,4 @@ func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acm
 	}
 	*a = *done
 	return nil
-}
-
-// directory returns the URL of an authority that the certificates of the plans name, empty if none
-// does.
-func (w *work) directory(authority string) string {
-	for _, t := range w.tasks {
-		for _, c := range t.certificates {
-			if c.Issuer == authority && c.CA != "" {
-				return c.CA
-			}
-		}
-	}
-	return ""
-}
-
-// accountsOf returns the accounts that the storage has for an authority.
-func (r *Rekeyer) accountsOf(ctx context.Context, authority string) ([]acme.Account, error) {
-	keys, err := r.list(ctx, "acme/"+authority+"/users", true)
-	if err != nil {
-		return nil, err
-	}
-	var out []acme.Account
-	for _, key := range keys {
-		stem, ok := strings.CutSuffix(key, ".key")
-		if !ok {
-			continue
-		}
-		var a acme.Account
-		private, err := r.Shared.Load(ctx, key)
-		if err == nil {
-			err = r.load(ctx, stem+".json", &a)
-		}
-		if err == nil {
-			a.PrivateKey, err = decodeKey(private)
-		}
-		if err == nil {
-			out = append(out, a)
-		}
-	}
-	return out, nil
 }

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -238,8 +236,6 @@ func first(all []*certificate) []*certificate {
 	})
 }
 
-var errUnreadable = errors.New("the certificate cannot be read")
-
 // describe returns the item of the certificate whose records begin with stem. parts are those of
 // its key below certificates/.
 func (r *Rekeyer) describe(ctx context.Context, stem string, parts []string) (*certificate, error) {
@@ -292,30 +288,4 @@ func subject(sans []string, leaf *x509.Certificate, site string) string {
 		return names[i]
 	}
 	return site
-}
-
-// decodeLeaf returns the first certificate of a chain.
-func decodeLeaf(text []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errUnreadable
-	}
-	return x509.ParseCertificate(block.Bytes)
-}
-
-// decodeKey returns a private key. certmagic's decoder wants a PEM block.
-func decodeKey(text []byte) (crypto.Signer, error) {
-	if block, _ := pem.Decode(text); block == nil {
-		return nil, errors.New("the key is not PEM")
-	}
-	return certmagic.PEMDecodePrivateKey(text)
-}
-
-// spkiOf returns the hash of the public key of a private one, as of a certificate.
-func spkiOf(key crypto.Signer) string {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return ""
-	}
-	return hashOf(der)
 }

@@ -68,8 +68,9 @@ type task struct {
 type work struct {
 	*Rekeyer
 	tasks   []*task
-	known   map[string]bool // hashes of the public keys that must go
-	newRoot chan struct{}   // closed when the cluster's own authority is as it must be
+	known   map[string]bool   // hashes of the public keys that must go
+	urls    map[string]string // of ACME directories, by the name of the authority's directory
+	newRoot chan struct{}     // closed when the cluster's own authority is as it must be
 }
 
 // add loads a plan.
@@ -84,6 +85,9 @@ func (w *work) add(ctx context.Context, id string) error {
 	}
 	for _, c := range t.certificates {
 		w.known[c.SPKI] = true
+		if c.CA != "" {
+			w.urls[c.Issuer] = c.CA
+		}
 	}
 	w.tasks = append(w.tasks, t)
 	return nil
