@@ -142,7 +142,7 @@ func (r records) load(ctx context.Context, key string, into any) error {
 		return err
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("the record %s cannot be read: %w", key, err)
+		return fmt.Errorf("the record %s cannot be read; delete it if it stays so: %w", key, err)
 	}
 	return nil
 }

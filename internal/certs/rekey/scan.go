@@ -20,7 +20,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
-const storesAtOnce = 16 // records of a plan that are written at once
+const (
+	storesAtOnce = 16  // records of a plan that are written at once
+	maxNotes     = 100 // that are kept
+)
 
 // open returns once there is a plan for id. One that was interrupted before it was complete is made
 // anew: what it has listed already stays in it, since somebody may know these keys too.
@@ -80,7 +83,11 @@ func (r *Rekeyer) open(ctx context.Context, id string) error {
 
 // note adds what a person must know, once.
 func (p *plan) note(text string) {
-	if !slices.Contains(p.Notes, text) {
+	switch {
+	case slices.Contains(p.Notes, text) || len(p.Notes) > maxNotes:
+	case len(p.Notes) == maxNotes:
+		p.Notes = append(p.Notes, "and more like these")
+	default:
 		p.Notes = append(p.Notes, text)
 	}
 }

@@ -23,6 +23,7 @@ const (
 	retryLast    = 10 * time.Minute
 	troubleEvery = 5 * time.Second // between writes of what fails
 	maxTrouble   = 200             // lines that are kept
+	maxText      = 1000            // bytes of an error in them
 	stepTimeout  = 5 * time.Minute // for one step that is no order
 )
 
@@ -206,7 +207,7 @@ func (w *work) drive(ctx context.Context, t *task, about string, slots chan stru
 		}
 		text := err.Error()
 		if text != "" {
-			t.say(about, fmt.Sprintf("%s: %s; tried again at %s", about, text, time.Now().Add(pause).UTC().Format(time.RFC3339)))
+			t.say(about, fmt.Sprintf("%s: %s; tried again at %s", about, text[:min(len(text), maxText)], time.Now().Add(pause).UTC().Format(time.RFC3339)))
 			level := slog.LevelWarn
 			if limit != nil {
 				text = limit.Why
