@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
 )
 
 // What fails is told on every node, with the reason and the time of the next try, and is done as
@@ -111,9 +112,7 @@ func TestRekeyStorageFails(t *testing.T) {
 			t.Errorf("%d orders before the list is stored", n)
 		}
 		w.storage.denyAll(nil)
-		if err := w.nodes[0].Rekey(t.Context(), "17"); err != nil {
-			t.Error(err)
-		}
+		w.rekey(w.nodes[0], "17")
 		w.check("17", "a.example")
 	})
 }
@@ -148,9 +147,7 @@ func TestRekeyRevocations(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.storage.notify(w.nodes...)
-		if err := w.nodes[0].Rekey(t.Context(), "17"); err != nil {
-			t.Error(err)
-		}
+		w.rekey(w.nodes[0], "17")
 		if r, ok := w.ca.Revoked(keyless); !ok || r.ByKey || r.Reason != 1 {
 			t.Errorf("without its key: %+v, %v", r, ok)
 		}
@@ -241,9 +238,7 @@ func TestRekeyConfiguredAccount(t *testing.T) {
 		w.more = func(cfg *certmagic.Config) { cfg.Issuers[0].(*certmagic.ACMEIssuer).AccountKeyPEM = key }
 		w.open(w.storage, "a.example")
 		time.Sleep(time.Minute)
-		if err := w.nodes[0].Rekey(t.Context(), "17"); err != nil {
-			t.Error(err)
-		}
+		w.rekey(w.nodes[0], "17")
 		if string(w.accountKey()) != key {
 			t.Error("the key that the program has set was replaced")
 		}
@@ -284,9 +279,7 @@ func TestRekeyTwice(t *testing.T) {
 			w.leak()
 		}
 		refused.Store(&none)
-		if err := w.nodes[0].Rekey(t.Context(), "20"); err != nil {
-			t.Error(err)
-		}
+		w.rekey(w.nodes[0], "20")
 		for id := 17; id <= 20; id++ {
 			if p := w.progress(fmt.Sprint(id)); !p.Done || p.Revoked != p.Certificates || p.RolledOver != p.Accounts {
 				t.Errorf("%d: %+v", id, p)
@@ -322,6 +315,71 @@ func TestRekeyIsSwept(t *testing.T) {
 		time.Sleep(2 * 24 * time.Hour)
 		if w.storage.has(rekey.Place+"/17/") || !w.storage.has(rekey.Place+"/18/") {
 			t.Error("what has ended is kept, or what has not is deleted")
+		}
+	})
+}
+
+// A certificate is revoked when every node serves another one, also a node that loads slowly.
+func TestRekeyRevokesLast(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.open(w.storage, "a.example")
+		slow := &slowStorage{memStorage: w.storage}
+		w.open(slow, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		old := w.leaves["a.example"].SerialNumber.Text(16)
+		slow.pause.Store(int64(time.Second))
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			for i, cfg := range w.configs {
+				if what == "revoke" && testtls.Serial(cfg, "a.example") == old {
+					t.Errorf("node %d still shows the certificate that is revoked", i)
+				}
+			}
+			return nil
+		}
+		w.rekey(w.nodes[0], "17")
+		w.check("17", "a.example")
+	})
+}
+
+// slowStorage takes its time.
+type slowStorage struct {
+	*memStorage
+	pause atomic.Int64
+}
+
+func (s *slowStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	time.Sleep(time.Duration(s.pause.Load()))
+	return s.memStorage.Load(ctx, key)
+}
+
+// A limit of revocations holds up no orders.
+func TestRevocationsAreLimitedAlone(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "revoke" {
+				return w.ca.Problem(429, "rateLimited", "too many", "86400")
+			}
+			return nil
+		}
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := w.nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("revocations are limited: %v", err)
+		}
+		startAll(t, w.nodes, "b.example")
+		time.Sleep(time.Minute)
+		settle(t, w.nodes[0])
+		if n := w.ca.Asked("revoke"); n != 1 {
+			t.Errorf("%d revocations within the pause", n)
 		}
 	})
 }

@@ -142,6 +142,16 @@ func (w *rekeyWorld) watch(node int, every time.Duration, names ...string) (stop
 	return func() { close(done); <-ended }
 }
 
+// rekey has the keys replaced by a node, and fails the test unless that ends in two days.
+func (w *rekeyWorld) rekey(c *Certs, id string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 48*time.Hour)
+	defer cancel()
+	if err := c.Rekey(ctx, id); err != nil {
+		w.t.Errorf("%v\n%s", err, strings.Join(w.progress(id).Trouble, "\n"))
+	}
+}
+
 // accountKey returns the key of the account as the storage has it.
 func (w *rekeyWorld) accountKey() []byte {
 	w.storage.mu.Lock()
