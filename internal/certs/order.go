@@ -52,7 +52,8 @@ type attempt struct {
 	lead   probe.Lead  // where the name led
 	led    bool        // it was brought forward because the name leads here now
 	demand bool        // for a name on demand
-	fresh  bool        // others may know the key: it is never used again, and a name on demand waits like a declared one
+	// others may know the old key: it is not used again, and no name waits like one on demand
+	fresh bool
 }
 
 // attemptKey is the context's key for an attempt.

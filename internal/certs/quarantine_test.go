@@ -205,19 +205,23 @@ func TestRenewalIsNotDamage(t *testing.T) {
 func TestDamagedAccountIsReplaced(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
-	for _, part := range []string{".json", ".key"} {
+	for _, part := range []string{"default.json", "default.key", "me.json", "me.key"} { // without an address, and with one
 		for _, value := range []string{"garbage", "", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
 			t.Run(part+" "+value[:min(8, len(value))], func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ca := stubca.New(t)
 					storage := newMemStorage()
-					nodes := stubbed(t, ca, 3, storage, nil, nil)
+					nodes := stubbed(t, ca, 3, storage, func(cfg *certmagic.Config) {
+						if strings.HasPrefix(part, "me.") {
+							cfg.Issuers[0].(*certmagic.ACMEIssuer).Email = "me@a.example"
+						}
+					}, nil)
 					startAll(t, nodes, "first.example")
 					time.Sleep(20 * time.Second)
 					synctest.Wait()
 					damaged := ""
 					for key := range storage.data {
-						if strings.Contains(key, "/users/") && strings.HasSuffix(key, part) {
+						if strings.Contains(key, "/users/") && strings.HasSuffix(key, "/"+part) {
 							damaged = key
 						}
 					}

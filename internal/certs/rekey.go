@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
 	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 )
 
 // errServesNothing means that this node does not know which names are served.
@@ -59,8 +60,13 @@ type RekeyProgress = rekey.Progress
 // the replacement, such as the index of the entry that removed a node. The first call with an id
 // lists what the storage has then. Later ones, on any node, go on where that was left; one node
 // works at a time. Rekey returns nil when all is done, also for earlier ids, or an error when ctx
-// ends. Call it when those who know the old keys can read the storage no more.
-func (c *Certs) Rekey(ctx context.Context, id string) error { return c.rekeyer.Run(ctx, id) }
+// ends or c is closed. Call it when those who know the old keys can read the storage no more.
+func (c *Certs) Rekey(ctx context.Context, id string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.loader.life, func() { cancel(errs.ErrClosed) })()
+	return c.rekeyer.Run(ctx, id)
+}
 
 // RekeyProgress returns how far Rekey is with an id, from any node.
 func (c *Certs) RekeyProgress(ctx context.Context, id string) (RekeyProgress, error) {

@@ -30,7 +30,7 @@ func TestRekey(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.leak()
 		old := testtls.Serial(w.configs[0], "a.example")
-		stop := w.watch(2, names...)
+		stop := w.watch(2, time.Second, names...)
 		ended := make(chan error, 2)
 		for _, c := range w.nodes[:2] {
 			go func() { ended <- c.Rekey(t.Context(), "17") }()
@@ -61,9 +61,7 @@ func TestRekey(t *testing.T) {
 		}
 		// the next one begins anew
 		w.leak()
-		if err := w.nodes[2].Rekey(t.Context(), "18"); err != nil {
-			t.Error(err)
-		}
+		w.rekey(w.nodes[2], "18")
 		if n := len(w.ca.Placed("")); n != placed+3 {
 			t.Errorf("%d orders for the next one", n-placed)
 		}
@@ -75,9 +73,10 @@ func TestRekey(t *testing.T) {
 func TestRekeyIsResumed(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
-	step := 3
-	if *long {
-		step = 1
+	step := 1
+	if !*long {
+		step = 3
+		t.Log("every third call; -long goes through all")
 	}
 	for _, after := range []bool{false, true} {
 		for n := 0; ; n += step {
@@ -113,7 +112,7 @@ func rekeyDies(t *testing.T, n int, after bool) bool {
 	m.mu.Lock()
 	m.armed, m.left = true, n
 	m.mu.Unlock()
-	stop := w.watch(1, names...)
+	stop := w.watch(1, time.Second, names...)
 	defer stop()
 	err := first.Rekey(ctx, "17")
 	if err == nil {
@@ -124,9 +123,7 @@ func rekeyDies(t *testing.T, n int, after bool) bool {
 		t.Errorf("a run that ends early: %v", err)
 	}
 	w.configs[0] = nil // dead
-	if err := second.Rekey(t.Context(), "17"); err != nil {
-		t.Error(err)
-	}
+	w.rekey(second, "17")
 	w.check("17", names...)
 	if p := w.progress("17"); !p.Done || p.Certificates < 2 || p.Revoked != p.Certificates || p.RolledOver != p.Accounts {
 		t.Errorf("progress: %+v", p)

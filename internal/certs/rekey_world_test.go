@@ -40,7 +40,7 @@ type rekeyWorld struct {
 
 	secrets map[string]string                         // a line of each private key, to what it is of
 	leaves  map[string]*x509.Certificate              // the certificates of before, by name
-	account string                                    // key of the account's private key in the storage
+	account string                                    // where the account's key is in the storage
 	more    func(*certmagic.Config)                   // configures each node; nil: nothing
 	wrap    func(http.RoundTripper) http.RoundTripper // of the next node; nil: nothing
 }
@@ -100,14 +100,16 @@ func (w *rekeyWorld) leak() {
 	w.storage.mu.Lock()
 	defer w.storage.mu.Unlock()
 	for key, value := range w.storage.data {
-		switch {
-		case strings.Contains(string(value), "PRIVATE KEY"):
-			lines := strings.Split(strings.TrimSpace(string(value)), "\n")
-			w.secrets[lines[len(lines)-2]] = key
-			if strings.HasPrefix(key, "acme/") {
-				w.account = key
+		lines := strings.Split(strings.ReplaceAll(string(value), `\n`, "\n"), "\n")
+		for i, line := range lines {
+			if strings.HasPrefix(line, "-----END ") && strings.Contains(line, "PRIVATE KEY") {
+				w.secrets[lines[i-1]] = key
 			}
-		case path.Ext(key) == ".crt":
+		}
+		switch {
+		case strings.HasPrefix(key, "acme/") && path.Ext(key) == ".key":
+			w.account = key
+		case strings.HasPrefix(key, "certificates/") && path.Ext(key) == ".crt":
 			block, _ := pem.Decode(value)
 			leaf, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
@@ -118,9 +120,9 @@ func (w *rekeyWorld) leak() {
 	}
 }
 
-// watch makes handshakes for name with a node, once a second, and fails the test if one shows no
+// watch makes handshakes for names with a node, again and again, and fails the test if one shows no
 // certificate. stop ends it.
-func (w *rekeyWorld) watch(node int, names ...string) (stop func()) {
+func (w *rekeyWorld) watch(node int, every time.Duration, names ...string) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -131,13 +133,23 @@ func (w *rekeyWorld) watch(node int, names ...string) (stop func()) {
 				}
 			}
 			select {
-			case <-time.After(time.Second):
+			case <-time.After(every):
 			case <-done:
 				return
 			}
 		}
 	}()
 	return func() { close(done); <-ended }
+}
+
+// rekey has the keys replaced by a node, and fails the test unless that ends in two days.
+func (w *rekeyWorld) rekey(c *Certs, id string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 48*time.Hour)
+	defer cancel()
+	if err := c.Rekey(ctx, id); err != nil {
+		w.t.Errorf("%v\n%s", err, strings.Join(w.progress(id).Trouble, "\n"))
+	}
 }
 
 // accountKey returns the key of the account as the storage has it.
@@ -158,13 +170,13 @@ func (w *rekeyWorld) check(id string, renewed ...string) {
 		if expired := time.Now().After(old.NotAfter); !expired && (!ok || r.Reason != 1) || expired && ok {
 			w.t.Errorf("%s: expired %v, revoked %v for the reason %d", name, expired, ok, r.Reason)
 		}
-		text, err := w.storage.Load(w.t.Context(), certmagic.StorageKeys.SiteCert(w.issuer(), name))
 		if !slices.Contains(renewed, name) {
-			if err == nil || w.storage.has(certmagic.StorageKeys.CertsSitePrefix(w.issuer(), name)+"/") {
+			if w.storage.has(certmagic.StorageKeys.CertsSitePrefix(w.issuer(), name) + "/") {
 				w.t.Errorf("%s is still in the storage", name)
 			}
 			continue
 		}
+		text, err := w.storage.Load(w.t.Context(), certmagic.StorageKeys.SiteCert(w.issuer(), name))
 		if err != nil {
 			w.t.Errorf("%s: %v", name, err)
 			continue

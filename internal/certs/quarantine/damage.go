@@ -75,7 +75,8 @@ func badCertificate(name string, key, chain, meta []byte) error {
 
 // badAccount returns the records of the account in a directory, and what is wrong with them.
 func (q *Quarantine) badAccount(ctx context.Context, user string) (records []state.Record, bad error) {
-	stem := user + "/" + path.Base(user)
+	name, _, _ := strings.Cut(path.Base(user), "@") // certmagic's rule
+	stem := user + "/" + name
 	for _, ext := range []string{".json", ".key"} {
 		value, err := q.Certmagic.Storage.Load(ctx, stem+ext)
 		if err != nil {

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -24,7 +24,7 @@ func (w *work) account(ctx context.Context, a *account) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	client := w.client(a.authority(), w.directory(a.authority()))
+	client := w.client(a.authority(), w.urls[a.authority()])
 	if client == nil {
 		return &waiting{"no issuer is configured for this authority, and its address is not known: close the account there " +
 			"with the key in " + a.Stem + ".key, or have TLS.CA name the authority; then delete " + a.Dir + " from the storage", retryLast}
@@ -33,11 +33,11 @@ func (w *work) account(ctx context.Context, a *account) error {
 	if err := json.Unmarshal(a.Account, &at); err != nil {
 		return err
 	}
-	old, err := decodeKey([]byte(a.Old))
+	fresh, err := w.freshKey(ctx, a)
 	if err != nil {
 		return err
 	}
-	fresh, err := w.freshKey(ctx, a)
+	old, err := decodeKey([]byte(a.Old))
 	if err != nil {
 		return err
 	}
@@ -69,6 +69,10 @@ func (w *work) account(ctx context.Context, a *account) error {
 // freshKey returns the new key of an account. It is stored before anybody uses it.
 func (w *work) freshKey(ctx context.Context, a *account) (crypto.Signer, error) {
 	if a.New == "" {
+		stored, err := w.Shared.Load(ctx, a.Stem+".key")
+		if err == nil && slices.Contains(a.Given, string(stored)) {
+			a.Old = string(stored) // an earlier re-keying has ended meanwhile
+		}
 		key, err := certmagic.StandardKeyGenerator{KeyType: certmagic.P256}.GenerateKey()
 		if err != nil {
 			return nil, err
@@ -134,50 +138,10 @@ func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acm
 		a.missed = true
 		return &waiting{"the authority does not know the account; if it says so again, another account is opened", lostPause}
 	}
-	done := &account{Dir: a.Dir, Stem: a.Stem, Done: true}
+	done := &account{Dir: a.Dir, Stem: a.Stem, Done: true, place: a.place}
 	if err := w.save(ctx, a.place, done); err != nil {
 		return err
 	}
-	a.Old, a.New, a.Account, a.Done = "", "", nil, true
+	*a = *done
 	return nil
-}
-
-// directory returns the URL of an authority that the certificates of the plans name, empty if none
-// does.
-func (w *work) directory(authority string) string {
-	for _, t := range w.tasks {
-		for _, c := range t.certificates {
-			if c.Issuer == authority && c.CA != "" {
-				return c.CA
-			}
-		}
-	}
-	return ""
-}
-
-// accountsOf returns the accounts that the storage has for an authority.
-func (r *Rekeyer) accountsOf(ctx context.Context, authority string) ([]acme.Account, error) {
-	keys, err := r.list(ctx, "acme/"+authority+"/users", true)
-	if err != nil {
-		return nil, err
-	}
-	var out []acme.Account
-	for _, key := range keys {
-		stem, ok := strings.CutSuffix(key, ".key")
-		if !ok {
-			continue
-		}
-		var a acme.Account
-		private, err := r.Shared.Load(ctx, key)
-		if err == nil {
-			err = r.load(ctx, stem+".json", &a)
-		}
-		if err == nil {
-			a.PrivateKey, err = decodeKey(private)
-		}
-		if err == nil {
-			out = append(out, a)
-		}
-	}
-	return out, nil
 }

@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -14,6 +16,12 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
+)
+
+var (
+	errNoKey     = errors.New("neither the key of the certificate nor an account of its authority is in the storage")
+	errNoRevoker = errors.New("its issuer cannot revoke, and is no ACME authority that is known: " +
+		"revoke the certificate there by hand; this line goes when it has expired")
 )
 
 const requestTimeout = 30 * time.Second // of a request to an authority that no issuer is for
@@ -62,12 +70,12 @@ func problem(err error) (acme.Problem, bool) {
 
 // revoke has a certificate revoked because its key is known to others. It returns nil if nobody can
 // use the certificate any more.
-func (w *work) revoke(ctx context.Context, c *certificate) error {
-	leaf, err := decodeDER(c.Leaf)
+func (r *Rekeyer) revoke(ctx context.Context, c *certificate) error {
+	leaf, err := x509.ParseCertificate(c.Leaf)
 	if err != nil {
 		return err
 	}
-	if w.Clocks.Check(clocks.MaxOffset) == nil && w.Clocks.Now().After(leaf.NotAfter) {
+	if r.Clocks.Check(clocks.MaxOffset) == nil && r.Clocks.Now().After(leaf.NotAfter) {
 		return nil
 	}
 	if isOwn(c) {
@@ -75,14 +83,16 @@ func (w *work) revoke(ctx context.Context, c *certificate) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	client := w.client(c.Issuer, c.CA)
+	client := r.client(c.Issuer, c.CA)
 	if client == nil {
-		i, ok := w.issuer(c.Issuer).(certmagic.Revoker)
+		i, ok := r.issuer(c.Issuer).(certmagic.Revoker)
 		if !ok {
 			return errNoRevoker
 		}
 		chain := encodeCertificate(c.Leaf)
-		return i.Revoke(ctx, certmagic.CertificateResource{SANs: []string{c.Name}, CertificatePEM: chain, PrivateKeyPEM: []byte(c.Key), IssuerData: c.Data}, acme.ReasonKeyCompromise)
+		return i.Revoke(ctx, certmagic.CertificateResource{
+			SANs: []string{c.Name}, CertificatePEM: chain, PrivateKeyPEM: []byte(c.Key), IssuerData: c.Data,
+		}, acme.ReasonKeyCompromise)
 	}
 	// The certificate's own key comes first: then the authority refuses this key for ever. JWS knows
 	// no other kinds of keys.
@@ -95,7 +105,7 @@ func (w *work) revoke(ctx context.Context, c *certificate) error {
 			return unlessRevoked(err, p)
 		}
 	}
-	accounts, bad := w.accountsOf(ctx, c.Issuer)
+	accounts, bad := r.accountsOf(ctx, c.Issuer)
 	if bad != nil {
 		return errors.Join(err, bad)
 	}
@@ -114,4 +124,31 @@ func unlessRevoked(err error, p acme.Problem) error {
 		return nil
 	}
 	return err
+}
+
+// accountsOf returns the accounts that the storage has for an authority.
+func (r *Rekeyer) accountsOf(ctx context.Context, authority string) ([]acme.Account, error) {
+	keys, err := r.list(ctx, "acme/"+authority+"/users", true)
+	if err != nil {
+		return nil, err
+	}
+	var out []acme.Account
+	for _, key := range keys {
+		stem, ok := strings.CutSuffix(key, ".key")
+		if !ok {
+			continue
+		}
+		var a acme.Account
+		private, err := r.Shared.Load(ctx, key)
+		if err == nil {
+			err = r.load(ctx, stem+".json", &a)
+		}
+		if err == nil {
+			a.PrivateKey, err = decodeKey(private)
+		}
+		if err == nil {
+			out = append(out, a)
+		}
+	}
+	return out, nil
 }

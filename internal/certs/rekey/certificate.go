@@ -3,7 +3,6 @@ package rekey
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,9 +26,6 @@ const (
 )
 
 var (
-	errNoKey     = errors.New("neither the key of the certificate nor an account of its authority is in the storage")
-	errNoRevoker = errors.New("its issuer cannot revoke, and is no ACME authority that is known: " +
-		"revoke the certificate there by hand; this line goes when it has expired")
 	errSameKey = errors.New("the new certificate has the old key: see the KeySource that TLS.Configure sets")
 )
 
@@ -38,15 +34,6 @@ type job struct {
 	*certificate
 	unwanted time.Time // since when nobody was known to serve the name; zero: that is not so
 	since    time.Time // when the state was reached, or found
-}
-
-// isOwn reports whether the cluster's own authority has issued a certificate.
-func isOwn(c *certificate) bool { return c.Issuer == keyspace.DevIssuer }
-
-func decodeDER(der []byte) (*x509.Certificate, error) { return x509.ParseCertificate(der) }
-
-func encodeCertificate(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 // step does what is due for a certificate. It is nil when nothing is left.
@@ -129,7 +116,7 @@ func (w *work) within(ctx context.Context, slots chan struct{}, do func() error)
 	}
 }
 
-// otherKey reports whether the storage has a certificate for the name that is valid, has a key which
+// otherKey reports whether the storage has a certificate for the name that is valid, has a key that
 // nobody else knows, and comes from an authority whose key nobody else knows.
 func (w *work) otherKey(ctx context.Context, c *certificate) (bool, error) {
 	if w.PerNode {
@@ -215,7 +202,8 @@ func (w *work) remove(ctx context.Context, c *certificate, parts ...string) erro
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
 		if err := w.Shared.Unlock(ctx, lock); err != nil {
-			w.Log.Debug("a lock was not given back", "lock", lock, "error", err) // it ends with this node's session
+			// it ends with this node's session
+			w.Log.Debug("a lock was not given back", "lock", lock, "error", err)
 		}
 	}()
 	text, err := w.Shared.Load(ctx, c.stem()+".crt")
@@ -276,8 +264,8 @@ func (w *work) retire(ctx context.Context, j *job) error {
 	return nil
 }
 
-// forgetKeys deletes the private keys that nothing needs any more: those that were put aside because
-// others may know them, and those among the damaged records.
+// forgetKeys deletes the private keys that nothing needs any more: those that were put aside
+// because others may know them, and those among the damaged records.
 func (w *work) forgetKeys(ctx context.Context) error {
 	keys, err := w.list(ctx, "certificates", true)
 	if err != nil {

@@ -2,16 +2,19 @@ package rekey
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 // Place is the directory in the storage that the plans are in.
@@ -52,7 +55,9 @@ type account struct {
 	Account json.RawMessage `json:"account,omitempty"`
 	Old     string          `json:"old,omitempty"` // PEM of the keys; empty when done
 	New     string          `json:"new,omitempty"`
-	Done    bool            `json:"done,omitempty"`
+	// Given are the keys that earlier re-keyings were about to give it: somebody may know them too.
+	Given []string `json:"given,omitempty"`
+	Done  bool     `json:"done,omitempty"`
 
 	place  string // of this record
 	missed bool   // the authority did not know it at the last look
@@ -86,6 +91,9 @@ func (c *certificate) stem() string { return c.dir() + "/" + c.Site }
 
 // isDone reports whether nothing is left to do.
 func (c *certificate) isDone() bool { return c.State == revoked || c.State == deleted }
+
+// isOwn reports whether the cluster's own authority has issued a certificate.
+func isOwn(c *certificate) bool { return c.Issuer == keyspace.DevIssuer }
 
 // Progress is how far a re-keying is.
 type Progress struct {
@@ -121,35 +129,36 @@ func checkID(id string) error {
 func planPlace(id string) string    { return Place + "/" + id + "/plan.json" }
 func troublePlace(id string) string { return Place + "/" + id + "/trouble.json" }
 
-func hashOf(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
+// records reads and writes the records of plans.
+type records struct {
+	storage certmagic.Storage
+	log     *slog.Logger
 }
 
 // load decodes a JSON record.
-func (r *Rekeyer) load(ctx context.Context, key string, into any) error {
-	raw, err := r.Shared.Load(ctx, key)
+func (r records) load(ctx context.Context, key string, into any) error {
+	raw, err := r.storage.Load(ctx, key)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("the record %s cannot be read: %w", key, err)
+		return fmt.Errorf("the record %s cannot be read; delete it if it stays so: %w", key, err)
 	}
 	return nil
 }
 
 // save encodes a JSON record.
-func (r *Rekeyer) save(ctx context.Context, key string, value any) error {
+func (r records) save(ctx context.Context, key string, value any) error {
 	raw, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return r.Shared.Store(ctx, key, raw)
+	return r.storage.Store(ctx, key, raw)
 }
 
 // list returns what is in a directory, nothing if it does not exist.
-func (r *Rekeyer) list(ctx context.Context, dir string, recursive bool) ([]string, error) {
-	keys, err := r.Shared.List(ctx, dir, recursive)
+func (r records) list(ctx context.Context, dir string, recursive bool) ([]string, error) {
+	keys, err := r.storage.List(ctx, dir, recursive)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -157,7 +166,7 @@ func (r *Rekeyer) list(ctx context.Context, dir string, recursive bool) ([]strin
 }
 
 // loadItems returns the accounts and certificates of a plan.
-func (r *Rekeyer) loadItems(ctx context.Context, id string) ([]*account, []*certificate, error) {
+func (r records) loadItems(ctx context.Context, id string) ([]*account, []*certificate, error) {
 	keys, err := r.list(ctx, Place+"/"+id+"/accounts", false)
 	if err != nil {
 		return nil, nil, err
@@ -206,35 +215,8 @@ func (p *plan) count(accounts []*account, certificates []*certificate) {
 	}
 }
 
-// Progress returns how far the re-keying of that ID is. Any node can be asked.
-func (r *Rekeyer) Progress(ctx context.Context, id string) (Progress, error) {
-	if err := checkID(id); err != nil {
-		return Progress{}, err
-	}
-	var p plan
-	if err := r.load(ctx, planPlace(id), &p); errors.Is(err, fs.ErrNotExist) {
-		return Progress{}, nil
-	} else if err != nil {
-		return Progress{}, fmt.Errorf("the progress of a re-keying: %w", err)
-	}
-	out := Progress{Begun: true, Done: !p.Ended.IsZero()}
-	if !out.Done {
-		accounts, certificates, err := r.loadItems(ctx, id)
-		if err == nil {
-			p.count(accounts, certificates)
-			err = r.load(ctx, troublePlace(id), &out.Trouble)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return Progress{}, fmt.Errorf("the progress of a re-keying: %w", err)
-		}
-	}
-	out.Accounts, out.Certificates, out.Notes = p.Accounts, p.Certificates, p.Notes
-	out.RolledOver, out.Rekeyed, out.Revoked, out.Deleted = p.RolledOver, p.Rekeyed, p.Revoked, p.Deleted
-	return out, nil
-}
-
 // unfinished returns the IDs of the plans that have not ended, the oldest first.
-func (r *Rekeyer) unfinished(ctx context.Context) ([]string, error) {
+func (r records) unfinished(ctx context.Context) ([]string, error) {
 	dirs, err := r.list(ctx, Place, false)
 	if err != nil {
 		return nil, err
@@ -259,14 +241,14 @@ func (r *Rekeyer) unfinished(ctx context.Context) ([]string, error) {
 }
 
 // tidy deletes what a plan that has ended needs no more: all but the plan itself.
-func (r *Rekeyer) tidy(ctx context.Context, id string) {
+func (r records) tidy(ctx context.Context, id string) {
 	keys, err := r.list(ctx, Place+"/"+id, false)
 	for _, key := range keys {
 		if key != planPlace(id) {
-			err = errors.Join(err, r.Shared.Delete(ctx, key))
+			err = errors.Join(err, r.storage.Delete(ctx, key))
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		r.Log.Warn("the list of a re-keying that has ended cannot be deleted; will try again", "id", id, "error", err)
+		r.log.Warn("the list of a re-keying that has ended cannot be deleted; will try again", "id", id, "error", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"path"
@@ -53,13 +54,14 @@ type Config struct {
 // Rekeyer replaces keys. Its methods are safe for concurrent use.
 type Rekeyer struct {
 	Config
+	records
 	orders chan struct{} // holds an element for each order under way
 	calls  chan struct{} // and for each other step
 }
 
 // New returns a rekeyer.
 func New(cfg Config) *Rekeyer {
-	return &Rekeyer{Config: cfg, orders: make(chan struct{}, atOnce), calls: make(chan struct{}, atOnce)}
+	return &Rekeyer{Config: cfg, records: records{cfg.Shared, cfg.Log}, orders: make(chan struct{}, atOnce), calls: make(chan struct{}, atOnce)}
 }
 
 // Run makes worthless what somebody may know of the certificates and accounts that the storage has
@@ -105,7 +107,8 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
 		if err := r.Shared.Unlock(ctx, keyspace.RekeyLock); err != nil {
-			r.Log.Debug("a lock was not given back", "lock", keyspace.RekeyLock, "error", err) // it ends with this node's session
+			// it ends with this node's session
+			r.Log.Debug("a lock was not given back", "lock", keyspace.RekeyLock, "error", err)
 		}
 	}()
 	if err := r.open(ctx, id); err != nil {
@@ -115,13 +118,40 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	w := &work{Rekeyer: r, known: make(map[string]bool), newRoot: make(chan struct{})}
+	w := &work{Rekeyer: r, known: make(map[string]bool), urls: make(map[string]string), newRoot: make(chan struct{})}
 	for _, id := range ids {
 		if err := w.add(ctx, id); err != nil {
 			return err
 		}
 	}
 	return w.run(ctx)
+}
+
+// Progress returns how far the re-keying of that ID is. Any node can be asked.
+func (r *Rekeyer) Progress(ctx context.Context, id string) (Progress, error) {
+	if err := checkID(id); err != nil {
+		return Progress{}, err
+	}
+	var p plan
+	if err := r.load(ctx, planPlace(id), &p); errors.Is(err, fs.ErrNotExist) {
+		return Progress{}, nil
+	} else if err != nil {
+		return Progress{}, fmt.Errorf("the progress of a re-keying: %w", err)
+	}
+	out := Progress{Begun: true, Done: !p.Ended.IsZero()}
+	if !out.Done {
+		accounts, certificates, err := r.loadItems(ctx, id)
+		if err == nil {
+			p.count(accounts, certificates)
+			err = r.load(ctx, troublePlace(id), &out.Trouble)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Progress{}, fmt.Errorf("the progress of a re-keying: %w", err)
+		}
+	}
+	out.Accounts, out.Certificates, out.Notes = p.Accounts, p.Certificates, p.Notes
+	out.RolledOver, out.Rekeyed, out.Revoked, out.Deleted = p.RolledOver, p.Rekeyed, p.Revoked, p.Deleted
+	return out, nil
 }
 
 // Sweep deletes the records of re-keyings that have ended a long time ago, unless this node's clock

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,7 +20,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
-const storesAtOnce = 16 // records of a plan that are written at once
+const (
+	storesAtOnce = 16  // records of a plan that are written at once
+	maxNotes     = 100 // that are kept
+)
 
 // open returns once there is a plan for id. One that was interrupted before it was complete is made
 // anew: what it has listed already stays in it, since somebody may know these keys too.
@@ -82,7 +83,11 @@ func (r *Rekeyer) open(ctx context.Context, id string) error {
 
 // note adds what a person must know, once.
 func (p *plan) note(text string) {
-	if !slices.Contains(p.Notes, text) {
+	switch {
+	case slices.Contains(p.Notes, text) || len(p.Notes) > maxNotes:
+	case len(p.Notes) == maxNotes:
+		p.Notes = append(p.Notes, "and more like these")
+	default:
 		p.Notes = append(p.Notes, text)
 	}
 }
@@ -127,6 +132,10 @@ func (r *Rekeyer) scanAccounts(ctx context.Context, id string, p *plan) ([]*acco
 	if err != nil {
 		return nil, err
 	}
+	given, err := r.given(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []*account
 	for _, key := range keys {
 		stem, ok := strings.CutSuffix(key, ".key")
@@ -151,9 +160,31 @@ func (r *Rekeyer) scanAccounts(ctx context.Context, id string, p *plan) ([]*acco
 			p.note("the key of the account in " + a.Dir + " is set in the program (AccountKeyPEM): replace it there, on all nodes")
 			continue
 		}
-		a.Old = string(private)
+		a.Old, a.Given = string(private), given[a.Dir]
 		a.place = Place + "/" + id + "/accounts/" + hashOf([]byte(a.Dir + a.Old))[:32]
 		out = append(out, a)
+	}
+	return out, nil
+}
+
+// given returns the keys that plans which have not ended are about to give to accounts, by the
+// directory of the account.
+func (r *Rekeyer) given(ctx context.Context) (map[string][]string, error) {
+	ids, err := r.unfinished(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string][]string)
+	for _, id := range ids {
+		accounts, _, err := r.loadItems(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range accounts {
+			if a.New != "" {
+				out[a.Dir] = append(out[a.Dir], a.New)
+			}
+		}
 	}
 	return out, nil
 }
@@ -212,8 +243,6 @@ func first(all []*certificate) []*certificate {
 	})
 }
 
-var errUnreadable = errors.New("the certificate cannot be read")
-
 // describe returns the item of the certificate whose records begin with stem. parts are those of
 // its key below certificates/.
 func (r *Rekeyer) describe(ctx context.Context, stem string, parts []string) (*certificate, error) {
@@ -266,30 +295,4 @@ func subject(sans []string, leaf *x509.Certificate, site string) string {
 		return names[i]
 	}
 	return site
-}
-
-// decodeLeaf returns the first certificate of a chain.
-func decodeLeaf(text []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, errUnreadable
-	}
-	return x509.ParseCertificate(block.Bytes)
-}
-
-// decodeKey returns a private key. certmagic's decoder wants a PEM block.
-func decodeKey(text []byte) (crypto.Signer, error) {
-	if block, _ := pem.Decode(text); block == nil {
-		return nil, errors.New("the key is not PEM")
-	}
-	return certmagic.PEMDecodePrivateKey(text)
-}
-
-// spkiOf returns the hash of the public key of a private one, as of a certificate.
-func spkiOf(key crypto.Signer) string {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return ""
-	}
-	return hashOf(der)
 }

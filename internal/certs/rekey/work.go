@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ const (
 	retryLast    = 10 * time.Minute
 	troubleEvery = 5 * time.Second // between writes of what fails
 	maxTrouble   = 200             // lines that are kept
+	maxText      = 1000            // bytes of an error in them
 	stepTimeout  = 5 * time.Minute // for one step that is no order
 )
 
@@ -67,8 +69,9 @@ type task struct {
 type work struct {
 	*Rekeyer
 	tasks   []*task
-	known   map[string]bool // hashes of the public keys that must go
-	newRoot chan struct{}   // closed when the cluster's own authority is as it must be
+	known   map[string]bool   // hashes of the public keys that must go
+	urls    map[string]string // of ACME directories, by the name of the authority's directory
+	newRoot chan struct{}     // closed when the cluster's own authority is as it must be
 }
 
 // add loads a plan.
@@ -83,6 +86,9 @@ func (w *work) add(ctx context.Context, id string) error {
 	}
 	for _, c := range t.certificates {
 		w.known[c.SPKI] = true
+		if c.CA != "" {
+			w.urls[c.Issuer] = c.CA
+		}
 	}
 	w.tasks = append(w.tasks, t)
 	return nil
@@ -126,25 +132,30 @@ func (w *work) run(ctx context.Context) error {
 			})
 		}
 	}
-	finished := make(chan struct{})
-	go func() {
-		defer close(finished)
-		var all sync.WaitGroup
-		for _, t := range w.tasks {
-			all.Go(func() { w.finish(ctx, t) })
-		}
-		all.Wait()
-	}()
+	ended := make(chan *task)
+	for _, t := range w.tasks {
+		group.Go(func() {
+			w.finish(ctx, t)
+			select {
+			case ended <- t:
+			case <-ctx.Done():
+			}
+		})
+	}
 	ticker := time.NewTicker(troubleEvery)
 	defer ticker.Stop()
-	for {
+	for open := slices.Clone(w.tasks); len(open) > 0; {
 		select {
-		case <-finished:
-			return ctx.Err()
+		case t := <-ended:
+			open = slices.DeleteFunc(open, func(x *task) bool { return x == t })
+			w.tidy(ctx, t.id) // here, so that no report comes after it
 		case <-ticker.C:
-			w.report(ctx)
+			w.report(ctx, open)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
+	return ctx.Err()
 }
 
 // placed is an item and its plan.
@@ -196,12 +207,12 @@ func (w *work) drive(ctx context.Context, t *task, about string, slots chan stru
 		}
 		text := err.Error()
 		if text != "" {
-			t.say(about, fmt.Sprintf("%s: %s; tried again at %s", about, text, time.Now().Add(pause).UTC().Format(time.RFC3339)))
+			t.say(about, fmt.Sprintf("%s: %s; tried again at %s", about, text[:min(len(text), maxText)], time.Now().Add(pause).UTC().Format(time.RFC3339)))
 			level := slog.LevelWarn
 			if limit != nil {
 				text = limit.Why
 			}
-			if text == logged {
+			if strings.Contains(logged, text) {
 				level = slog.LevelDebug
 			}
 			logged = text
@@ -225,8 +236,8 @@ func (t *task) say(about, text string) {
 }
 
 // report stores what fails now.
-func (w *work) report(ctx context.Context) {
-	for _, t := range w.tasks {
+func (w *work) report(ctx context.Context, tasks []*task) {
+	for _, t := range tasks {
 		t.mu.Lock()
 		changed, lines := t.changed, slices.Sorted(maps.Values(t.trouble))
 		t.changed = false
@@ -285,7 +296,6 @@ func (w *work) finish(ctx context.Context, t *task) {
 	if ctx.Err() != nil {
 		return
 	}
-	w.tidy(ctx, t.id)
 	w.Log.Info("all keys of certificates and accounts have been replaced", "id", t.id,
 		"accounts", t.RolledOver, "certificates", t.Rekeyed, "deleted", t.Deleted, "revoked", t.Revoked)
 }

@@ -1,0 +1,385 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
+	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testtls"
+)
+
+// What fails is told on every node, with the reason and the time of the next try, and is done as
+// soon as that is possible.
+func TestRekeyTrouble(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	refuse := func(what string, status int, kind, after string) func(*stubca.CA, string) *http.Response {
+		return func(ca *stubca.CA, asked string) *http.Response {
+			if what != "" && asked != what {
+				return nil
+			}
+			return ca.Problem(status, kind, "not now", after)
+		}
+	}
+	for _, tc := range []struct {
+		name    string
+		refuse  func(ca *stubca.CA, what string) *http.Response
+		lasts   time.Duration
+		within  time.Duration // after that it is done
+		trouble string
+	}{
+		{"the authority is down", refuse("", 503, "serverInternal", ""), time.Hour, time.Hour, "not now"},
+		{"orders fail", refuse("order", 500, "serverInternal", ""), time.Hour, 4 * time.Hour, "a.example (stub-"},
+		{"orders are limited", refuse("order", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "nothing is ordered before 2000-01-01T02:0"},
+		{"accounts are limited", refuse("keychange", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "acme/stub-"},
+		{"changes of keys fail", refuse("keychange", 400, "malformed", ""), time.Hour, 12 * time.Minute, "acme/stub-"},
+		{"revocations fail", refuse("revoke", 403, "unauthorized", ""), time.Hour, 12 * time.Minute, "the old certificate is not revoked"},
+		{"revocations are limited", refuse("revoke", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "nothing is ordered before 2000-01-01T02:0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newRekeyWorld(t)
+				var down atomic.Bool
+				w.ca.Refuse = func(what string, _ []string) *http.Response {
+					if !down.Load() {
+						return nil
+					}
+					return tc.refuse(w.ca, what)
+				}
+				for range 2 {
+					w.open(w.storage, "a.example", "b.example")
+				}
+				time.Sleep(time.Minute)
+				w.leak()
+				stop := w.watch(1, time.Minute, "a.example")
+				defer stop()
+				down.Store(true)
+				ended := make(chan error, 1)
+				go func() { ended <- w.nodes[0].Rekey(t.Context(), "17") }()
+				time.Sleep(tc.lasts)
+				p := w.progress("17")
+				if text := strings.Join(p.Trouble, "\n"); !p.Begun || p.Done || !strings.Contains(text, tc.trouble) || !strings.Contains(text, "tried again at 2000-01-01T0") {
+					t.Errorf("progress: %+v, want %q", p, tc.trouble)
+				}
+				down.Store(false)
+				time.Sleep(tc.within)
+				select {
+				case err := <-ended:
+					if err != nil {
+						t.Error(err)
+					}
+					w.check("17", "a.example", "b.example")
+				default:
+					t.Fatalf("not done: %+v\n%s", w.progress("17"), w.log.String())
+				}
+			})
+		})
+	}
+}
+
+// The storage fails: what is done already stays done, and the rest follows.
+func TestRekeyStorageFails(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		w.storage.denyAll(func(op, key string) error {
+			if op == "store" && strings.HasPrefix(key, rekey.Place) {
+				return errInjected
+			}
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := w.nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a storage that takes nothing: %v", err)
+		}
+		if n := len(w.ca.Placed("")); n != 1 {
+			t.Errorf("%d orders before the list is stored", n)
+		}
+		w.storage.denyAll(nil)
+		w.rekey(w.nodes[0], "17")
+		w.check("17", "a.example")
+	})
+}
+
+func TestRekeyRefusesID(t *testing.T) {
+	w := newRekeyWorld(t)
+	c := w.open(w.storage)
+	for _, id := range []string{"", "a/b", "..", "a b", strings.Repeat("x", 65)} {
+		if err := c.Rekey(t.Context(), id); err == nil || !strings.Contains(err.Error(), "use 1 to 64 letters") {
+			t.Errorf("%q: %v", id, err)
+		}
+		if _, err := c.RekeyProgress(t.Context(), id); err == nil || !strings.Contains(err.Error(), "use 1 to 64 letters") {
+			t.Errorf("progress of %q: %v", id, err)
+		}
+	}
+}
+
+// A certificate that was revoked before, and one whose key is not in the storage.
+func TestRekeyRevocations(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.open(w.storage, "before.example", "keyless.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		before, keyless := w.leaves["before.example"].SerialNumber.Text(16), w.leaves["keyless.example"].SerialNumber.Text(16)
+		w.ca.Revoke(before)
+		key := certmagic.StorageKeys.SitePrivateKey(w.issuer(), "keyless.example")
+		w.storage.notify() // or it would be ordered anew at once
+		if err := w.storage.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		w.storage.notify(w.nodes...)
+		w.rekey(w.nodes[0], "17")
+		if r, ok := w.ca.Revoked(keyless); !ok || r.ByKey || r.Reason != 1 {
+			t.Errorf("without its key: %+v, %v", r, ok)
+		}
+		delete(w.leaves, "before.example") // for another reason
+		w.check("17", "keyless.example")
+	})
+}
+
+// An account that the authority does not know by its key any more is replaced, and so is one beside
+// which certmagic has opened another.
+func TestRekeyAccounts(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	for _, tc := range []struct {
+		name   string
+		before func(t *testing.T, w *rekeyWorld)
+		during func(t *testing.T, w *rekeyWorld)
+		live   int
+	}{
+		{"lost", func(t *testing.T, w *rekeyWorld) {
+			key, err := certmagic.PEMDecodePrivateKey(w.accountKey())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.ca.Forget(key)
+		}, nil, 2}, // somebody else has the first
+		{"another one was opened", nil, func(t *testing.T, w *rekeyWorld) {
+			for _, ext := range []string{".json", ".key"} {
+				if err := w.storage.Delete(t.Context(), strings.TrimSuffix(w.account, ".key")+ext); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newRekeyWorld(t)
+				var down atomic.Bool
+				w.ca.Refuse = func(what string, _ []string) *http.Response {
+					if what == "keychange" && down.Load() {
+						return w.ca.Problem(503, "serverInternal", "not now", "60")
+					}
+					return nil
+				}
+				w.open(w.storage, "a.example")
+				time.Sleep(time.Minute)
+				w.leak()
+				if tc.before != nil {
+					tc.before(t, w)
+				}
+				down.Store(tc.during != nil)
+				ended := make(chan error, 1)
+				go func() { ended <- w.nodes[0].Rekey(t.Context(), "17") }()
+				if tc.during != nil {
+					time.Sleep(10 * time.Second)
+					tc.during(t, w)
+					down.Store(false)
+				}
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				if n := w.ca.Live(); n != tc.live {
+					t.Errorf("%d accounts live, want %d", n, tc.live)
+				}
+				key, err := certmagic.PEMDecodePrivateKey(w.accountKey())
+				if err != nil || !w.ca.Knows(key) {
+					t.Errorf("the account in the storage is of no use (%v)", err)
+				}
+				w.account = ""
+				w.check("17", "a.example")
+			})
+		})
+	}
+}
+
+// The program has set the key of the account, and has to set another one.
+func TestRekeyConfiguredAccount(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		key := string(w.accountKey())
+		w.nodes[0].Close()
+		w.nodes, w.configs = nil, nil
+		w.more = func(cfg *certmagic.Config) { cfg.Issuers[0].(*certmagic.ACMEIssuer).AccountKeyPEM = key }
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.rekey(w.nodes[0], "17")
+		if string(w.accountKey()) != key {
+			t.Error("the key that the program has set was replaced")
+		}
+		p, err := w.nodes[0].RekeyProgress(t.Context(), "17")
+		if err != nil || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "AccountKeyPEM") || p.Accounts != 0 {
+			t.Errorf("progress: %+v, %v", p, err)
+		}
+	})
+}
+
+// A second machine is removed before the first re-keying has ended: the later call ends both, and
+// nothing of the first is lost.
+func TestRekeyTwice(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		var refused atomic.Pointer[string]
+		none := ""
+		refused.Store(&none)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == *refused.Load() {
+				return w.ca.Problem(500, "serverInternal", "not now", "")
+			}
+			return nil
+		}
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		first, secrets := w.leaves["a.example"], w.secrets
+		for i, what := range []string{"revoke", "order", "keychange"} {
+			refused.Store(&what)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+			if err := w.nodes[0].Rekey(ctx, fmt.Sprint(17+i)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("while %s fails: %v", what, err)
+			}
+			cancel()
+			w.leak()
+		}
+		refused.Store(&none)
+		w.rekey(w.nodes[0], "20")
+		for id := 17; id <= 20; id++ {
+			if p := w.progress(fmt.Sprint(id)); !p.Done || p.Revoked != p.Certificates || p.RolledOver != p.Accounts {
+				t.Errorf("%d: %+v", id, p)
+			}
+			if id < 20 && w.storage.Delete(t.Context(), rekey.Place+"/"+fmt.Sprint(id)) != nil {
+				t.Error("not deleted")
+			}
+		}
+		w.leaves["a.example"] = first
+		for line, of := range secrets {
+			w.secrets[line] = of
+		}
+		w.check("20", "a.example")
+	})
+}
+
+// The record of what has ended goes after a while.
+func TestRekeyIsSwept(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		c := w.open(w.storage)
+		if err := c.Rekey(t.Context(), "17"); err != nil {
+			t.Error(err)
+		}
+		put(t, w.storage, map[string]string{rekey.Place + "/17/accounts/x": "{}", rekey.Place + "/18/plan.json": `{"begun":"2000-01-01T00:00:00Z"}`})
+		go c.Maintain(t.Context())
+		time.Sleep(29 * 24 * time.Hour)
+		if diff := cmp.Diff(RekeyProgress{Begun: true, Done: true}, w.progress("17")); diff != "" || w.storage.has(rekey.Place+"/17/accounts") {
+			t.Errorf("progress (-want +got), and its list:\n%s", diff)
+		}
+		time.Sleep(2 * 24 * time.Hour)
+		if w.storage.has(rekey.Place+"/17/") || !w.storage.has(rekey.Place+"/18/") {
+			t.Error("what has ended is kept, or what has not is deleted")
+		}
+	})
+}
+
+// A certificate is revoked when every node serves another one, also a node that loads slowly.
+func TestRekeyRevokesLast(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.open(w.storage, "a.example")
+		slow := &slowStorage{memStorage: w.storage}
+		w.open(slow, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		old := w.leaves["a.example"].SerialNumber.Text(16)
+		slow.pause.Store(int64(time.Second))
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			for i, cfg := range w.configs {
+				if what == "revoke" && testtls.Serial(cfg, "a.example") == old {
+					t.Errorf("node %d still shows the certificate that is revoked", i)
+				}
+			}
+			return nil
+		}
+		w.rekey(w.nodes[0], "17")
+		w.check("17", "a.example")
+	})
+}
+
+// slowStorage takes its time.
+type slowStorage struct {
+	*memStorage
+	pause atomic.Int64
+}
+
+func (s *slowStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	time.Sleep(time.Duration(s.pause.Load()))
+	return s.memStorage.Load(ctx, key)
+}
+
+// A limit of revocations holds up no orders.
+func TestRevocationsAreLimitedAlone(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "revoke" {
+				return w.ca.Problem(429, "rateLimited", "too many", "86400")
+			}
+			return nil
+		}
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := w.nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("revocations are limited: %v", err)
+		}
+		startAll(t, w.nodes, "b.example")
+		time.Sleep(time.Minute)
+		settle(t, w.nodes[0])
+		if n := w.ca.Asked("revoke"); n != 1 {
+			t.Errorf("%d revocations within the pause", n)
+		}
+	})
+}
