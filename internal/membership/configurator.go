@@ -184,13 +184,13 @@ func (c *Configurator) CarryOut(ctx context.Context, l *replica.Leadership, due 
 	switch m := all[i]; {
 	case due.Kind == Demote && m.Votes && m.Absent && canDoWithout(all, due.ID):
 		c.log.Warn("a member votes no more", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
-		return replica.WaitFuture(ctx, l.Raft.DemoteVoter(id, stable, c.replica.AttemptTimeout()))
+		return l.AwaitChange(ctx, l.Raft.DemoteVoter(id, stable, c.replica.AttemptTimeout()))
 	case due.Kind == Dismiss && m.Votes && mayDismiss(all, m), due.Kind == Spread && m.Votes && maySpread(all, m):
 		c.log.Info("a member votes no more, by plan", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
-		return replica.WaitFuture(ctx, l.Raft.DemoteVoter(id, stable, c.replica.AttemptTimeout()))
+		return l.AwaitChange(ctx, l.Raft.DemoteVoter(id, stable, c.replica.AttemptTimeout()))
 	case due.Kind == Promote && m.Current && !m.Demoted:
 		c.log.Info("a member votes from now on", "member", c.table.NameOf(due.ID), "id", due.ID, "why", due.Why)
-		return replica.WaitFuture(ctx, l.Raft.AddVoter(id, raft.ServerAddress(id), stable, c.replica.AttemptTimeout()))
+		return l.AwaitChange(ctx, l.Raft.AddVoter(id, raft.ServerAddress(id), stable, c.replica.AttemptTimeout()))
 	}
 	return nil
 }
@@ -210,7 +210,7 @@ func (c *Configurator) Remove(ctx context.Context, l *replica.Leadership, id str
 	if left, there := l.Without(id); there <= left/2 {
 		return fmt.Errorf("only %d of the %d voters that are left are there", there, left)
 	}
-	if err := replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(id), stable, c.replica.AttemptTimeout())); err != nil {
+	if err := l.AwaitChange(ctx, l.Raft.RemoveServer(raft.ServerID(id), stable, c.replica.AttemptTimeout())); err != nil {
 		return err
 	}
 	_, err = c.store.Wait(ctx, func(s *state.State) bool { return !slices.Contains(s.Servers, id) })
@@ -256,7 +256,7 @@ func (c *Configurator) ServeJoin(ctx context.Context, peer string, in Greeting) 
 		return out, errors.New(no.Why)
 	}
 	c.log.Info("a node joins", "node", in.ID, "name", in.Name, "addr", in.Addr)
-	return out, replica.WaitFuture(ctx, l.Raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, c.replica.AttemptTimeout()))
+	return out, l.AwaitChange(ctx, l.Raft.AddNonvoter(raft.ServerID(peer), raft.ServerAddress(peer), 0, c.replica.AttemptTimeout()))
 }
 
 // mayNotJoin returns why no node, or not this one, may join: it was evicted, or could be one that
@@ -311,7 +311,7 @@ func (c *Configurator) ServeLeave(ctx context.Context, peer string, in Leaving) 
 		return rpc.Empty{}, err
 	}
 	c.log.Info("a node leaves", "node", in.ID, "name", in.Name)
-	return rpc.Empty{}, replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable, c.replica.AttemptTimeout()))
+	return rpc.Empty{}, l.AwaitChange(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable, c.replica.AttemptTimeout()))
 }
 
 // AskLeave asks the leader to remove this node, and returns nil when it has.

@@ -55,7 +55,7 @@ func membershipRows() []row {
 		m("a leave costs no quorum", "TestLeaveThatWouldCostTheQuorum",
 			"internal/membership/configurator.go", "ServeLeave", `if left, there := l.Without(peer); there <= left/2 {`, `if left, there := l.Without(peer); there <= left/2 && left < 0 {`).of("."),
 		m("two leaves at once are two changes", "TestTwoLeavesAtOnce",
-			"internal/membership/configurator.go", "ServeLeave", `return rpc.Empty{}, replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable, c.replica.AttemptTimeout()))`, `return rpc.Empty{}, replica.WaitFuture(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable*0, c.replica.AttemptTimeout()))`).of("."),
+			"internal/membership/configurator.go", "ServeLeave", `return rpc.Empty{}, l.AwaitChange(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable, c.replica.AttemptTimeout()))`, `return rpc.Empty{}, l.AwaitChange(ctx, l.Raft.RemoveServer(raft.ServerID(peer), stable*0, c.replica.AttemptTimeout()))`).of("."),
 		m("only members have sessions", "TestNoSessionForStrangers",
 			"internal/membership/sessions.go", "ServeOpen", `if !slices.Contains(s.store.State().Servers, peer) {`, `if false {`).of("."),
 		m("a member that is being removed has no new session", "TestNoSessionWhileRemoved",

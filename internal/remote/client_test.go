@@ -322,3 +322,30 @@ func (c *counter) Write(p []byte) (int, error) {
 	*c += counter(len(p))
 	return len(p), nil
 }
+
+// What the node says that is to be evicted counts for nothing: it may say that it is done.
+func TestEvicteeIsNotBelieved(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	answers := func(doing string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Write(remote.EvictReply{RotateReply: remote.RotateReply{Done: true, Doing: doing}}.Encode())
+		}
+	}
+	evictee, other := node(t, "a", answers("nothing")), node(t, "b", answers("it all"))
+	for _, test := range []struct {
+		addrs []string
+		want  string
+	}{
+		{[]string{evictee, other}, "it all"},
+		{[]string{evictee}, ""},
+	} {
+		c := open(t, remote.Config{Secrets: []seal.Secret{{1}}, Peers: flotilla.Static(test.addrs...)})
+		p, err := c.Evict(t.Context(), remote.EvictRequest{Node: "n1"}, strings.Repeat("a", 32))
+		var unreachable *remote.UnreachableError
+		if p.Doing != test.want || (err != nil) != (test.want == "") || err != nil && !errors.As(err, &unreachable) {
+			t.Errorf("of %d nodes: %q, %v", len(test.addrs), p.Doing, err)
+		}
+	}
+}

@@ -140,6 +140,16 @@ func (l *Leadership) ApplyAndNotify(ctx context.Context, c *state.Command, done 
 	return err
 }
 
+// AwaitChange waits for a change of raft's configuration. Then the other members are told of the
+// commit at once: raft would tell them with the next entry, which may be hours later.
+func (l *Leadership) AwaitChange(ctx context.Context, f raft.IndexFuture) error {
+	err := WaitFuture(ctx, f)
+	if err == nil {
+		l.Acks.want(f.Index(), l.Acks.Gone)
+	}
+	return err
+}
+
 // Expel ends the session of a member that is being removed as if the member were silent: what the
 // session holds is free when its lease is over, and no sooner. No other session of the member is
 // opened until stop is called. After an error stop has been called.

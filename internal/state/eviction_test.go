@@ -54,7 +54,8 @@ func TestEviction(t *testing.T) {
 	next := s.Keys.Rotate()
 	s.both(s.Seals.Since, a)
 	s.say("z", s.Seals.Since, a, c)
-	s.do(RotateKeys{Former: former, Wrapped: s.wrap(next, a), Keys: next}, CodeOK) // it gets this one too
+	// It gets this one too.
+	s.do(RotateKeys{Former: former, Wrapped: s.wrap(next, a), Keys: next}, CodeOK)
 	s.configure("x", "y")
 	if v, _ = s.Evictions.Of("z"); !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
 		t.Fatalf("it knows the keys %v", v.Keys)
@@ -83,6 +84,13 @@ func TestEviction(t *testing.T) {
 	s.say("x", s.Seals.Since, b)
 	s.do(shutOut, CodeUnready)
 	s.say("y", s.Seals.Since, b)
+	for _, other := range []Eviction{
+		{Node: "z", Secrets: b.ID().String()}, {Node: "z", Keys: []seal.KeyID{last.ID()}}, {Node: "x"},
+	} {
+		if s.IsShutOut(other) {
+			t.Errorf("%+v is shut out", other)
+		}
+	}
 	s.do(EndEviction{"z"}, CodeChanged)
 	s.do(shutOut, CodeOK)
 	if s.Tickets == nil || s.Tickets.Current != nil || s.Tickets.Index != s.Index {

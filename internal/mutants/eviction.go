@@ -1,0 +1,43 @@
+package main
+
+// evictionRows are about the eviction of a node.
+func evictionRows() []row {
+	return []row{
+		m("an evicted node is heard while it is a member", "TestEviction",
+			"internal/state/evict.go", "Refuses", `return evicted && !slices.Contains(s.Servers, id)`, `return evicted`),
+		m("an evicted node is refused when it is no member", "TestEviction",
+			"internal/state/evict.go", "Refuses", `return evicted && !slices.Contains(s.Servers, id)`, `return evicted && slices.Contains(s.Servers, id)`),
+		m("a node is shut out when the secret is another one", "TestEviction",
+			"internal/state/evict.go", "IsShutOut", `!slices.ContainsFunc(s.Secrets(), v.KnowsSecret) &&`, `len(s.Secrets()) > 0 &&`),
+		m("a node is shut out when the data key is another one", "TestEviction",
+			"internal/state/evict.go", "IsShutOut", `!slices.ContainsFunc(s.Keys.IDs(), func(id seal.KeyID) bool { return slices.Contains(v.Keys, id) }) &&`, `s.Keys.ID() != seal.KeyID{} &&`),
+		m("a node is shut out when every disk is clean", "TestEviction",
+			"internal/state/evict.go", "IsShutOut", `len(s.Behind(s.IsClean)) == 0`, `len(s.Behind(s.IsClean)) < 99`),
+		m("a node is shut out before certificates are replaced", "TestEviction",
+			"internal/state/evict.go", "", `if !ok || v.ShutOut == 0 || v.Ended != 0 {`, `if !ok || v.Ended != 0 {`),
+		m("no secret that an evicted node knows is used again", "TestEviction",
+			"internal/state/rotation.go", "", `case known: // by a node that was evicted`, `case known && s.Keys == nil:`),
+		m("an evicted node knows what it was given before", "TestEviction",
+			"internal/state/members.go", "told", `secrets := slices.Concat(strings.Fields(v.Secrets), strings.Fields(m.Secrets))`, `secrets := strings.Fields(v.Secrets + m.Secrets[:0])`),
+		m("an evicted node knows what happened until it was removed", "TestEviction",
+			"internal/state/members.go", "Configure", `n.Evictions = n.Evictions.with(told(&n, v)) // it had all that happened since`, `n.Evictions = n.Evictions.with(v)`),
+		m("an eviction that has not ended is not forgotten", "TestEvictionsAreBounded",
+			"internal/state/eviction.go", "with", `if i := slices.IndexFunc(all, func(v Eviction) bool { return v.Ended != 0 }); i >= 0 {`, `if i := slices.IndexFunc(all, func(v Eviction) bool { return v.Index != 0 }); i >= 0 {`),
+		m("nobody joins while an evicted node can prove itself", "TestEvictedNodeIsRefused",
+			"internal/membership/configurator.go", "mayNotJoin", `if v, exposed := s.Exposed(); exposed {`, `if v, exposed := s.Exposed(); exposed && v.Node == id {`).of("."),
+		m("every node refuses the greeting of an evicted node", "TestEvictedNodeIsRefused",
+			"internal/membership/greetings.go", "notOfThisCluster", `case g.store.State().Refuses(in.ID):`, `case false:`).of("."),
+		m("every node refuses the calls of an evicted node", "TestEvictedNodeIsRefused",
+			"internal/membership/membership.go", "OnlyNewest", `if m.Greetings.store.State().Refuses(wire.Peer(r.Context())) && r.URL.Path != rpc.Hello {`, `if false {`).of("."),
+		m("all members know of a change of the membership at once", "TestEvictedNodeIsRefused",
+			"internal/replica/leadership.go", "AwaitChange", `l.Acks.want(f.Index(), l.Acks.Gone)`, ``).of("."),
+		m("an eviction begins when a majority is left", "TestEvictionIsRefused",
+			"internal/rotation/evict.go", "beginEviction", `if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there <= left/2 {`, `if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there > left {`).of("."),
+		m("an eviction begins with a secret that the node does not know", "TestEvictionIsRefused",
+			"internal/rotation/evict.go", "beginEviction", `if !slices.ContainsFunc(fresh(s, have), func(id seal.KeyID) bool { return !m.HasSecret(id) }) && s.Seals.Rotation == (state.Rotation{}) {`, `if len(fresh(s, have)) == 0 && !m.InMemory && s.Seals.Rotation == (state.Rotation{}) {`).of("."),
+		m("the replacement of an evicted node is another node", "TestReplacementIsNotEvicted",
+			"internal/rotation/evict.go", "evictee", `case len(members) == 1 && len(evicted) == 0:`, `case len(members) == 1:`).of("."),
+		m("the node to be evicted is not believed", "TestEvicteeIsNotBelieved",
+			"internal/remote/rotate.go", "Evict", `if from == evictee {`, `if from == "" {`),
+	}
+}
