@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -33,6 +34,13 @@ func (r *Refusal) weight() int {
 
 // setsAside reports whether the node can go on as a new one, without the state of its directory.
 func (r *Refusal) setsAside() bool { return r.Kind == refusedOlder || r.Kind == refusedSuperseded }
+
+// StartsAnew reports whether a node whose part in the cluster has ended with err can go on as a new
+// one: when it is opened again, it sets its state aside and joins.
+func StartsAnew(err error) bool {
+	no := new(RefusedError)
+	return errors.As(err, &no) && no.setsAside()
+}
 
 // RefusedError is the error of a node that a peer has refused.
 type RefusedError struct {
