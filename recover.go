@@ -31,8 +31,9 @@ const recoveredBackup = "recovered.backup"
 // one; until then no node starts with the directory.
 //
 // The cluster keeps its ID and becomes another incarnation. A node of the former one that meets a
-// node of this one gives up. Started again, it sets its state aside and joins as a new node. Two
-// sides that never meet cannot notice each other, so stop what is left of the former cluster first.
+// node of this one gives up. Opened again, as Serve does by itself, it sets its state aside and
+// joins as a new node. Two sides that never meet cannot notice each other, so stop what is left of
+// the former cluster first.
 //
 // The directory is sealed with the secrets given here. One of them must open the backup. The nodes
 // must be configured with the same secrets. So a backup that an older secret opens is restored with
