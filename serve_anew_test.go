@@ -224,14 +224,19 @@ func TestNodeServeEndsToStartAnew(t *testing.T) {
 		a = f.open("a")
 		mustBeReady(t, a)
 		f.await("b", 15*time.Second, func(s Status) bool { return s.Err != "" })
-		if err := <-held; err == nil || !strings.Contains(err.Error(), "was restored or recovered since") {
+		err := <-held
+		if err == nil || !strings.Contains(err.Error(), "was restored or recovered since") {
 			t.Errorf("Hold: %v", err)
 		}
 		close(release)
 		if body := <-came; body != "answered" {
 			t.Errorf("a request under way: %s", body)
 		}
-		err := <-ended
+		select {
+		case err = <-ended:
+		case <-time.After(time.Minute):
+			t.Fatal("Serve goes on")
+		}
 		for _, want := range []string{"was restored or recovered since", "start it again: its state is then set aside in"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("Serve says %v, want %q in it", err, want)
