@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/backups"
+	"github.com/flotilla-ha/flotilla/internal/diagnosis"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
@@ -79,6 +80,7 @@ type upkeep struct {
 	certificates notify.Signal   // a certificate has changed
 	backups      *backups.Keeper // nil: this node makes no backups
 	seals        *rotation.Keeper
+	journal      diagnosis.Journal // the newest part of the node's log
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }
