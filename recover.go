@@ -97,7 +97,7 @@ func recoverDir(path string, keepTail bool, secrets []Secret) (aside string, err
 		return "", err
 	}
 	var in Inspection
-	agreed, s, err := in.read(v, rawSecrets(secrets))
+	agreed, s, err := in.read(v, rawSecrets(secrets), func(string, int64, int64) {})
 	id, unread := readIdentity(v)
 	if closed := v.Close(); closed != nil {
 		return "", closed
