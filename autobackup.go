@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/backups"
+	"github.com/flotilla-ha/flotilla/internal/diagnosis"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
@@ -82,6 +83,7 @@ type upkeep struct {
 	seals        *rotation.Keeper
 	rotation     *rotation.Driver
 	version      *upgrade.Raiser
+	journal      diagnosis.Journal // the newest part of the node's log
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }

@@ -62,7 +62,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	}
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
 	n.peers = peers.NewTable(n.store)
-	n.log = slogbridge.NewNamed(cfg.Logger, n.peers.Name, func() string {
+	n.log = slogbridge.NewNamed(n.upkeep.journal.Logger(cfg.Logger), n.peers.Name, func() string {
 		if label := n.label.Load(); label != nil {
 			return *label
 		}
@@ -374,6 +374,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 				_, err := n.Backup(ctx, w)
 				return err
 			},
+			Journal:     n.upkeep.journal.Text,
 			Records:     n.storage,
 			StoreAll:    n.storage.storeAll,
 			DropTickets: n.DropTickets,

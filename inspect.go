@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -74,35 +75,52 @@ type TailEntry struct {
 // Inspection holds what was found before that.
 func Inspect(dir string, secrets ...Secret) (Inspection, error) {
 	var out Inspection
+	err := out.Read(dir, func(string, int64, int64) {}, secrets...)
+	return out, err
+}
+
+// Read is Inspect into an empty Inspection, for a directory that is large. It calls progress again
+// and again: what it reads now, "snapshot" or "log", and how much of that is done. A snapshot is
+// counted in bytes. The log is counted in entries, and total is an estimate, or 0 if it is not
+// known.
+func (out *Inspection) Read(dir string, progress func(what string, done, total int64), secrets ...Secret) error {
 	if len(secrets) == 0 {
-		return out, errs.Edge("inspecting "+dir, errors.New("no secret is given"))
+		return errs.Edge("inspecting "+dir, errors.New("no secret is given"))
 	}
 	v, err := durable.Look(dir)
 	if err != nil {
-		return out, errs.Edge("inspecting "+dir, err)
+		return errs.Edge("inspecting "+dir, err)
 	}
-	_, _, err = out.read(v, rawSecrets(secrets))
-	return out, errs.Edge("inspecting "+dir, errors.Join(err, v.Close()))
+	_, _, err = out.read(v, rawSecrets(secrets), progress)
+	return errs.Edge("inspecting "+dir, errors.Join(err, v.Close()))
 }
 
 // read returns the state that the node knows to be agreed on, and the one with all entries.
-func (out *Inspection) read(v *durable.View, secrets []seal.Secret) (agreed, all *state.State, err error) {
+func (out *Inspection) read(
+	v *durable.View, secrets []seal.Secret, progress func(what string, done, total int64),
+) (agreed, all *state.State, err error) {
 	id, err := out.readIdentity(v, secrets)
 	if err != nil {
 		return nil, nil, err
 	}
 	f := newFSM(fsmConfig{store: applied.New(), secrets: secretset.New(secrets)})
-	first, err := out.readSnapshots(v, secrets)
+	first, err := out.readSnapshots(v, secrets, progress)
 	for again := 0; again < 3 && v.InUse && errors.Is(err, fs.ErrNotExist); again++ {
 		// A newer snapshot has replaced it.
-		first, err = out.readSnapshots(v, secrets)
+		first, err = out.readSnapshots(v, secrets, progress)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	out.Agreed = max(first.Index, v.ReadMark().Index)
 	agreed, all = first, first
+	// The log begins behind the snapshot, or some entries before.
+	ahead := int64(out.Agreed - first.Index)
+	progress("log", 0, ahead)
 	log, err := v.Log(func(e *raft.Log) (err error) {
+		if e.Index > first.Index {
+			progress("log", int64(e.Index-first.Index), max(ahead, int64(e.Index-first.Index)))
+		}
 		if e.Index <= first.Index || e.Type != raft.LogCommand && e.Type != raft.LogConfiguration {
 			return nil
 		}
@@ -173,7 +191,9 @@ func (out *Inspection) readIdentity(v *durable.View, secrets []seal.Secret) (id 
 }
 
 // readSnapshots reads the newest snapshot, and records what is known about all of them.
-func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*state.State, error) {
+func (out *Inspection) readSnapshots(
+	v *durable.View, secrets []seal.Secret, progress func(what string, done, total int64),
+) (*state.State, error) {
 	snaps, err := v.Snapshots()
 	if err != nil {
 		return nil, fmt.Errorf("the snapshots cannot be read: %w", err)
@@ -183,21 +203,30 @@ func (out *Inspection) readSnapshots(v *durable.View, secrets []seal.Secret) (*s
 	}
 	m := snaps[0]
 	out.SnapshotIndex, out.SnapshotTerm, out.SnapshotBytes, out.SnapshotTime = m.Index, m.Term, m.Size, snapshotTime(m.ID)
-	s, err := readSnapshotOf(v, m.ID, secrets)
+	_, r, err := v.OpenSnapshot(m.ID)
+	if err != nil {
+		return nil, fmt.Errorf("the newest snapshot: %w", err)
+	}
+	defer r.Close()
+	s, err := state.ReadSnapshot(&snapshotReader{r: r, size: m.Size, progress: progress}, secrets)
 	if err != nil {
 		return nil, fmt.Errorf("the newest snapshot: %w", err)
 	}
 	return s, nil
 }
 
-// readSnapshotOf reads a snapshot of a directory.
-func readSnapshotOf(v *durable.View, id string, secrets []seal.Secret) (*state.State, error) {
-	_, r, err := v.OpenSnapshot(id)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return state.ReadSnapshot(r, secrets)
+// snapshotReader reads a snapshot of size bytes, and says how far it is.
+type snapshotReader struct {
+	r          io.Reader
+	done, size int64
+	progress   func(what string, done, total int64)
+}
+
+func (s *snapshotReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.done += int64(n)
+	s.progress("snapshot", s.done, s.size)
+	return n, err
 }
 
 // snapshotTime returns when a snapshot was begun. raft puts the time into the snapshot's name.

@@ -41,6 +41,45 @@ func TestInspect(t *testing.T) {
 	})
 }
 
+// Whoever reads a large directory learns how far that is.
+func TestInspectProgress(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 1, nil)
+		c.Settle()
+		storeMany(t, c.Nodes[0], "k", 20)
+		c.Stop(0) // which takes a snapshot
+		c.Restart(0)
+		c.Settle()
+		storeMany(t, c.Nodes[0], "l", 20)
+		c.Kill(0)
+		type step struct{ Done, Total int64 }
+		steps := make(map[string][]step)
+		var got flotilla.Inspection
+		err := got.Read(c.Config(0).Dir, func(what string, done, total int64) {
+			steps[what] = append(steps[what], step{done, total})
+		}, c.Config(0).Secrets...)
+		if err != nil || len(got.Records) != 40 {
+			t.Fatalf("%d records, %v", len(got.Records), err)
+		}
+		for what, want := range map[string]int64{"snapshot": got.SnapshotBytes, "log": int64(got.Last - got.SnapshotIndex)} {
+			all := steps[what]
+			if n := len(all); n == 0 || all[n-1] != (step{want, want}) {
+				t.Errorf("of the %s, of %d: %v", what, want, all)
+			}
+			for i := 1; i < len(all); i++ {
+				if all[i].Done < all[i-1].Done || all[i].Done > all[i].Total {
+					t.Errorf("of the %s: %v after %v", what, all[i], all[i-1])
+				}
+			}
+		}
+		if len(steps) != 2 || len(steps["log"]) < 20 {
+			t.Errorf("it says %v", steps)
+		}
+	})
+}
+
 // What a directory shows is what its node knew, from snapshot and log; and nothing in it is
 // changed.
 func TestInspectStoppedNode(t *testing.T) {

@@ -31,8 +31,9 @@ const recoveredBackup = "recovered.backup"
 // one; until then no node starts with the directory.
 //
 // The cluster keeps its ID and becomes another incarnation. A node of the former one that meets a
-// node of this one gives up. Started again, it sets its state aside and joins as a new node. Two
-// sides that never meet cannot notice each other, so stop what is left of the former cluster first.
+// node of this one gives up. Opened again, as Serve does by itself, it sets its state aside and
+// joins as a new node. Two sides that never meet cannot notice each other, so stop what is left of
+// the former cluster first.
 //
 // The directory is sealed with the secrets given here. One of them must open the backup. The nodes
 // must be configured with the same secrets. So a backup that an older secret opens is restored with
@@ -96,7 +97,7 @@ func recoverDir(path string, keepTail bool, secrets []Secret) (aside string, err
 		return "", err
 	}
 	var in Inspection
-	agreed, s, err := in.read(v, rawSecrets(secrets))
+	agreed, s, err := in.read(v, rawSecrets(secrets), func(string, int64, int64) {})
 	id, unread := readIdentity(v)
 	if closed := v.Close(); closed != nil {
 		return "", closed

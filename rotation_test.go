@@ -279,6 +279,51 @@ func TestAwayWhileSecretIsReplaced(t *testing.T) {
 	})
 }
 
+// A node was cut off, and not stopped, while the secret was replaced and the node removed. It gets
+// the new secret while it runs, with or without the former one. It gives up, says that it has to be
+// started again, and then joins as a new node.
+func TestCutOffWhileSecretIsReplaced(t *testing.T) {
+	flotilla.SkipShort(t)
+	for _, both := range []bool{false, true} {
+		t.Run(fmt.Sprintf("both=%v", both), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRotating(t, 4)
+				r.Settle()
+				store(t, r.Nodes[0], "before", "1")
+				away := r.Nodes[3].Status().ID
+				r.Isolate(3)
+				ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+				defer cancel()
+				if a, err := r.client(r.old).Remove(ctx, remote.RemoveRequest{Node: away, Force: true}); err != nil || a.Refused {
+					t.Fatal(a.Text, err)
+				}
+				for i := range 3 {
+					r.give(i, r.old, r.next)
+				}
+				if p := drive(ctx, t, r.client(r.old, r.next), rotateSecret(t, r.old, r.next)); !p.Done {
+					t.Fatal(p.Doing)
+				}
+				if r.give(3, r.next); both {
+					r.give(3, r.old, r.next)
+				}
+				r.Heal()
+				time.Sleep(10 * time.Second)
+				wantFailure(t, r.Nodes[3], "start it again: its state is then set aside in")
+				if err := r.Nodes[3].Ready(t.Context()); !errors.Is(err, flotilla.ErrRemoved) {
+					t.Errorf("Ready says %v", err)
+				}
+				r.Kill(3)
+				r.Restart(3)
+				r.Settle()
+				if s := r.Nodes[3].Status(); s.ID == away || s.SetAside == "" {
+					t.Errorf("it is %s, and its state is set aside in %q", s.ID, s.SetAside)
+				}
+				wantEverywhere(t, r.Cluster, "before", "1")
+			})
+		})
+	}
+}
+
 // The guard of an address has a death notice of the new secret, so that the death of its program is
 // noticed at once.
 func TestDeathNoticeAfterSecretIsReplaced(t *testing.T) {

@@ -14,6 +14,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/frontend"
 	"github.com/flotilla-ha/flotilla/internal/hostname"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 )
 
@@ -25,9 +27,28 @@ const handOverTime = 5 * time.Second
 // its roles and the leadership, and closes. Serve then returns nil. Health is served until the very
 // end. Open, Node.Serve and Node.Shutdown do the same in steps.
 //
+// A node whose cluster was restored or recovered without it cannot go on as what it is. The same is
+// true of one whose directory turns out to be an older copy. Serve then ends the node in the same
+// way, and opens it again: its former state is set aside, and it joins as a new node.
+//
 // In development mode, no domains means localhost, and the addresses are those of Config for that
 // mode.
 func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) error {
+	for {
+		n, p, err := openToServe(ctx, cfg, domains)
+		if err != nil {
+			return err
+		}
+		err = n.serveToTheEnd(ctx, h, p)
+		if ctx.Err() != nil || !membership.StartsAnew(err) {
+			return err
+		}
+		n.log.Warn("the node is opened again, as a new one", "after", err)
+	}
+}
+
+// openToServe opens a node and the ports of Serve.
+func openToServe(ctx context.Context, cfg Config, domains []string) (*Node, *ports, error) {
 	var p *ports
 	// The ports are opened before anything is written and before this node contacts others.
 	n, err := open(ctx, cfg, func(n *Node) (err error) {
@@ -36,9 +57,9 @@ func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) e
 	})
 	if err != nil {
 		p.close()
-		return err
+		return nil, nil, err
 	}
-	return n.serveToTheEnd(ctx, h, p)
+	return n, p, nil
 }
 
 // serveToTheEnd is Serve on a node that is already open.
@@ -59,6 +80,12 @@ func (n *Node) serveToTheEnd(ctx context.Context, h http.Handler, p *ports) erro
 // some had to be cut, the error says how many. It returns an error when something fails, and a
 // *ConfigError if a port is in use or a domain is not valid. The node stays open, and Health
 // reports that it is not ready any more.
+//
+// If the node's cluster was restored or recovered without it, or its directory is an older copy, it
+// cannot go on as what it is. Serve drains then too, and returns the reason. Shut the node down and
+// open it again, or end the program and have it restarted: Open sets the former state aside, and
+// the node joins as a new one. After any other failure of the node Serve goes on with what the node
+// has in memory.
 //
 // A program that wants its own http.Server should pass it as Config.Server rather than use
 // ListenTLS. Closing that listener, or http.Server.Shutdown, loses connections that wait to be
@@ -161,6 +188,9 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed
 	defer plain.Close()
 	httpsFailed, plainFailed := startPort(https, n.life.Tasks.Go), startPort(plain, n.life.Tasks.Go)
 	n.log.Info("serving", "https", https.Addr().String(), "domains", p.domains)
+	anew, stop := mustStartAnew(n.life)
+	defer stop()
+	var why error
 	select {
 	case err = <-httpsFailed:
 		return errs.Edge("serving", err)
@@ -170,9 +200,26 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed
 		return errs.Edge("serving", err)
 	case <-n.life.Open.Done():
 		return ErrClosed
+	case <-anew.Done():
+		why = errs.Edge("serving", context.Cause(anew))
 	case <-ctx.Done():
 	}
-	return n.drain(context.WithoutCancel(ctx), https, plain)
+	return errors.Join(why, n.drain(context.WithoutCancel(ctx), https, plain))
+}
+
+// mustStartAnew returns a context that ends, for that reason, when an open node can only go on as a
+// new one. The caller must call stop.
+func mustStartAnew(l *lifecycle.Life) (anew context.Context, stop func()) {
+	anew, end := context.WithCancelCause(context.Background())
+	forget := context.AfterFunc(l.Works, func() {
+		if err := context.Cause(l.Works); l.Open.Err() == nil && membership.StartsAnew(err) {
+			end(err)
+		}
+	})
+	return anew, func() {
+		forget()
+		end(nil)
+	}
 }
 
 // drain makes the node not ready, hands over its public roles, and ends the ports without losing a

@@ -108,3 +108,45 @@ func TestLeaderStandsAgain(t *testing.T) {
 		}
 	})
 }
+
+// A demoted leader whose offers come to nothing goes on leading. It does not hold an election for
+// each of them without end.
+func TestOffersInVain(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := fleet(t, net, []string{"a", "b", "c", "d"}, nil)
+		time.Sleep(15 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		for _, from := range others { // each has two of four votes
+			for _, to := range others {
+				if from != to {
+					net.Block(from.self.Name, to.self.Name)
+				}
+			}
+		}
+		before := leader.replica.Term()
+		demote := state.Command{Change: state.SetVote{Node: leader.self.ID, Demotion: new(state.Demotion)}}
+		if _, err := leader.replica.Writes.Do(t.Context(), demote); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Minute)
+		elections := leader.replica.Term() - before
+		t.Logf("%d elections in three minutes", elections)
+		if elections == 0 || elections > 30 {
+			t.Errorf("there were %d elections", elections)
+		}
+		if leader.replica.Leading.Load() == nil {
+			t.Error("it leads no more, and nobody else can")
+		}
+		if err := leader.storage.Store(t.Context(), "k", []byte("1")); err != nil {
+			t.Error(err)
+		}
+		net.Heal()
+		time.Sleep(time.Minute)
+		if now, _ := leaderOf(t, nodes); now == leader {
+			t.Error("it still leads, and others could")
+		}
+	})
+}

@@ -33,12 +33,14 @@ func debugCommand() cli.Command {
 		Summary: "collect the state of all nodes in an archive",
 		Text: `
 The archive is for those who look for a fault. It has, of each node, its status,
-build, settings, memory and disk, and what its goroutines do; the status and the
-health of the cluster; and the variables of this command that begin with
-FLOTILLA_. A node that does not answer is listed with the reason. Without any
+build, settings, memory and disk, what its goroutines do, and the newest 256 KiB
+of its log; the status and the health of the cluster; and the variables of this
+command that begin with FLOTILLA_. The log has what the program's logger takes:
+debug records only if that is set to debug. A node that does not answer is listed with the reason. Without any
 answer the archive has that, and the exit code is 3.
 
-No secret, key, certificate, or value or name of a record is put into it.
+No secret, key, certificate, or value or name of a record is put into it, but
+for the name of one in an error of the log.
 Passwords in URLs and what looks like a secret are taken out of its texts. It
 has the names and addresses of nodes, names of roles and domains, and paths:
 look at it before you give it to others.
@@ -184,7 +186,9 @@ func (d *debugRun) write(a *bundle.Archive, v *view.Cluster, unreachable error, 
 			l.Err = n.err.Error()
 		} else {
 			l.Files = dir
-			errs = append(errs, a.JSON(dir+"/report.json", n.report), a.Stacks(dir+"/goroutines.txt", n.stacks))
+			log := n.report.Log
+			n.report.Log = "" // it has a file of its own
+			errs = append(errs, a.JSON(dir+"/report.json", n.report), a.Stacks(dir+"/goroutines.txt", n.stacks), a.Lines(dir+"/log.jsonl", log))
 		}
 		summary.Nodes = append(summary.Nodes, l)
 	}

@@ -4,12 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path"
 	"regexp"
@@ -122,7 +124,24 @@ func TestDebugHasNoSecrets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := new(canaries)
 		ca := "https://ca.test/dir?eab=" + c.add("query of a URL")
-		cluster := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.TLS.CA = ca })
+		slips := make(chan string, 100) // texts of errors that a node gets from its program, and logs
+		cluster := clustertest.New(t, 3, func(i int, cfg *flotilla.Config) {
+			cfg.TLS.CA = ca
+			if i != 2 {
+				return
+			}
+			cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+			find := cfg.Peers
+			cfg.Peers = func(ctx context.Context) ([]string, error) {
+				found, err := find(ctx)
+				select {
+				case text := <-slips:
+					err = errors.New(text)
+				default:
+				}
+				return found, err
+			}
+		})
 		cluster.Settle()
 		time.Sleep(20 * time.Second)
 		node := cluster.Nodes[0]
@@ -140,9 +159,21 @@ func TestDebugHasNoSecrets(t *testing.T) {
 		c.know("the cluster's secret", raw[:])
 		c.know("the text form of the secret", []byte(secret.Encode()))
 		c.know("the seed of the internal authority", seed[:])
-		for i, text := range c.texts(raw[:], secret.Encode()) {
+		texts := c.texts(raw[:], secret.Encode())
+		for i, text := range texts {
 			node.Remark(fmt.Sprint("role", i), text)
 		}
+		errs := 0
+		for some := range slices.Chunk(texts, 3) {
+			slips <- strings.Join(some, "\n")
+			errs++
+		}
+		cluster.Isolate(2) // it looks for peers again and again
+		for len(slips) > 0 {
+			time.Sleep(time.Second)
+		}
+		cluster.Heal()
+		cluster.Settle()
 		o := operatorOf(cluster)
 		env := environment(cluster, cluster.Config(0).Secrets[0].Encode())
 		for name, value := range c.environment(ca) {
@@ -162,6 +193,15 @@ func TestDebugHasNoSecrets(t *testing.T) {
 			t.Errorf("it prints a secret: %s", got.errOut)
 		}
 		wantFiles(t, files)
+		logged := 0
+		for name, content := range files {
+			if strings.HasSuffix(name, "/log.jsonl") {
+				logged += strings.Count(content, `"msg":"looking for peers failed; it is tried again"`)
+			}
+		}
+		if logged != errs {
+			t.Errorf("%d of %d errors are in the log", logged, errs)
+		}
 	})
 }
 
@@ -245,14 +285,14 @@ func wantFiles(t *testing.T, files map[string]string) {
 		return names
 	}
 	for suffix, n := range map[string]int{
-		"/report.json": 3, "/goroutines.txt": 3, "/status.json": 3, "/summary.json": 1, "/environment.json": 1, "/status.txt": 1, "/health.txt": 1,
+		"/report.json": 3, "/goroutines.txt": 3, "/log.jsonl": 3, "/status.json": 3, "/summary.json": 1, "/environment.json": 1, "/status.txt": 1, "/health.txt": 1,
 	} {
 		if names := find(suffix); len(names) != n {
 			t.Errorf("there are %d files %s, want %d", len(names), suffix, n)
 		}
 	}
 	for suffix, part := range map[string]string{
-		"/report.json": `"Timing": "lan"`, "/goroutines.txt": "goroutine ", "/status.json": `"Leader": "`, "/summary.json": `"Name": "n2"`,
+		"/report.json": `"Timing": "lan"`, "/goroutines.txt": "goroutine ", "/log.jsonl": `"msg":"taking part in a new cluster"`, "/status.json": `"Leader": "`, "/summary.json": `"Name": "n2"`,
 		"/environment.json": `"FLOTILLA_SECRETS": "(set)"`, "/status.txt": "voters there: 3 of 3", "/health.txt": "n1: ",
 	} {
 		for _, name := range find(suffix) {

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
@@ -46,11 +47,26 @@ DIR, and no node can start with it meanwhile.
 	}
 }
 
+// readDir reads a directory, and shows how far it is.
+func readDir(env *cli.Env, dir string, secrets []flotilla.Secret) (in flotilla.Inspection, err error) {
+	var reads string
+	var done atomic.Int64
+	progress := env.StartProgress(cli.Reading(dir), term.Goal{})
+	defer progress.End()
+	err = in.Read(dir, func(what string, n, total int64) {
+		done.Store(n)
+		if what != reads {
+			reads = what
+			goal := term.Goal{Total: total, Bytes: what == "snapshot", About: what == "log", Done: done.Load}
+			progress.Next("reading the "+what+" in "+term.Safe(dir), goal)
+		}
+	}, secrets...)
+	return in, err
+}
+
 // inspect prints what it finds, even if it finds an error too.
 func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSON bool) error {
-	var in flotilla.Inspection
-	var err error
-	env.Await(cli.Reading(dir), func() { in, err = flotilla.Inspect(dir, secrets...) })
+	in, err := readDir(env, dir, secrets)
 	count := len(in.Records)
 	if !records {
 		in.Records = nil

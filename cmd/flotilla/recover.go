@@ -65,8 +65,7 @@ again, with -yes.
 				if err != nil {
 					return err
 				}
-				var found flotilla.Inspection
-				env.Await(cli.Reading(*dir), func() { found, err = flotilla.Inspect(*dir, secrets...) })
+				found, err := readDir(env, *dir, secrets)
 				switch {
 				case found.Interrupted && !*yes:
 					return errors.New("an earlier restore or recovery was interrupted; give -yes to complete a recovery")

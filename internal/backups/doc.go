@@ -5,9 +5,10 @@
 //
 // A backup counts when it was read back from its [Store] and restored into memory, not before. One
 // is made every [Config.Every], and soon after a certificate has changed. A failure is logged and
-// repeated, and the backups that are there stay. Of each period of Every the newest backup is kept,
-// for as many periods as [Config.Keep] says. Only files with names of this cluster's backups are
-// removed.
+// repeated, and the backups that are there stay. One that is stored and could not be read back does
+// not count, and stays too, until it can be read or a newer one counts. Of each period of Every the
+// newest backup is kept, for as many periods as [Config.Keep] says. Only files with names of this
+// cluster's backups are removed.
 //
 // # Assumptions
 //

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -73,7 +75,14 @@ type Keeper struct {
 	noticed  time.Time // when a certificate has changed since the last backup; zero: none has
 	notUntil time.Time // another backup
 	pause    time.Duration
+	unread   []Verified // stored since the last one that counts, and not read back yet
 }
+
+// unreadError says that a backup is stored, and that it could not be read back: it may be whole.
+type unreadError struct{ err error }
+
+func (e *unreadError) Error() string { return e.err.Error() }
+func (e *unreadError) Unwrap() error { return e.err }
 
 // New returns a Keeper that does nothing before Run.
 func New(cfg Config) *Keeper { return &Keeper{cfg: cfg} }
@@ -92,7 +101,7 @@ func (k *Keeper) Failure() string {
 
 // Run makes backups until ctx ends, and returns why it has ended.
 func (k *Keeper) Run(ctx context.Context) error {
-	k.begun, k.noticed, k.notUntil, k.pause = time.Now(), time.Time{}, time.Time{}, 0
+	k.begun, k.noticed, k.notUntil, k.pause, k.unread = time.Now(), time.Time{}, time.Time{}, 0, nil
 	defer k.failure.Store(nil)
 	return notify.Loop(ctx, func() (next time.Time, done bool) {
 		if due := k.due(time.Now()); time.Now().Before(due) {
@@ -128,11 +137,18 @@ func (k *Keeper) due(now time.Time) time.Time {
 func (k *Keeper) attempt(ctx context.Context) {
 	began := time.Now()
 	k.working.Store(&began)
-	v, err := k.bounded(ctx)
+	stored := k.stored(began)
+	v, err := k.bounded(ctx, stored)
 	k.working.Store(nil)
 	took := time.Since(began)
 	if ctx.Err() != nil {
 		return
+	}
+	if stored != nil {
+		k.unread = k.unread[:len(k.unread)-1]
+	}
+	if errors.As(err, new(*unreadError)) {
+		k.unread = append(k.unread, v)
 	}
 	if err != nil {
 		why := err.Error()
@@ -151,15 +167,27 @@ func (k *Keeper) attempt(ctx context.Context) {
 	}
 }
 
+// stored returns the backup that was stored and not read back, if that is still the one to make.
+func (k *Keeper) stored(now time.Time) *Verified {
+	if len(k.unread) == 0 {
+		return nil
+	}
+	last := k.unread[len(k.unread)-1]
+	if k.cfg.Changed() > last.Index || now.Sub(last.Time) >= k.cfg.Every {
+		return nil
+	}
+	return &last
+}
+
 // bounded is backup, and leaves a store alone that hangs when ctx ends: the node must be able to
 // close.
-func (k *Keeper) bounded(ctx context.Context) (v Verified, err error) {
+func (k *Keeper) bounded(ctx context.Context, stored *Verified) (v Verified, err error) {
 	done := make(chan struct{})
 	var made Verified
 	var failed error
 	go func() {
 		defer close(done)
-		made, failed = k.backup(ctx)
+		made, failed = k.backup(ctx, stored)
 	}()
 	select {
 	case <-done:
@@ -174,17 +202,23 @@ func (k *Keeper) bounded(ctx context.Context) (v Verified, err error) {
 	return Verified{}, context.Cause(ctx)
 }
 
-// backup makes one backup that counts.
-func (k *Keeper) backup(ctx context.Context) (Verified, error) {
+// backup makes one backup that counts: of one that is stored already, if there is one.
+func (k *Keeper) backup(ctx context.Context, stored *Verified) (Verified, error) {
 	v := Verified{Name: Name(k.cfg.Cluster(), time.Now()), Node: k.cfg.Node()}
-	err := k.cfg.Store.Save(ctx, v.Name, func(w io.Writer) (err error) {
-		v.Made, err = k.cfg.Make(ctx, w)
-		return err
-	})
-	if err != nil {
-		return v, fmt.Errorf("storing it: %w", err)
+	if stored != nil {
+		v = *stored
+	} else {
+		err := k.cfg.Store.Save(ctx, v.Name, func(w io.Writer) (err error) {
+			v.Made, err = k.cfg.Make(ctx, w)
+			return err
+		})
+		if err != nil {
+			return v, fmt.Errorf("storing it: %w", err)
+		}
 	}
-	if err := k.verify(ctx, v); err != nil {
+	if err := k.verify(ctx, v); errors.As(err, new(*unreadError)) {
+		return v, fmt.Errorf("it is stored, and counts when it can be read back: %w", err)
+	} else if err != nil {
 		return v, errors.Join(fmt.Errorf("it cannot be restored, and is removed: %w", err), k.cfg.Store.Remove(ctx, v.Name))
 	}
 	if ctx.Err() != nil { // this node may not be the one any more
@@ -196,27 +230,55 @@ func (k *Keeper) backup(ctx context.Context) (Verified, error) {
 	return v, nil
 }
 
-// verify reads a backup back and restores it.
+// verify reads a backup back and restores it. An *unreadError says nothing of its content.
 func (k *Keeper) verify(ctx context.Context, v Verified) error {
 	r, err := k.cfg.Store.Load(ctx, v.Name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	got, err := k.cfg.Verify(r)
-	if err = errors.Join(err, r.Close()); err == nil && (got.Index != v.Index || got.Size != v.Size) {
+	if err != nil {
+		return &unreadError{err}
+	}
+	content := &watched{r: r}
+	got, err := k.cfg.Verify(content)
+	if failed := errors.Join(content.err, r.Close()); failed != nil {
+		return &unreadError{failed}
+	}
+	if err == nil && (got.Index != v.Index || got.Size != v.Size) {
 		err = fmt.Errorf("%d bytes up to entry %d were stored, and %d bytes up to entry %d come back", v.Size, v.Index, got.Size, got.Index)
 	}
 	return err
 }
 
-// clean removes old backups.
+// watched keeps the error of a reader.
+type watched struct {
+	r   io.Reader
+	err error // nil: there was none but io.EOF
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil && err != io.EOF {
+		w.err = err
+	}
+	return n, err
+}
+
+// clean removes old backups, when a newer one counts. Those that could not be read back go first:
+// nobody knows what they are worth, and one that is worth something must not go in their place.
 func (k *Keeper) clean(ctx context.Context) error {
 	names, err := k.cfg.Store.List(ctx)
 	if err != nil {
 		return err
 	}
+	var out []string
+	for _, v := range k.unread {
+		out = append(out, v.Name)
+		names = slices.DeleteFunc(names, func(name string) bool { return name == v.Name })
+	}
 	var failed []error
-	for _, name := range old(k.cfg.Cluster(), names, k.cfg.Every, k.cfg.Keep) {
+	k.unread = nil
+	for _, name := range append(out, old(k.cfg.Cluster(), names, k.cfg.Every, k.cfg.Keep)...) {
 		if err := k.cfg.Store.Remove(ctx, name); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", name, err))
 		}

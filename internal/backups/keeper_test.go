@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,6 +37,7 @@ type site struct {
 	changes notify.Signal
 
 	saveErr, recordErr error
+	loadErr, readErr   error               // readErr comes after the content
 	damage             func(string) string // what happens to a file in the store
 	slow               time.Duration
 }
@@ -100,8 +102,13 @@ func (s *site) Load(_ context.Context, name string) (io.ReadCloser, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text, ok := s.files[name]
-	if !ok {
+	switch {
+	case !ok:
 		return nil, fs.ErrNotExist
+	case s.loadErr != nil:
+		return nil, s.loadErr
+	case s.readErr != nil:
+		return io.NopCloser(io.MultiReader(strings.NewReader(text), iotest.ErrReader(s.readErr))), nil
 	}
 	return io.NopCloser(strings.NewReader(text)), nil
 }
@@ -289,6 +296,72 @@ func TestFailures(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A backup that cannot be read back does not count, and stays. It counts as soon as it can be read,
+// and no other one is made for it, unless one is due.
+func TestUnread(t *testing.T) {
+	eio := errors.New("input/output error")
+	for name, fail := range map[string]func(s *site, err error){
+		"opening": func(s *site, err error) { s.loadErr = err },
+		"reading": func(s *site, err error) { s.readErr = err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(time.Hour, 3)
+				s.change(func() { fail(s, eio) })
+				files := func() []string { return of(s, func() []string { return slices.Sorted(maps.Keys(s.files)) }) }
+				s.run(t, func() {
+					time.Sleep(50 * time.Minute)
+					first := files()
+					if why := s.Failure(); len(first) != 1 || !strings.Contains(why, "it is stored, and counts when it can be read back: input/output error") {
+						t.Fatalf("stored are %q, and the failure is %q", first, why)
+					}
+					s.wantMade(t)
+					s.change(func() { fail(s, nil) })
+					time.Sleep(laterTry)
+					if diff := cmp.Diff(first, files()); diff != "" || s.Failure() != "" || len(of(s, func() []time.Duration { return s.made })) != 1 {
+						t.Errorf("it does not count: %q %s", s.Failure(), diff)
+					}
+					if last := of(s, func() Verified { return *s.last }); last.Name != first[0] || last.Index != 1 {
+						t.Errorf("the last one is %+v", last)
+					}
+
+					s.change(func() { fail(s, eio) })
+					s.certificate()
+					time.Sleep(5 * time.Minute)
+					second := files()
+					s.certificate()
+					time.Sleep(time.Minute + laterTry)
+					if third := files(); len(second) != 2 || len(third) != 3 {
+						t.Errorf("after a certificate %q are stored, and after another one %q", second, third)
+					}
+					s.change(func() { fail(s, nil) })
+					time.Sleep(laterTry)
+					last := of(s, func() Verified { return *s.last })
+					if now := files(); last.Index != 3 || s.Failure() != "" || slices.Contains(now, second[1]) || !slices.Contains(now, last.Name) {
+						t.Errorf("the last one is %+v, stored are %q, and the failure is %q", last, now, s.Failure())
+					}
+				})
+			})
+		})
+	}
+}
+
+// What comes back and is no backup is removed, also when it could not be read before.
+func TestUnreadAndDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(time.Hour, 3)
+		s.change(func() { s.readErr, s.damage = errors.New("input/output error"), func(string) string { return "x" } })
+		s.run(t, func() {
+			time.Sleep(time.Minute)
+			s.change(func() { s.readErr, s.damage = nil, func(text string) string { return text } })
+			time.Sleep(10 * time.Minute)
+			if n := of(s, func() int { return len(s.files) }); n != 1 || len(of(s, func() []time.Duration { return s.made })) != 1 || s.Failure() != "" {
+				t.Errorf("%d files are stored, and the failure is %q", n, s.Failure())
+			}
+		})
+	})
 }
 
 // A store that hangs does not keep the node from closing.

@@ -33,6 +33,9 @@ type Report struct {
 	Build   Build   // the program
 	Process Process // what it takes of the machine
 	Disk    Disk    // what its directory takes
+
+	// Log is the newest part of its log, see Journal. Empty: nobody asked for it.
+	Log string `json:",omitempty"`
 }
 
 // Encode returns the report as JSON.

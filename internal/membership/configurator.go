@@ -35,6 +35,7 @@ type Configurator struct {
 	copies     *Copies
 	greetings  *Greetings
 	settings   func() Settings
+	offers     offers
 }
 
 // Lead looks after the members for one term of this node as leader. It returns when the term is
@@ -46,7 +47,7 @@ func (c *Configurator) Lead(l *replica.Leadership) {
 	r, waits := newRoster(c.removeDead), ""
 	for {
 		changed, second := c.table.Changed(), c.life.Second.Wait()
-		if c.self.Witness || !c.store.State().CanLead(c.self.ID) {
+		if (c.self.Witness || !c.store.State().CanLead(c.self.ID)) && c.offers.areDue(time.Now()) {
 			if why := c.handOver(l); why != nil && why.Error() != waits {
 				waits = why.Error()
 				c.log.Info("this node leads until another voter can", "why", why)
@@ -76,10 +77,16 @@ func (c *Configurator) Lead(l *replica.Leadership) {
 // raft takes one offer to a peer in a term only: see Elections.Transfer. So if an offer came to
 // nothing, this node stands for election again, in the next term, and has new ones to make. Until
 // then it does all that a leader does: it may be the only voter, if its directory was recovered.
+// An offer also ends the term when the peer stands for election and is not elected. Either way
+// writes stop for a moment, so the pauses between offers grow.
 func (c *Configurator) handOver(l *replica.Leadership) error {
 	ctx, cancel := context.WithTimeout(l.Ctx, c.replica.AttemptTimeout())
 	defer cancel()
 	err := c.replica.Transfer(ctx, "")
+	if l.HasOffered() {
+		// If it was of use, this node leads no more, and the pause does not matter.
+		c.offers.made(time.Now(), c.replica.AttemptTimeout())
+	}
 	if err == nil || l.Ctx.Err() != nil {
 		return nil
 	}

@@ -17,6 +17,9 @@ import (
 // directory opens only with a former secret, so it cannot go on as that node, and it need not: the
 // cluster has removed it, or would not have dropped the secret. Nodes of the cluster say so, and
 // the node joins as a new one. Nobody else is believed: who answers has the new secret.
+//
+// A process that was only cut off, and is given the new secret while it runs, learns that its node
+// was removed. It asks the same, and then what is true of its directory is true of it.
 
 // dropPause is between two rounds of AskDropped.
 const dropPause = 200 * time.Millisecond
@@ -83,11 +86,10 @@ func (g *Greetings) serveStale(_ context.Context, _ string, in Stale) (Confirmed
 // opens with, and removed its node. It returns false if none of them says so before ctx ends. port
 // may be that of a client.
 func AskDropped(ctx context.Context, port *wire.Port, id *Identity, addrs []string) bool {
-	q := Stale{Cluster: id.Cluster, ID: id.ID, Key: id.Key}
+	q := id.stale()
 	for ctx.Err() == nil {
 		for _, addr := range addrs {
-			_, a, err := rpc.CallAddr(ctx, port, addr, rpc.Stale, q, DecodeConfirmed)
-			if err == nil && a.Stale {
+			if q.ask(ctx, port, addr) {
 				return true
 			}
 		}
@@ -97,6 +99,25 @@ func AskDropped(ctx context.Context, port *wire.Port, id *Identity, addrs []stri
 		}
 	}
 	return false
+}
+
+// stale is the question about the directory of an identity.
+func (id *Identity) stale() Stale { return Stale{Cluster: id.Cluster, ID: id.ID, Key: id.Key} }
+
+// ask asks the node at addr. It returns false if that does not say yes.
+func (m Stale) ask(ctx context.Context, port *wire.Port, addr string) bool {
+	_, a, err := rpc.CallAddr(ctx, port, addr, rpc.Stale, m, DecodeConfirmed)
+	return err == nil && a.Stale
+}
+
+// refusedFor returns a refusal. That of a removed node becomes another one if the peer has dropped
+// the node's secrets as well.
+func (g *Greetings) refusedFor(ctx context.Context, no *RefusedError) *RefusedError {
+	id := g.ident.Identity()
+	if no.Kind != refusedRemoved || !id.stale().ask(ctx, g.replica.Port, no.peer) {
+		return no
+	}
+	return &RefusedError{Refusal{refusedDropped, "the cluster has replaced its secret while this node was away, and removed it"}, no.peer}
 }
 
 // SetAsideNext has the next LoadIdentity set the state in dir aside.

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -25,6 +26,10 @@ const (
 	refusedSuperseded = "superseded" // it belongs to an older incarnation of the cluster
 	refusedOutdated   = "outdated"   // the node that answers does
 	refusedTwice      = "twice"      // its incarnation and that of the node that answers are as new
+
+	// refusedDropped is refusedRemoved, of a node whose secrets were dropped too. No peer answers with
+	// it: the node asks.
+	refusedDropped = "dropped"
 )
 
 // weight says which of two refusals counts: the one with the higher weight.
@@ -33,7 +38,16 @@ func (r *Refusal) weight() int {
 }
 
 // setsAside reports whether the node can go on as a new one, without the state of its directory.
-func (r *Refusal) setsAside() bool { return r.Kind == refusedOlder || r.Kind == refusedSuperseded }
+func (r *Refusal) setsAside() bool {
+	return r.Kind == refusedOlder || r.Kind == refusedSuperseded || r.Kind == refusedDropped
+}
+
+// StartsAnew reports whether a node whose part in the cluster has ended with err can go on as a new
+// one: when it is opened again, it sets its state aside and joins.
+func StartsAnew(err error) bool {
+	no := new(RefusedError)
+	return errors.As(err, &no) && no.setsAside()
+}
 
 // RefusedError is the error of a node that a peer has refused.
 type RefusedError struct {
@@ -48,7 +62,7 @@ func (e *RefusedError) Error() string {
 
 // Is makes the refusal of a removed node an errs.ErrRemoved.
 func (e *RefusedError) Is(target error) bool {
-	return target == errs.ErrRemoved && e.Kind == refusedRemoved
+	return target == errs.ErrRemoved && (e.Kind == refusedRemoved || e.Kind == refusedDropped)
 }
 
 // worst returns the refusal that counts. Either may be nil.

@@ -75,7 +75,7 @@ func (g *Greetings) Greet(ctx context.Context) Round {
 	if refused != nil && refused.Kind == refusedWait {
 		r.wait = refused
 	} else if refused != nil {
-		r.Err = refused
+		r.Err = g.refusedFor(ctx, refused)
 	}
 	g.meetAll(ctx, &r)
 	return r

@@ -9,6 +9,8 @@ func rotationRows() []row {
 			"internal/state/rotation.go", "", `case len(s.Behind(func(m Member) bool { return s.IsClean(m) && m.HasSecret(c.Secret) })) > 0:`, `case len(s.Behind(func(m Member) bool { return m.HasSecret(c.Secret) })) > 0:`),
 		m("a secret is dropped when every member uses the new one", "TestReplaceSecret",
 			"internal/state/rotation.go", "", `case len(s.Behind(func(m Member) bool { return m.Uses(c.Secret) && s.IsClean(m) })) > 0:`, `case false:`),
+		m("a node that was cut off while its secret was dropped starts anew", "TestCutOffWhileSecretIsReplaced",
+			"internal/membership/dropped.go", "refusedFor", `if no.Kind != refusedRemoved || !id.stale().ask(ctx, g.replica.Port, no.peer) {`, `if no.Kind != "" || id.ID == "" {`).of("."),
 		m("a member that has said nothing has acknowledged nothing", "TestReplaceSecret",
 			"internal/state/rotation.go", "Behind", `if m, said := s.Member(id); !said || !ok(m) {`, `if m, said := s.Member(id); said && !ok(m) {`),
 		m("a dropped secret is never used again", "TestReplaceSecret",

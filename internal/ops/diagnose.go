@@ -20,10 +20,11 @@ func (o *Operator) serveDiagnose(ctx context.Context, peer string, body []byte) 
 	}
 	switch {
 	case q.Node == "" || q.Node == o.cfg.Self.ID:
-		reply := remote.DiagnoseReply{Report: o.report().Encode()}
+		report, reply := o.report(), remote.DiagnoseReply{}
 		if q.Stacks {
-			reply.Stacks = diagnosis.Stacks()
+			report.Log, reply.Stacks = o.cfg.Up.Journal(), diagnosis.Stacks()
 		}
+		reply.Report = report.Encode()
 		return reply.Encode(), nil
 	case o.cfg.Replica.IsServer(peer):
 		return nil, errors.New("the question is for another node")

@@ -41,6 +41,9 @@ type Up struct {
 	// whether the node is ready, or why it is not.
 	Status func() (text []byte, explained bool, err error)
 
+	// Journal returns the newest part of the node's log.
+	Journal func() string
+
 	// Backup writes a sealed backup of the cluster.
 	Backup func(ctx context.Context, w io.Writer) error
 

@@ -17,7 +17,7 @@ type DiagnoseRequest struct {
 	// Node is the node's ID. Empty: the node that takes the request.
 	Node string
 
-	// Stacks asks for the stacks of its goroutines too.
+	// Stacks asks for the stacks of its goroutines too, and for the newest part of its log.
 	Stacks bool
 }
 

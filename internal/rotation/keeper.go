@@ -26,6 +26,9 @@ const again = time.Second
 // errNews says that the state, or what the operator has given, is another by now.
 var errNews = errors.New("there is news")
 
+// errNoMember says that the node is no member: it has yet to join, or was removed.
+var errNoMember = errors.New("this node is no member")
+
 // KeeperConfig is what a Keeper needs of the node around it. All fields are set.
 type KeeperConfig struct {
 	Log     *slog.Logger           // gets what cannot be done
@@ -60,6 +63,9 @@ func (k *Keeper) Run(ctx context.Context) {
 		if errors.Is(err, errNews) {
 			return time.Now(), false
 		}
+		if errors.Is(err, errNoMember) {
+			return time.Now().Add(again), false
+		}
 		if err != nil && !reported && ctx.Err() == nil {
 			k.cfg.Log.Warn("this node does not follow the replacement of secrets or data keys; will try again", "err", err)
 		}
@@ -84,6 +90,11 @@ func (k *Keeper) follow(ctx context.Context, s *state.State, changed, given <-ch
 	snapshots, since := k.cfg.Replica.Snapshots, s.Seals.Since
 	if s.Keys == nil || snapshots.Cleaned() >= since {
 		return nil
+	}
+	if len(s.Servers) > 0 && !slices.Contains(s.Servers, k.cfg.Self.ID) {
+		// A leader sends a node that it has removed what comes after as well. The directory of such a
+		// node goes on to say with which secrets the node was a member: see membership.AskDropped.
+		return errNoMember
 	}
 	// What this node had acknowledged before its start is true still: nothing older has come since.
 	if m, _ := s.Member(k.cfg.Self.ID); m.Clean < since {

@@ -8,7 +8,10 @@ import (
 
 // To returns a logger that writes to w. Its lines have no time. It leaves out records below the
 // given level.
-func To(w io.Writer, level slog.Level) *slog.Logger {
+func To(w io.Writer, level slog.Level) *slog.Logger { return At(w, level) }
+
+// At is To for a level that may change.
+func At(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTime}))
 }
 

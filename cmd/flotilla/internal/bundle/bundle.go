@@ -4,11 +4,13 @@ package bundle
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"io"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/redact"
@@ -43,6 +45,22 @@ func (a *Archive) JSON(name string, v any) error {
 
 // Text adds a text that may have secrets of any kind.
 func (a *Archive) Text(name, text string) error { return a.add(name, []byte(a.redact.Text(text))) }
+
+// Lines adds lines of JSON each.
+func (a *Archive) Lines(name, lines string) error {
+	var out bytes.Buffer
+	for line := range strings.Lines(lines) {
+		b, err := a.redact.JSON([]byte(line))
+		if err != nil {
+			return err
+		}
+		if err := json.Compact(&out, b); err != nil {
+			return err
+		}
+		out.WriteByte('\n')
+	}
+	return a.add(name, out.Bytes())
+}
 
 // Stacks adds the stacks of goroutines, which were made without the arguments of functions.
 func (a *Archive) Stacks(name string, stacks []byte) error {
