@@ -377,7 +377,9 @@ func TestRevocationsAreLimitedAlone(t *testing.T) {
 		}
 		startAll(t, w.nodes, "b.example")
 		time.Sleep(time.Minute)
-		settle(t, w.nodes[0])
+		if s := w.nodes[0].Status()[1]; !s.Managed || s.Err != nil {
+			t.Errorf("a new name: %+v", s)
+		}
 		if n := w.ca.Asked("revoke"); n != 1 {
 			t.Errorf("%d revocations within the pause", n)
 		}

@@ -215,7 +215,8 @@ func TestRekeyOwnAuthority(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop := w.watch(1, time.Second, "a.test", "b.test")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // then the root is another one already
+		// the root is another one by then
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a run that was stopped: %v", err)
