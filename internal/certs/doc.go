@@ -12,6 +12,8 @@
 //   - What is in memory is served whatever becomes of storage, authority and quorum. An expired
 //     certificate is served until there is another one.
 //   - A node whose wall clock disagrees with most others orders nothing and deletes nothing.
+//   - Keys that somebody may know are replaced at once, without a gap: Rekey. The old certificates
+//     are revoked, and nothing of their keys is kept.
 //   - A handshake for a name that is not served costs a few reads of memory, and writes nothing.
 //
 // # Assumptions
@@ -33,6 +35,8 @@
 //	push: Stored → pusher → loader.refresh, on every node
 //	renewal: certmagic, when due → events, as for the first order; obtainer takes over at expiry
 //	revocation: staple → replacer → orderer
+//	rekey: accounts (new key at the authority), then orderer.order with another key for each name
+//	    → push → revocation of the old certificate; the list is in the storage (package rekey)
 //	on demand: handshakes → demands → loader.refresh or orderer.order, in slots of their own
 //	handshake: admit → wait → provisional (self-signed) → demands → certmagic's cache → staple
 //	cleaning: sweep, by one node at a time

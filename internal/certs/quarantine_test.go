@@ -205,7 +205,8 @@ func TestRenewalIsNotDamage(t *testing.T) {
 func TestDamagedAccountIsReplaced(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
-	for _, part := range []string{"default.json", "default.key", "me.json", "me.key"} { // without an address, and with one
+	// without an e-mail address, and with one
+	for _, part := range []string{"default.json", "default.key", "me.json", "me.key"} {
 		for _, value := range []string{"garbage", "", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
 			t.Run(part+" "+value[:min(8, len(value))], func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -215,7 +216,8 @@ func TestRekeyOwnAuthority(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop := w.watch(1, time.Second, "a.test", "b.test")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // then the root is another one already
+		// the root is another one by then
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a run that was stopped: %v", err)
@@ -329,6 +331,7 @@ func TestRekeyFormerAuthority(t *testing.T) {
 		t.Run(fmt.Sprintf("known %v", known), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newRekeyWorld(t)
+				w.ca.Life = 3 * 24 * time.Hour
 				w.open(w.storage, "a.example", "b.example")
 				time.Sleep(time.Minute)
 				w.leak()
@@ -363,6 +366,15 @@ func TestRekeyFormerAuthority(t *testing.T) {
 					text := strings.Join(w.progress("17").Trouble, "\n")
 					if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(text, "revoke the certificate there by hand") || !strings.Contains(text, "close the account there") {
 						t.Errorf("it has ended: %v\n%s", err, text)
+					}
+					// A person does the one, and time the other.
+					if err := w.storage.Delete(t.Context(), path.Dir(w.account)); err != nil {
+						t.Fatal(err)
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), 4*24*time.Hour)
+					defer cancel()
+					if err := c.Rekey(ctx, "17"); err != nil {
+						t.Errorf("%v\n%s", err, strings.Join(w.progress("17").Trouble, "\n"))
 					}
 					return
 				}

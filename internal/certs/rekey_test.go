@@ -18,7 +18,7 @@ var long = flag.Bool("long", false, "go through all cases")
 
 // Two nodes are asked at once, as when the leader changes. Every name has one more order, and never
 // no certificate.
-func TestRekey(t *testing.T) {
+func TestRekeyAll(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {

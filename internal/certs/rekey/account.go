@@ -26,6 +26,9 @@ func (w *work) account(ctx context.Context, a *account) error {
 	defer cancel()
 	client := w.client(a.authority(), w.urls[a.authority()])
 	if client == nil {
+		if _, err := w.Shared.Stat(ctx, a.Stem+".key"); errors.Is(err, fs.ErrNotExist) {
+			return w.done(ctx, a)
+		}
 		return &waiting{"no issuer is configured for this authority, and its address is not known: close the account there " +
 			"with the key in " + a.Stem + ".key, or have TLS.CA name the authority; then delete " + a.Dir + " from the storage", retryLast}
 	}
@@ -138,6 +141,11 @@ func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acm
 		a.missed = true
 		return &waiting{"the authority does not know the account; if it says so again, another account is opened", lostPause}
 	}
+	return w.done(ctx, a)
+}
+
+// done records that nobody can use the old key of an account.
+func (w *work) done(ctx context.Context, a *account) error {
 	done := &account{Dir: a.Dir, Stem: a.Stem, Done: true, place: a.place}
 	if err := w.save(ctx, a.place, done); err != nil {
 		return err

@@ -94,7 +94,7 @@ func (w *work) replace(ctx context.Context, j *job) error {
 	if err := w.move(ctx, j, replaced); err != nil {
 		return err
 	}
-	return &waiting{d: settle}
+	return w.retire(ctx, j)
 }
 
 // wanted is Wanted, for certificates that some node may serve.
@@ -186,7 +186,7 @@ func (w *work) withdraw(ctx context.Context, j *job, why error) error {
 	if err := w.move(ctx, j, withdrawn); err != nil {
 		return err
 	}
-	return &waiting{d: settle}
+	return w.retire(ctx, j)
 }
 
 // remove deletes parts of a certificate, or all of its directory, if it still is the one with the
