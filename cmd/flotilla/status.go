@@ -30,9 +30,12 @@ a node:
   failed       it takes no part any more, because of an error
 
 RAFT says who leads, who votes, and who only follows. LEASE is how long the node
-may still hold its roles if its lease is not renewed. The exit code is 0 if a
-node has answered, in whatever state the cluster is. To get the state as an exit
-code, use "flotilla health".
+may still hold its roles if its lease is not renewed. While nodes run different
+programs, SUPPORTS is the newest cluster version that the program of a node
+supports, and a line says what the next version waits for.
+
+The exit code is 0 if a node has answered, in whatever state the cluster is. To
+get the state as an exit code, use "flotilla health".
 ` + admin.Help,
 		Examples: []string{
 			"flotilla status -secret-file /etc/flotilla/secret -peers 10.0.0.1:7373",

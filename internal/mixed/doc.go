@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command mixed runs clusters whose nodes are of two releases: this tree, and the commit in
 // .ci/previous. Each node is a real process on loopback. A client reads and writes records over
 // HTTPS meanwhile, and tries the next node as a balancer would.

@@ -47,7 +47,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// The log of a node is searched for errors. That an older program is refused is none.
+// The log of a node is searched for errors.
 func TestReadErrors(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
@@ -57,6 +57,7 @@ func TestReadErrors(t *testing.T) {
 		{"a warning", "level=WARN msg=x\n", 0},
 		{"an error", "level=INFO msg=x\nlevel=ERROR msg=y\n", 1},
 		{"a refusal", `level=ERROR msg="this node has failed" err="the node at a refuses this node: the cluster has version 2"` + "\n", 0},
+		{"a slow disk", `level=ERROR msg="the disk hangs: this node renews no lease"` + "\n", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "log")
