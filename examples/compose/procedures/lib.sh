@@ -87,4 +87,29 @@ volume() {
 answers() { docker exec "$ops" /probe get -roots /trust/root.pem -at "$1:443" "https://$name/"; }
 serial() { answers "$1" 2>&1 >/dev/null | sed -n 's/^certificate \([0-9a-f]*\),.*/\1/p' | grep .; }
 
+# For procedures that replace the secret: begin_secrets makes the directory tmp, with the present
+# secret in the file former. give replaces the file that all nodes and the operator read by the lines
+# of files; yours is renamed into place by what distributes it. has asks whether a node has read it.
+begin_secrets() {
+	holder=$(docker create -v "${project}_secret:/secret" "$image" /flotilla version)
+	tmp=$(mktemp -d)
+	trap 'docker rm -f "$ops" "$holder" >/dev/null; rm -rf "$tmp"' EXIT
+	docker cp -q "$holder:/secret/flotilla" "$tmp/former"
+}
+give() { # files...
+	cat "$@" >"$tmp/flotilla"
+	since=$(date +%s)
+	tar -C "$tmp" --owner=0 --group=0 --mode=0600 -cf - flotilla | docker cp - "$holder:/secret"
+}
+has() { docker logs --since "$1" "$(container "$2")" 2>&1 | grep -q "the file of secrets has changed"; }
+
+# refuses_former shows that nobody talks to a client that has the former secret alone.
+refuses_former() {
+	local refused
+	printf '$ flotilla status -secret-file - <former\n'
+	if refused=$(docker exec -i "$ops" /flotilla status -secret-file - <"$tmp/former" 2>&1); then failed "with the former secret: $refused"; fi
+	echo "$refused"
+	grep -q "another cluster secret" <<<"$refused" || failed "it says another reason"
+}
+
 begin_ops

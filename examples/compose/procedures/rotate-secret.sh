@@ -3,27 +3,15 @@
 # one alone.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# put replaces the file of secrets that all nodes and the operator read. Files of yours are renamed
-# into place by what distributes them.
-put() {
-	tar -C "$tmp" --owner=0 --group=0 --mode=0600 -cf - flotilla | docker cp - "$holder:/secret"
-}
-holder=$(docker create -v "${project}_secret:/secret" "$image" /flotilla version)
-tmp=$(mktemp -d)
-trap 'docker rm -f "$ops" "$holder" >/dev/null; rm -rf "$tmp"' EXIT
-has() { docker logs --since "$1" "$(container "$2")" 2>&1 | grep -q "the file of secrets has changed"; }
-
+begin_secrets
 healthy
 before=$(serial 198.18.0.101)
 file=/backups/rotated-$(date +%s).backup
-docker cp -q "$holder:/secret/flotilla" "$tmp/former"
 
 say "Make a new secret, and add its line to the file on every node, below the one that is there."
 printf '$ flotilla keygen >new\n'
 flotilla keygen >"$tmp/new"
-cat "$tmp/former" "$tmp/new" >"$tmp/flotilla"
-since=$(date +%s)
-put
+give "$tmp/former" "$tmp/new"
 for n in n1 n2 n3; do await 10 "$n has read the file" has "$since" $n; done
 
 say "Clients make requests all the time, each with a new handshake, while the nodes replace it."
@@ -40,18 +28,13 @@ for i in 1 2 3; do
 done
 
 say "Take the former line out of the file, and make a backup that the new secret opens."
-cp "$tmp/new" "$tmp/flotilla"
-put
+give "$tmp/new"
 show flotilla backup -out "$file"
 show flotilla backup verify "$file"
 healthy
 
 say "Nobody talks to who has the former secret alone."
-former() { docker exec -i "$ops" /flotilla status -secret-file - <"$tmp/former" 2>&1; }
-printf '$ flotilla status -secret-file - <former\n'
-if refused=$(former); then failed "with the former secret: $refused"; fi
-echo "$refused"
-grep -q "another cluster secret" <<<"$refused" || failed "it says another reason"
+refuses_former
 
 say "A node that has the new secret alone joins."
 show "${compose[@]}" --profile spare up -d --no-deps n4
