@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -197,5 +198,41 @@ func TestOperatorRaisesTheVersion(t *testing.T) {
 		ask("when all are there", false, "the cluster has version 2")
 		wantVersion(t, c, "when it was raised", 2)
 		ask("again", false, "the cluster has version 2")
+	})
+}
+
+// A leader asks a member whose greeting it has missed what that supports.
+func TestLeaderAsksWhatIsSupported(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { flotilla.SetSupports(cfg, 1) })
+		c.Settle()
+		client := office(t, c, 0)
+		for i := range c.Nodes {
+			replace(c, i, 0)
+		}
+		lead := func(i int) {
+			t.Helper()
+			leads := c.Nodes[c.Leader()].Status().ID
+			a, err := client.Transfer(t.Context(), remote.TransferRequest{From: leads, To: c.Nodes[i].Status().ID})
+			wantAnswer(t, "the transfer", a, err, false, "leads")
+			c.Settle()
+		}
+		lead(1)
+		c.Stop(2)
+		c.Block(0, 2)
+		c.Block(2, 0)
+		c.Restart(2)
+		time.Sleep(10 * time.Second)
+		if s := c.Nodes[0].Status(); !s.Members[2].Present || s.Members[2].Supports != 0 {
+			t.Errorf("n0 knows n2, so this shows nothing: %+v", s.Members[2])
+		}
+		c.Heal()
+		lead(0)
+		time.Sleep(2 * time.Second)
+		if s := c.Nodes[0].Status(); s.Members[2].Supports != state.Version {
+			t.Errorf("n0 leads, and says of n2: %+v", s.Members[2])
+		}
 	})
 }

@@ -133,6 +133,8 @@ func stateRows() []row {
 			"internal/state/version.go", "IsAsFormed", `if p, ok := s.Process(id); !ok || StartOf(p.Incarnation) != 0 {`, `if _, ok := s.Process(id); !ok {`).of("."),
 		m("a cluster that a node has joined is not as it was formed", "TestScripts",
 			"internal/state/version.go", "IsAsFormed", `return s.Elected == formed`, `return s.Elected > 0`),
+		m("a leader asks a member whose greeting it has missed", "TestLeaderAsksWhatIsSupported",
+			"internal/upgrade/raiser.go", "ask", `if silent {`, `if silent && len(v.Members) == 0 {`).of("."),
 		m("the hour begins again with another process", "TestVersionWaitsForAnHour",
 			"internal/upgrade/raiser.go", "since", `if r.seen[id].incarnation != incarnation {`, `if r.seen[id].incarnation == "" {`).of("."),
 		m("a member that is away is in the way of the next version", "TestOperatorRaisesTheVersion",
