@@ -3,8 +3,10 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +30,22 @@ func freeAddrs(b testing.TB, n int) []string {
 type cluster struct {
 	nodes  []*flotilla.Node
 	secret flotilla.Secret
+	dir    string // has the nodes' directories, and the files of their secrets
+	addrs  []string
+}
+
+func (c *cluster) secretsFile(i int) string { return filepath.Join(c.dir, fmt.Sprint("secrets", i)) }
+
+// give writes the file of secrets of a node.
+func (c *cluster) give(b testing.TB, i int, secrets ...flotilla.Secret) {
+	b.Helper()
+	var lines strings.Builder
+	for _, s := range secrets {
+		fmt.Fprintln(&lines, s.Encode())
+	}
+	if err := os.WriteFile(c.secretsFile(i), []byte(lines.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
 }
 
 func newCluster(b testing.TB) *cluster {
@@ -36,18 +54,19 @@ func newCluster(b testing.TB) *cluster {
 }
 
 // startCluster starts a node for each address, with a directory in dir, and waits until all are
-// ready.
+// ready. The nodes read the secret from the files of secretsFile.
 func startCluster(b testing.TB, dir string, addrs []string, secret flotilla.Secret) *cluster {
 	b.Helper()
-	c := &cluster{secret: secret}
+	c := &cluster{secret: secret, dir: dir, addrs: addrs}
 	for i, addr := range addrs {
+		c.give(b, i, secret)
 		n, err := flotilla.Open(b.Context(), flotilla.Config{
-			Dir:     filepath.Join(dir, fmt.Sprint(i)),
-			Name:    fmt.Sprintf("n%d", i),
-			Addr:    addr,
-			Secrets: []flotilla.Secret{secret},
-			Peers:   flotilla.Static(addrs...),
-			Expect:  len(addrs),
+			Dir:         filepath.Join(dir, fmt.Sprint(i)),
+			Name:        fmt.Sprintf("n%d", i),
+			Addr:        addr,
+			SecretsFile: c.secretsFile(i),
+			Peers:       flotilla.Static(addrs...),
+			Expect:      len(addrs),
 		})
 		if err != nil {
 			b.Fatal(err)

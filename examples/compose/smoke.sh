@@ -223,7 +223,7 @@ procedures() {
 	exec 7>&- 8<&- # the probe ends
 	# shellcheck source=procedures/lib.sh
 	(source procedures/lib.sh && trap - EXIT)
-	for p in inspect rolling-restart move add-remove replace rotate-secret recover restore; do
+	for p in inspect rolling-restart move add-remove replace rotate-secret evict recover restore; do
 		start=$(now)
 		say "procedure $p"
 		procedures/$p.sh || broken "the procedure $p failed"

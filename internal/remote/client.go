@@ -135,3 +135,12 @@ func (c *Client) prefer(addr string) {
 		c.addrs = slices.Insert(slices.Delete(c.addrs, i, i+1), 0, addr)
 	}
 }
+
+// forget takes addr from the addresses to ask, unless it is the only one.
+func (c *Client) forget(addr string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.addrs, addr); i >= 0 && len(c.addrs) > 1 {
+		c.addrs = slices.Delete(c.addrs, i, i+1)
+	}
+}

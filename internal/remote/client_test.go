@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -328,8 +329,13 @@ func TestEvicteeIsNotBelieved(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}
+	var mu sync.Mutex
+	asked := make(map[string]int)
 	answers := func(doing string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			asked[doing]++
+			mu.Unlock()
 			w.Write(remote.EvictReply{RotateReply: remote.RotateReply{Done: true, Doing: doing}}.Encode())
 		}
 	}
@@ -347,5 +353,11 @@ func TestEvicteeIsNotBelieved(t *testing.T) {
 		if p.Doing != test.want || (err != nil) != (test.want == "") || err != nil && !errors.As(err, &unreachable) {
 			t.Errorf("of %d nodes: %q, %v", len(test.addrs), p.Doing, err)
 		}
+		c.Evict(t.Context(), remote.EvictRequest{Node: "n1"}, strings.Repeat("a", 32))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff(map[string]int{"nothing": 3, "it all": 2}, asked); diff != "" {
+		t.Errorf("how often the nodes were asked (-want +got):\n%s", diff)
 	}
 }

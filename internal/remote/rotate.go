@@ -192,6 +192,7 @@ func (c *Client) Evict(ctx context.Context, q EvictRequest, evictee string) (out
 			return err
 		}
 		if from == evictee {
+			c.forget(addr) // it may keep the next question waiting
 			return errEvicted
 		}
 		out, err = DecodeEvictReply(reply)
