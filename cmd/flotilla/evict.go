@@ -47,7 +47,7 @@ What the machine knew besides is yours to replace: the tokens of DNS providers,
 the environment of your program, what your program stores. Backups from before
 open with what the machine knew. Make a new one, and delete them.
 ` + admin.Help,
-		Examples: []string{"flotilla evict n3 -secret-file /etc/flotilla/secrets"},
+		Examples: []string{"flotilla evict -secret-file /etc/flotilla/secrets n3"},
 		Prepare: func(env *cli.Env, flags *flag.FlagSet) cli.Action {
 			cluster := admin.NewFlags(env, flags)
 			return func(ctx context.Context, args []string) error { return evict(ctx, env, cluster, args[0]) }

@@ -23,7 +23,7 @@ for i in 1 2; do
 	docker exec "$ops" /probe count -roots /trust/root.pem -at "198.18.0.10$i:443" -n 100 "https://$name/" >"$tmp/count$i" 2>&1 &
 	load[$i]=$!
 done
-show flotilla evict n3 -secret-file /secret/flotilla
+show flotilla evict -secret-file /secret/flotilla n3
 for i in 1 2; do
 	wait "${load[$i]}" || failed "the client of 198.18.0.10$i: $(<"$tmp/count$i")"
 	tail -n 1 "$tmp/count$i"
