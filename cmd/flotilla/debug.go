@@ -36,14 +36,15 @@ The archive is for those who look for a fault. It has, of each node, its status,
 build, settings, memory and disk, what its goroutines do, and the newest 256 KiB
 of its log; the status and the health of the cluster; and the variables of this
 command that begin with FLOTILLA_. The log has what the program's logger takes:
-debug records only if that is set to debug. A node that does not answer is listed with the reason. Without any
-answer the archive has that, and the exit code is 3.
+debug records only if that is set to debug. A node that does not answer is
+listed with the reason. Without any answer the archive has that, and the exit
+code is 3.
 
 No secret, key, certificate, or value or name of a record is put into it, but
-for the name of one in an error of the log.
-Passwords in URLs and what looks like a secret are taken out of its texts. It
-has the names and addresses of nodes, names of roles and domains, and paths:
-look at it before you give it to others.
+for the name of one in an error of the log. Passwords in URLs and what looks
+like a secret are taken out of its texts. It has the names and addresses of
+nodes, names of roles and domains, and paths: look at it before you give it to
+others.
 
 The file gets a name with the time, unless -out gives it one. It must not exist
 yet. With -out - the archive goes to the standard output.

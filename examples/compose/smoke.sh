@@ -6,7 +6,7 @@
 #   smoke.sh -trials 20        only kill, stop, pause and disconnect, 20 times each, for figures
 #   smoke.sh -up 20            only from nothing to the first answer with a certificate, 20 times
 #   smoke.sh -idle             only the costs of an idle node
-#   smoke.sh -procedures       only the procedures of docs/operations.md, in a minute
+#   smoke.sh -procedures       only the procedures of docs/operations.md, in 80 seconds
 #
 # It needs bash, Go, and a Docker engine with compose: the plugin, or docker-compose. COMPOSE names
 # another command. No image is pulled.
