@@ -31,14 +31,13 @@ func TestEviction(t *testing.T) {
 	a, b, c := s.a, s.b, s.c
 	s.configure("x", "y", "z")
 	s.do(SetMember{Member{ID: "z", Name: "n3", Secrets: a.ID().String() + " " + c.ID().String()}}, CodeOK)
-	begun, former := s.Index+1, s.Keys.ID()
-	key := make([]byte, TicketKeySize)
+	former, key := s.Keys.ID(), make([]byte, TicketKeySize)
 	shutOut := ShutOut{Node: "z", Key: key}
 
 	s.do(EvictMember{}, CodeChanged)
 	s.do(shutOut, CodeChanged)
 	s.do(EndEviction{"z"}, CodeChanged)
-	begun = s.Index + 1
+	begun := s.Index + 1
 	s.do(EvictMember{"z"}, CodeOK)
 	s.do(EvictMember{"z"}, CodeChanged)
 	v, ok := s.Evictions.Of("z")

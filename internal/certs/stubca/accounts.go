@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -59,11 +60,13 @@ func readJWK(text []byte) *ecdsa.PublicKey {
 	if json.Unmarshal(text, &k) != nil || k.X == "" {
 		return nil
 	}
-	number := func(s string) *big.Int {
-		b, _ := base64.RawURLEncoding.DecodeString(s)
-		return new(big.Int).SetBytes(b)
+	x, _ := base64.RawURLEncoding.DecodeString(k.X)
+	y, _ := base64.RawURLEncoding.DecodeString(k.Y)
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
+	if err != nil {
+		return nil
 	}
-	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: number(k.X), Y: number(k.Y)}
+	return key
 }
 
 // isBy reports whether the private half of key has signed m.
