@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -117,5 +118,37 @@ func TestEvictionsAreBounded(t *testing.T) {
 	}
 	if _, ok := s.Evictions.Of(fmt.Sprint(2*mostEvictions - 1)); !ok {
 		t.Fatal("the newest was forgotten")
+	}
+}
+
+// A cluster that is restored, or goes on with one survivor, does not forget an eviction. A member
+// that was about to be removed knows all that the members knew.
+func TestRestoredGoesOnWithEviction(t *testing.T) {
+	s := newSealed(t)
+	s.configure("x", "y", "z")
+	s.do(EvictMember{"z"}, CodeOK)
+	begun, former := s.Index, s.Keys.ID()
+	next := s.Keys.Rotate()
+	s.both(s.Seals.Since, s.a)
+	s.say("z", s.Seals.Since, s.a)
+	s.do(RotateKeys{Former: former, Wrapped: s.wrap(next, s.a), Keys: next}, CodeOK)
+
+	var b bytes.Buffer
+	if err := WriteBackup(&b, s.State, BackupHead{}); err != nil {
+		t.Fatal(err)
+	}
+	backup, _, err := ReadBackup(&b, []seal.Secret{s.a})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, from := range map[string]*State{"survivor": s.State, "backup": backup} {
+		r := from.Restored("new", 9, from.Wrapped, 0)
+		v, ok := r.Evictions.Of("z")
+		if !ok || v.Index != begun || !v.KnowsSecret(s.a.ID()) || !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
+			t.Errorf("%s: the eviction is %+v", name, v)
+		}
+		if _, exposed := r.Exposed(); !exposed || !r.Refuses("z") {
+			t.Errorf("%s: the evicted node may join", name)
+		}
 	}
 }
