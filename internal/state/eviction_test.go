@@ -152,3 +152,27 @@ func TestRestoredGoesOnWithEviction(t *testing.T) {
 		}
 	}
 }
+
+// Who has the secret in use can ask for what it opens, so an evicted node knows a data key that is
+// made before the secret is another one.
+func TestEvictedNodeKnowsKeysOfItsSecret(t *testing.T) {
+	s := newSealed(t)
+	s.configure("x", "y", "z")
+	s.do(EvictMember{"z"}, CodeOK)
+	s.configure("x", "y")
+	next := s.Keys.Rotate()
+	s.both(s.Seals.Since, s.a)
+	s.do(RotateKeys{Former: s.Keys.ID(), Wrapped: s.wrap(next, s.a), Keys: next}, CodeOK)
+	s.both(s.Seals.Since, s.a)
+	s.do(ForgetKeys{s.wrap(next.Forget(), s.a)}, CodeOK)
+	s.replaceSecret(s.a, s.b)
+	s.both(s.Seals.Since, s.b)
+	shutOut := ShutOut{Node: "z", Key: make([]byte, TicketKeySize)}
+	s.do(shutOut, CodeUnready)
+	last := s.Keys.Rotate()
+	s.do(RotateKeys{Former: s.Keys.ID(), Wrapped: s.wrap(last, s.b), Keys: last}, CodeOK)
+	s.both(s.Seals.Since, s.b)
+	s.do(ForgetKeys{s.wrap(last.Forget(), s.b)}, CodeOK)
+	s.both(s.Seals.Since, s.b)
+	s.do(shutOut, CodeOK)
+}
