@@ -80,7 +80,8 @@ func (d *Driver) shutOut(ctx context.Context, l *replica.Leadership, v state.Evi
 	case slices.Contains(s.Servers, v.Node):
 		return d.expel(ctx, l, v)
 	case slices.ContainsFunc(s.Secrets(), v.KnowsSecret) || s.Seals.Rotation != state.Rotation{}:
-		if (s.Seals.Rotation == state.Rotation{}) && len(fresh(s, have)) == 0 {
+		other := slices.DeleteFunc(unexposed(s, have), func(id seal.KeyID) bool { return slices.Contains(s.Seals.Dropped, id) })
+		if (s.Seals.Rotation == state.Rotation{}) && len(other) == 0 {
 			return refused("%s knows the secret that the cluster uses, and no other one is given; make one (flotilla keygen), "+
 				"add it to the secrets of every node, and give both to this command", v), nil
 		}
