@@ -130,7 +130,7 @@ func TestRestoredGoesOnWithEviction(t *testing.T) {
 	begun, former := s.Index, s.Keys.ID()
 	next := s.Keys.Rotate()
 	s.both(s.Seals.Since, s.a)
-	s.say("z", s.Seals.Since, s.a)
+	s.say("z", s.Seals.Since, s.a, s.c)
 	s.do(RotateKeys{Former: former, Wrapped: s.wrap(next, s.a), Keys: next}, CodeOK)
 
 	var b bytes.Buffer
@@ -144,7 +144,7 @@ func TestRestoredGoesOnWithEviction(t *testing.T) {
 	for name, from := range map[string]*State{"survivor": s.State, "backup": backup} {
 		r := from.Restored("new", 9, from.Wrapped, 0)
 		v, ok := r.Evictions.Of("z")
-		if !ok || v.Index != begun || !v.KnowsSecret(s.a.ID()) || !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
+		if !ok || v.Index != begun || !v.KnowsSecret(s.a.ID()) || !v.KnowsSecret(s.c.ID()) || !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
 			t.Errorf("%s: the eviction is %+v", name, v)
 		}
 		if _, exposed := r.Exposed(); !exposed || !r.Refuses("z") {
