@@ -325,3 +325,39 @@ func served(t *testing.T, cfg *tls.Config, name string) *x509.Certificate {
 	}
 	return c.Leaf
 }
+
+// The majority is lost while a node is evicted. The survivor goes on with the eviction, also if it
+// was recovered with the new secret beside the former one, and the others join it afterwards.
+func TestEvictionAfterRecovery(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvicting(t, 4)
+		c, q := e.client(e.old, e.next), e.request("n3", e.old, e.next)
+		e.evict(c, q, 2)
+		for i := range e.Nodes {
+			e.Kill(i)
+		}
+		e.giveNext()
+		if _, err := flotilla.Recover(e.Config(0).Dir, true, e.next, e.old); err != nil {
+			t.Fatal(err)
+		}
+		for i := range e.Nodes {
+			e.Restart(i)
+		}
+		e.SettleNodes(0)
+		time.Sleep(10 * time.Second)
+		if waits := e.Nodes[0].Status().Waiting; !slices.ContainsFunc(waits, func(w flotilla.WaitStatus) bool {
+			return w.What == "an eviction has not ended"
+		}) {
+			t.Errorf("the status says nothing of the eviction: %+v", waits)
+		}
+		if p := e.evict(c, q, 0); !p.Done {
+			t.Fatal(p.Doing)
+		}
+		e.SettleNodes(0, 1, 2)
+		e.wantRefused(e.client(e.old))
+		if e.Nodes[e.out].Status().Ready {
+			t.Error("the evicted node is ready")
+		}
+	})
+}

@@ -146,7 +146,7 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 		}
 		return to, nil
 	}
-	inUse, fresh := s.Secrets(), fresh(s, have)
+	inUse, fresh, safe := s.Secrets(), fresh(s, have), unexposed(s, have)
 	switch {
 	case len(fresh) == 1:
 		return fresh[0], nil
@@ -154,8 +154,8 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 		return no("%s are all new to the cluster; give this command the secret in use and one new one", names(fresh))
 	case len(inUse) == 1 && len(s.Seals.Dropped) > 0 && slices.Contains(have, inUse[0]):
 		return inUse[0], nil // it has been replaced, and the nodes may still be dropping the former one
-	case len(inUse) > 1 && len(have) > 0 && slices.Contains(inUse, have[0]):
-		return have[0], nil // several are in use, and the first that the operator gives stays
+	case len(inUse) > 1 && len(safe) > 0 && slices.Contains(inUse, safe[0]):
+		return safe[0], nil // several are in use, and the first that the operator gives stays
 	case len(have) > 0 && slices.ContainsFunc(have, func(id seal.KeyID) bool { return slices.Contains(s.Seals.Dropped, id) }):
 		return no("the cluster has dropped that secret, which is never used again; make a new one (flotilla keygen)")
 	}
@@ -169,14 +169,18 @@ func target(s *state.State, have []seal.KeyID) (seal.KeyID, *Progress) {
 }
 
 // fresh returns the secrets among have that the cluster may use next.
-func fresh(s *state.State, have []seal.KeyID) (ids []seal.KeyID) {
-	for _, id := range have {
+func fresh(s *state.State, have []seal.KeyID) []seal.KeyID {
+	return slices.DeleteFunc(unexposed(s, have), func(id seal.KeyID) bool {
+		return slices.Contains(s.Seals.Dropped, id) || slices.Contains(s.Secrets(), id)
+	})
+}
+
+// unexposed returns the secrets among have that no evicted node knows.
+func unexposed(s *state.State, have []seal.KeyID) []seal.KeyID {
+	return slices.DeleteFunc(slices.Clone(have), func(id seal.KeyID) bool {
 		_, known := s.Evictions.Know(id)
-		if !known && !slices.Contains(s.Seals.Dropped, id) && !slices.Contains(s.Secrets(), id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
+		return known
+	})
 }
 
 // Data takes the next step to another data key. begun is what an earlier answer said, 0 at first.

@@ -16,6 +16,7 @@ import (
 
 const (
 	idLength   = 32 // hexadecimal digits of a node's ID
+	idStart    = 4  // so many of them say which node is meant
 	evictSteps = 5
 	rekeyAgain = 5 * time.Second // after the certificates could not be replaced
 )
@@ -80,7 +81,8 @@ func (d *Driver) shutOut(ctx context.Context, l *replica.Leadership, v state.Evi
 	case slices.Contains(s.Servers, v.Node):
 		return d.expel(ctx, l, v)
 	case slices.ContainsFunc(s.Secrets(), v.KnowsSecret) || s.Seals.Rotation != state.Rotation{}:
-		if (s.Seals.Rotation == state.Rotation{}) && len(fresh(s, have)) == 0 {
+		other := slices.DeleteFunc(unexposed(s, have), func(id seal.KeyID) bool { return slices.Contains(s.Seals.Dropped, id) })
+		if (s.Seals.Rotation == state.Rotation{}) && len(other) == 0 {
 			return refused("%s knows the secret that the cluster uses, and no other one is given; make one (flotilla keygen), "+
 				"add it to the secrets of every node, and give both to this command", v), nil
 		}
@@ -107,7 +109,13 @@ func evicting(step int, format string, args ...any) Progress {
 // index. If the node cannot be told, evictee returns why.
 func evictee(s *state.State, node string) (v state.Eviction, why string) {
 	var members, evicted []state.Eviction
-	is := func(id, name string) bool { return node == name || node != "" && strings.HasPrefix(id, node) }
+	whole := len(node) == idLength && strings.Trim(node, "0123456789abcdef") == ""
+	is := func(id, name string) bool {
+		if whole {
+			return id == node // whatever names others have given themselves
+		}
+		return node == name || len(node) >= idStart && strings.HasPrefix(id, node)
+	}
 	for _, id := range s.Servers {
 		m, _ := s.Member(id)
 		if v, begun := s.Evictions.Of(id); begun && is(id, v.Name) {
@@ -136,7 +144,7 @@ func evictee(s *state.State, node string) (v state.Eviction, why string) {
 		}
 		return v, fmt.Sprintf("%q may be one of several nodes, some of them evicted already; give the whole ID of one: %s",
 			node, strings.Join(all, ", "))
-	case len(node) == idLength && strings.Trim(node, "0123456789abcdef") == "":
+	case whole:
 		return state.Eviction{Node: node}, "" // the cluster has removed it
 	}
 	return v, fmt.Sprintf("no member is %q; give the whole ID of a node that was removed before", node)

@@ -53,13 +53,19 @@ func ReadBackup(r io.Reader, secrets []seal.Secret) (*State, BackupHead, error) 
 	return s, *h, nil
 }
 
-// lasting returns the part of s that outlasts its nodes: records, keys, and what tells the cluster
-// from others. Sessions, roles and members are left out.
+// lasting returns the part of s that outlasts its nodes: records, keys, evictions, and what tells
+// the cluster from others. Sessions, roles and members are left out.
 func (s *State) lasting() *State {
 	n := New()
 	n.Index, n.Version, n.Cluster, n.Incarnation, n.Past = s.Index, s.Version, s.Cluster, s.Incarnation, s.Past
 	n.Keys, n.Wrapped, n.Records, n.Tickets, n.Used = s.Keys, s.Wrapped, s.Records, s.Tickets, s.Used
 	n.Seals.Dropped, n.Seals.Forgotten = s.Seals.Dropped, s.Seals.Forgotten
+	n.Evictions = s.Evictions
+	for _, id := range s.Servers {
+		if v, evicted := s.Evictions.Of(id); evicted && s.Keys != nil {
+			n.Evictions = n.Evictions.with(told(s, v)) // it is no member of the next incarnation
+		}
+	}
 	for name, r := range Each(s.Roles, nil) {
 		for _, c := range r.Queue {
 			n.Used[keyspace.OfClaim(string(name))] -= c.cost(string(name))

@@ -44,6 +44,17 @@ func (v Eviction) KnowsSecret(id seal.KeyID) bool {
 	return slices.Contains(strings.Fields(v.Secrets), id.String())
 }
 
+// knowing returns an eviction whose node knows those data keys too.
+func (v Eviction) knowing(keys []seal.KeyID) Eviction {
+	v.Keys = slices.Clone(v.Keys)
+	for _, id := range keys {
+		if !slices.Contains(v.Keys, id) {
+			v.Keys = append(v.Keys, id)
+		}
+	}
+	return v
+}
+
 // String returns the node's name, or its ID if it has none.
 func (v Eviction) String() string { return cmp.Or(v.Name, v.Node) }
 

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -117,4 +118,60 @@ func TestEvictionsAreBounded(t *testing.T) {
 	if _, ok := s.Evictions.Of(fmt.Sprint(2*mostEvictions - 1)); !ok {
 		t.Fatal("the newest was forgotten")
 	}
+}
+
+// A cluster that is restored, or goes on with one survivor, does not forget an eviction. A member
+// that was about to be removed knows all that the members knew.
+func TestRestoredGoesOnWithEviction(t *testing.T) {
+	s := newSealed(t)
+	s.configure("x", "y", "z")
+	s.do(EvictMember{"z"}, CodeOK)
+	begun, former := s.Index, s.Keys.ID()
+	next := s.Keys.Rotate()
+	s.both(s.Seals.Since, s.a)
+	s.say("z", s.Seals.Since, s.a, s.c)
+	s.do(RotateKeys{Former: former, Wrapped: s.wrap(next, s.a), Keys: next}, CodeOK)
+
+	var b bytes.Buffer
+	if err := WriteBackup(&b, s.State, BackupHead{}); err != nil {
+		t.Fatal(err)
+	}
+	backup, _, err := ReadBackup(&b, []seal.Secret{s.a})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, from := range map[string]*State{"survivor": s.State, "backup": backup} {
+		r := from.Restored("new", 9, from.Wrapped, 0)
+		v, ok := r.Evictions.Of("z")
+		if !ok || v.Index != begun || !v.KnowsSecret(s.a.ID()) || !v.KnowsSecret(s.c.ID()) || !cmp.Equal(v.Keys, []seal.KeyID{former, next.ID()}) {
+			t.Errorf("%s: the eviction is %+v", name, v)
+		}
+		if _, exposed := r.Exposed(); !exposed || !r.Refuses("z") {
+			t.Errorf("%s: the evicted node may join", name)
+		}
+	}
+}
+
+// Who has the secret in use can ask for what it opens, so an evicted node knows a data key that is
+// made before the secret is another one.
+func TestEvictedNodeKnowsKeysOfItsSecret(t *testing.T) {
+	s := newSealed(t)
+	s.configure("x", "y", "z")
+	s.do(EvictMember{"z"}, CodeOK)
+	s.configure("x", "y")
+	next := s.Keys.Rotate()
+	s.both(s.Seals.Since, s.a)
+	s.do(RotateKeys{Former: s.Keys.ID(), Wrapped: s.wrap(next, s.a), Keys: next}, CodeOK)
+	s.both(s.Seals.Since, s.a)
+	s.do(ForgetKeys{s.wrap(next.Forget(), s.a)}, CodeOK)
+	s.replaceSecret(s.a, s.b)
+	s.both(s.Seals.Since, s.b)
+	shutOut := ShutOut{Node: "z", Key: make([]byte, TicketKeySize)}
+	s.do(shutOut, CodeUnready)
+	last := s.Keys.Rotate()
+	s.do(RotateKeys{Former: s.Keys.ID(), Wrapped: s.wrap(last, s.b), Keys: last}, CodeOK)
+	s.both(s.Seals.Since, s.b)
+	s.do(ForgetKeys{s.wrap(last.Forget(), s.b)}, CodeOK)
+	s.both(s.Seals.Since, s.b)
+	s.do(shutOut, CodeOK)
 }

@@ -138,11 +138,5 @@ func told(s *State, v Eviction) Eviction {
 	}
 	slices.Sort(secrets)
 	v.Secrets = strings.Join(slices.Compact(secrets), " ")
-	v.Keys = slices.Clone(v.Keys)
-	for _, id := range s.Keys.IDs() {
-		if !slices.Contains(v.Keys, id) {
-			v.Keys = append(v.Keys, id)
-		}
-	}
-	return v
+	return v.knowing(s.Keys.IDs())
 }

@@ -178,6 +178,11 @@ func (c RotateKeys) apply(s *State, e entry) Code {
 		return CodeUnready
 	}
 	s.Keys, s.Wrapped, s.Seals.Since = c.Keys, c.Wrapped, e.index
+	for _, v := range s.Evictions {
+		if c.Keys != nil && slices.ContainsFunc(have, v.KnowsSecret) { // it can ask for a backup
+			s.Evictions = s.Evictions.with(v.knowing(c.Keys.IDs()))
+		}
+	}
 	e.fx.seals()
 	return CodeOK
 }
