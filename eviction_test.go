@@ -361,3 +361,52 @@ func TestEvictionAfterRecovery(t *testing.T) {
 		}
 	})
 }
+
+// Two nodes are evicted at once. Neither waits for the certificates of the other.
+func TestTwoEvictions(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRotating(t, 5)
+		r.Settle()
+		e := &evicting{r, 4}
+		for i := range 3 {
+			e.give(i, e.old, e.next)
+		}
+		c := e.client(e.old, e.next)
+		if p := e.evict(c, e.request("n4", e.old, e.next), 2); !slices.ContainsFunc(p.Waiting, func(w string) bool { return strings.HasPrefix(w, "n3 does not have it") }) {
+			t.Fatalf("it waits for %q", p.Waiting)
+		}
+		for _, node := range []string{"n3", "n4"} {
+			if p := e.evict(c, e.request(node, e.old, e.next), 0); !p.Done {
+				t.Fatalf("%s: %s", node, p.Doing)
+			}
+		}
+		if n := len(e.Nodes[0].Status().Members); n != 3 {
+			t.Errorf("there are %d members", n)
+		}
+	})
+}
+
+// A leader that cannot be evicted keeps the leadership.
+func TestLeaderThatCannotBeEvicted(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvicting(t, 3)
+		leader := e.Leader()
+		p := e.evict(e.client(e.old), e.request(fmt.Sprint("n", leader), e.old), 0)
+		if !p.Refused || !strings.Contains(p.Doing, "knows all the secrets that are given") || e.Leader() != leader {
+			t.Errorf("%+v, and n%d leads after n%d", p, e.Leader(), leader)
+		}
+		alone := newRotating(t, 1)
+		alone.Settle()
+		c, err := remote.Open(remote.Config{Secrets: raw(t, alone.old, alone.next), Peers: flotilla.Static("n0:7373"), Dial: alone.Config(0).PeerDial})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		time.Sleep(5 * time.Second)
+		if p := e.evict(c, e.request("n0", alone.old, alone.next), 0); !p.Refused || !strings.Contains(p.Doing, "without n0 only 0 of the 0 voters") {
+			t.Errorf("the only voter: %+v", p)
+		}
+	})
+}

@@ -26,7 +26,7 @@ beginning of its ID; of a node that was removed before, the whole ID.
 First cut the machine off, or switch it off. Make a secret (flotilla keygen),
 and add it to the secrets of every other node: one more line in the file that
 FLOTILLA_SECRETS_FILE names. The evicted machine must never see it. Then run
-this command with a file that holds both secrets. Its steps:
+this command with a file that holds both secrets, the new one last. Its steps:
 
  1. The node is no member any more, and every node refuses it. No other node
     joins until the next step is done.
@@ -69,12 +69,24 @@ func evict(ctx context.Context, env *cli.Env, cluster *admin.Flags, node string)
 			q.Have = append(q.Have, s.ID())
 		}
 		var last remote.EvictReply
-		err := drive(ctx, env, func() (_ remote.RotateReply, err error) {
-			last, err = client.Evict(ctx, q, id)
-			return last.RotateReply, err
-		})
+		all := func(client *admin.Client) error {
+			return drive(ctx, env, func() (_ remote.RotateReply, err error) {
+				last, err = client.Evict(ctx, q, id)
+				return last.RotateReply, err
+			})
+		}
+		if err := all(client); err != nil {
+			return err
+		}
+		// The evicted machine may have answered. It does not have the new secret.
+		sure, err := cluster.OpenWith(secrets[len(secrets)-1])
 		if err != nil {
 			return err
+		}
+		defer sure.Close()
+		if err := all(sure); err != nil {
+			return fmt.Errorf("no node with the new secret, which must be the last line of the file, says that it is done; "+
+				"cut the evicted machine off, and run the command again: %w", err)
 		}
 		fmt.Fprintf(env.Stdout, "%s is evicted: %s\n", term.Safe(name), term.Safe(last.Doing))
 		for _, note := range last.Notes {

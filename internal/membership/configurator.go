@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/self"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -274,7 +275,7 @@ func mayNotJoin(s *state.State, id string) string {
 	}
 	if v, exposed := s.Exposed(); exposed {
 		return fmt.Sprintf("%s was evicted and knows a secret that the cluster uses still, so no node may join; "+
-			"have that secret replaced first (flotilla evict %s)", v, v)
+			"have that secret replaced first (flotilla evict %s)", v, slogbridge.Short(v.Node))
 	}
 	return ""
 }

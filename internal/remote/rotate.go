@@ -180,11 +180,12 @@ func DecodeEvictReply(b []byte) (m EvictReply, err error) {
 	return m, d.End()
 }
 
-// errEvicted says that the node that is evicted has answered. Its word counts for nothing.
+// errEvicted says that the node that is evicted has answered.
 var errEvicted = errors.New("that is the node to be evicted, which is not asked")
 
 // Evict has the cluster take the next step to evict a node. An answer of the node with the ID
-// evictee does not count.
+// evictee does not count. As long as that node can prove itself, it can answer under another ID:
+// so ask again with the new secret alone.
 func (c *Client) Evict(ctx context.Context, q EvictRequest, evictee string) (out EvictReply, err error) {
 	err = c.each(ctx, func(addr string) error {
 		from, reply, err := c.callAddr(ctx, addr, CallEvict, q.Encode())

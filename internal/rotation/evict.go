@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -9,8 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
+	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -74,10 +77,10 @@ func (d *Driver) shutOut(ctx context.Context, l *replica.Leadership, v state.Evi
 	switch {
 	case no != "":
 		return refused("%s", no), nil
-	case v.Node == d.cfg.Self.ID:
-		return d.stepDown(ctx)
 	case v.Index == 0:
 		return d.beginEviction(ctx, l, s, v, have)
+	case v.Node == d.cfg.Self.ID:
+		return d.stepDown(ctx, l)
 	case slices.Contains(s.Servers, v.Node):
 		return d.expel(ctx, l, v)
 	case slices.ContainsFunc(s.Secrets(), v.KnowsSecret) || s.Seals.Rotation != state.Rotation{}:
@@ -151,12 +154,15 @@ func evictee(s *state.State, node string) (v state.Eviction, why string) {
 }
 
 // stepDown has another node lead, because this one is to be evicted.
-func (d *Driver) stepDown(ctx context.Context) (Progress, error) {
+func (d *Driver) stepDown(ctx context.Context, l *replica.Leadership) (Progress, error) {
 	p := evicting(1, "%s, which is to be evicted, hands the leadership over", d.cfg.Self.Name)
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Replica.AttemptTimeout())
 	defer cancel()
 	if err := d.cfg.Replica.Transfer(ctx, ""); err != nil {
-		p.Waiting = []string{fmt.Sprintf("%s leads still: %v", d.cfg.Self.Name, err)}
+		p.Waiting = []string{fmt.Sprintf("%s leads still (%v); switch its machine off if that lasts", d.cfg.Self.Name, err)}
+		if l.HasOffered() {
+			d.cfg.Replica.Stand(l.Ctx) // it has new offers to make in the next term
+		}
 	}
 	return p, nil
 }
@@ -169,13 +175,20 @@ func (d *Driver) beginEviction(
 		return refused("%v", err), nil
 	}
 	m, _ := s.Member(v.Node)
-	if !slices.ContainsFunc(fresh(s, have), func(id seal.KeyID) bool { return !m.HasSecret(id) }) && s.Seals.Rotation == (state.Rotation{}) {
+	next := fresh(s, have)
+	if to := s.Seals.Rotation.To; slices.Contains(have, to) {
+		next = append(next, to) // the cluster is taking it already
+	}
+	if !slices.ContainsFunc(next, func(id seal.KeyID) bool { return !m.HasSecret(id) }) {
 		return refused("%s knows all the secrets that are given; make a new one (flotilla keygen), add it to the secrets of every "+
 			"other node, and give it to this command beside the one in use", v), nil
 	}
 	if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there <= left/2 {
 		return refused("without %s only %d of the %d voters that are left would be there, and no majority of them; start the others first",
 			v, there, left), nil
+	}
+	if v.Node == d.cfg.Self.ID {
+		return d.stepDown(ctx, l)
 	}
 	p := evicting(1, "%s is taken out of the cluster and refused", v)
 	d.cfg.Log.Warn("an operator evicts a node", "node", v.Node, "name", v.Name)
@@ -229,40 +242,54 @@ func (d *Driver) certificates(ctx context.Context, v state.Eviction) (EvictProgr
 // name returns the name of an eviction for Certificates.
 func name(v state.Eviction) string { return strconv.FormatUint(v.Index, 10) }
 
-// Lead replaces the certificates that an evicted node knows, while this node leads. It returns when
-// the term is over.
+// Lead replaces the certificates that evicted nodes know, while this node leads. It returns when the
+// term is over.
 func (d *Driver) Lead(l *replica.Leadership) {
-	for l.Ctx.Err() == nil {
-		changed := d.Changed.Wait()
+	newest, stop := uint64(0), func() {}
+	_ = notify.Loop(l.Ctx, func() (time.Time, bool) {
+		var open []state.Eviction
 		for _, v := range d.cfg.Store.State().Evictions {
 			if v.ShutOut != 0 && v.Ended == 0 {
-				d.endEviction(l, v)
+				open = append(open, v)
 			}
 		}
-		select {
-		case <-changed:
-		case <-l.Ctx.Done():
+		slices.SortFunc(open, func(a, b state.Eviction) int { return cmp.Compare(a.Index, b.Index) })
+		last := uint64(0)
+		if len(open) > 0 {
+			last = open[len(open)-1].Index
 		}
-	}
+		if last != newest && last != 0 {
+			stop()
+			stop = notify.Beside(l.Ctx, func(ctx context.Context) { d.endEvictions(ctx, open) })
+		}
+		newest = last
+		return time.Time{}, false
+	}, &d.Changed)
+	stop()
 }
 
-// endEviction replaces the certificates, again and again until nothing of the former ones is left.
-func (d *Driver) endEviction(l *replica.Leadership, v state.Eviction) {
-	for l.Ctx.Err() == nil {
-		err := d.cfg.Certificates.Rekey(l.Ctx, name(v))
-		if err == nil {
-			_, err = d.cfg.Replica.Writes.Do(l.Ctx, state.Command{Change: state.EndEviction{Node: v.Node}})
+// endEvictions replaces the certificates, again and again until nothing of the former ones is left.
+// What it does for the last eviction, it does for those before.
+func (d *Driver) endEvictions(ctx context.Context, open []state.Eviction) {
+	for ctx.Err() == nil {
+		err := d.cfg.Certificates.Rekey(ctx, name(open[len(open)-1]))
+		for _, v := range open {
+			if err == nil {
+				_, err = d.cfg.Replica.Writes.Do(ctx, state.Command{Change: state.EndEviction{Node: v.Node}})
+			}
+			if err == nil {
+				d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
+			}
 		}
 		if err == nil {
-			d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
 			return
 		}
-		if l.Ctx.Err() == nil {
-			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "node", v.Node, "name", v.Name, "err", err)
+		if ctx.Err() == nil {
+			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "err", err)
 		}
 		select {
 		case <-time.After(rekeyAgain):
-		case <-l.Ctx.Done():
+		case <-ctx.Done():
 		}
 	}
 }
@@ -273,7 +300,7 @@ func (d *Driver) Unended() string {
 	for _, v := range d.cfg.Store.State().Evictions {
 		switch {
 		case v.ShutOut == 0:
-			all = append(all, fmt.Sprintf("%s was evicted, and what it knows is in use: run the command again (flotilla evict %s)", v, v))
+			all = append(all, fmt.Sprintf("%s was evicted, and what it knows is in use: run the command again (flotilla evict %s)", v, slogbridge.Short(v.Node)))
 		case v.Ended == 0:
 			all = append(all, fmt.Sprintf("%s was evicted, and the leader replaces the certificates that it knows", v))
 		}

@@ -58,6 +58,13 @@ func (f *Flags) OpenAt(addrs string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.open(addrs, secrets)
+}
+
+// OpenWith is Open with other secrets than those of the flag.
+func (f *Flags) OpenWith(secrets ...seal.Secret) (*Client, error) { return f.open(*f.peers, secrets) }
+
+func (f *Flags) open(addrs string, secrets []seal.Secret) (*Client, error) {
 	peers, err := findPeers(f.env, addrs)
 	if err != nil {
 		return nil, err
