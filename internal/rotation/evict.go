@@ -242,8 +242,8 @@ func (d *Driver) certificates(ctx context.Context, v state.Eviction) (EvictProgr
 // name returns the name of an eviction for Certificates.
 func name(v state.Eviction) string { return strconv.FormatUint(v.Index, 10) }
 
-// Lead replaces the certificates that evicted nodes know, while this node leads. It returns when the
-// term is over.
+// Lead replaces the certificates that evicted nodes know, while this node leads. It returns when
+// the term is over.
 func (d *Driver) Lead(l *replica.Leadership) {
 	newest, stop := uint64(0), func() {}
 	_ = notify.Loop(l.Ctx, func() (time.Time, bool) {
