@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/state"
@@ -221,15 +222,14 @@ func (d *Driver) certificates(ctx context.Context, v state.Eviction) (EvictProgr
 // name returns the name of an eviction for Certificates.
 func name(v state.Eviction) string { return strconv.FormatUint(v.Index, 10) }
 
-// Lead replaces the certificates that an evicted node knows, while this node leads. It returns when
+// Lead replaces the certificates that evicted nodes know, while this node leads. It returns when
 // the term is over.
 func (d *Driver) Lead(l *replica.Leadership) {
 	for l.Ctx.Err() == nil {
 		changed := d.Changed.Wait()
-		for _, v := range d.cfg.Store.State().Evictions {
-			if v.ShutOut != 0 && v.Ended == 0 {
-				d.endEviction(l, v)
-			}
+		if v := d.latest(); v.ShutOut != 0 {
+			d.endEvictions(l, v)
+			continue
 		}
 		select {
 		case <-changed:
@@ -238,25 +238,57 @@ func (d *Driver) Lead(l *replica.Leadership) {
 	}
 }
 
-// endEviction replaces the certificates, again and again until nothing of the former ones is left.
-func (d *Driver) endEviction(l *replica.Leadership, v state.Eviction) {
-	for l.Ctx.Err() == nil {
-		err := d.cfg.Certificates.Rekey(l.Ctx, name(v))
+// latest returns the eviction that was shut out last, of those that have not ended.
+func (d *Driver) latest() (v state.Eviction) {
+	for _, x := range d.cfg.Store.State().Evictions {
+		if x.ShutOut > v.ShutOut && x.Ended == 0 {
+			v = x
+		}
+	}
+	return v
+}
+
+// endEvictions replaces the certificates, again and again until nothing of the former ones is left,
+// or until there is a later eviction than v. Rekey does what earlier ones have left undone. But it
+// does not list what a later one makes worthless, and may wait for an authority for weeks.
+func (d *Driver) endEvictions(l *replica.Leadership, v state.Eviction) {
+	ctx, cancel := context.WithCancel(l.Ctx)
+	defer cancel()
+	defer notify.Beside(ctx, func(ctx context.Context) {
+		notify.Until(ctx, func() bool { return d.latest().ShutOut > v.ShutOut }, &d.Changed)
+		cancel()
+	})()
+	for ctx.Err() == nil {
+		err := d.cfg.Certificates.Rekey(ctx, name(v))
 		if err == nil {
-			_, err = d.cfg.Replica.Writes.Do(l.Ctx, state.Command{Change: state.EndEviction{Node: v.Node}})
+			err = d.end(l, v)
 		}
 		if err == nil {
-			d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
 			return
 		}
-		if l.Ctx.Err() == nil {
+		if ctx.Err() == nil {
 			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "node", v.Node, "name", v.Name, "err", err)
 		}
 		select {
 		case <-time.After(rekeyAgain):
-		case <-l.Ctx.Done():
+		case <-ctx.Done():
 		}
 	}
+}
+
+// end records the end of an eviction, and of those that were shut out before: its list has all that
+// is of theirs.
+func (d *Driver) end(l *replica.Leadership, last state.Eviction) error {
+	for _, v := range d.cfg.Store.State().Evictions {
+		if v.ShutOut == 0 || v.ShutOut > last.ShutOut || v.Ended != 0 {
+			continue
+		}
+		if _, err := d.cfg.Replica.Writes.Do(l.Ctx, state.Command{Change: state.EndEviction{Node: v.Node}}); err != nil {
+			return err
+		}
+		d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
+	}
+	return nil
 }
 
 // Unended says which evictions have not ended, and what to do. It is empty if all have.
