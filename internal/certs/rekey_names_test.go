@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -90,6 +91,46 @@ func TestRekeyNames(t *testing.T) {
 			t.Errorf("status: %+v", s)
 		}
 	})
+}
+
+// A name that only another node serves is not revoked while that node may not order it, or while
+// the order is under way.
+func TestRekeyWaitsForOthers(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	for _, limited := range []bool{true, false} {
+		t.Run(fmt.Sprintf("limited %v", limited), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newRekeyWorld(t)
+				w.open(w.storage, "home.example")
+				w.open(w.storage, "home.example", "moving.example")
+				time.Sleep(time.Minute)
+				w.leak()
+				old := w.leaves["moving.example"].SerialNumber.Text(16)
+				until := time.Now().Add(time.Hour)
+				var hold sync.Once
+				w.ca.Refuse = func(what string, names []string) *http.Response {
+					if _, revoked := w.ca.Revoked(old); revoked && testtls.Serial(w.configs[1], "moving.example") == old {
+						t.Error("a certificate is revoked that is served")
+					}
+					switch {
+					case what != "order" || names[0] != "moving.example":
+					case limited && time.Now().Before(until):
+						return w.ca.Problem(429, "rateLimited", "not now", "3600")
+					case !limited:
+						hold.Do(func() { time.Sleep(4 * time.Minute) })
+					}
+					return nil
+				}
+				w.rekey(w.nodes[0], "17")
+				w.configs[0] = nil
+				w.check("17", "home.example", "moving.example")
+				if p := w.progress("17"); p.Deleted != 0 {
+					t.Errorf("progress: %+v", p)
+				}
+			})
+		})
+	}
 }
 
 // A node that serves no names does not know whether another one does, and deletes nothing.

@@ -43,6 +43,8 @@ type Config struct {
 	Wanted func(ctx context.Context, site, name string) (string, error)
 	// Order orders a certificate with a new private key for a name, in any case.
 	Order func(ctx context.Context, name string) error
+	// Held returns why no order for a name may be placed now, nil if one may.
+	Held func(name string) error
 	// Barrier waits until every node's storage has what this node's has.
 	Barrier func(ctx context.Context)
 
