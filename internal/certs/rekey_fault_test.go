@@ -224,6 +224,29 @@ func TestRekeyAccounts(t *testing.T) {
 	}
 }
 
+// An authority that does not change keys of accounts: the account is closed, and another one opened.
+func TestRekeyWithoutKeyChange(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "keychange" {
+				return w.ca.Problem(501, "notImplemented", "there is no such thing", "")
+			}
+			return nil
+		}
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		w.rekey(w.nodes[0], "17")
+		w.check("17", "a.example")
+		if n := w.ca.Accounts(); n != 2 {
+			t.Errorf("%d accounts were opened", n)
+		}
+	})
+}
+
 // The program has set the key of the account, and has to set another one.
 func TestRekeyConfiguredAccount(t *testing.T) {
 	skipShort(t)

@@ -440,6 +440,51 @@ func TestRekeyFormerAuthority(t *testing.T) {
 	}
 }
 
+// A former authority has gone for good. When a person has deleted its account and its certificates
+// have expired, nothing is left to do.
+func TestRekeyAuthorityIsGone(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.ca.Life = 24 * time.Hour
+		c := w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		c.Close()
+		w.leak()
+		w.nodes, w.configs = nil, nil
+		w.ca = stubca.New(t)
+		c, err := openCerts(Policy{CA: w.ca.URL, Configure: w.ca.Configure(nil)}, w.storage, false, always, nil, offline, func(c *Config) {
+			c.Network = roundTrip(func(*http.Request) (*http.Response, error) { return nil, errInjected })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		w.nodes = []*Certs{c}
+		w.storage.notify(c)
+		manageOn(t, w.nodes, "a.example")
+		ended := make(chan error, 1)
+		go func() { ended <- c.Rekey(t.Context(), "17") }()
+		time.Sleep(time.Hour)
+		if text := strings.Join(w.progress("17").Trouble, "\n"); !strings.Contains(text, "delete "+path.Dir(w.account)) {
+			t.Errorf("it does not say what to do:\n%s", text)
+		}
+		if err := w.storage.Delete(t.Context(), path.Dir(w.account)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(48 * time.Hour)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Fatalf("not done: %+v", w.progress("17"))
+		}
+	})
+}
+
 // An issuer without ACME revokes by itself, if it can.
 func TestRekeyOtherIssuer(t *testing.T) {
 	skipShort(t)
