@@ -183,6 +183,29 @@ func TestRekeyExpired(t *testing.T) {
 	})
 }
 
+// A certificate has expired, and no other one can be ordered for its name: nothing is left to do.
+func TestRekeyExpiredAndRefused(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.ca.Life = 24 * time.Hour
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "order" {
+				return w.ca.Problem(400, "rejectedIdentifier", "no such name", "")
+			}
+			return nil
+		}
+		began := time.Now()
+		w.rekey(w.nodes[0], "17")
+		if took := time.Since(began); took < 23*time.Hour || took > 26*time.Hour {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // TLS.Configure has keys used again for ever. This time they are not.
 func TestRekeyReusedKeys(t *testing.T) {
 	skipShort(t)

@@ -88,7 +88,11 @@ func (w *work) replace(ctx context.Context, j *job) error {
 		}
 	}
 	if err != nil {
-		return err
+		if leaf, bad := x509.ParseCertificate(j.Leaf); bad != nil || !w.hasExpired(leaf) {
+			return err
+		}
+		// It is worth nothing. The nodes that serve the name go on ordering another one.
+		return w.move(ctx, j, revoked)
 	}
 	w.Log.Info("a certificate has another key", "domain", j.Name)
 	if err := w.move(ctx, j, replaced); err != nil {
