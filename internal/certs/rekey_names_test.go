@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,6 +132,43 @@ func TestRekeyWaitsForOthers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The program is asked about a few names on demand at a time. One that does not answer holds up
+// nothing for ever.
+func TestRekeyAsksAFew(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		var asked, most, hang atomic.Int64
+		w := newRekeyWorld(t)
+		w.more = func(cfg *certmagic.Config) {
+			cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(ctx context.Context, _ string) error {
+				defer asked.Add(-1)
+				most.Store(max(most.Load(), asked.Add(1)))
+				if hang.Add(-1) >= 0 {
+					<-ctx.Done()
+				}
+				time.Sleep(time.Second)
+				return ctx.Err()
+			}}
+		}
+		names := append(stubca.Names("many", 60), "home.example")
+		before := w.open(w.storage, names...)
+		time.Sleep(5 * time.Minute)
+		before.Close()
+		w.nodes, w.configs = nil, nil
+		w.open(w.storage, "home.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		hang.Store(20)
+		w.rekey(w.nodes[0], "17")
+		w.configs = nil
+		w.check("17", names...)
+		if n := most.Load(); n > 2*16 { // for the list, and before an order
+			t.Errorf("it was asked about %d names at a time", n)
+		}
+	})
 }
 
 // A node that serves no names does not know whether another one does, and deletes nothing.

@@ -23,6 +23,8 @@ const (
 	reorderIn  = 2 * time.Minute  // for another node to order a certificate that was withdrawn
 	sameKey    = time.Hour        // after an order that brought the old key
 	lockWait   = time.Minute      // for the lock of a name
+
+	wantedTimeout = time.Minute // for the program to say whether it wants a name
 )
 
 var (
@@ -75,7 +77,13 @@ func (w *work) replace(ctx context.Context, j *job) error {
 	other, err := w.otherKey(ctx, j.certificate)
 	if err == nil && !other {
 		var name string
-		switch name, err = w.wanted(ctx, j); {
+		err = w.within(ctx, w.calls, func() (err error) {
+			ctx, cancel := context.WithTimeout(ctx, wantedTimeout)
+			defer cancel()
+			name, err = w.wanted(ctx, j)
+			return err
+		})
+		switch {
 		case errors.Is(err, ErrUnwanted):
 			return w.withdraw(ctx, j, err)
 		case err == nil:
