@@ -226,20 +226,26 @@ func TestRekeyExpiredAndRefused(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		w := newRekeyWorld(t)
-		w.ca.Life = 24 * time.Hour
-		w.open(w.storage, "a.example")
-		time.Sleep(time.Minute)
-		w.ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == "order" {
-				return w.ca.Problem(400, "rejectedIdentifier", "no such name", "")
-			}
-			return nil
+		storage := newMemStorage()
+		var refused error
+		i := &revoker{Issuer: stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: func() error { return refused }}}
+		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			cfg.Issuers = []certmagic.Issuer{i}
+		}}, storage, false, always, nil, offline)
+		if err != nil {
+			t.Fatal(err)
 		}
-		began := time.Now()
-		w.rekey(w.nodes[0], "17")
-		if took := time.Since(began); took < 23*time.Hour || took > 26*time.Hour {
-			t.Errorf("it took %v", took)
+		defer c.Close()
+		storage.notify(c)
+		manageOn(t, []*Certs{c}, "a.test")
+		refused = errInjected
+		ctx, cancel := context.WithTimeout(t.Context(), devca.LeafLife+2*time.Hour)
+		defer cancel()
+		if err := c.Rekey(ctx, "17"); err != nil {
+			t.Error(err)
+		}
+		if len(i.reasons) != 0 {
+			t.Errorf("revoked: %v", i.reasons)
 		}
 	})
 }
