@@ -106,7 +106,13 @@ func TestRekeyStorageFails(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if err := w.nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
+		ended := make(chan error, 1)
+		go func() { ended <- w.nodes[0].Rekey(ctx, "17") }()
+		time.Sleep(time.Minute)
+		if p := w.progress("17"); len(p.Trouble) != 1 || !strings.Contains(p.Trouble[0], errInjected.Error()+"; tried again at 2000-01-01T00:0") {
+			t.Errorf("progress: %+v", p)
+		}
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a storage that takes nothing: %v", err)
 		}
 		if n := len(w.ca.Placed("")); n != 1 {
