@@ -230,7 +230,7 @@ func TestRekeyAccounts(t *testing.T) {
 	}
 }
 
-// An authority that does not change keys of accounts: the account is closed, and another one opened.
+// If an authority does not change keys of accounts, the account is closed and another one opened.
 func TestRekeyWithoutKeyChange(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
