@@ -253,6 +253,26 @@ func TestRekeyWithoutKeyChange(t *testing.T) {
 	})
 }
 
+// An account whose records were damaged is closed, before its key is deleted.
+func TestRekeyDamagedAccount(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		put(t, w.storage, map[string]string{strings.TrimSuffix(w.account, ".key") + ".json": "{"})
+		startAll(t, w.nodes, "b.example")
+		time.Sleep(time.Minute)
+		if n := w.ca.Live(); n != 2 {
+			t.Fatalf("%d accounts live before", n)
+		}
+		w.rekey(w.nodes[0], "17")
+		w.check("17", "a.example")
+	})
+}
+
 // The program has set the key of the account, and has to set another one.
 func TestRekeyConfiguredAccount(t *testing.T) {
 	skipShort(t)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -38,6 +39,9 @@ func (w *work) account(ctx context.Context, a *account) error {
 	var at acme.Account
 	if err := json.Unmarshal(a.Account, &at); err != nil {
 		return err
+	}
+	if strings.HasPrefix(a.Dir, w.Damaged+"/") { // another one was opened in its place
+		return w.closeCopy(ctx, client, a)
 	}
 	fresh, err := w.freshKey(ctx, a)
 	if err != nil {
@@ -119,6 +123,26 @@ func (w *work) abandon(ctx context.Context, client *acme.Client, a *account, at 
 		}
 	}
 	w.Log.Warn("the authority does not change keys of accounts; the account is closed, and another one opened", "account", at.Location)
+	return w.done(ctx, a)
+}
+
+// closeCopy closes an account whose records were damaged.
+func (w *work) closeCopy(ctx context.Context, client *acme.Client, a *account) error {
+	old, err := decodeKey([]byte(a.Old))
+	if err != nil {
+		return err
+	}
+	at, err := client.GetAccount(ctx, acme.Account{PrivateKey: old})
+	if err != nil {
+		if known, bad := knows(ctx, client, old); bad != nil || known {
+			return errors.Join(err, bad)
+		}
+		return w.done(ctx, a)
+	}
+	at.Status = "deactivated"
+	if _, err := client.UpdateAccount(ctx, at); err != nil {
+		return fmt.Errorf("closing an account whose records were damaged: %w", err)
+	}
 	return w.done(ctx, a)
 }
 
