@@ -48,6 +48,12 @@ func newRekeyer(cfg *Config, o *orderer, d *demands, used <-chan struct{}) *reke
 			}
 			return o.order(ctx, name, true, attempt{fresh: true})
 		},
+		Held: func(name string) error {
+			if p := o.backoff.For(name, o.loader.config.Issuers, false); p != nil {
+				return p
+			}
+			return nil
+		},
 		Barrier: cfg.Barrier, Roots: cfg.Policy.TrustedRoots, Network: cfg.Network, Log: cfg.Log,
 	})
 }

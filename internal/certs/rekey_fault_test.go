@@ -106,7 +106,13 @@ func TestRekeyStorageFails(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if err := w.nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
+		ended := make(chan error, 1)
+		go func() { ended <- w.nodes[0].Rekey(ctx, "17") }()
+		time.Sleep(time.Minute)
+		if p := w.progress("17"); len(p.Trouble) != 1 || !strings.Contains(p.Trouble[0], errInjected.Error()+"; tried again at 2000-01-01T00:0") {
+			t.Errorf("progress: %+v", p)
+		}
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a storage that takes nothing: %v", err)
 		}
 		if n := len(w.ca.Placed("")); n != 1 {
@@ -222,6 +228,49 @@ func TestRekeyAccounts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// If an authority does not change keys of accounts, the account is closed and another one opened.
+func TestRekeyWithoutKeyChange(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "keychange" {
+				return w.ca.Problem(501, "notImplemented", "there is no such thing", "")
+			}
+			return nil
+		}
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		w.rekey(w.nodes[0], "17")
+		w.check("17", "a.example")
+		if n := w.ca.Accounts(); n != 2 {
+			t.Errorf("%d accounts were opened", n)
+		}
+	})
+}
+
+// An account whose records were damaged is closed, before its key is deleted.
+func TestRekeyDamagedAccount(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		put(t, w.storage, map[string]string{strings.TrimSuffix(w.account, ".key") + ".json": "{"})
+		startAll(t, w.nodes, "b.example")
+		time.Sleep(time.Minute)
+		if n := w.ca.Live(); n != 2 {
+			t.Fatalf("%d accounts live before", n)
+		}
+		w.rekey(w.nodes[0], "17")
+		w.check("17", "a.example")
+	})
 }
 
 // The program has set the key of the account, and has to set another one.

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"path"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,6 +94,83 @@ func TestRekeyNames(t *testing.T) {
 	})
 }
 
+// A name that only another node serves is not revoked while that node may not order it, or while
+// the order is under way.
+func TestRekeyWaitsForOthers(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	for _, limited := range []bool{true, false} {
+		t.Run(fmt.Sprintf("limited %v", limited), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newRekeyWorld(t)
+				w.open(w.storage, "home.example")
+				w.open(w.storage, "home.example", "moving.example")
+				time.Sleep(time.Minute)
+				w.leak()
+				old := w.leaves["moving.example"].SerialNumber.Text(16)
+				until := time.Now().Add(time.Hour)
+				var hold sync.Once
+				w.ca.Refuse = func(what string, names []string) *http.Response {
+					if _, revoked := w.ca.Revoked(old); revoked && testtls.Serial(w.configs[1], "moving.example") == old {
+						t.Error("a certificate is revoked that is served")
+					}
+					switch {
+					case what != "order" || names[0] != "moving.example":
+					case limited && time.Now().Before(until):
+						return w.ca.Problem(429, "rateLimited", "not now", "3600")
+					case !limited:
+						hold.Do(func() { time.Sleep(4 * time.Minute) })
+					}
+					return nil
+				}
+				w.rekey(w.nodes[0], "17")
+				w.configs[0] = nil
+				w.check("17", "home.example", "moving.example")
+				if p := w.progress("17"); p.Deleted != 0 {
+					t.Errorf("progress: %+v", p)
+				}
+			})
+		})
+	}
+}
+
+// The program is asked about a few names on demand at a time. One that does not answer holds up
+// nothing for ever.
+func TestRekeyAsksAFew(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		var asked, most, hang atomic.Int64
+		w := newRekeyWorld(t)
+		w.more = func(cfg *certmagic.Config) {
+			cfg.OnDemand = &certmagic.OnDemandConfig{DecisionFunc: func(ctx context.Context, _ string) error {
+				defer asked.Add(-1)
+				most.Store(max(most.Load(), asked.Add(1)))
+				if hang.Add(-1) >= 0 {
+					<-ctx.Done()
+				}
+				time.Sleep(time.Second)
+				return ctx.Err()
+			}}
+		}
+		names := append(stubca.Names("many", 60), "home.example")
+		before := w.open(w.storage, names...)
+		time.Sleep(5 * time.Minute)
+		before.Close()
+		w.nodes, w.configs = nil, nil
+		w.open(w.storage, "home.example")
+		time.Sleep(time.Minute)
+		w.leak()
+		hang.Store(20)
+		w.rekey(w.nodes[0], "17")
+		w.configs = nil
+		w.check("17", names...)
+		if n := most.Load(); n > 2*16 { // for the list, and before an order
+			t.Errorf("it was asked about %d names at a time", n)
+		}
+	})
+}
+
 // A node that serves no names does not know whether another one does, and deletes nothing.
 func TestRekeyServesNothing(t *testing.T) {
 	skipShort(t)
@@ -138,6 +217,35 @@ func TestRekeyExpired(t *testing.T) {
 		w.check("17", "a.example")
 		if n := w.ca.Asked("revoke"); n != 0 {
 			t.Errorf("%d revocations", n)
+		}
+	})
+}
+
+// A certificate has expired, and no other one can be ordered for its name: nothing is left to do.
+func TestRekeyExpiredAndRefused(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		storage := newMemStorage()
+		var refused error
+		i := &revoker{Issuer: stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: func() error { return refused }}}
+		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+			cfg.Issuers = []certmagic.Issuer{i}
+		}}, storage, false, always, nil, offline)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		storage.notify(c)
+		manageOn(t, []*Certs{c}, "a.test")
+		refused = errInjected
+		ctx, cancel := context.WithTimeout(t.Context(), devca.LeafLife+2*time.Hour)
+		defer cancel()
+		if err := c.Rekey(ctx, "17"); err != nil {
+			t.Error(err)
+		}
+		if len(i.reasons) != 0 {
+			t.Errorf("revoked: %v", i.reasons)
 		}
 	})
 }
@@ -397,6 +505,51 @@ func TestRekeyFormerAuthority(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A former authority has gone for good. When a person has deleted its account and its certificates
+// have expired, nothing is left to do.
+func TestRekeyAuthorityIsGone(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		w.ca.Life = 24 * time.Hour
+		c := w.open(w.storage, "a.example")
+		time.Sleep(time.Minute)
+		c.Close()
+		w.leak()
+		w.nodes, w.configs = nil, nil
+		w.ca = stubca.New(t)
+		c, err := openCerts(Policy{CA: w.ca.URL, Configure: w.ca.Configure(nil)}, w.storage, false, always, nil, offline, func(c *Config) {
+			c.Network = roundTrip(func(*http.Request) (*http.Response, error) { return nil, errInjected })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		w.nodes = []*Certs{c}
+		w.storage.notify(c)
+		manageOn(t, w.nodes, "a.example")
+		ended := make(chan error, 1)
+		go func() { ended <- c.Rekey(t.Context(), "17") }()
+		time.Sleep(time.Hour)
+		if text := strings.Join(w.progress("17").Trouble, "\n"); !strings.Contains(text, "delete "+path.Dir(w.account)) {
+			t.Errorf("it does not say what to do:\n%s", text)
+		}
+		if err := w.storage.Delete(t.Context(), path.Dir(w.account)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(48 * time.Hour)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Fatalf("not done: %+v", w.progress("17"))
+		}
+	})
 }
 
 // An issuer without ACME revokes by itself, if it can.

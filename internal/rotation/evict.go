@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -245,53 +244,70 @@ func name(v state.Eviction) string { return strconv.FormatUint(v.Index, 10) }
 // Lead replaces the certificates that evicted nodes know, while this node leads. It returns when
 // the term is over.
 func (d *Driver) Lead(l *replica.Leadership) {
-	newest, stop := uint64(0), func() {}
-	_ = notify.Loop(l.Ctx, func() (time.Time, bool) {
-		var open []state.Eviction
-		for _, v := range d.cfg.Store.State().Evictions {
-			if v.ShutOut != 0 && v.Ended == 0 {
-				open = append(open, v)
-			}
+	for l.Ctx.Err() == nil {
+		changed := d.Changed.Wait()
+		if v := d.latest(); v.ShutOut != 0 {
+			d.endEvictions(l, v)
+			continue
 		}
-		slices.SortFunc(open, func(a, b state.Eviction) int { return cmp.Compare(a.Index, b.Index) })
-		last := uint64(0)
-		if len(open) > 0 {
-			last = open[len(open)-1].Index
+		select {
+		case <-changed:
+		case <-l.Ctx.Done():
 		}
-		if last != newest && last != 0 {
-			stop()
-			stop = notify.Beside(l.Ctx, func(ctx context.Context) { d.endEvictions(ctx, open) })
-		}
-		newest = last
-		return time.Time{}, false
-	}, &d.Changed)
-	stop()
+	}
 }
 
-// endEvictions replaces the certificates, again and again until nothing of the former ones is left.
-// What it does for the last eviction, it does for those before.
-func (d *Driver) endEvictions(ctx context.Context, open []state.Eviction) {
+// latest returns the eviction that was shut out last, of those that have not ended.
+func (d *Driver) latest() (v state.Eviction) {
+	for _, x := range d.cfg.Store.State().Evictions {
+		if x.ShutOut > v.ShutOut && x.Ended == 0 {
+			v = x
+		}
+	}
+	return v
+}
+
+// endEvictions replaces the certificates, again and again until nothing of the former ones is left,
+// or until there is a later eviction than v. Rekey does what earlier ones have left undone. But it
+// does not list what a later one makes worthless, and may wait for an authority for weeks.
+func (d *Driver) endEvictions(l *replica.Leadership, v state.Eviction) {
+	ctx, cancel := context.WithCancel(l.Ctx)
+	defer cancel()
+	defer notify.Beside(ctx, func(ctx context.Context) {
+		notify.Until(ctx, func() bool { return d.latest().ShutOut > v.ShutOut }, &d.Changed)
+		cancel()
+	})()
 	for ctx.Err() == nil {
-		err := d.cfg.Certificates.Rekey(ctx, name(open[len(open)-1]))
-		for _, v := range open {
-			if err == nil {
-				_, err = d.cfg.Replica.Writes.Do(ctx, state.Command{Change: state.EndEviction{Node: v.Node}})
-			}
-			if err == nil {
-				d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
-			}
+		err := d.cfg.Certificates.Rekey(ctx, name(v))
+		if err == nil {
+			err = d.end(l, v)
 		}
 		if err == nil {
 			return
 		}
 		if ctx.Err() == nil {
-			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "err", err)
+			d.cfg.Log.Warn("certificates that an evicted node knows are in use; will try again", "node", v.Node, "name", v.Name, "err", err)
 		}
 		select {
 		case <-time.After(rekeyAgain):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// end records the end of an eviction, and of those that were shut out before: its list has all that
+// is of theirs.
+func (d *Driver) end(l *replica.Leadership, last state.Eviction) error {
+	for _, v := range d.cfg.Store.State().Evictions {
+		if v.ShutOut == 0 || v.ShutOut > last.ShutOut || v.Ended != 0 {
+			continue
+		}
+		if _, err := d.cfg.Replica.Writes.Do(l.Ctx, state.Command{Change: state.EndEviction{Node: v.Node}}); err != nil {
+			return err
+		}
+		d.cfg.Log.Info("nothing that an evicted node knows is in use any more", "node", v.Node, "name", v.Name)
+	}
+	return nil
 }
 
 // Unended says which evictions have not ended, and what to do. It is empty if all have.

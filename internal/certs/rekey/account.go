@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -25,16 +27,21 @@ func (w *work) account(ctx context.Context, a *account) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	client := w.client(a.authority(), w.urls[a.authority()])
-	if client == nil {
+	if _, configured := w.issuer(a.authority()).(*certmagic.ACMEIssuer); !configured {
 		if _, err := w.Shared.Stat(ctx, a.Stem+".key"); errors.Is(err, fs.ErrNotExist) {
-			return w.done(ctx, a)
+			return w.done(ctx, a) // a person has closed it, or the authority is gone
 		}
+	}
+	if client == nil {
 		return &waiting{"no issuer is configured for this authority, and its address is not known: close the account there " +
 			"with the key in " + a.Stem + ".key, or have TLS.CA name the authority; then delete " + a.Dir + " from the storage", retryLast}
 	}
 	var at acme.Account
 	if err := json.Unmarshal(a.Account, &at); err != nil {
 		return err
+	}
+	if strings.HasPrefix(a.Dir, w.Damaged+"/") { // another one was opened in its place
+		return w.closeCopy(ctx, client, a)
 	}
 	fresh, err := w.freshKey(ctx, a)
 	if err != nil {
@@ -46,8 +53,14 @@ func (w *work) account(ctx context.Context, a *account) error {
 	}
 	at.PrivateKey = old
 	lost := false
-	if _, err := client.AccountKeyRollover(ctx, at, fresh); err != nil {
+	if err := rollOver(ctx, client, at, fresh); err != nil {
+		if errors.Is(err, errNoKeyChange) {
+			return w.abandon(ctx, client, a, at)
+		}
 		if _, ok := problem(err); !ok {
+			if w.issuer(a.authority()) == nil {
+				err = fmt.Errorf("%w; if this authority has gone for good, delete %s from the storage", err, a.Dir)
+			}
 			return err
 		}
 		// It may have happened before an interruption: which key does the authority know?
@@ -67,6 +80,70 @@ func (w *work) account(ctx context.Context, a *account) error {
 	}
 	at.PrivateKey = fresh
 	return w.keep(ctx, client, a, at, lost)
+}
+
+// errNoKeyChange means that an authority does not let an account have another key.
+var errNoKeyChange = errors.New("the authority does not change keys of accounts")
+
+// rollOver has the authority give an account another key.
+func rollOver(ctx context.Context, client *acme.Client, at acme.Account, fresh crypto.Signer) error {
+	dir, err := client.GetDirectory(ctx)
+	if err != nil {
+		return err
+	}
+	if dir.KeyChange == "" {
+		return errNoKeyChange
+	}
+	_, err = client.AccountKeyRollover(ctx, at, fresh)
+	if p := (acme.Problem{}); errors.As(err, &p) && p.Status == http.StatusNotImplemented {
+		return fmt.Errorf("%w: %w", errNoKeyChange, err)
+	}
+	return err
+}
+
+// abandon closes an account whose key cannot be replaced. certmagic opens another one.
+func (w *work) abandon(ctx context.Context, client *acme.Client, a *account, at acme.Account) error {
+	if known, err := knows(ctx, client, at.PrivateKey); err != nil {
+		return err
+	} else if known {
+		at.Status = "deactivated"
+		if _, err := client.UpdateAccount(ctx, at); err != nil {
+			return fmt.Errorf("closing an account whose key cannot be replaced: %w", err)
+		}
+	}
+	stored, err := w.Shared.Load(ctx, a.Stem+".key")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if string(stored) == a.Old {
+		for _, ext := range []string{".json", ".key"} {
+			if err := w.Shared.Delete(ctx, a.Stem+ext); err != nil {
+				return err
+			}
+		}
+	}
+	w.Log.Warn("the authority does not change keys of accounts; the account is closed, and another one opened", "account", at.Location)
+	return w.done(ctx, a)
+}
+
+// closeCopy closes an account whose records were damaged.
+func (w *work) closeCopy(ctx context.Context, client *acme.Client, a *account) error {
+	old, err := decodeKey([]byte(a.Old))
+	if err != nil {
+		return err
+	}
+	at, err := client.GetAccount(ctx, acme.Account{PrivateKey: old})
+	if err != nil {
+		if known, bad := knows(ctx, client, old); bad != nil || known {
+			return errors.Join(err, bad)
+		}
+		return w.done(ctx, a)
+	}
+	at.Status = "deactivated"
+	if _, err := client.UpdateAccount(ctx, at); err != nil {
+		return fmt.Errorf("closing an account whose records were damaged: %w", err)
+	}
+	return w.done(ctx, a)
 }
 
 // freshKey returns the new key of an account. It is stored before anybody uses it.

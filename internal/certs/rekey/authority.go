@@ -75,7 +75,7 @@ func (r *Rekeyer) revoke(ctx context.Context, c *certificate) error {
 	if err != nil {
 		return err
 	}
-	if r.Clocks.Check(clocks.MaxOffset) == nil && r.Clocks.Now().After(leaf.NotAfter) {
+	if r.hasExpired(leaf) {
 		return nil
 	}
 	if isOwn(c) {
@@ -116,6 +116,11 @@ func (r *Rekeyer) revoke(ctx context.Context, c *certificate) error {
 		}
 	}
 	return err
+}
+
+// hasExpired reports whether a certificate has expired for certain.
+func (r *Rekeyer) hasExpired(leaf *x509.Certificate) bool {
+	return r.Clocks.Check(clocks.MaxOffset) == nil && r.Clocks.Now().After(leaf.NotAfter)
 }
 
 // unlessRevoked returns err, the answer to a revocation, unless it says that there was one before.

@@ -23,6 +23,8 @@ const (
 	reorderIn  = 2 * time.Minute  // for another node to order a certificate that was withdrawn
 	sameKey    = time.Hour        // after an order that brought the old key
 	lockWait   = time.Minute      // for the lock of a name
+
+	wantedTimeout = time.Minute // for the program to say whether it wants a name
 )
 
 var (
@@ -75,7 +77,13 @@ func (w *work) replace(ctx context.Context, j *job) error {
 	other, err := w.otherKey(ctx, j.certificate)
 	if err == nil && !other {
 		var name string
-		switch name, err = w.wanted(ctx, j); {
+		err = w.within(ctx, w.calls, func() (err error) {
+			ctx, cancel := context.WithTimeout(ctx, wantedTimeout)
+			defer cancel()
+			name, err = w.wanted(ctx, j)
+			return err
+		})
+		switch {
 		case errors.Is(err, ErrUnwanted):
 			return w.withdraw(ctx, j, err)
 		case err == nil:
@@ -88,7 +96,11 @@ func (w *work) replace(ctx context.Context, j *job) error {
 		}
 	}
 	if err != nil {
-		return err
+		if leaf, bad := x509.ParseCertificate(j.Leaf); bad != nil || !w.hasExpired(leaf) {
+			return err
+		}
+		// It is worth nothing. The nodes that serve the name go on ordering another one.
+		return w.move(ctx, j, revoked)
 	}
 	w.Log.Info("a certificate has another key", "domain", j.Name)
 	if err := w.move(ctx, j, replaced); err != nil {
@@ -229,8 +241,8 @@ func (w *work) remove(ctx context.Context, c *certificate, parts ...string) erro
 
 // retire revokes a certificate when no node serves it any more.
 func (w *work) retire(ctx context.Context, j *job) error {
-	pause := settle
-	if j.State == withdrawn && !w.PerNode {
+	pause, unserved := settle, j.State == withdrawn && !w.PerNode
+	if unserved {
 		pause = reorderIn
 		other, err := w.otherKey(ctx, j.certificate)
 		if err != nil {
@@ -241,9 +253,21 @@ func (w *work) retire(ctx context.Context, j *job) error {
 				return err
 			}
 		}
+		if err := w.Held(j.Name); err != nil && !other {
+			j.since = time.Now() // a node that serves the name has had no time to order another one
+			return &waiting{"its order has to wait, if a node serves the name: " + err.Error(), settle}
+		}
 	}
 	if left := time.Until(j.since.Add(pause)); left > 0 {
 		return &waiting{d: min(left, settle)}
+	}
+	if unserved && j.State == withdrawn {
+		switch under, err := w.ordering(ctx, j.Name); {
+		case err != nil:
+			return err
+		case under:
+			return &waiting{"another certificate is being ordered", reorderIn}
+		}
 	}
 	w.Barrier(ctx)
 	if err := w.within(ctx, w.calls, func() error { return w.revoke(ctx, j.certificate) }); err != nil {
@@ -262,6 +286,19 @@ func (w *work) retire(ctx context.Context, j *job) error {
 	}
 	w.Log.Info("the old certificate is worthless", "domain", j.Name, "issuer", j.Issuer)
 	return nil
+}
+
+// ordering reports whether somebody has the lock of a name, as for an order that is in the queue.
+func (w *work) ordering(ctx context.Context, name string) (bool, error) {
+	try, ok := w.Shared.(certmagic.TryLocker)
+	if !ok {
+		return false, nil
+	}
+	free, err := try.TryLock(ctx, keyspace.IssueLock+name)
+	if err != nil || !free {
+		return !free, err
+	}
+	return false, w.Shared.Unlock(ctx, keyspace.IssueLock+name)
 }
 
 // forgetKeys deletes the private keys that nothing needs any more: those that were put aside

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -43,6 +44,8 @@ type Config struct {
 	Wanted func(ctx context.Context, site, name string) (string, error)
 	// Order orders a certificate with a new private key for a name, in any case.
 	Order func(ctx context.Context, name string) error
+	// Held returns why no order for a name may be placed now, nil if one may.
+	Held func(name string) error
 	// Barrier waits until every node's storage has what this node's has.
 	Barrier func(ctx context.Context)
 
@@ -57,11 +60,14 @@ type Rekeyer struct {
 	records
 	orders chan struct{} // holds an element for each order under way
 	calls  chan struct{} // and for each other step
+
+	mu      sync.Mutex
+	stopped map[string]string // why Run cannot go on at all, by ID
 }
 
 // New returns a rekeyer.
 func New(cfg Config) *Rekeyer {
-	return &Rekeyer{Config: cfg, records: records{cfg.Shared, cfg.Log}, orders: make(chan struct{}, atOnce), calls: make(chan struct{}, atOnce)}
+	return &Rekeyer{Config: cfg, records: records{cfg.Shared, cfg.Log}, orders: make(chan struct{}, atOnce), calls: make(chan struct{}, atOnce), stopped: make(map[string]string)}
 }
 
 // Run makes worthless what somebody may know of the certificates and accounts that the storage has
@@ -83,8 +89,18 @@ func (r *Rekeyer) Run(ctx context.Context, id string) error {
 			return fmt.Errorf("replacing the keys of certificates: %w", context.Cause(ctx))
 		}
 		pause := backOff(failures)
+		r.stop(id, fmt.Sprintf("the keys of certificates cannot be replaced: %v; tried again at %s", err, time.Now().Add(pause).UTC().Format(time.RFC3339)))
 		r.Log.Warn("the keys of certificates cannot be replaced; will try again", "id", id, "error", err, "in", pause)
 		sleep(ctx, pause)
+	}
+}
+
+// stop records why Run cannot go on, nothing if why is empty.
+func (r *Rekeyer) stop(id, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped[id] = why; why == "" {
+		delete(r.stopped, id)
 	}
 }
 
@@ -118,6 +134,7 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	r.stop(id, "")
 	w := &work{Rekeyer: r, known: make(map[string]bool), urls: make(map[string]string), newRoot: make(chan struct{})}
 	for _, id := range ids {
 		if err := w.add(ctx, id); err != nil {
@@ -127,8 +144,19 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 	return w.run(ctx)
 }
 
-// Progress returns how far the re-keying of that ID is. Any node can be asked.
+// Progress returns how far the re-keying of that ID is. Any node can be asked. Only the one that
+// calls Run knows why that cannot go on at all, as when the storage has no room for the list.
 func (r *Rekeyer) Progress(ctx context.Context, id string) (Progress, error) {
+	out, err := r.progress(ctx, id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if why := r.stopped[id]; why != "" && err == nil && !out.Done {
+		out.Trouble = append(out.Trouble, why)
+	}
+	return out, err
+}
+
+func (r *Rekeyer) progress(ctx context.Context, id string) (Progress, error) {
 	if err := checkID(id); err != nil {
 		return Progress{}, err
 	}

@@ -126,7 +126,7 @@ func (r *Rekeyer) rootHash(ctx context.Context) (string, error) {
 	return hashOf(root.Raw), nil
 }
 
-// scanAccounts lists the accounts of all authorities.
+// scanAccounts lists the accounts of all authorities, and those among the damaged records.
 func (r *Rekeyer) scanAccounts(ctx context.Context, id string, p *plan) ([]*account, error) {
 	keys, err := r.list(ctx, "acme", true)
 	if err != nil {
@@ -163,6 +163,26 @@ func (r *Rekeyer) scanAccounts(ctx context.Context, id string, p *plan) ([]*acco
 		a.Old, a.Given = string(private), given[a.Dir]
 		a.place = Place + "/" + id + "/accounts/" + hashOf([]byte(a.Dir + a.Old))[:32]
 		out = append(out, a)
+	}
+	copies, err := r.list(ctx, r.Damaged, true)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range copies {
+		stem, ok := strings.CutSuffix(key, ".key")
+		if !ok || !strings.Contains(key, "/acme/") {
+			continue
+		}
+		private, err := r.Shared.Load(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		a := &account{Dir: path.Dir(key), Stem: stem, Account: json.RawMessage("{}"), Old: string(private)}
+		a.place = Place + "/" + id + "/accounts/" + hashOf([]byte(a.Dir + a.Old))[:32]
+		inUse := func(x *account) bool { return x.Old == a.Old } // a person has repaired it
+		if _, bad := decodeKey(private); bad == nil && !slices.ContainsFunc(out, inUse) {
+			out = append(out, a)
+		}
 	}
 	return out, nil
 }
