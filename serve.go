@@ -29,7 +29,9 @@ const handOverTime = 5 * time.Second
 //
 // A node whose cluster was restored or recovered without it cannot go on as what it is. The same is
 // true of one whose directory turns out to be an older copy. Serve then ends the node in the same
-// way, and opens it again: its former state is set aside, and it joins as a new node.
+// way, and opens it again: its former state is set aside, and it joins as a new node. With
+// Config.Server, which serves only once, it returns the reason instead: end the program and have it
+// restarted.
 //
 // In development mode, no domains means localhost, and the addresses are those of Config for that
 // mode.
@@ -40,7 +42,7 @@ func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) e
 			return err
 		}
 		err = n.serveToTheEnd(ctx, h, p)
-		if ctx.Err() != nil || !membership.StartsAnew(err) {
+		if ctx.Err() != nil || cfg.Server != nil || !membership.StartsAnew(err) {
 			return err
 		}
 		n.log.Warn("the node is opened again, as a new one", "after", err)

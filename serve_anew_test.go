@@ -192,6 +192,41 @@ func TestServeStartsAnew(t *testing.T) {
 	})
 }
 
+// An http.Server serves only once. So Serve with one returns the reason, and the next process goes
+// on as a new node.
+func TestServeWithServerEndsToStartAnew(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFormer(t)
+		a := f.open("a")
+		f.open("c")
+		cfg, ended := f.cfgs["b"], make(chan error, 1)
+		cfg.Server = &http.Server{Handler: http.NotFoundHandler()}
+		go func() { ended <- Serve(t.Context(), cfg, nil, "x.test") }()
+		mustBeReady(t, a)
+		was := f.await("b", time.Minute, func(s Status) bool { return s.Ready })
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f.recover()
+		mustBeReady(t, f.open("a"))
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), "was restored or recovered since") {
+				t.Errorf("Serve: %v", err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("Serve goes on")
+		}
+		b := f.open("b")
+		mustBeReady(t, b)
+		if s := b.Status(); s.ID == was.ID || s.SetAside == "" {
+			t.Errorf("it is %s, and was %s; set aside is %q", s.ID, was.ID, s.SetAside)
+		}
+	})
+}
+
 // A program that opens its node itself learns from Node.Serve that it has to open it again. It is
 // the same with the next process of a program that ends.
 func TestNodeServeEndsToStartAnew(t *testing.T) {

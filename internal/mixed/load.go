@@ -126,6 +126,9 @@ func (w *worker) try(ctx context.Context, client *http.Client, method, key, valu
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode == http.StatusNotFound {
+		return "", nil // a ready node says that there is no such record: no other node makes up for it
+	}
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
 	}

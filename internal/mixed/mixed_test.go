@@ -4,6 +4,9 @@ package main
 
 import (
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +47,19 @@ func TestUpgrade(t *testing.T) {
 	}
 	if r.requests == 0 {
 		t.Error("no request was made: this shows nothing")
+	}
+}
+
+// A node that is ready and lacks a record has failed. The client does not try the next one.
+func TestMissingRecord(t *testing.T) {
+	w := worker{domain: domain, report: newReport(io.Discard)}
+	for _, h := range []http.Handler{http.NotFoundHandler(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "x") })} {
+		srv := httptest.NewTLSServer(h)
+		defer srv.Close()
+		w.nodes = append(w.nodes, clientOf(srv.Listener.Addr().String(), "example.com"))
+	}
+	if got, tries, err := w.ask(t.Context(), http.MethodGet, "a", ""); got != "" || tries != 1 || err != nil {
+		t.Errorf("it reads %q after asking %d nodes: %v", got, tries, err)
 	}
 }
 
