@@ -31,21 +31,24 @@ const handOverTime = 5 * time.Second
 // true of one whose directory turns out to be an older copy. Serve then ends the node in the same
 // way, and opens it again: its former state is set aside, and it joins as a new node. With
 // Config.Server, which serves only once, it returns the reason instead: end the program and have it
-// restarted.
+// restarted. It also returns the reason if ctx is done before the node is open again.
 //
 // In development mode, no domains means localhost, and the addresses are those of Config for that
 // mode.
 func Serve(ctx context.Context, cfg Config, h http.Handler, domains ...string) error {
+	var before error // why the node is opened again
 	for {
 		n, p, err := openToServe(ctx, cfg, domains)
 		if err != nil {
 			return err
 		}
-		err = n.serveToTheEnd(ctx, h, p)
-		if ctx.Err() != nil || cfg.Server != nil || !membership.StartsAnew(err) {
-			return err
+		if before != nil {
+			n.log.Warn("the node was opened again, as a new one", "after", before)
 		}
-		n.log.Warn("the node is opened again, as a new one", "after", err)
+		before = n.serveToTheEnd(ctx, h, p)
+		if ctx.Err() != nil || cfg.Server != nil || !membership.StartsAnew(before) {
+			return before
+		}
 	}
 }
 

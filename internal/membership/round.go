@@ -62,7 +62,8 @@ func (g *Greetings) Greet(ctx context.Context) Round {
 	}
 	delete(addrs, g.self.Addr)
 
-	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	all := ctx
+	ctx, cancel := context.WithTimeout(all, greetTimeout)
 	defer cancel()
 	own := g.Greeting()
 	var refused *RefusedError
@@ -75,7 +76,9 @@ func (g *Greetings) Greet(ctx context.Context) Round {
 	if refused != nil && refused.Kind == refusedWait {
 		r.wait = refused
 	} else if refused != nil {
-		r.Err = g.refusedFor(ctx, refused)
+		asking, stop := context.WithTimeout(all, greetTimeout) // others may have used up the time
+		defer stop()
+		r.Err = g.refusedFor(asking, refused)
 	}
 	g.meetAll(ctx, &r)
 	return r

@@ -42,7 +42,7 @@ func previousRelease(ctx context.Context, root string) (string, error) {
 	}
 	commit := strings.TrimSpace(string(text))
 	if _, err := run(ctx, root, "git", "cat-file", "-e", commit+"^{commit}"); err != nil {
-		return "", fmt.Errorf("the commit %s of .ci/previous %w", commit, errNoHistory)
+		return "", fmt.Errorf("the commit %s of .ci/previous %w: %w", commit, errNoHistory, err)
 	}
 	return commit, nil
 }

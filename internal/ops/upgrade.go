@@ -29,7 +29,7 @@ func (o *Operator) serveUpgrade(ctx context.Context, peer string, body []byte) (
 // upgraded says how far the cluster is.
 func upgraded(v upgrade.View) remote.Answer {
 	a := remote.Answer{Text: "the cluster has " + v.Text(time.Now())}
-	if v.Newest() > v.Version {
+	if len(v.Blocked()) > 0 && v.Newest() > v.Version {
 		a.Refused = true
 		a.Text += ". Upgrade the program of a node that supports less; start a node that is away, or remove it (flotilla members remove); then repeat the command"
 	}

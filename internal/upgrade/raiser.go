@@ -175,7 +175,7 @@ func (r *Raiser) Raise(ctx context.Context) (View, error) {
 		if r.ask(ctx, v) {
 			v = r.View()
 		}
-		if _, free := v.left(time.Now()); v.Version >= r.cfg.Supports || !free {
+		if v.Version >= r.cfg.Supports || len(v.Members) == 0 || len(v.Blocked()) > 0 {
 			return v, nil
 		}
 		if err := r.raise(ctx, v); err != nil {
