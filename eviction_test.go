@@ -295,7 +295,7 @@ func TestEvictionReplacesCertificates(t *testing.T) {
 		}
 		e.giveNext()
 		p := e.all()
-		if !p.Done || !strings.Contains(p.Doing, "5 of 5 certificates are replaced, and 5 certificates revoked") {
+		if !p.Done || !strings.Contains(p.Doing, "1 of 1 accounts, 5 of 5 certificates; revoked: 5") {
 			t.Fatalf("%+v", p)
 		}
 		for _, name := range names {

@@ -68,25 +68,26 @@ func evict(ctx context.Context, env *cli.Env, cluster *admin.Flags, node string)
 		for _, s := range secrets {
 			q.Have = append(q.Have, s.ID())
 		}
-		var last remote.EvictReply
-		all := func(client *admin.Client) error {
-			return drive(ctx, env, func() (_ remote.RotateReply, err error) {
-				last, err = client.Evict(ctx, q, id)
-				return last.RotateReply, err
-			})
-		}
-		if err := all(client); err != nil {
-			return err
-		}
-		// The evicted machine may have answered. It does not have the new secret.
+		// The evicted machine may have answered, but it does not have the new secret. So the end counts
+		// when a node with that one says so.
 		sure, err := cluster.OpenWith(secrets[len(secrets)-1])
 		if err != nil {
 			return err
 		}
 		defer sure.Close()
-		if err := all(sure); err != nil {
-			return fmt.Errorf("no node with the new secret, which must be the last line of the file, says that it is done; "+
-				"cut the evicted machine off, and run the command again: %w", err)
+		var last remote.EvictReply
+		err = drive(ctx, env, func() (_ remote.RotateReply, err error) {
+			last, err = client.Evict(ctx, q, id)
+			if client == sure && err != nil {
+				err = fmt.Errorf("no node with the new secret, which must be the last line of the file, says that it is done; "+
+					"cut the evicted machine off, and run the command again: %w", err)
+			} else if err == nil && last.Done && client != sure {
+				client, last.Done = sure, false
+			}
+			return last.RotateReply, err
+		})
+		if err != nil {
+			return err
 		}
 		fmt.Fprintf(env.Stdout, "%s is evicted: %s\n", term.Safe(name), term.Safe(last.Doing))
 		for _, note := range last.Notes {

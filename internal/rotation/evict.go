@@ -229,7 +229,7 @@ func (d *Driver) certificates(ctx context.Context, v state.Eviction) (EvictProgr
 	if err != nil {
 		return EvictProgress{}, err
 	}
-	p := evicting(5, "the keys of %d of %d accounts and of %d of %d certificates are replaced, and %d certificates revoked",
+	p := evicting(5, "keys replaced: %d of %d accounts, %d of %d certificates; revoked: %d",
 		r.Accounts, r.AllAccounts, r.Certificates, r.AllCertificates, r.Revoked)
 	p.Done = v.Ended != 0
 	if !p.Done {
