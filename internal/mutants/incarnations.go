@@ -29,6 +29,8 @@ func incarnationRows() []row {
 			"internal/membership/identity_load.go", "LoadIdentity", `case id.Restoring:`, `case false:`).of("."),
 		m("a recovery that is repeated sets aside once", "TestRecoverInterrupted",
 			"internal/membership/restore.go", "BeginRecovery", `if old.Member { // the survivor's own, and not that of an earlier attempt`, `if true {`).of("."),
+		m("a closed listener of Config.Listen is an error at once", "TestListenErrors",
+			"serve.go", "", `if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && errors.Is(d.SetDeadline(time.Time{}), net.ErrClosed) {`, `if d, ok := ln.(interface{ SetDeadline(time.Time) error }); !ok && errors.Is(d.SetDeadline(time.Time{}), net.ErrClosed) {`),
 		m("a backup counts when it was read back", "TestFailures",
 			"internal/backups/keeper.go", "backup", `} else if err != nil {`, `} else if err != nil && v.Index == 0 {`),
 		m("a backup that could not be read back is not removed", "TestUnread",
