@@ -111,6 +111,15 @@ func TestListenErrors(t *testing.T) {
 		"development mode for all the world": {
 			func(network, _ string) (net.Listener, error) { return net.Listen(network, "0.0.0.0:0") }, "is not a loopback address",
 		},
+		"it was closed": {
+			func(network, _ string) (net.Listener, error) {
+				ln, err := net.Listen(network, "127.0.0.1:0")
+				if err != nil {
+					return nil, err
+				}
+				return ln, ln.Close()
+			}, "it returns a closed listener for HTTPSAddr, 127.0.0.1:0; open one on each call",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var closed []net.Listener

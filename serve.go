@@ -291,6 +291,9 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 			return nil, &ConfigError{Field: "Listen", Reason: "it opens no listener for " + field + ", " + addr, Err: err}
 		}
 		if ln != nil {
+			if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && errors.Is(d.SetDeadline(time.Time{}), net.ErrClosed) {
+				return nil, &ConfigError{Field: "Listen", Reason: "it returns a closed listener for " + field + ", " + addr + "; open one on each call"}
+			}
 			if at, ok := ln.Addr().(*net.TCPAddr); ok {
 				if err := n.mayListen("Listen", at.String()); err != nil {
 					return nil, errors.Join(err, ln.Close())

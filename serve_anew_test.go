@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -188,6 +190,120 @@ func TestServeStartsAnew(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Errorf("Serve: %v", err)
 			}
+		}
+	})
+}
+
+// kept is a socket that somebody else keeps open, such as a service manager.
+type kept struct {
+	net.Listener
+	arrived chan net.Conn
+	gone    chan struct{}
+}
+
+func keep(ln net.Listener) *kept {
+	k := &kept{ln, make(chan net.Conn), make(chan struct{})}
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case k.arrived <- conn:
+			case <-k.gone:
+				conn.Close()
+			}
+		}
+	}()
+	return k
+}
+
+// end closes the socket. Clients that wait are told.
+func (k *kept) end() {
+	close(k.gone)
+	k.Listener.Close()
+}
+
+// open returns another listener on the socket.
+func (k *kept) open() net.Listener { return &lent{k, make(chan struct{})} }
+
+// lent is a listener on a kept socket. It is closed once.
+type lent struct {
+	*kept
+	closed chan struct{}
+}
+
+func (l *lent) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.arrived:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *lent) Close() error {
+	select {
+	case <-l.closed:
+		return net.ErrClosed
+	default:
+		close(l.closed)
+		return nil
+	}
+}
+
+// The sockets of Config.Listen outlive a node that is opened anew. A client that comes in between
+// waits.
+func TestServeStartsAnewOnKeptSockets(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFormer(t)
+		a := f.open("a")
+		f.open("c")
+		cfg, sockets, asked := f.cfgs["b"], make(map[string]*kept), make(map[string]int)
+		for _, addr := range []string{":443", ":80", ":8081"} {
+			ln, err := f.net.Host("b").Listen("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sockets[addr] = keep(ln)
+		}
+		cfg.Listen = func(_, addr string) (net.Listener, error) { // of the goroutine of Serve alone
+			asked[addr]++
+			return sockets[addr].open(), nil
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		h, under, release := slowly()
+		close(release)
+		go func() {
+			err := Serve(ctx, cfg, h, "x.test")
+			for _, socket := range sockets {
+				socket.end()
+			}
+			ended <- err
+		}()
+		mustBeReady(t, a)
+		was := f.await("b", time.Minute, func(s Status) bool { return s.Ready })
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f.recover()
+		mustBeReady(t, f.open("a"))
+		f.await("b", time.Minute, func(s Status) bool { return s.Ready && s.ID != was.ID })
+		came := f.ask("b")
+		f.underWay(under, came)
+		if body := <-came; body != "answered" {
+			t.Errorf("a request to the new node: %s", body)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if diff := cmp.Diff(map[string]int{":443": 2, ":80": 2, ":8081": 2}, asked); diff != "" {
+			t.Errorf("Listen was called for (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -113,27 +112,37 @@ func count(n int, noun string) string {
 
 // activated returns a Config.Listen with the sockets that systemd has opened for this program: each
 // of addrs gets that of its port. The others are left to the node. Without any socket it returns
-// nil.
+// nil. Each call opens another listener on the socket, because flotilla.Serve closes what it gets
+// and asks again when it opens the node anew.
 func activated(addrs ...string) (listen func(network, addr string) (net.Listener, error), err error) {
-	sockets, err := activation.Listeners()
-	if err != nil || len(sockets) == 0 {
-		return nil, err
-	}
-	ports := make(map[string]net.Listener)
-	for _, ln := range sockets {
-		if ln == nil {
-			return nil, errors.New("one of the sockets of systemd is not one to listen on: the socket unit wants ListenStream=")
+	ports := make(map[string]*os.File)
+	for _, socket := range activation.Files(true) {
+		ln, err := net.FileListener(socket)
+		if err != nil {
+			return nil, fmt.Errorf("one of the sockets of systemd is not one to listen on: the socket unit wants ListenStream=: %w", err)
 		}
-		port := portOf(ln.Addr().String())
+		at := ln.Addr().String()
+		if err := ln.Close(); err != nil {
+			return nil, err
+		}
+		port := portOf(at)
 		if !slices.ContainsFunc(addrs, func(addr string) bool { return portOf(addr) == port }) {
-			return nil, fmt.Errorf("systemd listens on %v, and this program on the ports of %s only", ln.Addr(), strings.Join(addrs, " "))
+			return nil, fmt.Errorf("systemd listens on %s, and this program on the ports of %s only", at, strings.Join(addrs, " "))
 		}
 		if ports[port] != nil {
 			return nil, fmt.Errorf("systemd has two sockets for port %s: write ListenStream=%s once, without an address", port, port)
 		}
-		ports[port] = ln
+		ports[port] = socket
 	}
-	return func(_, addr string) (net.Listener, error) { return ports[portOf(addr)], nil }, nil
+	if len(ports) == 0 {
+		return nil, nil
+	}
+	return func(_, addr string) (net.Listener, error) {
+		if socket := ports[portOf(addr)]; socket != nil {
+			return net.FileListener(socket)
+		}
+		return nil, nil
+	}, nil
 }
 
 func portOf(addr string) string {

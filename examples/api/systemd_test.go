@@ -23,8 +23,16 @@ import (
 	"github.com/flotilla-ha/flotilla"
 )
 
-// TestMain is the program itself in the processes that TestSystemdProtocol starts.
+// TestMain is the program itself in the processes that TestSystemdProtocol starts, and listenAgain
+// in that of TestActivatedAgain.
 func TestMain(m *testing.M) {
+	if addr := os.Getenv("API_TEST_LISTEN"); addr != "" {
+		if err := listenAgain(addr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv("API_TEST_PROCESS") != "" {
 		main()
 		return
@@ -245,5 +253,58 @@ func TestForeignSocket(t *testing.T) {
 	want := "systemd listens on " + https + ", and this program on the ports of 127.0.0.1:8443 :80 :8081 only\n"
 	if diff := cmp.Diff(want, log.String()); !errors.As(err, &exit) || diff != "" {
 		t.Errorf("the program ends with %v (-want +got):\n%s", err, diff)
+	}
+}
+
+// listenAgain does what flotilla.Serve does when it opens its node anew: it gets a socket, closes
+// it, and gets it again. At last it takes a connection.
+func listenAgain(addr string) error {
+	listen, err := activated(addr)
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		ln, err := listen("tcp", addr)
+		if err != nil {
+			return err
+		}
+		if err := ln.Close(); err != nil {
+			return err
+		}
+	}
+	ln, err := listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	conn, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if other, err := listen("tcp", "127.0.0.1:1"); other != nil || err != nil {
+		return fmt.Errorf("a port without a socket: %v, %v", other, err)
+	}
+	_, err = io.WriteString(conn, "taken")
+	return err
+}
+
+// The sockets of systemd serve again after they were closed.
+func TestActivatedAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	var https string
+	m := newManager(t, &https)
+	conn, err := net.Dial("tcp", https) // waits in the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := m.start(t.Output(), "API_TEST_LISTEN="+https).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "taken" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

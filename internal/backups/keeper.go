@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -76,6 +75,8 @@ type Keeper struct {
 	notUntil time.Time // another backup
 	pause    time.Duration
 	unread   []Verified // stored since the last one that counts, and not read back yet
+	former   string     // the name of the last one that counted when Run began; empty: none had
+	apart    apart
 }
 
 // unreadError says that a backup is stored, and that it could not be read back: it may be whole.
@@ -102,6 +103,8 @@ func (k *Keeper) Failure() string {
 // Run makes backups until ctx ends, and returns why it has ended.
 func (k *Keeper) Run(ctx context.Context) error {
 	k.begun, k.noticed, k.notUntil, k.pause, k.unread = time.Now(), time.Time{}, time.Time{}, 0, nil
+	last, _ := k.cfg.Last()
+	k.former, k.apart = last.Name, apart{}
 	defer k.failure.Store(nil)
 	return notify.Loop(ctx, func() (next time.Time, done bool) {
 		if due := k.due(time.Now()); time.Now().Before(due) {
@@ -137,9 +140,9 @@ func (k *Keeper) due(now time.Time) time.Time {
 func (k *Keeper) attempt(ctx context.Context) {
 	began := time.Now()
 	k.working.Store(&began)
+	defer k.working.Store(nil)
 	stored := k.stored(began)
-	v, err := k.bounded(ctx, stored)
-	k.working.Store(nil)
+	v, err := bounded(ctx, k.cfg.Log, func() (Verified, error) { return k.backup(ctx, stored) })
 	took := time.Since(began)
 	if ctx.Err() != nil {
 		return
@@ -162,7 +165,13 @@ func (k *Keeper) attempt(ctx context.Context) {
 	k.pause = 0
 	k.notUntil = time.Now().Add(min(max(shortest, share*took), longest))
 	k.cfg.Log.Info("a backup was made and verified", "name", v.Name, "entry", v.Index, "bytes", v.Size, "took", took)
-	if err := k.clean(ctx); err != nil && ctx.Err() == nil {
+	known := k.apart
+	for _, v := range k.unread {
+		known.failed = append(known.failed, v.Name)
+	}
+	k.unread = nil
+	k.apart, err = bounded(ctx, k.cfg.Log, func() (apart, error) { return k.clean(ctx, known) })
+	if err != nil && ctx.Err() == nil {
 		k.cfg.Log.Warn("old backups were not removed; that is tried again after the next one", "err", err)
 	}
 }
@@ -179,27 +188,30 @@ func (k *Keeper) stored(now time.Time) *Verified {
 	return &last
 }
 
-// bounded is backup, and leaves a store alone that hangs when ctx ends: the node must be able to
-// close.
-func (k *Keeper) bounded(ctx context.Context, stored *Verified) (v Verified, err error) {
-	done := make(chan struct{})
-	var made Verified
-	var failed error
+// bounded returns what f returns, and leaves a store alone that hangs when ctx ends: the node must
+// be able to close.
+func bounded[T any](ctx context.Context, log *slog.Logger, f func() (T, error)) (out T, err error) {
+	type result struct {
+		out T
+		err error
+	}
+	done := make(chan result, 1)
 	go func() {
-		defer close(done)
-		made, failed = k.backup(ctx, stored)
+		out, err := f()
+		done <- result{out, err}
 	}()
 	select {
-	case <-done:
-		return made, failed
+	case r := <-done:
+		return r.out, r.err
 	case <-ctx.Done():
 	}
 	select {
-	case <-done:
+	case r := <-done:
+		return r.out, r.err
 	case <-time.After(patience):
-		k.cfg.Log.Warn("the place where backups are stored hangs, and is left alone")
+		log.Warn("the place where backups are stored hangs, and is left alone")
 	}
-	return Verified{}, context.Cause(ctx)
+	return out, context.Cause(ctx)
 }
 
 // backup makes one backup that counts: of one that is stored already, if there is one.
@@ -232,22 +244,28 @@ func (k *Keeper) backup(ctx context.Context, stored *Verified) (Verified, error)
 
 // verify reads a backup back and restores it. An *unreadError says nothing of its content.
 func (k *Keeper) verify(ctx context.Context, v Verified) error {
-	r, err := k.cfg.Store.Load(ctx, v.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err != nil {
-		return &unreadError{err}
-	}
-	content := &watched{r: r}
-	got, err := k.cfg.Verify(content)
-	if failed := errors.Join(content.err, r.Close()); failed != nil {
-		return &unreadError{failed}
-	}
+	got, err := k.read(ctx, v.Name)
 	if err == nil && (got.Index != v.Index || got.Size != v.Size) {
 		err = fmt.Errorf("%d bytes up to entry %d were stored, and %d bytes up to entry %d come back", v.Size, v.Index, got.Size, got.Index)
 	}
 	return err
+}
+
+// read reads a backup and restores it. An *unreadError says nothing of its content.
+func (k *Keeper) read(ctx context.Context, name string) (Made, error) {
+	r, err := k.cfg.Store.Load(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Made{}, err
+	}
+	if err != nil {
+		return Made{}, &unreadError{err}
+	}
+	content := &watched{r: r}
+	got, err := k.cfg.Verify(content)
+	if failed := errors.Join(content.err, r.Close()); failed != nil {
+		return Made{}, &unreadError{failed}
+	}
+	return got, err
 }
 
 // watched keeps the error of a reader.
@@ -262,28 +280,6 @@ func (w *watched) Read(p []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
-}
-
-// clean removes old backups, when a newer one counts. Those that could not be read back go first:
-// nobody knows what they are worth, and one that is worth something must not go in their place.
-func (k *Keeper) clean(ctx context.Context) error {
-	names, err := k.cfg.Store.List(ctx)
-	if err != nil {
-		return err
-	}
-	var out []string
-	for _, v := range k.unread {
-		out = append(out, v.Name)
-		names = slices.DeleteFunc(names, func(name string) bool { return name == v.Name })
-	}
-	var failed []error
-	k.unread = nil
-	for _, name := range append(out, old(k.cfg.Cluster(), names, k.cfg.Every, k.cfg.Keep)...) {
-		if err := k.cfg.Store.Remove(ctx, name); err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", name, err))
-		}
-	}
-	return errors.Join(failed...)
 }
 
 func minTime(a, b time.Time) time.Time {

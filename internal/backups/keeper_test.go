@@ -37,9 +37,11 @@ type site struct {
 	changes notify.Signal
 
 	saveErr, recordErr error
+	removeErr          error
 	loadErr, readErr   error               // readErr comes after the content
+	fileErr            map[string]error    // of opening one
 	damage             func(string) string // what happens to a file in the store
-	slow               time.Duration
+	slow, listSlow     time.Duration       // of Make and List
 }
 
 func newSite(every time.Duration, keep int) *site {
@@ -107,6 +109,8 @@ func (s *site) Load(_ context.Context, name string) (io.ReadCloser, error) {
 		return nil, fs.ErrNotExist
 	case s.loadErr != nil:
 		return nil, s.loadErr
+	case s.fileErr[name] != nil:
+		return nil, s.fileErr[name]
 	case s.readErr != nil:
 		return io.NopCloser(io.MultiReader(strings.NewReader(text), iotest.ErrReader(s.readErr))), nil
 	}
@@ -114,12 +118,17 @@ func (s *site) Load(_ context.Context, name string) (io.ReadCloser, error) {
 }
 
 func (s *site) List(context.Context) ([]string, error) {
+	time.Sleep(of(s, func() time.Duration { return s.listSlow }))
 	return of(s, func() []string { return slices.Collect(maps.Keys(s.files)) }), nil
 }
 
 func (s *site) Remove(_ context.Context, name string) error {
-	s.change(func() { delete(s.files, name) })
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.removeErr == nil {
+		delete(s.files, name)
+	}
+	return s.removeErr
 }
 
 func (s *site) change(f func()) {
@@ -319,7 +328,7 @@ func TestUnread(t *testing.T) {
 					}
 					s.wantMade(t)
 					s.change(func() { fail(s, nil) })
-					time.Sleep(laterTry)
+					time.Sleep(laterTry - time.Minute) // after an hour another one is due
 					if diff := cmp.Diff(first, files()); diff != "" || s.Failure() != "" || len(of(s, func() []time.Duration { return s.made })) != 1 {
 						t.Errorf("it does not count: %q %s", s.Failure(), diff)
 					}
@@ -387,5 +396,114 @@ func TestClockThatWasAhead(t *testing.T) {
 			time.Sleep(2*time.Hour + time.Minute)
 			s.wantMade(t, time.Hour, 2*time.Hour)
 		})
+	})
+}
+
+// What the node before has stored and could not read back is read again when a backup counts. It
+// goes if it still cannot be read, so that it takes the place of none that counts.
+func TestUnreadOfAnotherNode(t *testing.T) {
+	eio := errors.New("input/output error")
+	for name, test := range map[string]struct {
+		after func(s *site, unread string) // before the next node makes a backup
+		want  func(first, unread, second string) []string
+	}{
+		"it cannot be read": {
+			func(s *site, unread string) { s.fileErr = map[string]error{unread: eio} },
+			func(first, _, second string) []string { return []string{first, second} },
+		},
+		"it can be read": { // then it is the newest of its period
+			func(*site, string) {},
+			func(_, unread, second string) []string { return []string{unread, second} },
+		},
+		"it cannot be restored": { // it stays, and takes no place
+			func(s *site, unread string) { s.files[unread] = "x" },
+			func(first, unread, second string) []string { return []string{first, unread, second} },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(time.Hour, 3)
+				s.run(t, func() {
+					time.Sleep(50 * time.Minute)
+					s.change(func() { s.loadErr = eio })
+					s.certificate()
+					time.Sleep(9 * time.Minute)
+				})
+				stored := slices.Sorted(maps.Keys(s.files))
+				if len(stored) != 2 || stored[0] != s.last.Name {
+					t.Fatalf("stored are %q, and the last one is %+v", stored, s.last)
+				}
+				s.loadErr = nil
+				test.after(s, stored[1])
+				time.Sleep(2 * time.Minute)
+				s.run(t, func() { time.Sleep(time.Minute) })
+				want := test.want(stored[0], stored[1], s.last.Name)
+				if diff := cmp.Diff(want, slices.Sorted(maps.Keys(s.files))); diff != "" || len(s.made) != 2 {
+					t.Errorf("made at %v; stored are (-want +got):\n%s", s.made, diff)
+				}
+			})
+		})
+	}
+}
+
+// A file that is later than the last one that counts may count: the clock of its node was ahead, or
+// the cluster was restored since. It stays.
+func TestLaterThanTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(time.Hour, 3)
+		ahead := Name(cluster, s.begun.Add(5*time.Hour))
+		s.files[ahead] = "1"
+		s.last = &Verified{Name: Name(cluster, s.begun), Made: Made{Index: 1, Time: s.begun, Size: 1}}
+		s.files[s.last.Name] = "1"
+		s.run(t, func() { time.Sleep(time.Hour + time.Minute) })
+		if len(s.made) != 1 || len(s.files) != 3 {
+			t.Errorf("made at %v; stored are %v", s.made, s.files)
+		}
+	})
+}
+
+// A file that does not go is removed with the next one that counts, and takes no place until then.
+func TestUnreadDoesNotGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(time.Hour, 3)
+		s.run(t, func() {
+			time.Sleep(40 * time.Minute)
+			s.change(func() { s.loadErr, s.removeErr = errors.New("input/output error"), errors.New("not now") })
+			s.certificate()
+			time.Sleep(18 * time.Minute)
+			stored := of(s, func() []string { return slices.Sorted(maps.Keys(s.files)) })
+			s.certificate()
+			time.Sleep(3 * time.Minute) // another one is stored in the next period
+			s.change(func() { s.loadErr = nil })
+			time.Sleep(laterTry)
+			if n := of(s, func() int { return len(s.made) }); n != 2 || len(stored) != 2 {
+				t.Fatalf("%d count, and %q were stored first", n, stored)
+			}
+			s.change(func() { s.removeErr = nil })
+			time.Sleep(time.Hour)
+			got := of(s, func() []string { return slices.Sorted(maps.Keys(s.files)) })
+			if !slices.Contains(got, stored[0]) || slices.Contains(got, stored[1]) {
+				t.Errorf("first there were %q, now %q", stored, got)
+			}
+		})
+	})
+}
+
+// A store that hangs while old backups are removed does not keep the node from closing, and it
+// shows.
+func TestHangingRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(time.Hour, 3)
+		s.listSlow = time.Hour
+		s.run(t, func() {
+			time.Sleep(stuck + time.Second)
+			if why := s.Failure(); !strings.Contains(why, "is not done") {
+				t.Errorf("the failure is %q", why)
+			}
+		})
+		if took := time.Since(s.begun); took != stuck+time.Second+patience {
+			t.Errorf("it takes %v", took)
+		}
+		time.Sleep(time.Hour)
 	})
 }
