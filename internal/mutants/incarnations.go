@@ -10,7 +10,7 @@ func incarnationRows() []row {
 		m("a program that serves learns that its node has to start anew", "TestNodeServeEndsToStartAnew",
 			"serve.go", "mustStartAnew", `if err := context.Cause(l.Works); l.Open.Err() == nil && membership.StartsAnew(err) {`, `if err := context.Cause(l.Works); err == nil {`),
 		m("Serve opens a node again that has to start anew", "TestServeStartsAnew",
-			"serve.go", "", `if ctx.Err() != nil || cfg.Server != nil || !membership.StartsAnew(err) {`, `if true {`),
+			"serve.go", "", `if ctx.Err() != nil || cfg.Server != nil || !membership.StartsAnew(before) {`, `if true {`),
 		m("a node that would not start anew goes on serving", "TestServeGoesOnWithoutTheCluster",
 			"internal/membership/refusal.go", "StartsAnew", `return errors.As(err, &no) && no.setsAside()`, `return !errors.As(err, &no) || no.setsAside()`).of("."),
 		m("nodes of a newer incarnation look for others", "TestRecoveredMeetsMajority",
