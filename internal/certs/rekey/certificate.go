@@ -22,7 +22,7 @@ const (
 	unwantedIn = 10 * time.Minute // for a name to be declared, or allowed
 	reorderIn  = 2 * time.Minute  // for another node to order a certificate that was withdrawn
 	sameKey    = time.Hour        // after an order that brought the old key
-	lockWait   = time.Minute      // for the lock of a name
+	lockWait   = time.Minute      // for the lock of a name, or of registrations
 
 	wantedTimeout = time.Minute // for the program to say whether it wants a name
 )
@@ -204,20 +204,11 @@ func (w *work) withdraw(ctx context.Context, j *job, why error) error {
 // remove deletes parts of a certificate, or all of its directory, if it still is the one with the
 // old key. The lock keeps others from storing another one at that moment.
 func (w *work) remove(ctx context.Context, c *certificate, parts ...string) error {
-	lock := keyspace.IssueLock + c.Name
-	bounded, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	if err := w.Shared.Lock(bounded, lock); err != nil {
+	unlock, err := w.lock(ctx, keyspace.IssueLock+c.Name)
+	if err != nil {
 		return fmt.Errorf("the lock of the name, which an order may hold: %w", err)
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
-		defer cancel()
-		if err := w.Shared.Unlock(ctx, lock); err != nil {
-			// it ends with this node's session
-			w.Log.Debug("a lock was not given back", "lock", lock, "error", err)
-		}
-	}()
+	defer unlock()
 	text, err := w.Shared.Load(ctx, c.stem()+".crt")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

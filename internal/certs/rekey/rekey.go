@@ -119,14 +119,7 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
-		defer cancel()
-		if err := r.Shared.Unlock(ctx, keyspace.RekeyLock); err != nil {
-			// it ends with this node's session
-			r.Log.Debug("a lock was not given back", "lock", keyspace.RekeyLock, "error", err)
-		}
-	}()
+	defer r.unlock(ctx, keyspace.RekeyLock)
 	if err := r.open(ctx, id); err != nil {
 		return err
 	}
@@ -142,6 +135,26 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 		}
 	}
 	return w.run(ctx)
+}
+
+// lock waits for a lock that an order may hold, but not for long. unlock gives it back.
+func (r *Rekeyer) lock(ctx context.Context, name string) (unlock func(), err error) {
+	bounded, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	if err := r.Shared.Lock(bounded, name); err != nil {
+		return nil, err
+	}
+	return func() { r.unlock(ctx, name) }, nil
+}
+
+// unlock gives a lock back, whether or not ctx is over. One that cannot be given back ends with this
+// node's session.
+func (r *Rekeyer) unlock(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+	defer cancel()
+	if err := r.Shared.Unlock(ctx, name); err != nil {
+		r.Log.Debug("a lock was not given back", "lock", name, "error", err)
+	}
 }
 
 // Progress returns how far the re-keying of that ID is. Any node can be asked. Only the one that
