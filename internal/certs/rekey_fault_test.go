@@ -407,13 +407,19 @@ func (s *slowStorage) Load(ctx context.Context, key string) ([]byte, error) {
 }
 
 // A limit of revocations holds up no orders.
-func TestRevocationsAreLimitedAlone(t *testing.T) {
+func TestRevocationsAreLimitedAlone(t *testing.T) { limitedAlone(t, "revoke") }
+
+// A limit of key changes holds up no orders.
+func TestKeyChangesAreLimitedAlone(t *testing.T) { limitedAlone(t, "keychange") }
+
+// limitedAlone limits one kind of request.
+func limitedAlone(t *testing.T, limited string) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
 		w.ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == "revoke" {
+			if what == limited {
 				return w.ca.Problem(429, "rateLimited", "too many", "86400")
 			}
 			return nil
@@ -423,15 +429,15 @@ func TestRevocationsAreLimitedAlone(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if err := w.nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("revocations are limited: %v", err)
+			t.Errorf("%s is limited: %v", limited, err)
 		}
 		startAll(t, w.nodes, "b.example")
 		time.Sleep(time.Minute)
 		if s := w.nodes[0].Status()[1]; !s.Managed || s.Err != nil {
 			t.Errorf("a new name: %+v", s)
 		}
-		if n := w.ca.Asked("revoke"); n != 1 {
-			t.Errorf("%d revocations within the pause", n)
+		if n := w.ca.Asked(limited); n != 1 {
+			t.Errorf("%d requests within the pause", n)
 		}
 	})
 }

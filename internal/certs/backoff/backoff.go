@@ -98,8 +98,8 @@ func New(peek func(string) ([]byte, bool), node func() string, storage certmagic
 // OfName returns the key of the failed orders for a name.
 func OfName(name string) string { return Place + "/names/" + certmagic.StorageKeys.Safe(name) }
 
-// ofIssuer returns the key of an issuer's limit; what is "all", "new", "revoke", or "name/" and a
-// name.
+// ofIssuer returns the key of an issuer's limit; what is "all", "new", "revoke", "keychange", or
+// "name/" and a name.
 func ofIssuer(issuer, what string) string {
 	return Place + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
 }
