@@ -22,7 +22,11 @@ const (
 	unwantedIn = 10 * time.Minute // for a name to be declared, or allowed
 	reorderIn  = 2 * time.Minute  // for another node to order a certificate that was withdrawn
 	sameKey    = time.Hour        // after an order that brought the old key
-	lockWait   = time.Minute      // for the lock of a name, or of registrations
+
+	unsavedFirst = time.Hour // after an order whose certificate could not be stored; doubled with each
+	unsavedLast  = 48 * time.Hour
+
+	lockWait = time.Minute // for the lock of a name, or of registrations
 
 	wantedTimeout = time.Minute // for the program to say whether it wants a name
 )
@@ -36,6 +40,10 @@ type job struct {
 	*certificate
 	unwanted time.Time // since when nobody was known to serve the name; zero: that is not so
 	since    time.Time // when the state was reached, or found
+
+	next  time.Time     // no order before: certificates that cannot be stored use up a limit
+	pause time.Duration // the one until next
+	lost  error         // of the last such order
 }
 
 // step does what is due for a certificate. It is nil when nothing is left.
@@ -88,7 +96,7 @@ func (w *work) replace(ctx context.Context, j *job) error {
 			return w.withdraw(ctx, j, err)
 		case err == nil:
 			j.unwanted = time.Time{}
-			if err = w.within(ctx, w.orders, func() error { return w.Order(ctx, name) }); err == nil {
+			if err = w.order(ctx, j, name); err == nil {
 				if other, err = w.otherKey(ctx, j.certificate); err == nil && !other {
 					return &waiting{errSameKey.Error(), sameKey}
 				}
@@ -107,6 +115,20 @@ func (w *work) replace(ctx context.Context, j *job) error {
 		return err
 	}
 	return w.retire(ctx, j)
+}
+
+// order is Order, at growing pauses while certificates cannot be stored.
+func (w *work) order(ctx context.Context, j *job, name string) error {
+	if !time.Now().Before(j.next) {
+		err := w.within(ctx, w.orders, func() error { return w.Order(ctx, name) })
+		if !errors.Is(err, ErrUnsaved) {
+			return err
+		}
+		j.pause = min(max(2*j.pause, unsavedFirst), unsavedLast)
+		j.next, j.lost = time.Now().Add(j.pause), err
+	}
+	return &waiting{fmt.Sprintf("%v; make room in the storage, no other order before %s", j.lost, j.next.UTC().Format(time.RFC3339)),
+		min(time.Until(j.next), retryLast)}
 }
 
 // wanted is Wanted, for certificates that some node may serve.

@@ -30,6 +30,9 @@ const (
 // ErrUnwanted means that no node is known to serve a name.
 var ErrUnwanted = errors.New("no node is known to serve the name")
 
+// ErrUnsaved means that an authority has issued a certificate that could not be stored.
+var ErrUnsaved = errors.New("the new certificate is lost, since it could not be stored")
+
 // Config is what a rekeyer needs. All fields but PerNode, Roots and Network are required.
 type Config struct {
 	Certmagic *certmagic.Config // its issuers
@@ -42,7 +45,8 @@ type Config struct {
 	// subject was name. The error wraps ErrUnwanted if nobody is known to serve it, and is another
 	// one if that cannot be known now.
 	Wanted func(ctx context.Context, site, name string) (string, error)
-	// Order orders a certificate with a new private key for a name, in any case.
+	// Order orders a certificate with a new private key for a name, in any case. The error wraps
+	// ErrUnsaved if there is one now, but not in the storage.
 	Order func(ctx context.Context, name string) error
 	// Held returns why no order for a name may be placed now, nil if one may.
 	Held func(name string) error
