@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
 	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -56,6 +58,12 @@ func newRekeyer(cfg *Config, o *orderer, d *demands, used <-chan struct{}) *reke
 		},
 		Held: func(name string) error {
 			if p := o.backoff.For(name, o.loader.config.Issuers, false); p != nil {
+				return p
+			}
+			return nil
+		},
+		RevocationHeld: func(issuer certmagic.Issuer) error {
+			if p := o.backoff.Revocation(issuer); p != nil {
 				return p
 			}
 			return nil

@@ -406,6 +406,50 @@ func (s *slowStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	return s.memStorage.Load(ctx, key)
 }
 
+// While revocations are limited, no certificate costs a write, and one line of the log says so.
+func TestRekeyLimitIsCheap(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		var limited atomic.Bool
+		limited.Store(true)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "revoke" && limited.Load() {
+				return w.ca.Problem(429, "rateLimited", "too many", "86400")
+			}
+			return nil
+		}
+		names := stubca.Names("cheap", 40)
+		c := w.open(w.storage, names...)
+		time.Sleep(2 * time.Minute)
+		w.leak()
+		var barriers atomic.Int64
+		c.rekeyer.Barrier = func(context.Context) { barriers.Add(1) }
+		ended := make(chan error, 1)
+		go func() { ended <- c.Rekey(t.Context(), "17") }()
+		time.Sleep(12 * time.Hour)
+		if n := barriers.Load(); n == 0 || n > 16 {
+			t.Errorf("%d barriers within the pause, want those before it was known", n)
+		}
+		warned := 0
+		for line := range strings.Lines(w.log.String()) {
+			if strings.Contains(line, "a key is not replaced yet") && strings.Contains(line, "WARN") && strings.Contains(line, "too many") {
+				warned++
+			}
+		}
+		// the one request that was refused, and what waits because of that
+		if warned == 0 || warned > 2 {
+			t.Errorf("%d warnings of %d certificates\n%s", warned, len(names), w.log.String())
+		}
+		limited.Store(false)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		w.check("17", names...)
+	})
+}
+
 // A limit of revocations holds up no orders.
 func TestRevocationsAreLimitedAlone(t *testing.T) { limitedAlone(t, "revoke") }
 

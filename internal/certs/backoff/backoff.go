@@ -256,6 +256,18 @@ func (p *Backoff) For(name string, issuers []certmagic.Issuer, led bool) *Error 
 	return &Error{Until: time.Now().Round(0).Add(longest).Round(time.Second), Why: why}
 }
 
+// Revocation returns what keeps certificates of an issuer from being revoked, nil if nothing does.
+func (p *Backoff) Revocation(issuer certmagic.Issuer) *Error {
+	longest, most := p.Get(ofIssuer(issuer.IssuerKey(), "all"))
+	if x, left := p.Get(ofIssuer(issuer.IssuerKey(), "revoke")); left > most {
+		longest, most = x, left
+	}
+	if most <= 0 {
+		return nil
+	}
+	return &Error{Until: time.Now().Round(0).Add(most).Round(time.Second), Why: longest.Err}
+}
+
 // limits returns the limit of the issuer that will accept an order for name first.
 func (p *Backoff) limits(name string, issuers []certmagic.Issuer) (first Pause, least time.Duration) {
 	for i, issuer := range issuers {

@@ -282,8 +282,18 @@ func (w *work) retire(ctx context.Context, j *job) error {
 			return &waiting{"another certificate is being ordered", reorderIn}
 		}
 	}
-	w.Barrier(ctx)
-	if err := w.within(ctx, w.calls, func() error { return w.revoke(ctx, j.certificate) }); err != nil {
+	err := w.within(ctx, w.calls, func() error {
+		// a barrier is a write: none for a request that is not sent
+		if i := w.issuer(j.Issuer); i != nil && !isOwn(j.certificate) {
+			leaf, err := x509.ParseCertificate(j.Leaf)
+			if held := w.RevocationHeld(i); held != nil && err == nil && !w.hasExpired(leaf) {
+				return held
+			}
+		}
+		w.Barrier(ctx)
+		return w.revoke(ctx, j.certificate)
+	})
+	if err != nil {
 		return fmt.Errorf("the old certificate is not revoked: %w", err)
 	}
 	// What another issuer's has replaced is still there.

@@ -50,7 +50,10 @@ type Config struct {
 	Order func(ctx context.Context, name string) error
 	// Held returns why no order for a name may be placed now, nil if one may.
 	Held func(name string) error
-	// Barrier waits until every node's storage has what this node's has.
+	// RevocationHeld returns why no certificate of an issuer may be revoked now, nil if one may.
+	RevocationHeld func(issuer certmagic.Issuer) error
+	// Barrier waits until every node's storage has what this node's has, but not for long: a node
+	// that does not answer holds nobody up.
 	Barrier func(ctx context.Context)
 
 	Roots   *x509.CertPool    // for authorities that no issuer is for any more; nil: the system's
