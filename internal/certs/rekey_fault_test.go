@@ -42,11 +42,11 @@ func TestRekeyTrouble(t *testing.T) {
 	}{
 		{"the authority is down", refuse("", 503, "serverInternal", ""), time.Hour, 2 * time.Hour, "not now"},
 		{"orders fail", refuse("order", 500, "serverInternal", ""), time.Hour, 2 * time.Hour, "a.example (stub-"},
-		{"orders are limited", refuse("order", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "nothing is ordered before 2000-01-01T02:0"},
+		{"orders are limited", refuse("order", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "no such request before 2000-01-01T02:0"},
 		{"accounts are limited", refuse("keychange", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "acme/stub-"},
 		{"changes of keys fail", refuse("keychange", 400, "malformed", ""), time.Hour, 12 * time.Minute, "acme/stub-"},
 		{"revocations fail", refuse("revoke", 403, "unauthorized", ""), time.Hour, 12 * time.Minute, "the old certificate is not revoked"},
-		{"revocations are limited", refuse("revoke", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "nothing is ordered before 2000-01-01T02:0"},
+		{"revocations are limited", refuse("revoke", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "no such request before 2000-01-01T02:0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -55,7 +55,8 @@ func TestRekeyStorageIsFull(t *testing.T) {
 	})
 }
 
-// A plan that the storage refuses takes no room in it. What an interrupted attempt has listed stays.
+// A plan that the storage refuses takes no room in it. What an interrupted attempt has listed
+// stays.
 func TestRekeyStorageHasNoRoomForThePlan(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)

@@ -41,6 +41,8 @@ func rekeyRows() []row {
 			"internal/certs/rekey/certificate.go", "order", `if !time.Now().Before(j.next) {`, `if true {`).of("./internal/certs"),
 		m("a plan that the storage refuses leaves nothing", "TestRekeyStorageHasNoRoomForThePlan",
 			"internal/certs/rekey/scan.go", "takeBack", `if !slices.Contains(before, place) {`, `if false {`).of("./internal/certs"),
+		m("a revocation that is held back costs no write", "TestRekeyLimitIsCheap",
+			"internal/certs/rekey/certificate.go", "retire", `if held := w.RevocationHeld(i); held != nil && err == nil && !w.hasExpired(leaf) {`, `if held := error(nil); held != nil && err == nil && !w.hasExpired(leaf) {`).of("./internal/certs"),
 		m("a limit of key changes holds up no orders", "TestKeyChangesAreLimitedAlone",
 			"internal/certs/backoff/authority.go", "heed", `case q.changesKey && res.StatusCode != http.StatusServiceUnavailable:`, `case false:`).of("./internal/certs"),
 		m("a limit of revocations holds up no orders", "TestRevocationsAreLimitedAlone",

@@ -60,15 +60,15 @@ type Pause struct {
 	Sure bool `json:"sure,omitempty"` // more than one name was refused: it holds for all
 }
 
-// Error means that an order was not placed, and tells when the next may be.
+// Error means that a request, such as an order, was not sent, and tells when the next may be.
 type Error struct {
-	Until time.Time // when the next order may be placed
+	Until time.Time // when the next may be sent
 	Why   string    // the error that caused the pause
 }
 
 // Error implements error.
 func (e *Error) Error() string {
-	return fmt.Sprintf("nothing is ordered before %s: %s", e.Until.UTC().Format(time.RFC3339), e.Why)
+	return fmt.Sprintf("no such request before %s: %s", e.Until.UTC().Format(time.RFC3339), e.Why)
 }
 
 // Backoff reads and writes pauses. Its methods are safe for concurrent use.

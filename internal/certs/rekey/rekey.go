@@ -154,8 +154,8 @@ func (r *Rekeyer) lock(ctx context.Context, name string) (unlock func(), err err
 	return func() { r.unlock(ctx, name) }, nil
 }
 
-// unlock gives a lock back, whether or not ctx is over. One that cannot be given back ends with this
-// node's session.
+// unlock gives a lock back, whether or not ctx is over. One that cannot be given back ends with
+// this node's session.
 func (r *Rekeyer) unlock(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 	defer cancel()

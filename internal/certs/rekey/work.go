@@ -207,7 +207,9 @@ func (w *work) drive(ctx context.Context, t *task, about string, slots chan stru
 			failures++
 		}
 		text := err.Error()
-		if text != "" {
+		if text == "" {
+			t.say(about, "") // what failed before does not fail now
+		} else {
 			t.say(about, fmt.Sprintf("%s: %s; tried again at %s", about, text[:min(len(text), maxText)], time.Now().Add(pause).UTC().Format(time.RFC3339)))
 			level := slog.LevelWarn
 			told := strings.Contains(logged, text)
