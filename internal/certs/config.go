@@ -66,7 +66,8 @@ type Config struct {
 	// AwaitPeers waits a little for nodes that are about to serve: the authority may connect to any
 	// of them. Nil does not wait.
 	AwaitPeers func(context.Context)
-	// Barrier waits until every node's storage has what this node's has. Nil does not wait.
+	// Barrier waits until every node's storage has what this node's has, but not for long: a node
+	// that does not answer holds nobody up. Nil does not wait.
 	Barrier func(context.Context)
 	// Current reports whether a record that is missing here is missing in the cluster. Nil: always.
 	Current func() bool

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
 	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
@@ -46,10 +49,21 @@ func newRekeyer(cfg *Config, o *orderer, d *demands, used <-chan struct{}) *reke
 			if err := o.mayOrder(name, false); err != nil {
 				return err // without waiting for the lock of the name
 			}
-			return o.order(ctx, name, true, attempt{fresh: true})
+			err := o.order(ctx, name, true, attempt{fresh: true})
+			// certmagic does not wrap the error of the storage
+			if err != nil && (errors.Is(err, errs.ErrTooLarge) || strings.Contains(err.Error(), "saving assets")) {
+				return fmt.Errorf("%w: %w", rekey.ErrUnsaved, err)
+			}
+			return err
 		},
 		Held: func(name string) error {
 			if p := o.backoff.For(name, o.loader.config.Issuers, false); p != nil {
+				return p
+			}
+			return nil
+		},
+		RevocationHeld: func(issuer certmagic.Issuer) error {
+			if p := o.backoff.Revocation(issuer); p != nil {
 				return p
 			}
 			return nil

@@ -42,11 +42,11 @@ func TestRekeyTrouble(t *testing.T) {
 	}{
 		{"the authority is down", refuse("", 503, "serverInternal", ""), time.Hour, 2 * time.Hour, "not now"},
 		{"orders fail", refuse("order", 500, "serverInternal", ""), time.Hour, 2 * time.Hour, "a.example (stub-"},
-		{"orders are limited", refuse("order", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "nothing is ordered before 2000-01-01T02:0"},
+		{"orders are limited", refuse("order", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "no such request before 2000-01-01T02:0"},
 		{"accounts are limited", refuse("keychange", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "acme/stub-"},
 		{"changes of keys fail", refuse("keychange", 400, "malformed", ""), time.Hour, 12 * time.Minute, "acme/stub-"},
 		{"revocations fail", refuse("revoke", 403, "unauthorized", ""), time.Hour, 12 * time.Minute, "the old certificate is not revoked"},
-		{"revocations are limited", refuse("revoke", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "nothing is ordered before 2000-01-01T02:0"},
+		{"revocations are limited", refuse("revoke", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "no such request before 2000-01-01T02:0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -406,14 +406,63 @@ func (s *slowStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	return s.memStorage.Load(ctx, key)
 }
 
+// While revocations are limited, no certificate costs a write, and one line of the log says so.
+func TestRekeyLimitIsCheap(t *testing.T) {
+	skipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newRekeyWorld(t)
+		var limited atomic.Bool
+		limited.Store(true)
+		w.ca.Refuse = func(what string, _ []string) *http.Response {
+			if what == "revoke" && limited.Load() {
+				return w.ca.Problem(429, "rateLimited", "too many", "86400")
+			}
+			return nil
+		}
+		names := stubca.Names("cheap", 40)
+		c := w.open(w.storage, names...)
+		time.Sleep(2 * time.Minute)
+		w.leak()
+		var barriers atomic.Int64
+		c.rekeyer.Barrier = func(context.Context) { barriers.Add(1) }
+		ended := make(chan error, 1)
+		go func() { ended <- c.Rekey(t.Context(), "17") }()
+		time.Sleep(12 * time.Hour)
+		if n := barriers.Load(); n == 0 || n > 16 {
+			t.Errorf("%d barriers within the pause, want those before it was known", n)
+		}
+		warned := 0
+		for line := range strings.Lines(w.log.String()) {
+			if strings.Contains(line, "a key is not replaced yet") && strings.Contains(line, "WARN") && strings.Contains(line, "no such request before") {
+				warned++
+			}
+		}
+		if warned != 1 {
+			t.Errorf("%d warnings of what waits, want 1, of %d certificates", warned, len(names))
+		}
+		limited.Store(false)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		w.check("17", names...)
+	})
+}
+
 // A limit of revocations holds up no orders.
-func TestRevocationsAreLimitedAlone(t *testing.T) {
+func TestRevocationsAreLimitedAlone(t *testing.T) { limitedAlone(t, "revoke") }
+
+// A limit of key changes holds up no orders.
+func TestKeyChangesAreLimitedAlone(t *testing.T) { limitedAlone(t, "keychange") }
+
+// limitedAlone limits one kind of request.
+func limitedAlone(t *testing.T, limited string) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
 		w.ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == "revoke" {
+			if what == limited {
 				return w.ca.Problem(429, "rateLimited", "too many", "86400")
 			}
 			return nil
@@ -423,15 +472,15 @@ func TestRevocationsAreLimitedAlone(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if err := w.nodes[0].Rekey(ctx, "17"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("revocations are limited: %v", err)
+			t.Errorf("%s is limited: %v", limited, err)
 		}
 		startAll(t, w.nodes, "b.example")
 		time.Sleep(time.Minute)
 		if s := w.nodes[0].Status()[1]; !s.Managed || s.Err != nil {
 			t.Errorf("a new name: %+v", s)
 		}
-		if n := w.ca.Asked("revoke"); n != 1 {
-			t.Errorf("%d revocations within the pause", n)
+		if n := w.ca.Asked(limited); n != 1 {
+			t.Errorf("%d requests within the pause", n)
 		}
 	})
 }

@@ -91,7 +91,7 @@ func OfClaim(role string) Budget {
 // isCertificateLock reports whether certmagic takes a lock of that name, or flotilla takes it for
 // certificates.
 func isCertificateLock(name string) bool {
-	for _, prefix := range []string{IssueLock, "register_acme_account", "ari_", SlotLock, StapleLock, DamagedLock, RekeyLock, DevIssuer} {
+	for _, prefix := range []string{IssueLock, AccountLock, "ari_", SlotLock, StapleLock, DamagedLock, RekeyLock, DevIssuer} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -28,6 +28,9 @@ const (
 	// IssueLock begins the name of certmagic's lock for one certificate.
 	IssueLock = "issue_cert_"
 
+	// AccountLock is the name of certmagic's lock for opening an account, or begins it.
+	AccountLock = "register_acme_account"
+
 	// SlotLock begins the names of the locks that bound the orders under way.
 	SlotLock = "order_slot_"
 

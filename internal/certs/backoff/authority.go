@@ -99,9 +99,10 @@ func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // question is what a request is about.
 type question struct {
-	names   []string // it is an order for these
-	account bool     // it opens an account
-	revokes bool     // it has a certificate revoked, and may be signed by the certificate's key
+	names      []string // it is an order for these
+	account    bool     // it opens an account
+	revokes    bool     // it has a certificate revoked, and may be signed by the certificate's key
+	changesKey bool     // it gives an account another key
 }
 
 // readQuestion reads the body of a request, and leaves it as it is.
@@ -124,6 +125,7 @@ func readQuestion(r *http.Request) question {
 	var order struct {
 		Identifiers []acme.Identifier `json:"identifiers"`
 		Certificate string            `json:"certificate"`
+		Protected   string            `json:"protected"` // of the inner request of a key change
 	}
 	decode := func(text string, into any) {
 		if b, err := base64.RawURLEncoding.DecodeString(text); err == nil {
@@ -132,7 +134,7 @@ func readQuestion(r *http.Request) question {
 	}
 	decode(jws.Protected, &head)
 	decode(jws.Payload, &order)
-	q := question{account: head.JWK != nil && order.Certificate == "", revokes: order.Certificate != ""}
+	q := question{account: head.JWK != nil && order.Certificate == "", revokes: order.Certificate != "", changesKey: order.Protected != ""}
 	for _, id := range order.Identifiers {
 		q.names = append(q.names, id.Value)
 	}
@@ -150,6 +152,11 @@ func (a *authority) held(q question) error {
 	}
 	if q.revokes {
 		if x, left := a.pauses.Get(ofIssuer(key, "revoke")); left > most {
+			longest, most = x, left
+		}
+	}
+	if q.changesKey {
+		if x, left := a.pauses.Get(ofIssuer(key, "keychange")); left > most {
 			longest, most = x, left
 		}
 	}
@@ -198,6 +205,8 @@ func (a *authority) heed(ctx context.Context, q question, res *http.Response, p 
 	switch {
 	case q.revokes && res.StatusCode != http.StatusServiceUnavailable:
 		where = []string{ofIssuer(key, "revoke")}
+	case q.changesKey && res.StatusCode != http.StatusServiceUnavailable:
+		where = []string{ofIssuer(key, "keychange")}
 	case res.StatusCode == http.StatusServiceUnavailable || len(q.names) == 0 && !q.account:
 		where = []string{ofIssuer(key, "all")}
 	case q.account:

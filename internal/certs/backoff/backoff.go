@@ -60,15 +60,15 @@ type Pause struct {
 	Sure bool `json:"sure,omitempty"` // more than one name was refused: it holds for all
 }
 
-// Error means that an order was not placed, and tells when the next may be.
+// Error means that a request, such as an order, was not sent, and tells when the next may be.
 type Error struct {
-	Until time.Time // when the next order may be placed
+	Until time.Time // when the next may be sent
 	Why   string    // the error that caused the pause
 }
 
 // Error implements error.
 func (e *Error) Error() string {
-	return fmt.Sprintf("nothing is ordered before %s: %s", e.Until.UTC().Format(time.RFC3339), e.Why)
+	return fmt.Sprintf("no such request before %s: %s", e.Until.UTC().Format(time.RFC3339), e.Why)
 }
 
 // Backoff reads and writes pauses. Its methods are safe for concurrent use.
@@ -98,8 +98,8 @@ func New(peek func(string) ([]byte, bool), node func() string, storage certmagic
 // OfName returns the key of the failed orders for a name.
 func OfName(name string) string { return Place + "/names/" + certmagic.StorageKeys.Safe(name) }
 
-// ofIssuer returns the key of an issuer's limit; what is "all", "new", "revoke", or "name/" and a
-// name.
+// ofIssuer returns the key of an issuer's limit; what is "all", "new", "revoke", "keychange", or
+// "name/" and a name.
 func ofIssuer(issuer, what string) string {
 	return Place + "/limits/" + certmagic.StorageKeys.Safe(issuer) + "/" + what
 }
@@ -254,6 +254,18 @@ func (p *Backoff) For(name string, issuers []certmagic.Issuer, led bool) *Error 
 		return nil
 	}
 	return &Error{Until: time.Now().Round(0).Add(longest).Round(time.Second), Why: why}
+}
+
+// Revocation returns what keeps certificates of an issuer from being revoked, nil if nothing does.
+func (p *Backoff) Revocation(issuer certmagic.Issuer) *Error {
+	longest, most := p.Get(ofIssuer(issuer.IssuerKey(), "all"))
+	if x, left := p.Get(ofIssuer(issuer.IssuerKey(), "revoke")); left > most {
+		longest, most = x, left
+	}
+	if most <= 0 {
+		return nil
+	}
+	return &Error{Until: time.Now().Round(0).Add(most).Round(time.Second), Why: longest.Err}
 }
 
 // limits returns the limit of the issuer that will accept an order for name first.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
 const lostPause = time.Minute // before an account counts as lost
@@ -111,15 +113,18 @@ func (w *work) abandon(ctx context.Context, client *acme.Client, a *account, at 
 			return fmt.Errorf("closing an account whose key cannot be replaced: %w", err)
 		}
 	}
+	unlock, err := w.lockRegistrations(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	stored, err := w.Shared.Load(ctx, a.Stem+".key")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if string(stored) == a.Old {
-		for _, ext := range []string{".json", ".key"} {
-			if err := w.Shared.Delete(ctx, a.Stem+ext); err != nil {
-				return err
-			}
+		if err := w.forget(ctx, a); err != nil {
+			return err
 		}
 	}
 	w.Log.Warn("the authority does not change keys of accounts; the account is closed, and another one opened", "account", at.Location)
@@ -188,17 +193,35 @@ func knows(ctx context.Context, client *acme.Client, key crypto.Signer) (bool, e
 // keep stores the new key, unless certmagic has opened another account meanwhile. An account that
 // the authority knows by neither key is lost.
 func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acme.Account, lost bool) error {
+	unlock, err := w.lockRegistrations(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	stored, err := w.Shared.Load(ctx, a.Stem+".key")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	same, err := w.isStored(ctx, a, at)
+	if err != nil {
+		return err
+	}
 	switch text := string(stored); {
+	case !same && (text == a.Old || text == a.New):
+		// certmagic has deleted half of it, or stored half of another one
+		if !lost {
+			if err := closeReplaced(ctx, client, at); err != nil {
+				return err
+			}
+		}
+		if err := w.forget(ctx, a); err != nil {
+			return err
+		}
+		w.Log.Warn("the stored parts of an ACME account do not belong together; another account is opened", "account", at.Location)
 	case text == a.New:
 	case text != a.Old && !lost:
-		// Nobody uses this one any more.
-		at.Status = "deactivated"
-		if _, err := client.UpdateAccount(ctx, at); err != nil {
-			return fmt.Errorf("closing an account that was replaced: %w", err)
+		if err := closeReplaced(ctx, client, at); err != nil {
+			return err
 		}
 	case text != a.Old:
 	case !lost:
@@ -207,10 +230,8 @@ func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acm
 		}
 		w.Log.Info("an ACME account has a new key", "account", at.Location)
 	case a.missed:
-		for _, ext := range []string{".json", ".key"} {
-			if err := w.Shared.Delete(ctx, a.Stem+ext); err != nil {
-				return err
-			}
+		if err := w.forget(ctx, a); err != nil {
+			return err
 		}
 		w.Log.Error("the authority knows an ACME account no more by its key: somebody else may have changed that; "+
 			"another account is opened", "account", at.Location)
@@ -219,6 +240,52 @@ func (w *work) keep(ctx context.Context, client *acme.Client, a *account, at acm
 		return &waiting{"the authority does not know the account; if it says so again, another account is opened", lostPause}
 	}
 	return w.done(ctx, a)
+}
+
+// lockRegistrations keeps certmagic from opening an account with the address of this one. Its lock
+// does not keep it from deleting one.
+func (w *work) lockRegistrations(ctx context.Context, at acme.Account) (unlock func(), err error) {
+	lock := keyspace.AccountLock
+	if len(at.Contact) > 0 {
+		_, address, ok := strings.Cut(at.Contact[0], ":")
+		if !ok {
+			address = at.Contact[0]
+		}
+		lock += "_" + address
+	}
+	if unlock, err = w.lock(ctx, lock); err != nil {
+		return nil, fmt.Errorf("the lock of registrations, which an order may hold: %w", err)
+	}
+	return unlock, nil
+}
+
+// isStored reports whether the storage describes this account, and no other one.
+func (w *work) isStored(ctx context.Context, a *account, at acme.Account) (bool, error) {
+	raw, err := w.Shared.Load(ctx, a.Stem+".json")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	var stored acme.Account
+	return err == nil && json.Unmarshal(raw, &stored) == nil && stored.Location == at.Location, nil
+}
+
+// closeReplaced closes an account beside which certmagic has opened another one: nobody uses it.
+func closeReplaced(ctx context.Context, client *acme.Client, at acme.Account) error {
+	at.Status = "deactivated"
+	if _, err := client.UpdateAccount(ctx, at); err != nil {
+		return fmt.Errorf("closing an account that was replaced: %w", err)
+	}
+	return nil
+}
+
+// forget deletes an account from the storage, in certmagic's order.
+func (w *work) forget(ctx context.Context, a *account) error {
+	for _, ext := range []string{".json", ".key"} {
+		if err := w.Shared.Delete(ctx, a.Stem+ext); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // done records that nobody can use the old key of an account.

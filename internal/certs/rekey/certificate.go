@@ -22,7 +22,11 @@ const (
 	unwantedIn = 10 * time.Minute // for a name to be declared, or allowed
 	reorderIn  = 2 * time.Minute  // for another node to order a certificate that was withdrawn
 	sameKey    = time.Hour        // after an order that brought the old key
-	lockWait   = time.Minute      // for the lock of a name
+
+	unsavedFirst = time.Hour // after an order whose certificate could not be stored; doubled with each
+	unsavedLast  = 48 * time.Hour
+
+	lockWait = time.Minute // for the lock of a name, or of registrations
 
 	wantedTimeout = time.Minute // for the program to say whether it wants a name
 )
@@ -36,6 +40,10 @@ type job struct {
 	*certificate
 	unwanted time.Time // since when nobody was known to serve the name; zero: that is not so
 	since    time.Time // when the state was reached, or found
+
+	next  time.Time     // no order before: certificates that cannot be stored use up a limit
+	pause time.Duration // the one until next
+	lost  error         // of the last such order
 }
 
 // step does what is due for a certificate. It is nil when nothing is left.
@@ -88,7 +96,7 @@ func (w *work) replace(ctx context.Context, j *job) error {
 			return w.withdraw(ctx, j, err)
 		case err == nil:
 			j.unwanted = time.Time{}
-			if err = w.within(ctx, w.orders, func() error { return w.Order(ctx, name) }); err == nil {
+			if err = w.order(ctx, j, name); err == nil {
 				if other, err = w.otherKey(ctx, j.certificate); err == nil && !other {
 					return &waiting{errSameKey.Error(), sameKey}
 				}
@@ -107,6 +115,20 @@ func (w *work) replace(ctx context.Context, j *job) error {
 		return err
 	}
 	return w.retire(ctx, j)
+}
+
+// order is Order, at growing pauses while certificates cannot be stored.
+func (w *work) order(ctx context.Context, j *job, name string) error {
+	if !time.Now().Before(j.next) {
+		err := w.within(ctx, w.orders, func() error { return w.Order(ctx, name) })
+		if !errors.Is(err, ErrUnsaved) {
+			return err
+		}
+		j.pause = min(max(2*j.pause, unsavedFirst), unsavedLast)
+		j.next, j.lost = time.Now().Add(j.pause), err
+	}
+	return &waiting{fmt.Sprintf("%v; make room in the storage, no other order before %s", j.lost, j.next.UTC().Format(time.RFC3339)),
+		min(time.Until(j.next), retryLast)}
 }
 
 // wanted is Wanted, for certificates that some node may serve.
@@ -204,20 +226,11 @@ func (w *work) withdraw(ctx context.Context, j *job, why error) error {
 // remove deletes parts of a certificate, or all of its directory, if it still is the one with the
 // old key. The lock keeps others from storing another one at that moment.
 func (w *work) remove(ctx context.Context, c *certificate, parts ...string) error {
-	lock := keyspace.IssueLock + c.Name
-	bounded, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	if err := w.Shared.Lock(bounded, lock); err != nil {
+	unlock, err := w.lock(ctx, keyspace.IssueLock+c.Name)
+	if err != nil {
 		return fmt.Errorf("the lock of the name, which an order may hold: %w", err)
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
-		defer cancel()
-		if err := w.Shared.Unlock(ctx, lock); err != nil {
-			// it ends with this node's session
-			w.Log.Debug("a lock was not given back", "lock", lock, "error", err)
-		}
-	}()
+	defer unlock()
 	text, err := w.Shared.Load(ctx, c.stem()+".crt")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -269,8 +282,18 @@ func (w *work) retire(ctx context.Context, j *job) error {
 			return &waiting{"another certificate is being ordered", reorderIn}
 		}
 	}
-	w.Barrier(ctx)
-	if err := w.within(ctx, w.calls, func() error { return w.revoke(ctx, j.certificate) }); err != nil {
+	err := w.within(ctx, w.calls, func() error {
+		// a barrier is a write: none for a request that is not sent
+		if i := w.issuer(j.Issuer); i != nil && !isOwn(j.certificate) {
+			leaf, err := x509.ParseCertificate(j.Leaf)
+			if held := w.RevocationHeld(i); held != nil && err == nil && !w.hasExpired(leaf) {
+				return held
+			}
+		}
+		w.Barrier(ctx)
+		return w.revoke(ctx, j.certificate)
+	})
+	if err != nil {
 		return fmt.Errorf("the old certificate is not revoked: %w", err)
 	}
 	// What another issuer's has replaced is still there.

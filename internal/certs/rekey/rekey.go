@@ -30,6 +30,9 @@ const (
 // ErrUnwanted means that no node is known to serve a name.
 var ErrUnwanted = errors.New("no node is known to serve the name")
 
+// ErrUnsaved means that an authority has issued a certificate that could not be stored.
+var ErrUnsaved = errors.New("the new certificate is lost, since it could not be stored")
+
 // Config is what a rekeyer needs. All fields but PerNode, Roots and Network are required.
 type Config struct {
 	Certmagic *certmagic.Config // its issuers
@@ -42,11 +45,15 @@ type Config struct {
 	// subject was name. The error wraps ErrUnwanted if nobody is known to serve it, and is another
 	// one if that cannot be known now.
 	Wanted func(ctx context.Context, site, name string) (string, error)
-	// Order orders a certificate with a new private key for a name, in any case.
+	// Order orders a certificate with a new private key for a name, in any case. The error wraps
+	// ErrUnsaved if there is one now, but not in the storage.
 	Order func(ctx context.Context, name string) error
 	// Held returns why no order for a name may be placed now, nil if one may.
 	Held func(name string) error
-	// Barrier waits until every node's storage has what this node's has.
+	// RevocationHeld returns why no certificate of an issuer may be revoked now, nil if one may.
+	RevocationHeld func(issuer certmagic.Issuer) error
+	// Barrier waits until every node's storage has what this node's has, but not for long: a node
+	// that does not answer holds nobody up.
 	Barrier func(ctx context.Context)
 
 	Roots   *x509.CertPool    // for authorities that no issuer is for any more; nil: the system's
@@ -119,14 +126,7 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
-		defer cancel()
-		if err := r.Shared.Unlock(ctx, keyspace.RekeyLock); err != nil {
-			// it ends with this node's session
-			r.Log.Debug("a lock was not given back", "lock", keyspace.RekeyLock, "error", err)
-		}
-	}()
+	defer r.unlock(ctx, keyspace.RekeyLock)
 	if err := r.open(ctx, id); err != nil {
 		return err
 	}
@@ -142,6 +142,26 @@ func (r *Rekeyer) once(ctx context.Context, id string) error {
 		}
 	}
 	return w.run(ctx)
+}
+
+// lock waits for a lock that an order may hold, but not for long. unlock gives it back.
+func (r *Rekeyer) lock(ctx context.Context, name string) (unlock func(), err error) {
+	bounded, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	if err := r.Shared.Lock(bounded, name); err != nil {
+		return nil, err
+	}
+	return func() { r.unlock(ctx, name) }, nil
+}
+
+// unlock gives a lock back, whether or not ctx is over. One that cannot be given back ends with
+// this node's session.
+func (r *Rekeyer) unlock(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+	defer cancel()
+	if err := r.Shared.Unlock(ctx, name); err != nil {
+		r.Log.Debug("a lock was not given back", "lock", name, "error", err)
+	}
 }
 
 // Progress returns how far the re-keying of that ID is. Any node can be asked. Only the one that

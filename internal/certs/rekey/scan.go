@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
+	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 )
 
@@ -61,17 +62,21 @@ func (r *Rekeyer) open(ctx context.Context, id string) error {
 	for _, c := range certificates {
 		items[c.place] = c
 	}
-	if err := r.saveAll(ctx, items); err != nil {
+	// those of an interrupted attempt are in it too
+	before, err := r.list(ctx, Place+"/"+id, true)
+	if err != nil {
 		return err
 	}
-	// those of an interrupted attempt are in it too
+	if err := r.saveAll(ctx, items); err != nil {
+		return r.takeBack(ctx, err, items, before)
+	}
 	all, listed, err := r.loadItems(ctx, id)
 	if err != nil {
 		return err
 	}
 	p.Accounts, p.Certificates = len(all), len(listed)
 	if err := r.save(ctx, planPlace(id), p); err != nil {
-		return err
+		return r.takeBack(ctx, err, items, before)
 	}
 	r.Log.Warn("all keys of certificates and accounts are being replaced, and the certificates revoked",
 		"id", id, "accounts", p.Accounts, "certificates", p.Certificates)
@@ -79,6 +84,20 @@ func (r *Rekeyer) open(ctx context.Context, id string) error {
 		r.Log.Warn("re-keying: "+n, "id", id)
 	}
 	return nil
+}
+
+// takeBack deletes what was written of a plan if err says that the storage has no room for it. What
+// was there before stays: the keys in it may be nowhere else.
+func (r *Rekeyer) takeBack(ctx context.Context, err error, items map[string]any, before []string) error {
+	if !errors.Is(err, errs.ErrTooLarge) {
+		return err
+	}
+	for place := range items {
+		if !slices.Contains(before, place) {
+			err = errors.Join(err, r.Shared.Delete(ctx, place))
+		}
+	}
+	return err
 }
 
 // note adds what a person must know, once.

@@ -72,6 +72,7 @@ type work struct {
 	known   map[string]bool   // hashes of the public keys that must go
 	urls    map[string]string // of ACME directories, by the name of the authority's directory
 	newRoot chan struct{}     // closed when the cluster's own authority is as it must be
+	limits  sync.Map          // why authorities want no requests, as far as that was logged
 }
 
 // add loads a plan.
@@ -206,13 +207,16 @@ func (w *work) drive(ctx context.Context, t *task, about string, slots chan stru
 			failures++
 		}
 		text := err.Error()
-		if text != "" {
+		if text == "" {
+			t.say(about, "") // what failed before does not fail now
+		} else {
 			t.say(about, fmt.Sprintf("%s: %s; tried again at %s", about, text[:min(len(text), maxText)], time.Now().Add(pause).UTC().Format(time.RFC3339)))
 			level := slog.LevelWarn
-			if limit != nil {
-				text = limit.Why
+			told := strings.Contains(logged, text)
+			if limit != nil { // it may concern thousands
+				_, told = w.limits.LoadOrStore(limit.Why, true)
 			}
-			if strings.Contains(logged, text) {
+			if told {
 				level = slog.LevelDebug
 			}
 			logged = text
