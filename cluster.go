@@ -358,10 +358,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Lease: n.leases,
 	})
 	n.upkeep.version = newRaiser(n)
-	n.upkeep.rotation = rotation.NewDriver(rotation.DriverConfig{
-		Log: n.log, Self: n.self, Store: n.store, Peers: n.peers, Secrets: n.fsm.secrets, Replica: n.replica, Members: n.members,
-		Certificates: rekeyer{n.certs},
-	})
+	n.upkeep.rotation = newDriver(n)
 	n.ops = ops.New(ops.Config{
 		Rotation: n.upkeep.rotation, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Members: n.members, Roles: n.roles, Version: n.upkeep.version,
 		Up: ops.Up{

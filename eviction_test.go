@@ -45,6 +45,20 @@ func (e *evicting) stay() (all []int) {
 	return all
 }
 
+// lead has the node that is to be evicted lead.
+func (e *evicting) lead() {
+	e.t.Helper()
+	for e.Leader() != e.out {
+		a, err := e.client(e.old).Transfer(e.t.Context(), remote.TransferRequest{
+			From: e.Nodes[e.Leader()].Status().ID, To: e.Nodes[e.out].Status().ID,
+		})
+		if err != nil {
+			e.t.Fatal(a, err)
+		}
+		time.Sleep(time.Second)
+	}
+}
+
 func (e *evicting) giveNext() {
 	for _, i := range e.stay() {
 		e.give(i, e.old, e.next)
@@ -108,15 +122,7 @@ func TestEvict(t *testing.T) {
 	for name, prepare := range map[string]func(*evicting) (node string){
 		"runs": func(e *evicting) string { return "n3" },
 		"leads": func(e *evicting) string {
-			for e.Leader() != e.out {
-				a, err := e.client(e.old).Transfer(e.t.Context(), remote.TransferRequest{
-					From: e.Nodes[e.Leader()].Status().ID, To: e.Nodes[e.out].Status().ID,
-				})
-				if err != nil {
-					e.t.Fatal(a, err)
-				}
-				time.Sleep(time.Second)
-			}
+			e.lead()
 			return "n3"
 		},
 		"is away": func(e *evicting) string {

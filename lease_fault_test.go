@@ -50,6 +50,17 @@ func fleet(t *testing.T, net *simnet.Network, names []string, configure func(*Co
 	for _, n := range nodes {
 		mustBeReady(t, n)
 	}
+	// The cluster version is raised by an entry that no test expects.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, n := range nodes {
+		if n.cfg.supports != 0 {
+			return nodes // the test is about the version
+		}
+		if _, err := n.store.Wait(ctx, func(s *state.State) bool { return s.Version == state.Version }); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return nodes
 }
 

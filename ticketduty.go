@@ -108,6 +108,14 @@ func newRaiser(n *Node) *upgrade.Raiser {
 // version returns the newest cluster version that the node supports.
 func (c *Config) version() uint64 { return cmp.Or(c.supports, state.Version) }
 
+// newDriver returns what replaces secrets and keys, and evicts nodes, while a node leads.
+func newDriver(n *Node) *rotation.Driver {
+	return rotation.NewDriver(rotation.DriverConfig{
+		Log: n.log, Self: n.self, Store: n.store, Peers: n.peers, Secrets: n.fsm.secrets, Replica: n.replica, Members: n.members,
+		Certificates: rekeyer{n.certs},
+	})
+}
+
 // rekeyer replaces the certificates that an evicted node knows.
 type rekeyer struct{ *certs.Certs }
 

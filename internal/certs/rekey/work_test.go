@@ -24,13 +24,18 @@ func TestTroubleEnds(t *testing.T) {
 			defer close(ended)
 			w.drive(ctx, k, "a.example", make(chan struct{}, 1), func(context.Context) error { return <-results })
 		}()
+		lines := func() int {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return len(k.trouble)
+		}
 		synctest.Wait()
-		if len(k.trouble) != 1 {
-			t.Errorf("while it fails: %v", k.trouble)
+		if n := lines(); n != 1 {
+			t.Errorf("while it fails there are %d lines", n)
 		}
 		time.Sleep(time.Minute)
-		if len(k.trouble) != 0 {
-			t.Errorf("while it waits: %v", k.trouble)
+		if n := lines(); n != 0 {
+			t.Errorf("while it waits there are %d lines", n)
 		}
 		cancel()
 		<-ended
