@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -173,7 +172,7 @@ func whole(t *testing.T, storage certmagic.Storage) string {
 	var all strings.Builder
 	for _, k := range keys {
 		if value, err := storage.Load(t.Context(), k); err == nil {
-			io.WriteString(&all, string(value))
+			all.Write(value)
 		}
 	}
 	return all.String()

@@ -79,20 +79,26 @@ func formerName(name string, days int) (string, error) {
 
 // Save implements flotilla.BackupStore.
 func (f former) Save(ctx context.Context, name string, write func(io.Writer) error) error {
+	var backup bytes.Buffer
+	if err := write(&backup); err != nil {
+		return err
+	}
+	save := func(name string, content []byte) error {
+		return f.BackupStore.Save(ctx, name, func(w io.Writer) error {
+			_, err := w.Write(content)
+			return err
+		})
+	}
 	for days := range 4 {
 		old, err := formerName(name, 1+days)
 		if err == nil {
-			err = f.BackupStore.Save(ctx, old, func(io.Writer) error { return nil })
+			err = save(old, backup.Bytes())
 		}
 		if err != nil {
 			return err
 		}
 	}
-	other := func(w io.Writer) error {
-		_, err := io.WriteString(w, "this is no backup")
-		return err
-	}
-	return errors.Join(f.BackupStore.Save(ctx, "notes.txt", other), f.BackupStore.Save(ctx, name, write))
+	return errors.Join(save("notes.txt", []byte("this is no backup")), save(name, backup.Bytes()))
 }
 
 // Remove implements flotilla.BackupStore.
@@ -150,13 +156,14 @@ func TestNode(t *testing.T) {
 }
 
 // A backup that cannot be stored, or does not come back whole, is in the status of the node with
-// all that its error says. It does not stay in the store.
+// all that its error says. It stays in the store only if it was stored and not read.
 func TestFailingNode(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*s3store.Config)
 		fault  func(f *front) fault
 		want   []string
+		stays  bool
 	}{
 		"unreachable": {
 			change: func(c *s3store.Config) { c.Endpoint = nobody },
@@ -172,7 +179,8 @@ func TestFailingNode(t *testing.T) {
 		},
 		"cut": {
 			fault: func(f *front) fault { return on("GET", ".backup", f.half(func() { panic(http.ErrAbortHandler) })) },
-			want:  []string{"it cannot be restored, and is removed: ", "/flotilla-", "the connection was cut"},
+			want:  []string{"it is stored, and counts when it can be read back: ", "/flotilla-", "the connection was cut"},
+			stays: true,
 		},
 		"truncated": {
 			fault: func(f *front) fault { return on("GET", ".backup", f.half(nil)) },
@@ -206,7 +214,13 @@ func TestFailingNode(t *testing.T) {
 			}
 			wantError(t, errors.New(status.Err), test.want...)
 			f.set(nil)
-			wantNothing(t, c)
+			if !test.stays {
+				wantNothing(t, c)
+				return
+			}
+			if names, err := open(t, c).List(t.Context()); err != nil || len(names) != 1 {
+				t.Errorf("stored are %q, %v", names, err)
+			}
 		})
 	}
 }

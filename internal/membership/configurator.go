@@ -48,8 +48,8 @@ func (c *Configurator) Lead(l *replica.Leadership) {
 	r, waits := newRoster(c.removeDead), ""
 	for {
 		changed, second := c.table.Changed(), c.life.Second.Wait()
-		if (c.self.Witness || !c.store.State().CanLead(c.self.ID)) && c.offers.areDue(time.Now()) {
-			if why := c.handOver(l); why != nil && why.Error() != waits {
+		if there := c.successors(l); (c.self.Witness || !c.store.State().CanLead(c.self.ID)) && c.offers.areDue(time.Now(), there) {
+			if why := c.handOver(l, there); why != nil && why.Error() != waits {
 				waits = why.Error()
 				c.log.Info("this node leads until another voter can", "why", why)
 			}
@@ -66,7 +66,19 @@ func (c *Configurator) Lead(l *replica.Leadership) {
 	}
 }
 
-// handOver has another voter lead, because this node is a witness or was demoted.
+// successors returns the other voters that are there and may lead.
+func (c *Configurator) successors(l *replica.Leadership) (there []string) {
+	s := c.store.State()
+	for _, id := range s.Voters {
+		if id != c.self.ID && s.CanLead(id) && l.Acks.There(id) {
+			there = append(there, id)
+		}
+	}
+	return there
+}
+
+// handOver has another voter lead, because this node is a witness or was demoted. there are those
+// that may.
 //
 // Such a node stands for election after all others, and may still win: its log may be the only one
 // that is left with the newest entries, and raft passes entries on from the leader alone. Holding
@@ -79,14 +91,14 @@ func (c *Configurator) Lead(l *replica.Leadership) {
 // nothing, this node stands for election again, in the next term, and has new ones to make. Until
 // then it does all that a leader does: it may be the only voter, if its directory was recovered.
 // An offer also ends the term when the peer stands for election and is not elected. Either way
-// writes stop for a moment, so the pauses between offers grow.
-func (c *Configurator) handOver(l *replica.Leadership) error {
+// writes stop for a moment, so the pauses between offers grow, until another voter is there.
+func (c *Configurator) handOver(l *replica.Leadership, there []string) error {
 	ctx, cancel := context.WithTimeout(l.Ctx, c.replica.AttemptTimeout())
 	defer cancel()
 	err := c.replica.Transfer(ctx, "")
 	if l.HasOffered() {
 		// If it was of use, this node leads no more, and the pause does not matter.
-		c.offers.made(time.Now(), c.replica.AttemptTimeout())
+		c.offers.made(time.Now(), c.replica.AttemptTimeout(), there)
 	}
 	if err == nil || l.Ctx.Err() != nil {
 		return nil
