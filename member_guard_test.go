@@ -281,6 +281,7 @@ func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := simnet.New()
 		leader, _ := leaderOf(t, trio(t, net, nil))
+		time.Sleep(10 * time.Second) // until nothing is written any more
 		if index, err := leader.replica.Confirm(t.Context()); err != nil || index != leader.store.State().Index {
 			t.Fatalf("the leader confirms index %d of %d: %v", index, leader.store.State().Index, err)
 		}
