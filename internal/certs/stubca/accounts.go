@@ -104,7 +104,10 @@ func (ca *CA) account(base string, m message) *http.Response {
 	case a == nil && want.OnlyReturnExisting:
 		return ca.Problem(400, "accountDoesNotExist", "there is no account with this key", "")
 	case a == nil:
-		a, status = &registered{url: fmt.Sprintf("%s/kid/%d", base, len(ca.accounts)+1), key: key}, http.StatusCreated
+		// Another authority at the same address does not know it.
+		raw, _ := key.Bytes()
+		sum := sha256.Sum256(raw)
+		a, status = &registered{url: fmt.Sprintf("%s/kid/%d-%x", base, len(ca.accounts)+1, sum[:4]), key: key}, http.StatusCreated
 		ca.accounts = append(ca.accounts, a)
 	case a.closed:
 		return ca.Problem(403, "unauthorized", "the account is deactivated", "")
