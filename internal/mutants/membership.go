@@ -4,7 +4,7 @@ package main
 func membershipRows() []row {
 	return []row{
 		m("offers of the leadership that come to nothing get rarer", "TestOffersInVain",
-			"internal/membership/configurator.go", "Lead", `if (c.self.Witness || !c.store.State().CanLead(c.self.ID)) && c.offers.areDue(time.Now()) {`, `if c.self.Witness || !c.store.State().CanLead(c.self.ID) {`).of("."),
+			"internal/membership/configurator.go", "Lead", `if there := c.successors(l); (c.self.Witness || !c.store.State().CanLead(c.self.ID)) && c.offers.areDue(time.Now(), there) {`, `if there := c.successors(l); c.self.Witness || !c.store.State().CanLead(c.self.ID) {`).of("."),
 		m("a new cluster waits for all that form it", "TestWhoProposes",
 			"internal/membership/formation.go", "begin", `expect, there := max(f.expect, 1), len(free)+len(bound)`, `expect, there := max(min(f.expect, 2), 1), len(free)+len(bound)`),
 		m("a cluster lives when a majority of its group has accepted", "TestProposalsWaitForOthers",
@@ -118,7 +118,7 @@ func membershipRows() []row {
 		m("a witness forms no cluster", "TestWitnessFormsNoCluster",
 			"internal/membership/formation.go", "begin", `if f.self.Witness {`, `if false {`).of("."),
 		m("a witness hands the leadership over", "TestWitnessWithTheLongestLog",
-			"internal/membership/configurator.go", "Lead", `if (c.self.Witness || !c.store.State().CanLead(c.self.ID)) && c.offers.areDue(time.Now()) {`, `if c.self.Witness && !c.self.Witness {`).of("."),
+			"internal/membership/configurator.go", "Lead", `if there := c.successors(l); (c.self.Witness || !c.store.State().CanLead(c.self.ID)) && c.offers.areDue(time.Now(), there) {`, `if there := c.successors(l); c.self.Witness && !c.self.Witness {`).of("."),
 		m("a witness is not offered the leadership", "TestWitnessIsNotOfferedTheLeadership",
 			"internal/replica/elections.go", "canTakeOver", `return id != e.group.self.ID && srv.Suffrage == raft.Voter && e.group.store.State().CanLead(id) && !e.group.peers.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()`, `return id != e.group.self.ID && srv.Suffrage == raft.Voter && !e.group.peers.IsLeaving(id) && l.Acks.There(id) && index >= l.Raft.LastIndex()`).of("."),
 		m("a witness stands for election last", "TestTwoMachinesAndAWitness",
