@@ -41,7 +41,7 @@ func TestInspect(t *testing.T) {
 	})
 }
 
-// Whoever reads a large directory learns how far that is.
+// The reader of a large directory is told how much of it has been read.
 func TestInspectProgress(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)

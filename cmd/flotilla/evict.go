@@ -18,8 +18,8 @@ func evictCommand() cli.Command {
 		Args:    "NODE",
 		Summary: "shut out a node whose machine was taken over",
 		Text: `
-Whoever took the machine over knows all that the cluster knows: its secret, what
-it stores, the keys of certificates. This command takes the node out of the
+The attacker knows all that the cluster knows: its secret, what it stores, the
+keys of certificates. This command takes the node out of the
 cluster and makes what it knows worthless. NODE is its name, its ID, or the
 beginning of its ID; of a node that was removed before, the whole ID.
 

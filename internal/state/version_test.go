@@ -45,7 +45,7 @@ func TestAdmits(t *testing.T) {
 	}
 }
 
-// What a command requires is in its bytes, whoever has made it.
+// The bytes of a command name the cluster version that it requires. No caller has to set it.
 func TestRequires(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -307,7 +307,7 @@ func TestAddresses(t *testing.T) {
 	c.want(t, "address 198.51.100.7/24", Failure, "there is no interface none0")
 	if os.Geteuid() != 0 {
 		c.want(t, "address 198.51.100.7/24", Failure, "lacks the capabilities NET_ADMIN and NET_RAW")
-		t.Skip("needs root for the rest")
+		t.Skip("the rest needs root: it asks for an address on the interface lo")
 	}
 	c.Report, c.o.Interface, c.o.Addresses = nil, "lo", c.o.Addresses[1:]
 	c.addresses(t.Context())
