@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
@@ -29,39 +30,36 @@ func TestNodeWithWrongClock(t *testing.T) {
 	url := limitedByCertmagic(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"
-		configs, cas, logs := map[string]*certmagic.Config{}, map[string]*stubca.CA{}, map[string]*bytes.Buffer{}
-		var refusing atomic.Bool
+		configs, doors, logs := map[string]*certmagic.Config{}, map[string]*door{}, map[string]*bytes.Buffer{}
+		ca := stubca.New(t)
+		ca.URL, ca.Life = url, time.Hour
 		nodes := trio(t, simnet.New(), func(c *Config) {
-			ca := stubca.New(t)
-			ca.URL, ca.Life = url, time.Hour
-			if c.Name != "a" {
-				// or they would see to it that the one whose clock is wrong has nothing to order
-				ca.Refuse = func(what string, _ []string) *http.Response {
-					if what != "order" || !refusing.Load() {
-						return nil
-					}
-					return ca.Problem(403, "unauthorized", "the proof was wrong", "")
-				}
-			}
-			cas[c.Name], logs[c.Name] = ca, new(bytes.Buffer)
+			d := &door{CA: ca}
+			doors[c.Name], logs[c.Name] = d, new(bytes.Buffer)
 			stubTLS(c, ca, func(cfg *certmagic.Config) { configs[c.Name] = cfg })
+			configure := c.TLS.Configure
+			c.TLS.Configure = func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
+				configure(cfg, i)
+				backoff.HTTPClientOf(i).Transport = d
+			}
 			c.Logger = testlog.To(logs[c.Name], slog.LevelWarn)
 		})
 		wrong, right := nodes[0], nodes[1:]
 		serveNames(t, nodes, name)
 		time.Sleep(time.Minute)
 		old := sameSerial(t, nodes, name, "")
-		if n := len(cas["a"].Placed("")) + len(cas["b"].Placed("")) + len(cas["c"].Placed("")); n != 1 {
+		if n := len(ca.Placed("")); n != 1 {
 			t.Fatalf("%d orders, want 1", n)
 		}
-		before := len(cas["a"].Placed(""))
+		before := doors["a"].orders.Load()
 
 		// certmagic reads the one clock that all nodes have here. So the clock of the others is set back:
 		// by that, the right one, the certificate has not expired when it has by this one.
-		refusing.Store(true)
+		// It refuses the others' orders, or the one whose clock is wrong would have nothing to order.
 		for _, n := range right {
 			n.clocks.Shift(-farAhead)
-			cas[n.self.Name].Set(-farAhead)
+			doors[n.self.Name].ahead.Store(int64(-farAhead))
+			doors[n.self.Name].refusing.Store(true)
 		}
 		time.Sleep(time.Hour + time.Minute)
 		// certmagic renews one name once in a process, whichever node that is for
@@ -73,7 +71,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 				t.Errorf("an order of %s: %v", name, err)
 			}
 		}
-		if n := len(cas["a"].Placed("")) - before; n != 0 {
+		if n := doors["a"].orders.Load() - before; n != 0 {
 			t.Errorf("%d orders of the one whose clock is wrong", n)
 		}
 		if s := wrong.Status().Certificates[0]; !strings.Contains(s.Err, "clock is wrong") {
@@ -110,10 +108,10 @@ func TestNodeWithWrongClock(t *testing.T) {
 			}
 		}
 
-		refusing.Store(false)
 		for _, n := range right {
 			n.clocks.Shift(0)
-			cas[n.self.Name].Set(0)
+			doors[n.self.Name].ahead.Store(0)
+			doors[n.self.Name].refusing.Store(false)
 		}
 		time.Sleep(45 * time.Minute)
 		if s := wrong.Status(); s.Clock != "" || s.Members[1].ClockAhead != 0 || s.Certificates[0].Err != "" {
@@ -121,6 +119,33 @@ func TestNodeWithWrongClock(t *testing.T) {
 		}
 		sameSerial(t, nodes, name, old)
 	})
+}
+
+// door is a node's way to the authority, which shows it a clock of its own.
+type door struct {
+	*stubca.CA
+	ahead    atomic.Int64 // nanoseconds by which the authority's clock is ahead
+	refusing atomic.Bool  // it refuses orders
+	orders   atomic.Int64 // that came this way
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
+	var res *http.Response
+	if r.URL.Path == "/order" {
+		d.orders.Add(1)
+		if d.refusing.Load() {
+			res = d.Problem(403, "unauthorized", "the proof was wrong", "")
+		}
+	}
+	if res == nil {
+		var err error
+		if res, err = d.CA.RoundTrip(r); err != nil {
+			return nil, err
+		}
+	}
+	res.Header.Set("Date", time.Now().Add(time.Duration(d.ahead.Load())).UTC().Format(http.TimeFormat))
+	return res, nil
 }
 
 // limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders
