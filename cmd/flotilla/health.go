@@ -20,11 +20,11 @@ func healthCommand() cli.Command {
 		Summary: "report by exit code whether the cluster or a node is healthy",
 		Text: `
 The cluster is healthy if it has a leader, every member is ready, no certificate
-has expired, and less than 95 % of each limit of the state is used; from 80 % on
-the command prints a warning. A NODE, given by its name or ID, is healthy if it
-is ready and its certificates have not expired. A drained node is not ready. A
-node is not healthy if its configuration differs from that of others in a
-setting that all must share.
+has expired, no backup is late, no eviction is left to end, and less than 95 %
+of each limit of the state is used; from 80 % on the command prints a warning. A
+NODE, given by its name or ID, is healthy if it is ready and its certificates
+have not expired. A drained node is not ready. A node is not healthy if its
+configuration differs from that of others in a setting that all must share.
 
 Exit codes: 0 healthy, 1 not healthy, 3 no node answered.
 ` + admin.Help,
