@@ -292,12 +292,13 @@ func (n *Node) openPeerPort(listener net.Listener, opened <-chan struct{}) (*wir
 			<-opened
 			return n.replica.Admit(id)
 		},
-		Sum:     func(index, term uint64) (uint64, bool) { return n.replica.SumAt(index, term) },
-		Compare: func(peer string, term uint64, c history.Claim) error { return n.replica.CompareLog(peer, term, c) },
-		Term:    func() uint64 { return n.replica.Term() },
-		Stalled: func() bool { return n.replica.Stalled() },
-		Durable: func(index uint64) (<-chan struct{}, error) { return n.replica.Durable(index) },
-		Voted:   func(term uint64) (<-chan struct{}, error) { return n.replica.Voted(term) },
+		Sum:      func(index, term uint64) (uint64, bool) { return n.replica.SumAt(index, term) },
+		Compare:  func(peer string, term uint64, c history.Claim) error { return n.replica.CompareLog(peer, term, c) },
+		Term:     func() uint64 { return n.replica.Term() },
+		Standing: func() (string, bool) { return n.replica.Standing() },
+		Stalled:  func() bool { return n.replica.Stalled() },
+		Durable:  func(index uint64) (<-chan struct{}, error) { return n.replica.Durable(index) },
+		Voted:    func(term uint64) (<-chan struct{}, error) { return n.replica.Voted(term) },
 		Gone: func(id string) {
 			<-opened
 			n.replica.StandForDead(id, n.replica.Port.Transport().LedBy(id))
@@ -560,7 +561,7 @@ func (n *Node) depart(ctx context.Context) error {
 		changed := n.life.Changed.Wait()
 		leader, err := n.replica.Leader(), error(ErrNoLeader)
 		if leader == n.self.ID { // a voter may have joined since the node handed over
-			attempt, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
+			attempt, cancel := context.WithTimeout(ctx, n.replica.TransferTimeout())
 			if err = n.replica.Transfer(attempt, ""); err == nil {
 				err = errors.New("this node still leads")
 			}

@@ -37,7 +37,7 @@ func (n *Node) handOver(ctx context.Context) error {
 	if n.replica.Raft.Load() == nil || n.life.Failure() != nil || len(n.replica.Others()) == 0 {
 		return yielded
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, n.replica.TransferTimeout())
 	defer cancel()
 	if !n.leases.Valid() {
 		// A majority has not answered for one lease. Nobody would learn of the hand-over, and a majority

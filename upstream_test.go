@@ -3,6 +3,7 @@ package flotilla
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -107,6 +108,122 @@ func TestTransferTwice(t *testing.T) {
 			}
 		})
 	}
+}
+
+// If a voter does not take over, the next one does. raft itself would take no other offer, and no
+// writes, for a leader's long election timeout.
+func TestTransferToTheNext(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	for _, timing := range []Timing{LAN, Fast, WAN} {
+		t.Run(timing.String(), func(t *testing.T) { transferToTheNext(t, timing) })
+	}
+}
+
+func transferToTheNext(t *testing.T, timing Timing) {
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, func(c *Config) { c.Timing = timing })
+		time.Sleep(10 * time.Second) // heartbeats have become slow
+		old, others := leaderOf(t, nodes)
+		for _, srv := range old.replica.Servers() {
+			if i := slices.IndexFunc(others, func(n *Node) bool { return n.self.ID == string(srv.ID) }); i >= 0 {
+				others[0], others[i] = others[i], others[0] // it is asked first
+				break
+			}
+		}
+		start := time.Now()
+		result := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), old.replica.TransferTimeout())
+			defer cancel()
+			result <- old.replica.Transfer(ctx, "")
+		}()
+		time.Sleep(time.Microsecond)
+		net.Isolate(others[0].self.Name) // right after it was found fit
+		if err := <-result; err != nil {
+			t.Fatal(err)
+		}
+		if err := others[1].Storage().Store(t.Context(), "k", nil); err != nil {
+			t.Fatal(err)
+		}
+		if others[1].replica.Leading.Load() == nil {
+			t.Errorf("%s does not lead", others[1].self.Name)
+		}
+		if took := time.Since(start); took < old.timing.Heartbeat || took > 2*old.timing.Heartbeat {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// A leader whose offer comes to nothing goes on with its usual timeouts.
+func TestTransferToNobody(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		time.Sleep(10 * time.Second)
+		leader, others := leaderOf(t, nodes)
+		result := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), leader.replica.TransferTimeout())
+			defer cancel()
+			result <- leader.replica.Transfer(ctx, others[0].self.ID)
+		}()
+		time.Sleep(time.Microsecond)
+		net.Isolate(others[0].self.Name)
+		time.Sleep(leader.timing.Offer())
+		if err := leader.Storage().Store(t.Context(), "k", nil); err != nil {
+			t.Error(err)
+		}
+		if err, want := <-result, others[0].self.Name+" has not taken over within "+leader.timing.Offer().String(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the transfer ends with %v, want %q", err, want)
+		}
+		if leader.replica.Leading.Load() == nil {
+			t.Error("it leads no more")
+		}
+		if c := leader.replica.Raft.Load().ReloadableConfig(); c.ElectionTimeout != 2*leader.timing.Heartbeat || c.HeartbeatTimeout != c.ElectionTimeout {
+			t.Errorf("raft's timeouts are %v and %v", c.HeartbeatTimeout, c.ElectionTimeout)
+		}
+	})
+}
+
+// A node that lost an election can take over from the winner at once. In raft itself it could not:
+// see TestLostCandidacyOfBareRaft of package replica.
+func TestTransferToALoser(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		net := simnet.New()
+		nodes := trio(t, net, nil)
+		time.Sleep(10 * time.Second)
+		old, others := leaderOf(t, nodes)
+		loser, winner := others[0], others[1]
+		net.Block(loser.self.Name, old.self.Name)
+		net.Block(loser.self.Name, winner.self.Name)
+		loser.replica.Stand(t.Context())
+		winner.replica.Stand(t.Context())
+		for winner.replica.Leading.Load() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		net.Heal()
+		time.Sleep(100 * time.Millisecond)
+		if leader, candidate := loser.replica.Standing(); leader != winner.self.ID || !candidate || loser.replica.Term() != winner.replica.Term() {
+			t.Fatalf("the test shows nothing: leader %q, candidate %v", leader, candidate)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), loser.timing.Heartbeat/2)
+		defer cancel()
+		if err := winner.replica.Transfer(ctx, loser.self.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := loser.Storage().Store(ctx, "k", nil); err != nil {
+			t.Fatal(err)
+		}
+		if loser.replica.Leading.Load() == nil {
+			t.Error("it does not lead")
+		}
+	})
 }
 
 // A snapshot that conflicts with the last entry of the log can be taken in only by another instance

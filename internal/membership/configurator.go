@@ -93,11 +93,11 @@ func (c *Configurator) successors(l *replica.Leadership) (there []string) {
 // An offer also ends the term when the peer stands for election and is not elected. Either way
 // writes stop for a moment, so the pauses between offers grow, until another voter is there.
 func (c *Configurator) handOver(l *replica.Leadership, there []string) error {
-	ctx, cancel := context.WithTimeout(l.Ctx, c.replica.AttemptTimeout())
+	ctx, cancel := context.WithTimeout(l.Ctx, c.replica.TransferTimeout())
 	defer cancel()
 	err := c.replica.Transfer(ctx, "")
 	if l.HasOffered() {
-		// If it was of use, this node leads no more, and the pause does not matter.
+		// If it was of use, the pause matters only if the other node led for less than that.
 		c.offers.made(time.Now(), c.replica.AttemptTimeout(), there)
 	}
 	if err == nil || l.Ctx.Err() != nil {

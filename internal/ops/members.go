@@ -84,7 +84,7 @@ func (o *Operator) transferFor(ctx context.Context, l *replica.Leadership, q rem
 			return refuse("%s was offered the leadership a moment ago and did not take it; name another node", name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.cfg.Replica.AttemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.Replica.TransferTimeout())
 	defer cancel()
 	if err := o.cfg.Replica.Transfer(ctx, q.To); err != nil {
 		return refuse("the leadership stays with %s: %v", o.cfg.Self.Name, err)

@@ -68,7 +68,7 @@ func (o *Operator) demote(ctx context.Context, l *replica.Leadership, q remote.V
 		return remote.Answer{Refused: true, Text: why}, nil
 	}
 	if q.Node == o.cfg.Self.ID {
-		soon, cancel := context.WithTimeout(ctx, o.cfg.Replica.AttemptTimeout())
+		soon, cancel := context.WithTimeout(ctx, o.cfg.Replica.TransferTimeout())
 		defer cancel()
 		if err := o.cfg.Replica.Transfer(soon, ""); err != nil {
 			return refuse("%s leads, and is not demoted: the leadership stays with it: %v", name, err)

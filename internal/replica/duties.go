@@ -72,7 +72,7 @@ func (d *duties) watch(ctx context.Context, r *Instance) {
 			end()
 		}
 		if leads && l == nil {
-			l = d.begin(ctx, r.Raft, term, before)
+			l = d.begin(ctx, r, term, before)
 			beats.sendAlone()
 			begun := l
 			run.Go(func() { d.lead(begun) })
@@ -110,7 +110,7 @@ func (d *duties) prepare(leader string) {
 }
 
 // begin returns a new term of this node as leader.
-func (d *duties) begin(ctx context.Context, r *raft.Raft, term uint64, before string) *Leadership {
+func (d *duties) begin(ctx context.Context, r *Instance, term uint64, before string) *Leadership {
 	l := &Leadership{
 		Raft: r, Term: term, Since: time.Now(),
 		timing: d.timing, group: d.group, store: d.store, wakeLease: d.wakeLease, beats: make(chan struct{}, 1),
@@ -118,7 +118,7 @@ func (d *duties) begin(ctx context.Context, r *raft.Raft, term uint64, before st
 	}
 	l.Ctx, l.stop = context.WithCancel(ctx)
 	l.Acks = &Acks{
-		group: d.group, timing: d.timing, ctx: l.Ctx, raft: r, term: term, since: l.Since, before: before, heard: r.LastContact(),
+		group: d.group, timing: d.timing, ctx: l.Ctx, raft: r.Raft, term: term, since: l.Since, before: before, heard: r.LastContact(),
 		applied: make(map[string]uint64), wanted: make(map[string]uint64), asking: make(map[string]bool), stuck: make(map[string]time.Time),
 	}
 	return l

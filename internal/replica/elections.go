@@ -45,16 +45,18 @@ func (e *Elections) Transfer(ctx context.Context, to string) error {
 			if to != "" && string(srv.ID) != to || !e.canTakeOver(l, srv) || !l.offer(srv.ID) {
 				continue
 			}
-			// Nobody answers a future that reaches raft as it ends, so it is not waited for. raft itself
-			// gives up after its election timeout.
-			l.Raft.LeadershipTransferToServer(srv.ID, srv.Address)
+			name := e.group.peers.NameOf(string(srv.ID))
+			over, err := e.propose(l, srv)
+			if err != nil {
+				return fmt.Errorf("handing over the leadership to %s: %w", name, err)
+			}
 			select {
-			case <-time.After(e.timing.Heartbeat):
-				failed = fmt.Errorf("%s has not taken over within %v", e.group.peers.NameOf(string(srv.ID)), e.timing.Heartbeat)
+			case <-over:
+				failed = fmt.Errorf("%s has not taken over within %v", name, e.timing.Offer())
 			case <-l.Ctx.Done():
 				return nil
 			case <-ctx.Done():
-				return fmt.Errorf("handing over the leadership to %s: %w", srv.ID, context.Cause(ctx))
+				return fmt.Errorf("handing over the leadership: %s has not taken over: %w", name, context.Cause(ctx))
 			}
 		}
 		select {
@@ -65,6 +67,30 @@ func (e *Elections) Transfer(ctx context.Context, to string) error {
 			return fmt.Errorf("handing over the leadership: %w", failed)
 		}
 	}
+}
+
+// propose has raft offer the leadership to a voter. over is closed when raft is free for another
+// offer. raft refuses writes and other offers until the voter has taken over, or its own election
+// timeout is over, which is long on a leader. So that is short until then.
+func (e *Elections) propose(l *Leadership, to raft.Server) (over <-chan struct{}, err error) {
+	unpin, err := l.Raft.pinTimeout(e.timing.Heartbeat)
+	if err != nil {
+		return nil, err
+	}
+	// Nobody answers a future that reaches raft as it ends, so it is not waited for.
+	l.Raft.LeadershipTransferToServer(to.ID, to.Address)
+	free := make(chan struct{})
+	e.group.life.Tasks.Go(func() {
+		select {
+		case <-time.After(e.timing.Offer()):
+		case <-l.Ctx.Done():
+		}
+		if err := unpin(); err != nil {
+			e.log.Warn("raft does not take its usual timeout again", "err", err)
+		}
+		close(free)
+	})
+	return free, nil
 }
 
 // canTakeOver reports whether another node votes, is there to stay, and has every entry.

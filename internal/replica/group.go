@@ -60,6 +60,17 @@ func (g *Group) ServeTerm(context.Context, string, []byte) ([]byte, error) {
 	return TermReply{Term: term}.Encode(), nil
 }
 
+// Standing returns the leader that raft knows, empty for none, and whether raft is a candidate all
+// the same. The next election may have begun since.
+func (g *Group) Standing() (leader string, candidate bool) {
+	r := g.Raft.Load()
+	if r == nil {
+		return "", false
+	}
+	_, id := r.LeaderWithID()
+	return string(id), r.State() == raft.Candidate
+}
+
 // TermOf asks a node, which may be this one, for its current term.
 func (g *Group) TermOf(ctx context.Context, id string) (uint64, error) {
 	if id == g.self.ID {

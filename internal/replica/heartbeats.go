@@ -4,8 +4,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/timing"
 )
@@ -18,8 +16,9 @@ import (
 // down. raft would send each at a random time, and so wake the processes on both ends once more.
 // Instead they go along with the requests for the leader's lease.
 //
-// raft sends heartbeats after a tenth to a fifth of its election timeout, which has no other
-// purpose on a leader; and at once when that timeout becomes shorter.
+// raft sends heartbeats after a tenth to a fifth of its election timeout, and at once when that
+// becomes shorter. On a leader its only other purpose is to bound an offer of the leadership: see
+// Elections.
 type heartbeats struct {
 	timing timing.Timing
 	log    *slog.Logger
@@ -60,8 +59,7 @@ func (h *heartbeats) sendAlong() {
 
 // set sets raft's election timeout.
 func (h *heartbeats) set(timeout time.Duration) {
-	err := h.raft.reload(func(c *raft.ReloadableConfig) { c.HeartbeatTimeout, c.ElectionTimeout = timeout, timeout })
-	if err != nil {
+	if err := h.raft.setTimeout(timeout); err != nil {
 		h.log.Warn("raft does not take another heartbeat", "timeout", timeout, "err", err)
 	}
 }

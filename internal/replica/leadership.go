@@ -19,7 +19,7 @@ import (
 // Leadership is one term of this node as leader. Its methods are safe for concurrent use.
 type Leadership struct {
 	Ctx   context.Context // ends with the term
-	Raft  *raft.Raft
+	Raft  *Instance
 	Term  uint64
 	Since time.Time // when the term began
 	Acks  *Acks     // what the other members have applied

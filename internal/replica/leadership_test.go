@@ -52,7 +52,7 @@ func TestWaitsEndWithTheTerm(t *testing.T) {
 				s.Sessions, _, _ = s.Sessions.Insert([]byte("a"), &state.Session{Number: 1})
 				store.Publish(s)
 				l := &Leadership{
-					Raft: r, timing: timing.Of(time.Second), store: store, wakeLease: func() {},
+					Raft: &Instance{Raft: r}, timing: timing.Of(time.Second), store: store, wakeLease: func() {},
 					expelled: make(map[string]bool),
 				}
 				l.Ctx, l.stop = context.WithCancel(t.Context())

@@ -72,6 +72,9 @@ func New(cfg Config) *Replica {
 	}
 }
 
+// TransferTimeout is how long an attempt to hand the leadership over may take.
+func (r *Replica) TransferTimeout() time.Duration { return r.timing.Transfer() }
+
 // AttemptTimeout is how long one attempt of a call or a proposal may take. Another one follows.
 func (r *Replica) AttemptTimeout() time.Duration { return r.timing.Attempt() }
 

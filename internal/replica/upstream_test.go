@@ -124,6 +124,52 @@ func TestVerifyLeaderOfBareRaft(t *testing.T) {
 	})
 }
 
+// A candidate that was told to stand, and lost, stays a candidate although it hears the leader of
+// its term, and cannot be told to stand again. A request for its vote in a later term ends that:
+// see rafttransport. It does not get the vote.
+func TestLostCandidacyOfBareRaft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rafts, transports, _ := bareTrio(t, 5*time.Second)
+		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("0"), Addr: []byte("0")}
+		stand := func(i raft.ServerID) {
+			t.Helper()
+			if err := transports[0].TimeoutNow(i, raft.ServerAddress(i), &raft.TimeoutNowRequest{RPCHeader: header}, &raft.TimeoutNowResponse{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 2 { // nobody hears of the candidacy
+			transports[2].Disconnect(transports[i].LocalAddr())
+		}
+		stand("2")
+		time.Sleep(10 * time.Millisecond)
+		stand("1") // in the same term
+		time.Sleep(10 * time.Millisecond)
+		for i := range 2 {
+			transports[2].Connect(transports[i].LocalAddr(), transports[i])
+		}
+		time.Sleep(300 * time.Millisecond)
+		term := rafts[1].CurrentTerm()
+		if rafts[2].State() != raft.Candidate || rafts[2].CurrentTerm() != term || rafts[2].LastIndex() != rafts[1].LastIndex() {
+			t.Fatalf("raft no longer has the fault: %v", rafts[2].Stats())
+		}
+		stand("2")
+		time.Sleep(100 * time.Millisecond)
+		if now := rafts[2].CurrentTerm(); now != term {
+			t.Fatalf("raft no longer has the fault: the term is %d, and was %d", now, term)
+		}
+		var vote raft.RequestVoteResponse
+		err := transports[1].RequestVote("2", "2", &raft.RequestVoteRequest{RPCHeader: header, Term: term + 1, LeadershipTransfer: true}, &vote)
+		if err != nil || vote.Granted || rafts[2].State() != raft.Follower {
+			t.Fatalf("%v, %+v, %v", err, vote, rafts[2].State())
+		}
+		stand("2")
+		time.Sleep(100 * time.Millisecond)
+		if rafts[2].State() != raft.Leader {
+			t.Errorf("it does not lead: %v", rafts[2].Stats())
+		}
+	})
+}
+
 // Two transfers of the leadership to a peer that cannot be reached, and the loss of the leadership,
 // leave raft refusing every write for ever (hashicorp/raft#696). Elections.Transfer never makes the
 // second one.

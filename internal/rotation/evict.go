@@ -155,7 +155,7 @@ func evictee(s *state.State, node string) (v state.Eviction, why string) {
 // stepDown has another node lead, because this one is to be evicted.
 func (d *Driver) stepDown(ctx context.Context, l *replica.Leadership) (Progress, error) {
 	p := evicting(1, "%s, which is to be evicted, hands the leadership over", d.cfg.Self.Name)
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Replica.AttemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Replica.TransferTimeout())
 	defer cancel()
 	if err := d.cfg.Replica.Transfer(ctx, ""); err != nil {
 		p.Waiting = []string{fmt.Sprintf("%s leads still (%v); switch its machine off if that lasts", d.cfg.Self.Name, err)}

@@ -112,6 +112,18 @@ func (t Timing) Recent() time.Duration { return 12 * t.Lease }
 // Attempt bounds one attempt of an action that is tried again.
 func (t Timing) Attempt() time.Duration { return 5 * t.Lease }
 
+// StandAnswer is how long a leader waits for the answer of a peer that it tells to stand for
+// election. raft takes no writes and no other offer of the leadership until then.
+const StandAnswer = 100 * time.Millisecond
+
+// Offer is how long a leader waits for one peer to take the leadership over. raft is free for the
+// next offer by then: after StandAnswer and Heartbeat, and the time in which the peer got what was
+// just written.
+func (t Timing) Offer() time.Duration { return t.Heartbeat + 2*StandAnswer }
+
+// Transfer bounds an attempt to hand the leadership over. Two peers may fail to take it.
+func (t Timing) Transfer() time.Duration { return max(t.Attempt(), 2*t.Offer()+2*t.Lease) }
+
 // Greeting is the pause between greetings to the peers while there is no leader.
 func (t Timing) Greeting() time.Duration { return 5 * t.Lease }
 

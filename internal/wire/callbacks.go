@@ -69,6 +69,14 @@ func (c callbacks) Term() (term uint64, ok bool) {
 	return c.cfg.Term(), true
 }
 
+// Standing is Config.Standing.
+func (c callbacks) Standing() (leader string, candidate bool) {
+	if c.cfg.Standing == nil {
+		return "", false
+	}
+	return c.cfg.Standing()
+}
+
 // Stalled is Config.Stalled.
 func (c callbacks) Stalled() bool { return c.cfg.Stalled != nil && c.cfg.Stalled() }
 

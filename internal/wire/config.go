@@ -65,6 +65,10 @@ type Config struct {
 	// Nil: terms are not checked.
 	Term func() uint64
 
+	// Standing returns the leader that raft knows, empty for none, and whether raft is a candidate
+	// all the same. Nil: raft knows none.
+	Standing func() (leader string, candidate bool)
+
 	// Stalled reports whether this node's disk hangs. While it does, no AppendEntries and no
 	// snapshot is sent. Nil: it never does.
 	Stalled func() bool

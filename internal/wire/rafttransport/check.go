@@ -92,6 +92,18 @@ const contradicts = "the logs of the two nodes contradict each other"
 
 func isContradiction(err error) bool { return err != nil && strings.Contains(err.Error(), contradicts) }
 
+// leads reports why a node is not told to stand for election: the request came late, and another
+// node has been elected meanwhile.
+func leads(n Node, peer string, cmd any) error {
+	if _, ok := cmd.(*raft.TimeoutNowRequest); !ok {
+		return nil
+	}
+	if leader, _ := n.Standing(); leader != "" && leader != peer {
+		return errors.New("another node leads")
+	}
+	return nil
+}
+
 // mayLead reports why a candidate gets no vote.
 func mayLead(p Policy, cmd any) error {
 	switch req := cmd.(type) {

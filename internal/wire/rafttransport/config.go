@@ -39,6 +39,10 @@ type Node interface {
 	// be called before raft.NewRaft has returned.
 	Term() (term uint64, ok bool)
 
+	// Standing returns the leader that raft knows, empty for none, and whether raft is a candidate
+	// all the same.
+	Standing() (leader string, candidate bool)
+
 	// Stalled reports whether this node's disk hangs.
 	Stalled() bool
 

@@ -88,6 +88,9 @@ func (t *Transport) pump(peer, incarnation string, rpcs <-chan raft.RPC) {
 		if err == nil {
 			err = mayLead(t.cfg.Policy, rpc.Command)
 		}
+		if err == nil {
+			err = leads(t.cfg.Node, peer, rpc.Command)
+		}
 		if err != nil {
 			t.refuse(peer, rpc, err)
 			continue
@@ -99,11 +102,35 @@ func (t *Transport) pump(peer, incarnation string, rpcs <-chan raft.RPC) {
 				rpc.RespChan = t.afterApplied(req.LeaderCommitIndex, rpc.RespChan)
 			}
 		}
+		if req, ok := rpc.Command.(*raft.TimeoutNowRequest); ok {
+			t.endCandidacy(req.RPCHeader, t.done)
+		}
 		select {
 		case t.consume <- rpc:
 		case <-t.done:
 			return
 		}
+	}
+}
+
+// endCandidacy makes raft a follower before a TimeoutNow, if it is a candidate that knows a leader.
+// raft stays one after an election that a TimeoutNow began and another node won, and then ignores
+// TimeoutNow for up to two election timeouts. A request for its vote in the next term ends that. It
+// gets none: the request names no entry of a log.
+func (t *Transport) endCandidacy(header raft.RPCHeader, end <-chan struct{}) {
+	leader, candidate := t.cfg.Node.Standing()
+	term, ok := t.cfg.Node.Term()
+	if leader == "" || !candidate || !ok {
+		return
+	}
+	next := raft.RPC{
+		Command:  &raft.RequestVoteRequest{RPCHeader: header, Term: term + 1, LeadershipTransfer: true},
+		RespChan: make(chan raft.RPCResponse, 1), // nobody waits for the answer
+	}
+	select {
+	case t.consume <- next:
+	case <-end:
+	case <-t.done:
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-ha/flotilla/internal/timing"
 	"github.com/flotilla-ha/flotilla/internal/wire/peerconn"
 )
 
@@ -196,18 +197,32 @@ func (t *Transport) again(peer string, ask func() error) error {
 	}
 }
 
-// TimeoutNow implements raft.Transport.
+// TimeoutNow implements raft.Transport. It returns nil if the answer takes longer than
+// timing.StandAnswer. raft gives a transfer of the leadership up after its election timeout, but
+// not before this call has returned. It takes no writes and no other transfer until then.
 func (t *Transport) TimeoutNow(
 	id raft.ServerID,
 	_ raft.ServerAddress,
 	req *raft.TimeoutNowRequest,
-	resp *raft.TimeoutNowResponse,
+	_ *raft.TimeoutNowResponse,
 ) error {
-	if t.ended() {
+	told := make(chan error, 1)
+	t.mu.Lock()
+	if t.stopped {
+		t.mu.Unlock()
 		return peerconn.ErrClosed
 	}
-	err := t.out.TimeoutNow(id, raft.ServerAddress(id), req, resp)
-	return t.finish(string(id), 0, err)
+	t.wg.Go(func() {
+		err := t.out.TimeoutNow(id, raft.ServerAddress(id), req, new(raft.TimeoutNowResponse))
+		told <- t.finish(string(id), 0, err)
+	})
+	t.mu.Unlock()
+	select {
+	case err := <-told:
+		return err
+	case <-time.After(timing.StandAnswer):
+		return nil
+	}
 }
 
 // Tell sends a peer an AppendEntries without entries, which says how far the log is committed. It

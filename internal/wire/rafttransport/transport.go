@@ -172,6 +172,9 @@ func (t *Transport) Inject(ctx context.Context, cmd any) (any, error) {
 	if t.ended() {
 		return nil, peerconn.ErrClosed
 	}
+	if req, ok := cmd.(*raft.TimeoutNowRequest); ok {
+		t.endCandidacy(req.RPCHeader, ctx.Done())
+	}
 	answer := make(chan raft.RPCResponse, 1)
 	select {
 	case t.consume <- raft.RPC{Command: cmd, RespChan: answer}:
