@@ -231,6 +231,11 @@ func TestEvictionIsRefused(t *testing.T) {
 		e.give(3, e.old, e.next)
 		time.Sleep(10 * time.Second)
 		refused(e.request("n3", e.old, e.next), "n3 knows all the secrets that are given")
+		other := flotilla.NewSecret()
+		if _, err := e.client(e.old).Rotate(t.Context(), rotateSecret(t, e.old, e.next)); err != nil {
+			t.Fatal(err)
+		}
+		refused(e.request("n3", e.old, other), fmt.Sprintf("the cluster is replacing its secret by %v already", raw(t, e.next)[0].ID()))
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := newEvicting(t, 3)
