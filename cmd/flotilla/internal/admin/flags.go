@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"flag"
+	"sync"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/cli"
@@ -26,27 +27,24 @@ FLOTILLA_SECRETS_FILE and FLOTILLA_SECRETS. The command line never holds it.`
 // Flags are the flags by which a command finds its cluster. Variables of the environment stand in
 // for those that are not given.
 type Flags struct {
-	env               *cli.Env
-	secretFile, peers *string
+	env     *cli.Env
+	peers   *string
+	secrets func() ([]seal.Secret, error) // reads them once: standard input has an end
 }
 
 // NewFlags registers the flags.
 func NewFlags(env *cli.Env, flags *flag.FlagSet) *Flags {
-	return &Flags{
-		env:        env,
-		secretFile: secretFlag(flags),
-		peers: flags.String("peers", "", "`ADDRESSES` of nodes: a:7373,b:7373, or dns:app:7373, or\n"+
-			"srv:_flotilla._tcp.example.com; one that answers is enough"),
-	}
+	f := NewSecretFlags(env, flags)
+	f.peers = flags.String("peers", "", "`ADDRESSES` of nodes: a:7373,b:7373, or dns:app:7373, or\n"+
+		"srv:_flotilla._tcp.example.com; one that answers is enough")
+	return f
 }
 
 // NewSecretFlags registers the flags of a command that asks no node.
 func NewSecretFlags(env *cli.Env, flags *flag.FlagSet) *Flags {
-	return &Flags{env: env, secretFile: secretFlag(flags)}
-}
-
-func secretFlag(flags *flag.FlagSet) *string {
-	return flags.String("secret-file", "", "`FILE` that holds the cluster's secret; \"-\" is standard input")
+	file := flags.String("secret-file", "", "`FILE` that holds the cluster's secret; \"-\" is standard input")
+	read := func() ([]seal.Secret, error) { return readSecrets(env, *file) }
+	return &Flags{env: env, secrets: sync.OnceValues(read)}
 }
 
 // Open returns a client for the cluster. It asks no node yet. The caller closes it.
@@ -77,7 +75,7 @@ func (f *Flags) open(addrs string, secrets []seal.Secret) (*Client, error) {
 }
 
 // Secrets returns the cluster's secrets. There is at least one.
-func (f *Flags) Secrets() ([]seal.Secret, error) { return readSecrets(f.env, *f.secretFile) }
+func (f *Flags) Secrets() ([]seal.Secret, error) { return f.secrets() }
 
 // OfCluster is Secrets for functions of the library.
 func (f *Flags) OfCluster() ([]flotilla.Secret, error) {
