@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 )
 
 func TestFormationWaitsForAll(t *testing.T) {
@@ -267,12 +270,12 @@ func TestWrongDirectoryOrSecret(t *testing.T) {
 			c := clustertest.New(t, 1, nil)
 			c.Settle()
 			c.Kill(0)
-			before := contents(t, c.Config(0).Dir)
+			before := testfiles.Read(t, c.Config(0).Dir)
 			cfg := *c.Config(0)
 			cfg.Secrets = []flotilla.Secret{flotilla.NewSecret()}
 			wantConfigError(t, cfg, "Secrets", "is sealed with the secret")
-			if after := contents(t, cfg.Dir); after != before {
-				t.Error("the directory was changed")
+			if diff := cmp.Diff(before, testfiles.Read(t, cfg.Dir)); diff != "" {
+				t.Errorf("the directory was changed (-before +after):\n%s", diff)
 			}
 			c.Restart(0)
 			c.Settle()
@@ -400,24 +403,6 @@ func files(t *testing.T, dir string) []string {
 		names = append(names, e.Name())
 	}
 	return names
-}
-
-// contents is all that is in a directory's files.
-func contents(t *testing.T, dir string) string {
-	t.Helper()
-	var all strings.Builder
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		all.WriteString(path + "\n" + string(b))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all.String()
 }
 
 // stepOf returns how far node i has gone with a proposed cluster, as it stands on its disk.

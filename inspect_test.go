@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 )
 
 func TestInspect(t *testing.T) {
@@ -99,7 +99,7 @@ func TestInspectStoppedNode(t *testing.T) {
 				status := c.Nodes[0].Status()
 				dir, secret := c.Config(0).Dir, c.Config(0).Secrets[0]
 				end(c)
-				before := filesOf(t, dir)
+				before := testfiles.Read(t, dir)
 				got, err := flotilla.Inspect(dir, flotilla.NewSecret(), secret)
 				if err != nil {
 					t.Fatal(err)
@@ -116,7 +116,7 @@ func TestInspectStoppedNode(t *testing.T) {
 				if n := len(got.Members); n != 3 || !got.Members[2].Voter || got.Members[2].Name != "n2" {
 					t.Errorf("members %+v", got.Members)
 				}
-				if diff := cmp.Diff(before, filesOf(t, dir)); diff != "" {
+				if diff := cmp.Diff(before, testfiles.Read(t, dir)); diff != "" {
 					t.Errorf("something has changed (-before +after):\n%s", diff)
 				}
 
@@ -146,23 +146,4 @@ func TestInspectNothing(t *testing.T) {
 	if _, err := flotilla.Inspect(t.TempDir(), flotilla.NewSecret()); err == nil || !strings.Contains(err.Error(), "it is not a node's data directory") {
 		t.Errorf("an empty directory: %v", err)
 	}
-}
-
-// filesOf returns the names and contents of all files below a directory.
-func filesOf(t *testing.T, dir string) []string {
-	t.Helper()
-	var all []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			var b []byte
-			b, err = os.ReadFile(path)
-			all = append(all, path+"\n"+string(b))
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(all)
-	return all
 }

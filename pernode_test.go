@@ -22,6 +22,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 )
 
 // perNode has each node order certificates of its own from the development CA, and records the
@@ -41,25 +42,6 @@ func ownKey(t *testing.T, n *Node, name string) string {
 		t.Fatal(err)
 	}
 	return string(key)
-}
-
-// files returns the names and the content of all files in a directory.
-func files(t *testing.T, dir string) []byte {
-	t.Helper()
-	var all []byte
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		all = append(all, path...)
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		all = append(all, b...)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
 }
 
 // Each node has a key of its own, which is nowhere else. It is still there after a restart of the
@@ -104,8 +86,11 @@ func TestPerNode(t *testing.T) {
 				}
 			}
 			for _, other := range nodes {
-				if b := files(t, other.cfg.Dir); bytes.Contains(b, []byte(name)) || bytes.Contains(b, []byte("PRIVATE")) || !bytes.Contains(b, []byte(durable.OwnFile)) {
-					t.Errorf("the directory of %s shows a name or a key", other.self.Name)
+				if paths := testfiles.With(t, other.cfg.Dir, name, "PRIVATE"); len(paths) > 0 {
+					t.Errorf("the directory of %s shows a name or a key in %v", other.self.Name, paths)
+				}
+				if len(testfiles.With(t, other.cfg.Dir, durable.OwnFile)) == 0 {
+					t.Errorf("the search finds nothing in the directory of %s", other.self.Name)
 				}
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -127,18 +127,8 @@ func (r *rotating) filesWith(id seal.KeyID, nodes ...int) (paths []string) {
 		if len(nodes) > 0 && !slices.Contains(nodes, i) {
 			continue
 		}
-		err := filepath.WalkDir(r.Config(i).Dir, func(path string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() {
-				return err
-			}
-			b, err := os.ReadFile(path)
-			if bytes.Contains(b, id[:]) || strings.Contains(string(b), id.String()) {
-				paths = append(paths, path)
-			}
-			return err
-		})
-		if err != nil {
-			r.t.Error(err)
+		for _, path := range testfiles.With(r.t, r.Config(i).Dir, string(id[:]), id.String()) {
+			paths = append(paths, fmt.Sprintf("n%d/%s", i, path))
 		}
 	}
 	return paths

@@ -1,7 +1,6 @@
 package flotilla_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 )
 
 func TestStorageSemantics(t *testing.T) {
@@ -383,13 +383,13 @@ func TestDisksHoldOnlyCiphertext(t *testing.T) {
 		}
 		for i := range c.Nodes {
 			c.Kill(i)
-			disk := []byte(contents(t, c.Config(i).Dir))
+			dir := c.Config(i).Dir
 			for _, plain := range []string{"secret.example", "BEGIN", c.Config(i).Secrets[0].Encode()} {
-				if bytes.Contains(disk, []byte(plain)) {
-					t.Errorf("n%d has %q on its disk", i, plain)
+				if paths := testfiles.With(t, dir, plain); len(paths) > 0 {
+					t.Errorf("n%d has %q on its disk, in %v", i, plain, paths)
 				}
 			}
-			if !bytes.Contains(disk, []byte("n0")) {
+			if len(testfiles.With(t, dir, "n0")) == 0 {
 				t.Errorf("the search finds nothing in the files of n%d, not even its name", i)
 			}
 		}

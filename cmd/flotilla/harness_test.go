@@ -89,25 +89,6 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// readFiles returns all files below a directory.
-func readFiles(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	all := make(map[string]string)
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		name, _ := filepath.Rel(dir, path)
-		all[filepath.ToSlash(name)] = string(content)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
 // stored returns all records that a node has. A node that answers nothing has none.
 func stored(t *testing.T, n *flotilla.Node) map[string]string {
 	t.Helper()

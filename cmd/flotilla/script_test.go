@@ -22,6 +22,7 @@ import (
 	"github.com/flotilla-ha/flotilla/clustertest"
 	"github.com/flotilla-ha/flotilla/cmd/flotilla/internal/term"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 )
 
 // TestScripts runs the scripts in testdata/script, each in a bubble of its own: the command, the
@@ -314,14 +315,14 @@ func (s *script) store(ts *testscript.TestScript, args []string) {
 }
 
 func (s *script) stored(ts *testscript.TestScript, args []string) {
-	want := readFiles(s.t, ts.MkAbs(args[1]))
+	want := testfiles.Read(s.t, ts.MkAbs(args[1]))
 	if diff := cmp.Diff(want, stored(s.t, s.cluster.Nodes[s.numberOf(ts, args[0])])); diff != "" {
 		ts.Fatalf("%s has other records (-want +got):\n%s", args[0], diff)
 	}
 }
 
 func (s *script) same(ts *testscript.TestScript, args []string) {
-	if diff := cmp.Diff(readFiles(s.t, ts.MkAbs(args[0])), readFiles(s.t, ts.MkAbs(args[1]))); diff != "" {
+	if diff := cmp.Diff(testfiles.Read(s.t, ts.MkAbs(args[0])), testfiles.Read(s.t, ts.MkAbs(args[1]))); diff != "" {
 		ts.Fatalf("the directories differ (-%s +%s):\n%s", args[0], args[1], diff)
 	}
 }
@@ -336,7 +337,7 @@ func (s *script) certificate(ts *testscript.TestScript, args []string) {
 
 func (s *script) seal(ts *testscript.TestScript, args []string) {
 	key := [32]byte([]byte(ts.ReadFile(args[0])))
-	files := readFiles(s.t, ts.MkAbs(args[1]))
+	files := testfiles.Read(s.t, ts.MkAbs(args[1]))
 	for name, value := range maps.Clone(files) {
 		files[name] = sealed(&key, value)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
 
@@ -102,7 +103,7 @@ func TestExportStaysInside(t *testing.T) {
 	if n := strings.Count(got.out, "refused: "); n != len(bad) {
 		t.Errorf("%d keys were refused, want %d:\n%s", n, len(bad), got.out)
 	}
-	if diff := cmp.Diff(map[string]string{"x/dir/good/one": "1", "x/dir/good/two": "2"}, readFiles(t, above)); diff != "" {
+	if diff := cmp.Diff(map[string]string{"x/dir/good/one": "1", "x/dir/good/two": "2"}, testfiles.Read(t, above)); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }

@@ -1,32 +1,15 @@
 package raftlog
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-ha/flotilla/internal/durable/disktest"
+	"github.com/flotilla-ha/flotilla/internal/testfiles"
 )
-
-// filesWith returns the names of the files in a directory that hold a text.
-func (d dir) filesWith(t *testing.T, text string) (names []string) {
-	t.Helper()
-	entries, err := os.ReadDir(d.path)
-	must(t, err)
-	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(d.path, e.Name()))
-		must(t, err)
-		if bytes.Contains(b, []byte(text)) {
-			names = append(names, e.Name())
-		}
-	}
-	return names
-}
 
 // After Purge no file has anything of the entries that were deleted, wherever they were: in the
 // journal, in raft-boltdb, or in both. The entries that are left can be read, now and later.
@@ -66,12 +49,12 @@ func TestPurge(t *testing.T) {
 				must(t, l.StoreLog(entry(test.olds+i+1, kept)))
 			}
 			must(t, vote(l, 7, "x"))
-			if len(d.filesWith(t, old)) == 0 {
+			if len(testfiles.With(t, d.path, old)) == 0 {
 				t.Fatal("no file has the old entries; the test shows nothing")
 			}
 			must(t, l.DeleteRange(1, test.olds))
 			must(t, l.Purge())
-			if names := d.filesWith(t, old); len(names) > 0 {
+			if names := testfiles.With(t, d.path, old); len(names) > 0 {
 				t.Errorf("%v still have what was deleted", names)
 			}
 			want := all(t, l)
