@@ -1,8 +1,6 @@
 package flotilla_test
 
 import (
-	"flag"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -11,32 +9,15 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/remote"
-	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-var (
-	evictions    = flag.Int("evictions", 0, "schedules that TestEvictionSchedules goes through; 0: 1, with -long 6")
-	evictionSeed = flag.Uint64("eviction", 0, "the seed of the first of them")
-)
+var evictions = newScheduled("evictions", "eviction", 1, 6)
 
 // A node is evicted while others are killed and cut off, and the operator is interrupted again and
 // again. The eviction ends, nothing that was acknowledged is lost, and nothing is left on any disk
-// that the node could open. A failed schedule prints its seed; with -eviction that seed and
-// -evictions 1 it runs again.
+// that the node could open.
 func TestEvictionSchedules(t *testing.T) {
-	flotilla.SkipShort(t)
-	synctest.Parallel(t)
-	n := *evictions
-	if n == 0 {
-		n = flotilla.Cases(t, 6, 1)
-	}
-	for seed := *evictionSeed; seed < *evictionSeed+uint64(n); seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				newRotationSchedule(t, 4, rand.New(rand.NewPCG(seed, 6))).evict(3)
-			})
-		})
-	}
+	runSchedules(t, evictions, 6, func(t *testing.T, random *rand.Rand) { newRotationSchedule(t, 4, random).evict(3) })
 }
 
 // evict evicts a node.

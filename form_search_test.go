@@ -1,7 +1,6 @@
 package flotilla_test
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,34 +10,19 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
-	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-var (
-	formations    = flag.Int("formations", 0, "schedules that TestFormationSchedules goes through; 0: 4, with -long 20")
-	formationSeed = flag.Uint64("formation", 0, "the seed of the first of them")
-)
+var formations = newScheduled("formations", "formation", 4, 20)
 
 // A cluster forms by itself after any interruption: kills of any nodes at any time, wrong addresses
-// that are put right later, a network that fails, a directory that is lost. It never becomes two. A
-// failed schedule prints its seed; with -formation that seed and -formations 1 it runs again.
+// that are put right later, a network that fails, a directory that is lost. It never becomes two.
 func TestFormationSchedules(t *testing.T) {
-	flotilla.SkipShort(t)
-	synctest.Parallel(t)
-	n := *formations
-	if n == 0 {
-		n = flotilla.Cases(t, 20, 4)
-	}
-	for seed := *formationSeed; seed < *formationSeed+uint64(n); seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newFormation(t, seed)
-				f.disturb()
-				f.mend()
-				f.check()
-			})
-		})
-	}
+	runSchedules(t, formations, 2, func(t *testing.T, random *rand.Rand) {
+		f := newFormation(t, random)
+		f.disturb()
+		f.mend()
+		f.check()
+	})
 }
 
 // formation is one schedule of interruptions while nodes form a cluster.
@@ -54,8 +38,8 @@ type formation struct {
 	did      []string
 }
 
-func newFormation(t *testing.T, seed uint64) *formation {
-	f := &formation{t: t, random: rand.New(rand.NewPCG(seed, 2)), clusters: make(map[string]bool)}
+func newFormation(t *testing.T, random *rand.Rand) *formation {
+	f := &formation{t: t, random: random, clusters: make(map[string]bool)}
 	nodes := 2 + f.random.IntN(4)
 	expect := nodes/2 + 1 + f.random.IntN(nodes-nodes/2)
 	f.expect = expect

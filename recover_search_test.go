@@ -2,7 +2,6 @@ package flotilla_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -11,13 +10,9 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
-	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-var (
-	recoveries   = flag.Int("recoveries", 0, "schedules that TestRecoverySchedules goes through; 0: 2, with -long 12")
-	recoverySeed = flag.Uint64("recovery", 0, "the seed of the first of them")
-)
+var recoveries = newScheduled("recoveries", "recovery", 2, 12)
 
 // meeting is how long two sides that can reach each other may take to meet: a look every five
 // seconds, the time of a greeting, and a lease.
@@ -26,23 +21,12 @@ const meeting = 8 * time.Second
 // One of three nodes is recovered, while the majority is dead, or only cut off, and comes back
 // before, during or after that. Once both sides can reach each other for the time of a meeting,
 // only the recovered one acknowledges writes, and only it holds the role. What it has acknowledged
-// stays. A failed schedule prints its seed; with -recovery that seed and -recoveries 1 it runs
-// again.
+// stays.
 func TestRecoverySchedules(t *testing.T) {
-	flotilla.SkipShort(t)
-	synctest.Parallel(t)
-	n := *recoveries
-	if n == 0 {
-		n = flotilla.Cases(t, 12, 2)
-	}
-	for seed := *recoverySeed; seed < *recoverySeed+uint64(n); seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				r := &recovery{t: t, random: rand.New(rand.NewPCG(seed, 3)), c: clustertest.New(t, 3, nil)}
-				r.run()
-			})
-		})
-	}
+	runSchedules(t, recoveries, 3, func(t *testing.T, random *rand.Rand) {
+		r := &recovery{t: t, random: random, c: clustertest.New(t, 3, nil)}
+		r.run()
+	})
 }
 
 // recovery is one schedule. Node 0 is the survivor that is recovered.

@@ -2,7 +2,6 @@ package flotilla_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -14,35 +13,18 @@ import (
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/seal"
-	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-var (
-	rotations    = flag.Int("rotations", 0, "schedules that TestRotationSchedules goes through; 0: 1, with -long 6")
-	rotationSeed = flag.Uint64("rotation", 0, "the seed of the first of them")
-)
+var rotations = newScheduled("rotations", "rotation", 1, 6)
 
 // rotationTime is how long a replacement may take once all nodes can do their part.
 const rotationTime = 60 * time.Second
 
 // The secret and the data key of a cluster are replaced again and again, while nodes are killed,
 // cut off and added. Nothing that was acknowledged is lost, no node stops, and at the end no disk
-// has anything that a former secret or data key opens. A failed schedule prints its seed; with
-// -rotation that seed and -rotations 1 it runs again.
+// has anything that a former secret or data key opens.
 func TestRotationSchedules(t *testing.T) {
-	flotilla.SkipShort(t)
-	synctest.Parallel(t)
-	n := *rotations
-	if n == 0 {
-		n = flotilla.Cases(t, 6, 1)
-	}
-	for seed := *rotationSeed; seed < *rotationSeed+uint64(n); seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				newRotationSchedule(t, 3, rand.New(rand.NewPCG(seed, 5))).run()
-			})
-		})
-	}
+	runSchedules(t, rotations, 5, func(t *testing.T, random *rand.Rand) { newRotationSchedule(t, 3, random).run() })
 }
 
 // rotationSchedule is one schedule.
