@@ -22,8 +22,8 @@ type scheduled struct {
 // newScheduled registers the flags of such a test: how many schedules, and the seed of the first.
 func newScheduled(schedules, seed string, usual, long int) scheduled {
 	return scheduled{
-		schedules: flag.Int(schedules, 0, fmt.Sprintf("schedules of the test that has this flag; 0: %d, with -long %d", usual, long)),
-		seed:      flag.Uint64(seed, 0, "the seed of the first of -"+schedules),
+		schedules: flag.Int(schedules, 0, fmt.Sprintf("schedules to go through; 0: %d, with -long %d", usual, long)),
+		seed:      flag.Uint64(seed, 0, "the seed of the first schedule of -"+schedules),
 		usual:     usual, long: long,
 	}
 }

@@ -272,17 +272,7 @@ func TestRekeyOtherIssuer(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
-		i := &revoker{Issuer: stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: func() error { return nil }}}
-		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{i}
-		}}, storage, false, always, nil, offline)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		storage.notify(c)
-		manageOn(t, []*Certs{c}, "a.test")
+		c, i := withRevoker(t, func() error { return nil })
 		old := c.Status()[0].Serial
 		if err := c.Rekey(t.Context(), "17"); err != nil {
 			t.Error(err)
@@ -297,6 +287,23 @@ func TestRekeyOtherIssuer(t *testing.T) {
 type revoker struct {
 	stubca.Issuer
 	reasons map[string]int
+}
+
+// withRevoker opens Certs that have a certificate of such an issuer. fails decides on its orders.
+func withRevoker(t *testing.T, fails func() error) (*Certs, *revoker) {
+	t.Helper()
+	storage := newMemStorage()
+	i := &revoker{Issuer: stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: fails}}
+	c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
+		cfg.Issuers = []certmagic.Issuer{i}
+	}}, storage, false, always, nil, offline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	storage.notify(c)
+	manageOn(t, []*Certs{c}, "a.test")
+	return c, i
 }
 
 func (i *revoker) IssuerKey() string { return "in-house" }

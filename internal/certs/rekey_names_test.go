@@ -222,18 +222,8 @@ func TestRekeyExpiredAndRefused(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		storage := newMemStorage()
 		var refused error
-		i := &revoker{Issuer: stubca.Issuer{Issuer: devca.Issuer{Storage: storage}, Fails: func() error { return refused }}}
-		c, err := openCerts(Policy{Configure: func(cfg *certmagic.Config, _ *certmagic.ACMEIssuer) {
-			cfg.Issuers = []certmagic.Issuer{i}
-		}}, storage, false, always, nil, offline)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		storage.notify(c)
-		manageOn(t, []*Certs{c}, "a.test")
+		c, i := withRevoker(t, func() error { return refused })
 		refused = errInjected
 		ctx, cancel := context.WithTimeout(t.Context(), devca.LeafLife+2*time.Hour)
 		defer cancel()

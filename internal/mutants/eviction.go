@@ -47,6 +47,8 @@ func evictionRows() []row {
 			"internal/rotation/evict.go", "beginEviction", `if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there <= left/2 {`, `if left, there := l.Without(v.Node); slices.Contains(s.Servers, v.Node) && there > left {`).of("."),
 		m("an eviction begins with a secret that the node does not know", "TestEvictionIsRefused",
 			"internal/rotation/evict.go", "beginEviction", `if !slices.ContainsFunc(next, func(id seal.KeyID) bool { return !m.HasSecret(id) }) {`, `if len(next) == 0 && !m.InMemory {`).of("."),
+		m("an eviction does not begin without the secret that the cluster is taking", "TestEvictionIsRefused",
+			"internal/rotation/evict.go", "beginEviction", `} else if to != (seal.KeyID{}) {`, `} else if to == (seal.KeyID{0: 1}) {`).of("."),
 		m("the replacement of an evicted node is another node", "TestReplacementIsNotEvicted",
 			"internal/rotation/evict.go", "evictee", `case len(members) == 1 && len(evicted) == 0:`, `case len(members) == 1:`).of("."),
 		m("the node to be evicted is not believed", "TestEvicteeIsNotBelieved",

@@ -52,6 +52,9 @@ func (e *Elections) Transfer(ctx context.Context, to string) error {
 			}
 			select {
 			case <-over:
+				if l.Ctx.Err() != nil {
+					return nil // nothing is offered in a term that is over
+				}
 				failed = fmt.Errorf("%s has not taken over within %v", name, e.timing.Offer())
 			case <-l.Ctx.Done():
 				return nil

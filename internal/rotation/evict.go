@@ -178,8 +178,9 @@ func (d *Driver) beginEviction(
 	if to := s.Seals.Rotation.To; slices.Contains(have, to) {
 		next = append(next, to) // the cluster is taking it already
 	} else if to != (seal.KeyID{}) {
-		_, why := target(s, have)
-		return *why, nil // before the node is taken out, and nobody may join
+		if _, why := target(s, have); why != nil {
+			return *why, nil // before the node is taken out, and nobody may join
+		}
 	}
 	if !slices.ContainsFunc(next, func(id seal.KeyID) bool { return !m.HasSecret(id) }) {
 		return refused("%s knows all the secrets that are given; make a new one (flotilla keygen), add it to the secrets of every "+
