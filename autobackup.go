@@ -84,6 +84,7 @@ type upkeep struct {
 	rotation     *rotation.Driver
 	version      *upgrade.Raiser
 	journal      diagnosis.Journal // the newest part of the node's log
+	waiting      *waiting
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/certs"
+	"github.com/flotilla-ha/flotilla/internal/changes"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -62,6 +63,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	}
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.rate), life: lifecycle.New(), store: applied.New()}
 	n.peers = peers.NewTable(n.store)
+	n.records.feed = changes.New(n.store)
 	n.log = slogbridge.NewNamed(n.upkeep.journal.Logger(cfg.Logger), n.peers.Name, func() string {
 		if label := n.label.Load(); label != nil {
 			return *label
@@ -82,7 +84,8 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.life.Tasks.Go(func() { n.leases.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.replica.Disk.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.upkeep.waiting.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.records.feed.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.upkeep.seals.Run(n.life.Works) })
 	if file := n.cfg.SecretsFile; file != "" {
 		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
@@ -102,7 +105,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		restored:  func(s *state.State) (*state.State, error) { return n.replica.Restored(s) },
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
-	n.upkeep.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
+	n.upkeep.space = &spaceWatch{limits: n.cfg.limits(), log: n.log}
 	if n.cfg.Witness { // the limit is that of the others, which need not be its own
 		n.upkeep.space.log = slog.New(slog.DiscardHandler)
 	}
@@ -122,8 +125,8 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		Storage:        storage,
 		Shared:         n.storage,
 		Ready:          n.Ready,
-		AwaitPeers:     n.awaitPeers,
-		Barrier:        n.barrier,
+		AwaitPeers:     func(ctx context.Context) { awaitPeers(ctx, n) },
+		Barrier:        func(ctx context.Context) { barrier(ctx, n) },
 		Current:        ready,
 		Cluster:        func() string { return n.members.Ident.ClusterID() },
 		Changed:        n.life.Changed.Notify,
@@ -358,6 +361,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 	n.roles = roles.New(roles.Config{
 		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Lease: n.leases,
 	})
+	n.records.attach(n)
 	n.upkeep.version = newRaiser(n)
 	n.upkeep.rotation = newDriver(n)
 	n.ops = ops.New(ops.Config{
@@ -386,7 +390,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		cfg: n.cfg, life: n.life, self: n.self, store: n.store, replica: n.replica,
 		leases: n.leases, roles: n.roles, dropTickets: n.DropTickets,
 	}
-	n.waiting = newWaiting(n.log, &n.life.Second, n.life.Changed.Notify, n.conditions()...)
+	n.upkeep.waiting = newWaiting(n.log, &n.life.Second, n.life.Changed.Notify, n.conditions()...)
 }
 
 // run takes the node into its cluster and keeps it there until ctx ends.
@@ -418,47 +422,6 @@ func (n *Node) run(ctx context.Context) {
 			case <-changed:
 			case <-ctx.Done():
 			}
-		}
-	}
-}
-
-// greetPeers greets the peers while there is no leader: they or this node may have moved, or this
-// node may have been removed. With a leader, it greets them when the settings have changed that
-// nodes compare, such as the domains that are served.
-//
-// In a cluster that was restored or recovered it also looks for nodes of the former one.
-func (n *Node) greetPeers(ctx context.Context) {
-	var sent membership.Settings
-	met := time.Now()
-	for first := true; ; first = false {
-		second, own := n.life.Second.Wait(), n.ownSettings()
-		if n.replica.Leader() == "" || first {
-			if r := n.members.Greet(ctx); r.Err != nil && ctx.Err() == nil {
-				n.members.GiveUp(r.Err)
-				return
-			}
-		} else if len(own.Differ(sent)) > 0 || len(own.Values) != len(sent.Values) {
-			n.members.Greet(ctx) // only to send the settings: the answers matter to nodes without a leader
-		} else if time.Since(met) >= strangersTime && n.members.Ident.Identity().Incarnation != 0 {
-			if err := n.members.MeetStrangers(ctx); err != nil && ctx.Err() == nil {
-				n.members.GiveUp(err)
-				return
-			}
-			met = time.Now()
-		}
-		sent = own
-		if n.replica.Leader() != "" {
-			select {
-			case <-second:
-			case <-ctx.Done():
-				return
-			}
-			continue
-		}
-		select {
-		case <-time.After(n.timing.Greeting()):
-		case <-ctx.Done():
-			return
 		}
 	}
 }

@@ -103,6 +103,11 @@ type Config struct {
 	// 64 MiB.
 	MaxState int64
 
+	// MaxRecords limits the entries of KV, in bytes of keys, values and 64 more for each. They share
+	// no room with what MaxState limits. A write for which there is no room is refused with
+	// ErrTooLarge. All nodes should have the same value. 0: 48 MiB.
+	MaxRecords int64
+
 	// RemoveDead is how long a member may be gone before the leader removes it. A leader counts from
 	// the moment at which it began to lead, so it may take longer. A voter stays if fewer than three
 	// would be left, or if the voters that are present would not be a majority. A removed node needs
@@ -373,6 +378,8 @@ func (c *Config) complete() error {
 		return bad("TLS.TicketRotation", "it must be a second at least, or zero for 12 hours")
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
+	case c.MaxRecords < 0:
+		return bad("MaxRecords", "it is a number of bytes and cannot be negative")
 	case c.Drain.Patience < 0:
 		return bad("Drain.Patience", "it cannot be negative; use 1 ns for none")
 	case c.Redirect != 0 && c.Redirect != http.StatusPermanentRedirect && c.Redirect != http.StatusMovedPermanently:
@@ -456,6 +463,9 @@ func (c *Config) complete() error {
 	}
 	if c.MaxState == 0 {
 		c.MaxState = 64 << 20
+	}
+	if c.MaxRecords == 0 {
+		c.MaxRecords = 48 << 20
 	}
 	if c.RemoveDead == 0 {
 		c.RemoveDead = membership.RemoveDead

@@ -128,12 +128,16 @@ func envNumbers(c *Config) error {
 		}
 		c.Expect = n
 	}
-	if v := os.Getenv("FLOTILLA_MAX_STATE"); v != "" {
+	for name, field := range map[string]*int64{"MAX_STATE": &c.MaxState, "MAX_RECORDS": &c.MaxRecords} {
+		v := os.Getenv(envPrefix + name)
+		if v == "" {
+			continue
+		}
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
-			return envError("MaxState", "FLOTILLA_MAX_STATE", "must be a number of bytes", err)
+			return envError(envNames()[name], envPrefix+name, "must be a number of bytes", err)
 		}
-		c.MaxState = n
+		*field = n
 	}
 	if v := os.Getenv("FLOTILLA_REMOVE_DEAD"); v == "never" {
 		c.RemoveDead = -1

@@ -13,7 +13,7 @@ const envPrefix = "FLOTILLA_"
 func envNames() map[string]string {
 	return map[string]string{
 		"DIR": "Dir", "NAME": "Name", "ADDR": "Addr", "ADVERTISE": "Advertise", "ZONE": "Zone", "SECRETS": "Secrets", "SECRETS_FILE": "SecretsFile",
-		"PEERS": "Peers", "EXPECT": "Expect", "REMOVE_DEAD": "RemoveDead", "BACKUPS": "Backups", "TIMING": "Timing", "MAX_STATE": "MaxState", "EMAIL": "TLS.Email", "ACME_CA": "TLS.CA",
+		"PEERS": "Peers", "EXPECT": "Expect", "REMOVE_DEAD": "RemoveDead", "BACKUPS": "Backups", "TIMING": "Timing", "MAX_STATE": "MaxState", "MAX_RECORDS": "MaxRecords", "EMAIL": "TLS.Email", "ACME_CA": "TLS.CA",
 		"ACME_ROOTS": "TLS.TrustedRoots", "PROXIES": "Proxies", "HTTPS_ADDR": "HTTPSAddr", "HTTP_ADDR": "HTTPAddr", "HEALTH_ADDR": "HealthAddr",
 	}
 }
