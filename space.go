@@ -1,6 +1,7 @@
 package flotilla
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -40,7 +41,7 @@ func (s SpaceStatus) Warning() string {
 	if s.Percent() < spaceScarce {
 		return ""
 	}
-	return fmt.Sprintf("%s take %d %% of their limit of %d bytes, and writes beyond it are refused; delete some or raise Config.%s", s.What, s.Percent(), s.Limit, s.Field)
+	return fmt.Sprintf("%s take %d %% of their limit of %d bytes, and writes beyond it are refused; delete some or raise Config.%s", s.What, s.Percent(), s.Limit, cmp.Or(s.Field, keyspace.Budget(0).Field()))
 }
 
 // Full reports whether there is hardly any room left.
