@@ -164,11 +164,11 @@ func TestKVTxn(t *testing.T) {
 			conds  []kv.Cond
 			failed int // -1: none
 		}{
-			{"present", []kv.Cond{kv.IfPresent("x"), kv.IfPresent("z")}, 1},
-			{"absent", []kv.Cond{kv.IfAbsent("z"), kv.IfPresent("x"), kv.IfAbsent("y")}, 2},
+			{"present", []kv.Cond{kv.IfExists("x"), kv.IfExists("z")}, 1},
+			{"absent", []kv.Cond{kv.IfAbsent("z"), kv.IfExists("x"), kv.IfAbsent("y")}, 2},
 			{"version", []kv.Cond{kv.IfVersion("x", x.Version-1)}, 0},
 			{"the version of nothing", []kv.Cond{kv.IfVersion("z", x.Version)}, 0},
-			{"all true", []kv.Cond{kv.IfVersion("x", x.Version), kv.IfPresent("y"), kv.IfAbsent("z")}, -1},
+			{"all true", []kv.Cond{kv.IfVersion("x", x.Version), kv.IfExists("y"), kv.IfAbsent("z")}, -1},
 		} {
 			err := s.Txn(ctx, test.conds, []kv.Op{kv.Put("x", []byte(test.name), kv.Options{}), kv.Delete("y")})
 			conflict := new(kv.ConflictError)

@@ -9,14 +9,14 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
-// Cond is a condition of a Txn. IfAbsent, IfPresent and IfVersion make one.
+// Cond is a condition of a Txn. IfAbsent, IfExists and IfVersion make one.
 type Cond struct{ test state.ItemIf }
 
 // IfAbsent is the condition that there is no entry with that key.
 func IfAbsent(key string) Cond { return Cond{state.ItemIf{Key: key, Is: state.IsAbsent}} }
 
-// IfPresent is the condition that there is an entry with that key.
-func IfPresent(key string) Cond { return Cond{state.ItemIf{Key: key, Is: state.IsPresent}} }
+// IfExists is the condition that there is an entry with that key.
+func IfExists(key string) Cond { return Cond{state.ItemIf{Key: key, Is: state.IsPresent}} }
 
 // IfVersion is the condition that the entry with that key has this version. The version 0 stands
 // for no entry.
@@ -36,7 +36,7 @@ func (c Cond) String() string {
 	case state.IsAbsent:
 		return fmt.Sprintf("%q is absent", c.test.Key)
 	case state.IsPresent:
-		return fmt.Sprintf("%q is present", c.test.Key)
+		return fmt.Sprintf("%q exists", c.test.Key)
 	}
 	return fmt.Sprintf("%q has version %d", c.test.Key, c.test.Version)
 }
