@@ -168,7 +168,8 @@ func (a *Authority) SetClock(d time.Duration) { a.ahead.Store(int64(d)) }
 // SetLifetime sets the lifetime of certificates from now on.
 func (a *Authority) SetLifetime(d time.Duration) { a.lifetime.Store(int64(d)) }
 
-// SetDelay makes each validation take that much longer, from now on.
+// SetDelay makes each validation take that much longer, from now on. A bubble must not end while a
+// validation is under way. Without a delay one takes ten seconds at most.
 func (a *Authority) SetDelay(d time.Duration) { a.delay.Store(int64(d)) }
 
 // SetUnreachable makes every request fail without an answer, as when nothing listens there, or ends

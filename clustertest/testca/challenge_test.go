@@ -133,6 +133,20 @@ func TestProofsThatAreWrong(t *testing.T) {
 	}
 }
 
+// A wildcard can only be proved by DNS-01, and an address not by it.
+func TestNamesWithoutChallenge(t *testing.T) {
+	for name, challenges := range map[string][]string{
+		"*.a.example": {testca.HTTP01, testca.TLSALPN01},
+		"192.0.2.7":   {testca.DNS01},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ca := testca.New(t, testca.Config{Challenges: challenges})
+			_, err := newCustomer(t, ca, newKey(t), nil).order(t, name)
+			wantProblem(t, err, "rejectedIdentifier", "no challenge is offered")
+		})
+	}
+}
+
 // The authority writes names in capitals: see the package comment for why.
 func TestCapitals(t *testing.T) {
 	synctest.Parallel(t)

@@ -11,6 +11,10 @@
 // the node that a challenge comes to. Tests make the authority slow, unreachable or limiting, and
 // ask it afterwards what it was asked for and what it has signed.
 //
+// It has no external account binding, no terms of service, no lists of orders, no CAA records, and
+// neither OCSP nor CRLs: Revoked says what is revoked. An authorization is never used again for
+// another order, so each order proves what it is for.
+//
 // # What a test in one process does not show
 //
 // certmagic keeps state in variables of the process, which the nodes of a test share. Programs have

@@ -142,6 +142,39 @@ func TestChallengeComesFromTheStorage(t *testing.T) {
 	}
 }
 
+// Probes of a node that orders at an authority in memory use the authority's network, unless the node
+// was given another one.
+func TestProbesUseTheAuthoritysNetwork(t *testing.T) {
+	synctest.Parallel(t)
+	const ip = "192.0.2.7"
+	for _, given := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another one is given: %v", given), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var dialed atomic.Pointer[string]
+				ca := testca.New(t, testca.Config{Trusting: true, Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
+					dialed.Store(&addr)
+					return nil, errInjected
+				}})
+				var with []func(*Config)
+				if given {
+					with = append(with, offline)
+				}
+				c, err := openCerts(Policy{Configure: ca.Configure}, newMemStorage(), false, always, nil, with...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(c.Close)
+				startAll(t, []*Certs{c}, ip, "a.example")
+				time.Sleep(time.Minute)
+				settle(t, c)
+				if got := dialed.Load(); given != (got == nil) || got != nil && *got != ip+":443" {
+					t.Errorf("dialed: %v", got)
+				}
+			})
+		})
+	}
+}
+
 // dueOf returns when renewal information wants a certificate to be renewed, if it says nothing
 // else.
 func dueOf(leaf *x509.Certificate) time.Time {
