@@ -64,7 +64,7 @@ func TestRekeyNames(t *testing.T) {
 		go func() { ended <- w.nodes[0].Rekey(t.Context(), "17") }()
 		time.Sleep(5 * time.Minute)
 		trouble := strings.Join(w.progress("17").Trouble, "\n")
-		for _, want := range []string{"former.example (ca-", "unwanted.example (stub-", "not a customer", "no node is known to serve the name", "revoked and deleted"} {
+		for _, want := range []string{"former.example (ca-", "unwanted.example (ca-", "not a customer", "no node is known to serve the name", "revoked and deleted"} {
 			if !strings.Contains(trouble, want) {
 				t.Errorf("the trouble does not say %q:\n%s", want, trouble)
 			}

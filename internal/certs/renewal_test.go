@@ -142,8 +142,8 @@ func TestChallengeComesFromTheStorage(t *testing.T) {
 	}
 }
 
-// Probes of a node that orders at an authority in memory use the authority's network, unless the node
-// was given another one.
+// Probes of a node that orders at an authority in memory use the authority's network, unless the
+// node was given another one.
 func TestProbesUseTheAuthoritysNetwork(t *testing.T) {
 	synctest.Parallel(t)
 	const ip = "192.0.2.7"
