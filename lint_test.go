@@ -182,7 +182,8 @@ func TestForbiddenImports(t *testing.T) {
 		}, map[string]string{
 			"testing":                             "its flags and its code do not belong in users' programs",
 			modulePath + "/internal/synctest":     "it imports testing",
-			modulePath + "/internal/certs/stubca": "it imports testing",
+			modulePath + "/internal/certs/stubca": "it is for tests",
+			modulePath + "/clustertest/testca":    "it is for tests",
 			modulePath + "/internal/gotypes":      "it is for the repository's own checks",
 		}},
 		{"everything", func(*source) bool { return true }, map[string]string{
