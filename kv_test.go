@@ -95,6 +95,25 @@ func keysOf(t *testing.T, s *kv.Store, prefix string) (keys []string) {
 	return keys
 }
 
+// A first write waits until the nodes of a new cluster know that all of them support it.
+func TestKVInANewCluster(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, nil)
+		c.SetLatency(20 * time.Millisecond)
+		var all sync.WaitGroup
+		for i, n := range c.Nodes {
+			all.Go(func() {
+				if _, err := n.KV("b").Put(t.Context(), fmt.Sprint(i), nil, kv.Options{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
 // A bad name, a value that is too large and other mistakes are refused, and the error says which.
 func TestKVMistakes(t *testing.T) {
 	flotilla.SkipShort(t)

@@ -44,7 +44,7 @@ func (r *records) attach(n *Node) {
 func writeItems(ctx context.Context, c state.Command, store *applied.Store, writes *replica.Proposer) (state.Answer, error) {
 	a, err := writes.Do(ctx, c)
 	early := new(state.VersionError)
-	if !errors.As(err, &early) || !store.State().IsAsFormed() {
+	if !errors.As(err, &early) || !state.MayBecomeAsFormed(store.State()) {
 		return a, err
 	}
 	wait, cancel := context.WithTimeout(ctx, versionTime)

@@ -208,6 +208,7 @@ func TestLaggedWatch(t *testing.T) {
 		t.Skip("a slow test: it runs without -short")
 	}
 	run(t, func(t *testing.T, m *machine) {
+		m.apply(put("before"))
 		slow, _ := m.feed.Watch("b\x00", false)
 		defer slow.Close()
 		quiet, _ := m.feed.Watch("b\x00quiet", false)
@@ -237,6 +238,9 @@ func TestWatchOverASnapshot(t *testing.T) {
 		m.apply(put("gone", "kept", "changed"))
 		w, _ := m.feed.Watch("b\x00", false)
 		defer w.Close()
+		if got := next(t, w); got != "" {
+			t.Errorf("at first it yields %q", got)
+		}
 		late := &machine{store: applied.New()}
 		late.store.Publish(m.store.State())
 		late.feed = New(late.store)

@@ -11,7 +11,7 @@ func recordRows() []row {
 			"internal/state/write.go", "", `if !s.HasRoom(keyspace.ProgramItems, grows, c.MaxRecords) {`, `if false {`),
 		m("the entries of a session end with it", "TestScripts",
 			"internal/state/sessions.go", "endSession", `deleteOwned(s, at.index, node, fx)`, ``),
-		m("another writer takes the entry of a session over", "TestScripts",
+		m("another writer takes the entry of a session over", "TestItemsTakenOver",
 			"internal/state/items.go", "insert", `q.disown(name, old)`, ``),
 		m("an entry that was renewed does not expire", "TestScripts",
 			"internal/state/write.go", "", `if old := s.Items.Get(i.Name); old != nil && old.TTL != 0 && old.Renewed == i.Renewed {`, `if old := s.Items.Get(i.Name); old != nil && old.TTL != 0 {`),
@@ -51,7 +51,7 @@ func recordRows() []row {
 			"kv/update.go", "attempt", `e, err = s.put(ctx, key, value, opts, []state.ItemIf{IfVersion(key, old.Version).test})`, `e, err = s.put(ctx, key, value, opts, nil)`).of("."),
 		m("contending updates take turns", "TestKVContendedUpdates",
 			"kv/update.go", "attempt", `if s.b.isContended(name) {`, `if false {`).of("."),
-		m("a first write waits for the version of a new cluster", "TestKVFull",
-			"records.go", "writeItems", `if !errors.As(err, &early) || !store.State().IsAsFormed() {`, `if !errors.As(err, &early) || store.State() != nil {`).of("."),
+		m("a first write waits for the version of a new cluster", "TestKVInANewCluster",
+			"records.go", "writeItems", `if !errors.As(err, &early) || !state.MayBecomeAsFormed(store.State()) {`, `if !errors.As(err, &early) || store.State() != nil {`).of("."),
 	}
 }

@@ -143,6 +143,22 @@ func TestDeletionsAreForgotten(t *testing.T) {
 	}
 }
 
+// An item that another session has taken over does not end with the first.
+func TestItemsTakenOver(t *testing.T) {
+	s := New()
+	for number, node := range []string{"a", "b"} {
+		putItem(s, "b\x00k", &Item{Version: 1, Renewed: 1, Node: node, Session: uint64(number)}, nil)
+	}
+	deleteOwned(s, 7, "a", nil)
+	if s.Items.Get("b\x00k") == nil {
+		t.Error("it has ended with the session of the first writer")
+	}
+	deleteOwned(s, 8, "b", nil)
+	if s.Items.Get("b\x00k") != nil || s.Used[keyspace.ProgramItems] != 0 {
+		t.Error("it has not ended with the session of the second")
+	}
+}
+
 // A backup keeps the items of programs, but not those that belong to a session.
 func TestBackupOfItems(t *testing.T) {
 	m := full(t, 10)
