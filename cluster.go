@@ -28,6 +28,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/onopen"
 	"github.com/flotilla-ha/flotilla/internal/ops"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -56,6 +57,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("flotilla: opening a node: %w", context.Cause(ctx))
+	}
+	if err := onopen.Config(ctx, &cfg); err != nil {
+		return nil, err
 	}
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -87,6 +91,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if file := n.cfg.SecretsFile; file != "" {
 		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
 	}
+	onopen.Node(ctx, n)
 	return n, nil
 }
 
