@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,8 +18,11 @@ import (
 )
 
 const (
-	synInterval = 50 * time.Millisecond // between two looks for the owner of an address
-	synTimeout  = 10 * time.Second      // for an address to have an owner
+	ownerInterval = 50 * time.Millisecond // between two looks for the owner of an address
+	// synInterval is how long a machine may be silent before the client looks for the owner again: TCP
+	// repeats the first packet then (RFC 6298, 2.1), and the next owner gets it.
+	synInterval = time.Second
+	synTimeout  = 10 * time.Second // for a connection
 	// noticeTimeout bounds how long a guard tries to report a death.
 	noticeTimeout = 5 * time.Second
 )
@@ -51,15 +55,19 @@ func (c *Cluster) ClientAt(addr netip.Addr) *http.Client {
 
 // dial connects a client to the owner of an address.
 func (a *addresses) dial(ctx context.Context, client *simnet.Host, addr netip.Addr, port string) (net.Conn, error) {
-	tick := time.NewTicker(synInterval)
+	tick := time.NewTicker(ownerInterval)
 	defer tick.Stop()
 	for {
 		if owner := a.owner(addr); owner != "" {
-			conn, err := client.DialAs(ctx, "tcp", net.JoinHostPort(owner, port), net.JoinHostPort(addr.String(), port))
-			if err != nil {
+			try, cancel := context.WithTimeout(ctx, synInterval)
+			conn, err := client.DialAs(try, "tcp", net.JoinHostPort(owner, port), net.JoinHostPort(addr.String(), port))
+			cancel()
+			if err == nil {
+				return &addressConn{Conn: conn, owned: func() bool { return a.owner(addr) == owner }}, nil
+			}
+			if !errors.Is(err, context.DeadlineExceeded) {
 				return nil, err
 			}
-			return &addressConn{Conn: conn, owned: func() bool { return a.owner(addr) == owner }}, nil
 		}
 		select {
 		case <-tick.C:

@@ -283,6 +283,7 @@ func (c *Cluster) SettleNodes(nodes ...int) {
 	c.Live() // it finds nodes that were opened again
 	for _, i := range nodes {
 		if err := c.Nodes[i].Ready(ctx); err != nil {
+			c.programs[i].report()
 			c.t.Fatalf("%s: %v\n%s", name(i), err, c.describe())
 		}
 	}

@@ -128,6 +128,19 @@ func (p *program) expectEnd() {
 	}
 }
 
+// report waits a moment for a program that has closed its node, so that the test says why.
+func (p *program) report() {
+	if p == nil {
+		return
+	}
+	late := time.NewTimer(time.Second)
+	defer late.Stop()
+	select {
+	case <-p.ended:
+	case <-late.C:
+	}
+}
+
 // await ends the context of node i's program, waits until it has ended, and returns what it has
 // returned.
 func (c *Cluster) await(i int, p *program) error {
