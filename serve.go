@@ -285,7 +285,7 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	if err := n.mayListen(field, addr); err != nil {
 		return nil, err
 	}
-	if ln, err := n.listenLent("tcp", addr, field+", "); ln != nil || err != nil {
+	if ln, err := listenLent(n.cfg.Listen, "tcp", addr, field+", ", n.mayListen); ln != nil || err != nil {
 		return ln, err
 	}
 	ln, err := frontend.Listen(ctx, "tcp", addr)
@@ -296,13 +296,16 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	return ln, nil
 }
 
-// listenLent listens by Config.Listen. It returns nil if the node is to listen itself. use says
-// what the listener is for, and ends in a comma and a space, or is empty.
-func (n *Node) listenLent(network, addr, use string) (*frontend.Listener, error) {
-	if n.cfg.Listen == nil {
+// listenLent listens by listen, which is Config.Listen. It returns nil if the node is to listen
+// itself. use says what the listener is for, and ends in a comma and a space, or is empty. may
+// checks the address of the socket.
+func listenLent(
+	listen func(network, addr string) (net.Listener, error), network, addr, use string, may func(field, addr string) error,
+) (*frontend.Listener, error) {
+	if listen == nil {
 		return nil, nil
 	}
-	ln, err := n.cfg.Listen(network, addr)
+	ln, err := listen(network, addr)
 	if err != nil {
 		return nil, &ConfigError{Field: "Listen", Reason: "it opens no listener for " + use + addr, Err: err}
 	}
@@ -313,7 +316,7 @@ func (n *Node) listenLent(network, addr, use string) (*frontend.Listener, error)
 		return nil, &ConfigError{Field: "Listen", Reason: "it returns a closed listener for " + use + addr + "; open one on each call"}
 	}
 	if at, ok := ln.Addr().(*net.TCPAddr); ok {
-		if err := n.mayListen("Listen", at.String()); err != nil {
+		if err := may("Listen", at.String()); err != nil {
 			return nil, errors.Join(err, ln.Close())
 		}
 	}
@@ -342,7 +345,7 @@ func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error)
 	if err := n.mayListen(field, addr); err != nil {
 		return nil, err
 	}
-	if ln, err := n.listenLent(network, addr, ""); ln != nil || err != nil {
+	if ln, err := listenLent(n.cfg.Listen, network, addr, "", n.mayListen); ln != nil || err != nil {
 		return ln, err
 	}
 	ln, err := frontend.Listen(context.Background(), network, addr)

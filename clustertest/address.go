@@ -35,8 +35,8 @@ type addresses struct {
 
 // ClientAt returns a client that reaches every name at a floating address, which the programs have
 // put on Options.Link. A connection leads to the machine that answers for the address when it
-// begins. While none does, the client waits for up to ten seconds. A connection to a former owner is
-// reset when the client sends something.
+// begins. While none does, the client waits for up to ten seconds. A connection to a former owner
+// is reset when the client sends something.
 func (c *Cluster) ClientAt(addr netip.Addr) *http.Client {
 	c.t.Helper()
 	if c.addresses.link == nil || c.net == nil {

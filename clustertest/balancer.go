@@ -23,10 +23,10 @@ const (
 // Balancer is a TCP balancer in front of the nodes. It forwards the bytes of ports 443 and 80, and
 // knows nothing of TLS. Its methods are safe for concurrent use.
 //
-// It asks each node every half second for /readyz at Config.HealthAddr, and gives connections to the
-// nodes that are ready, in turn. A node that answers but is not ready keeps the connections that it
-// has. After two checks without an answer they are cut. If a node refuses a connection, the next one
-// gets it. While no node is ready, all that answer get connections.
+// It asks each node every half second for /readyz at Config.HealthAddr, and gives connections to
+// the nodes that are ready, in turn. A node that answers but is not ready keeps the connections
+// that it has. After two checks without an answer they are cut. If a node refuses a connection, the
+// next one gets it. While no node is ready, all that answer get connections.
 //
 // It sends no PROXY header. A handler sees its address as that of all clients.
 type Balancer struct {
@@ -46,8 +46,8 @@ type backend struct {
 	conns        map[net.Conn]struct{} // to the node
 }
 
-// Balancer starts a balancer in front of the nodes, and of those that are added later. It runs until
-// the test ends, and has asked every node once when Balancer returns.
+// Balancer starts a balancer in front of the nodes, and of those that are added later. It runs
+// until the test ends, and has asked every node once when Balancer returns.
 func (c *Cluster) Balancer() *Balancer {
 	c.t.Helper()
 	ctx, end := context.WithCancel(context.Background())

@@ -13,8 +13,8 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// A balancer gives connections to ready nodes in turn, notices what dies, drains and comes back, and
-// uses what is left when no node is ready.
+// A balancer gives connections to ready nodes in turn, notices what dies, drains and comes back,
+// and uses what is left when no node is ready.
 func TestBalancer(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)

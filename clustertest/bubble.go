@@ -75,8 +75,8 @@ func host(text string) string {
 	return u.Hostname()
 }
 
-// outside stands for an authority that cannot be reached from a bubble. It fails the test when it is
-// asked for a certificate.
+// outside stands for an authority that cannot be reached from a bubble. It fails the test when it
+// is asked for a certificate.
 type outside struct {
 	cluster *Cluster
 	node    int

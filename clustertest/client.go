@@ -57,10 +57,10 @@ func (t *targets) order() []string {
 	return append(slices.Clone(t.hosts[n:]), t.hosts[:n]...)
 }
 
-// Client returns a client that reaches every name that the nodes serve, such as https://api.test. It
-// connects to the nodes in turn. If one refuses or does not answer within three seconds, it tries
-// the next, as a browser does with a name of several addresses. It trusts the authority within the
-// cluster, and waits until there is one.
+// Client returns a client that reaches every name that the nodes serve, such as https://api.test.
+// It connects to the nodes in turn. If one refuses or does not answer within three seconds, it
+// tries the next, as a browser does with a name of several addresses. It trusts the authority
+// within the cluster, and waits until there is one.
 //
 // Each call returns another client, with a Transport that is an *http.Transport.
 func (c *Cluster) Client() *http.Client {

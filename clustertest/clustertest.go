@@ -27,17 +27,13 @@
 // A cluster of New has no program. Cluster.Serve serves handlers on its nodes, and the test may use
 // the nodes themselves.
 //
-// # Clients
-//
-// Each node is a host on the network, with its own ports 443, 80 and 8081 for Health. Cluster.Client
-// reaches any node, Cluster.ClientOf one node, and Cluster.Balancer one that is ready, as through a
-// balancer. All of them trust the authority within the cluster, which is the default here: see
-// flotilla.TLS.Private. They work with every host name that the nodes serve. A client's Transport is
-// an *http.Transport of its own, which may be changed before it is used: for HTTP/1.1 only, client
-// certificates, or other roots. Programs that speak something else, such as gRPC or WebSocket, use
-// its DialContext and its TLSClientConfig.
-//
-// # In a bubble and outside
+// Each node is a host on the network, with its own ports 443, 80 and 8081 for Health.
+// Cluster.Client reaches any node, Cluster.ClientOf one node, and Cluster.Balancer one that is
+// ready, as through a balancer. All of them trust the authority within the cluster, which is the
+// default here: see flotilla.TLS.Private. They work with every host name that the nodes serve. A
+// client's Transport is an *http.Transport of its own, which may be changed before it is used: for
+// HTTP/1.1 only, client certificates, or other roots. Programs that speak something else, such as
+// gRPC or WebSocket, use its DialContext and its TLSClientConfig.
 //
 // A bubble must contain no real sockets, because virtual time stands still while a goroutine waits
 // for one. A configuration that leads to some fails the test at once, as far as it can be told: a
@@ -59,6 +55,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -96,8 +93,8 @@ type Options struct {
 	Loopback bool
 
 	// Link is a network link in memory on which the programs have floating addresses: each passes
-	// Link.Machine(cfg.Name) to vip.Run as its Binder. Kill then does what the guard process of package
-	// vip does. ClientAt reaches an address. Nil: there are none.
+	// Link.Machine(cfg.Name) to vip.Run as its Binder. Kill then does what the guard process of
+	// package vip does. ClientAt reaches an address. Nil: there are none.
 	Link *vip.Memory
 }
 
@@ -126,7 +123,8 @@ type Cluster struct {
 
 // New starts n nodes that form a cluster. Their names are n0, n1 and so on, and each has its own
 // directory. The function configure, if not nil, may change each configuration: see Options. The
-// nodes are closed when the test ends. Call Settle to wait until they are ready.
+// nodes are closed when the test ends. Call Settle to wait until they are ready. In a bubble the
+// directories are in memory, unless TMPDIR is set or /dev/shm has less than a gigabyte.
 func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluster {
 	t.Helper()
 	return Start(t, Options{Nodes: n, Configure: configure})
@@ -152,7 +150,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		c.net = simnet.New()
 		c.ground = &memory{c.net}
 	}
-	c.dir = t.TempDir() // before the clean-up below, which so runs first
+	c.dir = c.tempDir() // before the clean-up below, which so runs first
 	t.Cleanup(c.close)
 	secret := flotilla.NewSecret()
 	var addrs []string
@@ -163,6 +161,24 @@ func Start(t testing.TB, o Options) *Cluster {
 		c.add(flotilla.Config{Secrets: []flotilla.Secret{secret}}, filepath.Join(c.dir, name(i)), addrs, o.Nodes, o.Configure)
 	}
 	return c
+}
+
+// tempDir makes the directory for those of the nodes, which is removed when the test ends.
+func (c *Cluster) tempDir() string {
+	c.t.Helper()
+	if !c.bubble {
+		return c.t.TempDir()
+	}
+	dir, err := memoryDir()
+	if err != nil || dir == "" {
+		return c.t.TempDir()
+	}
+	c.t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			c.t.Errorf("removing the directories of the nodes: %v", err)
+		}
+	})
+	return dir
 }
 
 // close ends everything at the end of the test.

@@ -79,8 +79,11 @@ func TestMistakes(t *testing.T) {
 		return func(t testing.TB) {
 			c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { f(cfg) })
 			c.Serve(namesItself)
-			c.Settle()
-			time.Sleep(time.Minute)
+			for s := range c.Nodes[0].Watch(t.Context()) {
+				if len(s.Certificates) > 0 && s.Certificates[0].Err != "" {
+					return // it has asked
+				}
+			}
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -130,7 +133,7 @@ func TestMistakes(t *testing.T) {
 			c.Serve(func(int, *flotilla.Node) http.Handler { return http.NotFoundHandler() })
 			c.Settle()
 			stop := c.Load(c.Client(), "https://api.test/")
-			time.Sleep(time.Second)
+			synctest.Wait() // the requests are under way
 			stop()
 		}, "the status is 404 Not Found"},
 	} {

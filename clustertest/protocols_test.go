@@ -57,8 +57,8 @@ func echoFrames(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// echoStream sends each line back as it comes, and ends with a trailer, as a gRPC server does with a
-// stream in both directions.
+// echoStream sends each line back as it comes, and ends with a trailer, as a gRPC server does with
+// a stream in both directions.
 func echoStream(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "Grpc-Status")
 	control := http.NewResponseController(w)

@@ -38,8 +38,8 @@ type program struct {
 // that is api.test. Stop drains the node, as Config.Drain says. The cluster must be one of New; a
 // program serves by itself. Call Serve once.
 //
-// An http.Server can serve only once. So with Config.Server of a node, set Config(i).Server to a new
-// one before Restart.
+// An http.Server can serve only once. So with Config.Server of a node, set Config(i).Server to a
+// new one before Restart.
 func (c *Cluster) Serve(h func(i int, n *flotilla.Node) http.Handler, domains ...string) {
 	c.t.Helper()
 	switch {

@@ -92,7 +92,7 @@ func servingRows() []row {
 		m("a socket in memory takes no more clients when it drains", "TestDrainOfASocketInMemory",
 			"internal/frontend/listener.go", "drain", `socket.Refuse()`, ``),
 		m("a socket that was lent has to be on loopback in development mode", "TestListenErrors",
-			"serve.go", "listenLent", `if err := n.mayListen("Listen", at.String()); err != nil {`, `if err := n.mayListen("Listen", at.String()); false {`),
+			"serve.go", "listenLent", `if err := may("Listen", at.String()); err != nil {`, `if err := may("Listen", at.String()); false {`),
 		m("an idle connection gets a last answer", "TestDrainAnswersOnIdleConnections",
 			"internal/frontend/drainer.go", "drain", `d.await(ctx, func() bool { return !d.busy() && !d.freshlyIdle(begun) }, func() {`, `d.await(ctx, func() bool { return !d.busy() && !begun.IsZero() }, func() {`),
 		m("a missing right to filter is no error of a drain", "TestDrainWithoutFilter",

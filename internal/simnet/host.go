@@ -76,8 +76,8 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return h.DialAs(ctx, network, address, address)
 }
 
-// DialAs is Dial to a host that has another address too: as, "address:port". Both ends see it as the
-// address of the one that is dialed.
+// DialAs is Dial to a host that has another address too: as, "address:port". Both ends see it as
+// the address of the one that is dialed.
 func (h *Host) DialAs(ctx context.Context, network, address, as string) (net.Conn, error) {
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: addr(address), Err: err}
