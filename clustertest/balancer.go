@@ -164,7 +164,8 @@ func (b *Balancer) ask(host string) (ready bool, err error) {
 	defer cancel()
 	asking := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		// The transport would go on dialing when the check is over.
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return b.cluster.ground.dial(ctx, balancerHost, host, healthPort)
 		},
 	}}

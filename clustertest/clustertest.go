@@ -27,6 +27,8 @@
 // A cluster of New has no program. Cluster.Serve serves handlers on its nodes, and the test may use
 // the nodes themselves.
 //
+// # Clients
+//
 // Each node is a host on the network, with its own ports 443, 80 and 8081 for Health.
 // Cluster.Client reaches any node, Cluster.ClientOf one node, and Cluster.Balancer one that is
 // ready, as through a balancer. All of them trust the authority within the cluster, which is the
@@ -34,6 +36,8 @@
 // client's Transport is an *http.Transport of its own, which may be changed before it is used: for
 // HTTP/1.1 only, client certificates, or other roots. Programs that speak something else, such as
 // gRPC or WebSocket, use its DialContext and its TLSClientConfig.
+//
+// # In a bubble and outside
 //
 // A bubble must contain no real sockets, because virtual time stands still while a goroutine waits
 // for one. A configuration that leads to some fails the test at once, as far as it can be told: a
@@ -192,6 +196,11 @@ func (c *Cluster) close() {
 		c.await(i, c.programs[i])
 	}
 	c.addresses.guards.Wait()
+	if c.bubble {
+		// What is on its way arrives, and calls of clients time out. Otherwise their goroutines would be
+		// left when the bubble ends.
+		time.Sleep(stepTimeout)
+	}
 }
 
 func name(i int) string { return "n" + strconv.Itoa(i) }
