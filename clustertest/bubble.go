@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"net/netip"
-	"net/url"
+	"net/http"
 	"strings"
 
 	"github.com/caddyserver/certmagic"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 )
 
 // keepInBubble returns an error if the configuration of node i leads to real sockets. A goroutine
@@ -35,14 +35,27 @@ func (c *Cluster) keepInBubble(i int, cfg *flotilla.Config) error {
 	}
 	configure := cfg.TLS.Configure
 	cfg.TLS.Configure = func(config *certmagic.Config, issuer *certmagic.ACMEIssuer) {
+		former := transportOf(issuer) // of certmagic: on real sockets
 		if configure != nil {
 			configure(config, issuer)
 		}
 		for k, is := range config.Issuers {
-			if acme, ok := is.(*certmagic.ACMEIssuer); ok && (isPublic(acme.CA) || configure == nil && isLocal(acme.CA)) {
+			acme, ok := is.(*certmagic.ACMEIssuer)
+			if ok && (acme == issuer && former != nil && transportOf(acme) == former || acme != issuer && isPublic(acme.CA)) {
 				config.Issuers[k] = &outside{c, i, acme}
 			}
 		}
+	}
+	return nil
+}
+
+// transportOf returns what an issuer's requests go through. An authority in memory replaces it.
+func transportOf(i *certmagic.ACMEIssuer) http.RoundTripper {
+	if i == nil {
+		return nil
+	}
+	if client := backoff.HTTPClientOf(i); client != nil {
+		return client.Transport
 	}
 	return nil
 }
@@ -53,26 +66,11 @@ func isPublic(ca string) bool {
 		certmagic.LetsEncryptProductionCA, certmagic.LetsEncryptStagingCA, certmagic.ZeroSSLProductionCA,
 		certmagic.GoogleTrustProductionCA, certmagic.GoogleTrustStagingCA,
 	} {
-		if strings.EqualFold(host(ca), host(known)) {
+		if strings.EqualFold(ca, known) {
 			return true
 		}
 	}
 	return false
-}
-
-// isLocal reports whether a CA is at a real socket of this machine.
-func isLocal(ca string) bool {
-	addr, err := netip.ParseAddr(host(ca))
-	return err == nil && addr.IsLoopback() || host(ca) == "localhost"
-}
-
-// host returns the host of a URL, empty if it is none.
-func host(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return u.Hostname()
 }
 
 // outside stands for an authority that cannot be reached from a bubble. It fails the test when it

@@ -41,9 +41,9 @@
 //
 // A bubble must contain no real sockets, because virtual time stands still while a goroutine waits
 // for one. A configuration that leads to some fails the test at once, as far as it can be told: a
-// PeerListen, PeerDial or Listen that was set to nil, and a public certificate authority. Calls of
-// package net in the program cannot be told. Node.ListenTLS and Node.Listen can be used. Leave
-// signal.NotifyContext in main: it starts a goroutine that never ends.
+// PeerListen, PeerDial or Listen that was set to nil, and a certificate authority on the real
+// network. Calls of package net in the program cannot be told. Node.ListenTLS and Node.Listen can
+// be used. Leave signal.NotifyContext in main: it starts a goroutine that never ends.
 //
 // All calls also work outside of a bubble, in real time. Options.Loopback then puts the nodes and
 // their clients on real sockets of this machine.

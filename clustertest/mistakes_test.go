@@ -21,6 +21,7 @@ import (
 // failing is a test that is expected to fail.
 type failing struct {
 	testing.TB
+	failed chan struct{} // closed when it has
 
 	mu      sync.Mutex
 	said    []string
@@ -30,7 +31,17 @@ type failing struct {
 func (f *failing) fail(text string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.said = append(f.said, text)
+	if f.said = append(f.said, text); len(f.said) == 1 {
+		close(f.failed)
+	}
+}
+
+// await waits until the test has failed, or for a minute.
+func (f *failing) await() {
+	select {
+	case <-f.failed:
+	case <-time.After(time.Minute):
+	}
 }
 
 func (f *failing) Errorf(format string, args ...any) { f.fail(fmt.Sprintf(format, args...)) }
@@ -73,17 +84,16 @@ func TestMistakes(t *testing.T) {
 		return func(t testing.TB) { clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { f(cfg) }) }
 	}
 	program := func(run func(context.Context, flotilla.Config) error) func(testing.TB) {
-		return func(t testing.TB) { clustertest.Run(t, 1, run).Settle() }
+		return func(t testing.TB) {
+			clustertest.Run(t, 1, run)
+			t.(*failing).await()
+		}
 	}
 	serves := func(f func(*flotilla.Config)) func(testing.TB) {
 		return func(t testing.TB) {
 			c := clustertest.New(t, 1, func(_ int, cfg *flotilla.Config) { f(cfg) })
 			c.Serve(namesItself)
-			for s := range c.Nodes[0].Watch(t.Context()) {
-				if len(s.Certificates) > 0 && s.Certificates[0].Err != "" {
-					return // it has asked
-				}
-			}
+			t.(*failing).await()
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -140,7 +150,7 @@ func TestMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				f := &failing{TB: t}
+				f := &failing{TB: t, failed: make(chan struct{})}
 				if got := f.texts(tc.run); !strings.Contains(got, tc.want) {
 					t.Errorf("the test says %q, want %q in it", got, tc.want)
 				}

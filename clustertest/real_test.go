@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -78,6 +79,18 @@ func TestLoopbackAddresses(t *testing.T) {
 	defer conn.Close()
 	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); !ok || !addr.IP.IsLoopback() || addr.String() != c.Config(0).HTTPSAddr {
 		t.Errorf("it is connected to %v", conn.RemoteAddr())
+	}
+}
+
+// The network of this machine has no faults to choose.
+func TestLoopbackHasNoFaults(t *testing.T) {
+	skipShort(t)
+	f := &failing{TB: t, failed: make(chan struct{})}
+	got := f.texts(func(t testing.TB) {
+		clustertest.Start(t, clustertest.Options{Nodes: 1, Loopback: true}).Isolate(0)
+	})
+	if !strings.Contains(got, "leave Loopback out") {
+		t.Errorf("the test says %q", got)
 	}
 }
 
