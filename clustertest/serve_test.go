@@ -83,7 +83,7 @@ func TestServe(t *testing.T) {
 			}
 		}
 		want(map[string]int{"n0": 2, "n1": 2, "n2": 2})
-		if got := get(t, client, "http://api.test/"); !strings.HasPrefix(got, "n") { // redirected to https
+		if got := get(t, client, "http://api.test/"); !strings.HasPrefix(got, "n") { // by a redirect
 			t.Errorf("over http: %q", got)
 		}
 
