@@ -236,7 +236,6 @@ func (c *Cluster) start(i int) {
 	if err := c.prepare(i, &cfg); err != nil {
 		c.t.Fatal(err)
 	}
-	c.configs[i].TLS.Private = cfg.TLS.Private
 	node, err := flotilla.Open(c.t.Context(), cfg)
 	if err != nil {
 		c.t.Fatalf("opening %s: %v", name(i), err)
@@ -249,14 +248,16 @@ func (c *Cluster) start(i int) {
 
 // prepare completes the configuration with which node i is opened.
 func (c *Cluster) prepare(i int, cfg *flotilla.Config) error {
-	if cfg.TLS.CA == "" && cfg.TLS.Configure == nil {
-		cfg.TLS.Private = true
-	}
+	cfg.TLS.Private = usesPrivate(cfg.TLS)
 	if c.bubble {
 		return c.keepInBubble(i, cfg)
 	}
 	return nil
 }
+
+// usesPrivate reports whether a node with these settings uses the authority within the cluster. It
+// is the default here.
+func usesPrivate(t flotilla.TLS) bool { return t.Private || t.CA == "" && t.Configure == nil }
 
 // Add starts one more node, which joins the cluster, and returns its number. configure may be nil.
 func (c *Cluster) Add(configure func(i int, c *flotilla.Config)) int {

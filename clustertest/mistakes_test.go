@@ -124,6 +124,16 @@ func TestMistakes(t *testing.T) {
 		"a program that opens no node": {program(func(context.Context, flotilla.Config) error {
 			return errors.New("no configuration")
 		}), "has ended before it has opened a node: no configuration"},
+		"a program that does not end": {func(t testing.TB) {
+			over := make(chan struct{})
+			c := clustertest.Run(t, 1, func(ctx context.Context, cfg flotilla.Config) error {
+				n, err := flotilla.Open(ctx, cfg)
+				<-over
+				return errors.Join(err, n.Close())
+			})
+			c.Stop(0)
+			close(over)
+		}, "the program of n0 does not end within 1m0s"},
 		"a program that keeps its context": {program(func(ctx context.Context, cfg flotilla.Config) error {
 			n, err := flotilla.Open(context.Background(), cfg)
 			if err != nil {

@@ -3,7 +3,6 @@ package clustertest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -142,7 +141,7 @@ func (p *program) report() {
 }
 
 // await ends the context of node i's program, waits until it has ended, and returns what it has
-// returned.
+// returned. The test fails if it does not end.
 func (c *Cluster) await(i int, p *program) error {
 	if p == nil {
 		return nil
@@ -153,12 +152,17 @@ func (c *Cluster) await(i int, p *program) error {
 	select {
 	case <-p.ended:
 	case <-late.C:
-		return fmt.Errorf("the program does not end within %v of the end of its context", stepTimeout)
+		c.t.Errorf("the program of %s does not end within %v of the end of its context", name(i), stepTimeout)
 	}
 	if c.run != nil {
 		p.node.Load().Close() // as the end of a process does
 	}
-	return p.err
+	select {
+	case <-p.ended:
+		return p.err
+	default:
+		return nil
+	}
 }
 
 // isPrivate reports whether the authority within the cluster signs the certificates of node i.
@@ -166,7 +170,7 @@ func (c *Cluster) isPrivate(i int) bool {
 	if c.run != nil {
 		return c.programs[i].private.Load()
 	}
-	return c.configs[i].TLS.Private && !c.configs[i].Witness
+	return usesPrivate(c.configs[i].TLS) && !c.configs[i].Witness
 }
 
 // hasCertificates reports whether a node with this status has all certificates of the names that it
