@@ -23,6 +23,10 @@ const (
 	// dialTimeout is how long a client tries one node before it tries the next.
 	dialTimeout = 3 * time.Second
 
+	// maxIdle is how many idle connections of HTTP/1.1 a client keeps, as a browser does. With the two
+	// of net/http, Load would make a connection for nearly every request.
+	maxIdle = 6
+
 	// A client notices that a connection of HTTP/2 leads nowhere after both.
 	pingAfter   = 5 * time.Second
 	pingTimeout = 5 * time.Second
@@ -112,6 +116,7 @@ func (c *Cluster) client(dial func(ctx context.Context, network, addr string) (n
 		DialContext:           dial,
 		TLSClientConfig:       &tls.Config{RootCAs: c.roots()},
 		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   maxIdle,
 		ResponseHeaderTimeout: stepTimeout,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}

@@ -86,6 +86,7 @@ func TestServe(t *testing.T) {
 		if got := get(t, client, "http://api.test/"); !strings.HasPrefix(got, "n") { // by a redirect
 			t.Errorf("over http: %q", got)
 		}
+		client.CloseIdleConnections() // a request on one to a node that dies would be lost with it
 
 		dead := c.Leader()
 		c.Kill(dead)
