@@ -90,7 +90,7 @@ func servingRows() []row {
 		m("a socket that was lent gets no filter", "TestDrainOfALentSocket",
 			"internal/frontend/listener.go", "drain", `if !l.lent {`, `if true {`),
 		m("a socket in memory takes no more clients when it drains", "TestDrainOfASocketInMemory",
-			"internal/frontend/listener.go", "drain", `socket.Refuse()`, ``),
+			"internal/frontend/listener.go", "drain", `socket.Refuse()`, `_ = socket`),
 		m("a socket that was lent has to be on loopback in development mode", "TestListenErrors",
 			"serve.go", "listenLent", `if err := may("Listen", at.String()); err != nil {`, `if err := may("Listen", at.String()); false {`),
 		m("an idle connection gets a last answer", "TestDrainAnswersOnIdleConnections",
