@@ -29,21 +29,18 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/lease"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
 	"github.com/flotilla-ha/flotilla/internal/membership"
+	"github.com/flotilla-ha/flotilla/internal/onopen"
 	"github.com/flotilla-ha/flotilla/internal/ops"
 	"github.com/flotilla-ha/flotilla/internal/peers"
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
-	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
-
-// droppedTime is how long a node asks its cluster whether it has dropped the secret of a directory.
-const droppedTime = 5 * time.Second
 
 // Open starts a node. It returns when the node's files, keys and ports have been checked: the node
 // then listens for peers and looks for its cluster in the background. Open does not wait for a
@@ -57,6 +54,9 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("flotilla: opening a node: %w", context.Cause(ctx))
+	}
+	if err := onopen.Config(ctx, &cfg); err != nil {
+		return nil, err
 	}
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -90,6 +90,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	if file := n.cfg.SecretsFile; file != "" {
 		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
 	}
+	onopen.Node(ctx, n)
 	return n, nil
 }
 
@@ -226,49 +227,6 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
 	return n.replica.MakePrivate()
-}
-
-// loadIdentity loads the identity in a directory. A directory that opens only with a secret that
-// the cluster has dropped meanwhile is set aside.
-func loadIdentity(
-	ctx context.Context, dir *durable.Dir, cfg *Config, accepted []seal.Secret, log *slog.Logger,
-) (id *membership.Identity, written bool, err error) {
-	id, written, err = membership.LoadIdentity(dir, accepted)
-	if err == nil || id == nil {
-		return id, written, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, droppedTime)
-	defer cancel()
-	var addrs []string
-	for _, m := range id.Peers {
-		addrs = append(addrs, m.Addr)
-	}
-	if cfg.Peers != nil {
-		found, _ := cfg.Peers(ctx) // without them there are those of before
-		addrs = append(addrs, found...)
-	}
-	port, portErr := wire.OpenClient(wire.Config{Secrets: accepted, Dial: cfg.PeerDial, Logger: log})
-	if portErr != nil {
-		return nil, false, errors.Join(err, portErr)
-	}
-	defer port.Close()
-	if !membership.AskDropped(ctx, port, id, addrs) {
-		return nil, false, err
-	}
-	log.Warn("the cluster has replaced its secret while this node was away, and removed it; its state is set aside, and it joins as a new node",
-		"dir", dir.Path(), "opens with", id.Key)
-	if err := membership.SetAsideNext(dir, id); err != nil {
-		return nil, false, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
-	}
-	return membership.LoadIdentity(dir, accepted)
-}
-
-// closeDir closes a directory, if there is one.
-func closeDir(dir *durable.Dir) error {
-	if dir == nil {
-		return nil
-	}
-	return dir.Close()
 }
 
 // openPeerPort opens the port for peers. Their requests wait until opened is closed.

@@ -166,14 +166,15 @@ type Config struct {
 	PeerListen func(network, addr string) (net.Listener, error)
 	PeerDial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// Listen opens the ports of Serve for clients, at HTTPSAddr, HTTPAddr and HealthAddr, in place of
-	// the node. It is for sockets that a service manager has opened, and for tests. If it returns
-	// neither a listener nor an error, the node listens at that address itself. Serve closes the
-	// listeners. It calls Listen again when it opens the node anew, and needs an open listener then
-	// too: for a socket that you keep as an os.File, return net.FileListener of it on each call. Other
-	// processes may have such a socket too, so the kernel goes on completing connections to it when
-	// Serve ends. Those that Serve has not accepted wait for the next process, if there is one, and
-	// are reset otherwise. Nil: the node opens all ports itself.
+	// Listen opens the node's ports for clients, in place of the node: those of Serve, at HTTPSAddr,
+	// HTTPAddr and HealthAddr, and those of ListenTLS and of Listen. It is for sockets that a service
+	// manager has opened, and for tests. If it returns neither a listener nor an error, the node
+	// listens at that address itself. Serve closes the listeners. It calls Listen again when it opens
+	// the node anew, and needs an open listener then too: for a socket that you keep as an os.File,
+	// return net.FileListener of it on each call. Other processes may have such a socket too, so the
+	// kernel goes on completing connections to it when Serve ends. Those that Serve has not accepted
+	// wait for the next process, if there is one, and are reset otherwise. Nil: the node opens all
+	// ports itself.
 	Listen func(network, addr string) (net.Listener, error)
 
 	dev bool // development mode; complete sets it before it adds a secret

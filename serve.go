@@ -285,22 +285,8 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	if err := n.mayListen(field, addr); err != nil {
 		return nil, err
 	}
-	if n.cfg.Listen != nil {
-		ln, err := n.cfg.Listen("tcp", addr)
-		if err != nil {
-			return nil, &ConfigError{Field: "Listen", Reason: "it opens no listener for " + field + ", " + addr, Err: err}
-		}
-		if ln != nil {
-			if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && errors.Is(d.SetDeadline(time.Time{}), net.ErrClosed) {
-				return nil, &ConfigError{Field: "Listen", Reason: "it returns a closed listener for " + field + ", " + addr + "; open one on each call"}
-			}
-			if at, ok := ln.Addr().(*net.TCPAddr); ok {
-				if err := n.mayListen("Listen", at.String()); err != nil {
-					return nil, errors.Join(err, ln.Close())
-				}
-			}
-			return frontend.Lent(ln), nil
-		}
+	if ln, err := listenLent(n.cfg.Listen, "tcp", addr, field+", ", n.mayListen); ln != nil || err != nil {
+		return ln, err
 	}
 	ln, err := frontend.Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -308,6 +294,33 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 		return nil, &ConfigError{Field: field, Reason: reason, Err: err}
 	}
 	return ln, nil
+}
+
+// listenLent listens by listen, which is Config.Listen. It returns nil if the node is to listen
+// itself. use says what the listener is for, and ends in a comma and a space, or is empty. may
+// checks the address of the socket.
+func listenLent(
+	listen func(network, addr string) (net.Listener, error), network, addr, use string, may func(field, addr string) error,
+) (*frontend.Listener, error) {
+	if listen == nil {
+		return nil, nil
+	}
+	ln, err := listen(network, addr)
+	if err != nil {
+		return nil, &ConfigError{Field: "Listen", Reason: "it opens no listener for " + use + addr, Err: err}
+	}
+	if ln == nil {
+		return nil, nil
+	}
+	if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && errors.Is(d.SetDeadline(time.Time{}), net.ErrClosed) {
+		return nil, &ConfigError{Field: "Listen", Reason: "it returns a closed listener for " + use + addr + "; open one on each call"}
+	}
+	if at, ok := ln.Addr().(*net.TCPAddr); ok {
+		if err := may("Listen", at.String()); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+	}
+	return frontend.Lent(ln), nil
 }
 
 // servesNobody returns the error of a witness that is asked to serve clients.
@@ -331,6 +344,9 @@ func (n *Node) mayListen(field, addr string) error {
 func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error) {
 	if err := n.mayListen(field, addr); err != nil {
 		return nil, err
+	}
+	if ln, err := listenLent(n.cfg.Listen, network, addr, "", n.mayListen); ln != nil || err != nil {
+		return ln, err
 	}
 	ln, err := frontend.Listen(context.Background(), network, addr)
 	if err != nil {
@@ -365,8 +381,8 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 
 // ListenTLS listens for clients on a TCP address and speaks TLS with the certificates of domains,
 // as TLSConfig does. It reads the PROXY header first where Config.Proxies says so. The network is
-// "tcp", "tcp4" or "tcp6". With an http.Server, call Serve on the listener, not ServeTLS. In
-// development mode the address must be a loopback address.
+// "tcp", "tcp4" or "tcp6". Config.Listen opens the socket if it is set. With an http.Server, call
+// Serve on the listener, not ServeTLS. In development mode the address must be a loopback address.
 func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener, error) {
 	config, err := n.TLSConfig(domains...)
 	if err != nil {

@@ -58,6 +58,7 @@ func main() {
 	}
 }
 
+// run serves as the environment says, until ctx ends.
 func run(ctx context.Context) error {
 	cfg, err := flotilla.ConfigFromEnv()
 	if err != nil {
@@ -80,14 +81,19 @@ func run(ctx context.Context) error {
 			}
 		}
 	}
+	if cfg.Listen, err = activated(cfg.HTTPSAddr, cfg.HTTPAddr, cfg.HealthAddr); err != nil {
+		return err
+	}
+	return serve(ctx, cfg, domains, addrs)
+}
+
+// serve runs a node of the cluster, with floating addresses, until ctx ends. It reads no
+// environment: its tests run it on a cluster in memory.
+func serve(ctx context.Context, cfg flotilla.Config, domains []string, addrs []vip.Config) error {
 	// When clients use the address itself, no balancer needs time: the address moves at once.
 	if len(addrs) > 0 && len(cfg.Proxies) == 0 {
 		cfg.Drain.Grace = -1
 	}
-	if cfg.Listen, err = activated(cfg.HTTPSAddr, cfg.HTTPAddr, cfg.HealthAddr); err != nil {
-		return err
-	}
-
 	node, err := flotilla.Open(ctx, cfg)
 	if err != nil {
 		return err
