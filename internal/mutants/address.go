@@ -33,7 +33,7 @@ func addressRows() []row {
 		m("a death notice that is cut off is refused", "TestRefusedMessages",
 			"internal/guard/message.go", "parse", `if len(b) < noticeHeader || uint64(len(b)-noticeHeader) < uint64(binary.BigEndian.Uint32(b)) {`, `if len(b) < noticeHeader {`),
 		m("only one part of a program gives the guard addresses", "TestShareWithAddresses",
-			"internal/guard/share.go", "Join", `if d == Addresses && other == Addresses {`, `if false {`),
+			"internal/guard/share.go", "Join", `if d == Addresses && other == Addresses {`, `if d == Addresses && other == Addresses && false {`),
 		m("the death notice of a part that has ended is not sent", "TestShares",
 			"internal/guard/share.go", "Close", `forgotten := []error{s.DeathNotice(ctx, nil)}`, `forgotten := []error{nil}`),
 		m("a guard that could not reach the peers is refused", "TestConfigErrors",
