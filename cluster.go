@@ -87,6 +87,9 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.life.Tasks.Go(func() { n.upkeep.waiting.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.records.feed.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.upkeep.seals.Run(n.life.Works) })
+	if guard := n.upkeep.guard; guard != nil {
+		n.life.Tasks.Go(func() { n.roles.Report(n.life.Works, guard) })
+	}
 	if file := n.cfg.SecretsFile; file != "" {
 		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
 	}
@@ -152,6 +155,11 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	}
 	if err := first(n); err != nil {
 		return err
+	}
+	if n.cfg.Guard {
+		if n.upkeep.guard, err = startGuard(ctx, n.log); err != nil {
+			return err
+		}
 	}
 	if err := n.attach(ctx); err != nil {
 		return err
@@ -411,7 +419,7 @@ func (n *Node) shut() error {
 			n.certs.Close()
 		}
 		n.life.Tasks.Close()
-		return nil
+		return errs.Edge("closing", endGuard(n.upkeep.guard))
 	}
 	n.leases.Lose(ErrClosed) // before others can conclude that this process is gone
 	n.life.End(ErrClosed)
@@ -425,6 +433,7 @@ func (n *Node) shut() error {
 	}
 	n.own.flush()
 	n.roles.AwaitEnd(n.leases.Until()) // the directory's next process ends this one's session
+	failed = append(failed, endGuard(n.upkeep.guard))
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 
@@ -437,7 +446,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if n.life.Open.Err() != nil {
 		return ErrClosed
 	}
-	n.startLeaving()
+	n.setLeaving(true)
 	err := n.handOver(ctx)
 	if n.replica.Dir == nil && n.replica.Raft.Load() != nil && n.life.Failure() == nil && len(n.replica.Others()) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
@@ -464,42 +473,16 @@ func (n *Node) Leave(ctx context.Context) error {
 	}
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
-	n.startLeaving()
+	n.setLeaving(true)
 	if err := n.handOver(ctx); err != nil {
 		n.log.Warn("leaving without handing over", "err", err)
 	}
 	if err := n.depart(ctx); err != nil {
-		n.stopLeaving()
+		n.setLeaving(false)
 		return errs.Edge("leaving: the cluster has not confirmed it, and the node stays open", err)
 	}
 	err := n.members.Ident.Save(func(id *membership.Identity) { id.Left, id.Member = true, false })
 	return errors.Join(errs.Edge("leaving", err), n.Close())
-}
-
-// depart removes this node from the cluster. It tries again until ctx ends.
-func (n *Node) depart(ctx context.Context) error {
-	for {
-		changed := n.life.Changed.Wait()
-		leader, err := n.replica.Leader(), error(ErrNoLeader)
-		if leader == n.self.ID { // a voter may have joined since the node handed over
-			attempt, cancel := context.WithTimeout(ctx, n.replica.TransferTimeout())
-			if err = n.replica.Transfer(attempt, ""); err == nil {
-				err = errors.New("this node still leads")
-			}
-			cancel()
-		} else if leader != "" {
-			err = n.members.AskLeave(ctx, leader)
-		}
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-time.After(n.timing.Retry()):
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
-		}
-	}
 }
 
 // beginAnew makes a node start as a new one, because its directory is an older copy or belongs to

@@ -95,6 +95,25 @@ type Config struct {
 	// Timing sets the length of leases and timeouts. The default is LAN.
 	Timing Timing
 
+	// Guard starts a guard: a second process of this binary that tells the cluster when this one is
+	// dead, however it died. What a node held then goes to others within some hundredths of a second:
+	// the roles of Hold, the locks of Storage, the leadership. Without a guard that takes as long as
+	// the lease, except for the leadership. Roles of HoldPublic move at once only if the bearer of the
+	// notice ends their effect: see hold.Public. Package vip has a guard anyway, and shares this one.
+	//
+	// A program needs to do nothing for it: an init function of this module takes the second process
+	// over before main. Init functions of packages that are initialized earlier do run there. The
+	// process shows as "NAME: flotilla guard", needs no rights, has no open file of the program, and
+	// ends with it.
+	//
+	// The death of the process must mean the end of what it does. Other programs that it has started
+	// may live on, so a role of Hold should not stand for what they do.
+	//
+	// It needs Linux, and PeerDial must be nil, because the guard dials the other nodes itself. Open
+	// returns a *ConfigError if the guard does not start. In a container whose process 1 is this
+	// program, the kernel kills the guard with it, and the log warns of that.
+	Guard bool
+
 	// MaxState limits the records of programs, in bytes of names and values. The records of certmagic
 	// have a separate limit of the same size. Roles and locks of programs may take a sixteenth of it
 	// in addition, and locks of certificates another sixteenth. So programs that use up their limit
@@ -177,7 +196,8 @@ type Config struct {
 	// ports itself.
 	Listen func(network, addr string) (net.Listener, error)
 
-	dev bool // development mode; complete sets it before it adds a secret
+	dev      bool // development mode; complete sets it before it adds a secret
+	ownDials bool // PeerDial is that of complete
 	// called before the lease manager reads the clock, for tests that delay it; nil: not called
 	held func()
 	// rate of this node's clock, for tests in which all nodes share one real clock; 0: 1
@@ -267,8 +287,8 @@ const (
 	// replace it after that time, as leader and as holder of roles and locks (BenchmarkIsolatedLeader,
 	// BenchmarkRoleFailover in bench). If only the process of a leader dies, it is replaced as soon as
 	// its port refuses connections (BenchmarkFailover). The locks and roles of that process are free
-	// when its lease has expired. They are free at once if a guard process reports the death, as that
-	// of package vip does (BenchmarkAddresses).
+	// when its lease has expired. They are free at once if a guard process reports the death: see
+	// Config.Guard (BenchmarkRoleFailover, BenchmarkAddresses).
 	LAN Timing = iota
 
 	// Fast suits nodes on one quiet network. Its lease is 200 ms long.
@@ -377,6 +397,8 @@ func (c *Config) complete() error {
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
 	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < tickets.MinRotation:
 		return bad("TLS.TicketRotation", "it must be a second at least, or zero for 12 hours")
+	case c.Guard && c.PeerDial != nil && !c.ownDials:
+		return bad("Guard", "the guard process dials the other nodes itself, and cannot do so by PeerDial; leave one of the two out")
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
 	case c.MaxRecords < 0:
@@ -481,7 +503,7 @@ func (c *Config) complete() error {
 		c.PeerListen = net.Listen
 	}
 	if c.PeerDial == nil {
-		c.PeerDial = new(net.Dialer).DialContext
+		c.PeerDial, c.ownDials = new(net.Dialer).DialContext, true
 	}
 	return nil
 }

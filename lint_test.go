@@ -169,6 +169,7 @@ func TestForbiddenImports(t *testing.T) {
 		disks    = "disks belong to internal/durable"
 		replicas = "replicas would differ"
 		pure     = "the state machine is pure"
+		bare     = "programs without floating addresses do not link it"
 		guard    = "addresses know one method of the cluster, and a guard process is small"
 	)
 	for _, rule := range []struct {
@@ -239,13 +240,19 @@ func TestForbiddenImports(t *testing.T) {
 			"github.com/caddyserver":      "it knows nothing of certificates",
 			modulePath + "/internal/wire": "it uses no network",
 		}},
-		{"vip", code("vip", "hold", "internal/deathnotice", "internal/notify", "internal/fence", "internal/guard", "internal/l2"), map[string]string{
+		{"vip", code("vip", "hold", "internal/deathnotice", "internal/notify", "internal/fence", "internal/guard", "internal/guard/remover", "internal/guard/reporter", "internal/l2"), map[string]string{
 			modulePath + "/internal/wire":    guard,
 			modulePath + "/internal/durable": guard,
 			"github.com/hashicorp":           guard,
 			"go.etcd.io":                     guard,
 			modulePath + "/internal/seal":    "a guard process does not know the secret",
 			"github.com/caddyserver":         "addresses know nothing of certificates",
+		}},
+		{"the guard of all programs", code("internal/guard", "internal/guard/reporter"), map[string]string{
+			"github.com/vishvananda/netlink":       bare,
+			"github.com/google/nftables":           bare,
+			modulePath + "/internal/fence":         bare,
+			modulePath + "/internal/guard/remover": bare,
 		}},
 		{"internal/simnet", code("internal/simnet"), map[string]string{
 			"github.com": "it replaces package net and needs nothing else",

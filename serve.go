@@ -105,6 +105,25 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 	return n.serve(ctx, h, p, health)
 }
 
+// nodeKey is the key of the node in the contexts of requests.
+type nodeKey struct{}
+
+// withNode returns a function that puts n into contexts.
+func withNode(n *Node) func(context.Context) context.Context {
+	return func(ctx context.Context) context.Context { return context.WithValue(ctx, nodeKey{}, n) }
+}
+
+// NodeFrom returns the node that serves the request whose context ctx is, or derives from. Handlers
+// and hooks of Serve and Node.Serve get such contexts, on the ports for HTTPS and for HTTP.
+// NodeFrom returns nil for any other context, such as one of a server of your own on ListenTLS.
+//
+// With the function Serve it is the way to the node. That function may open the node again, as a
+// new one, so a handler should not keep what NodeFrom returns.
+func NodeFrom(ctx context.Context) *Node {
+	n, _ := ctx.Value(nodeKey{}).(*Node)
+	return n
+}
+
 // ports are the listeners of Serve, and the domains that it serves.
 type ports struct {
 	domains              []string
@@ -183,13 +202,14 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed
 	n.noteTLSPort(p.https.Addr())
 	https, err := n.frontend.HTTPS(p.https, frontend.HTTPS{
 		Server: n.cfg.Server, Handler: h, TLS: config,
-		Bind: func(c *tls.Config) { n.tickets.Bind(c, n.certs.Provisional) },
+		Bind:    func(c *tls.Config) { n.tickets.Bind(c, n.certs.Provisional) },
+		Context: withNode(n),
 	})
 	if err != nil {
 		return err
 	}
 	defer https.Close()
-	plain := n.frontend.Plain(p.plain, n.HTTPHandler(nil))
+	plain := n.frontend.Plain(p.plain, n.HTTPHandler(nil), withNode(n))
 	defer plain.Close()
 	httpsFailed, plainFailed := startPort(https, n.life.Tasks.Go), startPort(plain, n.life.Tasks.Go)
 	n.log.Info("serving", "https", https.Addr().String(), "domains", p.domains)
