@@ -18,23 +18,24 @@ type Limit struct {
 	Burst int
 }
 
-// Limiter limits how often something happens, on all nodes together. [Store.Limiter] returns it. Its
-// methods are safe for concurrent use. They decide in the memory of this node, without a round trip.
+// Limiter limits how often something happens, on all nodes together. [Store.Limiter] returns it.
+// Its methods are safe for concurrent use. They decide in the memory of this node, without a round
+// trip.
 //
 // # How exact it is
 //
 // A node may allow one slice of a key before it has asked the leader. A slice is the largest of 1,
 // Burst/(2·N) and Rate/10, rounded up, where N is the number of servers of the cluster. It is never
-// more than Burst. The leader accepts what a token bucket of Rate and Burst has. So for each key, in
-// any time t, all nodes together allow at most
+// more than Burst. The leader accepts what a token bucket of Rate and Burst has. So for each key,
+// in any time t, all nodes together allow at most
 //
 //	Rate·t + Burst + N·slice
 //
 // by the leader's clock. Where AllowN has allowed an n above a slice, that n stands in the place of
 // the slice. Faults add to this:
 //
-//   - Each change of the leader may add one Burst, and so may each time without one. A leader that is
-//     cut off may add what Rate allows in two leases, until it notices that.
+//   - Each change of the leader may add one Burst, and so may each time without one. A leader that
+//     is cut off may add what Rate allows in two leases, until it notices that.
 //   - A node that has no leader, while others have one, adds Rate/N for as long as that lasts.
 //
 // A node that gets no answer from a leader first uses what is left of its slice. Then it allows
@@ -42,8 +43,8 @@ type Limit struct {
 // not the cluster version 2 yet.
 //
 // A key that is used within the limit is refused only if one node gets more than a slice before the
-// leader has answered, which takes a few milliseconds. So give a limit a Burst of several times what
-// one client sends to one node at once.
+// leader has answered, which takes a few milliseconds. So give a limit a Burst of several times
+// what one client sends to one node at once.
 //
 // # Memory
 //
@@ -56,9 +57,9 @@ type Limiter struct{ limiter *limits.Limiter }
 // for themselves. The error wraps fs.ErrInvalid if the limit or a name is no good. A name is as a
 // bucket's.
 //
-// All nodes should give a limiter the same limit. On one node the limit of the last call counts, for
-// all that Limiter has returned for that name. If nodes differ, they still share what there is: each
-// keeps to its own limit, and the larger numbers bound all of them together.
+// All nodes should give a limiter the same limit. On one node the limit of the last call counts,
+// for all that Limiter has returned for that name. If nodes differ, they still share what there is.
+// The larger numbers bound all of them together.
 func (s *Store) Limiter(name string, l Limit) (*Limiter, error) {
 	err := checkBucket(s.bucket)
 	if err == nil && (name == "" || len(name) > MaxBucket || !utf8.ValidString(name)) {

@@ -15,7 +15,8 @@
 //
 // "api health" exits with 0 if the server on this machine is ready.
 //
-// limit.go has the limit of a rate, systemd.go what the program does for systemd. deploy/systemd has the units.
+// limit.go has the limit of a rate, systemd.go what the program does for systemd. deploy/systemd
+// has the units.
 package main
 
 import (

@@ -10,13 +10,13 @@
 //   - In any time t, N nodes together allow at most rate·t + burst + N slices. What they allow is
 //     what the leader accepts, and the difference of what they owe at the end and at the beginning.
 //   - A new leader begins with full buckets. So each change of the leader may add one burst. A
-//     leader that was cut off answers until it notices that, two leases at most; it may add what the
-//     rate allows in that time.
+//     leader that was cut off answers until it notices that, two leases at most. It may add what
+//     the rate allows in that time.
 //   - A node without a leader forgives itself its debts at rate/N. If no node has a leader, they
 //     keep to the rate together. If others have one, the node adds rate/N to what they allow.
 //   - A decision takes one lock of this node and no round trip.
-//   - At most 65,536 debts are in the memory of a node, and as many buckets in that of the leader. A
-//     bucket that is full and a debt that is settled take no memory. Beyond, the smallest of some
+//   - At most 65,536 debts are in the memory of a node, and as many buckets in that of the leader.
+//     A bucket that is full and a debt that is settled take no memory. Beyond, the smallest of some
 //     debts is forgiven, and the fullest of some buckets is filled.
 //
 // # Assumptions

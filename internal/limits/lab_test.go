@@ -20,6 +20,7 @@ type lab struct {
 	nodes    []*Limits
 	limiters []*Limiter
 	limit    Limit
+	random   *rand.Rand // only the test's own goroutine uses it
 	end      func()
 
 	mu     sync.Mutex
@@ -29,13 +30,16 @@ type lab struct {
 	lossy  bool          // half of the answers are lost
 	trip   time.Duration // of a message, one way
 	calls  int           // requests between nodes
-	random *rand.Rand
+	fate   *rand.Rand    // decides which answers are lost
 }
 
 const lease = 600 * time.Millisecond
 
 func newLab(t *testing.T, nodes int, limit Limit, seed uint64) *lab {
-	l := &lab{t: t, limit: limit, cut: make([]bool, nodes), term: 1, trip: 200 * time.Microsecond, random: rand.New(rand.NewPCG(seed, 1))}
+	l := &lab{
+		t: t, limit: limit, cut: make([]bool, nodes), term: 1, trip: 200 * time.Microsecond,
+		random: rand.New(rand.NewPCG(seed, 1)), fate: rand.New(rand.NewPCG(seed, 2)),
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	for i := range nodes {
@@ -98,13 +102,20 @@ func (l *lab) setCut(i int, cut bool) {
 	l.cut[i] = cut
 }
 
+// requests returns how many requests there were between nodes.
+func (l *lab) requests() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.calls
+}
+
 // call carries a request from a node to the leader and the answer back.
 func (l *lab) call(ctx context.Context, from int, ask Request) (Reply, error) {
 	l.mu.Lock()
 	l.calls++
 	to, trip := l.leader, l.trip
 	lost := l.cut[from] || to < 0 || l.cut[to]
-	answerLost := l.lossy && l.random.IntN(2) == 0
+	answerLost := l.lossy && l.fate.IntN(2) == 0
 	l.mu.Unlock()
 	if lost {
 		<-ctx.Done()

@@ -117,7 +117,8 @@ func (b *bucket) fill(now time.Duration) {
 func (b *bucket) left() float64 { return (float64(b.limit.Burst) - b.tokens) / b.limit.Rate }
 
 // accept accepts as much of a node's debt as there are tokens. If other nodes were left short and
-// are about to ask again, it leaves their shares. From now on the bucket has the limit of this node.
+// are about to ask again, it leaves their shares. From now on the bucket has the limit of this
+// node.
 func (b *bucket) accept(node string, owed uint64, limit Limit, now time.Duration) Answer {
 	b.fill(now)
 	b.limit, b.tokens = limit, min(b.tokens, float64(limit.Burst))

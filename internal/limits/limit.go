@@ -51,8 +51,8 @@ func (l Limit) slice(servers int) float64 {
 	return min(float64(l.Burst), max(1, share, math.Ceil(l.Rate/leastBurst)))
 }
 
-// shorten returns a key in the form in which it is kept and sent. A long key becomes its hash, which
-// is longer than any key that stays as it is.
+// shorten returns a key in the form in which it is kept and sent. A long key becomes its hash,
+// which is longer than any key that stays as it is.
 func shorten(key string) string {
 	if len(key) <= maxKey {
 		return key

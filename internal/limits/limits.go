@@ -183,12 +183,14 @@ func requestOf(all []owing) (ask Request) {
 			ask.Limiters = append(ask.Limiters, Owing{Bucket: last.bucket, Name: last.name, Limit: *last.limit.Load()})
 		}
 		of := &ask.Limiters[len(ask.Limiters)-1]
-		of.Debts = append(of.Debts, Debt{o.key, min(o.owed, uint64(of.Limit.Burst))}) // it may be less than it was
+		// The burst may have become less than what is owed.
+		of.Debts = append(of.Debts, Debt{o.key, min(o.owed, uint64(of.Limit.Burst))})
 	}
 	return ask
 }
 
-// Serve answers rpc.Limit. It looks at the lease again at the end: the process may have stood still.
+// Serve answers rpc.Limit. It looks at the lease again at the end: the process may have stood
+// still.
 func (x *Limits) Serve(_ context.Context, node string, ask Request) (Reply, error) {
 	term := x.cfg.Term()
 	if term == 0 {
