@@ -76,6 +76,36 @@ func TestKVLimiter(t *testing.T) {
 	})
 }
 
+// A leader that is cut off notices that within two leases. From then on it allows its part of the
+// rate, and the others allow all of it.
+func TestKVLimiterOfALeaderThatIsCutOff(t *testing.T) {
+	flotilla.SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := kvCluster(t, nil)
+		limit := kv.Limit{Rate: 90, Burst: 60}
+		all := limiters(t, c, limit)
+		leader := c.Leader()
+		c.Isolate(leader)
+		const seconds, slice, leases = 10, 10, 1.2
+		var got [3]float64
+		for end := time.Now().Add(seconds * time.Second); time.Now().Before(end); {
+			for i := range all {
+				got[i] += press(all, []int{i}, time.Millisecond)
+			}
+		}
+		part := limit.Rate / 3 * seconds
+		if most := part + float64(limit.Burst) + slice + limit.Rate*leases; got[leader] < 0.9*part || got[leader] > most {
+			t.Errorf("the former leader has allowed %v, want from %v to %v", got[leader], 0.9*part, most)
+		}
+		others := got[0] + got[1] + got[2] - got[leader]
+		if least, most := 0.9*limit.Rate*(seconds-2*leases), limit.Rate*seconds+2*float64(limit.Burst)+2*slice; others < least || others > most {
+			t.Errorf("the others have allowed %v, want from %v to %v", others, least, most)
+		}
+		t.Logf("%v were allowed, n%d is cut off", got, leader)
+	})
+}
+
 // In a cluster of an older version no node asks the leader, and each keeps to its part of the rate.
 func TestKVLimiterOfAnOlderCluster(t *testing.T) {
 	flotilla.SkipShort(t)
