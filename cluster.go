@@ -85,7 +85,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.life.Tasks.Go(func() { n.replica.Disk.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.upkeep.waiting.run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.records.feed.Run(n.life.Works) })
+	n.records.run(n.life)
 	n.life.Tasks.Go(func() { n.upkeep.seals.Run(n.life.Works) })
 	if guard := n.upkeep.guard; guard != nil {
 		n.life.Tasks.Go(func() { n.roles.Report(n.life.Works, guard) })

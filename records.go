@@ -8,7 +8,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/changes"
 	"github.com/flotilla-ha/flotilla/internal/expiry"
+	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/limits"
 	"github.com/flotilla-ha/flotilla/internal/replica"
+	"github.com/flotilla-ha/flotilla/internal/rpc"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/turns"
 	"github.com/flotilla-ha/flotilla/kv"
@@ -23,6 +26,7 @@ type records struct {
 	feed    *changes.Feed
 	turns   *turns.Turns
 	expiry  *expiry.Duty
+	limits  *limits.Limits
 	backend *kv.Backend
 }
 
@@ -32,10 +36,44 @@ func (r *records) attach(n *Node) {
 		Timing: n.timing, Life: n.life, Self: n.self, Store: n.store, Port: n.replica.Port, Leader: n.replica.Leader,
 	})
 	r.expiry = expiry.New(expiry.Config{Log: n.log, Store: n.store, Feed: r.feed})
+	r.limits = newLimits(n)
 	r.backend = kv.NewBackend(kv.BackendConfig{
-		MaxRecords: n.cfg.MaxRecords, Life: n.life, Feed: r.feed, State: n.store.State, Read: n.storage.read, Write: func(ctx context.Context, c state.Command) (state.Answer, error) {
+		MaxRecords: n.cfg.MaxRecords, Life: n.life, Feed: r.feed, Limits: r.limits, State: n.store.State, Read: n.storage.read, Write: func(ctx context.Context, c state.Command) (state.Answer, error) {
 			return writeItems(ctx, c, n.store, n.replica.Writes)
 		}, Turn: r.turns.Wait,
+	})
+}
+
+// run starts what runs until the node ends.
+func (r *records) run(life *lifecycle.Life) {
+	life.Tasks.Go(func() { r.feed.Run(life.Works) })
+	life.Tasks.Go(func() { r.limits.Run(life.Works) })
+}
+
+// limitVersion is the cluster version that added rpc.Limit.
+const limitVersion = 2
+
+// newLimits returns the rate limits of a node. In a cluster of an older version it has no leader.
+func newLimits(n *Node) *limits.Limits {
+	return limits.New(limits.Config{
+		Timing: n.timing, Life: n.life, Node: n.self.ID,
+		Servers: func() int { return len(n.store.State().Servers) },
+		Leader: func() string {
+			if n.store.State().Version < limitVersion {
+				return ""
+			}
+			return n.replica.Leader()
+		},
+		Term: func() uint64 {
+			l := n.replica.Leading.Load()
+			if l == nil || !n.leases.Valid() {
+				return 0
+			}
+			return l.Term
+		},
+		Call: func(ctx context.Context, leader string, ask limits.Request) (limits.Reply, error) {
+			return rpc.Call(ctx, n.replica.Port, leader, rpc.Limit, ask, limits.DecodeReply)
+		},
 	})
 }
 

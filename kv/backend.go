@@ -7,6 +7,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/changes"
 	"github.com/flotilla-ha/flotilla/internal/lifecycle"
+	"github.com/flotilla-ha/flotilla/internal/limits"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -33,6 +34,7 @@ type BackendConfig struct {
 	MaxRecords int64           // limit of the size of all entries, in bytes
 	Life       *lifecycle.Life // tells when the node ends
 	Feed       *changes.Feed   // tells what has changed
+	Limits     *limits.Limits  // has the rate limits
 
 	// State returns what this node has applied.
 	State func() *state.State

@@ -26,4 +26,9 @@
 // They have a budget of their own: a full one stops neither certificates nor locks and roles.
 //
 // This is no database. Every node holds all of it in memory, and every write goes through the log.
+//
+// # Limits of a rate
+//
+// [Store.Limiter] returns a [Limiter], which says how often something may happen on all nodes
+// together. It stores nothing. Its comment says how exact it is.
 package kv

@@ -11,10 +11,12 @@
 //	API_HEALTH_ADDR  for balancers and people; default :8081
 //	API_VIPS         floating addresses, separated by commas, as 192.0.2.100/24@eth0 or without
 //	                 @ and the interface; addresses joined by + stay together
+//	API_RATE         requests of one client in a second, at all instances together; empty: no limit
 //
 // "api health" exits with 0 if the server on this machine is ready.
 //
-// systemd.go has what the program does for systemd. deploy/systemd has the units.
+// limit.go has the limit of a rate, systemd.go what the program does for systemd. deploy/systemd
+// has the units.
 package main
 
 import (
@@ -115,7 +117,10 @@ func serve(ctx context.Context, cfg flotilla.Config, domains []string, addrs []v
 			}
 		})
 	}
-	err = node.Serve(ctx, handler(node), domains...)
+	api, err := limited(node, handler(node), os.Getenv("API_RATE"))
+	if err == nil {
+		err = node.Serve(ctx, api, domains...)
+	}
 	cancel(err)
 	floating.Wait()
 	ending, done := context.WithTimeout(context.Background(), 10*time.Second)
