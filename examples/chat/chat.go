@@ -46,45 +46,45 @@ type failure struct{ Error string }
 
 // chat is the chat on one node.
 type chat struct {
-	ending   context.Context // ends when the server does: visitors are asked to go to another node
-	node     string          // the name of the node
+	node     string // its name
 	store    *kv.Store
 	visitors sync.WaitGroup
 }
 
-// newChat returns the chat of a node, until ctx ends.
-func newChat(ctx context.Context, node *flotilla.Node) *chat {
-	return &chat{ending: ctx, node: node.Status().Name, store: node.KV("chat")}
+func newChat(node *flotilla.Node) *chat {
+	return &chat{node: node.Status().Name, store: node.KV("chat")}
 }
 
 // wait waits until every visitor has been asked to go. Call it when no request comes any more.
 func (c *chat) wait() { c.visitors.Wait() }
 
-func (c *chat) handler() http.Handler {
+// handler serves visitors. When ctx ends, it asks them to go to another node.
+func (c *chat) handler(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Write(page)
 	})
-	mux.HandleFunc("GET /chat", c.visit)
+	mux.HandleFunc("GET /chat", func(w http.ResponseWriter, r *http.Request) { c.visit(ctx, w, r) })
 	return mux
 }
 
-// visit serves a visitor until one of the two ends the connection. A visitor who comes back from
-// another node names the newest message that he has.
-func (c *chat) visit(w http.ResponseWriter, r *http.Request) {
+// visit serves a visitor until ctx or the visitor ends the connection. A visitor who comes from
+// another node names the newest message that was seen there.
+func (c *chat) visit(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	c.visitors.Add(1)
 	defer c.visitors.Done()
-	if c.ending.Err() != nil {
+	if ctx.Err() != nil {
 		http.Error(w, "this node ends; try again, and you get another one", http.StatusServiceUnavailable)
 		return
 	}
 	// Any page may open a WebSocket to any host, and browsers say which page it was.
-	if origin, err := url.Parse(r.Header.Get("Origin")); err != nil || origin.Host != "" && origin.Host != r.Host {
+	origin := r.Header.Get("Origin")
+	if u, err := url.Parse(origin); origin != "" && (err != nil || u.Host != r.Host) {
 		http.Error(w, "the page of another host cannot chat here", http.StatusForbidden)
 		return
 	}
-	name := r.FormValue("name")
+	name, after := r.FormValue("name"), r.FormValue("after")
 	if name == "" || len(name) > maxName || !utf8.ValidString(name) {
 		http.Error(w, fmt.Sprintf("a name has 1 to %d bytes", maxName), http.StatusBadRequest)
 		return
@@ -95,15 +95,16 @@ func (c *chat) visit(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.close()
-	ctx, cancel := context.WithCancel(c.ending)
-	defer cancel()
+	ctx, cancel := context.WithCancel(ctx)
 	var pushing sync.WaitGroup
 	pushing.Go(func() {
-		c.push(ctx, s, r.FormValue("after"))
+		c.push(ctx, s, after)
 		s.goodbye(goingAway) // the visitor's answer, or silence, ends the loop below
 	})
-	defer pushing.Wait()
-	defer cancel()
+	defer func() {
+		cancel()
+		pushing.Wait()
+	}()
 	for {
 		text, err := s.read()
 		if err != nil {
@@ -162,8 +163,8 @@ func (c *chat) post(from, text string) error {
 		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, flotilla.ErrLost) {
 			return err
 		}
-		// The node was cut off for a moment, and may have stored the message nevertheless. The condition
-		// keeps an attempt that is still under way from storing it again.
+		// A node that was cut off for a moment may have stored the message nevertheless. The condition
+		// keeps a late attempt from storing it again.
 		if e, err := c.store.Get(ctx, key); err == nil && bytes.Equal(e.Value, value) {
 			return nil
 		}

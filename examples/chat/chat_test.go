@@ -49,8 +49,8 @@ func startServers(t *testing.T) []server {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() {
-			room := newChat(ctx, n)
-			err := n.Serve(ctx, room.handler(), "localhost")
+			room := newChat(n)
+			err := n.Serve(ctx, room.handler(ctx), "localhost")
 			room.wait()
 			served <- err
 		}()
@@ -83,10 +83,11 @@ func request(t *testing.T, addr, query string, header ...string) (*visitor, *htt
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute)) // of the whole visit, so a test fails instead of hanging
+	conn.SetDeadline(time.Now().Add(time.Minute)) // so a test fails instead of hanging
+	// The key is that of RFC 6455, section 1.3.
 	lines := append([]string{
 		"GET /chat?" + query + " HTTP/1.1", "Host: localhost", "Connection: keep-alive, Upgrade", "Upgrade: websocket",
-		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", // of RFC 6455, section 1.3
+		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 	}, header...)
 	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -219,6 +220,7 @@ func TestRefuses(t *testing.T) {
 		{"no name", "", "", http.StatusBadRequest},
 		{"a long name", "name=" + strings.Repeat("n", maxName+1), "", http.StatusBadRequest},
 		{"the page of another host", "name=n", "Origin: https://evil.example", http.StatusForbidden},
+		{"a page of nowhere", "name=n", "Origin: null", http.StatusForbidden},
 		{"its own page", "name=n", "Origin: https://localhost", http.StatusSwitchingProtocols},
 	} {
 		var header []string

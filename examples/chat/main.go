@@ -42,8 +42,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := newChat(ctx, node)
-	err = node.Serve(ctx, c.handler(), domains...)
+	c := newChat(node)
+	err = node.Serve(ctx, c.handler(ctx), domains...)
 	c.wait() // Serve does not wait for WebSockets
 	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
