@@ -103,7 +103,8 @@ func within(path, p string) bool { return path == p || strings.HasPrefix(path, p
 func layers() [][]string {
 	return [][]string{
 		{"."},
-		{"vip"},
+		{"vip", "kv"},
+		{"internal/limits", "internal/turns", "internal/expiry"},
 		{"internal/frontend"},
 		{"internal/frontend/tickets", "internal/certs"},
 		{"internal/certs/quarantine"},
@@ -112,6 +113,7 @@ func layers() [][]string {
 		{"internal/membership", "internal/roles"},
 		{"internal/lease"},
 		{"internal/replica"},
+		{"internal/changes"},
 		{"internal/peers", "internal/self"},
 		{"internal/applied"},
 		{"internal/state"},
