@@ -420,10 +420,11 @@ func TestAutomaticBackups(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
+		const every = 10 * time.Minute
 		dir := t.TempDir()
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) {
 			cfg.TLS.Private = true
-			cfg.Backups = flotilla.Backups{Dir: dir, Every: time.Hour}
+			cfg.Backups = flotilla.Backups{Dir: dir, Every: every}
 		})
 		c.Settle()
 		time.Sleep(3 * time.Second)
@@ -448,7 +449,7 @@ func TestAutomaticBackups(t *testing.T) {
 			return b
 		}
 		first := last()
-		if first.Every != time.Hour || first.Late(time.Now()) {
+		if first.Every != every || first.Late(time.Now()) {
 			t.Errorf("%+v", first)
 		}
 		for _, n := range c.Nodes {
@@ -466,8 +467,8 @@ func TestAutomaticBackups(t *testing.T) {
 				c.Kill(i)
 			}
 		}
-		time.Sleep(time.Hour + time.Minute)
-		if third := last(); third.Node == second.Node || third.Time.Sub(second.Time) > time.Hour+time.Minute {
+		time.Sleep(every + time.Minute)
+		if third := last(); third.Node == second.Node || third.Time.Sub(second.Time) > every+time.Minute {
 			t.Errorf("%+v follows %+v", third, second)
 		}
 		// Nobody is to make backups any more, and all still know of the last one.

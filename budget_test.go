@@ -171,7 +171,7 @@ func TestSpaceWarns(t *testing.T) {
 		w := httptest.NewRecorder()
 		n.Health().ServeHTTP(w, httptest.NewRequest("GET", "/status", nil))
 		var s flotilla.Status
-		if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || len(s.Space) != 4 {
+		if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || len(s.Space) != 5 {
 			t.Errorf("/status: %v, %+v", err, s.Space)
 		}
 	})

@@ -124,7 +124,10 @@ func TestHoldLoopPauses(t *testing.T) {
 					}
 					return test.f(ctx, n)
 				})
-				time.Sleep(10 * time.Minute)
+				for _, pause := range test.want {
+					time.Sleep(time.Duration(pause) * time.Second)
+				}
+				time.Sleep(2 * time.Minute) // for more pauses than there should be
 				cancel()
 				if err := <-ended; !errors.Is(err, context.Canceled) {
 					t.Errorf("HoldLoop says %v", err)

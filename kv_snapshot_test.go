@@ -68,9 +68,9 @@ func TestKVWatchOverASnapshot(t *testing.T) {
 		net.Isolate(cut.self.Name)
 		time.Sleep(5 * time.Second)
 		large := bytes.Repeat([]byte("large"), 200_000)
-		for i := range 150 {
+		for i := range 70 {
 			mustDo(t, writer.Storage().Store(t.Context(), "large", large))
-			if i == 50 { // what was sent before waits in the network, and arrives
+			if i == 20 { // what was sent before waits in the network, and arrives
 				mustDo(t, writer.KV("b").Delete(t.Context(), "gone"))
 				put("changed", "skipped")
 				put("changed", "2")

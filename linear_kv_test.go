@@ -235,11 +235,7 @@ func TestKVLinearizableUnderFaults(t *testing.T) {
 					}
 					defer watchers.Wait()
 				}
-				length := time.Minute
-				if flotilla.Long() {
-					length = 100 * time.Second
-				}
-				h.run(length)
+				h.run(time.Duration(flotilla.Cases(t, 100, 60)) * time.Second)
 				stop()
 				h.settle()
 				time.Sleep(time.Minute) // for the slow ones

@@ -234,7 +234,7 @@ func TestQuotaHoldsForAllAtOnce(t *testing.T) {
 		c := clustertest.New(t, 3, func(_ int, cfg *flotilla.Config) { cfg.MaxState = 1 << 20 })
 		c.Settle()
 		var wg sync.WaitGroup
-		for i := range 60 {
+		for i := range 24 {
 			wg.Go(func() {
 				c.Nodes[i%3].Storage().Store(t.Context(), fmt.Sprintf("%d", i), make([]byte, 512<<10))
 			})

@@ -39,7 +39,7 @@ func TestOracleSeesMutants(t *testing.T) {
 			{"an unlock never fails", unlocksAll{plain}},
 		} {
 			w := newWorld(t, []lockingStorage{mutant.lockingStorage})
-			ops := randomOps(rand.New(rand.NewPCG(1, 2)), 1, 2000)
+			ops := randomOps(rand.New(rand.NewPCG(1, 2)), 1, 1000)
 			i, _ := w.run(ops)
 			if found := i >= 0; found != (mutant.name != "none") {
 				t.Errorf("%s: found is %v after %d operations", mutant.name, found, len(ops))
