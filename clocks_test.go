@@ -35,6 +35,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 		ca.URL, ca.Life = url, time.Hour
 		nodes := trio(t, simnet.New(), func(c *Config) {
 			d := &door{CA: ca}
+			c.hooks.Ahead = d.wall
 			doors[c.Name], logs[c.Name] = d, new(bytes.Buffer)
 			stubTLS(c, ca, func(cfg *certmagic.Config) { configs[c.Name] = cfg })
 			configure := c.TLS.Configure
@@ -57,7 +58,6 @@ func TestNodeWithWrongClock(t *testing.T) {
 		// by that, the right one, the certificate has not expired when it has by this one.
 		// It refuses the others' orders, or the one whose clock is wrong would have nothing to order.
 		for _, n := range right {
-			n.clocks.Shift(-farAhead)
 			doors[n.self.Name].ahead.Store(int64(-farAhead))
 			doors[n.self.Name].refusing.Store(true)
 		}
@@ -109,7 +109,6 @@ func TestNodeWithWrongClock(t *testing.T) {
 		}
 
 		for _, n := range right {
-			n.clocks.Shift(0)
 			doors[n.self.Name].ahead.Store(0)
 			doors[n.self.Name].refusing.Store(false)
 		}
@@ -121,13 +120,16 @@ func TestNodeWithWrongClock(t *testing.T) {
 	})
 }
 
-// door is a node's way to the authority, which shows it a clock of its own.
+// door is a node's way to the authority, which shows it the node's own clock.
 type door struct {
 	*stubca.CA
-	ahead    atomic.Int64 // nanoseconds by which the authority's clock is ahead
+	ahead    atomic.Int64 // nanoseconds by which both clocks are ahead
 	refusing atomic.Bool  // it refuses orders
 	orders   atomic.Int64 // that came this way
 }
+
+// wall returns by how much the node's clock is ahead.
+func (d *door) wall() time.Duration { return time.Duration(d.ahead.Load()) }
 
 // RoundTrip implements http.RoundTripper.
 func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -144,7 +146,7 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	res.Header.Set("Date", time.Now().Add(time.Duration(d.ahead.Load())).UTC().Format(http.TimeFormat))
+	res.Header.Set("Date", time.Now().Add(d.wall()).UTC().Format(http.TimeFormat))
 	return res, nil
 }
 

@@ -104,6 +104,7 @@ func layers() [][]string {
 	return [][]string{
 		{"."},
 		{"vip"},
+		{"internal/hooks"},
 		{"internal/frontend"},
 		{"internal/frontend/tickets", "internal/certs"},
 		{"internal/certs/quarantine"},
