@@ -11,9 +11,21 @@
 //		})
 //	}
 //
-// It also works without a bubble, in real time. Two things need more. certmagic keeps ACME
-// challenges in variables of the process, so the nodes of one process see each other's: orders
-// across nodes need several processes. And a bubble must contain no real sockets: use
+// It also works without a bubble, in real time.
+//
+// # Faults
+//
+// A test breaks links (Link, Block, Isolate, Partition), disks (Disk), clocks (Clock) and processes
+// (Kill, KillAt, KillAll, Pause, Wipe). Each comment says what the fault is made of. Faults need
+// nodes that were opened by this package, or with the context that it gives to programs.
+//
+// Rand draws the random numbers of a schedule. A test that fails prints its seed, which the
+// environment variable CLUSTERTEST_SEED sets, and what has happened: see Trace.
+//
+// # Limits
+//
+// certmagic keeps ACME challenges in variables of the process, so the nodes of one process see each
+// other's: orders across nodes need several processes. A bubble must contain no real sockets: use
 // Node.TLSConfig on connections in memory, not Node.ListenTLS.
 //
 // With -race and Go 1.26, also give go test the flag -cpu=1. The race detector of Go 1.26 sometimes
@@ -24,6 +36,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -31,6 +44,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/hooks"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 )
 
@@ -43,11 +57,15 @@ type Cluster struct {
 	// Nodes are the nodes by number. A killed node stays until Restart replaces it.
 	Nodes []*flotilla.Node
 
-	t       testing.TB
-	net     *simnet.Network
-	dir     string
-	configs []flotilla.Config
-	dead    []bool
+	t        testing.TB
+	net      *simnet.Network
+	dir      string
+	configs  []flotilla.Config
+	dead     []bool
+	machines []*machine
+	seed     uint64
+	random   *rand.Rand
+	trace    *trace
 }
 
 // New starts n nodes that form a cluster. Their names are n0, n1 and so on, and each has its own
@@ -56,13 +74,17 @@ type Cluster struct {
 // ready.
 func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, net: simnet.New()}
+	c := &Cluster{t: t, net: simnet.New(), seed: newSeed(t), trace: newTrace()}
+	c.random = rand.New(rand.NewPCG(c.seed, 0))
+	c.net.Seed(c.seed)
 	c.dir = t.TempDir() // before the clean-up below, which so runs first
 	t.Cleanup(func() {
+		c.report()
 		c.net.Heal()
-		for i := range c.Nodes {
+		for i, m := range c.machines {
 			if !c.dead[i] {
-				c.Nodes[i].Close()
+				m.resume()
+				m.end()
 			}
 		}
 	})
@@ -94,17 +116,24 @@ func (c *Cluster) add(cfg flotilla.Config, dir string, addrs []string, expect in
 	c.configs = append(c.configs, cfg)
 	c.Nodes = append(c.Nodes, nil)
 	c.dead = append(c.dead, true)
-	c.start(i)
+	c.machines = append(c.machines, newMachine(c, i))
+	c.Restart(i)
 }
 
-func (c *Cluster) start(i int) {
-	c.t.Helper()
-	c.net.Host(name(i)).Revive()
-	node, err := flotilla.Open(c.t.Context(), c.configs[i])
+// open starts a node, on a machine with its faults.
+func (c *Cluster) open(i int) error {
+	m := c.machines[i]
+	m.begin()
+	cfg := c.configs[i]
+	cfg.Logger = c.trace.logger(cfg.Logger, i)
+	c.trace.add(name(i), "starts")
+	node, err := flotilla.Open(hooks.With(c.t.Context(), m.hook), cfg)
 	if err != nil {
-		c.t.Fatalf("opening %s: %v", name(i), err)
+		c.trace.add(name(i), "does not start: %v", err)
+		return err
 	}
 	c.Nodes[i], c.dead[i] = node, false
+	return nil
 }
 
 // Add starts one more node, which joins the cluster, and returns its number. configure may be nil.
@@ -202,8 +231,10 @@ func (c *Cluster) describe() string {
 // files stay.
 func (c *Cluster) Kill(i int) {
 	c.t.Helper()
-	c.net.Host(name(i)).Kill() // from now on nobody sees what it does
-	c.Nodes[i].Close()
+	m := c.machine(i)
+	c.trace.add(name(i), "fault: killed")
+	m.strike() // from now on nobody sees what it does
+	m.end()
 	c.dead[i] = true
 }
 
@@ -212,9 +243,11 @@ func (c *Cluster) Stop(i int) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), stepTimeout)
 	defer cancel()
+	c.trace.add(name(i), "is stopped")
 	if err := c.Nodes[i].Shutdown(ctx); err != nil {
 		c.t.Errorf("stopping %s: %v", name(i), err)
 	}
+	c.machine(i).end()
 	c.dead[i] = true
 }
 
@@ -223,33 +256,46 @@ func (c *Cluster) Leave(i int) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), stepTimeout)
 	defer cancel()
+	c.trace.add(name(i), "is told to leave")
 	if err := c.Nodes[i].Leave(ctx); err != nil {
 		c.t.Errorf("%s leaves: %v", name(i), err)
 	}
+	c.machine(i).end()
 	c.dead[i] = true
 }
 
 // Restart starts a killed or stopped node again, with its directory.
 func (c *Cluster) Restart(i int) {
 	c.t.Helper()
-	if !c.dead[i] {
-		c.t.Fatalf("%s still runs", name(i))
+	if err := c.TryRestart(i); err != nil {
+		c.t.Fatalf("opening %s: %v", name(i), err)
 	}
-	c.start(i)
 }
 
 // Isolate cuts node i off from all others in both directions. What was sent before or is sent
 // meanwhile arrives after Heal.
-func (c *Cluster) Isolate(i int) { c.net.Isolate(name(i)) }
+func (c *Cluster) Isolate(i int) {
+	c.trace.add(name(i), "fault: cut off from all others")
+	c.net.Isolate(name(i))
+}
 
 // Block cuts one direction between two nodes.
-func (c *Cluster) Block(from, to int) { c.net.Block(name(from), name(to)) }
+func (c *Cluster) Block(from, to int) {
+	c.trace.add("", "fault: %s to %s: cut", name(from), name(to))
+	c.net.Block(name(from), name(to))
+}
 
 // Unblock undoes Block.
-func (c *Cluster) Unblock(from, to int) { c.net.Unblock(name(from), name(to)) }
+func (c *Cluster) Unblock(from, to int) {
+	c.trace.add("", "%s to %s: mended", name(from), name(to))
+	c.net.Unblock(name(from), name(to))
+}
 
 // SetLatency sets the one-way latency between nodes, from now on.
-func (c *Cluster) SetLatency(d time.Duration) { c.net.SetLatency(d) }
+func (c *Cluster) SetLatency(d time.Duration) {
+	c.trace.add("", "the latency is %v", d)
+	c.net.SetLatency(d)
+}
 
 // Partition cuts the network into groups that cannot reach each other.
 func (c *Cluster) Partition(groups ...[]int) {
@@ -259,8 +305,12 @@ func (c *Cluster) Partition(groups ...[]int) {
 			named[g] = append(named[g], name(i))
 		}
 	}
+	c.trace.add("", "fault: cut into %v", named)
 	c.net.Partition(named...)
 }
 
-// Heal mends the network.
-func (c *Cluster) Heal() { c.net.Heal() }
+// Heal mends the network: all links are as at the beginning, but for SetLatency.
+func (c *Cluster) Heal() {
+	c.trace.add("", "the network is mended")
+	c.net.Heal()
+}

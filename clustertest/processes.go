@@ -1,0 +1,285 @@
+package clustertest
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/internal/hooks"
+)
+
+// Step is a place in a program, between two of its steps, at which KillAt can have a node die.
+// Those below are in flotilla. A program has its own by Cluster.Step.
+type Step string
+
+const (
+	// BeforeWrite is before a batch of the raft log is written: the disk has nothing of it.
+	BeforeWrite Step = "before the log is written"
+
+	// TornWrite is in the middle of such a write: the disk has the first half of its sectors.
+	TornWrite Step = "while the log is written"
+
+	// BeforeSync is when a batch is written and not synced. It is there when the node is back, unless
+	// Disk.LoseUnsynced was called.
+	BeforeSync Step = "before the log is synced"
+
+	// AfterSync is when a batch is on the disk, and nobody was told.
+	AfterSync Step = "after the log was synced"
+)
+
+// machine is what a node runs on.
+type machine struct {
+	c     *Cluster
+	node  int
+	disk  *Disk
+	clock Clock
+
+	mu      sync.Mutex
+	still   chan struct{}  // closed when the process goes on; nil: it does not stand still
+	arms    int            // calls of KillAt
+	process *flotilla.Node // that KillAt is for
+	step    Step           // at which it dies; empty: at none
+	died    chan struct{}  // closed when it has died there and is closed; nil: KillAt was not called
+}
+
+func newMachine(c *Cluster, i int) *machine {
+	m := &machine{c: c, node: i}
+	m.clock.c, m.clock.node = c, i
+	m.disk = &Disk{c: c, node: i, reach: m.reach, armed: m.armed, changed: make(chan struct{})}
+	return m
+}
+
+// machine returns that of node i.
+func (c *Cluster) machine(i int) *machine {
+	c.t.Helper()
+	if i < 0 || i >= len(c.machines) {
+		c.t.Fatalf("there is no node %d", i)
+	}
+	return c.machines[i]
+}
+
+// hook puts the faults of the machine into a node that starts.
+func (m *machine) hook(h *hooks.Hooks) {
+	h.Rate = m.clock.rate
+	h.Ahead = m.clock.wall
+	h.Delay = m.delay
+	h.Disk.Before = m.disk.before
+	h.Disk.System = files{Disk: m.disk}
+	h.Changed = m.c.trace.changed
+}
+
+// delay waits while the process stands still.
+func (m *machine) delay() {
+	m.mu.Lock()
+	still := m.still
+	m.mu.Unlock()
+	if still != nil {
+		<-still
+	}
+}
+
+// strike ends the process for all others: from now on nothing leaves it, and its disk stays as it
+// is. Its goroutines are still there until the node is closed.
+func (m *machine) strike() {
+	m.c.net.Host(name(m.node)).Kill()
+	m.disk.kill()
+	m.goOn()
+}
+
+// goOn lets a process go on that stands still. It reports whether it did.
+func (m *machine) goOn() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.still == nil {
+		return false
+	}
+	close(m.still)
+	m.still = nil
+	return true
+}
+
+// armed returns how often KillAt was called.
+func (m *machine) armed() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.arms
+}
+
+// reach reports whether the process dies at this step, and kills it then. What has begun before
+// KillAt was called does not count: armed is what armed returned when it began.
+func (m *machine) reach(step Step, armed int) bool {
+	m.mu.Lock()
+	dies := m.step == step && step != "" && m.arms == armed
+	process, died := m.process, m.died
+	if dies {
+		m.step = ""
+	}
+	m.mu.Unlock()
+	if !dies {
+		return false
+	}
+	m.c.trace.add(name(m.node), "fault: killed %s", step)
+	m.strike()
+	go func() {
+		process.Close()
+		close(died)
+	}()
+	return true
+}
+
+// begin is for the next process.
+func (m *machine) begin() {
+	m.c.net.Host(name(m.node)).Revive()
+	m.disk.begin()
+}
+
+// end closes the process of the machine, or waits until that is done if it died at a step.
+func (m *machine) end() {
+	m.mu.Lock()
+	died, pending := m.died, m.step != ""
+	m.step, m.died = "", nil
+	m.mu.Unlock()
+	if died != nil && !pending {
+		<-died
+		return
+	}
+	m.c.Nodes[m.node].Close()
+}
+
+// Pause has the process of node i stand still until Resume, as SIGSTOP, a debugger or a busy
+// machine does. Its network stands still: nothing leaves it, and it reads nothing, while its
+// connections stay up and accept what others send. Its disk stands still too, and so does the part
+// of it that looks at the clock for its lease.
+//
+// The other goroutines of the process cannot be stopped from outside. Timers and handlers run on,
+// and so does what the test calls. What they send or write to the log is seen after Resume only.
+// Reads and tenures look at the clock, as they do in a process that wakes.
+func (c *Cluster) Pause(i int) {
+	c.t.Helper()
+	m := c.running(i)
+	m.mu.Lock()
+	if m.still == nil {
+		m.still = make(chan struct{})
+	}
+	m.mu.Unlock()
+	m.disk.stop(true)
+	c.net.Host(name(i)).Freeze()
+	c.trace.add(name(i), "fault: stands still")
+}
+
+// Resume undoes Pause. What others have sent meanwhile arrives, and what the node has sent leaves
+// it.
+func (c *Cluster) Resume(i int) {
+	c.t.Helper()
+	m := c.running(i)
+	if m.resume() {
+		c.trace.add(name(i), "goes on")
+	}
+}
+
+func (m *machine) resume() bool {
+	was := m.goOn()
+	m.disk.stop(false)
+	m.c.net.Host(name(m.node)).Thaw()
+	return was
+}
+
+// running returns the machine of a node that must run.
+func (c *Cluster) running(i int) *machine {
+	c.t.Helper()
+	m := c.machine(i)
+	if c.dead[i] {
+		c.t.Fatalf("%s does not run", name(i))
+	}
+	return m
+}
+
+// KillAt has node i die, as by kill -9, when it reaches that step for the next time. A batch of the
+// log counts if it began after the call. AwaitKill waits for the death.
+func (c *Cluster) KillAt(i int, step Step) {
+	c.t.Helper()
+	m := c.running(i)
+	if step == "" {
+		c.t.Fatal("KillAt needs the name of a step")
+	}
+	m.mu.Lock()
+	m.process, m.step, m.died = c.Nodes[i], step, make(chan struct{})
+	m.arms++
+	m.mu.Unlock()
+	c.trace.add(name(i), "will be killed %s", step)
+}
+
+// AwaitKill waits until node i has died at the step that KillAt named. Then Restart may start it.
+func (c *Cluster) AwaitKill(i int) {
+	c.t.Helper()
+	m := c.running(i)
+	m.mu.Lock()
+	died, step := m.died, m.step
+	m.mu.Unlock()
+	if died == nil {
+		c.t.Fatalf("AwaitKill of %s, and no KillAt", name(i))
+	}
+	timeout := time.NewTimer(stepTimeout)
+	defer timeout.Stop()
+	select {
+	case <-died:
+	case <-timeout.C:
+		c.t.Fatalf("%s has not come to %q within %v\n%s", name(i), step, stepTimeout, c.describe())
+	}
+	m.end()
+	c.dead[i] = true
+}
+
+// Step is a place in the program under test, which runs on node i: the program calls it between two
+// of its steps, by a function that the test gives it. It returns nil, or, if KillAt has named this
+// step, an error that wraps flotilla.ErrClosed. Nothing leaves the node then any more, and the
+// program must return. Any goroutine may call Step, while no node is added.
+func (c *Cluster) Step(i int, step Step) error {
+	if m := c.machines[i]; !m.reach(step, m.armed()) {
+		return nil
+	}
+	return fmt.Errorf("clustertest: %s was killed %s: %w", name(i), step, flotilla.ErrClosed)
+}
+
+// KillAll kills all running nodes at the same moment, as when the power fails.
+func (c *Cluster) KillAll() {
+	c.t.Helper()
+	live := c.Live()
+	for _, i := range live {
+		c.machines[i].strike()
+	}
+	c.trace.add("", "fault: all are killed")
+	for _, i := range live {
+		c.machines[i].end()
+		c.dead[i] = true
+	}
+}
+
+// Wipe empties the directory of node i, which must not run. Restart then starts it as a new node:
+// with an empty memory, and without the vote that it had.
+func (c *Cluster) Wipe(i int) {
+	c.t.Helper()
+	c.machine(i)
+	if !c.dead[i] {
+		c.t.Fatalf("%s runs; stop or kill it before its directory is emptied", name(i))
+	}
+	if dir := c.configs[i].Dir; dir != "" {
+		if err := os.RemoveAll(dir); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	c.trace.add(name(i), "fault: its directory is emptied")
+}
+
+// TryRestart is Restart for a node that may not start, such as one with a damaged disk. It returns
+// the error of flotilla.Open, with which the node stays dead.
+func (c *Cluster) TryRestart(i int) error {
+	c.t.Helper()
+	c.machine(i)
+	if !c.dead[i] {
+		c.t.Fatalf("%s still runs", name(i))
+	}
+	return c.open(i)
+}
