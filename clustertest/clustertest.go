@@ -16,8 +16,7 @@
 // # Faults
 //
 // A test breaks links (Link, Block, Isolate, Partition), disks (Disk), clocks (Clock) and processes
-// (Kill, KillAt, KillAll, Pause, Wipe). Each comment says what the fault is made of. Faults need
-// nodes that were opened by this package, or with the context that it gives to programs.
+// (Kill, KillAt, KillAll, Pause, Wipe). Each comment says what the fault is made of.
 //
 // Rand draws the random numbers of a schedule. A test that fails prints its seed, which the
 // environment variable CLUSTERTEST_SEED sets, and what has happened: see Trace.
@@ -83,7 +82,7 @@ func New(t testing.TB, n int, configure func(i int, c *flotilla.Config)) *Cluste
 		c.net.Heal()
 		for i, m := range c.machines {
 			if !c.dead[i] {
-				m.resume()
+				m.release()
 				m.end()
 			}
 		}

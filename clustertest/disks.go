@@ -14,7 +14,10 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/durable/journal"
 )
 
-const sectorSize = 512 // what a disk writes as a whole
+const (
+	sectorSize = 512 // what a disk writes as a whole
+	settleTime = 10 * time.Millisecond
+)
 
 // errKilled is what a killed process gets from its disk, so that it writes nothing more.
 var errKilled = errors.New("the process was killed")
@@ -38,6 +41,7 @@ type Disk struct {
 	killed   bool  // the process is dead: nothing is written any more
 	lose     bool
 	unsynced []extent
+	held     bool          // the process has had a write that was held back
 	begun    int           // what armed was when the newest batch began
 	changed  chan struct{} // closed when any of these has changed
 }
@@ -143,7 +147,21 @@ func (d *Disk) wake() {
 func (d *Disk) stop(stopped bool) { d.set(func() { d.stopped = stopped }) }
 
 // begin is for the next process.
-func (d *Disk) begin() { d.set(func() { d.killed, d.unsynced = false, nil }) }
+func (d *Disk) begin() { d.set(func() { d.killed, d.held, d.unsynced = false, false, nil }) }
+
+// release lets all writes go that are held back, because the node is closed next.
+func (d *Disk) release() { d.set(func() { d.slow, d.stopped = 0, false }) }
+
+// settle waits until writes that were held back, and are no more, have ended. A node that is closed
+// while a write takes long leaves its files open.
+func (d *Disk) settle() {
+	d.mu.Lock()
+	held := d.held
+	d.mu.Unlock()
+	if held {
+		time.Sleep(settleTime)
+	}
+}
 
 // kill ends all writes, and loses what was not synced if that was asked for.
 func (d *Disk) kill() {
@@ -184,6 +202,7 @@ func (d *Disk) await(slow bool) error {
 			return d.fault
 		}
 		changed := d.changed
+		d.held = true
 		d.mu.Unlock()
 		waitFor(changed, left)
 		d.mu.Lock()

@@ -123,6 +123,7 @@ func (m *machine) reach(step Step, armed int) bool {
 	m.c.trace.add(name(m.node), "fault: killed %s", step)
 	m.strike()
 	go func() {
+		m.disk.settle()
 		process.Close()
 		close(died)
 	}()
@@ -145,6 +146,7 @@ func (m *machine) end() {
 		<-died
 		return
 	}
+	m.disk.settle()
 	m.c.Nodes[m.node].Close()
 }
 
@@ -174,16 +176,18 @@ func (c *Cluster) Pause(i int) {
 func (c *Cluster) Resume(i int) {
 	c.t.Helper()
 	m := c.running(i)
-	if m.resume() {
+	if m.goOn() {
 		c.trace.add(name(i), "goes on")
 	}
+	m.disk.stop(false)
+	c.net.Host(name(i)).Thaw()
 }
 
-func (m *machine) resume() bool {
-	was := m.goOn()
-	m.disk.stop(false)
+// release undoes what would keep the node from being closed.
+func (m *machine) release() {
+	m.goOn()
+	m.disk.release()
 	m.c.net.Host(name(m.node)).Thaw()
-	return was
 }
 
 // running returns the machine of a node that must run.

@@ -228,12 +228,72 @@ func TestWipe(t *testing.T) {
 	})
 }
 
-// The test ends while a node stands still, and another one is to die at a step that never comes.
+// The test ends while a node stands still in a write, another one has a disk that hangs, and the
+// third is to die at a step that never comes.
 func TestEndWithFaults(t *testing.T) {
 	synctest.Parallel(t)
-	inBubble(t, func(_ *testing.T, c *clustertest.Cluster) {
-		c.Disk(1).Slow(time.Minute)
+	inBubble(t, func(t *testing.T, c *clustertest.Cluster) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		c.Disk(1).Slow(time.Hour)
+		c.Disk(0).Slow(100 * time.Millisecond)
+		done := make(chan error, 1)
+		go func() { done <- c.Nodes[2].Storage().Store(ctx, "k", nil) }()
+		time.Sleep(10 * time.Millisecond)
 		c.Pause(0)
 		c.KillAt(2, "never")
+		if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
 	})
+}
+
+// A node is killed in a write that its disk holds back for long, and started again at once.
+func TestKillWhileDiskHangs(t *testing.T) {
+	synctest.Parallel(t)
+	for _, hang := range []struct {
+		name string
+		on   func(*clustertest.Cluster, int)
+	}{
+		{"slow", func(c *clustertest.Cluster, i int) { c.Disk(i).Slow(time.Hour) }},
+		{"paused", (*clustertest.Cluster).Pause},
+	} {
+		t.Run(hang.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *clustertest.Cluster) {
+				i := c.Leader()
+				a, _ := others(i)
+				hang.on(c, i)
+				go c.Nodes[i].Storage().Store(t.Context(), "x", nil)
+				store(t, c.Nodes[a], "k", "1")
+				time.Sleep(5 * time.Second)
+				c.Kill(i)
+				c.Disk(i).Slow(0)
+				c.Restart(i)
+				c.Settle()
+				wantEverywhere(t, c, "k", "1")
+			})
+		})
+	}
+}
+
+// Faults also work outside of a bubble, in real time.
+func TestRealTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a slow test: it runs without -short")
+	}
+	c := clustertest.New(t, 3, nil)
+	c.Settle()
+	leader := c.Leader()
+	a, b := others(leader)
+	c.Link(a, b).Delay(2 * time.Millisecond)
+	c.Disk(b).Slow(time.Millisecond)
+	c.Pause(leader)
+	store(t, c.Nodes[a], "k", "1") // by another leader
+	c.Resume(leader)
+	c.KillAt(leader, clustertest.BeforeSync)
+	store(t, c.Nodes[a], "k", "2")
+	c.AwaitKill(leader)
+	c.Restart(leader)
+	c.Settle()
+	wantEverywhere(t, c, "k", "2")
 }

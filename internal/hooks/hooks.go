@@ -2,9 +2,8 @@
 // they report.
 //
 // Hooks travel in the context of flotilla.Open, as those of net/http/httptrace do in that of a
-// request. So the exported configuration has no field for them, programs cannot set them, and a
-// program that opens its node itself has them if it passes on the context that package clustertest
-// gave it.
+// request. So the exported configuration has no field for them, and programs cannot set them. What
+// opens nodes itself, such as flotilla.Serve, has the hooks of the context that it is given.
 package hooks
 
 import (
