@@ -8,6 +8,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/backups"
 	"github.com/flotilla-ha/flotilla/internal/diagnosis"
+	"github.com/flotilla-ha/flotilla/internal/guard"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/notify"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
@@ -83,7 +84,9 @@ type upkeep struct {
 	seals        *rotation.Keeper
 	rotation     *rotation.Driver
 	version      *upgrade.Raiser
+	guard        *guard.Share      // sends the death notice of this process; nil: nothing does
 	journal      diagnosis.Journal // the newest part of the node's log
+	waiting      *waiting
 }
 
 func (b Backups) on() bool { return b.Dir != "" || b.Store != nil }

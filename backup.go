@@ -34,14 +34,15 @@ type BackupInfo struct {
 	Secrets      []string // fingerprints of the secrets; each of them opens the backup
 	Records      int      // how many records it has
 	Certificates int      // how many certificates are among them
+	Entries      int      `json:",omitempty"` // how many entries of buckets it has, see Node.KV
 	Bytes        int64    // of all names and values
 	Size         int64    // of the backup itself, in bytes
 }
 
 // Backup writes a sealed backup of the cluster to w. It holds everything that the cluster needs to
-// be itself again: certificates and their keys, accounts, records, the keys of session tickets.
-// What belongs to nodes is left out: their sessions, roles and locks, and the certificates of
-// TLS.PerNode.
+// be itself again: certificates and their keys, accounts, records, entries of buckets, the keys of
+// session tickets. What belongs to nodes is left out: their sessions, roles and locks, the entries
+// that are bound to sessions, and the certificates of TLS.PerNode.
 //
 // Every node can make a backup. It has everything that was acknowledged before the call if
 // BackupInfo.Current is true. Without a leader, Backup waits for a few seconds and then writes what
@@ -107,7 +108,7 @@ func readBackup(r io.Reader, secrets []Secret) (*state.State, BackupInfo, error)
 func backupInfo(s *state.State, h state.BackupHead, size int64) (BackupInfo, error) {
 	info := BackupInfo{
 		Cluster: s.Cluster, Incarnation: s.Incarnation, Index: s.Index, Time: time.Unix(0, h.Time), Node: h.Node,
-		Current: h.Current, Records: s.Records.Len(), Bytes: s.Bytes(), Size: size,
+		Current: h.Current, Records: s.Records.Len(), Entries: s.Items.ByName.Len(), Bytes: s.Bytes(), Size: size,
 	}
 	ids, err := seal.SecretsOf(s.Wrapped)
 	for _, id := range ids {

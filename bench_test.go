@@ -21,6 +21,7 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
+	"github.com/flotilla-ha/flotilla/kv"
 )
 
 // More benchmarks, those that need other software or processes of their own, are in the module in
@@ -75,6 +76,24 @@ func BenchmarkLoad(b *testing.B) {
 		if _, err := n.Storage().Load(b.Context(), key); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkKVGet(b *testing.B) {
+	s := benchCluster(b, 1, nil)[0].KV("bench")
+	for _, size := range []int{100, benchValue} {
+		if _, err := s.Put(b.Context(), benchKey(size), make([]byte, size), kv.Options{}); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
+			key := benchKey(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Get(b.Context(), key); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
@@ -21,8 +22,8 @@ func serveNames(t *testing.T, nodes []*Node, names ...string) {
 
 // stubTLS has a node order at ca, and keeps it from the network. more, if not nil, configures the
 // rest.
-func stubTLS(c *Config, ca *stubca.CA, more func(*certmagic.Config)) {
-	c.TLS = TLS{CA: ca.URL, Configure: ca.Configure(more)}
+func stubTLS(c *Config, ca *testca.Authority, more func(*certmagic.Config)) {
+	c.TLS = TLS{CA: ca.URL(), Configure: stubca.Configure(ca, more)}
 	c.certs = offline
 }
 

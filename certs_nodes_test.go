@@ -14,7 +14,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/testtls"
@@ -26,7 +26,7 @@ func TestDamagedCertificateOfTheCluster(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		nodes := trio(t, simnet.New(), func(c *Config) { stubTLS(c, ca, nil) })
 		for _, n := range nodes {
 			serveNames(t, []*Node{n}, name)
@@ -73,7 +73,7 @@ func TestOnDemandBesideDeclared(t *testing.T) {
 				return nil
 			}}
 		}
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		nodes := trio(t, simnet.New(), func(c *Config) { stubTLS(c, ca, decide) })
 		var configs []*tls.Config
 		for _, n := range nodes {
@@ -128,15 +128,15 @@ func TestLimitInTheReplicatedState(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		var limited atomic.Bool
 		limited.Store(true)
-		ca.Refuse = func(what string, _ []string) *http.Response {
-			if what != "order" || !limited.Load() {
+		ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op != "order" || !limited.Load() {
 				return nil
 			}
-			return ca.Problem(429, "rateLimited", "slow down", "1800")
-		}
+			return testca.Problem(429, "rateLimited", "slow down", "1800")
+		})
 		nodes := trio(t, simnet.New(), func(c *Config) {
 			stubTLS(c, ca, nil)
 			c.Timing = WAN

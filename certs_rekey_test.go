@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -20,7 +21,7 @@ func TestClusterIsRekeyed(t *testing.T) {
 	SkipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		nodes := trio(t, simnet.New(), func(c *Config) { stubTLS(c, ca, nil) })
 		names := stubca.Names("real", 12)
 		serveNames(t, nodes, names...)

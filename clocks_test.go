@@ -3,6 +3,7 @@ package flotilla
 import (
 	"bytes"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -12,8 +13,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -27,14 +28,15 @@ const farAhead = 100 * 24 * time.Hour // more than a certificate's life
 // clock is set.
 func TestNodeWithWrongClock(t *testing.T) {
 	OnlyLong(t)
-	url := limitedByCertmagic(t)
+	ca := testca.New(t, testca.Config{Trusting: true, Lifetime: time.Hour})
+	if err := ca.PrepareRenewals(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example"
 		configs, doors, logs := map[string]*certmagic.Config{}, map[string]*door{}, map[string]*bytes.Buffer{}
-		ca := stubca.New(t)
-		ca.URL, ca.Life = url, time.Hour
 		nodes := trio(t, simnet.New(), func(c *Config) {
-			d := &door{CA: ca}
+			d := &door{Authority: ca}
 			c.hooks.Ahead = d.wall
 			doors[c.Name], logs[c.Name] = d, new(bytes.Buffer)
 			stubTLS(c, ca, func(cfg *certmagic.Config) { configs[c.Name] = cfg })
@@ -122,7 +124,7 @@ func TestNodeWithWrongClock(t *testing.T) {
 
 // door is a node's way to the authority, which shows it the node's own clock.
 type door struct {
-	*stubca.CA
+	*testca.Authority
 	ahead    atomic.Int64 // nanoseconds by which both clocks are ahead
 	refusing atomic.Bool  // it refuses orders
 	orders   atomic.Int64 // that came this way
@@ -133,41 +135,19 @@ func (d *door) wall() time.Duration { return time.Duration(d.ahead.Load()) }
 
 // RoundTrip implements http.RoundTripper.
 func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
-	var res *http.Response
-	if r.URL.Path == "/order" {
+	order := r.URL.Path == "/"+string(testca.NewOrder)
+	if order {
 		d.orders.Add(1)
-		if d.refusing.Load() {
-			res = d.Problem(403, "unauthorized", "the proof was wrong", "")
-		}
 	}
-	if res == nil {
-		var err error
-		if res, err = d.CA.RoundTrip(r); err != nil {
-			return nil, err
-		}
+	res, err := d.Authority.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if order && d.refusing.Load() {
+		text := `{"type":"urn:ietf:params:acme:error:unauthorized","detail":"the proof was wrong"}`
+		res.StatusCode, res.Body = http.StatusForbidden, io.NopCloser(strings.NewReader(text))
+		res.Header.Set("Content-Type", "application/problem+json")
 	}
 	res.Header.Set("Date", time.Now().Add(d.wall()).UTC().Format(http.TimeFormat))
 	return res, nil
-}
-
-// limitedByCertmagic returns the URL of an authority for which certmagic's own limit of orders
-// exists already, outside of any bubble: it has a goroutine that never ends.
-func limitedByCertmagic(t *testing.T) string {
-	t.Helper()
-	ca := stubca.New(t)
-	var cfg *certmagic.Config
-	c := Config{}
-	stubTLS(&c, ca, func(made *certmagic.Config) { cfg = made })
-	n, err := Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.Close()
-	if err := n.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := cfg.ObtainCertSync(t.Context(), "first.example"); err != nil {
-		t.Fatal(err)
-	}
-	return ca.URL
 }

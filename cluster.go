@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla/internal/applied"
 	"github.com/flotilla-ha/flotilla/internal/certs"
+	"github.com/flotilla-ha/flotilla/internal/changes"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/durable"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -33,16 +34,12 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/replica"
 	"github.com/flotilla-ha/flotilla/internal/roles"
 	"github.com/flotilla-ha/flotilla/internal/rotation"
-	"github.com/flotilla-ha/flotilla/internal/seal"
 	"github.com/flotilla-ha/flotilla/internal/secrets"
 	"github.com/flotilla-ha/flotilla/internal/self"
 	"github.com/flotilla-ha/flotilla/internal/slogbridge"
 	"github.com/flotilla-ha/flotilla/internal/state"
 	"github.com/flotilla-ha/flotilla/internal/wire"
 )
-
-// droppedTime is how long a node asks its cluster whether it has dropped the secret of a directory.
-const droppedTime = 5 * time.Second
 
 // Open starts a node. It returns when the node's files, keys and ports have been checked: the node
 // then listens for peers and looks for its cluster in the background. Open does not wait for a
@@ -62,6 +59,7 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	}
 	n := &Node{cfg: cfg, timing: cfg.Timing.lengths().At(cfg.hooks.Rate), life: lifecycle.New(), store: applied.New()}
 	n.peers = peers.NewTable(n.store)
+	n.records.feed = changes.New(n.store)
 	n.log = slogbridge.NewNamed(n.upkeep.journal.Logger(cfg.Logger), n.peers.Name, func() string {
 		if label := n.label.Load(); label != nil {
 			return *label
@@ -82,10 +80,17 @@ func open(ctx context.Context, cfg Config, first func(*Node) error) (*Node, erro
 	n.life.Tasks.Go(func() { n.leases.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.replica.Disk.Run(n.life.Works) })
 	n.life.Tasks.Go(func() { n.run(n.life.Works) })
-	n.life.Tasks.Go(func() { n.waiting.run(n.life.Works) })
+	n.life.Tasks.Go(func() { n.upkeep.waiting.run(n.life.Works) })
+	n.records.run(n.life)
 	n.life.Tasks.Go(func() { n.upkeep.seals.Run(n.life.Works) })
+	if guard := n.upkeep.guard; guard != nil {
+		n.life.Tasks.Go(func() { n.roles.Report(n.life.Works, guard) })
+	}
 	if file := n.cfg.SecretsFile; file != "" {
 		n.life.Tasks.Go(func() { secrets.Watch(n.life.Works, file, n.fsm.secrets, n.log) })
+	}
+	if opened := n.cfg.hooks.Opened; opened != nil {
+		opened(n)
 	}
 	return n, nil
 }
@@ -102,7 +107,7 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		restored:  func(s *state.State) (*state.State, error) { return n.replica.Restored(s) },
 	})
 	n.tickets = tickets.New(n.cfg.TLS.TicketRotation, ready)
-	n.upkeep.space = &spaceWatch{maxState: n.cfg.MaxState, log: n.log}
+	n.upkeep.space = &spaceWatch{limits: n.cfg.limits(), log: n.log}
 	if n.cfg.Witness { // the limit is that of the others, which need not be its own
 		n.upkeep.space.log = slog.New(slog.DiscardHandler)
 	}
@@ -122,8 +127,8 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 		Storage:        storage,
 		Shared:         n.storage,
 		Ready:          n.Ready,
-		AwaitPeers:     n.awaitPeers,
-		Barrier:        n.barrier,
+		AwaitPeers:     func(ctx context.Context) { awaitPeers(ctx, n) },
+		Barrier:        func(ctx context.Context) { barrier(ctx, n) },
 		Current:        ready,
 		Cluster:        func() string { return n.members.Ident.ClusterID() },
 		Changed:        n.life.Changed.Notify,
@@ -148,6 +153,11 @@ func (n *Node) open(ctx context.Context, first func(*Node) error) error {
 	}
 	if err := first(n); err != nil {
 		return err
+	}
+	if n.cfg.Guard {
+		if n.upkeep.guard, err = startGuard(ctx, n.log); err != nil {
+			return err
+		}
 	}
 	if err := n.attach(ctx); err != nil {
 		return err
@@ -223,49 +233,6 @@ func (n *Node) attach(ctx context.Context) (err error) {
 		return &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
 	}
 	return n.replica.MakePrivate()
-}
-
-// loadIdentity loads the identity in a directory. A directory that opens only with a secret that
-// the cluster has dropped meanwhile is set aside.
-func loadIdentity(
-	ctx context.Context, dir *durable.Dir, cfg *Config, accepted []seal.Secret, log *slog.Logger,
-) (id *membership.Identity, written bool, err error) {
-	id, written, err = membership.LoadIdentity(dir, accepted)
-	if err == nil || id == nil {
-		return id, written, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, droppedTime)
-	defer cancel()
-	var addrs []string
-	for _, m := range id.Peers {
-		addrs = append(addrs, m.Addr)
-	}
-	if cfg.Peers != nil {
-		found, _ := cfg.Peers(ctx) // without them there are those of before
-		addrs = append(addrs, found...)
-	}
-	port, portErr := wire.OpenClient(wire.Config{Secrets: accepted, Dial: cfg.PeerDial, Logger: log})
-	if portErr != nil {
-		return nil, false, errors.Join(err, portErr)
-	}
-	defer port.Close()
-	if !membership.AskDropped(ctx, port, id, addrs) {
-		return nil, false, err
-	}
-	log.Warn("the cluster has replaced its secret while this node was away, and removed it; its state is set aside, and it joins as a new node",
-		"dir", dir.Path(), "opens with", id.Key)
-	if err := membership.SetAsideNext(dir, id); err != nil {
-		return nil, false, &ConfigError{Field: "Dir", Reason: "the node's identity cannot be written", Err: err}
-	}
-	return membership.LoadIdentity(dir, accepted)
-}
-
-// closeDir closes a directory, if there is one.
-func closeDir(dir *durable.Dir) error {
-	if dir == nil {
-		return nil
-	}
-	return dir.Close()
 }
 
 // openPeerPort opens the port for peers. Their requests wait until opened is closed.
@@ -358,6 +325,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 	n.roles = roles.New(roles.Config{
 		MaxState: n.cfg.MaxState, Timing: n.timing, Log: n.log, Life: n.life, Self: n.self, Store: n.store, Peers: n.peers, Replica: n.replica, Lease: n.leases,
 	})
+	n.records.attach(n)
 	n.upkeep.version = newRaiser(n)
 	n.upkeep.rotation = newDriver(n)
 	n.ops = ops.New(ops.Config{
@@ -386,7 +354,7 @@ func (n *Node) assemble(ident *membership.IdentityFile, dir *durable.Dir, member
 		cfg: n.cfg, life: n.life, self: n.self, store: n.store, replica: n.replica,
 		leases: n.leases, roles: n.roles, dropTickets: n.DropTickets,
 	}
-	n.waiting = newWaiting(n.log, &n.life.Second, n.life.Changed.Notify, n.conditions()...)
+	n.upkeep.waiting = newWaiting(n.log, &n.life.Second, n.life.Changed.Notify, n.conditions()...)
 }
 
 // run takes the node into its cluster and keeps it there until ctx ends.
@@ -422,47 +390,6 @@ func (n *Node) run(ctx context.Context) {
 	}
 }
 
-// greetPeers greets the peers while there is no leader: they or this node may have moved, or this
-// node may have been removed. With a leader, it greets them when the settings have changed that
-// nodes compare, such as the domains that are served.
-//
-// In a cluster that was restored or recovered it also looks for nodes of the former one.
-func (n *Node) greetPeers(ctx context.Context) {
-	var sent membership.Settings
-	met := time.Now()
-	for first := true; ; first = false {
-		second, own := n.life.Second.Wait(), n.ownSettings()
-		if n.replica.Leader() == "" || first {
-			if r := n.members.Greet(ctx); r.Err != nil && ctx.Err() == nil {
-				n.members.GiveUp(r.Err)
-				return
-			}
-		} else if len(own.Differ(sent)) > 0 || len(own.Values) != len(sent.Values) {
-			n.members.Greet(ctx) // only to send the settings: the answers matter to nodes without a leader
-		} else if time.Since(met) >= strangersTime && n.members.Ident.Identity().Incarnation != 0 {
-			if err := n.members.MeetStrangers(ctx); err != nil && ctx.Err() == nil {
-				n.members.GiveUp(err)
-				return
-			}
-			met = time.Now()
-		}
-		sent = own
-		if n.replica.Leader() != "" {
-			select {
-			case <-second:
-			case <-ctx.Done():
-				return
-			}
-			continue
-		}
-		select {
-		case <-time.After(n.timing.Greeting()):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Ready waits until this node is a member of a cluster with a leader and has caught up with it. If
 // the node cannot get there, Ready returns at once, with ErrClosed or with the reason. If ctx ends
 // first, the error says what was missing.
@@ -490,7 +417,7 @@ func (n *Node) shut() error {
 			n.certs.Close()
 		}
 		n.life.Tasks.Close()
-		return nil
+		return errs.Edge("closing", endGuard(n.upkeep.guard))
 	}
 	n.leases.Lose(ErrClosed) // before others can conclude that this process is gone
 	n.life.End(ErrClosed)
@@ -504,6 +431,7 @@ func (n *Node) shut() error {
 	}
 	n.own.flush()
 	n.roles.AwaitEnd(n.leases.Until()) // the directory's next process ends this one's session
+	failed = append(failed, endGuard(n.upkeep.guard))
 	return errs.Edge("closing", errors.Join(append(failed, closeDir(n.replica.Dir))...))
 }
 
@@ -516,7 +444,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if n.life.Open.Err() != nil {
 		return ErrClosed
 	}
-	n.startLeaving()
+	n.setLeaving(true)
 	err := n.handOver(ctx)
 	if n.replica.Dir == nil && n.replica.Raft.Load() != nil && n.life.Failure() == nil && len(n.replica.Others()) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, n.replica.AttemptTimeout())
@@ -543,42 +471,16 @@ func (n *Node) Leave(ctx context.Context) error {
 	}
 	ctx, stop := n.life.WhileOpen(ctx)
 	defer stop()
-	n.startLeaving()
+	n.setLeaving(true)
 	if err := n.handOver(ctx); err != nil {
 		n.log.Warn("leaving without handing over", "err", err)
 	}
 	if err := n.depart(ctx); err != nil {
-		n.stopLeaving()
+		n.setLeaving(false)
 		return errs.Edge("leaving: the cluster has not confirmed it, and the node stays open", err)
 	}
 	err := n.members.Ident.Save(func(id *membership.Identity) { id.Left, id.Member = true, false })
 	return errors.Join(errs.Edge("leaving", err), n.Close())
-}
-
-// depart removes this node from the cluster. It tries again until ctx ends.
-func (n *Node) depart(ctx context.Context) error {
-	for {
-		changed := n.life.Changed.Wait()
-		leader, err := n.replica.Leader(), error(ErrNoLeader)
-		if leader == n.self.ID { // a voter may have joined since the node handed over
-			attempt, cancel := context.WithTimeout(ctx, n.replica.TransferTimeout())
-			if err = n.replica.Transfer(attempt, ""); err == nil {
-				err = errors.New("this node still leads")
-			}
-			cancel()
-		} else if leader != "" {
-			err = n.members.AskLeave(ctx, leader)
-		}
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-time.After(n.timing.Retry()):
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
-		}
-	}
 }
 
 // beginAnew makes a node start as a new one, because its directory is an older copy or belongs to

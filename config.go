@@ -96,6 +96,25 @@ type Config struct {
 	// Timing sets the length of leases and timeouts. The default is LAN.
 	Timing Timing
 
+	// Guard starts a guard: a second process of this binary that tells the cluster when this one is
+	// dead, however it died. What a node held then goes to others within some hundredths of a second:
+	// the roles of Hold, the locks of Storage, the leadership. Without a guard that takes as long as
+	// the lease, except for the leadership. Roles of HoldPublic move at once only if the bearer of the
+	// notice ends their effect: see hold.Public. Package vip has a guard anyway, and shares this one.
+	//
+	// A program needs to do nothing for it: an init function of this module takes the second process
+	// over before main. Init functions of packages that are initialized earlier do run there. The
+	// process shows as "NAME: flotilla guard", needs no rights, has no open file of the program, and
+	// ends with it.
+	//
+	// The death of the process must mean the end of what it does. Other programs that it has started
+	// may live on, so a role of Hold should not stand for what they do.
+	//
+	// It needs Linux, and PeerDial must be nil, because the guard dials the other nodes itself. Open
+	// returns a *ConfigError if the guard does not start. In a container whose process 1 is this
+	// program, the kernel kills the guard with it, and the log warns of that.
+	Guard bool
+
 	// MaxState limits the records of programs, in bytes of names and values. The records of certmagic
 	// have a separate limit of the same size. Roles and locks of programs may take a sixteenth of it
 	// in addition, and locks of certificates another sixteenth. So programs that use up their limit
@@ -103,6 +122,11 @@ type Config struct {
 	// ErrTooLarge. Status.Space and the log warn before that. All nodes should have the same value. 0:
 	// 64 MiB.
 	MaxState int64
+
+	// MaxRecords limits the entries of KV, in bytes of keys, values and 64 more for each. They share
+	// no room with what MaxState limits. A write for which there is no room is refused with
+	// ErrTooLarge. All nodes should have the same value. 0: 48 MiB.
+	MaxRecords int64
 
 	// RemoveDead is how long a member may be gone before the leader removes it. A leader counts from
 	// the moment at which it began to lead, so it may take longer. A voter stays if fewer than three
@@ -162,17 +186,19 @@ type Config struct {
 	PeerListen func(network, addr string) (net.Listener, error)
 	PeerDial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// Listen opens the ports of Serve for clients, at HTTPSAddr, HTTPAddr and HealthAddr, in place of
-	// the node. It is for sockets that a service manager has opened, and for tests. If it returns
-	// neither a listener nor an error, the node listens at that address itself. Serve closes the
-	// listeners. It calls Listen again when it opens the node anew, and needs an open listener then
-	// too: for a socket that you keep as an os.File, return net.FileListener of it on each call. Other
-	// processes may have such a socket too, so the kernel goes on completing connections to it when
-	// Serve ends. Those that Serve has not accepted wait for the next process, if there is one, and
-	// are reset otherwise. Nil: the node opens all ports itself.
+	// Listen opens the node's ports for clients, in place of the node: those of Serve, at HTTPSAddr,
+	// HTTPAddr and HealthAddr, and those of ListenTLS and of Listen. It is for sockets that a service
+	// manager has opened, and for tests. If it returns neither a listener nor an error, the node
+	// listens at that address itself. Serve closes the listeners. It calls Listen again when it opens
+	// the node anew, and needs an open listener then too: for a socket that you keep as an os.File,
+	// return net.FileListener of it on each call. Other processes may have such a socket too, so the
+	// kernel goes on completing connections to it when Serve ends. Those that Serve has not accepted
+	// wait for the next process, if there is one, and are reset otherwise. Nil: the node opens all
+	// ports itself.
 	Listen func(network, addr string) (net.Listener, error)
 
 	dev      bool        // development mode; complete sets it before it adds a secret
+	ownDials bool        // PeerDial is that of complete
 	hooks    hooks.Hooks // of tests
 	supports uint64      // the newest cluster version, for tests; 0: state.Version
 	// changes the Config of the certificates, for tests; nil: not called
@@ -257,8 +283,8 @@ const (
 	// replace it after that time, as leader and as holder of roles and locks (BenchmarkIsolatedLeader,
 	// BenchmarkRoleFailover in bench). If only the process of a leader dies, it is replaced as soon as
 	// its port refuses connections (BenchmarkFailover). The locks and roles of that process are free
-	// when its lease has expired. They are free at once if a guard process reports the death, as that
-	// of package vip does (BenchmarkAddresses).
+	// when its lease has expired. They are free at once if a guard process reports the death: see
+	// Config.Guard (BenchmarkRoleFailover, BenchmarkAddresses).
 	LAN Timing = iota
 
 	// Fast suits nodes on one quiet network. Its lease is 200 ms long.
@@ -353,6 +379,11 @@ func (c *Config) policy() certs.Policy {
 // prepare is complete for a node that is opened with that context.
 func (c *Config) prepare(ctx context.Context) error {
 	hooks.Apply(ctx, &c.hooks)
+	if change := c.hooks.Config; change != nil {
+		if err := change(c); err != nil {
+			return err
+		}
+	}
 	return c.complete()
 }
 
@@ -373,8 +404,12 @@ func (c *Config) complete() error {
 		return bad("Peers", fmt.Sprintf("%d nodes are to form a cluster, and there is no way to find them; set Peers", c.Expect))
 	case c.TLS.TicketRotation != 0 && c.TLS.TicketRotation < tickets.MinRotation:
 		return bad("TLS.TicketRotation", "it must be a second at least, or zero for 12 hours")
+	case c.Guard && c.PeerDial != nil && !c.ownDials:
+		return bad("Guard", "the guard process dials the other nodes itself, and cannot do so by PeerDial; leave one of the two out")
 	case c.MaxState < 0:
 		return bad("MaxState", "it is a number of bytes and cannot be negative")
+	case c.MaxRecords < 0:
+		return bad("MaxRecords", "it is a number of bytes and cannot be negative")
 	case c.Drain.Patience < 0:
 		return bad("Drain.Patience", "it cannot be negative; use 1 ns for none")
 	case c.Redirect != 0 && c.Redirect != http.StatusPermanentRedirect && c.Redirect != http.StatusMovedPermanently:
@@ -459,6 +494,9 @@ func (c *Config) complete() error {
 	if c.MaxState == 0 {
 		c.MaxState = 64 << 20
 	}
+	if c.MaxRecords == 0 {
+		c.MaxRecords = 48 << 20
+	}
 	if c.RemoveDead == 0 {
 		c.RemoveDead = membership.RemoveDead
 	}
@@ -472,7 +510,7 @@ func (c *Config) complete() error {
 		c.PeerListen = net.Listen
 	}
 	if c.PeerDial == nil {
-		c.PeerDial = new(net.Dialer).DialContext
+		c.PeerDial, c.ownDials = new(net.Dialer).DialContext, true
 	}
 	return nil
 }

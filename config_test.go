@@ -62,6 +62,7 @@ func TestConfigErrors(t *testing.T) {
 		{"secret twice", func(c *flotilla.Config) { c.Secrets = append(c.Secrets, secret) }, "Secrets", "number 2 is listed twice"},
 		{"directory is a file", func(c *flotilla.Config) { c.Dir = file }, "Dir", file},
 		{"directory below a file", func(c *flotilla.Config) { c.Dir = filepath.Join(file, "x") }, "Dir", file},
+		{"a guard without the network", func(c *flotilla.Config) { c.Guard, c.PeerDial = true, new(net.Dialer).DialContext }, "Guard", "leave one of the two out"},
 		{"home directory of a shell", func(c *flotilla.Config) { c.Dir = "~/data" }, "Dir", "write the path in full"},
 		{"home directory of another", func(c *flotilla.Config) { c.Dir = "~me/data" }, "Dir", "write the path in full"},
 		{"variable of a shell", func(c *flotilla.Config) { c.Dir = "${HOME}/data" }, "Dir", "write the path in full"},
@@ -171,6 +172,10 @@ func TestConfigFromEnv(t *testing.T) {
 		{"quota", map[string]string{"MAX_STATE": "64M"}, nil, "FLOTILLA_MAX_STATE must be a number of bytes"},
 		{"turbo", map[string]string{"TIMING": "turbo"}, func(c flotilla.Config) bool { return c.Timing == flotilla.Turbo }, ""},
 		{"timing", map[string]string{"TIMING": "slow"}, nil, `not "slow"`},
+		{"guard", map[string]string{"GUARD": "true"}, func(c flotilla.Config) bool { return c.Guard }, ""},
+		{"no guard", map[string]string{"GUARD": "false"}, func(c flotilla.Config) bool { return !c.Guard }, ""},
+		{"guard of another kind", map[string]string{"GUARD": "always"}, nil, `FLOTILLA_GUARD must be true or false, not "always"`},
+		{"the guard's own variable", map[string]string{"GUARD_PROCESS": "2:1:1:notices"}, func(c flotilla.Config) bool { return !c.Guard }, ""},
 		{"no roots", map[string]string{"ACME_ROOTS": filepath.Join(dir, "none")}, nil, "FLOTILLA_ACME_ROOTS"},
 		{"roots without a certificate", map[string]string{"ACME_ROOTS": file("roots", "x")}, nil, "without a PEM certificate"},
 		{"proxies", map[string]string{"PROXIES": "10.0.0.0/8 192.0.2.1, 2001:db8::/32"}, func(c flotilla.Config) bool {

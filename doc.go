@@ -22,7 +22,8 @@
 //	}
 //
 // Serve does everything in one call. [Open] and the methods of [Node] do the same step by step.
-// [Node.Ready] waits for the cluster. [Node.Storage] is the replicated storage. [Node.TLSConfig]
+// [Node.Ready] waits for the cluster. [Node.Storage] is the replicated storage of certmagic, and
+// [Node.KV] keeps records of your own, with versions, watches and expiry. [Node.TLSConfig]
 // and [Node.ListenTLS] are for servers of your own. [Node.HTTPHandler] answers the certificate
 // authority on port 80. [Node.Health] is for balancers and operators. [Node.Shutdown], [Node.Leave]
 // and [Node.Close] are the three ways to end a node.
@@ -92,8 +93,8 @@
 // A cluster of two voters does not tolerate the loss of any, one of three tolerates the loss of
 // one, and one of five the loss of two. A value has at most [MaxValue] bytes and a name at most
 // [MaxName]. The records of programs have at most Config.MaxState bytes, 64 MiB by default, and so
-// have certificates, apart from that. Each node keeps all of it in memory. Everybody who has the
-// secret is trusted completely.
+// have certificates, apart from that. The entries of [Node.KV] have Config.MaxRecords. Each node
+// keeps all of it in memory. Everybody who has the secret is trusted completely.
 //
 // Planned, and not in this release: metrics.
 package flotilla

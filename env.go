@@ -17,6 +17,7 @@ import (
 //	FLOTILLA_PEERS          "a:7373,b:7373", "dns:app:7373" or "srv:_flotilla._tcp.example.com"
 //	FLOTILLA_EXPECT         a number
 //	FLOTILLA_TIMING         lan, fast, wan or turbo
+//	FLOTILLA_GUARD          true or false
 //	FLOTILLA_MAX_STATE      bytes
 //	FLOTILLA_REMOVE_DEAD    a duration such as 48h, or never
 //	FLOTILLA_BACKUPS        "/backups" or "/backups,every=24h,keep=14": Backups.Dir, Every and Keep
@@ -46,7 +47,7 @@ func ConfigFromEnv() (Config, error) {
 		HealthAddr: os.Getenv("FLOTILLA_HEALTH_ADDR"),
 		TLS:        TLS{Email: os.Getenv("FLOTILLA_EMAIL"), CA: os.Getenv("FLOTILLA_ACME_CA")},
 	}
-	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envRoots, envProxies, envBackups} {
+	for _, read := range []func(*Config) error{envSecrets, envPeers, envNumbers, envTiming, envGuard, envRoots, envProxies, envBackups} {
 		if err := read(&c); err != nil {
 			return Config{}, err
 		}
@@ -128,12 +129,16 @@ func envNumbers(c *Config) error {
 		}
 		c.Expect = n
 	}
-	if v := os.Getenv("FLOTILLA_MAX_STATE"); v != "" {
+	for name, field := range map[string]*int64{"MAX_STATE": &c.MaxState, "MAX_RECORDS": &c.MaxRecords} {
+		v := os.Getenv(envPrefix + name)
+		if v == "" {
+			continue
+		}
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
-			return envError("MaxState", "FLOTILLA_MAX_STATE", "must be a number of bytes", err)
+			return envError(envNames()[name], envPrefix+name, "must be a number of bytes", err)
 		}
-		c.MaxState = n
+		*field = n
 	}
 	if v := os.Getenv("FLOTILLA_REMOVE_DEAD"); v == "never" {
 		c.RemoveDead = -1
@@ -160,6 +165,19 @@ func envTiming(c *Config) error {
 	default:
 		return envError("Timing", "FLOTILLA_TIMING", fmt.Sprintf("must be lan, fast, wan or turbo, not %q", v), nil)
 	}
+	return nil
+}
+
+func envGuard(c *Config) error {
+	v := os.Getenv("FLOTILLA_GUARD")
+	if v == "" {
+		return nil
+	}
+	on, err := strconv.ParseBool(v)
+	if err != nil {
+		return envError("Guard", "FLOTILLA_GUARD", fmt.Sprintf("must be true or false, not %q", v), nil)
+	}
+	c.Guard = on
 	return nil
 }
 

@@ -3,13 +3,13 @@ package flotilla_test
 import (
 	"crypto/ecdsa"
 	"crypto/tls"
-	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -19,20 +19,20 @@ import (
 func TestSecondEvictionDoesNotWait(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		var down atomic.Bool
 		down.Store(true)
-		ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == "revoke" && down.Load() {
-				return ca.Problem(500, "serverInternal", "not now", "")
+		ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op == "revoke" && down.Load() {
+				return testca.Problem(500, "serverInternal", "not now", "")
 			}
 			return nil
-		}
+		})
 		const name = "second.example"
 		r := newSecrets(t, 5)
 		r.Cluster = clustertest.New(t, 5, func(i int, c *flotilla.Config) {
 			r.configure(i, c)
-			c.TLS.Configure = ca.Configure(nil)
+			c.TLS.Configure = stubca.Configure(ca, nil)
 			flotilla.Offline(c)
 		})
 		e := &evicting{r, 4}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/clustertest"
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/remote"
 	"github.com/flotilla-ha/flotilla/internal/seal"
@@ -282,11 +283,11 @@ func TestReplacementIsNotEvicted(t *testing.T) {
 func TestEvictionReplacesCertificates(t *testing.T) {
 	flotilla.SkipShort(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca, names := stubca.New(t), stubca.Names("evict", 5)
+		ca, names := testca.New(t, testca.Config{Trusting: true}), stubca.Names("evict", 5)
 		r := newSecrets(t, 4)
 		r.Cluster = clustertest.New(t, 4, func(i int, c *flotilla.Config) {
 			r.configure(i, c)
-			c.TLS.Configure = ca.Configure(nil)
+			c.TLS.Configure = stubca.Configure(ca, nil)
 			flotilla.Offline(c)
 		})
 		e := &evicting{r, 3}

@@ -14,20 +14,16 @@ import (
 // that. If they leave as well, there is nobody to hand over to. Waiting for them would only make a
 // stop of the whole cluster slow. So nodes tell each other when they leave.
 
-// startLeaving makes this node give up and claim no more roles, and announces that it leaves.
-func (n *Node) startLeaving() { n.setLeaving(true) }
-
-// stopLeaving undoes startLeaving.
-func (n *Node) stopLeaving() {
-	n.setLeaving(false)
-	n.leases.Renewed.Notify()
-}
-
+// setLeaving makes this node give up and claim no more roles, and announces that it leaves; or it
+// undoes that.
 func (n *Node) setLeaving(leaving bool) {
 	n.life.Leaving.Store(leaving)
 	n.life.Changed.Notify()
 	n.roles.Recheck()
 	n.leases.AnnounceLeaving()
+	if !leaving {
+		n.leases.Renewed.Notify()
+	}
 }
 
 // handOver gives up the roles and locks of this node, its leadership and its session, in this
@@ -66,4 +62,30 @@ func (n *Node) handOver(ctx context.Context) error {
 		return yielded
 	}
 	return errors.Join(moved, yielded, ended)
+}
+
+// depart removes this node from the cluster. It tries again until ctx ends.
+func (n *Node) depart(ctx context.Context) error {
+	for {
+		changed := n.life.Changed.Wait()
+		leader, err := n.replica.Leader(), error(ErrNoLeader)
+		if leader == n.self.ID { // a voter may have joined since the node handed over
+			attempt, cancel := context.WithTimeout(ctx, n.replica.TransferTimeout())
+			if err = n.replica.Transfer(attempt, ""); err == nil {
+				err = errors.New("this node still leads")
+			}
+			cancel()
+		} else if leader != "" {
+			err = n.members.AskLeave(ctx, leader)
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-time.After(n.timing.Retry()):
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
 }

@@ -59,6 +59,7 @@ type Inspection struct {
 	Members []Member     // the cluster's
 	Roles   []RoleStatus // roles that were held
 	Records []string     // names of the stored records; values are not shown
+	Entries []string     // the entries of Node.KV, as bucket and key with a slash between them
 	Bytes   int64        // size of all names and values
 }
 
@@ -252,5 +253,8 @@ func (out *Inspection) show(s *state.State) {
 	it := s.Records.Root().Iterator()
 	for k, _, ok := it.Next(); ok; k, _, ok = it.Next() {
 		out.Records = append(out.Records, keyspace.Plain(k))
+	}
+	for name := range state.Each(s.Items.ByName, nil) {
+		out.Entries = append(out.Entries, strings.Replace(string(name), "\x00", "/", 1))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/simnet"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -122,8 +123,8 @@ func TestClockDecides(t *testing.T) {
 						t.Errorf("status: it holds %s", r.Name)
 					}
 				}
-				if fence, own := s.Holder("r"); fence != 0 || own {
-					t.Errorf("Holder: %d, %v", fence, own)
+				if holder := s.Holder("r"); holder != (hold.Holder{}) {
+					t.Errorf("Holder: %+v", holder)
 				}
 				w := httptest.NewRecorder()
 				s.Health().ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))

@@ -170,6 +170,7 @@ func TestForbiddenImports(t *testing.T) {
 		disks    = "disks belong to internal/durable"
 		replicas = "replicas would differ"
 		pure     = "the state machine is pure"
+		bare     = "programs without floating addresses do not link it"
 		guard    = "addresses know one method of the cluster, and a guard process is small"
 	)
 	for _, rule := range []struct {
@@ -183,7 +184,8 @@ func TestForbiddenImports(t *testing.T) {
 		}, map[string]string{
 			"testing":                             "its flags and its code do not belong in users' programs",
 			modulePath + "/internal/synctest":     "it imports testing",
-			modulePath + "/internal/certs/stubca": "it imports testing",
+			modulePath + "/internal/certs/stubca": "it is for tests",
+			modulePath + "/clustertest/testca":    "it is for tests",
 			modulePath + "/internal/gotypes":      "it is for the repository's own checks",
 		}},
 		{"everything", func(*source) bool { return true }, map[string]string{
@@ -239,13 +241,19 @@ func TestForbiddenImports(t *testing.T) {
 			"github.com/caddyserver":      "it knows nothing of certificates",
 			modulePath + "/internal/wire": "it uses no network",
 		}},
-		{"vip", code("vip", "hold", "internal/deathnotice", "internal/notify", "internal/fence", "internal/guard", "internal/l2"), map[string]string{
+		{"vip", code("vip", "hold", "internal/deathnotice", "internal/notify", "internal/fence", "internal/guard", "internal/guard/remover", "internal/guard/reporter", "internal/l2"), map[string]string{
 			modulePath + "/internal/wire":    guard,
 			modulePath + "/internal/durable": guard,
 			"github.com/hashicorp":           guard,
 			"go.etcd.io":                     guard,
 			modulePath + "/internal/seal":    "a guard process does not know the secret",
 			"github.com/caddyserver":         "addresses know nothing of certificates",
+		}},
+		{"the guard of all programs", code("internal/guard", "internal/guard/reporter"), map[string]string{
+			"github.com/vishvananda/netlink":       bare,
+			"github.com/google/nftables":           bare,
+			modulePath + "/internal/fence":         bare,
+			modulePath + "/internal/guard/remover": bare,
 		}},
 		{"internal/simnet", code("internal/simnet"), map[string]string{
 			"github.com": "it replaces package net and needs nothing else",

@@ -99,6 +99,57 @@ func TestServeListens(t *testing.T) {
 	})
 }
 
+// Config.Listen also opens the ports of ListenTLS and Listen.
+func TestListenersListen(t *testing.T) {
+	SkipShort(t)
+	synctest.Parallel(t)
+	synctest.Test(t, func(t *testing.T) {
+		network := simnet.New()
+		host := network.Host("a")
+		n, err := Open(t.Context(), Config{
+			Name: "a", Secrets: []Secret{NewSecret()}, TLS: TLS{Private: true},
+			PeerListen: host.Listen, PeerDial: host.Dial, Listen: host.Listen, certs: offline,
+			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		if err := n.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		secure, err := n.ListenTLS("tcp", ":443", "a.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := n.Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "answered") })}
+		defer srv.Close()
+		go srv.Serve(secure)
+		go srv.Serve(plain)
+		for _, port := range []string{"443", "80"} {
+			conn, err := network.Host("client").Dial(t.Context(), "tcp", "a:"+port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if port == "443" {
+				conn = tls.Client(conn, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+			}
+			if _, body, err := askConn(conn, "/"); err != nil || body != "answered" {
+				t.Errorf("port %s: %q, %v", port, body, err)
+			}
+			conn.Close()
+		}
+		var ce *ConfigError
+		if _, err := n.ListenTLS("tcp", ":443", "a.test"); !errors.As(err, &ce) || ce.Field != "Listen" || !strings.Contains(err.Error(), "it opens no listener for :443") {
+			t.Errorf("a port in use: %v", err)
+		}
+	})
+}
+
 // What Config.Listen returns is checked as what the node opens itself is, and without a listener
 // the node opens the port.
 func TestListenErrors(t *testing.T) {

@@ -42,6 +42,7 @@ type Node struct {
 	tickets *tickets.Sealer
 	upkeep  upkeep
 	remarks remarks
+	records records // the entries of programs
 
 	frontend *frontend.Server // listeners for clients: those of Serve and those of the program
 
@@ -53,11 +54,10 @@ type Node struct {
 	members *membership.Membership
 	roles   *roles.Holder
 	ops     *ops.Operator
-	waiting *waiting
 	beneath *storageNode // the parts that storage uses
 
 	closeOnce sync.Once
 }
 
-// Storage returns the cluster's storage for certmagic. It can also keep small records of your own.
+// Storage returns the cluster's storage for certmagic. For records of your own see KV.
 func (n *Node) Storage() *Storage { return n.storage }

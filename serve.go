@@ -105,6 +105,25 @@ func (n *Node) Serve(ctx context.Context, h http.Handler, domains ...string) err
 	return n.serve(ctx, h, p, health)
 }
 
+// nodeKey is the key of the node in the contexts of requests.
+type nodeKey struct{}
+
+// withNode returns a function that puts n into contexts.
+func withNode(n *Node) func(context.Context) context.Context {
+	return func(ctx context.Context) context.Context { return context.WithValue(ctx, nodeKey{}, n) }
+}
+
+// NodeFrom returns the node that serves the request whose context ctx is, or derives from. Handlers
+// and hooks of Serve and Node.Serve get such contexts, on the ports for HTTPS and for HTTP.
+// NodeFrom returns nil for any other context, such as one of a server of your own on ListenTLS.
+//
+// With the function Serve it is the way to the node. That function may open the node again, as a
+// new one, so a handler should not keep what NodeFrom returns.
+func NodeFrom(ctx context.Context) *Node {
+	n, _ := ctx.Value(nodeKey{}).(*Node)
+	return n
+}
+
 // ports are the listeners of Serve, and the domains that it serves.
 type ports struct {
 	domains              []string
@@ -183,13 +202,14 @@ func (n *Node) serve(ctx context.Context, h http.Handler, p *ports, healthFailed
 	n.noteTLSPort(p.https.Addr())
 	https, err := n.frontend.HTTPS(p.https, frontend.HTTPS{
 		Server: n.cfg.Server, Handler: h, TLS: config,
-		Bind: func(c *tls.Config) { n.tickets.Bind(c, n.certs.Provisional) },
+		Bind:    func(c *tls.Config) { n.tickets.Bind(c, n.certs.Provisional) },
+		Context: withNode(n),
 	})
 	if err != nil {
 		return err
 	}
 	defer https.Close()
-	plain := n.frontend.Plain(p.plain, n.HTTPHandler(nil))
+	plain := n.frontend.Plain(p.plain, n.HTTPHandler(nil), withNode(n))
 	defer plain.Close()
 	httpsFailed, plainFailed := startPort(https, n.life.Tasks.Go), startPort(plain, n.life.Tasks.Go)
 	n.log.Info("serving", "https", https.Addr().String(), "domains", p.domains)
@@ -285,22 +305,8 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 	if err := n.mayListen(field, addr); err != nil {
 		return nil, err
 	}
-	if n.cfg.Listen != nil {
-		ln, err := n.cfg.Listen("tcp", addr)
-		if err != nil {
-			return nil, &ConfigError{Field: "Listen", Reason: "it opens no listener for " + field + ", " + addr, Err: err}
-		}
-		if ln != nil {
-			if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && errors.Is(d.SetDeadline(time.Time{}), net.ErrClosed) {
-				return nil, &ConfigError{Field: "Listen", Reason: "it returns a closed listener for " + field + ", " + addr + "; open one on each call"}
-			}
-			if at, ok := ln.Addr().(*net.TCPAddr); ok {
-				if err := n.mayListen("Listen", at.String()); err != nil {
-					return nil, errors.Join(err, ln.Close())
-				}
-			}
-			return frontend.Lent(ln), nil
-		}
+	if ln, err := listenLent(n.cfg.Listen, "tcp", addr, field+", ", n.mayListen); ln != nil || err != nil {
+		return ln, err
 	}
 	ln, err := frontend.Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -308,6 +314,33 @@ func (n *Node) openPort(ctx context.Context, field, addr string) (*frontend.List
 		return nil, &ConfigError{Field: field, Reason: reason, Err: err}
 	}
 	return ln, nil
+}
+
+// listenLent listens by listen, which is Config.Listen. It returns nil if the node is to listen
+// itself. use says what the listener is for, and ends in a comma and a space, or is empty. may
+// checks the address of the socket.
+func listenLent(
+	listen func(network, addr string) (net.Listener, error), network, addr, use string, may func(field, addr string) error,
+) (*frontend.Listener, error) {
+	if listen == nil {
+		return nil, nil
+	}
+	ln, err := listen(network, addr)
+	if err != nil {
+		return nil, &ConfigError{Field: "Listen", Reason: "it opens no listener for " + use + addr, Err: err}
+	}
+	if ln == nil {
+		return nil, nil
+	}
+	if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && errors.Is(d.SetDeadline(time.Time{}), net.ErrClosed) {
+		return nil, &ConfigError{Field: "Listen", Reason: "it returns a closed listener for " + use + addr + "; open one on each call"}
+	}
+	if at, ok := ln.Addr().(*net.TCPAddr); ok {
+		if err := may("Listen", at.String()); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+	}
+	return frontend.Lent(ln), nil
 }
 
 // servesNobody returns the error of a witness that is asked to serve clients.
@@ -331,6 +364,9 @@ func (n *Node) mayListen(field, addr string) error {
 func (n *Node) listenAt(field, network, addr string) (*frontend.Listener, error) {
 	if err := n.mayListen(field, addr); err != nil {
 		return nil, err
+	}
+	if ln, err := listenLent(n.cfg.Listen, network, addr, "", n.mayListen); ln != nil || err != nil {
+		return ln, err
 	}
 	ln, err := frontend.Listen(context.Background(), network, addr)
 	if err != nil {
@@ -365,8 +401,8 @@ func (n *Node) TLSConfig(domains ...string) (*tls.Config, error) {
 
 // ListenTLS listens for clients on a TCP address and speaks TLS with the certificates of domains,
 // as TLSConfig does. It reads the PROXY header first where Config.Proxies says so. The network is
-// "tcp", "tcp4" or "tcp6". With an http.Server, call Serve on the listener, not ServeTLS. In
-// development mode the address must be a loopback address.
+// "tcp", "tcp4" or "tcp6". Config.Listen opens the socket if it is set. With an http.Server, call
+// Serve on the listener, not ServeTLS. In development mode the address must be a loopback address.
 func (n *Node) ListenTLS(network, addr string, domains ...string) (net.Listener, error) {
 	config, err := n.TLSConfig(domains...)
 	if err != nil {
@@ -417,4 +453,21 @@ func (n *Node) HTTPHandler(next http.Handler) http.Handler { return n.certs.HTTP
 // sets itself is kept.
 func (n *Node) HSTS(maxAge time.Duration, next http.Handler) http.Handler {
 	return n.certs.HSTS(maxAge, next)
+}
+
+// TrustForwarded is for programs behind a proxy that speaks HTTP and names its client in
+// X-Forwarded-For. Without TrustForwarded, no such header is trusted. For a balancer that only
+// forwards bytes, use Config.Proxies instead.
+//
+// In requests from proxies, RemoteAddr becomes the rightmost address of X-Forwarded-For that is not
+// itself in proxies. Everything to the left of it is only the client's claim. If that place holds
+// something other than an address, or nothing, RemoteAddr is the last proxy found. The port of
+// RemoteAddr is 0 if the header has none. The other X-Forwarded headers, such as X-Forwarded-Proto,
+// reach next as they are: the proxy must set them, and must not pass on those of a client.
+// Request.TLS still describes the connection to the proxy.
+//
+// All X-Forwarded headers are deleted from requests of other peers. Forwarded and X-Real-IP are
+// always deleted: a proxy that does not know them passes on what a client sends.
+func TrustForwarded(proxies []netip.Prefix, next http.Handler) http.Handler {
+	return frontend.TrustForwarded(proxies, next)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
+	"github.com/flotilla-ha/flotilla/internal/membership"
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
@@ -17,6 +18,47 @@ const (
 
 	strangersTime = 5 * time.Second // between looks for nodes of a former incarnation
 )
+
+// greetPeers greets the peers while there is no leader: they or this node may have moved, or this
+// node may have been removed. With a leader, it greets them when the settings have changed that
+// nodes compare, such as the domains that are served.
+//
+// In a cluster that was restored or recovered it also looks for nodes of the former one.
+func (n *Node) greetPeers(ctx context.Context) {
+	var sent membership.Settings
+	met := time.Now()
+	for first := true; ; first = false {
+		second, own := n.life.Second.Wait(), n.ownSettings()
+		if n.replica.Leader() == "" || first {
+			if r := n.members.Greet(ctx); r.Err != nil && ctx.Err() == nil {
+				n.members.GiveUp(r.Err)
+				return
+			}
+		} else if len(own.Differ(sent)) > 0 || len(own.Values) != len(sent.Values) {
+			n.members.Greet(ctx) // only to send the settings: the answers matter to nodes without a leader
+		} else if time.Since(met) >= strangersTime && n.members.Ident.Identity().Incarnation != 0 {
+			if err := n.members.MeetStrangers(ctx); err != nil && ctx.Err() == nil {
+				n.members.GiveUp(err)
+				return
+			}
+			met = time.Now()
+		}
+		sent = own
+		if n.replica.Leader() != "" {
+			select {
+			case <-second:
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		select {
+		case <-time.After(n.timing.Greeting()):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // onApplied acts on the effects of applied entries. raft's goroutine calls it, and it does not
 // block.
@@ -53,6 +95,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 	if say := n.upkeep.space.look(n.store.State()); say != nil {
 		n.life.Tasks.Go(say)
 	}
+	n.records.onApplied(fx, anything)
 	n.replica.Snapshots.Applied()
 	sites := keyspace.CertificateSites(fx.Keys)
 	for _, site := range sites {
@@ -70,7 +113,7 @@ func (n *Node) onApplied(fx *state.Effects) {
 // seconds after this node became ready for the first time. Otherwise the first node of a starting
 // cluster would order certificates before other nodes have opened the ports that the authority may
 // contact.
-func (n *Node) awaitPeers(ctx context.Context) {
+func awaitPeers(ctx context.Context, n *Node) {
 	ctx, cancel := context.WithDeadline(ctx, n.leases.FirstReady().Add(peersTime))
 	defer cancel()
 	for steady := false; !steady && ctx.Err() == nil; {
@@ -92,7 +135,7 @@ func (n *Node) awaitPeers(ctx context.Context) {
 // barrier waits until every session has applied what this node has applied. It makes a write that
 // changes nothing, because a write waits for exactly that. Without it, a client could find on one
 // node what the next node does not have yet.
-func (n *Node) barrier(ctx context.Context) {
+func barrier(ctx context.Context, n *Node) {
 	ctx, cancel := context.WithTimeout(ctx, barrierTime)
 	defer cancel()
 	if err := n.storage.Delete(ctx, "flotilla/nothing"); err != nil {

@@ -23,6 +23,7 @@ func (n *Node) ownSettings() membership.Settings {
 	v := map[string]string{
 		membership.TimingSetting: n.cfg.Timing.String(),
 		"MaxState":               strconv.FormatInt(n.cfg.MaxState, 10),
+		"MaxRecords":             strconv.FormatInt(n.cfg.MaxRecords, 10),
 		"TLS.CA":                 n.cfg.TLS.CA,
 		"TLS.Private":            strconv.FormatBool(n.cfg.TLS.Private),
 		"TLS.PerNode":            strconv.FormatBool(n.cfg.TLS.PerNode),

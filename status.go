@@ -185,11 +185,11 @@ func (n *Node) Status() Status {
 		Certificates: n.certificates(),
 		Tickets:      ticketStatus(n.tickets.Current()),
 		Backup:       n.upkeep.status(s, n.cfg.Backups.Every),
-		Waiting:      n.waiting.list(),
+		Waiting:      n.upkeep.waiting.list(),
 		Peers:        peerStatusOf(n.members.PeerStatus()),
 	}
 	if !n.cfg.Witness { // the limit is that of the others, which need not be its own
-		out.Space = spaceOf(s, n.cfg.MaxState)
+		out.Space = spaceOf(s, n.cfg.limits())
 	}
 	_, out.OnDemand = n.certs.OnDemand()
 	if err := n.clocks.Check(clocks.MaxOffset); err != nil {

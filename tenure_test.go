@@ -189,7 +189,7 @@ func TestFirstOrdersWaitForPeers(t *testing.T) {
 		nodes := trio(t, simnet.New(), nil)
 		took := func(n *Node) time.Duration {
 			start := time.Now()
-			n.awaitPeers(t.Context())
+			awaitPeers(t.Context(), n)
 			return time.Since(start)
 		}
 		if d := took(nodes[0]); d != peersPause {

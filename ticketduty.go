@@ -95,6 +95,7 @@ func (n *Node) lead(l *replica.Leadership) {
 		duties.Go(func() { n.upkeep.rotation.Lead(l) })
 	}
 	duties.Go(func() { n.upkeep.version.Run(l) })
+	duties.Go(func() { n.records.expiry.Run(l) })
 	n.members.Lead(l)
 }
 

@@ -14,10 +14,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// newEtcd starts three members of etcd with default options (fsync, no TLS). It returns two
-// functions that put a value, each through its own client: one client is connected only to a
-// follower, the other only to the leader.
-func newEtcd(b *testing.B) (follower, leader func(ctx context.Context, key string, value []byte) error) {
+// newEtcd starts three members of etcd. It returns two functions that put a value, each through its
+// own client: one client is connected only to a follower, the other only to the leader.
+func newEtcd(b *testing.B) (follower, leader store) {
+	b.Helper()
+	first, followers := newEtcdClients(b)
+	put := func(client *clientv3.Client) store {
+		return func(ctx context.Context, key string, value []byte) error {
+			_, err := client.Put(ctx, key, string(value))
+			return err
+		}
+	}
+	return put(followers[0]), put(first)
+}
+
+// newEtcdClients starts three members of etcd with default options (fsync, no TLS). It returns a
+// client for each: one is connected only to the leader, the others to a follower each.
+func newEtcdClients(b *testing.B) (leader *clientv3.Client, followers []*clientv3.Client) {
 	b.Helper()
 	addrs, dir := freeAddrs(b, 6), b.TempDir()
 	at := func(i int) url.URL { return url.URL{Scheme: "http", Host: addrs[i]} }
@@ -52,18 +65,14 @@ func newEtcd(b *testing.B) (follower, leader func(ctx context.Context, key strin
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { client.Close() })
-		put := func(ctx context.Context, key string, value []byte) error {
-			_, err := client.Put(ctx, key, string(value))
-			return err
-		}
 		if e.Server.Leader() == e.Server.MemberID() {
-			leader = put
+			leader = client
 		} else {
-			follower = put
+			followers = append(followers, client)
 		}
 	}
-	if leader == nil || follower == nil {
-		b.Fatal("etcd has no leader")
+	if leader == nil || len(followers) != 2 {
+		b.Fatal("etcd has no leader, or more than one")
 	}
-	return follower, leader
+	return leader, followers
 }

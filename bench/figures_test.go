@@ -74,6 +74,11 @@ func (s *side) round(b testing.TB, writers, ops int) {
 		b.Fatalf("%s: %v", s.name, fail)
 	}
 	s.rate = append(s.rate, float64(len(all))/took.Seconds())
+	s.record(all)
+}
+
+// record adds the times of a round.
+func (s *side) record(all []time.Duration) {
 	s.p50 = append(s.p50, quantile(all, 0.5))
 	s.p99 = append(s.p99, quantile(all, 0.99))
 }

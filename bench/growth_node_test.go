@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/flotilla-ha/flotilla"
+	"github.com/flotilla-ha/flotilla/kv"
 )
 
 // growthNode is what the benchmarks Growth… have a node do. One goroutine uses it.
@@ -35,6 +36,11 @@ func (l *growthNode) do(ctx context.Context, word, rest string) (string, error) 
 			return "", err
 		}
 		return "ok", l.names(ctx, n)
+	case "entries": // n entries of a bucket, which expire in a day
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			return "", err
+		}
+		return "ok", l.entries(ctx, n)
 	case "leave": // the node shuts down, and the process goes on
 		return "ok", l.node.Shutdown(ctx)
 	case "write": // n times, one after another
@@ -83,6 +89,18 @@ func (l *growthNode) names(ctx context.Context, n int) error {
 			}
 		}
 		return nil
+	})
+}
+
+// entries stores n entries of 100 bytes with a TTL of a day.
+func (l *growthNode) entries(ctx context.Context, n int) error {
+	value := make([]byte, 100)
+	return each((n+kv.MaxOps-1)/kv.MaxOps, func(i int) error {
+		var ops []kv.Op
+		for k := i * kv.MaxOps; k < min(n, (i+1)*kv.MaxOps); k++ {
+			ops = append(ops, kv.Put(fmt.Sprintf("session/%d", k), value, kv.Options{TTL: 24 * time.Hour}))
+		}
+		return l.node.KV("bench").Txn(ctx, nil, ops)
 	})
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/flotilla-ha/flotilla"
 	"github.com/flotilla-ha/flotilla/bench/internal/proc"
-	"github.com/flotilla-ha/flotilla/internal/guard"
 	"github.com/flotilla-ha/flotilla/internal/netlab"
 	"github.com/flotilla-ha/flotilla/internal/netlab/labnode"
 	"github.com/flotilla-ha/flotilla/internal/netlab/steps"
@@ -86,15 +85,11 @@ func runNode(ctx context.Context) error {
 		case "store":
 			err = n.Storage().Store(ctx, rest, make([]byte, valueSize))
 			fmt.Println("ok")
-		case "hold", "guarded": // until the process ends; a guard reports its death
+		case "hold": // until the process ends
 			held := make(chan error, 1)
 			go func() {
 				held <- n.Hold(ctx, flotilla.Role{Name: rest}, func(ctx context.Context, t flotilla.Tenure) error {
-					var err error
-					if word == "guarded" {
-						err = startGuard(ctx, t.DeathNotice())
-					}
-					held <- err
+					held <- nil
 					<-ctx.Done()
 					return nil
 				})
@@ -123,15 +118,6 @@ func runNode(ctx context.Context) error {
 		}
 	}
 	return in.Err()
-}
-
-// startGuard starts a guard that reports this process's death.
-func startGuard(ctx context.Context, notice []byte) error {
-	g, err := guard.Start(ctx, nil)
-	if err != nil {
-		return err
-	}
-	return g.DeathNotice(ctx, notice)
 }
 
 // process is a node in its own process. One goroutine at a time asks it.

@@ -123,20 +123,20 @@ func BenchmarkFailover(b *testing.B) {
 
 // BenchmarkRoleFailover kills the holder of a role by SIGKILL while another node waits for the
 // role. It measures from the kill to the grant. In half of the trials the holder also leads the
-// cluster. Without a guard the role is free when the lease has expired. With one, the guard sends a
-// death notice. It prints when each step was done.
+// cluster. Without a guard the role is free when the lease has expired. With Config.Guard, a death
+// notice frees it. It prints when each step was done.
 func BenchmarkRoleFailover(b *testing.B) {
-	b.Run("expired", func(b *testing.B) { roleFailover(b, "hold") })
+	b.Run("expired", func(b *testing.B) { roleFailover(b) })
 	b.Run("reported", func(b *testing.B) {
 		if runtime.GOOS != "linux" {
 			b.Skip("a guard needs Linux")
 		}
-		roleFailover(b, "guarded")
+		roleFailover(b, "FLOTILLA_GUARD=true")
 	})
 }
 
-// roleFailover is BenchmarkRoleFailover with the given way to hold the role.
-func roleFailover(b *testing.B, hold string) {
+// roleFailover is BenchmarkRoleFailover with further variables in the environment of the nodes.
+func roleFailover(b *testing.B, env ...string) {
 	all := newProcesses(b, 3)
 	for i, p := range all {
 		log, err := os.Create(filepath.Join(b.TempDir(), fmt.Sprint(i)))
@@ -144,7 +144,7 @@ func roleFailover(b *testing.B, hold string) {
 			b.Fatal(err)
 		}
 		defer log.Close()
-		p.Log, p.Env = log, append(p.Env, stepsVariable+"=1")
+		p.Log, p.Env = log, append(append(p.Env, stepsVariable+"=1"), env...)
 		p.start(b)
 	}
 	awaitReady(b, all)
@@ -158,7 +158,7 @@ func roleFailover(b *testing.B, hold string) {
 		if !leads {
 			holder, next = next, (leader+2)%len(all)
 		}
-		if _, err := all[holder].Ask(hold + " " + role); err != nil {
+		if _, err := all[holder].Ask("hold " + role); err != nil {
 			b.Fatal(err)
 		}
 		granted := make(chan error, 1)

@@ -22,6 +22,7 @@ func (c *Cluster) Link(from, to int) *Link {
 	c.t.Helper()
 	c.machine(from)
 	c.machine(to)
+	c.faults() // there must be some to choose
 	return &Link{c, name(from), name(to)}
 }
 

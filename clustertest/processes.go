@@ -1,7 +1,9 @@
 package clustertest
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -36,12 +38,45 @@ type machine struct {
 	disk  *Disk
 	clock Clock
 
-	mu      sync.Mutex
-	still   chan struct{}  // closed when the process goes on; nil: it does not stand still
-	arms    int            // calls of KillAt
-	process *flotilla.Node // that KillAt is for
-	step    Step           // at which it dies; empty: at none
-	died    chan struct{}  // closed when it has died there and is closed; nil: KillAt was not called
+	mu     sync.Mutex
+	still  chan struct{} // closed when the process goes on; nil: it does not stand still
+	struck bool          // the process is dead for all others
+	guard  func()        // what its guard does after that; nil: it has done it
+	arms   int           // calls of KillAt
+	victim process       // of KillAt
+	step   Step          // at which it dies; empty: at none
+	died   chan struct{} // closed when it has died there and is closed; nil: KillAt was not called
+}
+
+// process is a node with the program that serves on it.
+type process struct {
+	node    *flotilla.Node
+	program *program
+	// dial is how its guard reports the death. Nil: it does not.
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// machines are those of the nodes by number. The goroutine of the test adds them, and others may
+// look for one.
+type machines struct {
+	mu  sync.Mutex
+	all []*machine
+}
+
+func (m *machines) add(x *machine) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.all = append(m.all, x)
+}
+
+// of returns the machine of node i, nil if there is none.
+func (m *machines) of(i int) *machine {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i < 0 || i >= len(m.all) {
+		return nil
+	}
+	return m.all[i]
 }
 
 func newMachine(c *Cluster, i int) *machine {
@@ -54,14 +89,26 @@ func newMachine(c *Cluster, i int) *machine {
 // machine returns that of node i.
 func (c *Cluster) machine(i int) *machine {
 	c.t.Helper()
-	if i < 0 || i >= len(c.machines) {
+	m := c.machines.of(i)
+	if m == nil {
 		c.t.Fatalf("there is no node %d", i)
 	}
-	return c.machines[i]
+	return m
 }
 
-// hook puts the faults of the machine into a node that starts.
+// process returns what runs as node i.
+func (c *Cluster) process(i int) process {
+	c.Live() // it finds a node that was opened again
+	dial := c.configs[i].PeerDial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	return process{c.Nodes[i], c.programs[i], dial}
+}
+
+// hook completes the configuration of a node that is opened on the machine, and puts its faults in.
 func (m *machine) hook(h *hooks.Hooks) {
+	h.Config = func(cfg any) error { return m.c.prepare(m.node, cfg.(*flotilla.Config)) }
 	h.Rate = m.clock.rate
 	h.Ahead = m.clock.wall
 	h.Delay = m.delay
@@ -81,11 +128,39 @@ func (m *machine) delay() {
 }
 
 // strike ends the process for all others: from now on nothing leaves it, and its disk stays as it
-// is. Its goroutines are still there until the node is closed.
-func (m *machine) strike() {
-	m.c.net.Host(name(m.node)).Kill()
+// is. Its goroutines are still there until bury.
+func (m *machine) strike(p process) {
+	m.mu.Lock()
+	struck := m.struck
+	m.struck = true
+	m.mu.Unlock()
+	if struck {
+		return
+	}
+	p.program.expectEnd()
+	guard := m.c.addresses.die(name(m.node), p.dial)
+	m.c.ground.kill(name(m.node))
 	m.disk.kill()
 	m.goOn()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.guard = guard
+}
+
+// bury closes what is left of a process, and waits for its program. What runs beside the process
+// goes on then.
+func (m *machine) bury(p process) {
+	m.disk.settle()
+	p.node.Close()
+	m.c.await(m.node, p.program)
+	m.c.ground.revive(name(m.node))
+	m.mu.Lock()
+	guard := m.guard
+	m.guard = nil
+	m.mu.Unlock()
+	if guard != nil {
+		guard()
+	}
 }
 
 // goOn lets a process go on that stands still. It reports whether it did.
@@ -112,7 +187,7 @@ func (m *machine) armed() int {
 func (m *machine) reach(step Step, armed int) bool {
 	m.mu.Lock()
 	dies := m.step == step && step != "" && m.arms == armed
-	process, died := m.process, m.died
+	victim, died := m.victim, m.died
 	if dies {
 		m.step = ""
 	}
@@ -121,19 +196,21 @@ func (m *machine) reach(step Step, armed int) bool {
 		return false
 	}
 	m.c.trace.add(name(m.node), "fault: killed %s", step)
-	m.strike()
+	m.strike(victim)
 	go func() {
-		m.disk.settle()
-		process.Close()
-		close(died)
+		defer close(died)
+		m.bury(victim)
 	}()
 	return true
 }
 
 // begin is for the next process.
 func (m *machine) begin() {
-	m.c.net.Host(name(m.node)).Revive()
+	m.c.ground.revive(name(m.node))
 	m.disk.begin()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.struck = false
 }
 
 // end closes the process of the machine, or waits until that is done if it died at a step.
@@ -146,8 +223,7 @@ func (m *machine) end() {
 		<-died
 		return
 	}
-	m.disk.settle()
-	m.c.Nodes[m.node].Close()
+	m.bury(m.c.process(m.node))
 }
 
 // Pause has the process of node i stand still until Resume, as SIGSTOP, a debugger or a busy
@@ -160,14 +236,14 @@ func (m *machine) end() {
 // Reads and tenures look at the clock, as they do in a process that wakes.
 func (c *Cluster) Pause(i int) {
 	c.t.Helper()
-	m := c.running(i)
+	m, network := c.running(i), c.faults()
 	m.mu.Lock()
 	if m.still == nil {
 		m.still = make(chan struct{})
 	}
 	m.mu.Unlock()
 	m.disk.stop(true)
-	c.net.Host(name(i)).Freeze()
+	network.Host(name(i)).Freeze()
 	c.trace.add(name(i), "fault: stands still")
 }
 
@@ -175,19 +251,21 @@ func (c *Cluster) Pause(i int) {
 // it.
 func (c *Cluster) Resume(i int) {
 	c.t.Helper()
-	m := c.running(i)
+	m, network := c.running(i), c.faults()
 	if m.goOn() {
 		c.trace.add(name(i), "goes on")
 	}
 	m.disk.stop(false)
-	c.net.Host(name(i)).Thaw()
+	network.Host(name(i)).Thaw()
 }
 
 // release undoes what would keep the node from being closed.
 func (m *machine) release() {
 	m.goOn()
 	m.disk.release()
-	m.c.net.Host(name(m.node)).Thaw()
+	if m.c.net != nil {
+		m.c.net.Host(name(m.node)).Thaw()
+	}
 }
 
 // running returns the machine of a node that must run.
@@ -208,8 +286,9 @@ func (c *Cluster) KillAt(i int, step Step) {
 	if step == "" {
 		c.t.Fatal("KillAt needs the name of a step")
 	}
+	victim := c.process(i)
 	m.mu.Lock()
-	m.process, m.step, m.died = c.Nodes[i], step, make(chan struct{})
+	m.victim, m.step, m.died = victim, step, make(chan struct{})
 	m.arms++
 	m.mu.Unlock()
 	c.trace.add(name(i), "will be killed %s", step)
@@ -239,9 +318,13 @@ func (c *Cluster) AwaitKill(i int) {
 // Step is a place in the program under test, which runs on node i: the program calls it between two
 // of its steps, by a function that the test gives it. It returns nil, or, if KillAt has named this
 // step, an error that wraps flotilla.ErrClosed. Nothing leaves the node then any more, and the
-// program must return. Any goroutine may call Step, while no node is added.
+// program must return. Any goroutine may call Step.
 func (c *Cluster) Step(i int, step Step) error {
-	if m := c.machines[i]; !m.reach(step, m.armed()) {
+	m := c.machines.of(i)
+	if m == nil {
+		return fmt.Errorf("clustertest: there is no node %d", i)
+	}
+	if !m.reach(step, m.armed()) {
 		return nil
 	}
 	return fmt.Errorf("clustertest: %s was killed %s: %w", name(i), step, flotilla.ErrClosed)
@@ -252,11 +335,13 @@ func (c *Cluster) KillAll() {
 	c.t.Helper()
 	live := c.Live()
 	for _, i := range live {
-		c.machines[i].strike()
+		p := c.process(i)
+		p.dial = nil // no guard is left to report it
+		c.machine(i).strike(p)
 	}
 	c.trace.add("", "fault: all are killed")
 	for _, i := range live {
-		c.machines[i].end()
+		c.machine(i).end()
 		c.dead[i] = true
 	}
 }
@@ -278,7 +363,8 @@ func (c *Cluster) Wipe(i int) {
 }
 
 // TryRestart is Restart for a node that may not start, such as one with a damaged disk. It returns
-// the error of flotilla.Open, with which the node stays dead.
+// the error of flotilla.Open, or of a program that ends before it has opened its node. The node
+// stays dead then.
 func (c *Cluster) TryRestart(i int) error {
 	c.t.Helper()
 	c.machine(i)

@@ -277,7 +277,7 @@ func TestKillWhileDiskHangs(t *testing.T) {
 }
 
 // Faults also work outside of a bubble, in real time.
-func TestRealTime(t *testing.T) {
+func TestFaultsInRealTime(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a slow test: it runs without -short")
 	}

@@ -11,14 +11,14 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
-// failing is a test that has failed, and what it logs.
-type failing struct {
+// logging is a test that has failed, and what it logs.
+type logging struct {
 	testing.TB
 	logged strings.Builder
 }
 
-func (f *failing) Failed() bool                    { return true }
-func (f *failing) Logf(format string, args ...any) { fmt.Fprintf(&f.logged, format, args...) }
+func (f *logging) Failed() bool                    { return true }
+func (f *logging) Logf(format string, args ...any) { fmt.Fprintf(&f.logged, format, args...) }
 
 // A test that fails prints its seed, and what has happened in order.
 func TestReport(t *testing.T) {
@@ -27,7 +27,7 @@ func TestReport(t *testing.T) {
 	}
 	t.Setenv("CLUSTERTEST_SEED", "4711")
 	synctest.Test(t, func(t *testing.T) {
-		f := &failing{TB: t}
+		f := &logging{TB: t}
 		t.Cleanup(func() { // after that of the cluster
 			text := f.logged.String()
 			t.Log(text)

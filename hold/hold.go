@@ -64,6 +64,25 @@ type Public struct {
 	Keep bool
 }
 
+// Holder says who holds a role. The zero Holder means that nobody does.
+type Holder struct {
+	// ID is the node's ID: 32 hexadecimal digits.
+	ID string
+
+	// Name is the node's name for people. It is empty if it is not known.
+	Name string
+
+	// Addr is the address at which the other nodes dial it, host:port. It is empty if it is not
+	// known. Clients of the program use another one.
+	Addr string
+
+	// Fence is the number of its tenure; see Tenure.
+	Fence uint64
+
+	// Own says that it is the node that was asked.
+	Own bool
+}
+
 // Tenure is one node's time as the holder of a role. Its methods are safe for concurrent use.
 type Tenure interface {
 	// Fence returns the number of this tenure. It is higher than that of every earlier tenure of

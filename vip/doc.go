@@ -36,10 +36,11 @@
 //   - If the program dies, its guard removes it within milliseconds. Then it sends the cluster a
 //     death notice, so that the next node need not wait for the end of the lease. The guard is a
 //     second process of the same binary: the first Run executes /proc/self/exe with the variable
-//     FLOTILLA_GUARD in its environment. The init function of this package takes that process over
-//     before main; init functions of packages that are initialized earlier do run there. ps shows
-//     it as "NAME: flotilla guard". It has no open files of the program and ends with it.
-//     Config.NoGuard does without it.
+//     FLOTILLA_GUARD_PROCESS in its environment. The init function of this package takes that
+//     process over before main; init functions of packages that are initialized earlier do run
+//     there. ps shows it as "NAME: flotilla guard". It has no open files of the program and ends
+//     with it. A program has one guard: that of flotilla's Config.Guard, if there is one, becomes
+//     this one. Config.NoGuard does without it.
 //   - If program and guard stand still, the kernel is left. A table of nftables drops everything
 //     that concerns the address when the lease ends: the program renews the timeouts in its sets,
 //     which count milliseconds. The kernel also removes the address when its lifetime ends, in

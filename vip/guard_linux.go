@@ -25,7 +25,7 @@ type guardian struct {
 	table string // that the guard removes; empty: none
 
 	// units.mu guards these.
-	guard   *guard.Guard // nil: there is none
+	guard   *guard.Share // nil: there is none
 	changes uint64       // how often the addresses that may be in the kernel have changed
 	notice  string       // the death notice
 	until   time.Time    // the deadline
@@ -47,7 +47,7 @@ func (g *guardian) start(ctx context.Context, log *slog.Logger) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, guardTime)
 	defer cancel()
-	process, err := guard.Start(ctx, log)
+	process, err := guard.Join(ctx, guard.Addresses, log)
 	if err != nil {
 		log.Error("no guard: if this program dies, its addresses move when the lease ends, and not at once", "err", err)
 		return
@@ -137,6 +137,13 @@ func (g *guardian) place(e *entry, addrs []guard.Addr, log *slog.Logger) error {
 		e.removals = g.guard.Removals()
 	}
 	return nil
+}
+
+// exists reports whether there is a guard that knows, or will know, all addresses.
+func (g *guardian) exists() bool {
+	g.units.mu.Lock()
+	defer g.units.mu.Unlock()
+	return g.guard != nil
 }
 
 // deathNotice gives the guard the death notice.

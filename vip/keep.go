@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/hold"
 )
 
 const (
@@ -60,7 +62,7 @@ func (k *keeping) end() (here bool) {
 // stay returns why the addresses must go; nil if ctx ends.
 func (k *keeping) stay(ctx context.Context) error {
 	h, ok := k.h.(interface {
-		Holder(role string) (fence uint64, own bool)
+		Holder(role string) hold.Holder
 	})
 	every, extend := keepEvery, func(until time.Time) error {
 		_, err := k.place.Extend(until)
@@ -75,7 +77,7 @@ func (k *keeping) stay(ctx context.Context) error {
 	announcements := begun(time.Now())
 	for extended := (time.Time{}); ; {
 		if ok {
-			if now, own := h.Holder(k.name); now > k.fence && !own {
+			if now := h.Holder(k.name); now.Fence > k.fence && !now.Own {
 				return errors.New("the cluster is back, and another node has the address")
 			}
 		}

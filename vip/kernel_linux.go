@@ -87,8 +87,9 @@ func (p *kernelPlace) HoldDown() time.Duration {
 	return bareLife + bareLate
 }
 
-// Guarded implements Guarded.
-func (p *kernelPlace) Guarded() bool { return !p.unit.NoGuard }
+// Guarded implements Guarded. Where no guard could be started for addresses, there may be one that
+// sends a death notice for the program's other roles.
+func (p *kernelPlace) Guarded() bool { return !p.unit.NoGuard && p.system.guard.exists() }
 
 // Usable implements Place.
 func (p *kernelPlace) Usable() error {

@@ -16,7 +16,8 @@ import (
 const claimGrace = 250 * time.Millisecond
 
 // machine is the one global of this package. The kernel knows processes, and a process has one
-// guard and one table of nftables, whatever number of Runs it has.
+// table of nftables, whatever number of Runs it has. Package guard sees to it that there is one
+// guard.
 var machine process
 
 // process has the system of this process while a place is open.

@@ -242,6 +242,14 @@ func restore(env *cli.Env, dir, file string, secrets []flotilla.Secret) error {
 	return err
 }
 
+// entries names a number of entries of buckets, if there are any.
+func entries(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d entries of buckets", n)
+}
+
 func writeBackup(env *cli.Env, w io.Writer, file string, info flotilla.BackupInfo, asJSON bool) error {
 	if asJSON {
 		return env.WriteJSON(info)
@@ -258,7 +266,7 @@ func writeBackup(env *cli.Env, w io.Writer, file string, info flotilla.BackupInf
 	} else {
 		line("up to", "entry %d of one node; there was no leader, and newer entries may exist", info.Index)
 	}
-	line("holds", "%d records, %d certificates among them, %s", info.Records, info.Certificates, term.Size(info.Bytes))
+	line("holds", "%d records, %d certificates among them%s, %s", info.Records, info.Certificates, entries(info.Entries), term.Size(info.Bytes))
 	line("opened by", "the secret %s", strings.Join(info.Secrets, ", or "))
 	return nil
 }

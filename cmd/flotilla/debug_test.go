@@ -341,7 +341,7 @@ func TestNodeVariables(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range regexp.MustCompile("`(FLOTILLA_[A-Z_]+)`").FindAllStringSubmatch(string(text), -1) {
-		guard := name[1] == "FLOTILLA_GUARD" // a node sets it itself
+		guard := name[1] == "FLOTILLA_GUARD_PROCESS" // a node sets it itself
 		if !guard && !slices.Contains(nodeVariables(), name[1]) {
 			t.Errorf("%s is not listed", name[1])
 		}

@@ -67,9 +67,9 @@ func readDir(env *cli.Env, dir string, secrets []flotilla.Secret) (in flotilla.I
 // inspect prints what it finds, even if it finds an error too.
 func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSON bool) error {
 	in, err := readDir(env, dir, secrets)
-	count := len(in.Records)
+	count, inBuckets := len(in.Records), len(in.Entries)
 	if !records {
-		in.Records = nil
+		in.Records, in.Entries = nil, nil
 	}
 	switch {
 	case in.ID == "": // nothing was found
@@ -77,14 +77,15 @@ func inspect(env *cli.Env, dir string, secrets []flotilla.Secret, records, asJSO
 		err = errors.Join(env.WriteJSON(struct {
 			flotilla.Inspection
 			RecordCount int
-		}{in, count}), err)
+			EntryCount  int
+		}{in, count, inBuckets}), err)
 	default:
-		writeInspection(env.Stdout, env.Style(), &in, count, time.Now())
+		writeInspection(env.Stdout, env.Style(), &in, count, inBuckets, time.Now())
 	}
 	return cli.Plain(err)
 }
 
-func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records int, now time.Time) {
+func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records, inBuckets int, now time.Time) {
 	line := func(name, format string, args ...any) {
 		s.Line(w, 11, name, format, args...)
 	}
@@ -123,15 +124,18 @@ func writeInspection(w io.Writer, s term.Style, in *flotilla.Inspection, records
 	} else {
 		line("state", "up to entry %d; the last ones may not be committed", in.Index)
 	}
-	line("records", "%d, %s with names", records, term.Size(in.Bytes))
+	line("records", "%d%s, %s with names", records, entries(inBuckets), term.Size(in.Bytes))
 	line("roles", "%d held", len(in.Roles))
 	line("members", "%d", len(in.Members))
 	fmt.Fprintln(w)
 	writeInspectedMembers(w, s, in.Members)
-	if len(in.Records) > 0 {
+	if len(in.Records)+len(in.Entries) > 0 {
 		fmt.Fprintln(w)
 		for _, r := range in.Records {
 			fmt.Fprintln(w, term.Safe(r))
+		}
+		for _, e := range in.Entries {
+			fmt.Fprintln(w, "bucket "+term.Safe(e))
 		}
 	}
 }

@@ -123,7 +123,7 @@ func writeSurvivor(w io.Writer, s term.Style, in *flotilla.Inspection) {
 	line("survivor", "%s  %s", term.Safe(in.Name), in.ID)
 	line("cluster", "%s", in.Cluster)
 	line("agreed", "up to entry %d, as far as the survivor knows", in.Agreed)
-	line("holds", "%d records, %s with names", len(in.Records), term.Size(in.Bytes))
+	line("holds", "%d records%s, %s with names", len(in.Records), entries(len(in.Entries)), term.Size(in.Bytes))
 	if in.Agreed > in.Index {
 		line("missing", "the entries behind %d, which were agreed on; another survivor may have them", in.Index)
 	}

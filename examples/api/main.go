@@ -11,10 +11,12 @@
 //	API_HEALTH_ADDR  for balancers and people; default :8081
 //	API_VIPS         floating addresses, separated by commas, as 192.0.2.100/24@eth0 or without
 //	                 @ and the interface; addresses joined by + stay together
+//	API_RATE         requests of one client in a second, at all instances together; empty: no limit
 //
 // "api health" exits with 0 if the server on this machine is ready.
 //
-// systemd.go has what the program does for systemd. deploy/systemd has the units.
+// limit.go has the limit of a rate, systemd.go what the program does for systemd. deploy/systemd
+// has the units.
 package main
 
 import (
@@ -58,6 +60,7 @@ func main() {
 	}
 }
 
+// run serves as the environment says, until ctx ends.
 func run(ctx context.Context) error {
 	cfg, err := flotilla.ConfigFromEnv()
 	if err != nil {
@@ -80,14 +83,19 @@ func run(ctx context.Context) error {
 			}
 		}
 	}
+	if cfg.Listen, err = activated(cfg.HTTPSAddr, cfg.HTTPAddr, cfg.HealthAddr); err != nil {
+		return err
+	}
+	return serve(ctx, cfg, domains, addrs)
+}
+
+// serve runs a node of the cluster, with floating addresses, until ctx ends. It reads no
+// environment: its tests run it on a cluster in memory.
+func serve(ctx context.Context, cfg flotilla.Config, domains []string, addrs []vip.Config) error {
 	// When clients use the address itself, no balancer needs time: the address moves at once.
 	if len(addrs) > 0 && len(cfg.Proxies) == 0 {
 		cfg.Drain.Grace = -1
 	}
-	if cfg.Listen, err = activated(cfg.HTTPSAddr, cfg.HTTPAddr, cfg.HealthAddr); err != nil {
-		return err
-	}
-
 	node, err := flotilla.Open(ctx, cfg)
 	if err != nil {
 		return err
@@ -109,7 +117,10 @@ func run(ctx context.Context) error {
 			}
 		})
 	}
-	err = node.Serve(ctx, handler(node), domains...)
+	api, err := limited(node, handler(node), os.Getenv("API_RATE"))
+	if err == nil {
+		err = node.Serve(ctx, api, domains...)
+	}
 	cancel(err)
 	floating.Wait()
 	ending, done := context.WithTimeout(context.Background(), 10*time.Second)

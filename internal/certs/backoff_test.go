@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
@@ -21,41 +21,35 @@ func TestRetryAfterHoldsForTheCluster(t *testing.T) {
 	skipShort(t)
 	const wait = 3 * time.Hour
 	for _, tc := range []struct {
-		name, what string // which request is refused
-		refuse     func(ca *stubca.CA) *http.Response
-		wait       time.Duration
+		name    string
+		what    testca.Operation // is refused
+		refusal *testca.Refusal
+		wait    time.Duration
 	}{
-		{"seconds", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "10800") }, wait},
-		{"date", "order", func(ca *stubca.CA) *http.Response {
-			return ca.Problem(429, "rateLimited", "slow down", ca.Now().Add(wait).UTC().Format(http.TimeFormat))
-		}, wait},
-		{"another problem type", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "malformed", "slow down", "10800") }, wait},
-		{"another status", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(400, "rateLimited", "slow down", "10800") }, wait},
-		{"no problem document", "order", func(ca *stubca.CA) *http.Response {
-			res := ca.Answer(429, http.Header{"Retry-After": {"10800"}, "Content-Type": {"text/html"}}, []byte("<html>"))
-			return res
-		}, wait},
-		{"unavailable", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(503, "serverInternal", "maintenance", "10800") }, wait},
-		{"unavailable directory", "directory", func(ca *stubca.CA) *http.Response { return ca.Problem(503, "serverInternal", "maintenance", "10800") }, wait},
-		{"limited nonce", "nonce", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "10800") }, wait},
-		{"account", "account", func(ca *stubca.CA) *http.Response {
-			return ca.Problem(429, "rateLimited", "too many accounts", "10800")
-		}, wait},
-		{"finalize", "finalize", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "10800") }, wait},
-		{"nothing said", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "") }, backoff.RetrySlow / 2},
-		{"nonsense said", "order", func(ca *stubca.CA) *http.Response { return ca.Problem(429, "rateLimited", "slow down", "soon") }, backoff.RetrySlow / 2},
+		{"seconds", "order", testca.Problem(429, "rateLimited", "slow down", "10800"), wait},
+		{"date", "order", testca.Problem(429, "rateLimited", "slow down", "Sat, 01 Jan 2000 03:00:00 GMT"), wait},
+		{"another problem type", "order", testca.Problem(429, "malformed", "slow down", "10800"), wait},
+		{"another status", "order", testca.Problem(400, "rateLimited", "slow down", "10800"), wait},
+		{"no problem document", "order", &testca.Refusal{Status: 429, Detail: "<html>", RetryAfter: "10800"}, wait},
+		{"unavailable", "order", testca.Problem(503, "serverInternal", "maintenance", "10800"), wait},
+		{"unavailable directory", "directory", testca.Problem(503, "serverInternal", "maintenance", "10800"), wait},
+		{"limited nonce", "nonce", testca.Problem(429, "rateLimited", "slow down", "10800"), wait},
+		{"account", "account", testca.Problem(429, "rateLimited", "too many accounts", "10800"), wait},
+		{"finalize", "finalize", testca.Problem(429, "rateLimited", "slow down", "10800"), wait},
+		{"nothing said", "order", testca.Problem(429, "rateLimited", "slow down", ""), backoff.RetrySlow / 2},
+		{"nonsense said", "order", testca.Problem(429, "rateLimited", "slow down", "soon"), backoff.RetrySlow / 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ca := stubca.New(t)
+				ca := testca.New(t, testca.Config{Trusting: true})
 				var refusing atomic.Bool
 				refusing.Store(true)
-				ca.Refuse = func(what string, _ []string) *http.Response {
-					if what != tc.what || !refusing.Load() {
+				ca.Refuse(func(r testca.Request) *testca.Refusal {
+					if r.Op != tc.what || !refusing.Load() {
 						return nil
 					}
-					return tc.refuse(ca)
-				}
+					return tc.refusal
+				})
 				storage := newMemStorage()
 				began := time.Now()
 				nodes := stubbed(t, ca, 3, storage, nil, nil)
@@ -119,13 +113,13 @@ func TestLimitsOfNamesAndAccounts(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ca := stubca.New(t)
-				ca.Refuse = func(what string, names []string) *http.Response {
-					if what != "order" || !tc.all && names[0] != "first.example" {
+				ca := testca.New(t, testca.Config{Trusting: true})
+				ca.Refuse(func(r testca.Request) *testca.Refusal {
+					if r.Op != "order" || !tc.all && r.Names[0] != "first.example" {
 						return nil
 					}
-					return ca.Problem(429, "rateLimited", tc.detail, "10800")
-				}
+					return testca.Problem(429, "rateLimited", tc.detail, "10800")
+				})
 				nodes := stubbed(t, ca, 3, newMemStorage(), nil, nil)
 				startAll(t, nodes, "first.example")
 				time.Sleep(10 * time.Second)
@@ -152,13 +146,13 @@ func TestFailuresAreTheClusters(t *testing.T) {
 	synctest.Parallel(t)
 	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
-		ca.Refuse = func(what string, _ []string) *http.Response {
-			if what != "order" {
+		ca := testca.New(t, testca.Config{Trusting: true})
+		ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op != "order" {
 				return nil
 			}
-			return ca.Problem(403, "unauthorized", "the proof was wrong", "")
-		}
+			return testca.Problem(403, "unauthorized", "the proof was wrong", "")
+		})
 		storage := newMemStorage()
 		nodes := stubbed(t, ca, 3, storage, nil, nil)
 		startAll(t, nodes, "a.example")
@@ -191,13 +185,13 @@ func TestFailuresAreTheClusters(t *testing.T) {
 func TestOldNonceIsNoFailure(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
-		ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == "order" && ca.Asked("order") < 4 {
-				return ca.Problem(400, "badNonce", "too old", "")
+		ca := testca.New(t, testca.Config{Trusting: true})
+		ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op == "order" && ca.Asked("order") < 4 {
+				return testca.Problem(400, "badNonce", "too old", "")
 			}
 			return nil
-		}
+		})
 		c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
 		startAll(t, []*Certs{c}, "a.example")
 		time.Sleep(3 * time.Second)
@@ -210,7 +204,7 @@ func TestOldNonceIsNoFailure(t *testing.T) {
 func TestUnreachableAuthority(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		var down atomic.Bool
 		down.Store(true)
 		c := stubbed(t, ca, 1, newMemStorage(), nil, func(c *Certs) {

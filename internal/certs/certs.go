@@ -51,6 +51,7 @@ func New(cfg Config) (*Certs, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.setNetwork(config.Issuers)
 	life, end := context.WithCancel(context.Background())
 	log, refusals := cfg.Log, new(atomic.Int64)
 	pauses := backoff.New(cfg.Peek, cfg.Node, cfg.Storage, log)

@@ -7,8 +7,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
@@ -20,9 +20,9 @@ func TestAuthoritysClock(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		c := stubbed(t, ca, 1, newMemStorage(), nil, nil)[0]
-		ca.Set(-farAhead)
+		ca.SetClock(-farAhead)
 		startAll(t, []*Certs{c}, "a.example")
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
@@ -32,7 +32,7 @@ func TestAuthoritysClock(t *testing.T) {
 		if s := c.Status()[0]; s.Err == nil || !strings.Contains(s.Err.Error(), "clock") {
 			t.Errorf("status: %+v", s)
 		}
-		ca.Set(0)
+		ca.SetClock(0)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		settle(t, c)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
+	"github.com/flotilla-ha/flotilla/internal/certs/probe"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 )
@@ -85,7 +87,8 @@ type Config struct {
 	Log    *slog.Logger   // nil: nothing is logged
 
 	// Lookup and Dial are how probes resolve and reach names, Listen how the challenge-port blocker
-	// gets its port, and Network what OCSP responders are asked through. Nil: the real network.
+	// gets its port, and Network what OCSP responders are asked through. Nil: the real network. If
+	// both Lookup and Dial are nil, and an authority is in memory, they are its own.
 	Lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	Dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	Listen  func(network, addr string) (net.Listener, error)
@@ -130,17 +133,34 @@ func (c *Config) setDefaults() {
 	if c.Limit == nil {
 		c.Limit = unlimited{}
 	}
-	if c.Lookup == nil {
-		c.Lookup = net.DefaultResolver.LookupNetIP
-	}
-	if c.Dial == nil {
-		c.Dial = new(net.Dialer).DialContext
-	}
 	if c.Listen == nil {
 		c.Listen = net.Listen
 	}
 	if c.RedirectStatus == 0 {
 		c.RedirectStatus = http.StatusPermanentRedirect
+	}
+}
+
+// setNetwork sets how probes resolve and reach names. Authorities in memory say that by the
+// transport of their issuer: the real network would lead probes elsewhere, and stop the time of a
+// bubble.
+func (c *Config) setNetwork(issuers []certmagic.Issuer) {
+	for _, i := range issuers {
+		acme, ok := i.(*certmagic.ACMEIssuer)
+		if !ok || c.Lookup != nil || c.Dial != nil {
+			continue
+		}
+		if client := backoff.HTTPClientOf(acme); client != nil {
+			if n, ok := client.Transport.(probe.Network); ok {
+				c.Lookup, c.Dial = n.Lookup, n.Dial
+			}
+		}
+	}
+	if c.Lookup == nil {
+		c.Lookup = net.DefaultResolver.LookupNetIP
+	}
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
 	}
 }
 

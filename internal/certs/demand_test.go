@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/clocks"
@@ -150,7 +150,7 @@ func TestFloodOnDemandStarvesNobody(t *testing.T) {
 	skipShort(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		nodes := stubbed(t, ca, 3, newMemStorage(), func(cfg *certmagic.Config) {
 			if w.asked == nil {
 				w.configure(cfg)
@@ -190,13 +190,13 @@ func TestRefusedOnDemand(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		var w wishes
-		ca := stubca.New(t)
-		ca.Refuse = func(what string, names []string) *http.Response {
-			if what != "order" {
+		ca := testca.New(t, testca.Config{Trusting: true})
+		ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op != "order" {
 				return nil
 			}
-			return ca.Problem(403, "unauthorized", "the proof was wrong", "")
-		}
+			return testca.Problem(403, "unauthorized", "the proof was wrong", "")
+		})
 		nodes := stubbed(t, ca, 3, newMemStorage(), func(cfg *certmagic.Config) {
 			if w.asked == nil {
 				w.configure(cfg)

@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/probe"
@@ -105,14 +106,14 @@ type acmeOrders struct {
 func newACMEOrders(t *testing.T, storage certmagic.Storage, cluster string, net *internet, refusal error, with ...func(*Config)) *acmeOrders {
 	t.Helper()
 	a := new(acmeOrders)
-	ca := stubca.New(t)
-	ca.Refuse = func(what string, _ []string) *http.Response {
-		if what != "order" {
+	ca := testca.New(t, testca.Config{Trusting: true})
+	ca.Refuse(func(r testca.Request) *testca.Refusal {
+		if r.Op != "order" {
 			return nil
 		}
 		a.placed.Place()
-		return ca.Problem(http.StatusForbidden, "unauthorized", refusal.Error(), "")
-	}
+		return testca.Problem(http.StatusForbidden, "unauthorized", refusal.Error(), "")
+	})
 	c, err := openCerts(policyOf(ca, nil), storage, false, always, nil, append([]func(*Config){func(c *Config) {
 		c.Cluster, c.Lookup, c.Dial, c.Listen = func() string { return cluster }, net.lookup, net.dial, stubca.Listen
 	}}, with...)...)

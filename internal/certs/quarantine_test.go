@@ -10,8 +10,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
-	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
 	"github.com/flotilla-ha/flotilla/internal/testlog"
 	"github.com/flotilla-ha/flotilla/internal/testtls"
@@ -45,7 +45,7 @@ func TestDamagedCertificateIsReplaced(t *testing.T) {
 		for what := range damages(newMemStorage(), "", "") {
 			t.Run(map[bool]string{true: "at a start/", false: "while nodes run/"}[boots]+what, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					ca := stubca.New(t)
+					ca := testca.New(t, testca.Config{Trusting: true})
 					storage := newMemStorage()
 					nodes := stubbed(t, ca, 3, storage, nil, nil)
 					startAll(t, nodes, name, fine)
@@ -140,7 +140,7 @@ func inStorageOf(t *testing.T, c *Certs, name string) string {
 func TestHalfWrittenIsNotDamaged(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		storage, source := newMemStorage(), newMemStorage()
 		nodes, other := stubbed(t, ca, 2, storage, nil, nil), stubbed(t, ca, 1, source, nil, nil)[0]
 		startAll(t, []*Certs{other}, "a.example")
@@ -171,7 +171,7 @@ func TestHalfWrittenIsNotDamaged(t *testing.T) {
 func TestRenewalIsNotDamage(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
-		ca := stubca.New(t)
+		ca := testca.New(t, testca.Config{Trusting: true})
 		storage, source := newMemStorage(), newMemStorage()
 		nodes, other := stubbed(t, ca, 2, storage, nil, nil), stubbed(t, ca, 1, source, nil, nil)[0]
 		startAll(t, []*Certs{other}, "a.example")
@@ -210,7 +210,7 @@ func TestDamagedAccountIsReplaced(t *testing.T) {
 		for _, value := range []string{"garbage", "", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
 			t.Run(part+" "+value[:min(8, len(value))], func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					ca := stubca.New(t)
+					ca := testca.New(t, testca.Config{Trusting: true})
 					storage := newMemStorage()
 					nodes := stubbed(t, ca, 3, storage, func(cfg *certmagic.Config) {
 						if strings.HasPrefix(part, "me.") {

@@ -19,7 +19,7 @@ import (
 
 // client returns a client of the authority.
 func (w *rekeyWorld) client() *acme.Client {
-	return &acme.Client{Directory: w.ca.URL, HTTPClient: &http.Client{Transport: w.ca}}
+	return &acme.Client{Directory: w.ca.URL(), HTTPClient: &http.Client{Transport: w.ca}}
 }
 
 // forgetAccount deletes the account from the storage as certmagic does, without a lock.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,7 +11,9 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
+	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -24,27 +25,27 @@ import (
 func TestRekeyTrouble(t *testing.T) {
 	skipShort(t)
 	synctest.Parallel(t)
-	refuse := func(what string, status int, kind, after string) func(*stubca.CA, string) *http.Response {
-		return func(ca *stubca.CA, asked string) *http.Response {
-			if what != "" && asked != what {
+	refuse := func(what testca.Operation, status int, kind, after string) func(testca.Request) *testca.Refusal {
+		return func(r testca.Request) *testca.Refusal {
+			if what != "" && r.Op != what {
 				return nil
 			}
-			return ca.Problem(status, kind, "not now", after)
+			return testca.Problem(status, kind, "not now", after)
 		}
 	}
 	for _, tc := range []struct {
 		name   string
-		refuse func(ca *stubca.CA, what string) *http.Response
+		refuse func(testca.Request) *testca.Refusal
 		lasts  time.Duration
 		// after that it is done; the pause of a name whose orders have failed may take 90 minutes
 		within  time.Duration
 		trouble string
 	}{
 		{"the authority is down", refuse("", 503, "serverInternal", ""), time.Hour, 2 * time.Hour, "not now"},
-		{"orders fail", refuse("order", 500, "serverInternal", ""), time.Hour, 2 * time.Hour, "a.example (stub-"},
+		{"orders fail", refuse("order", 500, "serverInternal", ""), time.Hour, 2 * time.Hour, "a.example (ca-"},
 		{"orders are limited", refuse("order", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "no such request before 2000-01-01T02:0"},
-		{"accounts are limited", refuse("keychange", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "acme/stub-"},
-		{"changes of keys fail", refuse("keychange", 400, "malformed", ""), time.Hour, 12 * time.Minute, "acme/stub-"},
+		{"accounts are limited", refuse("keychange", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "acme/ca-"},
+		{"changes of keys fail", refuse("keychange", 400, "malformed", ""), time.Hour, 12 * time.Minute, "acme/ca-"},
 		{"revocations fail", refuse("revoke", 403, "unauthorized", ""), time.Hour, 12 * time.Minute, "the old certificate is not revoked"},
 		{"revocations are limited", refuse("revoke", 429, "rateLimited", "7200"), time.Hour, 75 * time.Minute, "no such request before 2000-01-01T02:0"},
 	} {
@@ -52,12 +53,12 @@ func TestRekeyTrouble(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newRekeyWorld(t)
 				var down atomic.Bool
-				w.ca.Refuse = func(what string, _ []string) *http.Response {
+				w.ca.Refuse(func(r testca.Request) *testca.Refusal {
 					if !down.Load() {
 						return nil
 					}
-					return tc.refuse(w.ca, what)
-				}
+					return tc.refuse(r)
+				})
 				for range 2 {
 					w.open(w.storage, "a.example", "b.example")
 				}
@@ -147,7 +148,7 @@ func TestRekeyRevocations(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.leak()
 		before, keyless := w.leaves["before.example"].SerialNumber.Text(16), w.leaves["keyless.example"].SerialNumber.Text(16)
-		w.ca.Revoke(before)
+		w.ca.Revoke(before, acme.ReasonSuperseded)
 		key := certmagic.StorageKeys.SitePrivateKey(w.issuer(), "keyless.example")
 		w.storage.notify() // or it would be ordered anew at once
 		if err := w.storage.Delete(t.Context(), key); err != nil {
@@ -193,12 +194,12 @@ func TestRekeyAccounts(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newRekeyWorld(t)
 				var down atomic.Bool
-				w.ca.Refuse = func(what string, _ []string) *http.Response {
-					if what == "keychange" && down.Load() {
-						return w.ca.Problem(503, "serverInternal", "not now", "60")
+				w.ca.Refuse(func(r testca.Request) *testca.Refusal {
+					if r.Op == "keychange" && down.Load() {
+						return testca.Problem(503, "serverInternal", "not now", "60")
 					}
 					return nil
-				}
+				})
 				w.open(w.storage, "a.example")
 				time.Sleep(time.Minute)
 				w.leak()
@@ -236,12 +237,12 @@ func TestRekeyWithoutKeyChange(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
-		w.ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == "keychange" {
-				return w.ca.Problem(501, "notImplemented", "there is no such thing", "")
+		w.ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op == "keychange" {
+				return testca.Problem(501, "notImplemented", "there is no such thing", "")
 			}
 			return nil
-		}
+		})
 		w.open(w.storage, "a.example")
 		time.Sleep(time.Minute)
 		w.leak()
@@ -306,20 +307,20 @@ func TestRekeyTwice(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
-		var refused atomic.Pointer[string]
-		none := ""
+		var refused atomic.Pointer[testca.Operation]
+		none := testca.Operation("")
 		refused.Store(&none)
-		w.ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == *refused.Load() {
-				return w.ca.Problem(500, "serverInternal", "not now", "")
+		w.ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op == *refused.Load() {
+				return testca.Problem(500, "serverInternal", "not now", "")
 			}
 			return nil
-		}
+		})
 		w.open(w.storage, "a.example")
 		time.Sleep(time.Minute)
 		w.leak()
 		first, secrets := w.leaves["a.example"], w.secrets
-		for i, what := range []string{"revoke", "order", "keychange"} {
+		for i, what := range []testca.Operation{testca.Revoke, testca.NewOrder, testca.KeyChange} {
 			refused.Store(&what)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 			if err := w.nodes[0].Rekey(ctx, fmt.Sprint(17+i)); !errors.Is(err, context.DeadlineExceeded) {
@@ -382,14 +383,14 @@ func TestRekeyRevokesLast(t *testing.T) {
 		w.leak()
 		old := w.leaves["a.example"].SerialNumber.Text(16)
 		slow.pause.Store(int64(time.Second))
-		w.ca.Refuse = func(what string, _ []string) *http.Response {
+		w.ca.Refuse(func(r testca.Request) *testca.Refusal {
 			for i, cfg := range w.configs {
-				if what == "revoke" && testtls.Serial(cfg, "a.example") == old {
+				if r.Op == "revoke" && testtls.Serial(cfg, "a.example") == old {
 					t.Errorf("node %d still shows the certificate that is revoked", i)
 				}
 			}
 			return nil
-		}
+		})
 		w.rekey(w.nodes[0], "17")
 		w.check("17", "a.example")
 	})
@@ -414,12 +415,12 @@ func TestRekeyLimitIsCheap(t *testing.T) {
 		w := newRekeyWorld(t)
 		var limited atomic.Bool
 		limited.Store(true)
-		w.ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == "revoke" && limited.Load() {
-				return w.ca.Problem(429, "rateLimited", "too many", "86400")
+		w.ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op == "revoke" && limited.Load() {
+				return testca.Problem(429, "rateLimited", "too many", "86400")
 			}
 			return nil
-		}
+		})
 		names := stubca.Names("cheap", 40)
 		c := w.open(w.storage, names...)
 		time.Sleep(2 * time.Minute)
@@ -450,23 +451,23 @@ func TestRekeyLimitIsCheap(t *testing.T) {
 }
 
 // A limit of revocations holds up no orders.
-func TestRevocationsAreLimitedAlone(t *testing.T) { limitedAlone(t, "revoke") }
+func TestRevocationsAreLimitedAlone(t *testing.T) { limitedAlone(t, testca.Revoke) }
 
 // A limit of key changes holds up no orders.
-func TestKeyChangesAreLimitedAlone(t *testing.T) { limitedAlone(t, "keychange") }
+func TestKeyChangesAreLimitedAlone(t *testing.T) { limitedAlone(t, testca.KeyChange) }
 
 // limitedAlone limits one kind of request.
-func limitedAlone(t *testing.T, limited string) {
+func limitedAlone(t *testing.T, limited testca.Operation) {
 	skipShort(t)
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
-		w.ca.Refuse = func(what string, _ []string) *http.Response {
-			if what == limited {
-				return w.ca.Problem(429, "rateLimited", "too many", "86400")
+		w.ca.Refuse(func(r testca.Request) *testca.Refusal {
+			if r.Op == limited {
+				return testca.Problem(429, "rateLimited", "too many", "86400")
 			}
 			return nil
-		}
+		})
 		w.open(w.storage, "a.example")
 		time.Sleep(time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)

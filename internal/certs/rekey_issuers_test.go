@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 	"github.com/flotilla-ha/flotilla/internal/synctest"
@@ -32,7 +33,7 @@ func TestRekeyOwnAuthority(t *testing.T) {
 		nodes := []*Certs{devCerts(t, storage, nil), devCerts(t, storage, nil)}
 		storage.notify(nodes...)
 		configs := manageOn(t, nodes, "a.test", "b.test")
-		w := &rekeyWorld{t: t, ca: stubca.New(t), storage: storage, nodes: nodes, configs: configs}
+		w := &rekeyWorld{t: t, ca: testca.New(t, testca.Config{Trusting: true}), storage: storage, nodes: nodes, configs: configs}
 		w.leak()
 		old, err := (&devca.Issuer{Storage: storage}).Root(t.Context())
 		if err != nil {
@@ -84,7 +85,7 @@ func TestRekeyPerNode(t *testing.T) {
 		w.leak()
 		w.nodes, w.configs = nil, nil
 		own := splitStorage{newMemStorage(), w.storage}
-		c, err := openCerts(Policy{CA: w.ca.URL, Email: rekeyEmail, Configure: w.ca.Configure(nil)}, own, false, always, nil, offline,
+		c, err := openCerts(Policy{CA: w.ca.URL(), Email: rekeyEmail, Configure: stubca.Configure(w.ca, nil)}, own, false, always, nil, offline,
 			func(c *Config) { c.Shared = w.storage })
 		if err != nil {
 			t.Fatal(err)
@@ -154,13 +155,13 @@ func TestRekeyFormerAuthority(t *testing.T) {
 		t.Run(fmt.Sprintf("known %v", known), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newRekeyWorld(t)
-				w.ca.Life = 3 * 24 * time.Hour
+				w.ca.SetLifetime(3 * 24 * time.Hour)
 				w.open(w.storage, "a.example", "b.example")
 				time.Sleep(time.Minute)
 				w.leak()
 				w.nodes[0].Close()
 				w.nodes, w.configs = nil, nil
-				former, dir := w.ca, "certificates/"+certmagic.StorageKeys.Safe((&certmagic.ACMEIssuer{CA: w.ca.URL}).IssuerKey())
+				former, dir := w.ca, "certificates/"+certmagic.StorageKeys.Safe((&certmagic.ACMEIssuer{CA: w.ca.URL()}).IssuerKey())
 				if !known {
 					for key := range maps.Clone(w.storage.data) {
 						if strings.HasPrefix(key, dir) && strings.HasSuffix(key, ".json") {
@@ -168,8 +169,8 @@ func TestRekeyFormerAuthority(t *testing.T) {
 						}
 					}
 				}
-				w.ca = stubca.New(t)
-				c, err := openCerts(Policy{CA: w.ca.URL, Configure: w.ca.Configure(nil)}, w.storage, false, always, nil, offline,
+				w.ca = testca.New(t, testca.Config{Trusting: true})
+				c, err := openCerts(Policy{CA: w.ca.URL(), Configure: stubca.Configure(w.ca, nil)}, w.storage, false, always, nil, offline,
 					func(c *Config) { c.Network = former })
 				if err != nil {
 					t.Fatal(err)
@@ -229,14 +230,14 @@ func TestRekeyAuthorityIsGone(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
-		w.ca.Life = 24 * time.Hour
+		w.ca.SetLifetime(24 * time.Hour)
 		c := w.open(w.storage, "a.example")
 		time.Sleep(time.Minute)
 		c.Close()
 		w.leak()
 		w.nodes, w.configs = nil, nil
-		w.ca = stubca.New(t)
-		c, err := openCerts(Policy{CA: w.ca.URL, Configure: w.ca.Configure(nil)}, w.storage, false, always, nil, offline, func(c *Config) {
+		w.ca = testca.New(t, testca.Config{Trusting: true})
+		c, err := openCerts(Policy{CA: w.ca.URL(), Configure: stubca.Configure(w.ca, nil)}, w.storage, false, always, nil, offline, func(c *Config) {
 			c.Network = roundTrip(func(*http.Request) (*http.Response, error) { return nil, errInjected })
 		})
 		if err != nil {

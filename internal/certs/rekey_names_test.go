@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/devca"
 	"github.com/flotilla-ha/flotilla/internal/certs/quarantine"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
@@ -64,7 +64,7 @@ func TestRekeyNames(t *testing.T) {
 		go func() { ended <- w.nodes[0].Rekey(t.Context(), "17") }()
 		time.Sleep(5 * time.Minute)
 		trouble := strings.Join(w.progress("17").Trouble, "\n")
-		for _, want := range []string{"former.example (stub-", "unwanted.example (stub-", "not a customer", "no node is known to serve the name", "revoked and deleted"} {
+		for _, want := range []string{"former.example (ca-", "unwanted.example (ca-", "not a customer", "no node is known to serve the name", "revoked and deleted"} {
 			if !strings.Contains(trouble, want) {
 				t.Errorf("the trouble does not say %q:\n%s", want, trouble)
 			}
@@ -106,19 +106,19 @@ func TestRekeyWaitsForOthers(t *testing.T) {
 				old := w.leaves["moving.example"].SerialNumber.Text(16)
 				until := time.Now().Add(time.Hour)
 				var hold sync.Once
-				w.ca.Refuse = func(what string, names []string) *http.Response {
+				w.ca.Refuse(func(r testca.Request) *testca.Refusal {
 					if _, revoked := w.ca.Revoked(old); revoked && testtls.Serial(w.configs[1], "moving.example") == old {
 						t.Error("a certificate is revoked that is served")
 					}
 					switch {
-					case what != "order" || names[0] != "moving.example":
+					case r.Op != "order" || r.Names[0] != "moving.example":
 					case limited && time.Now().Before(until):
-						return w.ca.Problem(429, "rateLimited", "not now", "3600")
+						return testca.Problem(429, "rateLimited", "not now", "3600")
 					case !limited:
 						hold.Do(func() { time.Sleep(4 * time.Minute) })
 					}
 					return nil
-				}
+				})
 				w.rekey(w.nodes[0], "17")
 				w.configs[0] = nil
 				w.check("17", "home.example", "moving.example")
@@ -200,13 +200,13 @@ func TestRekeyExpired(t *testing.T) {
 	synctest.Parallel(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newRekeyWorld(t)
-		w.ca.Life = 24 * time.Hour
+		w.ca.SetLifetime(24 * time.Hour)
 		c := w.open(w.storage, "a.example", "former.example")
 		time.Sleep(time.Minute)
 		c.Close()
 		w.leak()
 		time.Sleep(48 * time.Hour)
-		w.ca.Life = 90 * 24 * time.Hour
+		w.ca.SetLifetime(90 * 24 * time.Hour)
 		w.nodes, w.configs = nil, nil
 		w.open(w.storage, "a.example")
 		w.rekey(w.nodes[0], "17")

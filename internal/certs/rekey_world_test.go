@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/backoff"
 	"github.com/flotilla-ha/flotilla/internal/certs/rekey"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
@@ -32,7 +33,7 @@ const rekeyEmail = "me@a.example"
 // rekeyWorld is a cluster whose keys somebody knows.
 type rekeyWorld struct {
 	t       *testing.T
-	ca      *stubca.CA
+	ca      *testca.Authority
 	storage *memStorage
 	nodes   []*Certs
 	configs []*tls.Config
@@ -47,15 +48,15 @@ type rekeyWorld struct {
 
 func newRekeyWorld(t *testing.T) *rekeyWorld {
 	t.Helper()
-	return &rekeyWorld{t: t, ca: stubca.New(t), storage: newMemStorage()}
+	return &rekeyWorld{t: t, ca: testca.New(t, testca.Config{Trusting: true}), storage: newMemStorage()}
 }
 
 // open adds a node over storage that serves names.
 func (w *rekeyWorld) open(storage certmagic.Storage, names ...string) *Certs {
 	w.t.Helper()
 	wrap := w.wrap
-	c, err := openCerts(Policy{CA: w.ca.URL, Email: rekeyEmail, Configure: func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
-		w.ca.Configure(w.more)(cfg, i)
+	c, err := openCerts(Policy{CA: w.ca.URL(), Email: rekeyEmail, Configure: func(cfg *certmagic.Config, i *certmagic.ACMEIssuer) {
+		stubca.Configure(w.ca, w.more)(cfg, i)
 		if wrap != nil {
 			client := backoff.HTTPClientOf(i)
 			client.Transport = wrap(client.Transport)

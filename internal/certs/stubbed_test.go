@@ -6,12 +6,13 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/flotilla-ha/flotilla/clustertest/testca"
 	"github.com/flotilla-ha/flotilla/internal/certs/stubca"
 )
 
 // stubbed returns the certificates of n nodes that order at ca. They do not listen, and names lead
 // nowhere.
-func stubbed(t *testing.T, ca *stubca.CA, n int, storage *memStorage, more func(*certmagic.Config), configure func(*Certs)) []*Certs {
+func stubbed(t *testing.T, ca *testca.Authority, n int, storage *memStorage, more func(*certmagic.Config), configure func(*Certs)) []*Certs {
 	t.Helper()
 	var nodes []*Certs
 	for range n {
@@ -39,6 +40,6 @@ func acmeIssuer(c *Certs) *certmagic.ACMEIssuer {
 }
 
 // policyOf returns the policy of a node that orders at ca. more, if not nil, configures the rest.
-func policyOf(ca *stubca.CA, more func(*certmagic.Config)) Policy {
-	return Policy{CA: ca.URL, Configure: ca.Configure(more)}
+func policyOf(ca *testca.Authority, more func(*certmagic.Config)) Policy {
+	return Policy{CA: ca.URL(), Configure: stubca.Configure(ca, more)}
 }

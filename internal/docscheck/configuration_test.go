@@ -104,10 +104,10 @@ func TestConfigurationVariables(t *testing.T) {
 		}
 	}
 	others := map[string]string{
-		"FLOTILLA_":       "what all begin with",
-		"FLOTILLA_TEST_":  "for tests",
-		"FLOTILLA_GUARD":  "of the guard process",
-		"FLOTILLA_TARGET": "of examples/compose",
+		"FLOTILLA_":              "what all begin with",
+		"FLOTILLA_TEST_":         "for tests",
+		"FLOTILLA_GUARD_PROCESS": "of the guard process",
+		"FLOTILLA_TARGET":        "of examples/compose",
 	}
 	name := regexp.MustCompile(`FLOTILLA_[A-Z_]*`)
 	for _, path := range documents(t) {

@@ -6,11 +6,15 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flotilla-ha/flotilla/internal/simnet"
+	"github.com/flotilla-ha/flotilla/internal/synctest"
 )
 
 // After announce each answer is the last of its connection, over HTTP/1.1 and HTTP/2, and new
@@ -74,6 +78,62 @@ func TestDrainerAnnounces(t *testing.T) {
 }
 
 // A request that takes longer than there is time is cut, and the error says so.
+// A socket in memory that can refuse is drained as one of the kernel: those who wait are answered,
+// and others are refused.
+func TestDrainOfASocketInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := simnet.New()
+		socket, err := network.Host("server").Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := &heldListener{Listener: socket, release: make(chan struct{})}
+		ln := Lent(held)
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "answered") })}
+		d := drainerOf(srv, ln)
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(ln) }()
+		dial := func() (net.Conn, error) { return network.Host("client").Dial(t.Context(), "tcp", "server:80") }
+		conn, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		drained := make(chan error, 1)
+		go func() { drained <- d.drain(t.Context()) }()
+		synctest.Wait()
+		if late, err := dial(); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err == nil {
+				late.Close()
+			}
+			t.Errorf("a client that comes later: %v", err)
+		}
+		close(held.release) // Accept goes on
+		if res, body, err := ask(conn, false); err != nil || body != "answered" || !res.Close {
+			t.Errorf("a client that waited: %q, %v", body, err)
+		}
+		if err := <-drained; err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		if err := <-served; err != http.ErrServerClosed {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
+// heldListener accepts nothing until release is closed.
+type heldListener struct {
+	net.Listener
+	release chan struct{}
+}
+
+func (l *heldListener) Accept() (net.Conn, error) {
+	<-l.release
+	return l.Listener.Accept()
+}
+
+func (l *heldListener) Refuse() { l.Listener.(refuser).Refuse() }
+
 func TestDrainerGivesUp(t *testing.T) {
 	ln := listenLoopback(t, "127.0.0.1:0")
 	begun, cut := make(chan struct{}), make(chan struct{})

@@ -1,8 +1,10 @@
 package frontend
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -33,6 +35,10 @@ type HTTPS struct {
 	// place.
 	TLS *tls.Config
 
+	// Context returns what the contexts of all requests derive from, given what they would derive from
+	// otherwise. Nil: they derive from that.
+	Context func(context.Context) context.Context
+
 	// Bind is called with each further configuration that a handshake may get, so that its session
 	// tickets can be bound to it.
 	Bind func(*tls.Config)
@@ -58,6 +64,7 @@ func (o *HTTPS) server(log *slog.Logger) (*http.Server, error) {
 		setDefault(&srv.IdleTimeout, idleTimeout)
 	}
 	setDefault(&srv.MaxHeaderBytes, maxHeader)
+	withContext(srv, o.Context)
 	if srv.ErrorLog == nil {
 		srv.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	}
@@ -76,6 +83,25 @@ func (o *HTTPS) server(log *slog.Logger) (*http.Server, error) {
 	}
 	srv.TLSConfig = o.TLS // where net/http looks for h2
 	return srv, nil
+}
+
+// withContext has the contexts of all requests derive from what derive returns. BaseContext and
+// ConnContext of the user's server are called as usual.
+func withContext(srv *http.Server, derive func(context.Context) context.Context) {
+	if derive == nil {
+		return
+	}
+	user := srv.BaseContext
+	srv.BaseContext = func(ln net.Listener) context.Context {
+		base := context.Background()
+		if user != nil {
+			base = user(ln)
+		}
+		if base == nil {
+			return nil // net/http panics, and names the user's function as the reason
+		}
+		return derive(base)
+	}
 }
 
 func setDefault[T comparable](field *T, value T) {

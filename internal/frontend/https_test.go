@@ -1,7 +1,10 @@
 package frontend
 
 import (
+	"context"
 	"crypto/tls"
+	"io"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -59,6 +62,57 @@ func TestServerDefaults(t *testing.T) {
 			}
 			if given == srv.HTTP2 {
 				t.Error("the user's HTTP2Config has been changed")
+			}
+		})
+	}
+}
+
+// The contexts of requests derive from what the caller wants, and from that of the user's server.
+func TestContextOfRequests(t *testing.T) {
+	type key string
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, k := range []key{"user", "ours"} {
+			if v, ok := r.Context().Value(k).(string); ok {
+				io.WriteString(w, v+" ")
+			}
+		}
+	})
+	config, _ := testTLS(t)
+	derive := func(ctx context.Context) context.Context { return context.WithValue(ctx, key("ours"), "ours") }
+	user := func(net.Listener) context.Context {
+		return context.WithValue(context.Background(), key("user"), "user")
+	}
+	for _, tc := range []struct {
+		name string
+		tls  bool
+		open func(*Server, *Listener) (*Port, error)
+		want string
+	}{
+		{"nothing wanted", false, func(s *Server, ln *Listener) (*Port, error) { return s.Plain(ln, h, nil), nil }, ""},
+		{"without TLS", false, func(s *Server, ln *Listener) (*Port, error) { return s.Plain(ln, h, derive), nil }, "ours "},
+		{"with TLS", true, func(s *Server, ln *Listener) (*Port, error) {
+			return s.HTTPS(ln, HTTPS{TLS: config, Handler: h, Context: derive})
+		}, "ours "},
+		{"the user's server", true, func(s *Server, ln *Listener) (*Port, error) {
+			return s.HTTPS(ln, HTTPS{TLS: config, Server: &http.Server{BaseContext: user}, Handler: h, Context: derive})
+		}, "user ours "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ln := listenLoopback(t, "127.0.0.1:0")
+			s := serverWith(nil, unchanged)
+			port, err := tc.open(s, ln)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer port.Close()
+			go port.Serve()
+			conn := dialClient(t, ln.Addr().String())
+			if tc.tls {
+				conn = tls.Client(conn, insecure())
+			}
+			_, body, err := ask(conn, true)
+			if err != nil || body != tc.want {
+				t.Errorf("%q, %v, want %q", body, err, tc.want)
 			}
 		})
 	}

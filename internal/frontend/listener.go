@@ -58,7 +58,7 @@ func Listen(ctx context.Context, network, addr string) (*Listener, error) {
 // keeps it and gives it to the next process. No filter is attached to it: it would stay when this
 // process has ended, and the next one would get no connection. A connection that arrives in the
 // last moment waits for the next process. It is reset if there is none. If ln is not of TCP, Close
-// may lose those that were not accepted.
+// may lose those that were not accepted, unless ln is a refuser.
 func Lent(ln net.Listener) *Listener {
 	l := newListener(ln)
 	l.lent = true
@@ -69,6 +69,10 @@ func Lent(ln net.Listener) *Listener {
 	}
 	return l
 }
+
+// refuser is a socket in memory that can be drained. Refuse makes it refuse further connections.
+// Accept returns those that wait, and then an error that is net.ErrClosed.
+type refuser interface{ Refuse() }
 
 func newListener(ln net.Listener) *Listener {
 	tcp, _ := ln.(*net.TCPListener)
@@ -86,7 +90,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err == nil {
 			return l.admit(conn), nil
 		}
-		if l.tcp == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if l.tcp == nil {
+			if l.isFinal() && errors.Is(err, net.ErrClosed) { // everything that waited was returned
+				return nil, l.rest()
+			}
+			return nil, err
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
 		// Only drain and awaitAccepted set deadlines. They ask whether the queue is empty.
@@ -101,11 +111,24 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.answer(asked)
 			continue
 		}
-		l.restOnce.Do(func() { close(l.resting) })
-		l.changed.Notify()
-		<-l.closed
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+		return nil, l.rest()
 	}
+}
+
+// rest says that Accept accepts nothing more, waits for Close, and returns the error of a closed
+// listener.
+func (l *Listener) rest() error {
+	l.restOnce.Do(func() { close(l.resting) })
+	l.changed.Notify()
+	<-l.closed
+	return &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+}
+
+// isFinal reports whether drain has told Accept to rest.
+func (l *Listener) isFinal() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.final
 }
 
 // answer says that the queue was empty after question number asked. Accept then waits again, unless
@@ -158,6 +181,8 @@ func (l *Listener) admit(conn net.Conn) *clientConn {
 	c := &clientConn{Conn: conn, begun: time.Now(), onClose: l.forget}
 	if addr, ok := conn.LocalAddr().(*net.TCPAddr); ok {
 		c.local = plainAddr(addr.AddrPort().Addr())
+	} else if at, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
+		c.local = plainAddr(at.Addr()) // on a network in memory
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -235,7 +260,15 @@ func (l *Listener) Addr() net.Addr { return l.socket.Addr() }
 // returns those that have come until it rests.
 func (l *Listener) drain(ctx context.Context) error {
 	if l.tcp == nil {
-		return nil
+		socket, ok := l.socket.(refuser)
+		if !ok {
+			return nil
+		}
+		l.mu.Lock()
+		l.final = true
+		l.mu.Unlock()
+		socket.Refuse()
+		return l.awaitRest(nil)
 	}
 	var refused, err error
 	if !l.lent {
@@ -257,14 +290,19 @@ func (l *Listener) drain(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("drain %v: %w", l.Addr(), err)
 	}
-	// Independent of ctx: Accept has little to return, and never rests if nobody calls it.
+	return l.awaitRest(refused)
+}
+
+// awaitRest waits until Accept rests, and returns refused then. It does not depend on a context:
+// Accept has little to return, and never rests if nobody calls it.
+func (l *Listener) awaitRest(refused error) error {
 	rest := time.NewTimer(drainTimeout)
 	defer rest.Stop()
 	select {
 	case <-l.resting:
 		return refused
 	case <-rest.C:
-		if l.lent { // what is left waits for the next process
+		if l.lent && l.tcp != nil { // what is left waits for the next process
 			return nil
 		}
 		return fmt.Errorf("drain %v: connections were still waiting to be accepted: %w", l.Addr(), context.DeadlineExceeded)

@@ -58,9 +58,12 @@ func (s *Server) HTTPS(ln *Listener, o HTTPS) (*Port, error) {
 }
 
 // Plain returns a port on ln that serves h without TLS. It is for requests that take no more than
-// seconds. The caller runs Port.Serve, and closes the port.
-func (s *Server) Plain(ln *Listener, h http.Handler) *Port {
-	return s.open(ln, s.Wrap(ln, nil), smallServer(h, s.log))
+// seconds. Their contexts derive from what derive returns, as with HTTPS.Context. The caller runs
+// Port.Serve, and closes the port.
+func (s *Server) Plain(ln *Listener, h http.Handler, derive func(context.Context) context.Context) *Port {
+	srv := smallServer(h, s.log)
+	withContext(srv, derive)
+	return s.open(ln, s.Wrap(ln, nil), srv)
 }
 
 // Health returns a port on ln that serves h to the checks of balancers and operators. It speaks

@@ -38,7 +38,7 @@ func BenchmarkKill(b *testing.B) {
 
 // BenchmarkExtend measures the cost of a renewal.
 func BenchmarkExtend(b *testing.B) {
-	g, err := Start(b.Context(), nil)
+	g, err := Start(b.Context(), Addresses, nil)
 	if err != nil {
 		b.Skip(err)
 	}

@@ -2,25 +2,27 @@ package guard
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
 const (
 	finalTime   = 10 * time.Second // for each of the two steps that are retried
-	attemptTime = 3 * time.Second  // for one attempt to send the death notice
+	attemptTime = 3 * time.Second  // for one attempt to send a death notice
 )
 
 // guardedSet is what a guard removes, and sends, when the program is dead.
 type guardedSet struct {
-	addrs  []Addr
-	table  string
-	notice []byte
+	addrs   []Addr
+	table   string
+	notices [][]byte
 }
 
-// cleanUp does everything that is due after the program's death. It sends the death notice only if
-// the addresses are gone, because the notice admits the next owner. The table comes last: it does
-// no harm, and the kernel takes some hundredths of a second to remove it. report is given sentences
-// for people. cleanUp returns whether the addresses are gone.
+// cleanUp does everything that is due after the program's death. It sends the death notices only if
+// the addresses are gone, because a notice admits the next owner. It sends all at the same time:
+// one that nobody takes must not delay the others. The table comes last: it does no harm, and the
+// kernel takes some hundredths of a second to remove it. report is given sentences for people, by
+// several goroutines. cleanUp returns whether the addresses are gone.
 func (h Hooks) cleanUp(set guardedSet, report func(format string, args ...any)) bool {
 	if len(set.addrs) > 0 {
 		var last string
@@ -38,17 +40,24 @@ func (h Hooks) cleanUp(set guardedSet, report func(format string, args ...any)) 
 			return false
 		}
 	}
-	if len(set.notice) > 0 && h.SendNotice != nil {
-		err := retry(50*time.Millisecond, time.Second, func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, attemptTime)
-			defer cancel()
-			return h.SendNotice(ctx, set.notice)
-		})
-		if err != nil {
-			report("the death notice could not be sent; "+
-				"the cluster learns of the program's death when the lease ends: %v", err)
+	var sending sync.WaitGroup
+	for _, notice := range set.notices {
+		if h.SendNotice == nil {
+			break
 		}
+		sending.Go(func() {
+			err := retry(50*time.Millisecond, time.Second, func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, attemptTime)
+				defer cancel()
+				return h.SendNotice(ctx, notice)
+			})
+			if err != nil {
+				report("a death notice could not be sent; "+
+					"the cluster learns of the program's death when the lease ends: %v", err)
+			}
+		})
 	}
+	sending.Wait()
 	if set.table != "" && h.RemoveTable != nil {
 		if err := h.RemoveTable(set.table); err != nil {
 			report("table %s is left behind: %v", set.table, err)

@@ -8,12 +8,22 @@ import (
 )
 
 const (
-	// MaxNotice is the largest size of a death notice, in bytes.
-	MaxNotice = 64 << 10
+	// MaxNotices is the largest size of all death notices together, in bytes.
+	MaxNotices = 64 << 10
 	// MaxAddrs is how many addresses a guard takes.
 	MaxAddrs = 1024
 
 	maxTable = 255 // bytes in the name of an nftables table
+)
+
+// Duty is what a guard is for.
+type Duty string
+
+const (
+	// Notices is the duty to send death notices. It needs no permission.
+	Notices Duty = "notices"
+	// Addresses is the duty to remove addresses too. It needs what Hooks.Prepare asks for.
+	Addresses Duty = "addresses"
 )
 
 var (
@@ -45,12 +55,16 @@ func (a Addr) check() error {
 	return nil
 }
 
-// Hooks are what a guard does. They are called in the guard's process, from one goroutine; but for
-// Rehearse, which has its own.
+// Hooks are what a guard does. They are called in the guard's process, from one goroutine. Rehearse
+// has its own, and so has SendNotice for each death notice.
 type Hooks struct {
+	// Prepare is called once, before the others. An error means that this guard cannot work. If it
+	// is nil, there is nothing to prepare.
+	Prepare func() error
+
 	// Remove removes addresses. An address that is not there is not an error, and one that cannot
 	// be removed does not stop the removal of the others. Remove is called again with all of them
-	// until it returns nil. A nil Remove means removal by netlink.
+	// until it returns nil. If it is nil, the guard takes no addresses.
 	Remove func(addrs []Addr) error
 
 	// RemoveTable removes an nftables table. A table that is not there is not an error. If it is

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/guard/remover"
 )
 
 const (
@@ -403,7 +405,7 @@ func TestLeakedVariable(t *testing.T) {
 		t.Skip("a slow test: it runs without -short")
 	}
 	for _, value := range []string{
-		"", "1", "yes", "1:2:3", fmt.Sprintf("%d:%d:%d", version, os.Getpid(), 4711), "1:x:3", "1:2:", strings.Repeat("1:", 1000),
+		"", "1", "yes", "1:2:3:notices", fmt.Sprintf("%d:%d:%d:notices", version, os.Getpid(), 4711), "1:x:3:notices", "1:2::notices", strings.Repeat("1:", 1000),
 	} {
 		t.Run(value[:min(len(value), 20)], func(t *testing.T) {
 			h := newHost(t, true, variable+"="+value) // a program, with a guard of its own
@@ -423,8 +425,8 @@ func TestHalfRight(t *testing.T) {
 		name, value string
 		want        string
 	}{
-		{"other version", "2:1:SOCKET", "another version"},
-		{"no memory", fmt.Sprintf("%d:1:SOCKET", version), ""},
+		{"other version", fmt.Sprintf("%d:1:SOCKET:addresses", version+1), "another version"},
+		{"no memory", fmt.Sprintf("%d:1:SOCKET:addresses", version), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn, theirs, err := newSocketPair()
@@ -470,13 +472,15 @@ func TestHalfRight(t *testing.T) {
 // An address or interface that is not there any more is not an error.
 func TestAlreadyGone(t *testing.T) {
 	n := newNetwork(t)
-	r, err := newRemover()
+	r, err := remover.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.handle.Close()
-	if err := r.remove([]Addr{addr(1, four), addr(1, six), addr(4711, four)}); err != nil {
-		t.Error(err)
+	defer r.Close()
+	for _, a := range []Addr{addr(1, four), addr(1, six), addr(4711, four)} {
+		if err := r.Remove(a.Index, a.Prefix); err != nil {
+			t.Errorf("%v: %v", a, err)
+		}
 	}
 	h := newHost(t, true)
 	h.do("watch %s", six)
@@ -574,7 +578,7 @@ func TestRefused(t *testing.T) {
 	for name, err := range map[string]error{
 		"no interface": g.Watch(t.Context(), []Addr{addr(0, four)}),
 		"no address":   g.Watch(t.Context(), []Addr{{Index: 1}}),
-		"death notice": g.DeathNotice(t.Context(), make([]byte, MaxNotice+1)),
+		"death notice": g.DeathNotice(t.Context(), nil, make([]byte, MaxNotices)),
 	} {
 		if err == nil || err == ErrDown {
 			t.Errorf("%s: %v", name, err)

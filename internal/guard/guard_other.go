@@ -15,18 +15,24 @@ import (
 type Guard struct{}
 
 // Start returns an error: a guard needs Linux.
-func Start(context.Context, *slog.Logger) (*Guard, error) {
-	return nil, fmt.Errorf("a guard process for floating addresses exists on Linux only, this is %s", runtime.GOOS)
+func Start(context.Context, Duty, *slog.Logger) (*Guard, error) {
+	return nil, fmt.Errorf("a guard process needs pidfds, robust futexes and sealed memory, which Linux has and %s has not", runtime.GOOS)
 }
 
 // IsGuard returns false.
-func IsGuard() bool { return false }
+func IsGuard(Duty) bool { return false }
 
 // Main says that this process is not a guard and exits.
 func Main(Hooks) {
 	fmt.Fprintln(os.Stderr, "flotilla guard: this process was not started as a guard")
 	os.Exit(2)
 }
+
+// widen does nothing.
+func (g *Guard) widen() error { return nil }
+
+// Await returns ErrDown.
+func (g *Guard) Await(context.Context) error { return ErrDown }
 
 // Watch returns ErrDown.
 func (g *Guard) Watch(context.Context, []Addr) error { return ErrDown }
@@ -35,7 +41,7 @@ func (g *Guard) Watch(context.Context, []Addr) error { return ErrDown }
 func (g *Guard) Table(context.Context, string) error { return ErrDown }
 
 // DeathNotice returns ErrDown.
-func (g *Guard) DeathNotice(context.Context, []byte) error { return ErrDown }
+func (g *Guard) DeathNotice(context.Context, any, []byte) error { return ErrDown }
 
 // Extend does nothing.
 func (g *Guard) Extend(time.Time) {}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,7 +33,8 @@ func TestMessages(t *testing.T) {
 		{kind: kindWatch},
 		{kind: kindTable, seq: 1<<32 - 1, text: "flotilla"},
 		{kind: kindTable},
-		{kind: kindNotice, notice: []byte(strings.Repeat("n", MaxNotice))},
+		{kind: kindNotice, notices: [][]byte{[]byte(strings.Repeat("n", MaxNotices-noticeHeader))}},
+		{kind: kindNotice, notices: [][]byte{[]byte("one"), {}, []byte("another")}}, {kind: kindNotice},
 		{kind: kindAsk}, {kind: kindBye}, {kind: kindHello, text: "no permission"}, {kind: kindAck, seq: 3}, {kind: kindRemoved},
 	} {
 		t.Run(fmt.Sprint(m.kind), func(t *testing.T) {
@@ -85,7 +87,10 @@ func TestRefusedMessages(t *testing.T) {
 		"interface 0":     {append(message{kind: kindWatch}.marshal(), 0, 0, 0, 0, 4, 32, 1, 2, 3, 4), "there is no interface 0"},
 		"IPv4 in IPv6":    {message{kind: kindWatch, addrs: []Addr{addr(1, "::ffff:192.0.2.1/128")}}.marshal(), "IPv4 within IPv6"},
 		"addresses":       {message{kind: kindWatch, addrs: long}.marshal(), "1025 addresses"},
-		"death notice":    {message{kind: kindNotice, notice: make([]byte, MaxNotice+1)}.marshal(), "a death notice of 65537 bytes"},
+		"death notice":    {message{kind: kindNotice, notices: [][]byte{nil, make([]byte, MaxNotices-2*noticeHeader+1)}}.marshal(), "death notices of 65537 bytes"},
+		"cut notice":      {message{kind: kindNotice, notices: [][]byte{[]byte("n")}}.marshal()[:headerSize+noticeHeader], errShort.Error()},
+		"cut length":      {append(message{kind: kindNotice}.marshal(), 0, 0, 0), errShort.Error()},
+		"long notice":     {append(message{kind: kindNotice}.marshal(), 0xff, 0xff, 0xff, 0xff, 1), errShort.Error()},
 		"name of a table": {message{kind: kindTable, text: strings.Repeat("t", maxTable+1)}.marshal(), "the name of a table has 256 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +104,7 @@ func TestRefusedMessages(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(message{kind: kindWatch, seq: 1, addrs: []Addr{addr(3, "192.0.2.1/32"), addr(4, "2001:db8::1/128")}}.marshal())
 	f.Add(message{kind: kindTable, text: "flotilla"}.marshal())
-	f.Add(message{kind: kindNotice, notice: []byte("notice")}.marshal())
+	f.Add(message{kind: kindNotice, notices: [][]byte{[]byte("notice"), {}, []byte("another")}}.marshal())
 	f.Add(message{kind: kindBye}.marshal())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parse(b)
@@ -115,12 +120,16 @@ func FuzzParse(f *testing.F) {
 // recorder has Hooks that record their calls, and when they came.
 type recorder struct {
 	start  time.Time
-	did    []string
 	remove func() error
 	send   func(context.Context) error
+
+	mu  sync.Mutex
+	did []string
 }
 
 func (r *recorder) note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.did = append(r.did, fmt.Sprintf("%v ", time.Since(r.start))+fmt.Sprintf(format, args...))
 }
 
@@ -133,7 +142,7 @@ func (r *recorder) hooks() Hooks {
 }
 
 func TestCleanUp(t *testing.T) {
-	all := guardedSet{addrs: []Addr{addr(1, "192.0.2.1/32")}, table: "t", notice: []byte("n")}
+	all := guardedSet{addrs: []Addr{addr(1, "192.0.2.1/32")}, table: "t", notices: [][]byte{[]byte("n")}}
 	fails := func(n int) func() error {
 		return func() error {
 			if n--; n >= 0 {
@@ -182,4 +191,27 @@ func TestCleanUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nobody takes one of two death notices. The other is sent at once all the same.
+func TestNoticesDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sent := make(map[string]time.Duration)
+		var mu sync.Mutex
+		start := time.Now()
+		h := Hooks{SendNotice: func(ctx context.Context, notice []byte) error {
+			if string(notice) == "in vain" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			sent[string(notice)] = time.Since(start)
+			return nil
+		}}
+		h.cleanUp(guardedSet{notices: [][]byte{[]byte("in vain"), []byte("heard")}}, t.Logf)
+		if diff := cmp.Diff(map[string]time.Duration{"heard": 0}, sent); diff != "" {
+			t.Error(diff)
+		}
+	})
 }

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Messages go through a socket that keeps their boundaries. A message is a version, a kind, a
 // number that its acknowledgement repeats, and the content of its kind.
 
 // version is that of everything that program and guard share: messages, the page, the variable.
-const version = 1
+const version = 2
 
 // kind says what a message means. A number is never reused.
 type kind byte
@@ -20,7 +21,7 @@ const (
 	// From the program. The guard acknowledges all but the last.
 	kindWatch  kind = 1 // the addresses to remove
 	kindTable  kind = 2 // the table to remove
-	kindNotice kind = 3 // the death notice
+	kindNotice kind = 3 // the death notices
 	kindAsk    kind = 4 // are you there?
 	kindBye    kind = 5 // exit and touch nothing
 
@@ -31,9 +32,10 @@ const (
 )
 
 const (
-	headerSize = 1 + 1 + 4
-	maxText    = 1024
-	maxMessage = headerSize + MaxNotice
+	headerSize   = 1 + 1 + 4
+	noticeHeader = 4 // the length of a death notice
+	maxText      = 1024
+	maxMessage   = headerSize + MaxNotices
 )
 
 var (
@@ -43,11 +45,11 @@ var (
 
 // message is a message between a program and its guard.
 type message struct {
-	kind   kind
-	seq    uint32
-	addrs  []Addr // of kindWatch
-	text   string // of kindTable and kindHello
-	notice []byte // of kindNotice
+	kind    kind
+	seq     uint32
+	addrs   []Addr   // of kindWatch
+	text    string   // of kindTable and kindHello
+	notices [][]byte // of kindNotice
 }
 
 // check returns why the receiver would refuse m.
@@ -60,8 +62,12 @@ func (m message) check() error {
 			return err
 		}
 	}
-	if len(m.notice) > MaxNotice {
-		return fmt.Errorf("a death notice of %d bytes, %d are possible", len(m.notice), MaxNotice)
+	size := 0
+	for _, n := range m.notices {
+		size += noticeHeader + len(n)
+	}
+	if size > MaxNotices {
+		return fmt.Errorf("death notices of %d bytes, %d are possible", size, MaxNotices)
 	}
 	if m.kind == kindTable && len(m.text) > maxTable {
 		return fmt.Errorf("the name of a table has %d bytes, %d are possible", len(m.text), maxTable)
@@ -86,7 +92,10 @@ func (m message) marshal() []byte {
 	case kindHello:
 		b = append(b, m.text[:min(len(m.text), maxText)]...)
 	case kindNotice:
-		b = append(b, m.notice...)
+		for _, n := range m.notices {
+			b = binary.BigEndian.AppendUint32(b, uint32(len(n)))
+			b = append(b, n...)
+		}
 	}
 	return b
 }
@@ -121,7 +130,14 @@ func parse(b []byte) (message, error) {
 		}
 		m.text = string(b)
 	case kindNotice:
-		m.notice = append(m.notice, b...)
+		for len(b) > 0 {
+			if len(b) < noticeHeader || uint64(len(b)-noticeHeader) < uint64(binary.BigEndian.Uint32(b)) {
+				return message{}, errShort
+			}
+			end := noticeHeader + int(binary.BigEndian.Uint32(b))
+			m.notices = append(m.notices, slices.Clone(b[noticeHeader:end]))
+			b = b[end:]
+		}
 	case kindAsk, kindBye, kindAck, kindRemoved:
 		if len(b) > 0 {
 			return message{}, fmt.Errorf("message %d has %d bytes too many", m.kind, len(b))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -39,18 +40,20 @@ type Guard struct {
 	mu       sync.Mutex
 	closed   bool
 	set      guardedSet
-	proc     *process // nil: there is none
-	alive    bool     // proc has acknowledged set
+	notices  map[any][]byte // those of set, by who has given them
+	proc     *process       // nil: there is none
+	alive    bool           // proc has the present duty, and has acknowledged set
+	trouble  error          // why the last start has failed; nil: it has not
 	removals uint64
 	changed  chan struct{}
 }
 
 // Start starts the guard of this program. It returns when the guard is ready, or when a first
 // attempt has failed; ctx bounds that attempt only. Further attempts follow in the background:
-// Alive tells their result. The guard and its successors are in the network namespace of the
-// calling thread.
-func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
-	if IsGuard() {
+// Await and Alive tell their result. The guard and its successors are in the network namespace of
+// the calling thread. Nearly all callers want Join, because one guard is enough for a program.
+func Start(ctx context.Context, d Duty, log *slog.Logger) (*Guard, error) {
+	if _, ok := readProof(); ok {
 		return nil, errors.New("this process is itself a guard: " +
 			"a program must call IsGuard and Main before anything else")
 	}
@@ -59,7 +62,8 @@ func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	}
 	if os.Getpid() == 1 {
 		log.Warn("this program is process 1 of its pid namespace: if it is killed, the kernel kills its guard with it, " +
-			"and floating addresses stay until their lifetimes end or the network namespace is gone; " +
+			"and what it held moves when its lease ends, and not at once; floating addresses stay until their lifetimes end or " +
+			"the network namespace is gone; " +
 			"an init process does not change that, the host's pid namespace does")
 	}
 	netns, err := threadNamespace()
@@ -80,9 +84,9 @@ func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 	}
 	life, cancel := context.WithCancel(context.Background())
 	g := &Guard{
-		log: log, launcher: &launcher{memory: memory, bell: bell, netns: netns}, cancel: cancel,
+		log: log, launcher: &launcher{memory: memory, bell: bell, netns: netns, duty: d}, cancel: cancel,
 		check: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}),
-		page: page, bell: int(bell.Fd()), disown: page.robust.own(),
+		page: page, bell: int(bell.Fd()), disown: page.robust.own(), notices: make(map[any][]byte),
 	}
 	p, err := g.launch(ctx)
 	go g.supervise(life, p, err)
@@ -91,16 +95,67 @@ func Start(ctx context.Context, log *slog.Logger) (*Guard, error) {
 
 // launch starts a process and makes it the guard.
 func (g *Guard) launch(ctx context.Context) (*process, error) {
-	p, err := g.launcher.start(ctx, g.onRemoved)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.handOver(ctx, p); err != nil {
+	g.mu.Lock()
+	launcher := *g.launcher
+	g.mu.Unlock()
+	p, err := launcher.start(ctx, g.onRemoved)
+	if err == nil {
+		if err = g.handOver(ctx, p); err == nil {
+			return p, nil
+		}
 		p.kill()
 		g.forget(p)
-		return nil, err
 	}
-	return p, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.trouble = err
+	g.notify()
+	return nil, err
+}
+
+// widen has the guard remove addresses too. It is replaced by one that can, in the network
+// namespace of the calling thread. For some milliseconds there is none.
+func (g *Guard) widen() error {
+	netns, err := threadNamespace()
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.launcher.duty == Addresses {
+		return netns.Close()
+	}
+	g.launcher.former, g.launcher.netns, g.launcher.duty = g.launcher.netns, netns, Addresses
+	g.alive, g.trouble = false, nil
+	g.notify()
+	g.lookAgain()
+	return nil
+}
+
+// lookAgain makes monitor look at the guard.
+func (g *Guard) lookAgain() {
+	select {
+	case g.check <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// Await waits until a guard runs and has acknowledged everything. It returns why the last start of
+// one has failed, or the cause of the end of ctx.
+func (g *Guard) Await(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		alive, trouble, changed := g.alive, g.trouble, g.changed
+		g.mu.Unlock()
+		if alive || trouble != nil {
+			return trouble
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // release closes what guards are started with.
@@ -121,21 +176,24 @@ func (g *Guard) supervise(life context.Context, p *process, err error) {
 	var pause time.Duration
 	reported := ""
 	for born := time.Now(); ; {
+		replaced := false
 		if p != nil {
 			reported = ""
-			g.monitor(life, p)
+			replaced = g.monitor(life, p)
 			g.forget(p)
 		}
 		if life.Err() != nil {
 			return
 		}
-		if p != nil {
-			g.log.Warn("the guard of floating addresses has died; another is started",
-				"pid", p.pid(), "end", p.result())
+		if replaced {
+			g.log.Debug("the guard is replaced by one that removes addresses too", "pid", p.pid(), "end", p.result())
+			pause = 0
+		} else if p != nil {
+			g.log.Warn("the guard has died; another is started", "pid", p.pid(), "end", p.result())
 		} else if text := err.Error(); text != reported {
 			reported = text
-			g.log.Error("no guard of floating addresses could be started; "+
-				"until one is, the addresses of a dead program move when its lease ends, and not at once", "err", err)
+			g.log.Error("no guard could be started; "+
+				"until one is, what a dead program held moves when its lease ends, and not at once", "err", err)
 		}
 		if time.Since(born) > longLife {
 			pause = 0
@@ -148,31 +206,36 @@ func (g *Guard) supervise(life context.Context, p *process, err error) {
 		pause = min(max(2*pause, firstPause), longestPause)
 		born = time.Now()
 		if p, err = g.launch(life); err == nil {
-			g.log.Info("another guard of floating addresses watches", "pid", p.pid())
+			g.log.Info("another guard watches", "pid", p.pid())
 		}
 	}
 }
 
-// monitor returns when the guard is gone. It ends the guard when life ends or when the guard stands
-// still.
-func (g *Guard) monitor(life context.Context, p *process) {
+// monitor returns when the guard is gone. It ends the guard when life ends, when the guard stands
+// still, and when it has not the present duty. It reports the last of these.
+func (g *Guard) monitor(life context.Context, p *process) (replaced bool) {
 	for {
 		select {
 		case <-p.ended:
-			return
+			return false
 		case <-life.Done():
 			p.close()
-			return
+			return false
 		case <-g.check:
 		}
 		g.mu.Lock()
+		if p.duty != g.launcher.duty {
+			g.mu.Unlock()
+			p.close()
+			return true
+		}
 		a, err := p.ask(message{kind: kindAsk})
 		g.mu.Unlock()
 		if err == nil {
 			err = a.wait(life)
 		}
 		if err != nil && life.Err() == nil {
-			g.log.Warn("the guard of floating addresses does not answer", "pid", p.pid(), "err", err)
+			g.log.Warn("the guard does not answer", "pid", p.pid(), "err", err)
 		}
 	}
 }
@@ -191,7 +254,7 @@ func (g *Guard) handOver(ctx context.Context, p *process) error {
 	for _, m := range []message{
 		{kind: kindWatch, addrs: g.set.addrs},
 		{kind: kindTable, text: g.set.table},
-		{kind: kindNotice, notice: g.set.notice},
+		{kind: kindNotice, notices: g.set.notices},
 	} {
 		a, err := p.ask(m)
 		if err != nil {
@@ -211,7 +274,7 @@ func (g *Guard) handOver(ctx context.Context, p *process) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.alive = true
+	g.alive, g.trouble = p.duty == g.launcher.duty, nil
 	g.notify()
 	return nil
 }
@@ -246,35 +309,51 @@ func (g *Guard) onRemoved() {
 // error the list is kept and given to the next guard. Watch waits until ctx ends, and at most two
 // seconds.
 func (g *Guard) Watch(ctx context.Context, addrs []Addr) error {
-	addrs = slices.Clone(addrs)
-	return g.update(ctx, message{kind: kindWatch, addrs: addrs}, func(s *guardedSet) { s.addrs = addrs })
+	m := message{kind: kindWatch, addrs: slices.Clone(addrs)}
+	return g.update(ctx, func() message { return m }, func() { g.set.addrs = m.addrs })
 }
 
 // Table names the nftables table that is removed after the addresses when the program is dead.
 // Empty means none. It returns as Watch does.
 func (g *Guard) Table(ctx context.Context, name string) error {
-	return g.update(ctx, message{kind: kindTable, text: name}, func(s *guardedSet) { s.table = name })
+	m := message{kind: kindTable, text: name}
+	return g.update(ctx, func() message { return m }, func() { g.set.table = name })
 }
 
-// DeathNotice replaces what Hooks.SendNotice gets when the program is dead. Empty means that
-// nothing is sent. It returns as Watch does.
-func (g *Guard) DeathNotice(ctx context.Context, notice []byte) error {
+// DeathNotice replaces what Hooks.SendNotice gets from this owner when the program is dead. Empty
+// means that nothing is sent. The notices of other owners are sent too. The owner must be
+// comparable. It returns as Watch does.
+func (g *Guard) DeathNotice(ctx context.Context, owner any, notice []byte) error {
 	notice = slices.Clone(notice)
-	return g.update(ctx, message{kind: kindNotice, notice: notice}, func(s *guardedSet) { s.notice = notice })
+	var all map[any][]byte
+	var m message
+	return g.update(ctx, func() message {
+		all = make(map[any][]byte)
+		maps.Copy(all, g.notices)
+		delete(all, owner)
+		if len(notice) > 0 {
+			all[owner] = notice
+		}
+		m = message{kind: kindNotice, notices: slices.Collect(maps.Values(all))}
+		return m
+	}, func() { g.notices, g.set.notices = all, m.notices })
 }
 
-// update changes the guarded set and waits until the guard has acknowledged that.
-func (g *Guard) update(ctx context.Context, m message, change func(*guardedSet)) error {
+// update changes the guarded set and waits until the guard has acknowledged that. It calls build
+// and then change with mu held, but not change if nobody would accept the message.
+func (g *Guard) update(ctx context.Context, build func() message, change func()) error {
+	g.mu.Lock()
+	m := build()
 	if err := m.check(); err != nil {
+		g.mu.Unlock()
 		return err
 	}
-	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
 		return ErrClosed
 	}
-	change(&g.set)
-	if g.proc == nil {
+	change()
+	if g.proc == nil || g.proc.duty != g.launcher.duty {
 		g.mu.Unlock()
 		return ErrDown
 	}
@@ -304,10 +383,7 @@ func (g *Guard) Extend(until time.Time) {
 		ring(g.bell)
 	}
 	if early || overdue(next) {
-		select {
-		case g.check <- struct{}{}:
-		default:
-		}
+		g.lookAgain()
 	}
 }
 

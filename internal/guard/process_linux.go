@@ -23,17 +23,22 @@ const (
 	closeTime = 2 * time.Second  // until it has ended
 )
 
-// launcher starts guards. All of them get the same files and the same network namespace.
+// launcher starts guards. All of them get the same files.
 type launcher struct {
 	memory *os.File // the page
 	bell   *os.File // an eventfd
-	netns  *os.File // the network namespace
+
+	// Guard.mu guards these.
+	netns  *os.File // the network namespace of the next guard
+	former *os.File // that of earlier ones, which a start under way may still use; nil: none
+	duty   Duty     // of the next guard
 }
 
 func (l *launcher) close() {
 	l.memory.Close()
 	l.bell.Close()
 	l.netns.Close()
+	l.former.Close() // an error if it is nil
 }
 
 // process is one running guard.
@@ -42,6 +47,7 @@ type process struct {
 	conn  *net.UnixConn
 	hello chan string   // its first message
 	ended chan struct{} // closed when it has exited and been waited for
+	duty  Duty
 
 	onRemoved func() // called when it has removed the addresses
 
@@ -50,8 +56,8 @@ type process struct {
 	waiting map[uint32]chan struct{}
 }
 
-// start starts a guard and returns when it is ready.
-func (l *launcher) start(ctx context.Context, onRemoved func()) (*process, error) {
+// start starts a guard and returns when it is ready. The caller has a copy of the launcher.
+func (l launcher) start(ctx context.Context, onRemoved func()) (*process, error) {
 	conn, theirs, err := newSocketPair()
 	if err != nil {
 		return nil, fmt.Errorf("the guard's socket: %w", err)
@@ -63,7 +69,7 @@ func (l *launcher) start(ctx context.Context, onRemoved func()) (*process, error
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
 	p := &process{
-		cmd: cmd, conn: conn, onRemoved: onRemoved,
+		cmd: cmd, conn: conn, onRemoved: onRemoved, duty: l.duty,
 		hello: make(chan string, 1), ended: make(chan struct{}), waiting: make(map[uint32]chan struct{}),
 	}
 	go p.read()
@@ -106,7 +112,7 @@ func newSocketPair() (*net.UnixConn, *os.File, error) {
 }
 
 // exec starts the process in the right network namespace.
-func (l *launcher) exec(socket *os.File) (cmd *exec.Cmd, err error) {
+func (l launcher) exec(socket *os.File) (cmd *exec.Cmd, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -146,7 +152,7 @@ func sameFile(a, b *os.File) bool {
 }
 
 // execHere starts the process in the network namespace of this thread.
-func (l *launcher) execHere(socket *os.File) (*exec.Cmd, error) {
+func (l launcher) execHere(socket *os.File) (*exec.Cmd, error) {
 	id, err := socketID(int(socket.Fd()))
 	if err != nil {
 		return nil, err
@@ -161,7 +167,7 @@ func (l *launcher) execHere(socket *os.File) (*exec.Cmd, error) {
 		cmd := exec.Command(path)
 		cmd.Args = []string{name + ": flotilla guard"}
 		cmd.Dir = "/" // keeps no file system busy
-		cmd.Env = environment(os.Getpid(), id)
+		cmd.Env = environment(os.Getpid(), id, l.duty)
 		cmd.ExtraFiles = []*os.File{socket, l.memory, l.bell}
 		if os.Stderr != nil {
 			cmd.Stderr = os.Stderr
@@ -180,9 +186,9 @@ func (l *launcher) execHere(socket *os.File) (*exec.Cmd, error) {
 
 // environment returns a guard's environment. It keeps the guard to one running thread and little
 // memory.
-func environment(pid int, socket uint64) []string {
+func environment(pid int, socket uint64, d Duty) []string {
 	env := []string{
-		fmt.Sprintf("%s=%d:%d:%d", variable, version, pid, socket),
+		fmt.Sprintf("%s=%d:%d:%d:%s", variable, version, pid, socket, d),
 		"GOMAXPROCS=1", "GOGC=25", "GOMEMLIMIT=16MiB",
 	}
 	for _, name := range []string{"GODEBUG", "LD_LIBRARY_PATH"} {

@@ -3,6 +3,7 @@ package guard
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,16 +20,23 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/flotilla-ha/flotilla/internal/guard/remover"
 )
 
 // The test binary has three roles: the test; a program with floating addresses, which the test
 // commands through its standard input; and that program's guard.
 
-const programVariable = "GUARD_TEST_PROGRAM"
+const (
+	programVariable = "GUARD_TEST_PROGRAM"
+	refused         = "guardtest=refused" // in GODEBUG: no guard works with addresses
+)
 
 func TestMain(m *testing.M) {
-	if IsGuard() {
-		Main(testHooks())
+	for _, d := range []Duty{Notices, Addresses} {
+		if IsGuard(d) {
+			Main(testHooks(d))
+		}
 	}
 	switch os.Getenv(programVariable) {
 	case "program":
@@ -48,33 +56,46 @@ func TestMain(m *testing.M) {
 }
 
 // testHooks report on standard error what they do. They remove addresses if that is permitted.
-func testHooks() Hooks {
-	r, err := newRemover()
-	return Hooks{
-		Remove: func(addrs []Addr) error {
-			if err == nil {
-				if err := r.remove(addrs); err != nil {
+func testHooks(d Duty) Hooks {
+	h := Hooks{
+		RemoveTable: func(name string) error { say("hook table %s", name); return nil },
+		SendNotice:  func(_ context.Context, notice []byte) error { say("hook notice %s", notice); return nil },
+		Rehearse:    func(_ context.Context, notice []byte) { say("rehearsed %s", notice) },
+	}
+	if d == Addresses {
+		r, err := remover.Open()
+		h.Remove = func(addrs []Addr) error {
+			for _, a := range addrs {
+				if err != nil {
+					break
+				}
+				if err := r.Remove(a.Index, a.Prefix); err != nil {
 					return err
 				}
 			}
 			say("hook remove %d", len(addrs))
 			return nil
-		},
-		RemoveTable: func(name string) error { say("hook table %s", name); return nil },
-		SendNotice:  func(_ context.Context, notice []byte) error { say("hook notice %s", notice); return nil },
-		Rehearse:    func(_ context.Context, notice []byte) { say("rehearsed %s", notice) },
+		}
+		h.Prepare = func() error {
+			if os.Getenv("GODEBUG") == refused {
+				return errors.New("the test does not permit it")
+			}
+			return nil
+		}
 	}
+	return h
 }
 
 // program obeys lines on standard input and answers each with a line.
 func program() {
 	ctx := context.Background()
 	var g *Guard
+	shares := make(map[string]*Share)
 	var addrs []Addr
 	var ballast []byte
 	commands := map[string]func(args []string) (string, error){
 		"start": func([]string) (s string, err error) {
-			if g, err = Start(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+			if g, err = Start(ctx, Addresses, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
 				return "", err
 			}
 			return strconv.Itoa(g.PID()), nil
@@ -82,7 +103,7 @@ func program() {
 		"try": func([]string) (s string, err error) { // start, without any time for it
 			none, cancel := context.WithCancel(ctx)
 			cancel()
-			if g, err = Start(none, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+			if g, err = Start(none, Addresses, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
 				return "", err
 			}
 			return strconv.FormatBool(g.Alive()), nil
@@ -93,12 +114,27 @@ func program() {
 				return "", err
 			}
 			var err error
-			if g, err = Start(ctx, nil); err != nil {
+			if g, err = Start(ctx, Addresses, nil); err != nil {
 				return "", err
 			}
 			netns, err := os.Readlink("/proc/thread-self/ns/net")
 			return fmt.Sprint(g.PID(), " ", netns), err
 		},
+		"join": func(args []string) (string, error) { // a share by name, for a duty
+			s, err := Join(ctx, Duty(args[1]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+			if err != nil {
+				return "", err
+			}
+			g, shares[args[0]] = s.guard, s
+			if err := s.Await(ctx); err != nil {
+				return "not yet: " + err.Error(), nil
+			}
+			return strconv.Itoa(g.PID()), nil
+		},
+		"share": func(args []string) (string, error) { // a share's death notice
+			return "", shares[args[0]].DeathNotice(ctx, []byte(args[1]))
+		},
+		"part": func(args []string) (string, error) { return "", shares[args[0]].Close() },
 		"watch": func(args []string) (string, error) {
 			addrs = nil
 			for _, p := range args {
@@ -117,7 +153,7 @@ func program() {
 			return "", nil
 		},
 		"table":  func(args []string) (string, error) { return "", g.Table(ctx, args[0]) },
-		"notice": func(args []string) (string, error) { return "", g.DeathNotice(ctx, []byte(args[0])) },
+		"notice": func(args []string) (string, error) { return "", g.DeathNotice(ctx, nil, []byte(args[0])) },
 		"extend": func(args []string) (string, error) {
 			d, err := time.ParseDuration(args[0])
 			g.Extend(time.Now().Add(d))

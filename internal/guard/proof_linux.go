@@ -11,7 +11,7 @@ import (
 
 const (
 	// variable makes a process a guard if its file 3 is the socket that the variable's value names.
-	variable = "FLOTILLA_GUARD"
+	variable = "FLOTILLA_GUARD_PROCESS"
 
 	socketFD = 3
 	memoryFD = 4
@@ -23,6 +23,7 @@ type proof struct {
 	version int
 	pid     int    // the program's
 	socket  uint64 // the guard's end
+	duty    Duty
 }
 
 // readProof reads the variable and checks that file 3 is the socket that it names. It returns false
@@ -33,7 +34,7 @@ func readProof() (proof, bool) {
 		return proof{}, false
 	}
 	fields := strings.Split(value, ":")
-	if len(fields) < 3 {
+	if len(fields) < 4 {
 		return proof{}, false
 	}
 	v, err1 := strconv.Atoi(fields[0])
@@ -43,7 +44,7 @@ func readProof() (proof, bool) {
 		return proof{}, false
 	}
 	id, err := socketID(socketFD)
-	return proof{v, pid, socket}, err == nil && id == socket
+	return proof{v, pid, socket, Duty(fields[3])}, err == nil && id == socket
 }
 
 // socketID returns the kernel's number of a socket. It fails for sockets of another kind than the
@@ -70,10 +71,10 @@ func socketID(fd int) (uint64, error) {
 	return st.Ino, nil
 }
 
-// IsGuard reports whether this process was started as a guard. An environment variable must say so,
-// and file 3 must be the very socket that it names. A variable that has leaked into another process
-// is therefore ignored.
-func IsGuard() bool {
-	_, ok := readProof()
-	return ok
+// IsGuard reports whether this process was started as a guard with that duty. An environment
+// variable must say so, and file 3 must be the very socket that it names. A variable that has
+// leaked into another process is therefore ignored.
+func IsGuard(d Duty) bool {
+	p, ok := readProof()
+	return ok && p.duty == d
 }

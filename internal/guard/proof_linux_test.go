@@ -28,7 +28,7 @@ func TestAnotherSocketIsNoProof(t *testing.T) {
 			}
 			cmd := sleeper()
 			// A guard of another version ends at once.
-			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d:1:%d", variable, version+1, id))
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d:1:%d:%s", variable, version+1, id, Notices))
 			cmd.ExtraFiles = []*os.File{theirs}
 			_, err = spawn(cmd)
 			cmd.Process.Kill()

@@ -53,15 +53,15 @@ func newWatcher(h Hooks, pid int) (*watcher, error) {
 	if w.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("a timer: %w", err)
 	}
-	if w.hooks.Remove == nil {
-		r, err := newRemover()
-		if err != nil {
+	if w.hooks.Prepare != nil {
+		if err := w.hooks.Prepare(); err != nil {
 			return nil, err
 		}
-		w.hooks.Remove = r.remove
 	}
-	if w.arrival, err = newArrivals(); err != nil {
-		say("addresses that appear after the deadline will not be seen: %v", err)
+	if w.hooks.Remove != nil {
+		if w.arrival, err = newArrivals(); err != nil {
+			say("addresses that appear after the deadline will not be seen: %v", err)
+		}
 	}
 	// If the program is dead another process may have its ID by now. That is not so if the program
 	// is still the parent afterwards. A program in an outer pid namespace has the ID 0 here.
@@ -219,8 +219,12 @@ func (w *watcher) receive() {
 			return
 		}
 		m, err := parse(w.buf[:n])
-		if err == nil && flags&unix.MSG_TRUNC != 0 {
+		switch {
+		case err != nil:
+		case flags&unix.MSG_TRUNC != 0:
 			err = errShort
+		case len(m.addrs) > 0 && w.hooks.Remove == nil:
+			err = errors.New("it has addresses, and this guard cannot remove any")
 		}
 		if err != nil {
 			// The program starts another guard.
@@ -245,7 +249,7 @@ func (w *watcher) accept(m message) {
 	case kindTable:
 		w.set.table = m.text
 	case kindNotice:
-		w.set.notice = m.notice
+		w.set.notices = m.notices
 		w.rehearse()
 	case kindAsk: // the acknowledgement is all
 	case kindBye:
@@ -260,11 +264,11 @@ func (w *watcher) accept(m message) {
 // rehearse has the sending of a death notice rehearsed once. The program is still busy with what it
 // needs the guard for, so that waits a moment.
 func (w *watcher) rehearse() {
-	if w.rehearsed || w.hooks.Rehearse == nil || len(w.set.notice) == 0 {
+	if w.rehearsed || w.hooks.Rehearse == nil || len(w.set.notices) == 0 {
 		return
 	}
 	w.rehearsed = true
-	notice := w.set.notice
+	notice := w.set.notices[0]
 	time.AfterFunc(rehearsalDelay, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), attemptTime)
 		defer cancel()

@@ -21,6 +21,9 @@ const (
 	programClaims // roles of Hold, and locks that certmagic does not take
 	ownClaims     // certmagic's locks, and flotilla's own roles
 
+	// ProgramItems is the budget of the entries of package kv.
+	ProgramItems
+
 	// Budgets is the number of budgets.
 	Budgets
 )
@@ -31,6 +34,9 @@ const (
 
 	// ClaimCost is the number of bytes that a claim counts besides its names.
 	ClaimCost = 64
+
+	// ItemCost is the number of bytes that an entry of package kv counts besides its names and value.
+	ItemCost = 64
 )
 
 // String names the budget for people.
@@ -42,26 +48,36 @@ func (b Budget) String() string {
 		return "certificates"
 	case programClaims:
 		return "roles and locks of programs"
+	case ProgramItems:
+		return "entries of programs' buckets"
 	}
 	return "locks of certificates"
 }
 
-// Limit returns how many bytes the budget has if Config.MaxState is maxState bytes.
-func (b Budget) Limit(maxState int64) int64 {
-	switch b {
-	case programRecords:
-		return maxState
-	case CertificateRecords:
-		return max(maxState, minClaims)
+// Field returns the field of Config that sets the budget's limit.
+func (b Budget) Field() string {
+	if b == ProgramItems {
+		return "MaxRecords"
 	}
-	return max(maxState/claimShare, minClaims)
+	return "MaxState"
+}
+
+// Limit returns how many bytes the budget has if the field of Config that sets it is limit bytes.
+func (b Budget) Limit(limit int64) int64 {
+	switch b {
+	case programRecords, ProgramItems:
+		return limit
+	case CertificateRecords:
+		return max(limit, minClaims)
+	}
+	return max(limit/claimShare, minClaims)
 }
 
 // Refuse returns the error of a write for which the budget has no room. used is how many bytes the
-// budget has in use. The error wraps errs.ErrTooLarge.
-func (b Budget) Refuse(used, maxState int64) error {
-	return fmt.Errorf("%w: the %s have %d bytes, the limit is %d; delete something or raise Config.MaxState",
-		errs.ErrTooLarge, b, used, b.Limit(maxState))
+// budget has in use, and limit is as for Limit. The error wraps errs.ErrTooLarge.
+func (b Budget) Refuse(used, limit int64) error {
+	return fmt.Errorf("%w: the %s have %d bytes, the limit is %d; delete something or raise Config.%s",
+		errs.ErrTooLarge, b, used, b.Limit(limit), b.Field())
 }
 
 // OfRecord returns the budget that a record at key counts against. The key may be in its clean form

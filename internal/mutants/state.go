@@ -32,7 +32,7 @@ func stateRows() []row {
 		m("a record is no directory", "TestScripts",
 			"internal/state/records.go", "store", `if s.isBelowRecord(r.Key) {`, `if false {`),
 		m("the state grows no further than its limit", "TestScripts",
-			"internal/state/records.go", "HasRoom", `return grows <= 0 || s.Used[b]+grows <= b.Limit(maxState)`, `return true`),
+			"internal/state/records.go", "HasRoom", `return grows <= 0 || s.Used[b]+grows <= b.Limit(limit)`, `return true`),
 		m("what programs store stops no certificate", "TestProgramsStopNothing",
 			"internal/keyspace/budget.go", "OfRecord", `return CertificateRecords`, `return programRecords`).of("."),
 		m("what programs claim stops no lock of a certificate", "TestProgramsStopNothing",

@@ -5,6 +5,6 @@ import "slices"
 // table returns all rows.
 func table() []row {
 	return slices.Concat(
-		stateRows(), leaseRows(), membershipRows(), storageRows(), addressRows(), servingRows(), copyRows(), logRows(), incarnationRows(), rotationRows(), evictionRows(), rekeyRows(), operatorRows(),
+		stateRows(), leaseRows(), membershipRows(), storageRows(), addressRows(), servingRows(), copyRows(), logRows(), incarnationRows(), rotationRows(), evictionRows(), rekeyRows(), operatorRows(), recordRows(), limitRows(),
 	)
 }

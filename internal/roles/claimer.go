@@ -12,6 +12,9 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/state"
 )
 
+// errWitness is why a witness holds nothing.
+var errWitness = errors.New("this node is a witness, which holds no roles and no locks")
+
 // Contest is a function that runs while a claim waits behind another node's. It may try to get
 // the role earlier. It ends when ctx does.
 type Contest func(ctx context.Context, ref state.Ref)
@@ -30,7 +33,7 @@ type claimer struct {
 // does not wait. contest, if not nil, runs while the claim waits.
 func (c *claimer) await(ctx context.Context, claim state.ClaimRole, contest Contest) (ref state.Ref, index uint64, err error) {
 	if c.cfg.Self.Witness {
-		return state.Ref{}, 0, errors.New("this node is a witness, which holds no roles and no locks")
+		return state.Ref{}, 0, errWitness
 	}
 	life := c.cfg.Life
 	ctx, stop := life.WhileOpen(ctx)

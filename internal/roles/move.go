@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/flotilla-ha/flotilla/hold"
 	"github.com/flotilla-ha/flotilla/internal/errs"
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
 	"github.com/flotilla-ha/flotilla/internal/replica"
@@ -50,18 +51,22 @@ func (h *Holder) Move(ctx context.Context, role, node string) error {
 	return nil
 }
 
-// Current returns the fence of the role's holder, as this node knows it, and whether this node is
-// the holder. The fence is 0 if the role is free or in hold-down, or if this node held it and has
-// lost its lease.
-func (h *Holder) Current(role string) (fence uint64, own bool) {
+// Current returns the role's holder, as this node knows it. The result is zero if the role is free
+// or in hold-down, or if this node held it and has lost its lease.
+func (h *Holder) Current(role string) hold.Holder {
 	queue := h.cfg.Store.State().Claims(keyspace.RolePrefix + role)
 	if len(queue) == 0 || queue[0].HoldDown != 0 {
-		return 0, false
+		return hold.Holder{}
 	}
-	if own = queue[0].Node == h.cfg.Self.ID; own && !h.cfg.Lease.Usable(queue[0].Session) {
-		return 0, false
+	self, id, fence := h.cfg.Self, queue[0].Node, queue[0].Index
+	if id != self.ID {
+		addr, _ := h.cfg.Peers.Addr(id)
+		return hold.Holder{ID: id, Name: h.cfg.Peers.Name(id), Addr: addr, Fence: fence}
 	}
-	return queue[0].Index, own
+	if !h.cfg.Lease.Usable(queue[0].Session) {
+		return hold.Holder{}
+	}
+	return hold.Holder{ID: id, Name: self.Name, Addr: self.Addr, Fence: fence, Own: true}
 }
 
 // memberID returns the ID of the member that has the given ID or name.

@@ -74,19 +74,7 @@ func (t *Tenure) Renewed() <-chan struct{} { return t.of.cfg.Lease.Renewed.Wait(
 
 // DeathNotice implements hold.Tenure. It returns nil if no notice can be made.
 func (t *Tenure) DeathNotice() []byte {
-	cfg := t.of.cfg
-	var addrs []string // of the other members
-	for _, id := range cfg.Replica.Others() {
-		if addr, ok := cfg.Peers.Addr(id); ok {
-			addrs = append(addrs, addr)
-		}
-	}
-	notice, err := cfg.Replica.Port.DeathNotice(cfg.Self.ID, t.ref.Session, addrs)
-	if err != nil {
-		cfg.Log.Warn("no death notice can be made; if this process dies, others wait for its lease to end", "err", err)
-		return nil
-	}
-	return notice
+	return t.of.cfg.deathNotice(t.ref.Session, t.of.cfg.others())
 }
 
 // NoticeChanged returns a channel that is closed when the cluster may refuse what DeathNotice has

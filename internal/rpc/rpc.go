@@ -26,6 +26,8 @@ const (
 	Confirm     = "/1/confirm"      // asks the leader which index is current
 	Term        = "/1/term"         // asks for the node's raft term
 	Expired     = "/1/expired"      // asks whether the node's grant to a session has expired
+	Turn        = "/1/turn"         // asks the leader for a turn at changing an entry
+	Limit       = "/1/limit"        // tells the leader what the caller has allowed of rate limits
 	DeathNotice = "/1/death-notice" // tells the leader that the process of a session is dead
 )
 

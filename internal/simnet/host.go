@@ -75,6 +75,12 @@ func (h *Host) Listen(network, address string) (net.Listener, error) {
 // syscall.ECONNABORTED if h crashes meanwhile. While either direction is cut, or h stands still,
 // Dial waits.
 func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return h.DialAs(ctx, network, address, address)
+}
+
+// DialAs is Dial to a host that has another address too: as, "address:port". Both ends see it as
+// the address of the one that is dialed.
+func (h *Host) DialAs(ctx context.Context, network, address, as string) (net.Conn, error) {
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: addr(address), Err: err}
 	}
@@ -115,7 +121,11 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 		return fail(syscall.ECONNREFUSED)
 	}
 	l := there.listeners[port]
-	near, far := n.connect(h, h.addr(h.pick()), there, there.addr(port))
+	end := there.addr(port)
+	if as != address {
+		end = addr(as)
+	}
+	near, far := n.connect(h, h.addr(h.pick()), there, end)
 	l.backlog = append(l.backlog, far)
 	l.arrived.broadcast()
 	return near, nil
@@ -270,25 +280,29 @@ type listener struct {
 	port int
 
 	// Guarded by host.net.mu.
-	backlog []*conn
-	arrived signal
-	closed  bool
+	backlog  []*conn
+	arrived  signal
+	refusing bool // nothing is added to the backlog any more
+	closed   bool
 }
 
 // Accept waits for a connection. After Close, or when the host has crashed, the error wraps
-// net.ErrClosed.
+// net.ErrClosed. After Refuse that is so when nobody waits any more.
 func (l *listener) Accept() (net.Conn, error) {
 	mu := &l.host.net.mu
 	mu.Lock()
 	defer mu.Unlock()
 	for {
 		if l.closed {
-			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+			return nil, l.fail("accept")
 		}
 		if len(l.backlog) > 0 && !l.host.frozen {
 			c := l.backlog[0]
 			l.backlog = l.backlog[1:]
 			return c, nil
+		}
+		if l.refusing {
+			return nil, l.fail("accept")
 		}
 		wake := l.arrived.wait()
 		mu.Unlock()
@@ -297,13 +311,35 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// Refuse frees the port. Further connections are refused, unless somebody else listens there. Those
+// that were not accepted can still be.
+func (l *listener) Refuse() {
+	mu := &l.host.net.mu
+	mu.Lock()
+	defer mu.Unlock()
+	l.refusing = true
+	l.free()
+	l.arrived.broadcast()
+}
+
+// free gives the port back. The caller holds the lock.
+func (l *listener) free() {
+	if l.host.listeners[l.port] == l {
+		delete(l.host.listeners, l.port)
+	}
+}
+
+func (l *listener) fail(op string) error {
+	return &net.OpError{Op: op, Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+}
+
 // Close ends the listener, and resets the connections that were not accepted.
 func (l *listener) Close() error {
 	mu := &l.host.net.mu
 	mu.Lock()
 	defer mu.Unlock()
 	if l.closed {
-		return &net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+		return l.fail("close")
 	}
 	l.close()
 	return nil
@@ -311,7 +347,7 @@ func (l *listener) Close() error {
 
 func (l *listener) close() {
 	l.closed = true
-	delete(l.host.listeners, l.port)
+	l.free()
 	for _, c := range l.backlog {
 		c.end(reset)
 	}

@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"slices"
+	"strconv"
 )
 
 // Code is the outcome of a command.
@@ -45,13 +46,26 @@ const (
 
 	// CodeUnready says that a member has not acknowledged what the command depends on.
 	CodeUnready Code = 11
+
+	// From here on: the condition of that number in a WriteItems is not true.
+	codeConflict Code = 128
 )
+
+// conflict returns the outcome of a WriteItems whose condition n is not true.
+func conflict(n int) Code { return codeConflict + Code(n) }
+
+// Conflict returns which condition of a WriteItems is not true, and false if the outcome says
+// nothing about one.
+func (c Code) Conflict() (n int, ok bool) { return int(c) - int(codeConflict), c >= codeConflict }
 
 // String names the outcome.
 func (c Code) String() string {
 	names := [...]string{"ok", "ended", "queued", "held", "not held", "is a directory", "not a directory", "full", "changed", "no transferee", "superseded", "unready"}
 	if int(c) < len(names) {
 		return names[c]
+	}
+	if n, ok := c.Conflict(); ok {
+		return "condition " + strconv.Itoa(n) + " is not true"
 	}
 	return "unknown"
 }

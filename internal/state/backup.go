@@ -53,14 +53,17 @@ func ReadBackup(r io.Reader, secrets []seal.Secret) (*State, BackupHead, error) 
 	return s, *h, nil
 }
 
-// lasting returns the part of s that outlasts its nodes: records, keys, evictions, and what tells
-// the cluster from others. Sessions, roles and members are left out.
+// lasting returns the part of s that outlasts its nodes: records, items, keys, evictions, and what
+// tells the cluster from others. Sessions, what belongs to them, roles and members are left out.
 func (s *State) lasting() *State {
 	n := New()
 	n.Index, n.Version, n.Cluster, n.Incarnation, n.Past = s.Index, s.Version, s.Cluster, s.Incarnation, s.Past
 	n.Keys, n.Wrapped, n.Records, n.Tickets, n.Used = s.Keys, s.Wrapped, s.Records, s.Tickets, s.Used
 	n.Seals.Dropped, n.Seals.Forgotten = s.Seals.Dropped, s.Seals.Forgotten
 	n.Evictions = s.Evictions
+	var owned int64
+	n.Items, owned = s.Items.lasting()
+	n.Used[keyspace.ProgramItems] -= owned
 	for _, id := range s.Servers {
 		if v, evicted := s.Evictions.Of(id); evicted && s.Keys != nil {
 			n.Evictions = n.Evictions.with(told(s, v)) // it is no member of the next incarnation

@@ -32,8 +32,10 @@ const (
 	numberEvictMember
 	numberShutOut
 	numberEndEviction
+	numberWriteItems
+	numberExpireItems
 
-	lastNumber = numberEndEviction
+	lastNumber = numberExpireItems
 )
 
 // Command is one change of the state, and what all of them have in common.

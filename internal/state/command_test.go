@@ -54,6 +54,12 @@ func changes() []Change {
 		EvictMember{Node: "a"},
 		ShutOut{Node: "a", Key: key},
 		EndEviction{Node: "a"},
+		WriteItems{
+			Bucket: "b", MaxRecords: 1 << 20, If: []ItemIf{{"k", IsAbsent, 0}, {"l", IsPresent, 0}, {"m", IsVersion, 7}},
+			Ops: []ItemOp{{Key: "k", Put: &ItemPut{Value: []byte("v"), TTL: time.Second, Session: true}}, {Key: "l", Put: &ItemPut{}}, {Key: "m"}, {Key: "n", Refresh: true}},
+		},
+		WriteItems{Bucket: "b"},
+		ExpireItems{Items: []ItemAt{{"b\x00k", 7}, {"b\x00l", 8}}},
 	}
 }
 

@@ -20,6 +20,14 @@ func (c *Command) Describe() string {
 		return "stores " + strings.Join(keys, ", ")
 	case DeleteRecords:
 		return "deletes " + ch.Key
+	case WriteItems:
+		var keys []string
+		for _, op := range ch.Ops {
+			keys = append(keys, op.Key)
+		}
+		return fmt.Sprintf("writes %s in the bucket %s", strings.Join(keys, ", "), ch.Bucket)
+	case ExpireItems:
+		return fmt.Sprintf("deletes %d expired entries of buckets", len(ch.Items))
 	case ClaimRole:
 		return "claims " + roleName(ch.Role)
 	case ReleaseRole:

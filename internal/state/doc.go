@@ -1,5 +1,5 @@
-// Package state holds what the cluster agrees on: records, roles and their queues, sessions,
-// members, and the keys of session tickets.
+// Package state holds what the cluster agrees on: records, items of programs, roles and their
+// queues, sessions, members, and the keys of session tickets.
 //
 // # Guarantees
 //
@@ -35,11 +35,12 @@
 //
 // # Files
 //
-// Each noun has a file: records.go, roles.go, sessions.go, members.go, votes.go, tickets.go,
-// version.go. The file has the noun's type, its form in a snapshot, and the commands that change
-// it. Beside them, role.go has the queue of a role, process.go the incarnations of a process, and
-// listing.go the reads of certmagic.Storage. command.go has what all commands share, apply.go
-// applies one, entry.go and snapshot.go are the formats of the log and of snapshots.
+// Each noun has a file: records.go, items.go, roles.go, sessions.go, members.go, votes.go,
+// tickets.go, version.go. The file has the noun's type, its form in a snapshot, and the commands
+// that change it. Those of items are in write.go. Beside them, role.go has the queue of a role,
+// process.go the incarnations of a process, and listing.go the reads of certmagic.Storage.
+// command.go has what all commands share, apply.go applies one, entry.go and snapshot.go are the
+// formats of the log and of snapshots.
 //
 // # Where a new command goes
 //

@@ -1,5 +1,23 @@
 package state
 
+// ItemChange is a change of an item.
+type ItemChange struct {
+	// Name is the item's name.
+	Name string
+
+	// Version is the index of the entry that changed it.
+	Version uint64
+
+	// Item is the item afterwards. Nil: it was deleted.
+	Item *Item
+
+	// Expired says that a deleted item's time was over, or its session.
+	Expired bool
+}
+
+// IsRefresh reports whether the change only let the time of the item begin again.
+func (c ItemChange) IsRefresh() bool { return c.Item != nil && c.Item.Version != c.Version }
+
 // Effects collects what a node acts on after entries, besides the state that results. The methods
 // of a nil *Effects do nothing.
 type Effects struct {
@@ -9,6 +27,12 @@ type Effects struct {
 	// Keys are the keys of the records that have changed. A deleted directory has all keys that
 	// were in it.
 	Keys []string
+
+	// Items are the changes of items, in their order.
+	Items []ItemChange
+
+	// Contended are the names of the items for which a condition was not true.
+	Contended []string
 
 	// Roles says that a role has another holder or another queue.
 	Roles bool
@@ -33,6 +57,7 @@ func (fx *Effects) add(part Effects) {
 		return
 	}
 	fx.Claims, fx.Keys = append(fx.Claims, part.Claims...), append(fx.Keys, part.Keys...)
+	fx.Items, fx.Contended = append(fx.Items, part.Items...), append(fx.Contended, part.Contended...)
 	fx.Roles, fx.Sessions = fx.Roles || part.Roles, fx.Sessions || part.Sessions
 	fx.Tickets, fx.Dropped = fx.Tickets || part.Tickets, fx.Dropped || part.Dropped
 	fx.Seals = fx.Seals || part.Seals
@@ -54,6 +79,18 @@ func (fx *Effects) claim(refs ...Ref) {
 func (fx *Effects) record(key string) {
 	if fx != nil {
 		fx.Keys = append(fx.Keys, key)
+	}
+}
+
+func (fx *Effects) item(c ItemChange) {
+	if fx != nil {
+		fx.Items = append(fx.Items, c)
+	}
+}
+
+func (fx *Effects) contend(name string) {
+	if fx != nil {
+		fx.Contended = append(fx.Contended, name)
 	}
 }
 

@@ -80,6 +80,10 @@ func decoderOf(number byte) func(*codec.Decoder) Change {
 		return decodeShutOut
 	case numberEndEviction:
 		return decodeEndEviction
+	case numberWriteItems:
+		return decodeWriteItems
+	case numberExpireItems:
+		return decodeExpireItems
 	}
 	return nil
 }

@@ -56,6 +56,11 @@ func (s *State) Extends(old *State) error {
 			return Diverged("the eviction of entry %d is not known here", v.Index)
 		}
 	}
+	for name, i := range Each(s.Items.ByName, nil) {
+		if was, _ := old.Items.ByName.Get(name); i.Version <= old.Index && (was == nil || was.Version != i.Version) {
+			return Diverged("the item of entry %d is not known here", i.Version)
+		}
+	}
 	for k, r := range Each(s.Records, nil) {
 		if was, _ := old.Records.Get(k); r.Index <= old.Index && (was == nil || was.Index != r.Index) {
 			return Diverged("the record of entry %d is not known here", r.Index)

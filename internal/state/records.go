@@ -52,10 +52,11 @@ func (s *State) RecordGrows(key string, value []byte) int64 {
 	return int64(len(key) + len(value))
 }
 
-// HasRoom reports whether a budget has room for grows more bytes if Config.MaxState is maxState
-// bytes. The limit comes with the command, so every node gets the same result.
-func (s *State) HasRoom(b keyspace.Budget, grows, maxState int64) bool {
-	return grows <= 0 || s.Used[b]+grows <= b.Limit(maxState)
+// HasRoom reports whether a budget has room for grows more bytes, with the limit of a field of
+// Config: see keyspace.Budget.Limit. The limit comes with the command, so every node gets the same
+// result.
+func (s *State) HasRoom(b keyspace.Budget, grows, limit int64) bool {
+	return grows <= 0 || s.Used[b]+grows <= b.Limit(limit)
 }
 
 // Bytes returns how many bytes of the state count against the budgets.
@@ -111,6 +112,27 @@ func (s *State) store(r Record, maxState int64, e entry) Code {
 		e.fx.ticket(true)
 	}
 	return CodeOK
+}
+
+// putItem stores an item under that name.
+func putItem(s *State, name string, i *Item, fx *Effects) {
+	s.Used[keyspace.ProgramItems] += s.Items.insert(name, i)
+	fx.item(ItemChange{Name: name, Version: i.Renewed, Item: i})
+}
+
+// deleteItem deletes an item, if there is one.
+func deleteItem(s *State, x Deletion, fx *Effects) {
+	if shrinks := s.Items.remove(x); shrinks != 0 {
+		s.Used[keyspace.ProgramItems] -= shrinks
+		fx.item(ItemChange{Name: x.Name, Version: x.Version, Expired: x.Expired})
+	}
+}
+
+// deleteOwned deletes the items of a session that ends.
+func deleteOwned(s *State, index uint64, node string, fx *Effects) {
+	for _, name := range s.Items.ofNode(node) {
+		deleteItem(s, Deletion{Name: name, Version: index, Expired: true}, fx)
+	}
 }
 
 // StoreRecord stores a value.

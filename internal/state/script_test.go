@@ -214,6 +214,11 @@ func (m *machine) do(c *script.Command) string {
 		"list":   m.list,
 		"used":   m.used,
 
+		"write":     m.write,
+		"items":     m.items,
+		"time-over": m.timeOver,
+		"deleted":   m.deleted,
+
 		"claim":   m.claim,
 		"release": m.release,
 		"yield":   m.yield,
@@ -260,7 +265,7 @@ func (m *machine) run(c Command) string {
 	for _, k := range fx.Keys {
 		out += "; " + k
 	}
-	return out
+	return out + describeItems(fx)
 }
 
 func (m *machine) configure(c *script.Command) string {

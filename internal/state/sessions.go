@@ -135,6 +135,7 @@ func (s *State) endSession(at moment, node string, number uint64, how ending, fx
 	}
 	fx.session()
 	s.releaseAll(at, node, number, how, fx)
+	deleteOwned(s, at.index, node, fx)
 }
 
 // suspect changes the suspicion of a session from before to after. It does nothing if the suspicion

@@ -33,6 +33,9 @@ const (
 	frameSeals
 	frameDemoted
 	frameEviction
+	frameItem
+	frameDeletion
+	frameForgotten
 
 	maxFrame = 64 << 20 // bytes
 )
@@ -104,6 +107,19 @@ func (s *State) writeFrames(f *framer, h *BackupHead) {
 		f.e.Bytes(key)
 		v.encode(&f.e)
 		f.end(frameRecord)
+	}
+	for name, i := range Each(s.Items.ByName, nil) {
+		f.e.Bytes(name)
+		i.encode(&f.e)
+		f.end(frameItem)
+	}
+	for _, x := range Each(s.Items.deletions, nil) {
+		x.encode(&f.e)
+		f.end(frameDeletion)
+	}
+	if s.Items.Forgotten != 0 {
+		f.e.Uint(s.Items.Forgotten)
+		f.end(frameForgotten)
 	}
 	f.end(frameEnd)
 }
@@ -259,6 +275,15 @@ func (s *State) decodeFrame(tag byte, d *codec.Decoder, records *iradix.Txn[*Val
 		_, twice := records.Insert(key, v)
 		d.Bad = d.Bad || twice
 		s.Used[keyspace.OfRecord(string(key))] += int64(len(key) + len(v.Value))
+	case frameItem:
+		name := d.String()
+		i := decodeItem(d)
+		d.Bad = d.Bad || s.Items.Get(name) != nil
+		s.Used[keyspace.ProgramItems] += s.Items.insert(name, i)
+	case frameDeletion:
+		s.Items.remember(decodeDeletion(d))
+	case frameForgotten:
+		s.Items.Forgotten = d.Uint()
 	case frameEnd:
 	default:
 		return fmt.Errorf("part %d is not known to this version of flotilla; upgrade this node", tag)

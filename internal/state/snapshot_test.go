@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/flotilla-ha/flotilla/internal/codec"
 	"github.com/flotilla-ha/flotilla/internal/errs"
@@ -27,6 +28,11 @@ func full(t testing.TB, size int) *machine {
 		{Node: "a", Session: 2, Seq: 2, Acked: 1, Change: StoreRecord{Key: "x/y/z", Value: bytes.Repeat([]byte("x/y/z"), size/5), MaxState: 1 << 20}},
 		{Change: RotateTickets{Key: make([]byte, TicketKeySize)}},
 		{Change: MoveRole{Role: "role/r"}},
+		{Requires: 2, Node: "a", Session: 2, Seq: 3, Acked: 1, Change: WriteItems{Bucket: "b", MaxRecords: 1 << 20, Ops: []ItemOp{
+			{Key: "gone", Put: &ItemPut{Value: []byte("1")}}, {Key: "kept", Put: &ItemPut{Value: []byte("2"), TTL: time.Minute}}, {Key: "own", Put: &ItemPut{Session: true}},
+		}}},
+		{Requires: 2, Node: "a", Session: 2, Seq: 4, Acked: 1, Change: WriteItems{Bucket: "b", Ops: []ItemOp{{Key: "gone"}, {Key: "kept", Refresh: true}}}},
+		{Requires: 2, Node: "a", Session: 2, Seq: 5, Acked: 1, Change: WriteItems{Bucket: "b", If: []ItemIf{{"kept", IsAbsent, 0}}}},
 		{Change: Suspect{Node: "a", Number: 2, Stored: 4}},
 		{Change: EndByDeathNotice{Node: "b", Number: 3}},
 		{Requires: 2, Change: EvictMember{Node: "c"}},

@@ -1,8 +1,6 @@
 package state
 
 import (
-	"iter"
-
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	"github.com/flotilla-ha/flotilla/internal/keyspace"
@@ -37,6 +35,9 @@ type State struct {
 
 	// Records are the stored values by the tree form of their keys.
 	Records *iradix.Tree[*Value]
+
+	// Items are the entries of programs' buckets.
+	Items Items
 
 	// Used is how many bytes count against each budget.
 	Used [keyspace.Budgets]int64
@@ -78,24 +79,11 @@ func New() *State {
 	return &State{
 		Version:   1,
 		Records:   iradix.New[*Value](),
+		Items:     newItems(),
 		Roles:     iradix.New[*Role](),
 		Members:   iradix.New[Member](),
 		Demoted:   iradix.New[uint64](),
 		Sessions:  iradix.New[*Session](),
 		processes: iradix.New[Process](),
-	}
-}
-
-// Each iterates over the part of a tree whose keys begin with prefix, in the order of the keys. The
-// keys must not be written to.
-func Each[T any](tree *iradix.Tree[T], prefix []byte) iter.Seq2[[]byte, T] {
-	return func(yield func([]byte, T) bool) {
-		it := tree.Root().Iterator()
-		it.SeekPrefix(prefix)
-		for k, v, ok := it.Next(); ok; k, v, ok = it.Next() {
-			if !yield(k, v) {
-				return
-			}
-		}
 	}
 }

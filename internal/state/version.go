@@ -48,6 +48,17 @@ func (s *State) IsAsFormed() bool {
 	return s.Elected == formed
 }
 
+// MayBecomeAsFormed reports whether IsAsFormed is true, or may be true when all members have had a
+// session.
+func MayBecomeAsFormed(s *State) bool {
+	for _, id := range s.Servers {
+		if p, ok := s.Process(id); ok && StartOf(p.Incarnation) != 0 {
+			return false
+		}
+	}
+	return s.Elected <= formed
+}
+
 // RaiseVersion raises the cluster version by one. It does nothing unless it names the present
 // session of every member. The proposer knows that the processes of those sessions support the
 // version. It does not know of a process that has come since: that may be an older program.

@@ -33,3 +33,10 @@ func Parallel(t *testing.T) {
 
 // Wait is synctest.Wait.
 func Wait() { synctest.Wait() }
+
+// InBubble reports whether the caller is in a bubble. There it waits as Wait does.
+func InBubble() (in bool) {
+	defer func() { in = recover() == nil }() // Wait panics outside of a bubble
+	synctest.Wait()
+	return true
+}

@@ -46,6 +46,12 @@ func (l Lead) Explain(err error) error {
 	return fmt.Errorf("%w; %w", l.Away, err)
 }
 
+// Network is how a test's network in memory looks names up and connects to addresses.
+type Network interface {
+	Lookup(ctx context.Context, network, host string) ([]netip.Addr, error)
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
 // Config is what a prober needs. All functions are required.
 type Config struct {
 	Off    bool // probes know nothing: orders do not depend on where the names lead

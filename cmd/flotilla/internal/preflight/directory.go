@@ -183,14 +183,14 @@ func opens(secrets []flotilla.Secret, id string) bool {
 
 // disk looks at the room in a directory, and measures how fast what is written there is safe.
 func (c *checker) disk(dir string) {
-	most := spaceTimes*2*c.cfg.MaxState + spaceMore
+	most := spaceTimes*(2*c.cfg.MaxState+c.cfg.MaxRecords) + spaceMore
 	switch free, err := diskfile.Free(dir); {
 	case errors.Is(err, errors.ErrUnsupported):
 		c.warn("space", "see that "+term.Size(most)+" are free", "this system does not say how much is free")
 	case err != nil:
 		c.warn("space", "look at the disk", "it is not known how much is free: %v", err)
 	case free < most:
-		c.warn("space", "make room, or lower FLOTILLA_MAX_STATE on all nodes", "%s are free, and the directory may grow to %s: four times the state, and 128 MiB",
+		c.warn("space", "make room, or lower FLOTILLA_MAX_STATE and FLOTILLA_MAX_RECORDS on all nodes", "%s are free, and the directory may grow to %s: four times the state, and 128 MiB",
 			term.Size(free), term.Size(most))
 	default:
 		c.ok("space", "%s are free; the directory takes at most %s", term.Size(free), term.Size(most))

@@ -246,6 +246,7 @@ func (c *checker) settings() membership.Settings {
 	return membership.Settings{Values: map[string]string{
 		membership.TimingSetting: c.cfg.Timing.String(),
 		"MaxState":               strconv.FormatInt(c.cfg.MaxState, 10),
+		"MaxRecords":             strconv.FormatInt(c.cfg.MaxRecords, 10),
 		caSetting:                ca,
 	}}
 }

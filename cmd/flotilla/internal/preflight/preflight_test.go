@@ -129,12 +129,12 @@ func TestDirectory(t *testing.T) {
 		{"a damaged identity", private(t, 0o700, "node"), "", "directory", Failure, "identity cannot be read"},
 		{"private", private(t, 0o700), "", "owner", OK, "belongs to this user alone"},
 		{"open to others", private(t, 0o755), "", "owner", Warning, "chmod 700"},
-		{"room", private(t, 0o700), "1048576", "space", OK, "the directory takes at most 136 MiB"},
+		{"room", private(t, 0o700), "1048576", "space", OK, "the directory takes at most 140 MiB"},
 		{"too little room", private(t, 0o700), "1125899906842624", "space", Warning, "four times the state"},
 		{"disk", private(t, 0o700), "", "disk", OK, "median of 9"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			configure(t, map[string]string{"SECRETS": secret, "DIR": tc.dir, "MAX_STATE": tc.maxState})
+			configure(t, map[string]string{"SECRETS": secret, "DIR": tc.dir, "MAX_STATE": tc.maxState, "MAX_RECORDS": "1048576"})
 			before := tree(t, filepath.Dir(tc.dir))
 			c := newChecker(Options{Getenv: os.Getenv})
 			c.measure = quickly

@@ -3,64 +3,11 @@ package guard
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"net"
 	"slices"
 	"syscall"
-	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/flotilla-ha/flotilla/internal/rights"
 )
-
-// remover removes addresses by netlink. Its socket is open from the beginning.
-type remover struct {
-	handle *netlink.Handle
-}
-
-// newRemover opens the socket and asks for something harmless. After that the code is in memory,
-// and a missing permission is known before it matters.
-func newRemover() (*remover, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("netlink: %w", err)
-	}
-	if err := handle.SetSocketTimeout(time.Second); err != nil {
-		return nil, fmt.Errorf("netlink: %w", err)
-	}
-	r := &remover{handle}
-	noInterface := 1<<31 - 1
-	for _, ip := range []net.IP{net.IPv4(192, 0, 2, 1).To4(), net.ParseIP("2001:db8::1")} {
-		err := r.del(noInterface, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
-		if errors.Is(err, unix.EPERM) {
-			return nil, fmt.Errorf("it may not change addresses: %s; capabilities must be ambient or of the file to reach it",
-				rights.Why(err, rights.NetAdmin))
-		}
-	}
-	return r, nil
-}
-
-func (r *remover) del(index int, ip *net.IPNet) error {
-	return r.handle.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, &netlink.Addr{IPNet: ip})
-}
-
-// remove removes addresses. Addresses that are not there count as removed, and so do those of
-// interfaces that are not there.
-func (r *remover) remove(addrs []Addr) error {
-	var errs []error
-	for _, a := range addrs {
-		ip := a.Prefix.Addr()
-		err := r.del(a.Index, &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(a.Prefix.Bits(), ip.BitLen())})
-		switch {
-		case err == nil, errors.Is(err, unix.ENODEV), errors.Is(err, unix.EADDRNOTAVAIL):
-		default:
-			errs = append(errs, fmt.Errorf("%v: %w", ip, err))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // arrivals observes addresses that are added to interfaces. A nil one observes nothing.
 type arrivals struct {

@@ -1,0 +1,191 @@
+package changes
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/flotilla-ha/flotilla/internal/applied"
+	"github.com/flotilla-ha/flotilla/internal/notify"
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
+
+// Bounds of the changes that a Feed keeps.
+const (
+	maxRecent      = 4096
+	maxRecentBytes = 4 << 20 // of values
+)
+
+// ErrLagged is the error of a watcher that cannot know any more which items were deleted.
+var ErrLagged = errors.New("the watch has missed deletions that are forgotten; begin another one")
+
+// Feed keeps the newest changes and wakes watchers. Make it with New. Only the state machine's
+// goroutine calls Add and Reset. All other methods are safe for concurrent use.
+type Feed struct {
+	store  *applied.Store
+	latest atomic.Pointer[recent] // only the state machine's goroutine stores
+	added  notify.Signal
+
+	mu     sync.Mutex
+	groups atomic.Pointer[iradix.Tree[*group]] // by prefix; stored under mu
+}
+
+// recent are the newest changes. It is never written to: its slice grows behind its end only.
+type recent struct {
+	changes []state.ItemChange // in the order of their versions
+	bytes   int                // of the values in changes
+	floor   uint64             // the version of the newest change that is gone
+	end     uint64             // the version of the newest change
+}
+
+// New returns a Feed for the state in store.
+func New(store *applied.Store) *Feed {
+	f := &Feed{store: store}
+	f.latest.Store(new(recent))
+	f.groups.Store(iradix.New[*group]())
+	return f
+}
+
+func size(c state.ItemChange) int {
+	if c.Item == nil {
+		return 0
+	}
+	return len(c.Item.Value)
+}
+
+// Add passes on changes that the state in store has already. It does not block.
+func (f *Feed) Add(all []state.ItemChange) {
+	if len(all) == 0 {
+		return
+	}
+	r := *f.latest.Load()
+	r.changes = append(r.changes, all...)
+	for _, c := range all {
+		r.bytes += size(c)
+		r.end = c.Version
+	}
+	// The newest entry stays whole in any case.
+	for (len(r.changes) > maxRecent || r.bytes > maxRecentBytes) && r.changes[0].Version != r.end {
+		r.floor = r.changes[0].Version
+		r.bytes -= size(r.changes[0])
+		r.changes = r.changes[1:]
+	}
+	f.latest.Store(&r)
+	f.added.Notify()
+}
+
+// Reset passes on that the state in store came from a snapshot: anything may have changed.
+func (f *Feed) Reset() {
+	index := f.store.State().Index
+	f.latest.Store(&recent{floor: index, end: index})
+	f.added.Notify()
+}
+
+// Run wakes watchers until ctx ends.
+func (f *Feed) Run(ctx context.Context) {
+	var done uint64 // all changes up to it have been passed on
+	for {
+		added := f.added.Wait()
+		r := f.latest.Load()
+		if r.end > done {
+			f.pass(r, done)
+			done = r.end
+			continue
+		}
+		select {
+		case <-added:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// pass wakes the watchers of the changes behind the version done.
+func (f *Feed) pass(r *recent, done uint64) {
+	groups := f.groups.Load().Root()
+	woken := make(map[*group]struct{})
+	if done < r.floor { // some are gone
+		for it := groups.Iterator(); ; {
+			_, g, ok := it.Next()
+			if !ok {
+				break
+			}
+			g.observe(done, r.end)
+			g.changed.Notify()
+		}
+		return
+	}
+	for _, c := range r.after(done) {
+		groups.WalkPath([]byte(c.Name), func(_ []byte, g *group) bool {
+			g.observe(done, c.Version)
+			woken[g] = struct{}{}
+			return false
+		})
+	}
+	for g := range woken {
+		g.changed.Notify()
+	}
+}
+
+// after returns the changes behind a version, which must not be below the floor.
+func (r *recent) after(version uint64) []state.ItemChange {
+	i, _ := slices.BinarySearchFunc(r.changes, version+1, func(c state.ItemChange, v uint64) int {
+		if c.Version < v {
+			return -1
+		}
+		return 1
+	})
+	return r.changes[i:]
+}
+
+// group is what all watchers of one prefix share.
+type group struct {
+	watchers int           // guarded by Feed.mu
+	changed  notify.Signal // there is a newer change
+
+	mu   sync.Mutex
+	last uint64 // the version of the newest change with the prefix
+
+	// No change with the prefix lies behind former up to start. The others up to last are behind
+	// start.
+	former, start uint64
+}
+
+// observe notes a change with the group's prefix. All changes up to done have been passed on.
+func (g *group) observe(done, version uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.start != done || g.last <= done {
+		g.former, g.start = g.last, done
+	}
+	g.last = version
+}
+
+// join returns the group of a prefix, with one watcher more.
+func (f *Feed) join(prefix string) *group {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	groups := f.groups.Load()
+	g, ok := groups.Get([]byte(prefix))
+	if !ok {
+		g = new(group)
+		groups, _, _ = groups.Insert([]byte(prefix), g)
+		f.groups.Store(groups)
+	}
+	g.watchers++
+	return g
+}
+
+// leave undoes join.
+func (f *Feed) leave(prefix string, g *group) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if g.watchers--; g.watchers == 0 {
+		groups, _, _ := f.groups.Load().Delete([]byte(prefix))
+		f.groups.Store(groups)
+	}
+}

@@ -1,0 +1,101 @@
+package changes
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/flotilla-ha/flotilla/internal/state"
+)
+
+// Watcher yields changes of the items whose names begin with a prefix. It belongs to one goroutine,
+// which must call Close.
+type Watcher struct {
+	feed      *Feed
+	prefix    string
+	refreshes bool
+	group     *group
+	at        uint64 // all changes up to this version were yielded
+}
+
+// Watch returns a Watcher, and the state behind which its changes begin. It yields refreshes only
+// if they are wanted.
+func (f *Feed) Watch(prefix string, refreshes bool) (*Watcher, *state.State) {
+	w := &Watcher{feed: f, prefix: prefix, refreshes: refreshes, group: f.join(prefix)}
+	// The group exists by now. So Run passes on to it what is not in this state yet.
+	s := f.store.State()
+	w.at = s.Index
+	return w, s
+}
+
+// Close ends the watch.
+func (w *Watcher) Close() { w.feed.leave(w.prefix, w.group) }
+
+// Next returns the changes since the last call. If there are none, it returns a channel that is
+// closed when there may be some. After the error ErrLagged, the watcher yields nothing any more.
+func (w *Watcher) Next() ([]state.ItemChange, <-chan struct{}, error) {
+	for {
+		changed := w.group.changed.Wait()
+		w.group.mu.Lock()
+		last := w.group.last
+		if w.at >= w.group.former {
+			w.at = max(w.at, w.group.start)
+		}
+		w.group.mu.Unlock()
+		if last <= w.at {
+			return nil, changed, nil
+		}
+		all, err := w.take()
+		if len(all) > 0 || err != nil {
+			return all, nil, err
+		}
+	}
+}
+
+// take returns the changes behind w.at, and moves w.at behind them.
+func (w *Watcher) take() ([]state.ItemChange, error) {
+	r := w.feed.latest.Load()
+	if w.at < r.floor {
+		return w.fromState()
+	}
+	var all []state.ItemChange
+	for _, c := range r.after(w.at) {
+		if w.wants(c) {
+			all = append(all, c)
+		}
+	}
+	w.at = r.end
+	return all, nil
+}
+
+func (w *Watcher) wants(c state.ItemChange) bool {
+	return strings.HasPrefix(c.Name, w.prefix) && (w.refreshes || !c.IsRefresh())
+}
+
+// fromState is take for a watcher whose part of the list is gone. It returns the newest change of
+// each item.
+func (w *Watcher) fromState() ([]state.ItemChange, error) {
+	s := w.feed.store.State()
+	deleted, complete := s.Items.Deleted(w.prefix, w.at)
+	if !complete {
+		return nil, ErrLagged
+	}
+	var all []state.ItemChange
+	for _, x := range deleted {
+		if s.Items.Get(x.Name) == nil {
+			all = append(all, state.ItemChange{Name: x.Name, Version: x.Version, Expired: x.Expired})
+		}
+	}
+	for name, i := range state.Each(s.Items.ByName, []byte(w.prefix)) {
+		c := state.ItemChange{Name: string(name), Version: i.Renewed, Item: i}
+		if !w.refreshes {
+			c.Version = i.Version
+		}
+		if c.Version > w.at {
+			all = append(all, c)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b state.ItemChange) int { return cmp.Compare(a.Version, b.Version) })
+	w.at = s.Index
+	return all, nil
+}
