@@ -103,8 +103,8 @@ type Options struct {
 	Run func(ctx context.Context, cfg flotilla.Config) error
 
 	// Loopback uses real sockets on free ports of 127.0.0.1, for the nodes and for clients. It needs
-	// real time, and has no faults of links, and no Pause. The program must keep the
-	// addresses of cfg. Clients find them by the ports 443, 80 and 8081.
+	// real time, and has no faults of links, and no Pause. The program must keep the addresses of
+	// cfg. Clients find them by the ports 443, 80 and 8081.
 	Loopback bool
 
 	// Link is a network link in memory on which the programs have floating addresses: each passes
