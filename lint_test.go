@@ -103,7 +103,8 @@ func within(path, p string) bool { return path == p || strings.HasPrefix(path, p
 func layers() [][]string {
 	return [][]string{
 		{"."},
-		{"vip"},
+		{"vip", "kv"},
+		{"internal/limits", "internal/turns", "internal/expiry"},
 		{"internal/hooks"},
 		{"internal/frontend"},
 		{"internal/frontend/tickets", "internal/certs"},
@@ -113,6 +114,7 @@ func layers() [][]string {
 		{"internal/membership", "internal/roles"},
 		{"internal/lease"},
 		{"internal/replica"},
+		{"internal/changes"},
 		{"internal/peers", "internal/self"},
 		{"internal/applied"},
 		{"internal/state"},

@@ -77,8 +77,16 @@ type Event struct {
 // entryOf returns the item with that name as a caller gets it.
 func entryOf(name string, i *state.Item) Entry {
 	return Entry{
-		Key: state.ItemKey(name), Value: append(make([]byte, 0, len(i.Value)), i.Value...), Version: i.Version, Expires: i.Expires(),
+		Key: state.ItemKey(name), Value: append(make([]byte, 0, len(i.Value)), i.Value...), Version: i.Version, Expires: expires(i),
 	}
+}
+
+// expires returns about when an item expires, by the clock of the node that renewed it.
+func expires(i *state.Item) time.Time {
+	if i.TTL == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, i.Time).Add(i.TTL)
 }
 
 // eventOf returns a change as a caller gets it.

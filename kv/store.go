@@ -90,7 +90,7 @@ func (s *Store) put(ctx context.Context, key string, value []byte, opts Options,
 	e := Entry{Key: key, Value: append(make([]byte, 0, len(value)), value...), Version: a.Index}
 	// The state has the time that the command named. It may have a newer item by now.
 	if i := s.b.cfg.State().Items.Get(name); i != nil && i.Version == a.Index {
-		e.Expires = i.Expires()
+		e.Expires = expires(i)
 	}
 	return e, nil
 }

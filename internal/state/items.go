@@ -42,15 +42,6 @@ type Item struct {
 	Time int64
 }
 
-// Expires returns about when the item expires, by the clock of the node that renewed it. It returns
-// the zero time for an item that does not. No decision depends on it.
-func (i *Item) Expires() time.Time {
-	if i.TTL == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, i.Time).Add(i.TTL)
-}
-
 // cost returns how many bytes the item counts under that name.
 func (i *Item) cost(name string) int64 {
 	return int64(len(name) + len(i.Value) + keyspace.ItemCost)
