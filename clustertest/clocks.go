@@ -14,12 +14,6 @@ type Clock struct {
 	ahead atomic.Int64 // nanoseconds
 }
 
-// Clock returns the clock of node i.
-func (c *Cluster) Clock(i int) *Clock {
-	c.t.Helper()
-	return &c.machine(i).clock
-}
-
 // Rate sets how fast the clock runs by which the node measures leases and timeouts, from 0.99 to
 // 1.01: that is the range in which flotilla promises that no two nodes hold the same. The node must
 // not run: the rate counts from its next start on. Timers of the program keep the true time.

@@ -272,10 +272,10 @@ func (c *Cluster) open(i int) error {
 
 // prepare completes the configuration with which node i is opened.
 func (c *Cluster) prepare(i int, cfg *flotilla.Config) error {
-	cfg.Logger = c.trace.logger(cfg.Logger, i)
+	cfg.Logger = c.trace.logger(cfg.Logger, name(i))
 	cfg.TLS.Private = usesPrivate(cfg.TLS)
 	if c.bubble {
-		return c.keepInBubble(i, cfg)
+		return keepInBubble(c.t, name(i), cfg)
 	}
 	return nil
 }
@@ -510,4 +510,37 @@ func (c *Cluster) faults() *simnet.Network {
 		c.t.Fatal("clustertest: with Options.Loopback the network is that of this machine, which has no faults to choose; leave Loopback out")
 	}
 	return c.net
+}
+
+func (c *Cluster) notNegative(what string, d time.Duration) {
+	c.t.Helper()
+	if d < 0 {
+		c.t.Fatalf("%s of %v is negative", what, d)
+	}
+}
+
+// Rand returns the random numbers of the test, for schedules of faults and of what the program
+// does. Their seed is random, and a test that fails prints it. The environment variable
+// CLUSTERTEST_SEED sets it: the test then draws the same numbers. What nodes and their goroutines
+// do is not drawn from it. So the same schedule may end in another way, though most failures come
+// again soon.
+//
+// Jitter and losses of links are drawn from the same seed. Only one goroutine at a time may use the
+// numbers.
+func (c *Cluster) Rand() *rand.Rand { return c.random }
+
+// Note adds a line to the trace: what the test or the program under test does. Any goroutine may
+// call it.
+func (c *Cluster) Note(format string, args ...any) { c.trace.add("", format, args...) }
+
+// Trace returns what has happened in the cluster, a line for each event in order of time: the
+// faults and other actions of this package, what the nodes have logged, which sessions and roles
+// began and ended, and notes. Only the newest 200 lines are kept. A test that fails prints it.
+func (c *Cluster) Trace() string { return c.trace.text() }
+
+// report prints the seed and the trace of a test that has failed.
+func (c *Cluster) report() {
+	if c.t.Failed() {
+		c.t.Logf("to draw the same random numbers again: %s=%d\nwhat happened, by the time since the start:\n%s", seedVariable, c.seed, c.Trace())
+	}
 }

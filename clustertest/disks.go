@@ -22,6 +22,25 @@ const (
 // errKilled is what a killed process gets from its disk, so that it writes nothing more.
 var errKilled = errors.New("the process was killed")
 
+// Step is a place in a program, between two of its steps, at which KillAt can have a node die.
+// Those below are in flotilla. A program has its own by Cluster.Step.
+type Step string
+
+const (
+	// BeforeWrite is before a batch of the raft log is written: the disk has nothing of it.
+	BeforeWrite Step = "before the log is written"
+
+	// TornWrite is in the middle of such a write: the disk has the first half of its sectors.
+	TornWrite Step = "while the log is written"
+
+	// BeforeSync is when a batch is written and not synced. It is there when the node is back, unless
+	// Disk.LoseUnsynced was called.
+	BeforeSync Step = "before the log is synced"
+
+	// AfterSync is when a batch is on the disk, and nobody was told.
+	AfterSync Step = "after the log was synced"
+)
+
 // Disk is the disk of one node. Its faults concern the log of raft, on which every write of the
 // cluster and every vote waits. Snapshots and the small files of the directory are written by the
 // real disk. A node without a directory has no disk to fail.
@@ -51,12 +70,6 @@ type extent struct {
 	file   *os.File
 	off    int64
 	before []byte
-}
-
-// Disk returns the disk of node i.
-func (c *Cluster) Disk(i int) *Disk {
-	c.t.Helper()
-	return c.machine(i).disk
 }
 
 // Slow makes each sync of the log take that much longer. A node whose write takes more than a

@@ -79,10 +79,3 @@ func (l *Link) set(change func(*simnet.Quality), format string, args ...any) {
 	l.c.net.SetQuality(l.from, l.to, q)
 	l.c.trace.add("", "fault: "+l.from+" to "+l.to+": "+format, args...)
 }
-
-func (c *Cluster) notNegative(what string, d time.Duration) {
-	c.t.Helper()
-	if d < 0 {
-		c.t.Fatalf("%s of %v is negative", what, d)
-	}
-}

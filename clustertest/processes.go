@@ -12,25 +12,6 @@ import (
 	"github.com/flotilla-ha/flotilla/internal/hooks"
 )
 
-// Step is a place in a program, between two of its steps, at which KillAt can have a node die.
-// Those below are in flotilla. A program has its own by Cluster.Step.
-type Step string
-
-const (
-	// BeforeWrite is before a batch of the raft log is written: the disk has nothing of it.
-	BeforeWrite Step = "before the log is written"
-
-	// TornWrite is in the middle of such a write: the disk has the first half of its sectors.
-	TornWrite Step = "while the log is written"
-
-	// BeforeSync is when a batch is written and not synced. It is there when the node is back, unless
-	// Disk.LoseUnsynced was called.
-	BeforeSync Step = "before the log is synced"
-
-	// AfterSync is when a batch is on the disk, and nobody was told.
-	AfterSync Step = "after the log was synced"
-)
-
 // machine is what a node runs on.
 type machine struct {
 	c     *Cluster
@@ -94,6 +75,18 @@ func (c *Cluster) machine(i int) *machine {
 		c.t.Fatalf("there is no node %d", i)
 	}
 	return m
+}
+
+// Disk returns the disk of node i.
+func (c *Cluster) Disk(i int) *Disk {
+	c.t.Helper()
+	return c.machine(i).disk
+}
+
+// Clock returns the clock of node i.
+func (c *Cluster) Clock(i int) *Clock {
+	c.t.Helper()
+	return &c.machine(i).clock
 }
 
 // process returns what runs as node i.

@@ -111,8 +111,8 @@ func (c *Cluster) startProgram(m *machine) (*flotilla.Node, error) {
 	}
 }
 
-// launch starts run as the program of node i. If run returns before that is expected, and a node was
-// open, the test fails.
+// launch starts run as the program of node i. If run returns after a node was opened and before
+// that is expected, the test fails.
 func (c *Cluster) launch(i int, ctx context.Context, p *program, run func(context.Context) error) {
 	ctx, p.signal = context.WithCancel(ctx)
 	p.ended = make(chan struct{})

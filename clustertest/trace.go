@@ -39,32 +39,6 @@ func newSeed(t testing.TB) uint64 {
 	return seed
 }
 
-// Rand returns the random numbers of the test, for schedules of faults and of what the program
-// does. Their seed is random, and a test that fails prints it. The environment variable
-// CLUSTERTEST_SEED sets it: the test then draws the same numbers. What nodes and their goroutines
-// do is not drawn from it. So the same schedule may end in another way, though most failures come
-// again soon.
-//
-// Jitter and losses of links are drawn from the same seed. Only one goroutine at a time may use the
-// numbers.
-func (c *Cluster) Rand() *rand.Rand { return c.random }
-
-// Note adds a line to the trace: what the test or the program under test does. Any goroutine may
-// call it.
-func (c *Cluster) Note(format string, args ...any) { c.trace.add("", format, args...) }
-
-// Trace returns what has happened in the cluster, a line for each event in order of time: the
-// faults and other actions of this package, what the nodes have logged, which sessions and roles
-// began and ended, and notes. Only the newest 200 lines are kept. A test that fails prints it.
-func (c *Cluster) Trace() string { return c.trace.text() }
-
-// report prints the seed and the trace of a test that has failed.
-func (c *Cluster) report() {
-	if c.t.Failed() {
-		c.t.Logf("to draw the same random numbers again: %s=%d\nwhat happened, by the time since the start:\n%s", seedVariable, c.seed, c.Trace())
-	}
-}
-
 // trace is what has happened in a cluster. Any goroutine may call its methods.
 type trace struct {
 	start time.Time
@@ -167,12 +141,12 @@ func sorted[V any](a, b map[string]V) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// logger returns a logger that also adds to the trace what node i says.
-func (t *trace) logger(to *slog.Logger, i int) *slog.Logger {
+// logger returns a logger that also adds to the trace what a node says.
+func (t *trace) logger(to *slog.Logger, node string) *slog.Logger {
 	if to == nil {
 		to = slog.Default()
 	}
-	return slog.New(&reporter{to.Handler(), t, name(i), ""})
+	return slog.New(&reporter{to.Handler(), t, node, ""})
 }
 
 // reporter is the slog.Handler of a node.
